@@ -1,0 +1,132 @@
+/* table.c: open addressing with linear probing, at most two thirds full. */
+#include "table.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+struct table_slot {
+    const char *key;         /* NULL: free */
+    uint64_t hash;           /* kept, so that growing and probing seldom touch keys */
+    uint64_t value;
+};
+
+static const size_t TABLE_SLOTS_MIN = 16;
+
+/* The whole 128-bit product folded into 64 bits. */
+static uint64_t multiply_fold(uint64_t a, uint64_t b)
+{
+    const unsigned __int128 product = (unsigned __int128)a * b;
+
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+/* Eight bytes a step. Whoever does not know the seed cannot choose keys that collide. */
+static uint64_t hash_key(const char *key, uint64_t seed)
+{
+    const uint64_t k0 = UINT64_C(0x9e3779b97f4a7c15);
+    const uint64_t k1 = UINT64_C(0xd6e8feb86659fd93);
+    const size_t length = strlen(key);
+    uint64_t hash = seed ^ k0;
+    uint64_t word;
+    size_t i;
+
+    for (i = 0; i + sizeof word <= length; i += sizeof word) {
+        memcpy(&word, key + i, sizeof word);
+        hash = multiply_fold(hash ^ word, seed ^ k1);
+    }
+    word = 0;
+    memcpy(&word, key + i, length - i);
+    hash = multiply_fold(hash ^ word, seed ^ k1);
+    return multiply_fold(hash ^ (uint64_t)length, k0);
+}
+
+/* The slot that holds `key`, or the free one where it belongs. */
+static struct table_slot *probe(const table *t, const char *key, uint64_t hash)
+{
+    const size_t mask = t->slot_count - 1;
+    size_t i = (size_t)hash & mask;
+
+    while (t->slots[i].key != NULL) {
+        if (t->slots[i].hash == hash && strcmp(t->slots[i].key, key) == 0)
+            break;
+        i = (i + 1) & mask;
+    }
+    return &t->slots[i];
+}
+
+static int grow(table *t)
+{
+    const size_t slot_count = t->slot_count == 0 ? TABLE_SLOTS_MIN : t->slot_count * 2;
+    struct table_slot *slots;
+
+    if (slot_count < t->slot_count)
+        return 0;
+    slots = calloc(slot_count, sizeof *slots);
+    if (slots == NULL)
+        return 0;
+    for (size_t i = 0; i < t->slot_count; i++) {
+        size_t at = (size_t)t->slots[i].hash & (slot_count - 1);
+
+        if (t->slots[i].key == NULL)
+            continue;
+        while (slots[at].key != NULL)
+            at = (at + 1) & (slot_count - 1);
+        slots[at] = t->slots[i];
+    }
+    free(t->slots);
+    t->slots = slots;
+    t->slot_count = slot_count;
+    return 1;
+}
+
+void table_init(table *t)
+{
+    memset(t, 0, sizeof *t);
+    if (getrandom(&t->seed, sizeof t->seed, GRND_NONBLOCK) != (ssize_t)sizeof t->seed) {
+        struct timespec now = { 0 };    /* early in a boot: something is better than nothing */
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        t->seed = multiply_fold((uint64_t)now.tv_nsec ^ (uint64_t)(uintptr_t)t,
+                                UINT64_C(0x9e3779b97f4a7c15));
+    }
+}
+
+void table_release(table *t)
+{
+    free(t->slots);
+    t->slots = NULL;
+    t->slot_count = 0;
+    t->count = 0;
+}
+
+int table_add(table *t, const char *key, uint64_t value)
+{
+    const uint64_t hash = hash_key(key, t->seed);
+    struct table_slot *slot;
+
+    if (t->count >= t->slot_count / 3 * 2 && !grow(t))
+        return TABLE_NO_MEMORY;
+    slot = probe(t, key, hash);
+    if (slot->key != NULL)
+        return TABLE_PRESENT;
+    slot->key = key;
+    slot->hash = hash;
+    slot->value = value;
+    t->count++;
+    return TABLE_ADDED;
+}
+
+int table_find(const table *t, const char *key, uint64_t *value)
+{
+    const struct table_slot *slot;
+
+    if (t->count == 0)
+        return 0;
+    slot = probe(t, key, hash_key(key, t->seed));
+    if (slot->key == NULL)
+        return 0;
+    *value = slot->value;
+    return 1;
+}
