@@ -1,0 +1,68 @@
+/*
+ * dispatch.c: which instruction set runs. The vector sets agree with scalar bit for bit, so the
+ * choice can never show in a result.
+ */
+#include <stdlib.h>
+
+#include "internal.h"
+
+#if defined(__x86_64__) && defined(CKPT_VECTOR_KERNELS)
+#include <cpuid.h>
+
+/* __builtin_cpu_supports also asks XGETBV whether the OS saves the registers. */
+static int avx2_usable(void)
+{
+    unsigned eax = 0;
+    unsigned ebx = 0;
+    unsigned ecx = 0;
+    unsigned edx = 0;
+
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
+        !__builtin_cpu_supports("bmi2"))
+        return 0;
+    /* clang 14 does not know the name "f16c"; its registers are AVX's, checked above. */
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
+}
+
+static int avx512_usable(void)
+{
+    return avx2_usable() &&
+           __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vbmi");
+}
+#endif
+
+static const ckpt_kernels *kernels_best(void)
+{
+#if defined(__x86_64__) && defined(CKPT_VECTOR_KERNELS)
+    if (avx512_usable())
+        return &kernels_avx512;
+    if (avx2_usable())
+        return &kernels_avx2;
+#endif
+    return &kernels_scalar;
+}
+
+const ckpt_kernels *kernels_get(void)
+{
+    const char *forced = getenv("CKPT_KERNELS");
+
+    if (forced != NULL && forced[0] != '\0')
+        return kernels_find(forced);
+    return kernels_best();
+}
+
+const ckpt_kernels *kernels_find(const char *name)
+{
+    if (strcmp(name, "scalar") == 0)
+        return &kernels_scalar;
+#if defined(__x86_64__) && defined(CKPT_VECTOR_KERNELS)
+    if (strcmp(name, "avx2") == 0 && avx2_usable())
+        return &kernels_avx2;
+    if (strcmp(name, "avx512") == 0 && avx512_usable())
+        return &kernels_avx512;
+#endif
+    return NULL;
+}

@@ -1,0 +1,66 @@
+/*
+ * internal.h: what the files of this room share. Nobody outside kernels/ includes it.
+ */
+#ifndef CKPT_KERNELS_INTERNAL_H
+#define CKPT_KERNELS_INTERNAL_H
+
+#include <string.h>
+
+#include "kernels.h"
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the digest hashes little-endian bytes in place"
+#endif
+
+/* One table per instruction set; dispatch.c chooses. */
+extern const ckpt_kernels kernels_scalar;
+extern const ckpt_kernels kernels_avx2;
+extern const ckpt_kernels kernels_avx512;
+
+/* hash.c, compiled once per instruction set. */
+hash128 hash_bytes_scalar(const void *src, size_t size, uint64_t seed);
+hash128 hash_bytes_avx2(const void *src, size_t size, uint64_t seed);
+hash128 hash_bytes_avx512(const void *src, size_t size, uint64_t seed);
+
+/* FP4 code -> E4M3 code at each distance; the last row serves all larger ones. */
+extern const uint8_t fp4_fp8_codes[FP4_DISTANCE_COUNT + 1][16];
+
+enum {
+    BF16_NAN = 0x7FC0,
+    E4M3_NAN = 0x7F,
+    E8M0_NAN = 0xFF
+};
+#define F32_NAN_BITS 0x7FC00000u
+#define F32_INF_BITS 0x7F800000u
+#define F32_SIGN_BIT 0x80000000u
+
+static inline uint32_t f32_bits(float value)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline float f32_from_bits(uint32_t bits)
+{
+    float value;
+
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* 2^-127 is the one E8M0 value that is subnormal in F32: `code << 23` would make it 0. */
+static inline float e8m0_value(uint8_t code)
+{
+    if (code == 0)
+        return 0x1p-127f;
+    return f32_from_bits(code == E8M0_NAN ? F32_NAN_BITS : (uint32_t)code << 23);
+}
+
+static inline size_t size_min(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+#endif

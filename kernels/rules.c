@@ -1,0 +1,171 @@
+/*
+ * rules.c: the arithmetic of scales: DeepSeek's quantiser rules, and what FP4 -> FP8 -> FP4
+ * keeps. Called per block or group, so written for clarity, not for speed.
+ */
+#include "internal.h"
+
+/* ceil(log2(x)) + 127 of a positive normal x: any mantissa bit rounds the exponent up. */
+static uint32_t ceil_log2_code(float x)
+{
+    const uint32_t bits = f32_bits(x);
+
+    return (bits >> 23) + ((bits & 0x7FFFFFu) != 0);
+}
+
+float fp8_scale_pow2(float amax)
+{
+    const float floored = amax > 1e-4f ? amax : 1e-4f;
+
+    return f32_from_bits(ceil_log2_code(floored * (1.0f / 448.0f)) << 23);
+}
+
+uint8_t fp4_scale_code(float amax)
+{
+    const float floored = amax > 6 * 0x1p-126f ? amax : 6 * 0x1p-126f;
+
+    return (uint8_t)ceil_log2_code(floored * (1.0f / 6.0f));
+}
+
+int e8m0_from_f32_exact(float scale)
+{
+    const uint32_t bits = f32_bits(scale);
+    const uint32_t exponent = bits >> 23;     /* a set sign bit makes it 256 or more */
+
+    if (bits == f32_bits(0x1p-127f))
+        return 0;
+    if ((bits & 0x7FFFFFu) != 0 || exponent == 0 || exponent >= 255)
+        return -1;
+    return (int)exponent;
+}
+
+/* E2M1 magnitudes in halves: value = 0.5 * halves. */
+static const unsigned fp4_halves[8] = { 0, 1, 2, 3, 4, 6, 8, 12 };
+
+/*
+ * A code becomes halves * 2^(5 - distance). E4M3 always has enough mantissa bits for it, so it
+ * is exact when it is a multiple of the smallest subnormal, 2^-9: when halves * 2^(14 - distance)
+ * is an integer.
+ */
+uint8_t fp4_exact_mask(unsigned distance)
+{
+    const unsigned lost_bits = distance > FP4_DISTANCE_EXACT ? distance - FP4_DISTANCE_EXACT : 0;
+    unsigned mask = 0;
+
+    for (unsigned c = 0; c < 8; c++) {
+        const unsigned lost = lost_bits > 4 ? fp4_halves[c]
+                                            : fp4_halves[c] & ((1u << lost_bits) - 1);
+
+        mask |= (unsigned)(lost == 0) << c;
+    }
+    return (uint8_t)mask;
+}
+
+/* The code of 0.5 * halves, or -1 when E2M1 lacks it. */
+static int fp4_code_of_halves(unsigned halves)
+{
+    for (int c = 0; c < 8; c++)
+        if (fp4_halves[c] == halves)
+            return c;
+    return -1;
+}
+
+/* The largest code of a group whose scale grows by 2^k; -1 when some code does not fit. */
+static int fp4_largest_code_rescaled(uint8_t mask, int k)
+{
+    int largest = 0;
+
+    for (int c = 0; c < 8; c++) {
+        int code;
+
+        if (((mask >> c) & 1) == 0)
+            continue;
+        if (k > 0 && (fp4_halves[c] & ((1u << k) - 1)) != 0)
+            return -1;
+        code = fp4_code_of_halves(k > 0 ? fp4_halves[c] >> k : fp4_halves[c] << -k);
+        if (code < 0)
+            return -1;
+        largest = code > largest ? code : largest;
+    }
+    return largest;
+}
+
+/* DeepSeek's quantiser leaves amax / scale in (3, 6], which rounds to 3, 4 or 6. */
+static int fp4_code_is_canonical_max(int code)
+{
+    return code == 5 || code == 6 || code == 7;
+}
+
+/* Scaling the codes up by doubling never leaves E2M1 before 4 or 6, so a k >= -3 always fits. */
+int fp4_canonical_offset(uint8_t mask)
+{
+    if ((mask & 0xFEu) == 0)
+        return FP4_SCALE_LOST;
+    for (int k = 3; k > -3; k--)
+        if (fp4_code_is_canonical_max(fp4_largest_code_rescaled(mask, k)))
+            return k;
+    return -3;
+}
+
+/* E2M1 code of a magnitude as a multiple of 2^(scale - 127); -1 when it is none. */
+static int fp4_code_exact(float magnitude, int scale)
+{
+    static const float values[8] = { 0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f };
+    const double unit = (double)e8m0_value((uint8_t)scale);
+
+    for (int c = 0; c < 8; c++)
+        if ((double)magnitude == (double)values[c] * unit)
+            return c;
+    return -1;
+}
+
+/* The largest code of the group under one scale; -1 when some value does not fit. */
+static int fp4_largest_code(const float magnitude[FP4_GROUP], int scale)
+{
+    int largest = 0;
+
+    for (size_t i = 0; i < FP4_GROUP; i++) {
+        const int code = fp4_code_exact(magnitude[i], scale);
+
+        if (code < 0)
+            return -1;
+        largest = code > largest ? code : largest;
+    }
+    return largest;
+}
+
+/*
+ * Under a fitting scale the largest value is 0.5 .. 6 units, so the scale is within 2^-2 .. 2^1
+ * of its leading power of two: a handful of candidates, tried from the largest down. The last
+ * one that fits has the largest code.
+ */
+int fp4_group_scale_exact(const float *src)
+{
+    float magnitude[FP4_GROUP];
+    float largest = 0.0f;
+    int exponent;
+    int found = -1;
+
+    for (size_t i = 0; i < FP4_GROUP; i++) {
+        uint32_t bits;
+
+        memcpy(&bits, (const unsigned char *)src + i * sizeof bits, sizeof bits);
+        bits &= ~F32_SIGN_BIT;
+        if (bits >= F32_INF_BITS)
+            return -1;
+        magnitude[i] = f32_from_bits(bits);
+        largest = magnitude[i] > largest ? magnitude[i] : largest;
+    }
+    if (largest == 0.0f)
+        return 1;
+    exponent = (int)(f32_bits(largest) >> 23);
+    for (int scale = exponent + 1; scale >= exponent - 2 && scale >= 0; scale--) {
+        const int code = scale < E8M0_NAN ? fp4_largest_code(magnitude, scale) : -1;
+
+        if (code < 0)
+            continue;
+        if (fp4_code_is_canonical_max(code))
+            return scale;
+        found = scale;
+    }
+    return found;
+}
