@@ -1,0 +1,159 @@
+/*
+ * kernels.h: pure functions on tiles: element codecs, dequantise, re-encode, quantise, hash.
+ *
+ * No heap, no I/O, no policy, no global state but the choice of instruction set. Pointers need
+ * no alignment. `src` and `dst` never overlap. A count is in elements unless it says bytes.
+ * scalar.c defines every function; the other instruction sets must return the same bits.
+ *
+ * Formats (OCP 8-bit and MX specifications):
+ *   E4M3FN  1/4/3, bias 7, max 448 (0x7E), NaN 0x7F and 0xFF, no infinity
+ *   E5M2    1/5/2, bias 15, infinities and NaNs as IEEE
+ *   E8M0    2^(b-127), b = 0..254; 255 is NaN; no zero, no sign
+ *   E2M1    1/2/1, bias 1: 0 .5 1 1.5 2 3 4 6 and negatives; packed two a byte, low nibble first
+ */
+#ifndef CKPT_KERNELS_H
+#define CKPT_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    FP8_BLOCK = 128,          /* FP8 weights: one scale per 128 x 128 block */
+    FP4_GROUP = 32,           /* FP4 weights: one scale per 1 x 32 group */
+    FP4_DISTANCE_EXACT = 14,  /* any code at this many powers of two below its block is exact in FP8 */
+    FP4_DISTANCE_COUNT = 20,  /* distances of this and above are all alike: every code becomes 0 */
+    HASH_UNIT_COLUMNS = 1024  /* columns of one digest unit */
+};
+
+/* 128-bit sum of unit hashes modulo 2^128. */
+typedef struct {
+    uint64_t low64;
+    uint64_t high64;
+} hash128;
+
+/* Outcome of an encoder that was asked for exactness. */
+typedef struct {
+    uint64_t inexact_count;   /* elements whose decoded code differs from the source bits */
+    uint64_t first_inexact;   /* row * cols + col of the first one; meaningless when count is 0 */
+} encode_result;
+
+typedef struct ckpt_kernels {
+    const char *name;         /* "scalar", "avx2", "avx512" */
+
+    /* Element codecs, decode: exact. NaN payloads of BF16 survive; E4M3/E5M2/E8M0 NaNs become
+     * the quiet NaN 0x7FC00000 with the sign of the code. */
+    void (*e4m3_to_f32)(const uint8_t *src, float *dst, size_t count);
+    void (*e5m2_to_f32)(const uint8_t *src, float *dst, size_t count);
+    void (*e8m0_to_f32)(const uint8_t *src, float *dst, size_t count);
+    void (*e2m1_to_f32)(const uint8_t *packed, float *dst, size_t count);   /* count is even */
+    void (*bf16_to_f32)(const uint16_t *src, float *dst, size_t count);
+    void (*f16_to_f32)(const uint16_t *src, float *dst, size_t count);
+
+    /* Element codecs, encode: round to nearest even, as torch .to() on a CPU does.
+     * bf16: NaN becomes 0x7FC0. e4m3: does not saturate, |x| > 464 and NaN become 0x7F | sign.
+     * e5m2: overflows to infinity. e8m0: torch's rounding, sign ignored (1.5 and above go up).
+     * e2m1: saturates at 6, sign kept also for zero (hardware cvt); NaN becomes code 7. */
+    void (*f32_to_bf16)(const float *src, uint16_t *dst, size_t count);
+    void (*f32_to_f16)(const float *src, uint16_t *dst, size_t count);
+    void (*f32_to_e4m3)(const float *src, uint8_t *dst, size_t count);
+    void (*f32_to_e5m2)(const float *src, uint8_t *dst, size_t count);
+    void (*f32_to_e8m0)(const float *src, uint8_t *dst, size_t count);
+    void (*f32_to_e2m1)(const float *src, uint8_t *packed, size_t count);   /* count is even */
+
+    /*
+     * Dequantise one row. FP8: scale[c / 128] multiplies column c, any F32 value.
+     * FP4: scale[c / 32] is an E8M0 code; cols is a multiple of 32.
+     * to_f32: the F32 product. to_bf16: that product, then rounded to BF16 (nearest even,
+     * subnormals kept, NaN becomes 0x7FC0 with the sign dropped). -0 stays -0.
+     */
+    void (*fp8_row_to_bf16)(const uint8_t *codes, const float *scale, size_t cols, uint16_t *dst);
+    void (*fp8_row_to_f32)(const uint8_t *codes, const float *scale, size_t cols, float *dst);
+    void (*fp4_row_to_bf16)(const uint8_t *packed, const uint8_t *scale, size_t cols,
+                            uint16_t *dst);
+    void (*fp4_row_to_f32)(const uint8_t *packed, const uint8_t *scale, size_t cols, float *dst);
+
+    /* For each of group_count groups of 32 codes (16 bytes): bit c is set when a code of
+     * magnitude c (0..7) occurs in the group. */
+    void (*fp4_group_masks)(const uint8_t *packed, size_t group_count, uint8_t *masks);
+
+    /*
+     * FP4 -> FP8, one row: group g lies distance[g] = Emax - E powers of two below the block's
+     * largest scale, and the FP8 scale is 2^(Emax - 127 - 6). Elements round to nearest even onto
+     * E4M3 (exact for distance <= 14, see fp4_exact_mask). Code 8 (-0) becomes 0x80, or 0x00
+     * when `positive_zero` is set, as DeepSeek's table has it. cols is a multiple of 32.
+     */
+    void (*fp4_row_to_fp8)(const uint8_t *packed, const uint8_t *distance, size_t cols,
+                           int positive_zero, uint8_t *codes);
+
+    /* Largest magnitude of a rows x cols block (pitch in elements); NaN if any element is NaN. */
+    float (*f32_block_amax)(const float *src, size_t rows, size_t cols, size_t pitch);
+
+    /*
+     * Quantise a block with one given F32 scale: E4M3 of clamp(x / scale, +-448), round to
+     * nearest even, and count the elements for which code * scale is not the source value bit
+     * for bit (-0 included). NaN inputs count as inexact. Pitches are in elements.
+     */
+    encode_result (*f32_block_to_fp8)(const float *src, size_t rows, size_t cols, size_t pitch,
+                                      float scale, uint8_t *codes, size_t codes_pitch);
+
+    /* The same for one row of FP4 groups with given E8M0 scales: E2M1 of clamp(x / s, +-6). */
+    encode_result (*f32_row_to_fp4)(const float *src, const uint8_t *scale, size_t cols,
+                                    uint8_t *packed);
+
+    /*
+     * Add the unit hashes of one row to *sum, as the digest defines them: units of 1024 columns,
+     * canonical values (-0 is +0, NaN is 0x7FC0 / 0x7FC00000; BF16 codes when all of the unit's
+     * elements are exact in BF16, else F32 codes; integers as 8-byte two's complement), XXH3
+     * 128-bit with seed first_unit + unit, where first_unit = row * ceil(cols / 1024).
+     */
+    void (*digest_row_bf16)(const uint16_t *src, size_t cols, uint64_t first_unit, hash128 *sum);
+    void (*digest_row_f32)(const float *src, size_t cols, uint64_t first_unit, hash128 *sum);
+    void (*digest_row_i64)(const int64_t *src, size_t cols, uint64_t first_unit, hash128 *sum);
+
+    /* XXH3 128-bit of raw bytes. */
+    hash128 (*hash_bytes)(const void *src, size_t size, uint64_t seed);
+} ckpt_kernels;
+
+/* The best set this CPU has, or the one that CKPT_KERNELS (scalar|avx2|avx512) forces.
+ * NULL when CKPT_KERNELS names an unknown set or one this CPU lacks. Thread-safe. */
+const ckpt_kernels *kernels_get(void);
+
+/* One set by name; NULL when unknown or not supported by this CPU or build. */
+const ckpt_kernels *kernels_find(const char *name);
+
+/* *sum += term modulo 2^128. */
+static inline void hash128_add(hash128 *sum, hash128 term)
+{
+    sum->low64 += term.low64;
+    sum->high64 += term.high64 + (sum->low64 < term.low64);
+}
+
+/* Scale rules of DeepSeek's quantisers (inference/kernel.py); amax is finite and >= 0.
+ * FP8: 2^ceil(log2(fl(max(amax, 1e-4) * fl(1/448)))).
+ * FP4: E8M0 code of 2^ceil(log2(fl(max(amax, 6 * 2^-126) * fl(1/6)))). */
+float fp8_scale_pow2(float amax);
+uint8_t fp4_scale_code(float amax);
+
+/* E8M0 code of a positive power of two in 2^-127..2^127; -1 when `scale` is anything else. */
+int e8m0_from_f32_exact(float scale);
+
+/* Codes (bit c = magnitude c) that FP4 -> FP8 keeps exactly at `distance`. */
+uint8_t fp4_exact_mask(unsigned distance);
+
+/*
+ * The scale offset that FP8 -> FP4 recovers, from the set of magnitudes in a group (bit c of
+ * `mask` = E2M1 magnitude c, relative to the true scale): 0 when the canonical rule (the largest
+ * scale whose largest code is 3, 4 or 6) finds the true scale; otherwise k such that it finds
+ * true * 2^k. An all-zero group returns FP4_SCALE_LOST.
+ */
+enum { FP4_SCALE_LOST = 127 };
+int fp4_canonical_offset(uint8_t mask);
+
+/*
+ * Canonical E8M0 scale of one group of 32 F32 values that are exactly FP4-representable: the
+ * largest power of two that represents all of them with largest magnitude 3, 4 or 6, else the
+ * one with the largest code that fits. All zeros: code 1. Not representable under any scale: -1.
+ */
+int fp4_group_scale_exact(const float *src);
+
+#endif

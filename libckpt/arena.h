@@ -1,0 +1,47 @@
+/*
+ * arena.h: memory that is given back all at once.
+ *
+ * A growing arena holds names and catalogs. A fixed arena is one block that a tile loop resets
+ * before every tile; asking it for more than it has is a failure, never a malloc.
+ */
+#ifndef CKPT_ARENA_H
+#define CKPT_ARENA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct arena_block arena_block;
+
+typedef struct {
+    arena_block *blocks;      /* newest first; growing arenas only */
+    unsigned char *base;      /* block in use */
+    size_t used_bytes;
+    size_t size_bytes;
+    size_t total_bytes;       /* all blocks */
+    int fixed;
+} arena;
+
+void arena_init(arena *a);
+/* One block of size_bytes; 0 when there is no memory. */
+int arena_init_fixed(arena *a, size_t size_bytes);
+void arena_release(arena *a);
+
+/* 64-byte aligned for sizes of 64 and more, else 8; NULL when there is no room. */
+void *arena_alloc(arena *a, size_t size_bytes);
+void *arena_calloc(arena *a, size_t count, size_t item_bytes);
+char *arena_strdup(arena *a, const char *text, size_t length);
+
+/* Bytes that an allocation takes at most, for adding up what a tile will need. */
+uint64_t arena_cost(uint64_t size_bytes);
+
+/* Fixed arenas: forget everything allocated since the mark. */
+static inline size_t arena_mark(const arena *a)
+{
+    return a->used_bytes;
+}
+static inline void arena_rewind(arena *a, size_t mark)
+{
+    a->used_bytes = mark;
+}
+
+#endif

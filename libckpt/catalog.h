@@ -1,0 +1,44 @@
+/* catalog.h: a list of tensors with unique names, and the look-up by name. */
+#ifndef CKPT_CATALOG_H
+#define CKPT_CATALOG_H
+
+#include "arena.h"
+#include "error.h"
+#include "table.h"
+
+struct ckpt_catalog {
+    arena memory;             /* names and tensors */
+    table names;
+    ckpt_tensor *tensors;     /* malloc'd */
+    size_t count;
+    size_t capacity;
+};
+
+/* NULL when there is no memory. Free with catalog_free (NULL is fine). */
+ckpt_catalog *catalog_create(void);
+void catalog_free(ckpt_catalog *catalog);
+
+/*
+ * Append a copy of *tensor; its name is copied too. Refuses a name that is there already, a rank
+ * over CKPT_RANK_MAX and a shape whose bytes overflow 64 bits.
+ */
+ckpt_code catalog_add(ckpt_catalog *catalog, const ckpt_tensor *tensor, ckpt_error *err);
+
+/* Change a tensor in place (not its name). */
+ckpt_tensor *catalog_edit(ckpt_catalog *catalog, size_t i);
+
+/* Bytes this catalog holds, for the memory plan. */
+uint64_t catalog_bytes(const ckpt_catalog *catalog);
+
+/* Check a tensor's shape arithmetic: fails when the bytes of a part overflow, or when a sub-byte
+ * row is no whole number of bytes. After this the ckpt_part_* functions cannot overflow. */
+ckpt_code catalog_check_shape(const ckpt_tensor *tensor, ckpt_error *err);
+
+/* Two tensors have one encoding: dtype, scale dtype and block. */
+int catalog_same_encoding(const ckpt_tensor *a, const ckpt_tensor *b);
+int catalog_same_shape(const ckpt_tensor *a, const ckpt_tensor *b);
+
+/* "[128, 64]": into out, NUL-terminated. */
+void catalog_shape_text(const ckpt_tensor *tensor, char *out, size_t out_bytes);
+
+#endif

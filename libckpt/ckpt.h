@@ -1,0 +1,185 @@
+/*
+ * ckpt.h: read, convert, digest and compare model checkpoints. The public interface of libckpt.
+ *
+ * Everything is a source: a catalog of tensors and `read rows`. A view is a source made of
+ * sources. A sink takes tiles. ckpt_copy moves one into the other; it is the only tensor loop.
+ *
+ * Functions return ckpt_code and fill *err (one line: what failed, 'subject', expected, got).
+ * `const T *` results are borrowed from the argument. Sizes in bytes end in _bytes.
+ * Sources may be read from many threads at once. The library never prints and never exits.
+ */
+#ifndef CKPT_H
+#define CKPT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CKPT_VERSION "0.1.0"
+
+/* ---- errors ---- */
+
+typedef enum {
+    CKPT_OK = 0,
+    CKPT_E_FORMAT,       /* the data is wrong */
+    CKPT_E_IO,           /* the system said no */
+    CKPT_E_USAGE,        /* the caller's options cannot be honoured */
+    CKPT_E_MEMORY,       /* out of memory, or over the limit that was set */
+    CKPT_E_INEXACT,      /* the values do not fit the encoding asked for */
+    CKPT_E_INTERRUPTED,  /* stopped by request; the output can be resumed */
+    CKPT_E_DIFFERENT     /* checked, and not the same */
+} ckpt_code;
+
+enum { CKPT_ERROR_BYTES = 1024 };
+
+typedef struct {
+    ckpt_code code;
+    char text[CKPT_ERROR_BYTES];   /* one line, no newline, control characters escaped */
+} ckpt_error;
+
+/* ---- tensors and catalogs ---- */
+
+/* Element types, in the order of the safetensors library (its dtype rank). */
+typedef enum {
+    CKPT_NONE = 0,
+    CKPT_BOOL,
+    CKPT_F4,             /* E2M1, packed two a byte, low nibble first */
+    CKPT_F6_E2M3,
+    CKPT_F6_E3M2,
+    CKPT_U8,
+    CKPT_I8,
+    CKPT_F8_E5M2,
+    CKPT_F8_E4M3,
+    CKPT_F8_E8M0,
+    CKPT_F8_E4M3FNUZ,
+    CKPT_F8_E5M2FNUZ,
+    CKPT_I16,
+    CKPT_U16,
+    CKPT_F16,
+    CKPT_BF16,
+    CKPT_I32,
+    CKPT_U32,
+    CKPT_F32,
+    CKPT_C64,
+    CKPT_F64,
+    CKPT_I64,
+    CKPT_U64,
+    CKPT_DTYPE_COUNT
+} ckpt_dtype;
+
+const char *ckpt_dtype_name(ckpt_dtype dtype);          /* "BF16"; "NONE" for CKPT_NONE */
+ckpt_dtype ckpt_dtype_find(const char *name);           /* CKPT_NONE when unknown */
+uint32_t ckpt_dtype_bits(ckpt_dtype dtype);
+
+enum { CKPT_RANK_MAX = 8 };
+
+/* The two byte arrays of a tensor. A plain tensor has only data. */
+typedef enum { CKPT_DATA = 0, CKPT_SCALE = 1, CKPT_PART_COUNT = 2 } ckpt_part;
+
+/*
+ * One tensor. rows x cols is the row view: cols = last dimension, rows = product of the others
+ * (rank 1: one row; rank 0: 1 x 1). A block-scaled tensor has scale_dtype != CKPT_NONE:
+ * value = code * scale[row / block_rows][col / block_cols], the scale grid rounded up.
+ */
+typedef struct {
+    const char *name;
+    ckpt_dtype dtype;            /* elements; the codes of a block-scaled tensor */
+    ckpt_dtype stored_dtype;     /* the word on disk, where it differs: F4 kept as I8 or U8 */
+    ckpt_dtype scale_dtype;      /* CKPT_NONE: plain */
+    uint32_t block_rows;         /* 0 when plain */
+    uint32_t block_cols;
+    uint32_t rank;
+    uint32_t file;               /* number of the file that holds it, or its first piece */
+    uint64_t shape[CKPT_RANK_MAX];   /* elements; for packed F4 the logical columns */
+    uint64_t offset;             /* of its data in that file; stored tensors only */
+} ckpt_tensor;
+
+uint64_t ckpt_tensor_rows(const ckpt_tensor *tensor);
+uint64_t ckpt_tensor_cols(const ckpt_tensor *tensor);
+/* Rows, columns and bytes of one part's own row view (the scale grid for CKPT_SCALE). */
+uint64_t ckpt_part_rows(const ckpt_tensor *tensor, ckpt_part part);
+uint64_t ckpt_part_cols(const ckpt_tensor *tensor, ckpt_part part);
+uint64_t ckpt_part_row_bytes(const ckpt_tensor *tensor, ckpt_part part);
+uint64_t ckpt_part_bytes(const ckpt_tensor *tensor, ckpt_part part);
+/* 1 when its values are integers (I8..U64, BOOL), 0 when they are floating point. */
+int ckpt_tensor_is_int(const ckpt_tensor *tensor);
+/* "BF16", "F8_E4M3 128x128 F8_E8M0", "F4 1x32 F8_E8M0": into out, NUL-terminated. */
+void ckpt_tensor_encoding(const ckpt_tensor *tensor, char *out, size_t out_bytes);
+
+typedef struct ckpt_catalog ckpt_catalog;
+enum { CKPT_NOT_FOUND = -1 };
+
+size_t ckpt_catalog_count(const ckpt_catalog *catalog);
+const ckpt_tensor *ckpt_catalog_at(const ckpt_catalog *catalog, size_t i);
+/* Index of the tensor called `name`, or CKPT_NOT_FOUND. Constant time. */
+int64_t ckpt_catalog_find(const ckpt_catalog *catalog, const char *name);
+
+/* ---- sources ---- */
+
+typedef struct ckpt_source ckpt_source;
+
+const ckpt_catalog *ckpt_source_catalog(const ckpt_source *source);
+
+/*
+ * Read rows [row, row + row_count) of one part of a tensor into out, packed: exactly
+ * row_count * ckpt_part_row_bytes bytes. Scale rows count in the scale grid. Views compute data
+ * and scale together, in whole blocks of rows. Allocates scratch; ckpt_copy does not.
+ */
+ckpt_code ckpt_source_read(ckpt_source *source, size_t tensor, ckpt_part part, uint64_t row,
+                           uint64_t row_count, void *out, ckpt_error *err);
+
+/* ---- checkpoints ---- */
+
+typedef struct ckpt_checkpoint ckpt_checkpoint;
+
+typedef struct {
+    int lenient;             /* report stale index entries, orphan scales and unknown tensors
+                                instead of refusing them */
+    int u8_scales;           /* take U8 scales as E8M0 codes */
+    int keep_copies;         /* copies that differ from their originals become tensors */
+    const char *map_file;    /* a map to use instead of the built-in ones, or NULL */
+} ckpt_open_options;
+
+/*
+ * Open a checkpoint: an HF directory, one .safetensors file, or any other layout in
+ * formats/README.md; the layout is detected from content. Reads headers, no tensor data.
+ * options may be NULL. On success *out is yours to close.
+ */
+ckpt_code ckpt_open(const char *path, const ckpt_open_options *options, ckpt_checkpoint **out,
+                    ckpt_error *err);
+void ckpt_close(ckpt_checkpoint *checkpoint);   /* NULL is fine */
+
+/* The tensors as stored, names and shapes of the files. Borrowed. */
+ckpt_source *ckpt_stored(const ckpt_checkpoint *checkpoint);
+/* The logical checkpoint: canonical names, full shapes, weights paired with their scales. */
+ckpt_source *ckpt_logical(const ckpt_checkpoint *checkpoint);
+const char *ckpt_layout_name(const ckpt_checkpoint *checkpoint);   /* "hf", "safetensors" ... */
+const char *ckpt_family_name(const ckpt_checkpoint *checkpoint);   /* "deepseek_v4", "generic" */
+const char *ckpt_names_style(const ckpt_checkpoint *checkpoint);   /* "native", "sglang", ... */
+/* File `i` of the stored tensors, relative to the path that was opened. NULL past the last. */
+const char *ckpt_file_name(const ckpt_checkpoint *checkpoint, uint32_t i);
+
+/* ---- digests ---- */
+
+enum { CKPT_DIGEST_HEX = 33, CKPT_ROOT_HEX = 65 };   /* with the NUL */
+
+typedef struct ckpt_digest ckpt_digest;
+
+/* Value digest of every tensor of `source` (README.md, "The value digest"), computed on
+ * `thread_count` threads (0: one per core) within memory_bytes (0: 1 GiB). */
+ckpt_code ckpt_digest_source(ckpt_source *source, unsigned thread_count, uint64_t memory_bytes,
+                             ckpt_digest **out, ckpt_error *err);
+void ckpt_digest_free(ckpt_digest *digest);
+void ckpt_digest_tensor(const ckpt_digest *digest, size_t tensor, char out[CKPT_DIGEST_HEX]);
+/* SHA-256 over all tensors; `main_only` leaves out mtp.*. */
+ckpt_code ckpt_digest_root(const ckpt_digest *digest, int main_only, char out[CKPT_ROOT_HEX],
+                           ckpt_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,72 @@
+/*
+ * family.h: which tensors a model of a family has, from its config.json.
+ *
+ * A family is a text (formats/maps/NAME.family). Lines, in words separated by blanks, # comments:
+ *
+ *   family deepseek_v4
+ *   detect model_type deepseek_v4            config member that must have this string value
+ *   let    D hidden_size                     D = config member (integer; required)
+ *   let    M num_nextn_predict_layers 1      with a default when the member is absent or null
+ *   let    HC = 2+hc*hc                      an expression (left to right, no precedence)
+ *   list   r compress_ratios                 r[i] = i-th element of a config array of integers
+ *   count  S dspark_target_layer_ids         length of a config array, 0 when absent or null
+ *   index  l 0 L                             {l} in names runs over 0 .. L-1
+ *   block  layers.{l}. file l+2              prefix and file number (1-based) of lines that follow
+ *   tensor attn.wq_b.weight fp8 H*hd,ql
+ *   optional head.weight bf16 V,D            may be there; family_expand_optional makes it
+ *   use    core                              the lines of a part, as if they stood here
+ *   end                                      of a block or a part
+ *   part   core                              lines (let, tensor, optional) that blocks share
+ *   tensor embed.weight bf16 V,D file 1      outside a block: with its file
+ *
+ * let, tensor and optional lines may end in `if EXPR OP EXPR [and EXPR OP EXPR]`, where OP is one
+ * of = != < <= > >=; the line counts when all of it holds. A variable is set once; those that a
+ * block sets are forgotten at each step of its indexes. Lists, indexes and parts stand before
+ * their use.
+ *
+ * Encodings: f32 bf16 i64, fp8 (E4M3, 128x128), fp4 (E2M1 in I8, 1x32; becomes fp8 when the
+ * config's expert_dtype is "fp8"). Scales are E8M0, or F32 when the config has an expert_dtype of
+ * "fp8" and no scale_fmt "ue8m0" in its quantization_config. An expression is a chain of + - * /
+ * over integers, variables and r[one variable or number], evaluated left to right in checked
+ * 64-bit arithmetic; a difference below zero and a division with a rest are errors.
+ */
+#ifndef CKPT_FAMILY_H
+#define CKPT_FAMILY_H
+
+#include "catalog.h"
+#include "json.h"
+
+typedef struct ckpt_family ckpt_family;
+
+enum {
+    FAMILY_RANGE_MAX = 1 << 20,      /* steps of one index, and number of files */
+    FAMILY_TENSORS_MAX = 1 << 22
+};
+
+/* `subject` names the text in errors. *out is yours to free. */
+ckpt_code family_parse(const char *text, size_t size, const char *subject, ckpt_family **out,
+                       ckpt_error *err);
+void family_free(ckpt_family *family);     /* NULL is fine */
+
+const char *family_name(const ckpt_family *family);
+
+/* 1 when the config is of this family. */
+int family_matches(const ckpt_family *family, const json_value *config);
+
+/*
+ * Every tensor that a checkpoint with this config has, in logical form: native names, full shapes,
+ * official encodings, `file` = 0-based number of its file in the official grouping; stored_dtype
+ * is I8 for FP4, else as dtype. Errors name the config member that is missing, not an integer, or
+ * out of range. *out is yours to free.
+ */
+ckpt_code family_expand(const ckpt_family *family, const json_value *config, ckpt_catalog **out,
+                        ckpt_error *err);
+
+/* The optional tensors alone, in the same form. *out is yours to free. */
+ckpt_code family_expand_optional(const ckpt_family *family, const json_value *config,
+                                 ckpt_catalog **out, ckpt_error *err);
+
+/* 1 when `name` is an optional tensor of the family (any index in range). */
+int family_has_optional(const ckpt_family *family, const json_value *config, const char *name);
+
+#endif

@@ -1,0 +1,82 @@
+/*
+ * file.h: files and directories, with positions given and every result checked.
+ *
+ * Reads and writes go on after short counts and EINTR. Errors name the path.
+ */
+#ifndef CKPT_FILE_H
+#define CKPT_FILE_H
+
+#include "error.h"
+
+typedef struct ckpt_file ckpt_file;
+
+/* Open for reading. *out is yours to close. */
+ckpt_code file_open(const char *path, ckpt_file **out, ckpt_error *err);
+/* Open for reading and writing; made if absent, never truncated. */
+ckpt_code file_open_rw(const char *path, ckpt_file **out, ckpt_error *err);
+/* Closes, also on failure; NULL is fine. Check the result for files that were written. */
+ckpt_code file_close(ckpt_file *f, ckpt_error *err);
+
+const char *file_path(const ckpt_file *f);
+uint64_t file_size(const ckpt_file *f);               /* when it was opened */
+int64_t file_mtime_ns(const ckpt_file *f);            /* when it was opened */
+
+/* A rectangle of a file: row_count pieces of row_bytes, pitch_bytes apart from `offset` on. */
+typedef struct {
+    uint64_t offset;
+    uint64_t row_bytes;
+    uint64_t pitch_bytes;
+    uint64_t row_count;
+} file_rect;
+
+/*
+ * Read exactly `size` bytes at `offset` into `out`.
+ * A file that ends early is CKPT_E_FORMAT: some header promised more. Thread-safe.
+ */
+ckpt_code file_read_at(const ckpt_file *f, uint64_t offset, void *out, size_t size,
+                       ckpt_error *err);
+ckpt_code file_write_at(ckpt_file *f, uint64_t offset, const void *data, size_t size,
+                        ckpt_error *err);
+
+/* The same for a rectangle; rows in memory are memory_pitch_bytes apart. */
+ckpt_code file_read_rect(const ckpt_file *f, const file_rect *rect, void *out,
+                         size_t memory_pitch_bytes, ckpt_error *err);
+ckpt_code file_write_rect(ckpt_file *f, const file_rect *rect, const void *data,
+                          size_t memory_pitch_bytes, ckpt_error *err);
+
+ckpt_code file_set_size(ckpt_file *f, uint64_t size, ckpt_error *err);
+ckpt_code file_sync(ckpt_file *f, ckpt_error *err);
+
+/* Whole files. *out is malloc'd, NUL-terminated, yours to free; larger than max_bytes: error. */
+ckpt_code file_read_all(const char *path, uint64_t max_bytes, char **out, size_t *size,
+                        ckpt_error *err);
+/* Written beside the target, synced, renamed over it. */
+ckpt_code file_write_all(const char *path, const void *data, size_t size, ckpt_error *err);
+ckpt_code file_copy(const char *from, const char *to, ckpt_error *err);
+
+int file_exists(const char *path);            /* anything at all, also a dangling link */
+int file_is_directory(const char *path);
+ckpt_code file_make_directory(const char *path, ckpt_error *err);      /* fine if it is there */
+ckpt_code file_make_parents(const char *path, ckpt_error *err);        /* of a file in a tree */
+ckpt_code file_remove(const char *path, ckpt_error *err);              /* fine if absent */
+ckpt_code file_remove_tree(const char *path, ckpt_error *err);         /* fine if absent */
+ckpt_code file_sync_tree(const char *path, ckpt_error *err);           /* files and directories */
+/* Rename and make it durable: syncs the parent directory. The target must not exist. */
+ckpt_code file_rename_durable(const char *from, const char *to, ckpt_error *err);
+
+/* "dir/name", malloc'd, yours to free; NULL when there is no memory. */
+char *file_join(const char *directory, const char *name);
+
+/*
+ * Relative paths of all regular files below `directory`, links followed, sorted by bytes.
+ * Hidden names (a leading dot) are left out unless they are .metadata. *names and each entry are
+ * malloc'd: free with file_list_free. Depth is bounded; a cycle of links is an error.
+ */
+typedef struct {
+    char **names;
+    size_t count;
+} file_list;
+ckpt_code file_list_tree(const char *directory, file_list *out, ckpt_error *err);
+void file_list_free(file_list *list);
+
+#endif

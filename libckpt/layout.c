@@ -1,0 +1,173 @@
+/* Extents, and the proof that they are total. */
+#include "layout.h"
+
+#include <stdlib.h>
+
+#include "size.h"
+
+ckpt_layout *layout_create(const ckpt_catalog *logical, const ckpt_catalog *stored)
+{
+    ckpt_layout *layout = calloc(1, sizeof *layout);
+
+    if (layout == NULL)
+        return NULL;
+    layout->logical = logical;
+    layout->stored = stored;
+    return layout;
+}
+
+void layout_free(ckpt_layout *layout)
+{
+    if (layout == NULL)
+        return;
+    free(layout->extents);
+    free(layout->first);
+    free(layout);
+}
+
+ckpt_code layout_add(ckpt_layout *layout, const layout_extent *extent, ckpt_error *err)
+{
+    if (layout->count == layout->capacity) {
+        const size_t capacity = layout->capacity == 0 ? 64 : 2 * layout->capacity;
+        layout_extent *extents = realloc(layout->extents, capacity * sizeof *extents);
+
+        if (extents == NULL)
+            return ckpt_fail_memory(err, "the layout", capacity * sizeof *extents);
+        layout->extents = extents;
+        layout->capacity = capacity;
+    }
+    layout->extents[layout->count++] = *extent;
+    return CKPT_OK;
+}
+
+static int compare_u64(uint64_t a, uint64_t b)
+{
+    return (a > b) - (a < b);
+}
+
+static int compare_extents(const void *left, const void *right)
+{
+    const layout_extent *a = left;
+    const layout_extent *b = right;
+    int order = compare_u64(a->logical, b->logical);
+
+    if (order == 0)
+        order = compare_u64(a->part, b->part);
+    if (order == 0)
+        order = compare_u64(a->copy, b->copy);
+    if (order == 0)
+        order = compare_u64(a->row, b->row);
+    if (order == 0)
+        order = compare_u64(a->col, b->col);
+    return order == 0 ? compare_u64(a->stored, b->stored) : order;
+}
+
+/* begin + count <= limit without overflow. */
+static int range_fits(uint64_t begin, uint64_t count, uint64_t limit)
+{
+    return count <= limit && begin <= limit - count;
+}
+
+static ckpt_code check_bounds(const ckpt_layout *layout, const layout_extent *e, ckpt_error *err)
+{
+    const ckpt_tensor *logical = ckpt_catalog_at(layout->logical, e->logical);
+    const ckpt_tensor *stored = ckpt_catalog_at(layout->stored, e->stored);
+    const ckpt_part part = (ckpt_part)e->part;
+    const uint32_t bits =
+        ckpt_dtype_bits(part == CKPT_DATA ? logical->dtype : logical->scale_dtype);
+    const uint64_t stored_cols = ckpt_part_row_bytes(stored, CKPT_DATA) * 8 / bits;
+
+    if (range_fits(e->row, e->row_count, ckpt_part_rows(logical, part)) &&
+        range_fits(e->col, e->col_count, ckpt_part_cols(logical, part)) &&
+        range_fits(e->stored_row, e->row_count, ckpt_tensor_rows(stored)) &&
+        range_fits(e->stored_col, e->col_count, stored_cols) &&
+        e->col * bits % 8 == 0 && e->stored_col * bits % 8 == 0)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s' does not fit in stored tensor '%s'",
+                     logical->name, stored->name);
+}
+
+static int overlap(const layout_extent *a, const layout_extent *b)
+{
+    return a->row < b->row + b->row_count && b->row < a->row + a->row_count &&
+           a->col < b->col + b->col_count && b->col < a->col + a->col_count;
+}
+
+/* The extents of one part cover it once when their areas add up and no two overlap. */
+static ckpt_code check_cover(const ckpt_layout *layout, size_t tensor, ckpt_part part,
+                             ckpt_error *err)
+{
+    const ckpt_tensor *t = ckpt_catalog_at(layout->logical, tensor);
+    const uint64_t total = ckpt_part_rows(t, part) * ckpt_part_cols(t, part);
+    const layout_extent *begin;
+    const layout_extent *end;
+    uint64_t area = 0;
+
+    layout_extents(layout, tensor, part, &begin, &end);
+    for (const layout_extent *e = begin; e < end && !e->copy; e++) {
+        uint64_t piece;
+
+        if (!size_mul(e->row_count, e->col_count, &piece) || !size_add(area, piece, &area))
+            return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s': the pieces overflow", t->name);
+        for (const layout_extent *next = e + 1;
+             next < end && !next->copy && next->row < e->row + e->row_count; next++)
+            if (overlap(e, next))
+                return ckpt_fail(err, CKPT_E_FORMAT,
+                                 "tensor '%s': row %llu, column %llu is stored twice", t->name,
+                                 (unsigned long long)next->row, (unsigned long long)next->col);
+    }
+    if (area != total)
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "tensor '%s': its pieces hold %llu of %llu elements", t->name,
+                         (unsigned long long)area, (unsigned long long)total);
+    return CKPT_OK;
+}
+
+ckpt_code layout_seal(ckpt_layout *layout, ckpt_error *err)
+{
+    const size_t keys = 2 * ckpt_catalog_count(layout->logical);
+    ckpt_code code;
+    size_t next = 0;
+
+    for (size_t i = 0; i < layout->count; i++)
+        if ((code = check_bounds(layout, &layout->extents[i], err)) != CKPT_OK)
+            return code;
+    if (layout->count > 0)
+        qsort(layout->extents, layout->count, sizeof *layout->extents, compare_extents);
+    layout->first = calloc(keys + 1, sizeof *layout->first);
+    if (layout->first == NULL)
+        return ckpt_fail_memory(err, "the layout", keys);
+    for (size_t key = 0; key <= keys; key++) {
+        while (next < layout->count &&
+               2 * (size_t)layout->extents[next].logical + layout->extents[next].part < key)
+            next++;
+        layout->first[key] = next;
+    }
+    for (size_t key = 0; key < keys; key++)
+        if ((code = check_cover(layout, key / 2, (ckpt_part)(key % 2), err)) != CKPT_OK)
+            return code;
+    return CKPT_OK;
+}
+
+void layout_extents(const ckpt_layout *layout, size_t logical, ckpt_part part,
+                    const layout_extent **begin, const layout_extent **end)
+{
+    const size_t key = 2 * logical + part;
+
+    *begin = layout->extents + layout->first[key];
+    *end = layout->extents + layout->first[key + 1];
+}
+
+layout_extent layout_identity(size_t logical, const ckpt_tensor *tensor, ckpt_part part,
+                              size_t stored)
+{
+    const layout_extent extent = {
+        .logical = (uint32_t)logical,
+        .stored = (uint32_t)stored,
+        .part = (uint8_t)part,
+        .row_count = ckpt_part_rows(tensor, part),
+        .col_count = ckpt_part_cols(tensor, part),
+    };
+
+    return extent;
+}

@@ -1,0 +1,353 @@
+/* Parsing a map and matching its patterns. */
+#include "map.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAP_RULES_MAX = 4096, MAP_LINE_MAX = 4096 };
+
+/* ---- patterns ---- */
+
+static int captures_add(map_captures *captures, const char *key, size_t key_bytes,
+                        const char *value, size_t value_bytes)
+{
+    for (size_t i = 0; i < captures->count; i++)
+        if (captures->items[i].key_bytes == key_bytes &&
+            memcmp(captures->items[i].key, key, key_bytes) == 0)
+            return captures->items[i].value_bytes == value_bytes &&
+                   memcmp(captures->items[i].value, value, value_bytes) == 0;
+    if (captures->count == MAP_CAPTURES_MAX)
+        return 0;
+    captures->items[captures->count].key = key;
+    captures->items[captures->count].key_bytes = key_bytes;
+    captures->items[captures->count].value = value;
+    captures->items[captures->count].value_bytes = value_bytes;
+    captures->count++;
+    return 1;
+}
+
+int map_match(const char *pattern, const char *name, map_captures *captures)
+{
+    while (*pattern != '\0') {
+        const char *close;
+        size_t length;
+
+        if (*pattern != '{') {
+            if (*pattern++ != *name++)
+                return 0;
+            continue;
+        }
+        close = strchr(pattern, '}');
+        length = close[-1] == '*' ? strlen(name) : strcspn(name, ".");
+        if (length == 0 ||
+            !captures_add(captures, pattern, (size_t)(close + 1 - pattern), name, length))
+            return 0;
+        pattern = close + 1;
+        name += length;
+    }
+    return *name == '\0';
+}
+
+static const char *captures_find(const map_captures *captures, const char *key, size_t key_bytes,
+                                 size_t *value_bytes)
+{
+    for (size_t i = 0; i < captures->count; i++)
+        if (captures->items[i].key_bytes == key_bytes &&
+            memcmp(captures->items[i].key, key, key_bytes) == 0) {
+            *value_bytes = captures->items[i].value_bytes;
+            return captures->items[i].value;
+        }
+    return NULL;
+}
+
+int map_expand(const char *pattern, const map_captures *captures, char out[MAP_NAME_BYTES])
+{
+    size_t used = 0;
+
+    while (*pattern != '\0') {
+        const char *from = pattern;
+        const char *next = pattern + 1;
+        size_t length = 1;
+
+        if (*pattern == '{') {
+            next = strchr(pattern, '}') + 1;
+            from = captures_find(captures, pattern, (size_t)(next - pattern), &length);
+            if (from == NULL)
+                return 0;
+        }
+        if (length >= MAP_NAME_BYTES - used)
+            return 0;
+        memcpy(out + used, from, length);
+        used += length;
+        pattern = next;
+    }
+    out[used] = '\0';
+    return 1;
+}
+
+const map_rule *map_find_stored(const ckpt_map *map, const char *name, map_captures *captures)
+{
+    for (size_t i = 0; i < map->rule_count; i++) {
+        captures->count = 0;
+        if (map_match(map->rules[i].stored, name, captures))
+            return &map->rules[i];
+    }
+    return NULL;
+}
+
+size_t map_score(const ckpt_map *map, const ckpt_catalog *stored)
+{
+    size_t score = 0;
+
+    for (size_t i = 0; i < ckpt_catalog_count(stored); i++) {
+        const char *name = ckpt_catalog_at(stored, i)->name;
+        char weight[MAP_NAME_BYTES];
+        map_captures captures;
+
+        if (map_weight_of_scale(name, weight) && ckpt_catalog_find(stored, weight) >= 0)
+            continue;
+        score += map_find_stored(map, name, &captures) != NULL;
+    }
+    return score;
+}
+
+/* ---- parsing ---- */
+
+typedef struct {
+    ckpt_map *map;
+    const char *subject;
+    unsigned line;
+    ckpt_error *err;
+} map_parser;
+
+static ckpt_code parse_fail(const map_parser *p, const char *what, const char *word)
+{
+    return ckpt_fail(p->err, CKPT_E_FORMAT, "map '%s', line %u: %s '%s'", p->subject, p->line,
+                     what, word == NULL ? "" : word);
+}
+
+/* Placeholders are closed, not empty, not nested; {x*} stands at the end; after {x} comes '.'. */
+static int pattern_is_valid(const char *pattern)
+{
+    if (*pattern == '\0')
+        return 0;
+    for (const char *c = pattern; *c != '\0'; c++) {
+        const char *close;
+
+        if (strchr("}(),= \t", *c) != NULL)
+            return 0;
+        if (*c != '{')
+            continue;
+        close = c + 1 + strcspn(c + 1, "{}");
+        if (*close != '}' || close == c + 1)
+            return 0;
+        if (close[-1] == '*' ? close[1] != '\0' : close[1] != '\0' && close[1] != '.')
+            return 0;
+        c = close;
+    }
+    return 1;
+}
+
+static ckpt_code keep_pattern(map_parser *p, char *word, const char **out)
+{
+    if (word == NULL || !pattern_is_valid(word))
+        return parse_fail(p, "bad name pattern", word);
+    *out = arena_strdup(&p->map->memory, word, strlen(word));
+    return *out == NULL ? ckpt_fail_memory(p->err, "a map", strlen(word)) : CKPT_OK;
+}
+
+static char *skip_blanks(char *text)
+{
+    return text + strspn(text, " \t");
+}
+
+/* Cut a word off *text; NULL at the end of the line. */
+static char *take_word(char **text)
+{
+    char *word = skip_blanks(*text);
+    char *end = word + strcspn(word, " \t");
+
+    if (*word == '\0')
+        return NULL;
+    *text = end;
+    if (*end != '\0') {
+        *end = '\0';
+        *text = end + 1;
+    }
+    return word;
+}
+
+/* `name(` at *text: step inside and cut off the closing parenthesis at the end of the text. */
+static int take_call(char **text, const char *name)
+{
+    const size_t length = strlen(name);
+    const size_t text_length = strlen(*text);
+
+    if (strncmp(*text, name, length) != 0 || (*text)[length] != '(' ||
+        (*text)[text_length - 1] != ')')
+        return 0;
+    (*text)[text_length - 1] = '\0';
+    *text += length + 1;
+    return 1;
+}
+
+static ckpt_code parse_expression(map_parser *p, map_rule *rule, char *text)
+{
+    ckpt_code code;
+
+    if (take_call(&text, "stack")) {
+        char *comma = strchr(text, ',');
+
+        if (comma == NULL)
+            return parse_fail(p, "stack needs an index and a name:", text);
+        *comma = '\0';
+        if ((code = keep_pattern(p, text, &rule->stack)) != CKPT_OK)
+            return code;
+        if (rule->stack[0] != '{' || strchr(rule->stack, '*') != NULL)
+            return parse_fail(p, "not an index:", rule->stack);
+        text = comma + 1;
+    }
+    if (!take_call(&text, "concat")) {
+        rule->logical_count = 1;
+        return keep_pattern(p, text, &rule->logical[0]);
+    }
+    while (text != NULL) {
+        char *comma = strchr(text, ',');
+
+        if (rule->logical_count == MAP_CONCAT_MAX)
+            return parse_fail(p, "too many names in concat", text);
+        if (comma != NULL)
+            *comma++ = '\0';
+        if ((code = keep_pattern(p, text, &rule->logical[rule->logical_count++])) != CKPT_OK)
+            return code;
+        text = comma;
+    }
+    return CKPT_OK;
+}
+
+static void remove_blanks(char *text)
+{
+    char *to = text;
+
+    for (const char *from = text; *from != '\0'; from++)
+        if (*from != ' ' && *from != '\t')
+            *to++ = *from;
+    *to = '\0';
+}
+
+static ckpt_code parse_rule(map_parser *p, map_kind kind, char *text)
+{
+    ckpt_map *map = p->map;
+    map_rule rule = { .kind = kind };
+    ckpt_code code;
+
+    if ((code = keep_pattern(p, take_word(&text), &rule.stored)) != CKPT_OK)
+        return code;
+    text = skip_blanks(text);
+    if (kind == MAP_DROP) {
+        rule.reason = arena_strdup(&map->memory, text, strlen(text));
+        if (*text == '\0' || rule.reason == NULL)
+            return parse_fail(p, "drop needs a reason:", rule.stored);
+    } else {
+        if (*text != '=')
+            return parse_fail(p, "'=' expected after", rule.stored);
+        remove_blanks(text);
+        if ((code = parse_expression(p, &rule, text + 1)) != CKPT_OK)
+            return code;
+        if (kind == MAP_COPY && (rule.stack != NULL || rule.logical_count != 1))
+            return parse_fail(p, "a copy is of one tensor:", rule.stored);
+    }
+    if (map->rule_count == map->rule_capacity) {
+        const size_t capacity = map->rule_capacity == 0 ? 64 : 2 * map->rule_capacity;
+        map_rule *rules = realloc(map->rules, capacity * sizeof *rules);
+
+        if (rules == NULL || capacity > MAP_RULES_MAX) {
+            map->rules = rules == NULL ? map->rules : rules;
+            return parse_fail(p, "too many lines at", rule.stored);
+        }
+        map->rules = rules;
+        map->rule_capacity = capacity;
+    }
+    map->rules[map->rule_count++] = rule;
+    return CKPT_OK;
+}
+
+static ckpt_code parse_line(map_parser *p, char *text)
+{
+    ckpt_map *map = p->map;
+    char *word = take_word(&text);
+    const char **single = NULL;
+
+    if (word == NULL)
+        return CKPT_OK;
+    if (strcmp(word, "tensor") == 0)
+        return parse_rule(p, MAP_TENSOR, text);
+    if (strcmp(word, "copy") == 0)
+        return parse_rule(p, MAP_COPY, text);
+    if (strcmp(word, "drop") == 0)
+        return parse_rule(p, MAP_DROP, text);
+    if (strcmp(word, "scale") == 0)
+        single = &map->scale_suffix;
+    else if (strcmp(word, "map") == 0)
+        single = &map->family;
+    else
+        return parse_fail(p, "unknown word", word);
+    while ((word = take_word(&text)) != NULL) {
+        if (single == NULL || *single != NULL)
+            return parse_fail(p, "unexpected", word);
+        if ((*single = arena_strdup(&map->memory, word, strlen(word))) == NULL)
+            return ckpt_fail_memory(p->err, "a map", strlen(word));
+        single = single == &map->family ? &map->names : NULL;
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code parse_lines(map_parser *p, const char *text, size_t size)
+{
+    const char *end = text + size;
+    char line[MAP_LINE_MAX];
+
+    for (p->line = 1; text < end; p->line++) {
+        const char *newline = memchr(text, '\n', (size_t)(end - text));
+        const size_t length = (size_t)((newline == NULL ? end : newline) - text);
+        ckpt_code code;
+
+        if (length >= sizeof line || memchr(text, '\0', length) != NULL)
+            return parse_fail(p, "line too long, or not text", NULL);
+        memcpy(line, text, length);
+        line[length] = '\0';
+        line[strcspn(line, "#\r")] = '\0';
+        if ((code = parse_line(p, line)) != CKPT_OK)
+            return code;
+        text += length + 1;
+    }
+    if (p->map->family == NULL || p->map->names == NULL || p->map->scale_suffix == NULL)
+        return parse_fail(p, "no line", p->map->scale_suffix == NULL ? "scale" : "map");
+    return CKPT_OK;
+}
+
+ckpt_code map_parse(const char *text, size_t size, const char *subject, ckpt_map **out,
+                    ckpt_error *err)
+{
+    map_parser parser = { .map = calloc(1, sizeof *parser.map), .subject = subject, .err = err };
+    ckpt_code code;
+
+    if (parser.map == NULL)
+        return ckpt_fail_memory(err, "a map", sizeof *parser.map);
+    arena_init(&parser.map->memory);
+    code = parse_lines(&parser, text, size);
+    if (code != CKPT_OK)
+        map_free(parser.map);
+    else
+        *out = parser.map;
+    return code;
+}
+
+void map_free(ckpt_map *map)
+{
+    if (map == NULL)
+        return;
+    arena_release(&map->memory);
+    free(map->rules);
+    free(map);
+}

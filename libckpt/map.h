@@ -1,0 +1,132 @@
+/*
+ * map.h: how a naming style or layout of a family names and packs its tensors; text, read both ways.
+ *
+ * Lines, in words separated by blanks, # comments:
+ *
+ *   map    deepseek_v4 sglang                 family and style
+ *   scale  .weight_scale_inv                  suffix written for the scale of X.weight
+ *   tensor STORED = LOGICAL                   rename
+ *   tensor STORED = concat(LOGICAL, LOGICAL)  rows of the first, then of the second ...
+ *   tensor STORED = stack({e}, LOGICAL)       one more dimension in front, indexed by {e}
+ *   tensor STORED = stack({e}, concat(LOGICAL, LOGICAL))
+ *   copy   STORED = LOGICAL                   repeats a tensor; must equal it
+ *   drop   STORED REASON...                   left out, with the reason in the ledger
+ *
+ * Names are patterns: {l} stands for one run of characters other than '.', up to the next '.' or
+ * the end; {x*} for the rest of the name. The first line that matches counts. A tensor `X.weight` is
+ * paired with a scale `X.scale` or `X.weight_scale_inv`, any other `X` with `X_scale_inv`.
+ */
+#ifndef CKPT_MAP_H
+#define CKPT_MAP_H
+
+#include "layout.h"
+
+enum { MAP_CONCAT_MAX = 4, MAP_CAPTURES_MAX = 8, MAP_NAME_BYTES = 1024 };
+
+typedef enum { MAP_TENSOR, MAP_COPY, MAP_DROP } map_kind;
+
+typedef struct {
+    map_kind kind;
+    const char *stored;                     /* patterns */
+    const char *logical[MAP_CONCAT_MAX];
+    size_t logical_count;
+    const char *stack;                      /* placeholder "{e}", or NULL */
+    const char *reason;
+} map_rule;
+
+typedef struct {
+    arena memory;
+    const char *family;
+    const char *names;
+    const char *scale_suffix;
+    map_rule *rules;                        /* malloc'd */
+    size_t rule_count;
+    size_t rule_capacity;
+} ckpt_map;
+
+/* `subject` names the text in errors, with the line. *out is yours to free. */
+ckpt_code map_parse(const char *text, size_t size, const char *subject, ckpt_map **out,
+                    ckpt_error *err);
+void map_free(ckpt_map *map);
+
+/* ---- patterns ---- */
+
+typedef struct {
+    size_t count;
+    struct {
+        const char *key;        /* "{l}": borrowed from the pattern */
+        size_t key_bytes;
+        const char *value;      /* borrowed from the name */
+        size_t value_bytes;
+    } items[MAP_CAPTURES_MAX];
+} map_captures;
+
+/* 1 when the whole name fits the pattern; captures are added to *captures. A placeholder that was
+ * captured before must have the same value again. */
+int map_match(const char *pattern, const char *name, map_captures *captures);
+/* 1 when the pattern, filled in, fits in MAP_NAME_BYTES. */
+int map_expand(const char *pattern, const map_captures *captures, char out[MAP_NAME_BYTES]);
+
+/* Rule that names a stored tensor, or NULL. */
+const map_rule *map_find_stored(const ckpt_map *map, const char *name, map_captures *captures);
+
+/* How many of the stored tensors the map names (scales left out). */
+size_t map_score(const ckpt_map *map, const ckpt_catalog *stored);
+
+/* If `name` has the form of a scale, the name of the weight it would belong to (1). */
+int map_weight_of_scale(const char *name, char weight[MAP_NAME_BYTES]);
+
+/* ---- reading: stored tensors -> logical ones ---- */
+
+typedef struct {
+    int lenient;             /* unknown tensors keep their names; orphan scales are dropped;
+                                quantised weights without a scale stay as they are */
+    int u8_scales;           /* U8 scales are E8M0 codes */
+    int keep_copies;         /* copies become tensors of their own */
+    uint32_t block_rows;     /* of FP8 weights; 128 unless the config says otherwise */
+    uint32_t block_cols;
+} map_read_options;
+
+typedef enum { FATE_NONE, FATE_USED, FATE_SCALE, FATE_COPY, FATE_DROPPED } map_fate_kind;
+
+typedef struct {
+    map_fate_kind kind;
+    uint32_t logical;        /* first logical tensor that it holds; FATE_DROPPED: none */
+    const char *reason;      /* FATE_DROPPED; borrowed from the map or static */
+} map_fate;
+
+typedef struct {
+    ckpt_catalog *logical;
+    ckpt_layout *layout;
+    map_fate *fates;         /* by stored tensor: nothing is silent */
+} map_reading;
+
+/* On failure *out is released. The map and the stored catalog must outlive it. */
+ckpt_code map_read(const ckpt_map *map, const ckpt_catalog *stored,
+                   const map_read_options *options, map_reading *out, ckpt_error *err);
+void map_reading_release(map_reading *reading);
+
+/* ---- writing: logical tensors -> stored ones ---- */
+
+/*
+ * Fill `stored` (empty) with the tensors that the map makes of `logical`, whose `file` fields say
+ * which file each goes to (a packed tensor goes where its first piece goes). `copies` may be NULL;
+ * else its copy extents are written too. Every target must be filled exactly once. *out is yours.
+ */
+ckpt_code map_write(const ckpt_map *map, const ckpt_catalog *logical, const ckpt_layout *copies,
+                    ckpt_catalog *stored, ckpt_layout **out, ckpt_error *err);
+
+/* ---- block-scaled pairs (spec: README.md, "Pairs") ---- */
+
+/*
+ * What a stored weight and its stored scale (NULL: none) are: fills dtype, stored_dtype, scale
+ * dtype, block and logical shape of *out. Wrong shapes are an error that names both.
+ */
+ckpt_code pair_encoding(const ckpt_tensor *weight, const ckpt_tensor *scale,
+                        const map_read_options *options, ckpt_tensor *out, ckpt_error *err);
+
+/* The stored tensors of a logical one: the data as it stands on disk, and the scale grid. */
+ckpt_tensor pair_stored_data(const ckpt_tensor *logical);
+ckpt_tensor pair_stored_scale(const ckpt_tensor *logical);
+
+#endif

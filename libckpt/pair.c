@@ -1,0 +1,155 @@
+/* Weights and their scales: what a pair of stored tensors means, and how a meaning is stored. */
+#include "map.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels.h"
+#include "size.h"
+
+static int ends_with(const char *text, const char *suffix)
+{
+    const size_t length = strlen(text);
+    const size_t suffix_length = strlen(suffix);
+
+    return length > suffix_length && strcmp(text + length - suffix_length, suffix) == 0;
+}
+
+int map_weight_of_scale(const char *name, char weight[MAP_NAME_BYTES])
+{
+    const char *end = "";
+    size_t stem = strlen(name);
+
+    if (ends_with(name, "_scale_inv")) {
+        stem -= strlen("_scale_inv");
+    } else if (ends_with(name, ".scale")) {
+        stem -= strlen(".scale");
+        end = ".weight";
+    } else {
+        return 0;
+    }
+    return snprintf(weight, MAP_NAME_BYTES, "%.*s%s", (int)stem, name, end) < MAP_NAME_BYTES;
+}
+
+/* The scale grid of a matrix, or of each matrix in a stack of them. */
+static int grid_fits(const ckpt_tensor *logical, const ckpt_tensor *scale)
+{
+    const uint32_t last = logical->rank - 1;
+
+    if (logical->rank < 2 || scale->rank != logical->rank)
+        return 0;
+    for (uint32_t i = 0; i + 2 < logical->rank; i++)
+        if (scale->shape[i] != logical->shape[i])
+            return 0;
+    if (logical->rank > 2 && logical->shape[last - 1] % logical->block_rows != 0)
+        return 0;     /* blocks of the row view would cross matrices */
+    return scale->shape[last - 1] == size_div_up(logical->shape[last - 1], logical->block_rows) &&
+           scale->shape[last] == size_div_up(logical->shape[last], logical->block_cols);
+}
+
+static ckpt_code scale_dtype(const ckpt_tensor *scale, const map_read_options *options,
+                             ckpt_dtype *out, ckpt_error *err)
+{
+    switch (scale->dtype) {
+    case CKPT_F8_E8M0:
+    case CKPT_F32:
+    case CKPT_BF16:
+        *out = scale->dtype;
+        return CKPT_OK;
+    case CKPT_U8:
+        if (options->u8_scales) {
+            *out = CKPT_F8_E8M0;
+            return CKPT_OK;
+        }
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "scale '%s' is U8: say --u8-scales if its bytes are E8M0 exponents",
+                         scale->name);
+    default:
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "scale '%s' has dtype %s, expected F8_E8M0, F32 or BF16", scale->name,
+                         ckpt_dtype_name(scale->dtype));
+    }
+}
+
+static ckpt_code fail_shapes(const ckpt_tensor *weight, const ckpt_tensor *scale, ckpt_error *err)
+{
+    char weight_shape[256];
+    char scale_shape[256];
+
+    catalog_shape_text(weight, weight_shape, sizeof weight_shape);
+    catalog_shape_text(scale, scale_shape, sizeof scale_shape);
+    return ckpt_fail(err, CKPT_E_FORMAT, "scale '%s' %s does not fit weight '%s' %s %s",
+                     scale->name, scale_shape, weight->name, ckpt_dtype_name(weight->dtype),
+                     weight_shape);
+}
+
+ckpt_code pair_encoding(const ckpt_tensor *weight, const ckpt_tensor *scale,
+                        const map_read_options *options, ckpt_tensor *out, ckpt_error *err)
+{
+    const uint32_t last = weight->rank - 1;
+    const int is_byte = weight->dtype == CKPT_I8 || weight->dtype == CKPT_U8;
+    ckpt_code code;
+
+    *out = *weight;
+    out->stored_dtype = weight->dtype;
+    if (scale == NULL) {
+        if (options->lenient || (weight->dtype != CKPT_F8_E4M3 && weight->dtype != CKPT_F4 &&
+                                 !(is_byte && ends_with(weight->name, ".weight"))))
+            return CKPT_OK;
+        return ckpt_fail(err, CKPT_E_FORMAT, "weight '%s' (%s) has no scale", weight->name,
+                         ckpt_dtype_name(weight->dtype));
+    }
+    if ((code = scale_dtype(scale, options, &out->scale_dtype, err)) != CKPT_OK)
+        return code;
+    if (weight->rank < 2)
+        return fail_shapes(weight, scale, err);
+    if (weight->dtype == CKPT_F8_E4M3) {
+        out->block_rows = options->block_rows;
+        out->block_cols = options->block_cols;
+    } else if (weight->dtype == CKPT_F4 || is_byte) {
+        out->dtype = CKPT_F4;
+        out->block_rows = 1;
+        out->block_cols = FP4_GROUP;
+        if (is_byte && !size_mul(weight->shape[last], 2, &out->shape[last]))
+            return fail_shapes(weight, scale, err);
+        if (out->shape[last] % FP4_GROUP != 0 || out->scale_dtype != CKPT_F8_E8M0)
+            return fail_shapes(weight, scale, err);
+    } else {
+        return ckpt_fail(err, CKPT_E_FORMAT, "weight '%s' has a scale, but dtype %s",
+                         weight->name, ckpt_dtype_name(weight->dtype));
+    }
+    if (!grid_fits(out, scale))
+        return fail_shapes(weight, scale, err);
+    return catalog_check_shape(out, err);
+}
+
+ckpt_tensor pair_stored_data(const ckpt_tensor *logical)
+{
+    ckpt_tensor stored = *logical;
+
+    stored.stored_dtype = CKPT_NONE;
+    stored.scale_dtype = CKPT_NONE;
+    stored.block_rows = 0;
+    stored.block_cols = 0;
+    if (logical->dtype == CKPT_F4 &&
+        (logical->stored_dtype == CKPT_I8 || logical->stored_dtype == CKPT_U8)) {
+        stored.dtype = logical->stored_dtype;
+        stored.shape[logical->rank - 1] /= 2;
+    }
+    return stored;
+}
+
+ckpt_tensor pair_stored_scale(const ckpt_tensor *logical)
+{
+    ckpt_tensor stored = *logical;
+    const uint32_t last = logical->rank - 1;
+
+    stored.stored_dtype = CKPT_NONE;
+    stored.dtype = logical->scale_dtype;
+    stored.scale_dtype = CKPT_NONE;
+    stored.block_rows = 0;
+    stored.block_cols = 0;
+    stored.shape[last] = size_div_up(logical->shape[last], logical->block_cols);
+    stored.shape[last - 1] = size_div_up(logical->shape[last - 1], logical->block_rows);
+    return stored;
+}

@@ -1,0 +1,64 @@
+/*
+ * store.h: stored tensors in files. A format's reader fills one in from headers; a format's writer
+ * lays one out before any data exists.
+ */
+#ifndef CKPT_STORE_H
+#define CKPT_STORE_H
+
+#include "catalog.h"
+#include "file.h"
+#include "layout.h"
+#include "source.h"
+
+typedef struct {
+    char *name;               /* relative to the directory; malloc'd */
+    uint64_t size_bytes;
+    uint64_t header_hash;     /* XXH3 of what was parsed: a changed source is noticed */
+    char *header;             /* writers: the bytes at offset 0; malloc'd; NULL in readers */
+    size_t header_bytes;      /* readers too: data starts here */
+    char *metadata;           /* __metadata__ as JSON text, or NULL; malloc'd */
+    ckpt_file *file;          /* open, or NULL */
+} store_file;
+
+typedef struct {
+    char *directory;          /* malloc'd */
+    ckpt_catalog *catalog;    /* .file and .offset of each tensor; owned */
+    store_file *files;
+    size_t file_count;
+    size_t file_capacity;
+} ckpt_store;
+
+/* NULL when there is no memory. */
+ckpt_store *store_create(const char *directory);
+void store_free(ckpt_store *store);       /* closes files; NULL is fine */
+
+/* Append a file entry; its number in *out. */
+ckpt_code store_add_file(ckpt_store *store, const char *name, uint32_t *out, ckpt_error *err);
+/* Open file i for reading (writable: for both, made if absent), if it is not open. */
+ckpt_code store_open_file(ckpt_store *store, size_t i, int writable, ckpt_error *err);
+/* Close every file that is open. */
+ckpt_code store_close_files(ckpt_store *store, ckpt_error *err);
+
+/*
+ * Source of the layout's logical tensors, read from the store's open files. Copies are read too
+ * and must equal the originals. Borrows both; the layout's stored catalog is the store's.
+ */
+ckpt_code source_stored(ckpt_store *store, const ckpt_layout *layout, ckpt_source **out,
+                        ckpt_error *err);
+
+/* Write a tile of a logical tensor to every extent that it touches. Thread-safe. */
+ckpt_code store_write_tile(ckpt_store *store, const ckpt_layout *layout,
+                           const source_range *range, const ckpt_tile *tile, ckpt_error *err);
+
+/* File position and pitch of the rows of `range` (in rows of the extent's part) in one extent.
+ * Returns 0 when they do not meet. *tile_row and *tile_col_bytes: where they lie in the tile. */
+typedef struct {
+    file_rect rect;
+    size_t file;
+    uint64_t tile_row;
+    uint64_t tile_col_bytes;
+} store_piece;
+int store_locate(const ckpt_layout *layout, const layout_extent *extent, uint64_t row,
+                 uint64_t row_count, store_piece *out);
+
+#endif

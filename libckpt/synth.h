@@ -1,0 +1,25 @@
+/*
+ * synth.h: a source of synthetic weights with the statistics of real ones.
+ *
+ * Deterministic: a value depends on the seed, the tensor's name and the position alone, never on
+ * tiles, threads, machine or libm. FP4 groups have largest magnitude 3, 4 or 6 in the shares that
+ * DeepSeek's rule gives on Gaussian weights (28 / 36.6 / 35.4 %); FP4 and FP8 scales are spread over
+ * a few powers of two around a per-tensor centre within E8M0 codes 115..126; the largest code of an
+ * FP8 block lies in 0x77..0x7E; norms are near 1; expert tables (I64 [V,K]) have K distinct ids
+ * below expert_count in each row.
+ */
+#ifndef CKPT_SYNTH_H
+#define CKPT_SYNTH_H
+
+#include "source.h"
+
+typedef struct {
+    uint64_t seed;
+    uint64_t expert_count;     /* bound of I64 values; rows hold distinct ones */
+} synth_options;
+
+/* Borrows `catalog` (logical tensors: F4/F8_E4M3 with E8M0 or F32 scales, BF16, F32, I64). */
+ckpt_code source_synth(const ckpt_catalog *catalog, const synth_options *options,
+                       ckpt_source **out, ckpt_error *err);
+
+#endif

@@ -1,0 +1,141 @@
+/* The row view of a tensor, and the sizes that follow from it. */
+#include "catalog.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "size.h"
+
+uint64_t ckpt_tensor_rows(const ckpt_tensor *tensor)
+{
+    uint64_t rows = 1;
+
+    for (uint32_t i = 0; i + 1 < tensor->rank; i++)
+        rows *= tensor->shape[i];
+    return rows;
+}
+
+uint64_t ckpt_tensor_cols(const ckpt_tensor *tensor)
+{
+    return tensor->rank == 0 ? 1 : tensor->shape[tensor->rank - 1];
+}
+
+uint64_t ckpt_part_rows(const ckpt_tensor *tensor, ckpt_part part)
+{
+    if (part == CKPT_DATA)
+        return ckpt_tensor_rows(tensor);
+    if (tensor->scale_dtype == CKPT_NONE)
+        return 0;
+    return size_div_up(ckpt_tensor_rows(tensor), tensor->block_rows);
+}
+
+uint64_t ckpt_part_cols(const ckpt_tensor *tensor, ckpt_part part)
+{
+    if (part == CKPT_DATA)
+        return ckpt_tensor_cols(tensor);
+    if (tensor->scale_dtype == CKPT_NONE)
+        return 0;
+    return size_div_up(ckpt_tensor_cols(tensor), tensor->block_cols);
+}
+
+uint64_t ckpt_part_row_bytes(const ckpt_tensor *tensor, ckpt_part part)
+{
+    const ckpt_dtype dtype = part == CKPT_DATA ? tensor->dtype : tensor->scale_dtype;
+
+    return ckpt_part_cols(tensor, part) * ckpt_dtype_bits(dtype) / 8;
+}
+
+uint64_t ckpt_part_bytes(const ckpt_tensor *tensor, ckpt_part part)
+{
+    return ckpt_part_rows(tensor, part) * ckpt_part_row_bytes(tensor, part);
+}
+
+int ckpt_tensor_is_int(const ckpt_tensor *tensor)
+{
+    switch (tensor->dtype) {
+    case CKPT_BOOL:
+    case CKPT_U8:
+    case CKPT_I8:
+    case CKPT_I16:
+    case CKPT_U16:
+    case CKPT_I32:
+    case CKPT_U32:
+    case CKPT_I64:
+    case CKPT_U64:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+void ckpt_tensor_encoding(const ckpt_tensor *tensor, char *out, size_t out_bytes)
+{
+    if (tensor->scale_dtype == CKPT_NONE)
+        snprintf(out, out_bytes, "%s", ckpt_dtype_name(tensor->dtype));
+    else
+        snprintf(out, out_bytes, "%s %ux%u %s", ckpt_dtype_name(tensor->dtype),
+                 tensor->block_rows, tensor->block_cols, ckpt_dtype_name(tensor->scale_dtype));
+}
+
+/* Every product that the ckpt_part_* functions form, checked once. */
+static int part_fits(uint64_t rows, uint64_t cols, uint32_t bits, int *whole_bytes)
+{
+    uint64_t row_bits;
+    uint64_t total_bits;
+
+    if (!size_mul(cols, bits, &row_bits) || !size_mul(rows, row_bits, &total_bits))
+        return 0;
+    *whole_bytes = row_bits % 8 == 0;
+    return total_bits / 8 <= INT64_MAX;       /* file positions are signed */
+}
+
+ckpt_code catalog_check_shape(const ckpt_tensor *tensor, ckpt_error *err)
+{
+    uint64_t rows = 1;
+    int whole_bytes = 1;
+    char shape[256];
+
+    if (tensor->rank > CKPT_RANK_MAX)
+        return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s' has %u dimensions, at most %d are read",
+                         tensor->name, tensor->rank, CKPT_RANK_MAX);
+    catalog_shape_text(tensor, shape, sizeof shape);
+    for (uint32_t i = 0; i + 1 < tensor->rank; i++)
+        if (!size_mul(rows, tensor->shape[i], &rows))
+            goto overflow;
+    if (!part_fits(rows, ckpt_tensor_cols(tensor), ckpt_dtype_bits(tensor->dtype), &whole_bytes))
+        goto overflow;
+    if (!whole_bytes)
+        return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s': a row of %s %s is not whole bytes",
+                         tensor->name, ckpt_dtype_name(tensor->dtype), shape);
+    if (tensor->scale_dtype != CKPT_NONE &&
+        !part_fits(ckpt_part_rows(tensor, CKPT_SCALE), ckpt_part_cols(tensor, CKPT_SCALE),
+                   ckpt_dtype_bits(tensor->scale_dtype), &whole_bytes))
+        goto overflow;
+    return CKPT_OK;
+overflow:
+    return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s': the size of shape %s overflows",
+                     tensor->name, shape);
+}
+
+int catalog_same_encoding(const ckpt_tensor *a, const ckpt_tensor *b)
+{
+    return a->dtype == b->dtype && a->scale_dtype == b->scale_dtype &&
+           a->block_rows == b->block_rows && a->block_cols == b->block_cols;
+}
+
+int catalog_same_shape(const ckpt_tensor *a, const ckpt_tensor *b)
+{
+    return a->rank == b->rank && memcmp(a->shape, b->shape, a->rank * sizeof a->shape[0]) == 0;
+}
+
+void catalog_shape_text(const ckpt_tensor *tensor, char *out, size_t out_bytes)
+{
+    size_t used = 0;
+
+    used += (size_t)snprintf(out, out_bytes, "[");
+    for (uint32_t i = 0; i < tensor->rank && i < CKPT_RANK_MAX && used < out_bytes; i++)
+        used += (size_t)snprintf(out + used, out_bytes - used, "%s%llu", i == 0 ? "" : ", ",
+                                 (unsigned long long)tensor->shape[i]);
+    if (used < out_bytes)
+        snprintf(out + used, out_bytes - used, "]");
+}
