@@ -1,0 +1,251 @@
+# Makefile: builds ckpt, its libraries and its tests. `make help` lists the targets.
+#
+# One file for all rooms: sources are found by wildcard, so adding a file needs no edit here.
+# Everything made goes under $(BUILD).
+
+BUILD ?= build
+CC ?= cc
+AR ?= ar
+NVCC ?= nvcc
+PKG_CONFIG ?= pkg-config
+CLANG ?= clang-14
+CLANG_FORMAT ?= clang-format-14
+PREFIX ?= /usr/local
+DESTDIR ?=
+FUZZ_SECONDS ?= 60
+SANITIZE ?=
+PYTEST_ARGS ?=
+# V=1 shows every command.
+Q := $(if $(V),,@)
+SAY := @printf '  %-5s %s\n'
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+.DELETE_ON_ERROR:
+.SECONDARY:
+.DEFAULT_GOAL := all
+
+VERSION := $(shell sed -n 's/^.define CKPT_VERSION "\(.*\)"/\1/p' libckpt/ckpt.h 2>/dev/null)
+MACHINE := $(shell $(CC) -dumpmachine)
+X86 := $(filter x86_64-%,$(MACHINE))
+
+# ---- sources ----
+
+SCALAR_C := $(filter-out kernels/avx2%.c kernels/avx512%.c kernels/hash.c,$(wildcard kernels/*.c))
+AVX2_C := $(if $(X86),$(wildcard kernels/avx2*.c))
+AVX512_C := $(if $(X86),$(wildcard kernels/avx512*.c))
+HASH_C := $(wildcard kernels/hash.c)
+HASH_ISAS := scalar $(if $(X86),avx2 avx512)
+LIB_C := $(wildcard libckpt/*.c formats/*.c verify/*.c)
+MAPS := $(sort $(wildcard formats/maps/*))
+RUNNER_C := $(wildcard reference-runner/*.c)
+TOOL_MAIN_C := $(wildcard tools/ckpt-*.c)
+TOOL_C := $(filter-out $(TOOL_MAIN_C),$(wildcard tools/*.c))
+UNIT_MAIN_C := $(wildcard tests/unit/test_*.c)
+UNIT_C := $(filter-out $(UNIT_MAIN_C),$(wildcard tests/unit/*.c))
+FUZZ_MAIN_C := $(wildcard tests/fuzz/fuzz_*.c)
+BENCH_MAIN_C := $(wildcard tests/bench/bench_*.c)
+# CUDA is an extra: without nvcc the .cu files are left out and the tools say so.
+CUDA_HOME := $(abspath $(dir $(realpath $(shell command -v $(NVCC))))/..)
+CUDA_CU := $(if $(shell command -v $(NVCC)),$(wildcard kernels/cuda/*.cu reference-runner/*.cu))
+
+objects = $(patsubst %,$(BUILD)/obj/%.o,$(basename $(1)))
+KERNEL_O := $(call objects,$(SCALAR_C) $(AVX2_C) $(AVX512_C)) \
+    $(if $(HASH_C),$(HASH_ISAS:%=$(BUILD)/obj/kernels/hash-%.o))
+MAPS_O := $(if $(wildcard formats/maps.h),$(BUILD)/obj/maps.o)
+LIB_O := $(KERNEL_O) $(call objects,$(LIB_C)) $(MAPS_O)
+RUNNER_O := $(call objects,$(RUNNER_C)) $(CUDA_CU:%=$(BUILD)/obj/%.o)
+TOOL_O := $(call objects,$(TOOL_C))
+
+TOOLS := $(TOOL_MAIN_C:tools/%.c=$(BUILD)/bin/%)
+UNIT_TESTS := $(UNIT_MAIN_C:tests/unit/%.c=$(BUILD)/tests/%)
+REPLAYS := $(FUZZ_MAIN_C:tests/fuzz/%.c=$(BUILD)/tests/%)
+FUZZERS := $(FUZZ_MAIN_C:tests/fuzz/%.c=$(BUILD)/fuzz/%)
+BENCHES := $(BENCH_MAIN_C:tests/bench/%.c=$(BUILD)/bench/%)
+LIBS := $(BUILD)/libckpt.a $(if $(LIB_O),$(BUILD)/libckpt.so)
+TEST_LIBS := $(if $(KERNEL_O),$(BUILD)/tests/libkernels-test.so) $(BUILD)/tests/fault.so
+
+# ---- flags ----
+
+PACKAGES := libcjson libzstd libdeflate libcrypto libcurl libpcre2-8
+NO_BUILD := help clean format check-style uninstall
+ifneq ($(filter-out $(NO_BUILD),$(or $(MAKECMDGOALS),all)),)
+  ifneq ($(shell $(PKG_CONFIG) --exists $(PACKAGES) cmocka libxxhash && echo yes),yes)
+    $(error a library is missing (pkg-config: $(PACKAGES) cmocka libxxhash); run scripts/setup)
+  endif
+  PACKAGE_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES))
+  PACKAGE_LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES))
+endif
+
+CFLAGS ?= -g
+WARNINGS := -Wall -Wextra -Werror -Wconversion -Wshadow -Wvla -Wmissing-prototypes \
+    -Wstrict-prototypes
+# -ffp-contract=off: a fused multiply-add would change bits, and bits are the product.
+ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -I. -include kernels/banned.h -O2 -ffp-contract=off -fPIC \
+    -pthread $(WARNINGS) $(PACKAGE_CFLAGS) $(SANITIZE) $(CFLAGS) -MMD -MP
+ALL_LIBS = -Wl,--as-needed $(PACKAGE_LIBS) -pthread -lm
+AVX2_FLAGS := -mavx2 -mfma -mf16c -mbmi2
+AVX512_FLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi $(AVX2_FLAGS)
+ISA_FLAGS_scalar :=
+ISA_FLAGS_avx2 := $(AVX2_FLAGS)
+ISA_FLAGS_avx512 := $(AVX512_FLAGS)
+# GCC's OpenMP runtime is invisible to ThreadSanitizer, and Clang's is not a dependency.
+OPENMP := $(if $(findstring thread,$(SANITIZE))$(findstring clang,$(CC)),-Wno-unknown-pragmas,\
+    -fopenmp)
+CUDA_ARCHS ?= 80 90
+CUDA_FLAGS := -std=c++17 -O3 -fmad=false -I. -Xcompiler -fPIC \
+    $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
+    -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+CUDA_LIBS := $(if $(CUDA_CU),-L$(CUDA_HOME)/lib64 -L$(CUDA_HOME)/lib -lcudart_static -lrt -ldl \
+    -lstdc++)
+
+# ---- targets ----
+
+.PHONY: all help
+all: $(LIBS) $(TOOLS)  ## the libraries and the tools (default)
+
+help:  ## this list
+	@awk -F ':.*## *' '/^[a-z-]+:.*## /{ printf "  %-14s %s\n", $$1, $$2 }' Makefile
+
+$(BUILD)/obj/kernels/%.o: ALL_CFLAGS += -O3
+$(call objects,$(AVX2_C)): ALL_CFLAGS += $(AVX2_FLAGS)
+$(call objects,$(AVX512_C)): ALL_CFLAGS += $(AVX512_FLAGS)
+$(BUILD)/obj/reference-runner/%.o: ALL_CFLAGS += $(OPENMP) $(if $(CUDA_CU),-DCKPT_CUDA)
+
+$(BUILD)/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(SAY) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
+
+$(BUILD)/obj/kernels/hash-%.o: kernels/hash.c Makefile
+	@mkdir -p $(@D)
+	$(SAY) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(ISA_FLAGS_$*) -DKERNELS_ISA=$* -c $< -o $@
+
+$(BUILD)/obj/%.cu.o: %.cu Makefile
+	@mkdir -p $(@D)
+	$(SAY) NVCC $<
+	$(Q)$(NVCC) $(CUDA_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+
+# The model maps become C text, so that a tool is one file.
+$(BUILD)/maps.c: $(MAPS) scripts/embed
+	@mkdir -p $(@D)
+	scripts/embed $(MAPS) > $@
+
+$(BUILD)/obj/maps.o: $(BUILD)/maps.c formats/maps.h Makefile
+	@mkdir -p $(@D)
+	$(SAY) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
+
+# `rm` first: ar would keep the objects of files that are gone.
+$(BUILD)/libckpt.a: $(LIB_O)
+$(BUILD)/librunner.a: $(RUNNER_O)
+$(BUILD)/libtool.a: $(TOOL_O)
+$(BUILD)/%.a: Makefile
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(SAY) AR $@
+	$(Q)$(AR) rcs $@ $(filter %.o,$^)
+
+$(BUILD)/libckpt.so: $(LIB_O) libckpt/libckpt.map
+	$(SAY) LINK $@
+	$(Q)$(CC) -shared -Wl,-soname,libckpt.so.0 -Wl,--version-script,libckpt/libckpt.map \
+	    $(if $(SANITIZE),,-Wl,-z,defs) $(SANITIZE) -o $@ $(LIB_O) $(ALL_LIBS)
+	@ln -sf libckpt.so $(BUILD)/libckpt.so.0
+
+$(BUILD)/tests/libkernels-test.so: $(KERNEL_O)
+	@mkdir -p $(@D)
+	$(SAY) LINK $@
+	$(Q)$(CC) -shared $(SANITIZE) -o $@ $(KERNEL_O) $(ALL_LIBS)
+
+ARCHIVES := $(BUILD)/libtool.a $(BUILD)/librunner.a $(BUILD)/libckpt.a
+LINK = $(CC) $(SANITIZE) $(SANITIZE_LINK) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(ARCHIVES) \
+    $(CUDA_LIBS) $(ALL_LIBS) $(if $(RUNNER_O),$(filter -fopenmp,$(OPENMP)))
+
+$(BUILD)/bin/%: $(BUILD)/obj/tools/%.o $(ARCHIVES)
+	@mkdir -p $(@D)
+	$(SAY) LINK $@
+	$(Q)$(LINK)
+
+$(BUILD)/tests/test_%: $(BUILD)/obj/tests/unit/test_%.o $(call objects,$(UNIT_C)) $(ARCHIVES)
+	@mkdir -p $(@D)
+	$(SAY) LINK $@
+	$(Q)$(LINK) -lcmocka
+
+# The fuzz targets with a main that feeds them files: the corpus is a regression test everywhere.
+$(BUILD)/tests/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/fuzz/replay.o $(ARCHIVES)
+	@mkdir -p $(@D)
+	$(SAY) LINK $@
+	$(Q)$(LINK)
+
+$(BUILD)/fuzz/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(ARCHIVES)
+	@mkdir -p $(@D)
+	$(SAY) LINK $@
+	$(Q)$(LINK) -fsanitize=fuzzer
+
+$(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(ARCHIVES)
+	@mkdir -p $(@D)
+	$(SAY) LINK $@
+	$(Q)$(LINK)
+
+$(BUILD)/tests/fault.so: tests/fault/fault.c Makefile
+	@mkdir -p $(@D)
+	$(SAY) CC $<
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE -O2 -g -fPIC $(WARNINGS) -shared -o $@ $< -ldl -pthread
+
+# ---- checks ----
+
+.PHONY: tests check check-style check-unit check-fuzz check-python check-asan check-tsan fuzz bench
+tests: all $(UNIT_TESTS) $(REPLAYS) $(TEST_LIBS)  ## everything the checks run, without running it
+
+check: tests  ## every check: style, unit, fuzz corpus, python; ends with the counts
+	@scripts/check $(BUILD) style unit fuzz python
+
+check-style:  ## file and function sizes, include direction, banned calls, folder rules
+	@scripts/check $(BUILD) style
+
+check-unit: $(UNIT_TESTS) $(TEST_LIBS)  ## the C unit tests
+	@scripts/check $(BUILD) unit
+
+check-fuzz: $(REPLAYS)  ## replay the fuzzers' corpus
+	@scripts/check $(BUILD) fuzz
+
+check-python: tests  ## the tests against torch, safetensors, transformers, megatron-core
+	@PYTEST_ARGS='$(PYTEST_ARGS)' scripts/check $(BUILD) python
+
+check-asan:  ## unit, corpus and command-line tests under AddressSanitizer and UBSan
+	+$(MAKE) BUILD=build-asan tests \
+	    SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer' \
+	    SANITIZE_LINK='-static-libasan -static-libubsan'
+	scripts/check build-asan unit fuzz cli
+
+check-tsan:  ## unit and command-line tests under ThreadSanitizer
+	+$(MAKE) BUILD=build-tsan tests SANITIZE='-fsanitize=thread -fno-omit-frame-pointer'
+	scripts/check build-tsan unit cli
+
+.PHONY: fuzzers
+fuzzers: $(FUZZERS)
+
+fuzz:  ## run each fuzzer for FUZZ_SECONDS (60) under Clang's sanitizers
+	+$(MAKE) BUILD=build-fuzz CC=$(CLANG) fuzzers \
+	    SANITIZE='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all'
+	scripts/fuzz build-fuzz $(FUZZ_SECONDS)
+
+bench: all $(BENCHES)  ## measure speed against cp and the peers that are installed
+	scripts/bench $(BUILD)
+
+# ---- installing ----
+
+.PHONY: install uninstall clean format
+install: all  ## into DESTDIR/PREFIX: tools, libraries, header, man pages, bash completion
+	scripts/install $(BUILD) '$(PREFIX)' '$(DESTDIR)' $(VERSION)
+
+uninstall:  ## remove what install put there
+	scripts/install --remove '$(PREFIX)' '$(DESTDIR)'
+
+clean:  ## remove everything that was built
+	rm -rf build build-asan build-tsan build-fuzz
+
+format:  ## clang-format the files that differ from the last commit
+	git diff --name-only --diff-filter=d HEAD -- '*.[ch]' | xargs -r $(CLANG_FORMAT) -i
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
