@@ -20,6 +20,8 @@ Q := $(if $(V),,@)
 SAY := @printf '  %-5s %s\n'
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := all
@@ -248,4 +250,5 @@ clean:  ## remove everything that was built
 format:  ## clang-format the files that differ from the last commit
 	git diff --name-only --diff-filter=d HEAD -- '*.[ch]' | xargs -r $(CLANG_FORMAT) -i
 
+$(BUILD)/obj/%.d: ;
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
