@@ -56,7 +56,7 @@ int family_matches(const ckpt_family *family, const json_value *config);
 /*
  * Every tensor that a checkpoint with this config has, in logical form: native names, full shapes,
  * official encodings, `file` = 0-based number of its file in the official grouping; stored_dtype
- * is I8 for FP4, else as dtype. Errors name the config member that is missing, not an integer, or
+ * is I8 for FP4, else CKPT_NONE. Errors name the config member that is missing, not an integer, or
  * out of range. *out is yours to free.
  */
 ckpt_code family_expand(const ckpt_family *family, const json_value *config, ckpt_catalog **out,

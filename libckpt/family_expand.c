@@ -1,0 +1,605 @@
+/* The expander of family texts: a config's numbers go in, a catalog comes out. */
+#include "family.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "family_text.h"
+#include "size.h"
+
+/* Enough for every tensor and as many lines that make none. Smaller where a fuzzer writes the
+ * texts, so that it does not spend its time on counting. */
+#ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
+enum { TENSORS_MAX = 1 << 13, STEPS_MAX = 1 << 15 };
+#else
+enum { TENSORS_MAX = FAMILY_TENSORS_MAX, STEPS_MAX = 2 * FAMILY_TENSORS_MAX };
+#endif
+
+/* How long a symbol keeps its value. */
+typedef enum { UNSET = 0, SET_FOR_ALL, SET_FOR_STEP } scope;
+
+typedef struct {
+    const ckpt_family *family;
+    const json_value *config;
+    ckpt_error *err;
+    ckpt_catalog *catalog;
+    arena memory;                      /* lists */
+    int want_optional;                 /* make the optional tensors, else all others */
+    int experts_fp8;
+    ckpt_dtype scale_dtype;
+    uint32_t step_count;
+    scope now;                         /* in which variables are set */
+    const family_line *line;           /* being looked at */
+    uint32_t file;                     /* of the block, 0-based */
+    char name[FAMILY_NAME_MAX_BYTES];  /* starts with the block's prefix */
+    uint32_t prefix_bytes;
+    scope set[FAMILY_SYMBOLS_MAX];
+    uint64_t value[FAMILY_SYMBOLS_MAX];    /* of a list: how many elements */
+    const uint64_t *list[FAMILY_SYMBOLS_MAX];
+} expander;
+
+/* The indexes of a name that its surroundings leave open, counting like the wheels of an
+ * odometer: the last one fastest. */
+typedef struct {
+    uint32_t count;
+    uint32_t symbols[FAMILY_INDEXES_MAX];
+    uint64_t from[FAMILY_INDEXES_MAX];
+    uint64_t to[FAMILY_INDEXES_MAX];
+} odometer;
+
+#define FAIL(x, ...) fail_at((x), ckpt_fail((x)->err, CKPT_E_FORMAT, __VA_ARGS__))
+
+/* Put the place in front of the text that was just written. */
+static ckpt_code fail_at(expander *x, ckpt_code code)
+{
+    if (x->err == NULL)
+        return code;
+    return ckpt_fail(x->err, code, "'%s' line %u: %s", x->family->subject, x->line->number,
+                     x->err->text);
+}
+
+static unsigned long long llu(uint64_t number)
+{
+    return number;
+}
+
+static ckpt_code set_symbol(expander *x, uint32_t symbol, uint64_t value)
+{
+    if (x->set[symbol] != UNSET)
+        return FAIL(x, "'%s' is set twice", x->family->symbols[symbol].name);
+    x->set[symbol] = x->now;
+    x->value[symbol] = value;
+    return CKPT_OK;
+}
+
+/* ---- expressions ---- */
+
+static ckpt_code term_value(expander *x, const family_term *term, uint64_t *out)
+{
+    const family_symbol *symbols = x->family->symbols;
+
+    *out = term->operand;
+    if (!term->is_number) {
+        if (x->set[term->operand] == UNSET)
+            return FAIL(x, "'%s' has no value here", symbols[term->operand].name);
+        *out = x->value[term->operand];
+    }
+    if (term->is_element) {
+        if (*out >= x->value[term->list])
+            return FAIL(x, "config list '%s' has %llu elements, no element %llu",
+                        symbols[term->list].name, llu(x->value[term->list]), llu(*out));
+        *out = x->list[term->list][*out];
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code expr_value(expander *x, const family_expr *expr, uint64_t *out)
+{
+    uint64_t operand;
+    ckpt_code code;
+
+    *out = 0;
+    for (uint32_t i = 0; i < expr->count; i++) {
+        if ((code = term_value(x, &expr->terms[i], &operand)) != CKPT_OK)
+            return code;
+        switch (expr->terms[i].op) {
+        case '+':
+            if (!size_add(*out, operand, out))
+                return FAIL(x, "'%s' is over 64 bits", expr->text);
+            break;
+        case '-':
+            if (operand > *out)
+                return FAIL(x, "'%s' is below zero", expr->text);
+            *out -= operand;
+            break;
+        case '*':
+            if (!size_mul(*out, operand, out))
+                return FAIL(x, "'%s' is over 64 bits", expr->text);
+            break;
+        default:
+            if (operand == 0)
+                return FAIL(x, "'%s' divides by zero", expr->text);
+            if (*out % operand != 0)
+                return FAIL(x, "'%s': %llu is no multiple of %llu", expr->text, llu(*out),
+                            llu(operand));
+            *out /= operand;
+        }
+    }
+    return CKPT_OK;
+}
+
+static int compare_holds(family_compare compare, uint64_t left, uint64_t right)
+{
+    switch (compare) {
+    case COMPARE_EQUAL:
+        return left == right;
+    case COMPARE_DIFFERENT:
+        return left != right;
+    case COMPARE_LESS:
+        return left < right;
+    case COMPARE_LESS_EQUAL:
+        return left <= right;
+    case COMPARE_GREATER:
+        return left > right;
+    default:
+        return left >= right;
+    }
+}
+
+/* The first condition that does not hold ends the look: those after it may have no value. */
+static ckpt_code conditions_hold(expander *x, int *out)
+{
+    const family_line *line = x->line;
+    ckpt_code code;
+
+    *out = 1;
+    for (uint32_t i = 0; i < line->condition_count && *out; i++) {
+        const family_condition *c = &line->conditions[i];
+        uint64_t left;
+        uint64_t right;
+
+        if ((code = expr_value(x, &c->left, &left)) != CKPT_OK ||
+            (code = expr_value(x, &c->right, &right)) != CKPT_OK)
+            return code;
+        *out = compare_holds(c->compare, left, right);
+    }
+    return CKPT_OK;
+}
+
+/* ---- the config ---- */
+
+static const json_value *config_member(const expander *x, const char *name)
+{
+    const json_value *value = json_member(x->config, name);
+
+    return json_is_null(value) ? NULL : value;
+}
+
+static ckpt_code expand_let(expander *x)
+{
+    const family_line *line = x->line;
+    const json_value *member;
+    uint64_t value;
+    ckpt_code code;
+
+    if (line->kind == LINE_LET_MEMBER && (member = config_member(x, line->word)) != NULL) {
+        if (!json_u64(member, &value))
+            return FAIL(x, "config member '%s' is no integer of zero or more", line->word);
+    } else {
+        if (line->kind == LINE_LET_MEMBER && !line->has_default)
+            return FAIL(x, "config member '%s' is missing", line->word);
+        if ((code = expr_value(x, &line->value, &value)) != CKPT_OK)
+            return code;
+    }
+    return set_symbol(x, line->symbol, value);
+}
+
+static ckpt_code expand_list(expander *x)
+{
+    const family_line *line = x->line;
+    const json_value *array = config_member(x, line->word);
+    const size_t count = array == NULL ? 0 : json_count(array);
+    uint64_t *values;
+    size_t i = 0;
+
+    if (!json_is_array(array))
+        return FAIL(x, "config member '%s' is missing or no array", line->word);
+    if ((values = arena_calloc(&x->memory, count, sizeof *values)) == NULL)
+        return ckpt_fail_memory(x->err, "a list of the config", count * sizeof *values);
+    for (const json_value *v = json_first(array); v != NULL; v = json_next(v), i++)
+        if (!json_u64(v, &values[i]))
+            return FAIL(x, "config member '%s', element %zu, is no integer of zero or more",
+                        line->word, i);
+    x->list[line->symbol] = values;
+    return set_symbol(x, line->symbol, count);
+}
+
+static ckpt_code expand_count(expander *x)
+{
+    const family_line *line = x->line;
+    const json_value *array = config_member(x, line->word);
+
+    if (array != NULL && !json_is_array(array))
+        return FAIL(x, "config member '%s' is no array", line->word);
+    return set_symbol(x, line->symbol, array == NULL ? 0 : json_count(array));
+}
+
+/* What the config says about encodings, see family.h. */
+static ckpt_code read_encodings(expander *x)
+{
+    const json_value *member = config_member(x, "expert_dtype");
+    const char *experts = json_string(member);
+    const json_value *quantization = config_member(x, "quantization_config");
+    const char *format = NULL;
+
+    if (json_is_object(quantization))
+        format = json_string(json_member(quantization, "scale_fmt"));
+    if (member != NULL &&
+        (experts == NULL || (strcmp(experts, "fp4") != 0 && strcmp(experts, "fp8") != 0)))
+        return ckpt_fail(x->err, CKPT_E_FORMAT,
+                         "config member 'expert_dtype' is '%s', expected \"fp4\" or \"fp8\"",
+                         experts == NULL ? "no string" : experts);
+    x->experts_fp8 = experts != NULL && strcmp(experts, "fp8") == 0;
+    x->scale_dtype = CKPT_F8_E8M0;
+    if (x->experts_fp8 && (format == NULL || strcmp(format, "ue8m0") != 0))
+        x->scale_dtype = CKPT_F32;
+    return CKPT_OK;
+}
+
+/* ---- names and files ---- */
+
+static ckpt_code append(expander *x, uint32_t *used, const char *text, size_t length)
+{
+    if (length >= sizeof x->name - *used)
+        return FAIL(x, "a name of more than %zu bytes", sizeof x->name - 1);
+    memcpy(x->name + *used, text, length);
+    *used += (uint32_t)length;
+    x->name[*used] = '\0';
+    return CKPT_OK;
+}
+
+/* Write a name behind the first `used` bytes of x->name. */
+static ckpt_code write_name(expander *x, const family_template *name, uint32_t *used)
+{
+    char digits[24];
+    ckpt_code code;
+
+    for (uint32_t i = 0; i < name->piece_count; i++) {
+        const family_piece *piece = &name->pieces[i];
+        char *digit = digits + sizeof digits;
+        uint64_t number;
+
+        if ((code = append(x, used, piece->literal, piece->literal_bytes)) != CKPT_OK)
+            return code;
+        if (piece->index < 0)
+            continue;
+        number = x->value[piece->index];
+        do
+            *--digit = (char)('0' + number % 10);
+        while ((number /= 10) != 0);
+        if ((code = append(x, used, digit, (size_t)(digits + sizeof digits - digit))) != CKPT_OK)
+            return code;
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code file_number(expander *x, const family_expr *expr, uint32_t *out)
+{
+    uint64_t number;
+    ckpt_code code;
+
+    if ((code = expr_value(x, expr, &number)) != CKPT_OK)
+        return code;
+    if (number == 0 || number > FAMILY_RANGE_MAX)
+        return FAIL(x, "file number %llu is not in 1 .. %d", llu(number), FAMILY_RANGE_MAX);
+    *out = (uint32_t)number - 1;
+    return CKPT_OK;
+}
+
+static ckpt_code index_range(expander *x, const family_symbol *symbol, uint64_t *from,
+                             uint64_t *to)
+{
+    ckpt_code code;
+
+    if ((code = expr_value(x, &symbol->from, from)) != CKPT_OK ||
+        (code = expr_value(x, &symbol->to, to)) != CKPT_OK)
+        return code;
+    if (*from > *to || *to - *from > FAMILY_RANGE_MAX)
+        return FAIL(x, "index '%s' from %llu to %llu: expected 0 .. %d steps", symbol->name,
+                    llu(*from), llu(*to), FAMILY_RANGE_MAX);
+    return CKPT_OK;
+}
+
+static int odometer_has(const odometer *o, uint32_t symbol)
+{
+    for (uint32_t i = 0; i < o->count; i++)
+        if (o->symbols[i] == symbol)
+            return 1;
+    return 0;
+}
+
+/* Open the indexes of a name that have no value yet; *some is 0 when one of them has no step.
+ * They get values only when all ranges are known, so that no range can depend on another step. */
+static ckpt_code odometer_begin(expander *x, const family_template *name, odometer *o, int *some)
+{
+    ckpt_code code;
+
+    o->count = 0;
+    *some = 1;
+    for (uint32_t i = 0; i < name->piece_count; i++) {
+        const int32_t index = name->pieces[i].index;
+        const uint32_t symbol = (uint32_t)index;
+        const uint32_t at = o->count;
+
+        if (index < 0 || x->set[symbol] != UNSET || odometer_has(o, symbol))
+            continue;
+        if (at == FAMILY_INDEXES_MAX)
+            return FAIL(x, "a name with more than %d indexes", FAMILY_INDEXES_MAX);
+        if ((code = index_range(x, &x->family->symbols[symbol], &o->from[at], &o->to[at])) !=
+            CKPT_OK)
+            return code;
+        o->symbols[at] = symbol;
+        o->count++;
+        *some &= o->from[at] < o->to[at];
+    }
+    for (uint32_t i = 0; i < o->count; i++) {
+        x->set[o->symbols[i]] = SET_FOR_ALL;
+        x->value[o->symbols[i]] = o->from[i];
+    }
+    return CKPT_OK;
+}
+
+/* 0 when all steps are done. */
+static int odometer_step(expander *x, const odometer *o)
+{
+    for (uint32_t i = o->count; i-- > 0;) {
+        const uint32_t symbol = o->symbols[i];
+
+        if (++x->value[symbol] < o->to[i])
+            return 1;
+        x->value[symbol] = o->from[i];
+    }
+    return 0;
+}
+
+static void odometer_end(expander *x, const odometer *o)
+{
+    for (uint32_t i = 0; i < o->count; i++)
+        x->set[o->symbols[i]] = UNSET;
+}
+
+/* ---- lines ---- */
+
+static ckpt_code set_encoding(expander *x, ckpt_tensor *tensor)
+{
+    enum { FP8_BLOCK = 128, FP4_GROUP = 32 };
+    family_encoding encoding = x->line->encoding;
+
+    if (encoding == ENCODING_FP4 && x->experts_fp8)
+        encoding = ENCODING_FP8;
+    switch (encoding) {
+    case ENCODING_F32:
+        tensor->dtype = CKPT_F32;
+        break;
+    case ENCODING_BF16:
+        tensor->dtype = CKPT_BF16;
+        break;
+    case ENCODING_I64:
+        tensor->dtype = CKPT_I64;
+        break;
+    case ENCODING_FP8:
+        tensor->dtype = CKPT_F8_E4M3;
+        tensor->scale_dtype = x->scale_dtype;
+        tensor->block_rows = FP8_BLOCK;
+        tensor->block_cols = FP8_BLOCK;
+        break;
+    default:
+        tensor->dtype = CKPT_F4;
+        tensor->stored_dtype = CKPT_I8;
+        tensor->scale_dtype = CKPT_F8_E8M0;
+        tensor->block_rows = 1;
+        tensor->block_cols = FP4_GROUP;
+        if (tensor->shape[tensor->rank - 1] % FP4_GROUP != 0)
+            return FAIL(x, "tensor '%s': %llu columns are no whole groups of %d", tensor->name,
+                        llu(tensor->shape[tensor->rank - 1]), FP4_GROUP);
+    }
+    return CKPT_OK;
+}
+
+/* One tensor, all indexes given. */
+static ckpt_code add_tensor(expander *x, const ckpt_tensor *shape)
+{
+    ckpt_tensor tensor = *shape;
+    uint32_t used = x->prefix_bytes;
+    ckpt_code code;
+
+    if ((code = write_name(x, &x->line->name, &used)) != CKPT_OK)
+        return code;
+    tensor.name = x->name;
+    if (x->catalog->count == TENSORS_MAX)
+        return FAIL(x, "more than %d tensors", TENSORS_MAX);
+    if ((code = set_encoding(x, &tensor)) != CKPT_OK)
+        return code;
+    code = catalog_add(x->catalog, &tensor, x->err);
+    return code == CKPT_E_FORMAT ? fail_at(x, code) : code;
+}
+
+static ckpt_code expand_tensor(expander *x)
+{
+    const family_line *line = x->line;
+    ckpt_tensor shape = { .file = x->file, .rank = line->rank };
+    odometer o;
+    ckpt_code code;
+    int some;
+
+    if ((line->kind == LINE_OPTIONAL) != (x->want_optional != 0))
+        return CKPT_OK;
+    if ((code = odometer_begin(x, &line->name, &o, &some)) != CKPT_OK)
+        return code;
+    for (int more = some; more; more = odometer_step(x, &o)) {
+        int holds;
+
+        if (++x->step_count > STEPS_MAX)
+            return FAIL(x, "more than %d steps", STEPS_MAX);
+        if ((code = conditions_hold(x, &holds)) != CKPT_OK)
+            return code;
+        if (!holds)
+            continue;
+        for (uint32_t i = 0; i < line->rank; i++)
+            if ((code = expr_value(x, &line->dims[i], &shape.shape[i])) != CKPT_OK)
+                return code;
+        if (line->has_file && (code = file_number(x, &line->file, &shape.file)) != CKPT_OK)
+            return code;
+        if ((code = add_tensor(x, &shape)) != CKPT_OK)
+            return code;
+    }
+    odometer_end(x, &o);
+    return CKPT_OK;
+}
+
+/* Any line but block and use. */
+static ckpt_code expand_line(expander *x, const family_line *line)
+{
+    int holds;
+    ckpt_code code;
+
+    x->line = line;
+    if (++x->step_count > STEPS_MAX)
+        return FAIL(x, "more than %d steps", STEPS_MAX);
+    switch (line->kind) {
+    case LINE_LIST:
+        return expand_list(x);
+    case LINE_COUNT:
+        return expand_count(x);
+    case LINE_LET_MEMBER:
+    case LINE_LET_EXPR:
+        if ((code = conditions_hold(x, &holds)) != CKPT_OK)
+            return code;
+        return holds ? expand_let(x) : CKPT_OK;
+    case LINE_TENSOR:
+    case LINE_OPTIONAL:
+        return expand_tensor(x);
+    default:
+        return CKPT_OK;
+    }
+}
+
+/* The lines of a block, its indexes given; a part that it uses has neither block nor use. */
+static ckpt_code expand_body(expander *x, const family_line *block)
+{
+    const family_line *lines = x->family->lines;
+    ckpt_code code;
+
+    for (uint32_t i = block->body_first; i < block->body_end; i++) {
+        if (lines[i].kind != LINE_USE) {
+            if ((code = expand_line(x, &lines[i])) != CKPT_OK)
+                return code;
+            continue;
+        }
+        for (uint32_t j = lines[i].body_first; j < lines[i].body_end; j++)
+            if ((code = expand_line(x, &lines[j])) != CKPT_OK)
+                return code;
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code expand_block(expander *x, const family_line *block)
+{
+    odometer o;
+    int some;
+    ckpt_code code;
+
+    x->line = block;
+    if (x->want_optional && !block->has_optional)
+        return CKPT_OK;
+    if ((code = odometer_begin(x, &block->name, &o, &some)) != CKPT_OK)
+        return code;
+    x->now = SET_FOR_STEP;
+    for (int more = some; more; more = odometer_step(x, &o)) {
+        x->line = block;
+        x->prefix_bytes = 0;
+        if (++x->step_count > STEPS_MAX)
+            return FAIL(x, "more than %d steps", STEPS_MAX);
+        if ((code = write_name(x, &block->name, &x->prefix_bytes)) != CKPT_OK ||
+            (code = file_number(x, &block->file, &x->file)) != CKPT_OK ||
+            (code = expand_body(x, block)) != CKPT_OK)
+            return code;
+        for (uint32_t i = 0; i < x->family->symbol_count; i++)
+            if (x->set[i] == SET_FOR_STEP)
+                x->set[i] = UNSET;
+    }
+    x->now = SET_FOR_ALL;
+    x->prefix_bytes = 0;
+    odometer_end(x, &o);
+    return CKPT_OK;
+}
+
+static ckpt_code expand_all(expander *x)
+{
+    const ckpt_family *f = x->family;
+    ckpt_code code;
+
+    if ((code = read_encodings(x)) != CKPT_OK)
+        return code;
+    x->now = SET_FOR_ALL;
+    for (uint32_t i = 0; i < f->line_count; i++) {
+        const family_line *line = &f->lines[i];
+
+        if (line->kind == LINE_BLOCK || line->kind == LINE_PART) {
+            if (line->kind == LINE_BLOCK && (code = expand_block(x, line)) != CKPT_OK)
+                return code;
+            i = line->body_end - 1;
+            continue;
+        }
+        if ((code = expand_line(x, line)) != CKPT_OK)
+            return code;
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code expand(expander *x, ckpt_catalog **out)
+{
+    ckpt_code code;
+
+    if (!json_is_object(x->config))
+        return ckpt_fail(x->err, CKPT_E_FORMAT, "the config is no JSON object");
+    if ((x->catalog = catalog_create()) == NULL)
+        return ckpt_fail_memory(x->err, "a catalog", sizeof *x->catalog);
+    arena_init(&x->memory);
+    code = expand_all(x);
+    arena_release(&x->memory);
+    if (code != CKPT_OK) {
+        catalog_free(x->catalog);
+        return code;
+    }
+    *out = x->catalog;
+    return CKPT_OK;
+}
+
+ckpt_code family_expand(const ckpt_family *family, const json_value *config, ckpt_catalog **out,
+                        ckpt_error *err)
+{
+    expander x = { .family = family, .config = config, .err = err };
+
+    return expand(&x, out);
+}
+
+ckpt_code family_expand_optional(const ckpt_family *family, const json_value *config,
+                                 ckpt_catalog **out, ckpt_error *err)
+{
+    expander x = { .family = family, .config = config, .err = err, .want_optional = 1 };
+
+    return expand(&x, out);
+}
+
+int family_has_optional(const ckpt_family *family, const json_value *config, const char *name)
+{
+    ckpt_catalog *catalog;
+    int found;
+
+    if (family_expand_optional(family, config, &catalog, NULL) != CKPT_OK)
+        return 0;
+    found = ckpt_catalog_find(catalog, name) != CKPT_NOT_FOUND;
+    catalog_free(catalog);
+    return found;
+}
