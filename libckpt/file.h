@@ -63,6 +63,8 @@ ckpt_code file_remove_tree(const char *path, ckpt_error *err);         /* fine i
 ckpt_code file_sync_tree(const char *path, ckpt_error *err);           /* files and directories */
 /* Rename and make it durable: syncs the parent directory. The target must not exist. */
 ckpt_code file_rename_durable(const char *from, const char *to, ckpt_error *err);
+/* The same, over the file that is there, if any. */
+ckpt_code file_replace_durable(const char *from, const char *to, ckpt_error *err);
 
 /* "dir/name", malloc'd, yours to free; NULL when there is no memory. */
 char *file_join(const char *directory, const char *name);

@@ -1,0 +1,374 @@
+/* file.c: one open file; reads and writes at positions. */
+#include "file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "size.h"
+
+struct ckpt_file {
+    int fd;
+    uint64_t size;
+    int64_t mtime_ns;
+    char path[];
+};
+
+typedef enum { FILE_READ, FILE_WRITE } file_direction;
+
+/* Entries of one preadv or pwritev, and the gap that is cheaper to read than to jump over:
+ * a system call costs about as much as copying this many bytes. */
+enum { FILE_BATCH = IOV_MAX, FILE_GAP_MAX = 4096 };
+
+/* ---- open and close ---- */
+
+static ckpt_code open_with(const char *path, int flags, ckpt_file **out, ckpt_error *err)
+{
+    const size_t path_bytes = strlen(path) + 1;
+    ckpt_code code = CKPT_OK;
+    struct stat status;
+    ckpt_file *f = malloc(sizeof *f + path_bytes);
+
+    *out = NULL;
+    if (f == NULL)
+        return ckpt_fail_memory(err, "an open file", sizeof *f + path_bytes);
+    memcpy(f->path, path, path_bytes);
+    /* Without O_NONBLOCK a named pipe would hang here instead of failing at the first read. */
+    f->fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0666);
+    if (f->fd < 0) {
+        code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", path, strerror(errno));
+        goto out;
+    }
+    if (fstat(f->fd, &status) != 0) {
+        code = ckpt_fail(err, CKPT_E_IO, "cannot stat '%s': %s", path, strerror(errno));
+        goto out;
+    }
+    if (S_ISDIR(status.st_mode)) {
+        code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s': expected a file, got a directory",
+                         path);
+        goto out;
+    }
+    f->size = (uint64_t)status.st_size;
+    f->mtime_ns = (int64_t)status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec;
+    *out = f;
+out:
+    if (code != CKPT_OK) {
+        if (f->fd >= 0)
+            close(f->fd);
+        free(f);
+    }
+    return code;
+}
+
+ckpt_code file_open(const char *path, ckpt_file **out, ckpt_error *err)
+{
+    return open_with(path, O_RDONLY, out, err);
+}
+
+ckpt_code file_open_rw(const char *path, ckpt_file **out, ckpt_error *err)
+{
+    return open_with(path, O_RDWR | O_CREAT, out, err);
+}
+
+ckpt_code file_close(ckpt_file *f, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    if (f == NULL)
+        return CKPT_OK;
+    /* After EINTR the descriptor is gone on Linux, and nothing was lost: not a failure. */
+    if (close(f->fd) != 0 && errno != EINTR)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot close '%s': %s", f->path, strerror(errno));
+    free(f);
+    return code;
+}
+
+const char *file_path(const ckpt_file *f)
+{
+    return f->path;
+}
+
+uint64_t file_size(const ckpt_file *f)
+{
+    return f->size;
+}
+
+int64_t file_mtime_ns(const ckpt_file *f)
+{
+    return f->mtime_ns;
+}
+
+/* ---- transfers ---- */
+
+static ckpt_code check_range(const ckpt_file *f, uint64_t offset, uint64_t size, ckpt_error *err)
+{
+    uint64_t end;
+
+    if (!size_add(offset, size, &end) || end > INT64_MAX)
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s': %" PRIu64 " bytes at offset %" PRIu64 " lie beyond any file",
+                         f->path, size, offset);
+    return CKPT_OK;
+}
+
+/* What went wrong when a transfer moved `got` <= 0 bytes with `left_bytes` still to go. */
+static ckpt_code transfer_failed(const ckpt_file *f, file_direction direction, ssize_t got,
+                                 uint64_t left_bytes, ckpt_error *err)
+{
+    if (got < 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot %s '%s': %s",
+                         direction == FILE_READ ? "read" : "write", f->path, strerror(errno));
+    if (direction == FILE_READ)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' ends %" PRIu64 " bytes early", f->path,
+                         left_bytes);
+    return ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %" PRIu64 " bytes were not taken",
+                     f->path, left_bytes);
+}
+
+ckpt_code file_read_at(const ckpt_file *f, uint64_t offset, void *out, size_t size,
+                       ckpt_error *err)
+{
+    unsigned char *bytes = out;
+    const ckpt_code code = check_range(f, offset, size, err);
+
+    if (code != CKPT_OK)
+        return code;
+    while (size > 0) {
+        const ssize_t got = pread(f->fd, bytes, size, (off_t)offset);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return transfer_failed(f, FILE_READ, got, size, err);
+        bytes += got;
+        offset += (uint64_t)got;
+        size -= (size_t)got;
+    }
+    return CKPT_OK;
+}
+
+ckpt_code file_write_at(ckpt_file *f, uint64_t offset, const void *data, size_t size,
+                        ckpt_error *err)
+{
+    const unsigned char *bytes = data;
+    const ckpt_code code = check_range(f, offset, size, err);
+
+    if (code != CKPT_OK)
+        return code;
+    while (size > 0) {
+        const ssize_t got = pwrite(f->fd, bytes, size, (off_t)offset);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return transfer_failed(f, FILE_WRITE, got, size, err);
+        bytes += got;
+        offset += (uint64_t)got;
+        size -= (size_t)got;
+    }
+    return CKPT_OK;
+}
+
+/* Pieces of memory that meet one run of the file. */
+typedef struct {
+    struct iovec pieces[FILE_BATCH];
+    int count;
+    uint64_t offset;
+    uint64_t size_bytes;
+} file_batch;
+
+static void batch_add(file_batch *batch, void *memory, size_t size)
+{
+    batch->pieces[batch->count].iov_base = memory;
+    batch->pieces[batch->count].iov_len = size;
+    batch->count++;
+    batch->size_bytes += size;
+}
+
+/* Move a whole batch, going on inside a piece after a short count; leaves the batch empty and
+ * its offset behind what was moved. */
+static ckpt_code batch_move(const ckpt_file *f, file_batch *batch, file_direction direction,
+                            ckpt_error *err)
+{
+    struct iovec *piece = batch->pieces;
+    int count = batch->count;
+
+    while (batch->size_bytes > 0) {
+        const off_t offset = (off_t)batch->offset;
+        const ssize_t got = direction == FILE_READ ? preadv(f->fd, piece, count, offset)
+                                                   : pwritev(f->fd, piece, count, offset);
+        size_t left = (size_t)got;
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return transfer_failed(f, direction, got, batch->size_bytes, err);
+        batch->offset += (uint64_t)got;
+        batch->size_bytes -= (uint64_t)got;
+        while (count > 0 && left >= piece->iov_len) {
+            left -= piece->iov_len;
+            piece++;
+            count--;
+        }
+        if (left > 0) {
+            piece->iov_base = (unsigned char *)piece->iov_base + left;
+            piece->iov_len -= left;
+        }
+    }
+    batch->count = 0;
+    return CKPT_OK;
+}
+
+/* ---- rectangles ---- */
+
+/* Last byte of the rectangle in the file and in memory must exist as a number. */
+static ckpt_code check_rect(const ckpt_file *f, const file_rect *rect, size_t memory_pitch_bytes,
+                            ckpt_error *err)
+{
+    const uint64_t row_count = rect->row_count;
+    uint64_t span;
+    uint64_t memory_span;
+
+    if (row_count > 1 &&
+        (rect->pitch_bytes < rect->row_bytes || memory_pitch_bytes < rect->row_bytes))
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s': rows of %" PRIu64 " bytes overlap at pitch %" PRIu64, f->path,
+                         rect->row_bytes,
+                         size_min(rect->pitch_bytes, (uint64_t)memory_pitch_bytes));
+    if (!size_mul(row_count - 1, rect->pitch_bytes, &span) ||
+        !size_add(span, rect->row_bytes, &span) ||
+        !size_mul(row_count - 1, memory_pitch_bytes, &memory_span) ||
+        !size_add(memory_span, rect->row_bytes, &memory_span) || memory_span > SIZE_MAX)
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s': %" PRIu64 " rows at pitch %" PRIu64 " lie beyond any file",
+                         f->path, row_count, rect->pitch_bytes);
+    return check_range(f, rect->offset, span, err);
+}
+
+/* Memory side of a rectangle. Writing leaves `start` as it is; struct iovec knows no const. */
+typedef struct {
+    unsigned char *start;
+    size_t pitch_bytes;
+    file_direction direction;
+} rect_memory;
+
+/*
+ * Rows that lie a gap apart in the file, many to a call. A gap is read into `skipped`; it is
+ * never written, so writing needs a gap of 0.
+ */
+static ckpt_code move_batched(const ckpt_file *f, const file_rect *rect, const rect_memory *memory,
+                              ckpt_error *err)
+{
+    const size_t row_bytes = (size_t)rect->row_bytes;
+    const size_t gap_bytes = (size_t)(rect->pitch_bytes - rect->row_bytes);
+    unsigned char skipped[FILE_GAP_MAX];
+    file_batch batch;
+    ckpt_code code;
+
+    batch.count = 0;
+    batch.offset = rect->offset;
+    batch.size_bytes = 0;
+    for (uint64_t i = 0; i < rect->row_count; i++) {
+        batch_add(&batch, memory->start + i * memory->pitch_bytes, row_bytes);
+        if (gap_bytes > 0 && i + 1 < rect->row_count)
+            batch_add(&batch, skipped, gap_bytes);
+        if (batch.count + 2 > FILE_BATCH) {
+            if ((code = batch_move(f, &batch, memory->direction, err)) != CKPT_OK)
+                return code;
+        }
+    }
+    return batch_move(f, &batch, memory->direction, err);
+}
+
+/* Rows too far apart to read what lies between: a call for each. */
+static ckpt_code move_rows(const ckpt_file *f, const file_rect *rect, const rect_memory *memory,
+                           ckpt_error *err)
+{
+    file_rect row = *rect;
+    rect_memory row_memory = *memory;
+    ckpt_code code = CKPT_OK;
+
+    row.row_count = 1;
+    row.pitch_bytes = row.row_bytes;
+    for (uint64_t i = 0; i < rect->row_count && code == CKPT_OK; i++) {
+        row.offset = rect->offset + i * rect->pitch_bytes;
+        row_memory.start = memory->start + i * memory->pitch_bytes;
+        code = move_batched(f, &row, &row_memory, err);
+    }
+    return code;
+}
+
+static ckpt_code move_rect(const ckpt_file *f, const file_rect *rect, const rect_memory *memory,
+                           ckpt_error *err)
+{
+    const uint64_t gap_max = memory->direction == FILE_READ ? FILE_GAP_MAX : 0;
+    file_rect run = *rect;
+    ckpt_code code;
+
+    if (rect->row_count == 0 || rect->row_bytes == 0)
+        return CKPT_OK;
+    if ((code = check_rect(f, rect, memory->pitch_bytes, err)) != CKPT_OK)
+        return code;
+    if (rect->row_count == 1 ||
+        (rect->pitch_bytes == rect->row_bytes && memory->pitch_bytes == rect->row_bytes)) {
+        run.row_bytes = rect->row_bytes * rect->row_count;
+        run.pitch_bytes = run.row_bytes;
+        run.row_count = 1;
+    }
+    if (run.pitch_bytes - run.row_bytes <= gap_max)
+        return move_batched(f, &run, memory, err);
+    return move_rows(f, &run, memory, err);
+}
+
+ckpt_code file_read_rect(const ckpt_file *f, const file_rect *rect, void *out,
+                         size_t memory_pitch_bytes, ckpt_error *err)
+{
+    const rect_memory memory = { out, memory_pitch_bytes, FILE_READ };
+
+    return move_rect(f, rect, &memory, err);
+}
+
+ckpt_code file_write_rect(ckpt_file *f, const file_rect *rect, const void *data,
+                          size_t memory_pitch_bytes, ckpt_error *err)
+{
+    const rect_memory memory = { (unsigned char *)(uintptr_t)data, memory_pitch_bytes,
+                                 FILE_WRITE };
+
+    return move_rect(f, rect, &memory, err);
+}
+
+/* ---- size and sync ---- */
+
+ckpt_code file_set_size(ckpt_file *f, uint64_t size, ckpt_error *err)
+{
+    int result;
+    const ckpt_code code = check_range(f, 0, size, err);
+
+    if (code != CKPT_OK)
+        return code;
+    do {
+        result = ftruncate(f->fd, (off_t)size);
+    } while (result != 0 && errno == EINTR);
+    if (result != 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot set the size of '%s' to %" PRIu64 ": %s",
+                         f->path, size, strerror(errno));
+    return CKPT_OK;
+}
+
+ckpt_code file_sync(ckpt_file *f, ckpt_error *err)
+{
+    int result;
+
+    do {
+        result = fsync(f->fd);
+    } while (result != 0 && errno == EINTR);
+    if (result != 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot sync '%s': %s", f->path, strerror(errno));
+    return CKPT_OK;
+}

@@ -1,0 +1,333 @@
+/* file_tree.c: directories: what is in them, making, removing and syncing them. */
+#include "file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fts.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { FILE_TREE_DEPTH_MAX = 32 };
+
+int file_exists(const char *path)
+{
+    struct stat status;
+
+    return lstat(path, &status) == 0;
+}
+
+int file_is_directory(const char *path)
+{
+    struct stat status;
+
+    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+char *file_join(const char *directory, const char *name)
+{
+    const size_t directory_length = strlen(directory);
+    const size_t name_bytes = strlen(name) + 1;
+    const size_t slash = directory_length > 0 && directory[directory_length - 1] != '/';
+    char *path = malloc(directory_length + slash + name_bytes);
+
+    if (path == NULL)
+        return NULL;
+    memcpy(path, directory, directory_length);
+    if (slash)
+        path[directory_length] = '/';
+    memcpy(path + directory_length + slash, name, name_bytes);
+    return path;
+}
+
+/* ---- making and removing ---- */
+
+ckpt_code file_make_directory(const char *path, ckpt_error *err)
+{
+    if (mkdir(path, 0777) == 0)
+        return CKPT_OK;
+    if (errno == EEXIST && file_is_directory(path))
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_IO, "cannot make directory '%s': %s", path, strerror(errno));
+}
+
+ckpt_code file_make_parents(const char *path, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+    char *parent = strdup(path);
+
+    if (parent == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(path) + 1);
+    for (char *slash = strchr(parent, '/'); slash != NULL && code == CKPT_OK;
+         slash = strchr(slash + 1, '/')) {
+        if (slash == parent || slash[-1] == '/')
+            continue;
+        *slash = '\0';
+        if (!file_is_directory(parent))     /* may be there on a read-only file system */
+            code = file_make_directory(parent, err);
+        *slash = '/';
+    }
+    free(parent);
+    return code;
+}
+
+ckpt_code file_remove(const char *path, ckpt_error *err)
+{
+    if (unlink(path) != 0 && errno != ENOENT)
+        return ckpt_fail(err, CKPT_E_IO, "cannot remove '%s': %s", path, strerror(errno));
+    return CKPT_OK;
+}
+
+/* ---- walking ---- */
+
+/* Called for every entry of a tree; the entry's fts_info says what it is. */
+typedef ckpt_code visit_fn(FTS *tree, FTSENT *entry, void *context, ckpt_error *err);
+
+static ckpt_code check_entry(const FTSENT *entry, ckpt_error *err)
+{
+    switch (entry->fts_info) {
+    case FTS_DNR:
+    case FTS_ERR:
+    case FTS_NS:
+        return ckpt_fail(err, CKPT_E_IO, "cannot read '%s': %s", entry->fts_path,
+                         strerror(entry->fts_errno));
+    case FTS_DC:
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is a link to a directory that contains it",
+                         entry->fts_path);
+    default:
+        break;
+    }
+    if (entry->fts_level > FILE_TREE_DEPTH_MAX)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' lies deeper than %d directories",
+                         entry->fts_path, FILE_TREE_DEPTH_MAX);
+    return CKPT_OK;
+}
+
+static ckpt_code walk(const char *path, int fts_options, visit_fn *visit, void *context,
+                      ckpt_error *err)
+{
+    char *const roots[] = { (char *)(uintptr_t)path, NULL };    /* fts_open copies it */
+    FTS *tree = fts_open(roots, fts_options | FTS_NOCHDIR, NULL);
+    ckpt_code code = CKPT_OK;
+
+    if (tree == NULL)
+        return ckpt_fail(err, CKPT_E_IO, "cannot read '%s': %s", path, strerror(errno));
+    while (code == CKPT_OK) {
+        FTSENT *entry;
+
+        errno = 0;
+        entry = fts_read(tree);
+        if (entry == NULL) {
+            if (errno != 0)
+                code = ckpt_fail(err, CKPT_E_IO, "cannot read '%s': %s", path, strerror(errno));
+            break;
+        }
+        if ((code = check_entry(entry, err)) == CKPT_OK)
+            code = visit(tree, entry, context, err);
+    }
+    fts_close(tree);
+    return code;
+}
+
+static ckpt_code remove_entry(FTS *tree, FTSENT *entry, void *context, ckpt_error *err)
+{
+    (void)tree;
+    (void)context;
+    if (entry->fts_info == FTS_D)       /* comes again as FTS_DP, when it is empty */
+        return CKPT_OK;
+    if (entry->fts_info != FTS_DP)
+        return file_remove(entry->fts_path, err);
+    if (rmdir(entry->fts_path) != 0 && errno != ENOENT)
+        return ckpt_fail(err, CKPT_E_IO, "cannot remove '%s': %s", entry->fts_path,
+                         strerror(errno));
+    return CKPT_OK;
+}
+
+ckpt_code file_remove_tree(const char *path, ckpt_error *err)
+{
+    if (!file_exists(path))
+        return CKPT_OK;
+    return walk(path, FTS_PHYSICAL, remove_entry, NULL, err);
+}
+
+/* ---- durability ---- */
+
+/* fsync a file or directory by name. */
+static ckpt_code sync_path(const char *path, int is_directory, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | (is_directory ? O_DIRECTORY : 0));
+    int result;
+
+    if (fd < 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", path, strerror(errno));
+    do {
+        result = fsync(fd);
+    } while (result != 0 && errno == EINTR);
+    /* Some network file systems cannot sync a directory and say so: there is nothing to do. */
+    if (result != 0 && !(is_directory && errno == EINVAL))
+        code = ckpt_fail(err, CKPT_E_IO, "cannot sync '%s': %s", path, strerror(errno));
+    close(fd);
+    return code;
+}
+
+static ckpt_code sync_entry(FTS *tree, FTSENT *entry, void *context, ckpt_error *err)
+{
+    (void)tree;
+    (void)context;
+    if (entry->fts_info == FTS_F)
+        return sync_path(entry->fts_path, 0, err);
+    if (entry->fts_info == FTS_DP)
+        return sync_path(entry->fts_path, 1, err);
+    return CKPT_OK;
+}
+
+ckpt_code file_sync_tree(const char *path, ckpt_error *err)
+{
+    return walk(path, FTS_PHYSICAL | FTS_COMFOLLOW, sync_entry, NULL, err);
+}
+
+/* Directory part of a path, "." when it has none; malloc'd. */
+static char *parent_of(const char *path)
+{
+    size_t length = strlen(path);
+
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    while (length > 0 && path[length - 1] != '/')
+        length--;
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    return length == 0 ? strdup(".") : strndup(path, length);
+}
+
+static ckpt_code sync_parent(const char *path, ckpt_error *err)
+{
+    char *parent = parent_of(path);
+    ckpt_code code;
+
+    if (parent == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(path) + 1);
+    code = sync_path(parent, 1, err);
+    free(parent);
+    return code;
+}
+
+static ckpt_code rename_failed(const char *from, const char *to, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_IO, "cannot rename '%s' to '%s': %s", from, to,
+                     strerror(errno));
+}
+
+static ckpt_code sync_rename(const char *from, const char *to, ckpt_error *err)
+{
+    const ckpt_code code = sync_parent(to, err);
+
+    return code != CKPT_OK ? code : sync_parent(from, err);
+}
+
+ckpt_code file_rename_durable(const char *from, const char *to, ckpt_error *err)
+{
+    int result = renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
+
+    /* Not every file system can refuse to replace; then look first. */
+    if (result != 0 && (errno == EINVAL || errno == ENOSYS)) {
+        if (file_exists(to))
+            errno = EEXIST;
+        else
+            result = rename(from, to);
+    }
+    if (result != 0)
+        return rename_failed(from, to, err);
+    return sync_rename(from, to, err);
+}
+
+ckpt_code file_replace_durable(const char *from, const char *to, ckpt_error *err)
+{
+    if (rename(from, to) != 0)
+        return rename_failed(from, to, err);
+    return sync_rename(from, to, err);
+}
+
+/* ---- listing ---- */
+
+typedef struct {
+    file_list *list;
+    size_t capacity;
+    size_t root_length;
+} listing;
+
+static ckpt_code list_add(listing *l, const char *path, ckpt_error *err)
+{
+    const char *name = path + l->root_length;
+    file_list *list = l->list;
+
+    while (*name == '/')
+        name++;
+    if (list->count == l->capacity) {
+        const size_t capacity = l->capacity == 0 ? 64 : l->capacity * 2;
+        char **names = reallocarray(list->names, capacity, sizeof *names);
+
+        if (names == NULL)
+            return ckpt_fail_memory(err, "a list of files", capacity * sizeof *names);
+        list->names = names;
+        l->capacity = capacity;
+    }
+    list->names[list->count] = strdup(name);
+    if (list->names[list->count] == NULL)
+        return ckpt_fail_memory(err, "a file name", strlen(name) + 1);
+    list->count++;
+    return CKPT_OK;
+}
+
+static ckpt_code list_entry(FTS *tree, FTSENT *entry, void *context, ckpt_error *err)
+{
+    if (entry->fts_level == 0) {
+        if (entry->fts_info == FTS_D || entry->fts_info == FTS_DP)
+            return CKPT_OK;
+        return ckpt_fail(err, CKPT_E_IO, "cannot list '%s': expected a directory, got a file",
+                         entry->fts_path);
+    }
+    if (entry->fts_name[0] == '.' && strcmp(entry->fts_name, ".metadata") != 0) {
+        fts_set(tree, entry, FTS_SKIP);
+        return CKPT_OK;
+    }
+    if (entry->fts_info == FTS_SLNONE)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is a link to a file that does not exist",
+                         entry->fts_path);
+    if (entry->fts_info == FTS_F)
+        return list_add(context, entry->fts_path, err);
+    return CKPT_OK;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+ckpt_code file_list_tree(const char *directory, file_list *out, ckpt_error *err)
+{
+    listing l = { out, 0, strlen(directory) };
+    ckpt_code code;
+
+    out->names = NULL;
+    out->count = 0;
+    code = walk(directory, FTS_LOGICAL, list_entry, &l, err);
+    if (code != CKPT_OK)
+        file_list_free(out);
+    else if (out->count > 1)
+        qsort(out->names, out->count, sizeof *out->names, compare_names);
+    return code;
+}
+
+void file_list_free(file_list *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        free(list->names[i]);
+    free(list->names);
+    list->names = NULL;
+    list->count = 0;
+}

@@ -1,0 +1,266 @@
+/* file_whole.c: files that are read, written or copied from end to end. */
+#include "file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "size.h"
+
+enum { COPY_BUFFER_BYTES = 1 << 20, READ_STEP_BYTES = 1 << 16 };
+
+/* One step of a copy inside the kernel; small enough to be interrupted in good time. */
+static const size_t COPY_STEP_BYTES = (size_t)1 << 28;
+
+/* ---- reading ---- */
+
+typedef struct {
+    char *bytes;
+    size_t size;
+    size_t capacity;
+} whole_text;
+
+/* Read until the end; pipes have no size to trust. One byte stays free for the NUL. */
+static ckpt_code read_to_end(int fd, const char *path, uint64_t max_bytes, whole_text *text,
+                             ckpt_error *err)
+{
+    for (;;) {
+        ssize_t got;
+
+        if (text->size + 1 >= text->capacity) {
+            const size_t capacity = text->capacity * 2;
+            char *bytes = realloc(text->bytes, capacity);
+
+            if (bytes == NULL)
+                return ckpt_fail_memory(err, path, capacity);
+            text->bytes = bytes;
+            text->capacity = capacity;
+        }
+        got = read(fd, text->bytes + text->size, text->capacity - text->size - 1);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return ckpt_fail(err, CKPT_E_IO, "cannot read '%s': %s", path, strerror(errno));
+        if (got == 0)
+            return CKPT_OK;
+        text->size += (size_t)got;
+        if (text->size > max_bytes)
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is too large: expected at most %" PRIu64
+                             " bytes", path, max_bytes);
+    }
+}
+
+ckpt_code file_read_all(const char *path, uint64_t max_bytes, char **out, size_t *size,
+                        ckpt_error *err)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    whole_text text = { NULL, 0, 0 };
+    ckpt_code code = CKPT_OK;
+    struct stat status;
+
+    *out = NULL;
+    *size = 0;
+    if (fd < 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", path, strerror(errno));
+    if (fstat(fd, &status) != 0) {
+        code = ckpt_fail(err, CKPT_E_IO, "cannot stat '%s': %s", path, strerror(errno));
+        goto out;
+    }
+    if ((uint64_t)status.st_size > max_bytes) {
+        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' is too large: expected at most %" PRIu64
+                         " bytes, got %" PRIu64, path, max_bytes, (uint64_t)status.st_size);
+        goto out;
+    }
+    /* Room for the size, the NUL, and one byte more to see the end without growing. */
+    text.capacity = (size_t)size_max((uint64_t)status.st_size + 2, READ_STEP_BYTES);
+    text.bytes = malloc(text.capacity);
+    if (text.bytes == NULL) {
+        code = ckpt_fail_memory(err, path, text.capacity);
+        goto out;
+    }
+    if ((code = read_to_end(fd, path, max_bytes, &text, err)) != CKPT_OK)
+        goto out;
+    text.bytes[text.size] = '\0';
+    *out = text.bytes;
+    *size = text.size;
+    text.bytes = NULL;
+out:
+    free(text.bytes);
+    close(fd);
+    return code;
+}
+
+/* ---- writing ---- */
+
+/* A hidden name beside `path` that nobody else uses: "dir/.name.1f2e3d4c.tmp"; malloc'd. */
+static char *temporary_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const char *name = slash == NULL ? path : slash + 1;
+    char *temporary = NULL;
+    uint32_t suffix = 0;
+
+    if (getrandom(&suffix, sizeof suffix, GRND_NONBLOCK) != (ssize_t)sizeof suffix)
+        suffix = (uint32_t)getpid();
+    if (asprintf(&temporary, "%.*s.%s.%08" PRIx32 ".tmp", (int)(name - path), path, name,
+                 suffix) < 0)
+        return NULL;
+    return temporary;
+}
+
+ckpt_code file_write_all(const char *path, const void *data, size_t size, ckpt_error *err)
+{
+    char *temporary = temporary_name(path);
+    ckpt_file *f = NULL;
+    ckpt_code code;
+
+    if (temporary == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(path));
+    if ((code = file_open_rw(temporary, &f, err)) != CKPT_OK)
+        goto out;
+    if ((code = file_write_at(f, 0, data, size, err)) != CKPT_OK)
+        goto out;
+    if ((code = file_set_size(f, size, err)) != CKPT_OK)
+        goto out;
+    if ((code = file_sync(f, err)) != CKPT_OK)
+        goto out;
+    code = file_close(f, err);
+    f = NULL;
+    if (code != CKPT_OK)
+        goto out;
+    code = file_replace_durable(temporary, path, err);
+out:
+    if (code != CKPT_OK) {      /* the first failure is the one to tell */
+        file_close(f, NULL);
+        file_remove(temporary, NULL);
+    }
+    free(temporary);
+    return code;
+}
+
+/* ---- copying ---- */
+
+typedef struct {
+    int from_fd;
+    int to_fd;
+    const char *from;
+    const char *to;
+    uint64_t copied_bytes;
+} file_copying;
+
+static ckpt_code write_whole(const file_copying *copy, const char *bytes, size_t size,
+                             ckpt_error *err)
+{
+    while (size > 0) {
+        const ssize_t got = write(copy->to_fd, bytes, size);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", copy->to,
+                             strerror(errno));
+        bytes += got;
+        size -= (size_t)got;
+    }
+    return CKPT_OK;
+}
+
+/* From where both descriptors stand to the end of the source. */
+static ckpt_code copy_through_memory(file_copying *copy, ckpt_error *err)
+{
+    char *buffer = malloc(COPY_BUFFER_BYTES);
+    ckpt_code code = CKPT_OK;
+
+    if (buffer == NULL)
+        return ckpt_fail_memory(err, "a copy buffer", COPY_BUFFER_BYTES);
+    while (code == CKPT_OK) {
+        const ssize_t got = read(copy->from_fd, buffer, COPY_BUFFER_BYTES);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            code = ckpt_fail(err, CKPT_E_IO, "cannot read '%s': %s", copy->from,
+                             strerror(errno));
+        if (got <= 0)
+            break;
+        copy->copied_bytes += (uint64_t)got;
+        code = write_whole(copy, buffer, (size_t)got, err);
+    }
+    free(buffer);
+    return code;
+}
+
+/*
+ * Let the kernel copy as much as it can: it may share blocks instead of moving bytes. Whatever
+ * stops it (other file systems, old kernels, a full disk), the plain copy goes on from there and
+ * finds the true reason.
+ */
+static void copy_in_kernel(file_copying *copy)
+{
+    for (;;) {
+        const ssize_t got = copy_file_range(copy->from_fd, NULL, copy->to_fd, NULL,
+                                            COPY_STEP_BYTES, 0);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return;
+        copy->copied_bytes += (uint64_t)got;
+    }
+}
+
+/* Open both ends; the target must not be the source under another name. */
+static ckpt_code copy_open(file_copying *copy, uint64_t *size, ckpt_error *err)
+{
+    struct stat from;
+    struct stat to;
+
+    copy->from_fd = open(copy->from, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (copy->from_fd < 0 || fstat(copy->from_fd, &from) != 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", copy->from, strerror(errno));
+    if (!S_ISREG(from.st_mode))
+        return ckpt_fail(err, CKPT_E_IO, "cannot copy '%s': not a regular file", copy->from);
+    if (stat(copy->to, &to) == 0 && from.st_dev == to.st_dev && from.st_ino == to.st_ino)
+        return ckpt_fail(err, CKPT_E_USAGE, "cannot copy '%s' to '%s': they are the same file",
+                         copy->from, copy->to);
+    copy->to_fd = open(copy->to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (copy->to_fd < 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", copy->to, strerror(errno));
+    *size = (uint64_t)from.st_size;
+    return CKPT_OK;
+}
+
+ckpt_code file_copy(const char *from, const char *to, ckpt_error *err)
+{
+    file_copying copy = { -1, -1, from, to, 0 };
+    struct stat status;
+    int target_is_made = 0;     /* by us, and not a device that only looks like a file */
+    uint64_t size = 0;
+    ckpt_code code;
+
+    if ((code = copy_open(&copy, &size, err)) != CKPT_OK)
+        goto out;
+    copy_in_kernel(&copy);
+    if ((code = copy_through_memory(&copy, err)) != CKPT_OK)
+        goto out;
+    if (copy.copied_bytes != size)
+        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' changed while it was copied: expected %"
+                         PRIu64 " bytes, got %" PRIu64, from, size, copy.copied_bytes);
+out:
+    if (copy.from_fd >= 0)
+        close(copy.from_fd);
+    if (copy.to_fd >= 0) {
+        target_is_made = fstat(copy.to_fd, &status) == 0 && S_ISREG(status.st_mode);
+        if (close(copy.to_fd) != 0 && errno != EINTR && code == CKPT_OK)
+            code = ckpt_fail(err, CKPT_E_IO, "cannot close '%s': %s", to, strerror(errno));
+    }
+    if (code != CKPT_OK && target_is_made)
+        unlink(to);
+    return code;
+}
