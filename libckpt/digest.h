@@ -1,0 +1,30 @@
+/* digest.h: accumulating value digests, tile by tile, in any order. */
+#ifndef CKPT_DIGEST_H
+#define CKPT_DIGEST_H
+
+#include "values.h"
+
+/* Borrows the catalog. NULL when there is no memory. */
+ckpt_digest *digest_create(const ckpt_catalog *catalog);
+
+/* Add the rows of one tile. Thread-safe. */
+ckpt_code digest_add(ckpt_digest *digest, const source_range *range, const ckpt_tile *tile,
+                     arena *scratch, ckpt_error *err);
+/* Scratch that digest_add takes for a tile of this tensor. */
+uint64_t digest_need(const ckpt_tensor *tensor);
+
+hash128 digest_get(const ckpt_digest *digest, size_t tensor);
+void digest_set(ckpt_digest *digest, size_t tensor, hash128 sum);
+
+/* "float" or "int", as the root's lines say. */
+const char *digest_class(const ckpt_tensor *tensor);
+
+/* 32 hex digits, most significant first. */
+void hash128_hex(hash128 sum, char out[CKPT_DIGEST_HEX]);
+int hash128_from_hex(const char *hex, hash128 *out);
+
+/* View that passes tiles through and adds them to the digest, whose catalog is `from`'s. */
+ckpt_code source_digest_tap(ckpt_source *from, ckpt_digest *digest, ckpt_source **out,
+                            ckpt_error *err);
+
+#endif

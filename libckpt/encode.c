@@ -1,0 +1,252 @@
+/* The view: which conversion a tensor takes, its buffers, its statistics. */
+#include "encode.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "encode_job.h"
+#include "size.h"
+
+typedef enum { KIND_COPY, KIND_SCALES, KIND_PLAIN, KIND_FP4_FP8, KIND_FP8, KIND_FP4 } kind;
+
+typedef struct {
+    ckpt_source base;
+    ckpt_source *from;
+    encode_options options;
+    uint8_t *kinds;
+    int64_t *scales;           /* tensor of options.scales that gives the grid, or -1 */
+    encode_stats *stats;
+    pthread_mutex_t lock;
+} encode_view;
+
+static int is_blocks(const ckpt_tensor *t, ckpt_dtype dtype)
+{
+    return t->dtype == dtype && t->scale_dtype != CKPT_NONE;
+}
+
+static int same_codes(const ckpt_tensor *a, const ckpt_tensor *b)
+{
+    return a->dtype == b->dtype && a->block_rows == b->block_rows &&
+           a->block_cols == b->block_cols;
+}
+
+/* The conversion between two encodings, or -1 when there is none. */
+static int find_kind(const ckpt_tensor *from, const ckpt_tensor *to, int has_given_scales)
+{
+    const int from_scaled = from->scale_dtype != CKPT_NONE;
+    const int to_scaled = to->scale_dtype != CKPT_NONE;
+
+    if (ckpt_tensor_is_int(from) != ckpt_tensor_is_int(to))
+        return -1;
+    if (same_codes(from, to) && from_scaled == to_scaled && !(to_scaled && has_given_scales))
+        return from->scale_dtype == to->scale_dtype ? KIND_COPY : KIND_SCALES;
+    if (!to_scaled)
+        return to->dtype == CKPT_BF16 || to->dtype == CKPT_F16 || to->dtype == CKPT_F32 ||
+                       (ckpt_tensor_is_int(to) && to->dtype != CKPT_U64 && to->dtype != CKPT_BOOL)
+                   ? KIND_PLAIN
+                   : -1;
+    if (is_blocks(to, CKPT_F8_E4M3) && to->block_rows == FP8_BLOCK && to->block_cols == FP8_BLOCK)
+        return is_blocks(from, CKPT_F4) && !has_given_scales ? KIND_FP4_FP8 : KIND_FP8;
+    if (is_blocks(to, CKPT_F4) && to->block_cols == FP4_GROUP && to->scale_dtype == CKPT_F8_E8M0)
+        return KIND_FP4;
+    return -1;
+}
+
+static ckpt_code plan_tensor(encode_view *v, size_t i, ckpt_error *err)
+{
+    const ckpt_tensor *from = ckpt_catalog_at(v->from->catalog, i);
+    const ckpt_tensor *to = ckpt_catalog_at(v->base.catalog, i);
+    char from_text[64];
+    char to_text[64];
+    int found;
+
+    v->scales[i] = CKPT_NOT_FOUND;
+    if (v->options.scales != NULL && to->scale_dtype != CKPT_NONE &&
+        !catalog_same_encoding(from, to)) {
+        const ckpt_catalog *given = v->options.scales->catalog;
+        const int64_t g = ckpt_catalog_find(given, to->name);
+
+        if (g >= 0 && catalog_same_encoding(ckpt_catalog_at(given, (size_t)g), to) &&
+            catalog_same_shape(ckpt_catalog_at(given, (size_t)g), to))
+            v->scales[i] = g;
+    }
+    found = find_kind(from, to, v->scales[i] >= 0);
+    if (found >= 0) {
+        v->kinds[i] = (uint8_t)found;
+        return CKPT_OK;
+    }
+    ckpt_tensor_encoding(from, from_text, sizeof from_text);
+    ckpt_tensor_encoding(to, to_text, sizeof to_text);
+    return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' cannot go from %s to %s", from->name,
+                     from_text, to_text);
+}
+
+/* ---- reading ---- */
+
+static ckpt_code allocate_out(const ckpt_tensor *to, const source_range *range, arena *scratch,
+                              ckpt_tile *tile, ckpt_error *err)
+{
+    uint64_t row;
+    uint64_t rows = range->row_count;
+
+    for (int part = 0; part < CKPT_PART_COUNT; part++) {
+        if (part == CKPT_SCALE && to->scale_dtype == CKPT_NONE)
+            break;
+        if (part == CKPT_SCALE)
+            source_scale_rows(to, range, &row, &rows);
+        tile->part_bytes[part] = rows * ckpt_part_row_bytes(to, (ckpt_part)part);
+        tile->part[part] = arena_alloc(scratch, tile->part_bytes[part]);
+        if (tile->part[part] == NULL)
+            return ckpt_fail_memory(err, "a tile", tile->part_bytes[part]);
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code convert(encode_job *job, kind k)
+{
+    switch (k) {
+    case KIND_SCALES:
+        return encode_scales(job);
+    case KIND_PLAIN:
+        return encode_plain(job);
+    case KIND_FP4_FP8:
+        return encode_fp4_to_fp8(job);
+    case KIND_FP8:
+        return encode_fp8(job);
+    default:
+        return encode_fp4(job);
+    }
+}
+
+static void add_stats(encode_view *v, size_t tensor, const encode_stats *seen)
+{
+    encode_stats *stats = &v->stats[tensor];
+
+    pthread_mutex_lock(&v->lock);
+    stats->spread = size_max(stats->spread, seen->spread);
+    stats->inexact += seen->inexact;
+    stats->exceptions += seen->exceptions;
+    stats->zero_groups += seen->zero_groups;
+    pthread_mutex_unlock(&v->lock);
+}
+
+static ckpt_code encode_read(ckpt_source *self, const source_range *range, arena *scratch,
+                             ckpt_tile *tile, ckpt_error *err)
+{
+    encode_view *v = (encode_view *)self;
+    const kind k = (kind)v->kinds[range->tensor];
+    const source_range all = { range->tensor, range->row, range->row_count, SOURCE_WANT_ALL };
+    ckpt_tile in;
+    ckpt_tile given = { .part = { NULL, NULL } };
+    encode_job job = {
+        .options = &v->options,
+        .kernels = kernels_get(),
+        .from = ckpt_catalog_at(v->from->catalog, range->tensor),
+        .to = ckpt_catalog_at(self->catalog, range->tensor),
+        .range = range,
+        .in = &in,
+        .out = tile,
+        .scratch = scratch,
+        .err = err,
+    };
+    ckpt_code code;
+
+    if ((code = source_read_tile(v->from, &all, scratch, &in, err)) != CKPT_OK ||
+        (code = encode_check_source(&job)) != CKPT_OK)
+        return code;
+    if (k == KIND_COPY) {
+        *tile = in;
+        return CKPT_OK;
+    }
+    if ((code = allocate_out(job.to, range, scratch, tile, err)) != CKPT_OK)
+        return code;
+    if (v->scales[range->tensor] >= 0) {
+        const source_range scales = { (size_t)v->scales[range->tensor], range->row,
+                                      range->row_count, SOURCE_WANT_SCALE };
+
+        if ((code = source_read_tile(v->options.scales, &scales, scratch, &given, err)) != CKPT_OK)
+            return code;
+        job.given_scales = given.part[CKPT_SCALE];
+    }
+    if ((code = convert(&job, k)) == CKPT_OK)
+        add_stats(v, range->tensor, &job.stats);
+    return code;
+}
+
+static uint64_t encode_need(const ckpt_source *self, size_t tensor, uint64_t row_count)
+{
+    const encode_view *v = (const encode_view *)self;
+    const ckpt_tensor *from = ckpt_catalog_at(v->from->catalog, tensor);
+    const ckpt_tensor *to = ckpt_catalog_at(self->catalog, tensor);
+    uint64_t need = source_need(v->from, tensor, row_count);
+
+    if (v->kinds[tensor] == KIND_COPY)
+        return need;
+    need += arena_cost(row_count * ckpt_part_row_bytes(to, CKPT_DATA));
+    need += arena_cost(row_count * ckpt_part_row_bytes(to, CKPT_SCALE));
+    if (v->scales[tensor] >= 0)
+        need += source_need(v->options.scales, (size_t)v->scales[tensor], row_count);
+    switch ((kind)v->kinds[tensor]) {
+    case KIND_PLAIN:
+        return need + encode_plain_need(from);
+    case KIND_FP4_FP8:
+        return need + encode_fp4_to_fp8_need(from, row_count);
+    case KIND_FP8:
+        return need + encode_fp8_need(from);
+    case KIND_FP4:
+        return need + encode_fp4_need(from);
+    default:
+        return need + values_need(from);
+    }
+}
+
+static void encode_free(ckpt_source *self)
+{
+    encode_view *v = (encode_view *)self;
+
+    pthread_mutex_destroy(&v->lock);
+    free(v->kinds);
+    free(v->scales);
+    free(v->stats);
+    free(v);
+}
+
+ckpt_code source_encode(ckpt_source *from, const ckpt_catalog *targets,
+                        const encode_options *options, ckpt_source **out, ckpt_error *err)
+{
+    static const source_ops ops = { encode_read, encode_need, encode_free };
+    const size_t count = ckpt_catalog_count(targets);
+    encode_view *v = calloc(1, sizeof *v);
+    ckpt_code code = CKPT_OK;
+
+    if (v == NULL)
+        return ckpt_fail_memory(err, "a view", sizeof *v);
+    v->base.ops = &ops;
+    v->base.catalog = targets;
+    v->from = from;
+    v->options = *options;
+    pthread_mutex_init(&v->lock, NULL);
+    v->kinds = calloc(count + 1, 1);
+    v->scales = calloc(count + 1, sizeof *v->scales);
+    v->stats = calloc(count + 1, sizeof *v->stats);
+    if (v->kinds == NULL || v->scales == NULL || v->stats == NULL)
+        code = ckpt_fail_memory(err, "a view", count);
+    else if (kernels_get() == NULL)
+        code = ckpt_fail(err, CKPT_E_USAGE,
+                         "CKPT_KERNELS names a set of kernels that this machine does not have");
+    for (size_t i = 0; i < count && code == CKPT_OK; i++)
+        code = plan_tensor(v, i, err);
+    if (code != CKPT_OK)
+        encode_free(&v->base);
+    else
+        *out = &v->base;
+    return code;
+}
+
+encode_stats source_encode_stats(ckpt_source *self, size_t tensor)
+{
+    encode_view *v = (encode_view *)self;
+
+    return v->stats[tensor];
+}

@@ -1,0 +1,64 @@
+/*
+ * encode.h: the view that changes encodings, exactly or not at all.
+ *
+ * Every pair of encodings is one of these:
+ *   same codes and scales                 copied
+ *   same codes, other scale dtype         E8M0 <-> F32 <-> BF16 of the same power of two
+ *   block-scaled -> plain float           dequantise
+ *   FP4 -> FP8                            DeepSeek's rule: block scale = largest group scale / 64
+ *   any float -> FP8 or FP4 blocks        with given scales (`--like`), else by the canonical rule
+ *   plain -> plain of the same class      cast
+ * A value that does not survive is an error that names tensor, row and column or block, unless
+ * allow_lossy. The canonical rules: FP8 2^ceil(log2(amax / 448)) on 128 x 128; FP4 the largest
+ * scale that represents the group with largest magnitude 3, 4 or 6, and code 1 for all zeros.
+ */
+#ifndef CKPT_ENCODE_H
+#define CKPT_ENCODE_H
+
+#include "source.h"
+
+/* Groups whose FP4 scale the canonical rule does not find again after FP4 -> FP8. */
+typedef struct {
+    uint64_t group;            /* row * groups of a row + group */
+    uint8_t scale;             /* E8M0 code */
+} encode_exception;
+
+/* Receives the exceptions of one tile, in order of groups. Thread-safe. */
+typedef struct encode_exception_sink {
+    ckpt_code (*put)(struct encode_exception_sink *self, const source_range *range,
+                     const encode_exception *exceptions, size_t count, ckpt_error *err);
+} encode_exception_sink;
+
+/* The exceptions of a tensor, sorted by group; *count 0 when there are none. */
+typedef struct encode_exception_table {
+    const encode_exception *(*find)(const struct encode_exception_table *self, const char *name,
+                                    size_t *count);
+} encode_exception_table;
+
+typedef struct {
+    int allow_lossy;
+    int allow_odd_scales;          /* NaN codes and scale bytes 0x00 and 0xFF pass */
+    int match_reference;           /* FP4 code 8 becomes +0 in FP8, as DeepSeek's table has it */
+    ckpt_source *scales;           /* scale grids to use, by tensor name and encoding; or NULL */
+    encode_exception_sink *exceptions_out;            /* FP4 -> FP8; or NULL */
+    const encode_exception_table *exceptions_in;      /* -> FP4 by the canonical rule; or NULL */
+} encode_options;
+
+typedef struct {
+    uint64_t spread;               /* FP4 -> FP8: largest distance of scales within a block */
+    uint64_t inexact;              /* elements that changed value (allow_lossy) */
+    uint64_t exceptions;           /* groups whose scale the canonical rule does not recover */
+    uint64_t zero_groups;          /* -> FP4: all-zero groups, whose scale is a convention */
+} encode_stats;
+
+/*
+ * A view of `from` whose tensors have the encodings of `targets`, a catalog of the same tensors
+ * (name, shape) in the same order. Borrows both and the options' members.
+ */
+ckpt_code source_encode(ckpt_source *from, const ckpt_catalog *targets,
+                        const encode_options *options, ckpt_source **out, ckpt_error *err);
+
+/* What was seen while `tensor` was read; valid when all of it was read. */
+encode_stats source_encode_stats(ckpt_source *self, size_t tensor);
+
+#endif

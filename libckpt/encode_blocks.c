@@ -1,0 +1,221 @@
+/* Any float -> FP8 128x128 or FP4 1x32 blocks, with given scales or by the canonical rules. */
+#include <math.h>
+#include <string.h>
+
+#include "encode_job.h"
+#include "size.h"
+
+/* ---- FP8 ---- */
+
+uint64_t encode_fp8_need(const ckpt_tensor *from)
+{
+    return values_need(from) + arena_cost((uint64_t)FP8_BLOCK * FP8_BLOCK * sizeof(float));
+}
+
+static float given_scale(const encode_job *job, uint64_t index)
+{
+    const uint8_t *scales = job->given_scales;
+    float scale;
+
+    switch (job->to->scale_dtype) {
+    case CKPT_F8_E8M0:
+        job->kernels->e8m0_to_f32(scales + index, &scale, 1);
+        break;
+    case CKPT_F32:
+        memcpy(&scale, scales + 4 * index, sizeof scale);
+        break;
+    default: {
+        uint16_t bf16;
+
+        memcpy(&bf16, scales + 2 * index, sizeof bf16);
+        job->kernels->bf16_to_f32(&bf16, &scale, 1);
+    }
+    }
+    return scale;
+}
+
+static ckpt_code fail_scale(const encode_job *job, uint64_t block_row, uint64_t block_col,
+                            float scale)
+{
+    return ckpt_fail(job->err, CKPT_E_INEXACT,
+                     "tensor '%s', block [%llu, %llu]: scale %.9g has no exact %s", job->to->name,
+                     (unsigned long long)(job->range->row / FP8_BLOCK + block_row),
+                     (unsigned long long)block_col, (double)scale,
+                     ckpt_dtype_name(job->to->scale_dtype));
+}
+
+/* One block; `panel` holds its values, rows FP8_BLOCK apart. */
+static ckpt_code encode_block(encode_job *job, uint64_t block_row, uint64_t block_col,
+                              uint64_t rows, const float *panel)
+{
+    const uint64_t cols = ckpt_tensor_cols(job->to);
+    const uint64_t col = block_col * FP8_BLOCK;
+    const uint64_t width = size_min(FP8_BLOCK, cols - col);
+    const uint64_t grid_cols = ckpt_part_cols(job->to, CKPT_SCALE);
+    const float amax = job->kernels->f32_block_amax(panel, rows, width, FP8_BLOCK);
+    encode_result result;
+    float scale;
+
+    if (!isfinite(amax))
+        return ckpt_fail(job->err, CKPT_E_INEXACT,
+                         "tensor '%s', block [%llu, %llu]: a value is NaN or infinite",
+                         job->to->name,
+                         (unsigned long long)(job->range->row / FP8_BLOCK + block_row),
+                         (unsigned long long)block_col);
+    scale = job->given_scales == NULL ? fp8_scale_pow2(amax)
+                                      : given_scale(job, block_row * grid_cols + block_col);
+    if (!encode_put_scale(job->to->scale_dtype, job->out->part[CKPT_SCALE],
+                          block_row * grid_cols + block_col, scale))
+        return fail_scale(job, block_row, block_col, scale);
+    result = job->kernels->f32_block_to_fp8(panel, rows, width, FP8_BLOCK, scale,
+                                            (uint8_t *)job->out->part[CKPT_DATA] +
+                                                block_row * FP8_BLOCK * cols + col,
+                                            cols);
+    if (result.inexact_count > 0 && !job->options->allow_lossy)
+        return encode_fail_inexact(job, block_row * FP8_BLOCK + result.first_inexact / width,
+                                   col + result.first_inexact % width);
+    job->stats.inexact += result.inexact_count;
+    return CKPT_OK;
+}
+
+ckpt_code encode_fp8(encode_job *job)
+{
+    const uint64_t cols = ckpt_tensor_cols(job->to);
+    const size_t mark = arena_mark(job->scratch);
+    values_reader values;
+    ckpt_code code;
+    float *panel;
+
+    if ((code = values_begin(&values, job->from, job->in, job->scratch, job->err)) != CKPT_OK)
+        return code;
+    panel = arena_alloc(job->scratch, (size_t)FP8_BLOCK * FP8_BLOCK * sizeof *panel);
+    if (panel == NULL)
+        return ckpt_fail_memory(job->err, "a block", FP8_BLOCK);
+    for (uint64_t row = 0; row < job->range->row_count; row += FP8_BLOCK) {
+        const uint64_t rows = size_min(FP8_BLOCK, job->range->row_count - row);
+
+        for (uint64_t col = 0; col < cols && code == CKPT_OK; col += FP8_BLOCK) {
+            for (uint64_t r = 0; r < rows; r++)
+                values_f32(&values, row + r, col, size_min(FP8_BLOCK, cols - col),
+                           panel + r * FP8_BLOCK);
+            code = encode_block(job, row / FP8_BLOCK, col / FP8_BLOCK, rows, panel);
+        }
+    }
+    arena_rewind(job->scratch, mark);
+    return code;
+}
+
+/* ---- FP4 ---- */
+
+uint64_t encode_fp4_need(const ckpt_tensor *from)
+{
+    return values_need(from) + arena_cost(ckpt_tensor_cols(from) * sizeof(float));
+}
+
+/* The exceptions that lie in the tile, as a range of the sorted list. */
+typedef struct {
+    const encode_exception *next;
+    const encode_exception *end;
+} exceptions_cursor;
+
+static exceptions_cursor find_exceptions(const encode_job *job, uint64_t first_group)
+{
+    const encode_exception_table *table = job->options->exceptions_in;
+    exceptions_cursor cursor = { NULL, NULL };
+    size_t count = 0;
+
+    if (table == NULL)
+        return cursor;
+    cursor.next = table->find(table, job->to->name, &count);
+    cursor.end = cursor.next + count;
+    while (count > 0) {                         /* first entry at or after first_group */
+        const size_t half = count / 2;
+
+        if (cursor.next[half].group < first_group) {
+            cursor.next += half + 1;
+            count -= half + 1;
+        } else {
+            count = half;
+        }
+    }
+    return cursor;
+}
+
+static int all_zero(const float *values)
+{
+    for (int i = 0; i < FP4_GROUP; i++)
+        if (values[i] != 0)
+            return 0;
+    return 1;
+}
+
+/* The scale of one group: an exception, the canonical one, or DeepSeek's for values that are not
+ * FP4 in any scale (allow_lossy). -1: none. */
+static int group_scale(const encode_job *job, exceptions_cursor *cursor, uint64_t group,
+                       const float *values)
+{
+    int scale;
+
+    if (cursor->next < cursor->end && cursor->next->group == group)
+        return (cursor->next++)->scale;
+    scale = fp4_group_scale_exact(values);
+    if (scale < 0 && job->options->allow_lossy)
+        scale = fp4_scale_code(job->kernels->f32_block_amax(values, 1, FP4_GROUP, FP4_GROUP));
+    return scale;
+}
+
+static ckpt_code scale_row(encode_job *job, exceptions_cursor *cursor, uint64_t row,
+                           const float *values, uint8_t *scales)
+{
+    const uint64_t groups = ckpt_part_cols(job->to, CKPT_SCALE);
+    const uint64_t first_group = (job->range->row + row) * groups;
+
+    for (uint64_t g = 0; g < groups; g++) {
+        const int scale =
+            group_scale(job, cursor, first_group + g, values + g * FP4_GROUP);
+
+        if (scale < 0)
+            return ckpt_fail(job->err, CKPT_E_INEXACT,
+                             "tensor '%s', row %llu, group %llu: no FP4 scale represents its "
+                             "32 values",
+                             job->to->name, (unsigned long long)(job->range->row + row),
+                             (unsigned long long)g);
+        job->stats.zero_groups += (uint64_t)all_zero(values + g * FP4_GROUP);
+        scales[g] = (uint8_t)scale;
+    }
+    return CKPT_OK;
+}
+
+ckpt_code encode_fp4(encode_job *job)
+{
+    const uint64_t cols = ckpt_tensor_cols(job->to);
+    const uint64_t groups = ckpt_part_cols(job->to, CKPT_SCALE);
+    const size_t mark = arena_mark(job->scratch);
+    exceptions_cursor cursor = find_exceptions(job, job->range->row * groups);
+    values_reader values;
+    ckpt_code code;
+    float *row;
+
+    if ((code = values_begin(&values, job->from, job->in, job->scratch, job->err)) != CKPT_OK)
+        return code;
+    row = arena_alloc(job->scratch, cols * sizeof *row);
+    if (row == NULL)
+        return ckpt_fail_memory(job->err, "a row", cols * sizeof *row);
+    for (uint64_t r = 0; r < job->range->row_count && code == CKPT_OK; r++) {
+        uint8_t *scales = (uint8_t *)job->out->part[CKPT_SCALE] + r * groups;
+        encode_result result;
+
+        values_f32(&values, r, 0, cols, row);
+        if (job->given_scales != NULL)
+            memcpy(scales, job->given_scales + r * groups, groups);
+        else if ((code = scale_row(job, &cursor, r, row, scales)) != CKPT_OK)
+            break;
+        result = job->kernels->f32_row_to_fp4(row, scales, cols,
+                                              (uint8_t *)job->out->part[CKPT_DATA] + r * cols / 2);
+        if (result.inexact_count > 0 && !job->options->allow_lossy)
+            code = encode_fail_inexact(job, r, result.first_inexact);
+        job->stats.inexact += result.inexact_count;
+    }
+    arena_rewind(job->scratch, mark);
+    return code;
+}

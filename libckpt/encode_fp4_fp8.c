@@ -1,0 +1,154 @@
+/*
+ * FP4 1x32 -> FP8 128x128, by DeepSeek's rule (inference/convert.py): the block's scale is its
+ * largest group scale over 2^6, and each code moves by its group's distance from that. Exact up to
+ * a distance of 14 for any code; beyond that it depends on the codes, and lossy ones are refused.
+ */
+#include <string.h>
+
+#include "encode_job.h"
+#include "size.h"
+
+enum {
+    SCALE_SHIFT = 6,                                      /* 6 * 2^6 = 384 is the largest code */
+    BLOCK_GROUPS = FP8_BLOCK / FP4_GROUP
+};
+
+typedef struct {
+    uint64_t groups;          /* of a row */
+    uint64_t blocks;          /* of a row */
+    uint8_t *largest;         /* by block column: largest scale code of the band */
+    uint8_t *distance;        /* by group of the current row */
+    uint8_t *masks;           /* by group of the current row */
+    encode_exception *exceptions;     /* of the tile */
+    size_t exception_count;
+} band;
+
+uint64_t encode_fp4_to_fp8_need(const ckpt_tensor *from, uint64_t row_count)
+{
+    const uint64_t groups = ckpt_part_cols(from, CKPT_SCALE);
+
+    return 3 * arena_cost(groups) + arena_cost(row_count * groups * sizeof(encode_exception));
+}
+
+static ckpt_code allocate_band(const encode_job *job, band *b)
+{
+    b->groups = ckpt_part_cols(job->from, CKPT_SCALE);
+    b->blocks = size_div_up(b->groups, BLOCK_GROUPS);
+    b->largest = arena_alloc(job->scratch, b->blocks);
+    b->distance = arena_alloc(job->scratch, b->groups);
+    b->masks = arena_alloc(job->scratch, b->groups);
+    b->exceptions = arena_alloc(job->scratch,
+                                job->range->row_count * b->groups * sizeof *b->exceptions);
+    if (b->largest == NULL || b->distance == NULL || b->masks == NULL || b->exceptions == NULL)
+        return ckpt_fail_memory(job->err, "a band of scales", b->groups);
+    return CKPT_OK;
+}
+
+/* Largest group scale of each block of the band that starts at tile row `first`; its FP8 scale. */
+static ckpt_code scale_band(encode_job *job, band *b, uint64_t first, uint64_t rows)
+{
+    const uint8_t *scales = (const uint8_t *)job->in->part[CKPT_SCALE] + first * b->groups;
+    uint8_t *out = (uint8_t *)job->out->part[CKPT_SCALE] +
+                   first / FP8_BLOCK * ckpt_part_row_bytes(job->to, CKPT_SCALE);
+
+    memset(b->largest, 0, b->blocks);
+    for (uint64_t r = 0; r < rows; r++)
+        for (uint64_t g = 0; g < b->groups; g++) {
+            uint8_t *largest = &b->largest[g / BLOCK_GROUPS];
+            const uint8_t scale = scales[r * b->groups + g];
+
+            *largest = scale > *largest ? scale : *largest;
+        }
+    for (uint64_t c = 0; c < b->blocks; c++) {
+        float scale;
+        const uint8_t code = (uint8_t)(b->largest[c] - SCALE_SHIFT);
+
+        if (b->largest[c] <= SCALE_SHIFT)
+            return ckpt_fail(job->err, CKPT_E_INEXACT,
+                             "tensor '%s', block [%llu, %llu]: scale code %u is too small for FP8",
+                             job->to->name,
+                             (unsigned long long)((job->range->row + first) / FP8_BLOCK),
+                             (unsigned long long)c, b->largest[c]);
+        job->kernels->e8m0_to_f32(&code, &scale, 1);
+        encode_put_scale(job->to->scale_dtype, out, c, scale);
+    }
+    return CKPT_OK;
+}
+
+/* Codes of one group that its distance does not keep. */
+static ckpt_code count_lossy(encode_job *job, const band *b, uint64_t row, uint64_t g)
+{
+    const uint8_t exact = fp4_exact_mask(b->distance[g]);
+    const uint8_t lossy = (uint8_t)(b->masks[g] & ~exact);
+    const uint8_t *packed = (const uint8_t *)job->in->part[CKPT_DATA] +
+                            row * ckpt_part_row_bytes(job->from, CKPT_DATA) + g * FP4_GROUP / 2;
+
+    if (lossy == 0)
+        return CKPT_OK;
+    if (!job->options->allow_lossy)
+        return ckpt_fail(job->err, CKPT_E_INEXACT,
+                         "tensor '%s', block [%llu, %llu], row %llu, group %llu: code %d at scale "
+                         "spread 2^%u is not exact in FP8",
+                         job->to->name,
+                         (unsigned long long)((job->range->row + row) / FP8_BLOCK),
+                         (unsigned long long)(g / BLOCK_GROUPS),
+                         (unsigned long long)(job->range->row + row), (unsigned long long)g,
+                         __builtin_ctz(lossy), b->distance[g]);
+    for (int i = 0; i < FP4_GROUP / 2; i++)
+        job->stats.inexact += (uint64_t)((lossy >> (packed[i] & 7) & 1) +
+                                         (lossy >> (packed[i] >> 4 & 7) & 1));
+    return CKPT_OK;
+}
+
+static ckpt_code convert_row(encode_job *job, band *b, uint64_t row)
+{
+    const uint8_t *packed = (const uint8_t *)job->in->part[CKPT_DATA] +
+                            row * ckpt_part_row_bytes(job->from, CKPT_DATA);
+    const uint8_t *scales = (const uint8_t *)job->in->part[CKPT_SCALE] + row * b->groups;
+    uint8_t *out = (uint8_t *)job->out->part[CKPT_DATA] +
+                   row * ckpt_part_row_bytes(job->to, CKPT_DATA);
+    const uint64_t first_group = (job->range->row + row) * b->groups;
+    ckpt_code code;
+
+    job->kernels->fp4_group_masks(packed, b->groups, b->masks);
+    for (uint64_t g = 0; g < b->groups; g++) {
+        const unsigned distance = b->largest[g / BLOCK_GROUPS] - (unsigned)scales[g];
+        const int offset = fp4_canonical_offset(b->masks[g]);
+
+        b->distance[g] = (uint8_t)size_min(distance, FP4_DISTANCE_COUNT);
+        job->stats.spread = size_max(job->stats.spread, distance);
+        if (distance > FP4_DISTANCE_EXACT &&
+            (code = count_lossy(job, b, row, g)) != CKPT_OK)
+            return code;
+        job->stats.zero_groups += offset == FP4_SCALE_LOST;
+        if (offset == FP4_SCALE_LOST ? scales[g] != fp4_scale_code(0) : offset != 0) {
+            b->exceptions[b->exception_count].group = first_group + g;
+            b->exceptions[b->exception_count++].scale = scales[g];
+        }
+    }
+    job->kernels->fp4_row_to_fp8(packed, b->distance, ckpt_tensor_cols(job->from),
+                                 job->options->match_reference, out);
+    return CKPT_OK;
+}
+
+ckpt_code encode_fp4_to_fp8(encode_job *job)
+{
+    const size_t mark = arena_mark(job->scratch);
+    band b = { .groups = 0 };
+    ckpt_code code = allocate_band(job, &b);
+
+    for (uint64_t first = 0; first < job->range->row_count && code == CKPT_OK;
+         first += FP8_BLOCK) {
+        const uint64_t rows = size_min(FP8_BLOCK, job->range->row_count - first);
+
+        code = scale_band(job, &b, first, rows);
+        for (uint64_t r = first; r < first + rows && code == CKPT_OK; r++)
+            code = convert_row(job, &b, r);
+    }
+    job->stats.exceptions = b.exception_count;
+    if (code == CKPT_OK && b.exception_count > 0 && job->options->exceptions_out != NULL)
+        code = job->options->exceptions_out->put(job->options->exceptions_out, job->range,
+                                                 b.exceptions, b.exception_count, job->err);
+    arena_rewind(job->scratch, mark);
+    return code;
+}

@@ -1,0 +1,43 @@
+/* encode_job.h: one tile on its way from one encoding to another. Private to encode*.c. */
+#ifndef CKPT_ENCODE_JOB_H
+#define CKPT_ENCODE_JOB_H
+
+#include "encode.h"
+#include "values.h"
+
+typedef struct {
+    const encode_options *options;
+    const ckpt_kernels *kernels;
+    const ckpt_tensor *from;
+    const ckpt_tensor *to;
+    const source_range *range;
+    const ckpt_tile *in;
+    const uint8_t *given_scales;    /* rows of the target's scale grid, or NULL */
+    ckpt_tile *out;                 /* parts are allocated */
+    arena *scratch;
+    encode_stats stats;
+    ckpt_error *err;
+} encode_job;
+
+/* Refuse NaN codes and scales that are NaN, zero, negative or E8M0 0x00. */
+ckpt_code encode_check_source(const encode_job *job);
+
+ckpt_code encode_scales(encode_job *job);           /* same codes, other scale dtype */
+ckpt_code encode_plain(encode_job *job);            /* to BF16, F16, F32 or integers */
+ckpt_code encode_fp4_to_fp8(encode_job *job);
+ckpt_code encode_fp8(encode_job *job);
+ckpt_code encode_fp4(encode_job *job);
+
+/* Scratch of each beyond its output. */
+uint64_t encode_plain_need(const ckpt_tensor *from);
+uint64_t encode_fp4_to_fp8_need(const ckpt_tensor *from, uint64_t row_count);
+uint64_t encode_fp8_need(const ckpt_tensor *from);
+uint64_t encode_fp4_need(const ckpt_tensor *from);
+
+/* Store one F32 scale as element `i` of a scale row of `dtype`; 0 when it has no such value. */
+int encode_put_scale(ckpt_dtype dtype, uint8_t *row, uint64_t i, float scale);
+
+/* `encode_fail_inexact`: the one sentence for values that do not survive. */
+ckpt_code encode_fail_inexact(const encode_job *job, uint64_t row, uint64_t col);
+
+#endif

@@ -1,0 +1,269 @@
+/* To plain elements: dequantise and cast; and the checks that all conversions share. */
+#include <string.h>
+
+#include "encode_job.h"
+#include "size.h"
+
+ckpt_code encode_fail_inexact(const encode_job *job, uint64_t row, uint64_t col)
+{
+    char from[64];
+    char to[64];
+
+    ckpt_tensor_encoding(job->from, from, sizeof from);
+    ckpt_tensor_encoding(job->to, to, sizeof to);
+    return ckpt_fail(job->err, CKPT_E_INEXACT,
+                     "tensor '%s', row %llu, column %llu: the value does not fit from %s into %s",
+                     job->to->name, (unsigned long long)(job->range->row + row),
+                     (unsigned long long)col, from, to);
+}
+
+/* ---- what may come in ---- */
+
+/* Eight codes at a time: adding one to the low seven bits carries into the top for 0x7F alone. */
+static int has_nan_code(const uint8_t *codes, uint64_t count)
+{
+    const uint64_t low = 0x7F7F7F7F7F7F7F7FULL;
+    uint64_t seen = 0;
+    uint64_t i = 0;
+
+    for (; i + 8 <= count; i += 8) {
+        uint64_t word;
+
+        memcpy(&word, codes + i, sizeof word);
+        seen |= (word & low) + 0x0101010101010101ULL;
+    }
+    for (; i < count; i++)
+        seen |= (uint64_t)((codes[i] & 0x7F) + 1) & 0x80;
+    return (seen & ~low) != 0;
+}
+
+static ckpt_code fail_nan_code(const encode_job *job)
+{
+    const uint64_t row_bytes = ckpt_part_row_bytes(job->from, CKPT_DATA);
+    const uint8_t *codes = job->in->part[CKPT_DATA];
+    uint64_t i = 0;
+
+    while ((codes[i] & 0x7F) != 0x7F)
+        i++;
+    return ckpt_fail(job->err, CKPT_E_FORMAT,
+                     "tensor '%s', row %llu, column %llu: code 0x%02X is NaN", job->from->name,
+                     (unsigned long long)(job->range->row + i / row_bytes),
+                     (unsigned long long)(i % row_bytes), codes[i]);
+}
+
+static int scale_is_odd(ckpt_dtype dtype, const uint8_t *scales, uint64_t i)
+{
+    float value;
+
+    if (dtype == CKPT_F8_E8M0)
+        return scales[i] == 0x00 || scales[i] == 0xFF;
+    if (dtype == CKPT_F32) {
+        memcpy(&value, scales + 4 * i, sizeof value);
+    } else {
+        uint16_t code;
+
+        memcpy(&code, scales + 2 * i, sizeof code);
+        kernels_get()->bf16_to_f32(&code, &value, 1);
+    }
+    return !(value > 0 && value < __builtin_inff());
+}
+
+static ckpt_code check_scales(const encode_job *job)
+{
+    const ckpt_tensor *t = job->from;
+    const uint64_t cols = ckpt_part_cols(t, CKPT_SCALE);
+    const uint64_t width = ckpt_dtype_bits(t->scale_dtype) / 8;
+    const uint8_t *scales = job->in->part[CKPT_SCALE];
+    const uint64_t count = job->in->part_bytes[CKPT_SCALE] / width;
+    uint64_t row;
+    uint64_t rows;
+
+    for (uint64_t i = 0; i < count; i++) {
+        if (!scale_is_odd(t->scale_dtype, scales, i))
+            continue;
+        source_scale_rows(t, job->range, &row, &rows);
+        if (t->scale_dtype == CKPT_F8_E8M0)
+            return ckpt_fail(job->err, CKPT_E_FORMAT,
+                             "tensor '%s', block [%llu, %llu]: scale byte 0x%02X is not a scale",
+                             t->name, (unsigned long long)(row + i / cols),
+                             (unsigned long long)(i % cols), scales[i]);
+        return ckpt_fail(job->err, CKPT_E_FORMAT,
+                         "tensor '%s', block [%llu, %llu]: the scale is not a positive number",
+                         t->name, (unsigned long long)(row + i / cols),
+                         (unsigned long long)(i % cols));
+    }
+    return CKPT_OK;
+}
+
+ckpt_code encode_check_source(const encode_job *job)
+{
+    ckpt_code code = CKPT_OK;
+
+    if (job->options->allow_odd_scales)
+        return CKPT_OK;
+    if (job->from->dtype == CKPT_F8_E4M3 &&
+        has_nan_code(job->in->part[CKPT_DATA], job->in->part_bytes[CKPT_DATA]))
+        return fail_nan_code(job);
+    if (job->from->scale_dtype != CKPT_NONE)
+        code = check_scales(job);
+    return code;
+}
+
+/* ---- scale dtype ---- */
+
+int encode_put_scale(ckpt_dtype dtype, uint8_t *row, uint64_t i, float scale)
+{
+    uint16_t bf16;
+    float back;
+
+    if (dtype == CKPT_F8_E8M0) {
+        const int code = e8m0_from_f32_exact(scale);
+
+        row[i] = (uint8_t)code;
+        return code >= 0;
+    }
+    if (dtype == CKPT_F32) {
+        memcpy(row + 4 * i, &scale, sizeof scale);
+        return 1;
+    }
+    kernels_get()->f32_to_bf16(&scale, &bf16, 1);
+    kernels_get()->bf16_to_f32(&bf16, &back, 1);
+    memcpy(row + 2 * i, &bf16, sizeof bf16);
+    return memcmp(&back, &scale, sizeof scale) == 0;
+}
+
+static float get_scale(const ckpt_kernels *k, ckpt_dtype dtype, const uint8_t *scales, uint64_t i)
+{
+    float value;
+    uint16_t bf16;
+
+    if (dtype == CKPT_F8_E8M0) {
+        k->e8m0_to_f32(scales + i, &value, 1);
+    } else if (dtype == CKPT_F32) {
+        memcpy(&value, scales + 4 * i, sizeof value);
+    } else {
+        memcpy(&bf16, scales + 2 * i, sizeof bf16);
+        k->bf16_to_f32(&bf16, &value, 1);
+    }
+    return value;
+}
+
+ckpt_code encode_scales(encode_job *job)
+{
+    const uint64_t cols = ckpt_part_cols(job->to, CKPT_SCALE);
+    const uint64_t count =
+        job->in->part_bytes[CKPT_SCALE] * 8 / ckpt_dtype_bits(job->from->scale_dtype);
+    uint64_t row;
+    uint64_t rows;
+
+    memcpy(job->out->part[CKPT_DATA], job->in->part[CKPT_DATA], job->in->part_bytes[CKPT_DATA]);
+    source_scale_rows(job->to, job->range, &row, &rows);
+    for (uint64_t i = 0; i < count; i++) {
+        const float scale =
+            get_scale(job->kernels, job->from->scale_dtype, job->in->part[CKPT_SCALE], i);
+
+        if (!encode_put_scale(job->to->scale_dtype, job->out->part[CKPT_SCALE], i, scale))
+            return ckpt_fail(job->err, CKPT_E_INEXACT,
+                             "tensor '%s', block [%llu, %llu]: scale %.9g has no exact %s",
+                             job->to->name, (unsigned long long)(row + i / cols),
+                             (unsigned long long)(i % cols), (double)scale,
+                             ckpt_dtype_name(job->to->scale_dtype));
+    }
+    return CKPT_OK;
+}
+
+/* ---- plain elements ---- */
+
+uint64_t encode_plain_need(const ckpt_tensor *from)
+{
+    return values_need(from) + 2 * arena_cost(ckpt_tensor_cols(from) * sizeof(int64_t));
+}
+
+/* Count the elements that differ after a round trip through the narrow type; -1: none. */
+static ckpt_code check_row(encode_job *job, uint64_t row, const float *values, const float *back)
+{
+    const uint64_t cols = ckpt_tensor_cols(job->to);
+
+    if (memcmp(values, back, cols * sizeof *values) == 0)
+        return CKPT_OK;
+    for (uint64_t c = 0; c < cols; c++) {
+        if (memcmp(&values[c], &back[c], sizeof values[c]) == 0)
+            continue;
+        if (!job->options->allow_lossy)
+            return encode_fail_inexact(job, row, c);
+        job->stats.inexact++;
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code put_floats(encode_job *job, uint64_t row, float *values, float *back)
+{
+    const uint64_t cols = ckpt_tensor_cols(job->to);
+    void *out = (uint8_t *)job->out->part[CKPT_DATA] +
+                row * ckpt_part_row_bytes(job->to, CKPT_DATA);
+
+    switch (job->to->dtype) {
+    case CKPT_BF16:
+        job->kernels->f32_to_bf16(values, out, cols);
+        job->kernels->bf16_to_f32(out, back, cols);
+        return check_row(job, row, values, back);
+    case CKPT_F16:
+        job->kernels->f32_to_f16(values, out, cols);
+        job->kernels->f16_to_f32(out, back, cols);
+        return check_row(job, row, values, back);
+    default:
+        memcpy(out, values, cols * sizeof *values);
+        return CKPT_OK;
+    }
+}
+
+static ckpt_code put_integers(encode_job *job, uint64_t row, const int64_t *values)
+{
+    const uint64_t cols = ckpt_tensor_cols(job->to);
+    const uint32_t bytes = ckpt_dtype_bits(job->to->dtype) / 8;
+    const int is_signed = job->to->dtype == CKPT_I8 || job->to->dtype == CKPT_I16 ||
+                          job->to->dtype == CKPT_I32 || job->to->dtype == CKPT_I64;
+    const int64_t high = bytes == 8 ? INT64_MAX
+                                    : ((int64_t)1 << (8 * bytes - (is_signed ? 1 : 0))) - 1;
+    const int64_t low = is_signed ? -high - 1 : 0;
+    uint8_t *out = (uint8_t *)job->out->part[CKPT_DATA] + row * cols * bytes;
+
+    for (uint64_t c = 0; c < cols; c++) {
+        if (values[c] < low || values[c] > high)
+            return encode_fail_inexact(job, row, c);
+        memcpy(out + c * bytes, &values[c], bytes);     /* little endian */
+    }
+    return CKPT_OK;
+}
+
+ckpt_code encode_plain(encode_job *job)
+{
+    const uint64_t cols = ckpt_tensor_cols(job->from);
+    const int is_int = ckpt_tensor_is_int(job->from);
+    const size_t mark = arena_mark(job->scratch);
+    values_reader values;
+    ckpt_code code;
+    void *row;
+    void *back;
+
+    if ((code = values_begin(&values, job->from, job->in, job->scratch, job->err)) != CKPT_OK)
+        return code;
+    row = arena_alloc(job->scratch, cols * sizeof(int64_t));
+    back = arena_alloc(job->scratch, cols * sizeof(int64_t));
+    if (row == NULL || back == NULL)
+        return ckpt_fail_memory(job->err, "a row", cols * sizeof(int64_t));
+    for (uint64_t r = 0; r < job->range->row_count && code == CKPT_OK; r++) {
+        uint16_t *out = (uint16_t *)job->out->part[CKPT_DATA] + r * cols;
+        const uint16_t *exact;
+
+        if (is_int) {
+            values_i64(&values, r, row);
+            code = put_integers(job, r, row);
+        } else if (job->to->dtype != CKPT_BF16 || !values_bf16(&values, r, out, &exact)) {
+            values_f32(&values, r, 0, cols, row);
+            code = put_floats(job, r, row, back);
+        }
+    }
+    arena_rewind(job->scratch, mark);
+    return code;
+}
