@@ -1,0 +1,262 @@
+/* cli.c: reads a command line into an option table's targets. */
+#include "cli.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli_private.h"
+#include "libckpt/error.h"
+#include "libckpt/size.h"
+
+const char *cli_program_name = "ckpt";
+
+/*
+ * A process started with a closed standard stream would get its number for the next file it
+ * opens, and a message would land in a checkpoint. Hold the numbers; /dev/null opened the wrong
+ * way round still makes using them an error.
+ */
+static void hold_standard_streams(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) < 0)
+            return;
+}
+
+int cli_parse_u64(const char *text, uint64_t *out)
+{
+    uint64_t number = 0;
+
+    if (*text == '\0')
+        return 0;
+    for (; *text != '\0'; text++) {
+        if (*text < '0' || *text > '9')
+            return 0;
+        if (!size_mul(number, 10, &number) || !size_add(number, (uint64_t)(*text - '0'), &number))
+            return 0;
+    }
+    *out = number;
+    return 1;
+}
+
+int cli_parse_size(const char *text, uint64_t *out)
+{
+    static const char units[] = "kMGTP";
+    const size_t digit_count = strspn(text, "0123456789");
+    const char *unit = text + digit_count;
+    char digits[24];
+    const char *letter;
+    uint64_t number;
+    uint64_t base;
+
+    if (digit_count >= sizeof digits)
+        return 0;
+    memcpy(digits, text, digit_count);
+    digits[digit_count] = '\0';
+    if (!cli_parse_u64(digits, &number))
+        return 0;
+    if (*unit != '\0' && strcmp(unit, "B") != 0) {
+        letter = strchr(units, *unit == 'K' ? 'k' : *unit);
+        base = unit[1] == 'i' ? 1024 : 1000;
+        if (letter == NULL || strcmp(unit + (base == 1024 ? 2 : 1), "B") != 0)
+            return 0;
+        for (const char *u = units; u <= letter; u++)
+            if (!size_mul(number, base, &number))
+                return 0;
+    }
+    *out = number;
+    return 1;
+}
+
+/* The word of "a|b|c" that equals `text`, as the pointer to keep: `text` itself. */
+static int is_choice(const char *words, const char *text)
+{
+    const size_t size = strlen(text);
+
+    while (*words != '\0') {
+        const size_t word_size = strcspn(words, "|");
+
+        if (word_size == size && memcmp(words, text, size) == 0)
+            return 1;
+        words += word_size + (words[word_size] == '|');
+    }
+    return 0;
+}
+
+static ckpt_code bad_value(const cli_option *option, const char *value, const char *expected,
+                           ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_USAGE, "bad value for option '--%s': expected %s, got '%s'",
+                     option->name, expected, value);
+}
+
+static ckpt_code append_item(const cli_option *option, const char *value, ckpt_error *err)
+{
+    cli_list *list = option->target;
+
+    if (list->count == CLI_LIST_MAX)
+        return ckpt_fail(err, CKPT_E_USAGE, "option '--%s' is given more than %d times",
+                         option->name, CLI_LIST_MAX);
+    list->items[list->count++] = value;
+    return CKPT_OK;
+}
+
+static ckpt_code set_option(const cli_option *option, const char *value, ckpt_error *err)
+{
+    switch (option->kind) {
+    case CLI_FLAG:
+        *(int *)option->target = 1;
+        return CKPT_OK;
+    case CLI_STRING:
+        *(const char **)option->target = value;
+        return CKPT_OK;
+    case CLI_SIZE:
+        if (!cli_parse_size(value, option->target))
+            return bad_value(option, value, "bytes like 4096, 256MiB or 10GB", err);
+        return CKPT_OK;
+    case CLI_U64:
+        if (!cli_parse_u64(value, option->target))
+            return bad_value(option, value, "a whole number", err);
+        return CKPT_OK;
+    case CLI_CHOICE:
+        if (!is_choice(option->value, value))
+            return bad_value(option, value, option->value, err);
+        *(const char **)option->target = value;
+        return CKPT_OK;
+    case CLI_LIST:
+        return append_item(option, value, err);
+    case CLI_END:
+    case CLI_HEADING:
+        break;
+    }
+    assert(!"an option of no kind");
+    return CKPT_E_USAGE;
+}
+
+static const cli_option *find_option(const cli_option *options, const char *name, size_t size)
+{
+    if (options == NULL)
+        return NULL;
+    for (; options->kind != CLI_END; options++)
+        if (options->kind != CLI_HEADING && strlen(options->name) == size &&
+            memcmp(options->name, name, size) == 0)
+            return options;
+    return NULL;
+}
+
+/* Take the option at argv[*i], and its value where that is the next argument. */
+static ckpt_code take_option(const cli_command *command, int argc, char **argv, int *i,
+                             ckpt_error *err)
+{
+    const char *name = argv[*i] + 2;
+    const size_t size = strcspn(name, "=");
+    const cli_option *option = find_option(command->options, name, size);
+    const char *value = name[size] == '=' ? name + size + 1 : NULL;
+
+    if (strncmp(argv[*i], "--", 2) != 0 || option == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "unknown option '%s'; see --help", argv[*i]);
+    if (option->kind == CLI_FLAG && value != NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "option '--%s' takes no value, got '%s'", option->name,
+                         value);
+    if (option->kind != CLI_FLAG && value == NULL) {
+        /* `--out --json` is a forgotten value far more often than a file called "--json". */
+        if (*i + 1 == argc || strncmp(argv[*i + 1], "--", 2) == 0)
+            return ckpt_fail(err, CKPT_E_USAGE, "option '--%s' needs a value: %s", option->name,
+                             option->value);
+        value = argv[++*i];
+    }
+    return set_option(option, value, err);
+}
+
+/* Print what --help[=FORM] or --version ask for. CLI_GO: `arg` is neither. */
+static int answer(const cli_command *parent, const cli_command *command, const char *arg)
+{
+    if (strcmp(arg, "--help") == 0)
+        cli_print_help(parent, command, CLI_HELP_TEXT);
+    else if (strcmp(arg, "--help=man") == 0)
+        cli_print_help(parent, command, CLI_HELP_MAN);
+    else if (strcmp(arg, "--help=bash") == 0)
+        cli_print_help(parent, command, CLI_HELP_BASH);
+    else if (strcmp(arg, "--version") == 0)
+        printf("%s %s\n", cli_program_name, CKPT_VERSION);
+    else
+        return CLI_GO;
+    return CLI_DONE;
+}
+
+static int fail_usage(const char *format, const char *subject)
+{
+    ckpt_error err;
+
+    ckpt_fail(&err, CKPT_E_USAGE, format, subject);
+    return cli_fail(&err);
+}
+
+/* Replace *command by the subcommand that argv[1] names. */
+static int choose_subcommand(const cli_command **command, int argc, char **argv)
+{
+    const cli_command *top = *command;
+    int status;
+
+    if (argc < 2)
+        return fail_usage("expected a command: %s; see --help", top->usage);
+    if ((status = answer(NULL, top, argv[1])) != CLI_GO)
+        return status;
+    for (const cli_command *const *sub = top->subcommands; *sub != NULL; sub++)
+        if (strcmp((*sub)->name, argv[1]) == 0) {
+            *command = *sub;
+            return CLI_GO;
+        }
+    return fail_usage(argv[1][0] == '-' ? "unknown option '%s'; see --help"
+                                        : "unknown command '%s'; see --help", argv[1]);
+}
+
+static int check_arg_count(const cli_command *command, unsigned count)
+{
+    ckpt_error err;
+
+    if (count >= command->arg_min && count <= command->arg_max)
+        return CLI_GO;
+    ckpt_fail(&err, CKPT_E_USAGE, "%s arguments: expected '%s', got %u; see --help",
+              count < command->arg_min ? "too few" : "too many", command->usage, count);
+    return cli_fail(&err);
+}
+
+int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
+{
+    const cli_command *parent = NULL;
+    int only_arguments = 0;
+    int status;
+    ckpt_error err;
+
+    hold_standard_streams();
+    signal(SIGPIPE, SIG_IGN);   /* a reader that went away is a write error, see cli_finish */
+    cli_program_name = command->name;
+    if (command->subcommands != NULL) {
+        parent = command;
+        if ((status = choose_subcommand(&command, argc, argv)) != CLI_GO)
+            return status;
+        argc--;
+        argv++;
+    }
+    args->command = command;
+    args->items = argv + 1;
+    args->count = 0;
+    for (int i = 1; i < argc; i++) {
+        char *arg = argv[i];
+
+        if (only_arguments || arg[0] != '-' || arg[1] == '\0') {
+            args->items[args->count++] = arg;
+        } else if (strcmp(arg, "--") == 0) {
+            only_arguments = 1;
+        } else {
+            if ((status = answer(parent, command, arg)) != CLI_GO)
+                return status;
+            if (take_option(command, argc, argv, &i, &err) != CKPT_OK)
+                return cli_fail(&err);
+        }
+    }
+    return check_arg_count(command, args->count);
+}

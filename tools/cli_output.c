@@ -1,0 +1,161 @@
+/* cli_output.c: everything a command says besides its result, and whether the result got out. */
+#include "cli.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli_private.h"
+
+static const uint64_t SECOND_NS = 1000000000;
+static const uint64_t REDRAW_NS = 200000000;   /* five a second is as fast as eyes go */
+
+static cli_meter *active_meter;
+static volatile sig_atomic_t stop_requested;
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * SECOND_NS + (uint64_t)now.tv_nsec;
+}
+
+int cli_fail(const ckpt_error *err)
+{
+    if (active_meter != NULL)
+        cli_meter_end(active_meter);
+    fprintf(stderr, "%s: %s\n", cli_program_name, err->text);
+    return err->code == CKPT_E_DIFFERENT ? CLI_DIFFERENT : CLI_FAILED;
+}
+
+/* An earlier write may have failed, and its errno is gone; the pipe still knows. */
+static int reader_is_gone(void)
+{
+    struct pollfd output = { STDOUT_FILENO, POLLOUT, 0 };
+
+    return poll(&output, 1, 0) == 1 && (output.revents & POLLERR) != 0;
+}
+
+int cli_finish(int status)
+{
+    if (active_meter != NULL)
+        cli_meter_end(active_meter);
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return status;
+    if (errno != EPIPE && !reader_is_gone())
+        fprintf(stderr, "%s: cannot write to standard output: %s\n", cli_program_name,
+                errno != 0 ? strerror(errno) : "an earlier write failed");
+    return CLI_FAILED;
+}
+
+void cli_size_text(uint64_t bytes, char out[CLI_SIZE_TEXT_BYTES])
+{
+    static const char *const units[] = { "kB", "MB", "GB", "TB", "PB", "EB" };
+    size_t unit = 0;
+    double size;
+
+    if (bytes < 1000) {
+        snprintf(out, CLI_SIZE_TEXT_BYTES, "%" PRIu64 " B", bytes);
+        return;
+    }
+    for (size = (double)bytes / 1000; size >= 999.95 && unit + 1 < sizeof units / sizeof *units;
+         unit++)
+        size /= 1000;
+    snprintf(out, CLI_SIZE_TEXT_BYTES, size < 9.995 ? "%.2f %s" : "%.1f %s", size, units[unit]);
+}
+
+void cli_meter_begin(cli_meter *meter, const cli_common *common)
+{
+    memset(meter, 0, sizeof *meter);
+    atomic_flag_clear(&meter->busy);
+    meter->enabled = !common->quiet && isatty(STDERR_FILENO);
+    active_meter = meter;
+}
+
+static void format_time(uint64_t seconds, char out[16])
+{
+    if (seconds < 3600)
+        snprintf(out, 16, "%u:%02u", (unsigned)(seconds / 60), (unsigned)(seconds % 60));
+    else if (seconds < 360000)
+        snprintf(out, 16, "%u:%02u:%02u", (unsigned)(seconds / 3600),
+                 (unsigned)(seconds / 60 % 60), (unsigned)(seconds % 60));
+    else
+        snprintf(out, 16, "days");
+}
+
+static void draw(const cli_meter *meter, uint64_t now, uint64_t done_bytes, uint64_t total_bytes)
+{
+    const double seconds = (double)(now - meter->begin_ns) / (double)SECOND_NS;
+    const double rate = seconds > 0 ? (double)(done_bytes - meter->begin_bytes) / seconds : 0;
+    const uint64_t left_bytes = total_bytes > done_bytes ? total_bytes - done_bytes : 0;
+    char done[CLI_SIZE_TEXT_BYTES];
+    char total[CLI_SIZE_TEXT_BYTES];
+    char speed[CLI_SIZE_TEXT_BYTES];
+    char left[16] = "?";
+
+    cli_size_text(done_bytes, done);
+    cli_size_text(total_bytes, total);
+    cli_size_text((uint64_t)rate, speed);
+    if (rate >= 1)
+        format_time((uint64_t)((double)left_bytes / rate), left);
+    fprintf(stderr, "\r\033[K%s of %s  %3.0f%%  %s/s  %s left", done, total,
+            total_bytes > 0 ? 100.0 * (double)done_bytes / (double)total_bytes : 100.0, speed,
+            left);
+    fflush(stderr);
+}
+
+void cli_progress(void *context, uint64_t done_bytes, uint64_t total_bytes)
+{
+    cli_meter *meter = context;
+    uint64_t now;
+
+    /* Whoever finds another thread drawing goes on working: the next call will show it. */
+    if (!meter->enabled || atomic_flag_test_and_set(&meter->busy))
+        return;
+    now = now_ns();
+    if (!meter->started) {
+        meter->started = 1;
+        meter->begin_ns = now;
+        meter->begin_bytes = done_bytes;
+    } else if (done_bytes >= meter->begin_bytes && now - meter->drawn_ns >= REDRAW_NS) {
+        meter->drawn_ns = now;
+        meter->drawn = 1;
+        draw(meter, now, done_bytes, total_bytes);
+    }
+    atomic_flag_clear(&meter->busy);
+}
+
+void cli_meter_end(cli_meter *meter)
+{
+    if (meter->drawn)
+        fputs("\r\033[K", stderr);
+    meter->drawn = 0;
+    meter->enabled = 0;
+    if (active_meter == meter)
+        active_meter = NULL;
+}
+
+static void request_stop(int signal_number)
+{
+    (void)signal_number;
+    stop_requested = 1;
+}
+
+volatile sig_atomic_t *cli_stop_flag(void)
+{
+    struct sigaction action;
+
+    memset(&action, 0, sizeof action);
+    action.sa_handler = request_stop;
+    action.sa_flags = SA_RESTART | (int)SA_RESETHAND;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    return &stop_requested;
+}

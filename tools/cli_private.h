@@ -1,0 +1,7 @@
+/* cli_private.h: what the cli*.c files share with each other only. */
+#ifndef CKPT_CLI_PRIVATE_H
+#define CKPT_CLI_PRIVATE_H
+
+extern const char *cli_program_name;   /* set by cli_parse */
+
+#endif
