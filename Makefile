@@ -82,8 +82,10 @@ CFLAGS ?= -g
 WARNINGS := -Wall -Wextra -Werror -Wconversion -Wshadow -Wvla -Wmissing-prototypes \
     -Wstrict-prototypes
 # -ffp-contract=off: a fused multiply-add would change bits, and bits are the product.
-ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -I. -include kernels/banned.h -O2 -ffp-contract=off -fPIC \
-    -pthread $(WARNINGS) $(PACKAGE_CFLAGS) $(SANITIZE) $(CFLAGS) -MMD -MP
+# -iquote: a room's error.h must never stand in for the system's.
+INCLUDES := $(addprefix -iquote ,. kernels libckpt formats verify reference-runner tools)
+ALL_CFLAGS = -std=c11 -D_GNU_SOURCE $(INCLUDES) -include kernels/banned.h -O2 -ffp-contract=off \
+    -fPIC -pthread $(WARNINGS) $(PACKAGE_CFLAGS) $(SANITIZE) $(CFLAGS) -MMD -MP
 ALL_LIBS = -Wl,--as-needed $(PACKAGE_LIBS) -pthread -lm
 AVX2_FLAGS := -mavx2 -mfma -mf16c -mbmi2
 AVX512_FLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi $(AVX2_FLAGS)
@@ -94,7 +96,7 @@ ISA_FLAGS_avx512 := $(AVX512_FLAGS)
 OPENMP := $(if $(findstring thread,$(SANITIZE))$(findstring clang,$(CC)),-Wno-unknown-pragmas,\
     -fopenmp)
 CUDA_ARCHS ?= 80 90
-CUDA_FLAGS := -std=c++17 -O3 -fmad=false -I. -Xcompiler -fPIC \
+CUDA_FLAGS := -std=c++17 -O3 -fmad=false -I. -Ikernels -Ilibckpt -Ireference-runner -Xcompiler -fPIC \
     $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
     -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
 CUDA_LIBS := $(if $(CUDA_CU),-L$(CUDA_HOME)/lib64 -L$(CUDA_HOME)/lib -lcudart_static -lrt -ldl \
