@@ -6,7 +6,7 @@
 
 #include "internal.h"
 
-#if defined(__x86_64__) && defined(CKPT_VECTOR_KERNELS)
+#if defined(__x86_64__)
 #include <cpuid.h>
 
 /* __builtin_cpu_supports also asks XGETBV whether the OS saves the registers. */
@@ -36,7 +36,7 @@ static int avx512_usable(void)
 
 static const ckpt_kernels *kernels_best(void)
 {
-#if defined(__x86_64__) && defined(CKPT_VECTOR_KERNELS)
+#if defined(__x86_64__)
     if (avx512_usable())
         return &kernels_avx512;
     if (avx2_usable())
@@ -58,7 +58,7 @@ const ckpt_kernels *kernels_find(const char *name)
 {
     if (strcmp(name, "scalar") == 0)
         return &kernels_scalar;
-#if defined(__x86_64__) && defined(CKPT_VECTOR_KERNELS)
+#if defined(__x86_64__)
     if (strcmp(name, "avx2") == 0 && avx2_usable())
         return &kernels_avx2;
     if (strcmp(name, "avx512") == 0 && avx512_usable())

@@ -1,6 +1,7 @@
 /*
  * hash.c: XXH3 128-bit. The build compiles this file once per instruction set with
  * -DKERNELS_ISA=scalar|avx2|avx512 and that set's flags, which choose XXH3's vector code.
+ * Integers have one canonical form, so their digest is here, hashing in place.
  */
 #include "internal.h"
 
@@ -19,4 +20,18 @@ hash128 HASH_NAME(hash_bytes, KERNELS_ISA)(const void *src, size_t size, uint64_
     const hash128 result = { hash.low64, hash.high64 };
 
     return result;
+}
+
+void HASH_NAME(digest_row_i64, KERNELS_ISA)(const int64_t *src, size_t cols, uint64_t first_unit,
+                                            hash128 *sum)
+{
+    const unsigned char *bytes = (const unsigned char *)src;
+
+    for (size_t begin = 0; begin < cols; begin += HASH_UNIT_COLUMNS) {
+        const size_t count = size_min(cols - begin, HASH_UNIT_COLUMNS);
+
+        hash128_add(sum, HASH_NAME(hash_bytes, KERNELS_ISA)(
+            bytes + begin * sizeof *src, count * sizeof *src,
+            first_unit + begin / HASH_UNIT_COLUMNS));
+    }
 }

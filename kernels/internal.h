@@ -21,9 +21,12 @@ extern const ckpt_kernels kernels_avx512;
 hash128 hash_bytes_scalar(const void *src, size_t size, uint64_t seed);
 hash128 hash_bytes_avx2(const void *src, size_t size, uint64_t seed);
 hash128 hash_bytes_avx512(const void *src, size_t size, uint64_t seed);
+void digest_row_i64_scalar(const int64_t *src, size_t cols, uint64_t first_unit, hash128 *sum);
+void digest_row_i64_avx2(const int64_t *src, size_t cols, uint64_t first_unit, hash128 *sum);
+void digest_row_i64_avx512(const int64_t *src, size_t cols, uint64_t first_unit, hash128 *sum);
 
-/* FP4 code -> E4M3 code at each distance; the last row serves all larger ones. */
-extern const uint8_t fp4_fp8_codes[FP4_DISTANCE_COUNT + 1][16];
+/* E2M1 magnitude -> E4M3 code at each distance; the last row serves all larger ones. */
+extern const uint8_t fp4_fp8_codes[FP4_DISTANCE_COUNT + 1][8];
 
 enum {
     BF16_NAN = 0x7FC0,

@@ -20,7 +20,7 @@
 enum {
     FP8_BLOCK = 128,          /* FP8 weights: one scale per 128 x 128 block */
     FP4_GROUP = 32,           /* FP4 weights: one scale per 1 x 32 group */
-    FP4_DISTANCE_EXACT = 14,  /* any code at this many powers of two below its block is exact in FP8 */
+    FP4_DISTANCE_EXACT = 14,  /* up to here below its block's scale any code is exact in FP8 */
     FP4_DISTANCE_COUNT = 20,  /* distances of this and above are all alike: every code becomes 0 */
     HASH_UNIT_COLUMNS = 1024  /* columns of one digest unit */
 };
@@ -40,8 +40,8 @@ typedef struct {
 typedef struct ckpt_kernels {
     const char *name;         /* "scalar", "avx2", "avx512" */
 
-    /* Element codecs, decode: exact. NaN payloads of BF16 survive; E4M3/E5M2/E8M0 NaNs become
-     * the quiet NaN 0x7FC00000 with the sign of the code. */
+    /* Element codecs, decode: exact. NaN payloads of BF16 survive, those of F16 too but made
+     * quiet; E4M3/E5M2/E8M0 NaNs become the quiet NaN 0x7FC00000 with the sign of the code. */
     void (*e4m3_to_f32)(const uint8_t *src, float *dst, size_t count);
     void (*e5m2_to_f32)(const uint8_t *src, float *dst, size_t count);
     void (*e8m0_to_f32)(const uint8_t *src, float *dst, size_t count);
@@ -50,8 +50,9 @@ typedef struct ckpt_kernels {
     void (*f16_to_f32)(const uint16_t *src, float *dst, size_t count);
 
     /* Element codecs, encode: round to nearest even, as torch .to() on a CPU does.
-     * bf16: NaN becomes 0x7FC0. e4m3: does not saturate, |x| > 464 and NaN become 0x7F | sign.
-     * e5m2: overflows to infinity. e8m0: torch's rounding, sign ignored (1.5 and above go up).
+     * bf16: NaN becomes 0x7FC0. f16: NaN keeps its sign and upper payload and becomes quiet.
+     * e4m3: does not saturate, |x| > 464 and NaN become 0x7F | sign.
+     * e5m2: overflows to infinity, NaN becomes 0x7F | sign. e8m0: torch's rounding, sign ignored (1.5 and above go up).
      * e2m1: saturates at 6, sign kept also for zero (hardware cvt); NaN becomes code 7. */
     void (*f32_to_bf16)(const float *src, uint16_t *dst, size_t count);
     void (*f32_to_f16)(const float *src, uint16_t *dst, size_t count);
@@ -63,7 +64,7 @@ typedef struct ckpt_kernels {
     /*
      * Dequantise one row. FP8: scale[c / 128] multiplies column c, any F32 value.
      * FP4: scale[c / 32] is an E8M0 code; cols is a multiple of 32.
-     * to_f32: the F32 product. to_bf16: that product, then rounded to BF16 (nearest even,
+     * to_f32: the F32 product, NaN as 0x7FC00000. to_bf16: that product, then rounded to BF16 (nearest even,
      * subnormals kept, NaN becomes 0x7FC0 with the sign dropped). -0 stays -0.
      */
     void (*fp8_row_to_bf16)(const uint8_t *codes, const float *scale, size_t cols, uint16_t *dst);
@@ -85,13 +86,15 @@ typedef struct ckpt_kernels {
     void (*fp4_row_to_fp8)(const uint8_t *packed, const uint8_t *distance, size_t cols,
                            int positive_zero, uint8_t *codes);
 
-    /* Largest magnitude of a rows x cols block (pitch in elements); NaN if any element is NaN. */
+    /* Largest magnitude of a rows x cols block (pitch in elements), 0 of an empty one;
+     * 0x7FC00000 if any element is NaN. */
     float (*f32_block_amax)(const float *src, size_t rows, size_t cols, size_t pitch);
 
     /*
      * Quantise a block with one given F32 scale: E4M3 of clamp(x / scale, +-448), round to
      * nearest even, and count the elements for which code * scale is not the source value bit
      * for bit (-0 included). NaN inputs count as inexact. Pitches are in elements.
+     * A quotient that is NaN becomes code 0x7F (E2M1 below: 7) without a sign.
      */
     encode_result (*f32_block_to_fp8)(const float *src, size_t rows, size_t cols, size_t pitch,
                                       float scale, uint8_t *codes, size_t codes_pitch);

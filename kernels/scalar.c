@@ -446,18 +446,6 @@ static void digest_row_f32(const float *src, size_t cols, uint64_t first_unit, h
     }
 }
 
-static void digest_row_i64(const int64_t *src, size_t cols, uint64_t first_unit, hash128 *sum)
-{
-    const unsigned char *bytes = (const unsigned char *)src;
-
-    for (size_t begin = 0; begin < cols; begin += HASH_UNIT_COLUMNS) {
-        const size_t count = size_min(cols - begin, HASH_UNIT_COLUMNS);
-
-        hash128_add(sum, hash_bytes_scalar(bytes + begin * sizeof *src, count * sizeof *src,
-                                           first_unit + begin / HASH_UNIT_COLUMNS));
-    }
-}
-
 const ckpt_kernels kernels_scalar = {
     .name = "scalar",
     .e4m3_to_f32 = e4m3_to_f32,
@@ -483,6 +471,6 @@ const ckpt_kernels kernels_scalar = {
     .f32_row_to_fp4 = f32_row_to_fp4,
     .digest_row_bf16 = digest_row_bf16,
     .digest_row_f32 = digest_row_f32,
-    .digest_row_i64 = digest_row_i64,
+    .digest_row_i64 = digest_row_i64_scalar,
     .hash_bytes = hash_bytes_scalar,
 };

@@ -1,0 +1,543 @@
+/*
+ * avx2.c: the kernels for CPUs with AVX2, FMA, F16C and BMI2, in the same order and with the
+ * same ideas as avx512.c. A register holds 8 F32 values or 16 BF16 ones. The scalar code does
+ * the tails.
+ */
+#if defined(__x86_64__)
+#include "avx2.h"
+
+/* ---- dequantise ---- */
+
+/* How the 128 columns of one FP8 scale become BF16. */
+typedef struct {
+    __m256i rebias;         /* to add to a normal code's bits, shifted to BF16's place */
+    __m256i subnormals;     /* BF16 of the magnitudes 0 .. 7, in both halves */
+    __m256 scale;           /* multiplies the BF16 values unless `exact` */
+    int exact;              /* the scale is already in the two above */
+} fp8_block;
+
+/*
+ * A scale 2^k that keeps every code normal in BF16 is an addition to the exponent; it applies
+ * to the E4M3 subnormals too, which are normal in BF16, but not to zero. E4M3 spans
+ * 2^-9 .. 1.75 * 2^8, so scale codes 10 .. 246 are safe.
+ */
+static inline fp8_block fp8_block_of(float scale)
+{
+    const int code = e8m0_from_f32_exact(scale);
+    const int exact = code >= 10 && code <= 246;
+    const uint32_t exponent = exact ? (uint32_t)(code - 127) << 7 : 0;
+    const short k = (short)exponent;
+    const __m128i subnormals = _mm_setr_epi16(0, 0x3B00, 0x3B80, 0x3BC0,
+                                              0x3C00, 0x3C20, 0x3C40, 0x3C60);
+    const __m128i shift = _mm_setr_epi16(0, k, k, k, k, k, k, k);
+    fp8_block block;
+
+    block.rebias = set16((120u << 7) + exponent);
+    block.subnormals = _mm256_broadcastsi128_si256(_mm_add_epi16(subnormals, shift));
+    block.scale = _mm256_set1_ps(scale);
+    block.exact = exact;
+    return block;
+}
+
+/*
+ * BF16 of 16 codes without NaN: `wide` is sign-extended, `magnitude` its low 7 bits times 16.
+ * Word m of a table is its bytes 2m and 2m + 1: m * 0x0202 + 0x0100 selects them.
+ */
+static inline __m256i e4m3_to_bf16_words(__m256i wide, __m256i magnitude, const fp8_block *block)
+{
+    const __m256i is_tiny = _mm256_cmpeq_epi16(_mm256_and_si256(wide, set16(0x78)),
+                                               _mm256_setzero_si256());
+    const __m256i normal = _mm256_add_epi16(magnitude, block->rebias);
+    const __m256i m = _mm256_and_si256(wide, set16(7));
+    const __m256i bytes = _mm256_add_epi16(_mm256_mullo_epi16(m, set16(0x0202)), set16(0x0100));
+    const __m256i tiny = _mm256_shuffle_epi8(block->subnormals, bytes);
+
+    return _mm256_or_si256(choose(is_tiny, tiny, normal),
+                           _mm256_and_si256(wide, set16(0x8000)));
+}
+
+/* Multiply 16 BF16 values by an F32: even and odd columns are the halves of each lane. */
+static inline __m256i bf16_words_scaled(__m256i words, __m256 scale)
+{
+    const __m256i high = set32(0xFFFF0000u);
+    const __m256 even = _mm256_mul_ps(f32_of(_mm256_slli_epi32(words, 16)), scale);
+    const __m256 odd = _mm256_mul_ps(f32_of(_mm256_and_si256(words, high)), scale);
+
+    return _mm256_blend_epi16(_mm256_srli_epi32(round_even(bits_of(even), 16), 16),
+                              round_even(bits_of(odd), 16), 0xAA);
+}
+
+/* One scale's columns. With a finite scale only NaN codes make NaN, and scalar code does those. */
+static inline void fp8_block_to_bf16(const uint8_t *codes, float scale, size_t cols, uint16_t *dst)
+{
+    const fp8_block block = fp8_block_of(scale);
+    size_t c = 0;
+
+    for (; c + 16 <= cols; c += 16) {
+        const __m256i wide = _mm256_cvtepi8_epi16(load128(codes + c));
+        const __m256i magnitude = _mm256_and_si256(_mm256_slli_epi16(wide, 4), set16(0x7F0));
+        __m256i words;
+
+        if (_mm256_movemask_epi8(_mm256_cmpeq_epi16(magnitude, set16(0x7F0))) != 0) {
+            kernels_scalar.fp8_row_to_bf16(codes + c, &scale, 16, dst + c);
+            continue;
+        }
+        words = e4m3_to_bf16_words(wide, magnitude, &block);
+        if (!block.exact)
+            words = bf16_words_scaled(words, block.scale);
+        store256(dst + c, words);
+    }
+    kernels_scalar.fp8_row_to_bf16(codes + c, &scale, cols - c, dst + c);
+}
+
+static int f32_is_finite(float value)
+{
+    return (f32_bits(value) & F32_INF_BITS) != F32_INF_BITS;
+}
+
+static void fp8_row_to_bf16(const uint8_t *codes, const float *scale, size_t cols, uint16_t *dst)
+{
+    for (size_t c = 0; c < cols; c += FP8_BLOCK) {
+        const size_t count = size_min(cols - c, FP8_BLOCK);
+        float s;
+
+        memcpy(&s, (const unsigned char *)scale + c / FP8_BLOCK * sizeof s, sizeof s);
+        if (f32_is_finite(s))
+            fp8_block_to_bf16(codes + c, s, count, dst + c);
+        else
+            kernels_scalar.fp8_row_to_bf16(codes + c, &s, count, dst + c);
+    }
+}
+
+/* `scale256` is the scale times 2^8, which e4m3_as_f16 leaves out. */
+static inline void fp8_block_to_f32(const uint8_t *codes, float scale, size_t cols, float *dst)
+{
+    const __m256 scale256 = _mm256_set1_ps(scale * 256.0f);
+    const __m128i nan = _mm_set1_epi8(E4M3_NAN);
+    size_t c = 0;
+
+    for (; c + 16 <= cols; c += 16) {
+        const __m128i bytes = load128(codes + c);
+        const __m128i low = e4m3_as_f16(_mm_cvtepi8_epi16(bytes));
+        const __m128i high = e4m3_as_f16(_mm_cvtepi8_epi16(_mm_unpackhi_epi64(bytes, bytes)));
+
+        if (_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_and_si128(bytes, nan), nan)) != 0) {
+            kernels_scalar.fp8_row_to_f32(codes + c, &scale, 16, dst + c);
+            continue;
+        }
+        _mm256_storeu_ps(dst + c, _mm256_mul_ps(_mm256_cvtph_ps(low), scale256));
+        _mm256_storeu_ps(dst + c + LANES, _mm256_mul_ps(_mm256_cvtph_ps(high), scale256));
+    }
+    kernels_scalar.fp8_row_to_f32(codes + c, &scale, cols - c, dst + c);
+}
+
+/* scale * 256 is exact unless it overflows, so folding it in keeps a single rounding. */
+static void fp8_row_to_f32(const uint8_t *codes, const float *scale, size_t cols, float *dst)
+{
+    for (size_t c = 0; c < cols; c += FP8_BLOCK) {
+        const size_t count = size_min(cols - c, FP8_BLOCK);
+        float s;
+
+        memcpy(&s, (const unsigned char *)scale + c / FP8_BLOCK * sizeof s, sizeof s);
+        if (f32_is_finite(s * 256.0f))
+            fp8_block_to_f32(codes + c, s, count, dst + c);
+        else
+            kernels_scalar.fp8_row_to_f32(codes + c, &s, count, dst + c);
+    }
+}
+
+/* The 32 codes of 16 packed bytes, one a byte. */
+static inline __m256i fp4_unpack(const uint8_t *packed)
+{
+    const __m256i wide = _mm256_cvtepu8_epi16(load128(packed));
+
+    return _mm256_and_si256(_mm256_or_si256(wide, _mm256_slli_epi16(wide, 4)),
+                            _mm256_set1_epi8(15));
+}
+
+/* BF16 of a group's eight magnitudes: exact (two mantissa bits, 2^-128 and above), inf or NaN. */
+static inline __m128i fp4_products(uint8_t scale)
+{
+    const __m256 product = _mm256_mul_ps(e2m1_magnitudes(), _mm256_set1_ps(e8m0_value(scale)));
+    const __m256i top = _mm256_srli_epi32(bits_of(product), 16);
+
+    return _mm_packus_epi32(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
+}
+
+/*
+ * The eight products are split into a table of low and one of high bytes, pshufb looks both up,
+ * and the bytes are joined again. The quadword swap makes up for the joins' 16-byte halves.
+ * NaN has no sign here, so a NaN scale leaves the sign bits out.
+ */
+static void fp4_row_to_bf16(const uint8_t *packed, const uint8_t *scale, size_t cols,
+                            uint16_t *dst)
+{
+    const __m128i signs = _mm_setr_epi32(0, 0, (int)0x80808080u, (int)0x80808080u);
+
+    for (size_t g = 0; g < cols / FP4_GROUP; g++) {
+        const __m128i words = fp4_products(scale[g]);
+        const __m128i bytes = _mm_packus_epi16(_mm_and_si128(words, _mm_set1_epi16(0xFF)),
+                                               _mm_srli_epi16(words, 8));
+        const __m128i low = _mm_unpacklo_epi64(bytes, bytes);
+        const __m128i high = _mm_or_si128(_mm_unpackhi_epi64(bytes, bytes),
+                                          scale[g] == E8M0_NAN ? _mm_setzero_si128() : signs);
+        const __m256i codes = _mm256_permute4x64_epi64(
+            fp4_unpack(packed + g * (FP4_GROUP / 2)), 0xD8);
+        const __m256i out_low = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(low), codes);
+        const __m256i out_high = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(high), codes);
+        uint16_t *to = dst + g * FP4_GROUP;
+
+        store256(to, _mm256_unpacklo_epi8(out_low, out_high));
+        store256(to + 16, _mm256_unpackhi_epi8(out_low, out_high));
+    }
+}
+
+static void fp4_row_to_f32(const uint8_t *packed, const uint8_t *scale, size_t cols, float *dst)
+{
+    for (size_t g = 0; g < cols / FP4_GROUP; g++) {
+        const __m256 table = _mm256_mul_ps(e2m1_magnitudes(),
+                                           _mm256_set1_ps(e8m0_value(scale[g])));
+        const __m256i sign = set32(scale[g] == E8M0_NAN ? 0 : F32_SIGN_BIT);
+
+        for (size_t i = g * FP4_GROUP; i < (g + 1) * FP4_GROUP; i += LANES)
+            _mm256_storeu_ps(dst + i, e2m1_lookup(packed + i / 2, table, sign));
+    }
+}
+
+/* ---- re-encode ---- */
+
+/* For each byte, the bits of its two codes' magnitudes. */
+static inline __m256i fp4_byte_masks(const uint8_t *packed)
+{
+    const __m256i bit = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(1, 2, 4, 8, 16, 32, 64, (char)-128, 1, 2, 4, 8, 16, 32, 64, (char)-128));
+    const __m256i nibble = _mm256_set1_epi8(15);
+    const __m256i bytes = load256(packed);
+    const __m256i low = _mm256_and_si256(bytes, nibble);
+    const __m256i high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble);
+
+    return _mm256_or_si256(_mm256_shuffle_epi8(bit, low), _mm256_shuffle_epi8(bit, high));
+}
+
+/* Fold each 16-byte group of a and b to eight bytes: a's in the lower half of the lane. */
+static inline __m256 fold_halves(__m256i a, __m256i b)
+{
+    return f32_of(_mm256_or_si256(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b)));
+}
+
+/*
+ * Eight groups, two in each register. Folding two registers into one at a time ends with one
+ * group a lane: lane 4 * g + r is group 2 * r + g.
+ */
+static inline __m128i fp4_masks8(const uint8_t *packed)
+{
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m256 ab = fold_halves(fp4_byte_masks(packed), fp4_byte_masks(packed + 32));
+    const __m256 cd = fold_halves(fp4_byte_masks(packed + 64), fp4_byte_masks(packed + 96));
+    __m256i fold = bits_of(_mm256_or_ps(_mm256_shuffle_ps(ab, cd, 0x88),
+                                        _mm256_shuffle_ps(ab, cd, 0xDD)));
+    __m128i words;
+
+    fold = _mm256_or_si256(fold, _mm256_srli_epi32(fold, 16));
+    fold = _mm256_or_si256(fold, _mm256_srli_epi32(fold, 8));
+    fold = _mm256_permutevar8x32_epi32(_mm256_and_si256(fold, set32(0xFF)), order);
+    words = _mm_packus_epi32(_mm256_castsi256_si128(fold), _mm256_extracti128_si256(fold, 1));
+    return _mm_packus_epi16(words, words);
+}
+
+static void fp4_group_masks(const uint8_t *packed, size_t group_count, uint8_t *masks)
+{
+    const size_t group_bytes = FP4_GROUP / 2;
+    size_t g = 0;
+
+    for (; g + 8 <= group_count; g += 8)
+        _mm_storeu_si64(masks + g, fp4_masks8(packed + g * group_bytes));
+    kernels_scalar.fp4_group_masks(packed + g * group_bytes, group_count - g, masks + g);
+}
+
+static void fp4_row_to_fp8(const uint8_t *packed, const uint8_t *distance, size_t cols,
+                           int positive_zero, uint8_t *codes)
+{
+    const char minus = (char)-128;
+    const __m128i signs = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, positive_zero ? 0 : minus, minus,
+                                        minus, minus, minus, minus, minus, minus);
+
+    for (size_t g = 0; g < cols / FP4_GROUP; g++) {
+        const uint8_t *row = fp4_fp8_codes[size_min(distance[g], FP4_DISTANCE_COUNT)];
+        const __m128i magnitudes = _mm_loadu_si64(row);
+        const __m128i table = _mm_or_si128(_mm_unpacklo_epi64(magnitudes, magnitudes), signs);
+
+        store256(codes + g * FP4_GROUP,
+                 _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table),
+                                     fp4_unpack(packed + g * (FP4_GROUP / 2))));
+    }
+}
+
+/* ---- quantise ---- */
+
+static uint32_t largest_lane(__m256i lanes)
+{
+    uint32_t values[LANES];
+    uint32_t largest = 0;
+
+    store256(values, lanes);
+    for (size_t i = 0; i < LANES; i++)
+        largest = values[i] > largest ? values[i] : largest;
+    return largest;
+}
+
+/* The bits of magnitudes order as the magnitudes do, with NaN on top. */
+static float f32_block_amax(const float *src, size_t rows, size_t cols, size_t pitch)
+{
+    const size_t whole = cols / LANES * LANES;
+    const uint32_t rest = f32_bits(kernels_scalar.f32_block_amax(src + whole, rows, cols - whole,
+                                                                 pitch));
+    __m256i largest = set32(rest);
+    uint32_t bits;
+
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < whole; c += LANES)
+            largest = _mm256_max_epu32(largest, _mm256_and_si256(load256(src + r * pitch + c),
+                                                                 set32(~F32_SIGN_BIT)));
+    bits = largest_lane(largest);
+    return f32_from_bits(bits > F32_INF_BITS ? F32_NAN_BITS : bits);
+}
+
+/* Bit i: lane i does not decode to the source bits, or its quotient was NaN. */
+static inline unsigned inexact_lanes(__m256 source, __m256 quotient, __m256 magnitude,
+                                     __m256 scale)
+{
+    const __m256 sign = _mm256_and_ps(quotient, f32_of(set32(F32_SIGN_BIT)));
+    const __m256 decoded = _mm256_mul_ps(_mm256_or_ps(magnitude, sign), scale);
+    const __m256i same = _mm256_cmpeq_epi32(bits_of(decoded), bits_of(source));
+
+    return (unsigned)_mm256_movemask_ps(f32_of(_mm256_andnot_si256(nan_lanes(quotient), same)))
+           ^ 0xFFu;
+}
+
+static inline void encode_result_note(encode_result *result, unsigned inexact, uint64_t index)
+{
+    if (inexact == 0)
+        return;
+    if (result->inexact_count == 0)
+        result->first_inexact = index + (unsigned)__builtin_ctz(inexact);
+    result->inexact_count += (unsigned)__builtin_popcount(inexact);
+}
+
+/* A power of two divides exactly as its reciprocal multiplies: both round the same real value. */
+typedef struct {
+    __m256 scale;
+    __m256 reciprocal;
+    int divide;
+} divisor;
+
+static inline divisor divisor_of(float scale)
+{
+    const int code = e8m0_from_f32_exact(scale);
+    divisor d;
+
+    d.scale = _mm256_set1_ps(scale);
+    d.divide = code < 0;
+    d.reciprocal = _mm256_set1_ps(code < 0 ? 1.0f : e8m0_value((uint8_t)(254 - code)));
+    return d;
+}
+
+static inline __m256 divide(__m256 x, const divisor *d)
+{
+    return d->divide ? _mm256_div_ps(x, d->scale) : _mm256_mul_ps(x, d->reciprocal);
+}
+
+/* Eight codes, one a lane; the clamp makes every code finite, NaN aside. */
+static inline __m256i fp8_quantise(__m256 x, const divisor *d, unsigned *inexact)
+{
+    const __m256 q = divide(x, d);
+    const rounded r = round_small(_mm256_min_ps(magnitude_of(q), _mm256_set1_ps(448.0f)), 3, 7);
+
+    *inexact = inexact_lanes(x, q, r.value, d->scale);
+    return choose(nan_lanes(q), set32(E4M3_NAN), with_sign(r.code, bits_of(q), 24, 0x80));
+}
+
+static inline __m256i fp4_quantise(__m256 x, const divisor *d, unsigned *inexact)
+{
+    const __m256 q = divide(x, d);
+    const rounded r = round_small(_mm256_min_ps(magnitude_of(q), _mm256_set1_ps(6.0f)), 1, 1);
+
+    *inexact = inexact_lanes(x, q, r.value, d->scale);
+    return choose(nan_lanes(q), set32(7), with_sign(r.code, bits_of(q), 28, 8));
+}
+
+/* Columns that are no multiple of eight go to scalar code; its index is relative to that part. */
+static void fp8_quantise_tail(const float *src, size_t cols, float scale, uint8_t *codes,
+                              encode_result *result, uint64_t index)
+{
+    const encode_result tail = kernels_scalar.f32_block_to_fp8(src, 1, cols, cols, scale, codes,
+                                                               cols);
+
+    if (result->inexact_count == 0)
+        result->first_inexact = index + tail.first_inexact;
+    result->inexact_count += tail.inexact_count;
+}
+
+static encode_result f32_block_to_fp8(const float *src, size_t rows, size_t cols, size_t pitch,
+                                      float scale, uint8_t *codes, size_t codes_pitch)
+{
+    const divisor d = divisor_of(scale);
+    encode_result result = { 0, 0 };
+
+    for (size_t r = 0; r < rows; r++) {
+        const float *from = src + r * pitch;
+        uint8_t *to = codes + r * codes_pitch;
+        size_t c = 0;
+
+        for (; c + LANES <= cols; c += LANES) {
+            unsigned inexact;
+            const __m256i lanes = fp8_quantise(_mm256_loadu_ps(from + c), &d, &inexact);
+            const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(lanes),
+                                                   _mm256_extracti128_si256(lanes, 1));
+
+            _mm_storeu_si64(to + c, _mm_packus_epi16(words, words));
+            encode_result_note(&result, inexact, r * cols + c);
+        }
+        if (c < cols)
+            fp8_quantise_tail(from + c, cols - c, scale, to + c, &result, r * cols + c);
+    }
+    return result;
+}
+
+static encode_result f32_row_to_fp4(const float *src, const uint8_t *scale, size_t cols,
+                                    uint8_t *packed)
+{
+    encode_result result = { 0, 0 };
+
+    for (size_t c = 0; c < cols; c += FP4_GROUP) {
+        const divisor d = divisor_of(e8m0_value(scale[c / FP4_GROUP]));
+        __m256i codes[4];
+
+        for (size_t k = 0; k < 4; k++) {
+            unsigned inexact;
+
+            codes[k] = fp4_quantise(_mm256_loadu_ps(src + c + k * LANES), &d, &inexact);
+            encode_result_note(&result, inexact, c + k * LANES);
+        }
+        _mm_storeu_si128((__m128i *)(packed + c / 2), e2m1_pack(narrow_to_bytes(codes)));
+    }
+    return result;
+}
+
+/* ---- digest ---- */
+
+static inline __m256i bf16_canonical(__m256i words)
+{
+    const __m256i is_minus_zero = _mm256_cmpeq_epi16(words, set16(0x8000));
+    const __m256i magnitude = _mm256_and_si256(words, set16(0x7FFF));
+    const __m256i is_nan = _mm256_cmpgt_epi16(magnitude, set16(0x7F80));
+
+    return choose(is_nan, set16(BF16_NAN), _mm256_andnot_si256(is_minus_zero, words));
+}
+
+static inline __m256i f32_canonical(__m256i bits)
+{
+    const __m256i is_minus_zero = _mm256_cmpeq_epi32(bits, set32(F32_SIGN_BIT));
+
+    return choose(nan_lanes(f32_of(bits)), set32(F32_NAN_BITS),
+                  _mm256_andnot_si256(is_minus_zero, bits));
+}
+
+/* The last, partial register of a unit, zeros behind its `size` bytes. */
+static inline __m256i load_tail(const void *src, size_t size)
+{
+    uint8_t bytes[32] = { 0 };
+
+    memcpy(bytes, src, size);
+    return load256(bytes);
+}
+
+/* Copying a unit through the L1 cache costs less than finding out whether it is canonical. */
+static void digest_row_bf16(const uint16_t *src, size_t cols, uint64_t first_unit, hash128 *sum)
+{
+    _Alignas(32) uint16_t unit[HASH_UNIT_COLUMNS];
+
+    for (size_t begin = 0; begin < cols; begin += HASH_UNIT_COLUMNS) {
+        const size_t count = size_min(cols - begin, HASH_UNIT_COLUMNS);
+        const uint16_t *from = src + begin;
+        size_t i = 0;
+
+        for (; i + 16 <= count; i += 16)
+            store256(unit + i, bf16_canonical(load256(from + i)));
+        if (i < count)
+            store256(unit + i, bf16_canonical(load_tail(from + i, (count - i) * sizeof *src)));
+        hash128_add(sum, hash_bytes_avx2(unit, count * sizeof unit[0],
+                                         first_unit + begin / HASH_UNIT_COLUMNS));
+    }
+}
+
+/* Canonical values of `count` <= 1024 elements; true when all are exact in BF16. */
+static inline int f32_unit_canonical(const float *src, size_t count, uint32_t *unit)
+{
+    __m256i seen = _mm256_setzero_si256();
+
+    for (size_t i = 0; i < count; i += LANES) {
+        const __m256i bits = f32_canonical(
+            i + LANES <= count ? load256(src + i)
+                               : load_tail(src + i, (count - i) * sizeof *src));
+
+        seen = _mm256_or_si256(seen, bits);
+        store256(unit + i, bits);
+    }
+    return _mm256_testz_si256(seen, set32(0xFFFF));
+}
+
+static void digest_row_f32(const float *src, size_t cols, uint64_t first_unit, hash128 *sum)
+{
+    _Alignas(32) uint32_t unit[HASH_UNIT_COLUMNS];
+    _Alignas(32) uint16_t narrow[HASH_UNIT_COLUMNS];
+
+    for (size_t begin = 0; begin < cols; begin += HASH_UNIT_COLUMNS) {
+        const size_t count = size_min(cols - begin, HASH_UNIT_COLUMNS);
+        const uint64_t seed = first_unit + begin / HASH_UNIT_COLUMNS;
+
+        if (!f32_unit_canonical(src + begin, count, unit)) {
+            hash128_add(sum, hash_bytes_avx2(unit, count * sizeof unit[0], seed));
+            continue;
+        }
+        for (size_t i = 0; i < count; i += LANES) {
+            const __m256i top = _mm256_srli_epi32(load256(unit + i), 16);
+
+            _mm_storeu_si128((__m128i *)(narrow + i),
+                             _mm_packus_epi32(_mm256_castsi256_si128(top),
+                                              _mm256_extracti128_si256(top, 1)));
+        }
+        hash128_add(sum, hash_bytes_avx2(narrow, count * sizeof narrow[0], seed));
+    }
+}
+
+const ckpt_kernels kernels_avx2 = {
+    .name = "avx2",
+    .e4m3_to_f32 = e4m3_to_f32_avx2,
+    .e5m2_to_f32 = e5m2_to_f32_avx2,
+    .e8m0_to_f32 = e8m0_to_f32_avx2,
+    .e2m1_to_f32 = e2m1_to_f32_avx2,
+    .bf16_to_f32 = bf16_to_f32_avx2,
+    .f16_to_f32 = f16_to_f32_avx2,
+    .f32_to_bf16 = f32_to_bf16_avx2,
+    .f32_to_f16 = f32_to_f16_avx2,
+    .f32_to_e4m3 = f32_to_e4m3_avx2,
+    .f32_to_e5m2 = f32_to_e5m2_avx2,
+    .f32_to_e8m0 = f32_to_e8m0_avx2,
+    .f32_to_e2m1 = f32_to_e2m1_avx2,
+    .fp8_row_to_bf16 = fp8_row_to_bf16,
+    .fp8_row_to_f32 = fp8_row_to_f32,
+    .fp4_row_to_bf16 = fp4_row_to_bf16,
+    .fp4_row_to_f32 = fp4_row_to_f32,
+    .fp4_group_masks = fp4_group_masks,
+    .fp4_row_to_fp8 = fp4_row_to_fp8,
+    .f32_block_amax = f32_block_amax,
+    .f32_block_to_fp8 = f32_block_to_fp8,
+    .f32_row_to_fp4 = f32_row_to_fp4,
+    .digest_row_bf16 = digest_row_bf16,
+    .digest_row_f32 = digest_row_f32,
+    .digest_row_i64 = digest_row_i64_avx2,
+    .hash_bytes = hash_bytes_avx2,
+};
+
+#endif

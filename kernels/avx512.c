@@ -1,0 +1,509 @@
+/*
+ * avx512.c: the kernels for CPUs with AVX-512 F, BW, VL, DQ and VBMI. A register holds 16 F32
+ * values or one FP4 group as BF16. Tails use masked loads and stores, which touch no byte beyond
+ * the mask, so there is one body per kernel.
+ */
+#if defined(__x86_64__)
+#include "avx512.h"
+
+/* ---- dequantise ---- */
+
+/* How the 128 columns of one FP8 scale become BF16. */
+typedef struct {
+    __m512i rebias;         /* to add to a normal code's bits, shifted to BF16's place */
+    __m512i subnormals;     /* BF16 of the magnitudes 0 .. 7, zeros behind them */
+    __m512 scale;           /* multiplies the BF16 values unless `exact` */
+    int exact;              /* the scale is already in the two above */
+} fp8_block;
+
+/*
+ * A scale 2^k that keeps every code normal in BF16 is an addition to the exponent; it applies
+ * to the E4M3 subnormals too, which are normal in BF16, but not to zero. E4M3 spans
+ * 2^-9 .. 1.75 * 2^8, so scale codes 10 .. 246 are safe.
+ */
+static inline fp8_block fp8_block_of(float scale)
+{
+    const __m512i subnormals = _mm512_zextsi128_si512(
+        _mm_setr_epi16(0, 0x3B00, 0x3B80, 0x3BC0, 0x3C00, 0x3C20, 0x3C40, 0x3C60));
+    const int code = e8m0_from_f32_exact(scale);
+    const int exact = code >= 10 && code <= 246;
+    const uint32_t exponent = exact ? (uint32_t)(code - 127) << 7 : 0;
+    fp8_block block;
+
+    block.rebias = set16((120u << 7) + exponent);
+    block.subnormals = _mm512_mask_add_epi16(subnormals, 0xFE, subnormals, set16(exponent));
+    block.scale = _mm512_set1_ps(scale);
+    block.exact = exact;
+    return block;
+}
+
+/* BF16 of 32 codes without NaN: `wide` is sign-extended, `magnitude` its low 7 bits times 16. */
+static inline __m512i e4m3_to_bf16_words(__m512i wide, __m512i magnitude, const fp8_block *block)
+{
+    const __mmask32 tiny = _mm512_testn_epi16_mask(wide, set16(0x78));
+    const __m512i normal = _mm512_add_epi16(magnitude, block->rebias);
+    const __m512i words = _mm512_mask_permutexvar_epi16(normal, tiny, wide, block->subnormals);
+
+    return _mm512_ternarylogic_epi32(words, wide, set16(0x8000), 0xF8);
+}
+
+/* Multiply 32 BF16 values by an F32: even and odd columns are the halves of each lane. */
+static inline __m512i bf16_words_scaled(__m512i words, __m512 scale)
+{
+    const __m512 even = _mm512_mul_ps(f32_of(_mm512_slli_epi32(words, 16)), scale);
+    const __m512 odd = _mm512_mul_ps(f32_of(_mm512_and_si512(words, set32(0xFFFF0000u))), scale);
+
+    return _mm512_mask_blend_epi16(0xAAAAAAAA,
+                                   _mm512_srli_epi32(round_even(bits_of(even), 16), 16),
+                                   round_even(bits_of(odd), 16));
+}
+
+/* One scale's columns. With a finite scale only NaN codes make NaN, and scalar code does those. */
+static inline void fp8_block_to_bf16(const uint8_t *codes, float scale, size_t cols, uint16_t *dst)
+{
+    const fp8_block block = fp8_block_of(scale);
+
+    for (size_t c = 0; c < cols; c += 32) {
+        const __mmask32 m = first32(cols - c);
+        const __m512i wide = _mm512_cvtepi8_epi16(m == ~0u
+                                 ? _mm256_loadu_si256((const __m256i *)(codes + c))
+                                 : _mm256_maskz_loadu_epi8(m, codes + c));
+        const __m512i magnitude = _mm512_and_si512(_mm512_slli_epi16(wide, 4), set16(0x7F0));
+        __m512i words;
+
+        if (_mm512_cmpeq_epi16_mask(magnitude, set16(0x7F0)) != 0) {
+            kernels_scalar.fp8_row_to_bf16(codes + c, &scale, size_min(cols - c, 32), dst + c);
+            continue;
+        }
+        words = e4m3_to_bf16_words(wide, magnitude, &block);
+        if (!block.exact)
+            words = bf16_words_scaled(words, block.scale);
+        if (m == ~0u)
+            _mm512_storeu_si512(dst + c, words);
+        else
+            _mm512_mask_storeu_epi16(dst + c, m, words);
+    }
+}
+
+static int f32_is_finite(float value)
+{
+    return (f32_bits(value) & F32_INF_BITS) != F32_INF_BITS;
+}
+
+static void fp8_row_to_bf16(const uint8_t *codes, const float *scale, size_t cols, uint16_t *dst)
+{
+    for (size_t c = 0; c < cols; c += FP8_BLOCK) {
+        const size_t count = size_min(cols - c, FP8_BLOCK);
+        float s;
+
+        memcpy(&s, (const unsigned char *)scale + c / FP8_BLOCK * sizeof s, sizeof s);
+        if (f32_is_finite(s))
+            fp8_block_to_bf16(codes + c, s, count, dst + c);
+        else
+            kernels_scalar.fp8_row_to_bf16(codes + c, &s, count, dst + c);
+    }
+}
+
+/* `scale256` is the scale times 2^8, which e4m3_as_f16 leaves out. */
+static inline void fp8_block_to_f32(const uint8_t *codes, float scale, size_t cols, float *dst)
+{
+    const __m512 scale256 = _mm512_set1_ps(scale * 256.0f);
+
+    for (size_t c = 0; c < cols; c += LANES) {
+        const __mmask16 m = first16(cols - c);
+        const __m128i bytes = m == 0xFFFF ? _mm_loadu_si128((const __m128i *)(codes + c))
+                                          : _mm_maskz_loadu_epi8(m, codes + c);
+        const __m128i magnitude = _mm_and_si128(bytes, _mm_set1_epi8(E4M3_NAN));
+        const __m256i half = e4m3_as_f16(_mm256_cvtepi8_epi16(bytes));
+
+        if (_mm_cmpeq_epi8_mask(magnitude, _mm_set1_epi8(E4M3_NAN)) != 0)
+            kernels_scalar.fp8_row_to_f32(codes + c, &scale, size_min(cols - c, LANES), dst + c);
+        else
+            _mm512_mask_storeu_ps(dst + c, m, _mm512_mul_ps(_mm512_cvtph_ps(half), scale256));
+    }
+}
+
+/* scale * 256 is exact unless it overflows, so folding it in keeps a single rounding. */
+static void fp8_row_to_f32(const uint8_t *codes, const float *scale, size_t cols, float *dst)
+{
+    for (size_t c = 0; c < cols; c += FP8_BLOCK) {
+        const size_t count = size_min(cols - c, FP8_BLOCK);
+        float s;
+
+        memcpy(&s, (const unsigned char *)scale + c / FP8_BLOCK * sizeof s, sizeof s);
+        if (f32_is_finite(s * 256.0f))
+            fp8_block_to_f32(codes + c, s, count, dst + c);
+        else
+            kernels_scalar.fp8_row_to_f32(codes + c, &s, count, dst + c);
+    }
+}
+
+/*
+ * The 16 values of a group are multiplied once, then looked up: vpermw reads the low five bits
+ * of a word, and both halves of the table are the same. Every product is exact in BF16 (two
+ * mantissa bits, 2^-128 and above, infinity, or the quiet NaN), so the top half is the code.
+ */
+static void fp4_row_to_bf16(const uint8_t *packed, const uint8_t *scale, size_t cols,
+                            uint16_t *dst)
+{
+    const __m512 values = e2m1_values();
+
+    for (size_t g = 0; g < cols / FP4_GROUP; g++) {
+        const __m512 product = _mm512_mul_ps(values, _mm512_set1_ps(e8m0_value(scale[g])));
+        const __m256i half = _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits_of(product), 16));
+        const __m512i table = _mm512_broadcast_i64x4(half);
+        const __m512i bytes = _mm512_cvtepu8_epi32(
+            _mm_loadu_si128((const __m128i *)(packed + g * (FP4_GROUP / 2))));
+        const __m512i index = _mm512_or_si512(bytes, _mm512_slli_epi32(bytes, 12));
+
+        _mm512_storeu_si512(dst + g * FP4_GROUP, _mm512_permutexvar_epi16(index, table));
+    }
+}
+
+static void fp4_row_to_f32(const uint8_t *packed, const uint8_t *scale, size_t cols, float *dst)
+{
+    const __m512 values = e2m1_values();
+
+    for (size_t g = 0; g < cols / FP4_GROUP; g++) {
+        const __m512 table = _mm512_mul_ps(values, _mm512_set1_ps(e8m0_value(scale[g])));
+        const uint8_t *from = packed + g * (FP4_GROUP / 2);
+        float *to = dst + g * FP4_GROUP;
+
+        _mm512_storeu_ps(to, e2m1_lookup(_mm_loadu_si64(from), table));
+        _mm512_storeu_ps(to + LANES, e2m1_lookup(_mm_loadu_si64(from + 8), table));
+    }
+}
+
+/* ---- re-encode ---- */
+
+/* For each byte, the bits of its two codes' magnitudes. */
+static inline __m512i fp4_byte_masks(const uint8_t *packed)
+{
+    const __m512i bit = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(1, 2, 4, 8, 16, 32, 64, (char)-128, 1, 2, 4, 8, 16, 32, 64, (char)-128));
+    const __m512i nibble = _mm512_set1_epi8(15);
+    const __m512i bytes = _mm512_loadu_si512(packed);
+    const __m512i low = _mm512_and_si512(bytes, nibble);
+    const __m512i high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), nibble);
+
+    return _mm512_or_si512(_mm512_shuffle_epi8(bit, low), _mm512_shuffle_epi8(bit, high));
+}
+
+/* Fold each 16-byte group of a and b to eight bytes: a's in the lower half of the lane. */
+static inline __m512i fold_halves(__m512i a, __m512i b)
+{
+    return _mm512_or_si512(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+/*
+ * 16 groups, four in each register. Folding two registers into one at a time ends with one
+ * group a lane, four registers' groups interleaved: lane 4 * g + r is group 4 * r + g.
+ */
+static inline __m128i fp4_masks16(const uint8_t *packed)
+{
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512 ab = f32_of(fold_halves(fp4_byte_masks(packed), fp4_byte_masks(packed + 64)));
+    const __m512 cd = f32_of(fold_halves(fp4_byte_masks(packed + 128),
+                                         fp4_byte_masks(packed + 192)));
+    __m512i fold = _mm512_or_si512(bits_of(_mm512_shuffle_ps(ab, cd, 0x88)),
+                                   bits_of(_mm512_shuffle_ps(ab, cd, 0xDD)));
+
+    fold = _mm512_or_si512(fold, _mm512_srli_epi32(fold, 16));
+    fold = _mm512_or_si512(fold, _mm512_srli_epi32(fold, 8));
+    return _mm512_cvtepi32_epi8(_mm512_permutexvar_epi32(order, fold));
+}
+
+static void fp4_group_masks(const uint8_t *packed, size_t group_count, uint8_t *masks)
+{
+    const size_t group_bytes = FP4_GROUP / 2;
+    size_t g = 0;
+
+    for (; g + 16 <= group_count; g += 16)
+        _mm_storeu_si128((__m128i *)(masks + g), fp4_masks16(packed + g * group_bytes));
+    if (g < group_count) {
+        uint8_t tail[16 * FP4_GROUP / 2] = { 0 };
+
+        memcpy(tail, packed + g * group_bytes, (group_count - g) * group_bytes);
+        _mm_mask_storeu_epi8(masks + g, first16(group_count - g), fp4_masks16(tail));
+    }
+}
+
+/* A group's table, in both 16-byte lanes that its 32 codes fill; signs are still to be added. */
+static inline __m256i fp4_fp8_table(unsigned distance)
+{
+    const uint8_t *row = fp4_fp8_codes[size_min(distance, FP4_DISTANCE_COUNT)];
+
+    return _mm256_broadcastq_epi64(_mm_loadu_si64(row));
+}
+
+/* Two groups a register; 32 codes are 16 packed bytes, spread to a nibble a byte. */
+static void fp4_row_to_fp8(const uint8_t *packed, const uint8_t *distance, size_t cols,
+                           int positive_zero, uint8_t *codes)
+{
+    const char minus = (char)-128;
+    const __m512i signs = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, positive_zero ? 0 : minus, minus, minus, minus,
+                      minus, minus, minus, minus));
+    const __m512i nibbles = _mm512_set1_epi8(15);
+    const size_t group_count = cols / FP4_GROUP;
+
+    for (size_t g = 0; g < group_count; g += 2) {
+        const int pair = g + 2 <= group_count;
+        const uint8_t *from = packed + g * (FP4_GROUP / 2);
+        uint8_t *to = codes + g * FP4_GROUP;
+        const __m256i first = fp4_fp8_table(distance[g]);
+        const __m256i second = pair ? fp4_fp8_table(distance[g + 1]) : first;
+        const __m512i table = _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
+        const __m256i bytes = pair
+            ? _mm256_loadu_si256((const __m256i *)from)
+            : _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)from));
+        const __m512i wide = _mm512_cvtepu8_epi16(bytes);
+        /* (wide | wide << 4) & nibbles */
+        const __m512i index = _mm512_ternarylogic_epi32(wide, _mm512_slli_epi16(wide, 4),
+                                                        nibbles, 0xA8);
+        const __m512i out = _mm512_shuffle_epi8(_mm512_or_si512(table, signs), index);
+
+        if (pair)
+            _mm512_storeu_si512(to, out);
+        else
+            _mm256_storeu_si256((__m256i *)to, _mm512_castsi512_si256(out));
+    }
+}
+
+/* ---- quantise ---- */
+
+static float f32_block_amax(const float *src, size_t rows, size_t cols, size_t pitch)
+{
+    const __m512i magnitude = set32(~F32_SIGN_BIT);
+    __m512i largest = _mm512_setzero_si512();
+    uint32_t bits;
+
+    for (size_t r = 0; r < rows; r++) {
+        const float *row = src + r * pitch;
+        size_t c = 0;
+
+        for (; c + LANES <= cols; c += LANES)
+            largest = _mm512_max_epu32(largest, _mm512_and_si512(_mm512_loadu_si512(row + c),
+                                                                 magnitude));
+        if (c < cols)
+            largest = _mm512_max_epu32(largest, _mm512_and_si512(
+                _mm512_maskz_loadu_epi32(first16(cols - c), row + c), magnitude));
+    }
+    bits = _mm512_reduce_max_epu32(largest);
+    return f32_from_bits(bits > F32_INF_BITS ? F32_NAN_BITS : bits);
+}
+
+/* Lanes that do not decode to the source bits, or whose quotient was NaN. */
+static inline __mmask16 inexact_lanes(__m512 source, __m512 quotient, __m512 magnitude,
+                                      __m512 scale)
+{
+    const __m512 value = f32_of(_mm512_ternarylogic_epi32(bits_of(magnitude), bits_of(quotient),
+                                                          set32(F32_SIGN_BIT), 0xF8));
+    const __m512 decoded = _mm512_mul_ps(value, scale);
+
+    return _mm512_cmpneq_epi32_mask(bits_of(decoded), bits_of(source)) | nan_lanes(quotient);
+}
+
+static inline void encode_result_note(encode_result *result, unsigned inexact, uint64_t index)
+{
+    if (inexact == 0)
+        return;
+    if (result->inexact_count == 0)
+        result->first_inexact = index + (unsigned)__builtin_ctz(inexact);
+    result->inexact_count += (unsigned)__builtin_popcount(inexact);
+}
+
+/* A power of two divides exactly as its reciprocal multiplies: both round the same real value. */
+typedef struct {
+    __m512 scale;
+    __m512 reciprocal;
+    int divide;
+} divisor;
+
+static divisor divisor_of(float scale)
+{
+    const int code = e8m0_from_f32_exact(scale);
+    divisor d;
+
+    d.scale = _mm512_set1_ps(scale);
+    d.divide = code < 0;
+    d.reciprocal = _mm512_set1_ps(code < 0 ? 1.0f : e8m0_value((uint8_t)(254 - code)));
+    return d;
+}
+
+/* 16 quotients to E4M3; the clamp makes every code finite, NaN aside. */
+static inline __m128i fp8_quantise(__m512 x, const divisor *d, __mmask16 *inexact)
+{
+    const __m512 q = d->divide ? _mm512_div_ps(x, d->scale) : _mm512_mul_ps(x, d->reciprocal);
+    const __m512 magnitude = _mm512_min_ps(_mm512_abs_ps(q), _mm512_set1_ps(448.0f));
+    const rounded r = round_small(magnitude, 3, 7);
+    const __m512i code = with_sign(r.code, bits_of(q), 24, 0x80);
+
+    *inexact = inexact_lanes(x, q, r.value, d->scale);
+    return _mm512_cvtepi32_epi8(_mm512_mask_mov_epi32(code, nan_lanes(q), set32(E4M3_NAN)));
+}
+
+static encode_result f32_block_to_fp8(const float *src, size_t rows, size_t cols, size_t pitch,
+                                      float scale, uint8_t *codes, size_t codes_pitch)
+{
+    const divisor d = divisor_of(scale);
+    encode_result result = { 0, 0 };
+
+    for (size_t r = 0; r < rows; r++) {
+        const float *from = src + r * pitch;
+        uint8_t *to = codes + r * codes_pitch;
+        __mmask16 inexact;
+        size_t c = 0;
+
+        for (; c + LANES <= cols; c += LANES) {
+            _mm_storeu_si128((__m128i *)(to + c),
+                             fp8_quantise(_mm512_loadu_ps(from + c), &d, &inexact));
+            encode_result_note(&result, inexact, r * cols + c);
+        }
+        if (c < cols) {
+            const __mmask16 m = first16(cols - c);
+
+            _mm_mask_storeu_epi8(to + c, m,
+                                 fp8_quantise(_mm512_maskz_loadu_ps(m, from + c), &d, &inexact));
+            encode_result_note(&result, inexact & m, r * cols + c);
+        }
+    }
+    return result;
+}
+
+/* 16 quotients to E2M1, packed into eight bytes. */
+static inline __m128i fp4_quantise(__m512 x, const divisor *d, __mmask16 *inexact)
+{
+    const __m512 q = _mm512_mul_ps(x, d->reciprocal);
+    const __m512 magnitude = _mm512_min_ps(_mm512_abs_ps(q), _mm512_set1_ps(6.0f));
+    const rounded r = round_small(magnitude, 1, 1);
+    const __m512i code = with_sign(r.code, bits_of(q), 28, 8);
+
+    *inexact = inexact_lanes(x, q, r.value, d->scale);
+    return e2m1_pack(_mm512_mask_mov_epi32(code, nan_lanes(q), set32(7)));
+}
+
+static encode_result f32_row_to_fp4(const float *src, const uint8_t *scale, size_t cols,
+                                    uint8_t *packed)
+{
+    encode_result result = { 0, 0 };
+
+    for (size_t c = 0; c < cols; c += LANES) {
+        const uint8_t code = scale[c / FP4_GROUP];
+        const float s = e8m0_value(code);
+        const divisor d = { _mm512_set1_ps(s),
+                            _mm512_set1_ps(code == E8M0_NAN ? s
+                                                            : e8m0_value((uint8_t)(254 - code))),
+                            0 };
+        __mmask16 inexact;
+
+        _mm_storeu_si64(packed + c / 2, fp4_quantise(_mm512_loadu_ps(src + c), &d, &inexact));
+        encode_result_note(&result, inexact, c);
+    }
+    return result;
+}
+
+/* ---- digest ---- */
+
+static inline __m512i bf16_canonical(__m512i words)
+{
+    const __mmask32 keep = _mm512_cmpneq_epi16_mask(words, set16(0x8000));
+    const __m512i magnitude = _mm512_and_si512(words, set16(0x7FFF));
+    const __mmask32 is_nan = _mm512_cmpgt_epi16_mask(magnitude, set16(0x7F80));
+
+    return _mm512_mask_mov_epi16(_mm512_maskz_mov_epi16(keep, words), is_nan, set16(BF16_NAN));
+}
+
+/* Copying a unit through the L1 cache costs less than finding out whether it is canonical. */
+static void digest_row_bf16(const uint16_t *src, size_t cols, uint64_t first_unit, hash128 *sum)
+{
+    _Alignas(64) uint16_t unit[HASH_UNIT_COLUMNS];
+
+    for (size_t begin = 0; begin < cols; begin += HASH_UNIT_COLUMNS) {
+        const size_t count = size_min(cols - begin, HASH_UNIT_COLUMNS);
+        const uint16_t *from = src + begin;
+        size_t i = 0;
+
+        for (; i + 32 <= count; i += 32)
+            _mm512_store_si512(unit + i, bf16_canonical(_mm512_loadu_si512(from + i)));
+        if (i < count)
+            _mm512_store_si512(unit + i, bf16_canonical(
+                _mm512_maskz_loadu_epi16(first32(count - i), from + i)));
+        hash128_add(sum, hash_bytes_avx512(unit, count * sizeof unit[0],
+                                           first_unit + begin / HASH_UNIT_COLUMNS));
+    }
+}
+
+static inline __m512i f32_canonical(__m512i bits)
+{
+    const __mmask16 keep = _mm512_cmpneq_epi32_mask(bits, set32(F32_SIGN_BIT));
+
+    return _mm512_mask_mov_epi32(_mm512_maskz_mov_epi32(keep, bits), nan_lanes(f32_of(bits)),
+                                 set32(F32_NAN_BITS));
+}
+
+/* Canonical values of `count` <= 1024 elements; returns the OR of all of their bits. */
+static inline uint32_t f32_unit_canonical(const float *src, size_t count, uint32_t *unit)
+{
+    __m512i seen = _mm512_setzero_si512();
+
+    for (size_t i = 0; i < count; i += LANES) {
+        const __m512i bits = f32_canonical(
+            _mm512_maskz_loadu_epi32(first16(count - i), src + i));
+
+        seen = _mm512_or_si512(seen, bits);
+        _mm512_store_si512(unit + i, bits);
+    }
+    return (uint32_t)_mm512_reduce_or_epi32(seen);
+}
+
+static void digest_row_f32(const float *src, size_t cols, uint64_t first_unit, hash128 *sum)
+{
+    _Alignas(64) uint32_t unit[HASH_UNIT_COLUMNS];
+    _Alignas(64) uint16_t narrow[HASH_UNIT_COLUMNS];
+
+    for (size_t begin = 0; begin < cols; begin += HASH_UNIT_COLUMNS) {
+        const size_t count = size_min(cols - begin, HASH_UNIT_COLUMNS);
+        const uint64_t seed = first_unit + begin / HASH_UNIT_COLUMNS;
+
+        if ((f32_unit_canonical(src + begin, count, unit) & 0xFFFF) != 0) {
+            hash128_add(sum, hash_bytes_avx512(unit, count * sizeof unit[0], seed));
+            continue;
+        }
+        for (size_t i = 0; i < count; i += LANES)
+            _mm256_store_si256((__m256i *)(narrow + i), _mm512_cvtepi32_epi16(
+                _mm512_srli_epi32(_mm512_load_si512(unit + i), 16)));
+        hash128_add(sum, hash_bytes_avx512(narrow, count * sizeof narrow[0], seed));
+    }
+}
+
+const ckpt_kernels kernels_avx512 = {
+    .name = "avx512",
+    .e4m3_to_f32 = e4m3_to_f32_avx512,
+    .e5m2_to_f32 = e5m2_to_f32_avx512,
+    .e8m0_to_f32 = e8m0_to_f32_avx512,
+    .e2m1_to_f32 = e2m1_to_f32_avx512,
+    .bf16_to_f32 = bf16_to_f32_avx512,
+    .f16_to_f32 = f16_to_f32_avx512,
+    .f32_to_bf16 = f32_to_bf16_avx512,
+    .f32_to_f16 = f32_to_f16_avx512,
+    .f32_to_e4m3 = f32_to_e4m3_avx512,
+    .f32_to_e5m2 = f32_to_e5m2_avx512,
+    .f32_to_e8m0 = f32_to_e8m0_avx512,
+    .f32_to_e2m1 = f32_to_e2m1_avx512,
+    .fp8_row_to_bf16 = fp8_row_to_bf16,
+    .fp8_row_to_f32 = fp8_row_to_f32,
+    .fp4_row_to_bf16 = fp4_row_to_bf16,
+    .fp4_row_to_f32 = fp4_row_to_f32,
+    .fp4_group_masks = fp4_group_masks,
+    .fp4_row_to_fp8 = fp4_row_to_fp8,
+    .f32_block_amax = f32_block_amax,
+    .f32_block_to_fp8 = f32_block_to_fp8,
+    .f32_row_to_fp4 = f32_row_to_fp4,
+    .digest_row_bf16 = digest_row_bf16,
+    .digest_row_f32 = digest_row_f32,
+    .digest_row_i64 = digest_row_i64_avx512,
+    .hash_bytes = hash_bytes_avx512,
+};
+
+#endif
