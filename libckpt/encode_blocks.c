@@ -120,13 +120,13 @@ typedef struct {
 
 static exceptions_cursor find_exceptions(const encode_job *job, uint64_t first_group)
 {
-    const encode_exception_table *table = job->options->exceptions_in;
+    const encode_exception_table *given = job->options->exceptions_in;
     exceptions_cursor cursor = { NULL, NULL };
     size_t count = 0;
 
-    if (table == NULL)
+    if (given == NULL)
         return cursor;
-    cursor.next = table->find(table, job->to->name, &count);
+    cursor.next = given->find(given, job->to->name, &count);
     cursor.end = cursor.next + count;
     while (count > 0) {                         /* first entry at or after first_group */
         const size_t half = count / 2;

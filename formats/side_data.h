@@ -1,0 +1,50 @@
+/*
+ * side_data.h: what FP4 -> FP8 loses, kept so that FP8 -> FP4 returns the original bytes.
+ *
+ * The FP8 form keeps every value, but not which of two scales a group had. FP8 -> FP4 takes the
+ * canonical scale (kernels.h, fp4_group_scale_exact); groups for which that is not the original are
+ * listed in `fp4_scales.zst`, a zstd stream of text lines, sorted by tensor name, then group:
+ *
+ *   ckpt-fp4-scales 1 ROOT                        ROOT: value digest root of the checkpoint, or -
+ *   tensor NAME COUNT                             NAME is escaped as a JSON string
+ *   GROUP SCALE                                   COUNT lines; SCALE is the E8M0 code in decimal
+ *
+ * While converting, tiles come in any order: their exceptions are appended to a spill file and
+ * sorted at the end. The spill survives a kill; tiles that are done again are the same again.
+ */
+#ifndef CKPT_SIDE_DATA_H
+#define CKPT_SIDE_DATA_H
+
+#include "encode.h"
+
+#define SIDE_DATA_FILE "fp4_scales.zst"
+
+/* ---- writing ---- */
+
+typedef struct side_data_writer side_data_writer;
+
+/* Append to (or begin) the spill file in `directory`. Tensor indexes are those of `catalog`. */
+ckpt_code side_data_begin(const char *directory, const ckpt_catalog *catalog,
+                          side_data_writer **out, ckpt_error *err);
+/* The sink to hand to source_encode. Thread-safe, order-free. */
+encode_exception_sink *side_data_sink(side_data_writer *writer);
+/* Sort, write directory/fp4_scales.zst (nothing when there are no exceptions), remove the spill.
+ * The bytes depend on the exceptions alone. Consumes writer, also on failure. */
+ckpt_code side_data_finish(side_data_writer *writer, const char *root, ckpt_error *err);
+void side_data_close(side_data_writer *writer);     /* leaves the spill for a later run */
+
+/* ---- reading ---- */
+
+typedef struct side_data side_data;
+
+/* Read directory/fp4_scales.zst; *out is NULL when there is none. Refuses more than memory_bytes of
+ * it, unsorted or repeated entries, scales of 0 and 255. */
+ckpt_code side_data_read(const char *directory, uint64_t memory_bytes, side_data **out,
+                         ckpt_error *err);
+const encode_exception_table *side_data_table(const side_data *data);
+uint64_t side_data_bytes(const side_data *data);
+/* Check that every listed tensor is in the catalog, an FP4 target, and its groups in range. */
+ckpt_code side_data_check(const side_data *data, const ckpt_catalog *targets, ckpt_error *err);
+void side_data_free(side_data *data);               /* NULL is fine */
+
+#endif

@@ -1,0 +1,41 @@
+/*
+ * journal.h: what a killed run had finished. DIRECTORY/.ckpt-journal, text:
+ *
+ *   ckpt-journal 1 FINGERPRINT                      of the command, its sources and its targets
+ *   done TENSOR VALUE-DIGEST BYTES-HASH CHECK       one line per finished tensor
+ *
+ * A line that is torn or whose check is wrong is ignored. What the lines say is verified against the
+ * written bytes before it is believed, so they need no fsync.
+ */
+#ifndef CKPT_JOURNAL_H
+#define CKPT_JOURNAL_H
+
+#include "kernels.h"
+#include "error.h"
+
+typedef struct ckpt_journal ckpt_journal;
+
+typedef struct {
+    int is_done;
+    hash128 value;           /* digest of the source's values; zero when digests are off */
+    hash128 bytes;           /* sum of tile_hash over what was written */
+} journal_record;
+
+/*
+ * Open or begin the journal of `directory`, and lock it against other processes. A journal with
+ * another fingerprint is refused. *out is yours to close.
+ */
+ckpt_code journal_open(const char *directory, hash128 fingerprint, size_t tensor_count,
+                       ckpt_journal **out, ckpt_error *err);
+void journal_close(ckpt_journal *journal);      /* NULL is fine */
+
+/* What was read when it was opened; by tensor. */
+journal_record *journal_records(ckpt_journal *journal);
+
+ckpt_code journal_append(ckpt_journal *journal, size_t tensor, hash128 value, hash128 bytes,
+                         ckpt_error *err);
+
+/* Path of the journal file, to be removed at the end. */
+const char *journal_path(const ckpt_journal *journal);
+
+#endif

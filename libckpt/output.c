@@ -1,0 +1,120 @@
+/* PATH.partial on its way to PATH. */
+#include "output.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct ckpt_output {
+    char *path;
+    char *partial;
+    char *replaced;          /* where an overwritten PATH goes before it is removed */
+    int overwrite;
+    ckpt_journal *journal;
+};
+
+static char *with_suffix(const char *path, const char *suffix)
+{
+    size_t length = strlen(path);
+    char *text;
+
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    text = malloc(length + strlen(suffix) + 1);
+    if (text == NULL)
+        return NULL;
+    memcpy(text, path, length);
+    memcpy(text + length, suffix, strlen(suffix) + 1);
+    return text;
+}
+
+ckpt_code output_check(const char *path, int overwrite, ckpt_error *err)
+{
+    if (path[0] == '\0')
+        return ckpt_fail(err, CKPT_E_USAGE, "the output path is empty");
+    if (!overwrite && file_exists(path))
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' exists: say --overwrite to replace it", path);
+    return CKPT_OK;
+}
+
+ckpt_code output_begin(const char *path, int overwrite, hash128 fingerprint, size_t tensor_count,
+                       ckpt_output **out, ckpt_error *err)
+{
+    ckpt_output *o = calloc(1, sizeof *o);
+    ckpt_code code;
+
+    if (o == NULL)
+        return ckpt_fail_memory(err, "an output", sizeof *o);
+    o->overwrite = overwrite;
+    o->path = with_suffix(path, "");
+    o->partial = with_suffix(path, ".partial");
+    o->replaced = with_suffix(path, ".replaced");
+    if (o->path == NULL || o->partial == NULL || o->replaced == NULL)
+        code = ckpt_fail_memory(err, "a path", strlen(path));
+    else if ((code = output_check(path, overwrite, err)) == CKPT_OK &&
+             (code = file_make_directory(o->partial, err)) == CKPT_OK)
+        code = journal_open(o->partial, fingerprint, tensor_count, &o->journal, err);
+    if (code != CKPT_OK)
+        output_close(o);
+    else
+        *out = o;
+    return code;
+}
+
+const char *output_directory(const ckpt_output *output)
+{
+    return output->partial;
+}
+
+ckpt_journal *output_journal(ckpt_output *output)
+{
+    return output->journal;
+}
+
+ckpt_code output_commit(ckpt_output *output, ckpt_error *err)
+{
+    const int replace = output->overwrite && file_exists(output->path);
+    ckpt_code code;
+
+    if ((code = file_sync_tree(output->partial, err)) != CKPT_OK)
+        goto out;
+    if ((code = file_remove(journal_path(output->journal), err)) != CKPT_OK)
+        goto out;
+    if (replace) {
+        if ((code = file_remove_tree(output->replaced, err)) != CKPT_OK ||
+            (code = file_rename_durable(output->path, output->replaced, err)) != CKPT_OK)
+            goto out;
+    }
+    if ((code = file_rename_durable(output->partial, output->path, err)) != CKPT_OK)
+        goto out;
+    if (replace)
+        code = file_remove_tree(output->replaced, err);
+out:
+    output_close(output);
+    return code;
+}
+
+void output_close(ckpt_output *output)
+{
+    if (output == NULL)
+        return;
+    journal_close(output->journal);
+    free(output->path);
+    free(output->partial);
+    free(output->replaced);
+    free(output);
+}
+
+ckpt_code output_make_files(ckpt_store *store, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < store->file_count && code == CKPT_OK; i++) {
+        store_file *f = &store->files[i];
+
+        if ((code = store_open_file(store, i, 1, err)) != CKPT_OK ||
+            (code = file_set_size(f->file, f->size_bytes, err)) != CKPT_OK)
+            break;
+        code = file_write_at(f->file, 0, f->header, f->header_bytes, err);
+    }
+    return code;
+}

@@ -1,0 +1,50 @@
+/*
+ * output.h: a checkpoint being written. Everything goes to PATH.partial; the rename to PATH comes
+ * last. A run that ends early leaves PATH.partial, and the same command goes on from there.
+ */
+#ifndef CKPT_OUTPUT_H
+#define CKPT_OUTPUT_H
+
+#include "journal.h"
+#include "sink.h"
+#include "store.h"
+
+typedef struct ckpt_output ckpt_output;
+
+/* Refuse `path` early if it exists (unless overwrite) or has no parent directory. */
+ckpt_code output_check(const char *path, int overwrite, ckpt_error *err);
+
+/* Make or enter PATH.partial and its journal. *out is yours: output_commit or output_close. */
+ckpt_code output_begin(const char *path, int overwrite, hash128 fingerprint, size_t tensor_count,
+                       ckpt_output **out, ckpt_error *err);
+const char *output_directory(const ckpt_output *output);      /* "PATH.partial" */
+ckpt_journal *output_journal(ckpt_output *output);
+
+/* Sync everything, drop the journal, rename. Consumes output, also on failure. */
+ckpt_code output_commit(ckpt_output *output, ckpt_error *err);
+/* Leave the partial state as it is; NULL is fine. */
+void output_close(ckpt_output *output);
+
+/* Open the store's files for writing, give them their sizes, write their headers. */
+ckpt_code output_make_files(ckpt_store *store, ckpt_error *err);
+
+/*
+ * A sink that writes tiles through a layout into the store's open files. With a journal it records
+ * finished tensors: their value digest (from `digest`, which a tap fills; may be NULL) and the hash
+ * of what was written. Borrows everything.
+ */
+typedef struct {
+    ckpt_store *store;
+    const ckpt_layout *layout;
+    ckpt_journal *journal;        /* or NULL */
+    ckpt_digest *digest;          /* or NULL */
+} file_sink_options;
+ckpt_code sink_files_create(const file_sink_options *options, ckpt_sink **out, ckpt_error *err);
+void sink_files_free(ckpt_sink *sink);
+
+/* Read back what the journal says is done; what still hashes to the same is skipped from now on, its
+ * value digest restored. *kept_count: how many tensors that are. */
+ckpt_code sink_files_resume(ckpt_sink *sink, const copy_options *options, size_t *kept_count,
+                            ckpt_error *err);
+
+#endif

@@ -1,0 +1,148 @@
+/* Tiles into files, with a journal of what is finished. */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "output.h"
+
+typedef struct {
+    ckpt_sink base;
+    file_sink_options options;
+    pthread_mutex_t lock;
+    hash128 *written;        /* by tensor: sum of tile_hash */
+    uint8_t *kept;           /* by tensor: verified, need not be written again */
+} file_sink;
+
+static int files_wants(const ckpt_sink *self, size_t tensor)
+{
+    return !((const file_sink *)self)->kept[tensor];
+}
+
+static ckpt_code files_put(ckpt_sink *self, const source_range *range, const ckpt_tile *tile,
+                           arena *scratch, ckpt_error *err)
+{
+    file_sink *s = (file_sink *)self;
+    const ckpt_code code =
+        store_write_tile(s->options.store, s->options.layout, range, tile, err);
+    hash128 sum;
+
+    (void)scratch;
+    if (code != CKPT_OK || s->options.journal == NULL)
+        return code;
+    sum = tile_hash(range, tile);
+    pthread_mutex_lock(&s->lock);
+    hash128_add(&s->written[range->tensor], sum);
+    pthread_mutex_unlock(&s->lock);
+    return CKPT_OK;
+}
+
+static ckpt_code files_done(ckpt_sink *self, size_t tensor, ckpt_error *err)
+{
+    file_sink *s = (file_sink *)self;
+    hash128 value = { 0, 0 };
+    hash128 written;
+
+    if (s->options.journal == NULL)
+        return CKPT_OK;
+    if (s->options.digest != NULL)
+        value = digest_get(s->options.digest, tensor);
+    pthread_mutex_lock(&s->lock);
+    written = s->written[tensor];
+    pthread_mutex_unlock(&s->lock);
+    return journal_append(s->options.journal, tensor, value, written, err);
+}
+
+ckpt_code sink_files_create(const file_sink_options *options, ckpt_sink **out, ckpt_error *err)
+{
+    static const sink_ops ops = { files_wants, files_put, NULL, files_done };
+    const size_t count = ckpt_catalog_count(options->layout->logical);
+    file_sink *s = calloc(1, sizeof *s);
+
+    if (s == NULL)
+        return ckpt_fail_memory(err, "a sink", sizeof *s);
+    s->base.ops = &ops;
+    s->options = *options;
+    pthread_mutex_init(&s->lock, NULL);
+    s->written = calloc(count + 1, sizeof *s->written);
+    s->kept = calloc(count + 1, 1);
+    if (s->written == NULL || s->kept == NULL) {
+        sink_files_free(&s->base);
+        return ckpt_fail_memory(err, "a sink", count);
+    }
+    *out = &s->base;
+    return CKPT_OK;
+}
+
+void sink_files_free(ckpt_sink *sink)
+{
+    file_sink *s = (file_sink *)sink;
+
+    if (s == NULL)
+        return;
+    pthread_mutex_destroy(&s->lock);
+    free(s->written);
+    free(s->kept);
+    free(s);
+}
+
+/* ---- resuming: read back, hash, believe what is the same ---- */
+
+typedef struct {
+    ckpt_sink base;
+    file_sink *files;
+    journal_record *records;
+    size_t kept_count;
+} verify_sink;
+
+static int verify_wants(const ckpt_sink *self, size_t tensor)
+{
+    return ((const verify_sink *)self)->records[tensor].is_done;
+}
+
+static ckpt_code verify_put(ckpt_sink *self, const source_range *range, const ckpt_tile *tile,
+                            arena *scratch, ckpt_error *err)
+{
+    file_sink *s = ((verify_sink *)self)->files;
+    const hash128 sum = tile_hash(range, tile);
+
+    (void)scratch;
+    (void)err;
+    pthread_mutex_lock(&s->lock);
+    hash128_add(&s->written[range->tensor], sum);
+    pthread_mutex_unlock(&s->lock);
+    return CKPT_OK;
+}
+
+static ckpt_code verify_done(ckpt_sink *self, size_t tensor, ckpt_error *err)
+{
+    verify_sink *v = (verify_sink *)self;
+    const journal_record *record = &v->records[tensor];
+    const hash128 zero = { 0, 0 };
+
+    (void)err;
+    if (memcmp(&v->files->written[tensor], &record->bytes, sizeof record->bytes) == 0) {
+        v->files->kept[tensor] = 1;
+        v->kept_count++;
+        if (v->files->options.digest != NULL)
+            digest_set(v->files->options.digest, tensor, record->value);
+    }
+    v->files->written[tensor] = zero;
+    return CKPT_OK;
+}
+
+ckpt_code sink_files_resume(ckpt_sink *sink, const copy_options *options, size_t *kept_count,
+                            ckpt_error *err)
+{
+    static const sink_ops ops = { verify_wants, verify_put, NULL, verify_done };
+    file_sink *s = (file_sink *)sink;
+    verify_sink verify = { { &ops }, s, journal_records(s->options.journal), 0 };
+    ckpt_source *written;
+    ckpt_code code;
+
+    if ((code = source_stored(s->options.store, s->options.layout, &written, err)) != CKPT_OK)
+        return code;
+    code = ckpt_copy(written, &verify.base, options, err);
+    source_free(written);
+    *kept_count = verify.kept_count;
+    return code;
+}
