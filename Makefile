@@ -96,7 +96,8 @@ ISA_FLAGS_avx512 := $(AVX512_FLAGS)
 OPENMP := $(if $(findstring thread,$(SANITIZE))$(findstring clang,$(CC)),-Wno-unknown-pragmas,\
     -fopenmp)
 CUDA_ARCHS ?= 80 90
-CUDA_FLAGS := -std=c++17 -O3 -fmad=false -I. -Ikernels -Ilibckpt -Ireference-runner -Xcompiler -fPIC \
+CUDA_FLAGS := -std=c++17 -O3 -fmad=false $(addprefix -I,. kernels libckpt reference-runner) \
+    -Xcompiler -fPIC \
     $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
     -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
 CUDA_LIBS := $(if $(CUDA_CU),-L$(CUDA_HOME)/lib64 -L$(CUDA_HOME)/lib -lcudart_static -lrt -ldl \
