@@ -1,0 +1,245 @@
+/*
+ * json_edit.c: changing one member of an object's text and nothing else.
+ *
+ * A config.json goes through a conversion with its layout, its order and its spelling of numbers
+ * as the author wrote them; only the spans found here are replaced.
+ */
+#include "json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "json_scan.h"
+
+/* Where a top-level member stands in the text; the ends are exclusive. */
+typedef struct {
+    size_t key_start;
+    size_t key_end;
+    size_t value_start;
+    size_t value_end;
+} member_span;
+
+/* What json_edit has to know about the members of an object. */
+typedef struct {
+    size_t object_start;     /* of the opening bracket */
+    size_t count;
+    member_span last;
+    int is_found;
+    size_t found_index;
+    member_span found;
+    size_t before_end;       /* end of the value before it */
+    size_t after_start;      /* start of the key behind it; 0 when it is the last */
+} member_search;
+
+/* ---- finding ---- */
+
+/* Read the value of the member whose key has just been read. */
+static ckpt_code scan_value_span(json_scanner *s, member_span *span, ckpt_error *err)
+{
+    json_token token;
+    ckpt_code code = json_scan_next(s, &token, err);
+
+    span->value_start = token.start;
+    while (code == CKPT_OK && s->depth > 1)
+        code = json_scan_next(s, &token, err);
+    span->value_end = token.end;
+    return code;
+}
+
+static void note_member(member_search *search, const member_span *span, int is_wanted)
+{
+    if (search->is_found && search->count == search->found_index + 1)
+        search->after_start = span->key_start;
+    if (is_wanted) {
+        search->is_found = 1;
+        search->found_index = search->count;
+        search->found = *span;
+        search->before_end = search->last.value_end;
+    }
+    search->last = *span;
+    search->count++;
+}
+
+static ckpt_code find_member(const char *text, const char *key, member_search *search,
+                             ckpt_error *err)
+{
+    json_scanner s;
+    json_token token;
+    ckpt_code code;
+
+    memset(search, 0, sizeof *search);
+    json_scan_begin(&s, text, strlen(text), "the text to edit");
+    if ((code = json_scan_next(&s, &token, err)) != CKPT_OK)
+        return code;
+    if (token.kind != JSON_SCAN_OBJECT)
+        return json_scan_fail(&s, token.start, "expected an object", err);
+    search->object_start = token.start;
+    while ((code = json_scan_next(&s, &token, err)) == CKPT_OK && token.kind == JSON_SCAN_KEY) {
+        member_span span = { token.start, token.end, 0, 0 };
+
+        if ((code = scan_value_span(&s, &span, err)) != CKPT_OK)
+            return code;
+        note_member(search, &span, json_token_equals(text, &token, key));
+    }
+    if (code != CKPT_OK)
+        return code;
+    return json_scan_next(&s, &token, err);     /* nothing may stand behind the object */
+}
+
+ckpt_code json_member_text(const char *text, const char *key, char **out, ckpt_error *err)
+{
+    member_search search;
+    ckpt_code code;
+
+    *out = NULL;
+    if ((code = find_member(text, key, &search, err)) != CKPT_OK || !search.is_found)
+        return code;
+    *out = strndup(text + search.found.value_start,
+                   search.found.value_end - search.found.value_start);
+    return *out != NULL ? CKPT_OK : ckpt_fail_memory(err, key, strlen(text));
+}
+
+/* ---- building ---- */
+
+/* A text that grows; a failed allocation sticks. */
+typedef struct {
+    char *bytes;
+    size_t size;
+    int failed;
+} text_buffer;
+
+static int buffer_write(void *context, const char *bytes, size_t size)
+{
+    text_buffer *buffer = context;
+    char *grown = buffer->failed ? NULL : realloc(buffer->bytes, buffer->size + size + 1);
+
+    if (grown == NULL) {
+        buffer->failed = 1;
+        return 1;
+    }
+    memcpy(grown + buffer->size, bytes, size);
+    buffer->bytes = grown;
+    buffer->size += size;
+    grown[buffer->size] = '\0';
+    return 0;
+}
+
+/* Append text[start .. end). */
+static void buffer_copy(text_buffer *buffer, const char *text, size_t start, size_t end)
+{
+    buffer_write(buffer, text + start, end - start);
+}
+
+static void buffer_key(text_buffer *buffer, const char *key)
+{
+    json_writer w;
+
+    json_writer_begin(&w, buffer_write, buffer, 0);
+    json_put_string(&w, key);
+    if (!json_writer_end(&w))
+        buffer->failed = 1;
+}
+
+static void replace_member(text_buffer *out, const char *text, const member_search *search,
+                           const char *value)
+{
+    buffer_copy(out, text, 0, search->found.value_start);
+    buffer_write(out, value, strlen(value));
+    buffer_copy(out, text, search->found.value_end, strlen(text));
+}
+
+/* A comma goes with the member: the one before it, or for the first one the one behind. */
+static void remove_member(text_buffer *out, const char *text, const member_search *search)
+{
+    size_t start = search->before_end;
+    size_t end = search->found.value_end;
+
+    if (search->found_index == 0 && search->after_start > 0) {
+        start = search->found.key_start;
+        end = search->after_start;
+    } else if (search->found_index == 0) {
+        start = search->object_start + 1;
+    }
+    buffer_copy(out, text, 0, start);
+    buffer_copy(out, text, end, strlen(text));
+}
+
+/* A new last member looks like the one before it: same white space, same colon. */
+static void append_member(text_buffer *out, const char *text, const member_search *search,
+                          const char *key, const char *value)
+{
+    const member_span *last = &search->last;
+    size_t at = search->object_start + 1;
+    size_t space_start;
+
+    if (search->count > 0) {
+        at = last->value_end;
+        for (space_start = last->key_start; strchr(" \n\t\r", text[space_start - 1]) != NULL;)
+            space_start--;
+        buffer_copy(out, text, 0, at);
+        buffer_write(out, ",", 1);
+        buffer_copy(out, text, space_start, last->key_start);
+        buffer_key(out, key);
+        buffer_copy(out, text, last->key_end, last->value_start);
+    } else {
+        buffer_copy(out, text, 0, at);
+        buffer_key(out, key);
+        buffer_write(out, ": ", 2);
+    }
+    buffer_write(out, value, strlen(value));
+    buffer_copy(out, text, at, strlen(text));
+}
+
+/* Key and value must be what the edited text may hold. */
+static ckpt_code check_edit(const char *key, const char *value, ckpt_error *err)
+{
+    const size_t key_bytes = strlen(key);
+    json_document *document;
+    ckpt_code code;
+
+    for (size_t i = 0; i < key_bytes;) {
+        const size_t character_bytes = json_utf8_bytes((const unsigned char *)key + i,
+                                                       key_bytes - i);
+
+        if (character_bytes == 0)
+            return ckpt_fail(err, CKPT_E_FORMAT, "cannot edit key '%s': invalid UTF-8 at byte %zu",
+                             key, i);
+        i += character_bytes;
+    }
+    if (value == NULL)
+        return CKPT_OK;
+    if ((code = json_parse(value, strlen(value), key, &document, err)) == CKPT_OK)
+        json_free(document);
+    return code;
+}
+
+ckpt_code json_edit(const char *text, const char *key, const char *value, char **out,
+                    ckpt_error *err)
+{
+    text_buffer buffer = { NULL, 0, 0 };
+    member_search search;
+    ckpt_code code;
+
+    *out = NULL;
+    if ((code = check_edit(key, value, err)) != CKPT_OK)
+        return code;
+    if ((code = find_member(text, key, &search, err)) != CKPT_OK)
+        return code;
+    if (search.is_found && value != NULL)
+        replace_member(&buffer, text, &search, value);
+    else if (search.is_found)
+        remove_member(&buffer, text, &search);
+    else if (value != NULL)
+        append_member(&buffer, text, &search, key, value);
+    else
+        buffer_copy(&buffer, text, 0, strlen(text));
+    if (buffer.failed)
+        code = ckpt_fail_memory(err, key, strlen(text));
+    else        /* the value lies one level deeper now */
+        code = json_scan_all(buffer.bytes, buffer.size, key, err);
+    if (code != CKPT_OK)
+        free(buffer.bytes);
+    else
+        *out = buffer.bytes;
+    return code;
+}

@@ -1,0 +1,110 @@
+/* sha256.c: the only file that knows OpenSSL. */
+#include "sha256.h"
+
+#include <openssl/evp.h>
+#include <stdlib.h>
+
+#include "file.h"
+#include "size.h"
+
+enum { HASH_PIECE_BYTES = 1 << 20 };
+
+struct sha256 {
+    EVP_MD_CTX *context;
+};
+
+static void to_hex(const unsigned char *bytes, size_t size, char *out)
+{
+    static const char hex[] = "0123456789abcdef";
+
+    for (size_t i = 0; i < size; i++) {
+        out[2 * i] = hex[bytes[i] >> 4];
+        out[2 * i + 1] = hex[bytes[i] & 15];
+    }
+    out[2 * size] = '\0';
+}
+
+ckpt_code sha256_begin(sha256 **out, ckpt_error *err)
+{
+    sha256 *h = malloc(sizeof *h);
+
+    *out = NULL;
+    if (h == NULL)
+        return ckpt_fail_memory(err, "a SHA-256", sizeof *h);
+    h->context = EVP_MD_CTX_new();
+    if (h->context == NULL || EVP_DigestInit_ex(h->context, EVP_sha256(), NULL) != 1) {
+        sha256_abort(h);
+        return ckpt_fail(err, CKPT_E_MEMORY, "cannot begin a SHA-256");
+    }
+    *out = h;
+    return CKPT_OK;
+}
+
+ckpt_code sha256_add(sha256 *h, const void *data, size_t size, ckpt_error *err)
+{
+    if (size > 0 && EVP_DigestUpdate(h->context, data, size) != 1)
+        return ckpt_fail(err, CKPT_E_MEMORY, "cannot go on with a SHA-256");
+    return CKPT_OK;
+}
+
+ckpt_code sha256_end(sha256 *h, char out[SHA256_HEX], ckpt_error *err)
+{
+    unsigned char bytes[EVP_MAX_MD_SIZE];
+    unsigned size = 0;
+    ckpt_code code = CKPT_OK;
+
+    if (EVP_DigestFinal_ex(h->context, bytes, &size) != 1 || size != (SHA256_HEX - 1) / 2)
+        code = ckpt_fail(err, CKPT_E_MEMORY, "cannot end a SHA-256");
+    else
+        to_hex(bytes, size, out);
+    sha256_abort(h);
+    return code;
+}
+
+void sha256_abort(sha256 *h)
+{
+    if (h == NULL)
+        return;
+    EVP_MD_CTX_free(h->context);
+    free(h);
+}
+
+static ckpt_code add_file(sha256 *h, const ckpt_file *f, ckpt_error *err)
+{
+    unsigned char *piece = malloc(HASH_PIECE_BYTES);
+    ckpt_code code = CKPT_OK;
+    uint64_t offset = 0;
+
+    if (piece == NULL)
+        return ckpt_fail_memory(err, "a piece of a file", HASH_PIECE_BYTES);
+    while (offset < file_size(f) && code == CKPT_OK) {
+        const size_t size = (size_t)size_min(file_size(f) - offset, HASH_PIECE_BYTES);
+
+        code = file_read_at(f, offset, piece, size, err);
+        if (code == CKPT_OK)
+            code = sha256_add(h, piece, size, err);
+        offset += size;
+    }
+    free(piece);
+    return code;
+}
+
+ckpt_code sha256_file(const char *path, char out[SHA256_HEX], ckpt_error *err)
+{
+    ckpt_file *f = NULL;
+    sha256 *h = NULL;
+    ckpt_code code;
+
+    if ((code = file_open(path, &f, err)) != CKPT_OK)
+        return code;
+    if ((code = sha256_begin(&h, err)) != CKPT_OK)
+        goto out;
+    if ((code = add_file(h, f, err)) != CKPT_OK)
+        goto out;
+    code = sha256_end(h, out, err);
+    h = NULL;
+out:
+    sha256_abort(h);
+    file_close(f, NULL);
+    return code;
+}
