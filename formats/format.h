@@ -1,0 +1,67 @@
+/*
+ * format.h: an on-disk format, and a checkpoint opened from one.
+ *
+ * A format turns headers into a catalog of stored tensors (reading) and a catalog of stored tensors
+ * into headers (writing). It knows no model: names and packing are maps, values are views.
+ * To add one: a file with a ckpt_format, an entry in formats.c, its byte layout in a comment.
+ */
+#ifndef CKPT_FORMAT_H
+#define CKPT_FORMAT_H
+
+#include "family.h"
+#include "map.h"
+#include "store.h"
+
+typedef struct ckpt_format ckpt_format;
+
+/* What opening knows. `open` of a format fills the first group, ckpt_open the rest. */
+struct ckpt_checkpoint {
+    const ckpt_format *format;
+    char *path;                     /* as given; malloc'd */
+    ckpt_store *store;              /* files open for reading */
+    char *config_text;              /* config.json, or NULL */
+    json_document *config;          /* the same, parsed */
+    file_list extras;               /* other files, relative: tokenizer, code, cards */
+    file_list notes;                /* what --lenient let pass, one line each */
+    int has_index;                  /* files are listed by an index */
+    int is_partial;                 /* one file of many: no claim to be complete */
+
+    ckpt_open_options options;
+    ckpt_family *family;            /* NULL: generic */
+    ckpt_map *map;
+    ckpt_catalog *official;         /* what the family expects of this config, or NULL */
+    map_reading reading;
+    ckpt_layout *stored_layout;     /* stored tensors as they are */
+    ckpt_source *stored;
+    ckpt_source *logical;
+};
+
+struct ckpt_format {
+    const char *name;
+    /* 1 when PATH looks like this format. Cheap; must not fail. */
+    int (*detect)(const char *path);
+    /* Fill the first group of *out, whose path and options are set. */
+    ckpt_code (*open)(ckpt_checkpoint *out, ckpt_error *err);
+    /* Offsets, headers and sizes of a store whose tensors have file numbers. NULL: read only. */
+    ckpt_code (*lay_out)(ckpt_store *store, ckpt_error *err);
+    /* Write what describes the files (index), into the store's directory. */
+    ckpt_code (*finish)(const ckpt_store *store, int with_index, ckpt_error *err);
+};
+
+extern const ckpt_format *const ckpt_formats[];      /* NULL-terminated, in order of detection */
+
+/* Remember something that --lenient let pass. */
+ckpt_code checkpoint_note(ckpt_checkpoint *checkpoint, ckpt_error *err, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Parse config.json of the store's directory into *out, if it is there. */
+ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err);
+
+/* The map of `family` in the names `names` ("native"), or an error that lists the known ones. */
+ckpt_code checkpoint_find_map(const char *family, const char *names, ckpt_map **out,
+                              ckpt_error *err);
+
+/* The built-in family that the config is of; *out NULL when it is none of them. */
+ckpt_code checkpoint_find_family(const json_value *config, ckpt_family **out, ckpt_error *err);
+
+#endif

@@ -1,0 +1,12 @@
+/* Looking up the compiled-in texts. */
+#include "maps.h"
+
+#include <string.h>
+
+const ckpt_builtin_map *maps_find(const char *name)
+{
+    for (size_t i = 0; i < ckpt_builtin_map_count; i++)
+        if (strcmp(ckpt_builtin_maps[i].name, name) == 0)
+            return &ckpt_builtin_maps[i];
+    return NULL;
+}

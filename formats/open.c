@@ -1,0 +1,355 @@
+/* Opening a checkpoint: format, family, map, and the logical tensors they make together. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "format.h"
+#include "maps.h"
+
+enum { CONFIG_BYTES_MAX = 1 << 24, MAP_BYTES_MAX = 1 << 22, NOTES_MAX = 1 << 20 };
+enum { DEFAULT_BLOCK = 128 };
+
+ckpt_code checkpoint_note(ckpt_checkpoint *checkpoint, ckpt_error *err, const char *format, ...)
+{
+    file_list *notes = &checkpoint->notes;
+    char text[CKPT_ERROR_BYTES];
+    char **names;
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (notes->count == NOTES_MAX)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s': too much to let pass", checkpoint->path);
+    names = realloc(notes->names, (notes->count + 1) * sizeof *names);
+    if (names == NULL)
+        return ckpt_fail_memory(err, "a note", sizeof text);
+    notes->names = names;
+    if ((notes->names[notes->count] = strdup(text)) == NULL)
+        return ckpt_fail_memory(err, "a note", sizeof text);
+    notes->count++;
+    return CKPT_OK;
+}
+
+ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err)
+{
+    char *path = file_join(out->store->directory, "config.json");
+    ckpt_code code = CKPT_OK;
+    size_t size;
+
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(out->path));
+    if (file_exists(path) &&
+        (code = file_read_all(path, CONFIG_BYTES_MAX, &out->config_text, &size, err)) == CKPT_OK &&
+        (code = json_parse(out->config_text, size, path, &out->config, err)) == CKPT_OK &&
+        !json_is_object(json_root(out->config)))
+        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not an object", path);
+    free(path);
+    return code;
+}
+
+/* ---- family and map ---- */
+
+static int has_suffix(const char *name, const char *suffix)
+{
+    const size_t length = strlen(name);
+
+    return length > strlen(suffix) && strcmp(name + length - strlen(suffix), suffix) == 0;
+}
+
+ckpt_code checkpoint_find_family(const json_value *config, ckpt_family **out, ckpt_error *err)
+{
+    *out = NULL;
+    for (size_t i = 0; config != NULL && i < ckpt_builtin_map_count; i++) {
+        const ckpt_builtin_map *text = &ckpt_builtin_maps[i];
+        ckpt_family *family;
+        ckpt_code code;
+
+        if (!has_suffix(text->name, ".family"))
+            continue;
+        code = family_parse(text->text, text->text_bytes, text->name, &family, err);
+        if (code != CKPT_OK)
+            return code;
+        if (family_matches(family, config)) {
+            *out = family;
+            return CKPT_OK;
+        }
+        family_free(family);
+    }
+    return CKPT_OK;
+}
+
+/* Is `name` FAMILY.STYLE.map? */
+static int is_map_of(const char *name, const char *family)
+{
+    return strncmp(name, family, strlen(family)) == 0 && name[strlen(family)] == '.' &&
+           has_suffix(name, ".map");
+}
+
+ckpt_code checkpoint_find_map(const char *family, const char *names, ckpt_map **out,
+                              ckpt_error *err)
+{
+    char known[256] = "";
+    char wanted[MAP_NAME_BYTES];
+    const ckpt_builtin_map *found;
+
+    snprintf(wanted, sizeof wanted, "%s.%s.map", family, names);
+    if ((found = maps_find(wanted)) != NULL)
+        return map_parse(found->text, found->text_bytes, found->name, out, err);
+    for (size_t i = 0; i < ckpt_builtin_map_count; i++) {
+        const char *name = ckpt_builtin_maps[i].name;
+        const size_t used = strlen(known);
+
+        if (is_map_of(name, family))
+            snprintf(known + used, sizeof known - used, " %.*s",
+                     (int)(strlen(name) - strlen(family) - strlen("..map")),
+                     name + strlen(family) + 1);
+    }
+    return ckpt_fail(err, CKPT_E_USAGE, "family '%s' has no names '%s', expected one of:%s",
+                     family, names, known);
+}
+
+/* The family's map that names most of the tensors; on a tie the first by name. */
+static ckpt_code choose_map(ckpt_checkpoint *c, const char *family, ckpt_error *err)
+{
+    size_t best = 0;
+
+    for (size_t i = 0; i < ckpt_builtin_map_count; i++) {
+        const ckpt_builtin_map *text = &ckpt_builtin_maps[i];
+        ckpt_map *map;
+        ckpt_code code;
+        size_t score;
+
+        if (!is_map_of(text->name, family))
+            continue;
+        if ((code = map_parse(text->text, text->text_bytes, text->name, &map, err)) != CKPT_OK)
+            return code;
+        score = map_score(map, c->store->catalog);
+        if (c->map != NULL && score <= best) {
+            map_free(map);
+            continue;
+        }
+        map_free(c->map);
+        c->map = map;
+        best = score;
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code find_map(ckpt_checkpoint *c, ckpt_error *err)
+{
+    const json_value *config = c->config == NULL ? NULL : json_root(c->config);
+    ckpt_code code;
+    char *text;
+    size_t size;
+
+    if ((code = checkpoint_find_family(config, &c->family, err)) != CKPT_OK)
+        return code;
+    if (c->options.map_file == NULL)
+        return choose_map(c, c->family == NULL ? "generic" : family_name(c->family), err);
+    if ((code = file_read_all(c->options.map_file, MAP_BYTES_MAX, &text, &size, err)) != CKPT_OK)
+        return code;
+    code = map_parse(text, size, c->options.map_file, &c->map, err);
+    free(text);
+    return code;
+}
+
+/* ---- what the config says of the encoding ---- */
+
+static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, ckpt_error *err)
+{
+    const json_value *quantization =
+        c->config == NULL ? NULL
+                          : json_member(json_root(c->config), "quantization_config");
+    const json_value *block = json_member(quantization, "weight_block_size");
+    const char *scale_fmt = json_string(json_member(quantization, "scale_fmt"));
+    uint64_t rows = DEFAULT_BLOCK;
+    uint64_t cols = DEFAULT_BLOCK;
+
+    if (json_is_array(block) &&
+        (json_count(block) != 2 || !json_u64(json_first(block), &rows) ||
+         !json_u64(json_next(json_first(block)), &cols) || rows != DEFAULT_BLOCK ||
+         cols != DEFAULT_BLOCK))
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s': config.json has a weight_block_size other than [128, 128]",
+                         c->path);
+    out->block_rows = (uint32_t)rows;
+    out->block_cols = (uint32_t)cols;
+    out->lenient = c->options.lenient;
+    out->keep_copies = c->options.keep_copies;
+    out->u8_scales =
+        c->options.u8_scales || (scale_fmt != NULL && strcmp(scale_fmt, "ue8m0") == 0);
+    return CKPT_OK;
+}
+
+/* ---- is it all there ---- */
+
+static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, ckpt_error *err)
+{
+    const int64_t i = ckpt_catalog_find(c->reading.logical, expected->name);
+    const ckpt_tensor *got;
+    char expected_shape[256];
+    char got_shape[256];
+
+    if (i < 0 && !c->options.lenient)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' lacks tensor '%s', which config.json implies",
+                         c->path, expected->name);
+    if (i < 0)
+        return checkpoint_note(c, err, "missing tensor '%s'", expected->name);
+    got = ckpt_catalog_at(c->reading.logical, (size_t)i);
+    if (catalog_same_shape(got, expected) &&
+        ckpt_tensor_is_int(got) == ckpt_tensor_is_int(expected))
+        return CKPT_OK;
+    catalog_shape_text(expected, expected_shape, sizeof expected_shape);
+    catalog_shape_text(got, got_shape, sizeof got_shape);
+    return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s' is %s %s, expected %s %s", got->name,
+                     ckpt_dtype_name(got->dtype), got_shape, ckpt_dtype_name(expected->dtype),
+                     expected_shape);
+}
+
+static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
+{
+    const json_value *config = json_root(c->config);
+    ckpt_code code;
+
+    if ((code = family_expand(c->family, config, &c->official, err)) != CKPT_OK)
+        return code;
+    for (size_t i = 0; i < ckpt_catalog_count(c->official); i++)
+        if ((code = check_against(c, ckpt_catalog_at(c->official, i), err)) != CKPT_OK)
+            return code;
+    for (size_t i = 0; i < ckpt_catalog_count(c->reading.logical); i++) {
+        const char *name = ckpt_catalog_at(c->reading.logical, i)->name;
+
+        if (ckpt_catalog_find(c->official, name) >= 0 ||
+            family_has_optional(c->family, config, name))
+            continue;
+        if (c->options.lenient || c->options.keep_copies)
+            code = checkpoint_note(c, err, "tensor '%s' is not of the family", name);
+        else
+            code = ckpt_fail(err, CKPT_E_FORMAT,
+                             "tensor '%s' is not one that family '%s' has with this config.json",
+                             name, family_name(c->family));
+        if (code != CKPT_OK)
+            return code;
+    }
+    return CKPT_OK;
+}
+
+/* ---- the two sources ---- */
+
+/* Stored tensors seen as they are: one extent each. */
+static ckpt_code make_stored(ckpt_checkpoint *c, ckpt_error *err)
+{
+    const ckpt_catalog *catalog = c->store->catalog;
+    ckpt_code code = CKPT_OK;
+
+    if ((c->stored_layout = layout_create(catalog, catalog)) == NULL)
+        return ckpt_fail_memory(err, "a layout", ckpt_catalog_count(catalog));
+    for (size_t i = 0; i < ckpt_catalog_count(catalog) && code == CKPT_OK; i++) {
+        const layout_extent e = layout_identity(i, ckpt_catalog_at(catalog, i), CKPT_DATA, i);
+
+        code = layout_add(c->stored_layout, &e, err);
+    }
+    if (code == CKPT_OK)
+        code = layout_seal(c->stored_layout, err);
+    return code == CKPT_OK ? source_stored(c->store, c->stored_layout, &c->stored, err) : code;
+}
+
+static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
+{
+    map_read_options options;
+    ckpt_code code;
+
+    if ((code = c->format->open(c, err)) != CKPT_OK)
+        return code;
+    if (ckpt_catalog_count(c->store->catalog) == 0)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has no tensors", c->path);
+    if ((code = make_stored(c, err)) != CKPT_OK || (code = find_map(c, err)) != CKPT_OK ||
+        (code = read_options(c, &options, err)) != CKPT_OK ||
+        (code = map_read(c->map, c->store->catalog, &options, &c->reading, err)) != CKPT_OK)
+        return code;
+    if (c->family != NULL && !c->is_partial && (code = check_family(c, err)) != CKPT_OK)
+        return code;
+    return source_stored(c->store, c->reading.layout, &c->logical, err);
+}
+
+ckpt_code ckpt_open(const char *path, const ckpt_open_options *options, ckpt_checkpoint **out,
+                    ckpt_error *err)
+{
+    ckpt_checkpoint *c;
+    ckpt_code code;
+    size_t i = 0;
+
+    if (!file_exists(path))
+        return ckpt_fail(err, CKPT_E_IO, "'%s' does not exist", path);
+    while (ckpt_formats[i] != NULL && !ckpt_formats[i]->detect(path))
+        i++;
+    if (ckpt_formats[i] == NULL)
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s' is no checkpoint: expected a directory or file of safetensors",
+                         path);
+    if ((c = calloc(1, sizeof *c)) == NULL || (c->path = strdup(path)) == NULL) {
+        free(c);
+        return ckpt_fail_memory(err, "a checkpoint", sizeof *c);
+    }
+    c->format = ckpt_formats[i];
+    if (options != NULL)
+        c->options = *options;
+    code = open_with(c, err);
+    if (code != CKPT_OK)
+        ckpt_close(c);
+    else
+        *out = c;
+    return code;
+}
+
+void ckpt_close(ckpt_checkpoint *checkpoint)
+{
+    if (checkpoint == NULL)
+        return;
+    source_free(checkpoint->logical);
+    source_free(checkpoint->stored);
+    layout_free(checkpoint->stored_layout);
+    map_reading_release(&checkpoint->reading);
+    catalog_free(checkpoint->official);
+    map_free(checkpoint->map);
+    family_free(checkpoint->family);
+    json_free(checkpoint->config);
+    free(checkpoint->config_text);
+    file_list_free(&checkpoint->extras);
+    file_list_free(&checkpoint->notes);
+    store_free(checkpoint->store);
+    free(checkpoint->path);
+    free(checkpoint);
+}
+
+ckpt_source *ckpt_stored(const ckpt_checkpoint *checkpoint)
+{
+    return checkpoint->stored;
+}
+
+ckpt_source *ckpt_logical(const ckpt_checkpoint *checkpoint)
+{
+    return checkpoint->logical;
+}
+
+const char *ckpt_layout_name(const ckpt_checkpoint *checkpoint)
+{
+    return checkpoint->format->name;
+}
+
+const char *ckpt_family_name(const ckpt_checkpoint *checkpoint)
+{
+    return checkpoint->map->family;
+}
+
+const char *ckpt_names_style(const ckpt_checkpoint *checkpoint)
+{
+    return checkpoint->map->names;
+}
+
+const char *ckpt_file_name(const ckpt_checkpoint *checkpoint, uint32_t i)
+{
+    return i < checkpoint->store->file_count ? checkpoint->store->files[i].name : NULL;
+}
