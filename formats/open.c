@@ -134,7 +134,8 @@ static ckpt_code choose_map(ckpt_checkpoint *c, const char *family, ckpt_error *
         c->map = map;
         best = score;
     }
-    return CKPT_OK;
+    return c->map != NULL ? CKPT_OK
+                          : ckpt_fail(err, CKPT_E_USAGE, "no map for family '%s'", family);
 }
 
 static ckpt_code find_map(ckpt_checkpoint *c, ckpt_error *err)
