@@ -1,0 +1,66 @@
+/*
+ * outcome.h: what a conversion did, as plain data: what its report is written from.
+ *
+ * Everything is borrowed from the conversion. "Target" tensors are the logical tensors of the
+ * output; they are matched with the source's logical tensors by name.
+ */
+#ifndef CKPT_OUTCOME_H
+#define CKPT_OUTCOME_H
+
+#include "encode.h"
+#include "map.h"
+
+/* One end of a conversion. */
+typedef struct {
+    const char *path;                  /* as it was given */
+    const char *layout;                /* "hf" */
+    const char *names;                 /* "native" */
+    uint64_t file_count;               /* tensor files */
+    uint64_t total_bytes;              /* of those files, headers included */
+} outcome_side;
+
+/* A logical tensor of the source that the output leaves out, and why. */
+typedef struct {
+    const char *name;
+    const char *reason;
+} outcome_drop;
+
+/* A file that is no tensor file: copied as it is, edited or written anew. */
+typedef struct {
+    const char *name;
+    const char *action;                /* "copied", "edited", "written", "left out" */
+} outcome_file;
+
+typedef struct {
+    const char *version;               /* CKPT_VERSION */
+    const char *const *words;          /* the command line */
+    size_t word_count;
+    const char *family;                /* "deepseek_v4" */
+    outcome_side source;
+    outcome_side target;
+    double seconds;
+
+    /* The source as stored: nothing is silent. */
+    const ckpt_catalog *stored;        /* .file counts in file_names */
+    const map_fate *fates;             /* by stored tensor; .logical counts in source_logical */
+    const char *const *file_names;
+    size_t file_name_count;
+    const ckpt_catalog *source_logical;
+    const outcome_drop *drops;         /* logical tensors that are not in the target */
+    size_t drop_count;
+
+    /* The target. Arrays are by target tensor. */
+    const ckpt_catalog *target_logical;
+    const encode_stats *stats;         /* NULL: nothing was encoded anew */
+    const uint8_t *kept;               /* 1: verified from an earlier run, no stats; NULL: none */
+    const char *const *origins;        /* path that it came from instead (--fill-from), or NULL for
+                                          the source; NULL: all from the source */
+    const ckpt_digest *digest;         /* over target_logical; NULL: --no-digest */
+    const char *root;                  /* hex; NULL without a digest */
+    const char *main_root;
+
+    const outcome_file *files;         /* of the target, besides its tensor files */
+    size_t file_count;
+} ckpt_outcome;
+
+#endif

@@ -1,0 +1,36 @@
+/*
+ * zfile.h: whole text files, compressed with zstd when their name ends in ".zst". The only file
+ * pair that knows zstd.
+ */
+#ifndef CKPT_ZFILE_H
+#define CKPT_ZFILE_H
+
+#include "error.h"
+
+/* ---- writing ---- */
+
+typedef struct zfile_writer zfile_writer;
+
+/*
+ * Begin to write `path`, by way of ".NAME.tmp" beside it, which a killed run leaves and the next
+ * one overwrites: one writer at a time. The bytes depend on what is written alone, not on how it
+ * is cut. *out is to be given to zfile_commit or zfile_abort.
+ */
+ckpt_code zfile_create(const char *path, zfile_writer **out, ckpt_error *err);
+/* A json_write_fn; `writer` is a zfile_writer. Not 0: it failed, and zfile_commit says why. */
+int zfile_write(void *writer, const char *bytes, size_t size);
+/* Write what is left, sync, rename over `path`. Consumes w, also on failure. */
+ckpt_code zfile_commit(zfile_writer *w, ckpt_error *err);
+void zfile_abort(zfile_writer *w);              /* removes the temporary; NULL is fine */
+
+/* ---- reading ---- */
+
+/*
+ * Read a whole file. What begins like a zstd stream, or is called one, is decompressed; more than
+ * max_bytes of result are refused as soon as they come out. *out is malloc'd, NUL-terminated, yours
+ * to free.
+ */
+ckpt_code zfile_read(const char *path, uint64_t max_bytes, char **out, size_t *size,
+                     ckpt_error *err);
+
+#endif
