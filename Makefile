@@ -38,7 +38,7 @@ AVX512_C := $(if $(X86),$(wildcard kernels/avx512*.c))
 HASH_C := $(wildcard kernels/hash.c)
 HASH_ISAS := scalar $(if $(X86),avx2 avx512)
 LIB_C := $(wildcard libckpt/*.c formats/*.c verify/*.c)
-MAPS := $(sort $(wildcard formats/maps/*))
+MAPS := $(filter-out %.md,$(sort $(wildcard formats/maps/*)))
 RUNNER_C := $(wildcard reference-runner/*.c)
 TOOL_MAIN_C := $(wildcard tools/ckpt-*.c)
 TOOL_C := $(filter-out $(TOOL_MAIN_C),$(wildcard tools/*.c))
@@ -134,7 +134,8 @@ $(BUILD)/obj/%.cu.o: %.cu Makefile
 # The model maps become C text, so that a tool is one file.
 $(BUILD)/maps.c: $(MAPS) scripts/embed
 	@mkdir -p $(@D)
-	scripts/embed $(MAPS) > $@
+	$(SAY) EMBED $@
+	$(Q)scripts/embed $(MAPS) > $@
 
 $(BUILD)/obj/maps.o: $(BUILD)/maps.c formats/maps.h Makefile
 	@mkdir -p $(@D)
