@@ -72,6 +72,11 @@ ckpt_code file_read_all(const char *path, uint64_t max_bytes, char **out, size_t
         code = ckpt_fail(err, CKPT_E_IO, "cannot stat '%s': %s", path, strerror(errno));
         goto out;
     }
+    if (S_ISDIR(status.st_mode)) {
+        code = ckpt_fail(err, CKPT_E_IO, "cannot read '%s': expected a file, got a directory",
+                         path);
+        goto out;
+    }
     if ((uint64_t)status.st_size > max_bytes) {
         code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' is too large: expected at most %" PRIu64
                          " bytes, got %" PRIu64, path, max_bytes, (uint64_t)status.st_size);

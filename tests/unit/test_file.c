@@ -1,0 +1,897 @@
+/*
+ * test_file.c: files and directories, also on a bad day.
+ *
+ * The calls at the end of each path (pread and its kin) are replaced here by ones that can be
+ * told to be short, interrupted, or to fail.
+ */
+#include "file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* ---- faults ---- */
+
+static struct {
+    size_t most_bytes;       /* of one transfer; 0: no limit */
+    int interrupt_every;     /* 3: every third call is interrupted; 0: none */
+    int fail_errno;          /* every transfer fails with this, once `fail_after` are done */
+    int fail_after;
+    int sync_errno;
+    int kernel_copy_errno;
+    int call_count;
+} faults;
+
+/* -1 with errno set when this call has to fail. */
+static int fault(void)
+{
+    const int call = faults.call_count++;
+
+    if (faults.interrupt_every > 0 && call % faults.interrupt_every == 0) {
+        errno = EINTR;
+        return -1;
+    }
+    if (faults.fail_errno != 0 && call >= faults.fail_after) {
+        errno = faults.fail_errno;
+        return -1;
+    }
+    return 0;
+}
+
+static size_t shortened(size_t size)
+{
+    return faults.most_bytes > 0 && size > faults.most_bytes ? faults.most_bytes : size;
+}
+
+ssize_t pread(int fd, void *out, size_t size, off_t offset)
+{
+    return fault() ? -1 : (ssize_t)syscall(SYS_pread64, fd, out, shortened(size), offset);
+}
+
+ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
+{
+    return fault() ? -1 : (ssize_t)syscall(SYS_pwrite64, fd, data, shortened(size), offset);
+}
+
+/* A short vector: the first pieces, the last of them cut. */
+static ssize_t vector(long call, int fd, const struct iovec *pieces, int count, off_t offset)
+{
+    struct iovec cut[IOV_MAX];
+    size_t left = faults.most_bytes > 0 ? faults.most_bytes : SIZE_MAX;
+    int cut_count = 0;
+
+    if (fault())
+        return -1;
+    assert_in_range(count, 1, IOV_MAX);
+    while (cut_count < count && left > 0) {
+        cut[cut_count] = pieces[cut_count];
+        if (cut[cut_count].iov_len > left)
+            cut[cut_count].iov_len = left;
+        left -= cut[cut_count].iov_len;
+        cut_count++;
+    }
+    return syscall(call, fd, cut, cut_count, offset, 0L);
+}
+
+ssize_t preadv(int fd, const struct iovec *pieces, int count, off_t offset)
+{
+    return vector(SYS_preadv, fd, pieces, count, offset);
+}
+
+ssize_t pwritev(int fd, const struct iovec *pieces, int count, off_t offset)
+{
+    return vector(SYS_pwritev, fd, pieces, count, offset);
+}
+
+int fsync(int fd)
+{
+    if (faults.sync_errno != 0) {
+        errno = faults.sync_errno;
+        return -1;
+    }
+    return (int)syscall(SYS_fsync, fd);
+}
+
+ssize_t copy_file_range(int from, off64_t *from_offset, int to, off64_t *to_offset, size_t size,
+                        unsigned flags)
+{
+    if (faults.kernel_copy_errno != 0) {
+        errno = faults.kernel_copy_errno;
+        return -1;
+    }
+    return syscall(SYS_copy_file_range, from, from_offset, to, to_offset, shortened(size), flags);
+}
+
+/* ---- a folder for each test ---- */
+
+static char folder[64];
+static ckpt_error err;
+
+static int set_up(void **state)
+{
+    (void)state;
+    memset(&faults, 0, sizeof faults);
+    memset(&err, 0, sizeof err);
+    snprintf(folder, sizeof folder, "/tmp/ckpt-file-XXXXXX");
+    return mkdtemp(folder) == NULL;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    memset(&faults, 0, sizeof faults);
+    return file_remove_tree(folder, NULL) != CKPT_OK || file_exists(folder);
+}
+
+/* Path in the test's folder, good until the eighth call after. */
+static const char *in_folder(const char *name)
+{
+    static char paths[8][256];
+    static unsigned next;
+    char *path = paths[next++ % 8];
+
+    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
+    return path;
+}
+
+static unsigned char byte_at(size_t i)
+{
+    return (unsigned char)(i * 2654435761U >> 13);
+}
+
+static unsigned char *pattern(size_t size)
+{
+    unsigned char *bytes = malloc(size + 1);
+
+    assert_non_null(bytes);
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = byte_at(i);
+    return bytes;
+}
+
+static void make_file(const char *path, const void *data, size_t size)
+{
+    assert_int_equal(file_make_parents(path, &err), CKPT_OK);
+    assert_int_equal(file_write_all(path, data, size, &err), CKPT_OK);
+}
+
+static void assert_holds(const char *path, const void *data, size_t size)
+{
+    char *bytes;
+    size_t got;
+
+    assert_int_equal(file_read_all(path, UINT64_MAX, &bytes, &got, &err), CKPT_OK);
+    assert_int_equal(got, size);
+    assert_memory_equal(bytes, data, size);
+    assert_int_equal(bytes[size], 0);
+    free(bytes);
+}
+
+/* ---- reading and writing ---- */
+
+static void test_what_is_written_is_read_back(void **state)
+{
+    unsigned char *bytes = pattern(10000);
+    unsigned char back[5000];
+    ckpt_file *f;
+
+    (void)state;
+    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_size(f), 0);
+    assert_string_equal(file_path(f), in_folder("a"));
+    assert_int_equal(file_write_at(f, 5000, bytes + 5000, 5000, &err), CKPT_OK);
+    assert_int_equal(file_write_at(f, 0, bytes, 5000, &err), CKPT_OK);
+    assert_int_equal(file_read_at(f, 2500, back, 5000, &err), CKPT_OK);
+    assert_memory_equal(back, bytes + 2500, 5000);
+    assert_int_equal(file_sync(f, &err), CKPT_OK);
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+    assert_holds(in_folder("a"), bytes, 10000);
+    free(bytes);
+}
+
+static void test_short_and_interrupted_transfers_go_on(void **state)
+{
+    unsigned char *bytes = pattern(1000);
+    unsigned char back[1000];
+    ckpt_file *f;
+
+    (void)state;
+    faults.most_bytes = 7;
+    faults.interrupt_every = 3;
+    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_write_at(f, 3, bytes, 1000, &err), CKPT_OK);
+    assert_int_equal(file_read_at(f, 3, back, 1000, &err), CKPT_OK);
+    assert_memory_equal(back, bytes, 1000);
+    assert_true(faults.call_count > 2 * 1000 / 7);
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+    free(bytes);
+}
+
+static void test_a_file_that_ends_early_is_bad_data(void **state)
+{
+    unsigned char back[16];
+    ckpt_file *f;
+
+    (void)state;
+    make_file(in_folder("a"), "0123456789", 10);
+    assert_int_equal(file_open(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_size(f), 10);
+    assert_int_equal(file_read_at(f, 4, back, 6, &err), CKPT_OK);
+    assert_int_equal(file_read_at(f, 4, back, 7, &err), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "ends 1 bytes early"));
+    assert_non_null(strstr(err.text, in_folder("a")));
+    assert_int_equal(file_read_at(f, 1000, back, 1, &err), CKPT_E_FORMAT);
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+}
+
+static void test_positions_beyond_any_file_are_bad_data(void **state)
+{
+    unsigned char back[16] = { 0 };
+    ckpt_file *f;
+
+    (void)state;
+    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_read_at(f, UINT64_MAX, back, 1, &err), CKPT_E_FORMAT);
+    assert_int_equal(file_read_at(f, (uint64_t)INT64_MAX, back, 1, &err), CKPT_E_FORMAT);
+    assert_int_equal(file_write_at(f, UINT64_MAX - 2, back, 4, &err), CKPT_E_FORMAT);
+    assert_int_equal(file_set_size(f, UINT64_MAX, &err), CKPT_E_FORMAT);
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+}
+
+static void test_a_read_error_is_the_systems(void **state)
+{
+    unsigned char back[4];
+    ckpt_file *f;
+
+    (void)state;
+    make_file(in_folder("a"), "0123456789", 10);
+    assert_int_equal(file_open(in_folder("a"), &f, &err), CKPT_OK);
+    faults.fail_errno = EIO;
+    assert_int_equal(file_read_at(f, 0, back, 4, &err), CKPT_E_IO);
+    assert_non_null(strstr(err.text, "Input/output error"));
+    assert_non_null(strstr(err.text, in_folder("a")));
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+}
+
+static void test_a_full_disk_is_told(void **state)
+{
+    const file_rect rect = { 0, 4, 4, 3 };
+    unsigned char bytes[64] = { 0 };
+    ckpt_file *f;
+
+    (void)state;
+    assert_int_equal(file_open_rw("/dev/full", &f, &err), CKPT_OK);
+    assert_int_equal(file_write_at(f, 0, bytes, 64, &err), CKPT_E_IO);
+    assert_string_equal(err.text, "cannot write '/dev/full': No space left on device");
+    memset(&err, 0, sizeof err);
+    assert_int_equal(file_write_rect(f, &rect, bytes, 8, &err), CKPT_E_IO);
+    assert_non_null(strstr(err.text, "No space left"));
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+}
+
+static void test_a_disk_that_fills_up_midway_is_told(void **state)
+{
+    unsigned char bytes[64] = { 0 };
+    ckpt_file *f;
+
+    (void)state;
+    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    faults.most_bytes = 10;
+    faults.fail_errno = ENOSPC;
+    faults.fail_after = 3;
+    assert_int_equal(file_write_at(f, 0, bytes, 64, &err), CKPT_E_IO);
+    assert_int_equal(faults.call_count, 4);
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+}
+
+static void test_a_failed_sync_is_told(void **state)
+{
+    ckpt_file *f;
+
+    (void)state;
+    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    faults.sync_errno = EIO;
+    assert_int_equal(file_sync(f, &err), CKPT_E_IO);
+    assert_int_equal(file_sync_tree(folder, &err), CKPT_E_IO);
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+}
+
+static void test_directories_and_absent_files_do_not_open(void **state)
+{
+    ckpt_file *f;
+
+    (void)state;
+    assert_int_equal(file_open(folder, &f, &err), CKPT_E_IO);
+    assert_null(f);
+    assert_int_equal(file_open(in_folder("absent"), &f, &err), CKPT_E_IO);
+    assert_non_null(strstr(err.text, in_folder("absent")));
+    assert_null(f);
+    assert_int_equal(file_open_rw(in_folder("absent/b"), &f, &err), CKPT_E_IO);
+    assert_int_equal(file_close(NULL, &err), CKPT_OK);
+}
+
+static void test_opening_a_named_pipe_does_not_hang(void **state)
+{
+    unsigned char back[1];
+    ckpt_file *f;
+
+    (void)state;
+    assert_int_equal(mkfifo(in_folder("pipe"), 0666), 0);
+    assert_int_equal(file_open(in_folder("pipe"), &f, &err), CKPT_OK);
+    assert_int_equal(file_read_at(f, 0, back, 1, &err), CKPT_E_IO);
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+}
+
+static void test_opening_for_writing_keeps_what_is_there(void **state)
+{
+    ckpt_file *f;
+
+    (void)state;
+    make_file(in_folder("a"), "0123456789", 10);
+    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_size(f), 10);
+    assert_int_equal(file_write_at(f, 2, "xx", 2, &err), CKPT_OK);
+    assert_int_equal(file_set_size(f, 12, &err), CKPT_OK);
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+    assert_holds(in_folder("a"), "01xx456789\0\0", 12);
+}
+
+static void test_the_time_of_a_file_is_in_nanoseconds(void **state)
+{
+    const struct timespec times[2] = { { 5, 6 }, { 1700000000, 123456789 } };
+    ckpt_file *f;
+
+    (void)state;
+    make_file(in_folder("a"), "x", 1);
+    assert_int_equal(utimensat(AT_FDCWD, in_folder("a"), times, 0), 0);
+    assert_int_equal(file_open(in_folder("a"), &f, &err), CKPT_OK);
+    assert_true(file_mtime_ns(f) == INT64_C(1700000000123456789));
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+}
+
+/* ---- rectangles ---- */
+
+typedef struct {
+    file_rect rect;
+    size_t memory_pitch_bytes;
+} rect_case;
+
+/* Gaps of 0, small, at and above the size that is read through; more rows than a batch. */
+static const rect_case RECTS[] = {
+    { { 0, 64, 64, 100 }, 64 },
+    { { 3, 64, 64, 100 }, 80 },
+    { { 5, 32, 57, 3000 }, 32 },
+    { { 0, 1, 2, 5000 }, 3 },
+    { { 100, 8, 8 + 4096, 40 }, 8 },
+    { { 100, 8, 8 + 4097, 40 }, 11 },
+    { { 0, 5000, 20000, 20 }, 5000 },
+    { { 17, 333, 333, 1 }, 333 },
+    { { 17, 333, 0, 1 }, 0 },
+    { { 7, 16, 16, 2049 }, 17 },
+    { { 7, 0, 16, 10 }, 17 },
+    { { 7, 16, 16, 0 }, 17 },
+};
+
+static size_t file_span(const rect_case *c)
+{
+    const file_rect *r = &c->rect;
+
+    return r->row_count == 0 ? 0 : (size_t)(r->offset + (r->row_count - 1) * r->pitch_bytes +
+                                            r->row_bytes);
+}
+
+static size_t memory_span(const rect_case *c)
+{
+    return (size_t)(c->rect.row_count * c->memory_pitch_bytes + c->rect.row_bytes);
+}
+
+static void check_read_rect(const rect_case *c)
+{
+    const file_rect *r = &c->rect;
+    const size_t span = file_span(c);
+    const size_t memory_bytes = memory_span(c);
+    unsigned char *bytes = pattern(span);
+    unsigned char *memory = malloc(memory_bytes + 1);
+    unsigned char *expected = malloc(memory_bytes + 1);
+    ckpt_file *f;
+
+    /* The file ends with the last row: nothing behind it may be needed. */
+    make_file(in_folder("a"), bytes, span);
+    memset(memory, 0xee, memory_bytes);
+    memset(expected, 0xee, memory_bytes);
+    for (size_t i = 0; i < r->row_count; i++)
+        memcpy(expected + i * c->memory_pitch_bytes, bytes + r->offset + i * r->pitch_bytes,
+               (size_t)r->row_bytes);
+    assert_int_equal(file_open(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_read_rect(f, r, memory, c->memory_pitch_bytes, &err), CKPT_OK);
+    assert_memory_equal(memory, expected, memory_bytes);
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+    free(bytes);
+    free(memory);
+    free(expected);
+}
+
+static void check_write_rect(const rect_case *c)
+{
+    const file_rect *r = &c->rect;
+    const size_t span = file_span(c);
+    unsigned char *memory = pattern(memory_span(c));
+    unsigned char *expected = malloc(span + 1);
+    ckpt_file *f;
+
+    memset(expected, 0xee, span);
+    make_file(in_folder("a"), expected, span);
+    for (size_t i = 0; i < r->row_count; i++)
+        memcpy(expected + r->offset + i * r->pitch_bytes, memory + i * c->memory_pitch_bytes,
+               (size_t)r->row_bytes);
+    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_write_rect(f, r, memory, c->memory_pitch_bytes, &err), CKPT_OK);
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+    assert_holds(in_folder("a"), expected, span);
+    free(memory);
+    free(expected);
+}
+
+static void test_rectangles_read_rows_and_nothing_else(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof RECTS / sizeof RECTS[0]; i++)
+        check_read_rect(&RECTS[i]);
+}
+
+static void test_rectangles_write_rows_and_leave_the_gaps(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof RECTS / sizeof RECTS[0]; i++)
+        check_write_rect(&RECTS[i]);
+}
+
+static void test_rectangles_survive_short_and_interrupted_transfers(void **state)
+{
+    static const size_t mosts[] = { 1, 13, 64, 5000 };
+
+    (void)state;
+    for (size_t k = 0; k < sizeof mosts / sizeof mosts[0]; k++) {
+        for (size_t i = 0; i < 4; i++) {
+            faults.most_bytes = mosts[k];
+            faults.interrupt_every = 5;
+            check_read_rect(&RECTS[i]);
+            check_write_rect(&RECTS[i]);
+        }
+    }
+}
+
+static void test_a_rectangle_costs_a_call_per_batch_not_per_row(void **state)
+{
+    const file_rect rect = { 0, 32, 57, 3000 };
+    unsigned char *memory = malloc(32 * 3000);
+    unsigned char *bytes = pattern(57 * 3000);
+    ckpt_file *f;
+
+    (void)state;
+    make_file(in_folder("a"), bytes, 57 * 3000);
+    assert_int_equal(file_open(in_folder("a"), &f, &err), CKPT_OK);
+    faults.call_count = 0;
+    assert_int_equal(file_read_rect(f, &rect, memory, 32, &err), CKPT_OK);
+    assert_in_range(faults.call_count, 1, 2 * 3000 / IOV_MAX + 2);
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+    free(memory);
+    free(bytes);
+}
+
+static void test_a_rectangle_past_the_end_is_bad_data(void **state)
+{
+    const file_rect rect = { 0, 4, 8, 10 };
+    unsigned char memory[64];
+    ckpt_file *f;
+
+    (void)state;
+    make_file(in_folder("a"), "0123456789", 10);
+    assert_int_equal(file_open(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_read_rect(f, &rect, memory, 4, &err), CKPT_E_FORMAT);
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+}
+
+static void test_impossible_rectangles_are_refused(void **state)
+{
+    static const rect_case bad[] = {
+        { { 0, 16, 8, 2 }, 16 },                        /* rows overlap in the file */
+        { { 0, 16, 16, 2 }, 8 },                        /* or in memory */
+        { { UINT64_MAX, 1, 1, 1 }, 1 },
+        { { 0, 1, UINT64_MAX, 3 }, 1 },
+        { { 0, 8, 8, UINT64_MAX }, 8 },
+        { { 0, UINT64_MAX, UINT64_MAX, 1 }, 1 },
+        { { 0, 1, (uint64_t)1 << 62, 3 }, 1 },
+    };
+    unsigned char memory[64] = { 0 };
+    ckpt_file *f;
+
+    (void)state;
+    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(file_read_rect(f, &bad[i].rect, memory, bad[i].memory_pitch_bytes, &err),
+                         CKPT_E_FORMAT);
+        assert_int_equal(file_write_rect(f, &bad[i].rect, memory, bad[i].memory_pitch_bytes,
+                                         &err), CKPT_E_FORMAT);
+    }
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+}
+
+/* ---- whole files ---- */
+
+static void test_reading_a_whole_file_respects_the_limit(void **state)
+{
+    char *bytes;
+    size_t size;
+
+    (void)state;
+    make_file(in_folder("a"), "0123456789", 10);
+    assert_int_equal(file_read_all(in_folder("a"), 9, &bytes, &size, &err), CKPT_E_FORMAT);
+    assert_null(bytes);
+    assert_int_equal(file_read_all(in_folder("a"), 10, &bytes, &size, &err), CKPT_OK);
+    assert_string_equal(bytes, "0123456789");
+    free(bytes);
+    assert_int_equal(file_read_all(folder, 100, &bytes, &size, &err), CKPT_E_IO);
+    assert_int_equal(file_read_all(in_folder("absent"), 10, &bytes, &size, &err), CKPT_E_IO);
+}
+
+static void test_a_file_without_a_size_is_read_to_its_end_or_the_limit(void **state)
+{
+    char *bytes;
+    size_t size;
+
+    (void)state;
+    assert_int_equal(file_read_all("/proc/self/status", 1 << 20, &bytes, &size, &err), CKPT_OK);
+    assert_true(size > 0);
+    free(bytes);
+    assert_int_equal(file_read_all("/dev/zero", 200000, &bytes, &size, &err), CKPT_E_FORMAT);
+    assert_null(bytes);
+}
+
+static void test_a_written_file_replaces_the_old_one(void **state)
+{
+    (void)state;
+    make_file(in_folder("a"), "a long text", 11);
+    make_file(in_folder("a"), "short", 5);
+    assert_holds(in_folder("a"), "short", 5);
+    make_file(in_folder("a"), "", 0);
+    assert_holds(in_folder("a"), "", 0);
+}
+
+/* Hidden files too, which file_list_tree leaves out. */
+static size_t count_names(void)
+{
+    DIR *directory = opendir(folder);
+    size_t count = 0;
+
+    assert_non_null(directory);
+    while (readdir(directory) != NULL)
+        count++;
+    closedir(directory);
+    return count - 2;       /* "." and ".." */
+}
+
+static void test_a_failed_write_leaves_the_old_file_and_no_other(void **state)
+{
+    (void)state;
+    make_file(in_folder("a"), "old", 3);
+    faults.fail_errno = ENOSPC;
+    assert_int_equal(file_write_all(in_folder("a"), "new", 3, &err), CKPT_E_IO);
+    assert_non_null(strstr(err.text, "No space left"));
+    faults.fail_errno = 0;
+    faults.sync_errno = EIO;
+    assert_int_equal(file_write_all(in_folder("a"), "new", 3, &err), CKPT_E_IO);
+    faults.sync_errno = 0;
+    assert_holds(in_folder("a"), "old", 3);
+    assert_int_equal(count_names(), 1);
+}
+
+static void test_a_copy_has_the_same_bytes_by_every_way(void **state)
+{
+    static const int ways[] = { 0, EXDEV, EINVAL, ENOSYS, EOPNOTSUPP };
+    const size_t size = ((size_t)3 << 20) + 11;
+    unsigned char *bytes = pattern(size);
+
+    (void)state;
+    make_file(in_folder("a"), bytes, size);
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        faults.kernel_copy_errno = ways[i];
+        faults.most_bytes = 1000003;
+        assert_int_equal(file_copy(in_folder("a"), in_folder("b"), &err), CKPT_OK);
+        assert_holds(in_folder("b"), bytes, size);
+    }
+    free(bytes);
+}
+
+static void test_a_file_is_not_copied_onto_itself(void **state)
+{
+    (void)state;
+    make_file(in_folder("a"), "text", 4);
+    assert_int_equal(symlink("a", in_folder("link")), 0);
+    assert_int_equal(file_copy(in_folder("a"), in_folder("a"), &err), CKPT_E_USAGE);
+    assert_int_equal(file_copy(in_folder("a"), in_folder("link"), &err), CKPT_E_USAGE);
+    assert_holds(in_folder("a"), "text", 4);
+}
+
+static void test_a_copy_to_a_full_disk_is_told(void **state)
+{
+    (void)state;
+    make_file(in_folder("a"), "text", 4);
+    assert_int_equal(file_copy(in_folder("a"), "/dev/full", &err), CKPT_E_IO);
+    assert_non_null(strstr(err.text, "No space left"));
+    assert_true(file_exists("/dev/full"));
+    assert_int_equal(file_copy(folder, in_folder("b"), &err), CKPT_E_IO);
+    assert_int_equal(file_copy(in_folder("absent"), in_folder("b"), &err), CKPT_E_IO);
+    assert_false(file_exists(in_folder("b")));
+}
+
+/* ---- directories ---- */
+
+static void test_parents_are_made_and_the_file_is_not(void **state)
+{
+    (void)state;
+    assert_int_equal(file_make_parents(in_folder("x//y/z/file"), &err), CKPT_OK);
+    assert_true(file_is_directory(in_folder("x/y/z")));
+    assert_false(file_exists(in_folder("x/y/z/file")));
+    assert_int_equal(file_make_parents(in_folder("x/y/z/file"), &err), CKPT_OK);
+    assert_int_equal(file_make_parents("file", &err), CKPT_OK);
+}
+
+static void test_a_directory_is_not_made_over_a_file(void **state)
+{
+    (void)state;
+    make_file(in_folder("a"), "", 0);
+    assert_int_equal(file_make_directory(in_folder("a"), &err), CKPT_E_IO);
+    assert_int_equal(file_make_parents(in_folder("a/b/c"), &err), CKPT_E_IO);
+    assert_int_equal(file_make_directory(folder, &err), CKPT_OK);
+}
+
+static void test_a_dangling_link_exists(void **state)
+{
+    (void)state;
+    assert_int_equal(symlink("nowhere", in_folder("link")), 0);
+    assert_true(file_exists(in_folder("link")));
+    assert_false(file_is_directory(in_folder("link")));
+    assert_false(file_exists(in_folder("nowhere")));
+}
+
+static void test_removing_what_is_absent_is_fine(void **state)
+{
+    (void)state;
+    assert_int_equal(file_remove(in_folder("absent"), &err), CKPT_OK);
+    assert_int_equal(file_remove_tree(in_folder("absent"), &err), CKPT_OK);
+    assert_int_equal(file_remove(folder, &err), CKPT_E_IO);
+}
+
+static void test_removing_a_tree_does_not_follow_links(void **state)
+{
+    (void)state;
+    make_file(in_folder("keep/file"), "x", 1);
+    make_file(in_folder("tree/a/b/c"), "x", 1);
+    make_file(in_folder("tree/.hidden"), "x", 1);
+    assert_int_equal(symlink("../keep", in_folder("tree/link")), 0);
+    assert_int_equal(symlink("nowhere", in_folder("tree/dangling")), 0);
+    assert_int_equal(file_remove_tree(in_folder("tree"), &err), CKPT_OK);
+    assert_false(file_exists(in_folder("tree")));
+    assert_holds(in_folder("keep/file"), "x", 1);
+    assert_int_equal(symlink("keep", in_folder("link")), 0);
+    assert_int_equal(file_remove_tree(in_folder("link"), &err), CKPT_OK);
+    assert_holds(in_folder("keep/file"), "x", 1);
+}
+
+static void test_a_tree_can_be_synced(void **state)
+{
+    (void)state;
+    make_file(in_folder("a/b"), "x", 1);
+    assert_int_equal(file_sync_tree(folder, &err), CKPT_OK);
+    assert_int_equal(file_sync_tree(in_folder("a/b"), &err), CKPT_OK);
+    assert_int_equal(file_sync_tree(in_folder("absent"), &err), CKPT_E_IO);
+}
+
+static void test_a_file_system_that_cannot_sync_directories_is_fine(void **state)
+{
+    (void)state;
+    make_file(in_folder("a"), "x", 1);
+    faults.sync_errno = EINVAL;
+    assert_int_equal(file_rename_durable(in_folder("a"), in_folder("b"), &err), CKPT_OK);
+}
+
+static void test_a_durable_rename_never_replaces(void **state)
+{
+    (void)state;
+    make_file(in_folder("x/a"), "a", 1);
+    make_file(in_folder("b"), "b", 1);
+    assert_int_equal(file_rename_durable(in_folder("x/a"), in_folder("b"), &err), CKPT_E_IO);
+    assert_non_null(strstr(err.text, "exists"));
+    assert_holds(in_folder("b"), "b", 1);
+    assert_int_equal(file_rename_durable(in_folder("x"), in_folder("y"), &err), CKPT_OK);
+    assert_holds(in_folder("y/a"), "a", 1);
+    assert_int_equal(file_rename_durable(in_folder("x"), in_folder("z"), &err), CKPT_E_IO);
+    assert_int_equal(file_replace_durable(in_folder("y/a"), in_folder("b"), &err), CKPT_OK);
+    assert_holds(in_folder("b"), "a", 1);
+}
+
+static void test_a_rename_whose_parent_does_not_sync_is_told(void **state)
+{
+    (void)state;
+    make_file(in_folder("a"), "a", 1);
+    faults.sync_errno = EIO;
+    assert_int_equal(file_rename_durable(in_folder("a"), in_folder("b"), &err), CKPT_E_IO);
+}
+
+static void assert_joined(const char *directory, const char *name, const char *expected)
+{
+    char *path = file_join(directory, name);
+
+    assert_string_equal(path, expected);
+    free(path);
+}
+
+static void test_joining_puts_one_slash(void **state)
+{
+    (void)state;
+    assert_joined("dir", "name", "dir/name");
+    assert_joined("dir/", "name", "dir/name");
+    assert_joined("", "name", "name");
+    assert_joined("/", "name", "/name");
+}
+
+/* ---- listing ---- */
+
+static void test_a_listing_is_sorted_by_bytes_and_relative(void **state)
+{
+    static const char *const expected[] = { "B", "a-b", "a/.metadata", "a/b/c", "ab", "\xc3\xa9" };
+    file_list list;
+
+    (void)state;
+    make_file(in_folder("ab"), "", 0);
+    make_file(in_folder("B"), "", 0);
+    make_file(in_folder("a-b"), "", 0);
+    make_file(in_folder("a/b/c"), "", 0);
+    make_file(in_folder("a/.metadata"), "", 0);
+    make_file(in_folder("a/.hidden"), "", 0);
+    make_file(in_folder(".git/config"), "", 0);
+    make_file(in_folder("\xc3\xa9"), "", 0);
+    assert_int_equal(mkdir(in_folder("empty"), 0777), 0);
+    assert_int_equal(mkfifo(in_folder("pipe"), 0666), 0);
+    for (size_t slashes = 0; slashes < 3; slashes++) {
+        char path[80];
+
+        snprintf(path, sizeof path, "%s%.*s", folder, (int)slashes, "//");
+        assert_int_equal(file_list_tree(path, &list, &err), CKPT_OK);
+        assert_int_equal(list.count, sizeof expected / sizeof expected[0]);
+        for (size_t i = 0; i < list.count; i++)
+            assert_string_equal(list.names[i], expected[i]);
+        file_list_free(&list);
+    }
+}
+
+static void test_links_to_files_and_directories_are_followed(void **state)
+{
+    file_list list;
+
+    (void)state;
+    make_file(in_folder("blobs/x"), "", 0);
+    make_file(in_folder("other/y"), "", 0);
+    assert_int_equal(mkdir(in_folder("snapshot"), 0777), 0);
+    assert_int_equal(symlink("../blobs/x", in_folder("snapshot/model")), 0);
+    assert_int_equal(symlink("../other", in_folder("snapshot/other")), 0);
+    assert_int_equal(symlink("snapshot", in_folder("link")), 0);
+    assert_int_equal(file_list_tree(in_folder("link"), &list, &err), CKPT_OK);
+    assert_int_equal(list.count, 2);
+    assert_string_equal(list.names[0], "model");
+    assert_string_equal(list.names[1], "other/y");
+    file_list_free(&list);
+}
+
+static void test_a_cycle_of_links_is_an_error(void **state)
+{
+    file_list list;
+
+    (void)state;
+    make_file(in_folder("a/b/c"), "", 0);
+    assert_int_equal(symlink("../..", in_folder("a/b/up")), 0);
+    assert_int_equal(file_list_tree(folder, &list, &err), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "a/b/up"));
+    assert_int_equal(list.count, 0);
+    assert_null(list.names);
+}
+
+static void test_a_dangling_link_in_a_listing_is_an_error(void **state)
+{
+    file_list list;
+
+    (void)state;
+    assert_int_equal(symlink("nowhere", in_folder("link")), 0);
+    assert_int_equal(file_list_tree(folder, &list, &err), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "link"));
+}
+
+static void test_a_tree_that_is_too_deep_is_an_error(void **state)
+{
+    char path[256];
+    size_t used = (size_t)snprintf(path, sizeof path, "%s", folder);
+    file_list list;
+
+    (void)state;
+    for (size_t i = 0; i < 34; i++)
+        used += (size_t)snprintf(path + used, sizeof path - used, "/d");
+    make_file(path, "", 0);
+    assert_int_equal(file_list_tree(folder, &list, &err), CKPT_E_FORMAT);
+    assert_int_equal(rename(in_folder("d/d/d/d"), in_folder("e")), 0);     /* for tear_down */
+}
+
+static void test_listing_a_file_or_nothing_is_an_error(void **state)
+{
+    file_list list;
+
+    (void)state;
+    make_file(in_folder("a"), "", 0);
+    assert_int_equal(file_list_tree(in_folder("a"), &list, &err), CKPT_E_IO);
+    assert_int_equal(file_list_tree(in_folder("absent"), &list, &err), CKPT_E_IO);
+}
+
+#define FOLDER_TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        FOLDER_TEST(test_what_is_written_is_read_back),
+        FOLDER_TEST(test_short_and_interrupted_transfers_go_on),
+        FOLDER_TEST(test_a_file_that_ends_early_is_bad_data),
+        FOLDER_TEST(test_positions_beyond_any_file_are_bad_data),
+        FOLDER_TEST(test_a_read_error_is_the_systems),
+        FOLDER_TEST(test_a_full_disk_is_told),
+        FOLDER_TEST(test_a_disk_that_fills_up_midway_is_told),
+        FOLDER_TEST(test_a_failed_sync_is_told),
+        FOLDER_TEST(test_directories_and_absent_files_do_not_open),
+        FOLDER_TEST(test_opening_a_named_pipe_does_not_hang),
+        FOLDER_TEST(test_opening_for_writing_keeps_what_is_there),
+        FOLDER_TEST(test_the_time_of_a_file_is_in_nanoseconds),
+        FOLDER_TEST(test_rectangles_read_rows_and_nothing_else),
+        FOLDER_TEST(test_rectangles_write_rows_and_leave_the_gaps),
+        FOLDER_TEST(test_rectangles_survive_short_and_interrupted_transfers),
+        FOLDER_TEST(test_a_rectangle_costs_a_call_per_batch_not_per_row),
+        FOLDER_TEST(test_a_rectangle_past_the_end_is_bad_data),
+        FOLDER_TEST(test_impossible_rectangles_are_refused),
+        FOLDER_TEST(test_reading_a_whole_file_respects_the_limit),
+        FOLDER_TEST(test_a_file_without_a_size_is_read_to_its_end_or_the_limit),
+        FOLDER_TEST(test_a_written_file_replaces_the_old_one),
+        FOLDER_TEST(test_a_failed_write_leaves_the_old_file_and_no_other),
+        FOLDER_TEST(test_a_copy_has_the_same_bytes_by_every_way),
+        FOLDER_TEST(test_a_file_is_not_copied_onto_itself),
+        FOLDER_TEST(test_a_copy_to_a_full_disk_is_told),
+        FOLDER_TEST(test_parents_are_made_and_the_file_is_not),
+        FOLDER_TEST(test_a_directory_is_not_made_over_a_file),
+        FOLDER_TEST(test_a_dangling_link_exists),
+        FOLDER_TEST(test_removing_what_is_absent_is_fine),
+        FOLDER_TEST(test_removing_a_tree_does_not_follow_links),
+        FOLDER_TEST(test_a_tree_can_be_synced),
+        FOLDER_TEST(test_a_file_system_that_cannot_sync_directories_is_fine),
+        FOLDER_TEST(test_a_durable_rename_never_replaces),
+        FOLDER_TEST(test_a_rename_whose_parent_does_not_sync_is_told),
+        FOLDER_TEST(test_joining_puts_one_slash),
+        FOLDER_TEST(test_a_listing_is_sorted_by_bytes_and_relative),
+        FOLDER_TEST(test_links_to_files_and_directories_are_followed),
+        FOLDER_TEST(test_a_cycle_of_links_is_an_error),
+        FOLDER_TEST(test_a_dangling_link_in_a_listing_is_an_error),
+        FOLDER_TEST(test_a_tree_that_is_too_deep_is_an_error),
+        FOLDER_TEST(test_listing_a_file_or_nothing_is_an_error),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
