@@ -1,0 +1,109 @@
+/* Encodings by policy. */
+#include "plan.h"
+
+#include <string.h>
+
+#include "kernels.h"
+
+int plan_is_expert(const char *name)
+{
+    static const char word[] = "experts.";
+
+    for (const char *at = strstr(name, word); at != NULL; at = strstr(at + 1, word))
+        if ((at == name || at[-1] == '.') && at[sizeof word - 1] >= '0' &&
+            at[sizeof word - 1] <= '9')
+            return 1;
+    return 0;
+}
+
+static void set_plain(ckpt_tensor *t, ckpt_dtype dtype)
+{
+    t->dtype = dtype;
+    t->stored_dtype = dtype;
+    t->scale_dtype = CKPT_NONE;
+    t->block_rows = 0;
+    t->block_cols = 0;
+}
+
+/* A scale dtype for FP8: as told, else as it is, else as official, else E8M0. */
+static ckpt_dtype fp8_scale(const ckpt_tensor *t, const ckpt_tensor *official,
+                            const plan_policy *policy)
+{
+    if (policy->scale_dtype != CKPT_NONE)
+        return policy->scale_dtype;
+    if (t->dtype == CKPT_F8_E4M3 && t->scale_dtype != CKPT_NONE)
+        return t->scale_dtype;
+    if (official != NULL && official->dtype == CKPT_F8_E4M3)
+        return official->scale_dtype;
+    return CKPT_F8_E8M0;
+}
+
+static void set_fp8(ckpt_tensor *t, ckpt_dtype scale)
+{
+    set_plain(t, CKPT_F8_E4M3);
+    t->scale_dtype = scale;
+    t->block_rows = FP8_BLOCK;
+    t->block_cols = FP8_BLOCK;
+}
+
+static void set_fp4(ckpt_tensor *t, const ckpt_tensor *official)
+{
+    const ckpt_dtype stored = t->dtype == CKPT_F4                       ? t->stored_dtype
+                              : official != NULL && official->dtype == CKPT_F4 ? official->stored_dtype
+                                                                        : CKPT_I8;
+
+    set_plain(t, CKPT_F4);
+    t->stored_dtype = stored;
+    t->scale_dtype = CKPT_F8_E8M0;
+    t->block_rows = 1;
+    t->block_cols = FP4_GROUP;
+}
+
+/* Apply the policy to one tensor; 1 when it is a weight that the policy is about. */
+static int plan_tensor(ckpt_tensor *t, const ckpt_tensor *official, const plan_policy *policy)
+{
+    const plan_encoding wanted = plan_is_expert(t->name) ? policy->experts : policy->dtype;
+    const int is_fp8 = t->dtype == CKPT_F8_E4M3 && t->scale_dtype != CKPT_NONE;
+    const int quantised = t->scale_dtype != CKPT_NONE ||
+                          (official != NULL && official->scale_dtype != CKPT_NONE);
+
+    if (!quantised)
+        return 0;
+    if (wanted == PLAN_BF16 && t->scale_dtype != CKPT_NONE)
+        set_plain(t, CKPT_BF16);
+    else if (wanted == PLAN_FP8 || (wanted == PLAN_KEEP && is_fp8))
+        set_fp8(t, fp8_scale(t, official, policy));
+    else if (wanted == PLAN_FP4)
+        set_fp4(t, official);
+    return wanted != PLAN_KEEP;
+}
+
+ckpt_code plan_targets(const ckpt_catalog *from, const ckpt_catalog *official,
+                       const plan_policy *policy, ckpt_catalog **out, ckpt_error *err)
+{
+    ckpt_catalog *targets = catalog_create();
+    ckpt_code code = CKPT_OK;
+    size_t planned = 0;
+
+    if (targets == NULL)
+        return ckpt_fail_memory(err, "a plan", ckpt_catalog_count(from));
+    for (size_t i = 0; i < ckpt_catalog_count(from) && code == CKPT_OK; i++) {
+        ckpt_tensor t = *ckpt_catalog_at(from, i);
+        const int64_t o = official == NULL ? CKPT_NOT_FOUND : ckpt_catalog_find(official, t.name);
+
+        planned += (size_t)plan_tensor(
+            &t, o < 0 ? NULL : ckpt_catalog_at(official, (size_t)o), policy);
+        code = catalog_add(targets, &t, err);
+    }
+    if (code == CKPT_OK && planned == 0 &&
+        (policy->dtype == PLAN_FP8 || policy->experts == PLAN_FP8 ||
+         policy->experts == PLAN_FP4))
+        code = ckpt_fail(err, CKPT_E_USAGE,
+                         "nothing says which tensors to quantise: no weight has scales and the "
+                         "family is unknown; say --like ORIGINAL");
+    if (code != CKPT_OK)
+        catalog_free(targets);
+    else
+        *out = targets;
+    return code;
+}
