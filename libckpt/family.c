@@ -459,7 +459,7 @@ static ckpt_code parse_detect(parser *p)
 
 static ckpt_code parse_let(parser *p)
 {
-    family_line *line;
+    family_line *line = NULL;
     ckpt_code code;
 
     if ((code = add_line(p, LINE_LET_MEMBER, &line)) != CKPT_OK ||
@@ -481,7 +481,7 @@ static ckpt_code parse_let(parser *p)
 
 static ckpt_code parse_list(parser *p)
 {
-    family_line *line;
+    family_line *line = NULL;
     ckpt_code code;
 
     if ((code = add_line(p, LINE_LIST, &line)) != CKPT_OK ||
@@ -493,7 +493,7 @@ static ckpt_code parse_list(parser *p)
 
 static ckpt_code parse_count(parser *p)
 {
-    family_line *line;
+    family_line *line = NULL;
     ckpt_code code;
 
     if ((code = add_line(p, LINE_COUNT, &line)) != CKPT_OK ||
@@ -521,7 +521,7 @@ static ckpt_code parse_index(parser *p)
 
 static ckpt_code parse_block(parser *p)
 {
-    family_line *line;
+    family_line *line = NULL;
     ckpt_code code;
 
     if ((code = add_line(p, LINE_BLOCK, &line)) != CKPT_OK ||
@@ -550,7 +550,7 @@ static family_line *find_part(const parser *p, const char *name)
 static ckpt_code parse_part(parser *p)
 {
     const char *name;
-    family_line *line;
+    family_line *line = NULL;
     ckpt_code code;
 
     if ((code = take_word(p, "the name of the part", &name)) != CKPT_OK)
@@ -568,7 +568,7 @@ static ckpt_code parse_part(parser *p)
 static ckpt_code parse_use(parser *p)
 {
     const family_line *part;
-    family_line *line;
+    family_line *line = NULL;
     ckpt_code code;
 
     if ((code = add_line(p, LINE_USE, &line)) != CKPT_OK ||
@@ -595,7 +595,7 @@ static ckpt_code parse_end(parser *p)
 
 static ckpt_code parse_any_tensor(parser *p, family_line_kind kind)
 {
-    family_line *line;
+    family_line *line = NULL;
     ckpt_code code;
 
     if ((code = add_line(p, kind, &line)) != CKPT_OK ||

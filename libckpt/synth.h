@@ -2,11 +2,15 @@
  * synth.h: a source of synthetic weights with the statistics of real ones.
  *
  * Deterministic: a value depends on the seed, the tensor's name and the position alone, never on
- * tiles, threads, machine or libm. FP4 groups have largest magnitude 3, 4 or 6 in the shares that
- * DeepSeek's rule gives on Gaussian weights (28 / 36.6 / 35.4 %); FP4 and FP8 scales are spread over
- * a few powers of two around a per-tensor centre within E8M0 codes 115..126; the largest code of an
- * FP8 block lies in 0x77..0x7E; norms are near 1; expert tables (I64 [V,K]) have K distinct ids
- * below expert_count in each row.
+ * tiles, threads, machine or libm.
+ *   FP4       groups have largest magnitude 3, 4 or 6 in the shares that DeepSeek's rule gives on
+ *             Gaussian weights (28 / 36.6 / 35.4 %); one group in 10^5 is zero, with scale code 1
+ *   FP8       Gaussian codes; the largest of each block, and only that, lies in 0x77..0x7E
+ *   scales    powers of two spread over a few steps around a centre, E8M0 codes 115..126
+ *   BF16 F32  Gaussian, norms and gains (names in norm.weight, _scale) near 1, the sigma of others
+ *             by name; F32 values do not fit BF16
+ *   I64       expert tables [V,K] have K distinct ids below expert_count in each row, K <= 64
+ * Weights have a sigma of about 0.02 to 0.04, so that a model made of them runs.
  */
 #ifndef CKPT_SYNTH_H
 #define CKPT_SYNTH_H
