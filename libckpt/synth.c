@@ -197,13 +197,13 @@ static void fp4_group(const synth *s, uint64_t key, uint64_t counter, uint8_t *o
         memset(out, 0, FP4_GROUP / 2);
         return;
     }
-    for (unsigned i = 1; i < FP4_WORDS; i++) {
-        uint64_t word = random_word(key, counter + i);
+    for (unsigned i = 1; i < FP4_WORDS; i++, out += 4) {
+        const uint64_t word = random_word(key, counter + i);
 
-        for (int j = 0; j < 4; j++) {
-            *out++ = pairs[word & (FP4_TABLE - 1)];
-            word >>= 16;
-        }
+        out[0] = pairs[word & (FP4_TABLE - 1)];
+        out[1] = pairs[word >> 16 & (FP4_TABLE - 1)];
+        out[2] = pairs[word >> 32 & (FP4_TABLE - 1)];
+        out[3] = pairs[word >> 48 & (FP4_TABLE - 1)];
     }
     *largest = (uint8_t)((*largest & 0xf0u >> shift) |
                          ((unsigned)(choice.class + 5) | choice.sign) << shift);
