@@ -41,6 +41,9 @@ typedef struct side_data side_data;
  * it, unsorted or repeated entries, scales of 0 and 255. */
 ckpt_code side_data_read(const char *directory, uint64_t memory_bytes, side_data **out,
                          ckpt_error *err);
+/* The same from its text. */
+ckpt_code side_data_parse(const char *text, size_t size, uint64_t memory_bytes, side_data **out,
+                          ckpt_error *err);
 const encode_exception_table *side_data_table(const side_data *data);
 uint64_t side_data_bytes(const side_data *data);
 /* Check that every listed tensor is in the catalog, an FP4 target, and its groups in range. */
