@@ -47,7 +47,6 @@ UNIT_C := $(filter-out $(UNIT_MAIN_C),$(wildcard tests/unit/*.c))
 FUZZ_MAIN_C := $(wildcard tests/fuzz/fuzz_*.c)
 BENCH_MAIN_C := $(wildcard tests/bench/bench_*.c)
 # CUDA is an extra: without nvcc the .cu files are left out and the tools say so.
-CUDA_HOME := $(abspath $(dir $(realpath $(shell command -v $(NVCC))))/..)
 CUDA_CU := $(if $(shell command -v $(NVCC)),$(wildcard kernels/cuda/*.cu reference-runner/*.cu))
 
 objects = $(patsubst %,$(BUILD)/obj/%.o,$(basename $(1)))
@@ -102,8 +101,11 @@ CUDA_FLAGS := -std=c++17 -O3 -fmad=false $(addprefix -I,. kernels libckpt refere
     -Xcompiler -fPIC \
     $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
     -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
-CUDA_LIBS := $(if $(CUDA_CU),-L$(CUDA_HOME)/lib64 -L$(CUDA_HOME)/lib -lcudart_static -lrt -ldl \
-    -lstdc++)
+ifneq ($(CUDA_CU),)
+  # nvcc may be a wrapper far from its libraries; it knows where they are.
+  CUDA_HOME := $(shell $(NVCC) -dryrun -x cu -c /dev/null 2>&1 | sed -n 's/^.. _*TOP_*=//p')
+  CUDA_LIBS := -L$(CUDA_HOME)/lib64 -L$(CUDA_HOME)/lib -lcudart_static -lrt -ldl -lstdc++
+endif
 
 # ---- targets ----
 
