@@ -23,7 +23,7 @@ typedef struct {
  */
 static inline fp8_block fp8_block_of(float scale)
 {
-    const int code = e8m0_from_f32_exact(scale);
+    const int code = e8m0_exact(scale);
     const int exact = code >= 10 && code <= 246;
     const uint32_t exponent = exact ? (uint32_t)(code - 127) << 7 : 0;
     const short k = (short)exponent;
@@ -39,23 +39,6 @@ static inline fp8_block fp8_block_of(float scale)
     return block;
 }
 
-/*
- * BF16 of 16 codes without NaN: `wide` is sign-extended, `magnitude` its low 7 bits times 16.
- * Word m of a table is its bytes 2m and 2m + 1: m * 0x0202 + 0x0100 selects them.
- */
-static inline __m256i e4m3_to_bf16_words(__m256i wide, __m256i magnitude, const fp8_block *block)
-{
-    const __m256i is_tiny = _mm256_cmpeq_epi16(_mm256_and_si256(wide, set16(0x78)),
-                                               _mm256_setzero_si256());
-    const __m256i normal = _mm256_add_epi16(magnitude, block->rebias);
-    const __m256i m = _mm256_and_si256(wide, set16(7));
-    const __m256i bytes = _mm256_add_epi16(_mm256_mullo_epi16(m, set16(0x0202)), set16(0x0100));
-    const __m256i tiny = _mm256_shuffle_epi8(block->subnormals, bytes);
-
-    return _mm256_or_si256(choose(is_tiny, tiny, normal),
-                           _mm256_and_si256(wide, set16(0x8000)));
-}
-
 /* Multiply 16 BF16 values by an F32: even and odd columns are the halves of each lane. */
 static inline __m256i bf16_words_scaled(__m256i words, __m256 scale)
 {
@@ -67,68 +50,75 @@ static inline __m256i bf16_words_scaled(__m256i words, __m256 scale)
                               round_even(bits_of(odd), 16), 0xAA);
 }
 
-/* One scale's columns. With a finite scale only NaN codes make NaN, and scalar code does those. */
+/*
+ * BF16 of 16 codes without NaN. Word m of the subnormals is their bytes 2m and 2m + 1:
+ * m * 0x0202 + 0x0100 selects them.
+ */
+static inline __m256i e4m3_to_bf16_words(__m128i codes, const fp8_block *block)
+{
+    const __m256i wide = _mm256_cvtepi8_epi16(codes);
+    const __m256i magnitude = _mm256_and_si256(_mm256_slli_epi16(wide, 4), set16(0x7F0));
+    const __m256i is_tiny = _mm256_cmpeq_epi16(_mm256_and_si256(wide, set16(0x78)),
+                                               _mm256_setzero_si256());
+    const __m256i normal = _mm256_add_epi16(magnitude, block->rebias);
+    const __m256i m = _mm256_and_si256(wide, set16(7));
+    const __m256i bytes = _mm256_add_epi16(_mm256_mullo_epi16(m, set16(0x0202)), set16(0x0100));
+    const __m256i tiny = _mm256_shuffle_epi8(block->subnormals, bytes);
+    const __m256i words = _mm256_or_si256(choose(is_tiny, tiny, normal),
+                                          _mm256_and_si256(wide, set16(0x8000)));
+
+    return block->exact ? words : bf16_words_scaled(words, block->scale);
+}
+
+/* One scale's whole groups of 16 columns; no code is NaN. */
 static inline void fp8_block_to_bf16(const uint8_t *codes, float scale, size_t cols, uint16_t *dst)
 {
     const fp8_block block = fp8_block_of(scale);
-    size_t c = 0;
 
-    for (; c + 16 <= cols; c += 16) {
-        const __m256i wide = _mm256_cvtepi8_epi16(load128(codes + c));
-        const __m256i magnitude = _mm256_and_si256(_mm256_slli_epi16(wide, 4), set16(0x7F0));
-        __m256i words;
-
-        if (_mm256_movemask_epi8(_mm256_cmpeq_epi16(magnitude, set16(0x7F0))) != 0) {
-            kernels_scalar.fp8_row_to_bf16(codes + c, &scale, 16, dst + c);
-            continue;
-        }
-        words = e4m3_to_bf16_words(wide, magnitude, &block);
-        if (!block.exact)
-            words = bf16_words_scaled(words, block.scale);
-        store256(dst + c, words);
-    }
-    kernels_scalar.fp8_row_to_bf16(codes + c, &scale, cols - c, dst + c);
+    for (size_t c = 0; c < cols; c += 16)
+        store256(dst + c, e4m3_to_bf16_words(load128(codes + c), &block));
 }
 
-static int f32_is_finite(float value)
+static inline int fp8_block_has_nan(const uint8_t *codes, size_t cols)
 {
-    return (f32_bits(value) & F32_INF_BITS) != F32_INF_BITS;
+    const __m128i nan = _mm_set1_epi8(E4M3_NAN);
+    __m128i found = _mm_setzero_si128();
+
+    for (size_t c = 0; c < cols; c += 16) {
+        const __m128i magnitude = _mm_and_si128(load128(codes + c), nan);
+
+        found = _mm_or_si128(found, _mm_cmpeq_epi8(magnitude, nan));
+    }
+    return _mm_movemask_epi8(found) != 0;
 }
 
+/*
+ * With a finite scale only NaN codes make NaN. Blocks with them are rare and go to scalar code,
+ * as do the columns behind the last whole 16.
+ */
 static void fp8_row_to_bf16(const uint8_t *codes, const float *scale, size_t cols, uint16_t *dst)
 {
     for (size_t c = 0; c < cols; c += FP8_BLOCK) {
         const size_t count = size_min(cols - c, FP8_BLOCK);
-        float s;
+        const float s = f32_load(scale, c / FP8_BLOCK);
+        size_t fast = count / 16 * 16;
 
-        memcpy(&s, (const unsigned char *)scale + c / FP8_BLOCK * sizeof s, sizeof s);
-        if (f32_is_finite(s))
-            fp8_block_to_bf16(codes + c, s, count, dst + c);
-        else
-            kernels_scalar.fp8_row_to_bf16(codes + c, &s, count, dst + c);
+        if (!f32_is_finite(s) || fp8_block_has_nan(codes + c, fast))
+            fast = 0;
+        fp8_block_to_bf16(codes + c, s, fast, dst + c);
+        if (fast < count)
+            kernels_scalar.fp8_row_to_bf16(codes + c + fast, &s, count - fast, dst + c + fast);
     }
 }
 
 /* `scale256` is the scale times 2^8, which e4m3_as_f16 leaves out. */
-static inline void fp8_block_to_f32(const uint8_t *codes, float scale, size_t cols, float *dst)
+static inline void fp8_block_to_f32(const uint8_t *codes, __m256 scale256, size_t cols, float *dst)
 {
-    const __m256 scale256 = _mm256_set1_ps(scale * 256.0f);
-    const __m128i nan = _mm_set1_epi8(E4M3_NAN);
-    size_t c = 0;
+    for (size_t c = 0; c < cols; c += LANES) {
+        const __m128i half = e4m3_as_f16(_mm_cvtepi8_epi16(_mm_loadu_si64(codes + c)));
 
-    for (; c + 16 <= cols; c += 16) {
-        const __m128i bytes = load128(codes + c);
-        const __m128i low = e4m3_as_f16(_mm_cvtepi8_epi16(bytes));
-        const __m128i high = e4m3_as_f16(_mm_cvtepi8_epi16(_mm_unpackhi_epi64(bytes, bytes)));
-
-        if (_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_and_si128(bytes, nan), nan)) != 0) {
-            kernels_scalar.fp8_row_to_f32(codes + c, &scale, 16, dst + c);
-            continue;
-        }
-        _mm256_storeu_ps(dst + c, _mm256_mul_ps(_mm256_cvtph_ps(low), scale256));
-        _mm256_storeu_ps(dst + c + LANES, _mm256_mul_ps(_mm256_cvtph_ps(high), scale256));
+        _mm256_storeu_ps(dst + c, _mm256_mul_ps(_mm256_cvtph_ps(half), scale256));
     }
-    kernels_scalar.fp8_row_to_f32(codes + c, &scale, cols - c, dst + c);
 }
 
 /* scale * 256 is exact unless it overflows, so folding it in keeps a single rounding. */
@@ -136,13 +126,14 @@ static void fp8_row_to_f32(const uint8_t *codes, const float *scale, size_t cols
 {
     for (size_t c = 0; c < cols; c += FP8_BLOCK) {
         const size_t count = size_min(cols - c, FP8_BLOCK);
-        float s;
+        const float s = f32_load(scale, c / FP8_BLOCK);
+        size_t fast = count / 16 * 16;
 
-        memcpy(&s, (const unsigned char *)scale + c / FP8_BLOCK * sizeof s, sizeof s);
-        if (f32_is_finite(s * 256.0f))
-            fp8_block_to_f32(codes + c, s, count, dst + c);
-        else
-            kernels_scalar.fp8_row_to_f32(codes + c, &s, count, dst + c);
+        if (!f32_is_finite(s * 256.0f) || fp8_block_has_nan(codes + c, fast))
+            fast = 0;
+        fp8_block_to_f32(codes + c, _mm256_set1_ps(s * 256.0f), fast, dst + c);
+        if (fast < count)
+            kernels_scalar.fp8_row_to_f32(codes + c + fast, &s, count - fast, dst + c + fast);
     }
 }
 
@@ -333,7 +324,7 @@ typedef struct {
 
 static inline divisor divisor_of(float scale)
 {
-    const int code = e8m0_from_f32_exact(scale);
+    const int code = e8m0_exact(scale);
     divisor d;
 
     d.scale = _mm256_set1_ps(scale);
@@ -366,16 +357,12 @@ static inline __m256i fp4_quantise(__m256 x, const divisor *d, unsigned *inexact
     return choose(nan_lanes(q), set32(7), with_sign(r.code, bits_of(q), 28, 8));
 }
 
-/* Columns that are no multiple of eight go to scalar code; its index is relative to that part. */
-static void fp8_quantise_tail(const float *src, size_t cols, float scale, uint8_t *codes,
-                              encode_result *result, uint64_t index)
+/* Add a later part's result, whose index is relative to `index`. */
+static void encode_result_append(encode_result *result, encode_result part, uint64_t index)
 {
-    const encode_result tail = kernels_scalar.f32_block_to_fp8(src, 1, cols, cols, scale, codes,
-                                                               cols);
-
     if (result->inexact_count == 0)
-        result->first_inexact = index + tail.first_inexact;
-    result->inexact_count += tail.inexact_count;
+        result->first_inexact = index + part.first_inexact;
+    result->inexact_count += part.inexact_count;
 }
 
 static encode_result f32_block_to_fp8(const float *src, size_t rows, size_t cols, size_t pitch,
@@ -398,8 +385,8 @@ static encode_result f32_block_to_fp8(const float *src, size_t rows, size_t cols
             _mm_storeu_si64(to + c, _mm_packus_epi16(words, words));
             encode_result_note(&result, inexact, r * cols + c);
         }
-        if (c < cols)
-            fp8_quantise_tail(from + c, cols - c, scale, to + c, &result, r * cols + c);
+        encode_result_append(&result, kernels_scalar.f32_block_to_fp8(
+            from + c, 1, cols - c, pitch, scale, to + c, codes_pitch), r * cols + c);
     }
     return result;
 }

@@ -25,7 +25,7 @@ static inline fp8_block fp8_block_of(float scale)
 {
     const __m512i subnormals = _mm512_zextsi128_si512(
         _mm_setr_epi16(0, 0x3B00, 0x3B80, 0x3BC0, 0x3C00, 0x3C20, 0x3C40, 0x3C60));
-    const int code = e8m0_from_f32_exact(scale);
+    const int code = e8m0_exact(scale);
     const int exact = code >= 10 && code <= 246;
     const uint32_t exponent = exact ? (uint32_t)(code - 127) << 7 : 0;
     fp8_block block;
@@ -35,16 +35,6 @@ static inline fp8_block fp8_block_of(float scale)
     block.scale = _mm512_set1_ps(scale);
     block.exact = exact;
     return block;
-}
-
-/* BF16 of 32 codes without NaN: `wide` is sign-extended, `magnitude` its low 7 bits times 16. */
-static inline __m512i e4m3_to_bf16_words(__m512i wide, __m512i magnitude, const fp8_block *block)
-{
-    const __mmask32 tiny = _mm512_testn_epi16_mask(wide, set16(0x78));
-    const __m512i normal = _mm512_add_epi16(magnitude, block->rebias);
-    const __m512i words = _mm512_mask_permutexvar_epi16(normal, tiny, wide, block->subnormals);
-
-    return _mm512_ternarylogic_epi32(words, wide, set16(0x8000), 0xF8);
 }
 
 /* Multiply 32 BF16 values by an F32: even and odd columns are the halves of each lane. */
@@ -58,68 +48,81 @@ static inline __m512i bf16_words_scaled(__m512i words, __m512 scale)
                                    round_even(bits_of(odd), 16));
 }
 
-/* One scale's columns. With a finite scale only NaN codes make NaN, and scalar code does those. */
+/* BF16 of 32 codes without NaN. */
+static inline __m512i e4m3_to_bf16_words(__m256i codes, const fp8_block *block)
+{
+    const __m512i wide = _mm512_cvtepi8_epi16(codes);
+    const __m512i magnitude = _mm512_and_si512(_mm512_slli_epi16(wide, 4), set16(0x7F0));
+    const __mmask32 tiny = _mm512_testn_epi16_mask(wide, set16(0x78));
+    const __m512i normal = _mm512_add_epi16(magnitude, block->rebias);
+    const __m512i words = _mm512_mask_permutexvar_epi16(normal, tiny, wide, block->subnormals);
+    const __m512i with_signs = _mm512_ternarylogic_epi32(words, wide, set16(0x8000), 0xF8);
+
+    return block->exact ? with_signs : bf16_words_scaled(with_signs, block->scale);
+}
+
+/* One scale's columns; no code is NaN. */
 static inline void fp8_block_to_bf16(const uint8_t *codes, float scale, size_t cols, uint16_t *dst)
 {
     const fp8_block block = fp8_block_of(scale);
+    size_t c = 0;
 
-    for (size_t c = 0; c < cols; c += 32) {
+    for (; c + 32 <= cols; c += 32)
+        _mm512_storeu_si512(dst + c, e4m3_to_bf16_words(
+            _mm256_loadu_si256((const __m256i *)(codes + c)), &block));
+    if (c < cols) {
         const __mmask32 m = first32(cols - c);
-        const __m512i wide = _mm512_cvtepi8_epi16(m == ~0u
-                                 ? _mm256_loadu_si256((const __m256i *)(codes + c))
-                                 : _mm256_maskz_loadu_epi8(m, codes + c));
-        const __m512i magnitude = _mm512_and_si512(_mm512_slli_epi16(wide, 4), set16(0x7F0));
-        __m512i words;
 
-        if (_mm512_cmpeq_epi16_mask(magnitude, set16(0x7F0)) != 0) {
-            kernels_scalar.fp8_row_to_bf16(codes + c, &scale, size_min(cols - c, 32), dst + c);
-            continue;
-        }
-        words = e4m3_to_bf16_words(wide, magnitude, &block);
-        if (!block.exact)
-            words = bf16_words_scaled(words, block.scale);
-        if (m == ~0u)
-            _mm512_storeu_si512(dst + c, words);
-        else
-            _mm512_mask_storeu_epi16(dst + c, m, words);
+        _mm512_mask_storeu_epi16(dst + c, m, e4m3_to_bf16_words(
+            _mm256_maskz_loadu_epi8(m, codes + c), &block));
     }
 }
 
-static int f32_is_finite(float value)
+static inline int fp8_block_has_nan(const uint8_t *codes, size_t cols)
 {
-    return (f32_bits(value) & F32_INF_BITS) != F32_INF_BITS;
+    const __m512i nan = _mm512_set1_epi8(E4M3_NAN);
+    __mmask64 found = 0;
+
+    for (size_t c = 0; c < cols; c += 64) {
+        const __mmask64 m = _bzhi_u64(~(uint64_t)0, (unsigned)size_min(cols - c, 64));
+        const __m512i bytes = _mm512_maskz_loadu_epi8(m, codes + c);
+
+        found |= _mm512_cmpeq_epi8_mask(_mm512_and_si512(bytes, nan), nan);
+    }
+    return found != 0;
 }
 
+/* With a finite scale only NaN codes make NaN. Such blocks are rare: scalar code does them. */
 static void fp8_row_to_bf16(const uint8_t *codes, const float *scale, size_t cols, uint16_t *dst)
 {
     for (size_t c = 0; c < cols; c += FP8_BLOCK) {
         const size_t count = size_min(cols - c, FP8_BLOCK);
-        float s;
+        const float s = f32_load(scale, c / FP8_BLOCK);
 
-        memcpy(&s, (const unsigned char *)scale + c / FP8_BLOCK * sizeof s, sizeof s);
-        if (f32_is_finite(s))
-            fp8_block_to_bf16(codes + c, s, count, dst + c);
-        else
+        if (!f32_is_finite(s) || fp8_block_has_nan(codes + c, count))
             kernels_scalar.fp8_row_to_bf16(codes + c, &s, count, dst + c);
+        else
+            fp8_block_to_bf16(codes + c, s, count, dst + c);
     }
 }
 
 /* `scale256` is the scale times 2^8, which e4m3_as_f16 leaves out. */
-static inline void fp8_block_to_f32(const uint8_t *codes, float scale, size_t cols, float *dst)
+static inline void fp8_block_to_f32(const uint8_t *codes, __m512 scale256, size_t cols, float *dst)
 {
-    const __m512 scale256 = _mm512_set1_ps(scale * 256.0f);
+    size_t c = 0;
 
-    for (size_t c = 0; c < cols; c += LANES) {
-        const __mmask16 m = first16(cols - c);
-        const __m128i bytes = m == 0xFFFF ? _mm_loadu_si128((const __m128i *)(codes + c))
-                                          : _mm_maskz_loadu_epi8(m, codes + c);
-        const __m128i magnitude = _mm_and_si128(bytes, _mm_set1_epi8(E4M3_NAN));
+    for (; c + LANES <= cols; c += LANES) {
+        const __m128i bytes = _mm_loadu_si128((const __m128i *)(codes + c));
         const __m256i half = e4m3_as_f16(_mm256_cvtepi8_epi16(bytes));
 
-        if (_mm_cmpeq_epi8_mask(magnitude, _mm_set1_epi8(E4M3_NAN)) != 0)
-            kernels_scalar.fp8_row_to_f32(codes + c, &scale, size_min(cols - c, LANES), dst + c);
-        else
-            _mm512_mask_storeu_ps(dst + c, m, _mm512_mul_ps(_mm512_cvtph_ps(half), scale256));
+        _mm512_storeu_ps(dst + c, _mm512_mul_ps(_mm512_cvtph_ps(half), scale256));
+    }
+    if (c < cols) {
+        const __mmask16 m = first16(cols - c);
+        const __m128i bytes = _mm_maskz_loadu_epi8(m, codes + c);
+        const __m256i half = e4m3_as_f16(_mm256_cvtepi8_epi16(bytes));
+
+        _mm512_mask_storeu_ps(dst + c, m, _mm512_mul_ps(_mm512_cvtph_ps(half), scale256));
     }
 }
 
@@ -128,13 +131,12 @@ static void fp8_row_to_f32(const uint8_t *codes, const float *scale, size_t cols
 {
     for (size_t c = 0; c < cols; c += FP8_BLOCK) {
         const size_t count = size_min(cols - c, FP8_BLOCK);
-        float s;
+        const float s = f32_load(scale, c / FP8_BLOCK);
 
-        memcpy(&s, (const unsigned char *)scale + c / FP8_BLOCK * sizeof s, sizeof s);
-        if (f32_is_finite(s * 256.0f))
-            fp8_block_to_f32(codes + c, s, count, dst + c);
-        else
+        if (!f32_is_finite(s * 256.0f) || fp8_block_has_nan(codes + c, count))
             kernels_scalar.fp8_row_to_f32(codes + c, &s, count, dst + c);
+        else
+            fp8_block_to_f32(codes + c, _mm512_set1_ps(s * 256.0f), count, dst + c);
     }
 }
 
@@ -322,7 +324,7 @@ typedef struct {
 
 static divisor divisor_of(float scale)
 {
-    const int code = e8m0_from_f32_exact(scale);
+    const int code = e8m0_exact(scale);
     divisor d;
 
     d.scale = _mm512_set1_ps(scale);

@@ -61,6 +61,32 @@ static inline float e8m0_value(uint8_t code)
     return f32_from_bits(code == E8M0_NAN ? F32_NAN_BITS : (uint32_t)code << 23);
 }
 
+/* e8m0_from_f32_exact for the row kernels: a call would cost them their registers. */
+static inline int e8m0_exact(float scale)
+{
+    const uint32_t bits = f32_bits(scale);
+    const uint32_t exponent = bits >> 23;     /* a set sign bit makes it 256 or more */
+
+    if (bits == f32_bits(0x1p-127f))
+        return 0;
+    if ((bits & 0x7FFFFFu) != 0 || exponent == 0 || exponent >= 255)
+        return -1;
+    return (int)exponent;
+}
+
+static inline int f32_is_finite(float value)
+{
+    return (f32_bits(value) & F32_INF_BITS) != F32_INF_BITS;
+}
+
+static inline float f32_load(const float *src, size_t i)
+{
+    float value;
+
+    memcpy(&value, (const unsigned char *)src + i * sizeof value, sizeof value);
+    return value;
+}
+
 static inline size_t size_min(size_t a, size_t b)
 {
     return a < b ? a : b;

@@ -52,7 +52,8 @@ typedef struct ckpt_kernels {
     /* Element codecs, encode: round to nearest even, as torch .to() on a CPU does.
      * bf16: NaN becomes 0x7FC0. f16: NaN keeps its sign and upper payload and becomes quiet.
      * e4m3: does not saturate, |x| > 464 and NaN become 0x7F | sign.
-     * e5m2: overflows to infinity, NaN becomes 0x7F | sign. e8m0: torch's rounding, sign ignored (1.5 and above go up).
+     * e5m2: overflows to infinity, NaN becomes 0x7F | sign.
+     * e8m0: torch's rounding, sign ignored (1.5 and above go up).
      * e2m1: saturates at 6, sign kept also for zero (hardware cvt); NaN becomes code 7. */
     void (*f32_to_bf16)(const float *src, uint16_t *dst, size_t count);
     void (*f32_to_f16)(const float *src, uint16_t *dst, size_t count);
@@ -64,8 +65,8 @@ typedef struct ckpt_kernels {
     /*
      * Dequantise one row. FP8: scale[c / 128] multiplies column c, any F32 value.
      * FP4: scale[c / 32] is an E8M0 code; cols is a multiple of 32.
-     * to_f32: the F32 product, NaN as 0x7FC00000. to_bf16: that product, then rounded to BF16 (nearest even,
-     * subnormals kept, NaN becomes 0x7FC0 with the sign dropped). -0 stays -0.
+     * to_f32: the F32 product, NaN as 0x7FC00000. to_bf16: that product, then rounded to BF16
+     * (nearest even, subnormals kept, NaN becomes 0x7FC0 with the sign dropped). -0 stays -0.
      */
     void (*fp8_row_to_bf16)(const uint8_t *codes, const float *scale, size_t cols, uint16_t *dst);
     void (*fp8_row_to_f32)(const uint8_t *codes, const float *scale, size_t cols, float *dst);

@@ -28,14 +28,7 @@ uint8_t fp4_scale_code(float amax)
 
 int e8m0_from_f32_exact(float scale)
 {
-    const uint32_t bits = f32_bits(scale);
-    const uint32_t exponent = bits >> 23;     /* a set sign bit makes it 256 or more */
-
-    if (bits == f32_bits(0x1p-127f))
-        return 0;
-    if ((bits & 0x7FFFFFu) != 0 || exponent == 0 || exponent >= 255)
-        return -1;
-    return (int)exponent;
+    return e8m0_exact(scale);
 }
 
 /* E2M1 magnitudes in halves: value = 0.5 * halves. */

@@ -201,7 +201,7 @@ static float f32_product(float a, float b)
 /* Code i of a packed row: the low nibble is the even column. */
 static unsigned fp4_code(const uint8_t *packed, size_t i)
 {
-    return packed[i / 2] >> (i % 2 * 4) & 15u;
+    return (unsigned)packed[i / 2] >> (i % 2 * 4) & 15;
 }
 
 /* ---- element codecs ---- */

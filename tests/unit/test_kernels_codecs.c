@@ -242,7 +242,7 @@ static uint32_t codec_output(const codec *c, const void *out, size_t i)
     uint16_t wide;
 
     if (c->dst_bits == 4)
-        return bytes[i / 2] >> (i % 2 * 4) & 15u;
+        return (unsigned)bytes[i / 2] >> (i % 2 * 4) & 15;
     if (c->dst_bits == 8)
         return bytes[i];
     memcpy(&wide, bytes + i * sizeof wide, sizeof wide);

@@ -274,7 +274,7 @@ static void test_group_masks_hold_exactly_the_magnitudes_present(void **state)
             if (g % 3 != 0)
                 packed[g * group_bytes + random32() % group_bytes] = (uint8_t)random32();
             for (size_t i = 0; i < FP4_GROUP; i++)
-                mask |= 1u << ((packed[g * group_bytes + i / 2] >> (i % 2 * 4)) & 7);
+                mask |= 1u << (((unsigned)packed[g * group_bytes + i / 2] >> (i % 2 * 4)) & 7);
             expected[g] = (uint8_t)mask;
         }
         for (size_t s = 0; s < set_count; s++) {
