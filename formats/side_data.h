@@ -28,6 +28,8 @@ ckpt_code side_data_begin(const char *directory, const ckpt_catalog *catalog,
                           side_data_writer **out, ckpt_error *err);
 /* The sink to hand to source_encode. Thread-safe, order-free. */
 encode_exception_sink *side_data_sink(side_data_writer *writer);
+/* What was put so far is on disk when this returns; free when nothing was put since. */
+ckpt_code side_data_sync(side_data_writer *writer, ckpt_error *err);
 /* Sort, write directory/fp4_scales.zst (nothing when there are no exceptions), remove the spill.
  * The bytes depend on the exceptions alone. Consumes writer, also on failure. */
 ckpt_code side_data_finish(side_data_writer *writer, const char *root, ckpt_error *err);

@@ -34,6 +34,7 @@ struct side_data_writer {
     char *spill_path;
     ckpt_file *spill;
     uint64_t spill_bytes;
+    uint64_t synced_bytes;
     pthread_mutex_t lock;          /* of spill_bytes */
 };
 
@@ -108,6 +109,21 @@ static ckpt_code spill_put(encode_exception_sink *self, const source_range *rang
                            const encode_exception *exceptions, size_t count, ckpt_error *err)
 {
     return append_records((side_data_writer *)self, range->tensor, exceptions, count, err);
+}
+
+ckpt_code side_data_sync(side_data_writer *writer, ckpt_error *err)
+{
+    uint64_t bytes;
+    ckpt_code code;
+
+    pthread_mutex_lock(&writer->lock);
+    bytes = writer->spill_bytes;
+    pthread_mutex_unlock(&writer->lock);
+    if (bytes == writer->synced_bytes)
+        return CKPT_OK;
+    if ((code = file_sync(writer->spill, err)) == CKPT_OK)
+        writer->synced_bytes = bytes;       /* called by one thread at a time */
+    return code;
 }
 
 /* A run that was stopped after side_data_finish has left the result and no spill to add to. What

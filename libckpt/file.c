@@ -104,6 +104,19 @@ int64_t file_mtime_ns(const ckpt_file *f)
     return f->mtime_ns;
 }
 
+ckpt_code file_check_unchanged(const ckpt_file *f, ckpt_error *err)
+{
+    struct stat now;
+
+    if (stat(f->path, &now) != 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot look at '%s' again: %s", f->path,
+                         strerror(errno));
+    if ((uint64_t)now.st_size != f->size ||
+        (int64_t)now.st_mtim.tv_sec * 1000000000 + now.st_mtim.tv_nsec != f->mtime_ns)
+        return ckpt_fail(err, CKPT_E_IO, "'%s' was changed while it was read", f->path);
+    return CKPT_OK;
+}
+
 /* ---- transfers ---- */
 
 static ckpt_code check_range(const ckpt_file *f, uint64_t offset, uint64_t size, ckpt_error *err)

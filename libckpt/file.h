@@ -21,6 +21,9 @@ const char *file_path(const ckpt_file *f);
 uint64_t file_size(const ckpt_file *f);               /* when it was opened */
 int64_t file_mtime_ns(const ckpt_file *f);            /* when it was opened */
 
+/* Refuse when the file at this path is another one now, or has another size or time. */
+ckpt_code file_check_unchanged(const ckpt_file *f, ckpt_error *err);
+
 /* A rectangle of a file: row_count pieces of row_bytes, pitch_bytes apart from `offset` on. */
 typedef struct {
     uint64_t offset;

@@ -38,6 +38,9 @@ typedef struct {
     const ckpt_layout *layout;
     ckpt_journal *journal;        /* or NULL */
     ckpt_digest *digest;          /* or NULL */
+    /* Called before the journal says that a tensor is done; or NULL. */
+    ckpt_code (*before_done)(void *context, ckpt_error *err);
+    void *before_done_context;
 } file_sink_options;
 ckpt_code sink_files_create(const file_sink_options *options, ckpt_sink **out, ckpt_error *err);
 void sink_files_free(ckpt_sink *sink);

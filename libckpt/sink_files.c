@@ -41,9 +41,13 @@ static ckpt_code files_done(ckpt_sink *self, size_t tensor, ckpt_error *err)
     file_sink *s = (file_sink *)self;
     hash128 value = { 0, 0 };
     hash128 written;
+    ckpt_code code;
 
     if (s->options.journal == NULL)
         return CKPT_OK;
+    if (s->options.before_done != NULL &&
+        (code = s->options.before_done(s->options.before_done_context, err)) != CKPT_OK)
+        return code;
     if (s->options.digest != NULL)
         value = digest_get(s->options.digest, tensor);
     pthread_mutex_lock(&s->lock);

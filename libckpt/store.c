@@ -85,6 +85,16 @@ ckpt_code store_close_files(ckpt_store *store, ckpt_error *err)
     return code;
 }
 
+ckpt_code store_check_unchanged(const ckpt_store *store, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < store->file_count && code == CKPT_OK; i++)
+        if (store->files[i].file != NULL)
+            code = file_check_unchanged(store->files[i].file, err);
+    return code;
+}
+
 int store_locate(const ckpt_layout *layout, const layout_extent *extent, uint64_t row,
                  uint64_t row_count, store_piece *out)
 {

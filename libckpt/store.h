@@ -39,6 +39,9 @@ ckpt_code store_open_file(ckpt_store *store, size_t i, int writable, ckpt_error 
 /* Close every file that is open. */
 ckpt_code store_close_files(ckpt_store *store, ckpt_error *err);
 
+/* Refuse when a file that is open has another size or time on disk than when it was opened. */
+ckpt_code store_check_unchanged(const ckpt_store *store, ckpt_error *err);
+
 /*
  * Source of the layout's logical tensors, read from the store's open files. Copies are read too
  * and must equal the originals. Borrows both; the layout's stored catalog is the store's.

@@ -1,0 +1,76 @@
+/*
+ * convert.h: one conversion of a checkpoint, from plan to commit.
+ *
+ *   convert_plan     opens everything, decides every tensor and byte position; reads no tensor data
+ *   convert_run      writes DST.partial, or goes on where an earlier run was stopped
+ *   convert_commit   makes it durable and renames it to DST
+ */
+#ifndef CKPT_CONVERT_H
+#define CKPT_CONVERT_H
+
+#include "format.h"
+#include "outcome.h"
+#include "output.h"
+#include "plan.h"
+#include "side_data.h"
+
+typedef struct {
+    const char *source;
+    const char *target;
+    const char *like;                /* or NULL */
+    const char *fill_from;           /* or NULL */
+    const char *names;               /* style, or NULL: as in the source */
+    ckpt_open_options open;
+    plan_policy policy;              /* not with like */
+    uint64_t file_bytes_max;         /* greedy files of at most this; 0: as in the source */
+    int match_reference;
+    int allow_lossy;
+    int no_digest;
+    int verify;                      /* read the result back and compare digests */
+    int overwrite;
+    copy_options copy;
+} convert_options;
+
+typedef struct {
+    convert_options options;
+    ckpt_checkpoint *source;
+    ckpt_checkpoint *like;           /* or NULL */
+    ckpt_checkpoint *fill;           /* or NULL */
+    ckpt_source *picked;             /* every input tensor, in the order of the target */
+    const char **origins;            /* by target tensor: fill_from, or NULL */
+    ckpt_catalog *targets;           /* logical tensors as they shall be */
+    ckpt_map *map;                   /* of the target */
+    ckpt_store *store;               /* target files, laid out */
+    ckpt_layout *layout;
+    char *config_text;               /* of the target, or NULL */
+    side_data *side;                 /* of the source, or NULL */
+    int writes_side_data;            /* FP4 -> FP8 */
+    int with_index;
+    hash128 fingerprint;
+    uint64_t fixed_bytes;            /* what the catalogs take */
+    uint64_t in_bytes;
+    uint64_t out_bytes;
+
+    /* Set by convert_run. */
+    ckpt_digest *digest;             /* or NULL */
+    char root[CKPT_ROOT_HEX];        /* "" without digests */
+    char main_root[CKPT_ROOT_HEX];
+    encode_stats *stats;             /* by target tensor */
+    size_t kept_count;               /* tensors that an earlier run had finished */
+    ckpt_output *output;
+    file_list written;               /* files of the target that are no tensor files */
+    double seconds;
+} convert_job;
+
+/* *out is yours to free. The options' strings are borrowed. */
+ckpt_code convert_plan(const convert_options *options, convert_job **out, ckpt_error *err);
+ckpt_code convert_run(convert_job *job, ckpt_error *err);
+/* The directory that convert_run writes to: for files of the caller's own, before the commit. */
+const char *convert_directory(const convert_job *job);
+ckpt_code convert_commit(convert_job *job, ckpt_error *err);
+void convert_free(convert_job *job);         /* NULL is fine; leaves the partial output */
+
+/* Memory of one thread's tile, for the plan that is printed. */
+ckpt_code convert_tile_bytes(convert_job *job, uint64_t *out, ckpt_error *err);
+
+#endif

@@ -1,0 +1,462 @@
+/* Planning a conversion: every tensor, encoding, file and position, before any data. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config.h"
+#include "convert.h"
+#include "hf.h"
+#include "pick.h"
+#include "size.h"
+
+/* ---- inputs: which tensor comes from where, in the order of the target ---- */
+
+typedef struct {
+    pick_entry *entries;
+    size_t count;
+} inputs;
+
+static ckpt_code open_all(convert_job *job, ckpt_error *err)
+{
+    const convert_options *o = &job->options;
+    ckpt_code code;
+
+    if ((code = ckpt_open(o->source, &o->open, &job->source, err)) != CKPT_OK)
+        return code;
+    if (o->like != NULL && (code = ckpt_open(o->like, &o->open, &job->like, err)) != CKPT_OK)
+        return code;
+    return o->fill_from == NULL ? CKPT_OK : ckpt_open(o->fill_from, &o->open, &job->fill, err);
+}
+
+static void add_input(inputs *in, const char **origins, const ckpt_checkpoint *from, size_t i,
+                      const char *origin)
+{
+    in->entries[in->count].source = ckpt_logical(from);
+    in->entries[in->count].tensor = i;
+    origins[in->count++] = origin;
+}
+
+/* The source's tensors, then what only --fill-from has. */
+static void take_all(convert_job *job, inputs *in)
+{
+    const ckpt_catalog *own = job->source->reading.logical;
+    const ckpt_catalog *more = job->fill == NULL ? NULL : job->fill->reading.logical;
+
+    for (size_t i = 0; i < ckpt_catalog_count(own); i++)
+        add_input(in, job->origins, job->source, i, NULL);
+    for (size_t i = 0; more != NULL && i < ckpt_catalog_count(more); i++)
+        if (ckpt_catalog_find(own, ckpt_catalog_at(more, i)->name) < 0)
+            add_input(in, job->origins, job->fill, i, job->options.fill_from);
+}
+
+static ckpt_code check_like_shape(const ckpt_tensor *got, const ckpt_tensor *like,
+                                  ckpt_error *err)
+{
+    char got_shape[256];
+    char like_shape[256];
+
+    if (catalog_same_shape(got, like))
+        return CKPT_OK;
+    catalog_shape_text(got, got_shape, sizeof got_shape);
+    catalog_shape_text(like, like_shape, sizeof like_shape);
+    return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is %s, but %s in the model to follow",
+                     got->name, got_shape, like_shape);
+}
+
+/* Exactly the tensors of --like, in its order. */
+static ckpt_code take_like(convert_job *job, inputs *in, ckpt_error *err)
+{
+    const ckpt_catalog *like = job->like->reading.logical;
+    const ckpt_catalog *own = job->source->reading.logical;
+    ckpt_code code;
+
+    for (size_t i = 0; i < ckpt_catalog_count(own); i++)
+        if (ckpt_catalog_find(like, ckpt_catalog_at(own, i)->name) < 0)
+            return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' of '%s' is not in '%s'",
+                             ckpt_catalog_at(own, i)->name, job->options.source,
+                             job->options.like);
+    for (size_t i = 0; i < ckpt_catalog_count(like); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(like, i);
+        const ckpt_checkpoint *from = job->source;
+        int64_t found = ckpt_catalog_find(own, t->name);
+
+        if (found < 0 && job->fill != NULL) {
+            from = job->fill;
+            found = ckpt_catalog_find(from->reading.logical, t->name);
+        }
+        if (found < 0)
+            return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' of '%s' is not in '%s'", t->name,
+                             job->options.like, job->options.source);
+        code = check_like_shape(ckpt_catalog_at(from->reading.logical, (size_t)found), t, err);
+        if (code != CKPT_OK)
+            return code;
+        add_input(in, job->origins, from, (size_t)found,
+                  from == job->fill ? job->options.fill_from : NULL);
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code pick_inputs(convert_job *job, ckpt_error *err)
+{
+    const size_t most = ckpt_catalog_count(job->source->reading.logical) +
+                        (job->fill == NULL ? 0 : ckpt_catalog_count(job->fill->reading.logical));
+    inputs in = { calloc(most + 1, sizeof *in.entries), 0 };
+    ckpt_code code = CKPT_OK;
+
+    job->origins = calloc(most + 1, sizeof *job->origins);
+    if (in.entries == NULL || job->origins == NULL)
+        code = ckpt_fail_memory(err, "a plan", most);
+    else if (job->like != NULL)
+        code = take_like(job, &in, err);
+    else
+        take_all(job, &in);
+    if (code == CKPT_OK)
+        code = source_pick(in.entries, in.count, &job->picked, err);
+    free(in.entries);
+    return code;
+}
+
+/* ---- targets: encodings and names ---- */
+
+static ckpt_code copy_catalog(const ckpt_catalog *from, ckpt_catalog **out, ckpt_error *err)
+{
+    ckpt_catalog *copy = catalog_create();
+    ckpt_code code = CKPT_OK;
+
+    if (copy == NULL)
+        return ckpt_fail_memory(err, "a catalog", ckpt_catalog_count(from));
+    for (size_t i = 0; i < ckpt_catalog_count(from) && code == CKPT_OK; i++)
+        code = catalog_add(copy, ckpt_catalog_at(from, i), err);
+    if (code != CKPT_OK)
+        catalog_free(copy);
+    else
+        *out = copy;
+    return code;
+}
+
+static ckpt_code choose_targets(convert_job *job, ckpt_error *err)
+{
+    const convert_options *o = &job->options;
+    const char *names = o->names != NULL ? o->names : ckpt_names_style(job->source);
+    ckpt_code code;
+
+    if (job->like != NULL) {
+        if (o->names != NULL || o->policy.dtype != PLAN_KEEP || o->policy.experts != PLAN_KEEP ||
+            o->policy.scale_dtype != CKPT_NONE || o->file_bytes_max != 0)
+            return ckpt_fail(err, CKPT_E_USAGE,
+                             "--like decides names, encodings and files: leave out --names, "
+                             "--dtype, --experts, --scale-dtype and --max-shard-size");
+        return copy_catalog(job->like->reading.logical, &job->targets, err);
+    }
+    code = plan_targets(job->picked->catalog, job->source->official, &o->policy, &job->targets,
+                        err);
+    if (code != CKPT_OK)
+        return code;
+    if (o->open.map_file != NULL && o->names == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--map needs --names: which names to write");
+    return checkpoint_find_map(ckpt_family_name(job->source), names, &job->map, err);
+}
+
+/* ---- files ---- */
+
+/* Where each input's tensors go: the source's files under their names. */
+static ckpt_code keep_files(convert_job *job, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < job->source->store->file_count && code == CKPT_OK; i++) {
+        const store_file *from = &job->source->store->files[i];
+        uint32_t number;
+
+        if ((code = store_add_file(job->store, from->name, &number, err)) != CKPT_OK)
+            break;
+        if (from->metadata != NULL &&
+            (job->store->files[number].metadata = strdup(from->metadata)) == NULL)
+            code = ckpt_fail_memory(err, "metadata", strlen(from->metadata));
+    }
+    return code;
+}
+
+static uint64_t tensor_bytes(const ckpt_tensor *t)
+{
+    return ckpt_part_bytes(t, CKPT_DATA) + ckpt_part_bytes(t, CKPT_SCALE);
+}
+
+/* Number the files anew: a new one where the source (and its file) changes, or one is full. */
+static ckpt_code number_files(convert_job *job, ckpt_error *err)
+{
+    const uint64_t limit = job->options.file_bytes_max;
+    const size_t count = ckpt_catalog_count(job->targets);
+    uint64_t used_bytes = 0;
+    uint32_t file = 0;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < count; i++) {
+        const ckpt_tensor *from = ckpt_catalog_at(job->picked->catalog, i);
+        const uint64_t bytes = tensor_bytes(ckpt_catalog_at(job->targets, i));
+        int fresh = 0;
+
+        if (i > 0 && limit != 0)
+            fresh = used_bytes > 0 && bytes > limit - size_min(limit, used_bytes);
+        else if (i > 0)
+            fresh = from->file != ckpt_catalog_at(job->picked->catalog, i - 1)->file ||
+                    job->origins[i] != job->origins[i - 1];
+        if (fresh) {
+            file++;
+            used_bytes = 0;
+        }
+        used_bytes += bytes;
+        catalog_edit(job->targets, i)->file = file;
+    }
+    for (uint32_t i = 0; i <= file && code == CKPT_OK; i++) {
+        char name[64];
+        uint32_t number;
+
+        hf_file_name(i, (size_t)file + 1, name);
+        code = store_add_file(job->store, name, &number, err);
+    }
+    return code;
+}
+
+/* Copies go where their originals go when files are numbered anew. */
+static void place_copies(convert_job *job)
+{
+    for (size_t i = 0; i < job->layout->count; i++) {
+        const layout_extent *e = &job->layout->extents[i];
+
+        if (e->copy)
+            catalog_edit(job->store->catalog, e->stored)->file =
+                ckpt_catalog_at(job->targets, e->logical)->file;
+    }
+}
+
+static ckpt_code lay_out(convert_job *job, ckpt_error *err)
+{
+    const int anew = job->fill != NULL || job->options.file_bytes_max != 0;
+    const int same_names =
+        strcmp(job->map->names, ckpt_names_style(job->source)) == 0 && !job->options.open.keep_copies;
+    ckpt_code code;
+
+    code = anew ? number_files(job, err) : keep_files(job, err);
+    if (code == CKPT_OK)
+        code = map_write(job->map, job->targets, same_names ? job->source->reading.layout : NULL,
+                         job->store->catalog, &job->layout, err);
+    if (code != CKPT_OK)
+        return code;
+    if (anew)
+        place_copies(job);
+    job->with_index = job->source->has_index;
+    return format_hf.lay_out(job->store, err);
+}
+
+/* ---- --like: the same files, headers and extents ---- */
+
+static ckpt_code copy_header(const store_file *from, store_file *to, ckpt_error *err)
+{
+    to->size_bytes = from->size_bytes;
+    to->header_bytes = from->header_bytes;
+    if ((to->header = malloc(from->header_bytes + 1)) == NULL)
+        return ckpt_fail_memory(err, "a header", from->header_bytes);
+    return file_read_at(from->file, 0, to->header, from->header_bytes, err);
+}
+
+static ckpt_code lay_out_like(convert_job *job, ckpt_error *err)
+{
+    const ckpt_store *like = job->like->store;
+    const ckpt_layout *layout = job->like->reading.layout;
+    ckpt_code code = CKPT_OK;
+
+    if (job->like->format != &format_hf)
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a %s checkpoint, expected an HF directory",
+                         job->options.like, ckpt_layout_name(job->like));
+    for (size_t i = 0; i < like->file_count && code == CKPT_OK; i++) {
+        uint32_t number;
+
+        if ((code = store_add_file(job->store, like->files[i].name, &number, err)) == CKPT_OK)
+            code = copy_header(&like->files[i], &job->store->files[number], err);
+    }
+    for (size_t i = 0; i < ckpt_catalog_count(like->catalog) && code == CKPT_OK; i++)
+        code = job->like->reading.fates[i].kind == FATE_DROPPED
+                   ? ckpt_fail(err, CKPT_E_USAGE, "'%s' has a tensor '%s' that nothing can fill",
+                               job->options.like, ckpt_catalog_at(like->catalog, i)->name)
+                   : catalog_add(job->store->catalog, ckpt_catalog_at(like->catalog, i), err);
+    if (code != CKPT_OK)
+        return code;
+    if ((job->layout = layout_create(job->targets, job->store->catalog)) == NULL)
+        return ckpt_fail_memory(err, "a layout", layout->count);
+    for (size_t i = 0; i < layout->count && code == CKPT_OK; i++)
+        code = layout_add(job->layout, &layout->extents[i], err);
+    job->with_index = job->like->has_index;
+    return code == CKPT_OK ? layout_seal(job->layout, err) : code;
+}
+
+/* ---- config, side data ---- */
+
+static ckpt_code plan_config(convert_job *job, ckpt_error *err)
+{
+    const char *text = job->source->config_text;
+
+    if (job->like != NULL && job->like->config_text != NULL)
+        return config_rewrite_like(text != NULL ? text : job->like->config_text,
+                                   job->like->config_text, &job->config_text, err);
+    if (text == NULL)
+        return CKPT_OK;
+    return config_rewrite(text, job->targets, job->source->family != NULL, &job->config_text, err);
+}
+
+static ckpt_code plan_side_data(convert_job *job, ckpt_error *err)
+{
+    int reads = 0;
+    ckpt_code code;
+
+    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++) {
+        const ckpt_tensor *from = ckpt_catalog_at(job->picked->catalog, i);
+        const ckpt_tensor *to = ckpt_catalog_at(job->targets, i);
+
+        reads |= to->dtype == CKPT_F4 && from->dtype != CKPT_F4;
+        job->writes_side_data |= from->dtype == CKPT_F4 && from->scale_dtype != CKPT_NONE &&
+                                 to->dtype == CKPT_F8_E4M3 && job->like == NULL;
+    }
+    if (!reads || job->like != NULL || job->source->is_partial)
+        return CKPT_OK;
+    code = side_data_read(job->options.source, job->options.copy.memory_bytes, &job->side, err);
+    return code == CKPT_OK && job->side != NULL ? side_data_check(job->side, job->targets, err)
+                                                : code;
+}
+
+/* ---- what tells this conversion from any other ---- */
+
+static void mix(hash128 *sum, const void *bytes, size_t size)
+{
+    *sum = kernels_get()->hash_bytes(bytes, size, sum->low64 ^ sum->high64);
+}
+
+static void mix_checkpoint(hash128 *sum, const ckpt_checkpoint *c)
+{
+    for (size_t i = 0; c != NULL && i < c->store->file_count; i++) {
+        const store_file *f = &c->store->files[i];
+        const int64_t numbers[] = { (int64_t)f->size_bytes, file_mtime_ns(f->file),
+                                    (int64_t)f->header_hash };
+
+        mix(sum, f->name, strlen(f->name));
+        mix(sum, numbers, sizeof numbers);
+    }
+}
+
+static void mix_catalog(hash128 *sum, const ckpt_catalog *catalog)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(catalog); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(catalog, i);
+        const uint64_t numbers[] = { t->dtype, t->stored_dtype, t->scale_dtype, t->file,
+                                     t->offset };
+
+        mix(sum, t->name, strlen(t->name));
+        mix(sum, numbers, sizeof numbers);
+        mix(sum, t->shape, t->rank * sizeof t->shape[0]);
+    }
+}
+
+static void take_fingerprint(convert_job *job)
+{
+    const int flags[] = { job->options.match_reference, job->options.allow_lossy,
+                          job->options.no_digest, job->side != NULL };
+
+    mix(&job->fingerprint, CKPT_VERSION, sizeof CKPT_VERSION);
+    mix(&job->fingerprint, flags, sizeof flags);
+    mix_checkpoint(&job->fingerprint, job->source);
+    mix_checkpoint(&job->fingerprint, job->like);
+    mix_checkpoint(&job->fingerprint, job->fill);
+    mix_catalog(&job->fingerprint, job->targets);
+    mix_catalog(&job->fingerprint, job->store->catalog);
+}
+
+static uint64_t layout_bytes(const ckpt_layout *layout)
+{
+    return layout->capacity * sizeof *layout->extents +
+           2 * ckpt_catalog_count(layout->logical) * sizeof *layout->first;
+}
+
+static uint64_t checkpoint_bytes(const ckpt_checkpoint *c)
+{
+    if (c == NULL)
+        return 0;
+    return catalog_bytes(c->store->catalog) + catalog_bytes(c->reading.logical) +
+           layout_bytes(c->reading.layout) + layout_bytes(c->stored_layout) +
+           ckpt_catalog_count(c->store->catalog) * sizeof *c->reading.fates +
+           (c->official == NULL ? 0 : catalog_bytes(c->official));
+}
+
+static void count_bytes(convert_job *job)
+{
+    enum { PER_TENSOR_BYTES = 256 };        /* digests, statistics, journal, picks */
+
+    job->fixed_bytes = checkpoint_bytes(job->source) + checkpoint_bytes(job->like) +
+                       checkpoint_bytes(job->fill) + catalog_bytes(job->picked->catalog) +
+                       catalog_bytes(job->targets) + catalog_bytes(job->store->catalog) +
+                       layout_bytes(job->layout) +
+                       ckpt_catalog_count(job->targets) * PER_TENSOR_BYTES +
+                       (job->side == NULL ? 0 : side_data_bytes(job->side));
+    for (size_t i = 0; i < job->store->file_count; i++) {
+        job->fixed_bytes += job->store->files[i].header_bytes;
+        job->out_bytes += job->store->files[i].size_bytes;
+    }
+    for (size_t i = 0; i < ckpt_catalog_count(job->picked->catalog); i++)
+        job->in_bytes += tensor_bytes(ckpt_catalog_at(job->picked->catalog, i));
+}
+
+static ckpt_code plan_job(convert_job *job, ckpt_error *err)
+{
+    ckpt_code code;
+
+    if ((code = output_check(job->options.target, job->options.overwrite, err)) != CKPT_OK ||
+        (code = open_all(job, err)) != CKPT_OK || (code = pick_inputs(job, err)) != CKPT_OK ||
+        (code = choose_targets(job, err)) != CKPT_OK)
+        return code;
+    if ((job->store = store_create(job->options.target)) == NULL)
+        return ckpt_fail_memory(err, "a plan", sizeof *job->store);
+    code = job->like != NULL ? lay_out_like(job, err) : lay_out(job, err);
+    if (code != CKPT_OK || (code = plan_config(job, err)) != CKPT_OK ||
+        (code = plan_side_data(job, err)) != CKPT_OK)
+        return code;
+    take_fingerprint(job);
+    count_bytes(job);
+    return CKPT_OK;
+}
+
+ckpt_code convert_plan(const convert_options *options, convert_job **out, ckpt_error *err)
+{
+    convert_job *job = calloc(1, sizeof *job);
+    ckpt_code code;
+
+    if (job == NULL)
+        return ckpt_fail_memory(err, "a plan", sizeof *job);
+    job->options = *options;
+    code = plan_job(job, err);
+    if (code != CKPT_OK)
+        convert_free(job);
+    else
+        *out = job;
+    return code;
+}
+
+void convert_free(convert_job *job)
+{
+    if (job == NULL)
+        return;
+    output_close(job->output);
+    ckpt_digest_free(job->digest);
+    source_free(job->picked);
+    free(job->origins);
+    free(job->stats);
+    catalog_free(job->targets);
+    map_free(job->map);
+    layout_free(job->layout);
+    store_free(job->store);
+    side_data_free(job->side);
+    free(job->config_text);
+    file_list_free(&job->written);
+    ckpt_close(job->source);
+    ckpt_close(job->like);
+    ckpt_close(job->fill);
+    free(job);
+}

@@ -1,0 +1,340 @@
+/* Running a planned conversion. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "config.h"
+#include "convert.h"
+#include "hf.h"
+#include "json.h"
+
+enum { CONFIG_BYTES_MAX = 1 << 24 };
+
+/* ---- the pipeline: picked inputs -> digest tap -> encodings ---- */
+
+typedef struct {
+    ckpt_source *tap;
+    ckpt_source *encoded;
+    side_data_writer *spill;
+} pipeline;
+
+static void pipeline_free(pipeline *p)
+{
+    source_free(p->encoded);
+    source_free(p->tap);
+    side_data_close(p->spill);
+    memset(p, 0, sizeof *p);
+}
+
+static ckpt_code pipeline_make(convert_job *job, pipeline *p, ckpt_error *err)
+{
+    const convert_options *o = &job->options;
+    encode_options encode = {
+        .allow_lossy = o->allow_lossy,
+        .allow_odd_scales = o->open.lenient,
+        .match_reference = o->match_reference,
+        .scales = job->like == NULL ? NULL : ckpt_logical(job->like),
+        .exceptions_out = p->spill == NULL ? NULL : side_data_sink(p->spill),
+        .exceptions_in = job->side == NULL ? NULL : side_data_table(job->side),
+    };
+    ckpt_source *from = job->picked;
+    ckpt_code code;
+
+    if (!o->no_digest) {
+        if (job->digest == NULL && (job->digest = digest_create(from->catalog)) == NULL)
+            return ckpt_fail_memory(err, "digests", ckpt_catalog_count(from->catalog));
+        if ((code = source_digest_tap(from, job->digest, &p->tap, err)) != CKPT_OK)
+            return code;
+        from = p->tap;
+    }
+    return source_encode(from, job->targets, &encode, &p->encoded, err);
+}
+
+static copy_options copy_with(const convert_job *job)
+{
+    copy_options copy = job->options.copy;
+
+    copy.fixed_bytes = job->fixed_bytes;
+    return copy;
+}
+
+/* Exceptions reach the disk before the journal says that their tensor is done. */
+static ckpt_code sync_spill(void *context, ckpt_error *err)
+{
+    return side_data_sync(context, err);
+}
+
+static ckpt_code copy_tensors(convert_job *job, pipeline *p, ckpt_error *err)
+{
+    const copy_options copy = copy_with(job);
+    const file_sink_options options = {
+        .store = job->store,
+        .layout = job->layout,
+        .journal = job->options.no_digest ? NULL : output_journal(job->output),
+        .digest = job->digest,
+        .before_done = p->spill == NULL ? NULL : sync_spill,
+        .before_done_context = p->spill,
+    };
+    ckpt_sink *sink;
+    ckpt_code code;
+
+    if ((code = sink_files_create(&options, &sink, err)) != CKPT_OK)
+        return code;
+    if (options.journal != NULL)
+        code = sink_files_resume(sink, &copy, &job->kept_count, err);
+    if (code == CKPT_OK)
+        code = ckpt_copy(p->encoded, sink, &copy, err);
+    sink_files_free(sink);
+    return code;
+}
+
+static ckpt_code keep_stats(convert_job *job, const pipeline *p, ckpt_error *err)
+{
+    const size_t count = ckpt_catalog_count(job->targets);
+
+    if ((job->stats = calloc(count + 1, sizeof *job->stats)) == NULL)
+        return ckpt_fail_memory(err, "statistics", count);
+    for (size_t i = 0; i < count; i++)
+        job->stats[i] = source_encode_stats(p->encoded, i);
+    return CKPT_OK;
+}
+
+static ckpt_code take_roots(convert_job *job, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    if (job->digest != NULL &&
+        (code = ckpt_digest_root(job->digest, 0, job->root, err)) == CKPT_OK)
+        code = ckpt_digest_root(job->digest, 1, job->main_root, err);
+    return code;
+}
+
+static ckpt_code run_pipeline(convert_job *job, ckpt_error *err)
+{
+    pipeline p = { NULL, NULL, NULL };
+    ckpt_code code = CKPT_OK;
+
+    if (job->writes_side_data)
+        code = side_data_begin(convert_directory(job), job->targets, &p.spill, err);
+    if (code != CKPT_OK || (code = pipeline_make(job, &p, err)) != CKPT_OK ||
+        (code = copy_tensors(job, &p, err)) != CKPT_OK ||
+        (code = keep_stats(job, &p, err)) != CKPT_OK || (code = take_roots(job, err)) != CKPT_OK)
+        goto out;
+    if (p.spill != NULL) {
+        side_data_writer *spill = p.spill;
+
+        p.spill = NULL;
+        code = side_data_finish(spill, job->root[0] == '\0' ? NULL : job->root, err);
+    }
+out:
+    pipeline_free(&p);
+    return code;
+}
+
+/* ---- reading the result back ---- */
+
+static ckpt_code verify_written(convert_job *job, ckpt_error *err)
+{
+    const copy_options copy = copy_with(job);
+    ckpt_source *written = NULL;
+    ckpt_digest *digest = NULL;
+    ckpt_code code;
+
+    if ((code = source_stored(job->store, job->layout, &written, err)) == CKPT_OK &&
+        (code = copy_to_digest(written, &copy, &digest, err)) == CKPT_OK) {
+        for (size_t i = 0; i < ckpt_catalog_count(job->targets) && code == CKPT_OK; i++) {
+            const hash128 expected = digest_get(job->digest, i);
+            const hash128 got = digest_get(digest, i);
+
+            if (memcmp(&expected, &got, sizeof got) != 0)
+                code = ckpt_fail(err, CKPT_E_DIFFERENT,
+                                 "tensor '%s' does not read back as it was written",
+                                 ckpt_catalog_at(job->targets, i)->name);
+        }
+    }
+    ckpt_digest_free(digest);
+    source_free(written);
+    return code;
+}
+
+/* ---- the other files ---- */
+
+static ckpt_code note_written(convert_job *job, const char *name, ckpt_error *err)
+{
+    char **names = realloc(job->written.names, (job->written.count + 1) * sizeof *names);
+
+    if (names == NULL || (job->written.names = names,
+                          names[job->written.count] = strdup(name)) == NULL)
+        return ckpt_fail_memory(err, "a list of files", job->written.count);
+    job->written.count++;
+    return CKPT_OK;
+}
+
+static ckpt_code write_text(convert_job *job, const char *name, const char *text,
+                            ckpt_error *err)
+{
+    char *path = file_join(convert_directory(job), name);
+    ckpt_code code;
+
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(name));
+    if ((code = file_write_all(path, text, strlen(text), err)) == CKPT_OK)
+        code = note_written(job, name, err);
+    free(path);
+    return code;
+}
+
+static ckpt_code rewrite_inference(convert_job *job, const char *from, const char *to,
+                                   ckpt_error *err)
+{
+    char *text = NULL;
+    char *edited = NULL;
+    size_t size;
+    ckpt_code code;
+
+    if ((code = file_read_all(from, CONFIG_BYTES_MAX, &text, &size, err)) == CKPT_OK &&
+        (code = config_rewrite_inference(text, job->targets, &edited, err)) == CKPT_OK)
+        code = file_write_all(to, edited, strlen(edited), err);
+    free(text);
+    free(edited);
+    return code;
+}
+
+static ckpt_code carry_file(convert_job *job, const char *name, ckpt_error *err)
+{
+    char *from = file_join(job->source->store->directory, name);
+    char *to = file_join(convert_directory(job), name);
+    ckpt_code code;
+
+    if (from == NULL || to == NULL)
+        code = ckpt_fail_memory(err, "a path", strlen(name));
+    else if ((code = file_make_parents(to, err)) == CKPT_OK)
+        code = strcmp(name, "inference/config.json") == 0 && job->like == NULL
+                   ? rewrite_inference(job, from, to, err)
+                   : file_copy(from, to, err);
+    if (code == CKPT_OK)
+        code = note_written(job, name, err);
+    free(from);
+    free(to);
+    return code;
+}
+
+/* FP8 experts that stay what they are keep the way back to FP4. */
+static int carries_side_data(const convert_job *job)
+{
+    char *path = file_join(job->source->store->directory, SIDE_DATA_FILE);
+    int carries = path != NULL && job->like == NULL && !job->source->is_partial &&
+                  !job->writes_side_data && file_exists(path);
+
+    for (size_t i = 0; carries && i < ckpt_catalog_count(job->targets); i++)
+        carries = ckpt_catalog_at(job->targets, i)->dtype != CKPT_F4;
+    free(path);
+    return carries;
+}
+
+static ckpt_code write_index(convert_job *job, ckpt_error *err)
+{
+    char *from;
+    char *to;
+    ckpt_code code;
+
+    if (job->like == NULL)
+        return format_hf.finish(job->store, job->with_index, err);
+    if (!job->like->has_index)
+        return CKPT_OK;
+    from = file_join(job->like->store->directory, HF_INDEX_FILE);
+    to = file_join(convert_directory(job), HF_INDEX_FILE);
+    code = from == NULL || to == NULL ? ckpt_fail_memory(err, "a path", sizeof HF_INDEX_FILE)
+                                      : file_copy(from, to, err);
+    free(from);
+    free(to);
+    return code;
+}
+
+static ckpt_code write_others(convert_job *job, ckpt_error *err)
+{
+    const file_list *extras = &job->source->extras;
+    ckpt_code code;
+
+    if ((code = write_index(job, err)) != CKPT_OK)
+        return code;
+    if (job->config_text != NULL &&
+        (code = write_text(job, "config.json", job->config_text, err)) != CKPT_OK)
+        return code;
+    for (size_t i = 0; i < extras->count && code == CKPT_OK; i++)
+        code = carry_file(job, extras->names[i], err);
+    if (code == CKPT_OK && carries_side_data(job))
+        code = carry_file(job, SIDE_DATA_FILE, err);
+    return code;
+}
+
+/* ---- the run ---- */
+
+const char *convert_directory(const convert_job *job)
+{
+    return output_directory(job->output);
+}
+
+static ckpt_code begin_output(convert_job *job, ckpt_error *err)
+{
+    char *directory;
+    ckpt_code code;
+
+    code = output_begin(job->options.target, job->options.overwrite, job->fingerprint,
+                        ckpt_catalog_count(job->targets), &job->output, err);
+    if (code != CKPT_OK)
+        return code;
+    if ((directory = strdup(convert_directory(job))) == NULL)
+        return ckpt_fail_memory(err, "a path", 0);
+    free(job->store->directory);
+    job->store->directory = directory;
+    return output_make_files(job->store, err);
+}
+
+static double seconds_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+ckpt_code convert_run(convert_job *job, ckpt_error *err)
+{
+    const double begin = seconds_now();
+    ckpt_code code;
+
+    if ((code = begin_output(job, err)) != CKPT_OK ||
+        (code = run_pipeline(job, err)) != CKPT_OK ||
+        (code = store_check_unchanged(job->source->store, err)) != CKPT_OK)
+        return code;
+    if (job->options.verify && job->digest != NULL && (code = verify_written(job, err)) != CKPT_OK)
+        return code;
+    if ((code = store_close_files(job->store, err)) != CKPT_OK)
+        return code;
+    code = write_others(job, err);
+    job->seconds = seconds_now() - begin;
+    return code;
+}
+
+ckpt_code convert_commit(convert_job *job, ckpt_error *err)
+{
+    ckpt_output *output = job->output;
+
+    job->output = NULL;
+    return output_commit(output, err);
+}
+
+ckpt_code convert_tile_bytes(convert_job *job, uint64_t *out, ckpt_error *err)
+{
+    static const sink_ops nothing = { NULL, NULL, NULL, NULL };
+    const ckpt_sink sink = { &nothing };
+    pipeline p = { NULL, NULL, NULL };
+    const ckpt_code code = pipeline_make(job, &p, err);
+
+    if (code == CKPT_OK)
+        *out = copy_tile_need(p.encoded, &sink);
+    pipeline_free(&p);
+    return code;
+}
