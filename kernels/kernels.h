@@ -51,7 +51,8 @@ typedef struct ckpt_kernels {
 
     /* Element codecs, encode: round to nearest even, as torch .to() on a CPU does.
      * bf16: NaN becomes 0x7FC0. f16: NaN keeps its sign and upper payload and becomes quiet.
-     * e4m3: does not saturate, |x| > 464 and NaN become 0x7F | sign.
+     * e4m3: does not saturate, |x| > 464 and NaN become 0x7F | sign (so torch to 2.11; 2.12 and
+     * later saturate at 448: clamp first where both must agree, as the quantisers here do).
      * e5m2: overflows to infinity, NaN becomes 0x7F | sign.
      * e8m0: torch's rounding, sign ignored (1.5 and above go up).
      * e2m1: saturates at 6, sign kept also for zero (hardware cvt); NaN becomes code 7. */
