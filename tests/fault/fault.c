@@ -233,59 +233,61 @@ static size_t shortened(int fd, uint64_t *state, size_t size)
 
 /* ---- reads and writes: the same wrapper for every member of the two families ---- */
 
-#define WRAP_PLAIN(name, call, family, state, pointer)                                            \
-    EXPORT ssize_t name(int fd, pointer data, size_t size)                                        \
+#define WRAP(name, call, family, state, parameters, arguments)                                    \
+    EXPORT ssize_t name parameters                                                                \
     {                                                                                             \
-        return fd_fails(fd, call, family) ? -1                                                    \
-                                          : REAL(name)(fd, data, shortened(fd, &state, size));    \
-    }
-#define WRAP_AT(name, call, family, state, pointer, position)                                     \
-    EXPORT ssize_t name(int fd, pointer data, size_t size, position offset)                       \
-    {                                                                                             \
-        return fd_fails(fd, call, family)                                                         \
-                   ? -1                                                                           \
-                   : REAL(name)(fd, data, shortened(fd, &state, size), offset);                   \
+        if (fd_fails(fd, call, family))                                                           \
+            return -1;                                                                            \
+        size = shortened(fd, &state, size);                                                       \
+        return REAL(name) arguments;                                                              \
     }
 /* A shortened vector call moves a part of its first piece. */
-#define WRAP_VECTOR(name, call, family, state)                                                    \
-    EXPORT ssize_t name(int fd, const struct iovec *pieces, int count)                            \
+#define WRAP_VECTOR(name, call, family, state, parameters, arguments)                             \
+    EXPORT ssize_t name parameters                                                                \
     {                                                                                             \
         struct iovec first;                                                                       \
                                                                                                   \
         if (fd_fails(fd, call, family))                                                           \
             return -1;                                                                            \
-        if (count < 1 || pieces[0].iov_len < 2 || state == 0)                                     \
-            return REAL(name)(fd, pieces, count);                                                 \
-        first = pieces[0];                                                                        \
-        first.iov_len = shortened(fd, &state, first.iov_len);                                     \
-        return REAL(name)(fd, &first, 1);                                                         \
+        if (count > 0 && pieces[0].iov_len > 1 && state != 0) {                                   \
+            first = pieces[0];                                                                    \
+            first.iov_len = shortened(fd, &state, first.iov_len);                                 \
+            pieces = &first;                                                                      \
+            count = 1;                                                                            \
+        }                                                                                         \
+        return REAL(name) arguments;                                                              \
     }
-#define WRAP_VECTOR_AT(name, call, family, state, position)                                       \
-    EXPORT ssize_t name(int fd, const struct iovec *pieces, int count, position offset)           \
-    {                                                                                             \
-        struct iovec first;                                                                       \
-                                                                                                  \
-        if (fd_fails(fd, call, family))                                                           \
-            return -1;                                                                            \
-        if (count < 1 || pieces[0].iov_len < 2 || state == 0)                                     \
-            return REAL(name)(fd, pieces, count, offset);                                         \
-        first = pieces[0];                                                                        \
-        first.iov_len = shortened(fd, &state, first.iov_len);                                     \
-        return REAL(name)(fd, &first, 1, offset);                                                 \
-    }
+#define PIECES int fd, const struct iovec *pieces, int count
 
-WRAP_PLAIN(read, "read", NULL, short_reads, void *)
-WRAP_AT(pread, "pread", "read", short_reads, void *, off_t)
-WRAP_AT(pread64, "pread", "read", short_reads, void *, off64_t)
-WRAP_VECTOR(readv, "readv", "read", short_reads)
-WRAP_VECTOR_AT(preadv, "pread", "read", short_reads, off_t)
-WRAP_VECTOR_AT(preadv64, "pread", "read", short_reads, off64_t)
-WRAP_PLAIN(write, "write", NULL, short_writes, const void *)
-WRAP_AT(pwrite, "pwrite", "write", short_writes, const void *, off_t)
-WRAP_AT(pwrite64, "pwrite", "write", short_writes, const void *, off64_t)
-WRAP_VECTOR(writev, "writev", "write", short_writes)
-WRAP_VECTOR_AT(pwritev, "pwrite", "write", short_writes, off_t)
-WRAP_VECTOR_AT(pwritev64, "pwrite", "write", short_writes, off64_t)
+WRAP(read, "read", NULL, short_reads, (int fd, void *data, size_t size), (fd, data, size))
+WRAP(pread, "pread", "read", short_reads, (int fd, void *data, size_t size, off_t offset),
+     (fd, data, size, offset))
+WRAP(pread64, "pread", "read", short_reads, (int fd, void *data, size_t size, off64_t offset),
+     (fd, data, size, offset))
+WRAP_VECTOR(readv, "readv", "read", short_reads, (PIECES), (fd, pieces, count))
+WRAP_VECTOR(preadv, "pread", "read", short_reads, (PIECES, off_t offset),
+            (fd, pieces, count, offset))
+WRAP_VECTOR(preadv64, "pread", "read", short_reads, (PIECES, off64_t offset),
+            (fd, pieces, count, offset))
+WRAP_VECTOR(preadv2, "pread", "read", short_reads, (PIECES, off_t offset, int flags),
+            (fd, pieces, count, offset, flags))
+WRAP_VECTOR(preadv64v2, "pread", "read", short_reads, (PIECES, off64_t offset, int flags),
+            (fd, pieces, count, offset, flags))
+WRAP(write, "write", NULL, short_writes, (int fd, const void *data, size_t size),
+     (fd, data, size))
+WRAP(pwrite, "pwrite", "write", short_writes,
+     (int fd, const void *data, size_t size, off_t offset), (fd, data, size, offset))
+WRAP(pwrite64, "pwrite", "write", short_writes,
+     (int fd, const void *data, size_t size, off64_t offset), (fd, data, size, offset))
+WRAP_VECTOR(writev, "writev", "write", short_writes, (PIECES), (fd, pieces, count))
+WRAP_VECTOR(pwritev, "pwrite", "write", short_writes, (PIECES, off_t offset),
+            (fd, pieces, count, offset))
+WRAP_VECTOR(pwritev64, "pwrite", "write", short_writes, (PIECES, off64_t offset),
+            (fd, pieces, count, offset))
+WRAP_VECTOR(pwritev2, "pwrite", "write", short_writes, (PIECES, off_t offset, int flags),
+            (fd, pieces, count, offset, flags))
+WRAP_VECTOR(pwritev64v2, "pwrite", "write", short_writes, (PIECES, off64_t offset, int flags),
+            (fd, pieces, count, offset, flags))
 
 EXPORT ssize_t copy_file_range(int in, off64_t *in_offset, int out, off64_t *out_offset,
                                size_t size, unsigned flags)
