@@ -1,9 +1,10 @@
 /*
- * json.h: strict JSON in, streamed JSON out. The only file pair that knows cJSON.
+ * json.h: strict JSON in, streamed JSON out. json.c alone knows cJSON.
  *
  * Reading refuses what cJSON lets pass: duplicate keys, trailing bytes, invalid UTF-8, control
  * characters in strings, embedded NUL, lone surrogates, numbers outside the JSON grammar, integers
- * of magnitude above 2^53 (they would be rounded), nesting deeper than JSON_DEPTH_MAX.
+ * of magnitude above 2^53 (they would be rounded), other numbers beyond a double or of more than
+ * 63 characters, nesting deeper than JSON_DEPTH_MAX. Errors name the subject and the byte.
  */
 #ifndef CKPT_JSON_H
 #define CKPT_JSON_H
@@ -46,7 +47,7 @@ size_t json_count(const json_value *value);
 /* Member of an object by exact key, linear; NULL when absent. For config files, not indexes. */
 const json_value *json_member(const json_value *object, const char *key);
 
-/* 1 when two values are equal, objects compared without regard to order. */
+/* 1 when two values are equal: objects without regard to order, numbers by value (1 is 1.0). */
 int json_equal(const json_value *a, const json_value *b);
 
 /*
