@@ -249,7 +249,7 @@ static size_t shortened(int fd, uint64_t *state, size_t size)
                                                                                                   \
         if (fd_fails(fd, call, family))                                                           \
             return -1;                                                                            \
-        if (count > 0 && pieces[0].iov_len > 1 && state != 0) {                                   \
+        if (count > 0 && pieces[0].iov_len > 1 && state != 0 && path_matches(fd)) {               \
             first = pieces[0];                                                                    \
             first.iov_len = shortened(fd, &state, first.iov_len);                                 \
             pieces = &first;                                                                      \
