@@ -1,0 +1,261 @@
+/* ckpt-convert: change the encoding, names or files of a checkpoint, exactly. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+#include "formats/convert.h"
+#include "libckpt/json.h"
+
+static struct {
+    cli_common common;
+    const char *dtype;
+    const char *experts;
+    const char *scale_dtype;
+    const char *report;
+    const char *manifest;
+    int no_manifest;
+    convert_options convert;
+} opt = { .common = CLI_COMMON_DEFAULTS };
+
+static const cli_option options[] = {
+    { CLI_HEADING, NULL, NULL, NULL, "Encoding" },
+    { CLI_CHOICE, "dtype", "bf16|fp8|keep", &opt.dtype,
+      "encoding of quantised weights, experts too unless --experts says otherwise "
+      "(default keep)" },
+    { CLI_CHOICE, "experts", "bf16|fp8|fp4|keep", &opt.experts,
+      "encoding of routed experts (default: as --dtype)" },
+    { CLI_CHOICE, "scale-dtype", "e8m0|f32", &opt.scale_dtype,
+      "scales of FP8 weights (default: as they are)" },
+    { CLI_FLAG, "match-reference", NULL, &opt.convert.match_reference,
+      "FP4 -> FP8 bit for bit as DeepSeek's converter: code 8 (-0) becomes +0" },
+    { CLI_FLAG, "allow-lossy", NULL, &opt.convert.allow_lossy,
+      "round values that do not fit instead of refusing; counts go to the report" },
+    { CLI_HEADING, NULL, NULL, NULL, "Names and files" },
+    { CLI_STRING, "names", "native|sglang|transformers", &opt.convert.names,
+      "names of the tensors (default: as in SRC)" },
+    { CLI_STRING, "like", "PATH", &opt.convert.like,
+      "encodings, scales, names, files and headers as in PATH: the exact un-cast" },
+    { CLI_STRING, "fill-from", "PATH", &opt.convert.fill_from,
+      "take tensors that SRC lacks from PATH" },
+    { CLI_SIZE, "max-shard-size", "SIZE", &opt.convert.file_bytes_max,
+      "new files of at most this size (default: the files of SRC)" },
+    { CLI_FLAG, "overwrite", NULL, &opt.convert.overwrite, "replace DST if it exists" },
+    { CLI_HEADING, NULL, NULL, NULL, "Reading" },
+    { CLI_FLAG, "lenient", NULL, &opt.convert.open.lenient,
+      "report stale index entries, orphan scales, unknown and missing tensors, odd scales "
+      "instead of refusing them" },
+    { CLI_FLAG, "u8-scales", NULL, &opt.convert.open.u8_scales, "U8 scales are E8M0 codes" },
+    { CLI_FLAG, "keep-copies", NULL, &opt.convert.open.keep_copies,
+      "MTP copies of embedding and head are tensors of their own" },
+    { CLI_STRING, "map", "FILE", &opt.convert.open.map_file,
+      "read names by this map instead of the built-in ones" },
+    { CLI_HEADING, NULL, NULL, NULL, "Proof" },
+    { CLI_STRING, "report", "FILE", &opt.report,
+      "write what became of every tensor, as JSON (zstd if it ends in .zst)" },
+    { CLI_STRING, "manifest", "FILE", &opt.manifest,
+      "write the value digests to FILE (default: DST/ckpt-manifest.json, none with --like)" },
+    { CLI_FLAG, "no-manifest", NULL, &opt.no_manifest, "leave DST/ckpt-manifest.json out" },
+    { CLI_FLAG, "verify", NULL, &opt.convert.verify,
+      "read the result back and compare its digests before DST appears" },
+    { CLI_FLAG, "no-digest", NULL, &opt.convert.no_digest,
+      "no digests: faster, but nothing to verify, and a stopped run starts over" },
+    CLI_COMMON(opt.common),
+    CLI_OPTIONS_END,
+};
+
+static const cli_command command = {
+    .name = "ckpt-convert",
+    .summary = "change the encoding, names or files of a checkpoint, exactly",
+    .usage = "[OPTIONS] SRC DST",
+    .description =
+        "Reads the checkpoint SRC (a Hugging Face directory or one .safetensors file) and writes "
+        "the directory DST. Every value survives, or the command refuses and names the tensor, "
+        "row and column. Memory is bounded by --memory whatever the model's size.\n"
+        "\n"
+        "DST appears when everything is written and synced; until then the data is in "
+        "DST.partial, and the same command goes on from there after a kill. FP4 -> FP8 also "
+        "writes fp4_scales.zst, with which FP8 -> FP4 returns the original bytes.",
+    .examples = "ckpt-convert --dtype bf16 DeepSeek-V4-Flash Flash-BF16\n"
+                "ckpt-convert --experts fp8 DeepSeek-V4-Flash Flash-FP8\n"
+                "ckpt-convert --like DeepSeek-V4-Flash Flash-BF16 Flash-again",
+    .options = options,
+    .arg_min = 2,
+    .arg_max = 2,
+};
+
+static plan_encoding encoding_of(const char *word, plan_encoding absent)
+{
+    if (word == NULL)
+        return absent;
+    return strcmp(word, "bf16") == 0  ? PLAN_BF16
+           : strcmp(word, "fp8") == 0 ? PLAN_FP8
+           : strcmp(word, "fp4") == 0 ? PLAN_FP4
+                                      : PLAN_KEEP;
+}
+
+static void take_options(const cli_args *args, cli_meter *meter)
+{
+    convert_options *c = &opt.convert;
+
+    c->source = args->items[0];
+    c->target = args->items[1];
+    c->policy.dtype = encoding_of(opt.dtype, PLAN_KEEP);
+    c->policy.experts = encoding_of(opt.experts, c->policy.dtype);
+    c->policy.scale_dtype = opt.scale_dtype == NULL                ? CKPT_NONE
+                            : strcmp(opt.scale_dtype, "f32") == 0 ? CKPT_F32
+                                                                  : CKPT_F8_E8M0;
+    c->copy.thread_count = (unsigned)opt.common.thread_count;
+    c->copy.memory_bytes = opt.common.memory_bytes;
+    c->copy.stop = cli_stop_flag();
+    cli_meter_begin(meter, &opt.common);
+    c->copy.progress = cli_progress;
+    c->copy.progress_context = meter;
+}
+
+/* ---- --dry-run ---- */
+
+static void print_plan_json(const convert_job *job, uint64_t tile_bytes)
+{
+    json_writer w;
+
+    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    json_put_object(&w);
+    json_put_key(&w, "in_bytes");
+    json_put_u64(&w, job->in_bytes);
+    json_put_key(&w, "out_bytes");
+    json_put_u64(&w, job->out_bytes);
+    json_put_key(&w, "fixed_memory_bytes");
+    json_put_u64(&w, job->fixed_bytes);
+    json_put_key(&w, "tile_bytes_per_thread");
+    json_put_u64(&w, tile_bytes);
+    json_put_key(&w, "files");
+    json_put_array(&w);
+    for (size_t i = 0; i < job->store->file_count; i++) {
+        json_put_object(&w);
+        json_put_key(&w, "name");
+        json_put_string(&w, job->store->files[i].name);
+        json_put_key(&w, "bytes");
+        json_put_u64(&w, job->store->files[i].size_bytes);
+        json_put_object_end(&w);
+    }
+    json_put_array_end(&w);
+    json_put_key(&w, "tensors");
+    json_put_array(&w);
+    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++) {
+        const ckpt_tensor *to = ckpt_catalog_at(job->targets, i);
+        char from_text[64];
+        char to_text[64];
+
+        ckpt_tensor_encoding(ckpt_catalog_at(job->picked->catalog, i), from_text,
+                             sizeof from_text);
+        ckpt_tensor_encoding(to, to_text, sizeof to_text);
+        json_put_object(&w);
+        json_put_key(&w, "name");
+        json_put_string(&w, to->name);
+        json_put_key(&w, "from");
+        json_put_string(&w, from_text);
+        json_put_key(&w, "to");
+        json_put_string(&w, to_text);
+        json_put_object_end(&w);
+    }
+    json_put_array_end(&w);
+    json_put_object_end(&w);
+    json_writer_end(&w);
+    putchar('\n');
+}
+
+/* One line for each pair of encodings. */
+static void print_changes(const convert_job *job)
+{
+    enum { PAIRS_MAX = 64, PAIR_BYTES = 160 };
+    char pairs[PAIRS_MAX][PAIR_BYTES];
+    uint64_t counts[PAIRS_MAX] = { 0 };
+    size_t used = 0;
+
+    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++) {
+        char from[64];
+        char to[64];
+        char pair[PAIR_BYTES];
+        size_t p = 0;
+
+        ckpt_tensor_encoding(ckpt_catalog_at(job->picked->catalog, i), from, sizeof from);
+        ckpt_tensor_encoding(ckpt_catalog_at(job->targets, i), to, sizeof to);
+        snprintf(pair, sizeof pair, "%-28s -> %s", from, to);
+        while (p < used && strcmp(pairs[p], pair) != 0)
+            p++;
+        if (p == PAIRS_MAX)
+            continue;
+        if (p == used)
+            memcpy(pairs[used++], pair, sizeof pair);
+        counts[p]++;
+    }
+    for (size_t p = 0; p < used; p++)
+        printf("%8" PRIu64 "  %s\n", counts[p], pairs[p]);
+}
+
+static void print_plan(const convert_job *job, uint64_t tile_bytes)
+{
+    char in[CLI_SIZE_TEXT_BYTES];
+    char out[CLI_SIZE_TEXT_BYTES];
+    char fixed[CLI_SIZE_TEXT_BYTES];
+    char tile[CLI_SIZE_TEXT_BYTES];
+
+    cli_size_text(job->in_bytes, in);
+    cli_size_text(job->out_bytes, out);
+    cli_size_text(job->fixed_bytes, fixed);
+    cli_size_text(tile_bytes, tile);
+    printf("%zu tensors, %s -> %zu stored tensors in %zu files, %s (%" PRIu64 " bytes)\n",
+           ckpt_catalog_count(job->targets), in, ckpt_catalog_count(job->store->catalog),
+           job->store->file_count, out, job->out_bytes);
+    print_changes(job);
+    printf("memory: %s for catalogs, %s for each thread\n", fixed, tile);
+    for (size_t i = 0; i < job->store->file_count; i++)
+        printf("%16" PRIu64 "  %s\n", job->store->files[i].size_bytes, job->store->files[i].name);
+}
+
+static ckpt_code dry_run(convert_job *job, ckpt_error *err)
+{
+    uint64_t tile_bytes = 0;
+    const ckpt_code code = convert_tile_bytes(job, &tile_bytes, err);
+
+    if (code != CKPT_OK)
+        return code;
+    if (opt.common.json)
+        print_plan_json(job, tile_bytes);
+    else
+        print_plan(job, tile_bytes);
+    return CKPT_OK;
+}
+
+/* ---- the run ---- */
+
+static ckpt_code run(convert_job *job, int argc, char **argv, ckpt_error *err)
+{
+    ckpt_code code;
+
+    (void)argc;
+    (void)argv;
+    if ((code = convert_run(job, err)) != CKPT_OK)
+        return code;
+    return convert_commit(job, err);
+}
+
+int main(int argc, char **argv)
+{
+    cli_meter meter;
+    cli_args args;
+    convert_job *job = NULL;
+    ckpt_error err;
+    ckpt_code code;
+    int status = cli_parse(&command, argc, argv, &args);
+
+    if (status != CLI_GO)
+        return cli_finish(status);
+    take_options(&args, &meter);
+    if ((code = convert_plan(&opt.convert, &job, &err)) == CKPT_OK)
+        code = opt.common.dry_run ? dry_run(job, &err) : run(job, argc, argv, &err);
+    convert_free(job);
+    return cli_finish(code == CKPT_OK ? CLI_DONE : cli_fail(&err));
+}

@@ -1,0 +1,303 @@
+/* ckpt-synth: an official-layout checkpoint with synthetic values. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+#include "formats/hf.h"
+#include "formats/maps.h"
+#include "libckpt/output.h"
+#include "libckpt/synth.h"
+
+enum { CONFIG_BYTES_MAX = 1 << 24 };
+
+static struct {
+    cli_common common;
+    const char *config;
+    uint64_t layers;
+    uint64_t seed;
+    int sparse;
+    int overwrite;
+} opt = { .common = CLI_COMMON_DEFAULTS, .layers = UINT64_MAX, .seed = 1 };
+
+static const cli_option options[] = {
+    { CLI_STRING, "config", "FILE|flash|pro|tiny", &opt.config,
+      "a config.json, or a built-in model (required)" },
+    { CLI_U64, "layers", "N", &opt.layers,
+      "only the first N layers, and the MTP blocks (default: all)" },
+    { CLI_U64, "seed", "S", &opt.seed, "values depend on this alone (default 1)" },
+    { CLI_FLAG, "sparse", NULL, &opt.sparse,
+      "real headers over file holes: every value is zero, no disk is used" },
+    { CLI_FLAG, "overwrite", NULL, &opt.overwrite, "replace DST if it exists" },
+    CLI_COMMON(opt.common),
+    CLI_OPTIONS_END,
+};
+
+static const cli_command command = {
+    .name = "ckpt-synth",
+    .summary = "write an official-layout checkpoint with synthetic values",
+    .usage = "[OPTIONS] --config CONFIG DST",
+    .description =
+        "Writes a DeepSeek-V4 checkpoint with the names, dtypes, shapes and files of the official "
+        "release, for tests, benchmarks and full-scale rehearsals. Codes and scales are "
+        "distributed like those of real weights. The bytes depend on the config and the seed "
+        "alone, on any machine.",
+    .examples = "ckpt-synth --config tiny small\n"
+                "ckpt-synth --config flash --layers 4 slice\n"
+                "ckpt-synth --config pro --sparse pro",
+    .options = options,
+    .arg_min = 1,
+    .arg_max = 1,
+};
+
+typedef struct {
+    char *text;                /* config.json */
+    json_document *config;
+    ckpt_family *family;
+    ckpt_catalog *logical;
+    ckpt_map *map;
+    ckpt_store *store;
+    ckpt_layout *layout;
+    ckpt_output *output;
+    uint64_t expert_count;
+} synth_job;
+
+/* ---- the config ---- */
+
+static ckpt_code read_config(synth_job *job, ckpt_error *err)
+{
+    char name[64];
+    const ckpt_builtin_map *builtin;
+    size_t size = 0;
+    ckpt_code code = CKPT_OK;
+
+    if (opt.config == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--config is missing: FILE, flash, pro or tiny");
+    snprintf(name, sizeof name, "deepseek_v4.%s.json", opt.config);
+    builtin = maps_find(name);
+    if (builtin == NULL) {
+        code = file_read_all(opt.config, CONFIG_BYTES_MAX, &job->text, &size, err);
+    } else if ((job->text = strndup(builtin->text, builtin->text_bytes)) == NULL) {
+        code = ckpt_fail_memory(err, "a config", builtin->text_bytes);
+    } else {
+        size = builtin->text_bytes;
+    }
+    return code == CKPT_OK ? json_parse(job->text, size, opt.config, &job->config, err) : code;
+}
+
+static ckpt_code edit(synth_job *job, const char *key, const char *value, ckpt_error *err)
+{
+    char *edited;
+    const ckpt_code code = json_edit(job->text, key, value, &edited, err);
+
+    if (code != CKPT_OK)
+        return code;
+    free(job->text);
+    job->text = edited;
+    return CKPT_OK;
+}
+
+/* The list without the layers that are cut: the first N entries and those after the last layer. */
+static ckpt_code cut_ratios(synth_job *job, uint64_t layers, ckpt_error *err)
+{
+    const json_value *list = json_member(json_root(job->config), "compress_ratios");
+    ckpt_code code;
+    char *text = NULL;
+    size_t text_bytes = 0;
+    uint64_t i = 0;
+    FILE *stream;
+
+    if (!json_is_array(list))
+        return CKPT_OK;
+    if ((stream = open_memstream(&text, &text_bytes)) == NULL)
+        return ckpt_fail_memory(err, "a config", 0);
+    for (const json_value *v = json_first(list); v != NULL; v = json_next(v), i++) {
+        uint64_t ratio = 0;
+
+        json_u64(v, &ratio);
+        if (i < opt.layers || i >= layers)
+            fprintf(stream, "%s%llu", i == 0 ? "[" : ", ", (unsigned long long)ratio);
+    }
+    fputc(']', stream);
+    fclose(stream);
+    code = edit(job, "compress_ratios", text, err);
+    free(text);
+    return code;
+}
+
+static ckpt_code cut_layers(synth_job *job, ckpt_error *err)
+{
+    uint64_t layers;
+    char number[24];
+    ckpt_code code;
+
+    if (!json_u64(json_member(json_root(job->config), "num_hidden_layers"), &layers) ||
+        opt.layers >= layers)
+        return CKPT_OK;
+    if (opt.layers == 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--layers 0: expected at least 1");
+    snprintf(number, sizeof number, "%llu", (unsigned long long)opt.layers);
+    if ((code = cut_ratios(job, layers, err)) != CKPT_OK ||
+        (code = edit(job, "num_hidden_layers", number, err)) != CKPT_OK)
+        return code;
+    json_free(job->config);
+    job->config = NULL;
+    return json_parse(job->text, strlen(job->text), opt.config, &job->config, err);
+}
+
+/* ---- the plan ---- */
+
+static ckpt_code add_files(synth_job *job, ckpt_error *err)
+{
+    uint32_t count = 0;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < ckpt_catalog_count(job->logical); i++)
+        if (ckpt_catalog_at(job->logical, i)->file >= count)
+            count = ckpt_catalog_at(job->logical, i)->file + 1;
+    for (uint32_t i = 0; i < count && code == CKPT_OK; i++) {
+        char name[64];
+        uint32_t number;
+
+        hf_file_name(i, count, name);
+        code = store_add_file(job->store, name, &number, err);
+    }
+    return code;
+}
+
+static ckpt_code plan(synth_job *job, const char *path, ckpt_error *err)
+{
+    ckpt_code code;
+
+    if ((code = output_check(path, opt.overwrite, err)) != CKPT_OK ||
+        (code = read_config(job, err)) != CKPT_OK || (code = cut_layers(job, err)) != CKPT_OK ||
+        (code = checkpoint_find_family(json_root(job->config), &job->family, err)) != CKPT_OK)
+        return code;
+    if (job->family == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "config '%s' is of no family that is known",
+                         opt.config);
+    if ((code = family_expand(job->family, json_root(job->config), &job->logical, err)) != CKPT_OK)
+        return code;
+    code = checkpoint_find_map(family_name(job->family), "native", &job->map, err);
+    if (code != CKPT_OK)
+        return code;
+    if ((job->store = store_create(path)) == NULL)
+        return ckpt_fail_memory(err, "a plan", sizeof *job->store);
+    if ((code = add_files(job, err)) != CKPT_OK ||
+        (code = map_write(job->map, job->logical, NULL, job->store->catalog, &job->layout,
+                          err)) != CKPT_OK)
+        return code;
+    json_u64(json_member(json_root(job->config), "n_routed_experts"), &job->expert_count);
+    return format_hf.lay_out(job->store, err);
+}
+
+/* ---- the values ---- */
+
+static ckpt_code fill(synth_job *job, ckpt_error *err)
+{
+    const synth_options values = { .seed = opt.seed, .expert_count = job->expert_count };
+    const file_sink_options files = { .store = job->store, .layout = job->layout };
+    copy_options copy = {
+        .thread_count = (unsigned)opt.common.thread_count,
+        .memory_bytes = opt.common.memory_bytes,
+        .stop = cli_stop_flag(),
+        .progress = cli_progress,
+    };
+    cli_meter meter;
+    ckpt_source *source = NULL;
+    ckpt_sink *sink = NULL;
+    ckpt_code code;
+
+    cli_meter_begin(&meter, &opt.common);
+    copy.progress_context = &meter;
+    if ((code = source_synth(job->logical, &values, &source, err)) == CKPT_OK &&
+        (code = sink_files_create(&files, &sink, err)) == CKPT_OK)
+        code = ckpt_copy(source, sink, &copy, err);
+    sink_files_free(sink);
+    source_free(source);
+    return code;
+}
+
+static ckpt_code write_config(synth_job *job, ckpt_error *err)
+{
+    char *path = file_join(job->store->directory, "config.json");
+    ckpt_code code;
+
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", 0);
+    code = file_write_all(path, job->text, strlen(job->text), err);
+    free(path);
+    return code;
+}
+
+static ckpt_code run(synth_job *job, const char *path, ckpt_error *err)
+{
+    const uint64_t seed = opt.seed * 2 + (opt.sparse != 0);
+    const hash128 fingerprint = kernels_get()->hash_bytes(job->text, strlen(job->text), seed);
+    ckpt_output *output;
+    char *directory;
+    ckpt_code code;
+
+    code = output_begin(path, opt.overwrite, fingerprint, 0, &job->output, err);
+    if (code != CKPT_OK)
+        return code;
+    if ((directory = strdup(output_directory(job->output))) == NULL)
+        return ckpt_fail_memory(err, "a path", 0);
+    free(job->store->directory);
+    job->store->directory = directory;
+    if ((code = output_make_files(job->store, err)) != CKPT_OK ||
+        (!opt.sparse && (code = fill(job, err)) != CKPT_OK) ||
+        (code = store_close_files(job->store, err)) != CKPT_OK ||
+        (code = format_hf.finish(job->store, 1, err)) != CKPT_OK ||
+        (code = write_config(job, err)) != CKPT_OK)
+        return code;
+    output = job->output;
+    job->output = NULL;
+    return output_commit(output, err);
+}
+
+static void print_plan(const synth_job *job)
+{
+    uint64_t payload_bytes = 0;
+    uint64_t header_bytes = 0;
+
+    for (size_t i = 0; i < ckpt_catalog_count(job->store->catalog); i++)
+        payload_bytes += ckpt_part_bytes(ckpt_catalog_at(job->store->catalog, i), CKPT_DATA);
+    for (size_t i = 0; i < job->store->file_count; i++)
+        header_bytes += job->store->files[i].header_bytes;
+    if (opt.common.json)
+        printf("{\"tensors\": %zu, \"files\": %zu, \"payload_bytes\": %llu, "
+               "\"header_bytes\": %llu}\n",
+               ckpt_catalog_count(job->store->catalog), job->store->file_count,
+               (unsigned long long)payload_bytes, (unsigned long long)header_bytes);
+    else
+        printf("%zu tensors in %zu files: %llu bytes, and %llu of headers\n",
+               ckpt_catalog_count(job->store->catalog), job->store->file_count,
+               (unsigned long long)payload_bytes, (unsigned long long)header_bytes);
+}
+
+int main(int argc, char **argv)
+{
+    synth_job job = { .text = NULL };
+    cli_args args;
+    ckpt_error err;
+    ckpt_code code;
+    int status = cli_parse(&command, argc, argv, &args);
+
+    if (status != CLI_GO)
+        return cli_finish(status);
+    code = plan(&job, args.items[0], &err);
+    if (code == CKPT_OK && !opt.common.dry_run)
+        code = run(&job, args.items[0], &err);
+    if (code == CKPT_OK && (opt.common.dry_run || opt.common.json))
+        print_plan(&job);
+    output_close(job.output);
+    layout_free(job.layout);
+    store_free(job.store);
+    map_free(job.map);
+    catalog_free(job.logical);
+    family_free(job.family);
+    json_free(job.config);
+    free(job.text);
+    return cli_finish(code == CKPT_OK ? CLI_DONE : cli_fail(&err));
+}
