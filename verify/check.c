@@ -1,0 +1,236 @@
+/* A checkpoint against its manifest. */
+#include "check.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "file.h"
+#include "json_line.h"
+
+const char *check_kind_name(check_kind kind)
+{
+    static const char *const names[] = {
+        [CHECK_VALUE] = "value",
+        [CHECK_SHAPE] = "shape",
+        [CHECK_MISSING] = "missing",
+        [CHECK_EXTRA] = "extra",
+    };
+
+    return names[kind];
+}
+
+/* ---- what opening knows ---- */
+
+static void count_stored(const ckpt_checkpoint *checkpoint, check_result *out)
+{
+    const ckpt_catalog *stored = ckpt_source_catalog(ckpt_stored(checkpoint));
+
+    out->layout = ckpt_layout_name(checkpoint);
+    out->family = ckpt_family_name(checkpoint);
+    out->tensor_count = ckpt_catalog_count(ckpt_source_catalog(ckpt_logical(checkpoint)));
+    out->stored_count = ckpt_catalog_count(stored);
+    for (size_t i = 0; i < out->stored_count; i++)
+        out->stored_bytes += ckpt_part_bytes(ckpt_catalog_at(stored, i), CKPT_DATA);
+    while (ckpt_file_name(checkpoint, (uint32_t)out->file_count) != NULL)
+        out->file_count++;
+}
+
+/* The manifest to use: the one that was named, else the one that lies in the checkpoint. */
+static ckpt_code find_manifest(const check_options *options, char **out, ckpt_error *err)
+{
+    static const char *const names[] = { MANIFEST_FILE, MANIFEST_FILE ".zst" };
+
+    *out = NULL;
+    if (options->manifest != NULL) {
+        *out = strdup(options->manifest);
+        return *out != NULL ? CKPT_OK : ckpt_fail_memory(err, "a path", 0);
+    }
+    if (!file_is_directory(options->path))
+        return CKPT_OK;
+    for (size_t i = 0; i < 2; i++) {
+        char *path = file_join(options->path, names[i]);
+
+        if (path == NULL)
+            return ckpt_fail_memory(err, "a path", strlen(options->path));
+        if (file_exists(path)) {
+            *out = path;
+            return CKPT_OK;
+        }
+        free(path);
+    }
+    return CKPT_OK;
+}
+
+/* ---- values ---- */
+
+static void add_difference(check_result *out, check_kind kind, const char *name)
+{
+    check_difference *d = &out->differing[out->differing_count++];
+
+    d->kind = kind;
+    d->name = name;
+}
+
+static int is_left_out(const ckpt_tensor *t, const check_options *options)
+{
+    return options->main_only && strncmp(t->name, "mtp.", 4) == 0;
+}
+
+/* A tensor of the manifest and the same of the checkpoint, or CKPT_NOT_FOUND. */
+static void check_tensor(const ckpt_digest *digest, const ckpt_catalog *catalog, size_t said,
+                         check_result *out)
+{
+    const ckpt_tensor *expected = ckpt_catalog_at(out->manifest.catalog, said);
+    const int64_t found = ckpt_catalog_find(catalog, expected->name);
+    const ckpt_tensor *got;
+    hash128 expected_value;
+    hash128 got_value;
+
+    if (found == CKPT_NOT_FOUND) {
+        add_difference(out, CHECK_MISSING, expected->name);
+        return;
+    }
+    got = ckpt_catalog_at(catalog, (size_t)found);
+    if (!catalog_same_shape(expected, got) ||
+        ckpt_tensor_is_int(expected) != ckpt_tensor_is_int(got)) {
+        add_difference(out, CHECK_SHAPE, expected->name);
+        return;
+    }
+    expected_value = digest_get(out->manifest.digest, said);
+    got_value = digest_get(digest, (size_t)found);
+    if (memcmp(&expected_value, &got_value, sizeof got_value) == 0)
+        return;
+    add_difference(out, CHECK_VALUE, expected->name);
+    hash128_hex(expected_value, out->differing[out->differing_count - 1].expected);
+    hash128_hex(got_value, out->differing[out->differing_count - 1].got);
+}
+
+static int compare_differences(const void *left, const void *right)
+{
+    const check_difference *a = left;
+    const check_difference *b = right;
+
+    return strcmp(a->name, b->name);
+}
+
+static ckpt_code check_values(const ckpt_digest *digest, const ckpt_catalog *catalog,
+                              const check_options *options, check_result *out, ckpt_error *err)
+{
+    const ckpt_catalog *said = out->manifest.catalog;
+    const size_t most = ckpt_catalog_count(said) + ckpt_catalog_count(catalog);
+    size_t matched = 0;
+    ckpt_code code;
+
+    if ((code = ckpt_digest_root(digest, 0, out->root, err)) != CKPT_OK ||
+        (code = ckpt_digest_root(digest, 1, out->main_root, err)) != CKPT_OK)
+        return code;
+    out->differing = calloc(most + 1, sizeof *out->differing);
+    if (out->differing == NULL)
+        return ckpt_fail_memory(err, "a list of differences", most);
+    for (size_t i = 0; i < ckpt_catalog_count(said); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(said, i);
+
+        matched += !is_left_out(t, options) &&
+                   ckpt_catalog_find(catalog, t->name) != CKPT_NOT_FOUND;
+        if (!is_left_out(t, options))
+            check_tensor(digest, catalog, i, out);
+    }
+    for (size_t i = 0; i < ckpt_catalog_count(catalog); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(catalog, i);
+
+        if (!is_left_out(t, options) && ckpt_catalog_find(said, t->name) == CKPT_NOT_FOUND)
+            add_difference(out, CHECK_EXTRA, t->name);
+    }
+    if (matched == 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "nothing to check: '%s' lists no tensor of '%s'",
+                         out->manifest_path, options->path);
+    qsort(out->differing, out->differing_count, sizeof *out->differing, compare_differences);
+    return CKPT_OK;
+}
+
+ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_options *options,
+                           check_result *out, ckpt_error *err)
+{
+    ckpt_source *logical = ckpt_logical(checkpoint);
+    ckpt_digest *digest = NULL;
+    copy_options copy = options->copy;
+    ckpt_code code;
+
+    memset(out, 0, sizeof *out);
+    count_stored(checkpoint, out);
+    if ((code = find_manifest(options, &out->manifest_path, err)) != CKPT_OK ||
+        out->manifest_path == NULL)
+        goto out;
+    if ((code = manifest_read(out->manifest_path, &out->manifest, err)) != CKPT_OK)
+        goto out;
+    copy.fixed_bytes += catalog_bytes(out->manifest.catalog);
+    if ((code = copy_to_digest(logical, &copy, &digest, err)) != CKPT_OK)
+        goto out;
+    code = check_values(digest, ckpt_source_catalog(logical), options, out, err);
+out:
+    ckpt_digest_free(digest);
+    if (code != CKPT_OK)
+        check_release(out);
+    return code;
+}
+
+void check_release(check_result *result)
+{
+    manifest_release(&result->manifest);
+    free(result->manifest_path);
+    free(result->differing);
+    memset(result, 0, sizeof *result);
+}
+
+int check_is_same(const check_result *result)
+{
+    return result->differing_count == 0;
+}
+
+/* ---- JSON ---- */
+
+static void put_difference(json_writer *w, const check_difference *d)
+{
+    json_writer line;
+
+    json_line_begin(&line, w);
+    json_put_object(&line);
+    json_member_string(&line, "name", d->name);
+    json_member_string(&line, "kind", check_kind_name(d->kind));
+    if (d->kind == CHECK_VALUE) {
+        json_member_string(&line, "expected", d->expected);
+        json_member_string(&line, "got", d->got);
+    }
+    json_put_object_end(&line);
+    json_line_end(&line, w);
+}
+
+void check_put(json_writer *w, const check_result *r)
+{
+    const int has_manifest = r->manifest_path != NULL;
+
+    json_put_object(w);
+    json_member_string(w, "checked", has_manifest ? "values" : "structure");
+    json_put_key(w, "same");
+    if (has_manifest)
+        json_put_bool(w, check_is_same(r));
+    else
+        json_put_null(w);
+    json_member_string(w, "manifest", r->manifest_path);
+    json_member_string(w, "root", has_manifest ? r->root : NULL);
+    json_member_string(w, "main", has_manifest ? r->main_root : NULL);
+    json_member_string(w, "expected_root", has_manifest ? r->manifest.root : NULL);
+    json_member_string(w, "expected_main", has_manifest ? r->manifest.main_root : NULL);
+    json_member_string(w, "family", r->family);
+    json_member_string(w, "layout", r->layout);
+    json_member_u64(w, "tensors", r->tensor_count);
+    json_member_u64(w, "stored_tensors", r->stored_count);
+    json_member_u64(w, "stored_bytes", r->stored_bytes);
+    json_member_u64(w, "files", r->file_count);
+    json_put_key(w, "differing");
+    json_put_array(w);
+    for (size_t i = 0; i < r->differing_count; i++)
+        put_difference(w, &r->differing[i]);
+    json_put_array_end(w);
+    json_put_object_end(w);
+}

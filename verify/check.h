@@ -1,0 +1,58 @@
+/*
+ * check.h: is a checkpoint what its manifest says? Opening it has checked its structure already:
+ * headers, offsets, index, names, pairs of weights and scales, the family's inventory.
+ */
+#ifndef CKPT_CHECK_H
+#define CKPT_CHECK_H
+
+#include "json.h"
+#include "manifest.h"
+#include "sink.h"
+
+typedef struct {
+    const char *path;              /* of the checkpoint, as it was given */
+    const char *manifest;          /* or NULL: the one in `path`, if it is there */
+    int main_only;                 /* leave out mtp.* */
+    copy_options copy;
+} check_options;
+
+typedef enum {
+    CHECK_VALUE,                   /* another digest */
+    CHECK_SHAPE,                   /* another shape or class */
+    CHECK_MISSING,                 /* in the manifest only */
+    CHECK_EXTRA                    /* in the checkpoint only */
+} check_kind;
+
+typedef struct {
+    check_kind kind;
+    const char *name;              /* borrowed from the checkpoint or from the result's manifest */
+    char expected[CKPT_DIGEST_HEX];    /* CHECK_VALUE */
+    char got[CKPT_DIGEST_HEX];
+} check_difference;
+
+typedef struct {
+    char *manifest_path;           /* NULL: there is none, only structure was checked */
+    size_t tensor_count;           /* logical tensors */
+    size_t stored_count;
+    uint64_t stored_bytes;         /* of their data */
+    size_t file_count;
+    const char *layout;            /* borrowed from the checkpoint */
+    const char *family;
+    ckpt_manifest manifest;        /* empty without one */
+    char root[CKPT_ROOT_HEX];      /* of the checkpoint; "" without a manifest */
+    char main_root[CKPT_ROOT_HEX];
+    check_difference *differing;   /* sorted by name */
+    size_t differing_count;
+} check_result;
+
+/* *out is yours to release. */
+ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_options *options,
+                           check_result *out, ckpt_error *err);
+void check_release(check_result *result);
+int check_is_same(const check_result *result);           /* 1 without a manifest */
+const char *check_kind_name(check_kind kind);            /* "value", "shape", "missing", "extra" */
+
+/* The document, as one value of `w`. */
+void check_put(json_writer *w, const check_result *result);
+
+#endif

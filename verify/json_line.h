@@ -1,0 +1,26 @@
+/*
+ * json_line.h: long lists with one entry on a line, inside a document that is indented: readable,
+ * and good for grep and diff.
+ *
+ *     json_writer line;
+ *     json_line_begin(&line, w);       w stands where a value is due
+ *     json_put_object(&line); ...
+ *     json_line_end(&line, w);
+ */
+#ifndef CKPT_JSON_LINE_H
+#define CKPT_JSON_LINE_H
+
+#include "json.h"
+
+/* A compact writer of one value of `w`. */
+void json_line_begin(json_writer *line, json_writer *w);
+void json_line_end(json_writer *line, json_writer *w);
+
+/* Members of an object. NULL: null. */
+void json_member_string(json_writer *w, const char *key, const char *text);
+void json_member_u64(json_writer *w, const char *key, uint64_t number);
+void json_member_bool(json_writer *w, const char *key, int flag);
+/* A list of names, one on a line. */
+void json_member_names(json_writer *w, const char *key, const char *const *names, size_t count);
+
+#endif

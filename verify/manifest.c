@@ -1,0 +1,228 @@
+/* Manifests: value digests, written and read. */
+#include "manifest.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "json_line.h"
+#include "zfile.h"
+
+/* Ten times the manifest of the largest release. */
+enum { MANIFEST_BYTES_MAX = 512 << 20 };
+
+/* ---- writing ---- */
+
+static int compare_names(const void *left, const void *right, void *context)
+{
+    const ckpt_catalog *catalog = context;
+    const size_t *a = left;
+    const size_t *b = right;
+
+    return strcmp(ckpt_catalog_at(catalog, *a)->name, ckpt_catalog_at(catalog, *b)->name);
+}
+
+size_t *manifest_order(const ckpt_catalog *catalog)
+{
+    const size_t count = ckpt_catalog_count(catalog);
+    size_t *order = calloc(count + 1, sizeof *order);
+
+    if (order == NULL)
+        return NULL;
+    for (size_t i = 0; i < count; i++)
+        order[i] = i;
+    qsort_r(order, count, sizeof *order, compare_names, (void *)(uintptr_t)catalog);
+    return order;
+}
+
+static void put_tensor(json_writer *w, const ckpt_tensor *t, hash128 value)
+{
+    char encoding[64];
+    char hex[CKPT_DIGEST_HEX];
+    json_writer line;
+
+    ckpt_tensor_encoding(t, encoding, sizeof encoding);
+    hash128_hex(value, hex);
+    json_line_begin(&line, w);
+    json_put_object(&line);
+    json_member_string(&line, "name", t->name);
+    json_member_string(&line, "class", digest_class(t));
+    json_put_key(&line, "shape");
+    json_put_array(&line);
+    for (uint32_t d = 0; d < t->rank; d++)
+        json_put_u64(&line, t->shape[d]);
+    json_put_array_end(&line);
+    json_member_string(&line, "value", hex);
+    json_member_string(&line, "encoding", encoding);
+    json_put_object_end(&line);
+    json_line_end(&line, w);
+}
+
+ckpt_code manifest_put(json_writer *w, const manifest_info *info, ckpt_error *err)
+{
+    size_t *order = manifest_order(info->catalog);
+    char root[CKPT_ROOT_HEX];
+    char main_root[CKPT_ROOT_HEX];
+    ckpt_code code;
+
+    if (order == NULL)
+        return ckpt_fail_memory(err, "a manifest", ckpt_catalog_count(info->catalog));
+    if ((code = ckpt_digest_root(info->digest, 0, root, err)) != CKPT_OK)
+        goto out;
+    if ((code = ckpt_digest_root(info->digest, 1, main_root, err)) != CKPT_OK)
+        goto out;
+    json_put_object(w);
+    json_member_string(w, "root", root);
+    json_member_string(w, "main", main_root);
+    json_member_string(w, "family", info->family);
+    json_member_string(w, "layout", info->layout);
+    json_put_key(w, "tensors");
+    json_put_array(w);
+    for (size_t i = 0; i < ckpt_catalog_count(info->catalog); i++)
+        put_tensor(w, ckpt_catalog_at(info->catalog, order[i]),
+                   digest_get(info->digest, order[i]));
+    json_put_array_end(w);
+    json_put_object_end(w);
+out:
+    free(order);
+    return code;
+}
+
+ckpt_code manifest_write(const char *path, const manifest_info *info, ckpt_error *err)
+{
+    zfile_writer *file;
+    json_writer w;
+    ckpt_code code;
+
+    if ((code = zfile_create(path, &file, err)) != CKPT_OK)
+        return code;
+    json_writer_begin(&w, zfile_write, file, 1);
+    if ((code = manifest_put(&w, info, err)) != CKPT_OK) {
+        zfile_abort(file);
+        return code;
+    }
+    zfile_write(file, "\n", 1);
+    return zfile_commit(file, err);
+}
+
+/* ---- reading ---- */
+
+static ckpt_code read_shape(const json_value *shape, ckpt_tensor *t)
+{
+    const json_value *v;
+
+    if (!json_is_array(shape) || json_count(shape) > CKPT_RANK_MAX)
+        return CKPT_E_FORMAT;
+    for (v = json_first(shape); v != NULL; v = json_next(v))
+        if (!json_u64(v, &t->shape[t->rank++]))
+            return CKPT_E_FORMAT;
+    return CKPT_OK;
+}
+
+/* What a tensor's entry says; the class stands in dtype. */
+static ckpt_code read_tensor(const json_value *entry, ckpt_tensor *t, hash128 *value)
+{
+    const char *class_name = json_string(json_member(entry, "class"));
+    const char *hex = json_string(json_member(entry, "value"));
+
+    memset(t, 0, sizeof *t);
+    t->name = json_string(json_member(entry, "name"));
+    if (t->name == NULL || class_name == NULL || hex == NULL || strlen(hex) != CKPT_DIGEST_HEX - 1
+        || !hash128_from_hex(hex, value) || json_string(json_member(entry, "encoding")) == NULL)
+        return CKPT_E_FORMAT;
+    if (strcmp(class_name, "float") == 0)
+        t->dtype = CKPT_F32;
+    else if (strcmp(class_name, "int") == 0)
+        t->dtype = CKPT_I64;
+    else
+        return CKPT_E_FORMAT;
+    t->stored_dtype = t->dtype;
+    return read_shape(json_member(entry, "shape"), t);
+}
+
+static ckpt_code read_tensors(const json_value *tensors, const char *path, ckpt_manifest *m,
+                              ckpt_error *err)
+{
+    const json_value *entry;
+    hash128 value;
+    ckpt_tensor t;
+    ckpt_code code;
+    size_t i = 0;
+
+    for (entry = json_first(tensors); entry != NULL; entry = json_next(entry), i++) {
+        if (read_tensor(entry, &t, &value) != CKPT_OK)
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s' tensor %zu: expected name, class, shape, "
+                             "value and encoding", path, i);
+        if ((code = catalog_add(m->catalog, &t, err)) != CKPT_OK)
+            return code;
+    }
+    if ((m->digest = digest_create(m->catalog)) == NULL)
+        return ckpt_fail_memory(err, "digests", i);
+    i = 0;
+    for (entry = json_first(tensors); entry != NULL; entry = json_next(entry), i++) {
+        read_tensor(entry, &t, &value);
+        digest_set(m->digest, i, value);
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code check_root(const ckpt_manifest *m, int main_only, const char *said,
+                            const char *path, ckpt_error *err)
+{
+    char root[CKPT_ROOT_HEX];
+    const ckpt_code code = ckpt_digest_root(m->digest, main_only, root, err);
+
+    if (code != CKPT_OK)
+        return code;
+    if (strcmp(root, said) != 0)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' does not agree with itself: its tensors have "
+                         "%s %s, it says %.64s", path, main_only ? "main" : "root", root, said);
+    return CKPT_OK;
+}
+
+ckpt_code manifest_read(const char *path, ckpt_manifest *out, ckpt_error *err)
+{
+    json_document *document = NULL;
+    const json_value *tensors;
+    const char *root;
+    const char *main_root;
+    char *text = NULL;
+    ckpt_code code;
+    size_t size;
+
+    memset(out, 0, sizeof *out);
+    if ((code = zfile_read(path, MANIFEST_BYTES_MAX, &text, &size, err)) != CKPT_OK)
+        return code;
+    if ((code = json_parse(text, size, path, &document, err)) != CKPT_OK)
+        goto out;
+    tensors = json_member(json_root(document), "tensors");
+    root = json_string(json_member(json_root(document), "root"));
+    main_root = json_string(json_member(json_root(document), "main"));
+    if (!json_is_array(tensors) || root == NULL || main_root == NULL) {
+        code = ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s' is no manifest: expected root, main and tensors", path);
+        goto out;
+    }
+    if ((out->catalog = catalog_create()) == NULL) {
+        code = ckpt_fail_memory(err, "a manifest", size);
+        goto out;
+    }
+    if ((code = read_tensors(tensors, path, out, err)) != CKPT_OK ||
+        (code = check_root(out, 0, root, path, err)) != CKPT_OK ||
+        (code = check_root(out, 1, main_root, path, err)) != CKPT_OK)
+        goto out;
+    memcpy(out->root, root, sizeof out->root);
+    memcpy(out->main_root, main_root, sizeof out->main_root);
+out:
+    if (code != CKPT_OK)
+        manifest_release(out);
+    json_free(document);
+    free(text);
+    return code;
+}
+
+void manifest_release(ckpt_manifest *manifest)
+{
+    ckpt_digest_free(manifest->digest);
+    catalog_free(manifest->catalog);
+    memset(manifest, 0, sizeof *manifest);
+}

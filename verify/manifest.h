@@ -1,0 +1,45 @@
+/*
+ * manifest.h: the value digests of a checkpoint as a JSON document: printed by `ckpt-verify digest
+ * --json`, left beside the output by a conversion, read by `ckpt-verify check`.
+ *
+ *   {"root": HEX64, "main": HEX64, "family": F, "layout": L, "tensors": [
+ *    {"name": N, "class": "float"|"int", "shape": [..], "value": HEX32, "encoding": E}, ...]}
+ *
+ * Tensors are sorted by name, in byte order, as the root is.
+ */
+#ifndef CKPT_MANIFEST_H
+#define CKPT_MANIFEST_H
+
+#include "digest.h"
+#include "json.h"
+
+#define MANIFEST_FILE "ckpt-manifest.json"
+
+typedef struct {
+    const ckpt_catalog *catalog;   /* logical tensors with their encodings */
+    const ckpt_digest *digest;     /* over the same tensors */
+    const char *family;
+    const char *layout;
+} manifest_info;
+
+/* The document, as one value of `w`. Everything is borrowed. */
+ckpt_code manifest_put(json_writer *w, const manifest_info *info, ckpt_error *err);
+/* Into a file; compressed when its name ends in ".zst". */
+ckpt_code manifest_write(const char *path, const manifest_info *info, ckpt_error *err);
+
+/* What was read. The catalog's dtypes only stand for the classes: F32 and I64. */
+typedef struct {
+    ckpt_catalog *catalog;
+    ckpt_digest *digest;
+    char root[CKPT_ROOT_HEX];
+    char main_root[CKPT_ROOT_HEX];
+} ckpt_manifest;
+
+/* Refuses a manifest whose roots are not those of its tensors. *out is yours to release. */
+ckpt_code manifest_read(const char *path, ckpt_manifest *out, ckpt_error *err);
+void manifest_release(ckpt_manifest *manifest);
+
+/* Indexes of a catalog's tensors in the order of their names; malloc'd, NULL without memory. */
+size_t *manifest_order(const ckpt_catalog *catalog);
+
+#endif

@@ -1,0 +1,21 @@
+/*
+ * report.h: the ledger of a conversion: what became of every tensor of the source, where every
+ * tensor of the target comes from, and what its encoding lost: nothing, or how much.
+ *
+ * A JSON document; README.md has its members. Every number but "seconds" and the paths is a
+ * function of source and options.
+ */
+#ifndef CKPT_REPORT_H
+#define CKPT_REPORT_H
+
+#include "json.h"
+#include "outcome.h"
+
+#define REPORT_FILE "ckpt-report.json"
+
+/* The document, as one value of `w`. */
+void report_put(json_writer *w, const ckpt_outcome *outcome);
+/* Into a file; compressed when its name ends in ".zst". */
+ckpt_code report_write(const char *path, const ckpt_outcome *outcome, ckpt_error *err);
+
+#endif
