@@ -233,14 +233,15 @@ static void place_copies(convert_job *job)
 static ckpt_code lay_out(convert_job *job, ckpt_error *err)
 {
     const int anew = job->fill != NULL || job->options.file_bytes_max != 0;
-    const int same_names =
-        strcmp(job->map->names, ckpt_names_style(job->source)) == 0 && !job->options.open.keep_copies;
+    const int same_names = strcmp(job->map->names, ckpt_names_style(job->source)) == 0 &&
+                           !job->options.open.keep_copies;
+    const map_write_input input = { job->map, job->targets,
+                                    same_names ? job->source->reading.layout : NULL };
     ckpt_code code;
 
     code = anew ? number_files(job, err) : keep_files(job, err);
     if (code == CKPT_OK)
-        code = map_write(job->map, job->targets, same_names ? job->source->reading.layout : NULL,
-                         job->store->catalog, &job->layout, err);
+        code = map_write(&input, job->store->catalog, &job->layout, err);
     if (code != CKPT_OK)
         return code;
     if (anew)

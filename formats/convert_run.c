@@ -278,12 +278,12 @@ const char *convert_directory(const convert_job *job)
 
 static ckpt_code begin_output(convert_job *job, ckpt_error *err)
 {
+    const output_options options = { job->options.target, job->options.overwrite,
+                                     job->fingerprint, ckpt_catalog_count(job->targets) };
     char *directory;
     ckpt_code code;
 
-    code = output_begin(job->options.target, job->options.overwrite, job->fingerprint,
-                        ckpt_catalog_count(job->targets), &job->output, err);
-    if (code != CKPT_OK)
+    if ((code = output_begin(&options, &job->output, err)) != CKPT_OK)
         return code;
     if ((directory = strdup(convert_directory(job))) == NULL)
         return ckpt_fail_memory(err, "a path", 0);

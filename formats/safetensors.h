@@ -8,8 +8,9 @@
  *   offset 8 + N  tensor bytes, little endian, row-major; data_offsets count from here; the tensors
  *                 cover the rest of the file without overlap or hole
  *
- * Header as the library writes it, and as we do: compact, "__metadata__" first if there is one, then
- * tensors by dtype rank descending, then name; data in the same order; padded with spaces to 8.
+ * Header as the library writes it, and as we do: compact, "__metadata__" first if there is one,
+ * then tensors by dtype rank descending, then name; data in the same order; padded with spaces to
+ * a multiple of 8.
  */
 #ifndef CKPT_SAFETENSORS_H
 #define CKPT_SAFETENSORS_H

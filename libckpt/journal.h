@@ -4,8 +4,8 @@
  *   ckpt-journal 1 FINGERPRINT                      of the command, its sources and its targets
  *   done TENSOR VALUE-DIGEST BYTES-HASH CHECK       one line per finished tensor
  *
- * A line that is torn or whose check is wrong is ignored. What the lines say is verified against the
- * written bytes before it is believed, so they need no fsync.
+ * A line that is torn or whose check is wrong is ignored. What the lines say is verified against
+ * the written bytes before it is believed, so they need no fsync.
  */
 #ifndef CKPT_JOURNAL_H
 #define CKPT_JOURNAL_H

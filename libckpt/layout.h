@@ -2,7 +2,7 @@
  * layout.h: how logical tensors lie in stored ones. Read in both directions.
  *
  * An extent says that a rectangle of one part (data or scale grid) of a logical tensor is a
- * rectangle of a stored tensor. Rename, slice, concat, stack and replicate are all lists of extents.
+ * rectangle of a stored tensor. Rename, slice, concat, stack and replicate are lists of extents.
  * Coordinates are elements of the row view (ckpt_tensor_rows x cols) of the part on the logical
  * side, and of the stored tensor seen in the same elements on the other: packed FP4 counts codes,
  * also where it is stored as I8.

@@ -1,5 +1,5 @@
 /*
- * map.h: how a naming style or layout of a family names and packs its tensors; text, read both ways.
+ * map.h: how a naming style of a family names and packs its tensors; text, read both ways.
  *
  * Lines, in words separated by blanks, # comments:
  *
@@ -13,8 +13,8 @@
  *   drop   STORED REASON...                   left out, with the reason in the ledger
  *
  * Names are patterns: {l} stands for one run of characters other than '.', up to the next '.' or
- * the end; {x*} for the rest of the name. The first line that matches counts. A tensor `X.weight` is
- * paired with a scale `X.scale` or `X.weight_scale_inv`, any other `X` with `X_scale_inv`.
+ * the end; {x*} for the rest of the name. The first line that matches counts. A tensor `X.weight`
+ * is paired with a scale `X.scale` or `X.weight_scale_inv`, any other `X` with `X_scale_inv`.
  */
 #ifndef CKPT_MAP_H
 #define CKPT_MAP_H
@@ -108,13 +108,16 @@ void map_reading_release(map_reading *reading);
 
 /* ---- writing: logical tensors -> stored ones ---- */
 
-/*
- * Fill `stored` (empty) with the tensors that the map makes of `logical`, whose `file` fields say
- * which file each goes to (a packed tensor goes where its first piece goes). `copies` may be NULL;
- * else its copy extents are written too. Every target must be filled exactly once. *out is yours.
- */
-ckpt_code map_write(const ckpt_map *map, const ckpt_catalog *logical, const ckpt_layout *copies,
-                    ckpt_catalog *stored, ckpt_layout **out, ckpt_error *err);
+typedef struct {
+    const ckpt_map *map;
+    const ckpt_catalog *logical;   /* .file: where each goes; a packed tensor goes with its first */
+    const ckpt_layout *copies;     /* its copy extents are written too; or NULL */
+} map_write_input;
+
+/* Fill `stored` (empty) with the tensors that the map makes of the logical ones. Every target must
+ * be filled exactly once. *out is yours to free. */
+ckpt_code map_write(const map_write_input *input, ckpt_catalog *stored, ckpt_layout **out,
+                    ckpt_error *err);
 
 /* ---- block-scaled pairs (spec: README.md, "Pairs") ---- */
 

@@ -236,21 +236,21 @@ static ckpt_code write_all(writer *w, const ckpt_layout *copies)
     return code == CKPT_OK ? layout_seal(w->layout, w->err) : code;
 }
 
-ckpt_code map_write(const ckpt_map *map, const ckpt_catalog *logical, const ckpt_layout *copies,
-                    ckpt_catalog *stored, ckpt_layout **out, ckpt_error *err)
+ckpt_code map_write(const map_write_input *input, ckpt_catalog *stored, ckpt_layout **out,
+                    ckpt_error *err)
 {
-    const size_t count = ckpt_catalog_count(logical);
-    writer w = { .map = map, .logical = logical, .stored = stored, .err = err };
+    const size_t count = ckpt_catalog_count(input->logical);
+    writer w = { .map = input->map, .logical = input->logical, .stored = stored, .err = err };
     ckpt_code code;
 
-    w.layout = layout_create(logical, stored);
+    w.layout = layout_create(input->logical, stored);
     w.placements = calloc(count + 1, sizeof *w.placements);
     w.targets = calloc(count + 1, sizeof *w.targets);
     w.names = catalog_create();
     if (w.layout == NULL || w.placements == NULL || w.targets == NULL || w.names == NULL)
         code = ckpt_fail_memory(err, "the plan of stored tensors", count);
     else
-        code = write_all(&w, copies);
+        code = write_all(&w, input->copies);
     free(w.placements);
     free(w.targets);
     catalog_free(w.names);

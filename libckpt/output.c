@@ -36,23 +36,24 @@ ckpt_code output_check(const char *path, int overwrite, ckpt_error *err)
     return CKPT_OK;
 }
 
-ckpt_code output_begin(const char *path, int overwrite, hash128 fingerprint, size_t tensor_count,
-                       ckpt_output **out, ckpt_error *err)
+ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_error *err)
 {
+    const char *path = options->path;
     ckpt_output *o = calloc(1, sizeof *o);
     ckpt_code code;
 
     if (o == NULL)
         return ckpt_fail_memory(err, "an output", sizeof *o);
-    o->overwrite = overwrite;
+    o->overwrite = options->overwrite;
     o->path = with_suffix(path, "");
     o->partial = with_suffix(path, ".partial");
     o->replaced = with_suffix(path, ".replaced");
     if (o->path == NULL || o->partial == NULL || o->replaced == NULL)
         code = ckpt_fail_memory(err, "a path", strlen(path));
-    else if ((code = output_check(path, overwrite, err)) == CKPT_OK &&
+    else if ((code = output_check(path, options->overwrite, err)) == CKPT_OK &&
              (code = file_make_directory(o->partial, err)) == CKPT_OK)
-        code = journal_open(o->partial, fingerprint, tensor_count, &o->journal, err);
+        code = journal_open(o->partial, options->fingerprint, options->tensor_count, &o->journal,
+                            err);
     if (code != CKPT_OK)
         output_close(o);
     else

@@ -14,9 +14,15 @@ typedef struct ckpt_output ckpt_output;
 /* Refuse `path` early if it exists (unless overwrite) or has no parent directory. */
 ckpt_code output_check(const char *path, int overwrite, ckpt_error *err);
 
+typedef struct {
+    const char *path;
+    int overwrite;
+    hash128 fingerprint;       /* of the command, its sources and its targets */
+    size_t tensor_count;       /* that the journal keeps track of */
+} output_options;
+
 /* Make or enter PATH.partial and its journal. *out is yours: output_commit or output_close. */
-ckpt_code output_begin(const char *path, int overwrite, hash128 fingerprint, size_t tensor_count,
-                       ckpt_output **out, ckpt_error *err);
+ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_error *err);
 const char *output_directory(const ckpt_output *output);      /* "PATH.partial" */
 ckpt_journal *output_journal(ckpt_output *output);
 
@@ -45,8 +51,8 @@ typedef struct {
 ckpt_code sink_files_create(const file_sink_options *options, ckpt_sink **out, ckpt_error *err);
 void sink_files_free(ckpt_sink *sink);
 
-/* Read back what the journal says is done; what still hashes to the same is skipped from now on, its
- * value digest restored. *kept_count: how many tensors that are. */
+/* Read back what the journal says is done; what still hashes to the same is skipped from now on,
+ * its value digest restored. *kept_count: how many tensors that are. */
 ckpt_code sink_files_resume(ckpt_sink *sink, const copy_options *options, size_t *kept_count,
                             ckpt_error *err);
 

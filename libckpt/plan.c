@@ -48,9 +48,12 @@ static void set_fp8(ckpt_tensor *t, ckpt_dtype scale)
 
 static void set_fp4(ckpt_tensor *t, const ckpt_tensor *official)
 {
-    const ckpt_dtype stored = t->dtype == CKPT_F4                       ? t->stored_dtype
-                              : official != NULL && official->dtype == CKPT_F4 ? official->stored_dtype
-                                                                        : CKPT_I8;
+    ckpt_dtype stored = CKPT_I8;
+
+    if (t->dtype == CKPT_F4)
+        stored = t->stored_dtype;
+    else if (official != NULL && official->dtype == CKPT_F4)
+        stored = official->stored_dtype;
 
     set_plain(t, CKPT_F4);
     t->stored_dtype = stored;

@@ -48,25 +48,33 @@ void source_scale_rows(const ckpt_tensor *tensor, const source_range *range, uin
     *row_count = size_div_up(range->row + range->row_count, tensor->block_rows) - *row;
 }
 
-/* Copy the wanted rows of one part out of a tile that starts at data row `tile_row`. */
-static uint64_t copy_rows(const ckpt_tensor *tensor, ckpt_part part, const source_range *range,
-                          const ckpt_tile *tile, uint64_t row, uint64_t last, char *out)
+/* Rows [row, end) of one part of a tensor, and where the next of them goes. */
+typedef struct {
+    const ckpt_tensor *tensor;
+    ckpt_part part;
+    uint64_t row;
+    uint64_t end;
+    char *out;
+} wanted_rows;
+
+/* Copy the wanted rows that are in a tile. */
+static void copy_rows(wanted_rows *wanted, const source_range *range, const ckpt_tile *tile)
 {
-    const uint64_t row_bytes = ckpt_part_row_bytes(tensor, part);
+    const uint64_t row_bytes = ckpt_part_row_bytes(wanted->tensor, wanted->part);
     uint64_t first = range->row;
     uint64_t count = range->row_count;
     uint64_t begin;
     uint64_t end;
 
-    if (part == CKPT_SCALE)
-        source_scale_rows(tensor, range, &first, &count);
-    begin = size_max(first, row);
-    end = size_min(first + count, last);
+    if (wanted->part == CKPT_SCALE)
+        source_scale_rows(wanted->tensor, range, &first, &count);
+    begin = size_max(first, wanted->row);
+    end = size_min(first + count, wanted->end);
     if (begin >= end)
-        return 0;
-    memcpy(out, (const char *)tile->part[part] + (begin - first) * row_bytes,
+        return;
+    memcpy(wanted->out, (const char *)tile->part[wanted->part] + (begin - first) * row_bytes,
            (end - begin) * row_bytes);
-    return (end - begin) * row_bytes;
+    wanted->out += (end - begin) * row_bytes;
 }
 
 ckpt_code ckpt_source_read(ckpt_source *source, size_t tensor, ckpt_part part, uint64_t row,
@@ -76,8 +84,8 @@ ckpt_code ckpt_source_read(ckpt_source *source, size_t tensor, ckpt_part part, u
     const uint64_t rows = ckpt_tensor_rows(t);
     const uint64_t block = part == CKPT_SCALE && t->scale_dtype != CKPT_NONE ? t->block_rows : 1;
     source_range range = { .tensor = tensor, .want = 1u << part };
+    wanted_rows wanted = { t, part, row, row + row_count, out };
     ckpt_code code = CKPT_OK;
-    uint64_t done_bytes = 0;
     uint64_t end;
     arena scratch;
 
@@ -97,8 +105,7 @@ ckpt_code ckpt_source_read(ckpt_source *source, size_t tensor, ckpt_part part, u
         arena_rewind(&scratch, 0);
         code = source_read_tile(source, &range, &scratch, &tile, err);
         if (code == CKPT_OK)
-            done_bytes += copy_rows(t, part, &range, &tile, row, row + row_count,
-                                    (char *)out + done_bytes);
+            copy_rows(&wanted, &range, &tile);
         range.row += range.row_count;
     }
     arena_release(&scratch);

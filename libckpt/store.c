@@ -170,10 +170,20 @@ typedef struct {
     const ckpt_layout *layout;
 } stored_source;
 
+/* The part of a tile that is being read. */
+typedef struct {
+    char *rows;
+    uint64_t row_bytes;
+    arena *scratch;
+} tile_part;
+
+/* Read a copy and compare it with what was read of the original. */
 static ckpt_code check_copy(const stored_source *s, const layout_extent *e,
-                            const store_piece *piece, const char *original, uint64_t row_bytes,
-                            arena *scratch, ckpt_error *err)
+                            const store_piece *piece, const tile_part *read, ckpt_error *err)
 {
+    arena *scratch = read->scratch;
+    const uint64_t row_bytes = read->row_bytes;
+    const char *original = read->rows + piece->tile_row * row_bytes + piece->tile_col_bytes;
     const ckpt_tensor *stored = ckpt_catalog_at(s->layout->stored, e->stored);
     const uint64_t width = piece->rect.row_bytes;
     const size_t mark = arena_mark(scratch);
@@ -220,7 +230,7 @@ static ckpt_code read_part(stored_source *s, const source_range *range, ckpt_par
             continue;
         at = out + piece.tile_row * row_bytes + piece.tile_col_bytes;
         if (e->copy)
-            code = check_copy(s, e, &piece, at, row_bytes, scratch, err);
+            code = check_copy(s, e, &piece, &(tile_part){ out, row_bytes, scratch }, err);
         else
             code = file_read_rect(s->store->files[piece.file].file, &piece.rect, at, row_bytes,
                                   err);

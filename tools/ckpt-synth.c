@@ -184,8 +184,8 @@ static ckpt_code plan(synth_job *job, const char *path, ckpt_error *err)
     if ((job->store = store_create(path)) == NULL)
         return ckpt_fail_memory(err, "a plan", sizeof *job->store);
     if ((code = add_files(job, err)) != CKPT_OK ||
-        (code = map_write(job->map, job->logical, NULL, job->store->catalog, &job->layout,
-                          err)) != CKPT_OK)
+        (code = map_write(&(map_write_input){ job->map, job->logical, NULL },
+                          job->store->catalog, &job->layout, err)) != CKPT_OK)
         return code;
     json_u64(json_member(json_root(job->config), "n_routed_experts"), &job->expert_count);
     return format_hf.lay_out(job->store, err);
@@ -238,7 +238,9 @@ static ckpt_code run(synth_job *job, const char *path, ckpt_error *err)
     char *directory;
     ckpt_code code;
 
-    code = output_begin(path, opt.overwrite, fingerprint, 0, &job->output, err);
+    const output_options output_is = { path, opt.overwrite, fingerprint, 0 };
+
+    code = output_begin(&output_is, &job->output, err);
     if (code != CKPT_OK)
         return code;
     if ((directory = strdup(output_directory(job->output))) == NULL)
