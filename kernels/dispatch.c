@@ -34,24 +34,32 @@ static int avx512_usable(void)
 }
 #endif
 
-static const ckpt_kernels *kernels_best(void)
+typedef enum { LEVEL_UNKNOWN, LEVEL_SCALAR, LEVEL_AVX2, LEVEL_AVX512 } level;
+
+/* The best set of this CPU, asked once: CPUID costs a trap where the machine is virtual. Threads
+ * that ask at the same time find the same answer. */
+static level cpu_level(void)
 {
+    static _Atomic level known = LEVEL_UNKNOWN;
+
+    if (known == LEVEL_UNKNOWN) {
 #if defined(__x86_64__)
-    if (avx512_usable())
-        return &kernels_avx512;
-    if (avx2_usable())
-        return &kernels_avx2;
+        known = avx512_usable() ? LEVEL_AVX512 : avx2_usable() ? LEVEL_AVX2 : LEVEL_SCALAR;
+#else
+        known = LEVEL_SCALAR;
 #endif
-    return &kernels_scalar;
+    }
+    return known;
 }
 
 const ckpt_kernels *kernels_get(void)
 {
+    static const char *const names[] = { NULL, "scalar", "avx2", "avx512" };
     const char *forced = getenv("CKPT_KERNELS");
 
     if (forced != NULL && forced[0] != '\0')
         return kernels_find(forced);
-    return kernels_best();
+    return kernels_find(names[cpu_level()]);
 }
 
 const ckpt_kernels *kernels_find(const char *name)
@@ -59,9 +67,9 @@ const ckpt_kernels *kernels_find(const char *name)
     if (strcmp(name, "scalar") == 0)
         return &kernels_scalar;
 #if defined(__x86_64__)
-    if (strcmp(name, "avx2") == 0 && avx2_usable())
+    if (strcmp(name, "avx2") == 0 && cpu_level() >= LEVEL_AVX2)
         return &kernels_avx2;
-    if (strcmp(name, "avx512") == 0 && avx512_usable())
+    if (strcmp(name, "avx512") == 0 && cpu_level() >= LEVEL_AVX512)
         return &kernels_avx512;
 #endif
     return NULL;
