@@ -1,0 +1,366 @@
+/* ckpt-verify: digest a checkpoint, check it against a manifest, compare it with another. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+#include "formats/format.h"
+#include "verify/check.h"
+#include "verify/compare.h"
+#include "verify/manifest.h"
+
+enum { LINES_MAX = 20 };           /* of a list that is printed for people */
+
+static struct {
+    cli_common common;
+    ckpt_open_options open;
+    const char *manifest;
+    int tensors;
+    int main_only;
+    int bits;
+} opt = { .common = CLI_COMMON_DEFAULTS };
+
+#define OPEN_OPTIONS                                                                              \
+    { CLI_HEADING, NULL, NULL, NULL, "Reading" },                                                 \
+    { CLI_FLAG, "lenient", NULL, &opt.open.lenient,                                               \
+      "report stale index entries, orphan scales, unknown and missing tensors instead of "        \
+      "refusing them" },                                                                          \
+    { CLI_FLAG, "u8-scales", NULL, &opt.open.u8_scales, "U8 scales are E8M0 codes" },             \
+    { CLI_FLAG, "keep-copies", NULL, &opt.open.keep_copies,                                       \
+      "MTP copies of embedding and head are tensors of their own" },                              \
+    { CLI_STRING, "map", "FILE", &opt.open.map_file,                                              \
+      "read names by this map instead of the built-in ones" },                                    \
+    CLI_COMMON_READ(opt.common),                                                                  \
+    CLI_OPTIONS_END
+
+#define MAIN_OPTION { CLI_FLAG, "main", NULL, &opt.main_only, "leave out the tensors mtp.*" }
+
+static const cli_option digest_options[] = {
+    { CLI_FLAG, "tensors", NULL, &opt.tensors, "print the digest of every tensor, too" },
+    OPEN_OPTIONS
+};
+
+static const cli_command digest_command = {
+    .name = "digest",
+    .summary = "print the value digest of a checkpoint",
+    .usage = "[OPTIONS] PATH",
+    .description =
+        "The value digest is the same in every layout and in every lossless encoding. Prints, as "
+        "sha256sum does, the digest, two blanks and the path; then the same for all tensors but "
+        "mtp.*, marked (main). With --tensors: digest, two blanks, name, sorted by name. --json "
+        "prints a manifest, for `ckpt-verify check --manifest`.",
+    .exit_notes = "0  done\n2  could not; one line on stderr says what failed",
+    .examples = "ckpt-verify digest DeepSeek-V4-Flash\n"
+                "ckpt-verify digest --json DeepSeek-V4-Flash > flash.json",
+    .options = digest_options,
+    .arg_min = 1,
+    .arg_max = 1,
+};
+
+static const cli_option check_options_table[] = {
+    { CLI_STRING, "manifest", "FILE", &opt.manifest,
+      "what PATH shall hold (default: PATH/ckpt-manifest.json or ckpt-manifest.json.zst)" },
+    MAIN_OPTION,
+    OPEN_OPTIONS
+};
+
+static const cli_command check_command = {
+    .name = "check",
+    .summary = "check a checkpoint against its manifest",
+    .usage = "[OPTIONS] PATH",
+    .description =
+        "Checks the structure: headers, offsets, index, names, weights and their scales, the "
+        "tensors that the config calls for. With a manifest all values are digested and compared, "
+        "and the tensors that differ are named; without one it says that values were not checked.",
+    .examples = "ckpt-verify check Flash-FP8\n"
+                "ckpt-verify check --manifest flash.json Flash-BF16",
+    .options = check_options_table,
+    .arg_min = 1,
+    .arg_max = 1,
+};
+
+static const cli_option compare_options_table[] = {
+    MAIN_OPTION,
+    { CLI_FLAG, "bits", NULL, &opt.bits,
+      "encodings, codes and scales must be the same, too, not only the values" },
+    OPEN_OPTIONS
+};
+
+static const cli_command compare_command = {
+    .name = "compare",
+    .summary = "compare two checkpoints, value by value",
+    .usage = "[OPTIONS] A B",
+    .description =
+        "Layouts, names on disk and encodings make no difference; -0 is +0, and all NaN are "
+        "alike. For every tensor that differs: row and column of the first difference (rows are "
+        "those of all dimensions but the last), both values, and how many elements differ.",
+    .examples = "ckpt-verify compare DeepSeek-V4-Flash Flash-BF16\n"
+                "ckpt-verify compare --bits DeepSeek-V4-Flash Flash-again",
+    .options = compare_options_table,
+    .arg_min = 2,
+    .arg_max = 2,
+};
+
+static const cli_command *const subcommands[] = {
+    &digest_command, &check_command, &compare_command, NULL
+};
+
+static const cli_command command = {
+    .name = "ckpt-verify",
+    .summary = "prove that checkpoints hold the same values",
+    .usage = "digest|check|compare [OPTIONS] ...",
+    .subcommands = subcommands,
+};
+
+/* ---- what the subcommands share ---- */
+
+static uint64_t checkpoint_bytes(const ckpt_checkpoint *c)
+{
+    const size_t tensors = ckpt_catalog_count(c->store->catalog);
+    const size_t extents = c->reading.layout->capacity + c->stored_layout->capacity;
+
+    return catalog_bytes(c->store->catalog) + catalog_bytes(c->reading.logical) +
+           extents * sizeof(layout_extent) +
+           tensors * (4 * sizeof(size_t) + sizeof(map_fate) + sizeof(hash128));
+}
+
+static copy_options copy_with(cli_meter *meter, uint64_t fixed_bytes)
+{
+    const copy_options copy = {
+        .thread_count = (unsigned)opt.common.thread_count,
+        .memory_bytes = opt.common.memory_bytes,
+        .fixed_bytes = fixed_bytes,
+        .stop = cli_stop_flag(),
+        .progress = cli_progress,
+        .progress_context = meter,
+    };
+
+    cli_meter_begin(meter, &opt.common);
+    return copy;
+}
+
+static void begin_json(json_writer *w)
+{
+    json_writer_begin(w, json_write_stdio, stdout, 1);
+}
+
+/* Say that a list goes on; 1 when line `i` is one too many. */
+static int is_cut(size_t i, size_t count, const char *what)
+{
+    if (i < LINES_MAX)
+        return 0;
+    printf("... and %zu more %s; --json lists them all\n", count - i, what);
+    return 1;
+}
+
+static void print_names(const char *what, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count && !is_cut(i, count, what); i++)
+        printf("%s  %s\n", what, names[i]);
+}
+
+/* ---- digest ---- */
+
+static ckpt_code print_digest(const char *path, const manifest_info *info, ckpt_error *err)
+{
+    char root[CKPT_ROOT_HEX];
+    char main_root[CKPT_ROOT_HEX];
+    size_t *order;
+    ckpt_code code;
+
+    if ((code = ckpt_digest_root(info->digest, 0, root, err)) != CKPT_OK ||
+        (code = ckpt_digest_root(info->digest, 1, main_root, err)) != CKPT_OK)
+        return code;
+    printf("%s  %s\n%s  %s (main)\n", root, path, main_root, path);
+    if (!opt.tensors)
+        return CKPT_OK;
+    if ((order = manifest_order(info->catalog)) == NULL)
+        return ckpt_fail_memory(err, "a list", ckpt_catalog_count(info->catalog));
+    for (size_t i = 0; i < ckpt_catalog_count(info->catalog); i++) {
+        char hex[CKPT_DIGEST_HEX];
+
+        ckpt_digest_tensor(info->digest, order[i], hex);
+        printf("%s  %s\n", hex, ckpt_catalog_at(info->catalog, order[i])->name);
+    }
+    free(order);
+    return CKPT_OK;
+}
+
+static ckpt_code digest(const char *path, ckpt_error *err)
+{
+    ckpt_checkpoint *c = NULL;
+    ckpt_digest *sums = NULL;
+    manifest_info info = { .digest = NULL };
+    copy_options copy;
+    cli_meter meter;
+    json_writer w;
+    ckpt_code code;
+
+    if ((code = ckpt_open(path, &opt.open, &c, err)) != CKPT_OK)
+        return code;
+    copy = copy_with(&meter, checkpoint_bytes(c));
+    if ((code = copy_to_digest(c->logical, &copy, &sums, err)) != CKPT_OK)
+        goto out;
+    cli_meter_end(&meter);
+    info.catalog = c->logical->catalog;
+    info.digest = sums;
+    info.layout = ckpt_layout_name(c);
+    info.family = ckpt_family_name(c);
+    if (opt.common.json) {
+        begin_json(&w);
+        code = manifest_put(&w, &info, err);
+        putchar('\n');
+    } else {
+        code = print_digest(path, &info, err);
+    }
+out:
+    ckpt_digest_free(sums);
+    ckpt_close(c);
+    return code;
+}
+
+/* ---- check ---- */
+
+static void print_check(const char *path, const check_result *r)
+{
+    char size[CLI_SIZE_TEXT_BYTES];
+
+    cli_size_text(r->stored_bytes, size);
+    printf("%s: structure is right: %zu tensors, stored as %zu in %zu files, %s, layout %s, "
+           "family %s\n", path, r->tensor_count, r->stored_count, r->file_count, size, r->layout,
+           r->family);
+    if (r->manifest_path == NULL) {
+        printf("%s: values were not checked: there is no manifest\n", path);
+        return;
+    }
+    printf("%s: values are %s '%s', root %s\n", path,
+           check_is_same(r) ? "as in" : "NOT as in", r->manifest_path, r->root);
+    for (size_t i = 0; i < r->differing_count && !is_cut(i, r->differing_count, "differ"); i++) {
+        const check_difference *d = &r->differing[i];
+
+        printf("%-7s  %s", check_kind_name(d->kind), d->name);
+        if (d->kind == CHECK_VALUE)
+            printf("  expected %s, got %s", d->expected, d->got);
+        putchar('\n');
+    }
+}
+
+static ckpt_code check(const char *path, int *status, ckpt_error *err)
+{
+    check_options options = { .path = path, .manifest = opt.manifest };
+    ckpt_checkpoint *c = NULL;
+    check_result result;
+    cli_meter meter;
+    json_writer w;
+    ckpt_code code;
+
+    if ((code = ckpt_open(path, &opt.open, &c, err)) != CKPT_OK)
+        return code;
+    options.main_only = opt.main_only;
+    options.copy = copy_with(&meter, checkpoint_bytes(c));
+    if ((code = check_checkpoint(c, &options, &result, err)) != CKPT_OK)
+        goto out;
+    cli_meter_end(&meter);
+    if (opt.common.json) {
+        begin_json(&w);
+        check_put(&w, &result);
+        putchar('\n');
+    } else {
+        print_check(path, &result);
+    }
+    *status = check_is_same(&result) ? CLI_DONE : CLI_DIFFERENT;
+    check_release(&result);
+out:
+    ckpt_close(c);
+    return code;
+}
+
+/* ---- compare ---- */
+
+static void print_difference(const compare_difference *d)
+{
+    char a[COMPARE_TEXT_BYTES];
+    char b[COMPARE_TEXT_BYTES];
+
+    compare_text(d, 0, a);
+    compare_text(d, 1, b);
+    printf("differ  %s", d->a->name);
+    if (d->kind == COMPARE_BITS)
+        printf("  equal values, %" PRIu64 " bytes of codes and scales differ, first at row %" PRIu64
+               " column %" PRIu64 "\n", d->count, d->row, d->col);
+    else if (d->kind == COMPARE_VALUES)
+        printf("  row %" PRIu64 " column %" PRIu64 ": %s in A, %s in B; %" PRIu64 " of %" PRIu64
+               " elements differ\n", d->row, d->col, a, b, d->count,
+               ckpt_tensor_rows(d->a) * ckpt_tensor_cols(d->a));
+    else
+        printf("  %s: %s in A, %s in B\n", compare_kind_name(d->kind), a, b);
+}
+
+static void print_comparison(const ckpt_comparison *c)
+{
+    printf("%s: %zu tensors, %" PRIu64 " elements compared",
+           compare_is_same(c) ? "same" : "different", c->compared, c->element_count);
+    if (c->other_encoding_count > 0)
+        printf(", %zu tensors in other encodings", c->other_encoding_count);
+    if (c->differing_count > 0)
+        printf(", %zu tensors differ", c->differing_count);
+    putchar('\n');
+    for (size_t i = 0; i < c->differing_count && !is_cut(i, c->differing_count, "differ"); i++)
+        print_difference(&c->differing[i]);
+    print_names("missing in A", c->missing_in_a, c->missing_in_a_count);
+    print_names("missing in B", c->missing_in_b, c->missing_in_b_count);
+    if (!opt.bits && c->re_encoded_count > 0)
+        printf("%zu tensors have equal values in other codes or scales (--bits tells more)\n",
+               c->re_encoded_count);
+}
+
+static ckpt_code compare(const char *a_path, const char *b_path, int *status, ckpt_error *err)
+{
+    compare_options options = { .main_only = opt.main_only, .bits = opt.bits };
+    ckpt_checkpoint *a = NULL;
+    ckpt_checkpoint *b = NULL;
+    ckpt_comparison result;
+    cli_meter meter;
+    json_writer w;
+    ckpt_code code;
+
+    if ((code = ckpt_open(a_path, &opt.open, &a, err)) != CKPT_OK ||
+        (code = ckpt_open(b_path, &opt.open, &b, err)) != CKPT_OK)
+        goto out;
+    options.copy = copy_with(&meter, checkpoint_bytes(a) + checkpoint_bytes(b));
+    if ((code = compare_sources(a->logical, b->logical, &options, &result, err)) != CKPT_OK)
+        goto out;
+    cli_meter_end(&meter);
+    if (opt.common.json) {
+        begin_json(&w);
+        compare_put(&w, &result);
+        putchar('\n');
+    } else {
+        print_comparison(&result);
+    }
+    *status = compare_is_same(&result) ? CLI_DONE : CLI_DIFFERENT;
+    compare_release(&result);
+out:
+    ckpt_close(a);
+    ckpt_close(b);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    cli_args args;
+    ckpt_error err;
+    ckpt_code code;
+    int status = cli_parse(&command, argc, argv, &args);
+
+    if (status != CLI_GO)
+        return cli_finish(status);
+    status = CLI_DONE;
+    if (args.command == &digest_command)
+        code = digest(args.items[0], &err);
+    else if (args.command == &check_command)
+        code = check(args.items[0], &status, &err);
+    else
+        code = compare(args.items[0], args.items[1], &status, &err);
+    return cli_finish(code == CKPT_OK ? status : cli_fail(&err));
+}
