@@ -52,11 +52,13 @@ typedef struct {
     uint64_t out_bytes;
 
     /* Set by convert_run. */
-    ckpt_digest *digest;             /* or NULL */
+    ckpt_digest *digest;             /* of the inputs, in the order of the targets; or NULL */
+    ckpt_digest *written_digest;     /* of what was written, if it was read back; or NULL */
     char root[CKPT_ROOT_HEX];        /* "" without digests */
     char main_root[CKPT_ROOT_HEX];
     encode_stats *stats;             /* by target tensor */
-    size_t kept_count;               /* tensors that an earlier run had finished */
+    uint8_t *kept;                   /* by target tensor: an earlier run had finished it */
+    size_t kept_count;
     ckpt_output *output;
     file_list written;               /* files of the target that are no tensor files */
     double seconds;

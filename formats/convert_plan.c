@@ -446,9 +446,11 @@ void convert_free(convert_job *job)
         return;
     output_close(job->output);
     ckpt_digest_free(job->digest);
+    ckpt_digest_free(job->written_digest);
     source_free(job->picked);
     free(job->origins);
     free(job->stats);
+    free(job->kept);
     catalog_free(job->targets);
     map_free(job->map);
     layout_free(job->layout);

@@ -55,5 +55,7 @@ void sink_files_free(ckpt_sink *sink);
  * its value digest restored. *kept_count: how many tensors that are. */
 ckpt_code sink_files_resume(ckpt_sink *sink, const copy_options *options, size_t *kept_count,
                             ckpt_error *err);
+/* 1 when the tensor was kept. */
+int sink_files_kept(const ckpt_sink *sink, size_t tensor);
 
 #endif

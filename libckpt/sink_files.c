@@ -134,6 +134,11 @@ static ckpt_code verify_done(ckpt_sink *self, size_t tensor, ckpt_error *err)
     return CKPT_OK;
 }
 
+int sink_files_kept(const ckpt_sink *sink, size_t tensor)
+{
+    return ((const file_sink *)sink)->kept[tensor];
+}
+
 ckpt_code sink_files_resume(ckpt_sink *sink, const copy_options *options, size_t *kept_count,
                             ckpt_error *err)
 {

@@ -6,7 +6,10 @@
 
 #include "cli.h"
 #include "formats/convert.h"
+#include "formats/hf.h"
 #include "libckpt/json.h"
+#include "verify/manifest.h"
+#include "verify/report.h"
 
 static struct {
     cli_common common;
@@ -231,15 +234,135 @@ static ckpt_code dry_run(convert_job *job, ckpt_error *err)
 
 /* ---- the run ---- */
 
-static ckpt_code run(convert_job *job, int argc, char **argv, ckpt_error *err)
+static void print_result(const convert_job *job)
 {
+    json_writer w;
+
+    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    json_put_object(&w);
+    json_put_key(&w, "target");
+    json_put_string(&w, job->options.target);
+    json_put_key(&w, "root");
+    json_put_string(&w, job->root[0] == '\0' ? NULL : job->root);
+    json_put_key(&w, "main");
+    json_put_string(&w, job->root[0] == '\0' ? NULL : job->main_root);
+    json_put_key(&w, "tensors");
+    json_put_u64(&w, ckpt_catalog_count(job->targets));
+    json_put_key(&w, "kept");
+    json_put_u64(&w, job->kept_count);
+    json_put_key(&w, "in_bytes");
+    json_put_u64(&w, job->in_bytes);
+    json_put_key(&w, "out_bytes");
+    json_put_u64(&w, job->out_bytes);
+    json_put_key(&w, "seconds");
+    json_put_double(&w, job->seconds);
+    json_put_object_end(&w);
+    json_writer_end(&w);
+    putchar('\n');
+}
+
+static ckpt_code write_manifest(const convert_job *job, ckpt_error *err)
+{
+    const manifest_info info = {
+        .catalog = job->targets,
+        .digest = job->written_digest != NULL ? job->written_digest : job->digest,
+        .family = ckpt_family_name(job->source),
+        .layout = format_hf.name,
+    };
+    char *path = opt.manifest != NULL ? strdup(opt.manifest)
+                                      : file_join(convert_directory(job), MANIFEST_FILE);
     ckpt_code code;
 
-    (void)argc;
-    (void)argv;
-    if ((code = convert_run(job, err)) != CKPT_OK)
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", 0);
+    code = manifest_write(path, &info, err);
+    free(path);
+    return code;
+}
+
+static uint64_t store_bytes(const ckpt_store *store)
+{
+    uint64_t total = 0;
+
+    for (size_t i = 0; i < store->file_count; i++)
+        total += store->files[i].size_bytes;
+    return total;
+}
+
+static void fill_outcome(const convert_job *job, const char **file_names, outcome_file *files,
+                         ckpt_outcome *out)
+{
+    const ckpt_checkpoint *source = job->source;
+
+    for (size_t i = 0; i < source->store->file_count; i++)
+        file_names[i] = source->store->files[i].name;
+    for (size_t i = 0; i < job->written.count; i++) {
+        files[i].name = job->written.names[i];
+        files[i].action = strcmp(files[i].name, "config.json") == 0 ? "edited" : "copied";
+    }
+    out->version = CKPT_VERSION;
+    out->family = ckpt_family_name(source);
+    out->source = (outcome_side){ job->options.source, ckpt_layout_name(source),
+                                  ckpt_names_style(source), source->store->file_count,
+                                  store_bytes(source->store) };
+    out->target = (outcome_side){ job->options.target, format_hf.name,
+                                  ckpt_names_style(job->like != NULL ? job->like : source),
+                                  job->store->file_count, store_bytes(job->store) };
+    if (job->map != NULL)
+        out->target.names = job->map->names;
+    out->seconds = job->seconds;
+    out->stored = source->store->catalog;
+    out->fates = source->reading.fates;
+    out->file_names = file_names;
+    out->file_name_count = source->store->file_count;
+    out->source_logical = source->reading.logical;
+    out->target_logical = job->targets;
+    out->stats = job->stats;
+    out->kept = job->kept;
+    out->origins = job->origins;
+    out->digest = job->digest;
+    out->root = job->root[0] == '\0' ? NULL : job->root;
+    out->main_root = job->root[0] == '\0' ? NULL : job->main_root;
+    out->files = files;
+    out->file_count = job->written.count;
+}
+
+static ckpt_code write_report(const convert_job *job, int argc, char **argv, ckpt_error *err)
+{
+    const char **names = calloc(job->source->store->file_count + 1, sizeof *names);
+    outcome_file *files = calloc(job->written.count + 1, sizeof *files);
+    ckpt_outcome outcome = { .words = (const char *const *)argv, .word_count = (size_t)argc };
+    ckpt_code code;
+
+    if (names == NULL || files == NULL) {
+        code = ckpt_fail_memory(err, "a report", job->written.count);
+    } else {
+        fill_outcome(job, names, files, &outcome);
+        code = report_write(opt.report, &outcome, err);
+    }
+    free(names);
+    free(files);
+    return code;
+}
+
+static ckpt_code run(convert_job *job, int argc, char **argv, ckpt_error *err)
+{
+    const int with_manifest =
+        !opt.convert.no_digest &&
+        (opt.manifest != NULL || (!opt.no_manifest && job->like == NULL));
+    ckpt_code code;
+
+    if ((code = convert_run(job, err)) != CKPT_OK ||
+        (with_manifest && (code = write_manifest(job, err)) != CKPT_OK) ||
+        (opt.report != NULL && (code = write_report(job, argc, argv, err)) != CKPT_OK) ||
+        (code = convert_commit(job, err)) != CKPT_OK)
         return code;
-    return convert_commit(job, err);
+    if (opt.common.json)
+        print_result(job);
+    else if (job->kept_count > 0 && !opt.common.quiet)
+        printf("%zu of %zu tensors were there from an earlier run\n", job->kept_count,
+               ckpt_catalog_count(job->targets));
+    return CKPT_OK;
 }
 
 int main(int argc, char **argv)
