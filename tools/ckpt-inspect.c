@@ -1,0 +1,356 @@
+/* ckpt-inspect: what a checkpoint contains, from its headers alone. */
+#include <fnmatch.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+#include "formats/format.h"
+#include "verify/json_line.h"
+
+enum { LABEL_BYTES = 64, LABELS_MAX = 128, NAME_WIDTH_MAX = 72 };
+
+static struct {
+    cli_common common;
+    ckpt_open_options open;
+    cli_list globs;
+    int logical;
+    int summary;
+} opt = { .common = CLI_COMMON_DEFAULTS };
+
+static const cli_option options[] = {
+    { CLI_LIST, "tensors", "GLOB", &opt.globs,
+      "only tensors whose names match, as in '*.experts.7.*'; may be repeated" },
+    { CLI_FLAG, "logical", NULL, &opt.logical,
+      "canonical tensors: native names, full shapes, weights with their scales" },
+    { CLI_FLAG, "summary", NULL, &opt.summary, "totals only, no list of tensors" },
+    { CLI_HEADING, NULL, NULL, NULL, "Reading" },
+    { CLI_FLAG, "lenient", NULL, &opt.open.lenient,
+      "report stale index entries, orphan scales, unknown and missing tensors instead of "
+      "refusing them" },
+    { CLI_FLAG, "u8-scales", NULL, &opt.open.u8_scales, "U8 scales are E8M0 codes" },
+    { CLI_FLAG, "keep-copies", NULL, &opt.open.keep_copies,
+      "MTP copies of embedding and head are tensors of their own" },
+    { CLI_STRING, "map", "FILE", &opt.open.map_file,
+      "read names by this map instead of the built-in ones" },
+    CLI_COMMON_READ(opt.common),
+    CLI_OPTIONS_END
+};
+
+static const cli_command command = {
+    .name = "ckpt-inspect",
+    .summary = "list what a checkpoint contains",
+    .usage = "[OPTIONS] PATH",
+    .description =
+        "Lists name, dtype (with --logical: encoding), shape, bytes and file of every tensor, then "
+        "totals by dtype, layout, model family, naming style and what the config says. Reads "
+        "headers only: a checkpoint of any size takes seconds. Structure is checked on the way.",
+    .exit_notes = "0  done\n2  could not; one line on stderr says what failed",
+    .examples = "ckpt-inspect DeepSeek-V4-Flash\n"
+                "ckpt-inspect --logical --tensors 'layers.3.attn.*' DeepSeek-V4-Flash\n"
+                "ckpt-inspect --json DeepSeek-V4-Flash | jq .totals",
+    .options = options,
+    .arg_min = 1,
+    .arg_max = 1,
+};
+
+/* One line of the totals: all tensors of one dtype or encoding. */
+typedef struct {
+    char label[LABEL_BYTES];
+    uint64_t tensor_count;
+    uint64_t element_count;
+    uint64_t total_bytes;
+} inspect_total;
+
+typedef struct {
+    const ckpt_checkpoint *checkpoint;
+    const ckpt_catalog *catalog;        /* stored or logical */
+    inspect_total totals[LABELS_MAX];   /* largest first */
+    size_t total_count;
+    inspect_total all;
+    int name_width;
+    int label_width;
+    int shape_width;
+} inspection;
+
+static int is_chosen(const ckpt_tensor *t)
+{
+    if (opt.globs.count == 0)
+        return 1;
+    for (size_t i = 0; i < opt.globs.count; i++)
+        if (fnmatch(opt.globs.items[i], t->name, 0) == 0)
+            return 1;
+    return 0;
+}
+
+static void make_label(const ckpt_tensor *t, char out[LABEL_BYTES])
+{
+    if (opt.logical)
+        ckpt_tensor_encoding(t, out, LABEL_BYTES);
+    else
+        snprintf(out, LABEL_BYTES, "%s", ckpt_dtype_name(t->dtype));
+}
+
+static uint64_t tensor_bytes(const ckpt_tensor *t)
+{
+    return ckpt_part_bytes(t, CKPT_DATA) + ckpt_part_bytes(t, CKPT_SCALE);
+}
+
+/* ---- totals ---- */
+
+static void add_to(inspect_total *total, const ckpt_tensor *t)
+{
+    total->tensor_count++;
+    total->element_count += ckpt_tensor_rows(t) * ckpt_tensor_cols(t);
+    total->total_bytes += tensor_bytes(t);
+}
+
+static inspect_total *find_total(inspection *in, const char *label)
+{
+    size_t i = 0;
+
+    while (i < in->total_count && strcmp(in->totals[i].label, label) != 0)
+        i++;
+    if (i == LABELS_MAX)               /* no checkpoint has so many encodings */
+        return &in->totals[LABELS_MAX - 1];
+    if (i == in->total_count)
+        snprintf(in->totals[in->total_count++].label, LABEL_BYTES, "%s", label);
+    return &in->totals[i];
+}
+
+static int compare_totals(const void *left, const void *right)
+{
+    const inspect_total *a = left;
+    const inspect_total *b = right;
+
+    if (a->total_bytes != b->total_bytes)
+        return a->total_bytes < b->total_bytes ? 1 : -1;
+    return strcmp(a->label, b->label);
+}
+
+static void widen(int *width, size_t size, int most)
+{
+    if ((int)size > *width)
+        *width = (int)size < most ? (int)size : most;
+}
+
+static void count_tensors(inspection *in)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(in->catalog); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(in->catalog, i);
+        char label[LABEL_BYTES];
+        char shape[256];
+
+        if (!is_chosen(t))
+            continue;
+        make_label(t, label);
+        add_to(find_total(in, label), t);
+        add_to(&in->all, t);
+        catalog_shape_text(t, shape, sizeof shape);
+        widen(&in->name_width, strlen(t->name), NAME_WIDTH_MAX);
+        widen(&in->label_width, strlen(label), LABEL_BYTES);
+        widen(&in->shape_width, strlen(shape), 32);
+    }
+    qsort(in->totals, in->total_count, sizeof *in->totals, compare_totals);
+}
+
+/* ---- text ---- */
+
+static void print_tensors(const inspection *in)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(in->catalog); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(in->catalog, i);
+        const char *file = ckpt_file_name(in->checkpoint, t->file);
+        char label[LABEL_BYTES];
+        char shape[256];
+
+        if (!is_chosen(t))
+            continue;
+        make_label(t, label);
+        catalog_shape_text(t, shape, sizeof shape);
+        printf("%-*s  %-*s  %-*s  %12" PRIu64, in->name_width, t->name, in->label_width, label,
+               in->shape_width, shape, tensor_bytes(t));
+        printf(opt.logical ? "\n" : "  %s\n", file);
+    }
+    if (in->all.tensor_count > 0)
+        putchar('\n');
+}
+
+static void print_total(const inspect_total *total, const char *label)
+{
+    char size[CLI_SIZE_TEXT_BYTES];
+
+    cli_size_text(total->total_bytes, size);
+    printf("%-24s  %9" PRIu64 "  %16" PRIu64 "  %16" PRIu64 "  %9s\n", label, total->tensor_count,
+           total->element_count, total->total_bytes, size);
+}
+
+/* The members of config.json that people look for. */
+static void print_config(const ckpt_checkpoint *c)
+{
+    static const char *const keys[] = { "model_type", "num_hidden_layers", "hidden_size",
+                                        "n_routed_experts", "num_nextn_predict_layers",
+                                        "vocab_size", "torch_dtype", "expert_dtype" };
+    const char *word = "config    ";
+
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const json_value *value = c->config == NULL ? NULL : json_member(json_root(c->config),
+                                                                         keys[i]);
+        const char *text = json_string(value);
+        uint64_t number;
+
+        if (text != NULL)
+            printf("%s%s %s", word, keys[i], text);
+        else if (json_u64(value, &number))
+            printf("%s%s %" PRIu64, word, keys[i], number);
+        else
+            continue;
+        word = ", ";
+    }
+    if (word[0] == ',')
+        putchar('\n');
+}
+
+static void print_text(const inspection *in)
+{
+    const ckpt_checkpoint *c = in->checkpoint;
+
+    if (!opt.summary)
+        print_tensors(in);
+    printf("%-24s  %9s  %16s  %16s\n", opt.logical ? "encoding" : "dtype", "tensors", "elements",
+           "bytes");
+    for (size_t i = 0; i < in->total_count; i++)
+        print_total(&in->totals[i], in->totals[i].label);
+    print_total(&in->all, "all");
+    printf("\nlayout    %s, %zu files\nfamily    %s\nnames     %s\n", ckpt_layout_name(c),
+           c->store->file_count, ckpt_family_name(c), ckpt_names_style(c));
+    print_config(c);
+    for (size_t i = 0; i < c->notes.count; i++)
+        printf("note      %s\n", c->notes.names[i]);
+}
+
+/* ---- JSON ---- */
+
+static void put_tensor(json_writer *w, const inspection *in, const ckpt_tensor *t)
+{
+    char label[LABEL_BYTES];
+    json_writer line;
+
+    make_label(t, label);
+    json_line_begin(&line, w);
+    json_put_object(&line);
+    json_member_string(&line, "name", t->name);
+    json_member_string(&line, opt.logical ? "encoding" : "dtype", label);
+    json_put_key(&line, "shape");
+    json_put_array(&line);
+    for (uint32_t d = 0; d < t->rank; d++)
+        json_put_u64(&line, t->shape[d]);
+    json_put_array_end(&line);
+    json_member_u64(&line, "bytes", tensor_bytes(t));
+    if (!opt.logical)
+        json_member_string(&line, "file", ckpt_file_name(in->checkpoint, t->file));
+    json_put_object_end(&line);
+    json_line_end(&line, w);
+}
+
+static void put_total(json_writer *w, const inspect_total *total, const char *label)
+{
+    json_writer line;
+
+    json_put_key(w, label);
+    json_line_begin(&line, w);
+    json_put_object(&line);
+    json_member_u64(&line, "tensors", total->tensor_count);
+    json_member_u64(&line, "elements", total->element_count);
+    json_member_u64(&line, "bytes", total->total_bytes);
+    json_put_object_end(&line);
+    json_line_end(&line, w);
+}
+
+static void put_files(json_writer *w, const ckpt_store *store)
+{
+    json_put_key(w, "files");
+    json_put_array(w);
+    for (size_t i = 0; i < store->file_count; i++) {
+        json_writer line;
+
+        json_line_begin(&line, w);
+        json_put_object(&line);
+        json_member_string(&line, "name", store->files[i].name);
+        json_member_u64(&line, "bytes", store->files[i].size_bytes);
+        json_put_object_end(&line);
+        json_line_end(&line, w);
+    }
+    json_put_array_end(w);
+}
+
+static void put_all(json_writer *w, const inspection *in)
+{
+    const ckpt_checkpoint *c = in->checkpoint;
+
+    json_put_object(w);
+    json_member_string(w, "path", c->path);
+    json_member_string(w, "layout", ckpt_layout_name(c));
+    json_member_string(w, "family", ckpt_family_name(c));
+    json_member_string(w, "names", ckpt_names_style(c));
+    put_files(w, c->store);
+    json_put_key(w, "totals");
+    json_put_object(w);
+    put_total(w, &in->all, "all");
+    for (size_t i = 0; i < in->total_count; i++)
+        put_total(w, &in->totals[i], in->totals[i].label);
+    json_put_object_end(w);
+    json_member_names(w, "notes", (const char *const *)c->notes.names, c->notes.count);
+    json_put_key(w, "config");
+    if (c->config_text != NULL)
+        json_put_raw(w, c->config_text);
+    else
+        json_put_null(w);
+    if (!opt.summary) {
+        json_put_key(w, "tensors");
+        json_put_array(w);
+        for (size_t i = 0; i < ckpt_catalog_count(in->catalog); i++)
+            if (is_chosen(ckpt_catalog_at(in->catalog, i)))
+                put_tensor(w, in, ckpt_catalog_at(in->catalog, i));
+        json_put_array_end(w);
+    }
+    json_put_object_end(w);
+}
+
+static ckpt_code inspect(const char *path, ckpt_error *err)
+{
+    static inspection in;
+    ckpt_checkpoint *c;
+    json_writer w;
+    ckpt_code code;
+
+    if ((code = ckpt_open(path, &opt.open, &c, err)) != CKPT_OK)
+        return code;
+    in.checkpoint = c;
+    in.catalog = ckpt_source_catalog(opt.logical ? ckpt_logical(c) : ckpt_stored(c));
+    count_tensors(&in);
+    if (opt.globs.count > 0 && in.all.tensor_count == 0) {
+        code = ckpt_fail(err, CKPT_E_USAGE, "no tensor of '%s' matches '%s'", path,
+                         opt.globs.items[0]);
+    } else if (opt.common.json) {
+        json_writer_begin(&w, json_write_stdio, stdout, 1);
+        put_all(&w, &in);
+        putchar('\n');
+    } else {
+        print_text(&in);
+    }
+    ckpt_close(c);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    cli_args args;
+    ckpt_error err;
+    const int status = cli_parse(&command, argc, argv, &args);
+
+    if (status != CLI_GO)
+        return cli_finish(status);
+    return cli_finish(inspect(args.items[0], &err) == CKPT_OK ? CLI_DONE : cli_fail(&err));
+}
