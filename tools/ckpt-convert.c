@@ -327,13 +327,15 @@ static void fill_outcome(const convert_job *job, const char **file_names, outcom
     out->file_count = job->written.count;
 }
 
-static ckpt_code write_report(const convert_job *job, int argc, char **argv, ckpt_error *err)
+static ckpt_code write_report(const convert_job *job, const char *const *words, ckpt_error *err)
 {
     const char **names = calloc(job->source->store->file_count + 1, sizeof *names);
     outcome_file *files = calloc(job->written.count + 1, sizeof *files);
-    ckpt_outcome outcome = { .words = (const char *const *)argv, .word_count = (size_t)argc };
+    ckpt_outcome outcome = { .words = words };
     ckpt_code code;
 
+    while (words[outcome.word_count] != NULL)
+        outcome.word_count++;
     if (names == NULL || files == NULL) {
         code = ckpt_fail_memory(err, "a report", job->written.count);
     } else {
@@ -345,7 +347,7 @@ static ckpt_code write_report(const convert_job *job, int argc, char **argv, ckp
     return code;
 }
 
-static ckpt_code run(convert_job *job, int argc, char **argv, ckpt_error *err)
+static ckpt_code run(convert_job *job, const char *const *words, ckpt_error *err)
 {
     const int with_manifest =
         !opt.convert.no_digest &&
@@ -354,7 +356,7 @@ static ckpt_code run(convert_job *job, int argc, char **argv, ckpt_error *err)
 
     if ((code = convert_run(job, err)) != CKPT_OK ||
         (with_manifest && (code = write_manifest(job, err)) != CKPT_OK) ||
-        (opt.report != NULL && (code = write_report(job, argc, argv, err)) != CKPT_OK) ||
+        (opt.report != NULL && (code = write_report(job, words, err)) != CKPT_OK) ||
         (code = convert_commit(job, err)) != CKPT_OK)
         return code;
     if (opt.common.json)
@@ -367,18 +369,25 @@ static ckpt_code run(convert_job *job, int argc, char **argv, ckpt_error *err)
 
 int main(int argc, char **argv)
 {
+    const char **words = calloc((size_t)argc + 1, sizeof *words);
     cli_meter meter;
     cli_args args;
     convert_job *job = NULL;
     ckpt_error err;
     ckpt_code code;
-    int status = cli_parse(&command, argc, argv, &args);
+    int status;
 
-    if (status != CLI_GO)
+    if (words == NULL)
+        return CLI_FAILED;
+    memcpy(words, argv, (size_t)argc * sizeof *words);      /* before they are reordered */
+    if ((status = cli_parse(&command, argc, argv, &args)) != CLI_GO) {
+        free(words);
         return cli_finish(status);
+    }
     take_options(&args, &meter);
     if ((code = convert_plan(&opt.convert, &job, &err)) == CKPT_OK)
-        code = opt.common.dry_run ? dry_run(job, &err) : run(job, argc, argv, &err);
+        code = opt.common.dry_run ? dry_run(job, &err) : run(job, words, &err);
     convert_free(job);
+    free(words);
     return cli_finish(code == CKPT_OK ? CLI_DONE : cli_fail(&err));
 }
