@@ -134,6 +134,34 @@ static ckpt_code copy_catalog(const ckpt_catalog *from, ckpt_catalog **out, ckpt
     return code;
 }
 
+static int has_suffix(const char *name, const char *suffix)
+{
+    const size_t length = strlen(name);
+
+    return length > strlen(suffix) && strcmp(name + length - strlen(suffix), suffix) == 0;
+}
+
+/* How names as in the source spell a scale: as the map does, unless the source never does. */
+static const char *find_scale_suffix(const ckpt_checkpoint *from, const char *own)
+{
+    static const char *const suffixes[] = { ".scale", ".weight_scale_inv" };
+    const ckpt_catalog *stored = from->store->catalog;
+    const char *found = own;
+
+    for (size_t i = 0; i < ckpt_catalog_count(stored); i++) {
+        const char *name = ckpt_catalog_at(stored, i)->name;
+
+        if (from->reading.fates[i].kind != FATE_SCALE)
+            continue;
+        if (has_suffix(name, own))
+            return own;
+        for (size_t s = 0; s < sizeof suffixes / sizeof *suffixes; s++)
+            if (has_suffix(name, suffixes[s]))
+                found = suffixes[s];
+    }
+    return found;
+}
+
 static ckpt_code choose_targets(convert_job *job, ckpt_error *err)
 {
     const convert_options *o = &job->options;
@@ -154,7 +182,10 @@ static ckpt_code choose_targets(convert_job *job, ckpt_error *err)
         return code;
     if (o->open.map_file != NULL && o->names == NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "--map needs --names: which names to write");
-    return checkpoint_find_map(ckpt_family_name(job->source), names, &job->map, err);
+    code = checkpoint_find_map(ckpt_family_name(job->source), names, &job->map, err);
+    if (code == CKPT_OK && o->names == NULL)
+        job->map->scale_suffix = find_scale_suffix(job->source, job->map->scale_suffix);
+    return code;
 }
 
 /* ---- files ---- */
