@@ -158,6 +158,66 @@ void layout_extents(const ckpt_layout *layout, size_t logical, ckpt_part part,
     *end = layout->extents + layout->first[key + 1];
 }
 
+/* Where two rectangles of a key meet: an extent of a logical tensor in a piece. All in elements of
+ * the logical part; `to` of them make one of the key (FP4 stored as I8 has two codes in one). */
+static int meet(const layout_extent *outer, const layout_extent *inner, uint64_t to,
+                layout_extent *out)
+{
+    const uint64_t inner_col = inner->col * to;
+    const uint64_t row = size_max(outer->stored_row, inner->row);
+    const uint64_t row_end = size_min(outer->stored_row + outer->row_count,
+                                      inner->row + inner->row_count);
+    const uint64_t col = size_max(outer->stored_col, inner_col);
+    const uint64_t col_end = size_min(outer->stored_col + outer->col_count,
+                                      inner_col + inner->col_count * to);
+
+    if (row >= row_end || col >= col_end)
+        return 0;
+    *out = *outer;
+    out->stored = inner->stored;
+    out->copy = outer->copy || inner->copy;
+    out->row = outer->row + (row - outer->stored_row);
+    out->col = outer->col + (col - outer->stored_col);
+    out->row_count = row_end - row;
+    out->col_count = col_end - col;
+    out->stored_row = inner->stored_row + (row - inner->row);
+    out->stored_col = inner->stored_col * to + (col - inner_col);
+    return 1;
+}
+
+ckpt_code layout_compose(const ckpt_layout *outer, const ckpt_layout *inner, ckpt_layout **out,
+                         ckpt_error *err)
+{
+    ckpt_layout *layout = layout_create(outer->logical, inner->stored);
+    ckpt_code code = CKPT_OK;
+
+    if (layout == NULL)
+        return ckpt_fail_memory(err, "a layout", outer->count);
+    for (size_t i = 0; i < outer->count && code == CKPT_OK; i++) {
+        const layout_extent *o = &outer->extents[i];
+        const ckpt_tensor *logical = ckpt_catalog_at(outer->logical, o->logical);
+        const uint32_t bits = ckpt_dtype_bits(o->part == CKPT_DATA ? logical->dtype
+                                                                   : logical->scale_dtype);
+        const ckpt_tensor *key = ckpt_catalog_at(outer->stored, o->stored);
+        const uint64_t to = ckpt_dtype_bits(key->dtype) / bits;
+        const layout_extent *e;
+        const layout_extent *end;
+
+        layout_extents(inner, o->stored, CKPT_DATA, &e, &end);
+        for (; e < end && code == CKPT_OK; e++) {
+            layout_extent both;
+
+            if (meet(o, e, to, &both))
+                code = layout_add(layout, &both, err);
+        }
+    }
+    if (code != CKPT_OK)
+        layout_free(layout);
+    else
+        *out = layout;
+    return code;
+}
+
 layout_extent layout_identity(size_t logical, const ckpt_tensor *tensor, ckpt_part part,
                               size_t stored)
 {

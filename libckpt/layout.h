@@ -49,6 +49,14 @@ ckpt_code layout_seal(ckpt_layout *layout, ckpt_error *err);
 void layout_extents(const ckpt_layout *layout, size_t logical, ckpt_part part,
                     const layout_extent **begin, const layout_extent **end);
 
+/*
+ * Through both: `outer` says how logical tensors lie in keys (its stored tensors), `inner` how keys
+ * lie in pieces. The result, not yet sealed, says how logical tensors lie in pieces. A copy of
+ * either is a copy. *out is yours to free.
+ */
+ckpt_code layout_compose(const ckpt_layout *outer, const ckpt_layout *inner, ckpt_layout **out,
+                         ckpt_error *err);
+
 /* The whole of `logical`'s part, one to one. */
 layout_extent layout_identity(size_t logical, const ckpt_tensor *tensor, ckpt_part part,
                               size_t stored);

@@ -30,11 +30,19 @@ void store_free(ckpt_store *store)
         free(store->files[i].name);
         free(store->files[i].header);
         free(store->files[i].metadata);
+        free(store->files[i].prefix);
     }
     free(store->files);
+    layout_free(store->pieces);
+    catalog_free(store->keys);
     catalog_free(store->catalog);
     free(store->directory);
     free(store);
+}
+
+const ckpt_catalog *store_names(const ckpt_store *store)
+{
+    return store->keys != NULL ? store->keys : store->catalog;
 }
 
 ckpt_code store_add_file(ckpt_store *store, const char *name, uint32_t *out, ckpt_error *err)

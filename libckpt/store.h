@@ -17,16 +17,22 @@ typedef struct {
     char *header;             /* writers: the bytes at offset 0; malloc'd; NULL in readers */
     size_t header_bytes;      /* readers too: data starts here */
     char *metadata;           /* __metadata__ as JSON text, or NULL; malloc'd */
+    char *prefix;             /* of its pieces' names in the catalog, not in the file; malloc'd */
     ckpt_file *file;          /* open, or NULL */
 } store_file;
 
 typedef struct {
     char *directory;          /* malloc'd */
-    ckpt_catalog *catalog;    /* .file and .offset of each tensor; owned */
+    ckpt_catalog *catalog;    /* pieces: .file and .offset of each; owned */
+    ckpt_catalog *keys;       /* what sharded layouts cut into pieces; owned; NULL: the pieces */
+    ckpt_layout *pieces;      /* how keys lie in pieces; owned; NULL: one to one */
     store_file *files;
     size_t file_count;
     size_t file_capacity;
 } ckpt_store;
+
+/* The tensors that have names: keys where there are some, else the pieces. */
+const ckpt_catalog *store_names(const ckpt_store *store);
 
 /* NULL when there is no memory. */
 ckpt_store *store_create(const char *directory);
