@@ -14,6 +14,7 @@ typedef struct {
     ckpt_source base;
     ckpt_source *from;
     encode_options options;
+    int8_t fp4_offsets[256];   /* fp4_canonical_offset by set of codes */
     uint8_t *kinds;
     int64_t *scales;           /* tensor of options.scales that gives the grid, or -1 */
     encode_stats *stats;
@@ -142,6 +143,7 @@ static ckpt_code encode_read(ckpt_source *self, const source_range *range, arena
     encode_job job = {
         .options = &v->options,
         .kernels = kernels_get(),
+        .fp4_offsets = v->fp4_offsets,
         .from = ckpt_catalog_at(v->from->catalog, range->tensor),
         .to = ckpt_catalog_at(self->catalog, range->tensor),
         .range = range,
@@ -226,6 +228,8 @@ ckpt_code source_encode(ckpt_source *from, const ckpt_catalog *targets,
     v->base.catalog = targets;
     v->from = from;
     v->options = *options;
+    for (int mask = 0; mask < 256; mask++)
+        v->fp4_offsets[mask] = (int8_t)fp4_canonical_offset((uint8_t)mask);
     pthread_mutex_init(&v->lock, NULL);
     v->kinds = calloc(count + 1, 1);
     v->scales = calloc(count + 1, sizeof *v->scales);

@@ -16,7 +16,8 @@ enum {
 typedef struct {
     uint64_t groups;          /* of a row */
     uint64_t blocks;          /* of a row */
-    uint8_t *largest;         /* by block column: largest scale code of the band */
+    uint8_t *column;          /* by group: largest scale code of the band */
+    uint8_t *largest;         /* by block column: the same */
     uint8_t *distance;        /* by group of the current row */
     uint8_t *masks;           /* by group of the current row */
     encode_exception *exceptions;     /* of the tile */
@@ -27,21 +28,29 @@ uint64_t encode_fp4_to_fp8_need(const ckpt_tensor *from, uint64_t row_count)
 {
     const uint64_t groups = ckpt_part_cols(from, CKPT_SCALE);
 
-    return 3 * arena_cost(groups) + arena_cost(row_count * groups * sizeof(encode_exception));
+    return 4 * arena_cost(groups) + arena_cost(row_count * groups * sizeof(encode_exception));
 }
 
 static ckpt_code allocate_band(const encode_job *job, band *b)
 {
     b->groups = ckpt_part_cols(job->from, CKPT_SCALE);
     b->blocks = size_div_up(b->groups, BLOCK_GROUPS);
+    b->column = arena_alloc(job->scratch, b->groups);
     b->largest = arena_alloc(job->scratch, b->blocks);
     b->distance = arena_alloc(job->scratch, b->groups);
     b->masks = arena_alloc(job->scratch, b->groups);
     b->exceptions = arena_alloc(job->scratch,
                                 job->range->row_count * b->groups * sizeof *b->exceptions);
-    if (b->largest == NULL || b->distance == NULL || b->masks == NULL || b->exceptions == NULL)
+    if (b->column == NULL || b->largest == NULL || b->distance == NULL || b->masks == NULL ||
+        b->exceptions == NULL)
         return ckpt_fail_memory(job->err, "a band of scales", b->groups);
     return CKPT_OK;
+}
+
+static void keep_larger(uint8_t *restrict largest, const uint8_t *restrict scales, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        largest[i] = scales[i] > largest[i] ? scales[i] : largest[i];
 }
 
 /* Largest group scale of each block of the band that starts at tile row `first`; its FP8 scale. */
@@ -51,14 +60,12 @@ static ckpt_code scale_band(encode_job *job, band *b, uint64_t first, uint64_t r
     uint8_t *out = (uint8_t *)job->out->part[CKPT_SCALE] +
                    first / FP8_BLOCK * ckpt_part_row_bytes(job->to, CKPT_SCALE);
 
+    memset(b->column, 0, b->groups);
     memset(b->largest, 0, b->blocks);
     for (uint64_t r = 0; r < rows; r++)
-        for (uint64_t g = 0; g < b->groups; g++) {
-            uint8_t *largest = &b->largest[g / BLOCK_GROUPS];
-            const uint8_t scale = scales[r * b->groups + g];
-
-            *largest = scale > *largest ? scale : *largest;
-        }
+        keep_larger(b->column, scales + r * b->groups, b->groups);
+    for (uint64_t g = 0; g < b->groups; g++)
+        keep_larger(&b->largest[g / BLOCK_GROUPS], &b->column[g], 1);
     for (uint64_t c = 0; c < b->blocks; c++) {
         float scale;
         const uint8_t code = (uint8_t)(b->largest[c] - SCALE_SHIFT);
@@ -100,6 +107,23 @@ static ckpt_code count_lossy(encode_job *job, const band *b, uint64_t row, uint6
     return CKPT_OK;
 }
 
+/* What the report and the way back must know of a group that is not like nearly all others. */
+static ckpt_code note_group(encode_job *job, band *b, uint64_t row, uint64_t g)
+{
+    const uint8_t scale = ((const uint8_t *)job->in->part[CKPT_SCALE])[row * b->groups + g];
+    const int offset = job->fp4_offsets[b->masks[g]];
+    ckpt_code code;
+
+    if (b->distance[g] > FP4_DISTANCE_EXACT && (code = count_lossy(job, b, row, g)) != CKPT_OK)
+        return code;
+    job->stats.zero_groups += offset == FP4_SCALE_LOST;
+    if (offset == FP4_SCALE_LOST ? scale != fp4_scale_code(0) : offset != 0) {
+        b->exceptions[b->exception_count].group = (job->range->row + row) * b->groups + g;
+        b->exceptions[b->exception_count++].scale = scale;
+    }
+    return CKPT_OK;
+}
+
 static ckpt_code convert_row(encode_job *job, band *b, uint64_t row)
 {
     const uint8_t *packed = (const uint8_t *)job->in->part[CKPT_DATA] +
@@ -107,25 +131,20 @@ static ckpt_code convert_row(encode_job *job, band *b, uint64_t row)
     const uint8_t *scales = (const uint8_t *)job->in->part[CKPT_SCALE] + row * b->groups;
     uint8_t *out = (uint8_t *)job->out->part[CKPT_DATA] +
                    row * ckpt_part_row_bytes(job->to, CKPT_DATA);
-    const uint64_t first_group = (job->range->row + row) * b->groups;
+    unsigned spread = 0;
     ckpt_code code;
 
     job->kernels->fp4_group_masks(packed, b->groups, b->masks);
     for (uint64_t g = 0; g < b->groups; g++) {
         const unsigned distance = b->largest[g / BLOCK_GROUPS] - (unsigned)scales[g];
-        const int offset = fp4_canonical_offset(b->masks[g]);
 
-        b->distance[g] = (uint8_t)size_min(distance, FP4_DISTANCE_COUNT);
-        job->stats.spread = size_max(job->stats.spread, distance);
-        if (distance > FP4_DISTANCE_EXACT &&
-            (code = count_lossy(job, b, row, g)) != CKPT_OK)
+        b->distance[g] = (uint8_t)(distance < FP4_DISTANCE_COUNT ? distance : FP4_DISTANCE_COUNT);
+        spread = distance > spread ? distance : spread;
+        if ((distance > FP4_DISTANCE_EXACT || job->fp4_offsets[b->masks[g]] != 0) &&
+            (code = note_group(job, b, row, g)) != CKPT_OK)
             return code;
-        job->stats.zero_groups += offset == FP4_SCALE_LOST;
-        if (offset == FP4_SCALE_LOST ? scales[g] != fp4_scale_code(0) : offset != 0) {
-            b->exceptions[b->exception_count].group = first_group + g;
-            b->exceptions[b->exception_count++].scale = scales[g];
-        }
     }
+    job->stats.spread = size_max(job->stats.spread, spread);
     job->kernels->fp4_row_to_fp8(packed, b->distance, ckpt_tensor_cols(job->from),
                                  job->options->match_reference, out);
     return CKPT_OK;

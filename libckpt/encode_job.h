@@ -8,6 +8,7 @@
 typedef struct {
     const encode_options *options;
     const ckpt_kernels *kernels;
+    const int8_t *fp4_offsets;      /* fp4_canonical_offset by set of codes */
     const ckpt_tensor *from;
     const ckpt_tensor *to;
     const source_range *range;
