@@ -19,13 +19,15 @@ typedef struct {
 static ckpt_code open_all(convert_job *job, ckpt_error *err)
 {
     const convert_options *o = &job->options;
+    ckpt_open_options parts = o->open;
     ckpt_code code;
 
-    if ((code = ckpt_open(o->source, &o->open, &job->source, err)) != CKPT_OK)
+    parts.incomplete |= o->fill_from != NULL;      /* both together are checked: check_filled */
+    if ((code = ckpt_open(o->source, &parts, &job->source, err)) != CKPT_OK)
         return code;
     if (o->like != NULL && (code = ckpt_open(o->like, &o->open, &job->like, err)) != CKPT_OK)
         return code;
-    return o->fill_from == NULL ? CKPT_OK : ckpt_open(o->fill_from, &o->open, &job->fill, err);
+    return o->fill_from == NULL ? CKPT_OK : ckpt_open(o->fill_from, &parts, &job->fill, err);
 }
 
 static void add_input(inputs *in, const char **origins, const ckpt_checkpoint *from, size_t i,
@@ -96,6 +98,55 @@ static ckpt_code take_like(convert_job *job, inputs *in, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* A tensor of --fill-from must be one that the source's config has room for. */
+static ckpt_code check_filling(const convert_job *job, const ckpt_tensor *t, ckpt_error *err)
+{
+    const ckpt_checkpoint *source = job->source;
+    const int64_t o = ckpt_catalog_find(source->official, t->name);
+    const ckpt_tensor *expected;
+    char expected_shape[256];
+    char got_shape[256];
+
+    if (o < 0 && family_has_optional(source->family, json_root(source->config), t->name))
+        return CKPT_OK;
+    if (o < 0)
+        return ckpt_fail(err, CKPT_E_USAGE,
+                         "tensor '%s' of '%s' is not one that config.json of '%s' implies",
+                         t->name, job->options.fill_from, job->options.source);
+    expected = ckpt_catalog_at(source->official, (size_t)o);
+    if (catalog_same_shape(t, expected) &&
+        ckpt_tensor_is_int(t) == ckpt_tensor_is_int(expected))
+        return CKPT_OK;
+    catalog_shape_text(t, got_shape, sizeof got_shape);
+    catalog_shape_text(expected, expected_shape, sizeof expected_shape);
+    return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' of '%s' is %s %s, expected %s %s", t->name,
+                     job->options.fill_from, ckpt_dtype_name(t->dtype), got_shape,
+                     ckpt_dtype_name(expected->dtype), expected_shape);
+}
+
+/* Source and --fill-from together are what the source's config implies. */
+static ckpt_code check_filled(const convert_job *job, ckpt_error *err)
+{
+    const ckpt_catalog *official = job->source->official;
+    const ckpt_catalog *picked = job->picked->catalog;
+    ckpt_code code = CKPT_OK;
+
+    if (job->fill == NULL || official == NULL || job->options.open.lenient)
+        return CKPT_OK;
+    for (size_t i = 0; i < ckpt_catalog_count(picked) && code == CKPT_OK; i++)
+        if (job->origins[i] != NULL)
+            code = check_filling(job, ckpt_catalog_at(picked, i), err);
+    for (size_t i = 0; i < ckpt_catalog_count(official) && code == CKPT_OK; i++) {
+        const char *name = ckpt_catalog_at(official, i)->name;
+
+        if (ckpt_catalog_find(picked, name) < 0)
+            code = ckpt_fail(err, CKPT_E_USAGE,
+                             "neither '%s' nor '%s' has tensor '%s', which config.json implies",
+                             job->options.source, job->options.fill_from, name);
+    }
+    return code;
+}
+
 static ckpt_code pick_inputs(convert_job *job, ckpt_error *err)
 {
     const size_t most = ckpt_catalog_count(job->source->reading.logical) +
@@ -112,6 +163,8 @@ static ckpt_code pick_inputs(convert_job *job, ckpt_error *err)
         take_all(job, &in);
     if (code == CKPT_OK)
         code = source_pick(in.entries, in.count, &job->picked, err);
+    if (code == CKPT_OK)
+        code = check_filled(job, err);
     free(in.entries);
     return code;
 }

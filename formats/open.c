@@ -193,6 +193,8 @@ static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, 
     char expected_shape[256];
     char got_shape[256];
 
+    if (i < 0 && c->options.incomplete)
+        return CKPT_OK;
     if (i < 0 && !c->options.lenient)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' lacks tensor '%s', which config.json implies",
                          c->path, expected->name);

@@ -141,6 +141,7 @@ typedef struct {
     int u8_scales;           /* take U8 scales as E8M0 codes */
     int keep_copies;         /* copies that differ from their originals become tensors */
     const char *map_file;    /* a map to use instead of the built-in ones, or NULL */
+    int incomplete;          /* tensors that the config implies may be missing */
 } ckpt_open_options;
 
 /*
