@@ -1,0 +1,462 @@
+/* test_side_data.c: the FP4 scales that are kept beside an FP8 checkpoint. */
+#include "formats/side_data.h"
+
+#include "file_faults.h"
+
+#include <pthread.h>
+
+#include "libckpt/catalog.h"
+#include "libckpt/zfile.h"
+
+#define ROOT64 "cc556e3e991d7856f8e68505f775672a6c3f969b7ed0a33a33fa047d0928ce76"
+#define SPILL ".fp4_scales.spill"
+
+static ckpt_catalog *catalog;      /* "b", "a", "c": not in the order of names; 4 x 8 groups each */
+
+static void add_tensor(const char *name, ckpt_dtype dtype)
+{
+    const ckpt_tensor t = {
+        .name = name,
+        .dtype = dtype,
+        .scale_dtype = dtype == CKPT_F4 ? CKPT_F8_E8M0 : CKPT_NONE,
+        .block_rows = dtype == CKPT_F4 ? 1 : 0,
+        .block_cols = dtype == CKPT_F4 ? 32 : 0,
+        .rank = 2,
+        .shape = { 4, 256 },
+    };
+
+    assert_int_equal(catalog_add(catalog, &t, &err), CKPT_OK);
+}
+
+static int set_up_catalog(void **state)
+{
+    catalog = catalog_create();
+    assert_non_null(catalog);
+    add_tensor("b", CKPT_F4);
+    add_tensor("a", CKPT_F4);
+    add_tensor("c", CKPT_F4);
+    return set_up(state);
+}
+
+static int tear_down_catalog(void **state)
+{
+    catalog_free(catalog);
+    return tear_down(state);
+}
+
+static side_data_writer *begin(void)
+{
+    side_data_writer *w;
+
+    assert_int_equal(side_data_begin(folder, catalog, 0, &w, &err), CKPT_OK);
+    return w;
+}
+
+static void put(side_data_writer *w, size_t tensor, uint64_t group, uint8_t scale)
+{
+    const source_range range = { .tensor = tensor };
+    const encode_exception exception = { group, scale };
+    encode_exception_sink *sink = side_data_sink(w);
+
+    assert_int_equal(sink->put(sink, &range, &exception, 1, &err), CKPT_OK);
+}
+
+static void assert_result(const char *text)
+{
+    char *got;
+    size_t size;
+
+    assert_int_equal(zfile_read(in_folder(SIDE_DATA_FILE), 1 << 20, &got, &size, &err), CKPT_OK);
+    assert_string_equal(got, text);
+    free(got);
+}
+
+static const char three_tensors[] = "ckpt-fp4-scales 1 " ROOT64 "\n"
+                                    "tensor \"a\" 2\n3 100\n7 101\n"
+                                    "tensor \"b\" 1\n0 1\n"
+                                    "tensor \"c\" 1\n31 254\n";
+
+static void test_the_result_is_sorted_and_says_each_group_once(void **state)
+{
+    side_data_writer *w = begin();
+
+    (void)state;
+    put(w, 2, 31, 254);
+    put(w, 1, 7, 101);
+    put(w, 0, 0, 1);
+    put(w, 1, 3, 100);
+    put(w, 1, 7, 101);
+    assert_int_equal(side_data_finish(w, ROOT64, &err), CKPT_OK);
+    assert_result(three_tensors);
+    assert_false(file_exists(in_folder(SPILL)));
+}
+
+static void test_no_exceptions_leave_no_file(void **state)
+{
+    (void)state;
+    assert_int_equal(side_data_finish(begin(), NULL, &err), CKPT_OK);
+    assert_false(file_exists(in_folder(SIDE_DATA_FILE)));
+    assert_false(file_exists(in_folder(SPILL)));
+}
+
+static void test_a_killed_run_goes_on(void **state)
+{
+    side_data_writer *w = begin();
+    char *spill;
+    size_t size;
+
+    (void)state;
+    put(w, 2, 31, 254);
+    put(w, 1, 7, 101);
+    side_data_close(w);
+    assert_int_equal(file_read_all(in_folder(SPILL), 1 << 20, &spill, &size, &err), CKPT_OK);
+    assert_int_equal(size, 32);
+    free(spill);
+    w = begin();
+    put(w, 1, 7, 101);             /* a tile that is done again */
+    put(w, 0, 0, 1);
+    put(w, 1, 3, 100);
+    assert_int_equal(side_data_finish(w, ROOT64, &err), CKPT_OK);
+    assert_result(three_tensors);
+}
+
+static void test_a_torn_tail_is_ignored(void **state)
+{
+    side_data_writer *w = begin();
+    char *spill;
+    size_t size;
+
+    (void)state;
+    put(w, 2, 31, 254);
+    put(w, 1, 3, 100);
+    side_data_close(w);
+    assert_int_equal(file_read_all(in_folder(SPILL), 1 << 20, &spill, &size, &err), CKPT_OK);
+    for (size_t cut = 17; cut < 32; cut++) {
+        make_file(in_folder(SPILL), spill, cut);
+        w = begin();
+        put(w, 1, 3, 100);
+        put(w, 1, 7, 101);
+        put(w, 0, 0, 1);
+        assert_int_equal(side_data_finish(w, ROOT64, &err), CKPT_OK);
+        assert_result(three_tensors);
+    }
+    free(spill);
+}
+
+static void test_a_damaged_spill_is_refused(void **state)
+{
+    side_data_writer *w = begin();
+    char *spill;
+    size_t size;
+
+    (void)state;
+    put(w, 0, 5, 9);
+    put(w, 1, 6, 9);
+    side_data_close(w);
+    assert_int_equal(file_read_all(in_folder(SPILL), 1 << 20, &spill, &size, &err), CKPT_OK);
+    for (size_t i = 0; i < 16; i++) {
+        spill[i] = (char)(spill[i] ^ 1);
+        make_file(in_folder(SPILL), spill, size);
+        assert_int_equal(side_data_begin(folder, catalog, 32, &w, &err), CKPT_E_FORMAT);
+        assert_null(w);
+        assert_non_null(strstr(err.text, "damaged at offset 0"));
+        spill[i] = (char)(spill[i] ^ 1);
+    }
+    free(spill);
+}
+
+static void test_a_run_after_the_result_adds_to_it(void **state)
+{
+    side_data_writer *w = begin();
+
+    (void)state;
+    put(w, 2, 31, 254);
+    put(w, 1, 7, 101);
+    assert_int_equal(side_data_finish(w, NULL, &err), CKPT_OK);
+    w = begin();
+    put(w, 0, 0, 1);
+    put(w, 1, 3, 100);
+    assert_int_equal(side_data_finish(w, ROOT64, &err), CKPT_OK);
+    assert_result(three_tensors);
+}
+
+static void test_two_scales_for_one_group_are_refused(void **state)
+{
+    side_data_writer *w = begin();
+
+    (void)state;
+    put(w, 2, 31, 254);
+    put(w, 2, 31, 253);
+    assert_int_equal(side_data_finish(w, NULL, &err), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "tensor 'c' group 31"));
+    assert_false(file_exists(in_folder(SIDE_DATA_FILE)));
+}
+
+static void test_a_full_disk_is_told(void **state)
+{
+    const source_range range = { .tensor = 0 };
+    const encode_exception exception = { 1, 1 };
+    side_data_writer *w = begin();
+
+    (void)state;
+    faults.fail_errno = ENOSPC;
+    assert_int_equal(side_data_sink(w)->put(side_data_sink(w), &range, &exception, 1, &err),
+                     CKPT_E_IO);
+    faults.fail_errno = 0;
+    put(w, 0, 1, 1);
+    assert_int_equal(side_data_finish(w, NULL, &err), CKPT_OK);
+    assert_result("ckpt-fp4-scales 1 -\ntensor \"b\" 1\n1 1\n");
+}
+
+static void *put_many(void *context)
+{
+    side_data_writer *w = context;
+    encode_exception exceptions[32];
+
+    for (size_t tensor = 0; tensor < 3; tensor++) {
+        const source_range range = { .tensor = tensor };
+
+        for (uint64_t i = 0; i < 32; i++) {
+            exceptions[i].group = i;
+            exceptions[i].scale = (uint8_t)(i + 1);
+        }
+        for (int again = 0; again < 50; again++)
+            if (side_data_sink(w)->put(side_data_sink(w), &range, exceptions, 32, NULL) !=
+                CKPT_OK)
+                return context;
+    }
+    return NULL;
+}
+
+static void test_threads_may_put_at_once(void **state)
+{
+    side_data_writer *w = begin();
+    pthread_t threads[4];
+    side_data *data;
+    size_t count;
+
+    (void)state;
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, put_many, w), 0);
+    for (int i = 0; i < 4; i++) {
+        void *failed;
+
+        assert_int_equal(pthread_join(threads[i], &failed), 0);
+        assert_null(failed);
+    }
+    assert_int_equal(side_data_finish(w, NULL, &err), CKPT_OK);
+    assert_int_equal(side_data_read(folder, 1 << 20, &data, &err), CKPT_OK);
+    for (size_t i = 0; i < 3; i++) {
+        const char *name = ckpt_catalog_at(catalog, i)->name;
+        const encode_exception *found = side_data_table(data)->find(side_data_table(data), name,
+                                                                    &count);
+
+        assert_int_equal(count, 32);
+        for (uint64_t g = 0; g < 32; g++) {
+            assert_int_equal(found[g].group, g);
+            assert_int_equal(found[g].scale, g + 1);
+        }
+    }
+    side_data_free(data);
+}
+
+static void test_more_than_fits_in_memory_is_sorted_in_turns(void **state)
+{
+    enum { EACH = 1500000, STEP = 1000 };      /* 3 x EACH is more than SORT_MAX */
+    static encode_exception exceptions[STEP];
+    side_data_writer *w = begin();
+    side_data *data;
+    size_t count;
+
+    (void)state;
+    for (size_t tensor = 0; tensor < 3; tensor++) {
+        const source_range range = { .tensor = tensor };
+
+        for (uint64_t first = 0; first < EACH; first += STEP) {
+            for (uint64_t i = 0; i < STEP; i++) {
+                exceptions[i].group = EACH - 1 - first - i;
+                exceptions[i].scale = (uint8_t)(1 + tensor);
+            }
+            assert_int_equal(side_data_sink(w)->put(side_data_sink(w), &range, exceptions, STEP,
+                                                    &err), CKPT_OK);
+        }
+    }
+    assert_int_equal(side_data_finish(w, NULL, &err), CKPT_OK);
+    assert_int_equal(side_data_read(folder, 1 << 20, &data, &err), CKPT_E_FORMAT);
+    assert_int_equal(side_data_read(folder, 64 << 20, &data, &err), CKPT_E_MEMORY);
+    assert_int_equal(side_data_read(folder, 512 << 20, &data, &err), CKPT_OK);
+    assert_true(side_data_bytes(data) >= 3 * EACH * sizeof(encode_exception));
+    for (size_t tensor = 0; tensor < 3; tensor++) {
+        const encode_exception *found = side_data_table(data)->find(
+            side_data_table(data), ckpt_catalog_at(catalog, tensor)->name, &count);
+
+        assert_int_equal(count, EACH);
+        assert_int_equal(found[EACH - 1].group, EACH - 1);
+        assert_int_equal(found[0].scale, 1 + tensor);
+    }
+    side_data_free(data);
+}
+
+/* ---- reading ---- */
+
+static ckpt_code parse_code(const char *text)
+{
+    side_data *data;
+    const ckpt_code code = side_data_parse(text, strlen(text), 1 << 20, &data, &err);
+
+    side_data_free(data);
+    return code;
+}
+
+static void test_what_is_listed_is_found(void **state)
+{
+    side_data *data;
+    const encode_exception *found;
+    size_t count;
+
+    (void)state;
+    assert_int_equal(side_data_parse(three_tensors, strlen(three_tensors), 1 << 20, &data, &err),
+                     CKPT_OK);
+    found = side_data_table(data)->find(side_data_table(data), "a", &count);
+    assert_int_equal(count, 2);
+    assert_int_equal(found[0].group, 3);
+    assert_int_equal(found[0].scale, 100);
+    assert_int_equal(found[1].group, 7);
+    found = side_data_table(data)->find(side_data_table(data), "c", &count);
+    assert_int_equal(count, 1);
+    assert_int_equal(found[0].group, 31);
+    assert_null(side_data_table(data)->find(side_data_table(data), "d", &count));
+    assert_int_equal(count, 0);
+    side_data_free(data);
+}
+
+static void test_names_are_escaped(void **state)
+{
+    static const char name[] = "x \"y\" \\ \xc3\xa9\n1 2\n";
+    side_data_writer *w;
+    side_data *data;
+    size_t count;
+
+    (void)state;
+    add_tensor(name, CKPT_F4);
+    w = begin();
+    put(w, 3, 2, 9);
+    assert_int_equal(side_data_finish(w, NULL, &err), CKPT_OK);
+    assert_int_equal(side_data_read(folder, 1 << 20, &data, &err), CKPT_OK);
+    assert_non_null(side_data_table(data)->find(side_data_table(data), name, &count));
+    assert_int_equal(count, 1);
+    side_data_free(data);
+}
+
+static void test_no_file_is_no_side_data(void **state)
+{
+    side_data *data = (side_data *)folder;
+
+    (void)state;
+    assert_int_equal(side_data_read(folder, 1 << 20, &data, &err), CKPT_OK);
+    assert_null(data);
+}
+
+static void test_everything_else_is_refused(void **state)
+{
+#define HEAD "ckpt-fp4-scales 1 -\n"
+    static const char *const bad[] = {
+        "",
+        "ckpt-fp4-scales 1 -",
+        "ckpt-fp4-scales 2 -\n",
+        "ckpt-fp4-scales 1 \n",
+        "ckpt-fp4-scales 1 --\n",
+        "ckpt-fp4-scales 1 cc55\n",
+        "ckpt-fp4-scales 1 CC556e3e991d7856f8e68505f775672a6c3f969b7ed0a33a33fa047d0928ce76\n",
+        HEAD "\n",
+        HEAD "tensor\n",
+        HEAD "tensor \"a\"\n",
+        HEAD "tensor \"a\" \n0 1\n",
+        HEAD "tensor a 1\n0 1\n",
+        HEAD "tensor \"a\" 0\n",
+        HEAD "tensor \"a\" 01\n0 1\n",
+        HEAD "tensor \"a\" +1\n0 1\n",
+        HEAD "tensor \"a\" 2\n0 1\n",
+        HEAD "tensor \"a\" 1\n0 1\n1 1\n",
+        HEAD "tensor \"a\" 18446744073709551615\n0 1\n",
+        HEAD "tensor \"a\" 18446744073709551616\n0 1\n",
+        HEAD "tensor \"a\" \"b\" 1\n0 1\n",
+        HEAD "tensor  \"a\" 1\n0 1\n",
+        HEAD "tensor \"a\\u0000\" 1\n0 1\n",
+        HEAD "tensor \"a\" 1\n0 0\n",
+        HEAD "tensor \"a\" 1\n0 255\n",
+        HEAD "tensor \"a\" 1\n0\n",
+        HEAD "tensor \"a\" 1\n 1\n",
+        HEAD "tensor \"a\" 1\n0 1 \n",
+        HEAD "tensor \"a\" 1\n0  1\n",
+        HEAD "tensor \"a\" 1\n-1 1\n",
+        HEAD "tensor \"a\" 1\n18446744073709551616 1\n",
+        HEAD "tensor \"a\" 1\n0 1",
+        HEAD "tensor \"a\" 2\n1 1\n1 1\n",
+        HEAD "tensor \"a\" 2\n2 1\n1 1\n",
+        HEAD "tensor \"a\" 1\n0 1\ntensor \"a\" 1\n0 1\n",
+        HEAD "tensor \"b\" 1\n0 1\ntensor \"a\" 1\n0 1\n",
+        HEAD "tensor \"a\" 1\r\n0 1\r\n",
+        HEAD HEAD,
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        err.text[0] = '\0';
+        if (parse_code(bad[i]) != CKPT_E_FORMAT)
+            fail_msg("not refused: %s", bad[i]);
+        assert_non_null(strstr(err.text, SIDE_DATA_FILE));
+    }
+    assert_int_equal(parse_code(HEAD), CKPT_OK);
+    assert_int_equal(parse_code(HEAD "tensor \"a\" 1\n18446744073709551615 254\n"), CKPT_OK);
+}
+
+static ckpt_code check_code(const char *text)
+{
+    side_data *data;
+    ckpt_code code;
+
+    assert_int_equal(side_data_parse(text, strlen(text), 1 << 20, &data, &err), CKPT_OK);
+    code = side_data_check(data, catalog, &err);
+    side_data_free(data);
+    return code;
+}
+
+static void test_lists_must_fit_the_checkpoint(void **state)
+{
+    (void)state;
+    add_tensor("plain", CKPT_BF16);
+    assert_int_equal(check_code(three_tensors), CKPT_OK);
+    assert_int_equal(check_code(HEAD "tensor \"a\" 1\n32 1\n"), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "group 32 of tensor 'a'"));
+    assert_int_equal(check_code(HEAD "tensor \"d\" 1\n0 1\n"), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "tensor 'd'"));
+    assert_int_equal(check_code(HEAD "tensor \"plain\" 1\n0 1\n"), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "BF16, not FP4"));
+}
+
+#define CATALOG_TEST(function)                                                                    \
+    cmocka_unit_test_setup_teardown(function, set_up_catalog, tear_down_catalog)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CATALOG_TEST(test_the_result_is_sorted_and_says_each_group_once),
+        CATALOG_TEST(test_no_exceptions_leave_no_file),
+        CATALOG_TEST(test_a_killed_run_goes_on),
+        CATALOG_TEST(test_a_torn_tail_is_ignored),
+        CATALOG_TEST(test_a_damaged_spill_is_refused),
+        CATALOG_TEST(test_a_run_after_the_result_adds_to_it),
+        CATALOG_TEST(test_two_scales_for_one_group_are_refused),
+        CATALOG_TEST(test_a_full_disk_is_told),
+        CATALOG_TEST(test_threads_may_put_at_once),
+        CATALOG_TEST(test_more_than_fits_in_memory_is_sorted_in_turns),
+        CATALOG_TEST(test_what_is_listed_is_found),
+        CATALOG_TEST(test_names_are_escaped),
+        CATALOG_TEST(test_no_file_is_no_side_data),
+        CATALOG_TEST(test_everything_else_is_refused),
+        CATALOG_TEST(test_lists_must_fit_the_checkpoint),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
