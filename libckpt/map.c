@@ -1,6 +1,7 @@
 /* Parsing a map and matching its patterns. */
 #include "map.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,6 +84,48 @@ int map_expand(const char *pattern, const map_captures *captures, char out[MAP_N
     }
     out[used] = '\0';
     return 1;
+}
+
+int map_capture_number(const map_captures *captures, const char *key, uint64_t *out)
+{
+    for (size_t i = 0; i < captures->count; i++) {
+        char digits[24];
+        char *end;
+
+        if (captures->items[i].key_bytes != strlen(key) ||
+            memcmp(captures->items[i].key, key, strlen(key)) != 0)
+            continue;
+        if (captures->items[i].value_bytes >= sizeof digits)
+            return 0;
+        memcpy(digits, captures->items[i].value, captures->items[i].value_bytes);
+        digits[captures->items[i].value_bytes] = '\0';
+        errno = 0;
+        *out = strtoull(digits, &end, 10);
+        return *end == '\0' && digits[0] >= '0' && digits[0] <= '9' && errno == 0 &&
+               (digits[0] != '0' || digits[1] == '\0');     /* one spelling an entry */
+    }
+    return 0;
+}
+
+const map_shard *map_find_shard(const ckpt_map *map, const char *name, map_captures *captures)
+{
+    for (size_t i = 0; i < map->shard_count; i++) {
+        captures->count = 0;
+        if (map_match(map->shards[i].stored, name, captures))
+            return &map->shards[i];
+    }
+    return NULL;
+}
+
+ckpt_dtype map_find_encode(const ckpt_map *map, const char *name)
+{
+    for (size_t i = 0; i < map->encode_count; i++) {
+        map_captures captures = { .count = 0 };
+
+        if (map_match(map->encodes[i].logical, name, &captures))
+            return map->encodes[i].dtype;
+    }
+    return CKPT_NONE;
 }
 
 const map_rule *map_find_stored(const ckpt_map *map, const char *name, map_captures *captures)
@@ -272,6 +315,80 @@ static ckpt_code parse_rule(map_parser *p, map_kind kind, char *text)
     return CKPT_OK;
 }
 
+/* AXIS=WHERE, or halves=2. */
+static ckpt_code parse_axis(map_parser *p, map_shard *shard, char *word)
+{
+    static const char *const names[MAP_AXIS_COUNT] = { "mp", "tp", "ep", "etp" };
+    char *where = strchr(word, '=');
+    size_t axis = 0;
+
+    if (where == NULL)
+        return parse_fail(p, "'=' expected in", word);
+    *where++ = '\0';
+    if (strcmp(word, "halves") == 0 && strcmp(where, "2") == 0) {
+        shard->halves = 2;
+        return CKPT_OK;
+    }
+    while (axis < MAP_AXIS_COUNT && strcmp(word, names[axis]) != 0)
+        axis++;
+    if (axis == MAP_AXIS_COUNT || shard->axes[axis].cut)
+        return parse_fail(p, "unknown or repeated axis", word);
+    shard->axes[axis].cut = 1;
+    if (where[0] == '{')
+        return keep_pattern(p, where, &shard->axes[axis].index);
+    if (where[0] < '0' || where[0] >= '0' + CKPT_RANK_MAX || where[1] != '\0')
+        return parse_fail(p, "not a dimension:", where);
+    shard->axes[axis].dimension = (uint32_t)(where[0] - '0');
+    return CKPT_OK;
+}
+
+static ckpt_code parse_shard(map_parser *p, char *text)
+{
+    ckpt_map *map = p->map;
+    map_shard shard = { .halves = 1 };
+    map_shard *shards;
+    char *word;
+    ckpt_code code;
+
+    if ((code = keep_pattern(p, take_word(&text), &shard.stored)) != CKPT_OK)
+        return code;
+    while ((word = take_word(&text)) != NULL)
+        if ((code = parse_axis(p, &shard, word)) != CKPT_OK)
+            return code;
+    shards = map->shard_count == MAP_RULES_MAX
+                 ? NULL
+                 : realloc(map->shards, (map->shard_count + 1) * sizeof *shards);
+    if (shards == NULL)
+        return parse_fail(p, "too many lines at", shard.stored);
+    map->shards = shards;
+    shards[map->shard_count++] = shard;
+    return CKPT_OK;
+}
+
+static ckpt_code parse_encode(map_parser *p, char *text)
+{
+    ckpt_map *map = p->map;
+    map_encode encode = { NULL, CKPT_NONE };
+    map_encode *encodes;
+    const char *word;
+    ckpt_code code;
+
+    if ((code = keep_pattern(p, take_word(&text), &encode.logical)) != CKPT_OK)
+        return code;
+    word = take_word(&text);
+    encode.dtype = word == NULL ? CKPT_NONE : ckpt_dtype_find(word);
+    if (encode.dtype == CKPT_NONE)
+        return parse_fail(p, "not a dtype:", word);
+    encodes = map->encode_count == MAP_RULES_MAX
+                  ? NULL
+                  : realloc(map->encodes, (map->encode_count + 1) * sizeof *encodes);
+    if (encodes == NULL)
+        return parse_fail(p, "too many lines at", encode.logical);
+    map->encodes = encodes;
+    encodes[map->encode_count++] = encode;
+    return CKPT_OK;
+}
+
 static ckpt_code parse_line(map_parser *p, char *text)
 {
     ckpt_map *map = p->map;
@@ -286,6 +403,10 @@ static ckpt_code parse_line(map_parser *p, char *text)
         return parse_rule(p, MAP_COPY, text);
     if (strcmp(word, "drop") == 0)
         return parse_rule(p, MAP_DROP, text);
+    if (strcmp(word, "shard") == 0)
+        return parse_shard(p, text);
+    if (strcmp(word, "encode") == 0)
+        return parse_encode(p, text);
     if (strcmp(word, "scale") == 0)
         single = &map->scale_suffix;
     else if (strcmp(word, "map") == 0)
@@ -349,5 +470,7 @@ void map_free(ckpt_map *map)
         return;
     arena_release(&map->memory);
     free(map->rules);
+    free(map->shards);
+    free(map->encodes);
     free(map);
 }

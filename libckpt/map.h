@@ -11,6 +11,12 @@
  *   tensor STORED = stack({e}, concat(LOGICAL, LOGICAL))
  *   copy   STORED = LOGICAL                   repeats a tensor; must equal it
  *   drop   STORED REASON...                   left out, with the reason in the ledger
+ *   shard  STORED AXIS=WHERE [AXIS=WHERE]     how parallel ranks divide a stored tensor: AXIS is
+ *                                             mp, tp, ep or etp; WHERE a dimension that is cut in
+ *                                             equal parts, or {e}: ranks own runs of the index.
+ *                                             halves=2: the dimension is cut in each of two halves.
+ *                                             Without a line every rank holds the whole
+ *   encode LOGICAL DTYPE                      a weight that this layout keeps in a plain dtype
  *
  * Names are patterns: {l} stands for one run of characters other than '.', up to the next '.' or
  * the end; {x*} for the rest of the name. The first line that matches counts. A tensor `X.weight`
@@ -34,6 +40,23 @@ typedef struct {
     const char *reason;
 } map_rule;
 
+typedef enum { MAP_MP, MAP_TP, MAP_EP, MAP_ETP, MAP_AXIS_COUNT } map_axis;
+
+typedef struct {
+    const char *stored;                     /* pattern */
+    struct {
+        int cut;                            /* 1: the axis divides this tensor */
+        uint32_t dimension;
+        const char *index;                  /* "{e}": by index instead of dimension, or NULL */
+    } axes[MAP_AXIS_COUNT];
+    uint32_t halves;                        /* 1, or 2: gate and up are cut each on their own */
+} map_shard;
+
+typedef struct {
+    const char *logical;                    /* pattern */
+    ckpt_dtype dtype;
+} map_encode;
+
 typedef struct {
     arena memory;
     const char *family;
@@ -42,6 +65,10 @@ typedef struct {
     map_rule *rules;                        /* malloc'd */
     size_t rule_count;
     size_t rule_capacity;
+    map_shard *shards;                      /* malloc'd */
+    size_t shard_count;
+    map_encode *encodes;                    /* malloc'd */
+    size_t encode_count;
 } ckpt_map;
 
 /* `subject` names the text in errors, with the line. *out is yours to free. */
@@ -69,6 +96,16 @@ int map_expand(const char *pattern, const map_captures *captures, char out[MAP_N
 
 /* Rule that names a stored tensor, or NULL. */
 const map_rule *map_find_stored(const ckpt_map *map, const char *name, map_captures *captures);
+
+/* How ranks divide a stored tensor (a scale is divided as its weight); NULL: not at all. */
+const map_shard *map_find_shard(const ckpt_map *map, const char *name, map_captures *captures);
+
+/* The plain dtype that this layout keeps a logical tensor in, or CKPT_NONE. */
+ckpt_dtype map_find_encode(const ckpt_map *map, const char *name);
+
+/* The number that placeholder `key` ("{e}") was captured as; 0 when it is none, or not spelt as
+ * numbers are. */
+int map_capture_number(const map_captures *captures, const char *key, uint64_t *out);
 
 /* How many of the stored tensors the map names (scales left out). */
 size_t map_score(const ckpt_map *map, const ckpt_catalog *stored);

@@ -1,7 +1,6 @@
 /* A map read backwards: logical tensors become stored ones. */
 #include "map.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,27 +33,6 @@ typedef struct {
     ckpt_error *err;
 } writer;
 
-static int entry_index(const map_captures *captures, const char *key, uint64_t *out)
-{
-    for (size_t i = 0; i < captures->count; i++) {
-        char digits[24];
-        char *end;
-
-        if (captures->items[i].key_bytes != strlen(key) ||
-            memcmp(captures->items[i].key, key, strlen(key)) != 0)
-            continue;
-        if (captures->items[i].value_bytes >= sizeof digits)
-            return 0;
-        memcpy(digits, captures->items[i].value, captures->items[i].value_bytes);
-        digits[captures->items[i].value_bytes] = '\0';
-        errno = 0;
-        *out = strtoull(digits, &end, 10);
-        return *end == '\0' && digits[0] >= '0' && digits[0] <= '9' && errno == 0 &&
-               (digits[0] != '0' || digits[1] == '\0');     /* one spelling an entry */
-    }
-    return 0;
-}
-
 /* The line and piece whose pattern the logical name fits; its stored name. */
 static const map_rule *find_logical(const ckpt_map *map, const char *name, placement *place,
                                     char stored[MAP_NAME_BYTES])
@@ -69,7 +47,7 @@ static const map_rule *find_logical(const ckpt_map *map, const char *name, place
                 continue;
             place->piece = (uint32_t)c;
             place->entry = 0;
-            if (rule->stack != NULL && !entry_index(&captures, rule->stack, &place->entry))
+            if (rule->stack != NULL && !map_capture_number(&captures, rule->stack, &place->entry))
                 continue;
             if (map_expand(rule->stored, &captures, stored))
                 return rule;

@@ -1,0 +1,32 @@
+/*
+ * pieces.h: cutting keys into pieces. A sharded layout (model-parallel files, torch_dist) stores
+ * boxes of tensors; this turns a box into a stored tensor and the extents that tell where it lies.
+ */
+#ifndef CKPT_PIECES_H
+#define CKPT_PIECES_H
+
+#include "store.h"
+
+typedef struct {
+    size_t key;                          /* tensor of store->keys */
+    const char *name;                    /* of the piece; unique in the store */
+    uint32_t file;
+    uint64_t file_offset;                /* reading: where its data begins; writing: 0 */
+    uint64_t offset[CKPT_RANK_MAX];      /* box, in elements of the key's dimensions */
+    uint64_t size[CKPT_RANK_MAX];
+    int copy;                            /* repeats what another piece holds */
+} piece_box;
+
+/* Give the store its keys (consumed, also on failure) and an empty list of pieces. */
+ckpt_code pieces_begin(ckpt_store *store, ckpt_catalog *keys, ckpt_error *err);
+
+/* Append one box as a piece with that shape. Refuses a box outside its key. */
+ckpt_code pieces_add(ckpt_store *store, const piece_box *box, ckpt_error *err);
+
+/* The pieces cover every key exactly once, copies aside. */
+ckpt_code pieces_seal(ckpt_store *store, ckpt_error *err);
+
+/* The box that is all of a key. */
+piece_box pieces_whole(const ckpt_store *store, size_t key);
+
+#endif
