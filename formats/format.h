@@ -30,18 +30,38 @@ struct ckpt_checkpoint {
     ckpt_family *family;            /* NULL: generic */
     ckpt_map *map;
     ckpt_catalog *official;         /* what the family expects of this config, or NULL */
-    map_reading reading;
-    ckpt_layout *stored_layout;     /* stored tensors as they are */
+    map_reading reading;            /* logical tensors in the store's names (keys or pieces) */
+    ckpt_layout *layout;            /* logical tensors in pieces; owned only with store->pieces */
+    ckpt_layout *stored_layout;     /* stored tensors as they are; NULL with store->pieces */
     ckpt_source *stored;
     ckpt_source *logical;
 };
 
+/* How a target is divided over ranks. Zero means: not given. */
+typedef struct {
+    uint32_t mp;                    /* model-parallel files */
+    uint32_t tp;
+    uint32_t pp;
+    uint32_t ep;
+    uint32_t etp;                   /* tensor parallelism of experts */
+    uint32_t first_stage_layers;
+    uint32_t last_stage_layers;
+    int per_rank_files;             /* files as ranks would write them, not one a layer */
+    int extra_state;                /* byte entries for strict upstream loaders */
+    const char *iteration;          /* "release", or a number */
+} format_sharding;
+
 struct ckpt_format {
     const char *name;
+    /* Names of the maps that this format is read by: "mp"; NULL: any map without shard lines. */
+    const char *const *map_names;
     /* 1 when PATH looks like this format. Cheap; must not fail. */
     int (*detect)(const char *path);
     /* Fill the first group of *out, whose path and options are set. */
     ckpt_code (*open)(ckpt_checkpoint *out, ckpt_error *err);
+    /* Cut `keys` (consumed) into pieces of the store and name its files. NULL: keys are pieces. */
+    ckpt_code (*split)(ckpt_store *store, ckpt_catalog *keys, const ckpt_map *map,
+                       const format_sharding *sharding, ckpt_error *err);
     /* Offsets, headers and sizes of a store whose tensors have file numbers. NULL: read only. */
     ckpt_code (*lay_out)(ckpt_store *store, ckpt_error *err);
     /* Write what describes the files (index), into the store's directory. */
@@ -60,6 +80,9 @@ ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err);
 /* The map of `family` in the names `names` ("native"), or an error that lists the known ones. */
 ckpt_code checkpoint_find_map(const char *family, const char *names, ckpt_map **out,
                               ckpt_error *err);
+
+/* The first built-in map in the names `names`, of any family; *out NULL when there is none. */
+ckpt_code checkpoint_find_names(const char *names, ckpt_map **out, ckpt_error *err);
 
 /* The built-in family that the config is of; *out NULL when it is none of them. */
 ckpt_code checkpoint_find_family(const json_value *config, ckpt_family **out, ckpt_error *err);

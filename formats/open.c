@@ -110,7 +110,32 @@ ckpt_code checkpoint_find_map(const char *family, const char *names, ckpt_map **
                      family, names, known);
 }
 
-/* The family's map that names most of the tensors; on a tie the first by name. */
+ckpt_code checkpoint_find_names(const char *names, ckpt_map **out, ckpt_error *err)
+{
+    char ending[MAP_NAME_BYTES];
+
+    *out = NULL;
+    snprintf(ending, sizeof ending, ".%s.map", names);
+    for (size_t i = 0; i < ckpt_builtin_map_count; i++)
+        if (has_suffix(ckpt_builtin_maps[i].name, ending))
+            return map_parse(ckpt_builtin_maps[i].text, ckpt_builtin_maps[i].text_bytes,
+                             ckpt_builtin_maps[i].name, out, err);
+    return CKPT_OK;
+}
+
+/* Is the map one that checkpoints of this format are read by? */
+static int map_suits(const ckpt_checkpoint *c, const ckpt_map *map)
+{
+    if (c->format->map_names == NULL)
+        return map->shard_count == 0;
+    for (size_t i = 0; c->format->map_names[i] != NULL; i++)
+        if (strcmp(c->format->map_names[i], map->names) == 0)
+            return 1;
+    return 0;
+}
+
+/* The family's map that names most of the tensors; on a tie the first by name. Without a family
+ * any map of the format will do. */
 static ckpt_code choose_map(ckpt_checkpoint *c, const char *family, ckpt_error *err)
 {
     size_t best = 0;
@@ -121,12 +146,12 @@ static ckpt_code choose_map(ckpt_checkpoint *c, const char *family, ckpt_error *
         ckpt_code code;
         size_t score;
 
-        if (!is_map_of(text->name, family))
+        if (family == NULL ? !has_suffix(text->name, ".map") : !is_map_of(text->name, family))
             continue;
         if ((code = map_parse(text->text, text->text_bytes, text->name, &map, err)) != CKPT_OK)
             return code;
-        score = map_score(map, c->store->catalog);
-        if (c->map != NULL && score <= best) {
+        score = map_suits(c, map) ? map_score(map, store_names(c->store)) : 0;
+        if (!map_suits(c, map) || (c->map != NULL && score <= best)) {
             map_free(map);
             continue;
         }
@@ -135,7 +160,8 @@ static ckpt_code choose_map(ckpt_checkpoint *c, const char *family, ckpt_error *
         best = score;
     }
     return c->map != NULL ? CKPT_OK
-                          : ckpt_fail(err, CKPT_E_USAGE, "no map for family '%s'", family);
+                          : ckpt_fail(err, CKPT_E_USAGE, "no map of family '%s' for format '%s'",
+                                      family == NULL ? "?" : family, c->format->name);
 }
 
 static ckpt_code find_map(ckpt_checkpoint *c, ckpt_error *err)
@@ -147,8 +173,12 @@ static ckpt_code find_map(ckpt_checkpoint *c, ckpt_error *err)
 
     if ((code = checkpoint_find_family(config, &c->family, err)) != CKPT_OK)
         return code;
+    if (c->map != NULL)
+        return CKPT_OK;            /* the format needed it to read the files */
     if (c->options.map_file == NULL)
-        return choose_map(c, c->family == NULL ? "generic" : family_name(c->family), err);
+        return choose_map(c, c->family != NULL                ? family_name(c->family)
+                             : c->format->map_names == NULL ? "generic"
+                                                            : NULL, err);
     if ((code = file_read_all(c->options.map_file, MAP_BYTES_MAX, &text, &size, err)) != CKPT_OK)
         return code;
     code = map_parse(text, size, c->options.map_file, &c->map, err);
@@ -193,7 +223,7 @@ static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, 
     char expected_shape[256];
     char got_shape[256];
 
-    if (i < 0 && c->options.incomplete)
+    if (i < 0 && (c->options.incomplete || !map_carries(c->map, expected->name)))
         return CKPT_OK;
     if (i < 0 && !c->options.lenient)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' lacks tensor '%s', which config.json implies",
@@ -241,12 +271,14 @@ static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
 
 /* ---- the two sources ---- */
 
-/* Stored tensors seen as they are: one extent each. */
+/* Stored tensors seen as they are: one extent each, or those of their pieces. */
 static ckpt_code make_stored(ckpt_checkpoint *c, ckpt_error *err)
 {
     const ckpt_catalog *catalog = c->store->catalog;
     ckpt_code code = CKPT_OK;
 
+    if (c->store->pieces != NULL)
+        return source_stored(c->store, c->store->pieces, &c->stored, err);
     if ((c->stored_layout = layout_create(catalog, catalog)) == NULL)
         return ckpt_fail_memory(err, "a layout", ckpt_catalog_count(catalog));
     for (size_t i = 0; i < ckpt_catalog_count(catalog) && code == CKPT_OK; i++) {
@@ -257,6 +289,21 @@ static ckpt_code make_stored(ckpt_checkpoint *c, ckpt_error *err)
     if (code == CKPT_OK)
         code = layout_seal(c->stored_layout, err);
     return code == CKPT_OK ? source_stored(c->store, c->stored_layout, &c->stored, err) : code;
+}
+
+/* Logical tensors in stored ones, through the keys where there are some. */
+static ckpt_code make_logical(ckpt_checkpoint *c, ckpt_error *err)
+{
+    ckpt_code code;
+
+    c->layout = c->reading.layout;
+    if (c->store->pieces != NULL) {
+        c->layout = NULL;
+        code = layout_compose(c->reading.layout, c->store->pieces, &c->layout, err);
+        if (code != CKPT_OK || (code = layout_seal(c->layout, err)) != CKPT_OK)
+            return code;
+    }
+    return source_stored(c->store, c->layout, &c->logical, err);
 }
 
 static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
@@ -270,11 +317,11 @@ static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has no tensors", c->path);
     if ((code = make_stored(c, err)) != CKPT_OK || (code = find_map(c, err)) != CKPT_OK ||
         (code = read_options(c, &options, err)) != CKPT_OK ||
-        (code = map_read(c->map, c->store->catalog, &options, &c->reading, err)) != CKPT_OK)
+        (code = map_read(c->map, store_names(c->store), &options, &c->reading, err)) != CKPT_OK)
         return code;
     if (c->family != NULL && !c->is_partial && (code = check_family(c, err)) != CKPT_OK)
         return code;
-    return source_stored(c->store, c->reading.layout, &c->logical, err);
+    return make_logical(c, err);
 }
 
 ckpt_code ckpt_open(const char *path, const ckpt_open_options *options, ckpt_checkpoint **out,
@@ -314,6 +361,8 @@ void ckpt_close(ckpt_checkpoint *checkpoint)
     source_free(checkpoint->logical);
     source_free(checkpoint->stored);
     layout_free(checkpoint->stored_layout);
+    if (checkpoint->layout != checkpoint->reading.layout)
+        layout_free(checkpoint->layout);
     map_reading_release(&checkpoint->reading);
     catalog_free(checkpoint->official);
     map_free(checkpoint->map);

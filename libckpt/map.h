@@ -107,6 +107,9 @@ ckpt_dtype map_find_encode(const ckpt_map *map, const char *name);
  * numbers are. */
 int map_capture_number(const map_captures *captures, const char *key, uint64_t *out);
 
+/* 1 when the map has a line for this logical tensor: the layout can carry it. */
+int map_carries(const ckpt_map *map, const char *name);
+
 /* How many of the stored tensors the map names (scales left out). */
 size_t map_score(const ckpt_map *map, const ckpt_catalog *stored);
 

@@ -56,6 +56,14 @@ static const map_rule *find_logical(const ckpt_map *map, const char *name, place
     return NULL;
 }
 
+int map_carries(const ckpt_map *map, const char *name)
+{
+    char stored[MAP_NAME_BYTES];
+    placement place;
+
+    return find_logical(map, name, &place, stored) != NULL;
+}
+
 static ckpt_code place_tensor(writer *w, size_t i)
 {
     const ckpt_tensor *t = ckpt_catalog_at(w->logical, i);
