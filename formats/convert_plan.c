@@ -489,6 +489,17 @@ static void count_bytes(convert_job *job)
         job->in_bytes += tensor_bytes(ckpt_catalog_at(job->picked->catalog, i));
 }
 
+/* A limit that cannot be honoured is refused before anything is written. */
+static ckpt_code check_memory(convert_job *job, ckpt_error *err)
+{
+    copy_options copy = job->options.copy;
+    uint64_t tile_bytes = 0;
+    const ckpt_code code = convert_tile_bytes(job, &tile_bytes, err);
+
+    copy.fixed_bytes = job->fixed_bytes;
+    return code == CKPT_OK ? copy_check_memory(tile_bytes, &copy, err) : code;
+}
+
 static ckpt_code plan_job(convert_job *job, ckpt_error *err)
 {
     ckpt_code code;
@@ -505,7 +516,7 @@ static ckpt_code plan_job(convert_job *job, ckpt_error *err)
         return code;
     take_fingerprint(job);
     count_bytes(job);
-    return CKPT_OK;
+    return check_memory(job, err);
 }
 
 ckpt_code convert_plan(const convert_options *options, convert_job **out, ckpt_error *err)

@@ -147,24 +147,39 @@ static void *copy_thread(void *context)
     return NULL;
 }
 
+static uint64_t memory_left(const copy_options *o, uint64_t *limit)
+{
+    *limit = o->memory_bytes == 0 ? DEFAULT_MEMORY_BYTES : o->memory_bytes;
+    return *limit > o->fixed_bytes ? *limit - o->fixed_bytes : 0;
+}
+
+ckpt_code copy_check_memory(uint64_t tile_bytes, const copy_options *options, ckpt_error *err)
+{
+    uint64_t limit;
+
+    if (memory_left(options, &limit) >= tile_bytes)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_MEMORY,
+                     "the memory limit of %llu bytes is too small: catalogs take %llu, one tile "
+                     "takes %llu",
+                     (unsigned long long)limit, (unsigned long long)options->fixed_bytes,
+                     (unsigned long long)tile_bytes);
+}
+
 /* How many threads the limit leaves room for. */
 static ckpt_code plan_threads(const copy_job *job, unsigned *out, ckpt_error *err)
 {
     const copy_options *o = job->options;
-    const uint64_t limit = o->memory_bytes == 0 ? DEFAULT_MEMORY_BYTES : o->memory_bytes;
-    const uint64_t left = limit > o->fixed_bytes ? limit - o->fixed_bytes : 0;
+    const ckpt_code code = copy_check_memory(job->tile_bytes, o, err);
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     uint64_t threads = o->thread_count != 0 ? o->thread_count : cores > 0 ? (uint64_t)cores : 1;
+    uint64_t limit;
 
-    if (left < job->tile_bytes)
-        return ckpt_fail(err, CKPT_E_MEMORY,
-                         "the memory limit of %llu bytes is too small: catalogs take %llu, one "
-                         "tile takes %llu",
-                         (unsigned long long)limit, (unsigned long long)o->fixed_bytes,
-                         (unsigned long long)job->tile_bytes);
+    if (code != CKPT_OK)
+        return code;
     threads = size_min(threads, THREADS_MAX);
     if (job->tile_bytes > 0)
-        threads = size_min(threads, left / job->tile_bytes);
+        threads = size_min(threads, memory_left(o, &limit) / job->tile_bytes);
     *out = (unsigned)threads;
     return CKPT_OK;
 }
