@@ -1,0 +1,281 @@
+"""What stands beside the tensors: config.json, the index, carried files, report, manifest, plan."""
+import json
+import subprocess
+
+import pytest
+
+from corrupt.files import INDEX, Model, read_header, tensor_files
+
+QUANTISATION = {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
+                "scale_fmt": "ue8m0", "weight_block_size": [128, 128]}
+
+
+@pytest.fixture
+def config(ckpt, tmp_path):
+    """config(source, options...) -> the converted config.json, parsed, and its bytes."""
+    def get(source, *options):
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        ckpt("ckpt-convert", *options, source, out)
+        text = (out / "config.json").read_text()
+        return json.loads(text), text
+    return get
+
+
+def test_bf16_has_no_quantization_config(config, golden):
+    before = json.loads((golden / "config.json").read_text())
+    after, _ = config(golden, "--dtype", "bf16")
+    del before["quantization_config"], before["expert_dtype"]
+    assert after == before and after["torch_dtype"] == "bfloat16"
+
+
+def test_fp8_experts_are_told(config, golden):
+    before = json.loads((golden / "config.json").read_text())
+    assert before["expert_dtype"] == "fp4" and before["quantization_config"] == QUANTISATION
+    after, _ = config(golden, "--experts", "fp8")
+    assert after == {**before, "expert_dtype": "fp8"}
+
+
+def test_what_does_not_change_keeps_its_bytes(config, golden):
+    _, text = config(golden, "--experts", "fp8")
+    assert text == (golden / "config.json").read_text().replace('"expert_dtype": "fp4"',
+                                                                '"expert_dtype": "fp8"')
+
+
+def test_bf16_experts_beside_fp8_weights(config, golden):
+    after, _ = config(golden, "--experts", "bf16")
+    assert after["quantization_config"] == QUANTISATION and "expert_dtype" not in after
+
+
+@pytest.mark.parametrize("experts", ["fp4", "fp8"])
+def test_a_quantised_copy_of_bf16_says_so(ckpt, config, golden, tmp_path, experts):
+    ckpt("ckpt-convert", "--dtype", "bf16", golden, tmp_path / "bf16")
+    after, _ = config(tmp_path / "bf16", "--dtype", "fp8", "--experts", experts)
+    assert after["quantization_config"] == QUANTISATION and after["expert_dtype"] == experts
+
+
+def test_a_config_without_expert_dtype_gets_it(config, golden, tmp_path):
+    """Some copies of the official config lack the key."""
+    model = Model(golden)
+    del model.config["expert_dtype"]
+    after, _ = config(model.write(tmp_path / "in"), "--experts", "fp8")
+    assert after["expert_dtype"] == "fp8"
+
+
+@pytest.mark.parametrize("options,said", [
+    (["--dtype", "bf16"], {"dtype": "bf16", "scale_fmt": None, "expert_dtype": None}),
+    (["--experts", "fp8"], {"dtype": "fp8", "scale_fmt": "ue8m0", "expert_dtype": None}),
+    ([], {"dtype": "fp8", "scale_fmt": "ue8m0", "expert_dtype": "fp4"}),
+])
+def test_inference_config_follows(ckpt, golden, tmp_path, options, said):
+    source = Model(golden).write(tmp_path / "in")
+    (source / "inference").mkdir()
+    inference = {"dim": 256, "dtype": "fp8", "scale_fmt": "ue8m0", "expert_dtype": "fp4"}
+    (source / "inference" / "config.json").write_text(json.dumps(inference))
+    ckpt("ckpt-convert", *options, source, tmp_path / "out")
+    after = json.loads((tmp_path / "out" / "inference" / "config.json").read_text())
+    assert after == {"dim": 256, **said}
+
+
+def test_other_files_are_carried_along(ckpt, golden, tmp_path):
+    source = Model(golden).write(tmp_path / "in")
+    (source / "encoding").mkdir()
+    extras = {"tokenizer.json": b"{}", "README.md": b"\xff\0", "encoding/code.py": b"pass\n"}
+    for name, data in extras.items():
+        (source / name).write_bytes(data)
+    ckpt("ckpt-convert", "--dtype", "bf16", source, tmp_path / "out")
+    for name, data in extras.items():
+        assert (tmp_path / "out" / name).read_bytes() == data
+
+
+@pytest.mark.parametrize("options", [["--dtype", "bf16"], ["--experts", "fp8"],
+                                     ["--names", "transformers"]])
+def test_the_index_is_what_the_files_hold(ckpt, golden, tmp_path, options):
+    ckpt("ckpt-convert", *options, golden, tmp_path / "out")
+    index = json.loads((tmp_path / "out" / INDEX).read_text())
+    assert index == Model(tmp_path / "out").index()
+
+
+def test_the_report_accounts_for_every_stored_tensor(ckpt, golden, tmp_path):
+    report = tmp_path / "report.json"
+    ckpt("ckpt-convert", "--experts", "fp8", "--report", report, golden, tmp_path / "out")
+    report = json.loads(report.read_text())
+    stored = {name: (p.name, h) for p in golden.glob("*.safetensors")
+              for name, h in read_header(p)[0].items()}
+    assert sorted(t["name"] for t in report["source_tensors"]) == sorted(stored)
+    for t in report["source_tensors"]:
+        file, header = stored[t["name"]]
+        assert (t["file"], t["dtype"], t["shape"]) == (file, header["dtype"], header["shape"])
+        if t["name"].endswith(".scale") and "hc_" not in t["name"]:
+            assert (t["fate"], t["of"]) == ("scale", t["name"].replace(".scale", ".weight"))
+        else:
+            assert (t["fate"], t["as"]) == ("used", t["name"])
+    totals = report["totals"]
+    assert totals["used"] + totals["scales"] == totals["stored_tensors"] == len(stored)
+    assert totals["dropped"] == totals["copies"] == totals["inexact"] == 0
+    assert totals["re_encoded"] == sum(h["dtype"] == "I8" for _, h in stored.values())
+    for t in report["target_tensors"]:
+        expert = ".experts." in t["name"]
+        assert t["from"].startswith("F4 ") if expert else t["from"] == t["to"]
+        assert t["inexact"] == 0 and t["spread"] <= 14
+    assert totals["exceptions"] == sum(t["exceptions"] for t in report["target_tensors"]) > 0
+
+
+def test_the_report_names_copies_and_what_lenient_let_pass(ckpt, golden, tmp_path):
+    model = Model(golden)
+    model["mtp.0.head.weight"] = model["head.weight"]
+    model["mtp.0.gone.scale"] = model["layers.0.attn.wq_a.scale"]
+    path = model.write(tmp_path / "in")
+    report = tmp_path / "report.json"
+    ckpt("ckpt-convert", "--lenient", "--dtype", "bf16", "--report", report, path,
+         tmp_path / "out")
+    fates = {t["name"]: t for t in json.loads(report.read_text())["source_tensors"]}
+    assert fates["mtp.0.head.weight"]["fate"] == "copy"
+    assert fates["mtp.0.head.weight"]["of"] == "head.weight"
+    assert fates["mtp.0.gone.scale"]["fate"] == "dropped"
+    assert fates["mtp.0.gone.scale"]["reason"]
+
+
+def test_a_report_may_be_compressed(ckpt, golden_a, tmp_path):
+    ckpt("ckpt-convert", "--report", tmp_path / "r.json", golden_a, tmp_path / "one")
+    ckpt("ckpt-convert", "--report", tmp_path / "r.zst", golden_a, tmp_path / "two")
+    plain = json.loads((tmp_path / "r.json").read_text())
+    packed = (tmp_path / "r.zst").read_bytes()
+    assert packed[:4] == b"\x28\xb5\x2f\xfd"
+    assert len(packed) < (tmp_path / "r.json").stat().st_size / 4
+    assert plain["target"]["names"] == "native"
+
+
+def test_the_manifest_is_the_digest_of_the_result(ckpt, golden, tmp_path):
+    ckpt("ckpt-convert", "--dtype", "bf16", golden, tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "ckpt-manifest.json").read_text())
+    again = ckpt("ckpt-verify", "digest", "--json", tmp_path / "out").json
+    assert manifest == again
+    assert ckpt("ckpt-verify", "check", tmp_path / "out").status == 0
+
+
+def test_the_manifest_goes_where_it_is_told(ckpt, golden_a, tmp_path):
+    ckpt("ckpt-convert", "--manifest", tmp_path / "m.json", golden_a, tmp_path / "one")
+    ckpt("ckpt-convert", "--no-manifest", golden_a, tmp_path / "two")
+    assert json.loads((tmp_path / "m.json").read_text())["root"]
+    assert not (tmp_path / "two" / "ckpt-manifest.json").exists()
+
+
+def test_json_says_root_and_bytes(ckpt, golden, tmp_path):
+    said = ckpt("ckpt-convert", "--json", "--dtype", "bf16", golden, tmp_path / "out").json
+    digest = ckpt("ckpt-verify", "digest", "--json", golden).json
+    assert (said["root"], said["main"]) == (digest["root"], digest["main"])
+    assert said["out_bytes"] == sum(map(len, tensor_files(tmp_path / "out").values()))
+
+
+# ---- --dry-run ----
+
+def test_dry_run_promises_what_the_run_does(ckpt, golden, tmp_path):
+    plan = ckpt("ckpt-convert", "--dry-run", "--json", "--dtype", "bf16", golden,
+                tmp_path / "out").json
+    assert list(tmp_path.iterdir()) == []
+    ckpt("ckpt-convert", "--dtype", "bf16", golden, tmp_path / "out")
+    files = tensor_files(tmp_path / "out")
+    assert {f["name"]: f["bytes"] for f in plan["files"]} == {n: len(b) for n, b in files.items()}
+    assert {t["to"] for t in plan["tensors"]} == {"BF16", "F32", "I64"}
+
+
+def test_dry_run_reads_no_tensor_data(ckpt, golden_a, tmp_path):
+    """Files whose data are holes plan as well as any."""
+    source = tmp_path / "in"
+    source.mkdir()
+    for p in golden_a.iterdir():
+        data = p.read_bytes()
+        with open(source / p.name, "wb") as f:
+            f.write(data if p.suffix == ".json" else data[:read_header(p)[2]])
+            f.truncate(len(data))
+    plan = ckpt("ckpt-convert", "--dry-run", "--json", "--dtype", "fp8", source, tmp_path / "x")
+    assert plan.json == ckpt("ckpt-convert", "--dry-run", "--json", "--dtype", "fp8", golden_a,
+                             tmp_path / "x").json
+
+
+def test_too_little_memory_is_refused_before_a_byte_is_written(ckpt, golden_a, tmp_path):
+    err = ckpt("ckpt-convert", "--memory", "100KiB", "--dtype", "bf16", golden_a,
+               tmp_path / "out", check=2).err
+    assert "memory" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- DST ----
+
+def test_an_existing_target_is_refused_and_left_alone(ckpt, golden_a, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    err = ckpt("ckpt-convert", golden_a, tmp_path / "out", check=2).err
+    assert "'" + str(tmp_path / "out") + "'" in err and "--overwrite" in err
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_overwrite_replaces_the_whole_target(ckpt, golden_a, digest, tmp_path):
+    ckpt("ckpt-convert", "--names", "sglang", golden_a, tmp_path / "out")
+    (tmp_path / "out" / "stray.safetensors").write_bytes(b"stray")
+    ckpt("ckpt-convert", "--overwrite", golden_a, tmp_path / "out")
+    assert tensor_files(tmp_path / "out") == tensor_files(golden_a)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+def test_a_target_inside_a_missing_folder_is_an_error(ckpt, golden_a, tmp_path):
+    err = ckpt("ckpt-convert", golden_a, tmp_path / "no" / "out", check=2).err
+    assert str(tmp_path / "no") in err
+
+
+def test_a_plan_that_contradicts_itself_is_refused(ckpt, golden_a, tmp_path):
+    for options in (["--like", golden_a, "--dtype", "bf16"], ["--like", golden_a, "--names",
+                    "sglang"], ["--names", "klingon"], ["--dtype", "fp4"], ["--experts", "mxfp8"],
+                    ["--like", golden_a, "--max-shard-size", "1GB"]):
+        ckpt("ckpt-convert", *options, golden_a, tmp_path / "out", check=2)
+        assert list(tmp_path.iterdir()) == [], options
+
+
+# ---- a stopped run ----
+
+def test_a_killed_run_goes_on_and_gives_the_same_bytes(ckpt, golden, tmp_path, fault):
+    ckpt("ckpt-convert", "--experts", "fp8", golden, tmp_path / "whole")
+    env = fault.env("pwrite:ENOSPC:60")
+    ckpt("ckpt-convert", "--experts", "fp8", golden, tmp_path / "out", check=2, env=env)
+    assert fault.injected
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out.partial").is_dir()
+    said = ckpt("ckpt-convert", "--json", "--experts", "fp8", golden, tmp_path / "out").json
+    assert said["kept"] > 0
+    assert not (tmp_path / "out.partial").exists()
+    whole = {p.name: p.read_bytes() for p in (tmp_path / "whole").iterdir()}
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == whole
+
+
+def test_another_command_does_not_go_on_with_it(ckpt, golden_a, tmp_path, fault):
+    env = fault.env("pwrite:ENOSPC:60")
+    ckpt("ckpt-convert", "--experts", "fp8", golden_a, tmp_path / "out", check=2, env=env)
+    assert fault.injected
+    err = ckpt("ckpt-convert", "--dtype", "bf16", golden_a, tmp_path / "out", check=2).err
+    assert "out.partial" in err
+
+
+def test_what_was_kept_is_checked(ckpt, golden_a, digest, tmp_path, fault):
+    """A finished piece whose bytes changed since is done again."""
+    env = fault.env("pwrite:ENOSPC:60")
+    ckpt("ckpt-convert", "--experts", "fp8", "--threads", "1", golden_a, tmp_path / "out",
+         check=2, env=env)
+    assert fault.injected
+    damaged = 0
+    for p in (tmp_path / "out.partial").rglob("*.safetensors"):
+        data = bytearray(p.read_bytes())
+        if any(data[-1000:]):
+            data[-1000:] = bytes(b ^ 0x11 for b in data[-1000:])
+            p.write_bytes(data)
+            damaged += 1
+    ckpt("ckpt-convert", "--experts", "fp8", golden_a, tmp_path / "out")
+    ckpt("ckpt-convert", "--experts", "fp8", golden_a, tmp_path / "whole")
+    assert tensor_files(tmp_path / "out") == tensor_files(tmp_path / "whole")
+
+
+def test_stderr_is_one_line_without_control_characters(golden_a, build, tmp_path):
+    name = tmp_path / "new\nline\x1b[31m"
+    done = subprocess.run([build / "bin" / "ckpt-convert", name, tmp_path / "out"],
+                          capture_output=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1 and b"\x1b" not in done.stderr
