@@ -59,22 +59,32 @@ static copy_options copy_with(const convert_job *job)
     return copy;
 }
 
+typedef struct {
+    side_data_writer *spill;
+    ckpt_journal *journal;
+} spill_sync;
+
 /* Exceptions reach the disk before the journal says that their tensor is done. */
 static ckpt_code sync_spill(void *context, ckpt_error *err)
 {
-    return side_data_sync(context, err);
+    const spill_sync *sync = context;
+    uint64_t synced_bytes;
+    const ckpt_code code = side_data_sync(sync->spill, &synced_bytes, err);
+
+    return code == CKPT_OK ? journal_append_side(sync->journal, synced_bytes, err) : code;
 }
 
 static ckpt_code copy_tensors(convert_job *job, pipeline *p, ckpt_error *err)
 {
     const copy_options copy = copy_with(job);
+    spill_sync sync = { p->spill, output_journal(job->output) };
     const file_sink_options options = {
         .store = job->store,
         .layout = job->layout,
         .journal = job->options.no_digest ? NULL : output_journal(job->output),
         .digest = job->digest,
         .before_done = p->spill == NULL ? NULL : sync_spill,
-        .before_done_context = p->spill,
+        .before_done_context = &sync,
     };
     const size_t count = ckpt_catalog_count(job->targets);
     ckpt_sink *sink;
@@ -121,7 +131,8 @@ static ckpt_code run_pipeline(convert_job *job, ckpt_error *err)
     ckpt_code code = CKPT_OK;
 
     if (job->writes_side_data)
-        code = side_data_begin(convert_directory(job), job->targets, &p.spill, err);
+        code = side_data_begin(convert_directory(job), job->targets,
+                               journal_side_bytes(output_journal(job->output)), &p.spill, err);
     if (code != CKPT_OK || (code = pipeline_make(job, &p, err)) != CKPT_OK ||
         (code = copy_tensors(job, &p, err)) != CKPT_OK ||
         (code = keep_stats(job, &p, err)) != CKPT_OK || (code = take_roots(job, err)) != CKPT_OK)
@@ -320,6 +331,17 @@ static double seconds_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+static ckpt_code check_unchanged(const convert_job *job, ckpt_error *err)
+{
+    const ckpt_checkpoint *inputs[] = { job->source, job->like, job->fill };
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs && code == CKPT_OK; i++)
+        if (inputs[i] != NULL)
+            code = store_check_unchanged(inputs[i]->store, err);
+    return code;
+}
+
 ckpt_code convert_run(convert_job *job, ckpt_error *err)
 {
     const double begin = seconds_now();
@@ -327,7 +349,7 @@ ckpt_code convert_run(convert_job *job, ckpt_error *err)
 
     if ((code = begin_output(job, err)) != CKPT_OK ||
         (code = run_pipeline(job, err)) != CKPT_OK ||
-        (code = store_check_unchanged(job->source->store, err)) != CKPT_OK)
+        (code = check_unchanged(job, err)) != CKPT_OK)
         return code;
     if ((code = read_back(job, err)) != CKPT_OK ||
         (code = store_close_files(job->store, err)) != CKPT_OK)

@@ -23,13 +23,18 @@
 
 typedef struct side_data_writer side_data_writer;
 
-/* Append to (or begin) the spill file in `directory`. Tensor indexes are those of `catalog`. */
+/*
+ * Append to (or begin) the spill file in `directory`. Tensor indexes are those of `catalog`.
+ * synced_bytes: what side_data_sync last said, that others rely on. A damaged record before that is
+ * an error; one behind it was being written when the machine went down, and the spill is cut there.
+ */
 ckpt_code side_data_begin(const char *directory, const ckpt_catalog *catalog,
-                          side_data_writer **out, ckpt_error *err);
+                          uint64_t synced_bytes, side_data_writer **out, ckpt_error *err);
 /* The sink to hand to source_encode. Thread-safe, order-free. */
 encode_exception_sink *side_data_sink(side_data_writer *writer);
-/* What was put so far is on disk when this returns; free when nothing was put since. */
-ckpt_code side_data_sync(side_data_writer *writer, ckpt_error *err);
+/* What was put so far is on disk when this returns; free when nothing was put since. *synced_bytes:
+ * how much of the spill that is. */
+ckpt_code side_data_sync(side_data_writer *writer, uint64_t *synced_bytes, ckpt_error *err);
 /* Sort, write directory/fp4_scales.zst (nothing when there are no exceptions), remove the spill.
  * The bytes depend on the exceptions alone. Consumes writer, also on failure. */
 ckpt_code side_data_finish(side_data_writer *writer, const char *root, ckpt_error *err);

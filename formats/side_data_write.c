@@ -48,35 +48,72 @@ static void make_check(const spill_record *record, uint8_t check[3])
         check[i] = (uint8_t)(hash >> 8 * i);
 }
 
-/*
- * Look at every record. A record that is wrong in the middle is not a torn write, and tensors that
- * the journal calls done may have lost theirs: nothing to go on from.
- */
+static int is_good(const side_data_writer *w, const spill_record *record)
+{
+    uint8_t check[3];
+
+    make_check(record, check);
+    return memcmp(check, record->check, sizeof check) == 0 &&
+           record->tensor < ckpt_catalog_count(w->catalog);
+}
+
+/* Look at the records up to the first that is damaged; *good_bytes: where that is, or the end. */
 static ckpt_code scan_spill(const side_data_writer *w, spill_visit *visit, void *context,
-                            ckpt_error *err)
+                            uint64_t *good_bytes, ckpt_error *err)
 {
     spill_record batch[SPILL_BATCH];
     ckpt_code code;
 
-    for (uint64_t offset = 0; offset < w->spill_bytes; offset += sizeof batch) {
-        const size_t size = size_min(sizeof batch, w->spill_bytes - offset);
+    for (*good_bytes = 0; *good_bytes < w->spill_bytes;) {
+        const size_t size = size_min(sizeof batch, w->spill_bytes - *good_bytes);
 
-        if ((code = file_read_at(w->spill, offset, batch, size, err)) != CKPT_OK)
+        if ((code = file_read_at(w->spill, *good_bytes, batch, size, err)) != CKPT_OK)
             return code;
         for (size_t i = 0; i < size / sizeof *batch; i++) {
-            uint8_t check[3];
-
-            make_check(&batch[i], check);
-            if (memcmp(check, batch[i].check, sizeof check) != 0 ||
-                batch[i].tensor >= ckpt_catalog_count(w->catalog))
-                return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is damaged at offset %" PRIu64
-                                 "; remove its folder and start over", w->spill_path,
-                                 offset + i * sizeof *batch);
+            if (!is_good(w, &batch[i]))
+                return CKPT_OK;
             if (visit != NULL)
                 visit(context, &batch[i]);
+            *good_bytes += sizeof *batch;
         }
     }
     return CKPT_OK;
+}
+
+static ckpt_code fail_damaged(const side_data_writer *w, uint64_t offset, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is damaged at offset %" PRIu64
+                     "; remove its folder and start over", w->spill_path, offset);
+}
+
+/* All records, which were good when they were written or when the spill was opened. */
+static ckpt_code visit_spill(const side_data_writer *w, spill_visit *visit, void *context,
+                             ckpt_error *err)
+{
+    uint64_t good_bytes;
+    const ckpt_code code = scan_spill(w, visit, context, &good_bytes, err);
+
+    if (code == CKPT_OK && good_bytes < w->spill_bytes)
+        return fail_damaged(w, good_bytes, err);
+    return code;
+}
+
+/*
+ * Cut the spill at the first record that is not whole. Tensors that are done rely on what was
+ * synced: if that is damaged or gone there is nothing to go on from, unless the result is there.
+ */
+static ckpt_code cut_spill(side_data_writer *w, uint64_t synced_bytes, ckpt_error *err)
+{
+    uint64_t good_bytes;
+    ckpt_code code;
+
+    w->spill_bytes = file_size(w->spill) / sizeof(spill_record) * sizeof(spill_record);
+    if ((code = scan_spill(w, NULL, NULL, &good_bytes, err)) != CKPT_OK)
+        return code;
+    if (good_bytes < synced_bytes && !file_exists(w->path))
+        return fail_damaged(w, good_bytes, err);
+    w->spill_bytes = good_bytes;
+    return file_set_size(w->spill, good_bytes, err);
 }
 
 static ckpt_code append_records(side_data_writer *w, size_t tensor,
@@ -111,18 +148,17 @@ static ckpt_code spill_put(encode_exception_sink *self, const source_range *rang
     return append_records((side_data_writer *)self, range->tensor, exceptions, count, err);
 }
 
-ckpt_code side_data_sync(side_data_writer *writer, ckpt_error *err)
+ckpt_code side_data_sync(side_data_writer *writer, uint64_t *synced_bytes, ckpt_error *err)
 {
-    uint64_t bytes;
     ckpt_code code;
 
     pthread_mutex_lock(&writer->lock);
-    bytes = writer->spill_bytes;
+    *synced_bytes = writer->spill_bytes;
     pthread_mutex_unlock(&writer->lock);
-    if (bytes == writer->synced_bytes)
+    if (*synced_bytes == writer->synced_bytes)
         return CKPT_OK;
     if ((code = file_sync(writer->spill, err)) == CKPT_OK)
-        writer->synced_bytes = bytes;       /* called by one thread at a time */
+        writer->synced_bytes = *synced_bytes;       /* called by one thread at a time */
     return code;
 }
 
@@ -151,7 +187,7 @@ static ckpt_code restore_spill(side_data_writer *w, const char *directory, ckpt_
 }
 
 ckpt_code side_data_begin(const char *directory, const ckpt_catalog *catalog,
-                          side_data_writer **out, ckpt_error *err)
+                          uint64_t synced_bytes, side_data_writer **out, ckpt_error *err)
 {
     side_data_writer *w;
     ckpt_code code;
@@ -172,11 +208,8 @@ ckpt_code side_data_begin(const char *directory, const ckpt_catalog *catalog,
         code = ckpt_fail_memory(err, "a path", strlen(directory));
         goto out;
     }
-    if ((code = file_open_rw(w->spill_path, &w->spill, err)) != CKPT_OK)
-        goto out;
-    /* What is left of a torn record at the end is written over. */
-    w->spill_bytes = file_size(w->spill) / sizeof(spill_record) * sizeof(spill_record);
-    if ((code = scan_spill(w, NULL, NULL, err)) != CKPT_OK)
+    if ((code = file_open_rw(w->spill_path, &w->spill, err)) != CKPT_OK ||
+        (code = cut_spill(w, synced_bytes, err)) != CKPT_OK)
         goto out;
     code = restore_spill(w, directory, err);
 out:
@@ -342,7 +375,7 @@ static ckpt_code write_sorted(const side_data_writer *w, side_sorter *s, zfile_w
         s->entry_count = 0;
         if (s->entries == NULL)
             return ckpt_fail_memory(err, "sorting FP4 scales", count * sizeof *s->entries);
-        if ((code = scan_spill(w, gather_record, s, err)) != CKPT_OK ||
+        if ((code = visit_spill(w, gather_record, s, err)) != CKPT_OK ||
             (code = write_gathered(s, out, err)) != CKPT_OK)
             return code;
     }
@@ -360,7 +393,7 @@ static ckpt_code begin_sorting(const side_data_writer *w, side_sorter *s, ckpt_e
     s->tensors = calloc(count + 1, sizeof *s->tensors);
     if (s->counts == NULL || s->ranks == NULL || s->tensors == NULL)
         return ckpt_fail_memory(err, "sorting FP4 scales", count);
-    if ((code = scan_spill(w, count_record, s, err)) != CKPT_OK)
+    if ((code = visit_spill(w, count_record, s, err)) != CKPT_OK)
         return code;
     for (size_t i = 0; i < count; i++)
         if (s->counts[i] > 0) {

@@ -1,6 +1,7 @@
 /* The journal of a copy. */
 #include "journal.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -13,7 +14,7 @@
 #include "digest.h"
 #include "file.h"
 
-static const char journal_name[] = ".ckpt-journal";
+const char journal_name[] = ".ckpt-journal";
 static const char journal_magic[] = "ckpt-journal 1 ";
 enum { JOURNAL_BYTES_MAX = 1 << 30, LINE_BYTES_MAX = 160 };
 
@@ -22,6 +23,7 @@ struct ckpt_journal {
     int fd;
     size_t tensor_count;
     journal_record *records;
+    uint64_t side_bytes;
 };
 
 static unsigned line_check(const char *text, size_t size)
@@ -29,10 +31,8 @@ static unsigned line_check(const char *text, size_t size)
     return (unsigned)kernels_get()->hash_bytes(text, size, 0).low64;
 }
 
-/* One line without its newline; 0 when it is torn or not ours. */
-static int read_line(ckpt_journal *j, const char *line, size_t size)
+static int read_done(ckpt_journal *j, const char *line)
 {
-    char copy[LINE_BYTES_MAX];
     char value[CKPT_DIGEST_HEX];
     char bytes[CKPT_DIGEST_HEX];
     uint64_t tensor;
@@ -40,27 +40,51 @@ static int read_line(ckpt_journal *j, const char *line, size_t size)
     int body = 0;
     journal_record record = { .is_done = 1 };
 
-    if (size >= sizeof copy)
-        return 0;
-    memcpy(copy, line, size);
-    copy[size] = '\0';
-    if (sscanf(copy, "done %" SCNu64 " %32[0-9a-f] %32[0-9a-f]%n %x", &tensor, value, bytes, &body,
+    if (sscanf(line, "done %" SCNu64 " %32[0-9a-f] %32[0-9a-f]%n %x", &tensor, value, bytes, &body,
                &check) != 4 ||
-        tensor >= j->tensor_count || check != line_check(copy, (size_t)body) ||
+        tensor >= j->tensor_count || check != line_check(line, (size_t)body) ||
         !hash128_from_hex(value, &record.value) || !hash128_from_hex(bytes, &record.bytes))
         return 0;
     j->records[tensor] = record;
     return 1;
 }
 
+static int read_side(ckpt_journal *j, const char *line)
+{
+    uint64_t side_bytes;
+    unsigned check;
+    int body = 0;
+
+    if (sscanf(line, "side %" SCNu64 "%n %x", &side_bytes, &body, &check) != 2 ||
+        check != line_check(line, (size_t)body))
+        return 0;
+    if (side_bytes > j->side_bytes)
+        j->side_bytes = side_bytes;
+    return 1;
+}
+
+/* One line without its newline; 0 when it is torn or not ours. */
+static int read_line(ckpt_journal *j, const char *line, size_t size)
+{
+    char copy[LINE_BYTES_MAX];
+
+    if (size >= sizeof copy)
+        return 0;
+    memcpy(copy, line, size);
+    copy[size] = '\0';
+    return read_done(j, copy) || read_side(j, copy);
+}
+
+/* *good_bytes: how much of the text was understood; 0: not even the first line was whole. */
 static ckpt_code read_lines(ckpt_journal *j, const char *header, const char *text, size_t size,
-                            ckpt_error *err)
+                            size_t *good_bytes, ckpt_error *err)
 {
     const char *end = text + size;
     const char *newline = memchr(text, '\n', size);
 
+    *good_bytes = 0;
     if (newline == NULL)
-        return CKPT_OK;        /* died before the first line was whole: nothing was written */
+        return CKPT_OK;
     if ((size_t)(newline + 1 - text) != strlen(header) ||
         memcmp(text, header, strlen(header)) != 0)
         return ckpt_fail(err, CKPT_E_USAGE,
@@ -68,10 +92,12 @@ static ckpt_code read_lines(ckpt_journal *j, const char *header, const char *tex
                          "that one, or remove the folder",
                          j->path);
     for (const char *line = newline + 1; line < end; line = newline + 1) {
+        *good_bytes = (size_t)(line - text);
         newline = memchr(line, '\n', (size_t)(end - line));
         if (newline == NULL || !read_line(j, line, (size_t)(newline - line)))
-            break;
+            return CKPT_OK;
     }
+    *good_bytes = size;
     return CKPT_OK;
 }
 
@@ -90,30 +116,75 @@ static ckpt_code write_text(ckpt_journal *j, const char *text, size_t size, ckpt
     return CKPT_OK;
 }
 
-/* Read what is there; write back what was understood, so that appending starts on a whole line. */
-static ckpt_code load(ckpt_journal *j, hash128 fingerprint, ckpt_error *err)
+static ckpt_code sync_path(const char *path, ckpt_error *err)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int failed = fd < 0 || fsync(fd) != 0;
+    const int error = errno;
+
+    if (fd >= 0)
+        close(fd);
+    return failed ? ckpt_fail(err, CKPT_E_IO, "cannot sync '%s': %s", path, strerror(error))
+                  : CKPT_OK;
+}
+
+/* 1 when the journal is all that is in the folder; -1, with errno set, when one cannot tell. */
+static int is_alone(const char *directory)
+{
+    DIR *folder = opendir(directory);
+    const struct dirent *entry;
+    int alone = 1;
+
+    if (folder == NULL)
+        return -1;
+    while ((entry = readdir(folder)) != NULL)
+        alone &= strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
+                 strcmp(entry->d_name, journal_name) == 0;
+    closedir(folder);
+    return alone;
+}
+
+/* The first line. A folder with files in it but no journal is not ours to write to. */
+static ckpt_code begin(ckpt_journal *j, const char *directory, const char *header,
+                       ckpt_error *err)
+{
+    const int alone = is_alone(directory);
+    ckpt_code code;
+
+    if (alone < 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", directory, strerror(errno));
+    if (!alone)
+        return ckpt_fail(err, CKPT_E_USAGE,
+                         "'%s' has files but no journal of an earlier run: move it or remove it",
+                         directory);
+    if ((code = write_text(j, header, strlen(header), err)) != CKPT_OK ||
+        (code = sync_path(j->path, err)) != CKPT_OK)
+        return code;
+    return sync_path(directory, err);
+}
+
+/* Read what is there and cut what was not understood, so that appending starts on a whole line. */
+static ckpt_code load(ckpt_journal *j, const char *directory, hash128 fingerprint,
+                      ckpt_error *err)
 {
     char hex[CKPT_DIGEST_HEX];
     char header[LINE_BYTES_MAX];
     char *text = NULL;
     size_t size = 0;
+    size_t good_bytes = 0;
     ckpt_code code;
 
     hash128_hex(fingerprint, hex);
     snprintf(header, sizeof header, "%s%s\n", journal_magic, hex);
     if ((code = file_read_all(j->path, JOURNAL_BYTES_MAX, &text, &size, err)) != CKPT_OK)
         return code;
-    code = read_lines(j, header, text, size, err);
+    code = read_lines(j, header, text, size, &good_bytes, err);
     free(text);
     if (code != CKPT_OK)
         return code;
-    if (ftruncate(j->fd, 0) != 0)
+    if (good_bytes < size && ftruncate(j->fd, (off_t)good_bytes) != 0)
         return ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", j->path, strerror(errno));
-    code = write_text(j, header, strlen(header), err);
-    for (size_t i = 0; i < j->tensor_count && code == CKPT_OK; i++)
-        if (j->records[i].is_done)
-            code = journal_append(j, i, j->records[i].value, j->records[i].bytes, err);
-    return code;
+    return good_bytes == 0 ? begin(j, directory, header, err) : CKPT_OK;
 }
 
 ckpt_code journal_open(const char *directory, hash128 fingerprint, size_t tensor_count,
@@ -137,7 +208,7 @@ ckpt_code journal_open(const char *directory, hash128 fingerprint, size_t tensor
                          errno == EWOULDBLOCK ? "another process is writing here"
                                               : strerror(errno));
     } else {
-        code = load(j, fingerprint, err);
+        code = load(j, directory, fingerprint, err);
     }
     if (code != CKPT_OK)
         journal_close(j);
@@ -162,6 +233,14 @@ journal_record *journal_records(ckpt_journal *journal)
     return journal->records;
 }
 
+/* `used` bytes of text, then its check and a newline. */
+static ckpt_code append_line(ckpt_journal *j, char line[LINE_BYTES_MAX], int used, ckpt_error *err)
+{
+    used += snprintf(line + used, LINE_BYTES_MAX - (size_t)used, " %08x\n",
+                     line_check(line, (size_t)used));
+    return write_text(j, line, (size_t)used, err);
+}
+
 ckpt_code journal_append(ckpt_journal *journal, size_t tensor, hash128 value, hash128 bytes,
                          ckpt_error *err)
 {
@@ -173,12 +252,21 @@ ckpt_code journal_append(ckpt_journal *journal, size_t tensor, hash128 value, ha
     hash128_hex(value, value_hex);
     hash128_hex(bytes, bytes_hex);
     used = snprintf(line, sizeof line, "done %zu %s %s", tensor, value_hex, bytes_hex);
-    used += snprintf(line + used, sizeof line - (size_t)used, " %08x\n",
-                     line_check(line, (size_t)used));
-    return write_text(journal, line, (size_t)used, err);
+    return append_line(journal, line, used, err);
 }
 
-const char *journal_path(const ckpt_journal *journal)
+ckpt_code journal_append_side(ckpt_journal *journal, uint64_t side_bytes, ckpt_error *err)
 {
-    return journal->path;
+    char line[LINE_BYTES_MAX];
+    const int used = snprintf(line, sizeof line, "side %" PRIu64, side_bytes);
+
+    if (side_bytes <= journal->side_bytes)
+        return CKPT_OK;
+    journal->side_bytes = side_bytes;
+    return append_line(journal, line, used, err);
+}
+
+uint64_t journal_side_bytes(const ckpt_journal *journal)
+{
+    return journal->side_bytes;
 }

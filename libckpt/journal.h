@@ -23,7 +23,8 @@ typedef struct {
 
 /*
  * Open or begin the journal of `directory`, and lock it against other processes. A journal with
- * another fingerprint is refused. *out is yours to close.
+ * another fingerprint is refused, and so is a folder that has files but no journal: it is somebody
+ * else's. *out is yours to close.
  */
 ckpt_code journal_open(const char *directory, hash128 fingerprint, size_t tensor_count,
                        ckpt_journal **out, ckpt_error *err);
@@ -35,7 +36,12 @@ journal_record *journal_records(ckpt_journal *journal);
 ckpt_code journal_append(ckpt_journal *journal, size_t tensor, hash128 value, hash128 bytes,
                          ckpt_error *err);
 
-/* Path of the journal file, to be removed at the end. */
-const char *journal_path(const ckpt_journal *journal);
+/* A file beside the journal that grows by appending: what the tensors that are done need of it lies
+ * in its first side_bytes. The largest that was appended, or read when the journal was opened. */
+ckpt_code journal_append_side(ckpt_journal *journal, uint64_t side_bytes, ckpt_error *err);
+uint64_t journal_side_bytes(const ckpt_journal *journal);
+
+/* Name of the journal file in its directory, to be removed at the end. */
+extern const char journal_name[];
 
 #endif
