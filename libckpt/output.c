@@ -7,7 +7,7 @@
 struct ckpt_output {
     char *path;
     char *partial;
-    char *replaced;          /* where an overwritten PATH goes before it is removed */
+    char *replaced;          /* where an overwritten PATH is until the new one has its name */
     int overwrite;
     ckpt_journal *journal;
 };
@@ -47,7 +47,7 @@ ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_er
     o->overwrite = options->overwrite;
     o->path = with_suffix(path, "");
     o->partial = with_suffix(path, ".partial");
-    o->replaced = with_suffix(path, ".replaced");
+    o->replaced = with_suffix(path, ".ckpt-replaced");
     if (o->path == NULL || o->partial == NULL || o->replaced == NULL)
         code = ckpt_fail_memory(err, "a path", strlen(path));
     else if ((code = output_check(path, options->overwrite, err)) == CKPT_OK &&
@@ -71,25 +71,50 @@ ckpt_journal *output_journal(ckpt_output *output)
     return output->journal;
 }
 
+/* PATH.partial becomes PATH. Where that fails, what had the name gets it back. */
+static ckpt_code swap_names(const ckpt_output *o, int replace, ckpt_error *err)
+{
+    ckpt_code code;
+
+    if (!replace)
+        return file_rename_durable(o->partial, o->path, err);
+    if ((code = file_remove_tree(o->replaced, err)) != CKPT_OK ||
+        (code = file_rename_durable(o->path, o->replaced, err)) != CKPT_OK)
+        return code;
+    code = file_rename_durable(o->partial, o->path, err);
+    if (code != CKPT_OK && !file_exists(o->path))
+        file_rename_durable(o->replaced, o->path, NULL);       /* the first failure is told */
+    return code;
+}
+
+/*
+ * The journal is renamed with the folder and goes last: it is locked, so that no other process can
+ * begin to write here, and a rename that fails leaves what it takes to go on.
+ */
 ckpt_code output_commit(ckpt_output *output, ckpt_error *err)
 {
     const int replace = output->overwrite && file_exists(output->path);
+    char *journal = file_join(output->path, journal_name);
     ckpt_code code;
+    ckpt_code removed;
 
+    if (journal == NULL) {
+        code = ckpt_fail_memory(err, "a path", strlen(output->path));
+        goto out;
+    }
     if ((code = file_sync_tree(output->partial, err)) != CKPT_OK)
         goto out;
-    if ((code = file_remove(journal_path(output->journal), err)) != CKPT_OK)
+    code = swap_names(output, replace, err);
+    if (code != CKPT_OK && file_exists(output->partial))
         goto out;
-    if (replace) {
-        if ((code = file_remove_tree(output->replaced, err)) != CKPT_OK ||
-            (code = file_rename_durable(output->path, output->replaced, err)) != CKPT_OK)
-            goto out;
-    }
-    if ((code = file_rename_durable(output->partial, output->path, err)) != CKPT_OK)
-        goto out;
-    if (replace)
+    removed = file_remove(journal, code == CKPT_OK ? err : NULL);
+    if (code == CKPT_OK)
+        code = removed;
+    /* Also one that an earlier run left when it was killed between the two renames. */
+    if (code == CKPT_OK && output->overwrite)
         code = file_remove_tree(output->replaced, err);
 out:
+    free(journal);
     output_close(output);
     return code;
 }
