@@ -165,6 +165,35 @@ static void test_a_damaged_spill_is_refused(void **state)
     free(spill);
 }
 
+/* The journal relies on `synced` bytes: a hole behind them belongs to tiles that are done again. */
+static void test_a_hole_behind_what_was_synced_is_cut(void **state)
+{
+    static const char hole[16];
+    side_data_writer *w = begin();
+    uint64_t synced_bytes;
+    char *spill;
+    size_t size;
+
+    (void)state;
+    put(w, 0, 0, 1);
+    assert_int_equal(side_data_sync(w, &synced_bytes, &err), CKPT_OK);
+    assert_int_equal(synced_bytes, 16);
+    put(w, 1, 3, 100);
+    put(w, 1, 7, 101);
+    side_data_close(w);
+    assert_int_equal(file_read_all(in_folder(SPILL), 1 << 20, &spill, &size, &err), CKPT_OK);
+    memcpy(spill + 16, hole, sizeof hole);
+    make_file(in_folder(SPILL), spill, size);
+    free(spill);
+    assert_int_equal(side_data_begin(folder, catalog, 32, &w, &err), CKPT_E_FORMAT);
+    assert_int_equal(side_data_begin(folder, catalog, synced_bytes, &w, &err), CKPT_OK);
+    put(w, 1, 3, 100);
+    put(w, 2, 31, 254);
+    put(w, 1, 7, 101);
+    assert_int_equal(side_data_finish(w, ROOT64, &err), CKPT_OK);
+    assert_result(three_tensors);
+}
+
 static void test_a_run_after_the_result_adds_to_it(void **state)
 {
     side_data_writer *w = begin();
@@ -446,6 +475,7 @@ int main(void)
         CATALOG_TEST(test_a_killed_run_goes_on),
         CATALOG_TEST(test_a_torn_tail_is_ignored),
         CATALOG_TEST(test_a_damaged_spill_is_refused),
+        CATALOG_TEST(test_a_hole_behind_what_was_synced_is_cut),
         CATALOG_TEST(test_a_run_after_the_result_adds_to_it),
         CATALOG_TEST(test_two_scales_for_one_group_are_refused),
         CATALOG_TEST(test_a_full_disk_is_told),
