@@ -1,0 +1,40 @@
+/* zip_item_crc.c: CRC-32, of bytes and of pieces. The only file that knows libdeflate. */
+#include <libdeflate.h>
+
+#include "zip_item.h"
+
+/* x^0 is the top bit: the CRC's polynomial is kept reflected, as zip does. */
+static const uint32_t POLYNOMIAL = UINT32_C(0xedb88320);
+static const uint32_t X_TO_THE_8 = UINT32_C(1) << (31 - 8);
+
+uint32_t zip_item_crc(uint32_t crc, const void *bytes, size_t size)
+{
+    return libdeflate_crc32(crc, bytes, size);
+}
+
+/* Product of two polynomials over GF(2), modulo the CRC's. */
+static uint32_t multiply(uint32_t a, uint32_t b)
+{
+    uint32_t product = 0;
+
+    for (uint32_t bit = UINT32_C(1) << 31; bit != 0; bit >>= 1) {
+        if (a & bit)
+            product ^= b;
+        b = b & 1 ? b >> 1 ^ POLYNOMIAL : b >> 1;
+    }
+    return product;
+}
+
+/* n more bytes multiply the remainder by x^(8n); the initial and final inversions of the two CRCs
+ * cancel, so that this is all there is to combining them. */
+uint32_t zip_item_crc_shift(uint32_t crc, uint64_t bytes_after)
+{
+    uint32_t power = X_TO_THE_8;
+
+    for (; bytes_after != 0; bytes_after >>= 1) {
+        if (bytes_after & 1)
+            crc = multiply(power, crc);
+        power = multiply(power, power);
+    }
+    return crc;
+}
