@@ -20,6 +20,8 @@ typedef struct {
     const char *like;                /* or NULL */
     const char *fill_from;           /* or NULL */
     const char *names;               /* style, or NULL: as in the source */
+    const ckpt_format *format;       /* of the target */
+    format_sharding sharding;        /* of sharded formats */
     ckpt_open_options open;
     plan_policy policy;              /* not with like */
     uint64_t file_bytes_max;         /* greedy files of at most this; 0: as in the source */

@@ -4,8 +4,7 @@
 #include <string.h>
 
 #include "config.h"
-#include "convert.h"
-#include "hf.h"
+#include "convert_private.h"
 #include "pick.h"
 #include "size.h"
 
@@ -169,212 +168,6 @@ static ckpt_code pick_inputs(convert_job *job, ckpt_error *err)
     return code;
 }
 
-/* ---- targets: encodings and names ---- */
-
-static ckpt_code copy_catalog(const ckpt_catalog *from, ckpt_catalog **out, ckpt_error *err)
-{
-    ckpt_catalog *copy = catalog_create();
-    ckpt_code code = CKPT_OK;
-
-    if (copy == NULL)
-        return ckpt_fail_memory(err, "a catalog", ckpt_catalog_count(from));
-    for (size_t i = 0; i < ckpt_catalog_count(from) && code == CKPT_OK; i++)
-        code = catalog_add(copy, ckpt_catalog_at(from, i), err);
-    if (code != CKPT_OK)
-        catalog_free(copy);
-    else
-        *out = copy;
-    return code;
-}
-
-static int has_suffix(const char *name, const char *suffix)
-{
-    const size_t length = strlen(name);
-
-    return length > strlen(suffix) && strcmp(name + length - strlen(suffix), suffix) == 0;
-}
-
-/* How names as in the source spell a scale: as the map does, unless the source never does. */
-static const char *find_scale_suffix(const ckpt_checkpoint *from, const char *own)
-{
-    static const char *const suffixes[] = { ".scale", ".weight_scale_inv" };
-    const ckpt_catalog *stored = from->store->catalog;
-    const char *found = own;
-
-    for (size_t i = 0; i < ckpt_catalog_count(stored); i++) {
-        const char *name = ckpt_catalog_at(stored, i)->name;
-
-        if (from->reading.fates[i].kind != FATE_SCALE)
-            continue;
-        if (has_suffix(name, own))
-            return own;
-        for (size_t s = 0; s < sizeof suffixes / sizeof *suffixes; s++)
-            if (has_suffix(name, suffixes[s]))
-                found = suffixes[s];
-    }
-    return found;
-}
-
-static ckpt_code choose_targets(convert_job *job, ckpt_error *err)
-{
-    const convert_options *o = &job->options;
-    const char *names = o->names != NULL ? o->names : ckpt_names_style(job->source);
-    ckpt_code code;
-
-    if (job->like != NULL) {
-        if (o->names != NULL || o->policy.dtype != PLAN_KEEP || o->policy.experts != PLAN_KEEP ||
-            o->policy.scale_dtype != CKPT_NONE || o->file_bytes_max != 0)
-            return ckpt_fail(err, CKPT_E_USAGE,
-                             "--like decides names, encodings and files: leave out --names, "
-                             "--dtype, --experts, --scale-dtype and --max-shard-size");
-        return copy_catalog(job->like->reading.logical, &job->targets, err);
-    }
-    code = plan_targets(job->picked->catalog, job->source->official, &o->policy, &job->targets,
-                        err);
-    if (code != CKPT_OK)
-        return code;
-    if (o->open.map_file != NULL && o->names == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--map needs --names: which names to write");
-    code = checkpoint_find_map(ckpt_family_name(job->source), names, &job->map, err);
-    if (code == CKPT_OK && o->names == NULL)
-        job->map->scale_suffix = find_scale_suffix(job->source, job->map->scale_suffix);
-    return code;
-}
-
-/* ---- files ---- */
-
-/* Where each input's tensors go: the source's files under their names. */
-static ckpt_code keep_files(convert_job *job, ckpt_error *err)
-{
-    ckpt_code code = CKPT_OK;
-
-    for (size_t i = 0; i < job->source->store->file_count && code == CKPT_OK; i++) {
-        const store_file *from = &job->source->store->files[i];
-        uint32_t number;
-
-        if ((code = store_add_file(job->store, from->name, &number, err)) != CKPT_OK)
-            break;
-        if (from->metadata != NULL &&
-            (job->store->files[number].metadata = strdup(from->metadata)) == NULL)
-            code = ckpt_fail_memory(err, "metadata", strlen(from->metadata));
-    }
-    return code;
-}
-
-static uint64_t tensor_bytes(const ckpt_tensor *t)
-{
-    return ckpt_part_bytes(t, CKPT_DATA) + ckpt_part_bytes(t, CKPT_SCALE);
-}
-
-/* Number the files anew: a new one where the source (and its file) changes, or one is full. */
-static ckpt_code number_files(convert_job *job, ckpt_error *err)
-{
-    const uint64_t limit = job->options.file_bytes_max;
-    const size_t count = ckpt_catalog_count(job->targets);
-    uint64_t used_bytes = 0;
-    uint32_t file = 0;
-    ckpt_code code = CKPT_OK;
-
-    for (size_t i = 0; i < count; i++) {
-        const ckpt_tensor *from = ckpt_catalog_at(job->picked->catalog, i);
-        const uint64_t bytes = tensor_bytes(ckpt_catalog_at(job->targets, i));
-        int fresh = 0;
-
-        if (i > 0 && limit != 0)
-            fresh = used_bytes > 0 && bytes > limit - size_min(limit, used_bytes);
-        else if (i > 0)
-            fresh = from->file != ckpt_catalog_at(job->picked->catalog, i - 1)->file ||
-                    job->origins[i] != job->origins[i - 1];
-        if (fresh) {
-            file++;
-            used_bytes = 0;
-        }
-        used_bytes += bytes;
-        catalog_edit(job->targets, i)->file = file;
-    }
-    for (uint32_t i = 0; i <= file && code == CKPT_OK; i++) {
-        char name[64];
-        uint32_t number;
-
-        hf_file_name(i, (size_t)file + 1, name);
-        code = store_add_file(job->store, name, &number, err);
-    }
-    return code;
-}
-
-/* Copies go where their originals go when files are numbered anew. */
-static void place_copies(convert_job *job)
-{
-    for (size_t i = 0; i < job->layout->count; i++) {
-        const layout_extent *e = &job->layout->extents[i];
-
-        if (e->copy)
-            catalog_edit(job->store->catalog, e->stored)->file =
-                ckpt_catalog_at(job->targets, e->logical)->file;
-    }
-}
-
-static ckpt_code lay_out(convert_job *job, ckpt_error *err)
-{
-    const int anew = job->fill != NULL || job->options.file_bytes_max != 0;
-    const int same_names = strcmp(job->map->names, ckpt_names_style(job->source)) == 0 &&
-                           !job->options.open.keep_copies;
-    const map_write_input input = { job->map, job->targets,
-                                    same_names ? job->source->reading.layout : NULL };
-    ckpt_code code;
-
-    code = anew ? number_files(job, err) : keep_files(job, err);
-    if (code == CKPT_OK)
-        code = map_write(&input, job->store->catalog, &job->layout, err);
-    if (code != CKPT_OK)
-        return code;
-    if (anew)
-        place_copies(job);
-    job->with_index = job->source->has_index;
-    return format_hf.lay_out(job->store, err);
-}
-
-/* ---- --like: the same files, headers and extents ---- */
-
-static ckpt_code copy_header(const store_file *from, store_file *to, ckpt_error *err)
-{
-    to->size_bytes = from->size_bytes;
-    to->header_bytes = from->header_bytes;
-    if ((to->header = malloc(from->header_bytes + 1)) == NULL)
-        return ckpt_fail_memory(err, "a header", from->header_bytes);
-    return file_read_at(from->file, 0, to->header, from->header_bytes, err);
-}
-
-static ckpt_code lay_out_like(convert_job *job, ckpt_error *err)
-{
-    const ckpt_store *like = job->like->store;
-    const ckpt_layout *layout = job->like->reading.layout;
-    ckpt_code code = CKPT_OK;
-
-    if (job->like->format != &format_hf)
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a %s checkpoint, expected an HF directory",
-                         job->options.like, ckpt_layout_name(job->like));
-    for (size_t i = 0; i < like->file_count && code == CKPT_OK; i++) {
-        uint32_t number;
-
-        if ((code = store_add_file(job->store, like->files[i].name, &number, err)) == CKPT_OK)
-            code = copy_header(&like->files[i], &job->store->files[number], err);
-    }
-    for (size_t i = 0; i < ckpt_catalog_count(like->catalog) && code == CKPT_OK; i++)
-        code = job->like->reading.fates[i].kind == FATE_DROPPED
-                   ? ckpt_fail(err, CKPT_E_USAGE, "'%s' has a tensor '%s' that nothing can fill",
-                               job->options.like, ckpt_catalog_at(like->catalog, i)->name)
-                   : catalog_add(job->store->catalog, ckpt_catalog_at(like->catalog, i), err);
-    if (code != CKPT_OK)
-        return code;
-    if ((job->layout = layout_create(job->targets, job->store->catalog)) == NULL)
-        return ckpt_fail_memory(err, "a layout", layout->count);
-    for (size_t i = 0; i < layout->count && code == CKPT_OK; i++)
-        code = layout_add(job->layout, &layout->extents[i], err);
-    job->with_index = job->like->has_index;
-    return code == CKPT_OK ? layout_seal(job->layout, err) : code;
-}
-
 /* ---- config, side data ---- */
 
 static ckpt_code plan_config(convert_job *job, ckpt_error *err)
@@ -455,8 +248,15 @@ static void take_fingerprint(convert_job *job)
     mix_catalog(&job->fingerprint, job->store->catalog);
 }
 
+static uint64_t tensor_bytes(const ckpt_tensor *t)
+{
+    return ckpt_part_bytes(t, CKPT_DATA) + ckpt_part_bytes(t, CKPT_SCALE);
+}
+
 static uint64_t layout_bytes(const ckpt_layout *layout)
 {
+    if (layout == NULL)
+        return 0;
     return layout->capacity * sizeof *layout->extents +
            2 * ckpt_catalog_count(layout->logical) * sizeof *layout->first;
 }
@@ -466,7 +266,9 @@ static uint64_t checkpoint_bytes(const ckpt_checkpoint *c)
     if (c == NULL)
         return 0;
     return catalog_bytes(c->store->catalog) + catalog_bytes(c->reading.logical) +
-           layout_bytes(c->reading.layout) + layout_bytes(c->stored_layout) +
+           layout_bytes(c->reading.layout) +
+           layout_bytes(c->store->pieces != NULL ? c->layout : c->stored_layout) +
+           layout_bytes(c->store->pieces) +
            ckpt_catalog_count(c->store->catalog) * sizeof *c->reading.fates +
            (c->official == NULL ? 0 : catalog_bytes(c->official));
 }
@@ -506,11 +308,11 @@ static ckpt_code plan_job(convert_job *job, ckpt_error *err)
 
     if ((code = output_check(job->options.target, job->options.overwrite, err)) != CKPT_OK ||
         (code = open_all(job, err)) != CKPT_OK || (code = pick_inputs(job, err)) != CKPT_OK ||
-        (code = choose_targets(job, err)) != CKPT_OK)
+        (code = convert_choose_targets(job, err)) != CKPT_OK)
         return code;
     if ((job->store = store_create(job->options.target)) == NULL)
         return ckpt_fail_memory(err, "a plan", sizeof *job->store);
-    code = job->like != NULL ? lay_out_like(job, err) : lay_out(job, err);
+    code = convert_lay_out(job, err);
     if (code != CKPT_OK || (code = plan_config(job, err)) != CKPT_OK ||
         (code = plan_side_data(job, err)) != CKPT_OK)
         return code;

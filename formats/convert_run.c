@@ -271,7 +271,7 @@ static ckpt_code write_index(convert_job *job, ckpt_error *err)
     ckpt_code code;
 
     if (job->like == NULL)
-        return format_hf.finish(job->store, job->with_index, err);
+        return job->options.format->finish(job->store, job->with_index, err);
     if (!job->like->has_index)
         return CKPT_OK;
     from = file_join(job->like->store->directory, HF_INDEX_FILE);

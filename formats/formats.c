@@ -2,8 +2,10 @@
 #include "format.h"
 
 #include "hf.h"
+#include "mp.h"
 
 const ckpt_format *const ckpt_formats[] = {
+    &format_mp,
     &format_hf,
     &format_safetensors_file,
     NULL,

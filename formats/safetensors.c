@@ -157,6 +157,26 @@ static ckpt_code check_cover(const header_reader *r)
     return code;
 }
 
+/* Into the catalog, with the file's prefix before its name. */
+static ckpt_code add_tensor(const header_reader *r, const ckpt_tensor *tensor)
+{
+    const char *prefix = r->store->files[r->file].prefix;
+    ckpt_tensor named = *tensor;
+    char *name;
+    ckpt_code code;
+
+    if (prefix == NULL)
+        return catalog_add(r->store->catalog, tensor, r->err);
+    if ((name = malloc(strlen(prefix) + strlen(tensor->name) + 1)) == NULL)
+        return ckpt_fail_memory(r->err, "a name", strlen(tensor->name));
+    memcpy(name, prefix, strlen(prefix));
+    memcpy(name + strlen(prefix), tensor->name, strlen(tensor->name) + 1);
+    named.name = name;
+    code = catalog_add(r->store->catalog, &named, r->err);
+    free(name);
+    return code;
+}
+
 static ckpt_code read_entries(header_reader *r, const json_document *document, const char *text)
 {
     const json_value *root = json_root(document);
@@ -175,7 +195,7 @@ static ckpt_code read_entries(header_reader *r, const json_document *document, c
         code = check_cover(r);
     for (size_t i = 0; i < r->count && code == CKPT_OK; i++) {
         r->tensors[i].offset += data_offset;
-        code = catalog_add(r->store->catalog, &r->tensors[i], r->err);
+        code = add_tensor(r, &r->tensors[i]);
     }
     return code;
 }

@@ -45,9 +45,9 @@ static int compare_tensors(const void *left, const void *right)
     return strcmp((*a)->name, (*b)->name);
 }
 
-static void put_entry(json_writer *w, const ckpt_tensor *t, uint64_t begin)
+static void put_entry(json_writer *w, const ckpt_tensor *t, const char *prefix, uint64_t begin)
 {
-    json_put_key(w, t->name);
+    json_put_key(w, t->name + (prefix == NULL ? 0 : strlen(prefix)));
     json_put_object(w);
     json_put_key(w, "dtype");
     json_put_string(w, ckpt_dtype_name(t->dtype));
@@ -84,7 +84,7 @@ static ckpt_code lay_out_file(store_file *f, ckpt_tensor **tensors, size_t count
         json_put_raw(&w, f->metadata);
     }
     for (size_t i = 0; i < count; i++) {
-        put_entry(&w, tensors[i], end);
+        put_entry(&w, tensors[i], f->prefix, end);
         tensors[i]->offset = end;
         if (!size_add(end, ckpt_part_bytes(tensors[i], CKPT_DATA), &end) || end > INT64_MAX) {
             free(b.bytes);

@@ -76,20 +76,27 @@ static ckpt_code check_box(const ckpt_tensor *key, const piece_box *box, ckpt_er
 
 ckpt_code pieces_add(ckpt_store *store, const piece_box *box, ckpt_error *err)
 {
-    const ckpt_tensor *key = ckpt_catalog_at(store->keys, box->key);
     const size_t stored = ckpt_catalog_count(store->catalog);
-    const uint32_t last = key->rank > 0 ? key->rank - 1 : 0;
-    ckpt_tensor piece = *key;
-    row_runs runs;
+    ckpt_tensor piece = *ckpt_catalog_at(store->keys, box->key);
     ckpt_code code;
 
-    if ((code = check_box(key, box, err)) != CKPT_OK)
-        return code;
     piece.name = box->name;
     piece.file = box->file;
     piece.offset = box->file_offset;
     memcpy(piece.shape, box->size, sizeof piece.shape);
     if ((code = catalog_add(store->catalog, &piece, err)) != CKPT_OK)
+        return code;
+    return pieces_attach(store, stored, box, err);
+}
+
+ckpt_code pieces_attach(ckpt_store *store, size_t stored, const piece_box *box, ckpt_error *err)
+{
+    const ckpt_tensor *key = ckpt_catalog_at(store->keys, box->key);
+    const uint32_t last = key->rank > 0 ? key->rank - 1 : 0;
+    row_runs runs;
+    ckpt_code code;
+
+    if ((code = check_box(key, box, err)) != CKPT_OK)
         return code;
     runs = find_runs(key, box);
     for (uint64_t run = 0; run < runs.run_count && code == CKPT_OK; run++) {

@@ -23,6 +23,9 @@ ckpt_code pieces_begin(ckpt_store *store, ckpt_catalog *keys, ckpt_error *err);
 /* Append one box as a piece with that shape. Refuses a box outside its key. */
 ckpt_code pieces_add(ckpt_store *store, const piece_box *box, ckpt_error *err);
 
+/* The same for a piece that is in the store already: tensor `stored` has the box's shape. */
+ckpt_code pieces_attach(ckpt_store *store, size_t stored, const piece_box *box, ckpt_error *err);
+
 /* The pieces cover every key exactly once, copies aside. */
 ckpt_code pieces_seal(ckpt_store *store, ckpt_error *err);
 

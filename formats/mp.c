@@ -1,0 +1,391 @@
+/* Reading and writing model-parallel shards. */
+#include "mp.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "safetensors.h"
+
+enum { RANKS_MAX = 4096, RANK_NAME_BYTES = 64 };
+
+static const char *const map_names[] = { "mp", NULL };
+
+static void rank_file_name(uint32_t rank, uint32_t count, char out[RANK_NAME_BYTES])
+{
+    snprintf(out, RANK_NAME_BYTES, "model%u-mp%u.safetensors", rank, count);
+}
+
+/* One file of rank `rank`; names of its pieces begin with "FILE:". */
+static ckpt_code add_rank(ckpt_store *store, uint32_t rank, uint32_t count, ckpt_error *err)
+{
+    char name[RANK_NAME_BYTES];
+    char prefix[RANK_NAME_BYTES + 1];
+    uint32_t number;
+    ckpt_code code;
+
+    rank_file_name(rank, count, name);
+    snprintf(prefix, sizeof prefix, "%s:", name);
+    if ((code = store_add_file(store, name, &number, err)) != CKPT_OK)
+        return code;
+    if ((store->files[number].prefix = strdup(prefix)) == NULL)
+        return ckpt_fail_memory(err, "a file name", sizeof prefix);
+    return CKPT_OK;
+}
+
+/* The shard line of a tensor; a scale is divided as its weight. */
+static const map_shard *find_shard(const ckpt_map *map, const ckpt_catalog *names,
+                                   const char *name, map_captures *captures,
+                                   char weight[MAP_NAME_BYTES])
+{
+    if (map_weight_of_scale(name, weight) && ckpt_catalog_find(names, weight) >= 0)
+        return map_find_shard(map, weight, captures);
+    return map_find_shard(map, name, captures);
+}
+
+/* ---- reading ---- */
+
+/* "modelI-mpN.safetensors" exactly. */
+static int parse_name(const char *name, uint32_t *rank, uint32_t *count)
+{
+    char expected[RANK_NAME_BYTES];
+
+    if (sscanf(name, "model%u-mp%u.safetensors", rank, count) != 2 || *count == 0 ||
+        *count > RANKS_MAX || *rank >= *count)
+        return 0;
+    rank_file_name(*rank, *count, expected);
+    return strcmp(name, expected) == 0;
+}
+
+static int detect(const char *path)
+{
+    file_list list;
+    uint32_t rank;
+    uint32_t count;
+    int found = 0;
+
+    if (!file_is_directory(path) || file_list_tree(path, &list, NULL) != CKPT_OK)
+        return 0;
+    for (size_t i = 0; i < list.count && !found; i++)
+        found = parse_name(list.names[i], &rank, &count);
+    file_list_free(&list);
+    return found;
+}
+
+/* Take the ranks' files out of the list of all files; the rest is carried along. */
+static ckpt_code find_ranks(ckpt_checkpoint *out, uint32_t *rank_count, ckpt_error *err)
+{
+    file_list *list = &out->extras;
+    size_t kept = 0;
+    uint32_t seen = 0;
+
+    *rank_count = 0;
+    for (size_t i = 0; i < list->count; i++) {
+        char *name = list->names[i];
+        uint32_t rank;
+        uint32_t count;
+
+        list->names[i] = NULL;
+        if (parse_name(name, &rank, &count)) {
+            seen++;
+            if (*rank_count != 0 && *rank_count != count) {
+                free(name);
+                return ckpt_fail(err, CKPT_E_FORMAT, "'%s' mixes mp%u and mp%u", out->path,
+                                 *rank_count, count);
+            }
+            *rank_count = count;
+        } else if (strcmp(name, "config.json") != 0 && strstr(name, ".safetensors") == NULL) {
+            list->names[kept++] = name;
+            continue;
+        }
+        free(name);
+    }
+    list->count = kept;
+    if (seen != *rank_count)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has %u files of mp%u, expected %u", out->path,
+                         seen, *rank_count, *rank_count);
+    return CKPT_OK;
+}
+
+typedef struct {
+    ckpt_checkpoint *out;
+    uint32_t rank_count;
+    ckpt_error *err;
+} mp_reader;
+
+static const char *base_name(const ckpt_store *store, const ckpt_tensor *piece)
+{
+    return piece->name + strlen(store->files[piece->file].prefix);
+}
+
+/* The keys that the pieces make: full shapes, from the first rank that has each. */
+static ckpt_code make_keys(mp_reader *r, ckpt_catalog *keys)
+{
+    const ckpt_store *store = r->out->store;
+    const ckpt_catalog *pieces = store->catalog;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < ckpt_catalog_count(pieces) && code == CKPT_OK; i++) {
+        ckpt_tensor key = *ckpt_catalog_at(pieces, i);
+
+        key.name = base_name(store, &key);
+        if (ckpt_catalog_find(keys, key.name) < 0)
+            code = catalog_add(keys, &key, r->err);
+    }
+    for (size_t i = 0; i < ckpt_catalog_count(keys) && code == CKPT_OK; i++) {
+        ckpt_tensor *key = catalog_edit(keys, i);
+        char weight[MAP_NAME_BYTES];
+        map_captures captures;
+        const map_shard *shard = find_shard(r->out->map, keys, key->name, &captures, weight);
+
+        if (shard == NULL || !shard->axes[MAP_MP].cut || shard->axes[MAP_MP].index != NULL)
+            continue;
+        if (shard->axes[MAP_MP].dimension >= key->rank)
+            return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' has no dimension %u to cut",
+                             key->name, shard->axes[MAP_MP].dimension);
+        if (__builtin_mul_overflow(key->shape[shard->axes[MAP_MP].dimension], r->rank_count,
+                                   &key->shape[shard->axes[MAP_MP].dimension]))
+            return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' is too large", key->name);
+        code = catalog_check_shape(key, r->err);
+    }
+    return code;
+}
+
+/* Where piece `i` lies in its key. Every rank has its part, or one owner has all of it. */
+static ckpt_code attach_piece(mp_reader *r, size_t i)
+{
+    ckpt_store *store = r->out->store;
+    const ckpt_tensor *piece = ckpt_catalog_at(store->catalog, i);
+    const char *name = base_name(store, piece);
+    const size_t key_index = (size_t)ckpt_catalog_find(store->keys, name);
+    const ckpt_tensor *key = ckpt_catalog_at(store->keys, key_index);
+    piece_box box = { .key = key_index, .name = piece->name, .file = piece->file };
+    char weight[MAP_NAME_BYTES];
+    map_captures captures;
+    const map_shard *shard = find_shard(r->out->map, store->keys, name, &captures, weight);
+
+    memcpy(box.size, piece->shape, sizeof box.size);
+    if (piece->rank != key->rank || piece->dtype != key->dtype)
+        return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' has another dtype or rank in '%s'",
+                         name, store->files[piece->file].name);
+    if (shard != NULL && shard->axes[MAP_MP].cut && shard->axes[MAP_MP].index == NULL) {
+        const uint32_t d = shard->axes[MAP_MP].dimension;
+
+        if (piece->shape[d] != key->shape[d] / r->rank_count)
+            return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' is cut unevenly in '%s'", name,
+                             store->files[piece->file].name);
+        box.offset[d] = piece->file * piece->shape[d];
+    } else if (shard == NULL || !shard->axes[MAP_MP].cut) {
+        box.copy = piece->file != key->file;
+    }
+    return pieces_attach(store, i, &box, r->err);
+}
+
+static ckpt_code open_pieces(mp_reader *r)
+{
+    ckpt_store *store = r->out->store;
+    ckpt_catalog *keys = catalog_create();
+    ckpt_code code;
+
+    if (keys == NULL)
+        return ckpt_fail_memory(r->err, "a catalog", 0);
+    if ((code = make_keys(r, keys)) != CKPT_OK) {
+        catalog_free(keys);
+        return code;
+    }
+    code = pieces_begin(store, keys, r->err);
+    for (size_t i = 0; i < ckpt_catalog_count(store->catalog) && code == CKPT_OK; i++)
+        code = attach_piece(r, i);
+    return code == CKPT_OK ? pieces_seal(store, r->err) : code;
+}
+
+static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
+{
+    mp_reader r = { out, 0, err };
+    ckpt_code code;
+
+    if ((out->store = store_create(out->path)) == NULL)
+        return ckpt_fail_memory(err, "a checkpoint", sizeof *out->store);
+    if ((code = file_list_tree(out->path, &out->extras, err)) != CKPT_OK ||
+        (code = find_ranks(out, &r.rank_count, err)) != CKPT_OK ||
+        (code = checkpoint_read_config(out, err)) != CKPT_OK ||
+        (code = checkpoint_find_names(map_names[0], &out->map, err)) != CKPT_OK)
+        return code;
+    for (uint32_t i = 0; i < r.rank_count && code == CKPT_OK; i++)
+        if ((code = add_rank(out->store, i, r.rank_count, err)) == CKPT_OK)
+            code = safetensors_read(out->store, i, err);
+    return code == CKPT_OK ? open_pieces(&r) : code;
+}
+
+/* ---- writing ---- */
+
+typedef struct {
+    const ckpt_map *map;
+    const ckpt_catalog *keys;
+    uint32_t rank_count;
+    uint64_t expert_count;      /* of the shard lines by index */
+} mp_division;
+
+/* How many experts there are: one more than the largest index. */
+static uint64_t count_experts(const ckpt_map *map, const ckpt_catalog *keys)
+{
+    uint64_t count = 0;
+
+    for (size_t i = 0; i < ckpt_catalog_count(keys); i++) {
+        map_captures captures;
+        const map_shard *shard =
+            map_find_shard(map, ckpt_catalog_at(keys, i)->name, &captures);
+        uint64_t e;
+
+        if (shard != NULL && shard->axes[MAP_MP].index != NULL &&
+            map_capture_number(&captures, shard->axes[MAP_MP].index, &e) && e >= count)
+            count = e + 1;
+    }
+    return count;
+}
+
+/* Elements that must stay together along a dimension: blocks of a scaled weight. */
+static uint64_t unit_of(const ckpt_tensor *key, uint32_t dimension)
+{
+    enum { FP8_UNIT = 128, FP4_UNIT = 32 };
+    const int is_last = dimension + 1 == key->rank;
+
+    if (key->dtype == CKPT_F8_E4M3)
+        return FP8_UNIT;
+    if (key->dtype == CKPT_F4 && is_last)
+        return FP4_UNIT;
+    return 1;
+}
+
+/* 1 when the ranks can divide this key. */
+static int divides(const mp_division *d, const ckpt_tensor *key)
+{
+    char weight[MAP_NAME_BYTES];
+    map_captures captures;
+    const map_shard *shard = find_shard(d->map, d->keys, key->name, &captures, weight);
+    uint32_t dimension;
+
+    if (shard == NULL || !shard->axes[MAP_MP].cut)
+        return 1;
+    if (shard->axes[MAP_MP].index != NULL)
+        return d->expert_count % d->rank_count == 0;
+    dimension = shard->axes[MAP_MP].dimension;
+    return dimension < key->rank && key->shape[dimension] % d->rank_count == 0 &&
+           key->shape[dimension] / d->rank_count % unit_of(key, dimension) == 0;
+}
+
+static const ckpt_tensor *find_undivided(const mp_division *d)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(d->keys); i++)
+        if (!divides(d, ckpt_catalog_at(d->keys, i)))
+            return ckpt_catalog_at(d->keys, i);
+    return NULL;
+}
+
+static ckpt_code check_division(const mp_division *d, ckpt_error *err)
+{
+    enum { LEGAL_MAX = 256 };
+    const ckpt_tensor *bad = find_undivided(d);
+    char legal[CKPT_ERROR_BYTES / 2] = "";
+    char shape[256];
+
+    if (bad == NULL)
+        return CKPT_OK;
+    for (uint32_t n = 1; n <= LEGAL_MAX; n++) {
+        mp_division other = *d;
+        const size_t used = strlen(legal);
+
+        other.rank_count = n;
+        if (find_undivided(&other) == NULL && used < sizeof legal)
+            snprintf(legal + used, sizeof legal - used, " %u", n);
+    }
+    catalog_shape_text(bad, shape, sizeof shape);
+    return ckpt_fail(err, CKPT_E_USAGE,
+                     "tensor '%s' %s %s cannot be divided by --mp %u, legal values are:%s",
+                     bad->name, ckpt_dtype_name(bad->dtype), shape, d->rank_count, legal);
+}
+
+static ckpt_code add_piece(ckpt_store *store, piece_box *box, uint32_t rank, ckpt_error *err)
+{
+    const char *key = ckpt_catalog_at(store->keys, box->key)->name;
+    const char *prefix = store->files[rank].prefix;
+    char *name = malloc(strlen(prefix) + strlen(key) + 1);
+    ckpt_code code;
+
+    if (name == NULL)
+        return ckpt_fail_memory(err, "a name", strlen(key));
+    memcpy(name, prefix, strlen(prefix));
+    memcpy(name + strlen(prefix), key, strlen(key) + 1);
+    box->name = name;
+    box->file = rank;
+    code = pieces_add(store, box, err);
+    free(name);
+    return code;
+}
+
+static ckpt_code divide_key(ckpt_store *store, const mp_division *d, size_t key, ckpt_error *err)
+{
+    const ckpt_tensor *t = ckpt_catalog_at(store->keys, key);
+    char weight[MAP_NAME_BYTES];
+    map_captures captures;
+    const map_shard *shard = find_shard(d->map, d->keys, t->name, &captures, weight);
+    piece_box box = pieces_whole(store, key);
+    uint64_t expert = 0;
+    ckpt_code code = CKPT_OK;
+
+    if (shard != NULL && shard->axes[MAP_MP].index != NULL) {
+        if (!map_capture_number(&captures, shard->axes[MAP_MP].index, &expert))
+            return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' has no expert number", t->name);
+        return add_piece(store, &box, (uint32_t)(expert / (d->expert_count / d->rank_count)),
+                         err);
+    }
+    for (uint32_t rank = 0; rank < d->rank_count && code == CKPT_OK; rank++) {
+        if (shard != NULL && shard->axes[MAP_MP].cut) {
+            const uint32_t dimension = shard->axes[MAP_MP].dimension;
+
+            box.size[dimension] = t->shape[dimension] / d->rank_count;
+            box.offset[dimension] = rank * box.size[dimension];
+        } else {
+            box.copy = rank > 0;
+        }
+        code = add_piece(store, &box, rank, err);
+    }
+    return code;
+}
+
+static ckpt_code split(ckpt_store *store, ckpt_catalog *keys, const ckpt_map *map,
+                       const format_sharding *sharding, ckpt_error *err)
+{
+    const mp_division d = { map, keys, sharding->mp, count_experts(map, keys) };
+    ckpt_code code;
+
+    if ((code = pieces_begin(store, keys, err)) != CKPT_OK)
+        return code;
+    if (d.rank_count == 0 || d.rank_count > RANKS_MAX)
+        return ckpt_fail(err, CKPT_E_USAGE, "--layout mp needs --mp N, 1 to %d", RANKS_MAX);
+    if ((code = check_division(&d, err)) != CKPT_OK)
+        return code;
+    for (uint32_t i = 0; i < d.rank_count && code == CKPT_OK; i++)
+        code = add_rank(store, i, d.rank_count, err);
+    for (size_t i = 0; i < ckpt_catalog_count(keys) && code == CKPT_OK; i++)
+        code = divide_key(store, &d, i, err);
+    return code == CKPT_OK ? pieces_seal(store, err) : code;
+}
+
+static ckpt_code finish(const ckpt_store *store, int with_index, ckpt_error *err)
+{
+    (void)store;
+    (void)with_index;
+    (void)err;
+    return CKPT_OK;             /* no index */
+}
+
+const ckpt_format format_mp = {
+    .name = "mp",
+    .map_names = map_names,
+    .detect = detect,
+    .open = open_directory,
+    .split = split,
+    .lay_out = safetensors_lay_out,
+    .finish = finish,
+};

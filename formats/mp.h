@@ -1,0 +1,19 @@
+/*
+ * mp.h: model-parallel shards as DeepSeek's inference/convert.py writes and its loader reads them.
+ *
+ *   model{rank}-mp{N}.safetensors     rank 0 .. N-1, one file a rank, no index, no __metadata__
+ *
+ * A tensor is cut in N equal parts along the dimension that the map's shard line names, belongs to
+ * the one rank that owns its expert (expert e of E: rank e / (E / N)), or is repeated by all ranks.
+ * Packed FP4 has dtype F4 and its logical shape. A cut of a block-scaled weight lies on a block
+ * boundary; N must divide every cut dimension, of weight and scale, and the number of experts.
+ */
+#ifndef CKPT_MP_H
+#define CKPT_MP_H
+
+#include "format.h"
+#include "pieces.h"
+
+extern const ckpt_format format_mp;
+
+#endif

@@ -1,0 +1,319 @@
+/* The commands that convert: options to plan, plan to run, run to report. */
+#include "convert_command.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "libckpt/json.h"
+#include "verify/manifest.h"
+#include "verify/report.h"
+
+static plan_encoding encoding_of(const char *word, plan_encoding absent)
+{
+    if (word == NULL)
+        return absent;
+    return strcmp(word, "bf16") == 0  ? PLAN_BF16
+           : strcmp(word, "fp8") == 0 ? PLAN_FP8
+           : strcmp(word, "fp4") == 0 ? PLAN_FP4
+                                      : PLAN_KEEP;
+}
+
+static void take_options(convert_command *o, const cli_args *args, cli_meter *meter)
+{
+    convert_options *c = &o->convert;
+
+    c->source = args->items[0];
+    c->target = args->items[1];
+    c->policy.dtype = encoding_of(o->dtype, PLAN_KEEP);
+    c->policy.experts = encoding_of(o->experts, c->policy.dtype);
+    c->policy.scale_dtype = o->scale_dtype == NULL                ? CKPT_NONE
+                            : strcmp(o->scale_dtype, "f32") == 0 ? CKPT_F32
+                                                                  : CKPT_F8_E8M0;
+    c->copy.thread_count = (unsigned)o->common.thread_count;
+    c->copy.memory_bytes = o->common.memory_bytes;
+    c->copy.stop = cli_stop_flag();
+    cli_meter_begin(meter, &o->common);
+    c->copy.progress = cli_progress;
+    c->copy.progress_context = meter;
+}
+
+/* ---- --dry-run ---- */
+
+static void print_plan_json(const convert_job *job, uint64_t tile_bytes)
+{
+    json_writer w;
+
+    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    json_put_object(&w);
+    json_put_key(&w, "in_bytes");
+    json_put_u64(&w, job->in_bytes);
+    json_put_key(&w, "out_bytes");
+    json_put_u64(&w, job->out_bytes);
+    json_put_key(&w, "fixed_memory_bytes");
+    json_put_u64(&w, job->fixed_bytes);
+    json_put_key(&w, "tile_bytes_per_thread");
+    json_put_u64(&w, tile_bytes);
+    json_put_key(&w, "files");
+    json_put_array(&w);
+    for (size_t i = 0; i < job->store->file_count; i++) {
+        json_put_object(&w);
+        json_put_key(&w, "name");
+        json_put_string(&w, job->store->files[i].name);
+        json_put_key(&w, "bytes");
+        json_put_u64(&w, job->store->files[i].size_bytes);
+        json_put_object_end(&w);
+    }
+    json_put_array_end(&w);
+    json_put_key(&w, "tensors");
+    json_put_array(&w);
+    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++) {
+        const ckpt_tensor *to = ckpt_catalog_at(job->targets, i);
+        char from_text[64];
+        char to_text[64];
+
+        ckpt_tensor_encoding(ckpt_catalog_at(job->picked->catalog, i), from_text,
+                             sizeof from_text);
+        ckpt_tensor_encoding(to, to_text, sizeof to_text);
+        json_put_object(&w);
+        json_put_key(&w, "name");
+        json_put_string(&w, to->name);
+        json_put_key(&w, "from");
+        json_put_string(&w, from_text);
+        json_put_key(&w, "to");
+        json_put_string(&w, to_text);
+        json_put_object_end(&w);
+    }
+    json_put_array_end(&w);
+    json_put_object_end(&w);
+    json_writer_end(&w);
+    putchar('\n');
+}
+
+/* One line for each pair of encodings. */
+static void print_changes(const convert_job *job)
+{
+    enum { PAIRS_MAX = 64, PAIR_BYTES = 160 };
+    char pairs[PAIRS_MAX][PAIR_BYTES];
+    uint64_t counts[PAIRS_MAX] = { 0 };
+    size_t used = 0;
+
+    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++) {
+        char from[64];
+        char to[64];
+        char pair[PAIR_BYTES];
+        size_t p = 0;
+
+        ckpt_tensor_encoding(ckpt_catalog_at(job->picked->catalog, i), from, sizeof from);
+        ckpt_tensor_encoding(ckpt_catalog_at(job->targets, i), to, sizeof to);
+        snprintf(pair, sizeof pair, "%-28s -> %s", from, to);
+        while (p < used && strcmp(pairs[p], pair) != 0)
+            p++;
+        if (p == PAIRS_MAX)
+            continue;
+        if (p == used)
+            memcpy(pairs[used++], pair, sizeof pair);
+        counts[p]++;
+    }
+    for (size_t p = 0; p < used; p++)
+        printf("%8" PRIu64 "  %s\n", counts[p], pairs[p]);
+}
+
+static void print_plan(const convert_job *job, uint64_t tile_bytes)
+{
+    char in[CLI_SIZE_TEXT_BYTES];
+    char out[CLI_SIZE_TEXT_BYTES];
+    char fixed[CLI_SIZE_TEXT_BYTES];
+    char tile[CLI_SIZE_TEXT_BYTES];
+
+    cli_size_text(job->in_bytes, in);
+    cli_size_text(job->out_bytes, out);
+    cli_size_text(job->fixed_bytes, fixed);
+    cli_size_text(tile_bytes, tile);
+    printf("%zu tensors, %s -> %zu stored tensors in %zu files, %s (%" PRIu64 " bytes)\n",
+           ckpt_catalog_count(job->targets), in, ckpt_catalog_count(job->store->catalog),
+           job->store->file_count, out, job->out_bytes);
+    print_changes(job);
+    printf("memory: %s for catalogs, %s for each thread\n", fixed, tile);
+    for (size_t i = 0; i < job->store->file_count; i++)
+        printf("%16" PRIu64 "  %s\n", job->store->files[i].size_bytes, job->store->files[i].name);
+}
+
+static ckpt_code dry_run(const convert_command *o, convert_job *job, ckpt_error *err)
+{
+    uint64_t tile_bytes = 0;
+    const ckpt_code code = convert_tile_bytes(job, &tile_bytes, err);
+
+    if (code != CKPT_OK)
+        return code;
+    if (o->common.json)
+        print_plan_json(job, tile_bytes);
+    else
+        print_plan(job, tile_bytes);
+    return CKPT_OK;
+}
+
+/* ---- the run ---- */
+
+static void print_result(const convert_job *job)
+{
+    json_writer w;
+
+    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    json_put_object(&w);
+    json_put_key(&w, "target");
+    json_put_string(&w, job->options.target);
+    json_put_key(&w, "root");
+    json_put_string(&w, job->root[0] == '\0' ? NULL : job->root);
+    json_put_key(&w, "main");
+    json_put_string(&w, job->root[0] == '\0' ? NULL : job->main_root);
+    json_put_key(&w, "tensors");
+    json_put_u64(&w, ckpt_catalog_count(job->targets));
+    json_put_key(&w, "kept");
+    json_put_u64(&w, job->kept_count);
+    json_put_key(&w, "in_bytes");
+    json_put_u64(&w, job->in_bytes);
+    json_put_key(&w, "out_bytes");
+    json_put_u64(&w, job->out_bytes);
+    json_put_key(&w, "seconds");
+    json_put_double(&w, job->seconds);
+    json_put_object_end(&w);
+    json_writer_end(&w);
+    putchar('\n');
+}
+
+static ckpt_code write_manifest(const convert_command *o, const convert_job *job, ckpt_error *err)
+{
+    const manifest_info info = {
+        .catalog = job->targets,
+        .digest = job->written_digest != NULL ? job->written_digest : job->digest,
+        .family = ckpt_family_name(job->source),
+        .layout = job->options.format->name,
+    };
+    char *path = o->manifest != NULL ? strdup(o->manifest)
+                                      : file_join(convert_directory(job), MANIFEST_FILE);
+    ckpt_code code;
+
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", 0);
+    code = manifest_write(path, &info, err);
+    free(path);
+    return code;
+}
+
+static uint64_t store_bytes(const ckpt_store *store)
+{
+    uint64_t total = 0;
+
+    for (size_t i = 0; i < store->file_count; i++)
+        total += store->files[i].size_bytes;
+    return total;
+}
+
+static void fill_outcome(const convert_job *job, const char **file_names, outcome_file *files,
+                         ckpt_outcome *out)
+{
+    const ckpt_checkpoint *source = job->source;
+
+    for (size_t i = 0; i < source->store->file_count; i++)
+        file_names[i] = source->store->files[i].name;
+    for (size_t i = 0; i < job->written.count; i++) {
+        files[i].name = job->written.names[i];
+        files[i].action = strcmp(files[i].name, "config.json") == 0 ? "edited" : "copied";
+    }
+    out->version = CKPT_VERSION;
+    out->family = ckpt_family_name(source);
+    out->source = (outcome_side){ job->options.source, ckpt_layout_name(source),
+                                  ckpt_names_style(source), source->store->file_count,
+                                  store_bytes(source->store) };
+    out->target = (outcome_side){ job->options.target, job->options.format->name,
+                                  ckpt_names_style(job->like != NULL ? job->like : source),
+                                  job->store->file_count, store_bytes(job->store) };
+    if (job->map != NULL)
+        out->target.names = job->map->names;
+    out->seconds = job->seconds;
+    out->stored = store_names(source->store);
+    out->fates = source->reading.fates;
+    out->file_names = file_names;
+    out->file_name_count = source->store->file_count;
+    out->source_logical = source->reading.logical;
+    out->target_logical = job->targets;
+    out->stats = job->stats;
+    out->kept = job->kept;
+    out->origins = job->origins;
+    out->digest = job->digest;
+    out->root = job->root[0] == '\0' ? NULL : job->root;
+    out->main_root = job->root[0] == '\0' ? NULL : job->main_root;
+    out->files = files;
+    out->file_count = job->written.count;
+}
+
+static ckpt_code write_report(const convert_job *job, const char *path,
+                              const char *const *words, ckpt_error *err)
+{
+    const char **names = calloc(job->source->store->file_count + 1, sizeof *names);
+    outcome_file *files = calloc(job->written.count + 1, sizeof *files);
+    ckpt_outcome outcome = { .words = words };
+    ckpt_code code;
+
+    while (words[outcome.word_count] != NULL)
+        outcome.word_count++;
+    if (names == NULL || files == NULL) {
+        code = ckpt_fail_memory(err, "a report", job->written.count);
+    } else {
+        fill_outcome(job, names, files, &outcome);
+        code = report_write(path, &outcome, err);
+    }
+    free(names);
+    free(files);
+    return code;
+}
+
+static ckpt_code run(const convert_command *o, convert_job *job, const char *const *words,
+                     ckpt_error *err)
+{
+    const int with_manifest =
+        !o->convert.no_digest &&
+        (o->manifest != NULL || (!o->no_manifest && job->like == NULL));
+    ckpt_code code;
+
+    if ((code = convert_run(job, err)) != CKPT_OK ||
+        (with_manifest && (code = write_manifest(o, job, err)) != CKPT_OK) ||
+        (o->report != NULL && (code = write_report(job, o->report, words, err)) != CKPT_OK) ||
+        (code = convert_commit(job, err)) != CKPT_OK)
+        return code;
+    if (o->common.json)
+        print_result(job);
+    else if (job->kept_count > 0 && !o->common.quiet)
+        printf("%zu of %zu tensors were there from an earlier run\n", job->kept_count,
+               ckpt_catalog_count(job->targets));
+    return CKPT_OK;
+}
+
+int convert_command_main(const cli_command *command, convert_command *o, int argc, char **argv,
+                         ckpt_code (*finish_options)(convert_command *o, ckpt_error *err))
+{
+    const char **words = calloc((size_t)argc + 1, sizeof *words);
+    cli_meter meter;
+    cli_args args;
+    convert_job *job = NULL;
+    ckpt_error err;
+    ckpt_code code;
+    int status;
+
+    if (words == NULL)
+        return CLI_FAILED;
+    memcpy(words, argv, (size_t)argc * sizeof *words);      /* before they are reordered */
+    if ((status = cli_parse(command, argc, argv, &args)) != CLI_GO) {
+        free(words);
+        return cli_finish(status);
+    }
+    take_options(o, &args, &meter);
+    code = finish_options == NULL ? CKPT_OK : finish_options(o, &err);
+    if (code == CKPT_OK && (code = convert_plan(&o->convert, &job, &err)) == CKPT_OK)
+        code = o->common.dry_run ? dry_run(o, job, &err) : run(o, job, words, &err);
+    convert_free(job);
+    free(words);
+    return cli_finish(code == CKPT_OK ? CLI_DONE : cli_fail(&err));
+}

@@ -1,0 +1,70 @@
+/*
+ * convert_command.h: what ckpt-convert and ckpt-shard share: options, dry run, run, outcome.
+ */
+#ifndef CKPT_CONVERT_COMMAND_H
+#define CKPT_CONVERT_COMMAND_H
+
+#include "cli.h"
+#include "formats/convert.h"
+
+typedef struct {
+    cli_common common;
+    const char *dtype;
+    const char *experts;
+    const char *scale_dtype;
+    const char *report;
+    const char *manifest;
+    int no_manifest;
+    convert_options convert;
+} convert_command;
+
+/* Rows of an option table; `o` is a convert_command. */
+#define CONVERT_OPTIONS(o)                                                                     \
+    { CLI_HEADING, NULL, NULL, NULL, "Encoding" },                                             \
+    { CLI_CHOICE, "dtype", "bf16|fp8|keep", &(o).dtype,                                        \
+      "encoding of quantised weights, experts too unless --experts says otherwise "            \
+      "(default keep)" },                                                                      \
+    { CLI_CHOICE, "experts", "bf16|fp8|fp4|keep", &(o).experts,                                \
+      "encoding of routed experts (default: as --dtype)" },                                    \
+    { CLI_CHOICE, "scale-dtype", "e8m0|f32", &(o).scale_dtype,                                 \
+      "scales of FP8 weights (default: as they are)" },                                        \
+    { CLI_FLAG, "match-reference", NULL, &(o).convert.match_reference,                         \
+      "FP4 -> FP8 bit for bit as DeepSeek's converter: code 8 (-0) becomes +0" },              \
+    { CLI_FLAG, "allow-lossy", NULL, &(o).convert.allow_lossy,                                 \
+      "round values that do not fit instead of refusing; counts go to the report" },           \
+    { CLI_HEADING, NULL, NULL, NULL, "Names and files" },                                      \
+    { CLI_STRING, "names", "native|sglang|transformers", &(o).convert.names,                   \
+      "names of the tensors (default: as in SRC)" },                                           \
+    { CLI_STRING, "like", "PATH", &(o).convert.like,                                           \
+      "encodings, scales, names, files and headers as in PATH: the exact un-cast" },           \
+    { CLI_STRING, "fill-from", "PATH", &(o).convert.fill_from,                                 \
+      "take tensors that SRC lacks from PATH" },                                               \
+    { CLI_SIZE, "max-shard-size", "SIZE", &(o).convert.file_bytes_max,                         \
+      "new files of at most this size (default: the files of SRC)" },                          \
+    { CLI_FLAG, "overwrite", NULL, &(o).convert.overwrite, "replace DST if it exists" },       \
+    { CLI_HEADING, NULL, NULL, NULL, "Reading" },                                              \
+    { CLI_FLAG, "lenient", NULL, &(o).convert.open.lenient,                                    \
+      "report stale index entries, orphan scales, unknown and missing tensors, odd scales "    \
+      "instead of refusing them" },                                                            \
+    { CLI_FLAG, "u8-scales", NULL, &(o).convert.open.u8_scales, "U8 scales are E8M0 codes" },  \
+    { CLI_FLAG, "keep-copies", NULL, &(o).convert.open.keep_copies,                            \
+      "MTP copies of embedding and head are tensors of their own" },                           \
+    { CLI_STRING, "map", "FILE", &(o).convert.open.map_file,                                   \
+      "read names by this map instead of the built-in ones" },                                 \
+    { CLI_HEADING, NULL, NULL, NULL, "Proof" },                                                \
+    { CLI_STRING, "report", "FILE", &(o).report,                                               \
+      "write what became of every tensor, as JSON (zstd if it ends in .zst)" },                \
+    { CLI_STRING, "manifest", "FILE", &(o).manifest,                                           \
+      "write the value digests to FILE (default: DST/ckpt-manifest.json, none with --like)" }, \
+    { CLI_FLAG, "no-manifest", NULL, &(o).no_manifest, "leave DST/ckpt-manifest.json out" },   \
+    { CLI_FLAG, "verify", NULL, &(o).convert.verify,                                           \
+      "read the result back and compare its digests before DST appears" },                     \
+    { CLI_FLAG, "no-digest", NULL, &(o).convert.no_digest,                                     \
+      "no digests: faster, but nothing to verify, and a stopped run starts over" }
+
+/* Parse the command line, plan, and run or print the plan. `finish_options` may be NULL; else it is
+ * called between parsing and planning. Returns the exit status. */
+int convert_command_main(const cli_command *command, convert_command *o, int argc, char **argv,
+                         ckpt_code (*finish_options)(convert_command *o, ckpt_error *err));
+
+#endif
