@@ -9,6 +9,17 @@
 
 enum { DEFAULT_MEMORY_BYTES = 1 << 30, THREADS_MAX = 1024 };
 
+/*
+ * Tensors [tensor, end) of the catalog, the first of them from `row` on. Files serve one writer at
+ * a time, and neighbours in a catalog share a file, so every thread has a lane of its own: it works
+ * far from the others. Who is done takes over half of the longest lane that is left.
+ */
+typedef struct {
+    size_t tensor;
+    uint64_t row;
+    size_t end;
+} lane;
+
 /* What the threads share; everything below `lock` is guarded by it. */
 typedef struct {
     ckpt_source *source;
@@ -17,8 +28,9 @@ typedef struct {
     uint64_t tile_bytes;
     uint64_t total_bytes;
     pthread_mutex_t lock;
-    size_t next_tensor;
-    uint64_t next_row;
+    lane *lanes;               /* one per thread */
+    unsigned lane_count;
+    unsigned lanes_taken;
     uint64_t *rows_left;       /* by tensor */
     uint64_t done_bytes;
     ckpt_code code;            /* of the first failure */
@@ -71,33 +83,80 @@ static void finish_tensor(copy_job *job, size_t tensor)
         fail_job(job, code, &err);
 }
 
-/* The next tile to do; 0 when there is none. */
-static int take_tile(copy_job *job, source_range *range)
+/* Lanes that hold about the same number of bytes each. */
+static void cut_lanes(copy_job *job)
 {
+    const size_t count = ckpt_catalog_count(job->source->catalog);
+    const uint64_t share = job->total_bytes / job->lane_count + 1;
+    uint64_t bytes = 0;
+    size_t i = 0;
+
+    for (unsigned l = 0; l < job->lane_count; l++) {
+        job->lanes[l].tensor = i;
+        for (; i < count && bytes < (l + 1) * share; i++)
+            if (is_wanted(job->sink, i))
+                bytes += tensor_bytes(ckpt_catalog_at(job->source->catalog, i));
+        job->lanes[l].end = i;
+    }
+    job->lanes[job->lane_count - 1].end = count;
+}
+
+/* Where a thread whose own lane is empty goes on; NULL when all are. Called with the lock held. */
+static lane *find_lane(copy_job *job, lane *own)
+{
+    lane *longest = own;
+    size_t left;
+
+    for (unsigned l = 0; l < job->lane_count; l++)
+        if (job->lanes[l].end - job->lanes[l].tensor > longest->end - longest->tensor)
+            longest = &job->lanes[l];
+    left = longest->end - longest->tensor;
+    if (left < 2)                          /* threads share the tiles of a last tensor */
+        return left == 0 ? NULL : longest;
+    own->tensor = longest->end - left / 2;
+    own->row = 0;
+    own->end = longest->end;
+    longest->end = own->tensor;
+    return own;
+}
+
+/* The next tile of a lane; 0 when there is none. Called with the lock held. */
+static int take_from(copy_job *job, lane *from, source_range *range)
+{
+    for (; from->tensor < from->end && job->code == CKPT_OK; from->tensor++, from->row = 0) {
+        const ckpt_tensor *t = ckpt_catalog_at(job->source->catalog, from->tensor);
+        const uint64_t rows = ckpt_tensor_rows(t);
+
+        if (!is_wanted(job->sink, from->tensor))
+            continue;
+        if (rows == 0)
+            finish_tensor(job, from->tensor);
+        if (from->row >= rows)
+            continue;
+        range->tensor = from->tensor;
+        range->row = from->row;
+        range->row_count = size_min(source_tile_rows(t), rows - from->row);
+        range->want = SOURCE_WANT_ALL;
+        from->row += range->row_count;
+        return 1;
+    }
+    return 0;
+}
+
+/* The next tile to do, from the thread's own lane if it can be; 0 when there is none. */
+static int take_tile(copy_job *job, lane *own, source_range *range)
+{
+    lane *from = own;
     int found = 0;
 
     pthread_mutex_lock(&job->lock);
     if (job->options->stop != NULL && *job->options->stop && job->code == CKPT_OK)
         job->code = ckpt_fail(&job->error, CKPT_E_INTERRUPTED,
                               "interrupted; the same command goes on from here");
-    while (!found && job->code == CKPT_OK &&
-           job->next_tensor < ckpt_catalog_count(job->source->catalog)) {
-        const ckpt_tensor *t = ckpt_catalog_at(job->source->catalog, job->next_tensor);
-        const uint64_t rows = ckpt_tensor_rows(t);
-
-        if (job->next_row == 0 && rows == 0 && is_wanted(job->sink, job->next_tensor))
-            finish_tensor(job, job->next_tensor);
-        if (job->next_row >= rows || !is_wanted(job->sink, job->next_tensor)) {
-            job->next_tensor++;
-            job->next_row = 0;
-            continue;
-        }
-        range->tensor = job->next_tensor;
-        range->row = job->next_row;
-        range->row_count = size_min(source_tile_rows(t), rows - job->next_row);
-        range->want = SOURCE_WANT_ALL;
-        job->next_row += range->row_count;
-        found = 1;
+    while (!found && from != NULL && job->code == CKPT_OK) {
+        found = take_from(job, from, range);
+        if (!found)
+            from = find_lane(job, own);
     }
     pthread_mutex_unlock(&job->lock);
     return found;
@@ -123,11 +182,15 @@ static void *copy_thread(void *context)
     ckpt_error err;
     ckpt_code code = CKPT_OK;
     arena scratch;
+    lane *own;
 
+    pthread_mutex_lock(&job->lock);
+    own = &job->lanes[job->lanes_taken++];
+    pthread_mutex_unlock(&job->lock);
     if (!arena_init_fixed(&scratch, job->tile_bytes)) {
         code = ckpt_fail_memory(&err, "tile buffers", job->tile_bytes);
     } else {
-        while (code == CKPT_OK && take_tile(job, &range)) {
+        while (code == CKPT_OK && take_tile(job, own, &range)) {
             ckpt_tile tile;
 
             arena_rewind(&scratch, 0);
@@ -184,8 +247,9 @@ static ckpt_code plan_threads(const copy_job *job, unsigned *out, ckpt_error *er
     return CKPT_OK;
 }
 
-static ckpt_code run_threads(copy_job *job, unsigned thread_count, ckpt_error *err)
+static ckpt_code run_threads(copy_job *job, ckpt_error *err)
 {
+    const unsigned thread_count = job->lane_count;
     pthread_t *threads = calloc(thread_count, sizeof *threads);
     unsigned started = 0;
 
@@ -208,24 +272,29 @@ ckpt_code ckpt_copy(ckpt_source *source, ckpt_sink *sink, const copy_options *op
 {
     const size_t count = ckpt_catalog_count(source->catalog);
     copy_job job = { .source = source, .sink = sink, .options = options };
-    unsigned thread_count = 0;
     ckpt_code code;
 
     job.tile_bytes = copy_tile_need(source, sink);
-    if ((code = plan_threads(&job, &thread_count, err)) != CKPT_OK)
+    if ((code = plan_threads(&job, &job.lane_count, err)) != CKPT_OK)
         return code;
     job.rows_left = calloc(count + 1, sizeof *job.rows_left);
-    if (job.rows_left == NULL)
-        return ckpt_fail_memory(err, "the tensor loop", count);
+    job.lanes = calloc(job.lane_count, sizeof *job.lanes);
+    if (job.rows_left == NULL || job.lanes == NULL) {
+        code = ckpt_fail_memory(err, "the tensor loop", count);
+        goto out;
+    }
     for (size_t i = 0; i < count; i++) {
         const ckpt_tensor *t = ckpt_catalog_at(source->catalog, i);
 
         job.rows_left[i] = ckpt_tensor_rows(t);
         job.total_bytes += is_wanted(sink, i) ? tensor_bytes(t) : 0;
     }
+    cut_lanes(&job);
     pthread_mutex_init(&job.lock, NULL);
-    code = run_threads(&job, thread_count, err);
+    code = run_threads(&job, err);
     pthread_mutex_destroy(&job.lock);
+out:
+    free(job.lanes);
     free(job.rows_left);
     return code;
 }

@@ -1,0 +1,166 @@
+/* test_copy.c: the tensor loop brings every tile once, whatever the threads. */
+#include "sink.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "synth.h"
+
+enum { TENSORS = 23, COLUMNS = 2048, UNWANTED_STEP = 5 };
+
+/* Counts rows and endings; refuses every fifth tensor if asked to. */
+typedef struct {
+    ckpt_sink base;
+    pthread_mutex_t lock;
+    int skips;
+    size_t failing;               /* tensor whose tiles fail, or TENSORS */
+    uint64_t rows[TENSORS];
+    uint64_t row_sums[TENSORS];   /* of the tiles' first rows: the same tile twice would show */
+    unsigned ends[TENSORS];
+} counting_sink;
+
+static int counting_wants(const ckpt_sink *self, size_t tensor)
+{
+    return !((const counting_sink *)self)->skips || tensor % UNWANTED_STEP != 0;
+}
+
+static ckpt_code counting_put(ckpt_sink *self, const source_range *range, const ckpt_tile *tile,
+                              arena *scratch, ckpt_error *err)
+{
+    counting_sink *s = (counting_sink *)self;
+
+    (void)tile;
+    (void)scratch;
+    if (range->tensor == s->failing)
+        return ckpt_fail(err, CKPT_E_IO, "no room");
+    pthread_mutex_lock(&s->lock);
+    s->rows[range->tensor] += range->row_count;
+    s->row_sums[range->tensor] += range->row;
+    pthread_mutex_unlock(&s->lock);
+    return CKPT_OK;
+}
+
+static ckpt_code counting_done(ckpt_sink *self, size_t tensor, ckpt_error *err)
+{
+    counting_sink *s = (counting_sink *)self;
+
+    (void)err;
+    s->ends[tensor]++;
+    return CKPT_OK;
+}
+
+static const sink_ops counting_ops = { counting_wants, counting_put, NULL, counting_done };
+
+/* Large and small tensors, tensors without rows, the largest last. */
+static uint64_t rows_of(size_t tensor)
+{
+    if (tensor % 7 == 3)
+        return 0;
+    return tensor + 1 == TENSORS ? 1500 : tensor % 4 == 0 ? 700 : 1 + tensor;
+}
+
+static ckpt_catalog *make_catalog(void)
+{
+    ckpt_catalog *catalog = catalog_create();
+    ckpt_error err;
+
+    assert_non_null(catalog);
+    for (size_t i = 0; i < TENSORS; i++) {
+        char name[16];
+        const ckpt_tensor tensor = { .name = name, .dtype = CKPT_BF16, .rank = 2,
+                                     .shape = { rows_of(i), COLUMNS } };
+
+        snprintf(name, sizeof name, "t%zu", i);
+        assert_int_equal(catalog_add(catalog, &tensor, &err), CKPT_OK);
+    }
+    return catalog;
+}
+
+static ckpt_code run_copy(counting_sink *sink, unsigned thread_count, ckpt_error *err)
+{
+    const synth_options values = { .seed = 1, .expert_count = 16 };
+    const copy_options options = { .thread_count = thread_count };
+    ckpt_catalog *catalog = make_catalog();
+    ckpt_source *source;
+    ckpt_code code;
+
+    sink->base.ops = &counting_ops;
+    assert_int_equal(source_synth(catalog, &values, &source, err), CKPT_OK);
+    pthread_mutex_init(&sink->lock, NULL);
+    code = ckpt_copy(source, &sink->base, &options, err);
+    pthread_mutex_destroy(&sink->lock);
+    source_free(source);
+    catalog_free(catalog);
+    return code;
+}
+
+static void check_counts(const counting_sink *sink)
+{
+    const ckpt_tensor tensor = { .dtype = CKPT_BF16, .rank = 2, .shape = { 1500, COLUMNS } };
+    const uint64_t tile_rows = source_tile_rows(&tensor);
+
+    for (size_t i = 0; i < TENSORS; i++) {
+        const int wanted = counting_wants(&sink->base, i);
+        uint64_t row_sum = 0;
+
+        for (uint64_t row = 0; row < rows_of(i); row += tile_rows)
+            row_sum += row;
+        assert_int_equal(sink->rows[i], wanted ? rows_of(i) : 0);
+        assert_int_equal(sink->row_sums[i], wanted ? row_sum : 0);
+        assert_int_equal(sink->ends[i], wanted);
+    }
+}
+
+static void test_every_tile_comes_once_for_any_thread_count(void **state)
+{
+    (void)state;
+    for (unsigned threads = 1; threads <= 2 * TENSORS; threads++) {
+        counting_sink sink = { .failing = TENSORS };
+        ckpt_error err;
+
+        assert_int_equal(run_copy(&sink, threads, &err), CKPT_OK);
+        check_counts(&sink);
+    }
+}
+
+static void test_unwanted_tensors_are_left_out(void **state)
+{
+    (void)state;
+    for (unsigned threads = 1; threads <= TENSORS; threads++) {
+        counting_sink sink = { .skips = 1, .failing = TENSORS };
+        ckpt_error err;
+
+        assert_int_equal(run_copy(&sink, threads, &err), CKPT_OK);
+        check_counts(&sink);
+    }
+}
+
+static void test_a_failure_ends_the_copy(void **state)
+{
+    (void)state;
+    for (unsigned threads = 1; threads <= 8; threads++) {
+        counting_sink sink = { .failing = TENSORS - 1 };
+        ckpt_error err;
+
+        assert_int_equal(run_copy(&sink, threads, &err), CKPT_E_IO);
+        assert_string_equal(err.text, "no room");
+        assert_int_equal(sink.ends[TENSORS - 1], 0);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_tile_comes_once_for_any_thread_count),
+        cmocka_unit_test(test_unwanted_tensors_are_left_out),
+        cmocka_unit_test(test_a_failure_ends_the_copy),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
