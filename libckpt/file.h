@@ -63,6 +63,8 @@ ckpt_code file_make_directory(const char *path, ckpt_error *err);      /* fine i
 ckpt_code file_make_parents(const char *path, ckpt_error *err);        /* of a file in a tree */
 ckpt_code file_remove(const char *path, ckpt_error *err);              /* fine if absent */
 ckpt_code file_remove_tree(const char *path, ckpt_error *err);         /* fine if absent */
+/* What a killed run left behind of file_write_all and its like: ".*.tmp", at any depth. */
+ckpt_code file_remove_temporaries(const char *directory, ckpt_error *err);
 ckpt_code file_sync_tree(const char *path, ckpt_error *err);           /* files and directories */
 /* Rename and make it durable: syncs the parent directory. The target must not exist. */
 ckpt_code file_rename_durable(const char *from, const char *to, ckpt_error *err);

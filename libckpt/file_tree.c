@@ -153,6 +153,25 @@ ckpt_code file_remove_tree(const char *path, ckpt_error *err)
     return walk(path, FTS_PHYSICAL, remove_entry, NULL, err);
 }
 
+static ckpt_code remove_temporary(FTS *tree, FTSENT *entry, void *context, ckpt_error *err)
+{
+    static const char suffix[] = ".tmp";
+    const size_t suffix_bytes = sizeof suffix - 1;
+
+    (void)tree;
+    (void)context;
+    if (entry->fts_info != FTS_F || entry->fts_name[0] != '.' ||
+        entry->fts_namelen < suffix_bytes ||
+        strcmp(entry->fts_name + entry->fts_namelen - suffix_bytes, suffix) != 0)
+        return CKPT_OK;
+    return file_remove(entry->fts_path, err);
+}
+
+ckpt_code file_remove_temporaries(const char *directory, ckpt_error *err)
+{
+    return walk(directory, FTS_PHYSICAL | FTS_COMFOLLOW, remove_temporary, NULL, err);
+}
+
 /* ---- durability ---- */
 
 /* fsync a file or directory by name. */

@@ -116,18 +116,6 @@ static ckpt_code write_text(ckpt_journal *j, const char *text, size_t size, ckpt
     return CKPT_OK;
 }
 
-static ckpt_code sync_path(const char *path, ckpt_error *err)
-{
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    const int failed = fd < 0 || fsync(fd) != 0;
-    const int error = errno;
-
-    if (fd >= 0)
-        close(fd);
-    return failed ? ckpt_fail(err, CKPT_E_IO, "cannot sync '%s': %s", path, strerror(error))
-                  : CKPT_OK;
-}
-
 /* 1 when the journal is all that is in the folder; -1, with errno set, when one cannot tell. */
 static int is_alone(const char *directory)
 {
@@ -157,10 +145,8 @@ static ckpt_code begin(ckpt_journal *j, const char *directory, const char *heade
         return ckpt_fail(err, CKPT_E_USAGE,
                          "'%s' has files but no journal of an earlier run: move it or remove it",
                          directory);
-    if ((code = write_text(j, header, strlen(header), err)) != CKPT_OK ||
-        (code = sync_path(j->path, err)) != CKPT_OK)
-        return code;
-    return sync_path(directory, err);
+    code = write_text(j, header, strlen(header), err);
+    return code == CKPT_OK ? file_sync_tree(directory, err) : code;
 }
 
 /* Read what is there and cut what was not understood, so that appending starts on a whole line. */

@@ -102,7 +102,8 @@ ckpt_code output_commit(ckpt_output *output, ckpt_error *err)
         code = ckpt_fail_memory(err, "a path", strlen(output->path));
         goto out;
     }
-    if ((code = file_sync_tree(output->partial, err)) != CKPT_OK)
+    if ((code = file_remove_temporaries(output->partial, err)) != CKPT_OK ||
+        (code = file_sync_tree(output->partial, err)) != CKPT_OK)
         goto out;
     code = swap_names(output, replace, err);
     if (code != CKPT_OK && file_exists(output->partial))
