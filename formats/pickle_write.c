@@ -101,6 +101,13 @@ void pickle_put_i64(pickle_writer *w, int64_t number)
     }
 }
 
+void pickle_put_u64(pickle_writer *w, uint64_t number)
+{
+    if (number > INT64_MAX)
+        w->failed = CKPT_E_USAGE;
+    pickle_put_i64(w, (int64_t)number);
+}
+
 void pickle_put_double(pickle_writer *w, double number)
 {
     unsigned char bytes[1 + sizeof number] = { PICKLE_OP_BINFLOAT };
@@ -173,11 +180,8 @@ void pickle_put_sizes(pickle_writer *w, const uint64_t *sizes, size_t count)
 
     if (count > 3)
         pickle_put_op(w, PICKLE_OP_MARK);
-    for (size_t i = 0; i < count; i++) {
-        if (sizes[i] > INT64_MAX)
-            w->failed = CKPT_E_USAGE;
-        pickle_put_i64(w, (int64_t)sizes[i]);
-    }
+    for (size_t i = 0; i < count; i++)
+        pickle_put_u64(w, sizes[i]);
     pickle_put_op(w, count > 3 ? PICKLE_OP_TUPLE : short_tuples[count]);
 }
 

@@ -34,6 +34,7 @@ ckpt_code pickle_writer_end(pickle_writer *w, ckpt_error *err);
 void pickle_put_op(pickle_writer *w, pickle_op op);        /* one that has no argument */
 void pickle_put_bool(pickle_writer *w, int flag);
 void pickle_put_i64(pickle_writer *w, int64_t number);
+void pickle_put_u64(pickle_writer *w, uint64_t number);    /* at most INT64_MAX */
 void pickle_put_double(pickle_writer *w, double number);
 /* UTF-8; each text once, then by reference. Borrowed until pickle_writer_end. */
 void pickle_put_text(pickle_writer *w, const char *text);
