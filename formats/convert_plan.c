@@ -253,26 +253,6 @@ static uint64_t tensor_bytes(const ckpt_tensor *t)
     return ckpt_part_bytes(t, CKPT_DATA) + ckpt_part_bytes(t, CKPT_SCALE);
 }
 
-static uint64_t layout_bytes(const ckpt_layout *layout)
-{
-    if (layout == NULL)
-        return 0;
-    return layout->capacity * sizeof *layout->extents +
-           2 * ckpt_catalog_count(layout->logical) * sizeof *layout->first;
-}
-
-static uint64_t checkpoint_bytes(const ckpt_checkpoint *c)
-{
-    if (c == NULL)
-        return 0;
-    return catalog_bytes(c->store->catalog) + catalog_bytes(c->reading.logical) +
-           layout_bytes(c->reading.layout) +
-           layout_bytes(c->store->pieces != NULL ? c->layout : c->stored_layout) +
-           layout_bytes(c->store->pieces) +
-           ckpt_catalog_count(c->store->catalog) * sizeof *c->reading.fates +
-           (c->official == NULL ? 0 : catalog_bytes(c->official));
-}
-
 static void count_bytes(convert_job *job)
 {
     enum { PER_TENSOR_BYTES = 256 };        /* digests, statistics, journal, picks */

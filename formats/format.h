@@ -74,6 +74,13 @@ extern const ckpt_format *const ckpt_formats[];      /* NULL-terminated, in orde
 ckpt_code checkpoint_note(ckpt_checkpoint *checkpoint, ckpt_error *err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* 1 for a file that a conversion copies as it is: not one that is made anew or is the tool's own.
+ * Weights are the format's business. */
+int checkpoint_is_carried(const char *name);
+
+/* What its catalogs and layouts take, for the memory plan; NULL takes nothing. */
+uint64_t checkpoint_bytes(const ckpt_checkpoint *checkpoint);
+
 /* Parse config.json of the store's directory into *out, if it is there. */
 ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err);
 

@@ -211,18 +211,6 @@ static int detect_directory(const char *path)
     return found;
 }
 
-/* Files that are made anew, or belong to the tool. */
-static int is_carried(const char *name)
-{
-    static const char *const own[] = { HF_INDEX_FILE, "config.json", SIDE_DATA_FILE,
-                                       "ckpt-manifest.json", NULL };
-
-    for (size_t i = 0; own[i] != NULL; i++)
-        if (strcmp(name, own[i]) == 0)
-            return 0;
-    return !is_weights(name);
-}
-
 /* Sort the directory's files: weights into the store if no index does it, the rest into extras. */
 static ckpt_code sort_files(ckpt_checkpoint *out, ckpt_error *err)
 {
@@ -238,7 +226,7 @@ static ckpt_code sort_files(ckpt_checkpoint *out, ckpt_error *err)
         out->extras.names[i] = NULL;
         if (code == CKPT_OK && is_weights(name) && strchr(name, '/') == NULL && !out->has_index)
             code = store_add_file(out->store, name, &number, err);
-        if (is_carried(name))
+        if (!is_weights(name) && checkpoint_is_carried(name))
             out->extras.names[kept++] = name;
         else
             free(name);

@@ -94,7 +94,7 @@ static ckpt_code find_ranks(ckpt_checkpoint *out, uint32_t *rank_count, ckpt_err
                                  *rank_count, count);
             }
             *rank_count = count;
-        } else if (strcmp(name, "config.json") != 0 && strstr(name, ".safetensors") == NULL) {
+        } else if (checkpoint_is_carried(name)) {
             list->names[kept++] = name;
             continue;
         }

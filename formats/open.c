@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "format.h"
+#include "hf.h"
 #include "maps.h"
+#include "side_data.h"
 
 enum { CONFIG_BYTES_MAX = 1 << 24, MAP_BYTES_MAX = 1 << 22, NOTES_MAX = 1 << 20 };
 enum { DEFAULT_BLOCK = 128 };
@@ -47,6 +49,17 @@ ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err)
         code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not an object", path);
     free(path);
     return code;
+}
+
+int checkpoint_is_carried(const char *name)
+{
+    static const char *const own[] = { HF_INDEX_FILE, "config.json", SIDE_DATA_FILE,
+                                       "ckpt-manifest.json", "ckpt-manifest.json.zst", NULL };
+
+    for (size_t i = 0; own[i] != NULL; i++)
+        if (strcmp(name, own[i]) == 0)
+            return 0;
+    return 1;
 }
 
 /* ---- family and map ---- */
@@ -404,4 +417,18 @@ const char *ckpt_names_style(const ckpt_checkpoint *checkpoint)
 const char *ckpt_file_name(const ckpt_checkpoint *checkpoint, uint32_t i)
 {
     return i < checkpoint->store->file_count ? checkpoint->store->files[i].name : NULL;
+}
+
+uint64_t checkpoint_bytes(const ckpt_checkpoint *c)
+{
+    enum { PER_TENSOR_BYTES = sizeof(map_fate) + 16 };      /* and a digest */
+
+    if (c == NULL)
+        return 0;
+    return catalog_bytes(c->store->catalog) + catalog_bytes(c->reading.logical) +
+           layout_bytes(c->reading.layout) +
+           layout_bytes(c->store->pieces != NULL ? c->layout : c->stored_layout) +
+           layout_bytes(c->store->pieces) +
+           ckpt_catalog_count(c->store->catalog) * PER_TENSOR_BYTES +
+           (c->official == NULL ? 0 : catalog_bytes(c->official));
 }

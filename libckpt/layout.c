@@ -231,3 +231,11 @@ layout_extent layout_identity(size_t logical, const ckpt_tensor *tensor, ckpt_pa
 
     return extent;
 }
+
+uint64_t layout_bytes(const ckpt_layout *layout)
+{
+    if (layout == NULL)
+        return 0;
+    return layout->capacity * sizeof *layout->extents +
+           2 * ckpt_catalog_count(layout->logical) * sizeof *layout->first;
+}

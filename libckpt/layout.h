@@ -45,6 +45,9 @@ ckpt_code layout_add(ckpt_layout *layout, const layout_extent *extent, ckpt_erro
  */
 ckpt_code layout_seal(ckpt_layout *layout, ckpt_error *err);
 
+/* Bytes this layout holds, for the memory plan; NULL holds none. */
+uint64_t layout_bytes(const ckpt_layout *layout);
+
 /* Extents of one part of one tensor: [*begin, *end). */
 void layout_extents(const ckpt_layout *layout, size_t logical, ckpt_part part,
                     const layout_extent **begin, const layout_extent **end);

@@ -24,9 +24,9 @@ static const cli_command command = {
     .usage = "[OPTIONS] --layout LAYOUT SRC DST",
     .description =
         "Reads the checkpoint SRC in any layout and writes DST in another: a Hugging Face "
-        "directory (hf) or model{rank}-mp{N}.safetensors for DeepSeek's own code (mp). Weights are "
-        "re-encoded on the way if asked; nothing is written twice. In the layout mp, wo_a is BF16 as the "
-        "reference code wants it; --dtype fp8 keeps it FP8.",
+        "directory (hf) or model{rank}-mp{N}.safetensors for DeepSeek's own code (mp). Weights "
+        "are re-encoded on the way if asked; nothing is written twice. In the layout mp, wo_a is "
+        "BF16 as the reference code wants it; --dtype fp8 keeps it FP8.",
     .examples = "ckpt-shard --layout mp --mp 8 DeepSeek-V4-Flash Flash-mp8\n"
                 "ckpt-shard --layout hf --like DeepSeek-V4-Flash Flash-mp8 Flash-again",
     .options = options,

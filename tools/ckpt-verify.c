@@ -114,16 +114,6 @@ static const cli_command command = {
 
 /* ---- what the subcommands share ---- */
 
-static uint64_t checkpoint_bytes(const ckpt_checkpoint *c)
-{
-    const size_t tensors = ckpt_catalog_count(c->store->catalog);
-    const size_t extents = c->reading.layout->capacity + c->stored_layout->capacity;
-
-    return catalog_bytes(c->store->catalog) + catalog_bytes(c->reading.logical) +
-           extents * sizeof(layout_extent) +
-           tensors * (4 * sizeof(size_t) + sizeof(map_fate) + sizeof(hash128));
-}
-
 static copy_options copy_with(cli_meter *meter, uint64_t fixed_bytes)
 {
     const copy_options copy = {
