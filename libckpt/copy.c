@@ -37,16 +37,22 @@ typedef struct {
     ckpt_error error;
 } copy_job;
 
+/* Rows to copy: a tensor without columns has none, however many rows its shape says. */
+static uint64_t copied_rows(const ckpt_tensor *t)
+{
+    return ckpt_tensor_cols(t) == 0 ? 0 : ckpt_tensor_rows(t);
+}
+
 uint64_t copy_tile_need(const ckpt_source *source, const ckpt_sink *sink)
 {
     uint64_t largest = 0;
 
     for (size_t i = 0; i < ckpt_catalog_count(source->catalog); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(source->catalog, i);
-        const uint64_t rows = size_min(source_tile_rows(t), ckpt_tensor_rows(t));
-        uint64_t need = source_need(source, i, rows);
+        const uint64_t rows = size_min(source_tile_rows(t), copied_rows(t));
+        uint64_t need = rows == 0 ? 0 : source_need(source, i, rows);
 
-        if (sink->ops->need != NULL)
+        if (rows > 0 && sink->ops->need != NULL)
             need += sink->ops->need(sink, i, rows);
         largest = size_max(largest, need);
     }
@@ -125,7 +131,7 @@ static int take_from(copy_job *job, lane *from, source_range *range)
 {
     for (; from->tensor < from->end && job->code == CKPT_OK; from->tensor++, from->row = 0) {
         const ckpt_tensor *t = ckpt_catalog_at(job->source->catalog, from->tensor);
-        const uint64_t rows = ckpt_tensor_rows(t);
+        const uint64_t rows = copied_rows(t);
 
         if (!is_wanted(job->sink, from->tensor))
             continue;
@@ -286,7 +292,7 @@ ckpt_code ckpt_copy(ckpt_source *source, ckpt_sink *sink, const copy_options *op
     for (size_t i = 0; i < count; i++) {
         const ckpt_tensor *t = ckpt_catalog_at(source->catalog, i);
 
-        job.rows_left[i] = ckpt_tensor_rows(t);
+        job.rows_left[i] = copied_rows(t);
         job.total_bytes += is_wanted(sink, i) ? tensor_bytes(t) : 0;
     }
     cut_lanes(&job);
