@@ -132,10 +132,10 @@ static ckpt_code need(const machine *m, size_t count)
 /* Take the last mark away; *first, *count: the values that were above it, still in place. */
 static ckpt_code pop_mark(machine *m, const pickle_value **first, size_t *count)
 {
-    if (m->marks.count == 0)
-        return fail(m, "there is no mark on the stack");
     *count = stack_free(m);
     *first = (const pickle_value *)m->stack.items + m->stack.count - *count;
+    if (m->marks.count == 0)
+        return fail(m, "there is no mark on the stack");
     m->marks.count--;
     return CKPT_OK;
 }
@@ -150,9 +150,9 @@ static size_t input_left(const machine *m)
 /* `size` bytes of argument. */
 static ckpt_code take(machine *m, uint64_t size, const unsigned char **out)
 {
+    *out = m->bytes + m->at;
     if (size > input_left(m))
         return fail(m, "its argument goes on behind the end");
-    *out = m->bytes + m->at;
     m->at += (size_t)size;
     return CKPT_OK;
 }
@@ -753,7 +753,8 @@ ckpt_code pickle_read(const void *bytes, size_t size, const pickle_limits *limit
     if (m.result == NULL)
         return ckpt_fail_memory(err, "a pickle", sizeof *m.result);
     arena_init(&m.result->memory);
-    code = run(&m);
+    if ((code = reserve(&m, &m.stack, 1, sizeof(pickle_value))) == CKPT_OK)
+        code = run(&m);
     free(m.stack.items);
     free(m.marks.items);
     free(m.memo.items);
