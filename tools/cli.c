@@ -233,6 +233,7 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
 
     hold_standard_streams();
     signal(SIGPIPE, SIG_IGN);   /* a reader that went away is a write error, see cli_finish */
+    signal(SIGXFSZ, SIG_IGN);   /* so is a file that may not grow: a message instead of a death */
     cli_program_name = command->name;
     if (command->subcommands != NULL) {
         parent = command;
