@@ -1,0 +1,74 @@
+"""--memory is a promise: the process stays within it, or says at once that it cannot."""
+import json
+
+import pytest
+
+from cli.measure import measure
+from cli.trees import INSTRUMENTED
+from conftest import ROOT, run_tool
+
+MIB = 1 << 20
+SLACK_BYTES = 24 * MIB        # the program, its libraries, thread stacks
+THREADS = 64                  # many times what a small limit has room for
+
+pytestmark = pytest.mark.skipif(INSTRUMENTED, reason="a sanitizer's memory is not the tool's")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Experts and attention of Flash's true shape, but few of them."""
+    path = tmp_path_factory.mktemp("memory")
+    config = json.loads((ROOT / "formats" / "maps" / "deepseek_v4.flash.json").read_text())
+    config.update(num_hidden_layers=1, num_nextn_predict_layers=0, n_routed_experts=8,
+                  vocab_size=8192, compress_ratios=config["compress_ratios"][:1])
+    (path / "config.json").write_text(json.dumps(config))
+    run_tool("ckpt-synth", "--config", path / "config.json", path / "slice")
+    return path
+
+
+def source_bytes(folder):
+    return sum(file.stat().st_size for file in (folder / "slice").iterdir())
+
+
+@pytest.mark.parametrize("memory", ["256MiB", "64MiB", "16MiB"])
+@pytest.mark.parametrize("options", [("--experts", "fp8"), ("--dtype", "bf16")])
+def test_a_conversion_stays_within_its_limit(folder, tmp_path, memory, options):
+    limit = int(memory[:-3]) * MIB
+    assert source_bytes(folder) > 200 * MIB
+    done = measure(tmp_path, "ckpt-convert", *options, "--memory", memory, "--threads", THREADS,
+                   folder / "slice", tmp_path / "out")
+    assert done.status == 0, done.err
+    assert done.peak_bytes <= limit + SLACK_BYTES
+
+
+def test_a_digest_stays_within_its_limit(folder, tmp_path):
+    done = measure(tmp_path, "ckpt-verify", "digest", "--memory", "16MiB", "--threads", THREADS,
+                   folder / "slice")
+    assert done.status == 0, done.err
+    assert done.peak_bytes <= 16 * MIB + SLACK_BYTES
+
+
+def test_synthesis_stays_within_its_limit(folder, tmp_path):
+    done = measure(tmp_path, "ckpt-synth", "--memory", "16MiB", "--threads", THREADS,
+                   "--config", folder / "config.json", tmp_path / "out")
+    assert done.status == 0, done.err
+    assert done.peak_bytes <= 16 * MIB + SLACK_BYTES
+
+
+def test_a_limit_that_is_too_small_is_refused_with_what_is_needed(folder, tmp_path):
+    """The bytes it names are enough, and a byte less is not."""
+    command = ("ckpt-convert", "--experts", "fp8", folder / "slice", tmp_path / "out")
+    result = run_tool(*command, "--memory", "100kB", check=2)
+    assert "memory limit of 100000 bytes is too small" in result.err
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+    catalogs, tile = (int(word.strip(",")) for word in result.err.split() if
+                      word.strip(",\n").isdigit() and word != "100000")
+    run_tool(*command, "--memory", catalogs + tile - 1, check=2)
+    run_tool(*command, "--memory", catalogs + tile)
+
+
+def test_a_dry_run_says_what_is_needed(folder, tmp_path):
+    plan = run_tool("ckpt-convert", "--experts", "fp8", "--dry-run", "--json", folder / "slice",
+                    tmp_path / "out").json
+    assert 0 < plan["fixed_memory_bytes"] < 64 * MIB
+    assert 0 < plan["tile_bytes_per_thread"] < 64 * MIB
