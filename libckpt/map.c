@@ -107,6 +107,18 @@ int map_capture_number(const map_captures *captures, const char *key, uint64_t *
     return 0;
 }
 
+const char *map_find_omit(const ckpt_map *map, const char *name)
+{
+    for (size_t i = 0; i < map->rule_count; i++) {
+        map_captures captures = { .count = 0 };
+
+        if (map->rules[i].kind == MAP_OMIT &&
+            map_match(map->rules[i].logical[0], name, &captures))
+            return map->rules[i].reason;
+    }
+    return NULL;
+}
+
 const map_shard *map_find_shard(const ckpt_map *map, const char *name, map_captures *captures)
 {
     for (size_t i = 0; i < map->shard_count; i++) {
@@ -234,6 +246,23 @@ static int take_call(char **text, const char *name)
     return 1;
 }
 
+/* LOGICAL,0/3 */
+static ckpt_code parse_part(map_parser *p, map_rule *rule, char *text)
+{
+    char *comma = strchr(text, ',');
+
+    if (comma == NULL || rule->stack != NULL)
+        return parse_fail(p, "part needs a name and a fraction:", text);
+    *comma++ = '\0';
+    if (strlen(comma) != 3 || comma[1] != '/' || comma[0] < '0' || comma[2] > '9' ||
+        comma[0] >= comma[2])
+        return parse_fail(p, "not a fraction:", comma);
+    rule->part = (uint32_t)(comma[0] - '0');
+    rule->part_count = (uint32_t)(comma[2] - '0');
+    rule->logical_count = 1;
+    return keep_pattern(p, text, &rule->logical[0]);
+}
+
 static ckpt_code parse_expression(map_parser *p, map_rule *rule, char *text)
 {
     ckpt_code code;
@@ -250,6 +279,8 @@ static ckpt_code parse_expression(map_parser *p, map_rule *rule, char *text)
             return parse_fail(p, "not an index:", rule->stack);
         text = comma + 1;
     }
+    if (take_call(&text, "part"))
+        return parse_part(p, rule, text);
     if (!take_call(&text, "concat")) {
         rule->logical_count = 1;
         return keep_pattern(p, text, &rule->logical[0]);
@@ -281,16 +312,20 @@ static void remove_blanks(char *text)
 static ckpt_code parse_rule(map_parser *p, map_kind kind, char *text)
 {
     ckpt_map *map = p->map;
-    map_rule rule = { .kind = kind };
+    map_rule rule = { .kind = kind, .part_count = 1 };
     ckpt_code code;
 
     if ((code = keep_pattern(p, take_word(&text), &rule.stored)) != CKPT_OK)
         return code;
     text = skip_blanks(text);
-    if (kind == MAP_DROP) {
+    if (kind == MAP_OMIT) {
+        rule.logical[rule.logical_count++] = rule.stored;
+        rule.stored = "";                  /* fits no name */
+    }
+    if (kind == MAP_DROP || kind == MAP_OMIT) {
         rule.reason = arena_strdup(&map->memory, text, strlen(text));
         if (*text == '\0' || rule.reason == NULL)
-            return parse_fail(p, "drop needs a reason:", rule.stored);
+            return parse_fail(p, "a reason is missing for", text);
     } else {
         if (*text != '=')
             return parse_fail(p, "'=' expected after", rule.stored);
@@ -403,6 +438,8 @@ static ckpt_code parse_line(map_parser *p, char *text)
         return parse_rule(p, MAP_COPY, text);
     if (strcmp(word, "drop") == 0)
         return parse_rule(p, MAP_DROP, text);
+    if (strcmp(word, "omit") == 0)
+        return parse_rule(p, MAP_OMIT, text);
     if (strcmp(word, "shard") == 0)
         return parse_shard(p, text);
     if (strcmp(word, "encode") == 0)

@@ -9,7 +9,9 @@
  *   tensor STORED = concat(LOGICAL, LOGICAL)  rows of the first, then of the second ...
  *   tensor STORED = stack({e}, LOGICAL)       one more dimension in front, indexed by {e}
  *   tensor STORED = stack({e}, concat(LOGICAL, LOGICAL))
+ *   tensor STORED = part(LOGICAL, 0/3)        the first of three equal parts of its first dimension
  *   copy   STORED = LOGICAL                   repeats a tensor; must equal it
+ *   omit   LOGICAL REASON...                  a tensor that this layout cannot carry
  *   drop   STORED REASON...                   left out, with the reason in the ledger
  *   shard  STORED AXIS=WHERE [AXIS=WHERE]     how parallel ranks divide a stored tensor: AXIS is
  *                                             mp, tp, ep or etp; WHERE a dimension that is cut in
@@ -29,13 +31,15 @@
 
 enum { MAP_CONCAT_MAX = 4, MAP_CAPTURES_MAX = 8, MAP_NAME_BYTES = 1024 };
 
-typedef enum { MAP_TENSOR, MAP_COPY, MAP_DROP } map_kind;
+typedef enum { MAP_TENSOR, MAP_COPY, MAP_DROP, MAP_OMIT } map_kind;
 
 typedef struct {
     map_kind kind;
-    const char *stored;                     /* patterns */
+    const char *stored;                     /* patterns; MAP_OMIT has only logical[0] */
     const char *logical[MAP_CONCAT_MAX];
     size_t logical_count;
+    uint32_t part;                          /* of the logical tensor: part / part_count */
+    uint32_t part_count;                    /* 1: all of it */
     const char *stack;                      /* placeholder "{e}", or NULL */
     const char *reason;
 } map_rule;
@@ -106,6 +110,9 @@ ckpt_dtype map_find_encode(const ckpt_map *map, const char *name);
 /* The number that placeholder `key` ("{e}") was captured as; 0 when it is none, or not spelt as
  * numbers are. */
 int map_capture_number(const map_captures *captures, const char *key, uint64_t *out);
+
+/* Why this layout leaves out a logical tensor, or NULL. Borrowed from the map. */
+const char *map_find_omit(const ckpt_map *map, const char *name);
 
 /* 1 when the map has a line for this logical tensor: the layout can carry it. */
 int map_carries(const ckpt_map *map, const char *name);

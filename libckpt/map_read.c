@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "size.h"
+
 typedef struct {
     const ckpt_map *map;
     const ckpt_catalog *stored;
@@ -93,6 +95,38 @@ static ckpt_code measure(const reader *r, packing *p)
     return CKPT_OK;
 }
 
+/* One of the equal parts of a logical tensor, which the first of them makes. */
+static ckpt_code add_part(reader *r, const packing *p, const char *name)
+{
+    const map_rule *rule = p->rule;
+    const uint32_t last = p->whole.rank - 1;
+    int64_t logical = ckpt_catalog_find(r->out->logical, name);
+    ckpt_tensor whole = p->whole;
+    layout_extent e;
+    ckpt_code code;
+
+    whole.name = name;
+    if (whole.rank == 0 || whole.scale_dtype != CKPT_NONE ||
+        !size_mul(whole.shape[0], rule->part_count, &whole.shape[0]))
+        return fail_packing(r, p);
+    if (logical < 0) {
+        logical = (int64_t)ckpt_catalog_count(r->out->logical);
+        if ((code = catalog_add(r->out->logical, &whole, r->err)) != CKPT_OK)
+            return code;
+    } else if (!catalog_same_shape(ckpt_catalog_at(r->out->logical, (size_t)logical), &whole) ||
+               ckpt_catalog_at(r->out->logical, (size_t)logical)->dtype != whole.dtype) {
+        return fail_packing(r, p);
+    }
+    r->out->fates[p->stored].kind = FATE_USED;
+    r->out->fates[p->stored].logical = (uint32_t)logical;
+    e = layout_identity((size_t)logical, &p->whole, CKPT_DATA, p->stored);
+    if (last == 0)
+        e.col = rule->part * e.col_count;
+    else
+        e.row = rule->part * e.row_count;
+    return layout_add(r->out->layout, &e, r->err);
+}
+
 /* Piece `c` of stack entry `e`: its shape, and the extents of its parts. */
 static ckpt_code add_piece(reader *r, const packing *p, const char *name, uint64_t position)
 {
@@ -125,7 +159,13 @@ static ckpt_code unpack(reader *r, packing *p)
 {
     const size_t known = p->captures.count;
     const size_t first = ckpt_catalog_count(r->out->logical);
+    char whole_name[MAP_NAME_BYTES];
     ckpt_code code = CKPT_OK;
+
+    if (p->rule->part_count > 1)
+        return map_expand(p->rule->logical[0], &p->captures, whole_name)
+                   ? add_part(r, p, whole_name)
+                   : fail_packing(r, p);
 
     for (uint64_t e = 0; e < p->stack_count && code == CKPT_OK; e++) {
         char index[24];
@@ -157,7 +197,7 @@ static ckpt_code unpack(reader *r, packing *p)
 static ckpt_code read_tensor(reader *r, size_t i)
 {
     static const map_rule unknown = { .kind = MAP_TENSOR, .stored = "{x*}", .logical = { "{x*}" },
-                                      .logical_count = 1 };
+                                      .logical_count = 1, .part_count = 1 };
     const ckpt_tensor *t = ckpt_catalog_at(r->stored, i);
     map_fate *fate = &r->out->fates[i];
     packing p = { .stored = i };

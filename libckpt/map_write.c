@@ -75,6 +75,8 @@ static ckpt_code place_tensor(writer *w, size_t i)
     if (place->rule == NULL)
         return ckpt_fail(w->err, CKPT_E_USAGE, "map '%s %s' has no line for tensor '%s'",
                          w->map->family, w->map->names, t->name);
+    if (place->rule->part_count > 1)
+        return CKPT_OK;                /* add_parts makes its stored tensors */
     found = ckpt_catalog_find(w->names, name);
     if (found < 0) {
         const ckpt_tensor named = { .name = name, .dtype = CKPT_U8 };
@@ -157,6 +159,47 @@ static ckpt_code make_target(writer *w, size_t i)
     return code;
 }
 
+/* A logical tensor in equal parts: one stored tensor for each line of the map. */
+static ckpt_code add_part(writer *w, size_t i, const map_rule *rule, const char *name)
+{
+    const ckpt_tensor *t = ckpt_catalog_at(w->logical, i);
+    ckpt_tensor stored = *t;
+    layout_extent e;
+    ckpt_code code;
+
+    if (t->rank == 0 || t->scale_dtype != CKPT_NONE || t->shape[0] % rule->part_count != 0)
+        return ckpt_fail(w->err, CKPT_E_USAGE, "cannot cut '%s' in %u equal parts", t->name,
+                         rule->part_count);
+    stored.name = name;
+    stored.shape[0] /= rule->part_count;
+    e = layout_identity(i, &stored, CKPT_DATA, ckpt_catalog_count(w->stored));
+    if (t->rank == 1)
+        e.col = rule->part * e.col_count;
+    else
+        e.row = rule->part * e.row_count;
+    if ((code = catalog_add(w->stored, &stored, w->err)) != CKPT_OK)
+        return code;
+    return layout_add(w->layout, &e, w->err);
+}
+
+static ckpt_code add_parts(writer *w, size_t i)
+{
+    const char *logical = ckpt_catalog_at(w->logical, i)->name;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t r = 0; r < w->map->rule_count && code == CKPT_OK; r++) {
+        const map_rule *rule = &w->map->rules[r];
+        map_captures captures = { .count = 0 };
+        char name[MAP_NAME_BYTES];
+
+        if (rule->kind == MAP_TENSOR && rule->part_count > 1 &&
+            map_match(rule->logical[0], logical, &captures) &&
+            map_expand(rule->stored, &captures, name))
+            code = add_part(w, i, rule, name);
+    }
+    return code;
+}
+
 static ckpt_code add_extents(writer *w, size_t i)
 {
     const ckpt_tensor *t = ckpt_catalog_at(w->logical, i);
@@ -216,7 +259,7 @@ static ckpt_code write_all(writer *w, const ckpt_layout *copies)
     for (size_t i = 0; i < w->target_count && code == CKPT_OK; i++)
         code = make_target(w, i);
     for (size_t i = 0; i < count && code == CKPT_OK; i++)
-        code = add_extents(w, i);
+        code = w->placements[i].rule->part_count > 1 ? add_parts(w, i) : add_extents(w, i);
     if (code == CKPT_OK)
         code = add_copies(w, copies);
     return code == CKPT_OK ? layout_seal(w->layout, w->err) : code;

@@ -140,6 +140,7 @@ static ckpt_code verify_put(ckpt_sink *self, const source_range *range, const ck
     pthread_mutex_lock(&s->lock);
     hash128_add(&s->written[range->tensor], sum);
     pthread_mutex_unlock(&s->lock);
+    store_found_tile(s->options.store, s->options.layout, range, tile);
     return CKPT_OK;
 }
 
@@ -155,6 +156,8 @@ static ckpt_code verify_done(ckpt_sink *self, size_t tensor, ckpt_error *err)
         v->kept_count++;
         if (v->files->options.digest != NULL)
             digest_set(v->files->options.digest, tensor, record->value);
+    } else {
+        store_forget_tensor(v->files->options.store, v->files->options.layout, tensor);
     }
     v->files->written[tensor] = zero;
     return CKPT_OK;

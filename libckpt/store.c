@@ -36,6 +36,8 @@ void store_free(ckpt_store *store)
     layout_free(store->pieces);
     catalog_free(store->keys);
     catalog_free(store->catalog);
+    if (store->watch != NULL)
+        store->watch->free(store->watch);
     free(store->directory);
     free(store);
 }
@@ -137,9 +139,18 @@ static void part_rows(const ckpt_tensor *tensor, ckpt_part part, const source_ra
         source_scale_rows(tensor, range, row, row_count);
 }
 
-ckpt_code store_write_tile(ckpt_store *store, const ckpt_layout *layout,
-                           const source_range *range, const ckpt_tile *tile, ckpt_error *err)
+typedef struct {
+    ckpt_store *store;
+    const ckpt_layout *layout;
+    int writes;               /* 0: the bytes are there already */
+} tile_visit;
+
+/* Every run of bytes that a tile has in the files: write it or not, and tell the watch. */
+static ckpt_code visit_tile(const tile_visit *visit, const source_range *range,
+                            const ckpt_tile *tile, ckpt_error *err)
 {
+    ckpt_store *store = visit->store;
+    const ckpt_layout *layout = visit->layout;
     const ckpt_tensor *tensor = ckpt_catalog_at(layout->logical, range->tensor);
 
     for (int part = 0; part < CKPT_PART_COUNT; part++) {
@@ -155,19 +166,47 @@ ckpt_code store_write_tile(ckpt_store *store, const ckpt_layout *layout,
         layout_extents(layout, range->tensor, (ckpt_part)part, &e, &end);
         for (; e < end; e++) {
             store_piece piece;
+            const char *rows;
             ckpt_code code;
 
             if (!store_locate(layout, e, row, row_count, &piece))
                 continue;
-            code = file_write_rect(store->files[piece.file].file, &piece.rect,
-                                   (const char *)tile->part[part] + piece.tile_row * row_bytes +
-                                       piece.tile_col_bytes,
-                                   row_bytes, err);
-            if (code != CKPT_OK)
+            rows = (const char *)tile->part[part] + piece.tile_row * row_bytes +
+                   piece.tile_col_bytes;
+            if (visit->writes &&
+                (code = file_write_rect(store->files[piece.file].file, &piece.rect, rows, row_bytes,
+                                        err)) != CKPT_OK)
                 return code;
+            if (store->watch != NULL)
+                store->watch->wrote(store->watch, e->stored, &piece.rect, rows, row_bytes);
         }
     }
     return CKPT_OK;
+}
+
+ckpt_code store_write_tile(ckpt_store *store, const ckpt_layout *layout,
+                           const source_range *range, const ckpt_tile *tile, ckpt_error *err)
+{
+    return visit_tile(&(tile_visit){ store, layout, 1 }, range, tile, err);
+}
+
+void store_found_tile(ckpt_store *store, const ckpt_layout *layout, const source_range *range,
+                      const ckpt_tile *tile)
+{
+    if (store->watch != NULL)
+        visit_tile(&(tile_visit){ store, layout, 0 }, range, tile, NULL);
+}
+
+void store_forget_tensor(ckpt_store *store, const ckpt_layout *layout, size_t tensor)
+{
+    for (int part = 0; store->watch != NULL && part < CKPT_PART_COUNT; part++) {
+        const layout_extent *e;
+        const layout_extent *end;
+
+        layout_extents(layout, tensor, (ckpt_part)part, &e, &end);
+        for (; e < end; e++)
+            store->watch->forget(store->watch, e->stored);
+    }
 }
 
 /* ---- the source ---- */

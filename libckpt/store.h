@@ -21,6 +21,17 @@ typedef struct {
     ckpt_file *file;          /* open, or NULL */
 } store_file;
 
+/*
+ * Told of every run of bytes that is written to a piece (or found there by a resumed run): `rect` in
+ * the file, rows in memory pitch_bytes apart. Thread-safe; for checksums that a format keeps.
+ */
+typedef struct store_watch {
+    void (*wrote)(struct store_watch *self, size_t piece, const file_rect *rect,
+                  const void *rows, size_t pitch_bytes);
+    void (*forget)(struct store_watch *self, size_t piece);    /* it will be written again */
+    void (*free)(struct store_watch *self);
+} store_watch;
+
 typedef struct {
     char *directory;          /* malloc'd */
     ckpt_catalog *catalog;    /* pieces: .file and .offset of each; owned */
@@ -29,6 +40,7 @@ typedef struct {
     store_file *files;
     size_t file_count;
     size_t file_capacity;
+    store_watch *watch;       /* owned; or NULL */
 } ckpt_store;
 
 /* The tensors that have names: keys where there are some, else the pieces. */
@@ -54,6 +66,12 @@ ckpt_code store_check_unchanged(const ckpt_store *store, ckpt_error *err);
  */
 ckpt_code source_stored(ckpt_store *store, const ckpt_layout *layout, ckpt_source **out,
                         ckpt_error *err);
+
+/* Tell the watch of a tile that is in the files already; free without a watch. */
+void store_found_tile(ckpt_store *store, const ckpt_layout *layout, const source_range *range,
+                      const ckpt_tile *tile);
+/* Tell it that a tensor will be written again. */
+void store_forget_tensor(ckpt_store *store, const ckpt_layout *layout, size_t tensor);
 
 /* Write a tile of a logical tensor to every extent that it touches. Thread-safe. */
 ckpt_code store_write_tile(ckpt_store *store, const ckpt_layout *layout,
