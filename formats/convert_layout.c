@@ -64,6 +64,14 @@ static const char *choose_names(const convert_job *job)
     return job->source->format->map_names == NULL ? ckpt_names_style(job->source) : "native";
 }
 
+/* One file alone is a part of an HF directory. */
+static int keeps_layout(const convert_job *job)
+{
+    const ckpt_format *source = job->source->format;
+
+    return job->options.format == (source == &format_safetensors_file ? &format_hf : source);
+}
+
 /* What a layout wants that the policy leaves open: plain dtypes by its map, the word for FP4, and
  * in HF files the integers of the official form. */
 static void suit_tensor(const convert_job *job, ckpt_tensor *t)
@@ -90,7 +98,7 @@ static void suit_tensor(const convert_job *job, ckpt_tensor *t)
 
 static void suit_layout(convert_job *job)
 {
-    if (job->options.format == job->source->format && job->map->encode_count == 0)
+    if (keeps_layout(job) && job->map->encode_count == 0)
         return;
     for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++)
         suit_tensor(job, catalog_edit(job->targets, i));
@@ -121,7 +129,7 @@ ckpt_code convert_choose_targets(convert_job *job, ckpt_error *err)
     code = checkpoint_find_map(ckpt_family_name(job->source), choose_names(job), &job->map, err);
     if (code != CKPT_OK)
         return code;
-    if (o->names == NULL && o->format == job->source->format)
+    if (o->names == NULL && keeps_layout(job))
         job->map->scale_suffix = find_scale_suffix(job->source, job->map->scale_suffix);
     suit_layout(job);
     return CKPT_OK;
@@ -231,8 +239,7 @@ static void place_copies(convert_job *job)
 
 static ckpt_code lay_out_files(convert_job *job, const map_write_input *input, ckpt_error *err)
 {
-    const int anew = job->fill != NULL || job->options.file_bytes_max != 0 ||
-                     job->source->format != &format_hf;
+    const int anew = job->fill != NULL || job->options.file_bytes_max != 0 || !keeps_layout(job);
     ckpt_code code = anew ? add_numbered_files(job, err) : keep_files(job, err);
 
     if (code == CKPT_OK)
