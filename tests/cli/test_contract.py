@@ -1,0 +1,217 @@
+"""What every command promises: help, version, exit statuses, one line of error, quiet pipes."""
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+
+import pytest
+
+from conftest import BUILD, ROOT, SANITIZER, run_tool
+
+TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("ckpt-*.c"))
+COMMON = ["--json", "--quiet", "--threads", "--memory"]
+VERSION = re.search(r'#define CKPT_VERSION "([^"]+)"',
+                    (ROOT / "libckpt" / "ckpt.h").read_text()).group(1)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    path = tmp_path_factory.mktemp("contract") / "tiny"
+    run_tool("ckpt-synth", "--config", "tiny", path)
+    return path
+
+
+def subcommands(tool):
+    """Words of the usage line: "ckpt-verify digest|check|compare ..."."""
+    usage = re.search(rf"^Usage: {tool} ([a-z|-]+)(?= )", run_tool(tool, "--help").out, re.M)
+    return usage.group(1).split("|") if usage else []
+
+
+def every_command():
+    """(tool, words) of every command and subcommand."""
+    for tool in TOOLS:
+        yield tool, []
+        for word in subcommands(tool):
+            yield tool, [word]
+
+
+@pytest.fixture(scope="module")
+def commands():
+    found = list(every_command())
+    assert {"ckpt-convert", "ckpt-synth", "ckpt-inspect", "ckpt-verify"} <= {t for t, _ in found}
+    return found
+
+
+def test_help_is_complete(commands):
+    """On stdout, with every option that works, and not a word on stderr."""
+    for tool, words in commands:
+        result = run_tool(tool, *words, "--help")
+        assert result.err == "" and "Usage: " + " ".join([tool, *words]) in result.out
+        assert "Exit status" in result.out
+        if not words and subcommands(tool):
+            continue
+        for option in ["--help", "--version", *(COMMON if tool != "ckpt-download" else [])]:
+            assert option in result.out, f"{tool} {words} does not have {option}"
+
+
+def test_help_fits_a_terminal(commands):
+    for tool, words in commands:
+        for line in run_tool(tool, *words, "--help").out.splitlines():
+            assert len(line) <= 100, f"{tool}: {line}"
+
+
+def test_version_is_that_of_the_library(commands):
+    for tool, words in commands:
+        assert run_tool(tool, *words, "--version").out == f"{tool} {VERSION}\n"
+
+
+@pytest.mark.parametrize("args", [["--no-such-option"], ["-x"], ["--threads", "many"],
+                                  ["--memory", "-1"], ["--memory", "1.5GiB"], ["--threads"],
+                                  ["--json=yes"], []])
+def test_what_is_not_understood_is_refused(commands, args):
+    for tool, words in commands:
+        result = run_tool(tool, *words, *args, check=2)
+        assert result.out == ""
+
+
+def test_too_many_arguments_are_refused(commands, tiny):
+    for tool, words in commands:
+        run_tool(tool, *words, *[tiny] * 9, check=2)
+
+
+def test_a_path_that_does_not_exist_is_named(tiny, tmp_path):
+    absent = tmp_path / "absent\nwith a line break"
+    for args in (["ckpt-convert", absent, tmp_path / "out"], ["ckpt-inspect", absent],
+                 ["ckpt-verify", "digest", absent], ["ckpt-verify", "compare", tiny, absent],
+                 ["ckpt-synth", "--config", absent, tmp_path / "out"]):
+        assert "absent" in run_tool(*args, check=2).err        # on one line: run_tool looks
+    assert os.listdir(tmp_path) == []
+
+
+def test_different_is_status_1_and_not_an_error(tiny, tmp_path):
+    run_tool("ckpt-synth", "--config", "tiny", "--seed", 2, tmp_path / "other")
+    result = run_tool("ckpt-verify", "compare", "--json", tiny, tmp_path / "other", check=1)
+    assert result.json["same"] is False and result.err == ""
+    assert run_tool("ckpt-verify", "compare", "--json", tiny, tiny).json["same"] is True
+
+
+# ---- --json, --quiet, --dry-run ----
+
+def json_commands(tiny, out):
+    return [["ckpt-inspect", tiny], ["ckpt-inspect", "--logical", tiny],
+            ["ckpt-verify", "digest", tiny], ["ckpt-verify", "compare", tiny, tiny],
+            ["ckpt-convert", "--dry-run", "--dtype", "bf16", tiny, out / "none"],
+            ["ckpt-convert", "--dtype", "bf16", tiny, out / "convert"],
+            ["ckpt-synth", "--dry-run", "--config", "tiny", out / "none"],
+            ["ckpt-synth", "--config", "tiny", out / "synth"]]
+
+
+def test_json_is_one_document(tiny, tmp_path):
+    for args in json_commands(tiny, tmp_path):
+        result = run_tool(*args, "--json")
+        assert isinstance(json.loads(result.out), dict), args
+        assert result.err == ""
+
+
+def test_quiet_and_a_pipe_say_nothing_on_stderr(tiny, tmp_path):
+    for folder, more in ("pipe", []), ("quiet", ["--quiet"]):
+        (tmp_path / folder).mkdir()
+        for args in json_commands(tiny, tmp_path / folder):
+            assert run_tool(*args, *more).err == ""
+
+
+def test_a_dry_run_makes_nothing(tiny, tmp_path):
+    run_tool("ckpt-convert", "--dry-run", "--dtype", "bf16", tiny, tmp_path / "out")
+    run_tool("ckpt-synth", "--dry-run", "--config", "tiny", tmp_path / "out")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_dry_run_reads_no_tensor_data(tiny, tmp_path, fault):
+    """Headers and configs are read at the front; whatever lies behind them is not."""
+    run_tool("ckpt-convert", "--dry-run", "--dtype", "bf16", tiny, tmp_path / "out",
+             env=fault.env("pread:EIO:4+", "model-00003"))
+    assert fault.injected == []
+
+
+# ---- the terminal ----
+
+def run_on_terminal(tool, *args, env=None):
+    """Exit status, and what a terminal as stderr was told."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen([BUILD / "bin" / tool, *map(str, args)], stderr=follower,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               env={**os.environ, **SANITIZER, **(env or {})})
+    os.close(follower)
+    said = b""
+    while True:
+        try:
+            chunk = os.read(leader, 4096)
+        except OSError:       # EIO: the other side is closed
+            break
+        if not chunk:
+            break
+        said += chunk
+    os.close(leader)
+    return process.wait(), said.decode()
+
+
+def test_a_terminal_sees_progress_unless_quiet(tiny, tmp_path, fault):
+    slow = fault.env("short-read:1,short-write:1", "out.partial")
+    status, said = run_on_terminal("ckpt-convert", "--dtype", "bf16", tiny, tmp_path / "out",
+                                   env=slow)
+    assert status == 0
+    assert re.search(r"of [0-9.]+ [kMG]B +\d+%  .*/s", said), said
+    assert said.endswith("\r\x1b[K")          # it is erased in the end
+    slow = fault.env("short-read:1,short-write:1", "quiet.partial")
+    assert run_on_terminal("ckpt-convert", "--quiet", "--dtype", "bf16", tiny, tmp_path / "quiet",
+                           env=slow) == (0, "")
+
+
+# ---- readers that go away, disks that are full ----
+
+SPEAKERS = [["--help"], ["--version"]]
+
+
+def test_a_reader_that_went_away_is_no_reason_to_shout(commands):
+    for tool, words in commands:
+        for args in SPEAKERS:
+            reader, writer = os.pipe()
+            os.close(reader)
+            done = subprocess.run([BUILD / "bin" / tool, *words, *args], stdout=writer,
+                                  stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+            os.close(writer)
+            assert done.returncode == 2 and done.stderr == b""
+
+
+def test_much_output_into_head_is_no_reason_to_shout(tiny):
+    """More than a pipe holds: the writer is told only when the reader is gone."""
+    for args in (["ckpt-inspect", tiny], ["ckpt-inspect", "--json", tiny],
+                 ["ckpt-verify", "digest", "--json", tiny]):
+        writer = subprocess.Popen([BUILD / "bin" / args[0], *args[1:]], stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE)
+        writer.stdout.read(1)
+        writer.stdout.close()
+        said = writer.stderr.read()
+        assert writer.wait() in (0, 2) and said == b""
+        assert writer.returncode != -signal.SIGPIPE
+
+
+def test_output_that_could_not_be_written_is_an_error(commands):
+    for tool, words in commands:
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([BUILD / "bin" / tool, *words, "--help"], stdout=full, text=True,
+                                  stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        assert done.returncode == 2
+        assert done.stderr == f"{tool}: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_closed_standard_streams_do_not_reach_files(tiny, tmp_path, closed):
+    """A file that is opened must not become descriptor 1 or 2 and receive messages."""
+    script = f"exec {closed}>&-; exec \"$0\" \"$@\""
+    done = subprocess.run(["bash", "-c", script, BUILD / "bin" / "ckpt-convert", "--dtype", "bf16",
+                           tiny, tmp_path / f"out{closed}"], capture_output=True)
+    assert done.returncode == 0
+    assert run_tool("ckpt-verify", "compare", tiny, tmp_path / f"out{closed}").status == 0
