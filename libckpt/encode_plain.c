@@ -51,25 +51,6 @@ static ckpt_code fail_nan_code(const encode_job *job)
                      (unsigned long long)(i % row_bytes), codes[i]);
 }
 
-/* Whether some E8M0 code is 0x00 or 0xFF. With the top bit apart, adding 0x7F to the low seven
- * carries into it unless they are zero; of the code and of its complement alike. */
-static int has_odd_e8m0(const uint8_t *codes, uint64_t count)
-{
-    const uint64_t low = 0x7F7F7F7F7F7F7F7FULL;
-    uint64_t fine = ~low;
-    uint64_t i = 0;
-
-    for (; i + 8 <= count; i += 8) {
-        uint64_t word;
-
-        memcpy(&word, codes + i, sizeof word);
-        fine &= (((word & low) + low) | word) & (((~word & low) + low) | ~word);
-    }
-    for (; i < count; i++)
-        fine = codes[i] == 0x00 || codes[i] == 0xFF ? 0 : fine;
-    return fine != ~low;
-}
-
 static int scale_is_odd(ckpt_dtype dtype, const uint8_t *scales, uint64_t i)
 {
     float value;
@@ -97,7 +78,7 @@ static ckpt_code check_scales(const encode_job *job)
     uint64_t row;
     uint64_t rows;
 
-    if (t->scale_dtype == CKPT_F8_E8M0 && !has_odd_e8m0(scales, count))
+    if (t->scale_dtype == CKPT_F8_E8M0 && values_e8m0_within(scales, count, 0x01, 0xFE))
         return CKPT_OK;
     for (uint64_t i = 0; i < count; i++) {
         if (!scale_is_odd(t->scale_dtype, scales, i))

@@ -154,17 +154,26 @@ void values_f32(values_reader *reader, uint64_t row, uint64_t col, uint64_t coun
     }
 }
 
-static int fp4_is_exact(const values_reader *r, uint64_t row)
+/* Eight codes at a time. Adding 0x80 - low to the low seven bits of a code carries into the top
+ * unless they are below `low`; the complement must be at least 255 - high in the same way. */
+int values_e8m0_within(const uint8_t *codes, uint64_t count, uint8_t low, uint8_t high)
 {
-    const uint8_t *scales = scale_row(r, row);
-    uint8_t low = 255;
-    uint8_t high = 0;
+    const uint64_t ones = 0x0101010101010101ULL;
+    const uint64_t seven = 0x7F * ones;
+    const uint64_t add_low = (uint64_t)(0x80 - low) * ones;
+    const uint64_t add_high = (uint64_t)(0x80 - (0xFF - high)) * ones;
+    uint64_t within = ~seven;
+    uint64_t i = 0;
 
-    for (uint64_t g = 0; g < r->cols / FP4_GROUP; g++) {
-        low = scales[g] < low ? scales[g] : low;
-        high = scales[g] > high ? scales[g] : high;
+    for (; i + 8 <= count; i += 8) {
+        uint64_t word;
+
+        memcpy(&word, codes + i, sizeof word);
+        within &= (((word & seven) + add_low) | word) & (((~word & seven) + add_high) | ~word);
     }
-    return low >= FP4_EXACT_LOW && high <= FP4_EXACT_HIGH;
+    for (; i < count; i++)
+        within = codes[i] < low || codes[i] > high ? 0 : within;
+    return within == ~seven;
 }
 
 int values_bf16(values_reader *reader, uint64_t row, uint16_t *out, const uint16_t **row_values)
@@ -181,7 +190,8 @@ int values_bf16(values_reader *reader, uint64_t row, uint16_t *out, const uint16
     if (t->scale_dtype == CKPT_NONE)
         return 0;
     if (t->dtype == CKPT_F4) {
-        if (!fp4_is_exact(reader, row))
+        if (!values_e8m0_within(scale_row(reader, row), reader->cols / FP4_GROUP, FP4_EXACT_LOW,
+                                FP4_EXACT_HIGH))
             return 0;
         reader->kernels->fp4_row_to_bf16(data_row(reader, row), scale_row(reader, row),
                                          reader->cols, out);
