@@ -61,7 +61,7 @@ TOOLS := $(TOOL_MAIN_C:tools/%.c=$(BUILD)/bin/%)
 UNIT_TESTS := $(UNIT_MAIN_C:tests/unit/%.c=$(BUILD)/tests/%)
 REPLAYS := $(FUZZ_MAIN_C:tests/fuzz/%.c=$(BUILD)/tests/%)
 FUZZERS := $(FUZZ_MAIN_C:tests/fuzz/%.c=$(BUILD)/fuzz/%)
-BENCHES := $(BENCH_MAIN_C:tests/bench/%.c=$(BUILD)/bench/%)
+BENCHES := $(BENCH_MAIN_C:tests/bench/%.c=$(BUILD)/bench/%) $(BUILD)/bench/parallel_copy
 LIBS := $(BUILD)/libckpt.a $(if $(LIB_O),$(BUILD)/libckpt.so)
 TEST_LIBS := $(if $(KERNEL_O),$(BUILD)/tests/libkernels-test.so) $(BUILD)/tests/fault.so
 
