@@ -52,7 +52,11 @@ typedef struct {
  * that are absolute or climb with '..', transformed items, shapes over CKPT_RANK_MAX dimensions.
  * memory_bytes limits what reading takes (0: PICKLE_MEMORY). *out is yours to free.
  */
-ckpt_code dcp_parse(const void *bytes, size_t size, const char *subject, uint64_t memory_bytes,
+typedef struct {
+    const char *subject;         /* names the pickle in errors */
+    uint64_t memory_bytes;
+} dcp_options;
+ckpt_code dcp_parse(const void *bytes, size_t size, const dcp_options *options,
                     dcp_metadata **out, ckpt_error *err);
 ckpt_code dcp_read(const char *path, uint64_t memory_bytes, dcp_metadata **out,
                    ckpt_error *err);
