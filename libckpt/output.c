@@ -78,10 +78,10 @@ static ckpt_code swap_names(const ckpt_output *o, int replace, ckpt_error *err)
 
     if (!replace)
         return file_rename_durable(o->partial, o->path, err);
-    if ((code = file_remove_tree(o->replaced, err)) != CKPT_OK ||
-        (code = file_rename_durable(o->path, o->replaced, err)) != CKPT_OK)
+    if ((code = file_remove_tree(o->replaced, err)) != CKPT_OK)
         return code;
-    code = file_rename_durable(o->partial, o->path, err);
+    if ((code = file_rename_durable(o->path, o->replaced, err)) == CKPT_OK)
+        code = file_rename_durable(o->partial, o->path, err);
     if (code != CKPT_OK && !file_exists(o->path))
         file_rename_durable(o->replaced, o->path, NULL);       /* the first failure is told */
     return code;
@@ -131,6 +131,20 @@ void output_close(ckpt_output *output)
     free(output);
 }
 
+static ckpt_code make_parents(const ckpt_store *store, const char *name, ckpt_error *err)
+{
+    char *path;
+    ckpt_code code;
+
+    if (strchr(name, '/') == NULL)
+        return CKPT_OK;
+    if ((path = file_join(store->directory, name)) == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(name));
+    code = file_make_parents(path, err);
+    free(path);
+    return code;
+}
+
 ckpt_code output_make_files(ckpt_store *store, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
@@ -138,7 +152,8 @@ ckpt_code output_make_files(ckpt_store *store, ckpt_error *err)
     for (size_t i = 0; i < store->file_count && code == CKPT_OK; i++) {
         store_file *f = &store->files[i];
 
-        if ((code = store_open_file(store, i, 1, err)) != CKPT_OK ||
+        if ((code = make_parents(store, f->name, err)) != CKPT_OK ||
+            (code = store_open_file(store, i, 1, err)) != CKPT_OK ||
             (code = file_set_size(f->file, f->size_bytes, err)) != CKPT_OK)
             break;
         code = file_write_at(f->file, 0, f->header, f->header_bytes, err);
