@@ -1,6 +1,7 @@
 """The file system fails: one line, status 2, no DST, and the same command goes on from there."""
 import itertools
 import os
+import shutil
 
 import pytest
 
@@ -167,6 +168,19 @@ def test_a_failure_leaves_what_was_there(fp8, old, fault, rule):
     assert fault.injected
     assert os.listdir(old) == ["precious"]
     fp8.finish(old, "--overwrite")
+
+
+def test_wherever_it_fails_one_of_the_two_has_the_name(fp8, old, fault):
+    """Around the last renames a failed fsync may come too late to undo, but never between."""
+    for n in itertools.count(18):
+        fp8.run(old, "--overwrite", check=(0, 2), env=fault.env(f"fsync:EIO:{n}", old.parent))
+        if not fault.injected:
+            break
+        assert os.listdir(old) == ["precious"] or tree(old) == fp8.expected
+        shutil.rmtree(old)
+        old.mkdir()
+        (old / "precious").write_text("data")
+    assert n > 22
 
 
 def test_a_kill_between_two_renames_is_mended(fp8, old, fault):
