@@ -86,7 +86,7 @@ typedef struct {
     uint64_t data_offset;        /* position of the first element in the file */
     uint64_t payload_offset;     /* position of the storage in the file */
     uint64_t payload_bytes;      /* of the storage, which may be larger than the tensor */
-    uint32_t payload_crc;        /* as the archive has it */
+    uint32_t payload_crc;        /* as the archive has it; 0: it has none */
 } zip_item;
 
 /*
