@@ -104,6 +104,21 @@ static void suit_layout(convert_job *job)
         suit_tensor(job, catalog_edit(job->targets, i));
 }
 
+ckpt_code convert_choose_map(convert_job *job, ckpt_error *err)
+{
+    const convert_options *o = &job->options;
+    ckpt_code code;
+
+    if (o->like != NULL)
+        return CKPT_OK;
+    if (o->open.map_file != NULL && o->names == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--map needs --names: which names to write");
+    code = checkpoint_find_map(ckpt_family_name(job->source), choose_names(job), &job->map, err);
+    if (code == CKPT_OK && o->names == NULL && keeps_layout(job))
+        job->map->scale_suffix = find_scale_suffix(job->source, job->map->scale_suffix);
+    return code;
+}
+
 ckpt_code convert_choose_targets(convert_job *job, ckpt_error *err)
 {
     const convert_options *o = &job->options;
@@ -124,13 +139,6 @@ ckpt_code convert_choose_targets(convert_job *job, ckpt_error *err)
                         err);
     if (code != CKPT_OK)
         return code;
-    if (o->open.map_file != NULL && o->names == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--map needs --names: which names to write");
-    code = checkpoint_find_map(ckpt_family_name(job->source), choose_names(job), &job->map, err);
-    if (code != CKPT_OK)
-        return code;
-    if (o->names == NULL && keeps_layout(job))
-        job->map->scale_suffix = find_scale_suffix(job->source, job->map->scale_suffix);
     suit_layout(job);
     return CKPT_OK;
 }

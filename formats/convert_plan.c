@@ -37,6 +37,12 @@ static void add_input(inputs *in, const char **origins, const ckpt_checkpoint *f
     origins[in->count++] = origin;
 }
 
+/* The target's layout cannot carry it: the map says why, the report repeats it. */
+static int omits(const convert_job *job, const char *name)
+{
+    return job->map != NULL && map_find_omit(job->map, name) != NULL;
+}
+
 /* The source's tensors, then what only --fill-from has. */
 static void take_all(convert_job *job, inputs *in)
 {
@@ -44,9 +50,11 @@ static void take_all(convert_job *job, inputs *in)
     const ckpt_catalog *more = job->fill == NULL ? NULL : job->fill->reading.logical;
 
     for (size_t i = 0; i < ckpt_catalog_count(own); i++)
-        add_input(in, job->origins, job->source, i, NULL);
+        if (!omits(job, ckpt_catalog_at(own, i)->name))
+            add_input(in, job->origins, job->source, i, NULL);
     for (size_t i = 0; more != NULL && i < ckpt_catalog_count(more); i++)
-        if (ckpt_catalog_find(own, ckpt_catalog_at(more, i)->name) < 0)
+        if (ckpt_catalog_find(own, ckpt_catalog_at(more, i)->name) < 0 &&
+            !omits(job, ckpt_catalog_at(more, i)->name))
             add_input(in, job->origins, job->fill, i, job->options.fill_from);
 }
 
@@ -287,7 +295,9 @@ static ckpt_code plan_job(convert_job *job, ckpt_error *err)
     ckpt_code code;
 
     if ((code = output_check(job->options.target, job->options.overwrite, err)) != CKPT_OK ||
-        (code = open_all(job, err)) != CKPT_OK || (code = pick_inputs(job, err)) != CKPT_OK ||
+        (code = open_all(job, err)) != CKPT_OK ||
+        (code = convert_choose_map(job, err)) != CKPT_OK ||
+        (code = pick_inputs(job, err)) != CKPT_OK ||
         (code = convert_choose_targets(job, err)) != CKPT_OK)
         return code;
     if ((job->store = store_create(job->options.target)) == NULL)

@@ -4,7 +4,10 @@
 
 #include "convert.h"
 
-/* Encodings and map of the target. */
+/* Names of the target; before its tensors are picked, since a layout may omit some. */
+ckpt_code convert_choose_map(convert_job *job, ckpt_error *err);
+
+/* Encodings of the target. */
 ckpt_code convert_choose_targets(convert_job *job, ckpt_error *err);
 
 /* Stored tensors, files and positions of the target. */

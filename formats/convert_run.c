@@ -234,7 +234,7 @@ static ckpt_code rewrite_inference(convert_job *job, const char *from, const cha
 
 static ckpt_code carry_file(convert_job *job, const char *name, ckpt_error *err)
 {
-    char *from = file_join(job->source->store->directory, name);
+    char *from = file_join(job->source->path, name);
     char *to = file_join(convert_directory(job), name);
     ckpt_code code;
 
@@ -254,7 +254,7 @@ static ckpt_code carry_file(convert_job *job, const char *name, ckpt_error *err)
 /* FP8 experts that stay what they are keep the way back to FP4. */
 static int carries_side_data(const convert_job *job)
 {
-    char *path = file_join(job->source->store->directory, SIDE_DATA_FILE);
+    char *path = file_join(job->source->path, SIDE_DATA_FILE);
     int carries = path != NULL && job->like == NULL && !job->source->is_partial &&
                   !job->writes_side_data && file_exists(path);
 
@@ -266,12 +266,18 @@ static int carries_side_data(const convert_job *job)
 
 static ckpt_code write_index(convert_job *job, ckpt_error *err)
 {
+    const format_finish info = {
+        .with_index = job->with_index,
+        .config = job->source->config == NULL ? NULL : json_root(job->source->config),
+        .targets = job->targets,
+        .sharding = &job->options.sharding,
+    };
     char *from;
     char *to;
     ckpt_code code;
 
     if (job->like == NULL)
-        return job->options.format->finish(job->store, job->with_index, err);
+        return job->options.format->finish(job->store, &info, err);
     if (!job->like->has_index)
         return CKPT_OK;
     from = file_join(job->like->store->directory, HF_INDEX_FILE);
@@ -286,10 +292,8 @@ static ckpt_code write_index(convert_job *job, ckpt_error *err)
 static ckpt_code write_others(convert_job *job, ckpt_error *err)
 {
     const file_list *extras = &job->source->extras;
-    ckpt_code code;
+    ckpt_code code = CKPT_OK;
 
-    if ((code = write_index(job, err)) != CKPT_OK)
-        return code;
     if (job->config_text != NULL &&
         (code = write_text(job, "config.json", job->config_text, err)) != CKPT_OK)
         return code;
@@ -351,7 +355,7 @@ ckpt_code convert_run(convert_job *job, ckpt_error *err)
         (code = run_pipeline(job, err)) != CKPT_OK ||
         (code = check_unchanged(job, err)) != CKPT_OK)
         return code;
-    if ((code = read_back(job, err)) != CKPT_OK ||
+    if ((code = read_back(job, err)) != CKPT_OK || (code = write_index(job, err)) != CKPT_OK ||
         (code = store_close_files(job->store, err)) != CKPT_OK)
         return code;
     code = write_others(job, err);

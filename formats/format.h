@@ -51,6 +51,13 @@ typedef struct {
     const char *iteration;          /* "release", or a number */
 } format_sharding;
 
+typedef struct {
+    int with_index;                 /* also where one file needs none */
+    const json_value *config;       /* of the source, or NULL */
+    const ckpt_catalog *targets;
+    const format_sharding *sharding;
+} format_finish;
+
 struct ckpt_format {
     const char *name;
     /* Names of the maps that this format is read by: "mp"; NULL: any map without shard lines. */
@@ -64,8 +71,8 @@ struct ckpt_format {
                        const format_sharding *sharding, ckpt_error *err);
     /* Offsets, headers and sizes of a store whose tensors have file numbers. NULL: read only. */
     ckpt_code (*lay_out)(ckpt_store *store, ckpt_error *err);
-    /* Write what describes the files (index), into the store's directory. */
-    ckpt_code (*finish)(const ckpt_store *store, int with_index, ckpt_error *err);
+    /* All data is in the files, which are open: write what describes them. */
+    ckpt_code (*finish)(ckpt_store *store, const format_finish *info, ckpt_error *err);
 };
 
 extern const ckpt_format *const ckpt_formats[];      /* NULL-terminated, in order of detection */
@@ -81,8 +88,8 @@ int checkpoint_is_carried(const char *name);
 /* What its catalogs and layouts take, for the memory plan; NULL takes nothing. */
 uint64_t checkpoint_bytes(const ckpt_checkpoint *checkpoint);
 
-/* Parse config.json of the store's directory into *out, if it is there. */
-ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err);
+/* Parse config.json of a directory into *out, if it is there. */
+ckpt_code checkpoint_read_config(ckpt_checkpoint *out, const char *directory, ckpt_error *err);
 
 /* The map of `family` in the names `names` ("native"), or an error that lists the known ones. */
 ckpt_code checkpoint_find_map(const char *family, const char *names, ckpt_map **out,

@@ -3,8 +3,10 @@
 
 #include "hf.h"
 #include "mp.h"
+#include "torch_dist.h"
 
 const ckpt_format *const ckpt_formats[] = {
+    &format_torch_dist,
     &format_mp,
     &format_hf,
     &format_safetensors_file,

@@ -243,7 +243,7 @@ static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
     if ((out->store = store_create(out->path)) == NULL)
         return ckpt_fail_memory(err, "a checkpoint", sizeof *out->store);
     if ((code = sort_files(out, err)) != CKPT_OK ||
-        (code = checkpoint_read_config(out, err)) != CKPT_OK)
+        (code = checkpoint_read_config(out, out->path, err)) != CKPT_OK)
         return code;
     return out->has_index ? read_index(out, err) : read_files(out, err);
 }
@@ -305,7 +305,7 @@ static void put_index(json_writer *w, const ckpt_store *store, const ckpt_tensor
     json_put_object_end(w);
 }
 
-static ckpt_code finish_directory(const ckpt_store *store, int with_index, ckpt_error *err)
+static ckpt_code finish_directory(ckpt_store *store, const format_finish *info, ckpt_error *err)
 {
     enum { INDEX_INDENT = 2 };
     const size_t count = ckpt_catalog_count(store->catalog);
@@ -328,7 +328,7 @@ static ckpt_code finish_directory(const ckpt_store *store, int with_index, ckpt_
     put_index(&w, store, order);
     if (!json_writer_end(&w) || fputc('\n', stream) == EOF || fflush(stream) != 0)
         code = ckpt_fail_memory(err, "the index", count);
-    else if (with_index || store->file_count > 1)
+    else if (info->with_index || store->file_count > 1)
         code = file_write_all(path, text, size, err);
 out:
     if (stream != NULL)

@@ -208,7 +208,7 @@ static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
         return ckpt_fail_memory(err, "a checkpoint", sizeof *out->store);
     if ((code = file_list_tree(out->path, &out->extras, err)) != CKPT_OK ||
         (code = find_ranks(out, &r.rank_count, err)) != CKPT_OK ||
-        (code = checkpoint_read_config(out, err)) != CKPT_OK ||
+        (code = checkpoint_read_config(out, out->path, err)) != CKPT_OK ||
         (code = checkpoint_find_names(map_names[0], &out->map, err)) != CKPT_OK)
         return code;
     for (uint32_t i = 0; i < r.rank_count && code == CKPT_OK; i++)
@@ -372,10 +372,10 @@ static ckpt_code split(ckpt_store *store, ckpt_catalog *keys, const ckpt_map *ma
     return code == CKPT_OK ? pieces_seal(store, err) : code;
 }
 
-static ckpt_code finish(const ckpt_store *store, int with_index, ckpt_error *err)
+static ckpt_code finish(ckpt_store *store, const format_finish *info, ckpt_error *err)
 {
     (void)store;
-    (void)with_index;
+    (void)info;
     (void)err;
     return CKPT_OK;             /* no index */
 }

@@ -34,9 +34,9 @@ ckpt_code checkpoint_note(ckpt_checkpoint *checkpoint, ckpt_error *err, const ch
     return CKPT_OK;
 }
 
-ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err)
+ckpt_code checkpoint_read_config(ckpt_checkpoint *out, const char *directory, ckpt_error *err)
 {
-    char *path = file_join(out->store->directory, "config.json");
+    char *path = file_join(directory, "config.json");
     ckpt_code code = CKPT_OK;
     size_t size;
 

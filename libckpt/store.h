@@ -22,8 +22,8 @@ typedef struct {
 } store_file;
 
 /*
- * Told of every run of bytes that is written to a piece (or found there by a resumed run): `rect` in
- * the file, rows in memory pitch_bytes apart. Thread-safe; for checksums that a format keeps.
+ * Told of every run of bytes that is written to a piece (or found there by a resumed run): `rect`
+ * in the file, rows in memory pitch_bytes apart. Thread-safe; for checksums that a format keeps.
  */
 typedef struct store_watch {
     void (*wrote)(struct store_watch *self, size_t piece, const file_rect *rect,

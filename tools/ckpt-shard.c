@@ -1,4 +1,5 @@
 /* ckpt-shard: turn any layout into any other in one pass, re-encoding on the way if asked. */
+#include <stdio.h>
 #include <string.h>
 
 #include "convert_command.h"
@@ -7,12 +8,39 @@
 
 static convert_command opt = { .common = CLI_COMMON_DEFAULTS, .convert.format = &format_hf };
 static const char *layout;
-static uint64_t mp;
+static const char *preset;
+static const char *key_style;
+static const char *files;
+static const char *iteration;
+static struct {
+    uint64_t mp;
+    uint64_t tp;
+    uint64_t pp;
+    uint64_t ep;
+    uint64_t etp;
+    uint64_t first_stage_layers;
+    uint64_t last_stage_layers;
+} ranks;
 
 static const cli_option options[] = {
     { CLI_HEADING, NULL, NULL, NULL, "Layout" },
-    { CLI_CHOICE, "layout", "hf|mp", &layout, "layout of DST (required)" },
-    { CLI_U64, "mp", "N", &mp, "model-parallel ranks of the layout mp" },
+    { CLI_CHOICE, "layout", "hf|mp|torch_dist", &layout, "layout of DST (required)" },
+    { CLI_U64, "mp", "N", &ranks.mp, "model-parallel ranks of the layout mp" },
+    { CLI_HEADING, NULL, NULL, NULL, "torch_dist" },
+    { CLI_U64, "tp", "N", &ranks.tp, "tensor parallelism (default: boxes for any TP up to 8)" },
+    { CLI_U64, "pp", "N", &ranks.pp, "pipeline stages (default 1)" },
+    { CLI_U64, "ep", "N", &ranks.ep, "expert parallelism (default 1)" },
+    { CLI_U64, "etp", "N", &ranks.etp, "tensor parallelism of experts (default 1)" },
+    { CLI_U64, "first-stage-layers", "N", &ranks.first_stage_layers,
+      "layers of the first stage (default: equal stages)" },
+    { CLI_U64, "last-stage-layers", "N", &ranks.last_stage_layers, "layers of the last stage" },
+    { CLI_CHOICE, "preset", "flash-convert|flash-h200|flash-gb300|pro-convert|pro-train", &preset,
+      "a layout that is known to train: sets the six options above" },
+    { CLI_CHOICE, "files", "layer|rank", &files,
+      "one file a layer, or the files that ranks would write (default layer)" },
+    { CLI_CHOICE, "key-style", "v1|v2", &key_style,
+      "keys of the fork that miles runs, or upstream's newer ones (default v1)" },
+    { CLI_STRING, "iteration", "release|N", &iteration, "which folder to write (default release)" },
     CONVERT_OPTIONS(opt),
     CLI_COMMON(opt.common),
     CLI_OPTIONS_END,
@@ -24,27 +52,120 @@ static const cli_command command = {
     .usage = "[OPTIONS] --layout LAYOUT SRC DST",
     .description =
         "Reads the checkpoint SRC in any layout and writes DST in another: a Hugging Face "
-        "directory (hf) or model{rank}-mp{N}.safetensors for DeepSeek's own code (mp). Weights "
-        "are re-encoded on the way if asked; nothing is written twice. In the layout mp, wo_a is "
-        "BF16 as the reference code wants it; --dtype fp8 keeps it FP8.",
+        "directory (hf), model{rank}-mp{N}.safetensors for DeepSeek's own code (mp), or a Megatron "
+        "checkpoint (torch_dist). Weights are re-encoded on the way if asked; nothing is written "
+        "twice, no GPU and no Python is used. In the layout mp, wo_a is BF16 as the reference code "
+        "wants it; --dtype fp8 keeps it FP8. torch_dist holds BF16 and carries no MTP block: take "
+        "that back with --fill-from.",
     .examples = "ckpt-shard --layout mp --mp 8 DeepSeek-V4-Flash Flash-mp8\n"
-                "ckpt-shard --layout hf --like DeepSeek-V4-Flash Flash-mp8 Flash-again",
+                "ckpt-shard --layout torch_dist DeepSeek-V4-Flash DeepSeek-V4-Flash_torch_dist\n"
+                "ckpt-shard --layout hf --like DeepSeek-V4-Flash --fill-from DeepSeek-V4-Flash "
+                "trained again",
     .options = options,
     .arg_min = 2,
     .arg_max = 2,
 };
 
+/* The layouts that miles' launchers and documents use. */
+static const struct {
+    const char *name;
+    uint64_t tp;
+    uint64_t pp;
+    uint64_t ep;
+    uint64_t first;
+    uint64_t last;
+} presets[] = {
+    { "flash-convert", 1, 8, 4, 7, 6 },
+    { "flash-h200", 8, 8, 8, 4, 3 },
+    { "flash-gb300", 2, 8, 4, 4, 3 },
+    { "pro-convert", 8, 8, 32, 7, 6 },
+    { "pro-train", 8, 8, 32, 7, 6 },
+};
+
+static void take_preset(void)
+{
+    for (size_t i = 0; preset != NULL && i < sizeof presets / sizeof *presets; i++) {
+        if (strcmp(presets[i].name, preset) != 0)
+            continue;
+        ranks.tp = presets[i].tp;
+        ranks.pp = presets[i].pp;
+        ranks.ep = presets[i].ep;
+        ranks.etp = 1;
+        ranks.first_stage_layers = presets[i].first;
+        ranks.last_stage_layers = presets[i].last;
+    }
+}
+
+static ckpt_code take_number(uint64_t number, const char *name, uint32_t *out, ckpt_error *err)
+{
+    enum { RANKS_MAX = 65536 };
+
+    if (number > RANKS_MAX)
+        return ckpt_fail(err, CKPT_E_USAGE, "--%s %llu: expected at most %d", name,
+                         (unsigned long long)number, RANKS_MAX);
+    *out = (uint32_t)number;
+    return CKPT_OK;
+}
+
+/* "release", or "iter_0000012" for 12. */
+static ckpt_code take_iteration(format_sharding *to, ckpt_error *err)
+{
+    static char folder[32];
+    uint64_t number;
+
+    if (iteration == NULL || strcmp(iteration, "release") == 0)
+        return CKPT_OK;
+    if (!cli_parse_u64(iteration, &number) || number > 999999999)
+        return ckpt_fail(err, CKPT_E_USAGE, "--iteration '%s': expected release or a number",
+                         iteration);
+    snprintf(folder, sizeof folder, "iter_%07llu", (unsigned long long)number);
+    to->iteration = folder;
+    return CKPT_OK;
+}
+
+/* Megatron trains in BF16: that is what its checkpoints hold. */
+static ckpt_code take_torch_dist(convert_command *o, ckpt_error *err)
+{
+    convert_options *c = &o->convert;
+
+    if (o->dtype != NULL && strcmp(o->dtype, "bf16") != 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist holds BF16, not --dtype %s",
+                         o->dtype);
+    if (o->experts != NULL && strcmp(o->experts, "bf16") != 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist holds BF16, not --experts %s",
+                         o->experts);
+    c->policy.dtype = PLAN_BF16;
+    c->policy.experts = PLAN_BF16;
+    c->names = key_style != NULL && strcmp(key_style, "v2") == 0 ? "torch_dist-v2"
+                                                                 : "torch_dist-v1";
+    c->sharding.per_rank_files = files != NULL && strcmp(files, "rank") == 0;
+    return take_iteration(&c->sharding, err);
+}
+
 static ckpt_code take_layout(convert_command *o, ckpt_error *err)
 {
+    format_sharding *to = &o->convert.sharding;
+    ckpt_code code;
+
     if (layout == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--layout is missing: hf or mp");
+        return ckpt_fail(err, CKPT_E_USAGE, "--layout is missing: hf, mp or torch_dist");
     for (size_t i = 0; ckpt_formats[i] != NULL; i++)
         if (strcmp(ckpt_formats[i]->name, layout) == 0)
             o->convert.format = ckpt_formats[i];
-    if (mp > UINT32_MAX || (mp != 0) != (strcmp(layout, "mp") == 0))
+    if ((ranks.mp != 0) != (strcmp(layout, "mp") == 0))
         return ckpt_fail(err, CKPT_E_USAGE, "--mp N goes with --layout mp, and it with --mp N");
-    o->convert.sharding.mp = (uint32_t)mp;
-    return CKPT_OK;
+    take_preset();
+    if ((code = take_number(ranks.mp, "mp", &to->mp, err)) != CKPT_OK ||
+        (code = take_number(ranks.tp, "tp", &to->tp, err)) != CKPT_OK ||
+        (code = take_number(ranks.pp, "pp", &to->pp, err)) != CKPT_OK ||
+        (code = take_number(ranks.ep, "ep", &to->ep, err)) != CKPT_OK ||
+        (code = take_number(ranks.etp, "etp", &to->etp, err)) != CKPT_OK ||
+        (code = take_number(ranks.first_stage_layers, "first-stage-layers",
+                            &to->first_stage_layers, err)) != CKPT_OK ||
+        (code = take_number(ranks.last_stage_layers, "last-stage-layers", &to->last_stage_layers,
+                            err)) != CKPT_OK)
+        return code;
+    return strcmp(layout, "torch_dist") == 0 ? take_torch_dist(o, err) : CKPT_OK;
 }
 
 int main(int argc, char **argv)

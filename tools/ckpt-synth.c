@@ -238,6 +238,7 @@ static ckpt_code run(synth_job *job, const char *path, ckpt_error *err)
     char *directory;
     ckpt_code code;
 
+    const format_finish index = { .with_index = 1 };
     const output_options output_is = { path, opt.overwrite, fingerprint, 0 };
 
     code = output_begin(&output_is, &job->output, err);
@@ -250,7 +251,7 @@ static ckpt_code run(synth_job *job, const char *path, ckpt_error *err)
     if ((code = output_make_files(job->store, err)) != CKPT_OK ||
         (!opt.sparse && (code = fill(job, err)) != CKPT_OK) ||
         (code = store_close_files(job->store, err)) != CKPT_OK ||
-        (code = format_hf.finish(job->store, 1, err)) != CKPT_OK ||
+        (code = format_hf.finish(job->store, &index, err)) != CKPT_OK ||
         (code = write_config(job, err)) != CKPT_OK)
         return code;
     output = job->output;
