@@ -4,9 +4,9 @@
 
 A slice with the shapes of DeepSeek-V4-Flash is made in DIR (a new folder in /dev/shm, removed at
 the end). Contenders take turns, and each figure is its best round: other work on the machine can
-only slow a round down. Rates count bytes read and written. A ratio over 1 is faster than the bar;
-"cpu" is the same ratio of CPU seconds (user + system), which other work disturbs less. Nothing is
-asserted here.
+only slow a round down. torch takes one round, over the largest file of the slice. Rates count bytes read and written. A ratio over 1 is faster than the bar;
+"cpu" is the same ratio of CPU seconds (user + system), which other work disturbs less. Peak memory
+is never less than this script's own. Nothing is asserted here.
 """
 import argparse
 import importlib.util
@@ -71,7 +71,8 @@ def remove(path):
 
 def print_row(name, moved_bytes, result, bar=None):
     ratios = f"{bar.seconds / result.seconds:7.2f}{bar.cpu / result.cpu:7.2f}" if bar else " " * 14
-    print(f"  {name:24}{result.seconds:8.2f}{result.cpu:8.2f}{moved_bytes / result.seconds / 1e9:8.2f}"
+    rate = moved_bytes / result.seconds / 1e9
+    print(f"  {name:24}{result.seconds:8.2f}{result.cpu:8.2f}{rate:8.2f}"
           f"{result.peak_bytes / 2**20:9.0f}{ratios}", flush=True)
 
 
@@ -153,8 +154,8 @@ class Bench:
 
     def digest(self, title, source):
         read = self.copy_command([(f, 0) for f in files_of(source)])
-        verify = [BUILD / "bin" / "ckpt-verify", "digest", "--threads", self.args.threads, "--quiet",
-                  source]
+        verify = [BUILD / "bin" / "ckpt-verify", "digest", "--threads", self.args.threads,
+                  "--quiet", source]
         results = Result(), Result()
         for _ in range(self.args.rounds):
             run(results[0], read)
@@ -166,7 +167,8 @@ class Bench:
 
     def run_all(self):
         print(f"{self.args.threads} threads, best of {self.args.rounds} rounds")
-        print(f"  {'':24}{'seconds':>8}{'cpu s':>8}{'GB/s':>8}{'peak MiB':>9}{'ratio':>7}{'cpu':>7}")
+        print(f"  {'':24}{'seconds':>8}{'cpu s':>8}{'GB/s':>8}{'peak MiB':>9}"
+              f"{'ratio':>7}{'cpu':>7}")
         self.make_slice()
         self.digest("FP4", self.work / "fp4")
         for title, source, target in CASES:
