@@ -4,9 +4,11 @@
 
 A slice with the shapes of DeepSeek-V4-Flash is made in DIR (a new folder in /dev/shm, removed at
 the end). Contenders take turns, and each figure is its best round: other work on the machine can
-only slow a round down. torch takes one round, over the largest file of the slice. Rates count bytes read and written. A ratio over 1 is faster than the bar;
-"cpu" is the same ratio of CPU seconds (user + system), which other work disturbs less. Peak memory
-is never less than this script's own. Nothing is asserted here.
+only slow a round down. torch takes one round, over the largest file of the slice.
+
+Rates count bytes read and written. A ratio over 1 is faster than the bar; "cpu" is the same ratio
+of CPU seconds (user + system), which other work disturbs less. Peak memory is never less than this
+script's own. Nothing is asserted here.
 """
 import argparse
 import importlib.util
