@@ -22,9 +22,10 @@ struct ckpt_checkpoint {
     char *config_text;              /* config.json, or NULL */
     json_document *config;          /* the same, parsed */
     file_list extras;               /* other files, relative: tokenizer, code, cards */
-    file_list notes;                /* what --lenient let pass, one line each */
+    file_list notes;                /* what was let pass, one line each */
     int has_index;                  /* files are listed by an index */
     int is_partial;                 /* one file of many: no claim to be complete */
+    int has_no_mtp;                 /* the config has MTP blocks, the files have none */
 
     ckpt_open_options options;
     ckpt_family *family;            /* NULL: generic */

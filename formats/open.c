@@ -229,6 +229,25 @@ static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, c
 
 /* ---- is it all there ---- */
 
+/* The MTP block: training layouts do not carry it, and inference can do without. */
+static int is_mtp(const char *name)
+{
+    return strncmp(name, "mtp.", 4) == 0;
+}
+
+static ckpt_code look_for_mtp(ckpt_checkpoint *c, ckpt_error *err)
+{
+    int expected = 0;
+    int found = 0;
+
+    for (size_t i = 0; i < ckpt_catalog_count(c->official); i++)
+        expected |= is_mtp(ckpt_catalog_at(c->official, i)->name);
+    for (size_t i = 0; i < ckpt_catalog_count(c->reading.logical); i++)
+        found |= is_mtp(ckpt_catalog_at(c->reading.logical, i)->name);
+    c->has_no_mtp = expected && !found;
+    return c->has_no_mtp ? checkpoint_note(c, err, "no MTP block (mtp.*)") : CKPT_OK;
+}
+
 static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, ckpt_error *err)
 {
     const int64_t i = ckpt_catalog_find(c->reading.logical, expected->name);
@@ -236,7 +255,8 @@ static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, 
     char expected_shape[256];
     char got_shape[256];
 
-    if (i < 0 && (c->options.incomplete || !map_carries(c->map, expected->name)))
+    if (i < 0 && (c->options.incomplete || !map_carries(c->map, expected->name) ||
+                  (c->has_no_mtp && is_mtp(expected->name))))
         return CKPT_OK;
     if (i < 0 && !c->options.lenient)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' lacks tensor '%s', which config.json implies",
@@ -259,7 +279,8 @@ static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
     const json_value *config = json_root(c->config);
     ckpt_code code;
 
-    if ((code = family_expand(c->family, config, &c->official, err)) != CKPT_OK)
+    if ((code = family_expand(c->family, config, &c->official, err)) != CKPT_OK ||
+        (code = look_for_mtp(c, err)) != CKPT_OK)
         return code;
     for (size_t i = 0; i < ckpt_catalog_count(c->official); i++)
         if ((code = check_against(c, ckpt_catalog_at(c->official, i), err)) != CKPT_OK)
