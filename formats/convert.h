@@ -40,6 +40,8 @@ typedef struct {
     ckpt_checkpoint *fill;           /* or NULL */
     ckpt_source *picked;             /* every input tensor, in the order of the target */
     const char **origins;            /* by target tensor: fill_from, or NULL */
+    outcome_drop *drops;             /* inputs that the target's layout cannot carry */
+    size_t drop_count;
     ckpt_catalog *targets;           /* logical tensors as they shall be */
     ckpt_map *map;                   /* of the target */
     ckpt_store *store;               /* target files, laid out */

@@ -38,9 +38,15 @@ static void add_input(inputs *in, const char **origins, const ckpt_checkpoint *f
 }
 
 /* The target's layout cannot carry it: the map says why, the report repeats it. */
-static int omits(const convert_job *job, const char *name)
+static int omits(convert_job *job, const char *name)
 {
-    return job->map != NULL && map_find_omit(job->map, name) != NULL;
+    const char *reason = map_find_omit(job->map, name);
+
+    if (reason == NULL)
+        return 0;
+    job->drops[job->drop_count].name = name;
+    job->drops[job->drop_count++].reason = reason;
+    return 1;
 }
 
 /* The source's tensors, then what only --fill-from has. */
@@ -162,7 +168,8 @@ static ckpt_code pick_inputs(convert_job *job, ckpt_error *err)
     ckpt_code code = CKPT_OK;
 
     job->origins = calloc(most + 1, sizeof *job->origins);
-    if (in.entries == NULL || job->origins == NULL)
+    job->drops = calloc(most + 1, sizeof *job->drops);
+    if (in.entries == NULL || job->origins == NULL || job->drops == NULL)
         code = ckpt_fail_memory(err, "a plan", most);
     else if (job->like != NULL)
         code = take_like(job, &in, err);
@@ -336,6 +343,7 @@ void convert_free(convert_job *job)
     ckpt_digest_free(job->written_digest);
     source_free(job->picked);
     free(job->origins);
+    free(job->drops);
     free(job->stats);
     free(job->kept);
     catalog_free(job->targets);

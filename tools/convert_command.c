@@ -172,6 +172,13 @@ static void print_result(const convert_job *job)
     json_put_u64(&w, ckpt_catalog_count(job->targets));
     json_put_key(&w, "kept");
     json_put_u64(&w, job->kept_count);
+    json_put_key(&w, "left_out");
+    json_put_u64(&w, job->drop_count);
+    json_put_key(&w, "notes");
+    json_put_array(&w);
+    for (size_t i = 0; i < job->source->notes.count; i++)
+        json_put_string(&w, job->source->notes.names[i]);
+    json_put_array_end(&w);
     json_put_key(&w, "in_bytes");
     json_put_u64(&w, job->in_bytes);
     json_put_key(&w, "out_bytes");
@@ -238,6 +245,8 @@ static void fill_outcome(const convert_job *job, const char **file_names, outcom
     out->file_names = file_names;
     out->file_name_count = source->store->file_count;
     out->source_logical = source->reading.logical;
+    out->drops = job->drops;
+    out->drop_count = job->drop_count;
     out->target_logical = job->targets;
     out->stats = job->stats;
     out->kept = job->kept;
@@ -270,6 +279,22 @@ static ckpt_code write_report(const convert_job *job, const char *path,
     return code;
 }
 
+/* What a person should know of a run that went well. */
+static void print_remarks(const convert_job *job)
+{
+    enum { NOTES_SHOWN = 10 };
+
+    if (job->kept_count > 0)
+        printf("%zu of %zu tensors were there from an earlier run\n", job->kept_count,
+               ckpt_catalog_count(job->targets));
+    if (job->drop_count > 0)
+        printf("left out: %zu tensors (%s)\n", job->drop_count, job->drops[0].reason);
+    for (size_t i = 0; i < job->source->notes.count && i < NOTES_SHOWN; i++)
+        printf("note: %s\n", job->source->notes.names[i]);
+    if (job->source->notes.count > NOTES_SHOWN)
+        printf("note: and %zu more\n", job->source->notes.count - NOTES_SHOWN);
+}
+
 static ckpt_code run(const convert_command *o, convert_job *job, const char *const *words,
                      ckpt_error *err)
 {
@@ -285,9 +310,8 @@ static ckpt_code run(const convert_command *o, convert_job *job, const char *con
         return code;
     if (o->common.json)
         print_result(job);
-    else if (job->kept_count > 0 && !o->common.quiet)
-        printf("%zu of %zu tensors were there from an earlier run\n", job->kept_count,
-               ckpt_catalog_count(job->targets));
+    else if (!o->common.quiet)
+        print_remarks(job);
     return CKPT_OK;
 }
 
