@@ -213,6 +213,7 @@ static ckpt_code fill(synth_job *job, ckpt_error *err)
     if ((code = source_synth(job->logical, &values, &source, err)) == CKPT_OK &&
         (code = sink_files_create(&files, &sink, err)) == CKPT_OK)
         code = ckpt_copy(source, sink, &copy, err);
+    cli_meter_end(&meter);
     sink_files_free(sink);
     source_free(source);
     return code;
