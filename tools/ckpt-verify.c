@@ -182,7 +182,7 @@ static ckpt_code digest(const char *path, ckpt_error *err)
     ckpt_digest *sums = NULL;
     manifest_info info = { .digest = NULL };
     copy_options copy;
-    cli_meter meter;
+    static cli_meter meter;      /* outlives this function: cli_fail erases its line */
     json_writer w;
     ckpt_code code;
 
@@ -240,7 +240,7 @@ static ckpt_code check(const char *path, int *status, ckpt_error *err)
     check_options options = { .path = path, .manifest = opt.manifest };
     ckpt_checkpoint *c = NULL;
     check_result result;
-    cli_meter meter;
+    static cli_meter meter;      /* outlives this function: cli_fail erases its line */
     json_writer w;
     ckpt_code code;
 
@@ -310,7 +310,7 @@ static ckpt_code compare(const char *a_path, const char *b_path, int *status, ck
     ckpt_checkpoint *a = NULL;
     ckpt_checkpoint *b = NULL;
     ckpt_comparison result;
-    cli_meter meter;
+    static cli_meter meter;      /* outlives this function: cli_fail erases its line */
     json_writer w;
     ckpt_code code;
 
