@@ -11,7 +11,8 @@ enum {
     LOCAL_BYTES = 30, CENTRAL_BYTES = 46, END_BYTES = 22, END64_BYTES = 56, LOCATOR_BYTES = 20,
     TAIL_BYTES = 1024,           /* read first: the end and, for one tensor, the directory */
     DIRECTORY_MAX = 16 << 20,
-    FLAG_ENCRYPTED = 1, ZIP64_ID = 1
+    NAME_MAX_BYTES = 1024,
+    FLAG_ENCRYPTED = 1, FLAG_DESCRIPTOR = 8, ZIP64_ID = 1
 };
 
 static const uint64_t LIMIT16 = UINT16_MAX;
@@ -193,6 +194,8 @@ static ckpt_code read_record(const zip_archive *a, const central *c, zip_record 
     uint64_t packed_bytes = load(c->bytes + 20, 4);
     uint64_t *fields[3] = { &out->size_bytes, &packed_bytes, &out->header_offset };
 
+    out->name = c->name;
+    out->name_bytes = c->name_bytes;
     out->crc = (uint32_t)load(c->bytes + 16, 4);
     out->size_bytes = load(c->bytes + 24, 4);
     out->header_offset = load(c->bytes + 42, 4);
@@ -261,18 +264,58 @@ ckpt_code zip_archive_find(const zip_archive *a, const char *name, zip_record *o
     return read_record(a, &found, out, err);
 }
 
+/* A local header repeats the directory; sizes and CRC only when no descriptor follows the content,
+ * sizes only when they are not in a zip64 field. */
+static int is_same_record(const unsigned char *header, const zip_record *record)
+{
+    const int has_descriptor = (load(header + 6, 2) & FLAG_DESCRIPTOR) != 0;
+    const uint64_t size = load(header + 22, 4);
+
+    if (load(header, 4) != 0x04034b50 || load(header + 8, 2) != 0 ||
+        load(header + 26, 2) != record->name_bytes ||
+        memcmp(header + LOCAL_BYTES, record->name, record->name_bytes) != 0)
+        return 0;
+    return has_descriptor || (load(header + 14, 4) == record->crc &&
+                              load(header + 18, 4) == size &&
+                              (size == record->size_bytes || size == LIMIT32));
+}
+
+/* The fields between name and content fill their place exactly: it begins where they say. */
+static ckpt_code check_extra(const zip_archive *a, uint64_t at, uint64_t size, ckpt_error *err)
+{
+    unsigned char field[4];
+    ckpt_code code;
+
+    while (size >= sizeof field) {
+        if ((code = read_at(a, at, field, sizeof field, err)) != CKPT_OK)
+            return code;
+        if (load(field + 2, 2) > size - sizeof field)
+            break;
+        size -= sizeof field + load(field + 2, 2);
+        at += sizeof field + load(field + 2, 2);
+    }
+    return size == 0 ? CKPT_OK : fail(a, err, "has a record with a damaged header");
+}
+
 ckpt_code zip_archive_locate(const zip_archive *a, const zip_record *record, uint64_t *out,
                              ckpt_error *err)
 {
-    unsigned char header[LOCAL_BYTES];
-    uint64_t begin;
-    ckpt_code code = read_at(a, record->header_offset, header, sizeof header, err);
+    unsigned char header[LOCAL_BYTES + NAME_MAX_BYTES];
+    uint64_t begin = record->header_offset + LOCAL_BYTES + record->name_bytes;
+    uint64_t extra_bytes;
+    ckpt_code code;
 
-    if (code != CKPT_OK)
+    if (record->name_bytes > NAME_MAX_BYTES)
+        return fail(a, err, "has a record with a name that is too long");
+    if ((code = read_at(a, record->header_offset, header, LOCAL_BYTES + record->name_bytes,
+                        err)) != CKPT_OK)
         return code;
-    if (load(header, 4) != 0x04034b50 || load(header + 8, 2) != 0)
-        return fail(a, err, "has no stored record where its directory says");
-    begin = record->header_offset + LOCAL_BYTES + load(header + 26, 2) + load(header + 28, 2);
+    if (!is_same_record(header, record))
+        return fail(a, err, "has a record that is not what its directory says");
+    extra_bytes = load(header + 28, 2);
+    if ((code = check_extra(a, begin, extra_bytes, err)) != CKPT_OK)
+        return code;
+    begin += extra_bytes;
     if (begin > a->data_end || record->size_bytes > a->data_end - begin)
         return fail(a, err, "has a record that lies outside");
     *out = a->offset + begin;

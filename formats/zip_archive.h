@@ -21,6 +21,8 @@ typedef struct {
     uint64_t header_offset;      /* from the archive's start */
     uint64_t size_bytes;
     uint32_t crc;                /* 0: torch was told to compute none */
+    const char *name;            /* with its root; in the directory, not NUL-terminated */
+    size_t name_bytes;
 } zip_record;
 
 /* Read the directory of the archive at [offset, offset + length). Close it, failed or not. */
@@ -36,7 +38,8 @@ ckpt_code zip_archive_find(const zip_archive *a, const char *name, zip_record *o
                            ckpt_error *err);
 /* Refuse an archive whose numbers are big-endian; without a record that says so they are not. */
 ckpt_code zip_archive_check_order(const zip_archive *a, ckpt_error *err);
-/* Position of the record's content in the file, from its local header. */
+/* Position of the record's content in the file, from its local header, which must agree with the
+ * directory. */
 ckpt_code zip_archive_locate(const zip_archive *a, const zip_record *record, uint64_t *out,
                              ckpt_error *err);
 /* The content, of at most max_bytes, its CRC checked if there is one; malloc'd, yours to free. */
