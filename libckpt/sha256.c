@@ -1,7 +1,9 @@
 /* sha256.c: the only file that knows OpenSSL. */
 #include "sha256.h"
 
+#include <inttypes.h>
 #include <openssl/evp.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "file.h"
@@ -11,6 +13,7 @@ enum { HASH_PIECE_BYTES = 1 << 20 };
 
 struct sha256 {
     EVP_MD_CTX *context;
+    unsigned size;           /* of the result in bytes */
 };
 
 static void to_hex(const unsigned char *bytes, size_t size, char *out)
@@ -24,26 +27,45 @@ static void to_hex(const unsigned char *bytes, size_t size, char *out)
     out[2 * size] = '\0';
 }
 
-ckpt_code sha256_begin(sha256 **out, ckpt_error *err)
+static ckpt_code begin(const EVP_MD *kind, sha256 **out, ckpt_error *err)
 {
     sha256 *h = malloc(sizeof *h);
 
     *out = NULL;
     if (h == NULL)
         return ckpt_fail_memory(err, "a SHA-256", sizeof *h);
+    h->size = (unsigned)EVP_MD_get_size(kind);
     h->context = EVP_MD_CTX_new();
-    if (h->context == NULL || EVP_DigestInit_ex(h->context, EVP_sha256(), NULL) != 1) {
+    if (h->context == NULL || EVP_DigestInit_ex(h->context, kind, NULL) != 1) {
         sha256_abort(h);
-        return ckpt_fail(err, CKPT_E_MEMORY, "cannot begin a SHA-256");
+        return ckpt_fail(err, CKPT_E_MEMORY, "cannot begin a hash");
     }
     *out = h;
     return CKPT_OK;
 }
 
+ckpt_code sha256_begin(sha256 **out, ckpt_error *err)
+{
+    return begin(EVP_sha256(), out, err);
+}
+
+ckpt_code git_blob_begin(uint64_t size_bytes, sha256 **out, ckpt_error *err)
+{
+    char head[32];
+    const int size = snprintf(head, sizeof head, "blob %" PRIu64, size_bytes);
+    ckpt_code code = begin(EVP_sha1(), out, err);
+
+    if (code == CKPT_OK && (code = sha256_add(*out, head, (size_t)size + 1, err)) != CKPT_OK) {
+        sha256_abort(*out);
+        *out = NULL;
+    }
+    return code;
+}
+
 ckpt_code sha256_add(sha256 *h, const void *data, size_t size, ckpt_error *err)
 {
     if (size > 0 && EVP_DigestUpdate(h->context, data, size) != 1)
-        return ckpt_fail(err, CKPT_E_MEMORY, "cannot go on with a SHA-256");
+        return ckpt_fail(err, CKPT_E_MEMORY, "cannot go on with a hash");
     return CKPT_OK;
 }
 
@@ -53,8 +75,8 @@ ckpt_code sha256_end(sha256 *h, char out[SHA256_HEX], ckpt_error *err)
     unsigned size = 0;
     ckpt_code code = CKPT_OK;
 
-    if (EVP_DigestFinal_ex(h->context, bytes, &size) != 1 || size != (SHA256_HEX - 1) / 2)
-        code = ckpt_fail(err, CKPT_E_MEMORY, "cannot end a SHA-256");
+    if (EVP_DigestFinal_ex(h->context, bytes, &size) != 1 || size != h->size)
+        code = ckpt_fail(err, CKPT_E_MEMORY, "cannot end a hash");
     else
         to_hex(bytes, size, out);
     sha256_abort(h);

@@ -57,6 +57,24 @@ static void test_the_cuts_between_pieces_do_not_matter(void **state)
     }
 }
 
+/* `printf content | git hash-object --stdin` */
+static void test_a_git_blob_has_gits_name(void **state)
+{
+    char hex[SHA256_HEX];
+    ckpt_error err;
+    sha256 *h;
+
+    (void)state;
+    assert_int_equal(git_blob_begin(0, &h, &err), CKPT_OK);
+    assert_int_equal(sha256_end(h, hex, &err), CKPT_OK);
+    assert_string_equal(hex, "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391");
+    assert_int_equal(git_blob_begin(3, &h, &err), CKPT_OK);
+    assert_int_equal(sha256_add(h, "a", 1, &err), CKPT_OK);
+    assert_int_equal(sha256_add(h, "bc", 2, &err), CKPT_OK);
+    assert_int_equal(sha256_end(h, hex, &err), CKPT_OK);
+    assert_string_equal(hex, "f2ba8f84ab5c1bce84a7b441cb1959cfc7093b7f");
+}
+
 static void test_an_abandoned_hash_and_none_are_given_back(void **state)
 {
     ckpt_error err;
@@ -126,6 +144,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_published_vectors),
         cmocka_unit_test(test_the_cuts_between_pieces_do_not_matter),
+        cmocka_unit_test(test_a_git_blob_has_gits_name),
         cmocka_unit_test(test_an_abandoned_hash_and_none_are_given_back),
         cmocka_unit_test(test_a_file_hashes_like_its_bytes),
         cmocka_unit_test(test_a_file_larger_than_a_piece_is_hashed_whole),
