@@ -1,0 +1,131 @@
+"""ckpt-synth: official-layout checkpoints of any size, the same bytes every time."""
+import json
+
+import pytest
+
+from corrupt.files import INDEX, Model, all_files, file_bytes, read_header, tensor_files
+
+# Counts and bytes published for the official releases (tensors, payload, all files).
+OFFICIAL = {"flash": (69_187, 159_609_485_896, 159_617_149_040, 46),
+            "pro": (145_116, 864_704_792_696, 864_721_029_744, 64)}
+
+
+@pytest.fixture(scope="module")
+def tiny(ckpt, tmp_path_factory):
+    out = tmp_path_factory.mktemp("synth") / "tiny"
+    ckpt("ckpt-synth", "--config", "tiny", out)
+    return out
+
+
+def test_tiny_is_a_complete_checkpoint(ckpt, tiny):
+    assert len(ckpt("ckpt-verify", "digest", "--json", tiny).json["root"]) == 64
+    listed = ckpt("ckpt-inspect", "--json", tiny).json
+    assert listed["family"] == "deepseek_v4"
+
+
+def test_the_index_and_the_headers_are_canonical(tiny):
+    model = Model(tiny)
+    assert json.loads((tiny / INDEX).read_text()) == model.index()
+    for name, data in tensor_files(tiny).items():
+        assert data == file_bytes(model.files[name])
+
+
+def test_the_same_seed_gives_the_same_bytes(ckpt, tiny, tmp_path):
+    ckpt("ckpt-synth", "--config", "tiny", "--threads", "3", tmp_path / "again")
+    ckpt("ckpt-synth", "--config", "tiny", "--seed", "2", tmp_path / "other")
+    assert all_files(tmp_path / "again") == all_files(tiny)
+    a, b = Model(tiny), Model(tmp_path / "other")
+    assert a.names() == b.names()
+    assert a["embed.weight"] != b["embed.weight"]
+
+
+@pytest.mark.parametrize("kernels", ["scalar", "avx2"])
+def test_any_kernels_give_the_same_bytes(ckpt, tiny, tmp_path, kernels):
+    made = ckpt("ckpt-synth", "--config", "tiny", tmp_path / "x", env={"CKPT_KERNELS": kernels},
+                check=None)
+    if made.status != 0:
+        pytest.skip(f"this machine has no {kernels} kernels")
+    assert all_files(tmp_path / "x") == all_files(tiny)
+
+
+def test_tensors_differ_from_each_other(tiny):
+    model = Model(tiny)
+    large = [t.data for n in model.names() if len((t := model[n]).data) > 1000]
+    assert len(set(large)) == len(large)
+
+
+def test_codes_and_scales_are_sound(ckpt, tiny, tmp_path):
+    """No NaN code, no odd scale, every cast exact: the strict path takes it both ways."""
+    for options in (["--dtype", "bf16"], ["--experts", "fp8"]):
+        out = tmp_path / options[1]
+        ckpt("ckpt-convert", *options, "--verify", tiny, out)
+        ckpt("ckpt-verify", "compare", tiny, out)
+        back = tmp_path / f"back-{options[1]}"
+        ckpt("ckpt-convert", "--like", tiny, out, back)
+        assert tensor_files(back) == tensor_files(tiny)
+
+
+def test_a_config_file_makes_its_own_model(ckpt, golden, tmp_path):
+    ckpt("ckpt-synth", "--config", golden / "config.json", tmp_path / "out")
+    theirs, ours = Model(golden), Model(tmp_path / "out")
+    assert sorted(ours.names()) == sorted(theirs.names())
+    for name in theirs.names():
+        assert (ours[name].dtype, ours[name].shape) == (theirs[name].dtype, theirs[name].shape)
+    ckpt("ckpt-verify", "check", tmp_path / "out")
+
+
+def test_fewer_layers(ckpt, tmp_path):
+    ckpt("ckpt-synth", "--config", "tiny", "--layers", "2", tmp_path / "out")
+    model = Model(tmp_path / "out")
+    assert {n.split(".")[1] for n in model.names() if n.startswith("layers.")} == {"0", "1"}
+    assert any(n.startswith("mtp.0.") for n in model.names())
+    ckpt("ckpt-verify", "digest", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_full_size_headers_are_the_published_ones(ckpt, tmp_path, name):
+    """Sparse files: real headers, real sizes, no disk."""
+    tensors, payload, on_disk, shards = OFFICIAL[name]
+    out = tmp_path / name
+    ckpt("ckpt-synth", "--config", name, "--sparse", out)
+    files = sorted(out.glob("*.safetensors"))
+    assert len(files) == shards
+    assert sum(p.stat().st_size for p in files) == on_disk
+    assert sum(p.stat().st_blocks * 512 for p in files) < 200 << 20
+    index = json.loads((out / INDEX).read_text())
+    assert index["metadata"]["total_size"] == payload
+    assert len(index["weight_map"]) == tensors
+    header, metadata, _ = read_header(files[0])
+    assert list(header) == ["embed.weight"] and metadata is None
+    plan = ckpt("ckpt-convert", "--dry-run", "--json", "--dtype", "bf16", out,
+                tmp_path / "bf16").json
+    assert len(plan["files"]) == shards
+
+
+@pytest.mark.parametrize("name,payload,tensors", [("flash", 581_975_531_080, 35_020),
+                                                  ("pro", 3_197_868_864_632, 73_164)])
+def test_the_plan_of_a_full_size_cast_has_the_known_size(ckpt, tmp_path, name, payload, tensors):
+    out = tmp_path / name
+    ckpt("ckpt-synth", "--config", name, "--sparse", out)
+    plan = ckpt("ckpt-convert", "--dry-run", "--json", "--dtype", "bf16", out,
+                tmp_path / "bf16").json
+    assert len(plan["tensors"]) == tensors
+    headers = sum(f["bytes"] for f in plan["files"]) - payload
+    assert 0 < headers < 20 << 20
+
+
+def test_refusals_leave_nothing(ckpt, tmp_path):
+    (tmp_path / "bad.json").write_text('{"model_type": "deepseek_v4"}')
+    (tmp_path / "other.json").write_text('{"model_type": "llama"}')
+    for config in ("huge", tmp_path / "bad.json", tmp_path / "other.json", tmp_path / "none.json"):
+        ckpt("ckpt-synth", "--config", config, tmp_path / "out", check=2)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.json", "other.json"]
+    ckpt("ckpt-synth", tmp_path / "out", check=2)
+
+
+def test_an_existing_target_stays(ckpt, tiny, tmp_path):
+    (tmp_path / "out").mkdir()
+    ckpt("ckpt-synth", "--config", "tiny", tmp_path / "out", check=2)
+    assert list((tmp_path / "out").iterdir()) == []
+    ckpt("ckpt-synth", "--config", "tiny", "--overwrite", tmp_path / "out")
+    assert all_files(tmp_path / "out") == all_files(tiny)
