@@ -1,0 +1,91 @@
+"""What can go wrong between a hub and its client.
+
+A fault: {"kind", "path": glob over repo paths, "method", "port", "count", "probability", ...}.
+before() answers in place of the server; shape() changes what the server is about to send.
+"""
+import fnmatch
+import random
+import time
+
+from server import Gone
+
+CHANCE = random.Random(1)
+
+
+def take(hub, request, path):
+    """The first fault that fits, counted down; None when all is well."""
+    with hub.lock:
+        for fault in hub.faults:
+            if fault["count"] > 0 and fnmatch.fnmatchcase(path, fault.get("path", "*")) \
+                    and fault.get("method", request.method) == request.method \
+                    and fault.get("port", request.port) == request.port \
+                    and ("min_first" not in fault or
+                         (request.range() or (0, 0))[0] >= fault["min_first"]) \
+                    and CHANCE.random() < fault.get("probability", 1):
+                fault["count"] -= 1
+                fault["taken"] = fault.get("taken", 0) + 1
+                return fault
+    return None
+
+
+def before(hub, request, entry, fault):
+    """1 when the fault is the whole answer."""
+    kind = fault["kind"]
+    if kind == "silent":
+        time.sleep(fault.get("seconds", 60))
+        raise Gone
+    if kind == "close":
+        request.connection.reset()
+    if kind == "status":
+        hub.reply(request, fault["status"], fault.get("body", "no"),
+                  [tuple(h) for h in fault.get("headers", ())])
+        return True
+    if kind == "expired":
+        hub.reply(request, 403, "<Error><Code>AccessDenied</Code><Message>Request has expired"
+                                "</Message></Error>")
+        return True
+    if kind == "416":
+        total = fault.get("total", entry.size)
+        hub.reply(request, 416, "", [("Content-Range", f"bytes */{total}")])
+        return True
+    if kind == "redirect":
+        to = fault["to"].format(target=request.target, hub=hub.hub.origin, cdn=hub.cdn.origin,
+                                cdn2=hub.cdn2.origin)
+        hub.reply(request, fault.get("status", 302), "", [("Location", to)] if to else [])
+        return True
+    return False
+
+
+def shape(plan, fault, total):
+    kind = fault["kind"]
+    length = plan["last"] - plan["first"] + 1
+    if kind == "drop":
+        plan["cut"] = min(length, fault.get("after", length // 2))
+    elif kind == "wrong":
+        plan["flip"] = fault.get("at", plan["first"] + length // 2)
+    elif kind == "trickle":
+        plan["trickle"] = True
+    elif kind == "short":
+        plan["last"] -= length // 2
+        plan["length"] = plan["last"] - plan["first"] + 1
+        if plan["range"]:
+            plan["range"] = f"bytes {plan['first']}-{plan['last']}/{total}"
+    elif kind == "surplus":
+        plan.update(length=None, extra=64, close=True)
+        plan["headers"].append(("Connection", "close"))
+    elif kind == "norange":
+        plan.update(status=200, first=0, last=total - 1, length=total, range=None)
+    elif kind == "shift":
+        plan["range"] = f"bytes {plan['first'] + 1}-{plan['last'] + 1}/{total}"
+    elif kind == "other_total":
+        plan["range"] = f"bytes {plan['first']}-{plan['last']}/{total + 1}"
+    elif kind == "gzip":
+        plan["headers"].append(("Content-Encoding", "gzip"))
+    elif kind == "multipart":
+        plan["headers"].append(("Content-Type", "multipart/byteranges; boundary=x"))
+    elif kind == "200range":
+        plan["status"] = 200
+    elif kind == "etag":
+        plan["headers"] = [("ETag", fault.get("etag", f'"other-{fault["taken"]}"'))]
+    else:
+        raise ValueError(f"no such fault: {kind}")

@@ -1,0 +1,336 @@
+/* ckpt-download: a repository of a model hub onto this disk, verified before it is visible. */
+#include <stdio.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "download_check.h"
+#include "download_say.h"
+#include "hub_select.h"
+
+static struct {
+    cli_common common;
+    const char *hub;
+    const char *revision;
+    const char *type;
+    const char *local_dir;
+    const char *cache_dir;
+    const char *endpoint;
+    const char *token;
+    cli_list include;
+    cli_list exclude;
+    uint64_t connection_count;
+    uint64_t worker_count;
+    uint64_t rate_bytes;
+    uint64_t wait_seconds;
+    uint64_t stall_seconds;
+    int insecure_http;
+    int no_space_check;
+    int clean;
+    int no_check;
+    int delete_source;
+    const char *then_help;
+    download_options download;
+} opt = { .common = CLI_COMMON_DEFAULTS,
+          .connection_count = 16,
+          .worker_count = 8,
+          .wait_seconds = 1800,
+          .stall_seconds = 20 };
+
+static const cli_option options[] = {
+    { CLI_HEADING, NULL, NULL, NULL, "What" },
+    { CLI_CHOICE, "hub", "hf|modelscope|ms", &opt.hub, "where REPO is (default hf)" },
+    { CLI_STRING, "revision", "REV", &opt.revision,
+      "branch, tag or commit (default: main, on ModelScope master)" },
+    { CLI_CHOICE, "repo-type", "model|dataset|space", &opt.type, "(default model)" },
+    { CLI_CHOICE, "type", "model|dataset|space", &opt.type, "the same" },
+    { CLI_LIST, "include", "GLOB", &opt.include,
+      "only files that match; * also matches /; may be repeated" },
+    { CLI_LIST, "exclude", "GLOB", &opt.exclude, "not the files that match; may be repeated" },
+    { CLI_HEADING, NULL, NULL, NULL, "Where to" },
+    { CLI_STRING, "local-dir", "D", &opt.local_dir, "plain files in the folder D" },
+    { CLI_STRING, "cache-dir", "C", &opt.cache_dir,
+      "Hugging Face's cache in C (default: where HF_HUB_CACHE and HF_HOME say)" },
+    { CLI_FLAG, "force-download", NULL, &opt.download.force, "fetch everything again" },
+    { CLI_FLAG, "verify", NULL, &opt.download.verify,
+      "hash files that are there, even if recorded as verified" },
+    { CLI_FLAG, "no-check", NULL, &opt.no_check,
+      "do not look into the headers of safetensors files at the end" },
+    { CLI_FLAG, "clean", NULL, &opt.clean, "remove unfinished files that no revision wants now" },
+    { CLI_FLAG, "keep-corrupt", NULL, &opt.download.keep_corrupt,
+      "leave a file with the wrong hash among the unfinished ones" },
+    { CLI_FLAG, "no-space-check", NULL, &opt.no_space_check,
+      "begin even if the disk is too small, and reserve no space" },
+    { CLI_FLAG, "sequential-writes", NULL, &opt.download.sequential,
+      "every file from front to end, for disks that dislike jumps" },
+    { CLI_HEADING, NULL, NULL, NULL, "Network" },
+    { CLI_STRING, "endpoint", "URL", &opt.endpoint,
+      "the hub (default: HF_ENDPOINT or MODELSCOPE_ENDPOINT, else the public one)" },
+    { CLI_STRING, "token", "TOKEN", &opt.token,
+      "(default: HF_TOKEN, the stored token, or MODELSCOPE_API_TOKEN)" },
+    { CLI_FLAG, "insecure-http", NULL, &opt.insecure_http, "send the token over plain http" },
+    { CLI_U64, "connections", "N", &opt.connection_count,
+      "at most, for all files together, up to 64 (default 16)" },
+    { CLI_FLAG, "fixed-connections", NULL, &opt.download.is_fixed,
+      "exactly --connections, instead of as many as help" },
+    { CLI_U64, "max-workers", "N", &opt.worker_count, "files at a time (default 8)" },
+    { CLI_SIZE, "limit-rate", "SIZE", &opt.rate_bytes, "bytes a second (default: no limit)" },
+    { CLI_U64, "max-wait", "SECONDS", &opt.wait_seconds,
+      "altogether, where the hub limits requests (default 1800)" },
+    { CLI_U64, "stall-timeout", "SECONDS", &opt.stall_seconds,
+      "a connection below 1 KiB/s for so long is given up (default 20)" },
+    { CLI_HEADING, NULL, NULL, NULL, "Afterwards" },
+    { CLI_STRING, "then", "COMMAND...", &opt.then_help,
+      "the last option: when all is verified, become this command" },
+    CLI_COMMON(opt.common),
+    CLI_OPTIONS_END,
+};
+
+static const cli_command command = {
+    .name = "ckpt-download",
+    .summary = "download a model from a hub, verified before it is visible",
+    .usage = "[OPTIONS] REPO [FILE...] [--then COMMAND...]",
+    .description =
+        "REPO is OWNER/NAME or hf://OWNER/NAME[@REV][/PATH]. FILEs are names or patterns; one "
+        "that ends in / is a folder. Every file is hashed while it arrives and gets its name when "
+        "the hash is what the hub lists. A killed run goes on where it was. `hf download` finds "
+        "what is there, and finishes it, and the other way round.\n"
+        "\n"
+        "With --json the member \"reason\" says why it ended: fine, usage, auth, not-found, "
+        "integrity, disk, network, partial (several reasons), interrupted, other.",
+    .exit_notes = "0  every file is there and verified\n"
+                  "1  the bytes are not what the hub lists, or no sound checkpoint\n"
+                  "2  could not; what arrived is kept, the same command goes on\n",
+    .examples = "ckpt-download deepseek-ai/DeepSeek-V4-Flash --local-dir Flash\n"
+                "ckpt-download --hub modelscope deepseek-ai/DeepSeek-V4-Flash --local-dir Flash\n"
+                "ckpt-download REPO --local-dir D --then ckpt-convert --dtype bf16 D D-BF16",
+    .options = options,
+    .arg_min = 1,
+    .arg_max = CLI_ANY_ARGS,
+};
+
+/* What a run holds. */
+typedef struct {
+    hub_name name;
+    char *cache;
+    hub_options hub_options;
+    hub *h;
+    hub_listing listing;
+    place *where;
+    download *d;
+    hub_reason reason;
+} session;
+
+static ckpt_code fail_usage(session *s, ckpt_error *err, const char *what)
+{
+    s->reason = HUB_USAGE;
+    return ckpt_fail(err, CKPT_E_USAGE, "%s; see --help", what);
+}
+
+static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
+{
+    const char *complaint = hub_parse_name(args->items[0], &s->name);
+    const int is_modelscope = opt.hub != NULL && strcmp(opt.hub, "hf") != 0;
+    hub_options *o = &s->hub_options;
+
+    if (complaint != NULL) {
+        s->reason = HUB_USAGE;
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' is no repository: %s", args->items[0],
+                         complaint);
+    }
+    if ((s->name.type != NULL && opt.type != NULL) ||
+        (s->name.revision[0] != '\0' && opt.revision != NULL))
+        return fail_usage(s, err, "type or revision are given twice, in REPO and as an option");
+    if (opt.local_dir != NULL && opt.cache_dir != NULL)
+        return fail_usage(s, err, "expected one of '--local-dir' and '--cache-dir', got both");
+    if (is_modelscope && opt.local_dir == NULL)
+        return fail_usage(s, err, "'--hub modelscope' needs '--local-dir'");
+    if (args->count > 1 && (opt.include.count > 0 || opt.exclude.count > 0))
+        return fail_usage(s, err, "expected FILEs or '--include'/'--exclude', got both");
+    if (opt.connection_count < 1 || opt.connection_count > 64 || opt.worker_count < 1 ||
+        opt.worker_count > 64)
+        return fail_usage(s, err, "'--connections' and '--max-workers' are from 1 to 64");
+    if (hub_is_offline()) {
+        s->reason = HUB_NETWORK;
+        return ckpt_fail(err, CKPT_E_IO, "HF_HUB_OFFLINE forbids to ask for '%s'",
+                         args->items[0]);
+    }
+    o->repo = s->name.repo;
+    o->type = s->name.type != NULL ? s->name.type : opt.type != NULL ? opt.type : "model";
+    o->revision = s->name.revision[0] != '\0' ? s->name.revision : opt.revision;
+    o->endpoint = opt.endpoint;
+    o->token = opt.token;
+    o->insecure_http = opt.insecure_http;
+    o->is_quiet = opt.common.quiet;
+    o->wait_seconds_max = opt.wait_seconds;
+    o->stop = cli_stop_flag();
+    o->http = (http_options){ 10, opt.stall_seconds, opt.rate_bytes,
+                              (unsigned)opt.connection_count };
+    opt.download.connection_count = (unsigned)opt.connection_count;
+    opt.download.worker_count = (unsigned)opt.worker_count;
+    opt.download.thread_count = opt.common.thread_count != 0
+                                    ? (unsigned)opt.common.thread_count
+                                    : (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+    return CKPT_OK;
+}
+
+static ckpt_code list_files(session *s, const cli_args *args, ckpt_error *err)
+{
+    const int is_modelscope = opt.hub != NULL && strcmp(opt.hub, "hf") != 0;
+    char *path[] = { s->name.path };
+    hub_selection selection = { args->items + 1, args->count - 1, &opt.include, &opt.exclude };
+    ckpt_code code;
+
+    if (s->name.path[0] != '\0')
+        selection = (hub_selection){ path, 1, &opt.include, &opt.exclude };
+    if ((code = hub_open(is_modelscope ? &hub_modelscope : &hub_huggingface, &s->hub_options,
+                         &s->h, err)) != CKPT_OK ||
+        (code = s->h->kind->list(s->h, &s->listing, err)) != CKPT_OK ||
+        (code = hub_listing_check(s->h, &s->listing, err)) != CKPT_OK)
+        return code;
+    return hub_select(s->h, &s->listing, &selection, err);
+}
+
+static ckpt_code check_space(session *s, const download_plan *plan, ckpt_error *err)
+{
+    enum { SLACK_BYTES = 64 << 20 };
+    char need[CLI_SIZE_TEXT_BYTES];
+    char available[CLI_SIZE_TEXT_BYTES];
+
+    if (opt.no_space_check || !plan->is_free_known || plan->free_bytes == 0 ||
+        plan->space_bytes == 0 || plan->space_bytes + SLACK_BYTES <= plan->free_bytes)
+        return CKPT_OK;
+    cli_size_text(plan->space_bytes + SLACK_BYTES, need);
+    cli_size_text(plan->free_bytes, available);
+    return hub_fail(s->h, HUB_DISK, err, "the disk of '%s' is too small: expected %s free, got %s",
+                    place_path(s->where), need, available);
+}
+
+/* One line for all failures; the list is in --json. */
+static ckpt_code sum_up(session *s, ckpt_error *err)
+{
+    const download_stats *stats = download_get_stats(s->d);
+    hub_reason reason = HUB_FINE;
+    const char *first = NULL;
+
+    for (size_t i = 0; i < download_count(s->d); i++) {
+        const download_status status = download_at(s->d, i);
+
+        if (status.state != DOWNLOAD_FAILED)
+            continue;
+        if (first == NULL)
+            first = status.error;
+        reason = reason == HUB_FINE || reason == status.reason ? status.reason : HUB_PARTIAL;
+    }
+    if (stats->failed_count == 0)
+        return CKPT_OK;
+    return hub_fail(s->h, reason, err, "%zu of %zu files failed: %s", stats->failed_count,
+                    stats->file_count, first == NULL ? "no memory" : first);
+}
+
+static ckpt_code fetch(session *s, ckpt_error *err)
+{
+    say_meter meter;
+    ckpt_code code;
+
+    opt.download.h = s->h;
+    opt.download.listing = &s->listing;
+    opt.download.where = s->where;
+    if ((code = place_begin(s->where, err)) != CKPT_OK ||
+        (code = download_open(&opt.download, &s->d, err)) != CKPT_OK)
+        return code;
+    say_meter_begin(&meter, &opt.common);
+    code = download_run(s->d, say_progress, &meter, err);
+    say_meter_end(&meter);
+    if (code == CKPT_OK)
+        code = sum_up(s, err);
+    if (code == CKPT_OK)
+        code = place_end(s->where, err);
+    if (code == CKPT_OK && !opt.no_check && strcmp(s->hub_options.type, "model") == 0) {
+        code = download_check(place_path(s->where), &s->listing, err);
+        s->h->reason = code == CKPT_OK ? HUB_FINE : HUB_INTEGRITY;
+    }
+    return code;
+}
+
+static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)
+{
+    place_options where = { .local_dir = opt.local_dir, .listing = &s->listing,
+                            .dry_run = opt.common.dry_run, .allocate = !opt.no_space_check };
+    download_plan plan;
+    ckpt_code code;
+
+    arena_init(&s->listing.memory);
+    if ((code = take_options(s, args, err)) != CKPT_OK ||
+        (code = list_files(s, args, err)) != CKPT_OK)
+        return code;
+    s->cache = opt.cache_dir != NULL ? strdup(opt.cache_dir) : hub_cache_folder();
+    where.h = s->h;
+    where.cache_dir = s->cache;
+    s->h->reason = HUB_DISK;
+    if ((code = place_open(&where, &s->where, err)) != CKPT_OK)
+        return code;
+    if (opt.clean && !opt.common.dry_run)
+        place_orphans(s->where, 1);
+    plan = say_make_plan(&s->listing, s->where);
+    if (opt.common.dry_run) {
+        say_plan(&s->listing, s->where, &plan, opt.common.json);
+        return CKPT_OK;
+    }
+    if ((code = check_space(s, &plan, err)) != CKPT_OK)
+        return code;
+    return fetch(s, err);
+}
+
+/* The position of --then in argv, or argc. */
+static int find_then(int argc, char **argv)
+{
+    int i = 1;
+
+    while (i < argc && strcmp(argv[i], "--then") != 0)
+        i++;
+    return i;
+}
+
+static int become(char **words)
+{
+    ckpt_error err;
+
+    fflush(stdout);
+    execvp(words[0], words);
+    ckpt_fail(&err, CKPT_E_USAGE, "cannot run '%s' after the download", words[0]);
+    return cli_fail(&err);
+}
+
+int main(int argc, char **argv)
+{
+    const int then = find_then(argc, argv);
+    session s = { 0 };
+    cli_args args;
+    ckpt_error err = { 0 };
+    ckpt_code code;
+    int status;
+
+    if ((status = cli_parse(&command, then, argv, &args)) != CLI_GO)
+        return cli_finish(status);
+    if (then + 1 == argc)
+        code = fail_usage(&s, &err, "option '--then' needs a command");
+    else
+        code = run(&s, &args, &err);
+    if (s.reason == HUB_FINE && code != CKPT_OK)
+        s.reason = code == CKPT_E_MEMORY || s.h == NULL ? HUB_OTHER : s.h->reason;
+    if (opt.common.json && !(opt.common.dry_run && code == CKPT_OK))
+        say_json(&(say_outcome){ s.h, &s.listing, s.where, s.d, s.reason,
+                                 code == CKPT_OK ? NULL : err.text });
+    else if (code == CKPT_OK && !opt.common.dry_run && then == argc)
+        printf("%s\n", place_path(s.where));
+    if (s.reason == HUB_INTEGRITY)
+        err.code = CKPT_E_DIFFERENT;
+    download_close(s.d);
+    place_close(s.where);
+    hub_close(s.h);
+    hub_listing_release(&s.listing);
+    free(s.cache);
+    status = cli_finish(code == CKPT_OK ? CLI_DONE : cli_fail(&err));
+    return status == CLI_DONE && then < argc && !opt.common.dry_run ? become(argv + then + 1)
+                                                                    : status;
+}

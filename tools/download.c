@@ -1,0 +1,383 @@
+/* download.c: which file and which piece comes next, and what failures lead to. */
+#include "download.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "download_run.h"
+#include "libckpt/size.h"
+
+/* ---- opening ---- */
+
+static int by_size(const void *a, const void *b, void *context)
+{
+    const download *d = context;
+    const uint64_t x = d->files[*(const size_t *)a].want->size_bytes;
+    const uint64_t y = d->files[*(const size_t *)b].want->size_bytes;
+
+    return x > y ? -1 : x < y;
+}
+
+static void wake(void *context)
+{
+    http_wake(((hub *)context)->http);
+}
+
+ckpt_code download_open(const download_options *options, download **out, ckpt_error *err)
+{
+    const hash_options hashing = { options->where, options->thread_count, wake, options->h };
+    const hub_listing *listing = options->listing;
+    download *d = calloc(1, sizeof *d);
+
+    *out = d;
+    if (d == NULL)
+        return ckpt_fail_memory(err, "a download", sizeof *d);
+    d->h = options->h;
+    d->listing = listing;
+    d->where = options->where;
+    d->options = *options;
+    d->files = calloc(listing->count + 1, sizeof *d->files);
+    d->order = calloc(listing->count + 1, sizeof *d->order);
+    if (d->files == NULL || d->order == NULL)
+        return ckpt_fail_memory(err, "a download", listing->count * sizeof *d->files);
+    for (size_t i = 0; i < listing->count; i++) {
+        if (!listing->files[i].is_selected)
+            continue;
+        d->order[d->count] = d->count;
+        d->files[d->count++].want = &listing->files[i];
+        d->stats.total_bytes += listing->files[i].size_bytes;
+    }
+    d->stats.file_count = d->count;
+    qsort_r(d->order, d->count, sizeof *d->order, by_size, d);
+    while (d->small_begin < d->count &&
+           d->files[d->order[d->small_begin]].want->size_bytes >= SMALL_BYTES)
+        d->small_begin++;
+    d->next_small = d->small_begin;
+    return hash_pool_open(&hashing, &d->pool, err);
+}
+
+void download_close(download *d)
+{
+    if (d == NULL)
+        return;
+    if (d->pool != NULL) {
+        while (d->running_count > 0)
+            file_end(d, d->running[0], DOWNLOAD_FAILED);
+        hash_pool_close(d->pool);
+    }
+    for (size_t i = 0; i < d->count; i++)
+        free(d->files[i].error);
+    free(d->files);
+    free(d->order);
+    free(d);
+}
+
+const download_stats *download_get_stats(const download *d)
+{
+    return &d->stats;
+}
+
+size_t download_count(const download *d)
+{
+    return d->count;
+}
+
+download_status download_at(const download *d, size_t i)
+{
+    const dfile *file = &d->files[i];
+    const download_status out = { file->want, file->state, file_present_bytes(file), file->reason,
+                                  file->error };
+
+    return out;
+}
+
+/* ---- failures ---- */
+
+void file_drop_transfers(download *d, const dfile *file)
+{
+    for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
+        transfer *t = &d->transfers[i];
+
+        if (!t->in_use || t->file != file)
+            continue;
+        http_cancel(d->h->http, t->http);
+        if (t->piece != NULL) {
+            part_note(file->active->part, t->piece->noted, t->piece->at, NULL);
+            t->piece->noted = t->piece->at;
+            t->piece->state = t->piece->at == t->piece->end ? PIECE_DONE : PIECE_FREE;
+        }
+        if (t->is_head && file->state == DOWNLOAD_RESOLVING)
+            t->file->state = DOWNLOAD_ACTIVE;
+        free(t->url);
+        t->in_use = 0;
+        d->busy_count--;
+        file->active->running_count--;
+    }
+}
+
+void file_fail(download *d, dfile *file, hub_reason reason, const ckpt_error *err)
+{
+    free(file->error);
+    file->error = strdup(err->text);
+    file->reason = reason;
+    file_end(d, file, DOWNLOAD_FAILED);
+    /* A full disk is full for every file. */
+    if (reason == HUB_DISK && d->fatal.code == CKPT_OK) {
+        d->fatal = *err;
+        d->h->reason = HUB_DISK;
+    }
+}
+
+void file_set_failure(download *d, dfile *file)
+{
+    ckpt_error err;
+
+    file->active->progress_bytes = 0;
+    if (++file->failures < FAILURES_MAX) {
+        file->not_before = hub_now() + hub_backoff(file->failures);
+        return;
+    }
+    ckpt_fail(&err, CKPT_E_IO, "gave up '%s' after %d tries without progress%s%s",
+              file->want->path, FAILURES_MAX, file->error != NULL ? ": " : "",
+              file->error != NULL ? file->error : "");
+    file_fail(d, file, HUB_NETWORK, &err);
+}
+
+void file_piece_done(download *d, dfile *file)
+{
+    (void)d;
+    file->failures = 0;
+}
+
+/* ---- hashes that are ready ---- */
+
+static void on_wrong_hash(download *d, dfile *file, const hash_job *job)
+{
+    static const char empty[] = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    ckpt_error err;
+
+    if (++file->rounds < ROUNDS_MAX) {
+        file->is_single |= file->rounds == ROUNDS_MAX - 1;
+        file_restart(d, file);
+        return;
+    }
+    ckpt_fail(&err, CKPT_E_DIFFERENT, "'%s' is not what the hub lists, %d times: expected %s, got "
+              "%s%s", file->want->path, ROUNDS_MAX, file->want->hash, job->got,
+              strcmp(job->got, empty) == 0 ? " (the server sent an empty body)" : "");
+    if (!d->options.keep_corrupt)
+        part_remove(file->active->part);
+    file_fail(d, file, HUB_INTEGRITY, &err);
+}
+
+static void on_checked(download *d, dfile *file, const hash_job *job)
+{
+    ckpt_error err = job->err;
+
+    if (job->outcome == HASH_RIGHT) {
+        file_end(d, file, DOWNLOAD_KEPT);
+        return;
+    }
+    if (job->outcome == HASH_FAILED) {
+        file_fail(d, file, HUB_DISK, &err);
+        return;
+    }
+    file->is_checked = 1;
+    hash_end(d->pool, &file->active->job);
+    file->active->has_job = 0;
+    if (file_begin(d, file, &err) != CKPT_OK)
+        file_fail(d, file, HUB_DISK, &err);
+}
+
+static void take_hashes(download *d)
+{
+    hash_job *job;
+
+    while ((job = hash_take_done(d->pool)) != NULL) {
+        dfile *file = job->owner;
+        ckpt_error err = job->err;
+
+        if (file->state == DOWNLOAD_CHECKING)
+            on_checked(d, file, job);
+        else if (job->outcome == HASH_RIGHT)
+            file_end(d, file, DOWNLOAD_DONE);
+        else if (job->outcome == HASH_WRONG)
+            on_wrong_hash(d, file, job);
+        else
+            file_fail(d, file, HUB_DISK, &err);
+    }
+}
+
+/* ---- what comes next ---- */
+
+static void start_files(download *d)
+{
+    size_t small_count = 0;
+    ckpt_error err;
+
+    for (size_t i = 0; i < d->running_count; i++)
+        small_count += d->running[i]->want->size_bytes < SMALL_BYTES;
+    while (d->running_count < d->options.worker_count) {
+        /* Half of the places for the small ones, so that neither kind waits for the other. */
+        const int large_left = d->next_large < d->small_begin;
+        const int small_left = d->next_small < d->count;
+        const int take_small =
+            small_left && (!large_left || small_count < (d->options.worker_count + 1) / 2);
+        dfile *file;
+
+        if (!small_left && !large_left)
+            break;
+        file = &d->files[d->order[take_small ? d->next_small++ : d->next_large++]];
+        small_count += (size_t)take_small;
+        d->running[d->running_count++] = file;
+        if (file_begin(d, file, &err) != CKPT_OK)
+            file_fail(d, file, HUB_DISK, &err);
+    }
+}
+
+static piece *free_piece(const download *d, const dfile *file)
+{
+    const uint64_t window = d->options.sequential ? 1 : (uint64_t)64 * SEGMENT_MAX;
+    const uint64_t lag_max = UINT64_C(1) << 30;
+    active *a = file->active;
+
+    if (a->first_open == NULL || (file->is_single && a->running_count > 0) ||
+        hash_lag_bytes(d->pool, &a->job) > lag_max)
+        return NULL;
+    for (piece *p = a->first_open; p != NULL && p->at - a->first_open->at < window; p = p->next)
+        if (p->state == PIECE_FREE)
+            return p;
+    return NULL;
+}
+
+/* The end of a file is cut finer, so that one slow connection does not hold all up. */
+static piece *split_piece(dfile *file)
+{
+    piece *largest = NULL;
+    piece *half;
+
+    if (file->is_single || file->active->url == NULL)
+        return NULL;
+    for (piece *p = file->active->first_open; p != NULL; p = p->next)
+        if (p->state == PIECE_RUNNING &&
+            (largest == NULL || p->end - p->at > largest->end - largest->at))
+            largest = p;
+    if (largest == NULL || largest->end - largest->at < 2 * SPLIT_MIN ||
+        (half = calloc(1, sizeof *half)) == NULL)
+        return NULL;
+    half->at = half->noted = largest->end - (largest->end - largest->at) / 2;
+    half->end = largest->end;
+    largest->end = half->at;
+    half->next = largest->next;
+    largest->next = half;
+    return half;
+}
+
+static int url_is_old(const active *a)
+{
+    return a->url_expiry != 0 && (int64_t)time(NULL) > a->url_expiry - 120;
+}
+
+/* Ask for something of this file, if it may be asked now. 1: a request went out. */
+static int start_one(download *d, dfile *file, int may_split)
+{
+    active *a = file->active;
+    const hub_bucket bucket = a->url == NULL ? HUB_RESOLVERS : HUB_DATA;
+    piece *p;
+    ckpt_error err;
+
+    if (a->url != NULL && url_is_old(a) && d->h->kind->head_first && file->refreshes == 0) {
+        free(a->url);       /* a new one, before the old one is refused */
+        a->url = NULL;
+        a->url_expiry = 0;
+        return 0;
+    }
+    p = free_piece(d, file);
+    if (p == NULL && may_split && !d->options.sequential)
+        p = split_piece(file);
+    if (p == NULL)
+        return 0;
+    if (hub_delay(d->h, bucket) > 0)
+        return 0;
+    if (a->url == NULL && d->h->kind->head_first && !file->is_single &&
+        (file->want->size_bytes >= SMALL_BYTES || file_present_bytes(file) > 0)) {
+        file->state = DOWNLOAD_RESOLVING;
+        p = NULL;
+    } else if (a->url == NULL && a->running_count > 0) {
+        return 0;           /* the first piece finds out where the bytes are */
+    }
+    if (fetch_start(d, file, p, &err) != CKPT_OK) {
+        file_fail(d, file, HUB_OTHER, &err);
+        return 0;
+    }
+    return 1;
+}
+
+static int start_requests(download *d, int may_split)
+{
+    const double now = hub_now();
+    int started = 0;
+
+    for (size_t i = 0; i < d->running_count && d->busy_count < pace_limit(d); i++) {
+        dfile *file = d->running[i];
+        ckpt_error err;
+
+        if (file->not_before > now)
+            continue;
+        if (file->state == DOWNLOAD_LOCKED && file_begin(d, file, &err) != CKPT_OK)
+            file_fail(d, file, HUB_DISK, &err);
+        while (i < d->running_count && d->running[i] == file && file->state == DOWNLOAD_ACTIVE &&
+               file->not_before <= now && d->busy_count < pace_limit(d) &&
+               start_one(d, file, may_split))
+            started = 1;
+    }
+    return started;
+}
+
+/* Nothing came for so long that nothing will. */
+static void check_silence(download *d)
+{
+    static const double SILENCE_SECONDS = 900;
+    ckpt_error err;
+
+    for (size_t i = 0; i < d->running_count; i++) {
+        dfile *file = d->running[i];
+
+        if ((file->state == DOWNLOAD_ACTIVE || file->state == DOWNLOAD_RESOLVING) &&
+            hub_now() - file->last_byte > SILENCE_SECONDS + (double)d->h->waited_seconds) {
+            ckpt_fail(&err, CKPT_E_IO, "not one byte of '%s' came for 15 minutes",
+                      file->want->path);
+            file_fail(d, file, HUB_NETWORK, &err);
+            return;
+        }
+    }
+}
+
+ckpt_code download_run(download *d, download_progress *progress, void *context, ckpt_error *err)
+{
+    const double begin = hub_now();
+    ckpt_code code = CKPT_OK;
+
+    while (d->stats.ended_count < d->count && code == CKPT_OK) {
+        take_hashes(d);
+        start_files(d);
+        start_requests(d, 0);
+        if (d->next_large == d->small_begin && d->next_small == d->count)
+            start_requests(d, 1);
+        if (d->fatal.code != CKPT_OK)
+            break;
+        pace_update(d);
+        check_silence(d);
+        if ((code = hub_check_waiting(d->h, err)) == CKPT_OK)
+            code = http_poll(d->h->http, 100, err);
+        d->stats.seconds = hub_now() - begin;
+        progress(context, d);
+        if (code == CKPT_OK && *d->h->options.stop)
+            code = hub_fail(d->h, HUB_INTERRUPTED, err, "interrupted; the same command goes on");
+    }
+    if (code == CKPT_OK && d->fatal.code != CKPT_OK) {
+        *err = d->fatal;
+        code = d->fatal.code;
+    }
+    return code;
+}

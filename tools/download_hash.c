@@ -1,0 +1,268 @@
+/* download_hash.c: the hashing threads. */
+#include "download_hash.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <unistd.h>
+
+#include "libckpt/sha256.h"
+#include "libckpt/size.h"
+
+enum { PIECE_BYTES = 1 << 20, SYNC_BYTES = 256 << 20, THREADS_MAX = 64 };
+
+struct hash_pool {
+    hash_options options;
+    pthread_mutex_t mutex;
+    pthread_cond_t work;         /* something is queued, or the end */
+    pthread_cond_t rest;         /* a job stopped running */
+    hash_job *queue;
+    hash_job **queue_end;
+    hash_job *done;
+    int is_closing;
+    unsigned thread_count;
+    pthread_t threads[THREADS_MAX];
+};
+
+ckpt_code hash_begin(hash_job *job, ckpt_error *err)
+{
+    job->fd = -1;
+    job->hash = NULL;
+    job->whole_bytes = job->hashed_bytes = job->synced_bytes = 0;
+    job->is_queued = job->is_running = 0;
+    if (job->file->algorithm == HUB_SHA256)
+        return sha256_begin(&job->hash, err);
+    return git_blob_begin(job->file->size_bytes, &job->hash, err);
+}
+
+/* ---- what a thread does ---- */
+
+static ckpt_code read_piece(hash_job *job, unsigned char *piece, size_t size)
+{
+    const int fd = job->from != NULL ? part_fd(job->from) : job->fd;
+    size_t got = 0;
+
+    while (got < size) {
+        const ssize_t n = pread(fd, piece + got, size - got, (off_t)(job->hashed_bytes + got));
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return ckpt_fail(&job->err, CKPT_E_IO, "cannot read '%s' back: %s", job->file->path,
+                             n < 0 ? strerror(errno) : "it ends early");
+        got += (size_t)n;
+    }
+    return sha256_add(job->hash, piece, size, &job->err);
+}
+
+/* Hash what is whole; 1: there may be more now. Called without the lock. */
+static ckpt_code hash_some(hash_pool *pool, hash_job *job, unsigned char *piece, uint64_t whole)
+{
+    ckpt_code code = CKPT_OK;
+
+    if (job->from == NULL && job->fd < 0)
+        code = place_open_file(pool->options.place, job->file, &job->fd, &job->err);
+    while (code == CKPT_OK && job->hashed_bytes < whole) {
+        const size_t size = (size_t)size_min(whole - job->hashed_bytes, PIECE_BYTES);
+
+        if ((code = read_piece(job, piece, size)) != CKPT_OK)
+            return code;
+        pthread_mutex_lock(&pool->mutex);
+        job->hashed_bytes += size;
+        if (pool->is_closing)
+            whole = job->hashed_bytes;
+        pthread_mutex_unlock(&pool->mutex);
+        if (job->from != NULL && job->hashed_bytes - job->synced_bytes >= SYNC_BYTES) {
+            job->synced_bytes = job->hashed_bytes;
+            code = part_sync(job->from, &job->err);
+        }
+    }
+    return code;
+}
+
+static void judge(hash_pool *pool, hash_job *job)
+{
+    ckpt_code code = sha256_end(job->hash, job->got, &job->err);
+
+    job->hash = NULL;
+    job->outcome = HASH_FAILED;
+    if (code != CKPT_OK)
+        return;
+    if (strcmp(job->got, job->file->hash) != 0) {
+        job->outcome = HASH_WRONG;
+        return;
+    }
+    code = job->from != NULL ? place_commit(pool->options.place, job->file, job->from, &job->err)
+                             : place_record(pool->options.place, job->file, &job->err);
+    if (code == CKPT_OK)
+        job->outcome = HASH_RIGHT;
+}
+
+static hash_job *take_queued(hash_pool *pool)
+{
+    hash_job *job = pool->queue;
+
+    if (job == NULL)
+        return NULL;
+    pool->queue = job->next;
+    if (pool->queue == NULL)
+        pool->queue_end = &pool->queue;
+    job->is_queued = 0;
+    job->is_running = 1;
+    return job;
+}
+
+static void queue(hash_pool *pool, hash_job *job)
+{
+    job->next = NULL;
+    job->is_queued = 1;
+    *pool->queue_end = job;
+    pool->queue_end = &job->next;
+    pthread_cond_signal(&pool->work);
+}
+
+/* One turn of a job. The lock is held on entry and on return. */
+static void work_on(hash_pool *pool, hash_job *job, unsigned char *piece)
+{
+    const uint64_t whole = job->whole_bytes;
+    int is_done;
+    ckpt_code code;
+
+    pthread_mutex_unlock(&pool->mutex);
+    code = hash_some(pool, job, piece, whole);
+    is_done = code != CKPT_OK || job->hashed_bytes == job->file->size_bytes;
+    if (code != CKPT_OK)
+        job->outcome = HASH_FAILED;
+    else if (is_done)
+        judge(pool, job);
+    pthread_mutex_lock(&pool->mutex);
+    job->is_running = 0;
+    if (is_done) {
+        job->next = pool->done;
+        pool->done = job;
+        pthread_mutex_unlock(&pool->mutex);
+        pool->options.wake(pool->options.context);
+        pthread_mutex_lock(&pool->mutex);
+    } else if (job->hashed_bytes < job->whole_bytes && !pool->is_closing) {
+        queue(pool, job);
+    }
+    pthread_cond_broadcast(&pool->rest);
+}
+
+static void *run_thread(void *context)
+{
+    hash_pool *pool = context;
+    unsigned char *piece = malloc(PIECE_BYTES);
+
+    if (piece == NULL)
+        abort();
+    pthread_mutex_lock(&pool->mutex);
+    while (!pool->is_closing) {
+        hash_job *job = take_queued(pool);
+
+        if (job != NULL)
+            work_on(pool, job, piece);
+        else
+            pthread_cond_wait(&pool->work, &pool->mutex);
+    }
+    pthread_mutex_unlock(&pool->mutex);
+    free(piece);
+    return NULL;
+}
+
+/* ---- what its owner does ---- */
+
+ckpt_code hash_pool_open(const hash_options *options, hash_pool **out, ckpt_error *err)
+{
+    hash_pool *pool = calloc(1, sizeof *pool);
+
+    *out = pool;
+    if (pool == NULL)
+        return ckpt_fail_memory(err, "hashing threads", sizeof *pool);
+    pool->options = *options;
+    pool->queue_end = &pool->queue;
+    pthread_mutex_init(&pool->mutex, NULL);
+    pthread_cond_init(&pool->work, NULL);
+    pthread_cond_init(&pool->rest, NULL);
+    for (unsigned i = 0; i < options->thread_count && i < THREADS_MAX; i++) {
+        const int error = pthread_create(&pool->threads[i], NULL, run_thread, pool);
+
+        if (error != 0)
+            return ckpt_fail(err, CKPT_E_MEMORY, "cannot start a thread: %s", strerror(error));
+        pool->thread_count++;
+    }
+    return CKPT_OK;
+}
+
+void hash_pool_close(hash_pool *pool)
+{
+    if (pool == NULL)
+        return;
+    pthread_mutex_lock(&pool->mutex);
+    pool->is_closing = 1;
+    pthread_cond_broadcast(&pool->work);
+    pthread_mutex_unlock(&pool->mutex);
+    for (unsigned i = 0; i < pool->thread_count; i++)
+        pthread_join(pool->threads[i], NULL);
+    pthread_cond_destroy(&pool->rest);
+    pthread_cond_destroy(&pool->work);
+    pthread_mutex_destroy(&pool->mutex);
+    free(pool);
+}
+
+void hash_advance(hash_pool *pool, hash_job *job, uint64_t whole_bytes)
+{
+    pthread_mutex_lock(&pool->mutex);
+    job->whole_bytes = whole_bytes;
+    if (!job->is_queued && !job->is_running &&
+        (whole_bytes == job->file->size_bytes || whole_bytes - job->hashed_bytes >= PIECE_BYTES))
+        queue(pool, job);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+uint64_t hash_lag_bytes(hash_pool *pool, const hash_job *job)
+{
+    uint64_t lag;
+
+    pthread_mutex_lock(&pool->mutex);
+    lag = job->whole_bytes - job->hashed_bytes;
+    pthread_mutex_unlock(&pool->mutex);
+    return lag;
+}
+
+hash_job *hash_take_done(hash_pool *pool)
+{
+    hash_job *job;
+
+    pthread_mutex_lock(&pool->mutex);
+    job = pool->done;
+    if (job != NULL)
+        pool->done = job->next;
+    pthread_mutex_unlock(&pool->mutex);
+    return job;
+}
+
+static void remove_from(hash_job **at, const hash_job *job)
+{
+    while (*at != NULL && *at != job)
+        at = &(*at)->next;
+    if (*at != NULL)
+        *at = job->next;
+}
+
+void hash_end(hash_pool *pool, hash_job *job)
+{
+    pthread_mutex_lock(&pool->mutex);
+    while (job->is_running)
+        pthread_cond_wait(&pool->rest, &pool->mutex);
+    remove_from(&pool->queue, job);
+    pool->queue_end = &pool->queue;
+    while (*pool->queue_end != NULL)
+        pool->queue_end = &(*pool->queue_end)->next;
+    remove_from(&pool->done, job);
+    pthread_mutex_unlock(&pool->mutex);
+    sha256_abort(job->hash);
+    job->hash = NULL;
+    if (job->fd >= 0)
+        close(job->fd);
+    job->fd = -1;
+}

@@ -1,0 +1,398 @@
+/* download_place.c: a folder or a cache, opened, looked at, and given its files. */
+#include "download_place.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "download_private.h"
+#include "download_tree.h"
+#include "libckpt/file.h"
+#include "libckpt/sha256.h"
+
+const char *place_path(const place *p)
+{
+    return p->shown;
+}
+
+int place_root_fd(const place *p)
+{
+    return p->root_fd;
+}
+
+int place_format(char *out, const char *format, const char *a, const char *b)
+{
+    const int size = snprintf(out, PLACE_PATH_BYTES, format, a, b);
+
+    return size > 0 && size < PLACE_PATH_BYTES;
+}
+
+/* Name of the file below the root. */
+static int target_of(const place *p, const hub_file *file, char out[PLACE_PATH_BYTES])
+{
+    return p->is_cache ? place_format(out, "blobs/%s%s", file->hash, "")
+                       : place_format(out, "%s%s", file->path, "");
+}
+
+static ckpt_code too_long(const hub_file *file, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_IO, "the path of '%.200s' is too long here", file->path);
+}
+
+/* ---- opening ---- */
+
+/* The folder that files lie in: D, or CACHE/models--OWNER--NAME. malloc'd. */
+static char *root_of(const place_options *o)
+{
+    const hub_options *h = &o->h->options;
+    const char *cache = o->cache_dir;
+    char name[400];
+    size_t used;
+
+    if (o->local_dir != NULL)
+        return strdup(o->local_dir);
+    used = (size_t)snprintf(name, sizeof name, "%ss--", h->type);
+    for (const char *c = h->repo; *c != '\0' && used + 3 < sizeof name; c++) {
+        name[used++] = *c == '/' ? '-' : *c;
+        if (*c == '/')
+            name[used++] = '-';
+    }
+    name[used] = '\0';
+    return file_join(cache, name);
+}
+
+static ckpt_code make_folders(const char *path, ckpt_error *err)
+{
+    char *inner = file_join(path, "x");
+    ckpt_code code = inner == NULL ? ckpt_fail_memory(err, "a path", 0)
+                                   : file_make_parents(inner, err);
+
+    free(inner);
+    return code;
+}
+
+static ckpt_code open_root(place *p, const char *root, ckpt_error *err)
+{
+    char absolute[PATH_MAX];
+    ckpt_code code;
+
+    if (!p->options.dry_run && (code = make_folders(root, err)) != CKPT_OK)
+        return code;
+    p->root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (p->root_fd < 0 && !(p->options.dry_run && errno == ENOENT))
+        return ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", root, strerror(errno));
+    p->root = strdup(realpath(root, absolute) != NULL ? absolute : root);
+    if (p->root == NULL || asprintf(&p->shown, p->is_cache ? "%s/snapshots/%s" : "%s", p->root,
+                                    p->options.listing->commit) < 0)
+        return ckpt_fail_memory(err, "a path", 0);
+    return CKPT_OK;
+}
+
+static ckpt_code open_side(place *p, ckpt_error *err)
+{
+    const char *name = p->is_cache ? "ckpt" : ".cache/huggingface/ckpt";
+    struct stat status;
+    ckpt_code code;
+
+    if (p->options.dry_run && (p->root_fd < 0 || !tree_stat(p->root_fd, name, &status)))
+        return CKPT_OK;
+    if ((code = tree_open_folder(p->root_fd, name, &p->side_fd, err)) != CKPT_OK ||
+        p->options.dry_run)
+        return code;
+    if ((code = tree_open_file(p->side_fd, "lock", O_RDWR | O_CREAT, &p->lock_fd, err)) != CKPT_OK)
+        return code;
+    if (flock(p->lock_fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return ckpt_fail(err, CKPT_E_IO, "another ckpt-download works on '%s'", p->root);
+    return CKPT_OK;
+}
+
+ckpt_code place_open(const place_options *options, place **out, ckpt_error *err)
+{
+    place *p = calloc(1, sizeof *p);
+    char *root = p == NULL ? NULL : root_of(options);
+    ckpt_code code;
+
+    *out = p;
+    if (p == NULL || root == NULL) {
+        free(root);
+        return ckpt_fail_memory(err, "a place", sizeof *p);
+    }
+    p->options = *options;
+    p->is_cache = options->local_dir == NULL;
+    p->is_hf = options->h->kind == &hub_huggingface;
+    p->root_fd = p->side_fd = p->lock_fd = p->verified_fd = -1;
+    arena_init(&p->memory);
+    table_init(&p->verified);
+    pthread_mutex_init(&p->mutex, NULL);
+    if ((code = open_root(p, root, err)) == CKPT_OK && (code = open_side(p, err)) == CKPT_OK)
+        code = place_load_verified(p, err);
+    free(root);
+    return code;
+}
+
+void place_close(place *p)
+{
+    if (p == NULL)
+        return;
+    for (size_t i = 0; i < 4; i++) {
+        const int fds[] = { p->root_fd, p->side_fd, p->lock_fd, p->verified_fd };
+
+        if (fds[i] >= 0)
+            close(fds[i]);
+    }
+    table_release(&p->verified);
+    arena_release(&p->memory);
+    pthread_mutex_destroy(&p->mutex);
+    free(p->records);
+    free(p->root);
+    free(p->shown);
+    free(p);
+}
+
+/* ---- looking ---- */
+
+place_state place_look(const place *p, const hub_file *file)
+{
+    char target[PLACE_PATH_BYTES];
+    struct stat status;
+
+    if (p->root_fd < 0 || !target_of(p, file, target) ||
+        !tree_stat(p->root_fd, target, &status))
+        return PLACE_ABSENT;
+    if (S_ISDIR(status.st_mode))
+        return PLACE_BLOCKED;
+    if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size != file->size_bytes)
+        return PLACE_ABSENT;
+    return place_is_recorded(p, target, file->hash, &status) ? PLACE_VERIFIED : PLACE_UNKNOWN;
+}
+
+ckpt_code place_open_file(const place *p, const hub_file *file, int *fd, ckpt_error *err)
+{
+    char target[PLACE_PATH_BYTES];
+
+    *fd = -1;
+    if (!target_of(p, file, target))
+        return too_long(file, err);
+    return tree_open_file(p->root_fd, target, O_RDONLY, fd, err);
+}
+
+/* ---- giving names ---- */
+
+/* 1 when the Python client's record names this commit and hash already. */
+static int has_metadata(const place *p, const char *path, const char *text)
+{
+    const size_t lines_bytes = (size_t)(strrchr(text, '\n') - text);
+    char there[200] = "";
+    int fd;
+    ckpt_error ignored;
+
+    if (tree_open_file(p->root_fd, path, O_RDONLY, &fd, &ignored) != CKPT_OK)
+        return 0;
+    if (read(fd, there, sizeof there - 1) < 0)
+        there[0] = '\0';
+    close(fd);
+    return strncmp(there, text, lines_bytes) == 0;
+}
+
+/* For the Python client. What cannot be written costs it a second look, not us the download. */
+static void write_metadata(place *p, const hub_file *file, int is_unchanged)
+{
+    char path[PLACE_PATH_BYTES];
+    char text[200];
+    struct timespec now;
+    size_t used;
+    ckpt_error ignored;
+
+    if (!p->is_hf || p->is_cache ||
+        !place_format(path, ".cache/huggingface/download/%s%s", file->path, ".metadata"))
+        return;
+    used = (size_t)snprintf(text, sizeof text, "%s\n%s\n", p->options.listing->commit,
+                            file->hash);
+    if (is_unchanged && has_metadata(p, path, text))
+        return;
+    clock_gettime(CLOCK_REALTIME, &now);
+    snprintf(text + used, sizeof text - used, "%lld.%06ld\n", (long long)now.tv_sec,
+             now.tv_nsec / 1000);
+    tree_write(p->root_fd, path, text, 0, &ignored);
+}
+
+/* snapshots/COMMIT/PATH -> blobs/HASH: a relative link, or where links are not possible the file
+ * once more. */
+static ckpt_code link_snapshot(place *p, const hub_file *file, ckpt_error *err)
+{
+    static const char temporary[] = ".ckpt-link";
+    const char *disabled = getenv("HF_HUB_DISABLE_SYMLINKS");
+    char path[PLACE_PATH_BYTES];
+    char to[PLACE_PATH_BYTES] = "../../";
+    char blob[PLACE_PATH_BYTES];
+    const char *leaf = tree_leaf(file->path);
+    size_t used = 6;
+    int parent;
+    int failed;
+    ckpt_code code;
+
+    if (!place_format(path, "snapshots/%s/%s", p->options.listing->commit, file->path) ||
+        !target_of(p, file, blob))
+        return too_long(file, err);
+    for (const char *c = file->path; *c != '\0'; c++)
+        if (*c == '/' && used + 4 < sizeof to) {
+            memcpy(to + used, "../", 4);
+            used += 3;
+        }
+    if (strlen(blob) + used >= sizeof to)
+        return too_long(file, err);
+    memcpy(to + used, blob, strlen(blob) + 1);
+    if ((code = tree_open_parent(p->root_fd, path, 1, &parent, err)) != CKPT_OK)
+        return code;
+    pthread_mutex_lock(&p->mutex);
+    unlinkat(parent, temporary, 0);
+    failed = (disabled != NULL && *disabled == '1') || symlinkat(to, parent, temporary) != 0;
+    if (failed)
+        failed = linkat(p->root_fd, blob, parent, temporary, 0) != 0;
+    if (failed || renameat(parent, temporary, parent, leaf) != 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot link '%s': %s", path, strerror(errno));
+    unlinkat(parent, temporary, 0);     /* renaming one link over its equal leaves it */
+    pthread_mutex_unlock(&p->mutex);
+    close(parent);
+    return code;
+}
+
+ckpt_code place_record(place *p, const hub_file *file, ckpt_error *err)
+{
+    char target[PLACE_PATH_BYTES];
+    struct stat status;
+    ckpt_code code;
+
+    if (!target_of(p, file, target))
+        return too_long(file, err);
+    if (!tree_stat(p->root_fd, target, &status))
+        return ckpt_fail(err, CKPT_E_IO, "'%s' went away", target);
+    write_metadata(p, file, place_is_recorded(p, target, file->hash, &status));
+    if ((code = place_append_record(p, target, file->hash, &status, err)) != CKPT_OK)
+        return code;
+    return p->is_cache ? link_snapshot(p, file, err) : CKPT_OK;
+}
+
+/* Mode as for any new file, time of now, on the disk before it gets its name. */
+static ckpt_code seal(const part *from, const hub_file *file, ckpt_error *err)
+{
+    const int fd = part_fd(from);
+
+    if (futimens(fd, NULL) != 0 || fsync(fd) != 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot sync '%s': %s", file->path, strerror(errno));
+    return CKPT_OK;
+}
+
+ckpt_code place_commit(place *p, const hub_file *file, part *from, ckpt_error *err)
+{
+    char target[PLACE_PATH_BYTES];
+    struct stat status;
+    const char *leaf;
+    int parent;
+    ckpt_code code;
+
+    if (!target_of(p, file, target))
+        return too_long(file, err);
+    leaf = tree_leaf(target);
+    if ((code = part_check_owner(from, err)) != CKPT_OK ||
+        (code = seal(from, file, err)) != CKPT_OK ||
+        (code = tree_open_parent(p->root_fd, target, 1, &parent, err)) != CKPT_OK)
+        return code;
+    if (fstatat(parent, leaf, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(status.st_mode))
+        code = ckpt_fail(err, CKPT_E_IO, "'%s' is a folder: expected a file or nothing", target);
+    else if (renameat(p->side_fd, part_name(from), parent, leaf) != 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot rename to '%s': %s", target, strerror(errno));
+    close(parent);
+    if (code != CKPT_OK)
+        return code;
+    part_remove_journal(from);
+    return place_record(p, file, err);
+}
+
+/* ---- locks and parts ---- */
+
+int place_lock(const place *p, const hub_file *file, int *fd)
+{
+    char path[PLACE_PATH_BYTES];
+    ckpt_error ignored;
+    int folder = p->root_fd;
+
+    *fd = -1;
+    if (!p->is_hf)
+        return 1;
+    if (p->is_cache) {
+        char *name = strrchr(p->root, '/');
+
+        if (name == NULL || !place_format(path, "../.locks%s/%s.lock", name, file->hash))
+            return 1;
+        *path = '.';
+        /* The cache's own folder, one above ours, is no stranger's. */
+        folder = openat(p->root_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (folder < 0)
+            return 1;
+        tree_open_file(folder, path + 3, O_RDWR | O_CREAT, fd, &ignored);
+        close(folder);
+    } else if (place_format(path, ".cache/huggingface/download/%s%s", file->path, ".lock")) {
+        tree_open_file(folder, path, O_RDWR | O_CREAT, fd, &ignored);
+    }
+    /* Where there can be no lock there is still the owner's mark in the journal. */
+    if (*fd < 0 || flock(*fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+        return 1;
+    close(*fd);
+    *fd = -1;
+    return 0;
+}
+
+part_place place_part(const place *p, const hub_file *file, char *key)
+{
+    const hub_options *h = &p->options.h->options;
+    part_place out = { p->side_fd, key, p->options.allocate };
+    char hex[SHA256_HEX] = "";
+    sha256 *hash;
+    ckpt_error ignored;
+
+    if (sha256_begin(&hash, &ignored) == CKPT_OK) {
+        sha256_add(hash, h->type, strlen(h->type) + 1, &ignored);
+        sha256_add(hash, h->repo, strlen(h->repo) + 1, &ignored);
+        sha256_add(hash, file->path, strlen(file->path), &ignored);
+        sha256_end(hash, hex, &ignored);
+    }
+    snprintf(key, 17, "%.16s", hex);
+    return out;
+}
+
+uint64_t place_orphans(const place *p, int remove)
+{
+    const hub_listing *listing = p->options.listing;
+    const int fd = p->side_fd < 0 ? -1 : openat(p->side_fd, ".", O_RDONLY | O_DIRECTORY);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    uint64_t bytes = 0;
+
+    for (struct dirent *e = folder ? readdir(folder) : NULL; e != NULL; e = readdir(folder)) {
+        const char *dot = strchr(e->d_name, '.');
+        const char *end = dot == NULL ? NULL : strchr(dot + 1, '.');
+        struct stat status;
+        int wanted = 0;
+
+        if (end == NULL || (strcmp(end, ".part") != 0 && strncmp(end, ".state", 6) != 0))
+            continue;
+        for (size_t i = 0; i < listing->count && !wanted; i++)
+            wanted = strncmp(listing->files[i].hash, dot + 1, (size_t)(end - dot - 1)) == 0;
+        if (wanted || fstatat(p->side_fd, e->d_name, &status, AT_SYMLINK_NOFOLLOW) != 0)
+            continue;
+        bytes += (uint64_t)status.st_blocks * 512;
+        if (remove)
+            unlinkat(p->side_fd, e->d_name, 0);
+    }
+    if (folder != NULL)
+        closedir(folder);
+    else if (fd >= 0)
+        close(fd);
+    return bytes;
+}

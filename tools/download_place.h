@@ -1,0 +1,73 @@
+/*
+ * download_place.h: where files end up, and what is kept beside them.
+ *
+ * A folder of one's own (D), as `hf download --local-dir D` leaves it, or Hugging Face's cache:
+ *
+ *   D/PATH                                       the file; appears by a rename, verified
+ *   D/.cache/huggingface/download/PATH.metadata  commit, hash, time: what the Python client reads
+ *   D/.cache/huggingface/download/PATH.lock      shared with the Python client
+ *   D/.cache/huggingface/trees/COMMIT.json       the listing, for the Python client
+ *   D/.cache/huggingface/ckpt/                   the side folder: parts, journals and
+ *       lock          held while a download runs
+ *       listing.json  every file of the repository with its hash, as the hub listed it
+ *       verified      SIZE TAB MTIME_NS TAB INODE TAB HASH TAB PATH TAB "ok": these bytes were
+ *                     hashed; the last line of a path holds, and only while stat agrees
+ *
+ *   CACHE/models--OWNER--NAME/{blobs/HASH, snapshots/COMMIT/PATH, refs/REV, trees/, ckpt/}
+ *
+ * listing.json: {"version": 1, "hub", "endpoint", "repo", "type", "revision", "commit" (null on
+ * ModelScope), "files": [{"path", "size", "algorithm": "sha256"|"git-sha1", "hash",
+ * "selected": bool}]}; git-sha1 is SHA-1 over "blob SIZE" NUL content.
+ */
+#ifndef CKPT_DOWNLOAD_PLACE_H
+#define CKPT_DOWNLOAD_PLACE_H
+
+#include "download_part.h"
+
+typedef struct place place;
+
+typedef struct {
+    const hub *h;
+    const hub_listing *listing;
+    const char *local_dir;       /* or NULL: the cache */
+    const char *cache_dir;       /* or NULL: where Hugging Face has it */
+    int dry_run;                 /* look, touch nothing */
+    int allocate;
+} place_options;
+
+ckpt_code place_open(const place_options *options, place **out, ckpt_error *err);
+void place_close(place *p);                      /* NULL is fine */
+
+/* Absolute path of D, or of the snapshot. */
+const char *place_path(const place *p);
+/* A folder of the file system in question, for statvfs. -1: not there yet (dry run). */
+int place_root_fd(const place *p);
+
+/* Write the listings and marks that belong there before the first file. */
+ckpt_code place_begin(place *p, ckpt_error *err);
+/* Everything selected is there: names in the cache, and all of it on the disk. */
+ckpt_code place_end(place *p, ckpt_error *err);
+
+typedef enum {
+    PLACE_ABSENT,
+    PLACE_UNKNOWN,               /* a file of the right size, not hashed by us */
+    PLACE_VERIFIED,              /* hashed by us, unchanged since */
+    PLACE_BLOCKED                /* something that is no file stands there */
+} place_state;
+place_state place_look(const place *p, const hub_file *file);
+
+/* Open the file that is there, for hashing. */
+ckpt_code place_open_file(const place *p, const hub_file *file, int *fd, ckpt_error *err);
+/* It was hashed and is right: remember that, and tell the Python client. Any thread. */
+ckpt_code place_record(place *p, const hub_file *file, ckpt_error *err);
+/* Give a verified part its name. Any thread. */
+ckpt_code place_commit(place *p, const hub_file *file, part *from, ckpt_error *err);
+
+/* The lock that the Python client respects. 0: another process has it. *fd: -1, or to close. */
+int place_lock(const place *p, const hub_file *file, int *fd);
+/* Where parts lie; key (17 bytes) is filled in. */
+part_place place_part(const place *p, const hub_file *file, char *key);
+/* Bytes of parts that no file of the listing wants; removed if `remove`. */
+uint64_t place_orphans(const place *p, int remove);
+
+#endif

@@ -1,0 +1,296 @@
+/* download_say.c: plan, progress and result in words and in JSON. */
+#include "download_say.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "libckpt/json.h"
+
+static const double REDRAW_SECONDS = 0.25;
+static const double LINE_SECONDS = 10;
+enum { FILE_LINES_MAX = 8, NAME_COLUMNS = 40 };
+
+/* ---- the plan ---- */
+
+static uint64_t reusable_bytes(const place *where, const hub_file *file)
+{
+    char key[17];
+    const part_place at = place_part(where, file, key);
+
+    return at.side_fd < 0 ? 0 : part_present_bytes(&at, file);
+}
+
+download_plan say_make_plan(const hub_listing *listing, const place *where)
+{
+    download_plan plan = { 0 };
+    struct statvfs disk;
+
+    for (size_t i = 0; i < listing->count; i++) {
+        const hub_file *file = &listing->files[i];
+        place_state state;
+        uint64_t reused;
+
+        if (!file->is_selected)
+            continue;
+        plan.total_bytes += file->size_bytes;
+        state = place_look(where, file);
+        if (state == PLACE_VERIFIED || state == PLACE_UNKNOWN)
+            continue;
+        reused = reusable_bytes(where, file);
+        plan.fetch_bytes += file->size_bytes - reused;
+        plan.reuse_bytes += reused;
+    }
+    plan.space_bytes = plan.fetch_bytes;
+    plan.orphan_bytes = place_orphans(where, 0);
+    if (place_root_fd(where) >= 0 && fstatvfs(place_root_fd(where), &disk) == 0 &&
+        disk.f_blocks > 0) {
+        plan.is_free_known = 1;
+        plan.free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
+    }
+    return plan;
+}
+
+static void put_number(json_writer *w, const char *key, uint64_t number)
+{
+    json_put_key(w, key);
+    json_put_u64(w, number);
+}
+
+static void put_text(json_writer *w, const char *key, const char *text)
+{
+    json_put_key(w, key);
+    json_put_string(w, text);
+}
+
+static void put_plan(json_writer *w, const download_plan *plan)
+{
+    put_number(w, "total_bytes", plan->total_bytes);
+    put_number(w, "fetch_bytes", plan->fetch_bytes);
+    put_number(w, "reuse_bytes", plan->reuse_bytes);
+    put_number(w, "space_bytes", plan->space_bytes);
+    json_put_key(w, "free_bytes");
+    if (plan->is_free_known)
+        json_put_u64(w, plan->free_bytes);
+    else
+        json_put_null(w);
+    put_number(w, "orphan_bytes", plan->orphan_bytes);
+}
+
+static const char *look_name(place_state state)
+{
+    static const char *const names[] = { "fetch", "check", "keep", "blocked" };
+
+    return names[state];
+}
+
+static void plan_json(const hub_listing *listing, const place *where, const download_plan *plan)
+{
+    json_writer w;
+
+    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    json_put_object(&w);
+    put_text(&w, "commit", listing->commit[0] == '\0' ? NULL : listing->commit);
+    put_plan(&w, plan);
+    json_put_key(&w, "files");
+    json_put_array(&w);
+    for (size_t i = 0; i < listing->count; i++) {
+        const hub_file *file = &listing->files[i];
+
+        if (!file->is_selected)
+            continue;
+        json_put_object(&w);
+        put_text(&w, "path", file->path);
+        put_number(&w, "size", file->size_bytes);
+        put_text(&w, "hash", file->hash);
+        put_text(&w, "xet_hash", file->xet_hash);
+        put_text(&w, "action", look_name(place_look(where, file)));
+        json_put_object_end(&w);
+    }
+    json_put_array_end(&w);
+    json_put_object_end(&w);
+    json_writer_end(&w);
+    putchar('\n');
+}
+
+void say_plan(const hub_listing *listing, const place *where, const download_plan *plan,
+              int as_json)
+{
+    char fetch[CLI_SIZE_TEXT_BYTES];
+    char reuse[CLI_SIZE_TEXT_BYTES];
+    char total[CLI_SIZE_TEXT_BYTES];
+    char available[CLI_SIZE_TEXT_BYTES];
+
+    if (as_json) {
+        plan_json(listing, where, plan);
+        return;
+    }
+    for (size_t i = 0; i < listing->count; i++)
+        if (listing->files[i].is_selected)
+            printf("%16" PRIu64 "  %-7s  %s\n", listing->files[i].size_bytes,
+                   look_name(place_look(where, &listing->files[i])), listing->files[i].path);
+    cli_size_text(plan->fetch_bytes, fetch);
+    cli_size_text(plan->reuse_bytes, reuse);
+    cli_size_text(plan->total_bytes, total);
+    cli_size_text(plan->free_bytes, available);
+    printf("%s to fetch of %s, %s there from an earlier run; %s free\n", fetch, total, reuse,
+           plan->is_free_known ? available : "unknown space");
+}
+
+/* ---- progress ---- */
+
+void say_meter_begin(say_meter *meter, const cli_common *common)
+{
+    const char *disabled = getenv("HF_HUB_DISABLE_PROGRESS_BARS");
+
+    memset(meter, 0, sizeof *meter);
+    meter->is_terminal = isatty(STDERR_FILENO);
+    meter->is_enabled = !common->quiet && !(disabled != NULL && *disabled == '1');
+    meter->begin = meter->drawn = hub_now();
+}
+
+void say_meter_end(say_meter *meter)
+{
+    for (; meter->line_count > 0; meter->line_count--)
+        fputs(meter->line_count > 1 ? "\033[A\r\033[K" : "\r\033[K", stderr);
+    fflush(stderr);
+}
+
+static void total_line(const say_meter *meter, const download *d, char *out, size_t out_bytes)
+{
+    const download_stats *s = download_get_stats(d);
+    const double seconds = hub_now() - meter->begin;
+    const double rate = seconds > 0 ? (double)s->fetched_bytes / seconds : 0;
+    const uint64_t left_bytes = s->total_bytes > s->done_bytes ? s->total_bytes - s->done_bytes : 0;
+    const double left = rate >= 1 ? (double)left_bytes / rate : 0;
+    char done[CLI_SIZE_TEXT_BYTES];
+    char total[CLI_SIZE_TEXT_BYTES];
+    char speed[CLI_SIZE_TEXT_BYTES];
+
+    cli_size_text(s->done_bytes, done);
+    cli_size_text(s->total_bytes, total);
+    cli_size_text((uint64_t)rate, speed);
+    snprintf(out, out_bytes, "%zu of %zu files  %s of %s  %3.0f%%  %s/s  %u:%02u:%02u left",
+             s->ended_count, s->file_count, done, total,
+             s->total_bytes > 0 ? 100 * (double)s->done_bytes / (double)s->total_bytes : 100.0,
+             speed, (unsigned)(left / 3600), (unsigned)(left / 60) % 60, (unsigned)left % 60);
+}
+
+static unsigned columns(void)
+{
+    struct winsize size;
+
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 80;
+}
+
+static unsigned file_lines(const download *d)
+{
+    unsigned count = 0;
+
+    for (size_t i = 0; i < download_count(d) && count < FILE_LINES_MAX; i++) {
+        const download_status s = download_at(d, i);
+        const size_t size = strlen(s.file->path);
+        const char *word = s.state == DOWNLOAD_CHECKING  ? "checking"
+                           : s.state == DOWNLOAD_HASHING ? "hashing"
+                           : s.state == DOWNLOAD_LOCKED  ? "locked"
+                                                         : "";
+
+        if (s.state <= DOWNLOAD_WAITING || s.state >= DOWNLOAD_DONE)
+            continue;
+        fprintf(stderr, "\r\033[K%s%-*s %5.1f%% %s\n", size > NAME_COLUMNS ? "..." : "",
+                NAME_COLUMNS, size > NAME_COLUMNS ? s.file->path + size - NAME_COLUMNS + 3
+                                                  : s.file->path,
+                s.file->size_bytes > 0
+                    ? 100 * (double)s.present_bytes / (double)s.file->size_bytes
+                    : 100.0, word);
+        count++;
+    }
+    return count;
+}
+
+void say_progress(void *context, const download *d)
+{
+    say_meter *meter = context;
+    const double now = hub_now();
+    char line[200];
+
+    if (!meter->is_enabled ||
+        now - meter->drawn < (meter->is_terminal ? REDRAW_SECONDS : LINE_SECONDS))
+        return;
+    meter->drawn = now;
+    total_line(meter, d, line, sizeof line);
+    if (!meter->is_terminal) {
+        fprintf(stderr, "%s\n", line);
+        return;
+    }
+    say_meter_end(meter);
+    meter->line_count = file_lines(d) + 1;
+    fprintf(stderr, "%.*s", (int)columns() - 1, line);
+    fflush(stderr);
+}
+
+/* ---- the result ---- */
+
+static void put_files(json_writer *w, const download *d)
+{
+    static const char *const states[] = { "waiting", "checking", "waiting", "partial", "partial",
+                                          "partial", "downloaded", "kept", "failed" };
+
+    json_put_key(w, "files");
+    json_put_array(w);
+    for (size_t i = 0; d != NULL && i < download_count(d); i++) {
+        const download_status s = download_at(d, i);
+
+        json_put_object(w);
+        put_text(w, "path", s.file->path);
+        put_number(w, "size", s.file->size_bytes);
+        put_text(w, "algorithm", hub_algorithm_name(s.file->algorithm));
+        put_text(w, "hash", s.file->hash);
+        put_text(w, "status", states[s.state]);
+        if (s.state == DOWNLOAD_FAILED) {
+            put_text(w, "reason", hub_reason_name(s.reason));
+            put_text(w, "error", s.error);
+        }
+        json_put_object_end(w);
+    }
+    json_put_array_end(w);
+}
+
+static void put_stats(json_writer *w, const download_stats *s)
+{
+    put_number(w, "total_bytes", s->total_bytes);
+    put_number(w, "fetched_bytes", s->fetched_bytes);
+    put_number(w, "reused_bytes", s->reused_bytes);
+    put_number(w, "kept_bytes", s->kept_bytes);
+    put_number(w, "connections", s->connections_most);
+    json_put_key(w, "seconds");
+    json_put_double(w, s->seconds);
+}
+
+void say_json(const say_outcome *o)
+{
+    json_writer w;
+
+    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    json_put_object(&w);
+    put_text(&w, "reason", hub_reason_name(o->reason));
+    put_text(&w, "error", o->error);
+    if (o->h != NULL && o->h->kind != NULL) {
+        put_text(&w, "hub", o->h->kind->name);
+        put_text(&w, "endpoint", o->h->endpoint);
+        put_text(&w, "repo", o->h->options.repo);
+        put_text(&w, "type", o->h->options.type);
+        put_text(&w, "revision", o->h->options.revision);
+        put_number(&w, "requests", o->h->request_count);
+    }
+    put_text(&w, "commit", o->listing->commit[0] == '\0' ? NULL : o->listing->commit);
+    put_text(&w, "path", o->where == NULL ? NULL : place_path(o->where));
+    if (o->d != NULL)
+        put_stats(&w, download_get_stats(o->d));
+    put_files(&w, o->d);
+    json_put_object_end(&w);
+    json_writer_end(&w);
+    putchar('\n');
+}

@@ -1,0 +1,279 @@
+/* download_side.c: the listings and records beside the files. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "download_private.h"
+#include "download_tree.h"
+#include "libckpt/json.h"
+
+enum { VERIFIED_BYTES_MAX = 1 << 30, LINE_BYTES = PLACE_PATH_BYTES + 200 };
+
+static int64_t mtime_ns(const struct stat *status)
+{
+    return (int64_t)status->st_mtim.tv_sec * 1000000000 + status->st_mtim.tv_nsec;
+}
+
+/* ---- what was verified ---- */
+
+/* One line without its end. A torn one lacks the last word. */
+static ckpt_code take_record(place *p, char *line, size_t room, ckpt_error *err)
+{
+    place_record_entry record;
+    char hash[65];
+    int begin = 0;
+    char *end = strrchr(line, '\t');
+    const char *path;
+    uint64_t index;
+    int added;
+
+    if (end == NULL || strcmp(end, "\tok") != 0 || p->record_count == room)
+        return CKPT_OK;
+    *end = '\0';
+    if (sscanf(line, "%" SCNu64 "\t%" SCNd64 "\t%" SCNu64 "\t%64[0-9a-f]\t%n", &record.size,
+               &record.mtime_ns, &record.inode, hash, &begin) != 4 || begin == 0)
+        return CKPT_OK;
+    path = arena_strdup(&p->memory, line + begin, strlen(line + begin));
+    record.hash = arena_strdup(&p->memory, hash, strlen(hash));
+    if (path == NULL || record.hash == NULL)
+        return ckpt_fail_memory(err, "what was verified", strlen(line));
+    added = table_add(&p->verified, path, p->record_count);
+    if (added == TABLE_NO_MEMORY)
+        return ckpt_fail_memory(err, "what was verified", strlen(line));
+    if (added == TABLE_PRESENT && table_find(&p->verified, path, &index))
+        p->records[index] = record;
+    else
+        p->records[p->record_count++] = record;
+    return CKPT_OK;
+}
+
+static ckpt_code read_records(place *p, FILE *in, ckpt_error *err)
+{
+    char *line = NULL;
+    size_t line_room = 0;
+    size_t room = 0;
+    ckpt_code code = CKPT_OK;
+
+    while (code == CKPT_OK && getline(&line, &line_room, in) > 0) {
+        char *newline = strchr(line, '\n');
+
+        if (newline == NULL)
+            break;
+        *newline = '\0';
+        if (p->record_count == room) {
+            const size_t more = room == 0 ? 256 : room * 2;
+            place_record_entry *records = realloc(p->records, more * sizeof *records);
+
+            if (records == NULL) {
+                code = ckpt_fail_memory(err, "what was verified", more * sizeof *records);
+                break;
+            }
+            p->records = records;
+            room = more;
+        }
+        code = take_record(p, line, room, err);
+    }
+    free(line);
+    return code;
+}
+
+ckpt_code place_load_verified(place *p, ckpt_error *err)
+{
+    const int flags = p->options.dry_run ? O_RDONLY : O_RDWR | O_CREAT | O_APPEND;
+    struct stat status;
+    FILE *in;
+    char last = '\n';
+    int copy;
+    ckpt_code code;
+
+    if (p->side_fd < 0 || (p->options.dry_run && !tree_stat(p->side_fd, "verified", &status)))
+        return CKPT_OK;
+    if ((code = tree_open_file(p->side_fd, "verified", flags, &p->verified_fd, err)) != CKPT_OK)
+        return code;
+    copy = dup(p->verified_fd);
+    in = copy < 0 ? NULL : fdopen(copy, "r");
+    if (in == NULL) {
+        if (copy >= 0)
+            close(copy);
+        return ckpt_fail(err, CKPT_E_IO, "cannot read 'verified': %s", strerror(errno));
+    }
+    code = read_records(p, in, err);
+    fclose(in);
+    /* A torn last line must not swallow the next one. */
+    if (fstat(p->verified_fd, &status) == 0 && status.st_size > 0 &&
+        pread(p->verified_fd, &last, 1, status.st_size - 1) != 1)
+        last = '\0';
+    if (code == CKPT_OK && !p->options.dry_run && last != '\n' &&
+        write(p->verified_fd, "\n", 1) != 1)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot write 'verified': %s", strerror(errno));
+    return code;
+}
+
+int place_is_recorded(const place *p, const char *target, const char *hash,
+                      const struct stat *status)
+{
+    const place_record_entry *r;
+    uint64_t index;
+
+    if (!table_find(&p->verified, target, &index))
+        return 0;
+    r = &p->records[index];
+    return r->size == (uint64_t)status->st_size && r->mtime_ns == mtime_ns(status) &&
+           r->inode == (uint64_t)status->st_ino && strcmp(r->hash, hash) == 0;
+}
+
+ckpt_code place_append_record(place *p, const char *target, const char *hash,
+                              const struct stat *status, ckpt_error *err)
+{
+    char line[LINE_BYTES];
+    int size;
+
+    if (place_is_recorded(p, target, hash, status))
+        return CKPT_OK;
+    size = snprintf(line, sizeof line,
+                    "%" PRIu64 "\t%" PRId64 "\t%" PRIu64 "\t%s\t%s\tok\n",
+                    (uint64_t)status->st_size, mtime_ns(status), (uint64_t)status->st_ino, hash,
+                    target);
+    if (size < 0 || (size_t)size >= sizeof line ||
+        write(p->verified_fd, line, (size_t)size) != size)
+        return ckpt_fail(err, CKPT_E_IO, "cannot write 'verified': %s", strerror(errno));
+    return CKPT_OK;
+}
+
+/* ---- listings ---- */
+
+static void put_text(json_writer *w, const char *key, const char *text)
+{
+    json_put_key(w, key);
+    json_put_string(w, text);
+}
+
+static void put_number(json_writer *w, const char *key, uint64_t number)
+{
+    json_put_key(w, key);
+    json_put_u64(w, number);
+}
+
+static void put_listing(json_writer *w, const place *p)
+{
+    const hub_listing *listing = p->options.listing;
+    const hub *h = p->options.h;
+
+    json_put_object(w);
+    put_number(w, "version", 1);
+    put_text(w, "hub", h->kind->name);
+    put_text(w, "endpoint", h->endpoint);
+    put_text(w, "repo", h->options.repo);
+    put_text(w, "type", h->options.type);
+    put_text(w, "revision", h->options.revision);
+    put_text(w, "commit", listing->commit[0] == '\0' ? NULL : listing->commit);
+    json_put_key(w, "files");
+    json_put_array(w);
+    for (size_t i = 0; i < listing->count; i++) {
+        const hub_file *file = &listing->files[i];
+
+        json_put_object(w);
+        put_text(w, "path", file->path);
+        put_number(w, "size", file->size_bytes);
+        put_text(w, "algorithm", hub_algorithm_name(file->algorithm));
+        put_text(w, "hash", file->hash);
+        json_put_key(w, "selected");
+        json_put_bool(w, file->is_selected);
+        json_put_object_end(w);
+    }
+    json_put_array_end(w);
+    json_put_object_end(w);
+}
+
+/* The Python client's own form. */
+static void put_tree(json_writer *w, const place *p)
+{
+    const hub_listing *listing = p->options.listing;
+
+    json_put_object(w);
+    put_number(w, "format_version", 1);
+    json_put_key(w, "files");
+    json_put_object(w);
+    for (size_t i = 0; i < listing->count; i++) {
+        const hub_file *file = &listing->files[i];
+
+        json_put_key(w, file->path);
+        json_put_object(w);
+        put_number(w, "size", file->size_bytes);
+        put_text(w, "blob_id", file->oid);
+        if (file->algorithm == HUB_SHA256) {
+            put_text(w, "lfs_sha256", file->hash);
+            put_number(w, "lfs_size", file->size_bytes);
+        }
+        if (file->xet_hash != NULL)
+            put_text(w, "xet_hash", file->xet_hash);
+        json_put_object_end(w);
+    }
+    json_put_object_end(w);
+    json_put_object_end(w);
+}
+
+static ckpt_code write_json(place *p, int folder, const char *path,
+                            void (*put)(json_writer *, const place *), ckpt_error *err)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *memory = open_memstream(&text, &size);
+    json_writer w;
+    ckpt_code code;
+
+    if (memory == NULL)
+        return ckpt_fail_memory(err, "a listing", 0);
+    json_writer_begin(&w, json_write_stdio, memory, 0);
+    put(&w, p);
+    if (!json_writer_end(&w) || fclose(memory) != 0)
+        code = ckpt_fail_memory(err, "a listing", size);
+    else
+        code = tree_write(folder, path, text, 0, err);
+    free(text);
+    return code;
+}
+
+ckpt_code place_begin(place *p, ckpt_error *err)
+{
+    static const char tag[] = "Signature: 8a477f597d28d172789f06886806bc55\n"
+                              "# This file marks a folder that can be made again.\n";
+    char path[PLACE_PATH_BYTES];
+    const char *commit = p->options.listing->commit;
+    ckpt_code code;
+
+    if (p->is_cache)
+        place_format(path, "listing-%s.json%s", commit, "");
+    else
+        place_format(path, "listing.json%s%s", "", "");
+    if ((code = write_json(p, p->side_fd, path, put_listing, err)) != CKPT_OK || !p->is_hf)
+        return code;
+    if (!p->is_cache &&
+        ((code = tree_write(p->root_fd, ".cache/huggingface/.gitignore", "*", 0, err)) !=
+             CKPT_OK ||
+         (code = tree_write(p->root_fd, ".cache/huggingface/CACHEDIR.TAG", tag, 0, err)) !=
+             CKPT_OK))
+        return code;
+    if (p->options.listing->is_redacted)
+        return CKPT_OK;
+    place_format(path, p->is_cache ? "trees/%s.json%s" : ".cache/huggingface/trees/%s.json%s",
+                 commit, "");
+    return write_json(p, p->root_fd, path, put_tree, err);
+}
+
+/* Names and sizes of what was renamed reach the disk here, all at once. */
+ckpt_code place_end(place *p, ckpt_error *err)
+{
+    const hub_options *h = &p->options.h->options;
+    char path[PLACE_PATH_BYTES];
+    ckpt_code code = CKPT_OK;
+
+    if (p->is_cache && strcmp(h->revision, p->options.listing->commit) != 0 &&
+        hub_path_complaint(h->revision) == NULL && place_format(path, "refs/%s%s", h->revision, ""))
+        code = tree_write(p->root_fd, path, p->options.listing->commit, 1, err);
+    if (code == CKPT_OK && syncfs(p->root_fd) != 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot sync '%s': %s", p->root, strerror(errno));
+    return code;
+}

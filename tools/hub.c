@@ -1,0 +1,279 @@
+/* hub.c: a hub's session: who we are, who gets to know the token, how fast we may ask. */
+#include "hub.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <strings.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "libckpt/size.h"
+
+const char *hub_reason_name(hub_reason reason)
+{
+    static const char *const names[] = { "fine", "other", "usage", "auth", "not-found",
+                                         "integrity", "disk", "network", "partial",
+                                         "interrupted" };
+
+    return names[reason];
+}
+
+const char *hub_algorithm_name(hub_algorithm algorithm)
+{
+    return algorithm == HUB_SHA256 ? "sha256" : "git-sha1";
+}
+
+double hub_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+ckpt_code hub_fail(hub *h, hub_reason reason, ckpt_error *err, const char *format, ...)
+{
+    static const ckpt_code codes[] = { CKPT_OK,       CKPT_E_FORMAT,    CKPT_E_USAGE,
+                                       CKPT_E_IO,     CKPT_E_IO,        CKPT_E_DIFFERENT,
+                                       CKPT_E_IO,     CKPT_E_IO,        CKPT_E_IO,
+                                       CKPT_E_INTERRUPTED };
+    char text[CKPT_ERROR_BYTES];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    h->reason = reason;
+    return ckpt_fail(err, codes[reason], "%s", text);
+}
+
+static void make_trace_id(char out[40])
+{
+    unsigned char b[16];
+
+    if (getrandom(b, sizeof b, 0) != (ssize_t)sizeof b)
+        memset(b, 7, sizeof b);
+    b[6] = (unsigned char)((b[6] & 15) | 0x40);
+    b[8] = (unsigned char)((b[8] & 63) | 0x80);
+    snprintf(out, 40, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0],
+             b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13],
+             b[14], b[15]);
+}
+
+static ckpt_code check_endpoint(hub *h, ckpt_error *err)
+{
+    size_t size = strlen(h->endpoint);
+    hub_url url;
+
+    while (size > 0 && h->endpoint[size - 1] == '/')
+        h->endpoint[--size] = '\0';
+    if (!hub_parse_url(h->endpoint, &url))
+        return hub_fail(h, HUB_USAGE, err, "'%s' is no address of a hub: expected http(s)://HOST",
+                        h->endpoint);
+    if (h->token != NULL && strlen(h->token) > HUB_HEADER_BYTES / 2)
+        return hub_fail(h, HUB_USAGE, err, "the token is longer than any token");
+    if (h->token != NULL && !url.is_https && !hub_is_loopback(&url) && !h->options.insecure_http)
+        return hub_fail(h, HUB_USAGE, err,
+                        "'%s' is plain http: the token would be readable on the way (see "
+                        "--insecure-http)",
+                        h->endpoint);
+    return CKPT_OK;
+}
+
+/* Tokens are pasted: line ends and blanks around them are not theirs. */
+static void strip(char *text)
+{
+    char *put = text;
+
+    if (text == NULL)
+        return;
+    for (const char *c = text; *c != '\0'; c++)
+        if (strchr("\r\n\t ", *c) == NULL)
+            *put++ = *c;
+    *put = '\0';
+}
+
+ckpt_code hub_open(const hub_kind *kind, const hub_options *options, hub **out, ckpt_error *err)
+{
+    hub *h = calloc(1, sizeof *h);
+    const char *origin = getenv("HF_HUB_USER_AGENT_ORIGIN");
+    ckpt_code code;
+
+    *out = h;
+    if (h == NULL)
+        return ckpt_fail_memory(err, "a hub", sizeof *h);
+    h->kind = kind;
+    h->options = *options;
+    if (h->options.revision == NULL)
+        h->options.revision = kind->default_revision;
+    snprintf(h->user_agent, sizeof h->user_agent, "User-Agent: ckpt-download/%s; %s%s%s",
+             CKPT_VERSION, http_library(), origin != NULL ? "; origin/" : "",
+             origin != NULL ? origin : "");
+    make_trace_id(h->trace_id);
+    if (options->endpoint != NULL)
+        h->endpoint = strdup(options->endpoint);
+    if (options->token != NULL)
+        h->token = strdup(options->token);
+    if ((code = kind->configure(h, err)) != CKPT_OK)
+        return code;
+    strip(h->token);
+    if (h->token != NULL && *h->token == '\0') {
+        free(h->token);
+        h->token = NULL;
+    }
+    if ((code = check_endpoint(h, err)) != CKPT_OK)
+        return code;
+    return http_open(&h->options.http, &h->http, err);
+}
+
+void hub_close(hub *h)
+{
+    if (h == NULL)
+        return;
+    http_close(h->http);
+    free(h->endpoint);
+    free(h->token);
+    free(h);
+}
+
+static void add_header(hub_headers *out, const char *begin, const char *value)
+{
+    snprintf(out->text[out->count], HUB_HEADER_BYTES, "%s%s", begin, value);
+    out->lines[out->count] = out->text[out->count];
+    out->count++;
+    out->lines[out->count] = NULL;
+}
+
+void hub_make_headers(const hub *h, const char *url, hub_headers *out)
+{
+    out->count = 0;
+    out->lines[0] = h->user_agent;
+    out->count = 1;
+    if (!hub_same_origin(url, h->endpoint)) {
+        out->lines[1] = NULL;
+        return;
+    }
+    add_header(out, "X-Amzn-Trace-Id: ", h->trace_id);
+    if (h->token == NULL)
+        return;
+    add_header(out, "Authorization: Bearer ", h->token);
+    if (h->kind == &hub_modelscope) {
+        add_header(out, "Cookie: m_session_id=", h->token);
+        add_header(out, "snapshot-identifier: ", h->trace_id);
+    }
+}
+
+/* ---- limits ---- */
+
+int hub_is_transient(unsigned status)
+{
+    return status == 408 || status == 429 || status == 500 ||
+           (status >= 502 && status <= 504) || (status >= 520 && status <= 529);
+}
+
+double hub_backoff(unsigned failures)
+{
+    double delay = 1;
+    unsigned short chance = 0;
+
+    if (failures <= 1)
+        return 0;
+    for (unsigned i = 2; i < failures && delay < 60; i++)
+        delay *= 2;
+    if (getrandom(&chance, sizeof chance, 0) != (ssize_t)sizeof chance)
+        chance = 0;
+    return (delay > 60 ? 60 : delay) * (0.5 + (double)chance / 131072);
+}
+
+int hub_note_limits(hub *h, hub_bucket bucket, const http_reply *reply)
+{
+    const char *text = http_header(reply, "RateLimit");
+    const char *policy = http_header(reply, "RateLimit-Policy");
+    hub_pace *pace = &h->paces[bucket];
+    hub_rate rate = { .left_count = 1 };
+    uint64_t quota = 0;
+    uint64_t seconds = 0;
+    double until;
+
+    if (text != NULL && hub_parse_rate(text, &rate)) {
+        pace->interval = 0;
+        if (policy != NULL && hub_rate_number(policy, 'q', &quota) &&
+            rate.left_count < quota / 20 && rate.left_count > 0)
+            pace->interval = (double)rate.reset_seconds / (double)rate.left_count;
+    } else {
+        text = NULL;
+    }
+    if (http_status(reply) != 429)
+        return 0;
+    if (text != NULL && rate.left_count == 0)
+        seconds = rate.reset_seconds;
+    else if ((text = http_header(reply, "Retry-After")) == NULL ||
+             !hub_retry_after(text, (int64_t)time(NULL), &seconds))
+        seconds = 4;
+    until = hub_now() + (double)size_min(seconds, 86400) + 1;
+    if (until > pace->not_before) {
+        h->waited_seconds += until - (pace->not_before > hub_now() ? pace->not_before : hub_now());
+        pace->not_before = until;
+    }
+    if (!h->told_wait && !h->options.is_quiet)
+        fprintf(stderr, "rate limited, waiting %u s%s\n", (unsigned)seconds + 1,
+                h->token == NULL ? " (a token raises the limit)" : "");
+    h->told_wait = 1;
+    return 1;
+}
+
+double hub_delay(hub *h, hub_bucket bucket)
+{
+    hub_pace *pace = &h->paces[bucket];
+    const double now = hub_now();
+
+    if (now < pace->not_before)
+        return pace->not_before - now;
+    if (pace->interval > 0)
+        pace->not_before = now + pace->interval;
+    return 0;
+}
+
+ckpt_code hub_check_waiting(hub *h, ckpt_error *err)
+{
+    if (h->waited_seconds <= (double)h->options.wait_seconds_max)
+        return CKPT_OK;
+    return hub_fail(h, HUB_NETWORK, err,
+                    "'%s' asks to wait longer than --max-wait allows: expected at most %u s, got "
+                    "%u s", h->options.repo, (unsigned)h->options.wait_seconds_max,
+                    (unsigned)h->waited_seconds);
+}
+
+ckpt_code hub_redirect(const hub *h, const char *url, const http_reply *reply, char **out,
+                       ckpt_error *err)
+{
+    const char *location = http_header(reply, "Location");
+    char shown[300];
+    hub_url from;
+    hub_url to;
+    hub_url base;
+
+    hub_show_url(url, shown, sizeof shown);
+    *out = location == NULL ? NULL : hub_resolve_url(url, location);
+    if (*out == NULL || !hub_parse_url(*out, &to) || !hub_parse_url(url, &from))
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' redirects to nowhere: expected an address, got "
+                         "'%.80s'", shown, location == NULL ? "" : location);
+    /* A mirror's redirect to the hub it mirrors goes through the mirror. */
+    if (strcmp(to.host, "huggingface.co") == 0 && h->kind == &hub_huggingface &&
+        hub_parse_url(h->endpoint, &base) && strcmp(base.host, to.host) != 0) {
+        const size_t size = strlen(h->endpoint) + strlen(to.rest) + 1;
+        char *mapped = malloc(size);
+
+        if (mapped != NULL)
+            snprintf(mapped, size, "%s%s", h->endpoint, to.rest);
+        free(*out);
+        *out = mapped;
+        return mapped == NULL ? ckpt_fail_memory(err, "an address", size) : CKPT_OK;
+    }
+    if (from.is_https && !to.is_https) {
+        free(*out);
+        *out = NULL;
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' redirects from https to http: refused", shown);
+    }
+    return CKPT_OK;
+}

@@ -1,0 +1,167 @@
+/*
+ * hub.h: a repository on a hub: what it has, where its files are, what its refusals mean.
+ *
+ * A hub is a hub_kind; Hugging Face (hub_hf.c) and ModelScope (hub_modelscope.c) are the two.
+ * Everything is listed, checked and pinned before the first file is asked for.
+ */
+#ifndef CKPT_HUB_H
+#define CKPT_HUB_H
+
+#include <signal.h>
+
+#include "hub_http.h"
+#include "hub_text.h"
+#include "libckpt/arena.h"
+
+/* Why a run ended: finer than its exit status. Told in --json and in the message. */
+typedef enum {
+    HUB_FINE,
+    HUB_OTHER,
+    HUB_USAGE,
+    HUB_AUTH,            /* token missing, rejected, or without the right */
+    HUB_NOT_FOUND,
+    HUB_INTEGRITY,       /* bytes are not what the hub lists */
+    HUB_DISK,
+    HUB_NETWORK,         /* tried again as often as allowed */
+    HUB_PARTIAL,         /* some files failed, for more than one reason */
+    HUB_INTERRUPTED
+} hub_reason;
+const char *hub_reason_name(hub_reason reason);
+
+typedef enum { HUB_SHA256, HUB_GIT_SHA1 } hub_algorithm;
+const char *hub_algorithm_name(hub_algorithm algorithm);     /* "sha256", "git-sha1" */
+
+typedef struct {
+    const char *path;            /* passed hub_path_complaint */
+    const char *hash;            /* of the content, lower-case hex */
+    const char *oid;             /* git name of the entry; NULL where the hub has none */
+    const char *xet_hash;        /* or NULL */
+    uint64_t size_bytes;
+    hub_algorithm algorithm;
+    int is_selected;
+} hub_file;
+
+typedef struct {
+    arena memory;
+    hub_file *files;             /* sorted by path */
+    size_t count;
+    size_t room;
+    char commit[41];             /* "" where the hub has none */
+    uint64_t page_count;
+    int is_redacted;             /* some Xet hashes were not told */
+} hub_listing;
+
+typedef enum { HUB_API, HUB_RESOLVERS, HUB_DATA, HUB_BUCKET_COUNT } hub_bucket;
+
+typedef struct {
+    double not_before;           /* nobody asks before */
+    double interval;             /* seconds between requests, when few are left */
+} hub_pace;
+
+typedef struct hub hub;
+
+typedef struct {
+    const char *name;                      /* "hf" */
+    const char *default_revision;
+    const char *site_variable;             /* name of the token, for advice */
+    int head_first;                        /* HEAD tells a large file's own URL */
+    /* Base URL and token from the environment; malloc'd. */
+    ckpt_code (*configure)(hub *h, ckpt_error *err);
+    /* Commit and files. */
+    ckpt_code (*list)(hub *h, hub_listing *out, ckpt_error *err);
+    char *(*file_url)(const hub *h, const hub_listing *listing, const hub_file *file);
+} hub_kind;
+
+/* Where Hugging Face's cache is; malloc'd. */
+char *hub_cache_folder(void);
+/* The environment forbids requests. */
+int hub_is_offline(void);
+
+extern const hub_kind hub_huggingface;
+extern const hub_kind hub_modelscope;
+
+typedef struct {
+    const char *repo;
+    const char *type;            /* "model", "dataset", "space" */
+    const char *revision;        /* NULL: the hub's default */
+    const char *endpoint;        /* NULL: from the environment */
+    const char *token;           /* NULL: from the environment */
+    int insecure_http;           /* a token may travel in the clear */
+    int is_quiet;
+    uint64_t wait_seconds_max;   /* altogether, for rate limits */
+    volatile sig_atomic_t *stop;
+    http_options http;
+} hub_options;
+
+struct hub {
+    const hub_kind *kind;
+    hub_options options;
+    http_client *http;
+    char *endpoint;              /* no slash at the end */
+    char *token;                 /* or NULL */
+    char user_agent[128];
+    char trace_id[40];
+    hub_pace paces[HUB_BUCKET_COUNT];
+    double waited_seconds;
+    hub_reason reason;           /* of the last failure */
+    uint64_t request_count;
+    int told_wait;
+};
+
+ckpt_code hub_open(const hub_kind *kind, const hub_options *options, hub **out, ckpt_error *err);
+void hub_close(hub *h);          /* NULL is fine */
+
+/* Fails with a reason. */
+ckpt_code hub_fail(hub *h, hub_reason reason, ckpt_error *err, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* Headers for a request to `url`: credentials only where its origin is the hub's. Valid until the
+ * next call. `lines` has room for HUB_HEADERS_MAX. */
+enum { HUB_HEADERS_MAX = 8, HUB_HEADER_BYTES = 4096 };
+typedef struct {
+    char text[HUB_HEADERS_MAX][HUB_HEADER_BYTES];
+    const char *lines[HUB_HEADERS_MAX + 1];
+    size_t count;
+} hub_headers;
+void hub_make_headers(const hub *h, const char *url, hub_headers *out);
+
+/* ---- asking ---- */
+
+typedef struct {
+    char *text;
+    size_t text_bytes;
+    char *next;                  /* URL of the next page, same origin; or NULL */
+} hub_page;
+
+/* A JSON page of the hub's API: redirects followed at the same origin, tried again while that can
+ * help. *out is yours to release, also on failure. */
+ckpt_code hub_get_page(hub *h, const char *url, hub_page *out, ckpt_error *err);
+void hub_page_release(hub_page *page);
+
+/* What a reply with status >= 400 means; sets the reason. `subject`: path or repo. */
+ckpt_code hub_refusal(hub *h, const http_result *result, const char *subject, ckpt_error *err);
+int hub_is_transient(unsigned status);
+/* Where a redirect leads; malloc'd. Refuses downgrades to http, and Locations that are none. */
+ckpt_code hub_redirect(const hub *h, const char *url, const http_reply *reply, char **out,
+                       ckpt_error *err);
+
+/* Remember what a reply says about limits. Returns 1 when it was a 429. */
+int hub_note_limits(hub *h, hub_bucket bucket, const http_reply *reply);
+/* Seconds until the bucket may be asked again; 0: now. A request that follows is counted. */
+double hub_delay(hub *h, hub_bucket bucket);
+/* Fails when waiting has taken longer than allowed. */
+ckpt_code hub_check_waiting(hub *h, ckpt_error *err);
+/* Seconds before try number `failures` + 1: none after the first. */
+double hub_backoff(unsigned failures);
+double hub_now(void);                  /* monotonic seconds */
+
+/* ---- listing ---- */
+
+void hub_listing_release(hub_listing *listing);
+/* Copies the strings of *file. */
+ckpt_code hub_listing_add(hub_listing *listing, const hub_file *file, ckpt_error *err);
+/* Sort; refuse hostile names, doubles, files that are folders, hashes that are none. */
+ckpt_code hub_listing_check(hub *h, hub_listing *listing, ckpt_error *err);
+const hub_file *hub_listing_find(const hub_listing *listing, const char *path);
+
+#endif

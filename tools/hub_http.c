@@ -1,0 +1,451 @@
+/* hub_http.c: the only file that knows libcurl. */
+#include "hub_http.h"
+
+#include <ctype.h>
+#include <curl/curl.h>
+#include <strings.h>
+#include <time.h>
+
+enum {
+    HEADER_BYTES_MAX = 64 << 10,
+    TEXT_BYTES_MAX = 64 << 10,
+    BUFFER_BYTES = 512 << 10
+};
+
+struct http_reply {
+    unsigned status;
+    size_t header_bytes;
+    char headers[HEADER_BYTES_MAX];    /* "name: value\0" ... of the last reply */
+};
+
+struct http_transfer {
+    CURL *easy;
+    struct curl_slist *headers;
+    http_client *client;
+    http_transfer *next;
+    http_transfer **link;              /* what points to this one */
+    http_request request;              /* its strings are gone; only numbers and callbacks */
+    http_verdict verdict;
+    int judged;
+    int paused;
+    char *text;
+    size_t text_bytes;
+    http_reply reply;
+    char problem[CURL_ERROR_SIZE];
+};
+
+struct http_client {
+    CURLM *multi;
+    http_options options;
+    http_transfer *busy;
+    http_transfer *idle;
+    int paused_count;
+    double budget_bytes;               /* of the rate limit */
+    double budget_time;
+    const char *ca_file;
+    const char *ca_folder;
+};
+
+static double now_seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static const char *first_set(const char *const *names)
+{
+    for (; *names != NULL; names++) {
+        const char *value = getenv(*names);
+
+        if (value != NULL && *value != '\0')
+            return value;
+    }
+    return NULL;
+}
+
+const char *http_library(void)
+{
+    static char text[64];
+
+    snprintf(text, sizeof text, "libcurl/%s", curl_version_info(CURLVERSION_NOW)->version);
+    return text;
+}
+
+ckpt_code http_open(const http_options *options, http_client **out, ckpt_error *err)
+{
+    static const char *const ca_files[] = { "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE",
+                                            "CURL_CA_BUNDLE", NULL };
+    static const char *const ca_folders[] = { "SSL_CERT_DIR", NULL };
+    const char *proxy = getenv("HTTP_PROXY");
+    http_client *client = calloc(1, sizeof *client);
+
+    *out = NULL;
+    if (client == NULL)
+        return ckpt_fail_memory(err, "an HTTP client", sizeof *client);
+    client->options = *options;
+    client->ca_file = first_set(ca_files);
+    client->ca_folder = first_set(ca_folders);
+    /* libcurl knows all proxy variables but this one in capitals. */
+    if (proxy != NULL)
+        setenv("http_proxy", proxy, 0);
+    client->budget_time = now_seconds();
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK ||
+        (client->multi = curl_multi_init()) == NULL) {
+        free(client);
+        return ckpt_fail(err, CKPT_E_MEMORY, "cannot start libcurl");
+    }
+    curl_multi_setopt(client->multi, CURLMOPT_MAXCONNECTS,
+                      (long)options->connection_count * 2 + 8);
+    curl_multi_setopt(client->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
+    *out = client;
+    return CKPT_OK;
+}
+
+static void link_transfer(http_transfer **list, http_transfer *t)
+{
+    t->next = *list;
+    t->link = list;
+    if (t->next != NULL)
+        t->next->link = &t->next;
+    *list = t;
+}
+
+static void unlink_transfer(http_transfer *t)
+{
+    *t->link = t->next;
+    if (t->next != NULL)
+        t->next->link = t->link;
+}
+
+static void free_all(http_client *client, http_transfer *list)
+{
+    while (list != NULL) {
+        http_transfer *next = list->next;
+
+        curl_multi_remove_handle(client->multi, list->easy);
+        curl_easy_cleanup(list->easy);
+        curl_slist_free_all(list->headers);
+        free(list->text);
+        free(list);
+        list = next;
+    }
+}
+
+void http_close(http_client *client)
+{
+    if (client == NULL)
+        return;
+    free_all(client, client->busy);
+    free_all(client, client->idle);
+    curl_multi_cleanup(client->multi);
+    curl_global_cleanup();
+    free(client);
+}
+
+/* ---- replies ---- */
+
+unsigned http_status(const http_reply *reply)
+{
+    return reply->status;
+}
+
+const char *http_header(const http_reply *reply, const char *name)
+{
+    const size_t size = strlen(name);
+    const char *at = reply->headers;
+    const char *end = at + reply->header_bytes;
+
+    for (; at < end; at += strlen(at) + 1)
+        if (strncasecmp(at, name, size) == 0 && at[size] == ':') {
+            at += size + 1;
+            return at + strspn(at, " \t");
+        }
+    return NULL;
+}
+
+/* One header line. A status line begins a new reply: an earlier 1xx is forgotten. */
+static size_t on_header(char *line, size_t one, size_t size, void *context)
+{
+    http_transfer *t = context;
+    http_reply *reply = &t->reply;
+    const size_t line_bytes = size;
+
+    (void)one;
+    if (size > 5 && memcmp(line, "HTTP/", 5) == 0) {
+        const char *space = memchr(line, ' ', size);
+
+        reply->header_bytes = 0;
+        reply->status = 0;
+        t->judged = 0;
+        for (size_t i = 1; space != NULL && i <= 3 && space + i < line + size; i++)
+            reply->status = reply->status * 10 + (unsigned)(space[i] - '0');
+        return size;
+    }
+    while (size > 0 && isspace((unsigned char)line[size - 1]))
+        size--;
+    if (size > 0 && reply->header_bytes + size + 1 <= HEADER_BYTES_MAX) {
+        char *to = reply->headers + reply->header_bytes;
+
+        for (size_t i = 0; i < size; i++)
+            to[i] = line[i] == '\0' ? ' ' : line[i];
+        to[size] = '\0';
+        reply->header_bytes += size + 1;
+    } else if (size == 0 && reply->status >= 200) {
+        t->judged = 1;
+        t->verdict = t->request.head(t->request.context, reply);
+        if (t->verdict == HTTP_REFUSE)
+            return 0;
+    }
+    return line_bytes;
+}
+
+static int keep_text(http_transfer *t, const char *bytes, size_t size)
+{
+    const size_t max = t->request.text_bytes_max != 0 ? t->request.text_bytes_max
+                                                      : TEXT_BYTES_MAX;
+    char *text;
+
+    if (size > max - t->text_bytes) {
+        /* Of an error text the first part is enough; half a document is none. */
+        if (t->request.text_bytes_max != 0)
+            return 0;
+        size = max - t->text_bytes;
+    }
+    if ((text = realloc(t->text, t->text_bytes + size + 1)) == NULL)
+        return 0;
+    memcpy(text + t->text_bytes, bytes, size);
+    t->text = text;
+    t->text_bytes += size;
+    text[t->text_bytes] = '\0';
+    return 1;
+}
+
+/* 1 when the rate limit lets `size` more bytes in now. */
+static int within_rate(http_client *client, size_t size)
+{
+    const double rate = (double)client->options.rate_bytes;
+    const double now = now_seconds();
+
+    if (client->options.rate_bytes == 0)
+        return 1;
+    client->budget_bytes += (now - client->budget_time) * rate;
+    client->budget_time = now;
+    if (client->budget_bytes > rate / 4)
+        client->budget_bytes = rate / 4;
+    if (client->budget_bytes <= 0)
+        return 0;
+    client->budget_bytes -= (double)size;
+    return 1;
+}
+
+static size_t on_body(char *bytes, size_t one, size_t size, void *context)
+{
+    http_transfer *t = context;
+
+    (void)one;
+    if (!t->judged || t->verdict == HTTP_REFUSE)
+        return 0;
+    if (t->verdict == HTTP_KEEP)
+        return keep_text(t, bytes, size) ? size : 0;
+    if (!within_rate(t->client, size)) {
+        t->paused = 1;
+        t->client->paused_count++;
+        return CURL_WRITEFUNC_PAUSE;
+    }
+    return t->request.data(t->request.context, bytes, size) ? size : 0;
+}
+
+/* ---- requests ---- */
+
+static http_transfer *take_transfer(http_client *client)
+{
+    http_transfer *t = client->idle;
+
+    if (t != NULL) {
+        unlink_transfer(t);
+        curl_easy_reset(t->easy);
+        return t;
+    }
+    if ((t = calloc(1, sizeof *t)) == NULL)
+        return NULL;
+    t->client = client;
+    if ((t->easy = curl_easy_init()) == NULL) {
+        free(t);
+        return NULL;
+    }
+    return t;
+}
+
+static void give_transfer(http_transfer *t)
+{
+    http_client *client = t->client;
+
+    curl_multi_remove_handle(client->multi, t->easy);
+    unlink_transfer(t);
+    curl_slist_free_all(t->headers);
+    t->headers = NULL;
+    free(t->text);
+    t->text = NULL;
+    t->text_bytes = 0;
+    if (t->paused)
+        client->paused_count--;
+    t->paused = 0;
+    link_transfer(&client->idle, t);
+}
+
+static void set_network(const http_client *client, CURL *easy)
+{
+    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
+    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+    curl_easy_setopt(easy, CURLOPT_DNS_SHUFFLE_ADDRESSES, 1L);
+    curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)BUFFER_BYTES);
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long)client->options.connect_seconds);
+    curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1024L);
+    curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)client->options.stall_seconds);
+    if (client->ca_file != NULL)
+        curl_easy_setopt(easy, CURLOPT_CAINFO, client->ca_file);
+    if (client->ca_folder != NULL)
+        curl_easy_setopt(easy, CURLOPT_CAPATH, client->ca_folder);
+}
+
+ckpt_code http_start(http_client *client, const http_request *request, http_transfer **out,
+                     ckpt_error *err)
+{
+    http_transfer *t = take_transfer(client);
+    CURL *easy;
+
+    *out = NULL;
+    if (t == NULL)
+        return ckpt_fail_memory(err, "a transfer", sizeof *t);
+    link_transfer(&client->busy, t);
+    easy = t->easy;
+    t->request = *request;
+    t->judged = 0;
+    t->verdict = HTTP_KEEP;
+    t->problem[0] = '\0';
+    t->reply.status = 0;
+    t->reply.header_bytes = 0;
+    set_network(client, easy);
+    for (size_t i = 0; request->headers != NULL && request->headers[i] != NULL; i++)
+        t->headers = curl_slist_append(t->headers, request->headers[i]);
+    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, t->headers);
+    curl_easy_setopt(easy, CURLOPT_URL, request->url);
+    if (request->is_head)
+        curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+    if (request->compressed)
+        curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "");
+    if (request->range != NULL)
+        curl_easy_setopt(easy, CURLOPT_RANGE, request->range);
+    if (request->fresh)
+        curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
+    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
+    curl_easy_setopt(easy, CURLOPT_HEADERDATA, t);
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
+    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, t->problem);
+    curl_easy_setopt(easy, CURLOPT_PRIVATE, t);
+    if (curl_multi_add_handle(client->multi, easy) != CURLM_OK) {
+        give_transfer(t);
+        return ckpt_fail(err, CKPT_E_MEMORY, "cannot start a transfer");
+    }
+    *out = t;
+    return CKPT_OK;
+}
+
+void http_cancel(http_client *client, http_transfer *transfer)
+{
+    (void)client;
+    give_transfer(transfer);
+}
+
+static http_outcome outcome_of(CURLcode code)
+{
+    switch (code) {
+    case CURLE_OK:
+        return HTTP_DONE;
+    case CURLE_WRITE_ERROR:
+        return HTTP_REFUSED;
+    case CURLE_COULDNT_RESOLVE_PROXY:
+    case CURLE_PROXY:
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_URL_MALFORMAT:
+    case CURLE_UNSUPPORTED_PROTOCOL:
+    case CURLE_OUT_OF_MEMORY:
+    case CURLE_FAILED_INIT:
+        return HTTP_IMPOSSIBLE;
+    default:
+        return HTTP_BROKEN;
+    }
+}
+
+static void finish(http_transfer *t, CURLcode code)
+{
+    char problem[CURL_ERROR_SIZE];
+    http_result result = { .outcome = outcome_of(code), .reply = &t->reply };
+
+    snprintf(problem, sizeof problem, "%s",
+             t->problem[0] != '\0' ? t->problem : curl_easy_strerror(code));
+    result.problem = problem;
+    result.text = t->text != NULL ? t->text : "";
+    result.text_bytes = t->text_bytes;
+    /* A reply without any headers is a lost connection, whatever libcurl makes of it. */
+    if (result.outcome == HTTP_DONE && !t->judged)
+        result.outcome = HTTP_BROKEN;
+    curl_multi_remove_handle(t->client->multi, t->easy);
+    t->request.done(t->request.context, &result);
+    give_transfer(t);
+}
+
+static void resume_paused(http_client *client)
+{
+    http_transfer *next;
+
+    if (client->paused_count == 0 || !within_rate(client, 0))
+        return;
+    for (http_transfer *t = client->busy; t != NULL; t = next) {
+        next = t->next;
+        if (t->paused) {
+            t->paused = 0;
+            client->paused_count--;
+            curl_easy_pause(t->easy, CURLPAUSE_CONT);
+        }
+    }
+}
+
+ckpt_code http_poll(http_client *client, unsigned wait_ms, ckpt_error *err)
+{
+    CURLMsg *message;
+    int running;
+    int left;
+
+    resume_paused(client);
+    if (client->paused_count > 0 && wait_ms > 20)
+        wait_ms = 20;
+    if (curl_multi_perform(client->multi, &running) != CURLM_OK)
+        return ckpt_fail(err, CKPT_E_IO, "cannot go on with the transfers");
+    while ((message = curl_multi_info_read(client->multi, &left)) != NULL) {
+        http_transfer *t = NULL;
+
+        if (message->msg != CURLMSG_DONE)
+            continue;
+        curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&t);
+        finish(t, message->data.result);
+        wait_ms = 0;
+    }
+    if (wait_ms > 0 &&
+        curl_multi_poll(client->multi, NULL, 0, (int)wait_ms, NULL) != CURLM_OK)
+        return ckpt_fail(err, CKPT_E_IO, "cannot wait for the transfers");
+    return CKPT_OK;
+}
+
+void http_wake(http_client *client)
+{
+    curl_multi_wakeup(client->multi);
+}

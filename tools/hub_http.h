@@ -1,0 +1,76 @@
+/*
+ * hub_http.h: HTTP requests, many at a time, on one thread. hub_http.c alone knows libcurl.
+ *
+ * No redirect is followed, no credential is added and nothing is retried here. Every request
+ * calls back three times at most: `head` when the headers are whole, `data` for the body that
+ * head accepted, `done` always, once. Callbacks may start other requests in `done` only.
+ */
+#ifndef CKPT_HUB_HTTP_H
+#define CKPT_HUB_HTTP_H
+
+#include "libckpt/error.h"
+
+typedef struct http_client http_client;
+typedef struct http_transfer http_transfer;
+
+typedef struct {
+    uint64_t connect_seconds;
+    uint64_t stall_seconds;        /* below 1 KiB/s for so long: given up */
+    uint64_t rate_bytes;           /* of all transfers together, a second; 0: no limit */
+    unsigned connection_count;     /* at most, to one host */
+} http_options;
+
+/* A reply as far as its headers. Names of headers in any case; NULL when absent. */
+typedef struct http_reply http_reply;
+unsigned http_status(const http_reply *reply);
+const char *http_header(const http_reply *reply, const char *name);
+
+typedef enum {
+    HTTP_REFUSE,       /* end the transfer */
+    HTTP_KEEP,         /* body is an error text or a small document: http_result.text */
+    HTTP_TAKE          /* body goes to `data` */
+} http_verdict;
+
+typedef enum {
+    HTTP_DONE,         /* the reply came whole */
+    HTTP_REFUSED,      /* `head` or `data` said so */
+    HTTP_BROKEN,       /* connection refused, lost, too slow, ended early: worth another try */
+    HTTP_IMPOSSIBLE    /* proxy, certificates, protocol: trying again is no use */
+} http_outcome;
+
+typedef struct {
+    http_outcome outcome;
+    const http_reply *reply;
+    const char *text;          /* body under HTTP_KEEP, NUL-terminated */
+    size_t text_bytes;
+    const char *problem;       /* what went wrong, for people */
+} http_result;
+
+typedef struct {
+    const char *url;
+    int is_head;
+    int compressed;                    /* accept a compressed reply */
+    int fresh;                         /* on a new connection */
+    const char *range;                 /* "0-99", or NULL */
+    const char *const *headers;        /* "Name: value" ..., NULL */
+    size_t text_bytes_max;             /* of a kept body; 0: 64 KiB */
+    void *context;
+    http_verdict (*head)(void *context, const http_reply *reply);
+    int (*data)(void *context, const void *bytes, size_t size);      /* 0: end the transfer */
+    void (*done)(void *context, const http_result *result);
+} http_request;
+
+ckpt_code http_open(const http_options *options, http_client **out, ckpt_error *err);
+void http_close(http_client *client);                  /* NULL is fine; no callbacks */
+
+/* Strings of the request need not outlive the call. */
+ckpt_code http_start(http_client *client, const http_request *request, http_transfer **out,
+                     ckpt_error *err);
+void http_cancel(http_client *client, http_transfer *transfer);       /* no callback */
+/* Move what can be moved, wait up to wait_ms for more; the callbacks happen inside. */
+ckpt_code http_poll(http_client *client, unsigned wait_ms, ckpt_error *err);
+void http_wake(http_client *client);                   /* ends a waiting http_poll; any thread */
+
+const char *http_library(void);                        /* "libcurl/7.88.1" */
+
+#endif

@@ -1,0 +1,98 @@
+/* hub_select.c: names and patterns on the command line against a listing. */
+#include "hub_select.h"
+
+#include <stdio.h>
+
+static int copy_text(char *to, size_t room, const char *from, size_t size)
+{
+    if (size >= room)
+        return 0;
+    memcpy(to, from, size);
+    to[size] = '\0';
+    return 1;
+}
+
+const char *hub_parse_name(const char *text, hub_name *out)
+{
+    static const struct {
+        const char *prefix;
+        const char *type;
+    } types[] = { { "models/", "model" }, { "datasets/", "dataset" }, { "spaces/", "space" } };
+    const char *end;
+    int is_address;
+
+    memset(out, 0, sizeof *out);
+    is_address = strncmp(text, "hf://", 5) == 0;
+    if (!is_address)
+        return copy_text(out->repo, sizeof out->repo, text, strlen(text))
+                   ? hub_repo_complaint(out->repo) : "the name is too long";
+    text += 5;
+    for (size_t i = 0; i < 3; i++)
+        if (strncmp(text, types[i].prefix, strlen(types[i].prefix)) == 0) {
+            text += strlen(types[i].prefix);
+            out->type = types[i].type;
+            break;
+        }
+    end = strchr(text, '/');
+    end = end == NULL ? text + strlen(text) : end + 1 + strcspn(end + 1, "@/");
+    if (!copy_text(out->repo, sizeof out->repo, text, (size_t)(end - text)))
+        return "the name is too long";
+    if (*end == '@') {
+        const size_t size = strcspn(end + 1, "/");
+
+        if (!copy_text(out->revision, sizeof out->revision, end + 1, size))
+            return "the revision is too long";
+        end += 1 + size;
+    }
+    if (*end == '/' && !copy_text(out->path, sizeof out->path, end + 1, strlen(end + 1)))
+        return "the path is too long";
+    return hub_repo_complaint(out->repo);
+}
+
+static int any_matches(const cli_list *list, const char *path)
+{
+    for (size_t i = 0; i < list->count; i++)
+        if (hub_glob(list->items[i], path))
+            return 1;
+    return 0;
+}
+
+/* A name is that file if there is one, else a pattern. */
+static ckpt_code select_name(hub *h, hub_listing *listing, const char *name, ckpt_error *err)
+{
+    const hub_file *exact = hub_listing_find(listing, name);
+    size_t count = 0;
+
+    for (size_t i = 0; i < listing->count; i++)
+        if (exact != NULL ? &listing->files[i] == exact : hub_glob(name, listing->files[i].path)) {
+            listing->files[i].is_selected = 1;
+            count++;
+        }
+    if (count > 0)
+        return CKPT_OK;
+    return hub_fail(h, HUB_NOT_FOUND, err, "'%s' has no file '%s'", h->options.repo, name);
+}
+
+ckpt_code hub_select(hub *h, hub_listing *listing, const hub_selection *selection,
+                     ckpt_error *err)
+{
+    size_t count = 0;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < listing->count; i++) {
+        hub_file *file = &listing->files[i];
+
+        file->is_selected =
+            selection->name_count == 0 &&
+            (selection->include->count == 0 || any_matches(selection->include, file->path)) &&
+            !any_matches(selection->exclude, file->path);
+    }
+    for (size_t i = 0; i < selection->name_count && code == CKPT_OK; i++)
+        code = select_name(h, listing, selection->names[i], err);
+    for (size_t i = 0; i < listing->count; i++)
+        count += (size_t)listing->files[i].is_selected;
+    if (code == CKPT_OK && count == 0)
+        code = hub_fail(h, HUB_NOT_FOUND, err, "'%s' has no file that was asked for",
+                        h->options.repo);
+    return code;
+}

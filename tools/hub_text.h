@@ -1,0 +1,75 @@
+/*
+ * hub_text.h: what hubs say in headers, URLs and names, read strictly. Pure functions on hostile
+ * text; the fuzzer's and the unit tests' side of the downloader.
+ */
+#ifndef CKPT_HUB_TEXT_H
+#define CKPT_HUB_TEXT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* "bytes 0-99/1000", and with stars: an unknown total; no range at all (is_empty). */
+typedef struct {
+    uint64_t first;
+    uint64_t last;
+    uint64_t total;
+    int has_total;
+    int is_empty;
+} hub_content_range;
+int hub_parse_content_range(const char *text, hub_content_range *out);
+
+/* URL of rel="next" in a Link header, malloc'd; NULL when there is none. */
+char *hub_next_link(const char *link);
+
+/* `"resolvers";r=2998;t=172`. 0 when it is none. */
+typedef struct {
+    char bucket[24];
+    uint64_t left_count;
+    uint64_t reset_seconds;
+} hub_rate;
+int hub_parse_rate(const char *text, hub_rate *out);
+/* The number after `key=` in a header of that grammar. */
+int hub_rate_number(const char *text, char key, uint64_t *out);
+
+/* Seconds to wait: a number, or an HTTP date against `now`. */
+int hub_retry_after(const char *text, int64_t now, uint64_t *seconds);
+/* Seconds since 1970 of an HTTP date; 0 when it is none. */
+int64_t hub_http_date(const char *text);
+
+/* Without W/ and quotes. */
+void hub_etag(const char *text, char *out, size_t out_bytes);
+int hub_is_hex(const char *text, size_t digit_count);     /* lower case, exactly so many */
+
+/* ---- URLs ---- */
+
+enum { HUB_HOST_BYTES = 256 };
+typedef struct {
+    int is_https;
+    char host[HUB_HOST_BYTES];     /* lower case */
+    unsigned port;
+    const char *rest;              /* points into the URL: path and query */
+} hub_url;
+
+/* http and https only; user names in URLs are refused. */
+int hub_parse_url(const char *url, hub_url *out);
+int hub_same_origin(const char *a, const char *b);
+int hub_is_loopback(const hub_url *url);
+/* A Location against the URL it came from, query kept; malloc'd, NULL when it makes no URL. */
+char *hub_resolve_url(const char *base, const char *location);
+/* Percent-encoded, `/` kept where asked; malloc'd. */
+char *hub_encode(const char *text, int keep_slash);
+/* For people: scheme, host and path; a query is left out, it may be a signature. */
+void hub_show_url(const char *url, char *out, size_t out_bytes);
+/* When a signed URL stops to work, in seconds since 1970; 0: it does not say. */
+int64_t hub_url_expiry(const char *url);
+
+/* ---- names ---- */
+
+/* Python's fnmatchcase on a whole path; a pattern that ends in `/` means everything below it. */
+int hub_glob(const char *pattern, const char *path);
+/* NULL, or what is wrong with a repository's id. */
+const char *hub_repo_complaint(const char *id);
+/* NULL, or why a file of that name is never written. */
+const char *hub_path_complaint(const char *path);
+
+#endif

@@ -1,0 +1,168 @@
+/* hub_url.c: URLs of hubs, and which of them belong together. */
+#include <ctype.h>
+#include <inttypes.h>
+#include <strings.h>
+#include <time.h>
+
+#include "hub_text.h"
+
+int hub_parse_url(const char *url, hub_url *out)
+{
+    const char *at;
+    size_t size;
+    unsigned port = 0;
+
+    memset(out, 0, sizeof *out);
+    out->is_https = strncasecmp(url, "https://", 8) == 0;
+    if (!out->is_https && strncasecmp(url, "http://", 7) != 0)
+        return 0;
+    at = url + (out->is_https ? 8 : 7);
+    size = *at == '[' ? strcspn(at, "]") + 1 : strcspn(at, ":/?#@");
+    if (size == 0 || size >= sizeof out->host || memchr(at, '\0', size) != NULL)
+        return 0;
+    for (size_t i = 0; i < size; i++) {
+        if ((unsigned char)at[i] <= 0x20 || (unsigned char)at[i] >= 0x7f || at[i] == '\\')
+            return 0;
+        out->host[i] = (char)tolower((unsigned char)at[i]);
+    }
+    at += size;
+    if (*at == ':') {
+        for (at++; *at >= '0' && *at <= '9' && port < 100000; at++)
+            port = port * 10 + (unsigned)(*at - '0');
+        if (port == 0 || port > 65535)
+            return 0;
+    }
+    if (*at != '\0' && *at != '/' && *at != '?' && *at != '#')
+        return 0;
+    for (const char *c = at; *c != '\0'; c++)
+        if ((unsigned char)*c <= 0x20 || *c == 0x7f)
+            return 0;
+    out->port = port != 0 ? port : out->is_https ? 443 : 80;
+    out->rest = at;
+    return 1;
+}
+
+int hub_same_origin(const char *a, const char *b)
+{
+    hub_url x;
+    hub_url y;
+
+    return hub_parse_url(a, &x) && hub_parse_url(b, &y) && x.is_https == y.is_https &&
+           x.port == y.port && strcmp(x.host, y.host) == 0;
+}
+
+int hub_is_loopback(const hub_url *url)
+{
+    return strncmp(url->host, "127.", 4) == 0 || strcmp(url->host, "localhost") == 0 ||
+           strcmp(url->host, "[::1]") == 0;
+}
+
+/* Bytes of `url` up to and with the part that a relative Location replaces from. */
+static size_t base_size(const char *url, const hub_url *parsed, const char *location)
+{
+    const size_t origin = (size_t)(parsed->rest - url);
+    const size_t path = strcspn(parsed->rest, "?#");
+    size_t size = path;
+
+    if (location[0] == '/')
+        return origin;
+    if (location[0] == '?')
+        return origin + path;
+    while (size > 0 && parsed->rest[size - 1] != '/')
+        size--;
+    return origin + size;
+}
+
+char *hub_resolve_url(const char *base, const char *location)
+{
+    hub_url parsed;
+    const size_t location_size = strcspn(location, "#");
+    size_t size;
+    char *out;
+
+    if (!hub_parse_url(base, &parsed) || location_size == 0)
+        return NULL;
+    if (strncasecmp(location, "http:", 5) == 0 || strncasecmp(location, "https:", 6) == 0) {
+        out = strndup(location, location_size);
+    } else if (location[0] == '/' && location[1] == '/') {
+        if ((out = malloc(location_size + 7)) != NULL)
+            snprintf(out, location_size + 7, "%s%.*s", parsed.is_https ? "https:" : "http:",
+                     (int)location_size, location);
+    } else {
+        const int needs_slash = *parsed.rest == '\0' && location[0] != '/' && location[0] != '?';
+
+        size = base_size(base, &parsed, location);
+        if ((out = malloc(size + location_size + 2)) != NULL)
+            snprintf(out, size + location_size + 2, "%.*s%s%.*s", (int)size, base,
+                     needs_slash ? "/" : "", (int)location_size, location);
+    }
+    if (out != NULL && !hub_parse_url(out, &parsed)) {
+        free(out);
+        out = NULL;
+    }
+    return out;
+}
+
+char *hub_encode(const char *text, int keep_slash)
+{
+    static const char hex[] = "0123456789ABCDEF";
+    char *out = malloc(3 * strlen(text) + 1);
+    char *put = out;
+
+    if (out == NULL)
+        return NULL;
+    for (; *text != '\0'; text++) {
+        const unsigned char c = (unsigned char)*text;
+
+        if ((c < 0x80 && isalnum(c)) || strchr("_.~-", c) != NULL || (keep_slash && c == '/')) {
+            *put++ = (char)c;
+        } else {
+            *put++ = '%';
+            *put++ = hex[c >> 4];
+            *put++ = hex[c & 15];
+        }
+    }
+    *put = '\0';
+    return out;
+}
+
+void hub_show_url(const char *url, char *out, size_t out_bytes)
+{
+    const size_t size = strcspn(url, "?#");
+
+    snprintf(out, out_bytes, "%.*s%s", (int)size, url, url[size] == '?' ? "?..." : "");
+}
+
+/* Value of `name=` in the query, ended by & or the end; NULL when there is none. */
+static const char *query_value(const char *url, const char *name)
+{
+    const size_t size = strlen(name);
+    const char *at = strchr(url, '?');
+
+    for (; at != NULL; at = strchr(at, '&')) {
+        at++;
+        if (strncasecmp(at, name, size) == 0 && at[size] == '=')
+            return at + size + 1;
+    }
+    return NULL;
+}
+
+int64_t hub_url_expiry(const char *url)
+{
+    const char *text = query_value(url, "Expires");
+    const char *date = query_value(url, "X-Amz-Date");
+    const char *amz = query_value(url, "X-Amz-Expires");
+    int64_t expiry = 0;
+    struct tm when;
+
+    if (text != NULL)
+        expiry = strtoll(text, NULL, 10);
+    memset(&when, 0, sizeof when);
+    if (date != NULL && amz != NULL && strptime(date, "%Y%m%dT%H%M%SZ", &when) != NULL) {
+        const int64_t ends = (int64_t)timegm(&when) + strtoll(amz, NULL, 10);
+
+        if (expiry == 0 || ends < expiry)
+            expiry = ends;
+    }
+    return expiry > 0 ? expiry : 0;
+}
