@@ -55,6 +55,10 @@ static void print_plan_json(const convert_job *job, uint64_t tile_bytes)
     json_put_u64(&w, job->fixed_bytes);
     json_put_key(&w, "tile_bytes_per_thread");
     json_put_u64(&w, tile_bytes);
+    json_put_key(&w, "keys");
+    json_put_u64(&w, ckpt_catalog_count(store_names(job->store)));
+    json_put_key(&w, "pieces");
+    json_put_u64(&w, ckpt_catalog_count(job->store->catalog));
     json_put_key(&w, "files");
     json_put_array(&w);
     for (size_t i = 0; i < job->store->file_count; i++) {
@@ -126,14 +130,18 @@ static void print_plan(const convert_job *job, uint64_t tile_bytes)
     char out[CLI_SIZE_TEXT_BYTES];
     char fixed[CLI_SIZE_TEXT_BYTES];
     char tile[CLI_SIZE_TEXT_BYTES];
+    char pieces[64] = "";
 
     cli_size_text(job->in_bytes, in);
     cli_size_text(job->out_bytes, out);
     cli_size_text(job->fixed_bytes, fixed);
     cli_size_text(tile_bytes, tile);
-    printf("%zu tensors, %s -> %zu stored tensors in %zu files, %s (%" PRIu64 " bytes)\n",
-           ckpt_catalog_count(job->targets), in, ckpt_catalog_count(job->store->catalog),
-           job->store->file_count, out, job->out_bytes);
+    if (job->store->keys != NULL)
+        snprintf(pieces, sizeof pieces, ", cut in %zu pieces",
+                 ckpt_catalog_count(job->store->catalog));
+    printf("%zu tensors, %s -> %zu stored tensors%s, in %zu files, %s (%" PRIu64 " bytes)\n",
+           ckpt_catalog_count(job->targets), in, ckpt_catalog_count(store_names(job->store)),
+           pieces, job->store->file_count, out, job->out_bytes);
     print_changes(job);
     printf("memory: %s for catalogs, %s for each thread\n", fixed, tile);
     for (size_t i = 0; i < job->store->file_count; i++)
