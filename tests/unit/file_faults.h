@@ -45,7 +45,7 @@ static struct {
 /* -1 with errno set when this call has to fail. */
 static inline int fault(void)
 {
-    const int call = faults.call_count++;
+    const int call = __atomic_fetch_add(&faults.call_count, 1, __ATOMIC_RELAXED);
 
     if (faults.interrupt_every > 0 && call % faults.interrupt_every == 0) {
         errno = EINTR;
