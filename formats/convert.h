@@ -30,6 +30,8 @@ typedef struct {
     int no_digest;
     int verify;                      /* read the result back and compare digests */
     int overwrite;
+    unsigned part;                   /* 1 .. part_count: the share of this process */
+    unsigned part_count;             /* 0 or 1: it does everything */
     copy_options copy;
 } convert_options;
 
@@ -51,6 +53,7 @@ typedef struct {
     int writes_side_data;            /* FP4 -> FP8 */
     int with_index;
     hash128 fingerprint;
+    uint8_t *share;                  /* by target tensor: this process writes it; NULL: all */
     uint64_t fixed_bytes;            /* what the catalogs take */
     uint64_t in_bytes;
     uint64_t out_bytes;
@@ -64,6 +67,7 @@ typedef struct {
     uint8_t *kept;                   /* by target tensor: an earlier run had finished it */
     size_t kept_count;
     ckpt_output *output;
+    int is_waiting;                  /* this share is done; another process will commit */
     file_list written;               /* files of the target that are no tensor files */
     double seconds;
 } convert_job;

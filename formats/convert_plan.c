@@ -259,6 +259,7 @@ static void take_fingerprint(convert_job *job)
     mix_checkpoint(&job->fingerprint, job->source);
     mix_checkpoint(&job->fingerprint, job->like);
     mix_checkpoint(&job->fingerprint, job->fill);
+    mix(&job->fingerprint, &job->options.part_count, sizeof job->options.part_count);
     mix_catalog(&job->fingerprint, job->targets);
     mix_catalog(&job->fingerprint, job->store->catalog);
 }
@@ -297,6 +298,32 @@ static ckpt_code check_memory(convert_job *job, ckpt_error *err)
     return code == CKPT_OK ? copy_check_memory(tile_bytes, &copy, err) : code;
 }
 
+/* Part I of N: the tensors whose first byte lies in the I-th N-th of all bytes. */
+static ckpt_code take_share(convert_job *job, ckpt_error *err)
+{
+    const convert_options *o = &job->options;
+    const size_t count = ckpt_catalog_count(job->targets);
+    uint64_t share_bytes = 0;
+    uint64_t at = 0;
+
+    if (o->part_count <= 1)
+        return CKPT_OK;
+    if (job->writes_side_data)
+        return ckpt_fail(err, CKPT_E_USAGE,
+                         "--part does not go with FP4 -> FP8, which writes " SIDE_DATA_FILE
+                         ": run it in one process");
+    if ((job->share = calloc(count + 1, 1)) == NULL)
+        return ckpt_fail_memory(err, "a share", count);
+    for (size_t i = 0; i < count; i++)
+        share_bytes += tensor_bytes(ckpt_catalog_at(job->targets, i));
+    share_bytes = share_bytes / o->part_count + 1;
+    for (size_t i = 0; i < count; i++) {
+        job->share[i] = at / share_bytes + 1 == o->part;
+        at += tensor_bytes(ckpt_catalog_at(job->targets, i));
+    }
+    return CKPT_OK;
+}
+
 static ckpt_code plan_job(convert_job *job, ckpt_error *err)
 {
     ckpt_code code;
@@ -312,6 +339,8 @@ static ckpt_code plan_job(convert_job *job, ckpt_error *err)
     code = convert_lay_out(job, err);
     if (code != CKPT_OK || (code = plan_config(job, err)) != CKPT_OK ||
         (code = plan_side_data(job, err)) != CKPT_OK)
+        return code;
+    if ((code = take_share(job, err)) != CKPT_OK)
         return code;
     take_fingerprint(job);
     count_bytes(job);
@@ -345,6 +374,7 @@ void convert_free(convert_job *job)
     free(job->origins);
     free(job->drops);
     free(job->stats);
+    free(job->share);
     free(job->kept);
     catalog_free(job->targets);
     map_free(job->map);

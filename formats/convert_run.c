@@ -83,6 +83,7 @@ static ckpt_code copy_tensors(convert_job *job, pipeline *p, ckpt_error *err)
         .layout = job->layout,
         .journal = job->options.no_digest ? NULL : output_journal(job->output),
         .digest = job->digest,
+        .share = job->share,
         .before_done = p->spill == NULL ? NULL : sync_spill,
         .before_done_context = &sync,
     };
@@ -125,6 +126,49 @@ static ckpt_code take_roots(convert_job *job, ckpt_error *err)
     return code;
 }
 
+/* What the format puts around the data of this process's share. */
+static ckpt_code seal(convert_job *job, ckpt_error *err)
+{
+    uint8_t *owned;
+    ckpt_code code;
+
+    if (job->options.format->seal == NULL)
+        return CKPT_OK;
+    owned = calloc(ckpt_catalog_count(job->store->catalog) + 1, 1);
+    if (owned == NULL)
+        return ckpt_fail_memory(err, "a share", ckpt_catalog_count(job->store->catalog));
+    for (size_t i = 0; i < job->layout->count; i++)
+        owned[job->layout->extents[i].stored] |=
+            job->share == NULL || job->share[job->layout->extents[i].logical];
+    code = job->options.format->seal(job->store, owned, err);
+    free(owned);
+    return code;
+}
+
+/* Of several processes the last goes on, and takes over what the others know. */
+static ckpt_code join(convert_job *job, ckpt_error *err)
+{
+    const size_t count = ckpt_catalog_count(job->targets);
+    journal_record *records;
+    int committer = 0;
+    ckpt_code code;
+
+    if (job->share == NULL)
+        return CKPT_OK;
+    if ((records = calloc(count + 1, sizeof *records)) == NULL)
+        return ckpt_fail_memory(err, "a journal", count);
+    if ((code = store_sync_files(job->store, err)) == CKPT_OK &&
+        (code = output_join(job->output, records, &committer, err)) == CKPT_OK && committer)
+        for (size_t i = 0; i < count; i++) {
+            job->kept[i] |= !job->share[i];
+            if (job->digest != NULL && !job->share[i])
+                digest_set(job->digest, i, records[i].value);
+        }
+    job->is_waiting = !committer;
+    free(records);
+    return code;
+}
+
 static ckpt_code run_pipeline(convert_job *job, ckpt_error *err)
 {
     pipeline p = { NULL, NULL, NULL };
@@ -135,7 +179,9 @@ static ckpt_code run_pipeline(convert_job *job, ckpt_error *err)
                                journal_side_bytes(output_journal(job->output)), &p.spill, err);
     if (code != CKPT_OK || (code = pipeline_make(job, &p, err)) != CKPT_OK ||
         (code = copy_tensors(job, &p, err)) != CKPT_OK ||
-        (code = keep_stats(job, &p, err)) != CKPT_OK || (code = take_roots(job, err)) != CKPT_OK)
+        (code = keep_stats(job, &p, err)) != CKPT_OK || (code = seal(job, err)) != CKPT_OK ||
+        (code = join(job, err)) != CKPT_OK || job->is_waiting ||
+        (code = take_roots(job, err)) != CKPT_OK)
         goto out;
     if (p.spill != NULL) {
         side_data_writer *spill = p.spill;
@@ -314,7 +360,8 @@ const char *convert_directory(const convert_job *job)
 static ckpt_code begin_output(convert_job *job, ckpt_error *err)
 {
     const output_options options = { job->options.target, job->options.overwrite,
-                                     job->fingerprint, ckpt_catalog_count(job->targets) };
+                                     job->fingerprint, ckpt_catalog_count(job->targets),
+                                     job->options.part, job->options.part_count };
     char *directory;
     ckpt_code code;
 
@@ -353,7 +400,7 @@ ckpt_code convert_run(convert_job *job, ckpt_error *err)
 
     if ((code = begin_output(job, err)) != CKPT_OK ||
         (code = run_pipeline(job, err)) != CKPT_OK ||
-        (code = check_unchanged(job, err)) != CKPT_OK)
+        (code = check_unchanged(job, err)) != CKPT_OK || job->is_waiting)
         return code;
     if ((code = read_back(job, err)) != CKPT_OK || (code = write_index(job, err)) != CKPT_OK ||
         (code = store_close_files(job->store, err)) != CKPT_OK)

@@ -72,6 +72,9 @@ struct ckpt_format {
                        const format_sharding *sharding, ckpt_error *err);
     /* Offsets, headers and sizes of a store whose tensors have file numbers. NULL: read only. */
     ckpt_code (*lay_out)(ckpt_store *store, ckpt_error *err);
+    /* The data of the pieces with owned[piece] is in the files, which are open: write what
+     * surrounds it. Every process of a shared job does it for its share. NULL: nothing does. */
+    ckpt_code (*seal)(ckpt_store *store, const uint8_t *owned, ckpt_error *err);
     /* All data is in the files, which are open: write what describes them. */
     ckpt_code (*finish)(ckpt_store *store, const format_finish *info, ckpt_error *err);
 };

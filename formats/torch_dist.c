@@ -293,5 +293,6 @@ const ckpt_format format_torch_dist = {
     .open = open_directory,
     .split = torch_dist_split,
     .lay_out = torch_dist_lay_out,
+    .seal = torch_dist_seal,
     .finish = torch_dist_finish,
 };

@@ -25,7 +25,9 @@ ckpt_code torch_dist_split(ckpt_store *store, ckpt_catalog *keys, const ckpt_map
                            const format_sharding *sharding, ckpt_error *err);
 /* Positions of the items; begins to watch their checksums. */
 ckpt_code torch_dist_lay_out(ckpt_store *store, ckpt_error *err);
-/* What surrounds the data: heads and tails of items, and the files beside them. */
+/* Heads and tails of the items, with their checksums. */
+ckpt_code torch_dist_seal(ckpt_store *store, const uint8_t *owned, ckpt_error *err);
+/* The files beside the data. */
 ckpt_code torch_dist_finish(ckpt_store *store, const format_finish *info, ckpt_error *err);
 
 #endif

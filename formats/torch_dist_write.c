@@ -361,7 +361,7 @@ ckpt_code torch_dist_lay_out(ckpt_store *store, ckpt_error *err)
     return code == CKPT_OK ? begin_watch(store, err) : code;
 }
 
-static ckpt_code write_ends(ckpt_store *store, size_t i, dcp_chunk *chunk, ckpt_error *err)
+static ckpt_code write_ends(ckpt_store *store, size_t i, ckpt_error *err)
 {
     const ckpt_tensor *piece = ckpt_catalog_at(store->catalog, i);
     ckpt_file *file = store->files[piece->file].file;
@@ -371,12 +371,21 @@ static ckpt_code write_ends(ckpt_store *store, size_t i, dcp_chunk *chunk, ckpt_
     if ((code = plan_item(piece, &plan, err)) != CKPT_OK)
         return code;
     zip_item_set_crc(&plan, ((crc_watch *)store->watch)->crcs[i]);
-    chunk->offset = piece->offset - plan.head_bytes;
-    chunk->length = plan.size_bytes;
-    if ((code = file_write_at(file, chunk->offset, plan.head, plan.head_bytes, err)) != CKPT_OK)
+    if ((code = file_write_at(file, piece->offset - plan.head_bytes, plan.head, plan.head_bytes,
+                              err)) != CKPT_OK)
         return code;
     return file_write_at(file, piece->offset + plan.payload_bytes, plan.tail, plan.tail_bytes,
                          err);
+}
+
+ckpt_code torch_dist_seal(ckpt_store *store, const uint8_t *owned, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < ckpt_catalog_count(store->catalog) && code == CKPT_OK; i++)
+        if (owned[i])
+            code = write_ends(store, i, err);
+    return code;
 }
 
 /* ---- the files beside the data ---- */
@@ -425,10 +434,15 @@ static ckpt_code fill_metadata(ckpt_store *store, dcp_metadata *m, ckpt_error *e
         memcpy(m->entries[k].size, key->shape, sizeof m->entries[k].size);
     }
     for (size_t i = 0; i < m->chunk_count && code == CKPT_OK; i++) {
-        m->chunks[i].file = ckpt_catalog_at(store->catalog, i)->file;
-        memcpy(m->chunks[i].sizes, ckpt_catalog_at(store->catalog, i)->shape,
-               sizeof m->chunks[i].sizes);
-        code = write_ends(store, i, &m->chunks[i], err);
+        const ckpt_tensor *piece = ckpt_catalog_at(store->catalog, i);
+        zip_item_plan plan;
+
+        m->chunks[i].file = piece->file;
+        memcpy(m->chunks[i].sizes, piece->shape, sizeof m->chunks[i].sizes);
+        if ((code = plan_item(piece, &plan, err)) == CKPT_OK) {
+            m->chunks[i].offset = piece->offset - plan.head_bytes;
+            m->chunks[i].length = plan.size_bytes;
+        }
     }
     for (size_t e = 0; e < store->pieces->count; e++) {
         const ckpt_tensor *key = ckpt_catalog_at(store->keys, extents[e].logical);

@@ -24,6 +24,7 @@ struct ckpt_journal {
     size_t tensor_count;
     journal_record *records;
     uint64_t side_bytes;
+    int is_finished;
 };
 
 static unsigned line_check(const char *text, size_t size)
@@ -69,6 +70,18 @@ static int read_side(ckpt_journal *j, const char *line)
     return 1;
 }
 
+static int read_finished(ckpt_journal *j, const char *line)
+{
+    unsigned check;
+    int body = 0;
+
+    if (sscanf(line, "finished%n %x", &body, &check) != 1 ||
+        check != line_check(line, (size_t)body))
+        return 0;
+    j->is_finished = 1;
+    return 1;
+}
+
 /* One line without its newline; 0 when it is torn or not ours. */
 static int read_line(ckpt_journal *j, const char *line, size_t size)
 {
@@ -78,7 +91,7 @@ static int read_line(ckpt_journal *j, const char *line, size_t size)
         return 0;
     memcpy(copy, line, size);
     copy[size] = '\0';
-    return read_done(j, copy) || read_side(j, copy);
+    return read_done(j, copy) || read_side(j, copy) || read_finished(j, copy);
 }
 
 /* *good_bytes: how much of the text was understood; 0: not even the first line was whole. */
@@ -122,32 +135,40 @@ static ckpt_code write_text(ckpt_journal *j, const char *text, size_t size, ckpt
     return CKPT_OK;
 }
 
-/* 1 when the journal is all that is in the folder; -1, with errno set, when one cannot tell. */
-static int is_alone(const char *directory)
+/* 1 when journals are all that is in the folder, or another part has one there already; -1, with
+ * errno set, when one cannot tell. */
+static int is_ours(const ckpt_journal *j, const char *directory)
 {
+    const char *own = strrchr(j->path, '/') + 1;
     DIR *folder = opendir(directory);
     const struct dirent *entry;
     int alone = 1;
+    int shared = 0;
 
     if (folder == NULL)
         return -1;
-    while ((entry = readdir(folder)) != NULL)
-        alone &= strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
-                 strcmp(entry->d_name, journal_name) == 0;
+    while ((entry = readdir(folder)) != NULL) {
+        const int is_journal =
+            strncmp(entry->d_name, journal_name, strlen(journal_name)) == 0;
+
+        shared |= is_journal && strcmp(entry->d_name, own) != 0;
+        alone &= is_journal || strcmp(entry->d_name, ".") == 0 ||
+                 strcmp(entry->d_name, "..") == 0;
+    }
     closedir(folder);
-    return alone;
+    return alone || shared;
 }
 
 /* The first line. A folder with files in it but no journal is not ours to write to. */
 static ckpt_code begin(ckpt_journal *j, const char *directory, const char *header,
                        ckpt_error *err)
 {
-    const int alone = is_alone(directory);
+    const int ours = is_ours(j, directory);
     ckpt_code code;
 
-    if (alone < 0)
+    if (ours < 0)
         return ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", directory, strerror(errno));
-    if (!alone)
+    if (!ours)
         return ckpt_fail(err, CKPT_E_USAGE,
                          "'%s' has files but no journal of an earlier run: move it or remove it",
                          directory);
@@ -155,52 +176,80 @@ static ckpt_code begin(ckpt_journal *j, const char *directory, const char *heade
     return code == CKPT_OK ? file_sync_tree(directory, err) : code;
 }
 
-/* Read what is there and cut what was not understood, so that appending starts on a whole line. */
-static ckpt_code load(ckpt_journal *j, const char *directory, hash128 fingerprint,
-                      ckpt_error *err)
+static void make_header(hash128 fingerprint, char header[LINE_BYTES_MAX])
 {
     char hex[CKPT_DIGEST_HEX];
-    char header[LINE_BYTES_MAX];
+
+    hash128_hex(fingerprint, hex);
+    snprintf(header, LINE_BYTES_MAX, "%s%s\n", journal_magic, hex);
+}
+
+/* Read what is there. *size: all of it; *good_bytes: what was understood. */
+static ckpt_code read_file(ckpt_journal *j, const char *header, size_t *size, size_t *good_bytes,
+                           ckpt_error *err)
+{
     char *text = NULL;
+    ckpt_code code;
+
+    if ((code = file_read_all(j->path, JOURNAL_BYTES_MAX, &text, size, err)) == CKPT_OK)
+        code = read_lines(j, header, text, *size, good_bytes, err);
+    free(text);
+    return code;
+}
+
+/* Read what is there and cut what was not understood, so that appending starts on a whole line. */
+static ckpt_code load(ckpt_journal *j, const journal_options *options, ckpt_error *err)
+{
+    char header[LINE_BYTES_MAX];
     size_t size = 0;
     size_t good_bytes = 0;
     ckpt_code code;
 
-    hash128_hex(fingerprint, hex);
-    snprintf(header, sizeof header, "%s%s\n", journal_magic, hex);
-    if ((code = file_read_all(j->path, JOURNAL_BYTES_MAX, &text, &size, err)) != CKPT_OK)
-        return code;
-    code = read_lines(j, header, text, size, &good_bytes, err);
-    free(text);
-    if (code != CKPT_OK)
+    make_header(options->fingerprint, header);
+    if ((code = read_file(j, header, &size, &good_bytes, err)) != CKPT_OK)
         return code;
     if (good_bytes < size && ftruncate(j->fd, (off_t)good_bytes) != 0)
         return ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", j->path, strerror(errno));
-    return good_bytes == 0 ? begin(j, directory, header, err) : CKPT_OK;
+    return good_bytes == 0 ? begin(j, options->directory, header, err) : CKPT_OK;
 }
 
-ckpt_code journal_open(const char *directory, hash128 fingerprint, size_t tensor_count,
-                       ckpt_journal **out, ckpt_error *err)
+/* A journal that is not open; NULL when there is no memory. */
+static ckpt_journal *journal_create(const journal_options *options, unsigned part)
 {
     ckpt_journal *j = calloc(1, sizeof *j);
+    char name[64];
+
+    if (j == NULL)
+        return NULL;
+    if (options->part_count > 1)
+        snprintf(name, sizeof name, "%s.%u-of-%u", journal_name, part, options->part_count);
+    else
+        snprintf(name, sizeof name, "%s", journal_name);
+    j->fd = -1;
+    j->tensor_count = options->tensor_count;
+    j->path = file_join(options->directory, name);
+    j->records = calloc(options->tensor_count + 1, sizeof *j->records);
+    if (j->path != NULL && j->records != NULL)
+        return j;
+    journal_close(j);
+    return NULL;
+}
+
+ckpt_code journal_open(const journal_options *options, ckpt_journal **out, ckpt_error *err)
+{
+    ckpt_journal *j = journal_create(options, options->part);
     ckpt_code code;
 
     if (j == NULL)
-        return ckpt_fail_memory(err, "a journal", sizeof *j);
-    j->fd = -1;
-    j->tensor_count = tensor_count;
-    j->path = file_join(directory, journal_name);
-    j->records = calloc(tensor_count + 1, sizeof *j->records);
-    if (j->path == NULL || j->records == NULL) {
-        code = ckpt_fail_memory(err, "a journal", tensor_count);
-    } else if ((j->fd = open(j->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666)) < 0) {
+        return ckpt_fail_memory(err, "a journal", options->tensor_count);
+    if ((j->fd = open(j->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666)) < 0) {
         code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", j->path, strerror(errno));
     } else if (flock(j->fd, LOCK_EX | LOCK_NB) != 0) {
         code = ckpt_fail(err, CKPT_E_IO, "cannot lock '%s': %s", j->path,
                          errno == EWOULDBLOCK ? "another process is writing here"
                                               : strerror(errno));
     } else {
-        code = load(j, directory, fingerprint, err);
+        code = load(j, options, err);
     }
     if (code != CKPT_OK)
         journal_close(j);
@@ -261,4 +310,55 @@ ckpt_code journal_append_side(ckpt_journal *journal, uint64_t side_bytes, ckpt_e
 uint64_t journal_side_bytes(const ckpt_journal *journal)
 {
     return journal->side_bytes;
+}
+
+ckpt_code journal_finish(ckpt_journal *journal, ckpt_error *err)
+{
+    char line[LINE_BYTES_MAX];
+    const int used = snprintf(line, sizeof line, "finished");
+    const ckpt_code code = append_line(journal, line, used, err);
+
+    if (code != CKPT_OK)
+        return code;
+    return fsync(journal->fd) == 0 ? CKPT_OK
+                                   : ckpt_fail(err, CKPT_E_IO, "cannot sync '%s': %s",
+                                               journal->path, strerror(errno));
+}
+
+/* The journal of one part, as it is now. */
+static ckpt_code collect_part(const journal_options *options, ckpt_journal *j,
+                              journal_record *records, ckpt_error *err)
+{
+    char header[LINE_BYTES_MAX];
+    size_t size = 0;
+    size_t good_bytes = 0;
+    ckpt_code code;
+
+    make_header(options->fingerprint, header);
+    if (!file_exists(j->path) ||
+        (code = read_file(j, header, &size, &good_bytes, err)) == CKPT_OK) {
+        for (size_t i = 0; i < j->tensor_count; i++)
+            if (j->records[i].is_done)
+                records[i] = j->records[i];
+        return CKPT_OK;
+    }
+    return code;
+}
+
+ckpt_code journal_collect(const journal_options *options, journal_record *records,
+                          unsigned *unfinished, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    *unfinished = 0;
+    for (unsigned part = 1; part <= options->part_count && code == CKPT_OK; part++) {
+        ckpt_journal *j = journal_create(options, part);
+
+        if (j == NULL)
+            return ckpt_fail_memory(err, "a journal", options->tensor_count);
+        code = collect_part(options, j, records, err);
+        *unfinished += !j->is_finished;
+        journal_close(j);
+    }
+    return code;
 }

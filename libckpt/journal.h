@@ -3,6 +3,10 @@
  *
  *   ckpt-journal 1 FINGERPRINT                      of the command, its sources and its targets
  *   done TENSOR VALUE-DIGEST BYTES-HASH CHECK       one line per finished tensor
+ *   finished CHECK                                  nothing is left to do
+ *
+ * Processes that share a job have a journal each, .ckpt-journal.PART-of-COUNT; the one that finds
+ * all of them finished commits.
  *
  * A line that is torn or whose check is wrong is ignored. What the lines say is verified against
  * the written bytes before it is believed, so they need no fsync.
@@ -21,13 +25,30 @@ typedef struct {
     hash128 bytes;           /* sum of tile_hash over what was written */
 } journal_record;
 
+typedef struct {
+    const char *directory;
+    hash128 fingerprint;
+    size_t tensor_count;
+    unsigned part;             /* 1 .. part_count */
+    unsigned part_count;       /* 0 or 1: one process does it all */
+} journal_options;
+
 /*
- * Open or begin the journal of `directory`, and lock it against other processes. A journal with
+ * Open or begin the journal of a directory, and lock it against other processes. A journal with
  * another fingerprint is refused, and so is a folder that has files but no journal: it is somebody
  * else's. *out is yours to close.
  */
-ckpt_code journal_open(const char *directory, hash128 fingerprint, size_t tensor_count,
-                       ckpt_journal **out, ckpt_error *err);
+ckpt_code journal_open(const journal_options *options, ckpt_journal **out, ckpt_error *err);
+
+/* Nothing is left to do for this journal's process; what it wrote is on disk. */
+ckpt_code journal_finish(ckpt_journal *journal, ckpt_error *err);
+
+/*
+ * Read the journals of all parts into records[tensor_count] (those of other parts are believed).
+ * *unfinished: how many parts are not finished, or not begun.
+ */
+ckpt_code journal_collect(const journal_options *options, journal_record *records,
+                          unsigned *unfinished, ckpt_error *err);
 void journal_close(ckpt_journal *journal);      /* NULL is fine */
 
 /* What was read when it was opened; by tensor. */
@@ -41,7 +62,7 @@ ckpt_code journal_append(ckpt_journal *journal, size_t tensor, hash128 value, ha
 ckpt_code journal_append_side(ckpt_journal *journal, uint64_t side_bytes, ckpt_error *err);
 uint64_t journal_side_bytes(const ckpt_journal *journal);
 
-/* Name of the journal file in its directory, to be removed at the end. */
+/* What the names of journals (and of the lock for the commit) begin with; they go at the end. */
 extern const char journal_name[];
 
 #endif

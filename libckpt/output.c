@@ -1,14 +1,22 @@
 /* PATH.partial on its way to PATH. */
 #include "output.h"
 
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 struct ckpt_output {
     char *path;
     char *partial;
     char *replaced;          /* where an overwritten PATH is until the new one has its name */
     int overwrite;
+    journal_options shared;  /* .directory is partial */
+    int lock;                /* held for the commit of a shared job, or -1 */
     ckpt_journal *journal;
 };
 
@@ -45,15 +53,18 @@ ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_er
     if (o == NULL)
         return ckpt_fail_memory(err, "an output", sizeof *o);
     o->overwrite = options->overwrite;
+    o->lock = -1;
     o->path = with_suffix(path, "");
     o->partial = with_suffix(path, ".partial");
     o->replaced = with_suffix(path, ".ckpt-replaced");
     if (o->path == NULL || o->partial == NULL || o->replaced == NULL)
         code = ckpt_fail_memory(err, "a path", strlen(path));
     else if ((code = output_check(path, options->overwrite, err)) == CKPT_OK &&
-             (code = file_make_directory(o->partial, err)) == CKPT_OK)
-        code = journal_open(o->partial, options->fingerprint, options->tensor_count, &o->journal,
-                            err);
+             (code = file_make_directory(o->partial, err)) == CKPT_OK) {
+        o->shared = (journal_options){ o->partial, options->fingerprint, options->tensor_count,
+                                       options->part, options->part_count };
+        code = journal_open(&o->shared, &o->journal, err);
+    }
     if (code != CKPT_OK)
         output_close(o);
     else
@@ -69,6 +80,67 @@ const char *output_directory(const ckpt_output *output)
 ckpt_journal *output_journal(ckpt_output *output)
 {
     return output->journal;
+}
+
+/* Wait for the right to commit. A process that dies gives it back. */
+static ckpt_code take_lock(ckpt_output *o, ckpt_error *err)
+{
+    char name[64];
+    char *path;
+
+    snprintf(name, sizeof name, "%s.commit", journal_name);
+    if ((path = file_join(o->partial, name)) == NULL)
+        return ckpt_fail_memory(err, "a path", sizeof name);
+    o->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    free(path);
+    if (o->lock < 0 && errno == ENOENT)
+        return CKPT_OK;                  /* another process has committed: the folder is gone */
+    while (o->lock >= 0 && flock(o->lock, LOCK_EX) != 0)
+        if (errno != EINTR)
+            return ckpt_fail(err, CKPT_E_IO, "cannot lock '%s': %s", o->partial,
+                             strerror(errno));
+    return o->lock >= 0 ? CKPT_OK : ckpt_fail(err, CKPT_E_IO, "cannot lock '%s': %s", o->partial,
+                                              strerror(errno));
+}
+
+ckpt_code output_join(ckpt_output *output, journal_record *records, int *committer,
+                      ckpt_error *err)
+{
+    unsigned unfinished = 0;
+    ckpt_code code;
+
+    *committer = 0;
+    if ((code = journal_finish(output->journal, err)) != CKPT_OK ||
+        (code = take_lock(output, err)) != CKPT_OK || output->lock < 0 ||
+        !file_exists(output->partial))
+        return code;
+    code = journal_collect(&output->shared, records, &unfinished, err);
+    *committer = code == CKPT_OK && unfinished == 0;
+    return code;
+}
+
+/* Journals and the lock, in the folder that has its name now. */
+static ckpt_code remove_journals(const ckpt_output *o, ckpt_error *err)
+{
+    DIR *folder = opendir(o->path);
+    const struct dirent *entry;
+    ckpt_code code = CKPT_OK;
+
+    if (folder == NULL)
+        return ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", o->path, strerror(errno));
+    while (code == CKPT_OK && (entry = readdir(folder)) != NULL) {
+        char *path;
+
+        if (strncmp(entry->d_name, journal_name, strlen(journal_name)) != 0)
+            continue;
+        if ((path = file_join(o->path, entry->d_name)) == NULL)
+            code = ckpt_fail_memory(err, "a path", strlen(entry->d_name));
+        else
+            code = file_remove(path, err);
+        free(path);
+    }
+    closedir(folder);
+    return code;
 }
 
 /* PATH.partial becomes PATH. Where that fails, what had the name gets it back. */
@@ -94,28 +166,22 @@ static ckpt_code swap_names(const ckpt_output *o, int replace, ckpt_error *err)
 ckpt_code output_commit(ckpt_output *output, ckpt_error *err)
 {
     const int replace = output->overwrite && file_exists(output->path);
-    char *journal = file_join(output->path, journal_name);
     ckpt_code code;
     ckpt_code removed;
 
-    if (journal == NULL) {
-        code = ckpt_fail_memory(err, "a path", strlen(output->path));
-        goto out;
-    }
     if ((code = file_remove_temporaries(output->partial, err)) != CKPT_OK ||
         (code = file_sync_tree(output->partial, err)) != CKPT_OK)
         goto out;
     code = swap_names(output, replace, err);
     if (code != CKPT_OK && file_exists(output->partial))
         goto out;
-    removed = file_remove(journal, code == CKPT_OK ? err : NULL);
+    removed = remove_journals(output, code == CKPT_OK ? err : NULL);
     if (code == CKPT_OK)
         code = removed;
     /* Also one that an earlier run left when it was killed between the two renames. */
     if (code == CKPT_OK && output->overwrite)
         code = file_remove_tree(output->replaced, err);
 out:
-    free(journal);
     output_close(output);
     return code;
 }
@@ -125,6 +191,8 @@ void output_close(ckpt_output *output)
     if (output == NULL)
         return;
     journal_close(output->journal);
+    if (output->lock >= 0)
+        close(output->lock);
     free(output->path);
     free(output->partial);
     free(output->replaced);

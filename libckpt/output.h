@@ -19,12 +19,22 @@ typedef struct {
     int overwrite;
     hash128 fingerprint;       /* of the command, its sources and its targets */
     size_t tensor_count;       /* that the journal keeps track of */
+    unsigned part;             /* 1 .. part_count: this process's share */
+    unsigned part_count;       /* 0 or 1: one process does it all */
 } output_options;
 
 /* Make or enter PATH.partial and its journal. *out is yours: output_commit or output_close. */
 ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_error *err);
 const char *output_directory(const ckpt_output *output);      /* "PATH.partial" */
 ckpt_journal *output_journal(ckpt_output *output);
+
+/*
+ * This process has done its share of a job that several do; its files are synced. *committer: 1
+ * when all others have done theirs, so that this one goes on to output_commit, holding the lock for
+ * it; then records[tensor_count] tell what the journals know. 0: another one will.
+ */
+ckpt_code output_join(ckpt_output *output, journal_record *records, int *committer,
+                      ckpt_error *err);
 
 /* Sync everything, drop the journal, rename. Consumes output, also on failure. */
 ckpt_code output_commit(ckpt_output *output, ckpt_error *err);
@@ -44,6 +54,7 @@ typedef struct {
     const ckpt_layout *layout;
     ckpt_journal *journal;        /* or NULL */
     ckpt_digest *digest;          /* or NULL */
+    const uint8_t *share;         /* by tensor: 1 for what this process does; NULL: everything */
     /* Called before the journal says that a tensor is done; or NULL. */
     ckpt_code (*before_done)(void *context, ckpt_error *err);
     void *before_done_context;

@@ -15,7 +15,9 @@ typedef struct {
 
 static int files_wants(const ckpt_sink *self, size_t tensor)
 {
-    return !((const file_sink *)self)->kept[tensor];
+    const file_sink *s = (const file_sink *)self;
+
+    return !s->kept[tensor] && (s->options.share == NULL || s->options.share[tensor]);
 }
 
 static ckpt_code files_put(ckpt_sink *self, const source_range *range, const ckpt_tile *tile,

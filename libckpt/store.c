@@ -81,6 +81,16 @@ ckpt_code store_open_file(ckpt_store *store, size_t i, int writable, ckpt_error 
     return code;
 }
 
+ckpt_code store_sync_files(ckpt_store *store, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < store->file_count && code == CKPT_OK; i++)
+        if (store->files[i].file != NULL)
+            code = file_sync(store->files[i].file, err);
+    return code;
+}
+
 ckpt_code store_close_files(ckpt_store *store, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;

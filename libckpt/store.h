@@ -54,6 +54,9 @@ void store_free(ckpt_store *store);       /* closes files; NULL is fine */
 ckpt_code store_add_file(ckpt_store *store, const char *name, uint32_t *out, ckpt_error *err);
 /* Open file i for reading (writable: for both, made if absent), if it is not open. */
 ckpt_code store_open_file(ckpt_store *store, size_t i, int writable, ckpt_error *err);
+/* Make what was written durable; the files stay open. */
+ckpt_code store_sync_files(ckpt_store *store, ckpt_error *err);
+
 /* Close every file that is open. */
 ckpt_code store_close_files(ckpt_store *store, ckpt_error *err);
 

@@ -240,7 +240,8 @@ static ckpt_code run(synth_job *job, const char *path, ckpt_error *err)
     ckpt_code code;
 
     const format_finish index = { .with_index = 1 };
-    const output_options output_is = { path, opt.overwrite, fingerprint, 0 };
+    const output_options output_is = { .path = path, .overwrite = opt.overwrite,
+                                       .fingerprint = fingerprint };
 
     code = output_begin(&output_is, &job->output, err);
     if (code != CKPT_OK)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libckpt/error.h"
 #include "libckpt/json.h"
 #include "verify/manifest.h"
 #include "verify/report.h"
@@ -311,8 +312,15 @@ static ckpt_code run(const convert_command *o, convert_job *job, const char *con
         (o->manifest != NULL || (!o->no_manifest && job->like == NULL));
     ckpt_code code;
 
-    if ((code = convert_run(job, err)) != CKPT_OK ||
-        (with_manifest && (code = write_manifest(o, job, err)) != CKPT_OK) ||
+    if ((code = convert_run(job, err)) != CKPT_OK)
+        return code;
+    if (job->is_waiting) {
+        if (!o->common.quiet && !o->common.json)
+            printf("part %u of %u is done; the last one to finish makes '%s' appear\n",
+                   job->options.part, job->options.part_count, job->options.target);
+        return CKPT_OK;
+    }
+    if ((with_manifest && (code = write_manifest(o, job, err)) != CKPT_OK) ||
         (o->report != NULL && (code = write_report(job, o->report, words, err)) != CKPT_OK) ||
         (code = convert_commit(job, err)) != CKPT_OK)
         return code;
@@ -320,6 +328,63 @@ static ckpt_code run(const convert_command *o, convert_job *job, const char *con
         print_result(job);
     else if (!o->common.quiet)
         print_remarks(job);
+    return CKPT_OK;
+}
+
+/* ---- several processes, one job ---- */
+
+static int env_number(const char *name, uint64_t *out)
+{
+    const char *text = getenv(name);
+
+    return text != NULL && cli_parse_u64(text, out);
+}
+
+/* Rank and size of the launcher, if one started several of us. */
+static void take_launcher(uint64_t *part, uint64_t *count)
+{
+    static const char *const names[][2] = {
+        { "SLURM_PROCID", "SLURM_STEP_NUM_TASKS" },
+        { "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE" },
+        { "PMI_RANK", "PMI_SIZE" },
+        { "RANK", "WORLD_SIZE" },
+    };
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        uint64_t rank;
+        uint64_t size;
+
+        if (!env_number(names[i][0], &rank) || !env_number(names[i][1], &size) || size <= 1)
+            continue;
+        *part = rank + 1;
+        *count = size;
+        return;
+    }
+}
+
+static ckpt_code take_part(convert_command *o, ckpt_error *err)
+{
+    enum { PARTS_MAX = 65536 };
+    char text[32];
+    char *slash;
+    uint64_t part = 1;
+    uint64_t count = 1;
+
+    if (o->part == NULL) {
+        take_launcher(&part, &count);
+    } else {
+        snprintf(text, sizeof text, "%s", o->part);
+        slash = strchr(text, '/');
+        if (slash != NULL)
+            *slash++ = '\0';
+        if (slash == NULL || !cli_parse_u64(text, &part) || !cli_parse_u64(slash, &count))
+            return ckpt_fail(err, CKPT_E_USAGE, "--part '%s': expected I/N", o->part);
+    }
+    if (part < 1 || part > count || count > PARTS_MAX)
+        return ckpt_fail(err, CKPT_E_USAGE, "part %llu of %llu: expected 1 to N of at most %d",
+                         (unsigned long long)part, (unsigned long long)count, PARTS_MAX);
+    o->convert.part = (unsigned)part;
+    o->convert.part_count = (unsigned)count;
     return CKPT_OK;
 }
 
@@ -342,7 +407,9 @@ int convert_command_main(const cli_command *command, convert_command *o, int arg
         return cli_finish(status);
     }
     take_options(o, &args, &meter);
-    code = finish_options == NULL ? CKPT_OK : finish_options(o, &err);
+    code = take_part(o, &err);
+    if (code == CKPT_OK && finish_options != NULL)
+        code = finish_options(o, &err);
     if (code == CKPT_OK && (code = convert_plan(&o->convert, &job, &err)) == CKPT_OK)
         code = o->common.dry_run ? dry_run(o, job, &err) : run(o, job, words, &err);
     convert_free(job);

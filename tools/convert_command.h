@@ -15,6 +15,7 @@ typedef struct {
     const char *report;
     const char *manifest;
     int no_manifest;
+    const char *part;
     convert_options convert;
 } convert_command;
 
@@ -41,6 +42,9 @@ typedef struct {
       "take tensors that SRC lacks from PATH" },                                               \
     { CLI_SIZE, "max-shard-size", "SIZE", &(o).convert.file_bytes_max,                         \
       "new files of at most this size (default: the files of SRC)" },                          \
+    { CLI_STRING, "part", "I/N", &(o).part,                                                    \
+      "do share I of N; the last process to finish makes DST appear (default: rank and size "  \
+      "of srun, mpirun or torchrun, else everything)" },                                       \
     { CLI_FLAG, "overwrite", NULL, &(o).convert.overwrite, "replace DST if it exists" },       \
     { CLI_HEADING, NULL, NULL, NULL, "Reading" },                                              \
     { CLI_FLAG, "lenient", NULL, &(o).convert.open.lenient,                                    \

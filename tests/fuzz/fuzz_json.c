@@ -155,7 +155,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     CHECK(original != NULL && memchr(data, '\0', size) == NULL);
     memcpy(original, data, size);
     original[size] = '\0';
-    check_round_trip(document, size % 5);
+    check_round_trip(document, (unsigned)(size % 5));
     if (json_is_object(json_root(document))) {
         size_t checked = 0;
 

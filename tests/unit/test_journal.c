@@ -22,7 +22,9 @@ static ckpt_journal *open_journal(void)
 {
     ckpt_journal *j = NULL;
 
-    assert_int_equal(journal_open(folder, us, TENSORS, &j, &err), CKPT_OK);
+    assert_int_equal(journal_open(&(journal_options){ .directory = folder, .fingerprint = us,
+                                                        .tensor_count = TENSORS },
+                                  &j, &err), CKPT_OK);
     return j;
 }
 
@@ -209,7 +211,9 @@ static void test_a_tensor_that_does_not_exist_is_not_believed(void **state)
     ckpt_journal *j = NULL;
 
     (void)state;
-    assert_int_equal(journal_open(folder, us, TENSORS + 1, &j, &err), CKPT_OK);
+    assert_int_equal(journal_open(&(journal_options){ .directory = folder, .fingerprint = us,
+                                                        .tensor_count = TENSORS + 1 },
+                                  &j, &err), CKPT_OK);
     assert_int_equal(journal_append(j, TENSORS, us, us, &err), CKPT_OK);
     journal_close(j);
     j = open_journal();
@@ -227,7 +231,9 @@ static void test_another_command_is_refused_and_changes_nothing(void **state)
     finish(j, 2);
     journal_close(j);
     text = read_journal(&size);
-    assert_int_equal(journal_open(folder, them, TENSORS, &j, &err), CKPT_E_USAGE);
+    assert_int_equal(journal_open(&(journal_options){ .directory = folder, .fingerprint = them,
+                                                        .tensor_count = TENSORS },
+                                  &j, &err), CKPT_E_USAGE);
     assert_non_null(strstr(err.text, "begun by another command"));
     assert_holds(path(), text, size);
     free(text);
@@ -240,7 +246,9 @@ static void test_a_journal_of_another_format_is_refused(void **state)
 
     (void)state;
     make_file(path(), later, strlen(later));
-    assert_int_equal(journal_open(folder, us, TENSORS, &j, &err), CKPT_E_USAGE);
+    assert_int_equal(journal_open(&(journal_options){ .directory = folder, .fingerprint = us,
+                                                        .tensor_count = TENSORS },
+                                  &j, &err), CKPT_E_USAGE);
     assert_holds(path(), later, strlen(later));
 }
 
@@ -250,7 +258,9 @@ static void test_a_second_process_is_refused(void **state)
     ckpt_journal *second = NULL;
 
     (void)state;
-    assert_int_equal(journal_open(folder, us, TENSORS, &second, &err), CKPT_E_IO);
+    assert_int_equal(journal_open(&(journal_options){ .directory = folder, .fingerprint = us,
+                                                        .tensor_count = TENSORS },
+                                  &second, &err), CKPT_E_IO);
     assert_non_null(strstr(err.text, "another process is writing here"));
     assert_null(second);
     journal_close(j);
@@ -267,7 +277,9 @@ static void test_a_folder_with_files_but_no_journal_is_refused(void **state)
         ckpt_journal *j = NULL;
 
         make_file(path(), first_line, lengths[i]);
-        assert_int_equal(journal_open(folder, us, TENSORS, &j, &err), CKPT_E_USAGE);
+        assert_int_equal(journal_open(&(journal_options){ .directory = folder, .fingerprint = us,
+                                                        .tensor_count = TENSORS },
+                                  &j, &err), CKPT_E_USAGE);
         assert_non_null(strstr(err.text, "has files but no journal"));
     }
     assert_holds(in_folder("theirs"), "x", 1);
@@ -289,7 +301,9 @@ static void test_a_first_line_that_cannot_be_synced_is_an_error(void **state)
 
     (void)state;
     faults.sync_errno = EIO;
-    assert_int_equal(journal_open(folder, us, TENSORS, &j, &err), CKPT_E_IO);
+    assert_int_equal(journal_open(&(journal_options){ .directory = folder, .fingerprint = us,
+                                                        .tensor_count = TENSORS },
+                                  &j, &err), CKPT_E_IO);
     assert_null(j);
 }
 
@@ -298,7 +312,9 @@ static void test_a_folder_that_is_missing_is_an_error(void **state)
     ckpt_journal *j = NULL;
 
     (void)state;
-    assert_int_equal(journal_open(in_folder("none"), us, TENSORS, &j, &err), CKPT_E_IO);
+    assert_int_equal(journal_open(&(journal_options){ .directory = in_folder("none"), .fingerprint = us,
+                                                        .tensor_count = TENSORS },
+                                  &j, &err), CKPT_E_IO);
     assert_non_null(strstr(err.text, "none"));
 }
 
