@@ -99,8 +99,9 @@ ckpt_code checkpoint_read_config(ckpt_checkpoint *out, const char *directory, ck
 ckpt_code checkpoint_find_map(const char *family, const char *names, ckpt_map **out,
                               ckpt_error *err);
 
-/* The first built-in map in the names `names`, of any family; *out NULL when there is none. */
-ckpt_code checkpoint_find_names(const char *names, ckpt_map **out, ckpt_error *err);
+/* Set family and map of a checkpoint whose config is read, for a format that cannot tell what its
+ * files are without a map. */
+ckpt_code checkpoint_need_map(ckpt_checkpoint *c, ckpt_error *err);
 
 /* The built-in family that the config is of; *out NULL when it is none of them. */
 ckpt_code checkpoint_find_family(const json_value *config, ckpt_family **out, ckpt_error *err);

@@ -209,7 +209,7 @@ static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
     if ((code = file_list_tree(out->path, &out->extras, err)) != CKPT_OK ||
         (code = find_ranks(out, &r.rank_count, err)) != CKPT_OK ||
         (code = checkpoint_read_config(out, out->path, err)) != CKPT_OK ||
-        (code = checkpoint_find_names(map_names[0], &out->map, err)) != CKPT_OK)
+        (code = checkpoint_need_map(out, err)) != CKPT_OK)
         return code;
     for (uint32_t i = 0; i < r.rank_count && code == CKPT_OK; i++)
         if ((code = add_rank(out->store, i, r.rank_count, err)) == CKPT_OK)

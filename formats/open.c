@@ -123,19 +123,6 @@ ckpt_code checkpoint_find_map(const char *family, const char *names, ckpt_map **
                      family, names, known);
 }
 
-ckpt_code checkpoint_find_names(const char *names, ckpt_map **out, ckpt_error *err)
-{
-    char ending[MAP_NAME_BYTES];
-
-    *out = NULL;
-    snprintf(ending, sizeof ending, ".%s.map", names);
-    for (size_t i = 0; i < ckpt_builtin_map_count; i++)
-        if (has_suffix(ckpt_builtin_maps[i].name, ending))
-            return map_parse(ckpt_builtin_maps[i].text, ckpt_builtin_maps[i].text_bytes,
-                             ckpt_builtin_maps[i].name, out, err);
-    return CKPT_OK;
-}
-
 /* Is the map one that checkpoints of this format are read by? */
 static int map_suits(const ckpt_checkpoint *c, const ckpt_map *map)
 {
@@ -177,6 +164,27 @@ static ckpt_code choose_map(ckpt_checkpoint *c, const char *family, ckpt_error *
                                       family == NULL ? "?" : family, c->format->name);
 }
 
+/* The map that a format needs to know what its files are: of the config's family, or without one
+ * the first of the format's names. */
+ckpt_code checkpoint_need_map(ckpt_checkpoint *c, ckpt_error *err)
+{
+    const json_value *config = c->config == NULL ? NULL : json_root(c->config);
+    const char *names = c->format->map_names[0];
+    char ending[MAP_NAME_BYTES];
+    ckpt_code code;
+
+    if ((code = checkpoint_find_family(config, &c->family, err)) != CKPT_OK)
+        return code;
+    if (c->family != NULL)
+        return checkpoint_find_map(family_name(c->family), names, &c->map, err);
+    snprintf(ending, sizeof ending, ".%s.map", names);
+    for (size_t i = 0; i < ckpt_builtin_map_count; i++)
+        if (has_suffix(ckpt_builtin_maps[i].name, ending))
+            return map_parse(ckpt_builtin_maps[i].text, ckpt_builtin_maps[i].text_bytes,
+                             ckpt_builtin_maps[i].name, &c->map, err);
+    return ckpt_fail(err, CKPT_E_USAGE, "no map has the names '%s'", names);
+}
+
 static ckpt_code find_map(ckpt_checkpoint *c, ckpt_error *err)
 {
     const json_value *config = c->config == NULL ? NULL : json_root(c->config);
@@ -184,10 +192,10 @@ static ckpt_code find_map(ckpt_checkpoint *c, ckpt_error *err)
     char *text;
     size_t size;
 
-    if ((code = checkpoint_find_family(config, &c->family, err)) != CKPT_OK)
-        return code;
     if (c->map != NULL)
         return CKPT_OK;            /* the format needed it to read the files */
+    if ((code = checkpoint_find_family(config, &c->family, err)) != CKPT_OK)
+        return code;
     if (c->options.map_file == NULL)
         return choose_map(c, c->family != NULL                ? family_name(c->family)
                              : c->format->map_names == NULL ? "generic"
@@ -371,7 +379,8 @@ ckpt_code ckpt_open(const char *path, const ckpt_open_options *options, ckpt_che
         i++;
     if (ckpt_formats[i] == NULL)
         return ckpt_fail(err, CKPT_E_FORMAT,
-                         "'%s' is no checkpoint: expected a directory or file of safetensors",
+                         "'%s' is no checkpoint: expected safetensors (a directory, a file or "
+                         "model-parallel shards) or a torch_dist directory",
                          path);
     if ((c = calloc(1, sizeof *c)) == NULL || (c->path = strdup(path)) == NULL) {
         free(c);

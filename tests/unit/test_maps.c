@@ -1,0 +1,108 @@
+/* The texts that are compiled in: all of them parse, and are what their file names say. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "family.h"
+#include "json.h"
+#include "map.h"
+#include "maps.h"
+
+static ckpt_error err;
+
+static int ends_with(const char *name, const char *suffix)
+{
+    const size_t length = strlen(name);
+
+    return length > strlen(suffix) && strcmp(name + length - strlen(suffix), suffix) == 0;
+}
+
+static void test_every_family_parses_and_has_its_name(void **state)
+{
+    int seen = 0;
+
+    (void)state;
+    for (size_t i = 0; i < ckpt_builtin_map_count; i++) {
+        const ckpt_builtin_map *text = &ckpt_builtin_maps[i];
+        char name[256];
+        ckpt_family *family = NULL;
+
+        if (!ends_with(text->name, ".family"))
+            continue;
+        seen++;
+        assert_int_equal(family_parse(text->text, text->text_bytes, text->name, &family, &err),
+                         CKPT_OK);
+        snprintf(name, sizeof name, "%s.family", family_name(family));
+        assert_string_equal(text->name, name);
+        snprintf(name, sizeof name, "%s.native.map", family_name(family));
+        assert_non_null(maps_find(name));
+        family_free(family);
+    }
+    assert_true(seen > 0);
+}
+
+static void test_every_map_parses_and_has_its_name(void **state)
+{
+    int seen = 0;
+
+    (void)state;
+    for (size_t i = 0; i < ckpt_builtin_map_count; i++) {
+        const ckpt_builtin_map *text = &ckpt_builtin_maps[i];
+        char name[256];
+        ckpt_map *map = NULL;
+
+        if (!ends_with(text->name, ".map"))
+            continue;
+        seen++;
+        assert_int_equal(map_parse(text->text, text->text_bytes, text->name, &map, &err), CKPT_OK);
+        snprintf(name, sizeof name, "%s.%s.map", map->family, map->names);
+        assert_string_equal(text->name, name);
+        map_free(map);
+    }
+    assert_true(seen > 0);
+}
+
+static void test_every_config_is_of_the_family_in_its_name(void **state)
+{
+    int seen = 0;
+
+    (void)state;
+    for (size_t i = 0; i < ckpt_builtin_map_count; i++) {
+        const ckpt_builtin_map *text = &ckpt_builtin_maps[i];
+        char name[256];
+        const ckpt_builtin_map *owner;
+        json_document *config = NULL;
+        ckpt_family *family = NULL;
+
+        if (!ends_with(text->name, ".json"))
+            continue;
+        seen++;
+        snprintf(name, sizeof name, "%.*s.family", (int)strcspn(text->name, "."), text->name);
+        owner = maps_find(name);
+        assert_non_null(owner);
+        assert_int_equal(json_parse(text->text, text->text_bytes, text->name, &config, &err),
+                         CKPT_OK);
+        assert_int_equal(family_parse(owner->text, owner->text_bytes, name, &family, &err),
+                         CKPT_OK);
+        assert_true(family_matches(family, json_root(config)));
+        family_free(family);
+        json_free(config);
+    }
+    assert_true(seen > 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_family_parses_and_has_its_name),
+        cmocka_unit_test(test_every_map_parses_and_has_its_name),
+        cmocka_unit_test(test_every_config_is_of_the_family_in_its_name),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
