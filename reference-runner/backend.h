@@ -1,0 +1,343 @@
+/*
+ * backend.h: what the layer graph asks of a machine that computes.
+ *
+ * The graph (graph_*.c) is written once, over this table. A backend has opaque buffers and weights
+ * and one function an operation; it knows no model, no layer and no profile: where the profiles
+ * differ, the graph sets `round` or leaves an operation out. To add a backend: implement the table,
+ * add it to backends.c, and compare each operation with the plain C in plain.h, as the unit tests
+ * of the CPU backend do.
+ *
+ * Numbers. A buffer holds 4-byte elements: F32, or I32 where it says so. Where `round` is set the
+ * result is rounded to BF16 (nearest even) and kept as F32; the inputs are BF16 values then.
+ * A sum over a dimension of the model is formed in F64 and rounded to F32 once: products of F32 are
+ * exact in F64, so that order and fused multiplication hardly matter, and two backends agree to the
+ * last bit or nearly so. A result never depends on how many rows an operation gets, on threads,
+ * or on how a weight is encoded.
+ *
+ * Weights come in their stored encoding: codes and scales as in a ckpt_tile, a band of rows at a
+ * time. The value of an element is that of the digest: the F32 product code x scale.
+ *
+ * Rows are rows of a buffer: row i begins at element offset + i * pitch. A ring holds the row of
+ * position p at p % capacity. Operations run in the order of the calls; buffer_read waits for them.
+ * All but weight_put are called from one thread. Functions that can fail return ckpt_code.
+ */
+#ifndef RUN_BACKEND_H
+#define RUN_BACKEND_H
+
+#include "source.h"
+
+typedef struct run_backend run_backend;
+typedef struct run_buffer run_buffer;
+typedef struct run_weight run_weight;
+
+typedef struct {
+    run_buffer *buffer;
+    uint64_t offset;
+    uint64_t pitch;
+} run_rows;
+
+typedef struct {
+    run_buffer *buffer;
+    uint64_t capacity;       /* rows */
+    uint64_t width;
+} run_ring;
+
+/*
+ * y[t, n] = sum over k of x[t, k] * w[weight_row + n, k], n < weight_row_count, k < the weight's
+ * columns. The columns are cut into blocks of `block` (0: one block); each block's sum is formed in
+ * F64 and rounded to F32, and the blocks are added in ascending order in F32. Then, unless scale
+ * is 0, y = y * scale (rounded after the sum and after the product when `round` is set).
+ */
+typedef struct {
+    run_rows x;
+    run_rows y;
+    uint64_t row_count;
+    const run_weight *weight;
+    uint64_t weight_row;
+    uint64_t weight_row_count;
+    uint32_t block;
+    float scale;
+    int round;
+} run_linear;
+
+/*
+ * y = x through a block quantiser and back, `block` columns with one power-of-two scale
+ * 2^ceil(log2(max(amax, floor) / M)): E4M3 (M 448, floor 1e-4) or E2M1 (M 6, floor 6 * 2^-126).
+ * y may be x. The last block of a row may be shorter.
+ */
+typedef enum { RUN_E4M3, RUN_E2M1 } run_grid;
+typedef struct {
+    run_rows x;
+    run_rows y;
+    uint64_t row_count;
+    uint64_t col_count;
+    uint32_t block;
+    run_grid grid;
+} run_quantise;
+
+/*
+ * y = weight * (x / sqrt(mean(x^2) + eps)); weight NULL: 1. y may be x. The mean in F64, rounded to
+ * F32; the rest in F32. With `round` and no weight, every step is rounded to BF16 as DeepSeek's
+ * code does: a = x^2, m = mean(a), v = m + eps, g = 1/sqrt(v), y = x * g.
+ */
+typedef struct {
+    run_rows x;
+    run_rows y;
+    uint64_t row_count;
+    uint64_t col_count;
+    const run_buffer *weight;
+    float eps;
+    int round;
+} run_norm;
+
+/*
+ * Rotate pairs (2i, 2i+1) of the last rope_dim columns of each head, in place: head h of row t is
+ * columns [h * head_dim, (h + 1) * head_dim). angles[t, i, 0..1] are cos and sin, F32;
+ * (a, b) -> (a cos - b sin, a sin + b cos), with -sin when inverse. Products and sums in F32.
+ */
+typedef struct {
+    run_rows x;
+    uint64_t row_count;
+    uint32_t head_count;
+    uint32_t head_dim;
+    uint32_t rope_dim;
+    const run_buffer *angles;
+    int inverse;
+    int round;
+} run_rope;
+
+/* x = width^-1/2 * H x for each of the row_count * head_count vectors, H of Sylvester's order,
+ * by log2(width) passes of sums and differences in F32, widest distance last. */
+typedef struct {
+    run_rows x;
+    uint64_t row_count;
+    uint32_t head_count;
+    uint32_t width;          /* a power of two */
+    int round;
+} run_hadamard;
+
+/* ring[position + t] = x[t] + add[(position + t) % add_rows], add NULL: x alone. */
+typedef struct {
+    run_rows x;
+    run_ring ring;
+    uint64_t row_count;
+    uint64_t position;
+    const run_buffer *add;
+    uint64_t add_rows;
+} run_ring_put;
+
+/*
+ * Compressed entries c = entry .. entry + entry_count - 1, one a row of y, `width` columns. With
+ * D = width and score rows s, value rows k (rings of width D, or 2D when overlap is set):
+ *   plain    slots = positions c*ratio .. c*ratio + ratio - 1, columns [0, D)
+ *   overlap  slots = the block before, columns [0, D) (absent for c = 0), then the own block,
+ *            columns [D, 2D)
+ * y[j] = sum of exp(s_j - max) * k_j / sum of exp(s_j - max), for each column by itself.
+ */
+typedef struct {
+    run_ring k;
+    run_ring s;
+    run_rows y;
+    uint64_t entry;
+    uint64_t entry_count;
+    uint32_t ratio;
+    uint32_t width;
+    int overlap;
+    int round;
+} run_pool;
+
+/*
+ * For each row t, position p = position + t, candidates c < min(V, entry_count), V =
+ * (p + 1) / ratio: score[c] = sum over h of max(q[t,h] . keys[c], 0) * weights[t,h]; with `round`
+ * the dot product, each product and the sum are rounded to BF16. The min(topk, V) best, higher
+ * score first, then lower c, go to chosen[t, 0..topk-1] (I32) in ascending order of c, then -1.
+ * gap[t]: (last taken - first left out) / larger magnitude of the two, 0 when equal; infinite when
+ * nothing is left out.
+ */
+typedef struct {
+    run_rows q;              /* head_count * width columns */
+    run_rows weights;        /* head_count columns */
+    run_rows keys;           /* one row an entry */
+    run_rows chosen;
+    run_buffer *gap;
+    uint64_t row_count;
+    uint64_t position;
+    uint32_t ratio;
+    uint32_t head_count;
+    uint32_t width;
+    uint32_t topk;
+    int round;
+} run_select;
+
+/*
+ * Attention of each row over L = the window's rows p - window + 1 .. p that exist, ascending, then
+ * the compressed entries: those in chosen[t] (ascending, to the first -1), or all c < (p+1) / ratio
+ * when chosen.buffer is NULL; none when entries.buffer is NULL. One vector is both key and value:
+ *   s_j = (q . L_j) * scale;  M = max_j s_j;  l = sum_j exp(s_j - M) + exp(sink[h] - M)
+ *   y = (sum_j P_j * L_j) / l,  P_j = exp(s_j - M), rounded to BF16 with `round`
+ * M is max(M, sink[h]) when the sink exceeds M by more than 80.
+ */
+typedef struct {
+    run_rows q;              /* head_count * head_dim columns */
+    run_rows y;
+    run_ring window_kv;
+    run_rows entries;
+    run_rows chosen;
+    const run_buffer *sink;
+    uint64_t row_count;
+    uint64_t position;
+    uint32_t window;
+    uint32_t ratio;
+    uint32_t topk;
+    uint32_t head_count;
+    uint32_t head_dim;
+    float scale;
+    int round;
+} run_attend;
+
+/*
+ * Hyper-connections. x: stream_count * dim columns a row. `mix` holds fn . x, before the factor
+ * rho = 1 / sqrt(mean(x^2) + norm_eps). hc_pre: from mix (2N + N*N columns, times rho), scale[3],
+ * base -> u = sum_n pre[n] x[n], post[N], comb[N*N]; Sinkhorn as README.md tells.
+ * hc_head: mix has N columns, scale[1]; post and comb are not used.
+ */
+typedef struct {
+    run_rows x;
+    run_rows mix;
+    run_rows u;
+    run_rows post;
+    run_rows comb;
+    const run_buffer *scale;
+    const run_buffer *base;
+    uint64_t row_count;
+    uint32_t stream_count;
+    uint32_t dim;
+    uint32_t iters;
+    float hc_eps;
+    float norm_eps;
+    int round;
+} run_streams;
+
+/* x[o] = post[o] * y + sum_i comb[i, o] * x[i], i ascending, in place. */
+typedef struct {
+    run_rows x;
+    run_rows y;
+    run_rows post;
+    run_rows comb;
+    uint64_t row_count;
+    uint32_t stream_count;
+    uint32_t dim;
+    int round;
+} run_streams_post;
+
+/*
+ * g = sqrt(softplus(logits)). ids given (table.buffer): ids = table[t]; else the active_count best
+ * of g + bias, higher first, then lower id. weights[i] = g[ids[i]] / (sum of them in this order)
+ * * route_scale. gap as in run_select, over g + bias; infinite with a table.
+ */
+typedef struct {
+    run_rows logits;         /* expert_count columns */
+    run_rows table;          /* I32, active_count columns; or no buffer */
+    run_rows ids;            /* I32 */
+    run_rows weights;
+    run_buffer *gap;
+    const run_buffer *bias;
+    uint64_t row_count;
+    uint32_t expert_count;
+    uint32_t active_count;
+    float route_scale;
+} run_route;
+
+/* One expert of a group, and the rows that go to it with their factors (host arrays). */
+typedef struct {
+    const run_weight *w1;
+    const run_weight *w2;
+    const run_weight *w3;
+    const uint32_t *rows;
+    const float *factors;
+    uint64_t row_count;
+} run_expert;
+
+/*
+ * The grouped expert product. For each expert in the order given and each of its rows r:
+ *   a = x[r] w1, b = x[r] w3 (rounded), b = clamp(b, -limit, limit), a = min(a, limit) if limit > 0
+ *   h = factor * (a / (1 + exp(-a)) * b) (rounded), through the E4M3 quantiser in blocks of 128
+ *   when `round` is set;  y[r] += h w2 (the product rounded, the sum in F32)
+ * x is what the products take: quantised already where the profile asks for it. Blocks of the
+ * products as in run_linear.
+ */
+typedef struct {
+    run_rows x;
+    run_rows y;
+    const run_expert *experts;
+    size_t expert_count;
+    uint32_t dim;
+    uint32_t expert_dim;
+    uint32_t block;
+    float limit;
+    int round;
+} run_experts;
+
+/* y = a + b; b without a buffer: y = a. Row t of a is used for `repeat` consecutive rows of y and b
+ * (1: the ordinary sum). y may be a or b. */
+typedef struct {
+    run_rows a;
+    run_rows b;
+    run_rows y;
+    uint64_t row_count;      /* of y */
+    uint64_t col_count;
+    uint32_t repeat;
+    int round;
+} run_add;
+
+typedef struct {
+    const char *name;        /* "cpu", "cuda" */
+    /* thread_count 0: one per core. A machine without the device: CKPT_E_USAGE, one line. */
+    ckpt_code (*open)(unsigned thread_count, run_backend **out, ckpt_error *err);
+    void (*close)(run_backend *backend);
+
+    /* Zero-filled. Sizes and positions in elements. */
+    ckpt_code (*buffer_create)(run_backend *backend, uint64_t count, run_buffer **out,
+                               ckpt_error *err);
+    void (*buffer_free)(run_backend *backend, run_buffer *buffer);      /* NULL is fine */
+    ckpt_code (*buffer_write)(run_buffer *buffer, uint64_t first, const void *from,
+                              uint64_t count, ckpt_error *err);
+    ckpt_code (*buffer_read)(const run_buffer *buffer, uint64_t first, void *out, uint64_t count,
+                             ckpt_error *err);
+    ckpt_code (*buffer_zero)(run_buffer *buffer, uint64_t first, uint64_t count, ckpt_error *err);
+
+    /* A weight for row_count rows of `tensor` (whole rows of its scale grid); the struct is copied.
+     * weight_put: rows [row, row + row_count) of the weight, a multiple of SOURCE_BAND_ROWS but for
+     * the last; called from several threads at once for different rows. */
+    ckpt_code (*weight_create)(run_backend *backend, const ckpt_tensor *tensor,
+                               uint64_t row_count, run_weight **out, ckpt_error *err);
+    ckpt_code (*weight_put)(run_weight *weight, uint64_t row, uint64_t row_count,
+                            const ckpt_tile *tile, ckpt_error *err);
+    void (*weight_free)(run_backend *backend, run_weight *weight);      /* NULL is fine */
+
+    ckpt_code (*linear)(run_backend *backend, const run_linear *op, ckpt_error *err);
+    ckpt_code (*quantise)(run_backend *backend, const run_quantise *op, ckpt_error *err);
+    ckpt_code (*norm)(run_backend *backend, const run_norm *op, ckpt_error *err);
+    ckpt_code (*rope)(run_backend *backend, const run_rope *op, ckpt_error *err);
+    ckpt_code (*hadamard)(run_backend *backend, const run_hadamard *op, ckpt_error *err);
+    ckpt_code (*ring_put)(run_backend *backend, const run_ring_put *op, ckpt_error *err);
+    ckpt_code (*pool)(run_backend *backend, const run_pool *op, ckpt_error *err);
+    ckpt_code (*select)(run_backend *backend, const run_select *op, ckpt_error *err);
+    ckpt_code (*attend)(run_backend *backend, const run_attend *op, ckpt_error *err);
+    ckpt_code (*hc_pre)(run_backend *backend, const run_streams *op, ckpt_error *err);
+    ckpt_code (*hc_post)(run_backend *backend, const run_streams_post *op, ckpt_error *err);
+    ckpt_code (*hc_head)(run_backend *backend, const run_streams *op, ckpt_error *err);
+    ckpt_code (*route)(run_backend *backend, const run_route *op, ckpt_error *err);
+    ckpt_code (*experts)(run_backend *backend, const run_experts *op, ckpt_error *err);
+    ckpt_code (*add)(run_backend *backend, const run_add *op, ckpt_error *err);
+} run_backend_ops;
+
+/* First member of every backend. */
+struct run_backend {
+    const run_backend_ops *ops;
+};
+
+/* The backend called `name`; NULL when this build has none of that name. */
+const run_backend_ops *run_backend_find(const char *name);
+
+#endif

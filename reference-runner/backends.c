@@ -1,0 +1,17 @@
+/* The backends of this build. */
+#include <string.h>
+
+#include "backend.h"
+#include "cpu.h"
+
+static const run_backend_ops *const backends[] = {
+    &run_backend_cpu,
+};
+
+const run_backend_ops *run_backend_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
+        if (strcmp(backends[i]->name, name) == 0)
+            return backends[i];
+    return NULL;
+}

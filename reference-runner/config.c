@@ -1,0 +1,270 @@
+/* Reading both spellings of the config, and refusing what contradicts itself. */
+#include "config.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef enum { FIELD_U32, FIELD_U64, FIELD_REAL } field_kind;
+
+/* A NULL name: that spelling lacks the field. A NULL fallback: the field is required. */
+typedef struct {
+    const char *root;
+    const char *inference;
+    const char *fallback;
+    field_kind kind;
+    size_t offset;
+} field;
+
+#define AT(member) offsetof(run_config, member)
+
+/* `rope_scaling.` stands for a member of that object. */
+static const field fields[] = {
+    { "vocab_size", "vocab_size", NULL, FIELD_U32, AT(vocab_size) },
+    { "hidden_size", "dim", NULL, FIELD_U32, AT(dim) },
+    { "num_hidden_layers", "n_layers", NULL, FIELD_U32, AT(layer_count) },
+    { "num_nextn_predict_layers", "n_mtp_layers", "1", FIELD_U32, AT(mtp_count) },
+    { "num_hash_layers", "n_hash_layers", NULL, FIELD_U32, AT(hash_layer_count) },
+    { "num_attention_heads", "n_heads", NULL, FIELD_U32, AT(head_count) },
+    { "head_dim", "head_dim", NULL, FIELD_U32, AT(head_dim) },
+    { "qk_rope_head_dim", "rope_head_dim", NULL, FIELD_U32, AT(rope_dim) },
+    { "q_lora_rank", "q_lora_rank", NULL, FIELD_U32, AT(q_rank) },
+    { "o_groups", "o_groups", NULL, FIELD_U32, AT(group_count) },
+    { "o_lora_rank", "o_lora_rank", NULL, FIELD_U32, AT(o_rank) },
+    { "sliding_window", "window_size", NULL, FIELD_U32, AT(window) },
+    { "n_routed_experts", "n_routed_experts", NULL, FIELD_U32, AT(expert_count) },
+    { "num_experts_per_tok", "n_activated_experts", NULL, FIELD_U32, AT(active_count) },
+    { "moe_intermediate_size", "moe_inter_dim", NULL, FIELD_U32, AT(expert_dim) },
+    { "index_n_heads", "index_n_heads", NULL, FIELD_U32, AT(index_head_count) },
+    { "index_head_dim", "index_head_dim", NULL, FIELD_U32, AT(index_dim) },
+    { "index_topk", "index_topk", NULL, FIELD_U32, AT(index_topk) },
+    { "hc_mult", "hc_mult", NULL, FIELD_U32, AT(stream_count) },
+    { "hc_sinkhorn_iters", "hc_sinkhorn_iters", NULL, FIELD_U32, AT(sinkhorn_iters) },
+    { "max_position_embeddings", "max_seq_len", "1048576", FIELD_U64, AT(max_positions) },
+    { "rope_scaling.original_max_position_embeddings", "original_seq_len", "0", FIELD_U64,
+      AT(original_length) },
+    { "rope_theta", "rope_theta", NULL, FIELD_REAL, AT(rope_theta) },
+    { "compress_rope_theta", "compress_rope_theta", NULL, FIELD_REAL, AT(compress_theta) },
+    { "rope_scaling.factor", "rope_factor", "1", FIELD_REAL, AT(rope_factor) },
+    { "rope_scaling.beta_fast", "beta_fast", "32", FIELD_REAL, AT(beta_fast) },
+    { "rope_scaling.beta_slow", "beta_slow", "1", FIELD_REAL, AT(beta_slow) },
+    { "routed_scaling_factor", "route_scale", NULL, FIELD_REAL, AT(route_scale) },
+    { "swiglu_limit", "swiglu_limit", NULL, FIELD_REAL, AT(swiglu_limit) },
+    { "hc_eps", "hc_eps", "1e-6", FIELD_REAL, AT(hc_eps) },
+    { "rms_norm_eps", "norm_eps", "1e-6", FIELD_REAL, AT(norm_eps) },
+};
+
+enum { FIELD_COUNT = sizeof fields / sizeof *fields };
+
+typedef struct {
+    const json_value *root;
+    const char *subject;
+    int is_inference;
+} reading;
+
+static const json_value *find(const json_value *object, const char *name)
+{
+    static const char inner[] = "rope_scaling.";
+    const json_value *v;
+
+    if (strncmp(name, inner, sizeof inner - 1) == 0)
+        v = json_member(json_member(object, "rope_scaling"), name + sizeof inner - 1);
+    else
+        v = json_member(object, name);
+    return json_is_null(v) ? NULL : v;
+}
+
+static ckpt_code read_field(const reading *r, const field *f, run_config *out, ckpt_error *err)
+{
+    const char *name = r->is_inference ? f->inference : f->root;
+    const json_value *v = find(r->root, name);
+    void *at = (char *)out + f->offset;
+    uint64_t integer = 0;
+    double real = 0;
+
+    if (v == NULL && f->fallback == NULL)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is missing", r->subject, name);
+    if (v == NULL) {
+        real = strtod(f->fallback, NULL);
+        integer = (uint64_t)real;
+    } else if (f->kind == FIELD_REAL) {
+        if (!json_number(v, &real) || real < 0)
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is not a number of 0 or more",
+                             r->subject, name);
+    } else if (!json_u64(v, &integer) || (f->kind == FIELD_U32 && integer > INT32_MAX)) {
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is not an integer in 0..%d", r->subject,
+                         name, INT32_MAX);
+    }
+    if (f->kind == FIELD_REAL)
+        memcpy(at, &real, sizeof real);
+    else if (f->kind == FIELD_U64)
+        memcpy(at, &integer, sizeof integer);
+    else
+        memcpy(at, &(uint32_t){ (uint32_t)integer }, sizeof(uint32_t));
+    return CKPT_OK;
+}
+
+static ckpt_code read_ratios(const reading *r, run_config *out, ckpt_error *err)
+{
+    const uint32_t wanted = out->layer_count + out->mtp_count;
+    const json_value *list = json_member(r->root, "compress_ratios");
+    const json_value *v = json_first(list);
+
+    if (!json_is_array(list) || json_count(list) != wanted)
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s': 'compress_ratios' has %zu entries, expected %u (%u layers and %u "
+                         "MTP blocks)",
+                         r->subject, json_is_array(list) ? json_count(list) : 0, wanted,
+                         out->layer_count, out->mtp_count);
+    for (uint32_t i = 0; i < wanted; i++, v = json_next(v)) {
+        uint64_t ratio;
+
+        if (!json_u64(v, &ratio) || (ratio != 0 && ratio != 4 && ratio != 128))
+            return ckpt_fail(err, CKPT_E_FORMAT,
+                             "'%s': entry %u of 'compress_ratios' is not 0, 4 or 128", r->subject,
+                             i);
+        out->ratios[i] = (uint32_t)ratio;
+    }
+    return CKPT_OK;
+}
+
+/* Fields with one known value: anything else is another model. */
+static ckpt_code check_words(const reading *r, ckpt_error *err)
+{
+    static const struct {
+        const char *name;
+        const char *word;
+    } words[] = {
+        { "scoring_func", "sqrtsoftplus" }, { "score_func", "sqrtsoftplus" },
+        { "hidden_act", "silu" },           { "topk_method", "noaux_tc" },
+        { "rope_scaling.type", "yarn" },    { "rope_scaling.rope_type", "yarn" },
+        { "model_type", "deepseek_v4" },
+    };
+    static const struct {
+        const char *name;
+        double value;
+    } numbers[] = {
+        { "num_key_value_heads", 1 }, { "n_shared_experts", 1 },    { "attention_bias", 0 },
+        { "norm_topk_prob", 1 },      { "tie_word_embeddings", 0 }, { "mlp_bias", 0 },
+    };
+
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        const json_value *v = find(r->root, words[i].name);
+        const char *word = json_string(v);
+
+        if (v != NULL && (word == NULL || strcmp(word, words[i].word) != 0))
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is not \"%s\"", r->subject,
+                             words[i].name, words[i].word);
+    }
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        const json_value *v = find(r->root, numbers[i].name);
+        double number = 0;
+        int flag = 0;
+
+        if (json_bool(v, &flag))
+            number = flag;
+        else if (v != NULL && !json_number(v, &number))
+            number = -1;
+        if (v != NULL && number != numbers[i].value)
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is not %g", r->subject,
+                             numbers[i].name, numbers[i].value);
+    }
+    if (json_count(find(r->root, "dspark_target_layer_ids")) > 0)
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s': 'dspark_target_layer_ids' belongs to a later release, whose "
+                         "forward pass is not known here",
+                         r->subject);
+    return CKPT_OK;
+}
+
+static ckpt_code check_dimensions(const run_config *c, const char *subject, ckpt_error *err)
+{
+    const struct {
+        int is_wrong;
+        const char *text;
+    } rules[] = {
+        { c->vocab_size == 0 || c->dim == 0 || c->layer_count == 0 || c->head_count == 0 ||
+              c->q_rank == 0 || c->o_rank == 0 || c->expert_dim == 0 || c->window == 0,
+          "a size of the model is 0" },
+        { c->layer_count > RUN_LAYERS_MAX || c->mtp_count > RUN_LAYERS_MAX - c->layer_count,
+          "more than 1024 layers" },
+        { c->hash_layer_count > c->layer_count, "more hash layers than layers" },
+        { c->head_dim % 2 != 0 || c->rope_dim % 2 != 0 || c->index_dim % 2 != 0,
+          "an odd head dimension: rotation works on pairs" },
+        { c->rope_dim == 0 || c->rope_dim > c->head_dim,
+          "the rotary dimensions do not fit the head dimension" },
+        { c->rope_dim > c->index_dim, "the rotary dimensions do not fit the index head dimension" },
+        { c->group_count == 0 || c->head_count % c->group_count != 0,
+          "the heads do not divide into the output groups" },
+        { c->active_count == 0 || c->active_count > c->expert_count ||
+              c->active_count > RUN_ACTIVE_MAX,
+          "the experts of one token are 0, more than there are, or more than 64" },
+        { c->index_head_count == 0 || c->index_topk == 0, "the indexer has no heads or no top-k" },
+        { c->stream_count == 0 || c->stream_count > RUN_STREAMS_MAX,
+          "the hyper-connection streams are 0 or more than 8" },
+        { c->sinkhorn_iters == 0, "hc_sinkhorn_iters is 0" },
+        { c->max_positions == 0, "no positions allowed" },
+        { c->rope_theta <= 1 || c->compress_theta <= 1, "a rotary base of 1 or less" },
+        { c->original_length > 0 &&
+              (c->rope_factor <= 0 || c->beta_fast <= 0 || c->beta_slow <= 0),
+          "a YaRN factor or beta of 0" },
+    };
+
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
+        if (rules[i].is_wrong)
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s': %s", subject, rules[i].text);
+    return CKPT_OK;
+}
+
+static ckpt_code digest_config(run_config *c, ckpt_error *err)
+{
+    sha256 *h;
+    ckpt_code code = sha256_begin(&h, err);
+    char line[128];
+
+    if (code != CKPT_OK)
+        return code;
+    for (size_t i = 0; i < FIELD_COUNT && code == CKPT_OK; i++) {
+        const void *at = (const char *)c + fields[i].offset;
+        double value;
+
+        if (fields[i].kind == FIELD_REAL)
+            value = *(const double *)at;
+        else if (fields[i].kind == FIELD_U64)
+            value = (double)*(const uint64_t *)at;
+        else
+            value = *(const uint32_t *)at;
+        snprintf(line, sizeof line, "%s %.17g\n", fields[i].inference, value);
+        code = sha256_add(h, line, strlen(line), err);
+    }
+    for (uint32_t i = 0; i < c->layer_count + c->mtp_count && code == CKPT_OK; i++) {
+        snprintf(line, sizeof line, "%u\n", c->ratios[i]);
+        code = sha256_add(h, line, strlen(line), err);
+    }
+    if (code == CKPT_OK)
+        return sha256_end(h, c->digest, err);
+    sha256_abort(h);
+    return code;
+}
+
+ckpt_code run_config_read(const json_value *config, const char *subject, run_config *out,
+                          ckpt_error *err)
+{
+    const reading r = { config, subject, json_member(config, "dim") != NULL };
+    ckpt_code code;
+
+    memset(out, 0, sizeof *out);
+    if (!json_is_object(config))
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not an object", subject);
+    if ((code = check_words(&r, err)) != CKPT_OK)
+        return code;
+    for (size_t i = 0; i < FIELD_COUNT; i++)
+        if ((code = read_field(&r, &fields[i], out, err)) != CKPT_OK)
+            return code;
+    if ((code = check_dimensions(out, subject, err)) != CKPT_OK ||
+        (code = read_ratios(&r, out, err)) != CKPT_OK)
+        return code;
+    return digest_config(out, err);
+}

@@ -1,0 +1,396 @@
+/* Reading token ids. */
+#include "prompts.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "file.h"
+#include "json.h"
+#include "size.h"
+
+enum { INPUT_BYTES_MAX = 1 << 30, READ_STEP = 1 << 16 };
+
+static const char npy_magic[] = "\x93NUMPY";
+
+/* What is being built: the last prompt grows. */
+typedef struct {
+    run_prompts *out;
+    const char *subject;
+    ckpt_error *err;
+} reader;
+
+void run_prompts_free(run_prompts *prompts)
+{
+    for (size_t i = 0; i < prompts->count; i++)
+        free(prompts->prompts[i].tokens);
+    free(prompts->prompts);
+    memset(prompts, 0, sizeof *prompts);
+}
+
+static ckpt_code begin_prompt(const reader *r)
+{
+    run_prompts *p = r->out;
+    run_prompt *grown = realloc(p->prompts, (p->count + 1) * sizeof *grown);
+
+    if (grown == NULL)
+        return ckpt_fail_memory(r->err, "prompts", p->count);
+    p->prompts = grown;
+    p->prompts[p->count++] = (run_prompt){ NULL, 0 };
+    return CKPT_OK;
+}
+
+static ckpt_code add_token(const reader *r, uint64_t id)
+{
+    run_prompt *p = &r->out->prompts[r->out->count - 1];
+
+    if (id > INT32_MAX)
+        return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': token id %" PRIu64 " in prompt %zu",
+                         r->subject, id, r->out->count - 1);
+    if ((p->count & (p->count - 1)) == 0) {     /* full at powers of two */
+        uint32_t *grown = realloc(p->tokens, (p->count == 0 ? 1 : 2 * p->count) * sizeof *grown);
+
+        if (grown == NULL)
+            return ckpt_fail_memory(r->err, "tokens", p->count);
+        p->tokens = grown;
+    }
+    p->tokens[p->count++] = (uint32_t)id;
+    return CKPT_OK;
+}
+
+static ckpt_code complain(const reader *r, const char *what)
+{
+    return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': %s", r->subject, what);
+}
+
+/* ---- text ---- */
+
+static ckpt_code read_line(const reader *r, const char *line, size_t size)
+{
+    ckpt_code code = CKPT_OK;
+    int begun = 0;
+
+    for (size_t i = 0; i < size && code == CKPT_OK;) {
+        uint64_t id = 0;
+
+        if (strchr(" \t\r,", line[i]) != NULL && line[i] != '\0') {
+            i++;
+            continue;
+        }
+        if (line[i] < '0' || line[i] > '9')
+            return complain(r, "not a list of token ids, JSON, .npy or safetensors");
+        for (; i < size && line[i] >= '0' && line[i] <= '9'; i++)
+            if (id <= INT32_MAX)
+                id = 10 * id + (uint64_t)(line[i] - '0');
+        if (!begun && (code = begin_prompt(r)) != CKPT_OK)
+            return code;
+        begun = 1;
+        code = add_token(r, id);
+    }
+    return code;
+}
+
+static ckpt_code read_text(const reader *r, const char *text, size_t size)
+{
+    ckpt_code code = CKPT_OK;
+
+    while (size > 0 && code == CKPT_OK) {
+        const char *end = memchr(text, '\n', size);
+        const size_t length = end == NULL ? size : (size_t)(end - text);
+
+        code = read_line(r, text, length);
+        text += end == NULL ? length : length + 1;
+        size -= end == NULL ? length : length + 1;
+    }
+    return code;
+}
+
+/* ---- JSON ---- */
+
+static ckpt_code read_ids(const reader *r, const json_value *list)
+{
+    ckpt_code code = begin_prompt(r);
+
+    for (const json_value *v = json_first(list); v != NULL && code == CKPT_OK; v = json_next(v)) {
+        uint64_t id;
+
+        code = json_u64(v, &id) ? add_token(r, id) : complain(r, "a token id is no integer");
+    }
+    return code;
+}
+
+static ckpt_code read_json_value(const reader *r, const json_value *v)
+{
+    ckpt_code code = CKPT_OK;
+
+    if (json_is_object(v))
+        v = json_member(v, "tokens");
+    if (!json_is_array(v))
+        return complain(r, "expected an array of token ids, or an object with \"tokens\"");
+    if (!json_is_array(json_first(v)))
+        return read_ids(r, v);
+    for (const json_value *row = json_first(v); row != NULL && code == CKPT_OK;
+         row = json_next(row))
+        code = json_is_array(row) ? read_ids(r, row) : complain(r, "ids beside lists of ids");
+    return code;
+}
+
+static ckpt_code read_json_text(const reader *r, const char *text, size_t size)
+{
+    json_document *document;
+    ckpt_code code = json_parse(text, size, r->subject, &document, r->err);
+
+    if (code != CKPT_OK)
+        return code;
+    code = read_json_value(r, json_root(document));
+    json_free(document);
+    return code;
+}
+
+/* One document, or one object a line. */
+static ckpt_code read_json(const reader *r, const char *text, size_t size)
+{
+    const char *end = memchr(text, '\n', size);
+    ckpt_code code = CKPT_OK;
+
+    if (text[0] != '{' || end == NULL || end[-1] != '}')
+        return read_json_text(r, text, size);
+    while (size > 0 && code == CKPT_OK) {
+        const size_t length = end == NULL ? size : (size_t)(end - text);
+
+        if (length > 0)
+            code = read_json_text(r, text, length);
+        text += end == NULL ? length : length + 1;
+        size -= end == NULL ? length : length + 1;
+        end = memchr(text, '\n', size);
+    }
+    return code;
+}
+
+/* ---- arrays ---- */
+
+/* Integers of 1 to 8 bytes, row after row. */
+typedef struct {
+    const unsigned char *data;
+    uint64_t rows;
+    uint64_t cols;
+    unsigned item_bytes;
+    int is_signed;
+} int_array;
+
+static int64_t item_at(const int_array *a, uint64_t i)
+{
+    uint64_t bits = 0;
+
+    memcpy(&bits, a->data + i * a->item_bytes, a->item_bytes);
+    if (a->is_signed && a->item_bytes < 8 && bits >> (8 * a->item_bytes - 1) != 0)
+        bits |= ~UINT64_C(0) << 8 * a->item_bytes;
+    return (int64_t)bits;
+}
+
+static ckpt_code read_array(const reader *r, const int_array *a)
+{
+    for (uint64_t row = 0; row < a->rows; row++) {
+        uint64_t count = a->cols;
+        ckpt_code code = begin_prompt(r);
+
+        while (count > 0 && item_at(a, row * a->cols + count - 1) == -1)
+            count--;
+        for (uint64_t i = 0; i < count && code == CKPT_OK; i++)
+            code = add_token(r, (uint64_t)item_at(a, row * a->cols + i));
+        if (code != CKPT_OK)
+            return code;
+    }
+    return CKPT_OK;
+}
+
+/* The array must fill exactly `size` bytes; rank 1 or 2. */
+static ckpt_code check_array(const reader *r, const int_array *a, uint64_t size)
+{
+    uint64_t count;
+
+    if (!size_mul(a->rows, a->cols, &count) || !size_mul(count, a->item_bytes, &count) ||
+        count != size)
+        return complain(r, "the array does not have the size that its header tells");
+    return read_array(r, a);
+}
+
+static const char *npy_field(const char *header, const char *key)
+{
+    const char *at = strstr(header, key);
+
+    return at == NULL ? NULL : at + strlen(key);
+}
+
+/* Header of an .npy file: {'descr': '<i4', 'fortran_order': False, 'shape': (2, 3), } */
+static ckpt_code read_npy(const reader *r, const char *text, size_t size)
+{
+    const unsigned char *bytes = (const unsigned char *)text;
+    const size_t begin = size > 8 && bytes[6] >= 2 ? 12 : 10;
+    int_array a = { .rows = 1 };
+    char header[512];
+    const char *shape;
+    const char *type;
+    size_t length;
+    char *end;
+
+    if (size < 12)
+        return complain(r, "a short .npy header");
+    length = bytes[8] + 256u * bytes[9];
+    if (length >= sizeof header || begin + length > size)
+        return complain(r, "a .npy header of an unknown kind");
+    memcpy(header, text + begin, length);
+    header[length] = '\0';
+    type = npy_field(header, "'descr': '");
+    shape = npy_field(header, "'shape': (");
+    if (type == NULL || shape == NULL || strstr(header, "'fortran_order': False") == NULL ||
+        (type[0] != '<' && type[0] != '|') || (type[1] != 'i' && type[1] != 'u') ||
+        strchr("1248", type[2]) == NULL || type[2] == '\0')
+        return complain(r, "the .npy array is not of little-endian integers in C order");
+    a.is_signed = type[1] == 'i';
+    a.item_bytes = (unsigned)(type[2] - '0');
+    a.cols = strtoull(shape, &end, 10);
+    if (end[0] == ',' && end[1] == ' ') {
+        a.rows = a.cols;
+        a.cols = strtoull(end + 2, &end, 10);
+    }
+    if (strncmp(end, ")", 1) != 0 && strncmp(end, ",)", 2) != 0)
+        return complain(r, "the .npy array has neither one nor two dimensions");
+    a.data = bytes + begin + length;
+    return check_array(r, &a, size - begin - length);
+}
+
+static ckpt_code read_tensor(const reader *r, const json_value *entry, const char *data,
+                             size_t size)
+{
+    const char *dtype = json_string(json_member(entry, "dtype"));
+    const json_value *shape = json_member(entry, "shape");
+    const json_value *offsets = json_member(entry, "data_offsets");
+    int_array a = { .rows = 1 };
+    uint64_t begin;
+    uint64_t end;
+
+    if (dtype == NULL || (dtype[0] != 'I' && dtype[0] != 'U') || json_count(shape) < 1 ||
+        json_count(shape) > 2 || !json_u64(json_first(offsets), &begin) ||
+        !json_u64(json_next(json_first(offsets)), &end) || begin > end || end > size)
+        return complain(r, "the tensor of tokens is not one of integers with 1 or 2 dimensions");
+    a.is_signed = dtype[0] == 'I';
+    a.item_bytes = (unsigned)strtoul(dtype + 1, NULL, 10) / 8;
+    if (a.item_bytes != 1 && a.item_bytes != 2 && a.item_bytes != 4 && a.item_bytes != 8)
+        return complain(r, "the tensor of tokens has an unknown dtype");
+    if (json_count(shape) == 2 && !json_u64(json_first(shape), &a.rows))
+        return complain(r, "the tensor of tokens has a bad shape");
+    if (!json_u64(json_count(shape) == 2 ? json_next(json_first(shape)) : json_first(shape),
+                  &a.cols))
+        return complain(r, "the tensor of tokens has a bad shape");
+    a.data = (const unsigned char *)data + begin;
+    return check_array(r, &a, end - begin);
+}
+
+static ckpt_code read_safetensors(const reader *r, const char *text, size_t size)
+{
+    json_document *document;
+    uint64_t length;
+    ckpt_code code;
+
+    memcpy(&length, text, sizeof length);
+    if (length > size - sizeof length)
+        return complain(r, "not a list of token ids, JSON, .npy or safetensors");
+    code = json_parse(text + sizeof length, (size_t)length, r->subject, &document, r->err);
+    if (code != CKPT_OK)
+        return code;
+    text += sizeof length + length;
+    size -= sizeof length + (size_t)length;
+    if (json_member(json_root(document), "tokens") != NULL) {
+        code = read_tensor(r, json_member(json_root(document), "tokens"), text, size);
+    } else {
+        for (size_t i = 0; code == CKPT_OK; i++) {
+            char name[32];
+            const json_value *entry;
+
+            snprintf(name, sizeof name, "tokens.%zu", i);
+            if ((entry = json_member(json_root(document), name)) == NULL)
+                break;
+            code = read_tensor(r, entry, text, size);
+        }
+    }
+    json_free(document);
+    return code;
+}
+
+/* ---- all forms ---- */
+
+ckpt_code run_prompts_parse(const char *text, size_t size, const char *subject, run_prompts *out,
+                            ckpt_error *err)
+{
+    const reader r = { out, subject, err };
+    ckpt_code code;
+
+    memset(out, 0, sizeof *out);
+    if (size >= 6 && memcmp(text, npy_magic, 6) == 0) {
+        code = read_npy(&r, text, size);
+    } else if (size > 9 && text[8] == '{' && memchr(text, '\0', 8) != NULL) {
+        code = read_safetensors(&r, text, size);
+    } else {
+        const size_t blank = strspn(text, " \t\r\n");
+
+        code = text[blank] == '[' || text[blank] == '{'
+                   ? read_json(&r, text + blank, size - blank)
+                   : read_text(&r, text, size);
+    }
+    if (code == CKPT_OK && out->count == 0)
+        code = complain(&r, "no prompt in it");
+    for (size_t i = 0; i < out->count && code == CKPT_OK; i++)
+        if (out->prompts[i].count == 0)
+            code = ckpt_fail(err, CKPT_E_FORMAT, "'%s': prompt %zu is empty", subject, i);
+    if (code != CKPT_OK)
+        run_prompts_free(out);
+    return code;
+}
+
+static ckpt_code read_stdin(char **out, size_t *size, ckpt_error *err)
+{
+    char *text = NULL;
+    size_t used = 0;
+    size_t got = 1;
+
+    while (got > 0) {
+        char *grown = used < INPUT_BYTES_MAX ? realloc(text, used + READ_STEP + 1) : NULL;
+
+        if (grown == NULL) {
+            free(text);
+            return ckpt_fail_memory(err, "standard input", used);
+        }
+        text = grown;
+        got = fread(text + used, 1, READ_STEP, stdin);
+        used += got;
+    }
+    if (ferror(stdin)) {
+        const int number = errno;
+
+        free(text);
+        return ckpt_fail(err, CKPT_E_IO, "cannot read standard input: %s", strerror(number));
+    }
+    text[used] = '\0';
+    *out = text;
+    *size = used;
+    return CKPT_OK;
+}
+
+ckpt_code run_prompts_read(const char *path, run_prompts *out, ckpt_error *err)
+{
+    const int is_stdin = strcmp(path, "-") == 0;
+    char *text;
+    size_t size;
+    ckpt_code code = is_stdin ? read_stdin(&text, &size, err)
+                              : file_read_all(path, INPUT_BYTES_MAX, &text, &size, err);
+
+    memset(out, 0, sizeof *out);
+    if (code != CKPT_OK)
+        return code;
+    code = run_prompts_parse(text, size, is_stdin ? "standard input" : path, out, err);
+    free(text);
+    return code;
+}

@@ -1,0 +1,34 @@
+/*
+ * prompts.h: token ids from a file, whatever way people keep them.
+ *
+ *   text         one prompt a line, ids separated by blanks or commas
+ *   JSON         [1, 2], [[1, 2], [3]], {"tokens": either}, or such objects one a line (JSONL)
+ *   .npy         integers of 1 to 8 bytes, one or two dimensions, C order
+ *   safetensors  integers in the tensor "tokens", or "tokens.0", "tokens.1", ...
+ *
+ * Rows of two-dimensional input are prompts; -1 at their end is padding. The form is told by the
+ * content. Ids are checked for being non-negative 32-bit numbers, not against a vocabulary.
+ */
+#ifndef RUN_PROMPTS_H
+#define RUN_PROMPTS_H
+
+#include "error.h"
+
+typedef struct {
+    uint32_t *tokens;
+    uint64_t count;
+} run_prompt;
+
+typedef struct {
+    run_prompt *prompts;
+    size_t count;
+} run_prompts;
+
+/* "-": standard input. A file without a prompt and an empty prompt are errors. */
+ckpt_code run_prompts_read(const char *path, run_prompts *out, ckpt_error *err);
+/* The same from memory; `text` has a NUL after its `size` bytes. */
+ckpt_code run_prompts_parse(const char *text, size_t size, const char *subject, run_prompts *out,
+                            ckpt_error *err);
+void run_prompts_free(run_prompts *prompts);
+
+#endif

@@ -1,0 +1,431 @@
+/* Laying out, filling and exporting a file of logits. */
+#include "results.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "file.h"
+#include "json.h"
+#include "number.h"
+#include "size.h"
+
+typedef enum {
+    PART_TOKENS, PART_POSITIONS, PART_ROWS, PART_IDS, PART_SUMS, PART_GENERATED, PART_MTP_POSITIONS,
+    PART_MTP_ROWS, PART_MTP_IDS, PART_MTP_SUMS, PART_COUNT
+} result_part;
+
+/* One tensor of the file; rows 0: it is not there. */
+typedef struct {
+    char name[48];
+    uint64_t rows;
+    uint64_t cols;               /* 0: rank 1 */
+    uint64_t offset;             /* in the file */
+    int is_int;
+} result_tensor;
+
+struct run_results {
+    run_results_options options;
+    result_tensor *tensors;      /* PART_COUNT for each prompt */
+    char *partial;               /* path of what is being written */
+    ckpt_file *file;
+    int32_t *ids;                /* scratch: top */
+    float *values;
+};
+
+/* ---- a row's best ---- */
+
+static int is_better(float a, int32_t a_id, float b, int32_t b_id)
+{
+    return a > b || (a == b && a_id < b_id);
+}
+
+/* Insertion into a sorted list of at most `count`. */
+void run_top(const float *logits, uint32_t vocab_size, uint32_t count, int32_t *ids,
+             float *values)
+{
+    uint32_t used = 0;
+
+    for (uint32_t v = 0; v < vocab_size; v++) {
+        uint32_t at = used;
+
+        if (used == count && !is_better(logits[v], (int32_t)v, values[used - 1], ids[used - 1]))
+            continue;
+        while (at > 0 && is_better(logits[v], (int32_t)v, values[at - 1], ids[at - 1]))
+            at--;
+        used += used < count;
+        memmove(ids + at + 1, ids + at, (used - 1 - at) * sizeof *ids);
+        memmove(values + at + 1, values + at, (used - 1 - at) * sizeof *values);
+        ids[at] = (int32_t)v;
+        values[at] = logits[v];
+    }
+}
+
+float run_logsumexp(const float *logits, uint32_t vocab_size)
+{
+    float max = logits[0];
+    double sum = 0;
+
+    for (uint32_t v = 1; v < vocab_size; v++)
+        max = logits[v] > max ? logits[v] : max;
+    for (uint32_t v = 0; v < vocab_size; v++)
+        sum += run_exp((double)logits[v] - (double)max);
+    return (float)((double)max + log(sum));
+}
+
+/* ---- layout ---- */
+
+static result_tensor *part_of(const run_results *r, size_t prompt, result_part part)
+{
+    return &r->tensors[prompt * PART_COUNT + part];
+}
+
+static void describe(run_results *r, size_t prompt)
+{
+    const run_result_plan *p = &r->options.plans[prompt];
+    const uint32_t top = r->options.top;
+    const uint64_t width = top > 0 ? top : r->options.vocab_size;
+    const uint64_t m = p->mtp_position_count;
+    const char *rows = top > 0 ? "top_logits" : "logits";
+    const struct {
+        const char *prefix;
+        const char *name;
+        uint64_t rows;
+        uint64_t cols;
+        int is_int;
+    } all[PART_COUNT] = {
+        { "", "tokens", p->token_count, 0, 1 },
+        { "", "positions", p->position_count, 0, 1 },
+        { "", rows, p->position_count, width, 0 },
+        { "", "top_ids", top > 0 ? p->position_count : 0, width, 1 },
+        { "", "logsumexp", top > 0 ? p->position_count : 0, 0, 0 },
+        { "", "generated", p->generate_count, 0, 1 },
+        { "mtp_", "positions", m, 0, 1 },
+        { "mtp_", rows, m, width, 0 },
+        { "mtp_", "top_ids", top > 0 ? m : 0, width, 1 },
+        { "mtp_", "logsumexp", top > 0 ? m : 0, 0, 0 },
+    };
+
+    for (int i = 0; i < PART_COUNT; i++) {
+        result_tensor *t = part_of(r, prompt, (result_part)i);
+        char number[24] = "";
+
+        if (r->options.plan_count > 1)
+            snprintf(number, sizeof number, ".%zu", prompt);
+        snprintf(t->name, sizeof t->name, "%s%s%s", all[i].prefix, all[i].name, number);
+        t->rows = all[i].rows;
+        t->cols = all[i].cols;
+        t->is_int = all[i].is_int;
+    }
+}
+
+static uint64_t tensor_bytes(const result_tensor *t)
+{
+    return t->rows * (t->cols == 0 ? 1 : t->cols) * sizeof(float);
+}
+
+typedef struct {
+    char *bytes;
+    size_t used;
+    size_t capacity;
+} text_buffer;
+
+static int text_write(void *context, const char *bytes, size_t size)
+{
+    text_buffer *b = context;
+
+    if (size > b->capacity - b->used) {
+        const size_t capacity = 2 * b->capacity + size + 4096;
+        char *grown = realloc(b->bytes, capacity);
+
+        if (grown == NULL)
+            return 1;
+        b->bytes = grown;
+        b->capacity = capacity;
+    }
+    memcpy(b->bytes + b->used, bytes, size);
+    b->used += size;
+    return 0;
+}
+
+static void put_tensor(json_writer *w, const result_tensor *t)
+{
+    json_put_key(w, t->name);
+    json_put_object(w);
+    json_put_key(w, "dtype");
+    json_put_string(w, t->is_int ? "I32" : "F32");
+    json_put_key(w, "shape");
+    json_put_array(w);
+    json_put_u64(w, t->rows);
+    if (t->cols > 0)
+        json_put_u64(w, t->cols);
+    json_put_array_end(w);
+    json_put_key(w, "data_offsets");
+    json_put_array(w);
+    json_put_u64(w, t->offset);
+    json_put_u64(w, t->offset + tensor_bytes(t));
+    json_put_array_end(w);
+    json_put_object_end(w);
+}
+
+/* The header into the file; offsets become positions in it. */
+static ckpt_code write_header(run_results *r, ckpt_error *err)
+{
+    const size_t count = r->options.plan_count * PART_COUNT;
+    text_buffer b = { NULL, 0, 0 };
+    char length[8] = { 0 };
+    ckpt_code code = CKPT_OK;
+    uint64_t end = 0;
+    json_writer w;
+    int failed;
+
+    failed = text_write(&b, length, sizeof length);
+    json_writer_begin(&w, text_write, &b, 0);
+    json_put_object(&w);
+    json_put_key(&w, "__metadata__");
+    json_put_object(&w);
+    for (const char *const *m = r->options.metadata; m[0] != NULL; m += 2) {
+        json_put_key(&w, m[0]);
+        json_put_string(&w, m[1]);
+    }
+    json_put_object_end(&w);
+    for (size_t i = 0; i < count; i++) {
+        r->tensors[i].offset = end;
+        end += tensor_bytes(&r->tensors[i]);
+        if (r->tensors[i].rows > 0)
+            put_tensor(&w, &r->tensors[i]);
+    }
+    json_put_object_end(&w);
+    if (failed != 0 || !json_writer_end(&w) ||
+        text_write(&b, "        ", (8 - b.used % 8) % 8) != 0)
+        code = ckpt_fail_memory(err, "a header", b.capacity);
+    for (size_t i = 0; i < sizeof length && code == CKPT_OK; i++)
+        b.bytes[i] = (char)((b.used - sizeof length) >> 8 * i);
+    for (size_t i = 0; i < count; i++)
+        r->tensors[i].offset += b.used;
+    if (code == CKPT_OK && (code = file_write_at(r->file, 0, b.bytes, b.used, err)) == CKPT_OK)
+        code = file_set_size(r->file, b.used + end, err);
+    free(b.bytes);
+    return code;
+}
+
+static ckpt_code put_rows(run_results *r, const result_tensor *t, uint64_t row, const void *data,
+                          uint64_t count, ckpt_error *err)
+{
+    return file_write_at(r->file, t->offset + row * (t->cols == 0 ? 1 : t->cols) * sizeof(float),
+                         data, count * sizeof(float), err);
+}
+
+/* Tokens and positions are known from the start. */
+static ckpt_code write_known(run_results *r, size_t prompt, ckpt_error *err)
+{
+    const run_result_plan *p = &r->options.plans[prompt];
+    int32_t *numbers = malloc((p->position_count + 1) * sizeof *numbers);
+    ckpt_code code;
+
+    if (numbers == NULL)
+        return ckpt_fail_memory(err, "positions", p->position_count);
+    for (uint64_t i = 0; i < p->position_count; i++)
+        numbers[i] = (int32_t)p->positions[i];
+    if ((code = put_rows(r, part_of(r, prompt, PART_TOKENS), 0, p->tokens, p->token_count,
+                         err)) == CKPT_OK &&
+        (code = put_rows(r, part_of(r, prompt, PART_POSITIONS), 0, numbers, p->position_count,
+                         err)) == CKPT_OK)
+        code = put_rows(r, part_of(r, prompt, PART_MTP_POSITIONS), 0, numbers,
+                        p->mtp_position_count, err);
+    free(numbers);
+    return code;
+}
+
+ckpt_code run_results_create(const run_results_options *options, run_results **out,
+                             ckpt_error *err)
+{
+    run_results *r = calloc(1, sizeof *r);
+    const size_t partial_bytes = strlen(options->path) + sizeof ".partial";
+    ckpt_code code;
+
+    if (r == NULL)
+        return ckpt_fail_memory(err, "results", sizeof *r);
+    r->options = *options;
+    r->tensors = calloc(options->plan_count * PART_COUNT, sizeof *r->tensors);
+    r->partial = malloc(partial_bytes);
+    r->ids = malloc((options->top + 1) * sizeof *r->ids);
+    r->values = malloc((options->top + 1) * sizeof *r->values);
+    if (r->tensors == NULL || r->partial == NULL || r->ids == NULL || r->values == NULL) {
+        run_results_abort(r);
+        return ckpt_fail_memory(err, "results", options->plan_count);
+    }
+    snprintf(r->partial, partial_bytes, "%s.partial", options->path);
+    for (size_t i = 0; i < options->plan_count; i++)
+        describe(r, i);
+    if ((code = file_open_rw(r->partial, &r->file, err)) == CKPT_OK)
+        code = write_header(r, err);
+    for (size_t i = 0; i < options->plan_count && code == CKPT_OK; i++)
+        code = write_known(r, i, err);
+    if (code != CKPT_OK)
+        run_results_abort(r);
+    else
+        *out = r;
+    return code;
+}
+
+/* ---- filling ---- */
+
+static ckpt_code put_logits(run_results *r, const result_tensor *parts, uint64_t i,
+                            const float *logits, ckpt_error *err)
+{
+    const uint32_t top = r->options.top;
+    float sum;
+    ckpt_code code;
+
+    if (top == 0)
+        return put_rows(r, &parts[0], i, logits, r->options.vocab_size, err);
+    run_top(logits, r->options.vocab_size, top, r->ids, r->values);
+    sum = run_logsumexp(logits, r->options.vocab_size);
+    if ((code = put_rows(r, &parts[0], i, r->values, top, err)) != CKPT_OK ||
+        (code = put_rows(r, &parts[1], i, r->ids, top, err)) != CKPT_OK)
+        return code;
+    return put_rows(r, &parts[2], i, &sum, 1, err);
+}
+
+ckpt_code run_results_put(run_results *results, size_t prompt, uint64_t i, const float *logits,
+                          ckpt_error *err)
+{
+    return put_logits(results, part_of(results, prompt, PART_ROWS), i, logits, err);
+}
+
+ckpt_code run_results_put_mtp(run_results *results, size_t prompt, uint64_t i,
+                              const float *logits, ckpt_error *err)
+{
+    return put_logits(results, part_of(results, prompt, PART_MTP_ROWS), i, logits, err);
+}
+
+ckpt_code run_results_put_generated(run_results *results, size_t prompt, const int32_t *ids,
+                                    ckpt_error *err)
+{
+    return put_rows(results, part_of(results, prompt, PART_GENERATED), 0, ids,
+                    results->options.plans[prompt].generate_count, err);
+}
+
+/* ---- the end ---- */
+
+static void results_free(run_results *r)
+{
+    free(r->tensors);
+    free(r->partial);
+    free(r->ids);
+    free(r->values);
+    free(r);
+}
+
+void run_results_abort(run_results *results)
+{
+    ckpt_error ignored;
+
+    if (results == NULL)
+        return;
+    if (results->file != NULL) {
+        file_close(results->file, &ignored);
+        file_remove(results->partial, &ignored);
+    }
+    results_free(results);
+}
+
+ckpt_code run_results_commit(run_results *results, ckpt_error *err)
+{
+    ckpt_code code = file_sync(results->file, err);
+
+    if (code != CKPT_OK) {
+        run_results_abort(results);
+        return code;
+    }
+    if ((code = file_close(results->file, err)) == CKPT_OK)
+        code = file_replace_durable(results->partial, results->options.path, err);
+    results->file = NULL;
+    results_free(results);
+    return code;
+}
+
+/* ---- JSONL ---- */
+
+/* One row from the file as an array, or as a number where the tensor has rank 1. */
+static ckpt_code export_row(run_results *r, json_writer *w, const result_tensor *t, uint64_t row,
+                            ckpt_error *err)
+{
+    const uint64_t cols = t->cols == 0 ? t->rows : t->cols;
+    float *values = malloc((cols + 1) * sizeof *values);
+    ckpt_code code;
+
+    if (values == NULL)
+        return ckpt_fail_memory(err, "a row", cols * sizeof *values);
+    code = file_read_at(r->file, t->offset + row * cols * sizeof *values, values,
+                        cols * sizeof *values, err);
+    json_put_array(w);
+    for (uint64_t i = 0; i < cols && code == CKPT_OK; i++) {
+        int32_t integer;
+
+        memcpy(&integer, &values[i], sizeof integer);
+        if (t->is_int)
+            json_put_i64(w, integer);
+        else
+            json_put_double(w, (double)values[i]);
+    }
+    json_put_array_end(w);
+    free(values);
+    return code;
+}
+
+static ckpt_code export_tensor(run_results *r, json_writer *w, const result_tensor *t,
+                               ckpt_error *err)
+{
+    char name[sizeof t->name];
+    ckpt_code code = CKPT_OK;
+
+    snprintf(name, sizeof name, "%s", t->name);
+    if (strchr(name, '.') != NULL)
+        *strchr(name, '.') = '\0';               /* the line says which prompt it is */
+    json_put_key(w, name);
+    if (t->cols == 0)
+        return export_row(r, w, t, 0, err);
+    json_put_array(w);
+    for (uint64_t row = 0; row < t->rows && code == CKPT_OK; row++)
+        code = export_row(r, w, t, row, err);
+    json_put_array_end(w);
+    return code;
+}
+
+static ckpt_code export_prompt(run_results *r, size_t prompt, FILE *out, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+    json_writer w;
+
+    json_writer_begin(&w, json_write_stdio, out, 0);
+    json_put_object(&w);
+    json_put_key(&w, "prompt");
+    json_put_u64(&w, prompt);
+    for (int i = 0; i < PART_COUNT && code == CKPT_OK; i++)
+        if (part_of(r, prompt, (result_part)i)->rows > 0)
+            code = export_tensor(r, &w, part_of(r, prompt, (result_part)i), err);
+    json_put_object_end(&w);
+    if (code == CKPT_OK && (!json_writer_end(&w) || fputc('\n', out) == EOF))
+        code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s'", r->options.path);
+    return code;
+}
+
+ckpt_code run_results_commit_jsonl(run_results *results, ckpt_error *err)
+{
+    FILE *out = fopen(results->options.path, "w");
+    ckpt_code code = CKPT_OK;
+
+    if (out == NULL) {
+        code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s'", results->options.path);
+    } else {
+        for (size_t i = 0; i < results->options.plan_count && code == CKPT_OK; i++)
+            code = export_prompt(results, i, out, err);
+        if (fclose(out) != 0 && code == CKPT_OK)
+            code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s'", results->options.path);
+    }
+    run_results_abort(results);                  /* removes the rows it was made from */
+    return code;
+}

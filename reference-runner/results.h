@@ -1,0 +1,64 @@
+/*
+ * results.h: logits in a safetensors file, the form of a golden file:
+ *
+ *   tokens     I32 [T]           the prompt
+ *   positions  I32 [P]           whose logits are there, ascending
+ *   logits     F32 [P, V]        full rows, or with a top of K:
+ *   top_ids    I32 [P, K]        best first, ties by lower id
+ *   top_logits F32 [P, K]
+ *   logsumexp  F32 [P]
+ *   generated  I32 [N]           tokens that were generated; -1 after the end
+ *   mtp_positions, mtp_logits (or mtp_top_ids ...): the same of the MTP block, which at position p
+ *                                predicts token p + 2
+ *
+ * With several prompts every name ends in ".0", ".1" ... The header's __metadata__ says what made
+ * it. Rows are written where they belong as they come; the file appears when it is complete.
+ */
+#ifndef RUN_RESULTS_H
+#define RUN_RESULTS_H
+
+#include "error.h"
+#include "prompts.h"
+
+typedef struct run_results run_results;
+
+typedef struct {
+    const uint32_t *tokens;
+    uint64_t token_count;
+    const uint64_t *positions;
+    uint64_t position_count;
+    uint64_t mtp_position_count;   /* of the first ones; 0: none */
+    uint64_t generate_count;
+} run_result_plan;
+
+typedef struct {
+    const char *path;
+    uint32_t vocab_size;
+    uint32_t top;                  /* 0: full rows */
+    const run_result_plan *plans;  /* one for each prompt; borrowed until the end */
+    size_t plan_count;
+    const char *const *metadata;   /* key, value, key, value ..., NULL */
+} run_results_options;
+
+ckpt_code run_results_create(const run_results_options *options, run_results **out,
+                             ckpt_error *err);
+/* The logits of the i-th position of a prompt. */
+ckpt_code run_results_put(run_results *results, size_t prompt, uint64_t i, const float *logits,
+                          ckpt_error *err);
+ckpt_code run_results_put_mtp(run_results *results, size_t prompt, uint64_t i,
+                              const float *logits, ckpt_error *err);
+ckpt_code run_results_put_generated(run_results *results, size_t prompt, const int32_t *ids,
+                                    ckpt_error *err);
+/* Consumes results, also on failure. */
+ckpt_code run_results_commit(run_results *results, ckpt_error *err);
+/* The same as JSONL: {"prompt": i, "tokens": [..], "positions": [..], "logits": [[..], ..]}, or
+ * "top_ids", "top_logits", "logsumexp". */
+ckpt_code run_results_commit_jsonl(run_results *results, ckpt_error *err);
+void run_results_abort(run_results *results);        /* NULL is fine */
+
+/* The `count` best of `vocab_size` logits, ties by lower id, and log(sum(exp)). */
+void run_top(const float *logits, uint32_t vocab_size, uint32_t count, int32_t *ids,
+             float *values);
+float run_logsumexp(const float *logits, uint32_t vocab_size);
+
+#endif

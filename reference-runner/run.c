@@ -1,0 +1,542 @@
+/* The whole model: embedding, blocks one after the other, head. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model.h"
+#include "size.h"
+#include "trace.h"
+
+enum { CHUNK_DEFAULT = 64, EXPERT_GROUP_MAX = 32, LOGITS_BYTES = 1 << 26 };
+
+/* ---- opening ---- */
+
+/* The largest layer with the experts that it holds at once, and a slice of the head. */
+static ckpt_code check_layers(run_model *m, ckpt_error *err)
+{
+    const run_config *c = m->config;
+    const uint32_t count = c->layer_count + (m->options.mtp ? 1 : 0);
+
+    for (uint32_t l = 0; l < count; l++) {
+        run_layer layer;
+        uint64_t bytes;
+        ckpt_code code;
+
+        layer_describe(m, l, &layer);
+        if ((code = layer_check(m, &layer, &bytes, err)) != CKPT_OK)
+            return code;
+        m->layer_bytes = size_max(m->layer_bytes, bytes);
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code check_head(const run_model *m, const char *prefix, ckpt_error *err)
+{
+    const run_config *c = m->config;
+    const struct {
+        const char *name;
+        uint64_t shape[2];
+    } all[] = {
+        { "hc_head_fn", { c->stream_count, (uint64_t)c->stream_count * c->dim } },
+        { "hc_head_base", { 0, c->stream_count } },
+        { "hc_head_scale", { 0, 1 } },
+        { "norm.weight", { 0, c->dim } },
+    };
+
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        char name[TENSOR_NAME_BYTES];
+        uint64_t bytes;
+        ckpt_code code;
+
+        snprintf(name, sizeof name, "%s%s", prefix, all[i].name);
+        if ((code = run_weights_check(m->weights, name, all[i].shape, &bytes, err)) != CKPT_OK)
+            return code;
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code check_model(run_model *m, ckpt_error *err)
+{
+    const run_config *c = m->config;
+    const uint64_t shape[2] = { c->vocab_size, c->dim };
+    uint64_t bytes;
+    ckpt_code code;
+
+    if (m->options.mtp && c->mtp_count != 1)
+        return ckpt_fail(err, CKPT_E_USAGE, "the model has %u MTP blocks, expected one",
+                         c->mtp_count);
+    if (m->deploy && (c->index_dim & (c->index_dim - 1)) != 0)
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "index_head_dim is %u: the deployed indexer needs a power of two",
+                         c->index_dim);
+    if ((code = run_weights_check(m->weights, "embed.weight", shape, &bytes, err)) != CKPT_OK ||
+        (code = run_weights_check(m->weights, "head.weight", shape, &bytes, err)) != CKPT_OK ||
+        (code = check_head(m, "", err)) != CKPT_OK ||
+        (m->options.mtp && (code = check_head(m, "mtp.0.", err)) != CKPT_OK))
+        return code;
+    m->layer_bytes = run_weights_slice_rows(m->weights, "head.weight") * bytes / c->vocab_size;
+    return check_layers(m, err);
+}
+
+ckpt_code run_open(ckpt_source *source, const run_config *config, const run_options *options,
+                   run_model **out, ckpt_error *err)
+{
+    run_model *m = calloc(1, sizeof *m);
+    run_weights_options weights = { .source = source, .thread_count = options->thread_count };
+    ckpt_code code;
+
+    if (m == NULL)
+        return ckpt_fail_memory(err, "a model", sizeof *m);
+    m->config = config;
+    m->options = *options;
+    m->deploy = options->profile == RUN_DEPLOY;
+    m->chunk = options->chunk == 0 ? CHUNK_DEFAULT : options->chunk;
+    m->expert_group = (uint32_t)size_min(EXPERT_GROUP_MAX, config->expert_count);
+    if (m->chunk > RUN_CHUNK_MAX) {
+        code = ckpt_fail(err, CKPT_E_USAGE, "a chunk of %u rows, at most %d", m->chunk,
+                         RUN_CHUNK_MAX);
+        goto out;
+    }
+    if ((code = options->backend->open(options->thread_count, &m->backend, err)) != CKPT_OK)
+        goto out;
+    weights.backend = m->backend;
+    if ((code = run_weights_open(&weights, &m->weights, err)) != CKPT_OK ||
+        (code = check_model(m, err)) != CKPT_OK || (code = rope_tables(m, err)) != CKPT_OK ||
+        (code = scratch_create(m, err)) != CKPT_OK)
+        goto out;
+    code = model_limit(m, err);
+out:
+    if (code != CKPT_OK)
+        run_close(m);
+    else
+        *out = m;
+    return code;
+}
+
+void run_close(run_model *model)
+{
+    if (model == NULL)
+        return;
+    if (model->backend != NULL) {
+        batch_free(model, &model->main);
+        batch_free(model, &model->mtp);
+        scratch_free(model);
+        run_weights_close(model->weights);
+        model->backend->ops->close(model->backend);
+    }
+    free(model->frequencies[0]);
+    free(model->frequencies[1]);
+    free(model->mtp_spans);
+    free(model);
+}
+
+uint64_t run_need_bytes(const run_model *model)
+{
+    return model->fixed_bytes + model->layer_bytes;
+}
+
+ckpt_code run_sequence_create(run_model *model, uint64_t max_positions, unsigned number,
+                              run_sequence **out, ckpt_error *err)
+{
+    run_sequence *s = calloc(1, sizeof *s);
+    ckpt_code code;
+
+    if (s == NULL)
+        return ckpt_fail_memory(err, "a sequence", sizeof *s);
+    s->max_positions = max_positions;
+    s->number = number;
+    if (max_positions > model->config->max_positions)
+        code = ckpt_fail(err, CKPT_E_USAGE,
+                         "a sequence of %llu tokens, but the config allows %llu positions",
+                         (unsigned long long)max_positions,
+                         (unsigned long long)model->config->max_positions);
+    else
+        code = state_create(model, s, err);
+    if (code != CKPT_OK)
+        run_sequence_free(model, s);
+    else
+        *out = s;
+    return code;
+}
+
+void run_sequence_free(run_model *model, run_sequence *sequence)
+{
+    if (sequence == NULL)
+        return;
+    state_free(model, sequence);
+    free(sequence);
+}
+
+uint64_t run_sequence_position(const run_sequence *sequence)
+{
+    return sequence->position;
+}
+
+/* ---- forward ---- */
+
+/* Embeddings of a span's tokens into its rows of `to`, `copies` times beside each other. */
+static ckpt_code embed(run_model *m, const run_span *span, run_rows to, uint32_t copies,
+                       ckpt_error *err)
+{
+    const uint32_t dim = m->config->dim;
+    ckpt_code code = CKPT_OK;
+    float *rows = malloc((size_t)m->chunk * dim * sizeof *rows);
+
+    if (rows == NULL)
+        return ckpt_fail_memory(err, "embeddings", (uint64_t)m->chunk * dim);
+    for (uint64_t done = 0; done < span->row_count && code == CKPT_OK; done += m->chunk) {
+        const uint64_t count = size_min(m->chunk, span->row_count - done);
+        const run_row_list list = { span->tokens + done, count, rows };
+
+        code = run_weights_rows(m->weights, "embed.weight", &list, err);
+        for (uint64_t i = 0; i < count * copies && code == CKPT_OK; i++)
+            code = m->backend->ops->buffer_write(
+                to.buffer,
+                to.offset + (span->row + done + i / copies) * to.pitch + i % copies * dim,
+                rows + i / copies * dim, dim, err);
+    }
+    free(rows);
+    return code;
+}
+
+static ckpt_code run_block(run_model *m, uint32_t number, const run_work *work, ckpt_error *err)
+{
+    const size_t mark = run_weights_mark(m->weights);
+    run_layer layer;
+    ckpt_code code;
+
+    layer_describe(m, number, &layer);
+    if ((code = layer_load(m, &layer, err)) == CKPT_OK &&
+        (code = block_attention(m, &layer, work, err)) == CKPT_OK)
+        code = block_experts(m, &layer, work, err);
+    run_weights_release(m->weights, mark);
+    return code;
+}
+
+static ckpt_code check_segment(const run_model *m, const run_segment *s, ckpt_error *err)
+{
+    if (s->token_count > s->sequence->max_positions - s->sequence->position)
+        return ckpt_fail(err, CKPT_E_USAGE, "a sequence of %llu positions cannot take %llu more",
+                         (unsigned long long)s->sequence->position,
+                         (unsigned long long)s->token_count);
+    for (uint64_t i = 0; i < s->token_count; i++)
+        if (s->tokens[i] >= m->config->vocab_size)
+            return ckpt_fail(err, CKPT_E_FORMAT,
+                             "token %u at position %llu, but the vocabulary has %u", s->tokens[i],
+                             (unsigned long long)(s->sequence->position + i),
+                             m->config->vocab_size);
+    return CKPT_OK;
+}
+
+static ckpt_code mtp_forward(run_model *m, const run_work *main, ckpt_error *err);
+
+static ckpt_code forward(run_model *m, const run_work *work, ckpt_error *err)
+{
+    const uint64_t streams = m->config->stream_count;
+    const run_rows x = rows_of(m->main.x, streams * m->config->dim);
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < work->span_count && code == CKPT_OK; i++) {
+        const run_span *span = &work->spans[i];
+        const run_trace_point p = { "embed", span->sequence->number, 0, span->position,
+                                    rows_from(x, span->row), span->row_count, m->config->dim,
+                                    0 };
+
+        if ((code = embed(m, span, x, m->config->stream_count, err)) == CKPT_OK)
+            code = run_trace_rows(m->options.trace, m->backend, &p, err);
+    }
+    for (uint32_t l = 0; l < m->config->layer_count && code == CKPT_OK; l++)
+        code = run_block(m, l, work, err);
+    if (code == CKPT_OK && m->options.mtp)
+        code = mtp_forward(m, work, err);
+    return code;
+}
+
+ckpt_code run_forward(run_model *model, const run_segment *segments, size_t segment_count,
+                      ckpt_error *err)
+{
+    run_span *spans = calloc(segment_count + 1, sizeof *spans);
+    run_work work = { spans, segment_count, 0, &model->main };
+    ckpt_code code = CKPT_OK;
+
+    if (spans == NULL)
+        return ckpt_fail_memory(err, "segments", segment_count);
+    for (size_t i = 0; i < segment_count && code == CKPT_OK; i++) {
+        const run_segment *s = &segments[i];
+
+        spans[i] = (run_span){ s->sequence, s->tokens, work.row_count, s->token_count,
+                               s->sequence->position };
+        work.row_count += s->token_count;
+        code = check_segment(model, s, err);
+    }
+    if (code == CKPT_OK &&
+        (code = batch_reserve(model, &model->main, work.row_count, err)) == CKPT_OK)
+        code = forward(model, &work, err);
+    for (size_t i = 0; i < segment_count && code == CKPT_OK; i++)
+        segments[i].sequence->position += segments[i].token_count;
+    free(spans);
+    return code;
+}
+
+/* ---- MTP ---- */
+
+static run_rows mtp_x(const run_model *m)
+{
+    return rows_of(m->mtp.x, (uint64_t)m->config->stream_count * m->config->dim);
+}
+
+static ckpt_code copy_rows(run_model *m, run_rows from, run_rows to, uint64_t count,
+                           ckpt_error *err)
+{
+    const run_add op = { .a = from, .y = to, .row_count = count, .col_count = from.pitch,
+                         .repeat = 1 };
+
+    return count == 0 ? CKPT_OK : m->backend->ops->add(m->backend, &op, err);
+}
+
+/*
+ * The rows of the MTP block for one span: the held state of the position before it, if there is
+ * one, and the span's own but the last, which is held now. Their tokens are the next ones.
+ */
+static ckpt_code mtp_take(run_model *m, const run_span *main, run_span *span, ckpt_error *err)
+{
+    const run_rows x = rows_from(
+        rows_of(m->main.x, (uint64_t)m->config->stream_count * m->config->dim), main->row);
+    const run_rows held = rows_of(main->sequence->held, x.pitch);
+    const run_rows to = rows_from(mtp_x(m), span->row);
+    const uint64_t before = main->position > 0;
+    ckpt_code code;
+
+    span->sequence = main->sequence;
+    span->position = main->position - before;
+    span->row_count = main->row_count - 1 + before;
+    span->tokens = main->tokens + 1 - before;
+    if ((before && (code = copy_rows(m, held, to, 1, err)) != CKPT_OK) ||
+        (code = copy_rows(m, x, rows_from(to, before), main->row_count - 1, err)) != CKPT_OK)
+        return code;
+    return copy_rows(m, rows_from(x, main->row_count - 1), held, 1, err);
+}
+
+/* x = e_proj(norm(embedding)) + h_proj(norm(x)) for `count` rows from `row` on; the embeddings are
+ * in the batch's n. */
+static ckpt_code mtp_join(run_model *m, const run_layer *layer, uint64_t row, uint64_t count,
+                          ckpt_error *err)
+{
+    const run_config *c = m->config;
+    const run_backend_ops *ops = m->backend->ops;
+    const uint64_t streams = c->stream_count;
+    const run_rows e = rows_from(rows_of(m->mtp.n, c->dim), row);
+    const run_rows eq = rows_from(rows_of(m->mtp.nq, c->dim), row);
+    const run_rows y = rows_from(rows_of(m->mtp.y, c->dim), row);
+    const run_rows x = rows_from(rows_of(m->mtp.x, c->dim), row * streams);
+    run_norm norm = { .x = e, .y = e, .row_count = count, .col_count = c->dim,
+                      .weight = layer->w.enorm, .eps = (float)c->norm_eps, .round = m->deploy };
+    run_linear linear = { .x = activated(m, e, eq), .y = y, .row_count = count,
+                          .weight = layer->w.e_proj, .weight_row_count = c->dim,
+                          .block = m->deploy ? LINEAR_BLOCK : 0, .round = m->deploy };
+    run_add add = { .a = y, .b = rows_of(m->scratch.o, c->dim), .y = x, .col_count = c->dim,
+                    .repeat = c->stream_count, .round = m->deploy };
+    ckpt_code code;
+
+    if ((code = ops->norm(m->backend, &norm, err)) != CKPT_OK ||
+        (code = activate_rows(m, e, eq, count, err)) != CKPT_OK ||
+        (code = ops->linear(m->backend, &linear, err)) != CKPT_OK)
+        return code;
+    norm.x = norm.y = x;
+    norm.row_count = count * streams;
+    norm.weight = layer->w.hnorm;
+    if ((code = ops->norm(m->backend, &norm, err)) != CKPT_OK ||
+        (code = activate_rows(m, x, x, count * streams, err)) != CKPT_OK)
+        return code;
+    linear.weight = layer->w.h_proj;
+    linear.row_count = streams;
+    for (uint64_t i = 0; i < count && code == CKPT_OK; i++) {
+        linear.x = rows_from(x, i * streams);
+        linear.y = add.b;
+        add.a = rows_from(y, i);
+        add.y = linear.x;
+        add.row_count = streams;
+        if ((code = ops->linear(m->backend, &linear, err)) == CKPT_OK)
+            code = ops->add(m->backend, &add, err);
+    }
+    return code;
+}
+
+static ckpt_code mtp_block(run_model *m, const run_work *work, ckpt_error *err)
+{
+    const size_t mark = run_weights_mark(m->weights);
+    run_layer layer;
+    ckpt_code code;
+
+    layer_describe(m, m->config->layer_count, &layer);
+    code = layer_load(m, &layer, err);
+    for (size_t i = 0; i < work->span_count && code == CKPT_OK; i++) {
+        const run_span *span = &work->spans[i];
+
+        if ((code = embed(m, span, rows_of(m->mtp.n, m->config->dim), 1, err)) == CKPT_OK)
+            code = mtp_join(m, &layer, span->row, span->row_count, err);
+    }
+    run_weights_release(m->weights, mark);
+    return code != CKPT_OK ? code : run_block(m, layer.number, work, err);
+}
+
+static ckpt_code mtp_forward(run_model *m, const run_work *main, ckpt_error *err)
+{
+    run_work work = { NULL, main->span_count, 0, &m->mtp };
+    ckpt_code code;
+
+    free(m->mtp_spans);
+    m->mtp_span_count = main->span_count;
+    m->mtp_spans = calloc(main->span_count + 1, sizeof *m->mtp_spans);
+    if (m->mtp_spans == NULL)
+        return ckpt_fail_memory(err, "segments", main->span_count);
+    if ((code = batch_reserve(m, &m->mtp, main->row_count, err)) != CKPT_OK)
+        return code;
+    work.spans = m->mtp_spans;
+    for (size_t i = 0; i < main->span_count && code == CKPT_OK; i++) {
+        m->mtp_spans[i].row = work.row_count;
+        if (main->spans[i].row_count > 0)
+            code = mtp_take(m, &main->spans[i], &m->mtp_spans[i], err);
+        work.row_count += m->mtp_spans[i].row_count;
+    }
+    return code != CKPT_OK || work.row_count == 0 ? code : mtp_block(m, &work, err);
+}
+
+uint64_t run_mtp_rows(const run_model *model, size_t segment, uint64_t *row, uint64_t *position)
+{
+    *row = model->mtp_spans[segment].row;
+    *position = model->mtp_spans[segment].position;
+    return model->mtp_spans[segment].row_count;
+}
+
+/* ---- head ---- */
+
+typedef struct {
+    run_model *m;
+    const run_batch *batch;
+    const char *prefix;        /* of the norms and the collapse: "" or "mtp.0." */
+    const run_logits_request *request;
+    run_buffer *h;             /* normed rows of a group */
+    float *logits;             /* vocab_size for each */
+    float *slice;
+} head_job;
+
+static ckpt_code head_vector(const head_job *j, const char *name, const run_buffer **out,
+                             ckpt_error *err)
+{
+    char full[TENSOR_NAME_BYTES];
+
+    snprintf(full, sizeof full, "%s%s", j->prefix, name);
+    return run_weights_vector(j->m->weights, full, out, err);
+}
+
+/* Collapse and norm rows [first, first + count) of the request into h, from its row `at` on. */
+static ckpt_code head_rows(const head_job *j, uint64_t first, uint64_t at, uint64_t count,
+                           ckpt_error *err)
+{
+    run_model *m = j->m;
+    const run_config *c = m->config;
+    const uint64_t width = (uint64_t)c->stream_count * c->dim;
+    /* Rows of the request side by side: q is free by now, but may be narrower than the streams. */
+    const run_rows from = rows_of(j->batch->x, width);
+    const run_rows h = rows_from(rows_of(j->h, c->dim), at);
+    run_norm norm = { .x = h, .y = h, .row_count = count, .col_count = c->dim,
+                      .eps = (float)c->norm_eps, .round = m->deploy };
+    run_collapse collapse = { .row_count = 1 };
+    char name[TENSOR_NAME_BYTES];
+    ckpt_code code;
+
+    snprintf(name, sizeof name, "%shc_head_fn", j->prefix);
+    if ((code = run_weights_matrix(m->weights, name, &collapse.fn, err)) != CKPT_OK ||
+        (code = head_vector(j, "hc_head_base", &collapse.base, err)) != CKPT_OK ||
+        (code = head_vector(j, "hc_head_scale", &collapse.scale, err)) != CKPT_OK ||
+        (code = head_vector(j, "norm.weight", &norm.weight, err)) != CKPT_OK)
+        return code;
+    for (uint64_t i = 0; i < count; i++) {
+        collapse.x = rows_from(from, j->request->rows[first + i]);
+        collapse.u = rows_from(h, i);
+        if ((code = collapse_streams(m, &collapse, err)) != CKPT_OK)
+            return code;
+    }
+    return m->backend->ops->norm(m->backend, &norm, err);
+}
+
+/* Slice i of the vocabulary for `count` rows of h. */
+static ckpt_code head_slice(const head_job *j, uint64_t i, uint64_t count, ckpt_error *err)
+{
+    run_model *m = j->m;
+    const uint64_t rows = run_weights_slice_rows(m->weights, "head.weight");
+    const uint64_t first = i * rows;
+    const uint64_t width = size_min(rows, m->config->vocab_size - first);
+    const size_t mark = run_weights_mark(m->weights);
+    run_linear op = { .y = rows_of(m->scratch.logits, width), .weight_row_count = width };
+    ckpt_code code = run_weights_slice(m->weights, "head.weight", i, &op.weight, err);
+
+    for (uint64_t done = 0; done < count && code == CKPT_OK; done += m->chunk) {
+        op.row_count = size_min(m->chunk, count - done);
+        op.x = rows_from(rows_of(j->h, m->config->dim), done);
+        if ((code = m->backend->ops->linear(m->backend, &op, err)) != CKPT_OK ||
+            (code = m->backend->ops->buffer_read(m->scratch.logits, 0, j->slice,
+                                                 op.row_count * width, err)) != CKPT_OK)
+            break;
+        for (uint64_t t = 0; t < op.row_count; t++)
+            memcpy(j->logits + (done + t) * m->config->vocab_size + first, j->slice + t * width,
+                   width * sizeof *j->logits);
+    }
+    run_weights_release(m->weights, mark);
+    return code;
+}
+
+static ckpt_code head_group(const head_job *j, uint64_t first, uint64_t count, ckpt_error *err)
+{
+    const run_config *c = j->m->config;
+    const uint64_t slices =
+        size_div_up(c->vocab_size, run_weights_slice_rows(j->m->weights, "head.weight"));
+    const size_t mark = run_weights_mark(j->m->weights);
+    ckpt_code code = head_rows(j, first, 0, count, err);
+
+    run_weights_release(j->m->weights, mark);
+    for (uint64_t i = 0; i < slices && code == CKPT_OK; i++)
+        code = head_slice(j, i, count, err);
+    for (uint64_t t = 0; t < count && code == CKPT_OK; t++)
+        code = j->request->take(j->request->context, first + t,
+                                j->logits + t * c->vocab_size, err);
+    return code;
+}
+
+static ckpt_code run_head(head_job *j, ckpt_error *err)
+{
+    run_model *m = j->m;
+    const uint64_t vocab = m->config->vocab_size;
+    const uint64_t slice = size_min(run_weights_slice_rows(m->weights, "head.weight"), vocab);
+    const uint64_t group =
+        size_min(size_max(LOGITS_BYTES / sizeof(float) / vocab, 1), j->request->row_count);
+    ckpt_code code = m->backend->ops->buffer_create(m->backend, group * m->config->dim, &j->h, err);
+
+    if (code != CKPT_OK)
+        return code;
+    j->logits = malloc(group * vocab * sizeof *j->logits);
+    j->slice = malloc(m->chunk * slice * sizeof *j->slice);
+    if (j->logits == NULL || j->slice == NULL)
+        code = ckpt_fail_memory(err, "logits", group * vocab * sizeof *j->logits);
+    for (uint64_t i = 0; i < j->request->row_count && code == CKPT_OK; i += group)
+        code = head_group(j, i, size_min(group, j->request->row_count - i), err);
+    m->backend->ops->buffer_free(m->backend, j->h);
+    free(j->logits);
+    free(j->slice);
+    return code;
+}
+
+ckpt_code run_logits(run_model *model, const run_logits_request *request, ckpt_error *err)
+{
+    head_job j = { .m = model, .batch = &model->main, .prefix = "", .request = request };
+
+    return request->row_count == 0 ? CKPT_OK : run_head(&j, err);
+}
+
+ckpt_code run_mtp_logits(run_model *model, const run_logits_request *request, ckpt_error *err)
+{
+    head_job j = { .m = model, .batch = &model->mtp, .prefix = "mtp.0.", .request = request };
+
+    return request->row_count == 0 ? CKPT_OK : run_head(&j, err);
+}

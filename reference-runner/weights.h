@@ -1,0 +1,58 @@
+/*
+ * weights.h: the tensors of a checkpoint on a backend, loaded when they are asked for and kept
+ * while there is room: the least recently used go first. What is in use is pinned.
+ *
+ * Values are checked on the way in: a NaN or an infinity is an error that names the tensor and row.
+ */
+#ifndef RUN_WEIGHTS_H
+#define RUN_WEIGHTS_H
+
+#include "backend.h"
+
+typedef struct run_weights run_weights;
+
+typedef struct {
+    ckpt_source *source;       /* logical tensors; borrowed */
+    run_backend *backend;      /* borrowed */
+    unsigned thread_count;     /* 0: one per core */
+    uint64_t limit_bytes;
+} run_weights_options;
+
+ckpt_code run_weights_open(const run_weights_options *options, run_weights **out, ckpt_error *err);
+void run_weights_close(run_weights *weights);       /* NULL is fine */
+void run_weights_set_limit(run_weights *weights, uint64_t limit_bytes);
+
+/* Bytes of a tensor as it is kept, or an error: it is missing, or its shape is another one. A
+ * vector has rows 0. */
+ckpt_code run_weights_check(const run_weights *weights, const char *name, const uint64_t shape[2],
+                            uint64_t *out_bytes, ckpt_error *err);
+
+/* Whatever is loaded after a mark stays until it is released to the mark. */
+size_t run_weights_mark(const run_weights *weights);
+void run_weights_release(run_weights *weights, size_t mark);
+
+/* Borrowed until the release. */
+ckpt_code run_weights_matrix(run_weights *weights, const char *name, const run_weight **out,
+                             ckpt_error *err);
+/* As F32. */
+ckpt_code run_weights_vector(run_weights *weights, const char *name, const run_buffer **out,
+                             ckpt_error *err);
+/* An integer table in host memory. */
+ckpt_code run_weights_ints(run_weights *weights, const char *name, const int32_t **out,
+                           ckpt_error *err);
+
+/* Slice i of a matrix that is too large for one piece: rows [i * slice_rows, ...). */
+uint64_t run_weights_slice_rows(const run_weights *weights, const char *name);
+ckpt_code run_weights_slice(run_weights *weights, const char *name, uint64_t i,
+                            const run_weight **out, ckpt_error *err);
+
+/* Row ids[i] as F32 to out + i * columns. */
+typedef struct {
+    const uint32_t *ids;
+    uint64_t count;
+    float *out;
+} run_row_list;
+ckpt_code run_weights_rows(run_weights *weights, const char *name, const run_row_list *list,
+                           ckpt_error *err);
+
+#endif

@@ -1,0 +1,688 @@
+/* ckpt-run: run a model from any layout and write its logits. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+#include "formats/format.h"
+#include "libckpt/size.h"
+#include "reference-runner/generate.h"
+#include "reference-runner/prompts.h"
+#include "reference-runner/results.h"
+#include "reference-runner/runner.h"
+#include "reference-runner/trace.h"
+#include "verify/manifest.h"
+
+enum { TEXT_BYTES = 32, EOS_MAX = 16, CONFIG_BYTES_MAX = 1 << 24 };
+
+static struct {
+    cli_common common;
+    ckpt_open_options open;
+    const char *tokens;
+    const char *out;
+    const char *format;
+    const char *positions;
+    const char *numerics;
+    const char *backend;
+    const char *trace;
+    const char *trace_positions;
+    const char *config;
+    const char *temperature;
+    uint64_t top;
+    uint64_t generate_count;
+    uint64_t seed;
+    uint64_t feed;
+    uint64_t chunk;
+    int mtp;
+    int digest;
+} opt = { .common = CLI_COMMON_DEFAULTS, .numerics = "deploy", .backend = "cpu",
+          .positions = "all", .format = "safetensors", .temperature = "0", .feed = UINT64_MAX };
+
+static const cli_option options[] = {
+    { CLI_HEADING, NULL, NULL, NULL, "Input and output" },
+    { CLI_STRING, "tokens", "FILE|-", &opt.tokens,
+      "token ids: text (one prompt a line), JSON, .npy or safetensors (required)" },
+    { CLI_STRING, "out", "FILE", &opt.out, "write tokens, positions and logits" },
+    { CLI_CHOICE, "format", "safetensors|jsonl", &opt.format,
+      "of FILE (default safetensors)" },
+    { CLI_STRING, "positions", "LIST", &opt.positions,
+      "whose logits are written: all, last, or 0,5,10-20 (default all)" },
+    { CLI_U64, "top", "K", &opt.top,
+      "only the K largest logits of a position, and log-sum-exp (default: full rows)" },
+    { CLI_FLAG, "mtp", NULL, &opt.mtp, "run the MTP block, too, and write its logits" },
+    { CLI_HEADING, NULL, NULL, NULL, "Numerics" },
+    { CLI_CHOICE, "numerics", "exact|deploy", &opt.numerics,
+      "exact: F32 and stored weights; deploy: rounding and quantisation of the deployed model "
+      "(default deploy)" },
+    { CLI_CHOICE, "backend", "cpu|cuda", &opt.backend, "what computes (default cpu)" },
+    { CLI_U64, "feed", "N", &opt.feed,
+      "tokens of a prompt that go through the model at once; 1: as in decoding (default all)" },
+    { CLI_U64, "chunk", "N", &opt.chunk, "tokens that attention takes at once (default 64)" },
+    { CLI_HEADING, NULL, NULL, NULL, "Generation" },
+    { CLI_U64, "generate", "N", &opt.generate_count,
+      "go on for N tokens, or to the config's end-of-sequence token" },
+    { CLI_STRING, "temperature", "T", &opt.temperature, "0: the largest logit (default 0)" },
+    { CLI_U64, "seed", "S", &opt.seed, "of the draws with a temperature (default 0)" },
+    { CLI_HEADING, NULL, NULL, NULL, "Looking inside" },
+    { CLI_STRING, "trace", "FILE", &opt.trace,
+      "digest and statistics of every point of every layer, one JSON object a line" },
+    { CLI_STRING, "trace-positions", "LIST", &opt.trace_positions,
+      "positions whose values go to the trace, as in 0,5,10-20 (default none)" },
+    { CLI_FLAG, "digest", NULL, &opt.digest,
+      "compute the model's value digest for the header: reads all of it once more (default: "
+      "taken from its manifest, if it has one)" },
+    { CLI_HEADING, NULL, NULL, NULL, "Reading" },
+    { CLI_STRING, "config", "FILE", &opt.config,
+      "config.json, also in DeepSeek's inference form (default: the checkpoint's)" },
+    { CLI_FLAG, "lenient", NULL, &opt.open.lenient,
+      "let stale index entries, orphan scales and unknown tensors pass" },
+    { CLI_FLAG, "u8-scales", NULL, &opt.open.u8_scales, "U8 scales are E8M0 codes" },
+    { CLI_FLAG, "keep-copies", NULL, &opt.open.keep_copies,
+      "MTP copies of embedding and head may differ from them" },
+    { CLI_STRING, "map", "FILE", &opt.open.map_file,
+      "read names by this map instead of the built-in ones" },
+    CLI_COMMON(opt.common),
+    CLI_OPTIONS_END,
+};
+
+static const cli_command command = {
+    .name = "ckpt-run",
+    .summary = "run a DeepSeek-V4 model and write its logits",
+    .usage = "[OPTIONS] --tokens FILE PATH",
+    .description =
+        "Runs the model of the checkpoint PATH, in whatever layout and encoding it is, layer by "
+        "layer: memory is that of one layer, the experts that the prompts use come one group "
+        "after the other. Checkpoints that hold the same values give the same bits, whatever "
+        "--threads, --chunk and --feed are.\n"
+        "\n"
+        "Without --out the best token after each prompt is printed, or what was generated.",
+    .exit_notes = "0  done\n2  could not; one line on stderr says what failed",
+    .examples = "ckpt-run --tokens prompts.json --out logits.safetensors DeepSeek-V4-Flash\n"
+                "echo 0 17 42 | ckpt-run --tokens - --generate 8 DeepSeek-V4-Flash\n"
+                "ckpt-run --numerics exact --top 64 --tokens p.npy --out top.safetensors model",
+    .options = options,
+    .arg_min = 1,
+    .arg_max = 1,
+};
+
+/* One prompt on its way. */
+typedef struct {
+    const run_prompt *prompt;
+    run_sequence *sequence;
+    uint64_t *positions;       /* whose logits are wanted, ascending */
+    uint64_t position_count;
+    uint64_t done_count;       /* of them */
+    uint64_t mtp_count;        /* of the first of them */
+    uint64_t mtp_done_count;
+    int32_t *generated;        /* opt.generate_count, -1 after the end */
+    uint64_t generated_count;
+    uint32_t next;             /* the token after the last one that ran */
+    int ended;
+} run_line;
+
+typedef struct {
+    ckpt_checkpoint *checkpoint;
+    json_document *config_file;    /* of --config */
+    run_config config;
+    run_prompts prompts;
+    run_line *lines;
+    run_result_plan *plans;
+    run_model *model;
+    run_trace *trace;
+    FILE *trace_file;
+    uint64_t *trace_positions;
+    run_results *results;
+    run_segment *segments;         /* of the current forward */
+    size_t *owners;                /* which line each of them is of */
+    size_t segment_count;
+    uint64_t *rows;                /* asked for in the current head */
+    size_t *row_owners;
+    uint64_t *row_positions;
+    uint32_t eos[EOS_MAX];
+    size_t eos_count;
+    char root[CKPT_ROOT_HEX];
+    const char *root_source;
+    double temperature;
+} run_job;
+
+/* ---- lists of positions ---- */
+
+static ckpt_code bad_list(const char *text, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_USAGE,
+                     "'%s' is no list of ascending positions, expected such as 0,5,10-20", text);
+}
+
+/* *out is malloc'd. `limit`: positions there are. */
+static ckpt_code parse_positions(const char *text, uint64_t limit, uint64_t **out,
+                                 uint64_t *count, ckpt_error *err)
+{
+    const int all = strcmp(text, "all") == 0;
+    const char *at = text;
+    uint64_t *list = malloc((limit + 1) * sizeof *list);
+    uint64_t next = 0;
+
+    if (list == NULL)
+        return ckpt_fail_memory(err, "positions", limit);
+    *out = list;
+    *count = 0;
+    if (all || strcmp(text, "last") == 0) {
+        for (uint64_t p = all ? 0 : limit - 1; p < limit; p++)
+            list[(*count)++] = p;
+        return CKPT_OK;
+    }
+    for (int more = 1; more; at++) {
+        uint64_t first;
+        uint64_t last;
+        char *end;
+
+        if (*at < '0' || *at > '9')
+            return bad_list(text, err);
+        first = last = strtoull(at, &end, 10);
+        if (*end == '-' && end[1] >= '0' && end[1] <= '9')
+            last = strtoull(end + 1, &end, 10);
+        if ((*end != ',' && *end != '\0') || first < next || last < first)
+            return bad_list(text, err);
+        if (last >= limit)
+            return ckpt_fail(err, CKPT_E_USAGE,
+                             "position %" PRIu64 " of '%s', but the prompt has %" PRIu64 " tokens",
+                             last, text, limit);
+        for (uint64_t p = first; p <= last; p++)
+            list[(*count)++] = p;
+        next = last + 1;
+        more = *end == ',';
+        at = end;
+    }
+    return CKPT_OK;
+}
+
+/* ---- preparing ---- */
+
+static ckpt_code read_config(run_job *job, const char *path, ckpt_error *err)
+{
+    const json_value *eos;
+    const json_value *root;
+    ckpt_code code;
+
+    if (opt.config != NULL) {
+        code = json_parse_file(opt.config, CONFIG_BYTES_MAX, &job->config_file, err);
+        if (code != CKPT_OK)
+            return code;
+        root = json_root(job->config_file);
+    } else if (job->checkpoint->config != NULL) {
+        root = json_root(job->checkpoint->config);
+    } else {
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no config.json: name one with --config",
+                         path);
+    }
+    eos = json_member(root, "eos_token_id");
+    for (const json_value *v = json_is_array(eos) ? json_first(eos) : eos;
+         v != NULL && job->eos_count < EOS_MAX; v = json_is_array(eos) ? json_next(v) : NULL) {
+        uint64_t id;
+
+        if (json_u64(v, &id))
+            job->eos[job->eos_count++] = (uint32_t)id;
+    }
+    return run_config_read(root, opt.config != NULL ? opt.config : "config.json", &job->config,
+                           err);
+}
+
+/* The digest in the header: computed, or from the manifest beside the checkpoint. */
+static ckpt_code find_root(run_job *job, const char *path, ckpt_error *err)
+{
+    char *manifest = file_join(path, MANIFEST_FILE);
+    ckpt_digest *digest = NULL;
+    ckpt_manifest m;
+    ckpt_code code = CKPT_OK;
+
+    if (manifest == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(path));
+    if (opt.digest) {
+        code = ckpt_digest_source(ckpt_logical(job->checkpoint),
+                                  (unsigned)opt.common.thread_count, opt.common.memory_bytes,
+                                  &digest, err);
+        if (code == CKPT_OK)
+            code = ckpt_digest_root(digest, 0, job->root, err);
+        job->root_source = "computed";
+        ckpt_digest_free(digest);
+    } else if (file_exists(manifest) && (code = manifest_read(manifest, &m, err)) == CKPT_OK) {
+        memcpy(job->root, m.root, sizeof job->root);
+        job->root_source = "manifest";
+        manifest_release(&m);
+    }
+    free(manifest);
+    return code;
+}
+
+static ckpt_code plan_lines(run_job *job, ckpt_error *err)
+{
+    const size_t count = job->prompts.count;
+    uint64_t total = 0;
+
+    job->lines = calloc(count, sizeof *job->lines);
+    job->plans = calloc(count, sizeof *job->plans);
+    job->segments = calloc(count, sizeof *job->segments);
+    job->owners = calloc(count, sizeof *job->owners);
+    if (job->lines == NULL || job->plans == NULL || job->segments == NULL || job->owners == NULL)
+        return ckpt_fail_memory(err, "prompts", count);
+    for (size_t i = 0; i < count; i++) {
+        run_line *line = &job->lines[i];
+        ckpt_code code;
+
+        line->prompt = &job->prompts.prompts[i];
+        if ((code = parse_positions(opt.positions, line->prompt->count, &line->positions,
+                                    &line->position_count, err)) != CKPT_OK)
+            return code;
+        line->generated = malloc((opt.generate_count + 1) * sizeof *line->generated);
+        if (line->generated == NULL)
+            return ckpt_fail_memory(err, "generated tokens", opt.generate_count);
+        memset(line->generated, 0xFF, (opt.generate_count + 1) * sizeof *line->generated);
+        while (opt.mtp && line->mtp_count < line->position_count &&
+               line->positions[line->mtp_count] + 1 < line->prompt->count)
+            line->mtp_count++;
+        job->plans[i] = (run_result_plan){ line->prompt->tokens, line->prompt->count,
+                                           line->positions, line->position_count,
+                                           line->mtp_count, opt.generate_count };
+        total += line->prompt->count;
+    }
+    job->rows = malloc((total + count) * sizeof *job->rows);
+    job->row_owners = malloc((total + count) * sizeof *job->row_owners);
+    job->row_positions = malloc((total + count) * sizeof *job->row_positions);
+    if (job->rows == NULL || job->row_owners == NULL || job->row_positions == NULL)
+        return ckpt_fail_memory(err, "rows", total);
+    return CKPT_OK;
+}
+
+static ckpt_code open_trace(run_job *job, ckpt_error *err)
+{
+    run_trace_options trace = { .write = json_write_stdio };
+    uint64_t longest = 0;
+    uint64_t count = 0;
+    ckpt_code code;
+
+    if (opt.trace == NULL)
+        return CKPT_OK;
+    for (size_t i = 0; i < job->prompts.count; i++)
+        longest = size_max(longest, job->prompts.prompts[i].count);
+    if (opt.trace_positions != NULL &&
+        (code = parse_positions(opt.trace_positions, longest, &job->trace_positions, &count,
+                                err)) != CKPT_OK)
+        return code;
+    if ((job->trace_file = fopen(opt.trace, "w")) == NULL)
+        return ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", opt.trace, strerror(errno));
+    trace.context = job->trace_file;
+    trace.positions = job->trace_positions;
+    trace.position_count = (size_t)count;
+    return run_trace_create(&trace, &job->trace, err);
+}
+
+static ckpt_code open_model(run_job *job, ckpt_error *err)
+{
+    const run_options model = {
+        .backend = run_backend_find(opt.backend),
+        .profile = strcmp(opt.numerics, "exact") == 0 ? RUN_EXACT : RUN_DEPLOY,
+        .thread_count = (unsigned)opt.common.thread_count,
+        .memory_bytes = opt.common.memory_bytes,
+        .chunk = (uint32_t)size_min(opt.chunk, UINT32_MAX),
+        .mtp = opt.mtp,
+        .trace = job->trace,
+    };
+
+    if (model.backend == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "this build has no backend '%s'", opt.backend);
+    return run_open(ckpt_logical(job->checkpoint), &job->config, &model, &job->model, err);
+}
+
+static ckpt_code open_results(run_job *job, ckpt_error *err)
+{
+    const char *metadata[] = {
+        "version", CKPT_VERSION, "config_digest", job->config.digest,
+        "numerics", opt.numerics, "backend", opt.backend,
+        job->root_source == NULL ? NULL : "model_root", job->root,
+        "model_root_source", job->root_source, NULL,
+    };
+    const run_results_options results = {
+        .path = opt.out,
+        .vocab_size = job->config.vocab_size,
+        .top = (uint32_t)opt.top,
+        .plans = job->plans,
+        .plan_count = job->prompts.count,
+        .metadata = metadata,
+    };
+
+    if (opt.top > job->config.vocab_size)
+        return ckpt_fail(err, CKPT_E_USAGE, "--top %" PRIu64 ", but the vocabulary has %u",
+                         opt.top, job->config.vocab_size);
+    return opt.out == NULL ? CKPT_OK : run_results_create(&results, &job->results, err);
+}
+
+/* Ids are checked before anything runs. */
+static ckpt_code check_prompts(const run_job *job, ckpt_error *err)
+{
+    for (size_t i = 0; i < job->prompts.count; i++)
+        for (uint64_t t = 0; t < job->prompts.prompts[i].count; t++)
+            if (job->prompts.prompts[i].tokens[t] >= job->config.vocab_size)
+                return ckpt_fail(err, CKPT_E_USAGE,
+                                 "token %u at position %" PRIu64 " of prompt %zu, but the "
+                                 "vocabulary has %u",
+                                 job->prompts.prompts[i].tokens[t], t, i,
+                                 job->config.vocab_size);
+    return CKPT_OK;
+}
+
+static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
+{
+    char *end;
+    ckpt_code code;
+
+    job->temperature = strtod(opt.temperature, &end);
+    if (opt.tokens == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--tokens is missing");
+    if (*end != '\0' || end == opt.temperature || !(job->temperature >= 0) ||
+        job->temperature > 1e6)
+        return ckpt_fail(err, CKPT_E_USAGE, "--temperature '%s' is no number of 0 or more",
+                         opt.temperature);
+    if (opt.feed == 0 || opt.generate_count > INT32_MAX)
+        return ckpt_fail(err, CKPT_E_USAGE, "--feed 0 or --generate beyond any sequence");
+    if ((code = ckpt_open(path, &opt.open, &job->checkpoint, err)) != CKPT_OK ||
+        (code = read_config(job, path, err)) != CKPT_OK ||
+        (code = run_prompts_read(opt.tokens, &job->prompts, err)) != CKPT_OK ||
+        (code = check_prompts(job, err)) != CKPT_OK ||
+        (code = plan_lines(job, err)) != CKPT_OK || (code = open_trace(job, err)) != CKPT_OK)
+        return code;
+    return open_model(job, err);
+}
+
+/* ---- running ---- */
+
+static int is_eos(const run_job *job, uint32_t id)
+{
+    for (size_t i = 0; i < job->eos_count; i++)
+        if (job->eos[i] == id)
+            return 1;
+    return 0;
+}
+
+/* The logits of one row: into the results where asked for; the next token where one is due. */
+static ckpt_code take_logits(void *context, uint64_t i, const float *logits, ckpt_error *err)
+{
+    run_job *job = context;
+    run_line *line = &job->lines[job->row_owners[i]];
+    const uint64_t position = job->row_positions[i];
+    const run_draw draw = { job->temperature, opt.seed, job->row_owners[i], position };
+    ckpt_code code = CKPT_OK;
+
+    if (line->done_count < line->position_count &&
+        line->positions[line->done_count] == position) {
+        if (job->results != NULL)
+            code = run_results_put(job->results, job->row_owners[i], line->done_count, logits,
+                                   err);
+        line->done_count++;
+    }
+    if (position + 1 < line->prompt->count)
+        return code;
+    line->next = run_next_token(logits, job->config.vocab_size, &draw);
+    if (line->generated_count < opt.generate_count)
+        line->generated[line->generated_count++] = (int32_t)line->next;
+    line->ended = line->generated_count == opt.generate_count || is_eos(job, line->next);
+    return code;
+}
+
+static ckpt_code take_mtp(void *context, uint64_t i, const float *logits, ckpt_error *err)
+{
+    run_job *job = context;
+    run_line *line = &job->lines[job->row_owners[i]];
+
+    return run_results_put_mtp(job->results, job->row_owners[i], line->mtp_done_count++, logits,
+                               err);
+}
+
+static void ask_row(run_job *job, uint64_t *count, size_t owner, const uint64_t at[2])
+{
+    job->rows[*count] = at[0];
+    job->row_owners[*count] = owner;
+    job->row_positions[(*count)++] = at[1];
+}
+
+/* Logits of the rows of the last forward that somebody wants. `begin`: positions before it. */
+static ckpt_code take_rows(run_job *job, ckpt_error *err)
+{
+    uint64_t row = 0;
+    uint64_t count = 0;
+    run_logits_request request = { .rows = job->rows, .take = take_logits, .context = job };
+
+    for (size_t s = 0; s < job->segment_count; s++) {
+        const run_line *line = &job->lines[job->owners[s]];
+        const uint64_t end = run_sequence_position(line->sequence);
+        uint64_t at = line->done_count;
+
+        for (uint64_t p = end - job->segments[s].token_count; p < end; p++, row++) {
+            const int wanted = at < line->position_count && line->positions[at] == p;
+
+            at += (uint64_t)wanted;
+            if (wanted || p + 1 >= line->prompt->count)
+                ask_row(job, &count, job->owners[s], (const uint64_t[]){ row, p });
+        }
+    }
+    request.row_count = count;
+    return run_logits(job->model, &request, err);
+}
+
+static ckpt_code take_mtp_rows(run_job *job, ckpt_error *err)
+{
+    uint64_t count = 0;
+    run_logits_request request = { .rows = job->rows, .take = take_mtp, .context = job };
+
+    if (!opt.mtp || job->results == NULL)
+        return CKPT_OK;
+    for (size_t s = 0; s < job->segment_count; s++) {
+        const run_line *line = &job->lines[job->owners[s]];
+        uint64_t at = line->mtp_done_count;
+        uint64_t row;
+        uint64_t position;
+        const uint64_t rows = run_mtp_rows(job->model, s, &row, &position);
+
+        for (uint64_t i = 0; i < rows && at < line->mtp_count; i++)
+            if (line->positions[at] == position + i) {
+                ask_row(job, &count, job->owners[s], (const uint64_t[]){ row + i, position + i });
+                at++;
+            }
+    }
+    request.row_count = count;
+    return run_mtp_logits(job->model, &request, err);
+}
+
+/* What each prompt feeds next; 0 when all have ended. */
+static size_t fill_segments(run_job *job)
+{
+    job->segment_count = 0;
+    for (size_t i = 0; i < job->prompts.count; i++) {
+        run_line *line = &job->lines[i];
+        const uint64_t at = run_sequence_position(line->sequence);
+        run_segment *s = &job->segments[job->segment_count];
+
+        if (at < line->prompt->count) {
+            s->tokens = line->prompt->tokens + at;
+            s->token_count = size_min(opt.feed, line->prompt->count - at);
+        } else if (!line->ended) {
+            s->tokens = &line->next;
+            s->token_count = 1;
+        } else {
+            continue;
+        }
+        s->sequence = line->sequence;
+        job->owners[job->segment_count++] = i;
+    }
+    return job->segment_count;
+}
+
+static ckpt_code run_all(run_job *job, ckpt_error *err)
+{
+    ckpt_code code;
+
+    for (size_t i = 0; i < job->prompts.count; i++) {
+        run_line *line = &job->lines[i];
+        const uint64_t more = opt.generate_count > 0 ? opt.generate_count - 1 : 0;
+
+        code = run_sequence_create(job->model, line->prompt->count + more, (unsigned)i,
+                                   &line->sequence, err);
+        if (code != CKPT_OK)
+            return code;
+    }
+    while (fill_segments(job) > 0)
+        if (*cli_stop_flag())
+            return ckpt_fail(err, CKPT_E_INTERRUPTED, "stopped by a signal");
+        else if ((code = run_forward(job->model, job->segments, job->segment_count, err)) !=
+                     CKPT_OK ||
+                 (code = take_rows(job, err)) != CKPT_OK ||
+                 (code = take_mtp_rows(job, err)) != CKPT_OK)
+            return code;
+    return CKPT_OK;
+}
+
+static ckpt_code finish(run_job *job, ckpt_error *err)
+{
+    run_results *results = job->results;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < job->prompts.count && results != NULL && code == CKPT_OK; i++)
+        code = run_results_put_generated(results, i, job->lines[i].generated, err);
+    if (code == CKPT_OK && job->trace != NULL) {
+        code = run_trace_finish(job->trace, err);
+        if (fclose(job->trace_file) != 0 && code == CKPT_OK)
+            code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s'", opt.trace);
+        job->trace_file = NULL;
+    }
+    if (code != CKPT_OK || results == NULL)
+        return code;
+    job->results = NULL;
+    return strcmp(opt.format, "jsonl") == 0 ? run_results_commit_jsonl(results, err)
+                                            : run_results_commit(results, err);
+}
+
+/* ---- what is printed ---- */
+
+static void print_json(const run_job *job)
+{
+    json_writer w;
+
+    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    json_put_object(&w);
+    json_put_key(&w, "numerics");
+    json_put_string(&w, opt.numerics);
+    json_put_key(&w, "config_digest");
+    json_put_string(&w, job->config.digest);
+    json_put_key(&w, "model_root");
+    json_put_string(&w, job->root_source == NULL ? NULL : job->root);
+    json_put_key(&w, "need_bytes");
+    json_put_u64(&w, run_need_bytes(job->model));
+    json_put_key(&w, "prompts");
+    json_put_array(&w);
+    for (size_t i = 0; i < job->prompts.count; i++) {
+        const run_line *line = &job->lines[i];
+
+        json_put_object(&w);
+        json_put_key(&w, "tokens");
+        json_put_u64(&w, line->prompt->count);
+        json_put_key(&w, "positions");
+        json_put_u64(&w, line->position_count);
+        if (!opt.common.dry_run) {
+            json_put_key(&w, "next");
+            json_put_u64(&w, opt.generate_count > 0 ? (uint64_t)line->generated[0] : line->next);
+            json_put_key(&w, "generated");
+            json_put_array(&w);
+            for (uint64_t t = 0; t < line->generated_count; t++)
+                json_put_i64(&w, line->generated[t]);
+            json_put_array_end(&w);
+        }
+        json_put_object_end(&w);
+    }
+    json_put_array_end(&w);
+    json_put_object_end(&w);
+    json_writer_end(&w);
+    putchar('\n');
+}
+
+static void print_text(const run_job *job)
+{
+    char need[CLI_SIZE_TEXT_BYTES];
+
+    if (opt.common.dry_run) {
+        cli_size_text(run_need_bytes(job->model), need);
+        printf("%u layers, %zu prompts; the largest layer and scratch take %s, rows and state "
+               "come on top\n",
+               job->config.layer_count, job->prompts.count, need);
+        return;
+    }
+    for (size_t i = 0; i < job->prompts.count && (opt.out == NULL || opt.generate_count > 0);
+         i++) {
+        const run_line *line = &job->lines[i];
+
+        if (opt.generate_count == 0)
+            printf("%u\n", line->next);
+        for (uint64_t t = 0; t < line->generated_count; t++)
+            printf("%" PRId32 "%c", line->generated[t],
+                   t + 1 < line->generated_count ? ' ' : '\n');
+    }
+}
+
+static ckpt_code run(run_job *job, const char *path, ckpt_error *err)
+{
+    ckpt_code code;
+
+    if ((code = prepare(job, path, err)) != CKPT_OK)
+        return code;
+    if (!opt.common.dry_run &&
+        ((code = find_root(job, path, err)) != CKPT_OK ||
+         (code = open_results(job, err)) != CKPT_OK || (code = run_all(job, err)) != CKPT_OK ||
+         (code = finish(job, err)) != CKPT_OK))
+        return code;
+    if (opt.common.json)
+        print_json(job);
+    else
+        print_text(job);
+    return CKPT_OK;
+}
+
+static void release(run_job *job)
+{
+    for (size_t i = 0; job->lines != NULL && i < job->prompts.count; i++) {
+        if (job->lines[i].sequence != NULL)
+            run_sequence_free(job->model, job->lines[i].sequence);
+        free(job->lines[i].positions);
+        free(job->lines[i].generated);
+    }
+    run_close(job->model);
+    run_results_abort(job->results);
+    run_trace_free(job->trace);
+    if (job->trace_file != NULL)
+        fclose(job->trace_file);
+    free(job->trace_positions);
+    free(job->lines);
+    free(job->plans);
+    free(job->segments);
+    free(job->owners);
+    free(job->rows);
+    free(job->row_owners);
+    free(job->row_positions);
+    run_prompts_free(&job->prompts);
+    json_free(job->config_file);
+    ckpt_close(job->checkpoint);
+}
+
+int main(int argc, char **argv)
+{
+    run_job job = { 0 };
+    cli_args args;
+    ckpt_error err;
+    ckpt_code code;
+    const int status = cli_parse(&command, argc, argv, &args);
+
+    if (status != CLI_GO)
+        return cli_finish(status);
+    code = run(&job, args.items[0], &err);
+    release(&job);
+    return cli_finish(code == CKPT_OK ? CLI_DONE : cli_fail(&err));
+}
