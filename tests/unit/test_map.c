@@ -1,0 +1,385 @@
+/* test_map.c: maps: their text, their patterns, and that reading undoes writing. */
+#include "map.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "family.h"
+#include "formats/maps.h"
+
+#define HEAD "map f n\nscale .scale\n"
+
+static const map_read_options strict = { .block_rows = 128, .block_cols = 128 };
+
+static ckpt_map *parse(const char *text)
+{
+    ckpt_error err;
+    ckpt_map *map;
+
+    if (map_parse(text, strlen(text), "text", &map, &err) != CKPT_OK)
+        fail_msg("%s", err.text);
+    return map;
+}
+
+/* ---- patterns ---- */
+
+static void test_placeholders_take_one_component_or_the_rest(void **state)
+{
+    static const struct {
+        const char *pattern;
+        const char *name;
+        int fits;
+    } cases[] = {
+        { "a.{l}.b", "a.0.b", 1 },       { "a.{l}.b", "a..b", 0 },
+        { "a.{l}.b", "a.0.1.b", 0 },     { "a.{l}", "a.xyz", 1 },
+        { "a.{l}", "a.x.y", 0 },         { "a.{x*}", "a.x.y", 1 },
+        { "a.{x*}", "a.", 0 },           { "{x*}", "a.b", 1 },
+        { "{l}.{l}", "1.1", 1 },         { "{l}.{l}", "1.2", 0 },
+        { "a", "a", 1 },                 { "a", "ab", 0 },
+        { "ab", "a", 0 },                { "", "", 1 },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        map_captures captures = { .count = 0 };
+
+        if (map_match(cases[i].pattern, cases[i].name, &captures) != cases[i].fits)
+            fail_msg("'%s' and '%s'", cases[i].pattern, cases[i].name);
+    }
+}
+
+static void test_expanding_gives_the_name_back(void **state)
+{
+    map_captures captures = { .count = 0 };
+    char name[MAP_NAME_BYTES];
+    char large[2 * MAP_NAME_BYTES];
+
+    (void)state;
+    assert_true(map_match("l.{l}.e.{e}.{x*}", "l.12.e.7.w1.weight", &captures));
+    assert_true(map_expand("{e}.{x*}.{l}", &captures, name));
+    assert_string_equal(name, "7.w1.weight.12");
+    assert_false(map_expand("{m}", &captures, name));
+    memset(large, 'x', sizeof large - 1);
+    large[sizeof large - 1] = '\0';
+    captures.count = 0;
+    assert_true(map_match("{x*}", large, &captures));
+    assert_false(map_expand("{x*}", &captures, name));
+}
+
+static void test_the_first_line_that_fits_counts(void **state)
+{
+    ckpt_map *map = parse(HEAD "tensor a.{x} = first.{x}\ntensor a.b = second\n");
+    map_captures captures;
+    const map_rule *rule = map_find_stored(map, "a.b", &captures);
+
+    (void)state;
+    assert_non_null(rule);
+    assert_string_equal(rule->logical[0], "first.{x}");
+    assert_null(map_find_stored(map, "b", &captures));
+    map_free(map);
+}
+
+/* ---- text ---- */
+
+static void test_texts_that_are_no_maps_are_refused_with_their_line(void **state)
+{
+    static const struct {
+        const char *text;
+        const char *says;
+    } cases[] = {
+        { "", "no line" },
+        { "map f n\n", "no line" },
+        { "scale .s\n", "no line" },
+        { HEAD "hello\n", "line 3" },
+        { HEAD "tensor a\n", "line 3" },
+        { HEAD "tensor a b\n", "line 3" },
+        { HEAD "tensor a =\n", "line 3" },
+        { HEAD "\n\ntensor {x = y\n", "line 5" },
+        { HEAD "tensor {} = y\n", "line 3" },
+        { HEAD "tensor {x*}.a = y\n", "line 3" },
+        { HEAD "tensor {x}y = z\n", "line 3" },
+        { HEAD "tensor {x{y}} = z\n", "line 3" },
+        { HEAD "tensor a = stack(b)\n", "line 3" },
+        { HEAD "tensor a = stack(e, b)\n", "line 3" },
+        { HEAD "tensor a = stack({e*}, b)\n", "line 3" },
+        { HEAD "tensor a = concat()\n", "line 3" },
+        { HEAD "tensor a = concat(a,b,c,d,e)\n", "line 3" },
+        { HEAD "tensor a = concat(a,b\n", "line 3" },
+        { HEAD "copy a = concat(b, c)\n", "line 3" },
+        { HEAD "copy a = stack({e}, b)\n", "line 3" },
+        { HEAD "drop a\n", "line 3" },
+        { HEAD "map g m\n", "line 3" },
+        { HEAD "scale .other\n", "line 3" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ckpt_error err;
+        ckpt_map *map;
+
+        if (map_parse(cases[i].text, strlen(cases[i].text), "my.map", &map, &err) !=
+            CKPT_E_FORMAT)
+            fail_msg("accepted: %s", cases[i].text);
+        assert_non_null(strstr(err.text, "'my.map'"));
+        if (strstr(err.text, cases[i].says) == NULL)
+            fail_msg("%s: %s", cases[i].text, err.text);
+    }
+}
+
+static void test_comments_blanks_and_line_ends_do_not_matter(void **state)
+{
+    ckpt_map *map = parse("# a map\r\n\r\nmap f n # names\n\tscale\t.scale\r\n"
+                          "tensor  a.{e}  =  stack( {e} , concat( b.{e} ,\tc.{e} ) ) # packed");
+
+    (void)state;
+    assert_int_equal(map->rule_count, 1);
+    assert_int_equal(map->rules[0].logical_count, 2);
+    assert_string_equal(map->rules[0].stack, "{e}");
+    assert_string_equal(map->rules[0].logical[1], "c.{e}");
+    map_free(map);
+}
+
+/* ---- reading ---- */
+
+static void add(ckpt_catalog *catalog, const char *name, ckpt_dtype dtype, uint64_t rows,
+                uint64_t cols)
+{
+    const ckpt_tensor t = { .name = name, .dtype = dtype, .rank = 2, .shape = { rows, cols } };
+
+    assert_int_equal(catalog_add(catalog, &t, NULL), CKPT_OK);
+}
+
+static void test_every_stored_tensor_has_a_fate(void **state)
+{
+    ckpt_map *map = parse(HEAD "copy c = a\ndrop d of no use\ntensor {x*} = {x*}\n");
+    ckpt_catalog *stored = catalog_create();
+    map_reading reading;
+    ckpt_error err;
+
+    (void)state;
+    add(stored, "c", CKPT_BF16, 2, 2);
+    add(stored, "a", CKPT_BF16, 2, 2);
+    add(stored, "d", CKPT_BF16, 2, 2);
+    add(stored, "w.weight", CKPT_F8_E4M3, 2, 2);
+    add(stored, "w.scale", CKPT_F32, 1, 1);
+    assert_int_equal(map_read(map, stored, &strict, &reading, &err), CKPT_OK);
+    assert_int_equal(ckpt_catalog_count(reading.logical), 2);
+    assert_int_equal(reading.fates[0].kind, FATE_COPY);
+    assert_int_equal(reading.fates[1].kind, FATE_USED);
+    assert_int_equal(reading.fates[2].kind, FATE_DROPPED);
+    assert_string_equal(reading.fates[2].reason, "of no use");
+    assert_int_equal(reading.fates[3].kind, FATE_USED);
+    assert_int_equal(reading.fates[4].kind, FATE_SCALE);
+    assert_int_equal(reading.fates[4].logical, ckpt_catalog_find(reading.logical, "w.weight"));
+    map_reading_release(&reading);
+    catalog_free(stored);
+    map_free(map);
+}
+
+static void refuse(const char *text, ckpt_catalog *stored, const char *says)
+{
+    ckpt_map *map = parse(text);
+    map_reading reading;
+    ckpt_error err;
+
+    assert_int_equal(map_read(map, stored, &strict, &reading, &err), CKPT_E_FORMAT);
+    if (strstr(err.text, says) == NULL)
+        fail_msg("%s", err.text);
+    catalog_free(stored);
+    map_free(map);
+}
+
+static void test_what_a_map_does_not_explain_is_refused(void **state)
+{
+    ckpt_catalog *stored = catalog_create();
+
+    (void)state;
+    add(stored, "a", CKPT_BF16, 2, 2);
+    refuse(HEAD "tensor b = b\n", stored, "'a'");
+    stored = catalog_create();
+    add(stored, "a", CKPT_BF16, 2, 2);
+    add(stored, "b", CKPT_BF16, 2, 2);
+    refuse(HEAD "tensor {x*} = same\n", stored, "'same'");
+    stored = catalog_create();
+    add(stored, "c", CKPT_BF16, 2, 2);
+    refuse(HEAD "copy c = a\n", stored, "'a'");
+    stored = catalog_create();
+    add(stored, "a", CKPT_BF16, 2, 2);
+    add(stored, "c", CKPT_BF16, 2, 3);
+    refuse(HEAD "copy c = a\ntensor a = a\n", stored, "'c'");
+    stored = catalog_create();
+    add(stored, "p", CKPT_BF16, 3, 2);
+    refuse(HEAD "tensor p = concat(a, b)\n", stored, "'p'");
+    stored = catalog_create();
+    add(stored, "p", CKPT_BF16, 4, 2);
+    refuse(HEAD "tensor p = stack({e}, concat(a.{e}, b.{e}))\n", stored, "'p'");
+}
+
+/* ---- there and back, for every built-in map ---- */
+
+static ckpt_catalog *official(const char *config_name)
+{
+    const ckpt_builtin_map *text = maps_find("deepseek_v4.family");
+    const ckpt_builtin_map *config_text = maps_find(config_name);
+    json_document *config;
+    ckpt_family *family;
+    ckpt_catalog *out;
+    ckpt_error err;
+
+    if (family_parse(text->text, text->text_bytes, "family", &family, &err) != CKPT_OK ||
+        json_parse(config_text->text, config_text->text_bytes, "config", &config, &err) !=
+            CKPT_OK ||
+        family_expand(family, json_root(config), &out, &err) != CKPT_OK)
+        fail_msg("%s", err.text);
+    json_free(config);
+    family_free(family);
+    return out;
+}
+
+static void check_inverse(const ckpt_map *map, const ckpt_catalog *logical)
+{
+    const map_write_input input = { map, logical, NULL };
+    ckpt_catalog *stored = catalog_create();
+    map_reading reading;
+    ckpt_layout *layout;
+    ckpt_error err;
+
+    if (map_write(&input, stored, &layout, &err) != CKPT_OK ||
+        map_read(map, stored, &strict, &reading, &err) != CKPT_OK)
+        fail_msg("%s: %s", map->names, err.text);
+    assert_int_equal(ckpt_catalog_count(reading.logical), ckpt_catalog_count(logical));
+    for (size_t i = 0; i < ckpt_catalog_count(logical); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(logical, i);
+        const int64_t found = ckpt_catalog_find(reading.logical, t->name);
+        const ckpt_tensor *back = ckpt_catalog_at(reading.logical, (size_t)found);
+
+        if (found < 0 || !catalog_same_shape(t, back) || !catalog_same_encoding(t, back) ||
+            (t->dtype == CKPT_F4 && t->stored_dtype != back->stored_dtype))
+            fail_msg("%s: '%s' does not come back", map->names, t->name);
+        for (int part = 0; part < CKPT_PART_COUNT; part++) {
+            const layout_extent *a;
+            const layout_extent *a_end;
+            const layout_extent *b;
+            const layout_extent *b_end;
+
+            layout_extents(layout, i, (ckpt_part)part, &a, &a_end);
+            layout_extents(reading.layout, (size_t)found, (ckpt_part)part, &b, &b_end);
+            assert_int_equal(a_end - a, b_end - b);
+            for (; a < a_end; a++, b++)
+                if (a->stored != b->stored || a->stored_row != b->stored_row ||
+                    a->stored_col != b->stored_col || a->row_count != b->row_count)
+                    fail_msg("%s: '%s' lies elsewhere", map->names, t->name);
+        }
+    }
+    map_reading_release(&reading);
+    layout_free(layout);
+    catalog_free(stored);
+}
+
+static void test_built_in_maps_read_what_they_write(void **state)
+{
+    static const char *const names[] = { "native", "sglang", "transformers" };
+    static const char *const configs[] = { "deepseek_v4.tiny.json", "deepseek_v4.flash.json" };
+
+    (void)state;
+    for (int c = 0; c < 2; c++) {
+        ckpt_catalog *logical = official(configs[c]);
+
+        for (int i = 0; i < 3; i++) {
+            char name[64];
+            const ckpt_builtin_map *text;
+            ckpt_map *map;
+
+            snprintf(name, sizeof name, "deepseek_v4.%s.map", names[i]);
+            text = maps_find(name);
+            assert_int_equal(map_parse(text->text, text->text_bytes, name, &map, NULL), CKPT_OK);
+            check_inverse(map, logical);
+            map_free(map);
+        }
+        catalog_free(logical);
+    }
+}
+
+static void test_packing_takes_pieces_in_any_order_and_misses_none(void **state)
+{
+    ckpt_map *map = parse(HEAD "tensor p = stack({e}, concat(a.{e}, b.{e}))\n");
+    static const char *const names[] = { "b.1", "a.0", "a.1", "b.0" };
+    ckpt_catalog *logical = catalog_create();
+    ckpt_catalog *stored = catalog_create();
+    const map_write_input input = { map, logical, NULL };
+    const layout_extent *begin;
+    const layout_extent *end;
+    ckpt_layout *layout;
+    ckpt_error err;
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        if (i == 3) {
+            assert_int_equal(map_write(&input, stored, &layout, &err), CKPT_E_USAGE);
+            assert_non_null(strstr(err.text, "'p'"));
+            catalog_free(stored);
+            stored = catalog_create();
+        }
+        add(logical, names[i], CKPT_BF16, 3, 5);
+    }
+    const map_write_input all = { map, logical, NULL };
+
+    assert_int_equal(map_write(&all, stored, &layout, &err), CKPT_OK);
+    assert_int_equal(ckpt_catalog_count(stored), 1);
+    assert_int_equal(ckpt_catalog_at(stored, 0)->rank, 3);
+    assert_int_equal(ckpt_catalog_at(stored, 0)->shape[0], 2);
+    assert_int_equal(ckpt_catalog_at(stored, 0)->shape[1], 6);
+    layout_extents(layout, 0, CKPT_DATA, &begin, &end);       /* b.1: the last three rows */
+    assert_int_equal(begin->stored_row, 9);
+    layout_extents(layout, 1, CKPT_DATA, &begin, &end);
+    assert_int_equal(begin->stored_row, 0);
+    layout_free(layout);
+    catalog_free(stored);
+    catalog_free(logical);
+    map_free(map);
+}
+
+static void test_packing_needs_pieces_of_one_kind(void **state)
+{
+    ckpt_map *map = parse(HEAD "tensor p = concat(a, b)\n");
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        ckpt_catalog *logical = catalog_create();
+        ckpt_catalog *stored = catalog_create();
+        const map_write_input input = { map, logical, NULL };
+        ckpt_layout *layout;
+        ckpt_error err;
+
+        add(logical, "a", CKPT_BF16, 2, 4);
+        add(logical, "b", i == 0 ? CKPT_F32 : CKPT_BF16, 2, i == 0 ? 4 : 5);
+        assert_int_equal(map_write(&input, stored, &layout, &err), CKPT_E_USAGE);
+        assert_non_null(strstr(err.text, "'p'"));
+        catalog_free(stored);
+        catalog_free(logical);
+    }
+    map_free(map);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_placeholders_take_one_component_or_the_rest),
+        cmocka_unit_test(test_expanding_gives_the_name_back),
+        cmocka_unit_test(test_the_first_line_that_fits_counts),
+        cmocka_unit_test(test_texts_that_are_no_maps_are_refused_with_their_line),
+        cmocka_unit_test(test_comments_blanks_and_line_ends_do_not_matter),
+        cmocka_unit_test(test_every_stored_tensor_has_a_fate),
+        cmocka_unit_test(test_what_a_map_does_not_explain_is_refused),
+        cmocka_unit_test(test_built_in_maps_read_what_they_write),
+        cmocka_unit_test(test_packing_takes_pieces_in_any_order_and_misses_none),
+        cmocka_unit_test(test_packing_needs_pieces_of_one_kind),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
