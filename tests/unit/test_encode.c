@@ -1,0 +1,394 @@
+/* test_encode.c: encodings change exactly or not at all, for every code. */
+#include "encode.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "memory_source.h"
+
+static const float fp4_values[8] = { 0, 0.5f, 1, 1.5f, 2, 3, 4, 6 };
+
+static ckpt_tensor described(ckpt_dtype dtype, ckpt_dtype scale, uint64_t rows, uint64_t cols)
+{
+    return (ckpt_tensor){
+        .name = "t.weight",
+        .dtype = dtype,
+        .stored_dtype = dtype == CKPT_F4 ? CKPT_I8 : dtype,
+        .scale_dtype = scale,
+        .block_rows = scale == CKPT_NONE ? 0 : dtype == CKPT_F4 ? 1 : 128,
+        .block_cols = scale == CKPT_NONE ? 0 : dtype == CKPT_F4 ? 32 : 128,
+        .rank = 2,
+        .shape = { rows, cols },
+    };
+}
+
+/* A view of one tensor in another encoding, and what it stands on. */
+typedef struct {
+    memory_source *from;
+    ckpt_catalog *targets;
+    ckpt_source *view;
+    encode_options options;
+} bench;
+
+static bench make(const ckpt_tensor *from)
+{
+    bench b = { .from = memory_source_create(), .targets = catalog_create() };
+
+    assert_int_equal(memory_source_add_tensor(b.from, from), 0);
+    return b;
+}
+
+static ckpt_code view_as(bench *b, const ckpt_tensor *to, ckpt_error *err)
+{
+    assert_int_equal(catalog_add(b->targets, to, err), CKPT_OK);
+    return source_encode(memory_source_base(b->from), b->targets, &b->options, &b->view, err);
+}
+
+static void release(bench *b)
+{
+    source_free(b->view);
+    catalog_free(b->targets);
+    memory_source_free(b->from);
+}
+
+/* All of one part of the view; malloc'd, or NULL and *err. */
+static void *read_part(bench *b, ckpt_part part, ckpt_error *err)
+{
+    const ckpt_tensor *t = ckpt_catalog_at(b->targets, 0);
+    void *out = malloc(ckpt_part_bytes(t, part));
+
+    if (ckpt_source_read(b->view, 0, part, 0, ckpt_part_rows(t, part), out, err) == CKPT_OK)
+        return out;
+    free(out);
+    return NULL;
+}
+
+static float e4m3(uint8_t code)
+{
+    const int e = code >> 3 & 15;
+    const float m = (float)(code & 7);
+    const float value = e == 0 ? ldexpf(m, -9) : ldexpf(8 + m, e - 10);
+
+    return code >> 7 ? -value : value;
+}
+
+/* ---- FP4 -> FP8 ---- */
+
+/* One block whose first group has scale code 120 and whose second is `distance` below, all 16
+ * codes in the second. */
+static bench distant(unsigned distance, unsigned only)
+{
+    const ckpt_tensor from = described(CKPT_F4, CKPT_F8_E8M0, 1, 64);
+    bench b = make(&from);
+    uint8_t *codes = memory_source_part(b.from, 0, CKPT_DATA);
+    uint8_t *scales = memory_source_part(b.from, 0, CKPT_SCALE);
+
+    scales[0] = 120;
+    scales[1] = (uint8_t)(120 - distance);
+    memset(codes, 0x77, 16);
+    for (unsigned i = 0; i < 16; i++)
+        codes[16 + i] = (uint8_t)(only < 16 ? only | only << 4 : i | (15 - i) << 4);
+    return b;
+}
+
+static void test_fp4_codes_keep_their_values_in_fp8(void **state)
+{
+    const ckpt_tensor to = described(CKPT_F8_E4M3, CKPT_F8_E8M0, 1, 64);
+
+    (void)state;
+    for (unsigned d = 0; d <= 14; d++) {
+        bench b = distant(d, 16);
+        ckpt_error err;
+        uint8_t *codes;
+        uint8_t *scale;
+
+        assert_int_equal(view_as(&b, &to, &err), CKPT_OK);
+        codes = read_part(&b, CKPT_DATA, &err);
+        scale = read_part(&b, CKPT_SCALE, &err);
+        assert_non_null(codes);
+        assert_int_equal(*scale, 114);
+        for (unsigned i = 0; i < 32; i++) {
+            const unsigned code = i % 2 == 0 ? i / 2 : 15 - i / 2;
+            const float value = ldexpf(fp4_values[code & 7], 120 - (int)d - 127);
+            const float got = ldexpf(e4m3(codes[32 + i]), 114 - 127);
+
+            if (fabsf(got) != value || (signbit(got) != 0) != (code > 7))
+                fail_msg("code %u at distance %u", code, d);
+        }
+        free(codes);
+        free(scale);
+        release(&b);
+    }
+}
+
+static void test_the_last_exact_distance_of_every_code(void **state)
+{
+    static const unsigned last[8] = { 254, 14, 15, 14, 16, 15, 17, 16 };
+    const ckpt_tensor to = described(CKPT_F8_E4M3, CKPT_F8_E8M0, 1, 64);
+
+    (void)state;
+    for (unsigned code = 0; code < 16; code++)
+        for (unsigned d = 0; d <= 40; d++) {
+            bench b = distant(d, code);
+            ckpt_error err;
+            void *codes;
+
+            assert_int_equal(view_as(&b, &to, &err), CKPT_OK);
+            codes = read_part(&b, CKPT_DATA, &err);
+            if ((codes != NULL) != (d <= last[code & 7]))
+                fail_msg("code %u at distance %u", code, d);
+            if (codes == NULL) {
+                assert_int_equal(err.code, CKPT_E_INEXACT);
+                assert_non_null(strstr(err.text, "'t.weight'"));
+                assert_non_null(strstr(err.text, "block [0, 0]"));
+                assert_non_null(strstr(err.text, "group 1"));
+            }
+            free(codes);
+            release(&b);
+        }
+}
+
+static void test_lossy_codes_are_counted_when_allowed(void **state)
+{
+    const ckpt_tensor to = described(CKPT_F8_E4M3, CKPT_F8_E8M0, 1, 64);
+    bench b = distant(15, 1);
+    ckpt_error err;
+    void *codes;
+
+    (void)state;
+    b.options.allow_lossy = 1;
+    assert_int_equal(view_as(&b, &to, &err), CKPT_OK);
+    codes = read_part(&b, CKPT_DATA, &err);
+    assert_non_null(codes);
+    assert_int_equal(source_encode_stats(b.view, 0).inexact, 32);
+    assert_int_equal(source_encode_stats(b.view, 0).spread, 15);
+    free(codes);
+    release(&b);
+}
+
+static void test_the_reference_has_no_negative_zero(void **state)
+{
+    const ckpt_tensor to = described(CKPT_F8_E4M3, CKPT_F8_E8M0, 1, 64);
+
+    (void)state;
+    for (int reference = 0; reference < 2; reference++) {
+        bench b = distant(3, 8);
+        ckpt_error err;
+        uint8_t *codes;
+
+        b.options.match_reference = reference;
+        assert_int_equal(view_as(&b, &to, &err), CKPT_OK);
+        codes = read_part(&b, CKPT_DATA, &err);
+        for (int i = 32; i < 64; i++)
+            assert_int_equal(codes[i], reference ? 0x00 : 0x80);
+        free(codes);
+        release(&b);
+    }
+}
+
+static void test_small_scales_are_refused_in_fp8(void **state)
+{
+    const ckpt_tensor to = described(CKPT_F8_E4M3, CKPT_F8_E8M0, 1, 64);
+
+    (void)state;
+    for (unsigned scale = 1; scale <= 8; scale++) {
+        bench b = distant(0, 7);
+        uint8_t *scales = memory_source_part(b.from, 0, CKPT_SCALE);
+        ckpt_error err;
+        void *codes;
+
+        scales[0] = scales[1] = (uint8_t)scale;
+        assert_int_equal(view_as(&b, &to, &err), CKPT_OK);
+        codes = read_part(&b, CKPT_DATA, &err);
+        assert_int_equal(codes != NULL, scale > 6);
+        free(codes);
+        release(&b);
+    }
+}
+
+/* ---- dequantise and back ---- */
+
+static void test_every_fp8_code_survives_bf16_and_given_scales(void **state)
+{
+    const ckpt_tensor fp8 = described(CKPT_F8_E4M3, CKPT_F8_E8M0, 2, 128);
+    const ckpt_tensor bf16 = described(CKPT_BF16, CKPT_NONE, 2, 128);
+    bench down = make(&fp8);
+    uint8_t *codes = memory_source_part(down.from, 0, CKPT_DATA);
+    bench up = make(&bf16);
+    ckpt_error err;
+    void *plain;
+    uint8_t *again;
+
+    (void)state;
+    for (int i = 0; i < 256; i++)
+        codes[i] = (i & 0x7F) == 0x7F ? 0x7E : (uint8_t)i;
+    *(uint8_t *)memory_source_part(down.from, 0, CKPT_SCALE) = 119;
+    assert_int_equal(view_as(&down, &bf16, &err), CKPT_OK);
+    plain = read_part(&down, CKPT_DATA, &err);
+    assert_non_null(plain);
+    memcpy(memory_source_part(up.from, 0, CKPT_DATA), plain, 512);
+    up.options.scales = memory_source_base(down.from);
+    assert_int_equal(view_as(&up, &fp8, &err), CKPT_OK);
+    again = read_part(&up, CKPT_DATA, &err);
+    assert_non_null(again);
+    assert_memory_equal(again, codes, 256);
+    free(plain);
+    free(again);
+    release(&up);
+    release(&down);
+}
+
+static void test_nan_codes_and_odd_scales_are_refused_unless_allowed(void **state)
+{
+    const ckpt_tensor fp8 = described(CKPT_F8_E4M3, CKPT_F8_E8M0, 2, 128);
+    const ckpt_tensor bf16 = described(CKPT_BF16, CKPT_NONE, 2, 128);
+
+    (void)state;
+    for (int damage = 0; damage < 4; damage++)
+        for (int allowed = 0; allowed < 2; allowed++) {
+            bench b = make(&fp8);
+            ckpt_error err;
+            void *out;
+
+            *(uint8_t *)memory_source_part(b.from, 0, CKPT_SCALE) =
+                damage == 2 ? 0x00 : damage == 3 ? 0xFF : 120;
+            if (damage < 2)
+                ((uint8_t *)memory_source_part(b.from, 0, CKPT_DATA))[130] =
+                    damage == 0 ? 0x7F : 0xFF;
+            b.options.allow_odd_scales = allowed;
+            assert_int_equal(view_as(&b, &bf16, &err), CKPT_OK);
+            out = read_part(&b, CKPT_DATA, &err);
+            assert_int_equal(out != NULL, allowed);
+            if (out == NULL)
+                assert_non_null(strstr(err.text, damage < 2 ? "row 1, column 2" : "[0, 0]"));
+            free(out);
+            release(&b);
+        }
+}
+
+/* ---- scales ---- */
+
+static void test_scale_dtypes_change_for_powers_of_two_alone(void **state)
+{
+    const ckpt_tensor f32 = described(CKPT_F8_E4M3, CKPT_F32, 1, 128);
+    const ckpt_tensor e8m0 = described(CKPT_F8_E4M3, CKPT_F8_E8M0, 1, 128);
+
+    (void)state;
+    for (int code = 1; code < 255; code++) {
+        bench b = make(&f32);
+        float *scale = memory_source_part(b.from, 0, CKPT_SCALE);
+        ckpt_error err;
+        uint8_t *out;
+
+        *scale = ldexpf(1, code - 127);
+        assert_int_equal(view_as(&b, &e8m0, &err), CKPT_OK);
+        out = read_part(&b, CKPT_SCALE, &err);
+        assert_non_null(out);
+        assert_int_equal(*out, code);
+        free(out);
+        *scale *= 1.5f;
+        assert_null(read_part(&b, CKPT_SCALE, &err));
+        assert_int_equal(err.code, CKPT_E_INEXACT);
+        release(&b);
+    }
+}
+
+/* ---- -> FP4 ---- */
+
+static void test_every_group_of_one_value_finds_an_exact_scale(void **state)
+{
+    const ckpt_tensor bf16 = described(CKPT_BF16, CKPT_NONE, 1, 32);
+    const ckpt_tensor fp4 = described(CKPT_F4, CKPT_F8_E8M0, 1, 32);
+
+    (void)state;
+    for (unsigned bits = 0; bits < 65536; bits += 16) {      /* mantissas 0, 16, 32 ... */
+        const uint32_t wide = bits << 16;
+        bench b = make(&bf16);
+        float value;
+        ckpt_error err;
+        uint8_t *codes;
+        uint8_t *scale;
+        int mantissa = (int)(bits & 0x7F);
+
+        memcpy(&value, &wide, sizeof value);
+        if (!(fabsf(value) >= 0x1p-120f && fabsf(value) <= 0x1p120f)) {
+            release(&b);
+            continue;
+        }
+        ((uint16_t *)memory_source_part(b.from, 0, CKPT_DATA))[5] = (uint16_t)bits;
+        assert_int_equal(view_as(&b, &fp4, &err), CKPT_OK);
+        codes = read_part(&b, CKPT_DATA, &err);
+        /* 1 and 1.5 times a power of two are FP4; nothing else is. */
+        if ((codes != NULL) != (mantissa == 0 || mantissa == 0x40))
+            fail_msg("BF16 0x%04X: %s", bits, codes == NULL ? err.text : "accepted");
+        if (codes != NULL) {
+            scale = read_part(&b, CKPT_SCALE, &err);
+            const float back = ldexpf(fp4_values[codes[2] >> 4 & 7], *scale - 127);
+
+            assert_true(back == fabsf(value));
+            assert_int_equal(codes[2] >> 7, bits >> 15);
+            free(scale);
+        }
+        free(codes);
+        release(&b);
+    }
+}
+
+static void test_encodings_that_have_no_way_are_refused(void **state)
+{
+    const ckpt_tensor from = described(CKPT_I64, CKPT_NONE, 1, 32);
+    const ckpt_tensor to = described(CKPT_BF16, CKPT_NONE, 1, 32);
+    bench b = make(&from);
+    ckpt_error err;
+
+    (void)state;
+    assert_int_equal(view_as(&b, &to, &err), CKPT_E_USAGE);
+    assert_non_null(strstr(err.text, "from I64 to BF16"));
+    release(&b);
+}
+
+static void test_f32_becomes_bf16_only_where_it_is_bf16(void **state)
+{
+    const ckpt_tensor from = described(CKPT_F32, CKPT_NONE, 2, 3);
+    const ckpt_tensor to = described(CKPT_BF16, CKPT_NONE, 2, 3);
+    bench b = make(&from);
+    float *values = memory_source_part(b.from, 0, CKPT_DATA);
+    ckpt_error err;
+    void *out;
+
+    (void)state;
+    values[0] = 1.5f;
+    values[1] = -0.0f;
+    assert_int_equal(view_as(&b, &to, &err), CKPT_OK);
+    assert_non_null(out = read_part(&b, CKPT_DATA, &err));
+    assert_int_equal(((uint16_t *)out)[1], 0x8000);
+    free(out);
+    values[4] = 1.00390625f;
+    assert_null(read_part(&b, CKPT_DATA, &err));
+    assert_non_null(strstr(err.text, "row 1, column 1"));
+    release(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_fp4_codes_keep_their_values_in_fp8),
+        cmocka_unit_test(test_the_last_exact_distance_of_every_code),
+        cmocka_unit_test(test_lossy_codes_are_counted_when_allowed),
+        cmocka_unit_test(test_the_reference_has_no_negative_zero),
+        cmocka_unit_test(test_small_scales_are_refused_in_fp8),
+        cmocka_unit_test(test_every_fp8_code_survives_bf16_and_given_scales),
+        cmocka_unit_test(test_nan_codes_and_odd_scales_are_refused_unless_allowed),
+        cmocka_unit_test(test_scale_dtypes_change_for_powers_of_two_alone),
+        cmocka_unit_test(test_every_group_of_one_value_finds_an_exact_scale),
+        cmocka_unit_test(test_encodings_that_have_no_way_are_refused),
+        cmocka_unit_test(test_f32_becomes_bf16_only_where_it_is_bf16),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
