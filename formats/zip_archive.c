@@ -226,10 +226,10 @@ static ckpt_code look_up(const zip_archive *a, const char *name, central *found,
     size_t root_length = 0;
     size_t at = 0;
 
-    *found = (central){ NULL };
+    memset(found, 0, sizeof *found);
 
     for (size_t i = 0; i < a->record_count; i++) {
-        central c = { NULL };
+        central c = { 0 };
 
         if (!read_central(a, at, &c))
             return fail(a, err, "has a damaged central directory");

@@ -21,8 +21,8 @@ typedef struct {
 
 static void put(cursor *c, uint64_t number, size_t size)
 {
-    for (size_t i = 0; i < size; i++)
-        *c->at++ = (unsigned char)(number >> 8 * i);
+    for (size_t i = 0; i < size; i++, number >>= 8)     /* zeros may be wider than a number */
+        *c->at++ = (unsigned char)number;
 }
 
 static void put_text(cursor *c, const char *text)
