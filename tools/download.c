@@ -133,6 +133,9 @@ void file_set_failure(download *d, dfile *file)
 {
     ckpt_error err;
 
+    /* Connections that fail together have failed once. */
+    if (hub_now() < file->not_before)
+        return;
     file->active->progress_bytes = 0;
     if (++file->failures < FAILURES_MAX) {
         file->not_before = hub_now() + hub_backoff(file->failures);
@@ -250,20 +253,38 @@ static piece *free_piece(const download *d, const dfile *file)
     return NULL;
 }
 
-/* The end of a file is cut finer, so that one slow connection does not hold all up. */
-static piece *split_piece(dfile *file)
+/* Seconds that a transfer will still take, going on as it did. */
+static double time_left(const transfer *t)
 {
+    const double age = hub_now() - t->begin;
+
+    if (t->got_bytes == 0)
+        return age;
+    return (double)(t->piece->end - t->piece->at) * age / (double)t->got_bytes;
+}
+
+/*
+ * The end of a file is cut finer, so that one slow connection does not hold all up. A fast one is
+ * left alone: what it has on the way already would be lost.
+ */
+static piece *split_piece(const download *d, const dfile *file)
+{
+    static const double WORTHWHILE_SECONDS = 2;
     piece *largest = NULL;
     piece *half;
 
     if (file->is_single || file->active->url == NULL)
         return NULL;
-    for (piece *p = file->active->first_open; p != NULL; p = p->next)
-        if (p->state == PIECE_RUNNING &&
+    for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
+        const transfer *t = &d->transfers[i];
+        piece *p = t->piece;
+
+        if (t->in_use && t->file == file && p != NULL && p->end - p->at >= 2 * SPLIT_MIN &&
+            time_left(t) > WORTHWHILE_SECONDS &&
             (largest == NULL || p->end - p->at > largest->end - largest->at))
             largest = p;
-    if (largest == NULL || largest->end - largest->at < 2 * SPLIT_MIN ||
-        (half = calloc(1, sizeof *half)) == NULL)
+    }
+    if (largest == NULL || (half = calloc(1, sizeof *half)) == NULL)
         return NULL;
     half->at = half->noted = largest->end - (largest->end - largest->at) / 2;
     half->end = largest->end;
@@ -294,7 +315,7 @@ static int start_one(download *d, dfile *file, int may_split)
     }
     p = free_piece(d, file);
     if (p == NULL && may_split && !d->options.sequential)
-        p = split_piece(file);
+        p = split_piece(d, file);
     if (p == NULL)
         return 0;
     if (hub_delay(d->h, bucket) > 0)

@@ -279,7 +279,7 @@ static void on_status(transfer *t, const http_result *result)
     download *d = t->d;
     const unsigned status = http_status(result->reply);
     const char *text = http_header(result->reply, "Content-Range");
-    hub_content_range range;
+    hub_content_range range = { 0 };
     ckpt_error err;
 
     if (hub_is_transient(status)) {
@@ -288,17 +288,18 @@ static void on_status(transfer *t, const http_result *result)
             file_set_failure(d, file);
         download_slow_down(d);
     } else if (status == 416 && text != NULL && hub_parse_content_range(text, &range) &&
-               range.has_total && range.total != file->want->size_bytes && file->refreshes > 0) {
+               range.has_total && range.total != file->want->size_bytes &&
+               (file->refreshes > 0 || is_hub(t))) {
         ckpt_fail(&err, CKPT_E_DIFFERENT,
                   "'%s' has another size than listed: expected %" PRIu64 " bytes, got %" PRIu64,
                   file->want->path, file->want->size_bytes, range.total);
         release(t);
         file_fail(d, file, HUB_INTEGRITY, &err);
-    } else if (!is_hub(t)) {
-        refresh(t, result);
-    } else if (status == 416) {
+    } else if (status == 416 && text != NULL && range.total == file->want->size_bytes) {
         release(t);
         file_set_failure(d, file);
+    } else if (!is_hub(t)) {
+        refresh(t, result);
     } else {
         hub_refusal(d->h, result, file->want->path, &err);
         release(t);
@@ -375,10 +376,13 @@ static void on_done(void *context, const http_result *result)
         release(t);
         file_fail(d, file, HUB_NETWORK, &err);
     } else if (result->outcome != HTTP_DONE) {
+        const int got_much = t->got_bytes >= 1 << 20;
+
         free(file->error);
         file->error = strdup(result->problem);
         release(t);
-        file_set_failure(d, file);
+        if (!got_much)      /* else it goes on at once, where it was */
+            file_set_failure(d, file);
         download_slow_down(d);
     } else if (status >= 300 && status < 400) {
         if (t->piece != NULL)
@@ -430,6 +434,7 @@ static ckpt_code send_request(transfer *t, ckpt_error *err)
     }
     t->is_accepted = t->no_range = t->bad_range = t->etag_changed = t->write_failed = 0;
     t->refused = HUB_FINE;
+    t->begin = hub_now();
     t->got_bytes = t->skip_bytes = t->accept_bytes = 0;
     t->d->h->request_count++;
     return http_start(t->d->h->http, &request, &t->http, err);

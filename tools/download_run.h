@@ -82,6 +82,7 @@ struct transfer {
     uint64_t skip_bytes;         /* of a body without range: known already */
     uint64_t accept_bytes;       /* of the body, at most */
     uint64_t got_bytes;
+    double begin;
     int is_accepted;
     int no_range;                /* the range was ignored */
     int bad_range;

@@ -82,7 +82,7 @@ char *hub_resolve_url(const char *base, const char *location)
 
     if (!hub_parse_url(base, &parsed) || location_size == 0)
         return NULL;
-    if (strncasecmp(location, "http:", 5) == 0 || strncasecmp(location, "https:", 6) == 0) {
+    if (strcspn(location, ":") < strcspn(location, "/?")) {
         out = strndup(location, location_size);
     } else if (location[0] == '/' && location[1] == '/') {
         if ((out = malloc(location_size + 7)) != NULL)

@@ -102,6 +102,9 @@ def info(hub, request, kind, id, revision="main"):
 
 def tree(hub, request, kind, id, revision):
     repo = find_repo(hub, request, id, TYPES[kind])
+    if repo and repo.renamed_to:
+        hub.reply(request, 307, "", [("Location", request.target.replace(id, repo.renamed_to))])
+        return
     if not repo or not find_commit(hub, request, repo, revision):
         return
     start = int(request.query.get("cursor", 0))

@@ -1,0 +1,245 @@
+"""ckpt-download as its users run it: what ends up on the disk, what is asked of the hub."""
+import json
+import os
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "hub"))
+from client import ID, MIB, SIDE, Client, mixed, one  # noqa: E402
+from mock_hub import Entry, Hub, Repo  # noqa: E402
+
+
+@pytest.fixture
+def hub():
+    with Hub([mixed()]) as h:
+        yield h
+
+
+@pytest.fixture
+def download(ckpt, hub, tmp_path):
+    return Client(ckpt, hub, tmp_path)
+
+
+def test_every_file_arrives_with_few_requests_and_no_token_elsewhere(download, hub):
+    result = download(HF_TOKEN="hf_test").json
+    download.assert_right()
+    files = len(hub.repos[ID].files)
+    assert result["reason"] == "fine" and result["commit"] == hub.repos[ID].commit
+    assert {f["status"] for f in result["files"]} == {"downloaded"}
+    assert len(hub.requests(port="hub")) <= 2 * files + 3
+    assert all(e["has_authorization"] for e in hub.requests(port="hub"))
+    assert hub.requests(port="cdn") and not hub.requests(port="cdn", has_authorization=True)
+    assert hub.payload <= sum(f.size for f in hub.repos[ID].files) * 1.01
+
+
+def test_a_second_run_asks_two_questions_and_fetches_nothing(download, hub):
+    download()
+    hub.reset()
+    result = download().json
+    assert {f["status"] for f in result["files"]} == {"kept"}
+    assert len(hub.log) == 2 and hub.payload == 0
+
+
+def test_a_commit_needs_no_question_about_the_revision(download, hub):
+    download("--revision", hub.repos[ID].commit)
+    assert not [e for e in hub.log if "/revision/" in e["target"]]
+    download.assert_right()
+
+
+def test_a_file_that_was_touched_is_hashed_and_one_that_was_changed_is_fetched(download, hub):
+    download()
+    os.utime(download.folder / "big.bin", (1, 1))
+    damaged = download.folder / "dir/mid.bin"
+    data = bytearray(damaged.read_bytes())
+    data[1000] ^= 1
+    damaged.write_bytes(data)
+    hub.reset()
+    status = {f["path"]: f["status"] for f in download().json["files"]}
+    assert status["big.bin"] == "kept" and status["dir/mid.bin"] == "downloaded"
+    assert hub.payload == len(data)
+    download.assert_right()
+
+
+def test_verify_finds_a_change_that_left_no_trace(download, hub):
+    download()
+    path = download.folder / "config.json"
+    before = path.stat()
+    data = bytearray(path.read_bytes())
+    data[0] ^= 1
+    with open(path, "r+b") as f:
+        f.write(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert download().json["kept_bytes"] == sum(f.size for f in hub.repos[ID].files)
+    download("--verify")
+    download.assert_right()
+
+
+def test_the_side_file_has_what_an_offline_check_needs(download, hub):
+    download("--exclude", "big*")
+    listing = json.loads((download.folder / SIDE / "listing.json").read_text())
+    assert (listing["version"], listing["hub"], listing["commit"]) == \
+        (1, "hf", hub.repos[ID].commit)
+    by_path = {f["path"]: f for f in listing["files"]}
+    for entry in hub.repos[ID].files:
+        assert by_path[entry.path] == {
+            "path": entry.path, "size": entry.size, "hash": entry.etag,
+            "algorithm": "sha256" if entry.kind == "lfs" else "git-sha1",
+            "selected": entry.path != "big.bin"}
+
+
+@pytest.mark.parametrize("words,paths", [
+    (("config.json",), ["config.json"]),
+    (("dir/",), ["dir/mid.bin", "dir/sub/di rect+ü.txt"]),
+    (("config.json", "*.bin"), ["big.bin", "config.json", "dir/mid.bin"]),
+    (("--include", "*.bin", "--exclude", "dir/*"), ["big.bin"]),
+    (("--include", "[!b]*", "--exclude", "dir*"), [".gitattributes", "config.json", "empty"]),
+])
+def test_patterns_choose_files(download, words, paths):
+    download(*words)
+    download.assert_right(*paths)
+
+
+def test_an_hf_address_names_repo_revision_and_path(ckpt, hub, download):
+    ckpt("ckpt-download", f"hf://models/{ID}@main/config.json", "--local-dir", download.folder,
+         env=download.env)
+    download.assert_right("config.json")
+
+
+def test_a_file_that_is_not_there_is_named(download):
+    failed = download("nothing.bin", check=2)
+    assert failed.json["reason"] == "not-found" and "nothing.bin" in failed.err
+    assert download.visible == []
+
+
+def test_a_dry_run_touches_nothing(download, hub):
+    plan = download("--dry-run").json
+    assert plan["fetch_bytes"] == sum(f.size for f in hub.repos[ID].files)
+    assert not download.folder.exists() and hub.payload == 0
+
+
+def test_the_cache_has_blobs_and_relative_links(download, hub, tmp_path):
+    result = download(where=("--cache-dir", tmp_path / "C")).json
+    root = tmp_path / "C" / "models--o--m"
+    commit = hub.repos[ID].commit
+    assert result["path"] == str(root / "snapshots" / commit)
+    assert (root / "refs/main").read_text() == commit
+    for entry in hub.repos[ID].files:
+        link = root / "snapshots" / commit / entry.path
+        assert os.readlink(link) == "../" * (2 + entry.path.count("/")) + "blobs/" + entry.etag
+        assert link.read_bytes() == entry.content.bytes()
+    hub.reset()
+    download(where=("--cache-dir", tmp_path / "C"))
+    assert hub.payload == 0
+
+
+def test_equal_files_of_a_cache_are_fetched_once(ckpt, tmp_path):
+    with Hub([Repo(ID, [Entry("a.bin", 2 * MIB, 1), Entry("b/c.bin", 2 * MIB, 1)])]) as hub:
+        download = Client(ckpt, hub, tmp_path)
+        result = download(where=("--cache-dir", tmp_path / "C")).json
+        for name in ("a.bin", "b/c.bin"):
+            assert (pathlib.Path(result["path"]) / name).stat().st_size == 2 * MIB
+        assert len(list((tmp_path / "C/models--o--m/blobs").iterdir())) == 1
+        assert hub.payload == 2 * MIB
+
+
+def test_a_dataset_and_a_paged_listing(ckpt, tmp_path):
+    files = [Entry(f"d{i // 10}/f{i}.txt", 10 + i, i, "git", "direct") for i in range(57)]
+    with Hub([Repo(ID, files, type="dataset")], page_size=10) as hub:
+        download = Client(ckpt, hub, tmp_path)
+        download("--repo-type", "dataset")
+        download.assert_right()
+        assert len([e for e in hub.log if "/tree/" in e["target"]]) == 6
+
+
+def test_a_renamed_repository_is_followed(ckpt, tmp_path):
+    repo = one(3 * MIB)
+    old = Repo(ID, [], renamed_to="n/new")
+    repo.id = "n/new"
+    with Hub([repo, old]) as hub:
+        client = Client(ckpt, hub, tmp_path)
+        client("--revision", "main")
+        assert (client.folder / "f.bin").read_bytes() == repo.files[0].content.bytes()
+
+
+def test_a_new_commit_does_not_mix_with_the_old(ckpt, tmp_path):
+    a, b = Entry("a.bin", 20 * MIB, 1), Entry("b.bin", 3 * MIB, 2)
+    with Hub([Repo(ID, [a, b])]) as hub:
+        download = Client(ckpt, hub, tmp_path)
+        hub.fault("status", port="cdn", path="a.bin", status=404, count=1000, min_first=MIB)
+        download(check=2)
+        hub.reset()
+        hub.repos[ID] = Repo(ID, [Entry("a.bin", 20 * MIB, 7), b])
+        result = download("--clean").json
+        assert hub.payload == 20 * MIB and result["reused_bytes"] == 0
+        download.assert_right()
+
+
+@pytest.mark.parametrize("words", [("--local-dir", "x", "--cache-dir", "y"),
+                                   ("--connections", "0"), ("--connections", "65"),
+                                   ("--hub", "modelscope"), ("f", "--include", "x")])
+def test_contradictions_are_usage_errors(ckpt, hub, words):
+    failed = ckpt("ckpt-download", ID, "--json", *words, check=2, env={"HF_ENDPOINT": hub.url})
+    assert failed.json["reason"] == "usage" and hub.log == []
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "a//b", "../x", "a/..", "x--y/z", "-a/b", "a/b.git",
+                                  "a b/c", "/a", "a/"])
+def test_names_that_are_none_are_refused_before_any_request(ckpt, hub, name):
+    failed = ckpt("ckpt-download", "--json", "--", name, check=2, env={"HF_ENDPOINT": hub.url})
+    assert failed.json["reason"] == "usage" and hub.log == []
+
+
+def test_offline_asks_nobody(download, hub):
+    failed = download(check=2, HF_HUB_OFFLINE="1")
+    assert hub.log == [] and failed.json["reason"] == "network"
+
+
+def test_then_becomes_the_command(ckpt, hub, download):
+    done = ckpt("ckpt-download", ID, "--local-dir", download.folder, "--quiet",
+                "--then", "ls", download.folder, env=download.env)
+    assert done.out.split() == ["big.bin", "config.json", "dir", "empty"]
+    download.assert_right()
+
+
+def test_then_is_not_reached_after_a_failure(ckpt, hub, download):
+    hub.fault("status", port="cdn", status=404, count=1000)
+    ckpt("ckpt-download", ID, "--local-dir", download.folder, "--quiet",
+         "--then", "touch", download.folder / "reached", check=2, env=download.env)
+    assert not (download.folder / "reached").exists()
+
+
+# ---- ModelScope ----
+
+@pytest.fixture(params=[206, 200])
+def modelscope(request, ckpt, tmp_path):
+    with Hub([mixed()], range_status=request.param) as hub:
+        yield Client(ckpt, hub, tmp_path)
+
+
+def test_modelscope_is_downloaded_whatever_status_ranges_have(modelscope):
+    modelscope("--hub", "modelscope", MODELSCOPE_API_TOKEN="ms-token")
+    modelscope.assert_right()
+    hub = modelscope.hub
+    assert all(e["has_authorization"] and e["cookie"] == "m_session_id=ms-token"
+               for e in hub.requests(port="hub"))
+    assert not (modelscope.folder / ".cache/huggingface/download").exists()
+    hub.reset()
+    modelscope("--hub", "ms")
+    assert len(hub.log) == 1
+
+
+def test_modelscope_datasets_come_in_pages(ckpt, tmp_path):
+    files = [Entry(f"f{i}.txt", 10 + i, i, shape="direct") for i in range(431)]
+    with Hub([Repo(ID, files)]) as hub:
+        download = Client(ckpt, hub, tmp_path)
+        download("--hub", "modelscope", "--repo-type", "dataset")
+        download.assert_right()
+        assert len([e for e in hub.log if "PageNumber" in e["target"]]) == 3
+
+
+def test_modelscope_says_no_with_status_200(ckpt, tmp_path):
+    with Hub([]) as hub:
+        failed = Client(ckpt, hub, tmp_path)("--hub", "ms", "--revision", "main", check=2)
+        assert failed.json["reason"] == "not-found" and "master" in failed.err

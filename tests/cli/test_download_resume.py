@@ -1,0 +1,187 @@
+"""A ckpt-download that is killed, starved or crowded loses nothing and leaves nothing behind."""
+import os
+import pathlib
+import random
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "hub"))
+from client import ID, MIB, SIDE, Client, one, wait_for  # noqa: E402
+from mock_hub import Entry, Hub, Repo  # noqa: E402
+
+
+def repo_of_many(total_bytes):
+    sizes = [total_bytes // 4] * 3 + [total_bytes // 40] * 9
+    return Repo(ID, [Entry(f"f{i}.bin", s, i) for i, s in enumerate(sizes)] +
+                [Entry("config.json", 900, 99, "git")])
+
+
+@pytest.fixture
+def hub():
+    with Hub([one(64 * MIB)], connection_rate=20 * MIB) as h:
+        yield h
+
+
+@pytest.fixture
+def download(ckpt, hub, tmp_path):
+    return Client(ckpt, hub, tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_kill_at_any_moment_costs_a_hundredth_at_most(ckpt, tmp_path, seed):
+    # Paced, so that the mock's count of sent bytes is the client's of received ones.
+    total = 320 * MIB
+    with Hub([repo_of_many(total)], connection_rate=40 * MIB) as hub:
+        download = Client(ckpt, hub, tmp_path)
+        size = sum(f.size for f in hub.repos[ID].files)
+        process = download.start()
+        time.sleep(random.Random(seed).uniform(0.05, 1.5))
+        if process.poll() is None:
+            download.stop(process)
+        result = download().json
+        assert result["reason"] == "fine"
+        wait_for(lambda: not hub.cdn.open or True)
+        time.sleep(0.1)
+        fetched_before = hub.payload - result["fetched_bytes"]
+        refetched = fetched_before + result["fetched_bytes"] - size
+        assert refetched <= size // 100, (refetched, fetched_before)
+        download.assert_right()
+
+
+def test_an_interrupt_ends_soon_and_the_next_run_goes_on(download, hub):
+    process = download.start()
+    wait_for(lambda: sum(len(p.name) for p in download.folder.glob(str(SIDE / "*.state"))))
+    time.sleep(0.3)
+    begin = time.monotonic()
+    status, out, err = download.stop(process, signal.SIGINT)
+    assert (status, time.monotonic() - begin < 2) == (2, True)
+    assert '"interrupted"' in out and err.count("\n") == 1
+    result = download().json
+    assert result["reused_bytes"] > 0
+    download.assert_right()
+
+
+def killed_halfway(download):
+    process = download.start()
+    wait_for(lambda: download.hub.requests(port="cdn", status=206) or download.parts)
+    time.sleep(1)
+    download.stop(process)
+    state = next((download.folder / SIDE).glob("*.state"))
+    assert b"span" in state.read_bytes()
+    return state
+
+
+def test_after_a_reboot_only_what_was_synced_counts(download):
+    state = killed_halfway(download)
+    lines = state.read_text().split("\n")
+    words = lines[0].split(" ")
+    words[4] = "0" * 8 + words[4][8:]
+    lines[0] = with_check(" ".join(words[:-1]) + " ")
+    state.write_text("\n".join(lines))
+    assert download("--dry-run").json["reuse_bytes"] == 0
+    half = len(lines) // 2
+    before = len("\n".join(lines[:half])) + 1
+    lines.insert(half, with_check(f"synced {before} "))
+    state.write_text("\n".join(lines))
+    reuse = download("--dry-run").json["reuse_bytes"]
+    assert 0 < reuse < 64 * MIB
+    assert download().json["reused_bytes"] == reuse
+    download.assert_right()
+
+
+def with_check(body):
+    value = 2166136261
+    for byte in body.encode():
+        value = (value ^ byte) * 16777619 & 0xFFFFFFFF
+    return f"{body}{value:08x}"
+
+
+@pytest.mark.parametrize("damage", ["empty", "garbage", "torn", "foreign", "gone", "hostile"])
+def test_a_damaged_journal_never_makes_a_wrong_file(download, damage):
+    state = killed_halfway(download)
+    text = state.read_bytes()
+    if damage == "gone":
+        state.unlink()
+    else:
+        state.write_bytes({"empty": b"", "garbage": os.urandom(5000), "torn": text[:-7],
+                           "foreign": text.replace(b" 67108864 ", b" 67108865 "),
+                           "hostile": text + (with_check("span 0 67108864 ") + "\n").encode()
+                           }[damage])
+    download()
+    download.assert_right()
+
+
+def test_a_part_that_rotted_is_found_by_the_hash(download):
+    state = killed_halfway(download)
+    with open(state.with_suffix(".part"), "r+b") as f:
+        f.seek(1000)
+        f.write(b"rot")
+    assert download().json["reused_bytes"] > 0
+    download.assert_right()
+
+
+def test_two_at_once_on_one_folder_do_not_disturb_each_other(download):
+    process = download.start()
+    wait_for(lambda: (download.folder / SIDE / "lock").exists() and download.parts)
+    failed = download(check=2)
+    assert "another ckpt-download" in failed.err
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    download.assert_right()
+
+
+def test_a_disk_that_is_too_small_is_refused_before_the_first_byte(ckpt, tmp_path):
+    disk = os.statvfs(tmp_path)
+    entry = Entry("huge.bin", disk.f_bavail * disk.f_frsize + (1 << 30), 1, sha256="a" * 64)
+    with Hub([Repo(ID, [entry])]) as hub:
+        download = Client(ckpt, hub, tmp_path)
+        failed = download(check=2)
+        assert failed.json["reason"] == "disk" and hub.payload == 0 and download.parts == []
+
+
+@pytest.mark.parametrize("rule", ["pwrite:ENOSPC:5", "pwrite:EIO:3", "fsync:EIO:1"])
+def test_a_failing_disk_ends_the_run_and_the_next_one_goes_on(download, hub, fault, rule):
+    hub.connection_rate = None
+    failed = download(check=(0, 2), **fault.env(rule, ".part" if "pwrite" in rule else None))
+    if not fault.injected:
+        pytest.skip("the fault did not reach this call")
+    assert failed.status == 2 and failed.json["reason"] == "disk"
+    assert download.visible == []
+    download()
+    download.assert_right()
+
+
+def test_memory_is_bounded_for_a_hundred_thousand_files_and_one_of_500_gb(ckpt, tmp_path):
+    files = [Entry(f"dir{i % 100}/file-{i}.txt", 100 + i % 50, 0, sha256=f"{i:064x}",
+                   listed={}) for i in range(100000)]
+    files.append(Entry("huge.bin", 500 * 10**9, 1, sha256="f" * 64))
+    with Hub([Repo(ID, files, commit="c" * 40)], page_size=5000) as hub:
+        download = Client(ckpt, hub, tmp_path)
+        assert most_memory(download.start("--dry-run")) < 200 * MIB
+        process = download.start("--no-space-check", "--limit-rate", "30M")
+        threading.Timer(8, lambda: process.send_signal(signal.SIGINT)).start()
+        assert most_memory(process) < 200 * MIB
+        assert hub.payload > 30 * MIB
+        if download.folder.exists():
+            part = next((download.folder / SIDE).glob("*.part"))
+            assert part.stat().st_blocks * 512 < 10**9
+
+
+def most_memory(process):
+    most = 0
+    threading.Thread(target=process.communicate, daemon=True).start()
+    while process.poll() is None:
+        try:
+            text = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+        except OSError:
+            break
+        most = max([most] + [int(line.split()[1]) * 1024 for line in text.splitlines()
+                             if line.startswith("VmHWM")])
+        time.sleep(0.05)
+    process.wait()
+    assert most > 0
+    return most
