@@ -200,7 +200,7 @@ ckpt_code cpu_linear(const cpu_backend *cpu, const run_weight *weight, const cpu
     const uint64_t pieces = size_max(size_min(wanted, job->row_count / TILE_ROWS_MIN), 1);
     const uint64_t step = size_div_up(job->row_count, pieces);
     const int big = job->row_count * job->weight_row_count * ckpt_tensor_cols(&weight->tensor) >
-                    (1u << 18);
+                    CPU_WORTH_SHARING;
     ckpt_code code = CKPT_OK;
 
     if (job->row_count == 0)
@@ -258,7 +258,8 @@ static ckpt_code linear_cpu(run_backend *backend, const run_linear *op, ckpt_err
 static ckpt_code quantise_cpu(run_backend *backend, const run_quantise *op, ckpt_error *err)
 {
     (void)err;
-#pragma omp parallel for num_threads(cpu_of(backend)->thread_count) if (op->row_count > 15)
+#pragma omp parallel for num_threads(cpu_of(backend)->thread_count)                             \
+    if (cpu_worth(op->row_count, op->col_count))
     for (uint64_t t = 0; t < op->row_count; t++)
         plain_quantise(cpu_row(op->x, t), cpu_row(op->y, t), op);
     return CKPT_OK;
@@ -267,7 +268,8 @@ static ckpt_code quantise_cpu(run_backend *backend, const run_quantise *op, ckpt
 static ckpt_code norm_cpu(run_backend *backend, const run_norm *op, ckpt_error *err)
 {
     (void)err;
-#pragma omp parallel for num_threads(cpu_of(backend)->thread_count) if (op->row_count > 15)
+#pragma omp parallel for num_threads(cpu_of(backend)->thread_count)                             \
+    if (cpu_worth(op->row_count, op->col_count))
     for (uint64_t t = 0; t < op->row_count; t++)
         plain_norm(cpu_row(op->x, t), op->weight == NULL ? NULL : op->weight->data,
                    cpu_row(op->y, t), op);
@@ -277,7 +279,8 @@ static ckpt_code norm_cpu(run_backend *backend, const run_norm *op, ckpt_error *
 static ckpt_code rope_cpu(run_backend *backend, const run_rope *op, ckpt_error *err)
 {
     (void)err;
-#pragma omp parallel for num_threads(cpu_of(backend)->thread_count) if (op->row_count > 15)
+#pragma omp parallel for num_threads(cpu_of(backend)->thread_count)                             \
+    if (cpu_worth(op->row_count, op->head_count * op->rope_dim))
     for (uint64_t t = 0; t < op->row_count; t++)
         for (uint32_t h = 0; h < op->head_count; h++)
             plain_rope(cpu_row(op->x, t) + (size_t)h * op->head_dim,
@@ -288,7 +291,8 @@ static ckpt_code rope_cpu(run_backend *backend, const run_rope *op, ckpt_error *
 static ckpt_code hadamard_cpu(run_backend *backend, const run_hadamard *op, ckpt_error *err)
 {
     (void)err;
-#pragma omp parallel for num_threads(cpu_of(backend)->thread_count) if (op->row_count > 15)
+#pragma omp parallel for num_threads(cpu_of(backend)->thread_count)                             \
+    if (cpu_worth(op->row_count, op->head_count * op->width))
     for (uint64_t t = 0; t < op->row_count; t++)
         for (uint32_t h = 0; h < op->head_count; h++)
             plain_hadamard(cpu_row(op->x, t) + (size_t)h * op->width, op->width, op->round);
@@ -328,7 +332,8 @@ static plain_streams streams_row(const run_streams *op, uint64_t t)
 static ckpt_code hc_pre_cpu(run_backend *backend, const run_streams *op, ckpt_error *err)
 {
     (void)err;
-#pragma omp parallel for num_threads(cpu_of(backend)->thread_count) if (op->row_count > 15)
+#pragma omp parallel for num_threads(cpu_of(backend)->thread_count)                             \
+    if (cpu_worth(op->row_count, op->stream_count * op->dim))
     for (uint64_t t = 0; t < op->row_count; t++) {
         const plain_streams row = streams_row(op, t);
 
@@ -340,7 +345,8 @@ static ckpt_code hc_pre_cpu(run_backend *backend, const run_streams *op, ckpt_er
 static ckpt_code hc_head_cpu(run_backend *backend, const run_streams *op, ckpt_error *err)
 {
     (void)err;
-#pragma omp parallel for num_threads(cpu_of(backend)->thread_count) if (op->row_count > 15)
+#pragma omp parallel for num_threads(cpu_of(backend)->thread_count)                             \
+    if (cpu_worth(op->row_count, op->stream_count * op->dim))
     for (uint64_t t = 0; t < op->row_count; t++) {
         const plain_streams row = streams_row(op, t);
 
@@ -352,7 +358,8 @@ static ckpt_code hc_head_cpu(run_backend *backend, const run_streams *op, ckpt_e
 static ckpt_code hc_post_cpu(run_backend *backend, const run_streams_post *op, ckpt_error *err)
 {
     (void)err;
-#pragma omp parallel for num_threads(cpu_of(backend)->thread_count) if (op->row_count > 15)
+#pragma omp parallel for num_threads(cpu_of(backend)->thread_count)                             \
+    if (cpu_worth(op->row_count, op->stream_count * op->dim))
     for (uint64_t t = 0; t < op->row_count; t++)
         plain_hc_post(cpu_row(op->x, t), cpu_row(op->y, t), cpu_row(op->post, t),
                       cpu_row(op->comb, t), op);
@@ -362,7 +369,8 @@ static ckpt_code hc_post_cpu(run_backend *backend, const run_streams_post *op, c
 static ckpt_code add_cpu(run_backend *backend, const run_add *op, ckpt_error *err)
 {
     (void)err;
-#pragma omp parallel for num_threads(cpu_of(backend)->thread_count) if (op->row_count > 15)
+#pragma omp parallel for num_threads(cpu_of(backend)->thread_count)                             \
+    if (cpu_worth(op->row_count, op->col_count))
     for (uint64_t t = 0; t < op->row_count; t++) {
         const float *a = cpu_row(op->a, t / op->repeat);
         const float *b = op->b.buffer == NULL ? NULL : cpu_row(op->b, t);

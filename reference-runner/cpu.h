@@ -76,6 +76,17 @@ typedef struct {
 ckpt_code cpu_linear(const cpu_backend *cpu, const run_weight *weight, const cpu_linear_job *job,
                      ckpt_error *err);
 
+/*
+ * Threads that wait for the next piece of work spin for a while, which costs more than it gives
+ * where pieces are small, or the machine has other work. So small ones stay on one thread.
+ */
+enum { CPU_WORTH_SHARING = 1 << 21 };
+
+static inline int cpu_worth(uint64_t rows, uint64_t cols)
+{
+    return rows * cols > CPU_WORTH_SHARING / 16;
+}
+
 static inline const cpu_backend *cpu_of(const run_backend *backend)
 {
     return (const cpu_backend *)(const void *)backend;

@@ -34,7 +34,8 @@ ckpt_code pool_cpu(run_backend *backend, const run_pool *op, ckpt_error *err)
 {
     if (op->ratio > SLOTS_MAX)
         return ckpt_fail(err, CKPT_E_USAGE, "a compression ratio of %u", op->ratio);
-#pragma omp parallel for num_threads(cpu_of(backend)->thread_count) if (op->entry_count > 1)
+#pragma omp parallel for num_threads(cpu_of(backend)->thread_count)                             \
+    if (cpu_worth(op->entry_count * op->ratio, op->width))
     for (uint64_t i = 0; i < op->entry_count; i++)
         pool_entry(op, i);
     return CKPT_OK;
@@ -138,7 +139,8 @@ ckpt_code select_cpu(run_backend *backend, const run_select *op, ckpt_error *err
     const uint64_t most = (op->position + op->row_count) / op->ratio;
     int failed = 0;
 
-#pragma omp parallel num_threads(cpu_of(backend)->thread_count) if (op->row_count > 1)
+#pragma omp parallel num_threads(cpu_of(backend)->thread_count)                                 \
+    if (cpu_worth(op->row_count * most, op->head_count * op->width / 8))
     {
         const select_scratch s = {
             .dots = malloc((size_t)op->head_count * CANDIDATES * sizeof(float)),
@@ -244,7 +246,8 @@ ckpt_code attend_cpu(run_backend *backend, const run_attend *op, ckpt_error *err
     const uint64_t limit = list_limit(op);
     int failed = 0;
 
-#pragma omp parallel num_threads(cpu_of(backend)->thread_count) if (units > 1)
+#pragma omp parallel num_threads(cpu_of(backend)->thread_count)                                 \
+    if (cpu_worth(units * limit, op->head_dim))
     {
         float *list = malloc(limit * op->head_dim * sizeof *list);
         float *scores = malloc(limit * HEADS_TOGETHER * sizeof *scores);
