@@ -5,6 +5,7 @@
 #include "convert_private.h"
 #include "hf.h"
 #include "size.h"
+#include "text.h"
 
 /* ---- targets: encodings and names ---- */
 
@@ -24,13 +25,6 @@ static ckpt_code copy_catalog(const ckpt_catalog *from, ckpt_catalog **out, ckpt
     return code;
 }
 
-static int has_suffix(const char *name, const char *suffix)
-{
-    const size_t length = strlen(name);
-
-    return length > strlen(suffix) && strcmp(name + length - strlen(suffix), suffix) == 0;
-}
-
 /* How names as in the source spell a scale: as the map does, unless the source never does. */
 static const char *find_scale_suffix(const ckpt_checkpoint *from, const char *own)
 {
@@ -43,10 +37,10 @@ static const char *find_scale_suffix(const ckpt_checkpoint *from, const char *ow
 
         if (from->reading.fates[i].kind != FATE_SCALE)
             continue;
-        if (has_suffix(name, own))
+        if (text_ends_with(name, own))
             return own;
         for (size_t s = 0; s < sizeof suffixes / sizeof *suffixes; s++)
-            if (has_suffix(name, suffixes[s]))
+            if (text_ends_with(name, suffixes[s]))
                 found = suffixes[s];
     }
     return found;
@@ -83,11 +77,7 @@ static void suit_tensor(const convert_job *job, ckpt_tensor *t)
 
     if (plain != CKPT_NONE &&
         (ckpt_tensor_is_int(t) || job->options.policy.dtype == PLAN_KEEP)) {
-        t->dtype = plain;
-        t->stored_dtype = plain;
-        t->scale_dtype = CKPT_NONE;
-        t->block_rows = 0;
-        t->block_cols = 0;
+        catalog_set_plain(t, plain);
     } else if (t->dtype == CKPT_F4 && t->scale_dtype != CKPT_NONE) {
         t->stored_dtype = sharded ? CKPT_F4 : CKPT_I8;
     } else if (!sharded && o >= 0 && ckpt_tensor_is_int(t)) {
@@ -163,11 +153,6 @@ static ckpt_code keep_files(convert_job *job, ckpt_error *err)
     return code;
 }
 
-static uint64_t tensor_bytes(const ckpt_tensor *t)
-{
-    return ckpt_part_bytes(t, CKPT_DATA) + ckpt_part_bytes(t, CKPT_SCALE);
-}
-
 /* Number the files anew: a new one where the source (and its file) changes, or one is full. */
 static uint32_t number_files(convert_job *job)
 {
@@ -178,7 +163,7 @@ static uint32_t number_files(convert_job *job)
 
     for (size_t i = 0; i < count; i++) {
         const ckpt_tensor *from = ckpt_catalog_at(job->picked->catalog, i);
-        const uint64_t bytes = tensor_bytes(ckpt_catalog_at(job->targets, i));
+        const uint64_t bytes = ckpt_tensor_bytes(ckpt_catalog_at(job->targets, i));
         int fresh = 0;
 
         if (i > 0 && limit != 0)
@@ -217,20 +202,12 @@ static uint32_t number_officially(convert_job *job)
 static ckpt_code add_numbered_files(convert_job *job, ckpt_error *err)
 {
     uint32_t count = 0;
-    ckpt_code code = CKPT_OK;
 
     if (job->options.file_bytes_max == 0)
         count = number_officially(job);
     if (count == 0)
         count = number_files(job);
-    for (uint32_t i = 0; i < count && code == CKPT_OK; i++) {
-        char name[64];
-        uint32_t number;
-
-        hf_file_name(i, count, name);
-        code = store_add_file(job->store, name, &number, err);
-    }
-    return code;
+    return format_add_files(job->options.format, job->store, count, err);
 }
 
 /* Copies go where their originals go when files are numbered anew. */

@@ -116,9 +116,7 @@ static ckpt_code check_filling(const convert_job *job, const ckpt_tensor *t, ckp
 {
     const ckpt_checkpoint *source = job->source;
     const int64_t o = ckpt_catalog_find(source->official, t->name);
-    const ckpt_tensor *expected;
-    char expected_shape[256];
-    char got_shape[256];
+    char where[256];
 
     if (o < 0 && family_has_optional(source->family, json_root(source->config), t->name))
         return CKPT_OK;
@@ -126,15 +124,8 @@ static ckpt_code check_filling(const convert_job *job, const ckpt_tensor *t, ckp
         return ckpt_fail(err, CKPT_E_USAGE,
                          "tensor '%s' of '%s' is not one that config.json of '%s' implies",
                          t->name, job->options.fill_from, job->options.source);
-    expected = ckpt_catalog_at(source->official, (size_t)o);
-    if (catalog_same_shape(t, expected) &&
-        ckpt_tensor_is_int(t) == ckpt_tensor_is_int(expected))
-        return CKPT_OK;
-    catalog_shape_text(t, got_shape, sizeof got_shape);
-    catalog_shape_text(expected, expected_shape, sizeof expected_shape);
-    return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' of '%s' is %s %s, expected %s %s", t->name,
-                     job->options.fill_from, ckpt_dtype_name(t->dtype), got_shape,
-                     ckpt_dtype_name(expected->dtype), expected_shape);
+    snprintf(where, sizeof where, " of '%s'", job->options.fill_from);
+    return catalog_check_same(t, ckpt_catalog_at(source->official, (size_t)o), where, err);
 }
 
 /* Source and --fill-from together are what the source's config implies. */
@@ -264,11 +255,6 @@ static void take_fingerprint(convert_job *job)
     mix_catalog(&job->fingerprint, job->store->catalog);
 }
 
-static uint64_t tensor_bytes(const ckpt_tensor *t)
-{
-    return ckpt_part_bytes(t, CKPT_DATA) + ckpt_part_bytes(t, CKPT_SCALE);
-}
-
 static void count_bytes(convert_job *job)
 {
     enum { PER_TENSOR_BYTES = 256 };        /* digests, statistics, journal, picks */
@@ -284,7 +270,7 @@ static void count_bytes(convert_job *job)
         job->out_bytes += job->store->files[i].size_bytes;
     }
     for (size_t i = 0; i < ckpt_catalog_count(job->picked->catalog); i++)
-        job->in_bytes += tensor_bytes(ckpt_catalog_at(job->picked->catalog, i));
+        job->in_bytes += ckpt_tensor_bytes(ckpt_catalog_at(job->picked->catalog, i));
 }
 
 /* A limit that cannot be honoured is refused before anything is written. */
@@ -315,11 +301,11 @@ static ckpt_code take_share(convert_job *job, ckpt_error *err)
     if ((job->share = calloc(count + 1, 1)) == NULL)
         return ckpt_fail_memory(err, "a share", count);
     for (size_t i = 0; i < count; i++)
-        share_bytes += tensor_bytes(ckpt_catalog_at(job->targets, i));
+        share_bytes += ckpt_tensor_bytes(ckpt_catalog_at(job->targets, i));
     share_bytes = share_bytes / o->part_count + 1;
     for (size_t i = 0; i < count; i++) {
         job->share[i] = at / share_bytes + 1 == o->part;
-        at += tensor_bytes(ckpt_catalog_at(job->targets, i));
+        at += ckpt_tensor_bytes(ckpt_catalog_at(job->targets, i));
     }
     return CKPT_OK;
 }

@@ -9,8 +9,6 @@
 #include "hf.h"
 #include "json.h"
 
-enum { CONFIG_BYTES_MAX = 1 << 24 };
-
 /* ---- the pipeline: picked inputs -> digest tap -> encodings ---- */
 
 typedef struct {

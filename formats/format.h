@@ -14,6 +14,9 @@
 
 typedef struct ckpt_format ckpt_format;
 
+enum { FORMAT_NAME_BYTES = 64 };
+enum { CONFIG_BYTES_MAX = 1 << 24 };       /* config.json is small */
+
 /* What opening knows. `open` of a format fills the first group, ckpt_open the rest. */
 struct ckpt_checkpoint {
     const ckpt_format *format;
@@ -67,6 +70,8 @@ struct ckpt_format {
     int (*detect)(const char *path);
     /* Fill the first group of *out, whose path and options are set. */
     ckpt_code (*open)(ckpt_checkpoint *out, ckpt_error *err);
+    /* Name of file i of count, where the files of the source are not kept. NULL with split. */
+    void (*file_name)(size_t i, size_t count, char out[FORMAT_NAME_BYTES]);
     /* Cut `keys` (consumed) into pieces of the store and name its files. NULL: keys are pieces. */
     ckpt_code (*split)(ckpt_store *store, ckpt_catalog *keys, const ckpt_map *map,
                        const format_sharding *sharding, ckpt_error *err);
@@ -84,6 +89,16 @@ extern const ckpt_format *const ckpt_formats[];      /* NULL-terminated, in orde
 /* Remember something that --lenient let pass. */
 ckpt_code checkpoint_note(ckpt_checkpoint *checkpoint, ckpt_error *err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* Add `count` files to a store, named by its format. */
+ckpt_code format_add_files(const ckpt_format *format, ckpt_store *store, uint32_t count,
+                           ckpt_error *err);
+
+/* List the files below `directory` into out->extras, without those that a conversion makes anew and
+ * those that `is_own` (of the format: weights, indexes) says 1 to; it may take them. */
+ckpt_code checkpoint_take_extras(ckpt_checkpoint *out, const char *directory,
+                                 int (*is_own)(void *context, const char *name), void *context,
+                                 ckpt_error *err);
 
 /* 1 for a file that a conversion copies as it is: not one that is made anew or is the tool's own.
  * Weights are the format's business. */

@@ -7,24 +7,22 @@
 
 #include "safetensors.h"
 #include "side_data.h"
+#include "text.h"
 
-enum { INDEX_BYTES_MAX = 1 << 28, CONFIG_BYTES_MAX = 1 << 24 };
+enum { INDEX_BYTES_MAX = 1 << 28 };
 static const char suffix[] = ".safetensors";
 
 static int is_weights(const char *name)
 {
-    const size_t length = strlen(name);
-
-    return length > sizeof suffix - 1 &&
-           strcmp(name + length - (sizeof suffix - 1), suffix) == 0;
+    return text_ends_with(name, suffix);
 }
 
-void hf_file_name(size_t i, size_t count, char out[64])
+void hf_file_name(size_t i, size_t count, char out[FORMAT_NAME_BYTES])
 {
     if (count == 1)
-        snprintf(out, 64, "model%s", suffix);
+        snprintf(out, FORMAT_NAME_BYTES, "model%s", suffix);
     else
-        snprintf(out, 64, "model-%05zu-of-%05zu%s", i + 1, count, suffix);
+        snprintf(out, FORMAT_NAME_BYTES, "model-%05zu-of-%05zu%s", i + 1, count, suffix);
 }
 
 /* ---- the index ---- */
@@ -211,28 +209,31 @@ static int detect_directory(const char *path)
     return found;
 }
 
-/* Sort the directory's files: weights into the store if no index does it, the rest into extras. */
+typedef struct {
+    ckpt_checkpoint *out;
+    ckpt_code code;
+    ckpt_error *err;
+} weights_finder;
+
+/* Weights go into the store, if no index does that. */
+static int take_weights(void *context, const char *name)
+{
+    weights_finder *f = context;
+    uint32_t number;
+
+    if (!is_weights(name))
+        return 0;
+    if (f->code == CKPT_OK && strchr(name, '/') == NULL && !f->out->has_index)
+        f->code = store_add_file(f->out->store, name, &number, f->err);
+    return 1;
+}
+
 static ckpt_code sort_files(ckpt_checkpoint *out, ckpt_error *err)
 {
-    ckpt_code code = file_list_tree(out->path, &out->extras, err);
-    size_t kept = 0;
+    weights_finder finder = { out, CKPT_OK, err };
+    const ckpt_code code = checkpoint_take_extras(out, out->path, take_weights, &finder, err);
 
-    if (code != CKPT_OK)
-        return code;
-    for (size_t i = 0; i < out->extras.count; i++) {
-        char *name = out->extras.names[i];
-        uint32_t number;
-
-        out->extras.names[i] = NULL;
-        if (code == CKPT_OK && is_weights(name) && strchr(name, '/') == NULL && !out->has_index)
-            code = store_add_file(out->store, name, &number, err);
-        if (!is_weights(name) && checkpoint_is_carried(name))
-            out->extras.names[kept++] = name;
-        else
-            free(name);
-    }
-    out->extras.count = kept;
-    return code;
+    return code == CKPT_OK ? finder.code : code;
 }
 
 static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
@@ -343,6 +344,7 @@ const ckpt_format format_hf = {
     .name = "hf",
     .detect = detect_directory,
     .open = open_directory,
+    .file_name = hf_file_name,
     .lay_out = safetensors_lay_out,
     .finish = finish_directory,
 };

@@ -20,6 +20,6 @@ extern const ckpt_format format_hf;
 extern const ckpt_format format_safetensors_file;
 
 /* "model-00002-of-00046.safetensors", or "model.safetensors" for the only one. i counts from 0. */
-void hf_file_name(size_t i, size_t count, char out[64]);
+void hf_file_name(size_t i, size_t count, char out[FORMAT_NAME_BYTES]);
 
 #endif

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "safetensors.h"
+#include "text.h"
 
 enum { RANKS_MAX = 4096, RANK_NAME_BYTES = 64 };
 
@@ -72,38 +73,42 @@ static int detect(const char *path)
     return found;
 }
 
-/* Take the ranks' files out of the list of all files; the rest is carried along. */
+typedef struct {
+    uint32_t count;            /* N of model{rank}-mp{N}; the first one seen */
+    uint32_t seen;
+    uint32_t other;            /* another N, or 0 */
+} rank_finder;
+
+static int take_rank(void *context, const char *name)
+{
+    rank_finder *f = context;
+    uint32_t rank;
+    uint32_t count;
+
+    if (!parse_name(name, &rank, &count))
+        return text_ends_with(name, ".safetensors");
+    f->seen++;
+    if (f->count == 0)
+        f->count = count;
+    else if (f->count != count)
+        f->other = count;
+    return 1;
+}
+
 static ckpt_code find_ranks(ckpt_checkpoint *out, uint32_t *rank_count, ckpt_error *err)
 {
-    file_list *list = &out->extras;
-    size_t kept = 0;
-    uint32_t seen = 0;
+    rank_finder finder = { 0, 0, 0 };
+    const ckpt_code code = checkpoint_take_extras(out, out->path, take_rank, &finder, err);
 
-    *rank_count = 0;
-    for (size_t i = 0; i < list->count; i++) {
-        char *name = list->names[i];
-        uint32_t rank;
-        uint32_t count;
-
-        list->names[i] = NULL;
-        if (parse_name(name, &rank, &count)) {
-            seen++;
-            if (*rank_count != 0 && *rank_count != count) {
-                free(name);
-                return ckpt_fail(err, CKPT_E_FORMAT, "'%s' mixes mp%u and mp%u", out->path,
-                                 *rank_count, count);
-            }
-            *rank_count = count;
-        } else if (checkpoint_is_carried(name)) {
-            list->names[kept++] = name;
-            continue;
-        }
-        free(name);
-    }
-    list->count = kept;
-    if (seen != *rank_count)
+    if (code != CKPT_OK)
+        return code;
+    if (finder.other != 0)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' mixes mp%u and mp%u", out->path, finder.count,
+                         finder.other);
+    if (finder.seen != finder.count)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has %u files of mp%u, expected %u", out->path,
-                         seen, *rank_count, *rank_count);
+                         finder.seen, finder.count, finder.count);
+    *rank_count = finder.count;
     return CKPT_OK;
 }
 
@@ -206,8 +211,7 @@ static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
 
     if ((out->store = store_create(out->path)) == NULL)
         return ckpt_fail_memory(err, "a checkpoint", sizeof *out->store);
-    if ((code = file_list_tree(out->path, &out->extras, err)) != CKPT_OK ||
-        (code = find_ranks(out, &r.rank_count, err)) != CKPT_OK ||
+    if ((code = find_ranks(out, &r.rank_count, err)) != CKPT_OK ||
         (code = checkpoint_read_config(out, out->path, err)) != CKPT_OK ||
         (code = checkpoint_need_map(out, err)) != CKPT_OK)
         return code;

@@ -4,12 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "digest.h"
 #include "format.h"
 #include "hf.h"
 #include "maps.h"
 #include "side_data.h"
+#include "text.h"
+#include "values.h"
 
-enum { CONFIG_BYTES_MAX = 1 << 24, MAP_BYTES_MAX = 1 << 22, NOTES_MAX = 1 << 20 };
+enum { MAP_BYTES_MAX = 1 << 22, NOTES_MAX = 1 << 20 };
 enum { DEFAULT_BLOCK = 128 };
 
 ckpt_code checkpoint_note(ckpt_checkpoint *checkpoint, ckpt_error *err, const char *format, ...)
@@ -62,14 +65,44 @@ int checkpoint_is_carried(const char *name)
     return 1;
 }
 
-/* ---- family and map ---- */
-
-static int has_suffix(const char *name, const char *suffix)
+ckpt_code format_add_files(const ckpt_format *format, ckpt_store *store, uint32_t count,
+                           ckpt_error *err)
 {
-    const size_t length = strlen(name);
+    ckpt_code code = CKPT_OK;
 
-    return length > strlen(suffix) && strcmp(name + length - strlen(suffix), suffix) == 0;
+    for (uint32_t i = 0; i < count && code == CKPT_OK; i++) {
+        char name[FORMAT_NAME_BYTES];
+        uint32_t number;
+
+        format->file_name(i, count, name);
+        code = store_add_file(store, name, &number, err);
+    }
+    return code;
 }
+
+ckpt_code checkpoint_take_extras(ckpt_checkpoint *out, const char *directory,
+                                 int (*is_own)(void *context, const char *name), void *context,
+                                 ckpt_error *err)
+{
+    file_list *list = &out->extras;
+    const ckpt_code code = file_list_tree(directory, list, err);
+    size_t kept = 0;
+
+    if (code != CKPT_OK)
+        return code;
+    for (size_t i = 0; i < list->count; i++) {
+        char *name = list->names[i];
+
+        if (!is_own(context, name) && checkpoint_is_carried(name))
+            list->names[kept++] = name;
+        else
+            free(name);
+    }
+    list->count = kept;
+    return CKPT_OK;
+}
+
+/* ---- family and map ---- */
 
 ckpt_code checkpoint_find_family(const json_value *config, ckpt_family **out, ckpt_error *err)
 {
@@ -79,7 +112,7 @@ ckpt_code checkpoint_find_family(const json_value *config, ckpt_family **out, ck
         ckpt_family *family;
         ckpt_code code;
 
-        if (!has_suffix(text->name, ".family"))
+        if (!text_ends_with(text->name, ".family"))
             continue;
         code = family_parse(text->text, text->text_bytes, text->name, &family, err);
         if (code != CKPT_OK)
@@ -97,7 +130,7 @@ ckpt_code checkpoint_find_family(const json_value *config, ckpt_family **out, ck
 static int is_map_of(const char *name, const char *family)
 {
     return strncmp(name, family, strlen(family)) == 0 && name[strlen(family)] == '.' &&
-           has_suffix(name, ".map");
+           text_ends_with(name, ".map");
 }
 
 ckpt_code checkpoint_find_map(const char *family, const char *names, ckpt_map **out,
@@ -146,7 +179,7 @@ static ckpt_code choose_map(ckpt_checkpoint *c, const char *family, ckpt_error *
         ckpt_code code;
         size_t score;
 
-        if (family == NULL ? !has_suffix(text->name, ".map") : !is_map_of(text->name, family))
+        if (family == NULL ? !text_ends_with(text->name, ".map") : !is_map_of(text->name, family))
             continue;
         if ((code = map_parse(text->text, text->text_bytes, text->name, &map, err)) != CKPT_OK)
             return code;
@@ -179,7 +212,7 @@ ckpt_code checkpoint_need_map(ckpt_checkpoint *c, ckpt_error *err)
         return checkpoint_find_map(family_name(c->family), names, &c->map, err);
     snprintf(ending, sizeof ending, ".%s.map", names);
     for (size_t i = 0; i < ckpt_builtin_map_count; i++)
-        if (has_suffix(ckpt_builtin_maps[i].name, ending))
+        if (text_ends_with(ckpt_builtin_maps[i].name, ending))
             return map_parse(ckpt_builtin_maps[i].text, ckpt_builtin_maps[i].text_bytes,
                              ckpt_builtin_maps[i].name, &c->map, err);
     return ckpt_fail(err, CKPT_E_USAGE, "no map has the names '%s'", names);
@@ -237,21 +270,16 @@ static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, c
 
 /* ---- is it all there ---- */
 
-/* The MTP block: training layouts do not carry it, and inference can do without. */
-static int is_mtp(const char *name)
-{
-    return strncmp(name, "mtp.", 4) == 0;
-}
-
+/* Layouts for training carry no MTP block, and inference can do without. */
 static ckpt_code look_for_mtp(ckpt_checkpoint *c, ckpt_error *err)
 {
     int expected = 0;
     int found = 0;
 
     for (size_t i = 0; i < ckpt_catalog_count(c->official); i++)
-        expected |= is_mtp(ckpt_catalog_at(c->official, i)->name);
+        expected |= digest_is_mtp(ckpt_catalog_at(c->official, i)->name);
     for (size_t i = 0; i < ckpt_catalog_count(c->reading.logical); i++)
-        found |= is_mtp(ckpt_catalog_at(c->reading.logical, i)->name);
+        found |= digest_is_mtp(ckpt_catalog_at(c->reading.logical, i)->name);
     c->has_no_mtp = expected && !found;
     return c->has_no_mtp ? checkpoint_note(c, err, "no MTP block (mtp.*)") : CKPT_OK;
 }
@@ -259,27 +287,16 @@ static ckpt_code look_for_mtp(ckpt_checkpoint *c, ckpt_error *err)
 static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, ckpt_error *err)
 {
     const int64_t i = ckpt_catalog_find(c->reading.logical, expected->name);
-    const ckpt_tensor *got;
-    char expected_shape[256];
-    char got_shape[256];
 
     if (i < 0 && (c->options.incomplete || !map_carries(c->map, expected->name) ||
-                  (c->has_no_mtp && is_mtp(expected->name))))
+                  (c->has_no_mtp && digest_is_mtp(expected->name))))
         return CKPT_OK;
     if (i < 0 && !c->options.lenient)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' lacks tensor '%s', which config.json implies",
                          c->path, expected->name);
     if (i < 0)
         return checkpoint_note(c, err, "missing tensor '%s'", expected->name);
-    got = ckpt_catalog_at(c->reading.logical, (size_t)i);
-    if (catalog_same_shape(got, expected) &&
-        ckpt_tensor_is_int(got) == ckpt_tensor_is_int(expected))
-        return CKPT_OK;
-    catalog_shape_text(expected, expected_shape, sizeof expected_shape);
-    catalog_shape_text(got, got_shape, sizeof got_shape);
-    return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s' is %s %s, expected %s %s", got->name,
-                     ckpt_dtype_name(got->dtype), got_shape, ckpt_dtype_name(expected->dtype),
-                     expected_shape);
+    return catalog_check_same(ckpt_catalog_at(c->reading.logical, (size_t)i), expected, "", err);
 }
 
 static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
@@ -373,6 +390,8 @@ ckpt_code ckpt_open(const char *path, const ckpt_open_options *options, ckpt_che
     ckpt_code code;
     size_t i = 0;
 
+    if ((code = kernels_require(err)) != CKPT_OK)
+        return code;
     if (!file_exists(path))
         return ckpt_fail(err, CKPT_E_IO, "'%s' does not exist", path);
     while (ckpt_formats[i] != NULL && !ckpt_formats[i]->detect(path))

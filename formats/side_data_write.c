@@ -11,6 +11,7 @@
 #include "kernels.h"
 #include "side_data_private.h"
 #include "size.h"
+#include "values.h"
 #include "zfile.h"
 
 #define SPILL_FILE ".fp4_scales.spill"
@@ -193,9 +194,8 @@ ckpt_code side_data_begin(const char *directory, const ckpt_catalog *catalog,
     ckpt_code code;
 
     *out = NULL;
-    if (kernels_get() == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE,
-                         "CKPT_KERNELS names a set of kernels that this machine does not have");
+    if ((code = kernels_require(err)) != CKPT_OK)
+        return code;
     w = calloc(1, sizeof *w);
     if (w == NULL)
         return ckpt_fail_memory(err, "side data", sizeof *w);

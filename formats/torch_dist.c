@@ -231,28 +231,19 @@ static ckpt_code read_pieces(dist_reader *r)
 
 /* ---- opening ---- */
 
-/* What lies beside the iterations in a checkpoint of ours: config, tokenizer. */
+/* Iterations and the tracker; what lies beside them in a checkpoint of ours is carried along. */
+static int is_of_iteration(void *context, const char *name)
+{
+    (void)context;
+    return strncmp(name, "release/", 8) == 0 || strncmp(name, "iter_", 5) == 0 ||
+           strcmp(name, tracker_name) == 0;
+}
+
 static ckpt_code list_extras(ckpt_checkpoint *out, ckpt_error *err)
 {
-    file_list *list = &out->extras;
-    size_t kept = 0;
-    ckpt_code code;
-
     if (has_file(out->path, ".metadata"))
         return CKPT_OK;
-    if ((code = file_list_tree(out->path, list, err)) != CKPT_OK)
-        return code;
-    for (size_t i = 0; i < list->count; i++) {
-        char *name = list->names[i];
-
-        if (strncmp(name, "release/", 8) != 0 && strncmp(name, "iter_", 5) != 0 &&
-            strcmp(name, tracker_name) != 0 && checkpoint_is_carried(name))
-            list->names[kept++] = name;
-        else
-            free(name);
-    }
-    list->count = kept;
-    return CKPT_OK;
+    return checkpoint_take_extras(out, out->path, is_of_iteration, NULL, err);
 }
 
 static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)

@@ -38,6 +38,14 @@ ckpt_code catalog_check_shape(const ckpt_tensor *tensor, ckpt_error *err);
 int catalog_same_encoding(const ckpt_tensor *a, const ckpt_tensor *b);
 int catalog_same_shape(const ckpt_tensor *a, const ckpt_tensor *b);
 
+/* Make it plain elements of `dtype`, without scales. */
+void catalog_set_plain(ckpt_tensor *tensor, ckpt_dtype dtype);
+
+/* CKPT_OK when `got` has the shape and class (float or integer) of `expected`; `where` ("" or
+ * " of 'PATH'") is added to the name in the complaint. */
+ckpt_code catalog_check_same(const ckpt_tensor *got, const ckpt_tensor *expected,
+                             const char *where, ckpt_error *err);
+
 /* "[128, 64]": into out, NUL-terminated. */
 void catalog_shape_text(const ckpt_tensor *tensor, char *out, size_t out_bytes);
 

@@ -104,6 +104,7 @@ uint64_t ckpt_part_rows(const ckpt_tensor *tensor, ckpt_part part);
 uint64_t ckpt_part_cols(const ckpt_tensor *tensor, ckpt_part part);
 uint64_t ckpt_part_row_bytes(const ckpt_tensor *tensor, ckpt_part part);
 uint64_t ckpt_part_bytes(const ckpt_tensor *tensor, ckpt_part part);
+uint64_t ckpt_tensor_bytes(const ckpt_tensor *tensor);      /* data and scales */
 /* 1 when its values are integers (I8..U64, BOOL), 0 when they are floating point. */
 int ckpt_tensor_is_int(const ckpt_tensor *tensor);
 /* "BF16", "F8_E4M3 128x128 F8_E8M0", "F4 1x32 F8_E8M0": into out, NUL-terminated. */

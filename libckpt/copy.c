@@ -64,11 +64,6 @@ static int is_wanted(const ckpt_sink *sink, size_t tensor)
     return sink->ops->wants == NULL || sink->ops->wants(sink, tensor);
 }
 
-static uint64_t tensor_bytes(const ckpt_tensor *t)
-{
-    return ckpt_part_bytes(t, CKPT_DATA) + ckpt_part_bytes(t, CKPT_SCALE);
-}
-
 static void fail_job(copy_job *job, ckpt_code code, const ckpt_error *err)
 {
     if (job->code != CKPT_OK)
@@ -101,7 +96,7 @@ static void cut_lanes(copy_job *job)
         job->lanes[l].tensor = i;
         for (; i < count && bytes < (l + 1) * share; i++)
             if (is_wanted(job->sink, i))
-                bytes += tensor_bytes(ckpt_catalog_at(job->source->catalog, i));
+                bytes += ckpt_tensor_bytes(ckpt_catalog_at(job->source->catalog, i));
         job->lanes[l].end = i;
     }
     job->lanes[job->lane_count - 1].end = count;
@@ -293,7 +288,7 @@ ckpt_code ckpt_copy(ckpt_source *source, ckpt_sink *sink, const copy_options *op
         const ckpt_tensor *t = ckpt_catalog_at(source->catalog, i);
 
         job.rows_left[i] = copied_rows(t);
-        job.total_bytes += is_wanted(sink, i) ? tensor_bytes(t) : 0;
+        job.total_bytes += is_wanted(sink, i) ? ckpt_tensor_bytes(t) : 0;
     }
     cut_lanes(&job);
     pthread_mutex_init(&job.lock, NULL);

@@ -131,6 +131,11 @@ void ckpt_digest_tensor(const ckpt_digest *digest, size_t tensor, char out[CKPT_
 
 /* ---- the root ---- */
 
+int digest_is_mtp(const char *name)
+{
+    return strncmp(name, "mtp.", 4) == 0;
+}
+
 static int compare_names(const void *left, const void *right)
 {
     const ckpt_tensor *const *a = left;
@@ -179,7 +184,7 @@ ckpt_code ckpt_digest_root(const ckpt_digest *digest, int main_only, char out[CK
     qsort(order, count, sizeof *order, compare_names);
     code = sha256_begin(&hash, err);
     for (size_t i = 0; i < count && code == CKPT_OK; i++)
-        if (!main_only || strncmp(order[i]->name, "mtp.", 4) != 0)
+        if (!main_only || !digest_is_mtp(order[i]->name))
             code = add_line(digest, order[i], hash, err);
     if (code == CKPT_OK)
         code = sha256_end(hash, out, err);

@@ -16,6 +16,9 @@ uint64_t digest_need(const ckpt_tensor *tensor);
 hash128 digest_get(const ckpt_digest *digest, size_t tensor);
 void digest_set(ckpt_digest *digest, size_t tensor, hash128 sum);
 
+/* 1 for mtp.*, the blocks that the digest `main` leaves out: layouts for training lack them. */
+int digest_is_mtp(const char *name);
+
 /* "float" or "int", as the root's lines say. */
 const char *digest_class(const ckpt_tensor *tensor);
 

@@ -236,9 +236,8 @@ ckpt_code source_encode(ckpt_source *from, const ckpt_catalog *targets,
     v->stats = calloc(count + 1, sizeof *v->stats);
     if (v->kinds == NULL || v->scales == NULL || v->stats == NULL)
         code = ckpt_fail_memory(err, "a view", count);
-    else if (kernels_get() == NULL)
-        code = ckpt_fail(err, CKPT_E_USAGE,
-                         "CKPT_KERNELS names a set of kernels that this machine does not have");
+    else
+        code = kernels_require(err);
     for (size_t i = 0; i < count && code == CKPT_OK; i++)
         code = plan_tensor(v, i, err);
     if (code != CKPT_OK)

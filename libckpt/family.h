@@ -29,6 +29,10 @@
  * "fp8" and no scale_fmt "ue8m0" in its quantization_config. An expression is a chain of + - * /
  * over integers, variables and r[one variable or number], evaluated left to right in checked
  * 64-bit arithmetic; a difference below zero and a division with a rest are errors.
+ *
+ * Names obey four rules: routed experts have components `experts` and a number (ckpt-convert's
+ * --experts); next-token blocks are mtp.* (not in the digest `main`); FP8 blocks are 128 x 128; and
+ * expert_dtype and scale_fmt of the config mean what they mean for DeepSeek-V4.
  */
 #ifndef CKPT_FAMILY_H
 #define CKPT_FAMILY_H

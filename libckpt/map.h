@@ -166,7 +166,15 @@ typedef struct {
 ckpt_code map_write(const map_write_input *input, ckpt_catalog *stored, ckpt_layout **out,
                     ckpt_error *err);
 
-/* ---- block-scaled pairs (spec: README.md, "Pairs") ---- */
+/*
+ * ---- block-scaled pairs ----
+ *
+ *   F8_E4M3 [o, i] with a grid [ceil(o/128), ceil(i/128)]      FP8, 128 x 128
+ *   I8 or U8 [o, i/2], or F4 [o, i], with E8M0 [o, i/32]       FP4, 1 x 32, two codes a byte
+ *
+ * Scales are F8_E8M0, F32 or BF16, or U8 when the caller says that they are E8M0 codes; a stack of
+ * matrices has a stack of grids. Names: map_weight_of_scale.
+ */
 
 /*
  * What a stored weight and its stored scale (NULL: none) are: fills dtype, stored_dtype, scale

@@ -6,23 +6,16 @@
 
 #include "kernels.h"
 #include "size.h"
-
-static int ends_with(const char *text, const char *suffix)
-{
-    const size_t length = strlen(text);
-    const size_t suffix_length = strlen(suffix);
-
-    return length > suffix_length && strcmp(text + length - suffix_length, suffix) == 0;
-}
+#include "text.h"
 
 int map_weight_of_scale(const char *name, char weight[MAP_NAME_BYTES])
 {
     const char *end = "";
     size_t stem = strlen(name);
 
-    if (ends_with(name, "_scale_inv")) {
+    if (text_ends_with(name, "_scale_inv")) {
         stem -= strlen("_scale_inv");
-    } else if (ends_with(name, ".scale")) {
+    } else if (text_ends_with(name, ".scale")) {
         stem -= strlen(".scale");
         end = ".weight";
     } else {
@@ -94,7 +87,7 @@ ckpt_code pair_encoding(const ckpt_tensor *weight, const ckpt_tensor *scale,
     out->stored_dtype = weight->dtype;
     if (scale == NULL) {
         if (options->lenient || (weight->dtype != CKPT_F8_E4M3 && weight->dtype != CKPT_F4 &&
-                                 !(is_byte && ends_with(weight->name, ".weight"))))
+                                 !(is_byte && text_ends_with(weight->name, ".weight"))))
             return CKPT_OK;
         return ckpt_fail(err, CKPT_E_FORMAT, "weight '%s' (%s) has no scale", weight->name,
                          ckpt_dtype_name(weight->dtype));
@@ -127,10 +120,8 @@ ckpt_tensor pair_stored_data(const ckpt_tensor *logical)
 {
     ckpt_tensor stored = *logical;
 
+    catalog_set_plain(&stored, logical->dtype);
     stored.stored_dtype = CKPT_NONE;
-    stored.scale_dtype = CKPT_NONE;
-    stored.block_rows = 0;
-    stored.block_cols = 0;
     if (logical->dtype == CKPT_F4 &&
         (logical->stored_dtype == CKPT_I8 || logical->stored_dtype == CKPT_U8)) {
         stored.dtype = logical->stored_dtype;
@@ -144,11 +135,8 @@ ckpt_tensor pair_stored_scale(const ckpt_tensor *logical)
     ckpt_tensor stored = *logical;
     const uint32_t last = logical->rank - 1;
 
+    catalog_set_plain(&stored, logical->scale_dtype);
     stored.stored_dtype = CKPT_NONE;
-    stored.dtype = logical->scale_dtype;
-    stored.scale_dtype = CKPT_NONE;
-    stored.block_rows = 0;
-    stored.block_cols = 0;
     stored.shape[last] = size_div_up(logical->shape[last], logical->block_cols);
     stored.shape[last - 1] = size_div_up(logical->shape[last - 1], logical->block_rows);
     return stored;

@@ -16,15 +16,6 @@ int plan_is_expert(const char *name)
     return 0;
 }
 
-static void set_plain(ckpt_tensor *t, ckpt_dtype dtype)
-{
-    t->dtype = dtype;
-    t->stored_dtype = dtype;
-    t->scale_dtype = CKPT_NONE;
-    t->block_rows = 0;
-    t->block_cols = 0;
-}
-
 /* A scale dtype for FP8: as told, else as it is, else as official, else E8M0. */
 static ckpt_dtype fp8_scale(const ckpt_tensor *t, const ckpt_tensor *official,
                             const plan_policy *policy)
@@ -40,7 +31,7 @@ static ckpt_dtype fp8_scale(const ckpt_tensor *t, const ckpt_tensor *official,
 
 static void set_fp8(ckpt_tensor *t, ckpt_dtype scale)
 {
-    set_plain(t, CKPT_F8_E4M3);
+    catalog_set_plain(t, CKPT_F8_E4M3);
     t->scale_dtype = scale;
     t->block_rows = FP8_BLOCK;
     t->block_cols = FP8_BLOCK;
@@ -55,7 +46,7 @@ static void set_fp4(ckpt_tensor *t, const ckpt_tensor *official)
     else if (official != NULL && official->dtype == CKPT_F4)
         stored = official->stored_dtype;
 
-    set_plain(t, CKPT_F4);
+    catalog_set_plain(t, CKPT_F4);
     t->stored_dtype = stored;
     t->scale_dtype = CKPT_F8_E8M0;
     t->block_rows = 1;
@@ -73,7 +64,7 @@ static int plan_tensor(ckpt_tensor *t, const ckpt_tensor *official, const plan_p
     if (!quantised)
         return 0;
     if (wanted == PLAN_BF16 && t->scale_dtype != CKPT_NONE)
-        set_plain(t, CKPT_BF16);
+        catalog_set_plain(t, CKPT_BF16);
     else if (wanted == PLAN_FP8 || (wanted == PLAN_KEEP && is_fp8))
         set_fp8(t, fp8_scale(t, official, policy));
     else if (wanted == PLAN_FP4)

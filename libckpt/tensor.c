@@ -50,6 +50,11 @@ uint64_t ckpt_part_bytes(const ckpt_tensor *tensor, ckpt_part part)
     return ckpt_part_rows(tensor, part) * ckpt_part_row_bytes(tensor, part);
 }
 
+uint64_t ckpt_tensor_bytes(const ckpt_tensor *tensor)
+{
+    return ckpt_part_bytes(tensor, CKPT_DATA) + ckpt_part_bytes(tensor, CKPT_SCALE);
+}
+
 int ckpt_tensor_is_int(const ckpt_tensor *tensor)
 {
     switch (tensor->dtype) {
@@ -126,6 +131,31 @@ int catalog_same_encoding(const ckpt_tensor *a, const ckpt_tensor *b)
 int catalog_same_shape(const ckpt_tensor *a, const ckpt_tensor *b)
 {
     return a->rank == b->rank && memcmp(a->shape, b->shape, a->rank * sizeof a->shape[0]) == 0;
+}
+
+void catalog_set_plain(ckpt_tensor *tensor, ckpt_dtype dtype)
+{
+    tensor->dtype = dtype;
+    tensor->stored_dtype = dtype;
+    tensor->scale_dtype = CKPT_NONE;
+    tensor->block_rows = 0;
+    tensor->block_cols = 0;
+}
+
+ckpt_code catalog_check_same(const ckpt_tensor *got, const ckpt_tensor *expected,
+                             const char *where, ckpt_error *err)
+{
+    char expected_shape[256];
+    char got_shape[256];
+
+    if (catalog_same_shape(got, expected) &&
+        ckpt_tensor_is_int(got) == ckpt_tensor_is_int(expected))
+        return CKPT_OK;
+    catalog_shape_text(expected, expected_shape, sizeof expected_shape);
+    catalog_shape_text(got, got_shape, sizeof got_shape);
+    return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s'%s is %s %s, expected %s %s", got->name, where,
+                     ckpt_dtype_name(got->dtype), got_shape, ckpt_dtype_name(expected->dtype),
+                     expected_shape);
 }
 
 void catalog_shape_text(const ckpt_tensor *tensor, char *out, size_t out_bytes)

@@ -14,6 +14,14 @@ static int is_fp8(const ckpt_tensor *t)
     return t->dtype == CKPT_F8_E4M3 && t->scale_dtype != CKPT_NONE;
 }
 
+ckpt_code kernels_require(ckpt_error *err)
+{
+    if (kernels_get() != NULL)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_USAGE,
+                     "CKPT_KERNELS names a set of kernels that this machine does not have");
+}
+
 uint64_t values_need(const ckpt_tensor *tensor)
 {
     return is_fp8(tensor) ? arena_cost(ckpt_part_cols(tensor, CKPT_SCALE) * sizeof(float)) : 0;
@@ -31,8 +39,7 @@ ckpt_code values_begin(values_reader *reader, const ckpt_tensor *tensor, const c
     reader->scale_row_bytes = ckpt_part_row_bytes(tensor, CKPT_SCALE);
     reader->scale_row = UINT64_MAX;
     if (reader->kernels == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE,
-                         "CKPT_KERNELS names a set of kernels that this machine does not have");
+        return kernels_require(err);
     switch (tensor->dtype) {
     case CKPT_NONE:
     case CKPT_F6_E2M3:

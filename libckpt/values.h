@@ -8,6 +8,9 @@
 #include "kernels.h"
 #include "source.h"
 
+/* Refuse a CKPT_KERNELS that this machine cannot honour; after this kernels_get never fails. */
+ckpt_code kernels_require(ckpt_error *err);
+
 typedef struct {
     const ckpt_kernels *kernels;
     const ckpt_tensor *tensor;

@@ -15,8 +15,8 @@ static const cli_command command = {
     .summary = "change the encoding, names or files of a checkpoint, exactly",
     .usage = "[OPTIONS] SRC DST",
     .description =
-        "Reads the checkpoint SRC (a Hugging Face directory or one .safetensors file) and writes "
-        "the directory DST. Every value survives, or the command refuses and names the tensor, "
+        "Reads the checkpoint SRC in any layout (ckpt-shard writes the others) and writes the "
+        "Hugging Face directory DST. Every value survives, or the command refuses and names the tensor, "
         "row and column. Memory is bounded by --memory whatever the model's size.\n"
         "\n"
         "DST appears when everything is written and synced; until then the data is in "

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "open_options.h"
 #include "formats/format.h"
 #include "verify/json_line.h"
 
@@ -25,15 +26,7 @@ static const cli_option options[] = {
     { CLI_FLAG, "logical", NULL, &opt.logical,
       "canonical tensors: native names, full shapes, weights with their scales" },
     { CLI_FLAG, "summary", NULL, &opt.summary, "totals only, no list of tensors" },
-    { CLI_HEADING, NULL, NULL, NULL, "Reading" },
-    { CLI_FLAG, "lenient", NULL, &opt.open.lenient,
-      "report stale index entries, orphan scales, unknown and missing tensors instead of "
-      "refusing them" },
-    { CLI_FLAG, "u8-scales", NULL, &opt.open.u8_scales, "U8 scales are E8M0 codes" },
-    { CLI_FLAG, "keep-copies", NULL, &opt.open.keep_copies,
-      "MTP copies of embedding and head are tensors of their own" },
-    { CLI_STRING, "map", "FILE", &opt.open.map_file,
-      "read names by this map instead of the built-in ones" },
+    CLI_OPEN_OPTIONS(opt.open),
     CLI_COMMON_READ(opt.common),
     CLI_OPTIONS_END
 };
@@ -92,18 +85,13 @@ static void make_label(const ckpt_tensor *t, char out[LABEL_BYTES])
         snprintf(out, LABEL_BYTES, "%s", ckpt_dtype_name(t->dtype));
 }
 
-static uint64_t tensor_bytes(const ckpt_tensor *t)
-{
-    return ckpt_part_bytes(t, CKPT_DATA) + ckpt_part_bytes(t, CKPT_SCALE);
-}
-
 /* ---- totals ---- */
 
 static void add_to(inspect_total *total, const ckpt_tensor *t)
 {
     total->tensor_count++;
     total->element_count += ckpt_tensor_rows(t) * ckpt_tensor_cols(t);
-    total->total_bytes += tensor_bytes(t);
+    total->total_bytes += ckpt_tensor_bytes(t);
 }
 
 static inspect_total *find_total(inspection *in, const char *label)
@@ -170,7 +158,7 @@ static void print_tensors(const inspection *in)
         make_label(t, label);
         catalog_shape_text(t, shape, sizeof shape);
         printf("%-*s  %-*s  %-*s  %12" PRIu64, in->name_width, t->name, in->label_width, label,
-               in->shape_width, shape, tensor_bytes(t));
+               in->shape_width, shape, ckpt_tensor_bytes(t));
         printf(opt.logical ? "\n" : "  %s\n", file);
     }
     if (in->all.tensor_count > 0)
@@ -247,7 +235,7 @@ static void put_tensor(json_writer *w, const inspection *in, const ckpt_tensor *
     for (uint32_t d = 0; d < t->rank; d++)
         json_put_u64(&line, t->shape[d]);
     json_put_array_end(&line);
-    json_member_u64(&line, "bytes", tensor_bytes(t));
+    json_member_u64(&line, "bytes", ckpt_tensor_bytes(t));
     if (!opt.logical)
         json_member_string(&line, "file", ckpt_file_name(in->checkpoint, t->file));
     json_put_object_end(&line);

@@ -24,7 +24,7 @@ static struct {
 
 static const cli_option options[] = {
     { CLI_HEADING, NULL, NULL, NULL, "Layout" },
-    { CLI_CHOICE, "layout", "hf|mp|torch_dist", &layout, "layout of DST (required)" },
+    { CLI_STRING, "layout", "LAYOUT", &layout, "hf, mp or torch_dist: layout of DST (required)" },
     { CLI_U64, "mp", "N", &ranks.mp, "model-parallel ranks of the layout mp" },
     { CLI_HEADING, NULL, NULL, NULL, "torch_dist" },
     { CLI_U64, "tp", "N", &ranks.tp, "tensor parallelism (default: boxes for any TP up to 8)" },
@@ -142,16 +142,36 @@ static ckpt_code take_torch_dist(convert_command *o, ckpt_error *err)
     return take_iteration(&c->sharding, err);
 }
 
+/* The format that --layout names, if it can be written. */
+static const ckpt_format *find_layout(void)
+{
+    for (size_t i = 0; layout != NULL && ckpt_formats[i] != NULL; i++)
+        if (strcmp(ckpt_formats[i]->name, layout) == 0 && ckpt_formats[i]->lay_out != NULL)
+            return ckpt_formats[i];
+    return NULL;
+}
+
+static ckpt_code fail_layout(ckpt_error *err)
+{
+    char known[256] = "";
+
+    for (size_t i = 0; ckpt_formats[i] != NULL; i++) {
+        const size_t used = strlen(known);
+
+        if (ckpt_formats[i]->lay_out != NULL)
+            snprintf(known + used, sizeof known - used, " %s", ckpt_formats[i]->name);
+    }
+    return ckpt_fail(err, CKPT_E_USAGE, "--layout %s: expected one of%s",
+                     layout == NULL ? "is missing" : layout, known);
+}
+
 static ckpt_code take_layout(convert_command *o, ckpt_error *err)
 {
     format_sharding *to = &o->convert.sharding;
     ckpt_code code;
 
-    if (layout == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--layout is missing: hf, mp or torch_dist");
-    for (size_t i = 0; ckpt_formats[i] != NULL; i++)
-        if (strcmp(ckpt_formats[i]->name, layout) == 0)
-            o->convert.format = ckpt_formats[i];
+    if ((o->convert.format = find_layout()) == NULL)
+        return fail_layout(err);
     if ((ranks.mp != 0) != (strcmp(layout, "mp") == 0))
         return ckpt_fail(err, CKPT_E_USAGE, "--mp N goes with --layout mp, and it with --mp N");
     take_preset();

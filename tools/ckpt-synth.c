@@ -9,8 +9,6 @@
 #include "libckpt/output.h"
 #include "libckpt/synth.h"
 
-enum { CONFIG_BYTES_MAX = 1 << 24 };
-
 static struct {
     cli_common common;
     const char *config;
@@ -38,10 +36,10 @@ static const cli_command command = {
     .summary = "write an official-layout checkpoint with synthetic values",
     .usage = "[OPTIONS] --config CONFIG DST",
     .description =
-        "Writes a DeepSeek-V4 checkpoint with the names, dtypes, shapes and files of the official "
-        "release, for tests, benchmarks and full-scale rehearsals. Codes and scales are "
-        "distributed like those of real weights. The bytes depend on the config and the seed "
-        "alone, on any machine.",
+        "Writes a checkpoint of a model whose family is known (DeepSeek-V4) with the names, "
+        "dtypes, shapes and files of the official release, for tests, benchmarks and full-scale "
+        "rehearsals. Codes and scales are distributed like those of real weights. The bytes "
+        "depend on the config and the seed alone, on any machine.",
     .examples = "ckpt-synth --config tiny small\n"
                 "ckpt-synth --config flash --layers 4 slice\n"
                 "ckpt-synth --config pro --sparse pro",
@@ -150,19 +148,11 @@ static ckpt_code cut_layers(synth_job *job, ckpt_error *err)
 static ckpt_code add_files(synth_job *job, ckpt_error *err)
 {
     uint32_t count = 0;
-    ckpt_code code = CKPT_OK;
 
     for (size_t i = 0; i < ckpt_catalog_count(job->logical); i++)
         if (ckpt_catalog_at(job->logical, i)->file >= count)
             count = ckpt_catalog_at(job->logical, i)->file + 1;
-    for (uint32_t i = 0; i < count && code == CKPT_OK; i++) {
-        char name[64];
-        uint32_t number;
-
-        hf_file_name(i, count, name);
-        code = store_add_file(job->store, name, &number, err);
-    }
-    return code;
+    return format_add_files(&format_hf, job->store, count, err);
 }
 
 static ckpt_code plan(synth_job *job, const char *path, ckpt_error *err)

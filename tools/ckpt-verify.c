@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "open_options.h"
 #include "formats/format.h"
 #include "verify/check.h"
 #include "verify/compare.h"
@@ -21,15 +22,7 @@ static struct {
 } opt = { .common = CLI_COMMON_DEFAULTS };
 
 #define OPEN_OPTIONS                                                                              \
-    { CLI_HEADING, NULL, NULL, NULL, "Reading" },                                                 \
-    { CLI_FLAG, "lenient", NULL, &opt.open.lenient,                                               \
-      "report stale index entries, orphan scales, unknown and missing tensors instead of "        \
-      "refusing them" },                                                                          \
-    { CLI_FLAG, "u8-scales", NULL, &opt.open.u8_scales, "U8 scales are E8M0 codes" },             \
-    { CLI_FLAG, "keep-copies", NULL, &opt.open.keep_copies,                                       \
-      "MTP copies of embedding and head are tensors of their own" },                              \
-    { CLI_STRING, "map", "FILE", &opt.open.map_file,                                              \
-      "read names by this map instead of the built-in ones" },                                    \
+    CLI_OPEN_OPTIONS(opt.open),                                                                   \
     CLI_COMMON_READ(opt.common),                                                                  \
     CLI_OPTIONS_END
 

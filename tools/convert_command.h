@@ -5,6 +5,7 @@
 #define CKPT_CONVERT_COMMAND_H
 
 #include "cli.h"
+#include "open_options.h"
 #include "formats/convert.h"
 
 typedef struct {
@@ -34,8 +35,8 @@ typedef struct {
     { CLI_FLAG, "allow-lossy", NULL, &(o).convert.allow_lossy,                                 \
       "round values that do not fit instead of refusing; counts go to the report" },           \
     { CLI_HEADING, NULL, NULL, NULL, "Names and files" },                                      \
-    { CLI_STRING, "names", "native|sglang|transformers", &(o).convert.names,                   \
-      "names of the tensors (default: as in SRC)" },                                           \
+    { CLI_STRING, "names", "STYLE", &(o).convert.names,                                        \
+      "native, sglang, transformers, ... (default: as in SRC)" },                              \
     { CLI_STRING, "like", "PATH", &(o).convert.like,                                           \
       "encodings, scales, names, files and headers as in PATH: the exact un-cast" },           \
     { CLI_STRING, "fill-from", "PATH", &(o).convert.fill_from,                                 \
@@ -46,15 +47,7 @@ typedef struct {
       "do share I of N; the last process to finish makes DST appear (default: rank and size "  \
       "of srun, mpirun or torchrun, else everything)" },                                       \
     { CLI_FLAG, "overwrite", NULL, &(o).convert.overwrite, "replace DST if it exists" },       \
-    { CLI_HEADING, NULL, NULL, NULL, "Reading" },                                              \
-    { CLI_FLAG, "lenient", NULL, &(o).convert.open.lenient,                                    \
-      "report stale index entries, orphan scales, unknown and missing tensors, odd scales "    \
-      "instead of refusing them" },                                                            \
-    { CLI_FLAG, "u8-scales", NULL, &(o).convert.open.u8_scales, "U8 scales are E8M0 codes" },  \
-    { CLI_FLAG, "keep-copies", NULL, &(o).convert.open.keep_copies,                            \
-      "MTP copies of embedding and head are tensors of their own" },                           \
-    { CLI_STRING, "map", "FILE", &(o).convert.open.map_file,                                   \
-      "read names by this map instead of the built-in ones" },                                 \
+    CLI_OPEN_OPTIONS((o).convert.open),                                                        \
     { CLI_HEADING, NULL, NULL, NULL, "Proof" },                                                \
     { CLI_STRING, "report", "FILE", &(o).report,                                               \
       "write what became of every tensor, as JSON (zstd if it ends in .zst)" },                \

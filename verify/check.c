@@ -73,7 +73,7 @@ static void add_difference(check_result *out, check_kind kind, const char *name)
 
 static int is_left_out(const ckpt_tensor *t, const check_options *options)
 {
-    return options->main_only && strncmp(t->name, "mtp.", 4) == 0;
+    return options->main_only && digest_is_mtp(t->name);
 }
 
 /* A tensor of the manifest and the same of the checkpoint, or CKPT_NOT_FOUND. */

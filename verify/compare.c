@@ -248,7 +248,7 @@ static uint64_t compare_need(const ckpt_sink *self, size_t tensor, uint64_t row_
 
 static int is_left_out(const ckpt_tensor *t, const compare_options *options)
 {
-    return options->main_only && strncmp(t->name, "mtp.", 4) == 0;
+    return options->main_only && digest_is_mtp(t->name);
 }
 
 /* Pair the tensors by name; those of one shape and class are compared. `out` has room. */

@@ -1,0 +1,18 @@
+/* open_options.h: how tensors are read: rows of an option table for a ckpt_open_options. */
+#ifndef CKPT_OPEN_OPTIONS_H
+#define CKPT_OPEN_OPTIONS_H
+
+#include "cli.h"
+
+#define CLI_OPEN_OPTIONS(open)                                                                    \
+    { CLI_HEADING, NULL, NULL, NULL, "Reading" },                                                 \
+    { CLI_FLAG, "lenient", NULL, &(open).lenient,                                                 \
+      "report stale index entries, orphan scales, unknown and missing tensors, odd scales "       \
+      "instead of refusing them" },                                                               \
+    { CLI_FLAG, "u8-scales", NULL, &(open).u8_scales, "U8 scales are E8M0 codes" },               \
+    { CLI_FLAG, "keep-copies", NULL, &(open).keep_copies,                                         \
+      "MTP copies of embedding and head are tensors of their own" },                              \
+    { CLI_STRING, "map", "FILE", &(open).map_file,                                                \
+      "read names by this map instead of the built-in ones" }
+
+#endif
