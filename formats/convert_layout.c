@@ -248,6 +248,8 @@ static ckpt_code lay_out_pieces(convert_job *job, const map_write_input *input, 
         catalog_free(keys);
         return code;
     }
+    if (job->source->config != NULL)
+        job->options.sharding.config = json_root(job->source->config);
     code = job->options.format->split(job->store, keys, job->map, &job->options.sharding, err);
     if (code == CKPT_OK)
         code = layout_compose(outer, job->store->pieces, &job->layout, err);

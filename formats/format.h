@@ -53,6 +53,7 @@ typedef struct {
     int per_rank_files;             /* files as ranks would write them, not one a layer */
     int extra_state;                /* byte entries for strict upstream loaders */
     const char *iteration;          /* "release", or a number */
+    const json_value *config;       /* of the source, or NULL */
 } format_sharding;
 
 typedef struct {

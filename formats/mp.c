@@ -226,6 +226,7 @@ static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
 typedef struct {
     const ckpt_map *map;
     const ckpt_catalog *keys;
+    const json_value *config;   /* or NULL */
     uint32_t rank_count;
     uint64_t expert_count;      /* of the shard lines by index */
 } mp_division;
@@ -261,6 +262,15 @@ static uint64_t unit_of(const ckpt_tensor *key, uint32_t dimension)
     return 1;
 }
 
+/* 1 when no rank gets a part of a group. Without a config nobody knows the groups. */
+static int keeps_groups(const mp_division *d, const map_shard *shard)
+{
+    uint64_t count;
+
+    return shard->groups == NULL || !json_u64(json_member(d->config, shard->groups), &count) ||
+           count % d->rank_count == 0;
+}
+
 /* 1 when the ranks can divide this key. */
 static int divides(const mp_division *d, const ckpt_tensor *key)
 {
@@ -275,7 +285,8 @@ static int divides(const mp_division *d, const ckpt_tensor *key)
         return d->expert_count % d->rank_count == 0;
     dimension = shard->axes[MAP_MP].dimension;
     return dimension < key->rank && key->shape[dimension] % d->rank_count == 0 &&
-           key->shape[dimension] / d->rank_count % unit_of(key, dimension) == 0;
+           key->shape[dimension] / d->rank_count % unit_of(key, dimension) == 0 &&
+           keeps_groups(d, shard);
 }
 
 static const ckpt_tensor *find_undivided(const mp_division *d)
@@ -360,7 +371,8 @@ static ckpt_code divide_key(ckpt_store *store, const mp_division *d, size_t key,
 static ckpt_code split(ckpt_store *store, ckpt_catalog *keys, const ckpt_map *map,
                        const format_sharding *sharding, ckpt_error *err)
 {
-    const mp_division d = { map, keys, sharding->mp, count_experts(map, keys) };
+    const mp_division d = { map, keys, sharding->config, sharding->mp,
+                            count_experts(map, keys) };
     ckpt_code code;
 
     if ((code = pieces_begin(store, keys, err)) != CKPT_OK)

@@ -350,7 +350,7 @@ static ckpt_code parse_rule(map_parser *p, map_kind kind, char *text)
     return CKPT_OK;
 }
 
-/* AXIS=WHERE, or halves=2. */
+/* AXIS=WHERE, halves=2 or groups=KEY. */
 static ckpt_code parse_axis(map_parser *p, map_shard *shard, char *word)
 {
     static const char *const names[MAP_AXIS_COUNT] = { "mp", "tp", "ep", "etp" };
@@ -364,6 +364,8 @@ static ckpt_code parse_axis(map_parser *p, map_shard *shard, char *word)
         shard->halves = 2;
         return CKPT_OK;
     }
+    if (strcmp(word, "groups") == 0)
+        return keep_pattern(p, where, &shard->groups);
     while (axis < MAP_AXIS_COUNT && strcmp(word, names[axis]) != 0)
         axis++;
     if (axis == MAP_AXIS_COUNT || shard->axes[axis].cut)

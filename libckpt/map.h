@@ -17,6 +17,8 @@
  *                                             mp, tp, ep or etp; WHERE a dimension that is cut in
  *                                             equal parts, or {e}: ranks own runs of the index.
  *                                             halves=2: the dimension is cut in each of two halves.
+ *                                             groups=KEY: it is made of as many groups as config.json
+ *                                             says under KEY, and none of them is cut.
  *                                             Without a line every rank holds the whole
  *   encode LOGICAL DTYPE                      a weight that this layout keeps in a plain dtype
  *
@@ -54,6 +56,7 @@ typedef struct {
         const char *index;                  /* "{e}": by index instead of dimension, or NULL */
     } axes[MAP_AXIS_COUNT];
     uint32_t halves;                        /* 1, or 2: gate and up are cut each on their own */
+    const char *groups;                     /* key of config.json, or NULL */
 } map_shard;
 
 typedef struct {
