@@ -1,4 +1,4 @@
-"""Checkpoints that are not quite the official form: Base, FP8 repacks, other storage, other files."""
+"""Checkpoints that are not quite the official form: Base, FP8 repacks, other storage and files."""
 import json
 import struct
 
@@ -263,10 +263,20 @@ def without_mtp(path):
     return model
 
 
-def test_a_source_without_mtp_is_incomplete(ckpt, golden, tmp_path):
+def test_a_source_without_any_mtp_is_told(ckpt, golden, tmp_path):
     path = without_mtp(golden).write(tmp_path / "main")
+    said = ckpt("ckpt-convert", "--dtype", "bf16", path, tmp_path / "out").out
+    assert "no MTP block" in said
+    main = ckpt("ckpt-verify", "digest", "--json", golden).json["main"]
+    assert ckpt("ckpt-verify", "digest", "--json", tmp_path / "out").json["main"] == main
+
+
+def test_a_source_with_half_an_mtp_is_incomplete(ckpt, golden, tmp_path):
+    model = Model(golden)
+    del model["mtp.0.attn.q_norm.weight"]
+    path = model.write(tmp_path / "main")
     err = ckpt("ckpt-convert", "--dtype", "bf16", path, tmp_path / "out", check=2).err
-    assert "mtp.0." in err and "lacks" in err
+    assert "'mtp.0.attn.q_norm.weight'" in err and "lacks" in err
 
 
 @pytest.mark.parametrize("options", [[], ["--dtype", "bf16"]])

@@ -60,7 +60,7 @@ def test_a_spread_that_loses_a_code_names_it(refused, golden_a, tmp_path):
                                            (6, 17)])
 def test_the_last_distance_that_is_exact(ckpt, digest, refused, golden_a, tmp_path, code,
                                          distance):
-    """spec: 0.5 and 1.5 survive 14 powers of two, 1 and 3 15, 2 and 6 16, 4 17; one more is lossy."""
+    """0.5 and 1.5 survive 14 powers of two, 1 and 3 15, 2 and 6 16, 4 17; one more is lossy."""
     for d in (distance, distance + 1):
         def change(data, scales):
             for i in range(len(scales)):
@@ -213,7 +213,8 @@ def test_a_missing_expert(refused, golden_a, tmp_path):
     refused(model.write(tmp_path / "in"), says=[f"'{EXPERT}.weight'"])
 
 
-@pytest.mark.parametrize("name", ["layers.2.attn.extra.weight", "stray", "layers.9.attn_norm.weight",
+@pytest.mark.parametrize("name", ["layers.2.attn.extra.weight", "stray",
+                                  "layers.9.attn_norm.weight",
                                   "layers.1.ffn.experts.16.w1.weight"])
 def test_an_unknown_tensor(refused, golden_a, tmp_path, name):
     model = Model(golden_a)

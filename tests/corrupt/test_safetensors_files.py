@@ -1,4 +1,4 @@
-"""Damaged .safetensors files: every rule of the format has a file that breaks it, and a sentence."""
+"""Damaged .safetensors files: every rule of the format has a file that breaks it."""
 import json
 import struct
 
@@ -22,7 +22,8 @@ GOOD = pack({"t": entry()}, b"1234")
 DEEP = "[" * 1000 + "]" * 1000
 BAD_UTF8 = {
     "lone continuation": b"\x80", "cut sequence": b"\xc3", "overlong slash": b"\xc0\xaf",
-    "overlong nul": b"\xc0\x80", "surrogate": b"\xed\xa0\x80", "above the last": b"\xf4\x90\x80\x80",
+    "overlong nul": b"\xc0\x80", "surrogate": b"\xed\xa0\x80",
+    "above the last": b"\xf4\x90\x80\x80",
     "0xFF": b"\xff",
 }
 
