@@ -190,7 +190,6 @@ static ckpt_code check_dimensions(const run_config *c, const char *subject, ckpt
           "a size of the model is 0" },
         { c->layer_count > RUN_LAYERS_MAX || c->mtp_count > RUN_LAYERS_MAX - c->layer_count,
           "more than 1024 layers" },
-        { c->hash_layer_count > c->layer_count, "more hash layers than layers" },
         { c->head_dim % 2 != 0 || c->rope_dim % 2 != 0 || c->index_dim % 2 != 0,
           "an odd head dimension: rotation works on pairs" },
         { c->rope_dim == 0 || c->rope_dim > c->head_dim,
