@@ -16,8 +16,8 @@ static const cli_command command = {
     .usage = "[OPTIONS] SRC DST",
     .description =
         "Reads the checkpoint SRC in any layout (ckpt-shard writes the others) and writes the "
-        "Hugging Face directory DST. Every value survives, or the command refuses and names the tensor, "
-        "row and column. Memory is bounded by --memory whatever the model's size.\n"
+        "Hugging Face directory DST. Every value survives, or the command refuses and names the "
+        "tensor, row and column. Memory is bounded by --memory whatever the model's size.\n"
         "\n"
         "DST appears when everything is written and synced; until then the data is in "
         "DST.partial, and the same command goes on from there after a kill. FP4 -> FP8 also "

@@ -312,7 +312,8 @@ static void test_a_folder_that_is_missing_is_an_error(void **state)
     ckpt_journal *j = NULL;
 
     (void)state;
-    assert_int_equal(journal_open(&(journal_options){ .directory = in_folder("none"), .fingerprint = us,
+    assert_int_equal(journal_open(&(journal_options){ .directory = in_folder("none"),
+                                                        .fingerprint = us,
                                                         .tensor_count = TENSORS },
                                   &j, &err), CKPT_E_IO);
     assert_non_null(strstr(err.text, "none"));

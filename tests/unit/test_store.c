@@ -219,7 +219,8 @@ static ckpt_journal *open_journal(void)
     ckpt_journal *journal = NULL;
 
     assert_int_equal(file_make_directory(in_folder("journal"), &err), CKPT_OK);
-    assert_int_equal(journal_open(&(journal_options){ .directory = in_folder("journal"), .fingerprint = (hash128){ 1, 1 },
+    assert_int_equal(journal_open(&(journal_options){ .directory = in_folder("journal"),
+                                                        .fingerprint = { 1, 1 },
                                                         .tensor_count = JOURNAL_TENSORS },
                                   &journal, &err), CKPT_OK);
     return journal;
