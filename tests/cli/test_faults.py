@@ -118,8 +118,8 @@ def test_what_stands_beside_the_tensors_cannot_be_written(fp8, fault, rule, path
     fails_cleanly(fp8, target, fault.env(rule, path), fault)
 
 
-@pytest.mark.parametrize("rule, step", [("fsync:EIO", 1), ("rename:EIO", 1), ("close:EIO", 4),
-                                        ("open:EIO", 4), ("ftruncate:EIO", 2)])
+@pytest.mark.parametrize("rule, step", [("fsync:EIO", 2), ("rename:EIO", 1), ("close:EIO", 6),
+                                        ("open:EIO", 6), ("ftruncate:EIO", 3)])
 def test_whichever_call_fails(fp8, fault, rule, step):
     """One after the other: either it did not matter and all is right, or it was refused."""
     refused = 0
