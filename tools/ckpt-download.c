@@ -20,7 +20,7 @@ static struct {
     cli_list exclude;
     uint64_t connection_count;
     uint64_t worker_count;
-    uint64_t rate_bytes;
+    const char *rate;
     uint64_t wait_seconds;
     uint64_t stall_seconds;
     int insecure_http;
@@ -73,7 +73,7 @@ static const cli_option options[] = {
     { CLI_FLAG, "fixed-connections", NULL, &opt.download.is_fixed,
       "exactly --connections, instead of as many as help" },
     { CLI_U64, "max-workers", "N", &opt.worker_count, "files at a time (default 8)" },
-    { CLI_SIZE, "limit-rate", "SIZE", &opt.rate_bytes, "bytes a second (default: no limit)" },
+    { CLI_STRING, "limit-rate", "SIZE", &opt.rate, "bytes a second, as 50M (default: no limit)" },
     { CLI_U64, "max-wait", "SECONDS", &opt.wait_seconds,
       "altogether, where the hub limits requests (default 1800)" },
     { CLI_U64, "stall-timeout", "SECONDS", &opt.stall_seconds,
@@ -126,11 +126,21 @@ static ckpt_code fail_usage(session *s, ckpt_error *err, const char *what)
     return ckpt_fail(err, CKPT_E_USAGE, "%s; see --help", what);
 }
 
+/* Other downloaders take rates without the B of a size. */
+static int parse_rate(const char *text, uint64_t *out)
+{
+    char with_unit[32];
+
+    snprintf(with_unit, sizeof with_unit, "%.20sB", text);
+    return cli_parse_size(text, out) || cli_parse_size(with_unit, out);
+}
+
 static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
 {
     const char *complaint = hub_parse_name(args->items[0], &s->name);
     const int is_modelscope = opt.hub != NULL && strcmp(opt.hub, "hf") != 0;
     hub_options *o = &s->hub_options;
+    uint64_t rate_bytes = 0;
 
     if (complaint != NULL) {
         s->reason = HUB_USAGE;
@@ -149,6 +159,8 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
     if (opt.connection_count < 1 || opt.connection_count > 64 || opt.worker_count < 1 ||
         opt.worker_count > 64)
         return fail_usage(s, err, "'--connections' and '--max-workers' are from 1 to 64");
+    if (opt.rate != NULL && !parse_rate(opt.rate, &rate_bytes))
+        return fail_usage(s, err, "'--limit-rate' is a size, like 50M");
     if (hub_is_offline()) {
         s->reason = HUB_NETWORK;
         return ckpt_fail(err, CKPT_E_IO, "HF_HUB_OFFLINE forbids to ask for '%s'",
@@ -163,7 +175,7 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
     o->is_quiet = opt.common.quiet;
     o->wait_seconds_max = opt.wait_seconds;
     o->stop = cli_stop_flag();
-    o->http = (http_options){ 10, opt.stall_seconds, opt.rate_bytes,
+    o->http = (http_options){ 10, opt.stall_seconds, rate_bytes,
                               (unsigned)opt.connection_count };
     opt.download.connection_count = (unsigned)opt.connection_count;
     opt.download.worker_count = (unsigned)opt.worker_count;

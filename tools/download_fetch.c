@@ -155,6 +155,12 @@ static http_verdict on_head(void *context, const http_reply *reply)
 
 /* ---- the body ---- */
 
+/* A kill costs at most so much of every connection; a journal has at most so many lines. */
+static uint64_t note_bytes(uint64_t size)
+{
+    return size_max(NOTE_BYTES_MIN, size_min(NOTE_BYTES_MAX, size / NOTE_COUNT));
+}
+
 static int on_data(void *context, const void *bytes, size_t size)
 {
     transfer *t = context;
@@ -182,7 +188,7 @@ static int on_data(void *context, const void *bytes, size_t size)
         a->progress_bytes += use;
         if (a->progress_bytes >= 1 << 20)
             t->file->failures = t->file->refreshes = 0;
-        if (p->at - p->noted >= NOTE_BYTES) {
+        if (p->at - p->noted >= note_bytes(t->file->want->size_bytes)) {
             if (part_note(a->part, p->noted, p->at, &t->err) != CKPT_OK) {
                 t->write_failed = 1;
                 return 0;

@@ -9,7 +9,9 @@ enum {
     SEGMENT_MIN = 8 << 20,
     SEGMENT_MAX = 32 << 20,
     SPLIT_MIN = 4 << 20,
-    NOTE_BYTES = 256 << 10,      /* journaled so often */
+    NOTE_BYTES_MIN = 64 << 10,   /* journaled so often, and not more than so many times: */
+    NOTE_BYTES_MAX = 8 << 20,
+    NOTE_COUNT = 16384,
     CONNECTIONS_MAX = 64,
     FAILURES_MAX = 8,            /* in a row without progress */
     ROUNDS_MAX = 3,              /* whole files with the wrong hash */

@@ -104,6 +104,8 @@ class Hub:
         self.cdn = Listener("cdn", "127.0.0.2", self.handle, tls)
         self.cdn2 = Listener("cdn2", "127.0.0.1", self.handle, tls)
         self.listeners = (self.hub, self.cdn, self.cdn2)
+        if self.connection_rate:      # what was sent shall have arrived
+            self.cdn.buffer_bytes = 65536
 
     def __enter__(self):
         return self

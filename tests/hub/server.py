@@ -97,6 +97,7 @@ class Listener:
         self.most = 0
         self.count = 0
         self.port = port
+        self.buffer_bytes = None
         self.listen()
 
     def listen(self):
@@ -123,6 +124,8 @@ class Listener:
     def serve(self, peer):
         try:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.buffer_bytes:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.buffer_bytes)
             if self.tls:
                 peer = self.tls.wrap_socket(peer, server_side=True)
         except OSError:
