@@ -19,6 +19,7 @@ typedef struct trace_line {
     double square_sum;
     hash128 digest;
     uint64_t gap_position;
+    uint64_t tie_count;
     float **values;              /* by position asked for; NULL: not seen */
 } trace_line;
 
@@ -171,7 +172,8 @@ ckpt_code run_trace_gaps(run_trace *trace, const run_backend *backend,
         if (!isfinite(gap))
             continue;
         line->point.row_count++;
-        if ((double)gap < line->min) {
+        line->tie_count += gap == 0;
+        if (gap != 0 && (double)gap < line->min) {
             line->min = (double)gap;
             line->gap_position = point->position + t;
         }
@@ -236,7 +238,9 @@ static void put_line(json_writer *w, const run_trace *t, const trace_line *line)
     if (line->is_cut) {
         json_put_key(w, "cuts");
         json_put_u64(w, line->point.row_count);
-        if (line->point.row_count > 0) {
+        json_put_key(w, "ties");
+        json_put_u64(w, line->tie_count);
+        if (isfinite(line->min)) {
             json_put_key(w, "gap");
             json_put_double(w, line->min);
             json_put_key(w, "position");
