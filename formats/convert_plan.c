@@ -240,6 +240,21 @@ static void mix_catalog(hash128 *sum, const ckpt_catalog *catalog)
     }
 }
 
+/* Size and time of a file that is read whole; nothing when there is none. */
+static void mix_file(hash128 *sum, const char *directory, const char *name)
+{
+    char *path = file_join(directory, name);
+    ckpt_file *file = NULL;
+
+    if (path != NULL && file_open(path, &file, NULL) == CKPT_OK) {
+        const int64_t numbers[] = { (int64_t)file_size(file), file_mtime_ns(file) };
+
+        mix(sum, numbers, sizeof numbers);
+    }
+    file_close(file, NULL);
+    free(path);
+}
+
 static void take_fingerprint(convert_job *job)
 {
     const int flags[] = { job->options.match_reference, job->options.allow_lossy,
@@ -248,6 +263,10 @@ static void take_fingerprint(convert_job *job)
     mix(&job->fingerprint, CKPT_VERSION, sizeof CKPT_VERSION);
     mix(&job->fingerprint, flags, sizeof flags);
     mix_checkpoint(&job->fingerprint, job->source);
+    if (job->config_text != NULL)
+        mix(&job->fingerprint, job->config_text, strlen(job->config_text));
+    if (job->side != NULL)
+        mix_file(&job->fingerprint, job->options.source, SIDE_DATA_FILE);
     mix_checkpoint(&job->fingerprint, job->like);
     mix_checkpoint(&job->fingerprint, job->fill);
     mix(&job->fingerprint, &job->options.part_count, sizeof job->options.part_count);

@@ -348,6 +348,23 @@ def test_a_changed_source_is_refused(source, tmp_path, fault, change):
     assert not target.exists()
 
 
+def edit_config(path):
+    path.write_text(path.read_text().replace("{", '{"note": 1,', 1))
+
+
+@pytest.mark.parametrize("name, change", [("config.json", edit_config),
+                                          ("fp4_scales.zst", change_time)])
+def test_a_changed_file_beside_the_source_is_refused(source, ckpt, tmp_path, fault, name, change):
+    fp8 = tmp_path / "fp8"
+    ckpt("ckpt-convert", "--experts", "fp8", source, fp8)
+    job = Job(tmp_path, "ckpt-convert", "--experts", "fp4", fp8)
+    target = job.new_target()
+    assert kill_at(job, target, fault, 60)
+    change(fp8 / name)
+    assert "its source has changed" in job.run(target, check=2).err
+    assert not target.exists()
+
+
 def test_a_source_that_changes_meanwhile_is_noticed(source, tmp_path, fault):
     copy = shutil.copytree(source, tmp_path / "tiny")
     job = Job(tmp_path, "ckpt-convert", "--experts", "fp8", copy)
