@@ -27,7 +27,6 @@ static struct {
     int no_space_check;
     int clean;
     int no_check;
-    int delete_source;
     const char *then_help;
     download_options download;
 } opt = { .common = CLI_COMMON_DEFAULTS,

@@ -118,8 +118,8 @@ int hub_parse_rate(const char *text, hub_rate *out)
     if (size == 0 || size >= sizeof out->bucket)
         return 0;
     memcpy(out->bucket, open + 1, size);
-    return hub_rate_number(close, 'r', &out->left_count) &&
-           hub_rate_number(close, 't', &out->reset_seconds);
+    return hub_rate_number(close + 1, 'r', &out->left_count) &&
+           hub_rate_number(close + 1, 't', &out->reset_seconds);
 }
 
 int64_t hub_http_date(const char *text)

@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""bench_download [SCENARIO...]: ckpt-download beside `hf download` (Xet off) and one curl.
+
+From the mock hub on loopback to $CKPT_BENCH_DIR (default /dev/shm). Seconds are wall time, CPU is
+the client's user and system time. curl does not verify and asks for no listing.
+  plain   2 GB in 20 files, no cap: what the client itself costs
+  capped  0.8 GB in 8 files, 40 MB/s a connection: what parallel ranges are worth
+  small   2000 files of 4 kB
+  knee    the total falls above 6 connections: the search against fixed numbers
+"""
+import contextlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path[:0] = [str(ROOT / "tests" / "hub"), str(ROOT / "tests")]
+from client import environment  # noqa: E402
+from mock_hub import Entry, Hub, Repo  # noqa: E402
+
+TOOL = ROOT / os.environ.get("CKPT_BUILD", "build") / "bin" / "ckpt-download"
+HF = ROOT / ".venv/bin/hf"
+GB = 10**9
+
+
+def measure(words, env):
+    """Seconds, CPU seconds, exit status."""
+    begin = time.monotonic()
+    with open(os.devnull, "w", encoding="utf-8") as null:
+        process = subprocess.Popen([str(w) for w in words], env=env, stdout=null, stderr=null)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return time.monotonic() - begin, usage.ru_utime + usage.ru_stime, process.returncode
+
+
+def clients(hub, folder):
+    yield "ckpt-download", [TOOL, "o/m", "--local-dir", folder, "--quiet"]
+    if HF.exists():
+        yield "hf download", [HF, "download", "o/m", "--local-dir", folder]
+    else:
+        print("hf: not installed")
+    if curl := shutil.which("curl"):
+        words = [curl, "-sfL", "--create-dirs"]
+        for f in hub.repos["o/m"].files:
+            words += ["-o", folder / f.path, f"{hub.url}/o/m/resolve/main/{f.path}"]
+        yield "one curl", words
+
+
+def compare(name, files, **options):
+    total = sum(f.size for f in files)
+    with Hub([Repo("o/m", files)], **options) as hub:
+        for f in files:
+            f.etag      # hashed before anybody is timed
+        for client, words in clients(hub, pathlib.Path("D")):
+            with scratch() as folder:
+                hub.reset()
+                env = environment(hub, folder / "home", HF_HUB_DISABLE_XET="1",
+                                  HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_UPDATE_CHECK="1",
+                                  HF_HUB_DISABLE_PROGRESS_BARS="1")
+                os.chdir(folder)
+                seconds, cpu, status = measure(words, env)
+                print(f"{name:7} {client:14} {total / seconds / 1e6:8.0f} MB/s  {seconds:6.2f} s  "
+                      f"{cpu:6.2f} CPU s  {len(hub.log):5} requests  exit {status}", flush=True)
+
+
+@contextlib.contextmanager
+def scratch():
+    folder = pathlib.Path(tempfile.mkdtemp(dir=os.environ.get("CKPT_BENCH_DIR", "/dev/shm")))
+    try:
+        yield folder
+    finally:
+        os.chdir("/")
+        shutil.rmtree(folder)
+
+
+def plain():
+    compare("plain", [Entry(f"model-{i}.bin", 2 * GB // 20, i) for i in range(20)])
+
+
+def capped():
+    compare("capped", [Entry(f"model-{i}.bin", GB // 10, i) for i in range(8)],
+            connection_rate=40e6)
+
+
+def small():
+    compare("small", [Entry(f"f{i}.txt", 4096, i, "git", "direct") for i in range(2000)])
+
+
+def knee():
+    files = [Entry(f"model-{i}.bin", 240 * 10**6, i) for i in range(5)]
+    rates = {}
+    for count in (2, 4, 6, 8, 12, 16, 0):
+        with Hub([Repo("o/m", files)], knee=(6, 60e6), latency=0.02) as hub, scratch() as folder:
+            words = [TOOL, "o/m", "--local-dir", folder / "D", "--quiet"]
+            words += ["--connections", count, "--fixed-connections"] if count else []
+            seconds, _, status = measure(words, environment(hub, folder / "home"))
+            rates[count] = sum(f.size for f in files) / seconds / 1e6
+            print(f"knee    {count or 'search':>6} connections {rates[count]:6.1f} MB/s  "
+                  f"{seconds:6.2f} s  exit {status}", flush=True)
+    best = max(rates[c] for c in rates if c)
+    print(f"knee    the search reaches {100 * rates[0] / best:.0f} % of the best fixed number")
+
+
+def main():
+    scenarios = {"plain": plain, "capped": capped, "small": small, "knee": knee}
+    for name in sys.argv[1:] or ("plain", "capped", "small"):
+        scenarios[name]()
+
+
+if __name__ == "__main__":
+    main()

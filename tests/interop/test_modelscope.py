@@ -1,0 +1,47 @@
+"""Against the real ModelScope client, where CKPT_MODELSCOPE names its `modelscope` command."""
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "hub"))
+from client import ID, Client, environment, mixed  # noqa: E402
+from mock_hub import Hub  # noqa: E402
+
+COMMAND = os.environ.get("CKPT_MODELSCOPE", "")
+pytestmark = pytest.mark.skipif(not COMMAND, reason="CKPT_MODELSCOPE names no modelscope command")
+
+
+@pytest.fixture
+def hub():
+    with Hub([mixed()]) as h:
+        yield h
+
+
+@pytest.fixture
+def download(ckpt, hub, tmp_path):
+    return Client(ckpt, hub, tmp_path)
+
+
+def theirs(download, tmp_path):
+    env = environment(download.hub, tmp_path / "home", HOME=str(tmp_path / "user"))
+    done = subprocess.run([COMMAND, "download", ID, "--local_dir", download.folder], env=env,
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_after_theirs_ours_verifies_and_fetches_nothing(hub, download, tmp_path):
+    theirs(download, tmp_path)
+    hub.reset()
+    result = download("--hub", "modelscope").json
+    assert {f["status"] for f in result["files"]} == {"kept"} and hub.payload == 0
+
+
+def test_after_ours_theirs_fetches_nothing(hub, download, tmp_path):
+    download("--hub", "modelscope")
+    hub.reset()
+    theirs(download, tmp_path)
+    assert hub.payload == 0
+    download.assert_right()
