@@ -295,6 +295,8 @@ typedef struct {
     /* thread_count 0: one per core. A machine without the device: CKPT_E_USAGE, one line. */
     ckpt_code (*open)(unsigned thread_count, run_backend **out, ckpt_error *err);
     void (*close)(run_backend *backend);
+    /* Free memory of the device before anything is opened; NULL: it computes in host memory. */
+    ckpt_code (*free_bytes)(uint64_t *out, ckpt_error *err);
 
     /* Zero-filled. Sizes and positions in elements. */
     ckpt_code (*buffer_create)(run_backend *backend, uint64_t count, run_buffer **out,

@@ -3,9 +3,15 @@
 
 #include "backend.h"
 #include "cpu.h"
+#ifdef CKPT_CUDA
+#include "cuda_backend.h"
+#endif
 
 static const run_backend_ops *const backends[] = {
     &run_backend_cpu,
+#ifdef CKPT_CUDA
+    &run_backend_cuda,
+#endif
 };
 
 const run_backend_ops *run_backend_find(const char *name)

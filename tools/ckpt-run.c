@@ -27,6 +27,7 @@ static struct {
     const char *positions;
     const char *numerics;
     const char *backend;
+    uint64_t device_memory;
     const char *trace;
     const char *trace_positions;
     const char *config;
@@ -58,6 +59,8 @@ static const cli_option options[] = {
       "exact: F32 and stored weights; deploy: rounding and quantisation of the deployed model "
       "(default deploy)" },
     { CLI_CHOICE, "backend", "cpu|cuda", &opt.backend, "what computes (default cpu)" },
+    { CLI_SIZE, "device-memory", "SIZE", &opt.device_memory,
+      "cuda: hard limit on buffers of the device (default 80 % of what is free)" },
     { CLI_U64, "feed", "N", &opt.feed,
       "tokens of a prompt that go through the model at once; 1: as in decoding (default all)" },
     { CLI_U64, "chunk", "N", &opt.chunk, "tokens that attention takes at once (default 64)" },
@@ -319,20 +322,41 @@ static ckpt_code open_trace(run_job *job, ckpt_error *err)
     return run_trace_create(&trace, &job->trace, err);
 }
 
+/* The limit on what the backend holds: of this machine's memory, or of the device's. */
+static ckpt_code choose_memory(run_options *model, ckpt_error *err)
+{
+    const int has_device = model->backend != NULL && model->backend->free_bytes != NULL;
+    uint64_t free_bytes;
+    ckpt_code code;
+
+    model->memory_bytes = opt.common.memory_bytes;
+    if (model->backend == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "this build has no backend '%s'", opt.backend);
+    if (!has_device && opt.device_memory > 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--device-memory, but the backend is '%s'",
+                         opt.backend);
+    if (!has_device)
+        return CKPT_OK;
+    if ((code = model->backend->free_bytes(&free_bytes, err)) != CKPT_OK)
+        return code;
+    model->memory_bytes = opt.device_memory > 0 ? opt.device_memory : free_bytes / 5 * 4;
+    return CKPT_OK;
+}
+
 static ckpt_code open_model(run_job *job, ckpt_error *err)
 {
-    const run_options model = {
+    run_options model = {
         .backend = run_backend_find(opt.backend),
         .profile = strcmp(opt.numerics, "exact") == 0 ? RUN_EXACT : RUN_DEPLOY,
         .thread_count = (unsigned)opt.common.thread_count,
-        .memory_bytes = opt.common.memory_bytes,
         .chunk = (uint32_t)size_min(opt.chunk, UINT32_MAX),
         .mtp = opt.mtp,
         .trace = job->trace,
     };
+    const ckpt_code code = choose_memory(&model, err);
 
-    if (model.backend == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "this build has no backend '%s'", opt.backend);
+    if (code != CKPT_OK)
+        return code;
     return run_open(ckpt_logical(job->checkpoint), &job->config, &model, &job->model, err);
 }
 

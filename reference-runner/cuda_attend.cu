@@ -1,0 +1,454 @@
+/* Compressor, indexer and attention on the device. */
+#include "cuda_tile.cuh"
+
+namespace {
+
+constexpr uint32_t THREADS = 256;
+constexpr uint32_t WARP = 32;
+constexpr uint32_t ALL = 0xFFFFFFFFu;
+constexpr uint32_t HEADS = 16;           /* heads that one block mixes */
+constexpr uint32_t COLUMNS = 2;          /* columns that one thread mixes */
+
+/* ---- compressor ---- */
+
+/* One thread a column of an entry. */
+__global__ void pool_kernel(cuda_ring k, cuda_ring s, cuda_rows y, run_pool op)
+{
+    const uint64_t unit = (uint64_t)blockIdx.x * THREADS + threadIdx.x;
+    const uint64_t i = unit / op.width;
+    const uint64_t j = unit % op.width;
+    const uint64_t entry = op.entry + i;
+    const uint64_t own = entry * op.ratio;
+    const uint64_t begin = op.overlap && entry > 0 ? own - op.ratio : own;
+    float max = 0;
+    double weight_sum = 0;
+    double sum = 0;
+
+    if (i >= op.entry_count)
+        return;
+    for (uint64_t p = begin; p < own + op.ratio; p++) {
+        const float score = s.row(p)[j + (op.overlap && p >= own ? op.width : 0)];
+
+        max = p == begin || score > max ? score : max;
+    }
+    for (uint64_t p = begin; p < own + op.ratio; p++) {
+        const uint64_t column = j + (op.overlap && p >= own ? op.width : 0);
+        const float e = run_expf(s.row(p)[column] - max);
+
+        weight_sum += (double)e;
+        sum += (double)e * (double)k.row(p)[column];
+    }
+    y.row(i)[j] = run_round((float)(sum / weight_sum), op.round);
+}
+
+/* ---- indexer ---- */
+
+struct select_job {
+    cuda_rows q;
+    cuda_rows weights;
+    cuda_rows keys;
+    cuda_rows chosen;
+    float *gap;
+    float *scores;           /* rows of `pitch` */
+    uint64_t pitch;
+    uint64_t first;          /* row of the slab */
+    uint64_t position;
+    uint32_t ratio;
+    uint32_t head_count;
+    uint32_t width;
+    uint32_t topk;
+    int round;
+};
+
+/* Scores of 32 candidates of one row, 32 heads at a time. */
+__global__ void __launch_bounds__(TILE_THREADS)
+    score_kernel(const __grid_constant__ select_job s)
+{
+    __shared__ tile_memory memory;
+    __shared__ float dots[TILE][TILE + 1];
+    const uint64_t t = s.first + blockIdx.y;
+    const uint64_t count = (s.position + t + 1) / s.ratio;
+    const uint64_t c = (uint64_t)blockIdx.x * TILE;
+    const uint32_t load = tile_load_row();
+    const float_loader key = { c + load < count ? s.keys.row(c + load) : nullptr };
+    double sum = 0;
+
+    if (c >= count)
+        return;
+    for (uint32_t h = 0; h < s.head_count; h += TILE) {
+        const float_loader q = {
+            h + load < s.head_count ? s.q.row(t) + (uint64_t)(h + load) * s.width : nullptr
+        };
+        float acc[4];
+
+        tile_product(q, key, s.width, 0, memory, acc);
+        for (uint32_t j = 0; j < 4; j++)
+            dots[tile_row()][tile_column(j)] = run_round(acc[j], s.round);
+        __syncthreads();
+        for (uint32_t i = 0; threadIdx.x < TILE && i < TILE && h + i < s.head_count; i++) {
+            const float open = dots[i][threadIdx.x] > 0 ? dots[i][threadIdx.x] : 0;
+            const float weight = s.weights.row(t)[h + i];
+
+            sum += s.round ? (double)run_bf16(open * weight) : (double)open * (double)weight;
+        }
+        __syncthreads();
+    }
+    if (threadIdx.x < TILE && c + threadIdx.x < count)
+        s.scores[blockIdx.y * s.pitch + c + threadIdx.x] = run_round((float)sum, s.round);
+}
+
+/* Larger for better: score first, then the lower index. -0 counts as 0. */
+__device__ uint64_t rank_key(float score, uint64_t index)
+{
+    uint32_t bits = cuda_bits(score + 0.0f);
+
+    bits = bits >> 31 ? ~bits : bits | 0x80000000u;
+    return (uint64_t)bits << 32 | (0xFFFFFFFFu - (uint32_t)index);
+}
+
+__device__ uint32_t block_sum(uint32_t value, uint32_t *shared)
+{
+    for (uint32_t step = WARP / 2; step > 0; step /= 2)
+        value += __shfl_xor_sync(ALL, value, step);
+    __syncthreads();
+    if (threadIdx.x % WARP == 0)
+        shared[threadIdx.x / WARP] = value;
+    __syncthreads();
+    value = 0;
+    for (uint32_t i = 0; i < THREADS / WARP; i++)
+        value += shared[i];
+    return value;
+}
+
+/* The key of rank topk: the largest that topk keys reach. Keys differ, so it is one of them. */
+__device__ uint64_t cut_key(const float *scores, uint64_t count, uint32_t topk, uint32_t *shared)
+{
+    uint64_t cut = 0;
+
+    for (int bit = 63; bit >= 0; bit--) {
+        const uint64_t tried = cut | 1ull << bit;
+        uint32_t reached = 0;
+
+        for (uint64_t c = threadIdx.x; c < count; c += THREADS)
+            reached += rank_key(scores[c], c) >= tried;
+        if (block_sum(reached, shared) >= topk)
+            cut = tried;
+    }
+    return cut;
+}
+
+/* The best score below the cut. */
+__device__ float next_score(const float *scores, uint64_t count, uint64_t cut, uint64_t *best)
+{
+    if (threadIdx.x == 0)
+        *best = 0;
+    __syncthreads();
+    for (uint64_t c = threadIdx.x; c < count; c += THREADS) {
+        const uint64_t key = rank_key(scores[c], c);
+
+        if (key < cut)
+            atomicMax(reinterpret_cast<unsigned long long *>(best),
+                      static_cast<unsigned long long>(key));
+    }
+    __syncthreads();
+    return scores[0xFFFFFFFFu - (uint32_t)*best];
+}
+
+/* Candidates at or above the cut, ascending; returns their number. */
+__device__ uint32_t write_chosen(const float *scores, uint64_t count, uint64_t cut, int32_t *chosen,
+                                 uint32_t *shared)
+{
+    uint32_t used = 0;
+
+    for (uint64_t base = 0; base < count; base += THREADS) {
+        const uint64_t c = base + threadIdx.x;
+        const int taken = c < count && rank_key(scores[c], c) >= cut;
+        const uint32_t ballot = __ballot_sync(ALL, taken);
+        uint32_t place = used + __popc(ballot & ((1u << threadIdx.x % WARP) - 1));
+
+        __syncthreads();
+        if (threadIdx.x % WARP == 0)
+            shared[threadIdx.x / WARP] = __popc(ballot);
+        __syncthreads();
+        for (uint32_t i = 0; i < THREADS / WARP; i++) {
+            place += i < threadIdx.x / WARP ? shared[i] : 0;
+            used += shared[i];
+        }
+        if (taken)
+            chosen[place] = (int32_t)c;
+    }
+    return used;
+}
+
+/* One block a row. */
+__global__ void __launch_bounds__(THREADS) choose_kernel(const __grid_constant__ select_job s)
+{
+    __shared__ uint32_t shared[THREADS / WARP];
+    __shared__ uint64_t best;
+    const uint64_t t = s.first + blockIdx.x;
+    const uint64_t count = (s.position + t + 1) / s.ratio;
+    const float *scores = s.scores + blockIdx.x * s.pitch;
+    int32_t *chosen = s.chosen.ints(t);
+    const int is_all = count <= s.topk;
+    const uint64_t cut = is_all ? 0 : cut_key(scores, count, s.topk, shared);
+    const uint32_t used = write_chosen(scores, count, cut, chosen, shared);
+    float gap = INFINITY;
+
+    for (uint32_t i = used + threadIdx.x; i < s.topk; i += THREADS)
+        chosen[i] = -1;
+    if (!is_all) {
+        const float last = scores[0xFFFFFFFFu - (uint32_t)cut];
+        const float next = next_score(scores, count, cut, &best);
+
+        gap = last == next ? 0 : (last - next) / fmaxf(fabsf(last), fabsf(next));
+    }
+    if (threadIdx.x == 0)
+        s.gap[t] = gap;
+}
+
+/* ---- attention ---- */
+
+struct attend_job {
+    cuda_rows q;
+    cuda_rows y;
+    cuda_ring window_kv;
+    cuda_rows entries;
+    cuda_rows chosen;
+    const float *sink;
+    float *scores;           /* rows x heads of `pitch` */
+    float *denominators;     /* rows x heads */
+    uint64_t pitch;
+    uint64_t first;          /* row of the slab */
+    run_attend op;
+};
+
+/* The list of row t: `window` rows of the ring from `begin` on, then entries. */
+struct attend_list {
+    uint64_t begin;
+    uint64_t window;
+    uint64_t count;
+    const int32_t *chosen;
+};
+
+__device__ attend_list list_of(const attend_job &j, uint64_t t)
+{
+    const uint64_t p = j.op.position + t;
+    const uint64_t begin = p + 1 > j.op.window ? p + 1 - j.op.window : 0;
+    uint64_t visible = j.entries.data == nullptr ? 0 : (p + 1) / j.op.ratio;
+
+    if (j.chosen.data != nullptr)
+        visible = min(visible, (uint64_t)j.op.topk);
+    return { begin, p + 1 - begin, p + 1 - begin + visible,
+             j.chosen.data == nullptr ? nullptr : j.chosen.ints(t) };
+}
+
+__device__ const float *list_row(const attend_job &j, const attend_list &l, uint64_t i)
+{
+    if (i >= l.count)
+        return nullptr;
+    if (i < l.window)
+        return j.window_kv.row(l.begin + i);
+    i -= l.window;
+    return j.entries.row(l.chosen == nullptr ? i : (uint64_t)l.chosen[i]);
+}
+
+__global__ void __launch_bounds__(TILE_THREADS)
+    attend_score_kernel(const __grid_constant__ attend_job j)
+{
+    __shared__ tile_memory memory;
+    const uint64_t t = j.first + blockIdx.z;
+    const attend_list list = list_of(j, t);
+    const uint32_t first = blockIdx.x * TILE;
+    const uint32_t head = blockIdx.y * TILE;
+    const uint32_t load = tile_load_row();
+    float acc[4];
+
+    if (first >= list.count)
+        return;
+    const float_loader q = {
+        head + load < j.op.head_count ? j.q.row(t) + (uint64_t)(head + load) * j.op.head_dim
+                                      : nullptr
+    };
+    const float_loader v = { list_row(j, list, first + load) };
+
+    tile_product(q, v, j.op.head_dim, 0, memory, acc);
+    if (head + tile_row() >= j.op.head_count)
+        return;
+    float *scores = j.scores +
+                    (blockIdx.z * (uint64_t)j.op.head_count + head + tile_row()) * j.pitch;
+
+    for (uint32_t i = 0; i < 4; i++)
+        if (first + tile_column(i) < list.count)
+            scores[first + tile_column(i)] = acc[i] * j.op.scale;
+}
+
+/* plain_softmax of one head by one warp; the scores become P. */
+__global__ void softmax_kernel(const __grid_constant__ attend_job j, uint64_t units)
+{
+    constexpr float SINK_LEAD_MAX = 80;
+    const uint64_t unit = (uint64_t)blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
+    const uint64_t t = j.first + unit / j.op.head_count;
+    const float sink = j.sink[unit % j.op.head_count];
+    float *scores = j.scores + unit * j.pitch;
+    float max = -INFINITY;
+    double sum = 0;
+
+    if (unit >= units)
+        return;
+    const uint64_t count = list_of(j, t).count;
+
+    for (uint64_t i = threadIdx.x % WARP; i < count; i += WARP)
+        max = scores[i] > max ? scores[i] : max;
+    for (uint32_t step = WARP / 2; step > 0; step /= 2)
+        max = fmaxf(max, __shfl_xor_sync(ALL, max, step));
+    if (sink - max > SINK_LEAD_MAX)
+        max = sink;
+    for (uint64_t base = 0; base < count; base += WARP) {
+        const uint64_t i = base + threadIdx.x % WARP;
+        const float e = i < count ? run_expf(scores[i] - max) : 0;
+        const double wide = (double)e;
+
+        if (i < count)
+            scores[i] = run_round(e, j.op.round);
+        for (uint32_t lane = 0; lane < WARP; lane++)     /* ascending; zeros change nothing */
+            sum += __shfl_sync(ALL, wide, lane);
+    }
+    if (threadIdx.x % WARP == 0)
+        j.denominators[unit] = (float)(sum + (double)run_expf(sink - max));
+}
+
+/* One block takes HEADS heads of a row; a thread adds up COLUMNS columns of each, ascending. */
+__device__ void mix_columns(const attend_job &j, const attend_list &list, uint32_t column,
+                            uint32_t head, uint64_t unit)
+{
+    __shared__ double p[WARP][HEADS];
+    __shared__ const float *rows[WARP];
+    double sum[HEADS][COLUMNS] = { { 0 } };
+
+    for (uint32_t base = 0; base < list.count; base += WARP) {
+        __syncthreads();
+        if (threadIdx.x < WARP)
+            rows[threadIdx.x] = list_row(j, list, base + threadIdx.x);
+        for (uint32_t i = threadIdx.x; i < WARP * HEADS; i += THREADS) {
+            const uint32_t h = i / WARP;
+            const uint32_t at = base + i % WARP;
+
+            p[i % WARP][h] = head + h < j.op.head_count && at < list.count
+                                 ? (double)j.scores[(unit + h) * j.pitch + at]
+                                 : 0;
+        }
+        __syncthreads();
+        for (uint32_t i = 0; i < WARP && base + i < list.count; i++) {
+            double v[COLUMNS];
+
+#pragma unroll
+            for (uint32_t c = 0; c < COLUMNS; c++)
+                v[c] = column + c * THREADS < j.op.head_dim
+                           ? (double)rows[i][column + c * THREADS]
+                           : 0;
+#pragma unroll
+            for (uint32_t h = 0; h < HEADS; h++)
+#pragma unroll
+                for (uint32_t c = 0; c < COLUMNS; c++)
+                    sum[h][c] = fma(p[i][h], v[c], sum[h][c]);
+        }
+    }
+    float *y = j.y.row(j.first + blockIdx.y) + (uint64_t)head * j.op.head_dim;
+
+#pragma unroll
+    for (uint32_t h = 0; h < HEADS; h++)
+#pragma unroll
+        for (uint32_t c = 0; c < COLUMNS; c++)
+            if (head + h < j.op.head_count && column + c * THREADS < j.op.head_dim)
+                y[(uint64_t)h * j.op.head_dim + column + c * THREADS] = run_round(
+                    (float)sum[h][c] / j.denominators[unit + h], j.op.round);
+}
+
+__global__ void __launch_bounds__(THREADS) mix_kernel(const __grid_constant__ attend_job j)
+{
+    const attend_list list = list_of(j, j.first + blockIdx.y);
+    const uint32_t head = blockIdx.x * HEADS;
+    const uint64_t unit = blockIdx.y * (uint64_t)j.op.head_count + head;
+
+    for (uint32_t column = 0; column < j.op.head_dim; column += THREADS * COLUMNS)
+        mix_columns(j, list, column + threadIdx.x, head, unit);
+}
+
+/* The longest list that the operation can meet. */
+uint64_t list_limit(const run_attend *op)
+{
+    uint64_t entries = op->entries.buffer == nullptr ? 0
+                                                     : (op->position + op->row_count) / op->ratio;
+
+    if (op->chosen.buffer != nullptr)
+        entries = size_min(entries, op->topk);
+    return size_min(op->window, op->position + op->row_count) + entries;
+}
+
+/* Rows of `row_bytes` of scratch that are worked on together. */
+uint64_t slab_rows(uint64_t row_count, uint64_t row_bytes)
+{
+    return size_max(size_min(size_min(row_count, CUDA_WORK_BYTES / row_bytes), 32768), 1);
+}
+
+} // namespace
+
+ckpt_code pool_cuda(run_backend *backend, const run_pool *op, ckpt_error *err)
+{
+    const uint64_t units = op->entry_count * op->width;
+
+    if (units == 0)
+        return CKPT_OK;
+    pool_kernel<<<cuda_grid(units, THREADS), THREADS, 0, cuda_of(backend)->compute>>>(
+        cuda_view(op->k), cuda_view(op->s), cuda_view(op->y), *op);
+    return cuda_launched("pool", err);
+}
+
+ckpt_code select_cuda(run_backend *backend, const run_select *op, ckpt_error *err)
+{
+    cuda_backend *cuda = cuda_of(backend);
+    const uint64_t most = size_max((op->position + op->row_count) / op->ratio, 1);
+    const uint64_t rows = slab_rows(op->row_count, most * sizeof(float));
+    select_job s = { cuda_view(op->q),  cuda_view(op->weights), cuda_view(op->keys),
+                     cuda_view(op->chosen), op->gap->data, nullptr, most, 0, op->position,
+                     op->ratio, op->head_count, op->width, op->topk, op->round };
+    ckpt_code code = cuda_scratch(cuda, CUDA_SCRATCH_FLOATS, rows * most * sizeof(float), err);
+
+    s.scores = reinterpret_cast<float *>(cuda->scratch[CUDA_SCRATCH_FLOATS]);
+    for (; code == CKPT_OK && s.first < op->row_count; s.first += rows) {
+        const uint32_t count = (uint32_t)size_min(rows, op->row_count - s.first);
+
+        score_kernel<<<dim3(cuda_grid(most, TILE), count), TILE_THREADS, 0, cuda->compute>>>(s);
+        choose_kernel<<<count, THREADS, 0, cuda->compute>>>(s);
+        code = cuda_launched("select", err);
+    }
+    return code;
+}
+
+ckpt_code attend_cuda(run_backend *backend, const run_attend *op, ckpt_error *err)
+{
+    cuda_backend *cuda = cuda_of(backend);
+    const uint64_t most = list_limit(op);
+    const uint64_t heads = op->head_count;
+    const uint64_t row_bytes = heads * (most + 1) * sizeof(float);
+    const uint64_t rows = slab_rows(op->row_count, row_bytes);
+    attend_job j = { cuda_view(op->q),       cuda_view(op->y),      cuda_view(op->window_kv),
+                     cuda_view(op->entries), cuda_view(op->chosen), cuda_view(op->sink),
+                     nullptr, nullptr, most, 0, *op };
+    ckpt_code code = cuda_scratch(cuda, CUDA_SCRATCH_FLOATS, rows * row_bytes, err);
+
+    j.scores = reinterpret_cast<float *>(cuda->scratch[CUDA_SCRATCH_FLOATS]);
+    j.denominators = j.scores + rows * heads * most;
+    for (; code == CKPT_OK && j.first < op->row_count; j.first += rows) {
+        const uint32_t count = (uint32_t)size_min(rows, op->row_count - j.first);
+        const dim3 score(cuda_grid(most, TILE), cuda_grid(heads, TILE), count);
+        const dim3 mix(cuda_grid(heads, HEADS), count);
+
+        attend_score_kernel<<<score, TILE_THREADS, 0, cuda->compute>>>(j);
+        softmax_kernel<<<cuda_grid(count * heads, THREADS / WARP), THREADS, 0, cuda->compute>>>(
+            j, count * heads);
+        mix_kernel<<<mix, THREADS, 0, cuda->compute>>>(j);
+        code = cuda_launched("attend", err);
+    }
+    return code;
+}

@@ -1,0 +1,9 @@
+/* cuda_backend.h: the CUDA backend, in builds that have it (CKPT_CUDA). */
+#ifndef RUN_CUDA_BACKEND_H
+#define RUN_CUDA_BACKEND_H
+
+#include "backend.h"
+
+extern const run_backend_ops run_backend_cuda;
+
+#endif

@@ -1,0 +1,171 @@
+/*
+ * cuda_private.cuh: what the files of the CUDA backend share.
+ *
+ * One stream computes, one copies. Whatever a kernel computes, its sums have the order of plain.c:
+ * a tile only decides which outputs are computed together, so no result depends on the number of
+ * rows, and the CPU backend gives the same bits but for the C library's logarithm.
+ */
+#ifndef RUN_CUDA_PRIVATE_CUH
+#define RUN_CUDA_PRIVATE_CUH
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <mutex>
+
+extern "C" {
+#include "cuda_backend.h"
+#include "error.h"
+#include "size.h"
+}
+
+/* The functions of number.h are wanted on the device, too. */
+#define inline __host__ __device__ inline
+#include "number.h"
+#undef inline
+
+/* What a kernel sees of a weight. */
+struct cuda_weight {
+    const uint8_t *data;
+    const uint8_t *scale;
+    uint64_t row_bytes;
+    uint64_t scale_row_bytes;
+    uint32_t cols;
+    uint32_t block_rows;
+    uint32_t block_cols;
+    int dtype;               /* ckpt_dtype */
+    int scale_dtype;
+    int by_four;             /* four columns can be loaded at once */
+};
+
+/* Device memory of a weight, kept for the next one of its size. */
+struct cuda_block {
+    cuda_block *next;
+    char *memory;
+    uint64_t bytes;
+    cudaEvent_t released;    /* on the computing stream */
+};
+
+struct run_buffer {
+    struct cuda_backend *owner;
+    float *data;
+    uint64_t count;
+};
+
+struct run_weight {
+    struct cuda_backend *owner;
+    ckpt_tensor tensor;      /* rank 2, the rows that are held */
+    cuda_block *block;
+    cuda_weight view;
+};
+
+/* A pinned buffer on the way to the device. */
+struct cuda_stage {
+    std::mutex lock;
+    char *memory;
+    cudaEvent_t sent;
+};
+
+enum { CUDA_STAGE_COUNT = 8, CUDA_STAGE_BYTES = 1 << 22 };
+
+struct cuda_backend {
+    run_backend base;
+    cudaStream_t compute;
+    cudaStream_t copy;
+    cudaEvent_t copied;
+    cuda_stage stages[CUDA_STAGE_COUNT];
+    std::mutex stage_lock;
+    unsigned next_stage;
+    int copies_pending;      /* something was copied that the computing stream did not wait for */
+    cuda_block *cached;
+    uint64_t cached_bytes;
+    uint64_t live_bytes;
+    uint64_t peak_bytes;
+    char *scratch[2];        /* floats of an operation; lists that it reads */
+    uint64_t scratch_bytes[2];
+};
+
+enum { CUDA_SCRATCH_FLOATS, CUDA_SCRATCH_LISTS };
+
+/* The bounds of what an operation takes for itself. */
+enum { CUDA_WORK_BYTES = 1 << 25, CUDA_EXPERT_ROWS = 2048 };
+
+static inline cuda_backend *cuda_of(run_backend *backend)
+{
+    return reinterpret_cast<cuda_backend *>(backend);
+}
+
+/* Rows as a kernel sees them. */
+struct cuda_rows {
+    float *data;
+    uint64_t pitch;
+
+    __device__ float *row(uint64_t i) const
+    {
+        return data + i * pitch;
+    }
+    __device__ int32_t *ints(uint64_t i) const
+    {
+        return reinterpret_cast<int32_t *>(row(i));
+    }
+};
+
+struct cuda_ring {
+    float *data;
+    uint64_t capacity;
+    uint64_t width;
+
+    __device__ float *row(uint64_t position) const
+    {
+        return data + position % capacity * width;
+    }
+};
+
+static inline cuda_rows cuda_view(run_rows rows)
+{
+    return { rows.buffer == nullptr ? nullptr : rows.buffer->data + rows.offset, rows.pitch };
+}
+
+static inline cuda_ring cuda_view(const run_ring &ring)
+{
+    return { ring.buffer == nullptr ? nullptr : ring.buffer->data, ring.capacity, ring.width };
+}
+
+static inline const float *cuda_view(const run_buffer *buffer)
+{
+    return buffer == nullptr ? nullptr : buffer->data;
+}
+
+static inline uint32_t cuda_grid(uint64_t count, uint32_t per_block)
+{
+    return static_cast<uint32_t>(size_div_up(count, per_block));
+}
+
+/* cuda.cu */
+ckpt_code cuda_fail(ckpt_error *err, const char *what, cudaError_t error);
+/* After a launch. */
+ckpt_code cuda_launched(const char *what, ckpt_error *err);
+/* Scratch of at least `bytes`, its old contents lost. */
+ckpt_code cuda_scratch(cuda_backend *cuda, int which, uint64_t bytes, ckpt_error *err);
+/* Let the computing stream wait for the weights that were put so far. */
+ckpt_code cuda_await_weights(cuda_backend *cuda, ckpt_error *err);
+
+/* cuda_rows.cu, cuda_product.cu, cuda_experts.cu, cuda_attend.cu */
+ckpt_code quantise_cuda(run_backend *backend, const run_quantise *op, ckpt_error *err);
+ckpt_code norm_cuda(run_backend *backend, const run_norm *op, ckpt_error *err);
+ckpt_code rope_cuda(run_backend *backend, const run_rope *op, ckpt_error *err);
+ckpt_code hadamard_cuda(run_backend *backend, const run_hadamard *op, ckpt_error *err);
+ckpt_code ring_put_cuda(run_backend *backend, const run_ring_put *op, ckpt_error *err);
+ckpt_code add_cuda(run_backend *backend, const run_add *op, ckpt_error *err);
+ckpt_code hc_pre_cuda(run_backend *backend, const run_streams *op, ckpt_error *err);
+ckpt_code hc_post_cuda(run_backend *backend, const run_streams_post *op, ckpt_error *err);
+ckpt_code hc_head_cuda(run_backend *backend, const run_streams *op, ckpt_error *err);
+ckpt_code route_cuda(run_backend *backend, const run_route *op, ckpt_error *err);
+ckpt_code linear_cuda(run_backend *backend, const run_linear *op, ckpt_error *err);
+ckpt_code experts_cuda(run_backend *backend, const run_experts *op, ckpt_error *err);
+ckpt_code pool_cuda(run_backend *backend, const run_pool *op, ckpt_error *err);
+ckpt_code select_cuda(run_backend *backend, const run_select *op, ckpt_error *err);
+ckpt_code attend_cuda(run_backend *backend, const run_attend *op, ckpt_error *err);
+
+#endif

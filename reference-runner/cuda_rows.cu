@@ -1,0 +1,506 @@
+/* Operations on single rows: norms, quantisers, rotations, hyper-connections, routing. */
+#include "cuda_private.cuh"
+
+#include "kernels/cuda/codecs.cuh"
+
+namespace {
+
+constexpr uint32_t THREADS = 256;
+constexpr uint32_t WARP = 32;
+constexpr uint32_t ALL = 0xFFFFFFFFu;
+constexpr uint32_t STREAMS_MAX = 8;
+
+/*
+ * plain_dot of x with itself on one whole warp: lane i of 8 adds the columns i, i + 8, ...; the
+ * lanes meet as ((0+4) + (2+6)) + ((1+5) + (3+7)). Every lane of the warp gets the sum.
+ */
+__device__ double square_sum(const float *x, uint64_t count)
+{
+    double sum = 0;
+
+#pragma unroll 8
+    for (uint64_t k = threadIdx.x % 8; k < count; k += 8)
+        sum = fma((double)x[k], (double)x[k], sum);
+    sum += __shfl_xor_sync(ALL, sum, 4);
+    sum += __shfl_xor_sync(ALL, sum, 2);
+    sum += __shfl_xor_sync(ALL, sum, 1);
+    return sum;
+}
+
+__device__ float mean_square(const float *x, uint64_t count)
+{
+    return (float)(square_sum(x, count) / (double)count);
+}
+
+/* Sum of the BF16 squares, columns ascending. */
+__device__ double square_sum_bf16(const float *x, uint64_t count)
+{
+    double sum = 0;
+
+    for (uint64_t base = 0; base < count; base += WARP) {
+        const uint64_t i = base + threadIdx.x % WARP;
+        const double square = i < count ? (double)run_bf16(x[i] * x[i]) : 0;
+
+        for (uint32_t lane = 0; lane < WARP && base + lane < count; lane++)
+            sum += __shfl_sync(ALL, square, lane);
+    }
+    return sum;
+}
+
+/* One warp a row. */
+__global__ void norm_kernel(cuda_rows x, cuda_rows y, const float *weight, run_norm op)
+{
+    const uint64_t t = (uint64_t)blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
+    const int is_chain = weight == nullptr && op.round;
+    const float *from;
+    float *to;
+    float factor;
+
+    if (t >= op.row_count)
+        return;
+    from = x.row(t);
+    to = y.row(t);
+    if (is_chain) {
+        const double sum = square_sum_bf16(from, op.col_count);
+        const float mean = run_bf16((float)(sum / (double)op.col_count));
+
+        factor = run_bf16(1.0f / sqrtf(run_bf16(mean + op.eps)));
+    } else {
+        factor = 1.0f / sqrtf(mean_square(from, op.col_count) + op.eps);
+    }
+    __syncwarp();
+    for (uint64_t i = threadIdx.x % WARP; i < op.col_count; i += WARP) {
+        const float scaled = from[i] * factor;
+
+        to[i] = run_round(weight == nullptr ? scaled : weight[i] * scaled, op.round);
+    }
+}
+
+/* One warp a block of at most 128 columns. */
+__global__ void quantise_kernel(cuda_rows x, cuda_rows y, run_quantise op)
+{
+    const uint64_t blocks = (op.col_count + op.block - 1) / op.block;
+    const uint64_t unit = (uint64_t)blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
+    const uint64_t first = unit % blocks * op.block;
+    const uint32_t lane = threadIdx.x % WARP;
+    float amax = 0;
+    float scale;
+
+    if (unit >= op.row_count * blocks)
+        return;
+    const float *from = x.row(unit / blocks) + first;
+    float *to = y.row(unit / blocks) + first;
+    const uint32_t count = min((uint64_t)op.block, op.col_count - first);
+
+    for (uint32_t i = lane; i < count; i += WARP)
+        amax = fabsf(from[i]) > amax ? fabsf(from[i]) : amax;
+    for (uint32_t step = WARP / 2; step > 0; step /= 2)
+        amax = fmaxf(amax, __shfl_xor_sync(ALL, amax, step));
+    scale = op.grid == RUN_E4M3 ? cuda_fp8_scale(amax) : cuda_e8m0(cuda_fp4_scale(amax));
+    for (uint32_t i = lane; i < count; i += WARP) {
+        const float scaled = from[i] / scale;
+
+        to[i] = (op.grid == RUN_E4M3 ? cuda_e4m3(cuda_to_e4m3(scaled))
+                                     : cuda_e2m1(cuda_to_e2m1(scaled))) * scale;
+    }
+}
+
+/* One thread a pair. */
+__global__ void rope_kernel(cuda_rows x, const float *angles, run_rope op)
+{
+    const uint64_t pairs = op.rope_dim / 2;
+    const uint64_t i = (uint64_t)blockIdx.x * THREADS + threadIdx.x;
+    const uint64_t head = i / pairs % op.head_count;
+    const uint64_t t = i / pairs / op.head_count;
+
+    if (t >= op.row_count)
+        return;
+    float *pair = x.row(t) + (head + 1) * op.head_dim - op.rope_dim + 2 * (i % pairs);
+    const float *angle = angles + t * op.rope_dim + 2 * (i % pairs);
+    const float a = pair[0];
+    const float b = pair[1];
+    const float c = angle[0];
+    const float s = op.inverse ? -angle[1] : angle[1];
+
+    pair[0] = run_round(a * c - b * s, op.round);
+    pair[1] = run_round(a * s + b * c, op.round);
+}
+
+/* One block of width / 2 threads a vector, a thread a pair in each pass. */
+__global__ void hadamard_kernel(cuda_rows x, run_hadamard op, float factor)
+{
+    extern __shared__ float values[];
+    float *row = x.row(blockIdx.x / op.head_count) +
+                 (uint64_t)(blockIdx.x % op.head_count) * op.width;
+
+    for (uint32_t i = threadIdx.x; i < op.width; i += blockDim.x)
+        values[i] = row[i];
+    for (uint32_t half = 1; half < op.width; half *= 2) {
+        __syncthreads();
+        for (uint32_t p = threadIdx.x; p < op.width / 2; p += blockDim.x) {
+            const uint32_t i = p / half * 2 * half + p % half;
+            const float a = values[i];
+            const float b = values[i + half];
+
+            values[i] = a + b;
+            values[i + half] = a - b;
+        }
+    }
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; i < op.width; i += blockDim.x)
+        row[i] = run_round(values[i] * factor, op.round);
+}
+
+__global__ void ring_put_kernel(cuda_rows x, cuda_ring ring, run_ring_put op, const float *add,
+                                uint64_t first)
+{
+    const uint64_t unit = (uint64_t)blockIdx.x * THREADS + threadIdx.x;
+    const uint64_t t = first + unit / ring.width;
+    const uint64_t i = unit % ring.width;
+    const uint64_t p = op.position + t;
+
+    if (t >= op.row_count)
+        return;
+    const float value = x.row(t)[i];
+
+    ring.row(p)[i] = add == nullptr ? value : value + add[p % op.add_rows * ring.width + i];
+}
+
+__global__ void add_kernel(cuda_rows a, cuda_rows b, cuda_rows y, run_add op)
+{
+    const uint64_t unit = (uint64_t)blockIdx.x * THREADS + threadIdx.x;
+    const uint64_t t = unit / op.col_count;
+    const uint64_t i = unit % op.col_count;
+
+    if (t >= op.row_count)
+        return;
+    const float left = a.row(t / op.repeat)[i];
+
+    y.row(t)[i] = run_round(b.data == nullptr ? left : left + b.row(t)[i], op.round);
+}
+
+/* ---- hyper-connections ---- */
+
+struct streams_view {
+    cuda_rows x;
+    cuda_rows mix;
+    cuda_rows u;
+    cuda_rows post;
+    cuda_rows comb;
+    const float *scale;
+    const float *base;
+};
+
+/* Divide each line of `count` elements, `step` apart, by its sum plus eps. */
+__device__ void normalise_lines(float *c, uint32_t count, uint32_t line, uint32_t step, float eps)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        float sum = 0;
+
+        for (uint32_t j = 0; j < count; j++)
+            sum += c[i * line + j * step];
+        for (uint32_t j = 0; j < count; j++)
+            c[i * line + j * step] /= sum + eps;
+    }
+}
+
+__device__ void sinkhorn(float *c, const run_streams *op)
+{
+    const uint32_t count = op->stream_count;
+
+    for (uint32_t i = 0; i < count; i++) {
+        float max = c[i * count];
+
+        for (uint32_t o = 1; o < count; o++)
+            max = c[i * count + o] > max ? c[i * count + o] : max;
+        for (uint32_t o = 0; o < count; o++)
+            c[i * count + o] = run_expf(c[i * count + o] - max);
+    }
+    normalise_lines(c, count, count, 1, 0);
+    for (uint32_t i = 0; i < count * count; i++)
+        c[i] += op->hc_eps;
+    normalise_lines(c, count, 1, count, op->hc_eps);
+    for (uint32_t n = 1; n < op->iters; n++) {
+        normalise_lines(c, count, count, 1, op->hc_eps);
+        normalise_lines(c, count, 1, count, op->hc_eps);
+    }
+}
+
+/* The mixing weights of one row, by one thread. */
+__device__ void mix_weights(const streams_view *v, const run_streams *op, uint64_t t, float rho,
+                            float *pre)
+{
+    const uint32_t count = op->stream_count;
+    const float *mix = v->mix.row(t);
+    float comb[STREAMS_MAX * STREAMS_MAX];
+
+    for (uint32_t n = 0; n < count; n++)
+        pre[n] = run_sigmoid(mix[n] * rho * v->scale[0] + v->base[n]) + op->hc_eps;
+    if (v->post.data == nullptr)
+        return;
+    for (uint32_t n = 0; n < count; n++)
+        v->post.row(t)[n] =
+            2 * run_sigmoid(mix[count + n] * rho * v->scale[1] + v->base[count + n]);
+    for (uint32_t i = 0; i < count * count; i++)
+        comb[i] = mix[2 * count + i] * rho * v->scale[2] + v->base[2 * count + i];
+    sinkhorn(comb, op);
+    for (uint32_t i = 0; i < count * count; i++)
+        v->comb.row(t)[i] = comb[i];
+}
+
+/* One block a row. Without post it is the head's form. */
+__global__ void streams_kernel(streams_view v, run_streams op)
+{
+    __shared__ float pre[STREAMS_MAX];
+    const uint64_t t = blockIdx.x;
+    const float *x = v.x.row(t);
+
+    if (threadIdx.x < WARP) {
+        const float rho = 1.0f / sqrtf(mean_square(x, (uint64_t)op.stream_count * op.dim) +
+                                       op.norm_eps);
+
+        if (threadIdx.x == 0)
+            mix_weights(&v, &op, t, rho, pre);
+    }
+    __syncthreads();
+    for (uint32_t j = threadIdx.x; j < op.dim; j += THREADS) {
+        float sum = 0;
+
+        for (uint32_t n = 0; n < op.stream_count; n++)
+            sum += pre[n] * x[(uint64_t)n * op.dim + j];
+        v.u.row(t)[j] = run_round(sum, op.round);
+    }
+}
+
+__global__ void streams_post_kernel(cuda_rows x, cuda_rows y, cuda_rows post, cuda_rows comb,
+                                    run_streams_post op)
+{
+    const uint64_t unit = (uint64_t)blockIdx.x * THREADS + threadIdx.x;
+    const uint64_t t = unit / op.dim;
+    const uint64_t j = unit % op.dim;
+    const uint32_t count = op.stream_count;
+    float in[STREAMS_MAX];
+
+    if (t >= op.row_count)
+        return;
+    float *row = x.row(t) + j;
+
+    for (uint32_t i = 0; i < count; i++)
+        in[i] = row[(uint64_t)i * op.dim];
+    for (uint32_t o = 0; o < count; o++) {
+        float sum = 0;
+
+        for (uint32_t i = 0; i < count; i++)
+            sum += comb.row(t)[i * count + o] * in[i];
+        row[(uint64_t)o * op.dim] = run_round(post.row(t)[o] * y.row(t)[j] + sum, op.round);
+    }
+}
+
+/* ---- routing ---- */
+
+/* The best of the scores for a whole warp: the higher one, then the lower index. */
+__device__ uint32_t warp_best(const float *scores, uint32_t count)
+{
+    uint32_t best = threadIdx.x < count ? threadIdx.x : 0;
+    float value = scores[best];
+
+    for (uint32_t e = best + WARP; e < count; e += WARP)
+        if (scores[e] > value) {
+            best = e;
+            value = scores[e];
+        }
+    for (uint32_t step = WARP / 2; step > 0; step /= 2) {
+        const float other = __shfl_xor_sync(ALL, value, step);
+        const uint32_t index = __shfl_xor_sync(ALL, best, step);
+
+        if (other > value || (other == value && index < best)) {
+            best = index;
+            value = other;
+        }
+    }
+    return best;
+}
+
+__device__ float relative_gap(float last, float next)
+{
+    return last == next ? 0 : (last - next) / fmaxf(fabsf(last), fabsf(next));
+}
+
+/* Take the active_count best into ids; returns the gap of the cut. */
+__device__ float route_best(float *biased, int32_t *ids, const run_route *op)
+{
+    float last = 0;
+
+    for (uint32_t i = 0; i <= op->active_count; i++) {
+        if (i == op->expert_count)
+            break;
+        const uint32_t best = warp_best(biased, op->expert_count);
+        const float value = biased[best];
+
+        if (i == op->active_count)
+            return relative_gap(last, value);
+        __syncwarp();
+        if (threadIdx.x == 0) {
+            ids[i] = (int32_t)best;
+            biased[best] = -INFINITY;
+        }
+        last = value;
+        __syncwarp();
+    }
+    return INFINITY;
+}
+
+/* One warp a row. */
+__global__ void route_kernel(cuda_rows logits, cuda_rows table, cuda_rows ids, cuda_rows weights,
+                             const float *bias, float *gap, run_route op)
+{
+    extern __shared__ float g[];
+    float *biased = g + op.expert_count;
+    const uint64_t t = blockIdx.x;
+    int32_t *id = ids.ints(t);
+    float cut = INFINITY;
+    float sum = 0;
+
+    for (uint32_t e = threadIdx.x; e < op.expert_count; e += WARP) {
+        g[e] = sqrtf(run_softplus(logits.row(t)[e]));
+        biased[e] = g[e] + (bias == nullptr ? 0 : bias[e]);
+    }
+    __syncwarp();
+    if (table.data == nullptr)
+        cut = route_best(biased, id, &op);
+    else if (threadIdx.x < op.active_count)
+        id[threadIdx.x] = table.ints(t)[threadIdx.x];
+    __syncwarp();
+    if (threadIdx.x != 0)
+        return;
+    gap[t] = cut;
+    for (uint32_t i = 0; i < op.active_count; i++)
+        sum += g[id[i]];
+    for (uint32_t i = 0; i < op.active_count; i++)
+        weights.row(t)[i] = g[id[i]] / sum * op.route_scale;
+}
+
+} // namespace
+
+/* ---- the table's functions ---- */
+
+ckpt_code norm_cuda(run_backend *backend, const run_norm *op, ckpt_error *err)
+{
+    if (op->row_count == 0)
+        return CKPT_OK;
+    norm_kernel<<<cuda_grid(op->row_count, THREADS / WARP), THREADS, 0,
+                  cuda_of(backend)->compute>>>(cuda_view(op->x), cuda_view(op->y),
+                                               cuda_view(op->weight), *op);
+    return cuda_launched("norm", err);
+}
+
+ckpt_code quantise_cuda(run_backend *backend, const run_quantise *op, ckpt_error *err)
+{
+    const uint64_t units = op->row_count * size_div_up(op->col_count, op->block);
+
+    if (units == 0)
+        return CKPT_OK;
+    quantise_kernel<<<cuda_grid(units, THREADS / WARP), THREADS, 0, cuda_of(backend)->compute>>>(
+        cuda_view(op->x), cuda_view(op->y), *op);
+    return cuda_launched("quantise", err);
+}
+
+ckpt_code rope_cuda(run_backend *backend, const run_rope *op, ckpt_error *err)
+{
+    const uint64_t pairs = op->row_count * op->head_count * (op->rope_dim / 2);
+
+    if (pairs == 0)
+        return CKPT_OK;
+    rope_kernel<<<cuda_grid(pairs, THREADS), THREADS, 0, cuda_of(backend)->compute>>>(
+        cuda_view(op->x), cuda_view(op->angles), *op);
+    return cuda_launched("rope", err);
+}
+
+ckpt_code hadamard_cuda(run_backend *backend, const run_hadamard *op, ckpt_error *err)
+{
+    const uint64_t vectors = op->row_count * op->head_count;
+    const float factor = (float)(1.0 / sqrt((double)op->width));
+
+    if (vectors == 0)
+        return CKPT_OK;
+    hadamard_kernel<<<(uint32_t)vectors, (uint32_t)size_min(size_max(op->width / 2, WARP), 1024),
+                      op->width * sizeof(float), cuda_of(backend)->compute>>>(cuda_view(op->x),
+                                                                              *op, factor);
+    return cuda_launched("hadamard", err);
+}
+
+/* Rows that others of the same call would overwrite are left out. */
+ckpt_code ring_put_cuda(run_backend *backend, const run_ring_put *op, ckpt_error *err)
+{
+    const uint64_t first =
+        op->row_count > op->ring.capacity ? op->row_count - op->ring.capacity : 0;
+    const uint64_t units = (op->row_count - first) * op->ring.width;
+
+    if (units == 0)
+        return CKPT_OK;
+    ring_put_kernel<<<cuda_grid(units, THREADS), THREADS, 0, cuda_of(backend)->compute>>>(
+        cuda_view(op->x), cuda_view(op->ring), *op, cuda_view(op->add), first);
+    return cuda_launched("ring_put", err);
+}
+
+ckpt_code add_cuda(run_backend *backend, const run_add *op, ckpt_error *err)
+{
+    const uint64_t units = op->row_count * op->col_count;
+
+    if (units == 0)
+        return CKPT_OK;
+    add_kernel<<<cuda_grid(units, THREADS), THREADS, 0, cuda_of(backend)->compute>>>(
+        cuda_view(op->a), cuda_view(op->b), cuda_view(op->y), *op);
+    return cuda_launched("add", err);
+}
+
+static ckpt_code run_streams_kernel(run_backend *backend, const run_streams *op, int is_head,
+                                    ckpt_error *err)
+{
+    streams_view v = { cuda_view(op->x),    cuda_view(op->mix),   cuda_view(op->u),
+                       cuda_view(op->post), cuda_view(op->comb),  cuda_view(op->scale),
+                       cuda_view(op->base) };
+
+    if (op->stream_count > STREAMS_MAX)
+        return ckpt_fail(err, CKPT_E_USAGE, "%u streams", op->stream_count);
+    if (is_head)
+        v.post.data = nullptr;
+    if (op->row_count == 0)
+        return CKPT_OK;
+    streams_kernel<<<(uint32_t)op->row_count, THREADS, 0, cuda_of(backend)->compute>>>(v, *op);
+    return cuda_launched("hc_pre", err);
+}
+
+ckpt_code hc_pre_cuda(run_backend *backend, const run_streams *op, ckpt_error *err)
+{
+    return run_streams_kernel(backend, op, 0, err);
+}
+
+ckpt_code hc_head_cuda(run_backend *backend, const run_streams *op, ckpt_error *err)
+{
+    return run_streams_kernel(backend, op, 1, err);
+}
+
+ckpt_code hc_post_cuda(run_backend *backend, const run_streams_post *op, ckpt_error *err)
+{
+    const uint64_t units = op->row_count * op->dim;
+
+    if (op->stream_count > STREAMS_MAX)
+        return ckpt_fail(err, CKPT_E_USAGE, "%u streams", op->stream_count);
+    if (units == 0)
+        return CKPT_OK;
+    streams_post_kernel<<<cuda_grid(units, THREADS), THREADS, 0, cuda_of(backend)->compute>>>(
+        cuda_view(op->x), cuda_view(op->y), cuda_view(op->post), cuda_view(op->comb), *op);
+    return cuda_launched("hc_post", err);
+}
+
+ckpt_code route_cuda(run_backend *backend, const run_route *op, ckpt_error *err)
+{
+    if (op->row_count == 0)
+        return CKPT_OK;
+    route_kernel<<<(uint32_t)op->row_count, WARP, 2 * sizeof(float) * op->expert_count,
+                   cuda_of(backend)->compute>>>(
+        cuda_view(op->logits), cuda_view(op->table), cuda_view(op->ids), cuda_view(op->weights),
+        cuda_view(op->bias), op->gap->data, *op);
+    return cuda_launched("route", err);
+}
