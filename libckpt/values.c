@@ -48,7 +48,6 @@ ckpt_code values_begin(values_reader *reader, const ckpt_tensor *tensor, const c
     case CKPT_F8_E5M2FNUZ:
     case CKPT_C64:
     case CKPT_F64:
-    case CKPT_U64:
         return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s': dtype %s has no value digest",
                          tensor->name, ckpt_dtype_name(tensor->dtype));
     default:
@@ -246,8 +245,8 @@ void values_i64(const values_reader *reader, uint64_t row, int64_t *out)
     case CKPT_U32:
         WIDEN(uint32_t);
         break;
-    default:
-        assert(reader->tensor->dtype == CKPT_I64);
+    default:                    /* U64 as well: its bits are the value modulo 2^64 */
+        assert(reader->tensor->dtype == CKPT_I64 || reader->tensor->dtype == CKPT_U64);
         WIDEN(int64_t);
         break;
     }

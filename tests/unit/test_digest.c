@@ -216,7 +216,7 @@ static void test_no_rows_sum_up_to_nothing(void **state)
 
 static void test_dtypes_without_values_are_refused(void **state)
 {
-    static const ckpt_dtype refused[] = { CKPT_F64, CKPT_C64, CKPT_U64, CKPT_F6_E2M3 };
+    static const ckpt_dtype refused[] = { CKPT_F64, CKPT_C64, CKPT_F6_E2M3 };
 
     (void)state;
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
