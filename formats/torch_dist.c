@@ -93,6 +93,8 @@ static ckpt_code add_key(dist_reader *r, ckpt_catalog *keys, size_t i)
         return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' has unknown dtype '%s'", entry->key,
                          entry->dtype_name == NULL ? "" : entry->dtype_name);
     memcpy(key.shape, entry->size, entry->rank * sizeof key.shape[0]);
+    if (entry->chunk_count > 0)
+        key.file = (uint32_t)r->metadata->chunks[entry->first_chunk].file;
     if (key.dtype == CKPT_F4 && (key.rank == 0 || !size_mul(key.shape[key.rank - 1], 2,
                                                             &key.shape[key.rank - 1])))
         return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' has a shape F4 cannot have",
