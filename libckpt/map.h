@@ -17,8 +17,8 @@
  *                                             mp, tp, ep or etp; WHERE a dimension that is cut in
  *                                             equal parts, or {e}: ranks own runs of the index.
  *                                             halves=2: the dimension is cut in each of two halves.
- *                                             groups=KEY: it is made of as many groups as config.json
- *                                             says under KEY, and none of them is cut.
+ *                                             groups=KEY: as many groups as config.json says under
+ *                                             KEY make up the dimension, and none of them is cut.
  *                                             Without a line every rank holds the whole
  *   encode LOGICAL DTYPE                      a weight that this layout keeps in a plain dtype
  *

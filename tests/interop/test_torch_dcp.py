@@ -1,0 +1,278 @@
+"""torch.distributed.checkpoint reads what we write, and we read what it writes."""
+import io
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import pytest
+
+from corrupt.files import read_file
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+import torch.distributed.checkpoint as dcp                                   # noqa: E402
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save      # noqa: E402
+
+from interop.v4_values import bits, differing, megatron_values               # noqa: E402
+from interop.value_digest import digest as python_digest                     # noqa: E402
+
+HERE = pathlib.Path(__file__).resolve().parent
+FORMS = {
+    "layers-v1": ("v1", ()),
+    "ranks-v1": ("v1", ("--files", "rank", "--tp", "2", "--ep", "4", "--etp", "2")),
+    "stages-v2": ("v2", ("--key-style", "v2", "--files", "rank", "--tp", "4", "--pp", "2",
+                         "--first-stage-layers", "2", "--iteration", "7")),
+}
+
+
+@pytest.fixture(scope="module")
+def expected(golden, tmp_path_factory):
+    """{style: (values under Megatron's keys, the same as a file)}."""
+    folder = tmp_path_factory.mktemp("expected")
+    made = {}
+    for style in ("v1", "v2"):
+        made[style] = megatron_values(golden, style), folder / f"{style}.pt"
+        torch.save(*made[style])
+    return made
+
+
+@pytest.fixture(scope="module")
+def written(ckpt, golden, tmp_path_factory):
+    """{form: the folder with .metadata}."""
+    folder = tmp_path_factory.mktemp("written")
+    layers = 4 if golden.name == "golden-a" else 5
+    for form, (_, options) in FORMS.items():
+        if "--pp" in options:
+            options += ("--last-stage-layers", str(layers - 2))
+        ckpt("ckpt-shard", "--layout", "torch_dist", *options, golden, folder / form)
+    return {form: folder / form / ("iter_0000007" if "--iteration" in FORMS[form][1]
+                                   else "release") for form in FORMS}
+
+
+def run_worker(script, *args, timeout=240):
+    """Several ranks in one process tree; its output when all went well."""
+    done = subprocess.run([sys.executable, HERE / script, *map(str, args)], text=True,
+                          capture_output=True, timeout=timeout,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def read_metadata(folder):
+    return pickle.loads((folder / ".metadata").read_bytes())
+
+
+def items(folder):
+    """(key, offsets, the item's bytes) of everything that .metadata lists."""
+    files = {p.name: p.read_bytes() for p in folder.glob("*.distcp")}
+    for index, info in read_metadata(folder).storage_data.items():
+        yield index.fqn, index.offset, files[info.relative_path][info.offset:][:info.length]
+
+
+# ---- what we write ----
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_item_is_an_archive_of_its_box(expected, written, form):
+    values = expected[FORMS[form][0]][0]
+    metadata = read_metadata(written[form])
+    volume = dict.fromkeys(values, 0)
+    for key, offsets, data in items(written[form]):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            assert archive.testzip() is None
+            assert all(i.compress_type == zipfile.ZIP_STORED for i in archive.infolist())
+        t = torch.load(io.BytesIO(data), weights_only=True)
+        box = tuple(slice(o, o + n) for o, n in zip(offsets, t.shape))
+        assert t.dtype == values[key].dtype == \
+            metadata.state_dict_metadata[key].properties.dtype
+        assert torch.equal(bits(t), bits(values[key][box])), (key, offsets)
+        volume[key] += t.numel()
+    assert volume == {key: t.numel() for key, t in values.items()}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_metadata_says_what_the_tensors_are(expected, written, form):
+    metadata = read_metadata(written[form])
+    values = expected[FORMS[form][0]][0]
+    assert {key: (m.size, m.properties.dtype) for key, m in metadata.state_dict_metadata.items()} \
+        == {key: (t.shape, t.dtype) for key, t in values.items()}
+    assert metadata.planner_data == {}
+    for name in {info.relative_path for info in metadata.storage_data.values()}:
+        assert (written[form] / name).exists()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_common_pt_loads_without_trust(golden, written, form):
+    import argparse
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        common = torch.load(written[form] / "common.pt", weights_only=True)
+    assert common["checkpoint_version"] == 3.0
+    assert common["iteration"] == (7 if "--iteration" in FORMS[form][1] else 0)
+    assert common["args"].num_experts == (16 if golden.name == "golden-a" else 8)
+    assert common["args"].num_layers == (4 if golden.name == "golden-a" else 5)
+    assert common["content_metadata"]["singleton_local_shards"] is False
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_plain_tensors_load(expected, written, form):
+    values = expected[FORMS[form][0]][0]
+    state = {key: torch.empty_like(t) for key, t in values.items()}
+    for t in state.values():
+        bits(t).fill_(0x55)
+    dcp.load(state, checkpoint_id=written[form], no_dist=True)
+    assert differing(state, values) == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_dcp_to_torch_save_gives_every_tensor(expected, written, tmp_path, form):
+    dcp_to_torch_save(written[form], tmp_path / "all.pt")
+    assert differing(torch.load(tmp_path / "all.pt", weights_only=True),
+                     expected[FORMS[form][0]][0]) == []
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_dtensors_load_on_any_number_of_ranks(expected, written, ranks):
+    sources = ",".join(str(expected[FORMS[form][0]][1]) for form in FORMS)
+    out = run_worker("dcp_worker.py", "load", ranks, sources, *written.values())
+    for form, folder in written.items():
+        count = len(expected[FORMS[form][0]][0])
+        assert out.count(f"{folder}: {count} tensors\n") == ranks
+
+
+def test_another_value_would_be_noticed(expected, written, tmp_path):
+    """The comparison of the workers can fail."""
+    values = dict(expected["v1"][0])
+    values["output_layer.weight"] = values["output_layer.weight"].clone()
+    bits(values["output_layer.weight"])[-1, -1] ^= 1
+    torch.save(values, tmp_path / "other.pt")
+    with pytest.raises(AssertionError, match="output_layer.weight"):
+        run_worker("dcp_worker.py", "load", 1, tmp_path / "other.pt", written["layers-v1"])
+
+
+# ---- what we read ----
+
+def random_tensors(seed=3):
+    """Every dtype, shapes that cut badly, NaN and -0 among the values."""
+    g = torch.Generator().manual_seed(seed)
+
+    def codes(shape, dtype):
+        size = torch.empty(0, dtype=dtype).element_size()
+        raw = torch.randint(0, 256, (*shape[:-1], shape[-1] * size), generator=g,
+                            dtype=torch.uint8)
+        return raw.view(dtype)
+
+    tensors = {f"all.{str(d)[6:]}": codes((5, 12), d) for d in (
+        torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.uint8, torch.int16,
+        torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64,
+        torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu)}
+    tensors["all.bool"] = torch.randint(0, 2, (7, 3), generator=g).bool()
+    tensors["deep.er.weight"] = torch.randn(13, 2100, generator=g)
+    tensors["deep.er.bias"] = torch.randn(1025, generator=g).bfloat16()
+    tensors["deep.cube"] = torch.randn(3, 5, 7, generator=g)
+    tensors["zero"] = torch.tensor([[0.0, -0.0, float("nan"), -float("nan"), float("inf")]])
+    return tensors
+
+
+def compare_digest(ckpt, folder, tensors):
+    """ckpt-verify's digest is Python's, tensor by tensor."""
+    said = ckpt("ckpt-verify", "digest", "--lenient", "--json", folder).json
+    root, lines = python_digest(tensors)
+    assert [(t["name"], t["class"], t["shape"], t["value"]) for t in said["tensors"]] == lines
+    assert said["root"] == root
+
+
+def compare_all(ckpt, folder, tensors, tmp_path):
+    """Inspected, digested and turned into safetensors: the same names, dtypes, shapes, bytes."""
+    compare_digest(ckpt, folder, tensors)
+    ckpt("ckpt-shard", "--lenient", "--layout", "hf", folder, tmp_path / "hf")
+    stored = {n: t for p in (tmp_path / "hf").glob("*.safetensors")
+              for n, t in read_file(p)[0].items()}
+    assert {n: (tuple(t.shape), t.data) for n, t in stored.items()} == {
+        n: (tuple(t.shape), bits(t).numpy().tobytes()) for n, t in tensors.items()}
+    listed = ckpt("ckpt-inspect", "--lenient", "--json", folder).json
+    assert listed["layout"] == "torch_dist"
+    assert {t["name"]: tuple(t["shape"]) for t in listed["tensors"]} == {
+        n: tuple(t.shape) for n, t in tensors.items()}
+
+
+def test_the_golden_digest_is_pythons(ckpt, golden, written, expected):
+    """The re-implementation agrees with the pinned digests, too: README.md is enough."""
+    from interop.v4_values import native_values
+    values = {n: t for n, t in native_values(golden).items() if not n.startswith("mtp.")}
+    assert python_digest(values)[0] == ckpt("ckpt-verify", "digest", "--json",
+                                            written["layers-v1"].parent).json["main"]
+
+
+def test_plain_tensors_are_read(ckpt, tmp_path):
+    tensors = random_tensors()
+    dcp.save(tensors, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    compare_all(ckpt, tmp_path / "dcp", tensors, tmp_path)
+
+
+def test_views_scalars_empty_and_nested_tensors_are_read(ckpt, tmp_path):
+    base = torch.arange(600, dtype=torch.float32).reshape(20, 30)
+    state = {"model": {"transposed": base.t(), "column": base[:, 3], "window": base[2:7, 5:11],
+                       "steps": base[::3, ::2], "expanded": base[0, :3].expand(4, 3),
+                       "scalar": torch.tensor(2.5), "empty": torch.empty(0, 4),
+                       "list": [torch.ones(2), torch.zeros(3, dtype=torch.bfloat16)]},
+             "step": 17, "name": "run", "object": {"a": [1, None, "x"]}}
+    dcp.save(state, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    flat = {f"model.{n}": t.contiguous() for n, t in state["model"].items() if n != "list"}
+    flat.update({f"model.list.{i}": t for i, t in enumerate(state["model"]["list"])})
+    compare_all(ckpt, tmp_path / "dcp", flat, tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64])
+def test_dtypes_without_a_digest_are_refused_by_name(ckpt, tmp_path, dtype):
+    dcp.save({"t": torch.ones(3, dtype=dtype)}, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    failed = ckpt("ckpt-verify", "digest", tmp_path / "dcp", check=2)
+    assert "'t'" in failed.err
+    assert ckpt("ckpt-inspect", "--json", tmp_path / "dcp").json["tensors"][0]["shape"] == [3]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_dtensors_cut_in_every_way_are_read(ckpt, tmp_path, ranks):
+    tensors = random_tensors(ranks)
+    torch.save(tensors, tmp_path / "tensors.pt")
+    run_worker("dcp_worker.py", "save", ranks, tmp_path / "tensors.pt", tmp_path / "dcp")
+    cut = [m for m in read_metadata(tmp_path / "dcp").state_dict_metadata.values()
+           if len(m.chunks) > 1]
+    assert len(cut) > 5 or ranks == 1
+    compare_all(ckpt, tmp_path / "dcp", tensors, tmp_path)
+
+
+def test_the_sample_of_torch_2_11_is_read(ckpt, data, tmp_path):
+    with tarfile.open(data / "dcp-sample-torch2.11.tar") as tar:
+        tar.extractall(tmp_path, filter="data")
+    tensors = torch.load(tmp_path / "dcp-sample.pt", weights_only=False)
+    flat = {}
+    for name, value in tensors.items():
+        if isinstance(value, torch.Tensor):
+            flat[name] = value
+    listed = {t["name"] for t in ckpt("ckpt-inspect", "--lenient", "--json",
+                                      tmp_path / "dcp-sample").json["tensors"]}
+    state = {n: torch.empty(m.size, dtype=m.properties.dtype) for n, m in
+             read_metadata(tmp_path / "dcp-sample").state_dict_metadata.items()
+             if hasattr(m, "size")}
+    dcp.load(state, checkpoint_id=tmp_path / "dcp-sample", no_dist=True)
+    assert set(flat) <= set(state) == listed
+    assert differing({n: state[n] for n in flat}, flat) == []
+    compare_all(ckpt, tmp_path / "dcp-sample", state, tmp_path)
+
+
+def test_what_we_wrote_and_torch_wrote_again_is_read(ckpt, golden, written, expected, digest,
+                                                      tmp_path):
+    """Ours -> torch -> a checkpoint by torch -> ours: training one step of nothing."""
+    state = {key: torch.empty_like(t) for key, t in expected["v1"][0].items()}
+    dcp.load(state, checkpoint_id=written["ranks-v1"], no_dist=True)
+    inner = tmp_path / "trained" / "iter_0000100"
+    dcp.save(state, checkpoint_id=inner, no_dist=True)
+    (tmp_path / "trained" / "latest_checkpointed_iteration.txt").write_text("100")
+    (tmp_path / "trained" / "config.json").write_bytes((golden / "config.json").read_bytes())
+    ckpt("ckpt-shard", "--layout", "hf", "--like", golden, "--fill-from", golden,
+         tmp_path / "trained", tmp_path / "back")
+    for p in golden.glob("*.safetensors"):
+        assert (tmp_path / "back" / p.name).read_bytes() == p.read_bytes()
