@@ -185,7 +185,7 @@ static size_t gather_list(const run_attend *op, uint64_t t, float *list)
         memcpy(list + count++ * op->head_dim, cpu_ring_row(&op->window_kv, at), bytes);
     if (chosen != NULL)
         visible = size_min(visible, op->topk);
-    for (uint64_t c = 0; c < visible; c++)
+    for (uint64_t c = 0; c < visible && (chosen == NULL || chosen[c] >= 0); c++)
         memcpy(list + count++ * op->head_dim,
                cpu_row(op->entries, chosen == NULL ? c : (uint64_t)chosen[c]), bytes);
     return count;

@@ -213,7 +213,7 @@ static ckpt_code multiply(const expert_half *h, const run_expert *experts, size_
     return OPS(h)->experts(h->m->backend, &op, err);
 }
 
-/* Experts that have rows, some at a time, in ascending order. */
+/* Experts that have rows, as many at a time as there is room for, in ascending order. */
 static ckpt_code run_routed(const expert_half *h, ckpt_error *err)
 {
     const uint32_t group = h->m->expert_group;
@@ -227,9 +227,13 @@ static ckpt_code run_routed(const expert_half *h, ckpt_error *err)
         const size_t mark = run_weights_mark(h->m->weights);
         size_t count = 0;
 
-        for (; e < h->m->config->expert_count && count < group && code == CKPT_OK; e++)
-            if (h->r.first[e + 1] > h->r.first[e])
-                code = load_expert(h, e, &experts[count++], err);
+        for (; e < h->m->config->expert_count && count < group && code == CKPT_OK; e++) {
+            if (h->r.first[e + 1] == h->r.first[e])
+                continue;
+            if (count > 0 && run_weights_room(h->m->weights) < h->m->expert_bytes)
+                break;
+            code = load_expert(h, e, &experts[count++], err);
+        }
         if (code == CKPT_OK && count > 0)
             code = multiply(h, experts, count, EXPERT_BLOCK, err);
         run_weights_release(h->m->weights, mark);

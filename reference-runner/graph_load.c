@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "model.h"
+#include "size.h"
 
 typedef enum { ALWAYS, POOLED, INDEXED, HASHED, SCORED, MTP_ONLY } layer_when;
 typedef enum { MATRIX, VECTOR, INTEGERS } weight_kind;
@@ -136,20 +137,26 @@ static ckpt_code check_experts(run_model *model, const run_layer *layer, uint64_
     const run_config *c = model->config;
     const uint64_t in[2] = { c->expert_dim, c->dim };
     const uint64_t out[2] = { c->dim, c->expert_dim };
-    ckpt_code code = CKPT_OK;
+    uint64_t largest = 0;
 
-    for (uint32_t e = 0; e < c->expert_count; e++)
+    for (uint32_t e = 0; e < c->expert_count; e++) {
+        uint64_t expert = 3;
+
         for (int i = 1; i <= 3; i++) {
             char name[TENSOR_NAME_BYTES];
             uint64_t one = 0;
+            ckpt_code code;
 
             snprintf(name, sizeof name, "%sffn.experts.%u.w%d.weight", layer->prefix, e, i);
             code = run_weights_check(model->weights, name, i == 2 ? out : in, &one, err);
             if (code != CKPT_OK)
                 return code;
-            if (e == 0)
-                *bytes += one;
+            expert += one;
         }
+        largest = size_max(largest, expert);
+    }
+    *bytes += largest;
+    model->expert_bytes = size_max(model->expert_bytes, largest);
     return CKPT_OK;
 }
 

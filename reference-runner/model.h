@@ -143,6 +143,7 @@ struct run_model {
     uint64_t fixed_bytes;
     uint64_t state_bytes;
     uint64_t batch_bytes;
+    uint64_t expert_bytes;             /* the largest expert */
     uint64_t layer_bytes;              /* weights of the largest layer, and what goes with it */
 };
 

@@ -7,7 +7,7 @@
 #include "size.h"
 #include "trace.h"
 
-enum { CHUNK_DEFAULT = 64, EXPERT_GROUP_MAX = 32, LOGITS_BYTES = 1 << 26 };
+enum { CHUNK_DEFAULT = 64, EXPERT_GROUP_MAX = 32, HEAD_ROWS = 64 };
 
 /* ---- opening ---- */
 
@@ -74,8 +74,19 @@ static ckpt_code check_model(run_model *m, ckpt_error *err)
         (code = check_head(m, "", err)) != CKPT_OK ||
         (m->options.mtp && (code = check_head(m, "mtp.0.", err)) != CKPT_OK))
         return code;
-    m->layer_bytes = run_weights_slice_rows(m->weights, "head.weight") * bytes / c->vocab_size;
+    m->layer_bytes = size_min(run_weights_slice_rows(m->weights, "head.weight"), c->vocab_size) *
+                     (bytes / c->vocab_size + 1);
     return check_layers(m, err);
+}
+
+/* What run_head takes beside the scratch. */
+static uint64_t head_bytes(const run_model *m)
+{
+    const run_config *c = m->config;
+    const uint64_t slice =
+        size_min(run_weights_slice_rows(m->weights, "head.weight"), c->vocab_size);
+
+    return sizeof(float) * (HEAD_ROWS * ((uint64_t)c->vocab_size + c->dim) + m->chunk * slice);
 }
 
 ckpt_code run_open(ckpt_source *source, const run_config *config, const run_options *options,
@@ -104,6 +115,7 @@ ckpt_code run_open(ckpt_source *source, const run_config *config, const run_opti
         (code = check_model(m, err)) != CKPT_OK || (code = rope_tables(m, err)) != CKPT_OK ||
         (code = scratch_create(m, err)) != CKPT_OK)
         goto out;
+    m->fixed_bytes += head_bytes(m);
     code = model_limit(m, err);
 out:
     if (code != CKPT_OK)
@@ -509,8 +521,7 @@ static ckpt_code run_head(head_job *j, ckpt_error *err)
     run_model *m = j->m;
     const uint64_t vocab = m->config->vocab_size;
     const uint64_t slice = size_min(run_weights_slice_rows(m->weights, "head.weight"), vocab);
-    const uint64_t group =
-        size_min(size_max(LOGITS_BYTES / sizeof(float) / vocab, 1), j->request->row_count);
+    const uint64_t group = size_min(HEAD_ROWS, j->request->row_count);
     ckpt_code code = m->backend->ops->buffer_create(m->backend, group * m->config->dim, &j->h, err);
 
     if (code != CKPT_OK)

@@ -6,8 +6,8 @@
  *
  * Rows count by position; the digest is the sum modulo 2^128 of XXH3-128 of each row's bytes (F32
  * or I32) with its position as seed. Sums run in the order of rows. So a line does not depend on
- * chunks. A top-k cut is a line {"sequence", "layer", "point", "cuts": N, "ties": those where the last
- * score taken equals the first left out, "gap": the smallest relative gap of the others,
+ * chunks. A top-k cut is a line {"sequence", "layer", "point", "cuts": N, "ties": those where the
+ * last score taken equals the first left out, "gap": the smallest relative gap of the others,
  * "position": where}.
  */
 #ifndef RUN_TRACE_H

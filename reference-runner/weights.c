@@ -33,6 +33,7 @@ struct run_weights {
     size_t pin_count;
     size_t pin_capacity;
     uint64_t used_bytes;
+    uint64_t pinned_bytes;
 };
 
 ckpt_code run_weights_open(const run_weights_options *options, run_weights **out, ckpt_error *err)
@@ -143,8 +144,17 @@ size_t run_weights_mark(const run_weights *weights)
 
 void run_weights_release(run_weights *weights, size_t mark)
 {
-    while (weights->pin_count > mark)
-        weights->pins[--weights->pin_count]->pin_count--;
+    while (weights->pin_count > mark) {
+        weight_item *item = weights->pins[--weights->pin_count];
+
+        if (--item->pin_count == 0)
+            weights->pinned_bytes -= item->bytes;
+    }
+}
+
+uint64_t run_weights_room(const run_weights *weights)
+{
+    return weights->options.limit_bytes - weights->pinned_bytes;
 }
 
 /* ---- keeping ---- */
@@ -179,7 +189,8 @@ static ckpt_code pin(run_weights *w, weight_item *item, ckpt_error *err)
         w->pin_capacity = capacity;
     }
     w->pins[w->pin_count++] = item;
-    item->pin_count++;
+    if (item->pin_count++ == 0)
+        w->pinned_bytes += item->bytes;
     return CKPT_OK;
 }
 

@@ -31,6 +31,9 @@ ckpt_code run_weights_check(const run_weights *weights, const char *name, const 
 size_t run_weights_mark(const run_weights *weights);
 void run_weights_release(run_weights *weights, size_t mark);
 
+/* Bytes that can be loaded without a release. */
+uint64_t run_weights_room(const run_weights *weights);
+
 /* Borrowed until the release. */
 ckpt_code run_weights_matrix(run_weights *weights, const char *name, const run_weight **out,
                              ckpt_error *err);

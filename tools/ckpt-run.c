@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "logits_command.h"
 #include "formats/format.h"
 #include "libckpt/size.h"
 #include "reference-runner/generate.h"
@@ -32,6 +33,9 @@ static struct {
     const char *trace_positions;
     const char *config;
     const char *temperature;
+    const char *against;
+    const char *against_tensor;
+    logits_limit_texts limits;
     uint64_t top;
     uint64_t generate_count;
     uint64_t seed;
@@ -54,6 +58,11 @@ static const cli_option options[] = {
     { CLI_U64, "top", "K", &opt.top,
       "only the K largest logits of a position, and log-sum-exp (default: full rows)" },
     { CLI_FLAG, "mtp", NULL, &opt.mtp, "run the MTP block, too, and write its logits" },
+    { CLI_STRING, "against", "FILE", &opt.against,
+      "compare what --out wrote with FILE, as `ckpt-verify logits` does" },
+    { CLI_STRING, "against-tensor", "NAME", &opt.against_tensor,
+      "FILE's logits (default: logits or top_logits, and those of MTP)" },
+    CLI_LOGITS_LIMITS(opt.limits),
     { CLI_HEADING, NULL, NULL, NULL, "Numerics" },
     { CLI_CHOICE, "numerics", "exact|deploy", &opt.numerics,
       "exact: F32 and stored weights; deploy: rounding and quantisation of the deployed model "
@@ -102,9 +111,11 @@ static const cli_command command = {
         "--threads, --chunk and --feed are.\n"
         "\n"
         "Without --out the best token after each prompt is printed, or what was generated.",
-    .exit_notes = "0  done\n2  could not; one line on stderr says what failed",
+    .exit_notes = "0  done\n1  --against: different\n"
+                  "2  could not; one line on stderr says what failed",
     .examples = "ckpt-run --tokens prompts.json --out logits.safetensors DeepSeek-V4-Flash\n"
                 "echo 0 17 42 | ckpt-run --tokens - --generate 8 DeepSeek-V4-Flash\n"
+                "ckpt-run --tokens p.npy --out o.safetensors --against golden.safetensors model\n"
                 "ckpt-run --numerics exact --top 64 --tokens p.npy --out top.safetensors model",
     .options = options,
     .arg_min = 1,
@@ -149,6 +160,8 @@ typedef struct {
     char root[CKPT_ROOT_HEX];
     const char *root_source;
     double temperature;
+    logits_limits limits;
+    logits_comparison against;     /* of --against; no positions: there is none */
 } run_job;
 
 /* ---- lists of positions ---- */
@@ -397,6 +410,20 @@ static ckpt_code check_prompts(const run_job *job, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* A run may take hours: see before it that the other file is there. */
+static ckpt_code prepare_against(run_job *job, ckpt_error *err)
+{
+    const logits_input other = { opt.against, opt.against_tensor };
+    const ckpt_code code = logits_parse_limits(&opt.limits, job->limits, err);
+
+    if (code != CKPT_OK || opt.against == NULL)
+        return code;
+    if (opt.out == NULL || strcmp(opt.format, "safetensors") != 0)
+        return ckpt_fail(err, CKPT_E_USAGE,
+                         "--against compares what --out writes as safetensors");
+    return logits_check(&other, err);
+}
+
 static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
 {
     char *end;
@@ -411,7 +438,8 @@ static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
                          opt.temperature);
     if (opt.feed == 0 || opt.generate_count > INT32_MAX)
         return ckpt_fail(err, CKPT_E_USAGE, "--feed 0 or --generate beyond any sequence");
-    if ((code = ckpt_open(path, &opt.open, &job->checkpoint, err)) != CKPT_OK ||
+    if ((code = prepare_against(job, err)) != CKPT_OK ||
+        (code = ckpt_open(path, &opt.open, &job->checkpoint, err)) != CKPT_OK ||
         (code = read_config(job, path, err)) != CKPT_OK ||
         (code = run_prompts_read(opt.tokens, &job->prompts, err)) != CKPT_OK ||
         (code = check_prompts(job, err)) != CKPT_OK ||
@@ -587,6 +615,19 @@ static ckpt_code finish(run_job *job, ckpt_error *err)
                                             : run_results_commit(results, err);
 }
 
+static ckpt_code compare_against(run_job *job, ckpt_error *err)
+{
+    const logits_input out = { opt.out, NULL };
+    const logits_input other = { opt.against, opt.against_tensor };
+
+    return opt.against == NULL ? CKPT_OK : logits_compare(&out, &other, &job->against, err);
+}
+
+static int is_different(const run_job *job)
+{
+    return job->against.position_count > 0 && !logits_is_same(&job->against, job->limits);
+}
+
 /* ---- what is printed ---- */
 
 static void print_json(const run_job *job)
@@ -625,6 +666,10 @@ static void print_json(const run_job *job)
         json_put_object_end(&w);
     }
     json_put_array_end(&w);
+    if (job->against.position_count > 0) {
+        json_put_key(&w, "against");
+        logits_put(&w, &job->against, job->limits, NULL);
+    }
     json_put_object_end(&w);
     json_writer_end(&w);
     putchar('\n');
@@ -651,6 +696,8 @@ static void print_text(const run_job *job)
             printf("%" PRId32 "%c", line->generated[t],
                    t + 1 < line->generated_count ? ' ' : '\n');
     }
+    if (job->against.position_count > 0)
+        logits_print(&job->against, job->limits, NULL);
 }
 
 static ckpt_code run(run_job *job, const char *path, ckpt_error *err)
@@ -662,7 +709,7 @@ static ckpt_code run(run_job *job, const char *path, ckpt_error *err)
     if (!opt.common.dry_run &&
         ((code = find_root(job, path, err)) != CKPT_OK ||
          (code = open_results(job, err)) != CKPT_OK || (code = run_all(job, err)) != CKPT_OK ||
-         (code = finish(job, err)) != CKPT_OK))
+         (code = finish(job, err)) != CKPT_OK || (code = compare_against(job, err)) != CKPT_OK))
         return code;
     if (opt.common.json)
         print_json(job);
@@ -693,6 +740,7 @@ static void release(run_job *job)
     free(job->row_owners);
     free(job->row_positions);
     run_prompts_free(&job->prompts);
+    logits_release(&job->against);
     json_free(job->config_file);
     ckpt_close(job->checkpoint);
 }
@@ -721,6 +769,7 @@ int main(int argc, char **argv)
     if (status != CLI_GO)
         return cli_finish(status);
     code = run(&job, args.items[0], &err);
+    status = is_different(&job) ? CLI_DIFFERENT : CLI_DONE;
     release(&job);
-    return cli_finish(code == CKPT_OK ? CLI_DONE : cli_fail(&err));
+    return cli_finish(code == CKPT_OK ? status : cli_fail(&err));
 }

@@ -1,0 +1,363 @@
+"""ckpt-run: the same bits however it is asked, every form of input and output, every refusal."""
+import json
+import re
+import shutil
+import struct
+
+import pytest
+
+from corrupt.files import read_header
+
+PROFILES = ["exact", "deploy"]
+
+
+def parse(path):
+    """A safetensors file -> {name: (dtype, shape, bytes)}, metadata."""
+    raw = path.read_bytes()
+    length, = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8:8 + length])
+    metadata = header.pop("__metadata__")
+    data = raw[8 + length:]
+    return {name: (e["dtype"], e["shape"], data[slice(*e["data_offsets"])])
+            for name, e in header.items()}, metadata
+
+
+def numbers(entry):
+    dtype, shape, data = entry
+    return list(struct.unpack(f"<{len(data) // 4}{'i' if dtype == 'I32' else 'f'}", data))
+
+
+@pytest.fixture
+def logits(ckpt, data, tmp_path):
+    """logits(model, *options, tokens=...) -> the bytes of the result."""
+    def get(model, *options, tokens=None, name="out"):
+        tokens = tokens or data / f"{model.name}.safetensors"
+        ckpt("ckpt-run", "--tokens", tokens, "--out", tmp_path / name, *options, model)
+        return (tmp_path / name).read_bytes()
+    return get
+
+
+@pytest.fixture(scope="module")
+def whole(ckpt, data, golden, tmp_path_factory):
+    """The plain run in each profile."""
+    folder = tmp_path_factory.mktemp("whole")
+    for profile in PROFILES:
+        ckpt("ckpt-run", "--numerics", profile, "--mtp", "--out", folder / profile, "--tokens",
+             data / f"{golden.name}.safetensors", golden)
+    return {profile: (folder / profile).read_bytes() for profile in PROFILES}
+
+
+WAYS = [["--chunk", "1"], ["--chunk", "7"], ["--chunk", "64"], ["--chunk", "4096"],
+        ["--feed", "1"], ["--feed", "129", "--chunk", "50"], ["--threads", "1"],
+        ["--threads", "2"], ["--threads", "8", "--chunk", "400"], ["--trace", "trace"]]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("way", WAYS, ids=" ".join)
+def test_chunks_steps_threads_and_trace_change_no_bit(logits, golden, whole, profile, way,
+                                                      tmp_path):
+    way = [str(tmp_path / w) if w == "trace" else w for w in way]
+    assert logits(golden, "--numerics", profile, "--mtp", *way) == whole[profile]
+
+
+def test_the_least_memory_that_is_asked_for_is_enough_and_changes_no_bit(ckpt, data, golden,
+                                                                         whole, tmp_path):
+    args = ["--mtp", "--numerics", "exact", "--tokens", data / f"{golden.name}.safetensors",
+            "--out", tmp_path / "out", golden]
+    limit = "1MiB"
+    for _ in range(6):
+        said = ckpt("ckpt-run", "--memory", limit, *args, check=(0, 2))
+        if said.status == 0:
+            break
+        limit = re.search(r"need (\d+)", said.err).group(1)
+    assert (tmp_path / "out").read_bytes() == whole["exact"]
+    assert int(limit) < 64 << 20
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_kernels_change_no_bit(ckpt, data, golden, whole, profile, tmp_path):
+    ckpt("ckpt-run", "--numerics", profile, "--mtp", "--out", tmp_path / "out", "--tokens",
+         data / f"{golden.name}.safetensors", golden, env={"CKPT_KERNELS": "scalar"})
+    assert (tmp_path / "out").read_bytes() == whole[profile]
+
+
+ENCODINGS = {"bf16": ["--dtype", "bf16"], "fp8": ["--dtype", "fp8"],
+             "f32-scales": ["--dtype", "fp8", "--scale-dtype", "f32"],
+             "sglang": ["--names", "sglang"],
+             "stacked": ["--dtype", "bf16", "--names", "transformers"]}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_encodings_and_names_change_no_bit(ckpt, logits, golden, whole, encoding, profile,
+                                           data, tmp_path):
+    ckpt("ckpt-convert", *ENCODINGS[encoding], "--no-manifest", golden, tmp_path / "model")
+    result = logits(tmp_path / "model", "--numerics", profile, "--mtp",
+                    tokens=data / f"{golden.name}.safetensors")
+    assert result == whole[profile]
+
+
+def test_a_changed_weight_changes_the_logits(ckpt, data, golden_a, logits, tmp_path):
+    before = logits(golden_a, "--numerics", "exact")
+    model = damaged(golden_a, tmp_path, "layers.3.attn.indexer.weights_proj.weight",
+                    struct.pack("<H", 0x4000))
+    after = logits(model, "--numerics", "exact", tokens=data / "golden-a.safetensors")
+    assert before != after and len(before) == len(after)
+
+
+# ---- forms of input ----
+
+def npy(values, dtype, shape):
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}"
+    header += " " * (-(len(header) + 11) % 64) + "\n"
+    code = {"<i8": "q", "<i4": "i", "<u2": "H"}[dtype]
+    return (b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
+            + struct.pack(f"<{len(values)}{code}", *values))
+
+
+def tensor_file(values, shape, dtype="I64"):
+    code = {"I64": "q", "I32": "i"}[dtype]
+    body = struct.pack(f"<{len(values)}{code}", *values)
+    header = json.dumps({"tokens": {"dtype": dtype, "shape": shape,
+                                    "data_offsets": [0, len(body)]}}).encode()
+    return struct.pack("<Q", len(header)) + header + body
+
+
+ONE = [5, 17, 42, 300, 1, 0]
+TWO = [[5, 17, 42], [300, 1]]
+FORMS = {
+    "text": (b"5 17,42\n\n300 1\n", TWO),
+    "text-one": (b" 5 17 42 300 1 0", [ONE]),
+    "json-one": (json.dumps(ONE).encode(), [ONE]),
+    "json": (json.dumps(TWO).encode(), TWO),
+    "json-object": (json.dumps({"tokens": TWO}, indent=1).encode(), TWO),
+    "jsonl": (b"".join(json.dumps({"prompt": "x", "tokens": t}).encode() + b"\n" for t in TWO),
+              TWO),
+    "npy-one": (npy(ONE, "<i8", "(6,)"), [ONE]),
+    "npy": (npy([5, 17, 42, 300, 1, -1], "<i4", "(2, 3)"), TWO),
+    "npy-unsigned": (npy(ONE, "<u2", "(1, 6)"), [ONE]),
+    "safetensors": (tensor_file([5, 17, 42, 300, 1, -1], [2, 3]), TWO),
+    "safetensors-one": (tensor_file(ONE, [6], "I32"), [ONE]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_tokens_is_read(ckpt, golden_a, tmp_path, form):
+    text, prompts = FORMS[form]
+    (tmp_path / "tokens").write_bytes(text)
+    ckpt("ckpt-run", "--tokens", tmp_path / "tokens", "--out", tmp_path / "out", golden_a)
+    result, _ = parse(tmp_path / "out")
+    for i, prompt in enumerate(prompts):
+        end = f".{i}" if len(prompts) > 1 else ""
+        assert numbers(result["tokens" + end]) == prompt
+        assert result["logits" + end][1] == [len(prompt), 512]
+
+
+def test_tokens_come_from_standard_input(ckpt, golden_a):
+    shown = ckpt("ckpt-run", "--tokens", "-", golden_a, input="5 17 42\n300 1\n").out
+    assert len(shown.split()) == 2
+
+
+def test_prompts_together_give_what_each_gives_alone(ckpt, golden_a, tmp_path):
+    prompts = [[7] * 3, list(range(140)), [9, 8, 7, 6, 5]]
+    (tmp_path / "all").write_text(json.dumps(prompts))
+    ckpt("ckpt-run", "--tokens", tmp_path / "all", "--out", tmp_path / "out", golden_a)
+    together, _ = parse(tmp_path / "out")
+    for i, prompt in enumerate(prompts):
+        (tmp_path / "one").write_text(json.dumps(prompt))
+        ckpt("ckpt-run", "--tokens", tmp_path / "one", "--out", tmp_path / "alone", golden_a)
+        assert parse(tmp_path / "alone")[0]["logits"] == together[f"logits.{i}"]
+
+
+# ---- forms of output ----
+
+def test_positions_pick_rows_of_the_full_result(ckpt, data, golden_a, whole_a, tmp_path):
+    full = numbers(whole_a["logits"])
+    ckpt("ckpt-run", "--tokens", data / "golden-a.safetensors", "--positions", "0,5,17-20,299",
+         "--out", tmp_path / "out", golden_a)
+    result, _ = parse(tmp_path / "out")
+    picked = [0, 5, 17, 18, 19, 20, 299]
+    assert numbers(result["positions"]) == picked
+    assert numbers(result["logits"]) == [x for p in picked for x in full[p * 512:(p + 1) * 512]]
+
+
+@pytest.fixture(scope="module")
+def whole_a(ckpt, data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("a") / "out"
+    ckpt("ckpt-run", "--tokens", data / "golden-a.safetensors", "--out", out, data / "golden-a")
+    return parse(out)[0]
+
+
+def test_top_holds_the_largest_logits_and_logsumexp(ckpt, data, golden_a, whole_a, tmp_path):
+    from math import exp, log
+    full = numbers(whole_a["logits"])
+    ckpt("ckpt-run", "--tokens", data / "golden-a.safetensors", "--top", "64", "--out",
+         tmp_path / "out", golden_a)
+    result, _ = parse(tmp_path / "out")
+    ids, values, sums = (numbers(result[k]) for k in ("top_ids", "top_logits", "logsumexp"))
+    for p in range(300):
+        row = full[p * 512:(p + 1) * 512]
+        best = sorted(range(512), key=lambda v: (-row[v], v))[:64]
+        assert ids[p * 64:(p + 1) * 64] == best
+        assert values[p * 64:(p + 1) * 64] == [row[v] for v in best]
+        assert abs(sums[p] - log(sum(map(exp, row)))) < 1e-5
+
+
+def test_jsonl_holds_the_same_values(ckpt, data, golden_a, whole_a, tmp_path):
+    ckpt("ckpt-run", "--tokens", data / "golden-a.safetensors", "--format", "jsonl", "--out",
+         tmp_path / "out", golden_a)
+    line, = map(json.loads, (tmp_path / "out").read_text().splitlines())
+    rows = [struct.unpack("<f", struct.pack("<f", x))[0] for row in line["logits"] for x in row]
+    assert line["tokens"] == numbers(whole_a["tokens"]) and rows == numbers(whole_a["logits"])
+
+
+def test_the_header_says_what_made_it(ckpt, golden_a, digest, tmp_path):
+    ckpt("ckpt-run", "--tokens", "-", "--digest", "--numerics", "exact", "--out",
+         tmp_path / "out", golden_a, input="1 2 3")
+    metadata = parse(tmp_path / "out")[1]
+    assert metadata["model_root"] == digest(golden_a)
+    assert metadata["model_root_source"] == "computed"
+    assert (metadata["numerics"], metadata["backend"]) == ("exact", "cpu")
+    assert len(metadata["config_digest"]) == 64 and metadata["version"]
+
+
+def test_the_root_comes_from_the_manifest(ckpt, golden_a, digest, tmp_path):
+    ckpt("ckpt-convert", "--dtype", "bf16", golden_a, tmp_path / "model")
+    ckpt("ckpt-run", "--tokens", "-", "--out", tmp_path / "out", tmp_path / "model", input="1")
+    metadata = parse(tmp_path / "out")[1]
+    assert metadata["model_root"] == digest(golden_a)
+    assert metadata["model_root_source"] == "manifest"
+
+
+# ---- generation ----
+
+@pytest.mark.parametrize("options", [[], ["--temperature", "0.8", "--seed", "3"]], ids=str)
+def test_generated_tokens_are_those_that_their_logits_give(ckpt, golden_a, tmp_path, options):
+    prompt = list(range(2, 30))
+    made = ckpt("ckpt-run", "--json", "--tokens", "-", "--generate", "12", *options, golden_a,
+                input=json.dumps(prompt)).json["prompts"][0]["generated"]
+    assert 1 <= len(made) <= 12 and (len(made) == 12 or made[-1] == 1)
+    for n in range(len(made)):
+        again = ckpt("ckpt-run", "--json", "--tokens", "-", "--generate", "1", *options,
+                     golden_a, input=json.dumps(prompt + made[:n])).json
+        assert again["prompts"][0]["generated"] == [made[n]]
+
+
+def test_seeds_give_other_draws(ckpt, golden_a):
+    made = {ckpt("ckpt-run", "--tokens", "-", "--generate", "8", "--temperature", "2", "--seed",
+                 seed, golden_a, input="5 6 7").out for seed in range(4)}
+    assert len(made) == 4
+
+
+# ---- refusals ----
+
+def damaged(model, folder, tensor, patch, at=0):
+    """A copy of a checkpoint with bytes of one tensor overwritten."""
+    copy = folder / "damaged"
+    shutil.copytree(model, copy)
+    for path in copy.glob("*.safetensors"):
+        header, _, begin = read_header(path)
+        if tensor in header:
+            with open(path, "r+b") as f:
+                f.seek(begin + header[tensor]["data_offsets"][0] + at)
+                f.write(patch)
+            return copy
+    raise AssertionError(tensor)
+
+
+def with_config(model, folder, **changes):
+    copy = folder / "model"
+    shutil.copytree(model, copy)
+    config = json.loads((copy / "config.json").read_text()) | changes
+    (copy / "config.json").write_text(json.dumps(config))
+    return copy
+
+
+@pytest.mark.parametrize("tokens, says", [
+    ("512", "512"), ("", "no prompt"), ("1 2 x", "token ids"), ("[[1], []]", "empty"),
+    ("[1.5]", "integer"), ("[-1]", "integer"), ('{"ids": [1]}', "tokens"),
+    ("99999999999", "token id"), ("[1, 2", "standard input")])
+def test_bad_tokens_are_refused(ckpt, golden_a, tokens, says):
+    assert says in ckpt("ckpt-run", "--tokens", "-", golden_a, input=tokens, check=2).err
+
+
+@pytest.mark.parametrize("options, says", [
+    (["--positions", "3"], "position 3"), (["--positions", "2,1"], "ascending"),
+    (["--positions", "x"], "list"), (["--temperature", "-1"], "temperature"),
+    (["--chunk", "5000"], "4096"), (["--top", "513"], "513"), (["--feed", "0"], "feed"),
+    (["--memory", "1MiB"], "memory"), (["--config", "/nowhere"], "/nowhere")])
+def test_bad_options_are_refused(ckpt, golden_a, options, says, tmp_path):
+    out = tmp_path / "out"
+    said = ckpt("ckpt-run", "--tokens", "-", "--out", out, *options, golden_a, input="1 2 3",
+                check=2).err
+    assert says in said and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("changes, says", [
+    ({"compress_ratios": [0, 4, 128]}, "compress_ratios"), ({"head_dim": 127}, "odd"),
+    ({"compress_ratios": [0, 4, 128, 8, 0]}, "compress_ratios"),
+    ({"scoring_func": "softmax"}, "scoring_func"), ({"o_groups": 3}, "groups"),
+    ({"num_experts_per_tok": 17}, "experts"), ({"q_lora_rank": None}, "q_lora_rank"),
+    ({"q_lora_rank": 64}, "wq_a"), ({"rope_theta": "x"}, "rope_theta"),
+    ({"qk_rope_head_dim": 130}, "rotary"), ({"max_position_embeddings": 2}, "2 positions")])
+def test_contradictory_configs_are_refused(ckpt, golden_a, tmp_path, changes, says):
+    config = json.loads((golden_a / "config.json").read_text()) | changes
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    said = ckpt("ckpt-run", "--tokens", "-", "--config", tmp_path / "config.json", golden_a,
+                input="1 2 3", check=2).err
+    assert says in said
+
+
+@pytest.mark.parametrize("tensor, patch, says", [
+    ("layers.0.attn_norm.weight", b"\xc0\x7f", "NaN"),
+    ("layers.1.attn.wq_b.weight", b"\x7f", "NaN"),
+    ("layers.1.attn.wq_b.scale", b"\xff", "NaN"),
+    ("layers.2.hc_attn_fn", b"\x00\x00\x80\x7f", "infinity"),
+    ("embed.weight", b"\x80\x7f", "NaN"),
+    ("layers.0.ffn.gate.tid2eid", struct.pack("<qq", 3, 3), "twice"),
+    ("layers.0.ffn.gate.tid2eid", struct.pack("<q", 16), "expert 16"),
+    ("layers.0.ffn.gate.tid2eid", struct.pack("<q", -1), "-1")])
+def test_bad_weights_are_refused(ckpt, golden_a, tmp_path, tensor, patch, says):
+    model = damaged(golden_a, tmp_path, tensor, patch)
+    said = ckpt("ckpt-run", "--tokens", "-", model, input="0 1 2", check=2).err
+    assert says in said and tensor.removesuffix("scale") in said
+
+
+def test_a_missing_tensor_is_refused_before_anything_runs(ckpt, golden_a, tmp_path):
+    said = ckpt("ckpt-run", "--tokens", "-", "--config", golden_a / "config.json",
+                next(golden_a.glob("model-00001-*")), input="1", check=2).err
+    assert "no tensor" in said or "head.weight" in said or "layers" in said
+
+
+def test_cuda_without_a_gpu_is_refused(ckpt, golden_a):
+    import shutil as which
+    if which.which("nvidia-smi"):
+        pytest.skip("this machine has a GPU")
+    assert "cuda" in ckpt("ckpt-run", "--tokens", "-", "--backend", "cuda", golden_a, input="1",
+                          check=2).err.lower()
+
+
+def test_the_inference_form_of_the_config_says_the_same(ckpt, golden_a, tmp_path):
+    root = json.loads((golden_a / "config.json").read_text())
+    names = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_hash_layers":
+             "n_hash_layers", "num_attention_heads": "n_heads", "qk_rope_head_dim":
+             "rope_head_dim", "sliding_window": "window_size", "num_experts_per_tok":
+             "n_activated_experts", "moe_intermediate_size": "moe_inter_dim", "scoring_func":
+             "score_func", "routed_scaling_factor": "route_scale"}
+    same = ["vocab_size", "head_dim", "q_lora_rank", "o_groups", "o_lora_rank",
+            "n_routed_experts", "n_shared_experts", "swiglu_limit", "rope_theta",
+            "compress_rope_theta", "index_n_heads", "index_head_dim", "index_topk", "hc_mult",
+            "hc_sinkhorn_iters", "hc_eps", "compress_ratios"]
+    inference = {names.get(k, k): root[k] for k in [*names, *same]}
+    inference |= {"original_seq_len": 65536, "rope_factor": 16, "beta_fast": 32, "beta_slow": 1,
+                  "dtype": "fp8", "scale_fmt": "ue8m0", "expert_dtype": "fp4"}
+    (tmp_path / "config.json").write_text(json.dumps(inference))
+    results = [ckpt("ckpt-run", "--json", "--tokens", "-", *more, golden_a, input="1 2 3").json
+               for more in ([], ["--config", tmp_path / "config.json"])]
+    assert results[0] == results[1]
+
+
+def test_a_dry_run_reads_no_weights(ckpt, golden_a, tmp_path):
+    model = damaged(golden_a, tmp_path, "layers.0.attn_norm.weight", b"\xc0\x7f")
+    shown = ckpt("ckpt-run", "--tokens", "-", "--dry-run", "--json", model, input="1 2 3").json
+    assert shown["need_bytes"] > 0 and shown["prompts"][0]["tokens"] == 3
