@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "logits_command.h"
 #include "open_options.h"
 #include "formats/format.h"
 #include "verify/check.h"
@@ -16,6 +17,11 @@ static struct {
     cli_common common;
     ckpt_open_options open;
     const char *manifest;
+    const char *tensor_a;
+    const char *tensor_b;
+    const char *trace_a;
+    const char *trace_b;
+    logits_limit_texts limits;
     int tensors;
     int main_only;
     int bits;
@@ -94,14 +100,45 @@ static const cli_command compare_command = {
     .arg_max = 2,
 };
 
+static const cli_option logits_options_table[] = {
+    CLI_LOGITS_LIMITS(opt.limits),
+    { CLI_HEADING, NULL, NULL, NULL, "Input" },
+    { CLI_STRING, "tensor-a", "NAME", &opt.tensor_a,
+      "A's logits (default: logits or top_logits, and those of MTP)" },
+    { CLI_STRING, "tensor-b", "NAME", &opt.tensor_b, "B's logits" },
+    { CLI_STRING, "trace-a", "FILE", &opt.trace_a,
+      "A's trace: tell the first layer and point that differ" },
+    { CLI_STRING, "trace-b", "FILE", &opt.trace_b, "B's trace" },
+    CLI_COMMON_READ(opt.common),
+    CLI_OPTIONS_END
+};
+
+static const cli_command logits_command = {
+    .name = "logits",
+    .summary = "compare the logits of two runs",
+    .usage = "[OPTIONS] A B",
+    .description =
+        "A and B are outputs of ckpt-run, of all logits or of the --top K best, or golden files. "
+        "Prints KL divergence, differences and agreement over all positions; --json lists every "
+        "position, too. Other tokens, positions or shapes are errors. A NaN is never the same.",
+    .exit_notes = "0  within all limits; without limits: bit-identical\n1  different\n"
+                  "2  could not; one line on stderr says what failed",
+    .examples = "ckpt-verify logits flash.safetensors flash-bf16.safetensors\n"
+                "ckpt-verify logits --max-kl 1e-9 --tensor-b logits_exact out.safetensors "
+                "golden.safetensors",
+    .options = logits_options_table,
+    .arg_min = 2,
+    .arg_max = 2,
+};
+
 static const cli_command *const subcommands[] = {
-    &digest_command, &check_command, &compare_command, NULL
+    &digest_command, &check_command, &compare_command, &logits_command, NULL
 };
 
 static const cli_command command = {
     .name = "ckpt-verify",
     .summary = "prove that checkpoints hold the same values",
-    .usage = "digest|check|compare [OPTIONS] ...",
+    .usage = "digest|check|compare|logits [OPTIONS] ...",
     .subcommands = subcommands,
 };
 
@@ -329,6 +366,38 @@ out:
     return code;
 }
 
+/* ---- logits ---- */
+
+static ckpt_code logits(const char *a_path, const char *b_path, int *status, ckpt_error *err)
+{
+    const logits_input a = { a_path, opt.tensor_a };
+    const logits_input b = { b_path, opt.tensor_b };
+    const int with_traces = opt.trace_a != NULL;
+    logits_comparison result;
+    logits_limits limits;
+    logits_trace trace;
+    json_writer w;
+    ckpt_code code;
+
+    if (with_traces != (opt.trace_b != NULL))
+        return ckpt_fail(err, CKPT_E_USAGE, "--trace-a and --trace-b: one is missing");
+    if ((code = logits_parse_limits(&opt.limits, limits, err)) != CKPT_OK ||
+        (with_traces &&
+         (code = logits_compare_traces(opt.trace_a, opt.trace_b, &trace, err)) != CKPT_OK) ||
+        (code = logits_compare(&a, &b, &result, err)) != CKPT_OK)
+        return code;
+    if (opt.common.json) {
+        begin_json(&w);
+        logits_put(&w, &result, limits, with_traces ? &trace : NULL);
+        putchar('\n');
+    } else {
+        logits_print(&result, limits, with_traces ? &trace : NULL);
+    }
+    *status = logits_is_same(&result, limits) ? CLI_DONE : CLI_DIFFERENT;
+    logits_release(&result);
+    return CKPT_OK;
+}
+
 int main(int argc, char **argv)
 {
     cli_args args;
@@ -343,7 +412,9 @@ int main(int argc, char **argv)
         code = digest(args.items[0], &err);
     else if (args.command == &check_command)
         code = check(args.items[0], &status, &err);
-    else
+    else if (args.command == &compare_command)
         code = compare(args.items[0], args.items[1], &status, &err);
+    else
+        code = logits(args.items[0], args.items[1], &status, &err);
     return cli_finish(code == CKPT_OK ? status : cli_fail(&err));
 }

@@ -1,0 +1,104 @@
+/* Limits from the command line, and a comparison of logits in words. */
+#include "logits_command.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "libckpt/error.h"
+
+ckpt_code logits_parse_limits(const logits_limit_texts *texts, logits_limits limits,
+                              ckpt_error *err)
+{
+    for (int m = 0; m < LOGITS_MEASURE_COUNT; m++) {
+        const char *text = texts->texts[m];
+        const double most = m == LOGITS_TOP1 || m == LOGITS_TOP5 ? 1 : HUGE_VAL;
+        char *end;
+
+        limits[m] = (double)NAN;
+        if (text == NULL)
+            continue;
+        limits[m] = strtod(text, &end);
+        if (end == text || *end != '\0' || !(limits[m] >= 0) || !(limits[m] <= most) ||
+            isinf(limits[m]))
+            return ckpt_fail(err, CKPT_E_USAGE, "--%s '%s' is no number %s",
+                             logits_limit_name((logits_measure)m), text,
+                             most > 1 ? "of 0 or more" : "from 0 to 1");
+    }
+    return CKPT_OK;
+}
+
+static const char *place_text(const logits_position *p, char *out, size_t out_bytes)
+{
+    snprintf(out, out_bytes, "prompt %u position %" PRIu64 "%s", p->prompt, p->position,
+             p->is_mtp ? " (MTP)" : "");
+    return out;
+}
+
+static void print_trace(const logits_trace *t)
+{
+    const logits_point *p = &t->first;
+
+    if (!p->is_found) {
+        printf("trace       all %zu points are identical\n", t->point_count);
+        return;
+    }
+    printf("trace       %zu of %zu points differ, first layer %" PRIu64 " '%s' of sequence %" PRIu64
+           "%s\n", t->different_count, t->point_count, p->layer, p->point, p->sequence,
+           p->is_missing ? ", which B does not have" : "");
+    p = &t->selection;
+    if (!p->is_found) {
+        printf("trace       the same experts and entries were selected everywhere\n");
+        return;
+    }
+    printf("trace       selections differ from layer %" PRIu64 " '%s' of sequence %" PRIu64 " on: ",
+           p->layer, p->point, p->sequence);
+    if (isnan(t->gap))
+        printf("the gap at its cut is not known\n");
+    else
+        printf("%s, smallest gap %.3g at position %" PRIu64 "\n",
+               t->is_near_tie ? "it begins at a near tie" : "no near tie", t->gap,
+               t->gap_position);
+}
+
+void logits_print(const logits_comparison *c, const logits_limits limits,
+                  const logits_trace *trace)
+{
+    const double *m = c->measures;
+    char place[64];
+
+    printf("%s: %zu positions, %" PRIu64 " logits compared, %s\n",
+           logits_is_same(c, limits) ? "same" : "different", c->position_count, c->value_count,
+           c->bit_identical ? "bit-identical" : "not bit-identical");
+    if (c->different_count > 0)
+        printf("differ      %" PRIu64 " logits\n", c->different_count);
+    if (c->unmatched_count > 0)
+        printf("unmatched   %" PRIu64 " of A's best tokens are not among B's\n",
+               c->unmatched_count);
+    if (c->non_finite_count > 0)
+        printf("non-finite  %" PRIu64 " logits are NaN or infinite\n", c->non_finite_count);
+    if (c->has_generated && !c->is_generated_same)
+        printf("generated   other tokens\n");
+    printf("KL(A||B)    mean %.4g, P50 %.4g, P99 %.4g, max %.4g at %s%s\n", m[LOGITS_KL_MEAN],
+           m[LOGITS_KL_P50], m[LOGITS_KL_P99], m[LOGITS_KL_MAX],
+           place_text(&c->positions[c->worst], place, sizeof place),
+           c->is_lower_bound ? " (lower bounds)" : "");
+    printf("logits      max |a-b| %.4g, mean %.4g\n", m[LOGITS_ABS_MAX], m[LOGITS_ABS_MEAN]);
+    printf("logprobs    max |a-b| %.4g, mean %.4g\n", m[LOGITS_LOGPROB_MAX],
+           m[LOGITS_LOGPROB_MEAN]);
+    printf("agreement   top-1 %.4f, top-%u %.4f\n", m[LOGITS_TOP1], c->top_count, m[LOGITS_TOP5]);
+    if (c->has_first && c->first.id >= 0)
+        printf("first       %s, token %" PRId64 ": %.9g in A, %.9g in B\n",
+               place_text(&c->positions[c->first.position], place, sizeof place), c->first.id,
+               (double)c->first.a, (double)c->first.b);
+    else if (c->has_first)
+        printf("first       %s: other best tokens, or another log-sum-exp\n",
+               place_text(&c->positions[c->first.position], place, sizeof place));
+    for (int i = 0; i < LOGITS_MEASURE_COUNT; i++)
+        if (logits_is_exceeded(c, limits, (logits_measure)i))
+            printf("exceeded    --%s %.9g, got %.9g\n", logits_limit_name((logits_measure)i),
+                   limits[i], m[i]);
+    if (trace != NULL)
+        print_trace(trace);
+}

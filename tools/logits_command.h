@@ -1,0 +1,39 @@
+/* logits_command.h: limits on the distance of two sets of logits, as options; what is printed. */
+#ifndef CKPT_LOGITS_COMMAND_H
+#define CKPT_LOGITS_COMMAND_H
+
+#include "cli.h"
+#include "verify/logits.h"
+
+/* As they came from the command line; NULL: not given. */
+typedef struct {
+    const char *texts[LOGITS_MEASURE_COUNT];
+} logits_limit_texts;
+
+#define CLI_LOGITS_LIMITS(limits)                                                                 \
+    { CLI_HEADING, NULL, NULL, NULL, "Limits (without any: every bit must be the same)" },        \
+    { CLI_STRING, "max-kl", "X", &(limits).texts[LOGITS_KL_MAX],                                  \
+      "KL divergence of the worst position" },                                                    \
+    { CLI_STRING, "max-mean-kl", "X", &(limits).texts[LOGITS_KL_MEAN], "mean KL divergence" },    \
+    { CLI_STRING, "max-p99-kl", "X", &(limits).texts[LOGITS_KL_P99],                              \
+      "KL divergence that 99 of 100 positions keep" },                                            \
+    { CLI_STRING, "max-p50-kl", "X", &(limits).texts[LOGITS_KL_P50], "median KL divergence" },    \
+    { CLI_STRING, "max-abs", "X", &(limits).texts[LOGITS_ABS_MAX], "difference of a logit" },     \
+    { CLI_STRING, "max-mean-abs", "X", &(limits).texts[LOGITS_ABS_MEAN],                          \
+      "mean difference of logits" },                                                              \
+    { CLI_STRING, "max-logprob", "X", &(limits).texts[LOGITS_LOGPROB_MAX],                        \
+      "difference of a log probability" },                                                        \
+    { CLI_STRING, "max-mean-logprob", "X", &(limits).texts[LOGITS_LOGPROB_MEAN],                  \
+      "mean difference of log probabilities" },                                                   \
+    { CLI_STRING, "min-top1", "SHARE", &(limits).texts[LOGITS_TOP1],                              \
+      "share of positions with the same best token, 0 to 1" },                                    \
+    { CLI_STRING, "min-top5", "SHARE", &(limits).texts[LOGITS_TOP5],                              \
+      "mean share of A's five best tokens that are among B's, 0 to 1" }
+
+ckpt_code logits_parse_limits(const logits_limit_texts *texts, logits_limits limits,
+                              ckpt_error *err);
+/* For people. trace may be NULL. */
+void logits_print(const logits_comparison *comparison, const logits_limits limits,
+                  const logits_trace *trace);
+
+#endif
