@@ -1,6 +1,7 @@
 /*
- * download_pace.c: how many connections. Two more every two seconds while that helps; half of them
- * when the other side pushes back or more made it slower.
+ * download_pace.c: how many connections. Every two seconds two more while that helps, two less
+ * where that helps; half of them when the other side pushes back or more made it much slower.
+ * Where neither makes a difference it stays for a while, and then tries again.
  */
 #include "download_run.h"
 
@@ -18,36 +19,65 @@ unsigned pace_limit(const download *d)
                         : d->limit > most ? most : (unsigned)d->limit;
 }
 
+/* 0: there is no further that way. */
+static int step(download *d, int direction)
+{
+    const unsigned limit = pace_limit(d);
+
+    d->direction = direction;
+    if (direction > 0 ? limit >= d->options.connection_count : limit <= PACE_MIN)
+        return 0;
+    d->limit = direction > 0 ? limit + PACE_STEP : limit - PACE_STEP;
+    if (d->limit < PACE_MIN)
+        d->limit = PACE_MIN;
+    return 1;
+}
+
+/* What the last change was worth, and what follows from that. */
+static void judge(download *d, double rate, double before)
+{
+    int moved = 1;
+
+    if (before <= 0)
+        moved = step(d, 1);
+    else if (d->direction > 0 && rate < 0.7 * before) {
+        d->limit = pace_limit(d) / 2 < PACE_MIN ? PACE_MIN : pace_limit(d) / 2;
+        d->direction = -1;
+    } else if (rate >= 1.05 * before)
+        moved = step(d, d->direction);
+    else if (rate <= 0.95 * before)
+        moved = step(d, -d->direction);
+    else
+        moved = 0;
+    if (!moved)
+        d->hold_until = hub_now() + HOLD_SECONDS;
+}
+
 void pace_update(download *d)
 {
     const double now = hub_now();
-    const unsigned limit = pace_limit(d);
-    double rate;
+    const double before = d->last_rate;
 
     if (d->limit < 1) {
-        d->limit = limit;
+        d->limit = pace_limit(d);
         d->limit_time = now;
         d->last_bytes = d->stats.fetched_bytes;
         return;
     }
     if (d->options.is_fixed || now - d->limit_time < PACE_SECONDS)
         return;
-    rate = (double)(d->stats.fetched_bytes - d->last_bytes) / (now - d->limit_time);
+    d->last_rate = (double)(d->stats.fetched_bytes - d->last_bytes) / (now - d->limit_time);
     d->last_bytes = d->stats.fetched_bytes;
     d->limit_time = now;
     /* Only a pool that is full tells anything about its size. */
-    if (d->was_raised && rate < 0.7 * d->last_rate) {
-        download_slow_down(d);
-    } else if (now >= d->hold_until && d->busy_count >= limit &&
-               (d->last_rate <= 0 || rate >= 1.05 * d->last_rate) &&
-               limit < d->options.connection_count) {
-        d->limit = limit + PACE_STEP;
-        d->was_raised = 1;
-        d->last_rate = rate;
+    if (d->busy_count < pace_limit(d) || now < d->hold_until)
+        return;
+    if (d->hold_until > 0) {
+        d->hold_until = 0;      /* things may have changed: try more */
+        step(d, 1);
         return;
     }
-    d->was_raised = 0;
-    d->last_rate = rate > d->last_rate ? rate : d->last_rate;
+    judge(d, d->last_rate, before);
 }
 
 void download_slow_down(download *d)
@@ -60,5 +90,4 @@ void download_slow_down(download *d)
     if (d->limit < PACE_MIN)
         d->limit = PACE_MIN;
     d->hold_until = now + HOLD_SECONDS;
-    d->was_raised = 0;
 }

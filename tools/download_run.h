@@ -117,9 +117,7 @@ struct download {
     double hold_until;
     double last_rate;
     uint64_t last_bytes;
-    int was_raised;
-    int has_grown;
-    double check_time;           /* of free space */
+    int direction;               /* of the last step */
     ckpt_error fatal;            /* ends the run */
 };
 

@@ -93,7 +93,7 @@ def small():
 def knee():
     files = [Entry(f"model-{i}.bin", 240 * 10**6, i) for i in range(5)]
     rates = {}
-    for count in (2, 4, 6, 8, 12, 16, 0):
+    for count in (2, 4, 6, 8, 0):
         with Hub([Repo("o/m", files)], knee=(6, 60e6), latency=0.02) as hub, scratch() as folder:
             words = [TOOL, "o/m", "--local-dir", folder / "D", "--quiet"]
             words += ["--connections", count, "--fixed-connections"] if count else []

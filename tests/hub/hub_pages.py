@@ -143,11 +143,11 @@ def refs(hub, request, kind, id):
 
 def resolve(hub, request, id, revision, path, kind="models"):
     repo = find_repo(hub, request, id, TYPES[kind or "models"])
+    if repo and repo.renamed_to:
+        hub.reply(request, 307, "", [("Location", request.target.replace(id, repo.renamed_to))])
+        return
     commit = repo and find_commit(hub, request, repo, revision)
     if not commit:
-        return
-    if repo.renamed_to:
-        hub.reply(request, 307, "", [("Location", request.target.replace(id, repo.renamed_to))])
         return
     entry = repo.find(path)
     if entry is None:

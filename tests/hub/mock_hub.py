@@ -92,6 +92,7 @@ class Hub:
         self.token = "hf_test"
         self.cdn_name = "cdn"
         self.plain_etag = '"opaque-1"'
+        self.streaming = 0
         self.range_status = 206        # ModelScope: 200
         self.faults = []
         self.log = []
@@ -256,7 +257,11 @@ class Hub:
         lines += [("Accept-Ranges", "bytes")] + plan["headers"]
         request.connection.head(request, plan["status"], lines)
         if request.method != "HEAD":
-            self.stream(request, entry.content, plan)
+            self.streaming += 1
+            try:
+                self.stream(request, entry.content, plan)
+            finally:
+                self.streaming -= 1
 
     def stream(self, request, content, plan):
         sock = request.connection.sock
@@ -287,7 +292,7 @@ class Hub:
     def pace(self, request, plan, begin):
         rate = plan["rate"]
         if self.knee:
-            busy = max(1, len(request.connection.listener.open))
+            busy = max(1, self.streaming)
             most, total = self.knee
             total *= min(1, (most / busy) ** 2)
             rate = min(rate or total, total / busy)
