@@ -124,7 +124,15 @@ typedef struct {
 ckpt_code logits_compare_traces(const char *a_path, const char *b_path, logits_trace *out,
                                 ckpt_error *err);
 
-/* The document, as one value of `w`. trace: NULL where there is none. */
+/*
+ * The document, as one value of `w`; trace: NULL where there is none. Members: `same`,
+ * `bit_identical`, `compared` (positions), `values`, `different` (in any bit), `unmatched`,
+ * `non_finite`, `kl` (`mean`, `p50`, `p99`, `max`, `is_lower_bound`, `worst`), `logits` and
+ * `logprobs` (`max_abs`, `mean_abs`), `top1`, `top5`, `generated_same`, `exceeded` (`limit`,
+ * `expected`, `got`), `first_difference`, `trace` (`points`, `different`, `first`,
+ * `first_selection` with `gap` and `near_tie`), `positions`. Percentiles lie between ranks,
+ * linearly. A measure is null where a logit is NaN or infinite.
+ */
 void logits_put(json_writer *w, const logits_comparison *comparison, const logits_limits limits,
                 const logits_trace *trace);
 
