@@ -1,11 +1,11 @@
 /*
- * download_pace.c: how many connections. Every two seconds two more while that helps, two less
+ * download_pace.c: how many connections. Every second two more while that helps, two less
  * where that helps; half of them when the other side pushes back or more made it much slower.
  * Where neither makes a difference it stays for a while, and then tries again.
  */
 #include "download_run.h"
 
-static const double PACE_SECONDS = 2;
+static const double PACE_SECONDS = 1;
 static const double HOLD_SECONDS = 30;
 enum { PACE_BEGIN = 8, PACE_STEP = 2, PACE_MIN = 2 };
 
