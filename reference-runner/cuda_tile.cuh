@@ -116,7 +116,7 @@ static __device__ __forceinline__ int weight_four(const cuda_weight &w, uint64_t
 
 #pragma unroll
         for (uint32_t i = 0; i < 4; i++)
-            out[i] = cuda_product(cuda_e2m1(codes >> (4 * i) & 15), scale);
+            out[i] = cuda_product(cuda_e2m1_top(codes << (28 - 4 * i)), scale);
         return 1;
     }
     if (w.dtype == CKPT_F8_E4M3 && w.scale_dtype != CKPT_NONE) {

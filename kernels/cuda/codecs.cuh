@@ -28,17 +28,26 @@ CUDA_BOTH float cuda_float(uint32_t bits)
 
 /* ---- decode ---- */
 
-/* Subnormals are integers times the smallest one, which is exact; the rest is a rebias. */
+/*
+ * A small float's exponent and mantissa in the place of F32's are the value but for a power of two,
+ * subnormals included: one exact multiplication. The code is in the top bits of `word`, whatever
+ * is below it; E4M3's NaN comes out as 480.
+ */
+CUDA_BOTH float cuda_e4m3_top(uint32_t word)
+{
+    return cuda_float((word & 0x80000000u) | (word >> 4 & 0x07F00000u)) * 0x1p120f;
+}
+
+CUDA_BOTH float cuda_e2m1_top(uint32_t word)
+{
+    return cuda_float((word & 0x80000000u) | (word >> 6 & 0x01C00000u)) * 0x1p126f;
+}
+
 CUDA_BOTH float cuda_e4m3(uint32_t code)
 {
-    const uint32_t sign = (code & 0x80) << 24;
-    const uint32_t magnitude = code & 0x7F;
-
-    if (magnitude == 0x7F)
-        return cuda_float(sign | 0x7FC00000u);
-    if (magnitude < 8)
-        return cuda_float(sign | cuda_bits((float)magnitude * 0x1p-9f));
-    return cuda_float(sign | ((magnitude << 20) + (120u << 23)));
+    if ((code & 0x7F) == 0x7F)
+        return cuda_float((code & 0x80) << 24 | 0x7FC00000u);
+    return cuda_e4m3_top(code << 24);
 }
 
 CUDA_BOTH float cuda_e5m2(uint32_t code)
@@ -57,12 +66,7 @@ CUDA_BOTH float cuda_e5m2(uint32_t code)
 
 CUDA_BOTH float cuda_e2m1(uint32_t code)
 {
-    const uint32_t sign = (code & 8) << 28;
-    const uint32_t magnitude = code & 7;
-
-    if (magnitude < 2)
-        return cuda_float(sign | (magnitude == 0 ? 0 : 0x3F000000u));
-    return cuda_float(sign | ((magnitude << 22) + (126u << 23)));
+    return cuda_e2m1_top(code << 28);
 }
 
 /* 2^-127 is the one E8M0 value that is subnormal in F32. */

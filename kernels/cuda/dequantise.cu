@@ -1,7 +1,10 @@
 /*
- * Dequantise at memory bandwidth: a thread takes 8 codes, so that BF16 leaves as one 16-byte store
- * and a warp writes 512 bytes in a row. Nothing is shared between threads, so that the result
- * cannot depend on how the work is cut.
+ * Dequantise at memory bandwidth: a thread takes 8 codes at once, so that BF16 leaves as one 16-byte
+ * store and a warp writes 512 bytes in a row, and has several such steps on their way. Nothing is
+ * shared between threads, so that the result cannot depend on how the work is cut.
+ *
+ * NaN costs instructions that the others should not pay: where the scale is finite and no code is
+ * NaN, no product is, and the hardware's conversion to BF16 gives the bits of scalar.c.
  */
 #include "dequantise.h"
 
@@ -10,86 +13,153 @@
 namespace {
 
 constexpr uint32_t THREADS = 256;
-constexpr uint32_t STEP = 8;             /* codes a thread takes at once */
+constexpr uint32_t STEP = 8;             /* codes of a step */
+constexpr uint32_t STEPS = 4;            /* steps of a thread */
+
+/* Two finite values or infinities to BF16, nearest even. */
+__device__ __forceinline__ uint32_t pair_to_bf16(float low, float high)
+{
+    uint32_t pair;
+
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
 
 template <typename Out> struct packed_out;
 
 template <> struct packed_out<uint16_t> {
-    static __device__ void store(void *out, uint64_t i, const float *values)
+    static __device__ __forceinline__ void store(void *out, uint64_t i, const float *v)
     {
-        uint4 word;
-        uint32_t *part = &word.x;
-
-        for (uint32_t k = 0; k < 4; k++)
-            part[k] = cuda_to_bf16(values[2 * k]) | cuda_to_bf16(values[2 * k + 1]) << 16;
-        static_cast<uint4 *>(out)[i] = word;
+        static_cast<uint4 *>(out)[i] = make_uint4(pair_to_bf16(v[0], v[1]),
+                                                  pair_to_bf16(v[2], v[3]),
+                                                  pair_to_bf16(v[4], v[5]),
+                                                  pair_to_bf16(v[6], v[7]));
+    }
+    static __device__ void store_any(void *out, uint64_t i, const float *v)
+    {
+        for (uint32_t k = 0; k < STEP; k++)
+            static_cast<uint16_t *>(out)[i * STEP + k] = (uint16_t)cuda_to_bf16(v[k]);
     }
 };
 
 template <> struct packed_out<float> {
-    static __device__ void store(void *out, uint64_t i, const float *values)
+    static __device__ __forceinline__ void store(void *out, uint64_t i, const float *v)
     {
         float4 *to = static_cast<float4 *>(out) + 2 * i;
 
-        to[0] = make_float4(cuda_product(values[0], 1), cuda_product(values[1], 1),
-                            cuda_product(values[2], 1), cuda_product(values[3], 1));
-        to[1] = make_float4(cuda_product(values[4], 1), cuda_product(values[5], 1),
-                            cuda_product(values[6], 1), cuda_product(values[7], 1));
+        to[0] = make_float4(v[0], v[1], v[2], v[3]);
+        to[1] = make_float4(v[4], v[5], v[6], v[7]);
+    }
+    static __device__ void store_any(void *out, uint64_t i, const float *v)
+    {
+        for (uint32_t k = 0; k < STEP; k++)
+            static_cast<float *>(out)[i * STEP + k] = cuda_product(v[k], 1);
     }
 };
 
-template <typename Out>
-__global__ void __launch_bounds__(THREADS) fp8_kernel(cuda_dequantise_job job)
+__device__ __forceinline__ int is_finite(float scale)
 {
-    const uint64_t steps = job.col_count / STEP;
-    const uint64_t total = job.row_count * steps;
-    const uint64_t blocks = (job.col_count + 127) / 128;
-    const float *scales = static_cast<const float *>(job.scale);
+    return (cuda_bits(scale) & 0x7F800000u) != 0x7F800000u;
+}
 
-    for (uint64_t i = (uint64_t)blockIdx.x * THREADS + threadIdx.x; i < total;
-         i += (uint64_t)gridDim.x * THREADS) {
-        const uint64_t row = i / steps;
-        const uint64_t col = (i - row * steps) * STEP;
-        const float scale = scales[row / 128 * blocks + col / 128];
-        const uint2 codes = reinterpret_cast<const uint2 *>(job.codes)[i];
-        float values[STEP];
+/* Whether one of four E4M3 codes is NaN: only 0x7F carries into the sign's place. */
+__device__ __forceinline__ uint32_t has_nan(uint32_t codes)
+{
+    return ((codes & 0x7F7F7F7Fu) + 0x01010101u) & 0x80808080u;
+}
 
+template <typename Out>
+__device__ __forceinline__ void fp8_step(void *out, uint64_t i, uint2 codes, float scale)
+{
+    float v[STEP];
+
+    if (is_finite(scale) && (has_nan(codes.x) | has_nan(codes.y)) == 0) {
 #pragma unroll
         for (uint32_t k = 0; k < STEP; k++)
-            values[k] = cuda_e4m3((k < 4 ? codes.x : codes.y) >> (k % 4 * 8) & 0xFF) * scale;
-        packed_out<Out>::store(job.out, i, values);
+            v[k] = cuda_e4m3_top((k < 4 ? codes.x : codes.y) << (24 - k % 4 * 8)) * scale;
+        packed_out<Out>::store(out, i, v);
+        return;
     }
+    for (uint32_t k = 0; k < STEP; k++)
+        v[k] = cuda_e4m3((k < 4 ? codes.x : codes.y) >> (k % 4 * 8) & 0xFF) * scale;
+    packed_out<Out>::store_any(out, i, v);
+}
+
+template <typename Out>
+__device__ __forceinline__ void fp4_step(void *out, uint64_t i, uint32_t codes, float scale)
+{
+    float v[STEP];
+
+#pragma unroll
+    for (uint32_t k = 0; k < STEP; k++)
+        v[k] = cuda_e2m1_top(codes << (28 - 4 * k)) * scale;
+    if (is_finite(scale))
+        packed_out<Out>::store(out, i, v);
+    else
+        packed_out<Out>::store_any(out, i, v);
+}
+
+template <typename Out>
+__global__ void __launch_bounds__(THREADS) fp8_kernel(const __grid_constant__ cuda_dequantise_job j)
+{
+    const uint32_t row_steps = (uint32_t)(j.col_count / STEP);
+    const uint64_t total = j.row_count * row_steps;
+    const uint64_t blocks = (j.col_count + 127) / 128;
+    const uint64_t base = (uint64_t)blockIdx.x * (THREADS * STEPS);
+    const uint64_t first_row = base / row_steps;
+    const uint32_t first_step = (uint32_t)(base - first_row * row_steps);
+    uint2 codes[STEPS];
+    float scale[STEPS];
+
+#pragma unroll
+    for (uint32_t k = 0; k < STEPS; k++) {
+        const uint32_t ahead = k * THREADS + threadIdx.x;
+        const uint32_t step = first_step + ahead;
+        const uint64_t row = first_row + step / row_steps;
+
+        if (base + ahead >= total)
+            break;
+        codes[k] = reinterpret_cast<const uint2 *>(j.codes)[base + ahead];
+        scale[k] = static_cast<const float *>(j.scale)[row / 128 * blocks +
+                                                       step % row_steps / (128 / STEP)];
+    }
+#pragma unroll
+    for (uint32_t k = 0; k < STEPS; k++)
+        if (base + k * THREADS + threadIdx.x < total)
+            fp8_step<Out>(j.out, base + k * THREADS + threadIdx.x, codes[k], scale[k]);
 }
 
 /* Rows are multiples of a group, so that group i of all is group i of the scales. */
 template <typename Out>
-__global__ void __launch_bounds__(THREADS) fp4_kernel(cuda_dequantise_job job)
+__global__ void __launch_bounds__(THREADS) fp4_kernel(const __grid_constant__ cuda_dequantise_job j)
 {
-    const uint64_t total = job.row_count * job.col_count / STEP;
-    const uint8_t *scales = static_cast<const uint8_t *>(job.scale);
-
-    for (uint64_t i = (uint64_t)blockIdx.x * THREADS + threadIdx.x; i < total;
-         i += (uint64_t)gridDim.x * THREADS) {
-        const float scale = cuda_e8m0(scales[i / 4]);
-        const uint32_t codes = reinterpret_cast<const uint32_t *>(job.codes)[i];
-        float values[STEP];
+    const uint64_t total = j.row_count * j.col_count / STEP;
+    const uint64_t base = (uint64_t)blockIdx.x * (THREADS * STEPS) + threadIdx.x;
+    uint32_t codes[STEPS];
+    uint32_t scale[STEPS];
 
 #pragma unroll
-        for (uint32_t k = 0; k < STEP; k++)
-            values[k] = cuda_e2m1(codes >> (k * 4) & 15) * scale;
-        packed_out<Out>::store(job.out, i, values);
-    }
+    for (uint32_t k = 0; k < STEPS; k++)
+        if (base + k * THREADS < total) {
+            codes[k] = reinterpret_cast<const uint32_t *>(j.codes)[base + k * THREADS];
+            scale[k] = static_cast<const uint8_t *>(j.scale)[(base + k * THREADS) / 4];
+        }
+#pragma unroll
+    for (uint32_t k = 0; k < STEPS; k++)
+        if (base + k * THREADS < total)
+            fp4_step<Out>(j.out, base + k * THREADS, codes[k], cuda_e8m0(scale[k]));
 }
 
 int launch(void (*kernel)(cuda_dequantise_job), const cuda_dequantise_job *job, void *stream)
 {
     const uint64_t total = job->row_count * job->col_count / STEP;
-    const uint64_t wanted = (total + THREADS - 1) / THREADS;
-    const uint32_t grid = (uint32_t)(wanted < (1u << 20) ? wanted : (1u << 20));
+    const uint64_t grid = (total + THREADS * STEPS - 1) / (THREADS * STEPS);
 
     if (total == 0)
         return cudaSuccess;
-    kernel<<<grid, THREADS, 0, static_cast<cudaStream_t>(stream)>>>(*job);
+    if (grid > INT32_MAX)
+        return cudaErrorInvalidValue;
+    kernel<<<(uint32_t)grid, THREADS, 0, static_cast<cudaStream_t>(stream)>>>(*job);
     return cudaGetLastError();
 }
 
