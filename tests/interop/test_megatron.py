@@ -1,0 +1,93 @@
+"""megatron-core loads what we write into other layouts, strictly, and we read what it saves."""
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from corrupt.files import tensor_files
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+pytest.importorskip("megatron.core.dist_checkpointing")
+
+from interop.v4_values import bits, megatron_values                          # noqa: E402
+
+HERE = pathlib.Path(__file__).resolve().parent
+# How it was written; then layouts that one process plays, and those that two ranks make up.
+FORMS = {
+    "layers-v1": ("v1", (), ["1x1x1x1", "4x1x2x2", "2x2x4x1"], ["2x1x2x1", "1x2x1x1", "1x1x2x1"]),
+    "ranks-v1": ("v1", ("--files", "rank", "--tp", "4", "--ep", "2", "--etp", "2"),
+                 ["1x1x8x1", "2x1x1x4"], ["2x1x1x2"]),
+    "ranks-v2": ("v2", ("--key-style", "v2", "--files", "rank", "--tp", "1", "--ep", "8"),
+                 ["4x2x1x4"], ["2x1x1x1"]),
+}
+
+
+@pytest.fixture(scope="module")
+def expected(golden, tmp_path_factory):
+    """{style: file of the values under Megatron's keys}."""
+    folder = tmp_path_factory.mktemp("expected")
+    for style in ("v1", "v2"):
+        torch.save(megatron_values(golden, style), folder / f"{style}.pt")
+    return {style: folder / f"{style}.pt" for style in ("v1", "v2")}
+
+
+def run_worker(verb, ranks, source, folder, *layouts, timeout=240):
+    done = subprocess.run([sys.executable, HERE / "megatron_worker.py", verb, str(ranks), source,
+                           folder, *layouts], text=True, capture_output=True, timeout=timeout,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def rank_count(layout):
+    tp, pp, ep, etp = map(int, layout.split("x"))
+    return pp * max(tp, ep * etp)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_megatron_loads_every_layout_from_any_other(ckpt, golden, expected, tmp_path, form):
+    style, options, played, pairs = FORMS[form]
+    ckpt("ckpt-shard", "--layout", "torch_dist", *options, golden, tmp_path / "out")
+    folder = tmp_path / "out" / "release"
+    out = run_worker("load", 1, expected[style], folder, *played)
+    assert out.count(f"{folder}: Layout") == len(played)
+    out = run_worker("load", 2, expected[style], folder, *pairs)
+    assert out.count(f"{folder}: Layout") == 2 * len(pairs)
+
+
+def test_megatron_misses_a_key_that_is_not_there(ckpt, golden_b, tmp_path):
+    """Strict means strict: without it a wrong name would train from noise."""
+    values = megatron_values(golden_b, "v1")
+    values["decoder.layers.0.self_attention.wq_a.weigth"] = torch.zeros(3)
+    torch.save(values, tmp_path / "other.pt")
+    ckpt("ckpt-shard", "--layout", "torch_dist", golden_b, tmp_path / "out")
+    with pytest.raises(AssertionError, match="weigth"):
+        run_worker("load", 1, tmp_path / "other.pt", tmp_path / "out" / "release", "1x1x1x1")
+
+
+def test_the_worker_sees_one_wrong_bit(ckpt, golden_b, tmp_path):
+    values = megatron_values(golden_b, "v1")
+    bits(values["decoder.layers.4.mlp.experts.experts.linear_fc2.weight"])[-1, -1, -1] ^= 1
+    torch.save(values, tmp_path / "other.pt")
+    ckpt("ckpt-shard", "--layout", "torch_dist", golden_b, tmp_path / "out")
+    with pytest.raises(AssertionError, match=r"layers\.4\.mlp\.experts\.experts\.linear_fc2"):
+        run_worker("load", 1, tmp_path / "other.pt", tmp_path / "out" / "release", "1x1x1x1")
+
+
+@pytest.mark.parametrize("layout, style", [("1x1x1x1", "v1"), ("2x1x1x2", "v1"),
+                                           ("1x2x1x1", "v2")])
+def test_what_megatron_saves_is_read(ckpt, golden, digest, expected, tmp_path, layout, style):
+    """And becomes the official files again: what a trainer hands back without having trained."""
+    saved = tmp_path / "saved"
+    inner = saved / "iter_0000005"
+    inner.mkdir(parents=True)
+    run_worker("save", rank_count(layout), expected[style], inner, layout)
+    (saved / "latest_checkpointed_iteration.txt").write_text("5")
+    (saved / "config.json").write_bytes((golden / "config.json").read_bytes())
+    assert digest(saved, "main") == digest(golden, "main")
+    ckpt("ckpt-shard", "--layout", "hf", "--like", golden, "--fill-from", golden, saved,
+         tmp_path / "back")
+    assert tensor_files(tmp_path / "back") == tensor_files(golden)
