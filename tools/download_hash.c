@@ -28,7 +28,7 @@ ckpt_code hash_begin(hash_job *job, ckpt_error *err)
     job->fd = -1;
     job->hash = NULL;
     job->whole_bytes = job->hashed_bytes = job->synced_bytes = 0;
-    job->is_queued = job->is_running = 0;
+    job->is_queued = job->is_running = job->is_done = 0;
     if (job->file->algorithm == HUB_SHA256)
         return sha256_begin(&job->hash, err);
     return git_blob_begin(job->file->size_bytes, &job->hash, err);
@@ -136,6 +136,7 @@ static void work_on(hash_pool *pool, hash_job *job, unsigned char *piece)
         judge(pool, job);
     pthread_mutex_lock(&pool->mutex);
     job->is_running = 0;
+    job->is_done = is_done;
     if (is_done) {
         job->next = pool->done;
         pool->done = job;
@@ -213,7 +214,8 @@ void hash_advance(hash_pool *pool, hash_job *job, uint64_t whole_bytes)
 {
     pthread_mutex_lock(&pool->mutex);
     job->whole_bytes = whole_bytes;
-    if (!job->is_queued && !job->is_running &&
+    /* A file that is whole may be said to be so again, while its result waits to be taken. */
+    if (!job->is_queued && !job->is_running && !job->is_done &&
         (whole_bytes == job->file->size_bytes || whole_bytes - job->hashed_bytes >= PIECE_BYTES))
         queue(pool, job);
     pthread_mutex_unlock(&pool->mutex);

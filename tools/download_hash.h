@@ -28,6 +28,7 @@ typedef struct hash_job {
     uint64_t synced_bytes;
     int is_queued;
     int is_running;
+    int is_done;
     int fd;
     struct sha256 *hash;
     struct hash_job *next;
