@@ -394,3 +394,53 @@ ckpt_code run_prompts_read(const char *path, run_prompts *out, ckpt_error *err)
     free(text);
     return code;
 }
+
+/* ---- lists of positions ---- */
+
+static ckpt_code bad_list(const char *text, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_USAGE,
+                     "'%s' is no list of ascending positions, expected such as 0,5,10-20", text);
+}
+
+ckpt_code run_positions_parse(const char *text, uint64_t limit, uint64_t **out, uint64_t *count,
+                              ckpt_error *err)
+{
+    const int all = strcmp(text, "all") == 0;
+    const char *at = text;
+    uint64_t *list = malloc((limit + 1) * sizeof *list);
+    uint64_t next = 0;
+
+    if (list == NULL)
+        return ckpt_fail_memory(err, "positions", limit);
+    *out = list;
+    *count = 0;
+    if (all || strcmp(text, "last") == 0) {
+        for (uint64_t p = all ? 0 : limit - 1; p < limit; p++)
+            list[(*count)++] = p;
+        return CKPT_OK;
+    }
+    for (int more = 1; more; at++) {
+        uint64_t first;
+        uint64_t last;
+        char *end;
+
+        if (*at < '0' || *at > '9')
+            return bad_list(text, err);
+        first = last = strtoull(at, &end, 10);
+        if (*end == '-' && end[1] >= '0' && end[1] <= '9')
+            last = strtoull(end + 1, &end, 10);
+        if ((*end != ',' && *end != '\0') || first < next || last < first)
+            return bad_list(text, err);
+        if (last >= limit)
+            return ckpt_fail(err, CKPT_E_USAGE,
+                             "position %" PRIu64 " of '%s', but the prompt has %" PRIu64 " tokens",
+                             last, text, limit);
+        for (uint64_t p = first; p <= last; p++)
+            list[(*count)++] = p;
+        next = last + 1;
+        more = *end == ',';
+        at = end;
+    }
+    return CKPT_OK;
+}

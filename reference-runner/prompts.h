@@ -31,4 +31,9 @@ ckpt_code run_prompts_parse(const char *text, size_t size, const char *subject, 
                             ckpt_error *err);
 void run_prompts_free(run_prompts *prompts);
 
+/* Positions of a prompt of `limit` tokens: "all", "last" or "0,5,10-20", ascending. *out is
+ * malloc'd. */
+ckpt_code run_positions_parse(const char *text, uint64_t limit, uint64_t **out, uint64_t *count,
+                              ckpt_error *err);
+
 #endif

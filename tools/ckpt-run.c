@@ -8,6 +8,7 @@
 
 #include "cli.h"
 #include "logits_command.h"
+#include "run_text.h"
 #include "formats/format.h"
 #include "libckpt/size.h"
 #include "reference-runner/generate.h"
@@ -15,6 +16,7 @@
 #include "reference-runner/results.h"
 #include "reference-runner/runner.h"
 #include "reference-runner/trace.h"
+#include "verify/json_line.h"
 #include "verify/manifest.h"
 
 enum { TEXT_BYTES = 32, EOS_MAX = 16, CONFIG_FILE_BYTES = 1 << 24 };
@@ -36,6 +38,7 @@ static struct {
     const char *against;
     const char *against_tensor;
     logits_limit_texts limits;
+    run_text_options text;
     uint64_t top;
     uint64_t generate_count;
     uint64_t seed;
@@ -44,12 +47,14 @@ static struct {
     int mtp;
     int digest;
 } opt = { .common = CLI_COMMON_DEFAULTS, .numerics = "deploy", .backend = "cpu",
-          .positions = "all", .format = "safetensors", .temperature = "0", .feed = UINT64_MAX };
+          .text = RUN_TEXT_DEFAULTS, .positions = "all", .format = "safetensors",
+          .temperature = "0", .feed = UINT64_MAX };
 
 static const cli_option options[] = {
     { CLI_HEADING, NULL, NULL, NULL, "Input and output" },
     { CLI_STRING, "tokens", "FILE|-", &opt.tokens,
-      "token ids: text (one prompt a line), JSON, .npy or safetensors (required)" },
+      "token ids: text (one prompt a line), JSON, .npy or safetensors" },
+    RUN_TEXT_OPTIONS(opt.text),
     { CLI_STRING, "out", "FILE", &opt.out, "write tokens, positions and logits" },
     { CLI_CHOICE, "format", "safetensors|jsonl", &opt.format,
       "of FILE (default safetensors)" },
@@ -103,7 +108,7 @@ static const cli_option options[] = {
 static const cli_command command = {
     .name = "ckpt-run",
     .summary = "run a DeepSeek-V4 model and write its logits",
-    .usage = "[OPTIONS] --tokens FILE PATH",
+    .usage = "[OPTIONS] --tokens FILE|--prompt TEXT PATH",
     .description =
         "Runs the model of the checkpoint PATH, in whatever layout and encoding it is, layer by "
         "layer: memory is that of one layer, the experts that the prompts use come one group "
@@ -142,6 +147,7 @@ typedef struct {
     json_document *config_file;    /* of --config */
     run_config config;
     run_prompts prompts;
+    run_text *text;                /* of --prompt; NULL: without */
     run_line *lines;
     run_result_plan *plans;
     run_model *model;
@@ -160,60 +166,10 @@ typedef struct {
     char root[CKPT_ROOT_HEX];
     const char *root_source;
     double temperature;
+    char *answer;                  /* to --prompt, in words */
     logits_limits limits;
     logits_comparison against;     /* of --against; no positions: there is none */
 } run_job;
-
-/* ---- lists of positions ---- */
-
-static ckpt_code bad_list(const char *text, ckpt_error *err)
-{
-    return ckpt_fail(err, CKPT_E_USAGE,
-                     "'%s' is no list of ascending positions, expected such as 0,5,10-20", text);
-}
-
-/* *out is malloc'd. `limit`: positions there are. */
-static ckpt_code parse_positions(const char *text, uint64_t limit, uint64_t **out,
-                                 uint64_t *count, ckpt_error *err)
-{
-    const int all = strcmp(text, "all") == 0;
-    const char *at = text;
-    uint64_t *list = malloc((limit + 1) * sizeof *list);
-    uint64_t next = 0;
-
-    if (list == NULL)
-        return ckpt_fail_memory(err, "positions", limit);
-    *out = list;
-    *count = 0;
-    if (all || strcmp(text, "last") == 0) {
-        for (uint64_t p = all ? 0 : limit - 1; p < limit; p++)
-            list[(*count)++] = p;
-        return CKPT_OK;
-    }
-    for (int more = 1; more; at++) {
-        uint64_t first;
-        uint64_t last;
-        char *end;
-
-        if (*at < '0' || *at > '9')
-            return bad_list(text, err);
-        first = last = strtoull(at, &end, 10);
-        if (*end == '-' && end[1] >= '0' && end[1] <= '9')
-            last = strtoull(end + 1, &end, 10);
-        if ((*end != ',' && *end != '\0') || first < next || last < first)
-            return bad_list(text, err);
-        if (last >= limit)
-            return ckpt_fail(err, CKPT_E_USAGE,
-                             "position %" PRIu64 " of '%s', but the prompt has %" PRIu64 " tokens",
-                             last, text, limit);
-        for (uint64_t p = first; p <= last; p++)
-            list[(*count)++] = p;
-        next = last + 1;
-        more = *end == ',';
-        at = end;
-    }
-    return CKPT_OK;
-}
 
 /* ---- preparing ---- */
 
@@ -289,8 +245,8 @@ static ckpt_code plan_lines(run_job *job, ckpt_error *err)
         ckpt_code code;
 
         line->prompt = &job->prompts.prompts[i];
-        if ((code = parse_positions(opt.positions, line->prompt->count, &line->positions,
-                                    &line->position_count, err)) != CKPT_OK)
+        if ((code = run_positions_parse(opt.positions, line->prompt->count, &line->positions,
+                                        &line->position_count, err)) != CKPT_OK)
             return code;
         line->generated = malloc((opt.generate_count + 1) * sizeof *line->generated);
         if (line->generated == NULL)
@@ -324,8 +280,8 @@ static ckpt_code open_trace(run_job *job, ckpt_error *err)
     for (size_t i = 0; i < job->prompts.count; i++)
         longest = size_max(longest, job->prompts.prompts[i].count);
     if (opt.trace_positions != NULL &&
-        (code = parse_positions(opt.trace_positions, longest, &job->trace_positions, &count,
-                                err)) != CKPT_OK)
+        (code = run_positions_parse(opt.trace_positions, longest, &job->trace_positions, &count,
+                                    err)) != CKPT_OK)
         return code;
     if ((job->trace_file = fopen(opt.trace, "w")) == NULL)
         return ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", opt.trace, strerror(errno));
@@ -430,8 +386,8 @@ static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
     ckpt_code code;
 
     job->temperature = strtod(opt.temperature, &end);
-    if (opt.tokens == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--tokens is missing");
+    if ((opt.tokens == NULL) == (opt.text.prompt == NULL))
+        return ckpt_fail(err, CKPT_E_USAGE, "--tokens or --prompt: one of them is needed");
     if (*end != '\0' || end == opt.temperature || !(job->temperature >= 0) ||
         job->temperature > 1e6)
         return ckpt_fail(err, CKPT_E_USAGE, "--temperature '%s' is no number of 0 or more",
@@ -441,7 +397,9 @@ static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
     if ((code = prepare_against(job, err)) != CKPT_OK ||
         (code = ckpt_open(path, &opt.open, &job->checkpoint, err)) != CKPT_OK ||
         (code = read_config(job, path, err)) != CKPT_OK ||
-        (code = run_prompts_read(opt.tokens, &job->prompts, err)) != CKPT_OK ||
+        (code = opt.tokens != NULL
+                    ? run_prompts_read(opt.tokens, &job->prompts, err)
+                    : run_text_ask(&opt.text, path, &job->text, &job->prompts, err)) != CKPT_OK ||
         (code = check_prompts(job, err)) != CKPT_OK ||
         (code = plan_lines(job, err)) != CKPT_OK || (code = open_trace(job, err)) != CKPT_OK)
         return code;
@@ -615,6 +573,21 @@ static ckpt_code finish(run_job *job, ckpt_error *err)
                                             : run_results_commit(results, err);
 }
 
+/* What was generated, without the end-of-sequence token; or the best token after the prompt. */
+static ckpt_code take_answer(run_job *job, ckpt_error *err)
+{
+    const run_line *line = &job->lines[0];
+    const int32_t next = (int32_t)line->next;
+    uint64_t count = line->generated_count;
+
+    if (job->text == NULL)
+        return CKPT_OK;
+    if (opt.generate_count == 0)
+        return run_text_decode(job->text, &next, 1, &job->answer, err);
+    count -= is_eos(job, (uint32_t)line->generated[count - 1]) ? 1 : 0;
+    return run_text_decode(job->text, line->generated, count, &job->answer, err);
+}
+
 static ckpt_code compare_against(run_job *job, ckpt_error *err)
 {
     const logits_input out = { opt.out, NULL };
@@ -652,6 +625,13 @@ static void print_json(const run_job *job)
         json_put_object(&w);
         json_put_key(&w, "tokens");
         json_put_u64(&w, line->prompt->count);
+        if (job->text != NULL) {
+            json_put_key(&w, "ids");
+            json_put_array(&w);
+            for (uint64_t t = 0; t < line->prompt->count; t++)
+                json_put_u64(&w, line->prompt->tokens[t]);
+            json_put_array_end(&w);
+        }
         json_put_key(&w, "positions");
         json_put_u64(&w, line->position_count);
         if (!opt.common.dry_run) {
@@ -662,6 +642,8 @@ static void print_json(const run_job *job)
             for (uint64_t t = 0; t < line->generated_count; t++)
                 json_put_i64(&w, line->generated[t]);
             json_put_array_end(&w);
+            if (job->answer != NULL)
+                json_member_string(&w, "text", job->answer);
         }
         json_put_object_end(&w);
     }
@@ -686,8 +668,10 @@ static void print_text(const run_job *job)
                job->config.layer_count, job->prompts.count, need);
         return;
     }
-    for (size_t i = 0; i < job->prompts.count && (opt.out == NULL || opt.generate_count > 0);
-         i++) {
+    if (job->answer != NULL)
+        puts(job->answer);
+    for (size_t i = 0; i < job->prompts.count && job->answer == NULL &&
+         (opt.out == NULL || opt.generate_count > 0); i++) {
         const run_line *line = &job->lines[i];
 
         if (opt.generate_count == 0)
@@ -709,7 +693,8 @@ static ckpt_code run(run_job *job, const char *path, ckpt_error *err)
     if (!opt.common.dry_run &&
         ((code = find_root(job, path, err)) != CKPT_OK ||
          (code = open_results(job, err)) != CKPT_OK || (code = run_all(job, err)) != CKPT_OK ||
-         (code = finish(job, err)) != CKPT_OK || (code = compare_against(job, err)) != CKPT_OK))
+         (code = finish(job, err)) != CKPT_OK || (code = take_answer(job, err)) != CKPT_OK ||
+         (code = compare_against(job, err)) != CKPT_OK))
         return code;
     if (opt.common.json)
         print_json(job);
@@ -739,6 +724,8 @@ static void release(run_job *job)
     free(job->rows);
     free(job->row_owners);
     free(job->row_positions);
+    run_text_free(job->text);
+    free(job->answer);
     run_prompts_free(&job->prompts);
     logits_release(&job->against);
     json_free(job->config_file);

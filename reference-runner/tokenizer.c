@@ -1,0 +1,280 @@
+/* Cutting text into tokens and putting tokens together. */
+#include "tokenizer.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tokenizer_private.h"
+
+typedef struct {
+    const run_text *text;
+    run_prompt *out;
+    uint64_t capacity;
+    uint32_t *pieces;          /* ids of one piece while they merge */
+    size_t piece_capacity;
+    ckpt_error *err;
+} encoding;
+
+static ckpt_code emit(encoding *e, uint32_t id)
+{
+    if (e->out->count == e->capacity) {
+        const uint64_t capacity = 2 * e->capacity + 64;
+        uint32_t *grown = realloc(e->out->tokens, capacity * sizeof *grown);
+
+        if (grown == NULL)
+            return ckpt_fail_memory(e->err, "tokens", capacity * sizeof *grown);
+        e->out->tokens = grown;
+        e->capacity = capacity;
+    }
+    e->out->tokens[e->out->count++] = id;
+    return CKPT_OK;
+}
+
+/* ---- one piece ---- */
+
+static int order_pair(const void *key, const void *element)
+{
+    const uint64_t pair = *(const uint64_t *)key;
+    const text_merge *m = element;
+
+    return (pair > m->pair) - (pair < m->pair);
+}
+
+static const text_merge *find_merge(const run_text *t, uint32_t left, uint32_t right)
+{
+    const uint64_t pair = (uint64_t)left << 32 | right;
+
+    return bsearch(&pair, t->merges, t->merge_count, sizeof *t->merges, order_pair);
+}
+
+/* The lowest rank first, of equal ones the leftmost. Returns how many are left. */
+static size_t merge_pairs(const run_text *t, uint32_t *ids, size_t count)
+{
+    for (;;) {
+        const text_merge *best = NULL;
+        size_t at = 0;
+
+        for (size_t i = 0; i + 1 < count; i++) {
+            const text_merge *m = find_merge(t, ids[i], ids[i + 1]);
+
+            if (m != NULL && (best == NULL || m->rank < best->rank)) {
+                best = m;
+                at = i;
+            }
+        }
+        if (best == NULL)
+            return count;
+        ids[at] = best->id;
+        memmove(ids + at + 1, ids + at + 2, (count - at - 2) * sizeof *ids);
+        count--;
+    }
+}
+
+/* The token that is the whole piece, in ignore_merges; 0: there is none. */
+static int find_whole(const run_text *t, const char *bytes, size_t size, uint64_t *id)
+{
+    char *name = calloc(2 * size + 4, 1);
+    int found = 0;
+
+    for (size_t i = 0, at = 0; name != NULL && i < size; i++) {
+        text_byte_name((unsigned char)bytes[i], name + at);
+        at += strlen(name + at);
+    }
+    if (name != NULL)
+        found = table_find(&t->vocab, name, id);
+    free(name);
+    return found;
+}
+
+static ckpt_code encode_piece(encoding *e, const char *bytes, size_t size)
+{
+    ckpt_code code = CKPT_OK;
+    size_t count;
+    uint64_t whole;
+
+    if (e->text->ignore_merges && find_whole(e->text, bytes, size, &whole))
+        return emit(e, (uint32_t)whole);
+    if (size > e->piece_capacity) {
+        uint32_t *grown = realloc(e->pieces, size * sizeof *grown);
+
+        if (grown == NULL)
+            return ckpt_fail_memory(e->err, "a piece of text", size * sizeof *grown);
+        e->pieces = grown;
+        e->piece_capacity = size;
+    }
+    for (size_t i = 0; i < size; i++)
+        e->pieces[i] = e->text->byte_ids[(unsigned char)bytes[i]];
+    count = merge_pairs(e->text, e->pieces, size);
+    for (size_t i = 0; i < count && code == CKPT_OK; i++)
+        code = emit(e, e->pieces[i]);
+    return code;
+}
+
+/* ---- cutting ---- */
+
+/* Cut by the regular expression `split` and those after it. Its matches and what is between them
+ * are pieces on their own: the next one does not look beyond them. The depth is bounded by
+ * TEXT_SPLITS_MAX, whatever the text is. */
+static ckpt_code encode_part(encoding *e, size_t split, const char *bytes, size_t size)
+{
+    ckpt_code code = CKPT_OK;
+    size_t done = 0;
+
+    if (split == e->text->split_count)
+        return encode_piece(e, bytes, size);
+    while (done < size && code == CKPT_OK) {
+        size_t match[2];
+
+        code = text_regex_find(e->text->splits[split], bytes, size, done, match, e->err);
+        if (code == CKPT_OK && match[0] > done)
+            code = encode_part(e, split + 1, bytes + done, match[0] - done);
+        if (code == CKPT_OK && match[1] > match[0])
+            code = encode_part(e, split + 1, bytes + match[0], match[1] - match[0]);
+        done = match[1];
+    }
+    return code;
+}
+
+/* The longest added token here; NULL: none. */
+static const text_added *find_added(const run_text *t, int is_normalized, const char *bytes,
+                                    size_t size)
+{
+    const text_added *best = NULL;
+
+    for (size_t i = 0; i < t->added_count; i++) {
+        const text_added *a = &t->added[i];
+
+        if (a->is_normalized == is_normalized && a->content[0] == bytes[0] && a->size <= size &&
+            (best == NULL || a->size > best->size) && memcmp(a->content, bytes, a->size) == 0)
+            best = a;
+    }
+    return best;
+}
+
+/* Added tokens that are not normalized first, in what is left the others, then the regular
+ * expressions. */
+static ckpt_code encode_added(encoding *e, int is_normalized, const char *bytes, size_t size)
+{
+    ckpt_code code = CKPT_OK;
+    size_t done = 0;
+
+    for (size_t i = 0; i <= size && code == CKPT_OK; i++) {
+        const text_added *a =
+            i < size ? find_added(e->text, is_normalized, bytes + i, size - i) : NULL;
+
+        if (a == NULL && i < size)
+            continue;
+        if (i > done)
+            code = is_normalized ? encode_part(e, 0, bytes + done, i - done)
+                                 : encode_added(e, 1, bytes + done, i - done);
+        if (a == NULL || code != CKPT_OK)
+            break;
+        code = emit(e, a->id);
+        done = i + a->size;
+        i = done - 1;
+    }
+    return code;
+}
+
+/* Length of the UTF-8 character that begins `size` bytes; 0: it is none. */
+static size_t character_size(const char *bytes, size_t size)
+{
+    const unsigned char *p = (const unsigned char *)bytes;
+    const size_t length = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2
+                          : p[0] < 0xF0 ? 3 : p[0] < 0xF5 ? 4 : 0;
+
+    if (length > size)
+        return 0;
+    for (size_t i = 1; i < length; i++)
+        if ((p[i] & 0xC0) != 0x80)
+            return 0;
+    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] >= 0xA0) ||
+        (p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] >= 0x90))
+        return 0;
+    return length;
+}
+
+ckpt_code run_text_encode(const run_text *text, const char *bytes, size_t size, run_prompt *out,
+                          ckpt_error *err)
+{
+    encoding e = { .text = text, .out = out, .err = err };
+    ckpt_code code;
+
+    *out = (run_prompt){ NULL, 0 };
+    for (size_t i = 0, length; i < size; i += length)
+        if ((length = character_size(bytes + i, size - i)) == 0)
+            return ckpt_fail(err, CKPT_E_USAGE, "the text is not UTF-8 at byte %zu", i);
+    code = encode_added(&e, 0, bytes, size);
+    free(e.pieces);
+    if (code != CKPT_OK) {
+        free(out->tokens);
+        *out = (run_prompt){ NULL, 0 };
+    }
+    return code;
+}
+
+/* ---- back ---- */
+
+/* The bytes of a token; room for its content. Returns how many. */
+static size_t token_bytes(const text_token *t, char *out)
+{
+    const char *at = t->content;
+    size_t used = 0;
+    int byte = 0;
+
+    while (!t->is_added && *at != '\0' && (byte = text_byte_of(&at)) >= 0)
+        out[used++] = (char)byte;
+    if (t->is_added || byte < 0) {                 /* not in bytes: as it is written */
+        used = strlen(t->content);
+        memcpy(out, t->content, used);
+    }
+    return used;
+}
+
+static ckpt_code check_ids(const run_text *text, const int32_t *ids, uint64_t count,
+                           size_t *room, ckpt_error *err)
+{
+    *room = 1;
+    for (uint64_t i = 0; i < count; i++) {
+        if (ids[i] < 0 || (size_t)ids[i] >= text->token_count ||
+            text->tokens[ids[i]].content == NULL)
+            return ckpt_fail(err, CKPT_E_FORMAT, "the tokenizer has no token %" PRId32, ids[i]);
+        *room += strlen(text->tokens[ids[i]].content);
+    }
+    return CKPT_OK;
+}
+
+ckpt_code run_text_decode(const run_text *text, const int32_t *ids, uint64_t count, char **out,
+                          ckpt_error *err)
+{
+    static const char stand_in[] = "\xEF\xBF\xBD";
+    size_t room;
+    size_t size = 0;
+    size_t used = 0;
+    char *bytes;
+    const ckpt_code code = check_ids(text, ids, count, &room, err);
+
+    if (code != CKPT_OK)
+        return code;
+    bytes = malloc(room);
+    *out = malloc(3 * room);
+    if (bytes == NULL || *out == NULL) {
+        free(bytes);
+        free(*out);
+        return ckpt_fail_memory(err, "text", 3 * room);
+    }
+    for (uint64_t i = 0; i < count; i++)
+        size += token_bytes(&text->tokens[ids[i]], bytes + size);
+    for (size_t i = 0; i < size;) {
+        const size_t length = character_size(bytes + i, size - i);
+        const size_t written = length == 0 ? sizeof stand_in - 1 : length;
+
+        memcpy(*out + used, length == 0 ? stand_in : bytes + i, written);
+        used += written;
+        i += length == 0 ? 1 : length;
+    }
+    (*out)[used] = '\0';
+    free(bytes);
+    return CKPT_OK;
+}

@@ -1,0 +1,17 @@
+/* tokenizer_regex.h: regular expressions over UTF-8. Its source alone knows PCRE2. */
+#ifndef RUN_TOKENIZER_REGEX_H
+#define RUN_TOKENIZER_REGEX_H
+
+#include "error.h"
+
+typedef struct text_regex text_regex;
+
+ckpt_code text_regex_create(const char *pattern, text_regex **out, ckpt_error *err);
+void text_regex_free(text_regex *regex);             /* NULL is fine */
+
+/* The first match of one byte or more in [from, size) of valid UTF-8; match[0] = size: there is
+ * none. Not for two threads at once. */
+ckpt_code text_regex_find(const text_regex *regex, const char *text, size_t size, size_t from,
+                          size_t match[2], ckpt_error *err);
+
+#endif
