@@ -186,6 +186,30 @@ static ckpt_code attach_piece(mp_reader *r, size_t i)
     return pieces_attach(store, i, &box, r->err);
 }
 
+/* What no rank cuts is in every rank: a loader would leave what it misses as it was. */
+static ckpt_code check_copies(const mp_reader *r)
+{
+    const ckpt_store *store = r->out->store;
+
+    for (size_t i = 0; i < ckpt_catalog_count(store->keys); i++) {
+        const char *name = ckpt_catalog_at(store->keys, i)->name;
+        char weight[MAP_NAME_BYTES];
+        map_captures captures;
+        const map_shard *shard = find_shard(r->out->map, store->keys, name, &captures, weight);
+        const layout_extent *begin;
+        const layout_extent *end;
+
+        if (shard != NULL && shard->axes[MAP_MP].cut)
+            continue;
+        layout_extents(store->pieces, i, CKPT_DATA, &begin, &end);
+        if (begin < end && (size_t)(end - begin) != r->rank_count)
+            return ckpt_fail(r->err, CKPT_E_FORMAT,
+                             "tensor '%s' is in %zu of %u files, expected in all", name,
+                             (size_t)(end - begin), r->rank_count);
+    }
+    return CKPT_OK;
+}
+
 static ckpt_code open_pieces(mp_reader *r)
 {
     ckpt_store *store = r->out->store;
@@ -201,7 +225,9 @@ static ckpt_code open_pieces(mp_reader *r)
     code = pieces_begin(store, keys, r->err);
     for (size_t i = 0; i < ckpt_catalog_count(store->catalog) && code == CKPT_OK; i++)
         code = attach_piece(r, i);
-    return code == CKPT_OK ? pieces_seal(store, r->err) : code;
+    if (code == CKPT_OK)
+        code = pieces_seal(store, r->err);
+    return code == CKPT_OK ? check_copies(r) : code;
 }
 
 static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
