@@ -109,6 +109,7 @@ static ckpt_code plan_stages(const ckpt_catalog *keys, const format_sharding *sh
                              stages *out, ckpt_error *err)
 {
     uint64_t ends;
+    uint32_t rest;               /* stages that share what the ends leave */
 
     out->pp = sharding->pp > 0 ? sharding->pp : 1;
     out->layers = 0;
@@ -123,16 +124,17 @@ static ckpt_code plan_stages(const ckpt_catalog *keys, const format_sharding *sh
     out->middle = 1;
     if (out->pp == 1)
         return CKPT_OK;
-    if (out->first == 0 && out->last == 0 && out->layers % out->pp == 0)
-        out->first = out->last = (uint32_t)(out->layers / out->pp);
     ends = (uint64_t)out->first + out->last;
-    if (out->pp > 2 && ends < out->layers && (out->layers - ends) % (out->pp - 2) == 0)
-        out->middle = (uint32_t)((out->layers - ends) / (out->pp - 2));
-    else if (out->pp != 2 || ends != out->layers)
+    rest = out->pp - (out->first > 0) - (out->last > 0);
+    if (rest > 0 && ends < out->layers && (out->layers - ends) % rest == 0)
+        out->middle = (uint32_t)((out->layers - ends) / rest);
+    else if (rest > 0 || ends != out->layers)
         return ckpt_fail(err, CKPT_E_USAGE,
                          "%llu layers cannot be divided over --pp %u with %u in the first and %u "
                          "in the last stage",
                          (unsigned long long)out->layers, out->pp, out->first, out->last);
+    out->first = out->first > 0 ? out->first : out->middle;
+    out->last = out->last > 0 ? out->last : out->middle;
     return CKPT_OK;
 }
 
