@@ -20,9 +20,12 @@ static const char tracker_name[] = "latest_checkpointed_iteration.txt";
 /* "release", or "iter_0000012" for "12"; 0 when the tracker says neither. */
 static int folder_of(const char *tracker, char out[64])
 {
-    const size_t length = strcspn(tracker, " \t\r\n");
+    static const char blanks[] = " \t\r\n";
     unsigned long long iteration = 0;
+    size_t length;
 
+    tracker += strspn(tracker, blanks);
+    length = strcspn(tracker, blanks);
     if (length == strlen("release") && memcmp(tracker, "release", length) == 0) {
         memcpy(out, "release", sizeof "release");
         return 1;
