@@ -1,0 +1,200 @@
+"""What ckpt-shard will not read, write or guess."""
+import re
+import shutil
+
+import pytest
+
+from corrupt.files import file_bytes, read_file
+
+
+@pytest.fixture(scope="module")
+def mp2(ckpt, golden_a, tmp_path_factory):
+    path = tmp_path_factory.mktemp("shards") / "mp2"
+    ckpt("ckpt-shard", "--layout", "mp", "--mp", "2", golden_a, path)
+    return path
+
+
+@pytest.fixture
+def copy(mp2, tmp_path):
+    """A copy that a test may damage."""
+    return shutil.copytree(mp2, tmp_path / "mp")
+
+
+def change(path, edit):
+    """Rewrite one rank's file: edit({name: Tensor})."""
+    tensors, _ = read_file(path)
+    edit(tensors)
+    path.write_bytes(file_bytes(tensors))
+
+
+def refuse(ckpt, source, *words, layout=("--layout", "hf"), options=()):
+    """Refused with all these words, and nothing is left."""
+    target = source.parent / "refused"
+    failed = ckpt("ckpt-shard", *layout, *options, source, target, check=2)
+    for word in words:
+        assert word in failed.err, failed.err
+    assert not target.exists()
+    return failed.err
+
+
+# ---- mp: what ranks must agree on ----
+
+REPLICATED = ["norm.weight", "layers.0.attn.wkv.weight", "layers.1.ffn.gate.weight",
+              "layers.0.attn.wq_a.scale", "layers.0.ffn.gate.tid2eid", "hc_head_fn",
+              "layers.2.ffn.shared_experts.w1.weight", "mtp.0.e_proj.weight"]
+
+
+@pytest.mark.parametrize("where", ["first", "last"])
+@pytest.mark.parametrize("name", REPLICATED)
+def test_ranks_that_disagree_are_refused(ckpt, copy, name, where):
+    def edit(tensors):
+        at = 0 if where == "first" else len(tensors[name].data) - 1
+        tensors[name] = tensors[name].changed(at, lambda byte: byte ^ 1)
+    change(copy / "model1-mp2.safetensors", edit)
+    said = refuse(ckpt, copy, "differ")
+    assert f"'{re.sub('[.]scale$', '.weight', name)}'" in said or f"'{name}'" in said, said
+
+
+@pytest.mark.parametrize("tool", [["ckpt-verify", "digest"],
+                                  ["ckpt-shard", "--layout", "torch_dist"],
+                                  ["ckpt-shard", "--layout", "mp", "--mp", "4"]])
+def test_every_reader_notices_that_ranks_disagree(ckpt, copy, tmp_path, tool):
+    def edit(tensors):
+        tensors["norm.weight"] = tensors["norm.weight"].changed(7, lambda byte: byte ^ 64)
+    change(copy / "model0-mp2.safetensors", edit)
+    target = [tmp_path / "out"] if tool[0] == "ckpt-shard" else []
+    assert "'norm.weight'" in ckpt(*tool, copy, *target, check=2).err
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_missing_rank_is_refused(ckpt, copy, rank):
+    (copy / f"model{rank}-mp2.safetensors").unlink()
+    refuse(ckpt, copy, "1 files of mp2, expected 2")
+
+
+def test_ranks_of_two_checkpoints_are_refused(ckpt, copy):
+    shutil.copy(copy / "model0-mp2.safetensors", copy / "model0-mp4.safetensors")
+    refuse(ckpt, copy, "mixes mp")
+
+
+@pytest.mark.parametrize("name", ["model00-mp2.safetensors", "model1-mp02.safetensors",
+                                  "model2-mp2.safetensors", "model-1-mp2.safetensors"])
+def test_a_rank_by_another_name_is_no_rank(ckpt, copy, name):
+    (copy / "model1-mp2.safetensors").rename(copy / name)
+    refuse(ckpt, copy, "1 files of mp2, expected 2")
+
+
+@pytest.mark.parametrize("name", ["embed.weight", "layers.0.attn.wq_b.weight",
+                                  "layers.1.attn.attn_sink"])
+def test_an_uneven_cut_is_refused(ckpt, copy, name):
+    def edit(tensors):
+        t = tensors[name]
+        row = len(t.data) // t.shape[0]
+        t.shape[0] -= 1
+        t.data = t.data[:-row]
+    change(copy / "model1-mp2.safetensors", edit)
+    refuse(ckpt, copy, f"'{name}'", "cut unevenly", "model1-mp2.safetensors")
+
+
+@pytest.mark.parametrize("name", ["norm.weight", "embed.weight", "layers.0.attn.wo_b.scale",
+                                  "layers.2.ffn.experts.9.w2.weight"])
+def test_a_tensor_that_one_rank_lacks_is_missed(ckpt, copy, name):
+    change(copy / "model1-mp2.safetensors", lambda tensors: tensors.pop(name))
+    refuse(ckpt, copy, "'" + name.rsplit(".", 1)[0] + ".")       # weight or scale
+
+
+def test_an_expert_that_two_ranks_have_is_refused(ckpt, copy):
+    name = "layers.0.ffn.experts.0.w1.weight"
+    expert = read_file(copy / "model0-mp2.safetensors")[0][name]
+    change(copy / "model1-mp2.safetensors", lambda tensors: tensors.update({name: expert}))
+    refuse(ckpt, copy, f"'{name}'", "stored twice")
+
+
+def test_another_dtype_in_one_rank_is_refused(ckpt, copy):
+    def edit(tensors):
+        tensors["norm.weight"].dtype = "F16"
+    change(copy / "model1-mp2.safetensors", edit)
+    refuse(ckpt, copy, "'norm.weight'", "another dtype", "model1-mp2.safetensors")
+
+
+def test_an_unknown_tensor_is_refused(ckpt, copy):
+    def edit(tensors):
+        tensors["layers.0.attn.surprise"] = tensors["norm.weight"]
+    for rank in (0, 1):
+        change(copy / f"model{rank}-mp2.safetensors", edit)
+    refuse(ckpt, copy, "'layers.0.attn.surprise'")
+
+
+# ---- options ----
+
+@pytest.mark.parametrize("options, words", [
+    ((), ["--layout is missing"]),
+    (("--layout", "mp"), ["--mp N goes with --layout mp"]),
+    (("--layout", "hf", "--mp", "2"), ["--mp N goes with --layout mp"]),
+    (("--layout", "zip"), ["zip"]),
+    (("--layout", "mp", "--mp", "3"), ["cannot be divided by --mp 3", "legal values are: 1 2 4 8"]),
+    (("--layout", "mp", "--mp", "65537"), ["65537"]),
+    (("--layout", "torch_dist", "--tp", "3"), ["cannot be divided by --tp 3"]),
+    (("--layout", "torch_dist", "--tp", "16"), ["cannot be divided by --tp 16"]),
+    (("--layout", "torch_dist", "--ep", "3"), ["cannot be divided by --ep 3"]),
+    (("--layout", "torch_dist", "--etp", "3"), ["cannot be divided by --etp 3"]),
+    (("--layout", "torch_dist", "--pp", "3"), ["4 layers cannot be divided over --pp 3"]),
+    (("--layout", "torch_dist", "--pp", "5"), ["4 layers"]),
+    (("--layout", "torch_dist", "--pp", "2", "--first-stage-layers", "4"), ["4 layers"]),
+    (("--layout", "torch_dist", "--dtype", "fp8"), ["holds BF16", "fp8"]),
+    (("--layout", "torch_dist", "--experts", "fp4"), ["holds BF16", "fp4"]),
+    (("--layout", "torch_dist", "--iteration", "-1"), ["--iteration '-1'"]),
+    (("--layout", "torch_dist", "--iteration", "latest"), ["--iteration 'latest'"]),
+    (("--layout", "torch_dist", "--iteration", "1000000000"), ["--iteration '1000000000'"]),
+], ids=lambda x: " ".join(x) if isinstance(x, tuple) else "")
+def test_options_that_make_no_sense_are_refused(ckpt, golden_a, tmp_path, options, words):
+    failed = ckpt("ckpt-shard", *options, golden_a, tmp_path / "out", check=2)
+    for word in words:
+        assert word in failed.err, failed.err
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- torch_dist: the folder ----
+
+@pytest.fixture(scope="module")
+def dist(ckpt, golden_b, tmp_path_factory):
+    path = tmp_path_factory.mktemp("dist") / "dist"
+    ckpt("ckpt-shard", "--layout", "torch_dist", golden_b, path)
+    return path
+
+
+@pytest.mark.parametrize("text", ["", "\n", "latest", "../release", "-3", "1e3", "iter_0000001",
+                                  "9" * 40])
+def test_a_tracker_that_names_no_iteration_is_refused(ckpt, dist, tmp_path, text):
+    path = shutil.copytree(dist, tmp_path / "dist")
+    (path / "latest_checkpointed_iteration.txt").write_text(text)
+    assert "names no iteration" in ckpt("ckpt-verify", "digest", path, check=2).err
+
+
+@pytest.mark.parametrize("text", ["release", "release\n", " release \n"])
+def test_a_tracker_may_end_as_it_likes(ckpt, dist, tmp_path, text):
+    path = shutil.copytree(dist, tmp_path / "dist")
+    (path / "latest_checkpointed_iteration.txt").write_text(text)
+    ckpt("ckpt-verify", "digest", path)
+
+
+def test_a_tracker_to_nowhere_is_refused(ckpt, dist, tmp_path):
+    path = shutil.copytree(dist, tmp_path / "dist")
+    (path / "latest_checkpointed_iteration.txt").write_text("12")
+    assert "iter_0000012" in ckpt("ckpt-verify", "digest", path, check=2).err
+
+
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "__3_0.distcp"])
+def test_a_missing_file_is_named(ckpt, dist, tmp_path, name):
+    path = shutil.copytree(dist, tmp_path / "dist")
+    (path / "release" / name).unlink()
+    assert name in ckpt("ckpt-verify", "digest", path, check=2).err
+
+
+@pytest.mark.parametrize("cut", [1, 64, 22, 4096])
+def test_a_file_that_ends_early_is_refused(ckpt, dist, tmp_path, cut):
+    path = shutil.copytree(dist, tmp_path / "dist")
+    file = path / "release" / "__2_0.distcp"
+    # The last item is padded to 64: cut into it, not only into what follows it.
+    file.write_bytes(file.read_bytes()[:-cut - 63])
+    assert "__2_0.distcp" in ckpt("ckpt-verify", "digest", path, check=2).err
