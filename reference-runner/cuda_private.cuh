@@ -88,7 +88,7 @@ struct cuda_backend {
 
 enum { CUDA_SCRATCH_FLOATS, CUDA_SCRATCH_LISTS };
 
-/* The bounds of what an operation takes for itself. */
+/* The bounds of the work space of an operation, which comes on top of buffers and weights. */
 enum { CUDA_WORK_BYTES = 1 << 25, CUDA_EXPERT_ROWS = 2048 };
 
 static inline cuda_backend *cuda_of(run_backend *backend)

@@ -219,13 +219,23 @@ struct experts_cursor {
     uint64_t row;
 };
 
-/* Take up to CUDA_EXPERT_ROWS entries from the cursor on. */
+/* Entries of a slab: as many as the bound on work space allows. */
+uint64_t slab_capacity(const run_experts *op)
+{
+    const uint64_t entry_bytes = (2 * (uint64_t)op->expert_dim + op->dim) * sizeof(float);
+
+    return size_max(size_min(CUDA_WORK_BYTES / entry_bytes, CUDA_EXPERT_ROWS), TILE);
+}
+
+/* Take entries from the cursor on. */
 void fill_entries(const run_experts *op, experts_cursor *at, slab_lists *l, slab *s)
 {
-    while (at->expert < op->expert_count && s->entry_count < CUDA_EXPERT_ROWS) {
+    const uint64_t capacity = slab_capacity(op);
+
+    while (at->expert < op->expert_count && s->entry_count < capacity) {
         const run_expert *e = &op->experts[at->expert];
         const uint64_t left = e->row_count - at->row;
-        const uint64_t count = size_min(size_min(left, TILE), CUDA_EXPERT_ROWS - s->entry_count);
+        const uint64_t count = size_min(size_min(left, TILE), capacity - s->entry_count);
 
         if (left == 0) {
             at->expert++;
@@ -287,14 +297,15 @@ ckpt_code run_slab(cuda_backend *cuda, const run_experts *op, experts_cursor *at
 {
     const experts_job j = { cuda_view(op->x), cuda_view(op->y), op->dim,
                             op->expert_dim,   op->block,        op->limit, op->round };
-    const uint64_t items = CUDA_EXPERT_ROWS / TILE + op->expert_count + 1;
+    const uint64_t capacity = slab_capacity(op);
+    const uint64_t items = capacity / TILE + op->expert_count + 1;
     slab_lists l;
     slab_lists on_device;
     slab s = {};
     cudaError_t error;
 
-    lay_out(host, CUDA_EXPERT_ROWS, items, &l);
-    lay_out(cuda->scratch[CUDA_SCRATCH_LISTS], CUDA_EXPERT_ROWS, items, &on_device);
+    lay_out(host, capacity, items, &l);
+    lay_out(cuda->scratch[CUDA_SCRATCH_LISTS], capacity, items, &on_device);
     fill_entries(op, at, &l, &s);
     if (s.entry_count == 0)
         return CKPT_OK;
@@ -310,8 +321,8 @@ ckpt_code run_slab(cuda_backend *cuda, const run_experts *op, experts_cursor *at
     s.target_begin = on_device.target_begin;
     s.order = on_device.order;
     s.a = reinterpret_cast<float *>(cuda->scratch[CUDA_SCRATCH_FLOATS]);
-    s.b = s.a + (uint64_t)CUDA_EXPERT_ROWS * op->expert_dim;
-    s.y = s.b + (uint64_t)CUDA_EXPERT_ROWS * op->expert_dim;
+    s.b = s.a + capacity * op->expert_dim;
+    s.y = s.b + capacity * op->expert_dim;
     launch_slab(cuda->compute, j, s);
     return cuda_launched("experts", err);
 }
@@ -343,11 +354,12 @@ ckpt_code linear_cuda(run_backend *backend, const run_linear *op, ckpt_error *er
 ckpt_code experts_cuda(run_backend *backend, const run_experts *op, ckpt_error *err)
 {
     cuda_backend *cuda = cuda_of(backend);
-    const uint64_t floats = CUDA_EXPERT_ROWS * (2 * (uint64_t)op->expert_dim + op->dim);
-    const uint64_t items = CUDA_EXPERT_ROWS / TILE + op->expert_count + 1;
+    const uint64_t capacity = slab_capacity(op);
+    const uint64_t floats = capacity * (2 * (uint64_t)op->expert_dim + op->dim);
+    const uint64_t items = capacity / TILE + op->expert_count + 1;
     experts_cursor at = { 0, 0 };
     slab_lists l;
-    const uint64_t bytes = lay_out(nullptr, CUDA_EXPERT_ROWS, items, &l);
+    const uint64_t bytes = lay_out(nullptr, capacity, items, &l);
     char *host = static_cast<char *>(malloc(bytes));
     ckpt_code code;
 

@@ -1,7 +1,7 @@
 /*
- * Dequantise at memory bandwidth: a thread takes 8 codes at once, so that BF16 leaves as one 16-byte
- * store and a warp writes 512 bytes in a row, and has several such steps on their way. Nothing is
- * shared between threads, so that the result cannot depend on how the work is cut.
+ * Dequantise at memory bandwidth: a thread takes 8 codes at once, so that BF16 leaves as one
+ * 16-byte store and a warp writes 512 bytes in a row, and has several such steps on their way.
+ * Nothing is shared between threads, so that the result cannot depend on how the work is cut.
  *
  * NaN costs instructions that the others should not pay: where the scale is finite and no code is
  * NaN, no product is, and the hardware's conversion to BF16 gives the bits of scalar.c.
