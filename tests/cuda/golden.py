@@ -1,7 +1,8 @@
 """The CUDA backend on the golden models: python3 tests/cuda/golden.py BUILD
 
 Against what DeepSeek's code computed, against the CPU backend, and against itself with other
-chunks, feeds, device memory and encodings, bit for bit. Exit 1: something is off. Needs numpy, safetensors.
+chunks, feeds, device memory and encodings, bit for bit.
+Exit 1: something is off. Needs numpy, safetensors.
 """
 import pathlib
 import subprocess
