@@ -214,11 +214,59 @@ static ckpt_code add_chunk(dist_reader *r, size_t entry_index, size_t i)
                              : attach_strided(r, &box, &item);
 }
 
+/* An item's place, to find two that are one. */
+typedef struct {
+    size_t file;
+    uint64_t offset;
+    uint64_t length;
+    const char *key;
+} item_place;
+
+static int compare_places(const void *left, const void *right)
+{
+    const item_place *a = left;
+    const item_place *b = right;
+
+    if (a->file != b->file)
+        return a->file < b->file ? -1 : 1;
+    return (a->offset > b->offset) - (a->offset < b->offset);
+}
+
+/* No program writes one item for two boxes: such a list would repeat a part of a tensor. */
+static ckpt_code check_places(const dist_reader *r)
+{
+    const dcp_metadata *m = r->metadata;
+    item_place *places = calloc(m->chunk_count + 1, sizeof *places);
+    ckpt_code code = CKPT_OK;
+
+    if (places == NULL)
+        return ckpt_fail_memory(r->err, "a checkpoint", m->chunk_count);
+    for (size_t i = 0; i < m->entry_count; i++)
+        for (size_t c = 0; c < m->entries[i].chunk_count; c++) {
+            const dcp_chunk *chunk = &m->chunks[m->entries[i].first_chunk + c];
+
+            places[m->entries[i].first_chunk + c] =
+                (item_place){ chunk->file, chunk->offset, chunk->length, m->entries[i].key };
+        }
+    qsort(places, m->chunk_count, sizeof *places, compare_places);
+    for (size_t i = 1; i < m->chunk_count && code == CKPT_OK; i++)
+        if (places[i].file == places[i - 1].file &&
+            places[i].offset - places[i - 1].offset < places[i - 1].length)
+            code = ckpt_fail(r->err, CKPT_E_FORMAT,
+                             "tensors '%s' and '%s' have the same bytes of '%s', at %llu",
+                             places[i - 1].key, places[i].key, m->files[places[i].file],
+                             (unsigned long long)places[i].offset);
+    free(places);
+    return code;
+}
+
 static ckpt_code read_pieces(dist_reader *r)
 {
     const dcp_metadata *m = r->metadata;
     ckpt_code code = make_keys(r, r->err);
 
+    if (code == CKPT_OK)
+        code = check_places(r);
     for (size_t i = 0; i < m->file_count && code == CKPT_OK; i++) {
         uint32_t number;
 

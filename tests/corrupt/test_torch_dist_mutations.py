@@ -224,6 +224,17 @@ def test_damage_is_refused_or_harmless(originals, tmp_path, batch):
     assert refused > PER_BATCH / 5, "the mutations are too weak"
 
 
+def test_one_item_for_two_boxes_is_refused(originals, tmp_path):
+    """Every check of one box alone would pass: right dtype, right shape, all covered."""
+    original = originals[0]
+    data = original.files[".metadata"]
+    places = [op for op in opcodes(data, ("BININT",)) if op[2] > 2_000_000 and op[2] % 64 == 0]
+    (begin, end, _), (_, _, other) = places[-2:]
+    moved = data[:begin] + long1(other) + data[end:]
+    status, said = digest(damaged_copy(original, tmp_path / "moved", ".metadata", moved))
+    assert status == 2 and "have the same bytes of" in said
+
+
 def test_changed_elements_change_the_digest(originals, tmp_path):
     for i, original in enumerate(originals):
         name, ranges = next((n, r) for n, r in sorted(original.payload.items()) if r)
