@@ -1,0 +1,143 @@
+"""scripts/prepare-megatron: the folders that a miles launcher looks for."""
+import json
+import os
+import subprocess
+
+import pytest
+
+from cli.trees import tree
+from conftest import BUILD, ROOT
+
+SCRIPT = ROOT / "scripts" / "prepare-megatron"
+TRACKER = "latest_checkpointed_iteration.txt"
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    """prepare(*options, **variables) -> (status, stdout, stderr), with stubs for the network."""
+    stubs = tmp_path / "stubs"
+    stubs.mkdir()
+    (stubs / "rsync").write_text(                      # -a [--exclude /NAME] FROM/ [HOST:]TO/
+        '#!/bin/bash\necho "rsync $*" >> "$LOG"\n'
+        'skip=; [ "$2" != --exclude ] || skip=${3#/}\n'
+        'from=${@: -2:1}; to=${@: -1}; to=${to#*:}\n'
+        '(cd "$from" && find . -type f) | while read -r f; do\n'
+        '  [ "${f#./}" != "$skip" ] || continue\n'
+        '  mkdir -p "$to/$(dirname "$f")" && cp -p "$from/$f" "$to/$f"; done\n')
+    (stubs / "ssh").write_text('#!/bin/bash\necho "ssh $*" >> "$LOG"\nshift; eval "$*"\n')
+    (stubs / "srun").write_text('#!/bin/bash\necho "srun $*" >> "$LOG"\n'
+                                'while [ "$1" != bash ]; do shift; done; "$@"\n')
+    for stub in stubs.iterdir():
+        stub.chmod(0o755)
+
+    def run(*options, check=0, **variables):
+        clean = {k: v for k, v in os.environ.items()
+                 if not k.startswith(("MILES_SCRIPT_", "SLURM_"))}
+        done = subprocess.run([SCRIPT, *map(str, options)], text=True, capture_output=True,
+                              env={**clean, "BIN": str(BUILD / "bin"),
+                                   "PATH": f"{stubs}:{os.environ['PATH']}",
+                                   "LOG": str(tmp_path / "log"), **variables})
+        assert done.returncode == check, done.stdout + done.stderr
+        return done
+    return run
+
+
+def log(tmp_path):
+    path = tmp_path / "log"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_help_names_every_option_and_stage(prepare):
+    said = prepare("--help").stdout
+    for word in ("--model-name", "--model-org", "--model-dir", "--model-local-dir", "--num-nodes",
+                 "--hf-checkpoint", "--hosts", "--stages", "--force", "--dry-run", "download",
+                 "verify", "fp8", "torch_dist", "copy", "MILES_SCRIPT_MODEL_DIR"):
+        assert word in said
+
+
+def test_dry_run_prints_the_commands_and_does_nothing(prepare, tmp_path):
+    models, disk = tmp_path / "models", tmp_path / "disk"
+    said = prepare("--dry-run", "--model-name", "DeepSeek-V4-Flash-0731", "--model-dir", models,
+                   "--model-local-dir", disk, "--hosts", "n1,n2").stdout
+    bin = BUILD / "bin"
+    name = models / "DeepSeek-V4-Flash-0731"
+    commands = [line[2:] for line in said.splitlines() if line.startswith("+ ")]
+    assert [c for c in commands if c.startswith(str(bin))] == [
+        f"{bin}/ckpt-download deepseek-ai/DeepSeek-V4-Flash-0731 --local-dir {name}",
+        f"{bin}/ckpt-verify digest --json {name} > "
+        f"{models}/.prepared/DeepSeek-V4-Flash-0731.digest",
+        f"{bin}/ckpt-convert --experts fp8 --verify {name} {name}-FP8",
+        f"{bin}/ckpt-shard --layout torch_dist --verify {name} {name}_torch_dist"]
+    for folder in ("_torch_dist", "-FP8"):
+        for host in ("n1", "n2"):
+            local = f"{disk}/DeepSeek-V4-Flash-0731{folder}"
+            assert commands.index(f"ssh {host} mkdir -p {local}") \
+                < commands.index(f"rsync -a --exclude /{TRACKER} {name}{folder}/ {host}:{local}/") \
+                < commands.index(f"rsync -a {name}{folder}/ {host}:{local}/")
+    assert not models.exists() and not disk.exists() and log(tmp_path) == []
+
+
+def test_variables_are_those_of_the_launcher(prepare, tmp_path):
+    said = prepare("--dry-run", MILES_SCRIPT_MODEL_NAME="DeepSeek-V4-Pro-FP8",
+                   MILES_SCRIPT_MODEL_DIR="/shared", MILES_SCRIPT_MODEL_LOCAL_DIR="/nvme",
+                   MILES_SCRIPT_NUM_NODES="32").stdout
+    assert "ckpt-download sgl-project/DeepSeek-V4-Pro-FP8 --local-dir /shared/" in said
+    assert "# fp8: DeepSeek-V4-Pro-FP8 is FP8" in said
+    assert "/shared/DeepSeek-V4-Pro-FP8 /shared/DeepSeek-V4-Pro-FP8_torch_dist" in said
+    assert "+ srun --nodes 32 --ntasks 32 --ntasks-per-node 1 bash -c " in said
+    said = prepare("--dry-run", "--model-dir", "/mine", "--", "--preset", "flash-h200",
+                   MILES_SCRIPT_MODEL_DIR="/shared", SLURM_JOB_NUM_NODES="8").stdout
+    assert "ckpt-shard --layout torch_dist --verify --preset flash-h200 /mine/" in said
+    assert "srun" not in said, "one folder for all: nothing to copy"
+
+
+@pytest.mark.parametrize("nodes, how", [("1", "rsync"), ("2", "srun")])
+def test_a_small_model_is_prepared_and_found(prepare, ckpt, digest, golden_a, tmp_path, nodes,
+                                             how):
+    models, disk = tmp_path / "my models", tmp_path / "disk"
+    options = ("--model-name", "Tiny-V4", "--model-dir", models, "--model-local-dir", disk,
+               "--hf-checkpoint", golden_a, "--num-nodes", nodes)
+    prepare(*options)
+    made = models / "Tiny-V4_torch_dist"
+    assert (made / TRACKER).read_text().strip() == "release"
+    said = json.loads((models / ".prepared" / "Tiny-V4.digest").read_text())
+    assert said["root"] == digest(golden_a)
+    assert digest(made, "main") == digest(golden_a, "main") == said["main"]
+    assert digest(models / "Tiny-V4-FP8") == digest(golden_a)
+    for folder in ("Tiny-V4_torch_dist", "Tiny-V4-FP8"):
+        assert tree(disk / folder) == tree(models / folder)
+    assert log(tmp_path)[0].startswith(how)
+    # Again: nothing is made, and nothing fails.
+    before = {p: p.stat().st_mtime_ns for p in models.rglob("*")}
+    said = prepare(*options).stdout
+    assert said.count("done already") == 3
+    assert before == {p: p.stat().st_mtime_ns for p in models.rglob("*")}
+
+
+def test_a_half_made_torch_dist_is_not_taken_for_whole(prepare, golden_a, tmp_path):
+    options = ("--model-name", "Tiny-FP8", "--model-dir", tmp_path / "models", "--hf-checkpoint",
+               golden_a, "--stages", "torch_dist")
+    prepare(*options)
+    tracker = tmp_path / "models" / "Tiny-FP8_torch_dist" / TRACKER
+    tracker.unlink()
+    failed = prepare(*options, check=2)
+    assert "Tiny-FP8_torch_dist" in failed.stderr
+    prepare(*options, "--force")
+    assert tracker.read_text().strip() == "release"
+
+
+def test_a_stage_that_fails_stops_the_chain(prepare, tmp_path):
+    models = tmp_path / "models"
+    (models / "Nothing").mkdir(parents=True)
+    failed = prepare("--model-name", "Nothing", "--model-dir", models, "--hf-checkpoint",
+                     models / "Nothing", check=2)
+    assert "ckpt-verify: " in failed.stderr
+    assert not (models / ".prepared" / "Nothing.digest").exists()
+    assert "ckpt-shard" not in failed.stdout
+
+
+@pytest.mark.parametrize("options", [("--num-nodes", "0"), ("--num-nodes", "many"),
+                                     ("--model-name", "a/b"), ("--stages", "train"),
+                                     ("--model-dir",), ("--frobnicate", "1")])
+def test_nonsense_is_refused(prepare, options):
+    assert prepare(*options, check=2).stderr.startswith("prepare-megatron: ")
