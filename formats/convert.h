@@ -75,6 +75,8 @@ typedef struct {
 /* *out is yours to free. The options' strings are borrowed. */
 ckpt_code convert_plan(const convert_options *options, convert_job **out, ckpt_error *err);
 ckpt_code convert_run(convert_job *job, ckpt_error *err);
+/* Instead of convert_run: write what describes the data (.metadata, an index) below `directory`. */
+ckpt_code convert_describe(convert_job *job, const char *directory, ckpt_error *err);
 /* The directory that convert_run writes to: for files of the caller's own, before the commit. */
 const char *convert_directory(const convert_job *job);
 ckpt_code convert_commit(convert_job *job, ckpt_error *err);

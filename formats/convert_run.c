@@ -355,6 +355,25 @@ const char *convert_directory(const convert_job *job)
     return output_directory(job->output);
 }
 
+ckpt_code convert_describe(convert_job *job, const char *directory, ckpt_error *err)
+{
+    char *copy = strdup(directory);
+    ckpt_code code = copy == NULL ? ckpt_fail_memory(err, "a path", strlen(directory)) : CKPT_OK;
+
+    if (code != CKPT_OK)
+        return code;
+    free(job->store->directory);
+    job->store->directory = copy;
+    for (size_t i = 0; i < job->store->file_count && code == CKPT_OK; i++) {
+        char *path = file_join(copy, job->store->files[i].name);
+
+        code = path == NULL ? ckpt_fail_memory(err, "a path", strlen(directory))
+                            : file_make_parents(path, err);
+        free(path);
+    }
+    return code == CKPT_OK ? write_index(job, err) : code;
+}
+
 static ckpt_code begin_output(convert_job *job, ckpt_error *err)
 {
     const output_options options = { job->options.target, job->options.overwrite,

@@ -41,6 +41,9 @@ static const cli_option options[] = {
     { CLI_CHOICE, "key-style", "v1|v2", &key_style,
       "keys of the fork that miles runs, or upstream's newer ones (default v1)" },
     { CLI_STRING, "iteration", "release|N", &iteration, "which folder to write (default release)" },
+    { CLI_STRING, "describe", "DIR", &opt.describe,
+      "with --dry-run: write .metadata and what else goes beside the data into DIR, for a look "
+      "by other programs before the data exist" },
     CONVERT_OPTIONS(opt),
     CLI_COMMON(opt.common),
     CLI_OPTIONS_END,
@@ -170,6 +173,8 @@ static ckpt_code take_layout(convert_command *o, ckpt_error *err)
     format_sharding *to = &o->convert.sharding;
     ckpt_code code;
 
+    if (o->describe != NULL && !o->common.dry_run)
+        return ckpt_fail(err, CKPT_E_USAGE, "--describe goes with --dry-run");
     if ((o->convert.format = find_layout()) == NULL)
         return fail_layout(err);
     if ((ranks.mp != 0) != (strcmp(layout, "mp") == 0))

@@ -152,8 +152,10 @@ static void print_plan(const convert_job *job, uint64_t tile_bytes)
 static ckpt_code dry_run(const convert_command *o, convert_job *job, ckpt_error *err)
 {
     uint64_t tile_bytes = 0;
-    const ckpt_code code = convert_tile_bytes(job, &tile_bytes, err);
+    ckpt_code code = convert_tile_bytes(job, &tile_bytes, err);
 
+    if (code == CKPT_OK && o->describe != NULL)
+        code = convert_describe(job, o->describe, err);
     if (code != CKPT_OK)
         return code;
     if (o->common.json)

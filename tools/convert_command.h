@@ -16,6 +16,7 @@ typedef struct {
     const char *report;
     const char *manifest;
     int no_manifest;
+    const char *describe;
     const char *part;
     convert_options convert;
 } convert_command;

@@ -132,6 +132,7 @@ def test_an_unknown_tensor_is_refused(ckpt, copy):
     (("--layout", "mp"), ["--mp N goes with --layout mp"]),
     (("--layout", "hf", "--mp", "2"), ["--mp N goes with --layout mp"]),
     (("--layout", "zip"), ["zip"]),
+    (("--layout", "torch_dist", "--describe", "plan"), ["--describe goes with --dry-run"]),
     (("--layout", "mp", "--mp", "3"), ["cannot be divided by --mp 3", "legal values are: 1 2 4 8"]),
     (("--layout", "mp", "--mp", "65537"), ["65537"]),
     (("--layout", "torch_dist", "--tp", "3"), ["cannot be divided by --tp 3"]),

@@ -276,3 +276,40 @@ def test_what_we_wrote_and_torch_wrote_again_is_read(ckpt, golden, written, expe
          tmp_path / "trained", tmp_path / "back")
     for p in golden.glob("*.safetensors"):
         assert (tmp_path / "back" / p.name).read_bytes() == p.read_bytes()
+
+
+# ---- full size ----
+
+@pytest.mark.parametrize("model, keys, layers", [("flash", 1242, 43), ("pro", 1772, 61)])
+def test_the_metadata_of_a_full_model_is_read_by_torch(ckpt, tmp_path, model, keys, layers):
+    """Every box in its place, none over another, and every item where the files will have it."""
+    ckpt("ckpt-synth", "--config", model, "--sparse", tmp_path / "model")
+    plan = ckpt("ckpt-shard", "--layout", "torch_dist", "--dry-run", "--json", "--describe",
+                tmp_path / "plan", tmp_path / "model", tmp_path / "never").json
+    assert not (tmp_path / "never").exists()
+    folder = tmp_path / "plan" / "release"
+    metadata = dcp.FileSystemReader(folder).read_metadata()
+    assert plan["keys"] == keys == len(metadata.state_dict_metadata)
+    assert plan["pieces"] == len(metadata.storage_data)
+    boxes = 0
+    for key, m in metadata.state_dict_metadata.items():
+        assert sum(c.sizes.numel() for c in m.chunks) == m.size.numel(), key
+        places = {tuple(c.offsets) for c in m.chunks}
+        assert len(places) == len(m.chunks) <= 1024, key
+        assert all(o + s <= n for c in m.chunks for o, s, n in zip(c.offsets, c.sizes, m.size))
+        assert all(dcp.metadata.MetadataIndex(key, c.offsets) in metadata.storage_data
+                   for c in m.chunks), key
+        boxes += len(m.chunks)
+    assert boxes == plan["pieces"]
+    sizes = {f["name"].removeprefix("release/"): f["bytes"] for f in plan["files"]}
+    assert len(sizes) == layers + 1
+    used = {}
+    for info in metadata.storage_data.values():
+        used.setdefault(info.relative_path, []).append((info.offset, info.length))
+    assert used.keys() == sizes.keys()
+    for name, places in used.items():
+        places.sort()
+        assert all(a + n <= b for (a, n), (b, _) in zip(places, places[1:])), name
+        assert sizes[name] - 64 < sum(places[-1]) <= sizes[name]
+    assert (folder / ".metadata").stat().st_size < 16 << 20
+    assert (tmp_path / "plan" / "latest_checkpointed_iteration.txt").read_text() == "release"
