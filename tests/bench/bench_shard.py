@@ -1,0 +1,62 @@
+"""Layouts into layouts against a parallel copy of the same bytes.
+
+    bench_shard.py [--dir DIR] [--experts N] [--layers N] [--rounds N] [--threads N]
+
+The slice, the contenders' turns and the columns are those of bench_convert.py.
+"""
+import pathlib
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from bench_convert import Bench, Result, bytes_of, parse, print_row, remove, run   # noqa: E402
+
+CASES = [("HF -> mp4", "fp4", ("--layout", "mp", "--mp", "4")),
+         ("mp4 -> mp2", "mp4", ("--layout", "mp", "--mp", "2")),
+         ("HF -> torch_dist", "fp4", ("--layout", "torch_dist")),
+         ("torch_dist -> HF", "dist", ("--layout", "hf"))]
+KEPT = {"HF -> mp4": "mp4", "HF -> torch_dist": "dist"}
+
+
+def data_files(folder):
+    return sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".distcp"))
+
+
+def measure(bench, title, source, options):
+    source = bench.work / source
+    command = bench.tool("ckpt-shard", *options, source, bench.out)
+    run(Result(), command)                                   # warms up, and knows the sizes
+    in_files, out_bytes = data_files(source), bytes_of(data_files(bench.out))
+    if title in KEPT:
+        bench.out.rename(bench.work / KEPT[title])
+    else:
+        remove(bench.out)
+    share = out_bytes / bytes_of(in_files)
+    copy = bench.copy_command([(f, int(f.stat().st_size * share)) for f in in_files])
+    results = Result(), Result()
+    for _ in range(bench.args.rounds):
+        bench.out.mkdir()
+        run(results[0], copy)
+        remove(bench.out)
+        run(results[1], command)
+        remove(bench.out)
+    moved = bytes_of(in_files) + out_bytes
+    print(f"{title}, {bytes_of(in_files) / 1e9:.2f} GB -> {out_bytes / 1e9:.2f} GB")
+    print_row("parallel copy", moved, results[0])
+    print_row("ckpt-shard", moved, results[1], results[0])
+
+
+def main():
+    args = parse()
+    with tempfile.TemporaryDirectory(prefix="ckpt-bench-", dir=args.dir) as work:
+        bench = Bench(args, pathlib.Path(work))
+        bench.make_slice()
+        print(f"{args.threads} threads, best of {args.rounds} rounds")
+        print(f"  {'':24}{'seconds':>8}{'cpu s':>8}{'GB/s':>8}{'peak MiB':>9}"
+              f"{'ratio':>7}{'cpu':>7}")
+        for title, source, options in CASES:
+            measure(bench, title, source, options)
+
+
+if __name__ == "__main__":
+    main()
