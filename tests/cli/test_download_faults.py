@@ -343,7 +343,8 @@ def test_one_bad_file_does_not_stop_the_others_but_the_status_tells(ckpt, tmp_pa
 
 def test_a_token_does_not_travel_in_the_clear(ckpt, tmp_path):
     failed = ckpt("ckpt-download", ID, "--local-dir", tmp_path / "D", "--json", "--token", "t",
-                  "--endpoint", "http://hub.invalid", check=2, env={"HF_HUB_OFFLINE": "0"})
+                  "--endpoint", "http://hub.invalid", check=2,
+                  env={"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"})
     assert failed.json["reason"] == "usage" and "plain http" in failed.err
 
 
