@@ -4,33 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "buffer.h"
 #include "pickle_write.h"
 #include "zip_build.h"
 
 enum { ARCHIVE_EXTRA = 2048 };   /* headers, padding, directory and the two short records */
 
-typedef struct {
-    unsigned char *bytes;
-    size_t used;
-    size_t capacity;
-} buffer;
-
-static int buffer_write(void *context, const void *bytes, size_t size)
+static int add_bytes(void *context, const void *bytes, size_t size)
 {
-    buffer *b = context;
-
-    if (size > b->capacity - b->used) {
-        const size_t capacity = 2 * b->capacity + size;
-        unsigned char *grown = realloc(b->bytes, capacity);
-
-        if (grown == NULL)
-            return 1;
-        b->bytes = grown;
-        b->capacity = capacity;
-    }
-    memcpy(b->bytes + b->used, bytes, size);
-    b->used += size;
-    return 0;
+    return byte_buffer_add(context, bytes, size);
 }
 
 /* Anything but a list. */
@@ -114,7 +96,7 @@ static ckpt_code check(const common_pt *common, ckpt_error *err)
     return CKPT_OK;
 }
 
-static ckpt_code build(const buffer *object, unsigned char **out, size_t *out_bytes,
+static ckpt_code build(const byte_buffer *object, unsigned char **out, size_t *out_bytes,
                        ckpt_error *err)
 {
     const size_t capacity = object->used + ARCHIVE_EXTRA;
@@ -141,14 +123,14 @@ static ckpt_code build(const buffer *object, unsigned char **out, size_t *out_by
 ckpt_code common_pt_write(const common_pt *common, unsigned char **out, size_t *out_bytes,
                           ckpt_error *err)
 {
-    buffer object = { NULL, 0, 0 };
+    byte_buffer object = { NULL, 0, 0 };
     pickle_writer w;
     ckpt_code code = check(common, err);
 
     *out = NULL;
     if (code != CKPT_OK)
         return code;
-    pickle_writer_begin(&w, buffer_write, &object);
+    pickle_writer_begin(&w, add_bytes, &object);
     put_common(&w, common);
     if ((code = pickle_writer_end(&w, err)) == CKPT_OK)
         code = build(&object, out, out_bytes, err);

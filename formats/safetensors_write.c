@@ -2,35 +2,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "buffer.h"
 #include "json.h"
 #include "safetensors.h"
 #include "size.h"
 
 enum { LENGTH_BYTES = 8, ALIGNMENT = 8 };
-
-typedef struct {
-    char *bytes;
-    size_t used;
-    size_t capacity;
-} buffer;
-
-static int buffer_write(void *context, const char *bytes, size_t size)
-{
-    buffer *b = context;
-
-    if (size > b->capacity - b->used) {
-        const size_t capacity = 2 * b->capacity + size + 4096;
-        char *grown = realloc(b->bytes, capacity);
-
-        if (grown == NULL)
-            return 1;
-        b->bytes = grown;
-        b->capacity = capacity;
-    }
-    memcpy(b->bytes + b->used, bytes, size);
-    b->used += size;
-    return 0;
-}
 
 /* By file, then as the library orders a file: dtype rank descending, then name. */
 static int compare_tensors(const void *left, const void *right)
@@ -70,14 +47,14 @@ static ckpt_code lay_out_file(store_file *f, ckpt_tensor **tensors, size_t count
 {
     static const char blanks[LENGTH_BYTES] = "        ";
     const char zeros[LENGTH_BYTES] = { 0 };
-    buffer b = { NULL, 0, 0 };
+    byte_buffer b = { NULL, 0, 0 };
     uint64_t end = 0;
     uint64_t length;
     json_writer w;
 
-    if (buffer_write(&b, zeros, LENGTH_BYTES) != 0)
+    if (byte_buffer_write(&b, zeros, LENGTH_BYTES) != 0)
         return ckpt_fail_memory(err, "a header", LENGTH_BYTES);
-    json_writer_begin(&w, buffer_write, &b, 0);
+    json_writer_begin(&w, byte_buffer_write, &b, 0);
     json_put_object(&w);
     if (f->metadata != NULL) {
         json_put_key(&w, "__metadata__");
@@ -93,7 +70,7 @@ static ckpt_code lay_out_file(store_file *f, ckpt_tensor **tensors, size_t count
     }
     json_put_object_end(&w);
     if (!json_writer_end(&w) ||
-        buffer_write(&b, blanks, (ALIGNMENT - b.used % ALIGNMENT) % ALIGNMENT) != 0) {
+        byte_buffer_write(&b, blanks, (ALIGNMENT - b.used % ALIGNMENT) % ALIGNMENT) != 0) {
         free(b.bytes);
         return ckpt_fail_memory(err, "a header", b.capacity);
     }

@@ -19,10 +19,9 @@ static ckpt_code open_cpu(unsigned thread_count, run_backend **out, ckpt_error *
 
     if (cpu == NULL)
         return ckpt_fail_memory(err, "a backend", sizeof *cpu);
-    if (kernels_get() == NULL) {
+    if (kernels_require(err) != CKPT_OK) {
         free(cpu);
-        return ckpt_fail(err, CKPT_E_USAGE,
-                         "CKPT_KERNELS names a set of kernels that this machine does not have");
+        return CKPT_E_USAGE;
     }
     cpu->base.ops = &run_backend_cpu;
     cpu->thread_count = thread_count > 0 ? (int)thread_count : cores > 0 ? (int)cores : 1;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "buffer.h"
 #include "file.h"
 #include "json.h"
 #include "number.h"
@@ -125,30 +126,6 @@ static uint64_t tensor_bytes(const result_tensor *t)
     return t->rows * (t->cols == 0 ? 1 : t->cols) * sizeof(float);
 }
 
-typedef struct {
-    char *bytes;
-    size_t used;
-    size_t capacity;
-} text_buffer;
-
-static int text_write(void *context, const char *bytes, size_t size)
-{
-    text_buffer *b = context;
-
-    if (size > b->capacity - b->used) {
-        const size_t capacity = 2 * b->capacity + size + 4096;
-        char *grown = realloc(b->bytes, capacity);
-
-        if (grown == NULL)
-            return 1;
-        b->bytes = grown;
-        b->capacity = capacity;
-    }
-    memcpy(b->bytes + b->used, bytes, size);
-    b->used += size;
-    return 0;
-}
-
 static void put_tensor(json_writer *w, const result_tensor *t)
 {
     json_put_key(w, t->name);
@@ -173,15 +150,15 @@ static void put_tensor(json_writer *w, const result_tensor *t)
 static ckpt_code write_header(run_results *r, ckpt_error *err)
 {
     const size_t count = r->options.plan_count * PART_COUNT;
-    text_buffer b = { NULL, 0, 0 };
+    byte_buffer b = { NULL, 0, 0 };
     char length[8] = { 0 };
     ckpt_code code = CKPT_OK;
     uint64_t end = 0;
     json_writer w;
     int failed;
 
-    failed = text_write(&b, length, sizeof length);
-    json_writer_begin(&w, text_write, &b, 0);
+    failed = byte_buffer_write(&b, length, sizeof length);
+    json_writer_begin(&w, byte_buffer_write, &b, 0);
     json_put_object(&w);
     json_put_key(&w, "__metadata__");
     json_put_object(&w);
@@ -198,7 +175,7 @@ static ckpt_code write_header(run_results *r, ckpt_error *err)
     }
     json_put_object_end(&w);
     if (failed != 0 || !json_writer_end(&w) ||
-        text_write(&b, "        ", (8 - b.used % 8) % 8) != 0)
+        byte_buffer_write(&b, "        ", (8 - b.used % 8) % 8) != 0)
         code = ckpt_fail_memory(err, "a header", b.capacity);
     for (size_t i = 0; i < sizeof length && code == CKPT_OK; i++)
         b.bytes[i] = (char)((b.used - sizeof length) >> 8 * i);
