@@ -126,10 +126,16 @@ def test_no_range_is_asked_with_an_encoding_and_all_are_bounded(download, hub):
 
 
 def test_an_expired_address_is_renewed_once_for_all(download, hub):
-    hub.fault("expired", port="cdn", count=3)
-    download()
+    hub.connection_rate = 2 * MIB
+    hub.fault("drop", port="cdn", count=4)      # so that somebody must ask again
+    process = download.start()
+    wait_for(lambda: hub.requests(port="cdn", status=206))
+    hub.revoke_addresses()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
     download.assert_right()
-    assert 2 <= len(hub.requests(port="hub", method="HEAD")) <= 4
+    assert hub.requests(port="cdn", status=403)
+    assert len(hub.requests(port="hub", method="HEAD")) == 2
 
 
 def test_a_data_host_that_refuses_every_address_ends_in_an_error(download, hub):

@@ -40,10 +40,6 @@ def before(hub, request, entry, fault):
         hub.reply(request, fault["status"], fault.get("body", "no"),
                   [tuple(h) for h in fault.get("headers", ())])
         return True
-    if kind == "expired":
-        hub.reply(request, 403, "<Error><Code>AccessDenied</Code><Message>Request has expired"
-                                "</Message></Error>")
-        return True
     if kind == "416":
         total = fault.get("total", entry.size)
         hub.reply(request, 416, "", [("Content-Range", f"bytes */{total}")])

@@ -81,6 +81,8 @@ class Hub:
         self.page_size = 1000
         self.url_seconds = 3600
         self.clock_offset = 0          # of the data host, against the hub's
+        self.issued = 0                # signed addresses given out, each with its number
+        self.revoked = 0               # those up to this number are refused
         self.second_hop = False
         self.rangeless_max = None      # a GET of more than this without Range gets 400
         self.connection_rate = None    # bytes/s of one connection on the data hosts
@@ -192,14 +194,22 @@ class Hub:
     def signed(self, entry):
         listener = getattr(self, self.cdn_name)
         expires = int(time.time() + self.url_seconds)
-        sign = self.signature(entry.content.sha256, expires)
+        with self.lock:
+            self.issued += 1
+            number = self.issued
+        sign = self.signature(entry.content.sha256, expires, number)
         name = urllib.parse.quote(entry.path)
         return f"{listener.origin}/x/{entry.content.sha256}/{name}?Expires={expires}" \
-               f"&Signature={sign}&Key-Pair-Id=K1"
+               f"&Number={number}&Signature={sign}&Key-Pair-Id=K1"
+
+    def revoke_addresses(self):
+        """Every address given out so far has run out; new ones are good."""
+        self.revoked = self.issued
 
     @staticmethod
-    def signature(sha256, expires):
-        return hmac.new(SECRET, f"{sha256}:{expires}".encode(), hashlib.sha256).hexdigest()
+    def signature(sha256, expires, number):
+        return hmac.new(SECRET, f"{sha256}:{expires}:{number}".encode(),
+                        hashlib.sha256).hexdigest()
 
     def by_hash(self, sha256):
         return next((f for r in self.repos.values() for f in r.files
@@ -222,8 +232,9 @@ class Hub:
         if fault and faults.before(self, request, entry, fault):
             return
         expires = int(request.query.get("Expires", 0))
-        if request.query.get("Signature") != self.signature(parts[2], expires) or \
-                time.time() + self.clock_offset > expires:
+        number = int(request.query.get("Number", 0))
+        if request.query.get("Signature") != self.signature(parts[2], expires, number) or \
+                number <= self.revoked or time.time() + self.clock_offset > expires:
             self.reply(request, 403, "<Error><Code>AccessDenied</Code><Message>Request has "
                                      "expired</Message></Error>", [("Content-Type", "text/xml")])
             return
