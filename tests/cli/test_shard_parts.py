@@ -1,0 +1,136 @@
+"""One job done by several processes: started by a launcher, or killed at random and run again."""
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from cli.trees import Job, tree
+from conftest import BUILD, SANITIZER
+
+COUNT = 4
+HANG_SECONDS = 600           # about 0.1 s here
+LAYOUTS = {
+    "torch_dist": ("--layout", "torch_dist"),
+    "ranks": ("--layout", "torch_dist", "--files", "rank", "--tp", "2", "--ep", "4"),
+    "mp": ("--layout", "mp", "--mp", "2"),
+    "hf": ("--layout", "hf", "--dtype", "bf16"),
+}
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def job(request, golden_b, tmp_path_factory):
+    """Job.expected is what one process writes."""
+    return Job(tmp_path_factory.mktemp("parts"), "ckpt-shard", *LAYOUTS[request.param], golden_b)
+
+
+def start_parts(job, target, parts=range(1, COUNT + 1)):
+    return [job.start(target, "--part", f"{part}/{COUNT}") for part in parts]
+
+
+def finish_parts(processes, allowed=(0,)):
+    """Wait for all; their exit statuses."""
+    for process in processes:
+        out, err = process.communicate(timeout=HANG_SECONDS)
+        assert process.returncode in allowed, (process.returncode, out, err)
+    return [process.returncode for process in processes]
+
+
+def check_committed(job, target, *, clean=True):
+    """A process that is killed just after the rename leaves journals, and nothing else."""
+    if not clean:
+        for path in target.glob(".ckpt-journal*"):
+            path.unlink()
+    assert tree(target) == job.expected
+    assert os.listdir(target.parent) == ["out"]
+
+
+# ---- launchers ----
+
+@pytest.fixture(scope="module")
+def mpirun():
+    """Open MPI's; others have other options."""
+    if shutil.which("mpirun") is None:
+        pytest.skip("there is no mpirun: scripts/setup --tests installs it")
+    version = subprocess.run(["mpirun", "--version"], text=True, stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT)
+    if "Open MPI" not in version.stdout:
+        pytest.skip("mpirun is not that of Open MPI")
+    return ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", str(COUNT)]
+
+
+def test_mpirun_writes_what_one_process_writes(job, mpirun):
+    target = job.new_target()
+    target.parent.mkdir()
+    done = subprocess.run([*mpirun, BUILD / "bin" / job.tool, *job.args, target], text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=HANG_SECONDS,
+                          env={**os.environ, **SANITIZER})
+    assert done.returncode == 0, done.stdout
+    # Every process knew its share, or one of them would have done it all; the last says nothing.
+    said = [f"part {part} of {COUNT} is done" in done.stdout for part in range(1, COUNT + 1)]
+    assert sum(said) == COUNT - 1, done.stdout
+    check_committed(job, target)
+
+
+@pytest.mark.parametrize("rank, size", [
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"), ("RANK", "WORLD_SIZE")])
+def test_the_variables_of_every_launcher_are_understood(golden_a, tmp_path, rank, size):
+    job = Job(tmp_path, "ckpt-shard", "--layout", "mp", "--mp", "2", golden_a)
+    target = job.new_target()
+    for i in (2, 0, 1):
+        job.run(target, env={rank: str(i), size: "3"})
+        assert target.exists() == (i == 1), "the last of three commits"
+    check_committed(job, target)
+
+
+# ---- plain processes ----
+
+def test_parts_that_run_at_once_write_what_one_process_writes(job):
+    target = job.new_target()
+    finish_parts(start_parts(job, target))
+    check_committed(job, target)
+
+
+def test_parts_may_come_one_by_one_in_any_order(job):
+    target = job.new_target()
+    for part in (3, 1, 4):
+        said = job.run(target, "--part", f"{part}/{COUNT}").out
+        assert f"part {part} of {COUNT} is done" in said
+        assert not target.exists()
+    job.run(target, "--part", f"2/{COUNT}")
+    check_committed(job, target)
+
+
+@pytest.fixture(scope="module")
+def seconds(job):
+    """How long four processes take here."""
+    begin = time.monotonic()
+    finish_parts(start_parts(job, job.new_target()))
+    return time.monotonic() - begin
+
+
+@pytest.mark.parametrize("victims", [1, COUNT], ids=["one", "all"])
+def test_killed_at_random_and_run_again_nothing_differs(job, seconds, victims):
+    """Forty moments over all layouts, from before the first byte to after the rename."""
+    rng, killed = random.Random(victims), 0
+    for _ in range(5):
+        target = job.new_target()
+        processes = start_parts(job, target)
+        time.sleep(rng.uniform(0, seconds))
+        for part in rng.sample(range(COUNT), victims):
+            processes[part].kill()
+        codes = finish_parts(processes, allowed=(0, -signal.SIGKILL))
+        again = [i + 1 for i, code in enumerate(codes) if code != 0]
+        killed += len(again)
+        if target.exists():      # the last one was killed on its way out, or the victim was done
+            check_committed(job, target, clean=not again)
+            continue
+        assert again, "everybody was done and nobody committed"
+        finish_parts(start_parts(job, target, again))
+        check_committed(job, target)
+    assert killed > 0
