@@ -57,6 +57,7 @@ typedef struct {
     uint64_t fixed_bytes;            /* what the catalogs take */
     uint64_t in_bytes;
     uint64_t out_bytes;
+    file_list notes;                 /* of the inputs, and what the target leaves out */
 
     /* Set by convert_run. */
     ckpt_digest *digest;             /* of the inputs, in the order of the targets; or NULL */

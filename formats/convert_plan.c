@@ -5,8 +5,10 @@
 
 #include "config.h"
 #include "convert_private.h"
+#include "notes.h"
 #include "pick.h"
 #include "size.h"
+#include "values.h"
 
 /* ---- inputs: which tensor comes from where, in the order of the target ---- */
 
@@ -27,6 +29,18 @@ static ckpt_code open_all(convert_job *job, ckpt_error *err)
     if (o->like != NULL && (code = ckpt_open(o->like, &o->open, &job->like, err)) != CKPT_OK)
         return code;
     return o->fill_from == NULL ? CKPT_OK : ckpt_open(o->fill_from, &parts, &job->fill, err);
+}
+
+static ckpt_code take_notes(convert_job *job, ckpt_error *err)
+{
+    const convert_options *o = &job->options;
+    ckpt_code code = note_add_all(&job->notes, &job->source->notes, NULL, err);
+
+    if (code == CKPT_OK && job->like != NULL)
+        code = note_add_all(&job->notes, &job->like->notes, o->like, err);
+    if (code == CKPT_OK && job->fill != NULL)
+        code = note_add_all(&job->notes, &job->fill->notes, o->fill_from, err);
+    return code;
 }
 
 static void add_input(inputs *in, const char **origins, const ckpt_checkpoint *from, size_t i,
@@ -172,6 +186,24 @@ static ckpt_code pick_inputs(convert_job *job, ckpt_error *err)
         code = check_filled(job, err);
     free(in.entries);
     return code;
+}
+
+/* Refused before a byte is read, with the way out. */
+static ckpt_code check_digests(const convert_job *job, ckpt_error *err)
+{
+    const ckpt_catalog *picked = job->picked->catalog;
+
+    for (size_t i = 0; i < ckpt_catalog_count(picked) && !job->options.no_digest; i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(picked, i);
+        const ckpt_checkpoint *from = job->origins[i] == NULL ? job->source : job->fill;
+
+        if (!values_are_known(t->dtype))
+            return ckpt_fail(err, CKPT_E_USAGE,
+                             "'%s': tensor '%s' is %s, which has no value digest: only "
+                             "--no-digest converts it", ckpt_file_name(from, t->file), t->name,
+                             ckpt_dtype_name(t->dtype));
+    }
+    return CKPT_OK;
 }
 
 /* ---- config, side data ---- */
@@ -334,10 +366,11 @@ static ckpt_code plan_job(convert_job *job, ckpt_error *err)
     ckpt_code code;
 
     if ((code = output_check(job->options.target, job->options.overwrite, err)) != CKPT_OK ||
-        (code = open_all(job, err)) != CKPT_OK ||
+        (code = open_all(job, err)) != CKPT_OK || (code = take_notes(job, err)) != CKPT_OK ||
         (code = convert_choose_map(job, err)) != CKPT_OK ||
         (code = pick_inputs(job, err)) != CKPT_OK ||
-        (code = convert_choose_targets(job, err)) != CKPT_OK)
+        (code = convert_choose_targets(job, err)) != CKPT_OK ||
+        (code = check_digests(job, err)) != CKPT_OK)
         return code;
     if ((job->store = store_create(job->options.target)) == NULL)
         return ckpt_fail_memory(err, "a plan", sizeof *job->store);
@@ -388,6 +421,7 @@ void convert_free(convert_job *job)
     side_data_free(job->side);
     free(job->config_text);
     file_list_free(&job->written);
+    file_list_free(&job->notes);
     ckpt_close(job->source);
     ckpt_close(job->like);
     ckpt_close(job->fill);

@@ -235,17 +235,6 @@ static ckpt_code read_back(convert_job *job, ckpt_error *err)
 
 /* ---- the other files ---- */
 
-static ckpt_code note_written(convert_job *job, const char *name, ckpt_error *err)
-{
-    char **names = realloc(job->written.names, (job->written.count + 1) * sizeof *names);
-
-    if (names == NULL || (job->written.names = names,
-                          names[job->written.count] = strdup(name)) == NULL)
-        return ckpt_fail_memory(err, "a list of files", job->written.count);
-    job->written.count++;
-    return CKPT_OK;
-}
-
 static ckpt_code write_text(convert_job *job, const char *name, const char *text,
                             ckpt_error *err)
 {
@@ -255,7 +244,7 @@ static ckpt_code write_text(convert_job *job, const char *name, const char *text
     if (path == NULL)
         return ckpt_fail_memory(err, "a path", strlen(name));
     if ((code = file_write_all(path, text, strlen(text), err)) == CKPT_OK)
-        code = note_written(job, name, err);
+        code = file_list_add(&job->written, name, err);
     free(path);
     return code;
 }
@@ -289,7 +278,7 @@ static ckpt_code carry_file(convert_job *job, const char *name, ckpt_error *err)
                    ? rewrite_inference(job, from, to, err)
                    : file_copy(from, to, err);
     if (code == CKPT_OK)
-        code = note_written(job, name, err);
+        code = file_list_add(&job->written, name, err);
     free(from);
     free(to);
     return code;

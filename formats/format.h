@@ -25,6 +25,8 @@ struct ckpt_checkpoint {
     char *config_text;              /* config.json, or NULL */
     json_document *config;          /* the same, parsed */
     file_list extras;               /* other files, relative: tokenizer, code, cards */
+    file_list unread;               /* weights that are no part of it: not in the index, or in a
+                                       folder below */
     file_list notes;                /* what was let pass, one line each */
     int has_index;                  /* files are listed by an index */
     int is_partial;                 /* one file of many: no claim to be complete */
@@ -87,19 +89,21 @@ struct ckpt_format {
 
 extern const ckpt_format *const ckpt_formats[];      /* NULL-terminated, in order of detection */
 
-/* Remember something that --lenient let pass. */
-ckpt_code checkpoint_note(ckpt_checkpoint *checkpoint, ckpt_error *err, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
 /* Add `count` files to a store, named by its format. */
 ckpt_code format_add_files(const ckpt_format *format, ckpt_store *store, uint32_t count,
                            ckpt_error *err);
 
-/* List the files below `directory` into out->extras, without those that a conversion makes anew and
- * those that `is_own` (of the format: weights, indexes) says 1 to; it may take them. */
+typedef enum {
+    FILE_CARRIED,                   /* goes along as it is */
+    FILE_OWN,                       /* of the format: weights, indexes; it has taken it */
+    FILE_UNREAD                     /* weights that the format does not read */
+} file_role;
+
+/* Put the files below `directory` into out->extras or out->unread, as `role_of` says; those that a
+ * conversion makes anew go nowhere. */
 ckpt_code checkpoint_take_extras(ckpt_checkpoint *out, const char *directory,
-                                 int (*is_own)(void *context, const char *name), void *context,
-                                 ckpt_error *err);
+                                 file_role (*role_of)(void *context, const char *name),
+                                 void *context, ckpt_error *err);
 
 /* 1 for a file that a conversion copies as it is: not one that is made anew or is the tool's own.
  * Weights are the format's business. */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "notes.h"
 #include "safetensors.h"
 #include "side_data.h"
 #include "text.h"
@@ -91,6 +92,25 @@ out:
     return code;
 }
 
+/* What the index names is read after all. Both lists are sorted. */
+static void forget_unread(const ckpt_store *store, file_list *unread)
+{
+    size_t kept = 0;
+    size_t file = 0;
+
+    for (size_t i = 0; i < unread->count; i++) {
+        char *name = unread->names[i];
+
+        while (file < store->file_count && strcmp(store->files[file].name, name) < 0)
+            file++;
+        if (file < store->file_count && strcmp(store->files[file].name, name) == 0)
+            free(name);
+        else
+            unread->names[kept++] = name;
+    }
+    unread->count = kept;
+}
+
 /* Every entry names a tensor of that file. */
 static ckpt_code check_entries(index_reader *r)
 {
@@ -111,7 +131,7 @@ static ckpt_code check_entries(index_reader *r)
             return ckpt_fail(r->err, CKPT_E_FORMAT,
                              "stale index entry: '%s' says that '%s' is in '%s', which lacks it",
                              r->path, json_key(v), json_string(v));
-        code = checkpoint_note(r->out, r->err, "stale index entry '%s'", json_key(v));
+        code = note_add(&r->out->notes, r->err, "stale index entry '%s'", json_key(v));
         if (code != CKPT_OK)
             return code;
     }
@@ -135,8 +155,8 @@ static ckpt_code check_tensors(index_reader *r)
             return ckpt_fail(r->err, CKPT_E_FORMAT,
                              "tensor '%s' is in '%s', but '%s' does not list it there", t->name,
                              file, r->path);
-        if ((code = checkpoint_note(r->out, r->err, "tensor '%s' is not in the index",
-                                    t->name)) != CKPT_OK)
+        code = note_add(&r->out->notes, r->err, "tensor '%s' is not in the index", t->name);
+        if (code != CKPT_OK)
             return code;
     }
     return CKPT_OK;
@@ -171,6 +191,7 @@ static ckpt_code read_index(ckpt_checkpoint *out, ckpt_error *err)
     if ((code = add_files(&r)) != CKPT_OK || (code = read_files(out, err)) != CKPT_OK ||
         (code = check_entries(&r)) != CKPT_OK)
         goto out;
+    forget_unread(out->store, &out->unread);
     code = check_tensors(&r);
 out:
     table_release(&r.files);
@@ -216,16 +237,18 @@ typedef struct {
 } weights_finder;
 
 /* Weights go into the store, if no index does that. */
-static int take_weights(void *context, const char *name)
+static file_role take_weights(void *context, const char *name)
 {
     weights_finder *f = context;
     uint32_t number;
 
     if (!is_weights(name))
-        return 0;
-    if (f->code == CKPT_OK && strchr(name, '/') == NULL && !f->out->has_index)
+        return FILE_CARRIED;
+    if (strchr(name, '/') != NULL || f->out->has_index)
+        return FILE_UNREAD;         /* read_index finds those that the index names */
+    if (f->code == CKPT_OK)
         f->code = store_add_file(f->out->store, name, &number, f->err);
-    return 1;
+    return FILE_OWN;
 }
 
 static ckpt_code sort_files(ckpt_checkpoint *out, ckpt_error *err)

@@ -4,7 +4,8 @@
  *   config.json                        model_type, sizes, quantization_config
  *   model.safetensors.index.json       {"metadata": {"total_size": BYTES},
  *                                       "weight_map": {"TENSOR": "FILE", ...}}
- *   *.safetensors                      the files of the index; without one, all of them
+ *   *.safetensors                      the files of the index; without one, all of them. Others,
+ *                                      and those in folders below, are left out and noted
  *   anything else                      carried along
  *
  * Index and files must agree in both directions; --lenient notes what does not.

@@ -79,20 +79,20 @@ typedef struct {
     uint32_t other;            /* another N, or 0 */
 } rank_finder;
 
-static int take_rank(void *context, const char *name)
+static file_role take_rank(void *context, const char *name)
 {
     rank_finder *f = context;
     uint32_t rank;
     uint32_t count;
 
     if (!parse_name(name, &rank, &count))
-        return text_ends_with(name, ".safetensors");
+        return text_ends_with(name, ".safetensors") ? FILE_UNREAD : FILE_CARRIED;
     f->seen++;
     if (f->count == 0)
         f->count = count;
     else if (f->count != count)
         f->other = count;
-    return 1;
+    return FILE_OWN;
 }
 
 static ckpt_code find_ranks(ckpt_checkpoint *out, uint32_t *rank_count, ckpt_error *err)

@@ -1,5 +1,4 @@
 /* Opening a checkpoint: format, family, map, and the logical tensors they make together. */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,34 +7,13 @@
 #include "format.h"
 #include "hf.h"
 #include "maps.h"
+#include "notes.h"
 #include "side_data.h"
 #include "text.h"
 #include "values.h"
 
-enum { MAP_BYTES_MAX = 1 << 22, NOTES_MAX = 1 << 20 };
+enum { MAP_BYTES_MAX = 1 << 22 };
 enum { DEFAULT_BLOCK = 128 };
-
-ckpt_code checkpoint_note(ckpt_checkpoint *checkpoint, ckpt_error *err, const char *format, ...)
-{
-    file_list *notes = &checkpoint->notes;
-    char text[CKPT_ERROR_BYTES];
-    char **names;
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    if (notes->count == NOTES_MAX)
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s': too much to let pass", checkpoint->path);
-    names = realloc(notes->names, (notes->count + 1) * sizeof *names);
-    if (names == NULL)
-        return ckpt_fail_memory(err, "a note", sizeof text);
-    notes->names = names;
-    if ((notes->names[notes->count] = strdup(text)) == NULL)
-        return ckpt_fail_memory(err, "a note", sizeof text);
-    notes->count++;
-    return CKPT_OK;
-}
 
 ckpt_code checkpoint_read_config(ckpt_checkpoint *out, const char *directory, ckpt_error *err)
 {
@@ -81,25 +59,34 @@ ckpt_code format_add_files(const ckpt_format *format, ckpt_store *store, uint32_
 }
 
 ckpt_code checkpoint_take_extras(ckpt_checkpoint *out, const char *directory,
-                                 int (*is_own)(void *context, const char *name), void *context,
-                                 ckpt_error *err)
+                                 file_role (*role_of)(void *context, const char *name),
+                                 void *context, ckpt_error *err)
 {
-    file_list *list = &out->extras;
-    const ckpt_code code = file_list_tree(directory, list, err);
-    size_t kept = 0;
+    file_list list;
+    ckpt_code code = file_list_tree(directory, &list, err);
 
-    if (code != CKPT_OK)
-        return code;
-    for (size_t i = 0; i < list->count; i++) {
-        char *name = list->names[i];
+    for (size_t i = 0; i < list.count && code == CKPT_OK; i++) {
+        const file_role role = role_of(context, list.names[i]);
 
-        if (!is_own(context, name) && checkpoint_is_carried(name))
-            list->names[kept++] = name;
-        else
-            free(name);
+        if (role == FILE_UNREAD)
+            code = file_list_add(&out->unread, list.names[i], err);
+        else if (role == FILE_CARRIED && checkpoint_is_carried(list.names[i]))
+            code = file_list_add(&out->extras, list.names[i], err);
     }
-    list->count = kept;
-    return CKPT_OK;
+    file_list_free(&list);
+    return code;
+}
+
+static ckpt_code note_unread(ckpt_checkpoint *c, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < c->unread.count && code == CKPT_OK; i++)
+        code = note_add(&c->notes, err, "file '%s' is %s: left out", c->unread.names[i],
+                        c->has_index && strchr(c->unread.names[i], '/') == NULL
+                            ? "not in the index"
+                            : "no part of the layout");
+    return code;
 }
 
 /* ---- family and map ---- */
@@ -281,12 +268,22 @@ static ckpt_code look_for_mtp(ckpt_checkpoint *c, ckpt_error *err)
     for (size_t i = 0; i < ckpt_catalog_count(c->reading.logical); i++)
         found |= digest_is_mtp(ckpt_catalog_at(c->reading.logical, i)->name);
     c->has_no_mtp = expected && !found;
-    return c->has_no_mtp ? checkpoint_note(c, err, "no MTP block (mtp.*)") : CKPT_OK;
+    return c->has_no_mtp ? note_add(&c->notes, err, "no MTP block (mtp.*)") : CKPT_OK;
+}
+
+/* The file that a tensor is in, or begins in, as errors name it. */
+static const char *path_of(const ckpt_checkpoint *c, const ckpt_tensor *t)
+{
+    const store_file *f = &c->store->files[t->file];
+
+    return f->file != NULL ? file_path(f->file) : f->name;
 }
 
 static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, ckpt_error *err)
 {
     const int64_t i = ckpt_catalog_find(c->reading.logical, expected->name);
+    const ckpt_tensor *got;
+    ckpt_code code;
 
     if (i < 0 && (c->options.incomplete || !map_carries(c->map, expected->name) ||
                   (c->has_no_mtp && digest_is_mtp(expected->name))))
@@ -295,8 +292,11 @@ static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, 
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' lacks tensor '%s', which config.json implies",
                          c->path, expected->name);
     if (i < 0)
-        return checkpoint_note(c, err, "missing tensor '%s'", expected->name);
-    return catalog_check_same(ckpt_catalog_at(c->reading.logical, (size_t)i), expected, "", err);
+        return note_add(&c->notes, err, "missing tensor '%s'", expected->name);
+    got = ckpt_catalog_at(c->reading.logical, (size_t)i);
+    if ((code = catalog_check_same(got, expected, "", err)) != CKPT_OK && err != NULL)
+        return ckpt_fail(err, code, "'%s': %s", path_of(c, got), err->text);
+    return code;
 }
 
 static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
@@ -317,7 +317,7 @@ static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
             family_has_optional(c->family, config, name))
             continue;
         if (c->options.lenient || c->options.keep_copies)
-            code = checkpoint_note(c, err, "tensor '%s' is not of the family", name);
+            code = note_add(&c->notes, err, "tensor '%s' is not of the family", name);
         else
             code = ckpt_fail(err, CKPT_E_FORMAT,
                              "tensor '%s' is not one that family '%s' has with this config.json",
@@ -365,18 +365,32 @@ static ckpt_code make_logical(ckpt_checkpoint *c, ckpt_error *err)
     return source_stored(c->store, c->layout, &c->logical, err);
 }
 
-static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
+/* Maps know tensors, but not where they are. */
+static ckpt_code read_by_map(ckpt_checkpoint *c, ckpt_error *err)
 {
+    const ckpt_catalog *names = store_names(c->store);
     map_read_options options;
     ckpt_code code;
 
-    if ((code = c->format->open(c, err)) != CKPT_OK)
+    if ((code = read_options(c, &options, err)) != CKPT_OK)
+        return code;
+    code = map_read(c->map, names, &options, &c->reading, err);
+    if (code == CKPT_E_FORMAT && c->reading.failed != 0 && err != NULL)
+        return ckpt_fail(err, code, "'%s': %s",
+                         path_of(c, ckpt_catalog_at(names, c->reading.failed - 1)), err->text);
+    return code;
+}
+
+static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
+{
+    ckpt_code code;
+
+    if ((code = c->format->open(c, err)) != CKPT_OK || (code = note_unread(c, err)) != CKPT_OK)
         return code;
     if (ckpt_catalog_count(c->store->catalog) == 0)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has no tensors", c->path);
     if ((code = make_stored(c, err)) != CKPT_OK || (code = find_map(c, err)) != CKPT_OK ||
-        (code = read_options(c, &options, err)) != CKPT_OK ||
-        (code = map_read(c->map, store_names(c->store), &options, &c->reading, err)) != CKPT_OK)
+        (code = read_by_map(c, err)) != CKPT_OK)
         return code;
     if (c->family != NULL && !c->is_partial && (code = check_family(c, err)) != CKPT_OK)
         return code;
@@ -432,6 +446,7 @@ void ckpt_close(ckpt_checkpoint *checkpoint)
     json_free(checkpoint->config);
     free(checkpoint->config_text);
     file_list_free(&checkpoint->extras);
+    file_list_free(&checkpoint->unread);
     file_list_free(&checkpoint->notes);
     store_free(checkpoint->store);
     free(checkpoint->path);

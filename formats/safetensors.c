@@ -26,6 +26,12 @@ static ckpt_code fail_entry(const header_reader *r, const char *name, const char
     return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': tensor '%s' %s", r->path, name, what);
 }
 
+/* An error of the catalog, which knows tensors only. */
+static ckpt_code name_file(const header_reader *r, ckpt_code code)
+{
+    return r->err == NULL ? code : ckpt_fail(r->err, code, "'%s': %s", r->path, r->err->text);
+}
+
 static ckpt_code read_shape(const header_reader *r, const json_value *value, ckpt_tensor *t)
 {
     if (!json_is_array(value))
@@ -87,9 +93,10 @@ static ckpt_code read_entry(header_reader *r, const json_value *entry)
     if ((code = read_dtype(r, json_member(entry, "dtype"), t)) != CKPT_OK ||
         (code = read_shape(r, json_member(entry, "shape"), t)) != CKPT_OK ||
         (code = read_offsets(r, json_member(entry, "data_offsets"), t->name, offsets)) !=
-            CKPT_OK ||
-        (code = catalog_check_shape(t, r->err)) != CKPT_OK)
+            CKPT_OK)
         return code;
+    if ((code = catalog_check_shape(t, r->err)) != CKPT_OK)
+        return name_file(r, code);
     if (offsets[1] - offsets[0] != ckpt_part_bytes(t, CKPT_DATA)) {
         char shape[256];
 
@@ -195,7 +202,8 @@ static ckpt_code read_entries(header_reader *r, const json_document *document, c
         code = check_cover(r);
     for (size_t i = 0; i < r->count && code == CKPT_OK; i++) {
         r->tensors[i].offset += data_offset;
-        code = add_tensor(r, &r->tensors[i]);
+        if ((code = add_tensor(r, &r->tensors[i])) == CKPT_E_FORMAT)
+            code = name_file(r, code);
     }
     return code;
 }

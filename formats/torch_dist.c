@@ -285,18 +285,20 @@ static ckpt_code read_pieces(dist_reader *r)
 /* ---- opening ---- */
 
 /* Iterations and the tracker; what lies beside them in a checkpoint of ours is carried along. */
-static int is_of_iteration(void *context, const char *name)
+static file_role role_beside(void *context, const char *name)
 {
     (void)context;
     return strncmp(name, "release/", 8) == 0 || strncmp(name, "iter_", 5) == 0 ||
-           strcmp(name, tracker_name) == 0;
+                   strcmp(name, tracker_name) == 0
+               ? FILE_OWN
+               : FILE_CARRIED;
 }
 
 static ckpt_code list_extras(ckpt_checkpoint *out, ckpt_error *err)
 {
     if (has_file(out->path, ".metadata"))
         return CKPT_OK;
-    return checkpoint_take_extras(out, out->path, is_of_iteration, NULL, err);
+    return checkpoint_take_extras(out, out->path, role_beside, NULL, err);
 }
 
 static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)

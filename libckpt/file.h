@@ -83,8 +83,11 @@ char *file_join(const char *directory, const char *name);
 typedef struct {
     char **names;
     size_t count;
+    size_t capacity;
 } file_list;
 ckpt_code file_list_tree(const char *directory, file_list *out, ckpt_error *err);
+/* Append a copy of `name`. */
+ckpt_code file_list_add(file_list *list, const char *name, ckpt_error *err);
 void file_list_free(file_list *list);
 
 #endif

@@ -275,31 +275,34 @@ ckpt_code file_replace_durable(const char *from, const char *to, ckpt_error *err
 
 typedef struct {
     file_list *list;
-    size_t capacity;
     size_t root_length;
 } listing;
 
-static ckpt_code list_add(listing *l, const char *path, ckpt_error *err)
+ckpt_code file_list_add(file_list *list, const char *name, ckpt_error *err)
 {
-    const char *name = path + l->root_length;
-    file_list *list = l->list;
-
-    while (*name == '/')
-        name++;
-    if (list->count == l->capacity) {
-        const size_t capacity = l->capacity == 0 ? 64 : l->capacity * 2;
+    if (list->count == list->capacity) {
+        const size_t capacity = list->capacity == 0 ? 64 : list->capacity * 2;
         char **names = reallocarray(list->names, capacity, sizeof *names);
 
         if (names == NULL)
-            return ckpt_fail_memory(err, "a list of files", capacity * sizeof *names);
+            return ckpt_fail_memory(err, "a list of names", capacity * sizeof *names);
         list->names = names;
-        l->capacity = capacity;
+        list->capacity = capacity;
     }
     list->names[list->count] = strdup(name);
     if (list->names[list->count] == NULL)
-        return ckpt_fail_memory(err, "a file name", strlen(name) + 1);
+        return ckpt_fail_memory(err, "a name", strlen(name) + 1);
     list->count++;
     return CKPT_OK;
+}
+
+static ckpt_code list_add(const listing *l, const char *path, ckpt_error *err)
+{
+    const char *name = path + l->root_length;
+
+    while (*name == '/')
+        name++;
+    return file_list_add(l->list, name, err);
 }
 
 static ckpt_code list_entry(FTS *tree, FTSENT *entry, void *context, ckpt_error *err)
@@ -329,11 +332,10 @@ static int compare_names(const void *a, const void *b)
 
 ckpt_code file_list_tree(const char *directory, file_list *out, ckpt_error *err)
 {
-    listing l = { out, 0, strlen(directory) };
+    listing l = { out, strlen(directory) };
     ckpt_code code;
 
-    out->names = NULL;
-    out->count = 0;
+    memset(out, 0, sizeof *out);
     code = walk(directory, FTS_LOGICAL, list_entry, &l, err);
     if (code != CKPT_OK)
         file_list_free(out);
@@ -347,6 +349,5 @@ void file_list_free(file_list *list)
     for (size_t i = 0; i < list->count; i++)
         free(list->names[i]);
     free(list->names);
-    list->names = NULL;
-    list->count = 0;
+    memset(list, 0, sizeof *list);
 }

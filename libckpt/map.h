@@ -149,9 +149,10 @@ typedef struct {
     ckpt_catalog *logical;
     ckpt_layout *layout;
     map_fate *fates;         /* by stored tensor: nothing is silent */
+    size_t failed;           /* after a failure: 1 + the stored tensor that it is about; or 0 */
 } map_reading;
 
-/* On failure *out is released. The map and the stored catalog must outlive it. */
+/* On failure *out is released, but for `failed`. The map and the stored catalog must outlive it. */
 ckpt_code map_read(const ckpt_map *map, const ckpt_catalog *stored,
                    const map_read_options *options, map_reading *out, ckpt_error *err);
 void map_reading_release(map_reading *reading);

@@ -13,6 +13,7 @@ typedef struct {
     const map_read_options *options;
     map_reading *out;
     uint32_t *scale_of;      /* by stored tensor: 1 + its scale, or 0 */
+    size_t in_hand;          /* 1 + a stored tensor, or 0 */
     ckpt_error *err;
 } reader;
 
@@ -26,6 +27,7 @@ static ckpt_code find_scales(reader *r)
         char weight[MAP_NAME_BYTES];
         int64_t w;
 
+        r->in_hand = i + 1;
         if (!map_weight_of_scale(t->name, weight))
             continue;
         w = ckpt_catalog_find(r->stored, weight);
@@ -204,6 +206,7 @@ static ckpt_code read_tensor(reader *r, size_t i)
     const ckpt_tensor *scale = NULL;
     ckpt_code code;
 
+    r->in_hand = i + 1;
     if (fate->kind != FATE_NONE)
         return CKPT_OK;
     p.rule = map_find_stored(r->map, t->name, &p.captures);
@@ -243,6 +246,7 @@ static ckpt_code read_copy(reader *r, size_t i)
     int64_t logical;
     const map_rule *rule;
 
+    r->in_hand = i + 1;
     if (r->out->fates[i].kind != FATE_NONE)
         return CKPT_OK;
     rule = map_find_stored(r->map, t->name, &captures);
@@ -271,6 +275,8 @@ static ckpt_code read_all(reader *r)
         code = read_tensor(r, i);
     for (size_t i = 0; i < count && code == CKPT_OK; i++)
         code = read_copy(r, i);
+    if (code == CKPT_OK)
+        r->in_hand = 0;
     return code == CKPT_OK ? layout_seal(r->out->layout, r->err) : code;
 }
 
@@ -290,8 +296,10 @@ ckpt_code map_read(const ckpt_map *map, const ckpt_catalog *stored,
     else
         code = read_all(&r);
     free(r.scale_of);
-    if (code != CKPT_OK)
+    if (code != CKPT_OK) {
         map_reading_release(out);
+        out->failed = r.in_hand;
+    }
     return code;
 }
 

@@ -61,6 +61,8 @@ typedef struct {
 
     const outcome_file *files;         /* of the target, besides its tensor files */
     size_t file_count;
+    const char *const *notes;          /* what was let pass or left out, one line each */
+    size_t note_count;
 } ckpt_outcome;
 
 #endif

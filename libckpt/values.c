@@ -27,6 +27,22 @@ uint64_t values_need(const ckpt_tensor *tensor)
     return is_fp8(tensor) ? arena_cost(ckpt_part_cols(tensor, CKPT_SCALE) * sizeof(float)) : 0;
 }
 
+int values_are_known(ckpt_dtype dtype)
+{
+    switch (dtype) {
+    case CKPT_NONE:
+    case CKPT_F6_E2M3:
+    case CKPT_F6_E3M2:
+    case CKPT_F8_E4M3FNUZ:
+    case CKPT_F8_E5M2FNUZ:
+    case CKPT_C64:
+    case CKPT_F64:
+        return 0;
+    default:
+        return 1;
+    }
+}
+
 ckpt_code values_begin(values_reader *reader, const ckpt_tensor *tensor, const ckpt_tile *tile,
                        arena *scratch, ckpt_error *err)
 {
@@ -40,19 +56,9 @@ ckpt_code values_begin(values_reader *reader, const ckpt_tensor *tensor, const c
     reader->scale_row = UINT64_MAX;
     if (reader->kernels == NULL)
         return kernels_require(err);
-    switch (tensor->dtype) {
-    case CKPT_NONE:
-    case CKPT_F6_E2M3:
-    case CKPT_F6_E3M2:
-    case CKPT_F8_E4M3FNUZ:
-    case CKPT_F8_E5M2FNUZ:
-    case CKPT_C64:
-    case CKPT_F64:
+    if (!values_are_known(tensor->dtype))
         return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s': dtype %s has no value digest",
                          tensor->name, ckpt_dtype_name(tensor->dtype));
-    default:
-        break;
-    }
     if (is_fp8(tensor)) {
         const uint64_t bytes = ckpt_part_cols(tensor, CKPT_SCALE) * sizeof(float);
 

@@ -26,7 +26,10 @@ typedef struct {
 /* Scratch that values_begin takes. */
 uint64_t values_need(const ckpt_tensor *tensor);
 
-/* Refuses dtypes that have no values here (F64, C64, F6, FNUZ, U64). The tile is borrowed. */
+/* 0: elements of this dtype have no values here (F64, C64, F6, FNUZ). */
+int values_are_known(ckpt_dtype dtype);
+
+/* Refuses dtypes that have no values here. The tile is borrowed. */
 ckpt_code values_begin(values_reader *reader, const ckpt_tensor *tensor, const ckpt_tile *tile,
                        arena *scratch, ckpt_error *err);
 

@@ -69,8 +69,10 @@ static const cli_command check_command = {
     .usage = "[OPTIONS] PATH",
     .description =
         "Checks the structure: headers, offsets, index, names, weights and their scales, the "
-        "tensors that the config calls for. With a manifest all values are digested and compared, "
-        "and the tensors that differ are named; without one it says that values were not checked.",
+        "tensors that the config calls for. A file of weights that the index does not name is a "
+        "difference, unless --lenient lets it pass. With a manifest all values are digested and "
+        "compared, and the tensors that differ are named; without one it says that values were "
+        "not checked.",
     .examples = "ckpt-verify check Flash-FP8\n"
                 "ckpt-verify check --manifest flash.json Flash-BF16",
     .options = check_options_table,
@@ -241,20 +243,21 @@ out:
 
 /* ---- check ---- */
 
-static void print_check(const char *path, const check_result *r)
+static void print_check(const char *path, const check_result *r, const file_list *notes)
 {
     char size[CLI_SIZE_TEXT_BYTES];
 
     cli_size_text(r->stored_bytes, size);
-    printf("%s: structure is right: %zu tensors, stored as %zu in %zu files, %s, layout %s, "
-           "family %s\n", path, r->tensor_count, r->stored_count, r->file_count, size, r->layout,
-           r->family);
-    if (r->manifest_path == NULL) {
+    printf("%s: structure is %s: %zu tensors, stored as %zu in %zu files, %s, layout %s, "
+           "family %s\n", path, r->unlisted_count == 0 ? "right" : "NOT right", r->tensor_count,
+           r->stored_count, r->file_count, size, r->layout, r->family);
+    if (r->manifest_path == NULL)
         printf("%s: values were not checked: there is no manifest\n", path);
-        return;
-    }
-    printf("%s: values are %s '%s', root %s\n", path,
-           check_is_same(r) ? "as in" : "NOT as in", r->manifest_path, r->root);
+    else
+        printf("%s: values are %s '%s', root %s\n", path,
+               r->differing_count == r->unlisted_count ? "as in" : "NOT as in", r->manifest_path,
+               r->root);
+    print_names("note", (const char *const *)notes->names, notes->count);
     for (size_t i = 0; i < r->differing_count && !is_cut(i, r->differing_count, "differ"); i++) {
         const check_difference *d = &r->differing[i];
 
@@ -277,16 +280,17 @@ static ckpt_code check(const char *path, int *status, ckpt_error *err)
     if ((code = ckpt_open(path, &opt.open, &c, err)) != CKPT_OK)
         return code;
     options.main_only = opt.main_only;
+    options.unread = opt.open.lenient ? NULL : &c->unread;
     options.copy = copy_with(&meter, checkpoint_bytes(c));
     if ((code = check_checkpoint(c, &options, &result, err)) != CKPT_OK)
         goto out;
     cli_meter_end(&meter);
     if (opt.common.json) {
         begin_json(&w);
-        check_put(&w, &result);
+        check_put(&w, &result, &c->notes);
         putchar('\n');
     } else {
-        print_check(path, &result);
+        print_check(path, &result, &c->notes);
     }
     *status = check_is_same(&result) ? CLI_DONE : CLI_DIFFERENT;
     check_release(&result);

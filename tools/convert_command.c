@@ -8,6 +8,7 @@
 
 #include "libckpt/error.h"
 #include "libckpt/json.h"
+#include "verify/json_line.h"
 #include "verify/manifest.h"
 #include "verify/report.h"
 
@@ -48,26 +49,19 @@ static void print_plan_json(const convert_job *job, uint64_t tile_bytes)
 
     json_writer_begin(&w, json_write_stdio, stdout, 1);
     json_put_object(&w);
-    json_put_key(&w, "in_bytes");
-    json_put_u64(&w, job->in_bytes);
-    json_put_key(&w, "out_bytes");
-    json_put_u64(&w, job->out_bytes);
-    json_put_key(&w, "fixed_memory_bytes");
-    json_put_u64(&w, job->fixed_bytes);
-    json_put_key(&w, "tile_bytes_per_thread");
-    json_put_u64(&w, tile_bytes);
-    json_put_key(&w, "keys");
-    json_put_u64(&w, ckpt_catalog_count(store_names(job->store)));
-    json_put_key(&w, "pieces");
-    json_put_u64(&w, ckpt_catalog_count(job->store->catalog));
+    json_member_u64(&w, "in_bytes", job->in_bytes);
+    json_member_u64(&w, "out_bytes", job->out_bytes);
+    json_member_u64(&w, "fixed_memory_bytes", job->fixed_bytes);
+    json_member_u64(&w, "tile_bytes_per_thread", tile_bytes);
+    json_member_u64(&w, "keys", ckpt_catalog_count(store_names(job->store)));
+    json_member_u64(&w, "pieces", ckpt_catalog_count(job->store->catalog));
+    json_member_names(&w, "notes", (const char *const *)job->notes.names, job->notes.count);
     json_put_key(&w, "files");
     json_put_array(&w);
     for (size_t i = 0; i < job->store->file_count; i++) {
         json_put_object(&w);
-        json_put_key(&w, "name");
-        json_put_string(&w, job->store->files[i].name);
-        json_put_key(&w, "bytes");
-        json_put_u64(&w, job->store->files[i].size_bytes);
+        json_member_string(&w, "name", job->store->files[i].name);
+        json_member_u64(&w, "bytes", job->store->files[i].size_bytes);
         json_put_object_end(&w);
     }
     json_put_array_end(&w);
@@ -82,18 +76,25 @@ static void print_plan_json(const convert_job *job, uint64_t tile_bytes)
                              sizeof from_text);
         ckpt_tensor_encoding(to, to_text, sizeof to_text);
         json_put_object(&w);
-        json_put_key(&w, "name");
-        json_put_string(&w, to->name);
-        json_put_key(&w, "from");
-        json_put_string(&w, from_text);
-        json_put_key(&w, "to");
-        json_put_string(&w, to_text);
+        json_member_string(&w, "name", to->name);
+        json_member_string(&w, "from", from_text);
+        json_member_string(&w, "to", to_text);
         json_put_object_end(&w);
     }
     json_put_array_end(&w);
     json_put_object_end(&w);
     json_writer_end(&w);
     putchar('\n');
+}
+
+static void print_notes(const convert_job *job)
+{
+    enum { NOTES_SHOWN = 10 };
+
+    for (size_t i = 0; i < job->notes.count && i < NOTES_SHOWN; i++)
+        printf("note: %s\n", job->notes.names[i]);
+    if (job->notes.count > NOTES_SHOWN)
+        printf("note: and %zu more\n", job->notes.count - NOTES_SHOWN);
 }
 
 /* One line for each pair of encodings. */
@@ -147,6 +148,7 @@ static void print_plan(const convert_job *job, uint64_t tile_bytes)
     printf("memory: %s for catalogs, %s for each thread\n", fixed, tile);
     for (size_t i = 0; i < job->store->file_count; i++)
         printf("%16" PRIu64 "  %s\n", job->store->files[i].size_bytes, job->store->files[i].name);
+    print_notes(job);
 }
 
 static ckpt_code dry_run(const convert_command *o, convert_job *job, ckpt_error *err)
@@ -173,27 +175,15 @@ static void print_result(const convert_job *job)
 
     json_writer_begin(&w, json_write_stdio, stdout, 1);
     json_put_object(&w);
-    json_put_key(&w, "target");
-    json_put_string(&w, job->options.target);
-    json_put_key(&w, "root");
-    json_put_string(&w, job->root[0] == '\0' ? NULL : job->root);
-    json_put_key(&w, "main");
-    json_put_string(&w, job->root[0] == '\0' ? NULL : job->main_root);
-    json_put_key(&w, "tensors");
-    json_put_u64(&w, ckpt_catalog_count(job->targets));
-    json_put_key(&w, "kept");
-    json_put_u64(&w, job->kept_count);
-    json_put_key(&w, "left_out");
-    json_put_u64(&w, job->drop_count);
-    json_put_key(&w, "notes");
-    json_put_array(&w);
-    for (size_t i = 0; i < job->source->notes.count; i++)
-        json_put_string(&w, job->source->notes.names[i]);
-    json_put_array_end(&w);
-    json_put_key(&w, "in_bytes");
-    json_put_u64(&w, job->in_bytes);
-    json_put_key(&w, "out_bytes");
-    json_put_u64(&w, job->out_bytes);
+    json_member_string(&w, "target", job->options.target);
+    json_member_string(&w, "root", job->root[0] == '\0' ? NULL : job->root);
+    json_member_string(&w, "main", job->root[0] == '\0' ? NULL : job->main_root);
+    json_member_u64(&w, "tensors", ckpt_catalog_count(job->targets));
+    json_member_u64(&w, "kept", job->kept_count);
+    json_member_u64(&w, "left_out", job->drop_count);
+    json_member_names(&w, "notes", (const char *const *)job->notes.names, job->notes.count);
+    json_member_u64(&w, "in_bytes", job->in_bytes);
+    json_member_u64(&w, "out_bytes", job->out_bytes);
     json_put_key(&w, "seconds");
     json_put_double(&w, job->seconds);
     json_put_object_end(&w);
@@ -240,6 +230,8 @@ static void fill_outcome(const convert_job *job, const char **file_names, outcom
         files[i].name = job->written.names[i];
         files[i].action = strcmp(files[i].name, "config.json") == 0 ? "edited" : "copied";
     }
+    for (size_t i = 0; i < source->unread.count; i++)
+        files[job->written.count + i] = (outcome_file){ source->unread.names[i], "left out" };
     out->version = CKPT_VERSION;
     out->family = ckpt_family_name(source);
     out->source = (outcome_side){ job->options.source, ckpt_layout_name(source),
@@ -266,14 +258,17 @@ static void fill_outcome(const convert_job *job, const char **file_names, outcom
     out->root = job->root[0] == '\0' ? NULL : job->root;
     out->main_root = job->root[0] == '\0' ? NULL : job->main_root;
     out->files = files;
-    out->file_count = job->written.count;
+    out->file_count = job->written.count + source->unread.count;
+    out->notes = (const char *const *)job->notes.names;
+    out->note_count = job->notes.count;
 }
 
 static ckpt_code write_report(const convert_job *job, const char *path,
                               const char *const *words, ckpt_error *err)
 {
     const char **names = calloc(job->source->store->file_count + 1, sizeof *names);
-    outcome_file *files = calloc(job->written.count + 1, sizeof *files);
+    outcome_file *files = calloc(job->written.count + job->source->unread.count + 1,
+                                 sizeof *files);
     ckpt_outcome outcome = { .words = words };
     ckpt_code code;
 
@@ -293,17 +288,12 @@ static ckpt_code write_report(const convert_job *job, const char *path,
 /* What a person should know of a run that went well. */
 static void print_remarks(const convert_job *job)
 {
-    enum { NOTES_SHOWN = 10 };
-
     if (job->kept_count > 0)
         printf("%zu of %zu tensors were there from an earlier run\n", job->kept_count,
                ckpt_catalog_count(job->targets));
     if (job->drop_count > 0)
         printf("left out: %zu tensors (%s)\n", job->drop_count, job->drops[0].reason);
-    for (size_t i = 0; i < job->source->notes.count && i < NOTES_SHOWN; i++)
-        printf("note: %s\n", job->source->notes.names[i]);
-    if (job->source->notes.count > NOTES_SHOWN)
-        printf("note: and %zu more\n", job->source->notes.count - NOTES_SHOWN);
+    print_notes(job);
 }
 
 static ckpt_code run(const convert_command *o, convert_job *job, const char *const *words,

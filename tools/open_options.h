@@ -7,8 +7,8 @@
 #define CLI_OPEN_OPTIONS(open)                                                                    \
     { CLI_HEADING, NULL, NULL, NULL, "Reading" },                                                 \
     { CLI_FLAG, "lenient", NULL, &(open).lenient,                                                 \
-      "report stale index entries, orphan scales, unknown and missing tensors, odd scales "       \
-      "instead of refusing them" },                                                               \
+      "report stale index entries, unlisted files, orphan scales, unknown and missing tensors, "  \
+      "odd scales instead of refusing them" },                                                    \
     { CLI_FLAG, "u8-scales", NULL, &(open).u8_scales, "U8 scales are E8M0 codes" },               \
     { CLI_FLAG, "keep-copies", NULL, &(open).keep_copies,                                         \
       "MTP copies of embedding and head are tensors of their own" },                              \

@@ -14,6 +14,7 @@ const char *check_kind_name(check_kind kind)
         [CHECK_SHAPE] = "shape",
         [CHECK_MISSING] = "missing",
         [CHECK_EXTRA] = "extra",
+        [CHECK_UNLISTED] = "unlisted",
     };
 
     return names[kind];
@@ -71,6 +72,17 @@ static void add_difference(check_result *out, check_kind kind, const char *name)
     d->name = name;
 }
 
+/* Loaders that take every file of a folder would read them, those that ask the index would not.
+ * What lies in folders below is none of theirs. */
+static void find_unlisted(const file_list *unread, check_result *out)
+{
+    for (size_t i = 0; unread != NULL && i < unread->count; i++)
+        if (strchr(unread->names[i], '/') == NULL) {
+            add_difference(out, CHECK_UNLISTED, unread->names[i]);
+            out->unlisted_count++;
+        }
+}
+
 static int is_left_out(const ckpt_tensor *t, const check_options *options)
 {
     return options->main_only && digest_is_mtp(t->name);
@@ -117,16 +129,12 @@ static ckpt_code check_values(const ckpt_digest *digest, const ckpt_catalog *cat
                               const check_options *options, check_result *out, ckpt_error *err)
 {
     const ckpt_catalog *said = out->manifest.catalog;
-    const size_t most = ckpt_catalog_count(said) + ckpt_catalog_count(catalog);
     size_t matched = 0;
     ckpt_code code;
 
     if ((code = ckpt_digest_root(digest, 0, out->root, err)) != CKPT_OK ||
         (code = ckpt_digest_root(digest, 1, out->main_root, err)) != CKPT_OK)
         return code;
-    out->differing = calloc(most + 1, sizeof *out->differing);
-    if (out->differing == NULL)
-        return ckpt_fail_memory(err, "a list of differences", most);
     for (size_t i = 0; i < ckpt_catalog_count(said); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(said, i);
 
@@ -144,31 +152,49 @@ static ckpt_code check_values(const ckpt_digest *digest, const ckpt_catalog *cat
     if (matched == 0)
         return ckpt_fail(err, CKPT_E_USAGE, "nothing to check: '%s' lists no tensor of '%s'",
                          out->manifest_path, options->path);
-    qsort(out->differing, out->differing_count, sizeof *out->differing, compare_differences);
     return CKPT_OK;
 }
 
-ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_options *options,
-                           check_result *out, ckpt_error *err)
+/* Digest the checkpoint and compare it with the manifest that was found. */
+static ckpt_code check_manifest(const ckpt_checkpoint *checkpoint, const check_options *options,
+                                check_result *out, ckpt_error *err)
 {
     ckpt_source *logical = ckpt_logical(checkpoint);
     ckpt_digest *digest = NULL;
     copy_options copy = options->copy;
     ckpt_code code;
 
+    copy.fixed_bytes += catalog_bytes(out->manifest.catalog);
+    if ((code = copy_to_digest(logical, &copy, &digest, err)) == CKPT_OK)
+        code = check_values(digest, ckpt_source_catalog(logical), options, out, err);
+    ckpt_digest_free(digest);
+    return code;
+}
+
+ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_options *options,
+                           check_result *out, ckpt_error *err)
+{
+    size_t most;
+    ckpt_code code;
+
     memset(out, 0, sizeof *out);
     count_stored(checkpoint, out);
     if ((code = find_manifest(options, &out->manifest_path, err)) != CKPT_OK ||
-        out->manifest_path == NULL)
+        (out->manifest_path != NULL &&
+         (code = manifest_read(out->manifest_path, &out->manifest, err)) != CKPT_OK))
         goto out;
-    if ((code = manifest_read(out->manifest_path, &out->manifest, err)) != CKPT_OK)
+    most = out->tensor_count + (options->unread == NULL ? 0 : options->unread->count);
+    if (out->manifest_path != NULL)
+        most += ckpt_catalog_count(out->manifest.catalog);
+    if ((out->differing = calloc(most + 1, sizeof *out->differing)) == NULL) {
+        code = ckpt_fail_memory(err, "a list of differences", most);
         goto out;
-    copy.fixed_bytes += catalog_bytes(out->manifest.catalog);
-    if ((code = copy_to_digest(logical, &copy, &digest, err)) != CKPT_OK)
-        goto out;
-    code = check_values(digest, ckpt_source_catalog(logical), options, out, err);
+    }
+    find_unlisted(options->unread, out);
+    if (out->manifest_path != NULL)
+        code = check_manifest(checkpoint, options, out, err);
+    qsort(out->differing, out->differing_count, sizeof *out->differing, compare_differences);
 out:
-    ckpt_digest_free(digest);
     if (code != CKPT_OK)
         check_release(out);
     return code;
@@ -205,14 +231,14 @@ static void put_difference(json_writer *w, const check_difference *d)
     json_line_end(&line, w);
 }
 
-void check_put(json_writer *w, const check_result *r)
+void check_put(json_writer *w, const check_result *r, const file_list *notes)
 {
     const int has_manifest = r->manifest_path != NULL;
 
     json_put_object(w);
     json_member_string(w, "checked", has_manifest ? "values" : "structure");
     json_put_key(w, "same");
-    if (has_manifest)
+    if (has_manifest || !check_is_same(r))
         json_put_bool(w, check_is_same(r));
     else
         json_put_null(w);
@@ -227,6 +253,7 @@ void check_put(json_writer *w, const check_result *r)
     json_member_u64(w, "stored_tensors", r->stored_count);
     json_member_u64(w, "stored_bytes", r->stored_bytes);
     json_member_u64(w, "files", r->file_count);
+    json_member_names(w, "notes", (const char *const *)notes->names, notes->count);
     json_put_key(w, "differing");
     json_put_array(w);
     for (size_t i = 0; i < r->differing_count; i++)

@@ -5,6 +5,7 @@
 #ifndef CKPT_CHECK_H
 #define CKPT_CHECK_H
 
+#include "file.h"
 #include "json.h"
 #include "manifest.h"
 #include "sink.h"
@@ -13,6 +14,7 @@ typedef struct {
     const char *path;              /* of the checkpoint, as it was given */
     const char *manifest;          /* or NULL: the one in `path`, if it is there */
     int main_only;                 /* leave out mtp.* */
+    const file_list *unread;       /* files of weights that opening left out; NULL: none matters */
     copy_options copy;
 } check_options;
 
@@ -20,12 +22,14 @@ typedef enum {
     CHECK_VALUE,                   /* another digest */
     CHECK_SHAPE,                   /* another shape or class */
     CHECK_MISSING,                 /* in the manifest only */
-    CHECK_EXTRA                    /* in the checkpoint only */
+    CHECK_EXTRA,                   /* in the checkpoint only */
+    CHECK_UNLISTED                 /* a file of weights beside the index that it does not name */
 } check_kind;
 
 typedef struct {
     check_kind kind;
-    const char *name;              /* borrowed from the checkpoint or from the result's manifest */
+    const char *name;              /* borrowed from the checkpoint or from the result's manifest;
+                                      CHECK_UNLISTED: of the file */
     char expected[CKPT_DIGEST_HEX];    /* CHECK_VALUE */
     char got[CKPT_DIGEST_HEX];
 } check_difference;
@@ -36,6 +40,7 @@ typedef struct {
     size_t stored_count;
     uint64_t stored_bytes;         /* of their data */
     size_t file_count;
+    size_t unlisted_count;         /* files: these are in `differing`, too */
     const char *layout;            /* borrowed from the checkpoint */
     const char *family;
     ckpt_manifest manifest;        /* empty without one */
@@ -49,10 +54,10 @@ typedef struct {
 ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_options *options,
                            check_result *out, ckpt_error *err);
 void check_release(check_result *result);
-int check_is_same(const check_result *result);           /* 1 without a manifest */
-const char *check_kind_name(check_kind kind);            /* "value", "shape", "missing", "extra" */
+int check_is_same(const check_result *result);           /* nothing was found to differ */
+const char *check_kind_name(check_kind kind);            /* "value", "unlisted" */
 
-/* The document, as one value of `w`. */
-void check_put(json_writer *w, const check_result *result);
+/* The document, as one value of `w`; `notes`: what opening let pass. */
+void check_put(json_writer *w, const check_result *result, const file_list *notes);
 
 #endif

@@ -221,6 +221,7 @@ void report_put(json_writer *w, const ckpt_outcome *o)
     json_member_string(w, "root", o->root);
     json_member_string(w, "main", o->main_root);
     put_totals(w, o);
+    json_member_names(w, "notes", o->notes, o->note_count);
     put_lists(w, o);
     json_put_object_end(w);
 }

@@ -11,6 +11,7 @@ from corrupt.files import Model, Tensor, bf16, file_bytes, tensor_files, with_by
 
 EXPERT = "layers.1.ffn.experts.3.w1"
 DENSE = "layers.1.attn.wq_b"
+LAYER_1 = "in/model-00002-of-00005.safetensors'"
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def test_a_scale_of_a_tensor_that_takes_none(refused, golden_a, tmp_path):
 def test_a_scale_of_a_dtype_that_is_no_scale(refused, golden_a, tmp_path, dtype, width):
     model = Model(golden_a)
     model[DENSE + ".scale"] = Tensor(dtype, [8, 1], bytes(8 * width))
-    refused(model.write(tmp_path / "in"), says=[f"'{DENSE}.scale'", dtype])
+    refused(model.write(tmp_path / "in"), says=[f"'{DENSE}.scale'", dtype, LAYER_1])
 
 
 # ---- inventory ----
@@ -226,7 +227,7 @@ def test_a_wrong_shape(refused, golden_a, tmp_path):
     model = Model(golden_a)
     model["layers.1.attn_norm.weight"] = bf16([128])
     refused(model.write(tmp_path / "in"),
-            says=["'layers.1.attn_norm.weight'", "[128]", "[256]"])
+            says=["'layers.1.attn_norm.weight'", "[128]", "[256]", LAYER_1])
 
 
 def test_a_wrong_class(refused, golden_a, tmp_path):

@@ -139,7 +139,7 @@ def test_is_refused_with_its_message(ckpt, tmp_path, case):
     path = tmp_path / "broken.safetensors"
     path.write_bytes(data)
     err = ckpt("ckpt-convert", path, tmp_path / "out", check=2).err
-    assert "broken.safetensors" in err or "tensor 't'" in err, err
+    assert "broken.safetensors'" in err, err
     for word in words:
         assert word in err, err
     assert [p.name for p in tmp_path.iterdir()] == ["broken.safetensors"]

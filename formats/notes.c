@@ -1,0 +1,31 @@
+/* Lines for people, counted. */
+#include "notes.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+enum { NOTES_MAX = 1 << 20 };
+
+ckpt_code note_add(file_list *notes, ckpt_error *err, const char *format, ...)
+{
+    char text[CKPT_ERROR_BYTES];
+    va_list args;
+
+    if (notes->count == NOTES_MAX)
+        return ckpt_fail(err, CKPT_E_FORMAT, "too much to let pass, the first is: %s",
+                         notes->names[0]);
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    return file_list_add(notes, text, err);
+}
+
+ckpt_code note_add_all(file_list *notes, const file_list *from, const char *of, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < from->count && code == CKPT_OK; i++)
+        code = of == NULL ? note_add(notes, err, "%s", from->names[i])
+                          : note_add(notes, err, "'%s': %s", of, from->names[i]);
+    return code;
+}

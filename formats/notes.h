@@ -1,0 +1,14 @@
+/* notes.h: what a person should know of a run that went well, one line each. */
+#ifndef CKPT_NOTES_H
+#define CKPT_NOTES_H
+
+#include "file.h"
+
+/* Append a line. A million of them is refused: the input is no checkpoint. */
+ckpt_code note_add(file_list *notes, ckpt_error *err, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Append those of another list; `of`, unless NULL, says in front of each what they are about. */
+ckpt_code note_add_all(file_list *notes, const file_list *from, const char *of, ckpt_error *err);
+
+#endif
