@@ -498,6 +498,18 @@ static void digest_row_f32(const float *src, size_t cols, uint64_t first_unit, h
     }
 }
 
+static void digest_row_fp8(const uint8_t *codes, const float *scale, size_t cols,
+                           uint64_t first_unit, hash128 *sum)
+{
+    hash128_add(sum, digest_decoded_fp8(&kernels_avx2, codes, scale, cols, first_unit));
+}
+
+static void digest_row_fp4(const uint8_t *packed, const uint8_t *scale, size_t cols,
+                           uint64_t first_unit, hash128 *sum)
+{
+    hash128_add(sum, digest_decoded_fp4(&kernels_avx2, packed, scale, cols, first_unit));
+}
+
 const ckpt_kernels kernels_avx2 = {
     .name = "avx2",
     .e4m3_to_f32 = e4m3_to_f32_avx2,
@@ -523,6 +535,8 @@ const ckpt_kernels kernels_avx2 = {
     .f32_row_to_fp4 = f32_row_to_fp4,
     .digest_row_bf16 = digest_row_bf16,
     .digest_row_f32 = digest_row_f32,
+    .digest_row_fp8 = digest_row_fp8,
+    .digest_row_fp4 = digest_row_fp4,
     .digest_row_i64 = digest_row_i64_avx2,
     .hash_bytes = hash_bytes_avx2,
 };

@@ -18,15 +18,14 @@ typedef struct {
 
 /*
  * A scale 2^k that keeps every code normal in BF16 is an addition to the exponent; it applies
- * to the E4M3 subnormals too, which are normal in BF16, but not to zero. E4M3 spans
- * 2^-9 .. 1.75 * 2^8, so scale codes 10 .. 246 are safe.
+ * to the E4M3 subnormals too, which are normal in BF16, but not to zero.
  */
 static inline fp8_block fp8_block_of(float scale)
 {
     const __m512i subnormals = _mm512_zextsi128_si512(
         _mm_setr_epi16(0, 0x3B00, 0x3B80, 0x3BC0, 0x3C00, 0x3C20, 0x3C40, 0x3C60));
     const int code = e8m0_exact(scale);
-    const int exact = code >= 10 && code <= 246;
+    const int exact = code >= FP8_BF16_LOW && code <= FP8_BF16_HIGH;
     const uint32_t exponent = exact ? (uint32_t)(code - 127) << 7 : 0;
     fp8_block block;
 
@@ -405,80 +404,6 @@ static encode_result f32_row_to_fp4(const float *src, const uint8_t *scale, size
     return result;
 }
 
-/* ---- digest ---- */
-
-static inline __m512i bf16_canonical(__m512i words)
-{
-    const __mmask32 keep = _mm512_cmpneq_epi16_mask(words, set16(0x8000));
-    const __m512i magnitude = _mm512_and_si512(words, set16(0x7FFF));
-    const __mmask32 is_nan = _mm512_cmpgt_epi16_mask(magnitude, set16(0x7F80));
-
-    return _mm512_mask_mov_epi16(_mm512_maskz_mov_epi16(keep, words), is_nan, set16(BF16_NAN));
-}
-
-/* Copying a unit through the L1 cache costs less than finding out whether it is canonical. */
-static void digest_row_bf16(const uint16_t *src, size_t cols, uint64_t first_unit, hash128 *sum)
-{
-    _Alignas(64) uint16_t unit[HASH_UNIT_COLUMNS];
-
-    for (size_t begin = 0; begin < cols; begin += HASH_UNIT_COLUMNS) {
-        const size_t count = size_min(cols - begin, HASH_UNIT_COLUMNS);
-        const uint16_t *from = src + begin;
-        size_t i = 0;
-
-        for (; i + 32 <= count; i += 32)
-            _mm512_store_si512(unit + i, bf16_canonical(_mm512_loadu_si512(from + i)));
-        if (i < count)
-            _mm512_store_si512(unit + i, bf16_canonical(
-                _mm512_maskz_loadu_epi16(first32(count - i), from + i)));
-        hash128_add(sum, hash_bytes_avx512(unit, count * sizeof unit[0],
-                                           first_unit + begin / HASH_UNIT_COLUMNS));
-    }
-}
-
-static inline __m512i f32_canonical(__m512i bits)
-{
-    const __mmask16 keep = _mm512_cmpneq_epi32_mask(bits, set32(F32_SIGN_BIT));
-
-    return _mm512_mask_mov_epi32(_mm512_maskz_mov_epi32(keep, bits), nan_lanes(f32_of(bits)),
-                                 set32(F32_NAN_BITS));
-}
-
-/* Canonical values of `count` <= 1024 elements; returns the OR of all of their bits. */
-static inline uint32_t f32_unit_canonical(const float *src, size_t count, uint32_t *unit)
-{
-    __m512i seen = _mm512_setzero_si512();
-
-    for (size_t i = 0; i < count; i += LANES) {
-        const __m512i bits = f32_canonical(
-            _mm512_maskz_loadu_epi32(first16(count - i), src + i));
-
-        seen = _mm512_or_si512(seen, bits);
-        _mm512_store_si512(unit + i, bits);
-    }
-    return (uint32_t)_mm512_reduce_or_epi32(seen);
-}
-
-static void digest_row_f32(const float *src, size_t cols, uint64_t first_unit, hash128 *sum)
-{
-    _Alignas(64) uint32_t unit[HASH_UNIT_COLUMNS];
-    _Alignas(64) uint16_t narrow[HASH_UNIT_COLUMNS];
-
-    for (size_t begin = 0; begin < cols; begin += HASH_UNIT_COLUMNS) {
-        const size_t count = size_min(cols - begin, HASH_UNIT_COLUMNS);
-        const uint64_t seed = first_unit + begin / HASH_UNIT_COLUMNS;
-
-        if ((f32_unit_canonical(src + begin, count, unit) & 0xFFFF) != 0) {
-            hash128_add(sum, hash_bytes_avx512(unit, count * sizeof unit[0], seed));
-            continue;
-        }
-        for (size_t i = 0; i < count; i += LANES)
-            _mm256_store_si256((__m256i *)(narrow + i), _mm512_cvtepi32_epi16(
-                _mm512_srli_epi32(_mm512_load_si512(unit + i), 16)));
-        hash128_add(sum, hash_bytes_avx512(narrow, count * sizeof narrow[0], seed));
-    }
-}
-
 const ckpt_kernels kernels_avx512 = {
     .name = "avx512",
     .e4m3_to_f32 = e4m3_to_f32_avx512,
@@ -502,8 +427,10 @@ const ckpt_kernels kernels_avx512 = {
     .f32_block_amax = f32_block_amax,
     .f32_block_to_fp8 = f32_block_to_fp8,
     .f32_row_to_fp4 = f32_row_to_fp4,
-    .digest_row_bf16 = digest_row_bf16,
-    .digest_row_f32 = digest_row_f32,
+    .digest_row_bf16 = digest_row_bf16_avx512,
+    .digest_row_f32 = digest_row_f32_avx512,
+    .digest_row_fp8 = digest_row_fp8_avx512,
+    .digest_row_fp4 = digest_row_fp4_avx512,
     .digest_row_i64 = digest_row_i64_avx512,
     .hash_bytes = hash_bytes_avx512,
 };

@@ -25,13 +25,23 @@ void digest_row_i64_scalar(const int64_t *src, size_t cols, uint64_t first_unit,
 void digest_row_i64_avx2(const int64_t *src, size_t cols, uint64_t first_unit, hash128 *sum);
 void digest_row_i64_avx512(const int64_t *src, size_t cols, uint64_t first_unit, hash128 *sum);
 
+/* digest.c: digest_row_fp8 and digest_row_fp4 by means of the other functions of a set. */
+hash128 digest_decoded_fp8(const ckpt_kernels *k, const uint8_t *codes, const float *scale,
+                           size_t cols, uint64_t first_unit);
+hash128 digest_decoded_fp4(const ckpt_kernels *k, const uint8_t *packed, const uint8_t *scale,
+                           size_t cols, uint64_t first_unit);
+
 /* E2M1 magnitude -> E4M3 code at each distance; the last row serves all larger ones. */
 extern const uint8_t fp4_fp8_codes[FP4_DISTANCE_COUNT + 1][8];
 
 enum {
     BF16_NAN = 0x7FC0,
     E4M3_NAN = 0x7F,
-    E8M0_NAN = 0xFF
+    E8M0_NAN = 0xFF,
+    /* E8M0 codes of the scales that make every E4M3 code a normal number in BF16, zero aside:
+     * E4M3 spans 2^-9 .. 1.75 * 2^8. */
+    FP8_BF16_LOW = 10,
+    FP8_BF16_HIGH = 246
 };
 #define F32_NAN_BITS 0x7FC00000u
 #define F32_INF_BITS 0x7F800000u

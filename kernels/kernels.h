@@ -110,9 +110,14 @@ typedef struct ckpt_kernels {
      * canonical values (-0 is +0, NaN is 0x7FC0 / 0x7FC00000; BF16 codes when all of the unit's
      * elements are exact in BF16, else F32 codes; integers as 8-byte two's complement), XXH3
      * 128-bit with seed first_unit + unit, where first_unit = row * ceil(cols / 1024).
+     * Of codes: the digest of what fp8_row_to_f32 and fp4_row_to_f32 give, with their scales.
      */
     void (*digest_row_bf16)(const uint16_t *src, size_t cols, uint64_t first_unit, hash128 *sum);
     void (*digest_row_f32)(const float *src, size_t cols, uint64_t first_unit, hash128 *sum);
+    void (*digest_row_fp8)(const uint8_t *codes, const float *scale, size_t cols,
+                           uint64_t first_unit, hash128 *sum);
+    void (*digest_row_fp4)(const uint8_t *packed, const uint8_t *scale, size_t cols,
+                           uint64_t first_unit, hash128 *sum);
     void (*digest_row_i64)(const int64_t *src, size_t cols, uint64_t first_unit, hash128 *sum);
 
     /* XXH3 128-bit of raw bytes. */

@@ -446,6 +446,32 @@ static void digest_row_f32(const float *src, size_t cols, uint64_t first_unit, h
     }
 }
 
+static void digest_row_fp8(const uint8_t *codes, const float *scale, size_t cols,
+                           uint64_t first_unit, hash128 *sum)
+{
+    float unit[HASH_UNIT_COLUMNS];
+
+    for (size_t begin = 0; begin < cols; begin += HASH_UNIT_COLUMNS) {
+        const size_t count = size_min(cols - begin, HASH_UNIT_COLUMNS);
+
+        fp8_row_to_f32(codes + begin, scale + begin / FP8_BLOCK, count, unit);
+        digest_row_f32(unit, count, first_unit++, sum);
+    }
+}
+
+static void digest_row_fp4(const uint8_t *packed, const uint8_t *scale, size_t cols,
+                           uint64_t first_unit, hash128 *sum)
+{
+    float unit[HASH_UNIT_COLUMNS];
+
+    for (size_t begin = 0; begin < cols; begin += HASH_UNIT_COLUMNS) {
+        const size_t count = size_min(cols - begin, HASH_UNIT_COLUMNS);
+
+        fp4_row_to_f32(packed + begin / 2, scale + begin / FP4_GROUP, count, unit);
+        digest_row_f32(unit, count, first_unit++, sum);
+    }
+}
+
 const ckpt_kernels kernels_scalar = {
     .name = "scalar",
     .e4m3_to_f32 = e4m3_to_f32,
@@ -471,6 +497,8 @@ const ckpt_kernels kernels_scalar = {
     .f32_row_to_fp4 = f32_row_to_fp4,
     .digest_row_bf16 = digest_row_bf16,
     .digest_row_f32 = digest_row_f32,
+    .digest_row_fp8 = digest_row_fp8,
+    .digest_row_fp4 = digest_row_fp4,
     .digest_row_i64 = digest_row_i64_scalar,
     .hash_bytes = hash_bytes_scalar,
 };

@@ -52,7 +52,6 @@ ckpt_code digest_add(ckpt_digest *digest, const source_range *range, const ckpt_
     const ckpt_tensor *t = ckpt_catalog_at(digest->catalog, range->tensor);
     const uint64_t cols = ckpt_tensor_cols(t);
     const uint64_t units = size_div_up(cols, HASH_UNIT_COLUMNS);
-    const int is_int = ckpt_tensor_is_int(t);
     const size_t mark = arena_mark(scratch);
     hash128 sum = { 0, 0 };
     values_reader values;
@@ -64,20 +63,8 @@ ckpt_code digest_add(ckpt_digest *digest, const source_range *range, const ckpt_
     row_buffer = arena_alloc(scratch, cols * sizeof(int64_t));
     if (row_buffer == NULL)
         return ckpt_fail_memory(err, "a row", cols * sizeof(int64_t));
-    for (uint64_t r = 0; r < range->row_count; r++) {
-        const uint64_t first_unit = (range->row + r) * units;
-        const uint16_t *bf16;
-
-        if (is_int) {
-            values_i64(&values, r, row_buffer);
-            values.kernels->digest_row_i64(row_buffer, cols, first_unit, &sum);
-        } else if (values_bf16(&values, r, row_buffer, &bf16)) {
-            values.kernels->digest_row_bf16(bf16, cols, first_unit, &sum);
-        } else {
-            values_f32(&values, r, 0, cols, row_buffer);
-            values.kernels->digest_row_f32(row_buffer, cols, first_unit, &sum);
-        }
-    }
+    for (uint64_t r = 0; r < range->row_count; r++)
+        values_digest(&values, r, (range->row + r) * units, row_buffer, &sum);
     arena_rewind(scratch, mark);
     pthread_mutex_lock(&digest->lock);
     hash128_add(&digest->sums[range->tensor], sum);

@@ -257,3 +257,27 @@ void values_i64(const values_reader *reader, uint64_t row, int64_t *out)
         break;
     }
 }
+
+void values_digest(values_reader *reader, uint64_t row, uint64_t first_unit, void *row_buffer,
+                   hash128 *sum)
+{
+    const ckpt_tensor *t = reader->tensor;
+    const ckpt_kernels *k = reader->kernels;
+    const uint8_t *from = data_row(reader, row);
+    const void *plain = from;
+
+    if (ckpt_tensor_is_int(t)) {
+        values_i64(reader, row, row_buffer);
+        k->digest_row_i64(row_buffer, reader->cols, first_unit, sum);
+    } else if (t->dtype == CKPT_BF16) {
+        k->digest_row_bf16(plain, reader->cols, first_unit, sum);
+    } else if (t->dtype == CKPT_F4 && t->scale_dtype != CKPT_NONE) {
+        k->digest_row_fp4(from, scale_row(reader, row), reader->cols, first_unit, sum);
+    } else if (is_fp8(t) && t->block_cols == FP8_BLOCK) {
+        load_scales(reader, row);
+        k->digest_row_fp8(from, reader->scales, reader->cols, first_unit, sum);
+    } else {
+        values_f32(reader, row, 0, reader->cols, row_buffer);
+        k->digest_row_f32(row_buffer, reader->cols, first_unit, sum);
+    }
+}

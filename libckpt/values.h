@@ -44,6 +44,11 @@ int values_bf16(values_reader *reader, uint64_t row, uint16_t *out, const uint16
 /* The whole row as integers. Int class. */
 void values_i64(const values_reader *reader, uint64_t row, int64_t *out);
 
+/* Add the row's unit hashes to *sum, as the digest defines them; `row_buffer` has room for the row
+ * as 64-bit integers. Both classes. */
+void values_digest(values_reader *reader, uint64_t row, uint64_t first_unit, void *row_buffer,
+                   hash128 *sum);
+
 /* Whether all of these E8M0 codes lie in [low, high]; low is 1..128, high is 127..254. */
 int values_e8m0_within(const uint8_t *codes, uint64_t count, uint8_t low, uint8_t high);
 

@@ -159,6 +159,16 @@ static void run_digest_row_f32(const ckpt_kernels *k)
     k->digest_row_f32(data.values, COLUMNS, 0, &data.sum);
 }
 
+static void run_digest_row_fp8(const ckpt_kernels *k)
+{
+    k->digest_row_fp8(data.codes, data.pow2_scales, COLUMNS, 0, &data.sum);
+}
+
+static void run_digest_row_fp4(const ckpt_kernels *k)
+{
+    k->digest_row_fp4(data.codes, data.near_scales, COLUMNS, 0, &data.sum);
+}
+
 static void run_digest_row_i64(const ckpt_kernels *k)
 {
     k->digest_row_i64(data.integers, COLUMNS / 4, 0, &data.sum);
@@ -201,6 +211,8 @@ static const bench benches[] = {
     { "f32_row_to_fp4", run_f32_row_to_fp4, 4.5 * COLUMNS },
     { "digest_row_bf16", run_digest_row_bf16, 2.0 * COLUMNS },
     { "digest_row_f32", run_digest_row_f32, 4.0 * COLUMNS },
+    { "digest_row_fp8", run_digest_row_fp8, 1.0 * COLUMNS },
+    { "digest_row_fp4", run_digest_row_fp4, 0.5 * COLUMNS },
     { "digest_row_i64", run_digest_row_i64, 2.0 * COLUMNS },
     { "hash_bytes", run_hash_bytes, 4.0 * COLUMNS }
 };
@@ -209,12 +221,12 @@ static double seconds_now(void)
 {
     struct timespec now;
 
-    if (clock_gettime(CLOCK_MONOTONIC, &now) != 0)
+    if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now) != 0)
         return 0.0;
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* Gigabytes per second of the best run; a run repeats the kernel for `run_seconds`. */
+/* Gigabytes per CPU second of the best run; a run repeats the kernel for `run_seconds`. */
 static double bench_rate(const bench *b, const ckpt_kernels *k)
 {
     double best = 0.0;

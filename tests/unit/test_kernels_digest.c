@@ -249,6 +249,108 @@ static void test_values_that_are_equal_digest_equally(void **state)
     }
 }
 
+/* ---- the digest of codes is that of the values they stand for ---- */
+
+/* What every set must return for codes: decoded by the scalar definition, then digested. */
+static void check_digest_fp4(const uint8_t *packed, const uint8_t *scale, size_t cols)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    float *values = buffer_new(cols * sizeof *values);
+    hash128 expected = { 3, 5 };
+
+    sets[0]->fp4_row_to_f32(packed, scale, cols, values);
+    digest_reference((const uint32_t *)(const void *)values, cols, 77, &expected);
+    for (size_t s = 0; s < set_count; s++) {
+        hash128 sum = { 3, 5 };
+        uint8_t *base;
+        uint8_t *scale_base;
+
+        sets[s]->digest_row_fp4(misaligned_copy(packed, cols / 2, cols % 5, &base),
+                                misaligned_copy(scale, cols / 32, 3, &scale_base), cols, 77,
+                                &sum);
+        assert_hash_equal(sum, expected);
+        free(base);
+        free(scale_base);
+    }
+    free(values);
+}
+
+static void check_digest_fp8(const uint8_t *codes, const float *scale, size_t cols)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    float *values = buffer_new(cols * sizeof *values);
+    hash128 expected = { 3, 5 };
+
+    sets[0]->fp8_row_to_f32(codes, scale, cols, values);
+    digest_reference((const uint32_t *)(const void *)values, cols, UINT64_MAX - 1, &expected);
+    for (size_t s = 0; s < set_count; s++) {
+        hash128 sum = { 3, 5 };
+        uint8_t *base;
+        uint8_t *scale_base;
+        const void *scales = misaligned_copy(scale, (cols + 127) / 128 * sizeof *scale, 3,
+                                             &scale_base);
+
+        sets[s]->digest_row_fp8(misaligned_copy(codes, cols, cols % 5, &base), scales, cols,
+                                UINT64_MAX - 1, &sum);
+        assert_hash_equal(sum, expected);
+        free(base);
+        free(scale_base);
+    }
+    free(values);
+}
+
+/* Each of the 256 scales over whole units and a short one, with every code in every place. */
+static void test_fp4_digest_is_that_of_the_values(void **state)
+{
+    uint8_t packed[1056];
+    uint8_t scale[66];
+
+    (void)state;
+    for (unsigned code = 0; code < 256; code++) {
+        for (size_t i = 0; i < COUNT(packed); i++)
+            packed[i] = (uint8_t)(i + code);
+        memset(scale, (int)code, sizeof scale);
+        check_digest_fp4(packed, scale, 2112);
+        random_fill(packed, sizeof packed);
+        for (size_t i = 0; i < COUNT(scale); i++)
+            scale[i] = (uint8_t)(100 + random32() % 50);
+        scale[random32() % COUNT(scale)] = (uint8_t)code;
+        for (size_t cols = 0; cols <= 2112; cols += 352)
+            check_digest_fp4(packed, scale, cols);
+    }
+}
+
+/* Every code under every power of two, other scales, and a NaN, infinity or zero among them. */
+static void test_fp8_digest_is_that_of_the_values(void **state)
+{
+    static const uint32_t odd_scales[] = { 0x3F800001, 0x00000000, 0x80000000, 0x7F800000,
+                                           0xFF800000, 0x7FC00000, 0xBF800000, 0x00000001,
+                                           0x00400000, 0x3FC00000 };
+    uint8_t codes[2180];
+    float scale[18];
+
+    (void)state;
+    for (unsigned code = 0; code < 256 + COUNT(odd_scales); code++) {
+        const float odd = code < 256 ? ldexpf(1.0f, (int)code - 127)
+                                     : float_of(odd_scales[code - 256]);
+
+        for (size_t i = 0; i < COUNT(codes); i++)       /* without NaN, then with one */
+            codes[i] = (uint8_t)((i + code) % 128 == 127 ? 0x80 : i + code);
+        for (size_t i = 0; i < COUNT(scale); i++)
+            scale[i] = odd;
+        check_digest_fp8(codes, scale, 2180);
+        for (size_t i = 0; i < COUNT(scale); i++)
+            scale[i] = ldexpf(1.0f, (int)(random32() % 40) - 20);
+        scale[random32() % COUNT(scale)] = odd;
+        for (size_t cols = 0; cols <= 2180; cols += 109)
+            check_digest_fp8(codes, scale, cols);
+        codes[random32() % COUNT(codes)] = code % 2 == 0 ? 0x7F : 0xFF;
+        check_digest_fp8(codes, scale, 2180);
+    }
+}
+
 static void test_i64_digest_hashes_little_endian_bytes(void **state)
 {
     const ckpt_kernels *sets[3];
@@ -292,6 +394,8 @@ int main(void)
         cmocka_unit_test(test_f32_digest_follows_the_definition),
         cmocka_unit_test(test_one_wide_element_makes_its_unit_f32_and_a_nan_does_not),
         cmocka_unit_test(test_values_that_are_equal_digest_equally),
+        cmocka_unit_test(test_fp4_digest_is_that_of_the_values),
+        cmocka_unit_test(test_fp8_digest_is_that_of_the_values),
         cmocka_unit_test(test_i64_digest_hashes_little_endian_bytes)
     };
 

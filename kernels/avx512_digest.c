@@ -1,0 +1,416 @@
+/*
+ * avx512_digest.c: unit hashes for CPUs with AVX-512. A whole unit of 1024 columns is 2048 bytes
+ * as BF16, and XXH3 of a fixed length is short enough to run in registers: each stripe is decoded
+ * from the stored codes straight into the hash, so nothing is written in between. Other units
+ * (the end of a row, wide values, rare codes) are decoded first and hashed by hash.c.
+ *
+ * XXH3 128-bit: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md, "XXH3 algorithm
+ * (for large inputs)". The lanes of the secret alternate between + seed and - seed.
+ */
+#if defined(__x86_64__)
+#include "avx512.h"
+
+#define XXH_PRIME32_1 0x9E3779B1u
+#define XXH_PRIME32_2 0x85EBCA77u
+#define XXH_PRIME32_3 0xC2B2AE3Du
+#define XXH_PRIME64_1 0x9E3779B185EBCA87u
+#define XXH_PRIME64_2 0xC2B2AE3D27D4EB4Fu
+#define XXH_PRIME64_3 0x165667B19E3779F9u
+#define XXH_PRIME64_4 0x85EBCA77C2B2AE63u
+#define XXH_PRIME64_5 0x27D4EB2F165667C5u
+#define XXH_PRIME_MX1 0x165667919E3779F9u
+
+enum {
+    UNIT_BYTES = HASH_UNIT_COLUMNS * 2,
+    STRIPE_COLUMNS = 32,                /* 64 bytes */
+    BLOCK_PAIRS = (192 - 64) / 8 / 2,   /* of stripes; the secret has 192 bytes */
+    LAST_KEY = 192 - 64 - 7,            /* where in the secret these keys begin */
+    LOW_KEY = 11,
+    HIGH_KEY = 192 - 64 - 11,
+    UNIT_GROUPS = HASH_UNIT_COLUMNS / FP4_GROUP,
+    UNIT_SCALES = HASH_UNIT_COLUMNS / FP8_BLOCK
+};
+
+/* The default secret as 24 little-endian words. */
+static const uint64_t secret_words[24] = {
+    0xBE4BA423396CFEB8, 0x1CAD21F72C81017C, 0xDB979083E96DD4DE, 0x1F67B3B7A4A44072,
+    0x78E5C0CC4EE679CB, 0x2172FFCC7DD05A82, 0x8E2443F7744608B8, 0x4C263A81E69035E0,
+    0xCB00C391BB52283C, 0xA32E531B8B65D088, 0x4EF90DA297486471, 0xD8ACDEA946EF1938,
+    0x3F349CE33F76FAA8, 0x1D4F0BC7C7BBDCF9, 0x3159B4CD4BE0518A, 0x647378D9C97E9FC8,
+    0xC3EBD33483ACC5EA, 0xEB6313FAFFA081C5, 0x49DAF0B751DD0D17, 0x9E68D429265516D3,
+    0xFCA1477D58BE162B, 0xCE31D07AD1B8F88F, 0x280416958F3ACB45, 0x7E404BBBCAFBD7AF
+};
+
+/* Lanes [first, first + 8) of the seeded secret. */
+static inline __m512i secret_lanes(unsigned first, __m512i seeds)
+{
+    const __m512i lanes = _mm512_loadu_si512(secret_words + first);
+
+    return first % 2 == 0 ? _mm512_add_epi64(lanes, seeds) : _mm512_sub_epi64(lanes, seeds);
+}
+
+/* 64 bytes of the seeded secret from any byte on. */
+static inline __m512i secret_bytes(unsigned first, __m512i seeds)
+{
+    const unsigned bits = first % 8 * 8;
+
+    return _mm512_or_si512(
+        _mm512_srli_epi64(secret_lanes(first / 8, seeds), bits),
+        _mm512_slli_epi64(secret_lanes(first / 8 + 1, seeds), 64 - bits));
+}
+
+/*
+ * What a block of stripes adds to the eight sums: the data with neighbouring lanes swapped, and
+ * products. Both are sums: the blocks of a unit can be added up side by side, under the same keys,
+ * and the swap done once.
+ */
+typedef struct {
+    __m512i data;
+    __m512i products;
+} block_sums;
+
+static inline void accumulate(block_sums *sums, __m512i stripe, __m512i key)
+{
+    const __m512i mixed = _mm512_xor_si512(stripe, key);
+
+    sums->data = _mm512_add_epi64(sums->data, stripe);
+    sums->products = _mm512_add_epi64(
+        sums->products, _mm512_mul_epu32(mixed, _mm512_srli_epi64(mixed, 32)));
+    /* As they come: compilers make trees of long sums, and spill the leaves. */
+    __asm__("" : "+v"(sums->data), "+v"(sums->products));
+}
+
+static inline __m512i add_block(__m512i sums, const block_sums *block)
+{
+    const __m512i swapped = _mm512_shuffle_epi32(block->data, (_MM_PERM_ENUM)0x4E);
+
+    return _mm512_add_epi64(sums, _mm512_add_epi64(swapped, block->products));
+}
+
+static inline __m512i scramble(__m512i sums, __m512i key)
+{
+    const __m512i mixed = _mm512_ternarylogic_epi64(sums, _mm512_srli_epi64(sums, 47), key, 0x96);
+
+    return _mm512_mullo_epi64(mixed, _mm512_set1_epi64(XXH_PRIME32_1));
+}
+
+static inline uint64_t fold(uint64_t a, uint64_t b)
+{
+    const unsigned __int128 product = (unsigned __int128)a * b;
+
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+static inline uint64_t merge(__m512i sums, __m512i key, uint64_t start)
+{
+    _Alignas(64) uint64_t lane[8];
+    uint64_t hash = start;
+
+    _mm512_store_si512(lane, _mm512_xor_si512(sums, key));
+    for (int i = 0; i < 8; i += 2)
+        hash += fold(lane[i], lane[i + 1]);
+    hash ^= hash >> 37;
+    hash *= XXH_PRIME_MX1;
+    return hash ^ hash >> 32;
+}
+
+/* Stripes 2 * pair and 2 * pair + 1 of a unit in canonical BF16. */
+typedef struct {
+    __m512i first;
+    __m512i second;
+} stripe_pair;
+typedef stripe_pair (*stripe_reader)(const void *unit, unsigned pair);
+
+/* XXH3 of 2048 bytes: two blocks of 16 stripes. A scramble lies between them; the last stripe has
+ * a key of its own. Inlined with its reader. */
+static inline __attribute__((always_inline)) hash128 unit_hash(stripe_reader read,
+                                                               const void *unit, uint64_t seed)
+{
+    const __m512i zero = _mm512_setzero_si512();
+    const __m512i seed_lanes = _mm512_set1_epi64((long long)seed);
+    const __m512i seeds = _mm512_mask_sub_epi64(seed_lanes, 0xAA, zero, seed_lanes);
+    block_sums blocks[2] = { { zero, zero }, { zero, zero } };
+    __m512i sums = _mm512_setr_epi64(
+        (long long)XXH_PRIME32_3, (long long)XXH_PRIME64_1, (long long)XXH_PRIME64_2,
+        (long long)XXH_PRIME64_3, (long long)XXH_PRIME64_4, (long long)XXH_PRIME32_2,
+        (long long)XXH_PRIME64_5, (long long)XXH_PRIME32_1);
+    hash128 hash;
+
+#pragma GCC unroll 8
+    for (unsigned pair = 0; pair < BLOCK_PAIRS; pair++) {
+        const stripe_pair a = read(unit, pair);
+        const stripe_pair b = read(unit, BLOCK_PAIRS + pair);
+        const __m512i key = secret_lanes(2 * pair, seeds);
+        const __m512i next = secret_lanes(2 * pair + 1, seeds);
+
+        accumulate(&blocks[0], a.first, key);
+        accumulate(&blocks[1], b.first, key);
+        accumulate(&blocks[0], a.second, next);
+        accumulate(&blocks[1], b.second,
+                   pair < BLOCK_PAIRS - 1 ? next : secret_bytes(LAST_KEY, seeds));
+    }
+    sums = scramble(add_block(sums, &blocks[0]), secret_lanes(2 * BLOCK_PAIRS, seeds));
+    sums = add_block(sums, &blocks[1]);
+    hash.low64 = merge(sums, secret_bytes(LOW_KEY, seeds), UNIT_BYTES * XXH_PRIME64_1);
+    hash.high64 = merge(sums, secret_bytes(HIGH_KEY, seeds), ~(UNIT_BYTES * XXH_PRIME64_2));
+    return hash;
+}
+
+/* ---- BF16 ---- */
+
+static inline __m512i bf16_canonical(__m512i words)
+{
+    const __mmask32 keep = _mm512_test_epi16_mask(words, set16(0x7FFF));
+    const __mmask32 is_nan = _mm512_cmpgt_epu16_mask(_mm512_add_epi16(words, words),
+                                                     set16(0xFF00));
+
+    return _mm512_mask_mov_epi16(_mm512_maskz_mov_epi16(keep, words), is_nan, set16(BF16_NAN));
+}
+
+static inline __attribute__((always_inline)) stripe_pair read_bf16(const void *unit, unsigned pair)
+{
+    const uint16_t *from = (const uint16_t *)unit + (size_t)pair * 2 * STRIPE_COLUMNS;
+    const stripe_pair stripes = { bf16_canonical(_mm512_loadu_si512(from)),
+                                  bf16_canonical(_mm512_loadu_si512(from + STRIPE_COLUMNS)) };
+
+    return stripes;
+}
+
+/* A unit of fewer columns than 1024. */
+static void digest_short_bf16(const uint16_t *src, size_t count, uint64_t seed, hash128 *sum)
+{
+    _Alignas(64) uint16_t unit[HASH_UNIT_COLUMNS];
+
+    for (size_t i = 0; i < count; i += STRIPE_COLUMNS)
+        _mm512_store_si512(unit + i, bf16_canonical(
+            _mm512_maskz_loadu_epi16(first32(count - i), src + i)));
+    hash128_add(sum, hash_bytes_avx512(unit, count * sizeof unit[0], seed));
+}
+
+void digest_row_bf16_avx512(const uint16_t *src, size_t cols, uint64_t first_unit, hash128 *sum)
+{
+    size_t begin = 0;
+
+    for (; begin + HASH_UNIT_COLUMNS <= cols; begin += HASH_UNIT_COLUMNS)
+        hash128_add(sum, unit_hash(read_bf16, src + begin, first_unit++));
+    if (begin < cols)
+        digest_short_bf16(src + begin, cols - begin, first_unit, sum);
+}
+
+/* ---- FP4 ---- */
+
+typedef struct {
+    const uint8_t *packed;
+    _Alignas(64) uint32_t exponents[UNIT_GROUPS];   /* to add to BF16 codes, in both halves */
+} fp4_unit;
+
+/* BF16 codes of one group of magnitudes times 2^-127 and their signs; -0 is 0. vpermw reads the
+ * low five bits of a word: both halves of the table are the same. */
+static inline __m512i fp4_stripe(const fp4_unit *unit, unsigned group)
+{
+    const __m512i values = _mm512_broadcast_i64x4(_mm256_setr_epi16(
+        0, 0x3F00, 0x3F80, 0x3FC0, 0x4000, 0x4040, 0x4080, 0x40C0,
+        0, (short)0xBF00, (short)0xBF80, (short)0xBFC0, (short)0xC000, (short)0xC040,
+        (short)0xC080, (short)0xC0C0));
+    /* A word for each nibble: its low byte is the eight bits from there on. */
+    const __m512i nibbles = _mm512_broadcast_i64x4(_mm256_setr_epi64x(
+        0x0C0C080804040000, 0x1C1C181814141010, 0x2C2C282824242020, 0x3C3C383834343030));
+    const __m512i bytes = _mm512_permutexvar_epi64(
+        _mm512_setr_epi64(0, 0, 0, 0, 1, 1, 1, 1), _mm512_castsi128_si512(
+            _mm_loadu_si128((const __m128i *)(unit->packed + (size_t)group * (FP4_GROUP / 2)))));
+    const __m512i index = _mm512_multishift_epi64_epi8(nibbles, bytes);
+    const __m512i table = _mm512_maskz_add_epi16(0xFEFEFEFE, values,
+                                                 set32(unit->exponents[group]));
+
+    return _mm512_permutexvar_epi16(index, table);
+}
+
+static inline __attribute__((always_inline)) stripe_pair read_fp4(const void *unit, unsigned pair)
+{
+    const stripe_pair stripes = { fp4_stripe(unit, 2 * pair), fp4_stripe(unit, 2 * pair + 1) };
+
+    return stripes;
+}
+
+/* Whether all products are normal BF16 numbers, which makes the scale an addition to the exponent:
+ * 2^-1 .. 2^2 * 1.5 times 2^(code - 127). */
+static __attribute__((noinline)) int fp4_unit_of(const uint8_t *packed, const uint8_t *scale,
+                                                 fp4_unit *unit)
+{
+    const __m256i codes = _mm256_loadu_si256((const __m256i *)scale);
+    const __mmask32 outside = _mm256_cmpgt_epu8_mask(
+        _mm256_sub_epi8(codes, _mm256_set1_epi8(2)), _mm256_set1_epi8((char)(252 - 2)));
+
+    if (outside != 0)
+        return 0;
+    unit->packed = packed;
+    for (int half = 0; half < 2; half++) {
+        const __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)scale + half));
+        const __m512i word = _mm512_slli_epi32(_mm512_sub_epi32(wide, set32(127)), 7);
+
+        _mm512_store_si512(unit->exponents + 16 * half, _mm512_mask_blend_epi16(
+            0xAAAAAAAA, word, _mm512_slli_epi32(word, 16)));
+    }
+    return 1;
+}
+
+void digest_row_fp4_avx512(const uint8_t *packed, const uint8_t *scale, size_t cols,
+                           uint64_t first_unit, hash128 *sum)
+{
+    fp4_unit unit;
+
+    for (size_t begin = 0; begin < cols; begin += HASH_UNIT_COLUMNS, first_unit++) {
+        const uint8_t *from = packed + begin / 2;
+        const size_t count = size_min(cols - begin, HASH_UNIT_COLUMNS);
+
+        if (count == HASH_UNIT_COLUMNS && fp4_unit_of(from, scale + begin / FP4_GROUP, &unit))
+            hash128_add(sum, unit_hash(read_fp4, &unit, first_unit));
+        else
+            hash128_add(sum, digest_decoded_fp4(&kernels_avx512, from, scale + begin / FP4_GROUP,
+                                                count, first_unit));
+    }
+}
+
+/* ---- FP8 ---- */
+
+typedef struct {
+    const uint8_t *codes;
+    _Alignas(32) uint32_t exponents[UNIT_SCALES];   /* to add to BF16 codes, in both halves */
+} fp8_unit;
+
+/* BF16 codes of the E4M3 magnitudes, as 128 low and 128 high bytes. */
+typedef struct {
+    _Alignas(64) uint8_t low[128];
+    _Alignas(64) uint8_t high[128];
+} fp8_tables;
+
+#define FP8_LOW_ROW 0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, \
+                    0x80, 0x90, 0xA0, 0xB0, 0xC0, 0xD0, 0xE0, 0xF0
+#define FP8_HIGH_ROW(byte) byte, byte, byte, byte, byte, byte, byte, byte, \
+                           byte, byte, byte, byte, byte, byte, byte, byte
+/* Codes 1 .. 7 are subnormal in E4M3, not in BF16: 2^-9 and multiples. */
+static const fp8_tables fp8_bf16 = {
+    .low = { 0x00, 0x00, 0x80, 0xC0, 0x00, 0x20, 0x40, 0x60,
+             0x80, 0x90, 0xA0, 0xB0, 0xC0, 0xD0, 0xE0, 0xF0,
+             FP8_LOW_ROW, FP8_LOW_ROW, FP8_LOW_ROW, FP8_LOW_ROW, FP8_LOW_ROW, FP8_LOW_ROW,
+             FP8_LOW_ROW },
+    .high = { 0x00, 0x3B, 0x3B, 0x3B, 0x3C, 0x3C, 0x3C, 0x3C,
+              0x3C, 0x3C, 0x3C, 0x3C, 0x3C, 0x3C, 0x3C, 0x3C,
+              FP8_HIGH_ROW(0x3D), FP8_HIGH_ROW(0x3E), FP8_HIGH_ROW(0x3F), FP8_HIGH_ROW(0x40),
+              FP8_HIGH_ROW(0x41), FP8_HIGH_ROW(0x42), FP8_HIGH_ROW(0x43) }
+};
+
+/* vpermi2b looks at the low seven bits, so signs come on top. Unpacking bytes to words keeps
+ * inside 128-bit lanes: the codes are put where it will look for them. */
+static inline __attribute__((always_inline)) stripe_pair read_fp8(const void *unit, unsigned pair)
+{
+    const fp8_unit *u = unit;
+    const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m512i codes = _mm512_permutexvar_epi64(
+        order, _mm512_loadu_si512(u->codes + (size_t)pair * 2 * STRIPE_COLUMNS));
+    const __m512i low = _mm512_permutex2var_epi8(
+        _mm512_load_si512(fp8_bf16.low), codes, _mm512_load_si512(fp8_bf16.low + 64));
+    const __m512i high = _mm512_ternarylogic_epi32(
+        _mm512_permutex2var_epi8(_mm512_load_si512(fp8_bf16.high), codes,
+                                 _mm512_load_si512(fp8_bf16.high + 64)),
+        codes, _mm512_set1_epi8((char)0x80), 0xF8);
+    const __m512i first = _mm512_unpacklo_epi8(low, high);
+    const __m512i second = _mm512_unpackhi_epi8(low, high);
+    const __m512i exponent = set32(u->exponents[pair / 2]);
+    const __m512i magnitude = set16(0x7FFF);
+    const stripe_pair stripes = {
+        _mm512_maskz_add_epi16(_mm512_test_epi16_mask(first, magnitude), first, exponent),
+        _mm512_maskz_add_epi16(_mm512_test_epi16_mask(second, magnitude), second, exponent)
+    };
+
+    return stripes;
+}
+
+/* Whether all products are normal BF16 numbers, or zero: no NaN, powers of two as scales. */
+static __attribute__((noinline)) int fp8_unit_of(const uint8_t *codes, const float *scale,
+                                                 fp8_unit *unit)
+{
+    const __m512i nan = _mm512_set1_epi8(E4M3_NAN);
+    const __m256i bits = _mm256_loadu_si256((const __m256i *)(const void *)scale);
+    const __m256i exponent = _mm256_srli_epi32(bits, 23);
+    const __m256i word = _mm256_and_si256(
+        _mm256_slli_epi32(_mm256_sub_epi32(exponent, _mm256_set1_epi32(127)), 7),
+        _mm256_set1_epi32(0xFFFF));
+    const __mmask8 outside =
+        _mm256_cmplt_epu32_mask(exponent, _mm256_set1_epi32(FP8_BF16_LOW)) |
+        _mm256_cmpgt_epu32_mask(exponent, _mm256_set1_epi32(FP8_BF16_HIGH)) |
+        _mm256_test_epi32_mask(bits, _mm256_set1_epi32(0x7FFFFF));
+    __m512i largest = _mm512_setzero_si512();
+
+    for (size_t c = 0; c < HASH_UNIT_COLUMNS; c += 64)
+        largest = _mm512_max_epu8(largest, _mm512_and_si512(_mm512_loadu_si512(codes + c), nan));
+    if (outside != 0 || _mm512_cmpeq_epi8_mask(largest, nan) != 0)
+        return 0;
+    unit->codes = codes;
+    _mm256_store_si256((__m256i *)unit->exponents,
+                       _mm256_or_si256(word, _mm256_slli_epi32(word, 16)));
+    return 1;
+}
+
+void digest_row_fp8_avx512(const uint8_t *codes, const float *scale, size_t cols,
+                           uint64_t first_unit, hash128 *sum)
+{
+    fp8_unit unit;
+
+    for (size_t begin = 0; begin < cols; begin += HASH_UNIT_COLUMNS, first_unit++) {
+        const size_t count = size_min(cols - begin, HASH_UNIT_COLUMNS);
+
+        if (count == HASH_UNIT_COLUMNS &&
+            fp8_unit_of(codes + begin, scale + begin / FP8_BLOCK, &unit))
+            hash128_add(sum, unit_hash(read_fp8, &unit, first_unit));
+        else
+            hash128_add(sum, digest_decoded_fp8(&kernels_avx512, codes + begin,
+                                                scale + begin / FP8_BLOCK, count, first_unit));
+    }
+}
+
+/* ---- F32 ---- */
+
+static inline __m512i f32_canonical(__m512i bits)
+{
+    const __mmask16 keep = _mm512_cmpneq_epi32_mask(bits, set32(F32_SIGN_BIT));
+
+    return _mm512_mask_mov_epi32(_mm512_maskz_mov_epi32(keep, bits), nan_lanes(f32_of(bits)),
+                                 set32(F32_NAN_BITS));
+}
+
+/* Canonical values of `count` <= 1024 elements; returns the OR of all of their bits. */
+static inline uint32_t f32_unit_canonical(const float *src, size_t count, uint32_t *unit)
+{
+    __m512i seen = _mm512_setzero_si512();
+
+    for (size_t i = 0; i < count; i += LANES) {
+        const __m512i bits = f32_canonical(
+            _mm512_maskz_loadu_epi32(first16(count - i), src + i));
+
+        seen = _mm512_or_si512(seen, bits);
+        _mm512_store_si512(unit + i, bits);
+    }
+    return (uint32_t)_mm512_reduce_or_epi32(seen);
+}
+
+void digest_row_f32_avx512(const float *src, size_t cols, uint64_t first_unit, hash128 *sum)
+{
+    _Alignas(64) uint32_t unit[HASH_UNIT_COLUMNS];
+    _Alignas(64) uint16_t narrow[HASH_UNIT_COLUMNS];
+
+    for (size_t begin = 0; begin < cols; begin += HASH_UNIT_COLUMNS, first_unit++) {
+        const size_t count = size_min(cols - begin, HASH_UNIT_COLUMNS);
+
+        if ((f32_unit_canonical(src + begin, count, unit) & 0xFFFF) != 0) {
+            hash128_add(sum, hash_bytes_avx512(unit, count * sizeof unit[0], first_unit));
+            continue;
+        }
+        for (size_t i = 0; i < count; i += LANES)
+            _mm256_store_si256((__m256i *)(narrow + i), _mm512_cvtepi32_epi16(
+                _mm512_srli_epi32(_mm512_load_si512(unit + i), 16)));
+        hash128_add(sum, hash_bytes_avx512(narrow, count * sizeof narrow[0], first_unit));
+    }
+}
+
+#endif
