@@ -182,10 +182,12 @@ static ckpt_code run_pipeline(convert_job *job, ckpt_error *err)
         (code = take_roots(job, err)) != CKPT_OK)
         goto out;
     if (p.spill != NULL) {
+        const copy_options copy = copy_with(job);
         side_data_writer *spill = p.spill;
 
         p.spill = NULL;
-        code = side_data_finish(spill, job->root[0] == '\0' ? NULL : job->root, err);
+        code = side_data_finish(spill, job->root[0] == '\0' ? NULL : job->root,
+                                copy_memory_left(&copy), err);
     }
 out:
     pipeline_free(&p);

@@ -36,8 +36,10 @@ encode_exception_sink *side_data_sink(side_data_writer *writer);
  * how much of the spill that is. */
 ckpt_code side_data_sync(side_data_writer *writer, uint64_t *synced_bytes, ckpt_error *err);
 /* Sort, write directory/fp4_scales.zst (nothing when there are no exceptions), remove the spill.
- * The bytes depend on the exceptions alone. Consumes writer, also on failure. */
-ckpt_code side_data_finish(side_data_writer *writer, const char *root, ckpt_error *err);
+ * Takes about memory_bytes at most; the bytes depend on the exceptions alone. Consumes writer, also
+ * on failure. */
+ckpt_code side_data_finish(side_data_writer *writer, const char *root, uint64_t memory_bytes,
+                           ckpt_error *err);
 void side_data_close(side_data_writer *writer);     /* leaves the spill for a later run */
 
 /* ---- reading ---- */

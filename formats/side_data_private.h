@@ -1,7 +1,10 @@
-/* side_data_private.h: what the reader and the writer of side data share. */
+/* side_data_private.h: what the reader, the writer and the sorter of side data share. */
 #ifndef CKPT_SIDE_DATA_PRIVATE_H
 #define CKPT_SIDE_DATA_PRIVATE_H
 
+#include <pthread.h>
+
+#include "file.h"
 #include "side_data.h"
 
 static const char side_data_magic[] = "ckpt-fp4-scales 1 ";
@@ -23,5 +26,30 @@ struct side_data {
     size_t entry_count;
     size_t entry_capacity;
 };
+
+/* One exception, in this machine's byte order: a spill does not travel. */
+typedef struct {
+    uint64_t group;
+    uint32_t tensor;
+    uint8_t scale;
+    uint8_t check[3];
+} spill_record;
+
+struct side_data_writer {
+    encode_exception_sink base;
+    const ckpt_catalog *catalog;
+    char *path;                    /* of the result */
+    char *spill_path;
+    ckpt_file *spill;
+    uint64_t spill_bytes;
+    uint64_t synced_bytes;
+    pthread_mutex_t lock;          /* of spill_bytes */
+};
+
+typedef ckpt_code spill_visit(void *context, const spill_record *record, ckpt_error *err);
+
+/* All records, which were good when they were written or when the spill was opened. */
+ckpt_code side_data_visit(const side_data_writer *w, spill_visit *visit, void *context,
+                          ckpt_error *err);
 
 #endif

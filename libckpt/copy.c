@@ -211,22 +211,25 @@ static void *copy_thread(void *context)
     return NULL;
 }
 
-static uint64_t memory_left(const copy_options *o, uint64_t *limit)
+static uint64_t memory_limit(const copy_options *o)
 {
-    *limit = o->memory_bytes == 0 ? DEFAULT_MEMORY_BYTES : o->memory_bytes;
-    return *limit > o->fixed_bytes ? *limit - o->fixed_bytes : 0;
+    return o->memory_bytes == 0 ? DEFAULT_MEMORY_BYTES : o->memory_bytes;
+}
+
+uint64_t copy_memory_left(const copy_options *o)
+{
+    return memory_limit(o) > o->fixed_bytes ? memory_limit(o) - o->fixed_bytes : 0;
 }
 
 ckpt_code copy_check_memory(uint64_t tile_bytes, const copy_options *options, ckpt_error *err)
 {
-    uint64_t limit;
-
-    if (memory_left(options, &limit) >= tile_bytes)
+    if (copy_memory_left(options) >= tile_bytes)
         return CKPT_OK;
     return ckpt_fail(err, CKPT_E_MEMORY,
                      "the memory limit of %llu bytes is too small: catalogs take %llu, one tile "
                      "takes %llu",
-                     (unsigned long long)limit, (unsigned long long)options->fixed_bytes,
+                     (unsigned long long)memory_limit(options),
+                     (unsigned long long)options->fixed_bytes,
                      (unsigned long long)tile_bytes);
 }
 
@@ -237,13 +240,12 @@ static ckpt_code plan_threads(const copy_job *job, unsigned *out, ckpt_error *er
     const ckpt_code code = copy_check_memory(job->tile_bytes, o, err);
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     uint64_t threads = o->thread_count != 0 ? o->thread_count : cores > 0 ? (uint64_t)cores : 1;
-    uint64_t limit;
 
     if (code != CKPT_OK)
         return code;
     threads = size_min(threads, THREADS_MAX);
     if (job->tile_bytes > 0)
-        threads = size_min(threads, memory_left(o, &limit) / job->tile_bytes);
+        threads = size_min(threads, copy_memory_left(o) / job->tile_bytes);
     *out = (unsigned)threads;
     return CKPT_OK;
 }

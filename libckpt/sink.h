@@ -57,6 +57,9 @@ ckpt_code copy_to_digest(ckpt_source *source, const copy_options *options, ckpt_
 /* Scratch of one thread: the largest tile of all tensors. */
 uint64_t copy_tile_need(const ckpt_source *source, const ckpt_sink *sink);
 
+/* What is left of the limit for buffers. */
+uint64_t copy_memory_left(const copy_options *options);
+
 /* What ckpt_copy asks first: can the limit hold one tile? For plans. */
 ckpt_code copy_check_memory(uint64_t tile_bytes, const copy_options *options, ckpt_error *err);
 

@@ -1,11 +1,14 @@
 """--memory is a promise: the process stays within it, or says at once that it cannot."""
 import json
+import re
+import shutil
 
 import pytest
 
 from cli.measure import measure
 from cli.trees import INSTRUMENTED
 from conftest import ROOT, run_tool
+from corrupt.files import read_header, tensor_files
 
 MIB = 1 << 20
 SLACK_BYTES = 24 * MIB        # the program, its libraries, thread stacks
@@ -72,3 +75,33 @@ def test_a_dry_run_says_what_is_needed(folder, tmp_path):
                     tmp_path / "out").json
     assert 0 < plan["fixed_memory_bytes"] < 64 * MIB
     assert 0 < plan["tile_bytes_per_thread"] < 64 * MIB
+
+
+@pytest.fixture(scope="module")
+def exceptions(folder):
+    """The same with three experts whose groups all have a scale that no rule recovers."""
+    path = folder / "exceptions"
+    shutil.copytree(folder / "slice", path)
+    for file in path.glob("*.safetensors"):
+        header, _, offset = read_header(file)
+        with open(file, "r+b") as f:
+            for name, h in header.items():
+                if re.search(r"\.experts\.[012]\.w", name):
+                    begin, end = h["data_offsets"]
+                    f.seek(offset + begin)          # every element is 1 x 2^-7
+                    f.write((b"\x22" if name.endswith(".weight") else b"\x78") * (end - begin))
+    return path
+
+
+@pytest.mark.parametrize("memory", ["64MiB", "16MiB"])
+def test_sorting_exceptions_stays_within_the_limit(exceptions, tmp_path, memory):
+    """Held at once, they would take more than the smaller limit and its slack."""
+    limit = int(memory[:-3]) * MIB
+    done = measure(tmp_path, "ckpt-convert", "--experts", "fp8", "--memory", memory, "--json",
+                   "--report", tmp_path / "report", exceptions, tmp_path / "out")
+    assert done.status == 0, done.err
+    count = json.loads((tmp_path / "report").read_text())["totals"]["exceptions"]
+    assert 32 * count > 16 * MIB + SLACK_BYTES
+    assert done.peak_bytes <= limit + SLACK_BYTES
+    run_tool("ckpt-convert", "--experts", "fp4", tmp_path / "out", tmp_path / "back")
+    assert tensor_files(tmp_path / "back") == tensor_files(exceptions)

@@ -9,6 +9,8 @@
 #include "libckpt/zfile.h"
 
 #define ROOT64 "cc556e3e991d7856f8e68505f775672a6c3f969b7ed0a33a33fa047d0928ce76"
+enum { MEMORY = 1 << 20 };         /* for sorting */
+
 #define SPILL ".fp4_scales.spill"
 
 static ckpt_catalog *catalog;      /* "b", "a", "c": not in the order of names; 4 x 8 groups each */
@@ -86,7 +88,7 @@ static void test_the_result_is_sorted_and_says_each_group_once(void **state)
     put(w, 0, 0, 1);
     put(w, 1, 3, 100);
     put(w, 1, 7, 101);
-    assert_int_equal(side_data_finish(w, ROOT64, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, ROOT64, MEMORY, &err), CKPT_OK);
     assert_result(three_tensors);
     assert_false(file_exists(in_folder(SPILL)));
 }
@@ -94,7 +96,7 @@ static void test_the_result_is_sorted_and_says_each_group_once(void **state)
 static void test_no_exceptions_leave_no_file(void **state)
 {
     (void)state;
-    assert_int_equal(side_data_finish(begin(), NULL, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(begin(), NULL, MEMORY, &err), CKPT_OK);
     assert_false(file_exists(in_folder(SIDE_DATA_FILE)));
     assert_false(file_exists(in_folder(SPILL)));
 }
@@ -116,7 +118,7 @@ static void test_a_killed_run_goes_on(void **state)
     put(w, 1, 7, 101);             /* a tile that is done again */
     put(w, 0, 0, 1);
     put(w, 1, 3, 100);
-    assert_int_equal(side_data_finish(w, ROOT64, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, ROOT64, MEMORY, &err), CKPT_OK);
     assert_result(three_tensors);
 }
 
@@ -137,7 +139,7 @@ static void test_a_torn_tail_is_ignored(void **state)
         put(w, 1, 3, 100);
         put(w, 1, 7, 101);
         put(w, 0, 0, 1);
-        assert_int_equal(side_data_finish(w, ROOT64, &err), CKPT_OK);
+        assert_int_equal(side_data_finish(w, ROOT64, MEMORY, &err), CKPT_OK);
         assert_result(three_tensors);
     }
     free(spill);
@@ -190,7 +192,7 @@ static void test_a_hole_behind_what_was_synced_is_cut(void **state)
     put(w, 1, 3, 100);
     put(w, 2, 31, 254);
     put(w, 1, 7, 101);
-    assert_int_equal(side_data_finish(w, ROOT64, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, ROOT64, MEMORY, &err), CKPT_OK);
     assert_result(three_tensors);
 }
 
@@ -201,11 +203,11 @@ static void test_a_run_after_the_result_adds_to_it(void **state)
     (void)state;
     put(w, 2, 31, 254);
     put(w, 1, 7, 101);
-    assert_int_equal(side_data_finish(w, NULL, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, NULL, MEMORY, &err), CKPT_OK);
     w = begin();
     put(w, 0, 0, 1);
     put(w, 1, 3, 100);
-    assert_int_equal(side_data_finish(w, ROOT64, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, ROOT64, MEMORY, &err), CKPT_OK);
     assert_result(three_tensors);
 }
 
@@ -216,7 +218,7 @@ static void test_two_scales_for_one_group_are_refused(void **state)
     (void)state;
     put(w, 2, 31, 254);
     put(w, 2, 31, 253);
-    assert_int_equal(side_data_finish(w, NULL, &err), CKPT_E_FORMAT);
+    assert_int_equal(side_data_finish(w, NULL, MEMORY, &err), CKPT_E_FORMAT);
     assert_non_null(strstr(err.text, "tensor 'c' group 31"));
     assert_false(file_exists(in_folder(SIDE_DATA_FILE)));
 }
@@ -233,7 +235,7 @@ static void test_a_full_disk_is_told(void **state)
                      CKPT_E_IO);
     faults.fail_errno = 0;
     put(w, 0, 1, 1);
-    assert_int_equal(side_data_finish(w, NULL, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, NULL, MEMORY, &err), CKPT_OK);
     assert_result("ckpt-fp4-scales 1 -\ntensor \"b\" 1\n1 1\n");
 }
 
@@ -273,7 +275,7 @@ static void test_threads_may_put_at_once(void **state)
         assert_int_equal(pthread_join(threads[i], &failed), 0);
         assert_null(failed);
     }
-    assert_int_equal(side_data_finish(w, NULL, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, NULL, MEMORY, &err), CKPT_OK);
     assert_int_equal(side_data_read(folder, 1 << 20, &data, &err), CKPT_OK);
     for (size_t i = 0; i < 3; i++) {
         const char *name = ckpt_catalog_at(catalog, i)->name;
@@ -289,40 +291,77 @@ static void test_threads_may_put_at_once(void **state)
     side_data_free(data);
 }
 
+/* Three tensors with `each` exceptions, in an order that is no order, some of them twice. */
+static void put_scattered(side_data_writer *w, uint64_t each)
+{
+    enum { STEP = 1009 };          /* a prime: all residues are met */
+
+    for (uint64_t i = 0; i < each; i++)
+        for (size_t tensor = 0; tensor < 3; tensor++) {
+            const uint64_t group = i * STEP % each;
+
+            put(w, tensor, group, (uint8_t)(1 + (group + tensor) % 254));
+            if (i % 7 == 0)
+                put(w, tensor, group, (uint8_t)(1 + (group + tensor) % 254));
+        }
+}
+
 static void test_more_than_fits_in_memory_is_sorted_in_turns(void **state)
 {
-    enum { EACH = 1500000, STEP = 1000 };      /* 3 x EACH is more than SORT_MAX */
-    static encode_exception exceptions[STEP];
-    side_data_writer *w = begin();
+    static const uint64_t limits[] = { 0, 8192, 32768, 1 << 24 };
+    enum { EACH = 5000 };
+    char *first = NULL;
+    size_t first_size = 0;
     side_data *data;
     size_t count;
 
     (void)state;
-    for (size_t tensor = 0; tensor < 3; tensor++) {
-        const source_range range = { .tensor = tensor };
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        side_data_writer *w = begin();
+        char *text;
+        size_t size;
 
-        for (uint64_t first = 0; first < EACH; first += STEP) {
-            for (uint64_t i = 0; i < STEP; i++) {
-                exceptions[i].group = EACH - 1 - first - i;
-                exceptions[i].scale = (uint8_t)(1 + tensor);
+        put_scattered(w, EACH);
+        assert_int_equal(side_data_finish(w, NULL, limits[i], &err), CKPT_OK);
+        assert_int_equal(file_read_all(in_folder(SIDE_DATA_FILE), 1 << 20, &text, &size, &err),
+                         CKPT_OK);
+        if (first == NULL) {
+            first = text;
+            first_size = size;
+            assert_int_equal(side_data_read(folder, 1 << 20, &data, &err), CKPT_OK);
+            for (size_t t = 0; t < 3; t++) {
+                const encode_exception *found = side_data_table(data)->find(
+                    side_data_table(data), ckpt_catalog_at(catalog, t)->name, &count);
+
+                assert_int_equal(count, EACH);
+                for (uint64_t g = 0; g < EACH; g++) {
+                    assert_int_equal(found[g].group, g);
+                    assert_int_equal(found[g].scale, 1 + (g + t) % 254);
+                }
             }
-            assert_int_equal(side_data_sink(w)->put(side_data_sink(w), &range, exceptions, STEP,
-                                                    &err), CKPT_OK);
+            side_data_free(data);
+        } else {
+            assert_int_equal(size, first_size);
+            assert_memory_equal(text, first, size);
+            free(text);
         }
+        assert_int_equal(unlink(in_folder(SIDE_DATA_FILE)), 0);
     }
-    assert_int_equal(side_data_finish(w, NULL, &err), CKPT_OK);
-    assert_int_equal(side_data_read(folder, 1 << 20, &data, &err), CKPT_E_FORMAT);
-    assert_int_equal(side_data_read(folder, 64 << 20, &data, &err), CKPT_E_MEMORY);
-    assert_int_equal(side_data_read(folder, 512 << 20, &data, &err), CKPT_OK);
-    assert_true(side_data_bytes(data) >= 3 * EACH * sizeof(encode_exception));
-    for (size_t tensor = 0; tensor < 3; tensor++) {
-        const encode_exception *found = side_data_table(data)->find(
-            side_data_table(data), ckpt_catalog_at(catalog, tensor)->name, &count);
+    free(first);
+}
 
-        assert_int_equal(count, EACH);
-        assert_int_equal(found[EACH - 1].group, EACH - 1);
-        assert_int_equal(found[0].scale, 1 + tensor);
-    }
+static void test_reading_stays_within_its_limit(void **state)
+{
+    side_data_writer *w = begin();
+    side_data *data;
+
+    (void)state;
+    put_scattered(w, 5000);
+    assert_int_equal(side_data_finish(w, NULL, MEMORY, &err), CKPT_OK);
+    assert_int_equal(side_data_read(folder, 1 << 14, &data, &err), CKPT_E_FORMAT);
+    assert_int_equal(side_data_read(folder, 1 << 18, &data, &err), CKPT_E_MEMORY);
+    assert_int_equal(side_data_read(folder, 1 << 20, &data, &err), CKPT_OK);
+    assert_true(side_data_bytes(data) >= 3 * 5000 * sizeof(encode_exception));
     side_data_free(data);
 }
 
@@ -370,7 +409,7 @@ static void test_names_are_escaped(void **state)
     add_tensor(name, CKPT_F4);
     w = begin();
     put(w, 3, 2, 9);
-    assert_int_equal(side_data_finish(w, NULL, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, NULL, MEMORY, &err), CKPT_OK);
     assert_int_equal(side_data_read(folder, 1 << 20, &data, &err), CKPT_OK);
     assert_non_null(side_data_table(data)->find(side_data_table(data), name, &count));
     assert_int_equal(count, 1);
@@ -481,6 +520,7 @@ int main(void)
         CATALOG_TEST(test_a_full_disk_is_told),
         CATALOG_TEST(test_threads_may_put_at_once),
         CATALOG_TEST(test_more_than_fits_in_memory_is_sorted_in_turns),
+        CATALOG_TEST(test_reading_stays_within_its_limit),
         CATALOG_TEST(test_what_is_listed_is_found),
         CATALOG_TEST(test_names_are_escaped),
         CATALOG_TEST(test_no_file_is_no_side_data),
