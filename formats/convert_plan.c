@@ -287,6 +287,21 @@ static void mix_file(hash128 *sum, const char *directory, const char *name)
     free(path);
 }
 
+/* Names and sizes of the files to write, and what a format's own files tell of the ranks. */
+static void mix_target(hash128 *sum, const convert_job *job)
+{
+    const format_sharding *s = &job->options.sharding;
+    const uint32_t numbers[] = { s->mp, s->tp, s->pp, s->ep, s->etp };
+
+    mix(sum, numbers, sizeof numbers);
+    for (size_t i = 0; i < job->store->file_count; i++) {
+        const store_file *f = &job->store->files[i];
+
+        mix(sum, f->name, strlen(f->name));
+        mix(sum, &f->size_bytes, sizeof f->size_bytes);
+    }
+}
+
 static void take_fingerprint(convert_job *job)
 {
     const int flags[] = { job->options.match_reference, job->options.allow_lossy,
@@ -304,6 +319,7 @@ static void take_fingerprint(convert_job *job)
     mix(&job->fingerprint, &job->options.part_count, sizeof job->options.part_count);
     mix_catalog(&job->fingerprint, job->targets);
     mix_catalog(&job->fingerprint, job->store->catalog);
+    mix_target(&job->fingerprint, job);
 }
 
 static void count_bytes(convert_job *job)

@@ -44,7 +44,7 @@ typedef struct {
     size_t file_count;
     size_t unused_count;         /* entries of storage_data that no chunk refers to */
     const char *unused;          /* the key of one of them, or NULL */
-    arena memory;                /* the reader's; writers leave it alone */
+    arena memory;                /* keys and paths, where they are its own */
 } dcp_metadata;
 
 /*

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "divide.h"
 #include "safetensors.h"
 #include "text.h"
 
@@ -288,15 +289,6 @@ static uint64_t unit_of(const ckpt_tensor *key, uint32_t dimension)
     return 1;
 }
 
-/* 1 when no rank gets a part of a group. Without a config nobody knows the groups. */
-static int keeps_groups(const mp_division *d, const map_shard *shard)
-{
-    uint64_t count;
-
-    return shard->groups == NULL || !json_u64(json_member(d->config, shard->groups), &count) ||
-           count % d->rank_count == 0;
-}
-
 /* 1 when the ranks can divide this key. */
 static int divides(const mp_division *d, const ckpt_tensor *key)
 {
@@ -312,7 +304,7 @@ static int divides(const mp_division *d, const ckpt_tensor *key)
     dimension = shard->axes[MAP_MP].dimension;
     return dimension < key->rank && key->shape[dimension] % d->rank_count == 0 &&
            key->shape[dimension] / d->rank_count % unit_of(key, dimension) == 0 &&
-           keeps_groups(d, shard);
+           divide_keeps_groups(shard, d->config, d->rank_count);
 }
 
 static const ckpt_tensor *find_undivided(const mp_division *d)
@@ -323,23 +315,23 @@ static const ckpt_tensor *find_undivided(const mp_division *d)
     return NULL;
 }
 
+static int is_legal(const void *context, uint32_t count)
+{
+    mp_division other = *(const mp_division *)context;
+
+    other.rank_count = count;
+    return find_undivided(&other) == NULL;
+}
+
 static ckpt_code check_division(const mp_division *d, ckpt_error *err)
 {
-    enum { LEGAL_MAX = 256 };
     const ckpt_tensor *bad = find_undivided(d);
-    char legal[CKPT_ERROR_BYTES / 2] = "";
+    char legal[DIVIDE_TEXT_BYTES];
     char shape[256];
 
     if (bad == NULL)
         return CKPT_OK;
-    for (uint32_t n = 1; n <= LEGAL_MAX; n++) {
-        mp_division other = *d;
-        const size_t used = strlen(legal);
-
-        other.rank_count = n;
-        if (find_undivided(&other) == NULL && used < sizeof legal)
-            snprintf(legal + used, sizeof legal - used, " %u", n);
-    }
+    divide_legal_text(is_legal, d, legal);
     catalog_shape_text(bad, shape, sizeof shape);
     return ckpt_fail(err, CKPT_E_USAGE,
                      "tensor '%s' %s %s cannot be divided by --mp %u, legal values are:%s",

@@ -1,4 +1,4 @@
-/* Writing torch_dist: keys cut in boxes, items with checksums that come in any order. */
+/* Writing torch_dist: items with checksums that come in any order, and the files beside them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,275 +7,8 @@
 #include "dcp_metadata.h"
 #include "json.h"
 #include "size.h"
-#include "torch_dist.h"
+#include "torch_dist_private.h"
 #include "zip_item.h"
-
-enum {
-    DEFAULT_TP_PIECES = 8,        /* so that a rank of any TP up to 8 reads no more than it needs */
-    DEFAULT_VOCAB_PIECES = 64,
-    BOXES_MAX = 4096              /* of one key: loaders match boxes in quadratic time */
-};
-
-/* ---- boxes ---- */
-
-typedef struct {
-    ckpt_store *store;
-    const format_sharding *sharding;
-    const map_shard *shard;       /* of the key, or NULL */
-    size_t key;
-    uint32_t counts[CKPT_RANK_MAX];     /* equal parts of each dimension */
-    ckpt_error *err;
-} dist_cutter;
-
-static uint32_t default_parts(uint64_t size, uint32_t wanted)
-{
-    while (wanted > 1 && size % wanted != 0)
-        wanted--;
-    return wanted;
-}
-
-static ckpt_code fail_cut(const dist_cutter *c, map_axis axis, uint32_t count)
-{
-    static const char *const names[MAP_AXIS_COUNT] = { "mp", "tp", "ep", "etp" };
-    const ckpt_tensor *key = ckpt_catalog_at(c->store->keys, c->key);
-    char shape[256];
-
-    catalog_shape_text(key, shape, sizeof shape);
-    return ckpt_fail(c->err, CKPT_E_USAGE, "tensor '%s' %s cannot be divided by --%s %u",
-                     key->name, shape, names[axis], count);
-}
-
-/* How many parts an axis makes of its dimension (of each half, where there are halves). */
-static ckpt_code cut_axis(dist_cutter *c, map_axis axis)
-{
-    const ckpt_tensor *key = ckpt_catalog_at(c->store->keys, c->key);
-    const uint32_t d = c->shard->axes[axis].dimension;
-    const int is_vocabulary = c->shard->axes[MAP_EP].cut == 0 &&
-                              strncmp(key->name, "decoder.", 8) != 0;
-    const uint32_t given = axis == MAP_TP ? c->sharding->tp : c->sharding->etp;
-    const uint32_t halves = axis == MAP_TP || axis == MAP_ETP ? c->shard->halves : 1;
-    uint64_t size;
-
-    if (d >= key->rank)
-        return fail_cut(c, axis, given);
-    size = key->shape[d];
-    if (axis == MAP_EP) {
-        if (c->sharding->ep > 1 && size % c->sharding->ep != 0)
-            return fail_cut(c, axis, c->sharding->ep);
-        c->counts[d] = (uint32_t)size_min(size, UINT32_MAX);     /* one expert a box */
-        return CKPT_OK;
-    }
-    if (size % halves != 0)
-        return fail_cut(c, axis, 2);
-    if (given > 0 && size / halves % given != 0)
-        return fail_cut(c, axis, given);
-    if (given > 0 || axis == MAP_ETP)
-        c->counts[d] = (given > 0 ? given : 1) * halves;
-    else
-        c->counts[d] = default_parts(size / halves, is_vocabulary ? DEFAULT_VOCAB_PIECES
-                                                                  : DEFAULT_TP_PIECES) * halves;
-    return CKPT_OK;
-}
-
-/* ---- which rank's file ---- */
-
-typedef struct {
-    uint32_t first;              /* layers of the first stage */
-    uint32_t last;
-    uint32_t middle;
-    uint32_t pp;
-    uint64_t layers;
-} stages;
-
-static uint32_t stage_of(const stages *s, uint64_t layer)
-{
-    if (s->pp == 1 || layer < s->first)
-        return 0;
-    if (layer >= s->layers - s->last)
-        return s->pp - 1;
-    return 1 + (uint32_t)((layer - s->first) / s->middle);
-}
-
-/* The layer of a key; 0 when it is of none. */
-static int layer_of(const char *name, uint64_t *layer)
-{
-    map_captures captures = { .count = 0 };
-
-    return map_match("decoder.layers.{l}.{x*}", name, &captures) &&
-           map_capture_number(&captures, "{l}", layer);
-}
-
-static ckpt_code plan_stages(const ckpt_catalog *keys, const format_sharding *sharding,
-                             stages *out, ckpt_error *err)
-{
-    uint64_t ends;
-    uint32_t rest;               /* stages that share what the ends leave */
-
-    out->pp = sharding->pp > 0 ? sharding->pp : 1;
-    out->layers = 0;
-    for (size_t i = 0; i < ckpt_catalog_count(keys); i++) {
-        uint64_t layer;
-
-        if (layer_of(ckpt_catalog_at(keys, i)->name, &layer) && layer >= out->layers)
-            out->layers = layer + 1;
-    }
-    out->first = sharding->first_stage_layers;
-    out->last = sharding->last_stage_layers;
-    out->middle = 1;
-    if (out->pp == 1)
-        return CKPT_OK;
-    ends = (uint64_t)out->first + out->last;
-    rest = out->pp - (out->first > 0) - (out->last > 0);
-    if (rest > 0 && ends < out->layers && (out->layers - ends) % rest == 0)
-        out->middle = (uint32_t)((out->layers - ends) / rest);
-    else if (rest > 0 || ends != out->layers)
-        return ckpt_fail(err, CKPT_E_USAGE,
-                         "%llu layers cannot be divided over --pp %u with %u in the first and %u "
-                         "in the last stage",
-                         (unsigned long long)out->layers, out->pp, out->first, out->last);
-    out->first = out->first > 0 ? out->first : out->middle;
-    out->last = out->last > 0 ? out->last : out->middle;
-    return CKPT_OK;
-}
-
-static uint32_t ranks_of_stage(const format_sharding *s)
-{
-    const uint32_t tp = s->tp > 0 ? s->tp : 1;
-    const uint32_t experts = (s->ep > 0 ? s->ep : 1) * (s->etp > 0 ? s->etp : 1);
-
-    return tp > experts ? tp : experts;
-}
-
-/* The rank that Megatron would let write a box: its stage, then its place on the cut axes. */
-static uint32_t rank_of(const dist_cutter *c, const stages *s, const piece_box *box)
-{
-    const ckpt_tensor *key = ckpt_catalog_at(c->store->keys, c->key);
-    const format_sharding *sharding = c->sharding;
-    uint32_t place = 0;
-    uint64_t layer = 0;
-    uint32_t stage = strncmp(key->name, "embedding.", 10) == 0 ? 0 : s->pp - 1;
-
-    if (layer_of(key->name, &layer))
-        stage = stage_of(s, layer);
-    for (int axis = 0; c->shard != NULL && axis < MAP_AXIS_COUNT; axis++) {
-        const uint32_t d = c->shard->axes[axis].dimension;
-        const uint32_t halves = axis == MAP_EP ? 1 : c->shard->halves;
-        uint64_t index;
-
-        if (!c->shard->axes[axis].cut || axis == MAP_MP || c->counts[d] == 0)
-            continue;
-        index = box->offset[d] / size_max(key->shape[d] / c->counts[d], 1);
-        if (axis == MAP_EP) {
-            const uint32_t ep = sharding->ep > 0 ? sharding->ep : 1;
-
-            place += (uint32_t)(index / (key->shape[d] / ep)) *
-                     (sharding->etp > 0 ? sharding->etp : 1);
-        } else {
-            place += (uint32_t)(index % size_max(c->counts[d] / halves, 1));
-        }
-    }
-    return stage * ranks_of_stage(sharding) + place % ranks_of_stage(sharding);
-}
-
-/* Without ranks: one file a layer, the first for what is of no layer. */
-static uint32_t file_of(const dist_cutter *c, const stages *s, const piece_box *box)
-{
-    uint64_t layer = 0;
-
-    if (c->sharding->per_rank_files)
-        return rank_of(c, s, box);
-    return layer_of(ckpt_catalog_at(c->store->keys, c->key)->name, &layer)
-               ? (uint32_t)layer + 1
-               : 0;
-}
-
-static ckpt_code add_boxes(dist_cutter *c, const stages *s)
-{
-    const ckpt_tensor *key = ckpt_catalog_at(c->store->keys, c->key);
-    piece_box box = pieces_whole(c->store, c->key);
-    char name[MAP_NAME_BYTES + 32];
-    uint64_t count = 1;
-    ckpt_code code = CKPT_OK;
-
-    for (uint32_t d = 0; d < key->rank; d++) {
-        c->counts[d] = c->counts[d] == 0 ? 1 : c->counts[d];
-        count *= c->counts[d];
-        box.size[d] = key->shape[d] / c->counts[d];
-        if (count > BOXES_MAX)
-            return ckpt_fail(c->err, CKPT_E_USAGE, "tensor '%s' would be cut in over %d boxes",
-                             key->name, BOXES_MAX);
-    }
-    box.name = name;
-    for (uint64_t i = 0; i < count && code == CKPT_OK; i++) {
-        uint64_t rest = i;
-
-        for (uint32_t d = key->rank; d > 0; d--) {
-            box.offset[d - 1] = rest % c->counts[d - 1] * box.size[d - 1];
-            rest /= c->counts[d - 1];
-        }
-        snprintf(name, sizeof name, "%.*s@%llu", MAP_NAME_BYTES, key->name,
-                 (unsigned long long)i);
-        box.file = file_of(c, s, &box);
-        code = pieces_add(c->store, &box, c->err);
-    }
-    return code;
-}
-
-static ckpt_code cut_key(dist_cutter *c, const ckpt_map *map, const stages *s)
-{
-    map_captures captures;
-    ckpt_code code = CKPT_OK;
-
-    memset(c->counts, 0, sizeof c->counts);
-    c->shard = map_find_shard(map, ckpt_catalog_at(c->store->keys, c->key)->name, &captures);
-    for (int axis = MAP_TP; c->shard != NULL && axis < MAP_AXIS_COUNT && code == CKPT_OK; axis++)
-        if (c->shard->axes[axis].cut)
-            code = cut_axis(c, (map_axis)axis);
-    return code == CKPT_OK ? add_boxes(c, s) : code;
-}
-
-/* ---- files ---- */
-
-static const char *folder_name(const format_sharding *sharding)
-{
-    return sharding->iteration != NULL ? sharding->iteration : "release";
-}
-
-static ckpt_code name_files(ckpt_store *store, const format_sharding *sharding, ckpt_error *err)
-{
-    uint32_t count = 0;
-    ckpt_code code = CKPT_OK;
-
-    for (size_t i = 0; i < ckpt_catalog_count(store->catalog); i++)
-        count = ckpt_catalog_at(store->catalog, i)->file >= count
-                    ? ckpt_catalog_at(store->catalog, i)->file + 1
-                    : count;
-    for (uint32_t i = 0; i < count && code == CKPT_OK; i++) {
-        char name[128];
-        uint32_t number;
-
-        snprintf(name, sizeof name, "%s/__%u_0.distcp", folder_name(sharding), i);
-        code = store_add_file(store, name, &number, err);
-    }
-    return code;
-}
-
-ckpt_code torch_dist_split(ckpt_store *store, ckpt_catalog *keys, const ckpt_map *map,
-                           const format_sharding *sharding, ckpt_error *err)
-{
-    dist_cutter cutter = { .store = store, .sharding = sharding, .err = err };
-    stages plan;
-    ckpt_code code;
-
-    if ((code = pieces_begin(store, keys, err)) != CKPT_OK ||
-        (code = plan_stages(keys, sharding, &plan, err)) != CKPT_OK)
-        return code;
-    for (cutter.key = 0; cutter.key < ckpt_catalog_count(keys) && code == CKPT_OK; cutter.key++)
-        code = cut_key(&cutter, map, &plan);
-    if (code == CKPT_OK)
-        code = pieces_seal(store, err);
-    return code == CKPT_OK ? name_files(store, sharding, err) : code;
-}
 
 /* ---- items ---- */
 
@@ -289,17 +22,10 @@ static ckpt_code plan_item(const ckpt_tensor *piece, zip_item_plan *plan, ckpt_e
     return zip_item_plan_tensor(&tensor, plan, err);
 }
 
-/* Checksums of payloads, by piece: the XOR of what every run of bytes contributes. */
-typedef struct {
-    store_watch base;
-    const ckpt_catalog *pieces;
-    uint32_t *crcs;
-} crc_watch;
-
 static void crc_wrote(store_watch *self, size_t piece, const file_rect *rect, const void *rows,
                       size_t pitch_bytes)
 {
-    crc_watch *w = (crc_watch *)self;
+    dist_watch *w = (dist_watch *)self;
     const ckpt_tensor *t = ckpt_catalog_at(w->pieces, piece);
     const uint64_t total = ckpt_part_bytes(t, CKPT_DATA);
     uint64_t end = rect->offset - t->offset;
@@ -320,73 +46,114 @@ static void crc_wrote(store_watch *self, size_t piece, const file_rect *rect, co
 
 static void crc_forget(store_watch *self, size_t piece)
 {
-    __atomic_store_n(&((crc_watch *)self)->crcs[piece], 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&((dist_watch *)self)->crcs[piece], 0, __ATOMIC_RELAXED);
 }
 
-static void crc_free(store_watch *self)
+static void watch_free(store_watch *self)
 {
-    free(((crc_watch *)self)->crcs);
+    free(((dist_watch *)self)->crcs);
+    free(((dist_watch *)self)->extras);
     free(self);
 }
 
-static ckpt_code begin_watch(ckpt_store *store, ckpt_error *err)
+ckpt_code torch_dist_watch_begin(ckpt_store *store, ckpt_error *err)
 {
-    crc_watch *w = calloc(1, sizeof *w);
+    dist_watch *w = calloc(1, sizeof *w);
 
     if (w == NULL)
         return ckpt_fail_memory(err, "checksums", sizeof *w);
-    w->base = (store_watch){ crc_wrote, crc_forget, crc_free };
+    w->base = (store_watch){ crc_wrote, crc_forget, watch_free };
     w->pieces = store->catalog;
-    w->crcs = calloc(ckpt_catalog_count(store->catalog) + 1, sizeof *w->crcs);
     store->watch = &w->base;
-    return w->crcs != NULL ? CKPT_OK : ckpt_fail_memory(err, "checksums", 0);
+    return CKPT_OK;
 }
 
+dist_watch *torch_dist_watch(const ckpt_store *store)
+{
+    return (dist_watch *)store->watch;
+}
+
+static ckpt_code plan_extra(const dist_extra *extra, zip_item_plan *plan, ckpt_error *err)
+{
+    return extra->is_none ? zip_item_plan_none(plan, err) : zip_item_plan_empty(plan, err);
+}
+
+/* Append an item to its file; *offset: where it begins. */
+static ckpt_code place_item(store_file *file, const zip_item_plan *plan, uint64_t *offset,
+                            ckpt_error *err)
+{
+    *offset = file->size_bytes;
+    if (!size_add(file->size_bytes, plan->size_bytes, &file->size_bytes) ||
+        !size_add(file->size_bytes, ZIP_ITEM_ALIGN - 1, &file->size_bytes) ||
+        file->size_bytes > INT64_MAX)
+        return ckpt_fail(err, CKPT_E_USAGE, "file '%s' would be too large", file->name);
+    file->size_bytes -= file->size_bytes % ZIP_ITEM_ALIGN;
+    return CKPT_OK;
+}
+
+/* Byte entries stand behind the tensors of their file, which therefore are where they would be
+ * without. */
 ckpt_code torch_dist_lay_out(ckpt_store *store, ckpt_error *err)
 {
+    const size_t count = ckpt_catalog_count(store->catalog);
+    dist_watch *w = torch_dist_watch(store);
+    zip_item_plan plan;
     ckpt_code code = CKPT_OK;
 
-    for (size_t i = 0; i < ckpt_catalog_count(store->catalog) && code == CKPT_OK; i++) {
+    if ((w->crcs = calloc(count + 1, sizeof *w->crcs)) == NULL)
+        return ckpt_fail_memory(err, "checksums", count);
+    for (size_t i = 0; i < count && code == CKPT_OK; i++) {
         ckpt_tensor *piece = catalog_edit(store->catalog, i);
-        store_file *file = &store->files[piece->file];
-        zip_item_plan plan;
 
-        if ((code = plan_item(piece, &plan, err)) != CKPT_OK)
-            break;
-        piece->offset = file->size_bytes + plan.head_bytes;
-        if (!size_add(file->size_bytes, plan.size_bytes, &file->size_bytes) ||
-            !size_add(file->size_bytes, ZIP_ITEM_ALIGN - 1, &file->size_bytes) ||
-            file->size_bytes > INT64_MAX)
-            return ckpt_fail(err, CKPT_E_USAGE, "file '%s' would be too large", file->name);
-        file->size_bytes -= file->size_bytes % ZIP_ITEM_ALIGN;
+        if ((code = plan_item(piece, &plan, err)) == CKPT_OK &&
+            (code = place_item(&store->files[piece->file], &plan, &piece->offset, err)) == CKPT_OK)
+            piece->offset += plan.head_bytes;
     }
-    return code == CKPT_OK ? begin_watch(store, err) : code;
+    for (size_t i = 0; i < w->extra_count && code == CKPT_OK; i++) {
+        dist_extra *extra = &w->extras[i];
+        const uint32_t file = ckpt_catalog_at(store->catalog, extra->piece)->file;
+
+        if ((code = plan_extra(extra, &plan, err)) == CKPT_OK)
+            code = place_item(&store->files[file], &plan, &extra->offset, err);
+    }
+    return code;
 }
 
-static ckpt_code write_ends(ckpt_store *store, size_t i, ckpt_error *err)
+/* Everything of an item that begins at `offset` but its payload. */
+static ckpt_code write_ends(const ckpt_store *store, uint32_t file, const zip_item_plan *plan,
+                            uint64_t offset, ckpt_error *err)
 {
-    const ckpt_tensor *piece = ckpt_catalog_at(store->catalog, i);
-    ckpt_file *file = store->files[piece->file].file;
-    zip_item_plan plan;
-    ckpt_code code;
+    const ckpt_code code = file_write_at(store->files[file].file, offset, plan->head,
+                                         plan->head_bytes, err);
 
-    if ((code = plan_item(piece, &plan, err)) != CKPT_OK)
+    if (code != CKPT_OK)
         return code;
-    zip_item_set_crc(&plan, ((crc_watch *)store->watch)->crcs[i]);
-    if ((code = file_write_at(file, piece->offset - plan.head_bytes, plan.head, plan.head_bytes,
-                              err)) != CKPT_OK)
-        return code;
-    return file_write_at(file, piece->offset + plan.payload_bytes, plan.tail, plan.tail_bytes,
-                         err);
+    return file_write_at(store->files[file].file,
+                         offset + plan->head_bytes + plan->payload_bytes, plan->tail,
+                         plan->tail_bytes, err);
 }
 
 ckpt_code torch_dist_seal(ckpt_store *store, const uint8_t *owned, ckpt_error *err)
 {
+    const dist_watch *w = torch_dist_watch(store);
+    zip_item_plan plan;
     ckpt_code code = CKPT_OK;
 
-    for (size_t i = 0; i < ckpt_catalog_count(store->catalog) && code == CKPT_OK; i++)
-        if (owned[i])
-            code = write_ends(store, i, err);
+    for (size_t i = 0; i < ckpt_catalog_count(store->catalog) && code == CKPT_OK; i++) {
+        const ckpt_tensor *piece = ckpt_catalog_at(store->catalog, i);
+
+        if (!owned[i] || (code = plan_item(piece, &plan, err)) != CKPT_OK)
+            continue;
+        zip_item_set_crc(&plan, w->crcs[i]);
+        code = write_ends(store, piece->file, &plan, piece->offset - plan.head_bytes, err);
+    }
+    for (size_t i = 0; i < w->extra_count && code == CKPT_OK; i++) {
+        const dist_extra *extra = &w->extras[i];
+        const uint32_t file = ckpt_catalog_at(store->catalog, extra->piece)->file;
+
+        if (owned[extra->piece] && (code = plan_extra(extra, &plan, err)) == CKPT_OK)
+            code = write_ends(store, file, &plan, extra->offset, err);
+    }
     return code;
 }
 
@@ -427,7 +194,7 @@ static ckpt_code fill_metadata(ckpt_store *store, dcp_metadata *m, ckpt_error *e
     const layout_extent *extents = store->pieces->extents;
     ckpt_code code = CKPT_OK;
 
-    for (size_t k = 0; k < m->entry_count; k++) {
+    for (size_t k = 0; k < ckpt_catalog_count(store->keys); k++) {
         const ckpt_tensor *key = ckpt_catalog_at(store->keys, k);
 
         m->entries[k].key = key->name;
@@ -435,7 +202,7 @@ static ckpt_code fill_metadata(ckpt_store *store, dcp_metadata *m, ckpt_error *e
         m->entries[k].rank = key->rank;
         memcpy(m->entries[k].size, key->shape, sizeof m->entries[k].size);
     }
-    for (size_t i = 0; i < m->chunk_count && code == CKPT_OK; i++) {
+    for (size_t i = 0; i < ckpt_catalog_count(store->catalog) && code == CKPT_OK; i++) {
         const ckpt_tensor *piece = ckpt_catalog_at(store->catalog, i);
         zip_item_plan plan;
 
@@ -466,14 +233,15 @@ static ckpt_code fill_metadata(ckpt_store *store, dcp_metadata *m, ckpt_error *e
 /* Number of boxes of each key: pieces stand in the order of their keys. */
 static void count_chunks(const ckpt_store *store, dcp_metadata *m)
 {
+    const size_t piece_count = ckpt_catalog_count(store->catalog);
     size_t next = 0;
 
-    for (size_t k = 0; k < m->entry_count; k++) {
+    for (size_t k = 0; k < ckpt_catalog_count(store->keys); k++) {
         const char *key = ckpt_catalog_at(store->keys, k)->name;
         const size_t length = strlen(key);
 
         m->entries[k].first_chunk = next;
-        while (next < m->chunk_count &&
+        while (next < piece_count &&
                strncmp(ckpt_catalog_at(store->catalog, next)->name, key, length) == 0 &&
                ckpt_catalog_at(store->catalog, next)->name[length] == '@')
             next++;
@@ -481,17 +249,53 @@ static void count_chunks(const ckpt_store *store, dcp_metadata *m)
     }
 }
 
+/* Behind keys and pieces: the byte entries. The first box of X.weight brings X._extra_state. */
+static ckpt_code fill_extras(const ckpt_store *store, dcp_metadata *m, ckpt_error *err)
+{
+    const dist_watch *w = torch_dist_watch(store);
+    const size_t key_count = ckpt_catalog_count(store->keys);
+    const size_t piece_count = ckpt_catalog_count(store->catalog);
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < w->extra_count && code == CKPT_OK; i++) {
+        const dist_extra *extra = &w->extras[i];
+        const char *key = ckpt_catalog_at(store->keys, extra->key)->name;
+        const char *dot = strrchr(key, '.');
+        dcp_entry *entry = &m->entries[key_count + i];
+        dcp_chunk *chunk = &m->chunks[piece_count + i];
+        char name[MAP_NAME_BYTES + 64];
+        zip_item_plan plan;
+        int used;
+
+        used = snprintf(name, sizeof name, "%.*s._extra_state/shard_%llu_%llu",
+                        (int)(dot == NULL ? strlen(key) : (size_t)(dot - key)), key,
+                        (unsigned long long)extra->index, (unsigned long long)extra->count);
+        if ((entry->key = arena_strdup(&m->memory, name, (size_t)used)) == NULL)
+            return ckpt_fail_memory(err, "the metadata", (size_t)used);
+        entry->is_bytes = 1;
+        entry->first_chunk = piece_count + i;
+        entry->chunk_count = 1;
+        chunk->file = ckpt_catalog_at(store->catalog, extra->piece)->file;
+        chunk->offset = extra->offset;
+        if ((code = plan_extra(extra, &plan, err)) == CKPT_OK)
+            chunk->length = plan.size_bytes;
+    }
+    return code;
+}
+
 static ckpt_code write_metadata(ckpt_store *store, const format_finish *info, ckpt_error *err)
 {
-    dcp_metadata m = { .entry_count = ckpt_catalog_count(store->keys),
-                       .chunk_count = ckpt_catalog_count(store->catalog),
+    const size_t extra_count = torch_dist_watch(store)->extra_count;
+    dcp_metadata m = { .entry_count = ckpt_catalog_count(store->keys) + extra_count,
+                       .chunk_count = ckpt_catalog_count(store->catalog) + extra_count,
                        .file_count = store->file_count };
-    const size_t folder = strlen(folder_name(info->sharding)) + 1;
+    const size_t folder = strlen(torch_dist_folder(info->sharding)) + 1;
     char *text = NULL;
     size_t size = 0;
     FILE *stream = open_memstream(&text, &size);
     ckpt_code code;
 
+    arena_init(&m.memory);
     m.entries = calloc(m.entry_count + 1, sizeof *m.entries);
     m.chunks = calloc(m.chunk_count + 1, sizeof *m.chunks);
     m.files = calloc(m.file_count + 1, sizeof *m.files);
@@ -503,6 +307,7 @@ static ckpt_code write_metadata(ckpt_store *store, const format_finish *info, ck
         m.files[i] = store->files[i].name + folder;
     count_chunks(store, &m);
     if ((code = fill_metadata(store, &m, err)) == CKPT_OK &&
+        (code = fill_extras(store, &m, err)) == CKPT_OK &&
         (code = dcp_write(&m, put_stream, stream, err)) == CKPT_OK)
         code = fflush(stream) == 0 ? write_inside(store, ".metadata", text, size, err)
                                    : ckpt_fail_memory(err, "the metadata", size);
@@ -513,6 +318,7 @@ out:
     free(m.entries);
     free(m.chunks);
     free(m.files);
+    arena_release(&m.memory);
     return code;
 }
 
@@ -577,7 +383,7 @@ ckpt_code torch_dist_finish(ckpt_store *store, const format_finish *info, ckpt_e
     static const char backend[] = "{\"sharded_backend\": \"torch_dist\", "
                                   "\"sharded_backend_version\": 1, "
                                   "\"common_backend\": \"torch\", \"common_backend_version\": 1}";
-    const char *folder = folder_name(info->sharding);
+    const char *folder = torch_dist_folder(info->sharding);
     char tracker[64];
     ckpt_code code;
 

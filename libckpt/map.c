@@ -129,6 +129,33 @@ const map_shard *map_find_shard(const ckpt_map *map, const char *name, map_captu
     return NULL;
 }
 
+map_stage_kind map_find_stage(const ckpt_map *map, const char *name, uint64_t *layer)
+{
+    for (size_t i = 0; i < map->stage_count; i++) {
+        const map_stage *stage = &map->stages[i];
+        map_captures captures = { .count = 0 };
+
+        if (!map_match(stage->stored, name, &captures))
+            continue;
+        if (stage->layer == NULL)
+            return MAP_STAGE_FIRST;
+        if (map_capture_number(&captures, stage->layer, layer))
+            return MAP_STAGE_LAYER;
+    }
+    return MAP_STAGE_LAST;
+}
+
+const map_extra *map_find_extra(const ckpt_map *map, const char *name)
+{
+    for (size_t i = 0; i < map->extra_count; i++) {
+        map_captures captures = { .count = 0 };
+
+        if (map_match(map->extras[i].stored, name, &captures))
+            return &map->extras[i];
+    }
+    return NULL;
+}
+
 ckpt_dtype map_find_encode(const ckpt_map *map, const char *name)
 {
     for (size_t i = 0; i < map->encode_count; i++) {
@@ -350,6 +377,12 @@ static ckpt_code parse_rule(map_parser *p, map_kind kind, char *text)
     return CKPT_OK;
 }
 
+/* Room for one more behind `count` items; NULL when there are too many, or no memory. */
+static void *grow(void *items, size_t count, size_t item_bytes)
+{
+    return count == MAP_RULES_MAX ? NULL : realloc(items, (count + 1) * item_bytes);
+}
+
 /* AXIS=WHERE, halves=2 or groups=KEY. */
 static ckpt_code parse_axis(map_parser *p, map_shard *shard, char *word)
 {
@@ -392,13 +425,54 @@ static ckpt_code parse_shard(map_parser *p, char *text)
     while ((word = take_word(&text)) != NULL)
         if ((code = parse_axis(p, &shard, word)) != CKPT_OK)
             return code;
-    shards = map->shard_count == MAP_RULES_MAX
-                 ? NULL
-                 : realloc(map->shards, (map->shard_count + 1) * sizeof *shards);
-    if (shards == NULL)
+    if ((shards = grow(map->shards, map->shard_count, sizeof *shards)) == NULL)
         return parse_fail(p, "too many lines at", shard.stored);
     map->shards = shards;
     shards[map->shard_count++] = shard;
+    return CKPT_OK;
+}
+
+static ckpt_code parse_stage(map_parser *p, char *text)
+{
+    ckpt_map *map = p->map;
+    map_stage stage = { NULL, NULL };
+    map_stage *stages;
+    char *word;
+    ckpt_code code;
+
+    if ((code = keep_pattern(p, take_word(&text), &stage.stored)) != CKPT_OK)
+        return code;
+    word = take_word(&text);
+    if (word == NULL || (strcmp(word, "first") != 0 &&
+                         (word[0] != '{' || strstr(stage.stored, word) == NULL)))
+        return parse_fail(p, "neither first nor an index of the name:", word);
+    if (word[0] == '{' && (code = keep_pattern(p, word, &stage.layer)) != CKPT_OK)
+        return code;
+    if ((stages = grow(map->stages, map->stage_count, sizeof *stages)) == NULL)
+        return parse_fail(p, "too many lines at", stage.stored);
+    map->stages = stages;
+    stages[map->stage_count++] = stage;
+    return CKPT_OK;
+}
+
+static ckpt_code parse_extra(map_parser *p, char *text)
+{
+    ckpt_map *map = p->map;
+    map_extra extra = { NULL, 0 };
+    map_extra *extras;
+    const char *word;
+    ckpt_code code;
+
+    if ((code = keep_pattern(p, take_word(&text), &extra.stored)) != CKPT_OK)
+        return code;
+    word = take_word(&text);
+    if (word == NULL || (strcmp(word, "empty") != 0 && strcmp(word, "none") != 0))
+        return parse_fail(p, "neither empty nor none:", word);
+    extra.is_none = strcmp(word, "none") == 0;
+    if ((extras = grow(map->extras, map->extra_count, sizeof *extras)) == NULL)
+        return parse_fail(p, "too many lines at", extra.stored);
+    map->extras = extras;
+    extras[map->extra_count++] = extra;
     return CKPT_OK;
 }
 
@@ -416,10 +490,7 @@ static ckpt_code parse_encode(map_parser *p, char *text)
     encode.dtype = word == NULL ? CKPT_NONE : ckpt_dtype_find(word);
     if (encode.dtype == CKPT_NONE)
         return parse_fail(p, "not a dtype:", word);
-    encodes = map->encode_count == MAP_RULES_MAX
-                  ? NULL
-                  : realloc(map->encodes, (map->encode_count + 1) * sizeof *encodes);
-    if (encodes == NULL)
+    if ((encodes = grow(map->encodes, map->encode_count, sizeof *encodes)) == NULL)
         return parse_fail(p, "too many lines at", encode.logical);
     map->encodes = encodes;
     encodes[map->encode_count++] = encode;
@@ -444,6 +515,10 @@ static ckpt_code parse_line(map_parser *p, char *text)
         return parse_rule(p, MAP_OMIT, text);
     if (strcmp(word, "shard") == 0)
         return parse_shard(p, text);
+    if (strcmp(word, "stage") == 0)
+        return parse_stage(p, text);
+    if (strcmp(word, "extra") == 0)
+        return parse_extra(p, text);
     if (strcmp(word, "encode") == 0)
         return parse_encode(p, text);
     if (strcmp(word, "scale") == 0)
@@ -510,6 +585,8 @@ void map_free(ckpt_map *map)
     arena_release(&map->memory);
     free(map->rules);
     free(map->shards);
+    free(map->stages);
+    free(map->extras);
     free(map->encodes);
     free(map);
 }

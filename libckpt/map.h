@@ -20,6 +20,10 @@
  *                                             groups=KEY: as many groups as config.json says under
  *                                             KEY make up the dimension, and none of them is cut.
  *                                             Without a line every rank holds the whole
+ *   stage  STORED first|{l}                   the pipeline stage that holds it: the first, or that
+ *                                             of layer {l}. Without a line it is the last
+ *   extra  STORED empty|none                  beside X.weight strict loaders of Megatron want the
+ *                                             bytes X._extra_state: an empty tensor, or None
  *   encode LOGICAL DTYPE                      a weight that this layout keeps in a plain dtype
  *
  * Names are patterns: {l} stands for one run of characters other than '.', up to the next '.' or
@@ -60,6 +64,16 @@ typedef struct {
 } map_shard;
 
 typedef struct {
+    const char *stored;                     /* pattern */
+    const char *layer;                      /* placeholder "{l}"; NULL: the first stage */
+} map_stage;
+
+typedef struct {
+    const char *stored;                     /* pattern */
+    int is_none;                            /* None, not an empty tensor */
+} map_extra;
+
+typedef struct {
     const char *logical;                    /* pattern */
     ckpt_dtype dtype;
 } map_encode;
@@ -74,6 +88,10 @@ typedef struct {
     size_t rule_capacity;
     map_shard *shards;                      /* malloc'd */
     size_t shard_count;
+    map_stage *stages;                      /* malloc'd */
+    size_t stage_count;
+    map_extra *extras;                      /* malloc'd */
+    size_t extra_count;
     map_encode *encodes;                    /* malloc'd */
     size_t encode_count;
 } ckpt_map;
@@ -106,6 +124,13 @@ const map_rule *map_find_stored(const ckpt_map *map, const char *name, map_captu
 
 /* How ranks divide a stored tensor (a scale is divided as its weight); NULL: not at all. */
 const map_shard *map_find_shard(const ckpt_map *map, const char *name, map_captures *captures);
+
+/* The stage of a stored tensor; *layer is set for MAP_STAGE_LAYER. */
+typedef enum { MAP_STAGE_FIRST, MAP_STAGE_LAYER, MAP_STAGE_LAST } map_stage_kind;
+map_stage_kind map_find_stage(const ckpt_map *map, const char *name, uint64_t *layer);
+
+/* The byte entry that strict loaders want beside a stored tensor; NULL: none. */
+const map_extra *map_find_extra(const ckpt_map *map, const char *name);
 
 /* The plain dtype that this layout keeps a logical tensor in, or CKPT_NONE. */
 ckpt_dtype map_find_encode(const ckpt_map *map, const char *name);

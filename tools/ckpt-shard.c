@@ -40,6 +40,8 @@ static const cli_option options[] = {
       "one file a layer, or the files that ranks would write (default layer)" },
     { CLI_CHOICE, "key-style", "v1|v2", &key_style,
       "keys of the fork that miles runs, or upstream's newer ones (default v1)" },
+    { CLI_FLAG, "extra-state", NULL, &opt.convert.sharding.extra_state,
+      "add the empty _extra_state entries that upstream Megatron's strict loader asks for" },
     { CLI_STRING, "iteration", "release|N", &iteration, "which folder to write (default release)" },
     { CLI_STRING, "describe", "DIR", &opt.describe,
       "with --dry-run: write .metadata and what else goes beside the data into DIR, for a look "
@@ -84,6 +86,32 @@ static const struct {
     { "pro-convert", 8, 8, 32, 7, 6 },
     { "pro-train", 8, 8, 32, 7, 6 },
 };
+
+/* What only a torch_dist has; the name of an option that was given, or NULL. */
+static const char *find_torch_dist_option(void)
+{
+    const struct {
+        const char *name;
+        int is_given;
+    } given[] = {
+        { "tp", ranks.tp != 0 },
+        { "pp", ranks.pp != 0 },
+        { "ep", ranks.ep != 0 },
+        { "etp", ranks.etp != 0 },
+        { "first-stage-layers", ranks.first_stage_layers != 0 },
+        { "last-stage-layers", ranks.last_stage_layers != 0 },
+        { "preset", preset != NULL },
+        { "files", files != NULL },
+        { "key-style", key_style != NULL },
+        { "extra-state", opt.convert.sharding.extra_state },
+        { "iteration", iteration != NULL },
+    };
+
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++)
+        if (given[i].is_given)
+            return given[i].name;
+    return NULL;
+}
 
 static void take_preset(void)
 {
@@ -171,6 +199,7 @@ static ckpt_code fail_layout(ckpt_error *err)
 static ckpt_code take_layout(convert_command *o, ckpt_error *err)
 {
     format_sharding *to = &o->convert.sharding;
+    const char *torch_dist_option = find_torch_dist_option();
     ckpt_code code;
 
     if (o->describe != NULL && !o->common.dry_run)
@@ -179,6 +208,9 @@ static ckpt_code take_layout(convert_command *o, ckpt_error *err)
         return fail_layout(err);
     if ((ranks.mp != 0) != (strcmp(layout, "mp") == 0))
         return ckpt_fail(err, CKPT_E_USAGE, "--mp N goes with --layout mp, and it with --mp N");
+    if (torch_dist_option != NULL && strcmp(layout, "torch_dist") != 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--%s goes with --layout torch_dist, not %s",
+                         torch_dist_option, layout);
     take_preset();
     if ((code = take_number(ranks.mp, "mp", &to->mp, err)) != CKPT_OK ||
         (code = take_number(ranks.tp, "tp", &to->tp, err)) != CKPT_OK ||

@@ -136,7 +136,7 @@ ROUND = {
                  ("--layout", "torch_dist", "--tp", "2", "--pp", "1", "--ep", "8", "--etp", "2"),
                  mp(2)],
     "golden-b": [mp(2),
-                 ("--layout", "torch_dist", "--tp", "4", "--pp", "2", "--ep", "4",
+                 ("--layout", "torch_dist", "--tp", "2", "--pp", "2", "--ep", "4",
                   "--first-stage-layers", "3", "--last-stage-layers", "2", "--files", "rank"),
                  ("--layout", "torch_dist", "--tp", "2", "--pp", "1", "--ep", "8", "--etp", "2",
                   "--key-style", "v2", "--iteration", "12"),
@@ -199,7 +199,7 @@ def test_an_iteration_is_named_as_megatron_names_it(sharded, digest, golden, num
 
 @pytest.mark.parametrize("style", ["v1", "v2"])
 @pytest.mark.parametrize("options", [
-    (), ("--files", "rank", "--tp", "2", "--ep", "2"), ("--tp", "4", "--etp", "2"),
+    (), ("--files", "rank", "--tp", "2", "--ep", "2"), ("--tp", "2", "--etp", "4"),
     ("--tp", "1", "--pp", "1")], ids=" ".join)
 def test_every_torch_dist_has_the_digest(digest, sharded, golden, style, options):
     path = sharded("--layout", "torch_dist", "--key-style", style, *options)

@@ -15,7 +15,8 @@ COUNT = 4
 HANG_SECONDS = 600           # about 0.1 s here
 LAYOUTS = {
     "torch_dist": ("--layout", "torch_dist"),
-    "ranks": ("--layout", "torch_dist", "--files", "rank", "--tp", "2", "--ep", "4"),
+    "ranks": ("--layout", "torch_dist", "--files", "rank", "--tp", "2", "--ep", "4",
+              "--extra-state"),
     "mp": ("--layout", "mp", "--mp", "2"),
     "hf": ("--layout", "hf", "--dtype", "bf16"),
 }

@@ -135,13 +135,24 @@ def test_an_unknown_tensor_is_refused(ckpt, copy):
     (("--layout", "torch_dist", "--describe", "plan"), ["--describe goes with --dry-run"]),
     (("--layout", "mp", "--mp", "3"), ["cannot be divided by --mp 3", "legal values are: 1 2 4 8"]),
     (("--layout", "mp", "--mp", "65537"), ["65537"]),
-    (("--layout", "torch_dist", "--tp", "3"), ["cannot be divided by --tp 3"]),
+    (("--layout", "torch_dist", "--tp", "3"), ["cannot be divided by --tp 3",
+                                               "legal values are: 1 2 4 8\n"]),
     (("--layout", "torch_dist", "--tp", "16"), ["cannot be divided by --tp 16"]),
-    (("--layout", "torch_dist", "--ep", "3"), ["cannot be divided by --ep 3"]),
-    (("--layout", "torch_dist", "--etp", "3"), ["cannot be divided by --etp 3"]),
-    (("--layout", "torch_dist", "--pp", "3"), ["4 layers cannot be divided over --pp 3"]),
-    (("--layout", "torch_dist", "--pp", "5"), ["4 layers"]),
-    (("--layout", "torch_dist", "--pp", "2", "--first-stage-layers", "4"), ["4 layers"]),
+    (("--layout", "torch_dist", "--ep", "3"), ["cannot be divided by --ep 3",
+                                               "legal values are: 1 2 4 8 16\n"]),
+    (("--layout", "torch_dist", "--etp", "3"), ["cannot be divided by --etp 3",
+                                                "legal values are: 1 2 4 8 16 32 64 128\n"]),
+    (("--layout", "torch_dist", "--pp", "3"), ["4 layers cannot be divided over --pp 3",
+                                               "legal values are: 1 2 4\n"]),
+    (("--layout", "torch_dist", "--pp", "5"), ["4 layers", "legal values are: 1 2 4\n"]),
+    (("--layout", "torch_dist", "--pp", "2", "--first-stage-layers", "4"),
+     ["4 layers", "legal values are: 1\n"]),
+    (("--layout", "torch_dist", "--first-stage-layers", "2"), ["4 layers", "--pp 1"]),
+    (("--layout", "torch_dist", "--pp", "2", "--first-stage-layers", "5"),
+     ["4 layers", "legal values are: none\n"]),
+    (("--layout", "hf", "--tp", "2"), ["--tp goes with --layout torch_dist, not hf"]),
+    (("--layout", "mp", "--mp", "2", "--preset", "flash-h200"), ["--preset goes with"]),
+    (("--layout", "hf", "--extra-state"), ["--extra-state goes with --layout torch_dist"]),
     (("--layout", "torch_dist", "--dtype", "fp8"), ["holds BF16", "fp8"]),
     (("--layout", "torch_dist", "--experts", "fp4"), ["holds BF16", "fp4"]),
     (("--layout", "torch_dist", "--iteration", "-1"), ["--iteration '-1'"]),
@@ -153,6 +164,16 @@ def test_options_that_make_no_sense_are_refused(ckpt, golden_a, tmp_path, option
     for word in words:
         assert word in failed.err, failed.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("style, tensor", [("v1", "self_attention.wo_a.weight"),
+                                           ("v2", "self_attention.linear_proj.weight")])
+def test_no_rank_gets_a_part_of_an_output_group(ckpt, golden_b, tmp_path, style, tensor):
+    """Its shape could be cut in four; but the four heads are of two groups."""
+    failed = ckpt("ckpt-shard", "--layout", "torch_dist", "--key-style", style, "--tp", "4",
+                  golden_b, tmp_path / "out", check=2)
+    assert f"{tensor}'" in failed.err
+    assert "cannot be divided by --tp 4, legal values are: 1 2\n" in failed.err
 
 
 # ---- torch_dist: the folder ----

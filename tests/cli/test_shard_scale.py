@@ -105,6 +105,16 @@ def test_killed_at_the_files_beside_the_data_it_goes_on(job, fault, name):
     job.finish(target)
 
 
+@pytest.mark.parametrize("other", [("--iteration", "12"), ("--extra-state",), ("--ep", "4"),
+                                   ("--files", "rank")], ids=" ".join)
+def test_another_layout_does_not_go_on_in_the_same_folder(job, fault, other):
+    """It would leave files of both, or one's boxes beside the other's arguments."""
+    target = job.new_target()
+    job.run(target, check=-signal.SIGKILL, env=fault.env("write:kill:40", partial(target)))
+    assert "another command" in job.run(target, *other, check=2).err
+    job.finish(target)
+
+
 @pytest.mark.parametrize("call", ["fsync", "rename"])
 def test_killed_while_committing_it_goes_on(job, fault, call):
     killed, n, step = 0, 1, 1 if call == "rename" else 7

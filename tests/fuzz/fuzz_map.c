@@ -64,6 +64,7 @@ static void look_up(const ckpt_map *map, const ckpt_catalog *stored)
     for (size_t i = 0; i < ckpt_catalog_count(stored); i++) {
         const char *name = ckpt_catalog_at(stored, i)->name;
         char expanded[MAP_NAME_BYTES];
+        uint64_t layer;
         map_captures captures = { .count = 0 };
         const map_rule *rule = map_find_stored(map, name, &captures);
 
@@ -72,6 +73,8 @@ static void look_up(const ckpt_map *map, const ckpt_catalog *stored)
                              strcmp(expanded, name) != 0))
             abort();
         map_find_shard(map, name, &captures);
+        map_find_stage(map, name, &layer);
+        map_find_extra(map, name);
         map_find_encode(map, name);
         map_find_omit(map, name);
         map_carries(map, name);

@@ -3,6 +3,9 @@
     megatron_worker.py load RANKS EXPECTED.pt FOLDER LAYOUT...   each layout, strictly; compared
     megatron_worker.py save RANKS TENSORS.pt FOLDER LAYOUT       as a trainer of that layout
 
+A value that is a pair (count, is_none) stands for so many byte entries, each of which holds an
+empty tensor, or None.
+
 LAYOUT is TPxPPxEPxETP. With as many ranks as the layout has, every rank is one of them; a single
 rank holds what all of them would. Megatron checks that the shards cover the checkpoint.
 """
@@ -20,6 +23,7 @@ import torch.distributed as dist                                             # n
 import torch.multiprocessing as processes                                    # noqa: E402
 from megatron.core import dist_checkpointing                                 # noqa: E402
 from megatron.core.dist_checkpointing import ShardedTensor                   # noqa: E402
+from megatron.core.dist_checkpointing.mapping import ShardedObject           # noqa: E402
 from megatron.core.dist_checkpointing.validation import StrictHandling       # noqa: E402
 
 from v4_values import bits                                                   # noqa: E402
@@ -87,6 +91,18 @@ def cut(key, t, layout, rank):
     return boxes
 
 
+def objects(key, count, layout, rank):
+    """{name: ShardedObject}: one for the whole, or one for each of the rank's experts."""
+    place = rank % (layout.ranks // layout.pp)
+    mine, main = range(count), place == 0
+    if count > 1:
+        e_rank, mine = place // layout.etp % layout.ep, count // layout.ep
+        mine, main = range(e_rank * mine, (e_rank + 1) * mine), place % layout.etp == 0
+        main = main and place < layout.ep * layout.etp
+    return {f"{key}#{rank}.{i}": ShardedObject(
+        key, None, (count,), (i,), (0, 0, 0) if main else (0, 0, 1 + rank)) for i in mine}
+
+
 def shards(values, layout, rank, make):
     """{name: ShardedTensor} and {name: (key, box)} of one rank; make(local) is its tensor."""
     layers = 1 + max(int(m[1]) for m in (re.match(r"decoder\.layers\.(\d+)\.", k) for k in values)
@@ -94,6 +110,11 @@ def shards(values, layout, rank, make):
     state, where = {}, {}
     for key, t in values.items():
         if stage_of(key, layers, layout.pp) != rank // (layout.ranks // layout.pp):
+            continue
+        if isinstance(t, tuple):
+            entries = objects(key, t[0], layout, rank)
+            state.update(entries)
+            where.update(dict.fromkeys(entries, (key, None)))
             continue
         for i, (box, offsets, prepended, main) in enumerate(cut(key, t, layout, rank)):
             name = f"{key}#{rank}.{i}"
@@ -120,7 +141,11 @@ def load(values, folder, layout, played):
                 state[name], where[name] = shard, boxes[name]
     loaded = dist_checkpointing.load(state, folder, strict=StrictHandling.RAISE_ALL)
     for name, (key, box) in where.items():
-        if not torch.equal(bits(loaded[name]), bits(values[key][box])):
+        if box is None:
+            empty = None if values[key][1] else torch.empty(0, dtype=torch.uint8)
+            if empty is not loaded[name] and not torch.equal(empty, loaded[name]):
+                raise AssertionError(f"{folder}: {name} holds {loaded[name]}")
+        elif not torch.equal(bits(loaded[name]), bits(values[key][box])):
             raise AssertionError(f"{folder}: {key} {box} in {layout}")
     os.write(1, f"{folder}: {layout} {played} has {len(where)} shards\n".encode())
 

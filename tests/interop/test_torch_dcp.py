@@ -24,7 +24,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 FORMS = {
     "layers-v1": ("v1", ()),
     "ranks-v1": ("v1", ("--files", "rank", "--tp", "2", "--ep", "4", "--etp", "2")),
-    "stages-v2": ("v2", ("--key-style", "v2", "--files", "rank", "--tp", "4", "--pp", "2",
+    "stages-v2": ("v2", ("--key-style", "v2", "--files", "rank", "--tp", "2", "--pp", "2",
                          "--first-stage-layers", "2", "--iteration", "7")),
 }
 
@@ -124,6 +124,38 @@ def test_plain_tensors_load(expected, written, form):
         bits(t).fill_(0x55)
     dcp.load(state, checkpoint_id=written[form], no_dist=True)
     assert differing(state, values) == []
+
+
+def test_byte_entries_hold_what_modules_without_state_have(ckpt, golden, expected, written,
+                                                           tmp_path):
+    """And the tensors are where they would be without them."""
+    ckpt("ckpt-shard", "--layout", "torch_dist", "--extra-state", golden, tmp_path / "out")
+    folder = tmp_path / "out" / "release"
+    known = {(key, offsets): data for key, offsets, data in items(written["layers-v1"])}
+    count = 0
+    for key, offsets, data in items(folder):
+        if "._extra_state/shard_" not in key:
+            assert known.pop((key, offsets)) == data
+            continue
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            assert archive.testzip() is None
+        held, = torch.load(io.BytesIO(data), weights_only=True)
+        if ".wo_a." in key:
+            assert held is None
+        else:
+            assert held.dtype == torch.uint8 and held.shape == (0,)
+        count += 1
+    assert known == {}
+    metadata = read_metadata(folder)
+    keys = [k for k, m in metadata.state_dict_metadata.items()
+            if type(m).__name__ == "BytesStorageMetadata"]
+    assert len(keys) == count > 0
+    state = dict.fromkeys(keys)
+    dcp.load(state, checkpoint_id=folder, no_dist=True)
+    assert all(len(held) == 1 for held in state.values())
+    values = {key: torch.empty_like(t) for key, t in expected["v1"][0].items()}
+    dcp.load(values, checkpoint_id=folder, no_dist=True)
+    assert differing(values, expected["v1"][0]) == []
 
 
 @pytest.mark.parametrize("form", FORMS)

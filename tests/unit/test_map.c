@@ -115,6 +115,19 @@ static void test_texts_that_are_no_maps_are_refused_with_their_line(void **state
         { HEAD "drop a\n", "line 3" },
         { HEAD "map g m\n", "line 3" },
         { HEAD "scale .other\n", "line 3" },
+        { HEAD "shard a tp\n", "line 3" },
+        { HEAD "shard a tp=8\n", "line 3" },
+        { HEAD "shard a tp=0 tp=1\n", "line 3" },
+        { HEAD "shard a xp=0\n", "line 3" },
+        { HEAD "shard a tp=0 halves=3\n", "line 3" },
+        { HEAD "stage a\n", "line 3" },
+        { HEAD "stage a last\n", "line 3" },
+        { HEAD "stage a.{l} a\n", "line 3" },
+        { HEAD "stage a.{l} {m}\n", "line 3" },
+        { HEAD "extra a\n", "line 3" },
+        { HEAD "extra a full\n", "line 3" },
+        { HEAD "encode a\n", "line 3" },
+        { HEAD "encode a B16\n", "line 3" },
     };
 
     (void)state;
@@ -129,6 +142,32 @@ static void test_texts_that_are_no_maps_are_refused_with_their_line(void **state
         if (strstr(err.text, cases[i].says) == NULL)
             fail_msg("%s: %s", cases[i].text, err.text);
     }
+}
+
+static void test_lines_for_ranks_say_who_has_what(void **state)
+{
+    ckpt_map *map = parse(HEAD "shard a.{l}.w tp=1 etp=0 halves=2 groups=g\nstage a.{l}.{x*} {l}\n"
+                               "stage b.{x*} first\nextra a.{l}.w none\nextra b.w empty\n");
+    map_captures captures;
+    const map_shard *shard = map_find_shard(map, "a.7.w", &captures);
+    uint64_t layer = 99;
+
+    (void)state;
+    assert_non_null(shard);
+    assert_true(shard->axes[MAP_TP].cut && shard->axes[MAP_ETP].cut && !shard->axes[MAP_EP].cut);
+    assert_int_equal(shard->axes[MAP_TP].dimension, 1);
+    assert_int_equal(shard->halves, 2);
+    assert_string_equal(shard->groups, "g");
+    assert_null(map_find_shard(map, "a.7.v", &captures));
+    assert_int_equal(map_find_stage(map, "a.12.v", &layer), MAP_STAGE_LAYER);
+    assert_int_equal(layer, 12);
+    assert_int_equal(map_find_stage(map, "b.w", &layer), MAP_STAGE_FIRST);
+    assert_int_equal(map_find_stage(map, "c", &layer), MAP_STAGE_LAST);
+    assert_int_equal(map_find_stage(map, "a.x.v", &layer), MAP_STAGE_LAST);
+    assert_true(map_find_extra(map, "a.0.w")->is_none);
+    assert_false(map_find_extra(map, "b.w")->is_none);
+    assert_null(map_find_extra(map, "a.0.v"));
+    map_free(map);
 }
 
 static void test_comments_blanks_and_line_ends_do_not_matter(void **state)
@@ -373,6 +412,7 @@ int main(void)
         cmocka_unit_test(test_expanding_gives_the_name_back),
         cmocka_unit_test(test_the_first_line_that_fits_counts),
         cmocka_unit_test(test_texts_that_are_no_maps_are_refused_with_their_line),
+        cmocka_unit_test(test_lines_for_ranks_say_who_has_what),
         cmocka_unit_test(test_comments_blanks_and_line_ends_do_not_matter),
         cmocka_unit_test(test_every_stored_tensor_has_a_fate),
         cmocka_unit_test(test_what_a_map_does_not_explain_is_refused),
