@@ -8,6 +8,7 @@
 #ifndef CKPT_CONVERT_H
 #define CKPT_CONVERT_H
 
+#include "convert_feed.h"
 #include "format.h"
 #include "outcome.h"
 #include "output.h"
@@ -33,6 +34,7 @@ typedef struct {
     unsigned part;                   /* 1 .. part_count: the share of this process */
     unsigned part_count;             /* 0 or 1: it does everything */
     copy_options copy;
+    convert_feed *feed;              /* the source comes file by file; or NULL */
 } convert_options;
 
 typedef struct {

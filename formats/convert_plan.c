@@ -24,7 +24,9 @@ static ckpt_code open_all(convert_job *job, ckpt_error *err)
     ckpt_code code;
 
     parts.incomplete |= o->fill_from != NULL;      /* both together are checked: check_filled */
-    if ((code = ckpt_open(o->source, &parts, &job->source, err)) != CKPT_OK)
+    if ((code = ckpt_open(o->feed == NULL ? o->source : o->feed->shape, &parts, &job->source,
+                          err)) != CKPT_OK ||
+        (o->feed != NULL && (code = convert_feed_check(job, err)) != CKPT_OK))
         return code;
     if (o->like != NULL && (code = ckpt_open(o->like, &o->open, &job->like, err)) != CKPT_OK)
         return code;

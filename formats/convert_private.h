@@ -1,8 +1,23 @@
-/* convert_private.h: what convert_plan.c asks of the files that decide what the target is. */
+/* convert_private.h: what the files of a conversion ask of each other. */
 #ifndef CKPT_CONVERT_PRIVATE_H
 #define CKPT_CONVERT_PRIVATE_H
 
 #include "convert.h"
+
+/* ---- convert_feed.c ---- */
+
+/* What moves tensors, for convert_feed_copy: `to` takes those that are ready. */
+typedef struct {
+    ckpt_source *from;
+    ckpt_sink *to;
+    const copy_options *options;
+    uint8_t *ready;                  /* by target tensor */
+} feed_copy;
+
+/* Refuse what does not go with a source that comes file by file. */
+ckpt_code convert_feed_check(const convert_job *job, ckpt_error *err);
+/* ckpt_copy, as the files come. */
+ckpt_code convert_feed_copy(convert_job *job, const feed_copy *copy, ckpt_error *err);
 
 /* ---- convert_targets.c ---- */
 

@@ -5,7 +5,7 @@
 #include <time.h>
 
 #include "config.h"
-#include "convert.h"
+#include "convert_private.h"
 #include "hf.h"
 #include "json.h"
 
@@ -75,31 +75,39 @@ static ckpt_code sync_spill(void *context, ckpt_error *err)
 static ckpt_code copy_tensors(convert_job *job, pipeline *p, ckpt_error *err)
 {
     const copy_options copy = copy_with(job);
+    const size_t count = ckpt_catalog_count(job->targets);
+    uint8_t *ready = job->options.feed == NULL ? NULL : calloc(count + 1, 1);
     spill_sync sync = { p->spill, output_journal(job->output) };
     const file_sink_options options = {
         .store = job->store,
         .layout = job->layout,
         .journal = job->options.no_digest ? NULL : output_journal(job->output),
         .digest = job->digest,
-        .share = job->share,
+        .share = job->options.feed == NULL ? job->share : ready,
         .before_done = p->spill == NULL ? NULL : sync_spill,
         .before_done_context = &sync,
     };
-    const size_t count = ckpt_catalog_count(job->targets);
-    ckpt_sink *sink;
+    ckpt_sink *sink = NULL;
     ckpt_code code;
 
-    if ((job->kept = calloc(count + 1, 1)) == NULL)
-        return ckpt_fail_memory(err, "a copy", count);
-    if ((code = sink_files_create(&options, &sink, err)) != CKPT_OK)
-        return code;
+    job->kept = calloc(count + 1, 1);
+    if (job->kept == NULL || (job->options.feed != NULL && ready == NULL))
+        code = ckpt_fail_memory(err, "a copy", count);
+    else
+        code = sink_files_create(&options, &sink, err);
+    if (code != CKPT_OK)
+        goto out;
     if (options.journal != NULL)
         code = sink_files_resume(sink, &copy, &job->kept_count, err);
     for (size_t i = 0; i < count; i++)
         job->kept[i] = (uint8_t)sink_files_kept(sink, i);
     if (code == CKPT_OK)
-        code = ckpt_copy(p->encoded, sink, &copy, err);
+        code = job->options.feed == NULL
+                   ? ckpt_copy(p->encoded, sink, &copy, err)
+                   : convert_feed_copy(job, &(feed_copy){ p->encoded, sink, &copy, ready }, err);
+out:
     sink_files_free(sink);
+    free(ready);
     return code;
 }
 

@@ -11,19 +11,18 @@
 #include "text.h"
 
 enum { INDEX_BYTES_MAX = 1 << 28 };
-static const char suffix[] = ".safetensors";
 
 static int is_weights(const char *name)
 {
-    return text_ends_with(name, suffix);
+    return text_ends_with(name, SAFETENSORS_SUFFIX);
 }
 
 void hf_file_name(size_t i, size_t count, char out[FORMAT_NAME_BYTES])
 {
     if (count == 1)
-        snprintf(out, FORMAT_NAME_BYTES, "model%s", suffix);
+        snprintf(out, FORMAT_NAME_BYTES, "model" SAFETENSORS_SUFFIX);
     else
-        snprintf(out, FORMAT_NAME_BYTES, "model-%05zu-of-%05zu%s", i + 1, count, suffix);
+        snprintf(out, FORMAT_NAME_BYTES, "model-%05zu-of-%05zu" SAFETENSORS_SUFFIX, i + 1, count);
 }
 
 /* ---- the index ---- */

@@ -87,7 +87,7 @@ static file_role take_rank(void *context, const char *name)
     uint32_t count;
 
     if (!parse_name(name, &rank, &count))
-        return text_ends_with(name, ".safetensors") ? FILE_UNREAD : FILE_CARRIED;
+        return text_ends_with(name, SAFETENSORS_SUFFIX) ? FILE_UNREAD : FILE_CARRIED;
     f->seen++;
     if (f->count == 0)
         f->count = count;

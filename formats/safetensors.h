@@ -17,6 +17,8 @@
 
 #include "store.h"
 
+#define SAFETENSORS_SUFFIX ".safetensors"
+
 enum { SAFETENSORS_HEADER_MAX = 100 * 1000 * 1000 };
 
 /* Read the header of file `i` (opened here) and add its tensors to the store's catalog. */

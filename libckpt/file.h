@@ -66,6 +66,7 @@ ckpt_code file_remove_tree(const char *path, ckpt_error *err);         /* fine i
 /* What a killed run left behind of file_write_all and its like: ".*.tmp", at any depth. */
 ckpt_code file_remove_temporaries(const char *directory, ckpt_error *err);
 ckpt_code file_sync_tree(const char *path, ckpt_error *err);           /* files and directories */
+ckpt_code file_sync_parent(const char *path, ckpt_error *err);         /* that it has its name */
 /* Rename and make it durable: syncs the parent directory. The target must not exist. */
 ckpt_code file_rename_durable(const char *from, const char *to, ckpt_error *err);
 /* The same, over the file that is there, if any. */

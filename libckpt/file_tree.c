@@ -223,7 +223,7 @@ static char *parent_of(const char *path)
     return length == 0 ? strdup(".") : strndup(path, length);
 }
 
-static ckpt_code sync_parent(const char *path, ckpt_error *err)
+ckpt_code file_sync_parent(const char *path, ckpt_error *err)
 {
     char *parent = parent_of(path);
     ckpt_code code;
@@ -243,9 +243,9 @@ static ckpt_code rename_failed(const char *from, const char *to, ckpt_error *err
 
 static ckpt_code sync_rename(const char *from, const char *to, ckpt_error *err)
 {
-    const ckpt_code code = sync_parent(to, err);
+    const ckpt_code code = file_sync_parent(to, err);
 
-    return code != CKPT_OK ? code : sync_parent(from, err);
+    return code != CKPT_OK ? code : file_sync_parent(from, err);
 }
 
 ckpt_code file_rename_durable(const char *from, const char *to, ckpt_error *err)

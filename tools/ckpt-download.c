@@ -5,6 +5,7 @@
 #include "cli.h"
 #include "download_check.h"
 #include "download_say.h"
+#include "download_stream.h"
 #include "hub_select.h"
 
 static struct {
@@ -27,6 +28,7 @@ static struct {
     int no_space_check;
     int clean;
     int no_check;
+    int delete_source;
     const char *then_help;
     download_options download;
 } opt = { .common = CLI_COMMON_DEFAULTS,
@@ -80,6 +82,9 @@ static const cli_option options[] = {
     { CLI_HEADING, NULL, NULL, NULL, "Afterwards" },
     { CLI_STRING, "then", "COMMAND...", &opt.then_help,
       "the last option: when all is verified, become this command" },
+    { CLI_FLAG, "delete-source", NULL, &opt.delete_source,
+      "convert while it downloads, and remove each file of tensors when the result has all of it; "
+      "--then must be ckpt-convert or ckpt-shard, from D" },
     CLI_COMMON(opt.common),
     CLI_OPTIONS_END,
 };
@@ -94,6 +99,11 @@ static const cli_command command = {
         "the hash is what the hub lists. A killed run goes on where it was. `hf download` finds "
         "what is there, and finishes it, and the other way round.\n"
         "\n"
+        "--delete-source is for disks that cannot hold both: all headers are fetched first, the "
+        "conversion is planned from them, and then a few files at a time come, are verified, "
+        "converted and removed. It can be killed at any time: what the result's journal proves is "
+        "not fetched again. D keeps the files that are not tensors.\n"
+        "\n"
         "With --json the member \"reason\" says why it ended: fine, usage, auth, not-found, "
         "integrity, disk, network, partial (several reasons), interrupted, other.",
     .exit_notes = "0  every file is there and verified\n"
@@ -101,7 +111,9 @@ static const cli_command command = {
                   "2  could not; what arrived is kept, the same command goes on\n",
     .examples = "ckpt-download deepseek-ai/DeepSeek-V4-Flash --local-dir Flash\n"
                 "ckpt-download --hub modelscope deepseek-ai/DeepSeek-V4-Flash --local-dir Flash\n"
-                "ckpt-download REPO --local-dir D --then ckpt-convert --dtype bf16 D D-BF16",
+                "ckpt-download REPO --local-dir D --then ckpt-convert --dtype bf16 D D-BF16\n"
+                "ckpt-download REPO --local-dir D --delete-source --then ckpt-convert --dtype "
+                "bf16 D D-BF16",
     .options = options,
     .arg_min = 1,
     .arg_max = CLI_ANY_ARGS,
@@ -117,6 +129,8 @@ typedef struct {
     place *where;
     download *d;
     hub_reason reason;
+    char **then;                 /* the command after --then; or NULL */
+    int then_status;             /* of a converter that ran beside the download */
 } session;
 
 static ckpt_code fail_usage(session *s, ckpt_error *err, const char *what)
@@ -132,6 +146,14 @@ static int parse_rate(const char *text, uint64_t *out)
 
     snprintf(with_unit, sizeof with_unit, "%.20sB", text);
     return cli_parse_size(text, out) || cli_parse_size(with_unit, out);
+}
+
+static int is_converter(const char *command_path)
+{
+    const char *slash = strrchr(command_path, '/');
+    const char *name = slash == NULL ? command_path : slash + 1;
+
+    return strcmp(name, "ckpt-convert") == 0 || strcmp(name, "ckpt-shard") == 0;
 }
 
 static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
@@ -153,6 +175,10 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
         return fail_usage(s, err, "expected one of '--local-dir' and '--cache-dir', got both");
     if (is_modelscope && opt.local_dir == NULL)
         return fail_usage(s, err, "'--hub modelscope' needs '--local-dir'");
+    if (opt.delete_source && (s->then == NULL || !is_converter(s->then[0]) ||
+                              opt.local_dir == NULL))
+        return fail_usage(s, err, "'--delete-source' needs '--local-dir' and '--then "
+                          "ckpt-convert' or '--then ckpt-shard'");
     if (args->count > 1 && (opt.include.count > 0 || opt.exclude.count > 0))
         return fail_usage(s, err, "expected FILEs or '--include'/'--exclude', got both");
     if (opt.connection_count < 1 || opt.connection_count > 64 || opt.worker_count < 1 ||
@@ -207,7 +233,7 @@ static ckpt_code check_space(session *s, const download_plan *plan, ckpt_error *
     char need[CLI_SIZE_TEXT_BYTES];
     char available[CLI_SIZE_TEXT_BYTES];
 
-    if (opt.no_space_check || !plan->is_free_known || plan->free_bytes == 0 ||
+    if (opt.no_space_check || opt.delete_source || !plan->is_free_known || plan->free_bytes == 0 ||
         plan->space_bytes == 0 || plan->space_bytes + SLACK_BYTES <= plan->free_bytes)
         return CKPT_OK;
     cli_size_text(plan->space_bytes + SLACK_BYTES, need);
@@ -246,17 +272,22 @@ static ckpt_code fetch(session *s, ckpt_error *err)
     opt.download.h = s->h;
     opt.download.listing = &s->listing;
     opt.download.where = s->where;
-    if ((code = place_begin(s->where, err)) != CKPT_OK ||
-        (code = download_open(&opt.download, &s->d, err)) != CKPT_OK)
+    if ((code = place_begin(s->where, err)) != CKPT_OK)
         return code;
     say_meter_begin(&meter, &opt.common);
-    code = download_run(s->d, say_progress, &meter, err);
+    if (opt.delete_source)
+        code = download_stream(&(stream_options){ s->h, &s->listing, s->where, &opt.download,
+                                                  s->then, say_progress, &meter },
+                               &s->d, &s->then_status, err);
+    else if ((code = download_open(&opt.download, &s->d, err)) == CKPT_OK)
+        code = download_run(s->d, say_progress, &meter, err);
     say_meter_end(&meter);
     if (code == CKPT_OK)
         code = sum_up(s, err);
     if (code == CKPT_OK)
         code = place_end(s->where, err);
-    if (code == CKPT_OK && !opt.no_check && strcmp(s->hub_options.type, "model") == 0) {
+    if (code == CKPT_OK && !opt.no_check && !opt.delete_source &&
+        strcmp(s->hub_options.type, "model") == 0) {
         code = download_check(place_path(s->where), &s->listing, err);
         s->h->reason = code == CKPT_OK ? HUB_FINE : HUB_INTEGRITY;
     }
@@ -266,7 +297,8 @@ static ckpt_code fetch(session *s, ckpt_error *err)
 static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)
 {
     place_options where = { .local_dir = opt.local_dir, .listing = &s->listing,
-                            .dry_run = opt.common.dry_run, .allocate = !opt.no_space_check };
+                            .dry_run = opt.common.dry_run,
+                            .allocate = !opt.no_space_check && !opt.delete_source };
     download_plan plan;
     ckpt_code code;
 
@@ -315,7 +347,7 @@ static int become(char **words)
 int main(int argc, char **argv)
 {
     const int then = find_then(argc, argv);
-    session s = { 0 };
+    session s = { .then = then < argc ? argv + then + 1 : NULL };
     cli_args args;
     ckpt_error err = { 0 };
     ckpt_code code;
@@ -341,7 +373,8 @@ int main(int argc, char **argv)
     hub_close(s.h);
     hub_listing_release(&s.listing);
     free(s.cache);
-    status = cli_finish(code == CKPT_OK ? CLI_DONE : cli_fail(&err));
-    return status == CLI_DONE && then < argc && !opt.common.dry_run ? become(argv + then + 1)
-                                                                    : status;
+    status = cli_finish(code == CKPT_OK ? s.then_status : cli_fail(&err));
+    return status == CLI_DONE && s.then != NULL && !opt.delete_source && !opt.common.dry_run
+               ? become(s.then)
+               : status;
 }

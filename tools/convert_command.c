@@ -36,6 +36,11 @@ static void take_options(convert_command *o, const cli_args *args, cli_meter *me
     c->copy.thread_count = (unsigned)o->common.thread_count;
     c->copy.memory_bytes = o->common.memory_bytes;
     c->copy.stop = cli_stop_flag();
+    if (o->shape != NULL) {
+        feed_converter_init(&o->feed, o->shape, cli_stop_flag());
+        c->feed = &o->feed.base;
+        return;                      /* the download has the terminal's last line */
+    }
     cli_meter_begin(meter, &o->common);
     c->copy.progress = cli_progress;
     c->copy.progress_context = meter;
@@ -362,9 +367,9 @@ static ckpt_code take_part(convert_command *o, ckpt_error *err)
     uint64_t part = 1;
     uint64_t count = 1;
 
-    if (o->part == NULL) {
+    if (o->part == NULL && o->shape == NULL) {
         take_launcher(&part, &count);
-    } else {
+    } else if (o->part != NULL) {
         snprintf(text, sizeof text, "%s", o->part);
         slash = strchr(text, '/');
         if (slash != NULL)

@@ -5,6 +5,7 @@
 #define CKPT_CONVERT_COMMAND_H
 
 #include "cli.h"
+#include "feed.h"
 #include "open_options.h"
 #include "formats/convert.h"
 
@@ -18,6 +19,8 @@ typedef struct {
     int no_manifest;
     const char *describe;
     const char *part;
+    const char *shape;           /* --feed */
+    feed_converter feed;
     convert_options convert;
 } convert_command;
 
@@ -48,6 +51,9 @@ typedef struct {
       "do share I of N; the last process to finish makes DST appear (default: rank and size "  \
       "of srun, mpirun or torchrun, else everything)" },                                       \
     { CLI_FLAG, "overwrite", NULL, &(o).convert.overwrite, "replace DST if it exists" },       \
+    { CLI_STRING, "feed", "DIR", &(o).shape,                                                   \
+      "SRC comes file by file, as standard input tells; DIR has the headers of all "           \
+      "(ckpt-download --delete-source says this)" },                                           \
     CLI_OPEN_OPTIONS((o).convert.open),                                                        \
     { CLI_HEADING, NULL, NULL, NULL, "Proof" },                                                \
     { CLI_STRING, "report", "FILE", &(o).report,                                               \

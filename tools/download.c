@@ -46,12 +46,14 @@ ckpt_code download_open(const download_options *options, download **out, ckpt_er
             continue;
         d->order[d->count] = d->count;
         d->files[d->count++].want = &listing->files[i];
-        d->stats.total_bytes += listing->files[i].size_bytes;
+        d->stats.total_bytes += file_end_bytes(&listing->files[i]);
     }
     d->stats.file_count = d->count;
-    qsort_r(d->order, d->count, sizeof *d->order, by_size, d);
+    if (!options->in_order)      /* the listing is sorted by path */
+        qsort_r(d->order, d->count, sizeof *d->order, by_size, d);
     while (d->small_begin < d->count &&
-           d->files[d->order[d->small_begin]].want->size_bytes >= SMALL_BYTES)
+           (options->in_order ||
+            d->files[d->order[d->small_begin]].want->size_bytes >= SMALL_BYTES))
         d->small_begin++;
     d->next_small = d->small_begin;
     return hash_pool_open(&hashing, &d->pool, err);
@@ -211,6 +213,26 @@ static void take_hashes(download *d)
     }
 }
 
+/* Of some files only the head was wanted. What came of them stays in the part, for later. */
+static void take_heads(download *d)
+{
+    for (size_t i = d->running_count; i-- > 0;) {
+        dfile *file = d->running[i];
+
+        if (file->want->head_bytes != 0 && file->state == DOWNLOAD_HASHING &&
+            file_end_bytes(file->want) < file->want->size_bytes)
+            file_end(d, file, DOWNLOAD_DONE);
+    }
+}
+
+/* 0: it cannot go on. */
+static int ask_taker(download *d)
+{
+    const download_taker *taker = d->options.taker;
+
+    return taker == NULL || taker->turn(taker->context, d, &d->taken_count);
+}
+
 /* ---- what comes next ---- */
 
 static void start_files(download *d)
@@ -220,7 +242,7 @@ static void start_files(download *d)
 
     for (size_t i = 0; i < d->running_count; i++)
         small_count += d->running[i]->want->size_bytes < SMALL_BYTES;
-    while (d->running_count < d->options.worker_count) {
+    while (d->running_count + d->taken_count < d->options.worker_count) {
         /* Half of the places for the small ones, so that neither kind waits for the other. */
         const int large_left = d->next_large < d->small_begin;
         const int small_left = d->next_small < d->count;
@@ -381,6 +403,9 @@ ckpt_code download_run(download *d, download_progress *progress, void *context, 
 
     while (d->stats.ended_count < d->count && code == CKPT_OK) {
         take_hashes(d);
+        take_heads(d);
+        if (!ask_taker(d))
+            break;
         start_files(d);
         start_requests(d, 0);
         if (d->next_large == d->small_begin && d->next_small == d->count)

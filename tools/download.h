@@ -19,6 +19,16 @@ typedef enum {
     DOWNLOAD_FAILED
 } download_state;
 
+typedef struct download download;
+
+/* Somebody who takes the files that are done, and may take them away: --delete-source. */
+typedef struct {
+    void *context;
+    /* Called often. *count: files that it has not dealt with; they count as files in flight.
+     * 0: it cannot go on, and the run ends. */
+    int (*turn)(void *context, const download *d, size_t *count);
+} download_taker;
+
 typedef struct {
     hub *h;
     const hub_listing *listing;
@@ -32,6 +42,8 @@ typedef struct {
     int sequential;              /* write every file from front to end */
     int keep_corrupt;
     uint64_t segment_bytes;      /* 0: by size */
+    int in_order;                /* by name; else the largest first */
+    const download_taker *taker; /* or NULL */
 } download_options;
 
 typedef struct {
@@ -46,8 +58,6 @@ typedef struct {
     unsigned connections_most;
     double seconds;
 } download_stats;
-
-typedef struct download download;
 
 /* Called often, from the thread of download_run. */
 typedef void download_progress(void *context, const download *d);

@@ -1,14 +1,13 @@
 /* download_check.c: what was downloaded, opened as a checkpoint. */
 #include "download_check.h"
 
+#include "formats/safetensors.h"
 #include "libckpt/file.h"
+#include "libckpt/text.h"
 
 static int is_safetensors(const hub_file *file)
 {
-    static const char ending[] = ".safetensors";
-    const size_t size = strlen(file->path);
-
-    return size > sizeof ending && strcmp(file->path + size - sizeof ending + 1, ending) == 0;
+    return text_ends_with(file->path, SAFETENSORS_SUFFIX);
 }
 
 static ckpt_code check_one(const char *path, const ckpt_open_options *options, ckpt_error *err)

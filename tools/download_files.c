@@ -48,14 +48,14 @@ static uint64_t segment_bytes(const download *d, uint64_t size)
 
 static ckpt_code make_pieces(download *d, dfile *file, const part_spans *there, ckpt_error *err)
 {
-    const uint64_t size = file->want->size_bytes;
+    const uint64_t size = file_end_bytes(file->want);
     const uint64_t segment = file->is_single ? size_max(size, 1) : segment_bytes(d, size);
     active *a = file->active;
     piece **link = &a->pieces;
     uint64_t at = 0;
 
     for (size_t i = 0; i < there->count && link != NULL; i++) {
-        link = add_hole(link, at, there->items[i].begin, segment);
+        link = add_hole(link, at, size_min(size, there->items[i].begin), segment);
         at = there->items[i].end;
     }
     if (link != NULL)
@@ -66,16 +66,22 @@ static ckpt_code make_pieces(download *d, dfile *file, const part_spans *there, 
     return CKPT_OK;
 }
 
+uint64_t file_end_bytes(const hub_file *file)
+{
+    return file->head_bytes == 0 ? file->size_bytes
+                                 : size_min(file->size_bytes, file->head_bytes);
+}
+
 uint64_t file_present_bytes(const dfile *file)
 {
     uint64_t missing = 0;
 
     if (file->active == NULL)
         return file->state == DOWNLOAD_DONE || file->state == DOWNLOAD_KEPT
-                   ? file->want->size_bytes : 0;
+                   ? file_end_bytes(file->want) : 0;
     for (const piece *p = file->active->pieces; p != NULL; p = p->next)
         missing += p->end - p->at;
-    return file->want->size_bytes - missing;
+    return file_end_bytes(file->want) - missing;
 }
 
 static ckpt_code begin_hash(download *d, dfile *file, ckpt_error *err)
@@ -176,7 +182,7 @@ void file_advance(download *d, dfile *file)
     if (a->first_open == NULL)
         file->state = DOWNLOAD_HASHING;
     hash_advance(d->pool, &a->job,
-                 a->first_open == NULL ? file->want->size_bytes : a->first_open->at);
+                 a->first_open == NULL ? file_end_bytes(file->want) : a->first_open->at);
 }
 
 static void release(download *d, dfile *file)
@@ -267,7 +273,7 @@ void file_go_single(download *d, dfile *file)
         p = next;
     }
     rest->next = NULL;
-    rest->end = file->want->size_bytes;
+    rest->end = file_end_bytes(file->want);
     rest->state = PIECE_FREE;
     d->stats.done_bytes -= before - file_present_bytes(file);
 }

@@ -239,6 +239,33 @@ uint64_t part_present_bytes(const part_place *place, const hub_file *file)
     return bytes;
 }
 
+uint64_t part_open_prefix(const part_place *place, const hub_file *file, int *fd)
+{
+    char name[NAME_BYTES];
+    char state_name[NAME_BYTES];
+    part_state state = { 0 };
+    uint64_t bytes = 0;
+
+    *fd = -1;
+    names_of(place, file, name, state_name);
+    if (load_state(place->side_fd, name, state_name, file, &state)) {
+        bytes = state.count > 0 && state.spans[0].begin == 0 ? state.spans[0].end : 0;
+        *fd = openat(place->side_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    }
+    free(state.spans);
+    return *fd < 0 ? 0 : bytes;
+}
+
+void part_discard(const part_place *place, const hub_file *file)
+{
+    char name[NAME_BYTES];
+    char state_name[NAME_BYTES];
+
+    names_of(place, file, name, state_name);
+    unlinkat(place->side_fd, name, 0);
+    unlinkat(place->side_fd, state_name, 0);
+}
+
 /* ---- writing one ---- */
 
 static ckpt_code append(part *p, const char *format, uint64_t a, uint64_t b, ckpt_error *err)

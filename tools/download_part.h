@@ -40,6 +40,11 @@ ckpt_code part_open(const part_place *place, const hub_file *file, part **out, p
                     ckpt_error *err);
 /* What a part of that name has, without touching it. */
 uint64_t part_present_bytes(const part_place *place, const hub_file *file);
+/* How many bytes from the first on it has without a hole, and a descriptor to read them, yours to
+ * close; -1 and 0 when there is no such part. */
+uint64_t part_open_prefix(const part_place *place, const hub_file *file, int *fd);
+/* Remove a part that nobody has open, and its journal. */
+void part_discard(const part_place *place, const hub_file *file);
 void part_close(part *p);                        /* NULL is fine; keeps the files */
 
 int part_fd(const part *p);

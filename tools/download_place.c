@@ -94,9 +94,23 @@ static ckpt_code open_root(place *p, const char *root, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* A converter that was started here dies with its download, but not at the same instant. */
+static int take_lock(int fd)
+{
+    static const struct timespec pause = { 0, 50000000 };
+    enum { TRIES = 40 };
+
+    for (int i = 0; i < TRIES; i++) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+            return 1;
+        nanosleep(&pause, NULL);
+    }
+    return 0;
+}
+
 static ckpt_code open_side(place *p, ckpt_error *err)
 {
-    const char *name = p->is_cache ? "ckpt" : ".cache/huggingface/ckpt";
+    const char *name = p->is_cache ? "ckpt" : PLACE_SIDE;
     struct stat status;
     ckpt_code code;
 
@@ -107,7 +121,7 @@ static ckpt_code open_side(place *p, ckpt_error *err)
         return code;
     if ((code = tree_open_file(p->side_fd, "lock", O_RDWR | O_CREAT, &p->lock_fd, err)) != CKPT_OK)
         return code;
-    if (flock(p->lock_fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+    if (!take_lock(p->lock_fd))
         return ckpt_fail(err, CKPT_E_IO, "another ckpt-download works on '%s'", p->root);
     return CKPT_OK;
 }
@@ -315,6 +329,16 @@ ckpt_code place_commit(place *p, const hub_file *file, part *from, ckpt_error *e
     return place_record(p, file, err);
 }
 
+ckpt_code place_remove(const place *p, const hub_file *file, ckpt_error *err)
+{
+    char path[PLACE_PATH_BYTES];
+    ckpt_error ignored;
+
+    if (place_format(path, ".cache/huggingface/download/%s%s", file->path, ".metadata"))
+        tree_remove(p->root_fd, path, &ignored);
+    return target_of(p, file, path) ? tree_remove(p->root_fd, path, err) : too_long(file, err);
+}
+
 /* ---- locks and parts ---- */
 
 int place_lock(const place *p, const hub_file *file, int *fd)
@@ -349,6 +373,11 @@ int place_lock(const place *p, const hub_file *file, int *fd)
     return 0;
 }
 
+void place_pass_lock(const place *p)
+{
+    fcntl(p->lock_fd, F_SETFD, 0);
+}
+
 part_place place_part(const place *p, const hub_file *file, char *key)
 {
     const hub_options *h = &p->options.h->options;
@@ -380,7 +409,8 @@ uint64_t place_orphans(const place *p, int remove)
         struct stat status;
         int wanted = 0;
 
-        if (end == NULL || (strcmp(end, ".part") != 0 && strncmp(end, ".state", 6) != 0))
+        if (end == NULL || (strcmp(end, ".part") != 0 && strncmp(end, ".state", 6) != 0 &&
+                            strcmp(end, ".head") != 0))
             continue;
         for (size_t i = 0; i < listing->count && !wanted; i++)
             wanted = strncmp(listing->files[i].hash, dot + 1, (size_t)(end - dot - 1)) == 0;

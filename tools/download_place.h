@@ -24,6 +24,8 @@
 
 #include "download_part.h"
 
+#define PLACE_SIDE ".cache/huggingface/ckpt"
+
 typedef struct place place;
 
 typedef struct {
@@ -67,6 +69,10 @@ ckpt_code place_commit(place *p, const hub_file *file, part *from, ckpt_error *e
 int place_lock(const place *p, const hub_file *file, int *fd);
 /* Where parts lie; key (17 bytes) is filled in. */
 part_place place_part(const place *p, const hub_file *file, char *key);
+/* Take the file away again, with what tells the Python client of it. */
+ckpt_code place_remove(const place *p, const hub_file *file, ckpt_error *err);
+/* The next program that this process becomes keeps the folder's lock. */
+void place_pass_lock(const place *p);
 /* Bytes of parts that no file of the listing wants; removed if `remove`. */
 uint64_t place_orphans(const place *p, int remove);
 

@@ -109,6 +109,7 @@ struct download {
     size_t small_begin;          /* in order: the first small one */
     dfile *running[CONNECTIONS_MAX * 2];   /* started, not at an end */
     size_t running_count;
+    size_t taken_count;          /* with options.taker */
     transfer transfers[CONNECTIONS_MAX];
     unsigned busy_count;
     /* The search for the best number of connections. */
@@ -137,6 +138,7 @@ void download_slow_down(download *d);
 ckpt_code file_begin(download *d, dfile *file, ckpt_error *err);
 void file_end(download *d, dfile *file, download_state state);
 void file_advance(download *d, dfile *file);
+uint64_t file_end_bytes(const hub_file *file);           /* that are wanted of it */
 uint64_t file_present_bytes(const dfile *file);
 
 /* download_pace.c: how many connections. */

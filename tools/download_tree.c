@@ -99,6 +99,19 @@ ckpt_code tree_open_file(int root, const char *path, int flags, int *out, ckpt_e
     return CKPT_OK;
 }
 
+ckpt_code tree_remove(int root, const char *path, ckpt_error *err)
+{
+    int parent;
+    int error = 0;
+
+    if (tree_open_parent(root, path, 0, &parent, NULL) != CKPT_OK)
+        return CKPT_OK;
+    if (unlinkat(parent, tree_leaf(path), 0) != 0 && errno != ENOENT)
+        error = errno;
+    close(parent);
+    return error != 0 ? fail_at("remove", path, error, err) : CKPT_OK;
+}
+
 int tree_stat(int root, const char *path, struct stat *out)
 {
     int parent;

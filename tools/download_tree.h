@@ -17,6 +17,8 @@ ckpt_code tree_open_parent(int root, const char *path, int make, int *out, ckpt_
 ckpt_code tree_open_folder(int root, const char *path, int *out, ckpt_error *err);
 /* -1 when it is not there (no error) or cannot be opened (error). */
 ckpt_code tree_open_file(int root, const char *path, int flags, int *out, ckpt_error *err);
+/* Fine if it is not there. */
+ckpt_code tree_remove(int root, const char *path, ckpt_error *err);
 /* Of what is there, links not followed. 0: nothing. */
 int tree_stat(int root, const char *path, struct stat *out);
 /* The file appears with all of its content, or not at all. Synced where asked. */

@@ -1,0 +1,277 @@
+"""ckpt-download --delete-source: converted while it comes, and never both trees on the disk."""
+import json
+import os
+import pathlib
+import random
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "hub"))
+from client import ID, MIB, SIDE, Client, wait_for  # noqa: E402
+from conftest import BUILD, run_tool  # noqa: E402
+from mock_hub import Entry, Hub, Repo  # noqa: E402
+
+FP8 = ("--experts", "fp8")
+CASES = [("ckpt-convert", "--dtype", "bf16"), ("ckpt-convert", *FP8),
+         ("ckpt-shard", "--layout", "mp", "--mp", "2"),
+         ("ckpt-shard", "--layout", "torch_dist", "--tp", "2")]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Eight shards, two of them small, and files that are carried along."""
+    path = tmp_path_factory.mktemp("source") / "S"
+    run_tool("ckpt-synth", "--config", "tiny", "--seed", "7", path)
+    (path / "inference").mkdir()
+    (path / "inference/readme.txt").write_text("carried along")
+    return path
+
+
+@pytest.fixture(scope="module")
+def results(source, tmp_path_factory):
+    """results(words): what a plain conversion of the source makes."""
+    made = {}
+
+    def make(words):
+        if words not in made:
+            made[words] = tmp_path_factory.mktemp("result") / "R"
+            run_tool(words[0], *words[1:], source, made[words])
+        return made[words]
+    return make
+
+
+@pytest.fixture
+def hub(source):
+    with Hub([repo_of(source)]) as h:
+        yield h
+
+
+@pytest.fixture
+def download(ckpt, hub, tmp_path):
+    return Client(ckpt, hub, tmp_path)
+
+
+def repo_of(folder, seed=0):
+    return Repo(ID, [Entry(str(p.relative_to(folder)), seed=seed, data=p.read_bytes(),
+                           kind="lfs" if p.suffix == ".safetensors" else "git")
+                     for p in sorted(folder.rglob("*")) if p.is_file()])
+
+
+def tree(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*"))
+            if p.is_file()}
+
+
+def then(download, words=CASES[0]):
+    """The options that convert D to R, beside it."""
+    target = download.folder.parent / "R"
+    return ["--delete-source", "--then", BUILD / "bin" / words[0], *words[1:], download.folder,
+            target], target
+
+
+def shards(folder):
+    return sorted(p.name for p in folder.glob("*.safetensors"))
+
+
+def assert_done(download, target, expected):
+    assert tree(target) == tree(expected)
+    assert shards(download.folder) == [] and download.parts == []
+    side = download.folder / SIDE
+    assert not (side / "shape").exists() and not list(side.glob("*.head"))
+    assert not target.with_suffix(".partial").exists()
+
+
+@pytest.mark.parametrize("words", CASES, ids=lambda w: "-".join(w[1:]).replace("--", ""))
+def test_the_result_is_that_of_a_download_and_a_conversion(download, hub, results, words):
+    options, target = then(download, words)
+    download(*options)
+    assert_done(download, target, results(words))
+    files = hub.repos[ID].files
+    assert hub.payload <= sum(f.size for f in files) * 1.01    # headers come once, too
+    assert download.visible == ["config.json", "inference/readme.txt",
+                                "model.safetensors.index.json"]
+
+
+def on_disk(*folders):
+    total = 0
+    for folder in folders:
+        for path in folder.rglob("*") if folder.exists() else ():
+            try:
+                total += os.lstat(path).st_blocks * 512
+            except FileNotFoundError:
+                pass
+    return total
+
+
+def test_a_disk_never_holds_both_trees(download, hub, results, tmp_path):
+    hub.connection_rate = 8 * MIB
+    options, target = then(download)
+    most = 0
+    process = download.start(*options)
+    threading.Thread(target=process.communicate, daemon=True).start()
+    while process.poll() is None:
+        most = max(most, on_disk(download.folder, target, target.with_suffix(".partial")))
+        time.sleep(0.01)
+    assert process.returncode == 0
+    assert_done(download, target, results(CASES[0]))
+    source_bytes = sum(f.size for f in hub.repos[ID].files)
+    largest = max(f.size for f in hub.repos[ID].files)
+    heads = 8 * MIB                                   # at most one MiB of each shard
+    assert most < on_disk(target) + 3 * largest + heads < on_disk(target) + source_bytes
+
+
+def killed(download, options, seconds, number=signal.SIGKILL):
+    process = download.start(*options)
+    time.sleep(seconds)
+    if process.poll() is None:
+        process.send_signal(number)
+    return process.wait(), process.communicate()
+
+
+@pytest.mark.parametrize("words", CASES[:3], ids=lambda w: "-".join(w[1:]).replace("--", ""))
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_any_moments_it_ends_with_the_same_bytes(download, hub, results, words, seed):
+    hub.connection_rate = 3 * MIB
+    options, target = then(download, words)
+    chance = random.Random(seed)
+    for _ in range(6):
+        killed(download, options, chance.uniform(0.05, 1.2))
+        if target.exists():
+            break
+    hub.connection_rate = None
+    if not target.exists():
+        download(*options)
+    made = tree(target)
+    made.pop(".ckpt-journal", None)      # killed when the result had its name already
+    assert made == tree(results(words))
+
+
+def test_what_is_converted_is_not_fetched_again(download, hub, results):
+    """Killed when the first files are gone: those are not asked for by the next run."""
+    hub.connection_rate = 2 * MIB
+    options, target = then(download)
+    process = download.start(*options)
+    first = "model-00002-of-00008.safetensors"
+    wait_for(lambda: (download.folder / first).exists(), 60)
+    wait_for(lambda: not (download.folder / first).exists(), 60)
+    download.stop(process)
+    hub.reset()
+    hub.connection_rate = None
+    download(*options)
+    assert_done(download, target, results(CASES[0]))
+    assert not [e for e in hub.log if first in e["target"] and e["is_data"]]
+
+
+def test_a_result_that_rotted_is_made_again_from_files_that_come_again(download, hub, results):
+    hub.connection_rate = 2 * MIB
+    options, target = then(download)
+    process = download.start(*options)
+    first = "model-00002-of-00008.safetensors"
+    wait_for(lambda: (download.folder / first).exists(), 60)
+    wait_for(lambda: not (download.folder / first).exists(), 60)
+    download.stop(process)
+    written = target.with_suffix(".partial") / first
+    with open(written, "r+b") as f:
+        f.seek(written.stat().st_size - 1000)
+        f.write(b"rot")
+    hub.reset()
+    hub.connection_rate = None
+    download(*options)
+    assert_done(download, target, results(CASES[0]))
+    assert [e for e in hub.log if first in e["target"] and e["is_data"]]
+
+
+def test_an_interrupt_ends_both_with_one_line(download, hub, results):
+    hub.connection_rate = 2 * MIB
+    options, target = then(download)
+    process = download.start(*options)
+    wait_for(lambda: target.with_suffix(".partial").exists(), 60)
+    status, _, err = download.stop(process, signal.SIGINT)
+    assert status == 2 and err.count("\n") == 1 and "interrupted" in err
+    hub.connection_rate = None
+    download(*options)
+    assert_done(download, target, results(CASES[0]))
+
+
+def test_a_converter_that_dies_is_told_of_and_the_next_run_goes_on(download, hub, results):
+    hub.connection_rate = 2 * MIB
+    options, target = then(download)
+    process = download.start(*options)
+    wait_for(lambda: target.with_suffix(".partial").exists(), 60)
+    child = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(child[0]), signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and "killed by signal 9" in err and err.count("\n") == 1
+    hub.connection_rate = None
+    download(*options)
+    assert_done(download, target, results(CASES[0]))
+
+
+def test_a_conversion_that_is_refused_costs_no_payload(download, hub):
+    options, target = then(download)
+    target.mkdir()
+    failed = subprocess.run([BUILD / "bin" / "ckpt-download", *map(str, download.words(*options))],
+                            env=download.env, capture_output=True, text=True, timeout=90)
+    assert failed.returncode == 2 and "--overwrite" in failed.stderr
+    assert failed.stderr.count("\n") == 1
+    assert hub.payload < 9 * MIB        # headers
+
+
+def test_a_new_commit_does_not_mix_with_what_was_converted_of_the_old(download, hub, tmp_path):
+    hub.connection_rate = 2 * MIB
+    options, target = then(download)
+    process = download.start(*options)
+    first = "model-00002-of-00008.safetensors"
+    wait_for(lambda: (download.folder / first).exists(), 60)
+    download.stop(process)
+    run_tool("ckpt-synth", "--config", "tiny", "--seed", "8", tmp_path / "S2")
+    hub.repos[ID] = repo_of(tmp_path / "S2", seed=2)
+    hub.connection_rate = None
+    failed = subprocess.run([BUILD / "bin" / "ckpt-download", *map(str, download.words(*options))],
+                            env=download.env, capture_output=True, text=True, timeout=90)
+    assert failed.returncode == 2 and "its source has changed" in failed.stderr
+    assert not target.exists()
+
+
+def test_a_header_that_differs_from_the_file_is_found(download, hub, source):
+    """The first answer has a byte of the header wrong; the whole file, hashed, is right."""
+    name = "model-00002-of-00008.safetensors"
+    text = (source / name).read_bytes()
+    at = text.index(b"F8_E4M3") + 6
+    hub.fault("wrong", port="cdn", path=name, at=at)
+    options, target = then(download)
+    failed = subprocess.run([BUILD / "bin" / "ckpt-download", *map(str, download.words(*options))],
+                            env=download.env, capture_output=True, text=True, timeout=90)
+    assert failed.returncode in (1, 2) and failed.stderr.count("\n") == 1
+    assert hub.faults[0]["taken"] == 1 and not target.exists()
+
+
+def test_a_long_header_takes_a_second_look(ckpt, tmp_path):
+    header = json.dumps({"__metadata__": {"note": "x" * (3 * MIB)},
+                         "a": {"dtype": "BF16", "shape": [MIB], "data_offsets": [0, 2 * MIB]}})
+    data = struct.pack("<Q", len(header)) + header.encode() + os.urandom(2 * MIB)
+    with Hub([Repo(ID, [Entry("model.safetensors", data=data)])]) as hub:
+        download = Client(ckpt, hub, tmp_path)
+        options, target = then(download, ("ckpt-convert",))
+        download(*options)
+        assert (target / "model.safetensors").read_bytes()[-2 * MIB:] == data[-2 * MIB:]
+        assert hub.payload <= len(data) * 1.01
+
+
+@pytest.mark.parametrize("words", [("--delete-source",),
+                                   ("--delete-source", "--then", "ckpt-convert"),
+                                   ("--delete-source", "--local-dir", "D")])
+def test_it_needs_a_folder_and_a_converter(ckpt, hub, words):
+    failed = ckpt("ckpt-download", ID, "--json", *words, check=2, env={"HF_ENDPOINT": hub.url})
+    assert failed.json["reason"] == "usage" and hub.log == []
+
+
+def test_a_command_that_is_no_converter_is_refused_before_any_request(download, hub):
+    failed = download("--delete-source", "--then", "rm", "-r", download.folder, check=2)
+    assert failed.json["reason"] == "usage" and hub.log == []

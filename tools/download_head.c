@@ -1,0 +1,218 @@
+/* download_head.c: files of which only the header is there. */
+#include "download_head.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "download_tree.h"
+#include "formats/safetensors.h"
+#include "libckpt/file.h"
+#include "libckpt/text.h"
+
+enum { LENGTH_BYTES = 8, FIRST_BYTES = 1 << 20, NAME_BYTES = 100 };
+
+int head_is_weights(const hub_file *file)
+{
+    return file->is_selected && strchr(file->path, '/') == NULL &&
+           text_ends_with(file->path, SAFETENSORS_SUFFIX);
+}
+
+int head_is_shard(const hub_file *file)
+{
+    return head_is_weights(file) && file->size_bytes >= PART_JOURNAL_BYTES;
+}
+
+static part_place name_of(const place *p, const hub_file *file, char key[17],
+                          char out[NAME_BYTES])
+{
+    const part_place at = place_part(p, file, key);
+
+    snprintf(out, NAME_BYTES, "%s.%s.head", key, file->hash);
+    return at;
+}
+
+/* The first 60 bits of the hash as a time: 30 of them seconds, so that any file system keeps it. */
+static struct timespec time_of(const hub_file *file)
+{
+    char text[16];
+    unsigned long long bits;
+    struct timespec out;
+
+    snprintf(text, sizeof text, "%.15s", file->hash);
+    bits = strtoull(text, NULL, 16);
+    out.tv_sec = (time_t)(bits >> 30);
+    out.tv_nsec = (long)(bits & ((1 << 30) - 1)) % 1000000000;
+    return out;
+}
+
+static int is_there(const part_place *at, const char *name, const hub_file *file)
+{
+    const struct timespec time = time_of(file);
+    struct stat status;
+
+    return tree_stat(at->side_fd, name, &status) && S_ISREG(status.st_mode) &&
+           (uint64_t)status.st_size == file->size_bytes && status.st_mtim.tv_sec == time.tv_sec;
+}
+
+static int read_at(int fd, void *out, size_t size, uint64_t offset)
+{
+    char *at = out;
+
+    while (size > 0) {
+        const ssize_t got = pread(fd, at, size, (off_t)offset);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return 0;
+        at += got;
+        offset += (uint64_t)got;
+        size -= (size_t)got;
+    }
+    return 1;
+}
+
+/* Length and header. *bytes: how many that are; 0 when they cannot be. */
+static ckpt_code measure(int fd, const hub_file *file, uint64_t *bytes, ckpt_error *err)
+{
+    unsigned char length[LENGTH_BYTES];
+    uint64_t value = 0;
+
+    if (!read_at(fd, length, sizeof length, 0))
+        return ckpt_fail(err, CKPT_E_IO, "cannot read '%s' back: %s", file->path, strerror(errno));
+    for (int i = LENGTH_BYTES - 1; i >= 0; i--)
+        value = value << 8 | length[i];
+    if (value > SAFETENSORS_HEADER_MAX || value > file->size_bytes - LENGTH_BYTES)
+        return ckpt_fail(err, CKPT_E_DIFFERENT, "'%s' is no safetensors file: its header would "
+                         "have %" PRIu64 " bytes", file->path, value);
+    *bytes = LENGTH_BYTES + value;
+    return CKPT_OK;
+}
+
+/* It gets its name when it is on the disk: a head that is there is whole. */
+static ckpt_code write_head(const part_place *at, const char *name, const hub_file *file,
+                            const void *bytes, size_t size, ckpt_error *err)
+{
+    static const char temporary[] = "new.head";
+    const struct timespec times[2] = { time_of(file), time_of(file) };
+    int fd;
+    ckpt_code code = tree_open_file(at->side_fd, temporary, O_RDWR | O_CREAT | O_TRUNC, &fd, err);
+
+    if (code != CKPT_OK)
+        return code;
+    if (pwrite(fd, bytes, size, 0) != (ssize_t)size ||
+        ftruncate(fd, (off_t)file->size_bytes) != 0 || futimens(fd, times) != 0 ||
+        fsync(fd) != 0 || renameat(at->side_fd, temporary, at->side_fd, name) != 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", name, strerror(errno));
+    close(fd);
+    return code;
+}
+
+ckpt_code head_make(const place *p, const hub_file *file, uint64_t *need_bytes, ckpt_error *err)
+{
+    char key[17];
+    char name[NAME_BYTES];
+    const part_place at = name_of(p, file, key, name);
+    const place_state state = place_look(p, file);
+    uint64_t there = file->size_bytes;
+    char *bytes = NULL;
+    int fd = -1;
+    ckpt_code code = CKPT_OK;
+
+    *need_bytes = 0;
+    if (is_there(&at, name, file))
+        return CKPT_OK;
+    *need_bytes = FIRST_BYTES;
+    if (state == PLACE_UNKNOWN || state == PLACE_VERIFIED)
+        code = place_open_file(p, file, &fd, err);
+    else
+        there = part_open_prefix(&at, file, &fd);
+    if (code == CKPT_OK && there >= LENGTH_BYTES &&
+        (code = measure(fd, file, need_bytes, err)) == CKPT_OK && *need_bytes <= there) {
+        if ((bytes = malloc(*need_bytes)) == NULL)
+            code = ckpt_fail_memory(err, "a header", *need_bytes);
+        else if (!read_at(fd, bytes, *need_bytes, 0))
+            code = ckpt_fail(err, CKPT_E_IO, "cannot read '%s' back", file->path);
+        else
+            code = write_head(&at, name, file, bytes, *need_bytes, err);
+        *need_bytes = 0;
+    }
+    free(bytes);
+    if (fd >= 0)
+        close(fd);
+    return code;
+}
+
+/* ---- the tree of links ---- */
+
+static char *shape_path(const place *p)
+{
+    char *side = file_join(place_path(p), PLACE_SIDE);
+    char *out = side == NULL ? NULL : file_join(side, "shape");
+
+    free(side);
+    return out;
+}
+
+static ckpt_code link_file(const place *p, const char *shape, const hub_file *file,
+                           ckpt_error *err)
+{
+    char key[17];
+    char name[NAME_BYTES];
+    char *from = file_join(shape, file->path);
+    char *side = file_join(place_path(p), PLACE_SIDE);
+    char *to = NULL;
+    ckpt_code code = CKPT_OK;
+
+    if (side != NULL && head_is_shard(file)) {
+        name_of(p, file, key, name);
+        to = file_join(side, name);
+    } else if (side != NULL) {
+        to = file_join(place_path(p), file->path);
+    }
+    if (from == NULL || to == NULL)
+        code = ckpt_fail_memory(err, "a path", strlen(file->path));
+    else if ((code = file_make_parents(from, err)) == CKPT_OK && symlink(to, from) != 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot link '%s': %s", from, strerror(errno));
+    free(from);
+    free(side);
+    free(to);
+    return code;
+}
+
+ckpt_code head_make_shape(const place *p, const hub_listing *listing, char **path,
+                          ckpt_error *err)
+{
+    ckpt_code code;
+
+    if ((*path = shape_path(p)) == NULL)
+        return ckpt_fail_memory(err, "a path", 0);
+    if ((code = file_remove_tree(*path, err)) == CKPT_OK)
+        code = file_make_directory(*path, err);
+    for (size_t i = 0; i < listing->count && code == CKPT_OK; i++)
+        if (listing->files[i].is_selected)
+            code = link_file(p, *path, &listing->files[i], err);
+    return code;
+}
+
+ckpt_code head_remove_all(const place *p, const hub_listing *listing, ckpt_error *err)
+{
+    char *shape = shape_path(p);
+    ckpt_code code = shape == NULL ? ckpt_fail_memory(err, "a path", 0)
+                                   : file_remove_tree(shape, err);
+
+    free(shape);
+    for (size_t i = 0; i < listing->count && code == CKPT_OK; i++)
+        if (head_is_shard(&listing->files[i])) {
+            char key[17];
+            char name[NAME_BYTES];
+            const part_place at = name_of(p, &listing->files[i], key, name);
+
+            part_discard(&at, &listing->files[i]);
+            code = tree_remove(at.side_fd, name, err);
+        }
+    return code;
+}

@@ -1,0 +1,374 @@
+/* download_stream.c: a download and a converter, side by side. */
+#include "download_stream.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "download_head.h"
+#include "feed.h"
+#include "libckpt/size.h"
+
+/* A conversion is faster than most lines: more files at a time would only take space. */
+enum { FILES_AT_A_TIME = 3, ROUNDS = 3, WAIT_MS = 200, CANNOT_RUN = 127 };
+
+typedef enum { FILE_ASIDE, FILE_WANTED, FILE_GIVEN, FILE_HELD, FILE_FINISHED } stream_state;
+
+typedef struct {
+    const stream_options *o;
+    download **d;
+    uint8_t *selected;           /* by file of the listing: what the user selected */
+    uint8_t *states;             /* by file: stream_state */
+    size_t answered_count;       /* shards that the converter has said something of */
+    feed_stream converter;
+    pid_t pid;
+    int is_gone;                 /* the converter ended */
+    ckpt_error failure;          /* in a callback */
+} stream;
+
+static void restore_selection(stream *s)
+{
+    hub_listing *listing = s->o->listing;
+
+    for (size_t i = 0; i < listing->count; i++) {
+        listing->files[i].is_selected = s->selected[i];
+        listing->files[i].head_bytes = 0;
+    }
+}
+
+/* ---- downloads ---- */
+
+static ckpt_code fetch(stream *s, const download_taker *taker, ckpt_error *err)
+{
+    download_options options = *s->o->download;
+    ckpt_code code;
+
+    download_close(*s->d);
+    *s->d = NULL;
+    if (taker != NULL) {
+        options.taker = taker;
+        options.in_order = 1;
+        options.worker_count = (unsigned)size_min(options.worker_count, FILES_AT_A_TIME);
+    }
+    if ((code = download_open(&options, s->d, err)) == CKPT_OK)
+        code = download_run(*s->d, s->o->progress, s->o->progress_context, err);
+    return code;
+}
+
+/* Everything that is no shard, and of the shards the headers. A header says how long it is: what is
+ * longer than usual takes a second round. */
+static ckpt_code fetch_shape(stream *s, ckpt_error *err)
+{
+    hub_listing *listing = s->o->listing;
+    ckpt_code code = CKPT_OK;
+
+    for (int round = 0; round < ROUNDS && code == CKPT_OK; round++) {
+        size_t missing_count = 0;
+
+        restore_selection(s);
+        for (size_t i = 0; i < listing->count && code == CKPT_OK; i++) {
+            hub_file *file = &listing->files[i];
+
+            if (!head_is_shard(file)) {
+                file->is_selected &= round == 0;
+                continue;
+            }
+            code = head_make(s->o->where, file, &file->head_bytes, err);
+            file->is_selected = file->head_bytes > 0;
+            missing_count += (size_t)file->is_selected;
+        }
+        if (code != CKPT_OK || (round > 0 && missing_count == 0))
+            break;
+        if (round + 1 == ROUNDS)
+            return ckpt_fail(err, CKPT_E_IO, "the headers of '%s' did not come",
+                             s->o->h->options.repo);
+        code = fetch(s, NULL, err);
+        if (code == CKPT_OK && download_get_stats(*s->d)->failed_count > 0)
+            break;                   /* the caller says what */
+    }
+    restore_selection(s);
+    return code;
+}
+
+/* ---- the converter ---- */
+
+static void become(const stream *s, int fd, char **words)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    setpgid(0, 0);               /* ^C is for the download, which ends it */
+    place_pass_lock(s->o->where);
+    if (dup2(fd, STDIN_FILENO) == STDIN_FILENO)
+        execvp(words[0], words);
+    _exit(CANNOT_RUN);
+}
+
+static ckpt_code start_converter(stream *s, const char *shape, ckpt_error *err)
+{
+    static char option[] = "--feed";
+    char *folder = strdup(shape);
+    char **words;
+    size_t count = 0;
+    int pair[2] = { -1, -1 };
+    ckpt_code code = CKPT_OK;
+
+    while (s->o->words[count] != NULL)
+        count++;
+    words = calloc(count + 3, sizeof *words);
+    if (folder == NULL || words == NULL) {
+        code = ckpt_fail_memory(err, "a command line", count);
+    } else if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
+        code = ckpt_fail(err, CKPT_E_IO, "cannot make a socket: %s", strerror(errno));
+    } else {
+        words[0] = s->o->words[0];
+        words[1] = option;
+        words[2] = folder;
+        memcpy(words + 3, s->o->words + 1, (count - 1) * sizeof *words);
+        s->converter.fd = pair[0];
+        if ((s->pid = fork()) == 0)
+            become(s, pair[1], words);
+        if (s->pid < 0)
+            code = ckpt_fail(err, CKPT_E_IO, "cannot start '%s': %s", words[0], strerror(errno));
+        close(pair[1]);
+    }
+    free(words);
+    free(folder);
+    return code;
+}
+
+static int is_stopped(const stream *s)
+{
+    return *s->o->h->options.stop != 0;
+}
+
+static hub_file *find(const stream *s, const char *path)
+{
+    const hub_file *found = hub_listing_find(s->o->listing, path);
+
+    return found == NULL ? NULL : &s->o->listing->files[found - s->o->listing->files];
+}
+
+static ckpt_code misunderstood(const stream *s, const char *line, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_USAGE, "'%s' does not answer as ckpt-convert does: '%.100s'",
+                     s->o->words[0], line);
+}
+
+/* What the converter needs; a file that it does not need is gone, or goes now: it was converted by
+ * an earlier run. */
+static ckpt_code take_wants(stream *s, ckpt_error *err)
+{
+    const hub_listing *listing = s->o->listing;
+    char line[FEED_LINE_BYTES] = "";
+    int got = 0;
+    ckpt_code code = CKPT_OK;
+
+    while (strcmp(line, "go") != 0) {
+        const hub_file *file;
+
+        if ((got = feed_receive(&s->converter, WAIT_MS, line)) < 0) {
+            s->is_gone = 1;
+            return CKPT_OK;
+        }
+        if (is_stopped(s))
+            return hub_fail(s->o->h, HUB_INTERRUPTED, err,
+                            "interrupted; the same command goes on");
+        if (got == 0 || strcmp(line, "go") == 0)
+            continue;
+        file = strncmp(line, "want ", 5) == 0 ? find(s, line + 5) : NULL;
+        if (file == NULL)
+            return misunderstood(s, line, err);
+        s->states[file - listing->files] = FILE_WANTED;
+    }
+    for (size_t i = 0; i < listing->count && code == CKPT_OK; i++)
+        if (head_is_shard(&listing->files[i]) && s->states[i] == FILE_ASIDE)
+            code = place_remove(s->o->where, &listing->files[i], err);
+    return code;
+}
+
+static ckpt_code take_answer(stream *s, const char *line, ckpt_error *err)
+{
+    const int is_done = strncmp(line, "done ", 5) == 0;
+    const hub_file *file = is_done || strncmp(line, "held ", 5) == 0 ? find(s, line + 5) : NULL;
+    uint8_t *state = file == NULL ? NULL : &s->states[file - s->o->listing->files];
+
+    if (state == NULL || (*state != FILE_GIVEN && *state != FILE_HELD))
+        return misunderstood(s, line, err);
+    s->answered_count += *state == FILE_GIVEN && head_is_shard(file);
+    *state = is_done ? FILE_FINISHED : FILE_HELD;
+    return is_done && head_is_shard(file) ? place_remove(s->o->where, file, err) : CKPT_OK;
+}
+
+/* Everything that the converter has said by now. */
+static ckpt_code take_answers(stream *s, int wait_ms, ckpt_error *err)
+{
+    char line[FEED_LINE_BYTES];
+    int got;
+    ckpt_code code = CKPT_OK;
+
+    while (code == CKPT_OK && (got = feed_receive(&s->converter, wait_ms, line)) != 0) {
+        if (got < 0) {
+            s->is_gone = 1;
+            break;
+        }
+        code = take_answer(s, line, err);
+        wait_ms = 0;
+    }
+    return code;
+}
+
+static ckpt_code give(stream *s, const hub_file *file, ckpt_error *err)
+{
+    s->states[file - s->o->listing->files] = FILE_GIVEN;
+    return feed_send(&s->converter, "", file->path, err);
+}
+
+static int turn(void *context, const download *d, size_t *count)
+{
+    stream *s = context;
+    const download_stats *stats = download_get_stats(d);
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < download_count(d) && code == CKPT_OK; i++) {
+        const download_status status = download_at(d, i);
+
+        if ((status.state == DOWNLOAD_DONE || status.state == DOWNLOAD_KEPT) &&
+            s->states[status.file - s->o->listing->files] == FILE_WANTED)
+            code = give(s, status.file, &s->failure);
+    }
+    if (code == CKPT_OK)
+        code = take_answers(s, 0, &s->failure);
+    *count = stats->ended_count - stats->failed_count;
+    *count -= size_min(*count, s->answered_count);
+    return code == CKPT_OK && !s->is_gone;
+}
+
+/* ---- all of it ---- */
+
+/* Tensor files that are too small to be shards came with the shape. */
+static ckpt_code give_small(stream *s, ckpt_error *err)
+{
+    hub_listing *listing = s->o->listing;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < listing->count && code == CKPT_OK; i++) {
+        const int is_small = s->states[i] == FILE_WANTED && !head_is_shard(&listing->files[i]);
+
+        listing->files[i].is_selected = s->states[i] == FILE_WANTED && !is_small;
+        if (is_small)
+            code = give(s, &listing->files[i], err);
+    }
+    return code;
+}
+
+/* The converter has all; it ends when it is through. */
+static ckpt_code wait_for_end(stream *s, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    while (code == CKPT_OK && !s->is_gone) {
+        code = take_answers(s, WAIT_MS, err);
+        if (code == CKPT_OK && is_stopped(s))
+            code = hub_fail(s->o->h, HUB_INTERRUPTED, err,
+                            "interrupted; the same command goes on");
+    }
+    return code;
+}
+
+static ckpt_code convert(stream *s, ckpt_error *err)
+{
+    const download_taker taker = { s, turn };
+    size_t count;
+    ckpt_code code;
+
+    if ((code = take_wants(s, err)) != CKPT_OK || s->is_gone ||
+        (code = give_small(s, err)) != CKPT_OK)
+        return code;
+    code = fetch(s, &taker, err);
+    if (code == CKPT_OK && !s->is_gone)
+        turn(s, *s->d, &count);              /* what ended last */
+    if (code == CKPT_OK && s->failure.code != CKPT_OK) {
+        *err = s->failure;
+        code = err->code;
+    }
+    if (code != CKPT_OK || download_get_stats(*s->d)->failed_count > 0)
+        return code;
+    return wait_for_end(s, err);
+}
+
+/* Ends the converter where it did not end by itself: it may be killed at any time. */
+static ckpt_code end_converter(stream *s, int *status, ckpt_error *err)
+{
+    int how = 0;
+
+    if (s->pid <= 0)
+        return CKPT_OK;
+    close(s->converter.fd);
+    if (!s->is_gone)
+        kill(s->pid, SIGKILL);
+    while (waitpid(s->pid, &how, 0) < 0 && errno == EINTR)
+        ;
+    if (!s->is_gone)
+        return CKPT_OK;
+    if (WIFSIGNALED(how))
+        return ckpt_fail(err, CKPT_E_IO, "'%s' was killed by signal %d; the same command goes on",
+                         s->o->words[0], WTERMSIG(how));
+    *status = WEXITSTATUS(how);
+    return *status == CANNOT_RUN ? ckpt_fail(err, CKPT_E_USAGE, "cannot run '%s'", s->o->words[0])
+                                 : CKPT_OK;
+}
+
+/* It has become something else: what is left of the source's tensors goes. */
+static ckpt_code clean(stream *s, ckpt_error *err)
+{
+    const hub_listing *listing = s->o->listing;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < listing->count && code == CKPT_OK; i++)
+        if (head_is_weights(&listing->files[i]))
+            code = place_remove(s->o->where, &listing->files[i], err);
+    return code == CKPT_OK ? head_remove_all(s->o->where, listing, err) : code;
+}
+
+ckpt_code download_stream(const stream_options *options, download **d, int *status,
+                          ckpt_error *err)
+{
+    const hub_listing *listing = options->listing;
+    stream *s = calloc(1, sizeof *s);
+    char *shape = NULL;
+    ckpt_error ending;
+    ckpt_code code;
+
+    if (s == NULL || (s->selected = calloc(listing->count + 1, 1)) == NULL ||
+        (s->states = calloc(listing->count + 1, 1)) == NULL) {
+        code = ckpt_fail_memory(err, "a download", listing->count);
+        goto out;
+    }
+    s->o = options;
+    s->d = d;
+    for (size_t i = 0; i < listing->count; i++)
+        s->selected[i] = (uint8_t)listing->files[i].is_selected;
+    code = fetch_shape(s, err);
+    if (code != CKPT_OK || download_get_stats(*d)->failed_count > 0 ||
+        (code = head_make_shape(options->where, listing, &shape, err)) != CKPT_OK)
+        goto out;
+    if ((code = start_converter(s, shape, err)) == CKPT_OK)
+        code = convert(s, err);
+    restore_selection(s);
+    if (end_converter(s, status, &ending) != CKPT_OK && code == CKPT_OK) {
+        *err = ending;
+        code = ending.code;
+    }
+    if (code == CKPT_OK && s->is_gone && *status == 0)
+        code = clean(s, err);
+out:
+    if (s != NULL) {
+        free(s->selected);
+        free(s->states);
+    }
+    free(s);
+    free(shape);
+    return code;
+}
