@@ -363,10 +363,6 @@ static ckpt_code take_share(convert_job *job, ckpt_error *err)
 
     if (o->part_count <= 1)
         return CKPT_OK;
-    if (job->writes_side_data)
-        return ckpt_fail(err, CKPT_E_USAGE,
-                         "--part does not go with FP4 -> FP8, which writes " SIDE_DATA_FILE
-                         ": run it in one process");
     if ((job->share = calloc(count + 1, 1)) == NULL)
         return ckpt_fail_memory(err, "a share", count);
     for (size_t i = 0; i < count; i++)

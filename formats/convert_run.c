@@ -151,51 +151,78 @@ static ckpt_code seal(convert_job *job, ckpt_error *err)
     return code;
 }
 
+/* What others rely on when this process says that it has finished. */
+static ckpt_code sync_share(convert_job *job, side_data_writer *spill, ckpt_error *err)
+{
+    spill_sync sync = { spill, output_journal(job->output) };
+    const ckpt_code code = store_sync_files(job->store, err);
+
+    return code == CKPT_OK && spill != NULL ? sync_spill(&sync, err) : code;
+}
+
 /* Of several processes the last goes on, and takes over what the others know. */
-static ckpt_code join(convert_job *job, ckpt_error *err)
+static ckpt_code join(convert_job *job, side_data_writer *spill, ckpt_error *err)
 {
     const size_t count = ckpt_catalog_count(job->targets);
     journal_record *records;
+    uint64_t *side_bytes;
     int committer = 0;
     ckpt_code code;
 
     if (job->share == NULL)
         return CKPT_OK;
-    if ((records = calloc(count + 1, sizeof *records)) == NULL)
-        return ckpt_fail_memory(err, "a journal", count);
-    if ((code = store_sync_files(job->store, err)) == CKPT_OK &&
-        (code = output_join(job->output, records, &committer, err)) == CKPT_OK && committer)
-        for (size_t i = 0; i < count; i++) {
-            job->kept[i] |= !job->share[i];
-            if (job->digest != NULL && !job->share[i])
-                digest_set(job->digest, i, records[i].value);
-        }
+    records = calloc(count + 1, sizeof *records);
+    side_bytes = calloc(job->options.part_count, sizeof *side_bytes);
+    if (records == NULL || side_bytes == NULL) {
+        code = ckpt_fail_memory(err, "a journal", count);
+        goto out;
+    }
+    if ((code = sync_share(job, spill, err)) != CKPT_OK ||
+        (code = output_join(job->output, records, side_bytes, &committer, err)) != CKPT_OK)
+        goto out;
     job->is_waiting = !committer;
+    for (size_t i = 0; committer && i < count; i++) {
+        job->kept[i] |= !job->share[i];
+        if (job->digest != NULL && !job->share[i])
+            digest_set(job->digest, i, records[i].value);
+    }
+    if (committer && spill != NULL)
+        code = side_data_join(spill, side_bytes, err);
+out:
     free(records);
+    free(side_bytes);
     return code;
+}
+
+static ckpt_code finish_side_data(convert_job *job, side_data_writer *spill, ckpt_error *err)
+{
+    const copy_options copy = copy_with(job);
+
+    return side_data_finish(spill, job->root[0] == '\0' ? NULL : job->root,
+                            copy_memory_left(&copy), err);
 }
 
 static ckpt_code run_pipeline(convert_job *job, ckpt_error *err)
 {
+    const side_data_options side = { convert_directory(job), job->targets, job->options.part,
+                                     job->options.part_count,
+                                     journal_side_bytes(output_journal(job->output)) };
     pipeline p = { NULL, NULL, NULL };
     ckpt_code code = CKPT_OK;
 
     if (job->writes_side_data)
-        code = side_data_begin(convert_directory(job), job->targets,
-                               journal_side_bytes(output_journal(job->output)), &p.spill, err);
+        code = side_data_begin(&side, &p.spill, err);
     if (code != CKPT_OK || (code = pipeline_make(job, &p, err)) != CKPT_OK ||
         (code = copy_tensors(job, &p, err)) != CKPT_OK ||
         (code = keep_stats(job, &p, err)) != CKPT_OK || (code = seal(job, err)) != CKPT_OK ||
-        (code = join(job, err)) != CKPT_OK || job->is_waiting ||
+        (code = join(job, p.spill, err)) != CKPT_OK || job->is_waiting ||
         (code = take_roots(job, err)) != CKPT_OK)
         goto out;
     if (p.spill != NULL) {
-        const copy_options copy = copy_with(job);
         side_data_writer *spill = p.spill;
 
         p.spill = NULL;
-        code = side_data_finish(spill, job->root[0] == '\0' ? NULL : job->root,
-                                copy_memory_left(&copy), err);
+        code = finish_side_data(job, spill, err);
     }
 out:
     pipeline_free(&p);

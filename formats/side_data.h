@@ -23,18 +23,28 @@
 
 typedef struct side_data_writer side_data_writer;
 
+typedef struct {
+    const char *directory;         /* borrowed until the end, as the catalog */
+    const ckpt_catalog *catalog;   /* tensor indexes are its */
+    unsigned part;                 /* 1 .. part_count */
+    unsigned part_count;           /* 0 or 1: one process does it all; else each has a spill */
+    uint64_t synced_bytes;         /* what side_data_sync last said, that others rely on */
+} side_data_options;
+
 /*
- * Append to (or begin) the spill file in `directory`. Tensor indexes are those of `catalog`.
- * synced_bytes: what side_data_sync last said, that others rely on. A damaged record before that is
- * an error; one behind it was being written when the machine went down, and the spill is cut there.
+ * Append to (or begin) the spill file in the directory. A damaged record before synced_bytes is an
+ * error; one behind it was being written when the machine went down, and the spill is cut there.
  */
-ckpt_code side_data_begin(const char *directory, const ckpt_catalog *catalog,
-                          uint64_t synced_bytes, side_data_writer **out, ckpt_error *err);
+ckpt_code side_data_begin(const side_data_options *options, side_data_writer **out,
+                          ckpt_error *err);
 /* The sink to hand to source_encode. Thread-safe, order-free. */
 encode_exception_sink *side_data_sink(side_data_writer *writer);
 /* What was put so far is on disk when this returns; free when nothing was put since. *synced_bytes:
  * how much of the spill that is. */
 ckpt_code side_data_sync(side_data_writer *writer, uint64_t *synced_bytes, ckpt_error *err);
+/* All parts are done, and synced_bytes[part_count] of their spills: take over what the others have,
+ * before side_data_finish. Their spills go with their journals. */
+ckpt_code side_data_join(side_data_writer *writer, const uint64_t *synced_bytes, ckpt_error *err);
 /* Sort, write directory/fp4_scales.zst (nothing when there are no exceptions), remove the spill.
  * Takes about memory_bytes at most; the bytes depend on the exceptions alone. Consumes writer, also
  * on failure. */

@@ -37,7 +37,7 @@ typedef struct {
 
 struct side_data_writer {
     encode_exception_sink base;
-    const ckpt_catalog *catalog;
+    side_data_options options;
     char *path;                    /* of the result */
     char *spill_path;
     ckpt_file *spill;

@@ -52,7 +52,7 @@ static int compare_entries(const void *left, const void *right)
 
 static const char *name_of(const side_sorter *s, uint32_t rank)
 {
-    return ckpt_catalog_at(s->writer->catalog, s->order[rank])->name;
+    return ckpt_catalog_at(s->writer->options.catalog, s->order[rank])->name;
 }
 
 /* Sort what is in hand and say each group once: tiles that were done again said the same again. */
@@ -166,7 +166,7 @@ static int compare_tensors(const void *left, const void *right, void *context)
 
 static ckpt_code begin_sorting(side_sorter *s, uint64_t memory_bytes, ckpt_error *err)
 {
-    const ckpt_catalog *catalog = s->writer->catalog;
+    const ckpt_catalog *catalog = s->writer->options.catalog;
     const size_t count = ckpt_catalog_count(catalog);
     const uint64_t records = s->writer->spill_bytes / sizeof(spill_record);
 

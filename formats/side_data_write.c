@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "file.h"
+#include "journal.h"
 #include "kernels.h"
 #include "side_data_private.h"
 #include "size.h"
@@ -30,7 +31,7 @@ static int is_good(const side_data_writer *w, const spill_record *record)
 
     make_check(record, check);
     return memcmp(check, record->check, sizeof check) == 0 &&
-           record->tensor < ckpt_catalog_count(w->catalog);
+           record->tensor < ckpt_catalog_count(w->options.catalog);
 }
 
 /* Look at the records up to the first that is damaged; *good_bytes: where that is, or the end. */
@@ -77,7 +78,7 @@ ckpt_code side_data_visit(const side_data_writer *w, spill_visit *visit, void *c
  * Cut the spill at the first record that is not whole. Tensors that are done rely on what was
  * synced: if that is damaged or gone there is nothing to go on from, unless the result is there.
  */
-static ckpt_code cut_spill(side_data_writer *w, uint64_t synced_bytes, ckpt_error *err)
+static ckpt_code cut_spill(side_data_writer *w, ckpt_error *err)
 {
     uint64_t good_bytes;
     ckpt_code code;
@@ -85,7 +86,7 @@ static ckpt_code cut_spill(side_data_writer *w, uint64_t synced_bytes, ckpt_erro
     w->spill_bytes = file_size(w->spill) / sizeof(spill_record) * sizeof(spill_record);
     if ((code = scan_spill(w, NULL, NULL, &good_bytes, err)) != CKPT_OK)
         return code;
-    if (good_bytes < synced_bytes && !file_exists(w->path))
+    if (good_bytes < w->options.synced_bytes && !file_exists(w->path))
         return fail_damaged(w, good_bytes, err);
     w->spill_bytes = good_bytes;
     return file_set_size(w->spill, good_bytes, err);
@@ -139,16 +140,16 @@ ckpt_code side_data_sync(side_data_writer *writer, uint64_t *synced_bytes, ckpt_
 
 /* A run that was stopped after side_data_finish has left the result and no spill to add to. What
  * is in both does no harm. */
-static ckpt_code restore_spill(side_data_writer *w, const char *directory, ckpt_error *err)
+static ckpt_code restore_spill(side_data_writer *w, ckpt_error *err)
 {
     side_data *data;
-    ckpt_code code = side_data_read(directory, UINT64_MAX, &data, err);
+    ckpt_code code = side_data_read(w->options.directory, UINT64_MAX, &data, err);
 
     if (code != CKPT_OK || data == NULL)
         return code;
     for (size_t i = 0; i < data->tensor_count && code == CKPT_OK; i++) {
         const side_tensor *t = &data->tensors[i];
-        const int64_t tensor = ckpt_catalog_find(w->catalog, t->name);
+        const int64_t tensor = ckpt_catalog_find(w->options.catalog, t->name);
 
         if (tensor == CKPT_NOT_FOUND)
             code = ckpt_fail(err, CKPT_E_FORMAT,
@@ -161,8 +162,20 @@ static ckpt_code restore_spill(side_data_writer *w, const char *directory, ckpt_
     return code;
 }
 
-ckpt_code side_data_begin(const char *directory, const ckpt_catalog *catalog,
-                          uint64_t synced_bytes, side_data_writer **out, ckpt_error *err)
+/* A part's spill has a journal's name, so that it goes when the journals go. NULL: no memory. */
+static char *spill_path(const side_data_options *options, unsigned part)
+{
+    char name[64];
+
+    if (options->part_count <= 1)
+        return file_join(options->directory, SPILL_FILE);
+    snprintf(name, sizeof name, "%s.%u-of-%u.fp4_scales", journal_name, part,
+             options->part_count);
+    return file_join(options->directory, name);
+}
+
+ckpt_code side_data_begin(const side_data_options *options, side_data_writer **out,
+                          ckpt_error *err)
 {
     side_data_writer *w;
     ckpt_code code;
@@ -174,23 +187,75 @@ ckpt_code side_data_begin(const char *directory, const ckpt_catalog *catalog,
     if (w == NULL)
         return ckpt_fail_memory(err, "side data", sizeof *w);
     w->base.put = spill_put;
-    w->catalog = catalog;
+    w->options = *options;
     pthread_mutex_init(&w->lock, NULL);
-    w->path = file_join(directory, SIDE_DATA_FILE);
-    w->spill_path = file_join(directory, SPILL_FILE);
+    w->path = file_join(options->directory, SIDE_DATA_FILE);
+    w->spill_path = spill_path(options, options->part);
     if (w->path == NULL || w->spill_path == NULL) {
-        code = ckpt_fail_memory(err, "a path", strlen(directory));
+        code = ckpt_fail_memory(err, "a path", strlen(options->directory));
         goto out;
     }
     if ((code = file_open_rw(w->spill_path, &w->spill, err)) != CKPT_OK ||
-        (code = cut_spill(w, synced_bytes, err)) != CKPT_OK)
+        (code = cut_spill(w, err)) != CKPT_OK)
         goto out;
-    code = restore_spill(w, directory, err);
+    code = restore_spill(w, err);
 out:
     if (code == CKPT_OK)
         *out = w;
     else
         side_data_close(w);
+    return code;
+}
+
+static ckpt_code append_bytes(side_data_writer *w, const side_data_writer *from, ckpt_error *err)
+{
+    spill_record batch[SPILL_BATCH];
+    ckpt_code code = CKPT_OK;
+
+    for (uint64_t at = 0; at < from->spill_bytes && code == CKPT_OK; at += sizeof batch) {
+        const size_t size = size_min(sizeof batch, from->spill_bytes - at);
+
+        if ((code = file_read_at(from->spill, at, batch, size, err)) == CKPT_OK &&
+            (code = file_write_at(w->spill, w->spill_bytes, batch, size, err)) == CKPT_OK)
+            w->spill_bytes += size;
+    }
+    return code;
+}
+
+/* The spill of another part. It may be gone when the result is there: that was restored. */
+static ckpt_code take_over(side_data_writer *w, unsigned part, uint64_t synced_bytes,
+                           ckpt_error *err)
+{
+    side_data_writer other = { .options = w->options, .path = w->path };
+    ckpt_code code = CKPT_OK;
+
+    if ((other.spill_path = spill_path(&w->options, part)) == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(w->options.directory));
+    if (file_exists(other.spill_path)) {
+        if ((code = file_open(other.spill_path, &other.spill, err)) == CKPT_OK) {
+            other.spill_bytes = size_min(file_size(other.spill), synced_bytes) /
+                                sizeof(spill_record) * sizeof(spill_record);
+            if (other.spill_bytes < synced_bytes && !file_exists(w->path))
+                code = fail_damaged(&other, other.spill_bytes, err);
+        }
+        if (code == CKPT_OK && (code = side_data_visit(&other, NULL, NULL, err)) == CKPT_OK)
+            code = append_bytes(w, &other, err);
+    } else if (synced_bytes > 0 && !file_exists(w->path)) {
+        code = fail_damaged(&other, 0, err);
+    }
+    file_close(other.spill, NULL);
+    free(other.spill_path);
+    return code;
+}
+
+ckpt_code side_data_join(side_data_writer *writer, const uint64_t *synced_bytes, ckpt_error *err)
+{
+    const side_data_options *o = &writer->options;
+    ckpt_code code = CKPT_OK;
+
+    for (unsigned part = 1; part <= o->part_count && code == CKPT_OK; part++)
+        if (part != o->part)
+            code = take_over(writer, part, synced_bytes[part - 1], err);
     return code;
 }
 

@@ -346,7 +346,7 @@ static ckpt_code collect_part(const journal_options *options, ckpt_journal *j,
 }
 
 ckpt_code journal_collect(const journal_options *options, journal_record *records,
-                          unsigned *unfinished, ckpt_error *err)
+                          uint64_t *side_bytes, unsigned *unfinished, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
 
@@ -357,6 +357,7 @@ ckpt_code journal_collect(const journal_options *options, journal_record *record
         if (j == NULL)
             return ckpt_fail_memory(err, "a journal", options->tensor_count);
         code = collect_part(options, j, records, err);
+        side_bytes[part - 1] = j->side_bytes;
         *unfinished += !j->is_finished;
         journal_close(j);
     }

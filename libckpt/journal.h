@@ -44,11 +44,11 @@ ckpt_code journal_open(const journal_options *options, ckpt_journal **out, ckpt_
 ckpt_code journal_finish(ckpt_journal *journal, ckpt_error *err);
 
 /*
- * Read the journals of all parts into records[tensor_count] (those of other parts are believed).
- * *unfinished: how many parts are not finished, or not begun.
+ * Read the journals of all parts into records[tensor_count] (those of other parts are believed) and
+ * side_bytes[part_count]. *unfinished: how many parts are not finished, or not begun.
  */
 ckpt_code journal_collect(const journal_options *options, journal_record *records,
-                          unsigned *unfinished, ckpt_error *err);
+                          uint64_t *side_bytes, unsigned *unfinished, ckpt_error *err);
 void journal_close(ckpt_journal *journal);      /* NULL is fine */
 
 /* What was read when it was opened; by tensor. */

@@ -103,8 +103,8 @@ static ckpt_code take_lock(ckpt_output *o, ckpt_error *err)
                                               strerror(errno));
 }
 
-ckpt_code output_join(ckpt_output *output, journal_record *records, int *committer,
-                      ckpt_error *err)
+ckpt_code output_join(ckpt_output *output, journal_record *records, uint64_t *side_bytes,
+                      int *committer, ckpt_error *err)
 {
     unsigned unfinished = 0;
     ckpt_code code;
@@ -114,7 +114,7 @@ ckpt_code output_join(ckpt_output *output, journal_record *records, int *committ
         (code = take_lock(output, err)) != CKPT_OK || output->lock < 0 ||
         !file_exists(output->partial))
         return code;
-    code = journal_collect(&output->shared, records, &unfinished, err);
+    code = journal_collect(&output->shared, records, side_bytes, &unfinished, err);
     *committer = code == CKPT_OK && unfinished == 0;
     return code;
 }

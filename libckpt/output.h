@@ -31,10 +31,11 @@ ckpt_journal *output_journal(ckpt_output *output);
 /*
  * This process has done its share of a job that several do; its files are synced. *committer: 1
  * when all others have done theirs, so that this one goes on to output_commit, holding the lock for
- * it; then records[tensor_count] tell what the journals know. 0: another one will.
+ * it; then records[tensor_count] and side_bytes[part_count] tell what the journals know. 0: another
+ * one will.
  */
-ckpt_code output_join(ckpt_output *output, journal_record *records, int *committer,
-                      ckpt_error *err);
+ckpt_code output_join(ckpt_output *output, journal_record *records, uint64_t *side_bytes,
+                      int *committer, ckpt_error *err);
 
 /* Sync everything, drop the journal, rename. Consumes output, also on failure. */
 ckpt_code output_commit(ckpt_output *output, ckpt_error *err);

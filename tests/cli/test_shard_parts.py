@@ -19,13 +19,17 @@ LAYOUTS = {
               "--extra-state"),
     "mp": ("--layout", "mp", "--mp", "2"),
     "hf": ("--layout", "hf", "--dtype", "bf16"),
+    # FP4 -> FP8 keeps what FP8 loses in a file of its own.
+    "fp8": ("--layout", "hf", "--experts", "fp8"),
 }
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def job(request, golden_b, tmp_path_factory):
     """Job.expected is what one process writes."""
-    return Job(tmp_path_factory.mktemp("parts"), "ckpt-shard", *LAYOUTS[request.param], golden_b)
+    job = Job(tmp_path_factory.mktemp("parts"), "ckpt-shard", *LAYOUTS[request.param], golden_b)
+    assert ("fp4_scales.zst" in job.expected) == (request.param == "fp8")
+    return job
 
 
 def start_parts(job, target, parts=range(1, COUNT + 1)):
@@ -117,7 +121,7 @@ def seconds(job):
 
 @pytest.mark.parametrize("victims", [1, COUNT], ids=["one", "all"])
 def test_killed_at_random_and_run_again_nothing_differs(job, seconds, victims):
-    """Forty moments over all layouts, from before the first byte to after the rename."""
+    """Fifty moments over all layouts, from before the first byte to after the rename."""
     rng, killed = random.Random(victims), 0
     for _ in range(5):
         target = job.new_target()

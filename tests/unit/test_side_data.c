@@ -48,9 +48,28 @@ static int tear_down_catalog(void **state)
 
 static side_data_writer *begin(void)
 {
+    const side_data_options options = { .directory = folder, .catalog = catalog };
     side_data_writer *w;
 
-    assert_int_equal(side_data_begin(folder, catalog, 0, &w, &err), CKPT_OK);
+    assert_int_equal(side_data_begin(&options, &w, &err), CKPT_OK);
+    return w;
+}
+
+/* With what the journal says was synced of the spill. */
+static ckpt_code begin_again(uint64_t synced_bytes, side_data_writer **out)
+{
+    const side_data_options options = { .directory = folder, .catalog = catalog,
+                                        .synced_bytes = synced_bytes };
+
+    return side_data_begin(&options, out, &err);
+}
+
+static side_data_writer *begin_part(unsigned part, unsigned part_count)
+{
+    const side_data_options options = { folder, catalog, part, part_count, 0 };
+    side_data_writer *w;
+
+    assert_int_equal(side_data_begin(&options, &w, &err), CKPT_OK);
     return w;
 }
 
@@ -122,6 +141,59 @@ static void test_a_killed_run_goes_on(void **state)
     assert_result(three_tensors);
 }
 
+/* What every part has spilled and synced; the last one's writer is open. */
+static side_data_writer *spill_in_three_parts(uint64_t synced_bytes[3])
+{
+    side_data_writer *w = begin_part(1, 3);
+
+    put(w, 2, 31, 254);
+    put(w, 1, 7, 101);
+    assert_int_equal(side_data_sync(w, &synced_bytes[0], &err), CKPT_OK);
+    side_data_close(w);
+    w = begin_part(2, 3);
+    assert_int_equal(side_data_sync(w, &synced_bytes[1], &err), CKPT_OK);
+    side_data_close(w);
+    w = begin_part(3, 3);
+    put(w, 1, 3, 100);
+    put(w, 0, 0, 1);
+    assert_int_equal(side_data_sync(w, &synced_bytes[2], &err), CKPT_OK);
+    return w;
+}
+
+static void test_the_last_of_several_parts_has_what_all_spilled(void **state)
+{
+    uint64_t synced_bytes[3];
+    side_data_writer *w = spill_in_three_parts(synced_bytes);
+
+    (void)state;
+    assert_int_equal(side_data_join(w, synced_bytes, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, ROOT64, MEMORY, &err), CKPT_OK);
+    assert_result(three_tensors);
+    /* Killed before the commit, with its spill gone: another part can do it again. */
+    w = begin_part(2, 3);
+    assert_int_equal(side_data_join(w, synced_bytes, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, ROOT64, MEMORY, &err), CKPT_OK);
+    assert_result(three_tensors);
+}
+
+static void test_a_part_whose_spill_is_short_is_refused(void **state)
+{
+    uint64_t synced_bytes[3];
+    side_data_writer *w = spill_in_three_parts(synced_bytes);
+
+    (void)state;
+    synced_bytes[0] += 16;
+    assert_int_equal(side_data_join(w, synced_bytes, &err), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "1-of-3"));
+    synced_bytes[0] -= 16;
+    synced_bytes[1] = 16;
+    assert_int_equal(side_data_join(w, synced_bytes, &err), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "2-of-3"));
+    assert_int_equal(file_remove(in_folder(".ckpt-journal.2-of-3.fp4_scales"), &err), CKPT_OK);
+    assert_int_equal(side_data_join(w, synced_bytes, &err), CKPT_E_FORMAT);
+    side_data_close(w);
+}
+
 static void test_a_torn_tail_is_ignored(void **state)
 {
     side_data_writer *w = begin();
@@ -159,7 +231,7 @@ static void test_a_damaged_spill_is_refused(void **state)
     for (size_t i = 0; i < 16; i++) {
         spill[i] = (char)(spill[i] ^ 1);
         make_file(in_folder(SPILL), spill, size);
-        assert_int_equal(side_data_begin(folder, catalog, 32, &w, &err), CKPT_E_FORMAT);
+        assert_int_equal(begin_again(32, &w), CKPT_E_FORMAT);
         assert_null(w);
         assert_non_null(strstr(err.text, "damaged at offset 0"));
         spill[i] = (char)(spill[i] ^ 1);
@@ -187,8 +259,8 @@ static void test_a_hole_behind_what_was_synced_is_cut(void **state)
     memcpy(spill + 16, hole, sizeof hole);
     make_file(in_folder(SPILL), spill, size);
     free(spill);
-    assert_int_equal(side_data_begin(folder, catalog, 32, &w, &err), CKPT_E_FORMAT);
-    assert_int_equal(side_data_begin(folder, catalog, synced_bytes, &w, &err), CKPT_OK);
+    assert_int_equal(begin_again(32, &w), CKPT_E_FORMAT);
+    assert_int_equal(begin_again(synced_bytes, &w), CKPT_OK);
     put(w, 1, 3, 100);
     put(w, 2, 31, 254);
     put(w, 1, 7, 101);
@@ -512,6 +584,8 @@ int main(void)
         CATALOG_TEST(test_the_result_is_sorted_and_says_each_group_once),
         CATALOG_TEST(test_no_exceptions_leave_no_file),
         CATALOG_TEST(test_a_killed_run_goes_on),
+        CATALOG_TEST(test_the_last_of_several_parts_has_what_all_spilled),
+        CATALOG_TEST(test_a_part_whose_spill_is_short_is_refused),
         CATALOG_TEST(test_a_torn_tail_is_ignored),
         CATALOG_TEST(test_a_damaged_spill_is_refused),
         CATALOG_TEST(test_a_hole_behind_what_was_synced_is_cut),
