@@ -498,6 +498,35 @@ static void digest_row_f32(const float *src, size_t cols, uint64_t first_unit, h
     }
 }
 
+static uint32_t reduce_max(__m256i x)
+{
+    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4E));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xB1));
+    return (uint32_t)_mm_cvtsi128_si32(m);
+}
+
+static int fp4_group_scale_exact(const float *src)
+{
+    __m256i odd = _mm256_setzero_si256();       /* mantissa bits that no FP4 value has */
+    __m256i largest = _mm256_setzero_si256();
+    __m256i least = set32(INT32_MAX);
+
+    for (size_t i = 0; i < FP4_GROUP; i += LANES) {
+        const __m256i bits = _mm256_and_si256(load256(src + i), set32(~F32_SIGN_BIT));
+        const __m256i half = _mm256_and_si256(_mm256_srli_epi32(bits, 22), set32(1));
+        const __m256i low = _mm256_sub_epi32(_mm256_srli_epi32(bits, 23), half);
+        const __m256i zero = _mm256_cmpeq_epi32(bits, _mm256_setzero_si256());
+
+        odd = _mm256_or_si256(odd, _mm256_and_si256(bits, set32(0x3FFFFF)));
+        largest = _mm256_max_epi32(largest, bits);
+        least = _mm256_min_epi32(least, _mm256_blendv_epi8(low, set32(INT32_MAX), zero));
+    }
+    return fp4_group_scale_of(src, !_mm256_testz_si256(odd, odd), reduce_max(largest),
+                              ~(int32_t)reduce_max(_mm256_xor_si256(least, set32(~0u))));
+}
+
 static void digest_row_fp8(const uint8_t *codes, const float *scale, size_t cols,
                            uint64_t first_unit, hash128 *sum)
 {
@@ -533,6 +562,7 @@ const ckpt_kernels kernels_avx2 = {
     .f32_block_amax = f32_block_amax,
     .f32_block_to_fp8 = f32_block_to_fp8,
     .f32_row_to_fp4 = f32_row_to_fp4,
+    .fp4_group_scale_exact = fp4_group_scale_exact,
     .digest_row_bf16 = digest_row_bf16,
     .digest_row_f32 = digest_row_f32,
     .digest_row_fp8 = digest_row_fp8,

@@ -404,6 +404,26 @@ static encode_result f32_row_to_fp4(const float *src, const uint8_t *scale, size
     return result;
 }
 
+static int fp4_group_scale_exact(const float *src)
+{
+    __m512i any = _mm512_setzero_si512();
+    __m512i largest = _mm512_setzero_si512();
+    __m512i least = set32(INT32_MAX);
+
+    for (size_t i = 0; i < FP4_GROUP; i += LANES) {
+        const __m512i bits = _mm512_and_si512(_mm512_loadu_si512(src + i), set32(~F32_SIGN_BIT));
+        const __m512i half = _mm512_and_si512(_mm512_srli_epi32(bits, 22), set32(1));
+        const __m512i low = _mm512_sub_epi32(_mm512_srli_epi32(bits, 23), half);
+
+        any = _mm512_or_si512(any, bits);
+        largest = _mm512_max_epi32(largest, bits);
+        least = _mm512_mask_min_epi32(least, _mm512_test_epi32_mask(bits, bits), least, low);
+    }
+    return fp4_group_scale_of(src, _mm512_test_epi32_mask(any, set32(0x3FFFFF)),
+                              (uint32_t)_mm512_reduce_max_epi32(largest),
+                              _mm512_reduce_min_epi32(least));
+}
+
 const ckpt_kernels kernels_avx512 = {
     .name = "avx512",
     .e4m3_to_f32 = e4m3_to_f32_avx512,
@@ -427,6 +447,7 @@ const ckpt_kernels kernels_avx512 = {
     .f32_block_amax = f32_block_amax,
     .f32_block_to_fp8 = f32_block_to_fp8,
     .f32_row_to_fp4 = f32_row_to_fp4,
+    .fp4_group_scale_exact = fp4_group_scale_exact,
     .digest_row_bf16 = digest_row_bf16_avx512,
     .digest_row_f32 = digest_row_f32_avx512,
     .digest_row_fp8 = digest_row_fp8_avx512,

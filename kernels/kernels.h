@@ -106,6 +106,13 @@ typedef struct ckpt_kernels {
                                     uint8_t *packed);
 
     /*
+     * Canonical E8M0 scale of one group of 32 F32 values that are exactly FP4-representable: the
+     * largest power of two that represents all of them with largest magnitude 3, 4 or 6, else the
+     * one with the largest code that fits. All zeros: code 1. No scale represents them: -1.
+     */
+    int (*fp4_group_scale_exact)(const float *src);
+
+    /*
      * Add the unit hashes of one row to *sum, as the digest defines them: units of 1024 columns,
      * canonical values (-0 is +0, NaN is 0x7FC0 / 0x7FC00000; BF16 codes when all of the unit's
      * elements are exact in BF16, else F32 codes; integers as 8-byte two's complement), XXH3
@@ -158,12 +165,5 @@ uint8_t fp4_exact_mask(unsigned distance);
  */
 enum { FP4_SCALE_LOST = 127 };
 int fp4_canonical_offset(uint8_t mask);
-
-/*
- * Canonical E8M0 scale of one group of 32 F32 values that are exactly FP4-representable: the
- * largest power of two that represents all of them with largest magnitude 3, 4 or 6, else the
- * one with the largest code that fits. All zeros: code 1. Not representable under any scale: -1.
- */
-int fp4_group_scale_exact(const float *src);
 
 #endif

@@ -131,7 +131,7 @@ static int fp4_largest_code(const float magnitude[FP4_GROUP], int scale)
  * of its leading power of two: a handful of candidates, tried from the largest down. The last
  * one that fits has the largest code.
  */
-int fp4_group_scale_exact(const float *src)
+int fp4_group_scale_exact_scalar(const float *src)
 {
     float magnitude[FP4_GROUP];
     float largest = 0.0f;

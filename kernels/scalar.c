@@ -495,6 +495,7 @@ const ckpt_kernels kernels_scalar = {
     .f32_block_amax = f32_block_amax,
     .f32_block_to_fp8 = f32_block_to_fp8,
     .f32_row_to_fp4 = f32_row_to_fp4,
+    .fp4_group_scale_exact = fp4_group_scale_exact_scalar,
     .digest_row_bf16 = digest_row_bf16,
     .digest_row_f32 = digest_row_f32,
     .digest_row_fp8 = digest_row_fp8,

@@ -158,7 +158,7 @@ static int group_scale(const encode_job *job, exceptions_cursor *cursor, uint64_
 
     if (cursor->next < cursor->end && cursor->next->group == group)
         return (cursor->next++)->scale;
-    scale = fp4_group_scale_exact(values);
+    scale = job->kernels->fp4_group_scale_exact(values);
     if (scale < 0 && job->options->allow_lossy)
         scale = fp4_scale_code(job->kernels->f32_block_amax(values, 1, FP4_GROUP, FP4_GROUP));
     return scale;

@@ -149,6 +149,12 @@ static void run_f32_row_to_fp4(const ckpt_kernels *k)
     data.checksum += r.inexact_count;
 }
 
+static void run_fp4_group_scale_exact(const ckpt_kernels *k)
+{
+    for (size_t c = 0; c < COLUMNS; c += FP4_GROUP)
+        data.checksum += (uint64_t)k->fp4_group_scale_exact(data.values + c);
+}
+
 static void run_digest_row_bf16(const ckpt_kernels *k)
 {
     k->digest_row_bf16(data.halves, COLUMNS, 0, &data.sum);
@@ -209,6 +215,7 @@ static const bench benches[] = {
     { "f32_block_to_fp8", run_f32_block_to_fp8, 5.0 * 128 * 128 },
     { "f32_block_to_fp8 any scale", run_f32_block_to_fp8_any_scale, 5.0 * 128 * 128 },
     { "f32_row_to_fp4", run_f32_row_to_fp4, 4.5 * COLUMNS },
+    { "fp4_group_scale_exact", run_fp4_group_scale_exact, 4.0 * COLUMNS },
     { "digest_row_bf16", run_digest_row_bf16, 2.0 * COLUMNS },
     { "digest_row_f32", run_digest_row_f32, 4.0 * COLUMNS },
     { "digest_row_fp8", run_digest_row_fp8, 1.0 * COLUMNS },

@@ -193,6 +193,19 @@ static int group_scale_brute(const float *x)
     return canonical >= 0 ? canonical : best;
 }
 
+/* Of every instruction set, also where a vector does not lie on its own boundary. */
+static void assert_group_scale(const float *x, int expected)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    unsigned char bytes[FP4_GROUP * sizeof(float) + 1];
+    void *at = bytes + 1;
+
+    memcpy(at, x, FP4_GROUP * sizeof *x);
+    for (size_t s = 0; s < set_count; s++)
+        assert_int_equal(sets[s]->fp4_group_scale_exact(at), expected);
+}
+
 static void test_group_scale_is_the_canonical_one_among_all_scales(void **state)
 {
     float x[FP4_GROUP];
@@ -214,7 +227,7 @@ static void test_group_scale_is_the_canonical_one_among_all_scales(void **state)
         if (round % 5 == 0)
             x[round / 5 % FP4_GROUP] *= round % 10 == 0 ? 0.25f : 1.25f;
         scale = group_scale_brute(x);
-        assert_int_equal(fp4_group_scale_exact(x), scale);
+        assert_group_scale(x, scale);
         refused += scale < 0;
         found += scale >= 0;
     }
@@ -226,21 +239,59 @@ static void test_group_scale_of_special_groups(void **state)
     float x[FP4_GROUP] = { 0 };
 
     (void)state;
-    assert_int_equal(fp4_group_scale_exact(x), 1);
+    assert_group_scale(x, 1);
     x[7] = -0.0f;
-    assert_int_equal(fp4_group_scale_exact(x), 1);
+    assert_group_scale(x, 1);
     x[31] = NAN;
-    assert_int_equal(fp4_group_scale_exact(x), -1);
+    assert_group_scale(x, -1);
     x[31] = -INFINITY;
-    assert_int_equal(fp4_group_scale_exact(x), -1);
+    assert_group_scale(x, -1);
     x[31] = 0x1p-128f;
-    assert_int_equal(fp4_group_scale_exact(x), 0);
+    assert_group_scale(x, 0);
     x[31] = 0x1p-129f;
-    assert_int_equal(fp4_group_scale_exact(x), -1);
+    assert_group_scale(x, -1);
     x[31] = 0x1.8p-129f;
-    assert_int_equal(fp4_group_scale_exact(x), -1);
+    assert_group_scale(x, -1);
     x[31] = 0x1.8p+127f;
-    assert_int_equal(fp4_group_scale_exact(x), 253);
+    assert_group_scale(x, 253);
+}
+
+/* What decides is the largest value and the smallest one: all pairs of what FP4 can hold, of all
+ * exponents, subnormals and infinity included, wherever they stand. */
+static void test_group_scale_is_the_same_in_all_sets_for_all_pairs(void **state)
+{
+    const ckpt_kernels *scalar = kernels_find("scalar");
+    float x[FP4_GROUP] = { 0 };
+
+    (void)state;
+    for (uint32_t a = 0; a < 512; a++)
+        for (uint32_t b = 0; b <= a; b++) {
+            const size_t i = (a + 3 * b) % FP4_GROUP;
+            const size_t j = (i + 1 + b % (FP4_GROUP - 1)) % FP4_GROUP;
+
+            x[i] = float_of(a << 22);
+            x[j] = float_of(b << 22 | 0x80000000u);
+            assert_group_scale(x, scalar->fp4_group_scale_exact(x));
+            x[i] = 0;
+            x[j] = 0;
+        }
+}
+
+static void test_group_scale_is_the_same_in_all_sets_for_all_bf16_values(void **state)
+{
+    const ckpt_kernels *scalar = kernels_find("scalar");
+    float x[FP4_GROUP] = { 0 };
+
+    (void)state;
+    for (uint32_t code = 0; code < 65536; code++) {
+        const size_t i = code % FP4_GROUP;
+
+        x[i] = float_of(code << 16);
+        assert_group_scale(x, scalar->fp4_group_scale_exact(x));
+        x[(i + 5) % FP4_GROUP] = 1.5f;
+        assert_group_scale(x, scalar->fp4_group_scale_exact(x));
+        memset(x, 0, sizeof x);
+    }
 }
 
 /* The offset and the group scale tell the same story about a group of known scale. */
@@ -253,8 +304,7 @@ static void test_group_scale_is_true_scale_plus_offset(void **state)
         for (uint32_t c = 1; c < 8; c++)
             if ((mask >> c & 1) != 0)
                 x[c * 3] = (float)e2m1_reference(c) * 0x1p-7f;
-        assert_int_equal(fp4_group_scale_exact(x),
-                         120 + ((mask & 0xFE) == 0 ? 0 : fp4_canonical_offset((uint8_t)mask)));
+        assert_group_scale(x, 120 + ((mask & 0xFE) == 0 ? 0 : fp4_canonical_offset((uint8_t)mask)));
     }
 }
 
@@ -308,6 +358,8 @@ int main(void)
         cmocka_unit_test(test_canonical_offset_is_where_the_rule_lands_for_all_masks),
         cmocka_unit_test(test_group_scale_is_the_canonical_one_among_all_scales),
         cmocka_unit_test(test_group_scale_of_special_groups),
+        cmocka_unit_test(test_group_scale_is_the_same_in_all_sets_for_all_pairs),
+        cmocka_unit_test(test_group_scale_is_the_same_in_all_sets_for_all_bf16_values),
         cmocka_unit_test(test_group_scale_is_true_scale_plus_offset),
         cmocka_unit_test(test_sets_are_complete_and_know_their_names),
         cmocka_unit_test(test_the_environment_forces_a_set_or_is_refused)
