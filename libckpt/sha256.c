@@ -111,7 +111,7 @@ static ckpt_code add_file(sha256 *h, const ckpt_file *f, ckpt_error *err)
     return code;
 }
 
-ckpt_code sha256_file(const char *path, char out[SHA256_HEX], ckpt_error *err)
+static ckpt_code hash_file(const char *path, int as_blob, char out[SHA256_HEX], ckpt_error *err)
 {
     ckpt_file *f = NULL;
     sha256 *h = NULL;
@@ -119,7 +119,8 @@ ckpt_code sha256_file(const char *path, char out[SHA256_HEX], ckpt_error *err)
 
     if ((code = file_open(path, &f, err)) != CKPT_OK)
         return code;
-    if ((code = sha256_begin(&h, err)) != CKPT_OK)
+    if ((code = as_blob ? git_blob_begin(file_size(f), &h, err) : sha256_begin(&h, err)) !=
+        CKPT_OK)
         goto out;
     if ((code = add_file(h, f, err)) != CKPT_OK)
         goto out;
@@ -129,4 +130,14 @@ out:
     sha256_abort(h);
     file_close(f, NULL);
     return code;
+}
+
+ckpt_code sha256_file(const char *path, char out[SHA256_HEX], ckpt_error *err)
+{
+    return hash_file(path, 0, out, err);
+}
+
+ckpt_code git_blob_file(const char *path, char out[SHA256_HEX], ckpt_error *err)
+{
+    return hash_file(path, 1, out, err);
 }

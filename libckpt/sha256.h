@@ -20,5 +20,6 @@ void sha256_abort(sha256 *h);            /* consumes h; NULL is fine */
 
 /* Of a whole file, read to its end in pieces. */
 ckpt_code sha256_file(const char *path, char out[SHA256_HEX], ckpt_error *err);
+ckpt_code git_blob_file(const char *path, char out[SHA256_HEX], ckpt_error *err);
 
 #endif

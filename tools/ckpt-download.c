@@ -7,6 +7,8 @@
 #include "download_say.h"
 #include "download_stream.h"
 #include "hub_select.h"
+#include "listing.h"
+#include "libckpt/file.h"
 
 static struct {
     cli_common common;
@@ -104,6 +106,9 @@ static const cli_command command = {
         "converted and removed. It can be killed at any time: what the result's journal proves is "
         "not fetched again. D keeps the files that are not tensors.\n"
         "\n"
+        "With HF_HUB_OFFLINE=1 nobody is asked: it succeeds when everything is there as an earlier "
+        "run was told. `ckpt-verify check D` hashes all files against that, too.\n"
+        "\n"
         "With --json the member \"reason\" says why it ended: fine, usage, auth, not-found, "
         "integrity, disk, network, partial (several reasons), interrupted, other.",
     .exit_notes = "0  every file is there and verified\n"
@@ -175,6 +180,8 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
         return fail_usage(s, err, "expected one of '--local-dir' and '--cache-dir', got both");
     if (is_modelscope && opt.local_dir == NULL)
         return fail_usage(s, err, "'--hub modelscope' needs '--local-dir'");
+    if (opt.delete_source && hub_is_offline())
+        return fail_usage(s, err, "'--delete-source' does not go with HF_HUB_OFFLINE");
     if (opt.delete_source && (s->then == NULL || !is_converter(s->then[0]) ||
                               opt.local_dir == NULL))
         return fail_usage(s, err, "'--delete-source' needs '--local-dir' and '--then "
@@ -186,11 +193,6 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
         return fail_usage(s, err, "'--connections' and '--max-workers' are from 1 to 64");
     if (opt.rate != NULL && !parse_rate(opt.rate, &rate_bytes))
         return fail_usage(s, err, "'--limit-rate' is a size, like 50M");
-    if (hub_is_offline()) {
-        s->reason = HUB_NETWORK;
-        return ckpt_fail(err, CKPT_E_IO, "HF_HUB_OFFLINE forbids to ask for '%s'",
-                         args->items[0]);
-    }
     o->repo = s->name.repo;
     o->type = s->name.type != NULL ? s->name.type : opt.type != NULL ? opt.type : "model";
     o->revision = s->name.revision[0] != '\0' ? s->name.revision : opt.revision;
@@ -202,12 +204,53 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
     o->stop = cli_stop_flag();
     o->http = (http_options){ 10, opt.stall_seconds, rate_bytes,
                               (unsigned)opt.connection_count };
+    opt.download.is_offline = hub_is_offline();
     opt.download.connection_count = (unsigned)opt.connection_count;
     opt.download.worker_count = (unsigned)opt.worker_count;
     opt.download.thread_count = opt.common.thread_count != 0
                                     ? (unsigned)opt.common.thread_count
                                     : (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
     return CKPT_OK;
+}
+
+/* Without a hub: what an earlier run was told, if it was of the same. */
+static ckpt_code list_offline(session *s, ckpt_error *err)
+{
+    const hub_options *o = &s->h->options;
+    const place_options where = { .h = s->h, .local_dir = opt.local_dir, .cache_dir = s->cache };
+    char *path = place_kept_listing(&where);
+    kept_listing kept = { 0 };
+    ckpt_code code = CKPT_OK;
+
+    if (path != NULL && file_exists(path))
+        code = listing_read(path, &kept, err);
+    if (code == CKPT_OK && (kept.repo == NULL || strcmp(kept.repo, o->repo) != 0 ||
+                            strcmp(kept.type, o->type) != 0 ||
+                            strcmp(kept.hub, s->h->kind->name) != 0 ||
+                            (strcmp(kept.revision, o->revision) != 0 &&
+                             strcmp(kept.files.commit, o->revision) != 0)))
+        code = hub_fail(s->h, HUB_NETWORK, err,
+                        "HF_HUB_OFFLINE forbids to ask for '%s', and no earlier run has listed it "
+                        "at '%s'", o->repo, o->revision);
+    free(path);
+    if (code == CKPT_OK) {
+        s->listing = kept.files;
+        memset(&kept.files, 0, sizeof kept.files);
+        for (size_t i = 0; i < s->listing.count; i++)
+            s->listing.files[i].is_selected = 1;
+    }
+    listing_release(&kept);
+    return code;
+}
+
+static ckpt_code list_online(session *s, ckpt_error *err)
+{
+    ckpt_code code = s->h->kind->list(s->h, &s->listing, err);
+
+    if (code == CKPT_OK && (code = hub_listing_check(s->h->options.repo, &s->listing, err)) !=
+                               CKPT_OK)
+        s->h->reason = HUB_OTHER;
+    return code;
 }
 
 static ckpt_code list_files(session *s, const cli_args *args, ckpt_error *err)
@@ -221,8 +264,7 @@ static ckpt_code list_files(session *s, const cli_args *args, ckpt_error *err)
         selection = (hub_selection){ path, 1, &opt.include, &opt.exclude };
     if ((code = hub_open(is_modelscope ? &hub_modelscope : &hub_huggingface, &s->hub_options,
                          &s->h, err)) != CKPT_OK ||
-        (code = s->h->kind->list(s->h, &s->listing, err)) != CKPT_OK ||
-        (code = hub_listing_check(s->h, &s->listing, err)) != CKPT_OK)
+        (code = opt.download.is_offline ? list_offline(s, err) : list_online(s, err)) != CKPT_OK)
         return code;
     return hub_select(s->h, &s->listing, &selection, err);
 }
@@ -272,7 +314,7 @@ static ckpt_code fetch(session *s, ckpt_error *err)
     opt.download.h = s->h;
     opt.download.listing = &s->listing;
     opt.download.where = s->where;
-    if ((code = place_begin(s->where, err)) != CKPT_OK)
+    if (!opt.download.is_offline && (code = place_begin(s->where, err)) != CKPT_OK)
         return code;
     say_meter_begin(&meter, &opt.common);
     if (opt.delete_source)
@@ -285,7 +327,7 @@ static ckpt_code fetch(session *s, ckpt_error *err)
     if (code == CKPT_OK)
         code = sum_up(s, err);
     if (code == CKPT_OK)
-        code = place_end(s->where, err);
+        code = opt.download.is_offline ? CKPT_OK : place_end(s->where, err);
     if (code == CKPT_OK && !opt.no_check && !opt.delete_source &&
         strcmp(s->hub_options.type, "model") == 0) {
         code = download_check(place_path(s->where), &s->listing, err);
@@ -303,10 +345,10 @@ static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)
     ckpt_code code;
 
     arena_init(&s->listing.memory);
+    s->cache = opt.cache_dir != NULL ? strdup(opt.cache_dir) : hub_cache_folder();
     if ((code = take_options(s, args, err)) != CKPT_OK ||
         (code = list_files(s, args, err)) != CKPT_OK)
         return code;
-    s->cache = opt.cache_dir != NULL ? strdup(opt.cache_dir) : hub_cache_folder();
     where.h = s->h;
     where.cache_dir = s->cache;
     s->h->reason = HUB_DISK;

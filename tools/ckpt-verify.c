@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "listing_command.h"
 #include "logits_command.h"
 #include "open_options.h"
 #include "formats/format.h"
@@ -72,7 +73,11 @@ static const cli_command check_command = {
         "tensors that the config calls for. A file of weights that the index does not name is a "
         "difference, unless --lenient lets it pass. With a manifest all values are digested and "
         "compared, and the tensors that differ are named; without one it says that values were "
-        "not checked.",
+        "not checked.\n"
+        "\n"
+        "A folder that ckpt-download made is first compared with what the hub listed: every file "
+        "is hashed, whatever was recorded about it, and nobody is asked. One that differs or is "
+        "missing is named, and ends the check.",
     .examples = "ckpt-verify check Flash-FP8\n"
                 "ckpt-verify check --manifest flash.json Flash-BF16",
     .options = check_options_table,
@@ -251,9 +256,9 @@ static void print_check(const char *path, const check_result *r, const file_list
     printf("%s: structure is %s: %zu tensors, stored as %zu in %zu files, %s, layout %s, "
            "family %s\n", path, r->unlisted_count == 0 ? "right" : "NOT right", r->tensor_count,
            r->stored_count, r->file_count, size, r->layout, r->family);
-    if (r->manifest_path == NULL)
+    if (r->manifest_path == NULL && !r->files_are_right)
         printf("%s: values were not checked: there is no manifest\n", path);
-    else
+    else if (r->manifest_path != NULL)
         printf("%s: values are %s '%s', root %s\n", path,
                r->differing_count == r->unlisted_count ? "as in" : "NOT as in", r->manifest_path,
                r->root);
@@ -271,12 +276,19 @@ static void print_check(const char *path, const check_result *r, const file_list
 static ckpt_code check(const char *path, int *status, ckpt_error *err)
 {
     check_options options = { .path = path, .manifest = opt.manifest };
+    listing_outcome listed;
     ckpt_checkpoint *c = NULL;
     check_result result;
     static cli_meter meter;      /* outlives this function: cli_fail erases its line */
     json_writer w;
     ckpt_code code;
 
+    if ((code = listing_command(path, &opt.common, &listed, err)) != CKPT_OK)
+        return code;
+    if (listed.is_final) {
+        *status = listed.is_right ? CLI_DONE : CLI_DIFFERENT;
+        return CKPT_OK;
+    }
     if ((code = ckpt_open(path, &opt.open, &c, err)) != CKPT_OK)
         return code;
     options.main_only = opt.main_only;
@@ -284,6 +296,7 @@ static ckpt_code check(const char *path, int *status, ckpt_error *err)
     options.copy = copy_with(&meter, checkpoint_bytes(c));
     if ((code = check_checkpoint(c, &options, &result, err)) != CKPT_OK)
         goto out;
+    result.files_are_right = listed.is_right;
     cli_meter_end(&meter);
     if (opt.common.json) {
         begin_json(&w);

@@ -39,6 +39,7 @@ typedef struct {
     unsigned thread_count;       /* hashing */
     int verify;                  /* hash what is there, whatever is recorded */
     int force;                   /* fetch all of it again */
+    int is_offline;              /* what is not there is missing */
     int sequential;              /* write every file from front to end */
     int keep_corrupt;
     uint64_t segment_bytes;      /* 0: by size */

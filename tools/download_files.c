@@ -161,6 +161,14 @@ ckpt_code file_begin(download *d, dfile *file, ckpt_error *err)
             file_end(d, file, DOWNLOAD_KEPT);
         return code;
     }
+    if (d->options.is_offline) {
+        ckpt_error missing;
+
+        ckpt_fail(&missing, CKPT_E_IO, "'%s' is %s, and HF_HUB_OFFLINE forbids to fetch it",
+                  file->want->path, file->is_checked ? "not what was listed" : "not there");
+        file_fail(d, file, file->is_checked ? HUB_INTEGRITY : HUB_NETWORK, &missing);
+        return CKPT_OK;
+    }
     if (file->active->lock_fd < 0 &&
         !place_lock(d->where, file->want, &file->active->lock_fd)) {
         if (file->state != DOWNLOAD_LOCKED && !d->h->options.is_quiet)

@@ -67,6 +67,34 @@ static char *root_of(const place_options *o)
     return file_join(cache, name);
 }
 
+char *place_kept_listing(const place_options *options)
+{
+    enum { COMMIT_BYTES_MAX = 64 };
+    char *root = root_of(options);
+    char *ref = NULL;
+    char *commit = NULL;
+    char *out = NULL;
+    size_t size;
+
+    if (root != NULL && options->local_dir != NULL) {
+        out = file_join(root, PLACE_SIDE "/listing.json");
+    } else if (root != NULL) {
+        if (hub_is_hex(options->h->options.revision, 40))
+            commit = strdup(options->h->options.revision);
+        else if (hub_path_complaint(options->h->options.revision) == NULL &&
+                 asprintf(&ref, "%s/refs/%s", root, options->h->options.revision) >= 0 &&
+                 file_exists(ref))
+            file_read_all(ref, COMMIT_BYTES_MAX, &commit, &size, NULL);
+        if (commit != NULL && hub_is_hex(commit, 40) &&
+            asprintf(&out, "%s/ckpt/listing-%s.json", root, commit) < 0)
+            out = NULL;
+    }
+    free(root);
+    free(ref);
+    free(commit);
+    return out;
+}
+
 static ckpt_code make_folders(const char *path, ckpt_error *err)
 {
     char *inner = file_join(path, "x");

@@ -37,6 +37,8 @@ typedef struct {
     int allocate;
 } place_options;
 
+/* Where the listing of an earlier run would be; malloc'd, NULL: nowhere. */
+char *place_kept_listing(const place_options *options);
 ckpt_code place_open(const place_options *options, place **out, ckpt_error *err);
 void place_close(place *p);                      /* NULL is fine */
 

@@ -18,11 +18,6 @@ const char *hub_reason_name(hub_reason reason)
     return names[reason];
 }
 
-const char *hub_algorithm_name(hub_algorithm algorithm)
-{
-    return algorithm == HUB_SHA256 ? "sha256" : "git-sha1";
-}
-
 double hub_now(void)
 {
     struct timespec now;

@@ -162,7 +162,7 @@ void hub_listing_release(hub_listing *listing);
 /* Copies the strings of *file. */
 ckpt_code hub_listing_add(hub_listing *listing, const hub_file *file, ckpt_error *err);
 /* Sort; refuse hostile names, doubles, files that are folders, hashes that are none. */
-ckpt_code hub_listing_check(hub *h, hub_listing *listing, ckpt_error *err);
+ckpt_code hub_listing_check(const char *repo, hub_listing *listing, ckpt_error *err);
 const hub_file *hub_listing_find(const hub_listing *listing, const char *path);
 
 #endif

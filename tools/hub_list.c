@@ -5,6 +5,11 @@
 
 enum { LISTING_FILES_MAX = 1000000 };
 
+const char *hub_algorithm_name(hub_algorithm algorithm)
+{
+    return algorithm == HUB_SHA256 ? "sha256" : "git-sha1";
+}
+
 void hub_listing_release(hub_listing *listing)
 {
     arena_release(&listing->memory);
@@ -50,27 +55,27 @@ static int by_path(const void *a, const void *b)
     return strcmp(((const hub_file *)a)->path, ((const hub_file *)b)->path);
 }
 
-static ckpt_code refuse(hub *h, const char *path, const char *why, ckpt_error *err)
+static ckpt_code refuse(const char *repo, const char *path, const char *why, ckpt_error *err)
 {
-    return hub_fail(h, HUB_OTHER, err, "the listing of '%s' is refused, nothing was written: file "
-                    "'%s': %s", h->options.repo, path, why);
+    return ckpt_fail(err, CKPT_E_FORMAT, "the listing of '%s' is refused, nothing was written: "
+                     "file '%s': %s", repo, path, why);
 }
 
-static ckpt_code check_file(hub *h, const hub_file *file, ckpt_error *err)
+static ckpt_code check_file(const char *repo, const hub_file *file, ckpt_error *err)
 {
     const char *complaint = hub_path_complaint(file->path);
 
     if (complaint != NULL)
-        return refuse(h, file->path, complaint, err);
+        return refuse(repo, file->path, complaint, err);
     if (!hub_is_hex(file->hash, file->algorithm == HUB_SHA256 ? 64 : 40))
-        return refuse(h, file->path, "its hash is none", err);
+        return refuse(repo, file->path, "its hash is none", err);
     if (file->size_bytes >= UINT64_C(1) << 53)
-        return refuse(h, file->path, "its size is no size", err);
+        return refuse(repo, file->path, "its size is no size", err);
     return CKPT_OK;
 }
 
 /* A path that is also a folder of another: "a" and "a/b". */
-static ckpt_code check_prefixes(hub *h, const hub_listing *listing, ckpt_error *err)
+static ckpt_code check_prefixes(const char *repo, const hub_listing *listing, ckpt_error *err)
 {
     for (size_t i = 0; i < listing->count; i++) {
         const char *path = listing->files[i].path;
@@ -82,25 +87,25 @@ static ckpt_code check_prefixes(hub *h, const hub_listing *listing, ckpt_error *
             memcpy(folder, path, size);
             folder[size] = '\0';
             if (hub_listing_find(listing, folder) != NULL)
-                return refuse(h, folder, "it is both a file and a folder", err);
+                return refuse(repo, folder, "it is both a file and a folder", err);
         }
     }
     return CKPT_OK;
 }
 
-ckpt_code hub_listing_check(hub *h, hub_listing *listing, ckpt_error *err)
+ckpt_code hub_listing_check(const char *repo, hub_listing *listing, ckpt_error *err)
 {
     ckpt_code code;
 
     if (listing->count > 0)
         qsort(listing->files, listing->count, sizeof *listing->files, by_path);
     for (size_t i = 0; i < listing->count; i++) {
-        if ((code = check_file(h, &listing->files[i], err)) != CKPT_OK)
+        if ((code = check_file(repo, &listing->files[i], err)) != CKPT_OK)
             return code;
         if (i > 0 && strcmp(listing->files[i - 1].path, listing->files[i].path) == 0)
-            return refuse(h, listing->files[i].path, "it is listed twice", err);
+            return refuse(repo, listing->files[i].path, "it is listed twice", err);
     }
-    return check_prefixes(h, listing, err);
+    return check_prefixes(repo, listing, err);
 }
 
 const hub_file *hub_listing_find(const hub_listing *listing, const char *path)

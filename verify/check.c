@@ -236,9 +236,11 @@ void check_put(json_writer *w, const check_result *r, const file_list *notes)
     const int has_manifest = r->manifest_path != NULL;
 
     json_put_object(w);
-    json_member_string(w, "checked", has_manifest ? "values" : "structure");
+    json_member_string(w, "checked", has_manifest          ? "values"
+                                     : r->files_are_right ? "files"
+                                                          : "structure");
     json_put_key(w, "same");
-    if (has_manifest || !check_is_same(r))
+    if (has_manifest || r->files_are_right || !check_is_same(r))
         json_put_bool(w, check_is_same(r));
     else
         json_put_null(w);

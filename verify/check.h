@@ -36,6 +36,7 @@ typedef struct {
 
 typedef struct {
     char *manifest_path;           /* NULL: there is none, only structure was checked */
+    int files_are_right;           /* the caller's word: every byte is as a hub listed it */
     size_t tensor_count;           /* logical tensors */
     size_t stored_count;
     uint64_t stored_bytes;         /* of their data */

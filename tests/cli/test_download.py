@@ -191,11 +191,6 @@ def test_names_that_are_none_are_refused_before_any_request(ckpt, hub, name):
     assert failed.json["reason"] == "usage" and hub.log == []
 
 
-def test_offline_asks_nobody(download, hub):
-    failed = download(check=2, HF_HUB_OFFLINE="1")
-    assert hub.log == [] and failed.json["reason"] == "network"
-
-
 def test_then_becomes_the_command(ckpt, hub, download):
     done = ckpt("ckpt-download", ID, "--local-dir", download.folder, "--quiet",
                 "--then", "ls", download.folder, env=download.env)

@@ -1,0 +1,132 @@
+/* listing_command.c: files against what a hub listed, told to people and to programs. */
+#include "listing_command.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "formats/safetensors.h"
+#include "libckpt/json.h"
+#include "libckpt/text.h"
+#include "listing.h"
+
+typedef struct {
+    const char *path;
+    const kept_listing *listing;
+    const listing_result *results;
+    size_t wrong_count;
+} listing_report;
+
+static void put_text(json_writer *w, const char *key, const char *text)
+{
+    json_put_key(w, key);
+    json_put_string(w, text);
+}
+
+static void expected_text(const hub_file *file, listing_verdict verdict, char out[65])
+{
+    if (verdict == LISTING_SIZE)
+        snprintf(out, 65, "%" PRIu64, file->size_bytes);
+    else
+        snprintf(out, 65, "%.64s", file->hash);
+}
+
+static void put_json(const listing_report *r)
+{
+    const kept_listing *listing = r->listing;
+    json_writer w;
+
+    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    json_put_object(&w);
+    put_text(&w, "checked", "files");
+    json_put_key(&w, "same");
+    json_put_bool(&w, r->wrong_count == 0);
+    put_text(&w, "hub", listing->hub);
+    put_text(&w, "repo", listing->repo);
+    put_text(&w, "revision", listing->revision);
+    put_text(&w, "commit", listing->files.commit[0] == '\0' ? NULL : listing->files.commit);
+    json_put_key(&w, "differing");
+    json_put_array(&w);
+    for (size_t i = 0; i < listing->files.count; i++) {
+        const listing_verdict verdict = r->results[i].verdict;
+        char expected[65];
+
+        if (verdict == LISTING_RIGHT)
+            continue;
+        expected_text(&listing->files.files[i], verdict, expected);
+        json_put_object(&w);
+        put_text(&w, "kind", listing_verdict_name(verdict));
+        put_text(&w, "name", listing->files.files[i].path);
+        put_text(&w, "expected", expected);
+        put_text(&w, "got", verdict == LISTING_MISSING ? NULL : r->results[i].got);
+        json_put_object_end(&w);
+    }
+    json_put_array_end(&w);
+    json_put_object_end(&w);
+    json_writer_end(&w);
+    putchar('\n');
+}
+
+static void print_text(const listing_report *r)
+{
+    const kept_listing *listing = r->listing;
+
+    printf("%s: files are %s '%s' listed them (%s, %s)\n", r->path,
+           r->wrong_count == 0 ? "as" : "NOT as", listing->hub, listing->repo,
+           listing->files.commit[0] == '\0' ? listing->revision : listing->files.commit);
+    for (size_t i = 0; i < listing->files.count; i++) {
+        const listing_verdict verdict = r->results[i].verdict;
+        char expected[65];
+
+        if (verdict == LISTING_RIGHT)
+            continue;
+        expected_text(&listing->files.files[i], verdict, expected);
+        printf("%-7s  %s", listing_verdict_name(verdict), listing->files.files[i].path);
+        if (verdict != LISTING_MISSING)
+            printf("  expected %s, got %s", expected, r->results[i].got);
+        putchar('\n');
+    }
+}
+
+static int has_tensors(const hub_listing *listing)
+{
+    for (size_t i = 0; i < listing->count; i++)
+        if (listing->files[i].is_selected &&
+            text_ends_with(listing->files[i].path, SAFETENSORS_SUFFIX))
+            return 1;
+    return 0;
+}
+
+ckpt_code listing_command(const char *path, const cli_common *common, listing_outcome *out,
+                          ckpt_error *err)
+{
+    char *kept = listing_find(path);
+    const unsigned thread_count = common->thread_count != 0
+                                      ? (unsigned)common->thread_count
+                                      : (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+    kept_listing listing = { 0 };
+    listing_result *results = NULL;
+    listing_report report = { path, &listing, NULL, 0 };
+    ckpt_code code;
+
+    out->is_right = out->is_final = 0;
+    if (kept == NULL)
+        return CKPT_OK;
+    if ((code = listing_read(kept, &listing, err)) == CKPT_OK &&
+        (code = listing_check(&listing, path, thread_count, &results, err)) == CKPT_OK) {
+        report.results = results;
+        for (size_t i = 0; i < listing.files.count; i++)
+            report.wrong_count += results[i].verdict != LISTING_RIGHT;
+        out->is_right = report.wrong_count == 0;
+        out->is_final = !out->is_right || !has_tensors(&listing.files);
+        if (common->json && out->is_final)
+            put_json(&report);
+        else if (!common->json)
+            print_text(&report);
+    }
+    free(results);
+    listing_release(&listing);
+    free(kept);
+    return code;
+}

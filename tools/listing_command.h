@@ -1,0 +1,16 @@
+/* listing_command.h: `ckpt-verify check` of what ckpt-download left: the bytes of its files. */
+#ifndef CKPT_LISTING_COMMAND_H
+#define CKPT_LISTING_COMMAND_H
+
+#include "cli.h"
+
+typedef struct {
+    int is_right;                /* there is a listing, and every file is as it says */
+    int is_final;                /* told already: a file differs, or none has tensors */
+} listing_outcome;
+
+/* Compares and prints. Without a listing nothing is printed, and both are 0. */
+ckpt_code listing_command(const char *path, const cli_common *common, listing_outcome *out,
+                          ckpt_error *err);
+
+#endif
