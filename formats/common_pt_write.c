@@ -123,7 +123,7 @@ static ckpt_code build(const byte_buffer *object, unsigned char **out, size_t *o
 ckpt_code common_pt_write(const common_pt *common, unsigned char **out, size_t *out_bytes,
                           ckpt_error *err)
 {
-    byte_buffer object = { NULL, 0, 0 };
+    byte_buffer object = { .bytes = NULL };
     pickle_writer w;
     ckpt_code code = check(common, err);
 

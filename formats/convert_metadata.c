@@ -89,7 +89,7 @@ static ckpt_code add_files(common_metadata *m, const ckpt_checkpoint *from, ckpt
 /* What all files said, as JSON text; NULL when that is nothing. Other members become dropped. */
 static ckpt_code take_common(common_metadata *m, int is_carried, char **out, ckpt_error *err)
 {
-    byte_buffer text = { NULL, 0, 0 };
+    byte_buffer text = { .bytes = NULL };
     size_t kept = 0;
     ckpt_code code = CKPT_OK;
     json_writer w;

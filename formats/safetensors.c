@@ -6,9 +6,8 @@
 
 #include "json.h"
 #include "kernels.h"
+#include "safetensors_header.h"
 #include "size.h"
-
-enum { LENGTH_BYTES = 8 };
 
 typedef struct {
     ckpt_store *store;
@@ -208,11 +207,11 @@ static ckpt_code read_entries(header_reader *r, const json_document *document, c
     return code;
 }
 
-static uint64_t load_length(const unsigned char bytes[LENGTH_BYTES])
+static uint64_t load_length(const unsigned char bytes[SAFETENSORS_LENGTH_BYTES])
 {
     uint64_t length = 0;
 
-    for (int i = LENGTH_BYTES - 1; i >= 0; i--)
+    for (int i = SAFETENSORS_LENGTH_BYTES - 1; i >= 0; i--)
         length = length << 8 | bytes[i];
     return length;
 }
@@ -220,10 +219,10 @@ static uint64_t load_length(const unsigned char bytes[LENGTH_BYTES])
 static ckpt_code read_text(header_reader *r, char **text, uint64_t *length)
 {
     store_file *f = &r->store->files[r->file];
-    unsigned char bytes[LENGTH_BYTES];
+    unsigned char bytes[SAFETENSORS_LENGTH_BYTES];
     ckpt_code code;
 
-    if (f->size_bytes < LENGTH_BYTES)
+    if (f->size_bytes < SAFETENSORS_LENGTH_BYTES)
         return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s' has %llu bytes, too few for a header",
                          r->path, (unsigned long long)f->size_bytes);
     if ((code = file_read_at(f->file, 0, bytes, sizeof bytes, r->err)) != CKPT_OK)
@@ -233,19 +232,19 @@ static ckpt_code read_text(header_reader *r, char **text, uint64_t *length)
         return ckpt_fail(r->err, CKPT_E_FORMAT,
                          "'%s': header of %llu bytes, expected at most %d", r->path,
                          (unsigned long long)*length, SAFETENSORS_HEADER_MAX);
-    if (*length > f->size_bytes - LENGTH_BYTES)
+    if (*length > f->size_bytes - SAFETENSORS_LENGTH_BYTES)
         return ckpt_fail(r->err, CKPT_E_FORMAT,
                          "'%s': header of %llu bytes, but the file has %llu", r->path,
                          (unsigned long long)*length, (unsigned long long)f->size_bytes);
     if ((*text = malloc(*length + 1)) == NULL)
         return ckpt_fail_memory(r->err, "a header", *length);
-    if ((code = file_read_at(f->file, LENGTH_BYTES, *text, *length, r->err)) != CKPT_OK)
+    if ((code = file_read_at(f->file, SAFETENSORS_LENGTH_BYTES, *text, *length, r->err)) != CKPT_OK)
         return code;
     (*text)[*length] = '\0';
     if ((*text)[0] != '{')
         return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': the header does not begin with '{'",
                          r->path);
-    f->header_bytes = LENGTH_BYTES + *length;
+    f->header_bytes = SAFETENSORS_LENGTH_BYTES + *length;
     f->header_hash = kernels_get()->hash_bytes(*text, *length, 0).low64;
     r->data_bytes = f->size_bytes - f->header_bytes;
     return CKPT_OK;

@@ -2,12 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "buffer.h"
-#include "json.h"
 #include "safetensors.h"
+#include "safetensors_header.h"
 #include "size.h"
-
-enum { LENGTH_BYTES = 8, ALIGNMENT = 8 };
 
 /* By file, then as the library orders a file: dtype rank descending, then name. */
 static int compare_tensors(const void *left, const void *right)
@@ -22,71 +19,40 @@ static int compare_tensors(const void *left, const void *right)
     return strcmp((*a)->name, (*b)->name);
 }
 
-static void put_entry(json_writer *w, const ckpt_tensor *t, const char *prefix, uint64_t begin)
-{
-    json_put_key(w, t->name + (prefix == NULL ? 0 : strlen(prefix)));
-    json_put_object(w);
-    json_put_key(w, "dtype");
-    json_put_string(w, ckpt_dtype_name(t->dtype));
-    json_put_key(w, "shape");
-    json_put_array(w);
-    for (uint32_t d = 0; d < t->rank; d++)
-        json_put_u64(w, t->shape[d]);
-    json_put_array_end(w);
-    json_put_key(w, "data_offsets");
-    json_put_array(w);
-    json_put_u64(w, begin);
-    json_put_u64(w, begin + ckpt_part_bytes(t, CKPT_DATA));
-    json_put_array_end(w);
-    json_put_object_end(w);
-}
-
 /* Header of one file from its tensors in order; sets their offsets from the data's beginning. */
 static ckpt_code lay_out_file(store_file *f, ckpt_tensor **tensors, size_t count,
                               ckpt_error *err)
 {
-    static const char blanks[LENGTH_BYTES] = "        ";
-    const char zeros[LENGTH_BYTES] = { 0 };
-    byte_buffer b = { NULL, 0, 0 };
+    safetensors_header h;
     uint64_t end = 0;
-    uint64_t length;
-    json_writer w;
+    ckpt_code code;
 
-    if (byte_buffer_write(&b, zeros, LENGTH_BYTES) != 0)
-        return ckpt_fail_memory(err, "a header", LENGTH_BYTES);
-    json_writer_begin(&w, byte_buffer_write, &b, 0);
-    json_put_object(&w);
+    safetensors_header_begin(&h);
     if (f->metadata != NULL) {
-        json_put_key(&w, "__metadata__");
-        json_put_raw(&w, f->metadata);
+        json_put_key(&h.json, "__metadata__");
+        json_put_raw(&h.json, f->metadata);
     }
     for (size_t i = 0; i < count; i++) {
-        put_entry(&w, tensors[i], f->prefix, end);
+        const char *name = tensors[i]->name + (f->prefix == NULL ? 0 : strlen(f->prefix));
+
+        safetensors_header_put(&h, name, tensors[i], end);
         tensors[i]->offset = end;
         if (!size_add(end, ckpt_part_bytes(tensors[i], CKPT_DATA), &end) || end > INT64_MAX) {
-            free(b.bytes);
+            safetensors_header_drop(&h);
             return ckpt_fail(err, CKPT_E_USAGE, "file '%s' would be too large", f->name);
         }
     }
-    json_put_object_end(&w);
-    if (!json_writer_end(&w) ||
-        byte_buffer_write(&b, blanks, (ALIGNMENT - b.used % ALIGNMENT) % ALIGNMENT) != 0) {
-        free(b.bytes);
-        return ckpt_fail_memory(err, "a header", b.capacity);
-    }
-    length = b.used - LENGTH_BYTES;
-    for (int i = 0; i < LENGTH_BYTES; i++)
-        b.bytes[i] = (char)(length >> 8 * i);
-    f->header = b.bytes;
-    f->header_bytes = b.used;
-    f->size_bytes = b.used + end;
+    if ((code = safetensors_header_end(&h, &f->header, &f->header_bytes, err)) != CKPT_OK)
+        return code;
+    f->size_bytes = f->header_bytes + end;
     for (size_t i = 0; i < count; i++)
-        tensors[i]->offset += b.used;
-    if (length > SAFETENSORS_HEADER_MAX)
+        tensors[i]->offset += f->header_bytes;
+    if (f->header_bytes - SAFETENSORS_LENGTH_BYTES > SAFETENSORS_HEADER_MAX)
         return ckpt_fail(err, CKPT_E_USAGE,
-                         "file '%s' would need a header of %llu bytes, readers take %d: use more "
+                         "file '%s' would need a header of %zu bytes, readers take %d: use more "
                          "files",
-                         f->name, (unsigned long long)length, SAFETENSORS_HEADER_MAX);
+                         f->name, f->header_bytes - SAFETENSORS_LENGTH_BYTES,
+                         SAFETENSORS_HEADER_MAX);
     return CKPT_OK;
 }
 

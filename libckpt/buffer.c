@@ -8,12 +8,16 @@ enum { BUFFER_SLACK_BYTES = 4096 };
 
 int byte_buffer_add(byte_buffer *buffer, const void *bytes, size_t size)
 {
+    if (buffer->failed)
+        return 1;
     if (size > buffer->capacity - buffer->used) {
         const size_t capacity = 2 * buffer->capacity + size + BUFFER_SLACK_BYTES;
         char *grown = realloc(buffer->bytes, capacity);
 
-        if (grown == NULL)
+        if (grown == NULL) {
+            buffer->failed = 1;
             return 1;
+        }
         buffer->bytes = grown;
         buffer->capacity = capacity;
     }

@@ -4,6 +4,7 @@
 
 #include "arena.h"
 #include "error.h"
+#include "json.h"
 #include "table.h"
 
 struct ckpt_catalog {
@@ -48,5 +49,8 @@ ckpt_code catalog_check_same(const ckpt_tensor *got, const ckpt_tensor *expected
 
 /* "[128, 64]": into out, NUL-terminated. */
 void catalog_shape_text(const ckpt_tensor *tensor, char *out, size_t out_bytes);
+
+/* The member "shape" of an object: [128, 64]. */
+void catalog_put_shape(json_writer *w, const ckpt_tensor *tensor);
 
 #endif

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "buffer.h"
 #include "json_scan.h"
 
 /* Where a top-level member stands in the text; the ends are exclusive. */
@@ -101,55 +102,30 @@ ckpt_code json_member_text(const char *text, const char *key, char **out, ckpt_e
 
 /* ---- building ---- */
 
-/* A text that grows; a failed allocation sticks. */
-typedef struct {
-    char *bytes;
-    size_t size;
-    int failed;
-} text_buffer;
-
-static int buffer_write(void *context, const char *bytes, size_t size)
-{
-    text_buffer *buffer = context;
-    char *grown = buffer->failed ? NULL : realloc(buffer->bytes, buffer->size + size + 1);
-
-    if (grown == NULL) {
-        buffer->failed = 1;
-        return 1;
-    }
-    memcpy(grown + buffer->size, bytes, size);
-    buffer->bytes = grown;
-    buffer->size += size;
-    grown[buffer->size] = '\0';
-    return 0;
-}
-
 /* Append text[start .. end). */
-static void buffer_copy(text_buffer *buffer, const char *text, size_t start, size_t end)
+static void buffer_copy(byte_buffer *buffer, const char *text, size_t start, size_t end)
 {
-    buffer_write(buffer, text + start, end - start);
+    byte_buffer_add(buffer, text + start, end - start);
 }
 
-static void buffer_key(text_buffer *buffer, const char *key)
+static void buffer_key(byte_buffer *buffer, const char *key)
 {
     json_writer w;
 
-    json_writer_begin(&w, buffer_write, buffer, 0);
-    json_put_string(&w, key);
-    if (!json_writer_end(&w))
-        buffer->failed = 1;
+    json_writer_begin(&w, byte_buffer_write, buffer, 0);
+    json_put_string(&w, key);           /* fails where the buffer does */
 }
 
-static void replace_member(text_buffer *out, const char *text, const member_search *search,
+static void replace_member(byte_buffer *out, const char *text, const member_search *search,
                            const char *value)
 {
     buffer_copy(out, text, 0, search->found.value_start);
-    buffer_write(out, value, strlen(value));
+    byte_buffer_add(out, value, strlen(value));
     buffer_copy(out, text, search->found.value_end, strlen(text));
 }
 
 /* A comma goes with the member: the one before it, or for the first one the one behind. */
-static void remove_member(text_buffer *out, const char *text, const member_search *search)
+static void remove_member(byte_buffer *out, const char *text, const member_search *search)
 {
     size_t start = search->before_end;
     size_t end = search->found.value_end;
@@ -165,7 +141,7 @@ static void remove_member(text_buffer *out, const char *text, const member_searc
 }
 
 /* A new last member looks like the one before it: same white space, same colon. */
-static void append_member(text_buffer *out, const char *text, const member_search *search,
+static void append_member(byte_buffer *out, const char *text, const member_search *search,
                           const char *key, const char *value)
 {
     const member_span *last = &search->last;
@@ -177,16 +153,16 @@ static void append_member(text_buffer *out, const char *text, const member_searc
         for (space_start = last->key_start; strchr(" \n\t\r", text[space_start - 1]) != NULL;)
             space_start--;
         buffer_copy(out, text, 0, at);
-        buffer_write(out, ",", 1);
+        byte_buffer_add(out, ",", 1);
         buffer_copy(out, text, space_start, last->key_start);
         buffer_key(out, key);
         buffer_copy(out, text, last->key_end, last->value_start);
     } else {
         buffer_copy(out, text, 0, at);
         buffer_key(out, key);
-        buffer_write(out, ": ", 2);
+        byte_buffer_add(out, ": ", 2);
     }
-    buffer_write(out, value, strlen(value));
+    byte_buffer_add(out, value, strlen(value));
     buffer_copy(out, text, at, strlen(text));
 }
 
@@ -216,7 +192,7 @@ static ckpt_code check_edit(const char *key, const char *value, ckpt_error *err)
 ckpt_code json_edit(const char *text, const char *key, const char *value, char **out,
                     ckpt_error *err)
 {
-    text_buffer buffer = { NULL, 0, 0 };
+    byte_buffer buffer = { .bytes = NULL };
     member_search search;
     ckpt_code code;
 
@@ -233,10 +209,10 @@ ckpt_code json_edit(const char *text, const char *key, const char *value, char *
         append_member(&buffer, text, &search, key, value);
     else
         buffer_copy(&buffer, text, 0, strlen(text));
-    if (buffer.failed)
+    if (byte_buffer_add(&buffer, "", 1) != 0)
         code = ckpt_fail_memory(err, key, strlen(text));
     else        /* the value lies one level deeper now */
-        code = json_scan_all(buffer.bytes, buffer.size, key, err);
+        code = json_scan_all(buffer.bytes, buffer.used - 1, key, err);
     if (code != CKPT_OK)
         free(buffer.bytes);
     else

@@ -169,3 +169,12 @@ void catalog_shape_text(const ckpt_tensor *tensor, char *out, size_t out_bytes)
     if (used < out_bytes)
         snprintf(out + used, out_bytes - used, "]");
 }
+
+void catalog_put_shape(json_writer *w, const ckpt_tensor *tensor)
+{
+    json_put_key(w, "shape");
+    json_put_array(w);
+    for (uint32_t d = 0; d < tensor->rank; d++)
+        json_put_u64(w, tensor->shape[d]);
+    json_put_array_end(w);
+}

@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "buffer.h"
 #include "file.h"
 #include "json.h"
 #include "number.h"
+#include "safetensors_header.h"
 #include "size.h"
 
 typedef enum {
@@ -121,69 +121,51 @@ static void describe(run_results *r, size_t prompt)
     }
 }
 
-static uint64_t tensor_bytes(const result_tensor *t)
+static ckpt_tensor tensor_of(const result_tensor *t)
 {
-    return t->rows * (t->cols == 0 ? 1 : t->cols) * sizeof(float);
-}
+    const ckpt_tensor tensor = {
+        .name = t->name,
+        .dtype = t->is_int ? CKPT_I32 : CKPT_F32,
+        .rank = t->cols == 0 ? 1 : 2,
+        .shape = { t->rows, t->cols },
+    };
 
-static void put_tensor(json_writer *w, const result_tensor *t)
-{
-    json_put_key(w, t->name);
-    json_put_object(w);
-    json_put_key(w, "dtype");
-    json_put_string(w, t->is_int ? "I32" : "F32");
-    json_put_key(w, "shape");
-    json_put_array(w);
-    json_put_u64(w, t->rows);
-    if (t->cols > 0)
-        json_put_u64(w, t->cols);
-    json_put_array_end(w);
-    json_put_key(w, "data_offsets");
-    json_put_array(w);
-    json_put_u64(w, t->offset);
-    json_put_u64(w, t->offset + tensor_bytes(t));
-    json_put_array_end(w);
-    json_put_object_end(w);
+    return tensor;
 }
 
 /* The header into the file; offsets become positions in it. */
 static ckpt_code write_header(run_results *r, ckpt_error *err)
 {
     const size_t count = r->options.plan_count * PART_COUNT;
-    byte_buffer b = { NULL, 0, 0 };
-    char length[8] = { 0 };
-    ckpt_code code = CKPT_OK;
+    safetensors_header h;
+    ckpt_code code;
     uint64_t end = 0;
-    json_writer w;
-    int failed;
+    char *bytes;
+    size_t size;
 
-    failed = byte_buffer_write(&b, length, sizeof length);
-    json_writer_begin(&w, byte_buffer_write, &b, 0);
-    json_put_object(&w);
-    json_put_key(&w, "__metadata__");
-    json_put_object(&w);
+    safetensors_header_begin(&h);
+    json_put_key(&h.json, "__metadata__");
+    json_put_object(&h.json);
     for (const char *const *m = r->options.metadata; m[0] != NULL; m += 2) {
-        json_put_key(&w, m[0]);
-        json_put_string(&w, m[1]);
+        json_put_key(&h.json, m[0]);
+        json_put_string(&h.json, m[1]);
     }
-    json_put_object_end(&w);
+    json_put_object_end(&h.json);
     for (size_t i = 0; i < count; i++) {
+        const ckpt_tensor t = tensor_of(&r->tensors[i]);
+
+        if (t.shape[0] > 0)
+            safetensors_header_put(&h, t.name, &t, end);
         r->tensors[i].offset = end;
-        end += tensor_bytes(&r->tensors[i]);
-        if (r->tensors[i].rows > 0)
-            put_tensor(&w, &r->tensors[i]);
+        end += ckpt_part_bytes(&t, CKPT_DATA);
     }
-    json_put_object_end(&w);
-    if (failed != 0 || !json_writer_end(&w) ||
-        byte_buffer_write(&b, "        ", (8 - b.used % 8) % 8) != 0)
-        code = ckpt_fail_memory(err, "a header", b.capacity);
-    for (size_t i = 0; i < sizeof length && code == CKPT_OK; i++)
-        b.bytes[i] = (char)((b.used - sizeof length) >> 8 * i);
+    if ((code = safetensors_header_end(&h, &bytes, &size, err)) != CKPT_OK)
+        return code;
     for (size_t i = 0; i < count; i++)
-        r->tensors[i].offset += b.used;
-    if (code == CKPT_OK && (code = file_write_at(r->file, 0, b.bytes, b.used, err)) == CKPT_OK)
-        code = file_set_size(r->file, b.used + end, err);
-    free(b.bytes);
+        r->tensors[i].offset += size;
+    if ((code = file_write_at(r->file, 0, bytes, size, err)) == CKPT_OK)
+        code = file_set_size(r->file, size + end, err);
+    free(bytes);
     return code;
 }
 

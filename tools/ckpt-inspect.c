@@ -26,9 +26,7 @@ static const cli_option options[] = {
     { CLI_FLAG, "logical", NULL, &opt.logical,
       "canonical tensors: native names, full shapes, weights with their scales" },
     { CLI_FLAG, "summary", NULL, &opt.summary, "totals only, no list of tensors" },
-    CLI_OPEN_OPTIONS(opt.open),
-    CLI_COMMON_READ(opt.common),
-    CLI_OPTIONS_END
+    CLI_READ_OPTIONS(opt.open, opt.common)
 };
 
 static const cli_command command = {
@@ -230,11 +228,7 @@ static void put_tensor(json_writer *w, const inspection *in, const ckpt_tensor *
     json_put_object(&line);
     json_member_string(&line, "name", t->name);
     json_member_string(&line, opt.logical ? "encoding" : "dtype", label);
-    json_put_key(&line, "shape");
-    json_put_array(&line);
-    for (uint32_t d = 0; d < t->rank; d++)
-        json_put_u64(&line, t->shape[d]);
-    json_put_array_end(&line);
+    catalog_put_shape(&line, t);
     json_member_u64(&line, "bytes", ckpt_tensor_bytes(t));
     if (!opt.logical)
         json_member_string(&line, "file", ckpt_file_name(in->checkpoint, t->file));

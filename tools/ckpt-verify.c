@@ -28,16 +28,11 @@ static struct {
     int bits;
 } opt = { .common = CLI_COMMON_DEFAULTS };
 
-#define OPEN_OPTIONS                                                                              \
-    CLI_OPEN_OPTIONS(opt.open),                                                                   \
-    CLI_COMMON_READ(opt.common),                                                                  \
-    CLI_OPTIONS_END
-
 #define MAIN_OPTION { CLI_FLAG, "main", NULL, &opt.main_only, "leave out the tensors mtp.*" }
 
 static const cli_option digest_options[] = {
     { CLI_FLAG, "tensors", NULL, &opt.tensors, "print the digest of every tensor, too" },
-    OPEN_OPTIONS
+    CLI_READ_OPTIONS(opt.open, opt.common)
 };
 
 static const cli_command digest_command = {
@@ -61,7 +56,7 @@ static const cli_option check_options_table[] = {
     { CLI_STRING, "manifest", "FILE", &opt.manifest,
       "what PATH shall hold (default: PATH/ckpt-manifest.json or ckpt-manifest.json.zst)" },
     MAIN_OPTION,
-    OPEN_OPTIONS
+    CLI_READ_OPTIONS(opt.open, opt.common)
 };
 
 static const cli_command check_command = {
@@ -89,7 +84,7 @@ static const cli_option compare_options_table[] = {
     MAIN_OPTION,
     { CLI_FLAG, "bits", NULL, &opt.bits,
       "encodings, codes and scales must be the same, too, not only the values" },
-    OPEN_OPTIONS
+    CLI_READ_OPTIONS(opt.open, opt.common)
 };
 
 static const cli_command compare_command = {

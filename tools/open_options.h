@@ -15,4 +15,10 @@
     { CLI_STRING, "map", "FILE", &(open).map_file,                                                \
       "read names by this map instead of the built-in ones" }
 
+/* All rows of a command that only reads, behind its own. */
+#define CLI_READ_OPTIONS(open, common)                                                            \
+    CLI_OPEN_OPTIONS(open),                                                                       \
+    CLI_COMMON_READ(common),                                                                      \
+    CLI_OPTIONS_END
+
 #endif

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "json_file.h"
 #include "json_line.h"
 #include "zfile.h"
 
@@ -46,11 +47,7 @@ static void put_tensor(json_writer *w, const ckpt_tensor *t, hash128 value)
     json_put_object(&line);
     json_member_string(&line, "name", t->name);
     json_member_string(&line, "class", digest_class(t));
-    json_put_key(&line, "shape");
-    json_put_array(&line);
-    for (uint32_t d = 0; d < t->rank; d++)
-        json_put_u64(&line, t->shape[d]);
-    json_put_array_end(&line);
+    catalog_put_shape(&line, t);
     json_member_string(&line, "value", hex);
     json_member_string(&line, "encoding", encoding);
     json_put_object_end(&line);
@@ -87,21 +84,14 @@ out:
     return code;
 }
 
+static ckpt_code put_info(json_writer *w, const void *info, ckpt_error *err)
+{
+    return manifest_put(w, info, err);
+}
+
 ckpt_code manifest_write(const char *path, const manifest_info *info, ckpt_error *err)
 {
-    zfile_writer *file;
-    json_writer w;
-    ckpt_code code;
-
-    if ((code = zfile_create(path, &file, err)) != CKPT_OK)
-        return code;
-    json_writer_begin(&w, zfile_write, file, 1);
-    if ((code = manifest_put(&w, info, err)) != CKPT_OK) {
-        zfile_abort(file);
-        return code;
-    }
-    zfile_write(file, "\n", 1);
-    return zfile_commit(file, err);
+    return json_file_write(path, put_info, info, err);
 }
 
 /* ---- reading ---- */

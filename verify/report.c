@@ -4,8 +4,8 @@
 #include <assert.h>
 
 #include "digest.h"
+#include "json_file.h"
 #include "json_line.h"
-#include "zfile.h"
 
 typedef struct {
     encode_stats stats;            /* spread: the largest */
@@ -118,15 +118,6 @@ static void put_fate(json_writer *w, const ckpt_outcome *o, const map_fate *fate
                        : ckpt_catalog_at(o->source_logical, fate->logical)->name);
 }
 
-static void put_shape(json_writer *w, const ckpt_tensor *t)
-{
-    json_put_key(w, "shape");
-    json_put_array(w);
-    for (uint32_t d = 0; d < t->rank; d++)
-        json_put_u64(w, t->shape[d]);
-    json_put_array_end(w);
-}
-
 static void put_stored(json_writer *w, const ckpt_outcome *o)
 {
     json_put_key(w, "source_tensors");
@@ -139,7 +130,7 @@ static void put_stored(json_writer *w, const ckpt_outcome *o)
         json_put_object(&line);
         json_member_string(&line, "name", t->name);
         json_member_string(&line, "dtype", ckpt_dtype_name(t->dtype));
-        put_shape(&line, t);
+        catalog_put_shape(&line, t);
         json_member_string(&line, "file",
                            t->file < o->file_name_count ? o->file_names[t->file] : NULL);
         put_fate(&line, o, &o->fates[i]);
@@ -226,16 +217,14 @@ void report_put(json_writer *w, const ckpt_outcome *o)
     json_put_object_end(w);
 }
 
+static ckpt_code put_outcome(json_writer *w, const void *outcome, ckpt_error *err)
+{
+    (void)err;
+    report_put(w, outcome);
+    return CKPT_OK;
+}
+
 ckpt_code report_write(const char *path, const ckpt_outcome *outcome, ckpt_error *err)
 {
-    zfile_writer *file;
-    json_writer w;
-    ckpt_code code;
-
-    if ((code = zfile_create(path, &file, err)) != CKPT_OK)
-        return code;
-    json_writer_begin(&w, zfile_write, file, 1);
-    report_put(&w, outcome);
-    zfile_write(file, "\n", 1);
-    return zfile_commit(file, err);
+    return json_file_write(path, put_outcome, outcome, err);
 }

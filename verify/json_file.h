@@ -1,0 +1,13 @@
+/* json_file.h: a JSON document as a file, whole or not at all; zstd if its name ends in .zst. */
+#ifndef CKPT_JSON_FILE_H
+#define CKPT_JSON_FILE_H
+
+#include "json.h"
+
+/* Puts the document, as one value of `w`. */
+typedef ckpt_code json_file_put(json_writer *w, const void *what, ckpt_error *err);
+
+ckpt_code json_file_write(const char *path, json_file_put *put, const void *what,
+                          ckpt_error *err);
+
+#endif
