@@ -123,6 +123,10 @@ ckpt_code checkpoint_find_map(const char *family, const char *names, ckpt_map **
  * files are without a map. */
 ckpt_code checkpoint_need_map(ckpt_checkpoint *c, ckpt_error *err);
 
+/* Set family and map of a checkpoint whose tensors are listed, unless the format had to: --map, or
+ * the map that names most of them. */
+ckpt_code checkpoint_find_own_map(ckpt_checkpoint *c, ckpt_error *err);
+
 /* The built-in family that the config is of; *out NULL when it is none of them. */
 ckpt_code checkpoint_find_family(const json_value *config, ckpt_family **out, ckpt_error *err);
 

@@ -6,13 +6,10 @@
 #include "digest.h"
 #include "format.h"
 #include "hf.h"
-#include "maps.h"
 #include "notes.h"
 #include "side_data.h"
-#include "text.h"
 #include "values.h"
 
-enum { MAP_BYTES_MAX = 1 << 22 };
 enum { DEFAULT_BLOCK = 128 };
 
 ckpt_code checkpoint_read_config(ckpt_checkpoint *out, const char *directory, ckpt_error *err)
@@ -86,144 +83,6 @@ static ckpt_code note_unread(ckpt_checkpoint *c, ckpt_error *err)
                         c->has_index && strchr(c->unread.names[i], '/') == NULL
                             ? "not in the index"
                             : "no part of the layout");
-    return code;
-}
-
-/* ---- family and map ---- */
-
-ckpt_code checkpoint_find_family(const json_value *config, ckpt_family **out, ckpt_error *err)
-{
-    *out = NULL;
-    for (size_t i = 0; config != NULL && i < ckpt_builtin_map_count; i++) {
-        const ckpt_builtin_map *text = &ckpt_builtin_maps[i];
-        ckpt_family *family;
-        ckpt_code code;
-
-        if (!text_ends_with(text->name, ".family"))
-            continue;
-        code = family_parse(text->text, text->text_bytes, text->name, &family, err);
-        if (code != CKPT_OK)
-            return code;
-        if (family_matches(family, config)) {
-            *out = family;
-            return CKPT_OK;
-        }
-        family_free(family);
-    }
-    return CKPT_OK;
-}
-
-/* Is `name` FAMILY.STYLE.map? */
-static int is_map_of(const char *name, const char *family)
-{
-    return strncmp(name, family, strlen(family)) == 0 && name[strlen(family)] == '.' &&
-           text_ends_with(name, ".map");
-}
-
-ckpt_code checkpoint_find_map(const char *family, const char *names, ckpt_map **out,
-                              ckpt_error *err)
-{
-    char known[256] = "";
-    char wanted[MAP_NAME_BYTES];
-    const ckpt_builtin_map *found;
-
-    snprintf(wanted, sizeof wanted, "%s.%s.map", family, names);
-    if ((found = maps_find(wanted)) != NULL)
-        return map_parse(found->text, found->text_bytes, found->name, out, err);
-    for (size_t i = 0; i < ckpt_builtin_map_count; i++) {
-        const char *name = ckpt_builtin_maps[i].name;
-        const size_t used = strlen(known);
-
-        if (is_map_of(name, family))
-            snprintf(known + used, sizeof known - used, " %.*s",
-                     (int)(strlen(name) - strlen(family) - strlen("..map")),
-                     name + strlen(family) + 1);
-    }
-    return ckpt_fail(err, CKPT_E_USAGE, "family '%s' has no names '%s', expected one of:%s",
-                     family, names, known);
-}
-
-/* Is the map one that checkpoints of this format are read by? */
-static int map_suits(const ckpt_checkpoint *c, const ckpt_map *map)
-{
-    if (c->format->map_names == NULL)
-        return map->shard_count == 0;
-    for (size_t i = 0; c->format->map_names[i] != NULL; i++)
-        if (strcmp(c->format->map_names[i], map->names) == 0)
-            return 1;
-    return 0;
-}
-
-/* The family's map that names most of the tensors; on a tie the first by name. Without a family
- * any map of the format will do. */
-static ckpt_code choose_map(ckpt_checkpoint *c, const char *family, ckpt_error *err)
-{
-    size_t best = 0;
-
-    for (size_t i = 0; i < ckpt_builtin_map_count; i++) {
-        const ckpt_builtin_map *text = &ckpt_builtin_maps[i];
-        ckpt_map *map;
-        ckpt_code code;
-        size_t score;
-
-        if (family == NULL ? !text_ends_with(text->name, ".map") : !is_map_of(text->name, family))
-            continue;
-        if ((code = map_parse(text->text, text->text_bytes, text->name, &map, err)) != CKPT_OK)
-            return code;
-        score = map_suits(c, map) ? map_score(map, store_names(c->store)) : 0;
-        if (!map_suits(c, map) || (c->map != NULL && score <= best)) {
-            map_free(map);
-            continue;
-        }
-        map_free(c->map);
-        c->map = map;
-        best = score;
-    }
-    return c->map != NULL ? CKPT_OK
-                          : ckpt_fail(err, CKPT_E_USAGE, "no map of family '%s' for format '%s'",
-                                      family == NULL ? "?" : family, c->format->name);
-}
-
-/* The map that a format needs to know what its files are: of the config's family, or without one
- * the first of the format's names. */
-ckpt_code checkpoint_need_map(ckpt_checkpoint *c, ckpt_error *err)
-{
-    const json_value *config = c->config == NULL ? NULL : json_root(c->config);
-    const char *names = c->format->map_names[0];
-    char ending[MAP_NAME_BYTES];
-    ckpt_code code;
-
-    if ((code = checkpoint_find_family(config, &c->family, err)) != CKPT_OK)
-        return code;
-    if (c->family != NULL)
-        return checkpoint_find_map(family_name(c->family), names, &c->map, err);
-    snprintf(ending, sizeof ending, ".%s.map", names);
-    for (size_t i = 0; i < ckpt_builtin_map_count; i++)
-        if (text_ends_with(ckpt_builtin_maps[i].name, ending))
-            return map_parse(ckpt_builtin_maps[i].text, ckpt_builtin_maps[i].text_bytes,
-                             ckpt_builtin_maps[i].name, &c->map, err);
-    return ckpt_fail(err, CKPT_E_USAGE, "no map has the names '%s'", names);
-}
-
-static ckpt_code find_map(ckpt_checkpoint *c, ckpt_error *err)
-{
-    const json_value *config = c->config == NULL ? NULL : json_root(c->config);
-    ckpt_code code;
-    char *text;
-    size_t size;
-
-    if (c->map != NULL)
-        return CKPT_OK;            /* the format needed it to read the files */
-    if ((code = checkpoint_find_family(config, &c->family, err)) != CKPT_OK)
-        return code;
-    if (c->options.map_file == NULL)
-        return choose_map(c, c->family != NULL                ? family_name(c->family)
-                             : c->format->map_names == NULL ? "generic"
-                                                            : NULL, err);
-    if ((code = file_read_all(c->options.map_file, MAP_BYTES_MAX, &text, &size, err)) != CKPT_OK)
-        return code;
-    code = map_parse(text, size, c->options.map_file, &c->map, err);
-    free(text);
     return code;
 }
 
@@ -389,7 +248,8 @@ static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
         return code;
     if (ckpt_catalog_count(c->store->catalog) == 0)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has no tensors", c->path);
-    if ((code = make_stored(c, err)) != CKPT_OK || (code = find_map(c, err)) != CKPT_OK ||
+    if ((code = make_stored(c, err)) != CKPT_OK ||
+        (code = checkpoint_find_own_map(c, err)) != CKPT_OK ||
         (code = read_by_map(c, err)) != CKPT_OK)
         return code;
     if (c->family != NULL && !c->is_partial && (code = check_family(c, err)) != CKPT_OK)

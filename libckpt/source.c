@@ -48,6 +48,15 @@ void source_scale_rows(const ckpt_tensor *tensor, const source_range *range, uin
     *row_count = size_div_up(range->row + range->row_count, tensor->block_rows) - *row;
 }
 
+void source_part_rows(const ckpt_tensor *tensor, ckpt_part part, const source_range *range,
+                      uint64_t *row, uint64_t *row_count)
+{
+    *row = range->row;
+    *row_count = range->row_count;
+    if (part == CKPT_SCALE)
+        source_scale_rows(tensor, range, row, row_count);
+}
+
 /* Rows [row, end) of one part of a tensor, and where the next of them goes. */
 typedef struct {
     const ckpt_tensor *tensor;

@@ -58,5 +58,8 @@ uint64_t source_tile_rows(const ckpt_tensor *tensor);
 /* Rows [*row, *row + *row_count) of the scale grid that cover a range of data rows. */
 void source_scale_rows(const ckpt_tensor *tensor, const source_range *range, uint64_t *row,
                        uint64_t *row_count);
+/* The same of any part; those of the data are the range's own. */
+void source_part_rows(const ckpt_tensor *tensor, ckpt_part part, const source_range *range,
+                      uint64_t *row, uint64_t *row_count);
 
 #endif

@@ -1,0 +1,139 @@
+/* The source that reads tiles from files. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "store.h"
+
+typedef struct {
+    ckpt_source base;
+    ckpt_store *store;
+    const ckpt_layout *layout;
+} stored_source;
+
+/* The part of a tile that is being read. */
+typedef struct {
+    char *rows;
+    uint64_t row_bytes;
+    arena *scratch;
+} tile_part;
+
+/* Read a copy and compare it with what was read of the original. */
+static ckpt_code check_copy(const stored_source *s, const layout_extent *e,
+                            const store_piece *piece, const tile_part *read, ckpt_error *err)
+{
+    arena *scratch = read->scratch;
+    const uint64_t row_bytes = read->row_bytes;
+    const char *original = read->rows + piece->tile_row * row_bytes + piece->tile_col_bytes;
+    const ckpt_tensor *stored = ckpt_catalog_at(s->layout->stored, e->stored);
+    const uint64_t width = piece->rect.row_bytes;
+    const size_t mark = arena_mark(scratch);
+    char *copy = arena_alloc(scratch, piece->rect.row_count * width);
+    ckpt_code code;
+
+    if (copy == NULL)
+        return ckpt_fail_memory(err, "a copy", piece->rect.row_count * width);
+    code = file_read_rect(s->store->files[piece->file].file, &piece->rect, copy, width, err);
+    for (uint64_t r = 0; code == CKPT_OK && r < piece->rect.row_count; r++)
+        if (memcmp(copy + r * width, original + r * row_bytes, width) != 0)
+            code = ckpt_fail(err, CKPT_E_FORMAT,
+                             "'%s' in '%s' must repeat '%s', but row %llu differs", stored->name,
+                             s->store->files[piece->file].name,
+                             ckpt_catalog_at(s->layout->logical, e->logical)->name,
+                             (unsigned long long)(e->row + piece->tile_row + r));
+    arena_rewind(scratch, mark);
+    return code;
+}
+
+static ckpt_code read_part(stored_source *s, const source_range *range, ckpt_part part,
+                           arena *scratch, ckpt_tile *tile, ckpt_error *err)
+{
+    const ckpt_tensor *tensor = ckpt_catalog_at(s->base.catalog, range->tensor);
+    const uint64_t row_bytes = ckpt_part_row_bytes(tensor, part);
+    const layout_extent *e;
+    const layout_extent *end;
+    uint64_t row;
+    uint64_t row_count;
+    char *out;
+
+    source_part_rows(tensor, part, range, &row, &row_count);
+    tile->part_bytes[part] = row_count * row_bytes;
+    tile->part[part] = out = arena_alloc(scratch, row_count * row_bytes);
+    if (out == NULL)
+        return ckpt_fail_memory(err, "a tile", row_count * row_bytes);
+    layout_extents(s->layout, range->tensor, part, &e, &end);
+    for (; e < end; e++) {
+        store_piece piece;
+        ckpt_code code;
+        char *at;
+
+        if (!store_locate(s->layout, e, row, row_count, &piece))
+            continue;
+        at = out + piece.tile_row * row_bytes + piece.tile_col_bytes;
+        if (e->copy)
+            code = check_copy(s, e, &piece, &(tile_part){ out, row_bytes, scratch }, err);
+        else
+            code = file_read_rect(s->store->files[piece.file].file, &piece.rect, at, row_bytes,
+                                  err);
+        if (code != CKPT_OK)
+            return code;
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code stored_read(ckpt_source *self, const source_range *range, arena *scratch,
+                             ckpt_tile *tile, ckpt_error *err)
+{
+    stored_source *s = (stored_source *)self;
+    const ckpt_tensor *tensor = ckpt_catalog_at(self->catalog, range->tensor);
+    ckpt_code code = CKPT_OK;
+
+    if (range->want & SOURCE_WANT_DATA)
+        code = read_part(s, range, CKPT_DATA, scratch, tile, err);
+    if (code == CKPT_OK && (range->want & SOURCE_WANT_SCALE) && tensor->scale_dtype != CKPT_NONE)
+        code = read_part(s, range, CKPT_SCALE, scratch, tile, err);
+    return code;
+}
+
+static uint64_t stored_need(const ckpt_source *self, size_t tensor, uint64_t row_count)
+{
+    const stored_source *s = (const stored_source *)self;
+    const ckpt_tensor *t = ckpt_catalog_at(self->catalog, tensor);
+    uint64_t total = 0;
+
+    for (int part = 0; part < CKPT_PART_COUNT; part++) {
+        const source_range range = { .tensor = tensor, .row_count = row_count };
+        const layout_extent *e;
+        const layout_extent *end;
+        uint64_t row;
+        uint64_t rows;
+
+        if (part == CKPT_SCALE && t->scale_dtype == CKPT_NONE)
+            continue;
+        source_part_rows(t, (ckpt_part)part, &range, &row, &rows);
+        layout_extents(s->layout, tensor, (ckpt_part)part, &e, &end);
+        total += arena_cost(rows * ckpt_part_row_bytes(t, (ckpt_part)part)) *
+                 (e < end && end[-1].copy ? 2 : 1);
+    }
+    return total;
+}
+
+static void stored_free(ckpt_source *self)
+{
+    free(self);
+}
+
+ckpt_code source_stored(ckpt_store *store, const ckpt_layout *layout, ckpt_source **out,
+                        ckpt_error *err)
+{
+    static const source_ops ops = { stored_read, stored_need, stored_free };
+    stored_source *s = calloc(1, sizeof *s);
+
+    if (s == NULL)
+        return ckpt_fail_memory(err, "a source", sizeof *s);
+    s->base.ops = &ops;
+    s->base.catalog = layout->logical;
+    s->store = store;
+    s->layout = layout;
+    *out = &s->base;
+    return CKPT_OK;
+}
