@@ -354,5 +354,6 @@ uint64_t checkpoint_bytes(const ckpt_checkpoint *c)
            layout_bytes(c->store->pieces != NULL ? c->layout : c->stored_layout) +
            layout_bytes(c->store->pieces) +
            ckpt_catalog_count(c->store->catalog) * PER_TENSOR_BYTES +
+           c->store->sum_count * sizeof *c->store->sums +
            (c->official == NULL ? 0 : catalog_bytes(c->official));
 }

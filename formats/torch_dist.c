@@ -189,6 +189,8 @@ static ckpt_code add_chunk(dist_reader *r, size_t entry_index, size_t i)
     store_file *file = &r->out->store->files[chunk->file];
     char name[PIECE_NAME_BYTES];
     piece_box box = { .key = r->key_of[entry_index], .name = name, .file = (uint32_t)chunk->file };
+    store_sum sum = { .piece = ckpt_catalog_count(r->out->store->catalog),
+                      .file = (uint32_t)chunk->file };
     zip_item item;
     ckpt_code code;
 
@@ -210,6 +212,11 @@ static ckpt_code add_chunk(dist_reader *r, size_t entry_index, size_t i)
         box.size[entry->rank - 1] *= 2;
     }
     box.file_offset = item.data_offset;
+    sum.offset = item.payload_offset;
+    sum.size_bytes = item.payload_bytes;
+    sum.crc = item.payload_crc;
+    if ((code = store_add_sum(r->out->store, &sum, r->err)) != CKPT_OK)
+        return code;
     return item.is_row_major ? pieces_add(r->out->store, &box, r->err)
                              : attach_strided(r, &box, &item);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common_pt.h"
+#include "crc32.h"
 #include "dcp_metadata.h"
 #include "json.h"
 #include "size.h"
@@ -33,11 +34,11 @@ static void crc_wrote(store_watch *self, size_t piece, const file_rect *rect, co
     uint32_t run = 0;
 
     for (uint64_t r = 0; r < rect->row_count; r++) {
-        run = zip_item_crc(run, (const char *)rows + r * pitch_bytes, rect->row_bytes);
+        run = crc32_add(run, (const char *)rows + r * pitch_bytes, rect->row_bytes);
         end += rect->row_bytes;
         if (rect->row_bytes == rect->pitch_bytes && r + 1 < rect->row_count)
             continue;                 /* the next row follows in the file */
-        sum ^= zip_item_crc_shift(run, total - end);
+        sum ^= crc32_shift(run, total - end);
         run = 0;
         end += rect->pitch_bytes - rect->row_bytes;
     }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "crc32.h"
 #include "size.h"
 #include "zip_item.h"
 
@@ -342,7 +343,7 @@ ckpt_code zip_archive_load(const zip_archive *a, const zip_record *record, uint6
         return ckpt_fail_memory(err, "a record", record->size_bytes);
     code = file_read_at(a->file, position, *out, (size_t)record->size_bytes, err);
     if (code == CKPT_OK && record->crc != 0 &&
-        zip_item_crc(0, *out, (size_t)record->size_bytes) != record->crc)
+        crc32_add(0, *out, (size_t)record->size_bytes) != record->crc)
         code = fail(a, err, "has a record whose CRC-32 is wrong");
     if (code != CKPT_OK) {
         free(*out);
@@ -364,7 +365,7 @@ ckpt_code zip_archive_check_order(const zip_archive *a, ckpt_error *err)
     if (code != CKPT_OK || found.bytes == NULL ||
         (code = read_record(a, &found, &record, err)) != CKPT_OK)
         return code;
-    is_little = record.size_bytes == length && record.crc == zip_item_crc(0, little, length);
+    is_little = record.size_bytes == length && record.crc == crc32_add(0, little, length);
     if (!is_little && record.crc == 0) {     /* the usual case needs no read */
         if ((code = zip_archive_load(a, &record, length, &text, err)) != CKPT_OK)
             return code;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "crc32.h"
 #include "zip_item.h"
 
 enum {
@@ -100,7 +101,7 @@ static void add_header(zip_builder *b, const char *name, uint64_t size, uint32_t
 
 void zip_build_record_add(zip_builder *b, const char *name, const void *content, size_t size)
 {
-    add_header(b, name, size, zip_item_crc(0, content, size));
+    add_header(b, name, size, crc32_add(0, content, size));
     if (b->overflow || size > b->capacity - b->used) {
         b->overflow = 1;
         return;

@@ -58,17 +58,6 @@ ckpt_dtype zip_item_dtype_find(const char *name);
 /* Bytes of one torch element; 0 for a dtype that torch does not have. */
 uint32_t zip_item_element_bytes(ckpt_dtype dtype);
 
-/* ---- CRC-32 (the zip one) ---- */
-
-/* CRC of bytes that follow those with CRC `crc`; start with 0. */
-uint32_t zip_item_crc(uint32_t crc, const void *bytes, size_t size);
-/*
- * The share of a piece in the whole's CRC: crc(AB) = shift(crc(A), |B|) ^ crc(B), so the CRC of a
- * payload cut in pieces is the XOR over all pieces of shift(crc(piece), bytes after the piece), in
- * any order. Takes O(log bytes_after).
- */
-uint32_t zip_item_crc_shift(uint32_t crc, uint64_t bytes_after);
-
 /* ---- reading ---- */
 
 enum { ZIP_ITEM_DTYPE_NAME = 32 };

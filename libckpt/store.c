@@ -36,6 +36,7 @@ void store_free(ckpt_store *store)
     catalog_free(store->catalog);
     if (store->watch != NULL)
         store->watch->free(store->watch);
+    free(store->sums);
     free(store->directory);
     free(store);
 }
@@ -61,6 +62,21 @@ ckpt_code store_add_file(ckpt_store *store, const char *name, uint32_t *out, ckp
     if (store->files[store->file_count].name == NULL)
         return ckpt_fail_memory(err, "a file name", strlen(name));
     *out = (uint32_t)store->file_count++;
+    return CKPT_OK;
+}
+
+ckpt_code store_add_sum(ckpt_store *store, const store_sum *sum, ckpt_error *err)
+{
+    if (store->sum_count == store->sum_capacity) {
+        const size_t capacity = store->sum_capacity == 0 ? 64 : 2 * store->sum_capacity;
+        store_sum *sums = realloc(store->sums, capacity * sizeof *sums);
+
+        if (sums == NULL)
+            return ckpt_fail_memory(err, "checksums", capacity * sizeof *sums);
+        store->sums = sums;
+        store->sum_capacity = capacity;
+    }
+    store->sums[store->sum_count++] = *sum;
     return CKPT_OK;
 }
 

@@ -32,6 +32,15 @@ typedef struct store_watch {
     void (*free)(struct store_watch *self);
 } store_watch;
 
+/* A run of bytes that a file keeps a checksum of; readers note it. */
+typedef struct {
+    size_t piece;
+    uint32_t file;
+    uint64_t offset;
+    uint64_t size_bytes;
+    uint32_t crc;             /* CRC-32; 0: the file has none */
+} store_sum;
+
 typedef struct {
     char *directory;          /* malloc'd */
     ckpt_catalog *catalog;    /* pieces: .file and .offset of each; owned */
@@ -41,6 +50,9 @@ typedef struct {
     size_t file_count;
     size_t file_capacity;
     store_watch *watch;       /* owned; or NULL */
+    store_sum *sums;
+    size_t sum_count;
+    size_t sum_capacity;
 } ckpt_store;
 
 /* The tensors that have names: keys where there are some, else the pieces. */
@@ -54,6 +66,7 @@ void store_free(ckpt_store *store);       /* closes files; NULL is fine */
 ckpt_code store_add_file(ckpt_store *store, const char *name, uint32_t *out, ckpt_error *err);
 /* Open file i for reading (writable: for both, made if absent), if it is not open. */
 ckpt_code store_open_file(ckpt_store *store, size_t i, int writable, ckpt_error *err);
+ckpt_code store_add_sum(ckpt_store *store, const store_sum *sum, ckpt_error *err);
 /* Make what was written durable; the files stay open. */
 ckpt_code store_sync_files(ckpt_store *store, ckpt_error *err);
 

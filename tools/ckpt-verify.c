@@ -66,9 +66,9 @@ static const cli_command check_command = {
     .description =
         "Checks the structure: headers, offsets, index, names, weights and their scales, the "
         "tensors that the config calls for. A file of weights that the index does not name is a "
-        "difference, unless --lenient lets it pass. With a manifest all values are digested and "
-        "compared, and the tensors that differ are named; without one it says that values were "
-        "not checked.\n"
+        "difference, unless --lenient lets it pass. A torch_dist keeps checksums of its stored "
+        "tensors: they are checked, too. With a manifest all values are digested and compared, and "
+        "the tensors that differ are named; without one it says that values were not checked.\n"
         "\n"
         "A folder that ckpt-download made is first compared with what the hub listed: every file "
         "is hashed, whatever was recorded about it, and nobody is asked. One that differs or is "
@@ -243,26 +243,43 @@ out:
 
 /* ---- check ---- */
 
+static void print_sums(const char *path, const sums_result *r)
+{
+    char size[CLI_SIZE_TEXT_BYTES];
+
+    cli_size_text(r->checked_bytes, size);
+    if (r->checked_count > 0)
+        printf("%s: %zu of %zu checksums of stored tensors are right, %s\n", path,
+               r->checked_count - r->wrong_count, r->checked_count, size);
+    if (r->absent_count > 0)
+        printf("%s: %zu stored tensors have no checksum: whoever wrote them left it out\n", path,
+               r->absent_count);
+}
+
 static void print_check(const char *path, const check_result *r, const file_list *notes)
 {
+    const size_t other_count = r->unlisted_count + r->sums.wrong_count;
     char size[CLI_SIZE_TEXT_BYTES];
 
     cli_size_text(r->stored_bytes, size);
     printf("%s: structure is %s: %zu tensors, stored as %zu in %zu files, %s, layout %s, "
            "family %s\n", path, r->unlisted_count == 0 ? "right" : "NOT right", r->tensor_count,
            r->stored_count, r->file_count, size, r->layout, r->family);
+    print_sums(path, &r->sums);
     if (r->manifest_path == NULL && !r->files_are_right)
         printf("%s: values were not checked: there is no manifest\n", path);
     else if (r->manifest_path != NULL)
         printf("%s: values are %s '%s', root %s\n", path,
-               r->differing_count == r->unlisted_count ? "as in" : "NOT as in", r->manifest_path,
+               r->differing_count == other_count ? "as in" : "NOT as in", r->manifest_path,
                r->root);
     print_names("note", (const char *const *)notes->names, notes->count);
     for (size_t i = 0; i < r->differing_count && !is_cut(i, r->differing_count, "differ"); i++) {
         const check_difference *d = &r->differing[i];
 
-        printf("%-7s  %s", check_kind_name(d->kind), d->name);
-        if (d->kind == CHECK_VALUE)
+        printf("%-8s  %s", check_kind_name(d->kind), d->name);
+        if (d->file != NULL)
+            printf("  in '%s'", d->file);
+        if (d->expected[0] != '\0')
             printf("  expected %s, got %s", d->expected, d->got);
         putchar('\n');
     }
@@ -287,6 +304,7 @@ static ckpt_code check(const char *path, int *status, ckpt_error *err)
     if ((code = ckpt_open(path, &opt.open, &c, err)) != CKPT_OK)
         return code;
     options.main_only = opt.main_only;
+    options.store = c->store;
     options.unread = opt.open.lenient ? NULL : &c->unread;
     options.copy = copy_with(&meter, checkpoint_bytes(c));
     if ((code = check_checkpoint(c, &options, &result, err)) != CKPT_OK)

@@ -1,6 +1,7 @@
 /* A checkpoint against its manifest. */
 #include "check.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +16,7 @@ const char *check_kind_name(check_kind kind)
         [CHECK_MISSING] = "missing",
         [CHECK_EXTRA] = "extra",
         [CHECK_UNLISTED] = "unlisted",
+        [CHECK_CHECKSUM] = "checksum",
     };
 
     return names[kind];
@@ -171,6 +173,19 @@ static ckpt_code check_manifest(const ckpt_checkpoint *checkpoint, const check_o
     return code;
 }
 
+static void find_damaged(const ckpt_store *store, check_result *out)
+{
+    for (size_t i = 0; i < out->sums.wrong_count; i++) {
+        const store_sum *sum = &store->sums[out->sums.wrong[i].sum];
+        check_difference *d = &out->differing[out->differing_count];
+
+        add_difference(out, CHECK_CHECKSUM, ckpt_catalog_at(store->catalog, sum->piece)->name);
+        d->file = store->files[sum->file].name;
+        snprintf(d->expected, sizeof d->expected, "%08x", sum->crc);
+        snprintf(d->got, sizeof d->got, "%08x", out->sums.wrong[i].got);
+    }
+}
+
 ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_options *options,
                            check_result *out, ckpt_error *err)
 {
@@ -179,11 +194,13 @@ ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_option
 
     memset(out, 0, sizeof *out);
     count_stored(checkpoint, out);
-    if ((code = find_manifest(options, &out->manifest_path, err)) != CKPT_OK ||
+    if ((code = sums_check(options->store, &options->copy, &out->sums, err)) != CKPT_OK ||
+        (code = find_manifest(options, &out->manifest_path, err)) != CKPT_OK ||
         (out->manifest_path != NULL &&
          (code = manifest_read(out->manifest_path, &out->manifest, err)) != CKPT_OK))
         goto out;
-    most = out->tensor_count + (options->unread == NULL ? 0 : options->unread->count);
+    most = out->tensor_count + out->sums.wrong_count +
+           (options->unread == NULL ? 0 : options->unread->count);
     if (out->manifest_path != NULL)
         most += ckpt_catalog_count(out->manifest.catalog);
     if ((out->differing = calloc(most + 1, sizeof *out->differing)) == NULL) {
@@ -191,6 +208,7 @@ ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_option
         goto out;
     }
     find_unlisted(options->unread, out);
+    find_damaged(options->store, out);
     if (out->manifest_path != NULL)
         code = check_manifest(checkpoint, options, out, err);
     qsort(out->differing, out->differing_count, sizeof *out->differing, compare_differences);
@@ -202,6 +220,7 @@ out:
 
 void check_release(check_result *result)
 {
+    sums_release(&result->sums);
     manifest_release(&result->manifest);
     free(result->manifest_path);
     free(result->differing);
@@ -223,7 +242,9 @@ static void put_difference(json_writer *w, const check_difference *d)
     json_put_object(&line);
     json_member_string(&line, "name", d->name);
     json_member_string(&line, "kind", check_kind_name(d->kind));
-    if (d->kind == CHECK_VALUE) {
+    if (d->file != NULL)
+        json_member_string(&line, "file", d->file);
+    if (d->expected[0] != '\0') {
         json_member_string(&line, "expected", d->expected);
         json_member_string(&line, "got", d->got);
     }
@@ -255,6 +276,8 @@ void check_put(json_writer *w, const check_result *r, const file_list *notes)
     json_member_u64(w, "stored_tensors", r->stored_count);
     json_member_u64(w, "stored_bytes", r->stored_bytes);
     json_member_u64(w, "files", r->file_count);
+    json_member_u64(w, "checksums", r->sums.checked_count);
+    json_member_u64(w, "without_checksum", r->sums.absent_count);
     json_member_names(w, "notes", (const char *const *)notes->names, notes->count);
     json_put_key(w, "differing");
     json_put_array(w);

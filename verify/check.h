@@ -1,6 +1,7 @@
 /*
- * check.h: is a checkpoint what its manifest says? Opening it has checked its structure already:
- * headers, offsets, index, names, pairs of weights and scales, the family's inventory.
+ * check.h: is a checkpoint what its manifest says, and do its files hold what their own checksums
+ * say? Opening it has checked its structure already: headers, offsets, index, names, pairs of
+ * weights and scales, the family's inventory.
  */
 #ifndef CKPT_CHECK_H
 #define CKPT_CHECK_H
@@ -8,12 +9,13 @@
 #include "file.h"
 #include "json.h"
 #include "manifest.h"
-#include "sink.h"
+#include "sums.h"
 
 typedef struct {
     const char *path;              /* of the checkpoint, as it was given */
     const char *manifest;          /* or NULL: the one in `path`, if it is there */
     int main_only;                 /* leave out mtp.* */
+    const ckpt_store *store;       /* of the checkpoint, for the checksums of its files */
     const file_list *unread;       /* files of weights that opening left out; NULL: none matters */
     copy_options copy;
 } check_options;
@@ -23,14 +25,16 @@ typedef enum {
     CHECK_SHAPE,                   /* another shape or class */
     CHECK_MISSING,                 /* in the manifest only */
     CHECK_EXTRA,                   /* in the checkpoint only */
-    CHECK_UNLISTED                 /* a file of weights beside the index that it does not name */
+    CHECK_UNLISTED,                /* a file of weights beside the index that it does not name */
+    CHECK_CHECKSUM                 /* the bytes of a stored tensor have another CRC-32 */
 } check_kind;
 
 typedef struct {
     check_kind kind;
     const char *name;              /* borrowed from the checkpoint or from the result's manifest;
                                       CHECK_UNLISTED: of the file */
-    char expected[CKPT_DIGEST_HEX];    /* CHECK_VALUE */
+    const char *file;              /* CHECK_CHECKSUM: where; else NULL */
+    char expected[CKPT_DIGEST_HEX];    /* CHECK_VALUE, CHECK_CHECKSUM */
     char got[CKPT_DIGEST_HEX];
 } check_difference;
 
@@ -42,6 +46,7 @@ typedef struct {
     uint64_t stored_bytes;         /* of their data */
     size_t file_count;
     size_t unlisted_count;         /* files: these are in `differing`, too */
+    sums_result sums;              /* the wrong ones are in `differing`, too */
     const char *layout;            /* borrowed from the checkpoint */
     const char *family;
     ckpt_manifest manifest;        /* empty without one */
@@ -56,7 +61,7 @@ ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_option
                            check_result *out, ckpt_error *err);
 void check_release(check_result *result);
 int check_is_same(const check_result *result);           /* nothing was found to differ */
-const char *check_kind_name(check_kind kind);            /* "value", "unlisted" */
+const char *check_kind_name(check_kind kind);            /* "value", "checksum" */
 
 /* The document, as one value of `w`; `notes`: what opening let pass. */
 void check_put(json_writer *w, const check_result *result, const file_list *notes);

@@ -1,6 +1,9 @@
 """ckpt-verify: digests, manifests and comparisons of real directories."""
 import hashlib
 import json
+import random
+import re
+import shutil
 import struct
 import subprocess
 
@@ -185,6 +188,87 @@ def test_broken_structure_is_refused(ckpt, golden, tmp_path):
     file = next(path.glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1])
     ckpt("ckpt-verify", "check", path, check=2)
+
+
+# ---- check: checksums that files keep ----
+
+@pytest.fixture(scope="module")
+def dist(ckpt, golden_b, tmp_path_factory):
+    """A torch_dist without a manifest: its checksums are all there is."""
+    path = tmp_path_factory.mktemp("dist") / "dist"
+    ckpt("ckpt-shard", "--layout", "torch_dist", "--no-manifest", golden_b, path)
+    return path
+
+
+def payloads(raw):
+    """(begin, end) of the tensors in a .distcp file of ours: sizes stand in the local headers."""
+    for name in re.finditer(b"archive/data/0", raw):
+        at = name.start() - 30
+        if raw[at:at + 4] == b"PK\3\4":
+            size, _, extra = struct.unpack("<IHH", raw[at + 22:at + 30])
+            yield name.end() + extra, name.end() + extra + size
+
+
+@pytest.fixture
+def damaged(dist, tmp_path):
+    """damaged(file, at, flip) -> a copy of which one byte differs."""
+    def make(name, at, flip):
+        path = tmp_path / f"damaged-{at}-{flip}"
+        shutil.copytree(dist, path)
+        raw = bytearray((path / "release" / name).read_bytes())
+        raw[at] ^= flip
+        (path / "release" / name).write_bytes(raw)
+        return path
+    return make
+
+
+@pytest.mark.parametrize("options", [(), ("--threads", "1"), ("--threads", "5"),
+                                     ("--memory", "16MiB")], ids=" ".join)
+def test_checksums_of_a_torch_dist_are_checked(ckpt, dist, options):
+    doc = ckpt("ckpt-verify", "check", "--json", *options, dist).json
+    items = ckpt("ckpt-shard", "--layout", "torch_dist", "--dry-run", "--json", dist,
+                 dist.parent / "again").json["pieces"]
+    assert doc["checksums"] == items > 100
+    assert doc["without_checksum"] == 0 and doc["differing"] == [] and doc["same"] is None
+    assert "checksums of stored tensors are right" in ckpt("ckpt-verify", "check", dist).out
+
+
+def test_a_flipped_bit_is_found_and_placed(ckpt, golden_b, dist, damaged):
+    data = Model(golden_b)["norm.weight"].data
+    path = damaged("__0_0.distcp", (dist / "release" / "__0_0.distcp").read_bytes().index(data), 1)
+    doc = ckpt("ckpt-verify", "check", "--json", path, check=1).json
+    found, = doc["differing"]
+    assert found["kind"] == "checksum" and found["file"] == "__0_0.distcp"
+    assert found["name"].startswith("decoder.final_layernorm.weight")
+    assert found["expected"] != found["got"] and doc["same"] is False
+    said = ckpt("ckpt-verify", "check", path, check=1).out
+    assert "'__0_0.distcp'" in said and "decoder.final_layernorm.weight" in said
+
+
+def test_every_flipped_bit_of_every_item_is_found(ckpt, dist, damaged):
+    """In whole rows of the reader, in the rest behind them, in the last byte."""
+    rng, name = random.Random(5), "__3_0.distcp"
+    places = sorted(payloads((dist / "release" / name).read_bytes()), key=lambda p: p[0] - p[1])
+    assert places[0][1] - places[0][0] > 100000 and len(places) > 30
+    for begin, end in places[:3] + rng.sample(places, 5):
+        for at in (begin, end - 1, rng.randrange(begin, end)):
+            path = damaged(name, at, 1 << rng.randrange(8))
+            doc = ckpt("ckpt-verify", "check", "--json", path, check=1).json
+            assert [(d["kind"], d["file"]) for d in doc["differing"]] == [("checksum", name)]
+
+
+def test_the_sign_of_a_zero_is_no_value_but_a_bit(ckpt, dist, damaged, tmp_path):
+    """The manifest cannot see it, the checksum does."""
+    manifest, name = tmp_path / "manifest.json", "__1_0.distcp"
+    manifest.write_text(ckpt("ckpt-verify", "digest", "--json", dist).out)
+    raw = (dist / "release" / name).read_bytes()
+    expert_bytes = 256 * 384 * 2                    # w1, w2 and w3, of which zero is a code
+    zero = next(i for begin, end in payloads(raw) if end - begin == expert_bytes
+                for i in range(begin, end, 2) if raw[i:i + 2] == b"\0\0")
+    doc = ckpt("ckpt-verify", "check", "--json", "--manifest", manifest,
+               damaged(name, zero + 1, 0x80), check=1).json
+    assert [d["kind"] for d in doc["differing"]] == ["checksum"]
+    assert doc["root"] == doc["expected_root"]
 
 
 # ---- compare ----

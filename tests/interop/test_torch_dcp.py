@@ -244,6 +244,28 @@ def test_plain_tensors_are_read(ckpt, tmp_path):
     compare_all(ckpt, tmp_path / "dcp", tensors, tmp_path)
 
 
+@pytest.mark.parametrize("computed", [True, False])
+def test_checksums_of_torch_are_checked_where_it_computes_them(ckpt, tmp_path, computed):
+    tensors = random_tensors()
+    was = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(computed)
+    try:
+        dcp.save(tensors, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    finally:
+        torch.serialization.set_crc32_options(was)
+    check = "ckpt-verify", "check", "--lenient"
+    doc = ckpt(*check, "--json", tmp_path / "dcp").json
+    count = len(tensors)
+    assert (doc["checksums"], doc["without_checksum"]) == ((count, 0) if computed else (0, count))
+    assert ("have no checksum" in ckpt(*check, tmp_path / "dcp").out) == (not computed)
+    file, = (tmp_path / "dcp").glob("*.distcp")
+    raw = bytearray(file.read_bytes())
+    raw[raw.index(bits(tensors["deep.er.weight"]).numpy().tobytes()) + 9999] ^= 4
+    file.write_bytes(raw)
+    doc = ckpt(*check, "--json", tmp_path / "dcp", check=1 if computed else 0).json
+    assert [d["name"][:14] for d in doc["differing"]] == ["deep.er.weight"] * computed
+
+
 def test_views_scalars_empty_and_nested_tensors_are_read(ckpt, tmp_path):
     base = torch.arange(600, dtype=torch.float32).reshape(20, 30)
     state = {"model": {"transposed": base.t(), "column": base[:, 3], "window": base[2:7, 5:11],

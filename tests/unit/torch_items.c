@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "common_pt.h"
+#include "crc32.h"
 #include "dcp_metadata.h"
 #include "json.h"
 #include "zip_item.h"
@@ -94,7 +95,7 @@ static int run_write(char **argv)
     for (size_t end = size; end > 0;) {
         const size_t begin = end > 7 ? end - 7 : 0;
 
-        crc ^= zip_item_crc_shift(zip_item_crc(0, payload + begin, end - begin), size - end);
+        crc ^= crc32_shift(crc32_add(0, payload + begin, end - begin), size - end);
         end = begin;
     }
     zip_item_set_crc(&plan, crc);

@@ -1,13 +1,13 @@
-/* zip_item_crc.c: CRC-32, of bytes and of pieces. The only file that knows libdeflate. */
-#include <libdeflate.h>
+/* CRC-32, of bytes and of pieces. The only file that knows libdeflate. */
+#include "crc32.h"
 
-#include "zip_item.h"
+#include <libdeflate.h>
 
 /* x^0 is the top bit: the CRC's polynomial is kept reflected, as zip does. */
 static const uint32_t POLYNOMIAL = UINT32_C(0xedb88320);
 static const uint32_t X_TO_THE_8 = UINT32_C(1) << (31 - 8);
 
-uint32_t zip_item_crc(uint32_t crc, const void *bytes, size_t size)
+uint32_t crc32_add(uint32_t crc, const void *bytes, size_t size)
 {
     return libdeflate_crc32(crc, bytes, size);
 }
@@ -27,7 +27,7 @@ static uint32_t multiply(uint32_t a, uint32_t b)
 
 /* n more bytes multiply the remainder by x^(8n); the initial and final inversions of the two CRCs
  * cancel, so that this is all there is to combining them. */
-uint32_t zip_item_crc_shift(uint32_t crc, uint64_t bytes_after)
+uint32_t crc32_shift(uint32_t crc, uint64_t bytes_after)
 {
     uint32_t power = X_TO_THE_8;
 
