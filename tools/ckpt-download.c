@@ -31,6 +31,11 @@ static struct {
     int clean;
     int no_check;
     int delete_source;
+    int skip_unsafe;
+    int prune_extra;
+    int trust_metadata;
+    int hf_refs;
+    cli_list host_maps;
     const char *then_help;
     download_options download;
 } opt = { .common = CLI_COMMON_DEFAULTS,
@@ -38,6 +43,8 @@ static struct {
           .worker_count = 8,
           .wait_seconds = 1800,
           .stall_seconds = 20 };
+
+static volatile sig_atomic_t report_wanted;
 
 static const cli_option options[] = {
     { CLI_HEADING, NULL, NULL, NULL, "What" },
@@ -56,6 +63,16 @@ static const cli_option options[] = {
     { CLI_FLAG, "force-download", NULL, &opt.download.force, "fetch everything again" },
     { CLI_FLAG, "verify", NULL, &opt.download.verify,
       "hash files that are there, even if recorded as verified" },
+    { CLI_FLAG, "trust-metadata", NULL, &opt.trust_metadata,
+      "believe what `hf download` noted about files that are there, and do not hash them" },
+    { CLI_FLAG, "adopt-partials", NULL, &opt.download.adopt,
+      "go on with what an old `hf download` left unfinished" },
+    { CLI_FLAG, "skip-unsafe", NULL, &opt.skip_unsafe,
+      "leave out files with names that would be refused; the exit status tells" },
+    { CLI_FLAG, "prune-extra", NULL, &opt.prune_extra,
+      "at the end, remove files from D that the hub does not list (never .cache or .git)" },
+    { CLI_FLAG, "hf-refs", NULL, &opt.hf_refs,
+      "with --local-dir: note the commit in Hugging Face's cache, as `hf download` does" },
     { CLI_FLAG, "no-check", NULL, &opt.no_check,
       "do not look into the headers of safetensors files at the end" },
     { CLI_FLAG, "clean", NULL, &opt.clean, "remove unfinished files that no revision wants now" },
@@ -68,6 +85,8 @@ static const cli_option options[] = {
     { CLI_HEADING, NULL, NULL, NULL, "Network" },
     { CLI_STRING, "endpoint", "URL", &opt.endpoint,
       "the hub (default: HF_ENDPOINT or MODELSCOPE_ENDPOINT, else the public one)" },
+    { CLI_LIST, "data-host-map", "A=B", &opt.host_maps,
+      "ask host B where the hub says A, for mirrors of data hosts; may be repeated" },
     { CLI_STRING, "token", "TOKEN", &opt.token,
       "(default: HF_TOKEN, the stored token, or MODELSCOPE_API_TOKEN)" },
     { CLI_FLAG, "insecure-http", NULL, &opt.insecure_http, "send the token over plain http" },
@@ -108,6 +127,8 @@ static const cli_command command = {
         "\n"
         "With HF_HUB_OFFLINE=1 nobody is asked: it succeeds when everything is there as an earlier "
         "run was told. `ckpt-verify check D` hashes all files against that, too.\n"
+        "\n"
+        "SIGUSR1 makes it say how far it is, and takes --limit-rate off, or on again.\n"
         "\n"
         "With --json the member \"reason\" says why it ended: fine, usage, auth, not-found, "
         "integrity, disk, network, partial (several reasons), interrupted, other.",
@@ -180,6 +201,11 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
         return fail_usage(s, err, "expected one of '--local-dir' and '--cache-dir', got both");
     if (is_modelscope && opt.local_dir == NULL)
         return fail_usage(s, err, "'--hub modelscope' needs '--local-dir'");
+    for (size_t i = 0; i < opt.host_maps.count; i++)
+        if (!hub_is_host_map(opt.host_maps.items[i]))
+            return fail_usage(s, err, "'--data-host-map' is HOST[:PORT]=HOST[:PORT]");
+    if ((opt.prune_extra || opt.hf_refs) && opt.local_dir == NULL)
+        return fail_usage(s, err, "'--prune-extra' and '--hf-refs' need '--local-dir'");
     if (opt.delete_source && hub_is_offline())
         return fail_usage(s, err, "'--delete-source' does not go with HF_HUB_OFFLINE");
     if (opt.delete_source && (s->then == NULL || !is_converter(s->then[0]) ||
@@ -199,6 +225,8 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
     o->endpoint = opt.endpoint;
     o->token = opt.token;
     o->insecure_http = opt.insecure_http;
+    o->host_maps = opt.host_maps.items;
+    o->host_map_count = opt.host_maps.count;
     o->is_quiet = opt.common.quiet;
     o->wait_seconds_max = opt.wait_seconds;
     o->stop = cli_stop_flag();
@@ -247,8 +275,8 @@ static ckpt_code list_online(session *s, ckpt_error *err)
 {
     ckpt_code code = s->h->kind->list(s->h, &s->listing, err);
 
-    if (code == CKPT_OK && (code = hub_listing_check(s->h->options.repo, &s->listing, err)) !=
-                               CKPT_OK)
+    if (code == CKPT_OK && (code = hub_listing_check(s->h->options.repo, &s->listing,
+                                                     opt.skip_unsafe, err)) != CKPT_OK)
         s->h->reason = HUB_OTHER;
     return code;
 }
@@ -284,6 +312,31 @@ static ckpt_code check_space(session *s, const download_plan *plan, ckpt_error *
                     place_path(s->where), need, available);
 }
 
+/* Nothing goes without a word. */
+static ckpt_code prune(session *s, ckpt_error *err)
+{
+    char size[CLI_SIZE_TEXT_BYTES];
+    place_pruned pruned;
+    const ckpt_code code = place_prune(s->where, &pruned, err);
+
+    cli_size_text(pruned.bytes, size);
+    if (pruned.count > 0 && !opt.common.quiet)
+        fprintf(stderr, "removed %zu files that the hub does not list, %s\n", pruned.count, size);
+    return code;
+}
+
+static void mention_partials(const session *s)
+{
+    const uint64_t bytes = opt.common.quiet || opt.download.adopt ? 0
+                                                                  : place_foreign_bytes(s->where);
+    char size[CLI_SIZE_TEXT_BYTES];
+
+    cli_size_text(bytes, size);
+    if (bytes > 0)
+        fprintf(stderr, "another client left %s unfinished; --adopt-partials goes on with what an "
+                "old one left\n", size);
+}
+
 /* One line for all failures; the list is in --json. */
 static ckpt_code sum_up(session *s, ckpt_error *err)
 {
@@ -300,15 +353,58 @@ static ckpt_code sum_up(session *s, ckpt_error *err)
             first = status.error;
         reason = reason == HUB_FINE || reason == status.reason ? status.reason : HUB_PARTIAL;
     }
+    if (stats->failed_count == 0 && s->listing.unsafe_count > 0)
+        return hub_fail(s->h, HUB_PARTIAL, err, "left out %zu files with unsafe names, the first "
+                        "is '%s'", s->listing.unsafe_count, s->listing.unsafe_path);
     if (stats->failed_count == 0)
         return CKPT_OK;
     return hub_fail(s->h, reason, err, "%zu of %zu files failed: %s", stats->failed_count,
                     stats->file_count, first == NULL ? "no memory" : first);
 }
 
+static void ask_for_report(int number)
+{
+    (void)number;
+    report_wanted = 1;
+}
+
+/* SIGUSR1: where it is, now; and the rate limit goes off, or on again. */
+static void install_report(void)
+{
+    struct sigaction action;
+
+    memset(&action, 0, sizeof action);
+    action.sa_handler = ask_for_report;
+    action.sa_flags = SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGUSR1, &action, NULL);
+}
+
+typedef struct {
+    say_meter meter;
+    session *s;
+    int is_unlimited;
+} watcher;
+
+static void watch(void *context, const download *d)
+{
+    watcher *w = context;
+    const uint64_t rate_bytes = w->s->hub_options.http.rate_bytes;
+
+    if (report_wanted) {
+        report_wanted = 0;
+        w->is_unlimited = rate_bytes > 0 && !w->is_unlimited;
+        http_limit(w->s->h->http, w->is_unlimited ? 0 : rate_bytes);
+        say_report(&w->meter, d, rate_bytes == 0    ? ""
+                                 : w->is_unlimited ? "  limit off"
+                                                   : "  limit on");
+    }
+    say_progress(&w->meter, d);
+}
+
 static ckpt_code fetch(session *s, ckpt_error *err)
 {
-    say_meter meter;
+    watcher w = { .s = s };
     ckpt_code code;
 
     opt.download.h = s->h;
@@ -316,18 +412,21 @@ static ckpt_code fetch(session *s, ckpt_error *err)
     opt.download.where = s->where;
     if (!opt.download.is_offline && (code = place_begin(s->where, err)) != CKPT_OK)
         return code;
-    say_meter_begin(&meter, &opt.common);
+    say_meter_begin(&w.meter, &opt.common);
+    install_report();
     if (opt.delete_source)
         code = download_stream(&(stream_options){ s->h, &s->listing, s->where, &opt.download,
-                                                  s->then, say_progress, &meter },
+                                                  s->then, watch, &w },
                                &s->d, &s->then_status, err);
     else if ((code = download_open(&opt.download, &s->d, err)) == CKPT_OK)
-        code = download_run(s->d, say_progress, &meter, err);
-    say_meter_end(&meter);
+        code = download_run(s->d, watch, &w, err);
+    say_meter_end(&w.meter);
     if (code == CKPT_OK)
         code = sum_up(s, err);
     if (code == CKPT_OK)
         code = opt.download.is_offline ? CKPT_OK : place_end(s->where, err);
+    if (code == CKPT_OK && opt.prune_extra)
+        code = prune(s, err);
     if (code == CKPT_OK && !opt.no_check && !opt.delete_source &&
         strcmp(s->hub_options.type, "model") == 0) {
         code = download_check(place_path(s->where), &s->listing, err);
@@ -339,7 +438,8 @@ static ckpt_code fetch(session *s, ckpt_error *err)
 static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)
 {
     place_options where = { .local_dir = opt.local_dir, .listing = &s->listing,
-                            .dry_run = opt.common.dry_run,
+                            .dry_run = opt.common.dry_run, .hf_refs = opt.hf_refs,
+                            .trust_metadata = opt.trust_metadata,
                             .allocate = !opt.no_space_check && !opt.delete_source };
     download_plan plan;
     ckpt_code code;
@@ -354,6 +454,11 @@ static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)
     s->h->reason = HUB_DISK;
     if ((code = place_open(&where, &s->where, err)) != CKPT_OK)
         return code;
+    if (opt.prune_extra && !opt.common.dry_run && !place_was_download(s->where)) {
+        s->reason = HUB_USAGE;
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' was no download before: --prune-extra removes "
+                         "nothing from it", opt.local_dir);
+    }
     if (opt.clean && !opt.common.dry_run)
         place_orphans(s->where, 1);
     plan = say_make_plan(&s->listing, s->where);
@@ -363,6 +468,7 @@ static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)
     }
     if ((code = check_space(s, &plan, err)) != CKPT_OK)
         return code;
+    mention_partials(s);
     return fetch(s, err);
 }
 

@@ -42,6 +42,7 @@ typedef struct {
     int is_offline;              /* what is not there is missing */
     int sequential;              /* write every file from front to end */
     int keep_corrupt;
+    int adopt;                   /* unfinished files of an old Python client */
     uint64_t segment_bytes;      /* 0: by size */
     int in_order;                /* by name; else the largest first */
     const download_taker *taker; /* or NULL */

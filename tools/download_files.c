@@ -115,9 +115,10 @@ static ckpt_code begin_part(download *d, dfile *file, ckpt_error *err)
     char key[17];
     const part_place at = place_part(d->where, file->want, key);
     part_spans there;
-    ckpt_code code = part_open(&at, file->want, &a->part, &there, err);
+    ckpt_code code;
 
-    if (code != CKPT_OK)
+    if ((d->options.adopt && (code = place_adopt(d->where, file->want, err)) != CKPT_OK) ||
+        (code = part_open(&at, file->want, &a->part, &there, err)) != CKPT_OK)
         return code;
     if (d->options.force && there.count > 0) {
         code = part_restart(a->part, err);
@@ -152,10 +153,11 @@ ckpt_code file_begin(download *d, dfile *file, ckpt_error *err)
     if (there == PLACE_BLOCKED)
         return ckpt_fail(err, CKPT_E_IO, "'%s' is a folder: expected a file or nothing",
                          file->want->path);
-    if (there == PLACE_UNKNOWN || (there == PLACE_VERIFIED && d->options.verify))
+    if (there == PLACE_UNKNOWN || (there != PLACE_ABSENT && d->options.verify))
         return begin_check(d, file, err);
-    if (there == PLACE_VERIFIED) {
-        const ckpt_code code = place_record(d->where, file->want, err);
+    if (there != PLACE_ABSENT) {
+        const ckpt_code code = there == PLACE_TRUSTED ? place_keep(d->where, file->want, err)
+                                                      : place_record(d->where, file->want, err);
 
         if (code == CKPT_OK)
             file_end(d, file, DOWNLOAD_KEPT);

@@ -126,7 +126,7 @@ ckpt_code head_make(const place *p, const hub_file *file, uint64_t *need_bytes, 
     if (is_there(&at, name, file))
         return CKPT_OK;
     *need_bytes = FIRST_BYTES;
-    if (state == PLACE_UNKNOWN || state == PLACE_VERIFIED)
+    if (state != PLACE_ABSENT && state != PLACE_BLOCKED)
         code = place_open_file(p, file, &fd, err);
     else
         there = part_open_prefix(&at, file, &fd);

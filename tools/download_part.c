@@ -365,6 +365,39 @@ ckpt_code part_open(const part_place *place, const hub_file *file, part **out, p
     return CKPT_OK;
 }
 
+ckpt_code part_adopt(const part_place *place, const hub_file *file, int folder, const char *name,
+                     ckpt_error *err)
+{
+    part_span span = { 0, 0 };
+    part_state state = { 0 };
+    struct stat status;
+    part *p;
+    ckpt_code code = CKPT_OK;
+
+    if (file->size_bytes < PART_JOURNAL_BYTES || part_present_bytes(place, file) > 0 ||
+        fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(status.st_mode) ||
+        status.st_size == 0 || (uint64_t)status.st_size > file->size_bytes)
+        return CKPT_OK;
+    if ((p = calloc(1, sizeof *p)) == NULL)
+        return ckpt_fail_memory(err, "a part", sizeof *p);
+    span.end = (uint64_t)status.st_size;
+    state.spans = &span;
+    state.count = 1;
+    p->side_fd = place->side_fd;
+    p->size = file->size_bytes;
+    p->hash = file->hash;
+    p->fd = p->state_fd = -1;
+    names_of(place, file, p->name, p->state_name);
+    if (renameat(folder, name, p->side_fd, p->name) != 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot rename '%s': %s", name, strerror(errno));
+    else if ((p->fd = openat(p->side_fd, p->name, O_RDWR | O_CLOEXEC | O_NOFOLLOW)) < 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", p->name, strerror(errno));
+    if (code == CKPT_OK && (code = set_size(p, place->allocate, err)) == CKPT_OK)
+        code = begin_journal(p, &state, err);
+    part_close(p);
+    return code;
+}
+
 void part_close(part *p)
 {
     if (p == NULL)

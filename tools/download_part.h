@@ -43,6 +43,10 @@ uint64_t part_present_bytes(const part_place *place, const hub_file *file);
 /* How many bytes from the first on it has without a hole, and a descriptor to read them, yours to
  * close; -1 and 0 when there is no such part. */
 uint64_t part_open_prefix(const part_place *place, const hub_file *file, int *fd);
+/* Make the part of another client's file, which has the first bytes of it; that one is moved. A
+ * part that is there stays. */
+ckpt_code part_adopt(const part_place *place, const hub_file *file, int folder, const char *name,
+                     ckpt_error *err);
 /* Remove a part that nobody has open, and its journal. */
 void part_discard(const part_place *place, const hub_file *file);
 void part_close(part *p);                        /* NULL is fine; keeps the files */

@@ -16,9 +16,16 @@
 #include "libckpt/file.h"
 #include "libckpt/sha256.h"
 
+enum { METADATA_BYTES = 200 };
+
 const char *place_path(const place *p)
 {
     return p->shown;
+}
+
+int place_was_download(const place *p)
+{
+    return p->was_download;
 }
 
 int place_root_fd(const place *p)
@@ -105,6 +112,35 @@ static ckpt_code make_folders(const char *path, ckpt_error *err)
     return code;
 }
 
+ckpt_code place_write_ref(const place *p, ckpt_error *err)
+{
+    const char *revision = p->options.h->options.revision;
+    const char *commit = p->options.listing->commit;
+    place_options cache = p->options;
+    char path[PLACE_PATH_BYTES];
+    char *root;
+    int fd;
+    ckpt_code code;
+
+    if (strcmp(revision, commit) == 0 || hub_path_complaint(revision) != NULL ||
+        !place_format(path, "refs/%s%s", revision, ""))
+        return CKPT_OK;
+    cache.local_dir = NULL;
+    if ((root = root_of(&cache)) == NULL)
+        return ckpt_fail_memory(err, "a path", 0);
+    if ((code = make_folders(root, err)) == CKPT_OK) {
+        fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0)
+            code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", root, strerror(errno));
+        else
+            code = tree_write(fd, path, commit, 1, err);
+        if (fd >= 0)
+            close(fd);
+    }
+    free(root);
+    return code;
+}
+
 static ckpt_code open_root(place *p, const char *root, ckpt_error *err)
 {
     char absolute[PATH_MAX];
@@ -144,6 +180,7 @@ static ckpt_code open_side(place *p, ckpt_error *err)
 
     if (p->options.dry_run && (p->root_fd < 0 || !tree_stat(p->root_fd, name, &status)))
         return CKPT_OK;
+    p->was_download = tree_stat(p->root_fd, ".cache/huggingface", &status);
     if ((code = tree_open_folder(p->root_fd, name, &p->side_fd, err)) != CKPT_OK ||
         p->options.dry_run)
         return code;
@@ -199,6 +236,40 @@ void place_close(place *p)
 
 /* ---- looking ---- */
 
+/* The Python client's record of a file; 0: none. */
+static int read_metadata(const place *p, const char *path, char out[METADATA_BYTES])
+{
+    ssize_t got;
+    int fd;
+    ckpt_error ignored;
+
+    if (tree_open_file(p->root_fd, path, O_RDONLY, &fd, &ignored) != CKPT_OK)
+        return 0;
+    got = read(fd, out, METADATA_BYTES - 1);
+    close(fd);
+    out[got > 0 ? got : 0] = '\0';
+    return got > 0;
+}
+
+/* Its rule: the hash is the listed one, and the file is not younger than the record. A blob of the
+ * cache has the hash as its name. */
+static int is_trusted(const place *p, const hub_file *file, const struct stat *status)
+{
+    char path[PLACE_PATH_BYTES];
+    char text[METADATA_BYTES];
+    char etag[65];
+    double when;
+
+    if (!p->options.trust_metadata)
+        return 0;
+    if (p->is_cache)
+        return 1;
+    return place_format(path, ".cache/huggingface/download/%s%s", file->path, ".metadata") &&
+           read_metadata(p, path, text) && sscanf(text, "%*40[0-9a-f] %64[0-9a-f] %lf", etag,
+                                                  &when) == 2 &&
+           strcmp(etag, file->hash) == 0 && (double)status->st_mtim.tv_sec - 1 <= when;
+}
+
 place_state place_look(const place *p, const hub_file *file)
 {
     char target[PLACE_PATH_BYTES];
@@ -211,7 +282,9 @@ place_state place_look(const place *p, const hub_file *file)
         return PLACE_BLOCKED;
     if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size != file->size_bytes)
         return PLACE_ABSENT;
-    return place_is_recorded(p, target, file->hash, &status) ? PLACE_VERIFIED : PLACE_UNKNOWN;
+    if (place_is_recorded(p, target, file->hash, &status))
+        return PLACE_VERIFIED;
+    return is_trusted(p, file, &status) ? PLACE_TRUSTED : PLACE_UNKNOWN;
 }
 
 ckpt_code place_open_file(const place *p, const hub_file *file, int *fd, ckpt_error *err)
@@ -230,16 +303,9 @@ ckpt_code place_open_file(const place *p, const hub_file *file, int *fd, ckpt_er
 static int has_metadata(const place *p, const char *path, const char *text)
 {
     const size_t lines_bytes = (size_t)(strrchr(text, '\n') - text);
-    char there[200] = "";
-    int fd;
-    ckpt_error ignored;
+    char there[METADATA_BYTES];
 
-    if (tree_open_file(p->root_fd, path, O_RDONLY, &fd, &ignored) != CKPT_OK)
-        return 0;
-    if (read(fd, there, sizeof there - 1) < 0)
-        there[0] = '\0';
-    close(fd);
-    return strncmp(there, text, lines_bytes) == 0;
+    return read_metadata(p, path, there) && strncmp(there, text, lines_bytes) == 0;
 }
 
 /* For the Python client. What cannot be written costs it a second look, not us the download. */
@@ -305,6 +371,11 @@ static ckpt_code link_snapshot(place *p, const hub_file *file, ckpt_error *err)
     return code;
 }
 
+ckpt_code place_keep(place *p, const hub_file *file, ckpt_error *err)
+{
+    return p->is_cache ? link_snapshot(p, file, err) : CKPT_OK;
+}
+
 ckpt_code place_record(place *p, const hub_file *file, ckpt_error *err)
 {
     char target[PLACE_PATH_BYTES];
@@ -318,7 +389,7 @@ ckpt_code place_record(place *p, const hub_file *file, ckpt_error *err)
     write_metadata(p, file, place_is_recorded(p, target, file->hash, &status));
     if ((code = place_append_record(p, target, file->hash, &status, err)) != CKPT_OK)
         return code;
-    return p->is_cache ? link_snapshot(p, file, err) : CKPT_OK;
+    return place_keep(p, file, err);
 }
 
 /* Mode as for any new file, time of now, on the disk before it gets its name. */

@@ -35,6 +35,8 @@ typedef struct {
     const char *cache_dir;       /* or NULL: where Hugging Face has it */
     int dry_run;                 /* look, touch nothing */
     int allocate;
+    int trust_metadata;          /* PLACE_TRUSTED instead of PLACE_UNKNOWN */
+    int hf_refs;                 /* also refs/ in the cache, at place_end */
 } place_options;
 
 /* Where the listing of an earlier run would be; malloc'd, NULL: nowhere. */
@@ -56,12 +58,15 @@ typedef enum {
     PLACE_ABSENT,
     PLACE_UNKNOWN,               /* a file of the right size, not hashed by us */
     PLACE_VERIFIED,              /* hashed by us, unchanged since */
-    PLACE_BLOCKED                /* something that is no file stands there */
+    PLACE_BLOCKED,               /* something that is no file stands there */
+    PLACE_TRUSTED                /* not hashed by us, but noted by the Python client */
 } place_state;
 place_state place_look(const place *p, const hub_file *file);
 
 /* Open the file that is there, for hashing. */
 ckpt_code place_open_file(const place *p, const hub_file *file, int *fd, ckpt_error *err);
+/* What is there is taken as it is: give it its name in the snapshot. */
+ckpt_code place_keep(place *p, const hub_file *file, ckpt_error *err);
 /* It was hashed and is right: remember that, and tell the Python client. Any thread. */
 ckpt_code place_record(place *p, const hub_file *file, ckpt_error *err);
 /* Give a verified part its name. Any thread. */
@@ -75,6 +80,18 @@ part_place place_part(const place *p, const hub_file *file, char *key);
 ckpt_code place_remove(const place *p, const hub_file *file, ckpt_error *err);
 /* The next program that this process becomes keeps the folder's lock. */
 void place_pass_lock(const place *p);
+/* 1 when the folder was a download before this run. */
+int place_was_download(const place *p);
+/* Remove files that the hub does not list; .cache and .git are left alone. */
+typedef struct {
+    size_t count;
+    uint64_t bytes;
+} place_pruned;
+ckpt_code place_prune(const place *p, place_pruned *out, ckpt_error *err);
+/* An unfinished file of an old Python client becomes the part, where there is none. */
+ckpt_code place_adopt(const place *p, const hub_file *file, ckpt_error *err);
+/* Bytes of all its unfinished files. */
+uint64_t place_foreign_bytes(const place *p);
 /* Bytes of parts that no file of the listing wants; removed if `remove`. */
 uint64_t place_orphans(const place *p, int remove);
 

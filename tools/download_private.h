@@ -21,6 +21,7 @@ struct place {
     place_options options;
     int is_cache;
     int is_hf;
+    int was_download;            /* before this run */
     int root_fd;
     int side_fd;                 /* -1: not there (dry run) */
     int lock_fd;
@@ -38,6 +39,8 @@ struct place {
 int place_format(char *out, const char *format, const char *a, const char *b)
     __attribute__((format(printf, 2, 0)));
 
+/* refs/REV of the repository in Hugging Face's cache, which is elsewhere. */
+ckpt_code place_write_ref(const place *p, ckpt_error *err);
 ckpt_code place_load_verified(place *p, ckpt_error *err);
 int place_is_recorded(const place *p, const char *target, const char *hash,
                       const struct stat *status);

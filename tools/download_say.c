@@ -37,7 +37,7 @@ download_plan say_make_plan(const hub_listing *listing, const place *where)
             continue;
         plan.total_bytes += file->size_bytes;
         state = place_look(where, file);
-        if (state == PLACE_VERIFIED || state == PLACE_UNKNOWN)
+        if (state == PLACE_VERIFIED || state == PLACE_UNKNOWN || state == PLACE_TRUSTED)
             continue;
         reused = reusable_bytes(where, file);
         plan.fetch_bytes += file->size_bytes - reused;
@@ -81,7 +81,7 @@ static void put_plan(json_writer *w, const download_plan *plan)
 
 static const char *look_name(place_state state)
 {
-    static const char *const names[] = { "fetch", "check", "keep", "blocked" };
+    static const char *const names[] = { "fetch", "check", "keep", "blocked", "keep" };
 
     return names[state];
 }
@@ -229,6 +229,15 @@ void say_progress(void *context, const download *d)
     meter->line_count = file_lines(d) + 1;
     fprintf(stderr, "%.*s", (int)columns() - 1, line);
     fflush(stderr);
+}
+
+void say_report(say_meter *meter, const download *d, const char *remark)
+{
+    char line[200];
+
+    total_line(meter, d, line, sizeof line);
+    say_meter_end(meter);
+    fprintf(stderr, "%s%s\n", line, remark);
 }
 
 /* ---- the result ---- */

@@ -30,6 +30,8 @@ typedef struct {
 } say_meter;
 void say_meter_begin(say_meter *meter, const cli_common *common);
 void say_progress(void *context, const download *d);     /* a download_progress */
+/* The total in one line, now, whatever the meter shows. */
+void say_report(say_meter *meter, const download *d, const char *remark);
 void say_meter_end(say_meter *meter);
 
 /* The JSON document; d and where may be NULL when it did not get that far. */

@@ -273,6 +273,8 @@ ckpt_code place_end(place *p, ckpt_error *err)
     if (p->is_cache && strcmp(h->revision, p->options.listing->commit) != 0 &&
         hub_path_complaint(h->revision) == NULL && place_format(path, "refs/%s%s", h->revision, ""))
         code = tree_write(p->root_fd, path, p->options.listing->commit, 1, err);
+    if (code == CKPT_OK && p->options.hf_refs && p->is_hf && !p->is_cache)
+        code = place_write_ref(p, err);
     if (code == CKPT_OK && syncfs(p->root_fd) != 0)
         code = ckpt_fail(err, CKPT_E_IO, "cannot sync '%s': %s", p->root, strerror(errno));
     return code;

@@ -253,6 +253,16 @@ ckpt_code hub_redirect(const hub *h, const char *url, const http_reply *reply, c
     if (*out == NULL || !hub_parse_url(*out, &to) || !hub_parse_url(url, &from))
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' redirects to nowhere: expected an address, got "
                          "'%.80s'", shown, location == NULL ? "" : location);
+    for (size_t i = 0; i < h->options.host_map_count; i++) {
+        char *mapped = hub_map_host(*out, h->options.host_maps[i]);
+
+        if (mapped == NULL)
+            continue;
+        free(*out);
+        *out = mapped;
+        hub_parse_url(*out, &to);
+        break;
+    }
     /* A mirror's redirect to the hub it mirrors goes through the mirror. */
     if (strcmp(to.host, "huggingface.co") == 0 && h->kind == &hub_huggingface &&
         hub_parse_url(h->endpoint, &base) && strcmp(base.host, to.host) != 0) {

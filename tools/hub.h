@@ -50,6 +50,8 @@ typedef struct {
     char commit[41];             /* "" where the hub has none */
     uint64_t page_count;
     int is_redacted;             /* some Xet hashes were not told */
+    size_t unsafe_count;         /* left out */
+    const char *unsafe_path;     /* the first of them */
 } hub_listing;
 
 typedef enum { HUB_API, HUB_RESOLVERS, HUB_DATA, HUB_BUCKET_COUNT } hub_bucket;
@@ -88,6 +90,8 @@ typedef struct {
     const char *endpoint;        /* NULL: from the environment */
     const char *token;           /* NULL: from the environment */
     int insecure_http;           /* a token may travel in the clear */
+    const char *const *host_maps;    /* hub_map_host, of redirects */
+    size_t host_map_count;
     int is_quiet;
     uint64_t wait_seconds_max;   /* altogether, for rate limits */
     volatile sig_atomic_t *stop;
@@ -161,8 +165,10 @@ double hub_now(void);                  /* monotonic seconds */
 void hub_listing_release(hub_listing *listing);
 /* Copies the strings of *file. */
 ckpt_code hub_listing_add(hub_listing *listing, const hub_file *file, ckpt_error *err);
-/* Sort; refuse hostile names, doubles, files that are folders, hashes that are none. */
-ckpt_code hub_listing_check(const char *repo, hub_listing *listing, ckpt_error *err);
+/* Sort; refuse hostile names, doubles, files that are folders (or leave them out: skip_unsafe), and
+ * hashes that are none. */
+ckpt_code hub_listing_check(const char *repo, hub_listing *listing, int skip_unsafe,
+                            ckpt_error *err);
 const hub_file *hub_listing_find(const hub_listing *listing, const char *path);
 
 #endif

@@ -222,6 +222,11 @@ static int keep_text(http_transfer *t, const char *bytes, size_t size)
     return 1;
 }
 
+void http_limit(http_client *client, uint64_t rate_bytes)
+{
+    client->options.rate_bytes = rate_bytes;
+}
+
 /* 1 when the rate limit lets `size` more bytes in now. */
 static int within_rate(http_client *client, size_t size)
 {

@@ -69,6 +69,7 @@ ckpt_code http_start(http_client *client, const http_request *request, http_tran
 void http_cancel(http_client *client, http_transfer *transfer);       /* no callback */
 /* Move what can be moved, wait up to wait_ms for more; the callbacks happen inside. */
 ckpt_code http_poll(http_client *client, unsigned wait_ms, ckpt_error *err);
+void http_limit(http_client *client, uint64_t rate_bytes);      /* 0: none, as in http_options */
 void http_wake(http_client *client);                   /* ends a waiting http_poll; any thread */
 
 const char *http_library(void);                        /* "libcurl/7.88.1" */

@@ -55,57 +55,96 @@ static int by_path(const void *a, const void *b)
     return strcmp(((const hub_file *)a)->path, ((const hub_file *)b)->path);
 }
 
-static ckpt_code refuse(const char *repo, const char *path, const char *why, ckpt_error *err)
+/* NULL, or why a file cannot be taken, its neighbours known; `listing` is sorted. */
+static const char *complaint_of(const hub_listing *listing, size_t i)
 {
-    return ckpt_fail(err, CKPT_E_FORMAT, "the listing of '%s' is refused, nothing was written: "
-                     "file '%s': %s", repo, path, why);
-}
-
-static ckpt_code check_file(const char *repo, const hub_file *file, ckpt_error *err)
-{
+    const hub_file *file = &listing->files[i];
     const char *complaint = hub_path_complaint(file->path);
 
     if (complaint != NULL)
-        return refuse(repo, file->path, complaint, err);
-    if (!hub_is_hex(file->hash, file->algorithm == HUB_SHA256 ? 64 : 40))
-        return refuse(repo, file->path, "its hash is none", err);
-    if (file->size_bytes >= UINT64_C(1) << 53)
-        return refuse(repo, file->path, "its size is no size", err);
-    return CKPT_OK;
+        return complaint;
+    if ((i > 0 && strcmp(file[-1].path, file->path) == 0) ||
+        (i + 1 < listing->count && strcmp(file[1].path, file->path) == 0))
+        return "it is listed twice";
+    return NULL;
 }
 
-/* A path that is also a folder of another: "a" and "a/b". */
-static ckpt_code check_prefixes(const char *repo, const hub_listing *listing, ckpt_error *err)
+/* Files that are also folders of others: "a" and "a/b". */
+static void find_folders(const hub_listing *listing, const char **why)
 {
     for (size_t i = 0; i < listing->count; i++) {
         const char *path = listing->files[i].path;
         char folder[4097];
 
+        if (why[i] != NULL)      /* it may be longer than any path */
+            continue;
         for (const char *slash = strchr(path, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
             const size_t size = (size_t)(slash - path);
+            const hub_file *found;
 
             memcpy(folder, path, size);
             folder[size] = '\0';
-            if (hub_listing_find(listing, folder) != NULL)
-                return refuse(repo, folder, "it is both a file and a folder", err);
+            if ((found = hub_listing_find(listing, folder)) != NULL)
+                why[found - listing->files] = "it is both a file and a folder";
         }
     }
-    return CKPT_OK;
 }
 
-ckpt_code hub_listing_check(const char *repo, hub_listing *listing, ckpt_error *err)
+static ckpt_code check_values(const char *repo, const hub_file *file, ckpt_error *err)
 {
+    const char *why = NULL;
+
+    if (!hub_is_hex(file->hash, file->algorithm == HUB_SHA256 ? 64 : 40))
+        why = "its hash is none";
+    else if (file->size_bytes >= UINT64_C(1) << 53)
+        why = "its size is no size";
+    if (why == NULL)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_FORMAT, "the listing of '%s' is refused, nothing was written: "
+                     "file '%s': %s", repo, file->path, why);
+}
+
+/* What is unsafe stops everything, or is left out. */
+static ckpt_code take_safe(const char *repo, hub_listing *listing, const char *const *why,
+                           int skip_unsafe, ckpt_error *err)
+{
+    const char *first_why = NULL;
+    size_t used = 0;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < listing->count; i++)
+        if (why[i] == NULL) {
+            listing->files[used++] = listing->files[i];
+        } else if (listing->unsafe_count++ == 0) {
+            listing->unsafe_path = listing->files[i].path;
+            first_why = why[i];
+        }
+    if (listing->unsafe_count > 0 && !skip_unsafe)
+        return ckpt_fail(err, CKPT_E_FORMAT, "the listing of '%s' is refused, nothing was written: "
+                         "%zu unsafe names, the first is '%s': %s", repo, listing->unsafe_count,
+                         listing->unsafe_path, first_why);
+    listing->count = used;
+    for (size_t i = 0; i < used && code == CKPT_OK; i++)
+        code = check_values(repo, &listing->files[i], err);
+    return code;
+}
+
+ckpt_code hub_listing_check(const char *repo, hub_listing *listing, int skip_unsafe,
+                            ckpt_error *err)
+{
+    const char **why = calloc(listing->count + 1, sizeof *why);
     ckpt_code code;
 
+    if (why == NULL)
+        return ckpt_fail_memory(err, "a listing", listing->count * sizeof *why);
     if (listing->count > 0)
         qsort(listing->files, listing->count, sizeof *listing->files, by_path);
-    for (size_t i = 0; i < listing->count; i++) {
-        if ((code = check_file(repo, &listing->files[i], err)) != CKPT_OK)
-            return code;
-        if (i > 0 && strcmp(listing->files[i - 1].path, listing->files[i].path) == 0)
-            return refuse(repo, listing->files[i].path, "it is listed twice", err);
-    }
-    return check_prefixes(repo, listing, err);
+    for (size_t i = 0; i < listing->count; i++)
+        why[i] = complaint_of(listing, i);
+    find_folders(listing, why);
+    code = take_safe(repo, listing, why, skip_unsafe, err);
+    free(why);
+    return code;
 }
 
 const hub_file *hub_listing_find(const hub_listing *listing, const char *path)

@@ -60,6 +60,10 @@ char *hub_resolve_url(const char *base, const char *location);
 char *hub_encode(const char *text, int keep_slash);
 /* For people: scheme, host and path; a query is left out, it may be a signature. */
 void hub_show_url(const char *url, char *out, size_t out_bytes);
+/* `map` is "A=B", each HOST[:PORT], B also with a scheme: a URL whose host is A, with B instead;
+ * malloc'd. NULL when its host is another, or there is no memory. */
+char *hub_map_host(const char *url, const char *map);
+int hub_is_host_map(const char *map);
 /* When a signed URL stops to work, in seconds since 1970; 0: it does not say. */
 int64_t hub_url_expiry(const char *url);
 

@@ -103,6 +103,46 @@ char *hub_resolve_url(const char *base, const char *location)
     return out;
 }
 
+/* The two sides as URLs, with the scheme of `url` where they have none. */
+static int split_map(const char *url, const char *map, char from[HUB_HOST_BYTES * 2],
+                     char to[HUB_HOST_BYTES * 2])
+{
+    const char *scheme = strncasecmp(url, "https:", 6) == 0 ? "https" : "http";
+    const char *sign = strchr(map, '=');
+    hub_url parsed;
+
+    if (sign == NULL || sign - map >= HUB_HOST_BYTES || strlen(sign) >= HUB_HOST_BYTES)
+        return 0;
+    snprintf(from, HUB_HOST_BYTES * 2, "%s://%.*s", scheme, (int)(sign - map), map);
+    if (strstr(sign, "://") != NULL)
+        snprintf(to, HUB_HOST_BYTES * 2, "%s", sign + 1);
+    else
+        snprintf(to, HUB_HOST_BYTES * 2, "%s://%s", scheme, sign + 1);
+    return hub_parse_url(from, &parsed) && *parsed.rest == '\0' && hub_parse_url(to, &parsed) &&
+           *parsed.rest == '\0';
+}
+
+int hub_is_host_map(const char *map)
+{
+    char from[HUB_HOST_BYTES * 2];
+    char to[HUB_HOST_BYTES * 2];
+
+    return split_map("https:", map, from, to);
+}
+
+char *hub_map_host(const char *url, const char *map)
+{
+    char from[HUB_HOST_BYTES * 2];
+    char to[HUB_HOST_BYTES * 2];
+    char *out = NULL;
+    hub_url parsed;
+
+    if (!split_map(url, map, from, to) || !hub_same_origin(url, from) ||
+        !hub_parse_url(url, &parsed))
+        return NULL;
+    return asprintf(&out, "%s%s", to, parsed.rest) < 0 ? NULL : out;
+}
+
 char *hub_encode(const char *text, int keep_slash)
 {
     static const char hex[] = "0123456789ABCDEF";

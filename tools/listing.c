@@ -92,7 +92,7 @@ static ckpt_code take_document(kept_listing *out, const json_value *root, ckpt_e
     snprintf(out->files.commit, sizeof out->files.commit, "%s", commit == NULL ? "" : commit);
     for (const json_value *v = json_first(files); v != NULL && code == CKPT_OK; v = json_next(v))
         code = take_file(out, v, err);
-    return code == CKPT_OK ? hub_listing_check(out->repo, &out->files, err) : code;
+    return code == CKPT_OK ? hub_listing_check(out->repo, &out->files, 0, err) : code;
 }
 
 ckpt_code listing_read(const char *path, kept_listing *out, ckpt_error *err)

@@ -1,0 +1,204 @@
+"""Options of ckpt-download that few need: other clients' notes and leftovers, mirrors, signals."""
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import time
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "hub"))
+from client import ID, MIB, SIDE, Client, mixed, one, wait_for  # noqa: E402
+from mock_hub import Entry, Hub, Repo  # noqa: E402
+
+META = pathlib.Path(".cache/huggingface/download")
+
+
+@pytest.fixture
+def hub():
+    with Hub([mixed()]) as h:
+        yield h
+
+
+@pytest.fixture
+def download(ckpt, hub, tmp_path):
+    return Client(ckpt, hub, tmp_path)
+
+
+# ---- --trust-metadata ----
+
+@pytest.fixture
+def theirs(download, hub):
+    """A folder as the Python client leaves it: metadata, and no record of ours."""
+    download()
+    shutil.rmtree(download.folder / SIDE)
+    hub.reset()
+    return download
+
+
+def status_of(result):
+    return {f["path"]: f["status"] for f in result.json["files"]}
+
+
+def damage(path):
+    before = path.stat()
+    with open(path, "r+b") as f:
+        f.write(b"?")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_trusted_metadata_saves_the_hash_and_proves_nothing(theirs):
+    damage(theirs.folder / "dir/mid.bin")
+    assert set(status_of(theirs("--trust-metadata")).values()) == {"kept"}
+    assert status_of(theirs())["dir/mid.bin"] == "downloaded"     # trust left no record
+    theirs.assert_right()
+
+
+@pytest.mark.parametrize("change", ["etag", "younger", "size", "none", "verify"])
+def test_metadata_that_does_not_fit_is_not_trusted(theirs, change):
+    path, note = theirs.folder / "dir/mid.bin", theirs.folder / META / "dir/mid.bin.metadata"
+    damage(path)
+    lines = note.read_text().split("\n")
+    if change == "etag":
+        note.write_text("\n".join([lines[0], "0" * 64, *lines[2:]]))
+    elif change == "younger":
+        os.utime(path, (time.time() + 100, time.time() + 100))
+    elif change == "size":
+        os.truncate(path, 1000)
+        os.utime(path, (1, 1))
+    elif change == "none":
+        note.unlink()
+    words = ["--verify"] if change == "verify" else []
+    assert status_of(theirs("--trust-metadata", *words))["dir/mid.bin"] == "downloaded"
+    theirs.assert_right()
+
+
+def test_blobs_of_a_cache_are_trusted_by_name(download, hub, tmp_path):
+    where = ("--cache-dir", tmp_path / "C")
+    path = pathlib.Path(download(where=where).json["path"])
+    shutil.rmtree(tmp_path / "C/models--o--m/ckpt")
+    shutil.rmtree(path)
+    damage(tmp_path / "C/models--o--m/blobs" / hub.repos[ID].find("dir/mid.bin").etag)
+    assert set(status_of(download("--trust-metadata", where=where)).values()) == {"kept"}
+    assert (path / "dir/mid.bin").exists()
+
+
+# ---- --skip-unsafe ----
+
+@pytest.mark.parametrize("names", [["../out"], ["/abs", "a\\b", "x" * 247], [".git/config"],
+                                   [".cache/huggingface/download/good.txt.metadata"],
+                                   ["twice", "twice"], ["folder", "folder/x"], ["y" * 5000]])
+def test_unsafe_files_are_left_out_and_the_status_tells(ckpt, tmp_path, names):
+    files = [Entry("good.txt", 5, 1, "git", "direct")] + \
+        [Entry(n if "folder" in n else f"x{i}", 5, 2, "git", "direct", listed={"path": n})
+         for i, n in enumerate(names)]
+    with Hub([Repo(ID, files)]) as hub:
+        download = Client(ckpt, hub, tmp_path)
+        failed = download("--skip-unsafe", check=2)
+        assert failed.json["reason"] == "partial" and "unsafe" in failed.err
+        extra = {"folder/x"} if names[0] == "folder" else set()
+        assert set(download.visible) - extra == {"good.txt"}
+        assert sorted(p.name for p in tmp_path.iterdir()) in (["D"], ["D", "home"])
+
+
+# ---- --prune-extra ----
+
+def test_pruning_removes_what_is_not_listed_and_nothing_else(download, hub, tmp_path):
+    download()
+    (download.folder / "old/deep").mkdir(parents=True)
+    (download.folder / "old/deep/model.bin").write_text("x")
+    (download.folder / ".git").mkdir()
+    (download.folder / ".git/config").write_text("x")
+    (download.folder / "dir/extra.txt").write_text("x")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/kept").write_text("x")
+    (download.folder / "link").symlink_to(tmp_path / "elsewhere")
+    download()
+    assert "old/deep/model.bin" in download.visible           # nothing goes unasked
+    download("--prune-extra", "--exclude", "config.json")     # listed, though not selected
+    (download.folder / ".git/config").unlink()
+    (download.folder / ".git").rmdir()
+    download.assert_right()
+    assert not (download.folder / "old").exists() and not (download.folder / "link").is_symlink()
+    assert (tmp_path / "elsewhere/kept").exists()
+
+
+def test_a_folder_that_was_no_download_is_not_pruned(download):
+    download.folder.mkdir()
+    (download.folder / "thesis.tex").write_text("x")
+    assert download("--prune-extra", check=2).json["reason"] == "usage"
+    assert download.visible == ["thesis.tex"]
+
+
+# ---- --adopt-partials ----
+
+def leave_partial(download, hub, name, size, data=None):
+    entry = hub.repos[ID].find("big.bin")
+    folder = download.folder / META
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name.format(etag=entry.etag)
+    path.write_bytes(data or entry.content.bytes(0, size))
+    return path
+
+
+def test_an_old_partial_is_gone_on_with(download, hub):
+    path = leave_partial(download, hub, "abc=.{etag}.incomplete", 30 * MIB)
+    result = download("--adopt-partials", "big.bin").json
+    assert result["reused_bytes"] == 30 * MIB and not path.exists()
+    assert hub.payload == hub.repos[ID].find("big.bin").size - 30 * MIB
+    download.assert_right("big.bin")
+
+
+def test_an_old_partial_with_wrong_bytes_is_found_by_the_hash(download, hub):
+    leave_partial(download, hub, "abc=.{etag}.incomplete", 0, os.urandom(2 * MIB))
+    download("--adopt-partials", "big.bin")
+    download.assert_right("big.bin")
+
+
+@pytest.mark.parametrize("name,words", [("abc=.{etag}.0123abcd.incomplete", ["--adopt-partials"]),
+                                        ("abc=.{etag}.incomplete", [])])
+def test_other_partials_are_left_alone_and_told_of(ckpt, download, hub, name, words):
+    path = leave_partial(download, hub, name, 30 * MIB)
+    done = ckpt("ckpt-download", ID, "--local-dir", download.folder, *words, "big.bin",
+                env=download.env)
+    assert path.exists() and hub.payload == hub.repos[ID].find("big.bin").size
+    assert ("unfinished" in done.err) == (not words)
+
+
+# ---- --hf-refs ----
+
+def test_refs_are_written_only_where_asked(download, hub, tmp_path):
+    ref = tmp_path / "home/hub/models--o--m/refs/main"
+    download()
+    assert not ref.exists()
+    download("--hf-refs")
+    assert ref.read_text() == hub.repos[ID].commit
+
+
+# ---- --data-host-map ----
+
+def test_a_data_host_is_replaced_and_gets_no_token(download, hub):
+    old, new = (v.origin.removeprefix("http://") for v in (hub.cdn, hub.cdn2))
+    download("--data-host-map", f"{old}={new}", HF_TOKEN="hf_test")
+    assert hub.requests(port="cdn2") and not hub.requests(port="cdn")
+    download.assert_right()
+
+
+@pytest.mark.parametrize("map", ["", "a", "=b", "a=", "a=b/c", "a b=c"])
+def test_a_map_that_is_none_is_a_usage_error(download, hub, map):
+    assert download("--data-host-map", map, check=2).json["reason"] == "usage" and hub.log == []
+
+
+# ---- SIGUSR1 ----
+
+def test_a_signal_reports_and_lifts_the_limit(ckpt, tmp_path):
+    with Hub([one(64 * MIB)]) as hub:
+        download = Client(ckpt, hub, tmp_path)
+        process = download.start("--limit-rate", "100k")        # would take ten minutes
+        wait_for(lambda: hub.requests(port="hub", method="HEAD"))
+        process.send_signal(signal.SIGUSR1)
+        out, err = process.communicate(timeout=90)
+        assert process.returncode == 0
+        assert "limit off" in err and "of 1 files" in err and err.count("\n") == 1
+        download.assert_right()

@@ -1,0 +1,128 @@
+/* download_prune.c: what a folder has beside its repository: other files, unfinished ones. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fts.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "download_private.h"
+#include "download_tree.h"
+#include "libckpt/file.h"
+#include "libckpt/text.h"
+
+/* ---- files that the hub does not list ---- */
+
+static int is_kept_folder(const FTSENT *entry)
+{
+    return strcmp(entry->fts_name, ".cache") == 0 || strcmp(entry->fts_name, ".git") == 0;
+}
+
+/* Folders are removed only when that leaves them empty. */
+static ckpt_code prune_entry(const place *p, FTS *tree, FTSENT *entry, place_pruned *out,
+                             ckpt_error *err)
+{
+    const char *path = entry->fts_path + strlen(p->root);
+
+    while (*path == '/')
+        path++;
+    if (entry->fts_level == 0)
+        return CKPT_OK;
+    if (entry->fts_info == FTS_D && is_kept_folder(entry)) {
+        fts_set(tree, entry, FTS_SKIP);
+        return CKPT_OK;
+    }
+    if (entry->fts_info == FTS_D || (entry->fts_info == FTS_DP && is_kept_folder(entry)))
+        return CKPT_OK;
+    if (entry->fts_info == FTS_DP) {
+        rmdir(entry->fts_path);
+        return CKPT_OK;
+    }
+    if (hub_listing_find(p->options.listing, path) != NULL)
+        return CKPT_OK;
+    out->count++;
+    out->bytes += entry->fts_statp == NULL ? 0 : (uint64_t)entry->fts_statp->st_size;
+    return tree_remove(p->root_fd, path, err);
+}
+
+ckpt_code place_prune(const place *p, place_pruned *out, ckpt_error *err)
+{
+    char *const roots[] = { p->root, NULL };
+    FTS *tree;
+    ckpt_code code = CKPT_OK;
+
+    memset(out, 0, sizeof *out);
+    if ((tree = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL)) == NULL)
+        return ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", p->root, strerror(errno));
+    for (FTSENT *e = fts_read(tree); e != NULL && code == CKPT_OK; e = fts_read(tree))
+        code = prune_entry(p, tree, e, out, err);
+    fts_close(tree);
+    return code;
+}
+
+/* ---- what the Python client left unfinished ---- */
+
+/* Names end in HASH.incomplete; since 1.18 a random word is in between: those are not prefixes for
+ * certain, and nobody goes on with them. */
+static int is_prefix_of(const char *name, const hub_file *file)
+{
+    static const char ending[] = ".incomplete";
+    const size_t size = strlen(name);
+    const size_t tail = strlen(file->hash) + sizeof ending - 1;
+
+    return size >= tail && text_ends_with(name, ending) &&
+           strncmp(name + size - tail, file->hash, strlen(file->hash)) == 0;
+}
+
+ckpt_code place_adopt(const place *p, const hub_file *file, ckpt_error *err)
+{
+    char key[17];
+    char path[PLACE_PATH_BYTES];
+    const part_place at = place_part(p, file, key);
+    const struct dirent *entry;
+    DIR *folder;
+    int fd;
+    ckpt_code code = CKPT_OK;
+
+    if (!p->is_hf || !place_format(path, p->is_cache ? "blobs/%s%s"
+                                                     : ".cache/huggingface/download/%s%s",
+                                   p->is_cache ? "x" : file->path, ""))
+        return CKPT_OK;
+    if (tree_open_parent(p->root_fd, path, 0, &fd, NULL) != CKPT_OK)
+        return CKPT_OK;
+    folder = fdopendir(fd);
+    while (folder != NULL && code == CKPT_OK && (entry = readdir(folder)) != NULL)
+        if (is_prefix_of(entry->d_name, file))
+            code = part_adopt(&at, file, dirfd(folder), entry->d_name, err);
+    if (folder != NULL)
+        closedir(folder);
+    else
+        close(fd);
+    return code;
+}
+
+uint64_t place_foreign_bytes(const place *p)
+{
+    char *folder = p->is_cache || !p->is_hf ? NULL
+                                            : file_join(p->root, ".cache/huggingface/download");
+    file_list list = { 0 };
+    uint64_t bytes = 0;
+    ckpt_error ignored;
+
+    if (folder != NULL && file_is_directory(folder) &&
+        file_list_tree(folder, &list, &ignored) == CKPT_OK) {
+        for (size_t i = 0; i < list.count; i++) {
+            char path[PLACE_PATH_BYTES];
+            struct stat status;
+
+            if (text_ends_with(list.names[i], ".incomplete") &&
+                place_format(path, ".cache/huggingface/download/%s%s", list.names[i], "") &&
+                tree_stat(p->root_fd, path, &status))
+                bytes += (uint64_t)status.st_size;
+        }
+        file_list_free(&list);
+    }
+    free(folder);
+    return bytes;
+}
