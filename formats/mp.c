@@ -302,6 +302,8 @@ static int divides(const mp_division *d, const ckpt_tensor *key)
     if (shard->axes[MAP_MP].index != NULL)
         return d->expert_count % d->rank_count == 0;
     dimension = shard->axes[MAP_MP].dimension;
+    if (d->rank_count == 1)
+        return dimension < key->rank;          /* nothing is cut */
     return dimension < key->rank && key->shape[dimension] % d->rank_count == 0 &&
            key->shape[dimension] / d->rank_count % unit_of(key, dimension) == 0 &&
            divide_keeps_groups(shard, d->config, d->rank_count);
