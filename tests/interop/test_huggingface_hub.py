@@ -1,9 +1,8 @@
 """Against the real huggingface_hub: it downloads from the mock, and each finds the other's files.
 
-The version in .venv; where CKPT_HF_CLIENTS names more (a list of `hf` commands), those, too.
+The newest, in .venv, and a 1.x in .venv/clients; scripts/setup --tests installs both.
 """
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -12,26 +11,28 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "hub"))
 from client import ID, MIB, Client, environment, mixed  # noqa: E402
+from conftest import ROOT  # noqa: E402
 from mock_hub import Hub  # noqa: E402
 
-OWN = pathlib.Path(sys.executable).parent / "hf"
-CLIENTS = [str(OWN)] + os.environ.get("CKPT_HF_CLIENTS", "").split()
+CLIENTS = {"newest": pathlib.Path(sys.executable).parent, "1.x": ROOT / ".venv/clients/hf1/bin"}
 
 
 @pytest.fixture(params=CLIENTS)
 def hf(request, hub, tmp_path):
     """hf("download", ID, ...) -> its output."""
-    if not os.path.exists(request.param):
-        pytest.skip(f"{request.param} is not installed")
+    command = CLIENTS[request.param] / "hf"
+    if not command.exists():
+        pytest.skip(f"{command} is not installed")
 
     def run(*words, check=True):
         env = environment(hub, tmp_path / "home", HF_TOKEN="hf_test", HF_HUB_DISABLE_XET="1",
                           HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_UPDATE_CHECK="1",
                           HF_HUB_DISABLE_PROGRESS_BARS="1")
-        done = subprocess.run([request.param, *map(str, words)], env=env, capture_output=True,
+        done = subprocess.run([command, *map(str, words)], env=env, capture_output=True,
                               text=True, timeout=120)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
+    run.python = command.parent / "python"
     return run
 
 
@@ -114,7 +115,7 @@ def test_the_cache_is_one_for_both(hf, hub, download, tmp_path):
     assert ours in theirs and hub.payload == 0
     hub.reset()
     offline = subprocess.run(
-        [sys.executable, "-c", "import huggingface_hub as h, sys;"
+        [hf.python, "-c", "import huggingface_hub as h, sys;"
          "print(h.snapshot_download(sys.argv[1], cache_dir=sys.argv[2]))", ID, cache],
         env=environment(hub, tmp_path / "home", HF_HUB_OFFLINE="1"), capture_output=True,
         text=True, timeout=60)

@@ -1,5 +1,4 @@
-"""Against the real ModelScope client, where CKPT_MODELSCOPE names its `modelscope` command."""
-import os
+"""Against the real ModelScope client, which scripts/setup --tests puts into .venv/clients."""
 import pathlib
 import subprocess
 import sys
@@ -8,10 +7,11 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "hub"))
 from client import ID, Client, environment, mixed  # noqa: E402
+from conftest import ROOT  # noqa: E402
 from mock_hub import Hub  # noqa: E402
 
-COMMAND = os.environ.get("CKPT_MODELSCOPE", "")
-pytestmark = pytest.mark.skipif(not COMMAND, reason="CKPT_MODELSCOPE names no modelscope command")
+COMMAND = ROOT / ".venv/clients/modelscope/bin/modelscope"
+pytestmark = pytest.mark.skipif(not COMMAND.exists(), reason=f"{COMMAND} is not installed")
 
 
 @pytest.fixture
