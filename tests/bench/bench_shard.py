@@ -1,9 +1,12 @@
-"""Layouts into layouts against a parallel copy of the same bytes.
+"""Layouts into layouts against a parallel copy of the same bytes, and against torch.
 
     bench_shard.py [--dir DIR] [--experts N] [--layers N] [--rounds N] [--threads N]
 
-The slice, the contenders' turns and the columns are those of bench_convert.py.
+The slice, the contenders' turns and the columns are those of bench_convert.py. torch takes one
+round in one process: it loads the largest file of the slice, casts it to BF16 and saves it
+as a distributed checkpoint (DCP), which its own converter then turns into one file.
 """
+import importlib.util
 import pathlib
 import sys
 import tempfile
@@ -15,6 +18,7 @@ CASES = [("HF -> mp4", "fp4", ("--layout", "mp", "--mp", "4")),
          ("mp4 -> mp2", "mp4", ("--layout", "mp", "--mp", "2")),
          ("HF -> torch_dist", "fp4", ("--layout", "torch_dist")),
          ("torch_dist -> HF", "dist", ("--layout", "hf"))]
+TORCH = {"HF -> torch_dist": "save", "torch_dist -> HF": "load"}
 KEPT = {"HF -> mp4": "mp4", "HF -> torch_dist": "dist"}
 
 
@@ -44,6 +48,31 @@ def measure(bench, title, source, options):
     print(f"{title}, {bytes_of(in_files) / 1e9:.2f} GB -> {out_bytes / 1e9:.2f} GB")
     print_row("parallel copy", moved, results[0])
     print_row("ckpt-shard", moved, results[1], results[0])
+    if title in TORCH:
+        measure_torch(bench, title, moved, results[1])
+
+
+def measure_torch(bench, title, moved, ours):
+    """One round, and how many times as fast we move a byte."""
+    if any(importlib.util.find_spec(m) is None for m in ("torch", "safetensors")):
+        print("  torch                   absent", flush=True)
+        return
+    source, result = bench.work / "torch_dist", Result()
+    if TORCH[title] == "save":
+        source, target = max(data_files(bench.work / "fp4"), key=lambda f: f.stat().st_size), source
+    else:
+        target = bench.work / "torch.pt"
+    run(result, [sys.executable, pathlib.Path(__file__).with_name("torch_shard.py"), TORCH[title],
+                 source, target])
+    torch_moved = sum(bytes_of([p] if p.is_file() else data_files(p)) for p in (source, target))
+    print_row("torch, one file" if TORCH[title] == "save" else "torch, what it saved", torch_moved,
+              result)
+    if TORCH[title] == "load":
+        remove(source)
+        remove(target)
+    scale = moved / torch_moved
+    print(f"  {scale * result.seconds / ours.seconds:.0f} times as fast as torch, "
+          f"{scale * result.cpu / ours.cpu:.0f} times by CPU seconds", flush=True)
 
 
 def main():
