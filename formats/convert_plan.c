@@ -17,6 +17,17 @@ typedef struct {
     size_t count;
 } inputs;
 
+static ckpt_code check_apart(const convert_options *o, ckpt_error *err)
+{
+    const char *paths[] = { o->source, o->like, o->fill_from };
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < sizeof paths / sizeof *paths && code == CKPT_OK; i++)
+        if (paths[i] != NULL)
+            code = output_check_apart(o->target, paths[i], err);
+    return code;
+}
+
 static ckpt_code open_all(convert_job *job, ckpt_error *err)
 {
     const convert_options *o = &job->options;
@@ -380,6 +391,7 @@ static ckpt_code plan_job(convert_job *job, ckpt_error *err)
     ckpt_code code;
 
     if ((code = output_check(job->options.target, job->options.overwrite, err)) != CKPT_OK ||
+        (code = check_apart(&job->options, err)) != CKPT_OK ||
         (code = open_all(job, err)) != CKPT_OK || (code = take_notes(job, err)) != CKPT_OK ||
         (code = convert_choose_map(job, err)) != CKPT_OK ||
         (code = pick_inputs(job, err)) != CKPT_OK ||

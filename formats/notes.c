@@ -4,11 +4,14 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "error.h"
+
 enum { NOTES_MAX = 1 << 20 };
 
 ckpt_code note_add(file_list *notes, ckpt_error *err, const char *format, ...)
 {
     char text[CKPT_ERROR_BYTES];
+    char line[CKPT_ERROR_BYTES];
     va_list args;
 
     if (notes->count == NOTES_MAX)
@@ -17,7 +20,8 @@ ckpt_code note_add(file_list *notes, ckpt_error *err, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    return file_list_add(notes, text, err);
+    error_line(line, text);
+    return file_list_add(notes, line, err);
 }
 
 ckpt_code note_add_all(file_list *notes, const file_list *from, const char *of, ckpt_error *err)

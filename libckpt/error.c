@@ -29,8 +29,7 @@ static size_t escape(unsigned char c, char out[5])
     return 4;
 }
 
-/* Escape `raw` into `text`; when it does not fit, end with dots on a whole character. */
-static void set_line(char text[CKPT_ERROR_BYTES], const char *raw)
+void error_line(char text[CKPT_ERROR_BYTES], const char *raw)
 {
     const size_t room = CKPT_ERROR_BYTES - sizeof ERROR_CUT;
     size_t used = 0;
@@ -71,7 +70,7 @@ ckpt_code ckpt_fail(ckpt_error *err, ckpt_code code, const char *format, ...)
     if (length < 0)
         raw[0] = '\0';
     err->code = code;
-    set_line(err->text, raw);
+    error_line(err->text, raw);
     errno = saved_errno;
     return code;
 }

@@ -12,4 +12,7 @@ ckpt_code ckpt_fail(ckpt_error *err, ckpt_code code, const char *format, ...)
 /* The same for a failed allocation. */
 ckpt_code ckpt_fail_memory(ckpt_error *err, const char *what, uint64_t size);
 
+/* `raw` as one line: control characters escaped, cut with dots where it is too long. */
+void error_line(char text[CKPT_ERROR_BYTES], const char *raw);
+
 #endif

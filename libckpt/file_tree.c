@@ -223,6 +223,30 @@ static char *parent_of(const char *path)
     return length == 0 ? strdup(".") : strndup(path, length);
 }
 
+char *file_rename_target(const char *path)
+{
+    char *parent = parent_of(path);
+    char *real_parent = parent == NULL ? NULL : realpath(parent, NULL);
+    char *name = strdup(path);
+    char *out = NULL;
+
+    if (real_parent != NULL && name != NULL) {
+        size_t length = strlen(name);
+        const char *last;
+
+        while (length > 1 && name[length - 1] == '/')
+            name[--length] = '\0';
+        last = strrchr(name, '/') == NULL ? name : strrchr(name, '/') + 1;
+        out = last[0] == '\0' || strcmp(last, ".") == 0 || strcmp(last, "..") == 0
+                  ? realpath(path, NULL)
+                  : file_join(real_parent, last);
+    }
+    free(name);
+    free(real_parent);
+    free(parent);
+    return out;
+}
+
 ckpt_code file_sync_parent(const char *path, ckpt_error *err)
 {
     char *parent = parent_of(path);

@@ -44,6 +44,34 @@ ckpt_code output_check(const char *path, int overwrite, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* Is the absolute path `a` the same as `b`, or below it? */
+static int is_within(const char *a, const char *b)
+{
+    const size_t length = strlen(b);
+
+    return strncmp(a, b, length) == 0 &&
+           (a[length] == '\0' || a[length] == '/' || b[length - 1] == '/');
+}
+
+ckpt_code output_check_apart(const char *path, const char *input, ckpt_error *err)
+{
+    char *to = file_rename_target(path);
+    char *from = realpath(input, NULL);
+    ckpt_code code = CKPT_OK;
+
+    if (to != NULL && from != NULL && strcmp(to, from) == 0)
+        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' is the input '%s'", path, input);
+    else if (to != NULL && from != NULL && is_within(to, from))
+        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' lies inside the input '%s'", path,
+                         input);
+    else if (to != NULL && from != NULL && is_within(from, to))
+        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' would replace the input '%s'", path,
+                         input);
+    free(to);
+    free(from);
+    return code;
+}
+
 ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_error *err)
 {
     const char *path = options->path;

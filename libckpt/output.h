@@ -14,6 +14,10 @@ typedef struct ckpt_output ckpt_output;
 /* Refuse `path` early if it exists (unless overwrite) or has no parent directory. */
 ckpt_code output_check(const char *path, int overwrite, ckpt_error *err);
 
+/* Refuse a `path` that is an input, lies inside it or contains it: what replaces an input, or grows
+ * while it is read, cannot be checked against it. */
+ckpt_code output_check_apart(const char *path, const char *input, ckpt_error *err);
+
 typedef struct {
     const char *path;
     int overwrite;

@@ -134,7 +134,7 @@ static void count_tensors(inspection *in)
         add_to(find_total(in, label), t);
         add_to(&in->all, t);
         catalog_shape_text(t, shape, sizeof shape);
-        widen(&in->name_width, strlen(t->name), NAME_WIDTH_MAX);
+        widen(&in->name_width, strlen(cli_name(t->name)), NAME_WIDTH_MAX);
         widen(&in->label_width, strlen(label), LABEL_BYTES);
         widen(&in->shape_width, strlen(shape), 32);
     }
@@ -155,9 +155,9 @@ static void print_tensors(const inspection *in)
             continue;
         make_label(t, label);
         catalog_shape_text(t, shape, sizeof shape);
-        printf("%-*s  %-*s  %-*s  %12" PRIu64, in->name_width, t->name, in->label_width, label,
-               in->shape_width, shape, ckpt_tensor_bytes(t));
-        printf(opt.logical ? "\n" : "  %s\n", file);
+        printf("%-*s  %-*s  %-*s  %12" PRIu64, in->name_width, cli_name(t->name),
+               in->label_width, label, in->shape_width, shape, ckpt_tensor_bytes(t));
+        printf(opt.logical ? "\n" : "  %s\n", cli_name(file));
     }
     if (in->all.tensor_count > 0)
         putchar('\n');
@@ -187,7 +187,7 @@ static void print_config(const ckpt_checkpoint *c)
         uint64_t number;
 
         if (text != NULL)
-            printf("%s%s %s", word, keys[i], text);
+            printf("%s%s %s", word, keys[i], cli_name(text));
         else if (json_u64(value, &number))
             printf("%s%s %" PRIu64, word, keys[i], number);
         else

@@ -178,7 +178,7 @@ static int is_cut(size_t i, size_t count, const char *what)
 static void print_names(const char *what, const char *const *names, size_t count)
 {
     for (size_t i = 0; i < count && !is_cut(i, count, what); i++)
-        printf("%s  %s\n", what, names[i]);
+        printf("%s  %s\n", what, cli_name(names[i]));
 }
 
 /* ---- digest ---- */
@@ -202,7 +202,7 @@ static ckpt_code print_digest(const char *path, const manifest_info *info, ckpt_
         char hex[CKPT_DIGEST_HEX];
 
         ckpt_digest_tensor(info->digest, order[i], hex);
-        printf("%s  %s\n", hex, ckpt_catalog_at(info->catalog, order[i])->name);
+        printf("%s  %s\n", hex, cli_name(ckpt_catalog_at(info->catalog, order[i])->name));
     }
     free(order);
     return CKPT_OK;
@@ -334,7 +334,7 @@ static void print_difference(const compare_difference *d)
 
     compare_text(d, 0, a);
     compare_text(d, 1, b);
-    printf("differ  %s", d->a->name);
+    printf("differ  %s", cli_name(d->a->name));
     if (d->kind == COMPARE_BITS)
         printf("  equal values, %" PRIu64 " bytes of codes and scales differ, first at row %" PRIu64
                " column %" PRIu64 "\n", d->count, d->row, d->col);

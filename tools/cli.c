@@ -113,12 +113,15 @@ static ckpt_code set_option(const cli_option *option, const char *value, ckpt_er
         *(const char **)option->target = value;
         return CKPT_OK;
     case CLI_SIZE:
-        if (!cli_parse_size(value, option->target))
+        if (!cli_parse_size(value, option->target) || *(uint64_t *)option->target == 0)
             return bad_value(option, value, "bytes like 4096, 256MiB or 10GB", err);
         return CKPT_OK;
     case CLI_U64:
+    case CLI_THREADS:
         if (!cli_parse_u64(value, option->target))
             return bad_value(option, value, "a whole number", err);
+        if (option->kind == CLI_THREADS && *(uint64_t *)option->target > CLI_THREADS_MAX)
+            return bad_value(option, value, "at most 1024", err);
         return CKPT_OK;
     case CLI_CHOICE:
         if (!is_choice(option->value, value))

@@ -19,7 +19,8 @@
 #include "libckpt/ckpt.h"
 
 enum { CLI_DONE = 0, CLI_DIFFERENT = 1, CLI_FAILED = 2, CLI_GO = -1 };
-enum { CLI_LIST_MAX = 64, CLI_ANY_ARGS = 1 << 20, CLI_SIZE_TEXT_BYTES = 16 };
+enum { CLI_LIST_MAX = 64, CLI_ANY_ARGS = 1 << 20, CLI_SIZE_TEXT_BYTES = 16,
+       CLI_THREADS_MAX = 1024, CLI_NAMES_AT_ONCE = 4 };
 
 /* ---- options ---- */
 
@@ -28,8 +29,9 @@ typedef enum {
     CLI_HEADING,   /* starts a group of options in the help; `help` is its title */
     CLI_FLAG,      /* target: int, becomes 1 */
     CLI_STRING,    /* target: const char *, borrowed from argv */
-    CLI_SIZE,      /* target: uint64_t, bytes: 4096, 256MiB, 10GB */
+    CLI_SIZE,      /* target: uint64_t, bytes: 4096, 256MiB, 10GB; not 0 */
     CLI_U64,       /* target: uint64_t */
+    CLI_THREADS,   /* target: uint64_t, at most CLI_THREADS_MAX */
     CLI_CHOICE,    /* target: const char *, one of the words in `value`: "bf16|fp8|keep" */
     CLI_LIST       /* target: cli_list, one entry each time the option is given */
 } cli_kind;
@@ -66,7 +68,8 @@ typedef struct {
     { CLI_HEADING, NULL, NULL, NULL, "Common options" },                                          \
     { CLI_FLAG, "json", NULL, &(common).json, "print one JSON document instead of text" },        \
     { CLI_FLAG, "quiet", NULL, &(common).quiet, "no progress on the terminal" },                  \
-    { CLI_U64, "threads", "N", &(common).thread_count, "worker threads (default: one per core)" },\
+    { CLI_THREADS, "threads", "N", &(common).thread_count,                                        \
+      "worker threads (default: one per core)" },                                                 \
     { CLI_SIZE, "memory", "SIZE", &(common).memory_bytes,                                         \
       "hard limit on buffers (default 1GiB)" }
 #define CLI_COMMON(common)                                                                        \
@@ -119,6 +122,10 @@ int cli_fail(const ckpt_error *err);
 /* Flush standard output. Returns `status`, or 2 when not all of the output could be written:
  * silently where the reader of a pipe went away, as other Unix tools. */
 int cli_finish(int status);
+
+/* A name as people can be shown it: on one line, control characters escaped. Holds until it was
+ * called for CLI_NAMES_AT_ONCE others. */
+const char *cli_name(const char *name);
 
 /* "999 B", "1.50 kB", "159.6 GB": decimal units, as file sizes are published. */
 void cli_size_text(uint64_t bytes, char out[CLI_SIZE_TEXT_BYTES]);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "cli_private.h"
+#include "libckpt/error.h"
 
 static const uint64_t SECOND_NS = 1000000000;
 static const uint64_t REDRAW_NS = 200000000;   /* five a second is as fast as eyes go */
@@ -52,6 +53,16 @@ int cli_finish(int status)
         fprintf(stderr, "%s: cannot write to standard output: %s\n", cli_program_name,
                 errno != 0 ? strerror(errno) : "an earlier write failed");
     return CLI_FAILED;
+}
+
+const char *cli_name(const char *name)
+{
+    static char lines[CLI_NAMES_AT_ONCE][CKPT_ERROR_BYTES];
+    static unsigned next;
+
+    next = (next + 1) % CLI_NAMES_AT_ONCE;
+    error_line(lines[next], name);
+    return lines[next];
 }
 
 void cli_size_text(uint64_t bytes, char out[CLI_SIZE_TEXT_BYTES])

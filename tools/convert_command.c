@@ -152,7 +152,8 @@ static void print_plan(const convert_job *job, uint64_t tile_bytes)
     print_changes(job);
     printf("memory: %s for catalogs, %s for each thread\n", fixed, tile);
     for (size_t i = 0; i < job->store->file_count; i++)
-        printf("%16" PRIu64 "  %s\n", job->store->files[i].size_bytes, job->store->files[i].name);
+        printf("%16" PRIu64 "  %s\n", job->store->files[i].size_bytes,
+               cli_name(job->store->files[i].name));
     print_notes(job);
 }
 

@@ -1,0 +1,117 @@
+"""What people and scripts do to a command line, and names that want to be more than names."""
+import os
+
+import pytest
+
+from corrupt.files import INDEX, Model, bf16, file_bytes, tensor_files
+from cli.trees import tree
+
+NAME = "two\nlines\x1b[31m\tred"
+SHOWN = "two\\nlines\\x1b[31m\\tred"
+
+
+# ---- DST and its inputs ----
+
+@pytest.fixture
+def source(golden_a, tmp_path):
+    return Model(golden_a).write(tmp_path / "in")
+
+
+@pytest.mark.parametrize("target,word", [
+    ("in", "is the input"), ("./in/", "is the input"), ("in/.", "is the input"),
+    ("in/out", "lies inside"), ("in/deep/out", "lies inside"), (".", "would replace"),
+    ("link/out", "lies inside"),
+])
+def test_an_output_is_apart_from_its_input(ckpt, source, tmp_path, target, word):
+    (source / "deep").mkdir()
+    (tmp_path / "link").symlink_to("in")
+    before = tree(tmp_path)
+    err = ckpt("ckpt-convert", "--overwrite", "in", target, check=2, cwd=tmp_path).err
+    assert word in err and "'in'" in err
+    assert tree(tmp_path) == before and not (tmp_path / "in.partial").exists()
+
+
+@pytest.mark.parametrize("option", ["--like", "--fill-from"])
+def test_an_output_is_apart_from_the_other_inputs(ckpt, golden_a, source, tmp_path, option):
+    err = ckpt("ckpt-convert", "--overwrite", option, source, golden_a, source, check=2).err
+    assert "is the input" in err
+    assert tensor_files(source) == tensor_files(golden_a)
+
+
+def test_a_file_is_not_replaced_by_what_it_becomes(ckpt, source):
+    file = next(source.glob("*.safetensors"))
+    err = ckpt("ckpt-convert", "--overwrite", file, source, check=2).err
+    assert "would replace" in err and file.exists()
+
+
+def test_a_link_to_the_input_may_be_replaced(ckpt, source, tmp_path):
+    """The rename takes the place of the link; what it points to stays."""
+    (tmp_path / "link").symlink_to("in")
+    before = tree(source)
+    ckpt("ckpt-convert", "--overwrite", source, tmp_path / "link")
+    assert tree(source) == before
+    assert not (tmp_path / "link").is_symlink() and (tmp_path / "link" / INDEX).exists()
+
+
+def test_beside_the_input_is_apart(ckpt, source, tmp_path):
+    """A common beginning is no common folder."""
+    ckpt("ckpt-convert", source, tmp_path / "in-2")
+    ckpt("ckpt-convert", tmp_path / "in-2", tmp_path / "i")
+
+
+# ---- numbers ----
+
+@pytest.mark.parametrize("option,value", [
+    ("--threads", "1025"), ("--threads", str(1 << 32)), ("--threads", "-1"), ("--threads", "1e3"),
+    ("--memory", "0"), ("--memory", "0GiB"), ("--memory", "-1"), ("--memory", "16EiB"),
+    ("--max-shard-size", "0"),
+])
+def test_a_number_that_means_nothing_is_refused(ckpt, golden_a, tmp_path, option, value):
+    err = ckpt("ckpt-convert", option, value, golden_a, tmp_path / "out", check=2).err
+    assert f"'{option}'" in err and f"'{value}'" in err
+    assert os.listdir(tmp_path) == []
+
+
+# ---- names on the terminal ----
+
+@pytest.fixture
+def odd_names(tmp_path):
+    model = Model()
+    model.files = {"a\nb.safetensors": {NAME: bf16([2])}}
+    model.config = {"model_type": NAME}
+    return model.write(tmp_path / "odd", index=False)
+
+
+def controls(text):
+    return [c for c in text if c != "\n" and (ord(c) < 32 or ord(c) == 127)]
+
+
+def test_inspect_shows_names_on_one_line(ckpt, odd_names):
+    out = ckpt("ckpt-inspect", odd_names).out
+    assert SHOWN in out and "a\\nb.safetensors" in out and not controls(out)
+    assert f"config    model_type {SHOWN}\n" in out
+    doc = ckpt("ckpt-inspect", "--json", odd_names).json
+    assert [t["name"] for t in doc["tensors"]] == [NAME]
+
+
+def test_verify_shows_names_on_one_line(ckpt, odd_names, tmp_path):
+    assert not controls(ckpt("ckpt-verify", "digest", "--tensors", odd_names).out)
+    (odd_names / "a\nb.safetensors").rename(tmp_path / "x.safetensors")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/x.safetensors").write_bytes(file_bytes({NAME: bf16([2], 0x4000)}, None))
+    out = ckpt("ckpt-verify", "compare", tmp_path / "x.safetensors", tmp_path / "other",
+               check=1).out
+    assert f"differ  {SHOWN}  row" in out and not controls(out)
+
+
+def test_a_plan_shows_names_on_one_line(ckpt, odd_names, tmp_path):
+    (odd_names / "sub").mkdir()
+    (odd_names / "sub/n\rote.safetensors").write_bytes(b"")
+    out = ckpt("ckpt-convert", "--dry-run", odd_names, tmp_path / "out").out
+    assert "a\\nb.safetensors\n" in out and "'sub/n\\rote.safetensors'" in out
+    assert not controls(out)
+
+
+def test_odd_names_are_converted_as_they_are(ckpt, odd_names, tmp_path):
+    ckpt("ckpt-convert", odd_names, tmp_path / "out")
+    assert tensor_files(tmp_path / "out") == tensor_files(odd_names)
