@@ -72,6 +72,10 @@ ckpt_code file_rename_durable(const char *from, const char *to, ckpt_error *err)
 /* The same, over the file that is there, if any. */
 ckpt_code file_replace_durable(const char *from, const char *to, ckpt_error *err);
 
+/* Refuse early what could not be written late: `path` is a directory, or its parent is none or
+ * takes no files. */
+ckpt_code file_check_place(const char *path, ckpt_error *err);
+
 /* The absolute path without links, but for the last component, which need not exist: what a rename
  * to `path` would replace. malloc'd, yours to free; NULL when the parent cannot be found. */
 char *file_rename_target(const char *path);

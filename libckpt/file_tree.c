@@ -223,6 +223,25 @@ static char *parent_of(const char *path)
     return length == 0 ? strdup(".") : strndup(path, length);
 }
 
+ckpt_code file_check_place(const char *path, ckpt_error *err)
+{
+    char *parent = parent_of(path);
+    ckpt_code code = CKPT_OK;
+
+    if (parent == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(path) + 1);
+    if (file_is_directory(path))
+        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': expected a file, got a directory",
+                         path);
+    else if (!file_is_directory(parent))
+        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': '%s' is no directory", path,
+                         parent);
+    else if (access(parent, W_OK | X_OK) != 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", path, strerror(errno));
+    free(parent);
+    return code;
+}
+
 char *file_rename_target(const char *path)
 {
     char *parent = parent_of(path);

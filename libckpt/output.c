@@ -56,16 +56,16 @@ static int is_within(const char *a, const char *b)
 ckpt_code output_check_apart(const char *path, const char *input, ckpt_error *err)
 {
     char *to = file_rename_target(path);
-    char *from = realpath(input, NULL);
+    char *from = file_exists(input) ? realpath(input, NULL) : file_rename_target(input);
     ckpt_code code = CKPT_OK;
 
     if (to != NULL && from != NULL && strcmp(to, from) == 0)
-        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' is the input '%s'", path, input);
+        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' and '%s' are the same", path, input);
     else if (to != NULL && from != NULL && is_within(to, from))
         code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' lies inside the input '%s'", path,
                          input);
     else if (to != NULL && from != NULL && is_within(from, to))
-        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' would replace the input '%s'", path,
+        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' would replace '%s'", path,
                          input);
     free(to);
     free(from);

@@ -15,7 +15,8 @@ typedef struct ckpt_output ckpt_output;
 ckpt_code output_check(const char *path, int overwrite, ckpt_error *err);
 
 /* Refuse a `path` that is an input, lies inside it or contains it: what replaces an input, or grows
- * while it is read, cannot be checked against it. */
+ * while it is read, cannot be checked against it. An input may be a file yet to be made: it would
+ * be lost with what `path` replaces. */
 ckpt_code output_check_apart(const char *path, const char *input, ckpt_error *err);
 
 typedef struct {

@@ -302,6 +302,16 @@ static void print_remarks(const convert_job *job)
     print_notes(job);
 }
 
+/* Not when the work is done. */
+static ckpt_code check_place(const convert_command *o, const char *path, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    if (path != NULL && (code = output_check_apart(o->convert.target, path, err)) == CKPT_OK)
+        code = file_check_place(path, err);
+    return code;
+}
+
 static ckpt_code run(const convert_command *o, convert_job *job, const char *const *words,
                      ckpt_error *err)
 {
@@ -310,7 +320,9 @@ static ckpt_code run(const convert_command *o, convert_job *job, const char *con
         (o->manifest != NULL || (!o->no_manifest && job->like == NULL));
     ckpt_code code;
 
-    if ((code = convert_run(job, err)) != CKPT_OK)
+    if ((code = check_place(o, o->report, err)) != CKPT_OK ||
+        (code = check_place(o, o->manifest, err)) != CKPT_OK ||
+        (code = convert_run(job, err)) != CKPT_OK)
         return code;
     if (job->is_waiting) {
         if (!o->common.quiet && !o->common.json)

@@ -18,7 +18,7 @@ def source(golden_a, tmp_path):
 
 
 @pytest.mark.parametrize("target,word", [
-    ("in", "is the input"), ("./in/", "is the input"), ("in/.", "is the input"),
+    ("in", "are the same"), ("./in/", "are the same"), ("in/.", "are the same"),
     ("in/out", "lies inside"), ("in/deep/out", "lies inside"), (".", "would replace"),
     ("link/out", "lies inside"),
 ])
@@ -34,7 +34,7 @@ def test_an_output_is_apart_from_its_input(ckpt, source, tmp_path, target, word)
 @pytest.mark.parametrize("option", ["--like", "--fill-from"])
 def test_an_output_is_apart_from_the_other_inputs(ckpt, golden_a, source, tmp_path, option):
     err = ckpt("ckpt-convert", "--overwrite", option, source, golden_a, source, check=2).err
-    assert "is the input" in err
+    assert "are the same" in err
     assert tensor_files(source) == tensor_files(golden_a)
 
 
@@ -57,6 +57,26 @@ def test_beside_the_input_is_apart(ckpt, source, tmp_path):
     """A common beginning is no common folder."""
     ckpt("ckpt-convert", source, tmp_path / "in-2")
     ckpt("ckpt-convert", tmp_path / "in-2", tmp_path / "i")
+
+
+@pytest.mark.parametrize("option", ["--report", "--manifest"])
+@pytest.mark.parametrize("place", ["nowhere/file", "file/file", "folder", "out/file", "out"])
+def test_a_file_that_cannot_be_written_is_told_before_the_work(ckpt, golden_a, tmp_path, option,
+                                                               place):
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "folder").mkdir()
+    before = tree(tmp_path)
+    err = ckpt("ckpt-convert", option, tmp_path / place, golden_a, tmp_path / "out", check=2).err
+    assert f"'{tmp_path / place}'" in err
+    assert tree(tmp_path) == before and not (tmp_path / "out.partial").exists()
+
+
+def test_a_report_is_not_lost_with_what_the_output_replaces(ckpt, golden_a, tmp_path):
+    ckpt("ckpt-convert", golden_a, tmp_path / "out")
+    before = tree(tmp_path)
+    err = ckpt("ckpt-convert", "--overwrite", "--report", tmp_path / "out/report", golden_a,
+               tmp_path / "out", check=2).err
+    assert "would replace" in err and tree(tmp_path) == before
 
 
 # ---- numbers ----
