@@ -6,6 +6,7 @@
 
 #include "json.h"
 #include "kernels.h"
+#include "map.h"
 #include "safetensors_header.h"
 #include "size.h"
 
@@ -83,6 +84,10 @@ static ckpt_code read_entry(header_reader *r, const json_value *entry)
 
     t->name = json_key(entry);
     t->file = r->file;
+    if (strlen(t->name) >= MAP_NAME_BYTES)      /* too long for the line of an error, too */
+        return ckpt_fail(r->err, CKPT_E_FORMAT,
+                         "'%s': the name of tensor %zu has %zu bytes, expected at most %d", r->path,
+                         r->count, strlen(t->name), MAP_NAME_BYTES - 1);
     if (!json_is_object(entry))
         return fail_entry(r, t->name, "is not an object");
     for (const json_value *v = json_first(entry); v != NULL; v = json_next(v))

@@ -95,6 +95,7 @@ BROKEN = {
     "2^53 + 1 is not 2^53": (one('{"dtype":"U8","shape":[9007199254740993],'
                                  '"data_offsets":[0,9007199254740993]}'),
                              ["9007199254740993"]),
+    "a name of 1024 bytes": (pack({"n" * 1024: entry()}, b"1234"), ["tensor 0", "1024", "1023"]),
     # sizes
     "shape that overflows": (one('{"dtype":"U8","shape":[4294967296,4294967296],'
                                  '"data_offsets":[0,0]}', b""), ["'t'"]),
@@ -165,6 +166,7 @@ def test_every_truncation_is_refused(ckpt, tmp_path):
 
 
 ODD = {
+    "a name of 1023 bytes": ({"n" * 1023: Tensor("U8", [1], b"x")}, None),
     "rank 0": ({"t": Tensor("F32", [], b"\0\0\x80\x3f")}, None),
     "no elements": ({"t": Tensor("F32", [0], b""), "s": Tensor("BF16", [3, 0, 2], b""),
                      "wide": Tensor("U8", [0, 1 << 32, 1 << 32], b""),
