@@ -129,11 +129,16 @@ static ckpt_code cut_layers(synth_job *job, ckpt_error *err)
     char number[24];
     ckpt_code code;
 
-    if (!json_u64(json_member(json_root(job->config), "num_hidden_layers"), &layers) ||
-        opt.layers >= layers)
+    if (opt.layers == UINT64_MAX ||
+        !json_u64(json_member(json_root(job->config), "num_hidden_layers"), &layers))
         return CKPT_OK;
     if (opt.layers == 0)
         return ckpt_fail(err, CKPT_E_USAGE, "--layers 0: expected at least 1");
+    if (opt.layers > layers)
+        return ckpt_fail(err, CKPT_E_USAGE, "--layers %llu: the config has %llu",
+                         (unsigned long long)opt.layers, (unsigned long long)layers);
+    if (opt.layers == layers)
+        return CKPT_OK;
     snprintf(number, sizeof number, "%llu", (unsigned long long)opt.layers);
     if ((code = cut_ratios(job, layers, err)) != CKPT_OK ||
         (code = edit(job, "num_hidden_layers", number, err)) != CKPT_OK)

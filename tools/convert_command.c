@@ -398,6 +398,17 @@ static ckpt_code take_part(convert_command *o, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* Words that take each other back. */
+static ckpt_code check_words(const convert_command *o, ckpt_error *err)
+{
+    if (o->convert.no_digest && o->convert.verify)
+        return ckpt_fail(err, CKPT_E_USAGE, "--verify compares digests: leave out --no-digest");
+    if (o->manifest != NULL && (o->convert.no_digest || o->no_manifest))
+        return ckpt_fail(err, CKPT_E_USAGE, "--manifest writes digests: leave out %s",
+                         o->convert.no_digest ? "--no-digest" : "--no-manifest");
+    return CKPT_OK;
+}
+
 int convert_command_main(const cli_command *command, convert_command *o, int argc, char **argv,
                          ckpt_code (*finish_options)(convert_command *o, ckpt_error *err))
 {
@@ -417,7 +428,8 @@ int convert_command_main(const cli_command *command, convert_command *o, int arg
         return cli_finish(status);
     }
     take_options(o, &args, &meter);
-    code = take_part(o, &err);
+    if ((code = check_words(o, &err)) == CKPT_OK)
+        code = take_part(o, &err);
     if (code == CKPT_OK && finish_options != NULL)
         code = finish_options(o, &err);
     if (code == CKPT_OK && (code = convert_plan(&o->convert, &job, &err)) == CKPT_OK)

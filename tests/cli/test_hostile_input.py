@@ -92,6 +92,21 @@ def test_a_number_that_means_nothing_is_refused(ckpt, golden_a, tmp_path, option
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("options,word", [
+    (["--no-digest", "--verify"], "--verify"),
+    (["--no-digest", "--manifest", "m"], "--manifest"),
+    (["--no-manifest", "--manifest", "m"], "--manifest"),
+])
+def test_words_that_take_each_other_back_are_refused(ckpt, golden_a, tmp_path, options, word):
+    err = ckpt("ckpt-convert", *options, golden_a, "out", check=2, cwd=tmp_path).err
+    assert word in err and f"leave out {options[0]}" in err and os.listdir(tmp_path) == []
+
+
+def test_more_layers_than_there_are_are_refused(ckpt, tmp_path):
+    err = ckpt("ckpt-synth", "--config", "tiny", "--layers", "1000", tmp_path / "out", check=2).err
+    assert "--layers 1000" in err and os.listdir(tmp_path) == []
+
+
 # ---- names on the terminal ----
 
 @pytest.fixture
