@@ -38,7 +38,8 @@ AVX512_C := $(if $(X86),$(wildcard kernels/avx512*.c))
 HASH_C := $(wildcard kernels/hash.c)
 HASH_ISAS := scalar $(if $(X86),avx2 avx512)
 LIB_C := $(wildcard libckpt/*.c formats/*.c verify/*.c)
-MAPS := $(filter-out %.md,$(sort $(wildcard formats/maps/*)))
+MAPS := $(filter-out %.md %.part,$(sort $(wildcard formats/maps/*)))
+MAP_PARTS := $(wildcard formats/maps/*.part)
 RUNNER_C := $(wildcard reference-runner/*.c)
 TOOL_MAIN_C := $(wildcard tools/ckpt-*.c)
 TOOL_C := $(filter-out $(TOOL_MAIN_C),$(wildcard tools/*.c))
@@ -136,7 +137,7 @@ $(BUILD)/obj/%.cu.o: %.cu Makefile
 	$(Q)$(NVCC) $(CUDA_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 
 # The model maps become C text, so that a tool is one file.
-$(BUILD)/maps.c: $(MAPS) scripts/embed
+$(BUILD)/maps.c: $(MAPS) $(MAP_PARTS) scripts/embed
 	@mkdir -p $(@D)
 	$(SAY) EMBED $@
 	$(Q)scripts/embed $(MAPS) > $@
