@@ -233,6 +233,7 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
     o->http = (http_options){ 10, opt.stall_seconds, rate_bytes,
                               (unsigned)opt.connection_count };
     opt.download.is_offline = hub_is_offline();
+    opt.download.watch_disk = !opt.no_space_check;
     opt.download.connection_count = (unsigned)opt.connection_count;
     opt.download.worker_count = (unsigned)opt.worker_count;
     opt.download.thread_count = opt.common.thread_count != 0
@@ -508,7 +509,8 @@ int main(int argc, char **argv)
     else
         code = run(&s, &args, &err);
     if (s.reason == HUB_FINE && code != CKPT_OK)
-        s.reason = code == CKPT_E_MEMORY || s.h == NULL ? HUB_OTHER : s.h->reason;
+        s.reason = code == CKPT_E_MEMORY || s.h == NULL || s.h->reason == HUB_FINE ? HUB_OTHER
+                                                                                : s.h->reason;
     if (opt.common.json && !(opt.common.dry_run && code == CKPT_OK))
         say_json(&(say_outcome){ s.h, &s.listing, s.where, s.d, s.reason,
                                  code == CKPT_OK ? NULL : err.text });

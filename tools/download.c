@@ -27,7 +27,7 @@ static void wake(void *context)
 ckpt_code download_open(const download_options *options, download **out, ckpt_error *err)
 {
     const hash_options hashing = { options->where, options->thread_count, wake, options->h };
-    const hub_listing *listing = options->listing;
+    hub_listing *listing = options->listing;
     download *d = calloc(1, sizeof *d);
 
     *out = d;
@@ -70,6 +70,7 @@ void download_close(download *d)
     }
     for (size_t i = 0; i < d->count; i++)
         free(d->files[i].error);
+    hub_listing_release(&d->second);
     free(d->files);
     free(d->order);
     free(d);
@@ -157,11 +158,44 @@ void file_piece_done(download *d, dfile *file)
 
 /* ---- hashes that are ready ---- */
 
+/* ModelScope pins nothing: a file may have changed since it was listed. Ask once more; 1: it did
+ * change, and begins anew. */
+static int adopt_change(download *d, dfile *file)
+{
+    hub_file *listed = &d->listing->files[file->want - d->listing->files];
+    const hub_file *now;
+    ckpt_error ignored;
+
+    if (d->listing->commit[0] != '\0' || file->is_relisted)
+        return 0;
+    file->is_relisted = 1;
+    if (!d->has_second) {
+        d->has_second = 1;
+        arena_init(&d->second.memory);
+        if (d->h->kind->list(d->h, &d->second, &ignored) != CKPT_OK ||
+            hub_listing_check(d->h->options.repo, &d->second, 0, &ignored) != CKPT_OK)
+            d->second.count = 0;
+    }
+    now = hub_listing_find(&d->second, listed->path);
+    if (now == NULL || (strcmp(now->hash, listed->hash) == 0 &&
+                        now->size_bytes == listed->size_bytes))
+        return 0;
+    d->stats.total_bytes += now->size_bytes - listed->size_bytes;
+    part_remove(file->active->part);
+    d->stats.done_bytes -= file_present_bytes(file);
+    listed->size_bytes = now->size_bytes;
+    listed->hash = arena_strdup(&d->listing->memory, now->hash, strlen(now->hash));
+    file_begin_anew(d, file);
+    return 1;
+}
+
 static void on_wrong_hash(download *d, dfile *file, const hash_job *job)
 {
     static const char empty[] = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     ckpt_error err;
 
+    if (adopt_change(d, file))
+        return;
     if (++file->rounds < ROUNDS_MAX) {
         file->is_single |= file->rounds == ROUNDS_MAX - 1;
         file_restart(d, file);
@@ -235,6 +269,42 @@ static int ask_taker(download *d)
 
 /* ---- what comes next ---- */
 
+/*
+ * Others fill disks, and empty them again: where the next file does not fit now, those in flight,
+ * whose space is reserved, go on, and it waits. 0: not now.
+ */
+static int has_room(download *d, const dfile *file)
+{
+    static const double CHECK_SECONDS = 1;
+    static const double WAIT_SECONDS = 600;
+    enum { SLACK_BYTES = 16 << 20 };
+    const double now = hub_now();
+    uint64_t free_bytes;
+
+    if (!d->options.watch_disk || file->want->size_bytes < SMALL_BYTES)
+        return 1;
+    if (d->disk_full_since > 0 && now - d->disk_checked < CHECK_SECONDS)
+        return 0;
+    d->disk_checked = now;
+    if (place_look(d->where, file->want) != PLACE_ABSENT ||
+        !place_free_bytes(d->where, &free_bytes) ||
+        place_need_bytes(d->where, file->want) + SLACK_BYTES <= free_bytes) {
+        d->disk_full_since = 0;
+        return 1;
+    }
+    if (d->disk_full_since <= 0) {
+        d->disk_full_since = now;
+        if (!d->h->options.is_quiet)
+            fprintf(stderr, "disk nearly full, waiting: '%s' has no room\n", file->want->path);
+    } else if (now - d->disk_full_since > WAIT_SECONDS) {
+        d->h->reason = HUB_DISK;
+        ckpt_fail(&d->fatal, CKPT_E_IO, "no room for '%s' for ten minutes: expected %" PRIu64
+                  " bytes free, got %" PRIu64, file->want->path,
+                  place_need_bytes(d->where, file->want) + SLACK_BYTES, free_bytes);
+    }
+    return 0;
+}
+
 static void start_files(download *d)
 {
     size_t small_count = 0;
@@ -252,7 +322,10 @@ static void start_files(download *d)
 
         if (!small_left && !large_left)
             break;
-        file = &d->files[d->order[take_small ? d->next_small++ : d->next_large++]];
+        file = &d->files[d->order[take_small ? d->next_small : d->next_large]];
+        if (!has_room(d, file))
+            break;
+        *(take_small ? &d->next_small : &d->next_large) += 1;
         small_count += (size_t)take_small;
         d->running[d->running_count++] = file;
         if (file_begin(d, file, &err) != CKPT_OK)

@@ -31,7 +31,7 @@ typedef struct {
 
 typedef struct {
     hub *h;
-    const hub_listing *listing;
+    hub_listing *listing;        /* changes when a hub without commits lists another hash later */
     place *where;
     unsigned connection_count;   /* at most */
     int is_fixed;                /* exactly so many, no search for the best number */
@@ -40,6 +40,7 @@ typedef struct {
     int verify;                  /* hash what is there, whatever is recorded */
     int force;                   /* fetch all of it again */
     int is_offline;              /* what is not there is missing */
+    int watch_disk;              /* wait while the next file does not fit */
     int sequential;              /* write every file from front to end */
     int keep_corrupt;
     int adopt;                   /* unfinished files of an old Python client */

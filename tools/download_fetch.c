@@ -259,15 +259,21 @@ static void refresh(transfer *t, const http_result *result)
     active *a = file->active;
     download *d = t->d;
     const unsigned generation = t->generation;
+    const unsigned status = http_status(result->reply);
     hub_url host = { 0 };
     ckpt_error err;
 
     hub_parse_url(t->url, &host);
     ckpt_fail(&err, CKPT_E_IO, "'%s' refuses a fresh address of '%s': %u %.300s", host.host,
-              file->want->path, http_status(result->reply), result->text);
+              file->want->path, status, result->text);
     release(t);
     if (generation != a->generation || a->url == NULL)
         return;     /* somebody else has asked already */
+    /* Some data hosts refuse what they find too large, and say no more than that. */
+    if (status == 400 && ++file->bad_requests >= 2 && file_halve_pieces(file)) {
+        file->bad_requests = 0;
+        file->refreshes = 0;
+    }
     if (++file->refreshes > (a->old_host != NULL && strcmp(a->old_host, host.host) == 0
                                  ? 2 : REFRESHES_MAX)) {
         file_fail(d, file, HUB_NETWORK, &err);

@@ -214,6 +214,16 @@ static void release(download *d, dfile *file)
     file->active = NULL;
 }
 
+/* A run that was killed just after a file got its name left its journal. */
+static void discard_part(const download *d, const hub_file *file)
+{
+    char key[17];
+    const part_place at = place_part(d->where, file, key);
+
+    if (file->size_bytes >= PART_JOURNAL_BYTES)
+        part_discard(&at, file);
+}
+
 void file_end(download *d, dfile *file, download_state state)
 {
     release(d, file);
@@ -222,6 +232,7 @@ void file_end(download *d, dfile *file, download_state state)
     if (state == DOWNLOAD_FAILED)
         d->stats.failed_count++;
     if (state == DOWNLOAD_KEPT) {
+        discard_part(d, file->want);
         d->stats.kept_bytes += file->want->size_bytes;
         d->stats.done_bytes += file->want->size_bytes;
     }
@@ -236,6 +247,20 @@ void file_end(download *d, dfile *file, download_state state)
             d->running_count--;
             break;
         }
+}
+
+void file_begin_anew(download *d, dfile *file)
+{
+    ckpt_error err;
+
+    release(d, file);
+    file->state = DOWNLOAD_WAITING;
+    file->rounds = 0;
+    if (file->want->hash == NULL)
+        ckpt_fail_memory(&err, "a hash", 0);
+    else if (place_begin(d->where, &err) == CKPT_OK && file_begin(d, file, &err) == CKPT_OK)
+        return;
+    file_fail(d, file, HUB_DISK, &err);
 }
 
 void file_restart(download *d, dfile *file)
@@ -263,6 +288,31 @@ void file_restart(download *d, dfile *file)
     }
     file->state = DOWNLOAD_ACTIVE;
     file_advance(d, file);
+}
+
+int file_halve_pieces(dfile *file)
+{
+    uint64_t most = 0;
+
+    for (const piece *p = file->active->first_open; p != NULL; p = p->next)
+        if (p->state == PIECE_FREE)
+            most = size_max(most, p->end - p->at);
+    if (most <= SEGMENT_MIN)
+        return 0;
+    most = size_max(SEGMENT_MIN, most / 2);
+    for (piece *p = file->active->first_open; p != NULL; p = p->next) {
+        piece *rest;
+
+        if (p->state != PIECE_FREE || p->end - p->at <= most ||
+            (rest = calloc(1, sizeof *rest)) == NULL)
+            continue;
+        rest->at = rest->noted = p->at + most;
+        rest->end = p->end;
+        rest->next = p->next;
+        p->end = rest->at;
+        p->next = rest;
+    }
+    return 1;
 }
 
 /* One piece from the first missing byte on; what came behind it comes again. */

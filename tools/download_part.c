@@ -256,6 +256,19 @@ uint64_t part_open_prefix(const part_place *place, const hub_file *file, int *fd
     return *fd < 0 ? 0 : bytes;
 }
 
+uint64_t part_allocated_bytes(const part_place *place, const hub_file *file)
+{
+    char name[NAME_BYTES];
+    char state_name[NAME_BYTES];
+    struct stat status;
+
+    names_of(place, file, name, state_name);
+    if (place->side_fd < 0 ||
+        fstatat(place->side_fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0)
+        return 0;
+    return (uint64_t)status.st_blocks * 512;
+}
+
 void part_discard(const part_place *place, const hub_file *file)
 {
     char name[NAME_BYTES];

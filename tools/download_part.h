@@ -49,6 +49,8 @@ ckpt_code part_adopt(const part_place *place, const hub_file *file, int folder, 
                      ckpt_error *err);
 /* Remove a part that nobody has open, and its journal. */
 void part_discard(const part_place *place, const hub_file *file);
+/* Bytes of the disk that its part has already. */
+uint64_t part_allocated_bytes(const part_place *place, const hub_file *file);
 void part_close(part *p);                        /* NULL is fine; keeps the files */
 
 int part_fd(const part *p);

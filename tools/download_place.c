@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -493,6 +494,25 @@ part_place place_part(const place *p, const hub_file *file, char *key)
     }
     snprintf(key, 17, "%.16s", hex);
     return out;
+}
+
+uint64_t place_need_bytes(const place *p, const hub_file *file)
+{
+    char key[17];
+    const part_place at = place_part(p, file, key);
+    const uint64_t there = part_allocated_bytes(&at, file);
+
+    return there >= file->size_bytes ? 0 : file->size_bytes - there;
+}
+
+int place_free_bytes(const place *p, uint64_t *out)
+{
+    struct statvfs disk;
+
+    if (p->root_fd < 0 || fstatvfs(p->root_fd, &disk) != 0 || disk.f_blocks == 0)
+        return 0;
+    *out = (uint64_t)disk.f_bavail * disk.f_frsize;
+    return 1;
 }
 
 uint64_t place_orphans(const place *p, int remove)

@@ -48,6 +48,10 @@ void place_close(place *p);                      /* NULL is fine */
 const char *place_path(const place *p);
 /* A folder of the file system in question, for statvfs. -1: not there yet (dry run). */
 int place_root_fd(const place *p);
+/* What the part of a file will still take of the disk. */
+uint64_t place_need_bytes(const place *p, const hub_file *file);
+/* What the disk has left for us; 0: it does not say. */
+int place_free_bytes(const place *p, uint64_t *out);
 
 /* Write the listings and marks that belong there before the first file. */
 ckpt_code place_begin(place *p, ckpt_error *err);

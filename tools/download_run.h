@@ -42,6 +42,8 @@ typedef struct {
     uint8_t etag_changes;
     uint8_t is_single;           /* one connection, no ranges */
     uint8_t is_checked;          /* what was there is not it */
+    uint8_t bad_requests;        /* 400 of the data host */
+    uint8_t is_relisted;         /* its hash is of the second listing */
     hub_reason reason;
     double not_before;
     double last_byte;
@@ -96,7 +98,7 @@ struct transfer {
 
 struct download {
     hub *h;
-    const hub_listing *listing;
+    hub_listing *listing;
     place *where;
     hash_pool *pool;
     download_options options;
@@ -119,6 +121,10 @@ struct download {
     double last_rate;
     uint64_t last_bytes;
     int direction;               /* of the last step */
+    hub_listing second;          /* asked for after a wrong hash, where no commit pins the first */
+    int has_second;
+    double disk_full_since;      /* 0: it is not */
+    double disk_checked;
     ckpt_error fatal;            /* ends the run */
 };
 
@@ -132,6 +138,10 @@ void file_piece_done(download *d, dfile *file);
 void file_restart(download *d, dfile *file);             /* from nothing */
 void file_go_single(download *d, dfile *file);           /* ranges do not work */
 void file_drop_transfers(download *d, const dfile *file);
+/* Smaller pieces from now on; 0: they are as small as it gets. */
+int file_halve_pieces(dfile *file);
+/* The listing was wrong: begin anew with another hash. */
+void file_begin_anew(download *d, dfile *file);
 void download_slow_down(download *d);
 
 /* download_files.c: the life of one file. */

@@ -4,7 +4,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "libckpt/json.h"
@@ -26,7 +25,6 @@ static uint64_t reusable_bytes(const place *where, const hub_file *file)
 download_plan say_make_plan(const hub_listing *listing, const place *where)
 {
     download_plan plan = { 0 };
-    struct statvfs disk;
 
     for (size_t i = 0; i < listing->count; i++) {
         const hub_file *file = &listing->files[i];
@@ -42,14 +40,10 @@ download_plan say_make_plan(const hub_listing *listing, const place *where)
         reused = reusable_bytes(where, file);
         plan.fetch_bytes += file->size_bytes - reused;
         plan.reuse_bytes += reused;
+        plan.space_bytes += place_need_bytes(where, file);
     }
-    plan.space_bytes = plan.fetch_bytes;
     plan.orphan_bytes = place_orphans(where, 0);
-    if (place_root_fd(where) >= 0 && fstatvfs(place_root_fd(where), &disk) == 0 &&
-        disk.f_blocks > 0) {
-        plan.is_free_known = 1;
-        plan.free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
-    }
+    plan.is_free_known = place_free_bytes(where, &plan.free_bytes);
     return plan;
 }
 

@@ -127,6 +127,7 @@ void hub_close(hub *h)
         return;
     http_close(h->http);
     free(h->endpoint);
+    free(h->other_endpoint);
     free(h->token);
     free(h);
 }
@@ -180,16 +181,40 @@ double hub_backoff(unsigned failures)
     return (delay > 60 ? 60 : delay) * (0.5 + (double)chance / 131072);
 }
 
+/* "topic; text": each topic is told once. Text of a stranger: nothing that moves the cursor. */
+static void tell_warning(hub *h, const char *warning)
+{
+    const char *end = strchr(warning, ';');
+    const uint64_t topic = hub_text_hash(warning, end == NULL ? strlen(warning)
+                                                              : (size_t)(end - warning));
+    char text[300];
+    size_t used = 0;
+
+    for (size_t i = 0; i < h->told_count; i++)
+        if (h->told_topics[i] == topic)
+            return;
+    if (h->told_count == HUB_TOPICS_MAX || h->options.is_quiet)
+        return;
+    h->told_topics[h->told_count++] = topic;
+    for (const char *c = warning; *c != '\0' && used + 1 < sizeof text; c++)
+        text[used++] = (unsigned char)*c < 0x20 || (unsigned char)*c >= 0x7f ? '?' : *c;
+    text[used] = '\0';
+    fprintf(stderr, "the hub warns: %s\n", text);
+}
+
 int hub_note_limits(hub *h, hub_bucket bucket, const http_reply *reply)
 {
     const char *text = http_header(reply, "RateLimit");
     const char *policy = http_header(reply, "RateLimit-Policy");
+    const char *warning = http_header(reply, "X-HF-Warning");
     hub_pace *pace = &h->paces[bucket];
     hub_rate rate = { .left_count = 1 };
     uint64_t quota = 0;
     uint64_t seconds = 0;
     double until;
 
+    if (warning != NULL && bucket != HUB_DATA)
+        tell_warning(h, warning);
     if (text != NULL && hub_parse_rate(text, &rate)) {
         pace->interval = 0;
         if (policy != NULL && hub_rate_number(policy, 'q', &quota) &&

@@ -62,6 +62,7 @@ typedef struct {
 } hub_pace;
 
 typedef struct hub hub;
+enum { HUB_TOPICS_MAX = 16 };
 
 typedef struct {
     const char *name;                      /* "hf" */
@@ -111,6 +112,9 @@ struct hub {
     hub_reason reason;           /* of the last failure */
     uint64_t request_count;
     int told_wait;
+    uint64_t told_topics[HUB_TOPICS_MAX];    /* of warnings: their hashes */
+    size_t told_count;
+    char *other_endpoint;        /* to try where the first does not have it; or NULL */
 };
 
 ckpt_code hub_open(const hub_kind *kind, const hub_options *options, hub **out, ckpt_error *err);
@@ -150,7 +154,7 @@ int hub_is_transient(unsigned status);
 ckpt_code hub_redirect(const hub *h, const char *url, const http_reply *reply, char **out,
                        ckpt_error *err);
 
-/* Remember what a reply says about limits. Returns 1 when it was a 429. */
+/* Remember what a reply says about limits, tell what it warns of. Returns 1 when it was a 429. */
 int hub_note_limits(hub *h, hub_bucket bucket, const http_reply *reply);
 /* Seconds until the bucket may be asked again; 0: now. A request that follows is counted. */
 double hub_delay(hub *h, hub_bucket bucket);

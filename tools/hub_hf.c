@@ -205,16 +205,6 @@ static ckpt_code take_page(hub *h, const hub_page *page, hub_listing *out, ckpt_
     return code;
 }
 
-/* FNV-1a: only to notice that a page comes again. */
-static uint64_t url_hash(const char *url)
-{
-    uint64_t hash = UINT64_C(14695981039346656037);
-
-    for (; *url != '\0'; url++)
-        hash = (hash ^ (unsigned char)*url) * UINT64_C(1099511628211);
-    return hash;
-}
-
 static ckpt_code read_pages(hub *h, char *url, hub_listing *out, ckpt_error *err)
 {
     uint64_t *seen = NULL;
@@ -222,7 +212,7 @@ static ckpt_code read_pages(hub *h, char *url, hub_listing *out, ckpt_error *err
     ckpt_code code = CKPT_OK;
 
     while (url != NULL && code == CKPT_OK) {
-        const uint64_t hash = url_hash(url);
+        const uint64_t hash = hub_text_hash(url, strlen(url));
         uint64_t *more = realloc(seen, (seen_count + 1) * sizeof *seen);
         hub_page page = { 0 };
 

@@ -8,6 +8,7 @@
  * Revisions are names, not commits: what pins a file is the SHA-256 that the listing gives.
  */
 #include <stdio.h>
+#include <strings.h>
 
 #include "hub.h"
 #include "libckpt/json.h"
@@ -16,9 +17,12 @@ enum { PAGE_FILES = 200, PAGES_MAX = 10000 };
 
 static ckpt_code configure(hub *h, ckpt_error *err)
 {
+    static const char *const sites[] = { "https://modelscope.cn", "https://www.modelscope.ai" };
     const char *endpoint = getenv("MODELSCOPE_ENDPOINT");
     const char *domain = getenv("MODELSCOPE_DOMAIN");
     const char *token = getenv("MODELSCOPE_API_TOKEN");
+    const char *prefers = getenv("MODELSCOPE_PREFER_AI_SITE");
+    const int prefers_ai = prefers != NULL && strcasecmp(prefers, "true") == 0;
 
     if (h->endpoint == NULL && endpoint != NULL && *endpoint != '\0')
         h->endpoint = strdup(endpoint);
@@ -28,8 +32,10 @@ static ckpt_code configure(hub *h, ckpt_error *err)
         if ((h->endpoint = malloc(size)) != NULL)
             snprintf(h->endpoint, size, "https://%s", domain);
     }
-    if (h->endpoint == NULL)
-        h->endpoint = strdup("https://modelscope.cn");
+    if (h->endpoint == NULL) {
+        h->endpoint = strdup(sites[prefers_ai]);
+        h->other_endpoint = strdup(sites[!prefers_ai]);
+    }
     if (h->endpoint == NULL)
         return ckpt_fail_memory(err, "an address", 0);
     if (h->token == NULL && token != NULL)
@@ -113,7 +119,7 @@ out:
     return code;
 }
 
-static ckpt_code list(hub *h, hub_listing *out, ckpt_error *err)
+static ckpt_code list_here(hub *h, hub_listing *out, ckpt_error *err)
 {
     const int is_model = strcmp(h->options.type, "model") == 0;
     char *revision = hub_encode(h->options.revision, 0);
@@ -143,6 +149,34 @@ static ckpt_code list(hub *h, hub_listing *out, ckpt_error *err)
             break;
     }
     free(revision);
+    return code;
+}
+
+/* There are two sites, and a model may be on either. Only the first gets the token: nobody said
+ * that it is good for the other one, too. */
+static ckpt_code list(hub *h, hub_listing *out, ckpt_error *err)
+{
+    ckpt_code code = list_here(h, out, err);
+    const hub_reason reason = h->reason;
+    char *first = h->endpoint;
+    char *token = h->token;
+    ckpt_error other;
+
+    if (code == CKPT_OK || h->other_endpoint == NULL ||
+        (reason != HUB_NOT_FOUND && reason != HUB_NETWORK && reason != HUB_AUTH))
+        return code;
+    h->endpoint = h->other_endpoint;
+    h->token = NULL;
+    hub_listing_release(out);
+    arena_init(&out->memory);
+    if (list_here(h, out, &other) == CKPT_OK) {
+        h->other_endpoint = first;
+        free(token);
+        return CKPT_OK;
+    }
+    h->endpoint = first;
+    h->token = token;
+    h->reason = reason;
     return code;
 }
 

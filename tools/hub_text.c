@@ -155,6 +155,15 @@ void hub_etag(const char *text, char *out, size_t out_bytes)
     out[used] = '\0';
 }
 
+uint64_t hub_text_hash(const char *text, size_t size)
+{
+    uint64_t hash = UINT64_C(14695981039346656037);
+
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ (unsigned char)text[i]) * UINT64_C(1099511628211);
+    return hash;
+}
+
 int hub_is_hex(const char *text, size_t digit_count)
 {
     return strspn(text, "0123456789abcdef") == digit_count && text[digit_count] == '\0';

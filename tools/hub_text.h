@@ -67,6 +67,9 @@ int hub_is_host_map(const char *map);
 /* When a signed URL stops to work, in seconds since 1970; 0: it does not say. */
 int64_t hub_url_expiry(const char *url);
 
+/* FNV-1a: to notice that a text comes again. */
+uint64_t hub_text_hash(const char *text, size_t size);
+
 /* ---- names ---- */
 
 /* Python's fnmatchcase on a whole path; a pattern that ends in `/` means everything below it. */

@@ -12,6 +12,10 @@ from server import Gone
 CHANCE = random.Random(1)
 
 
+def span(asked):
+    return 0 if asked is None or asked[1] is None else asked[1] - asked[0] + 1
+
+
 def take(hub, request, path):
     """The first fault that fits, counted down; None when all is well."""
     with hub.lock:
@@ -21,6 +25,8 @@ def take(hub, request, path):
                     and fault.get("port", request.port) == request.port \
                     and ("min_first" not in fault or
                          (request.range() or (0, 0))[0] >= fault["min_first"]) \
+                    and ("over_bytes" not in fault or
+                         span(request.range()) > fault["over_bytes"]) \
                     and CHANCE.random() < fault.get("probability", 1):
                 fault["count"] -= 1
                 fault["taken"] = fault.get("taken", 0) + 1

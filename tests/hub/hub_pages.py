@@ -196,7 +196,7 @@ def ms_entry(entry):
     return {"Type": "blob", "Path": entry.path, "Name": entry.path.rpartition("/")[2],
             "Size": entry.size, "Sha256": entry.content.sha256, "IsLFS": entry.kind == "lfs",
             "Mode": "33188", "Revision": "0" * 40, "CommittedDate": 1700000000,
-            "CommitMessage": "x", "InCheck": True, **entry.listed}
+            "CommitMessage": "x", "InCheck": True, **entry.overrides()}
 
 
 def ms_files(hub, request, kind, id, what):

@@ -25,7 +25,8 @@ SECRET = b"signing key of the mock"
 
 
 class Entry:
-    """A file of a repo. shape: direct | hop (shape B) | cdn; listed: overrides in the listing."""
+    """A file of a repo. shape: direct | hop (shape B) | cdn; listed: overrides in the listing,
+    or a function that returns them."""
 
     def __init__(self, path, size=None, seed=0, kind="lfs", shape=None, data=None, listed=None,
                  sha256=None):
@@ -54,8 +55,11 @@ class Entry:
                             "pointerSize": len(text)}
         else:
             entry["oid"] = self.content.blob
-        entry.update(self.listed)
+        entry.update(self.overrides())
         return entry
+
+    def overrides(self):
+        return self.listed() if callable(self.listed) else self.listed
 
 
 class Repo:
@@ -92,6 +96,7 @@ class Hub:
         self.limits = {}               # bucket -> (quota, window seconds)
         self.used = {}
         self.token = "hf_test"
+        self.hub_headers = []          # of every reply of the hub's own port
         self.cdn_name = "cdn"
         self.plain_etag = '"opaque-1"'
         self.streaming = 0
@@ -164,6 +169,7 @@ class Hub:
             if request.path.startswith("/__mock/"):
                 self.control(request)
             elif request.port == "hub":
+                request.extra = self.hub_headers
                 hub_pages.answer(self, request)
             else:
                 self.data(request)

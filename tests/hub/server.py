@@ -26,6 +26,7 @@ class Request:
         self.status = 0
         self.sent = 0
         self.begin = time.time()
+        self.extra = []                # headers of every reply
 
     def range(self):
         """(first, last) or None; last may be None."""
@@ -74,7 +75,8 @@ class Connection:
 
     def head(self, request, status, headers):
         request.status = status
-        text = f"HTTP/1.1 {status} X\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers) + "\r\n"
+        lines = "".join(f"{k}: {v}\r\n" for k, v in [*headers, *request.extra])
+        text = f"HTTP/1.1 {status} X\r\n{lines}\r\n"
         self.sock.sendall(text.encode("latin-1"))
 
     def reset(self):
