@@ -72,6 +72,9 @@ ckpt_code file_rename_durable(const char *from, const char *to, ckpt_error *err)
 /* The same, over the file that is there, if any. */
 ckpt_code file_replace_durable(const char *from, const char *to, ckpt_error *err);
 
+/* 1 when both are there and one file, by whatever names. */
+int file_is_same(const char *a, const char *b);
+
 /* Refuse early what could not be written late: `path` is a directory, or its parent is none or
  * takes no files. */
 ckpt_code file_check_place(const char *path, ckpt_error *err);

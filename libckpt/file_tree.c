@@ -27,6 +27,15 @@ int file_is_directory(const char *path)
     return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
 }
 
+int file_is_same(const char *a, const char *b)
+{
+    struct stat left;
+    struct stat right;
+
+    return stat(a, &left) == 0 && stat(b, &right) == 0 && left.st_dev == right.st_dev &&
+           left.st_ino == right.st_ino;
+}
+
 char *file_join(const char *directory, const char *name)
 {
     const size_t directory_length = strlen(directory);

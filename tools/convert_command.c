@@ -302,14 +302,36 @@ static void print_remarks(const convert_job *job)
     print_notes(job);
 }
 
-/* Not when the work is done. */
-static ckpt_code check_place(const convert_command *o, const char *path, ckpt_error *err)
+/* A slip of the hand must not cost the weights. */
+static ckpt_code check_is_no_input(const ckpt_checkpoint *c, const char *path, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
 
-    if (path != NULL && (code = output_check_apart(o->convert.target, path, err)) == CKPT_OK)
-        code = file_check_place(path, err);
+    for (size_t i = 0; c != NULL && i < c->store->file_count && code == CKPT_OK; i++) {
+        char *file = file_join(c->store->directory, c->store->files[i].name);
+
+        if (file == NULL)
+            return ckpt_fail_memory(err, "a path", strlen(path));
+        if (file_is_same(file, path))
+            code = ckpt_fail(err, CKPT_E_USAGE, "'%s' is a file of the input '%s'", path, c->path);
+        free(file);
+    }
     return code;
+}
+
+/* Not when the work is done. */
+static ckpt_code check_place(const convert_job *job, const char *path, ckpt_error *err)
+{
+    ckpt_code code;
+
+    if (path == NULL)
+        return CKPT_OK;
+    if ((code = output_check_apart(job->options.target, path, err)) != CKPT_OK ||
+        (code = check_is_no_input(job->source, path, err)) != CKPT_OK ||
+        (code = check_is_no_input(job->like, path, err)) != CKPT_OK ||
+        (code = check_is_no_input(job->fill, path, err)) != CKPT_OK)
+        return code;
+    return file_check_place(path, err);
 }
 
 static ckpt_code run(const convert_command *o, convert_job *job, const char *const *words,
@@ -320,8 +342,8 @@ static ckpt_code run(const convert_command *o, convert_job *job, const char *con
         (o->manifest != NULL || (!o->no_manifest && job->like == NULL));
     ckpt_code code;
 
-    if ((code = check_place(o, o->report, err)) != CKPT_OK ||
-        (code = check_place(o, o->manifest, err)) != CKPT_OK ||
+    if ((code = check_place(job, o->report, err)) != CKPT_OK ||
+        (code = check_place(job, o->manifest, err)) != CKPT_OK ||
         (code = convert_run(job, err)) != CKPT_OK)
         return code;
     if (job->is_waiting) {

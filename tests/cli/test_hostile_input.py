@@ -79,6 +79,16 @@ def test_a_report_is_not_lost_with_what_the_output_replaces(ckpt, golden_a, tmp_
     assert "would replace" in err and tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("option", ["--report", "--manifest"])
+@pytest.mark.parametrize("through", ["in", "link"])
+def test_a_report_does_not_replace_weights(ckpt, source, tmp_path, option, through):
+    (tmp_path / "link").symlink_to("in")
+    before = tree(source)
+    file = tmp_path / through / "model-00001-of-00005.safetensors"
+    err = ckpt("ckpt-convert", option, file, source, tmp_path / "out", check=2).err
+    assert "is a file of the input" in err and tree(source) == before
+
+
 # ---- numbers ----
 
 @pytest.mark.parametrize("option,value", [
