@@ -1,10 +1,10 @@
 /*
  * The two loops that take the time: products of rows, and mixtures of rows.
  *
- * Eight F64 lanes, lane i for the columns i, i + 8, ..., and one order in which they are added up:
- * that is plain_dot. A product of two F32 is exact in F64, so a fused multiplication would give the
- * same bits, too. Tiles only choose which outputs are computed together; they change no sum. The
- * same text is compiled for each instruction set.
+ * Every output is one F64 sum in ascending order, as plain.c has it; vectors lie across outputs, so
+ * that no sum is ever split. A product of two F32 is exact in F64: a fused multiplication gives the
+ * same bits, and this file is compiled so that it may. Tiles only choose which outputs are computed
+ * together. The same text is compiled for each instruction set.
  */
 #include "cpu.h"
 
@@ -38,12 +38,24 @@ void cpu_mixture_plain(const cpu_mixture *job)
 
 #define INLINE static inline __attribute__((always_inline))
 /* Tiles live in registers only when the loops over them are gone. */
-#define UNROLL _Pragma("GCC unroll 4")
+#define UNROLL _Pragma("GCC unroll 12")
 
-enum { LANES = PLAIN_LANES, TILE_MAX = 4 };
+enum {
+    LANES = 8,               /* columns of a panel */
+    TILE_MAX = 4,
+    ROWS_MAX = 12,           /* rows of x that share a step */
+    HALF_ROWS_MAX = 6,       /* the same with vectors of half the width */
+    PIECE = 256,             /* columns of x and w that are widened at once */
+    PIECE_PITCH = PIECE + 8, /* rows begin in other cache sets */
+    BLOCK_ROWS = 48,
+    BLOCK_PANELS = 4
+};
 
 typedef double lanes __attribute__((vector_size(8 * LANES)));
+typedef double half_lanes __attribute__((vector_size(4 * LANES)));
+typedef float half_floats __attribute__((vector_size(2 * LANES)));
 typedef float floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t places __attribute__((vector_size(4 * LANES)));
 
 INLINE void load(const float *from, lanes *out)
 {
@@ -53,122 +65,193 @@ INLINE void load(const float *from, lanes *out)
     *out = __builtin_convertvector(narrow, lanes);
 }
 
-INLINE float add_lanes(const lanes *v)
+/* By halves: GCC keeps no vector in registers that is wider than the machine's. */
+INLINE void widen(const floats *from, lanes *out)
 {
-    const lanes s = *v;
+    half_floats narrow[2];
+    half_lanes wide[2];
 
-    return (float)(((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7])));
+    memcpy(narrow, from, sizeof narrow);
+    wide[0] = __builtin_convertvector(narrow[0], half_lanes);
+    wide[1] = __builtin_convertvector(narrow[1], half_lanes);
+    memcpy(out, wide, sizeof wide);
 }
 
-/* sum += products of LANES columns from k on. */
-INLINE void product_step(const float *const *x, const float *const *w, size_t k,
-                         lanes (*sum)[TILE_MAX], const int size[2])
-{
-    lanes right[TILE_MAX];
+/* ---- products ---- */
 
-    UNROLL
-    for (int j = 0; j < size[1]; j++)
-        load(w[j] + k, &right[j]);
-    UNROLL
-    for (int i = 0; i < size[0]; i++) {
-        lanes left;
-
-        load(x[i] + k, &left);
-        UNROLL
-        for (int j = 0; j < size[1]; j++)
-            sum[i][j] += left * right[j];
-    }
-}
-
-/* The columns after the last whole step, filled up with zeros: a sum that began at +0 never is -0,
- * so that adding +0 changes nothing. Not inlined: it would take the tile's registers. */
+/* BLOCK_ROWS x (BLOCK_PANELS * LANES) outputs: their sums, and what they are made of. */
 typedef struct {
-    float values[TILE_MAX][LANES];
-    const float *rows[TILE_MAX];
-} product_rest;
+    lanes sum[BLOCK_ROWS][BLOCK_PANELS];
+    lanes w[BLOCK_PANELS][PIECE];              /* column k of eight rows */
+    double x[ROWS_MAX][PIECE_PITCH];
+} product_memory;
 
-__attribute__((noinline)) static void take_rest(product_rest *rest, const float *const *from,
-                                                size_t k, size_t count)
+/* Eight rows of eight floats become eight columns. */
+INLINE void transpose(floats *v)
 {
-    memset(rest->values, 0, sizeof rest->values);
-    for (int i = 0; i < TILE_MAX; i++) {
-        memcpy(rest->values[i], from[i] + k, (count - k) * sizeof(float));
-        rest->rows[i] = rest->values[i];
-    }
+    static const places low[3] = { { 0, 8, 2, 10, 4, 12, 6, 14 },
+                                   { 0, 1, 8, 9, 4, 5, 12, 13 },
+                                   { 0, 1, 2, 3, 8, 9, 10, 11 } };
+    static const places high[3] = { { 1, 9, 3, 11, 5, 13, 7, 15 },
+                                    { 2, 3, 10, 11, 6, 7, 14, 15 },
+                                    { 4, 5, 6, 7, 12, 13, 14, 15 } };
+
+    UNROLL
+    for (int stage = 0; stage < 3; stage++)
+        UNROLL
+        for (int i = 0; i < LANES; i++)
+            if ((i >> stage & 1) == 0) {
+                const floats a = v[i];
+                const floats b = v[i + (1 << stage)];
+
+                v[i] = __builtin_shuffle(a, b, low[stage]);
+                v[i + (1 << stage)] = __builtin_shuffle(a, b, high[stage]);
+            }
 }
 
-/* Block sums of size[0] x size[1] outputs over `count` columns, added to acc. */
-INLINE void product_block(const float *const *x, const float *const *w, size_t count,
-                          float (*acc)[TILE_MAX], const int size[2])
+/* `count` columns of `rows` rows of w, at most LANES; the rows that are missing are zeros. */
+INLINE void widen_panel(const float *w, size_t pitch, size_t rows, size_t count, lanes *out)
 {
-    lanes sum[TILE_MAX][TILE_MAX] = { { { 0 } } };
     size_t k = 0;
 
-    for (; k + LANES <= count; k += LANES)
-        product_step(x, w, k, sum, size);
-    if (k < count) {
-        product_rest left;
-        product_rest right;
+    for (; rows == LANES && k + LANES <= count; k += LANES) {
+        floats v[LANES];
 
-        take_rest(&left, x, k, count);
-        take_rest(&right, w, k, count);
-        product_step(left.rows, right.rows, 0, sum, size);
-    }
-    UNROLL
-    for (int i = 0; i < size[0]; i++)
         UNROLL
-        for (int j = 0; j < size[1]; j++)
-            acc[i][j] += add_lanes(&sum[i][j]);
+        for (int i = 0; i < LANES; i++)
+            memcpy(&v[i], w + (size_t)i * pitch + k, sizeof v[i]);
+        transpose(v);
+        UNROLL
+        for (int i = 0; i < LANES; i++)
+            widen(&v[i], &out[k + (size_t)i]);
+    }
+    for (; k < count; k++)
+        for (size_t i = 0; i < LANES; i++)
+            out[k][i] = i < rows ? (double)w[i * pitch + k] : 0;
 }
 
-INLINE void product_tile(const cpu_product *job, size_t t, size_t n, const int rows,
-                         const int cols)
+INLINE void widen_rows(const float *x, size_t pitch, size_t rows, size_t count,
+                       double (*out)[PIECE_PITCH])
 {
-    const size_t step = job->block == 0 ? job->depth : job->block;
-    const int size[2] = { rows, cols };
-    float acc[TILE_MAX][TILE_MAX] = { { 0 } };
+    for (size_t i = 0; i < rows; i++)
+        for (size_t k = 0; k < count; k++)
+            out[i][k] = (double)x[i * pitch + k];
+}
 
-    for (size_t k = 0; k < job->depth; k += step) {
-        const float *x[TILE_MAX];
-        const float *w[TILE_MAX];
+/* sum[i][panel] += products of `count` columns of `rows` rows of x and a panel of w. */
+INLINE void step_whole(product_memory *m, size_t row, size_t panel, size_t count, const int rows)
+{
+    lanes sum[ROWS_MAX];
+
+    UNROLL
+    for (int i = 0; i < rows; i++)
+        sum[i] = m->sum[row + (size_t)i][panel];
+    for (size_t k = 0; k < count; k++) {
+        const lanes w = m->w[panel][k];
 
         UNROLL
-        for (int i = 0; i < TILE_MAX; i++) {        /* unused ones repeat the last */
-            x[i] = job->x + (t + (size_t)(i < rows ? i : rows - 1)) * job->x_pitch + k;
-            w[i] = job->w + (n + (size_t)(i < cols ? i : cols - 1)) * job->w_pitch + k;
-        }
-        product_block(x, w, size_min(step, job->depth - k), acc, size);
+        for (int i = 0; i < rows; i++)
+            sum[i] += m->x[i][k] * w;
     }
     UNROLL
     for (int i = 0; i < rows; i++)
-        UNROLL
-        for (int j = 0; j < cols; j++)
-            job->y[(t + (size_t)i) * job->y_pitch + n + (size_t)j] = acc[i][j];
+        m->sum[row + (size_t)i][panel] = sum[i];
 }
 
-/* size x size tiles, then what is left at the edges. */
-INLINE void product_body(const cpu_product *job, const int size)
+/* The same in halves of vectors. */
+INLINE void step_halves(product_memory *m, size_t row, size_t panel, size_t count, const int rows)
 {
-    const size_t whole = (size_t)size;
-    size_t t = 0;
+    half_lanes sum[HALF_ROWS_MAX][2];
 
-    for (; t + whole <= job->x_count; t += whole) {
-        size_t n = 0;
+    UNROLL
+    for (int i = 0; i < rows; i++)
+        memcpy(sum[i], &m->sum[row + (size_t)i][panel], sizeof sum[i]);
+    for (size_t k = 0; k < count; k++) {
+        half_lanes w[2];
 
-        for (; n + whole <= job->w_count; n += whole)
-            product_tile(job, t, n, size, size);
-        for (; n < job->w_count; n++)
-            product_tile(job, t, n, size, 1);
+        memcpy(w, &m->w[panel][k], sizeof w);
+        UNROLL
+        for (int i = 0; i < rows; i++) {
+            sum[i][0] += m->x[i][k] * w[0];
+            sum[i][1] += m->x[i][k] * w[1];
+        }
     }
-    for (; t < job->x_count; t++) {
-        size_t n = 0;
+    UNROLL
+    for (int i = 0; i < rows; i++)
+        memcpy(&m->sum[row + (size_t)i][panel], sum[i], sizeof sum[i]);
+}
 
-        for (; n + whole <= job->w_count; n += whole)
-            product_tile(job, t, n, 1, size);
-        for (; n < job->w_count; n++)
-            product_tile(job, t, n, 1, 1);
+INLINE void product_step(product_memory *m, size_t row, size_t panel, size_t count, const int rows,
+                         const int most)
+{
+    if (most <= HALF_ROWS_MAX)
+        step_halves(m, row, panel, count, rows);
+    else
+        step_whole(m, row, panel, count, rows);
+}
+
+/* Columns [k, k + count) of all outputs of the block that begins at row t and column n. */
+INLINE void product_piece(const cpu_product *job, product_memory *m, const size_t at[3],
+                          size_t count, const int rows)
+{
+    const size_t x_count = size_min(BLOCK_ROWS, job->x_count - at[0]);
+    const size_t w_count = size_min(BLOCK_PANELS * LANES, job->w_count - at[1]);
+    const size_t panels = (w_count + LANES - 1) / LANES;
+    size_t together;
+
+    for (size_t p = 0; p < panels; p++)
+        widen_panel(job->w + (at[1] + p * LANES) * job->w_pitch + at[2], job->w_pitch,
+                    size_min(LANES, w_count - p * LANES), count, m->w[p]);
+    for (size_t t = 0; t < x_count; t += together) {
+        const size_t left = x_count - t;
+
+        together = left >= (size_t)rows ? (size_t)rows : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        widen_rows(job->x + (at[0] + t) * job->x_pitch + at[2], job->x_pitch, together, count,
+                   m->x);
+        for (size_t p = 0; p < panels; p++)
+            if (together == (size_t)rows)
+                product_step(m, t, p, count, rows, rows);
+            else if (together == 4)
+                product_step(m, t, p, count, 4, rows);
+            else if (together == 2)
+                product_step(m, t, p, count, 2, rows);
+            else
+                product_step(m, t, p, count, 1, rows);
     }
 }
+
+/* The outputs of one block, blocks of columns ascending. */
+INLINE void product_outputs(const cpu_product *job, product_memory *m, size_t t, size_t n,
+                            const int rows)
+{
+    const size_t step = job->block == 0 ? job->depth : job->block;
+    const size_t x_count = size_min(BLOCK_ROWS, job->x_count - t);
+    const size_t w_count = size_min(BLOCK_PANELS * LANES, job->w_count - n);
+
+    for (size_t i = 0; i < x_count; i++)
+        memset(job->y + (t + i) * job->y_pitch + n, 0, w_count * sizeof *job->y);
+    for (size_t first = 0; first < job->depth; first += step) {
+        const size_t end = size_min(first + step, job->depth);
+
+        memset(m->sum, 0, x_count * sizeof *m->sum);
+        for (size_t k = first; k < end; k += PIECE)
+            product_piece(job, m, (const size_t[]){ t, n, k }, size_min(PIECE, end - k), rows);
+        for (size_t i = 0; i < x_count; i++)
+            for (size_t j = 0; j < w_count; j++)
+                job->y[(t + i) * job->y_pitch + n + j] += (float)m->sum[i][j / LANES][j % LANES];
+    }
+}
+
+INLINE void product_body(const cpu_product *job, const int rows)
+{
+    product_memory m;
+
+    for (size_t n = 0; n < job->w_count; n += BLOCK_PANELS * LANES)
+        for (size_t t = 0; t < job->x_count; t += BLOCK_ROWS)
+            product_outputs(job, &m, t, n, rows);
+}
+
+/* ---- mixtures ---- */
 
 /* `rows` mixtures, columns [i, i + groups * LANES). */
 INLINE void mixture_tile(const cpu_mixture *job, size_t h, size_t i, const int rows,
@@ -222,7 +305,7 @@ INLINE void mixture_body(const cpu_mixture *job, const int size)
 
 __attribute__((target("avx512f"))) static void product_avx512(const cpu_product *job)
 {
-    product_body(job, 4);
+    product_body(job, ROWS_MAX);
 }
 
 __attribute__((target("avx512f"))) static void mixture_avx512(const cpu_mixture *job)
@@ -230,12 +313,12 @@ __attribute__((target("avx512f"))) static void mixture_avx512(const cpu_mixture 
     mixture_body(job, 4);
 }
 
-__attribute__((target("avx2"))) static void product_avx2(const cpu_product *job)
+__attribute__((target("avx2,fma"))) static void product_avx2(const cpu_product *job)
 {
-    product_body(job, 2);
+    product_body(job, HALF_ROWS_MAX);
 }
 
-__attribute__((target("avx2"))) static void mixture_avx2(const cpu_mixture *job)
+__attribute__((target("avx2,fma"))) static void mixture_avx2(const cpu_mixture *job)
 {
     mixture_body(job, 2);
 }

@@ -12,10 +12,20 @@ enum { QUANTISE_BLOCK_MAX = 128 };
 
 double plain_dot(const float *a, const float *b, size_t count)
 {
-    double lane[PLAIN_LANES] = { 0 };
+    double sum = 0;
 
     for (size_t k = 0; k < count; k++)
-        lane[k % PLAIN_LANES] += (double)a[k] * (double)b[k];
+        sum += (double)a[k] * (double)b[k];
+    return sum;
+}
+
+/* Eight lanes, so that a row alone is not one long chain. */
+static double square_sum(const float *x, size_t count)
+{
+    double lane[8] = { 0 };
+
+    for (size_t k = 0; k < count; k++)
+        lane[k % 8] += (double)x[k] * (double)x[k];
     return ((lane[0] + lane[4]) + (lane[2] + lane[6])) +
            ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
@@ -69,7 +79,7 @@ void plain_quantise(const float *x, float *y, const run_quantise *op)
 
 static float mean_square(const float *x, size_t count)
 {
-    return (float)(plain_dot(x, x, count) / (double)count);
+    return (float)(square_sum(x, count) / (double)count);
 }
 
 /* DeepSeek's per-head query norm: a chain of BF16 operations. */

@@ -7,9 +7,9 @@
 
 #include "backend.h"
 
-enum { PLAIN_LANES = 8, RUN_STREAM_LIMIT = 8 };
+enum { RUN_STREAM_LIMIT = 8 };
 
-/* Lane i adds the products of k = i, i + 8, ... ; then ((0+4) + (2+6)) + ((1+5) + (3+7)). */
+/* The products in ascending order. */
 double plain_dot(const float *a, const float *b, size_t count);
 /* One output of `linear`: block sums rounded to F32, added in F32. */
 float plain_product(const float *x, const float *w, size_t depth, size_t block);
