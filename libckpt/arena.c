@@ -54,6 +54,14 @@ int arena_init_fixed(arena *a, size_t size_bytes)
     return 1;
 }
 
+void arena_init_on(arena *a, void *memory, size_t size_bytes)
+{
+    arena_init(a);
+    a->fixed = 1;
+    a->base = memory;
+    a->size_bytes = size_bytes;
+}
+
 void arena_release(arena *a)
 {
     if (a->fixed)

@@ -24,6 +24,8 @@ typedef struct {
 void arena_init(arena *a);
 /* One block of size_bytes; 0 when there is no memory. */
 int arena_init_fixed(arena *a, size_t size_bytes);
+/* A fixed arena in memory that is the caller's, aligned to 64 bytes; not to be released. */
+void arena_init_on(arena *a, void *memory, size_t size_bytes);
 void arena_release(arena *a);
 
 /* 64-byte aligned for sizes of 64 and more, else 8; NULL when there is no room. */

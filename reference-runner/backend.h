@@ -9,17 +9,17 @@
  *
  * Numbers. A buffer holds 4-byte elements: F32, or I32 where it says so. Where `round` is set the
  * result is rounded to BF16 (nearest even) and kept as F32; the inputs are BF16 values then.
- * A sum over a dimension of the model is formed in F64 and rounded to F32 once: products of F32 are
- * exact in F64, so that order and fused multiplication hardly matter, and two backends agree to the
- * last bit or nearly so. A result never depends on how many rows an operation gets, on threads,
- * or on how a weight is encoded.
+ * A sum over a dimension of the model is formed in F64, in ascending order, and rounded to F32 once.
+ * Products of F32 are exact in F64, so that a fused multiplication changes nothing, and two backends
+ * agree to the last bit or nearly so. A result never depends on how many rows an operation gets, on
+ * threads, or on how a weight is encoded.
  *
  * Weights come in their stored encoding: codes and scales as in a ckpt_tile, a band of rows at a
  * time. The value of an element is that of the digest: the F32 product code x scale.
  *
  * Rows are rows of a buffer: row i begins at element offset + i * pitch. A ring holds the row of
  * position p at p % capacity. Operations run in the order of the calls; buffer_read waits for them.
- * All but weight_put are called from one thread. Functions that can fail return ckpt_code.
+ * All but weight_put and stage_* are called from one thread. Functions that can fail return ckpt_code.
  */
 #ifndef RUN_BACKEND_H
 #define RUN_BACKEND_H
@@ -29,6 +29,12 @@
 typedef struct run_backend run_backend;
 typedef struct run_buffer run_buffer;
 typedef struct run_weight run_weight;
+
+/* Memory that a device can copy from while its owner goes on; first member of a backend's own. */
+typedef struct {
+    void *memory;
+    uint64_t bytes;
+} run_stage;
 
 typedef struct {
     run_buffer *buffer;
@@ -92,7 +98,7 @@ typedef struct {
 
 /*
  * Rotate pairs (2i, 2i+1) of the last rope_dim columns of each head, in place: head h of row t is
- * columns [h * head_dim, (h + 1) * head_dim). angles[t, i, 0..1] are cos and sin, F32;
+ * columns [h * head_dim, (h + 1) * head_dim). Row t of angles holds cos and sin of pair i at 2 i;
  * (a, b) -> (a cos - b sin, a sin + b cos), with -sin when inverse. Products and sums in F32.
  */
 typedef struct {
@@ -101,7 +107,7 @@ typedef struct {
     uint32_t head_count;
     uint32_t head_dim;
     uint32_t rope_dim;
-    const run_buffer *angles;
+    run_rows angles;
     int inverse;
     int round;
 } run_rope;
@@ -263,8 +269,8 @@ typedef struct {
  *   a = x[r] w1, b = x[r] w3 (rounded), b = clamp(b, -limit, limit), a = min(a, limit) if limit > 0
  *   h = factor * (a / (1 + exp(-a)) * b) (rounded), through the E4M3 quantiser in blocks of 128
  *   when `round` is set;  y[r] += h w2 (the product rounded, the sum in F32)
- * x is what the products take: quantised already where the profile asks for it. Blocks of the
- * products as in run_linear.
+ * x is what the products take: quantised already where the profile asks for it, and with `round` it
+ * lies on the E4M3 grid in blocks of 128. Blocks of the products as in run_linear.
  */
 typedef struct {
     run_rows x;
@@ -290,6 +296,14 @@ typedef struct {
     int round;
 } run_add;
 
+/* What was done since the last lap. A backend in host memory copies and awaits nothing. */
+typedef struct {
+    double seconds;          /* until now, when all operations are done */
+    double wait_seconds;     /* of these, operations waited for weights */
+    double copy_seconds;     /* weights were on their way to the device */
+    uint64_t copy_bytes;
+} run_lap;
+
 typedef struct {
     const char *name;        /* "cpu", "cuda" */
     /* thread_count 0: one per core. A machine without the device: CKPT_E_USAGE, one line. */
@@ -297,6 +311,8 @@ typedef struct {
     void (*close)(run_backend *backend);
     /* Free memory of the device before anything is opened; NULL: it computes in host memory. */
     ckpt_code (*free_bytes)(uint64_t *out, ckpt_error *err);
+    /* Waits for all operations. */
+    ckpt_code (*lap)(run_backend *backend, run_lap *out, ckpt_error *err);
 
     /* Zero-filled. Sizes and positions in elements. */
     ckpt_code (*buffer_create)(run_backend *backend, uint64_t count, run_buffer **out,
@@ -308,13 +324,22 @@ typedef struct {
                              ckpt_error *err);
     ckpt_code (*buffer_zero)(run_buffer *buffer, uint64_t first, uint64_t count, ckpt_error *err);
 
+    /* stage_wait: until all that was put from the stage is away, and its memory can be written. */
+    ckpt_code (*stage_create)(run_backend *backend, uint64_t bytes, run_stage **out,
+                              ckpt_error *err);
+    ckpt_code (*stage_wait)(run_stage *stage, ckpt_error *err);
+    void (*stage_free)(run_backend *backend, run_stage *stage);         /* NULL is fine */
+
+    /* Weights will take at most so much together. A hint, before the first of them. */
+    void (*weights_reserve)(run_backend *backend, uint64_t bytes);
     /* A weight for row_count rows of `tensor` (whole rows of its scale grid); the struct is copied.
      * weight_put: rows [row, row + row_count) of the weight, a multiple of SOURCE_BAND_ROWS but for
-     * the last; called from several threads at once for different rows. */
+     * the last; called from several threads at once for different rows. The tile lies in the
+     * stage's memory. */
     ckpt_code (*weight_create)(run_backend *backend, const ckpt_tensor *tensor,
                                uint64_t row_count, run_weight **out, ckpt_error *err);
     ckpt_code (*weight_put)(run_weight *weight, uint64_t row, uint64_t row_count,
-                            const ckpt_tile *tile, ckpt_error *err);
+                            const ckpt_tile *tile, run_stage *stage, ckpt_error *err);
     void (*weight_free)(run_backend *backend, run_weight *weight);      /* NULL is fine */
 
     ckpt_code (*linear)(run_backend *backend, const run_linear *op, ckpt_error *err);

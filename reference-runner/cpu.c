@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "number.h"
@@ -10,7 +11,15 @@
 #include "size.h"
 #include "values.h"
 
-enum { BAND_ROWS = 16, TILE_ROWS_MIN = 32 };
+enum { BAND_ROWS = 16, TILE_ROWS_MIN = 32, STAGE_ALIGN = 64 };
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
 
 static ckpt_code open_cpu(unsigned thread_count, run_backend **out, ckpt_error *err)
 {
@@ -26,7 +35,19 @@ static ckpt_code open_cpu(unsigned thread_count, run_backend **out, ckpt_error *
     cpu->base.ops = &run_backend_cpu;
     cpu->thread_count = thread_count > 0 ? (int)thread_count : cores > 0 ? (int)cores : 1;
     cpu_choose(cpu);
+    cpu->lap_begin = now();
     *out = &cpu->base;
+    return CKPT_OK;
+}
+
+static ckpt_code lap_cpu(run_backend *backend, run_lap *out, ckpt_error *err)
+{
+    cpu_backend *cpu = (cpu_backend *)(void *)backend;
+    const double time = now();
+
+    (void)err;
+    *out = (run_lap){ .seconds = time - cpu->lap_begin };
+    cpu->lap_begin = time;
     return CKPT_OK;
 }
 
@@ -86,6 +107,44 @@ static ckpt_code buffer_zero_cpu(run_buffer *buffer, uint64_t first, uint64_t co
     return CKPT_OK;
 }
 
+static ckpt_code stage_create_cpu(run_backend *backend, uint64_t bytes, run_stage **out,
+                                  ckpt_error *err)
+{
+    run_stage *s = malloc(sizeof *s);
+
+    (void)backend;
+    if (s == NULL || (s->memory = aligned_alloc(STAGE_ALIGN, size_div_up(bytes, STAGE_ALIGN) *
+                                                                 STAGE_ALIGN)) == NULL) {
+        free(s);
+        return ckpt_fail_memory(err, "a tile", bytes);
+    }
+    s->bytes = bytes;
+    *out = s;
+    return CKPT_OK;
+}
+
+static ckpt_code stage_wait_cpu(run_stage *stage, ckpt_error *err)
+{
+    (void)stage;
+    (void)err;
+    return CKPT_OK;
+}
+
+static void stage_free_cpu(run_backend *backend, run_stage *stage)
+{
+    (void)backend;
+    if (stage == NULL)
+        return;
+    free(stage->memory);
+    free(stage);
+}
+
+static void weights_reserve_cpu(run_backend *backend, uint64_t bytes)
+{
+    (void)backend;
+    (void)bytes;
+}
+
 static void weight_free_cpu(run_backend *backend, run_weight *weight)
 {
     (void)backend;
@@ -121,7 +180,7 @@ static ckpt_code weight_create_cpu(run_backend *backend, const ckpt_tensor *tens
 }
 
 static ckpt_code weight_put_cpu(run_weight *weight, uint64_t row, uint64_t row_count,
-                                const ckpt_tile *tile, ckpt_error *err)
+                                const ckpt_tile *tile, run_stage *stage, ckpt_error *err)
 {
     const ckpt_tensor *t = &weight->tensor;
     const source_range range = { 0, row, row_count, SOURCE_WANT_ALL };
@@ -129,6 +188,7 @@ static ckpt_code weight_put_cpu(run_weight *weight, uint64_t row, uint64_t row_c
     uint64_t count;
 
     (void)err;
+    (void)stage;
     memcpy((char *)weight->tile.part[CKPT_DATA] + row * ckpt_part_row_bytes(t, CKPT_DATA),
            tile->part[CKPT_DATA], row_count * ckpt_part_row_bytes(t, CKPT_DATA));
     if (t->scale_dtype == CKPT_NONE)
@@ -283,7 +343,7 @@ static ckpt_code rope_cpu(run_backend *backend, const run_rope *op, ckpt_error *
     for (uint64_t t = 0; t < op->row_count; t++)
         for (uint32_t h = 0; h < op->head_count; h++)
             plain_rope(cpu_row(op->x, t) + (size_t)h * op->head_dim,
-                       op->angles->data + t * op->rope_dim, op);
+                       cpu_row(op->angles, t), op);
     return CKPT_OK;
 }
 
@@ -385,6 +445,11 @@ const run_backend_ops run_backend_cpu = {
     .name = "cpu",
     .open = open_cpu,
     .close = close_cpu,
+    .lap = lap_cpu,
+    .stage_create = stage_create_cpu,
+    .stage_wait = stage_wait_cpu,
+    .stage_free = stage_free_cpu,
+    .weights_reserve = weights_reserve_cpu,
     .buffer_create = buffer_create_cpu,
     .buffer_free = buffer_free_cpu,
     .buffer_write = buffer_write_cpu,

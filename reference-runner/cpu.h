@@ -50,6 +50,7 @@ typedef struct {
 typedef struct {
     run_backend base;
     int thread_count;
+    double lap_begin;
     void (*product)(const cpu_product *job);
     void (*mixture)(const cpu_mixture *job);
 } cpu_backend;

@@ -1,16 +1,11 @@
-/*
- * The CUDA backend: streams, buffers, weights.
- *
- * Weights leave through pinned buffers on the copy stream while the computing stream works on what
- * came before. A freed weight's memory is kept for the next one of its size, which waits on the
- * device, not here, until the kernels that still read the old one are through. Kept memory counts:
- * live and kept together never exceed what was live at once.
- */
+/* The CUDA backend: the device, its streams, buffers and work space. */
 #include "cuda_private.cuh"
 
 #include <new>
 
-enum { ALIGNMENT = 256, CAPABILITY_MIN = 8 };
+#include <time.h>
+
+enum { CAPABILITY_MIN = 8 };
 
 ckpt_code cuda_fail(ckpt_error *err, const char *what, cudaError_t error)
 {
@@ -67,20 +62,54 @@ static ckpt_code free_bytes_cuda(uint64_t *out, ckpt_error *err)
 
 static cudaError_t create_streams(cuda_backend *cuda)
 {
-    cudaError_t error = cudaStreamCreateWithFlags(&cuda->compute, cudaStreamNonBlocking);
+    int processor_count = 0;
+    cudaError_t error =
+        cudaDeviceGetAttribute(&processor_count, cudaDevAttrMultiProcessorCount, 0);
 
+    cuda->processor_count = static_cast<uint32_t>(processor_count);
+    if (error == cudaSuccess)
+        error = cudaStreamCreateWithFlags(&cuda->compute, cudaStreamNonBlocking);
     if (error == cudaSuccess)
         error = cudaStreamCreateWithFlags(&cuda->copy, cudaStreamNonBlocking);
-    if (error == cudaSuccess)
-        error = cudaEventCreateWithFlags(&cuda->copied, cudaEventDisableTiming);
-    for (int i = 0; i < CUDA_STAGE_COUNT && error == cudaSuccess; i++) {
-        cuda_stage *s = &cuda->stages[i];
-
-        error = cudaMallocHost(reinterpret_cast<void **>(&s->memory), CUDA_STAGE_BYTES);
+    for (cudaEvent_t &e : cuda->epochs)
         if (error == cudaSuccess)
-            error = cudaEventCreateWithFlags(&s->sent, cudaEventDisableTiming);
-    }
+            error = cudaEventCreateWithFlags(&e, cudaEventDisableTiming);
+    for (cuda_lists_stage &l : cuda->lists)
+        if (error == cudaSuccess)
+            error = cudaEventCreateWithFlags(&l.sent, cudaEventDisableTiming);
+    for (cudaEvent_t(&pair)[2] : cuda->waits)
+        for (cudaEvent_t &e : pair)
+            if (error == cudaSuccess)
+                error = cudaEventCreate(&e);
     return error;
+}
+
+static void destroy_streams(cuda_backend *cuda)
+{
+    for (cudaEvent_t e : cuda->epochs)
+        if (e != nullptr)
+            cudaEventDestroy(e);
+    for (cuda_lists_stage &l : cuda->lists) {
+        if (l.sent != nullptr)
+            cudaEventDestroy(l.sent);
+        cudaFreeHost(l.memory);
+    }
+    for (cudaEvent_t(&pair)[2] : cuda->waits)
+        for (cudaEvent_t e : pair)
+            if (e != nullptr)
+                cudaEventDestroy(e);
+    if (cuda->copy != nullptr)
+        cudaStreamDestroy(cuda->copy);
+    if (cuda->compute != nullptr)
+        cudaStreamDestroy(cuda->compute);
+}
+
+static double now(void)
+{
+    timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
 }
 
 static ckpt_code open_cuda(unsigned thread_count, run_backend **out, ckpt_error *err)
@@ -100,26 +129,9 @@ static ckpt_code open_cuda(unsigned thread_count, run_backend **out, ckpt_error 
         close_cuda(&cuda->base);
         return cuda_fail(err, "streams and pinned memory", error);
     }
+    cuda->lap_begin = now();
     *out = &cuda->base;
     return CKPT_OK;
-}
-
-static void drop_block(cuda_block *block)
-{
-    cudaFree(block->memory);
-    cudaEventDestroy(block->released);
-    delete block;
-}
-
-static void drop_cached(cuda_backend *cuda)
-{
-    while (cuda->cached != nullptr) {
-        cuda_block *block = cuda->cached;
-
-        cuda->cached = block->next;
-        drop_block(block);
-    }
-    cuda->cached_bytes = 0;
 }
 
 static void close_cuda(run_backend *backend)
@@ -130,38 +142,63 @@ static void close_cuda(run_backend *backend)
         cudaStreamSynchronize(cuda->compute);
     if (cuda->copy != nullptr)
         cudaStreamSynchronize(cuda->copy);
-    drop_cached(cuda);
+    cuda_free_weights(cuda);
     for (char *scratch : cuda->scratch)
         cudaFree(scratch);
-    for (cuda_stage &s : cuda->stages) {
-        if (s.sent != nullptr)
-            cudaEventDestroy(s.sent);
-        cudaFreeHost(s.memory);
-    }
-    if (cuda->copied != nullptr)
-        cudaEventDestroy(cuda->copied);
-    if (cuda->copy != nullptr)
-        cudaStreamDestroy(cuda->copy);
-    if (cuda->compute != nullptr)
-        cudaStreamDestroy(cuda->compute);
+    destroy_streams(cuda);
     delete cuda;
+}
+
+static ckpt_code lap_cuda(run_backend *backend, run_lap *out, ckpt_error *err)
+{
+    cuda_backend *cuda = cuda_of(backend);
+    cudaError_t error = cudaStreamSynchronize(cuda->compute);
+    double waited = 0;
+
+    for (unsigned i = 0; i < cuda->wait_count && error == cudaSuccess; i++) {
+        float milliseconds = 0;
+
+        error = cudaEventElapsedTime(&milliseconds, cuda->waits[i][0], cuda->waits[i][1]);
+        waited += static_cast<double>(milliseconds) * 1e-3;
+    }
+    if (error != cudaSuccess)
+        return cuda_fail(err, "the time of a layer", error);
+    std::lock_guard<std::mutex> guard(cuda->lap_lock);
+    const double time = now();
+
+    *out = { time - cuda->lap_begin, waited, cuda->copy_seconds, cuda->copy_bytes };
+    cuda->lap_begin = time;
+    cuda->copy_seconds = 0;
+    cuda->copy_bytes = 0;
+    cuda->wait_count = 0;
+    return CKPT_OK;
 }
 
 /* ---- memory ---- */
 
-/* What is kept for later goes before an allocation fails. */
-static cudaError_t allocate(cuda_backend *cuda, uint64_t bytes, char **out)
+cudaError_t cuda_allocate(uint64_t bytes, char **out)
 {
-    cudaError_t error = cudaMalloc(reinterpret_cast<void **>(out), bytes);
+    const cudaError_t error = cudaMalloc(reinterpret_cast<void **>(out), bytes);
 
-    if (error == cudaErrorMemoryAllocation && cuda->cached != nullptr) {
-        cudaGetLastError();
-        drop_cached(cuda);
-        error = cudaMalloc(reinterpret_cast<void **>(out), bytes);
-    }
     if (error != cudaSuccess)
-        cudaGetLastError();     /* reported here, and not again by the next launch */
+        cudaGetLastError();
     return error;
+}
+
+ckpt_code cuda_lists(cuda_backend *cuda, uint64_t bytes, cuda_lists_stage **out, ckpt_error *err)
+{
+    cuda_lists_stage *l = &cuda->lists[cuda->next_list++ % CUDA_LISTS];
+    cudaError_t error = cudaEventSynchronize(l->sent);
+
+    if (error == cudaSuccess && l->bytes < bytes) {
+        cudaFreeHost(l->memory);
+        l->memory = nullptr;
+        l->bytes = 0;
+        error = cudaMallocHost(reinterpret_cast<void **>(&l->memory), bytes);
+        l->bytes = error == cudaSuccess ? bytes : 0;
+    }
+    *out = l;
+    return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "pinned memory", error);
 }
 
 ckpt_code cuda_scratch(cuda_backend *cuda, int which, uint64_t bytes, ckpt_error *err)
@@ -173,7 +210,7 @@ ckpt_code cuda_scratch(cuda_backend *cuda, int which, uint64_t bytes, ckpt_error
     cudaFree(cuda->scratch[which]);     /* waits for the kernels that use it */
     cuda->scratch[which] = nullptr;
     cuda->scratch_bytes[which] = 0;
-    if ((error = allocate(cuda, bytes, &cuda->scratch[which])) != cudaSuccess)
+    if ((error = cuda_allocate(bytes, &cuda->scratch[which])) != cudaSuccess)
         return cuda_fail(err, "work space", error);
     cuda->scratch_bytes[which] = bytes;
     return CKPT_OK;
@@ -207,7 +244,7 @@ static ckpt_code buffer_create_cuda(run_backend *backend, uint64_t count, run_bu
     ckpt_code code;
 
     if (b != nullptr && count < SIZE_MAX / sizeof(float))
-        error = allocate(cuda, (count + 1) * sizeof(float), &memory);
+        error = cuda_allocate((count + 1) * sizeof(float), &memory);
     if (error != cudaSuccess) {
         delete b;
         return cuda_fail(err, "a buffer", error);
@@ -245,175 +282,21 @@ static ckpt_code buffer_read_cuda(const run_buffer *buffer, uint64_t first, void
     return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "read from the device", error);
 }
 
-/* ---- weights ---- */
-
-/* Memory of a weight: a kept block of this size, or a new one. */
-static cudaError_t take_block(cuda_backend *cuda, uint64_t bytes, cuda_block **out)
-{
-    cuda_block **at = &cuda->cached;
-    cuda_block *block;
-    cudaError_t error;
-
-    while (*at != nullptr && (*at)->bytes != bytes)
-        at = &(*at)->next;
-    if ((block = *at) != nullptr) {
-        *at = block->next;
-        cuda->cached_bytes -= bytes;
-        *out = block;
-        return cudaStreamWaitEvent(cuda->copy, block->released, 0);
-    }
-    if (cuda->live_bytes + cuda->cached_bytes + bytes >
-        size_max(cuda->peak_bytes, cuda->live_bytes + bytes))
-        drop_cached(cuda);
-    block = new (std::nothrow) cuda_block();
-    if (block == nullptr)
-        return cudaErrorMemoryAllocation;
-    block->bytes = bytes;
-    error = allocate(cuda, bytes, &block->memory);
-    if (error == cudaSuccess)
-        error = cudaEventCreateWithFlags(&block->released, cudaEventDisableTiming);
-    if (error != cudaSuccess) {
-        cudaFree(block->memory);
-        delete block;
-        return error;
-    }
-    *out = block;
-    return cudaSuccess;
-}
-
-static void weight_free_cuda(run_backend *backend, run_weight *weight)
-{
-    cuda_backend *cuda = cuda_of(backend);
-
-    if (weight == nullptr)
-        return;
-    cuda->live_bytes -= weight->block->bytes;
-    /* A failed load may still be on its way; what the copy stream writes, it writes first. */
-    if (cuda->copies_pending)
-        cuda_await_weights(cuda, nullptr);
-    if (cudaEventRecord(weight->block->released, cuda->compute) == cudaSuccess) {
-        weight->block->next = cuda->cached;
-        cuda->cached = weight->block;
-        cuda->cached_bytes += weight->block->bytes;
-    } else {
-        drop_block(weight->block);
-    }
-    delete weight;
-}
-
-static ckpt_code weight_create_cuda(run_backend *backend, const ckpt_tensor *tensor,
-                                    uint64_t row_count, run_weight **out, ckpt_error *err)
-{
-    cuda_backend *cuda = cuda_of(backend);
-    run_weight *w = new (std::nothrow) run_weight();
-    cudaError_t error = cudaErrorMemoryAllocation;
-    uint64_t data_bytes = 0;
-    uint64_t bytes = 0;
-
-    if (w != nullptr) {
-        w->owner = cuda;
-        w->tensor = *tensor;
-        w->tensor.rank = 2;
-        w->tensor.shape[0] = row_count;
-        w->tensor.shape[1] = ckpt_tensor_cols(tensor);
-        data_bytes = size_div_up(ckpt_part_bytes(&w->tensor, CKPT_DATA), ALIGNMENT) * ALIGNMENT;
-        bytes = data_bytes + ckpt_part_bytes(&w->tensor, CKPT_SCALE);
-        bytes = size_div_up(size_max(bytes, 1), ALIGNMENT) * ALIGNMENT;
-        error = take_block(cuda, bytes, &w->block);
-    }
-    if (error != cudaSuccess) {
-        delete w;
-        return cuda_fail(err, "a weight", error);
-    }
-    cuda->live_bytes += bytes;
-    cuda->peak_bytes = size_max(cuda->peak_bytes, cuda->live_bytes);
-    w->view.data = reinterpret_cast<uint8_t *>(w->block->memory);
-    w->view.scale = w->view.data + data_bytes;
-    w->view.row_bytes = ckpt_part_row_bytes(&w->tensor, CKPT_DATA);
-    w->view.scale_row_bytes = ckpt_part_row_bytes(&w->tensor, CKPT_SCALE);
-    w->view.cols = static_cast<uint32_t>(w->tensor.shape[1]);
-    w->view.dtype = tensor->dtype;
-    w->view.scale_dtype = tensor->scale_dtype;
-    w->view.block_rows = static_cast<uint32_t>(size_max(tensor->block_rows, 1));
-    w->view.block_cols = static_cast<uint32_t>(size_max(tensor->block_cols, 1));
-    w->view.by_four = w->view.cols % 4 == 0 &&
-                      (tensor->scale_dtype == CKPT_NONE || w->view.block_cols % 4 == 0);
-    *out = w;
-    return CKPT_OK;
-}
-
-/* Queue one part of a tile, a stage after the other. Called from several threads. */
-static cudaError_t send(cuda_backend *cuda, const uint8_t *to, const void *from, uint64_t bytes)
-{
-    for (uint64_t done = 0; done < bytes; done += CUDA_STAGE_BYTES) {
-        const uint64_t count = size_min(CUDA_STAGE_BYTES, bytes - done);
-        unsigned next;
-        cudaError_t error;
-
-        {
-            std::lock_guard<std::mutex> guard(cuda->stage_lock);
-
-            next = cuda->next_stage++ % CUDA_STAGE_COUNT;
-            cuda->copies_pending = 1;
-        }
-        cuda_stage *s = &cuda->stages[next];
-        std::lock_guard<std::mutex> guard(s->lock);
-
-        if ((error = cudaEventSynchronize(s->sent)) != cudaSuccess)
-            return error;
-        memcpy(s->memory, static_cast<const char *>(from) + done, count);
-        error = cudaMemcpyAsync(const_cast<uint8_t *>(to) + done, s->memory, count,
-                                cudaMemcpyHostToDevice, cuda->copy);
-        if (error == cudaSuccess)
-            error = cudaEventRecord(s->sent, cuda->copy);
-        if (error != cudaSuccess)
-            return error;
-    }
-    return cudaSuccess;
-}
-
-static ckpt_code weight_put_cuda(run_weight *weight, uint64_t row, uint64_t row_count,
-                                 const ckpt_tile *tile, ckpt_error *err)
-{
-    const ckpt_tensor *t = &weight->tensor;
-    const cuda_weight *v = &weight->view;
-    const source_range range = { 0, row, row_count, SOURCE_WANT_ALL };
-    cudaError_t error = send(weight->owner, v->data + row * v->row_bytes, tile->part[CKPT_DATA],
-                             row_count * v->row_bytes);
-    uint64_t first;
-    uint64_t count;
-
-    if (error == cudaSuccess && t->scale_dtype != CKPT_NONE) {
-        source_scale_rows(t, &range, &first, &count);
-        error = send(weight->owner, v->scale + first * v->scale_row_bytes,
-                     tile->part[CKPT_SCALE], count * v->scale_row_bytes);
-    }
-    return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "a weight's copy", error);
-}
-
-ckpt_code cuda_await_weights(cuda_backend *cuda, ckpt_error *err)
-{
-    cudaError_t error;
-
-    if (!cuda->copies_pending)
-        return CKPT_OK;
-    cuda->copies_pending = 0;
-    error = cudaEventRecord(cuda->copied, cuda->copy);
-    if (error == cudaSuccess)
-        error = cudaStreamWaitEvent(cuda->compute, cuda->copied, 0);
-    return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "a weight's arrival", error);
-}
-
 extern "C" const run_backend_ops run_backend_cuda = {
     .name = "cuda",
     .open = open_cuda,
     .close = close_cuda,
     .free_bytes = free_bytes_cuda,
+    .lap = lap_cuda,
     .buffer_create = buffer_create_cuda,
     .buffer_free = buffer_free_cuda,
     .buffer_write = buffer_write_cuda,
     .buffer_read = buffer_read_cuda,
     .buffer_zero = buffer_zero_cuda,
+    .stage_create = stage_create_cuda,
+    .stage_wait = stage_wait_cuda,
+    .stage_free = stage_free_cuda,
+    .weights_reserve = weights_reserve_cuda,
     .weight_create = weight_create_cuda,
     .weight_put = weight_put_cuda,
     .weight_free = weight_free_cuda,

@@ -6,8 +6,11 @@ namespace {
 constexpr uint32_t THREADS = 256;
 constexpr uint32_t WARP = 32;
 constexpr uint32_t ALL = 0xFFFFFFFFu;
-constexpr uint32_t HEADS = 16;           /* heads that one block mixes */
-constexpr uint32_t COLUMNS = 2;          /* columns that one thread mixes */
+constexpr uint32_t TILE = 64;            /* heads, candidates or columns that share a block */
+
+typedef tile_large tile;
+
+static_assert(tile::X == TILE && tile::W == TILE, "tiles are square");
 
 /* ---- compressor ---- */
 
@@ -60,30 +63,33 @@ struct select_job {
     int round;
 };
 
-/* Scores of 32 candidates of one row, 32 heads at a time. */
-__global__ void __launch_bounds__(TILE_THREADS)
+/* Scores of TILE candidates of one row, TILE heads at a time. */
+__global__ void __launch_bounds__(TILE_THREADS, 3)
     score_kernel(const __grid_constant__ select_job s)
 {
-    __shared__ tile_memory memory;
-    __shared__ float dots[TILE][TILE + 1];
+    __shared__ tile_memory<tile> memory;
+    float(*dots)[TILE + 1] = reinterpret_cast<float(*)[TILE + 1]>(&memory);
     const uint64_t t = s.first + blockIdx.y;
     const uint64_t count = (s.position + t + 1) / s.ratio;
     const uint64_t c = (uint64_t)blockIdx.x * TILE;
-    const uint32_t load = tile_load_row();
-    const float_loader key = { c + load < count ? s.keys.row(c + load) : nullptr };
     double sum = 0;
 
+    static_assert(sizeof memory >= sizeof(float) * TILE * (TILE + 1), "dots take its place");
     if (c >= count)
         return;
     for (uint32_t h = 0; h < s.head_count; h += TILE) {
-        const float_loader q = {
-            h + load < s.head_count ? s.q.row(t) + (uint64_t)(h + load) * s.width : nullptr
+        const auto q_at = [&](uint32_t i) {
+            return float_loader{ h + i < s.head_count ? s.q.row(t) + (uint64_t)(h + i) * s.width
+                                                      : nullptr };
         };
-        float acc[4];
+        const auto key_at = [&](uint32_t i) {
+            return float_loader{ c + i < count ? s.keys.row(c + i) : nullptr };
+        };
+        const auto out = [&](uint32_t row, uint32_t column, float dot) {
+            dots[row][column] = run_round(dot, s.round);
+        };
 
-        tile_product(q, key, s.width, 0, memory, acc);
-        for (uint32_t j = 0; j < 4; j++)
-            dots[tile_row()][tile_column(j)] = run_round(acc[j], s.round);
+        tile_product<tile>(q_at, key_at, s.width, 0, memory, out);
         __syncthreads();
         for (uint32_t i = 0; threadIdx.x < TILE && i < TILE && h + i < s.head_count; i++) {
             const float open = dots[i][threadIdx.x] > 0 ? dots[i][threadIdx.x] : 0;
@@ -91,7 +97,6 @@ __global__ void __launch_bounds__(TILE_THREADS)
 
             sum += s.round ? (double)run_bf16(open * weight) : (double)open * (double)weight;
         }
-        __syncthreads();
     }
     if (threadIdx.x < TILE && c + threadIdx.x < count)
         s.scores[blockIdx.y * s.pitch + c + threadIdx.x] = run_round((float)sum, s.round);
@@ -252,34 +257,28 @@ __device__ const float *list_row(const attend_job &j, const attend_list &l, uint
     return j.entries.row(l.chosen == nullptr ? i : (uint64_t)l.chosen[i]);
 }
 
-__global__ void __launch_bounds__(TILE_THREADS)
+__global__ void __launch_bounds__(TILE_THREADS, 3)
     attend_score_kernel(const __grid_constant__ attend_job j)
 {
-    __shared__ tile_memory memory;
+    __shared__ tile_memory<tile> memory;
     const uint64_t t = j.first + blockIdx.z;
     const attend_list list = list_of(j, t);
     const uint32_t first = blockIdx.x * TILE;
     const uint32_t head = blockIdx.y * TILE;
-    const uint32_t load = tile_load_row();
-    float acc[4];
-
-    if (first >= list.count)
-        return;
-    const float_loader q = {
-        head + load < j.op.head_count ? j.q.row(t) + (uint64_t)(head + load) * j.op.head_dim
-                                      : nullptr
+    float *scores = j.scores + (blockIdx.z * (uint64_t)j.op.head_count + head) * j.pitch;
+    const auto q_at = [&](uint32_t i) {
+        return float_loader{ head + i < j.op.head_count
+                                 ? j.q.row(t) + (uint64_t)(head + i) * j.op.head_dim
+                                 : nullptr };
     };
-    const float_loader v = { list_row(j, list, first + load) };
+    const auto v_at = [&](uint32_t i) { return float_loader{ list_row(j, list, first + i) }; };
+    const auto out = [&](uint32_t row, uint32_t column, float dot) {
+        if (head + row < j.op.head_count && first + column < list.count)
+            scores[row * j.pitch + first + column] = dot * j.op.scale;
+    };
 
-    tile_product(q, v, j.op.head_dim, 0, memory, acc);
-    if (head + tile_row() >= j.op.head_count)
-        return;
-    float *scores = j.scores +
-                    (blockIdx.z * (uint64_t)j.op.head_count + head + tile_row()) * j.pitch;
-
-    for (uint32_t i = 0; i < 4; i++)
-        if (first + tile_column(i) < list.count)
-            scores[first + tile_column(i)] = acc[i] * j.op.scale;
+    if (first < list.count)
+        tile_product<tile>(q_at, v_at, j.op.head_dim, 0, memory, out);
 }
 
 /* plain_softmax of one head by one warp; the scores become P. */
@@ -317,61 +316,111 @@ __global__ void softmax_kernel(const __grid_constant__ attend_job j, uint64_t un
         j.denominators[unit] = (float)(sum + (double)run_expf(sink - max));
 }
 
-/* One block takes HEADS heads of a row; a thread adds up COLUMNS columns of each, ascending. */
-__device__ void mix_columns(const attend_job &j, const attend_list &list, uint32_t column,
-                            uint32_t head, uint64_t unit)
+/* P of TILE heads and TILE columns of what it weighs, TILE_STEP places of the list at a time. */
+struct mix_memory {
+    double p[2][TILE][TILE_PITCH];
+    double v[2][TILE_STEP][TILE + 4];        /* rows begin in other banks */
+};
+
+/* What one thread has loaded for a step: four places of two heads, four columns of two rows. */
+struct mix_ahead {
+    float p[2][4];
+    float v[2][4];
+};
+
+struct mix_place {
+    const float *scores;     /* of head 0 of the tile */
+    uint32_t head_count;     /* of the tile */
+    uint32_t column;
+};
+
+__device__ __forceinline__ void mix_load(const attend_job &j, const attend_list &list,
+                                         const mix_place &at, uint32_t base, mix_ahead &to)
 {
-    __shared__ double p[WARP][HEADS];
-    __shared__ const float *rows[WARP];
-    double sum[HEADS][COLUMNS] = { { 0 } };
-
-    for (uint32_t base = 0; base < list.count; base += WARP) {
-        __syncthreads();
-        if (threadIdx.x < WARP)
-            rows[threadIdx.x] = list_row(j, list, base + threadIdx.x);
-        for (uint32_t i = threadIdx.x; i < WARP * HEADS; i += THREADS) {
-            const uint32_t h = i / WARP;
-            const uint32_t at = base + i % WARP;
-
-            p[i % WARP][h] = head + h < j.op.head_count && at < list.count
-                                 ? (double)j.scores[(unit + h) * j.pitch + at]
-                                 : 0;
-        }
-        __syncthreads();
-        for (uint32_t i = 0; i < WARP && base + i < list.count; i++) {
-            double v[COLUMNS];
-
 #pragma unroll
-            for (uint32_t c = 0; c < COLUMNS; c++)
-                v[c] = column + c * THREADS < j.op.head_dim
-                           ? (double)rows[i][column + c * THREADS]
-                           : 0;
-#pragma unroll
-            for (uint32_t h = 0; h < HEADS; h++)
-#pragma unroll
-                for (uint32_t c = 0; c < COLUMNS; c++)
-                    sum[h][c] = fma(p[i][h], v[c], sum[h][c]);
-        }
+    for (uint32_t i = 0; i < 2; i++) {
+        const uint32_t head = tile_loads<TILE>::row(i);
+        const uint32_t unit = i * TILE_THREADS + threadIdx.x;
+        const uint32_t column = at.column + unit % (TILE / 4) * 4;
+        const float_loader p = { head < at.head_count ? at.scores + head * j.pitch : nullptr };
+        const float_loader v = { list_row(j, list, base + unit / (TILE / 4)) };
+
+        p.load(base + tile_load_column(), list.count, to.p[i]);
+        v.load(column, j.op.head_dim, to.v[i]);
     }
-    float *y = j.y.row(j.first + blockIdx.y) + (uint64_t)head * j.op.head_dim;
-
-#pragma unroll
-    for (uint32_t h = 0; h < HEADS; h++)
-#pragma unroll
-        for (uint32_t c = 0; c < COLUMNS; c++)
-            if (head + h < j.op.head_count && column + c * THREADS < j.op.head_dim)
-                y[(uint64_t)h * j.op.head_dim + column + c * THREADS] = run_round(
-                    (float)sum[h][c] / j.denominators[unit + h], j.op.round);
 }
 
-__global__ void __launch_bounds__(THREADS) mix_kernel(const __grid_constant__ attend_job j)
+__device__ __forceinline__ void mix_put(mix_memory &m, uint32_t half, const mix_ahead &from)
 {
-    const attend_list list = list_of(j, j.first + blockIdx.y);
-    const uint32_t head = blockIdx.x * HEADS;
-    const uint64_t unit = blockIdx.y * (uint64_t)j.op.head_count + head;
+#pragma unroll
+    for (uint32_t i = 0; i < 2; i++) {
+        const uint32_t unit = i * TILE_THREADS + threadIdx.x;
+        double2 *v = reinterpret_cast<double2 *>(
+            &m.v[half][unit / (TILE / 4)][unit % (TILE / 4) * 4]);
 
-    for (uint32_t column = 0; column < j.op.head_dim; column += THREADS * COLUMNS)
-        mix_columns(j, list, column + threadIdx.x, head, unit);
+        tile_store(m.p[half], tile_loads<TILE>::row(i), from.p[i]);
+        v[0] = make_double2(from.v[i][0], from.v[i][1]);
+        v[1] = make_double2(from.v[i][2], from.v[i][3]);
+    }
+}
+
+__device__ __forceinline__ void mix_step(const mix_memory &m, uint32_t half,
+                                         tile_sums<tile> &sum)
+{
+    const uint32_t t = threadIdx.x % 4;
+    const uint32_t column = tile_w<tile>() + threadIdx.x % 32 / 4;
+
+#pragma unroll
+    for (uint32_t first = 0; first < TILE_STEP; first += 8) {
+        const uint32_t k = first + t;
+        double a[tile::X_PARTS][4];
+        double b[tile::W_PARTS][2];
+
+#pragma unroll
+        for (uint32_t i = 0; i < tile::X_PARTS; i++)
+#pragma unroll
+            for (uint32_t c = 0; c < 4; c++)
+                a[i][c] = m.p[half][tile_x<tile>() + 16 * i + 8 * (c % 2)][k + 4 * (c / 2)];
+#pragma unroll
+        for (uint32_t i = 0; i < tile::W_PARTS; i++)
+#pragma unroll
+            for (uint32_t c = 0; c < 2; c++)
+                b[i][c] = m.v[half][k + 4 * c][column + 8 * i];
+#pragma unroll
+        for (uint32_t i = 0; i < tile::X_PARTS; i++)
+#pragma unroll
+            for (uint32_t n = 0; n < tile::W_PARTS; n++)
+                tile_multiply(sum.v[i][n], a[i], b[n]);
+    }
+}
+
+/* The sums are those of cpu_mixture: places of the list ascending. */
+__global__ void __launch_bounds__(TILE_THREADS, 3) mix_kernel(const __grid_constant__ attend_job j)
+{
+    __shared__ mix_memory memory;
+    const attend_list list = list_of(j, j.first + blockIdx.z);
+    const uint32_t head = blockIdx.y * TILE;
+    const uint64_t unit = blockIdx.z * (uint64_t)j.op.head_count + head;
+    const mix_place at = { j.scores + unit * j.pitch, min(TILE, j.op.head_count - head),
+                           blockIdx.x * TILE };
+    float *y = j.y.row(j.first + blockIdx.z) + (uint64_t)head * j.op.head_dim;
+    tile_sums<tile> sum = {};
+    mix_ahead ahead;
+    uint32_t half = 0;
+
+    mix_load(j, list, at, 0, ahead);
+    for (uint32_t base = 0; base < list.count; base += TILE_STEP) {
+        mix_put(memory, half, ahead);
+        __syncthreads();
+        mix_load(j, list, at, base + TILE_STEP, ahead);
+        mix_step(memory, half, sum);
+        half ^= 1;
+    }
+    tile_give<tile>(sum.v, [&](uint32_t row, uint32_t column, double mixed) {
+        if (row < at.head_count && at.column + column < j.op.head_dim)
+            y[(uint64_t)row * j.op.head_dim + at.column + column] =
+                run_round((float)mixed / j.denominators[unit + row], j.op.round);
+    });
 }
 
 /* The longest list that the operation can meet. */
@@ -428,7 +477,7 @@ ckpt_code select_cuda(run_backend *backend, const run_select *op, ckpt_error *er
 ckpt_code attend_cuda(run_backend *backend, const run_attend *op, ckpt_error *err)
 {
     cuda_backend *cuda = cuda_of(backend);
-    const uint64_t most = list_limit(op);
+    const uint64_t most = size_div_up(list_limit(op), 4) * 4;     /* four are loaded at once */
     const uint64_t heads = op->head_count;
     const uint64_t row_bytes = heads * (most + 1) * sizeof(float);
     const uint64_t rows = slab_rows(op->row_count, row_bytes);
@@ -442,12 +491,12 @@ ckpt_code attend_cuda(run_backend *backend, const run_attend *op, ckpt_error *er
     for (; code == CKPT_OK && j.first < op->row_count; j.first += rows) {
         const uint32_t count = (uint32_t)size_min(rows, op->row_count - j.first);
         const dim3 score(cuda_grid(most, TILE), cuda_grid(heads, TILE), count);
-        const dim3 mix(cuda_grid(heads, HEADS), count);
+        const dim3 mix(cuda_grid(op->head_dim, TILE), cuda_grid(heads, TILE), count);
 
         attend_score_kernel<<<score, TILE_THREADS, 0, cuda->compute>>>(j);
         softmax_kernel<<<cuda_grid(count * heads, THREADS / WARP), THREADS, 0, cuda->compute>>>(
             j, count * heads);
-        mix_kernel<<<mix, THREADS, 0, cuda->compute>>>(j);
+        mix_kernel<<<mix, TILE_THREADS, 0, cuda->compute>>>(j);
         code = cuda_launched("attend", err);
     }
     return code;

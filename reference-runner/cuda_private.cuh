@@ -39,12 +39,18 @@ struct cuda_weight {
     int by_four;             /* four columns can be loaded at once */
 };
 
-/* Device memory of a weight, kept for the next one of its size. */
+/*
+ * Device memory of weights: one region, cut into blocks. Work that reads a weight belongs to an
+ * epoch; a free block may be written again once the epoch in which it was last read is over.
+ */
 struct cuda_block {
-    cuda_block *next;
+    cuda_block *next;        /* by place */
+    cuda_block *before;
     char *memory;
     uint64_t bytes;
-    cudaEvent_t released;    /* on the computing stream */
+    uint64_t epoch;          /* of the last work that read it */
+    int is_used;
+    int is_own;              /* an allocation of its own, outside the region */
 };
 
 struct run_buffer {
@@ -58,38 +64,58 @@ struct run_weight {
     ckpt_tensor tensor;      /* rank 2, the rows that are held */
     cuda_block *block;
     cuda_weight view;
+    uint64_t missing_rows;   /* not on their way yet; under the owner's copy_lock */
+    cudaEvent_t arrived;     /* on the copying stream */
+    int is_awaited;          /* the computing stream knows of it */
 };
 
-/* A pinned buffer on the way to the device. */
+/* Pinned memory, and when what was copied from it has left. */
 struct cuda_stage {
-    std::mutex lock;
+    run_stage base;
+    struct cuda_backend *owner;
+    cudaEvent_t begun;
+    cudaEvent_t sent;
+    int is_timed;            /* both events were recorded since the last wait */
+};
+
+struct cuda_lists_stage {
     char *memory;
+    uint64_t bytes;
     cudaEvent_t sent;
 };
 
-enum { CUDA_STAGE_COUNT = 8, CUDA_STAGE_BYTES = 1 << 22 };
+enum { CUDA_EPOCHS = 256, CUDA_LISTS = 4, CUDA_WAITS = 256 };
 
 struct cuda_backend {
     run_backend base;
     cudaStream_t compute;
     cudaStream_t copy;
-    cudaEvent_t copied;
-    cuda_stage stages[CUDA_STAGE_COUNT];
-    std::mutex stage_lock;
-    unsigned next_stage;
-    int copies_pending;      /* something was copied that the computing stream did not wait for */
-    cuda_block *cached;
-    uint64_t cached_bytes;
-    uint64_t live_bytes;
-    uint64_t peak_bytes;
+    uint32_t processor_count;
+    /* Blocks of weights, by place; `rover` is where the last search ended. */
+    cuda_block *blocks;
+    cuda_block *rover;
+    char *region;
+    uint64_t region_bytes;
+    uint64_t epoch;
+    cudaEvent_t epochs[CUDA_EPOCHS];         /* the end of epoch i at i % CUDA_EPOCHS */
+    cuda_lists_stage lists[CUDA_LISTS];
+    unsigned next_list;
     char *scratch[2];        /* floats of an operation; lists that it reads */
     uint64_t scratch_bytes[2];
+    /* What a lap reports. */
+    std::mutex copy_lock;    /* one tile's copies and their events are queued together */
+    std::mutex lap_lock;
+    double lap_begin;
+    double copy_seconds;
+    uint64_t copy_bytes;
+    cudaEvent_t waits[CUDA_WAITS][2];
+    unsigned wait_count;
 };
 
 enum { CUDA_SCRATCH_FLOATS, CUDA_SCRATCH_LISTS };
 
-/* The bounds of the work space of an operation, which comes on top of buffers and weights. */
-enum { CUDA_WORK_BYTES = 1 << 25, CUDA_EXPERT_ROWS = 2048 };
+/* The bound of the work space of an operation, which comes on top of buffers and weights. */
+enum { CUDA_WORK_BYTES = 1 << 27 };
 
 static inline cuda_backend *cuda_of(run_backend *backend)
 {
@@ -146,10 +172,32 @@ static inline uint32_t cuda_grid(uint64_t count, uint32_t per_block)
 ckpt_code cuda_fail(ckpt_error *err, const char *what, cudaError_t error);
 /* After a launch. */
 ckpt_code cuda_launched(const char *what, ckpt_error *err);
+/* cudaMalloc, whose error is not reported again by the next launch. */
+cudaError_t cuda_allocate(uint64_t bytes, char **out);
 /* Scratch of at least `bytes`, its old contents lost. */
 ckpt_code cuda_scratch(cuda_backend *cuda, int which, uint64_t bytes, ckpt_error *err);
-/* Let the computing stream wait for the weights that were put so far. */
-ckpt_code cuda_await_weights(cuda_backend *cuda, ckpt_error *err);
+/* Pinned memory for lists; the caller records `sent` after the copy. */
+ckpt_code cuda_lists(cuda_backend *cuda, uint64_t bytes, cuda_lists_stage **out, ckpt_error *err);
+
+/* cuda_weights.cu */
+void weights_reserve_cuda(run_backend *backend, uint64_t bytes);
+ckpt_code weight_create_cuda(run_backend *backend, const ckpt_tensor *tensor, uint64_t row_count,
+                             run_weight **out, ckpt_error *err);
+ckpt_code weight_put_cuda(run_weight *weight, uint64_t row, uint64_t row_count,
+                          const ckpt_tile *tile, run_stage *stage, ckpt_error *err);
+void weight_free_cuda(run_backend *backend, run_weight *weight);
+ckpt_code stage_create_cuda(run_backend *backend, uint64_t bytes, run_stage **out,
+                            ckpt_error *err);
+ckpt_code stage_wait_cuda(run_stage *stage, ckpt_error *err);
+void stage_free_cuda(run_backend *backend, run_stage *stage);
+void cuda_free_weights(cuda_backend *cuda);      /* all are gone */
+/* Let the computing stream wait for a weight, and note that it reads it. */
+ckpt_code cuda_await(cuda_backend *cuda, const run_weight *weight, ckpt_error *err);
+/* What reads weights from here on is of the next epoch. */
+ckpt_code cuda_next_epoch(cuda_backend *cuda, ckpt_error *err);
+
+/* cuda_product.cu: sums in blocks of so many columns are possible. */
+ckpt_code cuda_check_block(uint32_t block, ckpt_error *err);
 
 /* cuda_rows.cu, cuda_product.cu, cuda_experts.cu, cuda_attend.cu */
 ckpt_code quantise_cuda(run_backend *backend, const run_quantise *op, ckpt_error *err);

@@ -11,7 +11,7 @@ constexpr uint32_t ALL = 0xFFFFFFFFu;
 constexpr uint32_t STREAMS_MAX = 8;
 
 /*
- * plain_dot of x with itself on one whole warp: lane i of 8 adds the columns i, i + 8, ...; the
+ * square_sum of plain.c on one whole warp: lane i of 8 adds the columns i, i + 8, ...; the
  * lanes meet as ((0+4) + (2+6)) + ((1+5) + (3+7)). Every lane of the warp gets the sum.
  */
 __device__ double square_sum(const float *x, uint64_t count)
@@ -106,7 +106,7 @@ __global__ void quantise_kernel(cuda_rows x, cuda_rows y, run_quantise op)
 }
 
 /* One thread a pair. */
-__global__ void rope_kernel(cuda_rows x, const float *angles, run_rope op)
+__global__ void rope_kernel(cuda_rows x, cuda_rows angles, run_rope op)
 {
     const uint64_t pairs = op.rope_dim / 2;
     const uint64_t i = (uint64_t)blockIdx.x * THREADS + threadIdx.x;
@@ -116,7 +116,7 @@ __global__ void rope_kernel(cuda_rows x, const float *angles, run_rope op)
     if (t >= op.row_count)
         return;
     float *pair = x.row(t) + (head + 1) * op.head_dim - op.rope_dim + 2 * (i % pairs);
-    const float *angle = angles + t * op.rope_dim + 2 * (i % pairs);
+    const float *angle = angles.row(t) + 2 * (i % pairs);
     const float a = pair[0];
     const float b = pair[1];
     const float c = angle[0];

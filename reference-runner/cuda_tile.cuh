@@ -1,13 +1,12 @@
 /*
- * cuda_tile.cuh: 32 x 32 outputs of a product by a block of 256 threads, with the sums of
- * plain_product: eight F64 lanes, lane i for the columns i, i + 8, ... of a block of columns; the
- * lanes meet as ((0+4) + (2+6)) + ((1+5) + (3+7)), are rounded to F32 and added in F32.
+ * cuda_tile.cuh: tiles of outputs of a product by a block of 128 threads on the F64 matrix unit,
+ * with the sums of plain_product. The unit adds its products to an output one after the other,
+ * in ascending order, each rounded as a fused multiplication is; products of F32 are exact, so
+ * that is plain_dot bit for bit (tests/cuda/test_cuda.cu asks the device). A block's sum is
+ * rounded to F32 and added in F32.
  *
- * Thread (warp, group, lane) holds lane `lane` of 8 x 4 outputs: rows 8 * (warp / 2) + i, columns
- * 16 * (warp % 2) + 4 * j + group. When the lanes meet they swap halves, so that every sum is made
- * once: thread `lane` ends with the four columns of row i = lane. Rows and columns past the end
- * are zeros, as are those past the end of a block: a sum that began at +0 never is -0, so that
- * adding +0 changes nothing.
+ * Rows and columns past the end are zeros, as are those past the end of a block: a sum that began
+ * at +0 never is -0, so that adding +0 changes nothing.
  */
 #ifndef RUN_CUDA_TILE_CUH
 #define RUN_CUDA_TILE_CUH
@@ -16,30 +15,46 @@
 
 #include "kernels/cuda/codecs.cuh"
 
-constexpr uint32_t TILE = 32;            /* outputs each way, and columns a step */
-constexpr uint32_t TILE_THREADS = 256;
-constexpr uint32_t TILE_PITCH = 40;      /* doubles: two rows apart are other banks */
+constexpr uint32_t TILE_THREADS = 128;
+constexpr uint32_t TILE_WARPS = TILE_THREADS / 32;
+constexpr uint32_t TILE_STEP = 16;       /* columns of x and w that are in memory together */
+constexpr uint32_t TILE_PITCH = 20;      /* doubles: rows begin in other banks */
 
-struct tile_memory {
-    double x[TILE][TILE_PITCH];
-    double w[TILE][TILE_PITCH];
+/* `x_warps` warps side by side along the rows of x, the others along those of w; each has
+ * 16 * x_parts rows of x and 8 * w_parts of w. */
+template <uint32_t x_warps, uint32_t x_parts, uint32_t w_parts> struct tile_shape {
+    static constexpr uint32_t X_PARTS = x_parts;
+    static constexpr uint32_t W_PARTS = w_parts;
+    static constexpr uint32_t X_WARPS = x_warps;
+    static constexpr uint32_t X = x_warps * x_parts * 16;
+    static constexpr uint32_t W = TILE_WARPS / x_warps * w_parts * 8;
 };
 
-/* The row of the tile, the first of four columns, that this thread loads. */
-static __device__ __forceinline__ uint32_t tile_load_row()
-{
-    return threadIdx.x / 8;
-}
+typedef tile_shape<2, 2, 4> tile_large;  /* 64 x 64 */
+typedef tile_shape<1, 1, 2> tile_small;  /* 16 x 64: few rows, or few outputs for many blocks */
 
-/* The outputs that this thread ends with: this row, columns tile_column(0..3). */
-static __device__ __forceinline__ uint32_t tile_row()
-{
-    return threadIdx.x / 64 * 8 + threadIdx.x % 8;
-}
+template <typename S> struct tile_memory {
+    double x[2][S::X][TILE_PITCH];
+    double w[2][S::W][TILE_PITCH];
+};
 
-static __device__ __forceinline__ uint32_t tile_column(uint32_t j)
+/* sum (16 x 8) += a (16 x 8) b (8 x 8). Lane 4 g + t holds a[g], a[g + 8] at columns t, then
+ * t + 4; b[t], b[t + 4] of output g; outputs 2 t, 2 t + 1 of rows g, then g + 8. */
+static __device__ __forceinline__ void tile_multiply(double *sum, const double *a, const double *b)
 {
-    return threadIdx.x / 32 % 2 * 16 + 4 * j + threadIdx.x % 32 / 8;
+#if __CUDA_ARCH__ >= 900
+    asm("mma.sync.aligned.m16n8k8.row.col.f64.f64.f64.f64 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+d"(sum[0]), "+d"(sum[1]), "+d"(sum[2]), "+d"(sum[3])
+        : "d"(a[0]), "d"(a[1]), "d"(a[2]), "d"(a[3]), "d"(b[0]), "d"(b[1]));
+#else
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 "
+            "{%0, %1}, {%2}, {%3}, {%0, %1};"
+            : "+d"(sum[i % 2 * 2]), "+d"(sum[i % 2 * 2 + 1])
+            : "d"(a[i]), "d"(b[i / 2]));
+#endif
 }
 
 /* Four columns of a row of floats; no row: zeros. */
@@ -162,94 +177,174 @@ struct weight_loader {
     }
 };
 
-static __device__ __forceinline__ void tile_store(double (*to)[TILE_PITCH], const float *four)
-{
-    double2 *at = reinterpret_cast<double2 *>(&to[tile_load_row()][threadIdx.x % 8 * 4]);
+/* Loads of this thread: four columns of a row each. */
+template <uint32_t rows> struct tile_loads {
+    static constexpr uint32_t COUNT = (rows * (TILE_STEP / 4) + TILE_THREADS - 1) / TILE_THREADS;
 
-    at[0] = make_double2(four[0], four[1]);
-    at[1] = make_double2(four[2], four[3]);
+    static __device__ __forceinline__ uint32_t row(uint32_t i)
+    {
+        return (i * TILE_THREADS + threadIdx.x) / (TILE_STEP / 4);
+    }
+};
+
+static __device__ __forceinline__ uint32_t tile_load_column()
+{
+    return threadIdx.x % (TILE_STEP / 4) * 4;
 }
 
-/* One step of TILE columns: every lane takes four of them, ascending. */
-static __device__ __forceinline__ void tile_step(const tile_memory &m, double (*sum)[4])
+/* Odd rows store their halves the other way round: a quarter of a warp meets no bank twice. */
+static __device__ __forceinline__ void tile_store(double (*to)[TILE_PITCH], uint32_t row,
+                                                  const float *four)
 {
-    const uint32_t lane = threadIdx.x % 8;
-    const uint32_t row = threadIdx.x / 64 * 8;
-    const uint32_t column = tile_column(0);
+    double2 *at = reinterpret_cast<double2 *>(&to[row][tile_load_column()]);
+    const double2 low = make_double2(four[0], four[1]);
+    const double2 high = make_double2(four[2], four[3]);
+    const uint32_t odd = row % 2;
+
+    at[odd] = odd ? high : low;
+    at[1 - odd] = odd ? low : high;
+}
+
+/* What one thread has loaded for a step. */
+template <typename S> struct tile_ahead {
+    float x[tile_loads<S::X>::COUNT][4];
+    float w[tile_loads<S::W>::COUNT][4];
+};
+
+template <typename S, typename X, typename W>
+static __device__ __forceinline__ void tile_load(const X *x, const W *w, uint64_t k, uint64_t end,
+                                                 tile_ahead<S> &to)
+{
+#pragma unroll
+    for (uint32_t i = 0; i < tile_loads<S::X>::COUNT; i++)
+        x[i].load(k + tile_load_column(), end, to.x[i]);
+#pragma unroll
+    for (uint32_t i = 0; i < tile_loads<S::W>::COUNT; i++)
+        w[i].load(k + tile_load_column(), end, to.w[i]);
+}
+
+template <typename S>
+static __device__ __forceinline__ void tile_put(tile_memory<S> &m, uint32_t half,
+                                                const tile_ahead<S> &from)
+{
+#pragma unroll
+    for (uint32_t i = 0; i < tile_loads<S::X>::COUNT; i++)
+        if (tile_loads<S::X>::row(i) < S::X)
+            tile_store(m.x[half], tile_loads<S::X>::row(i), from.x[i]);
+#pragma unroll
+    for (uint32_t i = 0; i < tile_loads<S::W>::COUNT; i++)
+        if (tile_loads<S::W>::row(i) < S::W)
+            tile_store(m.w[half], tile_loads<S::W>::row(i), from.w[i]);
+}
+
+/* The first row of x and of w of this warp, and this lane's place. */
+template <typename S> static __device__ __forceinline__ uint32_t tile_x()
+{
+    return threadIdx.x / 32 % S::X_WARPS * S::X_PARTS * 16 + threadIdx.x % 32 / 4;
+}
+
+template <typename S> static __device__ __forceinline__ uint32_t tile_w()
+{
+    return threadIdx.x / 32 / S::X_WARPS * S::W_PARTS * 8;
+}
+
+template <typename S> struct tile_sums {
+    double v[S::X_PARTS][S::W_PARTS][4];
+};
+
+template <typename S>
+static __device__ __forceinline__ void tile_step(const tile_memory<S> &m, uint32_t half,
+                                                 tile_sums<S> &sum)
+{
+    const uint32_t t = threadIdx.x % 4;
+    const uint32_t column = tile_w<S>() + threadIdx.x % 32 / 4;
 
 #pragma unroll
-    for (uint32_t k = 0; k < TILE; k += 8) {
-        double w[4];
+    for (uint32_t first = 0; first < TILE_STEP; first += 8) {
+        const uint32_t k = first + t;
+        double a[S::X_PARTS][4];
+        double b[S::W_PARTS][2];
 
 #pragma unroll
-        for (uint32_t j = 0; j < 4; j++)
-            w[j] = m.w[column + 4 * j][k + lane];
-#pragma unroll
-        for (uint32_t i = 0; i < 8; i++) {
-            const double x = m.x[row + i][k + lane];
-
+        for (uint32_t i = 0; i < S::X_PARTS; i++)
 #pragma unroll
             for (uint32_t j = 0; j < 4; j++)
-                sum[i][j] = fma(x, w[j], sum[i][j]);
-        }
+                a[i][j] = m.x[half][tile_x<S>() + 16 * i + 8 * (j % 2)][k + 4 * (j / 2)];
+#pragma unroll
+        for (uint32_t i = 0; i < S::W_PARTS; i++)
+#pragma unroll
+            for (uint32_t j = 0; j < 2; j++)
+                b[i][j] = m.w[half][column + 8 * i][k + 4 * j];
+#pragma unroll
+        for (uint32_t i = 0; i < S::X_PARTS; i++)
+#pragma unroll
+            for (uint32_t j = 0; j < S::W_PARTS; j++)
+                tile_multiply(sum.v[i][j], a[i], b[j]);
     }
 }
 
-/* Half of the rows go to the thread `step` lanes away, the other half stay and get its sums. */
-template <uint32_t rows> static __device__ __forceinline__ void tile_meet(double (*sum)[4])
+/* Give each output that this thread holds to out(row of x, row of w, value). */
+template <typename S, typename T, typename Out>
+static __device__ __forceinline__ void tile_give(const T (&v)[S::X_PARTS][S::W_PARTS][4],
+                                                 const Out &out)
 {
-    const int upper = (threadIdx.x & rows) != 0;
-
 #pragma unroll
-    for (uint32_t i = 0; i < rows; i++)
+    for (uint32_t i = 0; i < S::X_PARTS; i++)
 #pragma unroll
-        for (uint32_t j = 0; j < 4; j++) {
-            const double gone = upper ? sum[i][j] : sum[i + rows][j];
-            const double kept = upper ? sum[i + rows][j] : sum[i][j];
-
-            sum[i][j] = kept + __shfl_xor_sync(0xFFFFFFFFu, gone, rows);
-        }
+        for (uint32_t j = 0; j < S::W_PARTS; j++)
+#pragma unroll
+            for (uint32_t c = 0; c < 4; c++)
+                out(tile_x<S>() + 16 * i + 8 * (c / 2),
+                    tile_w<S>() + 8 * j + threadIdx.x % 4 * 2 + c % 2, v[i][j][c]);
 }
 
 /*
- * acc[j] = output (tile_row(), tile_column(j)). x and w load for row tile_load_row() of their side.
- * All threads of the block take part. block: a multiple of TILE, or 0.
+ * out(row, column, value) for the outputs of a tile; x_at(i) and w_at(i) are loaders of row i of
+ * either side. All threads of the block take part. block: a multiple of TILE_STEP, or 0.
  */
-template <typename X, typename W>
-static __device__ void tile_product(const X &x, const W &w, uint64_t depth, uint64_t block,
-                                    tile_memory &m, float *acc)
+template <typename S, typename XAt, typename WAt, typename Out>
+static __device__ __forceinline__ void tile_product(const XAt &x_at, const WAt &w_at,
+                                                    uint64_t depth, uint64_t block,
+                                                    tile_memory<S> &m, const Out &out)
 {
     const uint64_t step = block == 0 ? depth : block;
-    const uint32_t col = threadIdx.x % 8 * 4;
-    float left[4];
-    float right[4];
+    decltype(x_at(0)) x[tile_loads<S::X>::COUNT];
+    decltype(w_at(0)) w[tile_loads<S::W>::COUNT];
+    float acc[S::X_PARTS][S::W_PARTS][4] = {};
+    tile_ahead<S> ahead;
+    uint32_t half = 0;
 
-    acc[0] = acc[1] = acc[2] = acc[3] = 0;
-    x.load(col, min(step, depth), left);
-    w.load(col, min(step, depth), right);
+#pragma unroll
+    for (uint32_t i = 0; i < tile_loads<S::X>::COUNT; i++)
+        x[i] = x_at(tile_loads<S::X>::row(i));
+#pragma unroll
+    for (uint32_t i = 0; i < tile_loads<S::W>::COUNT; i++)
+        w[i] = w_at(tile_loads<S::W>::row(i));
+    tile_load<S>(x, w, 0, min(step, depth), ahead);
+    __syncthreads();             /* the memory may still be read from before */
     for (uint64_t first = 0; first < depth; first += step) {
         const uint64_t end = min(first + step, depth);
-        double sum[8][4] = { { 0 } };
+        tile_sums<S> sum = {};
 
-        for (uint64_t k = first; k < end; k += TILE) {
-            const uint64_t next_end = k + TILE < end ? end : min(end + step, depth);
-            const uint64_t next = k + TILE < end ? k + TILE : end;
+        for (uint64_t k = first; k < end; k += TILE_STEP) {
+            const uint64_t next_end = k + TILE_STEP < end ? end : min(end + step, depth);
+            const uint64_t next = k + TILE_STEP < end ? k + TILE_STEP : end;
 
+            tile_put<S>(m, half, ahead);
             __syncthreads();
-            tile_store(m.x, left);
-            tile_store(m.w, right);
-            __syncthreads();
-            x.load(next + col, next_end, left);     /* on its way while this step computes */
-            w.load(next + col, next_end, right);
-            tile_step(m, sum);
+            tile_load<S>(x, w, next, next_end, ahead);     /* on its way while this computes */
+            tile_step<S>(m, half, sum);
+            half ^= 1;
         }
-        tile_meet<4>(sum);
-        tile_meet<2>(sum);
-        tile_meet<1>(sum);
 #pragma unroll
-        for (uint32_t j = 0; j < 4; j++)
-            acc[j] += (float)sum[0][j];
+        for (uint32_t i = 0; i < S::X_PARTS; i++)
+#pragma unroll
+            for (uint32_t j = 0; j < S::W_PARTS; j++)
+#pragma unroll
+                for (uint32_t c = 0; c < 4; c++)
+                    acc[i][j][c] += (float)sum.v[i][j][c];
     }
+    tile_give<S>(acc, out);
 }
 
 #endif

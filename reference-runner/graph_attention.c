@@ -16,8 +16,11 @@ typedef struct {
     run_rows a;                /* normed input */
     run_rows aq;               /* the same for quantised products */
     run_rows qrq;
+    run_rows angles;           /* of these rows */
     uint64_t position;
     uint64_t row_count;
+    uint64_t span_begin;       /* positions of all chunks of the call */
+    uint64_t span_end;
     unsigned sequence;
     int selected;              /* the indexer chose */
 } chunk_job;
@@ -98,7 +101,7 @@ static ckpt_code rotate(const chunk_job *j, run_rows x, uint32_t head_dim, int i
     const run_rope op = {
         .x = x, .row_count = j->row_count, .head_count = (uint32_t)(x.pitch / head_dim),
         .head_dim = head_dim, .rope_dim = j->m->config->rope_dim,
-        .angles = j->m->scratch.angles, .inverse = inverse, .round = j->m->deploy,
+        .angles = j->angles, .inverse = inverse, .round = j->m->deploy,
     };
 
     return OPS(j)->rope(j->m->backend, &op, err);
@@ -183,7 +186,8 @@ static ckpt_code compress(const chunk_job *j, const compressor *p, ckpt_error *e
     const uint64_t first = j->position / ratio;
     const uint64_t count = (j->position + j->row_count) / ratio - first;
     const run_rows out = rows_from(rows_of(p->entries, p->width), first);
-    const rope_range range = { first * ratio, ratio, count, 1 };
+    const rope_range range = { first * ratio < j->span_begin ? first * ratio : j->span_begin,
+                               j->span_end, first * ratio, ratio, 1 };
     const run_pool pool = { .k = p->k, .s = p->s, .y = out, .entry = first, .entry_count = count,
                             .ratio = ratio, .width = p->width, .overlap = ratio == 4,
                             .round = j->m->deploy };
@@ -196,7 +200,7 @@ static ckpt_code compress(const chunk_job *j, const compressor *p, ckpt_error *e
     rows.position = first;
     if ((code = OPS(j)->pool(j->m->backend, &pool, err)) != CKPT_OK ||
         (code = norm_rows(j, out, p->norm, count, err)) != CKPT_OK ||
-        (code = rope_angles(j->m, &range, err)) != CKPT_OK ||
+        (code = rope_angles(j->m, &range, &rows.angles, err)) != CKPT_OK ||
         (code = rotate(&rows, out, p->width, 0, err)) != CKPT_OK)
         return code;
     code = p->is_index ? simulate_index(j, out, count, err) : simulate_kv(j, out, count, err);
@@ -376,7 +380,8 @@ static ckpt_code attention_chunk(chunk_job *j, ckpt_error *err)
     const run_config *c = j->m->config;
     const run_rows q = rows_of(j->m->scratch.q, (uint64_t)c->head_count * c->head_dim);
     const run_rows o = rows_of(j->m->scratch.o, q.pitch);
-    const rope_range range = { j->position, 1, j->row_count, j->layer->ratio > 0 };
+    const rope_range range = { j->span_begin, j->span_end, j->position, 1,
+                               j->layer->ratio > 0 };
     const uint64_t visible = j->layer->ratio == 4 ? (j->position + j->row_count) / 4 : 0;
     ckpt_code code;
 
@@ -384,7 +389,7 @@ static ckpt_code attention_chunk(chunk_job *j, ckpt_error *err)
     j->selected = visible > c->index_topk || (visible > 0 && j->m->options.trace != NULL);
     if ((code = enter(j, err)) != CKPT_OK || (code = compress_index(j, err)) != CKPT_OK ||
         (code = compress_main(j, err)) != CKPT_OK ||
-        (code = rope_angles(j->m, &range, err)) != CKPT_OK ||
+        (code = rope_angles(j->m, &range, &j->angles, err)) != CKPT_OK ||
         (code = make_queries(j, q, err)) != CKPT_OK || (code = make_kv(j, err)) != CKPT_OK ||
         (j->selected && (code = select_entries(j, err)) != CKPT_OK) ||
         (code = attend(j, q, o, err)) != CKPT_OK ||
@@ -414,6 +419,8 @@ ckpt_code block_attention(run_model *model, const run_layer *layer, const run_wo
                 .comb = rows_from(rows_of(b->comb, streams * streams), row),
                 .position = span->position + done,
                 .row_count = size_min(model->chunk, span->row_count - done),
+                .span_begin = span->position / ROPE_TABLE_STEP * ROPE_TABLE_STEP,
+                .span_end = span->position + span->row_count,
                 .sequence = span->sequence->number,
             };
             const ckpt_code code = attention_chunk(&job, err);

@@ -227,6 +227,7 @@ static ckpt_code run_routed(const expert_half *h, ckpt_error *err)
         const size_t mark = run_weights_mark(h->m->weights);
         size_t count = 0;
 
+        layers_prefetch(h->m, h->layer->number, h->r.first);
         for (; e < h->m->config->expert_count && count < group && code == CKPT_OK; e++) {
             if (h->r.first[e + 1] == h->r.first[e])
                 continue;
@@ -238,6 +239,7 @@ static ckpt_code run_routed(const expert_half *h, ckpt_error *err)
             code = multiply(h, experts, count, EXPERT_BLOCK, err);
         run_weights_release(h->m->weights, mark);
     }
+    layers_prefetch(h->m, h->layer->number, h->r.first);
     free(experts);
     return code;
 }

@@ -7,7 +7,6 @@
 #include "size.h"
 
 typedef enum { ALWAYS, POOLED, INDEXED, HASHED, SCORED, MTP_ONLY } layer_when;
-typedef enum { MATRIX, VECTOR, INTEGERS } weight_kind;
 typedef enum {
     NONE,            /* no rows: a vector of rank 1 */
     D, QR, HEADS, HEAD_DIM, ALL_HEADS, GROUP_HEADS, O_RANK, ALL_O_RANKS, STREAMS_D,
@@ -19,7 +18,7 @@ typedef struct {
     const char *name;
     weight_size rows;
     weight_size cols;
-    weight_kind kind;
+    run_weight_kind kind;
     layer_when when;
     size_t offset;
 } weight_row;
@@ -27,44 +26,44 @@ typedef struct {
 #define AT(member) offsetof(run_layer_weights, member)
 
 static const weight_row weight_rows[] = {
-    { "attn_norm.weight", NONE, D, VECTOR, ALWAYS, AT(attn_norm) },
-    { "ffn_norm.weight", NONE, D, VECTOR, ALWAYS, AT(ffn_norm) },
-    { "hc_attn_fn", MIX, STREAMS_D, MATRIX, ALWAYS, AT(hc_attn_fn) },
-    { "hc_attn_base", NONE, MIX, VECTOR, ALWAYS, AT(hc_attn_base) },
-    { "hc_attn_scale", NONE, THREE, VECTOR, ALWAYS, AT(hc_attn_scale) },
-    { "hc_ffn_fn", MIX, STREAMS_D, MATRIX, ALWAYS, AT(hc_ffn_fn) },
-    { "hc_ffn_base", NONE, MIX, VECTOR, ALWAYS, AT(hc_ffn_base) },
-    { "hc_ffn_scale", NONE, THREE, VECTOR, ALWAYS, AT(hc_ffn_scale) },
-    { "attn.attn_sink", NONE, HEADS, VECTOR, ALWAYS, AT(sink) },
-    { "attn.wq_a.weight", QR, D, MATRIX, ALWAYS, AT(wq_a) },
-    { "attn.q_norm.weight", NONE, QR, VECTOR, ALWAYS, AT(q_norm) },
-    { "attn.wq_b.weight", ALL_HEADS, QR, MATRIX, ALWAYS, AT(wq_b) },
-    { "attn.wkv.weight", HEAD_DIM, D, MATRIX, ALWAYS, AT(wkv) },
-    { "attn.kv_norm.weight", NONE, HEAD_DIM, VECTOR, ALWAYS, AT(kv_norm) },
-    { "attn.wo_a.weight", ALL_O_RANKS, GROUP_HEADS, MATRIX, ALWAYS, AT(wo_a) },
-    { "attn.wo_b.weight", D, ALL_O_RANKS, MATRIX, ALWAYS, AT(wo_b) },
-    { "attn.compressor.ape", RATIO, POOL_WIDTH, VECTOR, POOLED, AT(ape) },
-    { "attn.compressor.wkv.weight", POOL_WIDTH, D, MATRIX, POOLED, AT(pool_wkv) },
-    { "attn.compressor.wgate.weight", POOL_WIDTH, D, MATRIX, POOLED, AT(pool_wgate) },
-    { "attn.compressor.norm.weight", NONE, HEAD_DIM, VECTOR, POOLED, AT(pool_norm) },
-    { "attn.indexer.wq_b.weight", ALL_INDEX, QR, MATRIX, INDEXED, AT(index_wq_b) },
-    { "attn.indexer.weights_proj.weight", INDEX_HEADS, D, MATRIX, INDEXED, AT(index_weights) },
-    { "attn.indexer.compressor.ape", RATIO, INDEX_POOL_WIDTH, VECTOR, INDEXED, AT(index_ape) },
-    { "attn.indexer.compressor.wkv.weight", INDEX_POOL_WIDTH, D, MATRIX, INDEXED,
+    { "attn_norm.weight", NONE, D, RUN_VECTOR, ALWAYS, AT(attn_norm) },
+    { "ffn_norm.weight", NONE, D, RUN_VECTOR, ALWAYS, AT(ffn_norm) },
+    { "hc_attn_fn", MIX, STREAMS_D, RUN_MATRIX, ALWAYS, AT(hc_attn_fn) },
+    { "hc_attn_base", NONE, MIX, RUN_VECTOR, ALWAYS, AT(hc_attn_base) },
+    { "hc_attn_scale", NONE, THREE, RUN_VECTOR, ALWAYS, AT(hc_attn_scale) },
+    { "hc_ffn_fn", MIX, STREAMS_D, RUN_MATRIX, ALWAYS, AT(hc_ffn_fn) },
+    { "hc_ffn_base", NONE, MIX, RUN_VECTOR, ALWAYS, AT(hc_ffn_base) },
+    { "hc_ffn_scale", NONE, THREE, RUN_VECTOR, ALWAYS, AT(hc_ffn_scale) },
+    { "attn.attn_sink", NONE, HEADS, RUN_VECTOR, ALWAYS, AT(sink) },
+    { "attn.wq_a.weight", QR, D, RUN_MATRIX, ALWAYS, AT(wq_a) },
+    { "attn.q_norm.weight", NONE, QR, RUN_VECTOR, ALWAYS, AT(q_norm) },
+    { "attn.wq_b.weight", ALL_HEADS, QR, RUN_MATRIX, ALWAYS, AT(wq_b) },
+    { "attn.wkv.weight", HEAD_DIM, D, RUN_MATRIX, ALWAYS, AT(wkv) },
+    { "attn.kv_norm.weight", NONE, HEAD_DIM, RUN_VECTOR, ALWAYS, AT(kv_norm) },
+    { "attn.wo_a.weight", ALL_O_RANKS, GROUP_HEADS, RUN_MATRIX, ALWAYS, AT(wo_a) },
+    { "attn.wo_b.weight", D, ALL_O_RANKS, RUN_MATRIX, ALWAYS, AT(wo_b) },
+    { "attn.compressor.ape", RATIO, POOL_WIDTH, RUN_VECTOR, POOLED, AT(ape) },
+    { "attn.compressor.wkv.weight", POOL_WIDTH, D, RUN_MATRIX, POOLED, AT(pool_wkv) },
+    { "attn.compressor.wgate.weight", POOL_WIDTH, D, RUN_MATRIX, POOLED, AT(pool_wgate) },
+    { "attn.compressor.norm.weight", NONE, HEAD_DIM, RUN_VECTOR, POOLED, AT(pool_norm) },
+    { "attn.indexer.wq_b.weight", ALL_INDEX, QR, RUN_MATRIX, INDEXED, AT(index_wq_b) },
+    { "attn.indexer.weights_proj.weight", INDEX_HEADS, D, RUN_MATRIX, INDEXED, AT(index_weights) },
+    { "attn.indexer.compressor.ape", RATIO, INDEX_POOL_WIDTH, RUN_VECTOR, INDEXED, AT(index_ape) },
+    { "attn.indexer.compressor.wkv.weight", INDEX_POOL_WIDTH, D, RUN_MATRIX, INDEXED,
       AT(index_wkv) },
-    { "attn.indexer.compressor.wgate.weight", INDEX_POOL_WIDTH, D, MATRIX, INDEXED,
+    { "attn.indexer.compressor.wgate.weight", INDEX_POOL_WIDTH, D, RUN_MATRIX, INDEXED,
       AT(index_wgate) },
-    { "attn.indexer.compressor.norm.weight", NONE, INDEX_DIM, VECTOR, INDEXED, AT(index_norm) },
-    { "ffn.gate.weight", EXPERTS, D, MATRIX, ALWAYS, AT(gate) },
-    { "ffn.gate.bias", NONE, EXPERTS, VECTOR, SCORED, AT(gate_bias) },
-    { "ffn.gate.tid2eid", VOCAB, ACTIVE, INTEGERS, HASHED, AT(tid2eid) },
-    { "ffn.shared_experts.w1.weight", EXPERT_DIM, D, MATRIX, ALWAYS, AT(shared[0]) },
-    { "ffn.shared_experts.w2.weight", D, EXPERT_DIM, MATRIX, ALWAYS, AT(shared[1]) },
-    { "ffn.shared_experts.w3.weight", EXPERT_DIM, D, MATRIX, ALWAYS, AT(shared[2]) },
-    { "e_proj.weight", D, D, MATRIX, MTP_ONLY, AT(e_proj) },
-    { "h_proj.weight", D, D, MATRIX, MTP_ONLY, AT(h_proj) },
-    { "enorm.weight", NONE, D, VECTOR, MTP_ONLY, AT(enorm) },
-    { "hnorm.weight", NONE, D, VECTOR, MTP_ONLY, AT(hnorm) },
+    { "attn.indexer.compressor.norm.weight", NONE, INDEX_DIM, RUN_VECTOR, INDEXED, AT(index_norm) },
+    { "ffn.gate.weight", EXPERTS, D, RUN_MATRIX, ALWAYS, AT(gate) },
+    { "ffn.gate.bias", NONE, EXPERTS, RUN_VECTOR, SCORED, AT(gate_bias) },
+    { "ffn.gate.tid2eid", VOCAB, ACTIVE, RUN_INTS, HASHED, AT(tid2eid) },
+    { "ffn.shared_experts.w1.weight", EXPERT_DIM, D, RUN_MATRIX, ALWAYS, AT(shared[0]) },
+    { "ffn.shared_experts.w2.weight", D, EXPERT_DIM, RUN_MATRIX, ALWAYS, AT(shared[1]) },
+    { "ffn.shared_experts.w3.weight", EXPERT_DIM, D, RUN_MATRIX, ALWAYS, AT(shared[2]) },
+    { "e_proj.weight", D, D, RUN_MATRIX, MTP_ONLY, AT(e_proj) },
+    { "h_proj.weight", D, D, RUN_MATRIX, MTP_ONLY, AT(h_proj) },
+    { "enorm.weight", NONE, D, RUN_VECTOR, MTP_ONLY, AT(enorm) },
+    { "hnorm.weight", NONE, D, RUN_VECTOR, MTP_ONLY, AT(hnorm) },
 };
 
 enum { WEIGHT_ROWS = sizeof weight_rows / sizeof *weight_rows };
@@ -178,7 +177,7 @@ ckpt_code layer_check(run_model *model, run_layer *layer, uint64_t *bytes, ckpt_
         snprintf(name, sizeof name, "%s%s", layer->prefix, row->name);
         if ((code = run_weights_check(model->weights, name, shape, &one, err)) != CKPT_OK)
             return code;
-        if (row->kind != MATRIX)
+        if (row->kind != RUN_MATRIX)
             one = (shape[0] > 0 ? shape[0] : 1) * shape[1] * sizeof(float);
         *bytes += one + 1;
     }
@@ -215,19 +214,77 @@ ckpt_code layer_load(run_model *model, run_layer *layer, ckpt_error *err)
         const weight_row *row = &weight_rows[i];
         void *at = (char *)&layer->w + row->offset;
         char name[TENSOR_NAME_BYTES];
+        int is_new;
         ckpt_code code;
 
         if (!has_row(layer, row))
             continue;
         snprintf(name, sizeof name, "%s%s", layer->prefix, row->name);
-        if (row->kind == MATRIX)
+        if (row->kind == RUN_MATRIX)
             code = run_weights_matrix(model->weights, name, at, err);
-        else if (row->kind == VECTOR)
+        else if (row->kind == RUN_VECTOR)
             code = run_weights_vector(model->weights, name, at, err);
-        else if ((code = run_weights_ints(model->weights, name, at, err)) == CKPT_OK)
+        else if ((code = run_weights_ints(model->weights, name, at, &is_new, err)) == CKPT_OK &&
+                 is_new)
             code = check_table(model, name, layer->w.tid2eid, err);
         if (code != CKPT_OK)
             return code;
     }
     return CKPT_OK;
+}
+
+/* ---- ahead of the layer ---- */
+
+/* The weights of a layer but for experts; 0 when there is no room for one. */
+static int prefetch_layer(run_model *model, const run_layer *layer)
+{
+    uint32_t *at = &model->ahead.at;
+
+    for (; *at < WEIGHT_ROWS; (*at)++) {
+        const weight_row *row = &weight_rows[*at];
+        char name[TENSOR_NAME_BYTES];
+
+        snprintf(name, sizeof name, "%s%s", layer->prefix, row->name);
+        if (has_row(layer, row) && !run_weights_prefetch(model->weights, name, row->kind))
+            return 0;
+    }
+    return 1;
+}
+
+/* Experts that have rows by `first`; all of them when it is NULL. */
+static int prefetch_experts(run_model *model, const run_layer *layer, const uint32_t *first)
+{
+    uint32_t *at = &model->ahead.at;
+
+    for (; *at < WEIGHT_ROWS + 3 * model->config->expert_count; (*at)++) {
+        const uint32_t e = (*at - WEIGHT_ROWS) / 3;
+        char name[TENSOR_NAME_BYTES];
+
+        if (first != NULL && first[e + 1] == first[e])
+            continue;
+        snprintf(name, sizeof name, "%sffn.experts.%u.w%u.weight", layer->prefix, e,
+                 (*at - WEIGHT_ROWS) % 3 + 1);
+        if (!run_weights_prefetch(model->weights, name, RUN_MATRIX))
+            return 0;
+    }
+    return 1;
+}
+
+void layers_prefetch(run_model *model, uint32_t number, const uint32_t *first)
+{
+    const uint32_t end = model->config->layer_count + (model->options.mtp ? 1 : 0);
+    run_ahead *ahead = &model->ahead;
+
+    if (ahead->layer < number)
+        *ahead = (run_ahead){ number, 0 };
+    while (ahead->layer < end && ahead->layer <= number + 1) {
+        const uint32_t *known = ahead->layer == number ? first : NULL;
+        run_layer layer;
+
+        layer_describe(model, ahead->layer, &layer);
+        if (!prefetch_layer(model, &layer) || (known == NULL && !model->takes_all_experts) ||
+            !prefetch_experts(model, &layer, known))
+            return;
+        *ahead = (run_ahead){ ahead->layer + 1, 0 };
+    }
 }

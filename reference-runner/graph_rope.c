@@ -4,6 +4,8 @@
 
 #include "model.h"
 
+enum { ROPE_AHEAD = 64 };
+
 /* The dimension at which a rotation makes `turns` turns over the original length. */
 static double turning_dimension(const run_config *c, double turns)
 {
@@ -52,20 +54,19 @@ ckpt_code rope_tables(run_model *model, ckpt_error *err)
     }
     if (c->original_length > 0)
         stretch(c, model->frequencies[1]);
+    model->fixed_bytes += 2 * (ROPE_TABLE_STEP + ROPE_AHEAD) * c->rope_dim * sizeof(float);
     return CKPT_OK;
 }
 
-ckpt_code rope_angles(run_model *model, const rope_range *range, ckpt_error *err)
+/* Fill rows [first, first + count) of a table from position `position` on. */
+static void fill_angles(const run_model *model, int is_yarn, uint64_t position, uint64_t count,
+                        float *angles)
 {
     const uint32_t pairs = model->config->rope_dim / 2;
-    const float *frequencies = model->frequencies[range->is_yarn];
-    float *angles = malloc((range->count * pairs * 2 + 1) * sizeof *angles);
-    ckpt_code code;
+    const float *frequencies = model->frequencies[is_yarn];
 
-    if (angles == NULL)
-        return ckpt_fail_memory(err, "rotary angles", range->count);
-    for (uint64_t t = 0; t < range->count; t++) {
-        const float p = (float)(range->position + t * range->step);
+    for (uint64_t t = 0; t < count; t++) {
+        const float p = (float)(position + t);
 
         for (uint32_t i = 0; i < pairs; i++) {
             const float angle = p * frequencies[i];   /* rounded to F32, as the model was trained */
@@ -74,8 +75,57 @@ ckpt_code rope_angles(run_model *model, const rope_range *range, ckpt_error *err
             angles[(t * pairs + i) * 2 + 1] = (float)sin((double)angle);
         }
     }
-    code = model->backend->ops->buffer_write(model->scratch.angles, 0, angles,
-                                             range->count * pairs * 2, err);
+}
+
+/*
+ * A table of the positions [begin, end), and some more, so that decoding seldom comes back. Its
+ * rows are counted with those of a batch (batch_size), the few more here at the start.
+ */
+static ckpt_code make_table(run_model *model, int is_yarn, uint64_t begin, uint64_t end,
+                            ckpt_error *err)
+{
+    const run_backend_ops *ops = model->backend->ops;
+    const uint32_t width = model->config->rope_dim;
+    rope_table *known = &model->rope[is_yarn];
+    const uint64_t count = end - begin + ROPE_AHEAD;
+    float *angles;
+    ckpt_code code = CKPT_OK;
+
+    if (count > known->capacity) {
+        ops->buffer_free(model->backend, known->angles);
+        *known = (rope_table){ .angles = NULL };
+        if ((code = ops->buffer_create(model->backend, count * width, &known->angles, err)) !=
+            CKPT_OK)
+            return code;
+        known->capacity = count;
+    }
+    if ((angles = malloc(count * width * sizeof *angles)) == NULL)
+        return ckpt_fail_memory(err, "rotary angles", count);
+    fill_angles(model, is_yarn, begin, count, angles);
+    code = ops->buffer_write(known->angles, 0, angles, count * width, err);
     free(angles);
+    known->begin = begin;
+    known->end = code == CKPT_OK ? begin + count : begin;
     return code;
+}
+
+ckpt_code rope_angles(run_model *model, const rope_range *range, run_rows *out, ckpt_error *err)
+{
+    const uint32_t width = model->config->rope_dim;
+    const rope_table *known = &model->rope[range->is_yarn];
+    ckpt_code code = CKPT_OK;
+
+    if (range->begin < known->begin || range->end > known->end)
+        code = make_table(model, range->is_yarn, range->begin, range->end, err);
+    *out = (run_rows){ known->angles, (range->position - known->begin) * width,
+                       range->step * width };
+    return code;
+}
+
+void rope_free(run_model *model)
+{
+    for (int i = 0; i < 2; i++) {
+        model->backend->ops->buffer_free(model->backend, model->rope[i].angles);
+        free(model->frequencies[i]);
+    }
 }

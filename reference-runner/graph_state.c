@@ -145,7 +145,7 @@ static void scratch_widths(const run_config *c, uint64_t widths[SCRATCH_COUNT])
         c->head_dim, size_max(heads, (uint64_t)c->stream_count * c->dim), ranks, ranks, pooled,
         pooled,
         (uint64_t)c->index_head_count * c->index_dim, c->index_head_count, c->index_topk, 1,
-        c->rope_dim, c->expert_count, c->active_count, 0,
+        c->expert_count, c->active_count, 0,
     };
 
     memcpy(widths, all, sizeof all);
@@ -183,7 +183,7 @@ static uint64_t batch_size(const run_batch *batch, const run_config *c)
 {
     const uint64_t streams = c->stream_count;
     const uint64_t row = streams * c->dim + 3 * (uint64_t)c->dim + streams + streams * streams +
-                         2 * (uint64_t)c->active_count;
+                         2 * (uint64_t)c->active_count + 2 * (uint64_t)c->rope_dim;
 
     return batch->capacity * row * sizeof(float);
 }

@@ -104,11 +104,18 @@ typedef struct {
     run_buffer *iw;
     run_buffer *chosen;                /* I32 */
     run_buffer *gap;
-    run_buffer *angles;
     run_buffer *gate;
     run_buffer *table;                 /* I32 */
     run_buffer *logits;                /* one slice of the head */
 } run_scratch;
+
+/* cos and sin of the positions [begin, end), a row each. */
+typedef struct {
+    run_buffer *angles;
+    uint64_t capacity;
+    uint64_t begin;
+    uint64_t end;
+} rope_table;
 
 /* Rows of one sequence in a batch. */
 typedef struct {
@@ -126,6 +133,12 @@ typedef struct {
     run_batch *batch;
 } run_work;
 
+/* The next weight to prefetch: a layer, and a place among its weights. */
+typedef struct {
+    uint32_t layer;
+    uint32_t at;
+} run_ahead;
+
 struct run_model {
     const run_config *config;
     run_options options;
@@ -135,6 +148,10 @@ struct run_model {
     uint32_t chunk;
     uint32_t expert_group;             /* experts in memory together */
     float *frequencies[2];             /* plain, YaRN; rope_dim / 2 each */
+    rope_table rope[2];
+    run_ahead ahead;
+    int takes_all_experts;             /* the call has so many rows that each expert has some */
+    run_layer_time *times;
     run_batch main;
     run_batch mtp;
     run_scratch scratch;
@@ -151,6 +168,9 @@ struct run_model {
 ckpt_code layer_check(run_model *model, run_layer *layer, uint64_t *bytes, ckpt_error *err);
 ckpt_code layer_load(run_model *model, run_layer *layer, ckpt_error *err);
 void layer_describe(const run_model *model, uint32_t number, run_layer *out);
+/* While layer `number` runs: begin to load what comes next, to the end of the layer after it. The
+ * experts of `number` are known once its rows are routed: `first` as in graph_experts.c, or NULL. */
+void layers_prefetch(run_model *model, uint32_t number, const uint32_t *first);
 
 /* graph_state.c: buffers and the memory they take. */
 ckpt_code state_create(run_model *model, run_sequence *sequence, ckpt_error *err);
@@ -164,14 +184,20 @@ ckpt_code model_limit(run_model *model, ckpt_error *err);
 
 /* graph_rope.c */
 ckpt_code rope_tables(run_model *model, ckpt_error *err);
-/* cos and sin of position + i * step, i < count, into scratch.angles. */
+void rope_free(run_model *model);
+/* cos and sin of position + i * step, row i of *out, from a table of the positions [begin, end) at
+ * least: layers that ask for the same ones share it. */
 typedef struct {
+    uint64_t begin;
+    uint64_t end;
     uint64_t position;
     uint64_t step;
-    uint64_t count;
     int is_yarn;
 } rope_range;
-ckpt_code rope_angles(run_model *model, const rope_range *range, ckpt_error *err);
+ckpt_code rope_angles(run_model *model, const rope_range *range, run_rows *out, ckpt_error *err);
+
+/* Where tables begin: the first position of any compressed entry is not before it. */
+enum { ROPE_TABLE_STEP = 128 };
 
 /* graph_attention.c, graph_experts.c: the two halves of a block over all rows. */
 ckpt_code block_attention(run_model *model, const run_layer *layer, const run_work *work,

@@ -7,7 +7,14 @@
 #include "size.h"
 #include "trace.h"
 
-enum { CHUNK_DEFAULT = 64, EXPERT_GROUP_MAX = 32, HEAD_ROWS = 64 };
+enum {
+    CHUNK_MIN = 64,
+    CHUNK_DEVICE = 1024,       /* fills a device; taken where it is a small part of the memory */
+    CHUNK_PART = 16,
+    EXPERT_GROUP_MAX = 32,
+    HEAD_ROWS = 64,
+    ROWS_TO_TAKE_ALL = 16      /* of each expert, on average: that one has none is unlikely */
+};
 
 /* ---- opening ---- */
 
@@ -89,6 +96,39 @@ static uint64_t head_bytes(const run_model *m)
     return sizeof(float) * (HEAD_ROWS * ((uint64_t)c->vocab_size + c->dim) + m->chunk * slice);
 }
 
+static uint32_t block_count(const run_model *m)
+{
+    return m->config->layer_count + (m->options.mtp ? 1 : 0);
+}
+
+static ckpt_code times_create(run_model *m, ckpt_error *err)
+{
+    if (!m->options.has_times)
+        return CKPT_OK;
+    m->times = calloc(block_count(m) + 1, sizeof *m->times);
+    return m->times == NULL ? ckpt_fail_memory(err, "times", block_count(m)) : CKPT_OK;
+}
+
+const run_layer_time *run_layer_times(const run_model *model, uint32_t *count)
+{
+    *count = block_count(model);
+    return model->times;
+}
+
+/* No result depends on it. */
+static uint32_t default_chunk(const run_config *c, const run_options *options)
+{
+    const uint64_t row_bytes = 4 * sizeof(float) *
+                               size_max((uint64_t)c->head_count * c->head_dim,
+                                        (uint64_t)c->stream_count * c->dim);
+    uint32_t chunk = CHUNK_DEVICE;
+
+    while (chunk > CHUNK_MIN && (options->backend->free_bytes == NULL ||
+                                 chunk * row_bytes > options->memory_bytes / CHUNK_PART))
+        chunk /= 2;
+    return chunk;
+}
+
 ckpt_code run_open(ckpt_source *source, const run_config *config, const run_options *options,
                    run_model **out, ckpt_error *err)
 {
@@ -101,7 +141,7 @@ ckpt_code run_open(ckpt_source *source, const run_config *config, const run_opti
     m->config = config;
     m->options = *options;
     m->deploy = options->profile == RUN_DEPLOY;
-    m->chunk = options->chunk == 0 ? CHUNK_DEFAULT : options->chunk;
+    m->chunk = options->chunk == 0 ? default_chunk(config, options) : options->chunk;
     m->expert_group = (uint32_t)size_min(EXPERT_GROUP_MAX, config->expert_count);
     if (m->chunk > RUN_CHUNK_MAX) {
         code = ckpt_fail(err, CKPT_E_USAGE, "a chunk of %u rows, at most %d", m->chunk,
@@ -113,6 +153,7 @@ ckpt_code run_open(ckpt_source *source, const run_config *config, const run_opti
     weights.backend = m->backend;
     if ((code = run_weights_open(&weights, &m->weights, err)) != CKPT_OK ||
         (code = check_model(m, err)) != CKPT_OK || (code = rope_tables(m, err)) != CKPT_OK ||
+        (code = times_create(m, err)) != CKPT_OK ||
         (code = scratch_create(m, err)) != CKPT_OK)
         goto out;
     m->fixed_bytes += head_bytes(m);
@@ -133,11 +174,11 @@ void run_close(run_model *model)
         batch_free(model, &model->main);
         batch_free(model, &model->mtp);
         scratch_free(model);
+        rope_free(model);
         run_weights_close(model->weights);
         model->backend->ops->close(model->backend);
     }
-    free(model->frequencies[0]);
-    free(model->frequencies[1]);
+    free(model->times);
     free(model->mtp_spans);
     free(model);
 }
@@ -191,38 +232,56 @@ static ckpt_code embed(run_model *m, const run_span *span, run_rows to, uint32_t
                        ckpt_error *err)
 {
     const uint32_t dim = m->config->dim;
-    ckpt_code code = CKPT_OK;
-    float *rows = malloc((size_t)m->chunk * dim * sizeof *rows);
+    /* The rows of y are free until the experts. */
+    const run_rows single = rows_from(rows_of(m->main.y, dim), span->row);
+    float *rows = malloc(((size_t)span->row_count + 1) * dim * sizeof *rows);
+    const run_row_list list = { span->tokens, span->row_count, rows };
+    const run_add spread = {
+        .a = single, .y = { to.buffer, to.offset + span->row * to.pitch, dim },
+        .row_count = span->row_count * copies, .col_count = dim, .repeat = copies,
+    };
+    ckpt_code code;
 
     if (rows == NULL)
-        return ckpt_fail_memory(err, "embeddings", (uint64_t)m->chunk * dim);
-    for (uint64_t done = 0; done < span->row_count && code == CKPT_OK; done += m->chunk) {
-        const uint64_t count = size_min(m->chunk, span->row_count - done);
-        const run_row_list list = { span->tokens + done, count, rows };
-
-        code = run_weights_rows(m->weights, "embed.weight", &list, err);
-        for (uint64_t i = 0; i < count * copies && code == CKPT_OK; i++)
-            code = m->backend->ops->buffer_write(
-                to.buffer,
-                to.offset + (span->row + done + i / copies) * to.pitch + i % copies * dim,
-                rows + i / copies * dim, dim, err);
-    }
+        return ckpt_fail_memory(err, "embeddings", span->row_count * dim);
+    if ((code = run_weights_rows(m->weights, "embed.weight", &list, err)) == CKPT_OK &&
+        (code = m->backend->ops->buffer_write(single.buffer, single.offset, rows,
+                                              span->row_count * dim, err)) == CKPT_OK)
+        code = m->backend->ops->add(m->backend, &spread, err);
     free(rows);
     return code;
+}
+
+static ckpt_code take_time(run_model *m, uint32_t number, uint64_t asked_before, ckpt_error *err)
+{
+    run_layer_time *time = &m->times[number];
+    run_lap lap;
+    const ckpt_code code = m->backend->ops->lap(m->backend, &lap, err);
+
+    if (code != CKPT_OK)
+        return code;
+    time->lap.seconds += lap.seconds;
+    time->lap.wait_seconds += lap.wait_seconds;
+    time->lap.copy_seconds += lap.copy_seconds;
+    time->lap.copy_bytes += lap.copy_bytes;
+    time->weight_bytes += run_weights_asked(m->weights) - asked_before;
+    return CKPT_OK;
 }
 
 static ckpt_code run_block(run_model *m, uint32_t number, const run_work *work, ckpt_error *err)
 {
     const size_t mark = run_weights_mark(m->weights);
+    const uint64_t asked = run_weights_asked(m->weights);
     run_layer layer;
     ckpt_code code;
 
     layer_describe(m, number, &layer);
+    layers_prefetch(m, number, NULL);
     if ((code = layer_load(m, &layer, err)) == CKPT_OK &&
         (code = block_attention(m, &layer, work, err)) == CKPT_OK)
         code = block_experts(m, &layer, work, err);
     run_weights_release(m->weights, mark);
-    return code;
+    return code == CKPT_OK && m->times != NULL ? take_time(m, number, asked, err) : code;
 }
 
 static ckpt_code check_segment(const run_model *m, const run_segment *s, ckpt_error *err)
@@ -246,8 +305,12 @@ static ckpt_code forward(run_model *m, const run_work *work, ckpt_error *err)
 {
     const uint64_t streams = m->config->stream_count;
     const run_rows x = rows_of(m->main.x, streams * m->config->dim);
+    run_lap before;
     ckpt_code code = CKPT_OK;
 
+    m->ahead = (run_ahead){ 0, 0 };
+    m->takes_all_experts = work->row_count * m->config->active_count >=
+                           (uint64_t)m->config->expert_count * ROWS_TO_TAKE_ALL;
     for (size_t i = 0; i < work->span_count && code == CKPT_OK; i++) {
         const run_span *span = &work->spans[i];
         const run_trace_point p = { "embed", span->sequence->number, 0, span->position,
@@ -257,10 +320,13 @@ static ckpt_code forward(run_model *m, const run_work *work, ckpt_error *err)
         if ((code = embed(m, span, x, m->config->stream_count, err)) == CKPT_OK)
             code = run_trace_rows(m->options.trace, m->backend, &p, err);
     }
+    if (code == CKPT_OK && m->times != NULL)
+        code = m->backend->ops->lap(m->backend, &before, err);      /* what was done until here */
     for (uint32_t l = 0; l < m->config->layer_count && code == CKPT_OK; l++)
         code = run_block(m, l, work, err);
     if (code == CKPT_OK && m->options.mtp)
         code = mtp_forward(m, work, err);
+    run_weights_settle(m->weights);
     return code;
 }
 

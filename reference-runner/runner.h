@@ -29,9 +29,10 @@ typedef struct {
     run_profile profile;
     unsigned thread_count;     /* 0: one per core */
     uint64_t memory_bytes;     /* hard limit on buffers */
-    uint32_t chunk;            /* rows that attention takes at once; 0: 64 */
+    uint32_t chunk;            /* rows that attention takes at once; 0: as fits the memory */
     int mtp;                   /* run the MTP block, too */
     run_trace *trace;          /* borrowed; NULL: none */
+    int has_times;             /* take the time of each layer */
 } run_options;
 
 /* Checks that every tensor is there with the right shape; reads no data. Borrows source, config. */
@@ -56,6 +57,14 @@ typedef struct {
 /* Rows of the result are those of the segments, one after the other. */
 ckpt_code run_forward(run_model *model, const run_segment *segments, size_t segment_count,
                       ckpt_error *err);
+
+/* Of one layer, in all calls. A layer's weights may arrive while the one before it runs. */
+typedef struct {
+    run_lap lap;
+    uint64_t weight_bytes;     /* that it asked for, here already or not */
+} run_layer_time;
+/* layer_count, and the MTP block; NULL without has_times. */
+const run_layer_time *run_layer_times(const run_model *model, uint32_t *count);
 
 /* Gets the logits of one row; vocab_size values. `i` counts the rows asked for. */
 typedef ckpt_code run_logits_fn(void *context, uint64_t i, const float *logits, ckpt_error *err);

@@ -1,4 +1,4 @@
-/* Loading, checking, keeping and forgetting weights. */
+/* Asking for weights, keeping and forgetting them. */
 #include "weights.h"
 
 #include <inttypes.h>
@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "size.h"
-#include "values.h"
+#include "weights_load.h"
 
 enum { SLICE_BYTES = 1 << 26, SLICES_MAX = 1 << 12 };
 
@@ -17,14 +17,19 @@ typedef struct weight_item {
     struct weight_item *older;
     run_weight *weight;
     run_buffer *buffer;
+    float *floats;                 /* of a vector, until it is on the backend */
     int32_t *ints;
-    uint64_t bytes;
+    load_task *task;               /* it is on its way */
+    uint64_t bytes;                /* 0: it is not here */
     unsigned pin_count;
+    int is_ahead;                  /* begun, but not asked for yet */
 } weight_item;
 
 struct run_weights {
     run_weights_options options;
     const ckpt_catalog *catalog;
+    load_team *team;
+    int is_reserved;
     weight_item *items;            /* one for each tensor, then the slices */
     size_t item_count;
     weight_item *newest;
@@ -34,11 +39,13 @@ struct run_weights {
     size_t pin_capacity;
     uint64_t used_bytes;
     uint64_t pinned_bytes;
+    uint64_t asked_bytes;
 };
 
 ckpt_code run_weights_open(const run_weights_options *options, run_weights **out, ckpt_error *err)
 {
     run_weights *w = calloc(1, sizeof *w);
+    ckpt_code code;
 
     if (w == NULL)
         return ckpt_fail_memory(err, "weights", sizeof *w);
@@ -51,12 +58,16 @@ ckpt_code run_weights_open(const run_weights_options *options, run_weights **out
     w->catalog = options->source->catalog;
     w->item_count = ckpt_catalog_count(w->catalog) + SLICES_MAX;
     w->items = calloc(w->item_count, sizeof *w->items);
-    if (w->items == NULL) {
-        free(w);
-        return ckpt_fail_memory(err, "weights", options->source->catalog->count);
-    }
-    *out = w;
-    return CKPT_OK;
+    if (w->items == NULL)
+        code = ckpt_fail_memory(err, "weights", options->source->catalog->count);
+    else
+        code = load_team_open(&(load_options){ options->source, options->backend,
+                                               w->options.thread_count }, &w->team, err);
+    if (code != CKPT_OK)
+        run_weights_close(w);
+    else
+        *out = w;
+    return code;
 }
 
 static void unlink_item(run_weights *w, weight_item *item)
@@ -75,9 +86,12 @@ static void drop_item(run_weights *w, weight_item *item)
 {
     run_backend *backend = w->options.backend;
 
+    if (item->task != NULL)
+        load_end(item->task, NULL);
     unlink_item(w, item);
     backend->ops->weight_free(backend, item->weight);
     backend->ops->buffer_free(backend, item->buffer);
+    free(item->floats);
     free(item->ints);
     w->used_bytes -= item->bytes;
     memset(item, 0, sizeof *item);
@@ -89,6 +103,7 @@ void run_weights_close(run_weights *weights)
         return;
     while (weights->newest != NULL)
         drop_item(weights, weights->newest);
+    load_team_close(weights->team);
     free(weights->pins);
     free(weights->items);
     free(weights);
@@ -159,18 +174,39 @@ uint64_t run_weights_room(const run_weights *weights)
 
 /* ---- keeping ---- */
 
-static ckpt_code make_room(run_weights *w, uint64_t bytes, ckpt_error *err)
+static int fits(const run_weights *w, uint64_t bytes)
+{
+    return w->used_bytes + bytes <= w->options.limit_bytes;
+}
+
+/* Forget what was used longest ago. */
+static int make_room(run_weights *w, uint64_t bytes)
 {
     weight_item *item = w->oldest;
 
-    while (w->used_bytes + bytes > w->options.limit_bytes && item != NULL) {
-        weight_item *next = item->newer;
+    while (!fits(w, bytes) && item != NULL) {
+        weight_item *newer = item->newer;
+
+        if (item->pin_count == 0 && !item->is_ahead)
+            drop_item(w, item);
+        item = newer;
+    }
+    return fits(w, bytes);
+}
+
+/* The same, and then what was begun ahead, the last first. */
+static ckpt_code need_room(run_weights *w, uint64_t bytes, ckpt_error *err)
+{
+    weight_item *item = make_room(w, bytes) ? NULL : w->newest;
+
+    while (!fits(w, bytes) && item != NULL) {
+        weight_item *older = item->older;
 
         if (item->pin_count == 0)
             drop_item(w, item);
-        item = next;
+        item = older;
     }
-    if (w->used_bytes + bytes > w->options.limit_bytes)
+    if (!fits(w, bytes))
         return ckpt_fail(err, CKPT_E_MEMORY,
                          "weights in use need %" PRIu64 " bytes, the memory limit leaves %" PRIu64,
                          w->used_bytes + bytes, w->options.limit_bytes);
@@ -215,204 +251,195 @@ static void keep(run_weights *w, weight_item *item, uint64_t bytes)
     w->used_bytes += bytes;
 }
 
-/* ---- values ---- */
+/* ---- loading ---- */
 
-#define ANY_BITS(type, mask)                                                                      \
-    do {                                                                                          \
-        const size_t count = (size_t)(bytes / sizeof(type));                                      \
-        unsigned found = 0;                                                                       \
-        for (size_t i = 0; i < count; i++) {                                                      \
-            type value;                                                                           \
-            memcpy(&value, (const char *)data + i * sizeof value, sizeof value);                  \
-            found |= (value & (mask)) == (mask);                                                  \
-        }                                                                                         \
-        return found != 0;                                                                        \
-    } while (0)
-
-static int has_not_finite(ckpt_dtype dtype, const void *data, uint64_t bytes)
-{
-    switch (dtype) {
-    case CKPT_F8_E4M3:
-        ANY_BITS(uint8_t, 0x7Fu);
-    case CKPT_F8_E8M0:
-        ANY_BITS(uint8_t, 0xFFu);
-    case CKPT_F8_E5M2:
-        ANY_BITS(uint8_t, 0x7Cu);
-    case CKPT_F16:
-        ANY_BITS(uint16_t, 0x7C00u);
-    case CKPT_BF16:
-        ANY_BITS(uint16_t, 0x7F80u);
-    case CKPT_F32:
-        ANY_BITS(uint32_t, 0x7F800000u);
-    default:
-        return 0;
-    }
-}
-
-static ckpt_code check_tile(const ckpt_tensor *t, const source_range *range, const ckpt_tile *tile,
-                            ckpt_error *err)
-{
-    uint64_t row;
-    uint64_t scale_rows = 0;
-
-    if (t->scale_dtype != CKPT_NONE)
-        source_scale_rows(t, range, &row, &scale_rows);
-    if (has_not_finite(t->dtype, tile->part[CKPT_DATA],
-                       range->row_count * ckpt_part_row_bytes(t, CKPT_DATA)) ||
-        (scale_rows > 0 && has_not_finite(t->scale_dtype, tile->part[CKPT_SCALE],
-                                          scale_rows * ckpt_part_row_bytes(t, CKPT_SCALE))))
-        return ckpt_fail(err, CKPT_E_FORMAT,
-                         "tensor '%s' has a NaN or an infinity in rows %" PRIu64 " to %" PRIu64,
-                         t->name, range->row, range->row + range->row_count - 1);
-    return CKPT_OK;
-}
-
-/* Where the tiles of some rows of a tensor go. */
+/* What is asked for: a tensor, or rows of it. */
 typedef struct {
     run_weights *weights;
-    size_t tensor;
-    uint64_t row;              /* a multiple of SOURCE_BAND_ROWS */
-    uint64_t row_count;
-    run_weight *weight;        /* one of these three */
-    float *floats;
-    int32_t *ints;
-} load_job;
+    weight_item *item;
+    run_weight_kind kind;
+    load_job job;
+} weight_request;
 
-static ckpt_code put_ints(const load_job *job, values_reader *reader, const source_range *range,
-                          int64_t *row, ckpt_error *err)
+static const ckpt_tensor *tensor_of(const weight_request *r)
 {
-    for (uint64_t i = 0; i < range->row_count; i++) {
-        values_i64(reader, i, row);
-        for (uint64_t c = 0; c < reader->cols; c++) {
-            if (row[c] < 0 || row[c] > INT32_MAX)
-                return ckpt_fail(err, CKPT_E_FORMAT,
-                                 "tensor '%s' holds %" PRId64 " in row %" PRIu64,
-                                 reader->tensor->name, row[c], range->row + i);
-            job->ints[(range->row - job->row + i) * reader->cols + c] = (int32_t)row[c];
-        }
-    }
+    return ckpt_catalog_at(r->weights->catalog, r->job.tensor);
+}
+
+/* A whole tensor. */
+static ckpt_code request_tensor(run_weights *w, const char *name, run_weight_kind kind,
+                                weight_request *out, ckpt_error *err)
+{
+    *out = (weight_request){ .weights = w, .kind = kind };
+    if (find_tensor(w, name, &out->job.tensor, err) != CKPT_OK)
+        return CKPT_E_FORMAT;
+    out->item = &w->items[out->job.tensor];
+    out->job.row_count = ckpt_tensor_rows(tensor_of(out));
+    if (kind == RUN_INTS && !ckpt_tensor_is_int(tensor_of(out)))
+        return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s' is %s, expected integers", name,
+                         ckpt_dtype_name(tensor_of(out)->dtype));
     return CKPT_OK;
 }
 
-static ckpt_code put_tile(const load_job *job, const source_range *range, const ckpt_tile *tile,
-                          arena *scratch, ckpt_error *err)
+static uint64_t request_bytes(const weight_request *r)
 {
-    const ckpt_tensor *t = ckpt_catalog_at(job->weights->catalog, job->tensor);
-    values_reader reader;
-    ckpt_code code;
+    ckpt_tensor part = *tensor_of(r);
 
-    if ((code = check_tile(t, range, tile, err)) != CKPT_OK)
-        return code;
-    if (job->weight != NULL)
-        return job->weights->options.backend->ops->weight_put(
-            job->weight, range->row - job->row, range->row_count, tile, err);
-    if ((code = values_begin(&reader, t, tile, scratch, err)) != CKPT_OK)
-        return code;
-    if (job->ints != NULL)
-        return put_ints(job, &reader, range,
-                        arena_alloc(scratch, reader.cols * sizeof(int64_t)), err);
-    for (uint64_t i = 0; i < range->row_count; i++)
-        values_f32(&reader, i, 0, reader.cols,
-                   job->floats + (range->row - job->row + i) * reader.cols);
-    return CKPT_OK;
-}
-
-static ckpt_code load_tile(const load_job *job, uint64_t i, arena *scratch, ckpt_error *err)
-{
-    const ckpt_tensor *t = ckpt_catalog_at(job->weights->catalog, job->tensor);
-    const uint64_t rows = source_tile_rows(t);
-    const source_range range = { job->tensor, job->row + i * rows,
-                                 size_min(rows, job->row_count - i * rows), SOURCE_WANT_ALL };
-    ckpt_tile tile;
-    ckpt_code code;
-
-    arena_rewind(scratch, 0);
-    code = source_read_tile(job->weights->options.source, &range, scratch, &tile, err);
-    return code != CKPT_OK ? code : put_tile(job, &range, &tile, scratch, err);
-}
-
-/* Read, check and hand over all tiles, on all threads. */
-static ckpt_code load(const load_job *job, ckpt_error *err)
-{
-    const ckpt_tensor *t = ckpt_catalog_at(job->weights->catalog, job->tensor);
-    const uint64_t tile_rows = source_tile_rows(t);
-    const uint64_t tiles = size_div_up(job->row_count, tile_rows);
-    const uint64_t need =
-        source_need(job->weights->options.source, job->tensor,
-                    size_min(tile_rows, ckpt_tensor_rows(t))) +
-        values_need(t) + arena_cost(ckpt_tensor_cols(t) * sizeof(int64_t));
-    ckpt_code result = CKPT_OK;
-
-#pragma omp parallel num_threads((int)job->weights->options.thread_count) if (tiles > 1)
-    {
-        arena scratch;
-        const int ready = arena_init_fixed(&scratch, need);
-
-#pragma omp for schedule(dynamic)
-        for (uint64_t i = 0; i < tiles; i++) {
-            ckpt_error e;
-            const ckpt_code code = ready ? load_tile(job, i, &scratch, &e)
-                                         : ckpt_fail_memory(&e, "a tile", need);
-
-            if (code != CKPT_OK) {
-#pragma omp critical
-                {
-                    result = code;
-                    if (err != NULL)
-                        *err = e;
-                }
-            }
-        }
-        if (ready)
-            arena_release(&scratch);
-    }
-    return result;
-}
-
-/* ---- loading on demand ---- */
-
-static ckpt_code load_weight(run_weights *w, weight_item *item, load_job *job,
-                             ckpt_error *err)
-{
-    const ckpt_tensor *t = ckpt_catalog_at(w->catalog, job->tensor);
-    run_backend *backend = w->options.backend;
-    ckpt_tensor part = *t;
-    ckpt_code code;
-
+    if (r->kind != RUN_MATRIX)
+        return r->job.row_count * ckpt_tensor_cols(&part) * sizeof(float);
     part.rank = 2;
-    part.shape[0] = job->row_count;
-    part.shape[1] = ckpt_tensor_cols(t);
-    if ((code = make_room(w, ckpt_part_bytes(&part, CKPT_DATA) +
-                                 ckpt_part_bytes(&part, CKPT_SCALE), err)) != CKPT_OK ||
-        (code = backend->ops->weight_create(backend, t, job->row_count, &job->weight, err)) !=
-            CKPT_OK)
-        return code;
-    if ((code = load(job, err)) != CKPT_OK) {
-        backend->ops->weight_free(backend, job->weight);
-        return code;
+    part.shape[1] = ckpt_tensor_cols(tensor_of(r));
+    part.shape[0] = r->job.row_count;
+    return ckpt_part_bytes(&part, CKPT_DATA) + ckpt_part_bytes(&part, CKPT_SCALE);
+}
+
+/* Tell the backend what is to come, once. */
+static void reserve(run_weights *w)
+{
+    uint64_t total = 0;
+
+    for (size_t i = 0; !w->is_reserved && i < ckpt_catalog_count(w->catalog); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(w->catalog, i);
+
+        total += ckpt_part_bytes(t, CKPT_DATA) + ckpt_part_bytes(t, CKPT_SCALE);
     }
-    item->weight = job->weight;
-    keep(w, item, ckpt_part_bytes(&part, CKPT_DATA) + ckpt_part_bytes(&part, CKPT_SCALE) + 1);
-    return CKPT_OK;
+    if (!w->is_reserved)
+        w->options.backend->ops->weights_reserve(w->options.backend,
+                                                 size_min(total, w->options.limit_bytes));
+    w->is_reserved = 1;
+}
+
+/* Begin to load it; there is room. */
+static ckpt_code begin(weight_request *r, ckpt_error *err)
+{
+    run_weights *w = r->weights;
+    run_backend *backend = w->options.backend;
+    const uint64_t bytes = request_bytes(r);
+    weight_item *item = r->item;
+    ckpt_code code = CKPT_OK;
+
+    reserve(w);
+    if (r->kind == RUN_MATRIX)
+        code = backend->ops->weight_create(backend, tensor_of(r), r->job.row_count, &item->weight,
+                                           err);
+    else if (r->kind == RUN_VECTOR && (item->floats = malloc(bytes + 1)) == NULL)
+        code = ckpt_fail_memory(err, "a tensor", bytes);
+    else if (r->kind == RUN_INTS && (item->ints = malloc(bytes + 1)) == NULL)
+        code = ckpt_fail_memory(err, "a tensor", bytes);
+    if (code != CKPT_OK)
+        return code;
+    keep(w, item, bytes + 1);
+    r->job.weight = item->weight;
+    r->job.floats = item->floats;
+    r->job.ints = item->ints;
+    if ((code = load_begin(w->team, &r->job, &item->task, err)) != CKPT_OK)
+        drop_item(w, item);
+    return code;
+}
+
+/* A vector goes on to the backend. */
+static ckpt_code send_vector(const weight_request *r, ckpt_error *err)
+{
+    run_backend *backend = r->weights->options.backend;
+    const uint64_t count = request_bytes(r) / sizeof(float);
+    weight_item *item = r->item;
+    ckpt_code code = backend->ops->buffer_create(backend, count, &item->buffer, err);
+
+    if (code == CKPT_OK)
+        code = backend->ops->buffer_write(item->buffer, 0, item->floats, count, err);
+    free(item->floats);
+    item->floats = NULL;
+    return code;
+}
+
+/* Until it is here; pinned. *is_new: it was not here when it was asked for last. */
+static ckpt_code get(weight_request *r, int *is_new, ckpt_error *err)
+{
+    run_weights *w = r->weights;
+    weight_item *item = r->item;
+    ckpt_code code = CKPT_OK;
+
+    if (item->bytes == 0 && ((code = need_room(w, request_bytes(r), err)) != CKPT_OK ||
+                             (code = begin(r, err)) != CKPT_OK))
+        return code;
+    touch(w, item);
+    w->asked_bytes += item->bytes;
+    item->is_ahead = 0;
+    *is_new = item->task != NULL;
+    if (item->task != NULL) {
+        code = load_end(item->task, err);
+        item->task = NULL;
+        if (code == CKPT_OK && r->kind == RUN_VECTOR)
+            code = send_vector(r, err);
+    }
+    if (code == CKPT_OK)
+        return pin(w, item, err);
+    drop_item(w, item);
+    return code;
+}
+
+int run_weights_prefetch(run_weights *weights, const char *name, run_weight_kind kind)
+{
+    weight_request r;
+    ckpt_error err;
+
+    if (request_tensor(weights, name, kind, &r, &err) != CKPT_OK)
+        return 0;
+    if (r.item->bytes > 0)
+        return 1;
+    if (!make_room(weights, request_bytes(&r)) || begin(&r, &err) != CKPT_OK)
+        return 0;
+    r.item->is_ahead = 1;
+    return 1;
+}
+
+void run_weights_settle(run_weights *weights)
+{
+    for (weight_item *item = weights->oldest; item != NULL; item = item->newer)
+        item->is_ahead = 0;
+}
+
+uint64_t run_weights_asked(const run_weights *weights)
+{
+    return weights->asked_bytes;
 }
 
 ckpt_code run_weights_matrix(run_weights *weights, const char *name, const run_weight **out,
                              ckpt_error *err)
 {
-    load_job job = { .weights = weights };
-    weight_item *item;
+    weight_request r;
+    int is_new;
     ckpt_code code;
 
-    if ((code = find_tensor(weights, name, &job.tensor, err)) != CKPT_OK)
-        return code;
-    item = &weights->items[job.tensor];
-    job.row_count = ckpt_tensor_rows(ckpt_catalog_at(weights->catalog, job.tensor));
-    if (item->weight != NULL)
-        touch(weights, item);
-    else if ((code = load_weight(weights, item, &job, err)) != CKPT_OK)
-        return code;
-    *out = item->weight;
-    return pin(weights, item, err);
+    if ((code = request_tensor(weights, name, RUN_MATRIX, &r, err)) == CKPT_OK &&
+        (code = get(&r, &is_new, err)) == CKPT_OK)
+        *out = r.item->weight;
+    return code;
+}
+
+ckpt_code run_weights_vector(run_weights *weights, const char *name, const run_buffer **out,
+                             ckpt_error *err)
+{
+    weight_request r;
+    int is_new;
+    ckpt_code code;
+
+    if ((code = request_tensor(weights, name, RUN_VECTOR, &r, err)) == CKPT_OK &&
+        (code = get(&r, &is_new, err)) == CKPT_OK)
+        *out = r.item->buffer;
+    return code;
+}
+
+ckpt_code run_weights_ints(run_weights *weights, const char *name, const int32_t **out,
+                           int *is_new, ckpt_error *err)
+{
+    weight_request r;
+    ckpt_code code;
+
+    if ((code = request_tensor(weights, name, RUN_INTS, &r, err)) == CKPT_OK &&
+        (code = get(&r, is_new, err)) == CKPT_OK)
+        *out = r.item->ints;
+    return code;
 }
 
 uint64_t run_weights_slice_rows(const run_weights *weights, const char *name)
@@ -428,104 +455,27 @@ uint64_t run_weights_slice_rows(const run_weights *weights, const char *name)
 ckpt_code run_weights_slice(run_weights *weights, const char *name, uint64_t i,
                             const run_weight **out, ckpt_error *err)
 {
-    load_job job = { .weights = weights };
     const uint64_t rows = run_weights_slice_rows(weights, name);
-    weight_item *item = &weights->items[ckpt_catalog_count(weights->catalog) + i];
+    weight_request r;
+    int is_new;
     ckpt_code code;
 
-    if ((code = find_tensor(weights, name, &job.tensor, err)) != CKPT_OK)
+    if ((code = request_tensor(weights, name, RUN_MATRIX, &r, err)) != CKPT_OK)
         return code;
-    job.row = i * rows;
-    job.row_count = size_min(
-        rows, ckpt_tensor_rows(ckpt_catalog_at(weights->catalog, job.tensor)) - job.row);
-    if (item->weight != NULL)
-        touch(weights, item);
-    else if ((code = load_weight(weights, item, &job, err)) != CKPT_OK)
-        return code;
-    *out = item->weight;
-    return pin(weights, item, err);
-}
-
-ckpt_code run_weights_vector(run_weights *weights, const char *name, const run_buffer **out,
-                             ckpt_error *err)
-{
-    run_backend *backend = weights->options.backend;
-    load_job job = { .weights = weights };
-    weight_item *item;
-    uint64_t count;
-    ckpt_code code;
-
-    if ((code = find_tensor(weights, name, &job.tensor, err)) != CKPT_OK)
-        return code;
-    item = &weights->items[job.tensor];
-    if (item->buffer != NULL) {
-        touch(weights, item);
-        *out = item->buffer;
-        return pin(weights, item, err);
-    }
-    job.row_count = ckpt_tensor_rows(ckpt_catalog_at(weights->catalog, job.tensor));
-    count = job.row_count * ckpt_tensor_cols(ckpt_catalog_at(weights->catalog, job.tensor));
-    if ((code = make_room(weights, count * sizeof(float), err)) != CKPT_OK)
-        return code;
-    if ((job.floats = malloc(count * sizeof(float))) == NULL)
-        return ckpt_fail_memory(err, "a tensor", count * sizeof(float));
-    if ((code = load(&job, err)) == CKPT_OK &&
-        (code = backend->ops->buffer_create(backend, count, &item->buffer, err)) == CKPT_OK) {
-        keep(weights, item, count * sizeof(float) + 1);
-        code = backend->ops->buffer_write(item->buffer, 0, job.floats, count, err);
-    }
-    free(job.floats);
-    *out = item->buffer;
-    return code != CKPT_OK ? code : pin(weights, item, err);
-}
-
-ckpt_code run_weights_ints(run_weights *weights, const char *name, const int32_t **out,
-                           ckpt_error *err)
-{
-    load_job job = { .weights = weights };
-    const ckpt_tensor *t;
-    weight_item *item;
-    uint64_t bytes;
-    ckpt_code code;
-
-    if ((code = find_tensor(weights, name, &job.tensor, err)) != CKPT_OK)
-        return code;
-    item = &weights->items[job.tensor];
-    t = ckpt_catalog_at(weights->catalog, job.tensor);
-    if (!ckpt_tensor_is_int(t))
-        return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s' is %s, expected integers", name,
-                         ckpt_dtype_name(t->dtype));
-    job.row_count = ckpt_tensor_rows(t);
-    bytes = job.row_count * ckpt_tensor_cols(t) * sizeof(int32_t);
-    if (item->ints != NULL) {
-        touch(weights, item);
-    } else {
-        if ((code = make_room(weights, bytes, err)) != CKPT_OK)
-            return code;
-        if ((job.ints = malloc(bytes)) == NULL)
-            return ckpt_fail_memory(err, "a tensor", bytes);
-        if ((code = load(&job, err)) != CKPT_OK) {
-            free(job.ints);
-            return code;
-        }
-        item->ints = job.ints;
-        keep(weights, item, bytes + 1);
-    }
-    *out = item->ints;
-    return pin(weights, item, err);
+    r.item = &weights->items[ckpt_catalog_count(weights->catalog) + i];
+    r.job.row = i * rows;
+    r.job.row_count = size_min(rows, r.job.row_count - r.job.row);
+    if ((code = get(&r, &is_new, err)) == CKPT_OK)
+        *out = r.item->weight;
+    return code;
 }
 
 /* ---- single rows ---- */
 
-typedef struct {
-    uint32_t id;
-    uint32_t place;
-} wanted_row;
-
-static int compare_wanted(const void *left, const void *right)
+static int compare_rows(const void *left, const void *right)
 {
-    const wanted_row *a = left;
-    const wanted_row *b = right;
+    const load_row *a = left;
+    const load_row *b = right;
 
     return a->id < b->id ? -1 : a->id > b->id;
 }
@@ -533,39 +483,19 @@ static int compare_wanted(const void *left, const void *right)
 ckpt_code run_weights_rows(run_weights *weights, const char *name, const run_row_list *list,
                            ckpt_error *err)
 {
-    load_job job = { .weights = weights };
-    const uint64_t count = list->count;
-    wanted_row *wanted = malloc((count + 1) * sizeof *wanted);
-    uint64_t band = UINT64_MAX;
-    const ckpt_tensor *t;
+    load_row *rows = malloc((list->count + 1) * sizeof *rows);
+    load_job job = { .floats = list->out, .rows = rows, .single_count = list->count };
+    load_task *task;
     ckpt_code code;
 
-    if (wanted == NULL)
-        return ckpt_fail_memory(err, "rows", count);
-    if ((code = find_tensor(weights, name, &job.tensor, err)) != CKPT_OK) {
-        free(wanted);
-        return code;
-    }
-    t = ckpt_catalog_at(weights->catalog, job.tensor);
-    job.floats = malloc(SOURCE_BAND_ROWS * ckpt_tensor_cols(t) * sizeof(float));
-    if (job.floats == NULL)
-        code = ckpt_fail_memory(err, "rows", ckpt_tensor_cols(t));
-    for (uint32_t i = 0; i < count; i++)
-        wanted[i] = (wanted_row){ list->ids[i], i };
-    qsort(wanted, count, sizeof *wanted, compare_wanted);
-    for (uint64_t i = 0; i < count && code == CKPT_OK; i++) {
-        if (wanted[i].id / SOURCE_BAND_ROWS != band) {
-            band = wanted[i].id / SOURCE_BAND_ROWS;
-            job.row = band * SOURCE_BAND_ROWS;
-            job.row_count = size_min(SOURCE_BAND_ROWS, ckpt_tensor_rows(t) - job.row);
-            code = load(&job, err);
-        }
-        if (code == CKPT_OK)
-            memcpy(list->out + wanted[i].place * ckpt_tensor_cols(t),
-                   job.floats + (wanted[i].id - job.row) * ckpt_tensor_cols(t),
-                   ckpt_tensor_cols(t) * sizeof *list->out);
-    }
-    free(job.floats);
-    free(wanted);
+    if (rows == NULL)
+        return ckpt_fail_memory(err, "rows", list->count);
+    for (uint32_t i = 0; i < list->count; i++)
+        rows[i] = (load_row){ list->ids[i], i };
+    qsort(rows, list->count, sizeof *rows, compare_rows);
+    if ((code = find_tensor(weights, name, &job.tensor, err)) == CKPT_OK &&
+        (code = load_begin(weights->team, &job, &task, err)) == CKPT_OK)
+        code = load_end(task, err);
+    free(rows);
     return code;
 }

@@ -1,8 +1,6 @@
 /*
- * weights.h: the tensors of a checkpoint on a backend, loaded when they are asked for and kept
- * while there is room: the least recently used go first. What is in use is pinned.
- *
- * Values are checked on the way in: a NaN or an infinity is an error that names the tensor and row.
+ * weights.h: the tensors of a checkpoint on a backend, loaded when they are asked for, or ahead of
+ * that, and kept while there is room: the least recently used go first. What is in use is pinned.
  */
 #ifndef RUN_WEIGHTS_H
 #define RUN_WEIGHTS_H
@@ -27,6 +25,18 @@ void run_weights_set_limit(run_weights *weights, uint64_t limit_bytes);
 ckpt_code run_weights_check(const run_weights *weights, const char *name, const uint64_t shape[2],
                             uint64_t *out_bytes, ckpt_error *err);
 
+/*
+ * Begin to load what will be asked for soon, in that order, as long as it fits beside what is in
+ * use or was begun before: 0 when it does not. Its errors show when it is asked for.
+ */
+typedef enum { RUN_MATRIX, RUN_VECTOR, RUN_INTS } run_weight_kind;
+int run_weights_prefetch(run_weights *weights, const char *name, run_weight_kind kind);
+
+/* What was begun and not asked for is no longer due soon. */
+void run_weights_settle(run_weights *weights);
+/* Bytes of all that was asked for so far. */
+uint64_t run_weights_asked(const run_weights *weights);
+
 /* Whatever is loaded after a mark stays until it is released to the mark. */
 size_t run_weights_mark(const run_weights *weights);
 void run_weights_release(run_weights *weights, size_t mark);
@@ -40,9 +50,9 @@ ckpt_code run_weights_matrix(run_weights *weights, const char *name, const run_w
 /* As F32. */
 ckpt_code run_weights_vector(run_weights *weights, const char *name, const run_buffer **out,
                              ckpt_error *err);
-/* An integer table in host memory. */
+/* An integer table in host memory. *is_new: it has just been read. */
 ckpt_code run_weights_ints(run_weights *weights, const char *name, const int32_t **out,
-                           ckpt_error *err);
+                           int *is_new, ckpt_error *err);
 
 /* Slice i of a matrix that is too large for one piece: rows [i * slice_rows, ...). */
 uint64_t run_weights_slice_rows(const run_weights *weights, const char *name);

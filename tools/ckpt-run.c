@@ -321,6 +321,7 @@ static ckpt_code open_model(run_job *job, ckpt_error *err)
         .chunk = (uint32_t)size_min(opt.chunk, UINT32_MAX),
         .mtp = opt.mtp,
         .trace = job->trace,
+        .has_times = opt.common.json && !opt.common.dry_run,
     };
     const ckpt_code code = choose_memory(&model, err);
 
@@ -603,6 +604,37 @@ static int is_different(const run_job *job)
 
 /* ---- what is printed ---- */
 
+/* Where the time went. Weights that arrived while another layer ran are that one's copies. */
+static void put_times(json_writer *w, const run_job *job)
+{
+    uint32_t count;
+    const run_layer_time *times = run_layer_times(job->model, &count);
+
+    json_put_key(w, "layers");
+    json_put_array(w);
+    for (uint32_t i = 0; times != NULL && i < count; i++) {
+        const run_layer_time *t = &times[i];
+
+        json_put_object(w);
+        json_put_key(w, "layer");
+        json_put_u64(w, i);
+        json_put_key(w, "ratio");
+        json_put_u64(w, job->config.ratios[i]);
+        json_put_key(w, "seconds");
+        json_put_double(w, t->lap.seconds);
+        json_put_key(w, "wait_seconds");
+        json_put_double(w, t->lap.wait_seconds);
+        json_put_key(w, "copy_seconds");
+        json_put_double(w, t->lap.copy_seconds);
+        json_put_key(w, "copy_bytes");
+        json_put_u64(w, t->lap.copy_bytes);
+        json_put_key(w, "weight_bytes");
+        json_put_u64(w, t->weight_bytes);
+        json_put_object_end(w);
+    }
+    json_put_array_end(w);
+}
+
 static void print_json(const run_job *job)
 {
     json_writer w;
@@ -648,6 +680,8 @@ static void print_json(const run_job *job)
         json_put_object_end(&w);
     }
     json_put_array_end(&w);
+    if (!opt.common.dry_run)
+        put_times(&w, job);
     if (job->against.position_count > 0) {
         json_put_key(&w, "against");
         logits_put(&w, &job->against, job->limits, NULL);

@@ -1,0 +1,507 @@
+/* The grouped product of experts: entries are pairs of a row and one of its experts. */
+#include "cuda_tile.cuh"
+#include "cuda_fp4.cuh"
+
+#include <stdlib.h>
+
+namespace {
+
+constexpr uint32_t WARP = 32;
+constexpr uint32_t ACTIVATION_BLOCK = 128;
+constexpr uint32_t ITEM_ROWS = tile_large::X;
+
+static_assert(ITEM_ROWS == FP4_ROWS, "an item is a tile of either kind");
+
+/* Some of the rows of one expert: entries first .. first + count - 1 of the lists. */
+struct expert_item {
+    cuda_weight weights[3];
+    uint32_t first;
+    uint32_t count;
+};
+
+/* One slab of routed rows: `entries` of them, sorted by expert, on the device. */
+struct slab {
+    const expert_item *items;
+    const uint32_t *rows;        /* of x, by entry */
+    const float *factors;        /* by entry */
+    const uint32_t *targets;     /* the distinct rows */
+    const uint32_t *target_begin;    /* where in `order` each one's entries begin, and the end */
+    const uint32_t *order;       /* entries by row, then in the order of the experts */
+    float *a;                    /* entries x expert_dim */
+    float *b;
+    float *y;                    /* entries x dim */
+    float *scales;               /* of cut rows */
+    uint32_t item_count;
+    uint32_t entry_count;
+    uint32_t target_count;
+};
+
+struct experts_job {
+    cuda_rows x;
+    cuda_rows y;
+    uint32_t dim;
+    uint32_t expert_dim;
+    uint32_t block;
+    float limit;
+    int round;
+};
+
+/* a and b: blockIdx.z 0 for w1, 1 for w3. An item may take several blocks along x. */
+template <typename S>
+__global__ void __launch_bounds__(TILE_THREADS, 3)
+    experts_in_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
+{
+    __shared__ tile_memory<S> memory;
+    const expert_item *item = &s.items[blockIdx.x / (ITEM_ROWS / S::X)];
+    const uint32_t first = blockIdx.x % (ITEM_ROWS / S::X) * S::X;
+    const uint32_t n = blockIdx.y * S::W;
+    float *y = blockIdx.z == 0 ? s.a : s.b;
+    const auto x_at = [&](uint32_t i) {
+        return float_loader{ first + i < item->count ? j.x.row(s.rows[item->first + first + i])
+                                                     : nullptr };
+    };
+    const auto w_at = [&](uint32_t i) {
+        return weight_loader{ n + i < j.expert_dim ? &item->weights[blockIdx.z == 0 ? 0 : 2]
+                                                   : nullptr, n + i };
+    };
+    const auto out = [&](uint32_t row, uint32_t column, float sum) {
+        if (first + row < item->count && n + column < j.expert_dim)
+            y[(uint64_t)(item->first + first + row) * j.expert_dim + n + column] =
+                run_round(sum, j.round);
+    };
+
+    if (first < item->count)
+        tile_product<S>(x_at, w_at, j.dim, j.block, memory, out);
+}
+
+__device__ __forceinline__ float swiglu(float gate, float up, float factor, const experts_job &j)
+{
+    if (j.limit > 0) {
+        gate = gate > j.limit ? j.limit : gate;
+        up = up > j.limit ? j.limit : up < -j.limit ? -j.limit : up;
+    }
+    return run_round(factor * (gate * run_sigmoid(gate) * up), j.round);
+}
+
+/* h in place of a; one warp a block of 128 columns, put through the E4M3 grid when `round`. */
+__global__ void activate_kernel(const __grid_constant__ experts_job j,
+                                const __grid_constant__ slab s)
+{
+    const uint32_t blocks = (j.expert_dim + ACTIVATION_BLOCK - 1) / ACTIVATION_BLOCK;
+    const uint32_t unit = blockIdx.x * TILE_WARPS + threadIdx.x / WARP;
+    const uint32_t entry = unit / blocks;
+    const uint32_t first = unit % blocks * ACTIVATION_BLOCK;
+    const uint32_t count = min(ACTIVATION_BLOCK, j.expert_dim - first);
+    float h[ACTIVATION_BLOCK / WARP];
+    float amax = 0;
+
+    if (entry >= s.entry_count)
+        return;
+    float *a = s.a + (uint64_t)entry * j.expert_dim + first;
+    const float *b = s.b + (uint64_t)entry * j.expert_dim + first;
+
+#pragma unroll
+    for (uint32_t i = 0; i < ACTIVATION_BLOCK / WARP; i++) {
+        const uint32_t col = i * WARP + threadIdx.x % WARP;
+        const float gate = col < count ? a[col] : 0;
+        const float up = col < count ? b[col] : 0;
+
+        h[i] = swiglu(gate, up, s.factors[entry], j);
+        amax = fabsf(h[i]) > amax ? fabsf(h[i]) : amax;
+    }
+    for (uint32_t step = WARP / 2; step > 0; step /= 2)
+        amax = fmaxf(amax, __shfl_xor_sync(0xFFFFFFFFu, amax, step));
+    const float scale = cuda_fp8_scale(amax);
+
+#pragma unroll
+    for (uint32_t i = 0; i < ACTIVATION_BLOCK / WARP; i++) {
+        const uint32_t col = i * WARP + threadIdx.x % WARP;
+
+        if (col < count)
+            a[col] = j.round ? cuda_e4m3(cuda_to_e4m3(h[i] / scale)) * scale : h[i];
+    }
+}
+
+template <typename S>
+__global__ void __launch_bounds__(TILE_THREADS, 3)
+    experts_out_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
+{
+    __shared__ tile_memory<S> memory;
+    const expert_item *item = &s.items[blockIdx.x / (ITEM_ROWS / S::X)];
+    const uint32_t first = blockIdx.x % (ITEM_ROWS / S::X) * S::X;
+    const uint32_t n = blockIdx.y * S::W;
+    const auto x_at = [&](uint32_t i) {
+        return float_loader{ first + i < item->count
+                                 ? s.a + (uint64_t)(item->first + first + i) * j.expert_dim
+                                 : nullptr };
+    };
+    const auto w_at = [&](uint32_t i) {
+        return weight_loader{ n + i < j.dim ? &item->weights[1] : nullptr, n + i };
+    };
+    const auto out = [&](uint32_t row, uint32_t column, float sum) {
+        if (first + row < item->count && n + column < j.dim)
+            s.y[(uint64_t)(item->first + first + row) * j.dim + n + column] =
+                run_round(sum, j.round);
+    };
+
+    if (first < item->count)
+        tile_product<S>(x_at, w_at, j.expert_dim, j.block, memory, out);
+}
+
+/* ---- FP4 experts, rows on the E4M3 grid ---- */
+
+/* One warp 128 columns of an entry. The cut rows of x take the place of y until that is made. */
+__global__ void cut_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
+{
+    const uint32_t blocks = j.dim / FP4_STEP;
+    const uint32_t unit = blockIdx.x * TILE_WARPS + threadIdx.x / WARP;
+    const uint32_t entry = unit / blocks;
+    const uint32_t first = unit % blocks * FP4_STEP;
+
+    if (entry >= s.entry_count)
+        return;
+    const float4 x = *reinterpret_cast<const float4 *>(j.x.row(s.rows[entry]) + first +
+                                                       4 * (threadIdx.x % WARP));
+    const float four[4] = { x.x, x.y, x.z, x.w };
+    const float scale =
+        fp4_cut(four, reinterpret_cast<uint8_t *>(s.y + (uint64_t)entry * j.dim + first));
+
+    if (threadIdx.x % WARP == 0)
+        s.scales[unit] = scale;
+}
+
+/* h of 128 columns, cut, in place of a; one warp. */
+__global__ void activate_cut_kernel(const __grid_constant__ experts_job j,
+                                    const __grid_constant__ slab s)
+{
+    const uint32_t blocks = j.expert_dim / FP4_STEP;
+    const uint32_t unit = blockIdx.x * TILE_WARPS + threadIdx.x / WARP;
+    const uint32_t entry = unit / blocks;
+    const uint64_t first = (uint64_t)entry * j.expert_dim + unit % blocks * FP4_STEP;
+    const uint64_t mine = first + 4 * (threadIdx.x % WARP);
+    float h[4];
+    float amax = 0;
+
+    if (entry >= s.entry_count)
+        return;
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) {
+        h[i] = swiglu(s.a[mine + i], s.b[mine + i], s.factors[entry], j);
+        amax = fmaxf(amax, fabsf(h[i]));
+    }
+    for (uint32_t step = WARP / 2; step > 0; step /= 2)
+        amax = fmaxf(amax, __shfl_xor_sync(0xFFFFFFFFu, amax, step));
+    const float scale = cuda_fp8_scale(amax);
+
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++)
+        h[i] = cuda_e4m3(cuda_to_e4m3(h[i] / scale)) * scale;
+    __syncwarp();                /* all of a is read */
+    const float cut_scale = fp4_cut(h, reinterpret_cast<uint8_t *>(s.a + first));
+
+    if (threadIdx.x % WARP == 0)
+        s.scales[unit] = cut_scale;
+}
+
+/* a and b as experts_in_kernel has them. */
+__global__ void __launch_bounds__(FP4_THREADS, 2)
+    fp4_in_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
+{
+    extern __shared__ __align__(16) uint8_t memory[];
+    const expert_item *item = &s.items[blockIdx.x];
+    float *y = (blockIdx.z == 0 ? s.a : s.b) + (uint64_t)item->first * j.expert_dim;
+    const fp4_tile tile = { { reinterpret_cast<const uint8_t *>(s.y), s.scales },
+                            item->weights[blockIdx.z == 0 ? 0 : 2],
+                            item->first,
+                            item->count,
+                            blockIdx.y * FP4_OUTPUTS,
+                            j.expert_dim,
+                            j.dim };
+
+    fp4_product(tile, *reinterpret_cast<fp4_memory *>(memory),
+                [&](uint32_t row, uint32_t output, float sum) {
+                    y[(uint64_t)row * j.expert_dim + output] = run_round(sum, j.round);
+                });
+}
+
+__global__ void __launch_bounds__(FP4_THREADS, 2)
+    fp4_out_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
+{
+    extern __shared__ __align__(16) uint8_t memory[];
+    const expert_item *item = &s.items[blockIdx.x];
+    float *y = s.y + (uint64_t)item->first * j.dim;
+    const fp4_tile tile = { { reinterpret_cast<const uint8_t *>(s.a), s.scales },
+                            item->weights[1],
+                            item->first,
+                            item->count,
+                            blockIdx.y * FP4_OUTPUTS,
+                            j.dim,
+                            j.expert_dim };
+
+    fp4_product(tile, *reinterpret_cast<fp4_memory *>(memory),
+                [&](uint32_t row, uint32_t output, float sum) {
+                    y[(uint64_t)row * j.dim + output] = run_round(sum, j.round);
+                });
+}
+
+/* ---- slabs ---- */
+
+/* Each row adds what its experts gave, in their order. */
+__global__ void gather_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
+{
+    const uint32_t col = blockIdx.y * TILE_THREADS + threadIdx.x;
+    const uint32_t begin = s.target_begin[blockIdx.x];
+    const uint32_t end = s.target_begin[blockIdx.x + 1];
+
+    if (col >= j.dim)
+        return;
+    float *y = j.y.row(s.targets[blockIdx.x]) + col;
+    float sum = *y;
+
+    for (uint32_t i = begin; i < end; i++)
+        sum += s.y[(uint64_t)s.order[i] * j.dim + col];
+    *y = sum;
+}
+
+/* The host's side of a slab: one block of memory, sent whole. */
+struct slab_lists {
+    expert_item *items;
+    uint32_t *rows;
+    float *factors;
+    uint32_t *targets;
+    uint32_t *target_begin;
+    uint32_t *order;
+    uint64_t bytes;
+};
+
+uint64_t lay_out(char *base, uint64_t entries, uint64_t items, slab_lists *out)
+{
+    out->items = reinterpret_cast<expert_item *>(base);
+    out->rows = reinterpret_cast<uint32_t *>(out->items + items);
+    out->factors = reinterpret_cast<float *>(out->rows + entries);
+    out->targets = reinterpret_cast<uint32_t *>(out->factors + entries);
+    out->target_begin = out->targets + entries;
+    out->order = out->target_begin + entries + 1;
+    out->bytes = items * sizeof(expert_item) + (5 * entries + 1) * sizeof(uint32_t);
+    return out->bytes;
+}
+
+/* Where the next slab begins. */
+struct experts_cursor {
+    size_t expert;
+    uint64_t row;
+};
+
+/* Entries of a slab: as many as there are, or as the bound on work space allows. */
+uint64_t slab_capacity(const run_experts *op)
+{
+    const uint64_t entry_bytes = (2 * (uint64_t)op->expert_dim + op->dim) * sizeof(float);
+    uint64_t wanted = 1;
+
+    for (size_t i = 0; i < op->expert_count; i++)
+        wanted += op->experts[i].row_count;
+    return size_min(wanted, size_max(CUDA_WORK_BYTES / entry_bytes, ITEM_ROWS));
+}
+
+/* Floats of a slab's work space. */
+uint64_t slab_floats(const run_experts *op, uint64_t capacity)
+{
+    return capacity * (2 * (uint64_t)op->expert_dim + op->dim +
+                       size_max(op->dim, op->expert_dim) / FP4_STEP + 1);
+}
+
+uint64_t slab_items(const run_experts *op, uint64_t capacity)
+{
+    return capacity / ITEM_ROWS + op->expert_count + 1;
+}
+
+/* Take entries from the cursor on. */
+void fill_entries(const run_experts *op, experts_cursor *at, slab_lists *l, slab *s)
+{
+    const uint64_t capacity = slab_capacity(op);
+
+    while (at->expert < op->expert_count && s->entry_count < capacity) {
+        const run_expert *e = &op->experts[at->expert];
+        const uint64_t left = e->row_count - at->row;
+        const uint64_t count = size_min(size_min(left, ITEM_ROWS), capacity - s->entry_count);
+
+        if (left == 0) {
+            at->expert++;
+            at->row = 0;
+            continue;
+        }
+        l->items[s->item_count++] = { { e->w1->view, e->w2->view, e->w3->view },
+                                      s->entry_count,
+                                      static_cast<uint32_t>(count) };
+        memcpy(l->rows + s->entry_count, e->rows + at->row, count * sizeof *l->rows);
+        memcpy(l->factors + s->entry_count, e->factors + at->row, count * sizeof *l->factors);
+        s->entry_count += static_cast<uint32_t>(count);
+        at->row += count;
+    }
+}
+
+/* By row, then by entry. */
+int compare_entries(const void *left, const void *right, void *context)
+{
+    const uint32_t *rows = static_cast<const uint32_t *>(context);
+    const uint32_t a = *static_cast<const uint32_t *>(left);
+    const uint32_t b = *static_cast<const uint32_t *>(right);
+
+    if (rows[a] != rows[b])
+        return rows[a] < rows[b] ? -1 : 1;
+    return a < b ? -1 : a > b;
+}
+
+void sort_entries(slab_lists *l, slab *s)
+{
+    for (uint32_t i = 0; i < s->entry_count; i++)
+        l->order[i] = i;
+    qsort_r(l->order, s->entry_count, sizeof *l->order, compare_entries, l->rows);
+    for (uint32_t i = 0; i < s->entry_count; i++)
+        if (i == 0 || l->rows[l->order[i]] != l->rows[l->order[i - 1]]) {
+            l->targets[s->target_count] = l->rows[l->order[i]];
+            l->target_begin[s->target_count++] = i;
+        }
+    l->target_begin[s->target_count] = s->entry_count;
+}
+
+template <typename S>
+void launch_any(cudaStream_t stream, const experts_job &j, const slab &s)
+{
+    const uint32_t blocks = cuda_grid(j.expert_dim, ACTIVATION_BLOCK);
+    const uint32_t items = s.item_count * (ITEM_ROWS / S::X);
+    const dim3 in(items, cuda_grid(j.expert_dim, S::W), 2);
+    const dim3 out(items, cuda_grid(j.dim, S::W), 1);
+
+    experts_in_kernel<S><<<in, TILE_THREADS, 0, stream>>>(j, s);
+    activate_kernel<<<cuda_grid((uint64_t)s.entry_count * blocks, TILE_WARPS), TILE_THREADS, 0,
+                      stream>>>(j, s);
+    experts_out_kernel<S><<<out, TILE_THREADS, 0, stream>>>(j, s);
+}
+
+void launch_fp4(cudaStream_t stream, const experts_job &j, const slab &s)
+{
+    const dim3 in(s.item_count, cuda_grid(j.expert_dim, FP4_OUTPUTS), 2);
+    const dim3 out(s.item_count, cuda_grid(j.dim, FP4_OUTPUTS), 1);
+    const uint64_t units = (uint64_t)s.entry_count * (j.dim / FP4_STEP);
+    const uint64_t hidden = (uint64_t)s.entry_count * (j.expert_dim / FP4_STEP);
+
+    cudaFuncSetAttribute(fp4_in_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         sizeof(fp4_memory));
+    cudaFuncSetAttribute(fp4_out_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         sizeof(fp4_memory));
+    cut_kernel<<<cuda_grid(units, TILE_WARPS), TILE_THREADS, 0, stream>>>(j, s);
+    fp4_in_kernel<<<in, FP4_THREADS, sizeof(fp4_memory), stream>>>(j, s);
+    activate_cut_kernel<<<cuda_grid(hidden, TILE_WARPS), TILE_THREADS, 0, stream>>>(j, s);
+    fp4_out_kernel<<<out, FP4_THREADS, sizeof(fp4_memory), stream>>>(j, s);
+}
+
+int is_fp4(const cuda_weight &w)
+{
+    return w.dtype == CKPT_F4 && w.scale_dtype == CKPT_F8_E8M0 && w.block_rows == 1 &&
+           w.block_cols == FP4_SUM;
+}
+
+/* Whether the F16 matrix unit gives the same bits: rows on the E4M3 grid, FP4, sums of 32. */
+int has_fp4_form(const run_experts *op)
+{
+    if (!op->round || op->block != FP4_SUM || op->dim % FP4_STEP != 0 ||
+        op->expert_dim % FP4_STEP != 0)
+        return 0;
+    for (size_t i = 0; i < op->expert_count; i++)
+        if (!is_fp4(op->experts[i].w1->view) || !is_fp4(op->experts[i].w2->view) ||
+            !is_fp4(op->experts[i].w3->view))
+            return 0;
+    return 1;
+}
+
+void launch_slab(cudaStream_t stream, const run_experts *op, const experts_job &j, const slab &s)
+{
+    const dim3 gather(s.target_count, cuda_grid(j.dim, TILE_THREADS), 1);
+
+    if (has_fp4_form(op))
+        launch_fp4(stream, j, s);
+    else if (s.entry_count <= s.item_count * tile_small::X)
+        launch_any<tile_small>(stream, j, s);
+    else
+        launch_any<tile_large>(stream, j, s);
+    gather_kernel<<<gather, TILE_THREADS, 0, stream>>>(j, s);
+}
+
+/* Fill, send and compute one slab. */
+ckpt_code run_slab(cuda_backend *cuda, const run_experts *op, experts_cursor *at, ckpt_error *err)
+{
+    const experts_job j = { cuda_view(op->x), cuda_view(op->y), op->dim,
+                            op->expert_dim,   op->block,        op->limit, op->round };
+    const uint64_t capacity = slab_capacity(op);
+    const uint64_t items = slab_items(op, capacity);
+    slab_lists l;
+    slab_lists on_device;
+    slab s = {};
+    cuda_lists_stage *stage;
+    cudaError_t error;
+    ckpt_code code;
+
+    lay_out(nullptr, capacity, items, &l);
+    if ((code = cuda_lists(cuda, l.bytes, &stage, err)) != CKPT_OK)
+        return code;
+    lay_out(stage->memory, capacity, items, &l);
+    lay_out(cuda->scratch[CUDA_SCRATCH_LISTS], capacity, items, &on_device);
+    fill_entries(op, at, &l, &s);
+    if (s.entry_count == 0)
+        return CKPT_OK;
+    sort_entries(&l, &s);
+    error = cudaMemcpyAsync(on_device.items, stage->memory, l.bytes, cudaMemcpyHostToDevice,
+                            cuda->compute);
+    if (error == cudaSuccess)
+        error = cudaEventRecord(stage->sent, cuda->compute);
+    if (error != cudaSuccess)
+        return cuda_fail(err, "lists of experts", error);
+    s.items = on_device.items;
+    s.rows = on_device.rows;
+    s.factors = on_device.factors;
+    s.targets = on_device.targets;
+    s.target_begin = on_device.target_begin;
+    s.order = on_device.order;
+    s.a = reinterpret_cast<float *>(cuda->scratch[CUDA_SCRATCH_FLOATS]);
+    s.b = s.a + capacity * op->expert_dim;
+    s.y = s.b + capacity * op->expert_dim;
+    s.scales = s.y + capacity * op->dim;
+    launch_slab(cuda->compute, op, j, s);
+    return cuda_launched("experts", err);
+}
+
+ckpt_code await_experts(cuda_backend *cuda, const run_experts *op, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < op->expert_count && code == CKPT_OK; i++) {
+        const run_weight *const weights[3] = { op->experts[i].w1, op->experts[i].w2,
+                                               op->experts[i].w3 };
+
+        for (int k = 0; k < 3 && code == CKPT_OK; k++)
+            code = cuda_await(cuda, weights[k], err);
+    }
+    return code;
+}
+
+} // namespace
+
+ckpt_code experts_cuda(run_backend *backend, const run_experts *op, ckpt_error *err)
+{
+    cuda_backend *cuda = cuda_of(backend);
+    const uint64_t capacity = slab_capacity(op);
+    experts_cursor at = { 0, 0 };
+    slab_lists l;
+    const uint64_t bytes = lay_out(nullptr, capacity, slab_items(op, capacity), &l);
+    ckpt_code code;
+
+    if ((code = cuda_check_block(op->block, err)) == CKPT_OK &&
+        (code = cuda_scratch(cuda, CUDA_SCRATCH_FLOATS, slab_floats(op, capacity) * sizeof(float),
+                             err)) == CKPT_OK &&
+        (code = cuda_scratch(cuda, CUDA_SCRATCH_LISTS, bytes, err)) == CKPT_OK)
+        code = await_experts(cuda, op, err);
+    while (code == CKPT_OK && at.expert < op->expert_count)
+        code = run_slab(cuda, op, &at, err);
+    return code == CKPT_OK ? cuda_next_epoch(cuda, err) : code;
+}
