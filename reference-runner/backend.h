@@ -9,17 +9,18 @@
  *
  * Numbers. A buffer holds 4-byte elements: F32, or I32 where it says so. Where `round` is set the
  * result is rounded to BF16 (nearest even) and kept as F32; the inputs are BF16 values then.
- * A sum over a dimension of the model is formed in F64, in ascending order, and rounded to F32 once.
- * Products of F32 are exact in F64, so that a fused multiplication changes nothing, and two backends
- * agree to the last bit or nearly so. A result never depends on how many rows an operation gets, on
- * threads, or on how a weight is encoded.
+ * A sum over a dimension of the model is formed in F64, in ascending order, and rounded to F32
+ * once. Products of F32 are exact in F64, so that a fused multiplication changes nothing, and two
+ * backends agree to the last bit or nearly so. A result never depends on how many rows an operation
+ * gets, on threads, or on how a weight is encoded.
  *
  * Weights come in their stored encoding: codes and scales as in a ckpt_tile, a band of rows at a
  * time. The value of an element is that of the digest: the F32 product code x scale.
  *
  * Rows are rows of a buffer: row i begins at element offset + i * pitch. A ring holds the row of
  * position p at p % capacity. Operations run in the order of the calls; buffer_read waits for them.
- * All but weight_put and stage_* are called from one thread. Functions that can fail return ckpt_code.
+ * All but weight_put and stage_* are called from one thread. Functions that can fail return a
+ * ckpt_code.
  */
 #ifndef RUN_BACKEND_H
 #define RUN_BACKEND_H

@@ -5,7 +5,7 @@
 
 #include <time.h>
 
-enum { CAPABILITY_MIN = 8 };
+enum { CAPABILITY_MIN = 8, PARCEL_UNIT = 1 << 16, PARCEL_BYTES_MAX = 1 << 22 };
 
 ckpt_code cuda_fail(ckpt_error *err, const char *what, cudaError_t error)
 {
@@ -74,9 +74,9 @@ static cudaError_t create_streams(cuda_backend *cuda)
     for (cudaEvent_t &e : cuda->epochs)
         if (error == cudaSuccess)
             error = cudaEventCreateWithFlags(&e, cudaEventDisableTiming);
-    for (cuda_lists_stage &l : cuda->lists)
+    for (cuda_parcel &p : cuda->parcels)
         if (error == cudaSuccess)
-            error = cudaEventCreateWithFlags(&l.sent, cudaEventDisableTiming);
+            error = cudaEventCreateWithFlags(&p.sent, cudaEventDisableTiming);
     for (cudaEvent_t(&pair)[2] : cuda->waits)
         for (cudaEvent_t &e : pair)
             if (error == cudaSuccess)
@@ -89,10 +89,10 @@ static void destroy_streams(cuda_backend *cuda)
     for (cudaEvent_t e : cuda->epochs)
         if (e != nullptr)
             cudaEventDestroy(e);
-    for (cuda_lists_stage &l : cuda->lists) {
-        if (l.sent != nullptr)
-            cudaEventDestroy(l.sent);
-        cudaFreeHost(l.memory);
+    for (cuda_parcel &p : cuda->parcels) {
+        if (p.sent != nullptr)
+            cudaEventDestroy(p.sent);
+        cudaFreeHost(p.memory);
     }
     for (cudaEvent_t(&pair)[2] : cuda->waits)
         for (cudaEvent_t e : pair)
@@ -185,20 +185,43 @@ cudaError_t cuda_allocate(uint64_t bytes, char **out)
     return error;
 }
 
-ckpt_code cuda_lists(cuda_backend *cuda, uint64_t bytes, cuda_lists_stage **out, ckpt_error *err)
+ckpt_code cuda_parcel_take(cuda_backend *cuda, uint64_t bytes, cuda_parcel **out, ckpt_error *err)
 {
-    cuda_lists_stage *l = &cuda->lists[cuda->next_list++ % CUDA_LISTS];
-    cudaError_t error = cudaEventSynchronize(l->sent);
+    cuda_parcel *p = &cuda->parcels[cuda->next_parcel++ % CUDA_PARCELS];
+    const uint64_t wanted = size_max(size_div_up(bytes, PARCEL_UNIT), 1) * PARCEL_UNIT;
+    cudaError_t error = cudaEventSynchronize(p->sent);
 
-    if (error == cudaSuccess && l->bytes < bytes) {
-        cudaFreeHost(l->memory);
-        l->memory = nullptr;
-        l->bytes = 0;
-        error = cudaMallocHost(reinterpret_cast<void **>(&l->memory), bytes);
-        l->bytes = error == cudaSuccess ? bytes : 0;
+    if (error == cudaSuccess && p->bytes < wanted) {
+        cudaFreeHost(p->memory);
+        p->memory = nullptr;
+        p->bytes = 0;
+        error = cudaMallocHost(reinterpret_cast<void **>(&p->memory), wanted);
+        p->bytes = error == cudaSuccess ? wanted : 0;
     }
-    *out = l;
+    *out = p;
     return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "pinned memory", error);
+}
+
+static __global__ void fetch_kernel(uint4 *to, const uint4 *from, uint64_t count)
+{
+    const uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
+
+    if (i < count)
+        to[i] = from[i];
+}
+
+ckpt_code cuda_parcel_send(cuda_backend *cuda, cuda_parcel *parcel, void *to, uint64_t bytes,
+                           ckpt_error *err)
+{
+    enum { THREADS = 128 };
+    const uint64_t count = size_div_up(bytes, sizeof(uint4));
+    cudaError_t error;
+
+    fetch_kernel<<<cuda_grid(count, THREADS), THREADS, 0, cuda->compute>>>(
+        static_cast<uint4 *>(to), reinterpret_cast<const uint4 *>(parcel->memory), count);
+    if ((error = cudaGetLastError()) == cudaSuccess)
+        error = cudaEventRecord(parcel->sent, cuda->compute);
+    return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "a parcel", error);
 }
 
 ckpt_code cuda_scratch(cuda_backend *cuda, int which, uint64_t bytes, ckpt_error *err)
@@ -260,15 +283,34 @@ static ckpt_code buffer_create_cuda(run_backend *backend, uint64_t count, run_bu
     return CKPT_OK;
 }
 
+/* In place and size a multiple of 16 bytes, and not large: a parcel. One float more has room after
+ * the end of a buffer. */
+static int fits_parcel(const run_buffer *buffer, uint64_t first, uint64_t count)
+{
+    const int is_whole = count % 4 == 0 || (count % 4 == 3 && first + count == buffer->count);
+
+    return count > 0 && is_whole && count * sizeof(float) <= PARCEL_BYTES_MAX &&
+           reinterpret_cast<uintptr_t>(buffer->data + first) % sizeof(uint4) == 0;
+}
+
 /* The source is pageable: it is copied before the call returns. */
 static ckpt_code buffer_write_cuda(run_buffer *buffer, uint64_t first, const void *from,
                                    uint64_t count, ckpt_error *err)
 {
-    const cudaError_t error =
-        cudaMemcpyAsync(buffer->data + first, from, count * sizeof(float),
-                        cudaMemcpyHostToDevice, buffer->owner->compute);
+    cuda_backend *cuda = buffer->owner;
+    cuda_parcel *parcel;
+    cudaError_t error;
+    ckpt_code code;
 
-    return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "write to the device", error);
+    if (!fits_parcel(buffer, first, count)) {
+        error = cudaMemcpyAsync(buffer->data + first, from, count * sizeof(float),
+                                cudaMemcpyHostToDevice, cuda->compute);
+        return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "write to the device", error);
+    }
+    if ((code = cuda_parcel_take(cuda, count * sizeof(float), &parcel, err)) != CKPT_OK)
+        return code;
+    memcpy(parcel->memory, from, count * sizeof(float));
+    return cuda_parcel_send(cuda, parcel, buffer->data + first, count * sizeof(float), err);
 }
 
 static ckpt_code buffer_read_cuda(const run_buffer *buffer, uint64_t first, void *out,

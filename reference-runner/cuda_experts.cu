@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+#include <vector>
+
 namespace {
 
 constexpr uint32_t WARP = 32;
@@ -47,7 +49,7 @@ struct experts_job {
 };
 
 /* a and b: blockIdx.z 0 for w1, 1 for w3. An item may take several blocks along x. */
-template <typename S>
+template <typename S, typename Weights>
 __global__ void __launch_bounds__(TILE_THREADS, 3)
     experts_in_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
 {
@@ -61,8 +63,8 @@ __global__ void __launch_bounds__(TILE_THREADS, 3)
                                                      : nullptr };
     };
     const auto w_at = [&](uint32_t i) {
-        return weight_loader{ n + i < j.expert_dim ? &item->weights[blockIdx.z == 0 ? 0 : 2]
-                                                   : nullptr, n + i };
+        return Weights::row(n + i < j.expert_dim ? &item->weights[blockIdx.z == 0 ? 0 : 2]
+                                                 : nullptr, n + i);
     };
     const auto out = [&](uint32_t row, uint32_t column, float sum) {
         if (first + row < item->count && n + column < j.expert_dim)
@@ -122,7 +124,7 @@ __global__ void activate_kernel(const __grid_constant__ experts_job j,
     }
 }
 
-template <typename S>
+template <typename S, typename Weights>
 __global__ void __launch_bounds__(TILE_THREADS, 3)
     experts_out_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
 {
@@ -136,7 +138,7 @@ __global__ void __launch_bounds__(TILE_THREADS, 3)
                                  : nullptr };
     };
     const auto w_at = [&](uint32_t i) {
-        return weight_loader{ n + i < j.dim ? &item->weights[1] : nullptr, n + i };
+        return Weights::row(n + i < j.dim ? &item->weights[1] : nullptr, n + i);
     };
     const auto out = [&](uint32_t row, uint32_t column, float sum) {
         if (first + row < item->count && n + column < j.dim)
@@ -286,6 +288,13 @@ uint64_t lay_out(char *base, uint64_t entries, uint64_t items, slab_lists *out)
     return out->bytes;
 }
 
+/* One call: the three weights of each expert as kernels see them. */
+struct experts_call {
+    cuda_backend *cuda;
+    const run_experts *op;
+    std::vector<cuda_weight> views;
+};
+
 /* Where the next slab begins. */
 struct experts_cursor {
     size_t expert;
@@ -316,12 +325,14 @@ uint64_t slab_items(const run_experts *op, uint64_t capacity)
 }
 
 /* Take entries from the cursor on. */
-void fill_entries(const run_experts *op, experts_cursor *at, slab_lists *l, slab *s)
+void fill_entries(const experts_call &call, experts_cursor *at, slab_lists *l, slab *s)
 {
+    const run_experts *op = call.op;
     const uint64_t capacity = slab_capacity(op);
 
     while (at->expert < op->expert_count && s->entry_count < capacity) {
         const run_expert *e = &op->experts[at->expert];
+        const cuda_weight *views = &call.views[3 * at->expert];
         const uint64_t left = e->row_count - at->row;
         const uint64_t count = size_min(size_min(left, ITEM_ROWS), capacity - s->entry_count);
 
@@ -330,7 +341,7 @@ void fill_entries(const run_experts *op, experts_cursor *at, slab_lists *l, slab
             at->row = 0;
             continue;
         }
-        l->items[s->item_count++] = { { e->w1->view, e->w2->view, e->w3->view },
+        l->items[s->item_count++] = { { views[0], views[1], views[2] },
                                       s->entry_count,
                                       static_cast<uint32_t>(count) };
         memcpy(l->rows + s->entry_count, e->rows + at->row, count * sizeof *l->rows);
@@ -365,7 +376,7 @@ void sort_entries(slab_lists *l, slab *s)
     l->target_begin[s->target_count] = s->entry_count;
 }
 
-template <typename S>
+template <typename S, typename Weights>
 void launch_any(cudaStream_t stream, const experts_job &j, const slab &s)
 {
     const uint32_t blocks = cuda_grid(j.expert_dim, ACTIVATION_BLOCK);
@@ -373,10 +384,10 @@ void launch_any(cudaStream_t stream, const experts_job &j, const slab &s)
     const dim3 in(items, cuda_grid(j.expert_dim, S::W), 2);
     const dim3 out(items, cuda_grid(j.dim, S::W), 1);
 
-    experts_in_kernel<S><<<in, TILE_THREADS, 0, stream>>>(j, s);
+    experts_in_kernel<S, Weights><<<in, TILE_THREADS, 0, stream>>>(j, s);
     activate_kernel<<<cuda_grid((uint64_t)s.entry_count * blocks, TILE_WARPS), TILE_THREADS, 0,
                       stream>>>(j, s);
-    experts_out_kernel<S><<<out, TILE_THREADS, 0, stream>>>(j, s);
+    experts_out_kernel<S, Weights><<<out, TILE_THREADS, 0, stream>>>(j, s);
 }
 
 void launch_fp4(cudaStream_t stream, const experts_job &j, const slab &s)
@@ -402,35 +413,47 @@ int is_fp4(const cuda_weight &w)
            w.block_cols == FP4_SUM;
 }
 
-/* Whether the F16 matrix unit gives the same bits: rows on the E4M3 grid, FP4, sums of 32. */
-int has_fp4_form(const run_experts *op)
+/* How the weights of a call are read. */
+typedef enum { FORM_ANY, FORM_FLOATS, FORM_BF16, FORM_FP4 } weights_form;
+
+/* FP4: where the F16 matrix unit gives the same bits: rows on the E4M3 grid, sums of 32. */
+weights_form form_of(const run_experts *op, const cuda_weight *views)
 {
-    if (!op->round || op->block != FP4_SUM || op->dim % FP4_STEP != 0 ||
-        op->expert_dim % FP4_STEP != 0)
-        return 0;
-    for (size_t i = 0; i < op->expert_count; i++)
-        if (!is_fp4(op->experts[i].w1->view) || !is_fp4(op->experts[i].w2->view) ||
-            !is_fp4(op->experts[i].w3->view))
-            return 0;
-    return 1;
+    int fp4 = op->round && op->block == FP4_SUM && op->dim % FP4_STEP == 0 &&
+              op->expert_dim % FP4_STEP == 0;
+    int bf16 = 1;
+    int floats = 1;
+
+    for (size_t i = 0; i < 3 * op->expert_count; i++) {
+        fp4 &= is_fp4(views[i]);
+        bf16 &= views[i].dtype == CKPT_BF16 && views[i].by_four;
+        floats &= views[i].dtype == CKPT_F32;
+    }
+    return fp4 ? FORM_FP4 : bf16 ? FORM_BF16 : floats ? FORM_FLOATS : FORM_ANY;
 }
 
-void launch_slab(cudaStream_t stream, const run_experts *op, const experts_job &j, const slab &s)
+void launch_slab(cudaStream_t stream, weights_form form, const experts_job &j, const slab &s)
 {
     const dim3 gather(s.target_count, cuda_grid(j.dim, TILE_THREADS), 1);
 
-    if (has_fp4_form(op))
+    if (form == FORM_FP4)
         launch_fp4(stream, j, s);
     else if (s.entry_count <= s.item_count * tile_small::X)
-        launch_any<tile_small>(stream, j, s);
+        launch_any<tile_small, any_weights>(stream, j, s);
+    else if (form == FORM_FLOATS)
+        launch_any<tile_large, float_weights>(stream, j, s);
+    else if (form == FORM_BF16)
+        launch_any<tile_large, bf16_weights>(stream, j, s);
     else
-        launch_any<tile_large>(stream, j, s);
+        launch_any<tile_large, any_weights>(stream, j, s);
     gather_kernel<<<gather, TILE_THREADS, 0, stream>>>(j, s);
 }
 
 /* Fill, send and compute one slab. */
-ckpt_code run_slab(cuda_backend *cuda, const run_experts *op, experts_cursor *at, ckpt_error *err)
+ckpt_code run_slab(const experts_call &call, experts_cursor *at, ckpt_error *err)
 {
+    cuda_backend *cuda = call.cuda;
+    const run_experts *op = call.op;
     const experts_job j = { cuda_view(op->x), cuda_view(op->y), op->dim,
                             op->expert_dim,   op->block,        op->limit, op->round };
     const uint64_t capacity = slab_capacity(op);
@@ -438,25 +461,20 @@ ckpt_code run_slab(cuda_backend *cuda, const run_experts *op, experts_cursor *at
     slab_lists l;
     slab_lists on_device;
     slab s = {};
-    cuda_lists_stage *stage;
-    cudaError_t error;
+    cuda_parcel *parcel;
     ckpt_code code;
 
     lay_out(nullptr, capacity, items, &l);
-    if ((code = cuda_lists(cuda, l.bytes, &stage, err)) != CKPT_OK)
+    if ((code = cuda_parcel_take(cuda, l.bytes, &parcel, err)) != CKPT_OK)
         return code;
-    lay_out(stage->memory, capacity, items, &l);
+    lay_out(parcel->memory, capacity, items, &l);
     lay_out(cuda->scratch[CUDA_SCRATCH_LISTS], capacity, items, &on_device);
-    fill_entries(op, at, &l, &s);
+    fill_entries(call, at, &l, &s);
     if (s.entry_count == 0)
         return CKPT_OK;
     sort_entries(&l, &s);
-    error = cudaMemcpyAsync(on_device.items, stage->memory, l.bytes, cudaMemcpyHostToDevice,
-                            cuda->compute);
-    if (error == cudaSuccess)
-        error = cudaEventRecord(stage->sent, cuda->compute);
-    if (error != cudaSuccess)
-        return cuda_fail(err, "lists of experts", error);
+    if ((code = cuda_parcel_send(cuda, parcel, on_device.items, l.bytes, err)) != CKPT_OK)
+        return code;
     s.items = on_device.items;
     s.rows = on_device.rows;
     s.factors = on_device.factors;
@@ -467,20 +485,47 @@ ckpt_code run_slab(cuda_backend *cuda, const run_experts *op, experts_cursor *at
     s.b = s.a + capacity * op->expert_dim;
     s.y = s.b + capacity * op->expert_dim;
     s.scales = s.y + capacity * op->dim;
-    launch_slab(cuda->compute, op, j, s);
+    launch_slab(cuda->compute, form_of(op, call.views.data()), j, s);
     return cuda_launched("experts", err);
 }
 
-ckpt_code await_experts(cuda_backend *cuda, const run_experts *op, ckpt_error *err)
+ckpt_code await_experts(experts_call &call, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
 
-    for (size_t i = 0; i < op->expert_count && code == CKPT_OK; i++) {
-        const run_weight *const weights[3] = { op->experts[i].w1, op->experts[i].w2,
-                                               op->experts[i].w3 };
+    for (size_t i = 0; i < call.op->expert_count && code == CKPT_OK; i++) {
+        const run_expert *e = &call.op->experts[i];
 
-        for (int k = 0; k < 3 && code == CKPT_OK; k++)
-            code = cuda_await(cuda, weights[k], err);
+        for (const run_weight *w : { e->w1, e->w2, e->w3 }) {
+            call.views.push_back(w->view);
+            if (code == CKPT_OK)
+                code = cuda_await(call.cuda, w, err);
+        }
+    }
+    return code;
+}
+
+/* One expert that has many rows: its codes are decoded once, if the work space allows. */
+ckpt_code decode_expert(experts_call &call, ckpt_error *err)
+{
+    const uint64_t each = (uint64_t)call.op->dim * call.op->expert_dim;
+    ckpt_code code;
+
+    if (call.op->expert_count != 1 || call.op->experts->row_count <= tile_large::X ||
+        form_of(call.op, call.views.data()) != FORM_ANY ||
+        3 * each * sizeof(float) > CUDA_WORK_BYTES)
+        return CKPT_OK;
+    for (const cuda_weight &w : call.views)
+        if (!cuda_can_decode(&w, 0))
+            return CKPT_OK;
+    code = cuda_scratch(call.cuda, CUDA_SCRATCH_WEIGHTS, 3 * each * sizeof(float), err);
+    for (size_t i = 0; i < 3 && code == CKPT_OK; i++) {
+        const cuda_decode_job decode = {
+            &call.views[i], 0, each / call.views[i].cols,
+            reinterpret_cast<float *>(call.cuda->scratch[CUDA_SCRATCH_WEIGHTS]) + i * each
+        };
+
+        code = cuda_decode(call.cuda, &decode, err);
     }
     return code;
 }
@@ -491,6 +536,7 @@ ckpt_code experts_cuda(run_backend *backend, const run_experts *op, ckpt_error *
 {
     cuda_backend *cuda = cuda_of(backend);
     const uint64_t capacity = slab_capacity(op);
+    experts_call call = { cuda, op, {} };
     experts_cursor at = { 0, 0 };
     slab_lists l;
     const uint64_t bytes = lay_out(nullptr, capacity, slab_items(op, capacity), &l);
@@ -499,9 +545,10 @@ ckpt_code experts_cuda(run_backend *backend, const run_experts *op, ckpt_error *
     if ((code = cuda_check_block(op->block, err)) == CKPT_OK &&
         (code = cuda_scratch(cuda, CUDA_SCRATCH_FLOATS, slab_floats(op, capacity) * sizeof(float),
                              err)) == CKPT_OK &&
-        (code = cuda_scratch(cuda, CUDA_SCRATCH_LISTS, bytes, err)) == CKPT_OK)
-        code = await_experts(cuda, op, err);
+        (code = cuda_scratch(cuda, CUDA_SCRATCH_LISTS, bytes + sizeof(uint4), err)) == CKPT_OK &&
+        (code = await_experts(call, err)) == CKPT_OK)
+        code = decode_expert(call, err);
     while (code == CKPT_OK && at.expert < op->expert_count)
-        code = run_slab(cuda, op, &at, err);
+        code = run_slab(call, &at, err);
     return code == CKPT_OK ? cuda_next_epoch(cuda, err) : code;
 }

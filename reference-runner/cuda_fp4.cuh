@@ -164,22 +164,22 @@ static __device__ __forceinline__ void fp4_pairs(uint32_t codes, uint32_t *pairs
     }
 }
 
-static __device__ __forceinline__ void fp4_multiply(float *sum, uint32_t a0, uint32_t a1,
-                                                    uint32_t a2, uint32_t a3, uint32_t b0,
-                                                    uint32_t b1)
+/* sum += two pairs of 16 weight rows (a: of row g, a8: of row g + 8) by those of 8 rows of x. */
+static __device__ __forceinline__ void fp4_multiply(float *sum, const uint32_t *a,
+                                                    const uint32_t *a8, uint32_t b0, uint32_t b1)
 {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+        : "r"(a[0]), "r"(a8[0]), "r"(a[1]), "r"(a8[1]), "r"(b0), "r"(b1));
 }
 
-/* The sums of 16 weight rows and 8 rows of x over 32 columns: a holds the pairs of rows g, g + 8. */
+/* The sums over 32 columns: a holds the pairs of rows g, then g + 8. */
 static __device__ __forceinline__ void fp4_sum(float *sum, const uint32_t (*a)[4], uint4 b)
 {
     sum[0] = sum[1] = sum[2] = sum[3] = 0;
-    fp4_multiply(sum, a[0][0], a[1][0], a[0][1], a[1][1], b.x, b.y);
-    fp4_multiply(sum, a[0][2], a[1][2], a[0][3], a[1][3], b.z, b.w);
+    fp4_multiply(sum, a[0], a[1], b.x, b.y);
+    fp4_multiply(sum, a[0] + 2, a[1] + 2, b.z, b.w);
 }
 
 constexpr uint32_t FP4_WARP_PARTS = 2;                   /* of 16 weight rows */

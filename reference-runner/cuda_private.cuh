@@ -78,13 +78,15 @@ struct cuda_stage {
     int is_timed;            /* both events were recorded since the last wait */
 };
 
-struct cuda_lists_stage {
+/* Pinned memory for what the computing stream needs soon. Its kernels fetch it themselves: a copy
+ * would stand in line behind those of weights. */
+struct cuda_parcel {
     char *memory;
     uint64_t bytes;
     cudaEvent_t sent;
 };
 
-enum { CUDA_EPOCHS = 256, CUDA_LISTS = 4, CUDA_WAITS = 256 };
+enum { CUDA_EPOCHS = 256, CUDA_PARCELS = 64, CUDA_WAITS = 256 };
 
 struct cuda_backend {
     run_backend base;
@@ -98,10 +100,10 @@ struct cuda_backend {
     uint64_t region_bytes;
     uint64_t epoch;
     cudaEvent_t epochs[CUDA_EPOCHS];         /* the end of epoch i at i % CUDA_EPOCHS */
-    cuda_lists_stage lists[CUDA_LISTS];
-    unsigned next_list;
-    char *scratch[2];        /* floats of an operation; lists that it reads */
-    uint64_t scratch_bytes[2];
+    cuda_parcel parcels[CUDA_PARCELS];
+    unsigned next_parcel;
+    char *scratch[3];        /* floats of an operation, lists that it reads, decoded weights */
+    uint64_t scratch_bytes[3];
     /* What a lap reports. */
     std::mutex copy_lock;    /* one tile's copies and their events are queued together */
     std::mutex lap_lock;
@@ -112,9 +114,10 @@ struct cuda_backend {
     unsigned wait_count;
 };
 
-enum { CUDA_SCRATCH_FLOATS, CUDA_SCRATCH_LISTS };
+enum { CUDA_SCRATCH_FLOATS, CUDA_SCRATCH_LISTS, CUDA_SCRATCH_WEIGHTS };
 
-/* The bound of the work space of an operation, which comes on top of buffers and weights. */
+/* The bound of the work space of an operation, and of the weights that it decodes at once, which
+ * come on top of buffers and weights. */
 enum { CUDA_WORK_BYTES = 1 << 27 };
 
 static inline cuda_backend *cuda_of(run_backend *backend)
@@ -176,8 +179,11 @@ ckpt_code cuda_launched(const char *what, ckpt_error *err);
 cudaError_t cuda_allocate(uint64_t bytes, char **out);
 /* Scratch of at least `bytes`, its old contents lost. */
 ckpt_code cuda_scratch(cuda_backend *cuda, int which, uint64_t bytes, ckpt_error *err);
-/* Pinned memory for lists; the caller records `sent` after the copy. */
-ckpt_code cuda_lists(cuda_backend *cuda, uint64_t bytes, cuda_lists_stage **out, ckpt_error *err);
+/* A parcel of so many bytes, to be filled and sent to device memory; both ends are aligned to 16
+ * bytes, and the last 16 are sent whole. */
+ckpt_code cuda_parcel_take(cuda_backend *cuda, uint64_t bytes, cuda_parcel **out, ckpt_error *err);
+ckpt_code cuda_parcel_send(cuda_backend *cuda, cuda_parcel *parcel, void *to, uint64_t bytes,
+                           ckpt_error *err);
 
 /* cuda_weights.cu */
 void weights_reserve_cuda(run_backend *backend, uint64_t bytes);
@@ -198,6 +204,17 @@ ckpt_code cuda_next_epoch(cuda_backend *cuda, ckpt_error *err);
 
 /* cuda_product.cu: sums in blocks of so many columns are possible. */
 ckpt_code cuda_check_block(uint32_t block, ckpt_error *err);
+/* Whether cuda_decode takes the rows from `row` on. */
+int cuda_can_decode(const cuda_weight *w, uint64_t row);
+/* `row_count` rows of *view, from `row` on, as F32 at `out`; *view becomes what a kernel sees of
+ * these. */
+typedef struct {
+    cuda_weight *view;
+    uint64_t row;
+    uint64_t row_count;
+    float *out;
+} cuda_decode_job;
+ckpt_code cuda_decode(cuda_backend *cuda, const cuda_decode_job *job, ckpt_error *err);
 
 /* cuda_rows.cu, cuda_product.cu, cuda_experts.cu, cuda_attend.cu */
 ckpt_code quantise_cuda(run_backend *backend, const run_quantise *op, ckpt_error *err);

@@ -1,5 +1,10 @@
-/* Products with stored weights. */
+/*
+ * Products with stored weights. Where many rows of x take part, codes are decoded once, before the
+ * product: each tile of rows would decode them again.
+ */
 #include "cuda_tile.cuh"
+
+#include "kernels/cuda/dequantise.h"
 
 namespace {
 
@@ -15,7 +20,7 @@ struct linear_job {
     int round;
 };
 
-template <typename S>
+template <typename S, typename Weights>
 __global__ void __launch_bounds__(TILE_THREADS, 3)
     linear_kernel(const __grid_constant__ linear_job j)
 {
@@ -26,8 +31,8 @@ __global__ void __launch_bounds__(TILE_THREADS, 3)
         return float_loader{ t + i < j.row_count ? j.x.row(t + i) : nullptr };
     };
     const auto w_at = [&](uint32_t i) {
-        return weight_loader{ n + i < j.weight_row_count ? &j.weight : nullptr,
-                              j.weight_row + n + i };
+        return Weights::row(n + i < j.weight_row_count ? &j.weight : nullptr,
+                            j.weight_row + n + i);
     };
     const auto out = [&](uint32_t row, uint32_t column, float sum) {
         const float value = run_round(sum, j.round);
@@ -40,11 +45,71 @@ __global__ void __launch_bounds__(TILE_THREADS, 3)
     tile_product<S>(x_at, w_at, j.weight.cols, j.block, memory, out);
 }
 
-template <typename S> void launch(cudaStream_t stream, const linear_job &j)
+template <typename S, typename Weights> void launch_as(cudaStream_t stream, const linear_job &j)
 {
     const dim3 grid(cuda_grid(j.row_count, S::X), cuda_grid(j.weight_row_count, S::W), 1);
 
-    linear_kernel<S><<<grid, TILE_THREADS, 0, stream>>>(j);
+    linear_kernel<S, Weights><<<grid, TILE_THREADS, 0, stream>>>(j);
+}
+
+template <typename S> void launch(cudaStream_t stream, const linear_job &j)
+{
+    if (j.weight.dtype == CKPT_F32)
+        launch_as<S, float_weights>(stream, j);
+    else if (j.weight.dtype == CKPT_BF16 && j.weight.by_four)
+        launch_as<S, bf16_weights>(stream, j);
+    else
+        launch_as<S, any_weights>(stream, j);
+}
+
+void multiply(cuda_backend *cuda, const linear_job &j)
+{
+    const uint64_t blocks =
+        size_div_up(j.row_count, tile_large::X) * size_div_up(j.weight_row_count, tile_large::W);
+
+    if (j.row_count <= tile_small::X || blocks < cuda->processor_count)
+        launch<tile_small>(cuda->compute, j);
+    else
+        launch<tile_large>(cuda->compute, j);
+}
+
+/* Some rows of the weight after the other, as the work space allows. */
+ckpt_code multiply_decoded(cuda_backend *cuda, const linear_job &whole, ckpt_error *err)
+{
+    const uint64_t row_bytes = (uint64_t)whole.weight.cols * sizeof(float);
+    const uint64_t rows = size_max(CUDA_WORK_BYTES / row_bytes / SOURCE_BAND_ROWS, 1) *
+                          SOURCE_BAND_ROWS;
+    linear_job j = whole;
+    ckpt_code code = cuda_scratch(cuda, CUDA_SCRATCH_WEIGHTS,
+                                  size_min(rows, whole.weight_row_count) * row_bytes, err);
+
+    for (uint64_t done = 0; done < whole.weight_row_count && code == CKPT_OK; done += rows) {
+        const cuda_decode_job decode = {
+            &j.weight, whole.weight_row + done, size_min(rows, whole.weight_row_count - done),
+            reinterpret_cast<float *>(cuda->scratch[CUDA_SCRATCH_WEIGHTS])
+        };
+
+        j.weight = whole.weight;
+        code = cuda_decode(cuda, &decode, err);
+        j.weight_row = 0;
+        j.weight_row_count = decode.row_count;
+        j.y.data = whole.y.data + done;
+        if (code == CKPT_OK)
+            multiply(cuda, j);
+    }
+    return code;
+}
+
+int is_fp8(const cuda_weight *w)
+{
+    return w->dtype == CKPT_F8_E4M3 && w->block_rows == 128 && w->block_cols == 128 &&
+           (w->scale_dtype == CKPT_F8_E8M0 || w->scale_dtype == CKPT_F32);
+}
+
+int is_fp4(const cuda_weight *w)
+{
+    return w->dtype == CKPT_F4 && w->block_rows == 1 && w->block_cols == 32 &&
+           w->scale_dtype == CKPT_F8_E8M0;
 }
 
 } // namespace
@@ -55,22 +120,42 @@ ckpt_code cuda_check_block(uint32_t block, ckpt_error *err)
                                   : ckpt_fail(err, CKPT_E_USAGE, "sums in blocks of %u", block);
 }
 
+int cuda_can_decode(const cuda_weight *w, uint64_t row)
+{
+    return (is_fp8(w) && w->cols % 16 == 0 && row % 128 == 0) || (is_fp4(w) && w->cols % 32 == 0);
+}
+
+ckpt_code cuda_decode(cuda_backend *cuda, const cuda_decode_job *job, ckpt_error *err)
+{
+    cuda_weight *w = job->view;
+    const cuda_dequantise_job codes = { w->data + job->row * w->row_bytes,
+                                        w->scale + job->row / w->block_rows * w->scale_row_bytes,
+                                        job->out, job->row_count, w->cols,
+                                        w->scale_dtype == CKPT_F8_E8M0 };
+    const int error = is_fp8(w) ? cuda_fp8_to_f32(&codes, cuda->compute)
+                                : cuda_fp4_to_f32(&codes, cuda->compute);
+
+    *w = { reinterpret_cast<const uint8_t *>(job->out), nullptr, w->cols * sizeof(float), 0,
+           w->cols, 1, 1, CKPT_F32, CKPT_NONE, 0 };
+    return error == cudaSuccess
+               ? CKPT_OK
+               : cuda_fail(err, "decoded weights", static_cast<cudaError_t>(error));
+}
+
 ckpt_code linear_cuda(run_backend *backend, const run_linear *op, ckpt_error *err)
 {
     cuda_backend *cuda = cuda_of(backend);
     const linear_job j = { cuda_view(op->x), cuda_view(op->y), op->weight->view,
                            op->row_count,    op->weight_row,   op->weight_row_count,
                            op->block,        op->scale,        op->round };
-    const uint64_t blocks = size_div_up(op->row_count, tile_large::X) *
-                            size_div_up(op->weight_row_count, tile_large::W);
     ckpt_code code;
 
     if ((code = cuda_check_block(op->block, err)) != CKPT_OK ||
         (code = cuda_await(cuda, op->weight, err)) != CKPT_OK || op->row_count == 0)
         return code;
-    if (op->row_count <= tile_small::X || blocks < cuda->processor_count)
-        launch<tile_small>(cuda->compute, j);
-    else
-        launch<tile_large>(cuda->compute, j);
+    if (op->row_count <= tile_large::X || !cuda_can_decode(&j.weight, j.weight_row))
+        multiply(cuda, j);
+    else if ((code = multiply_decoded(cuda, j, err)) != CKPT_OK)
+        return code;
     return cuda_launched("linear", err);
 }

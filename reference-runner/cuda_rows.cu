@@ -10,41 +10,61 @@ constexpr uint32_t WARP = 32;
 constexpr uint32_t ALL = 0xFFFFFFFFu;
 constexpr uint32_t STREAMS_MAX = 8;
 
-/*
- * square_sum of plain.c on one whole warp: lane i of 8 adds the columns i, i + 8, ...; the
- * lanes meet as ((0+4) + (2+6)) + ((1+5) + (3+7)). Every lane of the warp gets the sum.
- */
-__device__ double square_sum(const float *x, uint64_t count)
+constexpr uint32_t LANES = 256;          /* of square_sum in plain.c */
+
+__device__ __forceinline__ double square_of(float x, int is_bf16)
 {
+    return is_bf16 ? (double)run_bf16(x * x) : (double)x * (double)x;
+}
+
+/* The first 32 lanes, one to a thread of a warp, meet; all threads get the sum. */
+__device__ __forceinline__ double meet(double sum)
+{
+    for (uint32_t step = WARP / 2; step > 0; step /= 2)
+        sum += __shfl_xor_sync(ALL, sum, step);
+    return sum;
+}
+
+/* square_sum of plain.c by one warp: a thread has the lanes i, i + 32, .... */
+__device__ double square_sum(const float *x, uint64_t count, int is_bf16)
+{
+    double lane[LANES / WARP] = { 0 };
+
+    for (uint64_t base = threadIdx.x % WARP; base < count; base += LANES)
+#pragma unroll
+        for (uint32_t i = 0; i < LANES / WARP; i++)
+            if (base + i * WARP < count)
+                lane[i] += square_of(x[base + i * WARP], is_bf16);
+#pragma unroll
+    for (uint32_t half = LANES / WARP / 2; half > 0; half /= 2)
+#pragma unroll
+        for (uint32_t i = 0; i < half; i++)
+            lane[i] += lane[i + half];
+    return meet(lane[0]);
+}
+
+/* The same by a block of LANES threads; the first warp gets the sum. */
+__device__ double square_sum_block(const float *x, uint64_t count)
+{
+    __shared__ double lane[LANES];
     double sum = 0;
 
 #pragma unroll 8
-    for (uint64_t k = threadIdx.x % 8; k < count; k += 8)
-        sum = fma((double)x[k], (double)x[k], sum);
-    sum += __shfl_xor_sync(ALL, sum, 4);
-    sum += __shfl_xor_sync(ALL, sum, 2);
-    sum += __shfl_xor_sync(ALL, sum, 1);
-    return sum;
+    for (uint64_t k = threadIdx.x; k < count; k += LANES)
+        sum += square_of(x[k], 0);
+    lane[threadIdx.x] = sum;
+    for (uint32_t half = LANES / 2; half >= WARP; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half)
+            lane[threadIdx.x] += lane[threadIdx.x + half];
+    }
+    __syncthreads();
+    return threadIdx.x < WARP ? meet(lane[threadIdx.x]) : 0;
 }
 
 __device__ float mean_square(const float *x, uint64_t count)
 {
-    return (float)(square_sum(x, count) / (double)count);
-}
-
-/* Sum of the BF16 squares, columns ascending. */
-__device__ double square_sum_bf16(const float *x, uint64_t count)
-{
-    double sum = 0;
-
-    for (uint64_t base = 0; base < count; base += WARP) {
-        const uint64_t i = base + threadIdx.x % WARP;
-        const double square = i < count ? (double)run_bf16(x[i] * x[i]) : 0;
-
-        for (uint32_t lane = 0; lane < WARP && base + lane < count; lane++)
-            sum += __shfl_sync(ALL, square, lane);
-    }
-    return sum;
+    return (float)(square_sum(x, count, 0) / (double)count);
 }
 
 /* One warp a row. */
@@ -61,7 +81,7 @@ __global__ void norm_kernel(cuda_rows x, cuda_rows y, const float *weight, run_n
     from = x.row(t);
     to = y.row(t);
     if (is_chain) {
-        const double sum = square_sum_bf16(from, op.col_count);
+        const double sum = square_sum(from, op.col_count, 1);
         const float mean = run_bf16((float)(sum / (double)op.col_count));
 
         factor = run_bf16(1.0f / sqrtf(run_bf16(mean + op.eps)));
@@ -255,9 +275,11 @@ __global__ void streams_kernel(streams_view v, run_streams op)
     const uint64_t t = blockIdx.x;
     const float *x = v.x.row(t);
 
+    const uint64_t count = (uint64_t)op.stream_count * op.dim;
+    const double squares = square_sum_block(x, count);
+
     if (threadIdx.x < WARP) {
-        const float rho = 1.0f / sqrtf(mean_square(x, (uint64_t)op.stream_count * op.dim) +
-                                       op.norm_eps);
+        const float rho = 1.0f / sqrtf((float)(squares / (double)count) + op.norm_eps);
 
         if (threadIdx.x == 0)
             mix_weights(&v, &op, t, rho, pre);

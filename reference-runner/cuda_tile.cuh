@@ -79,6 +79,23 @@ struct float_loader {
     }
 };
 
+/* The same of a row of BF16, whose columns are a multiple of four. */
+struct bf16_loader {
+    const uint16_t *row;
+
+    __device__ __forceinline__ void load(uint64_t k, uint64_t end, float *out) const
+    {
+        uint2 codes = make_uint2(0, 0);
+
+        if (row != nullptr && k < end)
+            codes = *reinterpret_cast<const uint2 *>(row + k);
+        out[0] = cuda_bf16(codes.x & 0xFFFF);
+        out[1] = cuda_bf16(codes.x >> 16);
+        out[2] = cuda_bf16(codes.y & 0xFFFF);
+        out[3] = cuda_bf16(codes.y >> 16);
+    }
+};
+
 static __device__ __forceinline__ float weight_scale(const cuda_weight &w, uint64_t row,
                                                      uint64_t col)
 {
@@ -174,6 +191,30 @@ struct weight_loader {
         }
         for (uint32_t i = 0; i < 4; i++)
             out[i] = k + i < end ? weight_value(*weight, row, k + i) : 0;
+    }
+};
+
+/* Rows of a weight, by how they are stored; no weight: zeros. */
+struct any_weights {
+    static __device__ __forceinline__ weight_loader row(const cuda_weight *w, uint64_t row)
+    {
+        return { w, row };
+    }
+};
+
+struct float_weights {
+    static __device__ __forceinline__ float_loader row(const cuda_weight *w, uint64_t row)
+    {
+        return { w == nullptr ? nullptr
+                              : reinterpret_cast<const float *>(w->data + row * w->row_bytes) };
+    }
+};
+
+struct bf16_weights {
+    static __device__ __forceinline__ bf16_loader row(const cuda_weight *w, uint64_t row)
+    {
+        return { w == nullptr ? nullptr
+                              : reinterpret_cast<const uint16_t *>(w->data + row * w->row_bytes) };
     }
 };
 

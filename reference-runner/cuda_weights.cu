@@ -228,20 +228,30 @@ static cudaError_t send(cuda_backend *cuda, const uint8_t *to, const void *from,
                            cuda->copy);
 }
 
+/* A whole weight's parts often lie as far apart in the tile as on the device: then one copy is
+ * enough, and small ones are slow. */
 static cudaError_t put_parts(run_weight *w, uint64_t row, uint64_t row_count,
                              const ckpt_tile *tile)
 {
     const source_range range = { 0, row, row_count, SOURCE_WANT_ALL };
     const cuda_weight *v = &w->view;
-    cudaError_t error = send(w->owner, v->data + row * v->row_bytes, tile->part[CKPT_DATA],
-                             row_count * v->row_bytes);
+    const uint8_t *data = static_cast<const uint8_t *>(tile->part[CKPT_DATA]);
+    const uint8_t *scale = static_cast<const uint8_t *>(tile->part[CKPT_SCALE]);
+    const uint64_t data_bytes = row_count * v->row_bytes;
+    cudaError_t error;
     uint64_t first;
     uint64_t count;
 
-    if (error != cudaSuccess || w->tensor.scale_dtype == CKPT_NONE)
-        return error;
+    if (w->tensor.scale_dtype == CKPT_NONE)
+        return send(w->owner, v->data + row * v->row_bytes, data, data_bytes);
     source_scale_rows(&w->tensor, &range, &first, &count);
-    return send(w->owner, v->scale + first * v->scale_row_bytes, tile->part[CKPT_SCALE],
+    if (row == 0 && scale > data && scale - data == v->scale - v->data)
+        return send(w->owner, v->data, data,
+                    static_cast<uint64_t>(scale - data) + count * v->scale_row_bytes);
+    error = send(w->owner, v->data + row * v->row_bytes, data, data_bytes);
+    if (error != cudaSuccess)
+        return error;
+    return send(w->owner, v->scale + first * v->scale_row_bytes, scale,
                 count * v->scale_row_bytes);
 }
 

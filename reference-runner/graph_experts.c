@@ -312,9 +312,10 @@ ckpt_code block_experts(run_model *model, const run_layer *layer, const run_work
                         ckpt_error *err)
 {
     expert_half h = { model, layer, work, { NULL, NULL, NULL, NULL, NULL } };
-    ckpt_code code;
+    ckpt_code code = enter(&h, err);
 
-    if ((code = enter(&h, err)) != CKPT_OK || (code = trace_routing(&h, err)) != CKPT_OK ||
+    layers_prefetch(model, layer->number, NULL);     /* while a device is busy with what came */
+    if (code != CKPT_OK || (code = trace_routing(&h, err)) != CKPT_OK ||
         (code = routing_read(&h, err)) != CKPT_OK ||
         (code = OPS(&h)->buffer_zero(work->batch->y, 0, work->row_count * model->config->dim,
                                      err)) != CKPT_OK ||

@@ -150,7 +150,7 @@ struct run_model {
     float *frequencies[2];             /* plain, YaRN; rope_dim / 2 each */
     rope_table rope[2];
     run_ahead ahead;
-    int takes_all_experts;             /* the call has so many rows that each expert has some */
+    int takes_all_experts;             /* so many rows that each expert has some */
     run_layer_time *times;
     run_batch main;
     run_batch mtp;
@@ -169,7 +169,8 @@ ckpt_code layer_check(run_model *model, run_layer *layer, uint64_t *bytes, ckpt_
 ckpt_code layer_load(run_model *model, run_layer *layer, ckpt_error *err);
 void layer_describe(const run_model *model, uint32_t number, run_layer *out);
 /* While layer `number` runs: begin to load what comes next, to the end of the layer after it. The
- * experts of `number` are known once its rows are routed: `first` as in graph_experts.c, or NULL. */
+ * experts of `number` are known once its rows are routed: `first` as in graph_experts.c, or NULL.
+ */
 void layers_prefetch(run_model *model, uint32_t number, const uint32_t *first);
 
 /* graph_state.c: buffers and the memory they take. */

@@ -19,15 +19,24 @@ double plain_dot(const float *a, const float *b, size_t count)
     return sum;
 }
 
-/* Eight lanes, so that a row alone is not one long chain. */
-static double square_sum(const float *x, size_t count)
+/*
+ * The sum of squares of a row: lane i adds the columns i, i + 256, ..., then the lanes meet in
+ * halves, lane i taking i + 128, then i + 64, ...: a row alone is not one long chain.
+ */
+static double square_sum(const float *x, size_t count, int is_bf16)
 {
-    double lane[8] = { 0 };
+    enum { LANES = 256 };
+    double lane[LANES] = { 0 };
 
-    for (size_t k = 0; k < count; k++)
-        lane[k % 8] += (double)x[k] * (double)x[k];
-    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) +
-           ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+    for (size_t k = 0; k < count; k++) {
+        const double square = is_bf16 ? (double)run_bf16(x[k] * x[k]) : (double)x[k] * (double)x[k];
+
+        lane[k % LANES] += square;
+    }
+    for (size_t half = LANES / 2; half > 0; half /= 2)
+        for (size_t i = 0; i < half; i++)
+            lane[i] += lane[i + half];
+    return lane[0];
 }
 
 float plain_product(const float *x, const float *w, size_t depth, size_t block)
@@ -79,18 +88,15 @@ void plain_quantise(const float *x, float *y, const run_quantise *op)
 
 static float mean_square(const float *x, size_t count)
 {
-    return (float)(square_sum(x, count) / (double)count);
+    return (float)(square_sum(x, count, 0) / (double)count);
 }
 
 /* DeepSeek's per-head query norm: a chain of BF16 operations. */
 static void norm_bf16_chain(const float *x, float *y, const run_norm *op)
 {
-    double sum = 0;
-    float g;
+    float g = run_bf16((float)(square_sum(x, op->col_count, 1) / (double)op->col_count));
 
-    for (size_t i = 0; i < op->col_count; i++)
-        sum += (double)run_bf16(x[i] * x[i]);
-    g = run_bf16((float)(sum / (double)op->col_count));
+
     g = run_bf16(1.0f / sqrtf(run_bf16(g + op->eps)));
     for (size_t i = 0; i < op->col_count; i++)
         y[i] = run_bf16(x[i] * g);

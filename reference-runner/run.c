@@ -9,7 +9,7 @@
 
 enum {
     CHUNK_MIN = 64,
-    CHUNK_DEVICE = 1024,       /* fills a device; taken where it is a small part of the memory */
+    CHUNK_DEVICE = RUN_CHUNK_MAX,      /* taken where it is a small part of the memory */
     CHUNK_PART = 16,
     EXPERT_GROUP_MAX = 32,
     HEAD_ROWS = 64,
@@ -276,7 +276,6 @@ static ckpt_code run_block(run_model *m, uint32_t number, const run_work *work, 
     ckpt_code code;
 
     layer_describe(m, number, &layer);
-    layers_prefetch(m, number, NULL);
     if ((code = layer_load(m, &layer, err)) == CKPT_OK &&
         (code = block_attention(m, &layer, work, err)) == CKPT_OK)
         code = block_experts(m, &layer, work, err);
@@ -311,6 +310,7 @@ static ckpt_code forward(run_model *m, const run_work *work, ckpt_error *err)
     m->ahead = (run_ahead){ 0, 0 };
     m->takes_all_experts = work->row_count * m->config->active_count >=
                            (uint64_t)m->config->expert_count * ROWS_TO_TAKE_ALL;
+    layers_prefetch(m, 0, NULL);
     for (size_t i = 0; i < work->span_count && code == CKPT_OK; i++) {
         const run_span *span = &work->spans[i];
         const run_trace_point p = { "embed", span->sequence->number, 0, span->position,

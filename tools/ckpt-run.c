@@ -115,7 +115,9 @@ static const cli_command command = {
         "after the other. Checkpoints that hold the same values give the same bits, whatever "
         "--threads, --chunk and --feed are.\n"
         "\n"
-        "Without --out the best token after each prompt is printed, or what was generated.",
+        "Without --out the best token after each prompt is printed, or what was generated. --json "
+        "also tells for each layer how long it took, how long of that it waited for weights, what "
+        "was copied to the device meanwhile and how many bytes of weights it has.",
     .exit_notes = "0  done\n1  --against: different\n"
                   "2  could not; one line on stderr says what failed",
     .examples = "ckpt-run --tokens prompts.json --out logits.safetensors DeepSeek-V4-Flash\n"

@@ -120,8 +120,10 @@ __global__ void __launch_bounds__(THREADS) fp8_kernel(const __grid_constant__ cu
         if (base + ahead >= total)
             break;
         codes[k] = reinterpret_cast<const uint2 *>(j.codes)[base + ahead];
-        scale[k] = static_cast<const float *>(j.scale)[row / 128 * blocks +
-                                                       step % row_steps / (128 / STEP)];
+        const uint64_t place = row / 128 * blocks + step % row_steps / (128 / STEP);
+
+        scale[k] = j.has_e8m0_scale ? cuda_e8m0(static_cast<const uint8_t *>(j.scale)[place])
+                                    : static_cast<const float *>(j.scale)[place];
     }
 #pragma unroll
     for (uint32_t k = 0; k < STEPS; k++)

@@ -16,10 +16,11 @@ extern "C" {
 
 typedef struct {
     const uint8_t *codes;    /* rows without gaps */
-    const void *scale;       /* FP8: F32 [ceil(rows / 128), ceil(cols / 128)]; FP4: E8M0, 1 x 32 */
+    const void *scale;       /* FP8: [ceil(rows / 128), ceil(cols / 128)]; FP4: E8M0, 1 x 32 */
     void *out;
     uint64_t row_count;
     uint64_t col_count;      /* FP8: a multiple of 16; FP4: of 32 */
+    int has_e8m0_scale;      /* FP8: E8M0, not F32 */
 } cuda_dequantise_job;
 
 /* Return a cudaError_t: 0, or why the kernel could not be queued. */

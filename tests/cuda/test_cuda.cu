@@ -310,7 +310,7 @@ static void test_bandwidth(void)
 
         must(cudaMalloc(&scale, scale_bytes), "memory");
         must(cudaMemset(scale, 0x3F, scale_bytes), "memory");
-        const cuda_dequantise_job job = { from, scale, to, ROWS, COLS };
+        const cuda_dequantise_job job = { from, scale, to, ROWS, COLS, 0 };
         const double bytes = (double)count * (is_fp4 ? 0.5 : 1) + (double)scale_bytes +
                              2.0 * (double)count;
         const double speed =
