@@ -33,14 +33,21 @@ def total(hub):
 # ---- survived: right bytes, exit 0 ----
 
 def test_dropped_connections_go_on_at_the_exact_byte(download, hub):
+    # In good order: a reset takes away what was sent and not yet read, more of it on a busy machine.
+    hub.fault("drop", port="cdn", count=6, after=1500000, orderly=True)
+    download()
+    download.assert_right()
+    assert hub.faults[0]["taken"] == 6
+    assert hub.payload == SIZE
+    firsts = [int(e["range"][6:].split("-")[0]) for e in hub.requests(port="cdn")]
+    assert len(firsts) == len(set(firsts)) and sum(f % (8 * MIB) != 0 for f in firsts) >= 4
+
+
+def test_connections_that_are_reset_are_survived(download, hub):
     hub.fault("drop", port="cdn", count=6, after=1500000)
     download()
     download.assert_right()
     assert hub.faults[0]["taken"] == 6
-    # What a dropped connection had sent but not delivered is all that comes twice.
-    assert hub.payload - SIZE < 6 * 1500000
-    firsts = [int(e["range"][6:].split("-")[0]) for e in hub.requests(port="cdn")]
-    assert len(firsts) == len(set(firsts)) and sum(f % (8 * MIB) != 0 for f in firsts) >= 4
 
 
 @pytest.mark.parametrize("kind", ["silent", "trickle"])
@@ -48,7 +55,7 @@ def test_a_stalled_connection_is_replaced(download, hub, kind):
     hub.fault(kind, port="cdn")
     begin = time.monotonic()
     download()
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < 45        # the connection would be held for a minute
     assert hub.faults[0]["taken"] == 1
     download.assert_right()
 
@@ -63,12 +70,14 @@ def test_a_stalled_connection_is_replaced(download, hub, kind):
 def test_a_429_is_waited_for(download, hub, where, headers):
     headers = [(k, v.replace("DATE", email.utils.formatdate(time.time() + 2, usegmt=True)))
                for k, v in headers]
+    if where["port"] == "cdn":
+        hub.repos[ID] = one(3 * MIB)        # one request at a time, so that the next one waits
     hub.fault("status", status=429, headers=headers, **where)
     download()
     assert hub.faults[0]["taken"] == 1
     refused = next(e for e in hub.log if e["status"] == 429)
     port = refused["port"]
-    later = [e["t0"] for e in hub.log if e["port"] == port and e["t0"] > refused["t1"] + 0.2]
+    later = [e["t0"] for e in hub.log if e["port"] == port and e["t0"] > refused["t1"]]
     assert later and min(later) - refused["t1"] > 0.9
     download.assert_right()
 
@@ -156,7 +165,7 @@ def test_a_second_hop_of_the_data_host_is_followed(download, hub):
 
 def test_an_object_that_changes_its_name_is_asked_for_anew(download, hub):
     hub.fault("etag", port="cdn", count=1, min_first=MIB)
-    download()
+    download("--connections", 1)        # the second piece has the other name, not the first
     assert len(hub.requests(port="hub", method="HEAD")) == 2
     download.assert_right()
 

@@ -22,7 +22,7 @@ def repo_of_many(total_bytes):
 
 @pytest.fixture
 def hub():
-    with Hub([one(64 * MIB)], connection_rate=4 * MIB) as h:
+    with Hub([one(64 * MIB)], connection_rate=MIB) as h:      # eight seconds or more
         yield h
 
 
@@ -63,27 +63,30 @@ def test_a_kill_at_any_moment_costs_a_hundredth_at_most(ckpt, tmp_path, seed):
         download.assert_right()
 
 
+def span_count(download):
+    return sum(p.read_bytes().count(b"span") for p in (download.folder / SIDE).glob("*.state"))
+
+
 def test_an_interrupt_ends_soon_and_the_next_run_goes_on(download, hub):
     process = download.start()
-    wait_for(lambda: sum(len(p.name) for p in download.folder.glob(str(SIDE / "*.state"))))
-    time.sleep(0.3)
+    wait_for(lambda: span_count(download) > 0)
     begin = time.monotonic()
     status, out, err = download.stop(process, signal.SIGINT)
-    assert (status, time.monotonic() - begin < 2) == (2, True)
+    assert (status, time.monotonic() - begin < 5) == (2, True)
     assert '"interrupted"' in out and err.count("\n") == 1
+    hub.connection_rate = None
     result = download().json
     assert result["reused_bytes"] > 0
     download.assert_right()
 
 
 def killed_halfway(download):
+    """Killed after some dozen lines of the journal, of a thousand; the next run is not paced."""
     process = download.start()
-    wait_for(lambda: download.hub.requests(port="cdn", status=206) or download.parts)
-    time.sleep(1)
+    wait_for(lambda: span_count(download) > 30)
     download.stop(process)
-    state = next((download.folder / SIDE).glob("*.state"))
-    assert b"span" in state.read_bytes()
-    return state
+    download.hub.connection_rate = None
+    return next((download.folder / SIDE).glob("*.state"))
 
 
 def test_after_a_reboot_only_what_was_synced_counts(download):
@@ -135,11 +138,12 @@ def test_a_part_that_rotted_is_found_by_the_hash(download):
     download.assert_right()
 
 
-def test_two_at_once_on_one_folder_do_not_disturb_each_other(download):
+def test_two_at_once_on_one_folder_do_not_disturb_each_other(download, hub):
     process = download.start()
     wait_for(lambda: (download.folder / SIDE / "lock").exists() and download.parts)
     failed = download(check=2)
     assert "another ckpt-download" in failed.err
+    hub.connection_rate = None
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     download.assert_right()

@@ -63,6 +63,7 @@ def shape(plan, fault, total):
     length = plan["last"] - plan["first"] + 1
     if kind == "drop":
         plan["cut"] = min(length, fault.get("after", length // 2))
+        plan["orderly"] = fault.get("orderly", False)
     elif kind == "wrong":
         plan["flip"] = fault.get("at", plan["first"] + length // 2)
     elif kind == "trickle":

@@ -299,6 +299,8 @@ class Hub:
                 at += len(part)
                 request.sent += len(part)
                 if plan["cut"] is not None and request.sent >= plan["cut"]:
+                    if plan["orderly"]:
+                        raise Gone
                     request.connection.reset()
                 self.pace(request, plan, begin)
         if plan["extra"]:
