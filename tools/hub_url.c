@@ -189,6 +189,7 @@ static const char *query_value(const char *url, const char *name)
 
 int64_t hub_url_expiry(const char *url)
 {
+    enum { LIFE_SECONDS_MAX = 1 << 30 };
     const char *text = query_value(url, "Expires");
     const char *date = query_value(url, "X-Amz-Date");
     const char *amz = query_value(url, "X-Amz-Expires");
@@ -199,7 +200,10 @@ int64_t hub_url_expiry(const char *url)
         expiry = strtoll(text, NULL, 10);
     memset(&when, 0, sizeof when);
     if (date != NULL && amz != NULL && strptime(date, "%Y%m%dT%H%M%SZ", &when) != NULL) {
-        const int64_t ends = (int64_t)timegm(&when) + strtoll(amz, NULL, 10);
+        const int64_t seconds = strtoll(amz, NULL, 10);
+        const int64_t ends = (int64_t)timegm(&when) +
+                             (seconds < 0 ? 0 : seconds > LIFE_SECONDS_MAX ? LIFE_SECONDS_MAX
+                                                                           : seconds);
 
         if (expiry == 0 || ends < expiry)
             expiry = ends;

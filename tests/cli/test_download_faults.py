@@ -33,7 +33,7 @@ def total(hub):
 # ---- survived: right bytes, exit 0 ----
 
 def test_dropped_connections_go_on_at_the_exact_byte(download, hub):
-    # In good order: a reset takes away what was sent and not yet read, more of it on a busy machine.
+    # In good order: a reset takes away what was sent and not read, more of it on a busy machine.
     hub.fault("drop", port="cdn", count=6, after=1500000, orderly=True)
     download()
     download.assert_right()

@@ -19,6 +19,17 @@ static void check_url(const char *text)
     (void)hub_url_expiry(text);
 }
 
+/* A host that is replaced makes a URL of the other host, or nothing. */
+static void check_map(const char *url, const char *map)
+{
+    char *mapped = hub_map_host(url, map);
+    hub_url parsed;
+
+    if (mapped != NULL && (!hub_is_host_map(map) || !hub_parse_url(mapped, &parsed)))
+        abort();
+    free(mapped);
+}
+
 static void check_path(const char *text)
 {
     if (hub_path_complaint(text) != NULL)
@@ -58,6 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if ((half = strchr(text, '\n')) != NULL) {
         *half = '\0';
         (void)hub_glob(text, half + 1);
+        check_map(text, half + 1);
     }
     free(text);
     return 0;
