@@ -85,9 +85,14 @@ static ckpt_code say_wants(feed_run *r, ckpt_error *err)
     const ckpt_store *store = r->job->source->store;
     ckpt_code code;
 
-    for (size_t i = 0; i < store->file_count; i++)
-        if (r->left[i] > 0 && (code = r->feed->want(r->feed, store->files[i].name, err)) != CKPT_OK)
+    for (size_t i = 0; i < store->file_count; i++) {
+        const char *name = store->files[i].name;
+
+        code = r->left[i] > 0 ? r->feed->want(r->feed, name, err)
+                              : r->feed->answer(r->feed, name, 1, err);
+        if (code != CKPT_OK)
             return code;
+    }
     return r->feed->want(r->feed, NULL, err);
 }
 

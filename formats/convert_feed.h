@@ -18,7 +18,8 @@ struct convert_feed {
     ckpt_code (*want)(convert_feed *self, const char *name, ckpt_error *err);
     /* Wait for the next file; it is whole now, in the source's own directory. */
     ckpt_code (*next)(convert_feed *self, const char **name, ckpt_error *err);
-    /* Said of every file that came: it is finished, or the rest of it waits for other files (then
+    /* Said of every file that came, and before the last `want` of those that an earlier run has
+     * finished: it is finished, or the rest of it waits for other files (then
      * it is finished later). */
     ckpt_code (*answer)(convert_feed *self, const char *name, int is_finished, ckpt_error *err);
 };

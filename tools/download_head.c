@@ -14,15 +14,10 @@
 
 enum { LENGTH_BYTES = 8, FIRST_BYTES = 1 << 20, NAME_BYTES = 100 };
 
-int head_is_weights(const hub_file *file)
-{
-    return file->is_selected && strchr(file->path, '/') == NULL &&
-           text_ends_with(file->path, SAFETENSORS_SUFFIX);
-}
-
 int head_is_shard(const hub_file *file)
 {
-    return head_is_weights(file) && file->size_bytes >= PART_JOURNAL_BYTES;
+    return file->is_selected && file->size_bytes >= PART_JOURNAL_BYTES &&
+           strchr(file->path, '/') == NULL && text_ends_with(file->path, SAFETENSORS_SUFFIX);
 }
 
 static part_place name_of(const place *p, const hub_file *file, char key[17],

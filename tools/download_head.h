@@ -12,9 +12,8 @@
 
 #include "download_place.h"
 
-/* A selected file that may hold tensors. */
-int head_is_weights(const hub_file *file);
-/* One that is worth taking away at once: large enough to have a journal. */
+/* A selected file of tensors that is worth taking away at once: it is large enough to have a
+ * journal. */
 int head_is_shard(const hub_file *file);
 
 /*

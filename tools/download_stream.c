@@ -156,12 +156,13 @@ static ckpt_code misunderstood(const stream *s, const char *line, ckpt_error *er
                      s->o->words[0], line);
 }
 
-/* What the converter needs; a file that it does not need is gone, or goes now: it was converted by
- * an earlier run. */
+/* What the converter needs. What an earlier run has converted is gone, or goes now; what the
+ * converter does not name is none of its business, and stays. */
 static ckpt_code take_wants(stream *s, ckpt_error *err)
 {
     const hub_listing *listing = s->o->listing;
     char line[FEED_LINE_BYTES] = "";
+    int is_done;
     int got = 0;
     ckpt_code code = CKPT_OK;
 
@@ -177,13 +178,14 @@ static ckpt_code take_wants(stream *s, ckpt_error *err)
                             "interrupted; the same command goes on");
         if (got == 0 || strcmp(line, "go") == 0)
             continue;
-        file = strncmp(line, "want ", 5) == 0 ? find(s, line + 5) : NULL;
+        is_done = strncmp(line, "done ", 5) == 0;
+        file = is_done || strncmp(line, "want ", 5) == 0 ? find(s, line + 5) : NULL;
         if (file == NULL)
             return misunderstood(s, line, err);
-        s->states[file - listing->files] = FILE_WANTED;
+        s->states[file - listing->files] = is_done ? FILE_FINISHED : FILE_WANTED;
     }
     for (size_t i = 0; i < listing->count && code == CKPT_OK; i++)
-        if (head_is_shard(&listing->files[i]) && s->states[i] == FILE_ASIDE)
+        if (head_is_shard(&listing->files[i]) && s->states[i] == FILE_FINISHED)
             code = place_remove(s->o->where, &listing->files[i], err);
     return code;
 }
@@ -327,7 +329,7 @@ static ckpt_code clean(stream *s, ckpt_error *err)
     ckpt_code code = CKPT_OK;
 
     for (size_t i = 0; i < listing->count && code == CKPT_OK; i++)
-        if (head_is_weights(&listing->files[i]))
+        if (s->states[i] != FILE_ASIDE)
             code = place_remove(s->o->where, &listing->files[i], err);
     return code == CKPT_OK ? head_remove_all(s->o->where, listing, err) : code;
 }

@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import struct
 import subprocess
@@ -255,6 +256,19 @@ def test_a_header_that_differs_from_the_file_is_found(download, hub, source):
                             env=download.env, capture_output=True, text=True, timeout=90)
     assert failed.returncode in (1, 2) and failed.stderr.count("\n") == 1
     assert hub.faults[0]["taken"] == 1 and not target.exists()
+
+
+def test_what_is_not_converted_is_not_removed(download, hub, source, tmp_path):
+    """A file that no index names is left out of the result, and stays if it was there."""
+    shutil.copytree(source, tmp_path / "S")
+    extra = "model-extra.safetensors"
+    shutil.copy(source / "model-00002-of-00008.safetensors", tmp_path / "S" / extra)
+    hub.repos[ID] = repo_of(tmp_path / "S")
+    download("--no-check")
+    options, target = then(download)
+    download(*options)
+    assert shards(download.folder) == [extra] and not (target / extra).exists()
+    assert (download.folder / extra).read_bytes() == (tmp_path / "S" / extra).read_bytes()
 
 
 def test_a_long_header_takes_a_second_look(ckpt, tmp_path):
