@@ -307,11 +307,12 @@ typedef struct {
 
 typedef struct {
     const char *name;        /* "cpu", "cuda" */
-    /* thread_count 0: one per core. A machine without the device: CKPT_E_USAGE, one line. */
-    ckpt_code (*open)(unsigned thread_count, run_backend **out, ckpt_error *err);
+    /* thread_count 0: one per core. A machine without the device: CKPT_E_USAGE, one line. Each
+     * open is a backend of its own, also on the same device; host memory has any number. */
+    ckpt_code (*open)(unsigned thread_count, unsigned device, run_backend **out, ckpt_error *err);
     void (*close)(run_backend *backend);
     /* Free memory of the device before anything is opened; NULL: it computes in host memory. */
-    ckpt_code (*free_bytes)(uint64_t *out, ckpt_error *err);
+    ckpt_code (*free_bytes)(unsigned device, uint64_t *out, ckpt_error *err);
     /* Waits for all operations. */
     ckpt_code (*lap)(run_backend *backend, run_lap *out, ckpt_error *err);
 

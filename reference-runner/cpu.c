@@ -21,11 +21,13 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static ckpt_code open_cpu(unsigned thread_count, run_backend **out, ckpt_error *err)
+static ckpt_code open_cpu(unsigned thread_count, unsigned device, run_backend **out,
+                          ckpt_error *err)
 {
     cpu_backend *cpu = calloc(1, sizeof *cpu);
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
 
+    (void)device;
     if (cpu == NULL)
         return ckpt_fail_memory(err, "a backend", sizeof *cpu);
     if (kernels_require(err) != CKPT_OK) {

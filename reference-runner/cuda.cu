@@ -24,18 +24,22 @@ ckpt_code cuda_launched(const char *what, ckpt_error *err)
 
 static void close_cuda(run_backend *backend);
 
-static ckpt_code find_device(ckpt_error *err)
+static ckpt_code find_device(unsigned device, ckpt_error *err)
 {
+    const int number = static_cast<int>(device);
     int count = 0;
     int major = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
 
     if (error == cudaSuccess && count == 0)
         error = cudaErrorNoDevice;
+    if (error == cudaSuccess && number >= count)
+        return ckpt_fail(err, CKPT_E_USAGE, "the backend 'cuda' has %d devices, no device %u",
+                         count, device);
     if (error == cudaSuccess)
-        error = cudaSetDevice(0);
+        error = cudaSetDevice(number);
     if (error == cudaSuccess)
-        error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+        error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, number);
     if (error != cudaSuccess)
         return ckpt_fail(err, CKPT_E_USAGE, "the backend 'cuda' finds no device: %s",
                          cudaGetErrorString(error));
@@ -46,11 +50,11 @@ static ckpt_code find_device(ckpt_error *err)
     return CKPT_OK;
 }
 
-static ckpt_code free_bytes_cuda(uint64_t *out, ckpt_error *err)
+static ckpt_code free_bytes_cuda(unsigned device, uint64_t *out, ckpt_error *err)
 {
     size_t free_bytes = 0;
     size_t total_bytes = 0;
-    const ckpt_code code = find_device(err);
+    const ckpt_code code = find_device(device, err);
     cudaError_t error;
 
     if (code != CKPT_OK)
@@ -64,7 +68,7 @@ static cudaError_t create_streams(cuda_backend *cuda)
 {
     int processor_count = 0;
     cudaError_t error =
-        cudaDeviceGetAttribute(&processor_count, cudaDevAttrMultiProcessorCount, 0);
+        cudaDeviceGetAttribute(&processor_count, cudaDevAttrMultiProcessorCount, cuda->device);
 
     cuda->processor_count = static_cast<uint32_t>(processor_count);
     if (error == cudaSuccess)
@@ -112,19 +116,21 @@ static double now(void)
     return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
 }
 
-static ckpt_code open_cuda(unsigned thread_count, run_backend **out, ckpt_error *err)
+static ckpt_code open_cuda(unsigned thread_count, unsigned device, run_backend **out,
+                           ckpt_error *err)
 {
     cuda_backend *cuda;
     cudaError_t error;
     ckpt_code code;
 
     (void)thread_count;
-    if ((code = find_device(err)) != CKPT_OK)
+    if ((code = find_device(device, err)) != CKPT_OK)
         return code;
     cuda = new (std::nothrow) cuda_backend();
     if (cuda == nullptr)
         return ckpt_fail_memory(err, "a backend", sizeof *cuda);
     cuda->base.ops = &run_backend_cuda;
+    cuda->device = static_cast<int>(device);
     if ((error = create_streams(cuda)) != cudaSuccess) {
         close_cuda(&cuda->base);
         return cuda_fail(err, "streams and pinned memory", error);
@@ -243,14 +249,14 @@ static ckpt_code buffer_zero_cuda(run_buffer *buffer, uint64_t first, uint64_t c
                                   ckpt_error *err)
 {
     const cudaError_t error = cudaMemsetAsync(buffer->data + first, 0, count * sizeof(float),
-                                              buffer->owner->compute);
+                                              cuda_use(buffer->owner)->compute);
 
     return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "zeros", error);
 }
 
 static void buffer_free_cuda(run_backend *backend, run_buffer *buffer)
 {
-    (void)backend;
+    cuda_of(backend);
     if (buffer == nullptr)
         return;
     cudaFree(buffer->data);
@@ -297,7 +303,7 @@ static int fits_parcel(const run_buffer *buffer, uint64_t first, uint64_t count)
 static ckpt_code buffer_write_cuda(run_buffer *buffer, uint64_t first, const void *from,
                                    uint64_t count, ckpt_error *err)
 {
-    cuda_backend *cuda = buffer->owner;
+    cuda_backend *cuda = cuda_use(buffer->owner);
     cuda_parcel *parcel;
     cudaError_t error;
     ckpt_code code;
@@ -317,7 +323,8 @@ static ckpt_code buffer_read_cuda(const run_buffer *buffer, uint64_t first, void
                                   uint64_t count, ckpt_error *err)
 {
     cudaError_t error = cudaMemcpyAsync(out, buffer->data + first, count * sizeof(float),
-                                        cudaMemcpyDeviceToHost, buffer->owner->compute);
+                                        cudaMemcpyDeviceToHost,
+                                        cuda_use(buffer->owner)->compute);
 
     if (error == cudaSuccess)
         error = cudaStreamSynchronize(buffer->owner->compute);

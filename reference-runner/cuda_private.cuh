@@ -90,6 +90,7 @@ enum { CUDA_EPOCHS = 256, CUDA_PARCELS = 64, CUDA_WAITS = 256 };
 
 struct cuda_backend {
     run_backend base;
+    int device;
     cudaStream_t compute;
     cudaStream_t copy;
     uint32_t processor_count;
@@ -120,9 +121,16 @@ enum { CUDA_SCRATCH_FLOATS, CUDA_SCRATCH_LISTS, CUDA_SCRATCH_WEIGHTS };
  * come on top of buffers and weights. */
 enum { CUDA_WORK_BYTES = 1 << 27 };
 
+/* Whatever follows on this thread is meant for the device of `cuda`. */
+static inline cuda_backend *cuda_use(cuda_backend *cuda)
+{
+    cudaSetDevice(cuda->device);
+    return cuda;
+}
+
 static inline cuda_backend *cuda_of(run_backend *backend)
 {
-    return reinterpret_cast<cuda_backend *>(backend);
+    return cuda_use(reinterpret_cast<cuda_backend *>(backend));
 }
 
 /* Rows as a kernel sees them. */

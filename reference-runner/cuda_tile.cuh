@@ -385,6 +385,7 @@ static __device__ __forceinline__ void tile_product(const XAt &x_at, const WAt &
                 for (uint32_t c = 0; c < 4; c++)
                     acc[i][j][c] += (float)sum.v[i][j][c];
     }
+    __syncthreads();             /* out may put what it gets in this memory's place */
     tile_give<S>(acc, out);
 }
 

@@ -258,7 +258,7 @@ static cudaError_t put_parts(run_weight *w, uint64_t row, uint64_t row_count,
 ckpt_code weight_put_cuda(run_weight *weight, uint64_t row, uint64_t row_count,
                           const ckpt_tile *tile, run_stage *stage, ckpt_error *err)
 {
-    cuda_backend *cuda = weight->owner;
+    cuda_backend *cuda = cuda_use(weight->owner);
     cuda_stage *s = reinterpret_cast<cuda_stage *>(stage);
     cudaError_t error;
 
@@ -315,7 +315,7 @@ void stage_free_cuda(run_backend *backend, run_stage *stage)
 {
     cuda_stage *s = reinterpret_cast<cuda_stage *>(stage);
 
-    (void)backend;
+    cuda_of(backend);
     if (s == nullptr)
         return;
     if (s->begun != nullptr)
@@ -351,9 +351,11 @@ ckpt_code stage_create_cuda(run_backend *backend, uint64_t bytes, run_stage **ou
 ckpt_code stage_wait_cuda(run_stage *stage, ckpt_error *err)
 {
     cuda_stage *s = reinterpret_cast<cuda_stage *>(stage);
-    cudaError_t error = cudaEventSynchronize(s->sent);
+    cudaError_t error;
     float milliseconds = 0;
 
+    cuda_use(s->owner);
+    error = cudaEventSynchronize(s->sent);
     if (error == cudaSuccess && s->is_timed)
         error = cudaEventElapsedTime(&milliseconds, s->begun, s->sent);
     s->is_timed = 0;

@@ -272,12 +272,11 @@ static int prefetch_experts(run_model *model, const run_layer *layer, const uint
 
 void layers_prefetch(run_model *model, uint32_t number, const uint32_t *first)
 {
-    const uint32_t end = model->config->layer_count + (model->options.mtp ? 1 : 0);
     run_ahead *ahead = &model->ahead;
 
     if (ahead->layer < number)
         *ahead = (run_ahead){ number, 0 };
-    while (ahead->layer < end && ahead->layer <= number + 1) {
+    while (ahead->layer < model->layer_end && ahead->layer <= number + 1) {
         const uint32_t *known = ahead->layer == number ? first : NULL;
         run_layer layer;
 

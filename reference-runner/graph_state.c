@@ -96,27 +96,22 @@ static ckpt_code layer_state_create(run_model *model, run_layer_state *s, uint32
 ckpt_code state_create(run_model *model, run_sequence *sequence, ckpt_error *err)
 {
     const run_config *c = model->config;
-    const uint32_t count = c->layer_count + (model->options.mtp ? 1 : 0);
     const wanted_buffer held = { &sequence->held, (uint64_t)c->stream_count * c->dim };
     ckpt_code code = CKPT_OK;
 
-    sequence->layers = calloc(count, sizeof *sequence->layers);
-    if (sequence->layers == NULL)
-        return ckpt_fail_memory(err, "layer states", count);
-    for (uint32_t l = 0; l < count && code == CKPT_OK; l++)
+    for (uint32_t l = model->layer_begin; l < model->layer_end && code == CKPT_OK; l++)
         code = layer_state_create(model, &sequence->layers[l], c->ratios[l],
                                   sequence->max_positions, err);
-    if (code == CKPT_OK && model->options.mtp)
+    if (code == CKPT_OK && model->options.mtp && model->next == NULL)
         code = create_all(model, &held, 1, &model->state_bytes, err);
     return code == CKPT_OK ? model_limit(model, err) : code;
 }
 
 void state_free(run_model *model, run_sequence *sequence)
 {
-    const uint32_t count = model->config->layer_count + (model->options.mtp ? 1 : 0);
     run_backend *b = model->backend;
 
-    for (uint32_t l = 0; sequence->layers != NULL && l < count; l++) {
+    for (uint32_t l = model->layer_begin; l < model->layer_end; l++) {
         run_layer_state *s = &sequence->layers[l];
         run_buffer *const buffers[] = { s->kv.buffer,      s->k.buffer,       s->s.buffer,
                                         s->index_k.buffer, s->index_s.buffer, s->entries,
@@ -125,8 +120,8 @@ void state_free(run_model *model, run_sequence *sequence)
         for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
             b->ops->buffer_free(b, buffers[i]);
     }
-    b->ops->buffer_free(b, sequence->held);
-    free(sequence->layers);
+    if (model->next == NULL)
+        b->ops->buffer_free(b, sequence->held);
 }
 
 /* ---- scratch ---- */

@@ -144,6 +144,9 @@ struct run_model {
     run_options options;
     run_backend *backend;
     run_weights *weights;
+    uint32_t layer_begin;              /* the layers of this device */
+    uint32_t layer_end;                /* the MTP block is one of them */
+    run_model *next;                   /* with the layers after these */
     int deploy;
     uint32_t chunk;
     uint32_t expert_group;             /* experts in memory together */

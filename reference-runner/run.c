@@ -21,10 +21,7 @@ enum {
 /* The largest layer with the experts that it holds at once, and a slice of the head. */
 static ckpt_code check_layers(run_model *m, ckpt_error *err)
 {
-    const run_config *c = m->config;
-    const uint32_t count = c->layer_count + (m->options.mtp ? 1 : 0);
-
-    for (uint32_t l = 0; l < count; l++) {
+    for (uint32_t l = m->layer_begin; l < m->layer_end; l++) {
         run_layer layer;
         uint64_t bytes;
         ckpt_code code;
@@ -101,12 +98,23 @@ static uint32_t block_count(const run_model *m)
     return m->config->layer_count + (m->options.mtp ? 1 : 0);
 }
 
+/* One array for all parts. */
 static ckpt_code times_create(run_model *m, ckpt_error *err)
 {
     if (!m->options.has_times)
         return CKPT_OK;
-    m->times = calloc(block_count(m) + 1, sizeof *m->times);
-    return m->times == NULL ? ckpt_fail_memory(err, "times", block_count(m)) : CKPT_OK;
+    if ((m->times = calloc(block_count(m) + 1, sizeof *m->times)) == NULL)
+        return ckpt_fail_memory(err, "times", block_count(m));
+    for (run_model *part = m->next; part != NULL; part = part->next)
+        part->times = m->times;
+    return CKPT_OK;
+}
+
+static run_model *last_part(run_model *m)
+{
+    while (m->next != NULL)
+        m = m->next;
+    return m;
 }
 
 const run_layer_time *run_layer_times(const run_model *model, uint32_t *count)
@@ -129,9 +137,13 @@ static uint32_t default_chunk(const run_config *c, const run_options *options)
     return chunk;
 }
 
-ckpt_code run_open(ckpt_source *source, const run_config *config, const run_options *options,
-                   run_model **out, ckpt_error *err)
+/* Part i of a model that is divided over devices: its layers, and what they need. */
+static ckpt_code open_part(ckpt_source *source, const run_config *config,
+                           const run_options *options, unsigned i, run_model **out,
+                           ckpt_error *err)
 {
+    const unsigned parts = options->device_count > 0 ? options->device_count : 1;
+    const unsigned device = options->devices == NULL ? 0 : options->devices[i];
     run_model *m = calloc(1, sizeof *m);
     run_weights_options weights = { .source = source, .thread_count = options->thread_count };
     ckpt_code code;
@@ -140,6 +152,8 @@ ckpt_code run_open(ckpt_source *source, const run_config *config, const run_opti
         return ckpt_fail_memory(err, "a model", sizeof *m);
     m->config = config;
     m->options = *options;
+    m->layer_begin = (uint32_t)((uint64_t)block_count(m) * i / parts);
+    m->layer_end = (uint32_t)((uint64_t)block_count(m) * (i + 1) / parts);
     m->deploy = options->profile == RUN_DEPLOY;
     m->chunk = options->chunk == 0 ? default_chunk(config, options) : options->chunk;
     m->expert_group = (uint32_t)size_min(EXPERT_GROUP_MAX, config->expert_count);
@@ -148,12 +162,11 @@ ckpt_code run_open(ckpt_source *source, const run_config *config, const run_opti
                          RUN_CHUNK_MAX);
         goto out;
     }
-    if ((code = options->backend->open(options->thread_count, &m->backend, err)) != CKPT_OK)
+    if ((code = options->backend->open(options->thread_count, device, &m->backend, err)) != CKPT_OK)
         goto out;
     weights.backend = m->backend;
     if ((code = run_weights_open(&weights, &m->weights, err)) != CKPT_OK ||
         (code = check_model(m, err)) != CKPT_OK || (code = rope_tables(m, err)) != CKPT_OK ||
-        (code = times_create(m, err)) != CKPT_OK ||
         (code = scratch_create(m, err)) != CKPT_OK)
         goto out;
     m->fixed_bytes += head_bytes(m);
@@ -166,26 +179,73 @@ out:
     return code;
 }
 
+ckpt_code run_open(ckpt_source *source, const run_config *config, const run_options *options,
+                   run_model **out, ckpt_error *err)
+{
+    const unsigned parts = options->device_count > 0 ? options->device_count : 1;
+    run_model **last = out;
+    ckpt_code code = CKPT_OK;
+
+    *out = NULL;
+    if (parts > config->layer_count)
+        return ckpt_fail(err, CKPT_E_USAGE, "%u layers cannot be divided over %u devices",
+                         config->layer_count, parts);
+    for (unsigned i = 0; i < parts && code == CKPT_OK; i++)
+        if ((code = open_part(source, config, options, i, last, err)) == CKPT_OK)
+            last = &(*last)->next;
+    if (code == CKPT_OK)
+        code = times_create(*out, err);
+    if (code != CKPT_OK) {
+        run_close(*out);
+        *out = NULL;
+    }
+    return code;
+}
+
+static void close_part(run_model *m)
+{
+    if (m->backend != NULL) {
+        batch_free(m, &m->main);
+        batch_free(m, &m->mtp);
+        scratch_free(m);
+        rope_free(m);
+        run_weights_close(m->weights);
+        m->backend->ops->close(m->backend);
+    }
+    free(m->mtp_spans);
+    free(m);
+}
+
 void run_close(run_model *model)
 {
-    if (model == NULL)
-        return;
-    if (model->backend != NULL) {
-        batch_free(model, &model->main);
-        batch_free(model, &model->mtp);
-        scratch_free(model);
-        rope_free(model);
-        run_weights_close(model->weights);
-        model->backend->ops->close(model->backend);
+    free(model == NULL ? NULL : model->times);
+    while (model != NULL) {
+        run_model *next = model->next;
+
+        close_part(model);
+        model = next;
     }
-    free(model->times);
-    free(model->mtp_spans);
-    free(model);
 }
 
 uint64_t run_need_bytes(const run_model *model)
 {
-    return model->fixed_bytes + model->layer_bytes;
+    uint64_t most = 0;
+
+    for (const run_model *part = model; part != NULL; part = part->next)
+        most = size_max(most, part->fixed_bytes + part->layer_bytes);
+    return most;
+}
+
+static ckpt_code create_states(run_model *model, run_sequence *s, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    s->layers = calloc(block_count(model) + 1, sizeof *s->layers);
+    if (s->layers == NULL)
+        return ckpt_fail_memory(err, "layer states", block_count(model));
+    for (run_model *part = model; part != NULL && code == CKPT_OK; part = part->next)
+        code = state_create(part, s, err);
+    return code;
 }
 
 ckpt_code run_sequence_create(run_model *model, uint64_t max_positions, unsigned number,
@@ -204,7 +264,7 @@ ckpt_code run_sequence_create(run_model *model, uint64_t max_positions, unsigned
                          (unsigned long long)max_positions,
                          (unsigned long long)model->config->max_positions);
     else
-        code = state_create(model, s, err);
+        code = create_states(model, s, err);
     if (code != CKPT_OK)
         run_sequence_free(model, s);
     else
@@ -216,7 +276,9 @@ void run_sequence_free(run_model *model, run_sequence *sequence)
 {
     if (sequence == NULL)
         return;
-    state_free(model, sequence);
+    for (run_model *part = model; sequence->layers != NULL && part != NULL; part = part->next)
+        state_free(part, sequence);
+    free(sequence->layers);
     free(sequence);
 }
 
@@ -300,17 +362,11 @@ static ckpt_code check_segment(const run_model *m, const run_segment *s, ckpt_er
 
 static ckpt_code mtp_forward(run_model *m, const run_work *main, ckpt_error *err);
 
-static ckpt_code forward(run_model *m, const run_work *work, ckpt_error *err)
+static ckpt_code embed_all(run_model *m, const run_work *work, ckpt_error *err)
 {
-    const uint64_t streams = m->config->stream_count;
-    const run_rows x = rows_of(m->main.x, streams * m->config->dim);
-    run_lap before;
+    const run_rows x = rows_of(m->main.x, (uint64_t)m->config->stream_count * m->config->dim);
     ckpt_code code = CKPT_OK;
 
-    m->ahead = (run_ahead){ 0, 0 };
-    m->takes_all_experts = work->row_count * m->config->active_count >=
-                           (uint64_t)m->config->expert_count * ROWS_TO_TAKE_ALL;
-    layers_prefetch(m, 0, NULL);
     for (size_t i = 0; i < work->span_count && code == CKPT_OK; i++) {
         const run_span *span = &work->spans[i];
         const run_trace_point p = { "embed", span->sequence->number, 0, span->position,
@@ -320,13 +376,75 @@ static ckpt_code forward(run_model *m, const run_work *work, ckpt_error *err)
         if ((code = embed(m, span, x, m->config->stream_count, err)) == CKPT_OK)
             code = run_trace_rows(m->options.trace, m->backend, &p, err);
     }
+    return code;
+}
+
+/* The hidden state goes on to the part with the next layers, through host memory. */
+static ckpt_code pass_on(run_model *m, uint64_t row_count, ckpt_error *err)
+{
+    const uint64_t width = (uint64_t)m->config->stream_count * m->config->dim;
+    const uint64_t step = size_min(m->chunk, row_count);
+    float *rows = malloc(step * width * sizeof *rows);
+    ckpt_code code = CKPT_OK;
+
+    if (rows == NULL)
+        return ckpt_fail_memory(err, "a hidden state", step * width);
+    for (uint64_t done = 0; done < row_count && code == CKPT_OK; done += step) {
+        const uint64_t count = size_min(step, row_count - done) * width;
+
+        if ((code = m->backend->ops->buffer_read(m->main.x, done * width, rows, count, err)) ==
+            CKPT_OK)
+            code = m->next->backend->ops->buffer_write(m->next->main.x, done * width, rows, count,
+                                                       err);
+    }
+    free(rows);
+    return code;
+}
+
+/* The layers of one part. */
+static ckpt_code forward(run_model *m, const run_work *work, ckpt_error *err)
+{
+    const uint32_t end = (uint32_t)size_min(m->layer_end, m->config->layer_count);
+    run_lap before;
+    ckpt_code code = CKPT_OK;
+
+    if (m->layer_begin == 0)
+        code = embed_all(m, work, err);
     if (code == CKPT_OK && m->times != NULL)
         code = m->backend->ops->lap(m->backend, &before, err);      /* what was done until here */
-    for (uint32_t l = 0; l < m->config->layer_count && code == CKPT_OK; l++)
+    for (uint32_t l = m->layer_begin; l < end && code == CKPT_OK; l++)
         code = run_block(m, l, work, err);
-    if (code == CKPT_OK && m->options.mtp)
+    if (code == CKPT_OK && m->next != NULL)
+        code = pass_on(m, work->row_count, err);
+    else if (code == CKPT_OK && m->options.mtp)
         code = mtp_forward(m, work, err);
     run_weights_settle(m->weights);
+    return code;
+}
+
+/* Room for the rows, and the first weights on their way. */
+static ckpt_code prepare_part(run_model *m, uint64_t row_count, ckpt_error *err)
+{
+    const ckpt_code code = batch_reserve(m, &m->main, row_count, err);
+
+    m->ahead = (run_ahead){ m->layer_begin, 0 };
+    m->takes_all_experts = row_count * m->config->active_count >=
+                           (uint64_t)m->config->expert_count * ROWS_TO_TAKE_ALL;
+    if (code == CKPT_OK)
+        layers_prefetch(m, m->layer_begin, NULL);
+    return code;
+}
+
+static ckpt_code forward_all(run_model *model, run_work *work, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (run_model *part = model; part != NULL && code == CKPT_OK; part = part->next)
+        code = prepare_part(part, work->row_count, err);
+    for (run_model *part = model; part != NULL && code == CKPT_OK; part = part->next) {
+        work->batch = &part->main;
+        code = forward(part, work, err);
+    }
     return code;
 }
 
@@ -334,7 +452,7 @@ ckpt_code run_forward(run_model *model, const run_segment *segments, size_t segm
                       ckpt_error *err)
 {
     run_span *spans = calloc(segment_count + 1, sizeof *spans);
-    run_work work = { spans, segment_count, 0, &model->main };
+    run_work work = { spans, segment_count, 0, NULL };
     ckpt_code code = CKPT_OK;
 
     if (spans == NULL)
@@ -347,9 +465,8 @@ ckpt_code run_forward(run_model *model, const run_segment *segments, size_t segm
         work.row_count += s->token_count;
         code = check_segment(model, s, err);
     }
-    if (code == CKPT_OK &&
-        (code = batch_reserve(model, &model->main, work.row_count, err)) == CKPT_OK)
-        code = forward(model, &work, err);
+    if (code == CKPT_OK)
+        code = forward_all(model, &work, err);
     for (size_t i = 0; i < segment_count && code == CKPT_OK; i++)
         segments[i].sequence->position += segments[i].token_count;
     free(spans);
@@ -482,6 +599,8 @@ static ckpt_code mtp_forward(run_model *m, const run_work *main, ckpt_error *err
 
 uint64_t run_mtp_rows(const run_model *model, size_t segment, uint64_t *row, uint64_t *position)
 {
+    while (model->next != NULL)
+        model = model->next;
     *row = model->mtp_spans[segment].row;
     *position = model->mtp_spans[segment].position;
     return model->mtp_spans[segment].row_count;
@@ -606,14 +725,16 @@ static ckpt_code run_head(head_job *j, ckpt_error *err)
 
 ckpt_code run_logits(run_model *model, const run_logits_request *request, ckpt_error *err)
 {
-    head_job j = { .m = model, .batch = &model->main, .prefix = "", .request = request };
+    run_model *m = last_part(model);
+    head_job j = { .m = m, .batch = &m->main, .prefix = "", .request = request };
 
     return request->row_count == 0 ? CKPT_OK : run_head(&j, err);
 }
 
 ckpt_code run_mtp_logits(run_model *model, const run_logits_request *request, ckpt_error *err)
 {
-    head_job j = { .m = model, .batch = &model->mtp, .prefix = "mtp.0.", .request = request };
+    run_model *m = last_part(model);
+    head_job j = { .m = m, .batch = &m->mtp, .prefix = "mtp.0.", .request = request };
 
     return request->row_count == 0 ? CKPT_OK : run_head(&j, err);
 }

@@ -28,7 +28,9 @@ typedef struct {
     const run_backend_ops *backend;
     run_profile profile;
     unsigned thread_count;     /* 0: one per core */
-    uint64_t memory_bytes;     /* hard limit on buffers */
+    const unsigned *devices;   /* NULL: the first one; borrowed */
+    unsigned device_count;     /* layers are divided over them, in order */
+    uint64_t memory_bytes;     /* hard limit on buffers, on each device */
     uint32_t chunk;            /* rows that attention takes at once; 0: as fits the memory */
     int mtp;                   /* run the MTP block, too */
     run_trace *trace;          /* borrowed; NULL: none */

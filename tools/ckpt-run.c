@@ -8,6 +8,7 @@
 
 #include "cli.h"
 #include "logits_command.h"
+#include "run_devices.h"
 #include "run_text.h"
 #include "formats/format.h"
 #include "libckpt/size.h"
@@ -30,6 +31,7 @@ static struct {
     const char *positions;
     const char *numerics;
     const char *backend;
+    const char *devices;
     uint64_t device_memory;
     const char *trace;
     const char *trace_positions;
@@ -73,8 +75,11 @@ static const cli_option options[] = {
       "exact: F32 and stored weights; deploy: rounding and quantisation of the deployed model "
       "(default deploy)" },
     { CLI_CHOICE, "backend", "cpu|cuda", &opt.backend, "what computes (default cpu)" },
+    { CLI_STRING, "devices", "LIST", &opt.devices,
+      "cuda: divide the layers over these, as in 0,1 (default 0)" },
     { CLI_SIZE, "device-memory", "SIZE", &opt.device_memory,
-      "cuda: hard limit on buffers of the device (default 80 % of what is free)" },
+      "cuda: limit on weights, rows and state on each device (default 80 % of what is free); work "
+      "space of up to 300MiB and the driver's own come on top" },
     { CLI_U64, "feed", "N", &opt.feed,
       "tokens of a prompt that go through the model at once; 1: as in decoding (default all)" },
     { CLI_U64, "chunk", "N", &opt.chunk, "tokens that attention takes at once (default 64)" },
@@ -152,6 +157,7 @@ typedef struct {
     run_text *text;                /* of --prompt; NULL: without */
     run_line *lines;
     run_result_plan *plans;
+    unsigned *devices;
     run_model *model;
     run_trace *trace;
     FILE *trace_file;
@@ -293,27 +299,6 @@ static ckpt_code open_trace(run_job *job, ckpt_error *err)
     return run_trace_create(&trace, &job->trace, err);
 }
 
-/* The limit on what the backend holds: of this machine's memory, or of the device's. */
-static ckpt_code choose_memory(run_options *model, ckpt_error *err)
-{
-    const int has_device = model->backend != NULL && model->backend->free_bytes != NULL;
-    uint64_t free_bytes;
-    ckpt_code code;
-
-    model->memory_bytes = opt.common.memory_bytes;
-    if (model->backend == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "this build has no backend '%s'", opt.backend);
-    if (!has_device && opt.device_memory > 0)
-        return ckpt_fail(err, CKPT_E_USAGE, "--device-memory, but the backend is '%s'",
-                         opt.backend);
-    if (!has_device)
-        return CKPT_OK;
-    if ((code = model->backend->free_bytes(&free_bytes, err)) != CKPT_OK)
-        return code;
-    model->memory_bytes = opt.device_memory > 0 ? opt.device_memory : free_bytes / 5 * 4;
-    return CKPT_OK;
-}
-
 static ckpt_code open_model(run_job *job, ckpt_error *err)
 {
     run_options model = {
@@ -325,9 +310,13 @@ static ckpt_code open_model(run_job *job, ckpt_error *err)
         .trace = job->trace,
         .has_times = opt.common.json && !opt.common.dry_run,
     };
-    const ckpt_code code = choose_memory(&model, err);
+    const run_device_options devices = { opt.devices, opt.device_memory,
+                                         opt.common.memory_bytes };
+    ckpt_code code;
 
-    if (code != CKPT_OK)
+    if (model.backend == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "this build has no backend '%s'", opt.backend);
+    if ((code = run_devices_choose(&devices, &model, &job->devices, err)) != CKPT_OK)
         return code;
     return run_open(ckpt_logical(job->checkpoint), &job->config, &model, &job->model, err);
 }
@@ -606,37 +595,6 @@ static int is_different(const run_job *job)
 
 /* ---- what is printed ---- */
 
-/* Where the time went. Weights that arrived while another layer ran are that one's copies. */
-static void put_times(json_writer *w, const run_job *job)
-{
-    uint32_t count;
-    const run_layer_time *times = run_layer_times(job->model, &count);
-
-    json_put_key(w, "layers");
-    json_put_array(w);
-    for (uint32_t i = 0; times != NULL && i < count; i++) {
-        const run_layer_time *t = &times[i];
-
-        json_put_object(w);
-        json_put_key(w, "layer");
-        json_put_u64(w, i);
-        json_put_key(w, "ratio");
-        json_put_u64(w, job->config.ratios[i]);
-        json_put_key(w, "seconds");
-        json_put_double(w, t->lap.seconds);
-        json_put_key(w, "wait_seconds");
-        json_put_double(w, t->lap.wait_seconds);
-        json_put_key(w, "copy_seconds");
-        json_put_double(w, t->lap.copy_seconds);
-        json_put_key(w, "copy_bytes");
-        json_put_u64(w, t->lap.copy_bytes);
-        json_put_key(w, "weight_bytes");
-        json_put_u64(w, t->weight_bytes);
-        json_put_object_end(w);
-    }
-    json_put_array_end(w);
-}
-
 static void print_json(const run_job *job)
 {
     json_writer w;
@@ -683,7 +641,7 @@ static void print_json(const run_job *job)
     }
     json_put_array_end(&w);
     if (!opt.common.dry_run)
-        put_times(&w, job);
+        run_put_times(&w, job->model, &job->config);
     if (job->against.position_count > 0) {
         json_put_key(&w, "against");
         logits_put(&w, &job->against, job->limits, NULL);
@@ -748,6 +706,7 @@ static void release(run_job *job)
         free(job->lines[i].generated);
     }
     run_close(job->model);
+    free(job->devices);
     run_results_abort(job->results);
     run_trace_free(job->trace);
     if (job->trace_file != NULL)

@@ -329,6 +329,12 @@ def test_a_missing_tensor_is_refused_before_anything_runs(ckpt, golden_a, tmp_pa
     assert "no tensor" in said or "head.weight" in said or "layers" in said
 
 
+@pytest.mark.parametrize("option", [["--devices", "0,1"], ["--device-memory", "1GiB"]])
+def test_devices_are_refused_where_there_are_none(ckpt, golden_a, option):
+    said = ckpt("ckpt-run", "--tokens", "-", *option, golden_a, input="1", check=2)
+    assert option[0] in said.err and "'cpu'" in said.err
+
+
 def test_cuda_without_a_gpu_is_refused(ckpt, golden_a):
     import shutil as which
     if which.which("nvidia-smi"):

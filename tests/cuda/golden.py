@@ -20,6 +20,9 @@ NOISE = {"golden-a": 8.0e-3, "golden-b": 1.6e-4}
 VARIANTS = [["--chunk", "7"], ["--chunk", "300"], ["--feed", "37"], ["--feed", "1"],
             ["--device-memory", "16MiB"]]
 ENCODINGS = [["--dtype", "bf16"], ["--experts", "fp8"]]
+GPUS = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout.count("GPU ")
+if GPUS > 1:
+    VARIANTS += [["--devices", "0,1"], ["--devices", "1,0", "--feed", "50"]]
 
 failures = 0
 

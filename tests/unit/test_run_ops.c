@@ -54,7 +54,7 @@ static int open_backend(void **state)
     ckpt_error err;
 
     (void)state;
-    return run_backend_cpu.open(2, &backend, &err) == CKPT_OK ? 0 : -1;
+    return run_backend_cpu.open(2, 0, &backend, &err) == CKPT_OK ? 0 : -1;
 }
 
 static int close_backend(void **state)

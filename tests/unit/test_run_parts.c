@@ -1,0 +1,128 @@
+/* A model that is divided over several backends computes what it does on one. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "formats/format.h"
+#include "reference-runner/runner.h"
+
+enum { PROMPT = 40, MORE = 3, VOCAB = 512 };
+
+typedef struct {
+    ckpt_checkpoint *checkpoint;
+    run_config config;
+} golden;
+
+/* Logits of the main model's and of the MTP block's last row. */
+typedef struct {
+    float main[VOCAB];
+    float mtp[VOCAB];
+} result;
+
+static ckpt_code take(void *context, uint64_t i, const float *logits, ckpt_error *err)
+{
+    (void)i;
+    (void)err;
+    memcpy(context, logits, VOCAB * sizeof *logits);
+    return CKPT_OK;
+}
+
+/* A prompt, then some tokens one by one. */
+static void run_parts(const golden *g, unsigned part_count, result *out)
+{
+    const run_options options = { .backend = run_backend_find("cpu"), .profile = RUN_DEPLOY,
+                                  .thread_count = 1, .device_count = part_count,
+                                  .memory_bytes = 256u << 20, .mtp = 1, .has_times = 1 };
+    uint32_t tokens[PROMPT + MORE];
+    run_sequence *sequence;
+    run_model *model;
+    ckpt_error err;
+
+    memset(out, 0, sizeof *out);
+    for (uint32_t i = 0; i < PROMPT + MORE; i++)
+        tokens[i] = (i * 37 + 5) % g->config.vocab_size;
+    assert_int_equal(run_open(ckpt_logical(g->checkpoint), &g->config, &options, &model, &err),
+                     CKPT_OK);
+    assert_int_equal(run_sequence_create(model, PROMPT + MORE, 0, &sequence, &err), CKPT_OK);
+    for (uint32_t at = 0; at < PROMPT + MORE;) {
+        const uint64_t count = at == 0 ? PROMPT : 1;
+        const run_segment segment = { sequence, tokens + at, count };
+        const uint64_t last = count - 1;
+        uint64_t row;
+        uint64_t position;
+        run_logits_request request = { &last, 1, take, out->main };
+
+        assert_int_equal(run_forward(model, &segment, 1, &err), CKPT_OK);
+        assert_int_equal(run_logits(model, &request, &err), CKPT_OK);
+        row = run_mtp_rows(model, 0, &row, &position) - 1;
+        request = (run_logits_request){ &row, 1, take, out->mtp };
+        assert_int_equal(run_mtp_logits(model, &request, &err), CKPT_OK);
+        at += (uint32_t)count;
+    }
+    run_sequence_free(model, sequence);
+    run_close(model);
+}
+
+static int open_golden(void **state)
+{
+    golden *g = calloc(1, sizeof *g);
+    const ckpt_open_options options = { 0 };
+    ckpt_error err;
+
+    *state = g;
+    if (g == NULL || ckpt_open("tests/data/golden-a", &options, &g->checkpoint, &err) != CKPT_OK)
+        return -1;
+    return run_config_read(json_root(g->checkpoint->config), "config.json", &g->config, &err) ==
+                   CKPT_OK
+               ? 0
+               : -1;
+}
+
+static int close_golden(void **state)
+{
+    golden *g = *state;
+
+    ckpt_close(g->checkpoint);
+    free(g);
+    return 0;
+}
+
+static void test_any_number_of_parts_gives_the_same_bits(void **state)
+{
+    static result one;
+    static result other;
+
+    run_parts(*state, 1, &one);
+    for (unsigned parts = 2; parts <= 4; parts++) {
+        run_parts(*state, parts, &other);
+        assert_memory_equal(&one, &other, sizeof one);
+    }
+}
+
+static void test_more_parts_than_layers_are_refused(void **state)
+{
+    const golden *g = *state;
+    const run_options options = { .backend = run_backend_find("cpu"), .thread_count = 1,
+                                  .device_count = 5, .memory_bytes = 256u << 20 };
+    run_model *model;
+    ckpt_error err;
+
+    assert_int_equal(run_open(ckpt_logical(g->checkpoint), &g->config, &options, &model, &err),
+                     CKPT_E_USAGE);
+    assert_null(model);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_any_number_of_parts_gives_the_same_bits),
+        cmocka_unit_test(test_more_parts_than_layers_are_refused),
+    };
+
+    return cmocka_run_group_tests(tests, open_golden, close_golden);
+}
