@@ -1,4 +1,4 @@
-/* Reading both spellings of the config, and refusing what contradicts itself. */
+/* Reading all spellings of the config, and refusing what contradicts itself. */
 #include "config.h"
 
 #include <math.h>
@@ -62,7 +62,38 @@ typedef struct {
     const json_value *root;
     const char *subject;
     int is_inference;
+    int has_layer_kinds;         /* transformers' `mlp_layer_types` */
+    uint32_t hash_layer_count;
+    uint32_t rope_dim;           /* by `partial_rotary_factor`; 0: it does not say */
 } reading;
+
+/* Where transformers has put a field since its version 5, by the name that it had. */
+static const struct {
+    const char *name;
+    const char *path[3];
+} moved[] = {
+    { "rope_scaling.factor", { "rope_parameters", "compress", "factor" } },
+    { "rope_scaling.beta_fast", { "rope_parameters", "compress", "beta_fast" } },
+    { "rope_scaling.beta_slow", { "rope_parameters", "compress", "beta_slow" } },
+    { "rope_scaling.original_max_position_embeddings",
+      { "rope_parameters", "compress", "original_max_position_embeddings" } },
+    { "rope_scaling.rope_type", { "rope_parameters", "compress", "rope_type" } },
+    { "rope_theta", { "rope_parameters", "main", "rope_theta" } },
+    { "compress_rope_theta", { "rope_parameters", "compress", "rope_theta" } },
+};
+
+static const json_value *find_moved(const json_value *object, const char *name)
+{
+    for (size_t i = 0; i < sizeof moved / sizeof *moved; i++)
+        if (strcmp(moved[i].name, name) == 0) {
+            const json_value *v = object;
+
+            for (size_t k = 0; k < sizeof moved[i].path / sizeof *moved[i].path; k++)
+                v = json_member(v, moved[i].path[k]);
+            return v;
+        }
+    return NULL;
+}
 
 static const json_value *find(const json_value *object, const char *name)
 {
@@ -73,17 +104,32 @@ static const json_value *find(const json_value *object, const char *name)
         v = json_member(json_member(object, "rope_scaling"), name + sizeof inner - 1);
     else
         v = json_member(object, name);
+    if (v == NULL)
+        v = find_moved(object, name);
     return json_is_null(v) ? NULL : v;
+}
+
+/* What `layer_types` and its like say, in place of a field that is not there. */
+static const uint32_t *derived_field(const reading *r, const field *f)
+{
+    if (f->offset == AT(hash_layer_count) && r->has_layer_kinds)
+        return &r->hash_layer_count;
+    return f->offset == AT(rope_dim) && r->rope_dim > 0 ? &r->rope_dim : NULL;
 }
 
 static ckpt_code read_field(const reading *r, const field *f, run_config *out, ckpt_error *err)
 {
     const char *name = r->is_inference ? f->inference : f->root;
     const json_value *v = find(r->root, name);
+    const uint32_t *derived = v == NULL ? derived_field(r, f) : NULL;
     void *at = (char *)out + f->offset;
     uint64_t integer = 0;
     double real = 0;
 
+    if (derived != NULL) {
+        memcpy(at, derived, sizeof *derived);
+        return CKPT_OK;
+    }
     if (v == NULL && f->fallback == NULL)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is missing", r->subject, name);
     if (v == NULL) {
@@ -106,12 +152,47 @@ static ckpt_code read_field(const reading *r, const field *f, run_config *out, c
     return CKPT_OK;
 }
 
+/* The ratio of a layer of this kind; 0 when the kind is not known. */
+static int ratio_of_kind(const reading *r, const char *kind, uint32_t *out)
+{
+    uint64_t ratio = 0;
+
+    if (kind == NULL)
+        return 0;
+    if (strcmp(kind, "sliding_attention") != 0 &&
+        !json_u64(json_member(json_member(r->root, "compress_rates"), kind), &ratio))
+        return 0;
+    *out = (uint32_t)ratio;
+    return ratio == 0 || ratio == 4 || ratio == 128;
+}
+
+/* `layer_types`: main layers only; MTP blocks do not compress. */
+static ckpt_code read_layer_types(const reading *r, run_config *out, ckpt_error *err)
+{
+    const json_value *list = json_member(r->root, "layer_types");
+    const json_value *v = json_first(list);
+
+    if (!json_is_array(list) || json_count(list) != out->layer_count)
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s': 'layer_types' has %zu entries, expected %u", r->subject,
+                         json_is_array(list) ? json_count(list) : 0, out->layer_count);
+    for (uint32_t i = 0; i < out->layer_count; i++, v = json_next(v))
+        if (!ratio_of_kind(r, json_string(v), &out->ratios[i]))
+            return ckpt_fail(err, CKPT_E_FORMAT,
+                             "'%s': entry %u of 'layer_types' is no kind with a ratio of 0, 4 or "
+                             "128 in 'compress_rates'",
+                             r->subject, i);
+    return CKPT_OK;
+}
+
 static ckpt_code read_ratios(const reading *r, run_config *out, ckpt_error *err)
 {
     const uint32_t wanted = out->layer_count + out->mtp_count;
     const json_value *list = json_member(r->root, "compress_ratios");
     const json_value *v = json_first(list);
 
+    if (list == NULL && json_member(r->root, "layer_types") != NULL)
+        return read_layer_types(r, out, err);
     if (!json_is_array(list) || json_count(list) != wanted)
         return ckpt_fail(err, CKPT_E_FORMAT,
                          "'%s': 'compress_ratios' has %zu entries, expected %u (%u layers and %u "
@@ -248,16 +329,46 @@ static ckpt_code digest_config(run_config *c, ckpt_error *err)
     return code;
 }
 
+/* What transformers' form says in other words: hash layers come first. */
+static ckpt_code read_layer_kinds(reading *r, ckpt_error *err)
+{
+    const json_value *kinds = json_member(r->root, "mlp_layer_types");
+    uint64_t head_dim = 0;
+    double factor = 0;
+    uint32_t i = 0;
+
+    if (json_u64(json_member(r->root, "head_dim"), &head_dim) && head_dim <= INT32_MAX &&
+        json_number(json_member(r->root, "partial_rotary_factor"), &factor) && factor > 0 &&
+        factor <= 1)
+        r->rope_dim = (uint32_t)((double)head_dim * factor);
+    r->has_layer_kinds = json_is_array(kinds);
+    for (const json_value *v = json_first(kinds); r->has_layer_kinds && v != NULL;
+         v = json_next(v), i++) {
+        const char *kind = json_string(v);
+        const int is_hash = kind != NULL && strcmp(kind, "hash_moe") == 0;
+
+        if ((!is_hash && (kind == NULL || strcmp(kind, "moe") != 0)) ||
+            (is_hash && r->hash_layer_count != i))
+            return ckpt_fail(err, CKPT_E_FORMAT,
+                             "'%s': entry %u of 'mlp_layer_types' is neither hash_moe after its "
+                             "like nor moe",
+                             r->subject, i);
+        r->hash_layer_count += (uint32_t)is_hash;
+    }
+    return CKPT_OK;
+}
+
 ckpt_code run_config_read(const json_value *config, const char *subject, run_config *out,
                           ckpt_error *err)
 {
-    const reading r = { config, subject, json_member(config, "dim") != NULL };
+    reading r = { config, subject, json_member(config, "dim") != NULL, 0, 0, 0 };
     ckpt_code code;
 
     memset(out, 0, sizeof *out);
     if (!json_is_object(config))
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not an object", subject);
-    if ((code = check_words(&r, err)) != CKPT_OK)
+    if ((code = check_words(&r, err)) != CKPT_OK ||
+        (code = read_layer_kinds(&r, err)) != CKPT_OK)
         return code;
     for (size_t i = 0; i < FIELD_COUNT; i++)
         if ((code = read_field(&r, &fields[i], out, err)) != CKPT_OK)

@@ -142,3 +142,18 @@ def test_random_models_give_the_logits_of_transformers(ckpt, tmp_path, monkeypat
             lambda m, args, kwargs: ((state, *args[1:]), kwargs) if args else
             (args, {**kwargs, "hidden_states": state}), with_kwargs=True)
     check(ours["mtp_logits"], forward(ckpt, folder, tokens[1:], monkeypatch, replace))
+
+
+def test_the_config_that_transformers_writes_says_the_same(ckpt, golden, tmp_path):
+    from transformers import AutoConfig
+    root = json.loads((golden / "config.json").read_text())
+    old = {"compress_ratios", "num_hash_layers", "rope_scaling", "quantization_config"}
+    AutoConfig.for_model(**{k: v for k, v in root.items() if k != "quantization_config"}) \
+        .save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(
+        json.dumps({k: v for k, v in written.items() if k not in old}))
+    digests = [ckpt("ckpt-run", "--json", "--dry-run", "--tokens", "-", *more, golden,
+                    input="1").json["config_digest"]
+               for more in ([], ["--config", tmp_path / "config.json"])]
+    assert digests[0] == digests[1]
