@@ -158,6 +158,7 @@ struct run_model {
     run_batch main;
     run_batch mtp;
     run_scratch scratch;
+    run_span *spans;                   /* of the last call; tokens are gone */
     run_span *mtp_spans;
     size_t mtp_span_count;
     uint64_t fixed_bytes;

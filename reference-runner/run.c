@@ -212,6 +212,7 @@ static void close_part(run_model *m)
         run_weights_close(m->weights);
         m->backend->ops->close(m->backend);
     }
+    free(m->spans);
     free(m->mtp_spans);
     free(m);
 }
@@ -453,6 +454,7 @@ ckpt_code run_forward(run_model *model, const run_segment *segments, size_t segm
 {
     run_span *spans = calloc(segment_count + 1, sizeof *spans);
     run_work work = { spans, segment_count, 0, NULL };
+    run_model *last = last_part(model);
     ckpt_code code = CKPT_OK;
 
     if (spans == NULL)
@@ -469,7 +471,8 @@ ckpt_code run_forward(run_model *model, const run_segment *segments, size_t segm
         code = forward_all(model, &work, err);
     for (size_t i = 0; i < segment_count && code == CKPT_OK; i++)
         segments[i].sequence->position += segments[i].token_count;
-    free(spans);
+    free(last->spans);
+    last->spans = spans;
     return code;
 }
 
@@ -613,6 +616,8 @@ typedef struct {
     const run_batch *batch;
     const char *prefix;        /* of the norms and the collapse: "" or "mtp.0." */
     const run_logits_request *request;
+    const run_span *spans;     /* whose rows these are */
+    const char *points[2];     /* names of h and logits in a trace */
     run_buffer *h;             /* normed rows of a group */
     float *logits;             /* vocab_size for each */
     float *slice;
@@ -684,6 +689,28 @@ static ckpt_code head_slice(const head_job *j, uint64_t i, uint64_t count, ckpt_
     return code;
 }
 
+/* h and logits of row i of the request, row t of its group. */
+static ckpt_code trace_head(const head_job *j, uint64_t i, uint64_t t, ckpt_error *err)
+{
+    const run_config *c = j->m->config;
+    const uint64_t row = j->request->rows[i];
+    const run_span *span = j->spans;
+    run_trace_point p = { .point = j->points[0], .layer = c->layer_count,
+                          .rows = rows_from(rows_of(j->h, c->dim), t), .row_count = 1,
+                          .cols = c->dim };
+    ckpt_code code;
+
+    while (row - span->row >= span->row_count)
+        span++;
+    p.sequence = span->sequence->number;
+    p.position = span->position + row - span->row;
+    if ((code = run_trace_rows(j->m->options.trace, j->m->backend, &p, err)) != CKPT_OK)
+        return code;
+    p.point = j->points[1];
+    p.cols = c->vocab_size;
+    return run_trace_values(j->m->options.trace, &p, j->logits + t * c->vocab_size, err);
+}
+
 static ckpt_code head_group(const head_job *j, uint64_t first, uint64_t count, ckpt_error *err)
 {
     const run_config *c = j->m->config;
@@ -695,6 +722,8 @@ static ckpt_code head_group(const head_job *j, uint64_t first, uint64_t count, c
     run_weights_release(j->m->weights, mark);
     for (uint64_t i = 0; i < slices && code == CKPT_OK; i++)
         code = head_slice(j, i, count, err);
+    for (uint64_t t = 0; j->m->options.trace != NULL && t < count && code == CKPT_OK; t++)
+        code = trace_head(j, first + t, t, err);
     for (uint64_t t = 0; t < count && code == CKPT_OK; t++)
         code = j->request->take(j->request->context, first + t,
                                 j->logits + t * c->vocab_size, err);
@@ -726,7 +755,8 @@ static ckpt_code run_head(head_job *j, ckpt_error *err)
 ckpt_code run_logits(run_model *model, const run_logits_request *request, ckpt_error *err)
 {
     run_model *m = last_part(model);
-    head_job j = { .m = m, .batch = &m->main, .prefix = "", .request = request };
+    head_job j = { .m = m, .batch = &m->main, .prefix = "", .request = request,
+                   .spans = m->spans, .points = { "h", "logits" } };
 
     return request->row_count == 0 ? CKPT_OK : run_head(&j, err);
 }
@@ -734,7 +764,8 @@ ckpt_code run_logits(run_model *model, const run_logits_request *request, ckpt_e
 ckpt_code run_mtp_logits(run_model *model, const run_logits_request *request, ckpt_error *err)
 {
     run_model *m = last_part(model);
-    head_job j = { .m = m, .batch = &m->mtp, .prefix = "mtp.0.", .request = request };
+    head_job j = { .m = m, .batch = &m->mtp, .prefix = "mtp.0.", .request = request,
+                   .spans = m->mtp_spans, .points = { "mtp.h", "mtp.logits" } };
 
     return request->row_count == 0 ? CKPT_OK : run_head(&j, err);
 }

@@ -153,6 +153,25 @@ ckpt_code run_trace_rows(run_trace *trace, const run_backend *backend,
     return code;
 }
 
+ckpt_code run_trace_values(run_trace *trace, const run_trace_point *point, const float *values,
+                           ckpt_error *err)
+{
+    trace_line *line;
+    ckpt_code code = CKPT_OK;
+
+    if (trace == NULL)
+        return CKPT_OK;
+    if ((line = find_line(trace, point, 0)) == NULL)
+        return ckpt_fail_memory(err, "a trace", point->cols);
+    for (uint64_t t = 0; t < point->row_count && code == CKPT_OK; t++) {
+        const float *row = values + t * point->cols;
+
+        if ((code = keep_values(trace, line, point->position + t, row, err)) == CKPT_OK)
+            add_row(line, point->position + t, row);
+    }
+    return code;
+}
+
 ckpt_code run_trace_gaps(run_trace *trace, const run_backend *backend,
                          const run_trace_point *point, ckpt_error *err)
 {

@@ -43,6 +43,9 @@ typedef struct {
 /* Add rows to a point. trace may be NULL. */
 ckpt_code run_trace_rows(run_trace *trace, const run_backend *backend,
                          const run_trace_point *point, ckpt_error *err);
+/* The same for rows in host memory, side by side; the point's own are not looked at. */
+ckpt_code run_trace_values(run_trace *trace, const run_trace_point *point, const float *values,
+                           ckpt_error *err);
 /* Add the gaps of a cut: rows has one column. */
 ckpt_code run_trace_gaps(run_trace *trace, const run_backend *backend,
                          const run_trace_point *point, ckpt_error *err);

@@ -329,6 +329,20 @@ def test_a_missing_tensor_is_refused_before_anything_runs(ckpt, golden_a, tmp_pa
     assert "no tensor" in said or "head.weight" in said or "layers" in said
 
 
+@pytest.mark.parametrize("way", [[], ["--feed", "5"], ["--mtp"]])
+def test_the_trace_ends_with_the_heads_input_and_logits(ckpt, data, golden_a, tmp_path, way):
+    ckpt("ckpt-run", *way, "--tokens", data / "golden-a.safetensors", "--positions", "3,7,299",
+         "--out", tmp_path / "out", "--trace", tmp_path / "trace", "--trace-positions", "3,7",
+         golden_a)
+    points = {line["point"]: line for line in
+              map(json.loads, (tmp_path / "trace").read_text().splitlines())
+              if line["layer"] == 4 and "values" in line}
+    logits = numbers(parse(tmp_path / "out")[0]["logits"])
+    assert points["logits"]["shape"] == [3, 512] and points["h"]["shape"] == [3, 256]
+    assert points["logits"]["values"]["3"] + points["logits"]["values"]["7"] == logits[:1024]
+    assert ("mtp.logits" in points) == ("--mtp" in way)
+
+
 @pytest.mark.parametrize("option", [["--devices", "0,1"], ["--device-memory", "1GiB"]])
 def test_devices_are_refused_where_there_are_none(ckpt, golden_a, option):
     said = ckpt("ckpt-run", "--tokens", "-", *option, golden_a, input="1", check=2)
