@@ -55,7 +55,6 @@ typedef double lanes __attribute__((vector_size(8 * LANES)));
 typedef double half_lanes __attribute__((vector_size(4 * LANES)));
 typedef float half_floats __attribute__((vector_size(2 * LANES)));
 typedef float floats __attribute__((vector_size(4 * LANES)));
-typedef int32_t places __attribute__((vector_size(4 * LANES)));
 
 INLINE void load(const float *from, lanes *out)
 {
@@ -86,27 +85,32 @@ typedef struct {
     double x[ROWS_MAX][PIECE_PITCH];
 } product_memory;
 
+/* Of two rows, what is to be above and below the diagonal: in ones, twos and fours of lanes. */
+#define EXCHANGE(a, b, low, high) \
+    do { \
+        const floats above = __builtin_shufflevector(a, b, low); \
+        const floats below = __builtin_shufflevector(a, b, high); \
+ \
+        (a) = above; \
+        (b) = below; \
+    } while (0)
+#define LIST(...) __VA_ARGS__
+
 /* Eight rows of eight floats become eight columns. */
 INLINE void transpose(floats *v)
 {
-    static const places low[3] = { { 0, 8, 2, 10, 4, 12, 6, 14 },
-                                   { 0, 1, 8, 9, 4, 5, 12, 13 },
-                                   { 0, 1, 2, 3, 8, 9, 10, 11 } };
-    static const places high[3] = { { 1, 9, 3, 11, 5, 13, 7, 15 },
-                                    { 2, 3, 10, 11, 6, 7, 14, 15 },
-                                    { 4, 5, 6, 7, 12, 13, 14, 15 } };
-
     UNROLL
-    for (int stage = 0; stage < 3; stage++)
-        UNROLL
-        for (int i = 0; i < LANES; i++)
-            if ((i >> stage & 1) == 0) {
-                const floats a = v[i];
-                const floats b = v[i + (1 << stage)];
-
-                v[i] = __builtin_shuffle(a, b, low[stage]);
-                v[i + (1 << stage)] = __builtin_shuffle(a, b, high[stage]);
-            }
+    for (int i = 0; i < LANES; i += 2)
+        EXCHANGE(v[i], v[i + 1], LIST(0, 8, 2, 10, 4, 12, 6, 14), LIST(1, 9, 3, 11, 5, 13, 7, 15));
+    UNROLL
+    for (int i = 0; i < LANES; i++)
+        if ((i & 2) == 0)
+            EXCHANGE(v[i], v[i + 2], LIST(0, 1, 8, 9, 4, 5, 12, 13),
+                     LIST(2, 3, 10, 11, 6, 7, 14, 15));
+    UNROLL
+    for (int i = 0; i < LANES / 2; i++)
+        EXCHANGE(v[i], v[i + 4], LIST(0, 1, 2, 3, 8, 9, 10, 11),
+                 LIST(4, 5, 6, 7, 12, 13, 14, 15));
 }
 
 /* `count` columns of `rows` rows of w, at most LANES; the rows that are missing are zeros. */
