@@ -16,6 +16,8 @@
 
 const char journal_name[] = ".ckpt-journal";
 static const char journal_magic[] = "ckpt-journal 1 ";
+static const char finished[] = "finished";
+static const char again[] = "again";
 enum { JOURNAL_BYTES_MAX = 1 << 30, LINE_BYTES_MAX = 160 };
 
 struct ckpt_journal {
@@ -70,15 +72,15 @@ static int read_side(ckpt_journal *j, const char *line)
     return 1;
 }
 
-static int read_finished(ckpt_journal *j, const char *line)
+/* `again`: a process that had finished was started once more, to do again what it finds damaged. */
+static int read_state(ckpt_journal *j, const char *line)
 {
-    unsigned check;
-    int body = 0;
+    const int is_finished = strncmp(line, finished, strlen(finished)) == 0;
+    const char *word = is_finished ? finished : again;
 
-    if (sscanf(line, "finished%n %x", &body, &check) != 1 ||
-        check != line_check(line, (size_t)body))
+    if (strncmp(line, word, strlen(word)) != 0 || !is_checked(line, (int)strlen(word)))
         return 0;
-    j->is_finished = 1;
+    j->is_finished = is_finished;
     return 1;
 }
 
@@ -91,7 +93,15 @@ static int read_line(ckpt_journal *j, const char *line, size_t size)
         return 0;
     memcpy(copy, line, size);
     copy[size] = '\0';
-    return read_done(j, copy) || read_side(j, copy) || read_finished(j, copy);
+    return read_done(j, copy) || read_side(j, copy) || read_state(j, copy);
+}
+
+static ckpt_code fail_foreign(const char *path, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_USAGE,
+                     "'%s' was begun by another command, or its source has changed: finish "
+                     "that one, or remove the folder",
+                     path);
 }
 
 /* *good_bytes: how much of the text was understood; 0: not even the first line was whole. */
@@ -106,10 +116,7 @@ static ckpt_code read_lines(ckpt_journal *j, const char *header, const char *tex
         return CKPT_OK;
     if ((size_t)(newline + 1 - text) != strlen(header) ||
         memcmp(text, header, strlen(header)) != 0)
-        return ckpt_fail(err, CKPT_E_USAGE,
-                         "'%s' was begun by another command, or its source has changed: finish "
-                         "that one, or remove the folder",
-                         j->path);
+        return fail_foreign(j->path, err);
     for (const char *line = newline + 1; line < end; line = newline + 1) {
         *good_bytes = (size_t)(line - text);
         newline = memchr(line, '\n', (size_t)(end - line));
@@ -135,45 +142,129 @@ static ckpt_code write_text(ckpt_journal *j, const char *text, size_t size, ckpt
     return CKPT_OK;
 }
 
-/* 1 when journals are all that is in the folder, or another part has one there already; -1, with
- * errno set, when one cannot tell. */
-static int is_ours(const ckpt_journal *j, const char *directory)
+/* `used` bytes of text, then its check and a newline. */
+static ckpt_code append_line(ckpt_journal *j, char line[LINE_BYTES_MAX], int used, ckpt_error *err)
 {
-    const char *own = strrchr(j->path, '/') + 1;
-    DIR *folder = opendir(directory);
-    const struct dirent *entry;
-    int alone = 1;
-    int shared = 0;
-
-    if (folder == NULL)
-        return -1;
-    while ((entry = readdir(folder)) != NULL) {
-        const int is_journal =
-            strncmp(entry->d_name, journal_name, strlen(journal_name)) == 0;
-
-        shared |= is_journal && strcmp(entry->d_name, own) != 0;
-        alone &= is_journal || strcmp(entry->d_name, ".") == 0 ||
-                 strcmp(entry->d_name, "..") == 0;
-    }
-    closedir(folder);
-    return alone || shared;
+    used += snprintf(line + used, LINE_BYTES_MAX - (size_t)used, " %08x\n",
+                     line_check(line, (size_t)used));
+    return write_text(j, line, (size_t)used, err);
 }
 
-/* The first line. A folder with files in it but no journal is not ours to write to. */
+static ckpt_code append_word(ckpt_journal *j, const char *word, ckpt_error *err)
+{
+    char line[LINE_BYTES_MAX];
+
+    return append_line(j, line, snprintf(line, sizeof line, "%s", word), err);
+}
+
+/* ---- whose folder it is ---- */
+
+static int is_journal_name(const char *name)
+{
+    return strncmp(name, journal_name, strlen(journal_name)) == 0;
+}
+
+/* 1 when the folder holds more than journals; -1, with errno set, when one cannot tell. */
+static int has_files(DIR *folder)
+{
+    const struct dirent *entry;
+    int found = 0;
+
+    errno = 0;
+    while ((entry = readdir(folder)) != NULL)
+        found |= !is_journal_name(entry->d_name) && strcmp(entry->d_name, ".") != 0 &&
+                 strcmp(entry->d_name, "..") != 0;
+    return errno != 0 ? -1 : found;
+}
+
+/* Which job a journal belongs to. One that has no whole first line is being begun, or no journal
+ * but what goes with them; one that is gone was taken back. */
+static ckpt_code look_at(const char *path, const char *header, int *is_same, int *is_other,
+                         ckpt_error *err)
+{
+    const size_t length = strlen(header);
+    char text[LINE_BYTES_MAX];
+    ckpt_file *file = NULL;
+    ckpt_code code = file_open(path, &file, err);
+
+    if (code != CKPT_OK)
+        return file_exists(path) ? code : CKPT_OK;
+    if (file_size(file) >= length &&
+        (code = file_read_at(file, 0, text, length, err)) == CKPT_OK &&
+        strncmp(text, journal_magic, sizeof "ckpt-journal" - 1) == 0) {
+        *is_same |= memcmp(text, header, length) == 0;
+        *is_other |= memcmp(text, header, length) != 0;
+    }
+    file_close(file, NULL);
+    return code;
+}
+
+/* The journals of others: of parts of this job, or of another one? */
+static ckpt_code look_around(const ckpt_journal *j, DIR *folder, const char *header,
+                             int *is_shared, ckpt_error *err)
+{
+    const int directory_length = (int)(strrchr(j->path, '/') - j->path);
+    const struct dirent *entry;
+    int is_other = 0;
+    ckpt_code code = CKPT_OK;
+
+    while (code == CKPT_OK && !is_other && (entry = readdir(folder)) != NULL) {
+        char *path;
+
+        if (!is_journal_name(entry->d_name) ||
+            strcmp(entry->d_name, j->path + directory_length + 1) == 0)
+            continue;
+        if (asprintf(&path, "%.*s/%s", directory_length, j->path, entry->d_name) < 0)
+            return ckpt_fail_memory(err, "a path", strlen(entry->d_name));
+        code = look_at(path, header, is_shared, &is_other, err);
+        if (code == CKPT_OK && is_other)
+            code = fail_foreign(path, err);
+        free(path);
+    }
+    return code;
+}
+
+/*
+ * A folder with files in it but no journal is not ours to write to, nor is one that another command
+ * has begun. A journal has its first line before its process makes any file: who looks for files
+ * first finds the journal of whoever made them.
+ */
+static ckpt_code check_folder(const ckpt_journal *j, const char *directory, const char *header,
+                              ckpt_error *err)
+{
+    DIR *folder = opendir(directory);
+    const int found = folder == NULL ? -1 : has_files(folder);
+    int is_shared = 0;
+    ckpt_code code = CKPT_OK;
+
+    if (found < 0) {
+        code = ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", directory, strerror(errno));
+    } else {
+        rewinddir(folder);
+        code = look_around(j, folder, header, &is_shared, err);
+    }
+    if (code == CKPT_OK && found && !is_shared)
+        code = ckpt_fail(err, CKPT_E_USAGE,
+                         "'%s' has files but no journal of an earlier run: move it or remove it",
+                         directory);
+    if (folder != NULL)
+        closedir(folder);
+    return code;
+}
+
+/* The first line. Of two commands that begin at once at least one sees the other's. */
 static ckpt_code begin(ckpt_journal *j, const char *directory, const char *header,
                        ckpt_error *err)
 {
-    const int ours = is_ours(j, directory);
     ckpt_code code;
 
-    if (ours < 0)
-        return ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", directory, strerror(errno));
-    if (!ours)
-        return ckpt_fail(err, CKPT_E_USAGE,
-                         "'%s' has files but no journal of an earlier run: move it or remove it",
-                         directory);
-    code = write_text(j, header, strlen(header), err);
-    return code == CKPT_OK ? file_sync_tree(directory, err) : code;
+    if ((code = check_folder(j, directory, header, err)) != CKPT_OK ||
+        (code = write_text(j, header, strlen(header), err)) != CKPT_OK ||
+        (code = check_folder(j, directory, header, err)) != CKPT_OK) {
+        unlink(j->path);           /* or the next one would take the folder for ours */
+        return code;
+    }
+    return file_sync_tree(directory, err);
 }
 
 static void make_header(hash128 fingerprint, char header[LINE_BYTES_MAX])
@@ -210,7 +301,9 @@ static ckpt_code load(ckpt_journal *j, const journal_options *options, ckpt_erro
         return code;
     if (good_bytes < size && ftruncate(j->fd, (off_t)good_bytes) != 0)
         return ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", j->path, strerror(errno));
-    return good_bytes == 0 ? begin(j, options->directory, header, err) : CKPT_OK;
+    if (good_bytes == 0)
+        return begin(j, options->directory, header, err);
+    return j->is_finished ? append_word(j, again, err) : CKPT_OK;
 }
 
 /* A journal that is not open; NULL when there is no memory. */
@@ -274,14 +367,6 @@ journal_record *journal_records(ckpt_journal *journal)
     return journal->records;
 }
 
-/* `used` bytes of text, then its check and a newline. */
-static ckpt_code append_line(ckpt_journal *j, char line[LINE_BYTES_MAX], int used, ckpt_error *err)
-{
-    used += snprintf(line + used, LINE_BYTES_MAX - (size_t)used, " %08x\n",
-                     line_check(line, (size_t)used));
-    return write_text(j, line, (size_t)used, err);
-}
-
 ckpt_code journal_append(ckpt_journal *journal, size_t tensor, hash128 value, hash128 bytes,
                          ckpt_error *err)
 {
@@ -314,9 +399,7 @@ uint64_t journal_side_bytes(const ckpt_journal *journal)
 
 ckpt_code journal_finish(ckpt_journal *journal, ckpt_error *err)
 {
-    char line[LINE_BYTES_MAX];
-    const int used = snprintf(line, sizeof line, "finished");
-    const ckpt_code code = append_line(journal, line, used, err);
+    const ckpt_code code = append_word(journal, finished, err);
 
     if (code != CKPT_OK)
         return code;

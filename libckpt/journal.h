@@ -3,7 +3,9 @@
  *
  *   ckpt-journal 1 FINGERPRINT                      of the command, its sources and its targets
  *   done TENSOR VALUE-DIGEST BYTES-HASH CHECK       one line per finished tensor
+ *   side BYTES CHECK                                of a file beside it (journal_append_side)
  *   finished CHECK                                  nothing is left to do
+ *   again CHECK                                     its process was started once more
  *
  * Processes that share a job have a journal each, .ckpt-journal.PART-of-COUNT; the one that finds
  * all of them finished commits.
@@ -34,9 +36,9 @@ typedef struct {
 } journal_options;
 
 /*
- * Open or begin the journal of a directory, and lock it against other processes. A journal with
- * another fingerprint is refused, and so is a folder that has files but no journal: it is somebody
- * else's. *out is yours to close.
+ * Open or begin the journal of a directory, and lock it against other processes. A folder with a
+ * journal of another fingerprint is refused, and so is one that has files but no journal: it is
+ * somebody else's. *out is yours to close.
  */
 ckpt_code journal_open(const journal_options *options, ckpt_journal **out, ckpt_error *err);
 

@@ -239,6 +239,86 @@ static void test_another_command_is_refused_and_changes_nothing(void **state)
     free(text);
 }
 
+static ckpt_code open_part(hash128 fingerprint, unsigned part, unsigned part_count,
+                           ckpt_journal **out)
+{
+    return journal_open(&(journal_options){ .directory = folder, .fingerprint = fingerprint,
+                                            .tensor_count = TENSORS, .part = part,
+                                            .part_count = part_count }, out, &err);
+}
+
+static void test_another_command_is_refused_under_any_journal_name(void **state)
+{
+    static const struct {
+        unsigned part;
+        unsigned part_count;
+        const char *name;
+    } ways[] = { { 1, 1, ".ckpt-journal" }, { 1, 2, ".ckpt-journal.1-of-2" },
+                 { 3, 4, ".ckpt-journal.3-of-4" } };
+
+    (void)state;
+    for (size_t a = 0; a < sizeof ways / sizeof *ways; a++) {
+        ckpt_journal *ours = NULL;
+
+        assert_int_equal(open_part(us, ways[a].part, ways[a].part_count, &ours), CKPT_OK);
+        for (size_t b = 0; b < sizeof ways / sizeof *ways; b++) {
+            ckpt_journal *theirs = NULL;
+
+            if (a == b)
+                continue;
+            assert_int_equal(open_part(them, ways[b].part, ways[b].part_count, &theirs),
+                             CKPT_E_USAGE);
+            assert_non_null(strstr(err.text, "begun by another command"));
+            assert_non_null(strstr(err.text, ways[a].name));
+            assert_false(file_exists(in_folder(ways[b].name)));
+        }
+        journal_close(ours);
+        assert_int_equal(file_remove(in_folder(ways[a].name), &err), CKPT_OK);
+    }
+}
+
+static void test_a_part_refused_is_no_reason_to_take_the_next(void **state)
+{
+    (void)state;
+    make_file(in_folder("theirs"), "x", 1);
+    make_file(in_folder(".ckpt-journal.4-of-4"), "", 0);       /* about to be refused as well */
+    for (unsigned part = 1; part <= 3; part++) {
+        ckpt_journal *j = NULL;
+
+        assert_int_equal(open_part(us, part, 4, &j), CKPT_E_USAGE);
+        assert_non_null(strstr(err.text, "has files but no journal"));
+    }
+}
+
+static void test_a_part_started_again_is_not_finished(void **state)
+{
+    const journal_options options = { .directory = folder, .fingerprint = us,
+                                      .tensor_count = TENSORS, .part = 1, .part_count = 2 };
+    journal_record records[TENSORS] = { { 0 } };
+    uint64_t side_bytes[2];
+    ckpt_journal *j[2];
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(open_part(us, i + 1, 2, &j[i]), CKPT_OK);
+        assert_int_equal(journal_finish(j[i], &err), CKPT_OK);
+        journal_close(j[i]);
+    }
+    for (int round = 0; round < 2; round++) {
+        unsigned unfinished;
+
+        assert_int_equal(journal_collect(&options, records, side_bytes, &unfinished, &err),
+                         CKPT_OK);
+        assert_int_equal(unfinished, 0);
+        assert_int_equal(open_part(us, 1, 2, &j[0]), CKPT_OK);
+        assert_int_equal(journal_collect(&options, records, side_bytes, &unfinished, &err),
+                         CKPT_OK);
+        assert_int_equal(unfinished, 1);
+        assert_int_equal(journal_finish(j[0], &err), CKPT_OK);
+        journal_close(j[0]);
+    }
+}
+
 static void test_a_journal_of_another_format_is_refused(void **state)
 {
     static const char later[] = "ckpt-journal 2 00000000000000020000000000000001\n";
@@ -331,6 +411,9 @@ int main(void)
         FOLDER_TEST(test_lines_that_nobody_wrote_are_not_believed),
         FOLDER_TEST(test_a_tensor_that_does_not_exist_is_not_believed),
         FOLDER_TEST(test_another_command_is_refused_and_changes_nothing),
+        FOLDER_TEST(test_another_command_is_refused_under_any_journal_name),
+        FOLDER_TEST(test_a_part_refused_is_no_reason_to_take_the_next),
+        FOLDER_TEST(test_a_part_started_again_is_not_finished),
         FOLDER_TEST(test_a_journal_of_another_format_is_refused),
         FOLDER_TEST(test_a_second_process_is_refused),
         FOLDER_TEST(test_a_folder_with_files_but_no_journal_is_refused),
