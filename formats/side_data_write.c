@@ -198,7 +198,9 @@ ckpt_code side_data_begin(const side_data_options *options, side_data_writer **o
     if ((code = file_open_rw(w->spill_path, &w->spill, err)) != CKPT_OK ||
         (code = cut_spill(w, err)) != CKPT_OK)
         goto out;
-    code = restore_spill(w, err);
+    /* Parts wait until all are done: one of them may be writing the result now. */
+    if (options->part_count <= 1)
+        code = restore_spill(w, err);
 out:
     if (code == CKPT_OK)
         *out = w;
@@ -222,7 +224,7 @@ static ckpt_code append_bytes(side_data_writer *w, const side_data_writer *from,
     return code;
 }
 
-/* The spill of another part. It may be gone when the result is there: that was restored. */
+/* The spill of another part. It may be gone when the result is there, which was restored. */
 static ckpt_code take_over(side_data_writer *w, unsigned part, uint64_t synced_bytes,
                            ckpt_error *err)
 {
@@ -251,7 +253,7 @@ static ckpt_code take_over(side_data_writer *w, unsigned part, uint64_t synced_b
 ckpt_code side_data_join(side_data_writer *writer, const uint64_t *synced_bytes, ckpt_error *err)
 {
     const side_data_options *o = &writer->options;
-    ckpt_code code = CKPT_OK;
+    ckpt_code code = restore_spill(writer, err);
 
     for (unsigned part = 1; part <= o->part_count && code == CKPT_OK; part++)
         if (part != o->part)

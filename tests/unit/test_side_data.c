@@ -176,6 +176,21 @@ static void test_the_last_of_several_parts_has_what_all_spilled(void **state)
     assert_result(three_tensors);
 }
 
+/* Of two that finish at once one waits for the other, which may fail before the commit. */
+static void test_a_part_that_waited_has_what_the_one_before_it_wrote(void **state)
+{
+    uint64_t synced_bytes[3];
+    side_data_writer *w = spill_in_three_parts(synced_bytes);
+    side_data_writer *waiting = begin_part(2, 3);
+
+    (void)state;
+    assert_int_equal(side_data_join(w, synced_bytes, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, ROOT64, MEMORY, &err), CKPT_OK);
+    assert_int_equal(side_data_join(waiting, synced_bytes, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(waiting, ROOT64, MEMORY, &err), CKPT_OK);
+    assert_result(three_tensors);
+}
+
 static void test_a_part_whose_spill_is_short_is_refused(void **state)
 {
     uint64_t synced_bytes[3];
@@ -585,6 +600,7 @@ int main(void)
         CATALOG_TEST(test_no_exceptions_leave_no_file),
         CATALOG_TEST(test_a_killed_run_goes_on),
         CATALOG_TEST(test_the_last_of_several_parts_has_what_all_spilled),
+        CATALOG_TEST(test_a_part_that_waited_has_what_the_one_before_it_wrote),
         CATALOG_TEST(test_a_part_whose_spill_is_short_is_refused),
         CATALOG_TEST(test_a_torn_tail_is_ignored),
         CATALOG_TEST(test_a_damaged_spill_is_refused),
