@@ -29,6 +29,17 @@ static ckpt_code check_apart(const convert_options *o, ckpt_error *err)
     return code;
 }
 
+/* The files of an input may be links: those of a hub's cache lead to files in another folder. */
+static ckpt_code check_files_apart(const convert_options *o, const ckpt_checkpoint *c,
+                                   ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; c != NULL && i < c->store->file_count && code == CKPT_OK; i++)
+        code = output_check_apart(o->target, file_path(c->store->files[i].file), err);
+    return code;
+}
+
 static ckpt_code open_all(convert_job *job, ckpt_error *err)
 {
     const convert_options *o = &job->options;
@@ -396,7 +407,11 @@ static ckpt_code plan_job(convert_job *job, ckpt_error *err)
 
     if ((code = output_check(job->options.target, job->options.overwrite, err)) != CKPT_OK ||
         (code = check_apart(&job->options, err)) != CKPT_OK ||
-        (code = open_all(job, err)) != CKPT_OK || (code = take_notes(job, err)) != CKPT_OK ||
+        (code = open_all(job, err)) != CKPT_OK ||
+        (code = check_files_apart(&job->options, job->source, err)) != CKPT_OK ||
+        (code = check_files_apart(&job->options, job->like, err)) != CKPT_OK ||
+        (code = check_files_apart(&job->options, job->fill, err)) != CKPT_OK ||
+        (code = take_notes(job, err)) != CKPT_OK ||
         (code = convert_choose_map(job, err)) != CKPT_OK ||
         (code = pick_inputs(job, err)) != CKPT_OK ||
         (code = convert_choose_targets(job, err)) != CKPT_OK ||

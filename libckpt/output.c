@@ -10,6 +10,9 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+static const char partial_suffix[] = ".partial";
+static const char replaced_suffix[] = ".ckpt-replaced";
+
 struct ckpt_output {
     char *path;
     char *partial;
@@ -53,20 +56,40 @@ static int is_within(const char *a, const char *b)
            (a[length] == '\0' || a[length] == '/' || b[length - 1] == '/');
 }
 
+/* What is being written lies beside `to`, and so does what it replaces, until it is removed. */
+static ckpt_code check_beside(const char *to, const char *from, const char *suffix,
+                              ckpt_error *err)
+{
+    char *beside = with_suffix(to, suffix);
+    ckpt_code code = CKPT_OK;
+
+    if (beside == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(to));
+    if (is_within(from, beside))
+        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' would make use of '%s' for itself: "
+                         "rename that, or the output", to, from);
+    free(beside);
+    return code;
+}
+
 ckpt_code output_check_apart(const char *path, const char *input, ckpt_error *err)
 {
     char *to = file_rename_target(path);
     char *from = file_exists(input) ? realpath(input, NULL) : file_rename_target(input);
     ckpt_code code = CKPT_OK;
 
-    if (to != NULL && from != NULL && strcmp(to, from) == 0)
+    if (to == NULL || from == NULL)
+        code = CKPT_OK;                  /* one of them cannot be there */
+    else if (strcmp(to, from) == 0)
         code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' and '%s' are the same", path, input);
-    else if (to != NULL && from != NULL && is_within(to, from))
+    else if (is_within(to, from))
         code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' lies inside the input '%s'", path,
                          input);
-    else if (to != NULL && from != NULL && is_within(from, to))
+    else if (is_within(from, to))
         code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' would replace '%s'", path,
                          input);
+    else if ((code = check_beside(to, from, partial_suffix, err)) == CKPT_OK)
+        code = check_beside(to, from, replaced_suffix, err);
     free(to);
     free(from);
     return code;
@@ -83,8 +106,8 @@ ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_er
     o->overwrite = options->overwrite;
     o->lock = -1;
     o->path = with_suffix(path, "");
-    o->partial = with_suffix(path, ".partial");
-    o->replaced = with_suffix(path, ".ckpt-replaced");
+    o->partial = with_suffix(path, partial_suffix);
+    o->replaced = with_suffix(path, replaced_suffix);
     if (o->path == NULL || o->partial == NULL || o->replaced == NULL)
         code = ckpt_fail_memory(err, "a path", strlen(path));
     else if ((code = output_check(path, options->overwrite, err)) == CKPT_OK &&

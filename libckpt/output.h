@@ -11,12 +11,13 @@
 
 typedef struct ckpt_output ckpt_output;
 
-/* Refuse `path` early if it exists (unless overwrite) or has no parent directory. */
+/* Refuse `path` early if it exists (unless overwrite). */
 ckpt_code output_check(const char *path, int overwrite, ckpt_error *err);
 
 /* Refuse a `path` that is an input, lies inside it or contains it: what replaces an input, or grows
- * while it is read, cannot be checked against it. An input may be a file yet to be made: it would
- * be lost with what `path` replaces. */
+ * while it is read, cannot be checked against it. The same for the two names beside `path` that
+ * writing it takes. An input may be a file yet to be made: it would be lost with what `path`
+ * replaces. */
 ckpt_code output_check_apart(const char *path, const char *input, ckpt_error *err);
 
 typedef struct {

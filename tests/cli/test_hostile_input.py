@@ -44,6 +44,30 @@ def test_a_file_is_not_replaced_by_what_it_becomes(ckpt, source):
     assert "would replace" in err and file.exists()
 
 
+@pytest.mark.parametrize("name", ["out.partial", "out.ckpt-replaced"])
+def test_an_input_is_not_lost_with_what_writing_takes(ckpt, source, tmp_path, name):
+    """What a killed --overwrite leaves under these names may be all there is."""
+    source.rename(tmp_path / name)
+    before = tree(tmp_path)
+    err = ckpt("ckpt-convert", "--overwrite", tmp_path / name, tmp_path / "out", check=2).err
+    assert "rename that, or the output" in err and tree(tmp_path) == before
+
+
+def test_files_behind_links_are_not_replaced(ckpt, source, tmp_path):
+    """A snapshot in the cache of a hub is a folder of links."""
+    blobs, snapshot = tmp_path / "hub/blobs", tmp_path / "hub/snapshots/main"
+    snapshot.mkdir(parents=True)
+    source.rename(blobs)
+    for path in blobs.iterdir():
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    (tmp_path / "link").symlink_to(snapshot)
+    before = tree(tmp_path)
+    err = ckpt("ckpt-convert", "--overwrite", tmp_path / "link", blobs, check=2).err
+    assert "would replace" in err and tree(tmp_path) == before
+    ckpt("ckpt-convert", tmp_path / "link", tmp_path / "hub/out")
+    assert tensor_files(tmp_path / "hub/out") == tensor_files(blobs)
+
+
 def test_a_link_to_the_input_may_be_replaced(ckpt, source, tmp_path):
     """The rename takes the place of the link; what it points to stays."""
     (tmp_path / "link").symlink_to("in")
