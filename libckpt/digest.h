@@ -19,9 +19,6 @@ void digest_set(ckpt_digest *digest, size_t tensor, hash128 sum);
 /* 1 for mtp.*, the blocks that the digest `main` leaves out: layouts for training lack them. */
 int digest_is_mtp(const char *name);
 
-/* Refuse a name that would read as more than one field or line of the root. */
-ckpt_code digest_check_name(const char *name, ckpt_error *err);
-
 /* "float" or "int", as the root's lines say. */
 const char *digest_class(const ckpt_tensor *tensor);
 

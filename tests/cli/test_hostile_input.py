@@ -164,8 +164,7 @@ def test_inspect_shows_names_on_one_line(ckpt, odd_names):
 
 
 def test_verify_shows_names_on_one_line(ckpt, odd_names, tmp_path):
-    err = ckpt("ckpt-verify", "digest", odd_names, check=2).err
-    assert SHOWN in err and "a tab or a line feed" in err
+    assert not controls(ckpt("ckpt-verify", "digest", "--tensors", odd_names).out)
     (odd_names / "a\nb.safetensors").rename(tmp_path / "x.safetensors")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/x.safetensors").write_bytes(file_bytes({NAME: bf16([2], 0x4000)}, None))
@@ -177,13 +176,11 @@ def test_verify_shows_names_on_one_line(ckpt, odd_names, tmp_path):
 def test_a_plan_shows_names_on_one_line(ckpt, odd_names, tmp_path):
     (odd_names / "sub").mkdir()
     (odd_names / "sub/n\rote.safetensors").write_bytes(b"")
-    out = ckpt("ckpt-convert", "--no-digest", "--dry-run", odd_names, tmp_path / "out").out
+    out = ckpt("ckpt-convert", "--dry-run", odd_names, tmp_path / "out").out
     assert "a\\nb.safetensors\n" in out and "'sub/n\\rote.safetensors'" in out
     assert not controls(out)
 
 
 def test_odd_names_are_converted_as_they_are(ckpt, odd_names, tmp_path):
-    err = ckpt("ckpt-convert", odd_names, tmp_path / "out", check=2).err
-    assert SHOWN in err and "a tab or a line feed" in err and os.listdir(tmp_path) == ["odd"]
-    ckpt("ckpt-convert", "--no-digest", odd_names, tmp_path / "out")
+    ckpt("ckpt-convert", odd_names, tmp_path / "out")
     assert tensor_files(tmp_path / "out") == tensor_files(odd_names)
