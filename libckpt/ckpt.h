@@ -87,7 +87,8 @@ typedef enum { CKPT_DATA = 0, CKPT_SCALE = 1, CKPT_PART_COUNT = 2 } ckpt_part;
 typedef struct {
     const char *name;
     ckpt_dtype dtype;            /* elements; the codes of a block-scaled tensor */
-    ckpt_dtype stored_dtype;     /* the word on disk, where it differs: F4 kept as I8 or U8 */
+    ckpt_dtype stored_dtype;     /* of a logical tensor: the word on disk, such as I8 for F4; of a
+                                    stored one that is dtype */
     ckpt_dtype scale_dtype;      /* CKPT_NONE: plain */
     uint32_t block_rows;         /* 0 when plain */
     uint32_t block_cols;

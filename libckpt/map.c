@@ -497,6 +497,16 @@ static ckpt_code parse_encode(map_parser *p, char *text)
     return CKPT_OK;
 }
 
+/* What is written with this suffix is paired with its weight when it is read. */
+static int is_read_back(const char *suffix)
+{
+    char name[MAP_NAME_BYTES];
+    char weight[MAP_NAME_BYTES];
+
+    return (size_t)snprintf(name, sizeof name, "x%s", suffix) < sizeof name &&
+           map_weight_of_scale(name, weight) && strcmp(weight, "x.weight") == 0;
+}
+
 static ckpt_code parse_line(map_parser *p, char *text)
 {
     ckpt_map *map = p->map;
@@ -534,6 +544,8 @@ static ckpt_code parse_line(map_parser *p, char *text)
             return ckpt_fail_memory(p->err, "a map", strlen(word));
         single = single == &map->family ? &map->names : NULL;
     }
+    if (map->scale_suffix != NULL && !is_read_back(map->scale_suffix))
+        return parse_fail(p, "no weight is found by a scale with the suffix", map->scale_suffix);
     return CKPT_OK;
 }
 

@@ -4,7 +4,8 @@
  * Lines, in words separated by blanks, # comments:
  *
  *   map    deepseek_v4 sglang                 family and style
- *   scale  .weight_scale_inv                  suffix written for the scale of X.weight
+ *   scale  .weight_scale_inv                  suffix written for the scale of X.weight: this or
+ *                                             .scale, which are those that reading knows
  *   tensor STORED = LOGICAL                   rename
  *   tensor STORED = concat(LOGICAL, LOGICAL)  rows of the first, then of the second ...
  *   tensor STORED = stack({e}, LOGICAL)       one more dimension in front, indexed by {e}

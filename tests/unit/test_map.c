@@ -94,7 +94,9 @@ static void test_texts_that_are_no_maps_are_refused_with_their_line(void **state
     } cases[] = {
         { "", "no line" },
         { "map f n\n", "no line" },
-        { "scale .s\n", "no line" },
+        { "scale .scale\n", "no line" },
+        { "map f n\nscale .s\n", "line 2: no weight is found by a scale with the suffix '.s'" },
+        { "map f n\nscale _scale_inv\n", "line 2" },
         { HEAD "hello\n", "line 3" },
         { HEAD "tensor a\n", "line 3" },
         { HEAD "tensor a b\n", "line 3" },
