@@ -48,8 +48,9 @@ typedef struct {
     { CLI_SIZE, "max-shard-size", "SIZE", &(o).convert.file_bytes_max,                         \
       "new files of at most this size (default: the files of SRC)" },                          \
     { CLI_STRING, "part", "I/N", &(o).part,                                                    \
-      "do share I of N; the last process to finish makes DST appear (default: rank and size "  \
-      "of srun, mpirun or torchrun, else everything)" },                                       \
+      "do share I of N; the last process to finish makes DST appear. Machines that share a "   \
+      "job need a file system that shows each the locks and writes of the others (default: "   \
+      "rank and size of srun, mpirun or torchrun, else everything)" },                         \
     { CLI_FLAG, "overwrite", NULL, &(o).convert.overwrite, "replace DST if it exists" },       \
     { CLI_STRING, "feed", "DIR", &(o).shape,                                                   \
       "SRC comes file by file, as standard input tells; DIR has the headers of all "           \
