@@ -1,6 +1,8 @@
 /* test_kernels_digest.c: XXH3-128 vectors, and the unit hashes as the digest defines them. */
 #include "test_kernels.h"
 
+#include <sys/mman.h>
+
 static void assert_hash_equal(hash128 got, hash128 expected)
 {
     assert_true(got.low64 == expected.low64 && got.high64 == expected.high64);
@@ -383,6 +385,64 @@ static void test_i64_digest_hashes_little_endian_bytes(void **state)
         }
 }
 
+/* ---- nothing behind a row is read ---- */
+
+enum { PAGE_BYTES = 4096, ROOM_BYTES = 4 * PAGE_BYTES };
+
+/* Memory in front of a page that must not be touched; unmapped when the test ends. */
+static uint8_t *guarded_room(void)
+{
+    uint8_t *room = mmap(NULL, ROOM_BYTES + PAGE_BYTES, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    assert_true(room != MAP_FAILED);
+    assert_int_equal(mprotect(room + ROOM_BYTES, PAGE_BYTES, PROT_NONE), 0);
+    return room;
+}
+
+static const void *at_end(uint8_t *room, const void *src, size_t size)
+{
+    return memcpy(room + ROOM_BYTES - size, src, size);
+}
+
+/* Sanitizers do not see every masked load of a vector. */
+static void test_digests_of_codes_end_with_the_row(void **state)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    uint8_t *code_room = guarded_room();
+    uint8_t *scale_room = guarded_room();
+    uint8_t codes[2200];
+    uint8_t groups[70];
+    float scale[18];
+
+    (void)state;
+    memset(groups, 120, sizeof groups);
+    for (size_t i = 0; i < COUNT(scale); i++)
+        scale[i] = 0.25f;
+    for (size_t i = 0; i < COUNT(codes); i++)
+        codes[i] = (uint8_t)(i % 127);
+    for (size_t cols = 1; cols <= sizeof codes; cols++) {
+        hash128 expected[2] = { { 0, 0 }, { 0, 0 } };
+
+        for (size_t s = 0; s < set_count; s++) {
+            hash128 sums[2] = { { 0, 0 }, { 0, 0 } };
+
+            sets[s]->digest_row_fp8(at_end(code_room, codes, cols),
+                                    at_end(scale_room, scale, (cols + 127) / 128 * 4), cols, 7,
+                                    &sums[0]);
+            if (cols % 32 == 0)
+                sets[s]->digest_row_fp4(at_end(code_room, codes, cols / 2),
+                                        at_end(scale_room, groups, cols / 32), cols, 7, &sums[1]);
+            for (size_t i = 0; s > 0 && i < 2; i++)
+                assert_hash_equal(sums[i], expected[i]);
+            memcpy(expected, sums, sizeof expected);
+        }
+    }
+    munmap(code_room, ROOM_BYTES + PAGE_BYTES);
+    munmap(scale_room, ROOM_BYTES + PAGE_BYTES);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -396,6 +456,7 @@ int main(void)
         cmocka_unit_test(test_values_that_are_equal_digest_equally),
         cmocka_unit_test(test_fp4_digest_is_that_of_the_values),
         cmocka_unit_test(test_fp8_digest_is_that_of_the_values),
+        cmocka_unit_test(test_digests_of_codes_end_with_the_row),
         cmocka_unit_test(test_i64_digest_hashes_little_endian_bytes)
     };
 
