@@ -49,6 +49,9 @@ int cli_finish(int status)
     errno = 0;
     if (fflush(stdout) == 0 && !ferror(stdout))
         return status;
+    /* What an earlier write met is forgotten; one more most likely meets the same. */
+    if (errno == 0 && putchar('\n') != EOF)
+        fflush(stdout);
     if (errno != EPIPE && !reader_is_gone())
         fprintf(stderr, "%s: cannot write to standard output: %s\n", cli_program_name,
                 errno != 0 ? strerror(errno) : "an earlier write failed");
