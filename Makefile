@@ -90,7 +90,7 @@ ALL_CFLAGS = -std=c11 -D_GNU_SOURCE $(INCLUDES) -include kernels/banned.h -O2 -f
     -fPIC -pthread $(WARNINGS) $(SANITIZE_WARNINGS) $(PACKAGE_CFLAGS) $(SANITIZE) $(CFLAGS) -MMD -MP
 ALL_LIBS = -Wl,--as-needed $(PACKAGE_LIBS) -pthread -lm
 AVX2_FLAGS := -mavx2 -mfma -mf16c -mbmi2
-AVX512_FLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi $(AVX2_FLAGS)
+AVX512_FLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi -mavx512vbmi2 $(AVX2_FLAGS)
 ISA_FLAGS_scalar :=
 ISA_FLAGS_avx2 := $(AVX2_FLAGS)
 ISA_FLAGS_avx512 := $(AVX512_FLAGS)

@@ -27,7 +27,6 @@ enum {
     LAST_KEY = 192 - 64 - 7,            /* where in the secret these keys begin */
     LOW_KEY = 11,
     HIGH_KEY = 192 - 64 - 11,
-    UNIT_GROUPS = HASH_UNIT_COLUMNS / FP4_GROUP,
     UNIT_SCALES = HASH_UNIT_COLUMNS / FP8_BLOCK
 };
 
@@ -52,11 +51,10 @@ static inline __m512i secret_lanes(unsigned first, __m512i seeds)
 /* 64 bytes of the seeded secret from any byte on. */
 static inline __m512i secret_bytes(unsigned first, __m512i seeds)
 {
-    const unsigned bits = first % 8 * 8;
+    const int bits = (int)(first % 8 * 8);
 
-    return _mm512_or_si512(
-        _mm512_srli_epi64(secret_lanes(first / 8, seeds), bits),
-        _mm512_slli_epi64(secret_lanes(first / 8 + 1, seeds), 64 - bits));
+    return _mm512_shrdi_epi64(secret_lanes(first / 8, seeds), secret_lanes(first / 8 + 1, seeds),
+                              bits);
 }
 
 /*
@@ -107,6 +105,8 @@ static inline uint64_t merge(__m512i sums, __m512i key, uint64_t start)
     uint64_t hash = start;
 
     _mm512_store_si512(lane, _mm512_xor_si512(sums, key));
+    /* Through memory: compilers would take the register apart lane by lane. */
+    __asm__("" : "+m"(lane));
     for (int i = 0; i < 8; i += 2)
         hash += fold(lane[i], lane[i + 1]);
     hash ^= hash >> 37;
@@ -201,28 +201,50 @@ void digest_row_bf16_avx512(const uint16_t *src, size_t cols, uint64_t first_uni
 
 typedef struct {
     const uint8_t *packed;
-    _Alignas(64) uint32_t exponents[UNIT_GROUPS];   /* to add to BF16 codes, in both halves */
+    const uint8_t *scale;
+    __m512i nibbles[4];     /* rows of fp4_nibbles */
 } fp4_unit;
 
-/* BF16 codes of one group of magnitudes times 2^-127 and their signs; -0 is 0. vpermw reads the
- * low five bits of a word: both halves of the table are the same. */
+/* BF16 of the codes 0 .. 15 times 2^(scale - 127), as an addition to the exponent; -0 is 0. */
+#define FP4_BF16(value, scale) (uint16_t)((value) + ((scale) - 127) * 128)
+#define FP4_VALUES(scale) \
+    0, FP4_BF16(0x3F00, scale), FP4_BF16(0x3F80, scale), FP4_BF16(0x3FC0, scale), \
+    FP4_BF16(0x4000, scale), FP4_BF16(0x4040, scale), FP4_BF16(0x4080, scale), \
+    FP4_BF16(0x40C0, scale), \
+    0, FP4_BF16(0xBF00, scale), FP4_BF16(0xBF80, scale), FP4_BF16(0xBFC0, scale), \
+    FP4_BF16(0xC000, scale), FP4_BF16(0xC040, scale), FP4_BF16(0xC080, scale), \
+    FP4_BF16(0xC0C0, scale)
+#define FP4_ROW(scale) { FP4_VALUES(scale), FP4_VALUES(scale) }
+#define FP4_ROWS_4(scale) \
+    FP4_ROW(scale), FP4_ROW((scale) + 1), FP4_ROW((scale) + 2), FP4_ROW((scale) + 3)
+#define FP4_ROWS_16(scale) \
+    FP4_ROWS_4(scale), FP4_ROWS_4((scale) + 4), FP4_ROWS_4((scale) + 8), FP4_ROWS_4((scale) + 12)
+#define FP4_ROWS_64(scale) FP4_ROWS_16(scale), FP4_ROWS_16((scale) + 16), \
+    FP4_ROWS_16((scale) + 32), FP4_ROWS_16((scale) + 48)
+
+/* By scale code, right where fp4_unit_is_normal allows the code. vpermw looks at the low five bits
+ * of a word: the codes are there twice. */
+static const _Alignas(64) uint16_t fp4_bf16[256][2 * 16] = {
+    FP4_ROWS_64(0), FP4_ROWS_64(64), FP4_ROWS_64(128), FP4_ROWS_64(192)
+};
+
+/* Where vpermi2b finds the nibbles of a group among 64 bytes and the same shifted by one nibble;
+ * the high byte of a word is not looked at. */
+#define FP4_BYTE(b) b, 0, 64 + (b), 0
+#define FP4_BYTES_4(b) FP4_BYTE(b), FP4_BYTE((b) + 1), FP4_BYTE((b) + 2), FP4_BYTE((b) + 3)
+#define FP4_BYTES_16(b) \
+    { FP4_BYTES_4(b), FP4_BYTES_4((b) + 4), FP4_BYTES_4((b) + 8), FP4_BYTES_4((b) + 12) }
+static const _Alignas(64) uint8_t fp4_nibbles[4][64] = {
+    FP4_BYTES_16(0), FP4_BYTES_16(16), FP4_BYTES_16(32), FP4_BYTES_16(48)
+};
+
 static inline __m512i fp4_stripe(const fp4_unit *unit, unsigned group)
 {
-    const __m512i values = _mm512_broadcast_i64x4(_mm256_setr_epi16(
-        0, 0x3F00, 0x3F80, 0x3FC0, 0x4000, 0x4040, 0x4080, 0x40C0,
-        0, (short)0xBF00, (short)0xBF80, (short)0xBFC0, (short)0xC000, (short)0xC040,
-        (short)0xC080, (short)0xC0C0));
-    /* A word for each nibble: its low byte is the eight bits from there on. */
-    const __m512i nibbles = _mm512_broadcast_i64x4(_mm256_setr_epi64x(
-        0x0C0C080804040000, 0x1C1C181814141010, 0x2C2C282824242020, 0x3C3C383834343030));
-    const __m512i bytes = _mm512_permutexvar_epi64(
-        _mm512_setr_epi64(0, 0, 0, 0, 1, 1, 1, 1), _mm512_castsi128_si512(
-            _mm_loadu_si128((const __m128i *)(unit->packed + (size_t)group * (FP4_GROUP / 2)))));
-    const __m512i index = _mm512_multishift_epi64_epi8(nibbles, bytes);
-    const __m512i table = _mm512_maskz_add_epi16(0xFEFEFEFE, values,
-                                                 set32(unit->exponents[group]));
+    const __m512i bytes = _mm512_loadu_si512(unit->packed + (size_t)(group / 4) * 64);
+    const __m512i index = _mm512_permutex2var_epi8(bytes, unit->nibbles[group % 4],
+                                                   _mm512_srli_epi16(bytes, 4));
 
-    return _mm512_permutexvar_epi16(index, table);
+    return _mm512_permutexvar_epi16(index, _mm512_load_si512(fp4_bf16[unit->scale[group]]));
 }
 
 static inline __attribute__((always_inline)) stripe_pair read_fp4(const void *unit, unsigned pair)
@@ -234,24 +256,12 @@ static inline __attribute__((always_inline)) stripe_pair read_fp4(const void *un
 
 /* Whether all products are normal BF16 numbers, which makes the scale an addition to the exponent:
  * 2^-1 .. 2^2 * 1.5 times 2^(code - 127). */
-static __attribute__((noinline)) int fp4_unit_of(const uint8_t *packed, const uint8_t *scale,
-                                                 fp4_unit *unit)
+static inline int fp4_unit_is_normal(const uint8_t *scale)
 {
     const __m256i codes = _mm256_loadu_si256((const __m256i *)scale);
-    const __mmask32 outside = _mm256_cmpgt_epu8_mask(
-        _mm256_sub_epi8(codes, _mm256_set1_epi8(2)), _mm256_set1_epi8((char)(252 - 2)));
 
-    if (outside != 0)
-        return 0;
-    unit->packed = packed;
-    for (int half = 0; half < 2; half++) {
-        const __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)scale + half));
-        const __m512i word = _mm512_slli_epi32(_mm512_sub_epi32(wide, set32(127)), 7);
-
-        _mm512_store_si512(unit->exponents + 16 * half, _mm512_mask_blend_epi16(
-            0xAAAAAAAA, word, _mm512_slli_epi32(word, 16)));
-    }
-    return 1;
+    return _mm256_cmpgt_epu8_mask(_mm256_sub_epi8(codes, _mm256_set1_epi8(2)),
+                                  _mm256_set1_epi8((char)(252 - 2))) == 0;
 }
 
 void digest_row_fp4_avx512(const uint8_t *packed, const uint8_t *scale, size_t cols,
@@ -259,15 +269,21 @@ void digest_row_fp4_avx512(const uint8_t *packed, const uint8_t *scale, size_t c
 {
     fp4_unit unit;
 
+    for (int i = 0; i < 4; i++) {
+        unit.nibbles[i] = _mm512_load_si512(fp4_nibbles[i]);
+        /* Kept in registers: as a constant it would be loaded for each stripe. */
+        __asm__("" : "+v"(unit.nibbles[i]));
+    }
     for (size_t begin = 0; begin < cols; begin += HASH_UNIT_COLUMNS, first_unit++) {
-        const uint8_t *from = packed + begin / 2;
         const size_t count = size_min(cols - begin, HASH_UNIT_COLUMNS);
 
-        if (count == HASH_UNIT_COLUMNS && fp4_unit_of(from, scale + begin / FP4_GROUP, &unit))
+        unit.packed = packed + begin / 2;
+        unit.scale = scale + begin / FP4_GROUP;
+        if (count == HASH_UNIT_COLUMNS && fp4_unit_is_normal(unit.scale))
             hash128_add(sum, unit_hash(read_fp4, &unit, first_unit));
         else
-            hash128_add(sum, digest_decoded_fp4(&kernels_avx512, from, scale + begin / FP4_GROUP,
-                                                count, first_unit));
+            hash128_add(sum, digest_decoded_fp4(&kernels_avx512, unit.packed, unit.scale, count,
+                                                first_unit));
     }
 }
 
