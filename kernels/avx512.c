@@ -1,7 +1,7 @@
 /*
  * avx512.c: the kernels for CPUs with AVX-512 F, BW, VL, DQ, VBMI and VBMI2. A register holds 16
- * F32 values or one FP4 group as BF16. Tails use masked loads and stores, which touch no byte beyond
- * the mask, so there is one body per kernel.
+ * F32 values or one FP4 group as BF16. Tails use masked loads and stores, which touch no byte
+ * beyond the mask, so there is one body per kernel.
  */
 #if defined(__x86_64__)
 #include "avx512.h"
