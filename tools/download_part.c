@@ -324,16 +324,19 @@ static ckpt_code begin_journal(part *p, const part_state *state, ckpt_error *err
     return CKPT_OK;
 }
 
-/* The space is taken now, so that a full disk says so before hours of work. */
+/* The space is taken now, so that a full disk says so before hours of work. Not with
+ * posix_fallocate: where the file system cannot do it, that writes to every block. */
 static ckpt_code set_size(part *p, int allocate, ckpt_error *err)
 {
     int error = 0;
 
     if (p->size == 0)
         return CKPT_OK;
-    if (allocate && p->size >= PART_JOURNAL_BYTES)
-        error = posix_fallocate(p->fd, 0, (off_t)p->size);
-    if (error == 0 || error == EOPNOTSUPP || error == EINVAL || error == ENOSYS)
+    if (allocate && p->size >= PART_JOURNAL_BYTES &&
+        fallocate(p->fd, 0, 0, (off_t)p->size) != 0)
+        error = errno;
+    if (error == 0 || error == EOPNOTSUPP || error == EINVAL || error == ENOSYS ||
+        error == EINTR)
         error = ftruncate(p->fd, (off_t)p->size) != 0 ? errno : 0;
     if (error != 0)
         return ckpt_fail(err, CKPT_E_IO, "no room for %" PRIu64 " bytes of '%s': %s", p->size,

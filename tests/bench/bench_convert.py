@@ -20,6 +20,8 @@ import sys
 import tempfile
 import time
 
+from memory import touch_memory
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BUILD = (ROOT / os.environ.get("CKPT_BUILD", "build")).resolve()
 CONFIG = ROOT / "formats" / "maps" / "deepseek_v4.flash.json"
@@ -104,14 +106,6 @@ class Bench:
         run(Result(), self.tool("ckpt-synth", "--config", self.work / "config.json",
                                 self.work / "fp4"))
 
-    def touch_memory(self, size):
-        """Use and free what the next output needs: a virtual machine gives free memory back to its
-        host, and getting it again takes longer than all that is measured here."""
-        block = bytes(1 << 20)
-        with tempfile.TemporaryFile(dir=self.work) as file:
-            for _ in range(size >> 20):
-                file.write(block)
-
     def convert_command(self, source, target, *options):
         return self.tool("ckpt-convert", "--dtype", target, *options, source, self.out)
 
@@ -135,12 +129,12 @@ class Bench:
         copy = self.copy_command([(f, sizes[f.name]) for f in files_of(source)])
         remove(self.out)
         for _ in range(self.args.rounds):
-            self.touch_memory(sum(sizes.values()))
+            touch_memory(self.work, sum(sizes.values()))
             self.out.mkdir()
             run(results["copy"], copy)
             remove(self.out)
             for name, command in contenders.items():
-                self.touch_memory(sum(sizes.values()))
+                touch_memory(self.work, sum(sizes.values()))
                 run(results[name], command)
                 remove(self.out)
         self.print_convert(title, source, target, sizes, results)

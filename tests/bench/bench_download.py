@@ -20,6 +20,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "hub"), str(ROOT / "tests")]
 from client import environment  # noqa: E402
+from memory import touch_memory  # noqa: E402
 from mock_hub import Entry, Hub, Repo  # noqa: E402
 
 TOOL = ROOT / os.environ.get("CKPT_BUILD", "build") / "bin" / "ckpt-download"
@@ -62,6 +63,7 @@ def compare(name, files, **options):
                                   HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_UPDATE_CHECK="1",
                                   HF_HUB_DISABLE_PROGRESS_BARS="1")
                 os.chdir(folder)
+                touch_memory(folder, total)
                 seconds, cpu, status = measure(words, env)
                 print(f"{name:7} {client:14} {total / seconds / 1e6:8.0f} MB/s  {seconds:6.2f} s  "
                       f"{cpu:6.2f} CPU s  {len(hub.log):5} requests  exit {status}", flush=True)

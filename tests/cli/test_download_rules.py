@@ -203,6 +203,22 @@ def test_a_disk_that_others_fill_is_waited_for(ckpt, tmp_path, small_disk):
         download.assert_right()
 
 
+def test_a_file_system_that_cannot_take_space_beforehand(ckpt, tmp_path, fault):
+    with Hub([one(12 * MIB)]) as hub:
+        download = Client(ckpt, hub, tmp_path)
+        download(**fault.env("ftruncate:EOPNOTSUPP:1", path=".part"))
+        assert fault.injected == ["ftruncate EOPNOTSUPP at 1"]
+        download.assert_right()
+
+
+def test_space_that_cannot_be_had_is_told_before_a_byte_comes(ckpt, tmp_path, fault):
+    with Hub([one(12 * MIB)]) as hub:
+        download = Client(ckpt, hub, tmp_path)
+        done = download(check=2, **fault.env("ftruncate:EDQUOT:1", path=".part"))
+        assert f"no room for {12 * MIB} bytes" in done.err and fault.injected
+        assert hub.requests(port="cdn") == []
+
+
 def test_space_that_a_part_has_already_is_not_asked_for_again(ckpt, tmp_path, small_disk):
     disk = small_disk(240)
     with Hub([one(150 * MIB)], connection_rate=2 * MIB) as hub:
