@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""bench_download [SCENARIO...]: ckpt-download beside `hf download` (Xet off) and one curl.
+"""bench_download [SCENARIO...]: ckpt-download beside `hf download` (Xet off) and plain curl.
 
 From the mock hub on loopback to $CKPT_BENCH_DIR (default /dev/shm). Seconds are wall time, CPU is
-the client's user and system time. curl does not verify and asks for no listing.
+the client's user and system time. curl does not verify and asks for no listing: once as one process
+for whole files, once as four at the same time, each with a quarter of every file.
   plain   2 GB in 20 files, no cap: what the client itself costs
   capped  0.8 GB in 8 files, 40 MB/s a connection: what parallel ranges are worth
   small   2000 files of 4 kB
@@ -28,27 +29,42 @@ HF = ROOT / ".venv/bin/hf"
 GB = 10**9
 
 
-def measure(words, env):
-    """Seconds, CPU seconds, exit status."""
+def measure(commands, env):
+    """Seconds, CPU seconds and exit status of commands that run at the same time."""
     begin = time.monotonic()
+    cpu = status = 0
     with open(os.devnull, "w", encoding="utf-8") as null:
-        process = subprocess.Popen([str(w) for w in words], env=env, stdout=null, stderr=null)
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return time.monotonic() - begin, usage.ru_utime + usage.ru_stime, process.returncode
+        processes = [subprocess.Popen([str(w) for w in words], env=env, stdout=null, stderr=null)
+                     for words in commands]
+        for process in processes:
+            _, waited, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(waited)
+            cpu += usage.ru_utime + usage.ru_stime
+            status = status or process.returncode
+    return time.monotonic() - begin, cpu, status
+
+
+def curl_command(curl, hub, folder, part=0, of=1):
+    """One curl for the same part of every file."""
+    words = [curl, "-sfL", "--create-dirs"]
+    for i, f in enumerate(hub.repos["o/m"].files):
+        first, end = f.size * part // of, f.size * (part + 1) // of
+        words += ["--next", "-sfL"] if i > 0 else []
+        words += ["-r", f"{first}-{end - 1}"] if of > 1 else []
+        words += ["-o", folder / f"{f.path}.{part}", f"{hub.url}/o/m/resolve/main/{f.path}"]
+    return words
 
 
 def clients(hub, folder):
-    yield "ckpt-download", [TOOL, "o/m", "--local-dir", folder, "--quiet"]
+    """Names of clients, and the commands of each."""
+    yield "ckpt-download", [[TOOL, "o/m", "--local-dir", folder, "--quiet"]]
     if HF.exists():
-        yield "hf download", [HF, "download", "o/m", "--local-dir", folder]
+        yield "hf download", [[HF, "download", "o/m", "--local-dir", folder]]
     else:
         print("hf: not installed")
     if curl := shutil.which("curl"):
-        words = [curl, "-sfL", "--create-dirs"]
-        for f in hub.repos["o/m"].files:
-            words += ["-o", folder / f.path, f"{hub.url}/o/m/resolve/main/{f.path}"]
-        yield "one curl", words
+        yield "one curl", [curl_command(curl, hub, folder)]
+        yield "four curls", [curl_command(curl, hub, folder, i, 4) for i in range(4)]
 
 
 def compare(name, files, **options):
@@ -56,7 +72,7 @@ def compare(name, files, **options):
     with Hub([Repo("o/m", files)], **options) as hub:
         for f in files:
             f.etag      # hashed before anybody is timed
-        for client, words in clients(hub, pathlib.Path("D")):
+        for client, commands in clients(hub, pathlib.Path("D")):
             with scratch() as folder:
                 hub.reset()
                 env = environment(hub, folder / "home", HF_HUB_DISABLE_XET="1",
@@ -64,7 +80,7 @@ def compare(name, files, **options):
                                   HF_HUB_DISABLE_PROGRESS_BARS="1")
                 os.chdir(folder)
                 touch_memory(folder, total)
-                seconds, cpu, status = measure(words, env)
+                seconds, cpu, status = measure(commands, env)
                 print(f"{name:7} {client:14} {total / seconds / 1e6:8.0f} MB/s  {seconds:6.2f} s  "
                       f"{cpu:6.2f} CPU s  {len(hub.log):5} requests  exit {status}", flush=True)
 
@@ -99,7 +115,7 @@ def knee():
         with Hub([Repo("o/m", files)], knee=(6, 60e6), latency=0.02) as hub, scratch() as folder:
             words = [TOOL, "o/m", "--local-dir", folder / "D", "--quiet"]
             words += ["--connections", count, "--fixed-connections"] if count else []
-            seconds, _, status = measure(words, environment(hub, folder / "home"))
+            seconds, _, status = measure([words], environment(hub, folder / "home"))
             rates[count] = sum(f.size for f in files) / seconds / 1e6
             print(f"knee    {count or 'search':>6} connections {rates[count]:6.1f} MB/s  "
                   f"{seconds:6.2f} s  exit {status}", flush=True)
