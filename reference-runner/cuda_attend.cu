@@ -364,36 +364,6 @@ __device__ __forceinline__ void mix_put(mix_memory &m, uint32_t half, const mix_
     }
 }
 
-__device__ __forceinline__ void mix_step(const mix_memory &m, uint32_t half,
-                                         tile_sums<tile> &sum)
-{
-    const uint32_t t = threadIdx.x % 4;
-    const uint32_t column = tile_w<tile>() + threadIdx.x % 32 / 4;
-
-#pragma unroll
-    for (uint32_t first = 0; first < TILE_STEP; first += 8) {
-        const uint32_t k = first + t;
-        double a[tile::X_PARTS][4];
-        double b[tile::W_PARTS][2];
-
-#pragma unroll
-        for (uint32_t i = 0; i < tile::X_PARTS; i++)
-#pragma unroll
-            for (uint32_t c = 0; c < 4; c++)
-                a[i][c] = m.p[half][tile_x<tile>() + 16 * i + 8 * (c % 2)][k + 4 * (c / 2)];
-#pragma unroll
-        for (uint32_t i = 0; i < tile::W_PARTS; i++)
-#pragma unroll
-            for (uint32_t c = 0; c < 2; c++)
-                b[i][c] = m.v[half][k + 4 * c][column + 8 * i];
-#pragma unroll
-        for (uint32_t i = 0; i < tile::X_PARTS; i++)
-#pragma unroll
-            for (uint32_t n = 0; n < tile::W_PARTS; n++)
-                tile_multiply(sum.v[i][n], a[i], b[n]);
-    }
-}
-
 /* The sums are those of cpu_mixture: places of the list ascending. */
 __global__ void __launch_bounds__(TILE_THREADS, 3) mix_kernel(const __grid_constant__ attend_job j)
 {
@@ -413,7 +383,9 @@ __global__ void __launch_bounds__(TILE_THREADS, 3) mix_kernel(const __grid_const
         mix_put(memory, half, ahead);
         __syncthreads();
         mix_load(j, list, at, base + TILE_STEP, ahead);
-        mix_step(memory, half, sum);
+        tile_step<tile>([&](uint32_t row, uint32_t k) { return memory.p[half][row][k]; },
+                        [&](uint32_t column, uint32_t k) { return memory.v[half][k][column]; },
+                        sum);
         half ^= 1;
     }
     tile_give<tile>(sum.v, [&](uint32_t row, uint32_t column, double mixed) {

@@ -48,32 +48,53 @@ struct experts_job {
     int round;
 };
 
-/* a and b: blockIdx.z 0 for w1, 1 for w3. An item may take several blocks along x. */
-template <typename S, typename Weights>
+/* The two products of an expert: IN gives a and b, blockIdx.z 0 for w1 and 1 for w3; then OUT
+ * gives y. */
+typedef enum { IN, OUT } expert_side;
+
+struct side_shape {
+    uint32_t outputs;
+    uint32_t depth;
+    uint32_t weight;             /* which of an item's */
+    float *y;                    /* entries x outputs */
+};
+
+template <expert_side SIDE>
+__device__ __forceinline__ side_shape shape_of(const experts_job &j, const slab &s)
+{
+    if (SIDE == OUT)
+        return { j.dim, j.expert_dim, 1, s.y };
+    return { j.expert_dim, j.dim, blockIdx.z == 0 ? 0u : 2u, blockIdx.z == 0 ? s.a : s.b };
+}
+
+/* An item may take several blocks along x. */
+template <expert_side SIDE, typename S, typename Weights>
 __global__ void __launch_bounds__(TILE_THREADS, 3)
-    experts_in_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
+    experts_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
 {
     __shared__ tile_memory<S> memory;
+    const side_shape side = shape_of<SIDE>(j, s);
     const expert_item *item = &s.items[blockIdx.x / (ITEM_ROWS / S::X)];
     const uint32_t first = blockIdx.x % (ITEM_ROWS / S::X) * S::X;
     const uint32_t n = blockIdx.y * S::W;
-    float *y = blockIdx.z == 0 ? s.a : s.b;
     const auto x_at = [&](uint32_t i) {
-        return float_loader{ first + i < item->count ? j.x.row(s.rows[item->first + first + i])
-                                                     : nullptr };
+        const uint32_t entry = item->first + first + i;
+
+        return float_loader{ first + i >= item->count ? nullptr
+                             : SIDE == IN             ? j.x.row(s.rows[entry])
+                                                      : s.a + (uint64_t)entry * j.expert_dim };
     };
     const auto w_at = [&](uint32_t i) {
-        return Weights::row(n + i < j.expert_dim ? &item->weights[blockIdx.z == 0 ? 0 : 2]
-                                                 : nullptr, n + i);
+        return Weights::row(n + i < side.outputs ? &item->weights[side.weight] : nullptr, n + i);
     };
     const auto out = [&](uint32_t row, uint32_t column, float sum) {
-        if (first + row < item->count && n + column < j.expert_dim)
-            y[(uint64_t)(item->first + first + row) * j.expert_dim + n + column] =
+        if (first + row < item->count && n + column < side.outputs)
+            side.y[(uint64_t)(item->first + first + row) * side.outputs + n + column] =
                 run_round(sum, j.round);
     };
 
     if (first < item->count)
-        tile_product<S>(x_at, w_at, j.dim, j.block, memory, out);
+        tile_product<S>(x_at, w_at, side.depth, j.block, memory, out);
 }
 
 __device__ __forceinline__ float swiglu(float gate, float up, float factor, const experts_job &j)
@@ -122,32 +143,6 @@ __global__ void activate_kernel(const __grid_constant__ experts_job j,
         if (col < count)
             a[col] = j.round ? cuda_e4m3(cuda_to_e4m3(h[i] / scale)) * scale : h[i];
     }
-}
-
-template <typename S, typename Weights>
-__global__ void __launch_bounds__(TILE_THREADS, 3)
-    experts_out_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
-{
-    __shared__ tile_memory<S> memory;
-    const expert_item *item = &s.items[blockIdx.x / (ITEM_ROWS / S::X)];
-    const uint32_t first = blockIdx.x % (ITEM_ROWS / S::X) * S::X;
-    const uint32_t n = blockIdx.y * S::W;
-    const auto x_at = [&](uint32_t i) {
-        return float_loader{ first + i < item->count
-                                 ? s.a + (uint64_t)(item->first + first + i) * j.expert_dim
-                                 : nullptr };
-    };
-    const auto w_at = [&](uint32_t i) {
-        return Weights::row(n + i < j.dim ? &item->weights[1] : nullptr, n + i);
-    };
-    const auto out = [&](uint32_t row, uint32_t column, float sum) {
-        if (first + row < item->count && n + column < j.dim)
-            s.y[(uint64_t)(item->first + first + row) * j.dim + n + column] =
-                run_round(sum, j.round);
-    };
-
-    if (first < item->count)
-        tile_product<S>(x_at, w_at, j.expert_dim, j.block, memory, out);
 }
 
 /* ---- FP4 experts, rows on the E4M3 grid ---- */
@@ -205,44 +200,28 @@ __global__ void activate_cut_kernel(const __grid_constant__ experts_job j,
         s.scales[unit] = cut_scale;
 }
 
-/* a and b as experts_in_kernel has them. */
+/* experts_kernel of cut rows: those of x are in y's place, then h in a's. */
+template <expert_side SIDE>
 __global__ void __launch_bounds__(FP4_THREADS, 2)
-    fp4_in_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
+    fp4_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
 {
     extern __shared__ __align__(16) uint8_t memory[];
+    const side_shape side = shape_of<SIDE>(j, s);
     const expert_item *item = &s.items[blockIdx.x];
-    float *y = (blockIdx.z == 0 ? s.a : s.b) + (uint64_t)item->first * j.expert_dim;
-    const fp4_tile tile = { { reinterpret_cast<const uint8_t *>(s.y), s.scales },
-                            item->weights[blockIdx.z == 0 ? 0 : 2],
-                            item->first,
-                            item->count,
-                            blockIdx.y * FP4_OUTPUTS,
-                            j.expert_dim,
-                            j.dim };
+    float *y = side.y + (uint64_t)item->first * side.outputs;
+    const fp4_tile tile = {
+        { reinterpret_cast<const uint8_t *>(SIDE == IN ? s.y : s.a), s.scales },
+        item->weights[side.weight],
+        item->first,
+        item->count,
+        blockIdx.y * FP4_OUTPUTS,
+        side.outputs,
+        side.depth
+    };
 
     fp4_product(tile, *reinterpret_cast<fp4_memory *>(memory),
                 [&](uint32_t row, uint32_t output, float sum) {
-                    y[(uint64_t)row * j.expert_dim + output] = run_round(sum, j.round);
-                });
-}
-
-__global__ void __launch_bounds__(FP4_THREADS, 2)
-    fp4_out_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
-{
-    extern __shared__ __align__(16) uint8_t memory[];
-    const expert_item *item = &s.items[blockIdx.x];
-    float *y = s.y + (uint64_t)item->first * j.dim;
-    const fp4_tile tile = { { reinterpret_cast<const uint8_t *>(s.a), s.scales },
-                            item->weights[1],
-                            item->first,
-                            item->count,
-                            blockIdx.y * FP4_OUTPUTS,
-                            j.dim,
-                            j.expert_dim };
-
-    fp4_product(tile, *reinterpret_cast<fp4_memory *>(memory),
-                [&](uint32_t row, uint32_t output, float sum) {
-                    y[(uint64_t)row * j.dim + output] = run_round(sum, j.round);
+                    y[(uint64_t)row * side.outputs + output] = run_round(sum, j.round);
                 });
 }
 
@@ -384,10 +363,10 @@ void launch_any(cudaStream_t stream, const experts_job &j, const slab &s)
     const dim3 in(items, cuda_grid(j.expert_dim, S::W), 2);
     const dim3 out(items, cuda_grid(j.dim, S::W), 1);
 
-    experts_in_kernel<S, Weights><<<in, TILE_THREADS, 0, stream>>>(j, s);
+    experts_kernel<IN, S, Weights><<<in, TILE_THREADS, 0, stream>>>(j, s);
     activate_kernel<<<cuda_grid((uint64_t)s.entry_count * blocks, TILE_WARPS), TILE_THREADS, 0,
                       stream>>>(j, s);
-    experts_out_kernel<S, Weights><<<out, TILE_THREADS, 0, stream>>>(j, s);
+    experts_kernel<OUT, S, Weights><<<out, TILE_THREADS, 0, stream>>>(j, s);
 }
 
 void launch_fp4(cudaStream_t stream, const experts_job &j, const slab &s)
@@ -397,14 +376,14 @@ void launch_fp4(cudaStream_t stream, const experts_job &j, const slab &s)
     const uint64_t units = (uint64_t)s.entry_count * (j.dim / FP4_STEP);
     const uint64_t hidden = (uint64_t)s.entry_count * (j.expert_dim / FP4_STEP);
 
-    cudaFuncSetAttribute(fp4_in_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+    cudaFuncSetAttribute(fp4_kernel<IN>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          sizeof(fp4_memory));
-    cudaFuncSetAttribute(fp4_out_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+    cudaFuncSetAttribute(fp4_kernel<OUT>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          sizeof(fp4_memory));
     cut_kernel<<<cuda_grid(units, TILE_WARPS), TILE_THREADS, 0, stream>>>(j, s);
-    fp4_in_kernel<<<in, FP4_THREADS, sizeof(fp4_memory), stream>>>(j, s);
+    fp4_kernel<IN><<<in, FP4_THREADS, sizeof(fp4_memory), stream>>>(j, s);
     activate_cut_kernel<<<cuda_grid(hidden, TILE_WARPS), TILE_THREADS, 0, stream>>>(j, s);
-    fp4_out_kernel<<<out, FP4_THREADS, sizeof(fp4_memory), stream>>>(j, s);
+    fp4_kernel<OUT><<<out, FP4_THREADS, sizeof(fp4_memory), stream>>>(j, s);
 }
 
 int is_fp4(const cuda_weight &w)

@@ -293,12 +293,11 @@ template <typename S> struct tile_sums {
     double v[S::X_PARTS][S::W_PARTS][4];
 };
 
-template <typename S>
-static __device__ __forceinline__ void tile_step(const tile_memory<S> &m, uint32_t half,
-                                                 tile_sums<S> &sum)
+/* One step of sums. x(row, k) and w(row, k): rows of the tile, k < TILE_STEP of the step. */
+template <typename S, typename X, typename W>
+static __device__ __forceinline__ void tile_step(const X &x, const W &w, tile_sums<S> &sum)
 {
     const uint32_t t = threadIdx.x % 4;
-    const uint32_t column = tile_w<S>() + threadIdx.x % 32 / 4;
 
 #pragma unroll
     for (uint32_t first = 0; first < TILE_STEP; first += 8) {
@@ -310,12 +309,12 @@ static __device__ __forceinline__ void tile_step(const tile_memory<S> &m, uint32
         for (uint32_t i = 0; i < S::X_PARTS; i++)
 #pragma unroll
             for (uint32_t j = 0; j < 4; j++)
-                a[i][j] = m.x[half][tile_x<S>() + 16 * i + 8 * (j % 2)][k + 4 * (j / 2)];
+                a[i][j] = x(tile_x<S>() + 16 * i + 8 * (j % 2), k + 4 * (j / 2));
 #pragma unroll
         for (uint32_t i = 0; i < S::W_PARTS; i++)
 #pragma unroll
             for (uint32_t j = 0; j < 2; j++)
-                b[i][j] = m.w[half][column + 8 * i][k + 4 * j];
+                b[i][j] = w(tile_w<S>() + threadIdx.x % 32 / 4 + 8 * i, k + 4 * j);
 #pragma unroll
         for (uint32_t i = 0; i < S::X_PARTS; i++)
 #pragma unroll
@@ -374,7 +373,8 @@ static __device__ __forceinline__ void tile_product(const XAt &x_at, const WAt &
             tile_put<S>(m, half, ahead);
             __syncthreads();
             tile_load<S>(x, w, next, next_end, ahead);     /* on its way while this computes */
-            tile_step<S>(m, half, sum);
+            tile_step<S>([&](uint32_t row, uint32_t at) { return m.x[half][row][at]; },
+                         [&](uint32_t row, uint32_t at) { return m.w[half][row][at]; }, sum);
             half ^= 1;
         }
 #pragma unroll
