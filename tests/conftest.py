@@ -7,6 +7,9 @@ import subprocess
 
 import pytest
 
+# Loaded after this file, whose names it needs.
+pytest_plugins = ["hub_fixtures"]
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
 BUILD = (ROOT / os.environ.get("CKPT_BUILD", "build")).resolve()

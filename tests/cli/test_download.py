@@ -2,24 +2,11 @@
 import json
 import os
 import pathlib
-import sys
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "hub"))
-from client import ID, MIB, SIDE, Client, mixed, one  # noqa: E402
-from mock_hub import Entry, Hub, Repo  # noqa: E402
-
-
-@pytest.fixture
-def hub():
-    with Hub([mixed()]) as h:
-        yield h
-
-
-@pytest.fixture
-def download(ckpt, hub, tmp_path):
-    return Client(ckpt, hub, tmp_path)
+from client import ID, MIB, SIDE, Client, mixed, one
+from mock_hub import Entry, Hub, Repo
 
 
 def test_every_file_arrives_with_few_requests_and_no_token_elsewhere(download, hub):

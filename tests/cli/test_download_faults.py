@@ -1,16 +1,11 @@
 """Everything that goes wrong between a hub and ckpt-download: survived, or refused as it should."""
 import email.utils
-import pathlib
-import ssl
-import subprocess
-import sys
 import time
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "hub"))
-from client import ID, MIB, Client, one, wait_for  # noqa: E402
-from mock_hub import Entry, Hub, Repo  # noqa: E402
+from client import ID, MIB, Client, one, wait_for
+from mock_hub import Entry, Hub, Repo
 
 SIZE = 20 * MIB
 
@@ -19,15 +14,6 @@ SIZE = 20 * MIB
 def hub():
     with Hub([one(SIZE)]) as h:
         yield h
-
-
-@pytest.fixture
-def download(ckpt, hub, tmp_path):
-    return Client(ckpt, hub, tmp_path)
-
-
-def total(hub):
-    return sum(f.size for f in hub.repos[ID].files)
 
 
 # ---- survived: right bytes, exit 0 ----
@@ -366,27 +352,14 @@ def test_a_token_does_not_travel_in_the_clear(ckpt, tmp_path):
 
 # ---- TLS ----
 
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-days", "2", "-keyout", folder / "key.pem", "-out", folder / "ca.pem", "-subj",
-         "/CN=mock", "-addext", "subjectAltName=IP:127.0.0.1,IP:127.0.0.2"],
-        check=True, capture_output=True)
-    return folder
-
-
 def test_tls_needs_the_authority_and_no_way_leads_down_to_http(ckpt, tmp_path, authority):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority / "ca.pem", authority / "key.pem")
-    with Hub([one()], tls=context) as hub:
+    with Hub([one()], tls=authority.context) as hub:
         download = Client(ckpt, hub, tmp_path)
         refused(download, "network", HF_TOKEN="hf_test")
         assert hub.log == []
-        download(HF_TOKEN="hf_test", SSL_CERT_FILE=str(authority / "ca.pem"))
+        download(HF_TOKEN="hf_test", SSL_CERT_FILE=str(authority.certificate))
         download.assert_right()
         hub.fault("redirect", port="hub", path="f.bin", count=9,
                   to=hub.cdn2.origin.replace("https", "http") + "/x")
-        failed = download("--force-download", check=2, SSL_CERT_FILE=str(authority / "ca.pem"))
+        failed = download("--force-download", check=2, SSL_CERT_FILE=str(authority.certificate))
         assert "from https to http" in failed.err

@@ -2,27 +2,14 @@
 import json
 import os
 import pathlib
-import sys
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "hub"))
-from client import ID, SIDE, Client, mixed  # noqa: E402
-from conftest import DATA  # noqa: E402
-from mock_hub import Entry, Hub, Repo  # noqa: E402
+from client import ID, SIDE, Client
+from conftest import DATA
+from mock_hub import Entry, Hub, Repo
 
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
-
-
-@pytest.fixture
-def hub():
-    with Hub([mixed()]) as h:
-        yield h
-
-
-@pytest.fixture
-def download(ckpt, hub, tmp_path):
-    return Client(ckpt, hub, tmp_path)
 
 
 def flip(path, at=100, keep_time=True):

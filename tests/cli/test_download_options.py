@@ -3,27 +3,14 @@ import os
 import pathlib
 import shutil
 import signal
-import sys
 import time
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "hub"))
-from client import ID, MIB, SIDE, Client, mixed, one, wait_for  # noqa: E402
-from mock_hub import Entry, Hub, Repo  # noqa: E402
+from client import ID, MIB, SIDE, Client, one, wait_for
+from mock_hub import Entry, Hub, Repo
 
 META = pathlib.Path(".cache/huggingface/download")
-
-
-@pytest.fixture
-def hub():
-    with Hub([mixed()]) as h:
-        yield h
-
-
-@pytest.fixture
-def download(ckpt, hub, tmp_path):
-    return Client(ckpt, hub, tmp_path)
 
 
 # ---- --trust-metadata ----

@@ -3,16 +3,14 @@ import os
 import pathlib
 import random
 import signal
-import sys
 import threading
 import time
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "hub"))
-from client import ID, MIB, SIDE, Client, one, wait_for  # noqa: E402
-from cli.trees import INSTRUMENTED  # noqa: E402
-from mock_hub import Entry, Hub, Repo  # noqa: E402
+from client import ID, MIB, SIDE, Client, one, wait_for
+from cli.trees import INSTRUMENTED
+from mock_hub import Entry, Hub, Repo
 
 
 def repo_of_many(total_bytes):
@@ -25,11 +23,6 @@ def repo_of_many(total_bytes):
 def hub():
     with Hub([one(64 * MIB)], connection_rate=MIB) as h:      # eight seconds or more
         yield h
-
-
-@pytest.fixture
-def download(ckpt, hub, tmp_path):
-    return Client(ckpt, hub, tmp_path)
 
 
 def right_bytes(download):

@@ -1,19 +1,15 @@
 """Rules of the two hubs and of disks: what is waited for, asked again, or told."""
 import json
 import os
-import pathlib
 import socket
-import ssl
 import subprocess
-import sys
 import threading
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "hub"))
-from client import ID, MIB, SIDE, Client, mixed, one, wait_for  # noqa: E402
-from conftest import BUILD  # noqa: E402
-from mock_hub import Entry, Hub, Repo  # noqa: E402
+from client import ID, MIB, SIDE, Client, mixed, one, wait_for
+from conftest import BUILD
+from mock_hub import Entry, Hub, Repo
 
 
 def talkative(download, *args):
@@ -116,29 +112,17 @@ class Proxy:
             pass
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
-    names = "DNS:modelscope.cn,DNS:www.modelscope.ai,IP:127.0.0.1,IP:127.0.0.2"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-days", "2", "-keyout", folder / "key.pem", "-out", folder / "ca.pem", "-subj",
-         "/CN=mock", "-addext", f"subjectAltName={names}"], check=True, capture_output=True)
-    return folder
-
-
 @pytest.mark.parametrize("prefer,order", [("", ["modelscope.cn", "www.modelscope.ai"]),
                                           ("true", ["www.modelscope.ai", "modelscope.cn"])])
 def test_both_sites_are_asked_and_only_the_first_gets_the_token(ckpt, tmp_path, authority, prefer,
                                                                 order):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority / "ca.pem", authority / "key.pem")
-    with Hub([], tls=context) as empty, Hub([mixed()], tls=context) as full:
+    tls = authority.context
+    with Hub([], tls=tls) as empty, Hub([mixed()], tls=tls) as full:
         proxy = Proxy({order[0]: ("127.0.0.1", empty.hub.port),
                        order[1]: ("127.0.0.1", full.hub.port)})
         download = Client(ckpt, full, tmp_path)
         download("--hub", "modelscope", MODELSCOPE_ENDPOINT="", MODELSCOPE_API_TOKEN="ms-token",
-                 MODELSCOPE_PREFER_AI_SITE=prefer, SSL_CERT_FILE=str(authority / "ca.pem"),
+                 MODELSCOPE_PREFER_AI_SITE=prefer, SSL_CERT_FILE=str(authority.certificate),
                  https_proxy=f"http://127.0.0.1:{proxy.sock.getsockname()[1]}",
                  no_proxy="127.0.0.2")
         proxy.sock.close()

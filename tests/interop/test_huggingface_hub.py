@@ -9,10 +9,8 @@ import sys
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "hub"))
-from client import ID, MIB, Client, environment, mixed  # noqa: E402
-from conftest import ROOT  # noqa: E402
-from mock_hub import Hub  # noqa: E402
+from client import ID, MIB, environment
+from conftest import ROOT
 
 CLIENTS = {"newest": pathlib.Path(sys.executable).parent, "1.x": ROOT / ".venv/clients/hf1/bin"}
 
@@ -34,17 +32,6 @@ def hf(request, hub, tmp_path):
         return done
     run.python = command.parent / "python"
     return run
-
-
-@pytest.fixture
-def hub():
-    with Hub([mixed()]) as h:
-        yield h
-
-
-@pytest.fixture
-def download(ckpt, hub, tmp_path):
-    return Client(ckpt, hub, tmp_path)
 
 
 def test_the_real_client_downloads_from_the_mock(hf, hub, download):

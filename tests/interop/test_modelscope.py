@@ -1,28 +1,13 @@
 """Against the real ModelScope client, which scripts/setup --tests puts into .venv/clients."""
-import pathlib
 import subprocess
-import sys
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "hub"))
-from client import ID, Client, environment, mixed  # noqa: E402
-from conftest import ROOT  # noqa: E402
-from mock_hub import Hub  # noqa: E402
+from client import ID, environment
+from conftest import ROOT
 
 COMMAND = ROOT / ".venv/clients/modelscope/bin/modelscope"
 pytestmark = pytest.mark.skipif(not COMMAND.exists(), reason=f"{COMMAND} is not installed")
-
-
-@pytest.fixture
-def hub():
-    with Hub([mixed()]) as h:
-        yield h
-
-
-@pytest.fixture
-def download(ckpt, hub, tmp_path):
-    return Client(ckpt, hub, tmp_path)
 
 
 def theirs(download, tmp_path):
