@@ -7,21 +7,21 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 import threading
 import time
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "hub"))
-from client import ID, MIB, SIDE, Client, wait_for  # noqa: E402
-from conftest import BUILD, run_tool  # noqa: E402
-from mock_hub import Entry, Hub, Repo  # noqa: E402
+from client import ID, MIB, SIDE, Client, wait_for
+from conftest import BUILD, run_tool
+from corrupt.files import all_files
+from mock_hub import Entry, Hub, Repo
 
 FP8 = ("--experts", "fp8")
 CASES = [("ckpt-convert", "--dtype", "bf16"), ("ckpt-convert", *FP8),
          ("ckpt-shard", "--layout", "mp", "--mp", "2"),
          ("ckpt-shard", "--layout", "torch_dist", "--tp", "2")]
+FIRST = "model-00002-of-00008.safetensors"      # of the shards, the one that is converted first
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +53,10 @@ def hub(source):
         yield h
 
 
-@pytest.fixture
-def download(ckpt, hub, tmp_path):
-    return Client(ckpt, hub, tmp_path)
-
-
 def repo_of(folder, seed=0):
     return Repo(ID, [Entry(str(p.relative_to(folder)), seed=seed, data=p.read_bytes(),
                            kind="lfs" if p.suffix == ".safetensors" else "git")
                      for p in sorted(folder.rglob("*")) if p.is_file()])
-
-
-def tree(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*"))
-            if p.is_file()}
 
 
 def then(download, words=CASES[0]):
@@ -81,7 +71,7 @@ def shards(folder):
 
 
 def assert_done(download, target, expected):
-    assert tree(target) == tree(expected)
+    assert all_files(target) == all_files(expected)
     assert shards(download.folder) == [] and download.parts == []
     side = download.folder / SIDE
     assert not (side / "shape").exists() and not list(side.glob("*.head"))
@@ -148,55 +138,53 @@ def test_killed_at_any_moments_it_ends_with_the_same_bytes(download, hub, result
     hub.connection_rate = None
     if not target.exists():
         download(*options)
-    made = tree(target)
+    made = all_files(target)
     made.pop(".ckpt-journal", None)      # killed when the result had its name already
-    assert made == tree(results(words))
+    assert made == all_files(results(words))
 
 
-def came_and_went(download, name):
-    """It was verified, which stays on record, and is gone again."""
+def started_slowly(download, options):
+    """The tool, with time to do something to it."""
+    download.hub.connection_rate = MIB
+    return download.start(*options)
+
+
+def killed_when_the_first_is_gone(download, options):
+    """FIRST is converted, on record as verified, and no longer there."""
+    process = started_slowly(download, options)
     record = download.folder / SIDE / "verified"
-    return record.exists() and name in record.read_text() and \
-        not (download.folder / name).exists()
+    wait_for(lambda: record.exists() and FIRST in record.read_text() and
+             not (download.folder / FIRST).exists(), 60)
+    download.stop(process)
+    download.hub.connection_rate = None
 
 
 def test_what_is_converted_is_not_fetched_again(download, hub, results):
     """Killed when the first files are gone: those are not asked for by the next run."""
-    hub.connection_rate = MIB
     options, target = then(download)
-    process = download.start(*options)
-    first = "model-00002-of-00008.safetensors"
-    wait_for(lambda: came_and_went(download, first), 60)
-    download.stop(process)
+    killed_when_the_first_is_gone(download, options)
     hub.reset()
-    hub.connection_rate = None
     download(*options)
     assert_done(download, target, results(CASES[0]))
-    assert not [e for e in hub.log if first in e["target"] and e["is_data"]]
+    assert not [e for e in hub.log if FIRST in e["target"] and e["is_data"]]
 
 
 def test_a_result_that_rotted_is_made_again_from_files_that_come_again(download, hub, results):
-    hub.connection_rate = MIB
     options, target = then(download)
-    process = download.start(*options)
-    first = "model-00002-of-00008.safetensors"
-    wait_for(lambda: came_and_went(download, first), 60)
-    download.stop(process)
-    written = target.with_suffix(".partial") / first
+    killed_when_the_first_is_gone(download, options)
+    written = target.with_suffix(".partial") / FIRST
     with open(written, "r+b") as f:
         f.seek(written.stat().st_size - 1000)
         f.write(b"rot")
     hub.reset()
-    hub.connection_rate = None
     download(*options)
     assert_done(download, target, results(CASES[0]))
-    assert [e for e in hub.log if first in e["target"] and e["is_data"]]
+    assert [e for e in hub.log if FIRST in e["target"] and e["is_data"]]
 
 
 def test_an_interrupt_ends_both_with_one_line(download, hub, results):
-    hub.connection_rate = MIB
     options, target = then(download)
-    process = download.start(*options)
+    process = started_slowly(download, options)
     wait_for(lambda: target.with_suffix(".partial").exists(), 60)
     status, _, err = download.stop(process, signal.SIGINT)
     assert status == 2 and err.count("\n") == 1 and "interrupted" in err
@@ -206,9 +194,8 @@ def test_an_interrupt_ends_both_with_one_line(download, hub, results):
 
 
 def test_a_converter_that_dies_is_told_of_and_the_next_run_goes_on(download, hub, results):
-    hub.connection_rate = MIB
     options, target = then(download)
-    process = download.start(*options)
+    process = started_slowly(download, options)
     wait_for(lambda: target.with_suffix(".partial").exists(), 60)
     child = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(child[0]), signal.SIGKILL)
@@ -219,42 +206,41 @@ def test_a_converter_that_dies_is_told_of_and_the_next_run_goes_on(download, hub
     assert_done(download, target, results(CASES[0]))
 
 
+def converter_failure(download, options):
+    """The one line is the converter's, whose name it starts with."""
+    words = map(str, download.words(*options))
+    failed = subprocess.run([BUILD / "bin" / "ckpt-download", *words], env=download.env,
+                            capture_output=True, text=True, timeout=90)
+    assert failed.stderr.startswith("ckpt-convert: ") and failed.stderr.count("\n") == 1
+    return failed
+
+
 def test_a_conversion_that_is_refused_costs_no_payload(download, hub):
     options, target = then(download)
     target.mkdir()
-    failed = subprocess.run([BUILD / "bin" / "ckpt-download", *map(str, download.words(*options))],
-                            env=download.env, capture_output=True, text=True, timeout=90)
+    failed = converter_failure(download, options)
     assert failed.returncode == 2 and "--overwrite" in failed.stderr
-    assert failed.stderr.count("\n") == 1
     assert hub.payload < 9 * MIB        # headers
 
 
 def test_a_new_commit_does_not_mix_with_what_was_converted_of_the_old(download, hub, tmp_path):
-    hub.connection_rate = MIB
     options, target = then(download)
-    process = download.start(*options)
-    first = "model-00002-of-00008.safetensors"
-    wait_for(lambda: came_and_went(download, first), 60)
-    download.stop(process)
+    killed_when_the_first_is_gone(download, options)
     run_tool("ckpt-synth", "--config", "tiny", "--seed", "8", tmp_path / "S2")
     hub.repos[ID] = repo_of(tmp_path / "S2", seed=2)
-    hub.connection_rate = None
-    failed = subprocess.run([BUILD / "bin" / "ckpt-download", *map(str, download.words(*options))],
-                            env=download.env, capture_output=True, text=True, timeout=90)
+    failed = converter_failure(download, options)
     assert failed.returncode == 2 and "its source has changed" in failed.stderr
     assert not target.exists()
 
 
 def test_a_header_that_differs_from_the_file_is_found(download, hub, source):
     """The first answer has a byte of the header wrong; the whole file, hashed, is right."""
-    name = "model-00002-of-00008.safetensors"
-    text = (source / name).read_bytes()
+    text = (source / FIRST).read_bytes()
     at = text.index(b"F8_E4M3") + 6
-    hub.fault("wrong", port="cdn", path=name, at=at)
+    hub.fault("wrong", port="cdn", path=FIRST, at=at)
     options, target = then(download)
-    failed = subprocess.run([BUILD / "bin" / "ckpt-download", *map(str, download.words(*options))],
-                            env=download.env, capture_output=True, text=True, timeout=90)
-    assert failed.returncode in (1, 2) and failed.stderr.count("\n") == 1
+    failed = converter_failure(download, options)
+    assert failed.returncode in (1, 2)
     assert hub.faults[0]["taken"] == 1 and not target.exists()
 
 
@@ -262,7 +248,7 @@ def test_what_is_not_converted_is_not_removed(download, hub, source, tmp_path):
     """A file that no index names is left out of the result, and stays if it was there."""
     shutil.copytree(source, tmp_path / "S")
     extra = "model-extra.safetensors"
-    shutil.copy(source / "model-00002-of-00008.safetensors", tmp_path / "S" / extra)
+    shutil.copy(source / FIRST, tmp_path / "S" / extra)
     hub.repos[ID] = repo_of(tmp_path / "S")
     download("--no-check")
     options, target = then(download)
