@@ -2,7 +2,6 @@
 #include "notes.h"
 
 #include <stdarg.h>
-#include <stdio.h>
 
 #include "error.h"
 
@@ -10,7 +9,6 @@ enum { NOTES_MAX = 1 << 20 };
 
 ckpt_code note_add(file_list *notes, ckpt_error *err, const char *format, ...)
 {
-    char text[CKPT_ERROR_BYTES];
     char line[CKPT_ERROR_BYTES];
     va_list args;
 
@@ -18,9 +16,8 @@ ckpt_code note_add(file_list *notes, ckpt_error *err, const char *format, ...)
         return ckpt_fail(err, CKPT_E_FORMAT, "too much to let pass, the first is: %s",
                          notes->names[0]);
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    error_format(line, format, args);
     va_end(args);
-    error_line(line, text);
     return file_list_add(notes, line, err);
 }
 

@@ -5,9 +5,14 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static const char ERROR_CUT[] = "...";
+#include "size.h"
+
+/* What stands for what was cut out, and the fewest bytes that a subject is cut to. */
+static const char CUT[] = "...";
+enum { CUT_BYTES = sizeof CUT - 1, SUBJECT_MIN = 32, LINE_BYTES = CKPT_ERROR_BYTES - 1 };
 
 /* Bytes that `c` takes in an error line: control characters would break the line or colour it. */
 static size_t escape(unsigned char c, char out[5])
@@ -29,48 +34,159 @@ static size_t escape(unsigned char c, char out[5])
     return 4;
 }
 
-void error_line(char text[CKPT_ERROR_BYTES], const char *raw)
+/* ---- cutting ---- */
+
+/* A character of UTF-8, or one byte of what is none: nothing is cut inside it. */
+static size_t character_bytes(const char *text, size_t size)
 {
-    const size_t room = CKPT_ERROR_BYTES - sizeof ERROR_CUT;
-    size_t used = 0;
-    size_t i;
+    size_t length = 1;
 
-    for (i = 0; raw[i] != '\0'; i++) {
+    if (((unsigned char)text[0] & 0xc0) != 0xc0)
+        return 1;
+    while (length < size && length < 4 && ((unsigned char)text[length] & 0xc0) == 0x80)
+        length++;
+    return length;
+}
+
+static size_t escaped_bytes(const char *text, size_t size)
+{
+    size_t total = 0;
+    char piece[5];
+
+    for (size_t i = 0; i < size; i++)
+        total += escape((unsigned char)text[i], piece);
+    return total;
+}
+
+static char *put_escaped(char *out, const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
         char piece[5];
-        const size_t piece_bytes = escape((unsigned char)raw[i], piece);
+        const size_t piece_bytes = escape((unsigned char)text[i], piece);
 
-        if (used + piece_bytes > room)
-            break;
-        memcpy(text + used, piece, piece_bytes);
-        used += piece_bytes;
+        memcpy(out, piece, piece_bytes);
+        out += piece_bytes;
     }
-    if (raw[i] != '\0') {
-        while (i > 0 && used > 0 && ((unsigned char)raw[i] & 0xc0) == 0x80) {
-            i--;
-            used--;
-        }
-        memcpy(text + used, ERROR_CUT, sizeof ERROR_CUT);
-    } else {
-        text[used] = '\0';
+    return out;
+}
+
+/* `text` in at most `most` bytes, without its middle where it is longer. */
+static char *put_cut(char *out, const char *text, size_t size, size_t most)
+{
+    const size_t half = (most - CUT_BYTES) / 2;
+    size_t left = escaped_bytes(text, size);
+    size_t head = 0;
+    size_t tail = 0;
+
+    if (left <= most)
+        return put_escaped(out, text, size);
+    for (size_t used = 0; head < size;) {
+        const size_t step = character_bytes(text + head, size - head);
+        const size_t step_bytes = escaped_bytes(text + head, step);
+
+        if (used + step_bytes > half)
+            break;
+        used += step_bytes;
+        head += step;
+    }
+    while (left > half) {
+        const size_t step = character_bytes(text + tail, size - tail);
+
+        left -= escaped_bytes(text + tail, step);
+        tail += step;
+    }
+    out = put_escaped(out, text, head);
+    memcpy(out, CUT, CUT_BYTES);
+    return put_escaped(out + CUT_BYTES, text + tail, size - tail);
+}
+
+/* Bytes of the line when nothing between two stops is longer than `most`. */
+static size_t line_bytes(const char *raw, const char *stops, size_t most)
+{
+    size_t total = 0;
+
+    for (;;) {
+        const size_t size = strcspn(raw, stops);
+
+        total += size_min(escaped_bytes(raw, size), most);
+        raw += size;
+        if (*raw == '\0')
+            return total;
+        total++;
+        raw++;
     }
 }
+
+/*
+ * Subjects stand between quotes. What is long is a subject: the longest lose their middle, and the
+ * words around them stay, those at the end of the line, too. This is how long they may be.
+ */
+static size_t subject_bytes(const char *raw, const char *stops)
+{
+    size_t most = SUBJECT_MIN;
+    size_t too_much = LINE_BYTES + 1;
+
+    while (most + 1 < too_much) {
+        const size_t middle = (most + too_much) / 2;
+
+        if (line_bytes(raw, stops, middle) > LINE_BYTES)
+            too_much = middle;
+        else
+            most = middle;
+    }
+    return most;
+}
+
+void error_line(char text[CKPT_ERROR_BYTES], const char *raw)
+{
+    const int is_hopeless = line_bytes(raw, "'", SUBJECT_MIN) > LINE_BYTES;    /* all quotes */
+    const char *stops = is_hopeless ? "" : "'";
+    const size_t most = subject_bytes(raw, stops);
+    char *out = text;
+
+    for (;;) {
+        const size_t size = strcspn(raw, stops);
+
+        out = put_cut(out, raw, size, most);
+        raw += size;
+        if (*raw == '\0')
+            break;
+        *out++ = *raw++;
+    }
+    *out = '\0';
+}
+
+void error_format(char text[CKPT_ERROR_BYTES], const char *format, va_list args)
+{
+    char some[CKPT_ERROR_BYTES];    /* apart, as the arguments may point into `text` */
+    char *all = NULL;
+    va_list again;
+    int length;
+
+    va_copy(again, args);
+    length = vsnprintf(some, sizeof some, format, args);
+    if (length < 0)
+        some[0] = '\0';
+    if (length >= (int)sizeof some && vasprintf(&all, format, again) < 0)
+        all = NULL;                    /* no memory: without its end */
+    va_end(again);
+    error_line(text, all != NULL ? all : some);
+    free(all);
+}
+
+/* ---- failing ---- */
 
 ckpt_code ckpt_fail(ckpt_error *err, ckpt_code code, const char *format, ...)
 {
     const int saved_errno = errno;
-    char raw[CKPT_ERROR_BYTES];     /* apart, as the arguments may point into err->text */
     va_list args;
-    int length;
 
     if (err == NULL)
         return code;
     va_start(args, format);
-    length = vsnprintf(raw, sizeof raw, format, args);
+    error_format(err->text, format, args);
     va_end(args);
-    if (length < 0)
-        raw[0] = '\0';
     err->code = code;
-    error_line(err->text, raw);
     errno = saved_errno;
     return code;
 }

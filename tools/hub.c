@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "libckpt/error.h"
 #include "libckpt/size.h"
 
 const char *hub_reason_name(hub_reason reason)
@@ -36,7 +37,7 @@ ckpt_code hub_fail(hub *h, hub_reason reason, ckpt_error *err, const char *forma
     va_list args;
 
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    error_format(text, format, args);
     va_end(args);
     h->reason = reason;
     return ckpt_fail(err, codes[reason], "%s", text);
