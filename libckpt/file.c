@@ -76,6 +76,11 @@ ckpt_code file_open_rw(const char *path, ckpt_file **out, ckpt_error *err)
     return open_with(path, O_RDWR | O_CREAT, out, err);
 }
 
+ckpt_code file_open_new(const char *path, ckpt_file **out, ckpt_error *err)
+{
+    return open_with(path, O_RDWR | O_CREAT | O_EXCL, out, err);
+}
+
 ckpt_code file_close(ckpt_file *f, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;

@@ -14,6 +14,8 @@ typedef struct ckpt_file ckpt_file;
 ckpt_code file_open(const char *path, ckpt_file **out, ckpt_error *err);
 /* Open for reading and writing; made if absent, never truncated. */
 ckpt_code file_open_rw(const char *path, ckpt_file **out, ckpt_error *err);
+/* The same for a file that must not be there; a link with its name is not followed. */
+ckpt_code file_open_new(const char *path, ckpt_file **out, ckpt_error *err);
 /* Closes, also on failure; NULL is fine. Check the result for files that were written. */
 ckpt_code file_close(ckpt_file *f, ckpt_error *err);
 
@@ -53,7 +55,15 @@ ckpt_code file_sync(ckpt_file *f, ckpt_error *err);
 /* Whole files. *out is malloc'd, NUL-terminated, yours to free; larger than max_bytes: error. */
 ckpt_code file_read_all(const char *path, uint64_t max_bytes, char **out, size_t *size,
                         ckpt_error *err);
-/* Written beside the target, synced, renamed over it. */
+/*
+ * Every file that replaces another begins beside it, under a hidden name that nobody else has
+ * (".NAME.1f2e3d4c.tmp"; file_path tells), and takes its name when it is whole. Both ends consume
+ * f, also on failure, which leaves what was there.
+ */
+ckpt_code file_begin_replacing(const char *path, ckpt_file **out, ckpt_error *err);
+ckpt_code file_commit_replacing(ckpt_file *f, const char *path, ckpt_error *err);
+void file_abort_replacing(ckpt_file *f);                               /* NULL is fine */
+/* All of it at once. */
 ckpt_code file_write_all(const char *path, const void *data, size_t size, ckpt_error *err);
 ckpt_code file_copy(const char *from, const char *to, ckpt_error *err);
 
@@ -63,7 +73,7 @@ ckpt_code file_make_directory(const char *path, ckpt_error *err);      /* fine i
 ckpt_code file_make_parents(const char *path, ckpt_error *err);        /* of a file in a tree */
 ckpt_code file_remove(const char *path, ckpt_error *err);              /* fine if absent */
 ckpt_code file_remove_tree(const char *path, ckpt_error *err);         /* fine if absent */
-/* What a killed run left behind of file_write_all and its like: ".*.tmp", at any depth. */
+/* What a killed run left behind of files that replace others: ".*.tmp", at any depth. */
 ckpt_code file_remove_temporaries(const char *directory, ckpt_error *err);
 ckpt_code file_sync_tree(const char *path, ckpt_error *err);           /* files and directories */
 ckpt_code file_sync_parent(const char *path, ckpt_error *err);         /* that it has its name */
@@ -75,8 +85,8 @@ ckpt_code file_replace_durable(const char *from, const char *to, ckpt_error *err
 /* 1 when both are there and one file, by whatever names. */
 int file_is_same(const char *a, const char *b);
 
-/* Refuse early what could not be written late: `path` is a directory, or its parent is none or
- * takes no files. */
+/* Refuse early what could not or must not be replaced late: `path` is there and no regular file
+ * (/dev/null, say), or its parent is no directory or takes no files. */
 ckpt_code file_check_place(const char *path, ckpt_error *err);
 
 /* The absolute path without links, but for the last component, which need not exist: what a rename

@@ -236,12 +236,15 @@ ckpt_code file_check_place(const char *path, ckpt_error *err)
 {
     char *parent = parent_of(path);
     ckpt_code code = CKPT_OK;
+    struct stat status;
 
     if (parent == NULL)
         return ckpt_fail_memory(err, "a path", strlen(path) + 1);
-    if (file_is_directory(path))
-        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': expected a file, got a directory",
-                         path);
+    if (lstat(path, &status) == 0 && !S_ISREG(status.st_mode))
+        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': expected a file, got a %s", path,
+                         S_ISDIR(status.st_mode)   ? "directory"
+                         : S_ISLNK(status.st_mode) ? "link"
+                                                   : "device or pipe");
     else if (!file_is_directory(parent))
         code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': '%s' is no directory", path,
                          parent);

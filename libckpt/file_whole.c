@@ -103,9 +103,10 @@ out:
 
 /* ---- writing ---- */
 
-/* A hidden name beside `path` that nobody else uses: "dir/.name.1f2e3d4c.tmp"; malloc'd. */
+/* A hidden name beside `path` that nobody else has; malloc'd. */
 static char *temporary_name(const char *path)
 {
+    enum { NAME_KEPT = 200 };          /* a name of 255 bytes leaves no room for more */
     const char *slash = strrchr(path, '/');
     const char *name = slash == NULL ? path : slash + 1;
     char *temporary = NULL;
@@ -113,39 +114,64 @@ static char *temporary_name(const char *path)
 
     if (getrandom(&suffix, sizeof suffix, GRND_NONBLOCK) != (ssize_t)sizeof suffix)
         suffix = (uint32_t)getpid();
-    if (asprintf(&temporary, "%.*s.%s.%08" PRIx32 ".tmp", (int)(name - path), path, name,
-                 suffix) < 0)
+    if (asprintf(&temporary, "%.*s.%.*s.%08" PRIx32 ".tmp", (int)(name - path), path, NAME_KEPT,
+                 name, suffix) < 0)
         return NULL;
     return temporary;
 }
 
-ckpt_code file_write_all(const char *path, const void *data, size_t size, ckpt_error *err)
+ckpt_code file_begin_replacing(const char *path, ckpt_file **out, ckpt_error *err)
 {
     char *temporary = temporary_name(path);
-    ckpt_file *f = NULL;
     ckpt_code code;
 
+    *out = NULL;
     if (temporary == NULL)
         return ckpt_fail_memory(err, "a path", strlen(path));
-    if ((code = file_open_rw(temporary, &f, err)) != CKPT_OK)
-        goto out;
-    if ((code = file_write_at(f, 0, data, size, err)) != CKPT_OK)
-        goto out;
-    if ((code = file_set_size(f, size, err)) != CKPT_OK)
-        goto out;
-    if ((code = file_sync(f, err)) != CKPT_OK)
-        goto out;
-    code = file_close(f, err);
-    f = NULL;
-    if (code != CKPT_OK)
-        goto out;
-    code = file_replace_durable(temporary, path, err);
-out:
-    if (code != CKPT_OK) {      /* the first failure is the one to tell */
-        file_close(f, NULL);
-        file_remove(temporary, NULL);
-    }
+    code = file_open_new(temporary, out, err);
     free(temporary);
+    return code;
+}
+
+ckpt_code file_commit_replacing(ckpt_file *f, const char *path, ckpt_error *err)
+{
+    char *temporary = strdup(file_path(f));
+    ckpt_code code;
+
+    if (temporary == NULL) {
+        file_abort_replacing(f);
+        return ckpt_fail_memory(err, "a path", strlen(path));
+    }
+    if ((code = file_sync(f, err)) == CKPT_OK)
+        code = file_close(f, err);
+    else
+        file_close(f, NULL);
+    if (code == CKPT_OK)
+        code = file_replace_durable(temporary, path, err);
+    if (code != CKPT_OK)               /* the first failure is the one to tell */
+        file_remove(temporary, NULL);
+    free(temporary);
+    return code;
+}
+
+void file_abort_replacing(ckpt_file *f)
+{
+    if (f == NULL)
+        return;
+    file_remove(file_path(f), NULL);
+    file_close(f, NULL);
+}
+
+ckpt_code file_write_all(const char *path, const void *data, size_t size, ckpt_error *err)
+{
+    ckpt_file *f;
+    ckpt_code code;
+
+    if ((code = file_begin_replacing(path, &f, err)) != CKPT_OK)
+        return code;
+    if ((code = file_write_at(f, 0, data, size, err)) == CKPT_OK)
+        return file_commit_replacing(f, path, err);
+    file_abort_replacing(f);
     return code;
 }
 

@@ -14,7 +14,6 @@ enum { LEVEL = 3, PIECE_BYTES = 1 << 16, WINDOW_LOG_MAX = 23 };
 
 struct zfile_writer {
     char *path;
-    char *temporary;
     ckpt_file *file;
     uint64_t offset;               /* of the file */
     ZSTD_CCtx *zstd;               /* NULL: plain */
@@ -38,7 +37,6 @@ static void writer_free(zfile_writer *w)
 {
     ZSTD_freeCCtx(w->zstd);
     free(w->packed);
-    free(w->temporary);
     free(w->path);
     free(w);
 }
@@ -58,33 +56,20 @@ static ckpt_code begin_zstd(zfile_writer *w, ckpt_error *err)
 
 ckpt_code zfile_create(const char *path, zfile_writer **out, ckpt_error *err)
 {
-    const char *slash = strrchr(path, '/');
-    const char *name = slash == NULL ? path : slash + 1;
     zfile_writer *w = calloc(1, sizeof *w);
-    ckpt_code code = CKPT_OK;
+    ckpt_code code;
 
     *out = NULL;
     if (w == NULL)
         return ckpt_fail_memory(err, path, sizeof *w);
-    w->path = strdup(path);
-    if (asprintf(&w->temporary, "%.*s.%s.tmp", (int)(name - path), path, name) < 0)
-        w->temporary = NULL;
-    if (w->path == NULL || w->temporary == NULL) {
+    if ((w->path = strdup(path)) == NULL)
         code = ckpt_fail_memory(err, "a path", strlen(path));
-        goto out;
-    }
-    if (is_compressed_name(path) && (code = begin_zstd(w, err)) != CKPT_OK)
-        goto out;
-    if ((code = file_open_rw(w->temporary, &w->file, err)) != CKPT_OK)
-        goto out;
-    if ((code = file_set_size(w->file, 0, err)) != CKPT_OK)
-        goto out;
-    *out = w;
-out:
-    if (code != CKPT_OK) {
-        file_close(w->file, NULL);
+    else if (!is_compressed_name(path) || (code = begin_zstd(w, err)) == CKPT_OK)
+        code = file_begin_replacing(path, &w->file, err);
+    if (code == CKPT_OK)
+        *out = w;
+    else
         writer_free(w);
-    }
     return code;
 }
 
@@ -148,22 +133,12 @@ ckpt_code zfile_commit(zfile_writer *w, ckpt_error *err)
 
     if (code == CKPT_OK)
         code = flush_piece(w, 1);
-    if (code != CKPT_OK) {
+    if (code == CKPT_OK) {
+        code = file_commit_replacing(w->file, w->path, err);
+    } else {
+        file_abort_replacing(w->file);
         if (err != NULL)
             *err = w->first;
-        goto out;
-    }
-    if ((code = file_sync(w->file, err)) != CKPT_OK)
-        goto out;
-    code = file_close(w->file, err);
-    w->file = NULL;
-    if (code != CKPT_OK)
-        goto out;
-    code = file_replace_durable(w->temporary, w->path, err);
-out:
-    if (code != CKPT_OK) {         /* the first failure is the one to tell */
-        file_close(w->file, NULL);
-        file_remove(w->temporary, NULL);
     }
     writer_free(w);
     return code;
@@ -173,8 +148,7 @@ void zfile_abort(zfile_writer *w)
 {
     if (w == NULL)
         return;
-    file_close(w->file, NULL);
-    file_remove(w->temporary, NULL);
+    file_abort_replacing(w->file);
     writer_free(w);
 }
 

@@ -12,14 +12,13 @@
 typedef struct zfile_writer zfile_writer;
 
 /*
- * Begin to write `path`, by way of ".NAME.tmp" beside it, which a killed run leaves and the next
- * one overwrites: one writer at a time. The bytes depend on what is written alone, not on how it
- * is cut. *out is to be given to zfile_commit or zfile_abort.
+ * Begin to write what shall replace `path`. The bytes depend on what is written alone, not on how
+ * it is cut. *out is to be given to zfile_commit or zfile_abort.
  */
 ckpt_code zfile_create(const char *path, zfile_writer **out, ckpt_error *err);
 /* A json_write_fn; `writer` is a zfile_writer. Not 0: it failed, and zfile_commit says why. */
 int zfile_write(void *writer, const char *bytes, size_t size);
-/* Write what is left, sync, rename over `path`. Consumes w, also on failure. */
+/* Write what is left; `path` holds it now, or what it did. Consumes w, also on failure. */
 ckpt_code zfile_commit(zfile_writer *w, ckpt_error *err);
 void zfile_abort(zfile_writer *w);              /* removes the temporary; NULL is fine */
 

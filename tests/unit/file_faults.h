@@ -146,12 +146,25 @@ static inline int tear_down(void **state)
 /* Path in the test's folder, good until the eighth call after. */
 static inline const char *in_folder(const char *name)
 {
-    static char paths[8][256];
+    static char paths[8][sizeof folder + NAME_MAX + 2];
     static unsigned next;
     char *path = paths[next++ % 8];
 
     snprintf(path, sizeof paths[0], "%s/%s", folder, name);
     return path;
+}
+
+/* How many names there are in the test's folder, hidden ones included. */
+static inline size_t count_names(void)
+{
+    DIR *directory = opendir(folder);
+    size_t count = 0;
+
+    assert_non_null(directory);
+    while (readdir(directory) != NULL)
+        count++;
+    closedir(directory);
+    return count - 2;       /* "." and ".." */
 }
 
 static inline unsigned char byte_at(size_t i)

@@ -394,19 +394,6 @@ static void test_a_written_file_replaces_the_old_one(void **state)
     assert_holds(in_folder("a"), "", 0);
 }
 
-/* Hidden files too, which file_list_tree leaves out. */
-static size_t count_names(void)
-{
-    DIR *directory = opendir(folder);
-    size_t count = 0;
-
-    assert_non_null(directory);
-    while (readdir(directory) != NULL)
-        count++;
-    closedir(directory);
-    return count - 2;       /* "." and ".." */
-}
-
 static void test_a_failed_write_leaves_the_old_file_and_no_other(void **state)
 {
     (void)state;
@@ -420,6 +407,36 @@ static void test_a_failed_write_leaves_the_old_file_and_no_other(void **state)
     faults.sync_errno = 0;
     assert_holds(in_folder("a"), "old", 3);
     assert_int_equal(count_names(), 1);
+}
+
+static void test_a_new_file_is_not_what_is_there_or_behind_a_link(void **state)
+{
+    ckpt_file *f;
+
+    (void)state;
+    make_file(in_folder("a"), "old", 3);
+    assert_int_equal(symlink("absent", in_folder("link")), 0);
+    assert_int_equal(file_open_new(in_folder("a"), &f, &err), CKPT_E_IO);
+    assert_int_equal(file_open_new(in_folder("link"), &f, &err), CKPT_E_IO);
+    assert_false(file_exists(in_folder("absent")));
+    assert_holds(in_folder("a"), "old", 3);
+}
+
+static void test_only_a_regular_file_is_replaced(void **state)
+{
+    (void)state;
+    make_file(in_folder("a"), "old", 3);
+    assert_int_equal(symlink("a", in_folder("link")), 0);
+    assert_int_equal(mkfifo(in_folder("pipe"), 0600), 0);
+    assert_int_equal(file_check_place(in_folder("a"), &err), CKPT_OK);
+    assert_int_equal(file_check_place(in_folder("new"), &err), CKPT_OK);
+    assert_int_equal(file_check_place(in_folder("link"), &err), CKPT_E_USAGE);
+    assert_non_null(strstr(err.text, "expected a file, got a link"));
+    assert_int_equal(file_check_place(in_folder("pipe"), &err), CKPT_E_USAGE);
+    assert_int_equal(file_check_place("/dev/null", &err), CKPT_E_USAGE);
+    assert_non_null(strstr(err.text, "expected a file, got a device"));
+    assert_int_equal(file_check_place(folder, &err), CKPT_E_USAGE);
+    assert_non_null(strstr(err.text, "expected a file, got a directory"));
 }
 
 static void test_a_copy_has_the_same_bytes_by_every_way(void **state)
@@ -486,6 +503,8 @@ int main(void)
         FOLDER_TEST(test_a_file_without_a_size_is_read_to_its_end_or_the_limit),
         FOLDER_TEST(test_a_written_file_replaces_the_old_one),
         FOLDER_TEST(test_a_failed_write_leaves_the_old_file_and_no_other),
+        FOLDER_TEST(test_a_new_file_is_not_what_is_there_or_behind_a_link),
+        FOLDER_TEST(test_only_a_regular_file_is_replaced),
         FOLDER_TEST(test_a_copy_has_the_same_bytes_by_every_way),
         FOLDER_TEST(test_a_file_is_not_copied_onto_itself),
         FOLDER_TEST(test_a_copy_to_a_full_disk_is_told),

@@ -91,22 +91,53 @@ static void test_a_file_appears_whole_or_not_at_all(void **state)
     assert_int_equal(zfile_create(in_folder("a"), &w, &err), CKPT_OK);
     assert_int_equal(zfile_write(w, "new", 3), 0);
     assert_holds(in_folder("a"), "old", 3);
-    assert_true(file_exists(in_folder(".a.tmp")));
+    assert_int_equal(count_names(), 2);
     zfile_abort(w);
     assert_holds(in_folder("a"), "old", 3);
-    assert_false(file_exists(in_folder(".a.tmp")));
+    assert_int_equal(count_names(), 1);
     write_pieces(in_folder("a"), "new", 3, 3);
     assert_holds(in_folder("a"), "new", 3);
-    assert_false(file_exists(in_folder(".a.tmp")));
+    assert_int_equal(count_names(), 1);
 }
 
-static void test_what_a_killed_writer_left_is_written_over(void **state)
+static void test_two_writers_of_one_file_do_not_mix(void **state)
+{
+    zfile_writer *first;
+    zfile_writer *second;
+
+    (void)state;
+    assert_int_equal(zfile_create(in_folder("a"), &first, &err), CKPT_OK);
+    zfile_write(first, "the first one", 13);
+    assert_int_equal(zfile_create(in_folder("a"), &second, &err), CKPT_OK);
+    zfile_write(second, "second", 6);
+    assert_int_equal(zfile_commit(first, &err), CKPT_OK);
+    assert_holds(in_folder("a"), "the first one", 13);
+    assert_int_equal(zfile_commit(second, &err), CKPT_OK);
+    assert_holds(in_folder("a"), "second", 6);
+    assert_int_equal(count_names(), 1);
+}
+
+static void test_a_link_that_lies_in_wait_is_not_followed(void **state)
 {
     (void)state;
-    make_file(in_folder(".a.tmp"), "something longer than the new text", 34);
+    make_file(in_folder("victim"), "precious", 8);
+    assert_int_equal(symlink("victim", in_folder(".a.tmp")), 0);
+    assert_int_equal(symlink("victim", in_folder("a")), 0);
     write_pieces(in_folder("a"), "new", 3, 3);
     assert_holds(in_folder("a"), "new", 3);
-    assert_false(file_exists(in_folder(".a.tmp")));
+    assert_holds(in_folder("victim"), "precious", 8);
+}
+
+static void test_a_name_as_long_as_can_be_is_written(void **state)
+{
+    char name[NAME_MAX + 1];
+
+    (void)state;
+    memset(name, 'n', NAME_MAX);
+    name[NAME_MAX] = '\0';
+    write_pieces(in_folder(name), "text", 4, 4);
+    assert_reads(in_folder(name), "text", 4);
+    assert_int_equal(count_names(), 1);
 }
 
 static void test_a_full_disk_is_told_at_the_end(void **state)
@@ -127,8 +158,7 @@ static void test_a_full_disk_is_told_at_the_end(void **state)
         assert_int_equal(zfile_commit(w, &err), CKPT_E_IO);
         assert_non_null(strstr(err.text, "No space left"));
         faults.fail_errno = 0;
-        assert_false(file_exists(in_folder(names[i])));
-        assert_false(file_exists(in_folder(".a.tmp")));
+        assert_int_equal(count_names(), 0);
     }
     free(text);
 }
@@ -145,7 +175,7 @@ static void test_a_failed_sync_leaves_the_old_file(void **state)
     assert_int_equal(zfile_commit(w, &err), CKPT_E_IO);
     faults.sync_errno = 0;
     assert_holds(in_folder("a"), "old", 3);
-    assert_false(file_exists(in_folder(".a.tmp")));
+    assert_int_equal(count_names(), 1);
 }
 
 static void test_a_folder_that_is_not_there_is_told(void **state)
@@ -252,7 +282,9 @@ int main(void)
         FOLDER_TEST(test_what_is_written_is_read_back),
         FOLDER_TEST(test_the_file_does_not_depend_on_how_it_was_cut),
         FOLDER_TEST(test_a_file_appears_whole_or_not_at_all),
-        FOLDER_TEST(test_what_a_killed_writer_left_is_written_over),
+        FOLDER_TEST(test_two_writers_of_one_file_do_not_mix),
+        FOLDER_TEST(test_a_link_that_lies_in_wait_is_not_followed),
+        FOLDER_TEST(test_a_name_as_long_as_can_be_is_written),
         FOLDER_TEST(test_a_full_disk_is_told_at_the_end),
         FOLDER_TEST(test_a_failed_sync_leaves_the_old_file),
         FOLDER_TEST(test_a_folder_that_is_not_there_is_told),
