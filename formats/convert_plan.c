@@ -19,7 +19,7 @@ typedef struct {
 
 static ckpt_code check_apart(const convert_options *o, ckpt_error *err)
 {
-    const char *paths[] = { o->source, o->like, o->fill_from };
+    const char *paths[] = { o->source, o->like, o->fill_from, o->open.map_file };
     ckpt_code code = CKPT_OK;
 
     for (size_t i = 0; i < sizeof paths / sizeof *paths && code == CKPT_OK; i++)

@@ -95,6 +95,45 @@ ckpt_code output_check_apart(const char *path, const char *input, ckpt_error *er
     return code;
 }
 
+/* 1 when a file below the directory is the one at `path`, by a link perhaps. */
+static ckpt_code find_in_tree(const char *path, const char *directory, int *found,
+                              ckpt_error *err)
+{
+    file_list names;
+    ckpt_code code = file_list_tree(directory, &names, err);
+
+    for (size_t i = 0; i < names.count && !*found && code == CKPT_OK; i++) {
+        char *file = file_join(directory, names.names[i]);
+
+        if (file == NULL)
+            code = ckpt_fail_memory(err, "a path", strlen(directory));
+        else
+            *found = file_is_same(file, path);
+        free(file);
+    }
+    file_list_free(&names);
+    return code;
+}
+
+ckpt_code output_check_spares(const char *path, const char *input, ckpt_error *err)
+{
+    char *to = file_rename_target(path);
+    char *from = realpath(input, NULL);
+    ckpt_code code = CKPT_OK;
+    int found = 0;
+
+    if (to != NULL && from != NULL && file_exists(path)) {
+        found = is_within(to, from) || file_is_same(path, input);
+        if (!found && file_is_directory(input))
+            code = find_in_tree(path, input, &found, err);
+        if (found)
+            code = ckpt_fail(err, CKPT_E_USAGE, "'%s' is a file of the input '%s'", path, input);
+    }
+    free(to);
+    free(from);
+    return code;
+}
+
 ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_error *err)
 {
     const char *path = options->path;

@@ -20,6 +20,10 @@ ckpt_code output_check(const char *path, int overwrite, ckpt_error *err);
  * replaces. */
 ckpt_code output_check_apart(const char *path, const char *input, ckpt_error *err);
 
+/* Refuse a `path` that is there and is the input or a file of it, by whatever name: a slip of the
+ * hand must not cost it. */
+ckpt_code output_check_spares(const char *path, const char *input, ckpt_error *err);
+
 typedef struct {
     const char *path;
     int overwrite;

@@ -302,36 +302,31 @@ static void print_remarks(const convert_job *job)
     print_notes(job);
 }
 
-/* A slip of the hand must not cost the weights. */
-static ckpt_code check_is_no_input(const ckpt_checkpoint *c, const char *path, ckpt_error *err)
+/* Refuse what must not be written, before the work is done. */
+static ckpt_code check_place(const convert_options *o, const char *path, ckpt_error *err)
 {
-    ckpt_code code = CKPT_OK;
-
-    for (size_t i = 0; c != NULL && i < c->store->file_count && code == CKPT_OK; i++) {
-        char *file = file_join(c->store->directory, c->store->files[i].name);
-
-        if (file == NULL)
-            return ckpt_fail_memory(err, "a path", strlen(path));
-        if (file_is_same(file, path))
-            code = ckpt_fail(err, CKPT_E_USAGE, "'%s' is a file of the input '%s'", path, c->path);
-        free(file);
-    }
-    return code;
-}
-
-/* Not when the work is done. */
-static ckpt_code check_place(const convert_job *job, const char *path, ckpt_error *err)
-{
+    const char *const inputs[] = { o->source, o->like, o->fill_from, o->open.map_file };
     ckpt_code code;
 
     if (path == NULL)
         return CKPT_OK;
-    if ((code = output_check_apart(job->options.target, path, err)) != CKPT_OK ||
-        (code = check_is_no_input(job->source, path, err)) != CKPT_OK ||
-        (code = check_is_no_input(job->like, path, err)) != CKPT_OK ||
-        (code = check_is_no_input(job->fill, path, err)) != CKPT_OK)
+    if ((code = output_check_apart(o->target, path, err)) != CKPT_OK)
         return code;
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
+        if (inputs[i] != NULL && (code = output_check_spares(path, inputs[i], err)) != CKPT_OK)
+            return code;
     return file_check_place(path, err);
+}
+
+static ckpt_code check_places(const convert_command *o, ckpt_error *err)
+{
+    ckpt_code code;
+
+    if ((code = check_place(&o->convert, o->report, err)) != CKPT_OK ||
+        (code = check_place(&o->convert, o->manifest, err)) != CKPT_OK ||
+        o->report == NULL || o->manifest == NULL)
+        return code;
+    return output_check_apart(o->report, o->manifest, err);
 }
 
 static ckpt_code run(const convert_command *o, convert_job *job, const char *const *words,
@@ -342,8 +337,7 @@ static ckpt_code run(const convert_command *o, convert_job *job, const char *con
         (o->manifest != NULL || (!o->no_manifest && job->like == NULL));
     ckpt_code code;
 
-    if ((code = check_place(job, o->report, err)) != CKPT_OK ||
-        (code = check_place(job, o->manifest, err)) != CKPT_OK ||
+    if ((code = check_places(o, err)) != CKPT_OK ||
         (code = convert_run(job, err)) != CKPT_OK)
         return code;
     if (job->is_waiting) {

@@ -1,11 +1,15 @@
 """What people and scripts do to a command line, and names that want to be more than names."""
+import itertools
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
 from corrupt.files import INDEX, Model, bf16, file_bytes, tensor_files
 from cli.trees import tree
 
+NATIVE_MAP = Path(__file__).parents[2] / "formats/maps/deepseek_v4.native.map"
 NAME = "two\nlines\x1b[31m\tred"
 SHOWN = "two\\nlines\\x1b[31m\\tred"
 
@@ -104,13 +108,74 @@ def test_a_report_is_not_lost_with_what_the_output_replaces(ckpt, golden_a, tmp_
 
 
 @pytest.mark.parametrize("option", ["--report", "--manifest"])
-@pytest.mark.parametrize("through", ["in", "link"])
-def test_a_report_does_not_replace_weights(ckpt, source, tmp_path, option, through):
+@pytest.mark.parametrize("name,through", [
+    *itertools.product(["model-00001-of-00005.safetensors", "config.json", INDEX, "deep/card.md"],
+                       ["in", "link", "elsewhere"]),
+    (".hidden", "in"), (".hidden", "link"),
+])
+def test_a_report_replaces_no_file_of_the_input(ckpt, source, tmp_path, option, name, through):
+    """Whatever it is, by the path of the folder, of a link to it, or of where its files really are,
+    as those of a hub's cache."""
+    (source / "deep").mkdir()
+    (source / "deep/card.md").write_text("kept")
+    (source / ".hidden").write_text("kept")
+    if through == "elsewhere":
+        real = tmp_path / "elsewhere" / name
+        real.parent.mkdir(parents=True)
+        (source / name).rename(real)
+        (source / name).symlink_to(real)
     (tmp_path / "link").symlink_to("in")
-    before = tree(source)
-    file = tmp_path / through / "model-00001-of-00005.safetensors"
-    err = ckpt("ckpt-convert", option, file, source, tmp_path / "out", check=2).err
-    assert "is a file of the input" in err and tree(source) == before
+    before = tree(tmp_path)
+    err = ckpt("ckpt-convert", option, tmp_path / through / name, source, tmp_path / "out",
+               check=2).err
+    assert "is a file of the input" in err and tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("options,file", [
+    (["--like", "other"], "other/config.json"), (["--fill-from", "other"], "other/config.json"),
+    (["--names", "native", "--map", "m.map"], "m.map"),
+])
+def test_a_report_replaces_no_other_input(ckpt, source, tmp_path, options, file):
+    shutil.copytree(source, tmp_path / "other")
+    shutil.copy(NATIVE_MAP, tmp_path / "m.map")
+    before = tree(tmp_path)
+    err = ckpt("ckpt-convert", "--report", file, *options, "in", "out", check=2, cwd=tmp_path).err
+    assert "is a file of the input" in err and tree(tmp_path) == before
+
+
+def test_the_output_does_not_replace_the_map(ckpt, golden_a, tmp_path):
+    (tmp_path / "out").mkdir()
+    shutil.copy(NATIVE_MAP, tmp_path / "out/m.map")
+    before = tree(tmp_path)
+    err = ckpt("ckpt-convert", "--overwrite", "--map", tmp_path / "out/m.map", golden_a,
+               tmp_path / "out", check=2).err
+    assert "would replace" in err and tree(tmp_path) == before
+
+
+def test_a_new_report_beside_an_input_file_or_in_its_folder_is_fine(ckpt, source, tmp_path):
+    ckpt("ckpt-convert", "--report", source / "new.json", source, tmp_path / "out")
+    assert (source / "new.json").exists()
+    one = source / "model-00002-of-00005.safetensors"
+    for _ in range(2):               # an old report beside a single file is no part of it
+        ckpt("ckpt-convert", "--overwrite", "--report", source / "new.json", one,
+             tmp_path / "one")
+
+
+def test_one_file_is_not_both_report_and_manifest(ckpt, golden_a, tmp_path):
+    err = ckpt("ckpt-convert", "--report", tmp_path / "r", "--manifest", f"{tmp_path}/./r",
+               golden_a, tmp_path / "out", check=2).err
+    assert "are the same" in err and os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_report_replaces_only_a_file(ckpt, golden_a, tmp_path, kind):
+    """As root, --report /dev/null would take the device away."""
+    if kind == "link":
+        (tmp_path / "x").symlink_to("/dev/null")
+    else:
+        os.mkfifo(tmp_path / "x")
+    err = ckpt("ckpt-convert", "--report", tmp_path / "x", golden_a, tmp_path / "out", check=2).err
+    assert "expected a file, got a" in err and os.listdir(tmp_path) == ["x"]
 
 
 # ---- numbers ----
