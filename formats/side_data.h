@@ -56,8 +56,8 @@ void side_data_close(side_data_writer *writer);     /* leaves the spill for a la
 
 typedef struct side_data side_data;
 
-/* Read directory/fp4_scales.zst; *out is NULL when there is none. Refuses more than memory_bytes of
- * it, unsorted or repeated entries, scales of 0 and 255. */
+/* Read directory/fp4_scales.zst; *out is NULL when there is none. Refuses what takes more than
+ * memory_bytes, unsorted or repeated entries, scales of 0 and 255. */
 ckpt_code side_data_read(const char *directory, uint64_t memory_bytes, side_data **out,
                          ckpt_error *err);
 /* The same from its text. */

@@ -6,8 +6,20 @@
 
 #include "file.h"
 #include "side_data.h"
+#include "zfile.h"
 
 static const char side_data_magic[] = "ckpt-fp4-scales 1 ";
+
+/* What a text lists, in its order: a tensor, then its groups. */
+typedef struct {
+    ckpt_code (*tensor)(void *context, const char *name, ckpt_error *err);
+    ckpt_code (*group)(void *context, const encode_exception *entry, ckpt_error *err);
+    void *context;
+} side_data_visit;
+
+/* Visit all of `text`, which is checked on the way and not held; `subject` is for errors. */
+ckpt_code side_data_walk(zfile_reader *text, const char *subject, const side_data_visit *visit,
+                         ckpt_error *err);
 
 typedef struct {
     const char *name;
@@ -49,7 +61,7 @@ struct side_data_writer {
 typedef ckpt_code spill_visit(void *context, const spill_record *record, ckpt_error *err);
 
 /* All records, which were good when they were written or when the spill was opened. */
-ckpt_code side_data_visit(const side_data_writer *w, spill_visit *visit, void *context,
-                          ckpt_error *err);
+ckpt_code side_data_visit_spill(const side_data_writer *w, spill_visit *visit, void *context,
+                                ckpt_error *err);
 
 #endif

@@ -145,7 +145,7 @@ static ckpt_code sweep(side_sorter *s, ckpt_error *err)
     do {
         s->entry_count = 0;
         s->has_last = 0;
-        if ((code = side_data_visit(s->writer, gather_record, s, err)) != CKPT_OK ||
+        if ((code = side_data_visit_spill(s->writer, gather_record, s, err)) != CKPT_OK ||
             (code = sort_entries(s, err)) != CKPT_OK)
             return code;
         take_entries(s);

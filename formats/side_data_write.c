@@ -63,8 +63,8 @@ static ckpt_code fail_damaged(const side_data_writer *w, uint64_t offset, ckpt_e
                      "; remove its folder and start over", w->spill_path, offset);
 }
 
-ckpt_code side_data_visit(const side_data_writer *w, spill_visit *visit, void *context,
-                          ckpt_error *err)
+ckpt_code side_data_visit_spill(const side_data_writer *w, spill_visit *visit, void *context,
+                                ckpt_error *err)
 {
     uint64_t good_bytes;
     const ckpt_code code = scan_spill(w, visit, context, &good_bytes, err);
@@ -138,27 +138,59 @@ ckpt_code side_data_sync(side_data_writer *writer, uint64_t *synced_bytes, ckpt_
     return code;
 }
 
+typedef struct {
+    side_data_writer *writer;
+    size_t tensor;
+    encode_exception batch[SPILL_BATCH];
+    size_t count;
+} restoration;
+
+static ckpt_code restore_batch(restoration *r, ckpt_error *err)
+{
+    const size_t count = r->count;
+
+    r->count = 0;
+    return append_records(r->writer, r->tensor, r->batch, count, err);
+}
+
+static ckpt_code restore_tensor(void *context, const char *name, ckpt_error *err)
+{
+    restoration *r = context;
+    const int64_t tensor = ckpt_catalog_find(r->writer->options.catalog, name);
+    const ckpt_code code = restore_batch(r, err);
+
+    if (code == CKPT_OK && tensor == CKPT_NOT_FOUND)
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s' lists tensor '%s', which this conversion does not have",
+                         r->writer->path, name);
+    r->tensor = (size_t)tensor;
+    return code;
+}
+
+static ckpt_code restore_group(void *context, const encode_exception *entry, ckpt_error *err)
+{
+    restoration *r = context;
+
+    r->batch[r->count++] = *entry;
+    return r->count < SPILL_BATCH ? CKPT_OK : restore_batch(r, err);
+}
+
 /* A run that was stopped after side_data_finish has left the result and no spill to add to. What
  * is in both does no harm. */
 static ckpt_code restore_spill(side_data_writer *w, ckpt_error *err)
 {
-    side_data *data;
-    ckpt_code code = side_data_read(w->options.directory, UINT64_MAX, &data, err);
+    restoration r = { .writer = w };
+    const side_data_visit visit = { restore_tensor, restore_group, &r };
+    zfile_reader *text;
+    ckpt_code code;
 
-    if (code != CKPT_OK || data == NULL)
+    if (!file_exists(w->path))
+        return CKPT_OK;
+    if ((code = zfile_open(w->path, &text, err)) != CKPT_OK)
         return code;
-    for (size_t i = 0; i < data->tensor_count && code == CKPT_OK; i++) {
-        const side_tensor *t = &data->tensors[i];
-        const int64_t tensor = ckpt_catalog_find(w->options.catalog, t->name);
-
-        if (tensor == CKPT_NOT_FOUND)
-            code = ckpt_fail(err, CKPT_E_FORMAT,
-                             "'%s' lists tensor '%s', which this conversion does not have",
-                             w->path, t->name);
-        else
-            code = append_records(w, (size_t)tensor, data->entries + t->first, t->count, err);
-    }
-    side_data_free(data);
+    if ((code = side_data_walk(text, w->path, &visit, err)) == CKPT_OK)
+        code = restore_batch(&r, err);
+    zfile_close(text);
     return code;
 }
 
@@ -240,7 +272,7 @@ static ckpt_code take_over(side_data_writer *w, unsigned part, uint64_t synced_b
             if (other.spill_bytes < synced_bytes && !file_exists(w->path))
                 code = fail_damaged(&other, other.spill_bytes, err);
         }
-        if (code == CKPT_OK && (code = side_data_visit(&other, NULL, NULL, err)) == CKPT_OK)
+        if (code == CKPT_OK && (code = side_data_visit_spill(&other, NULL, NULL, err)) == CKPT_OK)
             code = append_bytes(w, &other, err);
     } else if (synced_bytes > 0 && !file_exists(w->path)) {
         code = fail_damaged(&other, 0, err);

@@ -154,83 +154,19 @@ void zfile_abort(zfile_writer *w)
 
 /* ---- reading ---- */
 
-typedef struct {
-    const char *subject;
-    uint64_t max_bytes;
-    char *bytes;
-    size_t size;
-    size_t capacity;               /* one byte of it stays free for the NUL */
-} unpacked_text;
-
-static ckpt_code fail_size(const char *subject, uint64_t max_bytes, ckpt_error *err)
-{
-    return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is too large: expected at most %" PRIu64 " bytes",
-                     subject, max_bytes);
-}
-
-/* Room for a piece more, but never for more than is allowed, and one to see that there is more. */
-static ckpt_code make_room(unpacked_text *text, ckpt_error *err)
-{
-    const uint64_t most = size_min(text->max_bytes, SIZE_MAX - 2) + 2;
-    const uint64_t capacity = size_min(size_max(2 * (uint64_t)text->capacity, PIECE_BYTES), most);
-    char *bytes;
-
-    if (text->size + 1 < text->capacity)
-        return CKPT_OK;
-    bytes = realloc(text->bytes, capacity);
-    if (bytes == NULL)
-        return ckpt_fail_memory(err, text->subject, capacity);
-    text->bytes = bytes;
-    text->capacity = capacity;
-    return CKPT_OK;
-}
-
-static ckpt_code unpack_stream(ZSTD_DCtx *zstd, ZSTD_inBuffer *in, unpacked_text *text,
-                               ckpt_error *err)
-{
-    size_t expected = 1;           /* 0 at the end of a frame */
-
-    ZSTD_DCtx_setParameter(zstd, ZSTD_d_windowLogMax, WINDOW_LOG_MAX);
-    for (;;) {
-        ZSTD_outBuffer out = { NULL, 0, 0 };
-        ckpt_code code = make_room(text, err);
-
-        if (code != CKPT_OK)
-            return code;
-        out.dst = text->bytes + text->size;
-        out.size = text->capacity - text->size - 1;
-        expected = ZSTD_decompressStream(zstd, &out, in);
-        if (ZSTD_isError(expected))
-            return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is damaged: zstd says: %s", text->subject,
-                             ZSTD_getErrorName(expected));
-        text->size += out.pos;
-        if (text->size > text->max_bytes)
-            return fail_size(text->subject, text->max_bytes, err);
-        if (in->pos == in->size && expected == 0)
-            return CKPT_OK;
-        if (in->pos == in->size && out.pos < out.size)
-            return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is damaged: the zstd stream ends early",
-                             text->subject);
-    }
-}
-
-/* On failure text->bytes is freed. */
-static ckpt_code unpack(unpacked_text *text, const char *data, size_t data_bytes, ckpt_error *err)
-{
-    ZSTD_inBuffer in = { data, data_bytes, 0 };
-    ZSTD_DCtx *zstd = ZSTD_createDCtx();
-    ckpt_code code;
-
-    if (zstd == NULL)
-        return ckpt_fail_memory(err, "a decompressor", sizeof in);
-    code = unpack_stream(zstd, &in, text, err);
-    ZSTD_freeDCtx(zstd);
-    if (code == CKPT_OK)
-        text->bytes[text->size] = '\0';
-    else
-        free(text->bytes);
-    return code;
-}
+struct zfile_reader {
+    char *subject;
+    ckpt_file *file;               /* NULL: everything is in `in` */
+    uint64_t offset;               /* of the file: what is not in `in` yet */
+    ZSTD_inBuffer in;              /* as it is stored */
+    ZSTD_DCtx *zstd;               /* NULL: plain */
+    size_t expected;               /* zstd: 0 at the end of a frame */
+    char *text;                    /* for zfile_read_line: what is not taken yet is */
+    size_t text_begin;             /* between these two */
+    size_t text_end;
+    size_t text_capacity;
+    char piece[PIECE_BYTES];       /* of the file */
+};
 
 static int begins_like_zstd(const char *data, size_t size)
 {
@@ -239,34 +175,253 @@ static int begins_like_zstd(const char *data, size_t size)
     return size >= sizeof magic && memcmp(data, magic, sizeof magic) == 0;
 }
 
+/* Have something to unpack in hand, unless there is nothing left. */
+static ckpt_code refill(zfile_reader *r, ckpt_error *err)
+{
+    size_t size;
+    ckpt_code code;
+
+    if (r->in.pos < r->in.size || r->file == NULL || r->offset >= file_size(r->file))
+        return CKPT_OK;
+    size = size_min(PIECE_BYTES, file_size(r->file) - r->offset);
+    if ((code = file_read_at(r->file, r->offset, r->piece, size, err)) != CKPT_OK)
+        return code;
+    r->offset += size;
+    r->in = (ZSTD_inBuffer){ r->piece, size, 0 };
+    return CKPT_OK;
+}
+
+/* The next bytes of the text, as many as are easily had; *got is 0 at its end alone. */
+static ckpt_code unpack(zfile_reader *r, char *bytes, size_t room, size_t *got, ckpt_error *err)
+{
+    ZSTD_outBuffer out = { bytes, room, 0 };
+    ckpt_code code = CKPT_OK;
+
+    while (out.pos == 0 && (code = refill(r, err)) == CKPT_OK) {
+        const size_t left = r->in.size - r->in.pos;
+
+        if (r->zstd == NULL) {
+            out.pos = size_min(room, left);
+            memcpy(bytes, (const char *)r->in.src + r->in.pos, out.pos);
+            r->in.pos += out.pos;
+            break;
+        }
+        if (left == 0 && r->expected == 0)
+            break;
+        r->expected = ZSTD_decompressStream(r->zstd, &out, &r->in);
+        if (ZSTD_isError(r->expected))
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is damaged: zstd says: %s", r->subject,
+                             ZSTD_getErrorName(r->expected));
+        if (left == 0 && out.pos == 0)
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is damaged: the zstd stream ends early",
+                             r->subject);
+    }
+    *got = out.pos;
+    return code;
+}
+
+/* Takes the file, which may be NULL, also on failure. NULL: no memory. */
+static zfile_reader *reader_create(const char *subject, ckpt_file *file)
+{
+    zfile_reader *r = calloc(1, sizeof *r);
+
+    if (r == NULL || (r->subject = strdup(subject)) == NULL) {
+        file_close(file, NULL);
+        free(r);
+        return NULL;
+    }
+    r->file = file;
+    r->expected = 1;
+    return r;
+}
+
+static ckpt_code reader_begin(zfile_reader *r, int must_be_zstd, ckpt_error *err)
+{
+    const ckpt_code code = refill(r, err);
+
+    if (code == CKPT_OK && (must_be_zstd || begins_like_zstd(r->in.src, r->in.size)) &&
+        ((r->zstd = ZSTD_createDCtx()) == NULL ||
+         ZSTD_isError(ZSTD_DCtx_setParameter(r->zstd, ZSTD_d_windowLogMax, WINDOW_LOG_MAX))))
+        return ckpt_fail_memory(err, "a decompressor", sizeof *r);
+    return code;
+}
+
+void zfile_close(zfile_reader *r)
+{
+    if (r == NULL)
+        return;
+    ZSTD_freeDCtx(r->zstd);
+    file_close(r->file, NULL);
+    free(r->text);
+    free(r->subject);
+    free(r);
+}
+
+/* ---- by lines ---- */
+
+ckpt_code zfile_open(const char *path, zfile_reader **out, ckpt_error *err)
+{
+    ckpt_file *file;
+    ckpt_code code;
+
+    *out = NULL;
+    if ((code = file_open(path, &file, err)) != CKPT_OK)
+        return code;
+    if ((*out = reader_create(path, file)) == NULL)
+        return ckpt_fail_memory(err, path, sizeof **out);
+    if ((code = reader_begin(*out, is_compressed_name(path), err)) != CKPT_OK) {
+        zfile_close(*out);
+        *out = NULL;
+    }
+    return code;
+}
+
+ckpt_code zfile_open_text(const char *text, size_t size, const char *subject, zfile_reader **out,
+                          ckpt_error *err)
+{
+    if ((*out = reader_create(subject, NULL)) == NULL)
+        return ckpt_fail_memory(err, subject, sizeof **out);
+    (*out)->in = (ZSTD_inBuffer){ text, size, 0 };
+    return CKPT_OK;
+}
+
+/* Room behind what is not taken yet, for a line of at most ZFILE_LINE_BYTES_MAX. */
+static ckpt_code make_line_room(zfile_reader *r, ckpt_error *err)
+{
+    const size_t held = r->text_end - r->text_begin;
+    const size_t capacity = size_max(2 * r->text_capacity, PIECE_BYTES);
+    char *text;
+
+    if (r->text_begin > 0) {
+        memmove(r->text, r->text + r->text_begin, held);
+        r->text_begin = 0;
+        r->text_end = held;
+    }
+    if (r->text_end < r->text_capacity)
+        return CKPT_OK;
+    if (held >= ZFILE_LINE_BYTES_MAX)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has a line that is too long: expected at most "
+                         "%d bytes", r->subject, ZFILE_LINE_BYTES_MAX);
+    if ((text = realloc(r->text, capacity)) == NULL)
+        return ckpt_fail_memory(err, r->subject, capacity);
+    r->text = text;
+    r->text_capacity = capacity;
+    return CKPT_OK;
+}
+
+ckpt_code zfile_read_line(zfile_reader *r, const char **line, size_t *size, ckpt_error *err)
+{
+    size_t seen = 0;               /* of the line, without a newline */
+    size_t got;
+    ckpt_code code;
+
+    for (*line = NULL;; r->text_end += got) {
+        const size_t held = r->text_end - r->text_begin;
+
+        if (held > seen) {
+            const char *begin = r->text + r->text_begin;
+            const char *newline = memchr(begin + seen, '\n', held - seen);
+
+            if (newline != NULL) {
+                *line = begin;
+                *size = (size_t)(newline - begin);
+                r->text_begin += *size + 1;
+                return CKPT_OK;
+            }
+            seen = held;
+        }
+        if ((code = make_line_room(r, err)) != CKPT_OK ||
+            (code = unpack(r, r->text + r->text_end, r->text_capacity - r->text_end, &got,
+                           err)) != CKPT_OK)
+            return code;
+        if (got == 0 && seen > 0)
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s' ends in the middle of a line", r->subject);
+        if (got == 0)
+            return CKPT_OK;
+    }
+}
+
+/* ---- as a whole ---- */
+
+static ckpt_code fail_size(const char *subject, uint64_t max_bytes, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is too large: expected at most %" PRIu64 " bytes",
+                     subject, max_bytes);
+}
+
+typedef struct {
+    char *bytes;
+    size_t size;
+    size_t capacity;               /* one byte of it stays free for the NUL */
+} whole_text;
+
+/* Room for a piece more, but never for more than is allowed, and one to see that there is more. */
+static ckpt_code make_room(const zfile_reader *r, whole_text *text, uint64_t max_bytes,
+                           ckpt_error *err)
+{
+    const uint64_t most = size_min(max_bytes, SIZE_MAX - 2) + 2;
+    const uint64_t capacity = size_min(size_max(2 * (uint64_t)text->capacity, PIECE_BYTES), most);
+    char *bytes;
+
+    if (text->size + 1 < text->capacity)
+        return CKPT_OK;
+    bytes = realloc(text->bytes, capacity);
+    if (bytes == NULL)
+        return ckpt_fail_memory(err, r->subject, capacity);
+    text->bytes = bytes;
+    text->capacity = capacity;
+    return CKPT_OK;
+}
+
+/* On failure what text->bytes holds is of no use, but the caller's to free. */
+static ckpt_code unpack_all(zfile_reader *r, uint64_t max_bytes, whole_text *text,
+                            ckpt_error *err)
+{
+    size_t got;
+    ckpt_code code;
+
+    do {
+        if ((code = make_room(r, text, max_bytes, err)) != CKPT_OK ||
+            (code = unpack(r, text->bytes + text->size, text->capacity - text->size - 1, &got,
+                           err)) != CKPT_OK)
+            return code;
+        text->size += got;
+        if (text->size > max_bytes)
+            return fail_size(r->subject, max_bytes, err);
+    } while (got > 0);
+    text->bytes[text->size] = '\0';
+    return CKPT_OK;
+}
+
 ckpt_code zfile_read(const char *path, uint64_t max_bytes, char **out, size_t *size,
                      ckpt_error *err)
 {
     /* What does not compress grows a little. */
     const uint64_t most_bytes = size_min(max_bytes, UINT64_MAX / 2) + PIECE_BYTES;
-    unpacked_text text = { path, max_bytes, NULL, 0, 0 };
+    whole_text text = { NULL, 0, 0 };
+    zfile_reader *r;
     char *data;
     size_t data_bytes;
     ckpt_code code;
 
     *out = NULL;
     *size = 0;
+    /* Not by pieces: it may be a pipe. */
     if ((code = file_read_all(path, most_bytes, &data, &data_bytes, err)) != CKPT_OK)
         return code;
-    if (begins_like_zstd(data, data_bytes) || is_compressed_name(path)) {
-        code = unpack(&text, data, data_bytes, err);
+    if ((r = reader_create(path, NULL)) == NULL) {
         free(data);
-        if (code != CKPT_OK)
-            return code;
+        return ckpt_fail_memory(err, path, sizeof *r);
+    }
+    r->in = (ZSTD_inBuffer){ data, data_bytes, 0 };
+    if ((code = reader_begin(r, is_compressed_name(path), err)) == CKPT_OK &&
+        (code = unpack_all(r, max_bytes, &text, err)) == CKPT_OK) {
+        *out = text.bytes;
+        *size = text.size;
     } else {
-        text.bytes = data;
-        text.size = data_bytes;
-    }
-    if (text.size > max_bytes) {
         free(text.bytes);
-        return fail_size(path, max_bytes, err);
     }
-    *out = text.bytes;
-    *size = text.size;
-    return CKPT_OK;
+    zfile_close(r);
+    free(data);
+    return code;
 }

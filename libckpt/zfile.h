@@ -22,12 +22,25 @@ int zfile_write(void *writer, const char *bytes, size_t size);
 ckpt_code zfile_commit(zfile_writer *w, ckpt_error *err);
 void zfile_abort(zfile_writer *w);              /* removes the temporary; NULL is fine */
 
-/* ---- reading ---- */
+/* ---- reading: what begins like a zstd stream, or is called one, is decompressed ---- */
+
+typedef struct zfile_reader zfile_reader;
+
+enum { ZFILE_LINE_BYTES_MAX = 1 << 20 };
+
+/* Read line by line, which takes little more memory than the longest line. *out is to be closed. */
+ckpt_code zfile_open(const char *path, zfile_reader **out, ckpt_error *err);
+/* The same for plain text in memory, which is borrowed; `subject` is for errors. */
+ckpt_code zfile_open_text(const char *text, size_t size, const char *subject, zfile_reader **out,
+                          ckpt_error *err);
+/* The next line without its newline, borrowed until the next call; NULL behind the last. A line
+ * without a newline or of more than ZFILE_LINE_BYTES_MAX is refused. */
+ckpt_code zfile_read_line(zfile_reader *r, const char **line, size_t *size, ckpt_error *err);
+void zfile_close(zfile_reader *r);              /* NULL is fine */
 
 /*
- * Read a whole file. What begins like a zstd stream, or is called one, is decompressed; more than
- * max_bytes of result are refused as soon as they come out. *out is malloc'd, NUL-terminated, yours
- * to free.
+ * Read a whole file, or a pipe. More than max_bytes of result are refused as soon as they come out.
+ * *out is malloc'd, NUL-terminated, yours to free.
  */
 ckpt_code zfile_read(const char *path, uint64_t max_bytes, char **out, size_t *size,
                      ckpt_error *err);

@@ -4,6 +4,7 @@
 #include "file_faults.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
 
 #include "libckpt/catalog.h"
 #include "libckpt/zfile.h"
@@ -298,6 +299,39 @@ static void test_a_run_after_the_result_adds_to_it(void **state)
     assert_result(three_tensors);
 }
 
+static uint64_t peak_bytes(void)
+{
+    struct rusage usage;
+
+    assert_int_equal(getrusage(RUSAGE_SELF, &usage), 0);
+    return (uint64_t)usage.ru_maxrss * 1024;
+}
+
+/* A result of 2^21 groups takes 32 MiB in memory, and its text as much again. */
+static void test_going_on_from_a_result_takes_little_memory(void **state)
+{
+    enum { COUNT = 1 << 21, MOST_BYTES = 8 << 20 };
+    zfile_writer *result;
+    side_data_writer *w;
+    struct stat spill;
+    uint64_t before;
+    char line[64];
+
+    (void)state;
+    assert_int_equal(zfile_create(in_folder(SIDE_DATA_FILE), &result, &err), CKPT_OK);
+    zfile_write(result, line, (size_t)snprintf(line, sizeof line, "ckpt-fp4-scales 1 -\n"
+                                               "tensor \"a\" %u\n", COUNT));
+    for (unsigned i = 0; i < COUNT; i++)
+        zfile_write(result, line, (size_t)snprintf(line, sizeof line, "%u 9\n", i));
+    assert_int_equal(zfile_commit(result, &err), CKPT_OK);
+    before = peak_bytes();
+    w = begin();
+    assert_true(peak_bytes() - before < MOST_BYTES);
+    assert_int_equal(stat(in_folder(SPILL), &spill), 0);
+    assert_int_equal(spill.st_size, (uint64_t)COUNT * 16);
+    side_data_close(w);
+}
+
 static void test_two_scales_for_one_group_are_refused(void **state)
 {
     side_data_writer *w = begin();
@@ -445,8 +479,10 @@ static void test_reading_stays_within_its_limit(void **state)
     (void)state;
     put_scattered(w, 5000);
     assert_int_equal(side_data_finish(w, NULL, MEMORY, &err), CKPT_OK);
-    assert_int_equal(side_data_read(folder, 1 << 14, &data, &err), CKPT_E_FORMAT);
-    assert_int_equal(side_data_read(folder, 1 << 18, &data, &err), CKPT_E_MEMORY);
+    assert_int_equal(side_data_read(folder, 0, &data, &err), CKPT_E_MEMORY);
+    assert_int_equal(side_data_read(folder, 1 << 14, &data, &err), CKPT_E_MEMORY);
+    assert_int_equal(side_data_read(folder, 3 * 5000 * sizeof(encode_exception) - 1, &data, &err),
+                     CKPT_E_MEMORY);
     assert_int_equal(side_data_read(folder, 1 << 20, &data, &err), CKPT_OK);
     assert_true(side_data_bytes(data) >= 3 * 5000 * sizeof(encode_exception));
     side_data_free(data);
@@ -606,6 +642,7 @@ int main(void)
         CATALOG_TEST(test_a_damaged_spill_is_refused),
         CATALOG_TEST(test_a_hole_behind_what_was_synced_is_cut),
         CATALOG_TEST(test_a_run_after_the_result_adds_to_it),
+        CATALOG_TEST(test_going_on_from_a_result_takes_little_memory),
         CATALOG_TEST(test_two_scales_for_one_group_are_refused),
         CATALOG_TEST(test_a_full_disk_is_told),
         CATALOG_TEST(test_threads_may_put_at_once),

@@ -276,6 +276,84 @@ static void test_compression_is_told_by_content_and_by_name(void **state)
     free(bytes);
 }
 
+/* ---- lines ---- */
+
+static void test_lines_are_read_as_they_were_written(void **state)
+{
+    static const char *const names[] = { "a", "a.zst" };
+    enum { LINES = 400 };          /* of 0, 1, 2, 4, ... bytes */
+    char *text = (char *)pattern(1 << 18);
+
+    (void)state;
+    for (size_t i = 0; i < 1 << 18; i++)
+        text[i] = (char)(text[i] == '\n' ? ' ' : text[i]);
+    for (size_t i = 0; i < 2; i++) {
+        zfile_writer *w;
+        zfile_reader *r;
+        const char *line;
+        size_t size;
+
+        assert_int_equal(zfile_create(in_folder(names[i]), &w, &err), CKPT_OK);
+        for (unsigned n = 0; n < LINES; n++) {
+            zfile_write(w, text, n % 19 == 0 ? 0 : (size_t)1 << (n % 19 - 1));
+            zfile_write(w, "\n", 1);
+        }
+        assert_int_equal(zfile_commit(w, &err), CKPT_OK);
+        assert_int_equal(zfile_open(in_folder(names[i]), &r, &err), CKPT_OK);
+        for (unsigned n = 0; n < LINES; n++) {
+            assert_int_equal(zfile_read_line(r, &line, &size, &err), CKPT_OK);
+            assert_non_null(line);
+            assert_int_equal(size, n % 19 == 0 ? 0 : 1 << (n % 19 - 1));
+            assert_memory_equal(line, text, size);
+        }
+        assert_int_equal(zfile_read_line(r, &line, &size, &err), CKPT_OK);
+        assert_null(line);
+        zfile_close(r);
+    }
+    free(text);
+}
+
+/* What reading all lines ends with. */
+static ckpt_code read_lines(const char *path)
+{
+    const char *line = "";
+    zfile_reader *r;
+    size_t size;
+    ckpt_code code = zfile_open(path, &r, &err);
+
+    while (code == CKPT_OK && line != NULL)
+        code = zfile_read_line(r, &line, &size, &err);
+    zfile_close(r);
+    return code;
+}
+
+static void test_lines_that_are_cut_or_endless_are_refused(void **state)
+{
+    char *text = calloc(1, ZFILE_LINE_BYTES_MAX + 2);
+    char *packed;
+    size_t size;
+
+    (void)state;
+    assert_non_null(text);
+    write_pieces(in_folder("cut"), "one\ntwo", 7, 7);
+    assert_int_equal(read_lines(in_folder("cut")), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "in the middle of a line"));
+    write_pieces(in_folder("endless.zst"), text, ZFILE_LINE_BYTES_MAX + 2, 4096);
+    assert_int_equal(read_lines(in_folder("endless.zst")), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "too long"));
+    text[ZFILE_LINE_BYTES_MAX - 1] = '\n';
+    write_pieces(in_folder("long"), text, ZFILE_LINE_BYTES_MAX, 4096);
+    assert_int_equal(read_lines(in_folder("long")), CKPT_OK);
+    write_pieces(in_folder("a.zst"), "one\ntwo\n", 8, 8);
+    assert_int_equal(file_read_all(in_folder("a.zst"), 100, &packed, &size, &err), CKPT_OK);
+    for (size_t cut = 0; cut < size; cut++) {
+        make_file(in_folder("a.zst"), packed, cut);
+        assert_int_equal(read_lines(in_folder("a.zst")), CKPT_E_FORMAT);
+    }
+    free(packed);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -293,6 +371,8 @@ int main(void)
         FOLDER_TEST(test_every_truncation_is_noticed),
         FOLDER_TEST(test_every_changed_byte_is_noticed),
         FOLDER_TEST(test_compression_is_told_by_content_and_by_name),
+        FOLDER_TEST(test_lines_are_read_as_they_were_written),
+        FOLDER_TEST(test_lines_that_are_cut_or_endless_are_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
