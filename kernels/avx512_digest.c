@@ -51,9 +51,10 @@ static inline __m512i secret_lanes(unsigned first, __m512i seeds)
 /* 64 bytes of the seeded secret from any byte on. */
 static inline __m512i secret_bytes(unsigned first, __m512i seeds)
 {
-    const int bits = (int)(first % 8 * 8);
+    /* By a vector: Clang has no inlined constant for an immediate. */
+    const __m512i bits = _mm512_set1_epi64(first % 8 * 8);
 
-    return _mm512_shrdi_epi64(secret_lanes(first / 8, seeds), secret_lanes(first / 8 + 1, seeds),
+    return _mm512_shrdv_epi64(secret_lanes(first / 8, seeds), secret_lanes(first / 8 + 1, seeds),
                               bits);
 }
 

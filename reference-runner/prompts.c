@@ -67,6 +67,18 @@ static ckpt_code complain(const reader *r, const char *what)
 
 /* ---- text ---- */
 
+/* Of the first line, without the blanks at its end. */
+static size_t line_bytes(const char *text, size_t size, size_t *with_end)
+{
+    const char *end = memchr(text, '\n', size);
+    size_t length = end == NULL ? size : (size_t)(end - text);
+
+    *with_end = end == NULL ? length : length + 1;
+    while (length > 0 && strchr(" \t\r", text[length - 1]) != NULL && text[length - 1] != '\0')
+        length--;
+    return length;
+}
+
 static ckpt_code read_line(const reader *r, const char *line, size_t size)
 {
     ckpt_code code = CKPT_OK;
@@ -75,7 +87,7 @@ static ckpt_code read_line(const reader *r, const char *line, size_t size)
     for (size_t i = 0; i < size && code == CKPT_OK;) {
         uint64_t id = 0;
 
-        if (strchr(" \t\r,", line[i]) != NULL && line[i] != '\0') {
+        if (strchr(" \t,", line[i]) != NULL && line[i] != '\0') {
             i++;
             continue;
         }
@@ -96,14 +108,8 @@ static ckpt_code read_text(const reader *r, const char *text, size_t size)
 {
     ckpt_code code = CKPT_OK;
 
-    while (size > 0 && code == CKPT_OK) {
-        const char *end = memchr(text, '\n', size);
-        const size_t length = end == NULL ? size : (size_t)(end - text);
-
-        code = read_line(r, text, length);
-        text += end == NULL ? length : length + 1;
-        size -= end == NULL ? length : length + 1;
-    }
+    for (size_t step; size > 0 && code == CKPT_OK; text += step, size -= step)
+        code = read_line(r, text, line_bytes(text, size, &step));
     return code;
 }
 
@@ -152,19 +158,17 @@ static ckpt_code read_json_text(const reader *r, const char *text, size_t size)
 /* One document, or one object a line. */
 static ckpt_code read_json(const reader *r, const char *text, size_t size)
 {
-    const char *end = memchr(text, '\n', size);
+    size_t step;
+    const size_t first = line_bytes(text, size, &step);
     ckpt_code code = CKPT_OK;
 
-    if (text[0] != '{' || end == NULL || end[-1] != '}')
+    if (text[0] != '{' || text[first - 1] != '}')
         return read_json_text(r, text, size);
-    while (size > 0 && code == CKPT_OK) {
-        const size_t length = end == NULL ? size : (size_t)(end - text);
+    for (; size > 0 && code == CKPT_OK; text += step, size -= step) {
+        const size_t length = line_bytes(text, size, &step);
 
         if (length > 0)
             code = read_json_text(r, text, length);
-        text += end == NULL ? length : length + 1;
-        size -= end == NULL ? length : length + 1;
-        end = memchr(text, '\n', size);
     }
     return code;
 }
