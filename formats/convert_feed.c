@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
 #include "convert_private.h"
 #include "safetensors.h"
 #include "size.h"
@@ -20,7 +21,6 @@ typedef struct {
     convert_feed *feed;
     feed_need *needs;            /* by tensor */
     size_t need_count;
-    size_t need_room;
     uint32_t *missing;           /* by tensor: files that have not come */
     uint32_t *left;              /* by file: tensors that still need it */
     uint8_t *has_come;           /* by file */
@@ -30,20 +30,17 @@ typedef struct {
 
 static ckpt_code add_need(feed_run *r, size_t tensor, uint32_t file, ckpt_error *err)
 {
+    feed_need *needs;
+
     for (size_t i = r->need_count; i > 0 && r->needs[i - 1].tensor == tensor; i--)
         if (r->needs[i - 1].file == file)
             return CKPT_OK;
-    if (r->need_count == r->need_room) {
-        const size_t room = r->need_room == 0 ? 1024 : 2 * r->need_room;
-        feed_need *needs = realloc(r->needs, room * sizeof *needs);
-
-        if (needs == NULL)
-            return ckpt_fail_memory(err, "a plan", room * sizeof *needs);
-        r->needs = needs;
-        r->need_room = room;
-    }
-    r->needs[r->need_count].tensor = (uint32_t)tensor;
-    r->needs[r->need_count++].file = file;
+    needs = array_room(r->needs, r->need_count, sizeof *needs, "a plan", err);
+    if (needs == NULL)
+        return CKPT_E_MEMORY;
+    r->needs = needs;
+    needs[r->need_count].tensor = (uint32_t)tensor;
+    needs[r->need_count++].file = file;
     r->missing[tensor]++;
     r->left[file]++;
     return CKPT_OK;

@@ -22,7 +22,6 @@ typedef struct {
     uint32_t *crcs;              /* by piece: the XOR of what every run of bytes contributes */
     dist_extra *extras;
     size_t extra_count;
-    size_t extra_capacity;
 } dist_watch;
 
 ckpt_code torch_dist_watch_begin(ckpt_store *store, ckpt_error *err);

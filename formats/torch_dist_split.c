@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
 #include "divide.h"
 #include "size.h"
 #include "torch_dist_private.h"
@@ -278,6 +279,7 @@ static ckpt_code add_extra(dist_cutter *c, const map_extra *extra, const piece_b
     dist_watch *w = torch_dist_watch(c->store);
     dist_extra e = { .key = c->key, .piece = ckpt_catalog_count(c->store->catalog) - 1,
                      .count = 1, .is_none = extra->is_none };
+    dist_extra *extras;
 
     for (uint32_t d = 0; d < key->rank; d++)
         if (box->offset[d] != 0 && (!by_expert || d != expert_dimension))
@@ -286,16 +288,11 @@ static ckpt_code add_extra(dist_cutter *c, const map_extra *extra, const piece_b
         e.index = box->offset[expert_dimension];
         e.count = key->shape[expert_dimension];
     }
-    if (w->extra_count == w->extra_capacity) {
-        const size_t capacity = w->extra_capacity == 0 ? 64 : 2 * w->extra_capacity;
-        dist_extra *extras = realloc(w->extras, capacity * sizeof *extras);
-
-        if (extras == NULL)
-            return ckpt_fail_memory(c->err, "byte entries", capacity);
-        w->extras = extras;
-        w->extra_capacity = capacity;
-    }
-    w->extras[w->extra_count++] = e;
+    extras = array_room(w->extras, w->extra_count, sizeof *extras, "byte entries", c->err);
+    if (extras == NULL)
+        return CKPT_E_MEMORY;
+    w->extras = extras;
+    extras[w->extra_count++] = e;
     return CKPT_OK;
 }
 

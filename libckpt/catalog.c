@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CATALOG_FIRST_CAPACITY = 64 };
+#include "array.h"
 
 ckpt_catalog *catalog_create(void)
 {
@@ -27,28 +27,18 @@ void catalog_free(ckpt_catalog *catalog)
     free(catalog);
 }
 
-static ckpt_code catalog_grow(ckpt_catalog *catalog, ckpt_error *err)
-{
-    const size_t capacity =
-        catalog->capacity == 0 ? CATALOG_FIRST_CAPACITY : 2 * catalog->capacity;
-    ckpt_tensor *tensors = realloc(catalog->tensors, capacity * sizeof *tensors);
-
-    if (tensors == NULL)
-        return ckpt_fail_memory(err, "the catalog", capacity * sizeof *tensors);
-    catalog->tensors = tensors;
-    catalog->capacity = capacity;
-    return CKPT_OK;
-}
-
 ckpt_code catalog_add(ckpt_catalog *catalog, const ckpt_tensor *tensor, ckpt_error *err)
 {
     ckpt_tensor copy = *tensor;
+    ckpt_tensor *tensors;
     ckpt_code code;
 
     if ((code = catalog_check_shape(tensor, err)) != CKPT_OK)
         return code;
-    if (catalog->count == catalog->capacity && (code = catalog_grow(catalog, err)) != CKPT_OK)
-        return code;
+    tensors = array_room(catalog->tensors, catalog->count, sizeof *tensors, "the catalog", err);
+    if (tensors == NULL)
+        return CKPT_E_MEMORY;
+    catalog->tensors = tensors;
     copy.name = arena_strdup(&catalog->memory, tensor->name, strlen(tensor->name));
     if (copy.name == NULL)
         return ckpt_fail_memory(err, "a tensor name", strlen(tensor->name));
@@ -60,7 +50,7 @@ ckpt_code catalog_add(ckpt_catalog *catalog, const ckpt_tensor *tensor, ckpt_err
     default:
         return ckpt_fail_memory(err, "the table of names", catalog->count);
     }
-    catalog->tensors[catalog->count++] = copy;
+    tensors[catalog->count++] = copy;
     return CKPT_OK;
 }
 
@@ -73,7 +63,7 @@ uint64_t catalog_bytes(const ckpt_catalog *catalog)
 {
     enum { TABLE_SLOT_BYTES = 24 };
 
-    return catalog->memory.total_bytes + catalog->capacity * sizeof *catalog->tensors +
+    return catalog->memory.total_bytes + array_bytes(catalog->count, sizeof *catalog->tensors) +
            catalog->names.slot_count * TABLE_SLOT_BYTES;
 }
 

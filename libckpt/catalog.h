@@ -12,7 +12,6 @@ struct ckpt_catalog {
     table names;
     ckpt_tensor *tensors;     /* malloc'd */
     size_t count;
-    size_t capacity;
 };
 
 /* NULL when there is no memory. Free with catalog_free (NULL is fine). */

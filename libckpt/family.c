@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
 #include "family_text.h"
 #include "size.h"
 
@@ -412,19 +413,14 @@ static ckpt_code take_dims(parser *p, family_line *line)
 /* A new line of the given kind, for the caller to fill; pointers to lines move with it. */
 static ckpt_code add_line(parser *p, family_line_kind kind, family_line **out)
 {
-    enum { FIRST_CAPACITY = 64 };
     ckpt_family *f = p->family;
+    family_line *lines =
+        array_room(f->lines, f->line_count, sizeof *lines, "a family text", p->err);
 
-    if (f->line_count == f->line_capacity) {
-        const uint32_t capacity = f->line_capacity == 0 ? FIRST_CAPACITY : 2 * f->line_capacity;
-        family_line *lines = realloc(f->lines, capacity * sizeof *lines);
-
-        if (lines == NULL)
-            return fail_memory(p);
-        f->lines = lines;
-        f->line_capacity = capacity;
-    }
-    *out = &f->lines[f->line_count++];
+    if (lines == NULL)
+        return CKPT_E_MEMORY;
+    f->lines = lines;
+    *out = &lines[f->line_count++];
     memset(*out, 0, sizeof **out);
     (*out)->kind = kind;
     (*out)->number = p->line;

@@ -114,7 +114,6 @@ struct ckpt_family {
     const char *name;
     family_line *lines;                /* malloc'd */
     uint32_t line_count;
-    uint32_t line_capacity;
     uint32_t symbol_count;
     family_symbol symbols[FAMILY_SYMBOLS_MAX];
     uint32_t detect_count;

@@ -105,7 +105,6 @@ char *file_join(const char *directory, const char *name);
 typedef struct {
     char **names;
     size_t count;
-    size_t capacity;
 } file_list;
 ckpt_code file_list_tree(const char *directory, file_list *out, ckpt_error *err);
 /* Append a copy of `name`. */

@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "array.h"
+
 enum { FILE_TREE_DEPTH_MAX = 32 };
 
 int file_exists(const char *path)
@@ -335,17 +337,13 @@ typedef struct {
 
 ckpt_code file_list_add(file_list *list, const char *name, ckpt_error *err)
 {
-    if (list->count == list->capacity) {
-        const size_t capacity = list->capacity == 0 ? 64 : list->capacity * 2;
-        char **names = reallocarray(list->names, capacity, sizeof *names);
+    char **names = array_room(list->names, list->count, sizeof *names, "a list of names", err);
 
-        if (names == NULL)
-            return ckpt_fail_memory(err, "a list of names", capacity * sizeof *names);
-        list->names = names;
-        list->capacity = capacity;
-    }
-    list->names[list->count] = strdup(name);
-    if (list->names[list->count] == NULL)
+    if (names == NULL)
+        return CKPT_E_MEMORY;
+    list->names = names;
+    names[list->count] = strdup(name);
+    if (names[list->count] == NULL)
         return ckpt_fail_memory(err, "a name", strlen(name) + 1);
     list->count++;
     return CKPT_OK;

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "array.h"
 #include "size.h"
 
 ckpt_layout *layout_create(const ckpt_catalog *logical, const ckpt_catalog *stored)
@@ -27,16 +28,13 @@ void layout_free(ckpt_layout *layout)
 
 ckpt_code layout_add(ckpt_layout *layout, const layout_extent *extent, ckpt_error *err)
 {
-    if (layout->count == layout->capacity) {
-        const size_t capacity = layout->capacity == 0 ? 64 : 2 * layout->capacity;
-        layout_extent *extents = realloc(layout->extents, capacity * sizeof *extents);
+    layout_extent *extents =
+        array_room(layout->extents, layout->count, sizeof *extents, "the layout", err);
 
-        if (extents == NULL)
-            return ckpt_fail_memory(err, "the layout", capacity * sizeof *extents);
-        layout->extents = extents;
-        layout->capacity = capacity;
-    }
-    layout->extents[layout->count++] = *extent;
+    if (extents == NULL)
+        return CKPT_E_MEMORY;
+    layout->extents = extents;
+    extents[layout->count++] = *extent;
     return CKPT_OK;
 }
 
@@ -236,6 +234,6 @@ uint64_t layout_bytes(const ckpt_layout *layout)
 {
     if (layout == NULL)
         return 0;
-    return layout->capacity * sizeof *layout->extents +
+    return array_bytes(layout->count, sizeof *layout->extents) +
            2 * ckpt_catalog_count(layout->logical) * sizeof *layout->first;
 }

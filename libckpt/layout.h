@@ -30,7 +30,6 @@ typedef struct {
     const ckpt_catalog *logical;   /* borrowed */
     layout_extent *extents;        /* sorted by logical, part, copy, row, col once sealed */
     size_t count;
-    size_t capacity;
     size_t *first;                 /* by 2 * logical + part; one entry more at the end */
 } ckpt_layout;
 

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
+
 enum { MAP_RULES_MAX = 4096, MAP_LINE_MAX = 4096 };
 
 /* ---- patterns ---- */
@@ -336,10 +338,17 @@ static void remove_blanks(char *text)
     *to = '\0';
 }
 
+/* Room for one more behind `count` items; NULL when there are too many, or no memory. */
+static void *grow(void *items, size_t count, size_t item_bytes)
+{
+    return count == MAP_RULES_MAX ? NULL : array_room(items, count, item_bytes, "a map", NULL);
+}
+
 static ckpt_code parse_rule(map_parser *p, map_kind kind, char *text)
 {
     ckpt_map *map = p->map;
     map_rule rule = { .kind = kind, .part_count = 1 };
+    map_rule *rules;
     ckpt_code code;
 
     if ((code = keep_pattern(p, take_word(&text), &rule.stored)) != CKPT_OK)
@@ -362,25 +371,11 @@ static ckpt_code parse_rule(map_parser *p, map_kind kind, char *text)
         if (kind == MAP_COPY && (rule.stack != NULL || rule.logical_count != 1))
             return parse_fail(p, "a copy is of one tensor:", rule.stored);
     }
-    if (map->rule_count == map->rule_capacity) {
-        const size_t capacity = map->rule_capacity == 0 ? 64 : 2 * map->rule_capacity;
-        map_rule *rules = realloc(map->rules, capacity * sizeof *rules);
-
-        if (rules == NULL || capacity > MAP_RULES_MAX) {
-            map->rules = rules == NULL ? map->rules : rules;
-            return parse_fail(p, "too many lines at", rule.stored);
-        }
-        map->rules = rules;
-        map->rule_capacity = capacity;
-    }
-    map->rules[map->rule_count++] = rule;
+    if ((rules = grow(map->rules, map->rule_count, sizeof *rules)) == NULL)
+        return parse_fail(p, "too many lines at", rule.stored);
+    map->rules = rules;
+    rules[map->rule_count++] = rule;
     return CKPT_OK;
-}
-
-/* Room for one more behind `count` items; NULL when there are too many, or no memory. */
-static void *grow(void *items, size_t count, size_t item_bytes)
-{
-    return count == MAP_RULES_MAX ? NULL : realloc(items, (count + 1) * item_bytes);
 }
 
 /* AXIS=WHERE, halves=2 or groups=KEY. */

@@ -86,7 +86,6 @@ typedef struct {
     const char *scale_suffix;
     map_rule *rules;                        /* malloc'd */
     size_t rule_count;
-    size_t rule_capacity;
     map_shard *shards;                      /* malloc'd */
     size_t shard_count;
     map_stage *stages;                      /* malloc'd */

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
+
 ckpt_store *store_create(const char *directory)
 {
     ckpt_store *store = calloc(1, sizeof *store);
@@ -48,18 +50,15 @@ const ckpt_catalog *store_names(const ckpt_store *store)
 
 ckpt_code store_add_file(ckpt_store *store, const char *name, uint32_t *out, ckpt_error *err)
 {
-    if (store->file_count == store->file_capacity) {
-        const size_t capacity = store->file_capacity == 0 ? 16 : 2 * store->file_capacity;
-        store_file *files = realloc(store->files, capacity * sizeof *files);
+    store_file *files =
+        array_room(store->files, store->file_count, sizeof *files, "the list of files", err);
 
-        if (files == NULL)
-            return ckpt_fail_memory(err, "the list of files", capacity * sizeof *files);
-        store->files = files;
-        store->file_capacity = capacity;
-    }
-    memset(&store->files[store->file_count], 0, sizeof *store->files);
-    store->files[store->file_count].name = strdup(name);
-    if (store->files[store->file_count].name == NULL)
+    if (files == NULL)
+        return CKPT_E_MEMORY;
+    store->files = files;
+    memset(&files[store->file_count], 0, sizeof *files);
+    files[store->file_count].name = strdup(name);
+    if (files[store->file_count].name == NULL)
         return ckpt_fail_memory(err, "a file name", strlen(name));
     *out = (uint32_t)store->file_count++;
     return CKPT_OK;
@@ -67,16 +66,12 @@ ckpt_code store_add_file(ckpt_store *store, const char *name, uint32_t *out, ckp
 
 ckpt_code store_add_sum(ckpt_store *store, const store_sum *sum, ckpt_error *err)
 {
-    if (store->sum_count == store->sum_capacity) {
-        const size_t capacity = store->sum_capacity == 0 ? 64 : 2 * store->sum_capacity;
-        store_sum *sums = realloc(store->sums, capacity * sizeof *sums);
+    store_sum *sums = array_room(store->sums, store->sum_count, sizeof *sums, "checksums", err);
 
-        if (sums == NULL)
-            return ckpt_fail_memory(err, "checksums", capacity * sizeof *sums);
-        store->sums = sums;
-        store->sum_capacity = capacity;
-    }
-    store->sums[store->sum_count++] = *sum;
+    if (sums == NULL)
+        return CKPT_E_MEMORY;
+    store->sums = sums;
+    sums[store->sum_count++] = *sum;
     return CKPT_OK;
 }
 

@@ -48,11 +48,9 @@ typedef struct {
     ckpt_layout *pieces;      /* how keys lie in pieces; owned; NULL: one to one */
     store_file *files;
     size_t file_count;
-    size_t file_capacity;
     store_watch *watch;       /* owned; or NULL */
     store_sum *sums;
     size_t sum_count;
-    size_t sum_capacity;
 } ckpt_store;
 
 /* The tensors that have names: keys where there are some, else the pieces. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
 #include "file.h"
 #include "json.h"
 #include "size.h"
@@ -33,30 +34,27 @@ void run_prompts_free(run_prompts *prompts)
 static ckpt_code begin_prompt(const reader *r)
 {
     run_prompts *p = r->out;
-    run_prompt *grown = realloc(p->prompts, (p->count + 1) * sizeof *grown);
+    run_prompt *prompts = array_room(p->prompts, p->count, sizeof *prompts, "prompts", r->err);
 
-    if (grown == NULL)
-        return ckpt_fail_memory(r->err, "prompts", p->count);
-    p->prompts = grown;
-    p->prompts[p->count++] = (run_prompt){ NULL, 0 };
+    if (prompts == NULL)
+        return CKPT_E_MEMORY;
+    p->prompts = prompts;
+    prompts[p->count++] = (run_prompt){ NULL, 0 };
     return CKPT_OK;
 }
 
 static ckpt_code add_token(const reader *r, uint64_t id)
 {
     run_prompt *p = &r->out->prompts[r->out->count - 1];
+    uint32_t *tokens;
 
     if (id > INT32_MAX)
         return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': token id %" PRIu64 " in prompt %zu",
                          r->subject, id, r->out->count - 1);
-    if ((p->count & (p->count - 1)) == 0) {     /* full at powers of two */
-        uint32_t *grown = realloc(p->tokens, (p->count == 0 ? 1 : 2 * p->count) * sizeof *grown);
-
-        if (grown == NULL)
-            return ckpt_fail_memory(r->err, "tokens", p->count);
-        p->tokens = grown;
-    }
-    p->tokens[p->count++] = (uint32_t)id;
+    if ((tokens = array_room(p->tokens, p->count, sizeof *tokens, "tokens", r->err)) == NULL)
+        return CKPT_E_MEMORY;
+    p->tokens = tokens;
+    tokens[p->count++] = (uint32_t)id;
     return CKPT_OK;
 }
 

@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
 #include "tokenizer_private.h"
 
 typedef struct {
     const run_text *text;
     run_prompt *out;
-    uint64_t capacity;
     uint32_t *pieces;          /* ids of one piece while they merge */
     size_t piece_capacity;
     ckpt_error *err;
@@ -18,16 +18,13 @@ typedef struct {
 
 static ckpt_code emit(encoding *e, uint32_t id)
 {
-    if (e->out->count == e->capacity) {
-        const uint64_t capacity = 2 * e->capacity + 64;
-        uint32_t *grown = realloc(e->out->tokens, capacity * sizeof *grown);
+    uint32_t *tokens =
+        array_room(e->out->tokens, e->out->count, sizeof *tokens, "tokens", e->err);
 
-        if (grown == NULL)
-            return ckpt_fail_memory(e->err, "tokens", capacity * sizeof *grown);
-        e->out->tokens = grown;
-        e->capacity = capacity;
-    }
-    e->out->tokens[e->out->count++] = id;
+    if (tokens == NULL)
+        return CKPT_E_MEMORY;
+    e->out->tokens = tokens;
+    tokens[e->out->count++] = id;
     return CKPT_OK;
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "array.h"
 #include "size.h"
 #include "weights_load.h"
 
@@ -36,7 +37,6 @@ struct run_weights {
     weight_item *oldest;
     weight_item **pins;
     size_t pin_count;
-    size_t pin_capacity;
     uint64_t used_bytes;
     uint64_t pinned_bytes;
     uint64_t asked_bytes;
@@ -215,16 +215,12 @@ static ckpt_code need_room(run_weights *w, uint64_t bytes, ckpt_error *err)
 
 static ckpt_code pin(run_weights *w, weight_item *item, ckpt_error *err)
 {
-    if (w->pin_count == w->pin_capacity) {
-        const size_t capacity = 2 * w->pin_capacity + 64;
-        weight_item **pins = realloc(w->pins, capacity * sizeof *pins);
+    weight_item **pins = array_room(w->pins, w->pin_count, sizeof *pins, "weights", err);
 
-        if (pins == NULL)
-            return ckpt_fail_memory(err, "weights", capacity);
-        w->pins = pins;
-        w->pin_capacity = capacity;
-    }
-    w->pins[w->pin_count++] = item;
+    if (pins == NULL)
+        return CKPT_E_MEMORY;
+    w->pins = pins;
+    pins[w->pin_count++] = item;
     if (item->pin_count++ == 0)
         w->pinned_bytes += item->bytes;
     return CKPT_OK;

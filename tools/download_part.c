@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "libckpt/array.h"
 #include "libckpt/size.h"
 
 enum { LINE_BYTES = 256, STATE_BYTES_MAX = 64 << 20, NAME_BYTES = 100 };
@@ -28,7 +29,6 @@ struct part {
 typedef struct {
     part_span *spans;
     size_t count;
-    size_t room;
     uint64_t nonce;
 } part_state;
 
@@ -63,17 +63,13 @@ static void names_of(const part_place *place, const hub_file *file, char *part_o
 
 static int add_span(part_state *s, uint64_t begin, uint64_t end)
 {
-    if (s->count == s->room) {
-        const size_t room = s->room == 0 ? 64 : s->room * 2;
-        part_span *spans = realloc(s->spans, room * sizeof *spans);
+    part_span *spans = array_room(s->spans, s->count, sizeof *spans, "spans", NULL);
 
-        if (spans == NULL)
-            return 0;
-        s->spans = spans;
-        s->room = room;
-    }
-    s->spans[s->count].begin = begin;
-    s->spans[s->count++].end = end;
+    if (spans == NULL)
+        return 0;
+    s->spans = spans;
+    spans[s->count].begin = begin;
+    spans[s->count++].end = end;
     return 1;
 }
 

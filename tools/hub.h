@@ -46,7 +46,6 @@ typedef struct {
     arena memory;
     hub_file *files;             /* sorted by path */
     size_t count;
-    size_t room;
     char commit[41];             /* "" where the hub has none */
     uint64_t page_count;
     int is_redacted;             /* some Xet hashes were not told */

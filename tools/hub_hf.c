@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "hub.h"
+#include "libckpt/array.h"
 #include "libckpt/file.h"
 #include "libckpt/json.h"
 
@@ -213,11 +214,11 @@ static ckpt_code read_pages(hub *h, char *url, hub_listing *out, ckpt_error *err
 
     while (url != NULL && code == CKPT_OK) {
         const uint64_t hash = hub_text_hash(url, strlen(url));
-        uint64_t *more = realloc(seen, (seen_count + 1) * sizeof *seen);
+        uint64_t *more = array_room(seen, seen_count, sizeof *seen, "a listing", err);
         hub_page page = { 0 };
 
         if (more == NULL) {
-            code = ckpt_fail_memory(err, "a listing", seen_count);
+            code = CKPT_E_MEMORY;
             break;
         }
         seen = more;

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "hub.h"
+#include "libckpt/array.h"
 
 enum { LISTING_FILES_MAX = 1000000 };
 
@@ -24,21 +25,17 @@ static const char *keep(hub_listing *listing, const char *text)
 
 ckpt_code hub_listing_add(hub_listing *listing, const hub_file *file, ckpt_error *err)
 {
+    hub_file *files;
     hub_file *to;
 
     if (listing->count == LISTING_FILES_MAX)
         return ckpt_fail(err, CKPT_E_FORMAT, "the listing has more than %d files",
                          LISTING_FILES_MAX);
-    if (listing->count == listing->room) {
-        const size_t room = listing->room == 0 ? 256 : listing->room * 2;
-        hub_file *files = realloc(listing->files, room * sizeof *files);
-
-        if (files == NULL)
-            return ckpt_fail_memory(err, "a listing", room * sizeof *files);
-        listing->files = files;
-        listing->room = room;
-    }
-    to = &listing->files[listing->count];
+    files = array_room(listing->files, listing->count, sizeof *files, "a listing", err);
+    if (files == NULL)
+        return CKPT_E_MEMORY;
+    listing->files = files;
+    to = &files[listing->count];
     *to = *file;
     to->path = keep(listing, file->path);
     to->hash = keep(listing, file->hash);

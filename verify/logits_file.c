@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
 #include "error.h"
 #include "size.h"
 
@@ -150,17 +151,17 @@ static ckpt_code find_positions(const logits_file *f, const naming *n, logits_se
 static ckpt_code add_set(logits_file *f, const naming *n, const char *base, size_t rows,
                          ckpt_error *err)
 {
-    logits_set *grown = realloc(f->sets, (f->set_count + 1) * sizeof *grown);
+    logits_set *sets = array_room(f->sets, f->set_count, sizeof *sets, "logits", err);
     const ckpt_tensor *t = tensor_at(f, rows);
     const size_t length = strlen(base);
     naming parts = *n;
     logits_set *s;
     ckpt_code code;
 
-    if (grown == NULL)
-        return ckpt_fail_memory(err, "logits", f->set_count);
-    f->sets = grown;
-    s = &grown[f->set_count++];
+    if (sets == NULL)
+        return CKPT_E_MEMORY;
+    f->sets = sets;
+    s = &sets[f->set_count++];
     memset(s, 0, sizeof *s);
     if ((t->dtype != CKPT_F32 && t->dtype != CKPT_BF16) || t->rank != 2)
         return ckpt_fail(err, CKPT_E_FORMAT,

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
 #include "error.h"
 #include "json.h"
 
@@ -27,7 +28,6 @@ typedef struct {
     const char *path;
     trace_line *lines;
     size_t count;
-    size_t capacity;
 } trace_file;
 
 static ckpt_code bad_line(const trace_file *f, const char *what, ckpt_error *err)
@@ -72,6 +72,7 @@ static ckpt_code add_line(trace_file *f, const char *text, size_t size, ckpt_err
 {
     json_document *document = NULL;
     trace_line line = { .point = "" };
+    trace_line *lines;
     ckpt_code code = json_parse(text, size, f->path, &document, err);
 
     if (code == CKPT_OK)
@@ -79,16 +80,10 @@ static ckpt_code add_line(trace_file *f, const char *text, size_t size, ckpt_err
     json_free(document);
     if (code != CKPT_OK)
         return code;
-    if (f->count == f->capacity) {
-        const size_t capacity = 2 * f->capacity + 64;
-        trace_line *grown = realloc(f->lines, capacity * sizeof *grown);
-
-        if (grown == NULL)
-            return ckpt_fail_memory(err, "a trace", capacity * sizeof *grown);
-        f->lines = grown;
-        f->capacity = capacity;
-    }
-    f->lines[f->count++] = line;
+    if ((lines = array_room(f->lines, f->count, sizeof *lines, "a trace", err)) == NULL)
+        return CKPT_E_MEMORY;
+    f->lines = lines;
+    lines[f->count++] = line;
     return CKPT_OK;
 }
 
