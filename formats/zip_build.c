@@ -45,25 +45,39 @@ void zip_build_begin(zip_builder *b, const char *root, void *bytes, size_t capac
     b->capacity = capacity;
 }
 
-static void put_local(cursor *c, const zip_build_record *r, size_t padding)
+static size_t zip64_bytes(const zip_build_record *r)
 {
-    const int zip64 = r->size_bytes >= LIMIT32;
+    return r->size_bytes >= LIMIT32 ? LOCAL_ZIP64_BYTES : 0;
+}
 
-    put(c, 0x04034b50, 4);
-    put(c, zip64 ? NEEDED_ZIP64 : NEEDED, 2);
+/* What both headers of a record share, up to the length of the extra field. */
+static void put_shared(cursor *c, const zip_build_record *r, size_t extra_bytes)
+{
+    put(c, zip64_bytes(r) > 0 ? NEEDED_ZIP64 : NEEDED, 2);
     put(c, 0, 2 + 2 + 2 + 2);                    /* flags, stored, time, date */
     put(c, r->crc, 4);
     put(c, clipped(r->size_bytes), 4);
     put(c, clipped(r->size_bytes), 4);
     put(c, strlen(r->name), 2);
-    put(c, (zip64 ? LOCAL_ZIP64_BYTES : 0U) + PADDING_HEADER_BYTES + padding, 2);
+    put(c, extra_bytes, 2);
+}
+
+static void put_name_and_zip64(cursor *c, const zip_build_record *r)
+{
     put_text(c, r->name);
-    if (zip64) {
-        put(c, ZIP64_ID, 2);
-        put(c, LOCAL_ZIP64_BYTES - 4, 2);
-        put(c, r->size_bytes, 8);
-        put(c, r->size_bytes, 8);
-    }
+    if (zip64_bytes(r) == 0)
+        return;
+    put(c, ZIP64_ID, 2);
+    put(c, LOCAL_ZIP64_BYTES - 4, 2);
+    put(c, r->size_bytes, 8);
+    put(c, r->size_bytes, 8);
+}
+
+static void put_local(cursor *c, const zip_build_record *r, size_t padding)
+{
+    put(c, 0x04034b50, 4);
+    put_shared(c, r, zip64_bytes(r) + PADDING_HEADER_BYTES + padding);
+    put_name_and_zip64(c, r);
     put(c, PADDING_ID, 2);
     put(c, padding, 2);
     memset(c->at, PADDING_BYTE, padding);
@@ -86,8 +100,7 @@ static void add_header(zip_builder *b, const char *name, uint64_t size, uint32_t
     r->size_bytes = size;
     r->crc = crc;
     r->crc_position = b->used + 14;
-    header_bytes = LOCAL_BYTES + strlen(r->name) + (size >= LIMIT32 ? LOCAL_ZIP64_BYTES : 0) +
-                   PADDING_HEADER_BYTES;
+    header_bytes = LOCAL_BYTES + strlen(r->name) + zip64_bytes(r) + PADDING_HEADER_BYTES;
     padding = (ZIP_ITEM_ALIGN - (b->used + header_bytes) % ZIP_ITEM_ALIGN) % ZIP_ITEM_ALIGN;
     if (header_bytes + padding > b->capacity - b->used) {
         b->overflow = 1;
@@ -118,26 +131,12 @@ void zip_build_record_announce(zip_builder *b, const char *name, uint64_t size)
 /* Offsets of headers never need zip64: only the last record can be large. */
 static void put_central(cursor *c, const zip_build_record *r)
 {
-    const int zip64 = r->size_bytes >= LIMIT32;
-
     put(c, 0x02014b50, 4);
     put(c, 0, 2);                                /* made by */
-    put(c, zip64 ? NEEDED_ZIP64 : NEEDED, 2);
-    put(c, 0, 2 + 2 + 2 + 2);
-    put(c, r->crc, 4);
-    put(c, clipped(r->size_bytes), 4);
-    put(c, clipped(r->size_bytes), 4);
-    put(c, strlen(r->name), 2);
-    put(c, zip64 ? LOCAL_ZIP64_BYTES : 0, 2);
+    put_shared(c, r, zip64_bytes(r));
     put(c, 0, 2 + 2 + 2 + 4);                    /* comment, disk, attributes */
     put(c, r->offset, 4);
-    put_text(c, r->name);
-    if (zip64) {
-        put(c, ZIP64_ID, 2);
-        put(c, LOCAL_ZIP64_BYTES - 4, 2);
-        put(c, r->size_bytes, 8);
-        put(c, r->size_bytes, 8);
-    }
+    put_name_and_zip64(c, r);
 }
 
 static void put_end64(cursor *c, size_t count, uint64_t size, uint64_t position)
