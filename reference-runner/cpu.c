@@ -390,30 +390,29 @@ static plain_streams streams_row(const run_streams *op, uint64_t t)
     };
 }
 
-static ckpt_code hc_pre_cpu(run_backend *backend, const run_streams *op, ckpt_error *err)
+static ckpt_code streams_cpu(run_backend *backend, const run_streams *op,
+                             void (*one_row)(const plain_streams *row, const run_streams *op))
 {
-    (void)err;
 #pragma omp parallel for num_threads(cpu_of(backend)->thread_count)                             \
     if (cpu_worth(op->row_count, op->stream_count * op->dim))
     for (uint64_t t = 0; t < op->row_count; t++) {
         const plain_streams row = streams_row(op, t);
 
-        plain_hc_pre(&row, op);
+        one_row(&row, op);
     }
     return CKPT_OK;
+}
+
+static ckpt_code hc_pre_cpu(run_backend *backend, const run_streams *op, ckpt_error *err)
+{
+    (void)err;
+    return streams_cpu(backend, op, plain_hc_pre);
 }
 
 static ckpt_code hc_head_cpu(run_backend *backend, const run_streams *op, ckpt_error *err)
 {
     (void)err;
-#pragma omp parallel for num_threads(cpu_of(backend)->thread_count)                             \
-    if (cpu_worth(op->row_count, op->stream_count * op->dim))
-    for (uint64_t t = 0; t < op->row_count; t++) {
-        const plain_streams row = streams_row(op, t);
-
-        plain_hc_head(&row, op);
-    }
-    return CKPT_OK;
+    return streams_cpu(backend, op, plain_hc_head);
 }
 
 static ckpt_code hc_post_cpu(run_backend *backend, const run_streams_post *op, ckpt_error *err)

@@ -255,6 +255,7 @@ typedef struct {
     weight_item *item;
     run_weight_kind kind;
     load_job job;
+    int is_new;                  /* it was not here when it was asked for last */
 } weight_request;
 
 static const ckpt_tensor *tensor_of(const weight_request *r)
@@ -348,8 +349,8 @@ static ckpt_code send_vector(const weight_request *r, ckpt_error *err)
     return code;
 }
 
-/* Until it is here; pinned. *is_new: it was not here when it was asked for last. */
-static ckpt_code get(weight_request *r, int *is_new, ckpt_error *err)
+/* Until it is here; pinned. */
+static ckpt_code get(weight_request *r, ckpt_error *err)
 {
     run_weights *w = r->weights;
     weight_item *item = r->item;
@@ -361,7 +362,7 @@ static ckpt_code get(weight_request *r, int *is_new, ckpt_error *err)
     touch(w, item);
     w->asked_bytes += item->bytes;
     item->is_ahead = 0;
-    *is_new = item->task != NULL;
+    r->is_new = item->task != NULL;
     if (item->task != NULL) {
         code = load_end(item->task, err);
         item->task = NULL;
@@ -400,15 +401,21 @@ uint64_t run_weights_asked(const run_weights *weights)
     return weights->asked_bytes;
 }
 
+static ckpt_code get_tensor(run_weights *w, const char *name, run_weight_kind kind,
+                            weight_request *out, ckpt_error *err)
+{
+    const ckpt_code code = request_tensor(w, name, kind, out, err);
+
+    return code == CKPT_OK ? get(out, err) : code;
+}
+
 ckpt_code run_weights_matrix(run_weights *weights, const char *name, const run_weight **out,
                              ckpt_error *err)
 {
     weight_request r;
-    int is_new;
-    ckpt_code code;
+    const ckpt_code code = get_tensor(weights, name, RUN_MATRIX, &r, err);
 
-    if ((code = request_tensor(weights, name, RUN_MATRIX, &r, err)) == CKPT_OK &&
-        (code = get(&r, &is_new, err)) == CKPT_OK)
+    if (code == CKPT_OK)
         *out = r.item->weight;
     return code;
 }
@@ -417,11 +424,9 @@ ckpt_code run_weights_vector(run_weights *weights, const char *name, const run_b
                              ckpt_error *err)
 {
     weight_request r;
-    int is_new;
-    ckpt_code code;
+    const ckpt_code code = get_tensor(weights, name, RUN_VECTOR, &r, err);
 
-    if ((code = request_tensor(weights, name, RUN_VECTOR, &r, err)) == CKPT_OK &&
-        (code = get(&r, &is_new, err)) == CKPT_OK)
+    if (code == CKPT_OK)
         *out = r.item->buffer;
     return code;
 }
@@ -430,12 +435,13 @@ ckpt_code run_weights_ints(run_weights *weights, const char *name, const int32_t
                            int *is_new, ckpt_error *err)
 {
     weight_request r;
-    ckpt_code code;
+    const ckpt_code code = get_tensor(weights, name, RUN_INTS, &r, err);
 
-    if ((code = request_tensor(weights, name, RUN_INTS, &r, err)) == CKPT_OK &&
-        (code = get(&r, is_new, err)) == CKPT_OK)
-        *out = r.item->ints;
-    return code;
+    if (code != CKPT_OK)
+        return code;
+    *out = r.item->ints;
+    *is_new = r.is_new;
+    return CKPT_OK;
 }
 
 uint64_t run_weights_slice_rows(const run_weights *weights, const char *name)
@@ -453,7 +459,6 @@ ckpt_code run_weights_slice(run_weights *weights, const char *name, uint64_t i,
 {
     const uint64_t rows = run_weights_slice_rows(weights, name);
     weight_request r;
-    int is_new;
     ckpt_code code;
 
     if ((code = request_tensor(weights, name, RUN_MATRIX, &r, err)) != CKPT_OK)
@@ -461,7 +466,7 @@ ckpt_code run_weights_slice(run_weights *weights, const char *name, uint64_t i,
     r.item = &weights->items[ckpt_catalog_count(weights->catalog) + i];
     r.job.row = i * rows;
     r.job.row_count = size_min(rows, r.job.row_count - r.job.row);
-    if ((code = get(&r, &is_new, err)) == CKPT_OK)
+    if ((code = get(&r, err)) == CKPT_OK)
         *out = r.item->weight;
     return code;
 }
