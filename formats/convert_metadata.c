@@ -104,8 +104,7 @@ static ckpt_code take_common(common_metadata *m, int is_carried, char **out, ckp
             code = file_list_add(&m->dropped, json_key(v), err);
             continue;
         }
-        json_put_key(&w, json_key(v));
-        json_put_string(&w, json_string(v));
+        json_member_string(&w, json_key(v), json_string(v));
         kept++;
     }
     json_put_object_end(&w);

@@ -313,17 +313,12 @@ static void put_index(json_writer *w, const ckpt_store *store, const ckpt_tensor
     for (size_t i = 0; i < count; i++)
         total_bytes += ckpt_part_bytes(order[i], CKPT_DATA);
     json_put_object(w);
-    json_put_key(w, "metadata");
-    json_put_object(w);
-    json_put_key(w, "total_size");
-    json_put_u64(w, total_bytes);
+    json_member_object(w, "metadata");
+    json_member_u64(w, "total_size", total_bytes);
     json_put_object_end(w);
-    json_put_key(w, "weight_map");
-    json_put_object(w);
-    for (size_t i = 0; i < count; i++) {
-        json_put_key(w, order[i]->name);
-        json_put_string(w, store->files[order[i]->file].name);
-    }
+    json_member_object(w, "weight_map");
+    for (size_t i = 0; i < count; i++)
+        json_member_string(w, order[i]->name, store->files[order[i]->file].name);
     json_put_object_end(w);
     json_put_object_end(w);
 }

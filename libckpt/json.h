@@ -89,9 +89,18 @@ void json_put_key(json_writer *w, const char *key);
 void json_put_string(json_writer *w, const char *text);    /* NULL: null */
 void json_put_u64(json_writer *w, uint64_t number);
 void json_put_i64(json_writer *w, int64_t number);
-void json_put_double(json_writer *w, double number);       /* shortest that reads back; NaN: null */
+void json_put_double(json_writer *w, double number);       /* shortest text; NaN, infinity: null */
 void json_put_bool(json_writer *w, int flag);
 void json_put_null(json_writer *w);
 void json_put_raw(json_writer *w, const char *json);       /* one value, already JSON */
+
+/* Members of an object: a key and its value. */
+void json_member_string(json_writer *w, const char *key, const char *text);
+void json_member_u64(json_writer *w, const char *key, uint64_t number);
+void json_member_double(json_writer *w, const char *key, double number);
+void json_member_bool(json_writer *w, const char *key, int flag);
+void json_member_object(json_writer *w, const char *key);      /* up to json_put_object_end */
+void json_member_array(json_writer *w, const char *key);
+void json_member_names(json_writer *w, const char *key, const char *const *names, size_t count);
 
 #endif

@@ -291,3 +291,49 @@ void json_put_null(json_writer *w)
 {
     json_put_raw(w, "null");
 }
+
+/* ---- members ---- */
+
+void json_member_string(json_writer *w, const char *key, const char *text)
+{
+    json_put_key(w, key);
+    json_put_string(w, text);
+}
+
+void json_member_u64(json_writer *w, const char *key, uint64_t number)
+{
+    json_put_key(w, key);
+    json_put_u64(w, number);
+}
+
+void json_member_double(json_writer *w, const char *key, double number)
+{
+    json_put_key(w, key);
+    json_put_double(w, number);
+}
+
+void json_member_bool(json_writer *w, const char *key, int flag)
+{
+    json_put_key(w, key);
+    json_put_bool(w, flag);
+}
+
+void json_member_object(json_writer *w, const char *key)
+{
+    json_put_key(w, key);
+    json_put_object(w);
+}
+
+void json_member_array(json_writer *w, const char *key)
+{
+    json_put_key(w, key);
+    json_put_array(w);
+}
+
+void json_member_names(json_writer *w, const char *key, const char *const *names, size_t count)
+{
+    json_member_array(w, key);
+    for (size_t i = 0; i < count; i++)
+        json_put_string(w, names[i]);
+    json_put_array_end(w);
+}

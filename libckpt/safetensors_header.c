@@ -20,13 +20,10 @@ void safetensors_header_put(safetensors_header *h, const char *name, const ckpt_
 {
     json_writer *w = &h->json;
 
-    json_put_key(w, name);
-    json_put_object(w);
-    json_put_key(w, "dtype");
-    json_put_string(w, ckpt_dtype_name(tensor->dtype));
+    json_member_object(w, name);
+    json_member_string(w, "dtype", ckpt_dtype_name(tensor->dtype));
     catalog_put_shape(w, tensor);
-    json_put_key(w, "data_offsets");
-    json_put_array(w);
+    json_member_array(w, "data_offsets");
     json_put_u64(w, begin);
     json_put_u64(w, begin + ckpt_part_bytes(tensor, CKPT_DATA));
     json_put_array_end(w);

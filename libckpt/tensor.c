@@ -172,8 +172,7 @@ void catalog_shape_text(const ckpt_tensor *tensor, char *out, size_t out_bytes)
 
 void catalog_put_shape(json_writer *w, const ckpt_tensor *tensor)
 {
-    json_put_key(w, "shape");
-    json_put_array(w);
+    json_member_array(w, "shape");
     for (uint32_t d = 0; d < tensor->rank; d++)
         json_put_u64(w, tensor->shape[d]);
     json_put_array_end(w);

@@ -144,12 +144,9 @@ static ckpt_code write_header(run_results *r, ckpt_error *err)
     size_t size;
 
     safetensors_header_begin(&h);
-    json_put_key(&h.json, "__metadata__");
-    json_put_object(&h.json);
-    for (const char *const *m = r->options.metadata; m[0] != NULL; m += 2) {
-        json_put_key(&h.json, m[0]);
-        json_put_string(&h.json, m[1]);
-    }
+    json_member_object(&h.json, "__metadata__");
+    for (const char *const *m = r->options.metadata; m[0] != NULL; m += 2)
+        json_member_string(&h.json, m[0], m[1]);
     json_put_object_end(&h.json);
     for (size_t i = 0; i < count; i++) {
         const ckpt_tensor t = tensor_of(&r->tensors[i]);
@@ -361,8 +358,7 @@ static ckpt_code export_prompt(run_results *r, size_t prompt, FILE *out, ckpt_er
 
     json_writer_begin(&w, json_write_stdio, out, 0);
     json_put_object(&w);
-    json_put_key(&w, "prompt");
-    json_put_u64(&w, prompt);
+    json_member_u64(&w, "prompt", prompt);
     for (int i = 0; i < PART_COUNT && code == CKPT_OK; i++)
         if (part_of(r, prompt, (result_part)i)->rows > 0)
             code = export_tensor(r, &w, part_of(r, prompt, (result_part)i), err);

@@ -204,16 +204,14 @@ ckpt_code run_trace_gaps(run_trace *trace, const run_backend *backend,
 
 static void put_values(json_writer *w, const run_trace *t, const trace_line *line)
 {
-    json_put_key(w, "values");
-    json_put_object(w);
+    json_member_object(w, "values");
     for (size_t i = 0; i < t->options.position_count; i++) {
         char key[24];
 
         if (line->values[i] == NULL)
             continue;
         snprintf(key, sizeof key, "%llu", (unsigned long long)t->options.positions[i]);
-        json_put_key(w, key);
-        json_put_array(w);
+        json_member_array(w, key);
         for (uint64_t c = 0; c < line->point.cols; c++)
             json_put_double(w, number_at(line, line->values[i], c));
         json_put_array_end(w);
@@ -228,42 +226,29 @@ static void put_statistics(json_writer *w, const trace_line *line)
 
     snprintf(digest, sizeof digest, "%016llx%016llx", (unsigned long long)line->digest.high64,
              (unsigned long long)line->digest.low64);
-    json_put_key(w, "shape");
-    json_put_array(w);
+    json_member_array(w, "shape");
     json_put_u64(w, line->point.row_count);
     json_put_u64(w, line->point.cols);
     json_put_array_end(w);
-    json_put_key(w, "digest");
-    json_put_string(w, digest);
-    json_put_key(w, "min");
-    json_put_double(w, line->min);
-    json_put_key(w, "max");
-    json_put_double(w, line->max);
-    json_put_key(w, "mean");
-    json_put_double(w, line->sum / count);
-    json_put_key(w, "rms");
-    json_put_double(w, sqrt(line->square_sum / count));
+    json_member_string(w, "digest", digest);
+    json_member_double(w, "min", line->min);
+    json_member_double(w, "max", line->max);
+    json_member_double(w, "mean", line->sum / count);
+    json_member_double(w, "rms", sqrt(line->square_sum / count));
 }
 
 static void put_line(json_writer *w, const run_trace *t, const trace_line *line)
 {
     json_put_object(w);
-    json_put_key(w, "sequence");
-    json_put_u64(w, line->point.sequence);
-    json_put_key(w, "layer");
-    json_put_u64(w, line->point.layer);
-    json_put_key(w, "point");
-    json_put_string(w, line->point.point);
+    json_member_u64(w, "sequence", line->point.sequence);
+    json_member_u64(w, "layer", line->point.layer);
+    json_member_string(w, "point", line->point.point);
     if (line->is_cut) {
-        json_put_key(w, "cuts");
-        json_put_u64(w, line->point.row_count);
-        json_put_key(w, "ties");
-        json_put_u64(w, line->tie_count);
+        json_member_u64(w, "cuts", line->point.row_count);
+        json_member_u64(w, "ties", line->tie_count);
         if (isfinite(line->min)) {
-            json_put_key(w, "gap");
-            json_put_double(w, line->min);
-            json_put_key(w, "position");
-            json_put_u64(w, line->gap_position);
+            json_member_double(w, "gap", line->min);
+            json_member_u64(w, "position", line->gap_position);
         }
     } else {
         put_statistics(w, line);

@@ -252,8 +252,7 @@ static void put_total(json_writer *w, const inspect_total *total, const char *la
 
 static void put_files(json_writer *w, const ckpt_store *store)
 {
-    json_put_key(w, "files");
-    json_put_array(w);
+    json_member_array(w, "files");
     for (size_t i = 0; i < store->file_count; i++) {
         json_writer line;
 
@@ -277,8 +276,7 @@ static void put_all(json_writer *w, const inspection *in)
     json_member_string(w, "family", ckpt_family_name(c));
     json_member_string(w, "names", ckpt_names_style(c));
     put_files(w, c->store);
-    json_put_key(w, "totals");
-    json_put_object(w);
+    json_member_object(w, "totals");
     put_total(w, &in->all, "all");
     for (size_t i = 0; i < in->total_count; i++)
         put_total(w, &in->totals[i], in->totals[i].label);
@@ -290,8 +288,7 @@ static void put_all(json_writer *w, const inspection *in)
     else
         json_put_null(w);
     if (!opt.summary) {
-        json_put_key(w, "tensors");
-        json_put_array(w);
+        json_member_array(w, "tensors");
         for (size_t i = 0; i < ckpt_catalog_count(in->catalog); i++)
             if (is_chosen(ckpt_catalog_at(in->catalog, i)))
                 put_tensor(w, in, ckpt_catalog_at(in->catalog, i));

@@ -11,13 +11,13 @@
 #include "run_devices.h"
 #include "run_text.h"
 #include "formats/format.h"
+#include "libckpt/json.h"
 #include "libckpt/size.h"
 #include "reference-runner/generate.h"
 #include "reference-runner/prompts.h"
 #include "reference-runner/results.h"
 #include "reference-runner/runner.h"
 #include "reference-runner/trace.h"
-#include "verify/json_line.h"
 #include "verify/manifest.h"
 
 enum { TEXT_BYTES = 32, EOS_MAX = 16, CONFIG_FILE_BYTES = 1 << 24 };
@@ -601,36 +601,27 @@ static void print_json(const run_job *job)
 
     json_writer_begin(&w, json_write_stdio, stdout, 1);
     json_put_object(&w);
-    json_put_key(&w, "numerics");
-    json_put_string(&w, opt.numerics);
-    json_put_key(&w, "config_digest");
-    json_put_string(&w, job->config.digest);
-    json_put_key(&w, "model_root");
-    json_put_string(&w, job->root_source == NULL ? NULL : job->root);
-    json_put_key(&w, "need_bytes");
-    json_put_u64(&w, run_need_bytes(job->model));
-    json_put_key(&w, "prompts");
-    json_put_array(&w);
+    json_member_string(&w, "numerics", opt.numerics);
+    json_member_string(&w, "config_digest", job->config.digest);
+    json_member_string(&w, "model_root", job->root_source == NULL ? NULL : job->root);
+    json_member_u64(&w, "need_bytes", run_need_bytes(job->model));
+    json_member_array(&w, "prompts");
     for (size_t i = 0; i < job->prompts.count; i++) {
         const run_line *line = &job->lines[i];
 
         json_put_object(&w);
-        json_put_key(&w, "tokens");
-        json_put_u64(&w, line->prompt->count);
+        json_member_u64(&w, "tokens", line->prompt->count);
         if (job->text != NULL) {
-            json_put_key(&w, "ids");
-            json_put_array(&w);
+            json_member_array(&w, "ids");
             for (uint64_t t = 0; t < line->prompt->count; t++)
                 json_put_u64(&w, line->prompt->tokens[t]);
             json_put_array_end(&w);
         }
-        json_put_key(&w, "positions");
-        json_put_u64(&w, line->position_count);
+        json_member_u64(&w, "positions", line->position_count);
         if (!opt.common.dry_run) {
-            json_put_key(&w, "next");
-            json_put_u64(&w, opt.generate_count > 0 ? (uint64_t)line->generated[0] : line->next);
-            json_put_key(&w, "generated");
-            json_put_array(&w);
+            json_member_u64(&w, "next", opt.generate_count > 0 ? (uint64_t)line->generated[0]
+                                                               : line->next);
+            json_member_array(&w, "generated");
             for (uint64_t t = 0; t < line->generated_count; t++)
                 json_put_i64(&w, line->generated[t]);
             json_put_array_end(&w);

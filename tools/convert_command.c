@@ -8,7 +8,6 @@
 
 #include "libckpt/error.h"
 #include "libckpt/json.h"
-#include "verify/json_line.h"
 #include "verify/manifest.h"
 #include "verify/report.h"
 
@@ -61,8 +60,7 @@ static void print_plan_json(const convert_job *job, uint64_t tile_bytes)
     json_member_u64(&w, "keys", ckpt_catalog_count(store_names(job->store)));
     json_member_u64(&w, "pieces", ckpt_catalog_count(job->store->catalog));
     json_member_names(&w, "notes", (const char *const *)job->notes.names, job->notes.count);
-    json_put_key(&w, "files");
-    json_put_array(&w);
+    json_member_array(&w, "files");
     for (size_t i = 0; i < job->store->file_count; i++) {
         json_put_object(&w);
         json_member_string(&w, "name", job->store->files[i].name);
@@ -70,8 +68,7 @@ static void print_plan_json(const convert_job *job, uint64_t tile_bytes)
         json_put_object_end(&w);
     }
     json_put_array_end(&w);
-    json_put_key(&w, "tensors");
-    json_put_array(&w);
+    json_member_array(&w, "tensors");
     for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++) {
         const ckpt_tensor *to = ckpt_catalog_at(job->targets, i);
         char from_text[64];
@@ -190,8 +187,7 @@ static void print_result(const convert_job *job)
     json_member_names(&w, "notes", (const char *const *)job->notes.names, job->notes.count);
     json_member_u64(&w, "in_bytes", job->in_bytes);
     json_member_u64(&w, "out_bytes", job->out_bytes);
-    json_put_key(&w, "seconds");
-    json_put_double(&w, job->seconds);
+    json_member_double(&w, "seconds", job->seconds);
     json_put_object_end(&w);
     json_writer_end(&w);
     putchar('\n');

@@ -18,12 +18,6 @@ typedef struct {
     size_t wrong_count;
 } listing_report;
 
-static void put_text(json_writer *w, const char *key, const char *text)
-{
-    json_put_key(w, key);
-    json_put_string(w, text);
-}
-
 static void expected_text(const hub_file *file, listing_verdict verdict, char out[65])
 {
     if (verdict == LISTING_SIZE)
@@ -39,15 +33,14 @@ static void put_json(const listing_report *r)
 
     json_writer_begin(&w, json_write_stdio, stdout, 1);
     json_put_object(&w);
-    put_text(&w, "checked", "files");
-    json_put_key(&w, "same");
-    json_put_bool(&w, r->wrong_count == 0);
-    put_text(&w, "hub", listing->hub);
-    put_text(&w, "repo", listing->repo);
-    put_text(&w, "revision", listing->revision);
-    put_text(&w, "commit", listing->files.commit[0] == '\0' ? NULL : listing->files.commit);
-    json_put_key(&w, "differing");
-    json_put_array(&w);
+    json_member_string(&w, "checked", "files");
+    json_member_bool(&w, "same", r->wrong_count == 0);
+    json_member_string(&w, "hub", listing->hub);
+    json_member_string(&w, "repo", listing->repo);
+    json_member_string(&w, "revision", listing->revision);
+    json_member_string(&w, "commit",
+                       listing->files.commit[0] == '\0' ? NULL : listing->files.commit);
+    json_member_array(&w, "differing");
     for (size_t i = 0; i < listing->files.count; i++) {
         const listing_verdict verdict = r->results[i].verdict;
         char expected[65];
@@ -56,10 +49,10 @@ static void put_json(const listing_report *r)
             continue;
         expected_text(&listing->files.files[i], verdict, expected);
         json_put_object(&w);
-        put_text(&w, "kind", listing_verdict_name(verdict));
-        put_text(&w, "name", listing->files.files[i].path);
-        put_text(&w, "expected", expected);
-        put_text(&w, "got", verdict == LISTING_MISSING ? NULL : r->results[i].got);
+        json_member_string(&w, "kind", listing_verdict_name(verdict));
+        json_member_string(&w, "name", listing->files.files[i].path);
+        json_member_string(&w, "expected", expected);
+        json_member_string(&w, "got", verdict == LISTING_MISSING ? NULL : r->results[i].got);
         json_put_object_end(&w);
     }
     json_put_array_end(&w);

@@ -73,26 +73,18 @@ void run_put_times(json_writer *w, const run_model *model, const run_config *con
     uint32_t count;
     const run_layer_time *times = run_layer_times(model, &count);
 
-    json_put_key(w, "layers");
-    json_put_array(w);
+    json_member_array(w, "layers");
     for (uint32_t i = 0; times != NULL && i < count; i++) {
         const run_layer_time *t = &times[i];
 
         json_put_object(w);
-        json_put_key(w, "layer");
-        json_put_u64(w, i);
-        json_put_key(w, "ratio");
-        json_put_u64(w, config->ratios[i]);
-        json_put_key(w, "seconds");
-        json_put_double(w, t->lap.seconds);
-        json_put_key(w, "wait_seconds");
-        json_put_double(w, t->lap.wait_seconds);
-        json_put_key(w, "copy_seconds");
-        json_put_double(w, t->lap.copy_seconds);
-        json_put_key(w, "copy_bytes");
-        json_put_u64(w, t->lap.copy_bytes);
-        json_put_key(w, "weight_bytes");
-        json_put_u64(w, t->weight_bytes);
+        json_member_u64(w, "layer", i);
+        json_member_u64(w, "ratio", config->ratios[i]);
+        json_member_double(w, "seconds", t->lap.seconds);
+        json_member_double(w, "wait_seconds", t->lap.wait_seconds);
+        json_member_double(w, "copy_seconds", t->lap.copy_seconds);
+        json_member_u64(w, "copy_bytes", t->lap.copy_bytes);
+        json_member_u64(w, "weight_bytes", t->weight_bytes);
         json_put_object_end(w);
     }
     json_put_array_end(w);

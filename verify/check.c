@@ -279,8 +279,7 @@ void check_put(json_writer *w, const check_result *r, const file_list *notes)
     json_member_u64(w, "checksums", r->sums.checked_count);
     json_member_u64(w, "without_checksum", r->sums.absent_count);
     json_member_names(w, "notes", (const char *const *)notes->names, notes->count);
-    json_put_key(w, "differing");
-    json_put_array(w);
+    json_member_array(w, "differing");
     for (size_t i = 0; i < r->differing_count; i++)
         put_difference(w, &r->differing[i]);
     json_put_array_end(w);

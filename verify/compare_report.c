@@ -114,8 +114,7 @@ void compare_put(json_writer *w, const ckpt_comparison *c)
         put_difference(w, &c->differing[0]);
     else
         json_put_null(w);
-    json_put_key(w, "differing");
-    json_put_array(w);
+    json_member_array(w, "differing");
     for (size_t i = 0; i < c->differing_count; i++)
         put_difference(w, &c->differing[i]);
     json_put_array_end(w);

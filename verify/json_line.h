@@ -16,11 +16,4 @@
 void json_line_begin(json_writer *line, json_writer *w);
 void json_line_end(json_writer *line, json_writer *w);
 
-/* Members of an object. NULL: null. */
-void json_member_string(json_writer *w, const char *key, const char *text);
-void json_member_u64(json_writer *w, const char *key, uint64_t number);
-void json_member_bool(json_writer *w, const char *key, int flag);
-/* A list of names, one on a line. */
-void json_member_names(json_writer *w, const char *key, const char *const *names, size_t count);
-
 #endif

@@ -5,15 +5,6 @@
 
 #include "json_line.h"
 
-static void put_number(json_writer *w, const char *key, double number)
-{
-    json_put_key(w, key);
-    if (isfinite(number))
-        json_put_double(w, number);
-    else
-        json_put_null(w);
-}
-
 static void put_place(json_writer *w, const logits_position *p)
 {
     json_member_u64(w, "prompt", p->prompt);
@@ -25,43 +16,38 @@ static void put_measures(json_writer *w, const logits_comparison *c)
 {
     const double *m = c->measures;
 
-    json_put_key(w, "kl");
-    json_put_object(w);
-    put_number(w, "mean", m[LOGITS_KL_MEAN]);
-    put_number(w, "p50", m[LOGITS_KL_P50]);
-    put_number(w, "p99", m[LOGITS_KL_P99]);
-    put_number(w, "max", m[LOGITS_KL_MAX]);
+    json_member_object(w, "kl");
+    json_member_double(w, "mean", m[LOGITS_KL_MEAN]);
+    json_member_double(w, "p50", m[LOGITS_KL_P50]);
+    json_member_double(w, "p99", m[LOGITS_KL_P99]);
+    json_member_double(w, "max", m[LOGITS_KL_MAX]);
     json_member_bool(w, "is_lower_bound", c->is_lower_bound);
-    json_put_key(w, "worst");
-    json_put_object(w);
+    json_member_object(w, "worst");
     put_place(w, &c->positions[c->worst]);
     json_put_object_end(w);
     json_put_object_end(w);
-    json_put_key(w, "logits");
-    json_put_object(w);
-    put_number(w, "max_abs", m[LOGITS_ABS_MAX]);
-    put_number(w, "mean_abs", m[LOGITS_ABS_MEAN]);
+    json_member_object(w, "logits");
+    json_member_double(w, "max_abs", m[LOGITS_ABS_MAX]);
+    json_member_double(w, "mean_abs", m[LOGITS_ABS_MEAN]);
     json_put_object_end(w);
-    json_put_key(w, "logprobs");
-    json_put_object(w);
-    put_number(w, "max_abs", m[LOGITS_LOGPROB_MAX]);
-    put_number(w, "mean_abs", m[LOGITS_LOGPROB_MEAN]);
+    json_member_object(w, "logprobs");
+    json_member_double(w, "max_abs", m[LOGITS_LOGPROB_MAX]);
+    json_member_double(w, "mean_abs", m[LOGITS_LOGPROB_MEAN]);
     json_put_object_end(w);
-    put_number(w, "top1", m[LOGITS_TOP1]);
-    put_number(w, "top5", m[LOGITS_TOP5]);
+    json_member_double(w, "top1", m[LOGITS_TOP1]);
+    json_member_double(w, "top5", m[LOGITS_TOP5]);
 }
 
 static void put_exceeded(json_writer *w, const logits_comparison *c, const logits_limits limits)
 {
-    json_put_key(w, "exceeded");
-    json_put_array(w);
+    json_member_array(w, "exceeded");
     for (int m = 0; m < LOGITS_MEASURE_COUNT; m++) {
         if (!logits_is_exceeded(c, limits, (logits_measure)m))
             continue;
         json_put_object(w);
         json_member_string(w, "limit", logits_limit_name((logits_measure)m));
-        put_number(w, "expected", limits[m]);
-        put_number(w, "got", c->measures[m]);
+        json_member_double(w, "expected", limits[m]);
+        json_member_double(w, "got", c->measures[m]);
         json_put_object_end(w);
     }
     json_put_array_end(w);
@@ -79,8 +65,8 @@ static void put_first(json_writer *w, const logits_comparison *c)
     json_put_key(w, "id");
     if (c->first.id >= 0) {
         json_put_i64(w, c->first.id);
-        put_number(w, "a", (double)c->first.a);
-        put_number(w, "b", (double)c->first.b);
+        json_member_double(w, "a", (double)c->first.a);
+        json_member_double(w, "b", (double)c->first.b);
     } else {
         json_put_null(w);
     }
@@ -95,13 +81,13 @@ static void put_position(json_writer *w, const logits_comparison *c, const logit
     json_line_begin(&line, w);
     json_put_object(&line);
     put_place(&line, p);
-    put_number(&line, "kl", p->kl);
-    put_number(&line, "max_abs", p->abs_max);
-    put_number(&line, "mean_abs", p->abs_sum / count);
-    put_number(&line, "max_logprob", p->logprob_max);
-    put_number(&line, "mean_logprob", p->logprob_sum / count);
+    json_member_double(&line, "kl", p->kl);
+    json_member_double(&line, "max_abs", p->abs_max);
+    json_member_double(&line, "mean_abs", p->abs_sum / count);
+    json_member_double(&line, "max_logprob", p->logprob_max);
+    json_member_double(&line, "mean_logprob", p->logprob_sum / count);
     json_member_bool(&line, "top1", p->top1 != 0);
-    put_number(&line, "top5", (double)p->top5 / c->top_count);
+    json_member_double(&line, "top5", (double)p->top5 / c->top_count);
     json_member_u64(&line, "different", p->different_count);
     json_put_object_end(&line);
     json_line_end(&line, w);
@@ -120,10 +106,10 @@ static void put_point(json_writer *w, const char *key, const logits_point *p,
     json_member_u64(w, "layer", p->layer);
     json_member_string(w, "point", p->point);
     json_member_bool(w, "missing_in_b", p->is_missing);
-    put_number(w, "rms_a", p->a_rms);
-    put_number(w, "rms_b", p->b_rms);
+    json_member_double(w, "rms_a", p->a_rms);
+    json_member_double(w, "rms_b", p->b_rms);
     if (cut != NULL) {
-        put_number(w, "gap", cut->gap);
+        json_member_double(w, "gap", cut->gap);
         if (!isnan(cut->gap))
             json_member_u64(w, "gap_position", cut->gap_position);
         json_member_bool(w, "near_tie", cut->is_near_tie);
@@ -161,8 +147,7 @@ void logits_put(json_writer *w, const logits_comparison *c, const logits_limits 
     } else {
         json_put_null(w);
     }
-    json_put_key(w, "positions");
-    json_put_array(w);
+    json_member_array(w, "positions");
     for (size_t i = 0; i < c->position_count; i++)
         put_position(w, c, &c->positions[i]);
     json_put_array_end(w);

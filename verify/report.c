@@ -71,8 +71,7 @@ static void put_stats(json_writer *w, const encode_stats *stats)
 
 static void put_side(json_writer *w, const char *key, const outcome_side *side)
 {
-    json_put_key(w, key);
-    json_put_object(w);
+    json_member_object(w, key);
     json_member_string(w, "path", side->path);
     json_member_string(w, "layout", side->layout);
     json_member_string(w, "names", side->names);
@@ -85,8 +84,7 @@ static void put_totals(json_writer *w, const ckpt_outcome *o)
 {
     const report_totals totals = add_up(o);
 
-    json_put_key(w, "totals");
-    json_put_object(w);
+    json_member_object(w, "totals");
     json_member_u64(w, "stored_tensors", ckpt_catalog_count(o->stored));
     json_member_u64(w, "used", totals.used);
     json_member_u64(w, "scales", totals.scales);
@@ -120,8 +118,7 @@ static void put_fate(json_writer *w, const ckpt_outcome *o, const map_fate *fate
 
 static void put_stored(json_writer *w, const ckpt_outcome *o)
 {
-    json_put_key(w, "source_tensors");
-    json_put_array(w);
+    json_member_array(w, "source_tensors");
     for (size_t i = 0; i < ckpt_catalog_count(o->stored); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(o->stored, i);
         json_writer line;
@@ -171,31 +168,28 @@ static void put_target(json_writer *w, const ckpt_outcome *o, size_t i)
     json_line_end(&line, w);
 }
 
+static void put_pair(json_writer *w, const char *name, const char *key, const char *value)
+{
+    json_put_object(w);
+    json_member_string(w, "name", name);
+    json_member_string(w, key, value);
+    json_put_object_end(w);
+}
+
 static void put_lists(json_writer *w, const ckpt_outcome *o)
 {
     put_stored(w, o);
-    json_put_key(w, "target_tensors");
-    json_put_array(w);
+    json_member_array(w, "target_tensors");
     for (size_t i = 0; i < ckpt_catalog_count(o->target_logical); i++)
         put_target(w, o, i);
     json_put_array_end(w);
-    json_put_key(w, "left_out");
-    json_put_array(w);
-    for (size_t i = 0; i < o->drop_count; i++) {
-        json_put_object(w);
-        json_member_string(w, "name", o->drops[i].name);
-        json_member_string(w, "reason", o->drops[i].reason);
-        json_put_object_end(w);
-    }
+    json_member_array(w, "left_out");
+    for (size_t i = 0; i < o->drop_count; i++)
+        put_pair(w, o->drops[i].name, "reason", o->drops[i].reason);
     json_put_array_end(w);
-    json_put_key(w, "other_files");
-    json_put_array(w);
-    for (size_t i = 0; i < o->file_count; i++) {
-        json_put_object(w);
-        json_member_string(w, "name", o->files[i].name);
-        json_member_string(w, "action", o->files[i].action);
-        json_put_object_end(w);
-    }
+    json_member_array(w, "other_files");
+    for (size_t i = 0; i < o->file_count; i++)
+        put_pair(w, o->files[i].name, "action", o->files[i].action);
     json_put_array_end(w);
 }
 
@@ -207,8 +201,7 @@ void report_put(json_writer *w, const ckpt_outcome *o)
     json_member_string(w, "family", o->family);
     put_side(w, "source", &o->source);
     put_side(w, "target", &o->target);
-    json_put_key(w, "seconds");
-    json_put_double(w, o->seconds);
+    json_member_double(w, "seconds", o->seconds);
     json_member_string(w, "root", o->root);
     json_member_string(w, "main", o->main_root);
     put_totals(w, o);

@@ -112,6 +112,33 @@ static void assert_string_text(const char *string, const char *expected)
     assert_string_equal(s.bytes, expected);
 }
 
+static void test_a_member_is_a_key_and_its_value(void **state)
+{
+    static const char *const names[] = { "x", "y" };
+    json_writer w;
+    sink s;
+
+    (void)state;
+    sink_begin(&s, &w, 0);
+    json_put_object(&w);
+    json_member_string(&w, "text", "t");
+    json_member_string(&w, "none", NULL);
+    json_member_u64(&w, "most", UINT64_MAX);
+    json_member_double(&w, "half", 0.5);
+    json_member_double(&w, "infinite", (double)INFINITY);
+    json_member_bool(&w, "yes", 2);
+    json_member_object(&w, "object");
+    json_member_array(&w, "array");
+    json_put_array_end(&w);
+    json_put_object_end(&w);
+    json_member_names(&w, "names", names, 2);
+    json_put_object_end(&w);
+    assert_true(json_writer_end(&w));
+    assert_string_equal(s.bytes, "{\"text\":\"t\",\"none\":null,\"most\":18446744073709551615,"
+                                 "\"half\":0.5,\"infinite\":null,\"yes\":true,"
+                                 "\"object\":{\"array\":[]},\"names\":[\"x\",\"y\"]}");
+}
+
 static void test_strings_are_escaped_where_json_asks_for_it(void **state)
 {
     (void)state;
@@ -294,6 +321,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_compact_text_has_no_white_space),
         cmocka_unit_test(test_indented_text_looks_like_pythons),
+        cmocka_unit_test(test_a_member_is_a_key_and_its_value),
         cmocka_unit_test(test_strings_are_escaped_where_json_asks_for_it),
         cmocka_unit_test(test_bytes_that_are_not_utf8_are_replaced),
         cmocka_unit_test(test_every_byte_in_a_string_gives_good_json),
