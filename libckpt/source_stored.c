@@ -1,4 +1,5 @@
 /* The source that reads tiles from files. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,8 +15,39 @@ typedef struct {
 typedef struct {
     char *rows;
     uint64_t row_bytes;
+    uint64_t row;                  /* of the tensor's part, the first of these */
     arena *scratch;
 } tile_part;
+
+/* A row of a copy that is not that of the original. */
+typedef struct {
+    uint64_t row;                  /* of the tensor's part */
+    const char *original;
+    const char *copy;
+} copied_row;
+
+static ckpt_code fail_copy(const stored_source *s, const layout_extent *e,
+                           const store_piece *piece, const copied_row *row, ckpt_error *err)
+{
+    const ckpt_tensor *tensor = ckpt_catalog_at(s->layout->logical, e->logical);
+    const store_file *file = &s->store->files[piece->file];
+    const char *name = ckpt_catalog_at(s->layout->stored, e->stored)->name;
+    uint64_t at = 0;
+
+    while (row->copy[at] == row->original[at])
+        at++;
+    if (file->prefix != NULL)
+        name += strlen(file->prefix);
+    return ckpt_fail(err, CKPT_E_FORMAT,
+                     "tensor '%s' has a copy that is none, '%s' in '%s': %srow %" PRIu64
+                     " column %" PRIu64 ": expected byte 0x%02x, got 0x%02x", tensor->name, name,
+                     file->name, e->part == CKPT_SCALE ? "scale " : "",
+                     row->row,
+                     (piece->tile_col_bytes + at) * 8 /
+                         ckpt_dtype_bits(e->part == CKPT_SCALE ? tensor->scale_dtype
+                                                               : tensor->dtype),
+                     (unsigned char)row->original[at], (unsigned char)row->copy[at]);
+}
 
 /* Read a copy and compare it with what was read of the original. */
 static ckpt_code check_copy(const stored_source *s, const layout_extent *e,
@@ -24,7 +56,6 @@ static ckpt_code check_copy(const stored_source *s, const layout_extent *e,
     arena *scratch = read->scratch;
     const uint64_t row_bytes = read->row_bytes;
     const char *original = read->rows + piece->tile_row * row_bytes + piece->tile_col_bytes;
-    const ckpt_tensor *stored = ckpt_catalog_at(s->layout->stored, e->stored);
     const uint64_t width = piece->rect.row_bytes;
     const size_t mark = arena_mark(scratch);
     char *copy = arena_alloc(scratch, piece->rect.row_count * width);
@@ -35,11 +66,9 @@ static ckpt_code check_copy(const stored_source *s, const layout_extent *e,
     code = file_read_rect(s->store->files[piece->file].file, &piece->rect, copy, width, err);
     for (uint64_t r = 0; code == CKPT_OK && r < piece->rect.row_count; r++)
         if (memcmp(copy + r * width, original + r * row_bytes, width) != 0)
-            code = ckpt_fail(err, CKPT_E_FORMAT,
-                             "'%s' in '%s' must repeat '%s', but row %llu differs", stored->name,
-                             s->store->files[piece->file].name,
-                             ckpt_catalog_at(s->layout->logical, e->logical)->name,
-                             (unsigned long long)(e->row + piece->tile_row + r));
+            code = fail_copy(s, e, piece,
+                             &(copied_row){ read->row + piece->tile_row + r,
+                                            original + r * row_bytes, copy + r * width }, err);
     arena_rewind(scratch, mark);
     return code;
 }
@@ -70,7 +99,7 @@ static ckpt_code read_part(stored_source *s, const source_range *range, ckpt_par
             continue;
         at = out + piece.tile_row * row_bytes + piece.tile_col_bytes;
         if (e->copy)
-            code = check_copy(s, e, &piece, &(tile_part){ out, row_bytes, scratch }, err);
+            code = check_copy(s, e, &piece, &(tile_part){ out, row_bytes, row, scratch }, err);
         else
             code = file_read_rect(s->store->files[piece.file].file, &piece.rect, at, row_bytes,
                                   err);

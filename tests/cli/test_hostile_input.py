@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from corrupt.files import INDEX, Model, bf16, file_bytes, tensor_files
+from corrupt.files import INDEX, Model, bf16, file_bytes, pack, tensor_files
 from cli.trees import tree
 
 NATIVE_MAP = Path(__file__).parents[2] / "formats/maps/deepseek_v4.native.map"
@@ -176,6 +176,25 @@ def test_a_report_replaces_only_a_file(ckpt, golden_a, tmp_path, kind):
         os.mkfifo(tmp_path / "x")
     err = ckpt("ckpt-convert", "--report", tmp_path / "x", golden_a, tmp_path / "out", check=2).err
     assert "expected a file, got a" in err and os.listdir(tmp_path) == ["x"]
+
+
+# ---- names and paths that are longer than a line ----
+
+@pytest.mark.parametrize("header,words", [
+    ({"dtype": "Q7", "shape": [2], "data_offsets": [0, 4]}, "' has unknown dtype 'Q7'"),
+    ({"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
+     "' F32 [2] takes 8 bytes, data_offsets say 4"),
+    ({"dtype": "BF16", "shape": [2], "data_offsets": [4, 8]}, "' begins at 4, expected 0 (hole)"),
+])
+def test_a_long_subject_leaves_room_for_what_was_got(ckpt, tmp_path, header, words):
+    folder = tmp_path / "/".join(["d" * 200] * 10)
+    folder.mkdir(parents=True)
+    name = "layers.0." + "n" * 1000 + ".weight"
+    (folder / "m.safetensors").write_bytes(pack({name: header}, bytes(8)))
+    err = ckpt("ckpt-inspect", folder / "m.safetensors", check=2).err
+    assert err.startswith(f"ckpt-inspect: '{tmp_path}/dddd") and len(err) < 1100
+    assert "dddd/m.safetensors': tensor 'layers.0.nnnn" in err
+    assert err.endswith(f"nnnn.weight{words}\n")
 
 
 # ---- numbers ----

@@ -2,6 +2,7 @@
 #include "file_faults.h"
 
 #include "libckpt/output.h"
+#include "libckpt/size.h"
 
 #include <sys/time.h>
 
@@ -129,6 +130,24 @@ static ckpt_code read_back(size_t tensor, unsigned char *out)
     return code;
 }
 
+/* One tile of 128 rows or what is left. */
+static ckpt_code read_band(size_t tensor, uint64_t row)
+{
+    const source_range range = { tensor, row, size_min(SOURCE_BAND_ROWS, ROWS - row),
+                                 SOURCE_WANT_ALL };
+    ckpt_source *source = NULL;
+    ckpt_tile tile;
+    arena scratch;
+    ckpt_code code;
+
+    assert_int_equal(source_stored(f.store, f.layout, &source, &err), CKPT_OK);
+    assert_true(arena_init_fixed(&scratch, source_need(source, tensor, range.row_count)));
+    code = source_read_tile(source, &range, &scratch, &tile, &err);
+    arena_release(&scratch);
+    source_free(source);
+    return code;
+}
+
 static void test_every_byte_goes_where_the_extents_say(void **state)
 {
     const unsigned char *left = memory_source_part(f.source, 1, CKPT_DATA);
@@ -172,16 +191,31 @@ static void test_what_was_written_reads_back(void **state)
     }
 }
 
-static void test_a_copy_that_differs_is_named(void **state)
+static void test_a_copy_that_differs_is_named_with_its_place(void **state)
 {
+    static const uint64_t rows[] = { 7, 127, 128, 200, 299 };
+    const unsigned char *left = memory_source_part(f.source, 1, CKPT_DATA);
     unsigned char bytes[ROWS * COLS];
 
     (void)state;
     write_all(NULL);
-    flip("two", 5 + (ROWS - SPLIT) * COLS + 7 * COLS + 3);
-    assert_int_equal(read_back(1, bytes), CKPT_E_FORMAT);
-    assert_non_null(strstr(err.text, "'copy' in 'two' must repeat 'left', but row 7 differs"));
-    assert_int_equal(read_back(0, bytes), CKPT_OK);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const uint64_t offset = 5 + (ROWS - SPLIT) * COLS + rows[i] * COLS + 3;
+        const unsigned char expected = left[rows[i] * COLS + 3];
+        char said[200];
+
+        flip("two", offset);
+        snprintf(said, sizeof said, "tensor 'left' has a copy that is none, 'copy' in 'two': row "
+                 "%" PRIu64 " column 3: expected byte 0x%02x, got 0x%02x", rows[i], expected,
+                 expected ^ 0x10);
+        assert_int_equal(read_back(1, bytes), CKPT_E_FORMAT);
+        assert_string_equal(err.text, said);
+        assert_int_equal(read_band(1, rows[i] / SOURCE_BAND_ROWS * SOURCE_BAND_ROWS),
+                         CKPT_E_FORMAT);
+        assert_string_equal(err.text, said);
+        assert_int_equal(read_back(0, bytes), CKPT_OK);
+        flip("two", offset);
+    }
 }
 
 static void test_a_write_that_fails_ends_the_copy(void **state)
@@ -317,7 +351,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         STORE_TEST(test_every_byte_goes_where_the_extents_say),
         STORE_TEST(test_what_was_written_reads_back),
-        STORE_TEST(test_a_copy_that_differs_is_named),
+        STORE_TEST(test_a_copy_that_differs_is_named_with_its_place),
         STORE_TEST(test_a_write_that_fails_ends_the_copy),
         STORE_TEST(test_a_file_that_changed_is_noticed),
         STORE_TEST(test_everything_that_is_there_is_kept),
