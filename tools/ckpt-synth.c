@@ -62,7 +62,8 @@ typedef struct {
 
 /* ---- the config ---- */
 
-static ckpt_code read_config(synth_job *job, ckpt_error *err)
+/* The text of the config that --config names; DST does not replace one in a file. */
+static ckpt_code read_config(synth_job *job, const char *path, ckpt_error *err)
 {
     char name[64];
     const ckpt_builtin_map *builtin;
@@ -74,7 +75,8 @@ static ckpt_code read_config(synth_job *job, ckpt_error *err)
     snprintf(name, sizeof name, "deepseek_v4.%s.json", opt.config);
     builtin = maps_find(name);
     if (builtin == NULL) {
-        code = file_read_all(opt.config, CONFIG_BYTES_MAX, &job->text, &size, err);
+        if ((code = output_check_apart(path, opt.config, err)) == CKPT_OK)
+            code = file_read_all(opt.config, CONFIG_BYTES_MAX, &job->text, &size, err);
     } else if ((job->text = strndup(builtin->text, builtin->text_bytes)) == NULL) {
         code = ckpt_fail_memory(err, "a config", builtin->text_bytes);
     } else {
@@ -165,7 +167,8 @@ static ckpt_code plan(synth_job *job, const char *path, ckpt_error *err)
     ckpt_code code;
 
     if ((code = output_check(path, opt.overwrite, err)) != CKPT_OK ||
-        (code = read_config(job, err)) != CKPT_OK || (code = cut_layers(job, err)) != CKPT_OK ||
+        (code = read_config(job, path, err)) != CKPT_OK ||
+        (code = cut_layers(job, err)) != CKPT_OK ||
         (code = checkpoint_find_family(json_root(job->config), &job->family, err)) != CKPT_OK)
         return code;
     if (job->family == NULL)

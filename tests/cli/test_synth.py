@@ -1,8 +1,10 @@
 """ckpt-synth: official-layout checkpoints of any size, the same bytes every time."""
 import json
+import shutil
 
 import pytest
 
+from cli.trees import tree
 from corrupt.files import INDEX, Model, all_files, file_bytes, read_header, tensor_files
 
 # Counts and bytes published for the official releases (tensors, payload, all files).
@@ -121,6 +123,17 @@ def test_refusals_leave_nothing(ckpt, tmp_path):
         ckpt("ckpt-synth", "--config", config, tmp_path / "out", check=2)
         assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.json", "other.json"]
     ckpt("ckpt-synth", tmp_path / "out", check=2)
+
+
+def test_a_model_is_not_replaced_by_one_made_of_its_config(ckpt, golden_a, tmp_path):
+    shutil.copytree(golden_a, tmp_path / "model")
+    before = tree(tmp_path)
+    config = tmp_path / "model/config.json"
+    for target in [tmp_path / "model", config, tmp_path]:
+        err = ckpt("ckpt-synth", "--overwrite", "--config", config, target, check=2).err
+        assert "would replace" in err or "are the same" in err
+    assert tree(tmp_path) == before
+    ckpt("ckpt-synth", "--sparse", "--config", config, tmp_path / "other")
 
 
 def test_an_existing_target_stays(ckpt, tiny, tmp_path):
