@@ -30,8 +30,10 @@ ckpt_code text_regex_create(const char *pattern, text_regex **out, ckpt_error *e
 
     if (r == NULL)
         return ckpt_fail_memory(err, "a regular expression", sizeof *r);
-    r->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP,
-                            &number, &offset, NULL);
+    /* \C would cut characters, and the next search begin inside one. */
+    r->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
+                            PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &number, &offset,
+                            NULL);
     if (r->code == NULL) {
         free(r);
         return complain(pattern, number, err);
@@ -66,6 +68,9 @@ ckpt_code text_regex_find(const text_regex *regex, const char *text, size_t size
         return CKPT_OK;
     if (number < 0)
         return complain("of the tokenizer", number, err);
+    if (at[0] < from || at[1] <= at[0])          /* \K can do that */
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "regular expression of the tokenizer: a match ends before it begins");
     match[0] = at[0];
     match[1] = at[1];
     return CKPT_OK;

@@ -156,6 +156,9 @@ def test_the_checkpoints_own_tokenizer_is_used(ckpt, tokenizer, model, tmp_path)
     (lambda t: t.update(pre_tokenizer={"type": "Whitespace"}), "Whitespace"),
     (lambda t: t.update(pre_tokenizer={"type": "Split", "pattern": {"Regex": "(("},
                                        "behavior": "Isolated", "invert": False}), "(("),
+    # It would cut characters into bytes.
+    (lambda t: t.update(pre_tokenizer={"type": "Split", "pattern": {"Regex": r"\C"},
+                                       "behavior": "Isolated", "invert": False}), r"\C"),
     (lambda t: t.update(pre_tokenizer=None), "pre-tokenizer"),
 ])
 def test_what_is_not_supported_is_refused(ckpt, tokenizer, model, tmp_path, change, says):
