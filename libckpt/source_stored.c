@@ -39,7 +39,7 @@ static ckpt_code fail_copy(const stored_source *s, const layout_extent *e,
     if (file->prefix != NULL)
         name += strlen(file->prefix);
     return ckpt_fail(err, CKPT_E_FORMAT,
-                     "tensor '%s' has a copy that is none, '%s' in '%s': %srow %" PRIu64
+                     "tensor '%s' has a copy that differs, '%s' in '%s': %srow %" PRIu64
                      " column %" PRIu64 ": expected byte 0x%02x, got 0x%02x", tensor->name, name,
                      file->name, e->part == CKPT_SCALE ? "scale " : "",
                      row->row,

@@ -205,7 +205,7 @@ static void test_a_copy_that_differs_is_named_with_its_place(void **state)
         char said[200];
 
         flip("two", offset);
-        snprintf(said, sizeof said, "tensor 'left' has a copy that is none, 'copy' in 'two': row "
+        snprintf(said, sizeof said, "tensor 'left' has a copy that differs, 'copy' in 'two': row "
                  "%" PRIu64 " column 3: expected byte 0x%02x, got 0x%02x", rows[i], expected,
                  expected ^ 0x10);
         assert_int_equal(read_back(1, bytes), CKPT_E_FORMAT);
