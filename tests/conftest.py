@@ -1,4 +1,4 @@
-"""Fixtures that every Python test shares: the tools, golden data, faults."""
+"""Fixtures that every Python test shares: the tools, golden data, faults, small disks."""
 import dataclasses
 import json
 import os
@@ -126,3 +126,23 @@ class Fault:
 def fault(tmp_path):
     """run with env=fault.env("fsync:EIO:1"), then assert fault.injected."""
     return Fault(tmp_path / "fault.log")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """small_disk(MiB) -> a folder that is a file system of its own, where that is allowed."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = False
+
+    def mount(size):
+        nonlocal mounted
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}m", "none", folder],
+                              capture_output=True, text=True)
+        if done.returncode != 0:
+            pytest.skip("this test mounts a tmpfs, which is not allowed here: " + done.stderr)
+        mounted = True
+        return folder
+    yield mount
+    if mounted:
+        subprocess.run(["umount", "-l", folder], check=True)      # a failed test may be at it

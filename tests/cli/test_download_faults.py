@@ -1,5 +1,4 @@
 """Everything that goes wrong between a hub and ckpt-download: survived, or refused as it should."""
-import email.utils
 import time
 
 import pytest
@@ -38,10 +37,8 @@ def test_connections_that_are_reset_are_survived(download, hub):
 
 @pytest.mark.parametrize("kind", ["silent", "trickle"])
 def test_a_stalled_connection_is_replaced(download, hub, kind):
-    hub.fault(kind, port="cdn")
-    begin = time.monotonic()
+    hub.fault(kind, port="cdn")         # for as long as the hub is there
     download()
-    assert time.monotonic() - begin < 45        # the connection would be held for a minute
     assert hub.faults[0]["taken"] == 1
     download.assert_right()
 
@@ -51,20 +48,17 @@ def test_a_stalled_connection_is_replaced(download, hub, kind):
     {"port": "hub", "path": "/api/models/o/m/tree/*"},
     {"port": "hub", "path": "/api/models/o/m/revision/*"}])
 @pytest.mark.parametrize("headers", [
-    [("Retry-After", "1")], [("Retry-After", "DATE")],
+    [("Retry-After", "1")], [("Retry-After", "{soon}")],
     [("RateLimit", '"resolvers";r=0;t=1')]])
 def test_a_429_is_waited_for(download, hub, where, headers):
-    headers = [(k, v.replace("DATE", email.utils.formatdate(time.time() + 2, usegmt=True)))
-               for k, v in headers]
     if where["port"] == "cdn":
         hub.repos[ID] = one(3 * MIB)        # one request at a time, so that the next one waits
     hub.fault("status", status=429, headers=headers, **where)
     download()
     assert hub.faults[0]["taken"] == 1
     refused = next(e for e in hub.log if e["status"] == 429)
-    port = refused["port"]
-    later = [e["t0"] for e in hub.log if e["port"] == port and e["t0"] > refused["t1"]]
-    assert later and min(later) - refused["t1"] > 0.9
+    later = [e["t0"] for e in hub.requests(port=refused["port"]) if e["t0"] > refused["t0"]]
+    assert later and min(later) - refused["t0"] > 0.9
     download.assert_right()
 
 
@@ -164,17 +158,19 @@ def test_an_object_that_changes_all_the_time_is_judged_by_its_hash(download, hub
 
 @pytest.mark.parametrize("listener", ["hub", "cdn"])
 def test_a_host_that_is_away_for_five_seconds_is_waited_for(download, hub, listener):
-    hub.connection_rate = 8 * MIB
-    if listener == "cdn":
-        process = download.start()
-        wait_for(lambda: hub.requests(port="hub", method="HEAD"))
-        time.sleep(0.3)
-        hub.refuse(hub.cdn, 5)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 0, err
-    else:
+    hub.connection_rate = MIB // 4      # a minute and more
+    if listener == "hub":
         hub.refuse(hub.hub, 5)
-        download()
+    begin = time.time()
+    process = download.start()
+    if listener == "cdn":
+        wait_for(lambda: hub.payload > 0)
+        begin = time.time()
+        hub.refuse(hub.cdn, 5)
+    hub.connection_rate = None
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert [e for e in hub.requests(port=listener) if e["t0"] > begin + 4]
     download.assert_right()
 
 
@@ -182,6 +178,7 @@ def test_more_connections_than_allowed_are_given_up(ckpt, tmp_path):
     with Hub([one(100 * MIB)], connections_max=3) as hub:
         download = Client(ckpt, hub, tmp_path)
         download()
+        assert hub.requests(port="cdn", status=503)
         download.assert_right()
 
 

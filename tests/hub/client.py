@@ -10,6 +10,7 @@ from mock_hub import Entry, Repo
 
 MIB = 1 << 20
 ID = "o/m"
+STOP_SECONDS = 60            # not a speed: what only a client that waits for a server would take
 SIDE = pathlib.Path(".cache/huggingface/ckpt")
 
 
@@ -36,7 +37,7 @@ class Client:
 
     def __call__(self, *args, check=0, where=None, **env):
         return self.ckpt("ckpt-download", *self.words(*args, where=where), check=check,
-                         env={**self.env, **env}, timeout=90)
+                         env={**self.env, **env}, timeout=180)
 
     def start(self, *args):
         words = [str(w) for w in self.words(*args)]
@@ -45,7 +46,7 @@ class Client:
 
     def stop(self, process, number=signal.SIGKILL):
         process.send_signal(number)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=STOP_SECONDS)
         return process.returncode, out, err
 
     @property
@@ -71,7 +72,7 @@ class Client:
         assert self.hub.leaks == []
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=60):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it did not happen in time"

@@ -3,6 +3,7 @@
 A fault: {"kind", "path": glob over repo paths, "method", "port", "count", "probability", ...}.
 before() answers in place of the server; shape() changes what the server is about to send.
 """
+import email.utils
 import fnmatch
 import random
 import time
@@ -38,13 +39,14 @@ def before(hub, request, entry, fault):
     """1 when the fault is the whole answer."""
     kind = fault["kind"]
     if kind == "silent":
-        time.sleep(fault.get("seconds", 60))
+        hub.released.wait()
         raise Gone
     if kind == "close":
         request.connection.reset()
     if kind == "status":
+        soon = email.utils.formatdate(time.time() + 2, usegmt=True)
         hub.reply(request, fault["status"], fault.get("body", "no"),
-                  [tuple(h) for h in fault.get("headers", ())])
+                  [(k, v.replace("{soon}", soon)) for k, v in fault.get("headers", ())])
         return True
     if kind == "416":
         total = fault.get("total", entry.size)

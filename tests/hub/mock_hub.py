@@ -22,6 +22,8 @@ from content import Content, pointer
 from server import Gone, Listener, PIECE
 
 SECRET = b"signing key of the mock"
+PACED_PIECE = 1 << 14
+QUIET_SECONDS = 60           # what only a client that still runs would take
 
 
 class Entry:
@@ -89,7 +91,7 @@ class Hub:
         self.revoked = 0               # those up to this number are refused
         self.second_hop = False
         self.rangeless_max = None      # a GET of more than this without Range gets 400
-        self.connection_rate = None    # bytes/s of one connection on the data hosts
+        self.connection_rate = None    # bytes/s of one connection on the data hosts, from now on
         self.latency = 0               # before every answer of the data hosts
         self.connections_max = None    # more of them at once get 503
         self.knee = None               # (K, bytes/s): the total rate falls above K connections
@@ -104,6 +106,9 @@ class Hub:
         self.faults = []
         self.log = []
         self.leaks = []
+        self.payload = 0               # bytes of file contents that left any port
+        self.busy = 0                  # requests that are not answered yet
+        self.released = threading.Event()       # ends the silence of the fault of that name
         self.lock = threading.Lock()
         for name, value in options.items():
             assert hasattr(self, name), name
@@ -118,17 +123,33 @@ class Hub:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
+        self.released.set()
         for listener in self.listeners:
             listener.close()
+        if kind is None:
+            self.assert_faults_came()
+
+    def assert_faults_came(self):
+        """A test whose fault never came has tested nothing."""
+        assert all("taken" in f for f in self.faults), self.faults
 
     @property
     def url(self):
         return self.hub.origin
 
     def reset(self):
+        """Forget what was, once the requests of clients that are gone have ended."""
+        self.assert_faults_came()
+        self.released.set()
+        until = time.monotonic() + QUIET_SECONDS
+        while self.busy > 0:
+            assert time.monotonic() < until, "a client is still there"
+            time.sleep(0.005)
         with self.lock:
             self.faults, self.log, self.leaks, self.used = [], [], [], {}
+            self.payload = 0
+            self.released = threading.Event()
 
     def fault(self, kind, **scope):
         self.faults.append({"kind": kind, "count": 1, **scope})
@@ -148,11 +169,6 @@ class Hub:
         """Entries of the log in which every given field is as given."""
         return [e for e in self.log if all(e[k] == v for k, v in want.items())]
 
-    @property
-    def payload(self):
-        """Bytes of file contents that left any port."""
-        return sum(e["bytes"] for e in self.log if e["is_data"])
-
     # ---- requests ----
 
     def handle(self, request):
@@ -163,12 +179,15 @@ class Hub:
                  "accept_encoding": request.headers.get("accept-encoding"),
                  "has_authorization": "authorization" in request.headers,
                  "cookie": request.headers.get("cookie"), "ua": request.headers.get("user-agent")}
+        if request.path.startswith("/__mock/"):
+            self.control(request)
+            return
         if request.port != "hub" and (entry["has_authorization"] or entry["cookie"]):
             self.leaks.append(entry)
+        with self.lock:
+            self.busy += 1
         try:
-            if request.path.startswith("/__mock/"):
-                self.control(request)
-            elif request.port == "hub":
+            if request.port == "hub":
                 request.extra = self.hub_headers
                 hub_pages.answer(self, request)
             else:
@@ -176,8 +195,9 @@ class Hub:
         finally:
             entry.update(t1=time.time(), status=request.status, bytes=request.sent,
                          is_data=request.is_data)
-            if not request.path.startswith("/__mock/"):
+            with self.lock:
                 self.log.append(entry)
+                self.busy -= 1
 
     def control(self, request):
         name = request.path[len("/__mock/"):]
@@ -266,7 +286,7 @@ class Hub:
         plan = {"status": 200 if asked is None else self.range_status, "first": first,
                 "last": last, "length": last - first + 1, "headers": list(headers),
                 "range": asked and f"bytes {first}-{last}/{total}", "flip": None, "cut": None,
-                "rate": self.connection_rate, "extra": 0, "close": False}
+                "extra": 0, "close": False}
         if fault:
             faults.shape(plan, fault, total)
         lines = [("Content-Length", plan["length"])] if plan["length"] is not None else []
@@ -274,20 +294,23 @@ class Hub:
         lines += [("Accept-Ranges", "bytes")] + plan["headers"]
         request.connection.head(request, plan["status"], lines)
         if request.method != "HEAD":
-            self.streaming += 1
+            with self.lock:
+                self.streaming += 1
             try:
                 self.stream(request, entry.content, plan)
             finally:
-                self.streaming -= 1
+                with self.lock:
+                    self.streaming -= 1
 
     def stream(self, request, content, plan):
         sock = request.connection.sock
         begin = time.monotonic()
+        step = PACED_PIECE if self.connection_rate else PIECE
         request.is_data = True
         at = plan["first"]
         for piece in content.pieces(plan["first"], plan["last"] + 1):
-            for cut in range(0, len(piece), PIECE if not plan["rate"] else 16384):
-                part = piece[cut:cut + (PIECE if not plan["rate"] else 16384)]
+            for cut in range(0, len(piece), step):
+                part = piece[cut:cut + step]
                 if plan["cut"] is not None:
                     part = part[:plan["cut"] - request.sent]
                 if plan["flip"] is not None and at <= plan["flip"] < at + len(part):
@@ -295,21 +318,22 @@ class Hub:
                     part[plan["flip"] - at] ^= 0x40
                 if plan.get("trickle"):
                     self.trickle(request, part)
-                sock.sendall(part)
+                else:
+                    sock.sendall(part)
+                    self.count(request, len(part))
                 at += len(part)
-                request.sent += len(part)
                 if plan["cut"] is not None and request.sent >= plan["cut"]:
                     if plan["orderly"]:
                         raise Gone
                     request.connection.reset()
-                self.pace(request, plan, begin)
+                self.pace(request, begin)
         if plan["extra"]:
             sock.sendall(b"surplus!" * plan["extra"])
         if plan["close"]:
             raise Gone
 
-    def pace(self, request, plan, begin):
-        rate = plan["rate"]
+    def pace(self, request, begin):
+        rate = self.connection_rate
         if self.knee:
             busy = max(1, self.streaming)
             most, total = self.knee
@@ -322,18 +346,23 @@ class Hub:
     def trickle(self, request, part):
         for byte in bytes(part):
             request.connection.sock.sendall(bytes([byte]))
-            request.sent += 1
+            self.count(request, 1)
             time.sleep(1 / 40)
+
+    def count(self, request, size):
+        with self.lock:
+            request.sent += size
+            self.payload += size
 
 
 def main():
     with open(sys.argv[1], encoding="utf-8") as f:
         catalog = json.load(f)
-    with Hub([Repo(**r) for r in catalog["repos"]], **catalog.get("options", {})) as hub:
+    repos = [Repo(**r) for r in catalog["repos"]]
+    with contextlib.suppress(KeyboardInterrupt), Hub(repos, **catalog.get("options", {})) as hub:
         hub.faults += catalog.get("faults", [])
         print(json.dumps({v.name: v.origin for v in hub.listeners}), flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        threading.Event().wait()
 
 
 if __name__ == "__main__":
