@@ -1,9 +1,8 @@
-"""The peak memory of a tool: run through a small Python, whose own memory does not count."""
+"""Peak memory and CPU time of a tool: run through a small Python, whose own does not count."""
 import dataclasses
 import os
 import subprocess
 import sys
-import time
 
 from conftest import BUILD, SANITIZER
 
@@ -11,8 +10,9 @@ from conftest import BUILD, SANITIZER
 LAUNCHER = """
 import os, resource, subprocess, sys
 status = subprocess.call(sys.argv[2:])
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
 with open(sys.argv[1], "w") as file:
-    print(status, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=file)
+    print(status, used.ru_maxrss, used.ru_utime + used.ru_stime, file=file)
 """
 
 
@@ -20,18 +20,18 @@ with open(sys.argv[1], "w") as file:
 class Measured:
     status: int
     peak_bytes: int
-    seconds: float
+    cpu_seconds: float          # of all threads: what other processes do counts little
     out: str
     err: str
 
 
 def measure(tmp_path, tool, *args, env=None, timeout=300):
     note = tmp_path / "measured"
-    begin = time.monotonic()
     done = subprocess.run([sys.executable, "-SEc", LAUNCHER, note, BUILD / "bin" / tool,
                            *map(str, args)], text=True, capture_output=True, timeout=timeout,
                           stdin=subprocess.DEVNULL, env={**os.environ, **SANITIZER, **(env or {})})
-    seconds = time.monotonic() - begin
-    status, peak_kib = map(int, note.read_text().split())
-    print(f"{tool} {' '.join(map(str, args))}: {seconds:.2f} s, {peak_kib / 1024:.1f} MiB")
-    return Measured(status, peak_kib * 1024, seconds, done.stdout, done.stderr)
+    status, peak_kib, seconds = note.read_text().split()
+    result = Measured(int(status), int(peak_kib) * 1024, float(seconds), done.stdout, done.stderr)
+    print(f"{tool} {' '.join(map(str, args))}: {result.cpu_seconds:.2f} s of CPU, "
+          f"{result.peak_bytes / (1 << 20):.1f} MiB")
+    return result

@@ -7,11 +7,10 @@ import re
 import shutil
 import signal
 import struct
-import time
 
 import pytest
 
-from cli.trees import Job, journal, partial, tree
+from cli.trees import Job, journal, partial, tree, wait_until_stopped
 from conftest import run_tool
 
 SPILL = ".fp4_scales.spill"
@@ -111,41 +110,19 @@ def test_killed_again_and_again_it_gets_there(job, write_count, fault):
     assert tree(target) == job.expected
 
 
-@pytest.mark.parametrize("call", ["fsync", "rename"])
-def test_killed_while_committing_it_goes_on(job, fault, call):
-    n = 1
-    while True:
-        target = job.new_target()
-        job.run(target, check=(0, -signal.SIGKILL),
-                env=fault.env(f"{call}:kill:{n}", target.parent))
-        if not fault.injected:
-            break
-        if target.exists():       # the rename was done: all is there, and the journal may be
-            (target / ".ckpt-journal").unlink(missing_ok=True)
-            assert tree(target) == job.expected
-        else:
-            job.finish(target)
-        n += 7 if call == "fsync" else 1
-    assert n > 3
+@pytest.mark.parametrize("call, step", [("fsync", 7), ("rename", 1)])
+def test_killed_while_committing_it_goes_on(job, fault, call, step):
+    kills = 0
+    for target in job.killed_in_turn(call, step, fault):
+        job.finish_or_check(target)
+        kills += 1
+    assert kills >= 3
 
 
 def test_killed_at_any_time_it_goes_on(job):
     """By the clock, not by the call: threads are wherever they are."""
-    rng = random.Random(4)
-    killed = 0
-    for _ in range(8):
-        target = job.new_target()
-        process = job.start(target)
-        time.sleep(rng.uniform(0.005, 0.12))
-        process.kill()
-        process.communicate()
-        killed += process.returncode == -signal.SIGKILL
-        if not target.exists():
-            job.finish(target)
-        else:
-            (target / ".ckpt-journal").unlink(missing_ok=True)
-            assert tree(target) == job.expected
-    assert killed > 0
+    for target in job.killed_by_the_clock(8, random.Random(4)):
+        job.finish_or_check(target)
 
 
 # ---- what is kept, and what is not believed ----
@@ -369,7 +346,7 @@ def test_a_source_that_changes_meanwhile_is_noticed(source, tmp_path, fault):
     copy = shutil.copytree(source, tmp_path / "tiny")
     job = Job(tmp_path, "ckpt-convert", "--experts", "fp8", copy)
     target = job.new_target()
-    process = wait_for_work(job, target, fault)
+    process = stopped_at_work(job, target, fault)
     change_time(next(copy.glob("model-00002*")))
     process.send_signal(signal.SIGCONT)
     _, said = process.communicate(timeout=60)
@@ -379,25 +356,18 @@ def test_a_source_that_changes_meanwhile_is_noticed(source, tmp_path, fault):
 
 # ---- two at once, and being stopped ----
 
-def wait_for_work(job, target, fault):
+def stopped_at_work(job, target, fault):
     """A run that has finished some tensors, stopped (SIGSTOP) in its tracks."""
-    for _ in range(10):
-        shutil.rmtree(target.parent, ignore_errors=True)
-        # Short reads make it slow enough to be caught.
-        process = job.start(target, "--threads", "1", env=fault.env("short-read:1", "tiny/model"))
-        while process.poll() is None:
-            if journal(target).exists() and journal(target).read_bytes().count(b"done ") > 2:
-                process.send_signal(signal.SIGSTOP)
-                if journal(target).exists() and process.poll() is None:
-                    return process
-            time.sleep(0.001)
-        process.communicate()
-    raise AssertionError("it was always too fast")
+    process = job.start(target, "--threads", "1",
+                        env=fault.env("write:stop:4", "out.partial/model-00003"))
+    assert wait_until_stopped(process)
+    assert journal(target).read_bytes().count(b"done ") > 2
+    return process
 
 
 def test_the_second_process_is_refused(job, fault):
     target = job.new_target()
-    process = wait_for_work(job, target, fault)
+    process = stopped_at_work(job, target, fault)
     assert "another process is writing here" in job.run(target, check=2).err
     process.send_signal(signal.SIGCONT)
     process.communicate(timeout=60)
@@ -415,7 +385,7 @@ def test_the_lock_goes_with_its_holder(job, half):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_it_and_it_goes_on(job, fault, number):
     target = job.new_target()
-    process = wait_for_work(job, target, fault)
+    process = stopped_at_work(job, target, fault)
     done = journal(target).read_bytes()
     process.send_signal(number)
     process.send_signal(signal.SIGCONT)

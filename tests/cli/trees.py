@@ -1,8 +1,11 @@
 """Small checkpoints, and folders compared byte by byte."""
 import functools
 import hashlib
-import subprocess
+import itertools
 import os
+import signal
+import subprocess
+import time
 
 from conftest import BUILD, SANITIZER, run_tool
 
@@ -23,6 +26,12 @@ def start_tool(tool, *args, env=None):
     return subprocess.Popen([BUILD / "bin" / tool, *map(str, args)], text=True,
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, env={**os.environ, **SANITIZER, **(env or {})})
+
+
+def wait_until_stopped(process):
+    """Did it stop (SIGSTOP), or end?"""
+    end = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    return end.si_code == os.CLD_STOPPED
 
 
 def partial(target):
@@ -64,3 +73,39 @@ class Job:
         self.run(target, *more, **how)
         assert tree(target) == self.expected
         assert os.listdir(target.parent) == ["out"]
+
+    def finish_or_check(self, target):
+        """After a kill. Behind the last rename all is there, and the journal may be, too."""
+        if target.exists():
+            (target / ".ckpt-journal").unlink(missing_ok=True)
+            assert tree(target) == self.expected
+        else:
+            self.finish(target)
+
+    def killed_in_turn(self, call, step, fault):
+        """The targets of runs that were killed at every `step`th of these calls."""
+        for n in itertools.count(1, step):
+            target = self.new_target()
+            self.run(target, check=(0, -signal.SIGKILL),
+                     env=fault.env(f"{call}:kill:{n}", target.parent))
+            if not fault.injected:
+                return
+            yield target
+
+    def killed_by_the_clock(self, count, rng):
+        """The targets of so many runs that were killed, at moments spread over a whole run."""
+        begin = time.monotonic()
+        self.run(self.new_target())
+        seconds = time.monotonic() - begin
+        while count > 0:
+            target = self.new_target()
+            process = self.start(target)
+            time.sleep(rng.uniform(0, seconds))
+            process.kill()
+            process.communicate()
+            if process.returncode == -signal.SIGKILL:
+                count -= 1
+                yield target
+            else:                 # it was faster than the clock
+                assert process.returncode == 0
+                seconds /= 2

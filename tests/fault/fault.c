@@ -5,6 +5,7 @@
  *     pwrite:ENOSPC:40        the 40th matching call fails; later ones work
  *     pwrite:ENOSPC:40+       the 40th and all later ones fail
  *     write:kill:12           the process is killed (SIGKILL) just before the 12th write
+ *     write:stop:12           it stops itself (SIGSTOP) there, until somebody lets it go on
  *     short-read:SEED         every read returns a random part, at least one byte
  *     short-write:SEED        every write takes a random part, at least one byte
  * Calls: read, write (each with all of pread, preadv, readv, their 64 twins; or one of them by
@@ -30,11 +31,11 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { RULE_MAX = 16, CALL_BYTES = 16 };
+enum { RULE_MAX = 16, CALL_BYTES = 16, KILL = 0, STOP = -1 };
 
 typedef struct {
     char call[CALL_BYTES];
-    int error;          /* 0: kill */
+    int error;          /* or KILL, or STOP */
     uint64_t at;
     int for_good;
     uint64_t seen;
@@ -56,7 +57,8 @@ static const struct {
     { "EIO", EIO }, { "ENOSPC", ENOSPC }, { "EDQUOT", EDQUOT }, { "EINTR", EINTR },
     { "EACCES", EACCES }, { "EROFS", EROFS }, { "EFBIG", EFBIG }, { "EMFILE", EMFILE },
     { "ENOMEM", ENOMEM }, { "ESTALE", ESTALE }, { "EXDEV", EXDEV }, { "EAGAIN", EAGAIN },
-    { "EOPNOTSUPP", EOPNOTSUPP }, { "EINVAL", EINVAL }, { "kill", 0 },
+    { "EOPNOTSUPP", EOPNOTSUPP }, { "EINVAL", EINVAL }, { "kill", KILL },
+    { "stop", STOP },
 };
 
 static const char *const CALLS[] = {
@@ -166,7 +168,7 @@ static void log_fault(const fault_rule *rule)
     if (log_path == NULL || (fd = REAL(open)(log_path, O_WRONLY | O_CREAT | O_APPEND, 0666)) < 0)
         return;
     snprintf(line, sizeof line, "%.15s %s at %llu\n", rule->call,
-             rule->error != 0 ? strerrorname_np(rule->error) : "kill",
+             rule->error > 0 ? strerrorname_np(rule->error) : rule->error == KILL ? "kill" : "stop",
              (unsigned long long)rule->seen);
     if (REAL(write)(fd, line, strlen(line)) < 0)
         _exit(99);
@@ -176,7 +178,8 @@ static void log_fault(const fault_rule *rule)
 /* 1, with errno set, when a call known under these names must fail now. `family` may be NULL. */
 static int fails(const char *call, const char *family)
 {
-    int error = -1;
+    int error = 0;
+    int stops = 0;
 
     pthread_mutex_lock(&lock);
     for (size_t i = 0; i < rule_count; i++) {
@@ -189,11 +192,16 @@ static int fails(const char *call, const char *family)
         if (rule->seen != rule->at && !(rule->for_good && rule->seen > rule->at))
             continue;
         log_fault(rule);
-        if (rule->error == 0)
+        if (rule->error == KILL)
             kill(getpid(), SIGKILL);
-        error = rule->error;
+        if (rule->error == STOP)
+            stops = 1;
+        else
+            error = rule->error;
     }
     pthread_mutex_unlock(&lock);
+    if (stops)
+        raise(SIGSTOP);
     if (error > 0)
         errno = error;
     return error > 0;

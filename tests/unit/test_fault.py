@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from conftest import BUILD
+from cli.trees import INSTRUMENTED, wait_until_stopped
 
 WRITE = "os.pwrite(fd, b'x' * 100, 0)"
 PROGRAM = """
@@ -20,12 +20,18 @@ for line in sys.argv[2:]:
 """
 
 
-def run(env, path, *lines):
-    if "asan" in BUILD.name or "tsan" in BUILD.name:
+def start(env, path, *lines):
+    if INSTRUMENTED:
         pytest.skip("python itself is not built with the sanitizer")
-    done = subprocess.run([sys.executable, "-c", PROGRAM, path, *lines], text=True,
-                          capture_output=True, env={**os.environ, **env})
-    return done.returncode, done.stdout.split("\n")[:-1]
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, path, *lines], text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env={**os.environ, **env})
+
+
+def run(env, path, *lines):
+    process = start(env, path, *lines)
+    out, _ = process.communicate()
+    return process.returncode, out.split("\n")[:-1]
 
 
 @pytest.mark.parametrize("rule, line, said", [
@@ -70,6 +76,17 @@ def test_kill_comes_before_the_write(fault, tmp_path):
     assert status == -signal.SIGKILL
     assert (tmp_path / "victim").read_bytes() == b"one"
     assert fault.injected == ["write kill at 2"]
+
+
+def test_stop_comes_before_the_write_which_then_happens(fault, tmp_path):
+    path = tmp_path / "victim"
+    process = start(fault.env("write:stop:2", "victim"), path, "os.pwrite(fd, b'one', 0)",
+                    "os.pwrite(fd, b'two', 3)")
+    assert wait_until_stopped(process)
+    assert path.read_bytes() == b"one" and fault.injected == ["write stop at 2"]
+    process.send_signal(signal.SIGCONT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0 and path.read_bytes() == b"onetwo"
 
 
 def test_reads_and_writes_are_shortened(fault, tmp_path):
