@@ -268,6 +268,7 @@ def test_what_was_kept_is_checked(ckpt, golden_a, digest, tmp_path, fault):
             data[-1000:] = bytes(b ^ 0x11 for b in data[-1000:])
             p.write_bytes(data)
             damaged += 1
+    assert damaged > 0
     ckpt("ckpt-convert", "--experts", "fp8", golden_a, tmp_path / "out")
     ckpt("ckpt-convert", "--experts", "fp8", golden_a, tmp_path / "whole")
     assert tensor_files(tmp_path / "out") == tensor_files(tmp_path / "whole")

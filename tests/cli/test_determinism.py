@@ -1,33 +1,22 @@
 """Output depends on the input alone: not on threads, memory, or the instructions of the CPU."""
 import itertools
-import pathlib
 
 import pytest
 
+from cli.kernels import needs_kernels
 from cli.trees import tree
 from conftest import run_tool
 
-FLAGS = {"scalar": set(), "avx2": {"avx2", "fma", "f16c", "bmi2"},
-         "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vbmi"}}
 # Every number of threads, limit and set of kernels, in different company.
 WAYS = [(1, "4GiB", "scalar"), (8, "64MiB", "scalar"), (2, "4GiB", "avx2"), (8, "64MiB", "avx2"),
         (8, "4GiB", "avx512"), (1, "64MiB", "avx512")]
-
-
-def cpu_flags():
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("flags"):
-            return set(line.split(":")[1].split())
-    return set()
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: "-".join(map(str, way)))
 def way(request):
     """Arguments and environment of one way to run."""
     threads, memory, kernels = request.param
-    missing = FLAGS[kernels] - cpu_flags()
-    if missing:
-        pytest.skip(f"this CPU has no {' '.join(sorted(missing))}")
+    needs_kernels(kernels)
     return {"args": ("--threads", threads, "--memory", memory), "env": {"CKPT_KERNELS": kernels}}
 
 

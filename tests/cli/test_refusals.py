@@ -41,6 +41,15 @@ def expert(golden_a, change):
     return model
 
 
+def with_group(golden_a, scale, code_pair):
+    """All scales 2^-7, but for one group (row 5, group 6), which has 16 bytes of these codes."""
+    def change(data, scales):
+        scales[:] = bytes([120] * len(scales))
+        scales[8 * 5 + 6] = scale
+        data[128 * 5 + 6 * 16:128 * 5 + 7 * 16] = bytes([code_pair] * 16)
+    return expert(golden_a, change)
+
+
 # ---- FP4 -> FP8 ----
 
 def test_a_spread_that_loses_a_code_names_it(refused, golden_a, tmp_path):
@@ -63,12 +72,7 @@ def test_the_last_distance_that_is_exact(ckpt, digest, refused, golden_a, tmp_pa
                                          distance):
     """0.5 and 1.5 survive 14 powers of two, 1 and 3 15, 2 and 6 16, 4 17; one more is lossy."""
     for d in (distance, distance + 1):
-        def change(data, scales):
-            for i in range(len(scales)):
-                scales[i] = 120
-            scales[8 * 5 + 6] = 120 - d
-            data[128 * 5 + 6 * 16:128 * 5 + 7 * 16] = bytes([code] * 16)
-        path = expert(golden_a, change).write(tmp_path / f"in{d}")
+        path = with_group(golden_a, 120 - d, code).write(tmp_path / f"in{d}")
         if d == distance:
             ckpt("ckpt-convert", "--dtype", "fp8", path, tmp_path / "fp8")
             assert digest(tmp_path / "fp8") == digest(path)
@@ -80,12 +84,7 @@ def test_the_last_distance_that_is_exact(ckpt, digest, refused, golden_a, tmp_pa
 
 
 def test_any_spread_is_fine_for_zeros(ckpt, digest, golden_a, tmp_path):
-    def change(data, scales):
-        for i in range(len(scales)):
-            scales[i] = 120
-        scales[8 * 5 + 6] = 60
-        data[128 * 5 + 6 * 16:128 * 5 + 7 * 16] = bytes([0x08] * 16)
-    path = expert(golden_a, change).write(tmp_path / "in")
+    path = with_group(golden_a, 60, 0x08).write(tmp_path / "in")
     ckpt("ckpt-convert", "--dtype", "fp8", path, tmp_path / "fp8")
     assert digest(tmp_path / "fp8") == digest(path)
     ckpt("ckpt-convert", "--experts", "fp4", tmp_path / "fp8", tmp_path / "back")
@@ -93,12 +92,7 @@ def test_any_spread_is_fine_for_zeros(ckpt, digest, golden_a, tmp_path):
 
 
 def test_a_lossy_spread_passes_when_told_and_is_counted(ckpt, golden_a, tmp_path):
-    def change(data, scales):
-        for i in range(len(scales)):
-            scales[i] = 120
-        scales[8 * 5 + 6] = 100
-        data[128 * 5 + 6 * 16:128 * 5 + 7 * 16] = bytes([0x10] * 16)
-    path = expert(golden_a, change).write(tmp_path / "in")
+    path = with_group(golden_a, 100, 0x10).write(tmp_path / "in")
     said = ckpt("ckpt-convert", "--dtype", "fp8", "--allow-lossy", "--report",
                 tmp_path / "r.json", path, tmp_path / "out")
     assert said.err == ""

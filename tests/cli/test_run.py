@@ -326,7 +326,7 @@ def test_bad_weights_are_refused(ckpt, golden_a, tmp_path, tensor, patch, says):
 def test_a_missing_tensor_is_refused_before_anything_runs(ckpt, golden_a, tmp_path):
     said = ckpt("ckpt-run", "--tokens", "-", "--config", golden_a / "config.json",
                 next(golden_a.glob("model-00001-*")), input="1", check=2).err
-    assert "no tensor" in said or "head.weight" in said or "layers" in said
+    assert "no tensor 'head.weight'" in said
 
 
 @pytest.mark.parametrize("way", [[], ["--feed", "5"], ["--mtp"]])
@@ -350,8 +350,7 @@ def test_devices_are_refused_where_there_are_none(ckpt, golden_a, option):
 
 
 def test_cuda_without_a_gpu_is_refused(ckpt, golden_a):
-    import shutil as which
-    if which.which("nvidia-smi"):
+    if shutil.which("nvidia-smi"):
         pytest.skip("this machine has a GPU")
     assert "cuda" in ckpt("ckpt-run", "--tokens", "-", "--backend", "cuda", golden_a, input="1",
                           check=2).err.lower()

@@ -126,10 +126,9 @@ def test_a_manifest_in_the_checkpoint_is_used(ckpt, golden, manifest, tmp_path, 
     path = copy_of(golden, tmp_path / "c")
     (path / name).write_bytes(manifest.read_bytes())
     if name.endswith(".zst"):
-        (path / name).unlink()
-        done = subprocess.run(["zstd", "-q", manifest, "-o", path / name], check=False)
-        if done.returncode != 0:
+        if shutil.which("zstd") is None:
             pytest.skip("no zstd command to compress with")
+        subprocess.run(["zstd", "-qf", manifest, "-o", path / name], check=True)
     doc = ckpt("ckpt-verify", "check", "--json", path).json
     assert doc["checked"] == "values" and doc["manifest"] == str(path / name)
 

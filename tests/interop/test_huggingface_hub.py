@@ -129,7 +129,5 @@ def test_the_side_files_are_what_the_real_client_writes(hf, hub, download, tmp_p
         assert mine[:2] == path.read_text().split("\n")[:2] and float(mine[2]) > 0
     assert {p.relative_to(theirs) for p in theirs.glob("download/**/*")} == \
         {p.relative_to(ours) for p in ours.glob("download/**/*")}
-    tree = theirs / f"trees/{commit}.json"
-    if tree.exists():
-        assert json.loads((ours / f"trees/{commit}.json").read_text()) == \
-            json.loads(tree.read_text())
+    trees = [json.loads((side / f"trees/{commit}.json").read_text()) for side in (ours, theirs)]
+    assert trees[0] == trees[1]

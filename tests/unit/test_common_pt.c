@@ -7,9 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
+
+#include "temporary.h"
 
 static const common_arg freq[] = { { .kind = COMMON_INT, .integer = 0 },
                                    { .kind = COMMON_INT, .integer = 1 } };
@@ -27,18 +28,10 @@ static const common_pt example = { .args = example_args, .arg_count = ARG_COUNT,
 static ckpt_code read_bytes(const unsigned char *bytes, size_t size, common_pt **out,
                             ckpt_error *err)
 {
-    char path[] = "/tmp/ckpt-common-XXXXXX";
-    const int fd = mkstemp(path);
-    ckpt_file *file;
-    ckpt_code code;
+    ckpt_file *file = temporary_file(bytes, size, 0);
+    const ckpt_code code = common_pt_read(file, 0, size, out, err);
 
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, bytes, size), size);
-    close(fd);
-    assert_int_equal(file_open(path, &file, err), CKPT_OK);
-    code = common_pt_read(file, 0, size, out, err);
     assert_int_equal(file_close(file, NULL), CKPT_OK);
-    unlink(path);
     return code;
 }
 

@@ -14,6 +14,7 @@
 
 #include "crc32.h"
 #include "sha256.h"
+#include "temporary.h"
 #include "torch_items.h"
 
 enum { ITEM_MAX = 64 << 10 };
@@ -53,18 +54,10 @@ static void make_item(const zip_item_tensor *t, item_bytes *out)
 static ckpt_code read_item(const item_bytes *item, uint64_t offset, zip_item *out,
                            ckpt_error *err)
 {
-    char path[] = "/tmp/ckpt-item-XXXXXX";
-    const int fd = mkstemp(path);
-    ckpt_file *file;
-    ckpt_code code;
+    ckpt_file *file = temporary_file(item->bytes, item->size, offset);
+    const ckpt_code code = zip_item_read(file, offset, item->size, out, err);
 
-    assert_true(fd >= 0);
-    assert_int_equal(pwrite(fd, item->bytes, item->size, (off_t)offset), item->size);
-    close(fd);
-    assert_int_equal(file_open(path, &file, err), CKPT_OK);
-    code = zip_item_read(file, offset, item->size, out, err);
     assert_int_equal(file_close(file, NULL), CKPT_OK);
-    unlink(path);
     return code;
 }
 
