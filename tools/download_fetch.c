@@ -183,6 +183,7 @@ static int on_data(void *context, const void *bytes, size_t size)
             return 0;
         }
         p->at += use;
+        t->new_bytes += use;
         t->file->last_byte = hub_now();
         t->d->stats.done_bytes += use;
         a->progress_bytes += use;
@@ -388,7 +389,7 @@ static void on_done(void *context, const http_result *result)
         release(t);
         file_fail(d, file, HUB_NETWORK, &err);
     } else if (result->outcome != HTTP_DONE) {
-        const int got_much = t->got_bytes >= 1 << 20;
+        const int got_much = t->new_bytes >= 1 << 20;
 
         free(file->error);
         file->error = strdup(result->problem);
@@ -408,7 +409,7 @@ static void on_done(void *context, const http_result *result)
         release(t);
     } else {
         /* It ended early, in good order: ask for the rest. */
-        const int got_some = t->got_bytes > 0;
+        const int got_some = t->new_bytes > 0;
 
         release(t);
         if (!got_some)
@@ -447,7 +448,7 @@ static ckpt_code send_request(transfer *t, ckpt_error *err)
     t->is_accepted = t->no_range = t->bad_range = t->etag_changed = t->write_failed = 0;
     t->refused = HUB_FINE;
     t->begin = hub_now();
-    t->got_bytes = t->skip_bytes = t->accept_bytes = 0;
+    t->got_bytes = t->new_bytes = t->skip_bytes = t->accept_bytes = 0;
     t->d->h->request_count++;
     return http_start(t->d->h->http, &request, &t->http, err);
 }

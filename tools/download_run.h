@@ -85,7 +85,8 @@ struct transfer {
     uint64_t range_end;          /* asked for; 0: no range */
     uint64_t skip_bytes;         /* of a body without range: known already */
     uint64_t accept_bytes;       /* of the body, at most */
-    uint64_t got_bytes;
+    uint64_t got_bytes;          /* of the body */
+    uint64_t new_bytes;          /* of those, written */
     double begin;
     int is_accepted;
     int no_range;                /* the range was ignored */

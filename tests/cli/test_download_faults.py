@@ -224,6 +224,14 @@ def test_replies_that_never_fit_are_never_written(download, hub, kind):
         assert download.visible == []
 
 
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_body_that_always_ends_at_the_same_byte_is_given_up(download, hub, torn):
+    """Bytes that are there already are no progress."""
+    hub.fault("stub", port="cdn", count=10**6, after=2 * MIB, torn=torn)
+    assert "without progress" in refused(download, "network").err
+    assert hub.faults[0]["taken"] <= 40
+
+
 def test_another_commit_than_listed_is_refused(download, hub):
     hub.fault("other_commit", port="hub", path="f.bin", method="HEAD", count=99, commit="a" * 40)
     failed = refused(download, "integrity", check=1)

@@ -75,6 +75,10 @@ def shape(plan, fault, total):
         plan["length"] = plan["last"] - plan["first"] + 1
         if plan["range"]:
             plan["range"] = f"bytes {plan['first']}-{plan['last']}/{total}"
+    elif kind == "stub":            # no ranges, and never more than the first bytes
+        last = total - 1 if fault["torn"] else fault["after"] - 1
+        plan.update(status=200, first=0, last=last, length=last + 1, range=None, orderly=False,
+                    cut=fault["after"] if fault["torn"] else None)
     elif kind == "surplus":
         plan.update(length=None, extra=64, close=True)
         plan["headers"].append(("Connection", "close"))
