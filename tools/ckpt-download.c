@@ -508,7 +508,9 @@ int main(int argc, char **argv)
         code = fail_usage(&s, &err, "option '--then' needs a command");
     else
         code = run(&s, &args, &err);
-    if (s.reason == HUB_FINE && code != CKPT_OK)
+    if (s.reason == HUB_FINE && s.then_status != 0)
+        s.reason = HUB_OTHER;
+    else if (s.reason == HUB_FINE && code != CKPT_OK)
         s.reason = code == CKPT_E_MEMORY || s.h == NULL || s.h->reason == HUB_FINE ? HUB_OTHER
                                                                                 : s.h->reason;
     if (opt.common.json && !(opt.common.dry_run && code == CKPT_OK))

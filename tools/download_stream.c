@@ -322,6 +322,25 @@ static ckpt_code end_converter(stream *s, int *status, ckpt_error *err)
                                  : CKPT_OK;
 }
 
+/* A converter that says that all is well has had all that it wanted, and has wanted something: it
+ * may have been asked for its help, or for a plan. */
+static ckpt_code check_finished(const stream *s, ckpt_error *err)
+{
+    const hub_listing *listing = s->o->listing;
+    size_t finished_count = 0;
+    size_t open_count = 0;
+
+    for (size_t i = 0; i < listing->count; i++) {
+        finished_count += s->states[i] == FILE_FINISHED;
+        open_count += s->states[i] != FILE_ASIDE && s->states[i] != FILE_FINISHED;
+    }
+    if (finished_count > 0 && open_count == 0)
+        return CKPT_OK;
+    return hub_fail(s->o->h, HUB_OTHER, err, "'%s' ended without converting: expected %zu files "
+                    "that it is done with, got %zu", s->o->words[0], finished_count + open_count,
+                    finished_count);
+}
+
 /* It has become something else: what is left of the source's tensors goes. */
 static ckpt_code clean(stream *s, ckpt_error *err)
 {
@@ -363,7 +382,8 @@ ckpt_code download_stream(const stream_options *options, download **d, int *stat
         *err = ending;
         code = ending.code;
     }
-    if (code == CKPT_OK && s->is_gone && *status == 0)
+    if (code == CKPT_OK && s->is_gone && *status == 0 &&
+        (code = check_finished(s, err)) == CKPT_OK)
         code = clean(s, err);
 out:
     if (s != NULL) {

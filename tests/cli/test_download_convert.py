@@ -214,11 +214,22 @@ def converter_failure(download, options):
     return failed
 
 
+@pytest.mark.parametrize("word", ["--dry-run", "--help", "--version"])
+def test_a_converter_that_does_not_convert_is_no_success(download, hub, word):
+    options, target = then(download, ("ckpt-convert", word))
+    failed = subprocess.run([BUILD / "bin" / "ckpt-download", *map(str, download.words(*options))],
+                            env=download.env, capture_output=True, text=True, timeout=90)
+    assert failed.returncode == 2 and "ended without converting" in failed.stderr
+    assert '"reason": "other"' in failed.stdout
+    assert not target.exists() and hub.payload < 9 * MIB
+
+
 def test_a_conversion_that_is_refused_costs_no_payload(download, hub):
     options, target = then(download)
     target.mkdir()
     failed = converter_failure(download, options)
     assert failed.returncode == 2 and "--overwrite" in failed.stderr
+    assert '"reason": "other"' in failed.stdout
     assert hub.payload < 9 * MIB        # headers
 
 
