@@ -91,7 +91,7 @@ static ckpt_code measure(int fd, const hub_file *file, uint64_t *bytes, ckpt_err
 static ckpt_code write_head(const part_place *at, const char *name, const hub_file *file,
                             const void *bytes, size_t size, ckpt_error *err)
 {
-    static const char temporary[] = "new.head";
+    static const char temporary[] = TREE_SCRATCH "head";
     const struct timespec times[2] = { time_of(file), time_of(file) };
     int fd;
     ckpt_code code = tree_open_file(at->side_fd, temporary, O_RDWR | O_CREAT | O_TRUNC, &fd, err);

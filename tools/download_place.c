@@ -134,7 +134,7 @@ ckpt_code place_write_ref(const place *p, ckpt_error *err)
         if (fd < 0)
             code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", root, strerror(errno));
         else
-            code = tree_write(fd, path, commit, 1, err);
+            code = tree_write(&(tree_target){ fd, path, fd }, commit, 1, err);
         if (fd >= 0)
             close(fd);
     }
@@ -173,6 +173,15 @@ static int take_lock(int fd)
     return 0;
 }
 
+/* Only what downloads leave tells: every home has a .cache/huggingface, where the cache is. */
+static int was_download(const place *p)
+{
+    struct stat status;
+
+    return tree_stat(p->root_fd, PLACE_SIDE "/listing.json", &status) ||
+           tree_stat(p->root_fd, ".cache/huggingface/download", &status);
+}
+
 static ckpt_code open_side(place *p, ckpt_error *err)
 {
     const char *name = p->is_cache ? "ckpt" : PLACE_SIDE;
@@ -181,7 +190,7 @@ static ckpt_code open_side(place *p, ckpt_error *err)
 
     if (p->options.dry_run && (p->root_fd < 0 || !tree_stat(p->root_fd, name, &status)))
         return CKPT_OK;
-    p->was_download = tree_stat(p->root_fd, ".cache/huggingface", &status);
+    p->was_download = was_download(p);
     if ((code = tree_open_folder(p->root_fd, name, &p->side_fd, err)) != CKPT_OK ||
         p->options.dry_run)
         return code;
@@ -189,6 +198,7 @@ static ckpt_code open_side(place *p, ckpt_error *err)
         return code;
     if (!take_lock(p->lock_fd))
         return ckpt_fail(err, CKPT_E_IO, "another ckpt-download works on '%s'", p->root);
+    tree_sweep(p->side_fd);
     return CKPT_OK;
 }
 
@@ -328,14 +338,14 @@ static void write_metadata(place *p, const hub_file *file, int is_unchanged)
     clock_gettime(CLOCK_REALTIME, &now);
     snprintf(text + used, sizeof text - used, "%lld.%06ld\n", (long long)now.tv_sec,
              now.tv_nsec / 1000);
-    tree_write(p->root_fd, path, text, 0, &ignored);
+    tree_write(&(tree_target){ p->root_fd, path, p->side_fd }, text, 0, &ignored);
 }
 
 /* snapshots/COMMIT/PATH -> blobs/HASH: a relative link, or where links are not possible the file
  * once more. */
 static ckpt_code link_snapshot(place *p, const hub_file *file, ckpt_error *err)
 {
-    static const char temporary[] = ".ckpt-link";
+    static const char temporary[] = TREE_SCRATCH "link";
     const char *disabled = getenv("HF_HUB_DISABLE_SYMLINKS");
     char path[PLACE_PATH_BYTES];
     char to[PLACE_PATH_BYTES] = "../../";
@@ -360,13 +370,13 @@ static ckpt_code link_snapshot(place *p, const hub_file *file, ckpt_error *err)
     if ((code = tree_open_parent(p->root_fd, path, 1, &parent, err)) != CKPT_OK)
         return code;
     pthread_mutex_lock(&p->mutex);
-    unlinkat(parent, temporary, 0);
-    failed = (disabled != NULL && *disabled == '1') || symlinkat(to, parent, temporary) != 0;
+    unlinkat(p->side_fd, temporary, 0);
+    failed = (disabled != NULL && *disabled == '1') || symlinkat(to, p->side_fd, temporary) != 0;
     if (failed)
-        failed = linkat(p->root_fd, blob, parent, temporary, 0) != 0;
-    if (failed || renameat(parent, temporary, parent, leaf) != 0)
+        failed = linkat(p->root_fd, blob, p->side_fd, temporary, 0) != 0;
+    if (failed || renameat(p->side_fd, temporary, parent, leaf) != 0)
         code = ckpt_fail(err, CKPT_E_IO, "cannot link '%s': %s", path, strerror(errno));
-    unlinkat(parent, temporary, 0);     /* renaming one link over its equal leaves it */
+    unlinkat(p->side_fd, temporary, 0);     /* renaming one link over its equal leaves it */
     pthread_mutex_unlock(&p->mutex);
     close(parent);
     return code;

@@ -231,9 +231,31 @@ static ckpt_code write_json(place *p, int folder, const char *path,
     if (!json_writer_end(&w) || fclose(memory) != 0)
         code = ckpt_fail_memory(err, "a listing", size);
     else
-        code = tree_write(folder, path, text, 0, err);
+        code = tree_write(&(tree_target){ folder, path, p->side_fd }, text, 0, err);
     free(text);
     return code;
+}
+
+/* Where "a" and "A" are one file, the second would take the place of the first. */
+static ckpt_code check_case(const place *p, ckpt_error *err)
+{
+    const char *twins[2];
+    struct stat lower;
+    struct stat upper;
+    ckpt_code code;
+
+    if (!tree_stat(p->side_fd, "lock", &lower) || !tree_stat(p->side_fd, "LOCK", &upper) ||
+        lower.st_ino != upper.st_ino)
+        return CKPT_OK;
+    if ((code = hub_listing_twins(p->options.listing, twins, err)) != CKPT_OK || twins[0] == NULL)
+        return code;
+    return ckpt_fail(err, CKPT_E_IO, "'%s' and '%s' are two files, but one name on the disk of "
+                     "'%s'", twins[0], twins[1], p->root);
+}
+
+static ckpt_code write_text(const place *p, const char *path, const char *text, ckpt_error *err)
+{
+    return tree_write(&(tree_target){ p->root_fd, path, p->side_fd }, text, 0, err);
 }
 
 ckpt_code place_begin(place *p, ckpt_error *err)
@@ -244,6 +266,8 @@ ckpt_code place_begin(place *p, ckpt_error *err)
     const char *commit = p->options.listing->commit;
     ckpt_code code;
 
+    if ((code = check_case(p, err)) != CKPT_OK)
+        return code;
     if (p->is_cache)
         place_format(path, "listing-%s.json%s", commit, "");
     else
@@ -251,10 +275,8 @@ ckpt_code place_begin(place *p, ckpt_error *err)
     if ((code = write_json(p, p->side_fd, path, put_listing, err)) != CKPT_OK || !p->is_hf)
         return code;
     if (!p->is_cache &&
-        ((code = tree_write(p->root_fd, ".cache/huggingface/.gitignore", "*", 0, err)) !=
-             CKPT_OK ||
-         (code = tree_write(p->root_fd, ".cache/huggingface/CACHEDIR.TAG", tag, 0, err)) !=
-             CKPT_OK))
+        ((code = write_text(p, ".cache/huggingface/.gitignore", "*", err)) != CKPT_OK ||
+         (code = write_text(p, ".cache/huggingface/CACHEDIR.TAG", tag, err)) != CKPT_OK))
         return code;
     if (p->options.listing->is_redacted)
         return CKPT_OK;
@@ -272,7 +294,8 @@ ckpt_code place_end(place *p, ckpt_error *err)
 
     if (p->is_cache && strcmp(h->revision, p->options.listing->commit) != 0 &&
         hub_path_complaint(h->revision) == NULL && place_format(path, "refs/%s%s", h->revision, ""))
-        code = tree_write(p->root_fd, path, p->options.listing->commit, 1, err);
+        code = tree_write(&(tree_target){ p->root_fd, path, p->side_fd },
+                          p->options.listing->commit, 1, err);
     if (code == CKPT_OK && p->options.hf_refs && p->is_hf && !p->is_cache)
         code = place_write_ref(p, err);
     if (code == CKPT_OK && syncfs(p->root_fd) != 0)

@@ -1,13 +1,16 @@
 /* download_tree.c: every step of a path is opened on its own, without following links. */
 #include "download_tree.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { NAME_BYTES = 256, TEMPORARY_BYTES = 320 };
+#include "libckpt/text.h"
+
+enum { NAME_BYTES = 256, TEMPORARY_BYTES = 32 };
 
 static ckpt_code fail_at(const char *what, const char *path, int error, ckpt_error *err)
 {
@@ -139,30 +142,45 @@ static int write_text(int fd, const char *text, size_t size)
     return 1;
 }
 
-ckpt_code tree_write(int root, const char *path, const char *text, int synced, ckpt_error *err)
+ckpt_code tree_write(const tree_target *to, const char *text, int synced, ckpt_error *err)
 {
     char temporary[TEMPORARY_BYTES];
-    const char *leaf = tree_leaf(path);
     int parent;
     int fd;
     int error = 0;
-    ckpt_code code = tree_open_parent(root, path, 1, &parent, err);
+    ckpt_code code = tree_open_parent(to->root, to->path, 1, &parent, err);
 
     if (code != CKPT_OK)
         return code;
-    /* Names of 255 bytes leave no room for more: the temporary one is of its own. */
-    snprintf(temporary, sizeof temporary, ".ckpt-%d-%.200s", (int)getpid(), leaf);
-    fd = openat(parent, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
+    snprintf(temporary, sizeof temporary, TREE_SCRATCH "%d", (int)gettid());
+    fd = openat(to->scratch, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
+                0666);
     if (fd < 0 || !write_text(fd, text, strlen(text)) || (synced && fsync(fd) != 0))
         error = errno;
     if (fd >= 0 && close(fd) != 0 && error == 0)
         error = errno;
-    if (error == 0 && renameat(parent, temporary, parent, leaf) != 0)
+    if (error == 0 && renameat(to->scratch, temporary, parent, tree_leaf(to->path)) != 0)
         error = errno;
     if (error != 0)
-        unlinkat(parent, temporary, 0);
+        unlinkat(to->scratch, temporary, 0);
     if (error == 0 && synced && fsync(parent) != 0)
         error = errno;
     close(parent);
-    return error != 0 ? fail_at("write", path, error, err) : CKPT_OK;
+    return error != 0 ? fail_at("write", to->path, error, err) : CKPT_OK;
+}
+
+void tree_sweep(int scratch)
+{
+    const int fd = openat(scratch, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *entry;
+
+    while (folder != NULL && (entry = readdir(folder)) != NULL)
+        if (strncmp(entry->d_name, TREE_SCRATCH, sizeof TREE_SCRATCH - 1) == 0 ||
+            text_ends_with(entry->d_name, TREE_SCRATCH_END))
+            unlinkat(scratch, entry->d_name, 0);
+    if (folder != NULL)
+        closedir(folder);
+    else if (fd >= 0)
+        close(fd);
 }

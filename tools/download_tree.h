@@ -22,6 +22,15 @@ ckpt_code tree_remove(int root, const char *path, ckpt_error *err);
 /* Of what is there, links not followed. 0: nothing. */
 int tree_stat(int root, const char *path, struct stat *out);
 /* The file appears with all of its content, or not at all. Synced where asked. */
-ckpt_code tree_write(int root, const char *path, const char *text, int synced, ckpt_error *err);
+typedef struct {
+    int root;
+    const char *path;
+    int scratch;             /* a folder of the same file system, where it is until it is whole */
+} tree_target;
+ckpt_code tree_write(const tree_target *to, const char *text, int synced, ckpt_error *err);
+/* What a killed process left in a scratch folder begins or ends so. */
+#define TREE_SCRATCH "new."
+#define TREE_SCRATCH_END ".new"
+void tree_sweep(int scratch);
 
 #endif

@@ -173,5 +173,7 @@ ckpt_code hub_listing_add(hub_listing *listing, const hub_file *file, ckpt_error
 ckpt_code hub_listing_check(const char *repo, hub_listing *listing, int skip_unsafe,
                             ckpt_error *err);
 const hub_file *hub_listing_find(const hub_listing *listing, const char *path);
+/* Two selected files whose names differ in the case of letters only; NULL: there are none. */
+ckpt_code hub_listing_twins(const hub_listing *listing, const char *twins[2], ckpt_error *err);
 
 #endif

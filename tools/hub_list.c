@@ -1,5 +1,6 @@
 /* hub_list.c: what a repository has. Names and sizes come from outside: nothing is believed. */
 #include <stdlib.h>
+#include <strings.h>
 
 #include "hub.h"
 #include "libckpt/array.h"
@@ -151,4 +152,30 @@ const hub_file *hub_listing_find(const hub_listing *listing, const char *path)
     if (listing->count == 0)
         return NULL;
     return bsearch(&wanted, listing->files, listing->count, sizeof *listing->files, by_path);
+}
+
+static int by_folded_path(const void *a, const void *b)
+{
+    return strcasecmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+ckpt_code hub_listing_twins(const hub_listing *listing, const char *twins[2], ckpt_error *err)
+{
+    const char **paths = calloc(listing->count + 1, sizeof *paths);
+    size_t count = 0;
+
+    twins[0] = twins[1] = NULL;
+    if (paths == NULL)
+        return ckpt_fail_memory(err, "a listing", listing->count * sizeof *paths);
+    for (size_t i = 0; i < listing->count; i++)
+        if (listing->files[i].is_selected)
+            paths[count++] = listing->files[i].path;
+    qsort(paths, count, sizeof *paths, by_folded_path);
+    for (size_t i = 1; i < count && twins[0] == NULL; i++)
+        if (strcasecmp(paths[i - 1], paths[i]) == 0) {
+            twins[0] = paths[i - 1];
+            twins[1] = paths[i];
+        }
+    free(paths);
+    return CKPT_OK;
 }

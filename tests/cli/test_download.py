@@ -121,6 +121,15 @@ def test_the_cache_has_blobs_and_relative_links(download, hub, tmp_path):
     assert hub.payload == 0
 
 
+def test_no_name_in_a_cache_is_used_for_anything_else(ckpt, tmp_path):
+    """A file may be called what a temporary link would be."""
+    names = [".ckpt-link", "a", "new.link", "z"]
+    with Hub([Repo(ID, [Entry(n, 30, i, "git") for i, n in enumerate(names)])]) as hub:
+        download = Client(ckpt, hub, tmp_path)
+        snapshot = pathlib.Path(download(where=("--cache-dir", tmp_path / "C")).json["path"])
+        assert sorted(os.listdir(snapshot)) == sorted(names)
+
+
 def test_equal_files_of_a_cache_are_fetched_once(ckpt, tmp_path):
     with Hub([Repo(ID, [Entry("a.bin", 2 * MIB, 1), Entry("b/c.bin", 2 * MIB, 1)])]) as hub:
         download = Client(ckpt, hub, tmp_path)

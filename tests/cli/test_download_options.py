@@ -118,6 +118,16 @@ def test_a_folder_that_was_no_download_is_not_pruned(download):
     assert download.visible == ["thesis.tex"]
 
 
+def test_a_home_with_the_cache_in_it_is_no_download(download):
+    """~/.cache/huggingface is where everybody's cache is."""
+    (download.folder / ".cache/huggingface/hub/models--o--m/refs").mkdir(parents=True)
+    (download.folder / ".cache/huggingface/token").write_text("x")
+    (download.folder / "thesis.tex").write_text("x")
+    assert download("--prune-extra", check=2).json["reason"] == "usage"
+    assert download("--prune-extra", check=2).json["reason"] == "usage"     # what that left is none
+    assert download.visible == ["thesis.tex"]
+
+
 # ---- --adopt-partials ----
 
 def leave_partial(download, hub, name, size, data=None):

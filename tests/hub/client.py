@@ -54,7 +54,8 @@ class Client:
         """Unfinished files and their journals."""
         side = self.folder / SIDE
         return sorted(p.name for p in side.iterdir()
-                      if p.suffix in (".part", ".state", ".new")) if side.exists() else []
+                      if p.suffix in (".part", ".state", ".new") or p.name.startswith("new.")
+                      ) if side.exists() else []
 
     @property
     def visible(self):
