@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "download_tree.h"
 #include "libckpt/array.h"
 #include "libckpt/size.h"
 
@@ -289,6 +290,11 @@ static ckpt_code append(part *p, const char *format, uint64_t a, uint64_t b, ckp
     return CKPT_OK;
 }
 
+static ckpt_code append_span(part *p, uint64_t begin, uint64_t end, ckpt_error *err)
+{
+    return append(p, "span %" PRIu64 " %" PRIu64 " ", begin, end, err);
+}
+
 static ckpt_code begin_journal(part *p, const part_state *state, ckpt_error *err)
 {
     char temporary[NAME_BYTES + 8];
@@ -300,7 +306,7 @@ static ckpt_code begin_journal(part *p, const part_state *state, ckpt_error *err
     boot_id(boot);
     if (getrandom(&p->nonce, sizeof p->nonce, 0) != (ssize_t)sizeof p->nonce || p->nonce == 0)
         p->nonce = (uint64_t)getpid();
-    snprintf(temporary, sizeof temporary, "%s.new", p->state_name);
+    snprintf(temporary, sizeof temporary, "%s" TREE_SCRATCH_END, p->state_name);
     p->state_fd = openat(p->side_fd, temporary,
                          O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (p->state_fd < 0)
@@ -311,7 +317,7 @@ static ckpt_code begin_journal(part *p, const part_state *state, ckpt_error *err
     if (write(p->state_fd, line, size) != (ssize_t)size)
         return ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", temporary, strerror(errno));
     for (size_t i = 0; i < state->count; i++)
-        if ((code = part_note(p, state->spans[i].begin, state->spans[i].end, err)) != CKPT_OK)
+        if ((code = append_span(p, state->spans[i].begin, state->spans[i].end, err)) != CKPT_OK)
             return code;
     if (state->count > 0 && (code = part_sync(p, err)) != CKPT_OK)
         return code;
@@ -431,6 +437,25 @@ const char *part_name(const part *p)
     return p->name;
 }
 
+ckpt_code part_check_owner(part *p, ckpt_error *err)
+{
+    char text[LINE_BYTES] = "";
+    uint64_t nonce = 0;
+    int fd;
+
+    if (p->state_fd < 0)
+        return CKPT_OK;
+    fd = openat(p->side_fd, p->state_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd >= 0) {
+        if (read(fd, text, sizeof text - 1) < 0)
+            text[0] = '\0';
+        close(fd);
+    }
+    if (sscanf(text, "ckpt-part 1 %*s %*s %*s %" SCNx64, &nonce) != 1 || nonce != p->nonce)
+        return ckpt_fail(err, CKPT_E_IO, "another process works on '%s'", p->name);
+    return CKPT_OK;
+}
+
 ckpt_code part_write(part *p, uint64_t offset, const void *bytes, size_t size, ckpt_error *err)
 {
     const unsigned char *at = bytes;
@@ -451,9 +476,13 @@ ckpt_code part_write(part *p, uint64_t offset, const void *bytes, size_t size, c
 
 ckpt_code part_note(part *p, uint64_t begin, uint64_t end, ckpt_error *err)
 {
+    ckpt_code code;
+
     if (p->state_fd < 0 || begin == end)
         return CKPT_OK;
-    return append(p, "span %" PRIu64 " %" PRIu64 " ", begin, end, err);
+    if ((code = part_check_owner(p, err)) != CKPT_OK)
+        return code;
+    return append_span(p, begin, end, err);
 }
 
 ckpt_code part_sync(part *p, ckpt_error *err)
@@ -481,25 +510,6 @@ ckpt_code part_restart(part *p, ckpt_error *err)
     close(p->state_fd);
     p->state_fd = -1;
     return begin_journal(p, &nothing, err);
-}
-
-ckpt_code part_check_owner(part *p, ckpt_error *err)
-{
-    char text[LINE_BYTES] = "";
-    uint64_t nonce = 0;
-    int fd;
-
-    if (p->state_fd < 0)
-        return CKPT_OK;
-    fd = openat(p->side_fd, p->state_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd >= 0) {
-        if (read(fd, text, sizeof text - 1) < 0)
-            text[0] = '\0';
-        close(fd);
-    }
-    if (sscanf(text, "ckpt-part 1 %*s %*s %*s %" SCNx64, &nonce) != 1 || nonce != p->nonce)
-        return ckpt_fail(err, CKPT_E_IO, "another process works on '%s'", p->name);
-    return CKPT_OK;
 }
 
 void part_remove_journal(part *p)

@@ -56,7 +56,8 @@ void part_close(part *p);                        /* NULL is fine; keeps the file
 int part_fd(const part *p);
 const char *part_name(const part *p);            /* in the side folder */
 ckpt_code part_write(part *p, uint64_t offset, const void *bytes, size_t size, ckpt_error *err);
-/* Journal that [begin, end) was written. */
+/* Journal that [begin, end) was written; fails as part_check_owner does: who took the part over may
+ * give it its name, and then nobody else must write to it. */
 ckpt_code part_note(part *p, uint64_t begin, uint64_t end, ckpt_error *err);
 /* What was noted so far survives a power cut. Any thread. */
 ckpt_code part_sync(part *p, ckpt_error *err);

@@ -145,6 +145,20 @@ def test_two_at_once_on_one_folder_do_not_disturb_each_other(download, hub):
     download.assert_right()
 
 
+def test_a_part_that_another_process_took_over_is_left_alone(download, hub):
+    """Where locks do nothing: the other one gives the part its name, and nobody else may write."""
+    process = download.start()
+    wait_for(lambda: span_count(download) > 0)
+    state = next((download.folder / SIDE).glob("*.state"))
+    words = state.read_text().split("\n")[0].split(" ")
+    theirs = with_check(" ".join([*words[:5], "abcdef", ""])) + "\n"
+    state.with_name("theirs").write_text(theirs)
+    state.with_name("theirs").rename(state)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and "another process works on" in err
+    assert hub.payload < 16 * MIB and state.read_text() == theirs and download.visible == []
+
+
 def test_a_disk_that_is_too_small_is_refused_before_the_first_byte(ckpt, tmp_path):
     disk = os.statvfs(tmp_path)
     entry = Entry("huge.bin", disk.f_bavail * disk.f_frsize + (1 << 30), 1, sha256="a" * 64)
