@@ -203,6 +203,25 @@ static void tell_warning(hub *h, const char *warning)
     fprintf(stderr, "the hub warns: %s\n", text);
 }
 
+/* Seconds between requests when few are left. A hub that names a far day is not believed: the worst
+ * that comes of asking earlier is a 429. */
+static double interval_of(const hub_rate *rate)
+{
+    static const double INTERVAL_SECONDS_MAX = 10;
+    const double seconds = (double)rate->reset_seconds / (double)rate->left_count;
+
+    return seconds < INTERVAL_SECONDS_MAX ? seconds : INTERVAL_SECONDS_MAX;
+}
+
+/* What time it is where a reply comes from: a date in it means that clock, not ours. */
+static int64_t clock_of(const http_reply *reply)
+{
+    const char *date = http_header(reply, "Date");
+    const int64_t seconds = date == NULL ? 0 : hub_http_date(date);
+
+    return seconds != 0 ? seconds : (int64_t)time(NULL);
+}
+
 int hub_note_limits(hub *h, hub_bucket bucket, const http_reply *reply)
 {
     const char *text = http_header(reply, "RateLimit");
@@ -220,7 +239,7 @@ int hub_note_limits(hub *h, hub_bucket bucket, const http_reply *reply)
         pace->interval = 0;
         if (policy != NULL && hub_rate_number(policy, 'q', &quota) &&
             rate.left_count < quota / 20 && rate.left_count > 0)
-            pace->interval = (double)rate.reset_seconds / (double)rate.left_count;
+            pace->interval = interval_of(&rate);
     } else {
         text = NULL;
     }
@@ -229,7 +248,7 @@ int hub_note_limits(hub *h, hub_bucket bucket, const http_reply *reply)
     if (text != NULL && rate.left_count == 0)
         seconds = rate.reset_seconds;
     else if ((text = http_header(reply, "Retry-After")) == NULL ||
-             !hub_retry_after(text, (int64_t)time(NULL), &seconds))
+             !hub_retry_after(text, clock_of(reply), &seconds))
         seconds = 4;
     until = hub_now() + (double)size_min(seconds, 86400) + 1;
     if (until > pace->not_before) {

@@ -153,9 +153,14 @@ unsigned http_status(const http_reply *reply)
 
 const char *http_header(const http_reply *reply, const char *name)
 {
+    return http_header_after(reply, name, NULL);
+}
+
+const char *http_header_after(const http_reply *reply, const char *name, const char *value)
+{
     const size_t size = strlen(name);
-    const char *at = reply->headers;
-    const char *end = at + reply->header_bytes;
+    const char *at = value == NULL ? reply->headers : value + strlen(value) + 1;
+    const char *end = reply->headers + reply->header_bytes;
 
     for (; at < end; at += strlen(at) + 1)
         if (strncasecmp(at, name, size) == 0 && at[size] == ':') {
@@ -305,6 +310,8 @@ static void set_network(const http_client *client, CURL *easy)
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
+    /* What a proxy says to CONNECT is not the server's reply. */
+    curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
     curl_easy_setopt(easy, CURLOPT_DNS_SHUFFLE_ADDRESSES, 1L);
@@ -390,6 +397,15 @@ static http_outcome outcome_of(CURLcode code)
     }
 }
 
+/* A proxy that lets nobody through to there will not, however often it is asked. */
+static int is_forbidden(CURL *easy)
+{
+    long status = 0;
+
+    curl_easy_getinfo(easy, CURLINFO_HTTP_CONNECTCODE, &status);
+    return status >= 400 && status < 500 && status != 408 && status != 429;
+}
+
 static void finish(http_transfer *t, CURLcode code)
 {
     char problem[CURL_ERROR_SIZE];
@@ -400,6 +416,8 @@ static void finish(http_transfer *t, CURLcode code)
     result.problem = problem;
     result.text = t->text != NULL ? t->text : "";
     result.text_bytes = t->text_bytes;
+    if (result.outcome == HTTP_BROKEN && is_forbidden(t->easy))
+        result.outcome = HTTP_IMPOSSIBLE;
     /* A reply without any headers is a lost connection, whatever libcurl makes of it. */
     if (result.outcome == HTTP_DONE && !t->judged)
         result.outcome = HTTP_BROKEN;

@@ -24,6 +24,8 @@ typedef struct {
 typedef struct http_reply http_reply;
 unsigned http_status(const http_reply *reply);
 const char *http_header(const http_reply *reply, const char *name);
+/* The next of that name behind the one whose value that is; NULL: the first. */
+const char *http_header_after(const http_reply *reply, const char *name, const char *value);
 
 typedef enum {
     HTTP_REFUSE,       /* end the transfer */

@@ -115,8 +115,10 @@ static int page_data(void *context, const void *bytes, size_t size)
 static void take_next(page_request *p, const http_reply *reply)
 {
     const char *link = http_header(reply, "Link");
-    char *next = link == NULL ? NULL : hub_next_link(link);
+    char *next = NULL;
 
+    for (; link != NULL && next == NULL; link = http_header_after(reply, "Link", link))
+        next = hub_next_link(link);
     if (next == NULL)
         return;
     p->page->next = hub_resolve_url(p->url, next);

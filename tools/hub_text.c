@@ -42,6 +42,30 @@ int hub_parse_content_range(const char *text, hub_content_range *out)
            (out->is_empty || out->last < out->total);
 }
 
+/* `value`, up to `end`, is a word or several in quotes: is "next" one of them? */
+static int names_next(const char *value, const char *end)
+{
+    static const char ends[] = " \t\"";
+
+    while (value < end) {
+        size_t size = 0;
+
+        while (value + size < end && strchr(ends, value[size]) == NULL)
+            size++;
+        if (size == 4 && strncasecmp(value, "next", 4) == 0)
+            return 1;
+        value += size + 1;
+    }
+    return 0;
+}
+
+static const char *skip_blanks(const char *at, const char *end)
+{
+    while (at < end && (*at == ' ' || *at == '\t'))
+        at++;
+    return at;
+}
+
 /* One link's parameters: is there rel=next? */
 static int is_next(const char *at, const char *end)
 {
@@ -50,15 +74,10 @@ static int is_next(const char *at, const char *end)
 
         while (stop < end && *stop != ';')
             stop++;
-        while (at < stop && (*at == ' ' || *at == '\t'))
-            at++;
-        if (stop - at >= 8 && strncasecmp(at, "rel=", 4) == 0) {
-            const char *value = at + 4;
-
-            if (*value == '"')
-                value++;
-            if (stop - value >= 4 && strncasecmp(value, "next", 4) == 0 &&
-                (value + 4 == stop || value[4] == '"' || value[4] == ' '))
+        at = skip_blanks(at, stop);
+        if (stop - at > 3 && strncasecmp(at, "rel", 3) == 0) {
+            at = skip_blanks(at + 3, stop);
+            if (at < stop && *at == '=' && names_next(at + 1, stop))
                 return 1;
         }
         at = stop + 1;

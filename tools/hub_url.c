@@ -53,8 +53,10 @@ int hub_same_origin(const char *a, const char *b)
 
 int hub_is_loopback(const hub_url *url)
 {
-    return strncmp(url->host, "127.", 4) == 0 || strcmp(url->host, "localhost") == 0 ||
-           strcmp(url->host, "[::1]") == 0;
+    /* "127.example.org" is a name, and anybody's. */
+    return (strncmp(url->host, "127.", 4) == 0 &&
+            url->host[strspn(url->host, "0123456789.")] == '\0') ||
+           strcmp(url->host, "localhost") == 0 || strcmp(url->host, "[::1]") == 0;
 }
 
 /* Bytes of `url` up to and with the part that a relative Location replaces from. */

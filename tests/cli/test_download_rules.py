@@ -1,9 +1,12 @@
 """Rules of the two hubs and of disks: what is waited for, asked again, or told."""
+import email.utils
 import json
 import os
+import shutil
 import socket
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -71,10 +74,11 @@ def test_a_listing_that_stays_wrong_is_an_integrity_error(ckpt, tmp_path):
 # ---- ModelScope: two sites ----
 
 class Proxy:
-    """An HTTP proxy that knows two names: CONNECT modelscope.cn leads to the first hub."""
+    """An HTTP proxy that knows some names: CONNECT modelscope.cn leads to the first hub."""
 
-    def __init__(self, names):
+    def __init__(self, names, refusal=b"502 no"):
         self.names = names
+        self.refusal = refusal
         self.asked = []
         self.sock = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self.accept, daemon=True).start()
@@ -94,11 +98,11 @@ class Proxy:
         name = text.split()[1].decode().rpartition(":")[0]
         self.asked.append(name)
         if name not in self.names:
-            client.sendall(b"HTTP/1.1 502 no\r\n\r\n")
+            client.sendall(b"HTTP/1.1 " + self.refusal + b"\r\n\r\n")
             client.close()
             return
         server = socket.create_connection(self.names[name])
-        client.sendall(b"HTTP/1.1 200 yes\r\n\r\n")
+        client.sendall(b"HTTP/1.1 200 yes\r\nETag: proxy\r\n\r\n")
         for a, b in ((client, server), (server, client)):
             threading.Thread(target=self.move, args=(a, b), daemon=True).start()
 
@@ -132,7 +136,97 @@ def test_both_sites_are_asked_and_only_the_first_gets_the_token(ckpt, tmp_path, 
         download.assert_right()
 
 
+# ---- proxies ----
+
+def through(proxy, authority):
+    return {"SSL_CERT_FILE": str(authority.certificate),
+            "https_proxy": f"http://127.0.0.1:{proxy.sock.getsockname()[1]}"}
+
+
+def test_what_a_proxy_says_of_its_tunnel_is_no_reply_of_the_hub(ckpt, tmp_path, authority):
+    """Its 200 is without a range: taken for the server's, it would cost the ranges."""
+    with Hub([mixed()], tls=authority.context) as hub:
+        proxy = Proxy({"127.0.0.1": ("127.0.0.1", hub.hub.port),
+                       "127.0.0.2": ("127.0.0.2", hub.cdn.port)})
+        download = Client(ckpt, hub, tmp_path)
+        download(HF_TOKEN="hf_test", **through(proxy, authority))
+        proxy.sock.close()
+        assert set(proxy.asked) == {"127.0.0.1", "127.0.0.2"}
+        ranges = [e["range"] for e in hub.requests(port="cdn")]
+        assert len(ranges) >= 4 and all(ranges)
+        download.assert_right()
+
+
+def test_a_proxy_that_forbids_is_asked_once(ckpt, tmp_path, authority):
+    with Hub([mixed()], tls=authority.context) as hub:
+        proxy = Proxy({}, b"407 who are you")
+        failed = Client(ckpt, hub, tmp_path)(check=2, **through(proxy, authority))
+        proxy.sock.close()
+        assert failed.json["reason"] == "network" and "407" in failed.err
+        assert len(proxy.asked) == 1 and hub.log == []
+
+
+# ---- limits that would last for ever ----
+
+def test_a_hub_that_names_a_far_day_does_not_stop_the_clock(ckpt, tmp_path):
+    far = [("RateLimit", '"api";r=1;t=999999999'),
+           ("RateLimit-Policy", '"fixed window";"api";q=3000;w=300')]
+    with Hub([mixed()], hub_headers=far, page_size=2) as hub:
+        download = Client(ckpt, hub, tmp_path)
+        process = download.start("--dry-run")
+        wait_for(lambda: len(hub.log) >= 4, 60)      # two at once, then one every ten seconds
+        download.stop(process)
+
+
+def test_a_date_to_wait_for_is_read_by_the_clock_that_wrote_it(ckpt, tmp_path):
+    """A hub whose clock is hours ahead asks for two seconds."""
+    ahead = time.time() + 5 * 3600
+    with Hub([mixed()]) as hub:
+        hub.fault("status", port="hub", status=429, path="/api/*",
+                  headers=[("Date", email.utils.formatdate(ahead, usegmt=True)),
+                           ("Retry-After", email.utils.formatdate(ahead + 2, usegmt=True))])
+        begin = time.monotonic()
+        Client(ckpt, hub, tmp_path)()
+        assert hub.faults[0]["taken"] == 1 and 2 <= time.monotonic() - begin < 30
+
+
+def test_a_next_page_is_found_whatever_links_stand_before_it(ckpt, tmp_path):
+    """A listing that is cut short would be a download that is."""
+    files = [Entry(f"f{i}", 5, i, "git", "direct") for i in range(25)]
+    other = '<https://x.invalid/>; rel="other"'
+    with Hub([Repo(ID, files)], page_size=10, link_first=other) as hub:
+        download = Client(ckpt, hub, tmp_path)
+        assert len(download().json["files"]) == 25
+        download.assert_right()
+
+
 # ---- what a crash may leave ----
+
+def side_files(download):
+    """Everything in D that has no lasting meaning."""
+    lasting = (".metadata", ".lock", "/lock", "/verified", "/listing.json", "/.gitignore",
+               "/CACHEDIR.TAG", f"/trees/{download.hub.repos[ID].commit}.json")
+    return [str(p) for p in (download.folder / ".cache").rglob("*")
+            if p.is_file() and not str(p).endswith(lasting)]
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_a_kill_before_any_rename_leaves_nothing_in_the_end(ckpt, tmp_path, fault, number):
+    with Hub([Repo(ID, [Entry("a.bin", 2 * MIB, 1), Entry("b", 30, 2, "git")])]) as hub:
+        download = Client(ckpt, hub, tmp_path)
+        words = [str(w) for w in download.words()]
+        subprocess.run([BUILD / "bin" / "ckpt-download", *words], capture_output=True, timeout=90,
+                       env={**download.env, **fault.env(f"rename:kill:{number}")}, check=False)
+        assert fault.injected == [f"rename kill at {number}"]
+        # What was to be written once more may be there by then: another name must not matter.
+        hub.repos[ID].files[1] = Entry("b", 31, 3, "git")
+        hub.repos[ID].revisions["main"] = hub.repos[ID].commit = "b" * 40
+        for tree in (download.folder / ".cache").rglob("trees/*.json"):
+            tree.unlink()
+        download("--clean")
+        download.assert_right()
+        assert side_files(download) == []
+
 
 def test_a_journal_without_its_part_does_not_stay(ckpt, tmp_path):
     """Killed between the rename and the removal of the journal."""
@@ -151,6 +245,23 @@ def test_a_journal_without_its_part_does_not_stay(ckpt, tmp_path):
 
 
 # ---- disks ----
+
+def test_two_files_that_would_be_one_are_refused_before_the_first_byte(ckpt, tmp_path):
+    """On a disk that does not tell "A" from "a". Its mark: the lock has both names."""
+    files = [Entry("dir/Config.json", 30, 1, "git"), Entry("dir/config.json", 31, 2, "git")]
+    with Hub([Repo(ID, files)]) as hub:
+        download = Client(ckpt, hub, tmp_path)
+        download()
+        download.assert_right()                        # no matter where it does
+        shutil.rmtree(download.folder / "dir")
+        os.link(download.folder / SIDE / "lock", download.folder / SIDE / "LOCK")
+        hub.reset()
+        failed = download(check=2)
+        assert failed.json["reason"] == "disk" and "dir/Config.json" in failed.err
+        assert hub.payload == 0 and download.visible == []
+        download("dir/config.json")
+        assert download.visible == ["dir/config.json"]
+
 
 def test_a_disk_that_others_fill_is_waited_for(ckpt, tmp_path, small_disk):
     disk = small_disk(240)

@@ -116,6 +116,7 @@ def tree(hub, request, kind, id, revision):
     fault = request.fault["kind"] if request.fault else ""
     if start + hub.page_size < len(repo.files):
         cursor = 0 if fault == "link_repeat" else start + hub.page_size
+        headers += [("Link", hub.link_first)] if hub.link_first else []
         origin = hub.cdn.origin if fault == "link_foreign" else hub.url
         headers.append(("Link", f'<{origin}{urllib.parse.quote(request.path, "/%")}?recursive=true'
                                 f'&expand=false&cursor={cursor}>; rel="next"'))

@@ -49,7 +49,12 @@ static void test_the_next_link_is_found_among_others(void **state)
     check_next("<https://h/a?x=1>; rel=\"next\"", "https://h/a?x=1");
     check_next("<https://h/p>; rel=prev, <https://h/n>; title=\"t\"; rel=next", "https://h/n");
     check_next("<https://h/n> ; REL=\"next\"", "https://h/n");
+    check_next("<https://h/n>; rel=\"prev next\"", "https://h/n");
+    check_next("<https://h/n>; rel = next", "https://h/n");
     check_next("<https://h/n>; rel=\"nextish\"", NULL);
+    check_next("<https://h/n>; rel=\"un next-one\"", NULL);
+    check_next("<https://h/n>; rel", NULL);
+    check_next("<https://h/n>; relation=next", NULL);
     check_next("<https://h/n; rel=next", NULL);
     check_next("", NULL);
 }
@@ -124,6 +129,24 @@ static void check_resolve(const char *base, const char *location, const char *ex
     else
         assert_string_equal(got, expected);
     free(got);
+}
+
+static void test_only_addresses_are_loopback(void **state)
+{
+    static const struct {
+        const char *url;
+        int is_loopback;
+    } cases[] = { { "http://127.0.0.1:80/a", 1 }, { "http://127.1", 1 },
+                  { "http://localhost:8080", 1 }, { "http://[::1]:1/", 1 },
+                  { "http://127.example.org/", 0 }, { "http://127.0.0.1.example.org", 0 },
+                  { "http://localhost.example.org", 0 }, { "http://128.0.0.1", 0 } };
+    hub_url url;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(hub_parse_url(cases[i].url, &url), 1);
+        assert_int_equal(hub_is_loopback(&url), cases[i].is_loopback);
+    }
 }
 
 static void test_a_location_is_resolved_with_its_query(void **state)
@@ -229,6 +252,7 @@ int main(void)
         cmocka_unit_test(test_retry_after_is_seconds_or_a_date),
         cmocka_unit_test(test_an_etag_loses_its_dress),
         cmocka_unit_test(test_an_origin_is_scheme_host_and_port),
+        cmocka_unit_test(test_only_addresses_are_loopback),
         cmocka_unit_test(test_a_location_is_resolved_with_its_query),
         cmocka_unit_test(test_paths_are_encoded_byte_by_byte),
         cmocka_unit_test(test_signatures_are_not_shown),
