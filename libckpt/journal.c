@@ -306,6 +306,45 @@ static ckpt_code load(ckpt_journal *j, const journal_options *options, ckpt_erro
     return j->is_finished ? append_word(j, again, err) : CKPT_OK;
 }
 
+/* Does a process have it open? */
+static int is_locked(const char *path)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int locked = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0;
+
+    if (fd >= 0)
+        close(fd);
+    return locked;
+}
+
+ckpt_code journal_look(const char *directory, hash128 fingerprint, journal_sight *out,
+                       ckpt_error *err)
+{
+    char header[LINE_BYTES_MAX];
+    DIR *folder = opendir(directory);
+    const struct dirent *entry;
+    ckpt_code code = CKPT_OK;
+
+    memset(out, 0, sizeof *out);
+    make_header(fingerprint, header);
+    while (folder != NULL && code == CKPT_OK && (entry = readdir(folder)) != NULL) {
+        char *path;
+
+        if (!is_journal_name(entry->d_name))
+            continue;
+        if ((path = file_join(directory, entry->d_name)) == NULL) {
+            code = ckpt_fail_memory(err, "a path", strlen(directory));
+            break;
+        }
+        out->is_locked |= is_locked(path);
+        code = look_at(path, header, &out->is_same, &out->is_other, err);
+        free(path);
+    }
+    if (folder != NULL)
+        closedir(folder);
+    return code;
+}
+
 /* A journal that is not open; NULL when there is no memory. */
 static ckpt_journal *journal_create(const journal_options *options, unsigned part)
 {

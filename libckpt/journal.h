@@ -42,6 +42,15 @@ typedef struct {
  */
 ckpt_code journal_open(const journal_options *options, ckpt_journal **out, ckpt_error *err);
 
+/* Which jobs have journals in a folder, or in what is no folder: none. */
+typedef struct {
+    int is_same;               /* one with this fingerprint */
+    int is_other;
+    int is_locked;             /* a process has one of them open */
+} journal_sight;
+ckpt_code journal_look(const char *directory, hash128 fingerprint, journal_sight *out,
+                       ckpt_error *err);
+
 /* Nothing is left to do for this journal's process; what it wrote is on disk. */
 ckpt_code journal_finish(ckpt_journal *journal, ckpt_error *err);
 

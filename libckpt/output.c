@@ -38,13 +38,45 @@ static char *with_suffix(const char *path, const char *suffix)
     return text;
 }
 
+static ckpt_code fail_exists(const char *path, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_USAGE, "'%s' exists: say --overwrite to replace it", path);
+}
+
 ckpt_code output_check(const char *path, int overwrite, ckpt_error *err)
 {
+    const hash128 any = { 0, 0 };
+    journal_sight sight;
+    ckpt_code code;
+
     if (path[0] == '\0')
         return ckpt_fail(err, CKPT_E_USAGE, "the output path is empty");
-    if (!overwrite && file_exists(path))
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' exists: say --overwrite to replace it", path);
-    return CKPT_OK;
+    if (overwrite || !file_exists(path))
+        return CKPT_OK;
+    /* Whose journal it is shows when the plan is made: take_back. */
+    if ((code = journal_look(path, any, &sight, err)) != CKPT_OK || sight.is_other || sight.is_same)
+        return code;
+    return fail_exists(path, err);
+}
+
+/*
+ * A run that was killed when its result had the name, but still the journal, goes on as one that
+ * was killed just before: under the other name, where all that is there is verified.
+ */
+static ckpt_code take_back(const ckpt_output *o, hash128 fingerprint, ckpt_error *err)
+{
+    journal_sight sight;
+    ckpt_code code;
+
+    if (!file_exists(o->path))
+        return CKPT_OK;
+    if ((code = journal_look(o->path, fingerprint, &sight, err)) != CKPT_OK)
+        return code;
+    if (sight.is_same && !sight.is_other && !sight.is_locked && !file_exists(o->partial)) {
+        code = file_rename_durable(o->path, o->partial, err);
+        return file_exists(o->partial) ? CKPT_OK : code;     /* another part may have done it */
+    }
+    return o->overwrite ? CKPT_OK : fail_exists(o->path, err);
 }
 
 /* Is the absolute path `a` the same as `b`, or below it? */
@@ -150,6 +182,7 @@ ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_er
     if (o->path == NULL || o->partial == NULL || o->replaced == NULL)
         code = ckpt_fail_memory(err, "a path", strlen(path));
     else if ((code = output_check(path, options->overwrite, err)) == CKPT_OK &&
+             (code = take_back(o, options->fingerprint, err)) == CKPT_OK &&
              (code = file_make_directory(o->partial, err)) == CKPT_OK) {
         o->shared = (journal_options){ o->partial, options->fingerprint, options->tensor_count,
                                        options->part, options->part_count };

@@ -11,7 +11,8 @@
 
 typedef struct ckpt_output ckpt_output;
 
-/* Refuse `path` early if it exists (unless overwrite). */
+/* Refuse `path` early if it exists (unless overwrite), and has no journal that a run left in it in
+ * its last moment. */
 ckpt_code output_check(const char *path, int overwrite, ckpt_error *err);
 
 /* Refuse a `path` that is an input, lies inside it or contains it: what replaces an input, or grows
@@ -33,7 +34,8 @@ typedef struct {
     unsigned part_count;       /* 0 or 1: one process does it all */
 } output_options;
 
-/* Make or enter PATH.partial and its journal. *out is yours: output_commit or output_close. */
+/* Make or enter PATH.partial and its journal. A PATH with a journal of the same command becomes
+ * PATH.partial again. *out is yours: output_commit or output_close. */
 ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_error *err);
 const char *output_directory(const ckpt_output *output);      /* "PATH.partial" */
 ckpt_journal *output_journal(ckpt_output *output);

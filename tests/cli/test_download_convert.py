@@ -135,11 +135,30 @@ def test_killed_at_any_moments_it_ends_with_the_same_bytes(download, hub, result
         kills += killed(download, options, hub.payload + chance.uniform(0, 0.4) * size)
     assert kills > 1
     hub.connection_rate = None
-    if not target.exists():
+    if not target.exists() or (target / ".ckpt-journal").exists():
         download(*options)
-    made = all_files(target)
-    made.pop(".ckpt-journal", None)      # killed when the result had its name already
-    assert made == all_files(results(words))
+    assert all_files(target) == all_files(results(words))
+
+
+def test_killed_when_the_result_has_its_name_it_ends_well(download, hub, results, fault):
+    """The source's tensors are gone by then, and the journal is still in the result."""
+    options, target = then(download)
+    partial, journal = target.with_suffix(".partial"), ".ckpt-journal"
+    words = [BUILD / "bin" / "ckpt-download", *map(str, download.words(*options))]
+    for number in range(1, 30):              # until it is the rename of all of it
+        env = {**download.env, **fault.env(f"rename:kill:{number}", partial)}
+        killed_run = subprocess.run(words, env=env, capture_output=True, timeout=90, check=False)
+        assert killed_run.returncode == 2 and fault.injected
+        there = all_files(partial)
+        there.pop(journal)
+        if there == all_files(results(CASES[0])):
+            break
+    partial.rename(target)
+    assert (target / journal).exists() and FIRST not in shards(download.folder)
+    hub.reset()
+    download(*options)
+    assert_done(download, target, results(CASES[0]))
+    assert not [e for e in hub.log if e["is_data"] and e["bytes"] > MIB]
 
 
 def started_slowly(download, options):

@@ -95,6 +95,62 @@ static void test_what_exists_is_refused_early_and_late(void **state)
     assert_int_equal(count_entries(folder), 1);
 }
 
+/* As a run leaves it that is killed between the rename and the removal of its journal. */
+static void leave_named(const char *name)
+{
+    ckpt_output *o = begin(in_folder("out"), 0);
+
+    put(o, "a", "1");
+    output_close(o);
+    assert_int_equal(rename(in_folder("out.partial"), in_folder(name)), 0);
+}
+
+static void test_a_result_with_its_journal_is_gone_on_with(void **state)
+{
+    (void)state;
+    for (int overwrite = 0; overwrite < 2; overwrite++) {
+        ckpt_output *o;
+
+        leave_named("out");
+        assert_int_equal(output_check(in_folder("out"), overwrite, &err), CKPT_OK);
+        o = begin(in_folder("out"), overwrite);
+        assert_false(file_exists(in_folder("out")));
+        assert_holds(in_folder("out.partial/a"), "1", 1);
+        assert_int_equal(output_commit(o, &err), CKPT_OK);
+        assert_int_equal(count_entries(in_folder("out")), 1);
+        assert_int_equal(count_entries(folder), 1);
+        assert_int_equal(file_remove_tree(in_folder("out"), &err), CKPT_OK);
+    }
+}
+
+static void test_a_result_with_the_journal_of_others_is_left_alone(void **state)
+{
+    const output_options options = {
+        .path = in_folder("out"), .fingerprint = { 5, 7 }, .tensor_count = 1
+    };
+    ckpt_output *o = NULL;
+
+    (void)state;
+    leave_named("out");
+    assert_int_equal(output_begin(&options, &o, &err), CKPT_E_USAGE);
+    assert_non_null(strstr(err.text, "--overwrite"));
+    assert_holds(in_folder("out/a"), "1", 1);
+    assert_int_equal(count_entries(in_folder("out")), 2);
+    assert_int_equal(count_entries(folder), 1);
+}
+
+static void test_a_result_that_is_being_given_its_name_is_left_alone(void **state)
+{
+    ckpt_output *first = begin(in_folder("out"), 0);
+    ckpt_output *o;
+
+    (void)state;
+    assert_int_equal(rename(in_folder("out.partial"), in_folder("out")), 0);
+    assert_int_equal(try_begin(in_folder("out"), 0, &o), CKPT_E_USAGE);
+    assert_true(file_exists(in_folder("out")));
+    output_close(first);
+}
+
 static void test_what_appears_meanwhile_is_not_replaced(void **state)
 {
     ckpt_output *o = begin(in_folder("out"), 0);
@@ -182,6 +238,9 @@ int main(void)
         FOLDER_TEST(test_a_trailing_slash_means_the_same),
         FOLDER_TEST(test_closing_leaves_what_is_there),
         FOLDER_TEST(test_what_exists_is_refused_early_and_late),
+        FOLDER_TEST(test_a_result_with_its_journal_is_gone_on_with),
+        FOLDER_TEST(test_a_result_with_the_journal_of_others_is_left_alone),
+        FOLDER_TEST(test_a_result_that_is_being_given_its_name_is_left_alone),
         FOLDER_TEST(test_what_appears_meanwhile_is_not_replaced),
         FOLDER_TEST(test_overwriting_leaves_nothing_of_the_old),
         FOLDER_TEST(test_a_commit_that_cannot_sync_renames_nothing),
