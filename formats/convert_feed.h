@@ -11,9 +11,18 @@
 
 #include "error.h"
 
+/* What the result will still take of its disk, and what that has. */
+typedef struct {
+    uint64_t need_bytes;
+    uint64_t free_bytes;         /* UINT64_MAX: it does not say */
+    uint64_t device;
+} convert_room;
+
 typedef struct convert_feed convert_feed;
 struct convert_feed {
     const char *shape;           /* the directory to plan from */
+    /* Said once, first. */
+    ckpt_code (*room)(convert_feed *self, const convert_room *room, ckpt_error *err);
     /* A file of which something is needed; NULL after the last one. */
     ckpt_code (*want)(convert_feed *self, const char *name, ckpt_error *err);
     /* Wait for the next file; it is whole now, in the source's own directory. */

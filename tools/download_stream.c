@@ -2,12 +2,15 @@
 #include "download_stream.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cli.h"
 #include "download_head.h"
 #include "feed.h"
 #include "libckpt/size.h"
@@ -24,6 +27,7 @@ typedef struct {
     uint8_t *states;             /* by file: stream_state */
     size_t answered_count;       /* shards that the converter has said something of */
     feed_stream converter;
+    convert_room room;
     pid_t pid;
     int is_gone;                 /* the converter ended */
     ckpt_error failure;          /* in a callback */
@@ -156,6 +160,57 @@ static ckpt_code misunderstood(const stream *s, const char *line, ckpt_error *er
                      s->o->words[0], line);
 }
 
+/* `sizes`, the largest first, takes one more if it is among them. */
+static void keep_largest(uint64_t sizes[FILES_AT_A_TIME], uint64_t size)
+{
+    for (size_t i = 0; i < FILES_AT_A_TIME; i++)
+        if (size > sizes[i]) {
+            const uint64_t smaller = sizes[i];
+
+            sizes[i] = size;
+            size = smaller;
+        }
+}
+
+/*
+ * Refuse at the beginning what would fail at the end: with the whole result and the files on their
+ * way. What is there of the source already leaves as much as it takes.
+ */
+static ckpt_code check_room(const stream *s, ckpt_error *err)
+{
+    enum { SLACK_BYTES = 64 << 20 };
+    const hub_listing *listing = s->o->listing;
+    uint64_t flight[FILES_AT_A_TIME] = { 0 };
+    uint64_t need = s->room.need_bytes + SLACK_BYTES;
+    uint64_t available = s->room.free_bytes;
+    char expected[CLI_SIZE_TEXT_BYTES];
+    char got[CLI_SIZE_TEXT_BYTES];
+    struct stat disk;
+
+    if (!s->o->download->watch_disk || available == UINT64_MAX)
+        return CKPT_OK;
+    if (fstat(place_root_fd(s->o->where), &disk) == 0 && (uint64_t)disk.st_dev == s->room.device) {
+        for (size_t i = 0; i < listing->count; i++) {
+            const hub_file *file = &listing->files[i];
+
+            if (s->states[i] != FILE_WANTED || !head_is_shard(file))
+                continue;
+            if (place_look(s->o->where, file) == PLACE_ABSENT)
+                keep_largest(flight, place_need_bytes(s->o->where, file));
+            else
+                available += file->size_bytes;
+        }
+        for (size_t i = 0; i < FILES_AT_A_TIME; i++)
+            need += flight[i];
+    }
+    if (need <= available)
+        return CKPT_OK;
+    cli_size_text(need, expected);
+    cli_size_text(available, got);
+    return hub_fail(s->o->h, HUB_DISK, err, "no room for the result and the files on their way: "
+                    "expected %s free, got %s (see --no-space-check)", expected, got);
+}
+
 /* What the converter needs. What an earlier run has converted is gone, or goes now; what the
  * converter does not name is none of its business, and stays. */
 static ckpt_code take_wants(stream *s, ckpt_error *err)
@@ -176,7 +231,9 @@ static ckpt_code take_wants(stream *s, ckpt_error *err)
         if (is_stopped(s))
             return hub_fail(s->o->h, HUB_INTERRUPTED, err,
                             "interrupted; the same command goes on");
-        if (got == 0 || strcmp(line, "go") == 0)
+        if (got == 0 || strcmp(line, "go") == 0 ||
+            sscanf(line, "room %" SCNu64 " %" SCNu64 " %" SCNu64, &s->room.need_bytes,
+                   &s->room.free_bytes, &s->room.device) == 3)
             continue;
         is_done = strncmp(line, "done ", 5) == 0;
         file = is_done || strncmp(line, "want ", 5) == 0 ? find(s, line + 5) : NULL;
@@ -187,7 +244,7 @@ static ckpt_code take_wants(stream *s, ckpt_error *err)
     for (size_t i = 0; i < listing->count && code == CKPT_OK; i++)
         if (head_is_shard(&listing->files[i]) && s->states[i] == FILE_FINISHED)
             code = place_remove(s->o->where, &listing->files[i], err);
-    return code;
+    return code == CKPT_OK ? check_room(s, err) : code;
 }
 
 static ckpt_code take_answer(stream *s, const char *line, ckpt_error *err)

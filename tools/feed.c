@@ -2,6 +2,7 @@
 #include "feed.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -64,6 +65,16 @@ int feed_receive(feed_stream *s, int wait_ms, char line[FEED_LINE_BYTES])
 
 /* ---- the converter's side ---- */
 
+static ckpt_code room(convert_feed *self, const convert_room *room, ckpt_error *err)
+{
+    const feed_converter *f = (const feed_converter *)self;
+    char text[64];
+
+    snprintf(text, sizeof text, "%" PRIu64 " %" PRIu64 " %" PRIu64, room->need_bytes,
+             room->free_bytes, room->device);
+    return feed_send(&f->stream, "room ", text, err);
+}
+
 static ckpt_code want(convert_feed *self, const char *name, ckpt_error *err)
 {
     const feed_converter *f = (const feed_converter *)self;
@@ -97,7 +108,7 @@ static ckpt_code answer(convert_feed *self, const char *name, int is_finished, c
 void feed_converter_init(feed_converter *f, const char *shape, volatile sig_atomic_t *stop)
 {
     memset(f, 0, sizeof *f);
-    f->base = (convert_feed){ shape, want, next, answer };
+    f->base = (convert_feed){ shape, room, want, next, answer };
     f->stream.fd = STDIN_FILENO;
     f->stop = stop;
 }

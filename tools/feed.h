@@ -2,7 +2,8 @@
  * feed.h: how ckpt-download --delete-source and a converter speak, over the converter's standard
  * input, a socket. Lines:
  *
- *   converter: want NAME    something of this file is needed; one line each (or done NAME: an
+ *   converter: room N F D   the result will take N more bytes of its disk D, of which F are free
+ *              want NAME    something of this file is needed; one line each (or done NAME: an
  *                           earlier run has converted it; what is not named is not used)
  *              go           these were all
  *              done NAME    all of it is written and synced: no later run needs it

@@ -117,6 +117,17 @@ def test_a_disk_never_holds_both_trees(download, hub, results, tmp_path):
     assert largest < most < on_disk(target) + 3 * largest + heads < on_disk(target) + source_bytes
 
 
+def test_a_result_that_has_no_room_is_refused_before_the_tensors(ckpt, hub, results, small_disk):
+    disk = small_disk(84)                     # its slack alone is 64 MiB
+    download = Client(ckpt, hub, disk)
+    options, target = then(download)
+    failed = download(*options, check=2)
+    assert failed.json["reason"] == "disk" and "no room for the result" in failed.err
+    assert hub.payload < 9 * MIB and not target.exists()      # headers
+    download("--no-space-check", *options)
+    assert_done(download, target, results(CASES[0]))
+
+
 def killed(download, options, payload):
     """Was it killed when the hub had sent that much, or done before?"""
     process = download.start(*options)
