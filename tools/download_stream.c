@@ -364,11 +364,11 @@ static ckpt_code end_converter(stream *s, int *status, ckpt_error *err)
 
     if (s->pid <= 0)
         return CKPT_OK;
-    close(s->converter.fd);
-    if (!s->is_gone)
+    if (!s->is_gone)            /* before its line is closed, which it would complain of */
         kill(s->pid, SIGKILL);
     while (waitpid(s->pid, &how, 0) < 0 && errno == EINTR)
         ;
+    close(s->converter.fd);
     if (!s->is_gone)
         return CKPT_OK;
     if (WIFSIGNALED(how))
