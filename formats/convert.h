@@ -37,6 +37,10 @@ typedef struct {
     convert_feed *feed;              /* the source comes file by file; or NULL */
 } convert_options;
 
+/* What a conversion reads, and must not be replaced: paths, NULL for what is not given. */
+enum { CONVERT_INPUTS = 4 };
+void convert_inputs(const convert_options *options, const char *paths[CONVERT_INPUTS]);
+
 typedef struct {
     convert_options options;
     ckpt_checkpoint *source;

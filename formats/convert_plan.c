@@ -17,12 +17,21 @@ typedef struct {
     size_t count;
 } inputs;
 
+void convert_inputs(const convert_options *options, const char *paths[CONVERT_INPUTS])
+{
+    paths[0] = options->source;
+    paths[1] = options->like;
+    paths[2] = options->fill_from;
+    paths[3] = options->open.map_file;
+}
+
 static ckpt_code check_apart(const convert_options *o, ckpt_error *err)
 {
-    const char *paths[] = { o->source, o->like, o->fill_from, o->open.map_file };
+    const char *paths[CONVERT_INPUTS];
     ckpt_code code = CKPT_OK;
 
-    for (size_t i = 0; i < sizeof paths / sizeof *paths && code == CKPT_OK; i++)
+    convert_inputs(o, paths);
+    for (size_t i = 0; i < CONVERT_INPUTS && code == CKPT_OK; i++)
         if (paths[i] != NULL)
             code = output_check_apart(o->target, paths[i], err);
     return code;

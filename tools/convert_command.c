@@ -301,14 +301,15 @@ static void print_remarks(const convert_job *job)
 /* Refuse what must not be written, before the work is done. */
 static ckpt_code check_place(const convert_options *o, const char *path, ckpt_error *err)
 {
-    const char *const inputs[] = { o->source, o->like, o->fill_from, o->open.map_file };
+    const char *inputs[CONVERT_INPUTS];
     ckpt_code code;
 
     if (path == NULL)
         return CKPT_OK;
     if ((code = output_check_apart(o->target, path, err)) != CKPT_OK)
         return code;
-    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
+    convert_inputs(o, inputs);
+    for (size_t i = 0; i < CONVERT_INPUTS; i++)
         if (inputs[i] != NULL && (code = output_check_spares(path, inputs[i], err)) != CKPT_OK)
             return code;
     return file_check_place(path, err);

@@ -47,30 +47,18 @@ download_plan say_make_plan(const hub_listing *listing, const place *where)
     return plan;
 }
 
-static void put_number(json_writer *w, const char *key, uint64_t number)
-{
-    json_put_key(w, key);
-    json_put_u64(w, number);
-}
-
-static void put_text(json_writer *w, const char *key, const char *text)
-{
-    json_put_key(w, key);
-    json_put_string(w, text);
-}
-
 static void put_plan(json_writer *w, const download_plan *plan)
 {
-    put_number(w, "total_bytes", plan->total_bytes);
-    put_number(w, "fetch_bytes", plan->fetch_bytes);
-    put_number(w, "reuse_bytes", plan->reuse_bytes);
-    put_number(w, "space_bytes", plan->space_bytes);
+    json_member_u64(w, "total_bytes", plan->total_bytes);
+    json_member_u64(w, "fetch_bytes", plan->fetch_bytes);
+    json_member_u64(w, "reuse_bytes", plan->reuse_bytes);
+    json_member_u64(w, "space_bytes", plan->space_bytes);
     json_put_key(w, "free_bytes");
     if (plan->is_free_known)
         json_put_u64(w, plan->free_bytes);
     else
         json_put_null(w);
-    put_number(w, "orphan_bytes", plan->orphan_bytes);
+    json_member_u64(w, "orphan_bytes", plan->orphan_bytes);
 }
 
 static const char *look_name(place_state state)
@@ -86,21 +74,20 @@ static void plan_json(const hub_listing *listing, const place *where, const down
 
     json_writer_begin(&w, json_write_stdio, stdout, 1);
     json_put_object(&w);
-    put_text(&w, "commit", listing->commit[0] == '\0' ? NULL : listing->commit);
+    json_member_string(&w, "commit", listing->commit[0] == '\0' ? NULL : listing->commit);
     put_plan(&w, plan);
-    json_put_key(&w, "files");
-    json_put_array(&w);
+    json_member_array(&w, "files");
     for (size_t i = 0; i < listing->count; i++) {
         const hub_file *file = &listing->files[i];
 
         if (!file->is_selected)
             continue;
         json_put_object(&w);
-        put_text(&w, "path", file->path);
-        put_number(&w, "size", file->size_bytes);
-        put_text(&w, "hash", file->hash);
-        put_text(&w, "xet_hash", file->xet_hash);
-        put_text(&w, "action", look_name(place_look(where, file)));
+        json_member_string(&w, "path", file->path);
+        json_member_u64(&w, "size", file->size_bytes);
+        json_member_string(&w, "hash", file->hash);
+        json_member_string(&w, "xet_hash", file->xet_hash);
+        json_member_string(&w, "action", look_name(place_look(where, file)));
         json_put_object_end(&w);
     }
     json_put_array_end(&w);
@@ -241,20 +228,19 @@ static void put_files(json_writer *w, const download *d)
     static const char *const states[] = { "waiting", "checking", "waiting", "partial", "partial",
                                           "partial", "downloaded", "kept", "failed" };
 
-    json_put_key(w, "files");
-    json_put_array(w);
+    json_member_array(w, "files");
     for (size_t i = 0; d != NULL && i < download_count(d); i++) {
         const download_status s = download_at(d, i);
 
         json_put_object(w);
-        put_text(w, "path", s.file->path);
-        put_number(w, "size", s.file->size_bytes);
-        put_text(w, "algorithm", hub_algorithm_name(s.file->algorithm));
-        put_text(w, "hash", s.file->hash);
-        put_text(w, "status", states[s.state]);
+        json_member_string(w, "path", s.file->path);
+        json_member_u64(w, "size", s.file->size_bytes);
+        json_member_string(w, "algorithm", hub_algorithm_name(s.file->algorithm));
+        json_member_string(w, "hash", s.file->hash);
+        json_member_string(w, "status", states[s.state]);
         if (s.state == DOWNLOAD_FAILED) {
-            put_text(w, "reason", hub_reason_name(s.reason));
-            put_text(w, "error", s.error);
+            json_member_string(w, "reason", hub_reason_name(s.reason));
+            json_member_string(w, "error", s.error);
         }
         json_put_object_end(w);
     }
@@ -263,13 +249,12 @@ static void put_files(json_writer *w, const download *d)
 
 static void put_stats(json_writer *w, const download_stats *s)
 {
-    put_number(w, "total_bytes", s->total_bytes);
-    put_number(w, "fetched_bytes", s->fetched_bytes);
-    put_number(w, "reused_bytes", s->reused_bytes);
-    put_number(w, "kept_bytes", s->kept_bytes);
-    put_number(w, "connections", s->connections_most);
-    json_put_key(w, "seconds");
-    json_put_double(w, s->seconds);
+    json_member_u64(w, "total_bytes", s->total_bytes);
+    json_member_u64(w, "fetched_bytes", s->fetched_bytes);
+    json_member_u64(w, "reused_bytes", s->reused_bytes);
+    json_member_u64(w, "kept_bytes", s->kept_bytes);
+    json_member_u64(w, "connections", s->connections_most);
+    json_member_double(w, "seconds", s->seconds);
 }
 
 void say_json(const say_outcome *o)
@@ -278,18 +263,18 @@ void say_json(const say_outcome *o)
 
     json_writer_begin(&w, json_write_stdio, stdout, 1);
     json_put_object(&w);
-    put_text(&w, "reason", hub_reason_name(o->reason));
-    put_text(&w, "error", o->error);
+    json_member_string(&w, "reason", hub_reason_name(o->reason));
+    json_member_string(&w, "error", o->error);
     if (o->h != NULL && o->h->kind != NULL) {
-        put_text(&w, "hub", o->h->kind->name);
-        put_text(&w, "endpoint", o->h->endpoint);
-        put_text(&w, "repo", o->h->options.repo);
-        put_text(&w, "type", o->h->options.type);
-        put_text(&w, "revision", o->h->options.revision);
-        put_number(&w, "requests", o->h->request_count);
+        json_member_string(&w, "hub", o->h->kind->name);
+        json_member_string(&w, "endpoint", o->h->endpoint);
+        json_member_string(&w, "repo", o->h->options.repo);
+        json_member_string(&w, "type", o->h->options.type);
+        json_member_string(&w, "revision", o->h->options.revision);
+        json_member_u64(&w, "requests", o->h->request_count);
     }
-    put_text(&w, "commit", o->listing->commit[0] == '\0' ? NULL : o->listing->commit);
-    put_text(&w, "path", o->where == NULL ? NULL : place_path(o->where));
+    json_member_string(&w, "commit", o->listing->commit[0] == '\0' ? NULL : o->listing->commit);
+    json_member_string(&w, "path", o->where == NULL ? NULL : place_path(o->where));
     if (o->d != NULL)
         put_stats(&w, download_get_stats(o->d));
     put_files(&w, o->d);

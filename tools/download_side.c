@@ -7,6 +7,7 @@
 
 #include "download_private.h"
 #include "download_tree.h"
+#include "libckpt/array.h"
 #include "libckpt/json.h"
 
 enum { VERIFIED_BYTES_MAX = 1 << 30, LINE_BYTES = PLACE_PATH_BYTES + 200 };
@@ -18,8 +19,8 @@ static int64_t mtime_ns(const struct stat *status)
 
 /* ---- what was verified ---- */
 
-/* One line without its end. A torn one lacks the last word. */
-static ckpt_code take_record(place *p, char *line, size_t room, ckpt_error *err)
+/* One line without its end, to the records, which have room. A torn one lacks the last word. */
+static ckpt_code take_record(place *p, char *line, ckpt_error *err)
 {
     place_record_entry record;
     char hash[65];
@@ -29,7 +30,7 @@ static ckpt_code take_record(place *p, char *line, size_t room, ckpt_error *err)
     uint64_t index;
     int added;
 
-    if (end == NULL || strcmp(end, "\tok") != 0 || p->record_count == room)
+    if (end == NULL || strcmp(end, "\tok") != 0)
         return CKPT_OK;
     *end = '\0';
     if (sscanf(line, "%" SCNu64 "\t%" SCNd64 "\t%" SCNu64 "\t%64[0-9a-f]\t%n", &record.size,
@@ -53,7 +54,7 @@ static ckpt_code read_records(place *p, FILE *in, ckpt_error *err)
 {
     char *line = NULL;
     size_t line_room = 0;
-    size_t room = 0;
+    place_record_entry *records;
     ckpt_code code = CKPT_OK;
 
     while (code == CKPT_OK && getline(&line, &line_room, in) > 0) {
@@ -62,18 +63,14 @@ static ckpt_code read_records(place *p, FILE *in, ckpt_error *err)
         if (newline == NULL)
             break;
         *newline = '\0';
-        if (p->record_count == room) {
-            const size_t more = room == 0 ? 256 : room * 2;
-            place_record_entry *records = realloc(p->records, more * sizeof *records);
-
-            if (records == NULL) {
-                code = ckpt_fail_memory(err, "what was verified", more * sizeof *records);
-                break;
-            }
-            p->records = records;
-            room = more;
+        records = array_room(p->records, p->record_count, sizeof *records, "what was verified",
+                             err);
+        if (records == NULL) {
+            code = CKPT_E_MEMORY;
+            break;
         }
-        code = take_record(p, line, room, err);
+        p->records = records;
+        code = take_record(p, line, err);
     }
     free(line);
     return code;
@@ -144,43 +141,29 @@ ckpt_code place_append_record(place *p, const char *target, const char *hash,
 
 /* ---- listings ---- */
 
-static void put_text(json_writer *w, const char *key, const char *text)
-{
-    json_put_key(w, key);
-    json_put_string(w, text);
-}
-
-static void put_number(json_writer *w, const char *key, uint64_t number)
-{
-    json_put_key(w, key);
-    json_put_u64(w, number);
-}
-
 static void put_listing(json_writer *w, const place *p)
 {
     const hub_listing *listing = p->options.listing;
     const hub *h = p->options.h;
 
     json_put_object(w);
-    put_number(w, "version", 1);
-    put_text(w, "hub", h->kind->name);
-    put_text(w, "endpoint", h->endpoint);
-    put_text(w, "repo", h->options.repo);
-    put_text(w, "type", h->options.type);
-    put_text(w, "revision", h->options.revision);
-    put_text(w, "commit", listing->commit[0] == '\0' ? NULL : listing->commit);
-    json_put_key(w, "files");
-    json_put_array(w);
+    json_member_u64(w, "version", 1);
+    json_member_string(w, "hub", h->kind->name);
+    json_member_string(w, "endpoint", h->endpoint);
+    json_member_string(w, "repo", h->options.repo);
+    json_member_string(w, "type", h->options.type);
+    json_member_string(w, "revision", h->options.revision);
+    json_member_string(w, "commit", listing->commit[0] == '\0' ? NULL : listing->commit);
+    json_member_array(w, "files");
     for (size_t i = 0; i < listing->count; i++) {
         const hub_file *file = &listing->files[i];
 
         json_put_object(w);
-        put_text(w, "path", file->path);
-        put_number(w, "size", file->size_bytes);
-        put_text(w, "algorithm", hub_algorithm_name(file->algorithm));
-        put_text(w, "hash", file->hash);
-        json_put_key(w, "selected");
-        json_put_bool(w, file->is_selected);
+        json_member_string(w, "path", file->path);
+        json_member_u64(w, "size", file->size_bytes);
+        json_member_string(w, "algorithm", hub_algorithm_name(file->algorithm));
+        json_member_string(w, "hash", file->hash);
+        json_member_bool(w, "selected", file->is_selected);
         json_put_object_end(w);
     }
     json_put_array_end(w);
@@ -193,22 +176,20 @@ static void put_tree(json_writer *w, const place *p)
     const hub_listing *listing = p->options.listing;
 
     json_put_object(w);
-    put_number(w, "format_version", 1);
-    json_put_key(w, "files");
-    json_put_object(w);
+    json_member_u64(w, "format_version", 1);
+    json_member_object(w, "files");
     for (size_t i = 0; i < listing->count; i++) {
         const hub_file *file = &listing->files[i];
 
-        json_put_key(w, file->path);
-        json_put_object(w);
-        put_number(w, "size", file->size_bytes);
-        put_text(w, "blob_id", file->oid);
+        json_member_object(w, file->path);
+        json_member_u64(w, "size", file->size_bytes);
+        json_member_string(w, "blob_id", file->oid);
         if (file->algorithm == HUB_SHA256) {
-            put_text(w, "lfs_sha256", file->hash);
-            put_number(w, "lfs_size", file->size_bytes);
+            json_member_string(w, "lfs_sha256", file->hash);
+            json_member_u64(w, "lfs_size", file->size_bytes);
         }
         if (file->xet_hash != NULL)
-            put_text(w, "xet_hash", file->xet_hash);
+            json_member_string(w, "xet_hash", file->xet_hash);
         json_put_object_end(w);
     }
     json_put_object_end(w);

@@ -4,7 +4,8 @@ import pathlib
 import pytest
 
 FLAGS = {"scalar": set(), "avx2": {"avx2", "fma", "f16c", "bmi2"},
-         "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vbmi"}}
+         "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vbmi",
+                    "avx512_vbmi2"}}
 
 
 def cpu_flags():

@@ -154,10 +154,10 @@ static inline const char *in_folder(const char *name)
     return path;
 }
 
-/* How many names there are in the test's folder, hidden ones included. */
-static inline size_t count_names(void)
+/* How many names there are in a folder, hidden ones included. */
+static inline size_t count_entries(const char *path)
 {
-    DIR *directory = opendir(folder);
+    DIR *directory = opendir(path);
     size_t count = 0;
 
     assert_non_null(directory);
@@ -165,6 +165,12 @@ static inline size_t count_names(void)
         count++;
     closedir(directory);
     return count - 2;       /* "." and ".." */
+}
+
+/* In the test's folder. */
+static inline size_t count_names(void)
+{
+    return count_entries(folder);
 }
 
 static inline unsigned char byte_at(size_t i)
