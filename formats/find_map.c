@@ -138,7 +138,7 @@ ckpt_code checkpoint_find_own_map(ckpt_checkpoint *c, ckpt_error *err)
         return choose_map(c, c->family != NULL                ? family_name(c->family)
                              : c->format->map_names == NULL ? "generic"
                                                             : NULL, err);
-    if ((code = file_read_all(c->options.map_file, MAP_BYTES_MAX, &text, &size, err)) != CKPT_OK)
+    if ((code = file_read_named(c->options.map_file, MAP_BYTES_MAX, &text, &size, err)) != CKPT_OK)
         return code;
     code = map_parse(text, size, c->options.map_file, &c->map, err);
     free(text);

@@ -28,6 +28,44 @@ enum { FILE_BATCH = IOV_MAX, FILE_GAP_MAX = 4096 };
 
 /* ---- open and close ---- */
 
+static const char *kind_of(mode_t mode)
+{
+    switch (mode & S_IFMT) {
+    case S_IFDIR:  return "directory";
+    case S_IFIFO:  return "named pipe";
+    case S_IFSOCK: return "socket";
+    default:       return "device";
+    }
+}
+
+ckpt_code file_open_fd(const char *path, int flags, int *fd, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+    struct stat status;
+
+    /* Without O_NONBLOCK a named pipe would hang here. Regular files do not know it. */
+    *fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0666);
+    if (*fd < 0) {
+        const int number = errno;
+
+        /* ENXIO is what sockets, and pipes that nobody reads, have to say. */
+        if (number == ENXIO && stat(path, &status) == 0 && !S_ISREG(status.st_mode))
+            return ckpt_fail(err, CKPT_E_IO, "cannot open '%s': expected a file, got a %s", path,
+                             kind_of(status.st_mode));
+        return ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", path, strerror(number));
+    }
+    if (fstat(*fd, &status) != 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot stat '%s': %s", path, strerror(errno));
+    else if (!S_ISREG(status.st_mode))
+        code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s': expected a file, got a %s", path,
+                         kind_of(status.st_mode));
+    if (code != CKPT_OK) {
+        close(*fd);
+        *fd = -1;
+    }
+    return code;
+}
+
 static ckpt_code open_with(const char *path, int flags, ckpt_file **out, ckpt_error *err)
 {
     const size_t path_bytes = strlen(path) + 1;
@@ -39,19 +77,11 @@ static ckpt_code open_with(const char *path, int flags, ckpt_file **out, ckpt_er
     if (f == NULL)
         return ckpt_fail_memory(err, "an open file", sizeof *f + path_bytes);
     memcpy(f->path, path, path_bytes);
-    /* Without O_NONBLOCK a named pipe would hang here instead of failing at the first read. */
-    f->fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0666);
-    if (f->fd < 0) {
-        code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", path, strerror(errno));
+    f->fd = -1;
+    if ((code = file_open_fd(path, flags, &f->fd, err)) != CKPT_OK)
         goto out;
-    }
     if (fstat(f->fd, &status) != 0) {
         code = ckpt_fail(err, CKPT_E_IO, "cannot stat '%s': %s", path, strerror(errno));
-        goto out;
-    }
-    if (S_ISDIR(status.st_mode)) {
-        code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s': expected a file, got a directory",
-                         path);
         goto out;
     }
     f->size = (uint64_t)status.st_size;

@@ -10,6 +10,13 @@
 
 typedef struct ckpt_file ckpt_file;
 
+/*
+ * Open a file that was found in a folder: a named pipe, a device, a socket or a directory in its
+ * place is refused at once, as reading it might never end. `flags` as of open(2). *fd is yours to
+ * close. The functions below open with it, but for file_read_named.
+ */
+ckpt_code file_open_fd(const char *path, int flags, int *fd, ckpt_error *err);
+
 /* Open for reading. *out is yours to close. */
 ckpt_code file_open(const char *path, ckpt_file **out, ckpt_error *err);
 /* Open for reading and writing; made if absent, never truncated. */
@@ -55,6 +62,9 @@ ckpt_code file_sync(ckpt_file *f, ckpt_error *err);
 /* Whole files. *out is malloc'd, NUL-terminated, yours to free; larger than max_bytes: error. */
 ckpt_code file_read_all(const char *path, uint64_t max_bytes, char **out, size_t *size,
                         ckpt_error *err);
+/* The same for a path that the user gave for this file: a pipe is fine, too. */
+ckpt_code file_read_named(const char *path, uint64_t max_bytes, char **out, size_t *size,
+                          ckpt_error *err);
 /*
  * Every file that replaces another begins beside it, under a hidden name that nobody else has
  * (".NAME.1f2e3d4c.tmp"; file_path tells), and takes its name when it is whole. Both ends consume

@@ -56,18 +56,13 @@ static ckpt_code read_to_end(int fd, const char *path, uint64_t max_bytes, whole
     }
 }
 
-ckpt_code file_read_all(const char *path, uint64_t max_bytes, char **out, size_t *size,
-                        ckpt_error *err)
+/* All that `fd` has; closes it. */
+static ckpt_code read_whole(int fd, const char *path, uint64_t max_bytes, whole_text *text,
+                            ckpt_error *err)
 {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    whole_text text = { NULL, 0, 0 };
     ckpt_code code = CKPT_OK;
     struct stat status;
 
-    *out = NULL;
-    *size = 0;
-    if (fd < 0)
-        return ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", path, strerror(errno));
     if (fstat(fd, &status) != 0) {
         code = ckpt_fail(err, CKPT_E_IO, "cannot stat '%s': %s", path, strerror(errno));
         goto out;
@@ -83,22 +78,56 @@ ckpt_code file_read_all(const char *path, uint64_t max_bytes, char **out, size_t
         goto out;
     }
     /* Room for the size, the NUL, and one byte more to see the end without growing. */
-    text.capacity = (size_t)size_max((uint64_t)status.st_size + 2, READ_STEP_BYTES);
-    text.bytes = malloc(text.capacity);
-    if (text.bytes == NULL) {
-        code = ckpt_fail_memory(err, path, text.capacity);
+    text->capacity = (size_t)size_max((uint64_t)status.st_size + 2, READ_STEP_BYTES);
+    text->bytes = malloc(text->capacity);
+    if (text->bytes == NULL) {
+        code = ckpt_fail_memory(err, path, text->capacity);
         goto out;
     }
-    if ((code = read_to_end(fd, path, max_bytes, &text, err)) != CKPT_OK)
-        goto out;
-    text.bytes[text.size] = '\0';
-    *out = text.bytes;
-    *size = text.size;
-    text.bytes = NULL;
+    code = read_to_end(fd, path, max_bytes, text, err);
 out:
-    free(text.bytes);
     close(fd);
     return code;
+}
+
+/* Hand the text to the caller, or free it. */
+static ckpt_code give_text(whole_text *text, ckpt_code code, char **out, size_t *size)
+{
+    if (code != CKPT_OK) {
+        free(text->bytes);
+        return code;
+    }
+    text->bytes[text->size] = '\0';
+    *out = text->bytes;
+    *size = text->size;
+    return CKPT_OK;
+}
+
+ckpt_code file_read_all(const char *path, uint64_t max_bytes, char **out, size_t *size,
+                        ckpt_error *err)
+{
+    whole_text text = { NULL, 0, 0 };
+    ckpt_code code;
+    int fd;
+
+    *out = NULL;
+    *size = 0;
+    if ((code = file_open_fd(path, O_RDONLY, &fd, err)) == CKPT_OK)
+        code = read_whole(fd, path, max_bytes, &text, err);
+    return give_text(&text, code, out, size);
+}
+
+ckpt_code file_read_named(const char *path, uint64_t max_bytes, char **out, size_t *size,
+                          ckpt_error *err)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    whole_text text = { NULL, 0, 0 };
+
+    *out = NULL;
+    *size = 0;
+    if (fd < 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", path, strerror(errno));
+    return give_text(&text, read_whole(fd, path, max_bytes, &text, err), out, size);
 }
 
 /* ---- writing ---- */
@@ -251,12 +280,12 @@ static ckpt_code copy_open(file_copying *copy, uint64_t *size, ckpt_error *err)
 {
     struct stat from;
     struct stat to;
+    const ckpt_code code = file_open_fd(copy->from, O_RDONLY, &copy->from_fd, err);
 
-    copy->from_fd = open(copy->from, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (copy->from_fd < 0 || fstat(copy->from_fd, &from) != 0)
-        return ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", copy->from, strerror(errno));
-    if (!S_ISREG(from.st_mode))
-        return ckpt_fail(err, CKPT_E_IO, "cannot copy '%s': not a regular file", copy->from);
+    if (code != CKPT_OK)
+        return code;
+    if (fstat(copy->from_fd, &from) != 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot stat '%s': %s", copy->from, strerror(errno));
     if (stat(copy->to, &to) == 0 && from.st_dev == to.st_dev && from.st_ino == to.st_ino)
         return ckpt_fail(err, CKPT_E_USAGE, "cannot copy '%s' to '%s': they are the same file",
                          copy->from, copy->to);

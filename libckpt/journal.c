@@ -309,11 +309,13 @@ static ckpt_code load(ckpt_journal *j, const journal_options *options, ckpt_erro
 /* Does a process have it open? */
 static int is_locked(const char *path)
 {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    const int locked = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0;
+    int fd;
+    int locked;
 
-    if (fd >= 0)
-        close(fd);
+    if (file_open_fd(path, O_RDONLY, &fd, NULL) != CKPT_OK)
+        return 0;
+    locked = flock(fd, LOCK_SH | LOCK_NB) != 0;
+    close(fd);
     return locked;
 }
 
@@ -374,9 +376,11 @@ ckpt_code journal_open(const journal_options *options, ckpt_journal **out, ckpt_
 
     if (j == NULL)
         return ckpt_fail_memory(err, "a journal", options->tensor_count);
-    if ((j->fd = open(j->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666)) < 0) {
-        code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", j->path, strerror(errno));
-    } else if (flock(j->fd, LOCK_EX | LOCK_NB) != 0) {
+    if ((code = file_open_fd(j->path, O_RDWR | O_CREAT | O_APPEND, &j->fd, err)) != CKPT_OK) {
+        journal_close(j);
+        return code;
+    }
+    if (flock(j->fd, LOCK_EX | LOCK_NB) != 0) {
         code = ckpt_fail(err, CKPT_E_IO, "cannot lock '%s': %s", j->path,
                          errno == EWOULDBLOCK ? "another process is writing here"
                                               : strerror(errno));

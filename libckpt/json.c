@@ -222,6 +222,21 @@ ckpt_code json_parse_file(const char *path, uint64_t max_bytes, json_document **
     return code;
 }
 
+ckpt_code json_parse_named(const char *path, uint64_t max_bytes, json_document **out,
+                           ckpt_error *err)
+{
+    char *text;
+    size_t size;
+    ckpt_code code;
+
+    *out = NULL;
+    if ((code = file_read_named(path, max_bytes, &text, &size, err)) != CKPT_OK)
+        return code;
+    code = json_parse(text, size, path, out, err);
+    free(text);
+    return code;
+}
+
 void json_free(json_document *document)
 {
     if (document == NULL)

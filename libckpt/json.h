@@ -24,6 +24,9 @@ ckpt_code json_parse(const char *text, size_t size, const char *subject, json_do
                      ckpt_error *err);
 ckpt_code json_parse_file(const char *path, uint64_t max_bytes, json_document **out,
                           ckpt_error *err);
+/* The same for a path that the user gave for this file: a pipe is fine, too. */
+ckpt_code json_parse_named(const char *path, uint64_t max_bytes, json_document **out,
+                           ckpt_error *err);
 void json_free(json_document *document);
 
 const json_value *json_root(const json_document *document);

@@ -393,35 +393,64 @@ static ckpt_code unpack_all(zfile_reader *r, uint64_t max_bytes, whole_text *tex
     return CKPT_OK;
 }
 
+/* What packed data may take: what does not compress grows a little. */
+static uint64_t packed_max(uint64_t max_bytes)
+{
+    return size_min(max_bytes, UINT64_MAX / 2) + PIECE_BYTES;
+}
+
+/* `text` is the packed data first and its contents then, also on failure. */
+static ckpt_code unpack_text(const char *path, uint64_t max_bytes, whole_text *text,
+                             ckpt_error *err)
+{
+    whole_text out = { NULL, 0, 0 };
+    zfile_reader *r = reader_create(path, NULL);
+    ckpt_code code;
+
+    if (r == NULL)
+        return ckpt_fail_memory(err, path, sizeof *r);
+    r->in = (ZSTD_inBuffer){ text->bytes, text->size, 0 };
+    if ((code = reader_begin(r, is_compressed_name(path), err)) == CKPT_OK)
+        code = unpack_all(r, max_bytes, &out, err);
+    zfile_close(r);
+    free(text->bytes);
+    *text = out;
+    return code;
+}
+
+static ckpt_code give_text(whole_text *text, ckpt_code code, char **out, size_t *size)
+{
+    if (code != CKPT_OK) {
+        free(text->bytes);
+        return code;
+    }
+    *out = text->bytes;
+    *size = text->size;
+    return CKPT_OK;
+}
+
 ckpt_code zfile_read(const char *path, uint64_t max_bytes, char **out, size_t *size,
                      ckpt_error *err)
 {
-    /* What does not compress grows a little. */
-    const uint64_t most_bytes = size_min(max_bytes, UINT64_MAX / 2) + PIECE_BYTES;
     whole_text text = { NULL, 0, 0 };
-    zfile_reader *r;
-    char *data;
-    size_t data_bytes;
-    ckpt_code code;
+    ckpt_code code = file_read_all(path, packed_max(max_bytes), &text.bytes, &text.size, err);
 
     *out = NULL;
     *size = 0;
-    /* Not by pieces: it may be a pipe. */
-    if ((code = file_read_all(path, most_bytes, &data, &data_bytes, err)) != CKPT_OK)
-        return code;
-    if ((r = reader_create(path, NULL)) == NULL) {
-        free(data);
-        return ckpt_fail_memory(err, path, sizeof *r);
-    }
-    r->in = (ZSTD_inBuffer){ data, data_bytes, 0 };
-    if ((code = reader_begin(r, is_compressed_name(path), err)) == CKPT_OK &&
-        (code = unpack_all(r, max_bytes, &text, err)) == CKPT_OK) {
-        *out = text.bytes;
-        *size = text.size;
-    } else {
-        free(text.bytes);
-    }
-    zfile_close(r);
-    free(data);
-    return code;
+    if (code == CKPT_OK)
+        code = unpack_text(path, max_bytes, &text, err);
+    return give_text(&text, code, out, size);
+}
+
+ckpt_code zfile_read_named(const char *path, uint64_t max_bytes, char **out, size_t *size,
+                           ckpt_error *err)
+{
+    whole_text text = { NULL, 0, 0 };
+    ckpt_code code = file_read_named(path, packed_max(max_bytes), &text.bytes, &text.size, err);
+
+    *out = NULL;
+    *size = 0;
+    if (code == CKPT_OK)
+        code = unpack_text(path, max_bytes, &text, err);
+    return give_text(&text, code, out, size);
 }

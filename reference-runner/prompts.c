@@ -387,7 +387,7 @@ ckpt_code run_prompts_read(const char *path, run_prompts *out, ckpt_error *err)
     char *text;
     size_t size;
     ckpt_code code = is_stdin ? read_stdin(&text, &size, err)
-                              : file_read_all(path, INPUT_BYTES_MAX, &text, &size, err);
+                              : file_read_named(path, INPUT_BYTES_MAX, &text, &size, err);
 
     memset(out, 0, sizeof *out);
     if (code != CKPT_OK)

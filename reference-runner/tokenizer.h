@@ -12,7 +12,8 @@
 
 typedef struct run_text run_text;
 
-ckpt_code run_text_open(const char *path, run_text **out, ckpt_error *err);
+/* is_named: the user gave the path for this file, which may be a pipe then. */
+ckpt_code run_text_open(const char *path, int is_named, run_text **out, ckpt_error *err);
 void run_text_free(run_text *text);                  /* NULL is fine */
 
 /* UTF-8; out->tokens is malloc'd. No token is added to what the text says. */

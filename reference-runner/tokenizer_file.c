@@ -301,7 +301,7 @@ static ckpt_code read_splits(run_text *t, const json_value *root, ckpt_error *er
     return code;
 }
 
-ckpt_code run_text_open(const char *path, run_text **out, ckpt_error *err)
+ckpt_code run_text_open(const char *path, int is_named, run_text **out, ckpt_error *err)
 {
     run_text *t = calloc(1, sizeof *t);
     const json_value *root;
@@ -310,7 +310,9 @@ ckpt_code run_text_open(const char *path, run_text **out, ckpt_error *err)
     if (t == NULL)
         return ckpt_fail_memory(err, "a tokenizer", sizeof *t);
     table_init(&t->vocab);
-    if ((code = json_parse_file(path, FILE_BYTES_MAX, &t->document, err)) == CKPT_OK) {
+    code = is_named ? json_parse_named(path, FILE_BYTES_MAX, &t->document, err)
+                    : json_parse_file(path, FILE_BYTES_MAX, &t->document, err);
+    if (code == CKPT_OK) {
         root = json_root(t->document);
         if ((code = read_splits(t, root, err)) == CKPT_OK &&
             (code = read_model(t, json_member(root, "model"), err)) == CKPT_OK)

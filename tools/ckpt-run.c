@@ -188,7 +188,7 @@ static ckpt_code read_config(run_job *job, const char *path, ckpt_error *err)
     ckpt_code code;
 
     if (opt.config != NULL) {
-        code = json_parse_file(opt.config, CONFIG_FILE_BYTES, &job->config_file, err);
+        code = json_parse_named(opt.config, CONFIG_FILE_BYTES, &job->config_file, err);
         if (code != CKPT_OK)
             return code;
         root = json_root(job->config_file);
@@ -228,7 +228,7 @@ static ckpt_code find_root(run_job *job, const char *path, ckpt_error *err)
             code = ckpt_digest_root(digest, 0, job->root, err);
         job->root_source = "computed";
         ckpt_digest_free(digest);
-    } else if (file_exists(manifest) && (code = manifest_read(manifest, &m, err)) == CKPT_OK) {
+    } else if (file_exists(manifest) && (code = manifest_read(manifest, 0, &m, err)) == CKPT_OK) {
         memcpy(job->root, m.root, sizeof job->root);
         job->root_source = "manifest";
         manifest_release(&m);

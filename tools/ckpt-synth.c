@@ -76,7 +76,7 @@ static ckpt_code read_config(synth_job *job, const char *path, ckpt_error *err)
     builtin = maps_find(name);
     if (builtin == NULL) {
         if ((code = output_check_apart(path, opt.config, err)) == CKPT_OK)
-            code = file_read_all(opt.config, CONFIG_BYTES_MAX, &job->text, &size, err);
+            code = file_read_named(opt.config, CONFIG_BYTES_MAX, &job->text, &size, err);
     } else if ((job->text = strndup(builtin->text, builtin->text_bytes)) == NULL) {
         code = ckpt_fail_memory(err, "a config", builtin->text_bytes);
     } else {

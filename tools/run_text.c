@@ -43,7 +43,7 @@ ckpt_code run_text_ask(const run_text_options *options, const char *checkpoint, 
     if (options->tokenizer == NULL && !file_exists(path))
         code = ckpt_fail(err, CKPT_E_USAGE, "'%s' has no tokenizer.json: name one with "
                          "--tokenizer", checkpoint);
-    else if ((code = run_text_open(path, out, err)) == CKPT_OK)
+    else if ((code = run_text_open(path, options->tokenizer != NULL, out, err)) == CKPT_OK)
         code = encode(options, *out, prompts, err);
     free(path);
     return code;

@@ -197,7 +197,8 @@ ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_option
     if ((code = sums_check(options->store, &options->copy, &out->sums, err)) != CKPT_OK ||
         (code = find_manifest(options, &out->manifest_path, err)) != CKPT_OK ||
         (out->manifest_path != NULL &&
-         (code = manifest_read(out->manifest_path, &out->manifest, err)) != CKPT_OK))
+         (code = manifest_read(out->manifest_path, options->manifest != NULL, &out->manifest,
+                               err)) != CKPT_OK))
         goto out;
     most = out->tensor_count + out->sums.wrong_count +
            (options->unread == NULL ? 0 : options->unread->count);

@@ -168,7 +168,7 @@ static ckpt_code check_root(const ckpt_manifest *m, int main_only, const char *s
     return CKPT_OK;
 }
 
-ckpt_code manifest_read(const char *path, ckpt_manifest *out, ckpt_error *err)
+ckpt_code manifest_read(const char *path, int is_named, ckpt_manifest *out, ckpt_error *err)
 {
     json_document *document = NULL;
     const json_value *tensors;
@@ -179,7 +179,9 @@ ckpt_code manifest_read(const char *path, ckpt_manifest *out, ckpt_error *err)
     size_t size;
 
     memset(out, 0, sizeof *out);
-    if ((code = zfile_read(path, MANIFEST_BYTES_MAX, &text, &size, err)) != CKPT_OK)
+    code = is_named ? zfile_read_named(path, MANIFEST_BYTES_MAX, &text, &size, err)
+                    : zfile_read(path, MANIFEST_BYTES_MAX, &text, &size, err);
+    if (code != CKPT_OK)
         return code;
     if ((code = json_parse(text, size, path, &document, err)) != CKPT_OK)
         goto out;

@@ -35,8 +35,9 @@ typedef struct {
     char main_root[CKPT_ROOT_HEX];
 } ckpt_manifest;
 
-/* Refuses a manifest whose roots are not those of its tensors. *out is yours to release. */
-ckpt_code manifest_read(const char *path, ckpt_manifest *out, ckpt_error *err);
+/* Refuses a manifest whose roots are not those of its tensors. is_named: the user gave the path for
+ * this file, which may be a pipe then. *out is yours to release. */
+ckpt_code manifest_read(const char *path, int is_named, ckpt_manifest *out, ckpt_error *err);
 void manifest_release(ckpt_manifest *manifest);
 
 /* Indexes of a catalog's tensors in the order of their names; malloc'd, NULL without memory. */

@@ -1,6 +1,10 @@
 /* test_file.c: files, also on a bad day: short, interrupted and failing transfers. */
 #include "file.h"
 
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
 #include "file_faults.h"
 
 /* ---- reading and writing ---- */
@@ -96,9 +100,10 @@ static void test_a_full_disk_is_told(void **state)
     ckpt_file *f;
 
     (void)state;
-    assert_int_equal(file_open_rw("/dev/full", &f, &err), CKPT_OK);
+    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    faults.fail_errno = ENOSPC;
     assert_int_equal(file_write_at(f, 0, bytes, 64, &err), CKPT_E_IO);
-    assert_string_equal(err.text, "cannot write '/dev/full': No space left on device");
+    assert_non_null(strstr(err.text, "/a': No space left on device"));
     memset(&err, 0, sizeof err);
     assert_int_equal(file_write_rect(f, &rect, bytes, 8, &err), CKPT_E_IO);
     assert_non_null(strstr(err.text, "No space left"));
@@ -144,18 +149,6 @@ static void test_directories_and_absent_files_do_not_open(void **state)
     assert_null(f);
     assert_int_equal(file_open_rw(in_folder("absent/b"), &f, &err), CKPT_E_IO);
     assert_int_equal(file_close(NULL, &err), CKPT_OK);
-}
-
-static void test_opening_a_named_pipe_does_not_hang(void **state)
-{
-    unsigned char back[1];
-    ckpt_file *f;
-
-    (void)state;
-    assert_int_equal(mkfifo(in_folder("pipe"), 0666), 0);
-    assert_int_equal(file_open(in_folder("pipe"), &f, &err), CKPT_OK);
-    assert_int_equal(file_read_at(f, 0, back, 1, &err), CKPT_E_IO);
-    assert_int_equal(file_close(f, &err), CKPT_OK);
 }
 
 static void test_opening_for_writing_keeps_what_is_there(void **state)
@@ -380,8 +373,49 @@ static void test_a_file_without_a_size_is_read_to_its_end_or_the_limit(void **st
     assert_int_equal(file_read_all("/proc/self/status", 1 << 20, &bytes, &size, &err), CKPT_OK);
     assert_true(size > 0);
     free(bytes);
-    assert_int_equal(file_read_all("/dev/zero", 200000, &bytes, &size, &err), CKPT_E_FORMAT);
+    assert_int_equal(file_read_named("/dev/zero", 200000, &bytes, &size, &err), CKPT_E_FORMAT);
     assert_null(bytes);
+}
+
+static void make_socket(const char *path)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    close(fd);
+}
+
+static void test_what_is_found_is_a_file_or_refused_at_once(void **state)
+{
+    static const char *const kinds[] = { "pipe", "socket", "device", "directory" };
+    ckpt_file *f;
+    char *bytes;
+    size_t size;
+    int fd;
+
+    (void)state;
+    assert_int_equal(mkfifo(in_folder("pipe"), 0600), 0);
+    make_socket(in_folder("socket"));
+    assert_int_equal(symlink("/dev/zero", in_folder("device")), 0);
+    assert_int_equal(mkdir(in_folder("directory"), 0700), 0);
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        char words[64];
+
+        snprintf(words, sizeof words, "expected a file, got a %s%s", i == 0 ? "named " : "",
+                 kinds[i]);
+        assert_int_equal(file_open_fd(in_folder(kinds[i]), O_RDONLY, &fd, &err), CKPT_E_IO);
+        assert_non_null(strstr(err.text, words));
+        assert_int_equal(file_read_all(in_folder(kinds[i]), 10, &bytes, &size, &err), CKPT_E_IO);
+        assert_non_null(strstr(err.text, words));
+        assert_int_equal(file_open(in_folder(kinds[i]), &f, &err), CKPT_E_IO);
+        assert_non_null(strstr(err.text, words));
+    }
+    make_file(in_folder("a"), "0123456789", 10);
+    assert_int_equal(symlink("a", in_folder("link")), 0);
+    assert_int_equal(file_open_fd(in_folder("link"), O_RDONLY, &fd, &err), CKPT_OK);
+    close(fd);
 }
 
 static void test_a_written_file_replaces_the_old_one(void **state)
@@ -490,7 +524,6 @@ int main(void)
         FOLDER_TEST(test_a_disk_that_fills_up_midway_is_told),
         FOLDER_TEST(test_a_failed_sync_is_told),
         FOLDER_TEST(test_directories_and_absent_files_do_not_open),
-        FOLDER_TEST(test_opening_a_named_pipe_does_not_hang),
         FOLDER_TEST(test_opening_for_writing_keeps_what_is_there),
         FOLDER_TEST(test_the_time_of_a_file_is_in_nanoseconds),
         FOLDER_TEST(test_rectangles_read_rows_and_nothing_else),
@@ -501,6 +534,7 @@ int main(void)
         FOLDER_TEST(test_impossible_rectangles_are_refused),
         FOLDER_TEST(test_reading_a_whole_file_respects_the_limit),
         FOLDER_TEST(test_a_file_without_a_size_is_read_to_its_end_or_the_limit),
+        FOLDER_TEST(test_what_is_found_is_a_file_or_refused_at_once),
         FOLDER_TEST(test_a_written_file_replaces_the_old_one),
         FOLDER_TEST(test_a_failed_write_leaves_the_old_file_and_no_other),
         FOLDER_TEST(test_a_new_file_is_not_what_is_there_or_behind_a_link),
