@@ -20,7 +20,7 @@ void catalog_free(ckpt_catalog *catalog);
 
 /*
  * Append a copy of *tensor; its name is copied too. Refuses a name that is there already, a rank
- * over CKPT_RANK_MAX and a shape whose bytes overflow 64 bits.
+ * over CKPT_RANK_MAX and what catalog_check_shape refuses.
  */
 ckpt_code catalog_add(ckpt_catalog *catalog, const ckpt_tensor *tensor, ckpt_error *err);
 
@@ -30,8 +30,9 @@ ckpt_tensor *catalog_edit(ckpt_catalog *catalog, size_t i);
 /* Bytes this catalog holds, for the memory plan. */
 uint64_t catalog_bytes(const ckpt_catalog *catalog);
 
-/* Check a tensor's shape arithmetic: fails when the bytes of a part overflow, or when a sub-byte
- * row is no whole number of bytes. After this the ckpt_part_* functions cannot overflow. */
+/* Check a tensor's shape: fails when the bytes of a part overflow, when a sub-byte row is no whole
+ * number of bytes, or when the shape cannot have the encoding (FP4 rows that are not whole groups).
+ * After this the ckpt_part_* functions cannot overflow, and no kernel leaves its row. */
 ckpt_code catalog_check_shape(const ckpt_tensor *tensor, ckpt_error *err);
 
 /* Two tensors have one encoding: dtype, scale dtype and block. */

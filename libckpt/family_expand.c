@@ -399,9 +399,6 @@ static ckpt_code set_encoding(expander *x, ckpt_tensor *tensor)
         tensor->scale_dtype = CKPT_F8_E8M0;
         tensor->block_rows = 1;
         tensor->block_cols = FP4_GROUP;
-        if (tensor->shape[tensor->rank - 1] % FP4_GROUP != 0)
-            return FAIL(x, "tensor '%s': %llu columns are no whole groups of %d", tensor->name,
-                        llu(tensor->shape[tensor->rank - 1]), FP4_GROUP);
     }
     return CKPT_OK;
 }

@@ -29,13 +29,11 @@ static int grid_fits(const ckpt_tensor *logical, const ckpt_tensor *scale)
 {
     const uint32_t last = logical->rank - 1;
 
-    if (logical->rank < 2 || scale->rank != logical->rank)
+    if (scale->rank != logical->rank)
         return 0;
     for (uint32_t i = 0; i + 2 < logical->rank; i++)
         if (scale->shape[i] != logical->shape[i])
             return 0;
-    if (logical->rank > 2 && logical->shape[last - 1] % logical->block_rows != 0)
-        return 0;     /* blocks of the row view would cross matrices */
     return scale->shape[last - 1] == size_div_up(logical->shape[last - 1], logical->block_rows) &&
            scale->shape[last] == size_div_up(logical->shape[last], logical->block_cols);
 }
@@ -105,15 +103,13 @@ ckpt_code pair_encoding(const ckpt_tensor *weight, const ckpt_tensor *scale,
         out->block_cols = FP4_GROUP;
         if (is_byte && !size_mul(weight->shape[last], 2, &out->shape[last]))
             return fail_shapes(weight, scale, err);
-        if (out->shape[last] % FP4_GROUP != 0 || out->scale_dtype != CKPT_F8_E8M0)
-            return fail_shapes(weight, scale, err);
     } else {
         return ckpt_fail(err, CKPT_E_FORMAT, "weight '%s' has a scale, but dtype %s",
                          weight->name, ckpt_dtype_name(weight->dtype));
     }
-    if (!grid_fits(out, scale))
-        return fail_shapes(weight, scale, err);
-    return catalog_check_shape(out, err);
+    if ((code = catalog_check_shape(out, err)) != CKPT_OK)
+        return code;
+    return grid_fits(out, scale) ? CKPT_OK : fail_shapes(weight, scale, err);
 }
 
 ckpt_tensor pair_stored_data(const ckpt_tensor *logical)

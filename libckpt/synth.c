@@ -492,8 +492,7 @@ static int can_make(const ckpt_tensor *tensor, const synth_options *options)
 
     switch (tensor->dtype) {
     case CKPT_F4:
-        return scaled && tensor->block_rows == 1 && tensor->block_cols == FP4_GROUP &&
-               cols % FP4_GROUP == 0;
+        return scaled && tensor->block_rows == 1 && tensor->block_cols == FP4_GROUP;
     case CKPT_F8_E4M3:
         return scaled && tensor->block_rows == FP8_BLOCK && tensor->block_cols == FP8_BLOCK;
     case CKPT_I64:

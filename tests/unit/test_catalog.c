@@ -155,6 +155,57 @@ static void test_rows_of_half_a_byte_are_refused(void **state)
     assert_int_equal(catalog_check_shape(&t, &err), CKPT_E_FORMAT);
 }
 
+/* What kernels and tiles rely on: FP4 by whole groups, blocks that stay within one matrix. */
+static void test_shapes_that_cannot_have_their_encoding_are_refused(void **state)
+{
+    static const uint64_t odd_columns[] = { 1, 16, 31, 33, 48, 80, 272 };
+    ckpt_catalog *catalog = catalog_create();
+    ckpt_error err;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof odd_columns / sizeof *odd_columns; i++) {
+        ckpt_tensor t = scaled(CKPT_F4, 16, odd_columns[i]);
+
+        assert_int_equal(catalog_add(catalog, &t, &err), CKPT_E_FORMAT);
+        assert_non_null(strstr(err.text, "'t' [16, "));
+        assert_non_null(strstr(err.text, "F4 1x32 F8_E8M0"));
+        t = scaled(CKPT_F8_E4M3, 16, odd_columns[i]);
+        assert_int_equal(catalog_check_shape(&t, &err), CKPT_OK);
+    }
+    ckpt_tensor t = scaled(CKPT_F8_E4M3, 3, 128);
+
+    t.rank = 3;
+    t.shape[2] = 256;
+    assert_int_equal(catalog_add(catalog, &t, &err), CKPT_OK);
+    t.shape[1] = 100;       /* rows of two matrices in one block */
+    assert_int_equal(catalog_check_shape(&t, &err), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "[3, 100, 256]"));
+    t.rank = 1;
+    assert_int_equal(catalog_check_shape(&t, &err), CKPT_E_FORMAT);
+    t.rank = 0;
+    assert_int_equal(catalog_check_shape(&t, &err), CKPT_E_FORMAT);
+    catalog_free(catalog);
+}
+
+static void test_encodings_that_nothing_decodes_are_refused(void **state)
+{
+    ckpt_tensor wrong[] = { scaled(CKPT_F4, 8, 32),   scaled(CKPT_F4, 8, 32),
+                            scaled(CKPT_BF16, 8, 32), scaled(CKPT_F8_E4M3, 8, 32),
+                            scaled(CKPT_F8_E4M3, 8, 32) };
+
+    (void)state;
+    wrong[0].scale_dtype = CKPT_F32;
+    wrong[1].block_cols = 16;
+    wrong[3].scale_dtype = CKPT_F16;
+    wrong[4].block_rows = 0;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        ckpt_error err;
+
+        assert_int_equal(catalog_check_shape(&wrong[i], &err), CKPT_E_FORMAT);
+        assert_non_null(strstr(err.text, "there is no such encoding"));
+    }
+}
+
 static void test_integers_are_integers_unless_they_are_codes(void **state)
 {
     ckpt_tensor t = plain("t", CKPT_I64, 1, 1);
@@ -180,6 +231,8 @@ int main(void)
         cmocka_unit_test(test_a_name_is_found_and_is_there_once),
         cmocka_unit_test(test_shapes_that_overflow_are_refused),
         cmocka_unit_test(test_rows_of_half_a_byte_are_refused),
+        cmocka_unit_test(test_shapes_that_cannot_have_their_encoding_are_refused),
+        cmocka_unit_test(test_encodings_that_nothing_decodes_are_refused),
         cmocka_unit_test(test_integers_are_integers_unless_they_are_codes),
     };
 

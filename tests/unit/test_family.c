@@ -601,7 +601,7 @@ static void test_wrong_configs_are_refused_by_member(void **state)
           "line 4: tensor 'a' appears twice" },
         { HEAD "index i 0 2\nblock a. file 1\ntensor b f32 1\nend\nblock a. file 1\n"
                "tensor b f32 1\nend", "{}", "line 8: tensor 'a.b' appears twice" },
-        { HEAD "tensor a fp4 8,33 file 1", "{}", "33 columns are no whole groups of 32" },
+        { HEAD "tensor a fp4 8,33 file 1", "{}", "[8, 33] cannot be F4 1x32 F8_E8M0: its columns" },
         { HEAD "tensor a f32 4294967296,4294967296 file 1", "{}", "line 3: tensor 'a'" },
         { HEAD "let a = 1", "{\"expert_dtype\": \"fp16\"}", "'expert_dtype' is 'fp16'" },
         { HEAD "let a = 1", "{\"expert_dtype\": 4}", "'expert_dtype' is 'no string'" },

@@ -213,23 +213,19 @@ static void test_seed_and_name_change_the_values(void **state)
 
 static void test_f32_scales_are_the_e8m0_scales(void **state)
 {
-    static const ckpt_dtype dtypes[] = { CKPT_F4, CKPT_F8_E4M3 };
+    ckpt_tensor tensor = make_tensor("a.weight", CKPT_F8_E4M3, 300, 320);
+    uint8_t *codes = make_part(&tensor, 1, CKPT_SCALE);
+    const uint64_t count =
+        ckpt_part_rows(&tensor, CKPT_SCALE) * ckpt_part_cols(&tensor, CKPT_SCALE);
+    uint32_t *bits;
 
     (void)state;
-    for (size_t i = 0; i < 2; i++) {
-        ckpt_tensor tensor = make_tensor("a.weight", dtypes[i], 300, 320);
-        uint8_t *codes = make_part(&tensor, 1, CKPT_SCALE);
-        const uint64_t count =
-            ckpt_part_rows(&tensor, CKPT_SCALE) * ckpt_part_cols(&tensor, CKPT_SCALE);
-        uint32_t *bits;
-
-        tensor.scale_dtype = CKPT_F32;
-        bits = make_part(&tensor, 1, CKPT_SCALE);
-        for (uint64_t j = 0; j < count; j++)
-            assert_int_equal(bits[j], (uint32_t)codes[j] << 23);
-        free(bits);
-        free(codes);
-    }
+    tensor.scale_dtype = CKPT_F32;
+    bits = make_part(&tensor, 1, CKPT_SCALE);
+    for (uint64_t j = 0; j < count; j++)
+        assert_int_equal(bits[j], (uint32_t)codes[j] << 23);
+    free(bits);
+    free(codes);
 }
 
 /* ---- FP4 ---- */
@@ -491,16 +487,12 @@ static void test_tensors_without_a_rule_are_refused(void **state)
     ckpt_tensor wrong[] = {
         make_tensor("a", CKPT_F16, 8, 8),       make_tensor("b", CKPT_U8, 8, 8),
         make_tensor("c", CKPT_I64, 8, 17),      make_tensor("d", CKPT_F4, 8, 32),
-        make_tensor("e", CKPT_F8_E4M3, 8, 32),  make_tensor("f", CKPT_BF16, 8, 32),
-        make_tensor("g", CKPT_F4, 8, 48),
+        make_tensor("e", CKPT_F8_E4M3, 8, 32),
     };
 
     (void)state;
     wrong[3].scale_dtype = CKPT_NONE;
     wrong[4].block_cols = 32;
-    wrong[5].scale_dtype = CKPT_F32;
-    wrong[5].block_rows = 1;
-    wrong[5].block_cols = 32;
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         ckpt_error err;
         sample s;

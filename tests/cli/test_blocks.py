@@ -1,0 +1,56 @@
+"""Shapes that cannot have a block-scaled encoding: refused before a byte is read or written."""
+import json
+
+import pytest
+
+from cli.kernels import FLAGS, needs_kernels
+from conftest import ROOT, run_tool
+from corrupt.files import Model, Tensor
+
+COLUMNS = (16, 48, 80, 272)                     # no multiple of 32, which is FP4's group
+
+
+def generic(folder, columns):
+    """One FP8 expert of a model that no family knows."""
+    model = Model()
+    name = "model.layers.0.mlp.experts.0.up_proj.weight"
+    model.config = {"model_type": "unknown"}
+    model.files["model.safetensors"] = {
+        name: Tensor("F8_E4M3", [16, columns], b"\x38" * (16 * columns)),
+        name + "_scale_inv": Tensor("F32", [1, -(-columns // 128)],
+                                    b"\0\0\x80\x3f" * -(-columns // 128))}
+    return model.write(folder), name
+
+
+def family(folder, columns):
+    """DeepSeek-V4 whose experts are FP8 and have this many columns in w2."""
+    config = json.loads((ROOT / "formats" / "maps" / "deepseek_v4.tiny.json").read_text())
+    config.update(moe_intermediate_size=columns, expert_dtype="fp8", num_hidden_layers=1,
+                  compress_ratios=[0, 0])
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    run_tool("ckpt-synth", "--config", folder / "config.json", folder / "model")
+    return folder / "model", "layers.0.ffn.experts.0.w2.weight"
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sources")
+    return {(make, columns): make(folder / f"{make.__name__}-{columns}", columns)
+            for make in (generic, family) for columns in COLUMNS}
+
+
+@pytest.mark.parametrize("kernels", FLAGS)
+@pytest.mark.parametrize("make", (generic, family))
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_columns_that_are_not_whole_groups_cannot_become_fp4(ckpt, sources, tmp_path, kernels,
+                                                             make, columns):
+    needs_kernels(kernels)
+    source, name = sources[make, columns]
+    env = {"CKPT_KERNELS": kernels}
+    err = ckpt("ckpt-convert", "--experts", "fp4", source, tmp_path / "dst", check=2, env=env).err
+    assert f"'{name}'" in err and f", {columns}]" in err and "F4 1x32" in err, err
+    assert not list(tmp_path.iterdir())
+    # The same columns in FP8 are fine, whole blocks or not.
+    ckpt("ckpt-convert", "--dtype", "fp8", "--experts", "fp8", source, tmp_path / "fp8", env=env)
+    ckpt("ckpt-verify", "compare", source, tmp_path / "fp8", env=env)
