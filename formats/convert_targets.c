@@ -1,6 +1,7 @@
 /* The target of a conversion: encodings and names. */
 #include <string.h>
 
+#include "codes.h"
 #include "convert_private.h"
 #include "hf.h"
 #include "text.h"
@@ -118,8 +119,12 @@ ckpt_code convert_choose_targets(convert_job *job, ckpt_error *err)
             return ckpt_fail(err, CKPT_E_USAGE,
                              "--like decides names, encodings and files: leave out --names, "
                              "--dtype, --experts, --scale-dtype and --max-shard-size");
-        return copy_catalog(job->like->reading.logical, &job->targets, err);
+        if ((code = copy_catalog(job->like->reading.logical, &job->targets, err)) != CKPT_OK)
+            return code;
+        return codes_check_targets(job->picked->catalog, job->targets, err);
     }
+    if ((code = codes_check_policy(job->picked->catalog, &o->policy, err)) != CKPT_OK)
+        return code;
     code = plan_targets(job->picked->catalog, job->source->official, &o->policy, &job->targets,
                         err);
     if (code != CKPT_OK)

@@ -136,7 +136,7 @@ ckpt_code checkpoint_find_own_map(ckpt_checkpoint *c, ckpt_error *err)
         return code;
     if (c->options.map_file == NULL)
         return choose_map(c, c->family != NULL                ? family_name(c->family)
-                             : c->format->map_names == NULL ? "generic"
+                             : c->format->map_names == NULL ? GENERIC_FAMILY
                                                             : NULL, err);
     if ((code = file_read_named(c->options.map_file, MAP_BYTES_MAX, &text, &size, err)) != CKPT_OK)
         return code;

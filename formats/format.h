@@ -15,6 +15,9 @@
 typedef struct ckpt_format ckpt_format;
 
 enum { FORMAT_NAME_BYTES = 64 };
+
+/* The family of maps for checkpoints of no known family: names stay as they are. */
+#define GENERIC_FAMILY "generic"
 enum { CONFIG_BYTES_MAX = 1 << 24 };       /* config.json is small */
 
 /* What opening knows. `open` of a format fills the first group, ckpt_open the rest. */

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codes.h"
+#include "config_forms.h"
 #include "digest.h"
 #include "format.h"
 #include "hf.h"
@@ -88,25 +90,36 @@ static ckpt_code note_unread(ckpt_checkpoint *c, ckpt_error *err)
 
 /* ---- what the config says of the encoding ---- */
 
+/* A family fixes what is quantised, and how. Of anything else the config tells the scheme: codes
+ * of one that is not decoded must not be taken for the one that is. */
+static map_bare_codes find_bare_codes(const ckpt_checkpoint *c, const char *method)
+{
+    if (strcmp(c->map->family, GENERIC_FAMILY) != 0)
+        return BARE_CODES_NONE;
+    return method == NULL || strcmp(method, "fp8") == 0 ? BARE_CODES_UNFIT : BARE_CODES_ALL;
+}
+
 static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, ckpt_error *err)
 {
     const json_value *quantization =
-        c->config == NULL ? NULL
-                          : json_member(json_root(c->config), "quantization_config");
+        c->config == NULL ? NULL : config_member(json_root(c->config), "quantization_config");
     const json_value *block = json_member(quantization, "weight_block_size");
     const char *scale_fmt = json_string(json_member(quantization, "scale_fmt"));
     uint64_t rows = DEFAULT_BLOCK;
     uint64_t cols = DEFAULT_BLOCK;
+    int is_ours = 1;
 
-    if (json_is_array(block) &&
-        (json_count(block) != 2 || !json_u64(json_first(block), &rows) ||
-         !json_u64(json_next(json_first(block)), &cols) || rows != DEFAULT_BLOCK ||
-         cols != DEFAULT_BLOCK))
+    if (json_is_array(block))
+        is_ours = json_count(block) == 2 && json_u64(json_first(block), &rows) &&
+                  json_u64(json_next(json_first(block)), &cols) && rows == DEFAULT_BLOCK &&
+                  cols == DEFAULT_BLOCK;
+    out->bare_codes = find_bare_codes(c, json_string(json_member(quantization, "quant_method")));
+    if (!is_ours && out->bare_codes == BARE_CODES_NONE)
         return ckpt_fail(err, CKPT_E_FORMAT,
                          "'%s': config.json has a weight_block_size other than [128, 128]",
                          c->path);
-    out->block_rows = (uint32_t)rows;
-    out->block_cols = (uint32_t)cols;
+    out->block_rows = is_ours ? DEFAULT_BLOCK : 0;
+    out->block_cols = is_ours ? DEFAULT_BLOCK : 0;
     out->lenient = c->options.lenient;
     out->keep_copies = c->options.keep_copies;
     out->u8_scales =
@@ -231,12 +244,56 @@ static ckpt_code read_by_map(ckpt_checkpoint *c, ckpt_error *err)
     map_read_options options;
     ckpt_code code;
 
+    memset(&options, 0, sizeof options);
     if ((code = read_options(c, &options, err)) != CKPT_OK)
         return code;
     code = map_read(c->map, names, &options, &c->reading, err);
     if (code == CKPT_E_FORMAT && c->reading.failed != 0 && err != NULL)
         return ckpt_fail(err, code, "'%s': %s",
                          path_of(c, ckpt_catalog_at(names, c->reading.failed - 1)), err->text);
+    return code;
+}
+
+/* ---- what is not decoded ---- */
+
+typedef struct {
+    char form[CODES_FORM_BYTES];
+    const char *first;
+    size_t count;
+} bare_form;
+
+/* Codes without a scale that is read stay as they are stored: one note for each form of them. */
+static ckpt_code note_bare_codes(ckpt_checkpoint *c, ckpt_error *err)
+{
+    enum { FORMS_MAX = 16 };
+    const ckpt_catalog *logical = c->reading.logical;
+    bare_form forms[FORMS_MAX];
+    size_t form_count = 0;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < ckpt_catalog_count(logical); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(logical, i);
+        char form[CODES_FORM_BYTES];
+        size_t f = 0;
+
+        if (!codes_are_bare(t))
+            continue;
+        codes_form(logical, t, form);
+        while (f < form_count && strcmp(forms[f].form, form) != 0)
+            f++;
+        if (f == form_count && form_count < FORMS_MAX) {
+            form_count++;
+            memcpy(forms[f].form, form, sizeof form);
+            forms[f].first = t->name;
+            forms[f].count = 0;
+        }
+        if (f < form_count)
+            forms[f].count++;
+    }
+    for (size_t f = 0; f < form_count && code == CKPT_OK; f++)
+        code = note_add(&c->notes, err,
+                        "%zu tensors are codes as stored, not values: %s; the first is '%s'",
+                        forms[f].count, forms[f].form, forms[f].first);
     return code;
 }
 
@@ -250,7 +307,7 @@ static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has no tensors", c->path);
     if ((code = make_stored(c, err)) != CKPT_OK ||
         (code = checkpoint_find_own_map(c, err)) != CKPT_OK ||
-        (code = read_by_map(c, err)) != CKPT_OK)
+        (code = read_by_map(c, err)) != CKPT_OK || (code = note_bare_codes(c, err)) != CKPT_OK)
         return code;
     if (c->family != NULL && !c->is_partial && (code = check_family(c, err)) != CKPT_OK)
         return code;

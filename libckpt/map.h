@@ -153,12 +153,17 @@ int map_weight_of_scale(const char *name, char weight[MAP_NAME_BYTES]);
 
 /* ---- reading: stored tensors -> logical ones ---- */
 
+/* What codes and scales are that do not fit as a pair: an error where a family says that they
+ * must, else two plain tensors; all are, where the config tells of a scheme that is not ours. */
+typedef enum { BARE_CODES_NONE, BARE_CODES_UNFIT, BARE_CODES_ALL } map_bare_codes;
+
 typedef struct {
     int lenient;             /* unknown tensors keep their names; orphan scales are dropped;
                                 quantised weights without a scale stay as they are */
     int u8_scales;           /* U8 scales are E8M0 codes */
     int keep_copies;         /* copies become tensors of their own */
-    uint32_t block_rows;     /* of FP8 weights; 128 unless the config says otherwise */
+    map_bare_codes bare_codes;
+    uint32_t block_rows;     /* of FP8 weights: 128; 0: none of a kind that is decoded */
     uint32_t block_cols;
 } map_read_options;
 

@@ -17,6 +17,15 @@ typedef struct {
     ckpt_error *err;
 } reader;
 
+/* Are the two a weight and its scale of a kind that is decoded? */
+static int is_pair(const reader *r, const ckpt_tensor *weight, const ckpt_tensor *scale)
+{
+    ckpt_tensor logical;
+
+    return r->options->bare_codes != BARE_CODES_ALL &&
+           pair_encoding(weight, scale, r->options, &logical, NULL) == CKPT_OK;
+}
+
 /* Give every weight its scale; a scale without a weight is an orphan. */
 static ckpt_code find_scales(reader *r)
 {
@@ -31,6 +40,9 @@ static ckpt_code find_scales(reader *r)
         if (!map_weight_of_scale(t->name, weight))
             continue;
         w = ckpt_catalog_find(r->stored, weight);
+        if (r->options->bare_codes != BARE_CODES_NONE &&
+            (w < 0 || !is_pair(r, ckpt_catalog_at(r->stored, (size_t)w), t)))
+            continue;
         if (w >= 0 && r->scale_of[w] != 0)
             return ckpt_fail(r->err, CKPT_E_FORMAT, "weight '%s' has two scales: '%s' and '%s'",
                              weight, ckpt_catalog_at(r->stored, r->scale_of[w] - 1)->name,

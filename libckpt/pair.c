@@ -84,8 +84,9 @@ ckpt_code pair_encoding(const ckpt_tensor *weight, const ckpt_tensor *scale,
     *out = *weight;
     out->stored_dtype = weight->dtype;
     if (scale == NULL) {
-        if (options->lenient || (weight->dtype != CKPT_F8_E4M3 && weight->dtype != CKPT_F4 &&
-                                 !(is_byte && text_ends_with(weight->name, ".weight"))))
+        if (options->lenient || options->bare_codes != BARE_CODES_NONE ||
+            (weight->dtype != CKPT_F8_E4M3 && weight->dtype != CKPT_F4 &&
+             !(is_byte && text_ends_with(weight->name, ".weight"))))
             return CKPT_OK;
         return ckpt_fail(err, CKPT_E_FORMAT, "weight '%s' (%s) has no scale", weight->name,
                          ckpt_dtype_name(weight->dtype));
@@ -95,6 +96,9 @@ ckpt_code pair_encoding(const ckpt_tensor *weight, const ckpt_tensor *scale,
     if (weight->rank < 2)
         return fail_shapes(weight, scale, err);
     if (weight->dtype == CKPT_F8_E4M3) {
+        if (options->block_rows == 0)
+            return ckpt_fail(err, CKPT_E_FORMAT,
+                             "weight '%s' has blocks of a size that is not read", weight->name);
         out->block_rows = options->block_rows;
         out->block_cols = options->block_cols;
     } else if (weight->dtype == CKPT_F4 || is_byte) {

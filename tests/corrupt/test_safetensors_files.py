@@ -189,11 +189,8 @@ ODD = {
 def test_unusual_but_allowed(ckpt, tmp_path, case):
     tensors, metadata = ODD[case]
     (tmp_path / "odd.safetensors").write_bytes(file_bytes(tensors, metadata))
-    if case == "every dtype":        # F4 without a scale is read when someone says so
-        err = ckpt("ckpt-convert", tmp_path / "odd.safetensors", tmp_path / "no", check=2).err
-        assert "'F4'" in err and "no scale" in err
-        ckpt("ckpt-convert", "--lenient", "--no-digest", tmp_path / "odd.safetensors",
-             tmp_path / "out")
+    if case == "every dtype":        # some of them have no digest
+        ckpt("ckpt-convert", "--no-digest", tmp_path / "odd.safetensors", tmp_path / "out")
     else:
         ckpt("ckpt-convert", tmp_path / "odd.safetensors", tmp_path / "out")
     assert tensor_files(tmp_path / "out") == tensor_files(tmp_path)

@@ -118,6 +118,19 @@ static void test_only_scales_scale(void **state)
     assert_int_equal(pair(CKPT_I8, CKPT_F32, (uint64_t[]){ 2, 16, 2, 1 }, &t), CKPT_E_FORMAT);
 }
 
+static void test_blocks_of_an_unknown_size_are_not_paired(void **state)
+{
+    const map_read_options unknown = { .bare_codes = BARE_CODES_UNFIT };
+    const ckpt_tensor w = tensor("x.weight", CKPT_F8_E4M3, 128, 128);
+    const ckpt_tensor s = tensor("x.scale", CKPT_F8_E8M0, 1, 1);
+    ckpt_error err;
+    ckpt_tensor t;
+
+    (void)state;
+    assert_int_equal(pair_encoding(&w, &s, &unknown, &t, &err), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "'x.weight'"));
+}
+
 static void test_u8_is_a_scale_when_told(void **state)
 {
     const map_read_options told = { .u8_scales = 1, .block_rows = 128, .block_cols = 128 };
@@ -147,6 +160,15 @@ static void test_codes_without_a_scale_are_refused(void **state)
         assert_int_equal(pair_encoding(&w, NULL, &strict, &t, &err), CKPT_E_FORMAT);
         assert_non_null(strstr(err.text, "'x.weight'"));
         assert_int_equal(pair_encoding(&w, NULL, &lenient, &t, &err), CKPT_OK);
+        assert_int_equal(t.scale_dtype, CKPT_NONE);
+    }
+    for (int i = 0; i < 4; i++) {
+        const map_read_options bare = { .bare_codes = BARE_CODES_UNFIT, .block_rows = 128,
+                                        .block_cols = 128 };
+        const ckpt_tensor w = tensor("x.weight", codes[i], 4, 4);
+
+        assert_int_equal(pair_encoding(&w, NULL, &bare, &t, &err), CKPT_OK);
+        assert_int_equal(t.dtype, codes[i]);
         assert_int_equal(t.scale_dtype, CKPT_NONE);
     }
     const ckpt_tensor mask = tensor("mask", CKPT_U8, 4, 4);
@@ -198,6 +220,7 @@ int main(void)
         cmocka_unit_test(test_what_was_read_is_stored_again),
         cmocka_unit_test(test_grids_that_do_not_fit_are_refused),
         cmocka_unit_test(test_only_scales_scale),
+        cmocka_unit_test(test_blocks_of_an_unknown_size_are_not_paired),
         cmocka_unit_test(test_u8_is_a_scale_when_told),
         cmocka_unit_test(test_codes_without_a_scale_are_refused),
         cmocka_unit_test(test_names_of_scales),

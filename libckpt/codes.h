@@ -1,0 +1,31 @@
+/*
+ * codes.h: quantised weights whose scale is not of a kind that is decoded.
+ *
+ * FP8 with a scale per row or per tensor, MXFP8, NVFP4, INT8, packed integers, blocks of another
+ * size: such codes and their scales are tensors of their own, listed, copied, digested and compared
+ * as they are stored. Only a change of encoding would have to know what they stand for; it is
+ * refused, and the refusal says what the form is called.
+ */
+#ifndef CKPT_CODES_H
+#define CKPT_CODES_H
+
+#include "plan.h"
+
+enum { CODES_FORM_BYTES = 96 };
+
+/* 1 when the tensor, which has no scale of its own, looks like the codes of a quantised weight. */
+int codes_are_bare(const ckpt_tensor *tensor);
+
+/* What the form of such codes is called, from the names, dtypes and shapes beside them. Returns
+ * the tensor that looks like the scale, or NULL. */
+const ckpt_tensor *codes_form(const ckpt_catalog *catalog, const ckpt_tensor *codes,
+                              char out[CODES_FORM_BYTES]);
+
+/* Refuse a policy that would have to decode such codes. */
+ckpt_code codes_check_policy(const ckpt_catalog *from, const plan_policy *policy, ckpt_error *err);
+
+/* Refuse targets, in the order of `from`, that would. */
+ckpt_code codes_check_targets(const ckpt_catalog *from, const ckpt_catalog *targets,
+                              ckpt_error *err);
+
+#endif

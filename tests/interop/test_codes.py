@@ -1,0 +1,185 @@
+"""Quantised weights of forms that are not decoded, made by torch: they are what is stored.
+
+Inspect, digest, compare and plain copies treat codes and scales as tensors of their own; a change
+of encoding is refused by the name of the form.
+"""
+import json
+
+import pytest
+
+from corrupt.files import Tensor, file_bytes
+
+torch = pytest.importorskip("torch")
+safetensors_torch = pytest.importorskip("safetensors.torch")
+dcp = pytest.importorskip("torch.distributed.checkpoint")
+value_digest = pytest.importorskip("interop.value_digest")
+
+DRAW = torch.Generator().manual_seed(11)
+E4M3 = torch.float8_e4m3fn
+E5M2 = torch.float8_e5m2
+E8M0 = torch.float8_e8m0fnu
+
+
+def codes(dtype, *shape):
+    """Random codes; none of them a NaN or an infinity, whose digests are another test's."""
+    raw = torch.randint(0, 0x78, shape, dtype=torch.uint8, generator=DRAW)
+    return raw.view(dtype)
+
+
+def scales(dtype, *shape):
+    return (torch.rand(shape, generator=DRAW) + 0.5).to(dtype)
+
+
+# form: (the weight, what lies beside it, words of the refusal, the config's scheme)
+FORMS = {
+    "per row": (codes(E4M3, 64, 256), {"weight_scale": scales(torch.float32, 64, 1)},
+                "FP8 with a scale for each row", {"quant_method": "compressed-tensors"}),
+    "per row, rank 1": (codes(E4M3, 64, 256), {"weight_scale": scales(torch.bfloat16, 64)},
+                        "FP8 with a scale for each row", None),
+    "per tensor": (codes(E4M3, 64, 256), {"weight_scale": scales(torch.float32),
+                                          "input_scale": scales(torch.float32)},
+                   "FP8 with one scale for the tensor", {"quant_method": "fp8"}),
+    "per tensor under our name": (codes(E4M3, 256, 256),
+                                  {"weight_scale_inv": scales(torch.float32)},
+                                  "FP8 with one scale for the tensor", {"quant_method": "fp8"}),
+    "per row under our name": (codes(E4M3, 256, 256),
+                               {"weight_scale_inv": scales(torch.float32, 256, 1)},
+                               "FP8 with a scale for each row", None),
+    "blocks of 64": (codes(E4M3, 128, 256), {"weight_scale_inv": scales(torch.float32, 2, 4)},
+                     "FP8 with scales of another form",
+                     {"quant_method": "fp8", "weight_block_size": [64, 64]}),
+    "blocks of 100 whose grid would fit 128": (
+        codes(E4M3, 200, 200), {"weight_scale_inv": scales(torch.float32, 2, 2)},
+        "FP8 with scales of another form",
+        {"quant_method": "fp8", "weight_block_size": [100, 100]}),
+    "E5M2": (codes(E5M2, 128, 128), {"weight_scale_inv": scales(torch.float32, 1, 1)},
+             "FP8 with one scale", None),
+    "MXFP8": (codes(E4M3, 64, 256), {"weight_scale": codes(torch.uint8, 64, 8)}, "MXFP8", None),
+    "MXFP8 under our name": (codes(E4M3, 64, 256),
+                             {"weight_scale_inv": codes(torch.uint8, 64, 8)}, "MXFP8", None),
+    "NVFP4": (codes(torch.uint8, 64, 64), {"weight_scale": codes(E4M3, 64, 8),
+                                           "weight_scale_2": scales(torch.float32)},
+              "NVFP4", {"quant_method": "modelopt"}),
+    "NVFP4 under our name": (codes(torch.uint8, 64, 64), {"scale": codes(E4M3, 64, 8)}, "NVFP4",
+                             None),
+    "NVFP4 of another scheme whose grid would fit ours": (
+        codes(torch.uint8, 64, 64), {"scale": codes(E8M0, 64, 4)}, "bytes with scales",
+        {"quant_method": "modelopt"}),
+    "INT8": (torch.randint(-127, 128, (64, 64), dtype=torch.int8, generator=DRAW),
+             {"scale": scales(torch.float32, 64)}, "INT8 with F32 scales", None),
+    "INT4 in words": (torch.randint(-2**31, 2**31, (64, 8), dtype=torch.int32, generator=DRAW),
+                      {"scale": scales(torch.bfloat16, 64, 2)}, "integers packed in words",
+                      {"quant_method": "compressed-tensors"}),
+    "no scale": (codes(E4M3, 64, 64), {}, "F8_E4M3 without a scale", None),
+}
+ids = [name.replace(" ", "-") for name in FORMS]
+
+
+@pytest.fixture(params=FORMS, ids=ids)
+def form(request, tmp_path):
+    """(path of a checkpoint, its tensors, words of the refusal)."""
+    weight, beside, says, scheme = FORMS[request.param]
+    tensors = {"model.norm.weight": torch.ones(8).bfloat16(), "model.l.proj.weight": weight,
+               **{f"model.l.proj.{name}": t for name, t in beside.items()}}
+    path = tmp_path / "in"
+    path.mkdir()
+    safetensors_torch.save_file(tensors, path / "model.safetensors")
+    config = {"model_type": "llama"}
+    if scheme is not None:
+        config["quantization_config"] = scheme
+    (path / "config.json").write_text(json.dumps(config))
+    return path, tensors, says
+
+
+def test_every_stored_tensor_is_a_logical_one(ckpt, form):
+    path, tensors, says = form
+    seen = ckpt("ckpt-inspect", "--json", "--logical", path).json
+    assert {t["name"]: t["shape"] for t in seen["tensors"]} == \
+        {name: list(t.shape) for name, t in tensors.items()}
+    assert all(" " not in t["encoding"] for t in seen["tensors"])
+    assert sum(says in note and "'model.l.proj.weight'" in note for note in seen["notes"]) == 1
+
+
+def test_the_digest_is_of_the_codes(ckpt, form):
+    path, tensors, _ = form
+    got = ckpt("ckpt-verify", "digest", "--json", path).json
+    root, lines = value_digest.digest(tensors)
+    assert [(t["name"], t["class"], t["shape"], t["value"]) for t in got["tensors"]] == lines
+    assert got["root"] == root
+
+
+def test_a_plain_copy_is_the_same_bytes(ckpt, form, tmp_path):
+    path, _, _ = form
+    ckpt("ckpt-convert", "--verify", path, tmp_path / "out")
+    assert (tmp_path / "out/model.safetensors").read_bytes() == \
+        (path / "model.safetensors").read_bytes()
+
+
+def test_what_dcp_saved_is_the_same_and_comes_back_as_it_was(ckpt, form, tmp_path):
+    path, tensors, _ = form
+    dcp.save(dict(tensors), checkpoint_id=tmp_path / "dcp", no_dist=True)
+    (tmp_path / "dcp/config.json").write_bytes((path / "config.json").read_bytes())
+    assert ckpt("ckpt-verify", "compare", "--json", path, tmp_path / "dcp").json["same"]
+    ckpt("ckpt-shard", "--layout", "hf", tmp_path / "dcp", tmp_path / "back")
+    back = safetensors_torch.load_file(tmp_path / "back/model.safetensors")
+    assert back.keys() == tensors.keys()
+    for name, t in tensors.items():
+        assert back[name].dtype == t.dtype and back[name].shape == t.shape
+        assert torch.equal(back[name].reshape(-1).view(torch.uint8),
+                           t.reshape(-1).view(torch.uint8)), name
+
+
+def test_compare_finds_a_code_and_a_scale_that_differ(ckpt, form, tmp_path):
+    path, tensors, _ = form
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/config.json").write_bytes((path / "config.json").read_bytes())
+    for name in [n for n in tensors if n.startswith("model.l.")]:
+        changed = {n: t.clone() for n, t in tensors.items()}
+        changed[name].reshape(-1).view(torch.uint8)[0] ^= 1
+        safetensors_torch.save_file(changed, tmp_path / "other/model.safetensors")
+        got = ckpt("ckpt-verify", "compare", "--json", path, tmp_path / "other", check=1).json
+        assert [d if isinstance(d, str) else d["name"] for d in got["differing"]] == [name]
+
+
+@pytest.mark.parametrize("options", [["--dtype", "bf16"], ["--dtype", "fp8"],
+                                     ["--scale-dtype", "e8m0"]], ids=lambda o: o[-1])
+def test_a_change_of_encoding_is_refused_by_the_name_of_the_form(ckpt, form, tmp_path, options):
+    path, _, says = form
+    err = ckpt("ckpt-convert", *options, path, tmp_path / "out", check=2).err
+    assert "'model.l.proj.weight'" in err and says in err
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+def test_like_does_not_decode_bare_codes(ckpt, tmp_path):
+    safetensors_torch.save_file({"a.weight": codes(E4M3, 4, 4)}, tmp_path / "a.safetensors")
+    safetensors_torch.save_file({"a.weight": torch.ones(4, 4).bfloat16()},
+                                tmp_path / "b.safetensors")
+    err = ckpt("ckpt-convert", "--like", tmp_path / "b.safetensors", tmp_path / "a.safetensors",
+               tmp_path / "out", check=2).err
+    assert "'a.weight'" in err and "F8_E4M3 without a scale" in err
+
+
+def test_scales_that_the_family_must_have_are_still_missed(ckpt, golden_a, tmp_path):
+    from corrupt.files import Model
+    model = Model(golden_a)
+    del model["layers.0.attn.wq_a.scale"]
+    err = ckpt("ckpt-verify", "digest", model.write(tmp_path / "in"), check=2).err
+    assert "'layers.0.attn.wq_a.weight'" in err and "no scale" in err
+
+
+def test_codes_let_pass_by_lenient_are_not_converted(ckpt, golden_a, tmp_path):
+    from corrupt.files import Model
+    model = Model(golden_a)
+    del model["layers.0.attn.wq_a.scale"]
+    path = model.write(tmp_path / "in")
+    err = ckpt("ckpt-convert", "--lenient", "--dtype", "bf16", path, tmp_path / "out", check=2).err
+    assert "'layers.0.attn.wq_a.weight'" in err and "without a scale" in err
+
+
+def test_gpt_oss_blocks_are_named(ckpt, tmp_path):
+    tensors = {"m.experts.gate_up_proj_blocks": Tensor("U8", [2, 4, 3, 16], bytes(384)),
+               "m.experts.gate_up_proj_scales": Tensor("U8", [2, 4, 3], bytes(24))}
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(file_bytes(tensors))
+    err = ckpt("ckpt-convert", "--dtype", "bf16", path, tmp_path / "out", check=2).err
+    assert "MXFP4 in blocks" in err and "'m.experts.gate_up_proj_scales' U8" in err
