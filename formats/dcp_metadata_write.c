@@ -1,6 +1,7 @@
 /*
  * dcp_metadata_write.c: `.metadata` as every torch and Megatron reads it, always the same bytes.
- * planner_data is {} because None breaks torch's own converters; what is optional is left out.
+ * planner_data is {} because None breaks torch's own converters, and storage_meta is an object
+ * because None breaks the converters of miles and slime; what is optional is left out.
  */
 #include "dcp_metadata.h"
 
@@ -118,6 +119,24 @@ static void put_storage(pickle_writer *w, const dcp_metadata *m, const dcp_entry
     pickle_put_object_end(w);
 }
 
+/*
+ * Who saved what where. torch writes a path and a random number, which nothing reads; ours are one
+ * fixed text, so that the same checkpoint is the same bytes. `modules` has no default in the class.
+ */
+static void put_storage_meta(pickle_writer *w)
+{
+    pickle_put_object(w, DCP_STORAGE_META);
+    pickle_put_text(w, "checkpoint_id");
+    pickle_put_text(w, "ckpt");
+    pickle_put_text(w, "save_id");
+    pickle_put_text(w, "ckpt");
+    pickle_put_text(w, "load_id");
+    pickle_put_op(w, PICKLE_OP_NONE);
+    pickle_put_text(w, "modules");
+    pickle_put_op(w, PICKLE_OP_EMPTY_LIST);
+    pickle_put_object_end(w);
+}
+
 static void put_metadata(pickle_writer *w, const dcp_metadata *m)
 {
     pickle_put_object(w, DCP_METADATA);
@@ -140,7 +159,7 @@ static void put_metadata(pickle_writer *w, const dcp_metadata *m)
     }
     pickle_put_op(w, PICKLE_OP_SETITEMS);
     pickle_put_text(w, "storage_meta");
-    pickle_put_op(w, PICKLE_OP_NONE);
+    put_storage_meta(w);
     pickle_put_object_end(w);
 }
 

@@ -8,6 +8,7 @@
 #define DCP_BYTES DCP_MODULE " BytesStorageMetadata"
 #define DCP_CHUNK DCP_MODULE " ChunkStorageMetadata"
 #define DCP_INDEX DCP_MODULE " MetadataIndex"
+#define DCP_STORAGE_META DCP_MODULE " StorageMeta"
 #define DCP_STORAGE "torch.distributed.checkpoint.filesystem _StorageInfo"
 #define DCP_SIZE "torch Size"
 
