@@ -253,6 +253,27 @@ static ckpt_code plan_config(convert_job *job, ckpt_error *err)
     return config_rewrite(text, job->targets, job->source->family != NULL, &job->config_text, err);
 }
 
+/* The values of FP4 come back without side data, their bytes perhaps not: that is told. */
+static ckpt_code note_side_data(convert_job *job, ckpt_error *err)
+{
+    const char *const source = job->options.source;
+
+    if (job->source->is_partial)
+        return note_add(&job->notes, err,
+                        "'%s' is one file: '%s' is not looked for, and FP4 scales are chosen by "
+                        "rule, which may give other bytes than the original's", source,
+                        SIDE_DATA_FILE);
+    if (job->side == NULL)
+        return note_add(&job->notes, err,
+                        "'%s' has no '%s': FP4 scales are chosen by rule, which may give other "
+                        "bytes than the original's", source, SIDE_DATA_FILE);
+    if (job->options.no_digest || !side_data_has_roots(job->side))
+        return note_add(&job->notes, err, "'%s' is used, but not checked against the values: %s",
+                        SIDE_DATA_FILE, job->options.no_digest
+                                            ? "--no-digest" : "it has no digest of them");
+    return CKPT_OK;
+}
+
 static ckpt_code plan_side_data(convert_job *job, ckpt_error *err)
 {
     int reads = 0;
@@ -266,11 +287,15 @@ static ckpt_code plan_side_data(convert_job *job, ckpt_error *err)
         job->writes_side_data |= from->dtype == CKPT_F4 && from->scale_dtype != CKPT_NONE &&
                                  to->dtype == CKPT_F8_E4M3 && job->like == NULL;
     }
-    if (!reads || job->like != NULL || job->source->is_partial)
+    if (!reads || job->like != NULL)
         return CKPT_OK;
-    code = side_data_read(job->options.source, job->options.copy.memory_bytes, &job->side, err);
-    return code == CKPT_OK && job->side != NULL ? side_data_check(job->side, job->targets, err)
-                                                : code;
+    if (!job->source->is_partial &&
+        ((code = side_data_read(job->options.source, job->options.copy.memory_bytes, &job->side,
+                                err)) != CKPT_OK ||
+         (job->side != NULL &&
+          (code = side_data_check(job->side, job->targets, err)) != CKPT_OK)))
+        return code;
+    return note_side_data(job, err);
 }
 
 /* ---- what tells this conversion from any other ---- */

@@ -194,12 +194,24 @@ out:
     return code;
 }
 
+/* Scales are written for the values that were read: with --allow-lossy the result may have others,
+ * so that its side data name none. */
 static ckpt_code finish_side_data(convert_job *job, side_data_writer *spill, ckpt_error *err)
 {
     const copy_options copy = copy_with(job);
+    const char *const roots[2] = { job->root, job->main_root };
 
-    return side_data_finish(spill, job->root[0] == '\0' ? NULL : job->root,
+    return side_data_finish(spill, job->digest == NULL || job->options.allow_lossy ? NULL : roots,
                             copy_memory_left(&copy), err);
+}
+
+/* The scales that were taken from the side data are those of the values that were read. */
+static ckpt_code check_side_data(const convert_job *job, ckpt_error *err)
+{
+    const char *const roots[2] = { job->root, job->main_root };
+
+    return job->side == NULL || job->digest == NULL
+               ? CKPT_OK : side_data_check_roots(job->side, roots, err);
 }
 
 static ckpt_code run_pipeline(convert_job *job, ckpt_error *err)
@@ -216,7 +228,8 @@ static ckpt_code run_pipeline(convert_job *job, ckpt_error *err)
         (code = copy_tensors(job, &p, err)) != CKPT_OK ||
         (code = keep_stats(job, &p, err)) != CKPT_OK || (code = seal(job, err)) != CKPT_OK ||
         (code = join(job, p.spill, err)) != CKPT_OK || job->is_waiting ||
-        (code = take_roots(job, err)) != CKPT_OK)
+        (code = take_roots(job, err)) != CKPT_OK ||
+        (code = check_side_data(job, err)) != CKPT_OK)
         goto out;
     if (p.spill != NULL) {
         side_data_writer *spill = p.spill;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "digest.h"
 #include "file.h"
 #include "side_data_private.h"
 #include "size.h"
@@ -45,6 +46,12 @@ static ckpt_code reserve(collector *c, void **items, size_t *capacity, size_t co
         return ckpt_fail_memory(c->err, c->subject, (*capacity + grown) * item_bytes);
     *items = larger;
     *capacity += grown;
+    return CKPT_OK;
+}
+
+static ckpt_code collect_head(void *context, const side_data_head *head)
+{
+    ((collector *)context)->data->head = *head;
     return CKPT_OK;
 }
 
@@ -102,7 +109,7 @@ static ckpt_code collect(zfile_reader *text, const char *subject, uint64_t memor
 {
     side_data *data = calloc(1, sizeof *data);
     collector c = { data, subject, memory_bytes, err };
-    const side_data_visit visit = { collect_tensor, collect_group, &c };
+    const side_data_visit visit = { collect_head, collect_tensor, collect_group, &c };
     ckpt_code code;
 
     if (data == NULL)
@@ -158,8 +165,18 @@ uint64_t side_data_bytes(const side_data *data)
            data->entry_capacity * sizeof *data->entries;
 }
 
+static int has_mtp(const ckpt_catalog *catalog)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(catalog); i++)
+        if (digest_is_mtp(ckpt_catalog_at(catalog, i)->name))
+            return 1;
+    return 0;
+}
+
 ckpt_code side_data_check(const side_data *data, const ckpt_catalog *targets, ckpt_error *err)
 {
+    const int with_mtp = has_mtp(targets);
+
     for (size_t i = 0; i < data->tensor_count; i++) {
         const side_tensor *t = &data->tensors[i];
         const int64_t found = ckpt_catalog_find(targets, t->name);
@@ -167,6 +184,8 @@ ckpt_code side_data_check(const side_data *data, const ckpt_catalog *targets, ck
         const ckpt_tensor *target;
         uint64_t groups;
 
+        if (found == CKPT_NOT_FOUND && !with_mtp && digest_is_mtp(t->name))
+            continue;              /* a layout that cannot carry the MTP blocks dropped them */
         if (found == CKPT_NOT_FOUND)
             return ckpt_fail(err, CKPT_E_FORMAT,
                              "'%s' lists tensor '%s', which the checkpoint does not have",
@@ -181,6 +200,25 @@ ckpt_code side_data_check(const side_data *data, const ckpt_catalog *targets, ck
                              "which has %" PRIu64, SIDE_DATA_FILE, last, t->name, groups);
     }
     return CKPT_OK;
+}
+
+int side_data_has_roots(const side_data *data)
+{
+    return strcmp(data->head.roots[0], "-") != 0;
+}
+
+ckpt_code side_data_check_roots(const side_data *data, const char *const roots[2],
+                                ckpt_error *err)
+{
+    const int only_main = strcmp(roots[0], roots[1]) == 0;
+    const char *made_for = data->head.roots[only_main];
+
+    if (!side_data_has_roots(data) || strcmp(made_for, roots[only_main]) == 0)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_FORMAT,
+                     "'%s' was made for values with the digest %s, got %s: it belongs to another "
+                     "checkpoint, or the values have changed; without it FP4 scales are chosen by "
+                     "rule", SIDE_DATA_FILE, made_for, roots[only_main]);
 }
 
 void side_data_free(side_data *data)

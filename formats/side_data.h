@@ -5,9 +5,13 @@
  * canonical scale (kernels.h, fp4_group_scale_exact); groups for which that is not the original are
  * listed in `fp4_scales.zst`, a zstd stream of text lines, sorted by tensor name, then group:
  *
- *   ckpt-fp4-scales 1 ROOT                        ROOT: value digest root of the checkpoint, or -
+ *   ckpt-fp4-scales 2 ROOT MAIN ENTRIES           the checkpoint's value digest roots (README), or
+ *                                                 - for both; how many group lines there are
  *   tensor NAME COUNT                             NAME is escaped as a JSON string
  *   GROUP SCALE                                   COUNT lines; SCALE is the E8M0 code in decimal
+ *
+ * The file is there after every FP4 -> FP8, also without entries, so that its absence tells
+ * something: without it the way back keeps the values, but may choose other scales.
  *
  * While converting, tiles come in any order: their exceptions are appended to a spill file and
  * sorted at the end. The spill survives a kill; tiles that are done again are the same again.
@@ -45,11 +49,11 @@ ckpt_code side_data_sync(side_data_writer *writer, uint64_t *synced_bytes, ckpt_
 /* All parts are done, and synced_bytes[part_count] of their spills: take over what the others have,
  * before side_data_finish. Their spills go with their journals. */
 ckpt_code side_data_join(side_data_writer *writer, const uint64_t *synced_bytes, ckpt_error *err);
-/* Sort, write directory/fp4_scales.zst (nothing when there are no exceptions), remove the spill.
- * Takes about memory_bytes at most; the bytes depend on the exceptions alone. Consumes writer, also
- * on failure. */
-ckpt_code side_data_finish(side_data_writer *writer, const char *root, uint64_t memory_bytes,
-                           ckpt_error *err);
+/* Sort, write directory/fp4_scales.zst, remove the spill. The roots are those of the values, both
+ * NULL when they are not known. Takes about memory_bytes at most; the bytes depend on roots and
+ * exceptions alone. Consumes writer, also on failure. */
+ckpt_code side_data_finish(side_data_writer *writer, const char *const roots[2],
+                           uint64_t memory_bytes, ckpt_error *err);
 void side_data_close(side_data_writer *writer);     /* leaves the spill for a later run */
 
 /* ---- reading ---- */
@@ -57,7 +61,8 @@ void side_data_close(side_data_writer *writer);     /* leaves the spill for a la
 typedef struct side_data side_data;
 
 /* Read directory/fp4_scales.zst; *out is NULL when there is none. Refuses what takes more than
- * memory_bytes, unsorted or repeated entries, scales of 0 and 255. */
+ * memory_bytes, unsorted or repeated entries, another number of them than the head says, scales of
+ * 255 (NaN). */
 ckpt_code side_data_read(const char *directory, uint64_t memory_bytes, side_data **out,
                          ckpt_error *err);
 /* The same from its text. */
@@ -65,8 +70,15 @@ ckpt_code side_data_parse(const char *text, size_t size, uint64_t memory_bytes, 
                           ckpt_error *err);
 const encode_exception_table *side_data_table(const side_data *data);
 uint64_t side_data_bytes(const side_data *data);
-/* Check that every listed tensor is in the catalog, an FP4 target, and its groups in range. */
+/* Check that every listed tensor is in the catalog, an FP4 target, and its groups in range. Those
+ * of mtp.* may be missing from a catalog without any. */
 ckpt_code side_data_check(const side_data *data, const ckpt_catalog *targets, ckpt_error *err);
+/* 1 when it says for which values it was made. */
+int side_data_has_roots(const side_data *data);
+/* Check that it was made for the values with these roots. A checkpoint without MTP blocks has one
+ * root twice, and is compared by that alone. */
+ckpt_code side_data_check_roots(const side_data *data, const char *const roots[2],
+                                ckpt_error *err);
 void side_data_free(side_data *data);               /* NULL is fine */
 
 #endif

@@ -7,7 +7,7 @@
 #include "side_data_private.h"
 #include "size.h"
 
-enum { SCALE_MIN = 1, SCALE_MAX = 254 };
+enum { SCALE_MAX = 254 };
 
 typedef struct {
     zfile_reader *text;
@@ -15,6 +15,8 @@ typedef struct {
     const char *line;              /* the one in hand, without its newline; NULL behind the last */
     size_t line_bytes;
     uint64_t line_number;
+    side_data_head head;
+    uint64_t entry_count;          /* so far */
     char *name;                    /* of the tensor whose groups come, malloc'd; NULL: none yet */
     const side_data_visit *visit;
     ckpt_error *err;
@@ -59,25 +61,37 @@ static int read_number(const char *text, size_t size, uint64_t *out)
     return 1;
 }
 
+/* 64 hexadecimal digits or '-' before a blank, at *at, which moves behind the blank. */
+static int read_root(const char **at, const char *end, char out[CKPT_ROOT_HEX])
+{
+    const char *blank = memchr(*at, ' ', (size_t)(end - *at));
+    const size_t size = blank == NULL ? 0 : (size_t)(blank - *at);
+
+    if (size != CKPT_ROOT_HEX - 1 && !(size == 1 && **at == '-'))
+        return 0;
+    memcpy(out, *at, size);
+    out[size] = '\0';
+    *at = blank + 1;
+    return size == 1 || strspn(out, "0123456789abcdef") == size;
+}
+
 static ckpt_code read_header(line_reader *r)
 {
-    const char *root;
-    size_t size;
+    const char *at;
+    const char *end;
     ckpt_code code;
 
     if ((code = need_line(r)) != CKPT_OK)
         return code;
+    at = r->line + sizeof side_data_magic - 1;
+    end = r->line + r->line_bytes;
     if (r->line_bytes < sizeof side_data_magic ||
-        memcmp(r->line, side_data_magic, sizeof side_data_magic - 1) != 0)
-        return fail_line(r, "'ckpt-fp4-scales 1 ROOT'");
-    root = r->line + sizeof side_data_magic - 1;
-    size = r->line_bytes - (sizeof side_data_magic - 1);
-    if (size == 1 && root[0] == '-')
-        return CKPT_OK;
-    for (size_t i = 0; i < size; i++)
-        if (root[i] == '\0' || strchr("0123456789abcdef", root[i]) == NULL)
-            return fail_line(r, "64 hexadecimal digits or '-'");
-    return size == CKPT_ROOT_HEX - 1 ? CKPT_OK : fail_line(r, "64 hexadecimal digits or '-'");
+        memcmp(r->line, side_data_magic, sizeof side_data_magic - 1) != 0 ||
+        !read_root(&at, end, r->head.roots[0]) || !read_root(&at, end, r->head.roots[1]) ||
+        strlen(r->head.roots[0]) != strlen(r->head.roots[1]) ||
+        !read_number(at, (size_t)(end - at), &r->head.entry_count))
+        return fail_line(r, "'ckpt-fp4-scales 2 ROOT MAIN ENTRIES'");
+    return r->visit->head == NULL ? CKPT_OK : r->visit->head(r->visit->context, &r->head);
 }
 
 /* The JSON string `text`, behind the tensor before it. */
@@ -135,11 +149,12 @@ static ckpt_code read_group_line(line_reader *r, int is_first, encode_exception 
     blank = memchr(r->line, ' ', r->line_bytes);
     if (blank == NULL || !read_number(r->line, (size_t)(blank - r->line), &last->group) ||
         !read_number(blank + 1, (size_t)(r->line + r->line_bytes - blank - 1), &scale) ||
-        scale < SCALE_MIN || scale > SCALE_MAX)
-        return fail_line(r, "'GROUP SCALE' with a scale of 1 to 254");
+        scale > SCALE_MAX)
+        return fail_line(r, "'GROUP SCALE' with a scale of 0 to 254");
     if (!is_first && before >= last->group)
         return fail_line(r, "groups in ascending order, each once");
     last->scale = (uint8_t)scale;
+    r->entry_count++;
     return r->visit->group(r->visit->context, last, r->err);
 }
 
@@ -166,8 +181,11 @@ ckpt_code side_data_walk(zfile_reader *text, const char *subject, const side_dat
     line_reader r = { .text = text, .subject = subject, .visit = visit, .err = err };
     ckpt_code code;
 
-    if ((code = read_header(&r)) == CKPT_OK)
-        code = read_tensors(&r);
+    if ((code = read_header(&r)) == CKPT_OK && (code = read_tensors(&r)) == CKPT_OK &&
+        r.entry_count != r.head.entry_count)
+        code = ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s' has %" PRIu64 " entries, its first line says %" PRIu64, subject,
+                         r.entry_count, r.head.entry_count);
     free(r.name);
     return code;
 }

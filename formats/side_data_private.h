@@ -8,10 +8,16 @@
 #include "side_data.h"
 #include "zfile.h"
 
-static const char side_data_magic[] = "ckpt-fp4-scales 1 ";
+static const char side_data_magic[] = "ckpt-fp4-scales 2 ";
+
+typedef struct {
+    char roots[2][CKPT_ROOT_HEX];  /* all, main; "-" when they are not known */
+    uint64_t entry_count;
+} side_data_head;
 
 /* What a text lists, in its order: a tensor, then its groups. */
 typedef struct {
+    ckpt_code (*head)(void *context, const side_data_head *head);      /* or NULL */
     ckpt_code (*tensor)(void *context, const char *name, ckpt_error *err);
     ckpt_code (*group)(void *context, const encode_exception *entry, ckpt_error *err);
     void *context;
@@ -29,6 +35,7 @@ typedef struct {
 
 struct side_data {
     encode_exception_table base;
+    side_data_head head;
     arena memory;                  /* names */
     table names;
     side_tensor *tensors;          /* malloc'd */

@@ -187,32 +187,42 @@ static ckpt_code begin_sorting(side_sorter *s, uint64_t memory_bytes, ckpt_error
     return CKPT_OK;
 }
 
-static ckpt_code write_result(side_sorter *s, const char *root, ckpt_error *err)
+static void write_head(side_sorter *s, const char *const roots[2])
+{
+    const size_t tensor_count = ckpt_catalog_count(s->writer->options.catalog);
+    char line[sizeof side_data_magic + 2 * CKPT_ROOT_HEX + 32];
+    uint64_t entry_count = 0;
+
+    for (size_t rank = 0; rank < tensor_count; rank++)
+        entry_count += s->counts[rank];
+    zfile_write(s->out, line,
+                (size_t)snprintf(line, sizeof line, "%s%s %s %" PRIu64 "\n", side_data_magic,
+                                 roots == NULL ? "-" : roots[0], roots == NULL ? "-" : roots[1],
+                                 entry_count));
+}
+
+static ckpt_code write_result(side_sorter *s, const char *const roots[2], ckpt_error *err)
 {
     ckpt_code code;
 
-    if (s->writer->spill_bytes == 0)
-        return CKPT_OK;
     if ((code = sweep(s, err)) != CKPT_OK ||
         (code = zfile_create(s->writer->path, &s->out, err)) != CKPT_OK)
         return code;
-    zfile_write(s->out, side_data_magic, sizeof side_data_magic - 1);
-    zfile_write(s->out, root, strlen(root));
-    zfile_write(s->out, "\n", 1);
+    write_head(s, roots);
     if ((code = sweep(s, err)) == CKPT_OK)
         return zfile_commit(s->out, err);
     zfile_abort(s->out);
     return code;
 }
 
-ckpt_code side_data_finish(side_data_writer *writer, const char *root, uint64_t memory_bytes,
-                           ckpt_error *err)
+ckpt_code side_data_finish(side_data_writer *writer, const char *const roots[2],
+                           uint64_t memory_bytes, ckpt_error *err)
 {
     side_sorter s = { .writer = writer };
     ckpt_code code;
 
     if ((code = begin_sorting(&s, memory_bytes, err)) == CKPT_OK &&
-        (code = write_result(&s, root == NULL ? "-" : root, err)) == CKPT_OK)
+        (code = write_result(&s, roots, err)) == CKPT_OK)
         code = file_remove(writer->spill_path, err);
     free(s.order);
     free(s.ranks);

@@ -180,7 +180,7 @@ static ckpt_code restore_group(void *context, const encode_exception *entry, ckp
 static ckpt_code restore_spill(side_data_writer *w, ckpt_error *err)
 {
     restoration r = { .writer = w };
-    const side_data_visit visit = { restore_tensor, restore_group, &r };
+    const side_data_visit visit = { NULL, restore_tensor, restore_group, &r };
     zfile_reader *text;
     ckpt_code code;
 

@@ -112,6 +112,8 @@ uint64_t encode_fp4_need(const ckpt_tensor *from)
     return values_need(from) + arena_cost(ckpt_tensor_cols(from) * sizeof(float));
 }
 
+enum { SCALE_MISFIT = -2 };
+
 /* The exceptions that lie in the tile, as a range of the sorted list. */
 typedef struct {
     const encode_exception *next;
@@ -149,6 +151,15 @@ static int all_zero(const float *values)
     return 1;
 }
 
+/* A listed scale is for values that it represents; others are never forced into it, not even with
+ * allow_lossy. */
+static int fits_listed(const encode_job *job, uint8_t scale, const float *values)
+{
+    uint8_t codes[FP4_GROUP / 2];
+
+    return job->kernels->f32_row_to_fp4(values, &scale, FP4_GROUP, codes).inexact_count == 0;
+}
+
 /* The scale of one group: an exception, the canonical one, or DeepSeek's for values that are not
  * FP4 in any scale (allow_lossy). -1: none. */
 static int group_scale(const encode_job *job, exceptions_cursor *cursor, uint64_t group,
@@ -156,8 +167,11 @@ static int group_scale(const encode_job *job, exceptions_cursor *cursor, uint64_
 {
     int scale;
 
-    if (cursor->next < cursor->end && cursor->next->group == group)
-        return (cursor->next++)->scale;
+    if (cursor->next < cursor->end && cursor->next->group == group) {
+        const uint8_t listed = (cursor->next++)->scale;
+
+        return fits_listed(job, listed, values) ? listed : SCALE_MISFIT;
+    }
     scale = job->kernels->fp4_group_scale_exact(values);
     if (scale < 0 && job->options->allow_lossy)
         scale = fp4_scale_code(job->kernels->f32_block_amax(values, 1, FP4_GROUP, FP4_GROUP));
@@ -174,6 +188,12 @@ static ckpt_code scale_row(encode_job *job, exceptions_cursor *cursor, uint64_t 
         const int scale =
             group_scale(job, cursor, first_group + g, values + g * FP4_GROUP);
 
+        if (scale == SCALE_MISFIT)
+            return ckpt_fail(job->err, CKPT_E_FORMAT,
+                             "tensor '%s', row %llu, group %llu: the FP4 scale that was kept for "
+                             "it does not represent its values, which have changed",
+                             job->to->name, (unsigned long long)(job->range->row + row),
+                             (unsigned long long)g);
         if (scale < 0)
             return ckpt_fail(job->err, CKPT_E_INEXACT,
                              "tensor '%s', row %llu, group %llu: no FP4 scale represents its "

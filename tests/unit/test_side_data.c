@@ -10,6 +10,8 @@
 #include "libckpt/zfile.h"
 
 #define ROOT64 "cc556e3e991d7856f8e68505f775672a6c3f969b7ed0a33a33fa047d0928ce76"
+#define MAIN64 "51f8c2d4b14c2d5f1be4bd3a1ba1a7ff6ba0b7ce2d6d4b7d2f2a0df8b8f7e102"
+static const char *const roots[2] = { ROOT64, MAIN64 };
 enum { MEMORY = 1 << 20 };         /* for sorting */
 
 #define SPILL ".fp4_scales.spill"
@@ -93,7 +95,7 @@ static void assert_result(const char *text)
     free(got);
 }
 
-static const char three_tensors[] = "ckpt-fp4-scales 1 " ROOT64 "\n"
+static const char three_tensors[] = "ckpt-fp4-scales 2 " ROOT64 " " MAIN64 " 4\n"
                                     "tensor \"a\" 2\n3 100\n7 101\n"
                                     "tensor \"b\" 1\n0 1\n"
                                     "tensor \"c\" 1\n31 254\n";
@@ -108,16 +110,17 @@ static void test_the_result_is_sorted_and_says_each_group_once(void **state)
     put(w, 0, 0, 1);
     put(w, 1, 3, 100);
     put(w, 1, 7, 101);
-    assert_int_equal(side_data_finish(w, ROOT64, MEMORY, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, roots, MEMORY, &err), CKPT_OK);
     assert_result(three_tensors);
     assert_false(file_exists(in_folder(SPILL)));
 }
 
-static void test_no_exceptions_leave_no_file(void **state)
+/* So that a missing file is known to be missing. */
+static void test_no_exceptions_leave_a_file_that_says_so(void **state)
 {
     (void)state;
-    assert_int_equal(side_data_finish(begin(), NULL, MEMORY, &err), CKPT_OK);
-    assert_false(file_exists(in_folder(SIDE_DATA_FILE)));
+    assert_int_equal(side_data_finish(begin(), roots, MEMORY, &err), CKPT_OK);
+    assert_result("ckpt-fp4-scales 2 " ROOT64 " " MAIN64 " 0\n");
     assert_false(file_exists(in_folder(SPILL)));
 }
 
@@ -138,7 +141,7 @@ static void test_a_killed_run_goes_on(void **state)
     put(w, 1, 7, 101);             /* a tile that is done again */
     put(w, 0, 0, 1);
     put(w, 1, 3, 100);
-    assert_int_equal(side_data_finish(w, ROOT64, MEMORY, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, roots, MEMORY, &err), CKPT_OK);
     assert_result(three_tensors);
 }
 
@@ -168,12 +171,12 @@ static void test_the_last_of_several_parts_has_what_all_spilled(void **state)
 
     (void)state;
     assert_int_equal(side_data_join(w, synced_bytes, &err), CKPT_OK);
-    assert_int_equal(side_data_finish(w, ROOT64, MEMORY, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, roots, MEMORY, &err), CKPT_OK);
     assert_result(three_tensors);
     /* Killed before the commit, with its spill gone: another part can do it again. */
     w = begin_part(2, 3);
     assert_int_equal(side_data_join(w, synced_bytes, &err), CKPT_OK);
-    assert_int_equal(side_data_finish(w, ROOT64, MEMORY, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, roots, MEMORY, &err), CKPT_OK);
     assert_result(three_tensors);
 }
 
@@ -186,9 +189,9 @@ static void test_a_part_that_waited_has_what_the_one_before_it_wrote(void **stat
 
     (void)state;
     assert_int_equal(side_data_join(w, synced_bytes, &err), CKPT_OK);
-    assert_int_equal(side_data_finish(w, ROOT64, MEMORY, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, roots, MEMORY, &err), CKPT_OK);
     assert_int_equal(side_data_join(waiting, synced_bytes, &err), CKPT_OK);
-    assert_int_equal(side_data_finish(waiting, ROOT64, MEMORY, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(waiting, roots, MEMORY, &err), CKPT_OK);
     assert_result(three_tensors);
 }
 
@@ -227,7 +230,7 @@ static void test_a_torn_tail_is_ignored(void **state)
         put(w, 1, 3, 100);
         put(w, 1, 7, 101);
         put(w, 0, 0, 1);
-        assert_int_equal(side_data_finish(w, ROOT64, MEMORY, &err), CKPT_OK);
+        assert_int_equal(side_data_finish(w, roots, MEMORY, &err), CKPT_OK);
         assert_result(three_tensors);
     }
     free(spill);
@@ -280,7 +283,7 @@ static void test_a_hole_behind_what_was_synced_is_cut(void **state)
     put(w, 1, 3, 100);
     put(w, 2, 31, 254);
     put(w, 1, 7, 101);
-    assert_int_equal(side_data_finish(w, ROOT64, MEMORY, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, roots, MEMORY, &err), CKPT_OK);
     assert_result(three_tensors);
 }
 
@@ -295,7 +298,7 @@ static void test_a_run_after_the_result_adds_to_it(void **state)
     w = begin();
     put(w, 0, 0, 1);
     put(w, 1, 3, 100);
-    assert_int_equal(side_data_finish(w, ROOT64, MEMORY, &err), CKPT_OK);
+    assert_int_equal(side_data_finish(w, roots, MEMORY, &err), CKPT_OK);
     assert_result(three_tensors);
 }
 
@@ -319,8 +322,8 @@ static void test_going_on_from_a_result_takes_little_memory(void **state)
 
     (void)state;
     assert_int_equal(zfile_create(in_folder(SIDE_DATA_FILE), &result, &err), CKPT_OK);
-    zfile_write(result, line, (size_t)snprintf(line, sizeof line, "ckpt-fp4-scales 1 -\n"
-                                               "tensor \"a\" %u\n", COUNT));
+    zfile_write(result, line, (size_t)snprintf(line, sizeof line, "ckpt-fp4-scales 2 - - %u\n"
+                                               "tensor \"a\" %u\n", COUNT, COUNT));
     for (unsigned i = 0; i < COUNT; i++)
         zfile_write(result, line, (size_t)snprintf(line, sizeof line, "%u 9\n", i));
     assert_int_equal(zfile_commit(result, &err), CKPT_OK);
@@ -357,7 +360,7 @@ static void test_a_full_disk_is_told(void **state)
     faults.fail_errno = 0;
     put(w, 0, 1, 1);
     assert_int_equal(side_data_finish(w, NULL, MEMORY, &err), CKPT_OK);
-    assert_result("ckpt-fp4-scales 1 -\ntensor \"b\" 1\n1 1\n");
+    assert_result("ckpt-fp4-scales 2 - - 1\ntensor \"b\" 1\n1 1\n");
 }
 
 static void *put_many(void *context)
@@ -550,45 +553,52 @@ static void test_no_file_is_no_side_data(void **state)
 
 static void test_everything_else_is_refused(void **state)
 {
-#define HEAD "ckpt-fp4-scales 1 -\n"
+#define HEAD(entries) "ckpt-fp4-scales 2 - - " #entries "\n"
     static const char *const bad[] = {
         "",
-        "ckpt-fp4-scales 1 -",
-        "ckpt-fp4-scales 2 -\n",
-        "ckpt-fp4-scales 1 \n",
-        "ckpt-fp4-scales 1 --\n",
-        "ckpt-fp4-scales 1 cc55\n",
-        "ckpt-fp4-scales 1 CC556e3e991d7856f8e68505f775672a6c3f969b7ed0a33a33fa047d0928ce76\n",
-        HEAD "\n",
-        HEAD "tensor\n",
-        HEAD "tensor \"a\"\n",
-        HEAD "tensor \"a\" \n0 1\n",
-        HEAD "tensor a 1\n0 1\n",
-        HEAD "tensor \"a\" 0\n",
-        HEAD "tensor \"a\" 01\n0 1\n",
-        HEAD "tensor \"a\" +1\n0 1\n",
-        HEAD "tensor \"a\" 2\n0 1\n",
-        HEAD "tensor \"a\" 1\n0 1\n1 1\n",
-        HEAD "tensor \"a\" 18446744073709551615\n0 1\n",
-        HEAD "tensor \"a\" 18446744073709551616\n0 1\n",
-        HEAD "tensor \"a\" \"b\" 1\n0 1\n",
-        HEAD "tensor  \"a\" 1\n0 1\n",
-        HEAD "tensor \"a\\u0000\" 1\n0 1\n",
-        HEAD "tensor \"a\" 1\n0 0\n",
-        HEAD "tensor \"a\" 1\n0 255\n",
-        HEAD "tensor \"a\" 1\n0\n",
-        HEAD "tensor \"a\" 1\n 1\n",
-        HEAD "tensor \"a\" 1\n0 1 \n",
-        HEAD "tensor \"a\" 1\n0  1\n",
-        HEAD "tensor \"a\" 1\n-1 1\n",
-        HEAD "tensor \"a\" 1\n18446744073709551616 1\n",
-        HEAD "tensor \"a\" 1\n0 1",
-        HEAD "tensor \"a\" 2\n1 1\n1 1\n",
-        HEAD "tensor \"a\" 2\n2 1\n1 1\n",
-        HEAD "tensor \"a\" 1\n0 1\ntensor \"a\" 1\n0 1\n",
-        HEAD "tensor \"b\" 1\n0 1\ntensor \"a\" 1\n0 1\n",
-        HEAD "tensor \"a\" 1\r\n0 1\r\n",
-        HEAD HEAD,
+        "ckpt-fp4-scales 2 - - 0",
+        "ckpt-fp4-scales 1 - - 0\n",
+        "ckpt-fp4-scales 1 -\n",
+        "ckpt-fp4-scales 2 \n",
+        "ckpt-fp4-scales 2 - -\n",
+        "ckpt-fp4-scales 2 - - \n",
+        "ckpt-fp4-scales 2 - - 00\n",
+        "ckpt-fp4-scales 2 - - 0 \n",
+        "ckpt-fp4-scales 2 -- - 0\n",
+        "ckpt-fp4-scales 2 - " MAIN64 " 0\n",
+        "ckpt-fp4-scales 2 " ROOT64 " - 0\n",
+        "ckpt-fp4-scales 2 cc55 cc55 0\n",
+        "ckpt-fp4-scales 2 CC556e3e991d7856f8e68505f775672a6c3f969b7ed0a33a33fa047d0928ce76 "
+        MAIN64 " 0\n",
+        HEAD(0) "\n",
+        HEAD(0) "tensor\n",
+        HEAD(0) "tensor \"a\"\n",
+        HEAD(1) "tensor \"a\" \n0 1\n",
+        HEAD(1) "tensor a 1\n0 1\n",
+        HEAD(0) "tensor \"a\" 0\n",
+        HEAD(1) "tensor \"a\" 01\n0 1\n",
+        HEAD(1) "tensor \"a\" +1\n0 1\n",
+        HEAD(1) "tensor \"a\" 2\n0 1\n",
+        HEAD(2) "tensor \"a\" 1\n0 1\n1 1\n",
+        HEAD(1) "tensor \"a\" 18446744073709551615\n0 1\n",
+        HEAD(1) "tensor \"a\" 18446744073709551616\n0 1\n",
+        HEAD(1) "tensor \"a\" \"b\" 1\n0 1\n",
+        HEAD(1) "tensor  \"a\" 1\n0 1\n",
+        HEAD(1) "tensor \"a\\u0000\" 1\n0 1\n",
+        HEAD(1) "tensor \"a\" 1\n0 255\n",
+        HEAD(1) "tensor \"a\" 1\n0\n",
+        HEAD(1) "tensor \"a\" 1\n 1\n",
+        HEAD(1) "tensor \"a\" 1\n0 1 \n",
+        HEAD(1) "tensor \"a\" 1\n0  1\n",
+        HEAD(1) "tensor \"a\" 1\n-1 1\n",
+        HEAD(1) "tensor \"a\" 1\n18446744073709551616 1\n",
+        HEAD(1) "tensor \"a\" 1\n0 1",
+        HEAD(2) "tensor \"a\" 2\n1 1\n1 1\n",
+        HEAD(2) "tensor \"a\" 2\n2 1\n1 1\n",
+        HEAD(2) "tensor \"a\" 1\n0 1\ntensor \"a\" 1\n0 1\n",
+        HEAD(2) "tensor \"b\" 1\n0 1\ntensor \"a\" 1\n0 1\n",
+        HEAD(1) "tensor \"a\" 1\r\n0 1\r\n",
+        HEAD(0) HEAD(0),
     };
 
     (void)state;
@@ -598,8 +608,43 @@ static void test_everything_else_is_refused(void **state)
             fail_msg("not refused: %s", bad[i]);
         assert_non_null(strstr(err.text, SIDE_DATA_FILE));
     }
-    assert_int_equal(parse_code(HEAD), CKPT_OK);
-    assert_int_equal(parse_code(HEAD "tensor \"a\" 1\n18446744073709551615 254\n"), CKPT_OK);
+    assert_int_equal(parse_code(HEAD(0)), CKPT_OK);
+    assert_int_equal(parse_code(HEAD(1) "tensor \"a\" 1\n18446744073709551615 254\n"), CKPT_OK);
+    assert_int_equal(parse_code(HEAD(1) "tensor \"a\" 1\n0 0\n"), CKPT_OK);
+}
+
+static void test_entries_are_counted(void **state)
+{
+    (void)state;
+    assert_int_equal(parse_code(HEAD(2) "tensor \"a\" 1\n0 1\n"), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "has 1 entries, its first line says 2"));
+    assert_int_equal(parse_code(HEAD(0) "tensor \"a\" 1\n0 1\n"), CKPT_E_FORMAT);
+    assert_int_equal(parse_code(HEAD(1)), CKPT_E_FORMAT);
+}
+
+static ckpt_code roots_code(const char *text, const char *root, const char *main_root)
+{
+    const char *const got[2] = { root, main_root };
+    side_data *data;
+    ckpt_code code;
+
+    assert_int_equal(side_data_parse(text, strlen(text), 1 << 20, &data, &err), CKPT_OK);
+    code = side_data_check_roots(data, got, &err);
+    side_data_free(data);
+    return code;
+}
+
+static void test_side_data_of_other_values_are_refused(void **state)
+{
+    static const char head[] = "ckpt-fp4-scales 2 " ROOT64 " " MAIN64 " 0\n";
+
+    (void)state;
+    assert_int_equal(roots_code(head, ROOT64, MAIN64), CKPT_OK);
+    assert_int_equal(roots_code(head, MAIN64, MAIN64), CKPT_OK);       /* no MTP blocks here */
+    assert_int_equal(roots_code(head, MAIN64, ROOT64), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "made for values with the digest " ROOT64));
+    assert_int_equal(roots_code(head, ROOT64, ROOT64), CKPT_E_FORMAT);
+    assert_int_equal(roots_code(HEAD(0), ROOT64, MAIN64), CKPT_OK);    /* it does not say */
 }
 
 static ckpt_code check_code(const char *text)
@@ -618,12 +663,23 @@ static void test_lists_must_fit_the_checkpoint(void **state)
     (void)state;
     add_tensor("plain", CKPT_BF16);
     assert_int_equal(check_code(three_tensors), CKPT_OK);
-    assert_int_equal(check_code(HEAD "tensor \"a\" 1\n32 1\n"), CKPT_E_FORMAT);
+    assert_int_equal(check_code(HEAD(1) "tensor \"a\" 1\n32 1\n"), CKPT_E_FORMAT);
     assert_non_null(strstr(err.text, "group 32 of tensor 'a'"));
-    assert_int_equal(check_code(HEAD "tensor \"d\" 1\n0 1\n"), CKPT_E_FORMAT);
+    assert_int_equal(check_code(HEAD(1) "tensor \"d\" 1\n0 1\n"), CKPT_E_FORMAT);
     assert_non_null(strstr(err.text, "tensor 'd'"));
-    assert_int_equal(check_code(HEAD "tensor \"plain\" 1\n0 1\n"), CKPT_E_FORMAT);
+    assert_int_equal(check_code(HEAD(1) "tensor \"plain\" 1\n0 1\n"), CKPT_E_FORMAT);
     assert_non_null(strstr(err.text, "BF16, not FP4"));
+}
+
+/* A layout without MTP blocks carries the side data of the whole. */
+static void test_lists_of_mtp_blocks_may_be_left_over(void **state)
+{
+    static const char text[] = HEAD(1) "tensor \"mtp.0.x\" 1\n0 1\n";
+
+    (void)state;
+    assert_int_equal(check_code(text), CKPT_OK);
+    add_tensor("mtp.1.x", CKPT_F4);
+    assert_int_equal(check_code(text), CKPT_E_FORMAT);
 }
 
 #define CATALOG_TEST(function)                                                                    \
@@ -633,7 +689,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CATALOG_TEST(test_the_result_is_sorted_and_says_each_group_once),
-        CATALOG_TEST(test_no_exceptions_leave_no_file),
+        CATALOG_TEST(test_no_exceptions_leave_a_file_that_says_so),
         CATALOG_TEST(test_a_killed_run_goes_on),
         CATALOG_TEST(test_the_last_of_several_parts_has_what_all_spilled),
         CATALOG_TEST(test_a_part_that_waited_has_what_the_one_before_it_wrote),
@@ -652,7 +708,10 @@ int main(void)
         CATALOG_TEST(test_names_are_escaped),
         CATALOG_TEST(test_no_file_is_no_side_data),
         CATALOG_TEST(test_everything_else_is_refused),
+        CATALOG_TEST(test_entries_are_counted),
+        CATALOG_TEST(test_side_data_of_other_values_are_refused),
         CATALOG_TEST(test_lists_must_fit_the_checkpoint),
+        CATALOG_TEST(test_lists_of_mtp_blocks_may_be_left_over),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
