@@ -62,7 +62,7 @@ static const cli_option options[] = {
       "of FILE (default safetensors)" },
     { CLI_STRING, "positions", "LIST", &opt.positions,
       "whose logits are written: all, last, or 0,5,10-20 (default all)" },
-    { CLI_U64, "top", "K", &opt.top,
+    { CLI_COUNT, "top", "K", &opt.top,
       "only the K largest logits of a position, and log-sum-exp (default: full rows)" },
     { CLI_FLAG, "mtp", NULL, &opt.mtp, "run the MTP block, too, and write its logits" },
     { CLI_STRING, "against", "FILE", &opt.against,
@@ -80,9 +80,9 @@ static const cli_option options[] = {
     { CLI_SIZE, "device-memory", "SIZE", &opt.device_memory,
       "cuda: limit on weights, rows and state on each device (default 80 % of what is free); work "
       "space of up to 300MiB and the driver's own come on top" },
-    { CLI_U64, "feed", "N", &opt.feed,
+    { CLI_COUNT, "feed", "N", &opt.feed,
       "tokens of a prompt that go through the model at once; 1: as in decoding (default all)" },
-    { CLI_U64, "chunk", "N", &opt.chunk, "tokens that attention takes at once (default 64)" },
+    { CLI_COUNT, "chunk", "N", &opt.chunk, "tokens that attention takes at once (default 64)" },
     { CLI_HEADING, NULL, NULL, NULL, "Generation" },
     { CLI_U64, "generate", "N", &opt.generate_count,
       "go on for N tokens, or to the config's end-of-sequence token" },
@@ -110,6 +110,25 @@ static const cli_option options[] = {
     CLI_OPTIONS_END,
 };
 
+/* Without these there is nothing that the option could change or fail. */
+static const cli_rule rules[] = {
+    { "tokens", NULL, "prompt" },
+    { "mode", "prompt", NULL },
+    { "instructions", "prompt", NULL },
+    { "tokenizer", "prompt", NULL },
+    { "format", "out", NULL },
+    { "positions", "out|trace", NULL },
+    { "top", "out", NULL },
+    { "mtp", "out|trace", NULL },
+    { "digest", "out|json", NULL },
+    { "against", "out", NULL },
+    { "against-tensor", "against", NULL },
+    CLI_LOGITS_RULES("against"),
+    { "seed", "temperature", NULL },
+    { "trace-positions", "trace", NULL },
+    { NULL, NULL, NULL }
+};
+
 static const cli_command command = {
     .name = "ckpt-run",
     .summary = "run a DeepSeek-V4 model and write its logits",
@@ -130,6 +149,7 @@ static const cli_command command = {
                 "ckpt-run --tokens p.npy --out o.safetensors --against golden.safetensors model\n"
                 "ckpt-run --numerics exact --top 64 --tokens p.npy --out top.safetensors model",
     .options = options,
+    .rules = rules,
     .arg_min = 1,
     .arg_max = 1,
 };
@@ -366,7 +386,7 @@ static ckpt_code prepare_against(run_job *job, ckpt_error *err)
 
     if (code != CKPT_OK || opt.against == NULL)
         return code;
-    if (opt.out == NULL || strcmp(opt.format, "safetensors") != 0)
+    if (strcmp(opt.format, "safetensors") != 0)
         return ckpt_fail(err, CKPT_E_USAGE,
                          "--against compares what --out writes as safetensors");
     return logits_check(&other, err);
@@ -378,14 +398,15 @@ static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
     ckpt_code code;
 
     job->temperature = strtod(opt.temperature, &end);
-    if ((opt.tokens == NULL) == (opt.text.prompt == NULL))
+    if (opt.tokens == NULL && opt.text.prompt == NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "--tokens or --prompt: one of them is needed");
     if (*end != '\0' || end == opt.temperature || !(job->temperature >= 0) ||
         job->temperature > 1e6)
         return ckpt_fail(err, CKPT_E_USAGE, "--temperature '%s' is no number of 0 or more",
                          opt.temperature);
-    if (opt.feed == 0 || opt.generate_count > INT32_MAX)
-        return ckpt_fail(err, CKPT_E_USAGE, "--feed 0 or --generate beyond any sequence");
+    if (opt.generate_count > INT32_MAX)
+        return ckpt_fail(err, CKPT_E_USAGE, "--generate %" PRIu64 ": expected at most %d",
+                         opt.generate_count, INT32_MAX);
     if ((code = prepare_against(job, err)) != CKPT_OK ||
         (code = ckpt_open(path, &opt.open, &job->checkpoint, err)) != CKPT_OK ||
         (code = read_config(job, path, err)) != CKPT_OK ||

@@ -25,15 +25,15 @@ static struct {
 static const cli_option options[] = {
     { CLI_HEADING, NULL, NULL, NULL, "Layout" },
     { CLI_STRING, "layout", "LAYOUT", &layout, "hf, mp or torch_dist: layout of DST (required)" },
-    { CLI_U64, "mp", "N", &ranks.mp, "model-parallel ranks of the layout mp" },
+    { CLI_COUNT, "mp", "N", &ranks.mp, "model-parallel ranks of the layout mp" },
     { CLI_HEADING, NULL, NULL, NULL, "torch_dist" },
-    { CLI_U64, "tp", "N", &ranks.tp, "tensor parallelism (default: boxes for any TP up to 8)" },
-    { CLI_U64, "pp", "N", &ranks.pp, "pipeline stages (default 1)" },
-    { CLI_U64, "ep", "N", &ranks.ep, "expert parallelism (default 1)" },
-    { CLI_U64, "etp", "N", &ranks.etp, "tensor parallelism of experts (default 1)" },
-    { CLI_U64, "first-stage-layers", "N", &ranks.first_stage_layers,
+    { CLI_COUNT, "tp", "N", &ranks.tp, "tensor parallelism (default: boxes for any TP up to 8)" },
+    { CLI_COUNT, "pp", "N", &ranks.pp, "pipeline stages (default 1)" },
+    { CLI_COUNT, "ep", "N", &ranks.ep, "expert parallelism (default 1)" },
+    { CLI_COUNT, "etp", "N", &ranks.etp, "tensor parallelism of experts (default 1)" },
+    { CLI_COUNT, "first-stage-layers", "N", &ranks.first_stage_layers,
       "layers of the first stage (default: equal stages)" },
-    { CLI_U64, "last-stage-layers", "N", &ranks.last_stage_layers, "layers of the last stage" },
+    { CLI_COUNT, "last-stage-layers", "N", &ranks.last_stage_layers, "layers of the last stage" },
     { CLI_CHOICE, "preset", "flash-convert|flash-h200|flash-gb300|pro-convert|pro-train", &preset,
       "a layout that is known to train: sets the six options above" },
     { CLI_CHOICE, "files", "layer|rank", &files,
@@ -49,6 +49,12 @@ static const cli_option options[] = {
     CONVERT_OPTIONS(opt),
     CLI_COMMON(opt.common),
     CLI_OPTIONS_END,
+};
+
+static const cli_rule rules[] = {
+    { "preset", NULL, "tp|pp|ep|etp|first-stage-layers|last-stage-layers" },
+    { "describe", "dry-run", NULL },
+    { NULL, NULL, NULL }
 };
 
 static const cli_command command = {
@@ -67,6 +73,7 @@ static const cli_command command = {
                 "ckpt-shard --layout hf --like DeepSeek-V4-Flash --fill-from DeepSeek-V4-Flash "
                 "trained again",
     .options = options,
+    .rules = rules,
     .arg_min = 2,
     .arg_max = 2,
 };
@@ -165,6 +172,9 @@ static ckpt_code take_torch_dist(convert_command *o, ckpt_error *err)
     if (o->experts != NULL && strcmp(o->experts, "bf16") != 0)
         return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist holds BF16, not --experts %s",
                          o->experts);
+    if (o->scale_dtype != NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist holds BF16, which has no scales: "
+                         "leave out --scale-dtype");
     c->policy.dtype = PLAN_BF16;
     c->policy.experts = PLAN_BF16;
     c->names = key_style != NULL && strcmp(key_style, "v2") == 0 ? "torch_dist-v2"
@@ -202,12 +212,17 @@ static ckpt_code take_layout(convert_command *o, ckpt_error *err)
     const char *torch_dist_option = find_torch_dist_option();
     ckpt_code code;
 
-    if (o->describe != NULL && !o->common.dry_run)
-        return ckpt_fail(err, CKPT_E_USAGE, "--describe goes with --dry-run");
     if ((o->convert.format = find_layout()) == NULL)
         return fail_layout(err);
     if ((ranks.mp != 0) != (strcmp(layout, "mp") == 0))
-        return ckpt_fail(err, CKPT_E_USAGE, "--mp N goes with --layout mp, and it with --mp N");
+        return ckpt_fail(err, CKPT_E_USAGE, ranks.mp == 0 ? "--layout mp needs --mp N"
+                                                          : "--mp only applies to --layout mp");
+    if (o->convert.names != NULL && o->convert.format->map_names != NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--names only applies to --layout hf: %s has names of "
+                         "its own", layout);
+    if (o->convert.file_bytes_max != 0 && o->convert.format->map_names != NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--max-shard-size only applies to --layout hf: the "
+                         "ranks decide the files of %s", layout);
     if (torch_dist_option != NULL && strcmp(layout, "torch_dist") != 0)
         return ckpt_fail(err, CKPT_E_USAGE, "--%s goes with --layout torch_dist, not %s",
                          torch_dist_option, layout);

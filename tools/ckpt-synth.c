@@ -21,7 +21,7 @@ static struct {
 static const cli_option options[] = {
     { CLI_STRING, "config", "FILE|flash|pro|tiny", &opt.config,
       "a config.json, or a built-in model (required)" },
-    { CLI_U64, "layers", "N", &opt.layers,
+    { CLI_COUNT, "layers", "N", &opt.layers,
       "only the first N layers, and the MTP blocks (default: all)" },
     { CLI_U64, "seed", "S", &opt.seed, "values depend on this alone (default 1)" },
     { CLI_FLAG, "sparse", NULL, &opt.sparse,
@@ -29,6 +29,11 @@ static const cli_option options[] = {
     { CLI_FLAG, "overwrite", NULL, &opt.overwrite, "replace DST if it exists" },
     CLI_COMMON(opt.common),
     CLI_OPTIONS_END,
+};
+
+static const cli_rule rules[] = {
+    { "sparse", NULL, "seed" },          /* every value is zero */
+    { NULL, NULL, NULL }
 };
 
 static const cli_command command = {
@@ -44,6 +49,7 @@ static const cli_command command = {
                 "ckpt-synth --config flash --layers 4 slice\n"
                 "ckpt-synth --config pro --sparse pro",
     .options = options,
+    .rules = rules,
     .arg_min = 1,
     .arg_max = 1,
 };
@@ -134,8 +140,6 @@ static ckpt_code cut_layers(synth_job *job, ckpt_error *err)
     if (opt.layers == UINT64_MAX ||
         !json_u64(json_member(json_root(job->config), "num_hidden_layers"), &layers))
         return CKPT_OK;
-    if (opt.layers == 0)
-        return ckpt_fail(err, CKPT_E_USAGE, "--layers 0: expected at least 1");
     if (opt.layers > layers)
         return ckpt_fail(err, CKPT_E_USAGE, "--layers %llu: the config has %llu",
                          (unsigned long long)opt.layers, (unsigned long long)layers);

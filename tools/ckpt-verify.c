@@ -25,6 +25,7 @@ static struct {
     logits_limit_texts limits;
     int tensors;
     int main_only;
+    int structure_only;
     int bits;
 } opt = { .common = CLI_COMMON_DEFAULTS };
 
@@ -55,8 +56,15 @@ static const cli_command digest_command = {
 static const cli_option check_options_table[] = {
     { CLI_STRING, "manifest", "FILE", &opt.manifest,
       "what PATH shall hold (default: PATH/ckpt-manifest.json or ckpt-manifest.json.zst)" },
+    { CLI_FLAG, "structure-only", NULL, &opt.structure_only,
+      "headers, names and stored checksums, but no values: then no manifest is needed" },
     MAIN_OPTION,
     CLI_READ_OPTIONS(opt.open, opt.common)
+};
+
+static const cli_rule check_rules[] = {
+    { "structure-only", NULL, "manifest|main" },
+    { NULL, NULL, NULL }
 };
 
 static const cli_command check_command = {
@@ -67,8 +75,9 @@ static const cli_command check_command = {
         "Checks the structure: headers, offsets, index, names, weights and their scales, the "
         "tensors that the config calls for. A file of weights that the index does not name is a "
         "difference, unless --lenient lets it pass. A torch_dist keeps checksums of its stored "
-        "tensors: they are checked, too. With a manifest all values are digested and compared, and "
-        "the tensors that differ are named; without one it says that values were not checked.\n"
+        "tensors: they are checked, too. All values are digested and compared with the manifest; "
+        "the tensors that differ are named. A checkpoint without a manifest is refused, unless "
+        "--structure-only says that structure is enough, or a hub listed its files.\n"
         "\n"
         "A folder that ckpt-download made is first compared with what the hub listed: every file "
         "is hashed, whatever was recorded about it, and nobody is asked. One that differs or is "
@@ -76,6 +85,7 @@ static const cli_command check_command = {
     .examples = "ckpt-verify check Flash-FP8\n"
                 "ckpt-verify check --manifest flash.json Flash-BF16",
     .options = check_options_table,
+    .rules = check_rules,
     .arg_min = 1,
     .arg_max = 1,
 };
@@ -115,6 +125,12 @@ static const cli_option logits_options_table[] = {
     CLI_OPTIONS_END
 };
 
+static const cli_rule logits_rules[] = {
+    { "trace-a", "trace-b", NULL },
+    { "trace-b", "trace-a", NULL },
+    { NULL, NULL, NULL }
+};
+
 static const cli_command logits_command = {
     .name = "logits",
     .summary = "compare the logits of two runs",
@@ -129,6 +145,7 @@ static const cli_command logits_command = {
                 "ckpt-verify logits --max-kl 1e-9 --tensor-b logits_exact out.safetensors "
                 "golden.safetensors",
     .options = logits_options_table,
+    .rules = logits_rules,
     .arg_min = 2,
     .arg_max = 2,
 };
@@ -267,7 +284,7 @@ static void print_check(const char *path, const check_result *r, const file_list
            r->stored_count, r->file_count, size, r->layout, r->family);
     print_sums(path, &r->sums);
     if (r->manifest_path == NULL && !r->files_are_right)
-        printf("%s: values were not checked: there is no manifest\n", path);
+        printf("%s: values were not checked\n", path);
     else if (r->manifest_path != NULL)
         printf("%s: values are %s '%s', root %s\n", path,
                r->differing_count == other_count ? "as in" : "NOT as in", r->manifest_path,
@@ -288,14 +305,15 @@ static void print_check(const char *path, const check_result *r, const file_list
 static ckpt_code check(const char *path, int *status, ckpt_error *err)
 {
     check_options options = { .path = path, .manifest = opt.manifest };
-    listing_outcome listed;
+    listing_outcome listed = { 0, 0 };
     ckpt_checkpoint *c = NULL;
     check_result result;
     static cli_meter meter;      /* outlives this function: cli_fail erases its line */
     json_writer w;
     ckpt_code code;
 
-    if ((code = listing_command(path, &opt.common, &listed, err)) != CKPT_OK)
+    if (!opt.structure_only && (code = listing_command(path, opt.manifest, &opt.common, &listed,
+                                                       err)) != CKPT_OK)
         return code;
     if (listed.is_final) {
         *status = listed.is_right ? CLI_DONE : CLI_DIFFERENT;
@@ -304,12 +322,13 @@ static ckpt_code check(const char *path, int *status, ckpt_error *err)
     if ((code = ckpt_open(path, &opt.open, &c, err)) != CKPT_OK)
         return code;
     options.main_only = opt.main_only;
+    options.structure_only = opt.structure_only;
+    options.files_are_right = listed.is_right;
     options.store = c->store;
     options.unread = opt.open.lenient ? NULL : &c->unread;
     options.copy = copy_with(&meter, checkpoint_bytes(c));
     if ((code = check_checkpoint(c, &options, &result, err)) != CKPT_OK)
         goto out;
-    result.files_are_right = listed.is_right;
     cli_meter_end(&meter);
     if (opt.common.json) {
         begin_json(&w);
@@ -409,8 +428,6 @@ static ckpt_code logits(const char *a_path, const char *b_path, int *status, ckp
     json_writer w;
     ckpt_code code;
 
-    if (with_traces != (opt.trace_b != NULL))
-        return ckpt_fail(err, CKPT_E_USAGE, "--trace-a and --trace-b: one is missing");
     if ((code = logits_parse_limits(&opt.limits, limits, err)) != CKPT_OK ||
         (with_traces &&
          (code = logits_compare_traces(opt.trace_a, opt.trace_b, &trace, err)) != CKPT_OK) ||

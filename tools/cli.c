@@ -117,9 +117,12 @@ static ckpt_code set_option(const cli_option *option, const char *value, ckpt_er
             return bad_value(option, value, "bytes like 4096, 256MiB or 10GB", err);
         return CKPT_OK;
     case CLI_U64:
+    case CLI_COUNT:
     case CLI_THREADS:
         if (!cli_parse_u64(value, option->target))
             return bad_value(option, value, "a whole number", err);
+        if (option->kind == CLI_COUNT && *(uint64_t *)option->target == 0)
+            return bad_value(option, value, "at least 1", err);
         if (option->kind == CLI_THREADS && *(uint64_t *)option->target > CLI_THREADS_MAX)
             return bad_value(option, value, "at most 1024", err);
         return CKPT_OK;
@@ -149,34 +152,100 @@ static const cli_option *find_option(const cli_option *options, const char *name
     return NULL;
 }
 
-/* Take the option at argv[*i], and its value where that is the next argument. */
-static ckpt_code take_option(const cli_command *command, int argc, char **argv, int *i,
-                             ckpt_error *err)
+/* A command line on its way into a command's targets. */
+typedef struct {
+    const cli_command *command;
+    int argc;
+    char **argv;
+    int at;                                  /* argument that is looked at */
+    unsigned char given[CLI_OPTIONS_MAX];    /* 1: this row of the table was given */
+} cli_line;
+
+/* Take the option at argv[at], and its value where that is the next argument. */
+static ckpt_code take_option(cli_line *line, ckpt_error *err)
 {
-    const char *name = argv[*i] + 2;
+    const cli_command *command = line->command;
+    const char *name = line->argv[line->at] + 2;
     const size_t size = strcspn(name, "=");
     const cli_option *option = find_option(command->options, name, size);
     const char *value = name[size] == '=' ? name + size + 1 : NULL;
 
-    if (strncmp(argv[*i], "--", 2) != 0 || option == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "unknown option '%s'; see --help", argv[*i]);
+    if (strncmp(line->argv[line->at], "--", 2) != 0 || option == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "unknown option '%s'; see --help",
+                         line->argv[line->at]);
     if (option->kind == CLI_FLAG && value != NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "option '--%s' takes no value, got '%s'", option->name,
                          value);
     if (option->kind != CLI_FLAG && value == NULL) {
         /* `--out --json` is a forgotten value far more often than a file called "--json". */
-        if (*i + 1 == argc || strncmp(argv[*i + 1], "--", 2) == 0)
+        if (line->at + 1 == line->argc || strncmp(line->argv[line->at + 1], "--", 2) == 0)
             return ckpt_fail(err, CKPT_E_USAGE, "option '--%s' needs a value: %s", option->name,
                              option->value);
-        value = argv[++*i];
+        value = line->argv[++line->at];
     }
+    assert(option - command->options < CLI_OPTIONS_MAX);
+    line->given[option - command->options] = 1;
     return set_option(option, value, err);
+}
+
+/* ---- what options ask of each other ---- */
+
+/* Is one of "a|b|c" given? Its name goes to *found. */
+static int is_any_given(const cli_line *line, const char *names, const cli_option **found)
+{
+    while (*names != '\0') {
+        const size_t size = strcspn(names, "|");
+
+        *found = find_option(line->command->options, names, size);
+        assert(*found != NULL);              /* a rule about an option that does not exist */
+        if (line->given[*found - line->command->options])
+            return 1;
+        names += size + (names[size] == '|');
+    }
+    return 0;
+}
+
+/* "a|b|c" as "--a, --b or --c". */
+static void list_options(const char *names, char *out, size_t out_bytes)
+{
+    size_t used = 0;
+
+    out[0] = '\0';
+    while (*names != '\0' && used < out_bytes) {
+        const size_t size = strcspn(names, "|");
+        const char *next = names + size + (names[size] == '|');
+
+        used += (size_t)snprintf(out + used, out_bytes - used, "--%.*s%s", (int)size, names,
+                                 *next == '\0'               ? ""
+                                 : strchr(next, '|') == NULL ? " or "
+                                                             : ", ");
+        names = next;
+    }
+}
+
+static ckpt_code check_rules(const cli_line *line, ckpt_error *err)
+{
+    const cli_option *found;
+    char others[256];
+
+    for (const cli_rule *r = line->command->rules; r != NULL && r->option != NULL; r++) {
+        if (!is_any_given(line, r->option, &found))
+            continue;
+        if (r->needs != NULL && !is_any_given(line, r->needs, &found)) {
+            list_options(r->needs, others, sizeof others);
+            return ckpt_fail(err, CKPT_E_USAGE, "--%s needs %s; see --help", r->option, others);
+        }
+        if (r->excludes != NULL && is_any_given(line, r->excludes, &found))
+            return ckpt_fail(err, CKPT_E_USAGE, "--%s and --%s exclude each other; see --help",
+                             r->option, found->name);
+    }
+    return CKPT_OK;
 }
 
 /* Print what --help[=FORM] or --version ask for. CLI_GO: `arg` is neither. */
 static int answer(const cli_command *parent, const cli_command *command, const char *arg)
 {
-    if (strcmp(arg, "--help") == 0)
+    if (strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0)
         cli_print_help(parent, command, CLI_HELP_TEXT);
     else if (strcmp(arg, "--help=man") == 0)
         cli_print_help(parent, command, CLI_HELP_MAN);
@@ -212,8 +281,9 @@ static int choose_subcommand(const cli_command **command, int argc, char **argv)
             *command = *sub;
             return CLI_GO;
         }
-    return fail_usage(argv[1][0] == '-' ? "unknown option '%s'; see --help"
-                                        : "unknown command '%s'; see --help", argv[1]);
+    return fail_usage(argv[1][0] == '-'
+                          ? "unknown option '%s': options go after the command; see --help"
+                          : "unknown command '%s'; see --help", argv[1]);
 }
 
 static int check_arg_count(const cli_command *command, unsigned count)
@@ -230,6 +300,7 @@ static int check_arg_count(const cli_command *command, unsigned count)
 int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
 {
     const cli_command *parent = NULL;
+    cli_line line = { .given = { 0 } };
     int only_arguments = 0;
     int status;
     ckpt_error err;
@@ -248,8 +319,11 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
     args->command = command;
     args->items = argv + 1;
     args->count = 0;
-    for (int i = 1; i < argc; i++) {
-        char *arg = argv[i];
+    line.command = command;
+    line.argc = argc;
+    line.argv = argv;
+    for (line.at = 1; line.at < argc; line.at++) {
+        char *arg = argv[line.at];
 
         if (only_arguments || arg[0] != '-' || arg[1] == '\0') {
             args->items[args->count++] = arg;
@@ -258,9 +332,11 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
         } else {
             if ((status = answer(parent, command, arg)) != CLI_GO)
                 return status;
-            if (take_option(command, argc, argv, &i, &err) != CKPT_OK)
+            if (take_option(&line, &err) != CKPT_OK)
                 return cli_fail(&err);
         }
     }
-    return check_arg_count(command, args->count);
+    if ((status = check_arg_count(command, args->count)) != CLI_GO)
+        return status;
+    return check_rules(&line, &err) == CKPT_OK ? CLI_GO : cli_fail(&err);
 }

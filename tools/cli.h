@@ -19,7 +19,7 @@
 #include "libckpt/ckpt.h"
 
 enum { CLI_DONE = 0, CLI_DIFFERENT = 1, CLI_FAILED = 2, CLI_GO = -1 };
-enum { CLI_LIST_MAX = 64, CLI_ANY_ARGS = 1 << 20, CLI_SIZE_TEXT_BYTES = 16,
+enum { CLI_LIST_MAX = 64, CLI_OPTIONS_MAX = 128, CLI_ANY_ARGS = 1 << 20, CLI_SIZE_TEXT_BYTES = 16,
        CLI_THREADS_MAX = 1024, CLI_NAMES_AT_ONCE = 4 };
 
 /* ---- options ---- */
@@ -31,6 +31,7 @@ typedef enum {
     CLI_STRING,    /* target: const char *, borrowed from argv */
     CLI_SIZE,      /* target: uint64_t, bytes: 4096, 256MiB, 10GB; not 0 */
     CLI_U64,       /* target: uint64_t */
+    CLI_COUNT,     /* target: uint64_t, at least 1 */
     CLI_THREADS,   /* target: uint64_t, at most CLI_THREADS_MAX */
     CLI_CHOICE,    /* target: const char *, one of the words in `value`: "bf16|fp8|keep" */
     CLI_LIST       /* target: cli_list, one entry each time the option is given */
@@ -48,6 +49,13 @@ typedef struct {
     const char *items[CLI_LIST_MAX];   /* borrowed from argv */
     size_t count;
 } cli_list;
+
+/* What an option asks of others, so that none is taken and then ignored. */
+typedef struct {
+    const char *option;
+    const char *needs;       /* "out|json": one of them must be given, too; NULL: nothing */
+    const char *excludes;    /* "tp|pp": none of them may be given; NULL: nothing */
+} cli_rule;
 
 /* The last entry of every table. */
 #define CLI_OPTIONS_END { CLI_END, NULL, NULL, NULL, NULL }
@@ -84,6 +92,7 @@ typedef struct cli_command {
     const char *exit_notes;      /* one line a status; NULL: 0 done, 1 different, 2 could not */
     const char *examples;        /* one line each; NULL: none */
     const cli_option *options;   /* NULL where there are subcommands */
+    const cli_rule *rules;       /* ends with a NULL option; NULL: none */
     unsigned arg_min;            /* arguments that are not options */
     unsigned arg_max;            /* CLI_ANY_ARGS: no limit */
     const struct cli_command *const *subcommands;   /* ends with NULL; or NULL */

@@ -1,10 +1,12 @@
 /* listing.c: reading listing.json, and the files that it lists. */
 #include "listing.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -142,10 +144,14 @@ static ckpt_code check_file(const listing_job *job, size_t i, ckpt_error *err)
     char *path = file_join(job->folder, file->path);
     struct stat status;
     ckpt_code code = CKPT_OK;
+    int is_there;
 
     if (path == NULL)
         return ckpt_fail_memory(err, "a path", strlen(file->path));
-    if (stat(path, &status) != 0 || !S_ISREG(status.st_mode)) {
+    is_there = stat(path, &status) == 0;
+    if (!is_there && errno != ENOENT && errno != ENOTDIR) {
+        code = ckpt_fail(err, CKPT_E_IO, "cannot look at '%s': %s", path, strerror(errno));
+    } else if (!is_there || !S_ISREG(status.st_mode)) {
         result->verdict = file->is_selected ? LISTING_MISSING : LISTING_RIGHT;
     } else if ((uint64_t)status.st_size != file->size_bytes) {
         result->verdict = LISTING_SIZE;

@@ -91,8 +91,18 @@ static int has_tensors(const hub_listing *listing)
     return 0;
 }
 
-ckpt_code listing_command(const char *path, const cli_common *common, listing_outcome *out,
-                          ckpt_error *err)
+/* Something was hashed, so that the verdict is one. */
+static ckpt_code check_selected(const kept_listing *kept, const char *path, ckpt_error *err)
+{
+    for (size_t i = 0; i < kept->files.count; i++)
+        if (kept->files.files[i].is_selected)
+            return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_FORMAT, "nothing to check: '%s' lists no file for '%s'",
+                     kept->path, path);
+}
+
+ckpt_code listing_command(const char *path, const char *manifest, const cli_common *common,
+                          listing_outcome *out, ckpt_error *err)
 {
     char *kept = listing_find(path);
     const unsigned thread_count = common->thread_count != 0
@@ -107,12 +117,14 @@ ckpt_code listing_command(const char *path, const cli_common *common, listing_ou
     if (kept == NULL)
         return CKPT_OK;
     if ((code = listing_read(kept, &listing, err)) == CKPT_OK &&
+        (code = check_selected(&listing, path, err)) == CKPT_OK &&
         (code = listing_check(&listing, path, thread_count, &results, err)) == CKPT_OK) {
         report.results = results;
         for (size_t i = 0; i < listing.files.count; i++)
             report.wrong_count += results[i].verdict != LISTING_RIGHT;
         out->is_right = report.wrong_count == 0;
-        out->is_final = !out->is_right || !has_tensors(&listing.files);
+        out->is_final = !out->is_right ||
+                        (manifest == NULL && !has_tensors(&listing.files));
         if (common->json && out->is_final)
             put_json(&report);
         else if (!common->json)

@@ -30,6 +30,13 @@ typedef struct {
     { CLI_STRING, "min-top5", "SHARE", &(limits).texts[LOGITS_TOP5],                              \
       "mean share of A's five best tokens that are among B's, 0 to 1" }
 
+/* Rows of a command's rules: a limit needs something to be compared with. */
+#define CLI_LOGITS_RULES(with)                                                                    \
+    { "max-kl", with, NULL }, { "max-mean-kl", with, NULL }, { "max-p99-kl", with, NULL },        \
+    { "max-p50-kl", with, NULL }, { "max-abs", with, NULL }, { "max-mean-abs", with, NULL },      \
+    { "max-logprob", with, NULL }, { "max-mean-logprob", with, NULL }, { "min-top1", with, NULL },\
+    { "min-top5", with, NULL }
+
 ckpt_code logits_parse_limits(const logits_limit_texts *texts, logits_limits limits,
                               ckpt_error *err);
 /* For people. trace may be NULL. */

@@ -44,13 +44,13 @@ static ckpt_code find_manifest(const check_options *options, char **out, ckpt_er
     static const char *const names[] = { MANIFEST_FILE, MANIFEST_FILE ".zst" };
 
     *out = NULL;
+    if (options->structure_only)
+        return CKPT_OK;
     if (options->manifest != NULL) {
         *out = strdup(options->manifest);
         return *out != NULL ? CKPT_OK : ckpt_fail_memory(err, "a path", 0);
     }
-    if (!file_is_directory(options->path))
-        return CKPT_OK;
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < 2 && file_is_directory(options->path); i++) {
         char *path = file_join(options->path, names[i]);
 
         if (path == NULL)
@@ -61,7 +61,10 @@ static ckpt_code find_manifest(const check_options *options, char **out, ckpt_er
         }
         free(path);
     }
-    return CKPT_OK;
+    if (options->files_are_right)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no manifest to check values against: name one "
+                     "with --manifest, or say --structure-only", options->path);
 }
 
 /* ---- values ---- */
@@ -194,11 +197,12 @@ ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_option
 
     memset(out, 0, sizeof *out);
     count_stored(checkpoint, out);
-    if ((code = sums_check(options->store, &options->copy, &out->sums, err)) != CKPT_OK ||
-        (code = find_manifest(options, &out->manifest_path, err)) != CKPT_OK ||
+    out->files_are_right = options->files_are_right;
+    if ((code = find_manifest(options, &out->manifest_path, err)) != CKPT_OK ||
         (out->manifest_path != NULL &&
          (code = manifest_read(out->manifest_path, options->manifest != NULL, &out->manifest,
-                               err)) != CKPT_OK))
+                               err)) != CKPT_OK) ||
+        (code = sums_check(options->store, &options->copy, &out->sums, err)) != CKPT_OK)
         goto out;
     most = out->tensor_count + out->sums.wrong_count +
            (options->unread == NULL ? 0 : options->unread->count);

@@ -15,6 +15,8 @@ typedef struct {
     const char *path;              /* of the checkpoint, as it was given */
     const char *manifest;          /* or NULL: the one in `path`, if it is there */
     int main_only;                 /* leave out mtp.* */
+    int structure_only;            /* no values; else no manifest is an error */
+    int files_are_right;           /* every byte is as a hub listed it: needs no manifest */
     const ckpt_store *store;       /* of the checkpoint, for the checksums of its files */
     const file_list *unread;       /* files of weights that opening left out; NULL: none matters */
     copy_options copy;
@@ -39,8 +41,8 @@ typedef struct {
 } check_difference;
 
 typedef struct {
-    char *manifest_path;           /* NULL: there is none, only structure was checked */
-    int files_are_right;           /* the caller's word: every byte is as a hub listed it */
+    char *manifest_path;           /* NULL: no values were checked */
+    int files_are_right;           /* as the options say */
     size_t tensor_count;           /* logical tensors */
     size_t stored_count;
     uint64_t stored_bytes;         /* of their data */

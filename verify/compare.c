@@ -384,6 +384,9 @@ ckpt_code compare_sources(ckpt_source *a, ckpt_source *b, const compare_options 
     copy.fixed_bytes += a_count * (sizeof *sink.states + sizeof *out->differing);
     if ((code = ckpt_copy(a, &sink.base, &copy, err)) == CKPT_OK)
         collect(&sink, options, a_order, out);
+    if (code == CKPT_OK && out->element_count == 0 && compare_is_same(out))
+        code = ckpt_fail(err, CKPT_E_USAGE, "nothing to compare: the tensors of both checkpoints "
+                         "(%zu) have no elements", out->compared);
 out:
     if (code != CKPT_OK)
         compare_release(out);

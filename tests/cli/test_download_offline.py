@@ -137,6 +137,23 @@ def test_a_checkpoint_is_looked_into_after_its_files(ckpt, tmp_path):
     assert [d["name"] for d in check(ckpt, download.folder, 1)["differing"]] == [shard.name]
 
 
+def test_a_listing_of_no_file_is_no_pass(ckpt, download):
+    download("config.json")
+    path = download.folder / SIDE / "listing.json"
+    listing = json.loads(path.read_text())
+    for file in listing["files"]:
+        file["selected"] = False
+    path.write_text(json.dumps(listing))
+    assert "nothing to check" in ckpt("ckpt-verify", "check", download.folder, check=2).err
+
+
+def test_a_manifest_that_is_named_is_not_passed_over(ckpt, download, tmp_path):
+    """The files are as listed, but none has the tensors that the manifest asks for."""
+    download("config.json")
+    check(ckpt, download.folder, 0)
+    ckpt("ckpt-verify", "check", "--manifest", tmp_path / "m.json", download.folder, check=2)
+
+
 @pytest.mark.parametrize("change", [
     {"version": 2}, {"files": 3}, {"repo": None}, {"commit": "x"}, {"revision": "a\u001b[2J"},
     {"files": [{"path": "../x", "size": 1, "algorithm": "sha256", "hash": "0" * 64,

@@ -293,6 +293,27 @@ def test_bad_options_are_refused(ckpt, golden_a, options, says, tmp_path):
     assert says in said and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("options, needs", [
+    (["--format", "jsonl"], "--out"), (["--top", "4"], "--out"), (["--mtp"], "--out or --trace"),
+    (["--positions", "last"], "--out or --trace"), (["--digest"], "--out or --json"),
+    (["--against", "b"], "--out"), (["--against-tensor", "x"], "--against"),
+    (["--max-kl", "0.1"], "--against"), (["--min-top5=1"], "--against"),
+    (["--seed", "3"], "--temperature"), (["--trace-positions", "1"], "--trace"),
+    (["--mode", "raw"], "--prompt"), (["--instructions", "x"], "--prompt"),
+    (["--tokenizer", "x"], "--prompt")])
+def test_an_option_that_would_be_ignored_is_refused(ckpt, golden_a, options, needs):
+    """Above all a limit without --against: a gate that cannot fail."""
+    said = ckpt("ckpt-run", "--tokens", "-", *options, golden_a, input="1 2 3", check=2).err
+    assert f"{options[0].split('=')[0]} needs {needs};" in said
+
+
+@pytest.mark.parametrize("option", ["--top", "--feed", "--chunk"])
+def test_a_count_of_0_is_refused(ckpt, golden_a, option, tmp_path):
+    said = ckpt("ckpt-run", "--tokens", "-", "--out", tmp_path / "out", option, "0", golden_a,
+                input="1 2 3", check=2).err
+    assert "at least 1" in said and option in said
+
+
 @pytest.mark.parametrize("changes, says", [
     ({"compress_ratios": [0, 4, 128]}, "compress_ratios"), ({"head_dim": 127}, "odd"),
     ({"compress_ratios": [0, 4, 128, 8, 0]}, "compress_ratios"),

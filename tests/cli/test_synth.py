@@ -72,7 +72,12 @@ def test_a_config_file_makes_its_own_model(ckpt, golden, tmp_path):
     assert sorted(ours.names()) == sorted(theirs.names())
     for name in theirs.names():
         assert (ours[name].dtype, ours[name].shape) == (theirs[name].dtype, theirs[name].shape)
-    ckpt("ckpt-verify", "check", tmp_path / "out")
+    ckpt("ckpt-verify", "check", "--structure-only", tmp_path / "out")
+
+
+def test_a_seed_of_values_that_are_all_zero_is_refused(ckpt, tmp_path):
+    assert "--sparse and --seed" in ckpt("ckpt-synth", "--config", "tiny", "--sparse", "--seed",
+                                         "2", tmp_path / "out", check=2).err
 
 
 def test_fewer_layers(ckpt, tmp_path):

@@ -107,11 +107,23 @@ def test_a_full_output_device_is_an_error(build, golden):
 
 # ---- check ----
 
-def test_without_a_manifest_only_structure_is_checked(ckpt, golden):
-    out = ckpt("ckpt-verify", "check", golden).out
+def test_a_check_without_a_manifest_is_refused_unless_structure_is_enough(ckpt, golden):
+    """`check && publish` must not pass when no value was looked at."""
+    assert "--structure-only" in ckpt("ckpt-verify", "check", golden, check=2).err
+    out = ckpt("ckpt-verify", "check", "--structure-only", golden).out
     assert "structure is right" in out and "values were not checked" in out
-    doc = ckpt("ckpt-verify", "check", "--json", golden).json
+    doc = ckpt("ckpt-verify", "check", "--json", "--structure-only", golden).json
     assert doc["checked"] == "structure" and doc["same"] is None and doc["root"] is None
+
+
+def test_structure_only_does_not_look_at_a_manifest(ckpt, golden, manifest, tmp_path):
+    with_byte(golden, tmp_path / "c", NORM, 4, lambda b: b ^ 1)
+    (tmp_path / "c" / "ckpt-manifest.json").write_bytes(manifest.read_bytes())
+    ckpt("ckpt-verify", "check", "--structure-only", tmp_path / "c")
+    ckpt("ckpt-verify", "check", tmp_path / "c", check=1)
+    for more in ("--manifest", manifest), ("--main",):
+        assert "exclude" in ckpt("ckpt-verify", "check", "--structure-only", *more,
+                                 tmp_path / "c", check=2).err
 
 
 def test_a_checkpoint_is_as_in_its_manifest(ckpt, golden, manifest):
@@ -186,7 +198,7 @@ def test_broken_structure_is_refused(ckpt, golden, tmp_path):
     path = copy_of(golden, tmp_path / "c")
     file = next(path.glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1])
-    ckpt("ckpt-verify", "check", path, check=2)
+    ckpt("ckpt-verify", "check", "--structure-only", path, check=2)
 
 
 # ---- check: checksums that files keep ----
@@ -224,23 +236,24 @@ def damaged(dist, tmp_path):
 @pytest.mark.parametrize("options", [(), ("--threads", "1"), ("--threads", "5"),
                                      ("--memory", "16MiB")], ids=" ".join)
 def test_checksums_of_a_torch_dist_are_checked(ckpt, dist, options):
-    doc = ckpt("ckpt-verify", "check", "--json", *options, dist).json
+    doc = ckpt("ckpt-verify", "check", "--json", "--structure-only", *options, dist).json
     items = ckpt("ckpt-shard", "--layout", "torch_dist", "--dry-run", "--json", dist,
                  dist.parent / "again").json["pieces"]
     assert doc["checksums"] == items > 100
     assert doc["without_checksum"] == 0 and doc["differing"] == [] and doc["same"] is None
-    assert "checksums of stored tensors are right" in ckpt("ckpt-verify", "check", dist).out
+    said = ckpt("ckpt-verify", "check", "--structure-only", dist).out
+    assert "checksums of stored tensors are right" in said
 
 
 def test_a_flipped_bit_is_found_and_placed(ckpt, golden_b, dist, damaged):
     data = Model(golden_b)["norm.weight"].data
     path = damaged("__0_0.distcp", (dist / "release" / "__0_0.distcp").read_bytes().index(data), 1)
-    doc = ckpt("ckpt-verify", "check", "--json", path, check=1).json
+    doc = ckpt("ckpt-verify", "check", "--json", "--structure-only", path, check=1).json
     found, = doc["differing"]
     assert found["kind"] == "checksum" and found["file"] == "__0_0.distcp"
     assert found["name"].startswith("decoder.final_layernorm.weight")
     assert found["expected"] != found["got"] and doc["same"] is False
-    said = ckpt("ckpt-verify", "check", path, check=1).out
+    said = ckpt("ckpt-verify", "check", "--structure-only", path, check=1).out
     assert "'__0_0.distcp'" in said and "decoder.final_layernorm.weight" in said
 
 
@@ -252,7 +265,7 @@ def test_every_flipped_bit_of_every_item_is_found(ckpt, dist, damaged):
     for begin, end in places[:3] + rng.sample(places, 5):
         for at in (begin, end - 1, rng.randrange(begin, end)):
             path = damaged(name, at, 1 << rng.randrange(8))
-            doc = ckpt("ckpt-verify", "check", "--json", path, check=1).json
+            doc = ckpt("ckpt-verify", "check", "--json", "--structure-only", path, check=1).json
             assert [(d["kind"], d["file"]) for d in doc["differing"]] == [("checksum", name)]
 
 
@@ -347,6 +360,15 @@ def test_different_models_differ_in_shapes(ckpt, golden_a, golden_b):
     first = doc["first_difference"]
     assert first == {"name": "embed.weight", "kind": "shape", "row": None, "col": None,
                      "a": [512, 256], "b": [384, 384], "count": None}
+
+
+def test_tensors_without_elements_are_not_the_same(ckpt, tmp_path):
+    for name in "ab":
+        c = Model()
+        c.files["model.safetensors"] = {"x": Tensor("BF16", [0, 4], b"")}
+        c.write(tmp_path / name, index=False)
+    assert "nothing to compare" in ckpt("ckpt-verify", "compare", tmp_path / "a", tmp_path / "b",
+                                        check=2).err
 
 
 def test_nothing_in_common_is_not_the_same(ckpt, golden, tmp_path):

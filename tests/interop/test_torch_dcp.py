@@ -253,7 +253,7 @@ def test_checksums_of_torch_are_checked_where_it_computes_them(ckpt, tmp_path, c
         dcp.save(tensors, checkpoint_id=tmp_path / "dcp", no_dist=True)
     finally:
         torch.serialization.set_crc32_options(was)
-    check = "ckpt-verify", "check", "--lenient"
+    check = "ckpt-verify", "check", "--lenient", "--structure-only"
     doc = ckpt(*check, "--json", tmp_path / "dcp").json
     count = len(tensors)
     assert (doc["checksums"], doc["without_checksum"]) == ((count, 0) if computed else (0, count))

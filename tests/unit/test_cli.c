@@ -17,6 +17,7 @@ static struct {
     const char *dtype;
     const char *like;
     uint64_t count;
+    uint64_t ranks;
     cli_list includes;
     cli_common common;
 } opt;
@@ -25,9 +26,16 @@ static const cli_option OPTIONS[] = {
     { CLI_CHOICE, "dtype", "bf16|fp8|keep", &opt.dtype, "element type of plain weights" },
     { CLI_STRING, "like", "PATH", &opt.like, "imitate the encodings of PATH" },
     { CLI_U64, "count", "N", &opt.count, "how many (default 1)" },
+    { CLI_COUNT, "ranks", "N", &opt.ranks, "how many ranks" },
     { CLI_LIST, "include", "GLOB", &opt.includes, "only these; may be repeated" },
     CLI_COMMON(opt.common),
     CLI_OPTIONS_END
+};
+
+static const cli_rule RULES[] = {
+    { "ranks", "like|include|dtype", NULL },
+    { "like", NULL, "quiet|dtype" },
+    { NULL, NULL, NULL }
 };
 
 static const cli_command COMMAND = {
@@ -37,6 +45,7 @@ static const cli_command COMMAND = {
     .description = "Turns SRC into DST.\n\n.A line that looks like a troff request, and a \\.",
     .examples = "ckpt-sample --dtype bf16 a b",
     .options = OPTIONS,
+    .rules = RULES,
     .arg_min = 2,
     .arg_max = 2,
 };
@@ -229,6 +238,31 @@ static void test_messages_stay_on_one_line(void **state)
     (void)state;
     assert_refused(PARSE("--a\nb\033[2J", "a", "b"), "unknown option");
     assert_null(strchr(output[1], '\033'));
+}
+
+static void test_an_option_that_needs_another_is_refused_without_it(void **state)
+{
+    (void)state;
+    assert_refused(PARSE("--ranks", "1", "a", "b"),
+                   "--ranks needs --like, --include or --dtype; see --help");
+    assert_int_equal(PARSE("--ranks", "1", "--like", "x", "a", "b"), CLI_GO);
+    assert_int_equal(PARSE("--dtype", "keep", "--ranks", "1", "a", "b"), CLI_GO);
+}
+
+static void test_options_that_exclude_each_other_are_refused_in_any_order(void **state)
+{
+    (void)state;
+    assert_refused(PARSE("--like", "x", "--dtype", "keep", "a", "b"), "--like and --dtype exclude");
+    assert_refused(PARSE("--quiet", "--like", "x", "a", "b"), "--like and --quiet exclude");
+    assert_int_equal(PARSE("--like", "x", "a", "b"), CLI_GO);
+}
+
+static void test_a_count_is_at_least_1(void **state)
+{
+    (void)state;
+    assert_refused(PARSE("--ranks", "0", "a", "b"), "expected at least 1, got '0'");
+    assert_int_equal(PARSE("--ranks=2", "--like=x", "a", "b"), CLI_GO);
+    assert_int_equal(opt.ranks, 2);
 }
 
 static void test_sizes(void **state)
@@ -436,6 +470,10 @@ int main(void)
         cmocka_unit_test_setup(test_a_word_outside_the_choice_is_refused, reset),
         cmocka_unit_test_setup(test_argument_counts_are_checked, reset),
         cmocka_unit_test_setup(test_messages_stay_on_one_line, reset),
+        cmocka_unit_test_setup(test_an_option_that_needs_another_is_refused_without_it, reset),
+        cmocka_unit_test_setup(test_options_that_exclude_each_other_are_refused_in_any_order,
+                               reset),
+        cmocka_unit_test_setup(test_a_count_is_at_least_1, reset),
         cmocka_unit_test_setup(test_sizes, reset),
         cmocka_unit_test_setup(test_numbers, reset),
         cmocka_unit_test_setup(test_human_sizes_have_decimal_units, reset),
