@@ -9,6 +9,7 @@
 #include "format.h"
 #include "hf.h"
 #include "notes.h"
+#include "recognise.h"
 #include "side_data.h"
 #include "values.h"
 
@@ -314,6 +315,22 @@ static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
     return make_logical(c, err);
 }
 
+/* No format reads it: say what it is, if that can be told. */
+static ckpt_code fail_unread(const char *path, ckpt_error *err)
+{
+    const ckpt_code code = file_exists(path) ? CKPT_E_FORMAT : CKPT_E_IO;
+    char what[RECOGNISE_BYTES];
+
+    if (recognise_path(path, what))
+        return ckpt_fail(err, code, "'%s' %s", path, what);
+    if (code == CKPT_E_IO)
+        return ckpt_fail(err, code, "'%s' does not exist", path);
+    return ckpt_fail(err, code,
+                     "'%s' is not a checkpoint: expected safetensors (a directory, a file or "
+                     "model-parallel shards) or a torch_dist directory",
+                     path);
+}
+
 ckpt_code ckpt_open(const char *path, const ckpt_open_options *options, ckpt_checkpoint **out,
                     ckpt_error *err)
 {
@@ -323,15 +340,10 @@ ckpt_code ckpt_open(const char *path, const ckpt_open_options *options, ckpt_che
 
     if ((code = kernels_require(err)) != CKPT_OK)
         return code;
-    if (!file_exists(path))
-        return ckpt_fail(err, CKPT_E_IO, "'%s' does not exist", path);
     while (ckpt_formats[i] != NULL && !ckpt_formats[i]->detect(path))
         i++;
     if (ckpt_formats[i] == NULL)
-        return ckpt_fail(err, CKPT_E_FORMAT,
-                         "'%s' is no checkpoint: expected safetensors (a directory, a file or "
-                         "model-parallel shards) or a torch_dist directory",
-                         path);
+        return fail_unread(path, err);
     if ((c = calloc(1, sizeof *c)) == NULL || (c->path = strdup(path)) == NULL) {
         free(c);
         return ckpt_fail_memory(err, "a checkpoint", sizeof *c);

@@ -7,6 +7,7 @@
 #include "json.h"
 #include "kernels.h"
 #include "map.h"
+#include "recognise.h"
 #include "safetensors_header.h"
 #include "size.h"
 
@@ -225,6 +226,7 @@ static ckpt_code read_text(header_reader *r, char **text, uint64_t *length)
 {
     store_file *f = &r->store->files[r->file];
     unsigned char bytes[SAFETENSORS_LENGTH_BYTES];
+    char what[RECOGNISE_BYTES];
     ckpt_code code;
 
     if (f->size_bytes < SAFETENSORS_LENGTH_BYTES)
@@ -233,6 +235,8 @@ static ckpt_code read_text(header_reader *r, char **text, uint64_t *length)
     if ((code = file_read_at(f->file, 0, bytes, sizeof bytes, r->err)) != CKPT_OK)
         return code;
     *length = load_length(bytes);
+    if (*length > SAFETENSORS_HEADER_MAX && recognise_path_head(r->path, what))
+        return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s' %s", r->path, what);
     if (*length > SAFETENSORS_HEADER_MAX)
         return ckpt_fail(r->err, CKPT_E_FORMAT,
                          "'%s': header of %llu bytes, expected at most %d", r->path,

@@ -1,0 +1,26 @@
+/*
+ * recognise.h: what a path is that no format reads, from its name, its first bytes or the names in
+ * it, and what a person can do about it. Used where opening has failed: it may be wrong, and
+ * nothing depends on it but the words of an error.
+ */
+#ifndef CKPT_RECOGNISE_H
+#define CKPT_RECOGNISE_H
+
+#include <stddef.h>
+
+enum { RECOGNISE_BYTES = 512 };
+
+/* What a file that begins with these bytes is: "is a GGUF file, ..."; NULL: nothing is known. */
+const char *recognise_bytes(const void *bytes, size_t size);
+
+/* The same for the file at a path. 1 when something is known. */
+int recognise_path_head(const char *path, char out[RECOGNISE_BYTES]);
+
+/* The same for a path, also for one that does not exist: the rest of a line that begins with it.
+ * 1 when something is known. */
+int recognise_path(const char *path, char out[RECOGNISE_BYTES]);
+
+/* 1 for a folder with a LoRA adapter of PEFT: changes to a model, not a model. */
+int recognise_is_adapter(const char *path);
+
+#endif

@@ -1,0 +1,139 @@
+"""What people give for a checkpoint: each is told in one line what it is and what to do."""
+import io
+import pickle
+import zipfile
+
+import pytest
+
+from corrupt.files import INDEX, Model, bf16, file_bytes, link_tree
+
+LFS = (b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 +
+       b"\nsize 4999800000\n")
+
+
+def archive():
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as z:
+        z.writestr("archive/data.pkl", pickle.dumps({}, 2))
+    return out.getvalue()
+
+
+FILES = {
+    "model-00001-of-00002.safetensors": (LFS, "Git LFS pointer", "git lfs pull"),
+    "model.Q4_K_M.gguf": (b"GGUF\3\0\0\0" + bytes(64), "GGUF", "safetensors"),
+    "model.safetensors": (b"GGUF\3\0\0\0" + bytes(64), "GGUF", "safetensors"),
+    "pytorch_model.bin": (archive(), "torch.save", "safetensors"),
+    "old.pt": (pickle.dumps({}, 2), "pickle", "safetensors"),
+    "new.pt": (pickle.dumps({}, 4), "pickle", "safetensors"),
+    "__0_0.distcp": (archive(), "data file of a torch_dist checkpoint", "name its folder"),
+    "latest_checkpointed_iteration.txt": (b"release", "tracker file", "name its folder"),
+    ".metadata": (b"\x80\x02}.", "metadata of a torch_dist checkpoint", "name its folder"),
+    "common.pt": (archive(), "part of a torch_dist checkpoint", "name its folder"),
+    INDEX: (b"{}", "index of a checkpoint", "name its folder"),
+    "config.json": (b"{}", "configuration of a model", "name its folder"),
+    "model.tar.gz": (b"\x1f\x8b\x08" + bytes(32), "compressed by gzip", "unpack"),
+    "page.safetensors": (b"<!DOCTYPE html>" + bytes(32), "web page", "download"),
+    "2c5a8d": (file_bytes({"a": bf16([2])}), "looks like a safetensors file", "'.safetensors'"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_told_by_its_name_or_first_bytes(ckpt, tmp_path, name):
+    data, *says = FILES[name]
+    (tmp_path / name).write_bytes(data)
+    err = ckpt("ckpt-inspect", tmp_path / name, check=2).err
+    assert f"'{tmp_path / name}'" in err and all(word in err for word in says)
+    if "name its folder" in says:
+        assert f"'{tmp_path}'" in err
+
+
+def test_pointers_in_place_of_shards_are_told(ckpt, golden_a, tmp_path):
+    path = link_tree(golden_a, tmp_path / "in")
+    shard = sorted(path.glob("*.safetensors"))[1]
+    shard.unlink()
+    shard.write_bytes(LFS)
+    err = ckpt("ckpt-verify", "digest", path, check=2).err
+    assert f"'{shard}'" in err and "git lfs pull" in err
+
+
+def folder(path, *names):
+    for name in names:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(b"{}")
+    return path
+
+
+FOLDERS = {
+    "diffusers": (["model_index.json", "vae/config.json", "unet/x.safetensors"], "diffusers",
+                  "'unet'"),
+    "cache": (["blobs/ab", "refs/main", "snapshots/0123abc/config.json"], "cache of a hub",
+              "'snapshots/0123abc'"),
+    "torch": (["config.json", "pytorch_model-00001-of-00002.bin"],
+              "'pytorch_model-00001-of-00002.bin'", "safetensors"),
+    "gguf": (["config.json", "m.gguf"], "'m.gguf'", "GGUF"),
+    "config only": (["config.json", "tokenizer.json"], "no weights", "ckpt-download"),
+    "no metadata": (["__0_0.distcp", "common.pt"], "'.metadata' is missing", "torch_dist"),
+    "old Megatron": (["mp_rank_00/model_optim_rng.pt"], "older format", "torch_dist"),
+    "nothing": (["notes.txt"], "is not a checkpoint", "expected safetensors"),
+}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_a_folder_is_told_by_what_is_in_it(ckpt, tmp_path, kind):
+    names, *says = FOLDERS[kind]
+    err = ckpt("ckpt-inspect", folder(tmp_path / "in", *names), check=2).err
+    assert f"'{tmp_path / 'in'}'" in err and all(word in err for word in says)
+
+
+@pytest.mark.parametrize("path, says", [
+    ("deepseek-ai/DeepSeek-V4-Flash", "ckpt-download deepseek-ai/DeepSeek-V4-Flash"),
+    ("deepseek-ai/DeepSeek-V4-Flash@main", "ckpt-download deepseek-ai/DeepSeek-V4-Flash"),
+    ("hf://deepseek-ai/DeepSeek-V4", "ckpt-download deepseek-ai/DeepSeek-V4"),
+    ("https://huggingface.co/deepseek-ai/DeepSeek-V4/tree/main",
+     "ckpt-download deepseek-ai/DeepSeek-V4"),
+    ("s3://bucket/model", "only local files are read"),
+    ("node7:/data/model", "on another machine"),
+    ("missing", "does not exist"),
+])
+def test_what_is_not_on_this_machine_is_told(ckpt, tmp_path, path, says):
+    err = ckpt("ckpt-inspect", path, check=2, cwd=tmp_path).err
+    assert f"'{path}'" in err and says in err
+
+
+def test_a_path_in_a_folder_that_is_there_is_no_repository(ckpt, tmp_path):
+    (tmp_path / "models").mkdir()
+    err = ckpt("ckpt-inspect", "models/v4", check=2, cwd=tmp_path).err
+    assert err.endswith("'models/v4' does not exist\n")
+
+
+def test_a_link_to_nothing_is_told(ckpt, tmp_path):
+    (tmp_path / "model").symlink_to("gone")
+    err = ckpt("ckpt-inspect", tmp_path / "model", check=2).err
+    assert "is a link to 'gone', which does not exist" in err
+
+
+@pytest.mark.parametrize("command", [
+    ["ckpt-verify", "digest"], ["ckpt-verify", "check"], ["ckpt-run", "--prompt", "a"],
+    ["ckpt-convert", "--dry-run"], ["ckpt-shard", "--dry-run", "--layout", "hf"]],
+    ids=lambda c: c[0] if c[0] != "ckpt-verify" else c[1])
+def test_every_command_tells_it(ckpt, tmp_path, command):
+    (tmp_path / "m.gguf").write_bytes(b"GGUF\3\0\0\0" + bytes(64))
+    out = [tmp_path / "out"] if command[0] in ("ckpt-convert", "ckpt-shard") else []
+    assert "is a GGUF file" in ckpt(*command, tmp_path / "m.gguf", *out, check=2).err
+    err = ckpt("ckpt-verify", "compare", tmp_path / "m.gguf", tmp_path / "m.gguf", check=2).err
+    assert "is a GGUF file" in err
+
+
+def test_like_and_fill_from_tell_it(ckpt, golden_a, tmp_path):
+    (tmp_path / "m.gguf").write_bytes(b"GGUF\3\0\0\0" + bytes(64))
+    for option in ("--like", "--fill-from"):
+        err = ckpt("ckpt-convert", option, tmp_path / "m.gguf", golden_a, tmp_path / "out",
+                   check=2).err
+        assert "is a GGUF file" in err
+
+
+def test_a_real_checkpoint_is_not_mistaken(ckpt, golden_a, tmp_path):
+    model = Model(golden_a)
+    model.extras["pytorch_model.bin"] = archive()
+    model.extras["model_index.json"] = b"{}"
+    assert ckpt("ckpt-inspect", "--json", model.write(tmp_path / "in")).json["layout"] == "hf"
