@@ -31,6 +31,7 @@ typedef struct {
     int no_digest;
     int verify;                      /* read the result back and compare digests */
     int overwrite;
+    int restart;                     /* discard an unfinished run of other options */
     unsigned part;                   /* 1 .. part_count: the share of this process */
     unsigned part_count;             /* 0 or 1: it does everything */
     copy_options copy;
@@ -75,6 +76,7 @@ typedef struct {
     size_t kept_count;
     ckpt_output *output;
     int is_waiting;                  /* this share is done; another process will commit */
+    int is_refused;                  /* what the inputs hold forbids it: nothing may be left */
     file_list written;               /* files of the target that are no tensor files */
     double seconds;
 } convert_job;
@@ -84,6 +86,8 @@ ckpt_code convert_plan(const convert_options *options, convert_job **out, ckpt_e
 ckpt_code convert_run(convert_job *job, ckpt_error *err);
 /* Instead of convert_run: write what describes the data (.metadata, an index) below `directory`. */
 ckpt_code convert_describe(convert_job *job, const char *directory, ckpt_error *err);
+/* Append the names of what the run makes: weights, and what is carried along. */
+ckpt_code convert_list_files(const convert_job *job, file_list *out, ckpt_error *err);
 /* The directory that convert_run writes to: for files of the caller's own, before the commit. */
 const char *convert_directory(const convert_job *job);
 ckpt_code convert_commit(convert_job *job, ckpt_error *err);

@@ -435,9 +435,10 @@ static ckpt_code plan_job(convert_job *job, ckpt_error *err)
 {
     ckpt_code code;
 
-    if ((code = output_check(job->options.target, job->options.overwrite, err)) != CKPT_OK ||
+    /* The source first: where it is not there, the two paths may be in the wrong order. */
+    if ((code = open_all(job, err)) != CKPT_OK ||
         (code = check_apart(&job->options, err)) != CKPT_OK ||
-        (code = open_all(job, err)) != CKPT_OK ||
+        (code = output_check(job->options.target, job->options.overwrite, err)) != CKPT_OK ||
         (code = check_files_apart(&job->options, job->source, err)) != CKPT_OK ||
         (code = check_files_apart(&job->options, job->like, err)) != CKPT_OK ||
         (code = check_files_apart(&job->options, job->fill, err)) != CKPT_OK ||

@@ -101,10 +101,12 @@ static ckpt_code copy_tensors(convert_job *job, pipeline *p, ckpt_error *err)
         code = sink_files_resume(sink, &copy, &job->kept_count, err);
     for (size_t i = 0; i < count; i++)
         job->kept[i] = (uint8_t)sink_files_kept(sink, i);
-    if (code == CKPT_OK)
-        code = job->options.feed == NULL
-                   ? ckpt_copy(p->encoded, sink, &copy, err)
-                   : convert_feed_copy(job, &(feed_copy){ p->encoded, sink, &copy, ready }, err);
+    if (code != CKPT_OK)
+        goto out;
+    code = job->options.feed == NULL
+               ? ckpt_copy(p->encoded, sink, &copy, err)
+               : convert_feed_copy(job, &(feed_copy){ p->encoded, sink, &copy, ready }, err);
+    job->is_refused = code == CKPT_E_FORMAT || code == CKPT_E_INEXACT || code == CKPT_E_USAGE;
 out:
     sink_files_free(sink);
     free(ready);
@@ -413,23 +415,6 @@ ckpt_code convert_describe(convert_job *job, const char *directory, ckpt_error *
     return code == CKPT_OK ? write_index(job, err) : code;
 }
 
-static ckpt_code begin_output(convert_job *job, ckpt_error *err)
-{
-    const output_options options = { job->options.target, job->options.overwrite,
-                                     job->fingerprint, ckpt_catalog_count(job->targets),
-                                     job->options.part, job->options.part_count };
-    char *directory;
-    ckpt_code code;
-
-    if ((code = output_begin(&options, &job->output, err)) != CKPT_OK)
-        return code;
-    if ((directory = strdup(convert_directory(job))) == NULL)
-        return ckpt_fail_memory(err, "a path", 0);
-    free(job->store->directory);
-    job->store->directory = directory;
-    return output_make_files(job->store, err);
-}
-
 static double seconds_now(void)
 {
     struct timespec now;
@@ -438,7 +423,7 @@ static double seconds_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-static ckpt_code check_unchanged(const convert_job *job, ckpt_error *err)
+static ckpt_code check_unchanged(convert_job *job, ckpt_error *err)
 {
     const ckpt_checkpoint *inputs[] = { job->source, job->like, job->fill };
     ckpt_code code = CKPT_OK;
@@ -446,10 +431,54 @@ static ckpt_code check_unchanged(const convert_job *job, ckpt_error *err)
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs && code == CKPT_OK; i++)
         if (inputs[i] != NULL)
             code = store_check_unchanged(inputs[i]->store, err);
+    job->is_refused |= code == CKPT_E_FORMAT;
     return code;
 }
 
-ckpt_code convert_run(convert_job *job, ckpt_error *err)
+/* Formats' own files have names that are known. */
+ckpt_code convert_list_files(const convert_job *job, file_list *out, ckpt_error *err)
+{
+    const file_list *extras = &job->source->extras;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < job->store->file_count && code == CKPT_OK; i++)
+        code = file_list_add(out, job->store->files[i].name, err);
+    for (size_t i = 0; i < extras->count && code == CKPT_OK; i++)
+        code = file_list_add(out, extras->names[i], err);
+    return code;
+}
+
+static ckpt_code begin_output(convert_job *job, ckpt_error *err)
+{
+    const convert_options *o = &job->options;
+    file_list files = { NULL, 0 };
+    const output_options options = {
+        .path = o->target,
+        .overwrite = o->overwrite,
+        .fingerprint = job->fingerprint,
+        .tensor_count = ckpt_catalog_count(job->targets),
+        .part = o->part,
+        .part_count = o->part_count,
+        .restart = o->restart,
+        .keep_others = o->feed != NULL,       /* the source of what it has may be gone */
+        .files = &files,
+    };
+    char *directory;
+    ckpt_code code;
+
+    if ((code = convert_list_files(job, &files, err)) == CKPT_OK)
+        code = output_begin(&options, &job->output, err);
+    file_list_free(&files);
+    if (code != CKPT_OK)
+        return code;
+    if ((directory = strdup(convert_directory(job))) == NULL)
+        return ckpt_fail_memory(err, "a path", 0);
+    free(job->store->directory);
+    job->store->directory = directory;
+    return output_make_files(job->store, err);
+}
+
+static ckpt_code run(convert_job *job, ckpt_error *err)
 {
     const double begin = seconds_now();
     ckpt_code code;
@@ -463,6 +492,20 @@ ckpt_code convert_run(convert_job *job, ckpt_error *err)
         return code;
     code = write_others(job, err);
     job->seconds = seconds_now() - begin;
+    return code;
+}
+
+/* Where the source goes away file by file, what has been converted is all there is of it. */
+ckpt_code convert_run(convert_job *job, ckpt_error *err)
+{
+    const ckpt_code code = run(job, err);
+    ckpt_output *output = job->output;
+
+    if (code == CKPT_OK || !job->is_refused || job->options.feed != NULL)
+        return code;
+    job->output = NULL;
+    store_close_files(job->store, NULL);
+    output_discard(output, NULL);              /* the refusal is what is told */
     return code;
 }
 

@@ -148,7 +148,7 @@ ckpt_code file_check_unchanged(const ckpt_file *f, ckpt_error *err)
                          strerror(errno));
     if ((uint64_t)now.st_size != f->size ||
         (int64_t)now.st_mtim.tv_sec * 1000000000 + now.st_mtim.tv_nsec != f->mtime_ns)
-        return ckpt_fail(err, CKPT_E_IO, "'%s' was changed while it was read", f->path);
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' was changed while it was read", f->path);
     return CKPT_OK;
 }
 

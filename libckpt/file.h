@@ -30,7 +30,7 @@ const char *file_path(const ckpt_file *f);
 uint64_t file_size(const ckpt_file *f);               /* when it was opened */
 int64_t file_mtime_ns(const ckpt_file *f);            /* when it was opened */
 
-/* Refuse when the file at this path is another one now, or has another size or time. */
+/* CKPT_E_FORMAT when the file at this path is another one now, or has another size or time. */
 ckpt_code file_check_unchanged(const ckpt_file *f, ckpt_error *err);
 
 /* A rectangle of a file: row_count pieces of row_bytes, pitch_bytes apart from `offset` on. */
@@ -77,12 +77,14 @@ void file_abort_replacing(ckpt_file *f);                               /* NULL i
 ckpt_code file_write_all(const char *path, const void *data, size_t size, ckpt_error *err);
 ckpt_code file_copy(const char *from, const char *to, ckpt_error *err);
 
-int file_exists(const char *path);            /* anything at all, also a dangling link */
+int file_exists(const char *path);            /* anything, also what cannot be looked at */
 int file_is_directory(const char *path);
 ckpt_code file_make_directory(const char *path, ckpt_error *err);      /* fine if it is there */
 ckpt_code file_make_parents(const char *path, ckpt_error *err);        /* of a file in a tree */
 ckpt_code file_remove(const char *path, ckpt_error *err);              /* fine if absent */
 ckpt_code file_remove_tree(const char *path, ckpt_error *err);         /* fine if absent */
+/* Directories that hold nothing but directories, `path` too; fine if absent or not empty. */
+ckpt_code file_remove_empty(const char *path, ckpt_error *err);
 /* What a killed run left behind of files that replace others: ".*.tmp", at any depth. */
 ckpt_code file_remove_temporaries(const char *directory, ckpt_error *err);
 ckpt_code file_sync_tree(const char *path, ckpt_error *err);           /* files and directories */
@@ -117,6 +119,8 @@ typedef struct {
     size_t count;
 } file_list;
 ckpt_code file_list_tree(const char *directory, file_list *out, ckpt_error *err);
+/* The same of everything that is no directory, hidden names and links too; links not followed. */
+ckpt_code file_list_everything(const char *directory, file_list *out, ckpt_error *err);
 /* Append a copy of `name`. */
 ckpt_code file_list_add(file_list *list, const char *name, ckpt_error *err);
 void file_list_free(file_list *list);

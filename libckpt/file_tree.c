@@ -19,7 +19,9 @@ int file_exists(const char *path)
 {
     struct stat status;
 
-    return lstat(path, &status) == 0;
+    /* What cannot be looked at may be there: nobody may take it for absent. */
+    return lstat(path, &status) == 0 ||
+           (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG);
 }
 
 int file_is_directory(const char *path)
@@ -162,6 +164,22 @@ ckpt_code file_remove_tree(const char *path, ckpt_error *err)
     if (!file_exists(path))
         return CKPT_OK;
     return walk(path, FTS_PHYSICAL, remove_entry, NULL, err);
+}
+
+static ckpt_code remove_empty(FTS *tree, FTSENT *entry, void *context, ckpt_error *err)
+{
+    (void)tree;
+    (void)context;
+    if (entry->fts_info == FTS_DP && rmdir(entry->fts_path) != 0 && errno != ENOENT &&
+        errno != ENOTEMPTY && errno != EEXIST)
+        return ckpt_fail(err, CKPT_E_IO, "cannot remove '%s': %s", entry->fts_path,
+                         strerror(errno));
+    return CKPT_OK;
+}
+
+ckpt_code file_remove_empty(const char *path, ckpt_error *err)
+{
+    return file_exists(path) ? walk(path, FTS_PHYSICAL, remove_empty, NULL, err) : CKPT_OK;
 }
 
 static ckpt_code remove_temporary(FTS *tree, FTSENT *entry, void *context, ckpt_error *err)
@@ -383,18 +401,37 @@ static int compare_names(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-ckpt_code file_list_tree(const char *directory, file_list *out, ckpt_error *err)
+static ckpt_code list_any(FTS *tree, FTSENT *entry, void *context, ckpt_error *err)
+{
+    (void)tree;
+    if (entry->fts_info == FTS_D || entry->fts_info == FTS_DP)
+        return CKPT_OK;
+    return list_add(context, entry->fts_path, err);
+}
+
+static ckpt_code list(const char *directory, int fts_options, visit_fn *visit, file_list *out,
+                      ckpt_error *err)
 {
     listing l = { out, strlen(directory) };
     ckpt_code code;
 
     memset(out, 0, sizeof *out);
-    code = walk(directory, FTS_LOGICAL, list_entry, &l, err);
+    code = walk(directory, fts_options, visit, &l, err);
     if (code != CKPT_OK)
         file_list_free(out);
     else if (out->count > 1)
         qsort(out->names, out->count, sizeof *out->names, compare_names);
     return code;
+}
+
+ckpt_code file_list_tree(const char *directory, file_list *out, ckpt_error *err)
+{
+    return list(directory, FTS_LOGICAL, list_entry, out, err);
+}
+
+ckpt_code file_list_everything(const char *directory, file_list *out, ckpt_error *err)
+{
+    return list(directory, FTS_PHYSICAL | FTS_COMFOLLOW, list_any, out, err);
 }
 
 void file_list_free(file_list *list)

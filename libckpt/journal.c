@@ -13,12 +13,14 @@
 
 #include "digest.h"
 #include "file.h"
+#include "replaceable.h"
 
 const char journal_name[] = ".ckpt-journal";
 static const char journal_magic[] = "ckpt-journal 1 ";
 static const char finished[] = "finished";
 static const char again[] = "again";
-enum { JOURNAL_BYTES_MAX = 1 << 30, LINE_BYTES_MAX = 160 };
+static const char refused[] = "refused";
+enum { JOURNAL_BYTES_MAX = 1 << 30, LINE_BYTES_MAX = 160, NAME_BYTES_MAX = 4096 };
 
 struct ckpt_journal {
     char *path;
@@ -26,7 +28,9 @@ struct ckpt_journal {
     size_t tensor_count;
     journal_record *records;
     uint64_t side_bytes;
+    size_t file_count;         /* that it names */
     int is_finished;
+    int is_refused;
 };
 
 static unsigned line_check(const char *text, size_t size)
@@ -75,33 +79,59 @@ static int read_side(ckpt_journal *j, const char *line)
 /* `again`: a process that had finished was started once more, to do again what it finds damaged. */
 static int read_state(ckpt_journal *j, const char *line)
 {
-    const int is_finished = strncmp(line, finished, strlen(finished)) == 0;
-    const char *word = is_finished ? finished : again;
+    static const char *const words[] = { finished, again, refused };
 
-    if (strncmp(line, word, strlen(word)) != 0 || !is_checked(line, (int)strlen(word)))
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        if (strncmp(line, words[i], strlen(words[i])) != 0 ||
+            !is_checked(line, (int)strlen(words[i])))
+            continue;
+        j->is_finished = words[i] == finished;
+        j->is_refused = words[i] == refused;
+        return 1;
+    }
+    return 0;
+}
+
+/* A file that the run makes; its name in *name, *length. */
+static int read_file_name(const char *line, const char **name, int *length)
+{
+    static const char word[] = "file ";
+    const char *check = strrchr(line, ' ');
+
+    if (strncmp(line, word, sizeof word - 1) != 0 || check < line + sizeof word ||
+        !is_checked(line, (int)(check - line)))
         return 0;
-    j->is_finished = is_finished;
+    *name = line + sizeof word - 1;
+    *length = (int)(check - *name);
     return 1;
 }
 
 /* One line without its newline; 0 when it is torn or not ours. */
 static int read_line(ckpt_journal *j, const char *line, size_t size)
 {
-    char copy[LINE_BYTES_MAX];
+    char copy[NAME_BYTES_MAX];
+    const char *name;
+    int length;
 
     if (size >= sizeof copy)
         return 0;
     memcpy(copy, line, size);
     copy[size] = '\0';
-    return read_done(j, copy) || read_side(j, copy) || read_state(j, copy);
+    if (read_done(j, copy) || read_side(j, copy) || read_state(j, copy))
+        return 1;
+    if (!read_file_name(copy, &name, &length))
+        return 0;
+    j->file_count++;
+    return 1;
 }
 
+/* `path` is that of the other journal. */
 static ckpt_code fail_foreign(const char *path, ckpt_error *err)
 {
     return ckpt_fail(err, CKPT_E_USAGE,
-                     "'%s' was begun by another command, or its source has changed: finish "
-                     "that one, or remove the folder",
-                     path);
+                     "'%.*s' is an unfinished run with other options, or of a source that has "
+                     "changed since: repeat that command, or add --restart to discard it (%s)",
+                     (int)(strrchr(path, '/') - path), path, strrchr(path, '/') + 1);
 }
 
 /* *good_bytes: how much of the text was understood; 0: not even the first line was whole. */
@@ -177,6 +207,18 @@ static int has_files(DIR *folder)
     return errno != 0 ? -1 : found;
 }
 
+/* 1 while there are entries; errors are told. */
+static int next_entry(DIR *folder, const char *directory, const struct dirent **entry,
+                      ckpt_code *code, ckpt_error *err)
+{
+    errno = 0;
+    if (*code != CKPT_OK || (*entry = readdir(folder)) != NULL)
+        return *code == CKPT_OK;
+    if (errno != 0)
+        *code = ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", directory, strerror(errno));
+    return 0;
+}
+
 /* Which job a journal belongs to. One that has no whole first line is being begun, or no journal
  * but what goes with them; one that is gone was taken back. */
 static ckpt_code look_at(const char *path, const char *header, int *is_same, int *is_other,
@@ -208,7 +250,7 @@ static ckpt_code look_around(const ckpt_journal *j, DIR *folder, const char *hea
     int is_other = 0;
     ckpt_code code = CKPT_OK;
 
-    while (code == CKPT_OK && !is_other && (entry = readdir(folder)) != NULL) {
+    while (!is_other && next_entry(folder, j->path, &entry, &code, err)) {
         char *path;
 
         if (!is_journal_name(entry->d_name) ||
@@ -264,7 +306,30 @@ static ckpt_code begin(ckpt_journal *j, const char *directory, const char *heade
         unlink(j->path);           /* or the next one would take the folder for ours */
         return code;
     }
-    return file_sync_tree(directory, err);
+    return CKPT_OK;
+}
+
+/* The files that the run will make, so that who finds them knows whose they are. */
+static ckpt_code append_files(ckpt_journal *j, const file_list *files, ckpt_error *err)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *stream = open_memstream(&text, &size);
+    ckpt_code code;
+
+    for (size_t i = 0; stream != NULL && files != NULL && i < files->count; i++) {
+        char line[NAME_BYTES_MAX];
+        const int used = snprintf(line, sizeof line, "file %s", files->names[i]);
+
+        if (used > 0 && (size_t)used + 16 < sizeof line)      /* longer: no path that opens */
+            fprintf(stream, "%s %08x\n", line, line_check(line, (size_t)used));
+    }
+    if (stream == NULL || fclose(stream) != 0)
+        code = ckpt_fail_memory(err, "a journal", size);
+    else
+        code = write_text(j, text, size, err);
+    free(text);
+    return code;
 }
 
 static void make_header(hash128 fingerprint, char header[LINE_BYTES_MAX])
@@ -301,22 +366,27 @@ static ckpt_code load(ckpt_journal *j, const journal_options *options, ckpt_erro
         return code;
     if (good_bytes < size && ftruncate(j->fd, (off_t)good_bytes) != 0)
         return ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", j->path, strerror(errno));
+    if (good_bytes == 0 && (code = begin(j, options->directory, header, err)) != CKPT_OK)
+        return code;
+    if (options->files != NULL && j->file_count < options->files->count &&
+        (code = append_files(j, options->files, err)) != CKPT_OK)
+        return code;
     if (good_bytes == 0)
-        return begin(j, options->directory, header, err);
-    return j->is_finished ? append_word(j, again, err) : CKPT_OK;
+        return file_sync_tree(options->directory, err);
+    return j->is_finished || j->is_refused ? append_word(j, again, err) : CKPT_OK;
 }
 
-/* Does a process have it open? */
-static int is_locked(const char *path)
+/* Does a process have it open? One that is gone by now has not. */
+static ckpt_code look_for_lock(const char *path, int *is_locked, ckpt_error *err)
 {
     int fd;
-    int locked;
+    const ckpt_code code = file_open_fd(path, O_RDONLY | O_NOFOLLOW, &fd, err);
 
-    if (file_open_fd(path, O_RDONLY, &fd, NULL) != CKPT_OK)
-        return 0;
-    locked = flock(fd, LOCK_SH | LOCK_NB) != 0;
+    if (code != CKPT_OK)
+        return file_exists(path) ? code : CKPT_OK;
+    *is_locked |= flock(fd, LOCK_SH | LOCK_NB) != 0;
     close(fd);
-    return locked;
+    return CKPT_OK;
 }
 
 ckpt_code journal_look(const char *directory, hash128 fingerprint, journal_sight *out,
@@ -329,7 +399,11 @@ ckpt_code journal_look(const char *directory, hash128 fingerprint, journal_sight
 
     memset(out, 0, sizeof *out);
     make_header(fingerprint, header);
-    while (folder != NULL && code == CKPT_OK && (entry = readdir(folder)) != NULL) {
+    if (folder == NULL)
+        return errno == ENOENT || errno == ENOTDIR
+                   ? CKPT_OK
+                   : ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", directory, strerror(errno));
+    while (next_entry(folder, directory, &entry, &code, err)) {
         char *path;
 
         if (!is_journal_name(entry->d_name))
@@ -338,12 +412,106 @@ ckpt_code journal_look(const char *directory, hash128 fingerprint, journal_sight
             code = ckpt_fail_memory(err, "a path", strlen(directory));
             break;
         }
-        out->is_locked |= is_locked(path);
-        code = look_at(path, header, &out->is_same, &out->is_other, err);
+        if ((code = look_for_lock(path, &out->is_locked, err)) == CKPT_OK)
+            code = look_at(path, header, &out->is_same, &out->is_other, err);
         free(path);
     }
-    if (folder != NULL)
-        closedir(folder);
+    closedir(folder);
+    return code;
+}
+
+/* ---- the files of a run ---- */
+
+/* The names in the text of one journal, as far as it is whole. */
+static ckpt_code take_names(const char *text, size_t size, file_list *out, ckpt_error *err)
+{
+    const char *const end = text + size;
+    const char *newline = memchr(text, '\n', size);
+    ckpt_code code = CKPT_OK;
+
+    if (newline == NULL || strncmp(text, journal_magic, sizeof journal_magic - 1) != 0)
+        return CKPT_OK;
+    for (const char *line = newline + 1; line < end && code == CKPT_OK; line = newline + 1) {
+        char copy[NAME_BYTES_MAX];
+        const char *name;
+        int length;
+
+        newline = memchr(line, '\n', (size_t)(end - line));
+        if (newline == NULL || (size_t)(newline - line) >= sizeof copy)
+            break;
+        snprintf(copy, sizeof copy, "%.*s", (int)(newline - line), line);
+        if (!read_file_name(copy, &name, &length))
+            continue;
+        copy[name - copy + length] = '\0';
+        code = file_list_add(out, name, err);
+    }
+    return code;
+}
+
+ckpt_code journal_list_files(const char *directory, file_list *out, ckpt_error *err)
+{
+    DIR *folder = opendir(directory);
+    const struct dirent *entry;
+    ckpt_code code = CKPT_OK;
+
+    if (folder == NULL)
+        return ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", directory, strerror(errno));
+    while (next_entry(folder, directory, &entry, &code, err)) {
+        char *path;
+        char *text = NULL;
+        size_t size;
+
+        if (!is_journal_name(entry->d_name))
+            continue;
+        if ((path = file_join(directory, entry->d_name)) == NULL)
+            code = ckpt_fail_memory(err, "a path", strlen(directory));
+        else if ((code = file_read_all(path, JOURNAL_BYTES_MAX, &text, &size, err)) == CKPT_OK)
+            code = take_names(text, size, out, err);
+        free(text);
+        free(path);
+    }
+    closedir(folder);
+    return code;
+}
+
+/* Remove what is in the folder: the journals, or everything else. */
+static ckpt_code remove_files(const char *directory, const file_list *found, int journals,
+                              ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < found->count && code == CKPT_OK; i++) {
+        char *path;
+
+        if (is_journal_name(found->names[i]) != journals)
+            continue;
+        if ((path = file_join(directory, found->names[i])) == NULL)
+            return ckpt_fail_memory(err, "a path", strlen(directory));
+        code = file_remove(path, err);
+        free(path);
+    }
+    return code;
+}
+
+ckpt_code journal_discard(const char *directory, ckpt_error *err)
+{
+    const hash128 any = { 0, 0 };
+    file_list found = { NULL, 0 };
+    journal_sight sight;
+    ckpt_code code = journal_look(directory, any, &sight, err);
+
+    if (code == CKPT_OK && sight.is_locked)
+        return ckpt_fail(err, CKPT_E_IO, "cannot discard '%s': another process is writing here",
+                         directory);
+    if (code != CKPT_OK || !(sight.is_other || sight.is_same) ||
+        (code = replaceable_check_partial(directory, err)) != CKPT_OK ||
+        (code = file_list_everything(directory, &found, err)) != CKPT_OK)
+        return code;
+    /* The journals last: a discard that is killed can be done again. */
+    if ((code = remove_files(directory, &found, 0, err)) == CKPT_OK &&
+        (code = remove_files(directory, &found, 1, err)) == CKPT_OK)
+        code = file_remove_empty(directory, err);
+    file_list_free(&found);
     return code;
 }
 
@@ -451,6 +619,11 @@ ckpt_code journal_finish(ckpt_journal *journal, ckpt_error *err)
                                                journal->path, strerror(errno));
 }
 
+ckpt_code journal_refuse(ckpt_journal *journal, ckpt_error *err)
+{
+    return append_word(journal, refused, err);
+}
+
 /* The journal of one part, as it is now. */
 static ckpt_code collect_part(const journal_options *options, ckpt_journal *j,
                               journal_record *records, ckpt_error *err)
@@ -483,6 +656,9 @@ ckpt_code journal_collect(const journal_options *options, journal_record *record
         if (j == NULL)
             return ckpt_fail_memory(err, "a journal", options->tensor_count);
         code = collect_part(options, j, records, err);
+        if (code == CKPT_OK && j->is_refused)
+            code = ckpt_fail(err, CKPT_E_USAGE, "part %u of %u was refused (it told why): '%s' "
+                             "cannot be completed", part, options->part_count, options->directory);
         side_bytes[part - 1] = j->side_bytes;
         *unfinished += !j->is_finished;
         journal_close(j);

@@ -3,9 +3,11 @@
  *
  *   ckpt-journal 1 FINGERPRINT                      of the command, its sources and its targets
  *   done TENSOR VALUE-DIGEST BYTES-HASH CHECK       one line per finished tensor
+ *   file NAME CHECK                                 one line per file that the run makes
  *   side BYTES CHECK                                of a file beside it (journal_append_side)
  *   finished CHECK                                  nothing is left to do
  *   again CHECK                                     its process was started once more
+ *   refused CHECK                                   the input or the options forbid the job
  *
  * Processes that share a job have a journal each, .ckpt-journal.PART-of-COUNT; the one that finds
  * all of them finished commits.
@@ -17,7 +19,7 @@
 #define CKPT_JOURNAL_H
 
 #include "kernels.h"
-#include "error.h"
+#include "file.h"
 
 typedef struct ckpt_journal ckpt_journal;
 
@@ -33,6 +35,7 @@ typedef struct {
     size_t tensor_count;
     unsigned part;             /* 1 .. part_count */
     unsigned part_count;       /* 0 or 1: one process does it all */
+    const file_list *files;    /* that the run makes, relative to the directory; or NULL */
 } journal_options;
 
 /*
@@ -51,12 +54,26 @@ typedef struct {
 ckpt_code journal_look(const char *directory, hash128 fingerprint, journal_sight *out,
                        ckpt_error *err);
 
+/* Append the files that the journals of a folder name: those that their runs make, or made. */
+ckpt_code journal_list_files(const char *directory, file_list *out, ckpt_error *err);
+
+/*
+ * Remove a folder that is being written, or what is left of it: first what its journals make ours
+ * (replaceable_check_partial), then the journals. Refused, with nothing removed, while a process
+ * has one of them open. What has no journal at all is not ours.
+ */
+ckpt_code journal_discard(const char *directory, ckpt_error *err);
+
+/* Tell the other parts that the job cannot be done. */
+ckpt_code journal_refuse(ckpt_journal *journal, ckpt_error *err);
+
 /* Nothing is left to do for this journal's process; what it wrote is on disk. */
 ckpt_code journal_finish(ckpt_journal *journal, ckpt_error *err);
 
 /*
- * Read the journals of all parts into records[tensor_count] (those of other parts are believed) and
- * side_bytes[part_count]. *unfinished: how many parts are not finished, or not begun.
+ * Read the journals of all parts into records[tensor_count] (those of other parts are what they
+ * say, not what is on disk) and side_bytes[part_count]. *unfinished: how many parts are not
+ * finished, or not begun. One that was refused is CKPT_E_USAGE.
  */
 ckpt_code journal_collect(const journal_options *options, journal_record *records,
                           uint64_t *side_bytes, unsigned *unfinished, ckpt_error *err);

@@ -8,7 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include "replaceable.h"
 
 static const char partial_suffix[] = ".partial";
 static const char replaced_suffix[] = ".ckpt-replaced";
@@ -38,9 +41,57 @@ static char *with_suffix(const char *path, const char *suffix)
     return text;
 }
 
+/* --overwrite is only advised where it would be obeyed. */
 static ckpt_code fail_exists(const char *path, ckpt_error *err)
 {
-    return ckpt_fail(err, CKPT_E_USAGE, "'%s' exists: say --overwrite to replace it", path);
+    ckpt_error why;
+
+    if (replaceable_check(path, &why) != CKPT_OK)
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists, and is not a checkpoint alone: "
+                         "choose another name", path);
+    return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists; --overwrite replaces it", path);
+}
+
+/* The folder that `path` is in; malloc'd, NULL without memory. */
+static char *folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    if (slash == NULL)
+        return strdup(".");
+    return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+}
+
+/* A name that a rename can give and take. `path` has no slash at its end. */
+static ckpt_code check_name(const char *path, ckpt_error *err)
+{
+    const char *slash = strrchr(path, '/');
+    const char *name = slash == NULL ? path : slash + 1;
+    char *parent = folder_of(path);
+    ckpt_code code = CKPT_OK;
+    struct stat around;
+    struct stat status;
+
+    if (parent == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(path));
+    if (strcmp(path, "-") == 0)
+        code = ckpt_fail(err, CKPT_E_USAGE, "the output '-': a checkpoint is a folder and cannot "
+                         "go to standard output ('./-' names a folder '-')");
+    else if (name[0] == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' has no name of its own: expected that "
+                         "of a new folder", path);
+    else if (stat(parent, &around) != 0)
+        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': '%s': %s", path, parent,
+                         strerror(errno));
+    else if (!S_ISDIR(around.st_mode))
+        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': '%s' is not a directory", path,
+                         parent);
+    else if (lstat(path, &status) == 0 && S_ISDIR(status.st_mode) &&
+             status.st_dev != around.st_dev)
+        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' is a mount point, which no rename can "
+                         "replace: name a folder in it", path);
+    free(parent);
+    return code;
 }
 
 ckpt_code output_check(const char *path, int overwrite, ckpt_error *err)
@@ -49,14 +100,57 @@ ckpt_code output_check(const char *path, int overwrite, ckpt_error *err)
     journal_sight sight;
     ckpt_code code;
 
+    char *bare;
+
     if (path[0] == '\0')
         return ckpt_fail(err, CKPT_E_USAGE, "the output path is empty");
-    if (overwrite || !file_exists(path))
-        return CKPT_OK;
+    if ((bare = with_suffix(path, "")) == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(path));
+    code = check_name(bare, err);
+    free(bare);
+    if (code != CKPT_OK || !file_exists(path))
+        return code;
+    if (overwrite)
+        return replaceable_check(path, err);
     /* Whose journal it is shows when the plan is made: take_back. */
     if ((code = journal_look(path, any, &sight, err)) != CKPT_OK || sight.is_other || sight.is_same)
         return code;
     return fail_exists(path, err);
+}
+
+/* One process at a time looks at PATH.partial and discards it: what the next one sees is new. A
+ * file system that cannot lock a folder has no more to offer. */
+static int lock_parent(const char *path)
+{
+    char *parent = folder_of(path);
+    const int fd = parent == NULL ? -1 : open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    free(parent);
+    while (fd >= 0 && flock(fd, LOCK_EX) != 0 && errno == EINTR)
+        continue;
+    return fd;
+}
+
+/* What another job left at PATH.partial goes if it may. */
+static ckpt_code discard_others(const ckpt_output *o, const output_options *options,
+                                ckpt_error *err)
+{
+    journal_sight sight;
+    ckpt_code code;
+    int lock;
+
+    if (options->keep_others || !(options->restart || options->overwrite))
+        return CKPT_OK;
+    if ((code = journal_look(o->partial, options->fingerprint, &sight, err)) != CKPT_OK ||
+        !sight.is_other)
+        return code;
+    lock = lock_parent(o->path);
+    if ((code = journal_look(o->partial, options->fingerprint, &sight, err)) == CKPT_OK &&
+        sight.is_other)
+        code = journal_discard(o->partial, err);
+    if (lock >= 0)
+        close(lock);
+    return code;
 }
 
 /*
@@ -183,9 +277,10 @@ ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_er
         code = ckpt_fail_memory(err, "a path", strlen(path));
     else if ((code = output_check(path, options->overwrite, err)) == CKPT_OK &&
              (code = take_back(o, options->fingerprint, err)) == CKPT_OK &&
+             (code = discard_others(o, options, err)) == CKPT_OK &&
              (code = file_make_directory(o->partial, err)) == CKPT_OK) {
         o->shared = (journal_options){ o->partial, options->fingerprint, options->tensor_count,
-                                       options->part, options->part_count };
+                                       options->part, options->part_count, options->files };
         code = journal_open(&o->shared, &o->journal, err);
     }
     if (code != CKPT_OK)
@@ -273,7 +368,10 @@ static ckpt_code swap_names(const ckpt_output *o, int replace, ckpt_error *err)
 
     if (!replace)
         return file_rename_durable(o->partial, o->path, err);
-    if ((code = file_remove_tree(o->replaced, err)) != CKPT_OK)
+    /* Both may have got other files since the run began. */
+    if ((code = replaceable_check(o->path, err)) != CKPT_OK ||
+        (file_exists(o->replaced) && (code = replaceable_check(o->replaced, err)) != CKPT_OK) ||
+        (code = file_remove_tree(o->replaced, err)) != CKPT_OK)
         return code;
     if ((code = file_rename_durable(o->path, o->replaced, err)) == CKPT_OK)
         code = file_rename_durable(o->partial, o->path, err);
@@ -302,9 +400,35 @@ ckpt_code output_commit(ckpt_output *output, ckpt_error *err)
     if (code == CKPT_OK)
         code = removed;
     /* Also one that an earlier run left when it was killed between the two renames. */
-    if (code == CKPT_OK && output->overwrite)
+    if (code == CKPT_OK && output->overwrite && file_exists(output->replaced) &&
+        (code = replaceable_check(output->replaced, err)) == CKPT_OK)
         code = file_remove_tree(output->replaced, err);
 out:
+    output_close(output);
+    return code;
+}
+
+ckpt_code output_discard(ckpt_output *output, ckpt_error *err)
+{
+    const int is_shared = output->shared.part_count > 1;
+    journal_sight sight = { 0, 0, 0 };
+    ckpt_code code = CKPT_OK;
+    int lock;
+
+    if (is_shared)
+        code = journal_refuse(output->journal, err);
+    journal_close(output->journal);
+    output->journal = NULL;
+    if (output->lock >= 0)
+        close(output->lock);
+    output->lock = -1;
+    lock = lock_parent(output->path);
+    if (code == CKPT_OK && is_shared)
+        code = journal_look(output->partial, output->shared.fingerprint, &sight, err);
+    if (code == CKPT_OK && !sight.is_locked)       /* else a part that still runs will do it */
+        code = journal_discard(output->partial, err);
+    if (lock >= 0)
+        close(lock);
     output_close(output);
     return code;
 }

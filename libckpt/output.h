@@ -11,8 +11,11 @@
 
 typedef struct ckpt_output ckpt_output;
 
-/* Refuse `path` early if it exists (unless overwrite), and has no journal that a run left in it in
- * its last moment. */
+/*
+ * Refuse early a `path` that cannot become the name of a result: "-", ".", a mount point, in a
+ * folder that is not there. What exists is refused, unless it has a journal that a run left in it
+ * in its last moment, or `overwrite` is set and it may be replaced (replaceable_check).
+ */
 ckpt_code output_check(const char *path, int overwrite, ckpt_error *err);
 
 /* Refuse a `path` that is an input, lies inside it or contains it: what replaces an input, or grows
@@ -32,6 +35,9 @@ typedef struct {
     size_t tensor_count;       /* that the journal keeps track of */
     unsigned part;             /* 1 .. part_count: this process's share */
     unsigned part_count;       /* 0 or 1: one process does it all */
+    int restart;               /* discard an unfinished run of another job; overwrite does, too */
+    int keep_others;           /* never: what it has may be the only copy */
+    const file_list *files;    /* that will be made; or NULL */
 } output_options;
 
 /* Make or enter PATH.partial and its journal. A PATH with a journal of the same command becomes
@@ -51,6 +57,9 @@ ckpt_code output_join(ckpt_output *output, journal_record *records, uint64_t *si
 
 /* Sync everything, drop the journal, rename. Consumes output, also on failure. */
 ckpt_code output_commit(ckpt_output *output, ckpt_error *err);
+/* Remove the partial state: nothing of it can be used. While other parts of the job run, they are
+ * told, and the last one removes it. Consumes output, also on failure. */
+ckpt_code output_discard(ckpt_output *output, ckpt_error *err);
 /* Leave the partial state as it is; NULL is fine. */
 void output_close(ckpt_output *output);
 

@@ -16,6 +16,7 @@ static struct {
     uint64_t seed;
     int sparse;
     int overwrite;
+    int restart;
 } opt = { .common = CLI_COMMON_DEFAULTS, .layers = UINT64_MAX, .seed = 1 };
 
 static const cli_option options[] = {
@@ -26,7 +27,10 @@ static const cli_option options[] = {
     { CLI_U64, "seed", "S", &opt.seed, "values depend on this alone (default 1)" },
     { CLI_FLAG, "sparse", NULL, &opt.sparse,
       "real headers over file holes: every value is zero, no disk is used" },
-    { CLI_FLAG, "overwrite", NULL, &opt.overwrite, "replace DST if it exists" },
+    { CLI_FLAG, "overwrite", NULL, &opt.overwrite,
+      "replace DST if it is a checkpoint and nothing else, and what an unfinished run left" },
+    { CLI_FLAG, "restart", NULL, &opt.restart,
+      "discard an unfinished run with other options instead of refusing" },
     CLI_COMMON(opt.common),
     CLI_OPTIONS_END,
 };
@@ -64,6 +68,7 @@ typedef struct {
     ckpt_layout *layout;
     ckpt_output *output;
     uint64_t expert_count;
+    ckpt_source *values;
 } synth_job;
 
 /* ---- the config ---- */
@@ -166,12 +171,20 @@ static ckpt_code add_files(synth_job *job, ckpt_error *err)
     return format_add_files(&format_hf, job->store, count, err);
 }
 
+/* Refused before anything is written. */
+static ckpt_code plan_values(synth_job *job, ckpt_error *err)
+{
+    const synth_options values = { .seed = opt.seed, .expert_count = job->expert_count };
+
+    return opt.sparse ? CKPT_OK : source_synth(job->logical, &values, &job->values, err);
+}
+
 static ckpt_code plan(synth_job *job, const char *path, ckpt_error *err)
 {
     ckpt_code code;
 
-    if ((code = output_check(path, opt.overwrite, err)) != CKPT_OK ||
-        (code = read_config(job, path, err)) != CKPT_OK ||
+    if ((code = read_config(job, path, err)) != CKPT_OK ||
+        (code = output_check(path, opt.overwrite, err)) != CKPT_OK ||
         (code = cut_layers(job, err)) != CKPT_OK ||
         (code = checkpoint_find_family(json_root(job->config), &job->family, err)) != CKPT_OK)
         return code;
@@ -190,14 +203,14 @@ static ckpt_code plan(synth_job *job, const char *path, ckpt_error *err)
                           job->store->catalog, &job->layout, err)) != CKPT_OK)
         return code;
     json_u64(json_member(json_root(job->config), "n_routed_experts"), &job->expert_count);
-    return format_hf.lay_out(job->store, err);
+    code = format_hf.lay_out(job->store, err);
+    return code == CKPT_OK ? plan_values(job, err) : code;
 }
 
 /* ---- the values ---- */
 
 static ckpt_code fill(synth_job *job, ckpt_error *err)
 {
-    const synth_options values = { .seed = opt.seed, .expert_count = job->expert_count };
     const file_sink_options files = { .store = job->store, .layout = job->layout };
     copy_options copy = {
         .thread_count = (unsigned)opt.common.thread_count,
@@ -206,18 +219,15 @@ static ckpt_code fill(synth_job *job, ckpt_error *err)
         .progress = cli_progress,
     };
     cli_meter meter;
-    ckpt_source *source = NULL;
     ckpt_sink *sink = NULL;
     ckpt_code code;
 
     cli_meter_begin(&meter, &opt.common);
     copy.progress_context = &meter;
-    if ((code = source_synth(job->logical, &values, &source, err)) == CKPT_OK &&
-        (code = sink_files_create(&files, &sink, err)) == CKPT_OK)
-        code = ckpt_copy(source, sink, &copy, err);
+    if ((code = sink_files_create(&files, &sink, err)) == CKPT_OK)
+        code = ckpt_copy(job->values, sink, &copy, err);
     cli_meter_end(&meter);
     sink_files_free(sink);
-    source_free(source);
     return code;
 }
 
@@ -243,7 +253,7 @@ static ckpt_code run(synth_job *job, const char *path, ckpt_error *err)
 
     const format_finish index = { .with_index = 1 };
     const output_options output_is = { .path = path, .overwrite = opt.overwrite,
-                                       .fingerprint = fingerprint };
+                                       .fingerprint = fingerprint, .restart = opt.restart };
 
     code = output_begin(&output_is, &job->output, err);
     if (code != CKPT_OK)
@@ -299,6 +309,7 @@ int main(int argc, char **argv)
     if (code == CKPT_OK && (opt.common.dry_run || opt.common.json))
         print_plan(&job);
     output_close(job.output);
+    source_free(job.values);
     layout_free(job.layout);
     store_free(job.store);
     map_free(job.map);

@@ -195,19 +195,23 @@ static void print_result(const convert_job *job)
 
 static ckpt_code write_manifest(const convert_command *o, const convert_job *job, ckpt_error *err)
 {
+    file_list files = { NULL, 0 };
     const manifest_info info = {
         .catalog = job->targets,
         .digest = job->written_digest != NULL ? job->written_digest : job->digest,
         .family = ckpt_family_name(job->source),
         .layout = job->options.format->name,
+        .files = &files,
     };
     char *path = o->manifest != NULL ? strdup(o->manifest)
                                       : file_join(convert_directory(job), MANIFEST_FILE);
     ckpt_code code;
 
     if (path == NULL)
-        return ckpt_fail_memory(err, "a path", 0);
-    code = manifest_write(path, &info, err);
+        code = ckpt_fail_memory(err, "a path", 0);
+    else if ((code = convert_list_files(job, &files, err)) == CKPT_OK)
+        code = manifest_write(path, &info, err);
+    file_list_free(&files);
     free(path);
     return code;
 }

@@ -51,7 +51,10 @@ typedef struct {
       "do share I of N; the last process to finish makes DST appear. Machines that share a "   \
       "job need a file system that shows each the locks and writes of the others (default: "   \
       "rank and size of srun, mpirun or torchrun, else everything)" },                         \
-    { CLI_FLAG, "overwrite", NULL, &(o).convert.overwrite, "replace DST if it exists" },       \
+    { CLI_FLAG, "overwrite", NULL, &(o).convert.overwrite,                                     \
+      "replace DST if it is a checkpoint and nothing else, and what an unfinished run left" }, \
+    { CLI_FLAG, "restart", NULL, &(o).convert.restart,                                         \
+      "discard an unfinished run with other options instead of refusing" },                    \
     { CLI_STRING, "feed", "DIR", &(o).shape,                                                   \
       "SRC comes file by file, as standard input tells; DIR has the headers of all "           \
       "(ckpt-download --delete-source says this)" },                                           \

@@ -2,24 +2,25 @@
  * manifest.h: the value digests of a checkpoint as a JSON document: printed by `ckpt-verify digest
  * --json`, left beside the output by a conversion, read by `ckpt-verify check`.
  *
- *   {"root": HEX64, "main": HEX64, "family": F, "layout": L, "tensors": [
+ *   {"root": HEX64, "main": HEX64, "family": F, "layout": L, "files": [NAME, ...], "tensors": [
  *    {"name": N, "class": "float"|"int", "shape": [..], "value": HEX32, "encoding": E}, ...]}
  *
- * Tensors are sorted by name, in byte order, as the root is.
+ * Tensors are sorted by name, in byte order, as the root is. `files` is there where a conversion
+ * wrote the manifest: what it wrote beside it, and may be replaced with it.
  */
 #ifndef CKPT_MANIFEST_H
 #define CKPT_MANIFEST_H
 
 #include "digest.h"
 #include "json.h"
-
-#define MANIFEST_FILE "ckpt-manifest.json"
+#include "replaceable.h"
 
 typedef struct {
     const ckpt_catalog *catalog;   /* logical tensors with their encodings */
     const ckpt_digest *digest;     /* over the same tensors */
     const char *family;
     const char *layout;
+    const file_list *files;        /* what was written beside the manifest; or NULL */
 } manifest_info;
 
 /* The document, as one value of `w`. Everything is borrowed. */

@@ -1,5 +1,6 @@
 """What stands beside the tensors: config.json, the index, carried files, report, manifest, plan."""
 import json
+import shutil
 import subprocess
 
 import pytest
@@ -149,6 +150,7 @@ def test_the_manifest_is_the_digest_of_the_result(ckpt, golden, tmp_path):
     ckpt("ckpt-convert", "--dtype", "bf16", golden, tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "ckpt-manifest.json").read_text())
     again = ckpt("ckpt-verify", "digest", "--json", tmp_path / "out").json
+    assert all((tmp_path / "out" / name).is_file() for name in manifest.pop("files"))
     assert manifest == again
     assert ckpt("ckpt-verify", "check", tmp_path / "out").status == 0
 
@@ -206,16 +208,62 @@ def test_an_existing_target_is_refused_and_left_alone(ckpt, golden_a, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
     err = ckpt("ckpt-convert", golden_a, tmp_path / "out", check=2).err
-    assert "'" + str(tmp_path / "out") + "'" in err and "--overwrite" in err
+    assert "'" + str(tmp_path / "out") + "' already exists" in err and "--overwrite" not in err
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine"]
 
 
 def test_overwrite_replaces_the_whole_target(ckpt, golden_a, digest, tmp_path):
     ckpt("ckpt-convert", "--names", "sglang", golden_a, tmp_path / "out")
-    (tmp_path / "out" / "stray.safetensors").write_bytes(b"stray")
+    (tmp_path / "out" / "model-00009-of-00009.safetensors").write_bytes(b"stray")
+    assert "--overwrite replaces it" in ckpt("ckpt-convert", golden_a, tmp_path / "out",
+                                             check=2).err
     ckpt("ckpt-convert", "--overwrite", golden_a, tmp_path / "out")
     assert tensor_files(tmp_path / "out") == tensor_files(golden_a)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+@pytest.mark.parametrize("tool, args", [("ckpt-convert", ["--dtype", "bf16", "SRC"]),
+                                        ("ckpt-synth", ["--config", "tiny"])])
+def test_overwrite_destroys_nothing_that_is_no_checkpoint(ckpt, golden_a, tmp_path, tool, args):
+    """Before anything is written, and with the name of what is in the way."""
+    out = tmp_path / "precious"
+    (out / "chapters").mkdir(parents=True)
+    (out / "chapters" / "1.tex").write_text("mine")
+    args = [golden_a if a == "SRC" else a for a in args]
+    err = ckpt(tool, "--overwrite", *args, out, check=2).err
+    assert "chapters/1.tex" in err
+    assert (out / "chapters" / "1.tex").read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["precious"]
+
+
+def test_overwrite_replaces_what_a_conversion_carried_along(ckpt, golden_a, tmp_path):
+    """The manifest lists it; what came later is not in the list."""
+    source = shutil.copytree(golden_a, tmp_path / "source")
+    (source / "notes.txt").write_text("of the release")
+    for more in [], ["--overwrite"]:
+        ckpt("ckpt-convert", *more, source, tmp_path / "out")
+    (tmp_path / "out" / "later.txt").write_text("mine")
+    err = ckpt("ckpt-convert", "--overwrite", source, tmp_path / "out", check=2).err
+    assert "later.txt" in err and (tmp_path / "out" / "later.txt").exists()
+
+
+def test_swapped_paths_are_told_by_what_is_not_there(ckpt, golden_a, tmp_path):
+    err = ckpt("ckpt-convert", "--dtype", "bf16", tmp_path / "o", golden_a, check=2).err
+    assert "/o'" in err and "--overwrite" not in err
+
+
+def test_one_path_for_both_is_told_as_that(ckpt, golden_a, tmp_path):
+    source = shutil.copytree(golden_a, tmp_path / "source")
+    err = ckpt("ckpt-convert", source, source, check=2).err
+    assert "are the same" in err and "--overwrite" not in err
+
+
+@pytest.mark.parametrize("name", ["-", ".", ".."])
+def test_a_target_without_a_name_of_its_own_is_refused_at_once(ckpt, golden_a, tmp_path, name):
+    (tmp_path / "in").mkdir()
+    for word in [], ["--overwrite"], ["--dry-run"]:
+        ckpt("ckpt-convert", *word, golden_a, name, check=2, cwd=tmp_path / "in")
+    assert [p.name for p in tmp_path.rglob("*")] == ["in"]
 
 
 def test_a_target_inside_a_missing_folder_is_an_error(ckpt, golden_a, tmp_path):

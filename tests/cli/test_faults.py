@@ -144,15 +144,15 @@ def old(tmp_path):
     """A folder in the target's place, and what is in it."""
     target = tmp_path / "folder" / "out"
     target.mkdir(parents=True)
-    (target / "precious").write_text("data")
+    (target / "model.safetensors").write_text("data")
     return target
 
 
 def test_what_exists_is_not_replaced(job, old):
     for more in (), ("--dry-run",):
         result = job.run(old, *more, check=2)
-        assert f"'{old}' exists" in result.err
-    assert os.listdir(old.parent) == ["out"] and os.listdir(old) == ["precious"]
+        assert f"'{old}' already exists" in result.err
+    assert os.listdir(old.parent) == ["out"] and os.listdir(old) == ["model.safetensors"]
 
 
 def test_overwrite_replaces_all_of_it(job, old):
@@ -166,7 +166,7 @@ def test_overwrite_replaces_all_of_it(job, old):
 def test_a_failure_leaves_what_was_there(fp8, old, fault, rule):
     fp8.run(old, "--overwrite", check=2, env=fault.env(rule, old.parent))
     assert fault.injected
-    assert os.listdir(old) == ["precious"]
+    assert os.listdir(old) == ["model.safetensors"]
     fp8.finish(old, "--overwrite")
 
 
@@ -176,10 +176,10 @@ def test_wherever_it_fails_one_of_the_two_has_the_name(fp8, old, fault):
         fp8.run(old, "--overwrite", check=(0, 2), env=fault.env(f"fsync:EIO:{n}", old.parent))
         if not fault.injected:
             break
-        assert os.listdir(old) == ["precious"] or tree(old) == fp8.expected
+        assert os.listdir(old) == ["model.safetensors"] or tree(old) == fp8.expected
         shutil.rmtree(old)
         old.mkdir()
-        (old / "precious").write_text("data")
+        (old / "model.safetensors").write_text("data")
     assert n > 22
 
 
@@ -189,9 +189,9 @@ def test_a_kill_between_two_renames_is_mended(fp8, old, fault):
         fp8.run(old, "--overwrite", check=None, env=fault.env(f"rename:kill:{n}", old.parent))
         if not fault.injected:
             break
-        assert (old / "precious").exists() or partial(old).exists()
-        if not (old / "precious").exists():
-            assert (old.with_name("out.ckpt-replaced") / "precious").read_text() == "data"
+        assert (old / "model.safetensors").exists() or partial(old).exists()
+        if not (old / "model.safetensors").exists():
+            assert (old.with_name("out.ckpt-replaced") / "model.safetensors").read_text() == "data"
     assert n > 3
     fp8.finish(old, "--overwrite")
 

@@ -289,9 +289,22 @@ def test_a_spill_that_is_gone_is_refused(job, half):
                                    ["--no-digest"]])
 def test_another_command_is_refused(job, half, other):
     before = tree(partial(half))
-    assert "was begun by another command" in job.run(half, *other, check=2).err
+    assert "is an unfinished run with other options" in job.run(half, *other, check=2).err
+    assert "--restart" in job.run(half, *other, check=2).err
     assert tree(partial(half)) == before
     job.finish(half)
+
+
+@pytest.mark.parametrize("word", ["--restart", "--overwrite"])
+def test_a_run_of_other_options_goes_where_that_is_said(job, half, word):
+    job.run(half, "--names", "sglang", word)
+    assert os.listdir(half.parent) == ["out"]
+    assert "model.safetensors.index.json" in tree(half) and tree(half) != job.expected
+
+
+def test_restart_goes_on_with_a_run_of_the_same_options(job, half):
+    assert "were there from an earlier run" in job.run(half, "--restart").out
+    assert tree(half) == job.expected
 
 
 def change_time(path):
@@ -324,7 +337,7 @@ def test_a_changed_source_is_refused(source, tmp_path, fault, change):
     target = job.new_target()
     assert kill_at(job, target, fault, 60)
     change(next(copy.glob("model-00003*")))
-    assert "its source has changed" in job.run(target, check=2).err
+    assert "of a source that has changed" in job.run(target, check=2).err
     assert not target.exists()
 
 
@@ -341,7 +354,7 @@ def test_a_changed_file_beside_the_source_is_refused(source, ckpt, tmp_path, fau
     target = job.new_target()
     assert kill_at(job, target, fault, 60)
     change(fp8 / name)
-    assert "its source has changed" in job.run(target, check=2).err
+    assert "of a source that has changed" in job.run(target, check=2).err
     assert not target.exists()
 
 
@@ -354,7 +367,7 @@ def test_a_source_that_changes_meanwhile_is_noticed(source, tmp_path, fault):
     process.send_signal(signal.SIGCONT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 2 and "was changed while it was read" in said
-    assert not target.exists()
+    assert os.listdir(target.parent) == []
 
 
 # ---- two at once, and being stopped ----
@@ -408,4 +421,4 @@ def test_a_killed_synthesis_is_done_again(tmp_path, fault):
         job.finish(target)
     target = job.new_target()
     assert kill_at(job, target, fault, 100)
-    assert "begun by another command" in job.run(target, "--seed", "2", check=2).err
+    assert "is an unfinished run with other options" in job.run(target, "--seed", "2", check=2).err

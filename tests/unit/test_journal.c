@@ -234,7 +234,7 @@ static void test_another_command_is_refused_and_changes_nothing(void **state)
     assert_int_equal(journal_open(&(journal_options){ .directory = folder, .fingerprint = them,
                                                         .tensor_count = TENSORS },
                                   &j, &err), CKPT_E_USAGE);
-    assert_non_null(strstr(err.text, "begun by another command"));
+    assert_non_null(strstr(err.text, "an unfinished run with other options"));
     assert_holds(path(), text, size);
     free(text);
 }
@@ -268,7 +268,7 @@ static void test_another_command_is_refused_under_any_journal_name(void **state)
                 continue;
             assert_int_equal(open_part(them, ways[b].part, ways[b].part_count, &theirs),
                              CKPT_E_USAGE);
-            assert_non_null(strstr(err.text, "begun by another command"));
+            assert_non_null(strstr(err.text, "an unfinished run with other options"));
             assert_non_null(strstr(err.text, ways[a].name));
             assert_false(file_exists(in_folder(ways[b].name)));
         }

@@ -1,0 +1,279 @@
+/* Telling a checkpoint from somebody's other files. */
+#include "replaceable.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "journal.h"
+#include "json.h"
+#include "text.h"
+
+enum { LISTING_BYTES_MAX = 512 << 20 };
+
+typedef struct {
+    file_list found;         /* everything in the folder that is no folder */
+    file_list listed;        /* what its manifest, index and journals name; sorted */
+} folder;
+
+/* ---- names ---- */
+
+/* What a name says; `is_proof`: nobody has such a file but who has a checkpoint. */
+typedef struct {
+    const char *pattern;     /* '#' stands for a number; one that ends in '/' for all below it */
+    int is_proof;
+} known_name;
+
+static const known_name known_names[] = {
+    { "model.safetensors", 1 },
+    { "model-#-of-#.safetensors", 1 },
+    { "model#-mp#.safetensors", 1 },
+    { "model.safetensors.index.json", 1 },
+    { MANIFEST_FILE, 1 },
+    { "fp4_scales.zst", 1 },
+    { "__#_#.distcp", 1 },
+    { ".metadata", 1 },
+    { "latest_checkpointed_iteration.txt", 1 },
+    { "metadata.json", 0 },
+    { "common.pt", 0 },
+    { "config.json", 0 },
+    { "generation_config.json", 0 },
+    { "tokenizer.json", 0 },
+    { "tokenizer_config.json", 0 },
+    { "tokenizer.model", 0 },
+    { "special_tokens_map.json", 0 },
+    { "added_tokens.json", 0 },
+    { "vocab.json", 0 },
+    { "merges.txt", 0 },
+    { "chat_template.jinja", 0 },
+    { "chat_template.json", 0 },
+    { "preprocessor_config.json", 0 },
+    { "processor_config.json", 0 },
+    { ".gitattributes", 0 },
+    { "README.md", 0 },
+    { "LICENSE", 0 },
+    { ".cache/huggingface/", 0 },       /* what a download keeps */
+    { ".mdl", 0 },
+    { ".msc", 0 },
+    { ".mv", 0 },
+    { "inference/config.json", 0 },     /* DeepSeek's own code, beside its weights */
+    { "inference/convert.py", 0 },
+    { "inference/generate.py", 0 },
+    { "inference/kernel.py", 0 },
+    { "inference/model.py", 0 },
+    { "inference/README.md", 0 },
+    { "inference/requirements.txt", 0 },
+    { "encoding/encoding_dsv4.py", 0 },
+    { "encoding/test_encoding_dsv4.py", 0 },
+    { "encoding/README.md", 0 },
+};
+
+static int matches(const char *pattern, const char *name)
+{
+    for (; *pattern != '\0'; pattern++) {
+        if (*pattern != '#') {
+            if (*pattern != *name++)
+                return 0;
+            continue;
+        }
+        if (strspn(name, "0123456789") == 0)
+            return 0;
+        name += strspn(name, "0123456789");
+    }
+    return *name == '\0' || pattern[-1] == '/';
+}
+
+/* A Megatron checkpoint has its files in a folder of the iteration. */
+static const char *without_iteration(const char *name)
+{
+    const char *slash = strchr(name, '/');
+    char first[32];
+
+    if (slash == NULL || (size_t)(slash - name) >= sizeof first)
+        return name;
+    snprintf(first, sizeof first, "%.*s", (int)(slash - name), name);
+    return strcmp(first, "release") == 0 || matches("iter_#", first) ? slash + 1 : name;
+}
+
+static const known_name *find_known(const char *name)
+{
+    for (size_t i = 0; i < sizeof known_names / sizeof *known_names; i++)
+        if (matches(known_names[i].pattern, without_iteration(name)))
+            return &known_names[i];
+    return NULL;
+}
+
+static int is_journal(const char *name)
+{
+    return strncmp(name, journal_name, strlen(journal_name)) == 0;
+}
+
+/* What a killed run leaves of files that it was writing beside the journal. */
+static int is_unfinished(const char *name)
+{
+    const char *slash = strrchr(name, '/');
+    const char *last = slash == NULL ? name : slash + 1;
+
+    return last[0] == '.' && (text_ends_with(last, ".tmp") || text_ends_with(last, ".spill"));
+}
+
+/* ---- what the folder's own lists name ---- */
+
+static ckpt_code read_list(const char *directory, const char *name, json_document **out,
+                           ckpt_error *err)
+{
+    char *path = file_join(directory, name);
+    char *text = NULL;
+    size_t size = 0;
+    struct stat status;
+    ckpt_code code = CKPT_OK;
+
+    *out = NULL;
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(directory));
+    if (lstat(path, &status) == 0 && S_ISREG(status.st_mode) &&
+        (code = file_read_all(path, LISTING_BYTES_MAX, &text, &size, err)) == CKPT_OK)
+        code = json_parse(text, size, path, out, err);
+    free(text);
+    free(path);
+    return code;
+}
+
+static ckpt_code add_strings(folder *f, const json_value *list, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    if (list == NULL)
+        return CKPT_OK;
+    for (const json_value *v = json_first(list); v != NULL && code == CKPT_OK; v = json_next(v)) {
+        const char *name = json_string(v);
+
+        /* Tensors of one file follow each other, mostly. */
+        if (name != NULL &&
+            (f->listed.count == 0 || strcmp(f->listed.names[f->listed.count - 1], name) != 0))
+            code = file_list_add(&f->listed, name, err);
+    }
+    return code;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* A list that is no JSON names nothing; one that cannot be read is an error. */
+static ckpt_code take_lists(folder *f, const char *directory, ckpt_error *err)
+{
+    static const char *const lists[][2] = {
+        { MANIFEST_FILE, "files" }, { "model.safetensors.index.json", "weight_map" },
+    };
+    ckpt_code code = journal_list_files(directory, &f->listed, err);
+
+    for (size_t i = 0; i < sizeof lists / sizeof *lists && code == CKPT_OK; i++) {
+        json_document *document;
+
+        code = read_list(directory, lists[i][0], &document, err);
+        if (code == CKPT_E_FORMAT)
+            code = CKPT_OK;
+        if (code == CKPT_OK && document != NULL)
+            code = add_strings(f, json_member(json_root(document), lists[i][1]), err);
+        json_free(document);
+    }
+    if (f->listed.count > 1)
+        qsort(f->listed.names, f->listed.count, sizeof *f->listed.names, compare_names);
+    return code;
+}
+
+static int is_listed(const folder *f, const char *name)
+{
+    return f->listed.count > 0 && bsearch(&name, f->listed.names, f->listed.count,
+                                          sizeof *f->listed.names, compare_names) != NULL;
+}
+
+/* ---- the answer ---- */
+
+static ckpt_code fail_other(const char *path, const char *name, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_USAGE,
+                     "'%s' is not replaced: '%s' in it is not part of a checkpoint; move it away, "
+                     "or choose another name", path, name);
+}
+
+static ckpt_code check_files(const folder *f, const char *path, int is_partial, ckpt_error *err)
+{
+    int is_proven = f->found.count == 0 || is_partial;
+
+    for (size_t i = 0; i < f->found.count; i++) {
+        const char *name = f->found.names[i];
+        const known_name *known = find_known(name);
+
+        if (is_listed(f, name)) {
+            is_proven = 1;
+            continue;
+        }
+        if (is_journal(name) || (is_partial && is_unfinished(name)))
+            continue;
+        if (known == NULL)
+            return fail_other(path, name, err);
+        is_proven |= known->is_proof;
+    }
+    return is_proven ? CKPT_OK : fail_other(path, f->found.names[0], err);
+}
+
+static ckpt_code check_folder(const char *path, int is_partial, ckpt_error *err)
+{
+    folder f = { .found = { NULL, 0 } };
+    ckpt_code code;
+
+    if ((code = file_list_everything(path, &f.found, err)) == CKPT_OK &&
+        (code = take_lists(&f, path, err)) == CKPT_OK)
+        code = check_files(&f, path, is_partial, err);
+    file_list_free(&f.found);
+    file_list_free(&f.listed);
+    return code;
+}
+
+/* One file of weights alone: its header begins with its length, and a brace. */
+static ckpt_code check_file(const char *path, ckpt_error *err)
+{
+    enum { LENGTH_BYTES = 8 };
+    unsigned char begin[LENGTH_BYTES + 1] = { 0 };
+    uint64_t header_bytes = 0;
+    ckpt_file *file;
+    ckpt_code code = file_open(path, &file, err);
+
+    if (code != CKPT_OK)
+        return code;
+    if (file_size(file) > sizeof begin)
+        code = file_read_at(file, 0, begin, sizeof begin, err);
+    for (int i = 0; i < LENGTH_BYTES; i++)
+        header_bytes |= (uint64_t)begin[i] << 8 * i;
+    if (code == CKPT_OK && (begin[LENGTH_BYTES] != '{' ||
+                            header_bytes > file_size(file) - LENGTH_BYTES))
+        code = ckpt_fail(err, CKPT_E_USAGE, "'%s' is not replaced: it is not a checkpoint; move it "
+                         "away, or choose another name", path);
+    file_close(file, NULL);
+    return code;
+}
+
+ckpt_code replaceable_check(const char *path, ckpt_error *err)
+{
+    struct stat status;
+
+    if (lstat(path, &status) != 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot look at '%s': it went away", path);
+    if (S_ISLNK(status.st_mode))
+        return CKPT_OK;
+    if (S_ISDIR(status.st_mode))
+        return check_folder(path, 0, err);
+    if (S_ISREG(status.st_mode))
+        return check_file(path, err);
+    return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a device, pipe or socket: choose another name",
+                     path);
+}
+
+ckpt_code replaceable_check_partial(const char *path, ckpt_error *err)
+{
+    return check_folder(path, 1, err);
+}

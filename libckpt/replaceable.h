@@ -1,0 +1,21 @@
+/*
+ * replaceable.h: what may be lost. A folder may be replaced when it holds nothing but a checkpoint:
+ * every file in it is listed by ckpt's manifest or journals, named by the index beside it, or one
+ * of the names that checkpoints consist of.
+ */
+#ifndef CKPT_REPLACEABLE_H
+#define CKPT_REPLACEABLE_H
+
+#include "file.h"
+
+/* Left beside a result by a conversion; its member `files` lists what the conversion wrote. */
+#define MANIFEST_FILE "ckpt-manifest.json"
+
+/* Refuse unless what is at `path` is a checkpoint and nothing else, or an empty folder, or a link
+ * (which alone would go). The first file that is none of it is named. */
+ckpt_code replaceable_check(const char *path, ckpt_error *err);
+
+/* The same for a folder that is being written: the journals in it are what makes it ours. */
+ckpt_code replaceable_check_partial(const char *path, ckpt_error *err);
+
+#endif
