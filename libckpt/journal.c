@@ -31,6 +31,7 @@ struct ckpt_journal {
     size_t file_count;         /* that it names */
     int is_finished;
     int is_refused;
+    int keep_others;
 };
 
 static unsigned line_check(const char *text, size_t size)
@@ -126,12 +127,14 @@ static int read_line(ckpt_journal *j, const char *line, size_t size)
 }
 
 /* `path` is that of the other journal. */
-static ckpt_code fail_foreign(const char *path, ckpt_error *err)
+static ckpt_code fail_foreign(const ckpt_journal *j, const char *path, ckpt_error *err)
 {
     return ckpt_fail(err, CKPT_E_USAGE,
                      "'%.*s' is an unfinished run with other options, or of a source that has "
-                     "changed since: repeat that command, or add --restart to discard it (%s)",
-                     (int)(strrchr(path, '/') - path), path, strrchr(path, '/') + 1);
+                     "changed since: repeat that command, or %s (%s)",
+                     (int)(strrchr(path, '/') - path), path,
+                     j->keep_others ? "remove the folder" : "add --restart to discard it",
+                     strrchr(path, '/') + 1);
 }
 
 /* *good_bytes: how much of the text was understood; 0: not even the first line was whole. */
@@ -146,7 +149,7 @@ static ckpt_code read_lines(ckpt_journal *j, const char *header, const char *tex
         return CKPT_OK;
     if ((size_t)(newline + 1 - text) != strlen(header) ||
         memcmp(text, header, strlen(header)) != 0)
-        return fail_foreign(j->path, err);
+        return fail_foreign(j, j->path, err);
     for (const char *line = newline + 1; line < end; line = newline + 1) {
         *good_bytes = (size_t)(line - text);
         newline = memchr(line, '\n', (size_t)(end - line));
@@ -260,7 +263,7 @@ static ckpt_code look_around(const ckpt_journal *j, DIR *folder, const char *hea
             return ckpt_fail_memory(err, "a path", strlen(entry->d_name));
         code = look_at(path, header, is_shared, &is_other, err);
         if (code == CKPT_OK && is_other)
-            code = fail_foreign(path, err);
+            code = fail_foreign(j, path, err);
         free(path);
     }
     return code;
@@ -529,6 +532,7 @@ static ckpt_journal *journal_create(const journal_options *options, unsigned par
         snprintf(name, sizeof name, "%s", journal_name);
     j->fd = -1;
     j->tensor_count = options->tensor_count;
+    j->keep_others = options->keep_others;
     j->path = file_join(options->directory, name);
     j->records = calloc(options->tensor_count + 1, sizeof *j->records);
     if (j->path != NULL && j->records != NULL)

@@ -36,6 +36,7 @@ typedef struct {
     unsigned part;             /* 1 .. part_count */
     unsigned part_count;       /* 0 or 1: one process does it all */
     const file_list *files;    /* that the run makes, relative to the directory; or NULL */
+    int keep_others;           /* what another job left cannot be discarded */
 } journal_options;
 
 /*

@@ -280,7 +280,8 @@ ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_er
              (code = discard_others(o, options, err)) == CKPT_OK &&
              (code = file_make_directory(o->partial, err)) == CKPT_OK) {
         o->shared = (journal_options){ o->partial, options->fingerprint, options->tensor_count,
-                                       options->part, options->part_count, options->files };
+                                       options->part, options->part_count, options->files,
+                                       options->keep_others };
         code = journal_open(&o->shared, &o->journal, err);
     }
     if (code != CKPT_OK)

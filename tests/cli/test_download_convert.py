@@ -269,7 +269,8 @@ def test_a_new_commit_does_not_mix_with_what_was_converted_of_the_old(download, 
     run_tool("ckpt-synth", "--config", "tiny", "--seed", "8", tmp_path / "S2")
     hub.repos[ID] = repo_of(tmp_path / "S2", seed=2)
     failed = converter_failure(download, options)
-    assert failed.returncode == 2 and "its source has changed" in failed.stderr
+    assert failed.returncode == 2 and "remove the folder" in failed.stderr
+    assert "--restart" not in failed.stderr
     assert not target.exists()
 
 
