@@ -173,13 +173,42 @@ static ckpt_code read_bytes(reader *r, const unsigned char *bytes, size_t size)
     return code;
 }
 
+/* The pickle of the archive at range[0] of range[1] bytes; *object is malloc'd, yours to free. */
+static ckpt_code load_object(const ckpt_file *file, const uint64_t range[2],
+                             unsigned char **object, size_t *size, ckpt_error *err)
+{
+    zip_record record;
+    zip_archive a;
+    ckpt_code code;
+
+    *object = NULL;
+    if ((code = zip_archive_open(file, range[0], range[1], &a, err)) == CKPT_OK &&
+        (code = zip_archive_find(&a, "data.pkl", &record, err)) == CKPT_OK &&
+        (code = zip_archive_load(&a, &record, OBJECT_BYTES_MAX, object, err)) == CKPT_OK)
+        *size = (size_t)record.size_bytes;
+    zip_archive_close(&a);
+    return code;
+}
+
+ckpt_code common_pt_check(const ckpt_file *file, uint64_t offset, uint64_t length,
+                          ckpt_error *err)
+{
+    const uint64_t range[2] = { offset, length };
+    unsigned char *object;
+    size_t size;
+    const ckpt_code code = load_object(file, range, &object, &size, err);
+
+    free(object);
+    return code;
+}
+
 ckpt_code common_pt_read(const ckpt_file *file, uint64_t offset, uint64_t length, common_pt **out,
                          ckpt_error *err)
 {
     reader r = { .memory_limit = PICKLE_MEMORY, .subject = file_path(file), .err = err };
-    unsigned char *object = NULL;
-    zip_record record;
-    zip_archive a;
+    const uint64_t range[2] = { offset, length };
+    unsigned char *object;
+    size_t size;
     ckpt_code code;
 
     *out = NULL;
@@ -187,11 +216,8 @@ ckpt_code common_pt_read(const ckpt_file *file, uint64_t offset, uint64_t length
     if (r.out == NULL)
         return ckpt_fail_memory(err, "common.pt", sizeof *r.out);
     arena_init(&r.out->memory);
-    if ((code = zip_archive_open(file, offset, length, &a, err)) == CKPT_OK &&
-        (code = zip_archive_find(&a, "data.pkl", &record, err)) == CKPT_OK &&
-        (code = zip_archive_load(&a, &record, OBJECT_BYTES_MAX, &object, err)) == CKPT_OK)
-        code = read_bytes(&r, object, (size_t)record.size_bytes);
-    zip_archive_close(&a);
+    if ((code = load_object(file, range, &object, &size, err)) == CKPT_OK)
+        code = read_bytes(&r, object, size);
     free(object);
     if (code != CKPT_OK)
         common_pt_free(&r.out->common);

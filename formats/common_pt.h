@@ -52,6 +52,10 @@ ckpt_code common_pt_write(const common_pt *common, unsigned char **out, size_t *
  */
 ckpt_code common_pt_read(const ckpt_file *file, uint64_t offset, uint64_t length, common_pt **out,
                          ckpt_error *err);
+/* The same archive is whole: records where they should be, and what it holds has its checksum. What
+ * that means is not looked at. */
+ckpt_code common_pt_check(const ckpt_file *file, uint64_t offset, uint64_t length,
+                          ckpt_error *err);
 void common_pt_free(common_pt *common);      /* NULL is fine; only for what was read */
 
 /* The argument called `name`, or NULL. */

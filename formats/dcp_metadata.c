@@ -255,11 +255,30 @@ static ckpt_code read_dtype(reader *r, const pickle_value *properties, dcp_entry
     return copy_text(r, name + 6, &e->dtype_name);
 }
 
+/* A layout is made by a function of its name. Another than strided has parts that are not listed
+ * here (indices and values), so that its bytes are not the tensor's. */
+static ckpt_code check_layout(const reader *r, const pickle_value *properties, const dcp_entry *e)
+{
+    const pickle_value *state = pickle_state(properties);
+    const pickle_value *layout = pickle_is(state, PICKLE_TUPLE) ? pickle_item(state, 1)
+                                                                : attribute(properties, "layout");
+    const pickle_value *name = pickle_item(pickle_args(layout), 0);
+    size_t length = 0;
+    const char *text = pickle_text(name, &length);
+
+    if (layout == NULL || pickle_text_is(name, "torch.strided"))
+        return CKPT_OK;
+    return ckpt_fail(r->err, CKPT_E_FORMAT,
+                     "'%s': entry '%s' has layout '%.*s', expected 'torch.strided'", r->subject,
+                     e->key, (int)size_min(length, 64), text == NULL ? "" : text);
+}
+
 static ckpt_code read_tensor(reader *r, const pickle_value *tensor, dcp_entry *e)
 {
     ckpt_code code = read_dtype(r, attribute(tensor, "properties"), e);
 
-    if (code != CKPT_OK)
+    if (code != CKPT_OK ||
+        (code = check_layout(r, attribute(tensor, "properties"), e)) != CKPT_OK)
         return code;
     if (!take_size(attribute(tensor, "size"), &e->rank, 0, e->size))
         return fail_key(r, e->key, "has no size of at most 8 non-negative integers");

@@ -45,6 +45,24 @@ static const map_shard *find_shard(const ckpt_map *map, const ckpt_catalog *name
     return map_find_shard(map, name, captures);
 }
 
+/* How many experts there are: one more than the largest index. */
+static uint64_t count_experts(const ckpt_map *map, const ckpt_catalog *keys)
+{
+    uint64_t count = 0;
+
+    for (size_t i = 0; i < ckpt_catalog_count(keys); i++) {
+        map_captures captures;
+        const map_shard *shard =
+            map_find_shard(map, ckpt_catalog_at(keys, i)->name, &captures);
+        uint64_t e;
+
+        if (shard != NULL && shard->axes[MAP_MP].index != NULL &&
+            map_capture_number(&captures, shard->axes[MAP_MP].index, &e) && e >= count)
+            count = e + 1;
+    }
+    return count;
+}
+
 /* ---- reading ---- */
 
 /* "modelI-mpN.safetensors" exactly. */
@@ -116,6 +134,7 @@ static ckpt_code find_ranks(ckpt_checkpoint *out, uint32_t *rank_count, ckpt_err
 typedef struct {
     ckpt_checkpoint *out;
     uint32_t rank_count;
+    uint64_t expert_count;
     ckpt_error *err;
 } mp_reader;
 
@@ -157,6 +176,25 @@ static ckpt_code make_keys(mp_reader *r, ckpt_catalog *keys)
     return code;
 }
 
+/* A rank looks for its own experts only: one that is elsewhere would be read here, and never found
+ * by the code that runs the shards. */
+static ckpt_code check_owner(const mp_reader *r, const ckpt_tensor *piece, uint64_t expert)
+{
+    const ckpt_store *store = r->out->store;
+    const char *name = base_name(store, piece);
+    uint64_t owner;
+
+    if (r->expert_count % r->rank_count != 0)
+        return ckpt_fail(r->err, CKPT_E_FORMAT,
+                         "tensor '%s' is one of %llu experts, which %u ranks cannot divide", name,
+                         (unsigned long long)r->expert_count, r->rank_count);
+    owner = expert / (r->expert_count / r->rank_count);
+    if (owner != piece->file)
+        return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' is in '%s', expected in '%s'", name,
+                         store->files[piece->file].name, store->files[owner].name);
+    return CKPT_OK;
+}
+
 /* Where piece `i` lies in its key. Every rank has its part, or one owner has all of it. */
 static ckpt_code attach_piece(mp_reader *r, size_t i)
 {
@@ -169,6 +207,9 @@ static ckpt_code attach_piece(mp_reader *r, size_t i)
     char weight[MAP_NAME_BYTES];
     map_captures captures;
     const map_shard *shard = find_shard(r->out->map, store->keys, name, &captures, weight);
+
+    uint64_t expert;
+    ckpt_code code;
 
     memcpy(box.size, piece->shape, sizeof box.size);
     if (piece->rank != key->rank || piece->dtype != key->dtype)
@@ -183,6 +224,9 @@ static ckpt_code attach_piece(mp_reader *r, size_t i)
         box.offset[d] = piece->file * piece->shape[d];
     } else if (shard == NULL || !shard->axes[MAP_MP].cut) {
         box.copy = piece->file != key->file;
+    } else if (map_capture_number(&captures, shard->axes[MAP_MP].index, &expert) &&
+               (code = check_owner(r, piece, expert)) != CKPT_OK) {
+        return code;
     }
     return pieces_attach(store, i, &box, r->err);
 }
@@ -223,6 +267,7 @@ static ckpt_code open_pieces(mp_reader *r)
         catalog_free(keys);
         return code;
     }
+    r->expert_count = count_experts(r->out->map, keys);
     code = pieces_begin(store, keys, r->err);
     for (size_t i = 0; i < ckpt_catalog_count(store->catalog) && code == CKPT_OK; i++)
         code = attach_piece(r, i);
@@ -233,7 +278,7 @@ static ckpt_code open_pieces(mp_reader *r)
 
 static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
 {
-    mp_reader r = { out, 0, err };
+    mp_reader r = { .out = out, .err = err };
     ckpt_code code;
 
     if ((out->store = store_create(out->path)) == NULL)
@@ -257,24 +302,6 @@ typedef struct {
     uint32_t rank_count;
     uint64_t expert_count;      /* of the shard lines by index */
 } mp_division;
-
-/* How many experts there are: one more than the largest index. */
-static uint64_t count_experts(const ckpt_map *map, const ckpt_catalog *keys)
-{
-    uint64_t count = 0;
-
-    for (size_t i = 0; i < ckpt_catalog_count(keys); i++) {
-        map_captures captures;
-        const map_shard *shard =
-            map_find_shard(map, ckpt_catalog_at(keys, i)->name, &captures);
-        uint64_t e;
-
-        if (shard != NULL && shard->axes[MAP_MP].index != NULL &&
-            map_capture_number(&captures, shard->axes[MAP_MP].index, &e) && e >= count)
-            count = e + 1;
-    }
-    return count;
-}
 
 /* Elements that must stay together along a dimension: blocks of a scaled weight. */
 static uint64_t unit_of(const ckpt_tensor *key, uint32_t dimension)

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "dcp_metadata.h"
 #include "size.h"
+#include "torch_dist_private.h"
 #include "zip_item.h"
 
 enum { TRACKER_BYTES_MAX = 256, PIECE_NAME_BYTES = MAP_NAME_BYTES + 256, RUNS_MAX = 1 << 20 };
@@ -267,6 +267,21 @@ static ckpt_code check_places(const dist_reader *r)
     return code;
 }
 
+/* What a byte entry holds is not ours to read, but a file that ends before it was cut. */
+static ckpt_code check_bytes(const dist_reader *r, const dcp_entry *entry)
+{
+    const dcp_chunk *chunk = &r->metadata->chunks[entry->first_chunk];
+    ckpt_store *store = r->out->store;
+    const ckpt_code code = store_open_file(store, (uint32_t)chunk->file, 0, r->err);
+
+    if (code != CKPT_OK)
+        return code;
+    if (chunk->offset + chunk->length > file_size(store->files[chunk->file].file))
+        return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s' ends before its entry '%s'",
+                         file_path(store->files[chunk->file].file), entry->key);
+    return CKPT_OK;
+}
+
 static ckpt_code read_pieces(dist_reader *r)
 {
     const dcp_metadata *m = r->metadata;
@@ -280,8 +295,10 @@ static ckpt_code read_pieces(dist_reader *r)
         code = store_add_file(r->out->store, m->files[i], &number, r->err);
     }
     for (size_t i = 0; i < m->entry_count && code == CKPT_OK; i++) {
-        if (m->entries[i].is_bytes)
+        if (m->entries[i].is_bytes) {
+            code = check_bytes(r, &m->entries[i]);
             continue;
+        }
         code = dcp_check_cover(m, i, r->err);
         for (size_t c = 0; c < m->entries[i].chunk_count && code == CKPT_OK; c++)
             code = add_chunk(r, i, c);
@@ -326,6 +343,8 @@ static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
     else if ((code = list_extras(out, err)) == CKPT_OK &&
              (code = checkpoint_read_config(out, out->path, err)) == CKPT_OK)
         code = dcp_read(path, 0, &metadata, err);
+    if (code == CKPT_OK)
+        code = torch_dist_check_beside(out, metadata, err);
     if (code == CKPT_OK &&
         (r.key_of = calloc(metadata->entry_count + 1, sizeof *r.key_of)) == NULL)
         code = ckpt_fail_memory(err, "a checkpoint", metadata->entry_count);

@@ -1,8 +1,12 @@
-/* torch_dist_private.h: what torch_dist_split.c tells torch_dist_write.c. */
+/* torch_dist_private.h: what the files of torch_dist ask of each other. */
 #ifndef CKPT_TORCH_DIST_PRIVATE_H
 #define CKPT_TORCH_DIST_PRIVATE_H
 
+#include "dcp_metadata.h"
 #include "torch_dist.h"
+
+/* Check what lies beside .metadata in the store's directory. */
+ckpt_code torch_dist_check_beside(ckpt_checkpoint *c, const dcp_metadata *m, ckpt_error *err);
 
 /* A byte entry KEY._extra_state/shard_INDEX_COUNT, in the file of a piece; whoever writes the piece
  * writes it. */

@@ -107,7 +107,36 @@ def test_an_expert_that_two_ranks_have_is_refused(ckpt, copy):
     name = "layers.0.ffn.experts.0.w1.weight"
     expert = read_file(copy / "model0-mp2.safetensors")[0][name]
     change(copy / "model1-mp2.safetensors", lambda tensors: tensors.update({name: expert}))
-    refuse(ckpt, copy, f"'{name}'", "stored twice")
+    refuse(ckpt, copy, f"'{name}'", "is in 'model1-mp2.safetensors', expected in "
+                                    "'model0-mp2.safetensors'")
+
+
+@pytest.mark.parametrize("part", ["weight", "scale"])
+def test_an_expert_in_the_wrong_rank_is_refused(ckpt, copy, part):
+    """The code that runs the shards would miss it, and find one that it does not look for."""
+    name = f"layers.2.ffn.experts.3.w2.{part}"
+    moved = {}
+    change(copy / "model0-mp2.safetensors", lambda tensors: moved.update({name: tensors.pop(name)}))
+    change(copy / "model1-mp2.safetensors", lambda tensors: tensors.update(moved))
+    for tool in "ckpt-inspect", "ckpt-verify digest":
+        failed = ckpt(*tool.split(), copy, check=2)
+        assert f"'{name}' is in 'model1-mp2.safetensors', expected in" in failed.err
+
+
+def test_ranks_that_changed_names_are_refused(ckpt, copy):
+    """Every tensor is there, once: the experts of rank 0 under the name of rank 1."""
+    (copy / "model0-mp2.safetensors").rename(copy / "x")
+    (copy / "model1-mp2.safetensors").rename(copy / "model0-mp2.safetensors")
+    (copy / "x").rename(copy / "model1-mp2.safetensors")
+    refuse(ckpt, copy, ".ffn.experts.", "expected in 'model")
+
+
+def test_experts_that_ranks_cannot_divide_are_refused(ckpt, copy):
+    def edit(tensors):
+        for name in [n for n in tensors if ".experts.15." in n]:
+            del tensors[name]
+    change(copy / "model1-mp2.safetensors", edit)
+    refuse(ckpt, copy, "is one of 15 experts, which 2 ranks cannot divide")
 
 
 def test_another_dtype_in_one_rank_is_refused(ckpt, copy):
@@ -227,3 +256,67 @@ def test_a_file_that_ends_early_is_refused(ckpt, dist, tmp_path, cut):
     # The last item is padded to 64: cut into it, not only into what follows it.
     file.write_bytes(file.read_bytes()[:-cut - 63])
     assert "__2_0.distcp" in ckpt("ckpt-verify", "digest", path, check=2).err
+
+
+# ---- torch_dist: what lies beside the data ----
+
+@pytest.fixture
+def dist_copy(dist, tmp_path):
+    return shutil.copytree(dist, tmp_path / "dist")
+
+
+@pytest.mark.parametrize("text, word", [
+    ('{"sharded_backend": "zarr", "sharded_backend_version": 1}', "sharded_backend 'zarr'"),
+    ('{"sharded_backend": "fsdp_dtensor", "sharded_backend_version": 1}', "'fsdp_dtensor'"),
+    ('{"sharded_backend": "torch_dist", "sharded_backend_version": 2}', "sharded_backend_version"),
+    ('{"sharded_backend_version": 1}', "expected 'torch_dist'"), ("[]", "expected 'torch_dist'"),
+    ("", "metadata.json"), ("{", "metadata.json")])
+def test_another_backend_is_refused_or_let_pass_by_name(ckpt, dist_copy, digest, dist, text, word):
+    (dist_copy / "release" / "metadata.json").write_text(text)
+    for path in dist_copy, dist_copy / "release":
+        err = ckpt("ckpt-verify", "digest", path, check=2).err
+        assert word in err and "metadata.json" in err and "--lenient reads on" in err
+    said = ckpt("ckpt-inspect", "--lenient", "--json", dist_copy).json["notes"]
+    assert any(word in note for note in said), said
+
+
+def test_a_common_pt_that_was_cut_is_refused(ckpt, dist_copy, digest, dist):
+    """A folder that was copied in part: Megatron dies on it, after it was given the nodes."""
+    path = dist_copy / "release" / "common.pt"
+    whole = path.read_bytes()
+    for size in [0, 1, len(whole) // 2, len(whole) - 1]:
+        path.write_bytes(whole[:size])
+        err = ckpt("ckpt-verify", "digest", dist_copy, check=2).err
+        assert "common.pt" in err and "--lenient reads on" in err
+        said = ckpt("ckpt-inspect", "--lenient", "--json", dist_copy).json["notes"]
+        assert any("common.pt" in note for note in said)
+    path.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+    ckpt("ckpt-verify", "digest", dist_copy, check=(0, 2))
+    path.write_bytes(whole)
+    assert digest(dist_copy) == digest(dist)
+
+
+def test_a_missing_common_pt_is_told(ckpt, dist_copy):
+    (dist_copy / "release" / "common.pt").unlink()
+    assert "no common.pt" in ckpt("ckpt-inspect", dist_copy).out
+    (dist_copy / "release" / "metadata.json").unlink()       # nor does it claim to be Megatron's
+    assert "no common.pt" not in ckpt("ckpt-inspect", dist_copy).out
+
+
+def test_a_sparse_layout_is_refused(ckpt, dist_copy):
+    path = dist_copy / "release" / ".metadata"
+    data = path.read_bytes()
+    assert data.count(b"torch.strided") == 1                 # and shared by all tensors
+    path.write_bytes(data.replace(b"torch.strided", b"torch.sparsed"))
+    for options in (), ("--lenient",):
+        err = ckpt("ckpt-verify", "digest", *options, dist_copy, check=2).err
+        assert "has layout 'torch.sparsed', expected 'torch.strided'" in err
+
+
+def test_a_file_that_ends_in_a_byte_entry_is_refused(ckpt, golden_b, tmp_path):
+    """Byte entries stand behind the tensors, which are all there."""
+    ckpt("ckpt-shard", "--layout", "torch_dist", "--extra-state", golden_b, tmp_path / "dist")
+    path = tmp_path / "dist" / "release" / "__1_0.distcp"
+    path.write_bytes(path.read_bytes()[:-700])
+    err = ckpt("ckpt-verify", "digest", tmp_path / "dist", check=2).err
+    assert "__1_0.distcp' ends before its entry" in err and "_extra_state" in err

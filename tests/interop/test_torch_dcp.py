@@ -332,6 +332,15 @@ def test_what_we_wrote_and_torch_wrote_again_is_read(ckpt, golden, written, expe
         assert (tmp_path / "back" / p.name).read_bytes() == p.read_bytes()
 
 
+def test_a_sparse_tensor_is_refused_by_its_layout(ckpt, tmp_path):
+    dcp.save({"t": torch.ones(3)}, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    metadata = read_metadata(tmp_path / "dcp")
+    metadata.state_dict_metadata["t"].properties.layout = torch.sparse_coo
+    (tmp_path / "dcp" / ".metadata").write_bytes(pickle.dumps(metadata))
+    err = ckpt("ckpt-verify", "digest", tmp_path / "dcp", check=2).err
+    assert "entry 't' has layout 'torch.sparse_coo', expected 'torch.strided'" in err
+
+
 # ---- full size ----
 
 @pytest.mark.parametrize("model, keys, layers", [("flash", 1242, 43), ("pro", 1772, 61)])
