@@ -68,7 +68,7 @@ TEST_LIBS := $(if $(KERNEL_O),$(BUILD)/tests/libkernels-test.so) $(BUILD)/tests/
 
 # ---- flags ----
 
-PACKAGES := libcjson libzstd libdeflate libcrypto libcurl libpcre2-8
+PACKAGES := libzstd libdeflate libcrypto libcurl libpcre2-8
 NO_BUILD := help clean format check-style uninstall
 ifneq ($(filter-out $(NO_BUILD),$(or $(MAKECMDGOALS),all)),)
   ifneq ($(shell $(PKG_CONFIG) --exists $(PACKAGES) cmocka libxxhash && echo yes),yes)

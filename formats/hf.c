@@ -1,10 +1,13 @@
 /* Reading an HF directory. */
 #include "hf.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "json_scan.h"
+#include "memory.h"
 #include "notes.h"
 #include "safetensors.h"
 #include "side_data.h"
@@ -36,12 +39,98 @@ static int is_plain_name(const char *name)
 
 typedef struct {
     ckpt_checkpoint *out;
-    const json_value *weight_map;
     char *path;
+    char *text;
+    size_t text_bytes;
+    arena names;               /* of the files, until the store has them */
     table files;               /* name -> number in the store */
-    table listed;              /* tensor -> number of its file */
+    uint8_t *listed;           /* by tensor of the catalog */
     ckpt_error *err;
 } index_reader;
+
+/* An entry of the index: the tensor, and the file that shall hold it. */
+typedef ckpt_code index_entry_fn(index_reader *r, const char *name, const char *file);
+
+static ckpt_code bad_entry(const index_reader *r, const char *name)
+{
+    return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': tensor '%s' is not mapped to a file name",
+                     r->path, name);
+}
+
+/* The members of the object "weight_map", whose bracket was read. */
+static ckpt_code walk_entries(index_reader *r, json_scanner *scan, index_entry_fn *visit)
+{
+    char name[MAP_NAME_BYTES];
+    char file[NAME_MAX + 1];
+    json_token token;
+    ckpt_code code;
+
+    while ((code = json_scan_next(scan, &token, r->err)) == CKPT_OK &&
+           token.kind == JSON_SCAN_KEY) {
+        const size_t length = json_token_decode(r->text, &token, NULL);
+
+        if (length >= sizeof name)
+            return ckpt_fail(r->err, CKPT_E_FORMAT,
+                             "'%s': the name of a tensor has %zu bytes, expected at most %d",
+                             r->path, length, MAP_NAME_BYTES - 1);
+        json_token_decode(r->text, &token, name);
+        if ((code = json_scan_next(scan, &token, r->err)) != CKPT_OK)
+            return code;
+        if (token.kind != JSON_SCAN_STRING ||
+            json_token_decode(r->text, &token, NULL) >= sizeof file)
+            return bad_entry(r, name);
+        json_token_decode(r->text, &token, file);
+        if ((code = visit(r, name, file)) != CKPT_OK)
+            return code;
+    }
+    return code;
+}
+
+/* Every entry of the index, in its order. The text has passed json_check. */
+static ckpt_code walk_index(index_reader *r, index_entry_fn *visit)
+{
+    json_scanner scan;
+    json_token token;
+    json_token value;
+    ckpt_code code;
+
+    json_scan_begin(&scan, r->text, r->text_bytes, r->path);
+    code = json_scan_next(&scan, &token, r->err);
+    if (code == CKPT_OK && token.kind == JSON_SCAN_OBJECT)
+        code = json_scan_next(&scan, &token, r->err);
+    for (; code == CKPT_OK && token.kind == JSON_SCAN_KEY;
+         code = json_scan_next(&scan, &token, r->err)) {
+        if (!json_token_equals(r->text, &token, "weight_map")) {
+            if ((code = json_scan_value(&scan, &value, r->err)) != CKPT_OK)
+                return code;
+            continue;
+        }
+        if ((code = json_scan_next(&scan, &value, r->err)) != CKPT_OK)
+            return code;
+        if (value.kind == JSON_SCAN_OBJECT)
+            return walk_entries(r, &scan, visit);
+        break;
+    }
+    return code != CKPT_OK ? code : ckpt_fail(r->err, CKPT_E_FORMAT,
+                                              "'%s' has no object 'weight_map'", r->path);
+}
+
+/* ---- its files ---- */
+
+static ckpt_code note_file(index_reader *r, const char *name, const char *file)
+{
+    uint64_t number;
+    const char *copy;
+
+    if (!is_plain_name(file))
+        return bad_entry(r, name);
+    if (table_find(&r->files, file, &number))
+        return CKPT_OK;
+    if ((copy = arena_strdup(&r->names, file, strlen(file))) == NULL ||
+        table_add(&r->files, copy, r->files.count) == TABLE_NO_MEMORY)
+        return ckpt_fail_memory(r->err, r->path, strlen(file));
+    return CKPT_OK;
+}
 
 static int compare_strings(const void *left, const void *right)
 {
@@ -51,31 +140,17 @@ static int compare_strings(const void *left, const void *right)
 /* The files that the index names, sorted: their numbers do not depend on its order. */
 static ckpt_code add_files(index_reader *r)
 {
-    const char **names = calloc(json_count(r->weight_map) + 1, sizeof *names);
-    ckpt_code code = CKPT_OK;
-    size_t count = 0;
+    const char **names = NULL;
+    size_t count;
+    ckpt_code code;
 
-    if (names == NULL)
-        return ckpt_fail_memory(r->err, "an index", json_count(r->weight_map));
-    for (const json_value *v = json_first(r->weight_map); v != NULL; v = json_next(v)) {
-        names[count] = json_string(v);
-        if (names[count] == NULL || !is_plain_name(names[count])) {
-            code = ckpt_fail(r->err, CKPT_E_FORMAT,
-                             "'%s': tensor '%s' is not mapped to a file name", r->path,
-                             json_key(v));
-            goto out;
-        }
-        switch (table_add(&r->files, names[count], 0)) {
-        case TABLE_ADDED:
-            count++;
-            break;
-        case TABLE_NO_MEMORY:
-            code = ckpt_fail_memory(r->err, "an index", count);
-            goto out;
-        default:
-            break;
-        }
-    }
+    if ((code = walk_index(r, note_file)) != CKPT_OK)
+        return code;
+    count = r->files.count;
+    if (!memory_has((count + 1) * sizeof *names) ||
+        (names = calloc(count + 1, sizeof *names)) == NULL)
+        return ckpt_fail_memory(r->err, r->path, count * sizeof *names);
+    table_keys(&r->files, names);
     table_release(&r->files);
     table_init(&r->files);
     qsort(names, count, sizeof *names, compare_strings);
@@ -84,9 +159,8 @@ static ckpt_code add_files(index_reader *r)
 
         code = store_add_file(r->out->store, names[i], &number, r->err);
         if (code == CKPT_OK && table_add(&r->files, names[i], number) != TABLE_ADDED)
-            code = ckpt_fail_memory(r->err, "an index", count);
+            code = ckpt_fail_memory(r->err, r->path, count);
     }
-out:
     free(names);
     return code;
 }
@@ -110,31 +184,34 @@ static void forget_unread(const ckpt_store *store, file_list *unread)
     unread->count = kept;
 }
 
-/* Every entry names a tensor of that file. */
-static ckpt_code check_entries(index_reader *r)
+/* ---- its entries ---- */
+
+/* The entry names a tensor of that file. */
+static ckpt_code check_entry(index_reader *r, const char *name, const char *file)
 {
     const ckpt_catalog *catalog = r->out->store->catalog;
+    const int64_t i = ckpt_catalog_find(catalog, name);
+    uint64_t number = 0;
 
-    for (const json_value *v = json_first(r->weight_map); v != NULL; v = json_next(v)) {
-        const int64_t i = ckpt_catalog_find(catalog, json_key(v));
-        uint64_t file = 0;
-        ckpt_code code;
-
-        table_find(&r->files, json_string(v), &file);
-        if (i >= 0 && ckpt_catalog_at(catalog, (size_t)i)->file == file) {
-            if (table_add(&r->listed, json_key(v), file) == TABLE_NO_MEMORY)
-                return ckpt_fail_memory(r->err, "an index", ckpt_catalog_count(catalog));
-            continue;
-        }
-        if (!r->out->options.lenient)
-            return ckpt_fail(r->err, CKPT_E_FORMAT,
-                             "stale index entry: '%s' says that '%s' is in '%s', which lacks it",
-                             r->path, json_key(v), json_string(v));
-        code = note_add(&r->out->notes, r->err, "stale index entry '%s'", json_key(v));
-        if (code != CKPT_OK)
-            return code;
+    table_find(&r->files, file, &number);
+    if (i >= 0 && ckpt_catalog_at(catalog, (size_t)i)->file == number) {
+        r->listed[i] = 1;
+        return CKPT_OK;
     }
-    return CKPT_OK;
+    if (!r->out->options.lenient)
+        return ckpt_fail(r->err, CKPT_E_FORMAT,
+                         "stale index entry: '%s' says that '%s' is in '%s', which lacks it",
+                         r->path, name, file);
+    return note_add(&r->out->notes, r->err, "stale index entry '%s'", name);
+}
+
+static ckpt_code check_entries(index_reader *r)
+{
+    const size_t count = ckpt_catalog_count(r->out->store->catalog);
+
+    if (!memory_has(count + 1) || (r->listed = calloc(count + 1, 1)) == NULL)
+        return ckpt_fail_memory(r->err, r->path, count);
+    return walk_index(r, check_entry);
 }
 
 /* Every tensor has an entry. */
@@ -145,10 +222,9 @@ static ckpt_code check_tensors(index_reader *r)
     for (size_t i = 0; i < ckpt_catalog_count(catalog); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(catalog, i);
         const char *file = r->out->store->files[t->file].name;
-        uint64_t number;
         ckpt_code code;
 
-        if (table_find(&r->listed, t->name, &number))
+        if (r->listed[i])
             continue;
         if (!r->out->options.lenient)
             return ckpt_fail(r->err, CKPT_E_FORMAT,
@@ -170,32 +246,42 @@ static ckpt_code read_files(ckpt_checkpoint *out, ckpt_error *err)
     return code;
 }
 
+/* The text, all of it good JSON; it stays, and counts, until the index is read. */
+static ckpt_code read_text(index_reader *r)
+{
+    json_census census;
+    ckpt_code code;
+
+    if ((r->path = file_join(r->out->store->directory, HF_INDEX_FILE)) == NULL)
+        return ckpt_fail_memory(r->err, "a path", sizeof HF_INDEX_FILE);
+    code = file_read_all(r->path, INDEX_BYTES_MAX, &r->text, &r->text_bytes, r->err);
+    if (code != CKPT_OK)
+        return code;
+    if (!memory_take(r->text_bytes)) {
+        r->text_bytes = 0;
+        return ckpt_fail_memory(r->err, r->path, 0);
+    }
+    return json_check(r->text, r->text_bytes, r->path, &census, r->err);
+}
+
 static ckpt_code read_index(ckpt_checkpoint *out, ckpt_error *err)
 {
     index_reader r = { .out = out, .err = err };
-    json_document *document = NULL;
     ckpt_code code;
 
+    arena_init(&r.names);
     table_init(&r.files);
-    table_init(&r.listed);
-    if ((r.path = file_join(out->store->directory, HF_INDEX_FILE)) == NULL)
-        return ckpt_fail_memory(err, "a path", sizeof HF_INDEX_FILE);
-    if ((code = json_parse_file(r.path, INDEX_BYTES_MAX, &document, err)) != CKPT_OK)
-        goto out;
-    r.weight_map = json_member(json_root(document), "weight_map");
-    if (!json_is_object(r.weight_map)) {
-        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' has no object 'weight_map'", r.path);
-        goto out;
-    }
-    if ((code = add_files(&r)) != CKPT_OK || (code = read_files(out, err)) != CKPT_OK ||
-        (code = check_entries(&r)) != CKPT_OK)
+    if ((code = read_text(&r)) != CKPT_OK || (code = add_files(&r)) != CKPT_OK ||
+        (code = read_files(out, err)) != CKPT_OK || (code = check_entries(&r)) != CKPT_OK)
         goto out;
     forget_unread(out->store, &out->unread);
     code = check_tensors(&r);
 out:
     table_release(&r.files);
-    table_release(&r.listed);
-    json_free(document);
+    arena_release(&r.names);
+    memory_give(r.text_bytes);
+    free(r.listed);
+    free(r.text);
     free(r.path);
     return code;
 }

@@ -4,9 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "json.h"
+#include "json_scan.h"
 #include "kernels.h"
 #include "map.h"
+#include "memory.h"
 #include "recognise.h"
 #include "safetensors_header.h"
 #include "size.h"
@@ -15,12 +16,23 @@ typedef struct {
     ckpt_store *store;
     uint32_t file;
     const char *path;
+    char *text;                 /* of the header */
+    uint64_t text_bytes;
     uint64_t data_bytes;        /* of the file, after the header */
-    ckpt_tensor *tensors;       /* names borrowed from the JSON; offset = begin */
-    uint64_t *ends;
-    size_t count;
+    size_t first;               /* tensor of this file in the catalog */
+    json_scanner scan;
     ckpt_error *err;
 } header_reader;
+
+/* A tensor of the header; its name is the reader's, without the file's prefix. */
+typedef struct {
+    ckpt_tensor tensor;
+    uint64_t offsets[2];
+    int has_dtype;
+    int has_shape;
+    int has_offsets;
+    char name[MAP_NAME_BYTES];
+} header_entry;
 
 static ckpt_code fail_entry(const header_reader *r, const char *name, const char *what)
 {
@@ -30,143 +42,136 @@ static ckpt_code fail_entry(const header_reader *r, const char *name, const char
 /* An error of the catalog, which knows tensors only. */
 static ckpt_code name_file(const header_reader *r, ckpt_code code)
 {
-    return r->err == NULL ? code : ckpt_fail(r->err, code, "'%s': %s", r->path, r->err->text);
+    return r->err == NULL || code != CKPT_E_FORMAT
+               ? code
+               : ckpt_fail(r->err, code, "'%s': %s", r->path, r->err->text);
 }
 
-static ckpt_code read_shape(const header_reader *r, const json_value *value, ckpt_tensor *t)
+/* ---- the members of an entry ---- */
+
+static ckpt_code read_dtype(header_reader *r, header_entry *e)
 {
-    if (!json_is_array(value))
-        return fail_entry(r, t->name, "has no shape");
-    for (const json_value *v = json_first(value); v != NULL; v = json_next(v)) {
-        if (t->rank == CKPT_RANK_MAX)
-            return fail_entry(r, t->name, "has more than 8 dimensions");
-        if (!json_u64(v, &t->shape[t->rank++]))
-            return fail_entry(r, t->name, "has a dimension that is not a non-negative integer");
-    }
+    char word[32];
+    json_token token;
+    ckpt_code code;
+
+    if ((code = json_scan_next(&r->scan, &token, r->err)) != CKPT_OK)
+        return code;
+    if (token.kind != JSON_SCAN_STRING)
+        return fail_entry(r, e->name, "has no dtype");
+    e->has_dtype = 1;
+    if (json_token_decode(r->text, &token, NULL) >= sizeof word)
+        return fail_entry(r, e->name, "has unknown dtype, a long word");
+    json_token_decode(r->text, &token, word);
+    e->tensor.dtype = ckpt_dtype_find(word);
+    if (e->tensor.dtype == CKPT_NONE)
+        return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': tensor '%s' has unknown dtype '%s'",
+                         r->path, e->name, word);
     return CKPT_OK;
 }
 
-static ckpt_code read_offsets(const header_reader *r, const json_value *value, const char *name,
-                              uint64_t offsets[2])
+static ckpt_code read_shape(header_reader *r, header_entry *e)
 {
-    const json_value *v = json_first(value);
+    ckpt_tensor *t = &e->tensor;
+    json_token token;
+    ckpt_code code;
 
-    if (!json_is_array(value) || json_count(value) != 2 || !json_u64(v, &offsets[0]) ||
-        !json_u64(json_next(v), &offsets[1]))
-        return fail_entry(r, name, "has no data_offsets of two non-negative integers");
+    if ((code = json_scan_next(&r->scan, &token, r->err)) != CKPT_OK)
+        return code;
+    if (token.kind != JSON_SCAN_ARRAY)
+        return fail_entry(r, e->name, "has no shape");
+    e->has_shape = 1;
+    while ((code = json_scan_next(&r->scan, &token, r->err)) == CKPT_OK &&
+           token.kind != JSON_SCAN_ARRAY_END) {
+        if (t->rank == CKPT_RANK_MAX)
+            return fail_entry(r, e->name, "has more than 8 dimensions");
+        if (!json_token_u64(r->text, &token, &t->shape[t->rank++]))
+            return fail_entry(r, e->name,
+                              "has a dimension that is not a non-negative integer");
+    }
+    return code;
+}
+
+static ckpt_code read_offsets(header_reader *r, header_entry *e)
+{
+    static const char bad[] = "has no data_offsets of two non-negative integers";
+    json_token token;
+    ckpt_code code;
+
+    if ((code = json_scan_next(&r->scan, &token, r->err)) != CKPT_OK)
+        return code;
+    if (token.kind != JSON_SCAN_ARRAY)
+        return fail_entry(r, e->name, bad);
+    e->has_offsets = 1;
+    for (int i = 0; i < 2; i++) {
+        if ((code = json_scan_next(&r->scan, &token, r->err)) != CKPT_OK)
+            return code;
+        if (!json_token_u64(r->text, &token, &e->offsets[i]))
+            return fail_entry(r, e->name, bad);
+    }
+    if ((code = json_scan_next(&r->scan, &token, r->err)) != CKPT_OK)
+        return code;
+    return token.kind == JSON_SCAN_ARRAY_END ? CKPT_OK : fail_entry(r, e->name, bad);
+}
+
+/* All members of the entry whose key was read. */
+static ckpt_code read_members(header_reader *r, header_entry *e)
+{
+    json_token token;
+    ckpt_code code = json_scan_next(&r->scan, &token, r->err);
+
+    if (code == CKPT_OK && token.kind != JSON_SCAN_OBJECT)
+        return fail_entry(r, e->name, "is not an object");
+    while (code == CKPT_OK &&
+           (code = json_scan_next(&r->scan, &token, r->err)) == CKPT_OK &&
+           token.kind != JSON_SCAN_OBJECT_END) {
+        if (json_token_equals(r->text, &token, "dtype"))
+            code = read_dtype(r, e);
+        else if (json_token_equals(r->text, &token, "shape"))
+            code = read_shape(r, e);
+        else if (json_token_equals(r->text, &token, "data_offsets"))
+            code = read_offsets(r, e);
+        else
+            code = fail_entry(r, e->name, "has an unknown field");
+    }
+    if (code != CKPT_OK)
+        return code;
+    if (!e->has_dtype)
+        return fail_entry(r, e->name, "has no dtype");
+    if (!e->has_shape)
+        return fail_entry(r, e->name, "has no shape");
+    return e->has_offsets ? CKPT_OK
+                          : fail_entry(r, e->name,
+                                       "has no data_offsets of two non-negative integers");
+}
+
+/* ---- an entry ---- */
+
+static ckpt_code check_offsets(const header_reader *r, const header_entry *e)
+{
+    const uint64_t *offsets = e->offsets;
+    ckpt_code code;
+
     if (offsets[0] > offsets[1])
-        return fail_entry(r, name, "has data_offsets that end before they begin");
+        return fail_entry(r, e->name, "has data_offsets that end before they begin");
     if (offsets[1] > r->data_bytes)
         return ckpt_fail(r->err, CKPT_E_FORMAT,
                          "'%s': tensor '%s' ends at %llu, but the file holds %llu bytes of data",
-                         r->path, name, (unsigned long long)offsets[1],
+                         r->path, e->name, (unsigned long long)offsets[1],
                          (unsigned long long)r->data_bytes);
-    return CKPT_OK;
-}
-
-static ckpt_code read_dtype(const header_reader *r, const json_value *value, ckpt_tensor *t)
-{
-    const char *word = json_string(value);
-
-    if (word == NULL)
-        return fail_entry(r, t->name, "has no dtype");
-    t->dtype = ckpt_dtype_find(word);
-    if (t->dtype == CKPT_NONE)
-        return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': tensor '%s' has unknown dtype '%s'",
-                         r->path, t->name, word);
-    return CKPT_OK;
-}
-
-static ckpt_code read_entry(header_reader *r, const json_value *entry)
-{
-    ckpt_tensor *t = &r->tensors[r->count];
-    uint64_t offsets[2];
-    ckpt_code code;
-
-    t->name = json_key(entry);
-    t->file = r->file;
-    if (strlen(t->name) >= MAP_NAME_BYTES)      /* too long for the line of an error, too */
-        return ckpt_fail(r->err, CKPT_E_FORMAT,
-                         "'%s': the name of tensor %zu has %zu bytes, expected at most %d", r->path,
-                         r->count, strlen(t->name), MAP_NAME_BYTES - 1);
-    if (!json_is_object(entry))
-        return fail_entry(r, t->name, "is not an object");
-    for (const json_value *v = json_first(entry); v != NULL; v = json_next(v))
-        if (strcmp(json_key(v), "dtype") != 0 && strcmp(json_key(v), "shape") != 0 &&
-            strcmp(json_key(v), "data_offsets") != 0)
-            return fail_entry(r, t->name, "has an unknown field");
-    if ((code = read_dtype(r, json_member(entry, "dtype"), t)) != CKPT_OK ||
-        (code = read_shape(r, json_member(entry, "shape"), t)) != CKPT_OK ||
-        (code = read_offsets(r, json_member(entry, "data_offsets"), t->name, offsets)) !=
-            CKPT_OK)
-        return code;
-    if ((code = catalog_check_shape(t, r->err)) != CKPT_OK)
+    if ((code = catalog_check_shape(&e->tensor, r->err)) != CKPT_OK)
         return name_file(r, code);
-    if (offsets[1] - offsets[0] != ckpt_part_bytes(t, CKPT_DATA)) {
+    if (offsets[1] - offsets[0] != ckpt_part_bytes(&e->tensor, CKPT_DATA)) {
         char shape[256];
 
-        catalog_shape_text(t, shape, sizeof shape);
+        catalog_shape_text(&e->tensor, shape, sizeof shape);
         return ckpt_fail(r->err, CKPT_E_FORMAT,
                          "'%s': tensor '%s' %s %s takes %llu bytes, data_offsets say %llu",
-                         r->path, t->name, ckpt_dtype_name(t->dtype), shape,
-                         (unsigned long long)ckpt_part_bytes(t, CKPT_DATA),
+                         r->path, e->name, ckpt_dtype_name(e->tensor.dtype), shape,
+                         (unsigned long long)ckpt_part_bytes(&e->tensor, CKPT_DATA),
                          (unsigned long long)(offsets[1] - offsets[0]));
     }
-    t->offset = offsets[0];
-    r->count++;
     return CKPT_OK;
-}
-
-static ckpt_code read_metadata(const header_reader *r, const json_value *metadata,
-                               const char *text)
-{
-    for (const json_value *v = json_first(metadata); v != NULL; v = json_next(v))
-        if (json_string(v) == NULL)
-            return fail_entry(r, "__metadata__", "has a value that is not a string");
-    if (!json_is_object(metadata))
-        return fail_entry(r, "__metadata__", "is not an object");
-    return json_member_text(text, "__metadata__", &r->store->files[r->file].metadata, r->err);
-}
-
-static int compare_offsets(const void *left, const void *right)
-{
-    const ckpt_tensor *const *a = left;
-    const ckpt_tensor *const *b = right;
-    const uint64_t a_end = (*a)->offset + ckpt_part_bytes(*a, CKPT_DATA);
-    const uint64_t b_end = (*b)->offset + ckpt_part_bytes(*b, CKPT_DATA);
-
-    if ((*a)->offset != (*b)->offset)
-        return (*a)->offset < (*b)->offset ? -1 : 1;
-    return (a_end > b_end) - (a_end < b_end);
-}
-
-/* Sorted by position, each tensor begins where the one before it ends, and the file ends there. */
-static ckpt_code check_cover(const header_reader *r)
-{
-    const ckpt_tensor **order = calloc(r->count + 1, sizeof *order);
-    ckpt_code code = CKPT_OK;
-    uint64_t end = 0;
-
-    if (order == NULL)
-        return ckpt_fail_memory(r->err, "a header", r->count);
-    for (size_t i = 0; i < r->count; i++)
-        order[i] = &r->tensors[i];
-    qsort(order, r->count, sizeof *order, compare_offsets);
-    for (size_t i = 0; i < r->count && code == CKPT_OK; i++) {
-        if (order[i]->offset != end)
-            code = ckpt_fail(r->err, CKPT_E_FORMAT,
-                             "'%s': tensor '%s' begins at %llu, expected %llu (%s)", r->path,
-                             order[i]->name, (unsigned long long)order[i]->offset,
-                             (unsigned long long)end,
-                             order[i]->offset < end ? "overlap" : "hole");
-        end = order[i]->offset + ckpt_part_bytes(order[i], CKPT_DATA);
-    }
-    if (code == CKPT_OK && end != r->data_bytes)
-        code = ckpt_fail(r->err, CKPT_E_FORMAT,
-                         "'%s' holds %llu bytes of data, its tensors take %llu", r->path,
-                         (unsigned long long)r->data_bytes, (unsigned long long)end);
-    free(order);
-    return code;
 }
 
 /* Into the catalog, with the file's prefix before its name. */
@@ -189,28 +194,124 @@ static ckpt_code add_tensor(const header_reader *r, const ckpt_tensor *tensor)
     return code;
 }
 
-static ckpt_code read_entries(header_reader *r, const json_document *document, const char *text)
+static ckpt_code read_entry(header_reader *r, const json_token *key)
 {
-    const json_value *root = json_root(document);
-    const uint64_t data_offset = r->store->files[r->file].header_bytes;
-    ckpt_code code = CKPT_OK;
+    const size_t length = json_token_decode(r->text, key, NULL);
+    header_entry e = { .tensor = { .file = r->file } };
+    ckpt_code code;
 
-    if (!json_is_object(root))
-        return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': the header is not an object", r->path);
-    r->tensors = calloc(json_count(root) + 1, sizeof *r->tensors);
-    if (r->tensors == NULL)
-        return ckpt_fail_memory(r->err, "a header", json_count(root));
-    for (const json_value *v = json_first(root); v != NULL && code == CKPT_OK; v = json_next(v))
-        code = strcmp(json_key(v), "__metadata__") == 0 ? read_metadata(r, v, text)
-                                                        : read_entry(r, v);
-    if (code == CKPT_OK)
-        code = check_cover(r);
-    for (size_t i = 0; i < r->count && code == CKPT_OK; i++) {
-        r->tensors[i].offset += data_offset;
-        if ((code = add_tensor(r, &r->tensors[i])) == CKPT_E_FORMAT)
-            code = name_file(r, code);
+    if (length >= sizeof e.name)                /* too long for the line of an error, too */
+        return ckpt_fail(r->err, CKPT_E_FORMAT,
+                         "'%s': the name of tensor %zu has %zu bytes, expected at most %d", r->path,
+                         ckpt_catalog_count(r->store->catalog) - r->first, length,
+                         MAP_NAME_BYTES - 1);
+    json_token_decode(r->text, key, e.name);
+    e.tensor.name = e.name;
+    if ((code = read_members(r, &e)) != CKPT_OK || (code = check_offsets(r, &e)) != CKPT_OK)
+        return code;
+    e.tensor.offset = r->store->files[r->file].header_bytes + e.offsets[0];
+    return name_file(r, add_tensor(r, &e.tensor));
+}
+
+/* Strings only; kept as they are written. `null` is what some writers say for none. */
+static ckpt_code read_metadata(header_reader *r)
+{
+    store_file *f = &r->store->files[r->file];
+    json_token token;
+    size_t start;
+    ckpt_code code = json_scan_next(&r->scan, &token, r->err);
+
+    if (code != CKPT_OK || token.kind == JSON_SCAN_NULL)
+        return code;
+    if (token.kind != JSON_SCAN_OBJECT)
+        return fail_entry(r, "__metadata__", "is not an object");
+    start = token.start;
+    while ((code = json_scan_next(&r->scan, &token, r->err)) == CKPT_OK &&
+           token.kind != JSON_SCAN_OBJECT_END) {
+        if ((code = json_scan_next(&r->scan, &token, r->err)) != CKPT_OK)
+            return code;
+        if (token.kind != JSON_SCAN_STRING)
+            return fail_entry(r, "__metadata__", "has a value that is not a string");
     }
+    if (code != CKPT_OK)
+        return code;
+    if (!memory_has(token.end - start) ||
+        (f->metadata = strndup(r->text + start, token.end - start)) == NULL)
+        return ckpt_fail_memory(r->err, r->path, token.end - start);
+    return CKPT_OK;
+}
+
+/* ---- all of them ---- */
+
+static int compare_offsets(const void *left, const void *right)
+{
+    const ckpt_tensor *const *a = left;
+    const ckpt_tensor *const *b = right;
+    const uint64_t a_end = (*a)->offset + ckpt_part_bytes(*a, CKPT_DATA);
+    const uint64_t b_end = (*b)->offset + ckpt_part_bytes(*b, CKPT_DATA);
+
+    if ((*a)->offset != (*b)->offset)
+        return (*a)->offset < (*b)->offset ? -1 : 1;
+    return (a_end > b_end) - (a_end < b_end);
+}
+
+static ckpt_code check_order(const header_reader *r, const ckpt_tensor **order, size_t count)
+{
+    const store_file *f = &r->store->files[r->file];
+    const char *prefix = f->prefix == NULL ? "" : f->prefix;
+    uint64_t end = 0;
+
+    qsort(order, count, sizeof *order, compare_offsets);
+    for (size_t i = 0; i < count; i++) {
+        const uint64_t begin = order[i]->offset - f->header_bytes;
+
+        if (begin != end)
+            return ckpt_fail(r->err, CKPT_E_FORMAT,
+                             "'%s': tensor '%s' begins at %llu, expected %llu (%s)", r->path,
+                             order[i]->name + strlen(prefix), (unsigned long long)begin,
+                             (unsigned long long)end, begin < end ? "overlap" : "hole");
+        end = begin + ckpt_part_bytes(order[i], CKPT_DATA);
+    }
+    if (end != r->data_bytes)
+        return ckpt_fail(r->err, CKPT_E_FORMAT,
+                         "'%s' holds %llu bytes of data, its tensors take %llu", r->path,
+                         (unsigned long long)r->data_bytes, (unsigned long long)end);
+    return CKPT_OK;
+}
+
+/* Sorted by position, each tensor begins where the one before it ends, and the file ends there. */
+static ckpt_code check_cover(const header_reader *r)
+{
+    const size_t count = ckpt_catalog_count(r->store->catalog) - r->first;
+    const ckpt_tensor **order;
+    ckpt_code code;
+
+    if (!memory_has((count + 1) * sizeof *order) ||
+        (order = calloc(count + 1, sizeof *order)) == NULL)
+        return ckpt_fail_memory(r->err, r->path, count * sizeof *order);
+    for (size_t i = 0; i < count; i++)
+        order[i] = ckpt_catalog_at(r->store->catalog, r->first + i);
+    code = check_order(r, order, count);
+    free(order);
     return code;
+}
+
+static ckpt_code read_entries(header_reader *r)
+{
+    json_census census;
+    json_token token;
+    ckpt_code code;
+
+    if ((code = json_check(r->text, r->text_bytes, r->path, &census, r->err)) != CKPT_OK)
+        return code;
+    json_scan_begin(&r->scan, r->text, r->text_bytes, r->path);
+    code = json_scan_next(&r->scan, &token, r->err);    /* an object: it begins with a bracket */
+    while (code == CKPT_OK &&
+           (code = json_scan_next(&r->scan, &token, r->err)) == CKPT_OK &&
+           token.kind != JSON_SCAN_OBJECT_END)
+        code = json_token_equals(r->text, &token, "__metadata__") ? read_metadata(r)
+                                                                  : read_entry(r, &token);
+    return code == CKPT_OK ? check_cover(r) : code;
 }
 
 static uint64_t load_length(const unsigned char bytes[SAFETENSORS_LENGTH_BYTES])
@@ -222,11 +323,12 @@ static uint64_t load_length(const unsigned char bytes[SAFETENSORS_LENGTH_BYTES])
     return length;
 }
 
-static ckpt_code read_text(header_reader *r, char **text, uint64_t *length)
+static ckpt_code read_text(header_reader *r)
 {
     store_file *f = &r->store->files[r->file];
     unsigned char bytes[SAFETENSORS_LENGTH_BYTES];
     char what[RECOGNISE_BYTES];
+    uint64_t length;
     ckpt_code code;
 
     if (f->size_bytes < SAFETENSORS_LENGTH_BYTES)
@@ -234,27 +336,31 @@ static ckpt_code read_text(header_reader *r, char **text, uint64_t *length)
                          r->path, (unsigned long long)f->size_bytes);
     if ((code = file_read_at(f->file, 0, bytes, sizeof bytes, r->err)) != CKPT_OK)
         return code;
-    *length = load_length(bytes);
-    if (*length > SAFETENSORS_HEADER_MAX && recognise_path_head(r->path, what))
+    length = load_length(bytes);
+    if (length > SAFETENSORS_HEADER_MAX && recognise_path_head(r->path, what))
         return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s' %s", r->path, what);
-    if (*length > SAFETENSORS_HEADER_MAX)
+    if (length > SAFETENSORS_HEADER_MAX)
         return ckpt_fail(r->err, CKPT_E_FORMAT,
                          "'%s': header of %llu bytes, expected at most %d", r->path,
-                         (unsigned long long)*length, SAFETENSORS_HEADER_MAX);
-    if (*length > f->size_bytes - SAFETENSORS_LENGTH_BYTES)
+                         (unsigned long long)length, SAFETENSORS_HEADER_MAX);
+    if (length > f->size_bytes - SAFETENSORS_LENGTH_BYTES)
         return ckpt_fail(r->err, CKPT_E_FORMAT,
                          "'%s': header of %llu bytes, but the file has %llu", r->path,
-                         (unsigned long long)*length, (unsigned long long)f->size_bytes);
-    if ((*text = malloc(*length + 1)) == NULL)
-        return ckpt_fail_memory(r->err, "a header", *length);
-    if ((code = file_read_at(f->file, SAFETENSORS_LENGTH_BYTES, *text, *length, r->err)) != CKPT_OK)
+                         (unsigned long long)length, (unsigned long long)f->size_bytes);
+    if (!memory_take(length + 1))
+        return ckpt_fail_memory(r->err, r->path, length + 1);
+    r->text_bytes = length;
+    if ((r->text = malloc(length + 1)) == NULL)
+        return ckpt_fail_memory(r->err, r->path, length);
+    if ((code = file_read_at(f->file, SAFETENSORS_LENGTH_BYTES, r->text, length, r->err)) !=
+        CKPT_OK)
         return code;
-    (*text)[*length] = '\0';
-    if ((*text)[0] != '{')
+    r->text[length] = '\0';
+    if (r->text[0] != '{')
         return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': the header does not begin with '{'",
                          r->path);
-    f->header_bytes = SAFETENSORS_LENGTH_BYTES + *length;
-    f->header_hash = kernels_get()->hash_bytes(*text, *length, 0).low64;
+    f->header_bytes = SAFETENSORS_LENGTH_BYTES + length;
+    f->header_hash = kernels_get()->hash_bytes(r->text, length, 0).low64;
     r->data_bytes = f->size_bytes - f->header_bytes;
     return CKPT_OK;
 }
@@ -262,20 +368,17 @@ static ckpt_code read_text(header_reader *r, char **text, uint64_t *length)
 ckpt_code safetensors_read(ckpt_store *store, uint32_t i, ckpt_error *err)
 {
     header_reader r = { .store = store, .file = i, .err = err };
-    json_document *document = NULL;
-    char *text = NULL;
-    uint64_t length = 0;
     ckpt_code code;
 
     if ((code = store_open_file(store, i, 0, err)) != CKPT_OK)
         return code;
     r.path = file_path(store->files[i].file);
+    r.first = ckpt_catalog_count(store->catalog);
     store->files[i].size_bytes = file_size(store->files[i].file);
-    if ((code = read_text(&r, &text, &length)) == CKPT_OK &&
-        (code = json_parse(text, length, r.path, &document, err)) == CKPT_OK)
-        code = read_entries(&r, document, text);
-    json_free(document);
-    free(r.tensors);
-    free(text);
+    if ((code = read_text(&r)) == CKPT_OK)
+        code = read_entries(&r);
+    if (r.text_bytes > 0)
+        memory_give(r.text_bytes + 1);
+    free(r.text);
     return code;
 }

@@ -4,12 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "memory.h"
 #include "size.h"
 
 enum { ARENA_ALIGN = 64, ARENA_ALIGN_SMALL = 8 };
 
 static const size_t ARENA_BLOCK_MIN = (size_t)1 << 20;
-static const size_t ARENA_BLOCK_MAX = (size_t)64 << 20;   /* larger only for a larger request */
+static const size_t ARENA_BLOCK_MAX = (size_t)8 << 20;    /* larger only for a larger request */
 
 /* Stands in the first ARENA_ALIGN bytes of its block, so that what follows is aligned. */
 struct arena_block {
@@ -69,6 +70,7 @@ void arena_release(arena *a)
     while (a->blocks != NULL) {
         arena_block *next = a->blocks->next;
 
+        memory_give(a->blocks->size_bytes);
         free(a->blocks);
         a->blocks = next;
     }
@@ -89,9 +91,14 @@ static int grow(arena *a, size_t size_bytes)
         wanted = (size_t)size_min(a->blocks->size_bytes, ARENA_BLOCK_MAX / 2) * 2;
     if (wanted < size_bytes)
         wanted = size_bytes;
-    block = (arena_block *)(void *)block_alloc(wanted, &rounded_bytes);
-    if (block == NULL)
+    rounded_bytes = (wanted + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
+    if (!memory_take(rounded_bytes))
         return 0;
+    block = (arena_block *)(void *)block_alloc(wanted, &rounded_bytes);
+    if (block == NULL) {
+        memory_give(rounded_bytes);
+        return 0;
+    }
     block->next = a->blocks;
     block->size_bytes = rounded_bytes;
     a->blocks = block;

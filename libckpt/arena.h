@@ -1,8 +1,9 @@
 /*
  * arena.h: memory that is given back all at once.
  *
- * A growing arena holds names and catalogs. A fixed arena is one block that a tile loop resets
- * before every tile; asking it for more than it has is a failure, never a malloc.
+ * A growing arena holds names and catalogs, and is counted by memory.h. A fixed arena is one block
+ * that a tile loop resets before every tile; asking it for more than it has is a failure, never a
+ * malloc.
  */
 #ifndef CKPT_ARENA_H
 #define CKPT_ARENA_H

@@ -13,6 +13,14 @@
  */
 void *array_room(void *items, size_t count, size_t item_bytes, const char *what, ckpt_error *err);
 
+/*
+ * The same for arrays that input makes large: memory.h counts them, or refuses. Their count never
+ * falls, and they are freed with array_free_counted (NULL is fine), which has the same count.
+ */
+void *array_room_counted(void *items, size_t count, size_t item_bytes, const char *what,
+                         ckpt_error *err);
+void array_free_counted(void *items, size_t count, size_t item_bytes);
+
 /* Bytes that such an array holds once it has grown to `count` items. */
 uint64_t array_bytes(size_t count, size_t item_bytes);
 

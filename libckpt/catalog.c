@@ -23,7 +23,7 @@ void catalog_free(ckpt_catalog *catalog)
         return;
     table_release(&catalog->names);
     arena_release(&catalog->memory);
-    free(catalog->tensors);
+    array_free_counted(catalog->tensors, catalog->count, sizeof *catalog->tensors);
     free(catalog);
 }
 
@@ -35,7 +35,8 @@ ckpt_code catalog_add(ckpt_catalog *catalog, const ckpt_tensor *tensor, ckpt_err
 
     if ((code = catalog_check_shape(tensor, err)) != CKPT_OK)
         return code;
-    tensors = array_room(catalog->tensors, catalog->count, sizeof *tensors, "the catalog", err);
+    tensors = array_room_counted(catalog->tensors, catalog->count, sizeof *tensors, "the catalog",
+                                 err);
     if (tensors == NULL)
         return CKPT_E_MEMORY;
     catalog->tensors = tensors;
@@ -61,10 +62,8 @@ ckpt_tensor *catalog_edit(ckpt_catalog *catalog, size_t i)
 
 uint64_t catalog_bytes(const ckpt_catalog *catalog)
 {
-    enum { TABLE_SLOT_BYTES = 24 };
-
     return catalog->memory.total_bytes + array_bytes(catalog->count, sizeof *catalog->tensors) +
-           catalog->names.slot_count * TABLE_SLOT_BYTES;
+           table_bytes(&catalog->names);
 }
 
 size_t ckpt_catalog_count(const ckpt_catalog *catalog)

@@ -40,6 +40,16 @@ typedef struct {
     char text[CKPT_ERROR_BYTES];   /* one line, no newline, control characters escaped */
 } ckpt_error;
 
+/* ---- memory ---- */
+
+/*
+ * What this process may hold of what it reads: headers, indexes, catalogs, layouts. Input that
+ * would take more is refused (CKPT_E_MEMORY, with what is needed). 0, the default: no limit. Set
+ * it before anything is opened; buffers for tensor data have limits of their own, such as
+ * memory_bytes below.
+ */
+void ckpt_set_memory_limit(uint64_t bytes);
+
 /* ---- tensors and catalogs ---- */
 
 /* Element types, in the order of the safetensors library (its dtype rank). */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "memory.h"
 #include "size.h"
 
 /* What stands for what was cut out, and the fewest bytes that a subject is cut to. */
@@ -193,5 +194,15 @@ ckpt_code ckpt_fail(ckpt_error *err, ckpt_code code, const char *format, ...)
 
 ckpt_code ckpt_fail_memory(ckpt_error *err, const char *what, uint64_t size)
 {
+    memory_refusal refusal;
+    uint64_t needed;
+
+    if (memory_take_refusal(&refusal)) {
+        if (!size_add(refusal.held_bytes, refusal.wanted_bytes, &needed))
+            needed = UINT64_MAX;
+        return ckpt_fail(err, CKPT_E_MEMORY,
+                         "the memory limit of %" PRIu64 " bytes is too small for %s: at least %"
+                         PRIu64 " bytes are needed (--memory)", refusal.limit_bytes, what, needed);
+    }
     return ckpt_fail(err, CKPT_E_MEMORY, "no memory for %s: %" PRIu64 " bytes", what, size);
 }

@@ -11,7 +11,8 @@
 ckpt_code ckpt_fail(ckpt_error *err, ckpt_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* The same for a failed allocation. */
+/* The same for an allocation that failed, or that the limit of memory.h refused: then it tells that
+ * limit and what is needed. */
 ckpt_code ckpt_fail_memory(ckpt_error *err, const char *what, uint64_t size);
 
 /* `raw` as one line: control characters escaped; where it is too long, what is longest between

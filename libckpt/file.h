@@ -59,7 +59,8 @@ ckpt_code file_write_rect(ckpt_file *f, const file_rect *rect, const void *data,
 ckpt_code file_set_size(ckpt_file *f, uint64_t size, ckpt_error *err);
 ckpt_code file_sync(ckpt_file *f, ckpt_error *err);
 
-/* Whole files. *out is malloc'd, NUL-terminated, yours to free; larger than max_bytes: error. */
+/* Whole files. *out is malloc'd, NUL-terminated, yours to free; larger than max_bytes, or than
+ * memory.h has room for: error. */
 ckpt_code file_read_all(const char *path, uint64_t max_bytes, char **out, size_t *size,
                         ckpt_error *err);
 /* The same for a path that the user gave for this file: a pipe is fine, too. */

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "memory.h"
 #include "size.h"
 
 enum { COPY_BUFFER_BYTES = 1 << 20, READ_STEP_BYTES = 1 << 16 };
@@ -35,7 +36,7 @@ static ckpt_code read_to_end(int fd, const char *path, uint64_t max_bytes, whole
 
         if (text->size + 1 >= text->capacity) {
             const size_t capacity = text->capacity * 2;
-            char *bytes = realloc(text->bytes, capacity);
+            char *bytes = memory_has(capacity) ? realloc(text->bytes, capacity) : NULL;
 
             if (bytes == NULL)
                 return ckpt_fail_memory(err, path, capacity);
@@ -79,8 +80,7 @@ static ckpt_code read_whole(int fd, const char *path, uint64_t max_bytes, whole_
     }
     /* Room for the size, the NUL, and one byte more to see the end without growing. */
     text->capacity = (size_t)size_max((uint64_t)status.st_size + 2, READ_STEP_BYTES);
-    text->bytes = malloc(text->capacity);
-    if (text->bytes == NULL) {
+    if (!memory_has(text->capacity) || (text->bytes = malloc(text->capacity)) == NULL) {
         code = ckpt_fail_memory(err, path, text->capacity);
         goto out;
     }

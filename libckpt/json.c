@@ -1,181 +1,92 @@
 /*
- * json.c: JSON values, and the only file that knows cJSON.
+ * json.c: JSON values as a tree.
  *
- * The scanner refuses bad text first; cJSON then builds the tree; a walk over tree and tokens
- * side by side checks what only both can tell: keys that occur twice, numbers that a double
- * cannot hold, and that the two readings agree.
+ * json_check refuses bad text and counts what the tree will hold; that is asked of memory.h, and
+ * the tree is built in one block: nodes first, then the strings.
  */
 #include "json.h"
 
-#include <cjson/cJSON.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "file.h"
 #include "json_scan.h"
-#include "table.h"
+#include "memory.h"
+#include "size.h"
 
-struct json_document {
-    cJSON *root;
+struct json_value {
+    json_value *next;
+    const char *key;               /* of a member; else NULL */
+    union {
+        const char *string;
+        json_value *first;         /* child */
+        double number;
+    } as;
+    uint8_t kind;                  /* json_token_kind of what begins it */
+    uint8_t is_unsigned;           /* keeps what the double forgets */
 };
 
-/* Objects with fewer members than this are searched; larger ones get a table. */
-enum { JSON_TABLE_FROM = 12 };
+struct json_document {
+    uint64_t size_bytes;           /* of it all, as memory.h was told */
+    size_t value_count;
+    char *strings;                 /* behind the values: where the next one goes */
+    json_value values[];           /* the root is the first */
+};
 
-/* ---- the walk ---- */
+/* ---- building ---- */
 
-/* A container being walked. */
+/* The containers around the next value, and where it is to be hung up in each. */
 typedef struct {
-    cJSON *first;
-    cJSON *next;             /* its next child */
-    size_t member_count;     /* keys met so far */
-    int has_table;
-    table keys;
-} walk_level;
+    json_value **ends[JSON_DEPTH_MAX + 1];
+    const char *key;               /* of the next value */
+    json_value *root;
+} json_build;
 
-typedef struct {
-    json_scanner scan;
-    unsigned depth;
-    walk_level levels[JSON_DEPTH_MAX + 1];      /* levels[0] holds the root alone */
-} json_walk;
-
-static void walk_push(json_walk *walk, cJSON *children)
+static const char *take_string(json_document *d, const char *text, const json_token *token)
 {
-    walk_level *level = &walk->levels[++walk->depth];
+    char *string = d->strings;
 
-    level->first = children;
-    level->next = children;
-    level->member_count = 0;
-    level->has_table = 0;
+    d->strings += json_token_decode(text, token, string) + 1;
+    return string;
 }
 
-static void walk_pop(json_walk *walk)
+static void take_value(json_document *d, json_build *build, const char *text,
+                       const json_token *token)
 {
-    walk_level *level = &walk->levels[walk->depth--];
+    json_value *value = &d->values[d->value_count++];
 
-    if (level->has_table)
-        table_release(&level->keys);
-}
-
-/* 1: new; 0: there already; -1: no memory. */
-static int add_key(walk_level *level, const char *key)
-{
-    const cJSON *other = level->first;
-
-    level->member_count++;
-    if (level->member_count <= JSON_TABLE_FROM) {
-        for (size_t i = 1; i < level->member_count; i++, other = other->next)
-            if (strcmp(other->string, key) == 0)
-                return 0;
-        return 1;
-    }
-    if (!level->has_table) {
-        table_init(&level->keys);
-        level->has_table = 1;
-        for (size_t i = 1; i < level->member_count; i++, other = other->next)
-            if (table_add(&level->keys, other->string, 0) != TABLE_ADDED)
-                return -1;
-    }
-    return table_add(&level->keys, key, 0);
-}
-
-static ckpt_code check_key(json_walk *walk, const json_token *token, ckpt_error *err)
-{
-    walk_level *level = &walk->levels[walk->depth];
-    const cJSON *member = level->next;
-    const char *text = walk->scan.text;
-
-    if (member == NULL || member->string == NULL ||
-        !json_token_equals(text, token, member->string))
-        return json_scan_fail(&walk->scan, token->start, "a key that cJSON reads otherwise", err);
-    switch (add_key(level, member->string)) {
-    case TABLE_ADDED:
-        return CKPT_OK;
-    case TABLE_PRESENT:
-        return ckpt_fail(err, CKPT_E_FORMAT,
-                         "'%s' is not good JSON: key '%s' occurs twice, again at byte %zu",
-                         walk->scan.subject, member->string, token->start);
-    default:
-        return ckpt_fail_memory(err, walk->scan.subject, level->member_count);
+    memset(value, 0, sizeof *value);
+    value->kind = (uint8_t)token->kind;
+    value->key = build->key;
+    build->key = NULL;
+    *build->ends[token->depth] = value;
+    build->ends[token->depth] = &value->next;
+    if (token->kind == JSON_SCAN_OBJECT || token->kind == JSON_SCAN_ARRAY) {
+        build->ends[token->depth + 1] = &value->as.first;
+    } else if (token->kind == JSON_SCAN_STRING) {
+        value->as.string = take_string(d, text, token);
+    } else if (token->kind == JSON_SCAN_NUMBER) {
+        value->as.number = json_token_number(text, token);
+        value->is_unsigned = (uint8_t)token->is_unsigned;
     }
 }
 
-/* cJSON's type for a token that starts a value; 0 for the others. */
-static int type_of(json_token_kind kind)
-{
-    switch (kind) {
-    case JSON_SCAN_OBJECT: return cJSON_Object;
-    case JSON_SCAN_ARRAY:  return cJSON_Array;
-    case JSON_SCAN_STRING: return cJSON_String;
-    case JSON_SCAN_NUMBER: return cJSON_Number;
-    case JSON_SCAN_TRUE:   return cJSON_True;
-    case JSON_SCAN_FALSE:  return cJSON_False;
-    case JSON_SCAN_NULL:   return cJSON_NULL;
-    default:               return 0;
-    }
-}
-
-static ckpt_code check_value(json_walk *walk, const json_token *token, ckpt_error *err)
-{
-    walk_level *level = &walk->levels[walk->depth];
-    cJSON *value = level->next;
-
-    if (value == NULL || (value->type & 0xff) != type_of(token->kind))
-        return json_scan_fail(&walk->scan, token->start, "a value that cJSON reads otherwise",
-                              err);
-    level->next = value->next;
-    if (token->kind == JSON_SCAN_NUMBER) {
-        if (isinf(value->valuedouble))
-            return json_scan_fail(&walk->scan, token->start, "number too large for a double",
-                                  err);
-        /* valueint is a saturated copy that nobody needs; it keeps what the double forgets. */
-        value->valueint = token->is_unsigned;
-    }
-    if (token->kind == JSON_SCAN_OBJECT || token->kind == JSON_SCAN_ARRAY)
-        walk_push(walk, value->child);
-    return CKPT_OK;
-}
-
-static ckpt_code check_end(json_walk *walk, const json_token *token, ckpt_error *err)
-{
-    if (walk->levels[walk->depth].next != NULL)
-        return json_scan_fail(&walk->scan, token->start, "an end that cJSON reads otherwise", err);
-    walk_pop(walk);
-    return CKPT_OK;
-}
-
-static ckpt_code check_tree(cJSON *root, const char *text, size_t size, const char *subject,
+static ckpt_code build_tree(json_document *d, const char *text, size_t size, const char *subject,
                             ckpt_error *err)
 {
-    json_walk *walk = malloc(sizeof *walk);
+    json_build build = { .key = NULL };
+    json_scanner scan;
     json_token token;
     ckpt_code code;
 
-    if (walk == NULL)
-        return ckpt_fail_memory(err, subject, sizeof *walk);
-    json_scan_begin(&walk->scan, text, size, subject);
-    walk->depth = 0;
-    walk->levels[0].first = root;
-    walk->levels[0].next = root;
-    walk->levels[0].has_table = 0;
-    for (;;) {
-        if ((code = json_scan_next(&walk->scan, &token, err)) != CKPT_OK)
-            break;
-        if (token.kind == JSON_SCAN_END)
-            break;
+    build.ends[0] = &build.root;
+    json_scan_begin(&scan, text, size, subject);
+    while ((code = json_scan_next(&scan, &token, err)) == CKPT_OK && token.kind != JSON_SCAN_END) {
         if (token.kind == JSON_SCAN_KEY)
-            code = check_key(walk, &token, err);
-        else if (token.kind == JSON_SCAN_OBJECT_END || token.kind == JSON_SCAN_ARRAY_END)
-            code = check_end(walk, &token, err);
-        else
-            code = check_value(walk, &token, err);
-        if (code != CKPT_OK)
-            break;
+            build.key = take_string(d, text, &token);
+        else if (token.kind != JSON_SCAN_OBJECT_END && token.kind != JSON_SCAN_ARRAY_END)
+            take_value(d, &build, text, &token);
     }
-    while (walk->depth > 0)
-        walk_pop(walk);
-    free(walk);
     return code;
 }
 
@@ -184,27 +95,33 @@ static ckpt_code check_tree(cJSON *root, const char *text, size_t size, const ch
 ckpt_code json_parse(const char *text, size_t size, const char *subject, json_document **out,
                      ckpt_error *err)
 {
-    json_document *document = NULL;
+    json_document *document;
+    json_census census;
+    uint64_t bytes;
     ckpt_code code;
 
     *out = NULL;
-    if ((code = json_scan_all(text, size, subject, err)) != CKPT_OK)
+    if ((code = json_check(text, size, subject, &census, err)) != CKPT_OK)
         return code;
-    document = calloc(1, sizeof *document);
-    if (document == NULL)
-        return ckpt_fail_memory(err, subject, sizeof *document);
-    /* The text is good, so memory is all that cJSON can lack. */
-    document->root = cJSON_ParseWithLengthOpts(text, size, NULL, 0);
-    if (document->root == NULL)
-        code = ckpt_fail_memory(err, subject, size);
-    else
-        code = check_tree(document->root, text, size, subject, err);
-    if (code != CKPT_OK) {
-        json_free(document);
-        return code;
+    if (!size_mul(census.value_count, sizeof *document->values, &bytes) ||
+        !size_add(bytes, sizeof *document + census.string_bytes, &bytes))
+        return ckpt_fail_memory(err, subject, UINT64_MAX);
+    /* The text itself counts, too, while both are there. */
+    if (!memory_take(bytes + size))
+        return ckpt_fail_memory(err, subject, bytes);
+    memory_give(size);
+    if ((document = malloc(bytes)) == NULL) {
+        memory_give(bytes);
+        return ckpt_fail_memory(err, subject, bytes);
     }
-    *out = document;
-    return CKPT_OK;
+    document->size_bytes = bytes;
+    document->value_count = 0;
+    document->strings = (char *)(document->values + census.value_count);
+    if ((code = build_tree(document, text, size, subject, err)) == CKPT_OK)
+        *out = document;
+    else
+        json_free(document);
+    return code;
 }
 
 ckpt_code json_parse_file(const char *path, uint64_t max_bytes, json_document **out,
@@ -241,64 +158,69 @@ void json_free(json_document *document)
 {
     if (document == NULL)
         return;
-    cJSON_Delete(document->root);
+    memory_give(document->size_bytes);
     free(document);
 }
 
 const json_value *json_root(const json_document *document)
 {
-    return document->root;
+    return document->values;
 }
 
 /* ---- values ---- */
 
+static int is_kind(const json_value *value, json_token_kind kind)
+{
+    return value != NULL && value->kind == kind;
+}
+
 int json_is_object(const json_value *value)
 {
-    return cJSON_IsObject(value);
+    return is_kind(value, JSON_SCAN_OBJECT);
 }
 
 int json_is_array(const json_value *value)
 {
-    return cJSON_IsArray(value);
+    return is_kind(value, JSON_SCAN_ARRAY);
 }
 
 int json_is_null(const json_value *value)
 {
-    return cJSON_IsNull(value);
+    return is_kind(value, JSON_SCAN_NULL);
 }
 
 const char *json_string(const json_value *value)
 {
-    return cJSON_IsString(value) ? value->valuestring : NULL;
+    return is_kind(value, JSON_SCAN_STRING) ? value->as.string : NULL;
 }
 
 int json_u64(const json_value *value, uint64_t *out)
 {
-    if (!cJSON_IsNumber(value) || !value->valueint)
+    if (!is_kind(value, JSON_SCAN_NUMBER) || !value->is_unsigned)
         return 0;
-    *out = (uint64_t)value->valuedouble;
+    *out = (uint64_t)value->as.number;
     return 1;
 }
 
 int json_number(const json_value *value, double *out)
 {
-    if (!cJSON_IsNumber(value))
+    if (!is_kind(value, JSON_SCAN_NUMBER))
         return 0;
-    *out = value->valuedouble;
+    *out = value->as.number;
     return 1;
 }
 
 int json_bool(const json_value *value, int *out)
 {
-    if (!cJSON_IsBool(value))
+    if (!is_kind(value, JSON_SCAN_TRUE) && !is_kind(value, JSON_SCAN_FALSE))
         return 0;
-    *out = cJSON_IsTrue(value);
+    *out = value->kind == JSON_SCAN_TRUE;
     return 1;
 }
 
 const json_value *json_first(const json_value *value)
 {
-    return json_is_object(value) || json_is_array(value) ? value->child : NULL;
+    return json_is_object(value) || json_is_array(value) ? value->as.first : NULL;
 }
 
 const json_value *json_next(const json_value *value)
@@ -308,7 +230,7 @@ const json_value *json_next(const json_value *value)
 
 const char *json_key(const json_value *value)
 {
-    return value->string;
+    return value->key;
 }
 
 size_t json_count(const json_value *value)
@@ -324,8 +246,8 @@ const json_value *json_member(const json_value *object, const char *key)
 {
     if (!json_is_object(object))
         return NULL;
-    for (const json_value *v = object->child; v != NULL; v = v->next)
-        if (strcmp(v->string, key) == 0)
+    for (const json_value *v = object->as.first; v != NULL; v = v->next)
+        if (strcmp(v->key, key) == 0)
             return v;
     return NULL;
 }

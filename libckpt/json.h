@@ -1,10 +1,11 @@
 /*
- * json.h: strict JSON in, streamed JSON out. json.c alone knows cJSON.
+ * json.h: strict JSON in, streamed JSON out.
  *
- * Reading refuses what cJSON lets pass: duplicate keys, trailing bytes, invalid UTF-8, control
- * characters in strings, embedded NUL, lone surrogates, numbers outside the JSON grammar, integers
- * of magnitude above 2^53 (they would be rounded), other numbers beyond a double or of more than
- * 63 characters, nesting deeper than JSON_DEPTH_MAX. Errors name the subject and the byte.
+ * Reading refuses what other readers let pass: duplicate keys, trailing bytes, invalid UTF-8,
+ * control characters in strings, embedded NUL, lone surrogates, numbers outside the JSON grammar,
+ * integers of magnitude above 2^53 (they would be rounded), other numbers beyond a double or of
+ * more than 63 characters, nesting deeper than JSON_DEPTH_MAX. Errors name the subject and the
+ * byte. A tree is counted before it is built, and refused where memory.h has no room for it.
  */
 #ifndef CKPT_JSON_H
 #define CKPT_JSON_H
@@ -16,7 +17,7 @@
 enum { JSON_DEPTH_MAX = 64 };
 
 typedef struct json_document json_document;
-typedef struct cJSON json_value;      /* opaque: use the functions below */
+typedef struct json_value json_value;      /* opaque: use the functions below */
 
 /* Parse `size` bytes. `subject` names the text in errors ("config.json"). *out is yours to free.
  * Trailing white space is fine. */

@@ -34,19 +34,6 @@ typedef struct {
 
 /* ---- finding ---- */
 
-/* Read the value of the member whose key has just been read. */
-static ckpt_code scan_value_span(json_scanner *s, member_span *span, ckpt_error *err)
-{
-    json_token token;
-    ckpt_code code = json_scan_next(s, &token, err);
-
-    span->value_start = token.start;
-    while (code == CKPT_OK && s->depth > 1)
-        code = json_scan_next(s, &token, err);
-    span->value_end = token.end;
-    return code;
-}
-
 static void note_member(member_search *search, const member_span *span, int is_wanted)
 {
     if (search->is_found && search->count == search->found_index + 1)
@@ -76,10 +63,12 @@ static ckpt_code find_member(const char *text, const char *key, member_search *s
         return json_scan_fail(&s, token.start, "expected an object", err);
     search->object_start = token.start;
     while ((code = json_scan_next(&s, &token, err)) == CKPT_OK && token.kind == JSON_SCAN_KEY) {
-        member_span span = { token.start, token.end, 0, 0 };
+        json_token value;
+        member_span span;
 
-        if ((code = scan_value_span(&s, &span, err)) != CKPT_OK)
+        if ((code = json_scan_value(&s, &value, err)) != CKPT_OK)
             return code;
+        span = (member_span){ token.start, token.end, value.start, value.end };
         note_member(search, &span, json_token_equals(text, &token, key));
     }
     if (code != CKPT_OK)

@@ -2,11 +2,13 @@
 #include "json_scan.h"
 
 #include <assert.h>
+#include <locale.h>
+#include <stdlib.h>
 #include <string.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "plain_bytes looks at words");
 
-/* cJSON keeps a number in 63 characters and would cut a longer one. */
+/* Of a number with a point or an exponent; no double needs more to be told. */
 enum { JSON_NUMBER_MAX = 63 };
 
 static const uint64_t JSON_INTEGER_MAX = UINT64_C(1) << 53;
@@ -423,7 +425,20 @@ ckpt_code json_scan_all(const char *text, size_t size, const char *subject, ckpt
     return code;
 }
 
-/* ---- comparing ---- */
+ckpt_code json_scan_value(json_scanner *s, json_token *value, ckpt_error *err)
+{
+    const unsigned depth = s->depth;
+    json_token token;
+    ckpt_code code = json_scan_next(s, value, err);
+
+    while (code == CKPT_OK && s->depth > depth) {
+        code = json_scan_next(s, &token, err);
+        value->end = token.end;
+    }
+    return code;
+}
+
+/* ---- what strings say ---- */
 
 /* The character that an escape at `text` stands for, as UTF-8; returns the escape's length. */
 static size_t decode_escape(const char *text, char out[4], size_t *out_bytes)
@@ -471,4 +486,55 @@ int json_token_equals(const char *text, const json_token *token, const char *str
         string += character_bytes;
     }
     return *string == '\0';
+}
+
+size_t json_token_decode(const char *text, const json_token *token, char *out)
+{
+    size_t at = token->start + 1;
+    size_t length = 0;
+
+    while (at + 1 < token->end) {
+        char character[4] = { text[at] };
+        size_t character_bytes = 1;
+
+        at += text[at] == '\\' ? decode_escape(text + at, character, &character_bytes) : 1;
+        if (out != NULL)
+            memcpy(out + length, character, character_bytes);
+        length += character_bytes;
+    }
+    if (out != NULL)
+        out[length] = '\0';
+    return length;
+}
+
+/* ---- numbers ---- */
+
+double json_token_number(const char *text, const json_token *token)
+{
+    char copy[JSON_NUMBER_MAX + 1] = "";
+    uint64_t integer;
+    locale_t plain;
+    double number;
+
+    if (json_token_u64(text, token, &integer))
+        return (double)integer;
+    /* A longer one is an integer with zeros before it; JSON has none of these. */
+    memcpy(copy, text + token->start, token->end - token->start);
+    plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);      /* a program may have set another */
+    number = plain == (locale_t)0 ? strtod(copy, NULL) : strtod_l(copy, NULL, plain);
+    if (plain != (locale_t)0)
+        freelocale(plain);
+    return number;
+}
+
+int json_token_u64(const char *text, const json_token *token, uint64_t *out)
+{
+    uint64_t value = 0;
+
+    if (token->kind != JSON_SCAN_NUMBER || !token->is_unsigned)
+        return 0;
+    for (size_t i = token->start; i < token->end; i++)
+        value = value * 10 + (uint64_t)(text[i] - '0');
+    *out = value;
+    return 1;
 }

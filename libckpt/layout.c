@@ -21,7 +21,7 @@ void layout_free(ckpt_layout *layout)
 {
     if (layout == NULL)
         return;
-    free(layout->extents);
+    array_free_counted(layout->extents, layout->count, sizeof *layout->extents);
     free(layout->first);
     free(layout);
 }
@@ -29,7 +29,7 @@ void layout_free(ckpt_layout *layout)
 ckpt_code layout_add(ckpt_layout *layout, const layout_extent *extent, ckpt_error *err)
 {
     layout_extent *extents =
-        array_room(layout->extents, layout->count, sizeof *extents, "the layout", err);
+        array_room_counted(layout->extents, layout->count, sizeof *extents, "the layout", err);
 
     if (extents == NULL)
         return CKPT_E_MEMORY;

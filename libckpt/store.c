@@ -32,13 +32,13 @@ void store_free(ckpt_store *store)
         free(store->files[i].metadata);
         free(store->files[i].prefix);
     }
-    free(store->files);
+    array_free_counted(store->files, store->file_count, sizeof *store->files);
     layout_free(store->pieces);
     catalog_free(store->keys);
     catalog_free(store->catalog);
     if (store->watch != NULL)
         store->watch->free(store->watch);
-    free(store->sums);
+    array_free_counted(store->sums, store->sum_count, sizeof *store->sums);
     free(store->directory);
     free(store);
 }
@@ -51,7 +51,8 @@ const ckpt_catalog *store_names(const ckpt_store *store)
 ckpt_code store_add_file(ckpt_store *store, const char *name, uint32_t *out, ckpt_error *err)
 {
     store_file *files =
-        array_room(store->files, store->file_count, sizeof *files, "the list of files", err);
+        array_room_counted(store->files, store->file_count, sizeof *files, "the list of files",
+                           err);
 
     if (files == NULL)
         return CKPT_E_MEMORY;
@@ -66,7 +67,8 @@ ckpt_code store_add_file(ckpt_store *store, const char *name, uint32_t *out, ckp
 
 ckpt_code store_add_sum(ckpt_store *store, const store_sum *sum, ckpt_error *err)
 {
-    store_sum *sums = array_room(store->sums, store->sum_count, sizeof *sums, "checksums", err);
+    store_sum *sums = array_room_counted(store->sums, store->sum_count, sizeof *sums, "checksums",
+                                         err);
 
     if (sums == NULL)
         return CKPT_E_MEMORY;

@@ -6,6 +6,8 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "memory.h"
+
 struct table_slot {
     const char *key;         /* NULL: free */
     uint64_t hash;           /* kept, so that growing and probing seldom touch keys */
@@ -61,11 +63,13 @@ static int grow(table *t)
     const size_t slot_count = t->slot_count == 0 ? TABLE_SLOTS_MIN : t->slot_count * 2;
     struct table_slot *slots;
 
-    if (slot_count < t->slot_count)
+    if (slot_count < t->slot_count || !memory_take(slot_count * sizeof *slots))
         return 0;
     slots = calloc(slot_count, sizeof *slots);
-    if (slots == NULL)
+    if (slots == NULL) {
+        memory_give(slot_count * sizeof *slots);
         return 0;
+    }
     for (size_t i = 0; i < t->slot_count; i++) {
         size_t at = (size_t)t->slots[i].hash & (slot_count - 1);
 
@@ -75,6 +79,7 @@ static int grow(table *t)
             at = (at + 1) & (slot_count - 1);
         slots[at] = t->slots[i];
     }
+    memory_give(t->slot_count * sizeof *slots);
     free(t->slots);
     t->slots = slots;
     t->slot_count = slot_count;
@@ -93,8 +98,14 @@ void table_init(table *t)
     }
 }
 
+uint64_t table_bytes(const table *t)
+{
+    return t->slot_count * sizeof *t->slots;
+}
+
 void table_release(table *t)
 {
+    memory_give(table_bytes(t));
     free(t->slots);
     t->slots = NULL;
     t->slot_count = 0;
@@ -129,4 +140,11 @@ int table_find(const table *t, const char *key, uint64_t *value)
         return 0;
     *value = slot->value;
     return 1;
+}
+
+void table_keys(const table *t, const char **out)
+{
+    for (size_t i = 0; i < t->slot_count; i++)
+        if (t->slots[i].key != NULL)
+            *out++ = t->slots[i].key;
 }

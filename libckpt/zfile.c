@@ -7,6 +7,7 @@
 #include <zstd.h>
 
 #include "file.h"
+#include "memory.h"
 #include "size.h"
 
 /* The level is part of the promise that equal contents are equal files. */
@@ -365,7 +366,7 @@ static ckpt_code make_room(const zfile_reader *r, whole_text *text, uint64_t max
 
     if (text->size + 1 < text->capacity)
         return CKPT_OK;
-    bytes = realloc(text->bytes, capacity);
+    bytes = memory_has(capacity) ? realloc(text->bytes, capacity) : NULL;
     if (bytes == NULL)
         return ckpt_fail_memory(err, r->subject, capacity);
     text->bytes = bytes;

@@ -297,6 +297,14 @@ static int check_arg_count(const cli_command *command, unsigned count)
     return cli_fail(&err);
 }
 
+/* What is read counts against --memory from here on. */
+static void limit_memory(const cli_command *command)
+{
+    for (const cli_option *option = command->options; option->kind != CLI_END; option++)
+        if (option->kind == CLI_SIZE && strcmp(option->name, "memory") == 0)
+            ckpt_set_memory_limit(*(const uint64_t *)option->target);
+}
+
 int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
 {
     const cli_command *parent = NULL;
@@ -338,5 +346,6 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
     }
     if ((status = check_arg_count(command, args->count)) != CLI_GO)
         return status;
+    limit_memory(command);
     return check_rules(&line, &err) == CKPT_OK ? CLI_GO : cli_fail(&err);
 }
