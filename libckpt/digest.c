@@ -58,7 +58,8 @@ ckpt_code digest_add(ckpt_digest *digest, const source_range *range, const ckpt_
     ckpt_code code;
     void *row_buffer;
 
-    if ((code = values_begin(&values, t, tile, scratch, err)) != CKPT_OK)
+    if ((code = values_check(t, range, tile, err)) != CKPT_OK ||
+        (code = values_begin(&values, t, tile, scratch, err)) != CKPT_OK)
         return code;
     row_buffer = arena_alloc(scratch, cols * sizeof(int64_t));
     if (row_buffer == NULL)

@@ -171,9 +171,11 @@ static ckpt_code encode_read(ckpt_source *self, const source_range *range, arena
             return code;
         job.given_scales = given.part[CKPT_SCALE];
     }
-    if ((code = convert(&job, k)) == CKPT_OK)
-        add_stats(v, range->tensor, &job.stats);
-    return code;
+    if ((code = convert(&job, k)) != CKPT_OK ||
+        (code = values_check(job.to, range, tile, err)) != CKPT_OK)
+        return code;
+    add_stats(v, range->tensor, &job.stats);
+    return CKPT_OK;
 }
 
 static uint64_t encode_need(const ckpt_source *self, size_t tensor, uint64_t row_count)

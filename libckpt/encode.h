@@ -37,7 +37,7 @@ typedef struct encode_exception_table {
 
 typedef struct {
     int allow_lossy;
-    int allow_odd_scales;          /* NaN codes and scale bytes 0x00 and 0xFF pass */
+    int allow_odd_scales;          /* NaN codes and scales that are no positive number pass */
     int match_reference;           /* FP4 code 8 becomes +0 in FP8, as DeepSeek's table has it */
     ckpt_source *scales;           /* scale grids to use, by tensor name and encoding; or NULL */
     encode_exception_sink *exceptions_out;            /* FP4 -> FP8; or NULL */

@@ -12,28 +12,6 @@ uint64_t encode_fp8_need(const ckpt_tensor *from)
     return values_need(from) + arena_cost((uint64_t)FP8_BLOCK * FP8_BLOCK * sizeof(float));
 }
 
-static float given_scale(const encode_job *job, uint64_t index)
-{
-    const uint8_t *scales = job->given_scales;
-    float scale;
-
-    switch (job->to->scale_dtype) {
-    case CKPT_F8_E8M0:
-        job->kernels->e8m0_to_f32(scales + index, &scale, 1);
-        break;
-    case CKPT_F32:
-        memcpy(&scale, scales + 4 * index, sizeof scale);
-        break;
-    default: {
-        uint16_t bf16;
-
-        memcpy(&bf16, scales + 2 * index, sizeof bf16);
-        job->kernels->bf16_to_f32(&bf16, &scale, 1);
-    }
-    }
-    return scale;
-}
-
 static ckpt_code fail_scale(const encode_job *job, uint64_t block_row, uint64_t block_col,
                             float scale)
 {
@@ -57,13 +35,15 @@ static ckpt_code encode_block(encode_job *job, uint64_t block_row, uint64_t bloc
     float scale;
 
     if (!isfinite(amax))
-        return ckpt_fail(job->err, CKPT_E_INEXACT,
+        return ckpt_fail(job->err, CKPT_E_FORMAT,
                          "tensor '%s', block [%llu, %llu]: a value is NaN or infinite",
                          job->to->name,
                          (unsigned long long)(job->range->row / FP8_BLOCK + block_row),
                          (unsigned long long)block_col);
-    scale = job->given_scales == NULL ? fp8_scale_pow2(amax)
-                                      : given_scale(job, block_row * grid_cols + block_col);
+    scale = job->given_scales == NULL
+                ? fp8_scale_pow2(amax)
+                : values_scale(job->kernels, job->to->scale_dtype, job->given_scales,
+                               block_row * grid_cols + block_col);
     if (!encode_put_scale(job->to->scale_dtype, job->out->part[CKPT_SCALE],
                           block_row * grid_cols + block_col, scale))
         return fail_scale(job, block_row, block_col, scale);
@@ -160,6 +140,11 @@ static int fits_listed(const encode_job *job, uint8_t scale, const float *values
     return job->kernels->f32_row_to_fp4(values, &scale, FP4_GROUP, codes).inexact_count == 0;
 }
 
+static int is_finite(const encode_job *job, const float *values, uint64_t count)
+{
+    return isfinite(job->kernels->f32_block_amax(values, 1, count, count));
+}
+
 /* The scale of one group: an exception, the canonical one, or DeepSeek's for values that are not
  * FP4 in any scale (allow_lossy). -1: none. */
 static int group_scale(const encode_job *job, exceptions_cursor *cursor, uint64_t group,
@@ -173,9 +158,16 @@ static int group_scale(const encode_job *job, exceptions_cursor *cursor, uint64_
         return fits_listed(job, listed, values) ? listed : SCALE_MISFIT;
     }
     scale = job->kernels->fp4_group_scale_exact(values);
-    if (scale < 0 && job->options->allow_lossy)
+    if (scale < 0 && job->options->allow_lossy && is_finite(job, values, FP4_GROUP))
         scale = fp4_scale_code(job->kernels->f32_block_amax(values, 1, FP4_GROUP, FP4_GROUP));
     return scale;
+}
+
+static ckpt_code fail_group(const encode_job *job, ckpt_code code, uint64_t row, uint64_t group,
+                            const char *what)
+{
+    return ckpt_fail(job->err, code, "tensor '%s', row %llu, group %llu: %s", job->to->name,
+                     (unsigned long long)(job->range->row + row), (unsigned long long)group, what);
 }
 
 static ckpt_code scale_row(encode_job *job, exceptions_cursor *cursor, uint64_t row,
@@ -189,20 +181,26 @@ static ckpt_code scale_row(encode_job *job, exceptions_cursor *cursor, uint64_t 
             group_scale(job, cursor, first_group + g, values + g * FP4_GROUP);
 
         if (scale == SCALE_MISFIT)
-            return ckpt_fail(job->err, CKPT_E_FORMAT,
-                             "tensor '%s', row %llu, group %llu: the FP4 scale that was kept for "
-                             "it does not represent its values, which have changed",
-                             job->to->name, (unsigned long long)(job->range->row + row),
-                             (unsigned long long)g);
+            return fail_group(job, CKPT_E_FORMAT, row, g,
+                              "the FP4 scale that was kept for it does not represent its values, "
+                              "which have changed");
+        if (scale < 0 && !is_finite(job, values + g * FP4_GROUP, FP4_GROUP))
+            return fail_group(job, CKPT_E_FORMAT, row, g, "a value is NaN or infinite");
         if (scale < 0)
-            return ckpt_fail(job->err, CKPT_E_INEXACT,
-                             "tensor '%s', row %llu, group %llu: no FP4 scale represents its "
-                             "32 values",
-                             job->to->name, (unsigned long long)(job->range->row + row),
-                             (unsigned long long)g);
+            return fail_group(job, CKPT_E_INEXACT, row, g,
+                              "no FP4 scale represents its 32 values");
         job->stats.zero_groups += (uint64_t)all_zero(values + g * FP4_GROUP);
         scales[g] = (uint8_t)scale;
     }
+    return CKPT_OK;
+}
+
+/* Rounding may be allowed, but what is no number has no code. */
+static ckpt_code check_finite(const encode_job *job, uint64_t row, const float *values)
+{
+    for (uint64_t g = 0; g < ckpt_part_cols(job->to, CKPT_SCALE); g++)
+        if (!is_finite(job, values + g * FP4_GROUP, FP4_GROUP))
+            return fail_group(job, CKPT_E_FORMAT, row, g, "a value is NaN or infinite");
     return CKPT_OK;
 }
 
@@ -234,6 +232,8 @@ ckpt_code encode_fp4(encode_job *job)
                                               (uint8_t *)job->out->part[CKPT_DATA] + r * cols / 2);
         if (result.inexact_count > 0 && !job->options->allow_lossy)
             code = encode_fail_inexact(job, r, result.first_inexact);
+        else if (result.inexact_count > 0)
+            code = check_finite(job, r, row);
         job->stats.inexact += result.inexact_count;
     }
     arena_rewind(job->scratch, mark);

@@ -2,6 +2,8 @@
  * FP4 1x32 -> FP8 128x128, by DeepSeek's rule (inference/convert.py): the block's scale is its
  * largest group scale over 2^6, and each code moves by its group's distance from that. Exact up to
  * a distance of 14 for any code; beyond that it depends on the codes, and lossy ones are refused.
+ * No FP8 scale is below 2^-127: there the codes move by more, which is as exact (the reference
+ * stores that scale with codes for a smaller one).
  */
 #include <string.h>
 
@@ -10,6 +12,9 @@
 
 enum {
     SCALE_SHIFT = 6,                                      /* 6 * 2^6 = 384 is the largest code */
+    SCALE_NAN = 0xFF,
+    /* The canonical scale is at most 2^3 away from the group's own, but never below 2^-127. */
+    CANONICAL_REACH = 3,
     BLOCK_GROUPS = FP8_BLOCK / FP4_GROUP
 };
 
@@ -17,9 +22,10 @@ typedef struct {
     uint64_t groups;          /* of a row */
     uint64_t blocks;          /* of a row */
     uint8_t *column;          /* by group: largest scale code of the band */
-    uint8_t *largest;         /* by block column: the same */
+    uint8_t *largest;         /* by block column: the same, and what distances count from */
     uint8_t *distance;        /* by group of the current row */
     uint8_t *masks;           /* by group of the current row */
+    int has_low_scales;       /* some may be so low that fp4_offsets do not hold */
     encode_exception *exceptions;     /* of the tile */
     size_t exception_count;
 } band;
@@ -66,16 +72,22 @@ static ckpt_code scale_band(encode_job *job, band *b, uint64_t first, uint64_t r
         keep_larger(b->column, scales + r * b->groups, b->groups);
     for (uint64_t g = 0; g < b->groups; g++)
         keep_larger(&b->largest[g / BLOCK_GROUPS], &b->column[g], 1);
+    b->has_low_scales = 0;
     for (uint64_t c = 0; c < b->blocks; c++) {
         float scale;
-        const uint8_t code = (uint8_t)(b->largest[c] - SCALE_SHIFT);
+        uint8_t code;
 
-        if (b->largest[c] <= SCALE_SHIFT)
-            return ckpt_fail(job->err, CKPT_E_INEXACT,
-                             "tensor '%s', block [%llu, %llu]: scale code %u is too small for FP8",
+        if (b->largest[c] == SCALE_NAN)
+            return ckpt_fail(job->err, CKPT_E_FORMAT,
+                             "tensor '%s', block [%llu, %llu]: scale byte 0xFF is NaN, which has "
+                             "no place in FP8 blocks",
                              job->to->name,
                              (unsigned long long)((job->range->row + first) / FP8_BLOCK),
-                             (unsigned long long)c, b->largest[c]);
+                             (unsigned long long)c);
+        b->has_low_scales |= b->largest[c] <= FP4_DISTANCE_EXACT + CANONICAL_REACH;
+        if (b->largest[c] < SCALE_SHIFT)
+            b->largest[c] = SCALE_SHIFT;
+        code = (uint8_t)(b->largest[c] - SCALE_SHIFT);
         job->kernels->e8m0_to_f32(&code, &scale, 1);
         encode_put_scale(job->to->scale_dtype, out, c, scale);
     }
@@ -107,17 +119,34 @@ static ckpt_code count_lossy(encode_job *job, const band *b, uint64_t row, uint6
     return CKPT_OK;
 }
 
+/* The scale that the way back finds for a group by the canonical rule. */
+static int canonical_scale(const encode_job *job, const band *b, uint64_t row, uint64_t g)
+{
+    const uint8_t scale = ((const uint8_t *)job->in->part[CKPT_SCALE])[row * b->groups + g];
+    const int offset = job->fp4_offsets[b->masks[g]];
+    float values[FP4_GROUP];
+
+    if (offset == FP4_SCALE_LOST)
+        return fp4_scale_code(0);
+    if (scale > CANONICAL_REACH)
+        return scale + offset;
+    job->kernels->fp4_row_to_f32((const uint8_t *)job->in->part[CKPT_DATA] +
+                                     row * ckpt_part_row_bytes(job->from, CKPT_DATA) +
+                                     g * FP4_GROUP / 2,
+                                 &scale, FP4_GROUP, values);
+    return job->kernels->fp4_group_scale_exact(values);
+}
+
 /* What the report and the way back must know of a group that is not like nearly all others. */
 static ckpt_code note_group(encode_job *job, band *b, uint64_t row, uint64_t g)
 {
     const uint8_t scale = ((const uint8_t *)job->in->part[CKPT_SCALE])[row * b->groups + g];
-    const int offset = job->fp4_offsets[b->masks[g]];
     ckpt_code code;
 
     if (b->distance[g] > FP4_DISTANCE_EXACT && (code = count_lossy(job, b, row, g)) != CKPT_OK)
         return code;
-    job->stats.zero_groups += offset == FP4_SCALE_LOST;
-    if (offset == FP4_SCALE_LOST ? scale != fp4_scale_code(0) : offset != 0) {
+    job->stats.zero_groups += job->fp4_offsets[b->masks[g]] == FP4_SCALE_LOST;
+    if (scale != canonical_scale(job, b, row, g)) {
         b->exceptions[b->exception_count].group = (job->range->row + row) * b->groups + g;
         b->exceptions[b->exception_count++].scale = scale;
     }
@@ -140,7 +169,8 @@ static ckpt_code convert_row(encode_job *job, band *b, uint64_t row)
 
         b->distance[g] = (uint8_t)(distance < FP4_DISTANCE_COUNT ? distance : FP4_DISTANCE_COUNT);
         spread = distance > spread ? distance : spread;
-        if ((distance > FP4_DISTANCE_EXACT || job->fp4_offsets[b->masks[g]] != 0) &&
+        if ((distance > FP4_DISTANCE_EXACT || job->fp4_offsets[b->masks[g]] != 0 ||
+             b->has_low_scales) &&
             (code = note_group(job, b, row, g)) != CKPT_OK)
             return code;
     }

@@ -20,7 +20,8 @@ typedef struct {
     ckpt_error *err;
 } encode_job;
 
-/* Refuse NaN codes and scales that are NaN, zero, negative or E8M0 0x00. */
+/* Refuse NaN codes and scales that are NaN, infinite, zero or negative, unless they may pass; and
+ * products that are not finite, always. */
 ckpt_code encode_check_source(const encode_job *job);
 
 ckpt_code encode_scales(encode_job *job);           /* same codes, other scale dtype */
@@ -38,7 +39,9 @@ uint64_t encode_fp4_need(const ckpt_tensor *from);
 /* Store one F32 scale as element `i` of a scale row of `dtype`; 0 when it has no such value. */
 int encode_put_scale(ckpt_dtype dtype, uint8_t *row, uint64_t i, float scale);
 
-/* `encode_fail_inexact`: the one sentence for values that do not survive. */
+/* The sentences for values that do not survive: those that would be rounded, which may be allowed,
+ * and those that the target has no room for, which never are. `row` is of the tile. */
 ckpt_code encode_fail_inexact(const encode_job *job, uint64_t row, uint64_t col);
+ckpt_code encode_fail_beyond(const encode_job *job, uint64_t row, uint64_t col);
 
 #endif

@@ -1,20 +1,34 @@
 /* To plain elements: dequantise and cast; and the checks that all conversions share. */
+#include <math.h>
 #include <string.h>
 
 #include "encode_job.h"
 #include "size.h"
 
-ckpt_code encode_fail_inexact(const encode_job *job, uint64_t row, uint64_t col)
+/* "tensor 'x', row 1, column 2: F32 0.1 is " and what is said of it. */
+static ckpt_code fail_element(const encode_job *job, ckpt_code code, uint64_t row, uint64_t col,
+                              const char *what)
 {
+    char text[VALUES_TEXT_BYTES];
     char from[64];
     char to[64];
 
+    values_text(job->from, job->in, row, col, text);
     ckpt_tensor_encoding(job->from, from, sizeof from);
     ckpt_tensor_encoding(job->to, to, sizeof to);
-    return ckpt_fail(job->err, CKPT_E_INEXACT,
-                     "tensor '%s', row %llu, column %llu: the value does not fit from %s into %s",
+    return ckpt_fail(job->err, code, "tensor '%s', row %llu, column %llu: %s %s is %s %s",
                      job->to->name, (unsigned long long)(job->range->row + row),
-                     (unsigned long long)col, from, to);
+                     (unsigned long long)col, from, text, what, to);
+}
+
+ckpt_code encode_fail_inexact(const encode_job *job, uint64_t row, uint64_t col)
+{
+    return fail_element(job, CKPT_E_INEXACT, row, col, "not exact in");
+}
+
+ckpt_code encode_fail_beyond(const encode_job *job, uint64_t row, uint64_t col)
+{
+    return fail_element(job, CKPT_E_FORMAT, row, col, "beyond the range of");
 }
 
 /* ---- what may come in ---- */
@@ -51,21 +65,12 @@ static ckpt_code fail_nan_code(const encode_job *job)
                      (unsigned long long)(i % row_bytes), codes[i]);
 }
 
-static int scale_is_odd(ckpt_dtype dtype, const uint8_t *scales, uint64_t i)
+static int scale_is_odd(const encode_job *job, uint64_t i)
 {
-    float value;
+    const float scale = values_scale(job->kernels, job->from->scale_dtype,
+                                     job->in->part[CKPT_SCALE], i);
 
-    if (dtype == CKPT_F8_E8M0)
-        return scales[i] == 0x00 || scales[i] == 0xFF;
-    if (dtype == CKPT_F32) {
-        memcpy(&value, scales + 4 * i, sizeof value);
-    } else {
-        uint16_t code;
-
-        memcpy(&code, scales + 2 * i, sizeof code);
-        kernels_get()->bf16_to_f32(&code, &value, 1);
-    }
-    return !(value > 0 && value < __builtin_inff());
+    return !(scale > 0 && scale < __builtin_inff());
 }
 
 static ckpt_code check_scales(const encode_job *job)
@@ -78,15 +83,15 @@ static ckpt_code check_scales(const encode_job *job)
     uint64_t row;
     uint64_t rows;
 
-    if (t->scale_dtype == CKPT_F8_E8M0 && values_e8m0_within(scales, count, 0x01, 0xFE))
+    if (t->scale_dtype == CKPT_F8_E8M0 && values_e8m0_within(scales, count, 0x00, 0xFE))
         return CKPT_OK;
     for (uint64_t i = 0; i < count; i++) {
-        if (!scale_is_odd(t->scale_dtype, scales, i))
+        if (!scale_is_odd(job, i))
             continue;
         source_scale_rows(t, job->range, &row, &rows);
         if (t->scale_dtype == CKPT_F8_E8M0)
             return ckpt_fail(job->err, CKPT_E_FORMAT,
-                             "tensor '%s', block [%llu, %llu]: scale byte 0x%02X is not a scale",
+                             "tensor '%s', block [%llu, %llu]: scale byte 0x%02X is NaN",
                              t->name, (unsigned long long)(row + i / cols),
                              (unsigned long long)(i % cols), scales[i]);
         return ckpt_fail(job->err, CKPT_E_FORMAT,
@@ -99,16 +104,16 @@ static ckpt_code check_scales(const encode_job *job)
 
 ckpt_code encode_check_source(const encode_job *job)
 {
-    ckpt_code code = CKPT_OK;
+    const int odd_ones_pass = job->options->allow_odd_scales;
+    ckpt_code code;
 
-    if (job->options->allow_odd_scales)
-        return CKPT_OK;
-    if (job->from->dtype == CKPT_F8_E4M3 &&
+    if (!odd_ones_pass && job->from->dtype == CKPT_F8_E4M3 &&
         has_nan_code(job->in->part[CKPT_DATA], job->in->part_bytes[CKPT_DATA]))
         return fail_nan_code(job);
-    if (job->from->scale_dtype != CKPT_NONE)
-        code = check_scales(job);
-    return code;
+    if (!odd_ones_pass && job->from->scale_dtype != CKPT_NONE &&
+        (code = check_scales(job)) != CKPT_OK)
+        return code;
+    return values_check(job->from, job->range, job->in, job->err);
 }
 
 /* ---- scale dtype ---- */
@@ -134,22 +139,6 @@ int encode_put_scale(ckpt_dtype dtype, uint8_t *row, uint64_t i, float scale)
     return memcmp(&back, &scale, sizeof scale) == 0;
 }
 
-static float get_scale(const ckpt_kernels *k, ckpt_dtype dtype, const uint8_t *scales, uint64_t i)
-{
-    float value;
-    uint16_t bf16;
-
-    if (dtype == CKPT_F8_E8M0) {
-        k->e8m0_to_f32(scales + i, &value, 1);
-    } else if (dtype == CKPT_F32) {
-        memcpy(&value, scales + 4 * i, sizeof value);
-    } else {
-        memcpy(&bf16, scales + 2 * i, sizeof bf16);
-        k->bf16_to_f32(&bf16, &value, 1);
-    }
-    return value;
-}
-
 ckpt_code encode_scales(encode_job *job)
 {
     const uint64_t cols = ckpt_part_cols(job->to, CKPT_SCALE);
@@ -162,7 +151,7 @@ ckpt_code encode_scales(encode_job *job)
     source_scale_rows(job->to, job->range, &row, &rows);
     for (uint64_t i = 0; i < count; i++) {
         const float scale =
-            get_scale(job->kernels, job->from->scale_dtype, job->in->part[CKPT_SCALE], i);
+            values_scale(job->kernels, job->from->scale_dtype, job->in->part[CKPT_SCALE], i);
 
         if (!encode_put_scale(job->to->scale_dtype, job->out->part[CKPT_SCALE], i, scale))
             return ckpt_fail(job->err, CKPT_E_INEXACT,
@@ -181,7 +170,8 @@ uint64_t encode_plain_need(const ckpt_tensor *from)
     return values_need(from) + 2 * arena_cost(ckpt_tensor_cols(from) * sizeof(int64_t));
 }
 
-/* Count the elements that differ after a round trip through the narrow type; -1: none. */
+/* Count the elements that differ after a round trip through the narrow type. Rounding may be
+ * allowed, but a number that would become an infinity is lost. */
 static ckpt_code check_row(encode_job *job, uint64_t row, const float *values, const float *back)
 {
     const uint64_t cols = ckpt_tensor_cols(job->to);
@@ -191,6 +181,8 @@ static ckpt_code check_row(encode_job *job, uint64_t row, const float *values, c
     for (uint64_t c = 0; c < cols; c++) {
         if (memcmp(&values[c], &back[c], sizeof values[c]) == 0)
             continue;
+        if (isinf(back[c]))
+            return encode_fail_beyond(job, row, c);
         if (!job->options->allow_lossy)
             return encode_fail_inexact(job, row, c);
         job->stats.inexact++;

@@ -6,7 +6,8 @@
 
 #include "size.h"
 
-/* E8M0 codes whose product with any code of the format is a BF16 number, subnormals aside. */
+/* E8M0 codes whose product with any code of the format is exact in BF16 for certain. Others may be,
+ * and go by way of F32. */
 enum { FP8_EXACT_LOW = 9, FP8_EXACT_HIGH = 245, FP4_EXACT_LOW = 2, FP4_EXACT_HIGH = 251 };
 
 static int is_fp8(const ckpt_tensor *t)

@@ -8,6 +8,8 @@
 #include "kernels.h"
 #include "source.h"
 
+enum { VALUES_TEXT_BYTES = 96 };
+
 /* Refuse a CKPT_KERNELS that this machine cannot honour; after this kernels_get never fails. */
 ckpt_code kernels_require(ckpt_error *err);
 
@@ -49,7 +51,24 @@ void values_i64(const values_reader *reader, uint64_t row, int64_t *out);
 void values_digest(values_reader *reader, uint64_t row, uint64_t first_unit, void *row_buffer,
                    hash128 *sum);
 
-/* Whether all of these E8M0 codes lie in [low, high]; low is 1..128, high is 127..254. */
+/*
+ * Refuse a tile in which a code times its scale is not finite although both are: such a product
+ * stands for no value, and different codes would become the same one. The message has row, column,
+ * code and scale. Whoever computes values asks this first; blocks whose scale cannot overflow cost
+ * a look at the scale, no more. Plain tensors pass.
+ */
+ckpt_code values_check(const ckpt_tensor *tensor, const source_range *range, const ckpt_tile *tile,
+                       ckpt_error *err);
+
+/* One element in words, for errors: "code 0x7E (448) x scale 2 (0x80)", or the number. `row` is of
+ * the tile. */
+void values_text(const ckpt_tensor *tensor, const ckpt_tile *tile, uint64_t row, uint64_t col,
+                 char out[VALUES_TEXT_BYTES]);
+
+/* Element `i` of a row of scales. */
+float values_scale(const ckpt_kernels *k, ckpt_dtype dtype, const uint8_t *scales, uint64_t i);
+
+/* Whether all of these E8M0 codes lie in [low, high]; low is 0..128, high is 127..254. */
 int values_e8m0_within(const uint8_t *codes, uint64_t count, uint8_t low, uint8_t high);
 
 #endif

@@ -88,7 +88,7 @@ static ckpt_code check_tile(const ckpt_tensor *t, const source_range *range, con
         return ckpt_fail(err, CKPT_E_FORMAT,
                          "tensor '%s' has a NaN or an infinity in rows %" PRIu64 " to %" PRIu64,
                          t->name, range->row, range->row + range->row_count - 1);
-    return CKPT_OK;
+    return values_check(t, range, tile, err);
 }
 
 /* ---- one tile ---- */

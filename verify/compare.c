@@ -197,7 +197,9 @@ static ckpt_code compare_tiles(compare_sink *s, const source_range *range, const
     ckpt_code code;
 
     b_range.tensor = (size_t)state->match;
-    if ((code = source_read_tile(s->b, &b_range, scratch, &b_tile, err)) != CKPT_OK)
+    if ((code = source_read_tile(s->b, &b_range, scratch, &b_tile, err)) != CKPT_OK ||
+        (code = values_check(a, range, a_tile, err)) != CKPT_OK ||
+        (code = values_check(b, &b_range, &b_tile, err)) != CKPT_OK)
         return code;
     if (catalog_same_encoding(a, b)) {
         compare_bytes(a, CKPT_DATA, a_tile, &b_tile, &found);

@@ -4,12 +4,14 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "memory_source.h"
+#include "values.h"
 
 static const float fp4_values[8] = { 0, 0.5f, 1, 1.5f, 2, 3, 4, 6 };
 
@@ -191,22 +193,37 @@ static void test_the_reference_has_no_negative_zero(void **state)
     }
 }
 
-static void test_small_scales_are_refused_in_fp8(void **state)
+/* Down to 2^-127 for FP8 as well: its codes move by less then. */
+static void test_small_scales_are_exact_in_fp8(void **state)
 {
-    const ckpt_tensor to = described(CKPT_F8_E4M3, CKPT_F8_E8M0, 1, 64);
+    static const ckpt_dtype scale_dtypes[] = { CKPT_F8_E8M0, CKPT_F32, CKPT_BF16 };
 
     (void)state;
-    for (unsigned scale = 1; scale <= 8; scale++) {
-        bench b = distant(0, 7);
+    for (unsigned i = 0; i < 3 * 9; i++) {
+        const ckpt_tensor to = described(CKPT_F8_E4M3, scale_dtypes[i % 3], 1, 64);
+        const int scale = (int)i / 3;
+        bench b = distant(0, 16);
         uint8_t *scales = memory_source_part(b.from, 0, CKPT_SCALE);
         ckpt_error err;
-        void *codes;
+        uint8_t *codes;
+        uint8_t *fp8_scale;
+        float got;
 
         scales[0] = scales[1] = (uint8_t)scale;
         assert_int_equal(view_as(&b, &to, &err), CKPT_OK);
         codes = read_part(&b, CKPT_DATA, &err);
-        assert_int_equal(codes != NULL, scale > 6);
+        fp8_scale = read_part(&b, CKPT_SCALE, &err);
+        assert_non_null(codes);
+        got = values_scale(kernels_get(), to.scale_dtype, fp8_scale, 0);
+        assert_true(got == ldexpf(1, (scale > 6 ? scale - 6 : 0) - 127));
+        for (unsigned c = 0; c < 32; c++) {
+            const unsigned code = c % 2 == 0 ? c / 2 : 15 - c / 2;
+
+            if (fabsf(e4m3(codes[32 + c])) * got != ldexpf(fp4_values[code & 7], scale - 127))
+                fail_msg("code %u at scale byte %d became 0x%02x", code, scale, codes[32 + c]);
+        }
         free(codes);
+        free(fp8_scale);
         release(&b);
     }
 }
@@ -249,14 +266,14 @@ static void test_nan_codes_and_odd_scales_are_refused_unless_allowed(void **stat
     const ckpt_tensor bf16 = described(CKPT_BF16, CKPT_NONE, 2, 128);
 
     (void)state;
-    for (int damage = 0; damage < 4; damage++)
+    for (int damage = 0; damage < 3; damage++)
         for (int allowed = 0; allowed < 2; allowed++) {
             bench b = make(&fp8);
             ckpt_error err;
             void *out;
 
             *(uint8_t *)memory_source_part(b.from, 0, CKPT_SCALE) =
-                damage == 2 ? 0x00 : damage == 3 ? 0xFF : 120;
+                damage == 2 ? 0xFF : 120;
             if (damage < 2)
                 ((uint8_t *)memory_source_part(b.from, 0, CKPT_DATA))[130] =
                     damage == 0 ? 0x7F : 0xFF;
@@ -271,6 +288,102 @@ static void test_nan_codes_and_odd_scales_are_refused_unless_allowed(void **stat
         }
 }
 
+static void test_the_smallest_scale_is_a_scale(void **state)
+{
+    const ckpt_tensor fp4 = described(CKPT_F4, CKPT_F8_E8M0, 1, 32);
+    const ckpt_tensor bf16 = described(CKPT_BF16, CKPT_NONE, 1, 32);
+    bench b = make(&fp4);
+    uint8_t *codes = memory_source_part(b.from, 0, CKPT_DATA);
+    ckpt_error err;
+    uint16_t *out;
+
+    (void)state;
+    *(uint8_t *)memory_source_part(b.from, 0, CKPT_SCALE) = 0x00;
+    for (unsigned i = 0; i < 16; i++)
+        codes[i] = (uint8_t)(i | i << 4);
+    assert_int_equal(view_as(&b, &bf16, &err), CKPT_OK);
+    out = read_part(&b, CKPT_DATA, &err);
+    assert_non_null(out);
+    for (unsigned i = 0; i < 32; i++) {
+        const uint32_t bits = (uint32_t)out[i] << 16;
+        float value;
+
+        memcpy(&value, &bits, sizeof value);
+        assert_true(fabsf(value) == ldexpf(fp4_values[i / 2 & 7], -127));
+        assert_int_equal(signbit(value) != 0, i / 2 > 7);
+    }
+    free(out);
+    release(&b);
+}
+
+/* Of E4M3 at 2^-127, BF16 holds the multiples of 2^-133: those of 64 times the smallest code. */
+static void test_subnormals_that_bf16_lacks_are_refused_by_code_and_scale(void **state)
+{
+    const ckpt_tensor fp8 = described(CKPT_F8_E4M3, CKPT_F8_E8M0, 1, 128);
+    const ckpt_tensor bf16 = described(CKPT_BF16, CKPT_NONE, 1, 128);
+
+    (void)state;
+    for (unsigned code = 0; code < 127; code++) {
+        bench b = make(&fp8);
+        ckpt_error err;
+        void *out;
+        char text[32];
+
+        *(uint8_t *)memory_source_part(b.from, 0, CKPT_SCALE) = 0x00;
+        ((uint8_t *)memory_source_part(b.from, 0, CKPT_DATA))[77] = (uint8_t)code;
+        assert_int_equal(view_as(&b, &bf16, &err), CKPT_OK);
+        out = read_part(&b, CKPT_DATA, &err);
+        assert_int_equal(out != NULL, fmodf(e4m3((uint8_t)code), ldexpf(1, -6)) == 0);
+        if (out == NULL) {
+            assert_int_equal(err.code, CKPT_E_INEXACT);
+            snprintf(text, sizeof text, "code 0x%02X (%g)", code, (double)e4m3((uint8_t)code));
+            assert_non_null(strstr(err.text, text));
+            assert_non_null(strstr(err.text, "row 0, column 77"));
+            assert_non_null(strstr(err.text, "5.87747175e-39 (0x00)"));
+        }
+        free(out);
+        release(&b);
+    }
+}
+
+/* allow_lossy is for rounding: a number is never an infinity, and NaN is never a number. */
+static void test_what_has_no_code_is_refused_even_when_lossy(void **state)
+{
+    static const struct {
+        float value;
+        ckpt_dtype to;
+        const char *says;
+    } cases[] = {
+        { 3.4028235e38f, CKPT_BF16, "row 1, column 5: F32 3.40282347e+38 is beyond" },
+        { -65520.0f, CKPT_F16, "row 1, column 5: F32 -65520 is beyond the range of F16" },
+        { NAN, CKPT_F4, "row 1, group 0: a value is NaN" },
+        { INFINITY, CKPT_F4, "row 1, group 0: a value is NaN or infinite" },
+        { NAN, CKPT_F8_E4M3, "a value is NaN or infinite" },
+        /* 3.98 * 2^126: rounded to 4 or to 256, it leaves F32. */
+        { 3.3895314e38f, CKPT_F4, "row 1, column 5: code 0x06 (4) x scale 8.50705917e+37 (0xFD)" },
+        { 3.3895314e38f, CKPT_F8_E4M3, "row 1, column 5: code 0x78 (256) x scale" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const int is_scaled = cases[i].to == CKPT_F4 || cases[i].to == CKPT_F8_E4M3;
+        const ckpt_tensor from = described(CKPT_F32, CKPT_NONE, 2, 64);
+        const ckpt_tensor to =
+            described(cases[i].to, is_scaled ? CKPT_F8_E8M0 : CKPT_NONE, 2, 64);
+        bench b = make(&from);
+        ckpt_error err;
+
+        ((float *)memory_source_part(b.from, 0, CKPT_DATA))[64 + 5] = cases[i].value;
+        b.options.allow_lossy = 1;
+        assert_int_equal(view_as(&b, &to, &err), CKPT_OK);
+        assert_null(read_part(&b, CKPT_DATA, &err));
+        assert_int_equal(err.code, CKPT_E_FORMAT);
+        if (strstr(err.text, cases[i].says) == NULL)
+            fail_msg("%s", err.text);
+        release(&b);
+    }
+}
+
 /* ---- scales ---- */
 
 static void test_scale_dtypes_change_for_powers_of_two_alone(void **state)
@@ -279,7 +392,7 @@ static void test_scale_dtypes_change_for_powers_of_two_alone(void **state)
     const ckpt_tensor e8m0 = described(CKPT_F8_E4M3, CKPT_F8_E8M0, 1, 128);
 
     (void)state;
-    for (int code = 1; code < 255; code++) {
+    for (int code = 0; code < 255; code++) {
         bench b = make(&f32);
         float *scale = memory_source_part(b.from, 0, CKPT_SCALE);
         ckpt_error err;
@@ -381,9 +494,12 @@ int main(void)
         cmocka_unit_test(test_the_last_exact_distance_of_every_code),
         cmocka_unit_test(test_lossy_codes_are_counted_when_allowed),
         cmocka_unit_test(test_the_reference_has_no_negative_zero),
-        cmocka_unit_test(test_small_scales_are_refused_in_fp8),
+        cmocka_unit_test(test_small_scales_are_exact_in_fp8),
         cmocka_unit_test(test_every_fp8_code_survives_bf16_and_given_scales),
         cmocka_unit_test(test_nan_codes_and_odd_scales_are_refused_unless_allowed),
+        cmocka_unit_test(test_the_smallest_scale_is_a_scale),
+        cmocka_unit_test(test_subnormals_that_bf16_lacks_are_refused_by_code_and_scale),
+        cmocka_unit_test(test_what_has_no_code_is_refused_even_when_lossy),
         cmocka_unit_test(test_scale_dtypes_change_for_powers_of_two_alone),
         cmocka_unit_test(test_every_group_of_one_value_finds_an_exact_scale),
         cmocka_unit_test(test_encodings_that_have_no_way_are_refused),
