@@ -260,6 +260,39 @@ static ckpt_code check_words(const reading *r, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* Numbers outside of these make every logit 0 or NaN, or drown what the weights say. */
+static ckpt_code check_ranges(const reading *r, const run_config *c, ckpt_error *err)
+{
+    static const struct {
+        size_t offset;
+        double least;
+        double most;
+        int or_zero;             /* 0 stands for none */
+    } ranges[] = {
+        { AT(rope_theta), 1.001, 1e15, 0 }, { AT(compress_theta), 1.001, 1e15, 0 },
+        { AT(rope_factor), 1, 1e6, 0 },     { AT(beta_fast), 1e-3, 1e6, 0 },
+        { AT(beta_slow), 1e-3, 1e6, 0 },    { AT(route_scale), 1e-6, 1e6, 0 },
+        { AT(swiglu_limit), 1e-3, 1e9, 1 }, { AT(hc_eps), 0, 1, 0 },
+        { AT(norm_eps), 0, 1, 0 },
+    };
+
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
+        const field *f = fields;
+        double value;
+
+        memcpy(&value, (const char *)c + ranges[i].offset, sizeof value);
+        if ((value >= ranges[i].least && value <= ranges[i].most) ||
+            (ranges[i].or_zero && value == 0))
+            continue;
+        while (f->offset != ranges[i].offset)
+            f++;
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is %g, expected %g to %g", r->subject,
+                         r->is_inference ? f->inference : f->root, value, ranges[i].least,
+                         ranges[i].most);
+    }
+    return CKPT_OK;
+}
+
 static ckpt_code check_dimensions(const run_config *c, const char *subject, ckpt_error *err)
 {
     const struct {
@@ -286,10 +319,6 @@ static ckpt_code check_dimensions(const run_config *c, const char *subject, ckpt
           "the hyper-connection streams are 0 or more than 8" },
         { c->sinkhorn_iters == 0, "hc_sinkhorn_iters is 0" },
         { c->max_positions == 0, "no positions allowed" },
-        { c->rope_theta <= 1 || c->compress_theta <= 1, "a rotary base of 1 or less" },
-        { c->original_length > 0 &&
-              (c->rope_factor <= 0 || c->beta_fast <= 0 || c->beta_slow <= 0),
-          "a YaRN factor or beta of 0" },
     };
 
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
@@ -374,6 +403,7 @@ ckpt_code run_config_read(const json_value *config, const char *subject, run_con
         if ((code = read_field(&r, &fields[i], out, err)) != CKPT_OK)
             return code;
     if ((code = check_dimensions(out, subject, err)) != CKPT_OK ||
+        (code = check_ranges(&r, out, err)) != CKPT_OK ||
         (code = read_ratios(&r, out, err)) != CKPT_OK)
         return code;
     return digest_config(out, err);

@@ -11,6 +11,7 @@
 #include "number.h"
 #include "safetensors_header.h"
 #include "size.h"
+#include "zfile.h"
 
 typedef enum {
     PART_TOKENS, PART_POSITIONS, PART_ROWS, PART_IDS, PART_SUMS, PART_GENERATED, PART_MTP_POSITIONS,
@@ -29,8 +30,7 @@ typedef struct {
 struct run_results {
     run_results_options options;
     result_tensor *tensors;      /* PART_COUNT for each prompt */
-    char *partial;               /* path of what is being written */
-    ckpt_file *file;
+    ckpt_file *file;             /* a temporary until it replaces options.path */
     int32_t *ids;                /* scratch: top */
     float *values;
 };
@@ -198,24 +198,21 @@ ckpt_code run_results_create(const run_results_options *options, run_results **o
                              ckpt_error *err)
 {
     run_results *r = calloc(1, sizeof *r);
-    const size_t partial_bytes = strlen(options->path) + sizeof ".partial";
     ckpt_code code;
 
     if (r == NULL)
         return ckpt_fail_memory(err, "results", sizeof *r);
     r->options = *options;
     r->tensors = calloc(options->plan_count * PART_COUNT, sizeof *r->tensors);
-    r->partial = malloc(partial_bytes);
     r->ids = malloc((options->top + 1) * sizeof *r->ids);
     r->values = malloc((options->top + 1) * sizeof *r->values);
-    if (r->tensors == NULL || r->partial == NULL || r->ids == NULL || r->values == NULL) {
+    if (r->tensors == NULL || r->ids == NULL || r->values == NULL) {
         run_results_abort(r);
         return ckpt_fail_memory(err, "results", options->plan_count);
     }
-    snprintf(r->partial, partial_bytes, "%s.partial", options->path);
     for (size_t i = 0; i < options->plan_count; i++)
         describe(r, i);
-    if ((code = file_open_rw(r->partial, &r->file, err)) == CKPT_OK)
+    if ((code = file_begin_replacing(options->path, &r->file, err)) == CKPT_OK)
         code = write_header(r, err);
     for (size_t i = 0; i < options->plan_count && code == CKPT_OK; i++)
         code = write_known(r, i, err);
@@ -269,7 +266,6 @@ ckpt_code run_results_put_generated(run_results *results, size_t prompt, const i
 static void results_free(run_results *r)
 {
     free(r->tensors);
-    free(r->partial);
     free(r->ids);
     free(r->values);
     free(r);
@@ -277,28 +273,16 @@ static void results_free(run_results *r)
 
 void run_results_abort(run_results *results)
 {
-    ckpt_error ignored;
-
     if (results == NULL)
         return;
-    if (results->file != NULL) {
-        file_close(results->file, &ignored);
-        file_remove(results->partial, &ignored);
-    }
+    file_abort_replacing(results->file);
     results_free(results);
 }
 
 ckpt_code run_results_commit(run_results *results, ckpt_error *err)
 {
-    ckpt_code code = file_sync(results->file, err);
+    const ckpt_code code = file_commit_replacing(results->file, results->options.path, err);
 
-    if (code != CKPT_OK) {
-        run_results_abort(results);
-        return code;
-    }
-    if ((code = file_close(results->file, err)) == CKPT_OK)
-        code = file_replace_durable(results->partial, results->options.path, err);
-    results->file = NULL;
     results_free(results);
     return code;
 }
@@ -351,36 +335,34 @@ static ckpt_code export_tensor(run_results *r, json_writer *w, const result_tens
     return code;
 }
 
-static ckpt_code export_prompt(run_results *r, size_t prompt, FILE *out, ckpt_error *err)
+static ckpt_code export_prompt(run_results *r, size_t prompt, zfile_writer *out, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
     json_writer w;
 
-    json_writer_begin(&w, json_write_stdio, out, 0);
+    json_writer_begin(&w, zfile_write, out, 0);
     json_put_object(&w);
     json_member_u64(&w, "prompt", prompt);
     for (int i = 0; i < PART_COUNT && code == CKPT_OK; i++)
         if (part_of(r, prompt, (result_part)i)->rows > 0)
             code = export_tensor(r, &w, part_of(r, prompt, (result_part)i), err);
     json_put_object_end(&w);
-    if (code == CKPT_OK && (!json_writer_end(&w) || fputc('\n', out) == EOF))
-        code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s'", r->options.path);
+    (void)json_writer_end(&w);                   /* what failed is told by zfile_commit */
+    zfile_write(out, "\n", 1);
     return code;
 }
 
 ckpt_code run_results_commit_jsonl(run_results *results, ckpt_error *err)
 {
-    FILE *out = fopen(results->options.path, "w");
-    ckpt_code code = CKPT_OK;
+    zfile_writer *out = NULL;
+    ckpt_code code = zfile_create(results->options.path, &out, err);
 
-    if (out == NULL) {
-        code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s'", results->options.path);
-    } else {
-        for (size_t i = 0; i < results->options.plan_count && code == CKPT_OK; i++)
-            code = export_prompt(results, i, out, err);
-        if (fclose(out) != 0 && code == CKPT_OK)
-            code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s'", results->options.path);
-    }
+    for (size_t i = 0; i < results->options.plan_count && code == CKPT_OK; i++)
+        code = export_prompt(results, i, out, err);
+    if (code == CKPT_OK)
+        code = zfile_commit(out, err);
+    else
+        zfile_abort(out);
     run_results_abort(results);                  /* removes the rows it was made from */
     return code;
 }

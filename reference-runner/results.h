@@ -12,7 +12,8 @@
  *                                predicts token p + 2
  *
  * With several prompts every name ends in ".0", ".1" ... The header's __metadata__ says what made
- * it. Rows are written where they belong as they come; the file appears when it is complete.
+ * it. Rows are written where they belong as they come, in a file beside it that takes its name, and
+ * the place of what was there, when it is complete.
  */
 #ifndef RUN_RESULTS_H
 #define RUN_RESULTS_H
@@ -52,7 +53,7 @@ ckpt_code run_results_put_generated(run_results *results, size_t prompt, const i
 /* Consumes results, also on failure. */
 ckpt_code run_results_commit(run_results *results, ckpt_error *err);
 /* The same as JSONL: {"prompt": i, "tokens": [..], "positions": [..], "logits": [[..], ..]}, or
- * "top_ids", "top_logits", "logsumexp". */
+ * "top_ids", "top_logits", "logsumexp". Compressed when the name ends in ".zst". */
 ckpt_code run_results_commit_jsonl(run_results *results, ckpt_error *err);
 void run_results_abort(run_results *results);        /* NULL is fine */
 

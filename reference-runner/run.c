@@ -414,7 +414,9 @@ static ckpt_code forward(run_model *m, const run_work *work, ckpt_error *err)
     if (code == CKPT_OK && m->times != NULL)
         code = m->backend->ops->lap(m->backend, &before, err);      /* what was done until here */
     for (uint32_t l = m->layer_begin; l < end && code == CKPT_OK; l++)
-        code = run_block(m, l, work, err);
+        code = m->options.stop != NULL && *m->options.stop
+                   ? ckpt_fail(err, CKPT_E_INTERRUPTED, "interrupted before layer %u", l)
+                   : run_block(m, l, work, err);
     if (code == CKPT_OK && m->next != NULL)
         code = pass_on(m, work->row_count, err);
     else if (code == CKPT_OK && m->options.mtp)

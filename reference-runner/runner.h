@@ -13,6 +13,8 @@
 #ifndef RUN_RUNNER_H
 #define RUN_RUNNER_H
 
+#include <signal.h>
+
 #include "backend.h"
 #include "config.h"
 
@@ -35,6 +37,7 @@ typedef struct {
     int mtp;                   /* run the MTP block, too */
     run_trace *trace;          /* borrowed; NULL: none */
     int has_times;             /* take the time of each layer */
+    const volatile sig_atomic_t *stop;   /* set: end before the next layer; NULL: never */
 } run_options;
 
 /* Checks that every tensor is there with the right shape; reads no data. Borrows source, config. */

@@ -1,6 +1,7 @@
 /* ckpt-run: run a model from any layout and write its logits. */
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include "cli.h"
 #include "logits_command.h"
 #include "run_devices.h"
+#include "run_places.h"
 #include "run_text.h"
 #include "formats/format.h"
 #include "libckpt/json.h"
@@ -311,6 +313,8 @@ static ckpt_code open_trace(run_job *job, ckpt_error *err)
         (code = run_positions_parse(opt.trace_positions, longest, &job->trace_positions, &count,
                                     err)) != CKPT_OK)
         return code;
+    if (opt.common.dry_run)
+        return CKPT_OK;
     if ((job->trace_file = fopen(opt.trace, "w")) == NULL)
         return ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", opt.trace, strerror(errno));
     trace.context = job->trace_file;
@@ -329,6 +333,7 @@ static ckpt_code open_model(run_job *job, ckpt_error *err)
         .mtp = opt.mtp,
         .trace = job->trace,
         .has_times = opt.common.json && !opt.common.dry_run,
+        .stop = cli_stop_flag(),
     };
     const run_device_options devices = { opt.devices, opt.device_memory,
                                          opt.common.memory_bytes };
@@ -394,6 +399,9 @@ static ckpt_code prepare_against(run_job *job, ckpt_error *err)
 
 static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
 {
+    const run_places places = { opt.out, opt.trace, path,
+                                { opt.tokens, opt.against, opt.config, opt.text.tokenizer,
+                                  opt.open.map_file } };
     char *end;
     ckpt_code code;
 
@@ -407,7 +415,8 @@ static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
     if (opt.generate_count > INT32_MAX)
         return ckpt_fail(err, CKPT_E_USAGE, "--generate %" PRIu64 ": expected at most %d",
                          opt.generate_count, INT32_MAX);
-    if ((code = prepare_against(job, err)) != CKPT_OK ||
+    if ((code = run_places_check(&places, err)) != CKPT_OK ||
+        (code = prepare_against(job, err)) != CKPT_OK ||
         (code = ckpt_open(path, &opt.open, &job->checkpoint, err)) != CKPT_OK ||
         (code = read_config(job, path, err)) != CKPT_OK ||
         (code = opt.tokens != NULL
@@ -429,6 +438,18 @@ static int is_eos(const run_job *job, uint32_t id)
     return 0;
 }
 
+/* A NaN says nothing, and everything that is computed from it is one. */
+static ckpt_code check_logits(const run_job *job, uint64_t i, const float *logits,
+                              ckpt_error *err)
+{
+    for (uint32_t v = 0; v < job->config.vocab_size; v++)
+        if (isnan(logits[v]))
+            return ckpt_fail(err, CKPT_E_FORMAT, "logit %u at position %" PRIu64 " of prompt %zu "
+                             "is NaN: the config or a weight is out of range", v,
+                             job->row_positions[i], job->row_owners[i]);
+    return CKPT_OK;
+}
+
 /* The logits of one row: into the results where asked for; the next token where one is due. */
 static ckpt_code take_logits(void *context, uint64_t i, const float *logits, ckpt_error *err)
 {
@@ -436,8 +457,10 @@ static ckpt_code take_logits(void *context, uint64_t i, const float *logits, ckp
     run_line *line = &job->lines[job->row_owners[i]];
     const uint64_t position = job->row_positions[i];
     const run_draw draw = { job->temperature, opt.seed, job->row_owners[i], position };
-    ckpt_code code = CKPT_OK;
+    ckpt_code code = check_logits(job, i, logits, err);
 
+    if (code != CKPT_OK)
+        return code;
     if (line->done_count < line->position_count &&
         line->positions[line->done_count] == position) {
         if (job->results != NULL)
@@ -556,12 +579,10 @@ static ckpt_code run_all(run_job *job, ckpt_error *err)
             return code;
     }
     while (fill_segments(job) > 0)
-        if (*cli_stop_flag())
-            return ckpt_fail(err, CKPT_E_INTERRUPTED, "stopped by a signal");
-        else if ((code = run_forward(job->model, job->segments, job->segment_count, err)) !=
-                     CKPT_OK ||
-                 (code = take_rows(job, err)) != CKPT_OK ||
-                 (code = take_mtp_rows(job, err)) != CKPT_OK)
+        if ((code = run_forward(job->model, job->segments, job->segment_count, err)) !=
+                CKPT_OK ||
+            (code = take_rows(job, err)) != CKPT_OK ||
+            (code = take_mtp_rows(job, err)) != CKPT_OK)
             return code;
     return CKPT_OK;
 }

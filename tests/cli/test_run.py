@@ -1,8 +1,11 @@
 """ckpt-run: the same bits however it is asked, every form of input and output, every refusal."""
 import json
+import os
 import re
 import shutil
+import signal
 import struct
+import subprocess
 
 import pytest
 
@@ -305,6 +308,86 @@ def test_an_option_that_would_be_ignored_is_refused(ckpt, golden_a, options, nee
     """Above all a limit without --against: a gate that cannot fail."""
     said = ckpt("ckpt-run", "--tokens", "-", *options, golden_a, input="1 2 3", check=2).err
     assert f"{options[0].split('=')[0]} needs {needs};" in said
+
+
+@pytest.mark.parametrize("option", ["--out", "--trace"])
+def test_a_result_never_replaces_what_is_read(ckpt, golden_a, tmp_path, option):
+    model = shutil.copytree(golden_a, tmp_path / "model")
+    tokens, config = tmp_path / "tokens", tmp_path / "config.json"
+    tokens.write_text("1 2 3")
+    shutil.copy(golden_a / "config.json", config)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    for place in (tokens, config, next(model.glob("*.safetensors")), model / "config.json"):
+        said = ckpt("ckpt-run", "--tokens", tokens, "--config", config, option, place, model,
+                    check=2).err
+        assert str(place) in said
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("options, says", [
+    (["--out", "."], "directory"), (["--out", "-"], "standard output"),
+    (["--trace", "-"], "standard output"), (["--out", "no/such"], "no"),
+    (["--out", "/dev/null"], "device"), (["--out", "x", "--trace", "x"], "same")])
+def test_a_place_that_cannot_take_the_result_is_refused_at_once(ckpt, golden_a, tmp_path, options,
+                                                                says):
+    """Before the model is opened: this one would not do."""
+    said = ckpt("ckpt-run", "--tokens", "-", *options, golden_a / "config.json", input="1 2 3",
+                check=2, cwd=tmp_path).err
+    assert says in said and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["safetensors", "jsonl"])
+def test_a_result_replaces_the_old_one_only_when_it_is_whole(ckpt, golden_a, tmp_path, fault,
+                                                             form):
+    out = tmp_path / "results" / "out"
+    out.parent.mkdir()
+    out.write_text("old")
+    run = "ckpt-run", "--tokens", "-", "--format", form, "--out", out, golden_a
+    ckpt(*run, input="1 2 3", check=2, env=fault.env("rename:EIO:1", "out"))
+    assert fault.injected and out.read_text() == "old" and os.listdir(out.parent) == ["out"]
+    ckpt(*run, input="1 2 3")
+    assert out.read_text(errors="replace") != "old" and os.listdir(out.parent) == ["out"]
+
+
+def test_a_run_is_stopped_between_layers_and_leaves_nothing(ckpt, build, golden_a, tmp_path,
+                                                            fault):
+    """All prompts go through the model at once, which takes hours for a real one."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    process = subprocess.Popen(
+        [build / "bin" / "ckpt-run", "--tokens", "-", "--out", folder / "out", golden_a],
+        env={**os.environ, **fault.env("pread:stop:40", "model-")}, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdin.write("1 2 3")
+    process.stdin.close()
+    while os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT).si_code != \
+            os.CLD_STOPPED:
+        assert process.poll() is None
+    assert os.listdir(folder) != []
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+    said = process.stderr.read()
+    assert process.wait() == -signal.SIGTERM and re.fullmatch(
+        r"ckpt-run: interrupted before layer \d\n", said), said
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize("changes, says", [
+    ({"routed_scaling_factor": 1e38}, "routed_scaling_factor"),
+    ({"routed_scaling_factor": 0}, "routed_scaling_factor"),
+    ({"rms_norm_eps": -1e-6}, "rms_norm_eps"), ({"rms_norm_eps": 1e30}, "rms_norm_eps"),
+    ({"hc_eps": 1e38}, "hc_eps"), ({"rope_theta": 1e300}, "rope_theta"),
+    ({"rope_theta": 0}, "rope_theta"), ({"swiglu_limit": 1e-30}, "swiglu_limit"),
+    ({"rope_scaling": {"factor": 0}}, "factor"), ({"rope_scaling": {"beta_fast": 1e30}}, "beta")])
+def test_a_config_that_makes_every_logit_0_or_nan_is_refused(ckpt, golden_a, tmp_path, changes,
+                                                             says):
+    config = json.loads((golden_a / "config.json").read_text())
+    for key, value in changes.items():
+        config[key] = {**config[key], **value} if isinstance(value, dict) else value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    said = ckpt("ckpt-run", "--tokens", "-", "--config", tmp_path / "config.json", golden_a,
+                input="1 2 3", check=2).err
+    assert says in said
 
 
 @pytest.mark.parametrize("option", ["--top", "--feed", "--chunk"])

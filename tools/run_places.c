@@ -1,0 +1,43 @@
+/* Results of ckpt-run and what they must not replace. */
+#include "run_places.h"
+
+#include <string.h>
+
+#include "libckpt/error.h"
+#include "libckpt/file.h"
+#include "libckpt/output.h"
+
+static ckpt_code check_apart(const run_places *p, const char *path, ckpt_error *err)
+{
+    const size_t count = sizeof p->inputs / sizeof *p->inputs;
+    ckpt_code code = output_check_spares(path, p->model, err);
+
+    for (size_t i = 0; i < count && code == CKPT_OK; i++)
+        if (p->inputs[i] != NULL && strcmp(p->inputs[i], "-") != 0)
+            code = output_check_spares(path, p->inputs[i], err);
+    return code;
+}
+
+static ckpt_code check_name(const char *option, const char *path, ckpt_error *err)
+{
+    if (strcmp(path, "-") == 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--%s -: expected a file, standard output cannot be "
+                         "used for it (a file of this name is ./-)", option);
+    return CKPT_OK;
+}
+
+ckpt_code run_places_check(const run_places *places, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    if (places->out != NULL && ((code = check_name("out", places->out, err)) != CKPT_OK ||
+                                (code = file_check_place(places->out, err)) != CKPT_OK ||
+                                (code = check_apart(places, places->out, err)) != CKPT_OK))
+        return code;
+    if (places->trace != NULL && ((code = check_name("trace", places->trace, err)) != CKPT_OK ||
+                                  (code = check_apart(places, places->trace, err)) != CKPT_OK))
+        return code;
+    return places->out != NULL && places->trace != NULL
+               ? output_check_apart(places->out, places->trace, err)
+               : CKPT_OK;
+}

@@ -1,0 +1,18 @@
+/* run_places.h: where ckpt-run may write. */
+#ifndef TOOL_RUN_PLACES_H
+#define TOOL_RUN_PLACES_H
+
+#include "cli.h"
+
+/* Paths of the command line; NULL: not given. */
+typedef struct {
+    const char *out;
+    const char *trace;
+    const char *model;
+    const char *inputs[5];         /* other files that are read */
+} run_places;
+
+/* Refuse, before hours of work, results that could not be written or would replace an input. */
+ckpt_code run_places_check(const run_places *places, ckpt_error *err);
+
+#endif
