@@ -478,9 +478,8 @@ static ckpt_code begin_output(convert_job *job, ckpt_error *err)
     return output_make_files(job->store, err);
 }
 
-static ckpt_code run(convert_job *job, ckpt_error *err)
+static ckpt_code run_steps(convert_job *job, ckpt_error *err)
 {
-    const double begin = seconds_now();
     ckpt_code code;
 
     if ((code = begin_output(job, err)) != CKPT_OK ||
@@ -490,17 +489,20 @@ static ckpt_code run(convert_job *job, ckpt_error *err)
     if ((code = read_back(job, err)) != CKPT_OK || (code = write_index(job, err)) != CKPT_OK ||
         (code = store_close_files(job->store, err)) != CKPT_OK)
         return code;
-    code = write_others(job, err);
-    job->seconds = seconds_now() - begin;
-    return code;
+    return write_others(job, err);
 }
 
 /* Where the source goes away file by file, what has been converted is all there is of it. */
 ckpt_code convert_run(convert_job *job, ckpt_error *err)
 {
-    const ckpt_code code = run(job, err);
+    const double begin = seconds_now();
+    const ckpt_code code = run_steps(job, err);
     ckpt_output *output = job->output;
 
+    job->seconds = seconds_now() - begin;
+    /* The journal keeps what is done, but without digests nothing proves it. */
+    if (code == CKPT_E_INTERRUPTED && !job->options.no_digest)
+        return ckpt_fail(err, code, "%s; run the same command again to resume", err->text);
     if (code == CKPT_OK || !job->is_refused || job->options.feed != NULL)
         return code;
     job->output = NULL;

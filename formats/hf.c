@@ -302,17 +302,16 @@ static int has_index(const char *path)
     return found;
 }
 
+/* Tells only by the names in the folder itself. One that cannot be read is taken for ours: opening
+ * it says why. */
 static int detect_directory(const char *path)
 {
-    file_list list;
-    int found = has_index(path);
+    int found = 0;
 
-    if (found || !file_is_directory(path) || file_list_tree(path, &list, NULL) != CKPT_OK)
-        return found;
-    for (size_t i = 0; i < list.count && !found; i++)
-        found = strchr(list.names[i], '/') == NULL && is_weights(list.names[i]);
-    file_list_free(&list);
-    return found;
+    if (has_index(path))
+        return 1;
+    return file_is_directory(path) &&
+           (file_find_name(path, is_weights, &found, NULL) != CKPT_OK || found);
 }
 
 typedef struct {

@@ -77,19 +77,20 @@ static int parse_name(const char *name, uint32_t *rank, uint32_t *count)
     return strcmp(name, expected) == 0;
 }
 
-static int detect(const char *path)
+static int is_rank_file(const char *name)
 {
-    file_list list;
     uint32_t rank;
     uint32_t count;
+
+    return parse_name(name, &rank, &count);
+}
+
+static int detect(const char *path)
+{
     int found = 0;
 
-    if (!file_is_directory(path) || file_list_tree(path, &list, NULL) != CKPT_OK)
-        return 0;
-    for (size_t i = 0; i < list.count && !found; i++)
-        found = parse_name(list.names[i], &rank, &count);
-    file_list_free(&list);
-    return found;
+    return file_is_directory(path) && file_find_name(path, is_rank_file, &found, NULL) == CKPT_OK &&
+           found;
 }
 
 typedef struct {

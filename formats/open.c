@@ -340,6 +340,8 @@ ckpt_code ckpt_open(const char *path, const ckpt_open_options *options, ckpt_che
 
     if ((code = kernels_require(err)) != CKPT_OK)
         return code;
+    if (file_exists(path) && (code = file_check_reachable(path, err)) != CKPT_OK)
+        return code;
     while (ckpt_formats[i] != NULL && !ckpt_formats[i]->detect(path))
         i++;
     if (ckpt_formats[i] == NULL)

@@ -152,8 +152,7 @@ static int take_tile(copy_job *job, lane *own, source_range *range)
 
     pthread_mutex_lock(&job->lock);
     if (job->options->stop != NULL && *job->options->stop && job->code == CKPT_OK)
-        job->code = ckpt_fail(&job->error, CKPT_E_INTERRUPTED,
-                              "interrupted; the same command goes on from here");
+        job->code = ckpt_fail(&job->error, CKPT_E_INTERRUPTED, "interrupted");
     while (!found && from != NULL && job->code == CKPT_OK) {
         found = take_from(job, from, range);
         if (!found)

@@ -78,7 +78,14 @@ void file_abort_replacing(ckpt_file *f);                               /* NULL i
 ckpt_code file_write_all(const char *path, const void *data, size_t size, ckpt_error *err);
 ckpt_code file_copy(const char *from, const char *to, ckpt_error *err);
 
-int file_exists(const char *path);            /* anything, also what cannot be looked at */
+/* Anything at all, also a dangling link; 0 only when it is known to be absent. */
+int file_exists(const char *path);
+/* Say what is wrong with an input that is not there, or a folder that may not be listed or
+ * entered. */
+ckpt_code file_check_reachable(const char *path, ckpt_error *err);
+/* 1 in *found when a name in the folder itself is wanted, hidden ones aside. Stops at the first. */
+ckpt_code file_find_name(const char *directory, int (*is_wanted)(const char *name), int *found,
+                         ckpt_error *err);
 int file_is_directory(const char *path);
 ckpt_code file_make_directory(const char *path, ckpt_error *err);      /* fine if it is there */
 ckpt_code file_make_parents(const char *path, ckpt_error *err);        /* of a file in a tree */

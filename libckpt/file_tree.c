@@ -1,6 +1,7 @@
 /* file_tree.c: directories: what is in them, making, removing and syncing them. */
 #include "file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fts.h>
@@ -19,9 +20,56 @@ int file_exists(const char *path)
 {
     struct stat status;
 
-    /* What cannot be looked at may be there: nobody may take it for absent. */
+    /* What cannot be looked at may be there: nobody may take it for absent, and who opens it is
+     * told the reason. */
     return lstat(path, &status) == 0 ||
            (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG);
+}
+
+ckpt_code file_check_reachable(const char *path, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+    struct stat status;
+    int fd;
+
+    if (stat(path, &status) != 0) {
+        if (errno != ENOENT && errno != ENOTDIR)
+            return ckpt_fail(err, CKPT_E_IO, "cannot reach '%s': %s", path, strerror(errno));
+        return ckpt_fail(err, CKPT_E_IO, file_exists(path) ? "'%s' is a link to nothing"
+                                                           : "'%s' does not exist", path);
+    }
+    if (!S_ISDIR(status.st_mode))
+        return CKPT_OK;
+    if ((fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot read the folder '%s': %s", path,
+                         strerror(errno));
+    if (fstatat(fd, ".", &status, 0) != 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot enter the folder '%s': %s", path,
+                         strerror(errno));
+    close(fd);
+    return code;
+}
+
+ckpt_code file_find_name(const char *directory, int (*is_wanted)(const char *name), int *found,
+                         ckpt_error *err)
+{
+    DIR *folder = opendir(directory);
+    const struct dirent *entry = NULL;
+    ckpt_code code = CKPT_OK;
+
+    *found = 0;
+    if (folder != NULL)
+        do {
+            errno = 0;
+            entry = readdir(folder);
+            *found = entry != NULL && entry->d_name[0] != '.' && is_wanted(entry->d_name);
+        } while (entry != NULL && !*found);
+    if (entry == NULL && errno != 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot read the folder '%s': %s", directory,
+                         strerror(errno));
+    if (folder != NULL)
+        closedir(folder);
+    return code;
 }
 
 int file_is_directory(const char *path)

@@ -488,6 +488,7 @@ static int become(char **words)
     ckpt_error err;
 
     fflush(stdout);
+    cli_restore_signals();
     execvp(words[0], words);
     ckpt_fail(&err, CKPT_E_USAGE, "cannot run '%s' after the download", words[0]);
     return cli_fail(&err);

@@ -12,6 +12,8 @@
 #include "libckpt/size.h"
 
 const char *cli_program_name = "ckpt";
+int cli_pipe_is_ignored;
+static int file_limit_is_ignored;        /* SIGXFSZ */
 
 /*
  * A process started with a closed standard stream would get its number for the next file it
@@ -23,6 +25,21 @@ static void hold_standard_streams(void)
     for (int fd = 0; fd <= 2; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) < 0)
             return;
+}
+
+/* Both become write errors, with a message instead of a death; see cli_finish. */
+static void ignore_signals(void)
+{
+    cli_pipe_is_ignored = signal(SIGPIPE, SIG_IGN) == SIG_IGN;
+    file_limit_is_ignored = signal(SIGXFSZ, SIG_IGN) == SIG_IGN;
+}
+
+void cli_restore_signals(void)
+{
+    if (!cli_pipe_is_ignored)
+        signal(SIGPIPE, SIG_DFL);
+    if (!file_limit_is_ignored)
+        signal(SIGXFSZ, SIG_DFL);
 }
 
 int cli_parse_u64(const char *text, uint64_t *out)
@@ -314,8 +331,7 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
     ckpt_error err;
 
     hold_standard_streams();
-    signal(SIGPIPE, SIG_IGN);   /* a reader that went away is a write error, see cli_finish */
-    signal(SIGXFSZ, SIG_IGN);   /* so is a file that may not grow: a message instead of a death */
+    ignore_signals();
     cli_program_name = command->name;
     if (command->subcommands != NULL) {
         parent = command;

@@ -128,9 +128,15 @@ void cli_print_help(const cli_command *parent, const cli_command *command, cli_h
 /* Print "ckpt-x: text" on stderr. Returns the exit status: 1 for CKPT_E_DIFFERENT, else 2. */
 int cli_fail(const ckpt_error *err);
 
-/* Flush standard output. Returns `status`, or 2 when not all of the output could be written:
- * silently where the reader of a pipe went away, as other Unix tools. */
+/*
+ * The last call of main: flush standard output. Returns `status`, or 2 when not all of the output
+ * could be written. Does not return, as other Unix tools, where the reader of a pipe went away
+ * (SIGPIPE) and after a failure once SIGINT or SIGTERM came: the process ends by that signal.
+ */
 int cli_finish(int status);
+
+/* Before another program takes over: signals that cli_parse ignores are as they were. */
+void cli_restore_signals(void);
 
 /* A name as people can be shown it: on one line, control characters escaped. Holds until it was
  * called for CLI_NAMES_AT_ONCE others. */
@@ -156,8 +162,8 @@ void cli_progress(void *context, uint64_t done_bytes, uint64_t total_bytes);
 /* Erase the line. cli_fail and cli_finish do it, too. */
 void cli_meter_end(cli_meter *meter);
 
-/* Non-zero once SIGINT or SIGTERM came. The first call installs the handlers; a second signal
- * ends the process at once. */
+/* The number of SIGINT or SIGTERM once one came, else 0. The first call installs the handlers; a
+ * second signal ends the process at once. */
 volatile sig_atomic_t *cli_stop_flag(void);
 
 #endif

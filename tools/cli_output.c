@@ -16,7 +16,7 @@ static const uint64_t SECOND_NS = 1000000000;
 static const uint64_t REDRAW_NS = 200000000;   /* five a second is as fast as eyes go */
 
 static cli_meter *active_meter;
-static volatile sig_atomic_t stop_requested;
+static volatile sig_atomic_t stop_signal;      /* 0: none came */
 
 static uint64_t now_ns(void)
 {
@@ -34,6 +34,22 @@ int cli_fail(const ckpt_error *err)
     return err->code == CKPT_E_DIFFERENT ? CLI_DIFFERENT : CLI_FAILED;
 }
 
+/*
+ * End as a program that had never caught the signal: shells then stop the loop or script that we
+ * are part of, and see 128 + number. Everything is cleaned up and told by now.
+ */
+static void end_by_signal(int number)
+{
+    sigset_t only;
+
+    fflush(NULL);
+    signal(number, SIG_DFL);
+    sigemptyset(&only);
+    sigaddset(&only, number);
+    sigprocmask(SIG_UNBLOCK, &only, NULL);
+    raise(number);
+}
+
 /* An earlier write may have failed, and its errno is gone; the pipe still knows. */
 static int reader_is_gone(void)
 {
@@ -44,17 +60,25 @@ static int reader_is_gone(void)
 
 int cli_finish(int status)
 {
+    int why;
+
     if (active_meter != NULL)
         cli_meter_end(active_meter);
     errno = 0;
-    if (fflush(stdout) == 0 && !ferror(stdout))
-        return status;
     /* What an earlier write met is forgotten; one more most likely meets the same. */
-    if (errno == 0 && putchar('\n') != EOF)
+    if ((fflush(stdout) != 0 || ferror(stdout)) && errno == 0 && putchar('\n') != EOF)
         fflush(stdout);
-    if (errno != EPIPE && !reader_is_gone())
-        fprintf(stderr, "%s: cannot write to standard output: %s\n", cli_program_name,
-                errno != 0 ? strerror(errno) : "an earlier write failed");
+    why = errno;
+    if (status == CLI_FAILED && stop_signal != 0)
+        end_by_signal(stop_signal);
+    if (status == CLI_FAILED || !ferror(stdout))     /* why it failed was told: one line */
+        return status;
+    if (why == 0 && reader_is_gone())
+        why = EPIPE;
+    if (why == EPIPE && !cli_pipe_is_ignored)        /* who ignores the signal wants a word */
+        end_by_signal(SIGPIPE);
+    fprintf(stderr, "%s: cannot write to standard output: %s\n", cli_program_name,
+            why != 0 ? strerror(why) : "an earlier write failed");
     return CLI_FAILED;
 }
 
@@ -157,8 +181,7 @@ void cli_meter_end(cli_meter *meter)
 
 static void request_stop(int signal_number)
 {
-    (void)signal_number;
-    stop_requested = 1;
+    stop_signal = signal_number;
 }
 
 volatile sig_atomic_t *cli_stop_flag(void)
@@ -171,5 +194,5 @@ volatile sig_atomic_t *cli_stop_flag(void)
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    return &stop_requested;
+    return &stop_signal;
 }

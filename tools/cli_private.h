@@ -3,5 +3,6 @@
 #define CKPT_CLI_PRIVATE_H
 
 extern const char *cli_program_name;   /* set by cli_parse */
+extern int cli_pipe_is_ignored;        /* SIGPIPE was, when the process began */
 
 #endif

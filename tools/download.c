@@ -492,7 +492,8 @@ ckpt_code download_run(download *d, download_progress *progress, void *context, 
         d->stats.seconds = hub_now() - begin;
         progress(context, d);
         if (code == CKPT_OK && *d->h->options.stop)
-            code = hub_fail(d->h, HUB_INTERRUPTED, err, "interrupted; the same command goes on");
+            code = hub_fail(d->h, HUB_INTERRUPTED, err,
+                            "interrupted; run the same command again to resume");
     }
     if (code == CKPT_OK && d->fatal.code != CKPT_OK) {
         *err = d->fatal;

@@ -104,6 +104,7 @@ static void become(const stream *s, int fd, char **words)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     setpgid(0, 0);               /* ^C is for the download, which ends it */
     place_pass_lock(s->o->where);
+    cli_restore_signals();
     if (dup2(fd, STDIN_FILENO) == STDIN_FILENO)
         execvp(words[0], words);
     _exit(CANNOT_RUN);
@@ -230,7 +231,7 @@ static ckpt_code take_wants(stream *s, ckpt_error *err)
         }
         if (is_stopped(s))
             return hub_fail(s->o->h, HUB_INTERRUPTED, err,
-                            "interrupted; the same command goes on");
+                            "interrupted; run the same command again to resume");
         if (got == 0 || strcmp(line, "go") == 0 ||
             sscanf(line, "room %" SCNu64 " %" SCNu64 " %" SCNu64, &s->room.need_bytes,
                    &s->room.free_bytes, &s->room.device) == 3)
@@ -331,7 +332,7 @@ static ckpt_code wait_for_end(stream *s, ckpt_error *err)
         code = take_answers(s, WAIT_MS, err);
         if (code == CKPT_OK && is_stopped(s))
             code = hub_fail(s->o->h, HUB_INTERRUPTED, err,
-                            "interrupted; the same command goes on");
+                            "interrupted; run the same command again to resume");
     }
     return code;
 }
@@ -372,7 +373,7 @@ static ckpt_code end_converter(stream *s, int *status, ckpt_error *err)
     if (!s->is_gone)
         return CKPT_OK;
     if (WIFSIGNALED(how))
-        return ckpt_fail(err, CKPT_E_IO, "'%s' was killed by signal %d; the same command goes on",
+        return ckpt_fail(err, CKPT_E_IO, "'%s' was killed by signal %d; run the same command again",
                          s->o->words[0], WTERMSIG(how));
     *status = WEXITSTATUS(how);
     return *status == CANNOT_RUN ? ckpt_fail(err, CKPT_E_USAGE, "cannot run '%s'", s->o->words[0])

@@ -94,7 +94,7 @@ static ckpt_code next(convert_feed *self, const char **name, ckpt_error *err)
     *name = f->name;
     if (got == 1)
         return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_INTERRUPTED, "%s; the same command goes on from here",
+    return ckpt_fail(err, CKPT_E_INTERRUPTED,
                      *f->stop ? "interrupted" : "the download ended");
 }
 

@@ -170,7 +170,8 @@ static ckpt_code pause_for(hub *h, double seconds, ckpt_error *err)
 
     while (code == CKPT_OK && hub_now() < until) {
         if (*h->options.stop)
-            return hub_fail(h, HUB_INTERRUPTED, err, "interrupted; the same command goes on");
+            return hub_fail(h, HUB_INTERRUPTED, err,
+                            "interrupted; run the same command again to resume");
         code = http_poll(h->http, 50, err);
     }
     return code;
@@ -201,7 +202,7 @@ static ckpt_code ask_once(page_request *p)
         if (*p->h->options.stop && !p->is_done) {
             http_cancel(p->h->http, transfer);
             return hub_fail(p->h, HUB_INTERRUPTED, p->err,
-                            "interrupted; the same command goes on");
+                            "interrupted; run the same command again to resume");
         }
     }
     return p->code;

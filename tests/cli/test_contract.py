@@ -3,6 +3,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 
@@ -174,7 +175,8 @@ def test_a_terminal_sees_progress_unless_quiet(tiny, tmp_path, fault):
 SPEAKERS = [["--help"], ["--version"]]
 
 
-def test_a_reader_that_went_away_is_no_reason_to_shout(commands):
+def test_a_reader_that_went_away_ends_the_writer_by_sigpipe(commands):
+    """As cat: a shell sees 141, and a script with pipefail knows what that means."""
     for tool, words in commands:
         for args in SPEAKERS:
             reader, writer = os.pipe()
@@ -182,10 +184,23 @@ def test_a_reader_that_went_away_is_no_reason_to_shout(commands):
             done = subprocess.run([BUILD / "bin" / tool, *words, *args], stdout=writer,
                                   stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
             os.close(writer)
-            assert done.returncode == 2 and done.stderr == b""
+            assert done.returncode == -signal.SIGPIPE and done.stderr == b""
 
 
-def test_much_output_into_head_is_no_reason_to_shout(tiny):
+def test_who_ignores_sigpipe_is_told(commands):
+    for tool, words in commands:
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([BUILD / "bin" / tool, *words, "--help"], stdout=writer, text=True,
+                              stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                              preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_IGN),
+                              restore_signals=False)
+        os.close(writer)
+        assert done.returncode == 2
+        assert done.stderr == f"{tool}: cannot write to standard output: Broken pipe\n"
+
+
+def test_much_output_into_head_ends_without_a_word(tiny):
     """More than a pipe holds: the writer is told only when the reader is gone."""
     for args in (["ckpt-inspect", tiny], ["ckpt-inspect", "--json", tiny],
                  ["ckpt-verify", "digest", "--json", tiny]):
@@ -194,8 +209,7 @@ def test_much_output_into_head_is_no_reason_to_shout(tiny):
         writer.stdout.read(1)
         writer.stdout.close()
         said = writer.stderr.read()
-        assert writer.wait() in (0, 2) and said == b""
-        assert writer.returncode != -signal.SIGPIPE
+        assert writer.wait() in (0, -signal.SIGPIPE) and said == b""
 
 
 def test_output_that_could_not_be_written_is_an_error(commands):
@@ -215,3 +229,81 @@ def test_closed_standard_streams_do_not_reach_files(tiny, tmp_path, closed):
                            tiny, tmp_path / f"out{closed}"], capture_output=True)
     assert done.returncode == 0
     assert run_tool("ckpt-verify", "compare", tiny, tmp_path / f"out{closed}").status == 0
+
+
+# ---- signals ----
+
+@pytest.mark.parametrize("name, status", [("INT", 130), ("TERM", 143)])
+def test_a_shell_sees_the_signal_and_its_loop_stops(tiny, tmp_path, fault, name, status):
+    """The first round is stopped in the middle of its work; there is no second one."""
+    script = f"""
+        for round in 1 2; do
+            "$0" digest --quiet "$1" & child=$!
+            until grep -q State:.T /proc/$child/status; do :; done
+            kill -{name} $child; kill -CONT $child; wait $child; status=$?
+            echo "$round $status"
+            [ $status -lt 128 ] || exit $status
+        done"""
+    env = {**os.environ, **fault.env("pread:stop:6", "model-00003")}
+    done = subprocess.run(["bash", "-c", script, BUILD / "bin" / "ckpt-verify", tiny], env=env,
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == status and done.stdout == f"1 {status}\n", done.stderr
+    assert done.stderr == "ckpt-verify: interrupted\n"
+
+
+# ---- folders that may not be read ----
+
+def as_someone_without_rights(*args):
+    """Root may read everything; without two capabilities it is as everybody."""
+    drop = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+    return subprocess.run([*(drop if os.geteuid() == 0 else []), BUILD / "bin" / args[0],
+                           *args[1:]], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o400, 0o100])
+@pytest.mark.parametrize("where", ["itself", "its parent"])
+def test_a_folder_that_may_not_be_entered_is_not_absent(tiny, tmp_path, mode, where):
+    path = tmp_path / "parent" / "model"
+    shutil.copytree(tiny, path)
+    closed = path if where == "itself" else path.parent
+    os.chmod(closed, mode)
+    try:
+        done = as_someone_without_rights("ckpt-inspect", path)
+    finally:
+        os.chmod(closed, 0o700)
+    if closed != path and mode == 0o100:         # passing through is all that is needed
+        assert done.returncode == 0
+    else:
+        assert done.returncode == 2 and "Permission denied" in done.stderr
+        assert str(path) in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_manifest_that_may_not_be_read_is_not_absent(tiny, tmp_path):
+    path = shutil.copytree(tiny, tmp_path / "model")
+    (path / "ckpt-manifest.json").write_text("{}")
+    os.chmod(path / "ckpt-manifest.json", 0)
+    done = as_someone_without_rights("ckpt-verify", "check", path)
+    assert done.returncode == 2 and "Permission denied" in done.stderr
+
+
+def test_a_link_to_nothing_is_called_so(tmp_path):
+    (tmp_path / "model").symlink_to(tmp_path / "absent")
+    assert "is a link to nothing" in run_tool("ckpt-inspect", tmp_path / "model", check=2).err
+
+
+def test_detection_does_not_walk_the_tree(tmp_path):
+    """A home folder on a network file system has a million files below it."""
+    tree = tmp_path / "home"
+    tree.mkdir()
+    (tree / "deep").mkdir()
+    for n in range(50):
+        (tree / "deep" / str(n)).mkdir()
+    done = subprocess.run(["strace", "-f", "-e", "trace=openat,newfstatat,stat,lstat,getdents64",
+                           BUILD / "bin" / "ckpt-inspect", tree], capture_output=True, text=True) \
+        if shutil.which("strace") else None
+    if done is None:
+        os.chmod(tree / "deep", 0)               # who went down would stumble
+        done = as_someone_without_rights("ckpt-inspect", tree)
+        os.chmod(tree / "deep", 0o700)
+        assert "Permission denied" not in done.stderr
+    assert done.returncode == 2 and "deep/" not in done.stderr

@@ -381,14 +381,18 @@ static void test_subcommands_are_chosen_by_the_first_word(void **state)
                    "expected a command");
 }
 
-/* Exit status of `body` in a child whose stdout is `fd`. */
-static int status_of_child(int fd, int status)
+/* How a child ends that has much to say and whose stdout is `fd`: its exit status, or minus the
+ * signal; with_signal: one that it caught before. */
+static int status_of_child(int fd, int status, int with_signal)
 {
     int result;
     const pid_t child = fork();
 
     if (child == 0) {
-        signal(SIGPIPE, SIG_IGN);
+        PARSE("a", "b");
+        cli_stop_flag();
+        if (with_signal != 0)
+            raise(with_signal);
         dup2(fd, STDOUT_FILENO);
         close(STDERR_FILENO);
         for (int i = 0; i < 100000; i++)    /* more than the buffer: an early write fails */
@@ -396,8 +400,7 @@ static int status_of_child(int fd, int status)
         _exit(cli_finish(status));
     }
     assert_int_equal(waitpid(child, &result, 0), child);
-    assert_true(WIFEXITED(result));
-    return WEXITSTATUS(result);
+    return WIFSIGNALED(result) ? -WTERMSIG(result) : WEXITSTATUS(result);
 }
 
 static void test_lost_output_is_not_success(void **state)
@@ -408,16 +411,32 @@ static void test_lost_output_is_not_success(void **state)
 
     (void)state;
     fflush(stdout);
+    signal(SIGPIPE, SIG_DFL);              /* earlier command lines of this process ignored it */
     assert_int_equal(pipe(ends), 0);
     close(ends[0]);
-    assert_int_equal(status_of_child(ends[1], CLI_DONE), CLI_FAILED);
+    assert_int_equal(status_of_child(ends[1], CLI_DONE, 0), -SIGPIPE);
+    assert_int_equal(status_of_child(ends[1], CLI_FAILED, 0), CLI_FAILED);
+    signal(SIGPIPE, SIG_IGN);              /* inherited by the next child */
+    assert_int_equal(status_of_child(ends[1], CLI_DONE, 0), CLI_FAILED);
+    signal(SIGPIPE, SIG_DFL);
     close(ends[1]);
     full = open("/dev/full", O_WRONLY | O_CLOEXEC);
-    assert_int_equal(status_of_child(full, CLI_DONE), CLI_FAILED);
+    assert_int_equal(status_of_child(full, CLI_DONE, 0), CLI_FAILED);
     close(full);
     sink = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    assert_int_equal(status_of_child(sink, CLI_DONE), CLI_DONE);
-    assert_int_equal(status_of_child(sink, CLI_DIFFERENT), CLI_DIFFERENT);
+    assert_int_equal(status_of_child(sink, CLI_DONE, 0), CLI_DONE);
+    assert_int_equal(status_of_child(sink, CLI_DIFFERENT, 0), CLI_DIFFERENT);
+    close(sink);
+}
+
+static void test_a_failure_after_a_signal_ends_by_it(void **state)
+{
+    const int sink = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+    (void)state;
+    assert_int_equal(status_of_child(sink, CLI_FAILED, SIGINT), -SIGINT);
+    assert_int_equal(status_of_child(sink, CLI_FAILED, SIGTERM), -SIGTERM);
+    assert_int_equal(status_of_child(sink, CLI_DONE, SIGTERM), CLI_DONE);     /* it came late */
     close(sink);
 }
 
@@ -431,6 +450,7 @@ static void test_a_signal_sets_the_stop_flag(void **state)
     assert_int_not_equal(*stop, 0);
     *stop = 0;
     signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
 }
 
 static void test_no_progress_without_a_terminal(void **state)
@@ -483,6 +503,7 @@ int main(void)
         cmocka_unit_test_setup(test_version, reset),
         cmocka_unit_test_setup(test_subcommands_are_chosen_by_the_first_word, reset),
         cmocka_unit_test_setup(test_lost_output_is_not_success, reset),
+        cmocka_unit_test_setup(test_a_failure_after_a_signal_ends_by_it, reset),
         cmocka_unit_test_setup(test_a_signal_sets_the_stop_flag, reset),
         cmocka_unit_test_setup(test_no_progress_without_a_terminal, reset),
     };
