@@ -305,18 +305,6 @@ static void mix(hash128 *sum, const void *bytes, size_t size)
     *sum = kernels_get()->hash_bytes(bytes, size, sum->low64 ^ sum->high64);
 }
 
-static void mix_checkpoint(hash128 *sum, const ckpt_checkpoint *c)
-{
-    for (size_t i = 0; c != NULL && i < c->store->file_count; i++) {
-        const store_file *f = &c->store->files[i];
-        const int64_t numbers[] = { (int64_t)f->size_bytes, file_mtime_ns(f->file),
-                                    (int64_t)f->header_hash };
-
-        mix(sum, f->name, strlen(f->name));
-        mix(sum, numbers, sizeof numbers);
-    }
-}
-
 static void mix_catalog(hash128 *sum, const ckpt_catalog *catalog)
 {
     for (size_t i = 0; i < ckpt_catalog_count(catalog); i++) {
@@ -327,6 +315,20 @@ static void mix_catalog(hash128 *sum, const ckpt_catalog *catalog)
         mix(sum, t->name, strlen(t->name));
         mix(sum, numbers, sizeof numbers);
         mix(sum, t->shape, t->rank * sizeof t->shape[0]);
+    }
+}
+
+static void mix_checkpoint(hash128 *sum, const ckpt_checkpoint *c)
+{
+    if (c != NULL)
+        mix_catalog(sum, c->store->catalog);        /* which of several files has a tensor */
+    for (size_t i = 0; c != NULL && i < c->store->file_count; i++) {
+        const store_file *f = &c->store->files[i];
+        const int64_t numbers[] = { (int64_t)f->size_bytes, file_mtime_ns(f->file),
+                                    (int64_t)f->header_hash };
+
+        mix(sum, f->name, strlen(f->name));
+        mix(sum, numbers, sizeof numbers);
     }
 }
 

@@ -9,6 +9,7 @@
 #include "json_scan.h"
 #include "memory.h"
 #include "notes.h"
+#include "overlay.h"
 #include "safetensors.h"
 #include "side_data.h"
 #include "text.h"
@@ -30,11 +31,16 @@ void hf_file_name(size_t i, size_t count, char out[FORMAT_NAME_BYTES])
 
 /* ---- the index ---- */
 
-/* A file name that stays inside the directory. */
-static int is_plain_name(const char *name)
+/* A file name that stays inside the directory, in it or in a folder below: no component of it is
+ * hidden, which "." and ".." are, too. */
+static int is_name_below(const char *name)
 {
-    return name[0] != '\0' && name[0] != '.' && strchr(name, '/') == NULL &&
-           strchr(name, '\\') == NULL;
+    for (const char *at = name; at != NULL; at = strchr(at, '/')) {
+        at += at != name;
+        if (at[0] == '\0' || at[0] == '.' || at[0] == '/')
+            return 0;
+    }
+    return strchr(name, '\\') == NULL;
 }
 
 typedef struct {
@@ -45,6 +51,7 @@ typedef struct {
     arena names;               /* of the files, until the store has them */
     table files;               /* name -> number in the store */
     uint8_t *listed;           /* by tensor of the catalog */
+    overlay overlay;
     ckpt_error *err;
 } index_reader;
 
@@ -61,7 +68,7 @@ static ckpt_code bad_entry(const index_reader *r, const char *name)
 static ckpt_code walk_entries(index_reader *r, json_scanner *scan, index_entry_fn *visit)
 {
     char name[MAP_NAME_BYTES];
-    char file[NAME_MAX + 1];
+    char file[PATH_MAX];
     json_token token;
     ckpt_code code;
 
@@ -122,7 +129,7 @@ static ckpt_code note_file(index_reader *r, const char *name, const char *file)
     uint64_t number;
     const char *copy;
 
-    if (!is_plain_name(file))
+    if (!is_name_below(file))
         return bad_entry(r, name);
     if (table_find(&r->files, file, &number))
         return CKPT_OK;
@@ -214,6 +221,28 @@ static ckpt_code check_entries(index_reader *r)
     return walk_index(r, check_entry);
 }
 
+static ckpt_code choose_entry(index_reader *r, const char *name, const char *file)
+{
+    uint64_t number = 0;
+
+    table_find(&r->files, file, &number);
+    overlay_choose(&r->overlay, name, (uint32_t)number);
+    return CKPT_OK;
+}
+
+/* Of tensors that several files have, keep those that the index names. */
+static ckpt_code choose_tensors(index_reader *r)
+{
+    ckpt_code code = overlay_begin(&r->overlay, r->out->store, &r->out->notes, r->err);
+
+    if (code == CKPT_OK && r->out->store->repeat_count > 0)
+        code = walk_index(r, choose_entry);
+    if (code == CKPT_OK)
+        code = overlay_end(&r->overlay, r->err);
+    overlay_release(&r->overlay);
+    return code;
+}
+
 /* Every tensor has an entry. */
 static ckpt_code check_tensors(index_reader *r)
 {
@@ -237,13 +266,90 @@ static ckpt_code check_tensors(index_reader *r)
     return CKPT_OK;
 }
 
+/* ---- the files ---- */
+
+/* 1 when the boxes of all tensors begin at their tensors' beginnings. */
+static int starts_at_zero(const json_value *info)
+{
+    uint64_t offset = 0;
+
+    for (const json_value *v = json_first(info); v != NULL; v = json_next(v)) {
+        const json_value *offsets = json_member(v, "saved_offsets");
+
+        if (!json_is_array(offsets))
+            return 0;
+        for (const json_value *o = json_first(offsets); o != NULL; o = json_next(o))
+            if (!json_u64(o, &offset) || offset != 0)
+                return 0;
+    }
+    return json_is_object(info);
+}
+
+/*
+ * torch's HuggingFaceStorageWriter writes what each rank holds of a tensor, and where that begins,
+ * but nowhere how large the tensor is: a rank's file that is missing would not be missed. What it
+ * writes from one rank has the same mark and an index, which names whole tensors.
+ */
+static ckpt_code check_whole(const ckpt_checkpoint *out, uint32_t i, ckpt_error *err)
+{
+    const store_file *f = &out->store->files[i];
+    json_document *metadata = NULL;
+    json_document *info = NULL;
+    const char *text;
+    ckpt_code code;
+    int is_whole;
+
+    if (f->metadata == NULL || strstr(f->metadata, "DCP_SHARDING_INFO") == NULL)
+        return CKPT_OK;
+    if ((code = json_parse(f->metadata, strlen(f->metadata), f->name, &metadata, err)) != CKPT_OK)
+        return code;
+    text = json_string(json_member(json_root(metadata), "DCP_SHARDING_INFO"));
+    is_whole = text == NULL ||
+               (out->has_index && json_parse(text, strlen(text), f->name, &info, NULL) == CKPT_OK &&
+                starts_at_zero(json_root(info)));
+    json_free(info);
+    json_free(metadata);
+    if (is_whole)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_FORMAT,
+                     "'%s' holds parts of tensors, as torch's HuggingFaceStorageWriter saves them "
+                     "from several ranks (DCP_SHARDING_INFO), and no file says how large the whole "
+                     "ones are: let torch consolidate them (enable_consolidation=True, or "
+                     "consolidate_safetensors_files)",
+                     file_path(f->file));
+}
+
 static ckpt_code read_files(ckpt_checkpoint *out, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
 
     for (uint32_t i = 0; i < out->store->file_count && code == CKPT_OK; i++)
-        code = safetensors_read(out->store, i, err);
+        if ((code = safetensors_read(out->store, i, err)) == CKPT_OK)
+            code = check_whole(out, i, err);
     return code;
+}
+
+/* All files that are missing in one line, as a download that was not finished leaves them. */
+static ckpt_code check_files(const index_reader *r)
+{
+    const ckpt_store *store = r->out->store;
+    const char *first = NULL;
+    size_t missing = 0;
+
+    for (size_t i = 0; i < store->file_count; i++) {
+        char *path = file_join(store->directory, store->files[i].name);
+
+        if (path == NULL)
+            return ckpt_fail_memory(r->err, "a path", strlen(store->files[i].name));
+        if (!file_exists(path) && missing++ == 0)
+            first = store->files[i].name;
+        free(path);
+    }
+    if (missing == 0)
+        return CKPT_OK;
+    return ckpt_fail(r->err, CKPT_E_IO,
+                     "'%s' names %zu files, %zu of which do not exist; the first is '%s'", r->path,
+                     store->file_count, missing, first);
 }
 
 /* The text, all of it good JSON; it stays, and counts, until the index is read. */
@@ -271,8 +377,10 @@ static ckpt_code read_index(ckpt_checkpoint *out, ckpt_error *err)
 
     arena_init(&r.names);
     table_init(&r.files);
+    out->store->keeps_repeats = 1;
     if ((code = read_text(&r)) != CKPT_OK || (code = add_files(&r)) != CKPT_OK ||
-        (code = read_files(out, err)) != CKPT_OK || (code = check_entries(&r)) != CKPT_OK)
+        (code = check_files(&r)) != CKPT_OK || (code = read_files(out, err)) != CKPT_OK ||
+        (code = choose_tensors(&r)) != CKPT_OK || (code = check_entries(&r)) != CKPT_OK)
         goto out;
     forget_unread(out->store, &out->unread);
     code = check_tensors(&r);

@@ -4,11 +4,12 @@
  *   config.json                        model_type, sizes, quantization_config
  *   model.safetensors.index.json       {"metadata": {"total_size": BYTES},
  *                                       "weight_map": {"TENSOR": "FILE", ...}}
- *   *.safetensors                      the files of the index; without one, all of them. Others,
- *                                      and those in folders below, are left out and noted
+ *   *.safetensors                      the files of the index, also in folders below; without one,
+ *                                      all of them here. Others are left out and noted
  *   anything else                      carried along
  *
- * Index and files must agree in both directions; --lenient notes what does not.
+ * Index and files must agree in both directions; --lenient notes what does not. Of a tensor that is
+ * in several files the index tells which one counts: overlays are files that replace some tensors.
  */
 #ifndef CKPT_HF_H
 #define CKPT_HF_H

@@ -1,9 +1,11 @@
 /* Reading a safetensors header: every rule of the format, checked before a size is used. */
 #include "safetensors.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
 #include "json_scan.h"
 #include "kernels.h"
 #include "map.h"
@@ -174,24 +176,48 @@ static ckpt_code check_offsets(const header_reader *r, const header_entry *e)
     return CKPT_OK;
 }
 
-/* Into the catalog, with the file's prefix before its name. */
-static ckpt_code add_tensor(const header_reader *r, const ckpt_tensor *tensor)
+static ckpt_code add_prefixed(const header_reader *r, const ckpt_tensor *tensor,
+                              const char *prefix, const char *mark)
 {
-    const char *prefix = r->store->files[r->file].prefix;
+    const size_t size = strlen(prefix) + strlen(mark) + strlen(tensor->name) + 1;
     ckpt_tensor named = *tensor;
-    char *name;
+    char *name = malloc(size);
     ckpt_code code;
 
-    if (prefix == NULL)
-        return catalog_add(r->store->catalog, tensor, r->err);
-    if ((name = malloc(strlen(prefix) + strlen(tensor->name) + 1)) == NULL)
-        return ckpt_fail_memory(r->err, "a name", strlen(tensor->name));
-    memcpy(name, prefix, strlen(prefix));
-    memcpy(name + strlen(prefix), tensor->name, strlen(tensor->name) + 1);
+    if (name == NULL)
+        return ckpt_fail_memory(r->err, "a name", size);
+    snprintf(name, size, "%s%s%s", prefix, mark, tensor->name);
     named.name = name;
     code = catalog_add(r->store->catalog, &named, r->err);
     free(name);
     return code;
+}
+
+/* Another file has a tensor of this name: whoever reads the files decides which one counts. */
+static ckpt_code add_repeat(const header_reader *r, const ckpt_tensor *tensor)
+{
+    ckpt_store *store = r->store;
+    store_repeat *repeats = array_room_counted(store->repeats, store->repeat_count,
+                                               sizeof *repeats, "copies of tensors", r->err);
+
+    if (repeats == NULL)
+        return CKPT_E_MEMORY;
+    store->repeats = repeats;
+    repeats[store->repeat_count++] =
+        (store_repeat){ ckpt_catalog_count(store->catalog), r->file };
+    return add_prefixed(r, tensor, store->files[r->file].name, ":");
+}
+
+/* Into the catalog, with the file's prefix before its name. */
+static ckpt_code add_tensor(const header_reader *r, const ckpt_tensor *tensor)
+{
+    const char *prefix = r->store->files[r->file].prefix;
+
+    if (prefix != NULL)
+        return add_prefixed(r, tensor, prefix, "");
+    if (r->store->keeps_repeats && ckpt_catalog_find(r->store->catalog, tensor->name) >= 0)
+        return add_repeat(r, tensor);
+    return catalog_add(r->store->catalog, tensor, r->err);
 }
 
 static ckpt_code read_entry(header_reader *r, const json_token *key)

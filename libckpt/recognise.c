@@ -40,24 +40,21 @@ static const struct {
     { "<html", 5, "is a web page, not the file: a download that went wrong" },
 };
 
-/* 8 bytes of a length, then JSON. */
-static int is_safetensors(const unsigned char *bytes, size_t size)
-{
-    return size >= 10 && bytes[8] == '{' && bytes[5] == 0 && bytes[6] == 0 && bytes[7] == 0;
-}
-
 const char *recognise_bytes(const void *bytes, size_t size)
 {
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
         if (size >= heads[i].count && memcmp(bytes, heads[i].bytes, heads[i].count) == 0)
             return heads[i].what;
-    if (is_safetensors(bytes, size))
-        return "looks like a safetensors file, but is not called so: give it a name that ends in "
-               "'.safetensors'";
     return NULL;
 }
 
 /* ---- by the name of a file ---- */
+
+/* 8 bytes of a length, then JSON. */
+static int is_safetensors(const unsigned char *bytes, size_t size)
+{
+    return size >= 10 && bytes[8] == '{' && bytes[5] == 0 && bytes[6] == 0 && bytes[7] == 0;
+}
 
 /* The folder of a path: "." when it names none. */
 static void folder_of(const char *path, char out[256])
@@ -106,7 +103,12 @@ int recognise_path_head(const char *path, char out[RECOGNISE_BYTES])
     FILE *f;
 
     if ((f = fopen(path, "rb")) != NULL) {
-        what = recognise_bytes(head, fread(head, 1, sizeof head, f));
+        const size_t size = fread(head, 1, sizeof head, f);
+
+        what = recognise_bytes(head, size);
+        if (what == NULL && !text_ends_with(path, ".safetensors") && is_safetensors(head, size))
+            what = "looks like a safetensors file, but is not called so: give it a name that ends "
+                   "in '.safetensors'";
         fclose(f);
     }
     if (what != NULL)

@@ -33,6 +33,7 @@ void store_free(ckpt_store *store)
         free(store->files[i].prefix);
     }
     array_free_counted(store->files, store->file_count, sizeof *store->files);
+    array_free_counted(store->repeats, store->repeat_count, sizeof *store->repeats);
     layout_free(store->pieces);
     catalog_free(store->keys);
     catalog_free(store->catalog);

@@ -41,6 +41,12 @@ typedef struct {
     uint32_t crc;             /* CRC-32; 0: the file has none */
 } store_sum;
 
+/* A tensor whose name was there already: it is called FILE:NAME in the catalog. */
+typedef struct {
+    size_t tensor;
+    uint32_t file;
+} store_repeat;
+
 typedef struct {
     char *directory;          /* malloc'd */
     ckpt_catalog *catalog;    /* pieces: .file and .offset of each; owned */
@@ -49,6 +55,9 @@ typedef struct {
     store_file *files;
     size_t file_count;
     store_watch *watch;       /* owned; or NULL */
+    int keeps_repeats;        /* readers keep tensors of one name in several files */
+    store_repeat *repeats;    /* all but the first of each name */
+    size_t repeat_count;
     store_sum *sums;
     size_t sum_count;
 } ckpt_store;

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from corrupt.files import Tensor, file_bytes, pack, tensor_files
+from corrupt.files import Tensor, file_bytes, pack, read_file, tensor_files
 
 MIB = 1 << 20
 
@@ -214,3 +214,12 @@ def test_spaces_after_the_header_are_padding(ckpt, tmp_path):
     ckpt("ckpt-convert", tmp_path / "x.safetensors", tmp_path / "out")
     assert tensor_files(tmp_path / "out")["x.safetensors"] == \
         file_bytes({"t": Tensor("U8", [4], b"1234")})
+
+
+def test_metadata_that_is_null_is_none(ckpt, tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(pack('{"__metadata__":null,"t":{"dtype":"U8","shape":[1],'
+                          '"data_offsets":[0,1]}}', b"x"))
+    ckpt("ckpt-convert", path, tmp_path / "out")
+    tensors, metadata = read_file(tmp_path / "out/a.safetensors")
+    assert tensors["t"].data == b"x" and metadata is None
