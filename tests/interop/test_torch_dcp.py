@@ -15,7 +15,8 @@ from corrupt.files import read_file
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 import torch.distributed.checkpoint as dcp                                   # noqa: E402
-from torch.distributed.checkpoint.format_utils import dcp_to_torch_save      # noqa: E402
+from torch.distributed.checkpoint.format_utils import (                          # noqa: E402
+    dcp_to_torch_save, torch_save_to_dcp)
 
 from interop.v4_values import bits, differing, megatron_values               # noqa: E402
 from interop.value_digest import digest as python_digest                     # noqa: E402
@@ -339,6 +340,26 @@ def test_a_sparse_tensor_is_refused_by_its_layout(ckpt, tmp_path):
     (tmp_path / "dcp" / ".metadata").write_bytes(pickle.dumps(metadata))
     err = ckpt("ckpt-verify", "digest", tmp_path / "dcp", check=2).err
     assert "entry 't' has layout 'torch.sparse_coo', expected 'torch.strided'" in err
+
+
+@pytest.mark.parametrize("style", ["v1", "v2"])
+def test_extra_state_is_no_tensor_after_torchs_own_round_trip(ckpt, golden, tmp_path, style):
+    """Torch makes tensors of what the byte entries hold; the family is known all the same."""
+    ckpt("ckpt-shard", "--layout", "torch_dist", "--extra-state", "--key-style", style, golden,
+         tmp_path / "ours")
+    dcp_to_torch_save(tmp_path / "ours" / "release", tmp_path / "all.pt")
+    torch_save_to_dcp(tmp_path / "all.pt", tmp_path / "theirs")
+    kept = [k for k, m in read_metadata(tmp_path / "theirs").state_dict_metadata.items()
+            if "._extra_state/shard_" in k and hasattr(m, "size")]
+    assert kept, "torch keeps bytes: a weak test"
+    for config in None, golden / "config.json":
+        if config is not None:
+            (tmp_path / "theirs" / "config.json").write_bytes(config.read_bytes())
+        listed = ckpt("ckpt-inspect", "--json", tmp_path / "theirs").json
+        assert (listed["family"], listed["names"]) == ("deepseek_v4", f"torch_dist-{style}")
+        same = ckpt("ckpt-verify", "compare", "--json", tmp_path / "ours",
+                    tmp_path / "theirs").json
+        assert same["same"] and same["missing_in_a"] == same["missing_in_b"] == []
 
 
 # ---- full size ----
