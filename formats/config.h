@@ -11,6 +11,8 @@
 
 #include "catalog.h"
 
+#define CONFIG_INFERENCE_FILE "inference/config.json"      /* of DeepSeek's own code */
+
 /* *out is malloc'd. `text` is the source's config.json. */
 ckpt_code config_rewrite(const char *text, const ckpt_catalog *targets, int has_expert_dtype,
                          char **out, ckpt_error *err);

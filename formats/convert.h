@@ -56,6 +56,7 @@ typedef struct {
     ckpt_store *store;               /* target files, laid out */
     ckpt_layout *layout;
     char *config_text;               /* of the target, or NULL */
+    char *inference_text;            /* CONFIG_INFERENCE_FILE, made of it; or NULL */
     side_data *side;                 /* of the source, or NULL */
     int writes_side_data;            /* FP4 -> FP8 */
     int with_index;

@@ -5,6 +5,8 @@
 
 #include "config.h"
 #include "convert_private.h"
+#include "inference_config.h"
+#include "mp.h"
 #include "notes.h"
 #include "pick.h"
 #include "size.h"
@@ -241,6 +243,32 @@ static ckpt_code check_digests(const convert_job *job, ckpt_error *err)
 
 /* ---- config, side data ---- */
 
+/* Shards of ranks are run by code that reads a config of its own. */
+static ckpt_code plan_inference(convert_job *job, ckpt_error *err)
+{
+    const file_list *carried = &job->source->extras;
+    ckpt_error why = { .text = "" };
+    char *bare = NULL;
+    ckpt_code code;
+
+    if (job->options.format != &format_mp || job->source->family == NULL ||
+        job->config_text == NULL)
+        return CKPT_OK;
+    for (size_t i = 0; i < carried->count; i++)
+        if (strcmp(carried->names[i], CONFIG_INFERENCE_FILE) == 0)
+            return CKPT_OK;
+    code = inference_config_derive(family_name(job->source->family), job->config_text, &bare,
+                                   &why);
+    if (code == CKPT_E_FORMAT)
+        return note_add(&job->notes, err, "%s is not made: %s", CONFIG_INFERENCE_FILE, why.text);
+    if (code != CKPT_OK)
+        return ckpt_fail(err, code, "%s", why.text);
+    if (bare != NULL)
+        code = config_rewrite_inference(bare, job->targets, &job->inference_text, err);
+    free(bare);
+    return code;
+}
+
 static ckpt_code plan_config(convert_job *job, ckpt_error *err)
 {
     const char *text = job->source->config_text;
@@ -454,6 +482,7 @@ static ckpt_code plan_job(convert_job *job, ckpt_error *err)
         return ckpt_fail_memory(err, "a plan", sizeof *job->store);
     code = convert_lay_out(job, err);
     if (code != CKPT_OK || (code = plan_config(job, err)) != CKPT_OK ||
+        (code = plan_inference(job, err)) != CKPT_OK ||
         (code = plan_side_data(job, err)) != CKPT_OK)
         return code;
     if ((code = take_share(job, err)) != CKPT_OK)
@@ -498,6 +527,7 @@ void convert_free(convert_job *job)
     store_free(job->store);
     side_data_free(job->side);
     free(job->config_text);
+    free(job->inference_text);
     file_list_free(&job->written);
     file_list_free(&job->notes);
     ckpt_close(job->source);

@@ -295,7 +295,8 @@ static ckpt_code write_text(convert_job *job, const char *name, const char *text
 
     if (path == NULL)
         return ckpt_fail_memory(err, "a path", strlen(name));
-    if ((code = file_write_all(path, text, strlen(text), err)) == CKPT_OK)
+    if ((code = file_make_parents(path, err)) == CKPT_OK &&
+        (code = file_write_all(path, text, strlen(text), err)) == CKPT_OK)
         code = file_list_add(&job->written, name, err);
     free(path);
     return code;
@@ -326,7 +327,7 @@ static ckpt_code carry_file(convert_job *job, const char *name, ckpt_error *err)
     if (from == NULL || to == NULL)
         code = ckpt_fail_memory(err, "a path", strlen(name));
     else if ((code = file_make_parents(to, err)) == CKPT_OK)
-        code = strcmp(name, "inference/config.json") == 0 && job->like == NULL
+        code = strcmp(name, CONFIG_INFERENCE_FILE) == 0 && job->like == NULL
                    ? rewrite_inference(job, from, to, err)
                    : file_copy(from, to, err);
     if (code == CKPT_OK)
@@ -381,6 +382,9 @@ static ckpt_code write_others(convert_job *job, ckpt_error *err)
 
     if (job->config_text != NULL &&
         (code = write_text(job, "config.json", job->config_text, err)) != CKPT_OK)
+        return code;
+    if (job->inference_text != NULL &&
+        (code = write_text(job, CONFIG_INFERENCE_FILE, job->inference_text, err)) != CKPT_OK)
         return code;
     for (size_t i = 0; i < extras->count && code == CKPT_OK; i++)
         code = carry_file(job, extras->names[i], err);

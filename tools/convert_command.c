@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/config.h"
 #include "libckpt/error.h"
 #include "libckpt/json.h"
 #include "verify/manifest.h"
@@ -225,6 +226,13 @@ static uint64_t store_bytes(const ckpt_store *store)
     return total;
 }
 
+static const char *file_action(const convert_job *job, const char *name)
+{
+    if (strcmp(name, CONFIG_INFERENCE_FILE) == 0)
+        return job->inference_text != NULL ? "written" : job->like != NULL ? "copied" : "edited";
+    return strcmp(name, "config.json") == 0 ? "edited" : "copied";
+}
+
 static void fill_outcome(const convert_job *job, const char **file_names, outcome_file *files,
                          ckpt_outcome *out)
 {
@@ -234,7 +242,7 @@ static void fill_outcome(const convert_job *job, const char **file_names, outcom
         file_names[i] = source->store->files[i].name;
     for (size_t i = 0; i < job->written.count; i++) {
         files[i].name = job->written.names[i];
-        files[i].action = strcmp(files[i].name, "config.json") == 0 ? "edited" : "copied";
+        files[i].action = file_action(job, files[i].name);
     }
     for (size_t i = 0; i < source->unread.count; i++)
         files[job->written.count + i] = (outcome_file){ source->unread.names[i], "left out" };

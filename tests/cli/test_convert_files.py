@@ -77,6 +77,74 @@ def test_inference_config_follows(ckpt, golden, tmp_path, options, said):
     assert after == {"dim": 256, **said}
 
 
+# inference/config.json of the release by config.json, but for what tells the encoding.
+INFERENCE = {
+    "vocab_size": "vocab_size", "dim": "hidden_size", "moe_inter_dim": "moe_intermediate_size",
+    "n_layers": "num_hidden_layers", "n_hash_layers": "num_hash_layers",
+    "n_mtp_layers": "num_nextn_predict_layers", "n_heads": "num_attention_heads",
+    "n_routed_experts": "n_routed_experts", "n_shared_experts": "n_shared_experts",
+    "n_activated_experts": "num_experts_per_tok", "score_func": "scoring_func",
+    "route_scale": "routed_scaling_factor", "swiglu_limit": "swiglu_limit",
+    "q_lora_rank": "q_lora_rank", "head_dim": "head_dim", "rope_head_dim": "qk_rope_head_dim",
+    "norm_eps": "rms_norm_eps", "o_groups": "o_groups", "o_lora_rank": "o_lora_rank",
+    "window_size": "sliding_window", "rope_theta": "rope_theta", "hc_eps": "hc_eps",
+    "compress_rope_theta": "compress_rope_theta", "compress_ratios": "compress_ratios",
+    "index_n_heads": "index_n_heads", "index_head_dim": "index_head_dim",
+    "index_topk": "index_topk", "hc_mult": "hc_mult", "hc_sinkhorn_iters": "hc_sinkhorn_iters",
+}
+ROPE = {"original_seq_len": "original_max_position_embeddings", "rope_factor": "factor",
+        "beta_fast": "beta_fast", "beta_slow": "beta_slow"}
+MP = "--layout", "mp", "--mp", "2"
+
+
+@pytest.mark.parametrize("options,said", [
+    (["--dtype", "bf16"], {"dtype": "bf16", "scale_fmt": None, "expert_dtype": None}),
+    (["--experts", "fp8"], {"dtype": "fp8", "scale_fmt": "ue8m0", "expert_dtype": None}),
+    ([], {"dtype": "fp8", "scale_fmt": "ue8m0", "expert_dtype": "fp4"}),
+])
+def test_ranks_get_the_config_of_their_code(ckpt, golden, tmp_path, options, said):
+    report = tmp_path / "report.json"
+    ckpt("ckpt-shard", *MP, *options, "--report", report, golden, tmp_path / "mp")
+    root = json.loads((golden / "config.json").read_text())
+    expected = {k: root[v] for k, v in INFERENCE.items()} | {
+        k: root["rope_scaling"][v] for k, v in ROPE.items()} | said
+    made = json.loads((tmp_path / "mp" / "inference" / "config.json").read_text())
+    assert made == expected
+    assert {"name": "inference/config.json", "action": "written"} in \
+        json.loads(report.read_text())["other_files"]
+    runs = [ckpt("ckpt-run", "--json", "--tokens", "-", *more, tmp_path / "mp",
+                 input="1 2 3").json["config_digest"]
+            for more in ([], ["--config", tmp_path / "mp" / "inference" / "config.json"])]
+    assert runs[0] == runs[1]
+    # A source that has one keeps it, but for the encoding.
+    ckpt("ckpt-shard", "--layout", "mp", "--mp", "1", tmp_path / "mp", tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "inference" / "config.json").read_text()) == made
+
+
+def test_the_config_of_ranks_is_found_where_transformers_5_has_it(ckpt, golden_a, tmp_path):
+    model = Model(golden_a)
+    scaling = model.config.pop("rope_scaling")
+    model.config["rope_parameters"] = {
+        "main": {"rope_theta": model.config.pop("rope_theta")},
+        "compress": {**scaling, "rope_theta": model.config.pop("compress_rope_theta")}}
+    del model.config["hc_eps"]
+    ckpt("ckpt-shard", *MP, model.write(tmp_path / "in"), tmp_path / "mp")
+    made = json.loads((tmp_path / "mp" / "inference" / "config.json").read_text())
+    assert (made["rope_theta"], made["compress_rope_theta"]) == (10000, 160000)
+    assert {k: made[k] for k in ROPE} == {k: scaling[v] for k, v in ROPE.items()}
+    assert made["hc_eps"] == 1e-6
+
+
+def test_a_config_that_cannot_be_made_is_told(ckpt, golden_a, tmp_path):
+    model = Model(golden_a)
+    del model.config["sliding_window"]
+    source = model.write(tmp_path / "in")
+    for options in ["--dry-run"], []:
+        said = ckpt("ckpt-shard", *MP, *options, source, tmp_path / "mp").out
+        assert "inference/config.json is not made: config.json has no 'sliding_window'" in said
+    assert not (tmp_path / "mp" / "inference").exists()
+
+
 def test_other_files_are_carried_along(ckpt, golden, tmp_path):
     source = Model(golden).write(tmp_path / "in")
     (source / "encoding").mkdir()
