@@ -9,6 +9,7 @@
 #include "formats/config.h"
 #include "libckpt/error.h"
 #include "libckpt/json.h"
+#include "launcher.h"
 #include "verify/manifest.h"
 #include "verify/report.h"
 
@@ -338,6 +339,28 @@ static ckpt_code check_places(const convert_command *o, ckpt_error *err)
     return output_check_apart(o->report, o->manifest, err);
 }
 
+/* Said in any case: a script that goes on as if DST were there would be wrong. */
+static void print_waiting(const convert_command *o, const convert_job *job)
+{
+    const convert_options *c = &job->options;
+    json_writer w;
+
+    if (!o->common.json) {
+        printf("part %u of %u is done; the last one to finish makes '%s' appear\n", c->part,
+               c->part_count, cli_name(c->target));
+        return;
+    }
+    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    json_put_object(&w);
+    json_member_bool(&w, "waiting", 1);
+    json_member_u64(&w, "part", c->part);
+    json_member_u64(&w, "parts", c->part_count);
+    json_member_string(&w, "target", c->target);
+    json_put_object_end(&w);
+    json_writer_end(&w);
+    putchar('\n');
+}
+
 static ckpt_code run(const convert_command *o, convert_job *job, const char *const *words,
                      ckpt_error *err)
 {
@@ -350,9 +373,7 @@ static ckpt_code run(const convert_command *o, convert_job *job, const char *con
         (code = convert_run(job, err)) != CKPT_OK)
         return code;
     if (job->is_waiting) {
-        if (!o->common.quiet && !o->common.json)
-            printf("part %u of %u is done; the last one to finish makes '%s' appear\n",
-                   job->options.part, job->options.part_count, job->options.target);
+        print_waiting(o, job);
         return CKPT_OK;
     }
     if ((with_manifest && (code = write_manifest(o, job, err)) != CKPT_OK) ||
@@ -366,61 +387,14 @@ static ckpt_code run(const convert_command *o, convert_job *job, const char *con
     return CKPT_OK;
 }
 
-/* ---- several processes, one job ---- */
+/* ---- the command ---- */
 
-static int env_number(const char *name, uint64_t *out)
-{
-    const char *text = getenv(name);
-
-    return text != NULL && cli_parse_u64(text, out);
-}
-
-/* Rank and size of the launcher, if one started several of us. */
-static void take_launcher(uint64_t *part, uint64_t *count)
-{
-    static const char *const names[][2] = {
-        { "SLURM_PROCID", "SLURM_STEP_NUM_TASKS" },
-        { "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE" },
-        { "PMI_RANK", "PMI_SIZE" },
-        { "RANK", "WORLD_SIZE" },
-    };
-
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        uint64_t rank;
-        uint64_t size;
-
-        if (!env_number(names[i][0], &rank) || !env_number(names[i][1], &size) || size <= 1)
-            continue;
-        *part = rank + 1;
-        *count = size;
-        return;
-    }
-}
-
+/* A source that comes file by file has one process for all. */
 static ckpt_code take_part(convert_command *o, ckpt_error *err)
 {
-    enum { PARTS_MAX = 65536 };
-    char text[32];
-    char *slash;
-    uint64_t part = 1;
-    uint64_t count = 1;
+    const char *text = o->part == NULL && o->shape != NULL ? "1/1" : o->part;
 
-    if (o->part == NULL && o->shape == NULL) {
-        take_launcher(&part, &count);
-    } else if (o->part != NULL) {
-        snprintf(text, sizeof text, "%s", o->part);
-        slash = strchr(text, '/');
-        if (slash != NULL)
-            *slash++ = '\0';
-        if (slash == NULL || !cli_parse_u64(text, &part) || !cli_parse_u64(slash, &count))
-            return ckpt_fail(err, CKPT_E_USAGE, "--part '%s': expected I/N", o->part);
-    }
-    if (part < 1 || part > count || count > PARTS_MAX)
-        return ckpt_fail(err, CKPT_E_USAGE, "part %llu of %llu: expected 1 to N of at most %d",
-                         (unsigned long long)part, (unsigned long long)count, PARTS_MAX);
-    o->convert.part = (unsigned)part;
-    o->convert.part_count = (unsigned)count;
-    return CKPT_OK;
+    return launcher_part(text, &o->convert.part, &o->convert.part_count, err);
 }
 
 /* Words that take each other back. */
@@ -445,15 +419,16 @@ int convert_command_main(const cli_command *command, convert_command *o, int arg
     ckpt_code code;
     int status;
 
-    if (words == NULL)
-        return CLI_FAILED;
-    memcpy(words, argv, (size_t)argc * sizeof *words);      /* before they are reordered */
+    if (words != NULL)
+        memcpy(words, argv, (size_t)argc * sizeof *words);      /* before they are reordered */
     if ((status = cli_parse(command, argc, argv, &args)) != CLI_GO) {
         free(words);
         return cli_finish(status);
     }
     take_options(o, &args, &meter);
-    if ((code = check_words(o, &err)) == CKPT_OK)
+    if (words == NULL)
+        code = ckpt_fail_memory(&err, "the command line", (uint64_t)argc);
+    else if ((code = check_words(o, &err)) == CKPT_OK)
         code = take_part(o, &err);
     if (code == CKPT_OK && finish_options != NULL)
         code = finish_options(o, &err);

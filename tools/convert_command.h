@@ -47,10 +47,12 @@ typedef struct {
       "take tensors that SRC lacks from PATH" },                                               \
     { CLI_SIZE, "max-shard-size", "SIZE", &(o).convert.file_bytes_max,                         \
       "new files of at most this size (default: the files of SRC)" },                          \
-    { CLI_STRING, "part", "I/N", &(o).part,                                                    \
-      "do share I of N; the last process to finish makes DST appear. Machines that share a "   \
-      "job need a file system that shows each the locks and writes of the others (default: "   \
-      "rank and size of srun, mpirun or torchrun, else everything)" },                         \
+    { CLI_STRING, "part", "I/N|auto", &(o).part,                                               \
+      "do part I of N; the last process to finish makes DST appear, the others say that they " \
+      "wait for it. Needs a shared file system with coherent locks and writes. Default: the "  \
+      "rank and size that a step of srun, mpirun or PMI sets in its processes, else "          \
+      "everything. RANK and WORLD_SIZE, which whole pods and torchrun shells have, count "     \
+      "with auto only" },                                                                      \
     { CLI_FLAG, "overwrite", NULL, &(o).convert.overwrite,                                     \
       "replace DST if it is a checkpoint and nothing else, and what an unfinished run left" }, \
     { CLI_FLAG, "restart", NULL, &(o).convert.restart,                                         \

@@ -84,13 +84,42 @@ def test_mpirun_writes_what_one_process_writes(job, mpirun):
 @pytest.mark.parametrize("rank, size", [
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"), ("RANK", "WORLD_SIZE")])
-def test_the_variables_of_every_launcher_are_understood(golden_a, tmp_path, rank, size):
+@pytest.mark.parametrize("words", [(), ("--part", "auto")], ids=["plain", "auto"])
+def test_the_variables_of_every_launcher_are_understood(golden_a, tmp_path, rank, size, words):
+    """But RANK and WORLD_SIZE, which whole pods have, only where they are asked for."""
     job = Job(tmp_path, "ckpt-shard", "--layout", "mp", "--mp", "2", golden_a)
     target = job.new_target()
+    if rank == "RANK" and not words:
+        job.run(target, env={rank: "1", size: "8"})
+        check_committed(job, target)
+        return
     for i in (2, 0, 1):
-        job.run(target, env={rank: str(i), size: "3"})
+        job.run(target, *words, env={rank: str(i), size: "3"})
         assert target.exists() == (i == 1), "the last of three commits"
     check_committed(job, target)
+
+
+def test_auto_without_a_launcher_is_refused(ckpt, golden_a, tmp_path):
+    err = ckpt("ckpt-convert", "--part", "auto", golden_a, tmp_path / "out", check=2).err
+    assert "RANK" in err and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["3/2", "0/2", "0", "1/", "/2", "a/b", "1/2/3", "1/70000", "",
+                                  "1/" + "0" * 40 + "1GARBAGE", "0" * 32 + "1/2x"])
+def test_a_part_that_is_none_is_refused(ckpt, golden_a, tmp_path, text):
+    err = ckpt("ckpt-convert", "--part", text, golden_a, tmp_path / "out", check=2).err
+    assert "--part" in err and list(tmp_path.iterdir()) == []
+
+
+def test_a_part_that_waits_says_so_in_any_case(ckpt, golden_a, tmp_path):
+    """An exit status of 0 without DST must not pass for a result."""
+    def part(i, *words):
+        return ckpt("ckpt-convert", "--part", f"{i}/3", *words, golden_a, tmp_path / "out")
+    assert "part 1 of 3 is done" in part(1, "--quiet").out
+    said = part(2, "--quiet", "--json").json
+    assert said["waiting"] is True and (said["part"], said["parts"]) == (2, 3)
+    assert said["target"] == str(tmp_path / "out")
+    assert "waiting" not in part(3, "--json").json
 
 
 # ---- plain processes ----
