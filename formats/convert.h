@@ -77,6 +77,8 @@ typedef struct {
     size_t kept_count;
     ckpt_output *output;
     int is_waiting;                  /* this share is done; another process will commit */
+    int is_there;                    /* DST holds it already, from the same job */
+    size_t repaired_count;           /* tensors that others had written and the disk lost */
     int is_refused;                  /* what the inputs hold forbids it: nothing may be left */
     file_list written;               /* files of the target that are no tensor files */
     double seconds;

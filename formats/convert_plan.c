@@ -461,6 +461,14 @@ static ckpt_code take_share(convert_job *job, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* Whether a DST that is there was made by other parts of this job shows when it is compared. */
+static ckpt_code check_target(const convert_options *o, ckpt_error *err)
+{
+    if (o->part_count > 1 && file_is_directory(o->target))
+        return CKPT_OK;
+    return output_check(o->target, o->overwrite, err);
+}
+
 static ckpt_code plan_job(convert_job *job, ckpt_error *err)
 {
     ckpt_code code;
@@ -468,7 +476,7 @@ static ckpt_code plan_job(convert_job *job, ckpt_error *err)
     /* The source first: where it is not there, the two paths may be in the wrong order. */
     if ((code = open_all(job, err)) != CKPT_OK ||
         (code = check_apart(&job->options, err)) != CKPT_OK ||
-        (code = output_check(job->options.target, job->options.overwrite, err)) != CKPT_OK ||
+        (code = check_target(&job->options, err)) != CKPT_OK ||
         (code = check_files_apart(&job->options, job->source, err)) != CKPT_OK ||
         (code = check_files_apart(&job->options, job->like, err)) != CKPT_OK ||
         (code = check_files_apart(&job->options, job->fill, err)) != CKPT_OK ||

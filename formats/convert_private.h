@@ -4,6 +4,34 @@
 
 #include "convert.h"
 
+/* ---- convert_run.c ---- */
+
+/* Picked inputs -> digest tap -> encodings. */
+typedef struct {
+    ckpt_source *tap;
+    ckpt_source *encoded;
+    side_data_writer *spill;         /* or NULL */
+} convert_pipeline;
+
+copy_options convert_copy_with(const convert_job *job);
+
+/* ---- convert_parts.c ---- */
+
+typedef struct {
+    side_data_writer *spill;
+    ckpt_journal *journal;
+} convert_spill_sync;
+
+/* Exceptions reach the disk before the journal says that their tensor is done. `context` is a
+ * convert_spill_sync. */
+ckpt_code convert_sync_spill(void *context, ckpt_error *err);
+/* What the format puts around the data of some tensors; NULL: of all. */
+ckpt_code convert_seal(convert_job *job, const uint8_t *tensors, ckpt_error *err);
+/* This part is done. The last one checks what the others wrote and goes on: job->is_waiting. */
+ckpt_code convert_join(convert_job *job, const convert_pipeline *p, ckpt_error *err);
+/* job->is_there: DST exists, and holds what this part would write. */
+ckpt_code convert_find_result(convert_job *job, const convert_pipeline *p, ckpt_error *err);
+
 /* ---- convert_feed.c ---- */
 
 /* What moves tensors, for convert_feed_copy: `to` takes those that are ready. */

@@ -11,13 +11,7 @@
 
 /* ---- the pipeline: picked inputs -> digest tap -> encodings ---- */
 
-typedef struct {
-    ckpt_source *tap;
-    ckpt_source *encoded;
-    side_data_writer *spill;
-} pipeline;
-
-static void pipeline_free(pipeline *p)
+static void pipeline_free(convert_pipeline *p)
 {
     source_free(p->encoded);
     source_free(p->tap);
@@ -25,7 +19,7 @@ static void pipeline_free(pipeline *p)
     memset(p, 0, sizeof *p);
 }
 
-static ckpt_code pipeline_make(convert_job *job, pipeline *p, ckpt_error *err)
+static ckpt_code pipeline_make(convert_job *job, convert_pipeline *p, ckpt_error *err)
 {
     const convert_options *o = &job->options;
     encode_options encode = {
@@ -49,7 +43,7 @@ static ckpt_code pipeline_make(convert_job *job, pipeline *p, ckpt_error *err)
     return source_encode(from, job->targets, &encode, &p->encoded, err);
 }
 
-static copy_options copy_with(const convert_job *job)
+copy_options convert_copy_with(const convert_job *job)
 {
     copy_options copy = job->options.copy;
 
@@ -57,34 +51,19 @@ static copy_options copy_with(const convert_job *job)
     return copy;
 }
 
-typedef struct {
-    side_data_writer *spill;
-    ckpt_journal *journal;
-} spill_sync;
-
-/* Exceptions reach the disk before the journal says that their tensor is done. */
-static ckpt_code sync_spill(void *context, ckpt_error *err)
+static ckpt_code copy_tensors(convert_job *job, convert_pipeline *p, ckpt_error *err)
 {
-    const spill_sync *sync = context;
-    uint64_t synced_bytes;
-    const ckpt_code code = side_data_sync(sync->spill, &synced_bytes, err);
-
-    return code == CKPT_OK ? journal_append_side(sync->journal, synced_bytes, err) : code;
-}
-
-static ckpt_code copy_tensors(convert_job *job, pipeline *p, ckpt_error *err)
-{
-    const copy_options copy = copy_with(job);
+    const copy_options copy = convert_copy_with(job);
     const size_t count = ckpt_catalog_count(job->targets);
     uint8_t *ready = job->options.feed == NULL ? NULL : calloc(count + 1, 1);
-    spill_sync sync = { p->spill, output_journal(job->output) };
+    convert_spill_sync sync = { p->spill, output_journal(job->output) };
     const file_sink_options options = {
         .store = job->store,
         .layout = job->layout,
         .journal = job->options.no_digest ? NULL : output_journal(job->output),
         .digest = job->digest,
         .share = job->options.feed == NULL ? job->share : ready,
-        .before_done = p->spill == NULL ? NULL : sync_spill,
+        .before_done = p->spill == NULL ? NULL : convert_sync_spill,
         .before_done_context = &sync,
     };
     ckpt_sink *sink = NULL;
@@ -113,7 +92,7 @@ out:
     return code;
 }
 
-static ckpt_code keep_stats(convert_job *job, const pipeline *p, ckpt_error *err)
+static ckpt_code keep_stats(convert_job *job, const convert_pipeline *p, ckpt_error *err)
 {
     const size_t count = ckpt_catalog_count(job->targets);
 
@@ -134,73 +113,9 @@ static ckpt_code take_roots(convert_job *job, ckpt_error *err)
     return code;
 }
 
-/* What the format puts around the data of this process's share. */
-static ckpt_code seal(convert_job *job, ckpt_error *err)
-{
-    uint8_t *owned;
-    ckpt_code code;
-
-    if (job->options.format->seal == NULL)
-        return CKPT_OK;
-    owned = calloc(ckpt_catalog_count(job->store->catalog) + 1, 1);
-    if (owned == NULL)
-        return ckpt_fail_memory(err, "a share", ckpt_catalog_count(job->store->catalog));
-    for (size_t i = 0; i < job->layout->count; i++)
-        owned[job->layout->extents[i].stored] |=
-            job->share == NULL || job->share[job->layout->extents[i].logical];
-    code = job->options.format->seal(job->store, owned, err);
-    free(owned);
-    return code;
-}
-
-/* What others rely on when this process says that it has finished. */
-static ckpt_code sync_share(convert_job *job, side_data_writer *spill, ckpt_error *err)
-{
-    spill_sync sync = { spill, output_journal(job->output) };
-    const ckpt_code code = store_sync_files(job->store, err);
-
-    return code == CKPT_OK && spill != NULL ? sync_spill(&sync, err) : code;
-}
-
-/* Of several processes the last goes on, and takes over what the others know. */
-static ckpt_code join(convert_job *job, side_data_writer *spill, ckpt_error *err)
-{
-    const size_t count = ckpt_catalog_count(job->targets);
-    journal_record *records;
-    uint64_t *side_bytes;
-    int committer = 0;
-    ckpt_code code;
-
-    if (job->share == NULL)
-        return CKPT_OK;
-    records = calloc(count + 1, sizeof *records);
-    side_bytes = calloc(job->options.part_count, sizeof *side_bytes);
-    if (records == NULL || side_bytes == NULL) {
-        code = ckpt_fail_memory(err, "a journal", count);
-        goto out;
-    }
-    if ((code = sync_share(job, spill, err)) != CKPT_OK ||
-        (code = output_join(job->output, records, side_bytes, &committer, err)) != CKPT_OK)
-        goto out;
-    job->is_waiting = !committer;
-    for (size_t i = 0; committer && i < count; i++) {
-        job->kept[i] |= !job->share[i];
-        if (job->digest != NULL && !job->share[i])
-            digest_set(job->digest, i, records[i].value);
-    }
-    if (committer && spill != NULL)
-        code = side_data_join(spill, side_bytes, err);
-out:
-    free(records);
-    free(side_bytes);
-    return code;
-}
-
-/* Scales are written for the values that were read: with --allow-lossy the result may have others,
- * so that its side data name none. */
 static ckpt_code finish_side_data(convert_job *job, side_data_writer *spill, ckpt_error *err)
 {
-    const copy_options copy = copy_with(job);
+    const copy_options copy = convert_copy_with(job);
     const char *const roots[2] = { job->root, job->main_root };
 
     return side_data_finish(spill, job->digest == NULL || job->options.allow_lossy ? NULL : roots,
@@ -221,15 +136,16 @@ static ckpt_code run_pipeline(convert_job *job, ckpt_error *err)
     const side_data_options side = { convert_directory(job), job->targets, job->options.part,
                                      job->options.part_count,
                                      journal_side_bytes(output_journal(job->output)) };
-    pipeline p = { NULL, NULL, NULL };
+    convert_pipeline p = { NULL, NULL, NULL };
     ckpt_code code = CKPT_OK;
 
     if (job->writes_side_data)
         code = side_data_begin(&side, &p.spill, err);
     if (code != CKPT_OK || (code = pipeline_make(job, &p, err)) != CKPT_OK ||
         (code = copy_tensors(job, &p, err)) != CKPT_OK ||
-        (code = keep_stats(job, &p, err)) != CKPT_OK || (code = seal(job, err)) != CKPT_OK ||
-        (code = join(job, p.spill, err)) != CKPT_OK || job->is_waiting ||
+        (code = keep_stats(job, &p, err)) != CKPT_OK ||
+        (code = convert_seal(job, job->share, err)) != CKPT_OK ||
+        (code = convert_join(job, &p, err)) != CKPT_OK || job->is_waiting ||
         (code = take_roots(job, err)) != CKPT_OK ||
         (code = check_side_data(job, err)) != CKPT_OK)
         goto out;
@@ -248,7 +164,7 @@ out:
 
 static ckpt_code digest_written(convert_job *job, ckpt_error *err)
 {
-    const copy_options copy = copy_with(job);
+    const copy_options copy = convert_copy_with(job);
     ckpt_source *written = NULL;
     ckpt_code code;
 
@@ -482,10 +398,28 @@ static ckpt_code begin_output(convert_job *job, ckpt_error *err)
     return output_make_files(job->store, err);
 }
 
+/* A part that comes late, or again, may find the result of all of them. */
+static ckpt_code look_for_result(convert_job *job, ckpt_error *err)
+{
+    convert_pipeline p = { NULL, NULL, NULL };
+    ckpt_code code;
+
+    if (job->share == NULL || !file_is_directory(job->options.target))
+        return CKPT_OK;
+    if ((code = pipeline_make(job, &p, err)) == CKPT_OK)
+        code = convert_find_result(job, &p, err);
+    pipeline_free(&p);
+    ckpt_digest_free(job->digest);             /* of what was only looked at */
+    job->digest = NULL;
+    return code;
+}
+
 static ckpt_code run_steps(convert_job *job, ckpt_error *err)
 {
     ckpt_code code;
 
+    if ((code = look_for_result(job, err)) != CKPT_OK || job->is_there)
+        return code;
     if ((code = begin_output(job, err)) != CKPT_OK ||
         (code = run_pipeline(job, err)) != CKPT_OK ||
         (code = check_unchanged(job, err)) != CKPT_OK || job->is_waiting)
@@ -527,7 +461,7 @@ ckpt_code convert_tile_bytes(convert_job *job, uint64_t *out, ckpt_error *err)
 {
     static const sink_ops nothing = { NULL, NULL, NULL, NULL };
     const ckpt_sink sink = { &nothing };
-    pipeline p = { NULL, NULL, NULL };
+    convert_pipeline p = { NULL, NULL, NULL };
     const ckpt_code code = pipeline_make(job, &p, err);
 
     if (code == CKPT_OK)

@@ -170,13 +170,13 @@ int sink_files_kept(const ckpt_sink *sink, size_t tensor)
     return ((const file_sink *)sink)->kept[tensor];
 }
 
-ckpt_code sink_files_resume(ckpt_sink *sink, const copy_options *options, size_t *kept_count,
-                            ckpt_error *err)
+ckpt_code sink_files_verify(ckpt_sink *sink, journal_record *records, const copy_options *options,
+                            size_t *kept_count, ckpt_error *err)
 {
     static const sink_ops ops = { verify_wants, verify_put, NULL, verify_done };
     static const source_ops lenient_ops = { lenient_read, lenient_need, NULL };
     file_sink *s = (file_sink *)sink;
-    verify_sink verify = { { &ops }, s, journal_records(s->options.journal), 0 };
+    verify_sink verify = { { &ops }, s, records, 0 };
     lenient_source written = { { &lenient_ops, s->options.layout->logical }, NULL };
     ckpt_code code;
 
@@ -186,4 +186,11 @@ ckpt_code sink_files_resume(ckpt_sink *sink, const copy_options *options, size_t
     source_free(written.from);
     *kept_count = verify.kept_count;
     return code;
+}
+
+ckpt_code sink_files_resume(ckpt_sink *sink, const copy_options *options, size_t *kept_count,
+                            ckpt_error *err)
+{
+    return sink_files_verify(sink, journal_records(((file_sink *)sink)->options.journal), options,
+                             kept_count, err);
 }

@@ -185,6 +185,7 @@ static void print_result(const convert_job *job)
     json_member_string(&w, "main", job->root[0] == '\0' ? NULL : job->main_root);
     json_member_u64(&w, "tensors", ckpt_catalog_count(job->targets));
     json_member_u64(&w, "kept", job->kept_count);
+    json_member_u64(&w, "repaired", job->repaired_count);
     json_member_u64(&w, "left_out", job->drop_count);
     json_member_names(&w, "notes", (const char *const *)job->notes.names, job->notes.count);
     json_member_u64(&w, "in_bytes", job->in_bytes);
@@ -306,6 +307,9 @@ static void print_remarks(const convert_job *job)
     if (job->kept_count > 0)
         printf("%zu of %zu tensors were there from an earlier run\n", job->kept_count,
                ckpt_catalog_count(job->targets));
+    if (job->repaired_count > 0)
+        printf("%zu tensors that other parts had written were damaged on disk, and were written "
+               "again\n", job->repaired_count);
     if (job->drop_count > 0)
         printf("left out: %zu tensors (%s)\n", job->drop_count, job->drops[0].reason);
     print_notes(job);
@@ -340,19 +344,22 @@ static ckpt_code check_places(const convert_command *o, ckpt_error *err)
 }
 
 /* Said in any case: a script that goes on as if DST were there would be wrong. */
-static void print_waiting(const convert_command *o, const convert_job *job)
+static void print_share(const convert_command *o, const convert_job *job)
 {
     const convert_options *c = &job->options;
+    /* Another part may have finished all of it since. */
+    const int is_waiting = !job->is_there && file_exists(convert_directory(job));
     json_writer w;
 
     if (!o->common.json) {
-        printf("part %u of %u is done; the last one to finish makes '%s' appear\n", c->part,
-               c->part_count, cli_name(c->target));
+        printf("part %u of %u is done; %s'%s'%s\n", c->part, c->part_count,
+               is_waiting ? "the last one to finish makes " : "", cli_name(c->target),
+               is_waiting ? " appear" : " is there");
         return;
     }
     json_writer_begin(&w, json_write_stdio, stdout, 1);
     json_put_object(&w);
-    json_member_bool(&w, "waiting", 1);
+    json_member_bool(&w, "waiting", is_waiting);
     json_member_u64(&w, "part", c->part);
     json_member_u64(&w, "parts", c->part_count);
     json_member_string(&w, "target", c->target);
@@ -372,8 +379,8 @@ static ckpt_code run(const convert_command *o, convert_job *job, const char *con
     if ((code = check_places(o, err)) != CKPT_OK ||
         (code = convert_run(job, err)) != CKPT_OK)
         return code;
-    if (job->is_waiting) {
-        print_waiting(o, job);
+    if (job->is_waiting || job->is_there) {
+        print_share(o, job);
         return CKPT_OK;
     }
     if ((with_manifest && (code = write_manifest(o, job, err)) != CKPT_OK) ||

@@ -140,6 +140,72 @@ def test_parts_may_come_one_by_one_in_any_order(job):
     check_committed(job, target)
 
 
+def weights(target):
+    """The files of data below DST.partial that have any."""
+    folder = target.with_name("out.partial")
+    return [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_other_parts_finished_is_read_again_before_it_counts(job, seed):
+    """A byte changed in each file after three of four parts have finished."""
+    target, rng = job.new_target(), random.Random(seed)
+    for part in (1, 2, 3):
+        job.run(target, "--part", f"{part}/{COUNT}")
+    damaged = 0
+    for path in weights(target):
+        data = bytearray(path.read_bytes())
+        places = [i for i in rng.sample(range(len(data)), 50) if data[i] != 0]
+        if not places:
+            continue
+        data[places[0]] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        damaged += 1
+    assert damaged > 0
+    said = job.run(target, "--part", f"4/{COUNT}", "--json").json
+    assert said["repaired"] > 0
+    check_committed(job, target)
+
+
+def test_a_part_that_comes_when_all_is_done_is_done(job):
+    """Restarted, or slow to start: with what it would write there is nothing to refuse."""
+    target = job.new_target()
+    finish_parts(start_parts(job, target))
+    for words in (), ("--overwrite",):
+        assert "part 3 of 4 is done" in job.run(target, "--part", "3/4", *words).out
+        said = job.run(target, "--part", "2/4", "--json", *words).json
+        assert said["waiting"] is False
+    check_committed(job, target)
+
+
+def test_a_result_of_something_else_is_no_result_of_ours(job):
+    """A byte of part 1 is another: part 1 finds that it exists, the others cannot know."""
+    target = job.new_target()
+    finish_parts(start_parts(job, target))
+    path = max((p for p in target.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    codes = [job.run(target, "--part", f"{part}/{COUNT}", check=(0, 2)).status
+             for part in range(1, COUNT + 1)]
+    assert 2 in codes
+    assert not target.with_name("out.partial").exists()
+
+
+def test_parts_killed_when_all_was_written_end_well_one_by_one(job, fault):
+    """The first commits; the others find the result."""
+    target = job.new_target()
+    for part in range(1, COUNT):
+        job.run(target, "--part", f"{part}/{COUNT}")
+    job.run(target, "--part", f"{COUNT}/{COUNT}", check=-signal.SIGKILL,
+            env=fault.env("rename:kill:1+", str(target.parent)))
+    assert fault.injected and not target.exists()
+    for part in range(1, COUNT + 1):
+        job.run(target, "--part", f"{part}/{COUNT}")
+        assert target.exists()
+    check_committed(job, target)
+
+
 @pytest.fixture(scope="module")
 def seconds(job):
     """How long four processes take here."""
@@ -169,6 +235,5 @@ def test_killed_at_random_and_run_again_nothing_differs(job, seconds, victims):
             continue
         # One by one: if those that were killed had done their shares, the first makes it appear.
         for part in again:
-            if not target.exists():
-                job.run(target, "--part", f"{part}/{COUNT}")
+            job.run(target, "--part", f"{part}/{COUNT}")
         check_committed(job, target)
