@@ -416,6 +416,7 @@ def test_contradictory_configs_are_refused(ckpt, golden_a, tmp_path, changes, sa
     ("layers.0.attn_norm.weight", b"\xc0\x7f", "NaN"),
     ("layers.1.attn.wq_b.weight", b"\x7f", "NaN"),
     ("layers.1.attn.wq_b.scale", b"\xff", "NaN"),
+    ("layers.1.attn.wq_b.scale", b"\xfe", "x scale 1.70141183e+38 (0xFE) is beyond"),
     ("layers.2.hc_attn_fn", b"\x00\x00\x80\x7f", "infinity"),
     ("embed.weight", b"\x80\x7f", "NaN"),
     ("layers.0.ffn.gate.tid2eid", struct.pack("<qq", 3, 3), "twice"),
@@ -425,6 +426,12 @@ def test_bad_weights_are_refused(ckpt, golden_a, tmp_path, tensor, patch, says):
     model = damaged(golden_a, tmp_path, tensor, patch)
     said = ckpt("ckpt-run", "--tokens", "-", model, input="0 1 2", check=2).err
     assert says in said and tensor.removesuffix("scale") in said
+
+
+def test_the_smallest_scale_byte_is_a_scale(ckpt, golden_a, tmp_path):
+    model = damaged(golden_a, tmp_path, "layers.1.attn.wq_b.scale", b"\x00")
+    ckpt("ckpt-run", "--tokens", "-", "--out", tmp_path / "out", model, input="0 1 2")
+    assert numbers(parse(tmp_path / "out")[0]["logits"])
 
 
 def test_a_missing_tensor_is_refused_before_anything_runs(ckpt, golden_a, tmp_path):
