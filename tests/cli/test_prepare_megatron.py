@@ -1,6 +1,7 @@
 """scripts/prepare-megatron: the folders that a miles launcher looks for."""
 import json
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -51,8 +52,14 @@ def test_help_names_every_option_and_stage(prepare):
     said = prepare("--help").stdout
     for word in ("--model-name", "--model-org", "--model-dir", "--model-local-dir", "--num-nodes",
                  "--hf-checkpoint", "--hosts", "--stages", "--force", "--dry-run", "download",
-                 "verify", "fp8", "torch_dist", "copy", "MILES_SCRIPT_MODEL_DIR"):
+                 "verify", "fp8", "bf16", "torch_dist", "copy", "MILES_SCRIPT_MODEL_DIR"):
         assert word in said
+    # Every step of the launcher, and which of them has something to do all the same.
+    for step in ("train", "full-train", "prepare-download", "prepare-fp8", "prepare-single",
+                 "prepare-spmd", "prepare-cp", "prepare-mxfp8"):
+        assert f"\n  {step} " in said
+    assert "nothing to do" not in said
+    assert max(map(len, said.splitlines())) <= 100
 
 
 def test_dry_run_prints_the_commands_and_does_nothing(prepare, tmp_path):
@@ -112,6 +119,37 @@ def test_a_small_model_is_prepared_and_found(prepare, ckpt, digest, golden_a, tm
     said = prepare(*options).stdout
     assert said.count("done already") == 3
     assert before == {p: p.stat().st_mtime_ns for p in models.rglob("*")}
+
+
+@pytest.mark.parametrize("name, folder", [
+    ("DeepSeek-V4-Flash-FP8", "DeepSeek-V4-Flash-FP8-bf16"), ("Tiny-V4", "Tiny-V4-bf16"),
+    ("DeepSeek-V4-Pro-FP8", "DeepSeek-V4-Pro-BF16")])
+def test_full_train_finds_its_bf16(prepare, ckpt, digest, golden_a, tmp_path, name, folder):
+    """The launcher looks for the index; the names are those of its own cast."""
+    options = ("--model-name", name, "--model-dir", tmp_path / "models", "--hf-checkpoint",
+               golden_a, "--stages", "bf16")
+    prepare(*options)
+    made = tmp_path / "models" / folder
+    index = json.loads((made / "model.safetensors.index.json").read_text())["weight_map"]
+    assert "model.layers.0.self_attn.wq_a.weight" in index
+    assert not any("scale" in n and "hc_" not in n for n in index)
+    assert {t["dtype"] for t in ckpt("ckpt-inspect", "--json", made).json["tensors"]} <= {
+        "BF16", "F32", "I64", "I32"}
+    assert digest(made) == digest(golden_a)
+    assert "bf16: done already" in prepare(*options).stdout
+    said = prepare("--dry-run", "--model-name", name, "--model-dir", tmp_path / "other").stdout
+    assert "ckpt-shard" in said and "--dtype bf16" not in said, "it is large: only on request"
+
+
+def test_a_missing_rsync_is_told_at_the_beginning(prepare, golden_a, tmp_path):
+    for stub in (tmp_path / "stubs").iterdir():
+        stub.unlink()
+    for tool in "dirname", "cat", "bash", "env", "mkdir", "basename":
+        (tmp_path / "stubs" / tool).symlink_to(shutil.which(tool))
+    failed = prepare("--model-name", "Tiny-V4", "--model-dir", tmp_path / "models",
+                     "--model-local-dir", tmp_path / "disk", "--hf-checkpoint", golden_a,
+                     PATH=str(tmp_path / "stubs"), check=2)
+    assert "rsync" in failed.stderr and not (tmp_path / "models").exists()
 
 
 def test_a_half_made_torch_dist_is_not_taken_for_whole(prepare, golden_a, tmp_path):
