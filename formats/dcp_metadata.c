@@ -294,9 +294,9 @@ static ckpt_code read_entry(reader *r, size_t i)
     dcp_entry *e = &r->out->entries[i];
     ckpt_code code;
 
-    if (!take_text(r, pickle_key(r->entries, i)) || r->text[0] == '\0')
+    if (!take_text(r, pickle_key(r->entries, i)))
         return ckpt_fail(r->err, CKPT_E_FORMAT,
-                         "'%s': key %zu of state_dict_metadata is no text of 1 to %d bytes",
+                         "'%s': key %zu of state_dict_metadata is no text of at most %d bytes",
                          r->subject, i, TEXT_MAX);
     if (table_find(&r->keys, r->text, &(uint64_t){ 0 }))
         return fail_key(r, r->text, "is there twice");

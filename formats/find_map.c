@@ -97,9 +97,10 @@ static ckpt_code choose_map(ckpt_checkpoint *c, const char *family, ckpt_error *
         c->map = map;
         best = score;
     }
-    return c->map != NULL ? CKPT_OK
-                          : ckpt_fail(err, CKPT_E_USAGE, "no map of family '%s' for format '%s'",
-                                      family == NULL ? "?" : family, c->format->name);
+    if (c->map != NULL)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_USAGE, "a checkpoint of family '%s' cannot be in the layout %s",
+                     family == NULL ? "?" : family, c->format->name);
 }
 
 /* The map that a format needs to know what its files are: of the config's family, or without one

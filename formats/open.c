@@ -177,8 +177,9 @@ static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
     const json_value *config = json_root(c->config);
     ckpt_code code;
 
-    if ((code = family_expand(c->family, config, &c->official, err)) != CKPT_OK ||
-        (code = look_for_mtp(c, err)) != CKPT_OK)
+    if ((code = family_expand(c->family, config, &c->official, err)) == CKPT_E_FORMAT)
+        return ckpt_fail(err, code, "'%s': %s", c->path, err == NULL ? "" : err->text);
+    if (code != CKPT_OK || (code = look_for_mtp(c, err)) != CKPT_OK)
         return code;
     for (size_t i = 0; i < ckpt_catalog_count(c->official); i++)
         if ((code = check_against(c, ckpt_catalog_at(c->official, i), err)) != CKPT_OK)

@@ -1,10 +1,13 @@
 /* Reading torch_dist: keys and boxes from .metadata, positions from the items' headers. */
 #include "torch_dist.h"
 
+#include <dirent.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "hf.h"
 #include "size.h"
 #include "torch_dist_private.h"
 #include "zip_item.h"
@@ -47,10 +50,56 @@ static int has_file(const char *directory, const char *name)
     return found;
 }
 
+static int is_iteration(const char *name)
+{
+    return strcmp(name, "release") == 0 || strncmp(name, "iter_", 5) == 0;
+}
+
+/* How many folders of iterations are in a root that has no tracker: a copy of one checkpoint
+ * without what Megatron writes beside it. The last by name goes to `out`. */
+static size_t count_iterations(const char *path, char out[NAME_MAX + 1])
+{
+    DIR *stream = opendir(path);
+    const struct dirent *entry;
+    size_t count = 0;
+
+    out[0] = '\0';
+    while (stream != NULL && (entry = readdir(stream)) != NULL) {
+        char *folder = is_iteration(entry->d_name) ? file_join(path, entry->d_name) : NULL;
+
+        if (folder != NULL && has_file(folder, ".metadata")) {
+            count++;
+            if (strcmp(entry->d_name, out) > 0)
+                snprintf(out, NAME_MAX + 1, "%s", entry->d_name);
+        }
+        free(folder);
+    }
+    if (stream != NULL)
+        closedir(stream);
+    return count;
+}
+
 static int detect(const char *path)
 {
+    char name[NAME_MAX + 1];
+
     return file_is_directory(path) &&
-           (has_file(path, tracker_name) || has_file(path, ".metadata"));
+           (has_file(path, tracker_name) || has_file(path, ".metadata") ||
+            (!has_file(path, HF_INDEX_FILE) && count_iterations(path, name) > 0));
+}
+
+static ckpt_code find_only_folder(const char *path, char **out, ckpt_error *err)
+{
+    char name[NAME_MAX + 1];
+    const size_t count = count_iterations(path, name);
+
+    if (count != 1)
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s' has %zu iterations and no '%s' that chooses one: name one of them, "
+                         "such as '%s/%s'",
+                         path, count, tracker_name, path, name);
+    *out = file_join(path, name);
+    return *out == NULL ? ckpt_fail_memory(err, "a path", strlen(path)) : CKPT_OK;
 }
 
 /* The folder with .metadata: the path itself, or what the tracker names. *out is yours to free. */
@@ -66,6 +115,8 @@ static ckpt_code find_folder(const char *path, char **out, ckpt_error *err)
         *out = strdup(path);
         return *out == NULL ? ckpt_fail_memory(err, "a path", strlen(path)) : CKPT_OK;
     }
+    if (!has_file(path, tracker_name))
+        return find_only_folder(path, out, err);
     if ((tracker = file_join(path, tracker_name)) == NULL)
         return ckpt_fail_memory(err, "a path", strlen(path));
     code = file_read_all(tracker, TRACKER_BYTES_MAX, &text, &size, err);

@@ -47,7 +47,11 @@ typedef struct {
     uint64_t to[FAMILY_INDEXES_MAX];
 } odometer;
 
-#define FAIL(x, ...) fail_at((x), ckpt_fail((x)->err, CKPT_E_FORMAT, __VA_ARGS__))
+/* The config is wrong: told in its own words. */
+#define FAIL(x, ...) ckpt_fail((x)->err, CKPT_E_FORMAT, __VA_ARGS__)
+
+/* The text of the family is wrong: told with the line. */
+#define FAIL_TEXT(x, ...) fail_at((x), ckpt_fail((x)->err, CKPT_E_FORMAT, __VA_ARGS__))
 
 /* Put the place in front of the text that was just written. */
 static ckpt_code fail_at(expander *x, ckpt_code code)
@@ -66,13 +70,61 @@ static unsigned long long llu(uint64_t number)
 static ckpt_code set_symbol(expander *x, uint32_t symbol, uint64_t value)
 {
     if (x->set[symbol] != UNSET)
-        return FAIL(x, "'%s' is set twice", x->family->symbols[symbol].name);
+        return FAIL_TEXT(x, "'%s' is set twice", x->family->symbols[symbol].name);
     x->set[symbol] = x->now;
     x->value[symbol] = value;
     return CKPT_OK;
 }
 
+/* The config member that a symbol takes its value from; its own name when there is none. */
+static const char *member_of(const expander *x, const char *name, size_t length)
+{
+    const ckpt_family *f = x->family;
+
+    for (uint32_t i = 0; i < f->line_count; i++) {
+        const family_line *line = &f->lines[i];
+        const char *symbol;
+
+        if (line->kind != LINE_LET_MEMBER && line->kind != LINE_LIST && line->kind != LINE_COUNT)
+            continue;
+        symbol = f->symbols[line->symbol].name;
+        if (strlen(symbol) == length && memcmp(symbol, name, length) == 0)
+            return line->word;
+    }
+    return NULL;
+}
+
+/* An expression in the words of the config: "num_attention_heads*head_dim/o_groups". */
+typedef struct {
+    char text[256];
+} expr_words;
+
+static expr_words expr_in_words(const expander *x, const family_expr *expr)
+{
+    expr_words out = { "" };
+    size_t used = 0;
+
+    for (const char *at = expr->text; *at != '\0' && used < sizeof out.text;) {
+        const size_t length = strcspn(at, "+-*/[]");
+        const char *word = length == 0 ? NULL : member_of(x, at, length);
+
+        used += (size_t)snprintf(out.text + used, sizeof out.text - used, "%.*s",
+                                 word != NULL ? (int)strlen(word) : (int)(length > 0 ? length : 1),
+                                 word != NULL ? word : at);
+        at += length > 0 ? length : 1;
+    }
+    return out;
+}
+
 /* ---- expressions ---- */
+
+static const char *list_word(const expander *x, uint32_t list)
+{
+    const char *name = x->family->symbols[list].name;
+    const char *word = member_of(x, name, strlen(name));
+
+    return word == NULL ? name : word;
+}
 
 static ckpt_code term_value(expander *x, const family_term *term, uint64_t *out)
 {
@@ -81,13 +133,13 @@ static ckpt_code term_value(expander *x, const family_term *term, uint64_t *out)
     *out = term->operand;
     if (!term->is_number) {
         if (x->set[term->operand] == UNSET)
-            return FAIL(x, "'%s' has no value here", symbols[term->operand].name);
+            return FAIL_TEXT(x, "'%s' has no value here", symbols[term->operand].name);
         *out = x->value[term->operand];
     }
     if (term->is_element) {
         if (*out >= x->value[term->list])
             return FAIL(x, "config list '%s' has %llu elements, no element %llu",
-                        symbols[term->list].name, llu(x->value[term->list]), llu(*out));
+                        list_word(x, term->list), llu(x->value[term->list]), llu(*out));
         *out = x->list[term->list][*out];
     }
     return CKPT_OK;
@@ -105,23 +157,23 @@ static ckpt_code expr_value(expander *x, const family_expr *expr, uint64_t *out)
         switch (expr->terms[i].op) {
         case '+':
             if (!size_add(*out, operand, out))
-                return FAIL(x, "'%s' is over 64 bits", expr->text);
+                return FAIL(x, "'%s' is over 64 bits", expr_in_words(x, expr).text);
             break;
         case '-':
             if (operand > *out)
-                return FAIL(x, "'%s' is below zero", expr->text);
+                return FAIL(x, "'%s' is below zero", expr_in_words(x, expr).text);
             *out -= operand;
             break;
         case '*':
             if (!size_mul(*out, operand, out))
-                return FAIL(x, "'%s' is over 64 bits", expr->text);
+                return FAIL(x, "'%s' is over 64 bits", expr_in_words(x, expr).text);
             break;
         default:
             if (operand == 0)
-                return FAIL(x, "'%s' divides by zero", expr->text);
+                return FAIL(x, "'%s' divides by zero", expr_in_words(x, expr).text);
             if (*out % operand != 0)
-                return FAIL(x, "'%s': %llu is no multiple of %llu", expr->text, llu(*out),
-                            llu(operand));
+                return FAIL(x, "'%s': %llu is no multiple of %llu", expr_in_words(x, expr).text,
+                            llu(*out), llu(operand));
             *out /= operand;
         }
     }
@@ -251,7 +303,7 @@ static ckpt_code read_encodings(expander *x)
 static ckpt_code append(expander *x, uint32_t *used, const char *text, size_t length)
 {
     if (length >= sizeof x->name - *used)
-        return FAIL(x, "a name of more than %zu bytes", sizeof x->name - 1);
+        return FAIL_TEXT(x, "a name of more than %zu bytes", sizeof x->name - 1);
     memcpy(x->name + *used, text, length);
     *used += (uint32_t)length;
     x->name[*used] = '\0';
@@ -291,7 +343,7 @@ static ckpt_code file_number(expander *x, const family_expr *expr, uint32_t *out
     if ((code = expr_value(x, expr, &number)) != CKPT_OK)
         return code;
     if (number == 0 || number > FAMILY_RANGE_MAX)
-        return FAIL(x, "file number %llu is not in 1 .. %d", llu(number), FAMILY_RANGE_MAX);
+        return FAIL_TEXT(x, "file number %llu is not in 1 .. %d", llu(number), FAMILY_RANGE_MAX);
     *out = (uint32_t)number - 1;
     return CKPT_OK;
 }
@@ -305,8 +357,8 @@ static ckpt_code index_range(expander *x, const family_symbol *symbol, uint64_t 
         (code = expr_value(x, &symbol->to, to)) != CKPT_OK)
         return code;
     if (*from > *to || *to - *from > FAMILY_RANGE_MAX)
-        return FAIL(x, "index '%s' from %llu to %llu: expected 0 .. %d steps", symbol->name,
-                    llu(*from), llu(*to), FAMILY_RANGE_MAX);
+        return FAIL(x, "'%s' counts from %llu to %llu, expected 0 .. %d steps",
+                    expr_in_words(x, &symbol->to).text, llu(*from), llu(*to), FAMILY_RANGE_MAX);
     return CKPT_OK;
 }
 
@@ -334,7 +386,7 @@ static ckpt_code odometer_begin(expander *x, const family_template *name, odomet
         if (index < 0 || x->set[symbol] != UNSET || odometer_has(o, symbol))
             continue;
         if (at == FAMILY_INDEXES_MAX)
-            return FAIL(x, "a name with more than %d indexes", FAMILY_INDEXES_MAX);
+            return FAIL_TEXT(x, "a name with more than %d indexes", FAMILY_INDEXES_MAX);
         if ((code = index_range(x, &x->family->symbols[symbol], &o->from[at], &o->to[at])) !=
             CKPT_OK)
             return code;

@@ -31,6 +31,8 @@ static int captures_add(map_captures *captures, const char *key, size_t key_byte
 
 int map_match(const char *pattern, const char *name, map_captures *captures)
 {
+    const char *begin = pattern;
+
     while (*pattern != '\0') {
         const char *close;
         size_t length;
@@ -42,7 +44,7 @@ int map_match(const char *pattern, const char *name, map_captures *captures)
         }
         close = strchr(pattern, '}');
         length = close[-1] == '*' ? strlen(name) : strcspn(name, ".");
-        if (length == 0 ||
+        if ((length == 0 && !(close[-1] == '*' && pattern == begin)) ||
             !captures_add(captures, pattern, (size_t)(close + 1 - pattern), name, length))
             return 0;
         pattern = close + 1;

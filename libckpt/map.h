@@ -28,8 +28,9 @@
  *   encode LOGICAL DTYPE                      a weight that this layout keeps in a plain dtype
  *
  * Names are patterns: {l} stands for one run of characters other than '.', up to the next '.' or
- * the end; {x*} for the rest of the name. The first line that matches counts. A tensor `X.weight`
- * is paired with a scale `X.scale` or `X.weight_scale_inv`, any other `X` with `X_scale_inv`.
+ * the end; {x*} for the rest of the name, which is empty only where it is all of it. The first
+ * line that matches counts. A tensor `X.weight` is paired with a scale `X.scale` or
+ * `X.weight_scale_inv`, any other `X` with `X_scale_inv`.
  */
 #ifndef CKPT_MAP_H
 #define CKPT_MAP_H

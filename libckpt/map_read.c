@@ -77,10 +77,14 @@ static ckpt_code fail_packing(const reader *r, const packing *p)
     char shape[256];
 
     catalog_shape_text(ckpt_catalog_at(r->stored, p->stored), shape, sizeof shape);
-    return ckpt_fail(r->err, CKPT_E_FORMAT,
-                     "stored tensor '%s' %s cannot be split as map '%s' says: %s%s of %zu",
-                     ckpt_catalog_at(r->stored, p->stored)->name, shape, r->map->names,
-                     p->rule->stack == NULL ? "" : "stack ", "concat", p->rule->logical_count);
+    if (p->rule->part_count > 1)
+        return ckpt_fail(r->err, CKPT_E_FORMAT,
+                         "tensor '%s' %s is not one of %u equal parts of '%s'",
+                         ckpt_catalog_at(r->stored, p->stored)->name, shape, p->rule->part_count,
+                         p->rule->logical[0]);
+    return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' %s does not divide into %s%zu tensors",
+                     ckpt_catalog_at(r->stored, p->stored)->name, shape,
+                     p->rule->stack == NULL ? "" : "a stack of ", p->rule->logical_count);
 }
 
 static ckpt_code measure(const reader *r, packing *p)
@@ -223,8 +227,9 @@ static ckpt_code read_tensor(reader *r, size_t i)
         return CKPT_OK;
     p.rule = map_find_stored(r->map, t->name, &p.captures);
     if (p.rule == NULL && !r->options->lenient)
-        return ckpt_fail(r->err, CKPT_E_FORMAT, "no line of map '%s %s' names tensor '%s'",
-                         r->map->family, r->map->names, t->name);
+        return ckpt_fail(r->err, CKPT_E_FORMAT,
+                         "tensor '%s' is not one of a %s checkpoint in %s names", t->name,
+                         r->map->family, r->map->names);
     if (p.rule == NULL || (p.rule->kind == MAP_COPY && r->options->keep_copies)) {
         p.rule = &unknown;
         p.captures.count = 0;

@@ -73,8 +73,8 @@ static ckpt_code place_tensor(writer *w, size_t i)
 
     place->rule = find_logical(w->map, t->name, place, name);
     if (place->rule == NULL)
-        return ckpt_fail(w->err, CKPT_E_USAGE, "map '%s %s' has no line for tensor '%s'",
-                         w->map->family, w->map->names, t->name);
+        return ckpt_fail(w->err, CKPT_E_USAGE, "tensor '%s' has no name among the %s names of %s",
+                         t->name, w->map->names, w->map->family);
     if (place->rule->part_count > 1)
         return CKPT_OK;                /* add_parts makes its stored tensors */
     found = ckpt_catalog_find(w->names, name);

@@ -397,3 +397,27 @@ def test_the_metadata_of_a_full_model_is_read_by_torch(ckpt, tmp_path, model, ke
         assert sizes[name] - 64 < sum(places[-1]) <= sizes[name]
     assert (folder / ".metadata").stat().st_size < 16 << 20
     assert (tmp_path / "plan" / "latest_checkpointed_iteration.txt").read_text() == "release"
+
+
+def test_empty_keys_are_read(ckpt, tmp_path):
+    """torch saves them, for tensors and for bytes."""
+    tensors = {"": torch.arange(3.), "b": torch.ones(2, 2)}
+    dcp.save({**tensors, "sub": {"": 5}}, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    compare_digest(ckpt, tmp_path / "dcp", tensors)
+    ckpt("ckpt-shard", "--layout", "hf", tmp_path / "dcp", tmp_path / "hf")
+    compare_digest(ckpt, tmp_path / "hf", tensors)
+
+
+@pytest.mark.parametrize("name", ["iter_0000007", "release"])
+def test_a_root_without_a_tracker_is_read_if_it_has_one_iteration(ckpt, tmp_path, name):
+    tensors = {"b": torch.ones(2, 2)}
+    dcp.save(dict(tensors), checkpoint_id=tmp_path / "root" / name, no_dist=True)
+    (tmp_path / "root" / "iter_0000001").mkdir()          # of a save that did not end
+    compare_digest(ckpt, tmp_path / "root", tensors)
+
+
+def test_of_several_iterations_none_is_guessed(ckpt, tmp_path):
+    for name in ("iter_0000007", "iter_0000011"):
+        dcp.save({"b": torch.ones(2, 2)}, checkpoint_id=tmp_path / name, no_dist=True)
+    err = ckpt("ckpt-inspect", tmp_path, check=2).err
+    assert "2 iterations" in err and f"'{tmp_path}/iter_0000011'" in err
