@@ -38,6 +38,7 @@ enum { CKPT_ERROR_BYTES = 1024 };
 typedef struct {
     ckpt_code code;
     char text[CKPT_ERROR_BYTES];   /* one line, no newline, control characters escaped */
+    int detail;                    /* finer than the code, to who made the error; 0: none */
 } ckpt_error;
 
 /* ---- memory ---- */

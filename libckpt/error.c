@@ -188,6 +188,7 @@ ckpt_code ckpt_fail(ckpt_error *err, ckpt_code code, const char *format, ...)
     error_format(err->text, format, args);
     va_end(args);
     err->code = code;
+    err->detail = 0;
     errno = saved_errno;
     return code;
 }

@@ -133,8 +133,8 @@ static const cli_command command = {
         "With --json the member \"reason\" says why it ended: fine, usage, auth, not-found, "
         "integrity, disk, network, partial (several reasons), interrupted, other.",
     .exit_notes = "0  every file is there and verified\n"
-                  "1  the bytes are not what the hub lists, or no sound checkpoint\n"
-                  "2  could not; what arrived is kept, the same command goes on\n",
+                  "1  the bytes are not what the hub lists, or not a valid checkpoint\n"
+                  "2  could not; what arrived is kept, run the same command again\n",
     .examples = "ckpt-download deepseek-ai/DeepSeek-V4-Flash --local-dir Flash\n"
                 "ckpt-download --hub modelscope deepseek-ai/DeepSeek-V4-Flash --local-dir Flash\n"
                 "ckpt-download REPO --local-dir D --then ckpt-convert --dtype bf16 D D-BF16\n"
@@ -154,15 +154,13 @@ typedef struct {
     hub_listing listing;
     place *where;
     download *d;
-    hub_reason reason;
     char **then;                 /* the command after --then; or NULL */
     int then_status;             /* of a converter that ran beside the download */
 } session;
 
-static ckpt_code fail_usage(session *s, ckpt_error *err, const char *what)
+static ckpt_code fail_usage(ckpt_error *err, const char *what)
 {
-    s->reason = HUB_USAGE;
-    return ckpt_fail(err, CKPT_E_USAGE, "%s; see --help", what);
+    return hub_fail(HUB_USAGE, err, "%s; see --help", what);
 }
 
 /* Other downloaders take rates without the B of a size. */
@@ -189,36 +187,34 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
     hub_options *o = &s->hub_options;
     uint64_t rate_bytes = 0;
 
-    if (complaint != NULL) {
-        s->reason = HUB_USAGE;
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' is no repository: %s", args->items[0],
-                         complaint);
-    }
+    if (complaint != NULL)
+        return hub_fail(HUB_USAGE, err, "'%s' is not a repository: %s", args->items[0],
+                        complaint);
     if ((s->name.type != NULL && opt.type != NULL) ||
         (s->name.revision[0] != '\0' && opt.revision != NULL))
-        return fail_usage(s, err, "type or revision are given twice, in REPO and as an option");
+        return fail_usage(err, "type or revision are given twice, in REPO and as an option");
     if (opt.local_dir != NULL && opt.cache_dir != NULL)
-        return fail_usage(s, err, "expected one of '--local-dir' and '--cache-dir', got both");
+        return fail_usage(err, "expected one of '--local-dir' and '--cache-dir', got both");
     if (is_modelscope && opt.local_dir == NULL)
-        return fail_usage(s, err, "'--hub modelscope' needs '--local-dir'");
+        return fail_usage(err, "'--hub modelscope' needs '--local-dir'");
     for (size_t i = 0; i < opt.host_maps.count; i++)
         if (!hub_is_host_map(opt.host_maps.items[i]))
-            return fail_usage(s, err, "'--data-host-map' is HOST[:PORT]=HOST[:PORT]");
+            return fail_usage(err, "'--data-host-map' is HOST[:PORT]=HOST[:PORT]");
     if ((opt.prune_extra || opt.hf_refs) && opt.local_dir == NULL)
-        return fail_usage(s, err, "'--prune-extra' and '--hf-refs' need '--local-dir'");
+        return fail_usage(err, "'--prune-extra' and '--hf-refs' need '--local-dir'");
     if (opt.delete_source && hub_is_offline())
-        return fail_usage(s, err, "'--delete-source' does not go with HF_HUB_OFFLINE");
+        return fail_usage(err, "'--delete-source' does not go with HF_HUB_OFFLINE");
     if (opt.delete_source && (s->then == NULL || !is_converter(s->then[0]) ||
                               opt.local_dir == NULL))
-        return fail_usage(s, err, "'--delete-source' needs '--local-dir' and '--then "
+        return fail_usage(err, "'--delete-source' needs '--local-dir' and '--then "
                           "ckpt-convert' or '--then ckpt-shard'");
     if (args->count > 1 && (opt.include.count > 0 || opt.exclude.count > 0))
-        return fail_usage(s, err, "expected FILEs or '--include'/'--exclude', got both");
+        return fail_usage(err, "expected FILEs or '--include'/'--exclude', got both");
     if (opt.connection_count < 1 || opt.connection_count > 64 || opt.worker_count < 1 ||
         opt.worker_count > 64)
-        return fail_usage(s, err, "'--connections' and '--max-workers' are from 1 to 64");
+        return fail_usage(err, "'--connections' and '--max-workers' are from 1 to 64");
     if (opt.rate != NULL && !parse_rate(opt.rate, &rate_bytes))
-        return fail_usage(s, err, "'--limit-rate' is a size, like 50M");
+        return fail_usage(err, "'--limit-rate' is a size, like 50M");
     o->repo = s->name.repo;
     o->type = s->name.type != NULL ? s->name.type : opt.type != NULL ? opt.type : "model";
     o->revision = s->name.revision[0] != '\0' ? s->name.revision : opt.revision;
@@ -247,18 +243,18 @@ static ckpt_code list_offline(session *s, ckpt_error *err)
 {
     const hub_options *o = &s->h->options;
     const place_options where = { .h = s->h, .local_dir = opt.local_dir, .cache_dir = s->cache };
-    char *path = place_kept_listing(&where);
+    char *path = NULL;
     kept_listing kept = { 0 };
-    ckpt_code code = CKPT_OK;
+    ckpt_code code = place_kept_listing(&where, &path, err);
 
-    if (path != NULL && file_exists(path))
+    if (code == CKPT_OK && path != NULL)
         code = listing_read(path, &kept, err);
     if (code == CKPT_OK && (kept.repo == NULL || strcmp(kept.repo, o->repo) != 0 ||
                             strcmp(kept.type, o->type) != 0 ||
                             strcmp(kept.hub, s->h->kind->name) != 0 ||
                             (strcmp(kept.revision, o->revision) != 0 &&
                              strcmp(kept.files.commit, o->revision) != 0)))
-        code = hub_fail(s->h, HUB_NETWORK, err,
+        code = hub_fail(HUB_NETWORK, err,
                         "HF_HUB_OFFLINE forbids to ask for '%s', and no earlier run has listed it "
                         "at '%s'", o->repo, o->revision);
     free(path);
@@ -274,12 +270,11 @@ static ckpt_code list_offline(session *s, ckpt_error *err)
 
 static ckpt_code list_online(session *s, ckpt_error *err)
 {
-    ckpt_code code = s->h->kind->list(s->h, &s->listing, err);
+    const ckpt_code code = s->h->kind->list(s->h, &s->listing, err);
 
-    if (code == CKPT_OK && (code = hub_listing_check(s->h->options.repo, &s->listing,
-                                                     opt.skip_unsafe, err)) != CKPT_OK)
-        s->h->reason = HUB_OTHER;
-    return code;
+    if (code != CKPT_OK)
+        return code;
+    return hub_listing_check(s->h->options.repo, &s->listing, opt.skip_unsafe, err);
 }
 
 static ckpt_code list_files(session *s, const cli_args *args, ckpt_error *err)
@@ -304,12 +299,12 @@ static ckpt_code check_space(session *s, const download_plan *plan, ckpt_error *
     char need[CLI_SIZE_TEXT_BYTES];
     char available[CLI_SIZE_TEXT_BYTES];
 
-    if (opt.no_space_check || opt.delete_source || !plan->is_free_known || plan->free_bytes == 0 ||
+    if (opt.no_space_check || opt.delete_source || !plan->is_free_known ||
         plan->space_bytes == 0 || plan->space_bytes + SLACK_BYTES <= plan->free_bytes)
         return CKPT_OK;
     cli_size_text(plan->space_bytes + SLACK_BYTES, need);
     cli_size_text(plan->free_bytes, available);
-    return hub_fail(s->h, HUB_DISK, err, "the disk of '%s' is too small: expected %s free, got %s",
+    return hub_fail(HUB_DISK_FULL, err, "the disk of '%s' is too small: expected %s free, got %s",
                     place_path(s->where), need, available);
 }
 
@@ -355,11 +350,11 @@ static ckpt_code sum_up(session *s, ckpt_error *err)
         reason = reason == HUB_FINE || reason == status.reason ? status.reason : HUB_PARTIAL;
     }
     if (stats->failed_count == 0 && s->listing.unsafe_count > 0)
-        return hub_fail(s->h, HUB_PARTIAL, err, "left out %zu files with unsafe names, the first "
+        return hub_fail(HUB_PARTIAL, err, "left out %zu files with unsafe names, the first "
                         "is '%s'", s->listing.unsafe_count, s->listing.unsafe_path);
     if (stats->failed_count == 0)
         return CKPT_OK;
-    return hub_fail(s->h, reason, err, "%zu of %zu files failed: %s", stats->failed_count,
+    return hub_fail(reason, err, "%zu of %zu files failed: %s", stats->failed_count,
                     stats->file_count, first == NULL ? "no memory" : first);
 }
 
@@ -429,10 +424,8 @@ static ckpt_code fetch(session *s, ckpt_error *err)
     if (code == CKPT_OK && opt.prune_extra)
         code = prune(s, err);
     if (code == CKPT_OK && !opt.no_check && !opt.delete_source &&
-        strcmp(s->hub_options.type, "model") == 0) {
+        strcmp(s->hub_options.type, "model") == 0)
         code = download_check(place_path(s->where), &s->listing, err);
-        s->h->reason = code == CKPT_OK ? HUB_FINE : HUB_INTEGRITY;
-    }
     return code;
 }
 
@@ -452,14 +445,11 @@ static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)
         return code;
     where.h = s->h;
     where.cache_dir = s->cache;
-    s->h->reason = HUB_DISK;
     if ((code = place_open(&where, &s->where, err)) != CKPT_OK)
         return code;
-    if (opt.prune_extra && !opt.common.dry_run && !place_was_download(s->where)) {
-        s->reason = HUB_USAGE;
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' was no download before: --prune-extra removes "
-                         "nothing from it", opt.local_dir);
-    }
+    if (opt.prune_extra && !opt.common.dry_run && !place_was_download(s->where))
+        return hub_fail(HUB_USAGE, err, "'%s' was no download before: --prune-extra removes "
+                        "nothing from it", opt.local_dir);
     if (opt.clean && !opt.common.dry_run)
         place_orphans(s->where, 1);
     plan = say_make_plan(&s->listing, s->where);
@@ -500,27 +490,25 @@ int main(int argc, char **argv)
     session s = { .then = then < argc ? argv + then + 1 : NULL };
     cli_args args;
     ckpt_error err = { 0 };
+    hub_reason reason = HUB_FINE;
     ckpt_code code;
     int status;
 
     if ((status = cli_parse(&command, then, argv, &args)) != CLI_GO)
         return cli_finish(status);
     if (then + 1 == argc)
-        code = fail_usage(&s, &err, "option '--then' needs a command");
+        code = fail_usage(&err, "option '--then' needs a command");
     else
         code = run(&s, &args, &err);
-    if (s.reason == HUB_FINE && s.then_status != 0)
-        s.reason = HUB_OTHER;
-    else if (s.reason == HUB_FINE && code != CKPT_OK)
-        s.reason = code == CKPT_E_MEMORY || s.h == NULL || s.h->reason == HUB_FINE ? HUB_OTHER
-                                                                                : s.h->reason;
+    if (code != CKPT_OK)
+        reason = hub_reason_of(&err);
+    else if (s.then_status != 0)
+        reason = HUB_OTHER;
     if (opt.common.json && !(opt.common.dry_run && code == CKPT_OK))
-        say_json(&(say_outcome){ s.h, &s.listing, s.where, s.d, s.reason,
+        say_json(&(say_outcome){ s.h, &s.listing, s.where, s.d, reason,
                                  code == CKPT_OK ? NULL : err.text });
     else if (code == CKPT_OK && !opt.common.dry_run && then == argc)
         printf("%s\n", place_path(s.where));
-    if (s.reason == HUB_INTEGRITY)
-        err.code = CKPT_E_DIFFERENT;
     download_close(s.d);
     place_close(s.where);
     hub_close(s.h);

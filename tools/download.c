@@ -119,24 +119,22 @@ void file_drop_transfers(download *d, const dfile *file)
     }
 }
 
-void file_fail(download *d, dfile *file, hub_reason reason, const ckpt_error *err)
+void file_fail(download *d, dfile *file, const ckpt_error *err)
 {
     free(file->error);
     file->error = strdup(err->text);
-    file->reason = reason;
-    file_end(d, file, DOWNLOAD_FAILED);
-    /* A full disk is full for every file. */
-    if (reason == HUB_DISK && d->fatal.code == CKPT_OK) {
+    file->reason = hub_reason_of(err);
+    /* A full disk is full for every file. Whatever else befalls one leaves the others alone. */
+    if (file->reason == HUB_DISK_FULL && d->fatal.code == CKPT_OK)
         d->fatal = *err;
-        d->h->reason = HUB_DISK;
-    }
+    file_end(d, file, DOWNLOAD_FAILED);
 }
 
 void file_set_failure(download *d, dfile *file)
 {
     ckpt_error err;
 
-    /* Connections that fail together have failed once. */
+    /* Failures inside one back-off window count once. */
     if (hub_now() < file->not_before)
         return;
     file->active->progress_bytes = 0;
@@ -144,10 +142,10 @@ void file_set_failure(download *d, dfile *file)
         file->not_before = hub_now() + hub_backoff(file->failures);
         return;
     }
-    ckpt_fail(&err, CKPT_E_IO, "gave up '%s' after %d tries without progress%s%s",
-              file->want->path, FAILURES_MAX, file->error != NULL ? ": " : "",
-              file->error != NULL ? file->error : "");
-    file_fail(d, file, HUB_NETWORK, &err);
+    hub_fail(HUB_NETWORK, &err, "gave up '%s' after %d tries without progress%s%s",
+             file->want->path, FAILURES_MAX, file->error != NULL ? ": " : "",
+             file->error != NULL ? file->error : "");
+    file_fail(d, file, &err);
 }
 
 void file_piece_done(download *d, dfile *file)
@@ -201,12 +199,12 @@ static void on_wrong_hash(download *d, dfile *file, const hash_job *job)
         file_restart(d, file);
         return;
     }
-    ckpt_fail(&err, CKPT_E_DIFFERENT, "'%s' is not what the hub lists, %d times: expected %s, got "
-              "%s%s", file->want->path, ROUNDS_MAX, file->want->hash, job->got,
-              strcmp(job->got, empty) == 0 ? " (the server sent an empty body)" : "");
+    hub_fail(HUB_INTEGRITY, &err, "'%s' is not what the hub lists, %d times: expected %s, got "
+             "%s%s", file->want->path, ROUNDS_MAX, file->want->hash, job->got,
+             strcmp(job->got, empty) == 0 ? " (the server sent an empty body)" : "");
     if (!d->options.keep_corrupt)
         part_remove(file->active->part);
-    file_fail(d, file, HUB_INTEGRITY, &err);
+    file_fail(d, file, &err);
 }
 
 static void on_checked(download *d, dfile *file, const hash_job *job)
@@ -218,14 +216,14 @@ static void on_checked(download *d, dfile *file, const hash_job *job)
         return;
     }
     if (job->outcome == HASH_FAILED) {
-        file_fail(d, file, HUB_DISK, &err);
+        file_fail(d, file, &err);
         return;
     }
     file->is_checked = 1;
     hash_end(d->pool, &file->active->job);
     file->active->has_job = 0;
     if (file_begin(d, file, &err) != CKPT_OK)
-        file_fail(d, file, HUB_DISK, &err);
+        file_fail(d, file, &err);
 }
 
 static void take_hashes(download *d)
@@ -243,7 +241,7 @@ static void take_hashes(download *d)
         else if (job->outcome == HASH_WRONG)
             on_wrong_hash(d, file, job);
         else
-            file_fail(d, file, HUB_DISK, &err);
+            file_fail(d, file, &err);
     }
 }
 
@@ -286,7 +284,7 @@ static int has_room(download *d, const dfile *file)
     if (d->disk_full_since > 0 && now - d->disk_checked < CHECK_SECONDS)
         return 0;
     d->disk_checked = now;
-    if (place_look(d->where, file->want) != PLACE_ABSENT ||
+    if (place_look(d->where, file->want, NULL) != PLACE_ABSENT ||
         !place_free_bytes(d->where, &free_bytes) ||
         place_need_bytes(d->where, file->want) + SLACK_BYTES <= free_bytes) {
         d->disk_full_since = 0;
@@ -297,10 +295,9 @@ static int has_room(download *d, const dfile *file)
         if (!d->h->options.is_quiet)
             fprintf(stderr, "disk nearly full, waiting: '%s' has no room\n", file->want->path);
     } else if (now - d->disk_full_since > WAIT_SECONDS) {
-        d->h->reason = HUB_DISK;
-        ckpt_fail(&d->fatal, CKPT_E_IO, "no room for '%s' for ten minutes: expected %" PRIu64
-                  " bytes free, got %" PRIu64, file->want->path,
-                  place_need_bytes(d->where, file->want) + SLACK_BYTES, free_bytes);
+        hub_fail(HUB_DISK_FULL, &d->fatal, "no room for '%s' for ten minutes: expected %" PRIu64
+                 " bytes free, got %" PRIu64, file->want->path,
+                 place_need_bytes(d->where, file->want) + SLACK_BYTES, free_bytes);
     }
     return 0;
 }
@@ -329,7 +326,7 @@ static void start_files(download *d)
         small_count += (size_t)take_small;
         d->running[d->running_count++] = file;
         if (file_begin(d, file, &err) != CKPT_OK)
-            file_fail(d, file, HUB_DISK, &err);
+            file_fail(d, file, &err);
     }
 }
 
@@ -423,7 +420,7 @@ static int start_one(download *d, dfile *file, int may_split)
         return 0;           /* the first piece finds out where the bytes are */
     }
     if (fetch_start(d, file, p, &err) != CKPT_OK) {
-        file_fail(d, file, HUB_OTHER, &err);
+        file_fail(d, file, &err);
         return 0;
     }
     return 1;
@@ -441,7 +438,7 @@ static int start_requests(download *d, int may_split)
         if (file->not_before > now)
             continue;
         if (file->state == DOWNLOAD_LOCKED && file_begin(d, file, &err) != CKPT_OK)
-            file_fail(d, file, HUB_DISK, &err);
+            file_fail(d, file, &err);
         while (i < d->running_count && d->running[i] == file && file->state == DOWNLOAD_ACTIVE &&
                file->not_before <= now && d->busy_count < pace_limit(d) &&
                start_one(d, file, may_split))
@@ -461,9 +458,9 @@ static void check_silence(download *d)
 
         if ((file->state == DOWNLOAD_ACTIVE || file->state == DOWNLOAD_RESOLVING) &&
             hub_now() - file->last_byte > SILENCE_SECONDS + (double)d->h->waited_seconds) {
-            ckpt_fail(&err, CKPT_E_IO, "not one byte of '%s' came for 15 minutes",
-                      file->want->path);
-            file_fail(d, file, HUB_NETWORK, &err);
+            hub_fail(HUB_NETWORK, &err, "not one byte of '%s' came for 15 minutes",
+                     file->want->path);
+            file_fail(d, file, &err);
             return;
         }
     }
@@ -492,8 +489,7 @@ ckpt_code download_run(download *d, download_progress *progress, void *context, 
         d->stats.seconds = hub_now() - begin;
         progress(context, d);
         if (code == CKPT_OK && *d->h->options.stop)
-            code = hub_fail(d->h, HUB_INTERRUPTED, err,
-                            "interrupted; run the same command again to resume");
+            code = hub_fail_interrupted(err);
     }
     if (code == CKPT_OK && d->fatal.code != CKPT_OK) {
         *err = d->fatal;

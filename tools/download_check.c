@@ -17,10 +17,12 @@ static ckpt_code check_one(const char *path, const ckpt_open_options *options, c
     const ckpt_code code = ckpt_open(path, options, &checkpoint, &found);
 
     ckpt_close(checkpoint);
-    if (code == CKPT_OK)
-        return CKPT_OK;
-    return ckpt_fail(err, code == CKPT_E_FORMAT ? CKPT_E_DIFFERENT : code,
-                     "downloaded as the hub lists it, but no sound checkpoint: %s", found.text);
+    if (code == CKPT_E_FORMAT)
+        return hub_fail(HUB_INTEGRITY, err, "downloaded as the hub lists it, but not a valid "
+                        "checkpoint: %s", found.text);
+    if (code != CKPT_OK)
+        *err = found;
+    return code;
 }
 
 ckpt_code download_check(const char *folder, const hub_listing *listing, ckpt_error *err)

@@ -29,14 +29,13 @@ static ckpt_code send_request(transfer *t, ckpt_error *err);
 
 /* ---- the reply's headers ---- */
 
-static http_verdict refuse(transfer *t, hub_reason reason, const char *what)
+static http_verdict refuse(transfer *t, const char *what)
 {
     char shown[300];
 
     hub_show_url(t->url, shown, sizeof shown);
-    t->refused = reason;
-    ckpt_fail(&t->err, reason == HUB_INTEGRITY ? CKPT_E_DIFFERENT : CKPT_E_IO,
-              "cannot use the reply for '%s' from '%s': %s", t->file->want->path, shown, what);
+    hub_fail(HUB_INTEGRITY, &t->err, "cannot use the reply for '%s' from '%s': %s",
+             t->file->want->path, shown, what);
     return HTTP_REFUSE;
 }
 
@@ -92,7 +91,7 @@ static http_verdict take_from(transfer *t, uint64_t first, uint64_t size)
 static http_verdict bad_range(transfer *t, const char *what)
 {
     t->bad_range = 1;
-    return refuse(t, HUB_INTEGRITY, what);
+    return refuse(t, what);
 }
 
 /* A 206, or a 200 with or without Content-Range: is it what was asked for? */
@@ -122,7 +121,7 @@ static http_verdict judge_body(transfer *t, const http_reply *reply)
         return take_from(t, 0, total);
     }
     if (!hub_parse_content_range(text, &range) || range.is_empty)
-        return bad_range(t, "its Content-Range is none");
+        return bad_range(t, "malformed Content-Range");
     if (range.first != (t->range_end != 0 ? t->range_first : 0) ||
         (t->range_end != 0 && range.last >= t->range_end))
         return bad_range(t, "its Content-Range is not the one asked for");
@@ -141,7 +140,7 @@ static http_verdict on_head(void *context, const http_reply *reply)
     const char *wrong = status < 400 && is_hub(t) ? hub_contradiction(t, reply) : NULL;
 
     if (wrong != NULL)
-        return refuse(t, HUB_INTEGRITY, wrong);
+        return refuse(t, wrong);
     if (status != 200 && status != 206)
         return HTTP_KEEP;
     if (t->is_head)
@@ -227,10 +226,10 @@ static void follow(transfer *t, const http_result *result)
 
     if (hub_redirect(d->h, t->url, result->reply, &to, &err) != CKPT_OK || ++t->hops > HOPS_MAX) {
         if (t->hops > HOPS_MAX)
-            ckpt_fail(&err, CKPT_E_IO, "'%s' is redirected without end", file->want->path);
+            hub_fail(HUB_NETWORK, &err, "'%s' is redirected without end", file->want->path);
         free(to);
         release(t);
-        file_fail(d, file, HUB_NETWORK, &err);
+        file_fail(d, file, &err);
         return;
     }
     if (is_hub(t) && !hub_same_origin(to, d->h->endpoint)) {
@@ -249,7 +248,7 @@ static void follow(transfer *t, const http_result *result)
     t->url = to;
     if (send_request(t, &err) != CKPT_OK) {
         release(t);
-        file_fail(d, file, HUB_OTHER, &err);
+        file_fail(d, file, &err);
     }
 }
 
@@ -265,8 +264,8 @@ static void refresh(transfer *t, const http_result *result)
     ckpt_error err;
 
     hub_parse_url(t->url, &host);
-    ckpt_fail(&err, CKPT_E_IO, "'%s' refuses a fresh address of '%s': %u %.300s", host.host,
-              file->want->path, status, result->text);
+    hub_fail(HUB_NETWORK, &err, "'%s' refuses a fresh address of '%s': %u %.300s", host.host,
+             file->want->path, status, result->text);
     release(t);
     if (generation != a->generation || a->url == NULL)
         return;     /* somebody else has asked already */
@@ -277,7 +276,7 @@ static void refresh(transfer *t, const http_result *result)
     }
     if (++file->refreshes > (a->old_host != NULL && strcmp(a->old_host, host.host) == 0
                                  ? 2 : REFRESHES_MAX)) {
-        file_fail(d, file, HUB_NETWORK, &err);
+        file_fail(d, file, &err);
         return;
     }
     free(a->old_host);
@@ -303,11 +302,11 @@ static void on_status(transfer *t, const http_result *result)
     } else if (status == 416 && text != NULL && hub_parse_content_range(text, &range) &&
                range.has_total && range.total != file->want->size_bytes &&
                (file->refreshes > 0 || is_hub(t))) {
-        ckpt_fail(&err, CKPT_E_DIFFERENT,
-                  "'%s' has another size than listed: expected %" PRIu64 " bytes, got %" PRIu64,
-                  file->want->path, file->want->size_bytes, range.total);
+        hub_fail(HUB_INTEGRITY, &err,
+                 "'%s' has another size than listed: expected %" PRIu64 " bytes, got %" PRIu64,
+                 file->want->path, file->want->size_bytes, range.total);
         release(t);
-        file_fail(d, file, HUB_INTEGRITY, &err);
+        file_fail(d, file, &err);
     } else if (status == 416 && text != NULL && range.total == file->want->size_bytes) {
         release(t);
         file_set_failure(d, file);
@@ -316,7 +315,7 @@ static void on_status(transfer *t, const http_result *result)
     } else {
         hub_refusal(d->h, result, file->want->path, &err);
         release(t);
-        file_fail(d, file, d->h->reason, &err);
+        file_fail(d, file, &err);
     }
 }
 
@@ -330,7 +329,7 @@ static void on_refused(transfer *t)
 
     release(t);
     if (was.write_failed) {
-        file_fail(d, file, HUB_DISK, &was.err);
+        file_fail(d, file, &was.err);
     } else if (was.no_range) {
         file_go_single(d, file);
     } else if (was.etag_changed) {
@@ -344,8 +343,8 @@ static void on_refused(transfer *t)
     } else if (was.bad_range && !file->is_single) {
         file->strikes = 0;
         file_go_single(d, file);
-    } else if (was.refused != HUB_FINE) {
-        file_fail(d, file, was.refused, &was.err);
+    } else if (was.err.code != CKPT_OK) {
+        file_fail(d, file, &was.err);
     } else {
         file_set_failure(d, file);
     }
@@ -385,9 +384,9 @@ static void on_done(void *context, const http_result *result)
     } else if (t->write_failed || (result->outcome == HTTP_REFUSED && !t->is_accepted)) {
         on_refused(t);
     } else if (result->outcome == HTTP_IMPOSSIBLE) {
-        ckpt_fail(&err, CKPT_E_IO, "cannot fetch '%s': %s", file->want->path, result->problem);
+        hub_fail(HUB_NETWORK, &err, "cannot fetch '%s': %s", file->want->path, result->problem);
         release(t);
-        file_fail(d, file, HUB_NETWORK, &err);
+        file_fail(d, file, &err);
     } else if (result->outcome != HTTP_DONE) {
         const int got_much = t->new_bytes >= 1 << 20;
 
@@ -446,7 +445,7 @@ static ckpt_code send_request(transfer *t, ckpt_error *err)
         request.range = range;
     }
     t->is_accepted = t->no_range = t->bad_range = t->etag_changed = t->write_failed = 0;
-    t->refused = HUB_FINE;
+    t->err.code = CKPT_OK;
     t->begin = hub_now();
     t->got_bytes = t->new_bytes = t->skip_bytes = t->accept_bytes = 0;
     t->d->h->request_count++;

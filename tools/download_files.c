@@ -112,12 +112,12 @@ static ckpt_code begin_check(download *d, dfile *file, ckpt_error *err)
 static ckpt_code begin_part(download *d, dfile *file, ckpt_error *err)
 {
     active *a = file->active;
-    char key[17];
-    const part_place at = place_part(d->where, file->want, key);
+    part_place at;
     part_spans there;
     ckpt_code code;
 
     if ((d->options.adopt && (code = place_adopt(d->where, file->want, err)) != CKPT_OK) ||
+        (code = place_part(d->where, file->want, &at, err)) != CKPT_OK ||
         (code = part_open(&at, file->want, &a->part, &there, err)) != CKPT_OK)
         return code;
     if (d->options.force && there.count > 0) {
@@ -149,10 +149,9 @@ ckpt_code file_begin(download *d, dfile *file, ckpt_error *err)
         file->active->job.fd = -1;
     }
     if (!file->is_checked && !d->options.force)
-        there = place_look(d->where, file->want);
-    if (there == PLACE_BLOCKED)
-        return ckpt_fail(err, CKPT_E_IO, "'%s' is a folder: expected a file or nothing",
-                         file->want->path);
+        there = place_look(d->where, file->want, err);
+    if (there == PLACE_BLOCKED || there == PLACE_UNREADABLE)
+        return err->code;
     if (there == PLACE_UNKNOWN || (there != PLACE_ABSENT && d->options.verify))
         return begin_check(d, file, err);
     if (there != PLACE_ABSENT) {
@@ -166,9 +165,10 @@ ckpt_code file_begin(download *d, dfile *file, ckpt_error *err)
     if (d->options.is_offline) {
         ckpt_error missing;
 
-        ckpt_fail(&missing, CKPT_E_IO, "'%s' is %s, and HF_HUB_OFFLINE forbids to fetch it",
-                  file->want->path, file->is_checked ? "not what was listed" : "not there");
-        file_fail(d, file, file->is_checked ? HUB_INTEGRITY : HUB_NETWORK, &missing);
+        hub_fail(file->is_checked ? HUB_INTEGRITY : HUB_NETWORK, &missing,
+                 "'%s' is %s, and HF_HUB_OFFLINE forbids to fetch it", file->want->path,
+                 file->is_checked ? "not what was listed" : "not there");
+        file_fail(d, file, &missing);
         return CKPT_OK;
     }
     if (file->active->lock_fd < 0 &&
@@ -217,10 +217,9 @@ static void release(download *d, dfile *file)
 /* A run that was killed just after a file got its name left its journal. */
 static void discard_part(const download *d, const hub_file *file)
 {
-    char key[17];
-    const part_place at = place_part(d->where, file, key);
+    part_place at;
 
-    if (file->size_bytes >= PART_JOURNAL_BYTES)
+    if (file->size_bytes >= PART_JOURNAL_BYTES && place_part(d->where, file, &at, NULL) == CKPT_OK)
         part_discard(&at, file);
 }
 
@@ -260,7 +259,7 @@ void file_begin_anew(download *d, dfile *file)
         ckpt_fail_memory(&err, "a hash", 0);
     else if (place_begin(d->where, &err) == CKPT_OK && file_begin(d, file, &err) == CKPT_OK)
         return;
-    file_fail(d, file, HUB_DISK, &err);
+    file_fail(d, file, &err);
 }
 
 void file_restart(download *d, dfile *file)
@@ -283,7 +282,7 @@ void file_restart(download *d, dfile *file)
         (code = make_pieces(d, file, &nothing, &err)) == CKPT_OK)
         code = begin_hash(d, file, &err);
     if (code != CKPT_OK) {
-        file_fail(d, file, HUB_DISK, &err);
+        file_fail(d, file, &err);
         return;
     }
     file->state = DOWNLOAD_ACTIVE;

@@ -10,6 +10,13 @@
 
 enum { PIECE_BYTES = 1 << 20, SYNC_BYTES = 256 << 20, THREADS_MAX = 64 };
 
+/* A thread and its buffer, which is there before the thread is. */
+typedef struct {
+    hash_pool *pool;
+    unsigned char *piece;
+    pthread_t thread;
+} hash_worker;
+
 struct hash_pool {
     hash_options options;
     pthread_mutex_t mutex;
@@ -20,7 +27,7 @@ struct hash_pool {
     hash_job *done;
     int is_closing;
     unsigned thread_count;
-    pthread_t threads[THREADS_MAX];
+    hash_worker workers[THREADS_MAX];
 };
 
 ckpt_code hash_begin(hash_job *job, ckpt_error *err)
@@ -47,8 +54,8 @@ static ckpt_code read_piece(hash_job *job, unsigned char *piece, size_t size)
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return ckpt_fail(&job->err, CKPT_E_IO, "cannot read '%s' back: %s", job->file->path,
-                             n < 0 ? strerror(errno) : "it ends early");
+            return hub_fail(HUB_DISK, &job->err, "cannot read '%s' back: %s", job->file->path,
+                            n < 0 ? strerror(errno) : "it ends early");
         got += (size_t)n;
     }
     return sha256_add(job->hash, piece, size, &job->err);
@@ -151,22 +158,19 @@ static void work_on(hash_pool *pool, hash_job *job, unsigned char *piece)
 
 static void *run_thread(void *context)
 {
-    hash_pool *pool = context;
-    unsigned char *piece = malloc(PIECE_BYTES);
+    const hash_worker *worker = context;
+    hash_pool *pool = worker->pool;
 
-    if (piece == NULL)
-        abort();
     pthread_mutex_lock(&pool->mutex);
     while (!pool->is_closing) {
         hash_job *job = take_queued(pool);
 
         if (job != NULL)
-            work_on(pool, job, piece);
+            work_on(pool, job, worker->piece);
         else
             pthread_cond_wait(&pool->work, &pool->mutex);
     }
     pthread_mutex_unlock(&pool->mutex);
-    free(piece);
     return NULL;
 }
 
@@ -185,9 +189,13 @@ ckpt_code hash_pool_open(const hash_options *options, hash_pool **out, ckpt_erro
     pthread_cond_init(&pool->work, NULL);
     pthread_cond_init(&pool->rest, NULL);
     for (unsigned i = 0; i < options->thread_count && i < THREADS_MAX; i++) {
-        const int error = pthread_create(&pool->threads[i], NULL, run_thread, pool);
+        hash_worker *worker = &pool->workers[i];
+        int error;
 
-        if (error != 0)
+        worker->pool = pool;
+        if ((worker->piece = malloc(PIECE_BYTES)) == NULL)
+            return ckpt_fail_memory(err, "hashing threads", PIECE_BYTES);
+        if ((error = pthread_create(&worker->thread, NULL, run_thread, worker)) != 0)
             return ckpt_fail(err, CKPT_E_MEMORY, "cannot start a thread: %s", strerror(error));
         pool->thread_count++;
     }
@@ -203,7 +211,9 @@ void hash_pool_close(hash_pool *pool)
     pthread_cond_broadcast(&pool->work);
     pthread_mutex_unlock(&pool->mutex);
     for (unsigned i = 0; i < pool->thread_count; i++)
-        pthread_join(pool->threads[i], NULL);
+        pthread_join(pool->workers[i].thread, NULL);
+    for (unsigned i = 0; i < THREADS_MAX; i++)
+        free(pool->workers[i].piece);
     pthread_cond_destroy(&pool->rest);
     pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->mutex);

@@ -20,13 +20,13 @@ int head_is_shard(const hub_file *file)
            strchr(file->path, '/') == NULL && text_ends_with(file->path, SAFETENSORS_SUFFIX);
 }
 
-static part_place name_of(const place *p, const hub_file *file, char key[17],
-                          char out[NAME_BYTES])
+static ckpt_code name_of(const place *p, const hub_file *file, part_place *at,
+                         char out[NAME_BYTES], ckpt_error *err)
 {
-    const part_place at = place_part(p, file, key);
+    const ckpt_code code = place_part(p, file, at, err);
 
-    snprintf(out, NAME_BYTES, "%s.%s.head", key, file->hash);
-    return at;
+    snprintf(out, NAME_BYTES, "%s.%s.head", at->key, file->hash);
+    return code;
 }
 
 /* The first 60 bits of the hash as a time: 30 of them seconds, so that any file system keeps it. */
@@ -43,13 +43,16 @@ static struct timespec time_of(const hub_file *file)
     return out;
 }
 
-static int is_there(const part_place *at, const char *name, const hub_file *file)
+static ckpt_code find_head(const part_place *at, const char *name, const hub_file *file,
+                           int *found, ckpt_error *err)
 {
     const struct timespec time = time_of(file);
     struct stat status;
+    const ckpt_code code = tree_stat(at->side_fd, name, &status, err);
 
-    return tree_stat(at->side_fd, name, &status) && S_ISREG(status.st_mode) &&
-           (uint64_t)status.st_size == file->size_bytes && status.st_mtim.tv_sec == time.tv_sec;
+    *found = S_ISREG(status.st_mode) && (uint64_t)status.st_size == file->size_bytes &&
+             status.st_mtim.tv_sec == time.tv_sec;
+    return code;
 }
 
 static int read_at(int fd, void *out, size_t size, uint64_t offset)
@@ -61,6 +64,8 @@ static int read_at(int fd, void *out, size_t size, uint64_t offset)
 
         if (got < 0 && errno == EINTR)
             continue;
+        if (got == 0)
+            errno = ENODATA;
         if (got <= 0)
             return 0;
         at += got;
@@ -77,12 +82,12 @@ static ckpt_code measure(int fd, const hub_file *file, uint64_t *bytes, ckpt_err
     uint64_t value = 0;
 
     if (!read_at(fd, length, sizeof length, 0))
-        return ckpt_fail(err, CKPT_E_IO, "cannot read '%s' back: %s", file->path, strerror(errno));
+        return hub_fail_disk(errno, err, "cannot read '%s' back", file->path);
     for (int i = LENGTH_BYTES - 1; i >= 0; i--)
         value = value << 8 | length[i];
     if (value > SAFETENSORS_HEADER_MAX || value > file->size_bytes - LENGTH_BYTES)
-        return ckpt_fail(err, CKPT_E_DIFFERENT, "'%s' is no safetensors file: its header would "
-                         "have %" PRIu64 " bytes", file->path, value);
+        return hub_fail(HUB_INTEGRITY, err, "'%s' is not a safetensors file: its header would "
+                        "have %" PRIu64 " bytes", file->path, value);
     *bytes = LENGTH_BYTES + value;
     return CKPT_OK;
 }
@@ -101,43 +106,57 @@ static ckpt_code write_head(const part_place *at, const char *name, const hub_fi
     if (pwrite(fd, bytes, size, 0) != (ssize_t)size ||
         ftruncate(fd, (off_t)file->size_bytes) != 0 || futimens(fd, times) != 0 ||
         fsync(fd) != 0 || renameat(at->side_fd, temporary, at->side_fd, name) != 0)
-        code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", name, strerror(errno));
+        code = hub_fail_disk(errno, err, "cannot write '%s'", name);
     close(fd);
     return code;
 }
 
+/* What is there of the file from its first byte on, and a descriptor to read it, or -1. */
+static ckpt_code open_front(const place *p, const hub_file *file, const part_place *at,
+                            part_prefix *out, ckpt_error *err)
+{
+    const place_state state = place_look(p, file, err);
+
+    *out = (part_prefix){ -1, file->size_bytes };
+    switch (state) {
+    case PLACE_UNREADABLE:
+    case PLACE_BLOCKED:
+        return err->code;
+    case PLACE_ABSENT:
+        return part_open_prefix(at, file, out, err);
+    default:
+        return place_open_file(p, file, &out->fd, err);
+    }
+}
+
 ckpt_code head_make(const place *p, const hub_file *file, uint64_t *need_bytes, ckpt_error *err)
 {
-    char key[17];
     char name[NAME_BYTES];
-    const part_place at = name_of(p, file, key, name);
-    const place_state state = place_look(p, file);
-    uint64_t there = file->size_bytes;
+    part_place at;
+    part_prefix there = { -1, 0 };
     char *bytes = NULL;
-    int fd = -1;
-    ckpt_code code = CKPT_OK;
+    int found = 0;
+    ckpt_code code;
 
     *need_bytes = 0;
-    if (is_there(&at, name, file))
-        return CKPT_OK;
+    if ((code = name_of(p, file, &at, name, err)) != CKPT_OK ||
+        (code = find_head(&at, name, file, &found, err)) != CKPT_OK || found)
+        return code;
     *need_bytes = FIRST_BYTES;
-    if (state != PLACE_ABSENT && state != PLACE_BLOCKED)
-        code = place_open_file(p, file, &fd, err);
-    else
-        there = part_open_prefix(&at, file, &fd);
-    if (code == CKPT_OK && there >= LENGTH_BYTES &&
-        (code = measure(fd, file, need_bytes, err)) == CKPT_OK && *need_bytes <= there) {
+    if ((code = open_front(p, file, &at, &there, err)) == CKPT_OK && there.bytes >= LENGTH_BYTES &&
+        (code = measure(there.fd, file, need_bytes, err)) == CKPT_OK &&
+        *need_bytes <= there.bytes) {
         if ((bytes = malloc(*need_bytes)) == NULL)
             code = ckpt_fail_memory(err, "a header", *need_bytes);
-        else if (!read_at(fd, bytes, *need_bytes, 0))
-            code = ckpt_fail(err, CKPT_E_IO, "cannot read '%s' back", file->path);
+        else if (!read_at(there.fd, bytes, *need_bytes, 0))
+            code = hub_fail_disk(errno, err, "cannot read '%s' back", file->path);
         else
             code = write_head(&at, name, file, bytes, *need_bytes, err);
         *need_bytes = 0;
     }
     free(bytes);
-    if (fd >= 0)
-        close(fd);
+    if (there.fd >= 0)
+        close(there.fd);
     return code;
 }
 
@@ -155,23 +174,24 @@ static char *shape_path(const place *p)
 static ckpt_code link_file(const place *p, const char *shape, const hub_file *file,
                            ckpt_error *err)
 {
-    char key[17];
     char name[NAME_BYTES];
+    part_place at;
     char *from = file_join(shape, file->path);
     char *side = file_join(place_path(p), PLACE_SIDE);
     char *to = NULL;
     ckpt_code code = CKPT_OK;
 
     if (side != NULL && head_is_shard(file)) {
-        name_of(p, file, key, name);
-        to = file_join(side, name);
+        if ((code = name_of(p, file, &at, name, err)) == CKPT_OK)
+            to = file_join(side, name);
     } else if (side != NULL) {
         to = file_join(place_path(p), file->path);
     }
-    if (from == NULL || to == NULL)
+    if (code == CKPT_OK && (from == NULL || to == NULL))
         code = ckpt_fail_memory(err, "a path", strlen(file->path));
-    else if ((code = file_make_parents(from, err)) == CKPT_OK && symlink(to, from) != 0)
-        code = ckpt_fail(err, CKPT_E_IO, "cannot link '%s': %s", from, strerror(errno));
+    if (code == CKPT_OK && (code = file_make_parents(from, err)) == CKPT_OK &&
+        symlink(to, from) != 0)
+        code = hub_fail_disk(errno, err, "cannot link '%s'", from);
     free(from);
     free(side);
     free(to);
@@ -202,10 +222,11 @@ ckpt_code head_remove_all(const place *p, const hub_listing *listing, ckpt_error
     free(shape);
     for (size_t i = 0; i < listing->count && code == CKPT_OK; i++)
         if (head_is_shard(&listing->files[i])) {
-            char key[17];
             char name[NAME_BYTES];
-            const part_place at = name_of(p, &listing->files[i], key, name);
+            part_place at;
 
+            if ((code = name_of(p, &listing->files[i], &at, name, err)) != CKPT_OK)
+                break;
             part_discard(&at, &listing->files[i]);
             code = tree_remove(at.side_fd, name, err);
         }

@@ -31,7 +31,13 @@ typedef struct {
     part_span *spans;
     size_t count;
     uint64_t nonce;
+    int is_good;                 /* it is of this file */
 } part_state;
+
+typedef struct {
+    const hub_file *file;
+    uint64_t there_bytes;        /* size of the part */
+} part_look;
 
 static uint32_t line_check(const char *text, size_t size)
 {
@@ -43,14 +49,22 @@ static uint32_t line_check(const char *text, size_t size)
 }
 
 /* The system's own name for this boot; "-" where it has none: then nothing unsynced counts. */
-static void boot_id(char out[40])
+static ckpt_code boot_id(char out[40], ckpt_error *err)
 {
-    const int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    const ssize_t got = fd < 0 ? 0 : read(fd, out, 36);
+    static const char path[] = "/proc/sys/kernel/random/boot_id";
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int error = errno;
+    ssize_t got;
 
-    if (fd >= 0)
-        close(fd);
+    snprintf(out, 40, "-");
+    if (fd < 0)                  /* only where there is no /proc is it known to have none */
+        return error == ENOENT || error == EACCES ? CKPT_OK
+                                                  : hub_fail_disk(error, err, "cannot open '%s'",
+                                                                  path);
+    got = read(fd, out, 36);
     snprintf(got == 36 ? out + 36 : out, 4, "%s", got == 36 ? "" : "-");
+    close(fd);
+    return CKPT_OK;
 }
 
 static void names_of(const part_place *place, const hub_file *file, char *part_out,
@@ -62,16 +76,16 @@ static void names_of(const part_place *place, const hub_file *file, char *part_o
 
 /* ---- reading a journal ---- */
 
-static int add_span(part_state *s, uint64_t begin, uint64_t end)
+static ckpt_code add_span(part_state *s, uint64_t begin, uint64_t end, ckpt_error *err)
 {
-    part_span *spans = array_room(s->spans, s->count, sizeof *spans, "spans", NULL);
+    part_span *spans = array_room(s->spans, s->count, sizeof *spans, "a journal", err);
 
     if (spans == NULL)
-        return 0;
+        return CKPT_E_MEMORY;
     s->spans = spans;
     spans[s->count].begin = begin;
     spans[s->count++].end = end;
-    return 1;
+    return CKPT_OK;
 }
 
 static int by_begin(const void *a, const void *b)
@@ -116,14 +130,14 @@ static size_t checked_size(const char *line, size_t size)
     return body;
 }
 
-static int read_header(const char *line, const hub_file *file, int *same_boot, part_state *out)
+/* 0: it is not the header of this file's journal. */
+static int read_header(const char *line, const hub_file *file, const char *ours, int *same_boot,
+                       part_state *out)
 {
     char hash[65];
     char boot[40];
-    char ours[40];
     uint64_t size;
 
-    boot_id(ours);
     if (sscanf(line, "ckpt-part 1 %64s %" SCNu64 " %39s %" SCNx64, hash, &size, boot,
                &out->nonce) != 4 ||
         strcmp(hash, file->hash) != 0 || size != file->size_bytes)
@@ -151,106 +165,141 @@ static uint64_t durable_bytes(const char *text, size_t size)
     return durable;
 }
 
-/* 0: it is not the journal of this file, or there is no memory. Torn lines are passed over. */
-static int read_state(const char *text, size_t size, const hub_file *file, part_state *out)
+/*
+ * *good: it is the journal of this file, as its first line proves. Torn lines are passed over. What
+ * spans says beyond `there_bytes`, the size of the part, is not in it.
+ */
+static ckpt_code read_state(const char *text, size_t size, const part_look *look, part_state *out,
+                            ckpt_error *err)
 {
     const uint64_t durable = durable_bytes(text, size);
+    char boot[40];
     int same_boot = 0;
+    ckpt_code code;
 
-    for (size_t at = 0; at < size;) {
+    if ((code = boot_id(boot, err)) != CKPT_OK)
+        return code;
+    for (size_t at = 0; at < size && code == CKPT_OK;) {
         const char *newline = memchr(text + at, '\n', size - at);
+        const int is_whole =
+            newline != NULL && checked_size(text + at, (size_t)(newline - text) - at) > 0;
         part_span span;
 
+        if (at == 0 && (!is_whole || !read_header(text, look->file, boot, &same_boot, out)))
+            return CKPT_OK;
         if (newline == NULL)
             break;
-        if (checked_size(text + at, (size_t)(newline - text) - at) == 0) {
-            if (at == 0)
-                return 0;
-        } else if (at == 0) {
-            if (!read_header(text, file, &same_boot, out))
-                return 0;
-        } else if (sscanf(text + at, "span %" SCNu64 " %" SCNu64, &span.begin, &span.end) == 2 &&
-                   span.begin < span.end && span.end <= file->size_bytes &&
-                   (same_boot || at < durable) && !add_span(out, span.begin, span.end)) {
-            return 0;
-        }
+        if (is_whole && at > 0 && (same_boot || at < durable) &&
+            sscanf(text + at, "span %" SCNu64 " %" SCNu64, &span.begin, &span.end) == 2 &&
+            span.begin < span.end && span.end <= look->file->size_bytes &&
+            span.begin < look->there_bytes)
+            code = add_span(out, span.begin, size_min(span.end, look->there_bytes), err);
         at = (size_t)(newline - text) + 1;
     }
     merge_spans(out);
-    return out->nonce != 0;
+    out->is_good = out->nonce != 0;
+    return code;
 }
 
-/* The journal's text, NUL-terminated, yours to free; NULL when it cannot be read. */
-static char *load_text(int side_fd, const char *name, size_t *size)
+/* The journal's text, NUL-terminated, yours to free; NULL without an error: there is none. */
+static ckpt_code load_text(int side_fd, const char *name, char **out, size_t *size,
+                           ckpt_error *err)
 {
-    const int fd = openat(side_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     struct stat status;
-    char *text = NULL;
+    size_t room;
+    int fd;
+    ckpt_code code = tree_open_if_there(side_fd, name, O_RDONLY, &fd, err);
 
+    *out = NULL;
     *size = 0;
-    if (fd < 0)
-        return NULL;
-    if (fstat(fd, &status) == 0 && status.st_size <= STATE_BYTES_MAX &&
-        (text = malloc((size_t)status.st_size + 1)) != NULL) {
-        const ssize_t got = read(fd, text, (size_t)status.st_size);
-
-        *size = got > 0 ? (size_t)got : 0;
-        text[*size] = '\0';
+    if (code != CKPT_OK || fd < 0)
+        return code;
+    if (fstat(fd, &status) != 0) {
+        code = hub_fail_disk(errno, err, "cannot look at '%s'", name);
+    } else if (status.st_size > STATE_BYTES_MAX) {
+        code = hub_fail(HUB_OTHER, err, "the journal '%s' is too large: expected at most %d bytes, "
+                        "got %" PRIu64 "; remove it to fetch its file again", name,
+                        STATE_BYTES_MAX, (uint64_t)status.st_size);
+    } else {
+        room = (size_t)status.st_size;
+        if ((*out = malloc(room + 1)) == NULL)
+            code = ckpt_fail_memory(err, "a journal", room);
+        else
+            code = tree_read(fd, name, *out, room, size, err);
     }
     close(fd);
-    return text;
+    if (code != CKPT_OK) {
+        free(*out);
+        *out = NULL;
+    } else {
+        (*out)[*size] = '\0';
+    }
+    return code;
 }
 
-/* What can be gone on with: part and journal are both there and belong together. */
-static int load_state(int side_fd, const char *part_file, const char *state_file,
-                      const hub_file *file, part_state *out)
+/*
+ * What can be gone on with. There are three outcomes, and the third is an error: part and journal
+ * are both there and belong together (is_good); they do not, or one is not there; or that cannot be
+ * told. What could not be read may be hours of work, and nobody may take it for nothing.
+ */
+static ckpt_code load_state(const part_place *place, const hub_file *file, part_state *out,
+                            ckpt_error *err)
 {
+    char name[NAME_BYTES];
+    char state_name[NAME_BYTES];
     struct stat status;
+    char *text = NULL;
     size_t size;
-    char *text = load_text(side_fd, state_file, &size);
-    int good = text != NULL && fstatat(side_fd, part_file, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
-               S_ISREG(status.st_mode) && (uint64_t)status.st_size == file->size_bytes &&
-               read_state(text, size, file, out);
+    ckpt_code code;
 
+    memset(out, 0, sizeof *out);
+    names_of(place, file, name, state_name);
+    if ((code = tree_stat(place->side_fd, name, &status, err)) != CKPT_OK || status.st_mode == 0)
+        return code;
+    if (!S_ISREG(status.st_mode))
+        return hub_fail(HUB_OTHER, err, "'%s' is not a regular file: expected an unfinished "
+                        "download or nothing", name);
+    if (file->size_bytes < PART_JOURNAL_BYTES || (uint64_t)status.st_size > file->size_bytes)
+        return CKPT_OK;
+    if ((code = load_text(place->side_fd, state_name, &text, &size, err)) == CKPT_OK &&
+        text != NULL)
+        code = read_state(text, size, &(part_look){ file, (uint64_t)status.st_size }, out, err);
     free(text);
-    if (!good) {
+    if (code != CKPT_OK || !out->is_good) {
         free(out->spans);
         memset(out, 0, sizeof *out);
     }
-    return good;
+    return code;
 }
 
-uint64_t part_present_bytes(const part_place *place, const hub_file *file)
+ckpt_code part_present_bytes(const part_place *place, const hub_file *file, uint64_t *out,
+                             ckpt_error *err)
+{
+    part_state state;
+    const ckpt_code code = load_state(place, file, &state, err);
+
+    *out = 0;
+    for (size_t i = 0; i < state.count; i++)
+        *out += state.spans[i].end - state.spans[i].begin;
+    free(state.spans);
+    return code;
+}
+
+ckpt_code part_open_prefix(const part_place *place, const hub_file *file, part_prefix *out,
+                           ckpt_error *err)
 {
     char name[NAME_BYTES];
     char state_name[NAME_BYTES];
-    part_state state = { 0 };
-    uint64_t bytes = 0;
+    part_state state;
+    ckpt_code code = load_state(place, file, &state, err);
 
-    names_of(place, file, name, state_name);
-    if (file->size_bytes >= PART_JOURNAL_BYTES &&
-        load_state(place->side_fd, name, state_name, file, &state))
-        for (size_t i = 0; i < state.count; i++)
-            bytes += state.spans[i].end - state.spans[i].begin;
+    out->fd = -1;
+    out->bytes = state.count > 0 && state.spans[0].begin == 0 ? state.spans[0].end : 0;
     free(state.spans);
-    return bytes;
-}
-
-uint64_t part_open_prefix(const part_place *place, const hub_file *file, int *fd)
-{
-    char name[NAME_BYTES];
-    char state_name[NAME_BYTES];
-    part_state state = { 0 };
-    uint64_t bytes = 0;
-
-    *fd = -1;
+    if (code != CKPT_OK || out->bytes == 0)
+        return code;
     names_of(place, file, name, state_name);
-    if (load_state(place->side_fd, name, state_name, file, &state)) {
-        bytes = state.count > 0 && state.spans[0].begin == 0 ? state.spans[0].end : 0;
-        *fd = openat(place->side_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    }
-    free(state.spans);
-    return *fd < 0 ? 0 : bytes;
+    return tree_open_file(place->side_fd, name, O_RDONLY, &out->fd, err);
 }
 
 uint64_t part_allocated_bytes(const part_place *place, const hub_file *file)
@@ -278,16 +327,24 @@ void part_discard(const part_place *place, const hub_file *file)
 
 /* ---- writing one ---- */
 
+/* One call with O_APPEND: lines of two threads do not mix. A disk that runs full takes half a line,
+ * and says so to the next one only. */
+static ckpt_code write_line(part *p, const char *line, size_t size, ckpt_error *err)
+{
+    const ssize_t put = write(p->state_fd, line, size);
+
+    if (put == (ssize_t)size)
+        return CKPT_OK;
+    return hub_fail_disk(put < 0 ? errno : ENOSPC, err, "cannot write '%s'", p->state_name);
+}
+
 static ckpt_code append(part *p, const char *format, uint64_t a, uint64_t b, ckpt_error *err)
 {
     char line[LINE_BYTES];
     size_t size = (size_t)snprintf(line, sizeof line, format, a, b);
 
     size += (size_t)snprintf(line + size, sizeof line - size, "%08x\n", line_check(line, size));
-    /* One call with O_APPEND: lines of two threads do not mix. */
-    if (write(p->state_fd, line, size) != (ssize_t)size)
-        return ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", p->state_name, strerror(errno));
-    return CKPT_OK;
+    return write_line(p, line, size, err);
 }
 
 static ckpt_code append_span(part *p, uint64_t begin, uint64_t end, ckpt_error *err)
@@ -303,26 +360,26 @@ static ckpt_code begin_journal(part *p, const part_state *state, ckpt_error *err
     size_t size;
     ckpt_code code;
 
-    boot_id(boot);
+    if ((code = boot_id(boot, err)) != CKPT_OK)
+        return code;
     if (getrandom(&p->nonce, sizeof p->nonce, 0) != (ssize_t)sizeof p->nonce || p->nonce == 0)
         p->nonce = (uint64_t)getpid();
     snprintf(temporary, sizeof temporary, "%s" TREE_SCRATCH_END, p->state_name);
-    p->state_fd = openat(p->side_fd, temporary,
-                         O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (p->state_fd < 0)
-        return ckpt_fail(err, CKPT_E_IO, "cannot make '%s': %s", temporary, strerror(errno));
+    if ((code = tree_open_file(p->side_fd, temporary, O_RDWR | O_CREAT | O_TRUNC | O_APPEND,
+                               &p->state_fd, err)) != CKPT_OK)
+        return code;
     size = (size_t)snprintf(line, sizeof line, "ckpt-part 1 %s %" PRIu64 " %s %" PRIx64 " ",
                             p->hash, p->size, boot, p->nonce);
     size += (size_t)snprintf(line + size, sizeof line - size, "%08x\n", line_check(line, size));
-    if (write(p->state_fd, line, size) != (ssize_t)size)
-        return ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", temporary, strerror(errno));
+    if ((code = write_line(p, line, size, err)) != CKPT_OK)
+        return code;
     for (size_t i = 0; i < state->count; i++)
         if ((code = append_span(p, state->spans[i].begin, state->spans[i].end, err)) != CKPT_OK)
             return code;
     if (state->count > 0 && (code = part_sync(p, err)) != CKPT_OK)
         return code;
     if (renameat(p->side_fd, temporary, p->side_fd, p->state_name) != 0)
-        return ckpt_fail(err, CKPT_E_IO, "cannot rename '%s': %s", temporary, strerror(errno));
+        return hub_fail_disk(errno, err, "cannot rename '%s'", temporary);
     return CKPT_OK;
 }
 
@@ -341,36 +398,52 @@ static ckpt_code set_size(part *p, int allocate, ckpt_error *err)
         error == EINTR)
         error = ftruncate(p->fd, (off_t)p->size) != 0 ? errno : 0;
     if (error != 0)
-        return ckpt_fail(err, CKPT_E_IO, "no room for %" PRIu64 " bytes of '%s': %s", p->size,
-                         p->name, strerror(error));
+        return hub_fail_disk(error, err, "cannot reserve %" PRIu64 " bytes for '%s'", p->size,
+                             p->name);
+    return CKPT_OK;
+}
+
+/* What is known to be of no use goes, before another begins in its place. */
+static ckpt_code remove_old(const part *p, ckpt_error *err)
+{
+    if (unlinkat(p->side_fd, p->name, 0) != 0 && errno != ENOENT)
+        return hub_fail_disk(errno, err, "cannot remove '%s'", p->name);
+    return CKPT_OK;
+}
+
+static ckpt_code make_part(const part_place *place, const hub_file *file, part **out,
+                           ckpt_error *err)
+{
+    part *p = *out = calloc(1, sizeof *p);
+
+    if (p == NULL)
+        return ckpt_fail_memory(err, "a part", sizeof *p);
+    p->side_fd = place->side_fd;
+    p->size = file->size_bytes;
+    p->hash = file->hash;
+    p->fd = p->state_fd = -1;
+    names_of(place, file, p->name, p->state_name);
     return CKPT_OK;
 }
 
 ckpt_code part_open(const part_place *place, const hub_file *file, part **out, part_spans *there,
                     ckpt_error *err)
 {
-    const int journaled = file->size_bytes >= PART_JOURNAL_BYTES;
     part_state state = { 0 };
-    part *p = calloc(1, sizeof *p);
-    ckpt_code code = CKPT_OK;
+    part *p;
+    ckpt_code code;
 
     *out = NULL;
     memset(there, 0, sizeof *there);
-    if (p == NULL)
-        return ckpt_fail_memory(err, "a part", sizeof *p);
-    p->side_fd = place->side_fd;
-    p->size = file->size_bytes;
-    p->hash = file->hash;
-    p->state_fd = -1;
-    names_of(place, file, p->name, p->state_name);
-    if (!journaled || !load_state(p->side_fd, p->name, p->state_name, file, &state))
-        unlinkat(p->side_fd, p->name, 0);
-    p->fd = openat(p->side_fd, p->name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (p->fd < 0)
-        code = ckpt_fail(err, CKPT_E_IO, "cannot make '%s': %s", p->name, strerror(errno));
+    if ((code = make_part(place, file, &p, err)) != CKPT_OK)
+        return code;
+    if ((code = load_state(place, file, &state, err)) == CKPT_OK && !state.is_good)
+        code = remove_old(p, err);
+    if (code == CKPT_OK)
+        code = tree_open_file(p->side_fd, p->name, O_RDWR | O_CREAT, &p->fd, err);
     if (code == CKPT_OK)
         code = set_size(p, place->allocate, err);
-    if (code == CKPT_OK && journaled)
+    if (code == CKPT_OK && file->size_bytes >= PART_JOURNAL_BYTES)
         code = begin_journal(p, &state, err);
     if (code != CKPT_OK) {
         free(state.spans);
@@ -383,35 +456,35 @@ ckpt_code part_open(const part_place *place, const hub_file *file, part **out, p
     return CKPT_OK;
 }
 
+/* The journal is there before the part is, so that nothing of it is lost in between: a journal
+ * without a part says nothing. */
 ckpt_code part_adopt(const part_place *place, const hub_file *file, int folder, const char *name,
                      ckpt_error *err)
 {
     part_span span = { 0, 0 };
-    part_state state = { 0 };
+    const part_state state = { &span, 1, 0, 0 };
     struct stat status;
+    uint64_t there_bytes;
     part *p;
-    ckpt_code code = CKPT_OK;
+    ckpt_code code;
 
-    if (file->size_bytes < PART_JOURNAL_BYTES || part_present_bytes(place, file) > 0 ||
-        fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(status.st_mode) ||
-        status.st_size == 0 || (uint64_t)status.st_size > file->size_bytes)
+    if (file->size_bytes < PART_JOURNAL_BYTES)
         return CKPT_OK;
-    if ((p = calloc(1, sizeof *p)) == NULL)
-        return ckpt_fail_memory(err, "a part", sizeof *p);
+    if ((code = part_present_bytes(place, file, &there_bytes, err)) != CKPT_OK ||
+        there_bytes > 0 || (code = tree_stat(folder, name, &status, err)) != CKPT_OK)
+        return code;
+    if (!S_ISREG(status.st_mode) || status.st_size == 0 ||
+        (uint64_t)status.st_size > file->size_bytes)
+        return CKPT_OK;
+    if ((code = make_part(place, file, &p, err)) != CKPT_OK)
+        return code;
     span.end = (uint64_t)status.st_size;
-    state.spans = &span;
-    state.count = 1;
-    p->side_fd = place->side_fd;
-    p->size = file->size_bytes;
-    p->hash = file->hash;
-    p->fd = p->state_fd = -1;
-    names_of(place, file, p->name, p->state_name);
-    if (renameat(folder, name, p->side_fd, p->name) != 0)
-        code = ckpt_fail(err, CKPT_E_IO, "cannot rename '%s': %s", name, strerror(errno));
-    else if ((p->fd = openat(p->side_fd, p->name, O_RDWR | O_CLOEXEC | O_NOFOLLOW)) < 0)
-        code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", p->name, strerror(errno));
-    if (code == CKPT_OK && (code = set_size(p, place->allocate, err)) == CKPT_OK)
-        code = begin_journal(p, &state, err);
+    if ((code = tree_open_file(folder, name, O_RDWR, &p->fd, err)) == CKPT_OK &&
+        (code = begin_journal(p, &state, err)) == CKPT_OK &&
+        renameat(folder, name, p->side_fd, p->name) != 0)
+        code = hub_fail_disk(errno, err, "cannot rename '%s'", name);
+    if (code == CKPT_OK)
+        code = set_size(p, place->allocate, err);
     part_close(p);
     return code;
 }
@@ -441,19 +514,23 @@ ckpt_code part_check_owner(part *p, ckpt_error *err)
 {
     char text[LINE_BYTES] = "";
     uint64_t nonce = 0;
+    size_t size;
     int fd;
+    ckpt_code code;
 
     if (p->state_fd < 0)
         return CKPT_OK;
-    fd = openat(p->side_fd, p->state_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd >= 0) {
-        if (read(fd, text, sizeof text - 1) < 0)
-            text[0] = '\0';
-        close(fd);
-    }
-    if (sscanf(text, "ckpt-part 1 %*s %*s %*s %" SCNx64, &nonce) != 1 || nonce != p->nonce)
-        return ckpt_fail(err, CKPT_E_IO, "another process works on '%s'", p->name);
-    return CKPT_OK;
+    if ((code = tree_open_if_there(p->side_fd, p->state_name, O_RDONLY, &fd, err)) != CKPT_OK)
+        return code;
+    if (fd < 0)
+        return hub_fail(HUB_OTHER, err, "the journal '%s' is gone: another process works on it, or "
+                        "has removed it", p->state_name);
+    code = tree_read(fd, p->state_name, text, sizeof text - 1, &size, err);
+    close(fd);
+    if (code == CKPT_OK && (sscanf(text, "ckpt-part 1 %*s %*s %*s %" SCNx64, &nonce) != 1 ||
+                            nonce != p->nonce))
+        code = hub_fail(HUB_OTHER, err, "another process works on '%s'", p->name);
+    return code;
 }
 
 ckpt_code part_write(part *p, uint64_t offset, const void *bytes, size_t size, ckpt_error *err)
@@ -466,7 +543,7 @@ ckpt_code part_write(part *p, uint64_t offset, const void *bytes, size_t size, c
         if (put < 0 && errno == EINTR)
             continue;
         if (put <= 0)
-            return ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", p->name, strerror(errno));
+            return hub_fail_disk(put < 0 ? errno : ENOSPC, err, "cannot write '%s'", p->name);
         at += put;
         offset += (uint64_t)put;
         size -= (size_t)put;
@@ -493,11 +570,11 @@ ckpt_code part_sync(part *p, ckpt_error *err)
     if (p->state_fd < 0)
         return CKPT_OK;
     if (fdatasync(p->fd) != 0)
-        return ckpt_fail(err, CKPT_E_IO, "cannot sync '%s': %s", p->name, strerror(errno));
+        return hub_fail_disk(errno, err, "cannot sync '%s'", p->name);
     if ((code = append(p, "synced %" PRIu64 " ", (uint64_t)noted, 0, err)) != CKPT_OK)
         return code;
     if (fdatasync(p->state_fd) != 0)
-        return ckpt_fail(err, CKPT_E_IO, "cannot sync '%s': %s", p->state_name, strerror(errno));
+        return hub_fail_disk(errno, err, "cannot sync '%s'", p->state_name);
     return CKPT_OK;
 }
 

@@ -33,16 +33,23 @@ typedef struct {
 enum { PART_JOURNAL_BYTES = 1 << 20 };
 typedef struct {
     int side_fd;
-    const char *key;             /* of repository and path: 16 hex digits */
+    char key[17];                /* of repository and path: 16 hex digits */
     int allocate;
 } part_place;
 ckpt_code part_open(const part_place *place, const hub_file *file, part **out, part_spans *there,
                     ckpt_error *err);
-/* What a part of that name has, without touching it. */
-uint64_t part_present_bytes(const part_place *place, const hub_file *file);
+/* What a part of that name has, without touching it; 0 when there is none. A part whose journal
+ * cannot be read is an error, here and in all that follows, and stays as it is. */
+ckpt_code part_present_bytes(const part_place *place, const hub_file *file, uint64_t *out,
+                             ckpt_error *err);
 /* How many bytes from the first on it has without a hole, and a descriptor to read them, yours to
  * close; -1 and 0 when there is no such part. */
-uint64_t part_open_prefix(const part_place *place, const hub_file *file, int *fd);
+typedef struct {
+    int fd;
+    uint64_t bytes;
+} part_prefix;
+ckpt_code part_open_prefix(const part_place *place, const hub_file *file, part_prefix *out,
+                           ckpt_error *err);
 /* Make the part of another client's file, which has the first bytes of it; that one is moved. A
  * part that is there stays. */
 ckpt_code part_adopt(const part_place *place, const hub_file *file, int folder, const char *name,

@@ -50,7 +50,13 @@ static int target_of(const place *p, const hub_file *file, char out[PLACE_PATH_B
 
 static ckpt_code too_long(const hub_file *file, ckpt_error *err)
 {
-    return ckpt_fail(err, CKPT_E_IO, "the path of '%.200s' is too long here", file->path);
+    return hub_fail(HUB_OTHER, err, "the path of '%s' is too long here", file->path);
+}
+
+static ckpt_code blocked(const char *target, const struct stat *status, ckpt_error *err)
+{
+    return hub_fail(HUB_OTHER, err, "'%s' is %s: expected a file or nothing", target,
+                    S_ISDIR(status->st_mode) ? "a folder" : "not a regular file");
 }
 
 /* ---- opening ---- */
@@ -75,32 +81,53 @@ static char *root_of(const place_options *o)
     return file_join(cache, name);
 }
 
-char *place_kept_listing(const place_options *options)
+/* The commit that refs/REV of a cache holds; "" where there is none. */
+static ckpt_code read_ref(const char *root, const char *revision, char commit[41], ckpt_error *err)
 {
     enum { COMMIT_BYTES_MAX = 64 };
-    char *root = root_of(options);
-    char *ref = NULL;
-    char *commit = NULL;
-    char *out = NULL;
+    char *path = NULL;
+    char *text = NULL;
     size_t size;
+    ckpt_code code = CKPT_OK;
 
-    if (root != NULL && options->local_dir != NULL) {
-        out = file_join(root, PLACE_SIDE "/listing.json");
-    } else if (root != NULL) {
-        if (hub_is_hex(options->h->options.revision, 40))
-            commit = strdup(options->h->options.revision);
-        else if (hub_path_complaint(options->h->options.revision) == NULL &&
-                 asprintf(&ref, "%s/refs/%s", root, options->h->options.revision) >= 0 &&
-                 file_exists(ref))
-            file_read_all(ref, COMMIT_BYTES_MAX, &commit, &size, NULL);
-        if (commit != NULL && hub_is_hex(commit, 40) &&
-            asprintf(&out, "%s/ckpt/listing-%s.json", root, commit) < 0)
-            out = NULL;
+    if (hub_path_complaint(revision) != NULL)
+        return CKPT_OK;
+    if (asprintf(&path, "%s/refs/%s", root, revision) < 0)
+        return ckpt_fail_memory(err, "a path", strlen(revision));
+    if (file_exists(path) &&
+        (code = file_read_all(path, COMMIT_BYTES_MAX, &text, &size, err)) == CKPT_OK)
+        snprintf(commit, 41, "%.*s", hub_is_hex(text, 40) ? 40 : 0, text);
+    free(path);
+    free(text);
+    return code;
+}
+
+ckpt_code place_kept_listing(const place_options *options, char **out, ckpt_error *err)
+{
+    const char *revision = options->h->options.revision;
+    char commit[41] = "";
+    char *root = root_of(options);
+    ckpt_code code = CKPT_OK;
+
+    *out = NULL;
+    if (root == NULL)
+        return ckpt_fail_memory(err, "a path", 0);
+    if (options->local_dir == NULL && hub_is_hex(revision, 40))
+        snprintf(commit, sizeof commit, "%s", revision);
+    else if (options->local_dir == NULL)
+        code = read_ref(root, revision, commit, err);
+    if (code == CKPT_OK && (options->local_dir != NULL || *commit != '\0') &&
+        asprintf(out, options->local_dir != NULL ? "%s/" PLACE_SIDE "/listing.json%s"
+                                                 : "%s/ckpt/listing-%s.json", root, commit) < 0) {
+        *out = NULL;
+        code = ckpt_fail_memory(err, "a path", 0);
+    }
+    if (*out != NULL && !file_exists(*out)) {
+        free(*out);
+        *out = NULL;
     }
     free(root);
-    free(ref);
-    free(commit);
-    return out;
+    return code;
 }
 
 static ckpt_code make_folders(const char *path, ckpt_error *err)
@@ -132,7 +159,7 @@ ckpt_code place_write_ref(const place *p, ckpt_error *err)
     if ((code = make_folders(root, err)) == CKPT_OK) {
         fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd < 0)
-            code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", root, strerror(errno));
+            code = hub_fail_disk(errno, err, "cannot open '%s'", root);
         else
             code = tree_write(&(tree_target){ fd, path, fd }, commit, 1, err);
         if (fd >= 0)
@@ -151,7 +178,7 @@ static ckpt_code open_root(place *p, const char *root, ckpt_error *err)
         return code;
     p->root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (p->root_fd < 0 && !(p->options.dry_run && errno == ENOENT))
-        return ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", root, strerror(errno));
+        return hub_fail_disk(errno, err, "cannot open '%s'", root);
     p->root = strdup(realpath(root, absolute) != NULL ? absolute : root);
     if (p->root == NULL || asprintf(&p->shown, p->is_cache ? "%s/snapshots/%s" : "%s", p->root,
                                     p->options.listing->commit) < 0)
@@ -174,12 +201,16 @@ static int take_lock(int fd)
 }
 
 /* Only what downloads leave tells: every home has a .cache/huggingface, where the cache is. */
-static int was_download(const place *p)
+static ckpt_code find_download(place *p, ckpt_error *err)
 {
-    struct stat status;
+    struct stat listing;
+    struct stat records;
+    ckpt_code code;
 
-    return tree_stat(p->root_fd, PLACE_SIDE "/listing.json", &status) ||
-           tree_stat(p->root_fd, ".cache/huggingface/download", &status);
+    if ((code = tree_stat(p->root_fd, PLACE_SIDE "/listing.json", &listing, err)) == CKPT_OK &&
+        (code = tree_stat(p->root_fd, ".cache/huggingface/download", &records, err)) == CKPT_OK)
+        p->was_download = listing.st_mode != 0 || records.st_mode != 0;
+    return code;
 }
 
 static ckpt_code open_side(place *p, ckpt_error *err)
@@ -188,16 +219,19 @@ static ckpt_code open_side(place *p, ckpt_error *err)
     struct stat status;
     ckpt_code code;
 
-    if (p->options.dry_run && (p->root_fd < 0 || !tree_stat(p->root_fd, name, &status)))
+    if (p->root_fd < 0)          /* a dry run, and nothing is there */
         return CKPT_OK;
-    p->was_download = was_download(p);
-    if ((code = tree_open_folder(p->root_fd, name, &p->side_fd, err)) != CKPT_OK ||
+    if ((code = tree_stat(p->root_fd, name, &status, err)) != CKPT_OK ||
+        (p->options.dry_run && status.st_mode == 0))
+        return code;
+    if ((code = find_download(p, err)) != CKPT_OK ||
+        (code = tree_open_folder(p->root_fd, name, &p->side_fd, err)) != CKPT_OK ||
         p->options.dry_run)
         return code;
     if ((code = tree_open_file(p->side_fd, "lock", O_RDWR | O_CREAT, &p->lock_fd, err)) != CKPT_OK)
         return code;
     if (!take_lock(p->lock_fd))
-        return ckpt_fail(err, CKPT_E_IO, "another ckpt-download works on '%s'", p->root);
+        return hub_fail(HUB_OTHER, err, "another ckpt-download works on '%s'", p->root);
     tree_sweep(p->side_fd);
     return CKPT_OK;
 }
@@ -281,16 +315,23 @@ static int is_trusted(const place *p, const hub_file *file, const struct stat *s
            strcmp(etag, file->hash) == 0 && (double)status->st_mtim.tv_sec - 1 <= when;
 }
 
-place_state place_look(const place *p, const hub_file *file)
+place_state place_look(const place *p, const hub_file *file, ckpt_error *err)
 {
     char target[PLACE_PATH_BYTES];
     struct stat status;
 
-    if (p->root_fd < 0 || !target_of(p, file, target) ||
-        !tree_stat(p->root_fd, target, &status))
+    if (p->root_fd < 0)
         return PLACE_ABSENT;
-    if (S_ISDIR(status.st_mode))
+    if (!target_of(p, file, target)) {
+        too_long(file, err);
+        return PLACE_UNREADABLE;
+    }
+    if (tree_stat(p->root_fd, target, &status, err) != CKPT_OK)
+        return PLACE_UNREADABLE;
+    if (status.st_mode != 0 && !S_ISREG(status.st_mode) && !S_ISLNK(status.st_mode)) {
+        blocked(target, &status, err);
         return PLACE_BLOCKED;
+    }
     if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size != file->size_bytes)
         return PLACE_ABSENT;
     if (place_is_recorded(p, target, file->hash, &status))
@@ -375,7 +416,7 @@ static ckpt_code link_snapshot(place *p, const hub_file *file, ckpt_error *err)
     if (failed)
         failed = linkat(p->root_fd, blob, p->side_fd, temporary, 0) != 0;
     if (failed || renameat(p->side_fd, temporary, parent, leaf) != 0)
-        code = ckpt_fail(err, CKPT_E_IO, "cannot link '%s': %s", path, strerror(errno));
+        code = hub_fail_disk(errno, err, "cannot link '%s'", path);
     unlinkat(p->side_fd, temporary, 0);     /* renaming one link over its equal leaves it */
     pthread_mutex_unlock(&p->mutex);
     close(parent);
@@ -395,8 +436,10 @@ ckpt_code place_record(place *p, const hub_file *file, ckpt_error *err)
 
     if (!target_of(p, file, target))
         return too_long(file, err);
-    if (!tree_stat(p->root_fd, target, &status))
-        return ckpt_fail(err, CKPT_E_IO, "'%s' went away", target);
+    if ((code = tree_stat(p->root_fd, target, &status, err)) != CKPT_OK)
+        return code;
+    if (status.st_mode == 0)
+        return hub_fail(HUB_OTHER, err, "'%s' was removed by another process", target);
     write_metadata(p, file, place_is_recorded(p, target, file->hash, &status));
     if ((code = place_append_record(p, target, file->hash, &status, err)) != CKPT_OK)
         return code;
@@ -409,7 +452,7 @@ static ckpt_code seal(const part *from, const hub_file *file, ckpt_error *err)
     const int fd = part_fd(from);
 
     if (futimens(fd, NULL) != 0 || fsync(fd) != 0)
-        return ckpt_fail(err, CKPT_E_IO, "cannot sync '%s': %s", file->path, strerror(errno));
+        return hub_fail_disk(errno, err, "cannot sync '%s'", file->path);
     return CKPT_OK;
 }
 
@@ -428,10 +471,11 @@ ckpt_code place_commit(place *p, const hub_file *file, part *from, ckpt_error *e
         (code = seal(from, file, err)) != CKPT_OK ||
         (code = tree_open_parent(p->root_fd, target, 1, &parent, err)) != CKPT_OK)
         return code;
-    if (fstatat(parent, leaf, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(status.st_mode))
-        code = ckpt_fail(err, CKPT_E_IO, "'%s' is a folder: expected a file or nothing", target);
+    if (fstatat(parent, leaf, &status, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(status.st_mode) &&
+        !S_ISLNK(status.st_mode))
+        code = blocked(target, &status, err);
     else if (renameat(p->side_fd, part_name(from), parent, leaf) != 0)
-        code = ckpt_fail(err, CKPT_E_IO, "cannot rename to '%s': %s", target, strerror(errno));
+        code = hub_fail_disk(errno, err, "cannot rename to '%s'", target);
     close(parent);
     if (code != CKPT_OK)
         return code;
@@ -488,29 +532,32 @@ void place_pass_lock(const place *p)
     fcntl(p->lock_fd, F_SETFD, 0);
 }
 
-part_place place_part(const place *p, const hub_file *file, char *key)
+ckpt_code place_part(const place *p, const hub_file *file, part_place *out, ckpt_error *err)
 {
     const hub_options *h = &p->options.h->options;
-    part_place out = { p->side_fd, key, p->options.allocate };
-    char hex[SHA256_HEX] = "";
+    char hex[SHA256_HEX];
     sha256 *hash;
-    ckpt_error ignored;
+    ckpt_code code;
 
-    if (sha256_begin(&hash, &ignored) == CKPT_OK) {
-        sha256_add(hash, h->type, strlen(h->type) + 1, &ignored);
-        sha256_add(hash, h->repo, strlen(h->repo) + 1, &ignored);
-        sha256_add(hash, file->path, strlen(file->path), &ignored);
-        sha256_end(hash, hex, &ignored);
+    *out = (part_place){ p->side_fd, "", p->options.allocate };
+    if ((code = sha256_begin(&hash, err)) != CKPT_OK)
+        return code;
+    if ((code = sha256_add(hash, h->type, strlen(h->type) + 1, err)) != CKPT_OK ||
+        (code = sha256_add(hash, h->repo, strlen(h->repo) + 1, err)) != CKPT_OK ||
+        (code = sha256_add(hash, file->path, strlen(file->path), err)) != CKPT_OK) {
+        sha256_abort(hash);
+        return code;
     }
-    snprintf(key, 17, "%.16s", hex);
-    return out;
+    if ((code = sha256_end(hash, hex, err)) == CKPT_OK)
+        snprintf(out->key, sizeof out->key, "%.16s", hex);
+    return code;
 }
 
 uint64_t place_need_bytes(const place *p, const hub_file *file)
 {
-    char key[17];
-    const part_place at = place_part(p, file, key);
-    const uint64_t there = part_allocated_bytes(&at, file);
+    part_place at;
+    const uint64_t there = place_part(p, file, &at, NULL) == CKPT_OK
+                               ? part_allocated_bytes(&at, file) : 0;
 
     return there >= file->size_bytes ? 0 : file->size_bytes - there;
 }

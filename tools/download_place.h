@@ -39,8 +39,8 @@ typedef struct {
     int hf_refs;                 /* also refs/ in the cache, at place_end */
 } place_options;
 
-/* Where the listing of an earlier run would be; malloc'd, NULL: nowhere. */
-char *place_kept_listing(const place_options *options);
+/* Where the listing of an earlier run is; malloc'd, NULL: there is none. */
+ckpt_code place_kept_listing(const place_options *options, char **out, ckpt_error *err);
 ckpt_code place_open(const place_options *options, place **out, ckpt_error *err);
 void place_close(place *p);                      /* NULL is fine */
 
@@ -48,7 +48,7 @@ void place_close(place *p);                      /* NULL is fine */
 const char *place_path(const place *p);
 /* A folder of the file system in question, for statvfs. -1: not there yet (dry run). */
 int place_root_fd(const place *p);
-/* What the part of a file will still take of the disk. */
+/* What the part of a file will still take of the disk, at most. */
 uint64_t place_need_bytes(const place *p, const hub_file *file);
 /* What the disk has left for us; 0: it does not say. */
 int place_free_bytes(const place *p, uint64_t *out);
@@ -62,10 +62,12 @@ typedef enum {
     PLACE_ABSENT,
     PLACE_UNKNOWN,               /* a file of the right size, not hashed by us */
     PLACE_VERIFIED,              /* hashed by us, unchanged since */
-    PLACE_BLOCKED,               /* something that is no file stands there */
-    PLACE_TRUSTED                /* not hashed by us, but noted by the Python client */
+    PLACE_BLOCKED,               /* a folder, or something else that is not a file, is in the way */
+    PLACE_TRUSTED,               /* not hashed by us, but noted by the Python client */
+    PLACE_UNREADABLE             /* it cannot be looked at: never taken for absent */
 } place_state;
-place_state place_look(const place *p, const hub_file *file);
+/* *err (or NULL) says more of what is blocked or unreadable. */
+place_state place_look(const place *p, const hub_file *file, ckpt_error *err);
 
 /* Open the file that is there, for hashing. */
 ckpt_code place_open_file(const place *p, const hub_file *file, int *fd, ckpt_error *err);
@@ -78,8 +80,8 @@ ckpt_code place_commit(place *p, const hub_file *file, part *from, ckpt_error *e
 
 /* The lock that the Python client respects. 0: another process has it. *fd: -1, or to close. */
 int place_lock(const place *p, const hub_file *file, int *fd);
-/* Where parts lie; key (17 bytes) is filled in. */
-part_place place_part(const place *p, const hub_file *file, char *key);
+/* Where the part of a file lies. */
+ckpt_code place_part(const place *p, const hub_file *file, part_place *out, ckpt_error *err);
 /* Take the file away again, with what tells the Python client of it. */
 ckpt_code place_remove(const place *p, const hub_file *file, ckpt_error *err);
 /* The next program that this process becomes keeps the folder's lock. */

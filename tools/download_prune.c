@@ -35,6 +35,8 @@ static ckpt_code prune_entry(const place *p, FTS *tree, FTSENT *entry, place_pru
     }
     if (entry->fts_info == FTS_D || (entry->fts_info == FTS_DP && is_kept_folder(entry)))
         return CKPT_OK;
+    if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR || entry->fts_info == FTS_NS)
+        return hub_fail_disk(entry->fts_errno, err, "cannot look at '%s'", path);
     if (entry->fts_info == FTS_DP) {
         rmdir(entry->fts_path);
         return CKPT_OK;
@@ -54,9 +56,11 @@ ckpt_code place_prune(const place *p, place_pruned *out, ckpt_error *err)
 
     memset(out, 0, sizeof *out);
     if ((tree = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL)) == NULL)
-        return ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", p->root, strerror(errno));
+        return hub_fail_disk(errno, err, "cannot list '%s'", p->root);
     for (FTSENT *e = fts_read(tree); e != NULL && code == CKPT_OK; e = fts_read(tree))
         code = prune_entry(p, tree, e, out, err);
+    if (code == CKPT_OK && errno != 0)       /* the end sets it to 0 */
+        code = hub_fail_disk(errno, err, "cannot list '%s'", p->root);
     fts_close(tree);
     return code;
 }
@@ -77,28 +81,34 @@ static int is_prefix_of(const char *name, const hub_file *file)
 
 ckpt_code place_adopt(const place *p, const hub_file *file, ckpt_error *err)
 {
-    char key[17];
     char path[PLACE_PATH_BYTES];
-    const part_place at = place_part(p, file, key);
     const struct dirent *entry;
+    struct stat status;
+    part_place at;
     DIR *folder;
     int fd;
-    ckpt_code code = CKPT_OK;
+    ckpt_code code;
 
     if (!p->is_hf || !place_format(path, p->is_cache ? "blobs/%s%s"
                                                      : ".cache/huggingface/download/%s%s",
                                    p->is_cache ? "x" : file->path, ""))
         return CKPT_OK;
-    if (tree_open_parent(p->root_fd, path, 0, &fd, NULL) != CKPT_OK)
-        return CKPT_OK;
-    folder = fdopendir(fd);
-    while (folder != NULL && code == CKPT_OK && (entry = readdir(folder)) != NULL)
+    *strrchr(path, '/') = '\0';          /* the folder, which may be absent */
+    if ((code = place_part(p, file, &at, err)) != CKPT_OK ||
+        (code = tree_stat(p->root_fd, path, &status, err)) != CKPT_OK || status.st_mode == 0 ||
+        (code = tree_open_folder(p->root_fd, path, &fd, err)) != CKPT_OK)
+        return code;
+    if ((folder = fdopendir(fd)) == NULL) {
+        code = hub_fail_disk(errno, err, "cannot list '%s'", path);
+        close(fd);
+        return code;
+    }
+    while (code == CKPT_OK && (errno = 0, entry = readdir(folder)) != NULL)
         if (is_prefix_of(entry->d_name, file))
             code = part_adopt(&at, file, dirfd(folder), entry->d_name, err);
-    if (folder != NULL)
-        closedir(folder);
-    else
-        close(fd);
+    if (code == CKPT_OK && errno != 0)
+        code = hub_fail_disk(errno, err, "cannot list '%s'", path);
+    closedir(folder);
     return code;
 }
 
@@ -118,7 +128,7 @@ uint64_t place_foreign_bytes(const place *p)
 
             if (text_ends_with(list.names[i], ".incomplete") &&
                 place_format(path, ".cache/huggingface/download/%s%s", list.names[i], "") &&
-                tree_stat(p->root_fd, path, &status))
+                tree_stat(p->root_fd, path, &status, NULL) == CKPT_OK)
                 bytes += (uint64_t)status.st_size;
         }
         file_list_free(&list);

@@ -44,7 +44,7 @@ typedef struct {
     uint8_t is_checked;          /* what was there is not it */
     uint8_t bad_requests;        /* 400 of the data host */
     uint8_t is_relisted;         /* its hash is of the second listing */
-    hub_reason reason;
+    hub_reason reason;           /* of the failure that ended it */
     double not_before;
     double last_byte;
     /* While it is active: */
@@ -93,8 +93,7 @@ struct transfer {
     int bad_range;
     int etag_changed;
     int write_failed;
-    hub_reason refused;          /* HUB_FINE: no */
-    ckpt_error err;
+    ckpt_error err;              /* why it was refused, or not written; code 0: it was not */
 };
 
 struct download {
@@ -133,7 +132,7 @@ struct download {
 ckpt_code fetch_start(download *d, dfile *file, piece *p, ckpt_error *err);
 
 /* download.c: what a transfer that ended means. */
-void file_fail(download *d, dfile *file, hub_reason reason, const ckpt_error *err);
+void file_fail(download *d, dfile *file, const ckpt_error *err);
 void file_set_failure(download *d, dfile *file);         /* one more try without progress */
 void file_piece_done(download *d, dfile *file);
 void file_restart(download *d, dfile *file);             /* from nothing */

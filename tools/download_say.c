@@ -14,12 +14,25 @@ enum { FILE_LINES_MAX = 8, NAME_COLUMNS = 40 };
 
 /* ---- the plan ---- */
 
-static uint64_t reusable_bytes(const place *where, const hub_file *file)
-{
-    char key[17];
-    const part_place at = place_part(where, file, key);
+typedef struct {
+    place_state state;
+    uint64_t reusable_bytes;     /* where it is absent */
+} outlook;
 
-    return at.side_fd < 0 ? 0 : part_present_bytes(&at, file);
+static outlook look(const place *where, const hub_file *file)
+{
+    outlook out = { place_look(where, file, NULL), 0 };
+    part_place at;
+    ckpt_code code;
+
+    if (out.state != PLACE_ABSENT)
+        return out;
+    code = place_part(where, file, &at, NULL);
+    if (code == CKPT_OK && at.side_fd >= 0)
+        code = part_present_bytes(&at, file, &out.reusable_bytes, NULL);
+    if (code != CKPT_OK)
+        out.state = PLACE_UNREADABLE;
+    return out;
 }
 
 download_plan say_make_plan(const hub_listing *listing, const place *where)
@@ -28,18 +41,16 @@ download_plan say_make_plan(const hub_listing *listing, const place *where)
 
     for (size_t i = 0; i < listing->count; i++) {
         const hub_file *file = &listing->files[i];
-        place_state state;
-        uint64_t reused;
+        outlook found;
 
         if (!file->is_selected)
             continue;
         plan.total_bytes += file->size_bytes;
-        state = place_look(where, file);
-        if (state == PLACE_VERIFIED || state == PLACE_UNKNOWN || state == PLACE_TRUSTED)
+        found = look(where, file);
+        if (found.state != PLACE_ABSENT)     /* there, or it will fail and cost nothing */
             continue;
-        reused = reusable_bytes(where, file);
-        plan.fetch_bytes += file->size_bytes - reused;
-        plan.reuse_bytes += reused;
+        plan.fetch_bytes += file->size_bytes - found.reusable_bytes;
+        plan.reuse_bytes += found.reusable_bytes;
         plan.space_bytes += place_need_bytes(where, file);
     }
     plan.orphan_bytes = place_orphans(where, 0);
@@ -63,7 +74,8 @@ static void put_plan(json_writer *w, const download_plan *plan)
 
 static const char *look_name(place_state state)
 {
-    static const char *const names[] = { "fetch", "check", "keep", "blocked", "keep" };
+    static const char *const names[] = { "fetch", "check", "keep", "blocked", "keep",
+                                         "unreadable" };
 
     return names[state];
 }
@@ -87,7 +99,7 @@ static void plan_json(const hub_listing *listing, const place *where, const down
         json_member_u64(&w, "size", file->size_bytes);
         json_member_string(&w, "hash", file->hash);
         json_member_string(&w, "xet_hash", file->xet_hash);
-        json_member_string(&w, "action", look_name(place_look(where, file)));
+        json_member_string(&w, "action", look_name(look(where, file).state));
         json_put_object_end(&w);
     }
     json_put_array_end(&w);
@@ -110,8 +122,8 @@ void say_plan(const hub_listing *listing, const place *where, const download_pla
     }
     for (size_t i = 0; i < listing->count; i++)
         if (listing->files[i].is_selected)
-            printf("%16" PRIu64 "  %-7s  %s\n", listing->files[i].size_bytes,
-                   look_name(place_look(where, &listing->files[i])), listing->files[i].path);
+            printf("%16" PRIu64 "  %-10s  %s\n", listing->files[i].size_bytes,
+                   look_name(look(where, &listing->files[i]).state), listing->files[i].path);
     cli_size_text(plan->fetch_bytes, fetch);
     cli_size_text(plan->reuse_bytes, reuse);
     cli_size_text(plan->total_bytes, total);

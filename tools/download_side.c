@@ -57,6 +57,7 @@ static ckpt_code read_records(place *p, FILE *in, ckpt_error *err)
     place_record_entry *records;
     ckpt_code code = CKPT_OK;
 
+    errno = 0;
     while (code == CKPT_OK && getline(&line, &line_room, in) > 0) {
         char *newline = strchr(line, '\n');
 
@@ -72,6 +73,8 @@ static ckpt_code read_records(place *p, FILE *in, ckpt_error *err)
         p->records = records;
         code = take_record(p, line, err);
     }
+    if (code == CKPT_OK && !feof(in))        /* no memory, or no bytes, where there are some */
+        code = hub_fail_disk(errno, err, "cannot read 'verified'");
     free(line);
     return code;
 }
@@ -85,26 +88,35 @@ ckpt_code place_load_verified(place *p, ckpt_error *err)
     int copy;
     ckpt_code code;
 
-    if (p->side_fd < 0 || (p->options.dry_run && !tree_stat(p->side_fd, "verified", &status)))
+    if (p->side_fd < 0)
         return CKPT_OK;
-    if ((code = tree_open_file(p->side_fd, "verified", flags, &p->verified_fd, err)) != CKPT_OK)
+    code = p->options.dry_run
+               ? tree_open_if_there(p->side_fd, "verified", flags, &p->verified_fd, err)
+               : tree_open_file(p->side_fd, "verified", flags, &p->verified_fd, err);
+    if (code != CKPT_OK || p->verified_fd < 0)
         return code;
-    copy = dup(p->verified_fd);
+    if (fstat(p->verified_fd, &status) != 0)
+        return hub_fail_disk(errno, err, "cannot look at 'verified'");
+    if (status.st_size > VERIFIED_BYTES_MAX)
+        return hub_fail(HUB_OTHER, err, "'verified' is too large: expected at most %d bytes, got %"
+                        PRIu64, VERIFIED_BYTES_MAX, (uint64_t)status.st_size);
+    copy = fcntl(p->verified_fd, F_DUPFD_CLOEXEC, 3);
     in = copy < 0 ? NULL : fdopen(copy, "r");
     if (in == NULL) {
+        code = hub_fail_disk(errno, err, "cannot read 'verified'");
         if (copy >= 0)
             close(copy);
-        return ckpt_fail(err, CKPT_E_IO, "cannot read 'verified': %s", strerror(errno));
+        return code;
     }
     code = read_records(p, in, err);
     fclose(in);
     /* A torn last line must not swallow the next one. */
-    if (fstat(p->verified_fd, &status) == 0 && status.st_size > 0 &&
+    if (status.st_size > 0 &&
         pread(p->verified_fd, &last, 1, status.st_size - 1) != 1)
         last = '\0';
     if (code == CKPT_OK && !p->options.dry_run && last != '\n' &&
         write(p->verified_fd, "\n", 1) != 1)
-        code = ckpt_fail(err, CKPT_E_IO, "cannot write 'verified': %s", strerror(errno));
+        code = hub_fail_disk(errno, err, "cannot write 'verified'");
     return code;
 }
 
@@ -125,6 +137,7 @@ ckpt_code place_append_record(place *p, const char *target, const char *hash,
                               const struct stat *status, ckpt_error *err)
 {
     char line[LINE_BYTES];
+    ssize_t put = 0;
     int size;
 
     if (place_is_recorded(p, target, hash, status))
@@ -134,8 +147,8 @@ ckpt_code place_append_record(place *p, const char *target, const char *hash,
                     (uint64_t)status->st_size, mtime_ns(status), (uint64_t)status->st_ino, hash,
                     target);
     if (size < 0 || (size_t)size >= sizeof line ||
-        write(p->verified_fd, line, (size_t)size) != size)
-        return ckpt_fail(err, CKPT_E_IO, "cannot write 'verified': %s", strerror(errno));
+        (put = write(p->verified_fd, line, (size_t)size)) != size)
+        return hub_fail_disk(put < 0 ? errno : ENOSPC, err, "cannot write 'verified'");
     return CKPT_OK;
 }
 
@@ -225,13 +238,14 @@ static ckpt_code check_case(const place *p, ckpt_error *err)
     struct stat upper;
     ckpt_code code;
 
-    if (!tree_stat(p->side_fd, "lock", &lower) || !tree_stat(p->side_fd, "LOCK", &upper) ||
+    if ((code = tree_stat(p->side_fd, "lock", &lower, err)) != CKPT_OK ||
+        (code = tree_stat(p->side_fd, "LOCK", &upper, err)) != CKPT_OK || lower.st_mode == 0 ||
         lower.st_ino != upper.st_ino)
-        return CKPT_OK;
+        return code;
     if ((code = hub_listing_twins(p->options.listing, twins, err)) != CKPT_OK || twins[0] == NULL)
         return code;
-    return ckpt_fail(err, CKPT_E_IO, "'%s' and '%s' are two files, but one name on the disk of "
-                     "'%s'", twins[0], twins[1], p->root);
+    return hub_fail(HUB_OTHER, err, "'%s' and '%s' are two files, but one name on the disk of "
+                    "'%s'", twins[0], twins[1], p->root);
 }
 
 static ckpt_code write_text(const place *p, const char *path, const char *text, ckpt_error *err)
@@ -280,6 +294,6 @@ ckpt_code place_end(place *p, ckpt_error *err)
     if (code == CKPT_OK && p->options.hf_refs && p->is_hf && !p->is_cache)
         code = place_write_ref(p, err);
     if (code == CKPT_OK && syncfs(p->root_fd) != 0)
-        code = ckpt_fail(err, CKPT_E_IO, "cannot sync '%s': %s", p->root, strerror(errno));
+        code = hub_fail_disk(errno, err, "cannot sync '%s'", p->root);
     return code;
 }

@@ -87,8 +87,8 @@ static ckpt_code fetch_shape(stream *s, ckpt_error *err)
         if (code != CKPT_OK || (round > 0 && missing_count == 0))
             break;
         if (round + 1 == ROUNDS)
-            return ckpt_fail(err, CKPT_E_IO, "the headers of '%s' did not come",
-                             s->o->h->options.repo);
+            return hub_fail(HUB_NETWORK, err, "the headers of '%s' did not come",
+                            s->o->h->options.repo);
         code = fetch(s, NULL, err);
         if (code == CKPT_OK && download_get_stats(*s->d)->failed_count > 0)
             break;                   /* the caller says what */
@@ -99,9 +99,11 @@ static ckpt_code fetch_shape(stream *s, ckpt_error *err)
 
 /* ---- the converter ---- */
 
-static void become(const stream *s, int fd, char **words)
+static void become(const stream *s, pid_t parent, int fd, char **words)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)     /* it died before the line above */
+        _exit(CANNOT_RUN);
     setpgid(0, 0);               /* ^C is for the download, which ends it */
     place_pass_lock(s->o->where);
     cli_restore_signals();
@@ -113,6 +115,7 @@ static void become(const stream *s, int fd, char **words)
 static ckpt_code start_converter(stream *s, const char *shape, ckpt_error *err)
 {
     static char option[] = "--feed";
+    const pid_t parent = getpid();
     char *folder = strdup(shape);
     char **words;
     size_t count = 0;
@@ -125,7 +128,7 @@ static ckpt_code start_converter(stream *s, const char *shape, ckpt_error *err)
     if (folder == NULL || words == NULL) {
         code = ckpt_fail_memory(err, "a command line", count);
     } else if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
-        code = ckpt_fail(err, CKPT_E_IO, "cannot make a socket: %s", strerror(errno));
+        code = hub_fail(HUB_OTHER, err, "cannot make a socket: %s", strerror(errno));
     } else {
         words[0] = s->o->words[0];
         words[1] = option;
@@ -133,9 +136,10 @@ static ckpt_code start_converter(stream *s, const char *shape, ckpt_error *err)
         memcpy(words + 3, s->o->words + 1, (count - 1) * sizeof *words);
         s->converter.fd = pair[0];
         if ((s->pid = fork()) == 0)
-            become(s, pair[1], words);
+            become(s, parent, pair[1], words);
         if (s->pid < 0)
-            code = ckpt_fail(err, CKPT_E_IO, "cannot start '%s': %s", words[0], strerror(errno));
+            code = hub_fail(HUB_OTHER, err, "cannot start '%s': %s", words[0],
+                            strerror(errno));
         close(pair[1]);
     }
     free(words);
@@ -157,8 +161,8 @@ static hub_file *find(const stream *s, const char *path)
 
 static ckpt_code misunderstood(const stream *s, const char *line, ckpt_error *err)
 {
-    return ckpt_fail(err, CKPT_E_USAGE, "'%s' does not answer as ckpt-convert does: '%.100s'",
-                     s->o->words[0], line);
+    return hub_fail(HUB_OTHER, err, "'%s' does not answer as ckpt-convert does: '%.100s'",
+                    s->o->words[0], line);
 }
 
 /* `sizes`, the largest first, takes one more if it is among them. */
@@ -193,10 +197,12 @@ static ckpt_code check_room(const stream *s, ckpt_error *err)
     if (fstat(place_root_fd(s->o->where), &disk) == 0 && (uint64_t)disk.st_dev == s->room.device) {
         for (size_t i = 0; i < listing->count; i++) {
             const hub_file *file = &listing->files[i];
+            place_state state;
 
             if (s->states[i] != FILE_WANTED || !head_is_shard(file))
                 continue;
-            if (place_look(s->o->where, file) == PLACE_ABSENT)
+            state = place_look(s->o->where, file, NULL);
+            if (state == PLACE_ABSENT || state == PLACE_UNREADABLE || state == PLACE_BLOCKED)
                 keep_largest(flight, place_need_bytes(s->o->where, file));
             else
                 available += file->size_bytes;
@@ -208,7 +214,7 @@ static ckpt_code check_room(const stream *s, ckpt_error *err)
         return CKPT_OK;
     cli_size_text(need, expected);
     cli_size_text(available, got);
-    return hub_fail(s->o->h, HUB_DISK, err, "no room for the result and the files on their way: "
+    return hub_fail(HUB_DISK_FULL, err, "no room for the result and the files on their way: "
                     "expected %s free, got %s (see --no-space-check)", expected, got);
 }
 
@@ -230,8 +236,7 @@ static ckpt_code take_wants(stream *s, ckpt_error *err)
             return CKPT_OK;
         }
         if (is_stopped(s))
-            return hub_fail(s->o->h, HUB_INTERRUPTED, err,
-                            "interrupted; run the same command again to resume");
+            return hub_fail_interrupted(err);
         if (got == 0 || strcmp(line, "go") == 0 ||
             sscanf(line, "room %" SCNu64 " %" SCNu64 " %" SCNu64, &s->room.need_bytes,
                    &s->room.free_bytes, &s->room.device) == 3)
@@ -331,8 +336,7 @@ static ckpt_code wait_for_end(stream *s, ckpt_error *err)
     while (code == CKPT_OK && !s->is_gone) {
         code = take_answers(s, WAIT_MS, err);
         if (code == CKPT_OK && is_stopped(s))
-            code = hub_fail(s->o->h, HUB_INTERRUPTED, err,
-                            "interrupted; run the same command again to resume");
+            code = hub_fail_interrupted(err);
     }
     return code;
 }
@@ -373,10 +377,10 @@ static ckpt_code end_converter(stream *s, int *status, ckpt_error *err)
     if (!s->is_gone)
         return CKPT_OK;
     if (WIFSIGNALED(how))
-        return ckpt_fail(err, CKPT_E_IO, "'%s' was killed by signal %d; run the same command again",
-                         s->o->words[0], WTERMSIG(how));
+        return hub_fail(HUB_OTHER, err, "'%s' was killed by signal %d; run the same command again "
+                        "to resume", s->o->words[0], WTERMSIG(how));
     *status = WEXITSTATUS(how);
-    return *status == CANNOT_RUN ? ckpt_fail(err, CKPT_E_USAGE, "cannot run '%s'", s->o->words[0])
+    return *status == CANNOT_RUN ? hub_fail(HUB_USAGE, err, "cannot run '%s'", s->o->words[0])
                                  : CKPT_OK;
 }
 
@@ -394,7 +398,7 @@ static ckpt_code check_finished(const stream *s, ckpt_error *err)
     }
     if (finished_count > 0 && open_count == 0)
         return CKPT_OK;
-    return hub_fail(s->o->h, HUB_OTHER, err, "'%s' ended without converting: expected %zu files "
+    return hub_fail(HUB_OTHER, err, "'%s' ended without converting: expected %zu files "
                     "that it is done with, got %zu", s->o->words[0], finished_count + open_count,
                     finished_count);
 }

@@ -15,9 +15,9 @@ enum { NAME_BYTES = 256, TEMPORARY_BYTES = 32 };
 static ckpt_code fail_at(const char *what, const char *path, int error, ckpt_error *err)
 {
     if (error == ELOOP || error == ENOTDIR)
-        return ckpt_fail(err, CKPT_E_IO, "cannot %s '%s': a link or a file stands where a folder "
-                         "is expected", what, path);
-    return ckpt_fail(err, CKPT_E_IO, "cannot %s '%s': %s", what, path, strerror(error));
+        return hub_fail(HUB_OTHER, err, "cannot %s '%s': a symbolic link, or a file in place of a "
+                        "folder, is in the way", what, path);
+    return hub_fail_disk(error, err, "cannot %s '%s'", what, path);
 }
 
 /* Open one folder in another; 0 leaves errno. */
@@ -41,14 +41,15 @@ const char *tree_leaf(const char *path)
     return slash == NULL ? path : slash + 1;
 }
 
-ckpt_code tree_open_parent(int root, const char *path, int make, int *out, ckpt_error *err)
+/* 0, or the errno of the step that failed. */
+static int find_parent(int root, const char *path, int make, int *out)
 {
     const char *at = path;
     int folder = fcntl(root, F_DUPFD_CLOEXEC, 3);
 
     *out = -1;
     if (folder < 0)
-        return fail_at("open", path, errno, err);
+        return errno;
     for (const char *slash = strchr(at, '/'); slash != NULL; slash = strchr(at, '/')) {
         char name[NAME_BYTES];
         const size_t size = (size_t)(slash - at);
@@ -62,12 +63,19 @@ ckpt_code tree_open_parent(int root, const char *path, int make, int *out, ckpt_
         }
         close(folder);
         if (error != 0)
-            return fail_at(make ? "make the folder of" : "open", path, error, err);
+            return error;
         folder = next;
         at = slash + 1;
     }
     *out = folder;
-    return CKPT_OK;
+    return 0;
+}
+
+ckpt_code tree_open_parent(int root, const char *path, int make, int *out, ckpt_error *err)
+{
+    const int error = find_parent(root, path, make, out);
+
+    return error == 0 ? CKPT_OK : fail_at(make ? "make the folder of" : "open", path, error, err);
 }
 
 ckpt_code tree_open_folder(int root, const char *path, int *out, ckpt_error *err)
@@ -85,46 +93,107 @@ ckpt_code tree_open_folder(int root, const char *path, int *out, ckpt_error *err
     return error != 0 ? fail_at("open the folder", path, error, err) : CKPT_OK;
 }
 
+static ckpt_code fail_kind(const char *path, ckpt_error *err)
+{
+    return hub_fail(HUB_OTHER, err, "cannot open '%s': expected a regular file, got something else",
+                    path);
+}
+
+/* Opened without waiting: a named pipe would hang until somebody writes to it. */
+static ckpt_code open_regular(int parent, const char *path, int flags, int *out, ckpt_error *err)
+{
+    struct stat status;
+    ckpt_code code;
+
+    *out = openat(parent, tree_leaf(path), flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0666);
+    if (*out < 0) {
+        const int error = errno;
+
+        /* What sockets, pipes that nobody reads, and folders have to say. */
+        return error == ENXIO || error == EISDIR ? fail_kind(path, err)
+                                                 : fail_at("open", path, error, err);
+    }
+    if (fstat(*out, &status) != 0)
+        code = fail_at("look at", path, errno, err);
+    else if (!S_ISREG(status.st_mode))
+        code = fail_kind(path, err);
+    else
+        return CKPT_OK;
+    close(*out);
+    *out = -1;
+    return code;
+}
+
 ckpt_code tree_open_file(int root, const char *path, int flags, int *out, ckpt_error *err)
 {
     int parent;
-    int error;
     ckpt_code code = tree_open_parent(root, path, (flags & O_CREAT) != 0, &parent, err);
 
     *out = -1;
     if (code != CKPT_OK)
         return code;
-    *out = openat(parent, tree_leaf(path), flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0666);
-    error = errno;
+    code = open_regular(parent, path, flags, out, err);
     close(parent);
-    if (*out < 0)
-        return fail_at("open", path, error, err);
+    return code;
+}
+
+ckpt_code tree_open_if_there(int root, const char *path, int flags, int *out, ckpt_error *err)
+{
+    struct stat status;
+    const ckpt_code code = tree_stat(root, path, &status, err);
+
+    *out = -1;
+    if (code != CKPT_OK || status.st_mode == 0)
+        return code;
+    return tree_open_file(root, path, flags, out, err);
+}
+
+ckpt_code tree_read(int fd, const char *path, void *out, size_t room, size_t *size,
+                    ckpt_error *err)
+{
+    *size = 0;
+    while (*size < room) {
+        const ssize_t got = pread(fd, (char *)out + *size, room - *size, (off_t)*size);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return fail_at("read", path, errno, err);
+        if (got == 0)
+            break;
+        *size += (size_t)got;
+    }
     return CKPT_OK;
 }
 
 ckpt_code tree_remove(int root, const char *path, ckpt_error *err)
 {
     int parent;
-    int error = 0;
+    int error = find_parent(root, path, 0, &parent);
 
-    if (tree_open_parent(root, path, 0, &parent, NULL) != CKPT_OK)
-        return CKPT_OK;
-    if (unlinkat(parent, tree_leaf(path), 0) != 0 && errno != ENOENT)
-        error = errno;
-    close(parent);
-    return error != 0 ? fail_at("remove", path, error, err) : CKPT_OK;
+    if (error == 0) {
+        if (unlinkat(parent, tree_leaf(path), 0) != 0)
+            error = errno;
+        close(parent);
+    }
+    return error == 0 || error == ENOENT ? CKPT_OK : fail_at("remove", path, error, err);
 }
 
-int tree_stat(int root, const char *path, struct stat *out)
+ckpt_code tree_stat(int root, const char *path, struct stat *out, ckpt_error *err)
 {
     int parent;
-    int found;
+    int error = find_parent(root, path, 0, &parent);
 
-    if (tree_open_parent(root, path, 0, &parent, NULL) != CKPT_OK)
-        return 0;
-    found = fstatat(parent, tree_leaf(path), out, AT_SYMLINK_NOFOLLOW) == 0;
-    close(parent);
-    return found;
+    memset(out, 0, sizeof *out);
+    if (error == 0) {
+        if (fstatat(parent, tree_leaf(path), out, AT_SYMLINK_NOFOLLOW) != 0)
+            error = errno;
+        close(parent);
+    }
+    if (error == 0)
+        return CKPT_OK;
+    memset(out, 0, sizeof *out);
+    return error == ENOENT ? CKPT_OK : fail_at("look at", path, error, err);
 }
 
 static int write_text(int fd, const char *text, size_t size)

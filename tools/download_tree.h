@@ -7,7 +7,7 @@
 
 #include <sys/stat.h>
 
-#include "libckpt/error.h"
+#include "hub_reason.h"
 
 /* The last component of a path. Borrowed. */
 const char *tree_leaf(const char *path);
@@ -15,12 +15,21 @@ const char *tree_leaf(const char *path);
 ckpt_code tree_open_parent(int root, const char *path, int make, int *out, ckpt_error *err);
 /* A folder below root, made where absent; *out is yours to close. */
 ckpt_code tree_open_folder(int root, const char *path, int *out, ckpt_error *err);
-/* -1 when it is not there (no error) or cannot be opened (error). */
+/*
+ * A regular file: a named pipe, a device, a socket or a folder in its place is refused at once, as
+ * reading it might never end. *out is yours to close.
+ */
 ckpt_code tree_open_file(int root, const char *path, int flags, int *out, ckpt_error *err);
+/* The same where it may be absent: *out is -1 then, and only then, without an error. */
+ckpt_code tree_open_if_there(int root, const char *path, int flags, int *out, ckpt_error *err);
+/* From the beginning, until `room` bytes or the end; `path` names it in errors. */
+ckpt_code tree_read(int fd, const char *path, void *out, size_t room, size_t *size,
+                    ckpt_error *err);
 /* Fine if it is not there. */
 ckpt_code tree_remove(int root, const char *path, ckpt_error *err);
-/* Of what is there, links not followed. 0: nothing. */
-int tree_stat(int root, const char *path, struct stat *out);
+/* What is there, links not followed: st_mode is 0 when nothing is. What cannot be looked at is an
+ * error, and never taken for nothing. */
+ckpt_code tree_stat(int root, const char *path, struct stat *out, ckpt_error *err);
 /* The file appears with all of its content, or not at all. Synced where asked. */
 typedef struct {
     int root;

@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "libckpt/error.h"
+#include "hub_reason.h"
 
 ckpt_code feed_send(const feed_stream *s, const char *word, const char *name, ckpt_error *err)
 {
@@ -17,14 +17,15 @@ ckpt_code feed_send(const feed_stream *s, const char *word, const char *name, ck
     const int size = snprintf(line, sizeof line, "%s%s\n", word, name);
 
     if (size <= 0 || (size_t)size >= sizeof line)
-        return ckpt_fail(err, CKPT_E_IO, "the name '%.100s' is too long to tell", name);
+        return hub_fail(HUB_OTHER, err, "the name '%.100s' is too long to send", name);
     for (int at = 0; at < size;) {
         const ssize_t put = send(s->fd, line + at, (size_t)(size - at), MSG_NOSIGNAL);
 
         if (put < 0 && errno == EINTR)
             continue;
         if (put <= 0)
-            return ckpt_fail(err, CKPT_E_IO, "cannot tell of '%s': %s", name, strerror(errno));
+            return hub_fail(HUB_OTHER, err, "cannot send the name '%s': %s", name,
+                            strerror(errno));
         at += (int)put;
     }
     return CKPT_OK;

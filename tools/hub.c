@@ -1,7 +1,6 @@
 /* hub.c: a hub's session: who we are, who gets to know the token, how fast we may ask. */
 #include "hub.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <strings.h>
 #include <sys/random.h>
@@ -10,37 +9,12 @@
 #include "libckpt/error.h"
 #include "libckpt/size.h"
 
-const char *hub_reason_name(hub_reason reason)
-{
-    static const char *const names[] = { "fine", "other", "usage", "auth", "not-found",
-                                         "integrity", "disk", "network", "partial",
-                                         "interrupted" };
-
-    return names[reason];
-}
-
 double hub_now(void)
 {
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-ckpt_code hub_fail(hub *h, hub_reason reason, ckpt_error *err, const char *format, ...)
-{
-    static const ckpt_code codes[] = { CKPT_OK,       CKPT_E_FORMAT,    CKPT_E_USAGE,
-                                       CKPT_E_IO,     CKPT_E_IO,        CKPT_E_DIFFERENT,
-                                       CKPT_E_IO,     CKPT_E_IO,        CKPT_E_IO,
-                                       CKPT_E_INTERRUPTED };
-    char text[CKPT_ERROR_BYTES];
-    va_list args;
-
-    va_start(args, format);
-    error_format(text, format, args);
-    va_end(args);
-    h->reason = reason;
-    return ckpt_fail(err, codes[reason], "%s", text);
 }
 
 static void make_trace_id(char out[40])
@@ -64,12 +38,12 @@ static ckpt_code check_endpoint(hub *h, ckpt_error *err)
     while (size > 0 && h->endpoint[size - 1] == '/')
         h->endpoint[--size] = '\0';
     if (!hub_parse_url(h->endpoint, &url))
-        return hub_fail(h, HUB_USAGE, err, "'%s' is no address of a hub: expected http(s)://HOST",
+        return hub_fail(HUB_USAGE, err, "'%s' is no address of a hub: expected http(s)://HOST",
                         h->endpoint);
     if (h->token != NULL && strlen(h->token) > HUB_HEADER_BYTES / 2)
-        return hub_fail(h, HUB_USAGE, err, "the token is longer than any token");
+        return hub_fail(HUB_USAGE, err, "the token is longer than any token");
     if (h->token != NULL && !url.is_https && !hub_is_loopback(&url) && !h->options.insecure_http)
-        return hub_fail(h, HUB_USAGE, err,
+        return hub_fail(HUB_USAGE, err,
                         "'%s' is plain http: the token would be readable on the way (see "
                         "--insecure-http)",
                         h->endpoint);
@@ -89,6 +63,12 @@ static void strip(char *text)
     *put = '\0';
 }
 
+ckpt_code hub_copy_text(char **out, const char *text, ckpt_error *err)
+{
+    *out = strdup(text);
+    return *out == NULL ? ckpt_fail_memory(err, "an option", strlen(text)) : CKPT_OK;
+}
+
 ckpt_code hub_open(const hub_kind *kind, const hub_options *options, hub **out, ckpt_error *err)
 {
     hub *h = calloc(1, sizeof *h);
@@ -106,10 +86,11 @@ ckpt_code hub_open(const hub_kind *kind, const hub_options *options, hub **out, 
              CKPT_VERSION, http_library(), origin != NULL ? "; origin/" : "",
              origin != NULL ? origin : "");
     make_trace_id(h->trace_id);
-    if (options->endpoint != NULL)
-        h->endpoint = strdup(options->endpoint);
-    if (options->token != NULL)
-        h->token = strdup(options->token);
+    if ((options->endpoint != NULL &&
+         (code = hub_copy_text(&h->endpoint, options->endpoint, err)) != CKPT_OK) ||
+        (options->token != NULL &&
+         (code = hub_copy_text(&h->token, options->token, err)) != CKPT_OK))
+        return code;
     if ((code = kind->configure(h, err)) != CKPT_OK)
         return code;
     strip(h->token);
@@ -278,7 +259,7 @@ ckpt_code hub_check_waiting(hub *h, ckpt_error *err)
 {
     if (h->waited_seconds <= (double)h->options.wait_seconds_max)
         return CKPT_OK;
-    return hub_fail(h, HUB_NETWORK, err,
+    return hub_fail(HUB_NETWORK, err,
                     "'%s' asks to wait longer than --max-wait allows: expected at most %u s, got "
                     "%u s", h->options.repo, (unsigned)h->options.wait_seconds_max,
                     (unsigned)h->waited_seconds);
@@ -296,8 +277,8 @@ ckpt_code hub_redirect(const hub *h, const char *url, const http_reply *reply, c
     hub_show_url(url, shown, sizeof shown);
     *out = location == NULL ? NULL : hub_resolve_url(url, location);
     if (*out == NULL || !hub_parse_url(*out, &to) || !hub_parse_url(url, &from))
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' redirects to nowhere: expected an address, got "
-                         "'%.80s'", shown, location == NULL ? "" : location);
+        return hub_fail(HUB_NETWORK, err, "'%s' redirects to nowhere: expected an address, got "
+                        "'%.80s'", shown, location == NULL ? "" : location);
     for (size_t i = 0; i < h->options.host_map_count; i++) {
         char *mapped = hub_map_host(*out, h->options.host_maps[i]);
 
@@ -323,7 +304,7 @@ ckpt_code hub_redirect(const hub *h, const char *url, const http_reply *reply, c
     if (from.is_https && !to.is_https) {
         free(*out);
         *out = NULL;
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' redirects from https to http: refused", shown);
+        return hub_fail(HUB_NETWORK, err, "'%s' redirects from https to http: refused", shown);
     }
     return CKPT_OK;
 }

@@ -10,23 +10,9 @@
 #include <signal.h>
 
 #include "hub_http.h"
+#include "hub_reason.h"
 #include "hub_text.h"
 #include "libckpt/arena.h"
-
-/* Why a run ended: finer than its exit status. Told in --json and in the message. */
-typedef enum {
-    HUB_FINE,
-    HUB_OTHER,
-    HUB_USAGE,
-    HUB_AUTH,            /* token missing, rejected, or without the right */
-    HUB_NOT_FOUND,
-    HUB_INTEGRITY,       /* bytes are not what the hub lists */
-    HUB_DISK,
-    HUB_NETWORK,         /* tried again as often as allowed */
-    HUB_PARTIAL,         /* some files failed, for more than one reason */
-    HUB_INTERRUPTED
-} hub_reason;
-const char *hub_reason_name(hub_reason reason);
 
 typedef enum { HUB_SHA256, HUB_GIT_SHA1 } hub_algorithm;
 const char *hub_algorithm_name(hub_algorithm algorithm);     /* "sha256", "git-sha1" */
@@ -108,7 +94,6 @@ struct hub {
     char trace_id[40];
     hub_pace paces[HUB_BUCKET_COUNT];
     double waited_seconds;
-    hub_reason reason;           /* of the last failure */
     uint64_t request_count;
     int told_wait;
     uint64_t told_topics[HUB_TOPICS_MAX];    /* of warnings: their hashes */
@@ -116,12 +101,10 @@ struct hub {
     char *other_endpoint;        /* to try where the first does not have it; or NULL */
 };
 
+/* A copy of `text`, yours to free. Without its token a request would be a stranger's. */
+ckpt_code hub_copy_text(char **out, const char *text, ckpt_error *err);
 ckpt_code hub_open(const hub_kind *kind, const hub_options *options, hub **out, ckpt_error *err);
 void hub_close(hub *h);          /* NULL is fine */
-
-/* Fails with a reason. */
-ckpt_code hub_fail(hub *h, hub_reason reason, ckpt_error *err, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
 
 /* Headers for a request to `url`: credentials only where its origin is the hub's. Valid until the
  * next call. `lines` has room for HUB_HEADERS_MAX. */
@@ -146,7 +129,7 @@ typedef struct {
 ckpt_code hub_get_page(hub *h, const char *url, hub_page *out, ckpt_error *err);
 void hub_page_release(hub_page *page);
 
-/* What a reply with status >= 400 means; sets the reason. `subject`: path or repo. */
+/* What a reply with status >= 400 means. `subject`: path or repo. */
 ckpt_code hub_refusal(hub *h, const http_result *result, const char *subject, ckpt_error *err);
 int hub_is_transient(unsigned status);
 /* Where a redirect leads; malloc'd. Refuses downgrades to http, and Locations that are none. */

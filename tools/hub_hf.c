@@ -70,42 +70,46 @@ int hub_is_offline(void)
     return is_true("HF_HUB_OFFLINE") || is_true("TRANSFORMERS_OFFLINE");
 }
 
-/* The token that `hf auth login` stored; NULL: none. */
-static char *stored_token(void)
+/* The token that `hf auth login` stored; *out stays NULL where there is none. */
+static ckpt_code stored_token(char **out, ckpt_error *err)
 {
     enum { TOKEN_BYTES_MAX = 1 << 16 };
     const char *path = getenv("HF_TOKEN_PATH");
     char *home = hf_home();
     char *own = home == NULL ? NULL : file_join(home, "token");
-    char *token = NULL;
     size_t size;
-    ckpt_error ignored;
+    ckpt_error why;
+    ckpt_code code = CKPT_OK;
 
     if (path == NULL)
         path = own;
-    if (path != NULL && file_exists(path))
-        file_read_all(path, TOKEN_BYTES_MAX, &token, &size, &ignored);
+    if (path == NULL)
+        code = ckpt_fail_memory(err, "a path", 0);
+    else if (file_exists(path))
+        code = file_read_all(path, TOKEN_BYTES_MAX, out, &size, &why);
+    if (path != NULL && code != CKPT_OK)
+        hub_fail(HUB_AUTH, err, "the stored token: %s (see HF_HUB_DISABLE_IMPLICIT_TOKEN)",
+                 why.text);
     free(own);
     free(home);
-    return token;
+    return code;
 }
 
 static ckpt_code configure(hub *h, ckpt_error *err)
 {
     static const char *const names[] = { "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN" };
     const char *endpoint = getenv("HF_ENDPOINT");
+    ckpt_code code = CKPT_OK;
 
     if (h->endpoint == NULL)
-        h->endpoint = strdup(endpoint != NULL && *endpoint != '\0' ? endpoint
-                                                                   : "https://huggingface.co");
-    if (h->endpoint == NULL)
-        return ckpt_fail_memory(err, "an address", 0);
-    for (size_t i = 0; i < 2 && h->token == NULL; i++)
+        code = hub_copy_text(&h->endpoint, endpoint != NULL && *endpoint != '\0'
+                                               ? endpoint : "https://huggingface.co", err);
+    for (size_t i = 0; i < 2 && h->token == NULL && code == CKPT_OK; i++)
         if (getenv(names[i]) != NULL && *getenv(names[i]) != '\0')
-            h->token = strdup(getenv(names[i]));
-    if (h->token == NULL && !is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN"))
-        h->token = stored_token();
-    return CKPT_OK;
+            code = hub_copy_text(&h->token, getenv(names[i]), err);
+    if (h->token == NULL && code == CKPT_OK && !is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN"))
+        code = stored_token(&h->token, err);
+    return code;
 }
 
 static const char *plural(const hub *h)
@@ -117,7 +121,7 @@ static const char *plural(const hub *h)
 
 static ckpt_code bad_listing(hub *h, const char *what, ckpt_error *err)
 {
-    return hub_fail(h, HUB_OTHER, err, "bad listing of '%s': %s", h->options.repo, what);
+    return hub_fail(HUB_OTHER, err, "bad listing of '%s': %s", h->options.repo, what);
 }
 
 static ckpt_code resolve_revision(hub *h, char commit[41], ckpt_error *err)

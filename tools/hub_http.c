@@ -305,9 +305,11 @@ static void give_transfer(http_transfer *t)
     link_transfer(&client->idle, t);
 }
 
-static void set_network(const http_client *client, CURL *easy)
+/* 0: no memory. What libcurl copies can fail; numbers cannot. */
+static int set_network(const http_client *client, CURL *easy)
 {
-    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    CURLcode code = curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
     /* What a proxy says to CONNECT is not the server's reply. */
@@ -319,10 +321,24 @@ static void set_network(const http_client *client, CURL *easy)
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long)client->options.connect_seconds);
     curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1024L);
     curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)client->options.stall_seconds);
-    if (client->ca_file != NULL)
-        curl_easy_setopt(easy, CURLOPT_CAINFO, client->ca_file);
-    if (client->ca_folder != NULL)
-        curl_easy_setopt(easy, CURLOPT_CAPATH, client->ca_folder);
+    if (code == CURLE_OK && client->ca_file != NULL)
+        code = curl_easy_setopt(easy, CURLOPT_CAINFO, client->ca_file);
+    if (code == CURLE_OK && client->ca_folder != NULL)
+        code = curl_easy_setopt(easy, CURLOPT_CAPATH, client->ca_folder);
+    return code == CURLE_OK;
+}
+
+/* All of them or none: a request without its token would be answered as a stranger's. */
+static int set_headers(http_transfer *t, const char *const *headers)
+{
+    for (size_t i = 0; headers != NULL && headers[i] != NULL; i++) {
+        struct curl_slist *more = curl_slist_append(t->headers, headers[i]);
+
+        if (more == NULL)
+            return 0;
+        t->headers = more;
+    }
+    return curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers) == CURLE_OK;
 }
 
 ckpt_code http_start(http_client *client, const http_request *request, http_transfer **out,
@@ -342,11 +358,11 @@ ckpt_code http_start(http_client *client, const http_request *request, http_tran
     t->problem[0] = '\0';
     t->reply.status = 0;
     t->reply.header_bytes = 0;
-    set_network(client, easy);
-    for (size_t i = 0; request->headers != NULL && request->headers[i] != NULL; i++)
-        t->headers = curl_slist_append(t->headers, request->headers[i]);
-    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, t->headers);
-    curl_easy_setopt(easy, CURLOPT_URL, request->url);
+    if (!set_network(client, easy) || !set_headers(t, request->headers) ||
+        curl_easy_setopt(easy, CURLOPT_URL, request->url) != CURLE_OK) {
+        give_transfer(t);
+        return ckpt_fail_memory(err, "a request", strlen(request->url));
+    }
     if (request->is_head)
         curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
     if (request->compressed)
@@ -452,7 +468,7 @@ ckpt_code http_poll(http_client *client, unsigned wait_ms, ckpt_error *err)
     if (client->paused_count > 0 && wait_ms > 20)
         wait_ms = 20;
     if (curl_multi_perform(client->multi, &running) != CURLM_OK)
-        return ckpt_fail(err, CKPT_E_IO, "cannot go on with the transfers");
+        return hub_fail(HUB_OTHER, err, "libcurl cannot continue the transfers");
     while ((message = curl_multi_info_read(client->multi, &left)) != NULL) {
         http_transfer *t = NULL;
 
@@ -464,7 +480,7 @@ ckpt_code http_poll(http_client *client, unsigned wait_ms, ckpt_error *err)
     }
     if (wait_ms > 0 &&
         curl_multi_poll(client->multi, NULL, 0, (int)wait_ms, NULL) != CURLM_OK)
-        return ckpt_fail(err, CKPT_E_IO, "cannot wait for the transfers");
+        return hub_fail(HUB_OTHER, err, "libcurl cannot wait for the transfers");
     return CKPT_OK;
 }
 

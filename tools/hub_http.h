@@ -8,7 +8,7 @@
 #ifndef CKPT_HUB_HTTP_H
 #define CKPT_HUB_HTTP_H
 
-#include "libckpt/error.h"
+#include "hub_reason.h"
 
 typedef struct http_client http_client;
 typedef struct http_transfer http_transfer;

@@ -23,32 +23,32 @@ static ckpt_code configure(hub *h, ckpt_error *err)
     const char *token = getenv("MODELSCOPE_API_TOKEN");
     const char *prefers = getenv("MODELSCOPE_PREFER_AI_SITE");
     const int prefers_ai = prefers != NULL && strcasecmp(prefers, "true") == 0;
+    ckpt_code code = CKPT_OK;
 
-    if (h->endpoint == NULL && endpoint != NULL && *endpoint != '\0')
-        h->endpoint = strdup(endpoint);
-    if (h->endpoint == NULL && domain != NULL && *domain != '\0') {
-        const size_t size = strlen(domain) + sizeof "https://";
-
-        if ((h->endpoint = malloc(size)) != NULL)
-            snprintf(h->endpoint, size, "https://%s", domain);
+    if (h->endpoint == NULL && endpoint != NULL && *endpoint != '\0') {
+        code = hub_copy_text(&h->endpoint, endpoint, err);
+    } else if (h->endpoint == NULL && domain != NULL && *domain != '\0') {
+        if (asprintf(&h->endpoint, "https://%s", domain) < 0) {
+            h->endpoint = NULL;
+            code = ckpt_fail_memory(err, "an address", strlen(domain));
+        }
+    } else if (h->endpoint == NULL &&
+               (code = hub_copy_text(&h->endpoint, sites[prefers_ai], err)) == CKPT_OK) {
+        code = hub_copy_text(&h->other_endpoint, sites[!prefers_ai], err);
     }
-    if (h->endpoint == NULL) {
-        h->endpoint = strdup(sites[prefers_ai]);
-        h->other_endpoint = strdup(sites[!prefers_ai]);
-    }
-    if (h->endpoint == NULL)
-        return ckpt_fail_memory(err, "an address", 0);
-    if (h->token == NULL && token != NULL)
-        h->token = strdup(token);
+    if (code == CKPT_OK && h->token == NULL && token != NULL)
+        code = hub_copy_text(&h->token, token, err);
+    if (code != CKPT_OK)
+        return code;
     if (strcmp(h->options.type, "space") == 0)
-        return hub_fail(h, HUB_USAGE, err, "ModelScope has models and datasets: no '%s'",
+        return hub_fail(HUB_USAGE, err, "ModelScope has models and datasets: no '%s'",
                         h->options.type);
     return CKPT_OK;
 }
 
 static ckpt_code bad_listing(hub *h, const char *what, ckpt_error *err)
 {
-    return hub_fail(h, HUB_OTHER, err, "bad listing of '%s': %s", h->options.repo, what);
+    return hub_fail(HUB_OTHER, err, "bad listing of '%s': %s", h->options.repo, what);
 }
 
 static ckpt_code take_entry(hub *h, const json_value *entry, hub_listing *out, ckpt_error *err)
@@ -79,7 +79,7 @@ static ckpt_code check_envelope(hub *h, const json_value *root, ckpt_error *err)
     if (json_u64(json_member(root, "Code"), &number) && number == 200 &&
         (!json_bool(json_member(root, "Success"), &success) || success))
         return CKPT_OK;
-    return hub_fail(h, HUB_NOT_FOUND, err,
+    return hub_fail(HUB_NOT_FOUND, err,
                     "'%s' revision '%s' is missing or private: code %u, %s (request %s)%s",
                     h->options.repo, h->options.revision, (unsigned)number,
                     message == NULL ? "no message" : message, id == NULL ? "none" : id,
@@ -157,13 +157,15 @@ static ckpt_code list_here(hub *h, hub_listing *out, ckpt_error *err)
 static ckpt_code list(hub *h, hub_listing *out, ckpt_error *err)
 {
     ckpt_code code = list_here(h, out, err);
-    const hub_reason reason = h->reason;
     char *first = h->endpoint;
     char *token = h->token;
+    hub_reason reason;
     ckpt_error other;
 
-    if (code == CKPT_OK || h->other_endpoint == NULL ||
-        (reason != HUB_NOT_FOUND && reason != HUB_NETWORK && reason != HUB_AUTH))
+    if (code == CKPT_OK || h->other_endpoint == NULL)
+        return code;
+    reason = hub_reason_of(err);
+    if (reason != HUB_NOT_FOUND && reason != HUB_NETWORK && reason != HUB_AUTH)
         return code;
     h->endpoint = h->other_endpoint;
     h->token = NULL;
@@ -176,7 +178,6 @@ static ckpt_code list(hub *h, hub_listing *out, ckpt_error *err)
     }
     h->endpoint = first;
     h->token = token;
-    h->reason = reason;
     return code;
 }
 

@@ -58,28 +58,28 @@ ckpt_code hub_refusal(hub *h, const http_result *result, const char *subject, ck
     error_text(result, text, sizeof text);
     word = word == NULL ? "" : word;
     if (status == 401 && strstr(text, "Invalid credentials") != NULL)
-        return hub_fail(h, HUB_AUTH, err, "token rejected for '%s' (request %s)", subject, id);
+        return hub_fail(HUB_AUTH, err, "token rejected for '%s' (request %s)", subject, id);
     if (strcmp(word, "GatedRepo") == 0)
-        return hub_fail(h, HUB_AUTH, err,
+        return hub_fail(HUB_AUTH, err,
                         "'%s' is gated: accept its terms at %s/%s%s, and give a token that may "
                         "read gated repositories: %s (request %s)", subject, h->endpoint,
                         strcmp(h->options.type, "model") == 0 ? "" : "datasets/",
                         h->options.repo, text, id);
     if (status == 403 && strstr(text, "is disabled") != NULL)
-        return hub_fail(h, HUB_NOT_FOUND, err, "'%s' is disabled by the hub: %s (request %s)",
+        return hub_fail(HUB_NOT_FOUND, err, "'%s' is disabled by the hub: %s (request %s)",
                         subject, text, id);
     if (status == 401)
-        return hub_fail(h, HUB_AUTH, err,
+        return hub_fail(HUB_AUTH, err,
                         "'%s' is missing, private or gated, and the hub does not say which: check "
                         "the name, or give a token with %s or --token (%s, request %s)", subject,
                         h->kind->site_variable, text, id);
     if (status == 403)
-        return hub_fail(h, HUB_AUTH, err, "no permission for '%s': %s (request %s)", subject, text,
+        return hub_fail(HUB_AUTH, err, "no permission for '%s': %s (request %s)", subject, text,
                         id);
     if (status == 404)
-        return hub_fail(h, HUB_NOT_FOUND, err, "'%s' is not there: %s %s (request %s)", subject,
+        return hub_fail(HUB_NOT_FOUND, err, "'%s' is not there: %s %s (request %s)", subject,
                         word, text, id);
-    return hub_fail(h, hub_is_transient(status) ? HUB_NETWORK : HUB_OTHER, err,
+    return hub_fail(hub_is_transient(status) ? HUB_NETWORK : HUB_OTHER, err,
                     "'%s': the hub answers %u: %s (request %s)", subject, status, text, id);
 }
 
@@ -126,7 +126,7 @@ static void take_next(page_request *p, const http_reply *reply)
         char shown[300];
 
         hub_show_url(next, shown, sizeof shown);
-        p->code = hub_fail(p->h, HUB_OTHER, p->err,
+        p->code = hub_fail(HUB_OTHER, p->err,
                            "the listing of '%s' goes on at another host: expected %s, got '%s'",
                            p->h->options.repo, p->h->endpoint, shown);
     }
@@ -141,7 +141,7 @@ static void page_done(void *context, const http_result *result)
     p->is_done = 1;
     if (result->outcome != HTTP_DONE) {
         p->wants_retry = result->outcome == HTTP_BROKEN;
-        p->code = hub_fail(p->h, HUB_NETWORK, p->err, "cannot reach '%s': %s", p->h->endpoint,
+        p->code = hub_fail(HUB_NETWORK, p->err, "cannot reach '%s': %s", p->h->endpoint,
                            result->problem);
         return;
     }
@@ -170,8 +170,7 @@ static ckpt_code pause_for(hub *h, double seconds, ckpt_error *err)
 
     while (code == CKPT_OK && hub_now() < until) {
         if (*h->options.stop)
-            return hub_fail(h, HUB_INTERRUPTED, err,
-                            "interrupted; run the same command again to resume");
+            return hub_fail_interrupted(err);
         code = http_poll(h->http, 50, err);
     }
     return code;
@@ -196,16 +195,15 @@ static ckpt_code ask_once(page_request *p)
         (code = http_start(p->h->http, &request, &transfer, p->err)) != CKPT_OK)
         return code;
     p->h->request_count++;
-    while (!p->is_done) {
-        if ((code = http_poll(p->h->http, 200, p->err)) != CKPT_OK)
-            return code;
-        if (*p->h->options.stop && !p->is_done) {
-            http_cancel(p->h->http, transfer);
-            return hub_fail(p->h, HUB_INTERRUPTED, p->err,
-                            "interrupted; run the same command again to resume");
-        }
+    while (!p->is_done && code == CKPT_OK) {
+        code = http_poll(p->h->http, 200, p->err);
+        if (code == CKPT_OK && *p->h->options.stop && !p->is_done)
+            code = hub_fail_interrupted(p->err);
     }
-    return p->code;
+    if (p->is_done)
+        return p->code;
+    http_cancel(p->h->http, transfer);       /* `p` is the caller's, and goes with it */
+    return code;
 }
 
 ckpt_code hub_get_page(hub *h, const char *url, hub_page *out, ckpt_error *err)
@@ -229,7 +227,7 @@ ckpt_code hub_get_page(hub *h, const char *url, hub_page *out, ckpt_error *err)
                 char shown[300];
 
                 hub_show_url(current, shown, sizeof shown);
-                code = hub_fail(h, HUB_OTHER, err,
+                code = hub_fail(HUB_OTHER, err,
                                 "the hub's answer for '%s' is a redirect %s: '%s'",
                                 h->options.repo,
                                 hops > HOPS_MAX ? "without end" : "to another host", shown);

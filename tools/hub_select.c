@@ -70,7 +70,7 @@ static ckpt_code select_name(hub *h, hub_listing *listing, const char *name, ckp
         }
     if (count > 0)
         return CKPT_OK;
-    return hub_fail(h, HUB_NOT_FOUND, err, "'%s' has no file '%s'", h->options.repo, name);
+    return hub_fail(HUB_NOT_FOUND, err, "'%s' has no file '%s'", h->options.repo, name);
 }
 
 ckpt_code hub_select(hub *h, hub_listing *listing, const hub_selection *selection,
@@ -92,7 +92,7 @@ ckpt_code hub_select(hub *h, hub_listing *listing, const hub_selection *selectio
     for (size_t i = 0; i < listing->count; i++)
         count += (size_t)listing->files[i].is_selected;
     if (code == CKPT_OK && count == 0)
-        code = hub_fail(h, HUB_NOT_FOUND, err, "'%s' has no file that was asked for",
+        code = hub_fail(HUB_NOT_FOUND, err, "'%s' has no file that was asked for",
                         h->options.repo);
     return code;
 }

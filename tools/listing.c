@@ -17,26 +17,38 @@
 
 enum { LISTING_BYTES_MAX = 1 << 29, THREADS_MAX = 64 };
 
-char *listing_find(const char *folder)
+/* *out is `path`, which is consumed, or NULL where nothing has that name. */
+static ckpt_code find_at(char *path, char **out, ckpt_error *err)
 {
-    char *own = file_join(folder, PLACE_SIDE "/listing.json");
-    char *real = realpath(folder, NULL);
-    const char *leaf = real == NULL ? NULL : strrchr(real, '/');
-    char *cached = NULL;
+    *out = NULL;
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", 0);
+    if (file_exists(path))
+        *out = path;
+    else
+        free(path);
+    return CKPT_OK;
+}
 
-    if (own != NULL && file_exists(own)) {
-        free(real);
-        return own;
+ckpt_code listing_find(const char *folder, char **out, ckpt_error *err)
+{
+    char *real = NULL;
+    const char *leaf;
+    char *cached = NULL;
+    ckpt_code code = find_at(file_join(folder, PLACE_SIDE "/listing.json"), out, err);
+
+    if (code != CKPT_OK || *out != NULL)
+        return code;
+    real = realpath(folder, NULL);           /* a file has none, and is no folder of a cache */
+    leaf = real == NULL ? NULL : strrchr(real, '/');
+    if (leaf != NULL) {
+        if (asprintf(&cached, "%.*s/../ckpt/listing-%s.json", (int)(leaf - real), real,
+                     leaf + 1) < 0)
+            cached = NULL;
+        code = find_at(cached, out, err);
     }
-    free(own);
-    if (leaf != NULL && asprintf(&cached, "%.*s/../ckpt/listing-%s.json", (int)(leaf - real), real,
-                                 leaf + 1) < 0)
-        cached = NULL;
     free(real);
-    if (cached != NULL && file_exists(cached))
-        return cached;
-    free(cached);
-    return NULL;
+    return code;
 }
 
 /* ---- reading ---- */

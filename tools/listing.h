@@ -17,7 +17,7 @@ typedef struct {
 } kept_listing;
 
 /* listing.json of a folder (--local-dir) or of a snapshot in a cache, malloc'd; NULL: none. */
-char *listing_find(const char *folder);
+ckpt_code listing_find(const char *folder, char **out, ckpt_error *err);
 /* Nothing in it is believed that the hub would not be believed. *out is yours to release. */
 ckpt_code listing_read(const char *path, kept_listing *out, ckpt_error *err);
 void listing_release(kept_listing *listing);

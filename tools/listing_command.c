@@ -104,7 +104,7 @@ static ckpt_code check_selected(const kept_listing *kept, const char *path, ckpt
 ckpt_code listing_command(const char *path, const char *manifest, const cli_common *common,
                           listing_outcome *out, ckpt_error *err)
 {
-    char *kept = listing_find(path);
+    char *kept = NULL;
     const unsigned thread_count = common->thread_count != 0
                                       ? (unsigned)common->thread_count
                                       : (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
@@ -114,8 +114,8 @@ ckpt_code listing_command(const char *path, const char *manifest, const cli_comm
     ckpt_code code;
 
     out->is_right = out->is_final = 0;
-    if (kept == NULL)
-        return CKPT_OK;
+    if ((code = listing_find(path, &kept, err)) != CKPT_OK || kept == NULL)
+        return code;
     if ((code = listing_read(kept, &listing, err)) == CKPT_OK &&
         (code = check_selected(&listing, path, err)) == CKPT_OK &&
         (code = listing_check(&listing, path, thread_count, &results, err)) == CKPT_OK) {
