@@ -28,6 +28,7 @@ static const cli_command command = {
     .options = options,
     .arg_min = 2,
     .arg_max = 2,
+    .checks_more = 1,
 };
 
 int main(int argc, char **argv)

@@ -6,6 +6,7 @@
 #include "download_check.h"
 #include "download_say.h"
 #include "download_stream.h"
+#include "download_then.h"
 #include "hub_select.h"
 #include "listing.h"
 #include "libckpt/file.h"
@@ -336,11 +337,12 @@ static void mention_partials(const session *s)
 /* One line for all failures; the list is in --json. */
 static ckpt_code sum_up(session *s, ckpt_error *err)
 {
-    const download_stats *stats = download_get_stats(s->d);
+    static const download_stats none = { 0 };        /* an earlier run had ended */
+    const download_stats *stats = s->d == NULL ? &none : download_get_stats(s->d);
     hub_reason reason = HUB_FINE;
     const char *first = NULL;
 
-    for (size_t i = 0; i < download_count(s->d); i++) {
+    for (size_t i = 0; s->d != NULL && i < download_count(s->d); i++) {
         const download_status status = download_at(s->d, i);
 
         if (status.state != DOWNLOAD_FAILED)
@@ -441,6 +443,7 @@ static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)
     arena_init(&s->listing.memory);
     s->cache = opt.cache_dir != NULL ? strdup(opt.cache_dir) : hub_cache_folder();
     if ((code = take_options(s, args, err)) != CKPT_OK ||
+        (s->then != NULL && (code = then_check(s->then, err)) != CKPT_OK) ||
         (code = list_files(s, args, err)) != CKPT_OK)
         return code;
     where.h = s->h;

@@ -76,6 +76,7 @@ static const cli_command command = {
     .rules = rules,
     .arg_min = 2,
     .arg_max = 2,
+    .checks_more = 1,
 };
 
 /* The layouts that miles' launchers and documents use. */

@@ -333,6 +333,11 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
     hold_standard_streams();
     ignore_signals();
     cli_program_name = command->name;
+    args->is_check = argc > 1 && strcmp(argv[1], CLI_CHECK_OPTIONS) == 0;
+    if (args->is_check) {
+        argc--;
+        argv++;
+    }
     if (command->subcommands != NULL) {
         parent = command;
         if ((status = choose_subcommand(&command, argc, argv)) != CLI_GO)
@@ -363,5 +368,7 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
     if ((status = check_arg_count(command, args->count)) != CLI_GO)
         return status;
     limit_memory(command);
-    return check_rules(&line, &err) == CKPT_OK ? CLI_GO : cli_fail(&err);
+    if (check_rules(&line, &err) != CKPT_OK)
+        return cli_fail(&err);
+    return args->is_check && !command->checks_more ? CLI_DONE : CLI_GO;
 }

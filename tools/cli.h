@@ -93,6 +93,7 @@ typedef struct cli_command {
     const char *examples;        /* one line each; NULL: none */
     const cli_option *options;   /* NULL where there are subcommands */
     const cli_rule *rules;       /* ends with a NULL option; NULL: none */
+    int checks_more;             /* is_check is its own business: it has checks of options itself */
     unsigned arg_min;            /* arguments that are not options */
     unsigned arg_max;            /* CLI_ANY_ARGS: no limit */
     const struct cli_command *const *subcommands;   /* ends with NULL; or NULL */
@@ -102,7 +103,14 @@ typedef struct {
     const cli_command *command;   /* the subcommand, where the command has some */
     char **items;                 /* borrowed from argv, which is reordered */
     unsigned count;
+    int is_check;                 /* do nothing more than look at the options */
 } cli_args;
+
+/*
+ * As the first word of all: look at the options, and do nothing. The exit status says whether they
+ * would be taken. For programs that will run the command later (ckpt-download --then).
+ */
+#define CLI_CHECK_OPTIONS "--check-options"
 
 /*
  * Read the command line. Returns CLI_GO and fills *args, or the status to exit with: help and

@@ -439,7 +439,8 @@ int convert_command_main(const cli_command *command, convert_command *o, int arg
         code = take_part(o, &err);
     if (code == CKPT_OK && finish_options != NULL)
         code = finish_options(o, &err);
-    if (code == CKPT_OK && (code = convert_plan(&o->convert, &job, &err)) == CKPT_OK)
+    if (code == CKPT_OK && !args.is_check &&
+        (code = convert_plan(&o->convert, &job, &err)) == CKPT_OK)
         code = o->common.dry_run ? dry_run(o, job, &err) : run(o, job, words, &err);
     convert_free(job);
     free(words);

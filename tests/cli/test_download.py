@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from client import ID, MIB, SIDE, Client, mixed, one
+from conftest import BUILD
 from mock_hub import Entry, Hub, Repo
 
 
@@ -234,3 +235,38 @@ def test_modelscope_says_no_with_status_200(ckpt, tmp_path):
     with Hub([]) as hub:
         failed = Client(ckpt, hub, tmp_path)("--hub", "ms", "--revision", "main", check=2)
         assert failed.json["reason"] == "not-found" and "master" in failed.err
+
+
+@pytest.mark.parametrize("words,says", [
+    (["no-such-program-here"], "was not found"), (["./no-such-program"], "expected a program"),
+    (["/etc"], "expected a program"), (["/etc/passwd"], "expected a program"), ([""], "not found"),
+    ([BUILD / "bin/ckpt-convert", "--nonsense", "D", "R"], "unknown option '--nonsense'"),
+    ([BUILD / "bin/ckpt-convert", "D"], "too few arguments"),
+    ([BUILD / "bin/ckpt-convert", "--no-digest", "--verify", "D", "R"], "--no-digest"),
+    ([BUILD / "bin/ckpt-shard", "--layout", "mp", "D", "R"], "--mp"),
+    ([BUILD / "bin/ckpt-verify", "digest", "--nonsense", "D"], "unknown option"),
+    ([BUILD / "bin/ckpt-verify", "nonsense", "D"], "unknown command")])
+def test_a_command_that_would_fail_afterwards_is_refused_before_any_request(hub, download, words,
+                                                                            says):
+    failed = download("--then", *words, check=2)
+    assert says in failed.err and failed.json["reason"] == "usage"
+    assert hub.log == [] and not download.folder.exists()
+
+
+def test_a_command_is_found_as_the_shell_finds_it(ckpt, hub, download, tmp_path):
+    program = tmp_path / "bin/ckpt-is-done"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho done\n")
+    words = (ID, "--local-dir", download.folder, "--quiet", "--then", "ckpt-is-done")
+    env = {**download.env, "PATH": f"/nowhere:{program.parent}:{os.environ['PATH']}"}
+    failed = ckpt("ckpt-download", *words, env=env, check=2)
+    assert "was not found" in failed.err and hub.log == []
+    program.chmod(0o755)
+    assert ckpt("ckpt-download", *words, env=env).out == "done\n"
+    download.assert_right()
+
+
+def test_looking_at_options_does_nothing(ckpt, tmp_path, golden_a):
+    for words in ["ckpt-convert", golden_a, tmp_path / "R"], ["ckpt-verify", "digest", golden_a]:
+        assert ckpt(words[0], "--check-options", *words[1:]).out == ""
+    assert list(tmp_path.iterdir()) == []

@@ -202,6 +202,15 @@ static void test_lack_of_memory_names_what_and_how_much(void **state)
     assert_string_equal(err.text, "no memory for a catalog: 18446744073709551615 bytes");
 }
 
+static void test_a_new_error_has_no_detail_of_an_old_one(void **state)
+{
+    ckpt_error err = { CKPT_E_IO, "old", 7 };
+
+    (void)state;
+    ckpt_fail(&err, CKPT_E_IO, "new");
+    assert_int_equal(err.detail, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,6 +227,7 @@ int main(void)
         cmocka_unit_test(test_the_arguments_may_come_from_the_same_error),
         cmocka_unit_test(test_errno_survives),
         cmocka_unit_test(test_lack_of_memory_names_what_and_how_much),
+        cmocka_unit_test(test_a_new_error_has_no_detail_of_an_old_one),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
