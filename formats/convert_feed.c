@@ -261,6 +261,13 @@ static ckpt_code run(feed_run *r, const feed_copy *copy, ckpt_error *err)
     }
 }
 
+ckpt_code convert_feed_named(void *context, ckpt_error *err)
+{
+    const convert_job *job = context;
+
+    return job->options.feed->named(job->options.feed, job->options.target, err);
+}
+
 ckpt_code convert_feed_check(const convert_job *job, ckpt_error *err)
 {
     const ckpt_store *store = job->source->store;

@@ -31,6 +31,9 @@ struct convert_feed {
      * finished: it is finished, or the rest of it waits for other files (then
      * it is finished later). */
     ckpt_code (*answer)(convert_feed *self, const char *name, int is_finished, ckpt_error *err);
+    /* The result has its name. Its journal goes only when this returns: by then somebody else has
+     * noted that the source is to be cleaned away. */
+    ckpt_code (*named)(convert_feed *self, const char *path, ckpt_error *err);
 };
 
 #endif

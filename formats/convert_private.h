@@ -34,6 +34,9 @@ ckpt_code convert_find_result(convert_job *job, const convert_pipeline *p, ckpt_
 
 /* ---- convert_feed.c ---- */
 
+/* The result has its name: named of output_options, the job is its context. */
+ckpt_code convert_feed_named(void *job, ckpt_error *err);
+
 /* What moves tensors, for convert_feed_copy: `to` takes those that are ready. */
 typedef struct {
     ckpt_source *from;

@@ -382,6 +382,8 @@ static ckpt_code begin_output(convert_job *job, ckpt_error *err)
         .restart = o->restart,
         .keep_others = o->feed != NULL,       /* the source of what it has may be gone */
         .files = &files,
+        .named = o->feed == NULL ? NULL : convert_feed_named,
+        .named_context = job,
     };
     char *directory;
     ckpt_code code;

@@ -23,6 +23,8 @@ struct ckpt_output {
     int overwrite;
     journal_options shared;  /* .directory is partial */
     int lock;                /* held for the commit of a shared job, or -1 */
+    ckpt_code (*named)(void *context, ckpt_error *err);
+    void *named_context;
     ckpt_journal *journal;
 };
 
@@ -270,6 +272,8 @@ ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_er
         return ckpt_fail_memory(err, "an output", sizeof *o);
     o->overwrite = options->overwrite;
     o->lock = -1;
+    o->named = options->named;
+    o->named_context = options->named_context;
     o->path = with_suffix(path, "");
     o->partial = with_suffix(path, partial_suffix);
     o->replaced = with_suffix(path, replaced_suffix);
@@ -396,6 +400,9 @@ ckpt_code output_commit(ckpt_output *output, ckpt_error *err)
         goto out;
     code = swap_names(output, replace, err);
     if (code != CKPT_OK && file_exists(output->partial))
+        goto out;
+    if (code == CKPT_OK && output->named != NULL &&
+        (code = output->named(output->named_context, err)) != CKPT_OK)
         goto out;
     removed = remove_journals(output, code == CKPT_OK ? err : NULL);
     if (code == CKPT_OK)

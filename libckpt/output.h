@@ -38,6 +38,10 @@ typedef struct {
     int restart;               /* discard an unfinished run of another job; overwrite does, too */
     int keep_others;           /* never: what it has may be the only copy */
     const file_list *files;    /* that will be made; or NULL */
+    /* Called when PATH has its name, before the journal goes: where it fails or does not come back,
+     * a later run has all that it takes. NULL: nothing is to be done then. */
+    ckpt_code (*named)(void *context, ckpt_error *err);
+    void *named_context;
 } output_options;
 
 /* Make or enter PATH.partial and its journal. A PATH with a journal of the same command becomes

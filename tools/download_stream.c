@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "download_ending.h"
 #include "download_head.h"
 #include "feed.h"
 #include "libckpt/size.h"
@@ -30,6 +31,8 @@ typedef struct {
     convert_room room;
     pid_t pid;
     int is_gone;                 /* the converter ended */
+    uint8_t *is_source;          /* by file: to be removed at the end */
+    int is_noted;                /* the result has its name */
     ckpt_error failure;          /* in a callback */
 } stream;
 
@@ -253,12 +256,58 @@ static ckpt_code take_wants(stream *s, ckpt_error *err)
     return code == CKPT_OK ? check_room(s, err) : code;
 }
 
+static ending ending_of(const stream *s)
+{
+    return (ending){ s->o->where, s->o->listing, s->o->words };
+}
+
+/* The conversion succeeded: remove what is left of the source's tensors, and what tells of it. */
+static ckpt_code clean(stream *s, const uint8_t *is_source, ckpt_error *err)
+{
+    const hub_listing *listing = s->o->listing;
+    const ending e = ending_of(s);
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < listing->count && code == CKPT_OK; i++)
+        if (is_source[i])
+            code = place_remove(s->o->where, &listing->files[i], err);
+    if (code == CKPT_OK)
+        code = head_remove_all(s->o->where, listing, err);
+    return code == CKPT_OK ? ending_remove(&e, err) : code;
+}
+
+/* The result has its name. Its journal goes after our answer, and then the note is all that tells a
+ * later run to clean. */
+static ckpt_code take_end(stream *s, const char *line, ckpt_error *err)
+{
+    const size_t count = s->o->listing->count;
+    const ending e = ending_of(s);
+    size_t finished_count = 0;
+    size_t open_count = 0;
+    ckpt_code code;
+
+    for (size_t i = 0; i < count; i++) {
+        s->is_source[i] = s->states[i] == FILE_FINISHED;
+        finished_count += s->is_source[i];
+        open_count += s->states[i] != FILE_ASIDE && s->states[i] != FILE_FINISHED;
+    }
+    if (s->is_noted || finished_count == 0 || open_count > 0)
+        return misunderstood(s, line, err);
+    restore_selection(s);
+    if ((code = ending_write(&e, s->is_source, line + strlen("named "), err)) != CKPT_OK)
+        return code;
+    s->is_noted = 1;
+    return feed_send(&s->converter, "", FEED_NOTED, err);
+}
+
 static ckpt_code take_answer(stream *s, const char *line, ckpt_error *err)
 {
     const int is_done = strncmp(line, "done ", 5) == 0;
     const hub_file *file = is_done || strncmp(line, "held ", 5) == 0 ? find(s, line + 5) : NULL;
     uint8_t *state = file == NULL ? NULL : &s->states[file - s->o->listing->files];
 
+    if (strncmp(line, "named ", 6) == 0)
+        return take_end(s, line, err);
     if (state == NULL || (*state != FILE_GIVEN && *state != FILE_HELD))
         return misunderstood(s, line, err);
     s->answered_count += *state == FILE_GIVEN && head_is_shard(file);
@@ -384,35 +433,49 @@ static ckpt_code end_converter(stream *s, int *status, ckpt_error *err)
                                  : CKPT_OK;
 }
 
-/* A converter that says that all is well has had all that it wanted, and has wanted something: it
- * may have been asked for its help, or for a plan. */
+/* A converter that says that all is well has given the result its name: it may have been asked for
+ * its help, or for a plan. */
 static ckpt_code check_finished(const stream *s, ckpt_error *err)
 {
-    const hub_listing *listing = s->o->listing;
-    size_t finished_count = 0;
-    size_t open_count = 0;
-
-    for (size_t i = 0; i < listing->count; i++) {
-        finished_count += s->states[i] == FILE_FINISHED;
-        open_count += s->states[i] != FILE_ASIDE && s->states[i] != FILE_FINISHED;
-    }
-    if (finished_count > 0 && open_count == 0)
+    if (s->is_noted)
         return CKPT_OK;
-    return hub_fail(HUB_OTHER, err, "'%s' ended without converting: expected %zu files "
-                    "that it is done with, got %zu", s->o->words[0], finished_count + open_count,
-                    finished_count);
+    return hub_fail(HUB_OTHER, err, "'%s' ended without converting: expected a result, got none",
+                    s->o->words[0]);
 }
 
-/* It has become something else: what is left of the source's tensors goes. */
-static ckpt_code clean(stream *s, ckpt_error *err)
+static ckpt_code run(stream *s, int *status, ckpt_error *err)
 {
     const hub_listing *listing = s->o->listing;
-    ckpt_code code = CKPT_OK;
+    const ending e = ending_of(s);
+    char *shape = NULL;
+    int has_ended;
+    ckpt_error last;
+    ckpt_code code;
 
-    for (size_t i = 0; i < listing->count && code == CKPT_OK; i++)
-        if (s->states[i] != FILE_ASIDE)
-            code = place_remove(s->o->where, &listing->files[i], err);
-    return code == CKPT_OK ? head_remove_all(s->o->where, listing, err) : code;
+    if ((code = ending_find(&e, s->is_source, &has_ended, err)) != CKPT_OK)
+        return code;
+    if (has_ended) {             /* killed when only the cleaning was left */
+        if (!s->o->h->options.is_quiet)
+            fprintf(stderr, "an earlier run has finished the conversion\n");
+        return clean(s, s->is_source, err);
+    }
+    code = fetch_shape(s, err);
+    if (code != CKPT_OK || download_get_stats(*s->d)->failed_count > 0 ||
+        (code = head_make_shape(s->o->where, listing, &shape, err)) != CKPT_OK)
+        goto out;
+    if ((code = start_converter(s, shape, err)) == CKPT_OK)
+        code = convert(s, err);
+    restore_selection(s);
+    if (end_converter(s, status, &last) != CKPT_OK && code == CKPT_OK) {
+        *err = last;
+        code = last.code;
+    }
+    if (code == CKPT_OK && s->is_gone && *status == 0 &&
+        (code = check_finished(s, err)) == CKPT_OK)
+        code = clean(s, s->is_source, err);
+out:
+    free(shape);
+    return code;
 }
 
 ckpt_code download_stream(const stream_options *options, download **d, int *status,
@@ -420,39 +483,24 @@ ckpt_code download_stream(const stream_options *options, download **d, int *stat
 {
     const hub_listing *listing = options->listing;
     stream *s = calloc(1, sizeof *s);
-    char *shape = NULL;
-    ckpt_error ending;
     ckpt_code code;
 
     if (s == NULL || (s->selected = calloc(listing->count + 1, 1)) == NULL ||
-        (s->states = calloc(listing->count + 1, 1)) == NULL) {
+        (s->states = calloc(listing->count + 1, 1)) == NULL ||
+        (s->is_source = calloc(listing->count + 1, 1)) == NULL) {
         code = ckpt_fail_memory(err, "a download", listing->count);
-        goto out;
+    } else {
+        s->o = options;
+        s->d = d;
+        for (size_t i = 0; i < listing->count; i++)
+            s->selected[i] = (uint8_t)listing->files[i].is_selected;
+        code = run(s, status, err);
     }
-    s->o = options;
-    s->d = d;
-    for (size_t i = 0; i < listing->count; i++)
-        s->selected[i] = (uint8_t)listing->files[i].is_selected;
-    code = fetch_shape(s, err);
-    if (code != CKPT_OK || download_get_stats(*d)->failed_count > 0 ||
-        (code = head_make_shape(options->where, listing, &shape, err)) != CKPT_OK)
-        goto out;
-    if ((code = start_converter(s, shape, err)) == CKPT_OK)
-        code = convert(s, err);
-    restore_selection(s);
-    if (end_converter(s, status, &ending) != CKPT_OK && code == CKPT_OK) {
-        *err = ending;
-        code = ending.code;
-    }
-    if (code == CKPT_OK && s->is_gone && *status == 0 &&
-        (code = check_finished(s, err)) == CKPT_OK)
-        code = clean(s, err);
-out:
     if (s != NULL) {
         free(s->selected);
         free(s->states);
+        free(s->is_source);
     }
     free(s);
-    free(shape);
     return code;
 }

@@ -6,7 +6,8 @@
  * which the converter plans everything (its --feed); it reads what an earlier run wrote, believes
  * what its journal can prove, and says which files it still needs. Those are fetched, and nothing
  * else is remembered: a file is gone for good only after the converter has synced all that it held.
- * So a kill at any moment costs what was not yet converted of the files in flight.
+ * So a kill at any moment costs what was not yet converted of the files in flight. The cleaning at
+ * the end, when the journal is gone, has a note of its own (download_ending.h).
  */
 #ifndef CKPT_DOWNLOAD_STREAM_H
 #define CKPT_DOWNLOAD_STREAM_H

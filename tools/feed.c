@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -84,9 +85,10 @@ static ckpt_code want(convert_feed *self, const char *name, ckpt_error *err)
                         : feed_send(&f->stream, "want ", name, err);
 }
 
+enum { WAIT_MS = 1000 };
+
 static ckpt_code next(convert_feed *self, const char **name, ckpt_error *err)
 {
-    enum { WAIT_MS = 1000 };
     feed_converter *f = (feed_converter *)self;
     int got = 0;
 
@@ -106,10 +108,28 @@ static ckpt_code answer(convert_feed *self, const char *name, int is_finished, c
     return feed_send(&f->stream, is_finished ? "done " : "held ", name, err);
 }
 
+static ckpt_code named(convert_feed *self, const char *path, ckpt_error *err)
+{
+    feed_converter *f = (feed_converter *)self;
+    char *real = realpath(path, NULL);
+    const char *word;
+    ckpt_code code;
+
+    if (real == NULL || strchr(real, '\n') != NULL)
+        code = hub_fail(HUB_OTHER, err, "cannot send the name '%s'", path);
+    else
+        code = feed_send(&f->stream, "named ", real, err);
+    free(real);
+    if (code != CKPT_OK || (code = next(self, &word, err)) != CKPT_OK)
+        return code;
+    return strcmp(word, FEED_NOTED) == 0
+               ? CKPT_OK : hub_fail(HUB_OTHER, err, "'%s' came when all was converted", word);
+}
+
 void feed_converter_init(feed_converter *f, const char *shape, volatile sig_atomic_t *stop)
 {
     memset(f, 0, sizeof *f);
-    f->base = (convert_feed){ shape, room, want, next, answer };
+    f->base = (convert_feed){ shape, room, want, next, answer, named };
     f->stream.fd = STDIN_FILENO;
     f->stop = stop;
 }

@@ -8,7 +8,9 @@
  *              go           these were all
  *              done NAME    all of it is written and synced: no later run needs it
  *              held NAME    the rest of it waits for other files
+ *              named PATH   the result has its name; nothing of the source is needed any more
  *   download:  NAME         this file is there, verified
+ *              noted        the answer to `named`: the result's journal may go
  *
  * The end of either side ends the other; both can be killed at any time.
  */
@@ -20,6 +22,7 @@
 #include "formats/convert_feed.h"
 
 enum { FEED_LINE_BYTES = 4352 };
+#define FEED_NOTED "noted"
 
 typedef struct {
     int fd;

@@ -92,11 +92,12 @@ def test_the_result_is_that_of_a_download_and_a_conversion(download, hub, result
 def on_disk(*folders):
     total = 0
     for folder in folders:
-        for path in folder.rglob("*") if folder.exists() else ():
-            try:
-                total += os.lstat(path).st_blocks * 512
-            except FileNotFoundError:
-                pass
+        for here, _, names in os.walk(folder):       # which does not mind folders that go away
+            for name in names:
+                try:
+                    total += os.lstat(pathlib.Path(here, name)).st_blocks * 512
+                except FileNotFoundError:
+                    pass
     return total
 
 
@@ -172,6 +173,50 @@ def test_killed_when_the_result_has_its_name_it_ends_well(download, hub, results
     assert not [e for e in hub.log if e["is_data"] and e["bytes"] > MIB]
 
 
+def test_killed_when_it_is_about_to_note_the_end_it_ends_well(download, hub, results, fault):
+    """The result has its name, and keeps its journal until the note is there."""
+    options, target = then(download)
+    words = [BUILD / "bin" / "ckpt-download", *map(str, download.words(*options))]
+    last, too_many = 1, 100                  # the last of these renames is of the note of the end
+
+    def killed_at(number):
+        for folder in download.folder, target, target.with_suffix(".partial"):
+            shutil.rmtree(folder, ignore_errors=True)
+        env = {**download.env, **fault.env(f"rename:kill:{number}", "new.")}
+        done = subprocess.run(words, env=env, capture_output=True, timeout=90, check=False)
+        return done.returncode == -signal.SIGKILL
+
+    while last + 1 < too_many:
+        number = (last + too_many) // 2
+        last, too_many = (number, too_many) if killed_at(number) else (last, number)
+    assert killed_at(last)
+    assert (target / ".ckpt-journal").exists() and FIRST not in shards(download.folder)
+    download(*options)
+    assert_done(download, target, results(CASES[0]))
+
+
+def test_killed_when_only_the_cleaning_was_left_the_next_run_cleans(download, hub, results,
+                                                                    tmp_path):
+    """The converter has ended its journal, and the download dies before it hears of it."""
+    script = tmp_path / "bin/ckpt-convert"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\n"{BUILD}/bin/ckpt-convert" "$@"\nstatus=$?\n'
+                      '[ "$1" = --check-options ] || kill -9 $PPID\nexit $status\n')
+    script.chmod(0o755)
+    target = tmp_path / "R"
+    options = ("--delete-source", "--then", script, "--dtype", "bf16", download.folder, target)
+    process = download.start(*options)
+    assert process.wait(timeout=90) == -signal.SIGKILL
+    assert all_files(target) == all_files(results(CASES[0])) and shards(download.folder) != []
+    hub.reset()
+    assert download(*options).json["reason"] == "fine"
+    assert_done(download, target, results(CASES[0]))
+    assert not [e for e in hub.log if e["is_data"]]
+    failed = subprocess.run([BUILD / "bin" / "ckpt-download", *map(str, download.words(*options))],
+                            env=download.env, capture_output=True, text=True, timeout=90)
+    assert failed.returncode != 0        # that command has ended, and has no claim on R any more
+
+
 def started_slowly(download, options):
     """The tool, with time to do something to it."""
     download.hub.connection_rate = MIB
@@ -230,6 +275,7 @@ def test_a_converter_that_dies_is_told_of_and_the_next_run_goes_on(download, hub
     os.kill(int(child[0]), signal.SIGKILL)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 2 and "killed by signal 9" in err and err.count("\n") == 1
+    assert '"reason": "other"' in out
     hub.connection_rate = None
     download(*options)
     assert_done(download, target, results(CASES[0]))
