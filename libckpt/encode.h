@@ -8,8 +8,9 @@
  *   FP4 -> FP8                            DeepSeek's rule: block scale = largest group scale / 64
  *   any float -> FP8 or FP4 blocks        with given scales (`--like`), else by the canonical rule
  *   plain -> plain of the same class      cast
- * A value that does not survive is an error that names tensor, row and column or block, unless
- * allow_lossy. The canonical rules: FP8 2^ceil(log2(amax / 448)) on 128 x 128; FP4 the largest
+ * A value that does not survive is an error that names tensor, row and column or block, code and
+ * scale, unless allow_lossy; that is for rounding: a number never becomes an infinity, NaN never a
+ * number. The canonical rules: FP8 2^ceil(log2(amax / 448)) on 128 x 128; FP4 the largest
  * scale that represents the group with largest magnitude 3, 4 or 6, and code 1 for all zeros.
  */
 #ifndef CKPT_ENCODE_H

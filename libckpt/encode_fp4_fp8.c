@@ -25,6 +25,7 @@ typedef struct {
     uint8_t *largest;         /* by block column: the same, and what distances count from */
     uint8_t *distance;        /* by group of the current row */
     uint8_t *masks;           /* by group of the current row */
+    uint8_t *is_clamped;      /* by block column: FP8 has no scale that is 2^6 below */
     int has_low_scales;       /* some may be so low that fp4_offsets do not hold */
     encode_exception *exceptions;     /* of the tile */
     size_t exception_count;
@@ -34,7 +35,7 @@ uint64_t encode_fp4_to_fp8_need(const ckpt_tensor *from, uint64_t row_count)
 {
     const uint64_t groups = ckpt_part_cols(from, CKPT_SCALE);
 
-    return 4 * arena_cost(groups) + arena_cost(row_count * groups * sizeof(encode_exception));
+    return 5 * arena_cost(groups) + arena_cost(row_count * groups * sizeof(encode_exception));
 }
 
 static ckpt_code allocate_band(const encode_job *job, band *b)
@@ -43,12 +44,13 @@ static ckpt_code allocate_band(const encode_job *job, band *b)
     b->blocks = size_div_up(b->groups, BLOCK_GROUPS);
     b->column = arena_alloc(job->scratch, b->groups);
     b->largest = arena_alloc(job->scratch, b->blocks);
+    b->is_clamped = arena_alloc(job->scratch, b->blocks);
     b->distance = arena_alloc(job->scratch, b->groups);
     b->masks = arena_alloc(job->scratch, b->groups);
     b->exceptions = arena_alloc(job->scratch,
                                 job->range->row_count * b->groups * sizeof *b->exceptions);
-    if (b->column == NULL || b->largest == NULL || b->distance == NULL || b->masks == NULL ||
-        b->exceptions == NULL)
+    if (b->column == NULL || b->largest == NULL || b->is_clamped == NULL || b->distance == NULL ||
+        b->masks == NULL || b->exceptions == NULL)
         return ckpt_fail_memory(job->err, "a band of scales", b->groups);
     return CKPT_OK;
 }
@@ -85,7 +87,8 @@ static ckpt_code scale_band(encode_job *job, band *b, uint64_t first, uint64_t r
                              (unsigned long long)((job->range->row + first) / FP8_BLOCK),
                              (unsigned long long)c);
         b->has_low_scales |= b->largest[c] <= FP4_DISTANCE_EXACT + CANONICAL_REACH;
-        if (b->largest[c] < SCALE_SHIFT)
+        b->is_clamped[c] = b->largest[c] < SCALE_SHIFT;
+        if (b->is_clamped[c])
             b->largest[c] = SCALE_SHIFT;
         code = (uint8_t)(b->largest[c] - SCALE_SHIFT);
         job->kernels->e8m0_to_f32(&code, &scale, 1);
@@ -143,6 +146,12 @@ static ckpt_code note_group(encode_job *job, band *b, uint64_t row, uint64_t g)
     const uint8_t scale = ((const uint8_t *)job->in->part[CKPT_SCALE])[row * b->groups + g];
     ckpt_code code;
 
+    if (b->is_clamped[g / BLOCK_GROUPS] && job->options->match_reference && b->masks[g] > 1)
+        return ckpt_fail(job->err, CKPT_E_FORMAT,
+                         "tensor '%s', row %llu, group %llu: its scale 0x%02X is so small that "
+                         "--match-reference would give other values",
+                         job->to->name, (unsigned long long)(job->range->row + row),
+                         (unsigned long long)g, scale);
     if (b->distance[g] > FP4_DISTANCE_EXACT && (code = count_lossy(job, b, row, g)) != CKPT_OK)
         return code;
     job->stats.zero_groups += job->fp4_offsets[b->masks[g]] == FP4_SCALE_LOST;

@@ -228,6 +228,33 @@ static void test_small_scales_are_exact_in_fp8(void **state)
     }
 }
 
+/* It stores 2^-127 beside codes for a smaller scale there. Zeros are zeros all the same. */
+static void test_the_reference_is_not_matched_where_it_changes_values(void **state)
+{
+    const ckpt_tensor to = described(CKPT_F8_E4M3, CKPT_F8_E8M0, 1, 64);
+
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        const int is_small = i < 2;
+        const int is_zero = i % 2 == 0;
+        bench b = distant(0, is_zero ? 8 : 1);
+        uint8_t *scales = memory_source_part(b.from, 0, CKPT_SCALE);
+        ckpt_error err;
+        void *codes;
+
+        memset(memory_source_part(b.from, 0, CKPT_DATA), 0, 16);
+        scales[0] = scales[1] = is_small ? 5 : 6;
+        b.options.match_reference = 1;
+        assert_int_equal(view_as(&b, &to, &err), CKPT_OK);
+        codes = read_part(&b, CKPT_DATA, &err);
+        assert_int_equal(codes != NULL, is_zero || !is_small);
+        if (codes == NULL)
+            assert_non_null(strstr(err.text, "group 1: its scale 0x05"));
+        free(codes);
+        release(&b);
+    }
+}
+
 /* ---- dequantise and back ---- */
 
 static void test_every_fp8_code_survives_bf16_and_given_scales(void **state)
@@ -286,6 +313,24 @@ static void test_nan_codes_and_odd_scales_are_refused_unless_allowed(void **stat
             free(out);
             release(&b);
         }
+}
+
+/* FP8 has one scale for the block: a group of NaN in it would become numbers. */
+static void test_a_nan_scale_never_becomes_numbers_in_fp8(void **state)
+{
+    const ckpt_tensor to = described(CKPT_F8_E4M3, CKPT_F8_E8M0, 1, 64);
+    bench b = distant(0, 16);
+    uint8_t *scales = memory_source_part(b.from, 0, CKPT_SCALE);
+    ckpt_error err;
+
+    (void)state;
+    scales[1] = 0xFF;
+    b.options.allow_odd_scales = 1;
+    b.options.allow_lossy = 1;
+    assert_int_equal(view_as(&b, &to, &err), CKPT_OK);
+    assert_null(read_part(&b, CKPT_DATA, &err));
+    assert_non_null(strstr(err.text, "block [0, 0]: scale byte 0xFF is NaN"));
+    release(&b);
 }
 
 static void test_the_smallest_scale_is_a_scale(void **state)
@@ -495,8 +540,10 @@ int main(void)
         cmocka_unit_test(test_lossy_codes_are_counted_when_allowed),
         cmocka_unit_test(test_the_reference_has_no_negative_zero),
         cmocka_unit_test(test_small_scales_are_exact_in_fp8),
+        cmocka_unit_test(test_the_reference_is_not_matched_where_it_changes_values),
         cmocka_unit_test(test_every_fp8_code_survives_bf16_and_given_scales),
         cmocka_unit_test(test_nan_codes_and_odd_scales_are_refused_unless_allowed),
+        cmocka_unit_test(test_a_nan_scale_never_becomes_numbers_in_fp8),
         cmocka_unit_test(test_the_smallest_scale_is_a_scale),
         cmocka_unit_test(test_subnormals_that_bf16_lacks_are_refused_by_code_and_scale),
         cmocka_unit_test(test_what_has_no_code_is_refused_even_when_lossy),
