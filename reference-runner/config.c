@@ -7,53 +7,51 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config_names.h"
+
 typedef enum { FIELD_U32, FIELD_U64, FIELD_REAL } field_kind;
 
-/* A NULL name: that spelling lacks the field. A NULL fallback: the field is required. */
+/* A member by the name that a release has for it; config_names.h has its other spellings. */
 typedef struct {
-    const char *root;
-    const char *inference;
-    const char *fallback;
+    const char *name;
     field_kind kind;
     size_t offset;
 } field;
 
 #define AT(member) offsetof(run_config, member)
 
-/* `rope_scaling.` stands for a member of that object. */
 static const field fields[] = {
-    { "vocab_size", "vocab_size", NULL, FIELD_U32, AT(vocab_size) },
-    { "hidden_size", "dim", NULL, FIELD_U32, AT(dim) },
-    { "num_hidden_layers", "n_layers", NULL, FIELD_U32, AT(layer_count) },
-    { "num_nextn_predict_layers", "n_mtp_layers", "1", FIELD_U32, AT(mtp_count) },
-    { "num_hash_layers", "n_hash_layers", NULL, FIELD_U32, AT(hash_layer_count) },
-    { "num_attention_heads", "n_heads", NULL, FIELD_U32, AT(head_count) },
-    { "head_dim", "head_dim", NULL, FIELD_U32, AT(head_dim) },
-    { "qk_rope_head_dim", "rope_head_dim", NULL, FIELD_U32, AT(rope_dim) },
-    { "q_lora_rank", "q_lora_rank", NULL, FIELD_U32, AT(q_rank) },
-    { "o_groups", "o_groups", NULL, FIELD_U32, AT(group_count) },
-    { "o_lora_rank", "o_lora_rank", NULL, FIELD_U32, AT(o_rank) },
-    { "sliding_window", "window_size", NULL, FIELD_U32, AT(window) },
-    { "n_routed_experts", "n_routed_experts", NULL, FIELD_U32, AT(expert_count) },
-    { "num_experts_per_tok", "n_activated_experts", NULL, FIELD_U32, AT(active_count) },
-    { "moe_intermediate_size", "moe_inter_dim", NULL, FIELD_U32, AT(expert_dim) },
-    { "index_n_heads", "index_n_heads", NULL, FIELD_U32, AT(index_head_count) },
-    { "index_head_dim", "index_head_dim", NULL, FIELD_U32, AT(index_dim) },
-    { "index_topk", "index_topk", NULL, FIELD_U32, AT(index_topk) },
-    { "hc_mult", "hc_mult", NULL, FIELD_U32, AT(stream_count) },
-    { "hc_sinkhorn_iters", "hc_sinkhorn_iters", NULL, FIELD_U32, AT(sinkhorn_iters) },
-    { "max_position_embeddings", "max_seq_len", "1048576", FIELD_U64, AT(max_positions) },
-    { "rope_scaling.original_max_position_embeddings", "original_seq_len", "0", FIELD_U64,
-      AT(original_length) },
-    { "rope_theta", "rope_theta", NULL, FIELD_REAL, AT(rope_theta) },
-    { "compress_rope_theta", "compress_rope_theta", NULL, FIELD_REAL, AT(compress_theta) },
-    { "rope_scaling.factor", "rope_factor", "1", FIELD_REAL, AT(rope_factor) },
-    { "rope_scaling.beta_fast", "beta_fast", "32", FIELD_REAL, AT(beta_fast) },
-    { "rope_scaling.beta_slow", "beta_slow", "1", FIELD_REAL, AT(beta_slow) },
-    { "routed_scaling_factor", "route_scale", NULL, FIELD_REAL, AT(route_scale) },
-    { "swiglu_limit", "swiglu_limit", NULL, FIELD_REAL, AT(swiglu_limit) },
-    { "hc_eps", "hc_eps", "1e-6", FIELD_REAL, AT(hc_eps) },
-    { "rms_norm_eps", "norm_eps", "1e-6", FIELD_REAL, AT(norm_eps) },
+    { "vocab_size", FIELD_U32, AT(vocab_size) },
+    { "hidden_size", FIELD_U32, AT(dim) },
+    { "num_hidden_layers", FIELD_U32, AT(layer_count) },
+    { "num_nextn_predict_layers", FIELD_U32, AT(mtp_count) },
+    { "num_hash_layers", FIELD_U32, AT(hash_layer_count) },
+    { "num_attention_heads", FIELD_U32, AT(head_count) },
+    { "head_dim", FIELD_U32, AT(head_dim) },
+    { "qk_rope_head_dim", FIELD_U32, AT(rope_dim) },
+    { "q_lora_rank", FIELD_U32, AT(q_rank) },
+    { "o_groups", FIELD_U32, AT(group_count) },
+    { "o_lora_rank", FIELD_U32, AT(o_rank) },
+    { "sliding_window", FIELD_U32, AT(window) },
+    { "n_routed_experts", FIELD_U32, AT(expert_count) },
+    { "num_experts_per_tok", FIELD_U32, AT(active_count) },
+    { "moe_intermediate_size", FIELD_U32, AT(expert_dim) },
+    { "index_n_heads", FIELD_U32, AT(index_head_count) },
+    { "index_head_dim", FIELD_U32, AT(index_dim) },
+    { "index_topk", FIELD_U32, AT(index_topk) },
+    { "hc_mult", FIELD_U32, AT(stream_count) },
+    { "hc_sinkhorn_iters", FIELD_U32, AT(sinkhorn_iters) },
+    { "max_position_embeddings", FIELD_U64, AT(max_positions) },
+    { "rope_scaling.original_max_position_embeddings", FIELD_U64, AT(original_length) },
+    { "rope_theta", FIELD_REAL, AT(rope_theta) },
+    { "compress_rope_theta", FIELD_REAL, AT(compress_theta) },
+    { "rope_scaling.factor", FIELD_REAL, AT(rope_factor) },
+    { "rope_scaling.beta_fast", FIELD_REAL, AT(beta_fast) },
+    { "rope_scaling.beta_slow", FIELD_REAL, AT(beta_slow) },
+    { "routed_scaling_factor", FIELD_REAL, AT(route_scale) },
+    { "swiglu_limit", FIELD_REAL, AT(swiglu_limit) },
+    { "hc_eps", FIELD_REAL, AT(hc_eps) },
+    { "rms_norm_eps", FIELD_REAL, AT(norm_eps) },
 };
 
 enum { FIELD_COUNT = sizeof fields / sizeof *fields };
@@ -67,46 +65,9 @@ typedef struct {
     uint32_t rope_dim;           /* by `partial_rotary_factor`; 0: it does not say */
 } reading;
 
-/* Where transformers has put a field since its version 5, by the name that it had. */
-static const struct {
-    const char *name;
-    const char *path[3];
-} moved[] = {
-    { "rope_scaling.factor", { "rope_parameters", "compress", "factor" } },
-    { "rope_scaling.beta_fast", { "rope_parameters", "compress", "beta_fast" } },
-    { "rope_scaling.beta_slow", { "rope_parameters", "compress", "beta_slow" } },
-    { "rope_scaling.original_max_position_embeddings",
-      { "rope_parameters", "compress", "original_max_position_embeddings" } },
-    { "rope_scaling.rope_type", { "rope_parameters", "compress", "rope_type" } },
-    { "rope_theta", { "rope_parameters", "main", "rope_theta" } },
-    { "compress_rope_theta", { "rope_parameters", "compress", "rope_theta" } },
-};
-
-static const json_value *find_moved(const json_value *object, const char *name)
+static const char *spelling(const reading *r, const char *name)
 {
-    for (size_t i = 0; i < sizeof moved / sizeof *moved; i++)
-        if (strcmp(moved[i].name, name) == 0) {
-            const json_value *v = object;
-
-            for (size_t k = 0; k < sizeof moved[i].path / sizeof *moved[i].path; k++)
-                v = json_member(v, moved[i].path[k]);
-            return v;
-        }
-    return NULL;
-}
-
-static const json_value *find(const json_value *object, const char *name)
-{
-    static const char inner[] = "rope_scaling.";
-    const json_value *v;
-
-    if (strncmp(name, inner, sizeof inner - 1) == 0)
-        v = json_member(json_member(object, "rope_scaling"), name + sizeof inner - 1);
-    else
-        v = json_member(object, name);
-    if (v == NULL)
-        v = find_moved(object, name);
-    return json_is_null(v) ? NULL : v;
+    return r->is_inference ? config_name_find(name)->inference : name;
 }
 
 /* What `layer_types` and its like say, in place of a field that is not there. */
@@ -119,8 +80,9 @@ static const uint32_t *derived_field(const reading *r, const field *f)
 
 static ckpt_code read_field(const reading *r, const field *f, run_config *out, ckpt_error *err)
 {
-    const char *name = r->is_inference ? f->inference : f->root;
-    const json_value *v = find(r->root, name);
+    const char *name = spelling(r, f->name);
+    const char *fallback = config_name_find(f->name)->fallback;
+    const json_value *v = config_find(r->root, f->name);
     const uint32_t *derived = v == NULL ? derived_field(r, f) : NULL;
     void *at = (char *)out + f->offset;
     uint64_t integer = 0;
@@ -130,10 +92,10 @@ static ckpt_code read_field(const reading *r, const field *f, run_config *out, c
         memcpy(at, derived, sizeof *derived);
         return CKPT_OK;
     }
-    if (v == NULL && f->fallback == NULL)
+    if (v == NULL && fallback == NULL)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is missing", r->subject, name);
     if (v == NULL) {
-        real = strtod(f->fallback, NULL);
+        real = strtod(fallback, NULL);
         integer = (uint64_t)real;
     } else if (f->kind == FIELD_REAL) {
         if (!json_number(v, &real) || real < 0)
@@ -232,7 +194,7 @@ static ckpt_code check_words(const reading *r, ckpt_error *err)
     };
 
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-        const json_value *v = find(r->root, words[i].name);
+        const json_value *v = config_find_as(r->root, words[i].name);
         const char *word = json_string(v);
 
         if (v != NULL && (word == NULL || strcmp(word, words[i].word) != 0))
@@ -240,7 +202,7 @@ static ckpt_code check_words(const reading *r, ckpt_error *err)
                              words[i].name, words[i].word);
     }
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        const json_value *v = find(r->root, numbers[i].name);
+        const json_value *v = config_find_as(r->root, numbers[i].name);
         double number = 0;
         int flag = 0;
 
@@ -252,7 +214,7 @@ static ckpt_code check_words(const reading *r, ckpt_error *err)
             return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is not %g", r->subject,
                              numbers[i].name, numbers[i].value);
     }
-    if (json_count(find(r->root, "dspark_target_layer_ids")) > 0)
+    if (json_count(config_find_as(r->root, "dspark_target_layer_ids")) > 0)
         return ckpt_fail(err, CKPT_E_FORMAT,
                          "'%s': 'dspark_target_layer_ids' belongs to a later release, whose "
                          "forward pass is not known here",
@@ -287,7 +249,7 @@ static ckpt_code check_ranges(const reading *r, const run_config *c, ckpt_error 
         while (f->offset != ranges[i].offset)
             f++;
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is %g, expected %g to %g", r->subject,
-                         r->is_inference ? f->inference : f->root, value, ranges[i].least,
+                         spelling(r, f->name), value, ranges[i].least,
                          ranges[i].most);
     }
     return CKPT_OK;
@@ -345,7 +307,8 @@ static ckpt_code digest_config(run_config *c, ckpt_error *err)
             value = (double)*(const uint64_t *)at;
         else
             value = *(const uint32_t *)at;
-        snprintf(line, sizeof line, "%s %.17g\n", fields[i].inference, value);
+        snprintf(line, sizeof line, "%s %.17g\n",
+                 config_name_find(fields[i].name)->inference, value);
         code = sha256_add(h, line, strlen(line), err);
     }
     for (uint32_t i = 0; i < c->layer_count + c->mtp_count && code == CKPT_OK; i++) {
@@ -390,7 +353,7 @@ static ckpt_code read_layer_kinds(reading *r, ckpt_error *err)
 ckpt_code run_config_read(const json_value *config, const char *subject, run_config *out,
                           ckpt_error *err)
 {
-    reading r = { config, subject, json_member(config, "dim") != NULL, 0, 0, 0 };
+    reading r = { config, subject, config_is_inference(config), 0, 0, 0 };
     ckpt_code code;
 
     memset(out, 0, sizeof *out);

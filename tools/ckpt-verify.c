@@ -8,6 +8,7 @@
 #include "logits_command.h"
 #include "open_options.h"
 #include "formats/format.h"
+#include "formats/notes.h"
 #include "verify/check.h"
 #include "verify/compare.h"
 #include "verify/manifest.h"
@@ -26,10 +27,15 @@ static struct {
     int tensors;
     int main_only;
     int structure_only;
+    int weights_only;
     int bits;
 } opt = { .common = CLI_COMMON_DEFAULTS };
 
 #define MAIN_OPTION { CLI_FLAG, "main", NULL, &opt.main_only, "leave out the tensors mtp.*" }
+
+#define WEIGHTS_OPTION                                                                            \
+    { CLI_FLAG, "weights-only", NULL, &opt.weights_only,                                          \
+      "leave out config.json; without it, members that change the forward pass must agree" }
 
 static const cli_option digest_options[] = {
     { CLI_FLAG, "tensors", NULL, &opt.tensors, "print the digest of every tensor, too" },
@@ -58,12 +64,13 @@ static const cli_option check_options_table[] = {
       "what PATH shall hold (default: PATH/ckpt-manifest.json or ckpt-manifest.json.zst)" },
     { CLI_FLAG, "structure-only", NULL, &opt.structure_only,
       "headers, names and stored checksums, but no values: then no manifest is needed" },
+    WEIGHTS_OPTION,
     MAIN_OPTION,
     CLI_READ_OPTIONS(opt.open, opt.common)
 };
 
 static const cli_rule check_rules[] = {
-    { "structure-only", NULL, "manifest|main" },
+    { "structure-only", NULL, "manifest|main|weights-only" },
     { NULL, NULL, NULL }
 };
 
@@ -76,8 +83,10 @@ static const cli_command check_command = {
         "tensors that the config calls for. A file of weights that the index does not name is a "
         "difference, unless --lenient lets it pass. A torch_dist keeps checksums of its stored "
         "tensors: they are checked, too. All values are digested and compared with the manifest; "
-        "the tensors that differ are named. A checkpoint without a manifest is refused, unless "
-        "--structure-only says that structure is enough, or a hub listed its files.\n"
+        "the tensors that differ are named. So are members of config.json that change the forward "
+        "pass and are not as the manifest recorded them. A checkpoint without a manifest is "
+        "refused, unless --structure-only says that structure is enough, or a hub listed its "
+        "files.\n"
         "\n"
         "A folder that ckpt-download made is first compared with what the hub listed: every file "
         "is hashed, whatever was recorded about it, and nobody is asked. One that differs or is "
@@ -92,6 +101,7 @@ static const cli_command check_command = {
 
 static const cli_option compare_options_table[] = {
     MAIN_OPTION,
+    WEIGHTS_OPTION,
     { CLI_FLAG, "bits", NULL, &opt.bits,
       "encodings, codes and scales must be the same, too, not only the values" },
     CLI_READ_OPTIONS(opt.open, opt.common)
@@ -104,7 +114,10 @@ static const cli_command compare_command = {
     .description =
         "Layouts, names on disk and encodings make no difference; -0 is +0, and all NaN are "
         "alike. For every tensor that differs: row and column of the first difference (rows are "
-        "those of all dimensions but the last), both values, and how many elements differ.",
+        "those of all dimensions but the last), both values, and how many elements differ.\n"
+        "\n"
+        "What config.json says of the forward pass (rope_theta, eps, ratios, top-k ...) is "
+        "compared, too, whichever spelling it has; what it says of encodings is not.",
     .examples = "ckpt-verify compare DeepSeek-V4-Flash Flash-BF16\n"
                 "ckpt-verify compare --bits DeepSeek-V4-Flash Flash-again",
     .options = compare_options_table,
@@ -245,6 +258,7 @@ static ckpt_code digest(const char *path, ckpt_error *err)
     info.digest = sums;
     info.layout = ckpt_layout_name(c);
     info.family = ckpt_family_name(c);
+    info.config = c->config == NULL ? NULL : json_root(c->config);
     if (opt.common.json) {
         begin_json(&w);
         code = manifest_put(&w, &info, err);
@@ -273,6 +287,17 @@ static void print_sums(const char *path, const sums_result *r)
                r->absent_count);
 }
 
+static void print_config_differences(const config_verdict *v, const char *a, const char *b)
+{
+    for (size_t i = 0; i < v->comparison.count; i++) {
+        const config_difference *d = &v->comparison.differing[i];
+
+        printf("config    %s: %s %s, %s %s\n", cli_name(d->name), a,
+               d->a == NULL ? "absent" : cli_name(d->a), b,
+               d->b == NULL ? "absent" : cli_name(d->b));
+    }
+}
+
 static void print_check(const char *path, const check_result *r, const file_list *notes)
 {
     const size_t other_count = r->unlisted_count + r->sums.wrong_count;
@@ -289,6 +314,7 @@ static void print_check(const char *path, const check_result *r, const file_list
         printf("%s: values are %s '%s', root %s\n", path,
                r->differing_count == other_count ? "as in" : "NOT as in", r->manifest_path,
                r->root);
+    print_config_differences(&r->config, "expected", "got");
     print_names("note", (const char *const *)notes->names, notes->count);
     for (size_t i = 0; i < r->differing_count && !is_cut(i, r->differing_count, "differ"); i++) {
         const check_difference *d = &r->differing[i];
@@ -324,12 +350,16 @@ static ckpt_code check(const char *path, int *status, ckpt_error *err)
     options.main_only = opt.main_only;
     options.structure_only = opt.structure_only;
     options.files_are_right = listed.is_right;
+    options.weights_only = opt.weights_only;
+    options.config = c->config == NULL ? NULL : json_root(c->config);
     options.store = c->store;
     options.unread = opt.open.lenient ? NULL : &c->unread;
     options.copy = copy_with(&meter, checkpoint_bytes(c));
     if ((code = check_checkpoint(c, &options, &result, err)) != CKPT_OK)
         goto out;
     cli_meter_end(&meter);
+    if (result.config.note != NULL)
+        code = note_add(&c->notes, err, "%s", result.config.note);
     if (opt.common.json) {
         begin_json(&w);
         check_put(&w, &result, &c->notes);
@@ -376,11 +406,33 @@ static void print_comparison(const ckpt_comparison *c)
     putchar('\n');
     for (size_t i = 0; i < c->differing_count && !is_cut(i, c->differing_count, "differ"); i++)
         print_difference(&c->differing[i]);
+    print_config_differences(&c->config, "in A", "in B");
     print_names("missing in A", c->missing_in_a, c->missing_in_a_count);
     print_names("missing in B", c->missing_in_b, c->missing_in_b_count);
     if (!opt.bits && c->re_encoded_count > 0)
         printf("%zu tensors have equal values in other codes or scales (--bits tells more)\n",
                c->re_encoded_count);
+    for (int i = 0; i < 2; i++)
+        print_names(i == 0 ? "note  A:" : "note  B:",
+                    (const char *const *)c->inputs[i].notes->names, c->inputs[i].notes->count);
+    if (c->config.note != NULL)
+        printf("note  %s\n", c->config.note);
+}
+
+/* The configs, unless they are left out; and what else the result says of its inputs. */
+static ckpt_code compare_configs(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
+                                 ckpt_comparison *result, ckpt_error *err)
+{
+    const ckpt_checkpoint *const sides[] = { a, b };
+
+    for (int i = 0; i < 2; i++)
+        result->inputs[i] = (compare_input){ sides[i]->path, ckpt_layout_name(sides[i]),
+                                             ckpt_family_name(sides[i]), &sides[i]->notes };
+    return opt.weights_only
+               ? CKPT_OK
+               : config_verdict_make(a->config == NULL ? NULL : json_root(a->config),
+                                     b->config == NULL ? NULL : json_root(b->config),
+                                     &result->config, err);
 }
 
 static ckpt_code compare(const char *a_path, const char *b_path, int *status, ckpt_error *err)
@@ -400,6 +452,8 @@ static ckpt_code compare(const char *a_path, const char *b_path, int *status, ck
     if ((code = compare_sources(a->logical, b->logical, &options, &result, err)) != CKPT_OK)
         goto out;
     cli_meter_end(&meter);
+    if ((code = compare_configs(a, b, &result, err)) != CKPT_OK)
+        goto done;
     if (opt.common.json) {
         begin_json(&w);
         compare_put(&w, &result);
@@ -408,6 +462,7 @@ static ckpt_code compare(const char *a_path, const char *b_path, int *status, ck
         print_comparison(&result);
     }
     *status = compare_is_same(&result) ? CLI_DONE : CLI_DIFFERENT;
+done:
     compare_release(&result);
 out:
     ckpt_close(a);

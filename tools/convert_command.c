@@ -199,7 +199,8 @@ static void print_result(const convert_job *job)
 static ckpt_code write_manifest(const convert_command *o, const convert_job *job, ckpt_error *err)
 {
     file_list files = { NULL, 0 };
-    const manifest_info info = {
+    json_document *config = NULL;
+    manifest_info info = {
         .catalog = job->targets,
         .digest = job->written_digest != NULL ? job->written_digest : job->digest,
         .family = ckpt_family_name(job->source),
@@ -212,8 +213,14 @@ static ckpt_code write_manifest(const convert_command *o, const convert_job *job
 
     if (path == NULL)
         code = ckpt_fail_memory(err, "a path", 0);
-    else if ((code = convert_list_files(job, &files, err)) == CKPT_OK)
+    else if ((code = convert_list_files(job, &files, err)) == CKPT_OK &&
+             job->config_text != NULL &&
+             (code = json_parse(job->config_text, strlen(job->config_text), "config.json", &config,
+                                err)) == CKPT_OK)
+        info.config = json_root(config);
+    if (code == CKPT_OK)
         code = manifest_write(path, &info, err);
+    json_free(config);
     file_list_free(&files);
     free(path);
     return code;

@@ -176,6 +176,16 @@ static ckpt_code check_manifest(const ckpt_checkpoint *checkpoint, const check_o
     return code;
 }
 
+/* Weights of the same values are another model under another config. */
+static ckpt_code check_config(const check_options *options, check_result *out, ckpt_error *err)
+{
+    if (out->manifest.has_config)
+        return config_verdict_make_recorded(&out->manifest.config, options->config, &out->config,
+                                            err);
+    out->config.note = "config.json was not compared: the manifest has no record of it";
+    return CKPT_OK;
+}
+
 static void find_damaged(const ckpt_store *store, check_result *out)
 {
     for (size_t i = 0; i < out->sums.wrong_count; i++) {
@@ -216,6 +226,8 @@ ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_option
     find_damaged(options->store, out);
     if (out->manifest_path != NULL)
         code = check_manifest(checkpoint, options, out, err);
+    if (code == CKPT_OK && out->manifest_path != NULL && !options->weights_only)
+        code = check_config(options, out, err);
     qsort(out->differing, out->differing_count, sizeof *out->differing, compare_differences);
 out:
     if (code != CKPT_OK)
@@ -226,6 +238,7 @@ out:
 void check_release(check_result *result)
 {
     sums_release(&result->sums);
+    config_verdict_release(&result->config);
     manifest_release(&result->manifest);
     free(result->manifest_path);
     free(result->differing);
@@ -234,7 +247,7 @@ void check_release(check_result *result)
 
 int check_is_same(const check_result *result)
 {
-    return result->differing_count == 0;
+    return result->differing_count == 0 && result->config.comparison.count == 0;
 }
 
 /* ---- JSON ---- */
@@ -284,6 +297,7 @@ void check_put(json_writer *w, const check_result *r, const file_list *notes)
     json_member_u64(w, "checksums", r->sums.checked_count);
     json_member_u64(w, "without_checksum", r->sums.absent_count);
     json_member_names(w, "notes", (const char *const *)notes->names, notes->count);
+    config_verdict_put(w, &r->config, "expected", "got");
     json_member_array(w, "differing");
     for (size_t i = 0; i < r->differing_count; i++)
         put_difference(w, &r->differing[i]);

@@ -6,6 +6,7 @@
 #ifndef CKPT_CHECK_H
 #define CKPT_CHECK_H
 
+#include "config_verdict.h"
 #include "file.h"
 #include "json.h"
 #include "manifest.h"
@@ -17,6 +18,8 @@ typedef struct {
     int main_only;                 /* leave out mtp.* */
     int structure_only;            /* no values; else no manifest is an error */
     int files_are_right;           /* every byte is as a hub listed it: needs no manifest */
+    int weights_only;              /* leave config.json out */
+    const json_value *config;      /* of the checkpoint; NULL: it carries none */
     const ckpt_store *store;       /* of the checkpoint, for the checksums of its files */
     const file_list *unread;       /* files of weights that opening left out; NULL: none matters */
     copy_options copy;
@@ -52,6 +55,7 @@ typedef struct {
     const char *layout;            /* borrowed from the checkpoint */
     const char *family;
     ckpt_manifest manifest;        /* empty without one */
+    config_verdict config;         /* A: as the manifest says */
     char root[CKPT_ROOT_HEX];      /* of the checkpoint; "" without a manifest */
     char main_root[CKPT_ROOT_HEX];
     check_difference *differing;   /* sorted by name */

@@ -405,11 +405,12 @@ void compare_release(ckpt_comparison *comparison)
     free(comparison->missing_in_a);
     free(comparison->missing_in_b);
     free(comparison->re_encoded);
+    config_verdict_release(&comparison->config);
     memset(comparison, 0, sizeof *comparison);
 }
 
 int compare_is_same(const ckpt_comparison *comparison)
 {
     return comparison->differing_count == 0 && comparison->missing_in_a_count == 0 &&
-           comparison->missing_in_b_count == 0;
+           comparison->missing_in_b_count == 0 && comparison->config.comparison.count == 0;
 }

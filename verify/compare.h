@@ -8,6 +8,8 @@
 #ifndef CKPT_COMPARE_H
 #define CKPT_COMPARE_H
 
+#include "config_verdict.h"
+#include "file.h"
 #include "json.h"
 #include "sink.h"
 
@@ -37,6 +39,14 @@ typedef struct {
     int64_t b_value;
 } compare_difference;
 
+/* What was compared, for the document. */
+typedef struct {
+    const char *path;              /* NULL: nothing is said */
+    const char *layout;
+    const char *family;
+    const file_list *notes;        /* what opening let pass */
+} compare_input;
+
 /* Lists are sorted by name. Names are borrowed from the sources' catalogs. */
 typedef struct {
     size_t compared;               /* tensors of the same name */
@@ -50,6 +60,8 @@ typedef struct {
     const char **re_encoded;       /* equal values, same encoding, other codes or scales */
     size_t re_encoded_count;
     size_t other_encoding_count;   /* compared tensors whose encodings are not the same */
+    config_verdict config;         /* empty until config_verdict_make */
+    compare_input inputs[2];
 } ckpt_comparison;
 
 /* Compare all tensors. No tensor of the same name: an error, not a result. *out is yours to

@@ -102,10 +102,26 @@ static void put_difference(json_writer *w, const compare_difference *d)
     json_line_end(&line, w);
 }
 
+static void put_input(json_writer *w, const char *key, const compare_input *input)
+{
+    if (input->path == NULL)
+        return;
+    json_member_object(w, key);
+    json_member_string(w, "path", input->path);
+    json_member_string(w, "layout", input->layout);
+    json_member_string(w, "family", input->family);
+    json_member_names(w, "notes", (const char *const *)input->notes->names, input->notes->count);
+    json_put_object_end(w);
+}
+
 void compare_put(json_writer *w, const ckpt_comparison *c)
 {
     json_put_object(w);
     json_member_bool(w, "same", compare_is_same(c));
+    put_input(w, "a", &c->inputs[0]);
+    put_input(w, "b", &c->inputs[1]);
+    if (c->inputs[0].path != NULL)
+        json_member_string(w, "version", CKPT_VERSION);
     json_member_u64(w, "compared", c->compared);
     json_member_u64(w, "elements", c->element_count);
     json_member_u64(w, "other_encodings", c->other_encoding_count);
@@ -121,5 +137,6 @@ void compare_put(json_writer *w, const ckpt_comparison *c)
     json_member_names(w, "missing_in_a", c->missing_in_a, c->missing_in_a_count);
     json_member_names(w, "missing_in_b", c->missing_in_b, c->missing_in_b_count);
     json_member_names(w, "re_encoded", c->re_encoded, c->re_encoded_count);
+    config_verdict_put(w, &c->config, "a", "b");
     json_put_object_end(w);
 }

@@ -57,6 +57,7 @@ static void put_tensor(json_writer *w, const ckpt_tensor *t, hash128 value)
 ckpt_code manifest_put(json_writer *w, const manifest_info *info, ckpt_error *err)
 {
     size_t *order = manifest_order(info->catalog);
+    config_meaning config = { NULL, 0 };
     char root[CKPT_ROOT_HEX];
     char main_root[CKPT_ROOT_HEX];
     ckpt_code code;
@@ -65,13 +66,20 @@ ckpt_code manifest_put(json_writer *w, const manifest_info *info, ckpt_error *er
         return ckpt_fail_memory(err, "a manifest", ckpt_catalog_count(info->catalog));
     if ((code = ckpt_digest_root(info->digest, 0, root, err)) != CKPT_OK)
         goto out;
-    if ((code = ckpt_digest_root(info->digest, 1, main_root, err)) != CKPT_OK)
+    if ((code = ckpt_digest_root(info->digest, 1, main_root, err)) != CKPT_OK ||
+        (info->config != NULL &&
+         (code = config_meaning_read(info->config, &config, err)) != CKPT_OK))
         goto out;
     json_put_object(w);
     json_member_string(w, "root", root);
     json_member_string(w, "main", main_root);
     json_member_string(w, "family", info->family);
     json_member_string(w, "layout", info->layout);
+    json_put_key(w, "config");
+    if (info->config != NULL)
+        config_meaning_put(w, &config);
+    else
+        json_put_null(w);
     if (info->files != NULL)
         json_member_names(w, "files", (const char *const *)info->files->names,
                           info->files->count);
@@ -82,6 +90,7 @@ ckpt_code manifest_put(json_writer *w, const manifest_info *info, ckpt_error *er
     json_put_array_end(w);
     json_put_object_end(w);
 out:
+    config_meaning_release(&config);
     free(order);
     return code;
 }
@@ -175,6 +184,7 @@ ckpt_code manifest_read(const char *path, int is_named, ckpt_manifest *out, ckpt
 {
     json_document *document = NULL;
     const json_value *tensors;
+    const json_value *config;
     const char *root;
     const char *main_root;
     char *text = NULL;
@@ -194,6 +204,14 @@ ckpt_code manifest_read(const char *path, int is_named, ckpt_manifest *out, ckpt
     if (!json_is_array(tensors) || root == NULL || main_root == NULL) {
         code = ckpt_fail(err, CKPT_E_FORMAT,
                          "'%s' is no manifest: expected root, main and tensors", path);
+        goto out;
+    }
+    config = json_member(json_root(document), "config");
+    out->has_config = config != NULL;
+    if (config != NULL && !json_is_null(config) &&
+        config_meaning_read_record(config, &out->config, err) != CKPT_OK) {
+        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s': its record of config.json: %s", path,
+                         err->text);
         goto out;
     }
     if ((out->catalog = catalog_create()) == NULL) {
@@ -218,5 +236,6 @@ void manifest_release(ckpt_manifest *manifest)
 {
     ckpt_digest_free(manifest->digest);
     catalog_free(manifest->catalog);
+    config_meaning_release(&manifest->config);
     memset(manifest, 0, sizeof *manifest);
 }

@@ -2,15 +2,19 @@
  * manifest.h: the value digests of a checkpoint as a JSON document: printed by `ckpt-verify digest
  * --json`, left beside the output by a conversion, read by `ckpt-verify check`.
  *
- *   {"root": HEX64, "main": HEX64, "family": F, "layout": L, "files": [NAME, ...], "tensors": [
+ *   {"root": HEX64, "main": HEX64, "family": F, "layout": L, "config": {...}|null,
+ *    "files": [NAME, ...], "tensors": [
  *    {"name": N, "class": "float"|"int", "shape": [..], "value": HEX32, "encoding": E}, ...]}
  *
  * Tensors are sorted by name, in byte order, as the root is. `files` is there where a conversion
- * wrote the manifest: what it wrote beside it, and may be replaced with it.
+ * wrote the manifest: what it wrote beside it, and may be replaced with it. `config` has what of
+ * config.json changes the forward pass (config_meaning.h); null: the checkpoint carries none.
+ * Manifests of earlier versions have no such member.
  */
 #ifndef CKPT_MANIFEST_H
 #define CKPT_MANIFEST_H
 
+#include "config_meaning.h"
 #include "digest.h"
 #include "json.h"
 #include "replaceable.h"
@@ -20,6 +24,7 @@ typedef struct {
     const ckpt_digest *digest;     /* over the same tensors */
     const char *family;
     const char *layout;
+    const json_value *config;      /* config.json, parsed; NULL: there is none */
     const file_list *files;        /* what was written beside the manifest; or NULL */
 } manifest_info;
 
@@ -34,6 +39,8 @@ typedef struct {
     ckpt_digest *digest;
     char root[CKPT_ROOT_HEX];
     char main_root[CKPT_ROOT_HEX];
+    int has_config;                /* it tells of config.json, or that there was none */
+    config_meaning config;         /* empty: there was none */
 } ckpt_manifest;
 
 /* Refuses a manifest whose roots are not those of its tensors. is_named: the user gave the path for

@@ -1,0 +1,440 @@
+/* Flattening a config, and the members of DeepSeek-V4 under one name each. */
+#include "config_meaning.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "array.h"
+#include "config_names.h"
+
+enum { NAME_BYTES = 512, LAYERS_MAX = 4096,
+       MEMBERS_MAX = 10000 };            /* they are searched one by one */
+
+static const char v4_type[] = "\"deepseek_v4\"";
+
+/* ---- lists ---- */
+
+/* Takes `text`, which may be NULL for lack of memory. */
+static ckpt_code add(config_meaning *m, const char *name, char *text, ckpt_error *err)
+{
+    config_member *members;
+    char *copy;
+
+    if (m->count == MEMBERS_MAX) {
+        free(text);
+        return ckpt_fail(err, CKPT_E_FORMAT, "config.json has more than %d members", MEMBERS_MAX);
+    }
+    members = array_room(m->members, m->count, sizeof *members, "a config", err);
+    copy = strdup(name);
+    if (members != NULL)
+        m->members = members;
+    if (members == NULL || copy == NULL || text == NULL) {
+        free(copy);
+        free(text);
+        return ckpt_fail_memory(err, "a config", m->count);
+    }
+    members[m->count++] = (config_member){ copy, text };
+    return CKPT_OK;
+}
+
+static const config_member *find(const config_meaning *m, const char *name)
+{
+    for (size_t i = 0; i < m->count; i++)
+        if (strcmp(m->members[i].name, name) == 0)
+            return &m->members[i];
+    return NULL;
+}
+
+void config_meaning_release(config_meaning *meaning)
+{
+    for (size_t i = 0; i < meaning->count; i++) {
+        free(meaning->members[i].name);
+        free(meaning->members[i].text);
+    }
+    free(meaning->members);
+    memset(meaning, 0, sizeof *meaning);
+}
+
+void config_meaning_put(json_writer *w, const config_meaning *meaning)
+{
+    json_put_object(w);
+    for (size_t i = 0; i < meaning->count; i++) {
+        json_put_key(w, meaning->members[i].name);
+        json_put_raw(w, meaning->members[i].text);
+    }
+    json_put_object_end(w);
+}
+
+/* ---- values as text ---- */
+
+static int is_nested(const json_value *v)
+{
+    return json_is_object(v) || json_is_array(v);
+}
+
+static int is_whole(double number)
+{
+    return number >= -9007199254740992.0 && number <= 9007199254740992.0 &&
+           (double)(int64_t)number == number;
+}
+
+static void put_scalar(json_writer *w, const json_value *v)
+{
+    double number;
+    int flag;
+
+    if (json_string(v) != NULL)
+        json_put_string(w, json_string(v));
+    else if (json_bool(v, &flag))
+        json_put_bool(w, flag);
+    else if (json_number(v, &number) && is_whole(number))
+        json_put_i64(w, (int64_t)number);          /* 1.0 is 1 */
+    else if (json_number(v, &number))
+        json_put_double(w, number);
+    else
+        json_put_null(w);
+}
+
+/* A scalar, or a list of scalars; malloc'd, NULL without memory. */
+static char *text_of(const json_value *v)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *stream = open_memstream(&text, &size);
+    json_writer w;
+
+    if (stream == NULL)
+        return NULL;
+    json_writer_begin(&w, json_write_stdio, stream, 0);
+    if (json_is_array(v)) {
+        json_put_array(&w);
+        for (const json_value *item = json_first(v); item != NULL; item = json_next(item))
+            put_scalar(&w, item);
+        json_put_array_end(&w);
+    } else {
+        put_scalar(&w, v);
+    }
+    if (!json_writer_end(&w) | (fclose(stream) != 0)) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+static int is_flat(const json_value *v)
+{
+    if (json_is_object(v))
+        return 0;
+    for (const json_value *item = json_is_array(v) ? json_first(v) : NULL; item != NULL;
+         item = json_next(item))
+        if (is_nested(item))
+            return 0;
+    return 1;
+}
+
+/* ---- any config ---- */
+
+/* Members that say how weights are stored, or that no forward pass reads. */
+static int is_ignored(const char *name)
+{
+    static const char *const words[] = {
+        "dtype", "torch_dtype", "expert_dtype", "scale_fmt", "scale_dtype", "architectures",
+        "transformers_version", "_name_or_path", "use_cache", "initializer_range",
+        "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "return_dict",
+        "output_router_logits", "router_aux_loss_coef", "router_jitter_noise",
+        "output_attentions", "output_hidden_states", "max_position_embeddings", "max_seq_len",
+        "max_batch_size", NULL
+    };
+    const char *last = strrchr(name, '.');
+
+    last = last == NULL ? name : last + 1;
+    for (size_t i = 0; words[i] != NULL; i++)
+        if (strcmp(words[i], last) == 0)
+            return 1;
+    return strstr(name, "quantization_config.") != NULL || strncmp(name, "auto_map.", 9) == 0 ||
+           strcmp(last, "quantization_config") == 0;
+}
+
+/* An object or list on the way down, and where its own name ends in the name of the next. */
+typedef struct {
+    const json_value *next;
+    size_t index;
+    size_t name_bytes;
+} level;
+
+typedef struct {
+    level levels[JSON_DEPTH_MAX + 1];
+    size_t depth;
+    char name[NAME_BYTES];
+} walk;
+
+/* The name of the next child of the deepest level; 0 when it is too long. */
+static int name_child(walk *w, const json_value *child)
+{
+    const level *l = &w->levels[w->depth - 1];
+    const char *key = json_key(child);
+    char *at = w->name + l->name_bytes;
+    const size_t room = NAME_BYTES - l->name_bytes;
+    int size;
+
+    if (key != NULL)
+        size = snprintf(at, room, "%s%s", l->name_bytes > 0 ? "." : "", key);
+    else
+        size = snprintf(at, room, "[%zu]", l->index);
+    return size >= 0 && (size_t)size < room;
+}
+
+static ckpt_code flatten(const json_value *config, config_meaning *out, ckpt_error *err)
+{
+    walk w = { .depth = 1 };
+    ckpt_code code = CKPT_OK;
+
+    w.levels[0].next = json_first(config);
+    while (w.depth > 0 && code == CKPT_OK) {
+        level *l = &w.levels[w.depth - 1];
+        const json_value *v = l->next;
+
+        if (v == NULL) {
+            w.depth--;
+            continue;
+        }
+        if (!name_child(&w, v))
+            return ckpt_fail(err, CKPT_E_FORMAT, "config.json: the name '%s...' is too long",
+                             w.name);
+        l->next = json_next(v);
+        l->index++;
+        if (json_is_null(v) || is_ignored(w.name))
+            continue;
+        if (is_flat(v))
+            code = add(out, w.name, text_of(v), err);
+        else
+            w.levels[w.depth++] = (level){ json_first(v), 0, strlen(w.name) };
+    }
+    return code;
+}
+
+/* ---- DeepSeek-V4 ---- */
+
+static int is_v4(const json_value *config)
+{
+    const char *type = json_string(json_member(config, "model_type"));
+
+    return config_is_inference(config) || (type != NULL && strcmp(type, "deepseek_v4") == 0);
+}
+
+/* The ratio of an entry of `layer_types`; -1: not a known kind. */
+static int64_t ratio_of(const json_value *config, const char *kind)
+{
+    static const struct {
+        const char *kind;
+        const char *scalar;        /* an older spelling, which goes before the table */
+        uint64_t usual;
+    } kinds[] = {
+        { "compressed_sparse_attention", "compress_rate_csa", 4 },
+        { "heavily_compressed_attention", "compress_rate_hca", 128 },
+    };
+
+    if (kind == NULL || strcmp(kind, "sliding_attention") == 0)
+        return kind == NULL ? -1 : 0;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        uint64_t ratio = kinds[i].usual;
+
+        if (strcmp(kinds[i].kind, kind) != 0)
+            continue;
+        if (!json_u64(json_member(config, kinds[i].scalar), &ratio))
+            (void)json_u64(json_member(json_member(config, "compress_rates"), kind), &ratio);
+        return (int64_t)(ratio & INT32_MAX);
+    }
+    return -1;
+}
+
+/* The ratios of the layers, then those of the MTP blocks, which transformers' form does not keep:
+ * there they are 0. */
+static ckpt_code add_ratios(const json_value *config, config_meaning *out, ckpt_error *err)
+{
+    const json_value *list = json_member(config, "compress_ratios");
+    const json_value *kinds = json_member(config, "layer_types");
+    const json_value *v = json_first(list != NULL ? list : kinds);
+    uint64_t layer_count = 0;
+    uint64_t mtp_count = 1;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *stream;
+
+    (void)json_u64(config_find(config, "num_hidden_layers"), &layer_count);
+    (void)json_u64(config_find(config, "num_nextn_predict_layers"), &mtp_count);
+    if (v == NULL || layer_count > LAYERS_MAX || mtp_count > LAYERS_MAX)
+        return CKPT_OK;
+    if ((stream = open_memstream(&text, &size)) == NULL)
+        return ckpt_fail_memory(err, "a config", 0);
+    for (uint64_t i = 0; i < layer_count + mtp_count || v != NULL; i++) {
+        uint64_t ratio = 0;
+        int64_t number = i < layer_count ? -1 : 0;
+
+        if (list != NULL && json_u64(v, &ratio))
+            number = (int64_t)(ratio & INT32_MAX);
+        else if (list == NULL && v != NULL)
+            number = ratio_of(config, json_string(v));
+        fprintf(stream, "%s%lld", i == 0 ? "[" : ",", (long long)number);
+        v = v == NULL ? NULL : json_next(v);
+    }
+    fputc(']', stream);
+    if (fclose(stream) != 0) {
+        free(text);
+        text = NULL;
+    }
+    return add(out, "compress_ratios", text, err);
+}
+
+/* What transformers' form says in other words, where `name` is absent; 0: it does not. */
+static int derive(const json_value *config, const char *name, uint64_t *out)
+{
+    const json_value *kinds = json_member(config, "mlp_layer_types");
+    double head_dim;
+    double factor;
+
+    *out = 0;
+    if (strcmp(name, "num_hash_layers") == 0) {
+        for (const json_value *v = json_first(kinds); v != NULL; v = json_next(v))
+            *out += json_string(v) != NULL && strcmp(json_string(v), "hash_moe") == 0;
+        return json_is_array(kinds);
+    }
+    if (strcmp(name, "qk_rope_head_dim") != 0 ||
+        !json_number(config_find(config, "head_dim"), &head_dim) ||
+        !json_number(json_member(config, "partial_rotary_factor"), &factor) ||
+        !(head_dim * factor >= 0) || head_dim * factor > INT32_MAX)
+        return 0;
+    *out = (uint64_t)(head_dim * factor);
+    return 1;
+}
+
+static ckpt_code read_v4(const json_value *config, config_meaning *out, ckpt_error *err)
+{
+    ckpt_code code = add(out, "model_type", strdup(v4_type), err);
+
+    for (const config_name *n = config_names; n->name != NULL && code == CKPT_OK; n++) {
+        const json_value *v = config_find(config, n->name);
+        char number[24];
+        uint64_t derived;
+
+        if (is_ignored(n->name))
+            continue;
+        if (v != NULL && is_flat(v))
+            code = add(out, n->name, text_of(v), err);
+        else if (v == NULL && derive(config, n->name, &derived)) {
+            snprintf(number, sizeof number, "%llu", (unsigned long long)derived);
+            code = add(out, n->name, strdup(number), err);
+        } else if (v == NULL && n->fallback != NULL) {
+            code = add(out, n->name, strdup(n->fallback), err);
+        }
+    }
+    return code == CKPT_OK ? add_ratios(config, out, err) : code;
+}
+
+/* Members that the table does not know, of releases to come. */
+static ckpt_code read_rest(const json_value *config, config_meaning *out, ckpt_error *err)
+{
+    static const char *const known[] = { "compress_ratios", "layer_types", "compress_rates",
+                                         "compress_rate_csa", "compress_rate_hca",
+                                         "mlp_layer_types", "rope_parameters", "rope_scaling",
+                                         "partial_rotary_factor", NULL };
+    config_meaning all = { NULL, 0 };
+    ckpt_code code = flatten(config, &all, err);
+
+    for (size_t i = 0; i < all.count && code == CKPT_OK; i++) {
+        const char *name = all.members[i].name;
+        int is_known = find(out, name) != NULL;
+
+        for (size_t k = 0; known[k] != NULL && !is_known; k++)
+            is_known = strncmp(name, known[k], strlen(known[k])) == 0;
+        if (!is_known)
+            code = add(out, name, strdup(all.members[i].text), err);
+    }
+    config_meaning_release(&all);
+    return code;
+}
+
+ckpt_code config_meaning_read(const json_value *config, config_meaning *out, ckpt_error *err)
+{
+    ckpt_code code;
+
+    memset(out, 0, sizeof *out);
+    if (!is_v4(config))
+        return flatten(config, out, err);
+    code = read_v4(config, out, err);
+    return code == CKPT_OK && !config_is_inference(config) ? read_rest(config, out, err) : code;
+}
+
+ckpt_code config_meaning_read_record(const json_value *record, config_meaning *out,
+                                     ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    memset(out, 0, sizeof *out);
+    if (!json_is_object(record))
+        return ckpt_fail(err, CKPT_E_FORMAT, "expected an object");
+    for (const json_value *v = json_first(record); v != NULL && code == CKPT_OK; v = json_next(v))
+        code = is_flat(v) ? add(out, json_key(v), text_of(v), err)
+                          : ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not a plain value",
+                                      json_key(v));
+    return code;
+}
+
+/* ---- comparing ---- */
+
+static int is_record_of_v4(const config_meaning *m)
+{
+    const config_member *type = find(m, "model_type");
+
+    return type != NULL && strcmp(type->text, v4_type) == 0;
+}
+
+static int same_text(const char *a, const char *b)
+{
+    char *a_end;
+    char *b_end;
+    const double x = strtod(a, &a_end);
+    const double y = strtod(b, &b_end);
+
+    return strcmp(a, b) == 0 ||
+           (a_end != a && b_end != b && *a_end == '\0' && *b_end == '\0' && x == y);
+}
+
+/* Of a member that only one has: V4's spellings differ in what the table does not know. */
+static int is_free_to_lack(const char *name, int both_v4)
+{
+    return both_v4 && config_name_find(name) == NULL && strcmp(name, "compress_ratios") != 0;
+}
+
+ckpt_code config_meaning_compare(const config_meaning *a, const config_meaning *b,
+                                 config_comparison *out, ckpt_error *err)
+{
+    const int both_v4 = is_record_of_v4(a) && is_record_of_v4(b);
+
+    memset(out, 0, sizeof *out);
+    if ((out->differing = calloc(a->count + b->count + 1, sizeof *out->differing)) == NULL)
+        return ckpt_fail_memory(err, "a comparison", a->count + b->count);
+    for (size_t i = 0; i < a->count; i++) {
+        const config_member *x = &a->members[i];
+        const config_member *y = find(b, x->name);
+
+        out->compared += y != NULL;
+        if (y == NULL ? !is_free_to_lack(x->name, both_v4) : !same_text(x->text, y->text))
+            out->differing[out->count++] =
+                (config_difference){ x->name, x->text, y == NULL ? NULL : y->text };
+    }
+    for (size_t i = 0; i < b->count; i++) {
+        const config_member *y = &b->members[i];
+
+        if (find(a, y->name) == NULL && !is_free_to_lack(y->name, both_v4))
+            out->differing[out->count++] = (config_difference){ y->name, NULL, y->text };
+    }
+    return CKPT_OK;
+}
+
+void config_comparison_release(config_comparison *comparison)
+{
+    free(comparison->differing);
+    memset(comparison, 0, sizeof *comparison);
+}

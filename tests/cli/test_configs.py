@@ -1,0 +1,144 @@
+"""compare and check: configs that make another model of the same weights."""
+import json
+import shutil
+
+import pytest
+
+CHANGES = {
+    "rope_theta": 999, "compress_rope_theta": 1000, "rms_norm_eps": 1e-5, "hc_eps": 1e-5,
+    "routed_scaling_factor": 2.5, "sliding_window": 32,
+    "index_topk": 4, "swiglu_limit": 7.0, "hc_sinkhorn_iters": 19, "norm_topk_prob": False,
+    "scoring_func": "softmax", "tie_word_embeddings": True, "hidden_act": "gelu",
+    "rope_scaling": {"type": "yarn", "factor": 8, "beta_fast": 32, "beta_slow": 1,
+                     "original_max_position_embeddings": 65536},
+    "a_member_of_tomorrow": None,
+}
+
+
+def read(path):
+    return json.loads((path / "config.json").read_text())
+
+
+def with_config(model, path, change):
+    shutil.copytree(model, path)
+    config = read(path)
+    (path / "config.json").write_text(json.dumps(change(config) or config))
+    return path
+
+
+def compare(ckpt, a, b, status, *options):
+    return ckpt("ckpt-verify", "compare", "--json", *options, a, b, check=status).json["config"]
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_member_that_changes_the_forward_pass_is_a_difference(ckpt, golden_a, tmp_path, name):
+    if name == "a_member_of_tomorrow":
+        a = with_config(golden_a, tmp_path / "a", lambda c: c.update({name: 1}))
+        b = with_config(golden_a, tmp_path / "b", lambda c: c.update({name: 2}))
+    else:
+        a = golden_a
+        b = with_config(a, tmp_path / "b", lambda c: c.update({name: CHANGES[name]}))
+    found, = compare(ckpt, a, b, 1)["differing"]
+    if name == "rope_scaling":
+        assert found == {"name": "rope_scaling.factor", "a": 16, "b": 8}
+    else:
+        assert found == {"name": name, "a": read(a)[name], "b": read(b)[name]}
+    said = ckpt("ckpt-verify", "compare", a, b, check=1).out
+    assert said.startswith("different") and found["name"] in said
+    assert compare(ckpt, a, b, 0, "--weights-only") is None
+
+
+def test_ratios_are_compared_layer_by_layer(ckpt, golden_a, tmp_path):
+    b = with_config(golden_a, tmp_path / "b", lambda c: c)
+    config = read(b)
+    config["compress_ratios"][4] = 4                 # of the MTP block, whose tensors lack it
+    (b / "config.json").write_text(json.dumps(config))
+    found, = compare(ckpt, golden_a, b, 1, "--lenient")["differing"]
+    assert found == {"name": "compress_ratios", "a": [0, 4, 128, 4, 0], "b": [0, 4, 128, 4, 4]}
+
+
+def encodings(c):
+    del c["quantization_config"], c["expert_dtype"]
+    c.update(torch_dtype="float32", dtype="float32", transformers_version="9", use_cache=False)
+
+
+def spelled(c):
+    c.update(rope_theta=10000.0, rms_norm_eps=0.000001, mlp_bias=False)
+    return dict(reversed(c.items()))
+
+
+@pytest.mark.parametrize("change", [encodings, spelled])
+def test_what_means_the_same_is_the_same(ckpt, golden_a, tmp_path, change):
+    b = with_config(golden_a, tmp_path / "b", change)
+    result = compare(ckpt, golden_a, b, 0)
+    assert result["differing"] == [] and result["compared"] > 35 and result["note"] is None
+
+
+@pytest.fixture
+def checked(ckpt, golden_a, tmp_path):
+    ckpt("ckpt-convert", "--dtype", "bf16", golden_a, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def edit(path, change):
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+
+
+def test_check_compares_the_config_with_the_manifest(ckpt, checked):
+    assert ckpt("ckpt-verify", "check", "--json", checked).json["config"]["differing"] == []
+    edit(checked / "config.json", lambda c: c.update(rope_theta=999))
+    doc = ckpt("ckpt-verify", "check", "--json", checked, check=1).json
+    assert doc["same"] is False and doc["differing"] == [] and doc["root"] == doc["expected_root"]
+    assert doc["config"]["differing"] == [{"name": "rope_theta", "expected": 10000, "got": 999}]
+    said = ckpt("ckpt-verify", "check", checked, check=1).out
+    assert "rope_theta" in said and "10000" in said and "999" in said
+    assert ckpt("ckpt-verify", "check", "--json", "--weights-only", checked).json["config"] is None
+
+
+def test_the_manifest_of_an_earlier_version_is_told_and_not_failed(ckpt, checked):
+    edit(checked / "ckpt-manifest.json", lambda m: m.pop("config"))
+    edit(checked / "config.json", lambda c: c.update(rope_theta=999))
+    doc = ckpt("ckpt-verify", "check", "--json", checked).json
+    assert doc["same"] is True and "no record" in doc["config"]["note"]
+    assert any("no record" in note for note in doc["notes"])
+    assert "no record" in ckpt("ckpt-verify", "check", checked).out
+
+
+@pytest.mark.parametrize("record", ["x", {"rope_theta": {"a": 1}}, [1]])
+def test_a_record_that_is_none_is_refused(ckpt, checked, record):
+    edit(checked / "ckpt-manifest.json", lambda m: m.update(config=record))
+    assert "record of config.json" in ckpt("ckpt-verify", "check", checked, check=2).err
+
+
+def test_a_checkpoint_that_carries_no_config_is_told(ckpt, golden_a, tmp_path):
+    one = tmp_path / "one.safetensors"
+    shutil.copy(next(golden_a.glob("model-00001-*")), one)
+    doc = ckpt("ckpt-verify", "compare", "--json", one, one).json
+    assert "neither carries one" in doc["config"]["note"] and doc["same"] is True
+    assert "neither carries one" in ckpt("ckpt-verify", "compare", one, one).out
+
+
+def test_the_document_names_what_was_compared(ckpt, golden_a, tmp_path):
+    b = shutil.copytree(golden_a, tmp_path / "b")
+    doc = ckpt("ckpt-verify", "compare", "--json", golden_a, b).json
+    assert [doc[side]["path"] for side in "ab"] == [str(golden_a), str(b)]
+    assert doc["a"]["layout"] == "hf" and doc["b"]["notes"] == [] and doc["version"]
+
+
+def test_any_other_config_counts_by_all_its_members(ckpt, tmp_path, golden_a):
+    """Of a family that is not known here; nested ones, too."""
+    def model(path, **members):
+        path.mkdir()
+        shutil.copy(next(golden_a.glob("model-00001-*")), path / "model.safetensors")
+        config = {"model_type": "llama", "torch_dtype": "bfloat16", "rope_theta": 10000,
+                  "text_config": {"rms_norm_eps": 1e-6, "dtype": "bfloat16", "sizes": [1, 2]}}
+        (path / "config.json").write_text(json.dumps({**config, **members}))
+        return path
+    a, b = model(tmp_path / "a"), model(tmp_path / "b", torch_dtype="float32")
+    assert compare(ckpt, a, b, 0)["differing"] == []
+    c = model(tmp_path / "c", rope_theta=999, text_config={"rms_norm_eps": 1e-5, "sizes": [1, 3]})
+    found = compare(ckpt, a, c, 1)["differing"]
+    assert [d["name"] for d in found] == ["rope_theta", "text_config.rms_norm_eps",
+                                          "text_config.sizes"]

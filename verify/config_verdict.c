@@ -1,0 +1,81 @@
+/* Two configs, and what keeps them from being compared. */
+#include "config_verdict.h"
+
+#include <string.h>
+
+#include "json_line.h"
+
+ckpt_code config_verdict_make_recorded(const config_meaning *a, const json_value *b,
+                                       config_verdict *out, ckpt_error *err)
+{
+    ckpt_code code;
+
+    memset(out, 0, sizeof *out);
+    if (a->count == 0 || b == NULL) {
+        out->note = a->count == 0 && b == NULL ? "config.json was not compared: there is none"
+                    : b == NULL ? "config.json was not compared: the checkpoint carries none"
+                                : "config.json was not compared: there was none";
+        return CKPT_OK;
+    }
+    if ((code = config_meaning_read(b, &out->b, err)) == CKPT_OK)
+        code = config_meaning_compare(a, &out->b, &out->comparison, err);
+    out->is_compared = code == CKPT_OK;
+    return code;
+}
+
+ckpt_code config_verdict_make(const json_value *a, const json_value *b, config_verdict *out,
+                              ckpt_error *err)
+{
+    ckpt_code code;
+
+    memset(out, 0, sizeof *out);
+    if (a == NULL || b == NULL) {
+        out->note = a == NULL && b == NULL ? "config.json was not compared: neither carries one"
+                    : a == NULL            ? "config.json was not compared: A carries none"
+                                           : "config.json was not compared: B carries none";
+        return CKPT_OK;
+    }
+    if ((code = config_meaning_read(a, &out->a, err)) == CKPT_OK &&
+        (code = config_meaning_read(b, &out->b, err)) == CKPT_OK)
+        code = config_meaning_compare(&out->a, &out->b, &out->comparison, err);
+    out->is_compared = code == CKPT_OK;
+    return code;
+}
+
+void config_verdict_release(config_verdict *verdict)
+{
+    config_comparison_release(&verdict->comparison);
+    config_meaning_release(&verdict->a);
+    config_meaning_release(&verdict->b);
+    memset(verdict, 0, sizeof *verdict);
+}
+
+void config_verdict_put(json_writer *w, const config_verdict *verdict, const char *a_key,
+                        const char *b_key)
+{
+    json_put_key(w, "config");
+    if (!verdict->is_compared && verdict->note == NULL) {
+        json_put_null(w);
+        return;
+    }
+    json_put_object(w);
+    json_member_string(w, "note", verdict->note);
+    json_member_u64(w, "compared", verdict->comparison.compared);
+    json_member_array(w, "differing");
+    for (size_t i = 0; i < verdict->comparison.count; i++) {
+        const config_difference *d = &verdict->comparison.differing[i];
+        json_writer line;
+
+        json_line_begin(&line, w);
+        json_put_object(&line);
+        json_member_string(&line, "name", d->name);
+        json_put_key(&line, a_key);
+        json_put_raw(&line, d->a == NULL ? "null" : d->a);
+        json_put_key(&line, b_key);
+        json_put_raw(&line, d->b == NULL ? "null" : d->b);
+        json_put_object_end(&line);
+        json_line_end(&line, w);
+    }
+    json_put_array_end(w);
+    json_put_object_end(w);
+}

@@ -1,0 +1,32 @@
+/*
+ * config_verdict.h: do two checkpoints compute the same with the same weights? What their configs
+ * say of the forward pass (libckpt/config_meaning.h), compared.
+ */
+#ifndef CKPT_CONFIG_VERDICT_H
+#define CKPT_CONFIG_VERDICT_H
+
+#include "config_meaning.h"
+
+typedef struct {
+    config_meaning a;
+    config_meaning b;
+    config_comparison comparison;  /* empty when nothing was compared */
+    const char *note;              /* why nothing was compared; NULL: it was, or need not be */
+    int is_compared;
+} config_verdict;
+
+/* A config that is NULL: the layout carries none. *out is yours to release, also on failure. */
+ckpt_code config_verdict_make(const json_value *a, const json_value *b, config_verdict *out,
+                              ckpt_error *err);
+/* The same with A's meaning from a record; it is borrowed. */
+ckpt_code config_verdict_make_recorded(const config_meaning *a, const json_value *b,
+                                       config_verdict *out, ckpt_error *err);
+void config_verdict_release(config_verdict *verdict);
+
+/* The member `config`: null where it was not asked for, or {"note": why it was not compared, or
+ * null, "compared": N, "differing": [{"name", A, B}, ...]}. A and B are the keys of the sides; a
+ * side without the member has null. */
+void config_verdict_put(json_writer *w, const config_verdict *verdict, const char *a_key,
+                        const char *b_key);
+
+#endif
