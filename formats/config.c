@@ -1,10 +1,11 @@
 /* Editing config.json. */
 #include "config.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "json.h"
+#include "config_private.h"
 #include "plan.h"
 
 static const char quantization[] =
@@ -13,12 +14,13 @@ static const char quantization[] =
 
 typedef struct {
     int is_quantised;
+    int has_f32_scales;            /* of other weights than experts */
     const char *expert_dtype;      /* JSON text, or NULL: no quantised experts */
 } encoding;
 
 static encoding find_encoding(const ckpt_catalog *targets)
 {
-    encoding found = { 0, NULL };
+    encoding found = { 0, 0, NULL };
 
     for (size_t i = 0; i < ckpt_catalog_count(targets); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(targets, i);
@@ -28,12 +30,13 @@ static encoding find_encoding(const ckpt_catalog *targets)
         found.is_quantised = 1;
         if (plan_is_expert(t->name))
             found.expert_dtype = t->dtype == CKPT_F4 ? "\"fp4\"" : "\"fp8\"";
+        else
+            found.has_f32_scales |= t->scale_dtype == CKPT_F32;
     }
     return found;
 }
 
-/* One edit of *text, which is replaced. */
-static ckpt_code edit(char **text, const char *key, const char *value, ckpt_error *err)
+ckpt_code config_edit(char **text, const char *key, const char *value, ckpt_error *err)
 {
     char *edited;
     const ckpt_code code = json_edit(*text, key, value, &edited, err);
@@ -53,29 +56,111 @@ static ckpt_code edit_if_other(char **text, const char *key, const char *value, 
 
     if (code == CKPT_OK && ((now == NULL) != (value == NULL) ||
                             (now != NULL && strcmp(now, value) != 0)))
-        code = edit(text, key, value, err);
+        code = config_edit(text, key, value, err);
     free(now);
     return code;
 }
 
-ckpt_code config_rewrite(const char *text, const ckpt_catalog *targets, int has_expert_dtype,
-                         char **out, ckpt_error *err)
+/* ---- what config.json says of other encodings ---- */
+
+void config_find_method(const json_value *config, char out[CONFIG_METHOD_BYTES])
 {
-    const encoding wanted = find_encoding(targets);
+    static const char *const algorithms[] = { "moe_quant_algo", "quant_algo" };
+    const json_value *quantised = json_member(config, "quantization_config");
+    const char *method = json_string(json_member(quantised, "quant_method"));
+
+    out[0] = '\0';
+    if (quantised == NULL && json_is_object(json_member(config, "compression_config")))
+        method = "compressed-tensors";
+    for (size_t i = 0; i < sizeof algorithms / sizeof *algorithms; i++)
+        if (json_string(json_member(quantised, algorithms[i])) != NULL)
+            method = json_string(json_member(quantised, algorithms[i]));
+    if (method != NULL && strcmp(method, "fp8") != 0 && strcmp(method, "deepseek_v4_fp8") != 0)
+        snprintf(out, CONFIG_METHOD_BYTES, "%s", method);
+}
+
+/* ---- config.json ---- */
+
+static int is_copy(const config_change *change)
+{
+    if (change->from == NULL)
+        return 0;
+    for (size_t i = 0; i < ckpt_catalog_count(change->targets); i++)
+        if (!catalog_same_encoding(ckpt_catalog_at(change->from, i),
+                                   ckpt_catalog_at(change->targets, i)))
+            return 0;
+    return 1;
+}
+
+/* FP4 and FP8 experts in one checkpoint: expert_dtype has one value. */
+static ckpt_code check_experts(const config_change *change, ckpt_error *err)
+{
+    const ckpt_tensor *first = NULL;
+
+    for (size_t i = 0; i < ckpt_catalog_count(change->targets); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(change->targets, i);
+
+        if (t->scale_dtype == CKPT_NONE || !plan_is_expert(t->name))
+            continue;
+        if (first != NULL && first->dtype != t->dtype)
+            return ckpt_fail(err, CKPT_E_USAGE,
+                             "experts would be %s ('%s') and %s ('%s'), but expert_dtype of "
+                             "config.json has one value: say --experts fp4 or fp8",
+                             ckpt_dtype_name(first->dtype), first->name,
+                             ckpt_dtype_name(t->dtype), t->name);
+        first = first == NULL ? t : first;
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code rewrite_quantization(const config_change *change, char **text, ckpt_error *err)
+{
+    static const char key[] = "quantization_config";
+    json_document *document = NULL;
     char *now = NULL;
-    char *edited = strdup(text);
     ckpt_code code;
+
+    if ((code = json_parse(*text, strlen(*text), "config.json", &document, err)) != CKPT_OK)
+        return code;
+    if (json_is_object(json_member(json_root(document), key)))
+        code = json_member_text(*text, key, &now, err);
+    else if ((now = strdup(quantization)) == NULL)
+        code = ckpt_fail_memory(err, "config.json", sizeof quantization);
+    if (code == CKPT_OK && (code = config_list_modules(change, &now, err)) == CKPT_OK)
+        code = edit_if_other(text, key, now, err);
+    json_free(document);
+    free(now);
+    return code;
+}
+
+/* vLLM takes a checkpoint without expert_dtype for one with FP4 experts and E8M0 scales. */
+static const char *expert_dtype(const encoding *wanted)
+{
+    if (wanted->expert_dtype == NULL && wanted->has_f32_scales)
+        return "\"fp8\"";
+    return wanted->expert_dtype;
+}
+
+ckpt_code config_rewrite(const char *text, const config_change *change, char **out,
+                         ckpt_error *err)
+{
+    const encoding wanted = find_encoding(change->targets);
+    char *edited = strdup(text);
+    ckpt_code code = CKPT_OK;
 
     if (edited == NULL)
         return ckpt_fail_memory(err, "config.json", strlen(text));
-    code = json_member_text(edited, "quantization_config", &now, err);
-    if (code == CKPT_OK && wanted.is_quantised && now == NULL)
-        code = edit(&edited, "quantization_config", quantization, err);
-    else if (code == CKPT_OK && !wanted.is_quantised)
+    if (is_copy(change)) {
+        *out = edited;
+        return CKPT_OK;
+    }
+    if (!wanted.is_quantised)
         code = edit_if_other(&edited, "quantization_config", NULL, err);
-    if (code == CKPT_OK && (has_expert_dtype || wanted.expert_dtype == NULL))
-        code = edit_if_other(&edited, "expert_dtype", wanted.expert_dtype, err);
-    free(now);
+    else if ((code = check_experts(change, err)) == CKPT_OK)
+        code = rewrite_quantization(change, &edited, err);
+    if (code == CKPT_OK && (change->has_expert_dtype || wanted.expert_dtype == NULL))
+        code = edit_if_other(&edited, "expert_dtype",
+                             change->has_expert_dtype ? expert_dtype(&wanted) : NULL, err);
     if (code != CKPT_OK)
         free(edited);
     else
@@ -163,4 +248,32 @@ ckpt_code config_rewrite_inference(const char *text, const ckpt_catalog *targets
     else
         *out = edited;
     return code;
+}
+
+/*
+ * The reference code has one dtype for all weights, FP8 or BF16, and experts are FP4 if
+ * expert_dtype says so, else of that dtype.
+ */
+ckpt_code config_check_inference(const config_change *change, const ckpt_map *plain,
+                                 ckpt_error *err)
+{
+    const ckpt_tensor *first = NULL;
+
+    if (is_copy(change))
+        return CKPT_OK;
+    for (size_t i = 0; i < ckpt_catalog_count(change->targets); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(change->targets, i);
+
+        if (!config_is_weight(change, i) || t->dtype == CKPT_F4 ||
+            map_find_encode(plain, t->name) != CKPT_NONE)
+            continue;
+        if (first != NULL && (first->scale_dtype == CKPT_NONE) != (t->scale_dtype == CKPT_NONE))
+            return ckpt_fail(err, CKPT_E_USAGE,
+                             "'%s' would be %s and '%s' %s, but inference/config.json of the "
+                             "reference code has one dtype: give both the same with --dtype and "
+                             "--experts", first->name, ckpt_dtype_name(first->dtype), t->name,
+                             ckpt_dtype_name(t->dtype));
+        first = first == NULL ? t : first;
+    }
+    return check_experts(change, err);
 }

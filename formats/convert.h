@@ -21,6 +21,7 @@ typedef struct {
     const char *like;                /* or NULL */
     const char *fill_from;           /* or NULL */
     const char *names;               /* style, or NULL: as in the source */
+    int force_names;                 /* also quantised weights that a reader of them misreads */
     const ckpt_format *format;       /* of the target */
     format_sharding sharding;        /* of sharded formats */
     ckpt_open_options open;

@@ -3,10 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "config.h"
 #include "convert_private.h"
-#include "inference_config.h"
-#include "mp.h"
 #include "notes.h"
 #include "pick.h"
 #include "size.h"
@@ -241,45 +238,7 @@ static ckpt_code check_digests(const convert_job *job, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* ---- config, side data ---- */
-
-/* Shards of ranks are run by code that reads a config of its own. */
-static ckpt_code plan_inference(convert_job *job, ckpt_error *err)
-{
-    const file_list *carried = &job->source->extras;
-    ckpt_error why = { .text = "" };
-    char *bare = NULL;
-    ckpt_code code;
-
-    if (job->options.format != &format_mp || job->source->family == NULL ||
-        job->config_text == NULL)
-        return CKPT_OK;
-    for (size_t i = 0; i < carried->count; i++)
-        if (strcmp(carried->names[i], CONFIG_INFERENCE_FILE) == 0)
-            return CKPT_OK;
-    code = inference_config_derive(family_name(job->source->family), job->config_text, &bare,
-                                   &why);
-    if (code == CKPT_E_FORMAT)
-        return note_add(&job->notes, err, "%s is not made: %s", CONFIG_INFERENCE_FILE, why.text);
-    if (code != CKPT_OK)
-        return ckpt_fail(err, code, "%s", why.text);
-    if (bare != NULL)
-        code = config_rewrite_inference(bare, job->targets, &job->inference_text, err);
-    free(bare);
-    return code;
-}
-
-static ckpt_code plan_config(convert_job *job, ckpt_error *err)
-{
-    const char *text = job->source->config_text;
-
-    if (job->like != NULL && job->like->config_text != NULL)
-        return config_rewrite_like(text != NULL ? text : job->like->config_text,
-                                   job->like->config_text, &job->config_text, err);
-    if (text == NULL)
-        return CKPT_OK;
-    return config_rewrite(text, job->targets, job->source->family != NULL, &job->config_text, err);
-}
+/* ---- side data ---- */
 
 /* The values of FP4 come back without side data, their bytes perhaps not: that is told. */
 static ckpt_code note_side_data(convert_job *job, ckpt_error *err)
@@ -482,6 +441,7 @@ static ckpt_code plan_job(convert_job *job, ckpt_error *err)
         (code = check_files_apart(&job->options, job->fill, err)) != CKPT_OK ||
         (code = take_notes(job, err)) != CKPT_OK ||
         (code = convert_choose_map(job, err)) != CKPT_OK ||
+        (code = convert_check_method(job, err)) != CKPT_OK ||
         (code = pick_inputs(job, err)) != CKPT_OK ||
         (code = convert_choose_targets(job, err)) != CKPT_OK ||
         (code = check_digests(job, err)) != CKPT_OK)
@@ -489,8 +449,7 @@ static ckpt_code plan_job(convert_job *job, ckpt_error *err)
     if ((job->store = store_create(job->options.target)) == NULL)
         return ckpt_fail_memory(err, "a plan", sizeof *job->store);
     code = convert_lay_out(job, err);
-    if (code != CKPT_OK || (code = plan_config(job, err)) != CKPT_OK ||
-        (code = plan_inference(job, err)) != CKPT_OK ||
+    if (code != CKPT_OK || (code = convert_plan_config(job, err)) != CKPT_OK ||
         (code = plan_side_data(job, err)) != CKPT_OK)
         return code;
     if ((code = take_share(job, err)) != CKPT_OK)

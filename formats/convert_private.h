@@ -61,6 +61,14 @@ ckpt_code convert_choose_targets(convert_job *job, ckpt_error *err);
 /* 1 when the target has the layout of the source. One file alone is a part of an HF directory. */
 int convert_keeps_layout(const convert_job *job);
 
+/* ---- convert_config.c ---- */
+
+/* Refuse another encoding for a source that is quantised in a way that no conversion knows. */
+ckpt_code convert_check_method(const convert_job *job, ckpt_error *err);
+
+/* config.json of the target, and inference/config.json. Refuses encodings that they cannot say. */
+ckpt_code convert_plan_config(convert_job *job, ckpt_error *err);
+
 /* ---- convert_files.c, convert_like.c, convert_metadata.c ---- */
 
 /* Stored tensors, files and positions of the target. */

@@ -71,8 +71,7 @@ static void suit_tensor(const convert_job *job, ckpt_tensor *t)
     const int sharded = job->options.format->map_names != NULL;
     const int64_t o = official == NULL ? CKPT_NOT_FOUND : ckpt_catalog_find(official, t->name);
 
-    if (plain != CKPT_NONE &&
-        (ckpt_tensor_is_int(t) || job->options.policy.dtype == PLAN_KEEP)) {
+    if (plain != CKPT_NONE) {
         catalog_set_plain(t, plain);
     } else if (t->dtype == CKPT_F4 && t->scale_dtype != CKPT_NONE) {
         t->stored_dtype = sharded ? CKPT_F4 : CKPT_I8;
@@ -105,9 +104,31 @@ ckpt_code convert_choose_map(convert_job *job, ckpt_error *err)
     return code;
 }
 
+/* Quantised weights that a reader of these names takes for something else. Those that the source
+ * has under the same names are copied as they are. */
+static ckpt_code check_names(const convert_job *job, ckpt_error *err)
+{
+    const int same_names = strcmp(job->map->names, ckpt_names_style(job->source)) == 0;
+
+    for (size_t i = 0; i < ckpt_catalog_count(job->targets) && !job->options.force_names; i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(job->targets, i);
+        const char *reason =
+            t->scale_dtype == CKPT_NONE ? NULL : map_find_plain(job->map, t->name);
+
+        if (reason != NULL &&
+            !(same_names && ckpt_catalog_at(job->picked->catalog, i)->scale_dtype != CKPT_NONE))
+            return ckpt_fail(err, CKPT_E_USAGE,
+                             "names '%s' with tensor '%s' in %s: %s; say --names native, "
+                             "--dtype bf16 or, if no such reader is meant, --force-names",
+                             job->map->names, t->name, ckpt_dtype_name(t->dtype), reason);
+    }
+    return CKPT_OK;
+}
+
 ckpt_code convert_choose_targets(convert_job *job, ckpt_error *err)
 {
     const convert_options *o = &job->options;
+    plan_policy policy = o->policy;
     ckpt_code code;
 
     if (job->like != NULL) {
@@ -123,12 +144,14 @@ ckpt_code convert_choose_targets(convert_job *job, ckpt_error *err)
             return code;
         return codes_check_targets(job->picked->catalog, job->targets, err);
     }
-    if ((code = codes_check_policy(job->picked->catalog, &o->policy, err)) != CKPT_OK)
+    /* An mp folder keeps E8M0 scales: the reference code reads them, and its own converter, the
+     * measure of that layout, writes them. */
+    policy.scales_follow_experts = o->format->map_names == NULL;
+    if ((code = codes_check_policy(job->picked->catalog, &policy, err)) != CKPT_OK)
         return code;
-    code = plan_targets(job->picked->catalog, job->source->official, &o->policy, &job->targets,
-                        err);
+    code = plan_targets(job->picked->catalog, job->source->official, &policy, &job->targets, err);
     if (code != CKPT_OK)
         return code;
     suit_layout(job);
-    return CKPT_OK;
+    return check_names(job, err);
 }

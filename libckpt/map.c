@@ -111,14 +111,35 @@ int map_capture_number(const map_captures *captures, const char *key, uint64_t *
     return 0;
 }
 
-const char *map_find_omit(const ckpt_map *map, const char *name)
+/* The reason of the first line of this kind that is about a logical tensor. */
+static const char *find_reason(const ckpt_map *map, map_kind kind, const char *name)
 {
     for (size_t i = 0; i < map->rule_count; i++) {
         map_captures captures = { .count = 0 };
 
-        if (map->rules[i].kind == MAP_OMIT &&
+        if (map->rules[i].kind == kind &&
             map_match(map->rules[i].logical[0], name, &captures))
             return map->rules[i].reason;
+    }
+    return NULL;
+}
+
+const char *map_find_omit(const ckpt_map *map, const char *name)
+{
+    return find_reason(map, MAP_OMIT, name);
+}
+
+const char *map_find_plain(const ckpt_map *map, const char *name)
+{
+    return find_reason(map, MAP_PLAIN, name);
+}
+
+const map_module *map_find_module(const ckpt_map *map, const char *name, map_captures *captures)
+{
+    for (size_t i = 0; i < map->module_count; i++) {
+        captures->count = 0;
+        if (map_match(map->modules[i].logical, name, captures))
+            return &map->modules[i];
     }
     return NULL;
 }
@@ -356,11 +377,11 @@ static ckpt_code parse_rule(map_parser *p, map_kind kind, char *text)
     if ((code = keep_pattern(p, take_word(&text), &rule.stored)) != CKPT_OK)
         return code;
     text = skip_blanks(text);
-    if (kind == MAP_OMIT) {
+    if (kind == MAP_OMIT || kind == MAP_PLAIN) {
         rule.logical[rule.logical_count++] = rule.stored;
         rule.stored = "";                  /* fits no name */
     }
-    if (kind == MAP_DROP || kind == MAP_OMIT) {
+    if (kind == MAP_DROP || kind == MAP_OMIT || kind == MAP_PLAIN) {
         rule.reason = arena_strdup(&map->memory, text, strlen(text));
         if (*text == '\0' || rule.reason == NULL)
             return parse_fail(p, "a reason is missing for", text);
@@ -494,6 +515,31 @@ static ckpt_code parse_encode(map_parser *p, char *text)
     return CKPT_OK;
 }
 
+static ckpt_code parse_module(map_parser *p, char *text)
+{
+    ckpt_map *map = p->map;
+    map_module module = { .logical = NULL };
+    map_module *modules;
+    char *word;
+    ckpt_code code;
+
+    if ((code = keep_pattern(p, take_word(&text), &module.logical)) != CKPT_OK)
+        return code;
+    while ((word = take_word(&text)) != NULL) {
+        if (module.name_count == MAP_MODULE_NAMES_MAX)
+            return parse_fail(p, "too many names of module", module.logical);
+        if ((code = keep_pattern(p, word, &module.names[module.name_count++])) != CKPT_OK)
+            return code;
+    }
+    if (module.name_count == 0)
+        return parse_fail(p, "a name is missing for module", module.logical);
+    if ((modules = grow(map->modules, map->module_count, sizeof *modules)) == NULL)
+        return parse_fail(p, "too many lines at", module.logical);
+    map->modules = modules;
+    modules[map->module_count++] = module;
+    return CKPT_OK;
+}
+
 /* What is written with this suffix is paired with its weight when it is read. */
 static int is_read_back(const char *suffix)
 {
@@ -520,6 +566,10 @@ static ckpt_code parse_line(map_parser *p, char *text)
         return parse_rule(p, MAP_DROP, text);
     if (strcmp(word, "omit") == 0)
         return parse_rule(p, MAP_OMIT, text);
+    if (strcmp(word, "plain") == 0)
+        return parse_rule(p, MAP_PLAIN, text);
+    if (strcmp(word, "module") == 0)
+        return parse_module(p, text);
     if (strcmp(word, "shard") == 0)
         return parse_shard(p, text);
     if (strcmp(word, "stage") == 0)
@@ -597,5 +647,6 @@ void map_free(ckpt_map *map)
     free(map->stages);
     free(map->extras);
     free(map->encodes);
+    free(map->modules);
     free(map);
 }

@@ -26,6 +26,11 @@
  *   extra  STORED empty|none                  beside X.weight strict loaders of Megatron want the
  *                                             bytes X._extra_state: an empty tensor, or None
  *   encode LOGICAL DTYPE                      a weight that this layout keeps in a plain dtype
+ *   plain  LOGICAL REASON...                  a weight that a reader of these names misreads when
+ *                                             it is quantised
+ *   module LOGICAL NAME...                    what servers call the module of a weight, for the
+ *                                             list of those that are not quantised; captures as
+ *                                             in LOGICAL. Without a line it is X for X.weight
  *
  * Names are patterns: {l} stands for one run of characters other than '.', up to the next '.' or
  * the end; {x*} for the rest of the name, which is empty only where it is all of it. The first
@@ -37,13 +42,14 @@
 
 #include "layout.h"
 
-enum { MAP_CONCAT_MAX = 4, MAP_CAPTURES_MAX = 8, MAP_NAME_BYTES = 1024 };
+enum { MAP_CONCAT_MAX = 4, MAP_MODULE_NAMES_MAX = 4, MAP_CAPTURES_MAX = 8, MAP_NAME_BYTES = 1024 };
 
-typedef enum { MAP_TENSOR, MAP_COPY, MAP_DROP, MAP_OMIT } map_kind;
+typedef enum { MAP_TENSOR, MAP_COPY, MAP_DROP, MAP_OMIT, MAP_PLAIN } map_kind;
 
 typedef struct {
     map_kind kind;
-    const char *stored;                     /* patterns; MAP_OMIT has only logical[0] */
+    const char *stored;                     /* patterns; MAP_OMIT and MAP_PLAIN have only
+                                               logical[0] */
     const char *logical[MAP_CONCAT_MAX];
     size_t logical_count;
     uint32_t part;                          /* of the logical tensor: part / part_count */
@@ -81,6 +87,12 @@ typedef struct {
 } map_encode;
 
 typedef struct {
+    const char *logical;                    /* pattern */
+    const char *names[MAP_MODULE_NAMES_MAX];    /* patterns */
+    size_t name_count;
+} map_module;
+
+typedef struct {
     arena memory;
     const char *family;
     const char *names;
@@ -95,6 +107,8 @@ typedef struct {
     size_t extra_count;
     map_encode *encodes;                    /* malloc'd */
     size_t encode_count;
+    map_module *modules;                    /* malloc'd */
+    size_t module_count;
 } ckpt_map;
 
 /* `subject` names the text in errors, with the line. *out is yours to free. */
@@ -142,6 +156,14 @@ int map_capture_number(const map_captures *captures, const char *key, uint64_t *
 
 /* Why this layout leaves out a logical tensor, or NULL. Borrowed from the map. */
 const char *map_find_omit(const ckpt_map *map, const char *name);
+
+/* Why a reader of these names misreads this logical tensor when it is quantised; NULL: it does
+ * not. */
+const char *map_find_plain(const ckpt_map *map, const char *name);
+
+/* What servers call the module of a logical tensor; NULL: nothing special. Fill in the names with
+ * map_expand. */
+const map_module *map_find_module(const ckpt_map *map, const char *name, map_captures *captures);
 
 /* 1 when the map has a line for this logical tensor: the layout can carry it. */
 int map_carries(const ckpt_map *map, const char *name);

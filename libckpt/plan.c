@@ -53,15 +53,46 @@ static void set_fp4(ckpt_tensor *t, const ckpt_tensor *official)
     t->block_cols = FP4_GROUP;
 }
 
+static const ckpt_tensor *find_official(const ckpt_catalog *official, const ckpt_tensor *t)
+{
+    const int64_t o = official == NULL ? CKPT_NOT_FOUND : ckpt_catalog_find(official, t->name);
+
+    return o < 0 ? NULL : ckpt_catalog_at(official, (size_t)o);
+}
+
+static int is_quantised(const ckpt_tensor *t, const ckpt_tensor *official)
+{
+    return t->scale_dtype != CKPT_NONE ||
+           (official != NULL && official->scale_dtype != CKPT_NONE);
+}
+
+/* The scales that experts of another encoding bring with them; CKPT_NONE when none changes. */
+static ckpt_dtype scale_of_experts(const ckpt_catalog *from, const ckpt_catalog *official,
+                                   const plan_policy *policy)
+{
+    const ckpt_dtype codes = policy->experts == PLAN_FP8   ? CKPT_F8_E4M3
+                             : policy->experts == PLAN_FP4 ? CKPT_F4
+                                                           : CKPT_NONE;
+
+    if (codes == CKPT_NONE || !policy->scales_follow_experts)
+        return CKPT_NONE;
+    for (size_t i = 0; i < ckpt_catalog_count(from); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(from, i);
+
+        if (plan_is_expert(t->name) && is_quantised(t, find_official(official, t)) &&
+            (t->dtype != codes || t->scale_dtype == CKPT_NONE))
+            return codes == CKPT_F4 ? CKPT_F8_E8M0 : CKPT_F32;
+    }
+    return CKPT_NONE;
+}
+
 /* Apply the policy to one tensor; 1 when it is a weight that the policy is about. */
 static int plan_tensor(ckpt_tensor *t, const ckpt_tensor *official, const plan_policy *policy)
 {
     const plan_encoding wanted = plan_is_expert(t->name) ? policy->experts : policy->dtype;
     const int is_fp8 = t->dtype == CKPT_F8_E4M3 && t->scale_dtype != CKPT_NONE;
-    const int quantised = t->scale_dtype != CKPT_NONE ||
-                          (official != NULL && official->scale_dtype != CKPT_NONE);
 
-    if (!quantised)
+    if (!is_quantised(t, official))
         return 0;
     if (wanted == PLAN_BF16 && t->scale_dtype != CKPT_NONE)
         catalog_set_plain(t, CKPT_BF16);
@@ -76,17 +107,18 @@ ckpt_code plan_targets(const ckpt_catalog *from, const ckpt_catalog *official,
                        const plan_policy *policy, ckpt_catalog **out, ckpt_error *err)
 {
     ckpt_catalog *targets = catalog_create();
+    plan_policy settled = *policy;
     ckpt_code code = CKPT_OK;
     size_t planned = 0;
 
+    if (settled.scale_dtype == CKPT_NONE)
+        settled.scale_dtype = scale_of_experts(from, official, policy);
     if (targets == NULL)
         return ckpt_fail_memory(err, "a plan", ckpt_catalog_count(from));
     for (size_t i = 0; i < ckpt_catalog_count(from) && code == CKPT_OK; i++) {
         ckpt_tensor t = *ckpt_catalog_at(from, i);
-        const int64_t o = official == NULL ? CKPT_NOT_FOUND : ckpt_catalog_find(official, t.name);
 
-        planned += (size_t)plan_tensor(
-            &t, o < 0 ? NULL : ckpt_catalog_at(official, (size_t)o), policy);
+        planned += (size_t)plan_tensor(&t, find_official(official, &t), &settled);
         code = catalog_add(targets, &t, err);
     }
     if (code == CKPT_OK && planned == 0 &&

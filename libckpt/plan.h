@@ -4,6 +4,11 @@
  * Only weights that are quantised, now or by the family's official form, change: norms, routers,
  * hyper-connection and other plain tensors stay as they are. A weight below a component `experts`
  * that is followed by a number is a routed expert.
+ *
+ * Servers take the dtype of all scales from what the experts are. vLLM reads E8M0 scales where
+ * config.json says FP4 experts and F32 scales where it says FP8 ones, and takes the bytes of E8M0
+ * scales of FP8 experts for numbers without a word. So the releases are: FP4 experts with E8M0
+ * scales throughout, FP8 experts (Base) with F32 scales throughout.
  */
 #ifndef CKPT_PLAN_H
 #define CKPT_PLAN_H
@@ -15,7 +20,9 @@ typedef enum { PLAN_KEEP, PLAN_BF16, PLAN_FP8, PLAN_FP4 } plan_encoding;
 typedef struct {
     plan_encoding dtype;           /* of quantised weights; PLAN_FP4 is for experts alone */
     plan_encoding experts;         /* of routed experts */
-    ckpt_dtype scale_dtype;        /* of FP8: F8_E8M0, F32, or CKPT_NONE to keep what is there */
+    ckpt_dtype scale_dtype;        /* of FP8: F8_E8M0, F32, or CKPT_NONE: as below, or as it is */
+    int scales_follow_experts;     /* without scale_dtype: experts that become FP8 give all FP8
+                                      weights F32 scales, experts that become FP4 E8M0 scales */
 } plan_policy;
 
 int plan_is_expert(const char *name);

@@ -65,9 +65,9 @@ static const cli_command command = {
         "Reads the checkpoint SRC in any layout and writes DST in another: a Hugging Face "
         "directory (hf), model{rank}-mp{N}.safetensors for DeepSeek's own code (mp), or a Megatron "
         "checkpoint (torch_dist). Weights are re-encoded on the way if asked; nothing is written "
-        "twice, no GPU and no Python is used. In the layout mp, wo_a is BF16 as the reference code "
-        "wants it; --dtype fp8 keeps it FP8. torch_dist holds BF16 and carries no MTP block: take "
-        "that back with --fill-from.",
+        "twice, no GPU and no Python is used. In the layout mp, wo_a is BF16 whatever --dtype "
+        "says, as the reference code wants it. torch_dist holds BF16 and carries no MTP block: "
+        "take that back with --fill-from.",
     .examples = "ckpt-shard --layout mp --mp 8 DeepSeek-V4-Flash Flash-mp8\n"
                 "ckpt-shard --layout torch_dist DeepSeek-V4-Flash DeepSeek-V4-Flash_torch_dist\n"
                 "ckpt-shard --layout hf --like DeepSeek-V4-Flash --fill-from DeepSeek-V4-Flash "

@@ -33,14 +33,19 @@ typedef struct {
     { CLI_CHOICE, "experts", "bf16|fp8|fp4|keep", &(o).experts,                                \
       "encoding of routed experts (default: as --dtype)" },                                    \
     { CLI_CHOICE, "scale-dtype", "e8m0|f32", &(o).scale_dtype,                                 \
-      "scales of FP8 weights (default: as they are)" },                                        \
+      "scales of FP8 weights (default: f32 for all when experts become FP8, since vLLM reads " \
+      "no others beside them; e8m0 for all when experts become FP4; else, and in the layout "  \
+      "mp, as they are)" },                                                                    \
     { CLI_FLAG, "match-reference", NULL, &(o).convert.match_reference,                         \
-      "FP4 -> FP8 bit for bit as DeepSeek's converter: code 8 (-0) becomes +0" },              \
+      "FP4 -> FP8 codes bit for bit as DeepSeek's converter: code 8 (-0) becomes +0" },        \
     { CLI_FLAG, "allow-lossy", NULL, &(o).convert.allow_lossy,                                 \
       "round values that do not fit instead of refusing; counts go to the report" },           \
     { CLI_HEADING, NULL, NULL, NULL, "Names and files" },                                      \
     { CLI_STRING, "names", "STYLE", &(o).convert.names,                                        \
-      "native, sglang, transformers, ... (default: as in SRC)" },                              \
+      "native: for servers, all of them. sglang: BF16 for Megatron, and torch's reader of "    \
+      "quantised files. transformers: BF16 for transformers (default: as in SRC)" },           \
+    { CLI_FLAG, "force-names", NULL, &(o).convert.force_names,                                 \
+      "also where a known reader of these names misreads the encoding" },                      \
     { CLI_STRING, "like", "PATH", &(o).convert.like,                                           \
       "encodings, scales, names, files and headers as in PATH: the exact un-cast" },           \
     { CLI_STRING, "fill-from", "PATH", &(o).convert.fill_from,                                 \

@@ -1,5 +1,6 @@
 """ckpt-convert: one value in every encoding, and the way back to the same bytes."""
 import itertools
+import json
 import pathlib
 
 import pytest
@@ -51,8 +52,9 @@ def test_encodings_are_what_was_asked_for(encoded):
     native, fp8, bf16 = (dtypes(encoded(e)) for e in ENCODINGS)
     assert {"I8", "F8_E4M3", "F8_E8M0"} <= set(native.values())
     assert native.keys() == fp8.keys()
+    to = {"I8": "F8_E4M3", "F8_E8M0": "F32"}
     for name, dtype in fp8.items():
-        assert dtype == ("F8_E4M3" if native[name] == "I8" else native[name]), name
+        assert dtype == to.get(native[name], native[name]), name
     assert bf16.keys() == {n for n in native if not n.endswith(".scale")}
     for name, dtype in bf16.items():
         assert dtype == ("BF16" if native[name] in ("I8", "F8_E4M3") else native[name]), name
@@ -115,7 +117,7 @@ def test_keep_copies_the_tensor_files(ckpt, golden, tmp_path):
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("names", ["sglang", "transformers"])
 def test_names_go_there_and_back(ckpt, encoded, digest, golden, tmp_path, names, encoding):
-    there = encoded(encoding, "--names", names)
+    there = encoded(encoding, "--names", names, "--force-names")
     assert digest(there) == ROOTS[golden.name]
     ckpt("ckpt-convert", "--names", "native", there, tmp_path / "back")
     assert tensor_files(tmp_path / "back") == tensor_files(encoded(encoding))
@@ -129,11 +131,71 @@ def test_names_go_between_foreign_styles(ckpt, encoded, tmp_path):
 
 
 def test_sglang_names_are_sglangs(encoded):
-    names = dtypes(encoded("native", "--names", "sglang"))
+    names = dtypes(encoded("native", "--names", "sglang", "--force-names"))
     assert {"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight",
             "model.hc_head_fn", "model.layers.0.self_attn.wq_a.weight_scale_inv",
             "model.layers.0.mlp.topk.tid2eid", "model.layers.0.mlp.experts.3.down_proj.weight",
             "model.layers.3.mlp.gate.e_score_correction_bias"} <= names.keys()
+
+
+def scale_dtypes(path):
+    return {dtype for name, dtype in dtypes(path).items()
+            if name.endswith(".scale") and ".hc_" not in name and not name.startswith("hc_")}
+
+
+@pytest.mark.parametrize("options", [["--experts", "fp8"], ["--dtype", "fp8"]])
+@pytest.mark.parametrize("source", ["native", "bf16"])
+def test_experts_that_become_fp8_bring_f32_scales_for_all(ckpt, encoded, digest, golden, tmp_path,
+                                                          source, options):
+    """vLLM takes E8M0 scales beside FP8 experts for numbers."""
+    if source == "bf16" and options == ["--experts", "fp8"]:
+        options = ["--dtype", "fp8", *options]
+    done = ckpt("ckpt-convert", *options, encoded(source), tmp_path / "out")
+    assert scale_dtypes(tmp_path / "out") == {"F32"} and "vLLM" not in done.out
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["expert_dtype"] == "fp8"
+    assert digest(tmp_path / "out") == ROOTS[golden.name]
+
+
+def test_e8m0_scales_beside_fp8_experts_are_there_on_request_and_warned_of(ckpt, encoded,
+                                                                          tmp_path):
+    done = ckpt("ckpt-convert", "--experts", "fp8", "--scale-dtype", "e8m0", encoded("native"),
+                tmp_path / "e8m0")
+    assert scale_dtypes(tmp_path / "e8m0") == {"F8_E8M0"} and "vLLM" in done.out
+    done = ckpt("ckpt-convert", "--experts", "fp8", tmp_path / "e8m0", tmp_path / "kept")
+    assert scale_dtypes(tmp_path / "kept") == {"F8_E8M0"} and "vLLM" in done.out
+
+
+def test_experts_that_become_fp4_bring_e8m0_scales_for_all(ckpt, encoded, tmp_path):
+    for source in ("fp8", "bf16"):
+        out = tmp_path / source
+        ckpt("ckpt-convert", "--dtype", "fp8", "--experts", "fp4", encoded(source), out)
+        assert scale_dtypes(out) == {"F8_E8M0"}
+
+
+def test_an_mp_folder_keeps_e8m0_scales(ckpt, encoded, tmp_path):
+    ckpt("ckpt-shard", "--layout", "mp", "--mp", 2, "--experts", "fp8", encoded("native"),
+         tmp_path / "mp")
+    assert scale_dtypes(tmp_path / "mp") == {"F8_E8M0"}
+
+
+@pytest.mark.parametrize("names,culprit", [("sglang", ".wo_a.weight"),
+                                           ("transformers", ".experts.")])
+@pytest.mark.parametrize("encoding", ["native", "fp8"])
+def test_names_whose_readers_misread_the_encoding_are_refused(ckpt, encoded, golden, tmp_path,
+                                                              names, culprit, encoding):
+    out = tmp_path / "out"
+    err = ckpt("ckpt-convert", *ENCODINGS[encoding], "--names", names, golden, out, check=2).err
+    assert culprit in err and names in err and "--force-names" in err and not out.exists()
+    forced = encoded(encoding, "--names", names, "--force-names")
+    ckpt("ckpt-convert", forced, out)              # a copy is not asked
+    assert tensor_files(out) == tensor_files(forced)
+    ckpt("ckpt-convert", "--dtype", "bf16", "--names", names, golden, tmp_path / "bf16")
+
+
+def test_names_that_stay_are_no_way_around(ckpt, encoded, tmp_path):
+    bf16 = encoded("bf16", "--names", "sglang")
+    err = ckpt("ckpt-convert", "--dtype", "fp8", bf16, tmp_path / "out", check=2).err
+    assert "wo_a" in err and "--force-names" in err
 
 
 def test_scales_become_f32_and_e8m0_again(ckpt, encoded, digest, golden, tmp_path):
@@ -145,7 +207,8 @@ def test_scales_become_f32_and_e8m0_again(ckpt, encoded, digest, golden, tmp_pat
     assert set(native.values()) >= {"F8_E8M0"}
     assert digest(f32) == ROOTS[golden.name]
     ckpt("ckpt-convert", "--scale-dtype", "e8m0", f32, tmp_path / "e8m0")
-    assert tensor_files(tmp_path / "e8m0") == tensor_files(encoded("fp8"))
+    assert tensor_files(tmp_path / "e8m0") == \
+        tensor_files(encoded("fp8", "--scale-dtype", "e8m0"))
 
 
 def test_f32_scales_stay_f32_unless_told(ckpt, encoded, tmp_path):

@@ -42,9 +42,122 @@ def test_what_does_not_change_keeps_its_bytes(config, golden):
                                                                 '"expert_dtype": "fp8"')
 
 
+def modules_of(golden, weight):
+    """Native module names of the quantised weights for which weight(name) is true."""
+    return {name.removesuffix(".weight") for p in golden.glob("*.safetensors")
+            for name, h in read_header(p)[0].items()
+            if h["dtype"] in ("F8_E4M3", "I8") and weight(name)}
+
+
 def test_bf16_experts_beside_fp8_weights(config, golden):
     after, _ = config(golden, "--experts", "bf16")
+    listed = after["quantization_config"].pop("modules_to_not_convert")
     assert after["quantization_config"] == QUANTISATION and "expert_dtype" not in after
+    layers = {n.split(".experts.")[0] for n in modules_of(golden, lambda n: ".experts." in n)}
+    assert set(listed) == {n + ".experts" for n in layers} | \
+        {n.replace(".ffn", ".mlp") + ".experts" for n in layers}
+    assert len(listed) == len(set(listed))
+
+
+def test_f32_scales_beside_bf16_experts_need_expert_dtype(config, golden):
+    """Without it vLLM has E8M0 scales in mind."""
+    after, _ = config(golden, "--experts", "bf16", "--scale-dtype", "f32")
+    assert after["expert_dtype"] == "fp8"
+
+
+def test_bf16_weights_beside_fp4_experts(config, golden):
+    after, _ = config(golden, "--dtype", "bf16", "--experts", "keep")
+    listed = set(after["quantization_config"].pop("modules_to_not_convert"))
+    assert after["quantization_config"] == QUANTISATION and after["expert_dtype"] == "fp4"
+    dense = modules_of(golden, lambda n: ".experts." not in n)
+    assert dense <= listed and not any(".experts" in n for n in listed)
+    # The names of SGLang's own modules, one of which is fused.
+    assert {"layers.0.self_attn.wqkv_a", "layers.0.self_attn.wo_b",
+            "layers.0.mlp.shared_experts.gate_proj"} <= listed
+
+
+@pytest.mark.parametrize("options", [["--experts", "bf16"], ["--dtype", "bf16", "--experts",
+                                                            "keep"]])
+def test_what_is_quantised_again_is_listed_no_more(ckpt, config, golden, tmp_path, options):
+    ckpt("ckpt-convert", *options, golden, tmp_path / "mixed")
+    _, text = config(tmp_path / "mixed", "--dtype", "fp8", "--experts", "fp4")
+    before = json.loads((golden / "config.json").read_text())
+    assert json.loads(text) == before
+
+
+def test_experts_of_two_encodings_are_refused(ckpt, golden, tmp_path):
+    """expert_dtype has one value."""
+    ckpt("ckpt-convert", "--experts", "fp8", golden, tmp_path / "fp8")
+    model, fp8 = Model(golden), Model(tmp_path / "fp8")
+    for name in model.names():
+        if name.startswith("layers.1.ffn.experts."):
+            model[name] = fp8[name]
+    source = model.write(tmp_path / "in")
+    ckpt("ckpt-convert", source, tmp_path / "copy")         # it is what it is
+    err = ckpt("ckpt-convert", "--scale-dtype", "f32", source, tmp_path / "out", check=2).err
+    assert "expert_dtype" in err and "--experts" in err
+    ckpt("ckpt-convert", "--experts", "fp8", source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("options", [["--experts", "bf16"], ["--dtype", "bf16", "--experts",
+                                                            "fp8"]])
+def test_an_mp_folder_says_one_dtype(ckpt, golden, tmp_path, options):
+    err = ckpt("ckpt-shard", "--layout", "mp", "--mp", 1, *options, golden, tmp_path / "out",
+               check=2).err
+    assert "inference/config.json" in err and "--experts" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--dtype", "fp8"], ["--dtype", "fp8", "--experts",
+                                                             "fp8"]])
+def test_wo_a_of_an_mp_folder_is_bf16_whatever_is_asked(ckpt, golden, digest, tmp_path, options):
+    ckpt("ckpt-shard", "--layout", "mp", "--mp", 1, *options, golden, tmp_path / "out")
+    header = read_header(tmp_path / "out" / "model0-mp1.safetensors")[0]
+    assert {h["dtype"] for n, h in header.items() if n.endswith(".wo_a.weight")} == {"BF16"}
+    assert not any(n.endswith(".wo_a.scale") for n in header)
+    assert digest(tmp_path / "out") == digest(golden)
+
+
+# ---- other people's quantisation ----
+
+OTHER_METHODS = {
+    "mxfp4": {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]},
+    "compressed-tensors": {"quant_method": "compressed-tensors", "ignore": ["lm_head"]},
+    "gptq": {"quant_method": "gptq", "bits": 4},
+    "NVFP4": {"quant_method": "fp8", "moe_quant_algo": "NVFP4", "activation_scheme": "dynamic"},
+}
+
+
+@pytest.fixture
+def foreign(golden_a, tmp_path):
+    """foreign("gptq") -> a checkpoint whose config.json says so."""
+    def get(method):
+        model = Model(golden_a)
+        for name in model.names():
+            if model[name].dtype in ("I8", "F8_E4M3", "F8_E8M0"):
+                del model[name]
+        model.config = {"model_type": "other", "expert_dtype": "int3",
+                        "quantization_config": OTHER_METHODS[method]}
+        return model.write(tmp_path / "foreign")
+    return get
+
+
+@pytest.mark.parametrize("method", OTHER_METHODS)
+def test_a_copy_keeps_what_another_method_says(ckpt, foreign, tmp_path, method):
+    source = foreign(method)
+    for options in ([], ["--max-shard-size", "1MB"]):
+        out = tmp_path / f"out{len(options)}"
+        ckpt("ckpt-convert", *options, source, out)
+        assert (out / "config.json").read_bytes() == (source / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize("options", [["--dtype", "bf16"], ["--experts", "fp8"],
+                                     ["--scale-dtype", "f32"]])
+@pytest.mark.parametrize("method", OTHER_METHODS)
+def test_another_encoding_of_another_method_is_refused_by_name(ckpt, foreign, tmp_path, method,
+                                                               options):
+    err = ckpt("ckpt-convert", *options, foreign(method), tmp_path / "out", check=2).err
+    assert f"'{method}'" in err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("experts", ["fp4", "fp8"])
@@ -157,7 +270,7 @@ def test_other_files_are_carried_along(ckpt, golden, tmp_path):
 
 
 @pytest.mark.parametrize("options", [["--dtype", "bf16"], ["--experts", "fp8"],
-                                     ["--names", "transformers"]])
+                                     ["--dtype", "bf16", "--names", "transformers"]])
 def test_the_index_is_what_the_files_hold(ckpt, golden, tmp_path, options):
     ckpt("ckpt-convert", *options, golden, tmp_path / "out")
     index = json.loads((tmp_path / "out" / INDEX).read_text())
@@ -181,10 +294,12 @@ def test_the_report_accounts_for_every_stored_tensor(ckpt, golden, tmp_path):
     totals = report["totals"]
     assert totals["used"] + totals["scales"] == totals["stored_tensors"] == len(stored)
     assert totals["dropped"] == totals["copies"] == totals["inexact"] == 0
-    assert totals["re_encoded"] == sum(h["dtype"] == "I8" for _, h in stored.values())
+    assert totals["re_encoded"] == sum(h["dtype"] in ("I8", "F8_E4M3")
+                                       for _, h in stored.values())
     for t in report["target_tensors"]:
         expert = ".experts." in t["name"]
-        assert t["from"].startswith("F4 ") if expert else t["from"] == t["to"]
+        assert t["from"].startswith("F4 ") if expert else \
+            t["from"].replace(" F8_E8M0", " F32") == t["to"]
         assert t["inexact"] == 0 and t["spread"] <= 14
     assert totals["exceptions"] == sum(t["exceptions"] for t in report["target_tensors"]) > 0
 
@@ -281,7 +396,8 @@ def test_an_existing_target_is_refused_and_left_alone(ckpt, golden_a, tmp_path):
 
 
 def test_overwrite_replaces_the_whole_target(ckpt, golden_a, digest, tmp_path):
-    ckpt("ckpt-convert", "--names", "sglang", golden_a, tmp_path / "out")
+    ckpt("ckpt-convert", "--dtype", "bf16", "--names", "sglang",
+         golden_a, tmp_path / "out")
     (tmp_path / "out" / "model-00009-of-00009.safetensors").write_bytes(b"stray")
     assert "--overwrite replaces it" in ckpt("ckpt-convert", golden_a, tmp_path / "out",
                                              check=2).err

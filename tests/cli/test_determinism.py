@@ -37,7 +37,7 @@ CONVERSIONS = {
     "un-cast": ("ckpt-convert", "--like", "tiny", "bf16"),
     "canonical": ("ckpt-convert", "--dtype", "fp8", "--experts", "fp4", "bf16"),
     "fp8-to-fp4": ("ckpt-convert", "--experts", "fp4", "fp8"),
-    "names": ("ckpt-convert", "--names", "transformers", "tiny"),
+    "names": ("ckpt-convert", "--dtype", "bf16", "--names", "transformers", "tiny"),
     "shards": ("ckpt-convert", "--max-shard-size", "5MB", "tiny"),
 }
 

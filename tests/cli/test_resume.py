@@ -285,7 +285,8 @@ def test_a_spill_that_is_gone_is_refused(job, half):
 # ---- whose folder it is ----
 
 @pytest.mark.parametrize("other", [["--dtype", "bf16"], ["--match-reference"],
-                                   ["--names", "sglang"], ["--max-shard-size", "3MB"],
+                                   ["--names", "sglang", "--force-names"],
+                                   ["--max-shard-size", "3MB"],
                                    ["--no-digest"]])
 def test_another_command_is_refused(job, half, other):
     before = tree(partial(half))

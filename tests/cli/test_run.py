@@ -86,7 +86,7 @@ def test_kernels_change_no_bit(ckpt, data, golden, whole, profile, tmp_path):
 
 ENCODINGS = {"bf16": ["--dtype", "bf16"], "fp8": ["--dtype", "fp8"],
              "f32-scales": ["--dtype", "fp8", "--scale-dtype", "f32"],
-             "sglang": ["--names", "sglang"],
+             "sglang": ["--names", "sglang", "--force-names"],
              "stacked": ["--dtype", "bf16", "--names", "transformers"]}
 
 

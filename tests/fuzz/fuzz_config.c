@@ -54,12 +54,13 @@ static void check_rewritten(const char *text, int kind)
 
 static void rewrite(const char *text, const ckpt_catalog *targets, int kind)
 {
+    const config_change change = { .targets = targets, .has_expert_dtype = 1 };
     char *once;
     char *twice;
 
-    if (config_rewrite(text, targets, 1, &once, NULL) == CKPT_OK) {
+    if (config_rewrite(text, &change, &once, NULL) == CKPT_OK) {
         check_rewritten(once, kind);
-        if (config_rewrite(once, targets, 1, &twice, NULL) != CKPT_OK ||
+        if (config_rewrite(once, &change, &twice, NULL) != CKPT_OK ||
             strcmp(once, twice) != 0)
             abort();                        /* nothing is left to change */
         free(once);

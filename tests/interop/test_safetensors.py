@@ -98,7 +98,8 @@ def test_fp8_decodes_to_the_values_of_fp4(ckpt, golden, native, tmp_path, scales
 
 def test_match_reference_is_deepseeks_cast(ckpt, golden, native, tmp_path):
     """inference/convert.py, in torch: block scale 2^(Emax - 127) / 64; code 8 is +0."""
-    ckpt("ckpt-convert", "--dtype", "fp8", "--match-reference", golden, tmp_path / "out")
+    ckpt("ckpt-convert", "--dtype", "fp8", "--scale-dtype", "e8m0", "--match-reference", golden,
+         tmp_path / "out")
     fp8 = load(tmp_path / "out")
     table = FP4.clone()
     table[8] = 0.

@@ -130,6 +130,9 @@ static void test_texts_that_are_no_maps_are_refused_with_their_line(void **state
         { HEAD "extra a full\n", "line 3" },
         { HEAD "encode a\n", "line 3" },
         { HEAD "encode a B16\n", "line 3" },
+        { HEAD "plain a\n", "line 3" },
+        { HEAD "module a.weight\n", "line 3" },
+        { HEAD "module a.weight 1 2 3 4 5\n", "line 3" },
     };
 
     (void)state;

@@ -82,25 +82,43 @@ static void test_keep_changes_nothing(void **state)
 static void test_experts_go_their_own_way(void **state)
 {
     (void)state;
-    check(model(FP8, FP4), NULL, (plan_policy){ PLAN_BF16, PLAN_BF16, CKPT_NONE },
+    check(model(FP8, FP4), NULL, (plan_policy){ PLAN_BF16, PLAN_BF16, CKPT_NONE, 0 },
           (const char *[]){ "BF16", "BF16" });
-    check(model(FP8, FP4), NULL, (plan_policy){ PLAN_KEEP, PLAN_FP8, CKPT_NONE },
+    check(model(FP8, FP4), NULL, (plan_policy){ PLAN_KEEP, PLAN_FP8, CKPT_NONE, 0 },
           (const char *[]){ E8M0_BLOCKS, E8M0_BLOCKS });
-    check(model(FP8, FP4), NULL, (plan_policy){ PLAN_BF16, PLAN_KEEP, CKPT_NONE },
+    check(model(FP8, FP4), NULL, (plan_policy){ PLAN_BF16, PLAN_KEEP, CKPT_NONE, 0 },
           (const char *[]){ "BF16", GROUPS });
-    check(model(FP8, FP8), NULL, (plan_policy){ PLAN_KEEP, PLAN_FP4, CKPT_NONE },
+    check(model(FP8, FP8), NULL, (plan_policy){ PLAN_KEEP, PLAN_FP4, CKPT_NONE, 0 },
           (const char *[]){ E8M0_BLOCKS, GROUPS });
 }
 
 static void test_the_scale_dtype_is_told_or_kept(void **state)
 {
     (void)state;
-    check(model(FP8, FP4), NULL, (plan_policy){ PLAN_FP8, PLAN_FP8, CKPT_F32 },
+    check(model(FP8, FP4), NULL, (plan_policy){ PLAN_FP8, PLAN_FP8, CKPT_F32, 0 },
           (const char *[]){ F32_BLOCKS, F32_BLOCKS });
-    check(model(FP8_F32, FP8_F32), NULL, (plan_policy){ PLAN_FP8, PLAN_FP8, CKPT_NONE },
+    check(model(FP8_F32, FP8_F32), NULL, (plan_policy){ PLAN_FP8, PLAN_FP8, CKPT_NONE, 0 },
           (const char *[]){ F32_BLOCKS, F32_BLOCKS });
-    check(model(FP8_F32, FP8_F32), NULL, (plan_policy){ PLAN_KEEP, PLAN_KEEP, CKPT_F8_E8M0 },
+    check(model(FP8_F32, FP8_F32), NULL, (plan_policy){ PLAN_KEEP, PLAN_KEEP, CKPT_F8_E8M0, 0 },
           (const char *[]){ E8M0_BLOCKS, E8M0_BLOCKS });
+}
+
+static void test_scales_follow_experts_that_change(void **state)
+{
+    const plan_policy to_fp8 = { PLAN_KEEP, PLAN_FP8, CKPT_NONE, 1 };
+    const plan_policy to_fp4 = { PLAN_KEEP, PLAN_FP4, CKPT_NONE, 1 };
+    ckpt_catalog *official = model(FP8, FP4);
+
+    (void)state;
+    check(model(FP8, FP4), NULL, to_fp8, (const char *[]){ F32_BLOCKS, F32_BLOCKS });
+    check(model(FP8, BF16), official, to_fp8, (const char *[]){ F32_BLOCKS, F32_BLOCKS });
+    check(model(FP8_F32, FP8_F32), NULL, to_fp4, (const char *[]){ E8M0_BLOCKS, GROUPS });
+    check(model(FP8, FP4), NULL, (plan_policy){ PLAN_KEEP, PLAN_FP8, CKPT_F8_E8M0, 1 },
+          (const char *[]){ E8M0_BLOCKS, E8M0_BLOCKS });
+    /* Experts that are what was asked for do not change. */
+    check(model(FP8, FP8), NULL, to_fp8, (const char *[]){ E8M0_BLOCKS, E8M0_BLOCKS });
+    check(model(FP8_F32, FP4), NULL, to_fp4, (const char *[]){ F32_BLOCKS, GROUPS });
+    catalog_free(official);
 }
 
 static void test_bf16_is_quantised_where_the_family_says(void **state)
@@ -108,9 +126,9 @@ static void test_bf16_is_quantised_where_the_family_says(void **state)
     ckpt_catalog *official = model(FP8, FP4);
 
     (void)state;
-    check(model(BF16, BF16), official, (plan_policy){ PLAN_FP8, PLAN_FP4, CKPT_NONE },
+    check(model(BF16, BF16), official, (plan_policy){ PLAN_FP8, PLAN_FP4, CKPT_NONE, 0 },
           (const char *[]){ E8M0_BLOCKS, GROUPS });
-    check(model(BF16, BF16), official, (plan_policy){ PLAN_KEEP, PLAN_KEEP, CKPT_NONE },
+    check(model(BF16, BF16), official, (plan_policy){ PLAN_KEEP, PLAN_KEEP, CKPT_NONE, 0 },
           (const char *[]){ "BF16", "BF16" });
     catalog_free(official);
 }
@@ -118,8 +136,8 @@ static void test_bf16_is_quantised_where_the_family_says(void **state)
 static void test_nothing_to_quantise_is_an_error(void **state)
 {
     ckpt_catalog *from = model(BF16, BF16);
-    const plan_policy policies[] = { { PLAN_FP8, PLAN_FP8, CKPT_NONE },
-                                     { PLAN_KEEP, PLAN_FP4, CKPT_NONE } };
+    const plan_policy policies[] = { { PLAN_FP8, PLAN_FP8, CKPT_NONE, 0 },
+                                     { PLAN_KEEP, PLAN_FP4, CKPT_NONE, 0 } };
 
     (void)state;
     for (int i = 0; i < 2; i++) {
@@ -135,7 +153,7 @@ static void test_nothing_to_quantise_is_an_error(void **state)
 static void test_fp4_keeps_its_word_on_disk(void **state)
 {
     ckpt_catalog *from = model(FP8, FP4_U8);
-    const plan_policy policy = { PLAN_FP8, PLAN_FP4, CKPT_NONE };
+    const plan_policy policy = { PLAN_FP8, PLAN_FP4, CKPT_NONE, 0 };
     ckpt_catalog *targets;
     ckpt_error err;
 
@@ -168,6 +186,7 @@ int main(void)
         cmocka_unit_test(test_keep_changes_nothing),
         cmocka_unit_test(test_experts_go_their_own_way),
         cmocka_unit_test(test_the_scale_dtype_is_told_or_kept),
+        cmocka_unit_test(test_scales_follow_experts_that_change),
         cmocka_unit_test(test_bf16_is_quantised_where_the_family_says),
         cmocka_unit_test(test_nothing_to_quantise_is_an_error),
         cmocka_unit_test(test_fp4_keeps_its_word_on_disk),
