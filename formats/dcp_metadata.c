@@ -13,6 +13,7 @@
 #include "dcp_names.h"
 #include "file.h"
 #include "pickle.h"
+#include "memory.h"
 #include "size.h"
 #include "table.h"
 #include "zip_item.h"
@@ -48,17 +49,19 @@ static ckpt_code allocate(reader *r, uint64_t count, size_t item_bytes, void **o
     arena *memory = &r->out->memory;
     uint64_t size;
 
-    if (!size_mul(count, item_bytes, &size) || size > r->memory_limit ||
-        (*out = arena_calloc(memory, (size_t)count, item_bytes)) == NULL ||
-        memory->total_bytes > r->memory_limit)
+    if (!size_mul(count, item_bytes, &size) || size > r->memory_limit)
         return fail_memory(r);
-    return CKPT_OK;
+    if ((*out = arena_calloc(memory, (size_t)count, item_bytes)) == NULL)
+        return ckpt_fail_memory(r->err, r->subject, size);
+    return memory->total_bytes > r->memory_limit ? fail_memory(r) : CKPT_OK;
 }
 
 static ckpt_code copy_text(reader *r, const char *text, const char **out)
 {
     *out = arena_strdup(&r->out->memory, text, strlen(text));
-    return *out == NULL || r->out->memory.total_bytes > r->memory_limit ? fail_memory(r) : CKPT_OK;
+    if (*out == NULL)
+        return ckpt_fail_memory(r->err, r->subject, strlen(text));
+    return r->out->memory.total_bytes > r->memory_limit ? fail_memory(r) : CKPT_OK;
 }
 
 static ckpt_code add(reader *r, table *to, const char *key, uint64_t value)
@@ -443,7 +446,12 @@ ckpt_code dcp_read(const char *path, uint64_t memory_bytes, dcp_metadata **out,
     if ((code = file_read_all(path, limit - 1, &bytes, &size, err)) != CKPT_OK)
         return code;
     options.memory_bytes = limit - size;
-    code = dcp_parse(bytes, size, &options, out, err);
+    if (memory_take(size)) {
+        code = dcp_parse(bytes, size, &options, out, err);
+        memory_give(size);
+    } else {
+        code = ckpt_fail_memory(err, path, size);
+    }
     free(bytes);
     return code;
 }

@@ -173,22 +173,21 @@ static ckpt_code add_files(index_reader *r)
 }
 
 /* What the index names is read after all. Both lists are sorted. */
-static void forget_unread(const ckpt_store *store, file_list *unread)
+static ckpt_code forget_unread(const ckpt_store *store, file_list *unread, ckpt_error *err)
 {
-    size_t kept = 0;
+    file_list kept = { NULL, 0 };
+    ckpt_code code = CKPT_OK;
     size_t file = 0;
 
-    for (size_t i = 0; i < unread->count; i++) {
-        char *name = unread->names[i];
-
-        while (file < store->file_count && strcmp(store->files[file].name, name) < 0)
+    for (size_t i = 0; i < unread->count && code == CKPT_OK; i++) {
+        while (file < store->file_count && strcmp(store->files[file].name, unread->names[i]) < 0)
             file++;
-        if (file < store->file_count && strcmp(store->files[file].name, name) == 0)
-            free(name);
-        else
-            unread->names[kept++] = name;
+        if (file == store->file_count || strcmp(store->files[file].name, unread->names[i]) != 0)
+            code = file_list_add(&kept, unread->names[i], err);
     }
-    unread->count = kept;
+    file_list_free(unread);
+    *unread = kept;
+    return code;
 }
 
 /* ---- its entries ---- */
@@ -382,8 +381,8 @@ static ckpt_code read_index(ckpt_checkpoint *out, ckpt_error *err)
         (code = check_files(&r)) != CKPT_OK || (code = read_files(out, err)) != CKPT_OK ||
         (code = choose_tensors(&r)) != CKPT_OK || (code = check_entries(&r)) != CKPT_OK)
         goto out;
-    forget_unread(out->store, &out->unread);
-    code = check_tensors(&r);
+    if ((code = forget_unread(out->store, &out->unread, err)) == CKPT_OK)
+        code = check_tensors(&r);
 out:
     table_release(&r.files);
     arena_release(&r.names);

@@ -172,23 +172,15 @@ static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, 
     return code;
 }
 
-static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
+/* Every tensor is one of the family. */
+static ckpt_code check_members(ckpt_checkpoint *c, const ckpt_catalog *optional, ckpt_error *err)
 {
-    const json_value *config = json_root(c->config);
     ckpt_code code;
 
-    if ((code = family_expand(c->family, config, &c->official, err)) == CKPT_E_FORMAT)
-        return ckpt_fail(err, code, "'%s': %s", c->path, err == NULL ? "" : err->text);
-    if (code != CKPT_OK || (code = look_for_mtp(c, err)) != CKPT_OK)
-        return code;
-    for (size_t i = 0; i < ckpt_catalog_count(c->official); i++)
-        if ((code = check_against(c, ckpt_catalog_at(c->official, i), err)) != CKPT_OK)
-            return code;
     for (size_t i = 0; i < ckpt_catalog_count(c->reading.logical); i++) {
         const char *name = ckpt_catalog_at(c->reading.logical, i)->name;
 
-        if (ckpt_catalog_find(c->official, name) >= 0 ||
-            family_has_optional(c->family, config, name))
+        if (ckpt_catalog_find(c->official, name) >= 0 || ckpt_catalog_find(optional, name) >= 0)
             continue;
         if (c->options.lenient || c->options.keep_copies)
             code = note_add(&c->notes, err, "tensor '%s' is not of the family", name);
@@ -200,6 +192,25 @@ static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
             return code;
     }
     return CKPT_OK;
+}
+
+static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
+{
+    const json_value *config = json_root(c->config);
+    ckpt_catalog *optional = NULL;
+    ckpt_code code;
+
+    if ((code = family_expand(c->family, config, &c->official, err)) == CKPT_E_FORMAT)
+        return ckpt_fail(err, code, "'%s': %s", c->path, err == NULL ? "" : err->text);
+    if (code != CKPT_OK || (code = look_for_mtp(c, err)) != CKPT_OK)
+        return code;
+    for (size_t i = 0; i < ckpt_catalog_count(c->official); i++)
+        if ((code = check_against(c, ckpt_catalog_at(c->official, i), err)) != CKPT_OK)
+            return code;
+    if ((code = family_expand_optional(c->family, config, &optional, err)) == CKPT_OK)
+        code = check_members(c, optional, err);
+    catalog_free(optional);
+    return code;
 }
 
 /* ---- the two sources ---- */

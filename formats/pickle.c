@@ -9,6 +9,7 @@
 
 #include "pickle_op.h"
 #include "pickle_private.h"
+#include "memory.h"
 #include "size.h"
 
 enum { NAME_MAX_BYTES = 512, PROTOCOL_MIN = 2, PROTOCOL_MAX = 5, VECTOR_MIN = 64 };
@@ -73,7 +74,7 @@ static ckpt_code allocate(machine *m, uint64_t size, void **out)
         return fail_limit(m);
     *out = arena_alloc(&m->result->memory, (size_t)size);
     if (*out == NULL)
-        return ckpt_fail_memory(m->err, "a pickle", size);
+        return ckpt_fail_memory(m->err, m->subject, size);
     return memory_held(m) > m->memory_limit ? fail_limit(m) : CKPT_OK;
 }
 
@@ -90,9 +91,13 @@ static ckpt_code reserve(machine *m, vector *v, uint64_t count, size_t item_byte
     if ((capacity - v->capacity) * item_bytes > m->memory_limit - size_min(memory_held(m),
                                                                            m->memory_limit))
         return fail_limit(m);
+    if (!memory_take((capacity - v->capacity) * item_bytes))
+        return ckpt_fail_memory(m->err, m->subject, capacity * item_bytes);
     grown = realloc(v->items, (size_t)capacity * item_bytes);
-    if (grown == NULL)
-        return ckpt_fail_memory(m->err, "a pickle", capacity * item_bytes);
+    if (grown == NULL) {
+        memory_give((capacity - v->capacity) * item_bytes);
+        return ckpt_fail_memory(m->err, m->subject, capacity * item_bytes);
+    }
     m->vector_bytes += (capacity - v->capacity) * item_bytes;
     v->items = grown;
     v->capacity = (size_t)capacity;
@@ -755,6 +760,7 @@ ckpt_code pickle_read(const void *bytes, size_t size, const pickle_limits *limit
     arena_init(&m.result->memory);
     if ((code = reserve(&m, &m.stack, 1, sizeof(pickle_value))) == CKPT_OK)
         code = run(&m);
+    memory_give(m.vector_bytes);
     free(m.stack.items);
     free(m.marks.items);
     free(m.memo.items);

@@ -261,10 +261,11 @@ static ckpt_code read_metadata(header_reader *r)
     }
     if (code != CKPT_OK)
         return code;
-    if (!memory_has(token.end - start) ||
-        (f->metadata = strndup(r->text + start, token.end - start)) == NULL)
+    if (!memory_take(token.end - start))
         return ckpt_fail_memory(r->err, r->path, token.end - start);
-    return CKPT_OK;
+    f->metadata_bytes = token.end - start;
+    f->metadata = strndup(r->text + start, f->metadata_bytes);
+    return f->metadata != NULL ? CKPT_OK : ckpt_fail_memory(r->err, r->path, f->metadata_bytes);
 }
 
 /* ---- all of them ---- */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "crc32.h"
+#include "memory.h"
 #include "size.h"
 #include "zip_item.h"
 
@@ -111,8 +112,7 @@ ckpt_code zip_archive_open(const ckpt_file *file, uint64_t offset, uint64_t leng
     if (!size_add(end.position, end.size, &directory_end) || directory_end > length - END_BYTES ||
         end.size > DIRECTORY_MAX || end.count > end.size / CENTRAL_BYTES || end.count == 0)
         return fail(out, err, "has no central directory of a possible size");
-    out->directory = malloc((size_t)end.size);
-    if (out->directory == NULL)
+    if (!memory_has(end.size) || (out->directory = malloc((size_t)end.size)) == NULL)
         return ckpt_fail_memory(err, "an archive's directory", end.size);
     out->directory_bytes = (size_t)end.size;
     out->record_count = (size_t)end.count;
@@ -338,8 +338,8 @@ ckpt_code zip_archive_load(const zip_archive *a, const zip_record *record, uint6
                          (unsigned long long)a->offset, (unsigned long long)max_bytes);
     if ((code = zip_archive_locate(a, record, &position, err)) != CKPT_OK)
         return code;
-    *out = malloc((size_t)record->size_bytes + 1);
-    if (*out == NULL)
+    if (!memory_has(record->size_bytes) ||
+        (*out = malloc((size_t)record->size_bytes + 1)) == NULL)
         return ckpt_fail_memory(err, "a record", record->size_bytes);
     code = file_read_at(a->file, position, *out, (size_t)record->size_bytes, err);
     if (code == CKPT_OK && record->crc != 0 &&

@@ -202,7 +202,7 @@ ckpt_code ckpt_fail_memory(ckpt_error *err, const char *what, uint64_t size)
         if (!size_add(refusal.held_bytes, refusal.wanted_bytes, &needed))
             needed = UINT64_MAX;
         return ckpt_fail(err, CKPT_E_MEMORY,
-                         "the memory limit of %" PRIu64 " bytes is too small for %s: at least %"
+                         "the memory limit of %" PRIu64 " bytes is too small for '%s': at least %"
                          PRIu64 " bytes are needed (--memory)", refusal.limit_bytes, what, needed);
     }
     return ckpt_fail(err, CKPT_E_MEMORY, "no memory for %s: %" PRIu64 " bytes", what, size);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "family_text.h"
+#include "memory.h"
 #include "size.h"
 
 /* Enough for every tensor and as many lines that make none. Smaller where a fuzzer writes the
@@ -22,7 +23,8 @@ typedef struct {
     const ckpt_family *family;
     const json_value *config;
     ckpt_error *err;
-    ckpt_catalog *catalog;
+    ckpt_catalog *catalog;             /* NULL: the tensors are counted first */
+    uint32_t tensor_count;
     arena memory;                      /* lists */
     int want_optional;                 /* make the optional tensors, else all others */
     int experts_fp8;
@@ -465,8 +467,6 @@ static ckpt_code add_tensor(expander *x, const ckpt_tensor *shape)
     if ((code = write_name(x, &x->line->name, &used)) != CKPT_OK)
         return code;
     tensor.name = x->name;
-    if (x->catalog->count == TENSORS_MAX)
-        return FAIL(x, "more than %d tensors", TENSORS_MAX);
     if ((code = set_encoding(x, &tensor)) != CKPT_OK)
         return code;
     code = catalog_add(x->catalog, &tensor, x->err);
@@ -493,6 +493,11 @@ static ckpt_code expand_tensor(expander *x)
         if ((code = conditions_hold(x, &holds)) != CKPT_OK)
             return code;
         if (!holds)
+            continue;
+        if (++x->tensor_count > TENSORS_MAX)
+            return ckpt_fail(x->err, CKPT_E_FORMAT, "the config implies more than %d tensors",
+                             TENSORS_MAX);
+        if (x->catalog == NULL)
             continue;
         for (uint32_t i = 0; i < line->rank; i++)
             if ((code = expr_value(x, &line->dims[i], &shape.shape[i])) != CKPT_OK)
@@ -606,12 +611,33 @@ static ckpt_code expand_all(expander *x)
     return CKPT_OK;
 }
 
+/* A config of a few bytes may ask for millions of tensors: that is found out before one is made. */
+static ckpt_code check_count(const expander *from)
+{
+    enum { SLOT_BYTES = 24, NAME_BYTES = 40 };
+    expander x = *from;
+    uint64_t bytes;
+    char what[80];
+    ckpt_code code;
+
+    arena_init(&x.memory);
+    code = expand_all(&x);
+    arena_release(&x.memory);
+    bytes = (uint64_t)x.tensor_count * (sizeof(ckpt_tensor) + 2 * SLOT_BYTES + NAME_BYTES);
+    if (code != CKPT_OK || memory_has(bytes))
+        return code;
+    snprintf(what, sizeof what, "the %u tensors that config.json implies", x.tensor_count);
+    return ckpt_fail_memory(x.err, what, bytes);
+}
+
 static ckpt_code expand(expander *x, ckpt_catalog **out)
 {
     ckpt_code code;
 
     if (!json_is_object(x->config))
         return ckpt_fail(x->err, CKPT_E_FORMAT, "the config is no JSON object");
+    if ((code = check_count(x)) != CKPT_OK)
+        return code;
     if ((x->catalog = catalog_create()) == NULL)
         return ckpt_fail_memory(x->err, "a catalog", sizeof *x->catalog);
     arena_init(&x->memory);

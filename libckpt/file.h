@@ -129,7 +129,7 @@ typedef struct {
 ckpt_code file_list_tree(const char *directory, file_list *out, ckpt_error *err);
 /* The same of everything that is no directory, hidden names and links too; links not followed. */
 ckpt_code file_list_everything(const char *directory, file_list *out, ckpt_error *err);
-/* Append a copy of `name`. */
+/* Append a copy of `name`. Only this adds names, and none are taken out: memory.h counts them. */
 ckpt_code file_list_add(file_list *list, const char *name, ckpt_error *err);
 void file_list_free(file_list *list);
 

@@ -13,8 +13,10 @@
 #include <unistd.h>
 
 #include "array.h"
+#include "memory.h"
 
-enum { FILE_TREE_DEPTH_MAX = 32 };
+/* What an allocation costs beside its bytes, for memory.h. */
+enum { FILE_TREE_DEPTH_MAX = 32, NAME_OVERHEAD_BYTES = 16 };
 
 int file_exists(const char *path)
 {
@@ -403,14 +405,19 @@ typedef struct {
 
 ckpt_code file_list_add(file_list *list, const char *name, ckpt_error *err)
 {
-    char **names = array_room(list->names, list->count, sizeof *names, "a list of names", err);
+    char **names =
+        array_room_counted(list->names, list->count, sizeof *names, "a list of names", err);
 
     if (names == NULL)
         return CKPT_E_MEMORY;
     list->names = names;
+    if (!memory_take(strlen(name) + NAME_OVERHEAD_BYTES))
+        return ckpt_fail_memory(err, "a list of names", strlen(name) + 1);
     names[list->count] = strdup(name);
-    if (names[list->count] == NULL)
+    if (names[list->count] == NULL) {
+        memory_give(strlen(name) + NAME_OVERHEAD_BYTES);
         return ckpt_fail_memory(err, "a name", strlen(name) + 1);
+    }
     list->count++;
     return CKPT_OK;
 }
@@ -484,8 +491,10 @@ ckpt_code file_list_everything(const char *directory, file_list *out, ckpt_error
 
 void file_list_free(file_list *list)
 {
-    for (size_t i = 0; i < list->count; i++)
+    for (size_t i = 0; i < list->count; i++) {
+        memory_give(strlen(list->names[i]) + NAME_OVERHEAD_BYTES);
         free(list->names[i]);
-    free(list->names);
+    }
+    array_free_counted(list->names, list->count, sizeof *list->names);
     memset(list, 0, sizeof *list);
 }

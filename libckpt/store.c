@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "array.h"
+#include "memory.h"
 
 ckpt_store *store_create(const char *directory)
 {
@@ -29,6 +30,7 @@ void store_free(ckpt_store *store)
         file_close(store->files[i].file, NULL);
         free(store->files[i].name);
         free(store->files[i].header);
+        memory_give(store->files[i].metadata_bytes);
         free(store->files[i].metadata);
         free(store->files[i].prefix);
     }

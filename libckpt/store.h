@@ -17,6 +17,7 @@ typedef struct {
     char *header;             /* writers: the bytes at offset 0; malloc'd; NULL in readers */
     size_t header_bytes;      /* readers too: data starts here */
     char *metadata;           /* __metadata__ as JSON text, or NULL; malloc'd */
+    size_t metadata_bytes;    /* of it, where memory.h counts them: in readers */
     char *prefix;             /* of its pieces' names in the catalog, not in the file; malloc'd */
     ckpt_file *file;          /* open, or NULL */
 } store_file;

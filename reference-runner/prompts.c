@@ -10,6 +10,7 @@
 #include "array.h"
 #include "file.h"
 #include "json.h"
+#include "memory.h"
 #include "size.h"
 
 enum { INPUT_BYTES_MAX = 1 << 30, READ_STEP = 1 << 16 };
@@ -23,39 +24,50 @@ typedef struct {
     ckpt_error *err;
 } reader;
 
+void run_prompt_free(run_prompt *prompt)
+{
+    array_free_counted(prompt->tokens, prompt->count, sizeof *prompt->tokens);
+    *prompt = (run_prompt){ NULL, 0 };
+}
+
+ckpt_code run_prompt_add(run_prompt *prompt, uint32_t id, ckpt_error *err)
+{
+    uint32_t *tokens =
+        array_room_counted(prompt->tokens, prompt->count, sizeof *tokens, "tokens", err);
+
+    if (tokens == NULL)
+        return CKPT_E_MEMORY;
+    prompt->tokens = tokens;
+    tokens[prompt->count++] = id;
+    return CKPT_OK;
+}
+
+ckpt_code run_prompts_begin(run_prompts *prompts, ckpt_error *err)
+{
+    run_prompt *grown =
+        array_room_counted(prompts->prompts, prompts->count, sizeof *grown, "prompts", err);
+
+    if (grown == NULL)
+        return CKPT_E_MEMORY;
+    prompts->prompts = grown;
+    grown[prompts->count++] = (run_prompt){ NULL, 0 };
+    return CKPT_OK;
+}
+
 void run_prompts_free(run_prompts *prompts)
 {
     for (size_t i = 0; i < prompts->count; i++)
-        free(prompts->prompts[i].tokens);
-    free(prompts->prompts);
+        run_prompt_free(&prompts->prompts[i]);
+    array_free_counted(prompts->prompts, prompts->count, sizeof *prompts->prompts);
     memset(prompts, 0, sizeof *prompts);
-}
-
-static ckpt_code begin_prompt(const reader *r)
-{
-    run_prompts *p = r->out;
-    run_prompt *prompts = array_room(p->prompts, p->count, sizeof *prompts, "prompts", r->err);
-
-    if (prompts == NULL)
-        return CKPT_E_MEMORY;
-    p->prompts = prompts;
-    prompts[p->count++] = (run_prompt){ NULL, 0 };
-    return CKPT_OK;
 }
 
 static ckpt_code add_token(const reader *r, uint64_t id)
 {
-    run_prompt *p = &r->out->prompts[r->out->count - 1];
-    uint32_t *tokens;
-
     if (id > INT32_MAX)
         return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': token id %" PRIu64 " in prompt %zu",
                          r->subject, id, r->out->count - 1);
-    if ((tokens = array_room(p->tokens, p->count, sizeof *tokens, "tokens", r->err)) == NULL)
-        return CKPT_E_MEMORY;
-    p->tokens = tokens;
-    tokens[p->count++] = (uint32_t)id;
-    return CKPT_OK;
+    return run_prompt_add(&r->out->prompts[r->out->count - 1], (uint32_t)id, r->err);
 }
 
 static ckpt_code complain(const reader *r, const char *what)
@@ -94,7 +106,7 @@ static ckpt_code read_line(const reader *r, const char *line, size_t size)
         for (; i < size && line[i] >= '0' && line[i] <= '9'; i++)
             if (id <= INT32_MAX)
                 id = 10 * id + (uint64_t)(line[i] - '0');
-        if (!begun && (code = begin_prompt(r)) != CKPT_OK)
+        if (!begun && (code = run_prompts_begin(r->out, r->err)) != CKPT_OK)
             return code;
         begun = 1;
         code = add_token(r, id);
@@ -115,7 +127,7 @@ static ckpt_code read_text(const reader *r, const char *text, size_t size)
 
 static ckpt_code read_ids(const reader *r, const json_value *list)
 {
-    ckpt_code code = begin_prompt(r);
+    ckpt_code code = run_prompts_begin(r->out, r->err);
 
     for (const json_value *v = json_first(list); v != NULL && code == CKPT_OK; v = json_next(v)) {
         uint64_t id;
@@ -196,7 +208,7 @@ static ckpt_code read_array(const reader *r, const int_array *a)
 {
     for (uint64_t row = 0; row < a->rows; row++) {
         uint64_t count = a->cols;
-        ckpt_code code = begin_prompt(r);
+        ckpt_code code = run_prompts_begin(r->out, r->err);
 
         while (count > 0 && item_at(a, row * a->cols + count - 1) == -1)
             count--;
@@ -213,6 +225,9 @@ static ckpt_code check_array(const reader *r, const int_array *a, uint64_t size)
 {
     uint64_t count;
 
+    /* However many rows: a loop over them would not end. */
+    if (a->rows == 0 || a->cols == 0)
+        return complain(r, "the array holds no token ids");
     if (!size_mul(a->rows, a->cols, &count) || !size_mul(count, a->item_bytes, &count) ||
         count != size)
         return complain(r, "the array does not have the size that its header tells");
@@ -359,7 +374,9 @@ static ckpt_code read_stdin(char **out, size_t *size, ckpt_error *err)
     size_t got = 1;
 
     while (got > 0) {
-        char *grown = used < INPUT_BYTES_MAX ? realloc(text, used + READ_STEP + 1) : NULL;
+        char *grown = used < INPUT_BYTES_MAX && memory_has(used + READ_STEP + 1)
+                          ? realloc(text, used + READ_STEP + 1)
+                          : NULL;
 
         if (grown == NULL) {
             free(text);
@@ -392,7 +409,12 @@ ckpt_code run_prompts_read(const char *path, run_prompts *out, ckpt_error *err)
     memset(out, 0, sizeof *out);
     if (code != CKPT_OK)
         return code;
-    code = run_prompts_parse(text, size, is_stdin ? "standard input" : path, out, err);
+    if (memory_take(size)) {
+        code = run_prompts_parse(text, size, is_stdin ? "standard input" : path, out, err);
+        memory_give(size);
+    } else {
+        code = ckpt_fail_memory(err, path, size);
+    }
     free(text);
     return code;
 }

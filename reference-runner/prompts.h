@@ -24,6 +24,11 @@ typedef struct {
     size_t count;
 } run_prompts;
 
+/* Tokens and prompts are counted by memory.h: only these add and free them. */
+ckpt_code run_prompts_begin(run_prompts *prompts, ckpt_error *err);     /* an empty one more */
+ckpt_code run_prompt_add(run_prompt *prompt, uint32_t id, ckpt_error *err);
+void run_prompt_free(run_prompt *prompt);
+
 /* "-": standard input. A file without a prompt and an empty prompt are errors. */
 ckpt_code run_prompts_read(const char *path, run_prompts *out, ckpt_error *err);
 /* The same from memory; `text` has a NUL after its `size` bytes. */

@@ -5,68 +5,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "array.h"
 #include "tokenizer_private.h"
 
 typedef struct {
     const run_text *text;
     run_prompt *out;
-    uint32_t *pieces;          /* ids of one piece while they merge */
-    size_t piece_capacity;
+    text_merger merger;
     ckpt_error *err;
 } encoding;
 
 static ckpt_code emit(encoding *e, uint32_t id)
 {
-    uint32_t *tokens =
-        array_room(e->out->tokens, e->out->count, sizeof *tokens, "tokens", e->err);
-
-    if (tokens == NULL)
-        return CKPT_E_MEMORY;
-    e->out->tokens = tokens;
-    tokens[e->out->count++] = id;
-    return CKPT_OK;
+    return run_prompt_add(e->out, id, e->err);
 }
 
 /* ---- one piece ---- */
-
-static int order_pair(const void *key, const void *element)
-{
-    const uint64_t pair = *(const uint64_t *)key;
-    const text_merge *m = element;
-
-    return (pair > m->pair) - (pair < m->pair);
-}
-
-static const text_merge *find_merge(const run_text *t, uint32_t left, uint32_t right)
-{
-    const uint64_t pair = (uint64_t)left << 32 | right;
-
-    return bsearch(&pair, t->merges, t->merge_count, sizeof *t->merges, order_pair);
-}
-
-/* The lowest rank first, of equal ones the leftmost. Returns how many are left. */
-static size_t merge_pairs(const run_text *t, uint32_t *ids, size_t count)
-{
-    for (;;) {
-        const text_merge *best = NULL;
-        size_t at = 0;
-
-        for (size_t i = 0; i + 1 < count; i++) {
-            const text_merge *m = find_merge(t, ids[i], ids[i + 1]);
-
-            if (m != NULL && (best == NULL || m->rank < best->rank)) {
-                best = m;
-                at = i;
-            }
-        }
-        if (best == NULL)
-            return count;
-        ids[at] = best->id;
-        memmove(ids + at + 1, ids + at + 2, (count - at - 2) * sizeof *ids);
-        count--;
-    }
-}
 
 /* The token that is the whole piece, in ignore_merges; 0: there is none. */
 static int find_whole(const run_text *t, const char *bytes, size_t size, uint64_t *id)
@@ -86,25 +39,17 @@ static int find_whole(const run_text *t, const char *bytes, size_t size, uint64_
 
 static ckpt_code encode_piece(encoding *e, const char *bytes, size_t size)
 {
-    ckpt_code code = CKPT_OK;
-    size_t count;
+    ckpt_code code;
     uint64_t whole;
+    uint32_t at = 0;
 
     if (e->text->ignore_merges && find_whole(e->text, bytes, size, &whole))
         return emit(e, (uint32_t)whole);
-    if (size > e->piece_capacity) {
-        uint32_t *grown = realloc(e->pieces, size * sizeof *grown);
-
-        if (grown == NULL)
-            return ckpt_fail_memory(e->err, "a piece of text", size * sizeof *grown);
-        e->pieces = grown;
-        e->piece_capacity = size;
-    }
-    for (size_t i = 0; i < size; i++)
-        e->pieces[i] = e->text->byte_ids[(unsigned char)bytes[i]];
-    count = merge_pairs(e->text, e->pieces, size);
-    for (size_t i = 0; i < count && code == CKPT_OK; i++)
-        code = emit(e, e->pieces[i]);
+    code = text_merge_piece(e->text, &e->merger, bytes, size, e->err);
+    do {
+        if (code == CKPT_OK)
+            code = emit(e, e->merger.symbols[at].id);
+    } while (code == CKPT_OK && (at = text_merger_next(&e->merger, at)) != 0);
     return code;
 }
 
@@ -203,11 +148,9 @@ ckpt_code run_text_encode(const run_text *text, const char *bytes, size_t size, 
         if ((length = character_size(bytes + i, size - i)) == 0)
             return ckpt_fail(err, CKPT_E_USAGE, "the text is not UTF-8 at byte %zu", i);
     code = encode_added(&e, 0, bytes, size);
-    free(e.pieces);
-    if (code != CKPT_OK) {
-        free(out->tokens);
-        *out = (run_prompt){ NULL, 0 };
-    }
+    text_merger_release(&e.merger);
+    if (code != CKPT_OK)
+        run_prompt_free(out);
     return code;
 }
 

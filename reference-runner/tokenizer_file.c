@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "memory.h"
 #include "tokenizer_private.h"
 
 enum { FILE_BYTES_MAX = 1 << 28, ID_MAX = 1 << 24 };
@@ -93,7 +94,8 @@ static ckpt_code put_token(run_text *t, const char *content, uint64_t id, int is
 
         if (id >= ID_MAX)
             return ckpt_fail(err, CKPT_E_FORMAT, "token '%s' has id %" PRIu64, content, id);
-        if ((grown = realloc(t->tokens, count * sizeof *grown)) == NULL)
+        if (!memory_has(count * sizeof *grown) ||
+            (grown = realloc(t->tokens, count * sizeof *grown)) == NULL)
             return ckpt_fail_memory(err, "tokens", count * sizeof *grown);
         memset(grown + t->token_count, 0, (count - t->token_count) * sizeof *grown);
         t->tokens = grown;
@@ -136,8 +138,8 @@ static ckpt_code read_added(run_text *t, const json_value *list, ckpt_error *err
 {
     ckpt_code code = CKPT_OK;
 
-    t->added = calloc(json_count(list) + 1, sizeof *t->added);
-    if (t->added == NULL)
+    if (!memory_has((json_count(list) + 1) * sizeof *t->added) ||
+        (t->added = calloc(json_count(list) + 1, sizeof *t->added)) == NULL)
         return ckpt_fail_memory(err, "added tokens", json_count(list));
     for (const json_value *v = json_first(list); v != NULL && code == CKPT_OK; v = json_next(v)) {
         text_added *a = &t->added[t->added_count++];
@@ -230,8 +232,8 @@ static ckpt_code read_model(run_text *t, const json_value *model, ckpt_error *er
     t->ignore_merges = is_true(model, "ignore_merges");
     if ((code = read_vocab(t, json_member(model, "vocab"), err)) != CKPT_OK)
         return code;
-    t->merges = malloc((json_count(merges) + 1) * sizeof *t->merges);
-    if (t->merges == NULL)
+    if (!memory_has((json_count(merges) + 1) * sizeof *t->merges) ||
+        (t->merges = malloc((json_count(merges) + 1) * sizeof *t->merges)) == NULL)
         return ckpt_fail_memory(err, "merges", json_count(merges) * sizeof *t->merges);
     for (const json_value *v = json_first(merges); v != NULL && code == CKPT_OK; v = json_next(v))
         code = read_merge(t, v, err);

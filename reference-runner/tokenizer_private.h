@@ -42,6 +42,36 @@ struct run_text {
     int ignore_merges;         /* a piece that is a token stays one */
 };
 
+/* ---- merging (tokenizer_merge.c) ---- */
+
+typedef struct {
+    uint32_t id;
+    uint32_t previous;
+    uint32_t next;
+} text_symbol;
+
+typedef struct {
+    const text_merge *merge;
+    uint32_t at;               /* of the left symbol */
+} text_candidate;
+
+/* Begins with zeros; kept from piece to piece. */
+typedef struct {
+    text_symbol *symbols;      /* the first is what the piece begins with */
+    text_candidate *heap;
+    size_t heap_count;
+    size_t capacity;           /* bytes of a piece */
+} text_merger;
+
+/* Merge what can be merged of a piece of one byte or more. */
+ckpt_code text_merge_piece(const run_text *text, text_merger *m, const char *bytes, size_t size,
+                           ckpt_error *err);
+/* The symbol behind symbol `at` of what is left, or 0 behind the last. */
+uint32_t text_merger_next(const text_merger *m, uint32_t at);
+void text_merger_release(text_merger *m);
+
+/* ---- bytes as characters ---- */
+
 /* The character that stands for a byte in a byte-level vocabulary, as UTF-8. */
 void text_byte_name(unsigned byte, char out[4]);
 /* The byte of the character at *at, which moves on; -1: none. */

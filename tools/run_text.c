@@ -18,9 +18,8 @@ static ckpt_code encode(const run_text_options *options, const run_text *text,
 
     while (strcmp(names[mode], options->mode) != 0)
         mode++;
-    if ((prompts->prompts = calloc(1, sizeof *prompts->prompts)) == NULL)
-        return ckpt_fail_memory(err, "a prompt", sizeof *prompts->prompts);
-    prompts->count = 1;
+    if ((code = run_prompts_begin(prompts, err)) != CKPT_OK)
+        return code;
     code = run_text_message((run_text_mode)mode, options->instructions, options->prompt, &message,
                             err);
     if (code == CKPT_OK)

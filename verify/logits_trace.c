@@ -12,6 +12,8 @@
 #include "error.h"
 #include "json.h"
 
+enum { TRACE_LINE_BYTES = 1 << 20 };
+
 /* One line of a trace. */
 typedef struct {
     uint64_t sequence;
@@ -80,30 +82,50 @@ static ckpt_code add_line(trace_file *f, const char *text, size_t size, ckpt_err
     json_free(document);
     if (code != CKPT_OK)
         return code;
-    if ((lines = array_room(f->lines, f->count, sizeof *lines, "a trace", err)) == NULL)
+    if ((lines = array_room_counted(f->lines, f->count, sizeof *lines, "a trace", err)) == NULL)
         return CKPT_E_MEMORY;
     f->lines = lines;
     lines[f->count++] = line;
     return CKPT_OK;
 }
 
+/* A line at a time: a trace may be larger than memory, and come from a pipe. */
+static ckpt_code read_lines(trace_file *f, FILE *in, char *text, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+    int c;
+
+    do {
+        size_t size = 0;
+
+        while ((c = getc(in)) != EOF && c != '\n') {
+            if (size == TRACE_LINE_BYTES)
+                return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has a line that is too long: expected "
+                                 "at most %d bytes", f->path, TRACE_LINE_BYTES);
+            text[size++] = (char)c;
+        }
+        if (c != EOF || size > 0)
+            code = add_line(f, text, size, err);
+    } while (code == CKPT_OK && c != EOF);
+    if (code == CKPT_OK && ferror(in))
+        return ckpt_fail(err, CKPT_E_IO, "cannot read '%s'", f->path);
+    if (code == CKPT_OK && f->count == 0)
+        return ckpt_fail(err, CKPT_E_FORMAT, "nothing to compare: the trace '%s' is empty",
+                         f->path);
+    return code;
+}
+
 static ckpt_code read_trace(trace_file *f, ckpt_error *err)
 {
     FILE *in = fopen(f->path, "r");
-    char *text = NULL;
-    size_t capacity = 0;
-    ckpt_code code = CKPT_OK;
-    ssize_t size = 0;
+    char *text;
+    ckpt_code code;
 
     if (in == NULL)
         return ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", f->path, strerror(errno));
-    while (code == CKPT_OK && (size = getline(&text, &capacity, in)) >= 0)
-        code = add_line(f, text, (size_t)size, err);
-    if (code == CKPT_OK && ferror(in))
-        code = ckpt_fail(err, CKPT_E_IO, "cannot read '%s'", f->path);
-    if (code == CKPT_OK && f->count == 0)
-        code = ckpt_fail(err, CKPT_E_FORMAT, "nothing to compare: the trace '%s' is empty",
-                         f->path);
+    text = malloc(TRACE_LINE_BYTES);
+    code = text == NULL ? ckpt_fail_memory(err, "a line", TRACE_LINE_BYTES)
+                        : read_lines(f, in, text, err);
     free(text);
     fclose(in);
     return code;
@@ -207,7 +229,7 @@ ckpt_code logits_compare_traces(const char *a_path, const char *b_path, logits_t
     out->is_near_tie = out->gap < LOGITS_NEAR_TIE;
     if (isinf(out->gap))
         out->gap = (double)NAN;
-    free(a.lines);
-    free(b.lines);
+    array_free_counted(a.lines, a.count, sizeof *a.lines);
+    array_free_counted(b.lines, b.count, sizeof *b.lines);
     return code;
 }

@@ -32,9 +32,9 @@ static void check(const run_text *text, const char *bytes, size_t size)
     if (run_text_decode(text, (const int32_t *)ids.tokens, ids.count, &out, NULL) != CKPT_OK)
         abort();
     if (run_text_encode(text, out, strlen(out), &again, NULL) == CKPT_OK)
-        free(again.tokens);
+        run_prompt_free(&again);
     free(out);
-    free(ids.tokens);
+    run_prompt_free(&ids);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

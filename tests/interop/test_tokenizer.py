@@ -3,6 +3,7 @@ import json
 import random
 
 import pytest
+from cli.measure import measure
 from safetensors.numpy import load_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -103,6 +104,25 @@ def test_ids_of_random_mixtures(tokenizer, ids):
     for _ in range(25):
         text = "".join(random.choices(letters, k=random.randint(1, 400)))
         assert ids(text) == tokenizer[0].encode(text, add_special_tokens=False).ids, repr(text)
+
+
+@pytest.mark.parametrize("letters", ["a", "ab", "abcdefghijklmnopqrstuvwxyz", "aé漢"])
+def test_long_pieces_without_blanks(tokenizer, ids, letters):
+    """Of one letter most pairs merge and tie; of many the merges come from all places."""
+    random.seed(11)
+    for length in (1000, 30000):
+        text = "".join(random.choices(letters, k=length))
+        assert ids(text) == tokenizer[0].encode(text, add_special_tokens=False).ids
+
+
+def test_time_grows_with_a_piece_not_with_its_square(tokenizer, model, tmp_path):
+    """Quadratic work on such a piece would take minutes, not a second."""
+    random.seed(12)
+    text = "".join(random.choices("etaoinshrdlu", k=120000))
+    done = measure(tmp_path, "ckpt-run", "--tokenizer", tokenizer[1], "--mode", "raw",
+                   f"--prompt={text}", "--dry-run", "--json", model)
+    assert done.status == 0, done.err
+    assert done.cpu_seconds < 20
 
 
 def test_messages_are_put_as_the_model_knows_them(tokenizer, ids):
