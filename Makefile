@@ -215,7 +215,8 @@ $(BUILD)/tests/fault.so: tests/fault/fault.c Makefile
 
 # ---- checks ----
 
-.PHONY: tests check check-style check-unit check-fuzz check-python check-asan check-tsan fuzz bench
+.PHONY: tests check check-style check-unit check-fuzz check-python check-release check-asan \
+    check-tsan fuzz bench
 tests: all $(UNIT_TESTS) $(REPLAYS) $(TEST_LIBS)  ## everything the checks run, without running it
 
 check: tests  ## every check: style, unit, fuzz corpus, python; ends with the counts
@@ -232,6 +233,9 @@ check-fuzz: $(REPLAYS)  ## replay the fuzzers' corpus
 
 check-python: tests  ## the tests against torch, safetensors, transformers, megatron-core
 	@PYTEST_ARGS='$(PYTEST_ARGS)' scripts/check $(BUILD) python
+
+check-release: tests  ## what is too long for every check: the tests marked "release", in full
+	@PYTEST_ARGS='$(PYTEST_ARGS)' scripts/check $(BUILD) release
 
 check-asan:  ## unit, corpus and command-line tests under AddressSanitizer and UBSan
 	+$(MAKE) BUILD=build-asan tests \

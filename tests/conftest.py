@@ -13,6 +13,8 @@ pytest_plugins = ["hub_fixtures"]
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
 BUILD = (ROOT / os.environ.get("CKPT_BUILD", "build")).resolve()
+# `make check-release`: what is too long for every check, or a part of it there.
+RELEASE = os.environ.get("CKPT_RELEASE") == "1"
 # A sanitizer that finds something must not look like one of the tools' own exit statuses.
 SANITIZER = {"ASAN_OPTIONS": "exitcode=86:detect_leaks=1:abort_on_error=0",
              "UBSAN_OPTIONS": "print_stacktrace=1",
@@ -21,6 +23,7 @@ SANITIZER = {"ASAN_OPTIONS": "exitcode=86:detect_leaks=1:abort_on_error=0",
 
 def pytest_configure(config):
     """A skipped test says why, whatever options pytest was started with."""
+    config.addinivalue_line("markers", "release: is longer in make check-release")
     if "s" not in config.option.reportchars.lower():
         config.option.reportchars += "s"
 
