@@ -103,7 +103,8 @@ static const cli_option options[] = {
       "a connection below 1 KiB/s for so long is given up (default 20)" },
     { CLI_HEADING, NULL, NULL, NULL, "Afterwards" },
     { CLI_STRING, "then", "COMMAND...", &opt.then_help,
-      "the last option: when all is verified, become this command" },
+      "the last option: when all is verified, become this command; the program, and the options "
+      "of ckpt's own tools, are checked at the beginning" },
     { CLI_FLAG, "delete-source", NULL, &opt.delete_source,
       "convert while it downloads, and remove each file of tensors when the result has all of it; "
       "--then must be ckpt-convert or ckpt-shard, from D" },

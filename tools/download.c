@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "download_run.h"
+#include "libckpt/memory.h"
 #include "libckpt/size.h"
 
 /* ---- opening ---- */
@@ -37,6 +38,13 @@ ckpt_code download_open(const download_options *options, download **out, ckpt_er
     d->listing = listing;
     d->where = options->where;
     d->options = *options;
+    d->counted_bytes = listing->count * (sizeof *d->files + sizeof *d->order);
+    if (!memory_take(d->counted_bytes)) {
+        const uint64_t wanted_bytes = d->counted_bytes;
+
+        d->counted_bytes = 0;
+        return ckpt_fail_memory(err, "a download", wanted_bytes);
+    }
     d->files = calloc(listing->count + 1, sizeof *d->files);
     d->order = calloc(listing->count + 1, sizeof *d->order);
     if (d->files == NULL || d->order == NULL)
@@ -71,6 +79,7 @@ void download_close(download *d)
     for (size_t i = 0; i < d->count; i++)
         free(d->files[i].error);
     hub_listing_release(&d->second);
+    memory_give(d->counted_bytes);
     free(d->files);
     free(d->order);
     free(d);

@@ -57,30 +57,28 @@ ckpt_code ending_write(const ending *e, const uint8_t *is_source, const char *pa
                        ckpt_error *err)
 {
     char key[SHA256_HEX];
-    char *text = NULL;
-    size_t size;
+    char head[SHA256_HEX + 80];
+    const tree_target to = { e->where->side_fd, note_name, e->where->side_fd };
     struct stat status;
-    FILE *out;
+    tree_out out;
     ckpt_code code = key_of(e, key, err);
 
     if (code != CKPT_OK)
         return code;
     if (stat(path, &status) != 0 || !S_ISDIR(status.st_mode))
         return hub_fail(HUB_OTHER, err, "'%s' is not the folder of a result", path);
-    if ((out = open_memstream(&text, &size)) == NULL)
-        return ckpt_fail_memory(err, "a note", 0);
-    fprintf(out, "ckpt-ending 1 %s %" PRIu64 " %" PRIu64 " %s\n", key, (uint64_t)status.st_dev,
-            (uint64_t)status.st_ino, path);
+    tree_begin(&to, &out);
+    snprintf(head, sizeof head, "ckpt-ending 1 %s %" PRIu64 " %" PRIu64 " ", key,
+             (uint64_t)status.st_dev, (uint64_t)status.st_ino);
+    tree_put(&out, head, strlen(head));
+    tree_put(&out, path, strlen(path));
+    tree_put(&out, "\n", 1);
     for (size_t i = 0; i < e->listing->count; i++)
-        if (is_source[i])
-            fprintf(out, "%s\n", e->listing->files[i].path);
-    if (ferror(out) | fclose(out))
-        code = ckpt_fail_memory(err, "a note", 0);
-    else
-        code = tree_write(&(tree_target){ e->where->side_fd, note_name, e->where->side_fd }, text,
-                          1, err);
-    free(text);
-    return code;
+        if (is_source[i]) {
+            tree_put(&out, e->listing->files[i].path, strlen(e->listing->files[i].path));
+            tree_put(&out, "\n", 1);
+        }
+    return tree_commit(&to, &out, 1, err);
 }
 
 /* The folder is the one that was noted, and no run has to go on in it. */

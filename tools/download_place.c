@@ -14,6 +14,7 @@
 
 #include "download_private.h"
 #include "download_tree.h"
+#include "libckpt/array.h"
 #include "libckpt/file.h"
 #include "libckpt/sha256.h"
 
@@ -273,7 +274,7 @@ void place_close(place *p)
     table_release(&p->verified);
     arena_release(&p->memory);
     pthread_mutex_destroy(&p->mutex);
-    free(p->records);
+    array_free_counted(p->records, p->record_count, sizeof *p->records);
     free(p->root);
     free(p->shown);
     free(p);

@@ -106,6 +106,7 @@ struct download {
     dfile *files;
     size_t *order;               /* of starting */
     size_t count;
+    uint64_t counted_bytes;      /* of files and order, as memory.h was told */
     size_t next_large;           /* in order, from the front */
     size_t next_small;
     size_t small_begin;          /* in order: the first small one */

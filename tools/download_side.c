@@ -64,8 +64,8 @@ static ckpt_code read_records(place *p, FILE *in, ckpt_error *err)
         if (newline == NULL)
             break;
         *newline = '\0';
-        records = array_room(p->records, p->record_count, sizeof *records, "what was verified",
-                             err);
+        records = array_room_counted(p->records, p->record_count, sizeof *records,
+                                     "what was verified", err);
         if (records == NULL) {
             code = CKPT_E_MEMORY;
             break;
@@ -212,22 +212,17 @@ static void put_tree(json_writer *w, const place *p)
 static ckpt_code write_json(place *p, int folder, const char *path,
                             void (*put)(json_writer *, const place *), ckpt_error *err)
 {
-    char *text = NULL;
-    size_t size = 0;
-    FILE *memory = open_memstream(&text, &size);
+    const tree_target to = { folder, path, p->side_fd };
+    tree_out out;
     json_writer w;
-    ckpt_code code;
 
-    if (memory == NULL)
-        return ckpt_fail_memory(err, "a listing", 0);
-    json_writer_begin(&w, json_write_stdio, memory, 0);
+    tree_begin(&to, &out);
+    json_writer_begin(&w, tree_put, &out, 0);
     put(&w, p);
-    if (!json_writer_end(&w) || fclose(memory) != 0)
-        code = ckpt_fail_memory(err, "a listing", size);
-    else
-        code = tree_write(&(tree_target){ folder, path, p->side_fd }, text, 0, err);
-    free(text);
-    return code;
+    /* A value that JSON cannot hold has failed without a file's fault. */
+    if (!json_writer_end(&w) && out.error == 0)
+        out.error = EILSEQ;
+    return tree_commit(&to, &out, 0, err);
 }
 
 /* Where "a" and "A" are one file, the second would take the place of the first. */

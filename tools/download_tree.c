@@ -8,9 +8,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "libckpt/size.h"
 #include "libckpt/text.h"
 
-enum { NAME_BYTES = 256, TEMPORARY_BYTES = 32 };
+enum { NAME_BYTES = 256 };
 
 static ckpt_code fail_at(const char *what, const char *path, int error, ckpt_error *err)
 {
@@ -198,6 +199,7 @@ ckpt_code tree_stat(int root, const char *path, struct stat *out, ckpt_error *er
 
 static int write_text(int fd, const char *text, size_t size)
 {
+    errno = 0;
     while (size > 0) {
         const ssize_t put = write(fd, text, size);
 
@@ -211,31 +213,69 @@ static int write_text(int fd, const char *text, size_t size)
     return 1;
 }
 
+static void flush(tree_out *out)
+{
+    if (out->error == 0 && !write_text(out->fd, out->buffer, out->used))
+        out->error = errno != 0 ? errno : ENOSPC;
+    out->used = 0;
+}
+
+void tree_begin(const tree_target *to, tree_out *out)
+{
+    out->used = 0;
+    snprintf(out->name, sizeof out->name, TREE_SCRATCH "%d", (int)gettid());
+    out->fd = openat(to->scratch, out->name,
+                     O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0666);
+    out->error = out->fd < 0 ? errno : 0;
+}
+
+int tree_put(void *context, const char *bytes, size_t size)
+{
+    tree_out *out = context;
+
+    while (size > 0) {
+        const size_t part = size_min(size, sizeof out->buffer - out->used);
+
+        memcpy(out->buffer + out->used, bytes, part);
+        out->used += part;
+        bytes += part;
+        size -= part;
+        if (out->used == sizeof out->buffer)
+            flush(out);
+    }
+    return out->error != 0;
+}
+
+ckpt_code tree_commit(const tree_target *to, tree_out *out, int synced, ckpt_error *err)
+{
+    int parent = -1;
+
+    flush(out);
+    if (out->error == 0 && synced && fsync(out->fd) != 0)
+        out->error = errno;
+    if (out->fd >= 0 && close(out->fd) != 0 && out->error == 0)
+        out->error = errno;
+    if (out->error == 0)
+        out->error = find_parent(to->root, to->path, 1, &parent);
+    if (out->error == 0 &&
+        renameat(to->scratch, out->name, parent, tree_leaf(to->path)) != 0)
+        out->error = errno;
+    if (out->error != 0)
+        unlinkat(to->scratch, out->name, 0);
+    if (out->error == 0 && synced && fsync(parent) != 0)
+        out->error = errno;
+    if (parent >= 0)
+        close(parent);
+    return out->error != 0 ? fail_at("write", to->path, out->error, err) : CKPT_OK;
+}
+
 ckpt_code tree_write(const tree_target *to, const char *text, int synced, ckpt_error *err)
 {
-    char temporary[TEMPORARY_BYTES];
-    int parent;
-    int fd;
-    int error = 0;
-    ckpt_code code = tree_open_parent(to->root, to->path, 1, &parent, err);
+    tree_out out;
 
-    if (code != CKPT_OK)
-        return code;
-    snprintf(temporary, sizeof temporary, TREE_SCRATCH "%d", (int)gettid());
-    fd = openat(to->scratch, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
-                0666);
-    if (fd < 0 || !write_text(fd, text, strlen(text)) || (synced && fsync(fd) != 0))
-        error = errno;
-    if (fd >= 0 && close(fd) != 0 && error == 0)
-        error = errno;
-    if (error == 0 && renameat(to->scratch, temporary, parent, tree_leaf(to->path)) != 0)
-        error = errno;
-    if (error != 0)
-        unlinkat(to->scratch, temporary, 0);
-    if (error == 0 && synced && fsync(parent) != 0)
-        error = errno;
-    close(parent);
-    return error != 0 ? fail_at("write", to->path, error, err) : CKPT_OK;
+    tree_begin(to, &out);
+    tree_put(&out, text, strlen(text));
+    return tree_commit(to, &out, synced, err);
 }
 
 void tree_sweep(int scratch)

@@ -36,6 +36,18 @@ typedef struct {
     const char *path;
     int scratch;             /* a folder of the same file system, where it is until it is whole */
 } tree_target;
+/* In steps, for what is long: failures are kept until the end. tree_put is a json_write_fn. */
+typedef struct {
+    int fd;
+    int error;
+    size_t used;
+    char name[32];
+    char buffer[1 << 15];
+} tree_out;
+void tree_begin(const tree_target *to, tree_out *out);
+int tree_put(void *out, const char *bytes, size_t size);
+ckpt_code tree_commit(const tree_target *to, tree_out *out, int synced, ckpt_error *err);
+/* All of it at once. */
 ckpt_code tree_write(const tree_target *to, const char *text, int synced, ckpt_error *err);
 /* What a killed process left in a scratch folder begins or ends so. */
 #define TREE_SCRATCH "new."

@@ -13,6 +13,7 @@
 #include "hub_reason.h"
 #include "hub_text.h"
 #include "libckpt/arena.h"
+#include "libckpt/json.h"
 
 typedef enum { HUB_SHA256, HUB_GIT_SHA1 } hub_algorithm;
 const char *hub_algorithm_name(hub_algorithm algorithm);     /* "sha256", "git-sha1" */
@@ -32,6 +33,9 @@ typedef struct {
     arena memory;
     hub_file *files;             /* sorted by path */
     size_t count;
+    size_t room_count;           /* that files was grown to, where some were left out */
+    uint64_t entry_count;        /* that the hub told, folders and others among them */
+    uint64_t text_bytes;         /* of all pages */
     char commit[41];             /* "" where the hub has none */
     uint64_t page_count;
     int is_redacted;             /* some Xet hashes were not told */
@@ -127,6 +131,8 @@ typedef struct {
 /* A JSON page of the hub's API: redirects followed at the same origin, tried again while that can
  * help. *out is yours to release, also on failure. */
 ckpt_code hub_get_page(hub *h, const char *url, hub_page *out, ckpt_error *err);
+/* Parse the text, which goes. */
+ckpt_code hub_page_parse(hub_page *page, const char *subject, json_document **out, ckpt_error *err);
 void hub_page_release(hub_page *page);
 
 /* What a reply with status >= 400 means. `subject`: path or repo. */
@@ -149,6 +155,10 @@ double hub_now(void);                  /* monotonic seconds */
 /* ---- listing ---- */
 
 void hub_listing_release(hub_listing *listing);
+/* One more page, of so many entries and bytes, before any of it is taken: a listing that has no end
+ * is refused with what was counted. */
+ckpt_code hub_listing_count_page(hub_listing *listing, size_t entry_count, size_t text_bytes,
+                                 ckpt_error *err);
 /* Copies the strings of *file. */
 ckpt_code hub_listing_add(hub_listing *listing, const hub_file *file, ckpt_error *err);
 /* Sort; refuse hostile names, doubles, files that are folders (or leave them out: skip_unsafe), and

@@ -140,8 +140,7 @@ static ckpt_code resolve_revision(hub *h, char commit[41], ckpt_error *err)
     }
     if ((code = hub_get_page(h, url, &page, err)) != CKPT_OK)
         goto out;
-    if ((code = json_parse(page.text, page.text_bytes, "the repository's description", &document,
-                           err)) != CKPT_OK)
+    if ((code = hub_page_parse(&page, "the repository's description", &document, err)) != CKPT_OK)
         goto out;
     sha = json_string(json_member(json_root(document), "sha"));
     if (sha == NULL || !hub_is_hex(sha, 40))
@@ -189,24 +188,24 @@ static ckpt_code take_entry(hub *h, const json_value *entry, hub_listing *out, c
     return hub_listing_add(out, &file, err);
 }
 
-static ckpt_code take_page(hub *h, const hub_page *page, hub_listing *out, ckpt_error *err)
+static ckpt_code take_page(hub *h, hub_page *page, hub_listing *out, ckpt_error *err)
 {
     json_document *document = NULL;
     const json_value *root;
     ckpt_code code;
 
-    if ((code = json_parse(page->text, page->text_bytes, "the listing", &document, err)) !=
-        CKPT_OK)
+    if ((code = hub_page_parse(page, "the listing", &document, err)) != CKPT_OK)
         return code;
     root = json_root(document);
     if (!json_is_array(root))
         code = bad_listing(h, "expected an array", err);
     else if (json_first(root) == NULL && page->next != NULL)
         code = bad_listing(h, "an empty page says that there are more", err);
+    else
+        code = hub_listing_count_page(out, json_count(root), page->text_bytes, err);
     for (const json_value *v = json_first(root); v != NULL && code == CKPT_OK; v = json_next(v))
         code = take_entry(h, v, out, err);
     json_free(document);
-    out->page_count++;
     return code;
 }
 

@@ -6,6 +6,8 @@
 #include <strings.h>
 #include <time.h>
 
+#include "libckpt/memory.h"
+
 enum {
     HEADER_BYTES_MAX = 64 << 10,
     TEXT_BYTES_MAX = 64 << 10,
@@ -28,8 +30,9 @@ struct http_transfer {
     http_verdict verdict;
     int judged;
     int paused;
-    char *text;
+    char *text;                        /* counted by memory.h */
     size_t text_bytes;
+    http_outcome refusal;              /* of the text; HTTP_DONE: none */
     http_reply reply;
     char problem[CURL_ERROR_SIZE];
 };
@@ -127,6 +130,7 @@ static void free_all(http_client *client, http_transfer *list)
         curl_multi_remove_handle(client->multi, list->easy);
         curl_easy_cleanup(list->easy);
         curl_slist_free_all(list->headers);
+        memory_give(list->text_bytes);
         free(list->text);
         free(list);
         list = next;
@@ -206,6 +210,20 @@ static size_t on_header(char *line, size_t one, size_t size, void *context)
     return line_bytes;
 }
 
+static int refuse_text(http_transfer *t, http_outcome why)
+{
+    t->refusal = why;
+    return 0;
+}
+
+static void drop_text(http_transfer *t)
+{
+    memory_give(t->text_bytes);
+    free(t->text);
+    t->text = NULL;
+    t->text_bytes = 0;
+}
+
 static int keep_text(http_transfer *t, const char *bytes, size_t size)
 {
     const size_t max = t->request.text_bytes_max != 0 ? t->request.text_bytes_max
@@ -215,11 +233,15 @@ static int keep_text(http_transfer *t, const char *bytes, size_t size)
     if (size > max - t->text_bytes) {
         /* Of an error text the first part is enough; half a document is none. */
         if (t->request.text_bytes_max != 0)
-            return 0;
+            return refuse_text(t, HTTP_TOO_LARGE);
         size = max - t->text_bytes;
     }
-    if ((text = realloc(t->text, t->text_bytes + size + 1)) == NULL)
-        return 0;
+    if (!memory_take(size))
+        return refuse_text(t, HTTP_NO_MEMORY);
+    if ((text = realloc(t->text, t->text_bytes + size + 1)) == NULL) {
+        memory_give(size);
+        return refuse_text(t, HTTP_NO_MEMORY);
+    }
     memcpy(text + t->text_bytes, bytes, size);
     t->text = text;
     t->text_bytes += size;
@@ -296,9 +318,7 @@ static void give_transfer(http_transfer *t)
     unlink_transfer(t);
     curl_slist_free_all(t->headers);
     t->headers = NULL;
-    free(t->text);
-    t->text = NULL;
-    t->text_bytes = 0;
+    drop_text(t);
     if (t->paused)
         client->paused_count--;
     t->paused = 0;
@@ -356,6 +376,7 @@ ckpt_code http_start(http_client *client, const http_request *request, http_tran
     t->judged = 0;
     t->verdict = HTTP_KEEP;
     t->problem[0] = '\0';
+    t->refusal = HTTP_DONE;
     t->reply.status = 0;
     t->reply.header_bytes = 0;
     if (!set_network(client, easy) || !set_headers(t, request->headers) ||
@@ -425,13 +446,15 @@ static int is_forbidden(CURL *easy)
 static void finish(http_transfer *t, CURLcode code)
 {
     char problem[CURL_ERROR_SIZE];
-    http_result result = { .outcome = outcome_of(code), .reply = &t->reply };
+    http_result result = { .outcome = outcome_of(code), .reply = &t->reply, .transfer = t };
 
     snprintf(problem, sizeof problem, "%s",
              t->problem[0] != '\0' ? t->problem : curl_easy_strerror(code));
     result.problem = problem;
     result.text = t->text != NULL ? t->text : "";
     result.text_bytes = t->text_bytes;
+    if (t->refusal != HTTP_DONE)
+        result.outcome = t->refusal;
     if (result.outcome == HTTP_BROKEN && is_forbidden(t->easy))
         result.outcome = HTTP_IMPOSSIBLE;
     /* A reply without any headers is a lost connection, whatever libcurl makes of it. */
@@ -440,6 +463,16 @@ static void finish(http_transfer *t, CURLcode code)
     curl_multi_remove_handle(t->client->multi, t->easy);
     t->request.done(t->request.context, &result);
     give_transfer(t);
+}
+
+char *http_take_text(const http_result *result)
+{
+    char *text = result->transfer->text;
+
+    memory_give(result->transfer->text_bytes);
+    result->transfer->text = NULL;
+    result->transfer->text_bytes = 0;
+    return text;
 }
 
 static void resume_paused(http_client *client)

@@ -36,6 +36,8 @@ typedef enum {
 typedef enum {
     HTTP_DONE,         /* the reply came whole */
     HTTP_REFUSED,      /* `head` or `data` said so */
+    HTTP_TOO_LARGE,    /* a kept body is longer than text_bytes_max */
+    HTTP_NO_MEMORY,    /* --memory, or the machine, has no room for a kept body */
     HTTP_BROKEN,       /* connection refused, lost, too slow, ended early: worth another try */
     HTTP_IMPOSSIBLE    /* proxy, certificates, protocol: trying again is no use */
 } http_outcome;
@@ -46,7 +48,11 @@ typedef struct {
     const char *text;          /* body under HTTP_KEEP, NUL-terminated */
     size_t text_bytes;
     const char *problem;       /* what went wrong, for people */
+    http_transfer *transfer;
 } http_result;
+/* The body under HTTP_KEEP itself, not a copy, inside `done`: malloc'd, NUL-terminated, yours to
+ * free; memory.h does not count it any more. NULL: it is empty. */
+char *http_take_text(const http_result *result);
 
 typedef struct {
     const char *url;

@@ -1,11 +1,13 @@
 /* hub_list.c: what a repository has. Names and sizes come from outside: nothing is believed. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <strings.h>
 
 #include "hub.h"
 #include "libckpt/array.h"
+#include "libckpt/memory.h"
 
-enum { LISTING_FILES_MAX = 1000000 };
+enum { PAGES_MAX = 10000, ENTRIES_MAX = 1000000, LISTING_BYTES_MAX = 1 << 30 };
 
 const char *hub_algorithm_name(hub_algorithm algorithm)
 {
@@ -15,7 +17,7 @@ const char *hub_algorithm_name(hub_algorithm algorithm)
 void hub_listing_release(hub_listing *listing)
 {
     arena_release(&listing->memory);
-    free(listing->files);
+    array_free_counted(listing->files, listing->room_count, sizeof *listing->files);
     memset(listing, 0, sizeof *listing);
 }
 
@@ -24,18 +26,33 @@ static const char *keep(hub_listing *listing, const char *text)
     return text == NULL ? NULL : arena_strdup(&listing->memory, text, strlen(text));
 }
 
+ckpt_code hub_listing_count_page(hub_listing *listing, size_t entry_count, size_t text_bytes,
+                                 ckpt_error *err)
+{
+    listing->page_count++;
+    listing->entry_count += entry_count;
+    listing->text_bytes += text_bytes;
+    if (listing->page_count <= PAGES_MAX && listing->entry_count <= ENTRIES_MAX &&
+        listing->text_bytes <= LISTING_BYTES_MAX)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_FORMAT, "the listing has no end: expected at most %d pages, %d "
+                     "entries, %d bytes, got %" PRIu64 " pages, %" PRIu64 " entries, %" PRIu64
+                     " bytes", PAGES_MAX, ENTRIES_MAX, LISTING_BYTES_MAX, listing->page_count,
+                     listing->entry_count, listing->text_bytes);
+}
+
 ckpt_code hub_listing_add(hub_listing *listing, const hub_file *file, ckpt_error *err)
 {
     hub_file *files;
     hub_file *to;
 
-    if (listing->count == LISTING_FILES_MAX)
-        return ckpt_fail(err, CKPT_E_FORMAT, "the listing has more than %d files",
-                         LISTING_FILES_MAX);
-    files = array_room(listing->files, listing->count, sizeof *files, "a listing", err);
+    if (listing->count == ENTRIES_MAX)
+        return ckpt_fail(err, CKPT_E_FORMAT, "the listing has more than %d files", ENTRIES_MAX);
+    files = array_room_counted(listing->files, listing->count, sizeof *files, "a listing", err);
     if (files == NULL)
         return CKPT_E_MEMORY;
     listing->files = files;
+    listing->room_count = listing->count + 1;
     to = &files[listing->count];
     *to = *file;
     to->path = keep(listing, file->path);
@@ -130,11 +147,13 @@ static ckpt_code take_safe(const char *repo, hub_listing *listing, const char *c
 ckpt_code hub_listing_check(const char *repo, hub_listing *listing, int skip_unsafe,
                             ckpt_error *err)
 {
-    const char **why = calloc(listing->count + 1, sizeof *why);
+    const uint64_t bytes = listing->count * (sizeof(char *) + sizeof *listing->files);
+    const char **why;
     ckpt_code code;
 
-    if (why == NULL)
-        return ckpt_fail_memory(err, "a listing", listing->count * sizeof *why);
+    /* Sorting takes as much as the array. */
+    if (!memory_has(bytes) || (why = calloc(listing->count + 1, sizeof *why)) == NULL)
+        return ckpt_fail_memory(err, "a listing", bytes);
     if (listing->count > 0)
         qsort(listing->files, listing->count, sizeof *listing->files, by_path);
     for (size_t i = 0; i < listing->count; i++)
@@ -161,12 +180,13 @@ static int by_folded_path(const void *a, const void *b)
 
 ckpt_code hub_listing_twins(const hub_listing *listing, const char *twins[2], ckpt_error *err)
 {
-    const char **paths = calloc(listing->count + 1, sizeof *paths);
+    const uint64_t bytes = listing->count * 2 * sizeof(char *);
+    const char **paths;
     size_t count = 0;
 
     twins[0] = twins[1] = NULL;
-    if (paths == NULL)
-        return ckpt_fail_memory(err, "a listing", listing->count * sizeof *paths);
+    if (!memory_has(bytes) || (paths = calloc(listing->count + 1, sizeof *paths)) == NULL)
+        return ckpt_fail_memory(err, "a listing", bytes);
     for (size_t i = 0; i < listing->count; i++)
         if (listing->files[i].is_selected)
             paths[count++] = listing->files[i].path;

@@ -13,7 +13,7 @@
 #include "hub.h"
 #include "libckpt/json.h"
 
-enum { PAGE_FILES = 200, PAGES_MAX = 10000 };
+enum { PAGE_FILES = 200 };
 
 static ckpt_code configure(hub *h, ckpt_error *err)
 {
@@ -99,7 +99,7 @@ static ckpt_code take_page(hub *h, const char *url, hub_listing *out, size_t *en
     *entry_count = 0;
     if ((code = hub_get_page(h, url, &page, err)) != CKPT_OK)
         goto out;
-    if ((code = json_parse(page.text, page.text_bytes, "the listing", &document, err)) != CKPT_OK)
+    if ((code = hub_page_parse(&page, "the listing", &document, err)) != CKPT_OK)
         goto out;
     if ((code = check_envelope(h, json_root(document), err)) != CKPT_OK)
         goto out;
@@ -108,11 +108,12 @@ static ckpt_code take_page(hub *h, const char *url, hub_listing *out, size_t *en
         data = json_member(data, "Files");
     if (!json_is_array(data))
         code = bad_listing(h, "it has no Files", err);
+    else
+        code = hub_listing_count_page(out, json_count(data), page.text_bytes, err);
     for (const json_value *v = json_first(data); v != NULL && code == CKPT_OK; v = json_next(v)) {
         code = take_entry(h, v, out, err);
         ++*entry_count;
     }
-    out->page_count++;
 out:
     json_free(document);
     hub_page_release(&page);
@@ -139,8 +140,6 @@ static ckpt_code list_here(hub *h, hub_listing *out, ckpt_error *err)
 
         if (size < 0)
             code = ckpt_fail_memory(err, "an address", 0);
-        else if (page > PAGES_MAX)
-            code = bad_listing(h, "it has no end", err);
         else
             code = take_page(h, url, out, &entry_count, err);
         if (size >= 0)

@@ -14,6 +14,17 @@ void hub_page_release(hub_page *page)
     memset(page, 0, sizeof *page);
 }
 
+ckpt_code hub_page_parse(hub_page *page, const char *subject, json_document **out,
+                         ckpt_error *err)
+{
+    const ckpt_code code = json_parse(page->text == NULL ? "" : page->text, page->text_bytes,
+                                      subject, out, err);
+
+    free(page->text);            /* json_parse counted it, and nobody does from here on */
+    page->text = NULL;
+    return code;
+}
+
 /* The message in an error's body; "" when there is none that people should see. */
 static void error_text(const http_result *result, char *out, size_t out_bytes)
 {
@@ -139,6 +150,13 @@ static void page_done(void *context, const http_result *result)
     const unsigned status = http_status(result->reply);
 
     p->is_done = 1;
+    if (result->outcome == HTTP_TOO_LARGE || result->outcome == HTTP_NO_MEMORY) {
+        p->code = result->outcome == HTTP_NO_MEMORY
+                      ? ckpt_fail_memory(p->err, "a page of the listing", result->text_bytes)
+                      : ckpt_fail(p->err, CKPT_E_FORMAT, "a page of the listing of '%s' is longer "
+                                  "than %d bytes", p->h->options.repo, PAGE_BYTES_MAX);
+        return;
+    }
     if (result->outcome != HTTP_DONE) {
         p->wants_retry = result->outcome == HTTP_BROKEN;
         p->code = hub_fail(HUB_NETWORK, p->err, "cannot reach '%s': %s", p->h->endpoint,
@@ -153,11 +171,9 @@ static void page_done(void *context, const http_result *result)
         p->wants_hop = p->code == CKPT_OK;
     } else if (status != 200) {
         p->code = hub_refusal(p->h, result, p->h->options.repo, p->err);
-    } else if ((p->page->text = malloc(result->text_bytes + 1)) == NULL) {
-        p->code = ckpt_fail_memory(p->err, "a page", result->text_bytes);
     } else {
-        memcpy(p->page->text, result->text, result->text_bytes + 1);
-        p->page->text_bytes = result->text_bytes;
+        p->page->text = http_take_text(result);
+        p->page->text_bytes = p->page->text == NULL ? 0 : result->text_bytes;
         take_next(p, result->reply);
     }
 }

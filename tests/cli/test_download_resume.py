@@ -193,10 +193,31 @@ def test_memory_is_bounded_for_a_hundred_thousand_files_and_one_of_500_gb(ckpt, 
         assert part.stat().st_blocks * 512 < 10**9
 
 
-def most_memory(process, is_enough=lambda: False):
+@pytest.mark.parametrize("text,says", [
+    ("[" + "[]," * (8 * MIB) + "[]]", "memory"),                      # values of many bytes each
+    ("[" + '{"type":"directory"},' * (1 << 20) + "{}]", "memory"),
+    ("[" + '"' + "x" * (80 * MIB) + '"]', "memory"),
+    ("[" + " " * (40 * MIB) + "[]" + "]", "no type")])
+@pytest.mark.skipif(INSTRUMENTED, reason="a sanitizer's memory is not the tool's")
+def test_a_listing_that_multiplies_in_memory_is_refused(download, hub, text, says):
+    hub.fault("text", port="hub", path="/api/models/o/m/tree/*", count=9, text=text)
+    errors = []
+    process = download.start("--memory", "64MiB")
+    assert most_memory(process, errors=errors) < 128 * MIB
+    assert process.returncode == 2 and says in errors[0] and errors[0].count("\n") == 1
+    assert not download.folder.exists()
+
+
+def most_memory(process, is_enough=lambda: False, errors=None):
     """Of the whole run, which is interrupted when it is enough."""
     most, is_asked = 0, False
-    threading.Thread(target=process.communicate, daemon=True).start()
+
+    def drain():
+        said = process.communicate()[1]
+        if errors is not None:
+            errors.append(said)
+    thread = threading.Thread(target=drain, daemon=True)
+    thread.start()
     while process.poll() is None:
         if not is_asked and is_enough():
             process.send_signal(signal.SIGINT)      # a second one would kill at once
@@ -209,5 +230,6 @@ def most_memory(process, is_enough=lambda: False):
                              if line.startswith("VmHWM")])
         time.sleep(0.05)
     process.wait()
+    thread.join()
     assert most > 0
     return most
