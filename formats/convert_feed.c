@@ -195,7 +195,7 @@ static ckpt_code take_next(feed_run *r, size_t *out, ckpt_error *err)
 static ckpt_code finish_file(feed_run *r, size_t i, ckpt_error *err)
 {
     store_file *f = &r->job->source->store->files[i];
-    const ckpt_code code = file_check_unchanged(f->file, err);
+    const ckpt_code code = file_check_unchanged(f->file, NULL, err);
 
     file_close(f->file, NULL);
     f->file = NULL;

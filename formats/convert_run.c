@@ -242,7 +242,7 @@ static ckpt_code carry_file(convert_job *job, const char *name, ckpt_error *err)
 
     if (from == NULL || to == NULL)
         code = ckpt_fail_memory(err, "a path", strlen(name));
-    else if ((code = file_make_parents(to, err)) == CKPT_OK)
+    else if ((code = file_make_parents_below(convert_directory(job), name, err)) == CKPT_OK)
         code = strcmp(name, CONFIG_INFERENCE_FILE) == 0 && job->like == NULL
                    ? rewrite_inference(job, from, to, err)
                    : file_copy(from, to, err);
@@ -343,16 +343,59 @@ static double seconds_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+/* The source has been read once: read it again, and compare what it says. */
+static ckpt_code digest_again(convert_job *job, ckpt_error *err)
+{
+    const copy_options copy = convert_copy_with(job);
+    ckpt_digest *digest = NULL;
+    ckpt_code code = copy_to_digest(job->picked, &copy, &digest, err);
+
+    for (size_t i = 0; code == CKPT_OK && i < ckpt_catalog_count(job->targets); i++) {
+        const hash128 before = digest_get(job->digest, i);
+        const hash128 now = digest_get(digest, i);
+
+        if ((job->share == NULL || job->share[i]) && memcmp(&before, &now, sizeof now) != 0)
+            code = ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s' of '%s' was changed while it was "
+                             "read", ckpt_catalog_at(job->targets, i)->name,
+                             job->options.source);
+    }
+    ckpt_digest_free(digest);
+    return code;
+}
+
+/*
+ * A time that is another now is a change. Where only the time of the last change is another, in
+ * this run or since an earlier one that is gone on with, the values decide: somebody may have
+ * changed the mode, or the bytes, and then put the other time back.
+ */
 static ckpt_code check_unchanged(convert_job *job, ckpt_error *err)
 {
     const ckpt_checkpoint *inputs[] = { job->source, job->like, job->fill };
+    int is_touched = job->kept_count > 0 && journal_source_changed(output_journal(job->output));
     ckpt_code code = CKPT_OK;
 
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs && code == CKPT_OK; i++)
         if (inputs[i] != NULL)
-            code = store_check_unchanged(inputs[i]->store, err);
+            code = store_check_unchanged(inputs[i]->store, &is_touched, err);
+    if (code == CKPT_OK && is_touched && job->digest != NULL && job->options.feed == NULL)
+        code = digest_again(job, err);
     job->is_refused |= code == CKPT_E_FORMAT;
     return code;
+}
+
+/* The times of the last change of all that is read. */
+static uint64_t source_times(const convert_job *job)
+{
+    const ckpt_checkpoint *inputs[] = { job->source, job->fill };
+    uint64_t sum = 1;
+
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
+        for (size_t f = 0; inputs[i] != NULL && f < inputs[i]->store->file_count; f++) {
+            const int64_t time = file_ctime_ns(inputs[i]->store->files[f].file);
+
+            sum = kernels_get()->hash_bytes(&time, sizeof time, sum).low64;
+        }
+    return sum;
 }
 
 /* Formats' own files have names that are known. */
@@ -384,6 +427,7 @@ static ckpt_code begin_output(convert_job *job, ckpt_error *err)
         .files = &files,
         .named = o->feed == NULL ? NULL : convert_feed_named,
         .named_context = job,
+        .source_times = source_times(job),
     };
     char *directory;
     ckpt_code code;

@@ -227,7 +227,8 @@ ckpt_code side_data_begin(const side_data_options *options, side_data_writer **o
         code = ckpt_fail_memory(err, "a path", strlen(options->directory));
         goto out;
     }
-    if ((code = file_open_rw(w->spill_path, &w->spill, err)) != CKPT_OK ||
+    if ((code = file_open_rw(options->directory, strrchr(w->spill_path, '/') + 1, &w->spill,
+                             err)) != CKPT_OK ||
         (code = cut_spill(w, err)) != CKPT_OK)
         goto out;
     /* Parts wait until all are done: one of them may be writing the result now. */

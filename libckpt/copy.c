@@ -27,6 +27,7 @@ typedef struct {
     const copy_options *options;
     uint64_t tile_bytes;
     uint64_t total_bytes;
+    pthread_mutex_t done_lock; /* one call of the sink's tensor_done at a time */
     pthread_mutex_t lock;
     lane *lanes;               /* one per thread */
     unsigned lane_count;
@@ -72,16 +73,23 @@ static void fail_job(copy_job *job, ckpt_code code, const ckpt_error *err)
     job->error = *err;
 }
 
-/* Called with the lock held. */
+/* Called without the loop's lock: the sink may wait for a disk, and only who finishes a tensor at
+ * the same moment has to wait with it. */
 static void finish_tensor(copy_job *job, size_t tensor)
 {
     ckpt_error err;
     ckpt_code code;
 
-    if (job->sink->ops->tensor_done == NULL || job->code != CKPT_OK)
+    if (job->sink->ops->tensor_done == NULL)
         return;
-    if ((code = job->sink->ops->tensor_done(job->sink, tensor, &err)) != CKPT_OK)
-        fail_job(job, code, &err);
+    pthread_mutex_lock(&job->done_lock);
+    code = job->sink->ops->tensor_done(job->sink, tensor, &err);
+    pthread_mutex_unlock(&job->done_lock);
+    if (code == CKPT_OK)
+        return;
+    pthread_mutex_lock(&job->lock);
+    fail_job(job, code, &err);
+    pthread_mutex_unlock(&job->lock);
 }
 
 /* Lanes that hold about the same number of bytes each. */
@@ -130,8 +138,6 @@ static int take_from(copy_job *job, lane *from, source_range *range)
 
         if (!is_wanted(job->sink, from->tensor))
             continue;
-        if (rows == 0)
-            finish_tensor(job, from->tensor);
         if (from->row >= rows)
             continue;
         range->tensor = from->tensor;
@@ -164,15 +170,18 @@ static int take_tile(copy_job *job, lane *own, source_range *range)
 
 static void account_tile(copy_job *job, const source_range *range, const ckpt_tile *tile)
 {
+    int is_last;
+
     pthread_mutex_lock(&job->lock);
     job->done_bytes += tile->part_bytes[CKPT_DATA] + tile->part_bytes[CKPT_SCALE];
     job->rows_left[range->tensor] -= range->row_count;
-    if (job->rows_left[range->tensor] == 0)
-        finish_tensor(job, range->tensor);
+    is_last = job->rows_left[range->tensor] == 0 && job->code == CKPT_OK;
     if (job->options->progress != NULL)
         job->options->progress(job->options->progress_context, job->done_bytes,
                                job->total_bytes);
     pthread_mutex_unlock(&job->lock);
+    if (is_last)
+        finish_tensor(job, range->tensor);
 }
 
 static void *copy_thread(void *context)
@@ -293,7 +302,12 @@ ckpt_code ckpt_copy(ckpt_source *source, ckpt_sink *sink, const copy_options *op
     }
     cut_lanes(&job);
     pthread_mutex_init(&job.lock, NULL);
+    pthread_mutex_init(&job.done_lock, NULL);
+    for (size_t i = 0; i < count; i++)         /* those without rows have no last tile */
+        if (job.rows_left[i] == 0 && is_wanted(sink, i) && job.code == CKPT_OK)
+            finish_tensor(&job, i);
     code = run_threads(&job, err);
+    pthread_mutex_destroy(&job.done_lock);
     pthread_mutex_destroy(&job.lock);
 out:
     free(job.lanes);

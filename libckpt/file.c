@@ -17,6 +17,9 @@ struct ckpt_file {
     int fd;
     uint64_t size;
     int64_t mtime_ns;
+    int64_t ctime_ns;
+    uint64_t device;
+    uint64_t inode;
     char path[];
 };
 
@@ -66,34 +69,47 @@ ckpt_code file_open_fd(const char *path, int flags, int *fd, ckpt_error *err)
     return code;
 }
 
-static ckpt_code open_with(const char *path, int flags, ckpt_file **out, ckpt_error *err)
+static int64_t time_ns(struct timespec time)
+{
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* Takes the descriptor, also on failure. */
+static ckpt_code wrap(const char *path, int fd, ckpt_file **out, ckpt_error *err)
 {
     const size_t path_bytes = strlen(path) + 1;
+    ckpt_file *f = malloc(sizeof *f + path_bytes);
     ckpt_code code = CKPT_OK;
     struct stat status;
-    ckpt_file *f = malloc(sizeof *f + path_bytes);
+
+    if (f == NULL)
+        code = ckpt_fail_memory(err, "an open file", sizeof *f + path_bytes);
+    else if (fstat(fd, &status) != 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot stat '%s': %s", path, strerror(errno));
+    if (code != CKPT_OK) {
+        close(fd);
+        free(f);
+        return code;
+    }
+    memcpy(f->path, path, path_bytes);
+    f->fd = fd;
+    f->size = (uint64_t)status.st_size;
+    f->mtime_ns = time_ns(status.st_mtim);
+    f->ctime_ns = time_ns(status.st_ctim);
+    f->device = (uint64_t)status.st_dev;
+    f->inode = (uint64_t)status.st_ino;
+    *out = f;
+    return CKPT_OK;
+}
+
+static ckpt_code open_with(const char *path, int flags, ckpt_file **out, ckpt_error *err)
+{
+    ckpt_code code;
+    int fd;
 
     *out = NULL;
-    if (f == NULL)
-        return ckpt_fail_memory(err, "an open file", sizeof *f + path_bytes);
-    memcpy(f->path, path, path_bytes);
-    f->fd = -1;
-    if ((code = file_open_fd(path, flags, &f->fd, err)) != CKPT_OK)
-        goto out;
-    if (fstat(f->fd, &status) != 0) {
-        code = ckpt_fail(err, CKPT_E_IO, "cannot stat '%s': %s", path, strerror(errno));
-        goto out;
-    }
-    f->size = (uint64_t)status.st_size;
-    f->mtime_ns = (int64_t)status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec;
-    *out = f;
-out:
-    if (code != CKPT_OK) {
-        if (f->fd >= 0)
-            close(f->fd);
-        free(f);
-    }
-    return code;
+    code = file_open_fd(path, flags, &fd, err);
+    return code == CKPT_OK ? wrap(path, fd, out, err) : code;
 }
 
 ckpt_code file_open(const char *path, ckpt_file **out, ckpt_error *err)
@@ -101,9 +117,76 @@ ckpt_code file_open(const char *path, ckpt_file **out, ckpt_error *err)
     return open_with(path, O_RDONLY, out, err);
 }
 
-ckpt_code file_open_rw(const char *path, ckpt_file **out, ckpt_error *err)
+/* Down to the folder that the last component of `name` is in. -1, with errno set, on failure. */
+static int open_folder_of(const char *directory, char *name, char **last)
 {
-    return open_with(path, O_RDWR | O_CREAT, out, err);
+    int folder = open(directory, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    char *slash;
+
+    while (folder >= 0 && (slash = strchr(name, '/')) != NULL) {
+        int next;
+
+        *slash = '\0';
+        next = openat(folder, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        close(folder);
+        folder = next;
+        name = slash + 1;
+    }
+    *last = name;
+    return folder;
+}
+
+ckpt_code file_open_below(const char *directory, const char *name, int flags, int *fd,
+                          ckpt_error *err)
+{
+    char *copy = strdup(name);
+    char *last = NULL;
+    ckpt_code code = CKPT_OK;
+    struct stat status;
+    int folder;
+
+    *fd = -1;
+    if (copy == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(name));
+    folder = open_folder_of(directory, copy, &last);
+    if (folder >= 0)
+        *fd = openat(folder, last, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0666);
+    if (*fd < 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s/%s': %s", directory, name,
+                         errno == ELOOP ? "it is a link" : strerror(errno));
+    else if (fstat(*fd, &status) != 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot stat '%s/%s': %s", directory, name,
+                         strerror(errno));
+    else if (!S_ISREG(status.st_mode))
+        code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s/%s': expected a file, got a %s",
+                         directory, name, kind_of(status.st_mode));
+    else if (status.st_nlink != 1)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s/%s': it has %llu names, and what stands "
+                         "under the others would change, too", directory, name,
+                         (unsigned long long)status.st_nlink);
+    if (code != CKPT_OK && *fd >= 0) {
+        close(*fd);
+        *fd = -1;
+    }
+    if (folder >= 0)
+        close(folder);
+    free(copy);
+    return code;
+}
+
+ckpt_code file_open_rw(const char *directory, const char *name, ckpt_file **out, ckpt_error *err)
+{
+    char *path = file_join(directory, name);
+    ckpt_code code;
+    int fd;
+
+    *out = NULL;
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(name));
+    if ((code = file_open_below(directory, name, O_RDWR | O_CREAT, &fd, err)) == CKPT_OK)
+        code = wrap(path, fd, out, err);
+    free(path);
+    return code;
 }
 
 ckpt_code file_open_new(const char *path, ckpt_file **out, ckpt_error *err)
@@ -139,16 +222,23 @@ int64_t file_mtime_ns(const ckpt_file *f)
     return f->mtime_ns;
 }
 
-ckpt_code file_check_unchanged(const ckpt_file *f, ckpt_error *err)
+int64_t file_ctime_ns(const ckpt_file *f)
+{
+    return f->ctime_ns;
+}
+
+ckpt_code file_check_unchanged(const ckpt_file *f, int *is_touched, ckpt_error *err)
 {
     struct stat now;
 
     if (stat(f->path, &now) != 0)
         return ckpt_fail(err, CKPT_E_IO, "cannot look at '%s' again: %s", f->path,
                          strerror(errno));
-    if ((uint64_t)now.st_size != f->size ||
-        (int64_t)now.st_mtim.tv_sec * 1000000000 + now.st_mtim.tv_nsec != f->mtime_ns)
+    if ((uint64_t)now.st_size != f->size || time_ns(now.st_mtim) != f->mtime_ns)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' was changed while it was read", f->path);
+    if (is_touched != NULL)
+        *is_touched |= time_ns(now.st_ctim) != f->ctime_ns || (uint64_t)now.st_ino != f->inode ||
+                       (uint64_t)now.st_dev != f->device;
     return CKPT_OK;
 }
 

@@ -19,8 +19,15 @@ ckpt_code file_open_fd(const char *path, int flags, int *fd, ckpt_error *err);
 
 /* Open for reading. *out is yours to close. */
 ckpt_code file_open(const char *path, ckpt_file **out, ckpt_error *err);
-/* Open for reading and writing; made if absent, never truncated. */
-ckpt_code file_open_rw(const char *path, ckpt_file **out, ckpt_error *err);
+/*
+ * Open for reading and writing; made if absent, never truncated. What is written must land below
+ * `directory` and nowhere else: a link in its place or on the way there is refused, and so is a
+ * file that has a second name.
+ */
+ckpt_code file_open_rw(const char *directory, const char *name, ckpt_file **out, ckpt_error *err);
+/* The same as a descriptor. */
+ckpt_code file_open_below(const char *directory, const char *name, int flags, int *fd,
+                          ckpt_error *err);
 /* The same for a file that must not be there; a link with its name is not followed. */
 ckpt_code file_open_new(const char *path, ckpt_file **out, ckpt_error *err);
 /* Closes, also on failure; NULL is fine. Check the result for files that were written. */
@@ -29,9 +36,14 @@ ckpt_code file_close(ckpt_file *f, ckpt_error *err);
 const char *file_path(const ckpt_file *f);
 uint64_t file_size(const ckpt_file *f);               /* when it was opened */
 int64_t file_mtime_ns(const ckpt_file *f);            /* when it was opened */
+int64_t file_ctime_ns(const ckpt_file *f);
 
-/* CKPT_E_FORMAT when the file at this path is another one now, or has another size or time. */
-ckpt_code file_check_unchanged(const ckpt_file *f, ckpt_error *err);
+/*
+ * CKPT_E_FORMAT when the file at this path is another one now, or has another size or time.
+ * *is_touched (may be NULL) becomes 1 when only its time of change is another: its mode or names
+ * were changed, or its bytes and then its time put back. What was read tells.
+ */
+ckpt_code file_check_unchanged(const ckpt_file *f, int *is_touched, ckpt_error *err);
 
 /* A rectangle of a file: row_count pieces of row_bytes, pitch_bytes apart from `offset` on. */
 typedef struct {
@@ -89,6 +101,8 @@ ckpt_code file_find_name(const char *directory, int (*is_wanted)(const char *nam
 int file_is_directory(const char *path);
 ckpt_code file_make_directory(const char *path, ckpt_error *err);      /* fine if it is there */
 ckpt_code file_make_parents(const char *path, ckpt_error *err);        /* of a file in a tree */
+/* The same of a name below a directory; a link on the way is refused. */
+ckpt_code file_make_parents_below(const char *directory, const char *name, ckpt_error *err);
 ckpt_code file_remove(const char *path, ckpt_error *err);              /* fine if absent */
 ckpt_code file_remove_tree(const char *path, ckpt_error *err);         /* fine if absent */
 /* Directories that hold nothing but directories, `path` too; fine if absent or not empty. */

@@ -137,6 +137,27 @@ ckpt_code file_make_parents(const char *path, ckpt_error *err)
     return code;
 }
 
+ckpt_code file_make_parents_below(const char *directory, const char *name, ckpt_error *err)
+{
+    char *path = file_join(directory, name);
+    ckpt_code code = CKPT_OK;
+    struct stat status;
+
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(name));
+    for (char *slash = path + strlen(path) - strlen(name);
+         (slash = strchr(slash, '/')) != NULL && code == CKPT_OK; slash++) {
+        *slash = '\0';
+        if (mkdir(path, 0777) != 0 &&
+            (errno != EEXIST || lstat(path, &status) != 0 || !S_ISDIR(status.st_mode)))
+            code = ckpt_fail(err, CKPT_E_IO, "cannot make directory '%s': %s", path,
+                             strerror(errno));
+        *slash = '/';
+    }
+    free(path);
+    return code;
+}
+
 ckpt_code file_remove(const char *path, ckpt_error *err)
 {
     if (unlink(path) != 0 && errno != ENOENT)

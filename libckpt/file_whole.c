@@ -289,7 +289,11 @@ static ckpt_code copy_open(file_copying *copy, uint64_t *size, ckpt_error *err)
     if (stat(copy->to, &to) == 0 && from.st_dev == to.st_dev && from.st_ino == to.st_ino)
         return ckpt_fail(err, CKPT_E_USAGE, "cannot copy '%s' to '%s': they are the same file",
                          copy->from, copy->to);
-    copy->to_fd = open(copy->to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    /* What has the name is replaced, not written to: it may be a link, or have a second name. */
+    if (lstat(copy->to, &to) == 0 && (S_ISREG(to.st_mode) || S_ISLNK(to.st_mode)) &&
+        unlink(copy->to) != 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot replace '%s': %s", copy->to, strerror(errno));
+    copy->to_fd = open(copy->to, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (copy->to_fd < 0)
         return ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", copy->to, strerror(errno));
     *size = (uint64_t)from.st_size;

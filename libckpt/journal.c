@@ -29,6 +29,8 @@ struct ckpt_journal {
     journal_record *records;
     uint64_t side_bytes;
     size_t file_count;         /* that it names */
+    uint64_t source_times;     /* of the last run; 0: there was none that said */
+    int source_changed;
     int is_finished;
     int is_refused;
     int keep_others;
@@ -93,6 +95,18 @@ static int read_state(ckpt_journal *j, const char *line)
     return 0;
 }
 
+static int read_source(ckpt_journal *j, const char *line)
+{
+    uint64_t times;
+    int body = 0;
+
+    if (sscanf(line, "source %" SCNx64 "%n", &times, &body) != 1 || !is_checked(line, body))
+        return 0;
+    j->source_changed |= j->source_times != 0 && j->source_times != times;
+    j->source_times = times;
+    return 1;
+}
+
 /* A file that the run makes; its name in *name, *length. */
 static int read_file_name(const char *line, const char **name, int *length)
 {
@@ -118,7 +132,7 @@ static int read_line(ckpt_journal *j, const char *line, size_t size)
         return 0;
     memcpy(copy, line, size);
     copy[size] = '\0';
-    if (read_done(j, copy) || read_side(j, copy) || read_state(j, copy))
+    if (read_done(j, copy) || read_side(j, copy) || read_state(j, copy) || read_source(j, copy))
         return 1;
     if (!read_file_name(copy, &name, &length))
         return 0;
@@ -335,6 +349,18 @@ static ckpt_code append_files(ckpt_journal *j, const file_list *files, ckpt_erro
     return code;
 }
 
+/* A change that was seen once stays one: tensors of before may still be believed. */
+static ckpt_code append_source(ckpt_journal *j, uint64_t times, ckpt_error *err)
+{
+    char line[LINE_BYTES_MAX];
+
+    if (times == 0 || times == j->source_times)
+        return CKPT_OK;
+    j->source_changed |= j->source_times != 0;
+    j->source_times = times;
+    return append_line(j, line, snprintf(line, sizeof line, "source %" PRIx64, times), err);
+}
+
 static void make_header(hash128 fingerprint, char header[LINE_BYTES_MAX])
 {
     char hex[CKPT_DIGEST_HEX];
@@ -373,6 +399,8 @@ static ckpt_code load(ckpt_journal *j, const journal_options *options, ckpt_erro
         return code;
     if (options->files != NULL && j->file_count < options->files->count &&
         (code = append_files(j, options->files, err)) != CKPT_OK)
+        return code;
+    if ((code = append_source(j, options->source_times, err)) != CKPT_OK)
         return code;
     if (good_bytes == 0)
         return file_sync_tree(options->directory, err);
@@ -548,7 +576,8 @@ ckpt_code journal_open(const journal_options *options, ckpt_journal **out, ckpt_
 
     if (j == NULL)
         return ckpt_fail_memory(err, "a journal", options->tensor_count);
-    if ((code = file_open_fd(j->path, O_RDWR | O_CREAT | O_APPEND, &j->fd, err)) != CKPT_OK) {
+    if ((code = file_open_below(options->directory, strrchr(j->path, '/') + 1,
+                                O_RDWR | O_CREAT | O_APPEND, &j->fd, err)) != CKPT_OK) {
         journal_close(j);
         return code;
     }
@@ -575,6 +604,11 @@ void journal_close(ckpt_journal *journal)
     free(journal->path);
     free(journal->records);
     free(journal);
+}
+
+int journal_source_changed(const ckpt_journal *journal)
+{
+    return journal->source_changed;
 }
 
 journal_record *journal_records(ckpt_journal *journal)

@@ -4,6 +4,7 @@
  *   ckpt-journal 1 FINGERPRINT                      of the command, its sources and its targets
  *   done TENSOR VALUE-DIGEST BYTES-HASH CHECK       one line per finished tensor
  *   file NAME CHECK                                 one line per file that the run makes
+ *   source TIMES CHECK                              when its inputs were changed last
  *   side BYTES CHECK                                of a file beside it (journal_append_side)
  *   finished CHECK                                  nothing is left to do
  *   again CHECK                                     its process was started once more
@@ -37,6 +38,7 @@ typedef struct {
     unsigned part_count;       /* 0 or 1: one process does it all */
     const file_list *files;    /* that the run makes, relative to the directory; or NULL */
     int keep_others;           /* what another job left cannot be discarded */
+    uint64_t source_times;     /* see journal_source_changed; 0: not known */
 } journal_options;
 
 /*
@@ -79,6 +81,9 @@ ckpt_code journal_finish(ckpt_journal *journal, ckpt_error *err);
 ckpt_code journal_collect(const journal_options *options, journal_record *records,
                           uint64_t *side_bytes, unsigned *unfinished, ckpt_error *err);
 void journal_close(ckpt_journal *journal);      /* NULL is fine */
+
+/* 1 when an earlier run had inputs with other times of their last change. */
+int journal_source_changed(const ckpt_journal *journal);
 
 /* What was read when it was opened; by tensor. */
 journal_record *journal_records(ckpt_journal *journal);

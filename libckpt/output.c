@@ -262,6 +262,17 @@ ckpt_code output_check_spares(const char *path, const char *input, ckpt_error *e
     return code;
 }
 
+/* What is behind a link would be written to, and only the link would get the name. */
+static ckpt_code make_partial(const ckpt_output *o, ckpt_error *err)
+{
+    const ckpt_code code = file_make_directory(o->partial, err);
+    struct stat status;
+
+    if (code == CKPT_OK && lstat(o->partial, &status) == 0 && S_ISLNK(status.st_mode))
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a link: move it away", o->partial);
+    return code;
+}
+
 ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_error *err)
 {
     const char *path = options->path;
@@ -282,10 +293,10 @@ ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_er
     else if ((code = output_check(path, options->overwrite, err)) == CKPT_OK &&
              (code = take_back(o, options->fingerprint, err)) == CKPT_OK &&
              (code = discard_others(o, options, err)) == CKPT_OK &&
-             (code = file_make_directory(o->partial, err)) == CKPT_OK) {
+             (code = make_partial(o, err)) == CKPT_OK) {
         o->shared = (journal_options){ o->partial, options->fingerprint, options->tensor_count,
                                        options->part, options->part_count, options->files,
-                                       options->keep_others };
+                                       options->keep_others, options->source_times };
         code = journal_open(&o->shared, &o->journal, err);
     }
     if (code != CKPT_OK)
@@ -309,21 +320,19 @@ ckpt_journal *output_journal(ckpt_output *output)
 static ckpt_code take_lock(ckpt_output *o, ckpt_error *err)
 {
     char name[64];
-    char *path;
+    ckpt_code code;
 
     snprintf(name, sizeof name, "%s.commit", journal_name);
-    if ((path = file_join(o->partial, name)) == NULL)
-        return ckpt_fail_memory(err, "a path", sizeof name);
-    o->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    free(path);
-    if (o->lock < 0 && errno == ENOENT)
+    code = file_open_below(o->partial, name, O_RDWR | O_CREAT, &o->lock, err);
+    if (o->lock < 0 && !file_exists(o->partial))
         return CKPT_OK;                  /* another process has committed: the folder is gone */
+    if (code != CKPT_OK)
+        return code;
     while (o->lock >= 0 && flock(o->lock, LOCK_EX) != 0)
         if (errno != EINTR)
             return ckpt_fail(err, CKPT_E_IO, "cannot lock '%s': %s", o->partial,
                              strerror(errno));
-    return o->lock >= 0 ? CKPT_OK : ckpt_fail(err, CKPT_E_IO, "cannot lock '%s': %s", o->partial,
-                                              strerror(errno));
+    return CKPT_OK;
 }
 
 ckpt_code output_join(ckpt_output *output, journal_record *records, uint64_t *side_bytes,
@@ -454,20 +463,6 @@ void output_close(ckpt_output *output)
     free(output);
 }
 
-static ckpt_code make_parents(const ckpt_store *store, const char *name, ckpt_error *err)
-{
-    char *path;
-    ckpt_code code;
-
-    if (strchr(name, '/') == NULL)
-        return CKPT_OK;
-    if ((path = file_join(store->directory, name)) == NULL)
-        return ckpt_fail_memory(err, "a path", strlen(name));
-    code = file_make_parents(path, err);
-    free(path);
-    return code;
-}
-
 ckpt_code output_make_files(ckpt_store *store, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
@@ -475,7 +470,7 @@ ckpt_code output_make_files(ckpt_store *store, ckpt_error *err)
     for (size_t i = 0; i < store->file_count && code == CKPT_OK; i++) {
         store_file *f = &store->files[i];
 
-        if ((code = make_parents(store, f->name, err)) != CKPT_OK ||
+        if ((code = file_make_parents_below(store->directory, f->name, err)) != CKPT_OK ||
             (code = store_open_file(store, i, 1, err)) != CKPT_OK ||
             (code = file_set_size(f->file, f->size_bytes, err)) != CKPT_OK)
             break;

@@ -42,6 +42,7 @@ typedef struct {
      * a later run has all that it takes. NULL: nothing is to be done then. */
     ckpt_code (*named)(void *context, ckpt_error *err);
     void *named_context;
+    uint64_t source_times;     /* hash of the times of the last change of the inputs; or 0 */
 } output_options;
 
 /* Make or enter PATH.partial and its journal. A PATH with a journal of the same command becomes

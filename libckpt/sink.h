@@ -23,7 +23,8 @@ typedef struct {
                      arena *scratch, ckpt_error *err);
     /* Scratch that put takes; NULL: none. */
     uint64_t (*need)(const ckpt_sink *self, size_t tensor, uint64_t row_count);
-    /* Every tile of the tensor was put. One call per tensor, never two at once. NULL: ignored. */
+    /* Every tile of the tensor was put. One call per tensor, never two at once, but
+     * beside calls of put. NULL: ignored. */
     ckpt_code (*tensor_done)(ckpt_sink *self, size_t tensor, ckpt_error *err);
 } sink_ops;
 

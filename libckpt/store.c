@@ -88,9 +88,11 @@ ckpt_code store_open_file(ckpt_store *store, size_t i, int writable, ckpt_error 
 
     if (f->file != NULL)
         return CKPT_OK;
+    if (writable)
+        return file_open_rw(store->directory, f->name, &f->file, err);
     if ((path = file_join(store->directory, f->name)) == NULL)
         return ckpt_fail_memory(err, "a path", strlen(f->name));
-    code = writable ? file_open_rw(path, &f->file, err) : file_open(path, &f->file, err);
+    code = file_open(path, &f->file, err);
     free(path);
     return code;
 }
@@ -119,12 +121,12 @@ ckpt_code store_close_files(ckpt_store *store, ckpt_error *err)
     return code;
 }
 
-ckpt_code store_check_unchanged(const ckpt_store *store, ckpt_error *err)
+ckpt_code store_check_unchanged(const ckpt_store *store, int *is_touched, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
 
     for (size_t i = 0; i < store->file_count && code == CKPT_OK; i++)
         if (store->files[i].file != NULL)
-            code = file_check_unchanged(store->files[i].file, err);
+            code = file_check_unchanged(store->files[i].file, is_touched, err);
     return code;
 }

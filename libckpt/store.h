@@ -81,8 +81,8 @@ ckpt_code store_sync_files(ckpt_store *store, ckpt_error *err);
 /* Close every file that is open. */
 ckpt_code store_close_files(ckpt_store *store, ckpt_error *err);
 
-/* Refuse when a file that is open has another size or time on disk than when it was opened. */
-ckpt_code store_check_unchanged(const ckpt_store *store, ckpt_error *err);
+/* file_check_unchanged of every file that is open. */
+ckpt_code store_check_unchanged(const ckpt_store *store, int *is_touched, ckpt_error *err);
 
 /*
  * Source of the layout's logical tensors, read from the store's open files. Copies are read too

@@ -371,6 +371,80 @@ def test_a_source_that_changes_meanwhile_is_noticed(source, tmp_path, fault):
     assert os.listdir(target.parent) == []
 
 
+def flip_and_put_back(path):
+    """A value changed in place, and the time with it."""
+    status = path.stat()
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_mtime_ns == status.st_mtime_ns
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_a_source_that_changes_under_the_same_time_is_noticed(source, tmp_path, fault, number):
+    """Before or after its bytes were read: either the new value is in the result, or it is told."""
+    copy = shutil.copytree(source, tmp_path / "tiny")
+    job = Job(tmp_path, "ckpt-convert", "--experts", "fp8", copy)
+    target = job.new_target()
+    process = stopped_at_work(job, target, fault)
+    flip_and_put_back(next(copy.glob(f"model-0000{number}*")))
+    process.send_signal(signal.SIGCONT)
+    _, said = process.communicate(timeout=60)
+    if process.returncode == 2:
+        assert "was changed while it was read" in said and os.listdir(target.parent) == []
+    else:
+        assert tree(target) == job.expected
+
+
+def test_a_source_that_changed_under_the_same_time_before_a_rerun_is_noticed(source, tmp_path,
+                                                                             fault):
+    copy = shutil.copytree(source, tmp_path / "tiny")
+    job = Job(tmp_path, "ckpt-convert", "--experts", "fp8", copy)
+    noticed = 0
+    for number in range(1, 9):
+        target = job.new_target()
+        assert kill_at(job, target, fault, 200)
+        flip_and_put_back(next(copy.glob(f"model-0000{number}*")))
+        result = job.run(target, check=(0, 2))
+        noticed += result.status == 2
+        fresh = job.new_target()
+        job.run(fresh)
+        assert result.status == 2 or tree(target) == tree(fresh)
+    assert noticed > 0
+
+
+def test_a_source_whose_mode_changed_is_gone_on_with(source, tmp_path, fault):
+    copy = shutil.copytree(source, tmp_path / "tiny")
+    job = Job(tmp_path, "ckpt-convert", "--experts", "fp8", copy)
+    target = job.new_target()
+    assert kill_at(job, target, fault, 200)
+    for path in copy.iterdir():
+        path.chmod(0o600)
+    assert "were there from an earlier run" in job.run(target).out
+    assert tree(target) == job.expected
+
+
+def test_a_link_planted_in_the_partial_folder_is_not_followed(job, half, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.write_text("mine")
+    for plant in os.symlink, os.link:
+        for name in "model-00004-of-00008.safetensors", ".ckpt-journal.commit", "config.json":
+            path = partial(half) / name
+            kept = path.read_bytes() if path.exists() else None
+            path.unlink(missing_ok=True)
+            plant(theirs, path)
+            job.run(half, check=(0, 2))
+            assert theirs.read_text() == "mine"
+            if half.exists():
+                assert not any(p.is_symlink() for p in half.rglob("*"))
+                return
+            path.unlink(missing_ok=True)
+            if kept is not None:
+                path.write_bytes(kept)
+    job.finish(half)
+
+
 # ---- two at once, and being stopped ----
 
 def stopped_at_work(job, target, fault):

@@ -221,6 +221,20 @@ static int path_fails(const char *path, const char *call)
     return (only_path == NULL || strstr(path, only_path) != NULL) && fails(call, NULL);
 }
 
+/* The same for a name below an open folder. */
+static int path_below_fails(int folder, const char *name, const char *call)
+{
+    char link[64];
+    char path[4096];
+    ssize_t size;
+
+    snprintf(link, sizeof link, "/proc/self/fd/%d", folder);
+    if (name[0] == '/' || folder < 0 || (size = readlink(link, path, sizeof path / 2)) <= 0)
+        return path_fails(name, call);
+    snprintf(path + size, sizeof path - (size_t)size, "/%s", name);
+    return path_fails(path, call);
+}
+
 /* How much of `size` bytes this call may move. */
 static size_t shortened(int fd, uint64_t *state, size_t size)
 {
@@ -392,13 +406,14 @@ EXPORT int open64(const char *path, int flags, ...)
 EXPORT int openat(int folder, const char *path, int flags, ...)
 {
     MODE_OF(flags);
-    return path_fails(path, "open") ? -1 : REAL(openat)(folder, path, flags, mode);
+    return path_below_fails(folder, path, "open") ? -1 : REAL(openat)(folder, path, flags, mode);
 }
 
 EXPORT int openat64(int folder, const char *path, int flags, ...)
 {
     MODE_OF(flags);
-    return path_fails(path, "open") ? -1 : REAL(openat64)(folder, path, flags, mode);
+    return path_below_fails(folder, path, "open") ? -1
+                                                  : REAL(openat64)(folder, path, flags, mode);
 }
 
 EXPORT void *mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset)

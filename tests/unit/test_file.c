@@ -16,7 +16,7 @@ static void test_what_is_written_is_read_back(void **state)
     ckpt_file *f;
 
     (void)state;
-    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_open_rw(folder, "a", &f, &err), CKPT_OK);
     assert_int_equal(file_size(f), 0);
     assert_string_equal(file_path(f), in_folder("a"));
     assert_int_equal(file_write_at(f, 5000, bytes + 5000, 5000, &err), CKPT_OK);
@@ -38,7 +38,7 @@ static void test_short_and_interrupted_transfers_go_on(void **state)
     (void)state;
     faults.most_bytes = 7;
     faults.interrupt_every = 3;
-    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_open_rw(folder, "a", &f, &err), CKPT_OK);
     assert_int_equal(file_write_at(f, 3, bytes, 1000, &err), CKPT_OK);
     assert_int_equal(file_read_at(f, 3, back, 1000, &err), CKPT_OK);
     assert_memory_equal(back, bytes, 1000);
@@ -70,7 +70,7 @@ static void test_positions_beyond_any_file_are_bad_data(void **state)
     ckpt_file *f;
 
     (void)state;
-    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_open_rw(folder, "a", &f, &err), CKPT_OK);
     assert_int_equal(file_read_at(f, UINT64_MAX, back, 1, &err), CKPT_E_FORMAT);
     assert_int_equal(file_read_at(f, (uint64_t)INT64_MAX, back, 1, &err), CKPT_E_FORMAT);
     assert_int_equal(file_write_at(f, UINT64_MAX - 2, back, 4, &err), CKPT_E_FORMAT);
@@ -100,7 +100,7 @@ static void test_a_full_disk_is_told(void **state)
     ckpt_file *f;
 
     (void)state;
-    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_open_rw(folder, "a", &f, &err), CKPT_OK);
     faults.fail_errno = ENOSPC;
     assert_int_equal(file_write_at(f, 0, bytes, 64, &err), CKPT_E_IO);
     assert_non_null(strstr(err.text, "/a': No space left on device"));
@@ -116,7 +116,7 @@ static void test_a_disk_that_fills_up_midway_is_told(void **state)
     ckpt_file *f;
 
     (void)state;
-    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_open_rw(folder, "a", &f, &err), CKPT_OK);
     faults.most_bytes = 10;
     faults.fail_errno = ENOSPC;
     faults.fail_after = 3;
@@ -130,7 +130,7 @@ static void test_a_failed_sync_is_told(void **state)
     ckpt_file *f;
 
     (void)state;
-    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_open_rw(folder, "a", &f, &err), CKPT_OK);
     faults.sync_errno = EIO;
     assert_int_equal(file_sync(f, &err), CKPT_E_IO);
     assert_int_equal(file_sync_tree(folder, &err), CKPT_E_IO);
@@ -147,7 +147,7 @@ static void test_directories_and_absent_files_do_not_open(void **state)
     assert_int_equal(file_open(in_folder("absent"), &f, &err), CKPT_E_IO);
     assert_non_null(strstr(err.text, in_folder("absent")));
     assert_null(f);
-    assert_int_equal(file_open_rw(in_folder("absent/b"), &f, &err), CKPT_E_IO);
+    assert_int_equal(file_open_rw(folder, "absent/b", &f, &err), CKPT_E_IO);
     assert_int_equal(file_close(NULL, &err), CKPT_OK);
 }
 
@@ -157,7 +157,7 @@ static void test_opening_for_writing_keeps_what_is_there(void **state)
 
     (void)state;
     make_file(in_folder("a"), "0123456789", 10);
-    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_open_rw(folder, "a", &f, &err), CKPT_OK);
     assert_int_equal(file_size(f), 10);
     assert_int_equal(file_write_at(f, 2, "xx", 2, &err), CKPT_OK);
     assert_int_equal(file_set_size(f, 12, &err), CKPT_OK);
@@ -253,7 +253,7 @@ static void check_write_rect(const rect_case *c)
     for (size_t i = 0; i < r->row_count; i++)
         memcpy(expected + r->offset + i * r->pitch_bytes, memory + i * c->memory_pitch_bytes,
                (size_t)r->row_bytes);
-    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_open_rw(folder, "a", &f, &err), CKPT_OK);
     assert_int_equal(file_write_rect(f, r, memory, c->memory_pitch_bytes, &err), CKPT_OK);
     assert_int_equal(file_close(f, &err), CKPT_OK);
     assert_holds(in_folder("a"), expected, span);
@@ -336,7 +336,7 @@ static void test_impossible_rectangles_are_refused(void **state)
     ckpt_file *f;
 
     (void)state;
-    assert_int_equal(file_open_rw(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_open_rw(folder, "a", &f, &err), CKPT_OK);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         assert_int_equal(file_read_rect(f, &bad[i].rect, memory, bad[i].memory_pitch_bytes, &err),
                          CKPT_E_FORMAT);
@@ -512,9 +512,85 @@ static void test_a_copy_to_a_full_disk_is_told(void **state)
     assert_false(file_exists(in_folder("b")));
 }
 
+/* ---- what is written lands below the folder ---- */
+
+static void test_nothing_is_written_through_a_link(void **state)
+{
+    ckpt_file *f = NULL;
+
+    (void)state;
+    make_file(in_folder("outside"), "theirs", 6);
+    make_file(in_folder("in/x/a"), "1", 1);
+    assert_int_equal(symlink("../outside", in_folder("in/link")), 0);
+    assert_int_equal(symlink("..", in_folder("in/up")), 0);
+    assert_int_equal(symlink("in", in_folder("alias")), 0);
+    assert_int_equal(link(in_folder("outside"), in_folder("in/twin")), 0);
+    assert_int_equal(file_open_rw(in_folder("in"), "link", &f, &err), CKPT_E_IO);
+    assert_non_null(strstr(err.text, "link"));
+    assert_int_equal(file_open_rw(in_folder("in"), "up/outside", &f, &err), CKPT_E_IO);
+    assert_int_equal(file_open_rw(in_folder("in"), "up/new", &f, &err), CKPT_E_IO);
+    assert_int_equal(file_open_rw(in_folder("in"), "twin", &f, &err), CKPT_E_IO);
+    assert_non_null(strstr(err.text, "2 names"));
+    assert_int_equal(file_open_rw(in_folder("alias"), "x/a", &f, &err), CKPT_E_IO);
+    assert_int_equal(file_make_parents_below(in_folder("in"), "up/x/y", &err), CKPT_E_IO);
+    assert_int_equal(file_make_parents_below(in_folder("in"), "x/y/z", &err), CKPT_OK);
+    assert_int_equal(file_open_rw(in_folder("in"), "x/a", &f, &err), CKPT_OK);
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+    assert_holds(in_folder("outside"), "theirs", 6);
+}
+
+static void test_a_copy_replaces_a_link_and_leaves_what_it_leads_to(void **state)
+{
+    (void)state;
+    make_file(in_folder("from"), "new", 3);
+    make_file(in_folder("theirs"), "old", 3);
+    assert_int_equal(symlink("theirs", in_folder("link")), 0);
+    assert_int_equal(link(in_folder("theirs"), in_folder("twin")), 0);
+    assert_int_equal(file_copy(in_folder("from"), in_folder("link"), &err), CKPT_OK);
+    assert_int_equal(file_copy(in_folder("from"), in_folder("twin"), &err), CKPT_OK);
+    assert_holds(in_folder("theirs"), "old", 3);
+    assert_holds(in_folder("link"), "new", 3);
+    assert_holds(in_folder("twin"), "new", 3);
+}
+
+static void test_a_time_that_is_put_back_still_tells(void **state)
+{
+    struct stat before;
+    struct timespec times[2];
+    int is_touched = 0;
+    ckpt_file *f;
+    ckpt_file *writer;
+
+    (void)state;
+    make_file(in_folder("a"), "1", 1);
+    assert_int_equal(stat(in_folder("a"), &before), 0);
+    assert_int_equal(file_open(in_folder("a"), &f, &err), CKPT_OK);
+    assert_int_equal(file_check_unchanged(f, &is_touched, &err), CKPT_OK);
+    assert_int_equal(is_touched, 0);
+    do {                                       /* until the clock of the file system has moved */
+        struct stat now;
+
+        assert_int_equal(file_open_rw(folder, "a", &writer, &err), CKPT_OK);
+        assert_int_equal(file_write_at(writer, 0, "2", 1, &err), CKPT_OK);
+        assert_int_equal(file_close(writer, &err), CKPT_OK);
+        times[0] = before.st_atim;
+        times[1] = before.st_mtim;
+        assert_int_equal(utimensat(AT_FDCWD, in_folder("a"), times, 0), 0);
+        assert_int_equal(stat(in_folder("a"), &now), 0);
+        is_touched = now.st_ctim.tv_nsec != before.st_ctim.tv_nsec;
+    } while (!is_touched);
+    is_touched = 0;
+    assert_int_equal(file_check_unchanged(f, &is_touched, &err), CKPT_OK);
+    assert_int_equal(is_touched, 1);
+    assert_int_equal(file_close(f, &err), CKPT_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        FOLDER_TEST(test_nothing_is_written_through_a_link),
+        FOLDER_TEST(test_a_copy_replaces_a_link_and_leaves_what_it_leads_to),
+        FOLDER_TEST(test_a_time_that_is_put_back_still_tells),
         FOLDER_TEST(test_what_is_written_is_read_back),
         FOLDER_TEST(test_short_and_interrupted_transfers_go_on),
         FOLDER_TEST(test_a_file_that_ends_early_is_bad_data),

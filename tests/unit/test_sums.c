@@ -108,7 +108,7 @@ static void test_a_flipped_bit_is_found_by_every_run_that_holds_it(void **state)
         sums_result result;
         size_t wrong = 0;
 
-        assert_int_equal(file_open_rw(path, &file, &err), CKPT_OK);
+        assert_int_equal(file_open_rw(folder, "data", &file, &err), CKPT_OK);
         assert_int_equal(file_write_at(file, places[p], &flipped, 1, &err), CKPT_OK);
         check(0, 3, &result);
         for (size_t i = 0; i < SUM_COUNT; i++)
