@@ -172,6 +172,46 @@ static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, 
     return code;
 }
 
+/* Numbers that a dtype holds, as far as another has them; FP8 and FP4 weights are as they are. */
+static int is_narrower(const ckpt_tensor *got, const ckpt_tensor *expected)
+{
+    if (got->scale_dtype != CKPT_NONE || expected->scale_dtype != CKPT_NONE ||
+        ckpt_tensor_is_int(got))
+        return 0;
+    return ckpt_dtype_bits(got->dtype) < ckpt_dtype_bits(expected->dtype) ||
+           (got->dtype == CKPT_F16 && expected->dtype == CKPT_BF16);
+}
+
+/* Tensors that were narrowed have other values, and those that need the wider dtype (routing,
+ * hyper-connections) run another way. One note for each pair of dtypes. */
+static ckpt_code note_narrow(ckpt_checkpoint *c, ckpt_error *err)
+{
+    size_t counts[CKPT_DTYPE_COUNT][CKPT_DTYPE_COUNT];
+    const char *first[CKPT_DTYPE_COUNT][CKPT_DTYPE_COUNT];
+    ckpt_code code = CKPT_OK;
+
+    memset(counts, 0, sizeof counts);
+    for (size_t i = 0; i < ckpt_catalog_count(c->official); i++) {
+        const ckpt_tensor *expected = ckpt_catalog_at(c->official, i);
+        const int64_t found = ckpt_catalog_find(c->reading.logical, expected->name);
+        const ckpt_tensor *got =
+            found < 0 ? expected : ckpt_catalog_at(c->reading.logical, (size_t)found);
+
+        if (is_narrower(got, expected) && counts[got->dtype][expected->dtype]++ == 0)
+            first[got->dtype][expected->dtype] = got->name;
+    }
+    for (int got = 0; got < CKPT_DTYPE_COUNT; got++)
+        for (int expected = 0; expected < CKPT_DTYPE_COUNT && code == CKPT_OK; expected++)
+            if (counts[got][expected] > 0)
+                code = note_add(&c->notes, err,
+                                "%zu tensors are %s, narrower than the %s of family %s; the first "
+                                "is '%s'",
+                                counts[got][expected], ckpt_dtype_name((ckpt_dtype)got),
+                                ckpt_dtype_name((ckpt_dtype)expected), family_name(c->family),
+                                first[got][expected]);
+    return code;
+}
+
 /* Every tensor is one of the family. */
 static ckpt_code check_members(ckpt_checkpoint *c, const ckpt_catalog *optional, ckpt_error *err)
 {
@@ -210,7 +250,7 @@ static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
     if ((code = family_expand_optional(c->family, config, &optional, err)) == CKPT_OK)
         code = check_members(c, optional, err);
     catalog_free(optional);
-    return code;
+    return code == CKPT_OK ? note_narrow(c, err) : code;
 }
 
 /* ---- the two sources ---- */

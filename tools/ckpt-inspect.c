@@ -8,6 +8,7 @@
 #include "cli.h"
 #include "open_options.h"
 #include "formats/format.h"
+#include "formats/ids.h"
 #include "verify/json_line.h"
 
 enum { LABEL_BYTES = 64, LABELS_MAX = 128, NAME_WIDTH_MAX = 72 };
@@ -36,7 +37,8 @@ static const cli_command command = {
     .description =
         "Lists name, dtype (with --logical: encoding), shape, bytes and file of every tensor, then "
         "totals by dtype, layout, model family, naming style and what the config says. Reads "
-        "headers only: a checkpoint of any size takes seconds. Structure is checked on the way.",
+        "headers, and tables of expert ids: a checkpoint of any size takes seconds. Structure is "
+        "checked on the way.",
     .exit_notes = "0  done\n2  could not; one line on stderr says what failed",
     .examples = "ckpt-inspect DeepSeek-V4-Flash\n"
                 "ckpt-inspect --logical --tensors 'layers.3.attn.*' DeepSeek-V4-Flash\n"
@@ -306,6 +308,10 @@ static ckpt_code inspect(const char *path, ckpt_error *err)
 
     if ((code = ckpt_open(path, &opt.open, &c, err)) != CKPT_OK)
         return code;
+    if ((code = checkpoint_note_ids(c, err)) != CKPT_OK) {
+        ckpt_close(c);
+        return code;
+    }
     in.checkpoint = c;
     in.catalog = ckpt_source_catalog(opt.logical ? ckpt_logical(c) : ckpt_stored(c));
     count_tensors(&in);

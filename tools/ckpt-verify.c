@@ -8,6 +8,7 @@
 #include "logits_command.h"
 #include "open_options.h"
 #include "formats/format.h"
+#include "formats/ids.h"
 #include "formats/notes.h"
 #include "verify/check.h"
 #include "verify/compare.h"
@@ -347,6 +348,8 @@ static ckpt_code check(const char *path, int *status, ckpt_error *err)
     }
     if ((code = ckpt_open(path, &opt.open, &c, err)) != CKPT_OK)
         return code;
+    if (!opt.structure_only && (code = checkpoint_note_ids(c, err)) != CKPT_OK)
+        goto out;
     options.main_only = opt.main_only;
     options.structure_only = opt.structure_only;
     options.files_are_right = listed.is_right;
