@@ -2,6 +2,8 @@
  * config_forms.h: config.json as several programs spell it, seen as one.
  *
  *   a model inside a model        the language part is in text_config or the like
+ *   transformers 5, DeepSeek-V4   layer_types and compress_rates stand for compress_ratios, and
+ *                                 mlp_layer_types for num_hash_layers
  */
 #ifndef CKPT_CONFIG_FORMS_H
 #define CKPT_CONFIG_FORMS_H
@@ -11,5 +13,13 @@
 /* A member of the config: at its root, else of the part that describes the language model; NULL
  * when neither has it. */
 const json_value *config_member(const json_value *config, const char *key);
+
+/*
+ * The config of a DeepSeek-V4 model with the members that its family asks for, made from those of
+ * transformers 5 where they are missing; *out NULL when none is. Where both are there they must
+ * agree. `drafter_count`: blocks mtp.{m} that the files have, which the new spelling does not tell.
+ */
+ckpt_code config_complete(const char *text, const json_value *config, uint64_t drafter_count,
+                          json_document **out, ckpt_error *err);
 
 #endif

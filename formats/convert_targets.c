@@ -4,6 +4,7 @@
 #include "codes.h"
 #include "convert_private.h"
 #include "hf.h"
+#include "notes.h"
 #include "text.h"
 
 static ckpt_code copy_catalog(const ckpt_catalog *from, ckpt_catalog **out, ckpt_error *err)
@@ -89,9 +90,18 @@ static void suit_layout(convert_job *job)
         suit_tensor(job, catalog_edit(job->targets, i));
 }
 
+/* A prefix of the source's names stays where names and layout do; else it goes, and is told. */
+static ckpt_code choose_prefix(convert_job *job, const char *prefix, ckpt_error *err)
+{
+    if (job->options.names == NULL && convert_keeps_layout(job))
+        return map_add_prefix(job->map, prefix, err);
+    return note_add(&job->notes, err, "names lose the prefix '%s'", prefix);
+}
+
 ckpt_code convert_choose_map(convert_job *job, ckpt_error *err)
 {
     const convert_options *o = &job->options;
+    const char *prefix = job->source->map->prefix;
     ckpt_code code;
 
     if (o->like != NULL)
@@ -101,7 +111,7 @@ ckpt_code convert_choose_map(convert_job *job, ckpt_error *err)
     code = checkpoint_find_map(ckpt_family_name(job->source), choose_names(job), &job->map, err);
     if (code == CKPT_OK && o->names == NULL && convert_keeps_layout(job))
         job->map->scale_suffix = find_scale_suffix(job->source, job->map->scale_suffix);
-    return code;
+    return code == CKPT_OK && prefix != NULL ? choose_prefix(job, prefix, err) : code;
 }
 
 /* Quantised weights that a reader of these names takes for something else. Those that the source

@@ -72,33 +72,78 @@ static int map_suits(const ckpt_checkpoint *c, const ckpt_map *map)
     return 0;
 }
 
-/* The family's map that names most of the tensors; on a tie the first by name. Without a family
- * any map of the format will do. */
+typedef struct {
+    const char *family;             /* NULL: any */
+    const char *prefix;             /* in front of all names; "": none */
+    size_t best;                    /* tensors that c->map names */
+} map_search;
+
+/* Keep the map, if it names more tensors than the one so far. */
+static ckpt_code try_map(ckpt_checkpoint *c, const ckpt_builtin_map *text, map_search *search,
+                         ckpt_error *err)
+{
+    ckpt_map *map;
+    ckpt_code code = map_parse(text->text, text->text_bytes, text->name, &map, err);
+    size_t score;
+
+    if (code != CKPT_OK)
+        return code;
+    if (search->prefix[0] != '\0' &&
+        (code = map_add_prefix(map, search->prefix, err)) != CKPT_OK) {
+        map_free(map);
+        return code;
+    }
+    score = map_suits(c, map) ? map_score(map, store_names(c->store)) : 0;
+    if (!map_suits(c, map) || (c->map != NULL && score <= search->best)) {
+        map_free(map);
+        return CKPT_OK;
+    }
+    map_free(c->map);
+    c->map = map;
+    search->best = score;
+    return CKPT_OK;
+}
+
+static ckpt_code try_maps(ckpt_checkpoint *c, map_search *search, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < ckpt_builtin_map_count && code == CKPT_OK; i++) {
+        const ckpt_builtin_map *text = &ckpt_builtin_maps[i];
+
+        if (search->family == NULL ? text_ends_with(text->name, ".map")
+                                   : is_map_of(text->name, search->family))
+            code = try_map(c, text, search, err);
+    }
+    return code;
+}
+
+/* Do names begin with the prefix? One in the middle tells as much as all, and is quick. */
+static int may_have_prefix(const ckpt_checkpoint *c, const char *prefix)
+{
+    const ckpt_catalog *names = store_names(c->store);
+    const char *name = ckpt_catalog_at(names, ckpt_catalog_count(names) / 2)->name;
+
+    return strncmp(name, prefix, strlen(prefix)) == 0;
+}
+
+/* The family's map that names most of the tensors; on a tie the first by name, and none with a
+ * prefix, as models inside other models have it. Without a family any map of the format will do. */
 static ckpt_code choose_map(ckpt_checkpoint *c, const char *family, ckpt_error *err)
 {
-    size_t best = 0;
+    static const char *const prefixes[] = { "model.", "language_model.", "language_model.model.",
+                                            "model.language_model." };
+    map_search search = { .family = family, .prefix = "" };
+    ckpt_code code = try_maps(c, &search, err);
 
-    for (size_t i = 0; i < ckpt_builtin_map_count; i++) {
-        const ckpt_builtin_map *text = &ckpt_builtin_maps[i];
-        ckpt_map *map;
-        ckpt_code code;
-        size_t score;
-
-        if (family == NULL ? !text_ends_with(text->name, ".map") : !is_map_of(text->name, family))
-            continue;
-        if ((code = map_parse(text->text, text->text_bytes, text->name, &map, err)) != CKPT_OK)
-            return code;
-        score = map_suits(c, map) ? map_score(map, store_names(c->store)) : 0;
-        if (!map_suits(c, map) || (c->map != NULL && score <= best)) {
-            map_free(map);
-            continue;
-        }
-        map_free(c->map);
-        c->map = map;
-        best = score;
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes && code == CKPT_OK; i++) {
+        search.prefix = prefixes[i];
+        if (c->family != NULL && c->format->map_names == NULL &&
+            may_have_prefix(c, prefixes[i]))
+            code = try_maps(c, &search, err);
     }
-    if (c->map != NULL)
-        return CKPT_OK;
+    if (code != CKPT_OK || c->map != NULL)
+        return code;
     return ckpt_fail(err, CKPT_E_USAGE, "a checkpoint of family '%s' cannot be in the layout %s",
                      family == NULL ? "?" : family, c->format->name);
 }

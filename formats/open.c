@@ -11,6 +11,7 @@
 #include "notes.h"
 #include "recognise.h"
 #include "side_data.h"
+#include "size.h"
 #include "values.h"
 
 enum { DEFAULT_BLOCK = 128 };
@@ -350,6 +351,44 @@ static ckpt_code note_bare_codes(ckpt_checkpoint *c, ckpt_error *err)
     return code;
 }
 
+/* How many blocks mtp.{m} the files have: one more than the largest m. */
+static uint64_t count_drafters(const ckpt_checkpoint *c)
+{
+    const ckpt_catalog *names = store_names(c->store);
+    const size_t prefix = c->map->prefix == NULL ? 0 : strlen(c->map->prefix);
+    uint64_t count = 0;
+
+    for (size_t i = 0; i < ckpt_catalog_count(names); i++) {
+        const char *name = ckpt_catalog_at(names, i)->name;
+        map_captures captures = { .count = 0 };
+        uint64_t m;
+
+        if (strlen(name) > prefix && map_match("mtp.{m}.{x*}", name + prefix, &captures) &&
+            map_capture_number(&captures, "{m}", &m) && m < UINT16_MAX)
+            count = size_max(count, m + 1);
+    }
+    return count;
+}
+
+/* The family's text asks for the members of the release. */
+static ckpt_code complete_config(ckpt_checkpoint *c, ckpt_error *err)
+{
+    json_document *completed = NULL;
+    ckpt_code code;
+
+    if (c->family == NULL)
+        return CKPT_OK;
+    code = config_complete(c->config_text, json_root(c->config), count_drafters(c), &completed,
+                           err);
+    if (code == CKPT_E_FORMAT && err != NULL)
+        return ckpt_fail(err, code, "'%s': %s", c->path, err->text);
+    if (completed != NULL) {
+        json_free(c->config);
+        c->config = completed;
+    }
+    return code;
+}
+
 static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
 {
     ckpt_code code;
@@ -360,6 +399,7 @@ static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has no tensors", c->path);
     if ((code = make_stored(c, err)) != CKPT_OK ||
         (code = checkpoint_find_own_map(c, err)) != CKPT_OK ||
+        (code = complete_config(c, err)) != CKPT_OK ||
         (code = read_by_map(c, err)) != CKPT_OK || (code = note_bare_codes(c, err)) != CKPT_OK)
         return code;
     if (c->family != NULL && !c->is_partial && (code = check_family(c, err)) != CKPT_OK)

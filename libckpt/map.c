@@ -192,6 +192,26 @@ ckpt_dtype map_find_encode(const ckpt_map *map, const char *name)
     return CKPT_NONE;
 }
 
+ckpt_code map_add_prefix(ckpt_map *map, const char *prefix, ckpt_error *err)
+{
+    const size_t length = strlen(prefix);
+
+    for (size_t i = 0; i < map->rule_count; i++) {
+        map_rule *rule = &map->rules[i];
+        char *name;
+
+        if (rule->stored == NULL)
+            continue;
+        if ((name = arena_alloc(&map->memory, length + strlen(rule->stored) + 1)) == NULL)
+            return ckpt_fail_memory(err, "a map", length);
+        memcpy(name, prefix, length);
+        memcpy(name + length, rule->stored, strlen(rule->stored) + 1);
+        rule->stored = name;
+    }
+    map->prefix = arena_strdup(&map->memory, prefix, length);
+    return map->prefix == NULL ? ckpt_fail_memory(err, "a map", length) : CKPT_OK;
+}
+
 const map_rule *map_find_stored(const ckpt_map *map, const char *name, map_captures *captures)
 {
     for (size_t i = 0; i < map->rule_count; i++) {

@@ -97,6 +97,7 @@ typedef struct {
     const char *family;
     const char *names;
     const char *scale_suffix;
+    const char *prefix;                     /* that was put in front of stored names, or NULL */
     map_rule *rules;                        /* malloc'd */
     size_t rule_count;
     map_shard *shards;                      /* malloc'd */
@@ -133,6 +134,9 @@ typedef struct {
 int map_match(const char *pattern, const char *name, map_captures *captures);
 /* 1 when the pattern, filled in, fits in MAP_NAME_BYTES. */
 int map_expand(const char *pattern, const map_captures *captures, char out[MAP_NAME_BYTES]);
+
+/* Put a prefix in front of every stored name, as a model inside another one has it. */
+ckpt_code map_add_prefix(ckpt_map *map, const char *prefix, ckpt_error *err);
 
 /* Rule that names a stored tensor, or NULL. */
 const map_rule *map_find_stored(const ckpt_map *map, const char *name, map_captures *captures);

@@ -119,3 +119,19 @@ def test_f32_tensors_stay_f32(cast):
         for name, h in read_header(p)[0].items():
             if re.search(r"\.sinks$|_hc\.|hc_head\.|position_bias$|correction_bias$", name):
                 assert h["dtype"] == "F32", name
+
+
+def test_what_transformers_saves_is_read(ckpt, cast, golden, digest, tmp_path):
+    """Its own names and config.json, through its own loading and saving."""
+    model, _ = model_of(cast("native"))
+    model.save_pretrained(tmp_path / "saved")
+    seen = ckpt("ckpt-inspect", "--json", tmp_path / "saved").json
+    assert seen["family"] == "deepseek_v4" and seen["names"].startswith("transformers")
+    assert digest(tmp_path / "saved", key="main") == digest(golden, key="main")
+
+
+def test_what_it_saves_in_bf16_is_told_to_be_narrower(ckpt, cast, tmp_path):
+    model, _ = model_of(cast("native"))
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "saved")
+    notes = ckpt("ckpt-inspect", "--json", tmp_path / "saved").json["notes"]
+    assert any("tensors are BF16, narrower than the F32" in n for n in notes)
