@@ -71,8 +71,12 @@ typedef struct {
     /* Set by convert_run. */
     ckpt_digest *digest;             /* of the inputs, in the order of the targets; or NULL */
     ckpt_digest *written_digest;     /* of what was written, if it was read back; or NULL */
-    char root[CKPT_ROOT_HEX];        /* "" without digests */
+    ckpt_digest *encoded_digest;     /* of what was meant to be written, where its values may be
+                                        others than the inputs' and --verify compares; or NULL */
+    char root[CKPT_ROOT_HEX];        /* of the target; "" without digests */
     char main_root[CKPT_ROOT_HEX];
+    char source_root[CKPT_ROOT_HEX];  /* of the inputs: others than those above after rounding */
+    char source_main_root[CKPT_ROOT_HEX];
     encode_stats *stats;             /* by target tensor */
     uint8_t *kept;                   /* by target tensor: an earlier run had finished it */
     size_t kept_count;

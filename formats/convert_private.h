@@ -6,10 +6,11 @@
 
 /* ---- convert_run.c ---- */
 
-/* Picked inputs -> digest tap -> encodings. */
+/* Picked inputs -> digest tap -> encodings, and where --verify needs it another digest tap. */
 typedef struct {
     ckpt_source *tap;
     ckpt_source *encoded;
+    ckpt_source *written;            /* what is copied: `encoded`, or the tap on it */
     side_data_writer *spill;         /* or NULL */
 } convert_pipeline;
 

@@ -108,7 +108,8 @@ typedef struct ckpt_kernels {
     /*
      * Canonical E8M0 scale of one group of 32 F32 values that are exactly FP4-representable: the
      * largest power of two that represents all of them with largest magnitude 3, 4 or 6, else the
-     * one with the largest code that fits. All zeros: code 1. No scale represents them: -1.
+     * one with the largest code that fits. Code 0x00, which readers take for 0, only where code 1
+     * does not fit. All zeros: code 1. No scale represents them: -1.
      */
     int (*fp4_group_scale_exact)(const float *src);
 

@@ -156,6 +156,8 @@ int fp4_group_scale_exact_scalar(const float *src)
 
         if (code < 0)
             continue;
+        if (scale == 0 && found == 1)       /* many readers take byte 0x00 for 0, not 2^-127 */
+            return 1;
         if (fp4_code_is_canonical_max(code))
             return scale;
         found = scale;

@@ -127,6 +127,7 @@ static void add_stats(encode_view *v, size_t tensor, const encode_stats *seen)
     pthread_mutex_lock(&v->lock);
     stats->spread = size_max(stats->spread, seen->spread);
     stats->inexact += seen->inexact;
+    stats->returned += seen->returned;
     stats->exceptions += seen->exceptions;
     stats->zero_groups += seen->zero_groups;
     pthread_mutex_unlock(&v->lock);

@@ -48,6 +48,8 @@ typedef struct {
 typedef struct {
     uint64_t spread;               /* FP4 -> FP8: largest distance of scales within a block */
     uint64_t inexact;              /* elements that changed value (allow_lossy) */
+    uint64_t returned;             /* BF16 elements that their old scale makes what they were before
+                                      they were rounded to BF16 */
     uint64_t exceptions;           /* groups whose scale the canonical rule does not recover */
     uint64_t zero_groups;          /* -> FP4: all-zero groups, whose scale is a convention */
 } encode_stats;

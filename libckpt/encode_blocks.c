@@ -12,6 +12,13 @@ uint64_t encode_fp8_need(const ckpt_tensor *from)
     return values_need(from) + arena_cost((uint64_t)FP8_BLOCK * FP8_BLOCK * sizeof(float));
 }
 
+/* Values of one block, rows FP8_BLOCK apart. */
+typedef struct {
+    const float *panel;
+    uint64_t rows;
+    uint64_t width;
+} block;
+
 static ckpt_code fail_scale(const encode_job *job, uint64_t block_row, uint64_t block_col,
                             float scale)
 {
@@ -22,16 +29,83 @@ static ckpt_code fail_scale(const encode_job *job, uint64_t block_row, uint64_t 
                      ckpt_dtype_name(job->to->scale_dtype));
 }
 
+/*
+ * Scales of another checkpoint are for its values. A value far beyond what they can express was
+ * changed on the way, and would be cut off: that is no rounding. The limits are where the formats
+ * would round to their next number, if they had one.
+ */
+static ckpt_code fail_saturated(const encode_job *job, uint64_t row, uint64_t col, float value,
+                                float largest)
+{
+    return ckpt_fail(job->err, CKPT_E_INEXACT,
+                     "tensor '%s', row %llu, column %llu: %.9g is beyond %.9g, the largest that "
+                     "the scale to follow can express: its block has changed too much for --like",
+                     job->to->name, (unsigned long long)(job->range->row + row),
+                     (unsigned long long)col, (double)value, (double)largest);
+}
+
+enum { FP8_LARGEST = 448, FP8_LIMIT = 464, FP4_LARGEST = 6, FP4_LIMIT = 7 };
+
+/* The first element of a block (pitch FP8_BLOCK) that saturates; rows * width when none does. */
+static uint64_t find_saturated(const float *panel, uint64_t rows, uint64_t width, double limit)
+{
+    for (uint64_t i = 0; i < rows * width; i++)
+        if (fabs((double)panel[i / width * FP8_BLOCK + i % width]) > limit)
+            return i;
+    return rows * width;
+}
+
+static ckpt_code check_block_fits(const encode_job *job, uint64_t row, uint64_t col,
+                                  const block *b, float scale)
+{
+    const uint64_t i = find_saturated(b->panel, b->rows, b->width, (double)scale * FP8_LIMIT);
+
+    if (i == b->rows * b->width)
+        return CKPT_OK;
+    return fail_saturated(job, row + i / b->width, col + i % b->width,
+                          b->panel[i / b->width * FP8_BLOCK + i % b->width],
+                          scale * (float)FP8_LARGEST);
+}
+
+/*
+ * Where scales are no powers of two, BF16 has rounded the products, and no code gives a BF16 value
+ * exactly. With the scale at hand the code of every value is still known: neighbours differ by 2^-4
+ * or more, BF16 rounds by 2^-9. So a code whose product rounds to the value is the one that it came
+ * from. Counts the others.
+ */
+static encode_result count_lost(const encode_job *job, const block *b, float scale,
+                                const uint8_t *codes, uint64_t pitch)
+{
+    encode_result lost = { 0, 0 };
+    uint16_t back[FP8_BLOCK];
+
+    for (uint64_t r = 0; r < b->rows; r++) {
+        job->kernels->fp8_row_to_bf16(codes + r * pitch, &scale, b->width, back);
+        for (uint64_t c = 0; c < b->width; c++) {
+            uint32_t bits;
+
+            memcpy(&bits, &b->panel[r * FP8_BLOCK + c], sizeof bits);
+            if (bits >> 16 == back[c])
+                continue;
+            if (lost.inexact_count++ == 0)
+                lost.first_inexact = r * b->width + c;
+        }
+    }
+    return lost;
+}
+
 /* One block; `panel` holds its values, rows FP8_BLOCK apart. */
 static ckpt_code encode_block(encode_job *job, uint64_t block_row, uint64_t block_col,
-                              uint64_t rows, const float *panel)
+                              const block *b)
 {
     const uint64_t cols = ckpt_tensor_cols(job->to);
+    const uint64_t row = block_row * FP8_BLOCK;
     const uint64_t col = block_col * FP8_BLOCK;
-    const uint64_t width = size_min(FP8_BLOCK, cols - col);
-    const uint64_t grid_cols = ckpt_part_cols(job->to, CKPT_SCALE);
-    const float amax = job->kernels->f32_block_amax(panel, rows, width, FP8_BLOCK);
+    const uint64_t place = block_row * ckpt_part_cols(job->to, CKPT_SCALE) + block_col;
+    const float amax = job->kernels->f32_block_amax(b->panel, b->rows, b->width, FP8_BLOCK);
+    uint8_t *codes = (uint8_t *)job->out->part[CKPT_DATA] + row * cols + col;
     encode_result result;
+    ckpt_code code = CKPT_OK;
     float scale;
 
     if (!isfinite(amax))
@@ -42,20 +116,26 @@ static ckpt_code encode_block(encode_job *job, uint64_t block_row, uint64_t bloc
                          (unsigned long long)block_col);
     scale = job->given_scales == NULL
                 ? fp8_scale_pow2(amax)
-                : values_scale(job->kernels, job->to->scale_dtype, job->given_scales,
-                               block_row * grid_cols + block_col);
-    if (!encode_put_scale(job->to->scale_dtype, job->out->part[CKPT_SCALE],
-                          block_row * grid_cols + block_col, scale))
+                : values_scale(job->kernels, job->to->scale_dtype, job->given_scales, place);
+    if (!encode_put_scale(job->to->scale_dtype, job->out->part[CKPT_SCALE], place, scale))
         return fail_scale(job, block_row, block_col, scale);
-    result = job->kernels->f32_block_to_fp8(panel, rows, width, FP8_BLOCK, scale,
-                                            (uint8_t *)job->out->part[CKPT_DATA] +
-                                                block_row * FP8_BLOCK * cols + col,
+    result = job->kernels->f32_block_to_fp8(b->panel, b->rows, b->width, FP8_BLOCK, scale, codes,
                                             cols);
-    if (result.inexact_count > 0 && !job->options->allow_lossy)
-        return encode_fail_inexact(job, block_row * FP8_BLOCK + result.first_inexact / width,
-                                   col + result.first_inexact % width);
+    if (result.inexact_count > 0 && job->given_scales != NULL && job->from->dtype == CKPT_BF16) {
+        const uint64_t rounded = result.inexact_count;
+
+        result = count_lost(job, b, scale, codes, cols);
+        job->stats.returned += rounded - result.inexact_count;
+    }
+    if (result.inexact_count == 0)
+        return CKPT_OK;
+    if (job->given_scales != NULL)
+        code = check_block_fits(job, row, col, b, scale);
+    if (code == CKPT_OK && !job->options->allow_lossy)
+        code = encode_fail_inexact(job, row + result.first_inexact / b->width,
+                                   col + result.first_inexact % b->width);
     job->stats.inexact += result.inexact_count;
-    return CKPT_OK;
+    return code;
 }
 
 ckpt_code encode_fp8(encode_job *job)
@@ -78,7 +158,8 @@ ckpt_code encode_fp8(encode_job *job)
             for (uint64_t r = 0; r < rows; r++)
                 values_f32(&values, row + r, col, size_min(FP8_BLOCK, cols - col),
                            panel + r * FP8_BLOCK);
-            code = encode_block(job, row / FP8_BLOCK, col / FP8_BLOCK, rows, panel);
+            code = encode_block(job, row / FP8_BLOCK, col / FP8_BLOCK,
+                                &(block){ panel, rows, size_min(FP8_BLOCK, cols - col) });
         }
     }
     arena_rewind(job->scratch, mark);
@@ -204,6 +285,20 @@ static ckpt_code check_finite(const encode_job *job, uint64_t row, const float *
     return CKPT_OK;
 }
 
+/* The same for a row of groups, with scales that were given. */
+static ckpt_code check_row_fits(const encode_job *job, uint64_t row, const float *values,
+                                const uint8_t *scales)
+{
+    for (uint64_t c = 0; c < ckpt_tensor_cols(job->to); c++) {
+        float scale;
+
+        job->kernels->e8m0_to_f32(scales + c / FP4_GROUP, &scale, 1);
+        if (!(fabs((double)values[c]) < (double)scale * FP4_LIMIT))
+            return fail_saturated(job, row, c, values[c], scale * (float)FP4_LARGEST);
+    }
+    return CKPT_OK;
+}
+
 ckpt_code encode_fp4(encode_job *job)
 {
     const uint64_t cols = ckpt_tensor_cols(job->to);
@@ -230,10 +325,11 @@ ckpt_code encode_fp4(encode_job *job)
             break;
         result = job->kernels->f32_row_to_fp4(row, scales, cols,
                                               (uint8_t *)job->out->part[CKPT_DATA] + r * cols / 2);
-        if (result.inexact_count > 0 && !job->options->allow_lossy)
+        if (result.inexact_count > 0 && (code = check_finite(job, r, row)) == CKPT_OK &&
+            job->given_scales != NULL)
+            code = check_row_fits(job, r, row, scales);
+        if (code == CKPT_OK && result.inexact_count > 0 && !job->options->allow_lossy)
             code = encode_fail_inexact(job, r, result.first_inexact);
-        else if (result.inexact_count > 0)
-            code = check_finite(job, r, row);
         job->stats.inexact += result.inexact_count;
     }
     arena_rewind(job->scratch, mark);

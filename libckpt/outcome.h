@@ -58,6 +58,7 @@ typedef struct {
     const ckpt_digest *digest;         /* over target_logical; NULL: --no-digest */
     const char *root;                  /* hex; NULL without a digest */
     const char *main_root;
+    const char *source_root;           /* of what was read: another one after rounding */
 
     const outcome_file *files;         /* of the target, besides its tensor files */
     size_t file_count;

@@ -174,6 +174,50 @@ static ckpt_code dry_run(const convert_command *o, convert_job *job, ckpt_error 
 
 /* ---- the run ---- */
 
+/* Values that were rounded, as far as this run wrote them. */
+static uint64_t count_rounded(const convert_job *job)
+{
+    uint64_t total = 0;
+
+    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++)
+        total += job->stats[i].inexact;
+    return total;
+}
+
+/* Tensors with other values than the source's, whoever wrote them. */
+static size_t count_changed(const convert_job *job)
+{
+    size_t total = 0;
+
+    for (size_t i = 0; job->written_digest != NULL && i < ckpt_catalog_count(job->targets); i++) {
+        const hash128 before = digest_get(job->digest, i);
+        const hash128 after = digest_get(job->written_digest, i);
+
+        total += memcmp(&before, &after, sizeof after) != 0;
+    }
+    return total;
+}
+
+/* The closing line of a run whose result may have other values than its source. */
+static void print_changes_of_values(const convert_job *job)
+{
+    const uint64_t rounded = count_rounded(job);
+    const size_t changed = count_changed(job);
+
+    if (!job->options.allow_lossy && changed == 0)
+        return;
+    if (job->options.allow_lossy)
+        printf("%" PRIu64 " values were rounded%s", rounded,
+               job->kept_count > 0 ? " (in this run)" : "");
+    else
+        printf("BF16 values are again the products that they had been rounded from");
+    if (job->root[0] != '\0')
+        printf("; %zu of %zu tensors differ from '%s'; root of the source %s, of the result %s",
+               changed, ckpt_catalog_count(job->targets), job->options.source, job->source_root,
+               job->root);
+    putchar('\n');
+}
+
 static void print_result(const convert_job *job)
 {
     json_writer w;
@@ -183,6 +227,10 @@ static void print_result(const convert_job *job)
     json_member_string(&w, "target", job->options.target);
     json_member_string(&w, "root", job->root[0] == '\0' ? NULL : job->root);
     json_member_string(&w, "main", job->root[0] == '\0' ? NULL : job->main_root);
+    json_member_string(&w, "source_root", job->root[0] == '\0' ? NULL : job->source_root);
+    json_member_string(&w, "source_main", job->root[0] == '\0' ? NULL : job->source_main_root);
+    json_member_u64(&w, "rounded", count_rounded(job));
+    json_member_u64(&w, "changed_tensors", count_changed(job));
     json_member_u64(&w, "tensors", ckpt_catalog_count(job->targets));
     json_member_u64(&w, "kept", job->kept_count);
     json_member_u64(&w, "repaired", job->repaired_count);
@@ -277,9 +325,10 @@ static void fill_outcome(const convert_job *job, const char **file_names, outcom
     out->stats = job->stats;
     out->kept = job->kept;
     out->origins = job->origins;
-    out->digest = job->digest;
+    out->digest = job->written_digest != NULL ? job->written_digest : job->digest;
     out->root = job->root[0] == '\0' ? NULL : job->root;
     out->main_root = job->root[0] == '\0' ? NULL : job->main_root;
+    out->source_root = job->root[0] == '\0' ? NULL : job->source_root;
     out->files = files;
     out->file_count = job->written.count + source->unread.count;
     out->notes = (const char *const *)job->notes.names;
@@ -320,6 +369,7 @@ static void print_remarks(const convert_job *job)
     if (job->drop_count > 0)
         printf("left out: %zu tensors (%s)\n", job->drop_count, job->drops[0].reason);
     print_notes(job);
+    print_changes_of_values(job);
 }
 
 /* Refuse what must not be written, before the work is done. */

@@ -39,7 +39,8 @@ typedef struct {
     { CLI_FLAG, "match-reference", NULL, &(o).convert.match_reference,                         \
       "FP4 -> FP8 codes bit for bit as DeepSeek's converter: code 8 (-0) becomes +0" },        \
     { CLI_FLAG, "allow-lossy", NULL, &(o).convert.allow_lossy,                                 \
-      "round values that do not fit instead of refusing; counts go to the report" },           \
+      "round values that do not fit instead of refusing; told at the end, in --json and in "   \
+      "the report. With --like, values far beyond the old scales are refused all the same" },  \
     { CLI_HEADING, NULL, NULL, NULL, "Names and files" },                                      \
     { CLI_STRING, "names", "STYLE", &(o).convert.names,                                        \
       "native: for servers, all of them. sglang: BF16 for Megatron, and torch's reader of "    \

@@ -55,6 +55,7 @@ static report_totals add_up(const ckpt_outcome *o)
         if (o->stats[i].spread > totals.stats.spread)
             totals.stats.spread = o->stats[i].spread;
         totals.stats.inexact += o->stats[i].inexact;
+        totals.stats.returned += o->stats[i].returned;
         totals.stats.exceptions += o->stats[i].exceptions;
         totals.stats.zero_groups += o->stats[i].zero_groups;
     }
@@ -65,6 +66,7 @@ static void put_stats(json_writer *w, const encode_stats *stats)
 {
     json_member_u64(w, "spread", stats->spread);
     json_member_u64(w, "inexact", stats->inexact);
+    json_member_u64(w, "returned", stats->returned);
     json_member_u64(w, "exceptions", stats->exceptions);
     json_member_u64(w, "zero_groups", stats->zero_groups);
 }
@@ -204,6 +206,7 @@ void report_put(json_writer *w, const ckpt_outcome *o)
     json_member_double(w, "seconds", o->seconds);
     json_member_string(w, "root", o->root);
     json_member_string(w, "main", o->main_root);
+    json_member_string(w, "source_root", o->source_root);
     put_totals(w, o);
     json_member_names(w, "notes", o->notes, o->note_count);
     put_lists(w, o);

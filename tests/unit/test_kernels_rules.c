@@ -190,7 +190,8 @@ static int group_scale_brute(const float *x)
     }
     if (all_zero)
         return 1;
-    return canonical >= 0 ? canonical : best;
+    best = canonical >= 0 ? canonical : best;
+    return best == 0 && largest_code(magnitudes, FP4_GROUP, e8m0_reference(1)) >= 0 ? 1 : best;
 }
 
 /* Of every instruction set, also where a vector does not lie on its own boundary. */
@@ -254,6 +255,26 @@ static void test_group_scale_of_special_groups(void **state)
     assert_group_scale(x, -1);
     x[31] = 0x1.8p+127f;
     assert_group_scale(x, 253);
+}
+
+/* Readers take the scale byte 0x00 for 0: it is the last resort. */
+static void test_group_scale_is_0x00_only_where_0x01_does_not_fit(void **state)
+{
+    static const struct {
+        float value;
+        int scale;
+    } cases[] = {
+        { 0x1p-125f, 1 }, { 0x1.8p-126f, 1 }, { 0x1p-126f, 1 }, { 0x1p-127f, 1 },
+        { 0x1.8p-127f, 0 }, { 0x1p-128f, 0 }, { 0x1.8p-125f, 1 }, { 0x1p-124f, 1 },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        float x[FP4_GROUP] = { 0 };
+
+        x[i] = cases[i].value;
+        assert_group_scale(x, cases[i].scale);
+    }
 }
 
 /* What decides is the largest value and the smallest one: all pairs of what FP4 can hold, of all
@@ -358,6 +379,7 @@ int main(void)
         cmocka_unit_test(test_canonical_offset_is_where_the_rule_lands_for_all_masks),
         cmocka_unit_test(test_group_scale_is_the_canonical_one_among_all_scales),
         cmocka_unit_test(test_group_scale_of_special_groups),
+        cmocka_unit_test(test_group_scale_is_0x00_only_where_0x01_does_not_fit),
         cmocka_unit_test(test_group_scale_is_the_same_in_all_sets_for_all_pairs),
         cmocka_unit_test(test_group_scale_is_the_same_in_all_sets_for_all_bf16_values),
         cmocka_unit_test(test_group_scale_is_true_scale_plus_offset),

@@ -104,7 +104,11 @@ static const map_fate fates[] = {
     { FATE_DROPPED, 0, "computed anew" },
     { FATE_USED, 1, NULL },
 };
-static const encode_stats stats[] = { { 3, 2, 1, 0 }, { 5, 0, 4, 7 }, { 0, 0, 0, 0 } };
+static const encode_stats stats[] = {
+    { .spread = 3, .inexact = 2, .exceptions = 1 },
+    { .spread = 5, .returned = 6, .exceptions = 4, .zero_groups = 7 },
+    { .spread = 0 },
+};
 static const char *const words[] = { "ckpt-convert", "--dtype", "bf16" };
 static const char *const file_names[] = { "model.safetensors" };
 static const char *const origins[] = { NULL, NULL, "/other" };
@@ -175,6 +179,7 @@ static void test_every_target_tensor_says_what_its_encoding_met(void **state)
     assert_null(json_member(item(d, "target_tensors", 2), "from"));
     assert_int_equal(number(totals, "spread"), 5);
     assert_int_equal(number(totals, "inexact"), 2);
+    assert_int_equal(number(totals, "returned"), 6);
     assert_int_equal(number(totals, "exceptions"), 5);
     assert_int_equal(number(totals, "re_encoded"), 1);
     assert_member(json_root(d), "root", "aa");

@@ -1,0 +1,165 @@
+"""--like: the exact way back, what may be rounded on it, and what may not."""
+import json
+import random
+
+import numpy as np
+import pytest
+
+from corrupt.files import Model, Tensor, tensor_files
+
+
+def scaled(name):
+    return name.endswith(".scale") and "hc_" not in name
+
+
+@pytest.fixture(scope="module")
+def odd(ckpt, golden_a, tmp_path_factory):
+    """The golden checkpoint in FP8, with F32 scales that are no powers of two."""
+    folder = tmp_path_factory.mktemp("odd")
+    ckpt("ckpt-convert", "--experts", "fp8", golden_a, folder / "fp8")
+    model = Model(folder / "fp8")
+    model.extras.clear()
+    rng = np.random.default_rng(11)
+    for name in filter(scaled, model.names()):
+        t = model[name]
+        scales = np.frombuffer(t.data, "<f4") * rng.uniform(1, 2, len(t.data) // 4)
+        model[name] = Tensor(t.dtype, t.shape, scales.astype("<f4").tobytes())
+    return model.write(folder / "odd")
+
+
+@pytest.fixture(scope="module")
+def odd_bf16(ckpt, odd, tmp_path_factory):
+    """That in BF16: every product is rounded."""
+    out = tmp_path_factory.mktemp("odd-bf16") / "bf16"
+    done = ckpt("ckpt-convert", "--dtype", "bf16", "--allow-lossy", "--json", odd, out).json
+    assert done["rounded"] > 100000 and done["root"] != done["source_root"]
+    return out
+
+
+@pytest.mark.parametrize("options", [[], ["--verify"], ["--threads", "3", "--json"]])
+def test_bf16_to_fp8_with_the_originals_f32_scales_is_exact(ckpt, odd, odd_bf16, digest, tmp_path,
+                                                            options):
+    done = ckpt("ckpt-convert", *options, "--like", odd, odd_bf16, tmp_path / "back")
+    assert tensor_files(tmp_path / "back") == tensor_files(odd)
+    if "--json" in options:
+        assert done.json["rounded"] == 0 and done.json["changed_tensors"] > 0
+        assert done.json["root"] == digest(odd)
+        assert done.json["source_root"] == digest(odd_bf16) != digest(odd)
+    else:
+        assert digest(odd) in done.out and digest(odd_bf16) in done.out
+
+
+def test_a_value_that_does_not_return_is_refused(ckpt, odd, odd_bf16, tmp_path):
+    """One step of BF16 away from the product of a code: no code returns it."""
+    model = Model(odd_bf16)
+    name = "layers.1.attn.wo_b.weight"
+    position = next(i for i, b in enumerate(model[name].data) if i % 2 == 0 and b not in (0, 255)
+                    and model[name].data[i + 1] & 0x7F > 0x10)
+    model[name] = model[name].changed(position, lambda b: b ^ 1)
+    path = model.write(tmp_path / "in")
+    err = ckpt("ckpt-convert", "--like", odd, path, tmp_path / "out", check=2).err
+    row, column = divmod(position // 2, model[name].shape[1])
+    assert f"'{name}', row {row}, column {column}" in err
+    done = ckpt("ckpt-convert", "--like", odd, "--allow-lossy", "--json", path,
+                tmp_path / "out").json
+    assert done["rounded"] == 1
+
+
+# ---- values that were trained ----
+
+@pytest.fixture(scope="module")
+def bf16(ckpt, golden_a, tmp_path_factory):
+    out = tmp_path_factory.mktemp("bf16") / "bf16"
+    ckpt("ckpt-convert", "--dtype", "bf16", golden_a, out)
+    return out
+
+
+def trained(bf16, path, change):
+    """A copy whose quantised weights are change(values)."""
+    model = Model(bf16)
+    model.extras.clear()
+    for name in model.names():
+        if ".experts." in name or ".attn.w" in name:
+            t = model[name]
+            values = (np.frombuffer(t.data, "<u2").astype("<u4") << 16).view("<f4")
+            bits = change(values).astype("<f4").view("<u4")
+            bits = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+            model[name] = Tensor(t.dtype, t.shape, bits.astype("<u2").tobytes())
+    return model.write(path)
+
+
+def test_values_that_old_scales_cannot_express_are_refused_even_if_rounding_is_allowed(
+        ckpt, bf16, golden_a, tmp_path):
+    path = trained(bf16, tmp_path / "in", lambda x: x * 1000)
+    for options in ([], ["--allow-lossy"]):
+        err = ckpt("ckpt-convert", "--like", golden_a, *options, path, tmp_path / "out",
+                   check=2).err
+        assert "--like" in err and "row 0, column" in err and "is beyond" in err
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["layers.0.attn.wq_a.weight",
+                                  "layers.2.ffn.experts.3.w2.weight"])
+@pytest.mark.parametrize("factor,fits", [(1.02, True), (1.2, False)])
+def test_one_value_decides(ckpt, bf16, golden_a, tmp_path, name, factor, fits):
+    """FP8 rounds up to 464 / 448 down to its largest, FP4 up to 7 / 6; beyond is saturation."""
+    model = Model(bf16)
+    fp4 = ".experts." in name
+    scale = Model(golden_a)[name.replace(".weight", ".scale")].data[0]
+    largest = (6 if fp4 else 448) * 2.0 ** (scale - 127)
+    bits = int(np.array([largest * factor], "<f4").view("<u4")[0]) >> 16
+    data = bytearray(model[name].data)
+    data[6:8] = bits.to_bytes(2, "little")
+    model[name] = Tensor("BF16", model[name].shape, bytes(data))
+    path = model.write(tmp_path / "in")
+    done = ckpt("ckpt-convert", "--like", golden_a, "--allow-lossy", path, tmp_path / "out",
+                check=0 if fits else 2)
+    if fits:
+        assert done.out.count("were rounded") == 1
+    else:
+        assert f"'{name}', row 0, column 3" in done.err
+
+
+@pytest.mark.parametrize("verify", [[], ["--verify"]])
+def test_rounding_is_counted_and_both_roots_are_told(ckpt, bf16, golden_a, digest, tmp_path,
+                                                    verify):
+    rng = np.random.default_rng(5)
+    path = trained(bf16, tmp_path / "in", lambda x: x * (1 + 0.004 * rng.standard_normal(x.shape)))
+    report = tmp_path / "report.json"
+    done = ckpt("ckpt-convert", "--like", golden_a, "--allow-lossy", "--report", report, *verify,
+                path, tmp_path / "out")
+    line = done.out.splitlines()[-1]
+    assert digest(path) in line and digest(tmp_path / "out") in line and "were rounded" in line
+    told = json.loads(report.read_text())
+    assert told["root"] == digest(tmp_path / "out") and told["source_root"] == digest(path)
+    assert f"{told['totals']['inexact']} values" in line and told["totals"]["inexact"] > 100000
+    told = {t["name"]: t["value"] for t in told["target_tensors"]}
+    made = ckpt("ckpt-verify", "digest", "--json", tmp_path / "out").json
+    assert told == {t["name"]: t["value"] for t in made["tensors"]}
+
+
+def test_json_tells_rounding_without_like_too(ckpt, bf16, golden_a, digest, tmp_path):
+    path = trained(bf16, tmp_path / "in", lambda x: x * np.float32(1.01))
+    done = ckpt("ckpt-convert", "--dtype", "fp8", "--allow-lossy", "--json", "--verify", path,
+                tmp_path / "out").json
+    assert done["rounded"] > 100000 and done["changed_tensors"] > 10
+    assert done["root"] == digest(tmp_path / "out") != done["source_root"] == digest(path)
+    same = ckpt("ckpt-convert", "--allow-lossy", "--json", bf16, tmp_path / "same").json
+    assert same["rounded"] == same["changed_tensors"] == 0
+    assert same["root"] == same["source_root"]
+
+
+def test_bf16_groups_of_tiny_values_get_a_scale_that_everybody_reads(ckpt, bf16, digest, tmp_path):
+    """Scale byte 0x00 is 2^-127, which many readers take for 0."""
+    random.seed(3)
+    model = Model(bf16)
+    name = "layers.0.ffn.experts.0.w1.weight"
+    t = model[name]
+    codes = [0x0080, 0x0100, 0x0180, 0x8080, 0, 0x8000]         # 2^-126, 2^-125, 3 * 2^-126 ...
+    tiny = b"".join(random.choice(codes).to_bytes(2, "little") for _ in range(32 * 4))
+    model[name] = Tensor(t.dtype, t.shape, tiny + t.data[len(tiny):])
+    path = model.write(tmp_path / "in")
+    ckpt("ckpt-convert", "--dtype", "fp8", "--experts", "fp4", path, tmp_path / "out")
+    scales = Model(tmp_path / "out")[name.replace(".weight", ".scale")].data
+    assert set(scales[:4]) == {1}
+    assert digest(tmp_path / "out") == digest(path)
