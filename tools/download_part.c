@@ -398,8 +398,8 @@ static ckpt_code set_size(part *p, int allocate, ckpt_error *err)
         error == EINTR)
         error = ftruncate(p->fd, (off_t)p->size) != 0 ? errno : 0;
     if (error != 0)
-        return hub_fail_disk(error, err, "cannot reserve %" PRIu64 " bytes for '%s'", p->size,
-                             p->name);
+        return hub_fail_disk(error, err, "no room for %" PRIu64 " bytes of '%s'",
+                             p->size, p->name);
     return CKPT_OK;
 }
 

@@ -239,7 +239,7 @@ static ckpt_code check_case(const place *p, ckpt_error *err)
         return code;
     if ((code = hub_listing_twins(p->options.listing, twins, err)) != CKPT_OK || twins[0] == NULL)
         return code;
-    return hub_fail(HUB_OTHER, err, "'%s' and '%s' are two files, but one name on the disk of "
+    return hub_fail(HUB_DISK, err, "'%s' and '%s' are two files, but one name on the disk of "
                     "'%s'", twins[0], twins[1], p->root);
 }
 

@@ -367,3 +367,16 @@ def test_it_needs_a_folder_and_a_converter(ckpt, hub, words):
 def test_a_command_that_is_no_converter_is_refused_before_any_request(download, hub):
     failed = download("--delete-source", "--then", "rm", "-r", download.folder, check=2)
     assert failed.json["reason"] == "usage" and hub.log == []
+
+
+@pytest.mark.parametrize("line,says", [("hello", "does not answer as ckpt-convert does"),
+                                       ("named /tmp", "does not answer as ckpt-convert does")])
+def test_a_program_that_only_looks_like_a_converter_is_told_of(download, hub, tmp_path, line, says):
+    script = tmp_path / "bin/ckpt-convert"
+    script.parent.mkdir()
+    script.write_text('#!/bin/sh\n[ "$1" = --check-options ] && exit 0\n'
+                      f'echo "{line}" >&0\nread answer\n')
+    script.chmod(0o755)
+    failed = download("--delete-source", "--then", script, download.folder, tmp_path / "R", check=2)
+    assert says in failed.err and failed.json["reason"] == "other"
+    assert len(download.visible) > 2 and not (download.folder / SIDE / "ending").exists()
