@@ -26,26 +26,50 @@ typedef struct {
     const char *copy;
 } copied_row;
 
-static ckpt_code fail_copy(const stored_source *s, const layout_extent *e,
-                           const store_piece *piece, const copied_row *row, ckpt_error *err)
+/* Column of the first byte that differs, in elements; *at: its place in the rows. */
+static uint64_t find_column(const ckpt_tensor *tensor, const layout_extent *e,
+                            const store_piece *piece, const copied_row *row, uint64_t *at)
+{
+    for (*at = 0; row->copy[*at] == row->original[*at]; ++*at)
+        ;
+    return (piece->tile_col_bytes + *at) * 8 /
+           ckpt_dtype_bits(e->part == CKPT_SCALE ? tensor->scale_dtype : tensor->dtype);
+}
+
+/* The first in the order of parts, rows and files, whichever thread comes first. */
+static void note_copy(const stored_source *s, const store_copy *found, size_t tensor)
+{
+    store_copy *known = &s->store->copies[tensor];
+
+    pthread_mutex_lock(&s->store->copies_lock);
+    if (!known->is_found || found->part < known->part ||
+        (found->part == known->part &&
+         (found->row < known->row || (found->row == known->row && found->file < known->file))))
+        *known = *found;
+    pthread_mutex_unlock(&s->store->copies_lock);
+}
+
+static ckpt_code take_difference(const stored_source *s, const layout_extent *e,
+                                 const store_piece *piece, const copied_row *row,
+                                 ckpt_error *err)
 {
     const ckpt_tensor *tensor = ckpt_catalog_at(s->layout->logical, e->logical);
     const store_file *file = &s->store->files[piece->file];
     const char *name = ckpt_catalog_at(s->layout->stored, e->stored)->name;
-    uint64_t at = 0;
+    uint64_t at;
+    const uint64_t col = find_column(tensor, e, piece, row, &at);
 
-    while (row->copy[at] == row->original[at])
-        at++;
+    if (s->store->copies != NULL) {
+        note_copy(s, &(store_copy){ 1, e->part, row->row, col, (uint32_t)piece->file },
+                  e->logical);
+        return CKPT_OK;
+    }
     if (file->prefix != NULL)
         name += strlen(file->prefix);
     return ckpt_fail(err, CKPT_E_FORMAT,
                      "tensor '%s' has a copy that differs, '%s' in '%s': %srow %" PRIu64
                      " column %" PRIu64 ": expected byte 0x%02x, got 0x%02x", tensor->name, name,
-                     file->name, e->part == CKPT_SCALE ? "scale " : "",
-                     row->row,
-                     (piece->tile_col_bytes + at) * 8 /
-                         ckpt_dtype_bits(e->part == CKPT_SCALE ? tensor->scale_dtype
-                                                               : tensor->dtype),
+                     file->name, e->part == CKPT_SCALE ? "scale " : "", row->row, col,
                      (unsigned char)row->original[at], (unsigned char)row->copy[at]);
 }
 
@@ -66,9 +90,10 @@ static ckpt_code check_copy(const stored_source *s, const layout_extent *e,
     code = file_read_rect(s->store->files[piece->file].file, &piece->rect, copy, width, err);
     for (uint64_t r = 0; code == CKPT_OK && r < piece->rect.row_count; r++)
         if (memcmp(copy + r * width, original + r * row_bytes, width) != 0)
-            code = fail_copy(s, e, piece,
-                             &(copied_row){ read->row + piece->tile_row + r,
-                                            original + r * row_bytes, copy + r * width }, err);
+            code = take_difference(s, e, piece,
+                                   &(copied_row){ read->row + piece->tile_row + r,
+                                                  original + r * row_bytes, copy + r * width },
+                                   err);
     arena_rewind(scratch, mark);
     return code;
 }

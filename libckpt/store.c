@@ -13,6 +13,7 @@ ckpt_store *store_create(const char *directory)
 
     if (store == NULL)
         return NULL;
+    pthread_mutex_init(&store->copies_lock, NULL);
     store->directory = strdup(directory);
     store->catalog = catalog_create();
     if (store->directory == NULL || store->catalog == NULL) {
@@ -42,8 +43,18 @@ void store_free(ckpt_store *store)
     if (store->watch != NULL)
         store->watch->free(store->watch);
     array_free_counted(store->sums, store->sum_count, sizeof *store->sums);
+    pthread_mutex_destroy(&store->copies_lock);
+    free(store->copies);
     free(store->directory);
     free(store);
+}
+
+ckpt_code store_keep_copies(ckpt_store *store, size_t tensor_count, ckpt_error *err)
+{
+    free(store->copies);
+    store->copies = calloc(tensor_count + 1, sizeof *store->copies);
+    return store->copies != NULL ? CKPT_OK
+                                 : ckpt_fail_memory(err, "a list of copies", tensor_count);
 }
 
 const ckpt_catalog *store_names(const ckpt_store *store)

@@ -5,6 +5,8 @@
 #ifndef CKPT_STORE_H
 #define CKPT_STORE_H
 
+#include <pthread.h>
+
 #include "catalog.h"
 #include "file.h"
 #include "layout.h"
@@ -48,6 +50,15 @@ typedef struct {
     uint32_t file;
 } store_repeat;
 
+/* Where a copy is first not what its original is. */
+typedef struct {
+    int is_found;
+    ckpt_part part;
+    uint64_t row;             /* of the part */
+    uint64_t col;             /* of the part, in its elements */
+    uint32_t file;            /* the copy's */
+} store_copy;
+
 typedef struct {
     char *directory;          /* malloc'd */
     ckpt_catalog *catalog;    /* pieces: .file and .offset of each; owned */
@@ -61,6 +72,8 @@ typedef struct {
     size_t repeat_count;
     store_sum *sums;
     size_t sum_count;
+    store_copy *copies;       /* by logical tensor, see store_keep_copies; owned; or NULL */
+    pthread_mutex_t copies_lock;
 } ckpt_store;
 
 /* The tensors that have names: keys where there are some, else the pieces. */
@@ -84,9 +97,14 @@ ckpt_code store_close_files(ckpt_store *store, ckpt_error *err);
 /* file_check_unchanged of every file that is open. */
 ckpt_code store_check_unchanged(const ckpt_store *store, int *is_touched, ckpt_error *err);
 
+/* From now on a copy that differs from its original is noted in store->copies, of `tensor_count`
+ * logical tensors, instead of refused: for those who look for differences. */
+ckpt_code store_keep_copies(ckpt_store *store, size_t tensor_count, ckpt_error *err);
+
 /*
  * Source of the layout's logical tensors, read from the store's open files. Copies are read too
- * and must equal the originals. Borrows both; the layout's stored catalog is the store's.
+ * and must equal the originals, unless store_keep_copies was called. Borrows both; the layout's
+ * stored catalog is the store's.
  */
 ckpt_code source_stored(ckpt_store *store, const ckpt_layout *layout, ckpt_source **out,
                         ckpt_error *err);

@@ -301,7 +301,7 @@ static void print_config_differences(const config_verdict *v, const char *a, con
 
 static void print_check(const char *path, const check_result *r, const file_list *notes)
 {
-    const size_t other_count = r->unlisted_count + r->sums.wrong_count;
+    const size_t other_count = r->unlisted_count + r->sums.wrong_count + r->copy_count;
     char size[CLI_SIZE_TEXT_BYTES];
 
     cli_size_text(r->stored_bytes, size);
@@ -394,6 +394,9 @@ static void print_difference(const compare_difference *d)
         printf("  row %" PRIu64 " column %" PRIu64 ": %s in A, %s in B; %" PRIu64 " of %" PRIu64
                " elements differ\n", d->row, d->col, a, b, d->count,
                ckpt_tensor_rows(d->a) * ckpt_tensor_cols(d->a));
+    else if (d->kind == COMPARE_COPY)
+        printf("  %c stores it twice, and '%s' has other bytes, first at row %" PRIu64 " column %"
+               PRIu64 "\n", d->side == 0 ? 'A' : 'B', cli_name(d->file), d->row, d->col);
     else
         printf("  %s: %s in A, %s in B\n", compare_kind_name(d->kind), a, b);
 }
@@ -438,6 +441,12 @@ static ckpt_code compare_configs(const ckpt_checkpoint *a, const ckpt_checkpoint
                                      &result->config, err);
 }
 
+/* Ranks that disagree are a difference here, not a failure. */
+static ckpt_code keep_copies(ckpt_checkpoint *c, ckpt_error *err)
+{
+    return store_keep_copies(c->store, ckpt_catalog_count(ckpt_source_catalog(c->logical)), err);
+}
+
 static ckpt_code compare(const char *a_path, const char *b_path, int *status, ckpt_error *err)
 {
     compare_options options = { .main_only = opt.main_only, .bits = opt.bits };
@@ -452,7 +461,10 @@ static ckpt_code compare(const char *a_path, const char *b_path, int *status, ck
         (code = ckpt_open(b_path, &opt.open, &b, err)) != CKPT_OK)
         goto out;
     options.copy = copy_with(&meter, checkpoint_bytes(a) + checkpoint_bytes(b));
-    if ((code = compare_sources(a->logical, b->logical, &options, &result, err)) != CKPT_OK)
+    options.stores[0] = a->store;
+    options.stores[1] = b->store;
+    if ((code = keep_copies(a, err)) != CKPT_OK || (code = keep_copies(b, err)) != CKPT_OK ||
+        (code = compare_sources(a->logical, b->logical, &options, &result, err)) != CKPT_OK)
         goto out;
     cli_meter_end(&meter);
     if ((code = compare_configs(a, b, &result, err)) != CKPT_OK)

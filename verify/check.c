@@ -16,6 +16,7 @@ const char *check_kind_name(check_kind kind)
         [CHECK_MISSING] = "missing",
         [CHECK_EXTRA] = "extra",
         [CHECK_UNLISTED] = "unlisted",
+        [CHECK_COPY] = "copy",
         [CHECK_CHECKSUM] = "checksum",
     };
 
@@ -160,6 +161,20 @@ static ckpt_code check_values(const ckpt_digest *digest, const ckpt_catalog *cat
     return CKPT_OK;
 }
 
+/* What was read twice, and was not the same. */
+static void find_copies(const ckpt_store *store, const ckpt_catalog *catalog,
+                        const check_options *options, check_result *out)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(catalog); i++) {
+        if (!store->copies[i].is_found || is_left_out(ckpt_catalog_at(catalog, i), options))
+            continue;
+        add_difference(out, CHECK_COPY, ckpt_catalog_at(catalog, i)->name);
+        out->differing[out->differing_count - 1].file =
+            store->files[store->copies[i].file].name;
+        out->copy_count++;
+    }
+}
+
 /* Digest the checkpoint and compare it with the manifest that was found. */
 static ckpt_code check_manifest(const ckpt_checkpoint *checkpoint, const check_options *options,
                                 check_result *out, ckpt_error *err)
@@ -170,8 +185,11 @@ static ckpt_code check_manifest(const ckpt_checkpoint *checkpoint, const check_o
     ckpt_code code;
 
     copy.fixed_bytes += catalog_bytes(out->manifest.catalog);
-    if ((code = copy_to_digest(logical, &copy, &digest, err)) == CKPT_OK)
-        code = check_values(digest, ckpt_source_catalog(logical), options, out, err);
+    if ((code = store_keep_copies(options->store, out->tensor_count, err)) == CKPT_OK &&
+        (code = copy_to_digest(logical, &copy, &digest, err)) == CKPT_OK &&
+        (code = check_values(digest, ckpt_source_catalog(logical), options, out, err)) ==
+            CKPT_OK)
+        find_copies(options->store, ckpt_source_catalog(logical), options, out);
     ckpt_digest_free(digest);
     return code;
 }
@@ -214,7 +232,7 @@ ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_option
                                err)) != CKPT_OK) ||
         (code = sums_check(options->store, &options->copy, &out->sums, err)) != CKPT_OK)
         goto out;
-    most = out->tensor_count + out->sums.wrong_count +
+    most = 2 * out->tensor_count + out->sums.wrong_count +
            (options->unread == NULL ? 0 : options->unread->count);
     if (out->manifest_path != NULL)
         most += ckpt_catalog_count(out->manifest.catalog);

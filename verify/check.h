@@ -20,7 +20,7 @@ typedef struct {
     int files_are_right;           /* every byte is as a hub listed it: needs no manifest */
     int weights_only;              /* leave config.json out */
     const json_value *config;      /* of the checkpoint; NULL: it carries none */
-    const ckpt_store *store;       /* of the checkpoint, for the checksums of its files */
+    ckpt_store *store;             /* of the checkpoint: checksums, copies that differ */
     const file_list *unread;       /* files of weights that opening left out; NULL: none matters */
     copy_options copy;
 } check_options;
@@ -31,6 +31,7 @@ typedef enum {
     CHECK_MISSING,                 /* in the manifest only */
     CHECK_EXTRA,                   /* in the checkpoint only */
     CHECK_UNLISTED,                /* a file of weights beside the index that it does not name */
+    CHECK_COPY,                    /* stored twice, as by several ranks, and not the same */
     CHECK_CHECKSUM                 /* the bytes of a stored tensor have another CRC-32 */
 } check_kind;
 
@@ -38,7 +39,7 @@ typedef struct {
     check_kind kind;
     const char *name;              /* borrowed from the checkpoint or from the result's manifest;
                                       CHECK_UNLISTED: of the file */
-    const char *file;              /* CHECK_CHECKSUM: where; else NULL */
+    const char *file;              /* CHECK_CHECKSUM, CHECK_COPY: where; else NULL */
     char expected[CKPT_DIGEST_HEX];    /* CHECK_VALUE, CHECK_CHECKSUM */
     char got[CKPT_DIGEST_HEX];
 } check_difference;
@@ -51,6 +52,7 @@ typedef struct {
     uint64_t stored_bytes;         /* of their data */
     size_t file_count;
     size_t unlisted_count;         /* files: these are in `differing`, too */
+    size_t copy_count;             /* CHECK_COPY in `differing` */
     sums_result sums;              /* the wrong ones are in `differing`, too */
     const char *layout;            /* borrowed from the checkpoint */
     const char *family;

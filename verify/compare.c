@@ -27,6 +27,7 @@ typedef struct {
     ckpt_sink base;
     ckpt_source *a;
     ckpt_source *b;
+    const ckpt_store *const *stores;
     compare_state *states;         /* by tensor of A */
     pthread_mutex_t lock;          /* of the states */
 } compare_sink;
@@ -294,16 +295,36 @@ static void find_missing_in_a(const compare_sink *s, const compare_options *opti
 
 /* ---- the result ---- */
 
+/* Does one side store the tensor twice, and not the same? */
+static int find_copy(const compare_sink *s, const size_t tensors[2], compare_difference *out)
+{
+    for (int side = 0; side < 2; side++) {
+        const ckpt_store *store = s->stores[side];
+        const store_copy *copy = store == NULL ? NULL : &store->copies[tensors[side]];
+
+        if (copy == NULL || !copy->is_found)
+            continue;
+        out->kind = COMPARE_COPY;
+        out->row = copy->row;
+        out->col = copy->col;
+        out->file = store->files[copy->file].name;
+        out->side = side;
+        return 1;
+    }
+    return 0;
+}
+
 /* What became of a tensor of A that has a partner in B; 0: nothing to tell. */
 static int judge(const compare_sink *s, size_t tensor, const compare_options *options,
                  compare_difference *out)
 {
     const compare_state *state = &s->states[tensor];
+    size_t tensors[2] = { tensor, 0 };
 
     memset(out, 0, sizeof *out);
     out->a = ckpt_catalog_at(s->a->catalog, tensor);
-    out->b = ckpt_catalog_at(s->b->catalog,
-                             (size_t)ckpt_catalog_find(s->b->catalog, out->a->name));
+    tensors[1] = (size_t)ckpt_catalog_find(s->b->catalog, out->a->name);
+    out->b = ckpt_catalog_at(s->b->catalog, tensors[1]);
     if (ckpt_tensor_is_int(out->a) != ckpt_tensor_is_int(out->b)) {
         out->kind = COMPARE_CLASS;
     } else if (!catalog_same_shape(out->a, out->b)) {
@@ -315,6 +336,8 @@ static int judge(const compare_sink *s, size_t tensor, const compare_options *op
         out->count = state->count;
         out->a_value = state->a_value;
         out->b_value = state->b_value;
+    } else if (find_copy(s, tensors, out)) {
+        return 1;
     } else if (options->bits && !catalog_same_encoding(out->a, out->b)) {
         out->kind = COMPARE_ENCODING;
     } else if (state->byte_count > 0) {
@@ -363,7 +386,8 @@ ckpt_code compare_sources(ckpt_source *a, ckpt_source *b, const compare_options 
     static const sink_ops ops = { compare_wants, compare_put_tile, compare_need, NULL };
     const size_t a_count = ckpt_catalog_count(a->catalog);
     const size_t b_count = ckpt_catalog_count(b->catalog);
-    compare_sink sink = { .base = { &ops }, .a = a, .b = b };
+    compare_sink sink = { .base = { &ops }, .a = a, .b = b,
+                          .stores = options->stores };
     size_t *a_order = manifest_order(a->catalog);
     size_t *b_order = manifest_order(b->catalog);
     copy_options copy = options->copy;

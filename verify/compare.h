@@ -12,17 +12,22 @@
 #include "file.h"
 #include "json.h"
 #include "sink.h"
+#include "store.h"
 
 typedef struct {
     copy_options copy;
     int main_only;                 /* leave out mtp.* */
     int bits;                      /* encodings and stored bytes must be the same, too */
+    const ckpt_store *stores[2];   /* of a and b, with store_keep_copies; NULL: a copy that differs
+                                      is an error, not a difference */
 } compare_options;
 
 typedef enum {
     COMPARE_VALUES,                /* elements differ */
     COMPARE_SHAPE,
     COMPARE_CLASS,                 /* float here, int there */
+    COMPARE_COPY,                  /* the same values, but one side stores it twice, as its ranks
+                                      do, and not the same */
     COMPARE_ENCODING,              /* with bits: equal values in different encodings */
     COMPARE_BITS                   /* with bits: equal values, other codes or scales */
 } compare_kind;
@@ -32,11 +37,13 @@ typedef struct {
     const ckpt_tensor *a;          /* borrowed from the sources' catalogs */
     const ckpt_tensor *b;
     compare_kind kind;
-    uint64_t row;                  /* of the first difference, in the row view; VALUES and BITS */
+    uint64_t row;                  /* of the first difference, in rows; VALUES, BITS, COPY */
     uint64_t col;
     uint64_t count;                /* VALUES: elements; BITS: bytes */
     int64_t a_value;               /* VALUES: integer, or bits of the F32 */
     int64_t b_value;
+    const char *file;              /* COPY: of the copy; row and col are of its part */
+    int side;                      /* COPY: of a (0) or b (1) */
 } compare_difference;
 
 /* What was compared, for the document. */

@@ -14,6 +14,7 @@ const char *compare_kind_name(compare_kind kind)
         [COMPARE_VALUES] = "values",
         [COMPARE_SHAPE] = "shape",
         [COMPARE_CLASS] = "class",
+        [COMPARE_COPY] = "copy",
         [COMPARE_ENCODING] = "encoding",
         [COMPARE_BITS] = "bits",
     };
@@ -63,6 +64,7 @@ void compare_text(const compare_difference *difference, int side, char out[COMPA
         ckpt_tensor_encoding(t, encoding, sizeof encoding);
         snprintf(out, COMPARE_TEXT_BYTES, "\"%s\"", encoding);
         break;
+    case COMPARE_COPY:
     case COMPARE_BITS:
         snprintf(out, COMPARE_TEXT_BYTES, "null");
         break;
@@ -73,7 +75,7 @@ static void put_position(json_writer *w, const compare_difference *d, const char
                          uint64_t number)
 {
     json_put_key(w, key);
-    if (d->kind == COMPARE_VALUES || d->kind == COMPARE_BITS)
+    if (d->kind == COMPARE_VALUES || d->kind == COMPARE_BITS || d->kind == COMPARE_COPY)
         json_put_u64(w, number);
     else
         json_put_null(w);
@@ -98,6 +100,10 @@ static void put_difference(json_writer *w, const compare_difference *d)
         json_put_raw(&line, text);
     }
     put_position(&line, d, "count", d->count);
+    if (d->kind == COMPARE_COPY) {
+        json_member_string(&line, "side", sides[d->side]);
+        json_member_string(&line, "file", d->file);
+    }
     json_put_object_end(&line);
     json_line_end(&line, w);
 }

@@ -66,6 +66,37 @@ def test_every_reader_notices_that_ranks_disagree(ckpt, copy, tmp_path, tool):
     assert "'norm.weight'" in ckpt(*tool, copy, *target, check=2).err
 
 
+@pytest.mark.parametrize("name, at, row, col", [("norm.weight", 7, 0, 3),
+                                                ("layers.0.attn.wq_a.scale", 1, 0, 1)])
+def test_for_compare_and_check_ranks_that_disagree_are_a_difference(ckpt, copy, mp2, tmp_path,
+                                                                    name, at, row, col):
+    """A bit of a copy is a bit: told with its place, status 1, and the rest is looked at, too."""
+    logical = name.replace(".scale", ".weight")
+    file = "model1-mp2.safetensors"
+    manifest = tmp_path / "manifest"
+    manifest.write_text(ckpt("ckpt-verify", "digest", "--json", mp2).out)
+
+    def edit(tensors):
+        tensors[name] = tensors[name].changed(at, lambda byte: byte ^ 64)
+        other = "layers.1.attn.attn_sink"
+        tensors[other] = tensors[other].changed(0, lambda byte: byte ^ 1)
+    change(copy / file, edit)
+    for sides in (mp2, copy), (copy, mp2):
+        said = ckpt("ckpt-verify", "compare", "--json", *sides, check=1).json
+        found = {d["name"]: d for d in said["differing"]}
+        assert found.keys() == {logical, "layers.1.attn.attn_sink"}
+        assert found[logical] == {
+            "name": logical, "kind": "copy", "row": row, "col": col, "a": None, "b": None,
+            "count": 0, "side": "ab"[sides.index(copy)], "file": file}
+        assert f"stores it twice, and '{file}' has other bytes, first at row {row} column {col}" \
+            in ckpt("ckpt-verify", "compare", *sides, check=1).out
+    said = ckpt("ckpt-verify", "check", "--json", "--manifest", manifest, copy, check=1).json
+    assert {(d["kind"], d["name"], d.get("file")) for d in said["differing"]} == {
+        ("copy", logical, file), ("value", "layers.1.attn.attn_sink", None)}
+    assert f"copy      {logical}  in '{file}'" in \
+        ckpt("ckpt-verify", "check", "--manifest", manifest, copy, check=1).out
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_missing_rank_is_refused(ckpt, copy, rank):
     (copy / f"model{rank}-mp2.safetensors").unlink()

@@ -443,6 +443,13 @@ class Changed:
             self.values, self.is_refused = self.world.tensors[self.piece.name].values()
         before = self.world.values[self.piece.name]
         self.differs = np.argwhere(self.values != before)
+        # The first of several copies is read, the others are compared with it.
+        self.is_refused &= 0 in self.places
+        self.is_other = len(self.differs) > 0 and 0 in self.places
+        self.is_packed = self.piece.part == "data" and \
+            self.world.tensors[self.piece.name].dtype == "FP4"
+        odd = range(1, len(self.piece.places)) if 0 in self.places else self.places
+        self.odd_files = [self.piece.places[i][0].name for i in odd]
         return self
 
     def __exit__(self, *_):
@@ -466,7 +473,7 @@ def check_digest(ckpt, c):
 
 
 def check_compare(ckpt, c):
-    status = 2 if c.is_refused or c.disagree else int(len(c.differs) > 0)
+    status = 2 if c.is_refused else int(c.is_other or c.disagree)
     said = ckpt("ckpt-verify", "compare", "--json", c.world.original, c.world.path, check=status)
     if status == 2:
         return
@@ -477,26 +484,33 @@ def check_compare(ckpt, c):
     if status == 0:
         assert got["differing"] == []
         return
+    d, = got["differing"]
+    assert d["name"] == c.piece.name
+    if not c.is_other:
+        assert (d["kind"], d["side"], d["row"], d["col"]) == (
+            "copy", "b", c.row, c.col * (2 if c.is_packed else 1) + d["col"] % 2 * c.is_packed)
+        assert d["file"] in c.odd_files
+        return
     first = tuple(map(int, c.differs[0]))
     before = c.world.values[c.piece.name]
-    d, = got["differing"]
-    assert (d["name"], d["kind"], d["row"], d["col"], d["count"]) == (
-        c.piece.name, "values", *first, len(c.differs))
+    assert (d["kind"], d["row"], d["col"], d["count"]) == ("values", *first, len(c.differs))
     assert (element(d["a"], before), element(d["b"], c.values)) == (before[first],
                                                                    c.values[first])
 
 
 def check_check(ckpt, c):
     sums = 1 if c.world.sums else 0
-    status = 2 if c.is_refused or c.disagree else int(len(c.differs) + sums > 0)
+    status = 2 if c.is_refused else int(c.is_other or c.disagree or sums > 0)
     said = ckpt("ckpt-verify", "check", "--json", "--manifest", c.world.manifest, c.world.path,
                 check=status)
     if status == 2:
         return
-    got = sorted((d["kind"], d["name"]) for d in said.json["differing"])
-    assert [name for kind, name in got if kind == "value"] == [c.piece.name] * (
-        len(c.differs) > 0)
-    assert [kind for kind, _ in got if kind != "value"] == ["checksum"] * sums
+    got = said.json["differing"]
+    assert [d["name"] for d in got if d["kind"] == "value"] == [c.piece.name] * c.is_other
+    copies = [d for d in got if d["kind"] == "copy"]
+    assert [d["name"] for d in copies] == [c.piece.name] * c.disagree
+    assert all(d["file"] in c.odd_files for d in copies)
+    assert [d["kind"] for d in got if d["kind"] not in ("value", "copy")] == ["checksum"] * sums
     assert said.json["same"] == (status == 0)
 
 
