@@ -32,6 +32,8 @@ typedef struct {
     int no_digest;
     int verify;                      /* read the result back and compare digests */
     int overwrite;
+    int no_space_check;
+    int many_files;                  /* more than 1,000 by file_bytes_max are meant */
     int restart;                     /* discard an unfinished run of other options */
     unsigned part;                   /* 1 .. part_count: the share of this process */
     unsigned part_count;             /* 0 or 1: it does everything */
@@ -82,6 +84,7 @@ typedef struct {
     size_t kept_count;
     ckpt_output *output;
     int is_waiting;                  /* this share is done; another process will commit */
+    uint64_t extra_bytes;            /* of the files that are carried along */
     int is_there;                    /* DST holds it already, from the same job */
     size_t repaired_count;           /* tensors that others had written and the disk lost */
     int is_refused;                  /* what the inputs hold forbids it: nothing may be left */
@@ -100,6 +103,9 @@ ckpt_code convert_list_files(const convert_job *job, file_list *out, ckpt_error 
 const char *convert_directory(const convert_job *job);
 ckpt_code convert_commit(convert_job *job, ckpt_error *err);
 void convert_free(convert_job *job);         /* NULL is fine; leaves the partial output */
+
+/* Room that the result takes beside DST, for the plan that is printed. */
+ckpt_code convert_plan_room(const convert_job *job, convert_room *out, ckpt_error *err);
 
 /* Memory of one thread's tile, for the plan that is printed. */
 ckpt_code convert_tile_bytes(convert_job *job, uint64_t *out, ckpt_error *err);

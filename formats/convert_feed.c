@@ -3,8 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
 
 #include "array.h"
 #include "convert_private.h"
@@ -79,30 +77,12 @@ static ckpt_code find_needs(feed_run *r, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* The files have their sizes by now, but not what they will have in them. */
 static ckpt_code say_room(const feed_run *r, ckpt_error *err)
 {
-    const ckpt_store *store = r->job->store;
-    convert_room room = { 0, UINT64_MAX, 0 };
-    struct statvfs disk;
-    struct stat status;
+    convert_room room;
+    const ckpt_code code = convert_find_room(r->job, convert_directory(r->job), &room, err);
 
-    for (size_t i = 0; i < store->file_count; i++) {
-        char *path = file_join(convert_directory(r->job), store->files[i].name);
-        uint64_t there = 0;
-
-        if (path == NULL)
-            return ckpt_fail_memory(err, "a path", strlen(store->files[i].name));
-        if (stat(path, &status) == 0)
-            there = (uint64_t)status.st_blocks * 512;
-        room.need_bytes += store->files[i].size_bytes - size_min(there, store->files[i].size_bytes);
-        free(path);
-    }
-    if (stat(convert_directory(r->job), &status) == 0)
-        room.device = (uint64_t)status.st_dev;
-    if (statvfs(convert_directory(r->job), &disk) == 0 && disk.f_blocks > 0)
-        room.free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
-    return r->feed->room(r->feed, &room, err);
+    return code == CKPT_OK ? r->feed->room(r->feed, &room, err) : code;
 }
 
 static ckpt_code say_wants(feed_run *r, ckpt_error *err)

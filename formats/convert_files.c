@@ -4,6 +4,7 @@
 
 #include "convert_private.h"
 #include "hf.h"
+#include "notes.h"
 #include "size.h"
 
 /* Where each input's tensors go: the source's files under their names. */
@@ -70,14 +71,40 @@ static uint32_t number_officially(convert_job *job)
     return count;
 }
 
+/* A size that was meant in GB makes a file of every tensor. */
+static ckpt_code check_limit(convert_job *job, uint32_t file_count, ckpt_error *err)
+{
+    enum { FILES_MAX = 1000 };
+    const uint64_t limit = job->options.file_bytes_max;
+    size_t larger = 0;
+
+    if (limit == 0)
+        return CKPT_OK;
+    if (file_count > FILES_MAX && !job->options.many_files)
+        return ckpt_fail(err, CKPT_E_USAGE, "--max-shard-size %llu makes %u files, more than %d: "
+                         "give a larger size, or add --many-files", (unsigned long long)limit,
+                         file_count, FILES_MAX);
+    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++)
+        larger += ckpt_tensor_bytes(ckpt_catalog_at(job->targets, i)) > limit;
+    if (larger == 0)
+        return CKPT_OK;
+    return note_add(&job->notes, err, "%zu tensors are larger than --max-shard-size: each has a "
+                    "file of its own", larger);
+}
+
 static ckpt_code add_numbered_files(convert_job *job, ckpt_error *err)
 {
     uint32_t count = 0;
 
     if (job->options.file_bytes_max == 0)
         count = number_officially(job);
-    if (count == 0)
+    if (count == 0) {
+        ckpt_code code;
+
         count = number_files(job);
+        if ((code = check_limit(job, count, err)) != CKPT_OK)
+            return code;
+    }
     return format_add_files(job->options.format, job->store, count, err);
 }
 

@@ -452,7 +452,8 @@ static ckpt_code plan_job(convert_job *job, ckpt_error *err)
     if (code != CKPT_OK || (code = convert_plan_config(job, err)) != CKPT_OK ||
         (code = plan_side_data(job, err)) != CKPT_OK)
         return code;
-    if ((code = take_share(job, err)) != CKPT_OK)
+    if ((code = convert_check_files(job, err)) != CKPT_OK ||
+        (code = take_share(job, err)) != CKPT_OK)
         return code;
     take_fingerprint(job);
     count_bytes(job);

@@ -33,6 +33,15 @@ ckpt_code convert_join(convert_job *job, const convert_pipeline *p, ckpt_error *
 /* job->is_there: DST exists, and holds what this part would write. */
 ckpt_code convert_find_result(convert_job *job, const convert_pipeline *p, ckpt_error *err);
 
+/* ---- convert_space.c ---- */
+
+/* What the result still takes below `directory`, and what its file system has. */
+ckpt_code convert_find_room(const convert_job *job, const char *directory, convert_room *out,
+                            ckpt_error *err);
+ckpt_code convert_check_room(const convert_job *job, ckpt_error *err);
+/* Refuse file names that are not what they look like, and what cannot be carried along. */
+ckpt_code convert_check_files(convert_job *job, ckpt_error *err);
+
 /* ---- convert_feed.c ---- */
 
 /* The result has its name: named of output_options, the job is its context. */

@@ -513,13 +513,28 @@ static ckpt_code look_for_result(convert_job *job, ckpt_error *err)
     return code;
 }
 
+/* A run that has not begun leaves nothing, but what an earlier one has finished stays. */
+static ckpt_code check_room(convert_job *job, ckpt_error *err)
+{
+    const journal_record *records = journal_records(output_journal(job->output));
+    ckpt_code code;
+
+    if (job->options.feed != NULL || job->options.no_space_check ||
+        (code = convert_check_room(job, err)) == CKPT_OK)
+        return CKPT_OK;
+    job->is_refused = job->share == NULL;
+    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++)
+        job->is_refused &= !records[i].is_done;
+    return code;
+}
+
 static ckpt_code run_steps(convert_job *job, ckpt_error *err)
 {
     ckpt_code code;
 
     if ((code = look_for_result(job, err)) != CKPT_OK || job->is_there)
         return code;
-    if ((code = begin_output(job, err)) != CKPT_OK ||
+    if ((code = begin_output(job, err)) != CKPT_OK || (code = check_room(job, err)) != CKPT_OK ||
         (code = run_pipeline(job, err)) != CKPT_OK ||
         (code = check_unchanged(job, err)) != CKPT_OK || job->is_waiting)
         return code;
@@ -537,6 +552,9 @@ ckpt_code convert_run(convert_job *job, ckpt_error *err)
     ckpt_output *output = job->output;
 
     job->seconds = seconds_now() - begin;
+    if (code == CKPT_E_INEXACT && !job->options.allow_lossy && err != NULL &&
+        strstr(err->text, "--allow-lossy") == NULL)
+        ckpt_fail(err, code, "%s; --allow-lossy rounds", err->text);
     /* The journal keeps what is done, but without digests nothing proves it. */
     if (code == CKPT_E_INTERRUPTED && !job->options.no_digest)
         return ckpt_fail(err, code, "%s; run the same command again to resume", err->text);

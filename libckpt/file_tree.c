@@ -331,7 +331,10 @@ ckpt_code file_check_place(const char *path, ckpt_error *err)
 
     if (parent == NULL)
         return ckpt_fail_memory(err, "a path", strlen(path) + 1);
-    if (lstat(path, &status) == 0 && !S_ISREG(status.st_mode))
+    if (strcmp(path, "-") == 0)
+        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '-': expected a file ('./-' names one, "
+                         "standard output is for what is printed)");
+    else if (lstat(path, &status) == 0 && !S_ISREG(status.st_mode))
         code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': expected a file, got a %s", path,
                          S_ISDIR(status.st_mode)   ? "directory"
                          : S_ISLNK(status.st_mode) ? "link"

@@ -51,12 +51,18 @@ static void take_options(convert_command *o, const cli_args *args, cli_meter *me
 
 static void print_plan_json(const convert_job *job, uint64_t tile_bytes)
 {
+    convert_room room;
     json_writer w;
 
     json_writer_begin(&w, json_write_stdio, stdout, 1);
     json_put_object(&w);
     json_member_u64(&w, "in_bytes", job->in_bytes);
     json_member_u64(&w, "out_bytes", job->out_bytes);
+    if (convert_plan_room(job, &room, NULL) == CKPT_OK) {
+        json_member_u64(&w, "needed_bytes", room.need_bytes);
+        if (room.free_bytes != UINT64_MAX)
+            json_member_u64(&w, "free_bytes", room.free_bytes);
+    }
     json_member_u64(&w, "fixed_memory_bytes", job->fixed_bytes);
     json_member_u64(&w, "tile_bytes_per_thread", tile_bytes);
     json_member_u64(&w, "keys", ckpt_catalog_count(store_names(job->store)));
@@ -130,6 +136,20 @@ static void print_changes(const convert_job *job)
         printf("%8" PRIu64 "  %s\n", counts[p], pairs[p]);
 }
 
+static void print_room(const convert_job *job)
+{
+    char need[CLI_SIZE_TEXT_BYTES];
+    char available[CLI_SIZE_TEXT_BYTES] = "?";
+    convert_room room;
+
+    if (convert_plan_room(job, &room, NULL) != CKPT_OK)
+        return;
+    cli_size_text(room.need_bytes, need);
+    if (room.free_bytes != UINT64_MAX)
+        cli_size_text(room.free_bytes, available);
+    printf("space: %s needed, %s free\n", need, available);
+}
+
 static void print_plan(const convert_job *job, uint64_t tile_bytes)
 {
     char in[CLI_SIZE_TEXT_BYTES];
@@ -149,6 +169,7 @@ static void print_plan(const convert_job *job, uint64_t tile_bytes)
            ckpt_catalog_count(job->targets), in, ckpt_catalog_count(store_names(job->store)),
            pieces, job->store->file_count, out, job->out_bytes);
     print_changes(job);
+    print_room(job);
     printf("memory: %s for catalogs, %s for each thread\n", fixed, tile);
     for (size_t i = 0; i < job->store->file_count; i++)
         printf("%16" PRIu64 "  %s\n", job->store->files[i].size_bytes,

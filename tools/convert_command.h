@@ -53,6 +53,10 @@ typedef struct {
       "take tensors that SRC lacks from PATH" },                                               \
     { CLI_SIZE, "max-shard-size", "SIZE", &(o).convert.file_bytes_max,                         \
       "new files of at most this size (default: the files of SRC)" },                          \
+    { CLI_FLAG, "many-files", NULL, &(o).convert.many_files,                                   \
+      "let --max-shard-size make more than 1000 files" },                                      \
+    { CLI_FLAG, "no-space-check", NULL, &(o).convert.no_space_check,                           \
+      "begin even if the disk is too small" },                                                 \
     { CLI_STRING, "part", "I/N|auto", &(o).part,                                               \
       "do part I of N; the last process to finish makes DST appear, the others say that they " \
       "wait for it. Needs a shared file system with coherent locks and writes. Default: the "  \

@@ -373,9 +373,10 @@ def test_dry_run_reads_no_tensor_data(ckpt, golden_a, tmp_path):
         with open(source / p.name, "wb") as f:
             f.write(data if p.suffix == ".json" else data[:read_header(p)[2]])
             f.truncate(len(data))
-    plan = ckpt("ckpt-convert", "--dry-run", "--json", "--dtype", "fp8", source, tmp_path / "x")
-    assert plan.json == ckpt("ckpt-convert", "--dry-run", "--json", "--dtype", "fp8", golden_a,
-                             tmp_path / "x").json
+    plans = [ckpt("ckpt-convert", "--dry-run", "--json", "--dtype", "fp8", path,
+                  tmp_path / "x").json for path in (source, golden_a)]
+    assert all(plan.pop("free_bytes") > 0 for plan in plans)      # others use the disk, too
+    assert plans[0] == plans[1]
 
 
 def test_too_little_memory_is_refused_before_a_byte_is_written(ckpt, golden_a, tmp_path):
@@ -448,6 +449,43 @@ def test_a_target_without_a_name_of_its_own_is_refused_at_once(ckpt, golden_a, t
     for word in [], ["--overwrite"], ["--dry-run"]:
         ckpt("ckpt-convert", *word, golden_a, name, check=2, cwd=tmp_path / "in")
     assert [p.name for p in tmp_path.rglob("*")] == ["in"]
+
+
+@pytest.mark.parametrize("option", ["--report", "--manifest"])
+def test_a_report_named_as_standard_output_is_refused(ckpt, golden_a, tmp_path, option):
+    assert "'-'" in ckpt("ckpt-convert", option, "-", golden_a, "out", check=2, cwd=tmp_path).err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tensor_larger_than_a_file_may_be_is_told(ckpt, golden_a, tmp_path):
+    said = ckpt("ckpt-convert", "--max-shard-size", "100KB", "--json", golden_a,
+                tmp_path / "out").json
+    assert any("larger than --max-shard-size" in note for note in said["notes"])
+
+
+def test_more_than_a_thousand_files_want_a_word(ckpt, tmp_path):
+    ckpt("ckpt-synth", "--config", "flash", "--layers", "2", "--sparse", tmp_path / "in")
+    words = ["ckpt-convert", "--dry-run", "--max-shard-size", "5"]
+    err = ckpt(*words, tmp_path / "in", tmp_path / "out", check=2).err
+    assert "--many-files" in err
+    ckpt(*words, "--many-files", tmp_path / "in", tmp_path / "out")
+
+
+def test_a_disk_that_is_too_small_is_told_before_a_byte(ckpt, small_disk, golden_a):
+    disk = small_disk(1)
+    err = ckpt("ckpt-convert", "--dtype", "bf16", golden_a, disk / "out", check=2).err
+    assert "no room" in err and list(disk.iterdir()) == []
+    plan = ckpt("ckpt-convert", "--dry-run", "--json", "--dtype", "bf16", golden_a,
+                disk / "out").json
+    assert plan["needed_bytes"] > plan["free_bytes"]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\u202eb", "a\u009bb", "a\x7f"])
+def test_a_file_name_that_is_not_what_it_looks_like_is_refused(ckpt, golden_a, tmp_path, name):
+    source = shutil.copytree(golden_a, tmp_path / "source")
+    (source / name).write_text("x")
+    assert "characters" in ckpt("ckpt-convert", source, tmp_path / "out", check=2).err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_target_inside_a_missing_folder_is_an_error(ckpt, golden_a, tmp_path):

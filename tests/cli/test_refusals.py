@@ -24,6 +24,7 @@ def refused(ckpt, tmp_path):
             assert word in err, err
         assert not (tmp_path / "dst").exists()
         assert set(tmp_path.iterdir()) == before
+        assert "is not exact" not in err or "--allow-lossy" in err
         return err
     return run
 
