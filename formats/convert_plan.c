@@ -63,18 +63,6 @@ static ckpt_code open_all(convert_job *job, ckpt_error *err)
     return o->fill_from == NULL ? CKPT_OK : ckpt_open(o->fill_from, &parts, &job->fill, err);
 }
 
-static ckpt_code take_notes(convert_job *job, ckpt_error *err)
-{
-    const convert_options *o = &job->options;
-    ckpt_code code = note_add_all(&job->notes, &job->source->notes, NULL, err);
-
-    if (code == CKPT_OK && job->like != NULL)
-        code = note_add_all(&job->notes, &job->like->notes, o->like, err);
-    if (code == CKPT_OK && job->fill != NULL)
-        code = note_add_all(&job->notes, &job->fill->notes, o->fill_from, err);
-    return code;
-}
-
 static void add_input(inputs *in, const char **origins, const ckpt_checkpoint *from, size_t i,
                       const char *origin)
 {
@@ -439,12 +427,12 @@ static ckpt_code plan_job(convert_job *job, ckpt_error *err)
         (code = check_files_apart(&job->options, job->source, err)) != CKPT_OK ||
         (code = check_files_apart(&job->options, job->like, err)) != CKPT_OK ||
         (code = check_files_apart(&job->options, job->fill, err)) != CKPT_OK ||
-        (code = take_notes(job, err)) != CKPT_OK ||
         (code = convert_choose_map(job, err)) != CKPT_OK ||
         (code = convert_check_method(job, err)) != CKPT_OK ||
         (code = pick_inputs(job, err)) != CKPT_OK ||
         (code = convert_choose_targets(job, err)) != CKPT_OK ||
-        (code = check_digests(job, err)) != CKPT_OK)
+        (code = check_digests(job, err)) != CKPT_OK ||
+        (code = convert_take_notes(job, err)) != CKPT_OK)
         return code;
     if ((job->store = store_create(job->options.target)) == NULL)
         return ckpt_fail_memory(err, "a plan", sizeof *job->store);

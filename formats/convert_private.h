@@ -60,6 +60,11 @@ ckpt_code convert_feed_check(const convert_job *job, ckpt_error *err);
 /* ckpt_copy, as the files come. */
 ckpt_code convert_feed_copy(convert_job *job, const feed_copy *copy, ckpt_error *err);
 
+/* ---- convert_notes.c ---- */
+
+/* The notes of what was opened, and of what was chosen. */
+ckpt_code convert_take_notes(convert_job *job, ckpt_error *err);
+
 /* ---- convert_targets.c ---- */
 
 /* Names of the target; before its tensors are picked, since a layout may omit some. */

@@ -18,6 +18,9 @@ enum { FORMAT_NAME_BYTES = 64 };
 
 /* The family of maps for checkpoints of no known family: names stay as they are. */
 #define GENERIC_FAMILY "generic"
+/* The note of a checkpoint that has no MTP block although its config has one. */
+#define CHECKPOINT_NO_MTP "no MTP block (mtp.*)"
+
 enum { CONFIG_BYTES_MAX = 1 << 24 };       /* config.json is small */
 
 /* What opening knows. `open` of a format fills the first group, ckpt_open the rest. */

@@ -9,6 +9,7 @@
 #include "format.h"
 #include "hf.h"
 #include "notes.h"
+#include "remarks.h"
 #include "recognise.h"
 #include "side_data.h"
 #include "size.h"
@@ -142,7 +143,7 @@ static ckpt_code look_for_mtp(ckpt_checkpoint *c, ckpt_error *err)
     for (size_t i = 0; i < ckpt_catalog_count(c->reading.logical); i++)
         found |= digest_is_mtp(ckpt_catalog_at(c->reading.logical, i)->name);
     c->has_no_mtp = expected && !found;
-    return c->has_no_mtp ? note_add(&c->notes, err, "no MTP block (mtp.*)") : CKPT_OK;
+    return c->has_no_mtp ? note_add(&c->notes, err, CHECKPOINT_NO_MTP) : CKPT_OK;
 }
 
 /* The file that a tensor is in, or begins in, as errors name it. */
@@ -400,7 +401,8 @@ static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
     if ((code = make_stored(c, err)) != CKPT_OK ||
         (code = checkpoint_find_own_map(c, err)) != CKPT_OK ||
         (code = complete_config(c, err)) != CKPT_OK ||
-        (code = read_by_map(c, err)) != CKPT_OK || (code = note_bare_codes(c, err)) != CKPT_OK)
+        (code = read_by_map(c, err)) != CKPT_OK || (code = note_bare_codes(c, err)) != CKPT_OK ||
+        (code = checkpoint_remark(c, err)) != CKPT_OK)
         return code;
     if (c->family != NULL && !c->is_partial && (code = check_family(c, err)) != CKPT_OK)
         return code;
@@ -432,7 +434,7 @@ ckpt_code ckpt_open(const char *path, const ckpt_open_options *options, ckpt_che
 
     if ((code = kernels_require(err)) != CKPT_OK)
         return code;
-    if (file_exists(path) && (code = file_check_reachable(path, err)) != CKPT_OK)
+    if ((code = file_check_reachable(path, err)) != CKPT_OK)
         return code;
     while (ckpt_formats[i] != NULL && !ckpt_formats[i]->detect(path))
         i++;

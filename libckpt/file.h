@@ -92,8 +92,8 @@ ckpt_code file_copy(const char *from, const char *to, ckpt_error *err);
 
 /* Anything at all, also a dangling link; 0 only when it is known to be absent. */
 int file_exists(const char *path);
-/* Say what is wrong with an input that is not there, or a folder that may not be listed or
- * entered. */
+/* Refuse what cannot be looked at, and a folder that may not be listed or entered. What is absent
+ * is fine here. */
 ckpt_code file_check_reachable(const char *path, ckpt_error *err);
 /* 1 in *found when a name in the folder itself is wanted, hidden ones aside. Stops at the first. */
 ckpt_code file_find_name(const char *directory, int (*is_wanted)(const char *name), int *found,

@@ -34,12 +34,10 @@ ckpt_code file_check_reachable(const char *path, ckpt_error *err)
     struct stat status;
     int fd;
 
-    if (stat(path, &status) != 0) {
-        if (errno != ENOENT && errno != ENOTDIR)
-            return ckpt_fail(err, CKPT_E_IO, "cannot reach '%s': %s", path, strerror(errno));
-        return ckpt_fail(err, CKPT_E_IO, file_exists(path) ? "'%s' is a link to nothing"
-                                                           : "'%s' does not exist", path);
-    }
+    if (stat(path, &status) != 0)
+        return errno == ENOENT || errno == ENOTDIR
+                   ? CKPT_OK
+                   : ckpt_fail(err, CKPT_E_IO, "cannot reach '%s': %s", path, strerror(errno));
     if (!S_ISDIR(status.st_mode))
         return CKPT_OK;
     if ((fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)

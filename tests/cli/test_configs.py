@@ -4,6 +4,8 @@ import shutil
 
 import pytest
 
+from corrupt.files import Model, Tensor
+
 CHANGES = {
     "rope_theta": 999, "compress_rope_theta": 1000, "rms_norm_eps": 1e-5, "hc_eps": 1e-5,
     "routed_scaling_factor": 2.5, "sliding_window": 32,
@@ -142,3 +144,84 @@ def test_any_other_config_counts_by_all_its_members(ckpt, tmp_path, golden_a):
     found = compare(ckpt, a, c, 1)["differing"]
     assert [d["name"] for d in found] == ["rope_theta", "text_config.rms_norm_eps",
                                           "text_config.sizes"]
+
+
+# ---- notes: what a checkpoint that can be read may not be ----
+
+def notes_of(ckpt, path, *options):
+    return ckpt("ckpt-inspect", "--json", "--summary", *options, path).json["notes"]
+
+
+def note(notes, words):
+    found = [n for n in notes if words in n]
+    assert len(found) == 1, notes
+    return found[0]
+
+
+def test_one_file_of_several_is_told_everywhere(ckpt, golden_a, tmp_path):
+    part = next(golden_a.glob("model-00002-*"))
+    words = "this is file 2 of 5"
+    note(notes_of(ckpt, part), words)
+    report = tmp_path / "report.json"
+    done = ckpt("ckpt-convert", "--json", "--report", report, part, tmp_path / "out").json
+    note(done["notes"], words)
+    note(json.loads(report.read_text())["notes"], words)
+    assert words in ckpt("ckpt-convert", part, tmp_path / "again").out
+    assert words in ckpt("ckpt-verify", "compare", part, part).out
+    whole = shutil.copy(part, tmp_path / "model.safetensors")
+    assert not any("this is" in n for n in notes_of(ckpt, whole))
+
+
+def test_one_rank_is_told(ckpt, golden_a, tmp_path):
+    ckpt("ckpt-shard", "--layout", "mp", "--mp", "2", golden_a, tmp_path / "mp")
+    note(notes_of(ckpt, tmp_path / "mp" / "model1-mp2.safetensors"), "one rank of 2")
+    assert not any("rank" in n for n in notes_of(ckpt, tmp_path / "mp"))
+
+
+def test_an_adapter_is_told(ckpt, golden_a, tmp_path):
+    (tmp_path / "lora").mkdir()
+    part = next(golden_a.glob("model-00002-*"))
+    shutil.copy(part, tmp_path / "lora" / "adapter_model.safetensors")
+    (tmp_path / "lora" / "adapter_config.json").write_text("{}")
+    note(notes_of(ckpt, tmp_path / "lora"), "LoRA")
+    done = ckpt("ckpt-convert", "--json", tmp_path / "lora", tmp_path / "out").json
+    note(done["notes"], "LoRA")
+
+
+@pytest.mark.parametrize("total, is_told", [("tensors", False), ("files", False), (1, True),
+                                            (None, False)])
+def test_a_total_size_that_is_wrong_is_told(ckpt, golden_a, tmp_path, total, is_told):
+    """Writers take the bytes of the tensors, or of the files with their headers."""
+    model = shutil.copytree(golden_a, tmp_path / "model")
+    index = model / "model.safetensors.index.json"
+    document = json.loads(index.read_text())
+    right = ckpt("ckpt-inspect", "--json", "--summary", model).json["totals"]["all"]["bytes"]
+    sums = {"tensors": right, "files": sum(p.stat().st_size for p in model.glob("*.safetensors"))}
+    document["metadata"] = {"total_size": sums.get(total, total), "other": {"total_size": 5}}
+    if total is None:
+        document["metadata"].pop("total_size")
+    index.write_text(json.dumps(document))
+    found = [n for n in notes_of(ckpt, model) if "total_size" in n]
+    assert len(found) == is_told and all(f"{right} bytes" in n for n in found)
+
+
+def test_f16_that_stays_f16_is_told(ckpt, tmp_path):
+    c = Model()
+    c.files["model.safetensors"] = {"a.weight": Tensor("F16", [2, 4], bytes(16)),
+                                    "b.weight": Tensor("BF16", [2, 4], bytes(16))}
+    path = c.write(tmp_path / "c", index=False)
+    done = ckpt("ckpt-convert", "--json", "--dtype", "bf16", path, tmp_path / "o").json
+    assert "1 tensors are F16" in note(done["notes"], "stay so") and done["tensors"] == 2
+    assert ckpt("ckpt-convert", "--json", path, tmp_path / "p").json["notes"] == []
+
+
+def test_what_fill_from_supplied_is_told(ckpt, golden_a, tmp_path):
+    ckpt("ckpt-shard", "--layout", "torch_dist", golden_a, tmp_path / "dist")
+    back = ("ckpt-shard", "--json", "--layout", "hf", "--names", "native")
+    lacking = ckpt(*back, tmp_path / "dist", tmp_path / "lacking").json
+    note(lacking["notes"], "no MTP block")
+    done = ckpt(*back, "--fill-from", golden_a, tmp_path / "dist", tmp_path / "filled").json
+    assert "the first is 'mtp." in note(done["notes"], f"tensors come from '{golden_a}'")
+    assert not any("no MTP block" in n for n in done["notes"])
+    unused = ckpt("ckpt-convert", "--json", "--fill-from", golden_a, golden_a, tmp_path / "u").json
+    note(unused["notes"], "nothing came from")

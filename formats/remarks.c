@@ -1,0 +1,117 @@
+/* What one should know of a checkpoint before one trusts it to be a whole model. */
+#include "remarks.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hf.h"
+#include "json_scan.h"
+#include "notes.h"
+#include "recognise.h"
+
+enum { INDEX_BYTES_MAX = 1 << 28 };
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash == NULL ? path : slash + 1;
+}
+
+/* A file of several that is opened alone. */
+static ckpt_code remark_part(ckpt_checkpoint *c, ckpt_error *err)
+{
+    const char *name = base_name(c->path);
+    const char *dash = strstr(name, "-of-");
+    unsigned number;
+    unsigned count;
+
+    if (c->format != &format_safetensors_file)
+        return CKPT_OK;
+    if (sscanf(name, "model%u-mp%u.safetensors", &number, &count) == 2 && count > 1)
+        return note_add(&c->notes, err, "this is one rank of %u (mp%u): it has parts of tensors, "
+                        "and not all of them; give the folder instead", count, count);
+    while (dash != NULL && dash > name && dash[-1] >= '0' && dash[-1] <= '9')
+        dash--;
+    if (dash != NULL && sscanf(dash, "%u-of-%u", &number, &count) == 2 && count > 1)
+        return note_add(&c->notes, err, "this is file %u of %u: the tensors of the others are not "
+                        "looked at; give the folder instead", number, count);
+    return CKPT_OK;
+}
+
+static ckpt_code remark_adapter(ckpt_checkpoint *c, ckpt_error *err)
+{
+    if (!recognise_is_adapter(c->path))
+        return CKPT_OK;
+    return note_add(&c->notes, err, "this is a LoRA adapter: changes to a model, not a model; "
+                    "merge it into its base first");
+}
+
+/* The number `total_size` of the index's `metadata`; *found 0: it has none, or no whole number. */
+static ckpt_code find_total(const char *text, size_t size, const char *path, uint64_t *out,
+                            int *found, ckpt_error *err)
+{
+    json_scanner scan;
+    json_token token = { .kind = JSON_SCAN_NULL };
+    int in_metadata = 0;
+    int is_next = 0;
+    ckpt_code code = CKPT_OK;
+
+    *found = 0;
+    json_scan_begin(&scan, text, size, path);
+    while (code == CKPT_OK && token.kind != JSON_SCAN_END && !*found) {
+        if ((code = json_scan_next(&scan, &token, err)) != CKPT_OK)
+            break;
+        if (token.kind == JSON_SCAN_KEY && token.depth == 1)
+            in_metadata = json_token_equals(text, &token, "metadata");
+        if (is_next && token.kind == JSON_SCAN_NUMBER && token.is_unsigned) {
+            *out = strtoull(text + token.start, NULL, 10);
+            *found = 1;
+        }
+        is_next = in_metadata && token.kind == JSON_SCAN_KEY && token.depth == 2 &&
+                  json_token_equals(text, &token, "total_size");
+    }
+    return code;
+}
+
+/* Loaders plan memory by it, and people compare it. It is the bytes of the tensors; some writers
+ * take those of the files. */
+static ckpt_code remark_total(ckpt_checkpoint *c, ckpt_error *err)
+{
+    const ckpt_catalog *stored = c->store->catalog;
+    uint64_t total_bytes = 0;
+    uint64_t file_bytes = 0;
+    uint64_t said_bytes = 0;
+    char *path;
+    char *text = NULL;
+    size_t size;
+    int found = 0;
+    ckpt_code code;
+
+    if (!c->has_index)
+        return CKPT_OK;
+    if ((path = file_join(c->path, HF_INDEX_FILE)) == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(c->path));
+    if ((code = file_read_all(path, INDEX_BYTES_MAX, &text, &size, err)) == CKPT_OK)
+        code = find_total(text, size, path, &said_bytes, &found, err);
+    for (size_t i = 0; i < ckpt_catalog_count(stored); i++)
+        total_bytes += ckpt_part_bytes(ckpt_catalog_at(stored, i), CKPT_DATA);
+    for (size_t i = 0; i < c->store->file_count; i++)
+        file_bytes += c->store->files[i].size_bytes;
+    if (code == CKPT_OK && found && said_bytes != total_bytes && said_bytes != file_bytes)
+        code = note_add(&c->notes, err, "the index says total_size %llu, but its tensors have %llu "
+                        "bytes", (unsigned long long)said_bytes, (unsigned long long)total_bytes);
+    free(text);
+    free(path);
+    return code;
+}
+
+ckpt_code checkpoint_remark(ckpt_checkpoint *c, ckpt_error *err)
+{
+    ckpt_code code;
+
+    if ((code = remark_part(c, err)) != CKPT_OK || (code = remark_adapter(c, err)) != CKPT_OK)
+        return code;
+    return remark_total(c, err);
+}
