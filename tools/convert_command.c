@@ -393,6 +393,34 @@ static void print_remarks(const convert_job *job)
     print_changes_of_values(job);
 }
 
+/* What is there is replaced if it is an earlier report or manifest: by its first member, or packed
+ * as those are. */
+static ckpt_code check_earlier(const char *path, ckpt_error *err)
+{
+    static const char zstd[] = "\x28\xb5\x2f\xfd";
+    char begin[64] = "";
+    ckpt_file *file = NULL;
+    const char *member = begin + 1;
+    ckpt_code code = CKPT_OK;
+    size_t size;
+
+    if (!file_exists(path))
+        return CKPT_OK;
+    if ((code = file_open(path, &file, err)) != CKPT_OK)
+        return code;
+    size = file_size(file) < sizeof begin - 1 ? (size_t)file_size(file) : sizeof begin - 1;
+    code = file_read_at(file, 0, begin, size, err);
+    file_close(file, NULL);
+    if (code != CKPT_OK || size == 0 || memcmp(begin, zstd, sizeof zstd - 1) == 0)
+        return code;
+    member += strspn(member, " \n");
+    if (begin[0] == '{' && (strncmp(member, "\"root\"", 6) == 0 ||
+                            strncmp(member, "\"version\"", 9) == 0))
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_USAGE, "'%s' is there, and is not a report or manifest: move it "
+                     "away, or choose another name", path);
+}
+
 /* Refuse what must not be written, before the work is done. */
 static ckpt_code check_place(const convert_options *o, const char *path, ckpt_error *err)
 {
@@ -407,7 +435,8 @@ static ckpt_code check_place(const convert_options *o, const char *path, ckpt_er
     for (size_t i = 0; i < CONVERT_INPUTS; i++)
         if (inputs[i] != NULL && (code = output_check_spares(path, inputs[i], err)) != CKPT_OK)
             return code;
-    return file_check_place(path, err);
+    code = file_check_place(path, err);
+    return code == CKPT_OK ? check_earlier(path, err) : code;
 }
 
 static ckpt_code check_places(const convert_command *o, ckpt_error *err)

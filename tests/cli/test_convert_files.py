@@ -457,6 +457,17 @@ def test_a_report_named_as_standard_output_is_refused(ckpt, golden_a, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("option", ["--report", "--manifest"])
+def test_a_report_replaces_an_earlier_one_and_nothing_else(ckpt, golden_a, tmp_path, option):
+    for name in "r.json", "r.zst":
+        for i in range(2):
+            ckpt("ckpt-convert", option, tmp_path / name, golden_a, tmp_path / f"{name}{i}")
+    mine = tmp_path / "thesis.tex"
+    mine.write_text("mine")
+    err = ckpt("ckpt-convert", option, mine, golden_a, tmp_path / "out", check=2).err
+    assert "thesis.tex" in err and mine.read_text() == "mine" and not (tmp_path / "out").exists()
+
+
 def test_a_tensor_larger_than_a_file_may_be_is_told(ckpt, golden_a, tmp_path):
     said = ckpt("ckpt-convert", "--max-shard-size", "100KB", "--json", golden_a,
                 tmp_path / "out").json

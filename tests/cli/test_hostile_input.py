@@ -257,14 +257,17 @@ def test_verify_shows_names_on_one_line(ckpt, odd_names, tmp_path):
     assert f"differ  {SHOWN}  row" in out and not controls(out)
 
 
-def test_a_plan_shows_names_on_one_line(ckpt, odd_names, tmp_path):
-    (odd_names / "sub").mkdir()
-    (odd_names / "sub/n\rote.safetensors").write_bytes(b"")
+def test_odd_file_names_are_refused_on_one_line(ckpt, odd_names, tmp_path):
+    for more in (), ("--dry-run",):
+        err = ckpt("ckpt-convert", *more, odd_names, tmp_path / "out", check=2).err
+        assert "'a\\nb.safetensors'" in err and not controls(err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_odd_tensor_names_are_converted_as_they_are(ckpt, odd_names, tmp_path):
+    """In a plan, too, they are on one line."""
+    (odd_names / "a\nb.safetensors").rename(odd_names / "ab.safetensors")
     out = ckpt("ckpt-convert", "--dry-run", odd_names, tmp_path / "out").out
-    assert "a\\nb.safetensors\n" in out and "'sub/n\\rote.safetensors'" in out
-    assert not controls(out)
-
-
-def test_odd_names_are_converted_as_they_are(ckpt, odd_names, tmp_path):
+    assert "ab.safetensors\n" in out and not controls(out)
     ckpt("ckpt-convert", odd_names, tmp_path / "out")
     assert tensor_files(tmp_path / "out") == tensor_files(odd_names)

@@ -445,6 +445,28 @@ def test_a_link_planted_in_the_partial_folder_is_not_followed(job, half, tmp_pat
     job.finish(half)
 
 
+@pytest.mark.parametrize("rule, path", [
+    ("open:EMFILE", "out.partial"), ("read:EIO", "out.partial/.ckpt-journal"),
+    ("open:EACCES", "out.partial/.ckpt-journal"), ("rename:EIO", "out")])
+def test_what_cannot_be_looked_at_is_not_thrown_away(job, half, fault, rule, path):
+    """Each of the first of these calls fails: all that was done before is still there after it."""
+    done = journal(half).read_bytes()
+    refused = 0
+    for n in range(1, 8):
+        copy = half.parent.with_suffix(f".{rule.split(':')[0]}{n}{len(path)}") / "out"
+        shutil.copytree(half.parent, copy.parent)
+        result = job.run(copy, "--restart", check=(0, 2),
+                         env=fault.env(f"{rule}:{n}", str(copy.parent / path)))
+        if not fault.injected:
+            break
+        refused += result.status == 2
+        if result.status == 2 and partial(copy).exists():
+            assert journal(copy).read_bytes().startswith(done)
+            assert "were there from an earlier run" in job.run(copy).out
+        assert tree(copy) == job.expected
+    assert refused > 0
+
+
 # ---- two at once, and being stopped ----
 
 def stopped_at_work(job, target, fault):
