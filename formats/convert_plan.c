@@ -339,8 +339,9 @@ static void mix_target(hash128 *sum, const convert_job *job)
 
 static void take_fingerprint(convert_job *job)
 {
+    /* What one of these lets pass, the other refuses, and a refusal removes what is there. */
     const int flags[] = { job->options.match_reference, job->options.allow_lossy,
-                          job->options.no_digest, job->side != NULL };
+                          job->options.open.lenient, job->options.no_digest, job->side != NULL };
 
     mix(&job->fingerprint, CKPT_VERSION, sizeof CKPT_VERSION);
     mix(&job->fingerprint, flags, sizeof flags);

@@ -23,50 +23,55 @@ typedef struct {
 typedef struct {
     const char *pattern;     /* '#' stands for a number; one that ends in '/' for all below it */
     int is_proof;
+    int is_iteration;        /* also in the folder of an iteration */
 } known_name;
 
 static const known_name known_names[] = {
-    { "model.safetensors", 1 },
-    { "model-#-of-#.safetensors", 1 },
-    { "model#-mp#.safetensors", 1 },
-    { "model.safetensors.index.json", 1 },
-    { MANIFEST_FILE, 1 },
-    { "fp4_scales.zst", 1 },
-    { "__#_#.distcp", 1 },
-    { ".metadata", 1 },
-    { "latest_checkpointed_iteration.txt", 1 },
-    { "metadata.json", 0 },
-    { "common.pt", 0 },
-    { "config.json", 0 },
-    { "generation_config.json", 0 },
-    { "tokenizer.json", 0 },
-    { "tokenizer_config.json", 0 },
-    { "tokenizer.model", 0 },
-    { "special_tokens_map.json", 0 },
-    { "added_tokens.json", 0 },
-    { "vocab.json", 0 },
-    { "merges.txt", 0 },
-    { "chat_template.jinja", 0 },
-    { "chat_template.json", 0 },
-    { "preprocessor_config.json", 0 },
-    { "processor_config.json", 0 },
-    { ".gitattributes", 0 },
-    { "README.md", 0 },
-    { "LICENSE", 0 },
-    { ".cache/huggingface/", 0 },       /* what a download keeps */
-    { ".mdl", 0 },
-    { ".msc", 0 },
-    { ".mv", 0 },
-    { "inference/config.json", 0 },     /* DeepSeek's own code, beside its weights */
-    { "inference/convert.py", 0 },
-    { "inference/generate.py", 0 },
-    { "inference/kernel.py", 0 },
-    { "inference/model.py", 0 },
-    { "inference/README.md", 0 },
-    { "inference/requirements.txt", 0 },
-    { "encoding/encoding_dsv4.py", 0 },
-    { "encoding/test_encoding_dsv4.py", 0 },
-    { "encoding/README.md", 0 },
+    { "model.safetensors", 1, 0 },
+    { "model-#-of-#.safetensors", 1, 0 },
+    { "model#-mp#.safetensors", 1, 0 },
+    { "model.safetensors.index.json", 1, 0 },
+    { MANIFEST_FILE, 1, 0 },
+    { "fp4_scales.zst", 1, 0 },
+    { "__#_#.distcp", 1, 1 },
+    { ".metadata", 1, 1 },
+    { "latest_checkpointed_iteration.txt", 1, 0 },
+    { "metadata.json", 0, 1 },
+    { "common.pt", 0, 1 },
+    { "config.json", 0, 0 },
+    { "generation_config.json", 0, 0 },
+    { "tokenizer.json", 0, 0 },
+    { "tokenizer_config.json", 0, 0 },
+    { "tokenizer.model", 0, 0 },
+    { "special_tokens_map.json", 0, 0 },
+    { "added_tokens.json", 0, 0 },
+    { "vocab.json", 0, 0 },
+    { "merges.txt", 0, 0 },
+    { "chat_template.jinja", 0, 0 },
+    { "chat_template.json", 0, 0 },
+    { "preprocessor_config.json", 0, 0 },
+    { "processor_config.json", 0, 0 },
+    { ".gitattributes", 0, 0 },
+    { "README.md", 0, 0 },
+    { "LICENSE", 0, 0 },
+    { ".cache/huggingface/ckpt/", 0, 0 },       /* what a download keeps; the user's cache may */
+    { ".cache/huggingface/download/", 0, 0 },   /* lie beside it */
+    { ".cache/huggingface/trees/", 0, 0 },
+    { ".cache/huggingface/.gitignore", 0, 0 },
+    { ".cache/huggingface/CACHEDIR.TAG", 0, 0 },
+    { ".mdl", 0, 0 },
+    { ".msc", 0, 0 },
+    { ".mv", 0, 0 },
+    { "inference/config.json", 0, 0 },     /* DeepSeek's own code, beside its weights */
+    { "inference/convert.py", 0, 0 },
+    { "inference/generate.py", 0, 0 },
+    { "inference/kernel.py", 0, 0 },
+    { "inference/model.py", 0, 0 },
+    { "inference/README.md", 0, 0 },
+    { "inference/requirements.txt", 0, 0 },
+    { "encoding/encoding_dsv4.py", 0, 0 },
+    { "encoding/test_encoding_dsv4.py", 0, 0 },
+    { "encoding/README.md", 0, 0 },
 };
 
 static int matches(const char *pattern, const char *name)
@@ -84,24 +89,39 @@ static int matches(const char *pattern, const char *name)
     return *name == '\0' || pattern[-1] == '/';
 }
 
-/* A Megatron checkpoint has its files in a folder of the iteration. */
-static const char *without_iteration(const char *name)
+/* A Megatron checkpoint has its files in a folder of the iteration; 0: `name` is in none. */
+static size_t iteration_length(const char *name)
 {
     const char *slash = strchr(name, '/');
     char first[32];
 
     if (slash == NULL || (size_t)(slash - name) >= sizeof first)
-        return name;
+        return 0;
     snprintf(first, sizeof first, "%.*s", (int)(slash - name), name);
-    return strcmp(first, "release") == 0 || matches("iter_#", first) ? slash + 1 : name;
+    return strcmp(first, "release") == 0 || matches("iter_#", first) ? (size_t)(slash - name) : 0;
 }
 
 static const known_name *find_known(const char *name)
 {
+    const size_t length = iteration_length(name);
+    const char *rest = length == 0 ? name : name + length + 1;
+
     for (size_t i = 0; i < sizeof known_names / sizeof *known_names; i++)
-        if (matches(known_names[i].pattern, without_iteration(name)))
+        if (matches(known_names[i].pattern, rest) && (length == 0 || known_names[i].is_iteration))
             return &known_names[i];
     return NULL;
+}
+
+/* A second iteration is another checkpoint: the folder is that of a training run. */
+static int is_second_iteration(const char *name, const char **iteration)
+{
+    const size_t length = iteration_length(name);
+
+    if (length == 0)
+        return 0;
+    if (*iteration == NULL)
+        *iteration = name;
+    return strncmp(name, *iteration, length + 1) != 0;
 }
 
 static int is_journal(const char *name)
@@ -203,11 +223,16 @@ static ckpt_code fail_other(const char *path, const char *name, ckpt_error *err)
 static ckpt_code check_files(const folder *f, const char *path, int is_partial, ckpt_error *err)
 {
     int is_proven = f->found.count == 0 || is_partial;
+    const char *iteration = NULL;
 
     for (size_t i = 0; i < f->found.count; i++) {
         const char *name = f->found.names[i];
         const known_name *known = find_known(name);
 
+        if (is_second_iteration(name, &iteration))
+            return ckpt_fail(err, CKPT_E_USAGE, "'%s' is not replaced: '%s' in it is of a second "
+                             "iteration, so that it is a training run; choose another name", path,
+                             name);
         if (is_listed(f, name)) {
             is_proven = 1;
             continue;

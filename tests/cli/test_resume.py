@@ -287,7 +287,7 @@ def test_a_spill_that_is_gone_is_refused(job, half):
 @pytest.mark.parametrize("other", [["--dtype", "bf16"], ["--match-reference"],
                                    ["--names", "sglang", "--force-names"],
                                    ["--max-shard-size", "3MB"],
-                                   ["--no-digest"]])
+                                   ["--no-digest"], ["--lenient"]])
 def test_another_command_is_refused(job, half, other):
     before = tree(partial(half))
     assert "is an unfinished run with other options" in job.run(half, *other, check=2).err

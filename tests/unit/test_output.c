@@ -248,6 +248,49 @@ static void test_a_folder_with_anything_else_in_it_is_not_replaced(void **state)
     }
 }
 
+static void test_a_users_cache_is_not_what_a_download_keeps(void **state)
+{
+    static const char blob[] = ".cache/huggingface/hub/models--o--m/blobs/1";
+    char path[128];
+
+    (void)state;
+    make_file(in_folder("out/model.safetensors"), "x", 1);
+    make_file(in_folder("out/.cache/huggingface/download/config.json.metadata"), "x", 1);
+    make_file(in_folder("out/.cache/huggingface/ckpt/listing.json"), "x", 1);
+    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_OK);
+    snprintf(path, sizeof path, "out/%s", blob);
+    make_file(in_folder(path), "x", 1);
+    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_E_USAGE);
+    assert_non_null(strstr(err.text, blob));
+}
+
+/* A conversion wrote one iteration, and training went on from it in the same folder. */
+static void test_a_training_run_is_not_replaced(void **state)
+{
+    static const char manifest[] = "{\"files\": [\"release/__0_0.distcp\"], \"tensors\": []}";
+
+    (void)state;
+    make_file(in_folder("out/ckpt-manifest.json"), manifest, sizeof manifest - 1);
+    make_file(in_folder("out/latest_checkpointed_iteration.txt"), "100", 3);
+    make_file(in_folder("out/release/__0_0.distcp"), "x", 1);
+    make_file(in_folder("out/release/.metadata"), "x", 1);
+    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_OK);
+    make_file(in_folder("out/iter_0000100/__0_0.distcp"), "x", 1);
+    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_E_USAGE);
+    assert_int_equal(file_remove_tree(in_folder("out/release"), &err), CKPT_OK);
+    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_OK);
+    make_file(in_folder("out/iter_0000200/common.pt"), "x", 1);
+    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_E_USAGE);
+    assert_non_null(strstr(err.text, "iter_0000200/common.pt"));
+}
+
+static void test_a_checkpoint_below_that_is_no_iteration_is_not_replaced(void **state)
+{
+    (void)state;
+    make_file(in_folder("out/iter_1/model.safetensors"), "x", 1);
+    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_E_USAGE);
+}
+
 static void test_what_manifest_and_index_name_may_be_replaced(void **state)
 {
     static const char manifest[] = "{\"files\": [\"notes/a b.txt\"], \"tensors\": []}";
@@ -393,6 +436,9 @@ int main(void)
         FOLDER_TEST(test_a_result_that_is_being_given_its_name_is_left_alone),
         FOLDER_TEST(test_what_appears_meanwhile_is_not_replaced),
         FOLDER_TEST(test_a_folder_with_anything_else_in_it_is_not_replaced),
+        FOLDER_TEST(test_a_users_cache_is_not_what_a_download_keeps),
+        FOLDER_TEST(test_a_training_run_is_not_replaced),
+        FOLDER_TEST(test_a_checkpoint_below_that_is_no_iteration_is_not_replaced),
         FOLDER_TEST(test_what_manifest_and_index_name_may_be_replaced),
         FOLDER_TEST(test_a_folder_that_only_looks_a_little_like_a_checkpoint_is_not_replaced),
         FOLDER_TEST(test_what_comes_into_the_folder_meanwhile_is_not_replaced),
