@@ -37,18 +37,20 @@ AVX2_C := $(if $(X86),$(wildcard kernels/avx2*.c))
 AVX512_C := $(if $(X86),$(wildcard kernels/avx512*.c))
 HASH_C := $(wildcard kernels/hash.c)
 HASH_ISAS := scalar $(if $(X86),avx2 avx512)
-LIB_C := $(wildcard libckpt/*.c formats/*.c verify/*.c)
+# A room may hold rooms.
+below = $(wildcard $(foreach room,$(1),$(room)/*.$(2) $(room)/*/*.$(2)))
+LIB_C := $(call below,libckpt formats verify,c)
 MAPS := $(filter-out %.md %.part,$(sort $(wildcard formats/maps/*)))
 MAP_PARTS := $(wildcard formats/maps/*.part)
-RUNNER_C := $(wildcard reference-runner/*.c)
+RUNNER_C := $(call below,reference-runner,c)
 TOOL_MAIN_C := $(wildcard tools/ckpt-*.c)
-TOOL_C := $(filter-out $(TOOL_MAIN_C),$(wildcard tools/*.c))
+TOOL_C := $(filter-out $(TOOL_MAIN_C),$(call below,tools,c))
 UNIT_MAIN_C := $(wildcard tests/unit/test_*.c)
 UNIT_C := $(filter-out $(UNIT_MAIN_C),$(wildcard tests/unit/*.c))
 FUZZ_MAIN_C := $(wildcard tests/fuzz/fuzz_*.c)
 BENCH_MAIN_C := $(wildcard tests/bench/bench_*.c)
 # CUDA is an extra: without nvcc the .cu files are left out and the tools say so.
-CUDA_CU := $(if $(shell command -v $(NVCC)),$(wildcard kernels/cuda/*.cu reference-runner/*.cu))
+CUDA_CU := $(if $(shell command -v $(NVCC)),$(call below,kernels reference-runner,cu))
 
 objects = $(patsubst %,$(BUILD)/obj/%.o,$(basename $(1)))
 KERNEL_O := $(call objects,$(SCALAR_C) $(AVX2_C) $(AVX512_C)) \
@@ -84,8 +86,8 @@ WARNINGS := -Wall -Wextra -Werror -Wconversion -Wshadow -Wvla -Wmissing-prototyp
 # -ffp-contract=off: a fused multiply-add would change bits, and bits are the product.
 # Instrumented code makes GCC warn about what nobody wrote; the plain build is the judge.
 SANITIZE_WARNINGS = $(if $(SANITIZE),-Wno-error -Wno-conversion -Wno-sign-conversion)
-# -iquote: a room's error.h must never stand in for the system's.
-INCLUDES := $(addprefix -iquote ,. kernels libckpt formats verify reference-runner tools)
+# A header of another room is included with the room's path. -iquote: never for <...>.
+INCLUDES := -iquote .
 ALL_CFLAGS = -std=c11 -D_GNU_SOURCE $(INCLUDES) -include kernels/banned.h -O2 -ffp-contract=off \
     -fPIC -pthread $(WARNINGS) $(SANITIZE_WARNINGS) $(PACKAGE_CFLAGS) $(SANITIZE) $(CFLAGS) -MMD -MP
 ALL_LIBS = -Wl,--as-needed $(PACKAGE_LIBS) -pthread -lm
@@ -98,8 +100,7 @@ ISA_FLAGS_avx512 := $(AVX512_FLAGS)
 OPENMP := $(if $(findstring thread,$(SANITIZE))$(findstring clang,$(CC)),-Wno-unknown-pragmas,\
     -fopenmp)
 CUDA_ARCHS ?= 80 90 100
-CUDA_FLAGS := -std=c++20 -O3 -fmad=false $(addprefix -I,. kernels libckpt reference-runner) \
-    -Xcompiler -fPIC \
+CUDA_FLAGS := -std=c++20 -O3 -fmad=false -I. -Xcompiler -fPIC \
     $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
     -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
 ifneq ($(CUDA_CU),)
@@ -122,7 +123,7 @@ $(call objects,$(AVX512_C)): ALL_CFLAGS += $(AVX512_FLAGS)
 # Reading must keep up with a device; -O2 leaves the check for NaN a byte at a time.
 $(BUILD)/obj/reference-runner/weights_load.o: ALL_CFLAGS += -O3
 # Its products are exact, so that fusing them changes no bit.
-$(BUILD)/obj/reference-runner/cpu_product.o: ALL_CFLAGS += -ffp-contract=fast
+$(BUILD)/obj/reference-runner/cpu/cpu_product.o: ALL_CFLAGS += -ffp-contract=fast
 $(BUILD)/obj/reference-runner/%.o: ALL_CFLAGS += $(OPENMP) $(if $(CUDA_CU),-DCKPT_CUDA)
 
 $(BUILD)/obj/%.o: %.c Makefile
@@ -161,10 +162,12 @@ $(BUILD)/%.a: Makefile
 	$(SAY) AR $@
 	$(Q)$(AR) rcs $@ $(filter %.o,$^)
 
-$(BUILD)/libckpt.so: $(LIB_O) libckpt/libckpt.map
+# No reader of the library reads from a hub: it does not ask for libcurl.
+SO_O := $(filter-out $(BUILD)/obj/libckpt/hub/%,$(LIB_O))
+$(BUILD)/libckpt.so: $(SO_O) libckpt/libckpt.map
 	$(SAY) LINK $@
 	$(Q)$(CC) -shared -Wl,-soname,libckpt.so.0 -Wl,--version-script,libckpt/libckpt.map \
-	    $(if $(SANITIZE),,-Wl,-z,defs) $(SANITIZE) -o $@ $(LIB_O) $(ALL_LIBS)
+	    $(if $(SANITIZE),,-Wl,-z,defs) $(SANITIZE) -o $@ $(SO_O) $(ALL_LIBS)
 	@ln -sf libckpt.so $(BUILD)/libckpt.so.0
 
 $(BUILD)/tests/libkernels-test.so: $(KERNEL_O)

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "json.h"
-#include "size.h"
+#include "libckpt/json.h"
+#include "libckpt/size.h"
 
 const json_value *config_member(const json_value *config, const char *key)
 {

@@ -8,7 +8,7 @@
 #ifndef CKPT_CONFIG_FORMS_H
 #define CKPT_CONFIG_FORMS_H
 
-#include "json.h"
+#include "libckpt/json.h"
 
 /* A member of the config: at its root, else of the part that describes the language model; NULL
  * when neither has it. */

@@ -2,8 +2,8 @@
 #ifndef CKPT_DIVIDE_H
 #define CKPT_DIVIDE_H
 
-#include "json.h"
-#include "map.h"
+#include "libckpt/json.h"
+#include "libckpt/map.h"
 
 /* 1 when no rank gets a part of a group. Without a config nobody knows the groups. */
 int divide_keeps_groups(const map_shard *shard, const json_value *config, uint32_t count);

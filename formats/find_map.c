@@ -5,7 +5,7 @@
 
 #include "format.h"
 #include "maps.h"
-#include "text.h"
+#include "libckpt/text.h"
 
 enum { MAP_BYTES_MAX = 1 << 22 };
 

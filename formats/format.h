@@ -8,9 +8,9 @@
 #ifndef CKPT_FORMAT_H
 #define CKPT_FORMAT_H
 
-#include "family.h"
-#include "map.h"
-#include "store.h"
+#include "libckpt/family.h"
+#include "libckpt/map.h"
+#include "libckpt/store.h"
 
 typedef struct ckpt_format ckpt_format;
 
@@ -22,6 +22,9 @@ enum { FORMAT_NAME_BYTES = 64 };
 #define CHECKPOINT_NO_MTP "no MTP block (mtp.*)"
 
 enum { CONFIG_BYTES_MAX = 1 << 24 };       /* config.json is small */
+
+/* What FP4 -> FP8 keeps for the way back: beside the weights, and no part of them. */
+#define SIDE_DATA_FILE "fp4_scales.zst"
 
 /* What opening knows. `open` of a format fills the first group, ckpt_open the rest. */
 struct ckpt_checkpoint {

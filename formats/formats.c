@@ -3,7 +3,7 @@
 
 #include "hf.h"
 #include "mp.h"
-#include "torch_dist.h"
+#include "formats/torch_dist/torch_dist.h"
 
 const ckpt_format *const ckpt_formats[] = {
     &format_torch_dist,

@@ -6,13 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "json_scan.h"
-#include "memory.h"
+#include "libckpt/json_scan.h"
+#include "libckpt/memory.h"
 #include "notes.h"
 #include "overlay.h"
 #include "safetensors.h"
-#include "side_data.h"
-#include "text.h"
+#include "libckpt/text.h"
 
 enum { INDEX_BYTES_MAX = 1 << 28 };
 

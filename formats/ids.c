@@ -7,9 +7,9 @@
 
 #include "config_forms.h"
 #include "notes.h"
-#include "size.h"
-#include "text.h"
-#include "values.h"
+#include "libckpt/size.h"
+#include "libckpt/text.h"
+#include "libckpt/values.h"
 
 enum { BAND_BYTES = 1 << 20, ROW_BYTES_MAX = 1 << 24 };
 

@@ -7,7 +7,7 @@
 
 #include "divide.h"
 #include "safetensors.h"
-#include "text.h"
+#include "libckpt/text.h"
 
 enum { RANKS_MAX = 4096, RANK_NAME_BYTES = 64 };
 

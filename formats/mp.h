@@ -13,7 +13,7 @@
 #define CKPT_MP_H
 
 #include "format.h"
-#include "pieces.h"
+#include "libckpt/pieces.h"
 
 extern const ckpt_format format_mp;
 

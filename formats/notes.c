@@ -3,7 +3,7 @@
 
 #include <stdarg.h>
 
-#include "error.h"
+#include "libckpt/error.h"
 
 enum { NOTES_MAX = 1 << 20 };
 

@@ -2,7 +2,7 @@
 #ifndef CKPT_NOTES_H
 #define CKPT_NOTES_H
 
-#include "file.h"
+#include "libckpt/file.h"
 
 /* Append a line. A million of them is refused: the input is no checkpoint. */
 ckpt_code note_add(file_list *notes, ckpt_error *err, const char *format, ...)

@@ -3,17 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "codes.h"
+#include "libckpt/codes.h"
 #include "config_forms.h"
-#include "digest.h"
+#include "libckpt/digest.h"
 #include "format.h"
 #include "hf.h"
 #include "notes.h"
 #include "remarks.h"
-#include "recognise.h"
-#include "side_data.h"
-#include "size.h"
-#include "values.h"
+#include "libckpt/recognise.h"
+#include "libckpt/size.h"
+#include "libckpt/values.h"
 
 enum { DEFAULT_BLOCK = 128 };
 

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "map.h"
-#include "memory.h"
+#include "libckpt/map.h"
+#include "libckpt/memory.h"
 #include "notes.h"
 
 ckpt_code overlay_begin(overlay *o, ckpt_store *store, file_list *notes, ckpt_error *err)

@@ -8,7 +8,7 @@
 #ifndef CKPT_OVERLAY_H
 #define CKPT_OVERLAY_H
 
-#include "store.h"
+#include "libckpt/store.h"
 
 typedef struct {
     ckpt_store *store;

@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "hf.h"
-#include "json_scan.h"
+#include "libckpt/json_scan.h"
 #include "notes.h"
-#include "recognise.h"
+#include "libckpt/recognise.h"
 
 enum { INDEX_BYTES_MAX = 1 << 28 };
 

@@ -5,14 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "array.h"
-#include "json_scan.h"
-#include "kernels.h"
-#include "map.h"
-#include "memory.h"
-#include "recognise.h"
-#include "safetensors_header.h"
-#include "size.h"
+#include "libckpt/array.h"
+#include "libckpt/json_scan.h"
+#include "kernels/kernels.h"
+#include "libckpt/map.h"
+#include "libckpt/memory.h"
+#include "libckpt/recognise.h"
+#include "libckpt/safetensors_header.h"
+#include "libckpt/size.h"
 
 typedef struct {
     ckpt_store *store;

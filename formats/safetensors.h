@@ -15,7 +15,7 @@
 #ifndef CKPT_SAFETENSORS_H
 #define CKPT_SAFETENSORS_H
 
-#include "store.h"
+#include "libckpt/store.h"
 
 #define SAFETENSORS_SUFFIX ".safetensors"
 

@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "safetensors.h"
-#include "safetensors_header.h"
-#include "size.h"
+#include "libckpt/safetensors_header.h"
+#include "libckpt/size.h"
 
 /* By file, then as the library orders a file: dtype rank descending, then name. */
 static int compare_tensors(const void *left, const void *right)

@@ -19,7 +19,7 @@
 #ifndef CKPT_JOURNAL_H
 #define CKPT_JOURNAL_H
 
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "file.h"
 
 typedef struct ckpt_journal ckpt_journal;

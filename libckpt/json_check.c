@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "memory.h"
 
 /* Objects with fewer members than this are searched; larger ones get a table. */

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 int plan_is_expert(const char *name)
 {

@@ -5,7 +5,7 @@
 #ifndef CKPT_VALUES_H
 #define CKPT_VALUES_H
 
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "source.h"
 
 enum { VALUES_TEXT_BYTES = 96 };

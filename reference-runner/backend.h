@@ -25,7 +25,7 @@
 #ifndef RUN_BACKEND_H
 #define RUN_BACKEND_H
 
-#include "source.h"
+#include "libckpt/source.h"
 
 typedef struct run_backend run_backend;
 typedef struct run_buffer run_buffer;

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "backend.h"
-#include "cpu.h"
+#include "reference-runner/cpu/cpu.h"
 #ifdef CKPT_CUDA
 #include "cuda_backend.h"
 #endif

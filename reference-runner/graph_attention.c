@@ -2,7 +2,7 @@
 #include <math.h>
 
 #include "model.h"
-#include "size.h"
+#include "libckpt/size.h"
 #include "trace.h"
 
 /* One chunk of one sequence in one layer. */

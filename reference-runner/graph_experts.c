@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "model.h"
-#include "size.h"
+#include "libckpt/size.h"
 #include "trace.h"
 
 /* Rows of each expert, in ascending order: those of expert e are rows[first[e] .. first[e+1]). */

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "model.h"
-#include "size.h"
+#include "libckpt/size.h"
 
 typedef enum { ALWAYS, POOLED, INDEXED, HASHED, SCORED, MTP_ONLY } layer_when;
 typedef enum {

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "model.h"
-#include "size.h"
+#include "libckpt/size.h"
 
 typedef struct {
     run_buffer **buffer;

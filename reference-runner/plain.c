@@ -4,9 +4,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "number.h"
-#include "size.h"
+#include "libckpt/size.h"
 
 enum { QUANTISE_BLOCK_MAX = 128 };
 

@@ -7,11 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "array.h"
-#include "file.h"
-#include "json.h"
-#include "memory.h"
-#include "size.h"
+#include "libckpt/array.h"
+#include "libckpt/file.h"
+#include "libckpt/json.h"
+#include "libckpt/memory.h"
+#include "libckpt/size.h"
 
 enum { INPUT_BYTES_MAX = 1 << 30, READ_STEP = 1 << 16 };
 

@@ -12,7 +12,7 @@
 #ifndef RUN_PROMPTS_H
 #define RUN_PROMPTS_H
 
-#include "error.h"
+#include "libckpt/error.h"
 
 typedef struct {
     uint32_t *tokens;

@@ -6,12 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "file.h"
-#include "json.h"
+#include "libckpt/file.h"
+#include "libckpt/json.h"
 #include "number.h"
-#include "safetensors_header.h"
-#include "size.h"
-#include "zfile.h"
+#include "libckpt/safetensors_header.h"
+#include "libckpt/size.h"
+#include "libckpt/zfile.h"
 
 typedef enum {
     PART_TOKENS, PART_POSITIONS, PART_ROWS, PART_IDS, PART_SUMS, PART_GENERATED, PART_MTP_POSITIONS,

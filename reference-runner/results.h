@@ -18,7 +18,7 @@
 #ifndef RUN_RESULTS_H
 #define RUN_RESULTS_H
 
-#include "error.h"
+#include "libckpt/error.h"
 #include "prompts.h"
 
 typedef struct run_results run_results;

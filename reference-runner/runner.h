@@ -16,7 +16,7 @@
 #include <signal.h>
 
 #include "backend.h"
-#include "config.h"
+#include "model_config.h"
 
 enum { RUN_CHUNK_MAX = 4096 };
 

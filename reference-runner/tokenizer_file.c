@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "memory.h"
+#include "libckpt/memory.h"
 #include "tokenizer_private.h"
 
 enum { FILE_BYTES_MAX = 1 << 28, ID_MAX = 1 << 24 };

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "memory.h"
+#include "libckpt/memory.h"
 #include "tokenizer_private.h"
 
 enum { GONE = UINT32_MAX };        /* as an id: merged into the one before; as a link: none */

@@ -2,8 +2,8 @@
 #ifndef RUN_TOKENIZER_PRIVATE_H
 #define RUN_TOKENIZER_PRIVATE_H
 
-#include "json.h"
-#include "table.h"
+#include "libckpt/json.h"
+#include "libckpt/table.h"
 #include "tokenizer.h"
 #include "tokenizer_regex.h"
 

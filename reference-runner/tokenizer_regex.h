@@ -2,7 +2,7 @@
 #ifndef RUN_TOKENIZER_REGEX_H
 #define RUN_TOKENIZER_REGEX_H
 
-#include "error.h"
+#include "libckpt/error.h"
 
 typedef struct text_regex text_regex;
 

@@ -13,7 +13,7 @@
 #ifndef RUN_TRACE_H
 #define RUN_TRACE_H
 
-#include "json.h"
+#include "libckpt/json.h"
 #include "runner.h"
 
 typedef struct {

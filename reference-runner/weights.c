@@ -6,8 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "array.h"
-#include "size.h"
+#include "libckpt/array.h"
+#include "libckpt/size.h"
 #include "weights_load.h"
 
 enum { SLICE_BYTES = 1 << 26, SLICES_MAX = 1 << 12 };

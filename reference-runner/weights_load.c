@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "size.h"
-#include "values.h"
+#include "libckpt/size.h"
+#include "libckpt/values.h"
 
 /* Large enough that a device copies it at full speed, small enough to have many on their way. */
 enum { LOAD_TILE_BYTES = 1 << 22, STAGES = 2 };

@@ -2,13 +2,13 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "cli.h"
-#include "download_check.h"
-#include "download_say.h"
-#include "download_stream.h"
-#include "download_then.h"
-#include "hub_select.h"
-#include "listing.h"
+#include "tools/cli/cli.h"
+#include "tools/download/download_check.h"
+#include "tools/download/download_say.h"
+#include "tools/download/download_stream.h"
+#include "tools/download/download_then.h"
+#include "tools/download/hub_select.h"
+#include "tools/download/listing.h"
 #include "libckpt/file.h"
 
 static struct {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli.h"
+#include "tools/cli/cli.h"
 #include "open_options.h"
 #include "formats/format.h"
 #include "formats/ids.h"

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli.h"
+#include "tools/cli/cli.h"
 #include "logits_command.h"
 #include "run_devices.h"
 #include "run_places.h"

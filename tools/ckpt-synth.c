@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli.h"
+#include "tools/cli/cli.h"
 #include "formats/hf.h"
 #include "formats/maps.h"
 #include "libckpt/output.h"

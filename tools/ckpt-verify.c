@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli.h"
-#include "listing_command.h"
+#include "tools/cli/cli.h"
+#include "tools/download/listing_command.h"
 #include "logits_command.h"
 #include "open_options.h"
 #include "formats/format.h"

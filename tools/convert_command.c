@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/config.h"
+#include "formats/convert/config_rewrite.h"
 #include "libckpt/error.h"
 #include "libckpt/json.h"
 #include "launcher.h"

@@ -4,10 +4,10 @@
 #ifndef CKPT_CONVERT_COMMAND_H
 #define CKPT_CONVERT_COMMAND_H
 
-#include "cli.h"
-#include "feed.h"
+#include "tools/cli/cli.h"
+#include "tools/download/feed.h"
 #include "open_options.h"
-#include "formats/convert.h"
+#include "formats/convert/convert.h"
 
 typedef struct {
     cli_common common;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli.h"
+#include "tools/cli/cli.h"
 #include "libckpt/error.h"
 
 enum { PARTS_MAX = 65536 };

@@ -2,7 +2,7 @@
 #ifndef CKPT_LOGITS_COMMAND_H
 #define CKPT_LOGITS_COMMAND_H
 
-#include "cli.h"
+#include "tools/cli/cli.h"
 #include "verify/logits.h"
 
 /* As they came from the command line; NULL: not given. */

@@ -2,7 +2,7 @@
 #ifndef CKPT_OPEN_OPTIONS_H
 #define CKPT_OPEN_OPTIONS_H
 
-#include "cli.h"
+#include "tools/cli/cli.h"
 
 #define CLI_OPEN_OPTIONS(open)                                                                    \
     { CLI_HEADING, NULL, NULL, NULL, "Reading" },                                                 \

@@ -2,7 +2,7 @@
 #ifndef TOOL_RUN_PLACES_H
 #define TOOL_RUN_PLACES_H
 
-#include "cli.h"
+#include "tools/cli/cli.h"
 
 /* Paths of the command line; NULL: not given. */
 typedef struct {

@@ -2,7 +2,7 @@
 #ifndef CKPT_RUN_TEXT_H
 #define CKPT_RUN_TEXT_H
 
-#include "cli.h"
+#include "tools/cli/cli.h"
 #include "reference-runner/prompts.h"
 #include "reference-runner/tokenizer.h"
 

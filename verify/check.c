@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "file.h"
+#include "libckpt/file.h"
 #include "json_line.h"
 
 const char *check_kind_name(check_kind kind)

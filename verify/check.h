@@ -7,10 +7,10 @@
 #define CKPT_CHECK_H
 
 #include "config_verdict.h"
-#include "file.h"
-#include "json.h"
+#include "libckpt/file.h"
+#include "libckpt/json.h"
 #include "manifest.h"
-#include "sums.h"
+#include "libckpt/sums.h"
 
 typedef struct {
     const char *path;              /* of the checkpoint, as it was given */

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "manifest.h"
-#include "size.h"
+#include "libckpt/size.h"
 
 enum { NOT_COMPARED = -1 };
 

@@ -9,10 +9,10 @@
 #define CKPT_COMPARE_H
 
 #include "config_verdict.h"
-#include "file.h"
-#include "json.h"
-#include "sink.h"
-#include "store.h"
+#include "libckpt/file.h"
+#include "libckpt/json.h"
+#include "libckpt/sink.h"
+#include "libckpt/store.h"
 
 typedef struct {
     copy_options copy;

@@ -1,7 +1,7 @@
 /* A document through the compressor into a file. */
 #include "json_file.h"
 
-#include "zfile.h"
+#include "libckpt/zfile.h"
 
 ckpt_code json_file_write(const char *path, json_file_put *put, const void *what,
                           ckpt_error *err)

@@ -2,7 +2,7 @@
 #ifndef CKPT_JSON_FILE_H
 #define CKPT_JSON_FILE_H
 
-#include "json.h"
+#include "libckpt/json.h"
 
 /* Puts the document, as one value of `w`. */
 typedef ckpt_code json_file_put(json_writer *w, const void *what, ckpt_error *err);

@@ -10,7 +10,7 @@
 #ifndef CKPT_JSON_LINE_H
 #define CKPT_JSON_LINE_H
 
-#include "json.h"
+#include "libckpt/json.h"
 
 /* A compact writer of one value of `w`. */
 void json_line_begin(json_writer *line, json_writer *w);

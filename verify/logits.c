@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "error.h"
+#include "libckpt/error.h"
 #include "logits_file.h"
 
 enum { BEST_MAX = 5 };

@@ -12,8 +12,8 @@
 #ifndef CKPT_LOGITS_H
 #define CKPT_LOGITS_H
 
-#include "json.h"
-#include "ckpt.h"
+#include "libckpt/json.h"
+#include "libckpt/ckpt.h"
 
 typedef struct {
     const char *path;

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "array.h"
-#include "error.h"
-#include "size.h"
+#include "libckpt/array.h"
+#include "libckpt/error.h"
+#include "libckpt/size.h"
 
 enum { NAME_BYTES = 256, PROMPTS_MAX = 1 << 20 };
 

@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "array.h"
-#include "error.h"
-#include "json.h"
+#include "libckpt/array.h"
+#include "libckpt/error.h"
+#include "libckpt/json.h"
 
 enum { TRACE_LINE_BYTES = 1 << 20 };
 

@@ -6,7 +6,7 @@
 
 #include "json_file.h"
 #include "json_line.h"
-#include "zfile.h"
+#include "libckpt/zfile.h"
 
 /* Ten times the manifest of the largest release. */
 enum { MANIFEST_BYTES_MAX = 512 << 20 };

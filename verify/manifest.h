@@ -14,10 +14,10 @@
 #ifndef CKPT_MANIFEST_H
 #define CKPT_MANIFEST_H
 
-#include "config_meaning.h"
-#include "digest.h"
-#include "json.h"
-#include "replaceable.h"
+#include "libckpt/config_meaning.h"
+#include "libckpt/digest.h"
+#include "libckpt/json.h"
+#include "libckpt/replaceable.h"
 
 typedef struct {
     const ckpt_catalog *catalog;   /* logical tensors with their encodings */

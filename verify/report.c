@@ -3,7 +3,7 @@
 
 #include <assert.h>
 
-#include "digest.h"
+#include "libckpt/digest.h"
 #include "json_file.h"
 #include "json_line.h"
 

@@ -8,8 +8,8 @@
 #ifndef CKPT_REPORT_H
 #define CKPT_REPORT_H
 
-#include "json.h"
-#include "outcome.h"
+#include "libckpt/json.h"
+#include "libckpt/outcome.h"
 
 #define REPORT_FILE "ckpt-report.json"
 

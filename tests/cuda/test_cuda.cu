@@ -11,7 +11,7 @@
 #include <vector>
 
 extern "C" {
-#include "kernels.h"
+#include "kernels/kernels.h"
 }
 #include "kernels/cuda/codecs.cuh"
 #include "kernels/cuda/dequantise.h"

@@ -1,10 +1,10 @@
 /* fuzz_config.c: config.json as conversions edit it; after the first NUL, that of --like. */
-#include "formats/config.h"
+#include "formats/convert/config_rewrite.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "json.h"
+#include "libckpt/json.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

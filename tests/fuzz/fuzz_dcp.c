@@ -1,7 +1,7 @@
 /*
  * fuzz_dcp.c: metadata that is accepted and proven can be written and read back, the same.
  */
-#include "dcp_metadata.h"
+#include "formats/torch_dist/dcp_metadata.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,8 +2,8 @@
  * An input that starts with a brace is a config. Run from the top folder. */
 #include <stdlib.h>
 
-#include "family.h"
-#include "file.h"
+#include "libckpt/family.h"
+#include "libckpt/file.h"
 
 #define MAPS "formats/maps/"
 

@@ -1,5 +1,5 @@
 /* fuzz_hub.c: headers, URLs, names and patterns of a hostile hub. */
-#include "hub_text.h"
+#include "libckpt/hub/hub_text.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

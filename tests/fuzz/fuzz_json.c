@@ -1,7 +1,7 @@
 /*
  * fuzz_json.c: what is accepted as JSON can be written, read back and edited, and stays the same.
  */
-#include "json.h"
+#include "libckpt/json.h"
 
 #include <stdlib.h>
 #include <string.h>

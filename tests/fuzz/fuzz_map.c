@@ -1,5 +1,5 @@
 /* fuzz_map.c: map texts, applied both ways to a small catalog. */
-#include "map.h"
+#include "libckpt/map.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,7 +2,7 @@
  * fuzz_pickle.c: whatever is accepted as a pickle can be walked to its end, by depth, and holds no
  * more memory than allowed.
  */
-#include "pickle.h"
+#include "formats/torch_dist/pickle.h"
 
 #include <stdlib.h>
 #include <string.h>

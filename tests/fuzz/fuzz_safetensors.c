@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "ckpt.h"
+#include "libckpt/ckpt.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

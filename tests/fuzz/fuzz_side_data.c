@@ -1,5 +1,5 @@
 /* fuzz_side_data.c: the reader of fp4_scales.zst, after decompression. */
-#include "formats/side_data.h"
+#include "formats/convert/side_data.h"
 
 #include <stdlib.h>
 

@@ -2,14 +2,14 @@
  * fuzz_zip_item.c: an item that is accepted lies inside the input, its tensor inside its storage.
  * The same bytes are read as common.pt.
  */
-#include "zip_item.h"
+#include "formats/torch_dist/zip_item.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "common_pt.h"
+#include "formats/torch_dist/common_pt.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,5 +1,5 @@
 /* test_arena.c: memory that is given back all at once. */
-#include "arena.h"
+#include "libckpt/arena.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

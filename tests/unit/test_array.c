@@ -1,5 +1,5 @@
 /* test_array.c: arrays that grow an item at a time. */
-#include "array.h"
+#include "libckpt/array.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

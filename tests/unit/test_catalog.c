@@ -1,5 +1,5 @@
 /* test_catalog.c: tensors, their arithmetic, and catalogs of them. */
-#include "catalog.h"
+#include "libckpt/catalog.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

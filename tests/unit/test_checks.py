@@ -20,6 +20,9 @@ def tree(tmp_path):
     (tmp_path / "libckpt/low.h").write_text("int low(int a);\n")
     (tmp_path / "libckpt/low.c").write_text(GOOD)
     (tmp_path / "formats/high.c").write_text('#include "libckpt/low.h"\n')
+    (tmp_path / "libckpt/hub").mkdir()
+    (tmp_path / "libckpt/hub/README.md").write_text("One line.\n")
+    (tmp_path / "libckpt/hub/hub.h").write_text("int hub(int a);\n")
     return tmp_path
 
 
@@ -53,7 +56,11 @@ BAD = [
     ("check-sizes", "formats/x.c", "int f(int a) {\n}\n", "brace"),
     ("check-includes", "kernels/x.c", '#include "libckpt/low.h"\n', "kernels must not include"),
     ("check-includes", "kernels/x.c", '#include "../libckpt/low.h"\n', "kernels must not include"),
-    ("check-includes", "kernels/x.c", '#include "low.h"\n', "kernels must not include"),
+    ("check-includes", "kernels/x.c", '#include "low.h"\n', "is not a header of ours"),
+    ("check-includes", "tools/x.c", '#include "low.h"\n', "is not a header of ours"),
+    ("check-includes", "libckpt/hub/x.c", '#include "libckpt/low.h"\n', None),
+    ("check-includes", "libckpt/x.c", '#include "libckpt/hub/hub.h"\n', "must not include"),
+    ("check-includes", "libckpt/other/x.c", "int a;\n", "is not a room"),
     ("check-includes", "kernels/x.c", '/* #include "low.h" */\n', None),
     ("check-includes", "formats/x.c", '#include "nowhere.h"\n', "is not a header of ours"),
     ("check-includes", "libckpt/low.c", '#include <stdio.h>\n#include "low.h"\n', "own header"),
@@ -69,6 +76,7 @@ BAD = [
 
 @pytest.mark.parametrize("check, path, text, complaint", BAD)
 def test_a_rule_that_is_broken_is_named(check, path, text, complaint, tree):
+    (tree / path).parent.mkdir(exist_ok=True)
     (tree / path).write_text(text)
     said = run(check, tree)
     assert said == "" if complaint is None else complaint in said and path in said
@@ -111,3 +119,13 @@ def test_a_missing_folder_or_readme_is_named(tree):
     assert "verify/README.md: missing" in run("check-folders", tree)
     (tree / "verify").rmdir()
     assert "verify: this top-level folder is missing" in run("check-folders", tree)
+
+
+def test_a_room_below_a_room_has_a_readme(tree):
+    (tree / "libckpt/hub/README.md").unlink()
+    assert "libckpt/hub/README.md: missing" in run("check-folders", tree)
+
+
+def test_file_names_are_unique(tree):
+    (tree / "tools/low.h").write_text("")
+    assert "libckpt/low.h, tools/low.h: file names are unique" in run("check-folders", tree)

@@ -1,5 +1,5 @@
 /* test_cli.c: the option table and what is printed from it. */
-#include "tools/cli.h"
+#include "tools/cli/cli.h"
 
 #include <errno.h>
 #include <fcntl.h>

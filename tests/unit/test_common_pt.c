@@ -1,5 +1,5 @@
 /* test_common_pt.c: the options of a run, written, read, and damaged. */
-#include "common_pt.h"
+#include "formats/torch_dist/common_pt.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

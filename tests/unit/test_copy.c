@@ -1,5 +1,5 @@
 /* test_copy.c: the tensor loop brings every tile once, whatever the threads. */
-#include "sink.h"
+#include "libckpt/sink.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "synth.h"
+#include "libckpt/synth.h"
 
 enum { TENSORS = 23, COLUMNS = 2048, UNWANTED_STEP = 5 };
 

@@ -1,5 +1,5 @@
 /* test_dcp.c: DCP metadata, written, read, and proven to cover its tensors. */
-#include "dcp_metadata.h"
+#include "formats/torch_dist/dcp_metadata.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "sha256.h"
+#include "libckpt/sha256.h"
 
 typedef struct {
     unsigned char *bytes;

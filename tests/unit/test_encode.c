@@ -1,5 +1,5 @@
 /* test_encode.c: encodings change exactly or not at all, for every code. */
-#include "encode.h"
+#include "libckpt/encode.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "memory_source.h"
-#include "values.h"
+#include "libckpt/values.h"
 
 static const float fp4_values[8] = { 0, 0.5f, 1, 1.5f, 2, 3, 4, 6 };
 

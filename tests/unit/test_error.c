@@ -1,5 +1,5 @@
 /* test_error.c: how a failure is described. */
-#include "error.h"
+#include "libckpt/error.h"
 
 #include <errno.h>
 #include <setjmp.h>

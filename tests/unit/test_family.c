@@ -1,5 +1,5 @@
 /* test_family.c: family texts, and the inventory of DeepSeek-V4 that comes out of one. */
-#include "family.h"
+#include "libckpt/family.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "file.h"
+#include "libckpt/file.h"
 
 #define MAPS "formats/maps/"
 #define DATA "tests/data/"

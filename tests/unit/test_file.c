@@ -1,5 +1,5 @@
 /* test_file.c: files, also on a bad day: short, interrupted and failing transfers. */
-#include "file.h"
+#include "libckpt/file.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>

@@ -1,5 +1,5 @@
 /* test_file_tree.c: directories: listing, making, removing, syncing, renaming. */
-#include "file.h"
+#include "libckpt/file.h"
 
 #include "file_faults.h"
 

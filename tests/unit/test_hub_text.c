@@ -1,5 +1,5 @@
 /* test_hub_text.c: what hubs write in headers, URLs and names: read exactly, or not at all. */
-#include "hub_text.h"
+#include "libckpt/hub/hub_text.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* test_json.c: what is read from JSON, and everything that is refused. */
-#include "json.h"
+#include "libckpt/json.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "file.h"
+#include "libckpt/file.h"
 
 static ckpt_error err;
 

@@ -1,5 +1,5 @@
 /* test_json_edit.c: changing one member and nothing else. */
-#include "json.h"
+#include "libckpt/json.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* test_json_write.c: JSON out, and back in. The expected texts are those of Python's json.dump. */
-#include "json.h"
+#include "libckpt/json.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -1,5 +1,5 @@
 /* test_layout.c: extents are proved to cover each tensor once and to stay inside. */
-#include "layout.h"
+#include "libckpt/layout.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

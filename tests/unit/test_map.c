@@ -1,5 +1,5 @@
 /* test_map.c: maps: their text, their patterns, and that reading undoes writing. */
-#include "map.h"
+#include "libckpt/map.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "family.h"
+#include "libckpt/family.h"
 #include "formats/maps.h"
 
 #define HEAD "map f n\nscale .scale\n"

@@ -8,10 +8,10 @@
 
 #include <cmocka.h>
 
-#include "family.h"
-#include "json.h"
-#include "map.h"
-#include "maps.h"
+#include "libckpt/family.h"
+#include "libckpt/json.h"
+#include "libckpt/map.h"
+#include "formats/maps.h"
 
 static ckpt_error err;
 

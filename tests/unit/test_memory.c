@@ -1,5 +1,5 @@
 /* test_memory.c: the limit on what is read, and that all that grows with input asks it. */
-#include "memory.h"
+#include "libckpt/memory.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,9 +10,9 @@
 
 #include <cmocka.h>
 
-#include "array.h"
-#include "catalog.h"
-#include "json.h"
+#include "libckpt/array.h"
+#include "libckpt/catalog.h"
+#include "libckpt/json.h"
 
 static const uint64_t LIMIT = 2 * (uint64_t)MEMORY_FLOOR_BYTES;
 

@@ -1,5 +1,5 @@
 /* test_pair.c: what a stored weight and its scale mean together. */
-#include "map.h"
+#include "libckpt/map.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

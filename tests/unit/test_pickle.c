@@ -1,5 +1,5 @@
 /* test_pickle.c: pickles as plain data, and what is refused. */
-#include "pickle.h"
+#include "formats/torch_dist/pickle.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "pickle_write.h"
+#include "formats/torch_dist/pickle_write.h"
 
 /* A literal with its NULs, without the last. */
 #define BYTES(text) text, sizeof(text) - 1

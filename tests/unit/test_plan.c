@@ -1,5 +1,5 @@
 /* test_plan.c: which tensors a policy changes, and into what. */
-#include "plan.h"
+#include "libckpt/plan.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* The runner's config: spellings of one model agree, contradictions are refused. */
-#include "reference-runner/config.h"
+#include "reference-runner/model_config.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

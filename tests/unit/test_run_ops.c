@@ -10,7 +10,7 @@
 
 #include <math.h>
 
-#include "reference-runner/cpu.h"
+#include "reference-runner/cpu/cpu.h"
 #include "reference-runner/number.h"
 #include "reference-runner/plain.h"
 

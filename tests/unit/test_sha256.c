@@ -1,5 +1,5 @@
 /* test_sha256.c: SHA-256 against the published vectors (FIPS 180-4 examples). */
-#include "sha256.h"
+#include "libckpt/sha256.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "file.h"
+#include "libckpt/file.h"
 
 static const char EMPTY[] = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 static const char ABC[] = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";

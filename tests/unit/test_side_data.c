@@ -1,5 +1,5 @@
 /* test_side_data.c: the FP4 scales that are kept beside an FP8 checkpoint. */
-#include "formats/side_data.h"
+#include "formats/convert/side_data.h"
 
 #include "file_faults.h"
 

@@ -1,5 +1,5 @@
 /* test_source.c: reading rows of any range, through tiles and views. */
-#include "source.h"
+#include "libckpt/source.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "memory_source.h"
-#include "pick.h"
+#include "libckpt/pick.h"
 
 static void fill(memory_source *m, size_t tensor, ckpt_part part)
 {

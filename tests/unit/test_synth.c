@@ -1,5 +1,5 @@
 /* test_synth.c: synthetic weights are the same everywhere and look like real ones. */
-#include "synth.h"
+#include "libckpt/synth.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* test_table.c: the hash table from strings to numbers. */
-#include "table.h"
+#include "libckpt/table.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -9,9 +9,9 @@
 
 #include <cmocka.h>
 
-#include "formats/torch_dist.h"
-#include "formats/torch_dist_private.h"
-#include "formats/zip_item.h"
+#include "formats/torch_dist/torch_dist.h"
+#include "formats/torch_dist/torch_dist_private.h"
+#include "formats/torch_dist/zip_item.h"
 #include "libckpt/json.h"
 #include "split_keys.h"
 

@@ -1,5 +1,5 @@
 /* test_values.c: what encoders and digests ask about scales, and products that are no values. */
-#include "values.h"
+#include "libckpt/values.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -1,5 +1,5 @@
 /* test_zfile.c: text files, plain and compressed. */
-#include "zfile.h"
+#include "libckpt/zfile.h"
 
 #include "file_faults.h"
 

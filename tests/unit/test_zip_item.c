@@ -1,5 +1,5 @@
 /* test_zip_item.c: torch.save items, written and read. With arguments: see torch_items.c. */
-#include "zip_item.h"
+#include "formats/torch_dist/zip_item.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,8 +12,8 @@
 
 #include <cmocka.h>
 
-#include "crc32.h"
-#include "sha256.h"
+#include "libckpt/crc32.h"
+#include "libckpt/sha256.h"
 #include "temporary.h"
 #include "torch_items.h"
 

@@ -17,11 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common_pt.h"
-#include "crc32.h"
-#include "dcp_metadata.h"
-#include "json.h"
-#include "zip_item.h"
+#include "formats/torch_dist/common_pt.h"
+#include "libckpt/crc32.h"
+#include "formats/torch_dist/dcp_metadata.h"
+#include "libckpt/json.h"
+#include "formats/torch_dist/zip_item.h"
 
 typedef struct {
     FILE *file;

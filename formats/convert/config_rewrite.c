@@ -1,0 +1,279 @@
+/* Editing config.json. */
+#include "config_rewrite.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config_private.h"
+#include "libckpt/plan.h"
+
+static const char quantization[] =
+    "{\"activation_scheme\": \"dynamic\", \"fmt\": \"e4m3\", \"quant_method\": \"fp8\", "
+    "\"scale_fmt\": \"ue8m0\", \"weight_block_size\": [128, 128]}";
+
+typedef struct {
+    int is_quantised;
+    int has_f32_scales;            /* of other weights than experts */
+    const char *expert_dtype;      /* JSON text, or NULL: no quantised experts */
+} encoding;
+
+static encoding find_encoding(const ckpt_catalog *targets)
+{
+    encoding found = { 0, 0, NULL };
+
+    for (size_t i = 0; i < ckpt_catalog_count(targets); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(targets, i);
+
+        if (t->scale_dtype == CKPT_NONE)
+            continue;
+        found.is_quantised = 1;
+        if (plan_is_expert(t->name))
+            found.expert_dtype = t->dtype == CKPT_F4 ? "\"fp4\"" : "\"fp8\"";
+        else
+            found.has_f32_scales |= t->scale_dtype == CKPT_F32;
+    }
+    return found;
+}
+
+ckpt_code config_edit(char **text, const char *key, const char *value, ckpt_error *err)
+{
+    char *edited;
+    const ckpt_code code = json_edit(*text, key, value, &edited, err);
+
+    if (code != CKPT_OK)
+        return code;
+    free(*text);
+    *text = edited;
+    return CKPT_OK;
+}
+
+/* Edit only where the member says something else. */
+static ckpt_code edit_if_other(char **text, const char *key, const char *value, ckpt_error *err)
+{
+    char *now = NULL;
+    ckpt_code code = json_member_text(*text, key, &now, err);
+
+    if (code == CKPT_OK && ((now == NULL) != (value == NULL) ||
+                            (now != NULL && strcmp(now, value) != 0)))
+        code = config_edit(text, key, value, err);
+    free(now);
+    return code;
+}
+
+/* ---- what config.json says of other encodings ---- */
+
+void config_find_method(const json_value *config, char out[CONFIG_METHOD_BYTES])
+{
+    static const char *const algorithms[] = { "moe_quant_algo", "quant_algo" };
+    const json_value *quantised = json_member(config, "quantization_config");
+    const char *method = json_string(json_member(quantised, "quant_method"));
+
+    out[0] = '\0';
+    if (quantised == NULL && json_is_object(json_member(config, "compression_config")))
+        method = "compressed-tensors";
+    for (size_t i = 0; i < sizeof algorithms / sizeof *algorithms; i++)
+        if (json_string(json_member(quantised, algorithms[i])) != NULL)
+            method = json_string(json_member(quantised, algorithms[i]));
+    if (method != NULL && strcmp(method, "fp8") != 0 && strcmp(method, "deepseek_v4_fp8") != 0)
+        snprintf(out, CONFIG_METHOD_BYTES, "%s", method);
+}
+
+/* ---- config.json ---- */
+
+static int is_copy(const config_change *change)
+{
+    if (change->from == NULL)
+        return 0;
+    for (size_t i = 0; i < ckpt_catalog_count(change->targets); i++)
+        if (!catalog_same_encoding(ckpt_catalog_at(change->from, i),
+                                   ckpt_catalog_at(change->targets, i)))
+            return 0;
+    return 1;
+}
+
+/* FP4 and FP8 experts in one checkpoint: expert_dtype has one value. */
+static ckpt_code check_experts(const config_change *change, ckpt_error *err)
+{
+    const ckpt_tensor *first = NULL;
+
+    for (size_t i = 0; i < ckpt_catalog_count(change->targets); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(change->targets, i);
+
+        if (t->scale_dtype == CKPT_NONE || !plan_is_expert(t->name))
+            continue;
+        if (first != NULL && first->dtype != t->dtype)
+            return ckpt_fail(err, CKPT_E_USAGE,
+                             "experts would be %s ('%s') and %s ('%s'), but expert_dtype of "
+                             "config.json has one value: say --experts fp4 or fp8",
+                             ckpt_dtype_name(first->dtype), first->name,
+                             ckpt_dtype_name(t->dtype), t->name);
+        first = first == NULL ? t : first;
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code rewrite_quantization(const config_change *change, char **text, ckpt_error *err)
+{
+    static const char key[] = "quantization_config";
+    json_document *document = NULL;
+    char *now = NULL;
+    ckpt_code code;
+
+    if ((code = json_parse(*text, strlen(*text), "config.json", &document, err)) != CKPT_OK)
+        return code;
+    if (json_is_object(json_member(json_root(document), key)))
+        code = json_member_text(*text, key, &now, err);
+    else if ((now = strdup(quantization)) == NULL)
+        code = ckpt_fail_memory(err, "config.json", sizeof quantization);
+    if (code == CKPT_OK && (code = config_list_modules(change, &now, err)) == CKPT_OK)
+        code = edit_if_other(text, key, now, err);
+    json_free(document);
+    free(now);
+    return code;
+}
+
+/* vLLM takes a checkpoint without expert_dtype for one with FP4 experts and E8M0 scales. */
+static const char *expert_dtype(const encoding *wanted)
+{
+    if (wanted->expert_dtype == NULL && wanted->has_f32_scales)
+        return "\"fp8\"";
+    return wanted->expert_dtype;
+}
+
+ckpt_code config_rewrite(const char *text, const config_change *change, char **out,
+                         ckpt_error *err)
+{
+    const encoding wanted = find_encoding(change->targets);
+    char *edited = strdup(text);
+    ckpt_code code = CKPT_OK;
+
+    if (edited == NULL)
+        return ckpt_fail_memory(err, "config.json", strlen(text));
+    if (is_copy(change)) {
+        *out = edited;
+        return CKPT_OK;
+    }
+    if (!wanted.is_quantised)
+        code = edit_if_other(&edited, "quantization_config", NULL, err);
+    else if ((code = check_experts(change, err)) == CKPT_OK)
+        code = rewrite_quantization(change, &edited, err);
+    if (code == CKPT_OK && (change->has_expert_dtype || wanted.expert_dtype == NULL))
+        code = edit_if_other(&edited, "expert_dtype",
+                             change->has_expert_dtype ? expert_dtype(&wanted) : NULL, err);
+    if (code != CKPT_OK)
+        free(edited);
+    else
+        *out = edited;
+    return code;
+}
+
+/* A copy of the text without what tells the encoding, parsed. */
+static ckpt_code parse_bare(const char *text, json_document **out, ckpt_error *err)
+{
+    char *bare = strdup(text);
+    ckpt_code code;
+
+    if (bare == NULL)
+        return ckpt_fail_memory(err, "config.json", strlen(text));
+    if ((code = edit_if_other(&bare, "quantization_config", NULL, err)) == CKPT_OK &&
+        (code = edit_if_other(&bare, "expert_dtype", NULL, err)) == CKPT_OK)
+        code = json_parse(bare, strlen(bare), "config.json", out, err);
+    free(bare);
+    return code;
+}
+
+static ckpt_code take_member(char **text, const char *from, const char *key, ckpt_error *err)
+{
+    char *value = NULL;
+    ckpt_code code = json_member_text(from, key, &value, err);
+
+    if (code == CKPT_OK)
+        code = edit_if_other(text, key, value, err);
+    free(value);
+    return code;
+}
+
+ckpt_code config_rewrite_like(const char *text, const char *like, char **out, ckpt_error *err)
+{
+    json_document *bare_source = NULL;
+    json_document *bare_like = NULL;
+    char *edited = NULL;
+    ckpt_code code;
+
+    if ((code = parse_bare(text, &bare_source, err)) != CKPT_OK ||
+        (code = parse_bare(like, &bare_like, err)) != CKPT_OK)
+        goto out;
+    if (json_equal(json_root(bare_source), json_root(bare_like))) {
+        edited = strdup(like);
+    } else if ((edited = strdup(text)) != NULL) {
+        if ((code = take_member(&edited, like, "quantization_config", err)) != CKPT_OK ||
+            (code = take_member(&edited, like, "expert_dtype", err)) != CKPT_OK)
+            goto out;
+    }
+    if (edited == NULL)
+        code = ckpt_fail_memory(err, "config.json", strlen(text));
+out:
+    json_free(bare_source);
+    json_free(bare_like);
+    if (code != CKPT_OK)
+        free(edited);
+    else
+        *out = edited;
+    return code;
+}
+
+ckpt_code config_rewrite_inference(const char *text, const ckpt_catalog *targets, char **out,
+                                   ckpt_error *err)
+{
+    const encoding wanted = find_encoding(targets);
+    const int has_fp4 = wanted.expert_dtype != NULL && strcmp(wanted.expert_dtype, "\"fp4\"") == 0;
+    json_document *document = NULL;
+    char *edited = strdup(text);
+    ckpt_code code;
+
+    if (edited == NULL)
+        return ckpt_fail_memory(err, "inference/config.json", strlen(text));
+    code = json_parse(text, strlen(text), "inference/config.json", &document, err);
+    json_free(document);
+    /* The reference code takes a missing expert_dtype for "fp4" in some releases: say null. */
+    if (code == CKPT_OK &&
+        (code = edit_if_other(&edited, "dtype", wanted.is_quantised ? "\"fp8\"" : "\"bf16\"",
+                              err)) == CKPT_OK &&
+        (code = edit_if_other(&edited, "scale_fmt", wanted.is_quantised ? "\"ue8m0\"" : "null",
+                              err)) == CKPT_OK)
+        code = edit_if_other(&edited, "expert_dtype", has_fp4 ? "\"fp4\"" : "null", err);
+    if (code != CKPT_OK)
+        free(edited);
+    else
+        *out = edited;
+    return code;
+}
+
+/*
+ * The reference code has one dtype for all weights, FP8 or BF16, and experts are FP4 if
+ * expert_dtype says so, else of that dtype.
+ */
+ckpt_code config_check_inference(const config_change *change, const ckpt_map *plain,
+                                 ckpt_error *err)
+{
+    const ckpt_tensor *first = NULL;
+
+    if (is_copy(change))
+        return CKPT_OK;
+    for (size_t i = 0; i < ckpt_catalog_count(change->targets); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(change->targets, i);
+
+        if (!config_is_weight(change, i) || t->dtype == CKPT_F4 ||
+            map_find_encode(plain, t->name) != CKPT_NONE)
+            continue;
+        if (first != NULL && (first->scale_dtype == CKPT_NONE) != (t->scale_dtype == CKPT_NONE))
+            return ckpt_fail(err, CKPT_E_USAGE,
+                             "'%s' would be %s and '%s' %s, but inference/config.json of the "
+                             "reference code has one dtype: give both the same with --dtype and "
+                             "--experts", first->name, ckpt_dtype_name(first->dtype), t->name,
+                             ckpt_dtype_name(t->dtype));
+        first = first == NULL ? t : first;
+    }
+    return check_experts(change, err);
+}

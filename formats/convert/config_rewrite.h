@@ -1,0 +1,51 @@
+/*
+ * config.h: config.json of a converted checkpoint. Text is edited in place: what does not change
+ * keeps its bytes.
+ *
+ *   all BF16                  quantization_config and expert_dtype are removed
+ *   FP8 or FP4 weights        quantization_config: fp8, e4m3, ue8m0, [128, 128], dynamic
+ *   routed experts FP4 / FP8  expert_dtype "fp4" / "fp8", for families that know the key
+ *   some of both              modules_to_not_convert (or ignored_layers, where that is there) lists
+ *                             the modules of the weights that are BF16
+ *
+ * A copy says what its source says: where no encoding changes, nothing is edited.
+ */
+#ifndef CKPT_CONFIG_H
+#define CKPT_CONFIG_H
+
+#include "libckpt/map.h"
+
+#define CONFIG_INFERENCE_FILE "inference/config.json"      /* of DeepSeek's own code */
+
+typedef struct {
+    const ckpt_catalog *targets;
+    const ckpt_catalog *from;        /* the same tensors, in the same order, as `text` describes
+                                        them; NULL: it describes none */
+    const ckpt_catalog *official;    /* what the family expects, or NULL */
+    const ckpt_map *modules;         /* map of the native names, which tells modules; or NULL */
+    int has_expert_dtype;            /* the family knows that key */
+} config_change;
+
+/* *out is malloc'd. `text` is the source's config.json. Refuses encodings that it cannot say. */
+ckpt_code config_rewrite(const char *text, const config_change *change, char **out,
+                         ckpt_error *err);
+
+/* Refuse encodings that inference/config.json of DeepSeek's own code cannot say; weights that have
+ * a plain dtype in `plain`, the map of the layout, are as it wants them. */
+ckpt_code config_check_inference(const config_change *change, const ckpt_map *plain,
+                                 ckpt_error *err);
+
+/* What quantised the weights, if it is not the FP8 and FP4 that a conversion knows: "gptq". "" when
+ * it is, or nothing did. */
+enum { CONFIG_METHOD_BYTES = 64 };
+void config_find_method(const json_value *config, char out[CONFIG_METHOD_BYTES]);
+
+/* The same for --like: its text if the two say the same apart from the encoding, else the source's
+ * text with like's encoding. */
+ckpt_code config_rewrite_like(const char *text, const char *like, char **out, ckpt_error *err);
+
+/* inference/config.json of DeepSeek's own code: dtype, scale_fmt, expert_dtype. */
+ckpt_code config_rewrite_inference(const char *text, const ckpt_catalog *targets, char **out,
+                                   ckpt_error *err);
+
+#endif

@@ -1,0 +1,116 @@
+/* The target of a conversion: config.json, and what it cannot say. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "config_rewrite.h"
+#include "convert_private.h"
+#include "formats/hf.h"
+#include "inference_config.h"
+#include "formats/mp.h"
+#include "formats/notes.h"
+
+ckpt_code convert_check_method(const convert_job *job, ckpt_error *err)
+{
+    const plan_policy *policy = &job->options.policy;
+    char method[CONFIG_METHOD_BYTES];
+
+    if (job->source->config == NULL ||
+        (policy->dtype == PLAN_KEEP && policy->experts == PLAN_KEEP &&
+         policy->scale_dtype == CKPT_NONE))
+        return CKPT_OK;
+    config_find_method(json_root(job->source->config), method);
+    if (method[0] == '\0')
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_USAGE,
+                     "'%s' is quantised as '%s' (quantization_config of its config.json), which "
+                     "cannot be converted: only a copy without --dtype, --experts and "
+                     "--scale-dtype is possible", job->options.source, method);
+}
+
+/* An mp folder is for the reference code, which reads inference/config.json. */
+static ckpt_code check_config(const convert_job *job, const config_change *change,
+                              ckpt_error *err)
+{
+    return job->options.format == &format_mp ? config_check_inference(change, job->map, err)
+                                             : CKPT_OK;
+}
+
+static ckpt_code rewrite_config(convert_job *job, const char *text, ckpt_error *err)
+{
+    ckpt_map *native = NULL;
+    config_change change = {
+        .targets = job->targets,
+        .from = job->fill != NULL ? NULL : job->picked->catalog,
+        .official = job->source->official,
+        .has_expert_dtype = job->source->family != NULL,
+    };
+    ckpt_code code = CKPT_OK;
+
+    if (job->source->family != NULL)
+        code = checkpoint_find_map(ckpt_family_name(job->source), "native", &native, err);
+    change.modules = native;
+    if (code == CKPT_OK && (code = check_config(job, &change, err)) == CKPT_OK && text != NULL)
+        code = config_rewrite(text, &change, &job->config_text, err);
+    map_free(native);
+    return code;
+}
+
+/* vLLM takes the bytes of these scales for numbers. */
+static ckpt_code note_scales(convert_job *job, ckpt_error *err)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(job->targets, i);
+
+        if (job->options.format == &format_hf && plan_is_expert(t->name) &&
+            t->dtype == CKPT_F8_E4M3 && t->scale_dtype == CKPT_F8_E8M0)
+            return note_add(&job->notes, err,
+                            "FP8 experts with E8M0 scales: vLLM takes the scale bytes for numbers "
+                            "(SGLang and transformers read them); --scale-dtype f32 serves all");
+    }
+    return CKPT_OK;
+}
+
+/* Shards of ranks are run by code that reads a config of its own. */
+static ckpt_code plan_inference(convert_job *job, ckpt_error *err)
+{
+    const file_list *carried = &job->source->extras;
+    ckpt_error why = { .text = "" };
+    char *bare = NULL;
+    ckpt_code code;
+
+    if (job->options.format != &format_mp || job->source->family == NULL ||
+        job->config_text == NULL)
+        return CKPT_OK;
+    for (size_t i = 0; i < carried->count; i++)
+        if (strcmp(carried->names[i], CONFIG_INFERENCE_FILE) == 0)
+            return CKPT_OK;
+    code = inference_config_derive(family_name(job->source->family), job->config_text, &bare,
+                                   &why);
+    if (code == CKPT_E_FORMAT)
+        return note_add(&job->notes, err, "%s is not made: %s", CONFIG_INFERENCE_FILE, why.text);
+    if (code != CKPT_OK)
+        return ckpt_fail(err, code, "%s", why.text);
+    if (bare != NULL)
+        code = config_rewrite_inference(bare, job->targets, &job->inference_text, err);
+    free(bare);
+    return code;
+}
+
+static ckpt_code plan_text(convert_job *job, ckpt_error *err)
+{
+    const char *text = job->source->config_text;
+
+    if (job->like != NULL && job->like->config_text != NULL)
+        return config_rewrite_like(text != NULL ? text : job->like->config_text,
+                                   job->like->config_text, &job->config_text, err);
+    return job->like != NULL && text == NULL ? CKPT_OK : rewrite_config(job, text, err);
+}
+
+ckpt_code convert_plan_config(convert_job *job, ckpt_error *err)
+{
+    ckpt_code code = note_scales(job, err);
+
+    if (code == CKPT_OK && (code = plan_text(job, err)) == CKPT_OK)
+        code = plan_inference(job, err);
+    return code;
+}

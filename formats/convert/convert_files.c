@@ -1,0 +1,183 @@
+/* The target of a conversion: files and positions. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "convert_private.h"
+#include "formats/hf.h"
+#include "formats/notes.h"
+#include "libckpt/size.h"
+
+/* Where each input's tensors go: the source's files under their names. */
+static ckpt_code keep_files(convert_job *job, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < job->source->store->file_count && code == CKPT_OK; i++) {
+        const store_file *from = &job->source->store->files[i];
+        uint32_t number;
+
+        if ((code = store_add_file(job->store, from->name, &number, err)) != CKPT_OK)
+            break;
+        if (from->metadata != NULL &&
+            (job->store->files[number].metadata = strdup(from->metadata)) == NULL)
+            code = ckpt_fail_memory(err, "metadata", strlen(from->metadata));
+    }
+    return code;
+}
+
+/* Number the files anew: a new one where the source (and its file) changes, or one is full. */
+static uint32_t number_files(convert_job *job)
+{
+    const uint64_t limit = job->options.file_bytes_max;
+    const size_t count = ckpt_catalog_count(job->targets);
+    uint64_t used_bytes = 0;
+    uint32_t file = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        const ckpt_tensor *from = ckpt_catalog_at(job->picked->catalog, i);
+        const uint64_t bytes = ckpt_tensor_bytes(ckpt_catalog_at(job->targets, i));
+        int fresh = 0;
+
+        if (i > 0 && limit != 0)
+            fresh = used_bytes > 0 && bytes > limit - size_min(limit, used_bytes);
+        else if (i > 0)
+            fresh = from->file != ckpt_catalog_at(job->picked->catalog, i - 1)->file ||
+                    job->origins[i] != job->origins[i - 1];
+        if (fresh) {
+            file++;
+            used_bytes = 0;
+        }
+        used_bytes += bytes;
+        catalog_edit(job->targets, i)->file = file;
+    }
+    return file + 1;
+}
+
+/* The files of the official release; 0 when a tensor is not of it. */
+static uint32_t number_officially(convert_job *job)
+{
+    const ckpt_catalog *official = job->source->official;
+    uint32_t count = 0;
+
+    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++) {
+        ckpt_tensor *t = catalog_edit(job->targets, i);
+        const int64_t o = official == NULL ? CKPT_NOT_FOUND : ckpt_catalog_find(official, t->name);
+
+        if (o < 0)
+            return 0;
+        t->file = ckpt_catalog_at(official, (size_t)o)->file;
+        count = t->file >= count ? t->file + 1 : count;
+    }
+    return count;
+}
+
+/* A size that was meant in GB makes a file of every tensor. */
+static ckpt_code check_limit(convert_job *job, uint32_t file_count, ckpt_error *err)
+{
+    enum { FILES_MAX = 1000 };
+    const uint64_t limit = job->options.file_bytes_max;
+    size_t larger = 0;
+
+    if (limit == 0)
+        return CKPT_OK;
+    if (file_count > FILES_MAX && !job->options.many_files)
+        return ckpt_fail(err, CKPT_E_USAGE, "--max-shard-size %llu makes %u files, more than %d: "
+                         "give a larger size, or add --many-files", (unsigned long long)limit,
+                         file_count, FILES_MAX);
+    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++)
+        larger += ckpt_tensor_bytes(ckpt_catalog_at(job->targets, i)) > limit;
+    if (larger == 0)
+        return CKPT_OK;
+    return note_add(&job->notes, err, "%zu tensors are larger than --max-shard-size: each has a "
+                    "file of its own", larger);
+}
+
+static ckpt_code add_numbered_files(convert_job *job, ckpt_error *err)
+{
+    uint32_t count = 0;
+
+    if (job->options.file_bytes_max == 0)
+        count = number_officially(job);
+    if (count == 0) {
+        ckpt_code code;
+
+        count = number_files(job);
+        if ((code = check_limit(job, count, err)) != CKPT_OK)
+            return code;
+    }
+    return format_add_files(job->options.format, job->store, count, err);
+}
+
+/* Copies go where their originals go when files are numbered anew. */
+static void place_copies(convert_job *job)
+{
+    for (size_t i = 0; i < job->layout->count; i++) {
+        const layout_extent *e = &job->layout->extents[i];
+
+        if (e->copy)
+            catalog_edit(job->store->catalog, e->stored)->file =
+                ckpt_catalog_at(job->targets, e->logical)->file;
+    }
+}
+
+static ckpt_code lay_out_files(convert_job *job, const map_write_input *input, ckpt_error *err)
+{
+    const int anew =
+        job->fill != NULL || job->options.file_bytes_max != 0 || !convert_keeps_layout(job);
+    ckpt_code code = anew ? add_numbered_files(job, err) : keep_files(job, err);
+
+    if (code == CKPT_OK && anew)
+        code = convert_keep_metadata(job, err);
+    if (code == CKPT_OK)
+        code = map_write(input, job->store->catalog, &job->layout, err);
+    if (code == CKPT_OK && anew)
+        place_copies(job);
+    job->with_index = job->source->has_index || anew;
+    return code;
+}
+
+/* Keys by the map, pieces by the format, logical tensors in pieces by both. */
+static ckpt_code lay_out_pieces(convert_job *job, const map_write_input *input, ckpt_error *err)
+{
+    ckpt_catalog *keys = catalog_create();
+    ckpt_layout *outer = NULL;
+    ckpt_code code;
+
+    if (keys == NULL)
+        return ckpt_fail_memory(err, "a plan", 0);
+    if ((code = map_write(input, keys, &outer, err)) != CKPT_OK) {
+        catalog_free(keys);
+        return code;
+    }
+    if (job->source->config != NULL)
+        job->options.sharding.config = json_root(job->source->config);
+    code = job->options.format->split(job->store, keys, job->map, &job->options.sharding, err);
+    if (code == CKPT_OK)
+        code = convert_keep_metadata(job, err);
+    if (code == CKPT_OK)
+        code = layout_compose(outer, job->store->pieces, &job->layout, err);
+    if (code == CKPT_OK)
+        code = layout_seal(job->layout, err);
+    layout_free(outer);
+    return code;
+}
+
+static ckpt_code lay_out_new(convert_job *job, ckpt_error *err)
+{
+    const int same_names = strcmp(job->map->names, ckpt_names_style(job->source)) == 0 &&
+                           !job->options.open.keep_copies;
+    const map_write_input input = { job->map, job->targets,
+                                    same_names && job->source->store->pieces == NULL
+                                        ? job->source->reading.layout
+                                        : NULL };
+    const ckpt_code code = job->options.format->split == NULL
+                               ? lay_out_files(job, &input, err)
+                               : lay_out_pieces(job, &input, err);
+
+    return code == CKPT_OK ? job->options.format->lay_out(job->store, err) : code;
+}
+
+ckpt_code convert_lay_out(convert_job *job, ckpt_error *err)
+{
+    return job->like != NULL ? convert_lay_out_like(job, err) : lay_out_new(job, err);
+}

@@ -1,0 +1,124 @@
+/* Is there room for the result, and can all be read that goes into it? */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "convert_private.h"
+#include "libckpt/size.h"
+
+/* What a file of the result has on disk: it has its size from the beginning, but holes in it. */
+static ckpt_code add_need(const char *directory, const char *name, uint64_t size_bytes,
+                          uint64_t *need_bytes, ckpt_error *err)
+{
+    char *path = file_join(directory, name);
+    uint64_t there = 0;
+    struct stat status;
+
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(name));
+    if (stat(path, &status) == 0)
+        there = (uint64_t)status.st_blocks * 512;
+    *need_bytes += size_bytes - size_min(there, size_bytes);
+    free(path);
+    return CKPT_OK;
+}
+
+ckpt_code convert_find_room(const convert_job *job, const char *directory, convert_room *out,
+                            ckpt_error *err)
+{
+    const ckpt_store *store = job->store;
+    struct statvfs disk;
+    struct stat status;
+    ckpt_code code = CKPT_OK;
+
+    *out = (convert_room){ job->extra_bytes, UINT64_MAX, 0 };
+    for (size_t i = 0; i < store->file_count && code == CKPT_OK; i++)
+        code = add_need(directory, store->files[i].name, store->files[i].size_bytes,
+                        &out->need_bytes, err);
+    if (code == CKPT_OK && stat(directory, &status) == 0)
+        out->device = (uint64_t)status.st_dev;
+    if (code == CKPT_OK && statvfs(directory, &disk) == 0 && disk.f_blocks > 0)
+        out->free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
+    return code;
+}
+
+ckpt_code convert_plan_room(const convert_job *job, convert_room *out, ckpt_error *err)
+{
+    char *folder = file_rename_target(job->options.target);
+    char *slash = folder == NULL ? NULL : strrchr(folder, '/');
+    ckpt_code code;
+
+    if (slash != NULL)
+        slash[slash == folder] = '\0';
+    code = convert_find_room(job, slash == NULL ? "." : folder, out, err);
+    free(folder);
+    return code;
+}
+
+ckpt_code convert_check_room(const convert_job *job, ckpt_error *err)
+{
+    convert_room room;
+    const ckpt_code code = convert_find_room(job, convert_directory(job), &room, err);
+
+    if (code != CKPT_OK || room.free_bytes >= room.need_bytes)
+        return code;
+    return ckpt_fail(err, CKPT_E_IO, "no room for '%s': it takes %llu bytes more, and its file "
+                     "system has %llu free; --no-space-check begins all the same",
+                     job->options.target, (unsigned long long)room.need_bytes,
+                     (unsigned long long)room.free_bytes);
+}
+
+/* Control characters, and those that turn the direction of writing, make a name look like another:
+ * U+0080..9F, U+061C, U+200E..F, U+202A..E, U+2066..9, in UTF-8. */
+static int is_plain(const char *name)
+{
+    for (const unsigned char *p = (const unsigned char *)name; *p != '\0'; p++) {
+        if (*p < 0x20 || *p == 0x7f || (p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f) ||
+            (p[0] == 0xd8 && p[1] == 0x9c))
+            return 0;
+        if (p[0] == 0xe2 && p[1] == 0x80 &&
+            (p[2] == 0x8e || p[2] == 0x8f || (p[2] >= 0xaa && p[2] <= 0xae)))
+            return 0;
+        if (p[0] == 0xe2 && p[1] == 0x81 && p[2] >= 0xa6 && p[2] <= 0xa9)
+            return 0;
+    }
+    return 1;
+}
+
+static ckpt_code check_name(const char *name, ckpt_error *err)
+{
+    return is_plain(name) ? CKPT_OK
+                          : ckpt_fail(err, CKPT_E_USAGE, "file name '%s' has control or "
+                                      "bidirectional characters: rename the file", name);
+}
+
+/* A file that cannot be carried along is told now, not when all else is written. */
+static ckpt_code check_extra(const char *directory, const char *name, uint64_t *bytes,
+                             ckpt_error *err)
+{
+    char *path = file_join(directory, name);
+    ckpt_file *file = NULL;
+    ckpt_code code;
+
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(name));
+    if ((code = file_open(path, &file, err)) == CKPT_OK)
+        *bytes += file_size(file);
+    file_close(file, NULL);
+    free(path);
+    return code;
+}
+
+ckpt_code convert_check_files(convert_job *job, ckpt_error *err)
+{
+    const file_list *extras = &job->source->extras;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < job->store->file_count && code == CKPT_OK; i++)
+        code = check_name(job->store->files[i].name, err);
+    for (size_t i = 0; i < extras->count && code == CKPT_OK; i++)
+        if ((code = check_name(extras->names[i], err)) == CKPT_OK)
+            code = check_extra(job->source->path, extras->names[i], &job->extra_bytes, err);
+    return code;
+}

@@ -1,0 +1,167 @@
+/* The target of a conversion: encodings and names. */
+#include <string.h>
+
+#include "libckpt/codes.h"
+#include "convert_private.h"
+#include "formats/hf.h"
+#include "formats/notes.h"
+#include "libckpt/text.h"
+
+static ckpt_code copy_catalog(const ckpt_catalog *from, ckpt_catalog **out, ckpt_error *err)
+{
+    ckpt_catalog *copy = catalog_create();
+    ckpt_code code = CKPT_OK;
+
+    if (copy == NULL)
+        return ckpt_fail_memory(err, "a catalog", ckpt_catalog_count(from));
+    for (size_t i = 0; i < ckpt_catalog_count(from) && code == CKPT_OK; i++)
+        code = catalog_add(copy, ckpt_catalog_at(from, i), err);
+    if (code != CKPT_OK)
+        catalog_free(copy);
+    else
+        *out = copy;
+    return code;
+}
+
+/* How names as in the source spell a scale: as the map does, unless the source never does. */
+static const char *find_scale_suffix(const ckpt_checkpoint *from, const char *own)
+{
+    static const char *const suffixes[] = { ".scale", ".weight_scale_inv" };
+    const ckpt_catalog *stored = store_names(from->store);
+    const char *found = own;
+
+    for (size_t i = 0; i < ckpt_catalog_count(stored); i++) {
+        const char *name = ckpt_catalog_at(stored, i)->name;
+
+        if (from->reading.fates[i].kind != FATE_SCALE)
+            continue;
+        if (text_ends_with(name, own))
+            return own;
+        for (size_t s = 0; s < sizeof suffixes / sizeof *suffixes; s++)
+            if (text_ends_with(name, suffixes[s]))
+                found = suffixes[s];
+    }
+    return found;
+}
+
+/* The map of the target: told, or as in the source where the layout stays. */
+static const char *choose_names(const convert_job *job)
+{
+    const convert_options *o = &job->options;
+
+    if (o->names != NULL)
+        return o->names;
+    if (o->format->map_names != NULL)
+        return o->format->map_names[0];
+    return job->source->format->map_names == NULL ? ckpt_names_style(job->source) : "native";
+}
+
+int convert_keeps_layout(const convert_job *job)
+{
+    const ckpt_format *source = job->source->format;
+
+    return job->options.format == (source == &format_safetensors_file ? &format_hf : source);
+}
+
+/* What a layout wants that the policy leaves open: plain dtypes by its map, the word for FP4, and
+ * in HF files the integers of the official form. */
+static void suit_tensor(const convert_job *job, ckpt_tensor *t)
+{
+    const ckpt_catalog *official = job->source->official;
+    const ckpt_dtype plain = map_find_encode(job->map, t->name);
+    const int sharded = job->options.format->map_names != NULL;
+    const int64_t o = official == NULL ? CKPT_NOT_FOUND : ckpt_catalog_find(official, t->name);
+
+    if (plain != CKPT_NONE) {
+        catalog_set_plain(t, plain);
+    } else if (t->dtype == CKPT_F4 && t->scale_dtype != CKPT_NONE) {
+        t->stored_dtype = sharded ? CKPT_F4 : CKPT_I8;
+    } else if (!sharded && o >= 0 && ckpt_tensor_is_int(t)) {
+        t->dtype = ckpt_catalog_at(official, (size_t)o)->dtype;
+        t->stored_dtype = t->dtype;
+    }
+}
+
+static void suit_layout(convert_job *job)
+{
+    if (convert_keeps_layout(job) && job->map->encode_count == 0)
+        return;
+    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++)
+        suit_tensor(job, catalog_edit(job->targets, i));
+}
+
+/* A prefix of the source's names stays where names and layout do; else it goes, and is told. */
+static ckpt_code choose_prefix(convert_job *job, const char *prefix, ckpt_error *err)
+{
+    if (job->options.names == NULL && convert_keeps_layout(job))
+        return map_add_prefix(job->map, prefix, err);
+    return note_add(&job->notes, err, "names lose the prefix '%s'", prefix);
+}
+
+ckpt_code convert_choose_map(convert_job *job, ckpt_error *err)
+{
+    const convert_options *o = &job->options;
+    const char *prefix = job->source->map->prefix;
+    ckpt_code code;
+
+    if (o->like != NULL)
+        return CKPT_OK;
+    if (o->open.map_file != NULL && o->names == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--map needs --names: which names to write");
+    code = checkpoint_find_map(ckpt_family_name(job->source), choose_names(job), &job->map, err);
+    if (code == CKPT_OK && o->names == NULL && convert_keeps_layout(job))
+        job->map->scale_suffix = find_scale_suffix(job->source, job->map->scale_suffix);
+    return code == CKPT_OK && prefix != NULL ? choose_prefix(job, prefix, err) : code;
+}
+
+/* Quantised weights that a reader of these names takes for something else. Those that the source
+ * has under the same names are copied as they are. */
+static ckpt_code check_names(const convert_job *job, ckpt_error *err)
+{
+    const int same_names = strcmp(job->map->names, ckpt_names_style(job->source)) == 0;
+
+    for (size_t i = 0; i < ckpt_catalog_count(job->targets) && !job->options.force_names; i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(job->targets, i);
+        const char *reason =
+            t->scale_dtype == CKPT_NONE ? NULL : map_find_plain(job->map, t->name);
+
+        if (reason != NULL &&
+            !(same_names && ckpt_catalog_at(job->picked->catalog, i)->scale_dtype != CKPT_NONE))
+            return ckpt_fail(err, CKPT_E_USAGE,
+                             "names '%s' with tensor '%s' in %s: %s; say --names native, "
+                             "--dtype bf16 or, if no such reader is meant, --force-names",
+                             job->map->names, t->name, ckpt_dtype_name(t->dtype), reason);
+    }
+    return CKPT_OK;
+}
+
+ckpt_code convert_choose_targets(convert_job *job, ckpt_error *err)
+{
+    const convert_options *o = &job->options;
+    plan_policy policy = o->policy;
+    ckpt_code code;
+
+    if (job->like != NULL) {
+        if (o->format != &format_hf)
+            return ckpt_fail(err, CKPT_E_USAGE, "--like goes with the layout hf, not %s",
+                             o->format->name);
+        if (o->names != NULL || o->policy.dtype != PLAN_KEEP || o->policy.experts != PLAN_KEEP ||
+            o->policy.scale_dtype != CKPT_NONE || o->file_bytes_max != 0)
+            return ckpt_fail(err, CKPT_E_USAGE,
+                             "--like decides names, encodings and files: leave out --names, "
+                             "--dtype, --experts, --scale-dtype and --max-shard-size");
+        if ((code = copy_catalog(job->like->reading.logical, &job->targets, err)) != CKPT_OK)
+            return code;
+        return codes_check_targets(job->picked->catalog, job->targets, err);
+    }
+    /* An mp folder keeps E8M0 scales: the reference code reads them, and its own converter, the
+     * measure of that layout, writes them. */
+    policy.scales_follow_experts = o->format->map_names == NULL;
+    if ((code = codes_check_policy(job->picked->catalog, &policy, err)) != CKPT_OK)
+        return code;
+    code = plan_targets(job->picked->catalog, job->source->official, &policy, &job->targets, err);
+    if (code != CKPT_OK)
+        return code;
+    suit_layout(job);
+    return check_names(job, err);
+}

@@ -1,0 +1,64 @@
+/*
+ * common_pt.h: what a Megatron checkpoint keeps beside its tensors: common.pt, a torch.save archive
+ * of one dict, or (newer) the byte entry "common_state/shard_0_1" that holds a list of that dict:
+ *
+ *   args                 argparse.Namespace: the options of the run
+ *   checkpoint_version   3.0
+ *   iteration            int
+ *   content_metadata     {singleton_local_shards: False, chained_optim_avoid_prefix: True}
+ *   num_floating_point_operations_so_far   0
+ */
+#ifndef CKPT_COMMON_PT_H
+#define CKPT_COMMON_PT_H
+
+#include "libckpt/file.h"
+
+typedef enum {
+    COMMON_NONE = 0,
+    COMMON_BOOL,         /* integer: 0 or 1 */
+    COMMON_INT,
+    COMMON_FLOAT,
+    COMMON_TEXT,
+    COMMON_LIST,         /* items without names; a tuple is read as a list */
+    COMMON_OTHER         /* read only: a value of another kind, a list inside a list */
+} common_kind;
+
+typedef struct common_arg common_arg;
+struct common_arg {
+    const char *name;    /* NULL in a list */
+    common_kind kind;
+    int64_t integer;
+    double number;
+    const char *text;    /* NUL-terminated */
+    const common_arg *items;
+    size_t item_count;
+};
+
+typedef struct {
+    int has_args;                /* read only: `args` was there */
+    const common_arg *args;
+    size_t arg_count;
+    int64_t iteration;           /* -1 when absent */
+    double checkpoint_version;   /* read only: 0 when absent; written as 3.0 */
+} common_pt;
+
+/* The whole file, the same bytes each time. *out is malloc'd, yours to free. */
+ckpt_code common_pt_write(const common_pt *common, unsigned char **out, size_t *out_bytes,
+                          ckpt_error *err);
+
+/*
+ * Read the archive at [offset, offset + length) of a file: all of common.pt, or the item of the
+ * byte entry. *out is yours to free with common_pt_free.
+ */
+ckpt_code common_pt_read(const ckpt_file *file, uint64_t offset, uint64_t length, common_pt **out,
+                         ckpt_error *err);
+/* The same archive is whole: records where they should be, and what it holds has its checksum. What
+ * that means is not looked at. */
+ckpt_code common_pt_check(const ckpt_file *file, uint64_t offset, uint64_t length,
+                          ckpt_error *err);
+void common_pt_free(common_pt *common);      /* NULL is fine; only for what was read */
+
+/* The argument called `name`, or NULL. */
+const common_arg *common_pt_find(const common_pt *common, const char *name);
+
+#endif

@@ -1,0 +1,105 @@
+/*
+ * torch_dist_beside.c: the small files beside `.metadata`. No tensor is in them, but they say what
+ * the folder is and show that it is whole: another backend's word, or a common.pt that was cut, is
+ * refused, and --lenient makes a note of it.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common_pt.h"
+#include "libckpt/json.h"
+#include "formats/notes.h"
+#include "torch_dist_private.h"
+
+enum { BACKEND_BYTES_MAX = 1 << 20 };
+
+static const char common_state[] = "common_state/";
+
+/* What is wrong with a file that the tensors do not depend on. */
+static ckpt_code refuse_or_note(ckpt_checkpoint *c, const ckpt_error *wrong, ckpt_error *err)
+{
+    if (c->options.lenient)
+        return note_add(&c->notes, err, "%s", wrong->text);
+    return ckpt_fail(err, CKPT_E_FORMAT, "%s; --lenient reads on", wrong->text);
+}
+
+static ckpt_code check_backend(const char *path, ckpt_error *err)
+{
+    json_document *document = NULL;
+    const json_value *root;
+    const char *word;
+    uint64_t version;
+    ckpt_code code = json_parse_file(path, BACKEND_BYTES_MAX, &document, err);
+
+    if (code != CKPT_OK)
+        return code;
+    root = json_root(document);
+    word = json_string(json_member(root, "sharded_backend"));
+    if (word == NULL || strcmp(word, "torch_dist") != 0)
+        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' has sharded_backend '%s', expected 'torch_dist'",
+                         path, word == NULL ? "" : word);
+    else if (!json_u64(json_member(root, "sharded_backend_version"), &version) || version != 1)
+        code = ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s' has another sharded_backend_version than 1, which is known", path);
+    json_free(document);
+    return code;
+}
+
+static ckpt_code check_common(const char *path, ckpt_error *err)
+{
+    ckpt_file *file = NULL;
+    ckpt_code code = file_open(path, &file, err);
+
+    if (code == CKPT_OK)
+        code = common_pt_check(file, 0, file_size(file), err);
+    file_close(file, NULL);
+    return code;
+}
+
+/* *found: whether it is there. */
+static ckpt_code check_file(ckpt_checkpoint *c, const char *name,
+                            ckpt_code (*check)(const char *path, ckpt_error *err), int *found,
+                            ckpt_error *err)
+{
+    char *path = file_join(c->store->directory, name);
+    ckpt_error wrong = { .text = "" };
+    ckpt_code code = CKPT_OK;
+
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(name));
+    *found = file_exists(path);
+    if (*found)
+        code = check(path, &wrong);
+    free(path);
+    if (code == CKPT_OK)
+        return CKPT_OK;
+    return code == CKPT_E_FORMAT ? refuse_or_note(c, &wrong, err)
+                                 : ckpt_fail(err, code, "%s", wrong.text);
+}
+
+static int has_common_state(const dcp_metadata *m)
+{
+    for (size_t i = 0; i < m->entry_count; i++)
+        if (m->entries[i].is_bytes &&
+            strncmp(m->entries[i].key, common_state, sizeof common_state - 1) == 0)
+            return 1;
+    return 0;
+}
+
+ckpt_code torch_dist_check_beside(ckpt_checkpoint *c, const dcp_metadata *m, ckpt_error *err)
+{
+    int has_backend;
+    int has_common;
+    ckpt_code code;
+
+    if ((code = check_file(c, "metadata.json", check_backend, &has_backend, err)) != CKPT_OK ||
+        (code = check_file(c, "common.pt", check_common, &has_common, err)) != CKPT_OK)
+        return code;
+    if (has_backend && !has_common && !has_common_state(m))
+        code = note_add(&c->notes, err,
+                        "no common.pt, and no common_state in .metadata: Megatron cannot load it");
+    if (code == CKPT_OK && m->unused_count > 0)
+        code = note_add(&c->notes, err, "%zu items of .metadata belong to no tensor, one to '%s'",
+                        m->unused_count, m->unused);
+    return code;
+}

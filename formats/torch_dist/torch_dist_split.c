@@ -1,0 +1,384 @@
+/* Cutting keys in boxes, and whose file a box is in. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "libckpt/array.h"
+#include "formats/divide.h"
+#include "libckpt/size.h"
+#include "torch_dist_private.h"
+
+enum {
+    DEFAULT_TP_PIECES = 8,        /* so that a rank of any TP up to 8 reads no more than it needs */
+    DEFAULT_VOCAB_PIECES = 64,
+    BOXES_MAX = 4096              /* of one key: loaders match boxes in quadratic time */
+};
+
+typedef struct {
+    uint32_t first;              /* layers of the first stage */
+    uint32_t last;
+    uint32_t middle;
+    uint32_t pp;
+    uint64_t layers;
+} stages;
+
+typedef struct {
+    ckpt_store *store;
+    const ckpt_catalog *keys;
+    const ckpt_map *map;
+    const format_sharding *sharding;
+    stages stages;
+    ckpt_error *err;
+    /* Of the key in hand. */
+    const map_shard *shard;       /* or NULL */
+    size_t key;
+    uint32_t counts[CKPT_RANK_MAX];     /* equal parts of each dimension */
+} dist_cutter;
+
+const char *torch_dist_folder(const format_sharding *sharding)
+{
+    return sharding->iteration != NULL ? sharding->iteration : "release";
+}
+
+static uint32_t at_least_1(uint32_t count)
+{
+    return count > 0 ? count : 1;
+}
+
+/* ---- which numbers of ranks are legal ---- */
+
+typedef struct {
+    const dist_cutter *cutter;
+    map_axis axis;
+} axis_division;
+
+/* 1 when ranks can divide the key along the axis: in equal parts, of each half where there are
+ * halves, and no group is cut. */
+static int divides(const axis_division *d, const ckpt_tensor *key, uint32_t count)
+{
+    map_captures captures;
+    const map_shard *shard = map_find_shard(d->cutter->map, key->name, &captures);
+    uint32_t dimension;
+    uint32_t halves;
+
+    if (shard == NULL || !shard->axes[d->axis].cut)
+        return 1;
+    dimension = shard->axes[d->axis].dimension;
+    halves = d->axis == MAP_EP ? 1 : shard->halves;
+    return dimension < key->rank && key->shape[dimension] % halves == 0 &&
+           key->shape[dimension] / halves % count == 0 &&
+           divide_keeps_groups(shard, d->cutter->sharding->config, count);
+}
+
+static const ckpt_tensor *find_undivided(const axis_division *d, uint32_t count)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(d->cutter->keys); i++)
+        if (!divides(d, ckpt_catalog_at(d->cutter->keys, i), count))
+            return ckpt_catalog_at(d->cutter->keys, i);
+    return NULL;
+}
+
+static int axis_is_legal(const void *context, uint32_t count)
+{
+    return find_undivided(context, count) == NULL;
+}
+
+static ckpt_code check_axis(const dist_cutter *c, map_axis axis, const char *name, uint32_t given)
+{
+    const axis_division d = { c, axis };
+    const ckpt_tensor *bad = find_undivided(&d, at_least_1(given));
+    char legal[DIVIDE_TEXT_BYTES];
+    char shape[256];
+
+    if (bad == NULL)
+        return CKPT_OK;
+    divide_legal_text(axis_is_legal, &d, legal);
+    catalog_shape_text(bad, shape, sizeof shape);
+    return ckpt_fail(c->err, CKPT_E_USAGE,
+                     "tensor '%s' %s cannot be divided by --%s %u, legal values are:%s",
+                     bad->name, shape, name, at_least_1(given), legal);
+}
+
+/* Layers of the stages between the first and the last; 0 when they cannot be divided so. */
+static int divide_layers(const stages *s, uint32_t pp, uint32_t *middle)
+{
+    const uint64_t ends = (uint64_t)s->first + s->last;
+    const uint32_t given = (uint32_t)(s->first > 0) + (s->last > 0);
+
+    *middle = 1;
+    if (pp == 1)
+        return (s->first == 0 || s->first == s->layers) && (s->last == 0 || s->last == s->layers);
+    if (pp <= given)
+        return pp == given && ends == s->layers;
+    if (ends >= s->layers || (s->layers - ends) % (pp - given) != 0)
+        return 0;
+    *middle = (uint32_t)((s->layers - ends) / (pp - given));
+    return 1;
+}
+
+static int stages_are_legal(const void *context, uint32_t count)
+{
+    uint32_t middle;
+
+    return divide_layers(context, count, &middle);
+}
+
+static ckpt_code plan_stages(dist_cutter *c)
+{
+    stages *s = &c->stages;
+    char legal[DIVIDE_TEXT_BYTES];
+
+    for (size_t i = 0; i < ckpt_catalog_count(c->keys); i++) {
+        uint64_t layer;
+
+        if (map_find_stage(c->map, ckpt_catalog_at(c->keys, i)->name, &layer) ==
+                MAP_STAGE_LAYER && layer >= s->layers)
+            s->layers = layer + 1;
+    }
+    s->pp = at_least_1(c->sharding->pp);
+    s->first = c->sharding->first_stage_layers;
+    s->last = c->sharding->last_stage_layers;
+    if (divide_layers(s, s->pp, &s->middle)) {
+        s->first = s->first > 0 ? s->first : s->middle;
+        s->last = s->last > 0 ? s->last : s->middle;
+        return CKPT_OK;
+    }
+    divide_legal_text(stages_are_legal, s, legal);
+    return ckpt_fail(c->err, CKPT_E_USAGE,
+                     "%llu layers cannot be divided over --pp %u with %u in the first and %u in "
+                     "the last stage (0: as many as in the others), legal values are:%s",
+                     (unsigned long long)s->layers, s->pp, s->first, s->last, legal);
+}
+
+static ckpt_code check_ranks(dist_cutter *c)
+{
+    const format_sharding *s = c->sharding;
+    ckpt_code code;
+
+    if ((code = check_axis(c, MAP_TP, "tp", s->tp)) != CKPT_OK ||
+        (code = check_axis(c, MAP_EP, "ep", s->ep)) != CKPT_OK ||
+        (code = check_axis(c, MAP_ETP, "etp", s->etp)) != CKPT_OK)
+        return code;
+    return plan_stages(c);
+}
+
+/* ---- boxes ---- */
+
+static uint32_t default_parts(uint64_t size, uint32_t wanted)
+{
+    while (wanted > 1 && size % wanted != 0)
+        wanted--;
+    return wanted;
+}
+
+static int layer_of(const dist_cutter *c, uint64_t *layer)
+{
+    return map_find_stage(c->map, ckpt_catalog_at(c->keys, c->key)->name, layer) ==
+           MAP_STAGE_LAYER;
+}
+
+/* How many parts an axis makes of its dimension: check_ranks has seen that it can. */
+static void cut_axis(dist_cutter *c, map_axis axis)
+{
+    const uint32_t d = c->shard->axes[axis].dimension;
+    const uint64_t size = ckpt_catalog_at(c->keys, c->key)->shape[d];
+    const uint32_t halves = c->shard->halves;
+    const uint32_t given = axis == MAP_TP ? c->sharding->tp : at_least_1(c->sharding->etp);
+    uint64_t layer;
+
+    if (axis == MAP_EP)
+        c->counts[d] = (uint32_t)size_min(size, UINT32_MAX);     /* one expert a box */
+    else if (given > 0)
+        c->counts[d] = given * halves;
+    else
+        c->counts[d] = default_parts(size / halves, layer_of(c, &layer) ? DEFAULT_TP_PIECES
+                                                                        : DEFAULT_VOCAB_PIECES) *
+                       halves;
+}
+
+/* ---- which rank's file ---- */
+
+static uint32_t stage_of(const stages *s, uint64_t layer)
+{
+    if (s->pp == 1 || layer < s->first)
+        return 0;
+    if (layer >= s->layers - s->last)
+        return s->pp - 1;
+    return 1 + (uint32_t)((layer - s->first) / s->middle);
+}
+
+/* The fewest ranks that make whole groups of both kinds: tp, and ep x etp. */
+static uint32_t ranks_of_stage(const format_sharding *s)
+{
+    const uint64_t experts = (uint64_t)at_least_1(s->ep) * at_least_1(s->etp);
+    uint64_t a = at_least_1(s->tp);
+    uint64_t b = experts;
+
+    while (b != 0) {
+        const uint64_t rest = a % b;
+
+        a = b;
+        b = rest;
+    }
+    return (uint32_t)(at_least_1(s->tp) / a * experts);
+}
+
+/* The rank that Megatron would let write a box: its stage, then its place on the cut axes. */
+static uint32_t rank_of(const dist_cutter *c, const piece_box *box)
+{
+    const ckpt_tensor *key = ckpt_catalog_at(c->keys, c->key);
+    uint32_t place = 0;
+    uint32_t stage = 0;
+    uint64_t layer;
+
+    switch (map_find_stage(c->map, key->name, &layer)) {
+    case MAP_STAGE_FIRST:
+        break;
+    case MAP_STAGE_LAYER:
+        stage = stage_of(&c->stages, layer);
+        break;
+    case MAP_STAGE_LAST:
+        stage = c->stages.pp - 1;
+        break;
+    }
+    for (int axis = MAP_TP; c->shard != NULL && axis < MAP_AXIS_COUNT; axis++) {
+        const uint32_t d = c->shard->axes[axis].dimension;
+        const uint32_t halves = axis == MAP_EP ? 1 : c->shard->halves;
+        uint64_t index;
+
+        if (!c->shard->axes[axis].cut || c->counts[d] == 0)
+            continue;
+        index = box->offset[d] / size_max(key->shape[d] / c->counts[d], 1);
+        if (axis == MAP_EP)
+            place += (uint32_t)(index / size_max(key->shape[d] / at_least_1(c->sharding->ep), 1)) *
+                     at_least_1(c->sharding->etp);
+        else
+            place += (uint32_t)(index % size_max(c->counts[d] / halves, 1));
+    }
+    return stage * ranks_of_stage(c->sharding) + place % ranks_of_stage(c->sharding);
+}
+
+/* Without ranks: one file a layer, the first for what is of no layer. */
+static uint32_t file_of(const dist_cutter *c, const piece_box *box)
+{
+    uint64_t layer = 0;
+
+    if (c->sharding->per_rank_files)
+        return rank_of(c, box);
+    return layer_of(c, &layer) ? (uint32_t)layer + 1 : 0;
+}
+
+/* ---- byte entries ---- */
+
+/* One for the whole, or one for each expert, with the first of its boxes. */
+static ckpt_code add_extra(dist_cutter *c, const map_extra *extra, const piece_box *box)
+{
+    const ckpt_tensor *key = ckpt_catalog_at(c->keys, c->key);
+    const int by_expert = c->shard != NULL && c->shard->axes[MAP_EP].cut;
+    const uint32_t expert_dimension = by_expert ? c->shard->axes[MAP_EP].dimension : 0;
+    dist_watch *w = torch_dist_watch(c->store);
+    dist_extra e = { .key = c->key, .piece = ckpt_catalog_count(c->store->catalog) - 1,
+                     .count = 1, .is_none = extra->is_none };
+    dist_extra *extras;
+
+    for (uint32_t d = 0; d < key->rank; d++)
+        if (box->offset[d] != 0 && (!by_expert || d != expert_dimension))
+            return CKPT_OK;
+    if (by_expert) {
+        e.index = box->offset[expert_dimension];
+        e.count = key->shape[expert_dimension];
+    }
+    extras = array_room(w->extras, w->extra_count, sizeof *extras, "byte entries", c->err);
+    if (extras == NULL)
+        return CKPT_E_MEMORY;
+    w->extras = extras;
+    extras[w->extra_count++] = e;
+    return CKPT_OK;
+}
+
+/* ---- keys ---- */
+
+static ckpt_code add_boxes(dist_cutter *c, const map_extra *extra)
+{
+    const ckpt_tensor *key = ckpt_catalog_at(c->keys, c->key);
+    piece_box box = pieces_whole(c->store, c->key);
+    char name[MAP_NAME_BYTES + 32];
+    uint64_t count = 1;
+    ckpt_code code = CKPT_OK;
+
+    for (uint32_t d = 0; d < key->rank; d++) {
+        c->counts[d] = at_least_1(c->counts[d]);
+        count *= c->counts[d];
+        box.size[d] = key->shape[d] / c->counts[d];
+        if (count > BOXES_MAX)
+            return ckpt_fail(c->err, CKPT_E_USAGE, "tensor '%s' would be cut in over %d boxes",
+                             key->name, BOXES_MAX);
+    }
+    box.name = name;
+    for (uint64_t i = 0; i < count && code == CKPT_OK; i++) {
+        uint64_t rest = i;
+
+        for (uint32_t d = key->rank; d > 0; d--) {
+            box.offset[d - 1] = rest % c->counts[d - 1] * box.size[d - 1];
+            rest /= c->counts[d - 1];
+        }
+        snprintf(name, sizeof name, "%.*s@%llu", MAP_NAME_BYTES, key->name,
+                 (unsigned long long)i);
+        box.file = file_of(c, &box);
+        if ((code = pieces_add(c->store, &box, c->err)) == CKPT_OK && extra != NULL)
+            code = add_extra(c, extra, &box);
+    }
+    return code;
+}
+
+static ckpt_code cut_key(dist_cutter *c)
+{
+    const char *name = ckpt_catalog_at(c->keys, c->key)->name;
+    map_captures captures;
+
+    memset(c->counts, 0, sizeof c->counts);
+    c->shard = map_find_shard(c->map, name, &captures);
+    for (int axis = MAP_TP; c->shard != NULL && axis < MAP_AXIS_COUNT; axis++)
+        if (c->shard->axes[axis].cut)
+            cut_axis(c, (map_axis)axis);
+    return add_boxes(c, c->sharding->extra_state ? map_find_extra(c->map, name) : NULL);
+}
+
+/* ---- files ---- */
+
+static ckpt_code name_files(ckpt_store *store, const format_sharding *sharding, ckpt_error *err)
+{
+    uint32_t count = 0;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < ckpt_catalog_count(store->catalog); i++)
+        count = ckpt_catalog_at(store->catalog, i)->file >= count
+                    ? ckpt_catalog_at(store->catalog, i)->file + 1
+                    : count;
+    for (uint32_t i = 0; i < count && code == CKPT_OK; i++) {
+        char name[128];
+        uint32_t number;
+
+        snprintf(name, sizeof name, "%s/__%u_0.distcp", torch_dist_folder(sharding), i);
+        code = store_add_file(store, name, &number, err);
+    }
+    return code;
+}
+
+ckpt_code torch_dist_split(ckpt_store *store, ckpt_catalog *keys, const ckpt_map *map,
+                           const format_sharding *sharding, ckpt_error *err)
+{
+    dist_cutter c = { .store = store, .keys = keys, .map = map, .sharding = sharding,
+                      .err = err };
+    ckpt_code code;
+
+    if ((code = pieces_begin(store, keys, err)) != CKPT_OK ||
+        (code = torch_dist_watch_begin(store, err)) != CKPT_OK ||
+        (code = check_ranks(&c)) != CKPT_OK)
+        return code;
+    for (c.key = 0; c.key < ckpt_catalog_count(keys) && code == CKPT_OK; c.key++)
+        code = cut_key(&c);
+    if (code == CKPT_OK)
+        code = pieces_seal(store, err);
+    return code == CKPT_OK ? name_files(store, sharding, err) : code;
+}

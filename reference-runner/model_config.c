@@ -1,0 +1,373 @@
+/* Reading all spellings of the config, and refusing what contradicts itself. */
+#include "model_config.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "libckpt/config_names.h"
+
+typedef enum { FIELD_U32, FIELD_U64, FIELD_REAL } field_kind;
+
+/* A member by the name that a release has for it; config_names.h has its other spellings. */
+typedef struct {
+    const char *name;
+    field_kind kind;
+    size_t offset;
+} field;
+
+#define AT(member) offsetof(run_config, member)
+
+static const field fields[] = {
+    { "vocab_size", FIELD_U32, AT(vocab_size) },
+    { "hidden_size", FIELD_U32, AT(dim) },
+    { "num_hidden_layers", FIELD_U32, AT(layer_count) },
+    { "num_nextn_predict_layers", FIELD_U32, AT(mtp_count) },
+    { "num_hash_layers", FIELD_U32, AT(hash_layer_count) },
+    { "num_attention_heads", FIELD_U32, AT(head_count) },
+    { "head_dim", FIELD_U32, AT(head_dim) },
+    { "qk_rope_head_dim", FIELD_U32, AT(rope_dim) },
+    { "q_lora_rank", FIELD_U32, AT(q_rank) },
+    { "o_groups", FIELD_U32, AT(group_count) },
+    { "o_lora_rank", FIELD_U32, AT(o_rank) },
+    { "sliding_window", FIELD_U32, AT(window) },
+    { "n_routed_experts", FIELD_U32, AT(expert_count) },
+    { "num_experts_per_tok", FIELD_U32, AT(active_count) },
+    { "moe_intermediate_size", FIELD_U32, AT(expert_dim) },
+    { "index_n_heads", FIELD_U32, AT(index_head_count) },
+    { "index_head_dim", FIELD_U32, AT(index_dim) },
+    { "index_topk", FIELD_U32, AT(index_topk) },
+    { "hc_mult", FIELD_U32, AT(stream_count) },
+    { "hc_sinkhorn_iters", FIELD_U32, AT(sinkhorn_iters) },
+    { "max_position_embeddings", FIELD_U64, AT(max_positions) },
+    { "rope_scaling.original_max_position_embeddings", FIELD_U64, AT(original_length) },
+    { "rope_theta", FIELD_REAL, AT(rope_theta) },
+    { "compress_rope_theta", FIELD_REAL, AT(compress_theta) },
+    { "rope_scaling.factor", FIELD_REAL, AT(rope_factor) },
+    { "rope_scaling.beta_fast", FIELD_REAL, AT(beta_fast) },
+    { "rope_scaling.beta_slow", FIELD_REAL, AT(beta_slow) },
+    { "routed_scaling_factor", FIELD_REAL, AT(route_scale) },
+    { "swiglu_limit", FIELD_REAL, AT(swiglu_limit) },
+    { "hc_eps", FIELD_REAL, AT(hc_eps) },
+    { "rms_norm_eps", FIELD_REAL, AT(norm_eps) },
+};
+
+enum { FIELD_COUNT = sizeof fields / sizeof *fields };
+
+typedef struct {
+    const json_value *root;
+    const char *subject;
+    int is_inference;
+    int has_layer_kinds;         /* transformers' `mlp_layer_types` */
+    uint32_t hash_layer_count;
+    uint32_t rope_dim;           /* by `partial_rotary_factor`; 0: it does not say */
+} reading;
+
+static const char *spelling(const reading *r, const char *name)
+{
+    return r->is_inference ? config_name_find(name)->inference : name;
+}
+
+/* What `layer_types` and its like say, in place of a field that is not there. */
+static const uint32_t *derived_field(const reading *r, const field *f)
+{
+    if (f->offset == AT(hash_layer_count) && r->has_layer_kinds)
+        return &r->hash_layer_count;
+    return f->offset == AT(rope_dim) && r->rope_dim > 0 ? &r->rope_dim : NULL;
+}
+
+static ckpt_code read_field(const reading *r, const field *f, run_config *out, ckpt_error *err)
+{
+    const char *name = spelling(r, f->name);
+    const char *fallback = config_name_find(f->name)->fallback;
+    const json_value *v = config_find(r->root, f->name);
+    const uint32_t *derived = v == NULL ? derived_field(r, f) : NULL;
+    void *at = (char *)out + f->offset;
+    uint64_t integer = 0;
+    double real = 0;
+
+    if (derived != NULL) {
+        memcpy(at, derived, sizeof *derived);
+        return CKPT_OK;
+    }
+    if (v == NULL && fallback == NULL)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is missing", r->subject, name);
+    if (v == NULL) {
+        real = strtod(fallback, NULL);
+        integer = (uint64_t)real;
+    } else if (f->kind == FIELD_REAL) {
+        if (!json_number(v, &real) || real < 0)
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is not a number of 0 or more",
+                             r->subject, name);
+    } else if (!json_u64(v, &integer) || (f->kind == FIELD_U32 && integer > INT32_MAX)) {
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is not an integer in 0..%d", r->subject,
+                         name, INT32_MAX);
+    }
+    if (f->kind == FIELD_REAL)
+        memcpy(at, &real, sizeof real);
+    else if (f->kind == FIELD_U64)
+        memcpy(at, &integer, sizeof integer);
+    else
+        memcpy(at, &(uint32_t){ (uint32_t)integer }, sizeof(uint32_t));
+    return CKPT_OK;
+}
+
+/* The ratio of a layer of this kind; 0 when the kind is not known. */
+static int ratio_of_kind(const reading *r, const char *kind, uint32_t *out)
+{
+    uint64_t ratio = 0;
+
+    if (kind == NULL)
+        return 0;
+    if (strcmp(kind, "sliding_attention") != 0 &&
+        !json_u64(json_member(json_member(r->root, "compress_rates"), kind), &ratio))
+        return 0;
+    *out = (uint32_t)ratio;
+    return ratio == 0 || ratio == 4 || ratio == 128;
+}
+
+/* `layer_types`: main layers only; MTP blocks do not compress. */
+static ckpt_code read_layer_types(const reading *r, run_config *out, ckpt_error *err)
+{
+    const json_value *list = json_member(r->root, "layer_types");
+    const json_value *v = json_first(list);
+
+    if (!json_is_array(list) || json_count(list) != out->layer_count)
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s': 'layer_types' has %zu entries, expected %u", r->subject,
+                         json_is_array(list) ? json_count(list) : 0, out->layer_count);
+    for (uint32_t i = 0; i < out->layer_count; i++, v = json_next(v))
+        if (!ratio_of_kind(r, json_string(v), &out->ratios[i]))
+            return ckpt_fail(err, CKPT_E_FORMAT,
+                             "'%s': entry %u of 'layer_types' is no kind with a ratio of 0, 4 or "
+                             "128 in 'compress_rates'",
+                             r->subject, i);
+    return CKPT_OK;
+}
+
+static ckpt_code read_ratios(const reading *r, run_config *out, ckpt_error *err)
+{
+    const uint32_t wanted = out->layer_count + out->mtp_count;
+    const json_value *list = json_member(r->root, "compress_ratios");
+    const json_value *v = json_first(list);
+
+    if (list == NULL && json_member(r->root, "layer_types") != NULL)
+        return read_layer_types(r, out, err);
+    if (!json_is_array(list) || json_count(list) != wanted)
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s': 'compress_ratios' has %zu entries, expected %u (%u layers and %u "
+                         "MTP blocks)",
+                         r->subject, json_is_array(list) ? json_count(list) : 0, wanted,
+                         out->layer_count, out->mtp_count);
+    for (uint32_t i = 0; i < wanted; i++, v = json_next(v)) {
+        uint64_t ratio;
+
+        if (!json_u64(v, &ratio) || (ratio != 0 && ratio != 4 && ratio != 128))
+            return ckpt_fail(err, CKPT_E_FORMAT,
+                             "'%s': entry %u of 'compress_ratios' is not 0, 4 or 128", r->subject,
+                             i);
+        out->ratios[i] = (uint32_t)ratio;
+    }
+    return CKPT_OK;
+}
+
+/* Fields with one known value: anything else is another model. */
+static ckpt_code check_words(const reading *r, ckpt_error *err)
+{
+    static const struct {
+        const char *name;
+        const char *word;
+    } words[] = {
+        { "scoring_func", "sqrtsoftplus" }, { "score_func", "sqrtsoftplus" },
+        { "hidden_act", "silu" },           { "topk_method", "noaux_tc" },
+        { "rope_scaling.type", "yarn" },    { "rope_scaling.rope_type", "yarn" },
+        { "model_type", "deepseek_v4" },
+    };
+    static const struct {
+        const char *name;
+        double value;
+    } numbers[] = {
+        { "num_key_value_heads", 1 }, { "n_shared_experts", 1 },    { "attention_bias", 0 },
+        { "norm_topk_prob", 1 },      { "tie_word_embeddings", 0 }, { "mlp_bias", 0 },
+    };
+
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        const json_value *v = config_find_as(r->root, words[i].name);
+        const char *word = json_string(v);
+
+        if (v != NULL && (word == NULL || strcmp(word, words[i].word) != 0))
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is not \"%s\"", r->subject,
+                             words[i].name, words[i].word);
+    }
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        const json_value *v = config_find_as(r->root, numbers[i].name);
+        double number = 0;
+        int flag = 0;
+
+        if (json_bool(v, &flag))
+            number = flag;
+        else if (v != NULL && !json_number(v, &number))
+            number = -1;
+        if (v != NULL && number != numbers[i].value)
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is not %g", r->subject,
+                             numbers[i].name, numbers[i].value);
+    }
+    if (json_count(config_find_as(r->root, "dspark_target_layer_ids")) > 0)
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s': 'dspark_target_layer_ids' belongs to a later release, whose "
+                         "forward pass is not known here",
+                         r->subject);
+    return CKPT_OK;
+}
+
+/* Numbers outside of these make every logit 0 or NaN, or drown what the weights say. */
+static ckpt_code check_ranges(const reading *r, const run_config *c, ckpt_error *err)
+{
+    static const struct {
+        size_t offset;
+        double least;
+        double most;
+        int or_zero;             /* 0 stands for none */
+    } ranges[] = {
+        { AT(rope_theta), 1.001, 1e15, 0 }, { AT(compress_theta), 1.001, 1e15, 0 },
+        { AT(rope_factor), 1, 1e6, 0 },     { AT(beta_fast), 1e-3, 1e6, 0 },
+        { AT(beta_slow), 1e-3, 1e6, 0 },    { AT(route_scale), 1e-6, 1e6, 0 },
+        { AT(swiglu_limit), 1e-3, 1e9, 1 }, { AT(hc_eps), 0, 1, 0 },
+        { AT(norm_eps), 0, 1, 0 },
+    };
+
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
+        const field *f = fields;
+        double value;
+
+        memcpy(&value, (const char *)c + ranges[i].offset, sizeof value);
+        if ((value >= ranges[i].least && value <= ranges[i].most) ||
+            (ranges[i].or_zero && value == 0))
+            continue;
+        while (f->offset != ranges[i].offset)
+            f++;
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is %g, expected %g to %g", r->subject,
+                         spelling(r, f->name), value, ranges[i].least,
+                         ranges[i].most);
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code check_dimensions(const run_config *c, const char *subject, ckpt_error *err)
+{
+    const struct {
+        int is_wrong;
+        const char *text;
+    } rules[] = {
+        { c->vocab_size == 0 || c->dim == 0 || c->layer_count == 0 || c->head_count == 0 ||
+              c->q_rank == 0 || c->o_rank == 0 || c->expert_dim == 0 || c->window == 0,
+          "a size of the model is 0" },
+        { c->layer_count > RUN_LAYERS_MAX || c->mtp_count > RUN_LAYERS_MAX - c->layer_count,
+          "more than 1024 layers" },
+        { c->head_dim % 2 != 0 || c->rope_dim % 2 != 0 || c->index_dim % 2 != 0,
+          "an odd head dimension: rotation works on pairs" },
+        { c->rope_dim == 0 || c->rope_dim > c->head_dim,
+          "the rotary dimensions do not fit the head dimension" },
+        { c->rope_dim > c->index_dim, "the rotary dimensions do not fit the index head dimension" },
+        { c->group_count == 0 || c->head_count % c->group_count != 0,
+          "the heads do not divide into the output groups" },
+        { c->active_count == 0 || c->active_count > c->expert_count ||
+              c->active_count > RUN_ACTIVE_MAX,
+          "the experts of one token are 0, more than there are, or more than 64" },
+        { c->index_head_count == 0 || c->index_topk == 0, "the indexer has no heads or no top-k" },
+        { c->stream_count == 0 || c->stream_count > RUN_STREAMS_MAX,
+          "the hyper-connection streams are 0 or more than 8" },
+        { c->sinkhorn_iters == 0, "hc_sinkhorn_iters is 0" },
+        { c->max_positions == 0, "no positions allowed" },
+    };
+
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
+        if (rules[i].is_wrong)
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s': %s", subject, rules[i].text);
+    return CKPT_OK;
+}
+
+static ckpt_code digest_config(run_config *c, ckpt_error *err)
+{
+    sha256 *h;
+    ckpt_code code = sha256_begin(&h, err);
+    char line[128];
+
+    if (code != CKPT_OK)
+        return code;
+    for (size_t i = 0; i < FIELD_COUNT && code == CKPT_OK; i++) {
+        const void *at = (const char *)c + fields[i].offset;
+        double value;
+
+        if (fields[i].kind == FIELD_REAL)
+            value = *(const double *)at;
+        else if (fields[i].kind == FIELD_U64)
+            value = (double)*(const uint64_t *)at;
+        else
+            value = *(const uint32_t *)at;
+        snprintf(line, sizeof line, "%s %.17g\n",
+                 config_name_find(fields[i].name)->inference, value);
+        code = sha256_add(h, line, strlen(line), err);
+    }
+    for (uint32_t i = 0; i < c->layer_count + c->mtp_count && code == CKPT_OK; i++) {
+        snprintf(line, sizeof line, "%u\n", c->ratios[i]);
+        code = sha256_add(h, line, strlen(line), err);
+    }
+    if (code == CKPT_OK)
+        return sha256_end(h, c->digest, err);
+    sha256_abort(h);
+    return code;
+}
+
+/* What transformers' form says in other words: hash layers come first. */
+static ckpt_code read_layer_kinds(reading *r, ckpt_error *err)
+{
+    const json_value *kinds = json_member(r->root, "mlp_layer_types");
+    uint64_t head_dim = 0;
+    double factor = 0;
+    uint32_t i = 0;
+
+    if (json_u64(json_member(r->root, "head_dim"), &head_dim) && head_dim <= INT32_MAX &&
+        json_number(json_member(r->root, "partial_rotary_factor"), &factor) && factor > 0 &&
+        factor <= 1)
+        r->rope_dim = (uint32_t)((double)head_dim * factor);
+    r->has_layer_kinds = json_is_array(kinds);
+    for (const json_value *v = json_first(kinds); r->has_layer_kinds && v != NULL;
+         v = json_next(v), i++) {
+        const char *kind = json_string(v);
+        const int is_hash = kind != NULL && strcmp(kind, "hash_moe") == 0;
+
+        if ((!is_hash && (kind == NULL || strcmp(kind, "moe") != 0)) ||
+            (is_hash && r->hash_layer_count != i))
+            return ckpt_fail(err, CKPT_E_FORMAT,
+                             "'%s': entry %u of 'mlp_layer_types' is neither hash_moe after its "
+                             "like nor moe",
+                             r->subject, i);
+        r->hash_layer_count += (uint32_t)is_hash;
+    }
+    return CKPT_OK;
+}
+
+ckpt_code run_config_read(const json_value *config, const char *subject, run_config *out,
+                          ckpt_error *err)
+{
+    reading r = { config, subject, config_is_inference(config), 0, 0, 0 };
+    ckpt_code code;
+
+    memset(out, 0, sizeof *out);
+    if (!json_is_object(config))
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not an object", subject);
+    if ((code = check_words(&r, err)) != CKPT_OK ||
+        (code = read_layer_kinds(&r, err)) != CKPT_OK)
+        return code;
+    for (size_t i = 0; i < FIELD_COUNT; i++)
+        if ((code = read_field(&r, &fields[i], out, err)) != CKPT_OK)
+            return code;
+    if ((code = check_dimensions(out, subject, err)) != CKPT_OK ||
+        (code = check_ranges(&r, out, err)) != CKPT_OK ||
+        (code = read_ratios(&r, out, err)) != CKPT_OK)
+        return code;
+    return digest_config(out, err);
+}

@@ -1,0 +1,61 @@
+/*
+ * config.h: what a DeepSeek-V4 config says, under one set of names.
+ *
+ * Three spellings are read: the root config.json of a release (hidden_size, num_hidden_layers ...),
+ * inference/config.json of DeepSeek's own code (dim, n_layers ...), and what transformers 5 writes
+ * (layer_types, rope_parameters ... in place of some of the first). All give one run_config and one
+ * digest. What the forward pass here does not know is refused, not ignored.
+ */
+#ifndef RUN_CONFIG_H
+#define RUN_CONFIG_H
+
+#include "libckpt/json.h"
+#include "libckpt/sha256.h"
+
+enum {
+    RUN_LAYERS_MAX = 1024,      /* main layers and MTP blocks */
+    RUN_STREAMS_MAX = 8,        /* hyper-connection streams */
+    RUN_ACTIVE_MAX = 64         /* experts of one token */
+};
+
+typedef struct {
+    uint32_t vocab_size;
+    uint32_t dim;
+    uint32_t layer_count;
+    uint32_t mtp_count;
+    uint32_t hash_layer_count;   /* the first layers take experts from a table of token ids */
+    uint32_t head_count;
+    uint32_t head_dim;
+    uint32_t rope_dim;           /* the last dimensions of a head */
+    uint32_t q_rank;
+    uint32_t group_count;        /* of the output projection */
+    uint32_t o_rank;
+    uint32_t window;
+    uint32_t expert_count;
+    uint32_t active_count;       /* routed experts of one token */
+    uint32_t expert_dim;
+    uint32_t index_head_count;
+    uint32_t index_dim;
+    uint32_t index_topk;
+    uint32_t stream_count;       /* hyper-connection streams */
+    uint32_t sinkhorn_iters;
+    uint64_t max_positions;
+    uint64_t original_length;    /* of YaRN; 0: none */
+    double rope_theta;
+    double compress_theta;
+    double rope_factor;
+    double beta_fast;
+    double beta_slow;
+    double route_scale;
+    double swiglu_limit;         /* 0: no clamp */
+    double hc_eps;
+    double norm_eps;
+    uint32_t ratios[RUN_LAYERS_MAX];
+    char digest[SHA256_HEX];     /* SHA-256 of all of the above as text */
+} run_config;
+
+/* `subject` names the file in errors. */
+ckpt_code run_config_read(const json_value *config, const char *subject, run_config *out,
+                          ckpt_error *err);
+
+#endif

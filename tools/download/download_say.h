@@ -1,0 +1,48 @@
+/* download_say.h: what a download tells: its plan, its progress, its result. */
+#ifndef CKPT_DOWNLOAD_SAY_H
+#define CKPT_DOWNLOAD_SAY_H
+
+#include "tools/cli/cli.h"
+#include "download.h"
+
+/* What a run would do. */
+typedef struct {
+    uint64_t total_bytes;
+    uint64_t fetch_bytes;        /* to come over the line */
+    uint64_t reuse_bytes;        /* in parts of earlier runs */
+    uint64_t space_bytes;        /* on the disk, beyond what parts have */
+    uint64_t free_bytes;
+    int is_free_known;
+    uint64_t orphan_bytes;
+} download_plan;
+
+download_plan say_make_plan(const hub_listing *listing, const place *where);
+void say_plan(const hub_listing *listing, const place *where, const download_plan *plan,
+              int as_json);
+
+/* On a terminal: the files in flight and the total, in place. Otherwise a line each ten seconds. */
+typedef struct {
+    int is_enabled;
+    int is_terminal;
+    unsigned line_count;
+    double begin;
+    double drawn;
+} say_meter;
+void say_meter_begin(say_meter *meter, const cli_common *common);
+void say_progress(void *context, const download *d);     /* a download_progress */
+/* The total in one line, now, whatever the meter shows. */
+void say_report(say_meter *meter, const download *d, const char *remark);
+void say_meter_end(say_meter *meter);
+
+/* The JSON document; d and where may be NULL when it did not get that far. */
+typedef struct {
+    const hub *h;
+    const hub_listing *listing;
+    const place *where;
+    const download *d;
+    hub_reason reason;
+    const char *error;
+} say_outcome;
+void say_json(const say_outcome *o);
+
+#endif

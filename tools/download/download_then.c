@@ -1,0 +1,141 @@
+/* download_then.c: our own tools say themselves whether they take their options. */
+#include "download_then.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tools/cli/cli.h"
+
+enum { CANNOT_RUN = 127 };
+
+static int is_program(const char *path)
+{
+    struct stat status;
+
+    return stat(path, &status) == 0 && S_ISREG(status.st_mode) && access(path, X_OK) == 0;
+}
+
+/* As execvp looks for it. */
+static ckpt_code find_program(const char *name, ckpt_error *err)
+{
+    const char *folders = getenv("PATH");
+
+    if (strchr(name, '/') != NULL) {
+        if (is_program(name))
+            return CKPT_OK;
+        return hub_fail(HUB_USAGE, err, "--then: cannot run '%s': expected a program", name);
+    }
+    for (const char *at = folders == NULL ? "/bin:/usr/bin" : folders; *name != '\0';) {
+        const size_t size = strcspn(at, ":");
+        char *path = NULL;
+        int found;
+
+        if (asprintf(&path, "%.*s/%s", size == 0 ? 1 : (int)size, size == 0 ? "." : at, name) < 0)
+            return ckpt_fail_memory(err, "a path", size);
+        found = is_program(path);
+        free(path);
+        if (found)
+            return CKPT_OK;
+        if (at[size] == '\0')
+            break;
+        at += size + 1;
+    }
+    return hub_fail(HUB_USAGE, err, "--then: '%s' was not found: expected a program in one of the "
+                    "folders of PATH", name);
+}
+
+static int is_ours(const char *command_path)
+{
+    static const char *const names[] = { "ckpt-convert", "ckpt-shard", "ckpt-verify",
+                                         "ckpt-inspect", "ckpt-run",   "ckpt-synth",
+                                         "ckpt-download" };
+    const char *slash = strrchr(command_path, '/');
+    const char *name = slash == NULL ? command_path : slash + 1;
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i]) == 0)
+            return 1;
+    return 0;
+}
+
+/* Its help, if it was asked for that, goes nowhere. */
+static void become(char **words, int errors)
+{
+    const int nowhere = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (nowhere >= 0 && dup2(nowhere, STDIN_FILENO) == STDIN_FILENO &&
+        dup2(nowhere, STDOUT_FILENO) == STDOUT_FILENO &&
+        dup2(errors, STDERR_FILENO) == STDERR_FILENO)
+        execvp(words[0], words);
+    _exit(CANNOT_RUN);
+}
+
+/* Everything that it says, of which `line` holds the beginning. */
+static void read_line(int fd, char line[CKPT_ERROR_BYTES])
+{
+    char rest[256];
+    size_t used = 0;
+    ssize_t got;
+
+    while ((got = used + 1 < CKPT_ERROR_BYTES ? read(fd, line + used, CKPT_ERROR_BYTES - 1 - used)
+                                              : read(fd, rest, sizeof rest)) > 0 ||
+           (got < 0 && errno == EINTR))
+        if (got > 0 && used + 1 < CKPT_ERROR_BYTES)
+            used += (size_t)got;
+    line[used] = '\0';
+    line[strcspn(line, "\n")] = '\0';
+}
+
+static ckpt_code ask(char **words, ckpt_error *err)
+{
+    char line[CKPT_ERROR_BYTES] = "";
+    int ends[2];
+    int status = 0;
+    pid_t pid;
+
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return hub_fail(HUB_OTHER, err, "cannot make a pipe: %s", strerror(errno));
+    pid = fork();
+    if (pid == 0)
+        become(words, ends[1]);
+    close(ends[1]);
+    if (pid > 0) {
+        read_line(ends[0], line);
+        while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+            ;
+    }
+    close(ends[0]);
+    if (pid < 0)
+        return hub_fail(HUB_OTHER, err, "cannot start '%s': %s", words[0], strerror(errno));
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return CKPT_OK;
+    return hub_fail(HUB_USAGE, err, "--then '%s' would fail: %s", words[0],
+                    *line != '\0' ? line : "it does not take its options");
+}
+
+ckpt_code then_check(char **words, ckpt_error *err)
+{
+    static char option[] = CLI_CHECK_OPTIONS;
+    char **asked;
+    size_t count = 0;
+    ckpt_code code = find_program(words[0], err);
+
+    if (code != CKPT_OK || !is_ours(words[0]))
+        return code;
+    while (words[count] != NULL)
+        count++;
+    if ((asked = calloc(count + 2, sizeof *asked)) == NULL)
+        return ckpt_fail_memory(err, "a command line", count);
+    asked[0] = words[0];
+    asked[1] = option;
+    memcpy(asked + 2, words + 1, (count - 1) * sizeof *words);
+    code = ask(asked, err);
+    free(asked);
+    return code;
+}

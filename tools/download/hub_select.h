@@ -1,0 +1,27 @@
+/* hub_select.h: which files of a listing are wanted, in the words that users of `hf` know. */
+#ifndef CKPT_HUB_SELECT_H
+#define CKPT_HUB_SELECT_H
+
+#include "tools/cli/cli.h"
+#include "libckpt/hub/hub.h"
+
+/* "owner/name", or "hf://[models/|datasets/|spaces/]owner/name[@revision][/path]", taken apart. */
+typedef struct {
+    char repo[256];
+    char revision[256];          /* "" when it has none */
+    char path[1024];
+    const char *type;            /* NULL when it has none */
+} hub_name;
+/* NULL, or what is wrong with it. */
+const char *hub_parse_name(const char *text, hub_name *out);
+
+typedef struct {
+    char *const *names;          /* files on the command line */
+    size_t name_count;
+    const cli_list *include;
+    const cli_list *exclude;
+} hub_selection;
+ckpt_code hub_select(hub *h, hub_listing *listing, const hub_selection *selection,
+                     ckpt_error *err);
+
+#endif

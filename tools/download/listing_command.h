@@ -1,0 +1,18 @@
+/* listing_command.h: `ckpt-verify check` of what ckpt-download left: the bytes of its files. */
+#ifndef CKPT_LISTING_COMMAND_H
+#define CKPT_LISTING_COMMAND_H
+
+#include "tools/cli/cli.h"
+
+typedef struct {
+    int is_right;                /* there is a listing, and every file is as it says */
+    int is_final;                /* told already: a file differs, or none has tensors and no
+                                    manifest says that there are some */
+} listing_outcome;
+
+/* Compares and prints; `manifest`: of --manifest, or NULL. Without a listing nothing is printed,
+ * and both are 0. A listing of no file is an error. */
+ckpt_code listing_command(const char *path, const char *manifest, const cli_common *common,
+                          listing_outcome *out, ckpt_error *err);
+
+#endif
