@@ -25,10 +25,11 @@
  * their use.
  *
  * Encodings: f32 bf16 i64, fp8 (E4M3, 128x128), fp4 (E2M1 in I8, 1x32; becomes fp8 when the
- * config's expert_dtype is "fp8"). Scales are E8M0, or F32 when the config has an expert_dtype of
- * "fp8" and no scale_fmt "ue8m0" in its quantization_config. An expression is a chain of + - * /
- * over integers, variables and r[one variable or number], evaluated left to right in checked
- * 64-bit arithmetic; a difference below zero and a division with a rest are errors.
+ * config's expert_dtype is "fp8", and when the config has none, as that of a BF16 checkpoint, and
+ * some rows are not whole groups). Scales are E8M0, or F32 when experts are fp8 and the config has
+ * no scale_fmt "ue8m0" in its quantization_config. An expression is a chain of + - * / over
+ * integers, variables and r[one variable or number], evaluated left to right in checked 64-bit
+ * arithmetic; a difference below zero and a division with a rest are errors.
  *
  * Names obey four rules: routed experts have components `experts` and a number (ckpt-convert's
  * --experts); next-token blocks are mtp.* (not in the digest `main`); FP8 blocks are 128 x 128; and

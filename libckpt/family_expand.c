@@ -28,6 +28,8 @@ typedef struct {
     arena memory;                      /* lists */
     int want_optional;                 /* make the optional tensors, else all others */
     int experts_fp8;
+    int experts_told;                  /* the config says which */
+    int broken_groups;                 /* counting found FP4 rows that are not whole groups */
     ckpt_dtype scale_dtype;
     uint32_t step_count;
     scope now;                         /* in which variables are set */
@@ -293,7 +295,8 @@ static ckpt_code read_encodings(expander *x)
         return ckpt_fail(x->err, CKPT_E_FORMAT,
                          "config member 'expert_dtype' is '%s', expected \"fp4\" or \"fp8\"",
                          experts == NULL ? "no string" : experts);
-    x->experts_fp8 = experts != NULL && strcmp(experts, "fp8") == 0;
+    x->experts_told = experts != NULL;
+    x->experts_fp8 = x->experts_told ? strcmp(experts, "fp8") == 0 : x->broken_groups;
     x->scale_dtype = CKPT_F8_E8M0;
     if (x->experts_fp8 && (format == NULL || strcmp(format, "ue8m0") != 0))
         x->scale_dtype = CKPT_F32;
@@ -424,9 +427,10 @@ static void odometer_end(expander *x, const odometer *o)
 
 /* ---- lines ---- */
 
-static ckpt_code set_encoding(expander *x, ckpt_tensor *tensor)
+enum { FP8_BLOCK = 128, FP4_GROUP = 32 };
+
+static void set_encoding(expander *x, ckpt_tensor *tensor)
 {
-    enum { FP8_BLOCK = 128, FP4_GROUP = 32 };
     family_encoding encoding = x->line->encoding;
 
     if (encoding == ENCODING_FP4 && x->experts_fp8)
@@ -454,7 +458,6 @@ static ckpt_code set_encoding(expander *x, ckpt_tensor *tensor)
         tensor->block_rows = 1;
         tensor->block_cols = FP4_GROUP;
     }
-    return CKPT_OK;
 }
 
 /* One tensor, all indexes given. */
@@ -467,10 +470,25 @@ static ckpt_code add_tensor(expander *x, const ckpt_tensor *shape)
     if ((code = write_name(x, &x->line->name, &used)) != CKPT_OK)
         return code;
     tensor.name = x->name;
-    if ((code = set_encoding(x, &tensor)) != CKPT_OK)
+    set_encoding(x, &tensor);
+    if ((code = catalog_check_shape(&tensor, x->err)) != CKPT_OK)      /* the config's doing */
         return code;
     code = catalog_add(x->catalog, &tensor, x->err);
     return code == CKPT_E_FORMAT ? fail_at(x, code) : code;
+}
+
+/* A tensor that is counted only. */
+static ckpt_code look_at_groups(expander *x)
+{
+    const family_line *line = x->line;
+    uint64_t cols;
+    ckpt_code code;
+
+    if (line->encoding != ENCODING_FP4 || line->rank == 0)
+        return CKPT_OK;
+    if ((code = expr_value(x, &line->dims[line->rank - 1], &cols)) == CKPT_OK)
+        x->broken_groups |= cols % FP4_GROUP != 0;
+    return code;
 }
 
 static ckpt_code expand_tensor(expander *x)
@@ -497,8 +515,11 @@ static ckpt_code expand_tensor(expander *x)
         if (++x->tensor_count > TENSORS_MAX)
             return ckpt_fail(x->err, CKPT_E_FORMAT, "the config implies more than %d tensors",
                              TENSORS_MAX);
-        if (x->catalog == NULL)
+        if (x->catalog == NULL) {
+            if ((code = look_at_groups(x)) != CKPT_OK)
+                return code;
             continue;
+        }
         for (uint32_t i = 0; i < line->rank; i++)
             if ((code = expr_value(x, &line->dims[i], &shape.shape[i])) != CKPT_OK)
                 return code;
@@ -612,7 +633,7 @@ static ckpt_code expand_all(expander *x)
 }
 
 /* A config of a few bytes may ask for millions of tensors: that is found out before one is made. */
-static ckpt_code check_count(const expander *from)
+static ckpt_code check_count(expander *from)
 {
     enum { SLOT_BYTES = 24, NAME_BYTES = 40 };
     expander x = *from;
@@ -623,6 +644,7 @@ static ckpt_code check_count(const expander *from)
     arena_init(&x.memory);
     code = expand_all(&x);
     arena_release(&x.memory);
+    from->broken_groups = x.broken_groups;
     bytes = (uint64_t)x.tensor_count * (sizeof(ckpt_tensor) + 2 * SLOT_BYTES + NAME_BYTES);
     if (code != CKPT_OK || memory_has(bytes))
         return code;

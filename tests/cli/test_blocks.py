@@ -54,3 +54,22 @@ def test_columns_that_are_not_whole_groups_cannot_become_fp4(ckpt, sources, tmp_
     # The same columns in FP8 are fine, whole blocks or not.
     ckpt("ckpt-convert", "--dtype", "fp8", "--experts", "fp8", source, tmp_path / "fp8", env=env)
     ckpt("ckpt-verify", "compare", source, tmp_path / "fp8", env=env)
+
+
+@pytest.mark.parametrize("options", (["--dtype", "bf16"], ["--experts", "bf16"],
+                                     ["--dtype", "fp8", "--experts", "bf16"]))
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_bf16_experts_of_any_width_open_again(ckpt, sources, tmp_path, columns, options):
+    """Their config.json has no expert_dtype, and FP4, its default, is not for such rows."""
+    source, name = sources[family, columns]
+    out, again = tmp_path / "out", tmp_path / "again"
+    ckpt("ckpt-convert", *options, source, out)
+    assert "expert_dtype" not in json.loads((out / "config.json").read_text())
+    ckpt("ckpt-inspect", out)
+    ckpt("ckpt-verify", "check", out)
+    ckpt("ckpt-verify", "compare", source, out)
+    err = ckpt("ckpt-convert", "--experts", "fp4", out, again, check=2).err
+    assert f"'{name}'" in err and f", {columns}]" in err and ".family" not in err, err
+    ckpt("ckpt-convert", "--like", source, out, again)
+    for file in source.glob("*.safetensors"):
+        assert (again / file.name).read_bytes() == file.read_bytes()

@@ -209,6 +209,25 @@ static void test_expert_dtype_fp8_gives_fp8_experts(void **state)
     catalog_free(catalog);
 }
 
+/* A config that says nothing of the experts leaves them the encoding that their shape can have. */
+static void test_rows_that_are_not_whole_groups_are_fp8_unless_told(void **state)
+{
+    static const char *const odd[] = { "moe_intermediate_size", "200", "expert_dtype", "null",
+                                       NULL };
+    static const char *const whole[] = { "expert_dtype", "null", NULL };
+    ckpt_catalog *catalog = expand_with(MAPS "deepseek_v4.tiny.json", odd);
+
+    (void)state;
+    assert_shape(catalog, "layers.0.ffn.experts.0.w1.weight", "F8_E4M3 128x128 F8_E8M0",
+                 "[200, 256]");
+    assert_shape(catalog, "layers.4.ffn.experts.15.w2.weight", "F8_E4M3 128x128 F8_E8M0",
+                 "[256, 200]");
+    catalog_free(catalog);
+    catalog = expand_with(MAPS "deepseek_v4.tiny.json", whole);
+    assert_shape(catalog, "layers.0.ffn.experts.0.w2.weight", "F4 1x32 F8_E8M0", "[256, 256]");
+    catalog_free(catalog);
+}
+
 static void test_base_releases_have_f32_scales(void **state)
 {
     static const char *const edits[] = { "expert_dtype", "\"fp8\"", "quantization_config",
@@ -602,8 +621,9 @@ static void test_wrong_configs_are_refused_by_member(void **state)
           "line 4: tensor 'a' appears twice" },
         { HEAD "index i 0 2\nblock a. file 1\ntensor b f32 1\nend\nblock a. file 1\n"
                "tensor b f32 1\nend", "{}", "line 8: tensor 'a.b' appears twice" },
-        { HEAD "tensor a fp4 8,33 file 1", "{}", "[8, 33] cannot be F4 1x32 F8_E8M0: its columns" },
-        { HEAD "tensor a f32 4294967296,4294967296 file 1", "{}", "line 3: tensor 'a'" },
+        { HEAD "tensor a fp4 8,33 file 1", "{\"expert_dtype\": \"fp4\"}",
+          "tensor 'a' [8, 33] cannot be F4 1x32 F8_E8M0: its columns" },
+        { HEAD "tensor a f32 4294967296,4294967296 file 1", "{}", "tensor 'a'" },
         { HEAD "let a = 1", "{\"expert_dtype\": \"fp16\"}", "'expert_dtype' is 'fp16'" },
         { HEAD "let a = 1", "{\"expert_dtype\": 4}", "'expert_dtype' is 'no string'" },
     };
@@ -666,6 +686,7 @@ int main(void)
         cmocka_unit_test(test_flash_is_the_published_inventory),
         cmocka_unit_test(test_pro_is_the_published_inventory),
         cmocka_unit_test(test_expert_dtype_fp8_gives_fp8_experts),
+        cmocka_unit_test(test_rows_that_are_not_whole_groups_are_fp8_unless_told),
         cmocka_unit_test(test_base_releases_have_f32_scales),
         cmocka_unit_test(test_dspark_releases_are_the_published_inventories),
         cmocka_unit_test(test_tensors_lie_in_their_official_files),
