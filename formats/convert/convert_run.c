@@ -162,12 +162,15 @@ static ckpt_code finish_side_data(convert_job *job, side_data_writer *spill, ckp
 }
 
 /* The scales that were taken from the side data are those of the values that were read. */
-static ckpt_code check_side_data(const convert_job *job, ckpt_error *err)
+static ckpt_code check_side_data(convert_job *job, ckpt_error *err)
 {
     const char *const roots[2] = { job->root, job->main_root };
+    ckpt_code code = CKPT_OK;
 
-    return job->side == NULL || job->digest == NULL
-               ? CKPT_OK : side_data_check_roots(job->side, roots, err);
+    if (job->side != NULL && job->digest != NULL)
+        code = side_data_check_roots(job->side, roots, err);
+    job->is_refused |= code == CKPT_E_FORMAT;
+    return code;
 }
 
 static ckpt_code run_pipeline(convert_job *job, ckpt_error *err)
