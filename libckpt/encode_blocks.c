@@ -19,16 +19,6 @@ typedef struct {
     uint64_t width;
 } block;
 
-static ckpt_code fail_scale(const encode_job *job, uint64_t block_row, uint64_t block_col,
-                            float scale)
-{
-    return ckpt_fail(job->err, CKPT_E_INEXACT,
-                     "tensor '%s', block [%llu, %llu]: scale %.9g has no exact %s", job->to->name,
-                     (unsigned long long)(job->range->row / FP8_BLOCK + block_row),
-                     (unsigned long long)block_col, (double)scale,
-                     ckpt_dtype_name(job->to->scale_dtype));
-}
-
 /*
  * Scales of another checkpoint are for its values. A value far beyond what they can express was
  * changed on the way, and would be cut off: that is no rounding. The limits are where the formats
@@ -39,7 +29,8 @@ static ckpt_code fail_saturated(const encode_job *job, uint64_t row, uint64_t co
 {
     return ckpt_fail(job->err, CKPT_E_INEXACT,
                      "tensor '%s', row %llu, column %llu: %.9g is beyond %.9g, the largest that "
-                     "the scale to follow can express: its block has changed too much for --like",
+                     "the scale to follow can express: its block has changed too much for --like, "
+                     "--allow-lossy or not",
                      job->to->name, (unsigned long long)(job->range->row + row),
                      (unsigned long long)col, (double)value, (double)largest);
 }
@@ -118,7 +109,7 @@ static ckpt_code encode_block(encode_job *job, uint64_t block_row, uint64_t bloc
                 ? fp8_scale_pow2(amax)
                 : values_scale(job->kernels, job->to->scale_dtype, job->given_scales, place);
     if (!encode_put_scale(job->to->scale_dtype, job->out->part[CKPT_SCALE], place, scale))
-        return fail_scale(job, block_row, block_col, scale);
+        return encode_fail_scale(job, job->range->row / FP8_BLOCK + block_row, block_col, scale);
     result = job->kernels->f32_block_to_fp8(b->panel, b->rows, b->width, FP8_BLOCK, scale, codes,
                                             cols);
     if (result.inexact_count > 0 && job->given_scales != NULL && job->from->dtype == CKPT_BF16) {

@@ -43,5 +43,8 @@ int encode_put_scale(ckpt_dtype dtype, uint8_t *row, uint64_t i, float scale);
  * and those that the target has no room for, which never are. `row` is of the tile. */
 ckpt_code encode_fail_inexact(const encode_job *job, uint64_t row, uint64_t col);
 ckpt_code encode_fail_beyond(const encode_job *job, uint64_t row, uint64_t col);
+/* A scale that the target's dtype does not have. `block_row` is of the tensor. */
+ckpt_code encode_fail_scale(const encode_job *job, uint64_t block_row, uint64_t block_col,
+                            float scale);
 
 #endif

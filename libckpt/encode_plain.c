@@ -31,6 +31,16 @@ ckpt_code encode_fail_beyond(const encode_job *job, uint64_t row, uint64_t col)
     return fail_element(job, CKPT_E_FORMAT, row, col, "beyond the range of");
 }
 
+ckpt_code encode_fail_scale(const encode_job *job, uint64_t block_row, uint64_t block_col,
+                            float scale)
+{
+    return ckpt_fail(job->err, CKPT_E_INEXACT,
+                     "tensor '%s', block [%llu, %llu]: scale %.9g has no exact %s, and "
+                     "--allow-lossy rounds no scales", job->to->name,
+                     (unsigned long long)block_row, (unsigned long long)block_col, (double)scale,
+                     ckpt_dtype_name(job->to->scale_dtype));
+}
+
 /* ---- what may come in ---- */
 
 /* Eight codes at a time: adding one to the low seven bits carries into the top for 0x7F alone. */
@@ -154,11 +164,7 @@ ckpt_code encode_scales(encode_job *job)
             values_scale(job->kernels, job->from->scale_dtype, job->in->part[CKPT_SCALE], i);
 
         if (!encode_put_scale(job->to->scale_dtype, job->out->part[CKPT_SCALE], i, scale))
-            return ckpt_fail(job->err, CKPT_E_INEXACT,
-                             "tensor '%s', block [%llu, %llu]: scale %.9g has no exact %s",
-                             job->to->name, (unsigned long long)(row + i / cols),
-                             (unsigned long long)(i % cols), (double)scale,
-                             ckpt_dtype_name(job->to->scale_dtype));
+            return encode_fail_scale(job, row + i / cols, i % cols, scale);
     }
     return CKPT_OK;
 }

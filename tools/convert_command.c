@@ -195,6 +195,12 @@ static ckpt_code dry_run(const convert_command *o, convert_job *job, ckpt_error 
 
 /* ---- the run ---- */
 
+/* Did another run or part write some of the tensors? What it rounded is not counted here. */
+static int has_others(const convert_job *job)
+{
+    return job->kept_count > 0 || job->share != NULL;
+}
+
 /* Values that were rounded, as far as this run wrote them. */
 static uint64_t count_rounded(const convert_job *job)
 {
@@ -229,7 +235,7 @@ static void print_changes_of_values(const convert_job *job)
         return;
     if (job->options.allow_lossy)
         printf("%" PRIu64 " values were rounded%s", rounded,
-               job->kept_count > 0 ? " (in this run)" : "");
+               has_others(job) ? " (in this run)" : "");
     else
         printf("BF16 values are again the products that they had been rounded from");
     if (job->root[0] != '\0')
@@ -251,6 +257,7 @@ static void print_result(const convert_job *job)
     json_member_string(&w, "source_root", job->root[0] == '\0' ? NULL : job->source_root);
     json_member_string(&w, "source_main", job->root[0] == '\0' ? NULL : job->source_main_root);
     json_member_u64(&w, "rounded", count_rounded(job));
+    json_member_bool(&w, "rounded_in_this_run_only", has_others(job));
     json_member_u64(&w, "changed_tensors", count_changed(job));
     json_member_u64(&w, "tensors", ckpt_catalog_count(job->targets));
     json_member_u64(&w, "kept", job->kept_count);

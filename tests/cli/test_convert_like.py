@@ -95,6 +95,7 @@ def test_values_that_old_scales_cannot_express_are_refused_even_if_rounding_is_a
         err = ckpt("ckpt-convert", "--like", golden_a, *options, path, tmp_path / "out",
                    check=2).err
         assert "--like" in err and "row 0, column" in err and "is beyond" in err
+        assert "--allow-lossy rounds" not in err             # it does not help
         assert not (tmp_path / "out").exists()
 
 
@@ -136,6 +137,27 @@ def test_rounding_is_counted_and_both_roots_are_told(ckpt, bf16, golden_a, diges
     told = {t["name"]: t["value"] for t in told["target_tensors"]}
     made = ckpt("ckpt-verify", "digest", "--json", tmp_path / "out").json
     assert told == {t["name"]: t["value"] for t in made["tensors"]}
+
+
+@pytest.mark.parametrize("options", [[], ["--allow-lossy"]])
+def test_no_scale_is_rounded(ckpt, odd, tmp_path, options):
+    run = "ckpt-convert", "--scale-dtype", "e8m0", *options
+    err = ckpt(*run, odd, tmp_path / "out", check=2).err
+    assert "has no exact F8_E8M0, and --allow-lossy rounds no scales" in err
+    assert "--allow-lossy rounds\n" not in err and not list(tmp_path.iterdir())
+
+
+def test_a_part_counts_what_it_rounded_itself(ckpt, odd, odd_bf16, tmp_path):
+    run = "ckpt-convert", "--dtype", "bf16", "--allow-lossy"
+    whole = ckpt(*run, "--json", odd, tmp_path / "whole").json
+    assert whole["rounded"] > 0 and not whole["rounded_in_this_run_only"]
+    ckpt(*run, "--part", "1/2", odd, tmp_path / "out")
+    done = ckpt(*run, "--part", "2/2", "--json", odd, tmp_path / "out").json
+    assert 0 < done["rounded"] < whole["rounded"] and done["rounded_in_this_run_only"]
+    assert done["changed_tensors"] == whole["changed_tensors"] and done["root"] == whole["root"]
+    ckpt(*run, "--part", "2/2", odd, tmp_path / "text")
+    done = ckpt(*run, "--part", "1/2", odd, tmp_path / "text")
+    assert "values were rounded (in this run);" in done.out
 
 
 def test_json_tells_rounding_without_like_too(ckpt, bf16, golden_a, digest, tmp_path):
