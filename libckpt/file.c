@@ -143,6 +143,7 @@ ckpt_code file_open_below(const char *directory, const char *name, int flags, in
     char *last = NULL;
     ckpt_code code = CKPT_OK;
     struct stat status;
+    int number;
     int folder;
 
     *fd = -1;
@@ -151,9 +152,14 @@ ckpt_code file_open_below(const char *directory, const char *name, int flags, in
     folder = open_folder_of(directory, copy, &last);
     if (folder >= 0)
         *fd = openat(folder, last, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0666);
-    if (*fd < 0)
+    number = errno;
+    /* ENXIO is what sockets, and pipes that nobody reads, have to say. */
+    if (*fd < 0 && number == ENXIO && fstatat(folder, last, &status, AT_SYMLINK_NOFOLLOW) == 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s/%s': expected a file, got a %s",
+                         directory, name, kind_of(status.st_mode));
+    else if (*fd < 0)
         code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s/%s': %s", directory, name,
-                         errno == ELOOP ? "it is a link" : strerror(errno));
+                         number == ELOOP ? "it is a link" : strerror(number));
     else if (fstat(*fd, &status) != 0)
         code = ckpt_fail(err, CKPT_E_IO, "cannot stat '%s/%s': %s", directory, name,
                          strerror(errno));

@@ -131,7 +131,7 @@ char *file_rename_target(const char *path);
 char *file_join(const char *directory, const char *name);
 
 /*
- * Relative paths of all regular files below `directory`, links followed, sorted by bytes.
+ * Relative paths of all below `directory` but folders, links followed, sorted by bytes.
  * Hidden names (a leading dot) are left out unless they are .metadata. *names and each entry are
  * malloc'd: free with file_list_free. Depth is bounded; a cycle of links and a link to nothing are
  * errors.

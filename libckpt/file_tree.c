@@ -468,7 +468,8 @@ static ckpt_code list_entry(FTS *tree, FTSENT *entry, void *context, ckpt_error 
     if (entry->fts_info == FTS_SLNONE)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is a link to a file that does not exist",
                          entry->fts_path);
-    if (entry->fts_info == FTS_F)
+    /* A pipe is listed, too: whoever opens it says what it is, and nobody leaves it out unsaid. */
+    if (entry->fts_info == FTS_F || entry->fts_info == FTS_DEFAULT)
         return list_add(context, entry->fts_path, err);
     return CKPT_OK;
 }

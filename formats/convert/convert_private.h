@@ -16,6 +16,9 @@ typedef struct {
 
 copy_options convert_copy_with(const convert_job *job);
 
+/* FP8 experts that stay what they are keep the way back to FP4. */
+int convert_carries_side_data(const convert_job *job);
+
 /* ---- convert_parts.c ---- */
 
 typedef struct {

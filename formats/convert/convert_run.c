@@ -309,8 +309,7 @@ static ckpt_code carry_file(convert_job *job, const char *name, ckpt_error *err)
     return code;
 }
 
-/* FP8 experts that stay what they are keep the way back to FP4. */
-static int carries_side_data(const convert_job *job)
+int convert_carries_side_data(const convert_job *job)
 {
     char *path = file_join(job->source->path, SIDE_DATA_FILE);
     int carries = path != NULL && job->like == NULL && !job->source->is_partial &&
@@ -360,7 +359,7 @@ static ckpt_code write_others(convert_job *job, ckpt_error *err)
         return code;
     for (size_t i = 0; i < extras->count && code == CKPT_OK; i++)
         code = carry_file(job, extras->names[i], err);
-    if (code == CKPT_OK && carries_side_data(job))
+    if (code == CKPT_OK && convert_carries_side_data(job))
         code = carry_file(job, SIDE_DATA_FILE, err);
     return code;
 }

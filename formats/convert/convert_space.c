@@ -120,5 +120,7 @@ ckpt_code convert_check_files(convert_job *job, ckpt_error *err)
     for (size_t i = 0; i < extras->count && code == CKPT_OK; i++)
         if ((code = check_name(extras->names[i], err)) == CKPT_OK)
             code = check_extra(job->source->path, extras->names[i], &job->extra_bytes, err);
+    if (code == CKPT_OK && convert_carries_side_data(job))
+        code = check_extra(job->source->path, SIDE_DATA_FILE, &job->extra_bytes, err);
     return code;
 }

@@ -45,6 +45,19 @@ def test_in_a_hugging_face_folder(golden_a, tmp_path, kind, name):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["README.md", "generation_config.json", "fp4_scales.zst"])
+def test_among_the_files_that_a_result_carries_along(golden_a, tmp_path, kind, name):
+    """Told before the first byte, and not left out."""
+    shutil.copytree(golden_a, tmp_path / "in")
+    put(kind, tmp_path / "in" / name)
+    for command in (["ckpt-convert"], ["ckpt-shard", "--layout", "hf"]):
+        refused(tmp_path / name, kind, *command, "--dtype", "bf16", tmp_path / "in",
+                tmp_path / "out")
+        assert os.listdir(tmp_path) == ["in"]
+    run_tool("ckpt-inspect", tmp_path / "in", timeout=SECONDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_tokenizer(golden_a, tmp_path, kind):
     shutil.copytree(golden_a, tmp_path / "in")
     put(kind, tmp_path / "in" / "tokenizer.json")
@@ -73,7 +86,9 @@ def test_the_journal_of_a_result(golden_a, tmp_path, kind):
     (tmp_path / "out.partial").mkdir()
     journal = tmp_path / "out.partial" / ".ckpt-journal"
     put(kind, journal)
-    refused(journal, kind, "ckpt-convert", golden_a, tmp_path / "out")
+    err = run_tool("ckpt-convert", golden_a, tmp_path / "out", check=2, timeout=SECONDS).err
+    what = "it is a link" if kind == "device" else f"expected a file, got a {WORDS[kind]}"
+    assert f"cannot open '{journal}': {what}" in err, err
 
 
 def test_what_a_user_names_may_be_a_pipe(golden_a, tmp_path):
