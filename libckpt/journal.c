@@ -238,8 +238,8 @@ static int next_entry(DIR *folder, const char *directory, const struct dirent **
 
 /* Which job a journal belongs to. One that has no whole first line is being begun, or no journal
  * but what goes with them; one that is gone was taken back. */
-static ckpt_code look_at(const char *path, const char *header, int *is_same, int *is_other,
-                         ckpt_error *err)
+static ckpt_code look_at(const char *path, const char *header, unsigned *same_count,
+                         int *is_other, ckpt_error *err)
 {
     const size_t length = strlen(header);
     char text[LINE_BYTES_MAX];
@@ -251,7 +251,7 @@ static ckpt_code look_at(const char *path, const char *header, int *is_same, int
     if (file_size(file) >= length &&
         (code = file_read_at(file, 0, text, length, err)) == CKPT_OK &&
         strncmp(text, journal_magic, sizeof "ckpt-journal" - 1) == 0) {
-        *is_same |= memcmp(text, header, length) == 0;
+        *same_count += memcmp(text, header, length) == 0;
         *is_other |= memcmp(text, header, length) != 0;
     }
     file_close(file, NULL);
@@ -260,7 +260,7 @@ static ckpt_code look_at(const char *path, const char *header, int *is_same, int
 
 /* The journals of others: of parts of this job, or of another one? */
 static ckpt_code look_around(const ckpt_journal *j, DIR *folder, const char *header,
-                             int *is_shared, ckpt_error *err)
+                             unsigned *shared_count, ckpt_error *err)
 {
     const int directory_length = (int)(strrchr(j->path, '/') - j->path);
     const struct dirent *entry;
@@ -275,7 +275,7 @@ static ckpt_code look_around(const ckpt_journal *j, DIR *folder, const char *hea
             continue;
         if (asprintf(&path, "%.*s/%s", directory_length, j->path, entry->d_name) < 0)
             return ckpt_fail_memory(err, "a path", strlen(entry->d_name));
-        code = look_at(path, header, is_shared, &is_other, err);
+        code = look_at(path, header, shared_count, &is_other, err);
         if (code == CKPT_OK && is_other)
             code = fail_foreign(j, path, err);
         free(path);
@@ -293,16 +293,16 @@ static ckpt_code check_folder(const ckpt_journal *j, const char *directory, cons
 {
     DIR *folder = opendir(directory);
     const int found = folder == NULL ? -1 : has_files(folder);
-    int is_shared = 0;
+    unsigned shared_count = 0;
     ckpt_code code = CKPT_OK;
 
     if (found < 0) {
         code = ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", directory, strerror(errno));
     } else {
         rewinddir(folder);
-        code = look_around(j, folder, header, &is_shared, err);
+        code = look_around(j, folder, header, &shared_count, err);
     }
-    if (code == CKPT_OK && found && !is_shared)
+    if (code == CKPT_OK && found && shared_count == 0)
         code = ckpt_fail(err, CKPT_E_USAGE,
                          "'%s' has files but no journal of an earlier run: move it or remove it",
                          directory);
@@ -444,7 +444,30 @@ ckpt_code journal_look(const char *directory, hash128 fingerprint, journal_sight
             break;
         }
         if ((code = look_for_lock(path, &out->is_locked, err)) == CKPT_OK)
-            code = look_at(path, header, &out->is_same, &out->is_other, err);
+            code = look_at(path, header, &out->same_count, &out->is_other, err);
+        free(path);
+    }
+    closedir(folder);
+    return code;
+}
+
+ckpt_code journal_remove_all(const char *directory, ckpt_error *err)
+{
+    DIR *folder = opendir(directory);
+    const struct dirent *entry;
+    ckpt_code code = CKPT_OK;
+
+    if (folder == NULL)
+        return ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", directory, strerror(errno));
+    while (next_entry(folder, directory, &entry, &code, err)) {
+        char *path;
+
+        if (!is_journal_name(entry->d_name))
+            continue;
+        if ((path = file_join(directory, entry->d_name)) == NULL)
+            code = ckpt_fail_memory(err, "a path", strlen(entry->d_name));
+        else
+            code = file_remove(path, err);
         free(path);
     }
     closedir(folder);
@@ -534,7 +557,7 @@ ckpt_code journal_discard(const char *directory, ckpt_error *err)
     if (code == CKPT_OK && sight.is_locked)
         return ckpt_fail(err, CKPT_E_IO, "cannot discard '%s': another process is writing here",
                          directory);
-    if (code != CKPT_OK || !(sight.is_other || sight.is_same) ||
+    if (code != CKPT_OK || !(sight.is_other || sight.same_count > 0) ||
         (code = replaceable_check_partial(directory, err)) != CKPT_OK ||
         (code = file_list_everything(directory, &found, err)) != CKPT_OK)
         return code;

@@ -50,12 +50,15 @@ ckpt_code journal_open(const journal_options *options, ckpt_journal **out, ckpt_
 
 /* Which jobs have journals in a folder, or in what is no folder: none. */
 typedef struct {
-    int is_same;               /* one with this fingerprint */
+    unsigned same_count;       /* with this fingerprint */
     int is_other;
     int is_locked;             /* a process has one of them open */
 } journal_sight;
 ckpt_code journal_look(const char *directory, hash128 fingerprint, journal_sight *out,
                        ckpt_error *err);
+
+/* Remove all journals of a folder, and the lock: what is in it is complete. */
+ckpt_code journal_remove_all(const char *directory, ckpt_error *err);
 
 /* Append the files that the journals of a folder name: those that their runs make, or made. */
 ckpt_code journal_list_files(const char *directory, file_list *out, ckpt_error *err);

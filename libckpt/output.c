@@ -1,7 +1,6 @@
 /* PATH.partial on its way to PATH. */
 #include "output.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -115,7 +114,8 @@ ckpt_code output_check(const char *path, int overwrite, ckpt_error *err)
     if (overwrite)
         return replaceable_check(path, err);
     /* Whose journal it is shows when the plan is made: take_back. */
-    if ((code = journal_look(path, any, &sight, err)) != CKPT_OK || sight.is_other || sight.is_same)
+    if ((code = journal_look(path, any, &sight, err)) != CKPT_OK || sight.is_other ||
+        sight.same_count > 0)
         return code;
     return fail_exists(path, err);
 }
@@ -168,11 +168,21 @@ static ckpt_code take_back(const ckpt_output *o, hash128 fingerprint, ckpt_error
         return CKPT_OK;
     if ((code = journal_look(o->path, fingerprint, &sight, err)) != CKPT_OK)
         return code;
-    if (sight.is_same && !sight.is_other && !sight.is_locked && !file_exists(o->partial)) {
+    if (sight.same_count > 0 && !sight.is_other && !sight.is_locked && !file_exists(o->partial)) {
         code = file_rename_durable(o->path, o->partial, err);
         return file_exists(o->partial) ? CKPT_OK : code;     /* another part may have done it */
     }
     return o->overwrite ? CKPT_OK : fail_exists(o->path, err);
+}
+
+ckpt_code output_look(const char *path, hash128 fingerprint, journal_sight *out, ckpt_error *err)
+{
+    char *partial = with_suffix(path, partial_suffix);
+    const ckpt_code code = partial == NULL ? ckpt_fail_memory(err, "a path", strlen(path))
+                                           : journal_look(partial, fingerprint, out, err);
+
+    free(partial);
+    return code;
 }
 
 /* Is the absolute path `a` the same as `b`, or below it? */
@@ -351,30 +361,6 @@ ckpt_code output_join(ckpt_output *output, journal_record *records, uint64_t *si
     return code;
 }
 
-/* Journals and the lock, in the folder that has its name now. */
-static ckpt_code remove_journals(const ckpt_output *o, ckpt_error *err)
-{
-    DIR *folder = opendir(o->path);
-    const struct dirent *entry;
-    ckpt_code code = CKPT_OK;
-
-    if (folder == NULL)
-        return ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", o->path, strerror(errno));
-    while (code == CKPT_OK && (entry = readdir(folder)) != NULL) {
-        char *path;
-
-        if (strncmp(entry->d_name, journal_name, strlen(journal_name)) != 0)
-            continue;
-        if ((path = file_join(o->path, entry->d_name)) == NULL)
-            code = ckpt_fail_memory(err, "a path", strlen(entry->d_name));
-        else
-            code = file_remove(path, err);
-        free(path);
-    }
-    closedir(folder);
-    return code;
-}
-
 /* PATH.partial becomes PATH. Where that fails, what had the name gets it back. */
 static ckpt_code swap_names(const ckpt_output *o, int replace, ckpt_error *err)
 {
@@ -413,7 +399,7 @@ ckpt_code output_commit(ckpt_output *output, ckpt_error *err)
     if (code == CKPT_OK && output->named != NULL &&
         (code = output->named(output->named_context, err)) != CKPT_OK)
         goto out;
-    removed = remove_journals(output, code == CKPT_OK ? err : NULL);
+    removed = journal_remove_all(output->path, code == CKPT_OK ? err : NULL);
     if (code == CKPT_OK)
         code = removed;
     /* Also one that an earlier run left when it was killed between the two renames. */

@@ -48,6 +48,8 @@ typedef struct {
 /* Make or enter PATH.partial and its journal. A PATH with a journal of the same command becomes
  * PATH.partial again. *out is yours: output_commit or output_close. */
 ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_error *err);
+/* Whose journals lie in PATH.partial. */
+ckpt_code output_look(const char *path, hash128 fingerprint, journal_sight *out, ckpt_error *err);
 const char *output_directory(const ckpt_output *output);      /* "PATH.partial" */
 ckpt_journal *output_journal(ckpt_output *output);
 

@@ -157,14 +157,32 @@ static ckpt_code hash_put(ckpt_sink *self, const source_range *range, const ckpt
     return CKPT_OK;
 }
 
-/* Open the files of DST as this job would have made them; 0 when they are others. */
+/* The time of the last change of the inputs' data. */
+static int64_t newest_input(const convert_job *job)
+{
+    const ckpt_checkpoint *inputs[] = { job->source, job->like, job->fill };
+    int64_t newest = INT64_MIN;
+
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
+        for (size_t f = 0; inputs[i] != NULL && f < inputs[i]->store->file_count; f++) {
+            const int64_t time = file_mtime_ns(inputs[i]->store->files[f].file);
+
+            newest = time > newest ? time : newest;
+        }
+    return newest;
+}
+
+/* Open the files of DST as this job would have made them; 0 when they are others. What is older
+ * than the inputs was made of something else, whatever this part would write. */
 static int open_result(convert_job *job)
 {
+    const int64_t newest = newest_input(job);
     int same = 1;
 
     for (size_t i = 0; i < job->store->file_count && same; i++)
         same = store_open_file(job->store, i, 0, NULL) == CKPT_OK &&
-               file_size(job->store->files[i].file) == job->store->files[i].size_bytes;
+               file_size(job->store->files[i].file) == job->store->files[i].size_bytes &&
+               file_mtime_ns(job->store->files[i].file) >= newest;
     return same;
 }
 
@@ -201,15 +219,19 @@ out:
 ckpt_code convert_find_result(convert_job *job, const convert_pipeline *p, ckpt_error *err)
 {
     const ckpt_store *store = job->store;
-    const hash128 any = { 0, 0 };
-    journal_sight sight;
-    ckpt_code code = journal_look(store->directory, any, &sight, err);
+    journal_sight result;
+    journal_sight partial;
+    ckpt_code code;
 
-    /* With a journal it is still being given its name, or was when its process was killed. */
-    if (code != CKPT_OK || sight.is_same || sight.is_other)
+    if ((code = journal_look(store->directory, job->fingerprint, &result, err)) != CKPT_OK ||
+        (code = output_look(store->directory, job->fingerprint, &partial, err)) != CKPT_OK)
         return code;
+    /* With all journals it is still being given its name, or was when its process was killed. With
+     * some of them only the rest was left to remove. */
+    if (result.is_other || result.same_count >= job->options.part_count || partial.same_count > 0)
+        return CKPT_OK;
     if (open_result(job))
         code = compare_result(job, p, err);
     store_close_files(job->store, NULL);
-    return code;
+    return code == CKPT_OK && job->is_there ? journal_remove_all(store->directory, err) : code;
 }

@@ -1,8 +1,10 @@
 """One job done by several processes: started by a launcher, or killed at random and run again."""
+import json
 import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import time
 
@@ -204,6 +206,41 @@ def test_parts_killed_when_all_was_written_end_well_one_by_one(job, fault):
         job.run(target, "--part", f"{part}/{COUNT}")
         assert target.exists()
     check_committed(job, target)
+
+
+def test_a_commit_killed_among_its_journals_stays_one(job):
+    """The result has its name: it is not taken back to wait for parts that were done."""
+    target = job.new_target()
+    for part in range(1, COUNT):
+        job.run(target, "--part", f"{part}/{COUNT}")
+    left = target.with_name("out.partial") / f".ckpt-journal.2-of-{COUNT}"
+    text = left.read_bytes()
+    job.run(target, "--part", f"{COUNT}/{COUNT}")
+    (target / left.name).write_bytes(text)
+    (target / ".ckpt-journal.commit").touch()
+    assert job.run(target, "--part", f"4/{COUNT}", "--json").json["waiting"] is False
+    check_committed(job, target)
+
+
+def test_a_result_of_an_older_source_is_no_result(job, golden_b, tmp_path):
+    """One tensor changed since: its part alone sees that in the values."""
+    source = shutil.copytree(golden_b, tmp_path / "source")
+    old, new = Job(tmp_path, job.tool, *job.args[:-1], source), tmp_path / "new" / "out"
+    target = old.new_target()
+    finish_parts(start_parts(old, target))
+    with open(min(source.glob("*.safetensors")), "r+b") as file:
+        size, = struct.unpack("<Q", file.read(8))
+        entries = json.loads(file.read(size))
+        begin, end = next(e["data_offsets"] for e in entries.values()
+                          if isinstance(e, dict) and e.get("dtype") == "BF16")
+        file.seek(8 + size + begin)
+        file.write(bytes(end - begin))
+    finish_parts(start_parts(old, target), allowed=(2,))
+    finish_parts([old.start(target, "--part", f"{part}/{COUNT}", "--overwrite")
+                  for part in range(1, COUNT + 1)])
+    old.run(new)
+    assert tree(target) == tree(new) != job.expected
+    assert os.listdir(target.parent) == ["out"]
 
 
 @pytest.fixture(scope="module")
