@@ -401,6 +401,13 @@ static void watch(void *context, const download *d)
     say_progress(&w->meter, d);
 }
 
+/* A stop that came when all was there, as while the disk is synced, stops what would come next. A
+ * conversion beside the download has ended for good, and cannot be asked for again. */
+static ckpt_code check_stop(const session *s, ckpt_error *err)
+{
+    return *s->h->options.stop && !opt.delete_source ? hub_fail_interrupted(err) : CKPT_OK;
+}
+
 static ckpt_code fetch(session *s, ckpt_error *err)
 {
     watcher w = { .s = s };
@@ -424,12 +431,14 @@ static ckpt_code fetch(session *s, ckpt_error *err)
         code = sum_up(s, err);
     if (code == CKPT_OK)
         code = opt.download.is_offline ? CKPT_OK : place_end(s->where, err);
+    if (code == CKPT_OK)
+        code = check_stop(s, err);
     if (code == CKPT_OK && opt.prune_extra)
         code = prune(s, err);
     if (code == CKPT_OK && !opt.no_check && !opt.delete_source &&
         strcmp(s->hub_options.type, "model") == 0)
         code = download_check(place_path(s->where), &s->listing, err);
-    return code;
+    return code == CKPT_OK ? check_stop(s, err) : code;
 }
 
 static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)

@@ -154,6 +154,7 @@ static const cli_command command = {
     .rules = rules,
     .arg_min = 1,
     .arg_max = 1,
+    .checks_more = 1,
 };
 
 /* One prompt on its way. */
@@ -383,18 +384,25 @@ static ckpt_code check_prompts(const run_job *job, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* A run may take hours: see before it that the other file is there. */
-static ckpt_code prepare_against(run_job *job, ckpt_error *err)
+/* What needs no file. */
+static ckpt_code check_options(run_job *job, ckpt_error *err)
 {
-    const logits_input other = { opt.against, opt.against_tensor };
-    const ckpt_code code = logits_parse_limits(&opt.limits, job->limits, err);
+    char *end;
 
-    if (code != CKPT_OK || opt.against == NULL)
-        return code;
-    if (strcmp(opt.format, "safetensors") != 0)
+    job->temperature = strtod(opt.temperature, &end);
+    if (opt.tokens == NULL && opt.text.prompt == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--tokens or --prompt: one of them is needed");
+    if (*end != '\0' || end == opt.temperature || !(job->temperature >= 0) ||
+        job->temperature > 1e6)
+        return ckpt_fail(err, CKPT_E_USAGE, "--temperature '%s': expected a number from 0 to 1e6",
+                         opt.temperature);
+    if (opt.generate_count > INT32_MAX)
+        return ckpt_fail(err, CKPT_E_USAGE, "--generate %" PRIu64 ": expected at most %d",
+                         opt.generate_count, INT32_MAX);
+    if (opt.against != NULL && strcmp(opt.format, "safetensors") != 0)
         return ckpt_fail(err, CKPT_E_USAGE,
                          "--against compares what --out writes as safetensors");
-    return logits_check(&other, err);
+    return logits_parse_limits(&opt.limits, job->limits, err);
 }
 
 static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
@@ -402,21 +410,13 @@ static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
     const run_places places = { opt.out, opt.trace, path,
                                 { opt.tokens, opt.against, opt.config, opt.text.tokenizer,
                                   opt.open.map_file } };
-    char *end;
+    const logits_input other = { opt.against, opt.against_tensor };
     ckpt_code code;
 
-    job->temperature = strtod(opt.temperature, &end);
-    if (opt.tokens == NULL && opt.text.prompt == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--tokens or --prompt: one of them is needed");
-    if (*end != '\0' || end == opt.temperature || !(job->temperature >= 0) ||
-        job->temperature > 1e6)
-        return ckpt_fail(err, CKPT_E_USAGE, "--temperature '%s' is no number of 0 or more",
-                         opt.temperature);
-    if (opt.generate_count > INT32_MAX)
-        return ckpt_fail(err, CKPT_E_USAGE, "--generate %" PRIu64 ": expected at most %d",
-                         opt.generate_count, INT32_MAX);
-    if ((code = run_places_check(&places, err)) != CKPT_OK ||
-        (code = prepare_against(job, err)) != CKPT_OK ||
+    /* A run may take hours: see before it that the other file is there. */
+    if ((code = check_options(job, err)) != CKPT_OK ||
+        (code = run_places_check(&places, err)) != CKPT_OK ||
+        (opt.against != NULL && (code = logits_check(&other, err)) != CKPT_OK) ||
         (code = ckpt_open(path, &opt.open, &job->checkpoint, err)) != CKPT_OK ||
         (code = read_config(job, path, err)) != CKPT_OK ||
         (code = opt.tokens != NULL
@@ -783,7 +783,7 @@ int main(int argc, char **argv)
     status = cli_parse(&command, argc, argv, &args);
     if (status != CLI_GO)
         return cli_finish(status);
-    code = run(&job, args.items[0], &err);
+    code = args.is_check ? check_options(&job, &err) : run(&job, args.items[0], &err);
     status = is_different(&job) ? CLI_DIFFERENT : CLI_DONE;
     release(&job);
     return cli_finish(code == CKPT_OK ? status : cli_fail(&err));

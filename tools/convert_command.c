@@ -518,7 +518,7 @@ static ckpt_code take_part(convert_command *o, ckpt_error *err)
     return launcher_part(text, &o->convert.part, &o->convert.part_count, err);
 }
 
-/* Words that take each other back. */
+/* Options that contradict each other. */
 static ckpt_code check_words(const convert_command *o, ckpt_error *err)
 {
     if (o->convert.no_digest && o->convert.verify)

@@ -2,6 +2,8 @@
 import json
 import os
 import pathlib
+import signal
+import subprocess
 
 import pytest
 
@@ -245,6 +247,8 @@ def test_modelscope_says_no_with_status_200(ckpt, tmp_path):
     ([BUILD / "bin/ckpt-convert", "--no-digest", "--verify", "D", "R"], "--no-digest"),
     ([BUILD / "bin/ckpt-shard", "--layout", "mp", "D", "R"], "--mp"),
     ([BUILD / "bin/ckpt-verify", "digest", "--nonsense", "D"], "unknown option"),
+    ([BUILD / "bin/ckpt-run", "--generate", "8", "D"], "--tokens or --prompt"),
+    ([BUILD / "bin/ckpt-run", "--prompt", "hi", "--temperature", "x", "D"], "--temperature"),
     ([BUILD / "bin/ckpt-verify", "nonsense", "D"], "unknown command")])
 def test_a_command_that_would_fail_afterwards_is_refused_before_any_request(hub, download, words,
                                                                             says):
@@ -264,6 +268,23 @@ def test_a_command_is_found_as_the_shell_finds_it(ckpt, hub, download, tmp_path)
     program.chmod(0o755)
     assert ckpt("ckpt-download", *words, env=env).out == "done\n"
     download.assert_right()
+
+
+@pytest.mark.parametrize("where", [("--local-dir", "D", "--hf-refs"), ("--cache-dir", "C")])
+def test_a_stop_while_all_is_synced_stops_the_command_too(hub, download, tmp_path, fault, where):
+    words = [BUILD / "bin/ckpt-download", ID, *where, "--json", "--then", "touch", "T"]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env={**download.env, **fault.env("fsync:stop:1", "new.")}, text=True)
+    while os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT).si_code != \
+            os.CLD_STOPPED:
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT and "interrupted" in err
+    assert json.loads(out)["reason"] == "interrupted" and not (tmp_path / "T").exists()
+    subprocess.run(words, cwd=tmp_path, env=download.env, check=True, capture_output=True)
+    assert (tmp_path / "T").exists()
 
 
 def test_looking_at_options_does_nothing(ckpt, tmp_path, golden_a):

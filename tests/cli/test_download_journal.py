@@ -144,6 +144,14 @@ def test_a_file_whose_place_is_taken_leaves_the_others_alone(download, hub, make
     assert os.lstat(download.folder / "config.json").st_mode == kind
 
 
+def test_force_does_not_fetch_what_its_place_will_not_take(download, hub):
+    hub.repos[ID] = mixed()
+    make_folder(download.folder / "big.bin")
+    failed = download("--force-download", check=2)
+    assert [f["path"] for f in failed.json["files"] if f["status"] == "failed"] == ["big.bin"]
+    assert hub.payload < hub.repos[ID].find("big.bin").size and len(download.visible) == 5
+
+
 @pytest.mark.parametrize("make", OTHERS)
 @pytest.mark.parametrize("ending", [".state", ".part"])
 def test_a_part_whose_place_is_taken_leaves_the_others_alone(download, hub, half, make, ending):

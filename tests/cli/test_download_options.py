@@ -3,11 +3,13 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import time
 
 import pytest
 
 from client import ID, MIB, SIDE, Client, one, wait_for
+from conftest import BUILD
 from mock_hub import Entry, Hub, Repo
 
 META = pathlib.Path(".cache/huggingface/download")
@@ -150,6 +152,26 @@ def test_an_old_partial_is_gone_on_with(download, hub):
 def test_an_old_partial_with_wrong_bytes_is_found_by_the_hash(download, hub):
     leave_partial(download, hub, "abc=.{etag}.incomplete", 0, os.urandom(2 * MIB))
     download("--adopt-partials", "big.bin")
+    download.assert_right("big.bin")
+
+
+def test_an_old_partial_takes_the_place_of_a_part_that_has_nothing(download, hub, fault):
+    """Killed before it has the part's name: the journal must not tell of the older part."""
+    hub.connection_rate = MIB
+    process = download.start("big.bin")
+    wait_for(lambda: list((download.folder / SIDE).glob("*.state")))
+    download.stop(process)
+    hub.connection_rate = None
+    state, = (download.folder / SIDE).glob("*.state")
+    state.write_bytes(state.read_bytes().splitlines(keepends=True)[0])
+    path = leave_partial(download, hub, "abc=.{etag}.incomplete", 30 * MIB)
+    words = [BUILD / "bin/ckpt-download", *map(str, download.words("--adopt-partials", "big.bin"))]
+    killed = subprocess.run(words, env={**download.env, **fault.env("rename:kill:1", "abc=")},
+                            capture_output=True, timeout=60)
+    assert killed.returncode == -signal.SIGKILL and path.exists()
+    hub.reset()
+    assert download("--adopt-partials", "big.bin").json["reused_bytes"] == 30 * MIB
+    assert hub.payload == hub.repos[ID].find("big.bin").size - 30 * MIB
     download.assert_right("big.bin")
 
 

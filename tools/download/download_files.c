@@ -148,10 +148,12 @@ ckpt_code file_begin(download *d, dfile *file, ckpt_error *err)
         file->active->lock_fd = -1;
         file->active->job.fd = -1;
     }
-    if (!file->is_checked && !d->options.force)
+    if (!file->is_checked)
         there = place_look(d->where, file->want, err);
     if (there == PLACE_BLOCKED || there == PLACE_UNREADABLE)
         return err->code;
+    if (d->options.force)        /* what is there has no say, but may still be in the way */
+        there = PLACE_ABSENT;
     if (there == PLACE_UNKNOWN || (there != PLACE_ABSENT && d->options.verify))
         return begin_check(d, file, err);
     if (there != PLACE_ABSENT) {

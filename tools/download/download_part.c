@@ -457,7 +457,7 @@ ckpt_code part_open(const part_place *place, const hub_file *file, part **out, p
 }
 
 /* The journal is there before the part is, so that nothing of it is lost in between: a journal
- * without a part says nothing. */
+ * without a part says nothing. Of an older part, which nothing was known of, it would tell lies. */
 ckpt_code part_adopt(const part_place *place, const hub_file *file, int folder, const char *name,
                      ckpt_error *err)
 {
@@ -480,6 +480,7 @@ ckpt_code part_adopt(const part_place *place, const hub_file *file, int folder, 
         return code;
     span.end = (uint64_t)status.st_size;
     if ((code = tree_open_file(folder, name, O_RDWR, &p->fd, err)) == CKPT_OK &&
+        (code = remove_old(p, err)) == CKPT_OK &&
         (code = begin_journal(p, &state, err)) == CKPT_OK &&
         renameat(folder, name, p->side_fd, p->name) != 0)
         code = hub_fail_disk(errno, err, "cannot rename '%s'", name);
