@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libckpt/config_names.h"
 #include "libckpt/json.h"
 #include "libckpt/size.h"
 
@@ -29,43 +30,6 @@ typedef struct {
     FILE *stream;
     ckpt_error *err;
 } forms;
-
-/* The compression ratio of a kind of layer. The window has none, whatever the table says. */
-static ckpt_code layer_ratio(const forms *f, const json_value *kind, uint64_t *out)
-{
-    static const struct {
-        const char *kind;
-        const char *scalar;        /* an older spelling, which goes before the table */
-        uint64_t usual;
-    } kinds[] = {
-        { "compressed_sparse_attention", "compress_rate_csa", 4 },
-        { "heavily_compressed_attention", "compress_rate_hca", 128 },
-    };
-    const char *name = json_string(kind);
-
-    *out = 0;
-    if (name == NULL)
-        return ckpt_fail(f->err, CKPT_E_FORMAT,
-                         "config member 'layer_types' has an element that is no string");
-    if (strcmp(name, "sliding_attention") == 0)
-        return CKPT_OK;
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        const json_value *rates = json_member(f->config, "compress_rates");
-
-        if (strcmp(name, kinds[i].kind) != 0)
-            continue;
-        if (json_u64(json_member(f->config, kinds[i].scalar), out) ||
-            json_u64(json_member(rates, name), out))
-            return CKPT_OK;
-        *out = kinds[i].usual;
-        return rates == NULL ? CKPT_OK
-                             : ckpt_fail(f->err, CKPT_E_FORMAT,
-                                         "config member 'compress_rates' has no number for '%s'",
-                                         name);
-    }
-    return ckpt_fail(f->err, CKPT_E_FORMAT, "config member 'layer_types' has an unknown '%s'",
-                     name);
-}
 
 /* Blocks of the drafter: DSpark's config counts them as one, and the ratios that told their
  * number are gone. */
@@ -96,7 +60,7 @@ static ckpt_code put_ratios(forms *f)
                          json_count(types), (unsigned long long)layers);
     json_member_array(&f->writer, "compress_ratios");
     for (const json_value *v = json_first(types); v != NULL; v = json_next(v)) {
-        if ((code = layer_ratio(f, v, &ratio)) != CKPT_OK)
+        if ((code = config_layer_ratio(f->config, v, &ratio, f->err)) != CKPT_OK)
             return code;
         json_put_u64(&f->writer, ratio);
     }
@@ -117,7 +81,7 @@ static ckpt_code check_ratios(const forms *f, const json_value *ratios)
         uint64_t ratio;
         uint64_t other = 0;
 
-        if ((code = layer_ratio(f, v, &ratio)) != CKPT_OK)
+        if ((code = config_layer_ratio(f->config, v, &ratio, f->err)) != CKPT_OK)
             return code;
         if (r == NULL || !json_u64(r, &other) || other != ratio)
             return ckpt_fail(f->err, CKPT_E_FORMAT,

@@ -223,32 +223,6 @@ static int is_v4(const json_value *config)
     return config_is_inference(config) || (type != NULL && strcmp(type, "deepseek_v4") == 0);
 }
 
-/* The ratio of an entry of `layer_types`; -1: not a known kind. */
-static int64_t ratio_of(const json_value *config, const char *kind)
-{
-    static const struct {
-        const char *kind;
-        const char *scalar;        /* an older spelling, which goes before the table */
-        uint64_t usual;
-    } kinds[] = {
-        { "compressed_sparse_attention", "compress_rate_csa", 4 },
-        { "heavily_compressed_attention", "compress_rate_hca", 128 },
-    };
-
-    if (kind == NULL || strcmp(kind, "sliding_attention") == 0)
-        return kind == NULL ? -1 : 0;
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        uint64_t ratio = kinds[i].usual;
-
-        if (strcmp(kinds[i].kind, kind) != 0)
-            continue;
-        if (!json_u64(json_member(config, kinds[i].scalar), &ratio))
-            (void)json_u64(json_member(json_member(config, "compress_rates"), kind), &ratio);
-        return (int64_t)(ratio & INT32_MAX);
-    }
-    return -1;
-}
-
 /* The ratios of the layers, then those of the MTP blocks, which transformers' form does not keep:
  * there they are 0. */
 static ckpt_code add_ratios(const json_value *config, config_meaning *out, ckpt_error *err)
@@ -272,10 +246,9 @@ static ckpt_code add_ratios(const json_value *config, config_meaning *out, ckpt_
         uint64_t ratio = 0;
         int64_t number = i < layer_count ? -1 : 0;
 
-        if (list != NULL && json_u64(v, &ratio))
+        if (list != NULL ? json_u64(v, &ratio)
+                         : v != NULL && config_layer_ratio(config, v, &ratio, NULL) == CKPT_OK)
             number = (int64_t)(ratio & INT32_MAX);
-        else if (list == NULL && v != NULL)
-            number = ratio_of(config, json_string(v));
         fprintf(stream, "%s%lld", i == 0 ? "[" : ",", (long long)number);
         v = v == NULL ? NULL : json_next(v);
     }

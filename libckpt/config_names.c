@@ -114,3 +114,40 @@ const json_value *config_find(const json_value *config, const char *name)
         return config_find_as(config, name);
     return n->inference == NULL ? NULL : config_find_as(config, n->inference);
 }
+
+ckpt_code config_layer_ratio(const json_value *config, const json_value *kind, uint64_t *out,
+                             ckpt_error *err)
+{
+    static const struct {
+        const char *kind;
+        const char *scalar;        /* an older spelling, which goes before the table */
+        uint64_t usual;
+    } kinds[] = {
+        { "compressed_sparse_attention", "compress_rate_csa", 4 },
+        { "heavily_compressed_attention", "compress_rate_hca", 128 },
+    };
+    const char *name = json_string(kind);
+
+    *out = 0;
+    if (name == NULL)
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "config member 'layer_types' has an element that is no string");
+    if (strcmp(name, "sliding_attention") == 0)
+        return CKPT_OK;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        const json_value *rates = json_member(config, "compress_rates");
+
+        if (strcmp(name, kinds[i].kind) != 0)
+            continue;
+        if (json_u64(json_member(config, kinds[i].scalar), out) ||
+            json_u64(json_member(rates, name), out))
+            return CKPT_OK;
+        *out = kinds[i].usual;
+        return rates == NULL ? CKPT_OK
+                             : ckpt_fail(err, CKPT_E_FORMAT,
+                                         "config member 'compress_rates' has no number for '%s'",
+                                         name);
+    }
+    return ckpt_fail(err, CKPT_E_FORMAT, "config member 'layer_types' has an unknown '%s'",
+                     name);
+}

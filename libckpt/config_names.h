@@ -22,6 +22,12 @@ const config_name *config_name_find(const char *name);         /* NULL: not one 
 int config_is_inference(const json_value *config);             /* the spelling of DeepSeek's code */
 /* The member in whatever spelling `config` has; NULL when it is absent or null. */
 const json_value *config_find(const json_value *config, const char *name);
+/*
+ * The compression ratio of a layer: `kind` is an element of transformers' `layer_types`, whose
+ * numbers are elsewhere. The window has none, whatever compress_rates says: 0.
+ */
+ckpt_code config_layer_ratio(const json_value *config, const json_value *kind, uint64_t *out,
+                             ckpt_error *err);
 /* `name` is of a release, also where transformers has put it; the spelling is not looked at. */
 const json_value *config_find_as(const json_value *config, const char *name);
 
