@@ -19,6 +19,22 @@ const json_value *config_member(const json_value *config, const char *key)
     return found;
 }
 
+void config_find_method(const json_value *config, char out[CONFIG_METHOD_BYTES])
+{
+    static const char *const algorithms[] = { "quant_algo", "moe_quant_algo" };
+    const json_value *quantised = config_member(config, "quantization_config");
+    const char *method = json_string(json_member(quantised, "quant_method"));
+
+    out[0] = '\0';
+    if (quantised == NULL && json_is_object(config_member(config, "compression_config")))
+        method = "compressed-tensors";
+    for (size_t i = 0; i < sizeof algorithms / sizeof *algorithms; i++)
+        if (json_string(json_member(quantised, algorithms[i])) != NULL)
+            method = json_string(json_member(quantised, algorithms[i]));
+    if (method != NULL && strcmp(method, "fp8") != 0 && strcmp(method, "deepseek_v4_fp8") != 0)
+        snprintf(out, CONFIG_METHOD_BYTES, "%s", method);
+}
+
 /* ---- what transformers 5 writes for DeepSeek-V4 ---- */
 
 enum { LAYERS_MAX = 1 << 16 };

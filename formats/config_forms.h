@@ -14,6 +14,11 @@
  * when neither has it. */
 const json_value *config_member(const json_value *config, const char *key);
 
+/* What quantised the weights, if it is not the FP8 and FP4 that is decoded: "gptq". "" when it is,
+ * or nothing did. */
+enum { CONFIG_METHOD_BYTES = 64 };
+void config_find_method(const json_value *config, char out[CONFIG_METHOD_BYTES]);
+
 /*
  * The config of a DeepSeek-V4 model with the members that its family asks for, made from those of
  * transformers 5 where they are missing; *out NULL when none is. Where both are there they must

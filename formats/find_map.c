@@ -3,8 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config_forms.h"
 #include "format.h"
 #include "maps.h"
+#include "notes.h"
 #include "libckpt/text.h"
 
 enum { MAP_BYTES_MAX = 1 << 22 };
@@ -169,6 +171,26 @@ ckpt_code checkpoint_need_map(ckpt_checkpoint *c, ckpt_error *err)
     return ckpt_fail(err, CKPT_E_USAGE, "no map has the names '%s'", names);
 }
 
+/* A family tells its encodings, too: weights that another method quantised are not of it. */
+static ckpt_code leave_family(ckpt_checkpoint *c, const json_value *config, ckpt_error *err)
+{
+    char method[CONFIG_METHOD_BYTES];
+    ckpt_code code;
+
+    if (c->family == NULL || c->format->map_names != NULL || c->options.map_file != NULL)
+        return CKPT_OK;
+    config_find_method(config, method);
+    if (method[0] == '\0')
+        return CKPT_OK;
+    code = note_add(&c->notes, err,
+                    "quantised as '%s' (quantization_config of config.json), which is not decoded: "
+                    "tensors are taken as they are stored, not as those of family %s", method,
+                    family_name(c->family));
+    family_free(c->family);
+    c->family = NULL;
+    return code;
+}
+
 ckpt_code checkpoint_find_own_map(ckpt_checkpoint *c, ckpt_error *err)
 {
     const json_value *config = c->config == NULL ? NULL : json_root(c->config);
@@ -178,7 +200,8 @@ ckpt_code checkpoint_find_own_map(ckpt_checkpoint *c, ckpt_error *err)
 
     if (c->map != NULL)
         return CKPT_OK;            /* the format needed it to read the files */
-    if ((code = checkpoint_find_family(config, &c->family, err)) != CKPT_OK)
+    if ((code = checkpoint_find_family(config, &c->family, err)) != CKPT_OK ||
+        (code = leave_family(c, config, err)) != CKPT_OK)
         return code;
     if (c->options.map_file == NULL)
         return choose_map(c, c->family != NULL                ? family_name(c->family)

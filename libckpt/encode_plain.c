@@ -118,6 +118,7 @@ ckpt_code encode_check_source(const encode_job *job)
     ckpt_code code;
 
     if (!odd_ones_pass && job->from->dtype == CKPT_F8_E4M3 &&
+        job->from->scale_dtype != CKPT_NONE &&
         has_nan_code(job->in->part[CKPT_DATA], job->in->part_bytes[CKPT_DATA]))
         return fail_nan_code(job);
     if (!odd_ones_pass && job->from->scale_dtype != CKPT_NONE &&

@@ -61,24 +61,6 @@ static ckpt_code edit_if_other(char **text, const char *key, const char *value, 
     return code;
 }
 
-/* ---- what config.json says of other encodings ---- */
-
-void config_find_method(const json_value *config, char out[CONFIG_METHOD_BYTES])
-{
-    static const char *const algorithms[] = { "moe_quant_algo", "quant_algo" };
-    const json_value *quantised = json_member(config, "quantization_config");
-    const char *method = json_string(json_member(quantised, "quant_method"));
-
-    out[0] = '\0';
-    if (quantised == NULL && json_is_object(json_member(config, "compression_config")))
-        method = "compressed-tensors";
-    for (size_t i = 0; i < sizeof algorithms / sizeof *algorithms; i++)
-        if (json_string(json_member(quantised, algorithms[i])) != NULL)
-            method = json_string(json_member(quantised, algorithms[i]));
-    if (method != NULL && strcmp(method, "fp8") != 0 && strcmp(method, "deepseek_v4_fp8") != 0)
-        snprintf(out, CONFIG_METHOD_BYTES, "%s", method);
-}
-
 /* ---- config.json ---- */
 
 static int is_copy(const config_change *change)

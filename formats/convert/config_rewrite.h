@@ -35,11 +35,6 @@ ckpt_code config_rewrite(const char *text, const config_change *change, char **o
 ckpt_code config_check_inference(const config_change *change, const ckpt_map *plain,
                                  ckpt_error *err);
 
-/* What quantised the weights, if it is not the FP8 and FP4 that a conversion knows: "gptq". "" when
- * it is, or nothing did. */
-enum { CONFIG_METHOD_BYTES = 64 };
-void config_find_method(const json_value *config, char out[CONFIG_METHOD_BYTES]);
-
 /* The same for --like: its text if the two say the same apart from the encoding, else the source's
  * text with like's encoding. */
 ckpt_code config_rewrite_like(const char *text, const char *like, char **out, ckpt_error *err);

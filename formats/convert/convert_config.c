@@ -4,6 +4,7 @@
 
 #include "config_rewrite.h"
 #include "convert_private.h"
+#include "formats/config_forms.h"
 #include "formats/hf.h"
 #include "inference_config.h"
 #include "formats/mp.h"

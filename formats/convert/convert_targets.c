@@ -109,6 +109,11 @@ ckpt_code convert_choose_map(convert_job *job, ckpt_error *err)
     if (o->open.map_file != NULL && o->names == NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "--map needs --names: which names to write");
     code = checkpoint_find_map(ckpt_family_name(job->source), choose_names(job), &job->map, err);
+    if (code == CKPT_E_USAGE && o->format->map_names != NULL)
+        return ckpt_fail(err, code,
+                         "'%s' is a %s checkpoint: how the layout %s divides and names its tensors "
+                         "is not known", o->source, ckpt_family_name(job->source),
+                         o->format->name);
     if (code == CKPT_OK && o->names == NULL && convert_keeps_layout(job))
         job->map->scale_suffix = find_scale_suffix(job->source, job->map->scale_suffix);
     return code == CKPT_OK && prefix != NULL ? choose_prefix(job, prefix, err) : code;

@@ -187,3 +187,46 @@ def test_gpt_oss_blocks_are_named(ckpt, tmp_path):
     path.write_bytes(file_bytes(tensors))
     err = ckpt("ckpt-convert", "--dtype", "bf16", path, tmp_path / "out", check=2).err
     assert "MXFP4 in blocks" in err and "'m.experts.gate_up_proj_scales' U8" in err
+
+
+def test_a_family_quantised_by_another_method_is_taken_as_it_is_stored(ckpt, golden_a, tmp_path):
+    """DeepSeek-V4 with NVFP4 experts, as ModelOpt writes it."""
+    from corrupt.files import Model
+    model = Model(golden_a)
+    for name in [n for n in model.names() if ".experts." in n and n.endswith(".weight")]:
+        rows, half = model[name].shape
+        del model[name.replace(".weight", ".scale")]
+        add = {name: Tensor("U8", [rows, half], model[name].data),
+               name + "_scale": Tensor("F8_E4M3", [rows, half // 8], b"\x38" * (rows * half // 8)),
+               name + "_scale_2": Tensor("F32", [], b"\0\0\x80\x3f")}
+        for key, tensor in add.items():
+            model[key] = tensor
+    model.config["quantization_config"].update(moe_quant_algo="NVFP4", quant_algo="MIXED")
+    path, out = model.write(tmp_path / "in"), tmp_path / "out"
+    notes = ckpt("ckpt-inspect", "--json", path).json["notes"]
+    assert any("'NVFP4'" in n and "family deepseek_v4" in n for n in notes)
+    ckpt("ckpt-convert", path, out)
+    assert (out / "config.json").read_bytes() == (path / "config.json").read_bytes()
+    ckpt("ckpt-verify", "check", out)
+    ckpt("ckpt-verify", "compare", path, out)
+    for command in (["ckpt-convert", "--dtype", "bf16"], ["ckpt-shard", "--layout", "torch_dist"],
+                    ["ckpt-shard", "--layout", "mp", "--mp", "2"]):
+        err = ckpt(*command, path, tmp_path / "no", check=2).err
+        assert "NVFP4" in err or "is not known" in err
+        assert not list(tmp_path.glob("no*"))
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2"])
+def test_codes_that_would_be_nan_are_copied(ckpt, tmp_path, dtype):
+    """Of a weight whose scale is not ours nobody computes values."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(file_bytes({"a.weight": Tensor(dtype, [2, 2], b"\x7f\x38\xff\x80"),
+                                 "a.weight_scale": Tensor("F32", [], b"\0\0\x80\x3f")}))
+    ckpt("ckpt-convert", "--verify", path, tmp_path / "out")
+    ckpt("ckpt-verify", "compare", path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("layout", [["mp", "--mp", "2"], ["torch_dist"]])
+def test_layouts_of_one_family_say_so(ckpt, form, tmp_path, layout):
+    err = ckpt("ckpt-shard", "--layout", *layout, form[0], tmp_path / "out", check=2).err
+    assert f"how the layout {layout[0]} divides and names its tensors is not known" in err

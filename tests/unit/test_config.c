@@ -1,4 +1,5 @@
 /* test_config.c: config.json says what the tensors are, and keeps the bytes that do not change. */
+#include "formats/config_forms.h"
 #include "formats/convert/config_rewrite.h"
 
 #include <setjmp.h>
@@ -203,7 +204,9 @@ static void test_other_methods_are_found(void **state)
     check_method("{\"quantization_config\": {\"quant_method\": \"fp8\"}}", "");
     check_method("{\"quantization_config\": {\"quant_method\": \"gptq\"}}", "gptq");
     check_method("{\"quantization_config\": {\"quant_method\": \"fp8\", "
-                 "\"moe_quant_algo\": \"NVFP4\"}}", "NVFP4");
+                 "\"moe_quant_algo\": \"NVFP4\", \"quant_algo\": \"MIXED\"}}", "NVFP4");
+    check_method("{\"text_config\": {\"quantization_config\": {\"quant_method\": \"awq\"}}}",
+                 "awq");
     check_method("{\"compression_config\": {\"format\": \"x\"}}", "compressed-tensors");
 }
 
