@@ -305,23 +305,45 @@ static ckpt_code read_v4(const json_value *config, config_meaning *out, ckpt_err
     return code == CKPT_OK ? add_ratios(config, out, err) : code;
 }
 
+/* Members whose meaning add_ratios and derive take, or the table under another name. */
+static int is_spelled_otherwise(const char *name)
+{
+    static const char *const names[] = {
+        "compress_rate_csa", "compress_rate_hca", "partial_rotary_factor",
+        "rope_scaling.rope_type", "rope_scaling.rope_theta", "rope_scaling.partial_rotary_factor",
+        "rope_parameters.main.rope_type", "rope_parameters.main.rope_theta",
+        "rope_parameters.main.partial_rotary_factor", NULL
+    };
+    static const char *const groups[] = { "compress_ratios", "layer_types", "compress_rates",
+                                          "mlp_layer_types", NULL };
+
+    for (size_t i = 0; names[i] != NULL; i++)
+        if (strcmp(name, names[i]) == 0)
+            return 1;
+    for (size_t i = 0; groups[i] != NULL; i++)
+        if (strncmp(name, groups[i], strlen(groups[i])) == 0)
+            return 1;
+    return 0;
+}
+
+static const char scaling[] = "rope_scaling.";
+
 /* Members that the table does not know, of releases to come. */
 static ckpt_code read_rest(const json_value *config, config_meaning *out, ckpt_error *err)
 {
-    static const char *const known[] = { "compress_ratios", "layer_types", "compress_rates",
-                                         "compress_rate_csa", "compress_rate_hca",
-                                         "mlp_layer_types", "rope_parameters", "rope_scaling",
-                                         "partial_rotary_factor", NULL };
+    static const char saved[] = "rope_parameters.compress.";
     config_meaning all = { NULL, 0 };
     ckpt_code code = flatten(config, &all, err);
 
     for (size_t i = 0; i < all.count && code == CKPT_OK; i++) {
         const char *name = all.members[i].name;
-        int is_known = find(out, name) != NULL;
+        char released[NAME_BYTES + sizeof scaling];
 
-        for (size_t k = 0; known[k] != NULL && !is_known; k++)
-            is_known = strncmp(name, known[k], strlen(known[k])) == 0;
-        if (!is_known)
+        if (strncmp(name, saved, sizeof saved - 1) == 0) {
+            snprintf(released, sizeof released, "%s%s", scaling, name + sizeof saved - 1);
+            name = released;
+        }
+        if (find(out, name) == NULL && !is_spelled_otherwise(name))
             code = add(out, name, strdup(all.members[i].text), err);
     }
     config_meaning_release(&all);
@@ -377,7 +399,8 @@ static int same_text(const char *a, const char *b)
 /* Of a member that only one has: V4's spellings differ in what the table does not know. */
 static int is_free_to_lack(const char *name, int both_v4)
 {
-    return both_v4 && config_name_find(name) == NULL && strcmp(name, "compress_ratios") != 0;
+    return both_v4 && config_name_find(name) == NULL && strcmp(name, "compress_ratios") != 0 &&
+           strncmp(name, scaling, sizeof scaling - 1) != 0;
 }
 
 ckpt_code config_meaning_compare(const config_meaning *a, const config_meaning *b,

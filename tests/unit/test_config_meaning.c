@@ -115,6 +115,25 @@ static void test_a_member_that_only_one_has_is_a_difference(void **state)
     assert_int_equal(count_differences("{" V4 ",\"rope_theta\":1}", "{" V4 "}"), 1);
 }
 
+#define RELEASED(more) "{" V4 ",\"rope_scaling\":{\"factor\":4" more "}}"
+#define MOVED(more) "{" V4 ",\"rope_parameters\":{\"compress\":{\"factor\":4" more "}}}"
+
+/* Under both spellings, and where only one has it. */
+static void test_a_scaling_that_the_table_does_not_know_is_compared(void **state)
+{
+    static const char *const one = RELEASED(",\"mscale\":1");
+
+    (void)state;
+    assert_int_equal(count_differences(one, RELEASED(",\"mscale\":1.0")), 0);
+    assert_int_equal(count_differences(one, MOVED(",\"mscale\":1")), 0);
+    assert_int_equal(count_differences(one, RELEASED("")), 1);
+    assert_int_equal(count_differences(MOVED(""), one), 1);
+    assert_int_equal(count_differences(one, MOVED(",\"mscale\":2")), 1);
+    assert_string_equal(found.differing[0].name, "rope_scaling.mscale");
+    assert_int_equal(count_differences(RELEASED(",\"type\":\"yarn\""),
+                                       MOVED(",\"rope_type\":\"yarn\"")), 0);
+}
+
 static void test_a_record_reads_back_as_it_was(void **state)
 {
     json_document *document;
@@ -172,6 +191,7 @@ int main(void)
         TEST(test_kinds_of_layers_are_compared_with_ratios),
         TEST(test_the_spelling_of_the_inference_code_is_read),
         TEST(test_a_member_that_only_one_has_is_a_difference),
+        TEST(test_a_scaling_that_the_table_does_not_know_is_compared),
         TEST(test_a_record_reads_back_as_it_was),
         TEST(test_hostile_configs_are_refused),
     };
