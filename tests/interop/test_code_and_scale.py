@@ -9,6 +9,7 @@ import pytest
 from cli.kernels import FLAGS, needs_kernels
 from conftest import run_tool
 from corrupt.files import Model, Tensor, read_file, tensor_files
+from interop.numpy_codes import e2m1, e4m3, e8m0
 
 torch = pytest.importorskip("torch")
 value_digest = pytest.importorskip("interop.value_digest")
@@ -19,23 +20,6 @@ FP4_BLOCK_ROWS = 17          # a row for each code, and one of all codes
 
 
 # ---- the formats ----
-
-def e2m1(codes):
-    values = np.array([0, .5, 1, 1.5, 2, 3, 4, 6])
-    return np.where(codes > 7, -1.0, 1.0) * values[codes & 7]
-
-
-def e4m3(codes):
-    exponent, mantissa = codes >> 3 & 15, codes & 7
-    values = np.where(exponent == 0, mantissa * 2.0 ** -9,
-                      (8 + mantissa) * 2.0 ** (exponent - 10.0))
-    values[codes & 127 == 127] = np.nan
-    return np.where(codes > 127, -1.0, 1.0) * values
-
-
-def e8m0(codes):
-    return np.where(codes == 255, np.nan, 2.0 ** (np.minimum(codes, 254) - 127.0))
-
 
 def products(codes, scales):
     """The float32 values, and where factors are finite and the product is not."""

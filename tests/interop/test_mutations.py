@@ -3,7 +3,6 @@ say is what NumPy says, also where the bytes change and the values do not.
 
 Nothing here uses the tools to find an element or its value: files are taken apart by their formats,
 and values computed by the definitions in README.md."""
-import ctypes
 import dataclasses
 import hashlib
 import io
@@ -21,8 +20,10 @@ import pytest
 
 from conftest import RELEASE
 from corrupt.files import Model, Tensor, read_header
+from interop.numpy_codes import e2m1, e4m3, e8m0
 
-pytest.importorskip("torch")                 # .metadata holds its classes
+# Needs torch, whose classes .metadata holds, too.
+xxhash = pytest.importorskip("interop.value_digest").xxhash
 
 BATCHES, PER_BATCH = (40 if RELEASE else 6), 50
 SEED = int(os.environ.get("CKPT_SEED", "20260901"))
@@ -30,33 +31,6 @@ ITEM = {"BF16": "<u2", "F32": "<u4", "I64": "<i8", "I32": "<i4"}      # else a b
 
 
 # ---- values ----
-
-class Hash128(ctypes.Structure):
-    _fields_ = [("low", ctypes.c_uint64), ("high", ctypes.c_uint64)]
-
-
-xxhash = ctypes.CDLL("libxxhash.so.0")
-xxhash.XXH3_128bits_withSeed.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint64]
-xxhash.XXH3_128bits_withSeed.restype = Hash128
-
-
-def e2m1(codes):
-    magnitude = np.array([0, .5, 1, 1.5, 2, 3, 4, 6])[codes & 7]
-    return np.where(codes & 8, -magnitude, magnitude)
-
-
-def e4m3(codes):
-    codes = codes.astype(int)
-    exponent, mantissa = codes >> 3 & 15, codes & 7
-    value = np.where(exponent == 0, mantissa * 2.0 ** -9,
-                     (8 + mantissa) * 2.0 ** (exponent - 10.0))
-    value = np.where(codes & 127 == 127, np.nan, value)
-    return np.where(codes & 128, -value, value)
-
-
-def e8m0(codes):
-    return np.where(codes == 255, np.nan, 2.0 ** (np.minimum(codes, 254) - 127.0))
-
 
 @dataclasses.dataclass
 class Logical:
