@@ -118,9 +118,6 @@ ckpt_code checkpoint_take_extras(ckpt_checkpoint *out, const char *directory,
  * Weights are the format's business. */
 int checkpoint_is_carried(const char *name);
 
-/* What its catalogs and layouts take, for the memory plan; NULL takes nothing. */
-uint64_t checkpoint_bytes(const ckpt_checkpoint *checkpoint);
-
 /* Parse config.json of a directory into *out, if it is there. */
 ckpt_code checkpoint_read_config(ckpt_checkpoint *out, const char *directory, ckpt_error *err);
 

@@ -10,6 +10,7 @@
 #include "hf.h"
 #include "notes.h"
 #include "remarks.h"
+#include "libckpt/options.h"
 #include "libckpt/recognise.h"
 #include "libckpt/size.h"
 #include "libckpt/values.h"
@@ -433,6 +434,9 @@ ckpt_code ckpt_open(const char *path, const ckpt_open_options *options, ckpt_che
 
     if ((code = kernels_require(err)) != CKPT_OK)
         return code;
+    if (options != NULL &&
+        (code = options_check_reserved(options->reserved, CKPT_RESERVED, err)) != CKPT_OK)
+        return code;
     if ((code = file_check_reachable(path, err)) != CKPT_OK)
         return code;
     while (ckpt_formats[i] != NULL && !ckpt_formats[i]->detect(path))
@@ -507,7 +511,12 @@ const char *ckpt_file_name(const ckpt_checkpoint *checkpoint, uint32_t i)
     return i < checkpoint->store->file_count ? checkpoint->store->files[i].name : NULL;
 }
 
-uint64_t checkpoint_bytes(const ckpt_checkpoint *c)
+const char *ckpt_note(const ckpt_checkpoint *checkpoint, size_t i)
+{
+    return i < checkpoint->notes.count ? checkpoint->notes.names[i] : NULL;
+}
+
+uint64_t ckpt_checkpoint_bytes(const ckpt_checkpoint *c)
 {
     enum { PER_TENSOR_BYTES = sizeof(map_fate) + 16 };      /* and a digest */
 

@@ -19,6 +19,8 @@ extern "C" {
 #endif
 
 #define CKPT_VERSION "0.1.0"
+/* The version of the library that runs; CKPT_VERSION is that of this header. */
+const char *ckpt_version(void);
 
 /* ---- errors ---- */
 
@@ -50,6 +52,30 @@ typedef struct {
  * memory_bytes below.
  */
 void ckpt_set_memory_limit(uint64_t bytes);
+
+/* ---- options ---- */
+
+/*
+ * Structs of options are used with all members zero that are not set: `= { .thread_count = 4 }`.
+ * They keep their size: later versions put new members where `reserved` is. A library that finds
+ * one there that it does not know refuses it (CKPT_E_USAGE). Where a function takes a pointer to
+ * options, NULL means all zero. Strings in them are borrowed for the call.
+ */
+enum { CKPT_RESERVED = 8 };
+
+/* How everything that goes over the data of tensors is run. Results never depend on it. */
+typedef struct {
+    unsigned thread_count;   /* 0: one per core. Fewer run when memory_bytes has no room for more */
+    uint64_t memory_bytes;   /* for everything; 0: 1 GiB. Refused if it cannot hold one tile */
+    uint64_t fixed_bytes;    /* of it, what the caller holds already; see ckpt_checkpoint_bytes */
+    /* Called after every tile, from one thread at a time, but not always the same. Or NULL. */
+    void (*progress)(void *context, uint64_t done_bytes, uint64_t total_bytes);
+    /* Asked before every tile, in the same way: not 0 ends the run with CKPT_E_INTERRUPTED. Or
+     * NULL. Neither function may call the library. */
+    int (*cancel)(void *context);
+    void *context;           /* of both functions */
+    uint64_t reserved[CKPT_RESERVED];
+} ckpt_run_options;
 
 /* ---- tensors and catalogs ---- */
 
@@ -155,6 +181,7 @@ typedef struct {
     int keep_copies;         /* copies that differ from their originals become tensors */
     const char *map_file;    /* a map to use instead of the built-in ones, or NULL */
     int incomplete;          /* tensors that the config implies may be missing */
+    uint64_t reserved[CKPT_RESERVED];
 } ckpt_open_options;
 
 /*
@@ -175,6 +202,10 @@ const char *ckpt_family_name(const ckpt_checkpoint *checkpoint);   /* "deepseek_
 const char *ckpt_names_style(const ckpt_checkpoint *checkpoint);   /* "native", "sglang", ... */
 /* File `i` of the stored tensors, relative to the path that was opened. NULL past the last. */
 const char *ckpt_file_name(const ckpt_checkpoint *checkpoint, uint32_t i);
+/* What opening let pass or left out: line `i`. NULL past the last. */
+const char *ckpt_note(const ckpt_checkpoint *checkpoint, size_t i);
+/* Memory that an open checkpoint holds, for fixed_bytes. */
+uint64_t ckpt_checkpoint_bytes(const ckpt_checkpoint *checkpoint);
 
 /* ---- digests ---- */
 
@@ -182,11 +213,12 @@ enum { CKPT_DIGEST_HEX = 33, CKPT_ROOT_HEX = 65 };   /* with the NUL */
 
 typedef struct ckpt_digest ckpt_digest;
 
-/* Value digest of every tensor of `source` (README.md, "The value digest"), computed on
- * `thread_count` threads (0: one per core) within memory_bytes (0: 1 GiB). */
-ckpt_code ckpt_digest_source(ckpt_source *source, unsigned thread_count, uint64_t memory_bytes,
+/* Value digest of every tensor of `source` (README.md, "The value digest"). *out is yours to free;
+ * it borrows the source's catalog. */
+ckpt_code ckpt_digest_source(ckpt_source *source, const ckpt_run_options *options,
                              ckpt_digest **out, ckpt_error *err);
-void ckpt_digest_free(ckpt_digest *digest);
+void ckpt_digest_free(ckpt_digest *digest);             /* NULL is fine */
+/* Of tensor `tensor` of the source's catalog. */
 void ckpt_digest_tensor(const ckpt_digest *digest, size_t tensor, char out[CKPT_DIGEST_HEX]);
 /* SHA-256 over all tensors; `main_only` leaves out mtp.*. */
 ckpt_code ckpt_digest_root(const ckpt_digest *digest, int main_only, char out[CKPT_ROOT_HEX],

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "options.h"
 #include "sink.h"
 #include "size.h"
 
@@ -24,7 +25,7 @@ typedef struct {
 typedef struct {
     ckpt_source *source;
     ckpt_sink *sink;
-    const copy_options *options;
+    const ckpt_run_options *options;
     uint64_t tile_bytes;
     uint64_t total_bytes;
     pthread_mutex_t done_lock; /* one call of the sink's tensor_done at a time */
@@ -157,7 +158,8 @@ static int take_tile(copy_job *job, lane *own, source_range *range)
     int found = 0;
 
     pthread_mutex_lock(&job->lock);
-    if (job->options->stop != NULL && *job->options->stop && job->code == CKPT_OK)
+    if (job->code == CKPT_OK && job->options->cancel != NULL &&
+        job->options->cancel(job->options->context))
         job->code = ckpt_fail(&job->error, CKPT_E_INTERRUPTED, "interrupted");
     while (!found && from != NULL && job->code == CKPT_OK) {
         found = take_from(job, from, range);
@@ -177,8 +179,7 @@ static void account_tile(copy_job *job, const source_range *range, const ckpt_ti
     job->rows_left[range->tensor] -= range->row_count;
     is_last = job->rows_left[range->tensor] == 0 && job->code == CKPT_OK;
     if (job->options->progress != NULL)
-        job->options->progress(job->options->progress_context, job->done_bytes,
-                               job->total_bytes);
+        job->options->progress(job->options->context, job->done_bytes, job->total_bytes);
     pthread_mutex_unlock(&job->lock);
     if (is_last)
         finish_tensor(job, range->tensor);
@@ -219,17 +220,17 @@ static void *copy_thread(void *context)
     return NULL;
 }
 
-static uint64_t memory_limit(const copy_options *o)
+static uint64_t memory_limit(const ckpt_run_options *o)
 {
     return o->memory_bytes == 0 ? DEFAULT_MEMORY_BYTES : o->memory_bytes;
 }
 
-uint64_t copy_memory_left(const copy_options *o)
+uint64_t copy_memory_left(const ckpt_run_options *o)
 {
     return memory_limit(o) > o->fixed_bytes ? memory_limit(o) - o->fixed_bytes : 0;
 }
 
-ckpt_code copy_check_memory(uint64_t tile_bytes, const copy_options *options, ckpt_error *err)
+ckpt_code copy_check_memory(uint64_t tile_bytes, const ckpt_run_options *options, ckpt_error *err)
 {
     if (copy_memory_left(options) >= tile_bytes)
         return CKPT_OK;
@@ -244,7 +245,7 @@ ckpt_code copy_check_memory(uint64_t tile_bytes, const copy_options *options, ck
 /* How many threads the limit leaves room for. */
 static ckpt_code plan_threads(const copy_job *job, unsigned *out, ckpt_error *err)
 {
-    const copy_options *o = job->options;
+    const ckpt_run_options *o = job->options;
     const ckpt_code code = copy_check_memory(job->tile_bytes, o, err);
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     uint64_t threads = o->thread_count != 0 ? o->thread_count : cores > 0 ? (uint64_t)cores : 1;
@@ -278,13 +279,15 @@ static ckpt_code run_threads(copy_job *job, ckpt_error *err)
     return job->code;
 }
 
-ckpt_code ckpt_copy(ckpt_source *source, ckpt_sink *sink, const copy_options *options,
+ckpt_code ckpt_copy(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options *options,
                     ckpt_error *err)
 {
     const size_t count = ckpt_catalog_count(source->catalog);
     copy_job job = { .source = source, .sink = sink, .options = options };
     ckpt_code code;
 
+    if ((code = options_check_reserved(options->reserved, CKPT_RESERVED, err)) != CKPT_OK)
+        return code;
     job.tile_bytes = copy_tile_need(source, sink);
     if ((code = plan_threads(&job, &job.lane_count, err)) != CKPT_OK)
         return code;
@@ -351,27 +354,20 @@ static uint64_t digest_sink_need(const ckpt_sink *self, size_t tensor, uint64_t 
     return digest_need(ckpt_catalog_at(s->catalog, tensor));
 }
 
-ckpt_code copy_to_digest(ckpt_source *source, const copy_options *options, ckpt_digest **out,
-                         ckpt_error *err)
+ckpt_code ckpt_digest_source(ckpt_source *source, const ckpt_run_options *options,
+                             ckpt_digest **out, ckpt_error *err)
 {
+    static const ckpt_run_options defaults = { 0 };
     static const sink_ops ops = { NULL, digest_put, digest_sink_need, NULL };
     digest_sink sink = { { &ops }, digest_create(source->catalog), source->catalog };
     ckpt_code code;
 
     if (sink.digest == NULL)
         return ckpt_fail_memory(err, "digests", ckpt_catalog_count(source->catalog));
-    code = ckpt_copy(source, &sink.base, options, err);
+    code = ckpt_copy(source, &sink.base, options == NULL ? &defaults : options, err);
     if (code != CKPT_OK)
         ckpt_digest_free(sink.digest);
     else
         *out = sink.digest;
     return code;
-}
-
-ckpt_code ckpt_digest_source(ckpt_source *source, unsigned thread_count, uint64_t memory_bytes,
-                             ckpt_digest **out, ckpt_error *err)
-{
-    const copy_options options = { .thread_count = thread_count, .memory_bytes = memory_bytes };
-
-    return copy_to_digest(source, &options, out, err);
 }

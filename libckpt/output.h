@@ -93,12 +93,12 @@ void sink_files_free(ckpt_sink *sink);
 
 /* Read back what the journal says is done; what still hashes to the same is skipped from now on,
  * its value digest restored. *kept_count: how many tensors that are. */
-ckpt_code sink_files_resume(ckpt_sink *sink, const copy_options *options, size_t *kept_count,
+ckpt_code sink_files_resume(ckpt_sink *sink, const ckpt_run_options *options, size_t *kept_count,
                             ckpt_error *err);
 /* The same for what other records say, those of other processes. Each tensor that hashes to what
  * its record says is kept. */
-ckpt_code sink_files_verify(ckpt_sink *sink, journal_record *records, const copy_options *options,
-                            size_t *kept_count, ckpt_error *err);
+ckpt_code sink_files_verify(ckpt_sink *sink, journal_record *records,
+                            const ckpt_run_options *options, size_t *kept_count, ckpt_error *err);
 /* 1 when the tensor was kept. */
 int sink_files_kept(const ckpt_sink *sink, size_t tensor);
 

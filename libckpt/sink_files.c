@@ -170,8 +170,8 @@ int sink_files_kept(const ckpt_sink *sink, size_t tensor)
     return ((const file_sink *)sink)->kept[tensor];
 }
 
-ckpt_code sink_files_verify(ckpt_sink *sink, journal_record *records, const copy_options *options,
-                            size_t *kept_count, ckpt_error *err)
+ckpt_code sink_files_verify(ckpt_sink *sink, journal_record *records,
+                            const ckpt_run_options *options, size_t *kept_count, ckpt_error *err)
 {
     static const sink_ops ops = { verify_wants, verify_put, NULL, verify_done };
     static const source_ops lenient_ops = { lenient_read, lenient_need, NULL };
@@ -188,7 +188,7 @@ ckpt_code sink_files_verify(ckpt_sink *sink, journal_record *records, const copy
     return code;
 }
 
-ckpt_code sink_files_resume(ckpt_sink *sink, const copy_options *options, size_t *kept_count,
+ckpt_code sink_files_resume(ckpt_sink *sink, const ckpt_run_options *options, size_t *kept_count,
                             ckpt_error *err)
 {
     return sink_files_verify(sink, journal_records(((file_sink *)sink)->options.journal), options,

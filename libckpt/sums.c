@@ -126,7 +126,7 @@ static ckpt_code compare(const crc_sink *s, sums_result *out, ckpt_error *err)
     return CKPT_OK;
 }
 
-ckpt_code sums_check(const ckpt_store *store, const copy_options *options, sums_result *out,
+ckpt_code sums_check(const ckpt_store *store, const ckpt_run_options *options, sums_result *out,
                      ckpt_error *err)
 {
     static const source_ops run_ops = { run_read, run_need, NULL };
@@ -134,7 +134,7 @@ ckpt_code sums_check(const ckpt_store *store, const copy_options *options, sums_
     ckpt_catalog *catalog = catalog_create();
     run_source source = { { &run_ops, catalog }, store };
     crc_sink sink = { { &crc_ops }, store, NULL };
-    copy_options copy = *options;
+    ckpt_run_options copy = *options;
     ckpt_code code;
 
     memset(out, 0, sizeof *out);

@@ -21,7 +21,7 @@ typedef struct {
 } sums_result;
 
 /* Every run once, by as many threads as the options say. *out is yours to release. */
-ckpt_code sums_check(const ckpt_store *store, const copy_options *options, sums_result *out,
+ckpt_code sums_check(const ckpt_store *store, const ckpt_run_options *options, sums_result *out,
                      ckpt_error *err);
 void sums_release(sums_result *result);
 

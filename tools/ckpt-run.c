@@ -244,9 +244,10 @@ static ckpt_code find_root(run_job *job, const char *path, ckpt_error *err)
     if (manifest == NULL)
         return ckpt_fail_memory(err, "a path", strlen(path));
     if (opt.digest) {
-        code = ckpt_digest_source(ckpt_logical(job->checkpoint),
-                                  (unsigned)opt.common.thread_count, opt.common.memory_bytes,
-                                  &digest, err);
+        const ckpt_run_options run = { .thread_count = (unsigned)opt.common.thread_count,
+                                       .memory_bytes = opt.common.memory_bytes };
+
+        code = ckpt_digest_source(ckpt_logical(job->checkpoint), &run, &digest, err);
         if (code == CKPT_OK)
             code = ckpt_digest_root(digest, 0, job->root, err);
         job->root_source = "computed";

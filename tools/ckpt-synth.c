@@ -212,18 +212,11 @@ static ckpt_code plan(synth_job *job, const char *path, ckpt_error *err)
 static ckpt_code fill(synth_job *job, ckpt_error *err)
 {
     const file_sink_options files = { .store = job->store, .layout = job->layout };
-    copy_options copy = {
-        .thread_count = (unsigned)opt.common.thread_count,
-        .memory_bytes = opt.common.memory_bytes,
-        .stop = cli_stop_flag(),
-        .progress = cli_progress,
-    };
     cli_meter meter;
+    const ckpt_run_options copy = cli_run_options(&opt.common, &meter);
     ckpt_sink *sink = NULL;
     ckpt_code code;
 
-    cli_meter_begin(&meter, &opt.common);
-    copy.progress_context = &meter;
     if ((code = sink_files_create(&files, &sink, err)) == CKPT_OK)
         code = ckpt_copy(job->values, sink, &copy, err);
     cli_meter_end(&meter);

@@ -177,18 +177,11 @@ static const cli_command command = {
 
 /* ---- what the subcommands share ---- */
 
-static copy_options copy_with(cli_meter *meter, uint64_t fixed_bytes)
+static ckpt_run_options copy_with(cli_meter *meter, uint64_t fixed_bytes)
 {
-    const copy_options copy = {
-        .thread_count = (unsigned)opt.common.thread_count,
-        .memory_bytes = opt.common.memory_bytes,
-        .fixed_bytes = fixed_bytes,
-        .stop = cli_stop_flag(),
-        .progress = cli_progress,
-        .progress_context = meter,
-    };
+    ckpt_run_options copy = cli_run_options(&opt.common, meter);
 
-    cli_meter_begin(meter, &opt.common);
+    copy.fixed_bytes = fixed_bytes;
     return copy;
 }
 
@@ -244,15 +237,15 @@ static ckpt_code digest(const char *path, ckpt_error *err)
     ckpt_checkpoint *c = NULL;
     ckpt_digest *sums = NULL;
     manifest_info info = { .digest = NULL };
-    copy_options copy;
+    ckpt_run_options copy;
     static cli_meter meter;      /* outlives this function: cli_fail erases its line */
     json_writer w;
     ckpt_code code;
 
     if ((code = ckpt_open(path, &opt.open, &c, err)) != CKPT_OK)
         return code;
-    copy = copy_with(&meter, checkpoint_bytes(c));
-    if ((code = copy_to_digest(c->logical, &copy, &sums, err)) != CKPT_OK)
+    copy = copy_with(&meter, ckpt_checkpoint_bytes(c));
+    if ((code = ckpt_digest_source(c->logical, &copy, &sums, err)) != CKPT_OK)
         goto out;
     cli_meter_end(&meter);
     info.catalog = c->logical->catalog;
@@ -357,7 +350,7 @@ static ckpt_code check(const char *path, int *status, ckpt_error *err)
     options.config = c->config == NULL ? NULL : json_root(c->config);
     options.store = c->store;
     options.unread = opt.open.lenient ? NULL : &c->unread;
-    options.copy = copy_with(&meter, checkpoint_bytes(c));
+    options.copy = copy_with(&meter, ckpt_checkpoint_bytes(c));
     if ((code = check_checkpoint(c, &options, &result, err)) != CKPT_OK)
         goto out;
     cli_meter_end(&meter);
@@ -460,7 +453,7 @@ static ckpt_code compare(const char *a_path, const char *b_path, int *status, ck
     if ((code = ckpt_open(a_path, &opt.open, &a, err)) != CKPT_OK ||
         (code = ckpt_open(b_path, &opt.open, &b, err)) != CKPT_OK)
         goto out;
-    options.copy = copy_with(&meter, checkpoint_bytes(a) + checkpoint_bytes(b));
+    options.copy = copy_with(&meter, ckpt_checkpoint_bytes(a) + ckpt_checkpoint_bytes(b));
     options.stores[0] = a->store;
     options.stores[1] = b->store;
     if ((code = keep_copies(a, err)) != CKPT_OK || (code = keep_copies(b, err)) != CKPT_OK ||

@@ -34,17 +34,12 @@ static void take_options(convert_command *o, const cli_args *args, cli_meter *me
     c->policy.scale_dtype = o->scale_dtype == NULL                ? CKPT_NONE
                             : strcmp(o->scale_dtype, "f32") == 0 ? CKPT_F32
                                                                   : CKPT_F8_E8M0;
-    c->copy.thread_count = (unsigned)o->common.thread_count;
-    c->copy.memory_bytes = o->common.memory_bytes;
-    c->copy.stop = cli_stop_flag();
+    /* With a feed the download has the terminal's last line. */
+    c->copy = cli_run_options(&o->common, o->shape == NULL ? meter : NULL);
     if (o->shape != NULL) {
         feed_converter_init(&o->feed, o->shape, cli_stop_flag());
         c->feed = &o->feed.base;
-        return;                      /* the download has the terminal's last line */
     }
-    cli_meter_begin(meter, &o->common);
-    c->copy.progress = cli_progress;
-    c->copy.progress_context = meter;
 }
 
 /* ---- --dry-run ---- */

@@ -181,12 +181,12 @@ static ckpt_code check_manifest(const ckpt_checkpoint *checkpoint, const check_o
 {
     ckpt_source *logical = ckpt_logical(checkpoint);
     ckpt_digest *digest = NULL;
-    copy_options copy = options->copy;
+    ckpt_run_options copy = options->copy;
     ckpt_code code;
 
     copy.fixed_bytes += catalog_bytes(out->manifest.catalog);
     if ((code = store_keep_copies(options->store, out->tensor_count, err)) == CKPT_OK &&
-        (code = copy_to_digest(logical, &copy, &digest, err)) == CKPT_OK &&
+        (code = ckpt_digest_source(logical, &copy, &digest, err)) == CKPT_OK &&
         (code = check_values(digest, ckpt_source_catalog(logical), options, out, err)) ==
             CKPT_OK)
         find_copies(options->store, ckpt_source_catalog(logical), options, out);

@@ -22,7 +22,7 @@ typedef struct {
     const json_value *config;      /* of the checkpoint; NULL: it carries none */
     ckpt_store *store;             /* of the checkpoint: checksums, copies that differ */
     const file_list *unread;       /* files of weights that opening left out; NULL: none matters */
-    copy_options copy;
+    ckpt_run_options copy;
 } check_options;
 
 typedef enum {

@@ -390,7 +390,7 @@ ckpt_code compare_sources(ckpt_source *a, ckpt_source *b, const compare_options 
                           .stores = options->stores };
     size_t *a_order = manifest_order(a->catalog);
     size_t *b_order = manifest_order(b->catalog);
-    copy_options copy = options->copy;
+    ckpt_run_options copy = options->copy;
     ckpt_code code = CKPT_OK;
 
     pthread_mutex_init(&sink.lock, NULL);

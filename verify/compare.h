@@ -15,7 +15,7 @@
 #include "libckpt/store.h"
 
 typedef struct {
-    copy_options copy;
+    ckpt_run_options copy;
     int main_only;                 /* leave out mtp.* */
     int bits;                      /* encodings and stored bytes must be the same, too */
     const ckpt_store *stores[2];   /* of a and b, with store_keep_copies; NULL: a copy that differs

@@ -37,7 +37,7 @@ typedef struct {
     int restart;                     /* discard an unfinished run of other options */
     unsigned part;                   /* 1 .. part_count: the share of this process */
     unsigned part_count;             /* 0 or 1: it does everything */
-    copy_options copy;
+    ckpt_run_options copy;
     convert_feed *feed;              /* the source comes file by file; or NULL */
 } convert_options;
 

@@ -63,7 +63,7 @@ static ckpt_code write_around(convert_job *job, ckpt_error *err)
 static ckpt_code check_others(convert_job *job, const convert_pipeline *p, journal_record *records,
                               ckpt_error *err)
 {
-    const copy_options copy = convert_copy_with(job);
+    const ckpt_run_options copy = convert_copy_with(job);
     const size_t count = ckpt_catalog_count(job->targets);
     uint8_t *again = calloc(count + 1, 1);
     const file_sink_options options = { .store = job->store, .layout = job->layout,
@@ -189,7 +189,7 @@ static int open_result(convert_job *job)
 static ckpt_code compare_result(convert_job *job, const convert_pipeline *p, ckpt_error *err)
 {
     static const sink_ops ops = { hash_wants, hash_put, NULL, NULL };
-    const copy_options copy = convert_copy_with(job);
+    const ckpt_run_options copy = convert_copy_with(job);
     const size_t count = ckpt_catalog_count(job->targets);
     const file_sink_options options = { .store = job->store, .layout = job->layout };
     hash_sink hashes = { { &ops }, job->share, calloc(count + 1, sizeof *hashes.records),

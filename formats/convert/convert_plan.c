@@ -362,8 +362,8 @@ static void count_bytes(convert_job *job)
 {
     enum { PER_TENSOR_BYTES = 256 };        /* digests, statistics, journal, picks */
 
-    job->fixed_bytes = checkpoint_bytes(job->source) + checkpoint_bytes(job->like) +
-                       checkpoint_bytes(job->fill) + catalog_bytes(job->picked->catalog) +
+    job->fixed_bytes = ckpt_checkpoint_bytes(job->source) + ckpt_checkpoint_bytes(job->like) +
+                       ckpt_checkpoint_bytes(job->fill) + catalog_bytes(job->picked->catalog) +
                        catalog_bytes(job->targets) + catalog_bytes(job->store->catalog) +
                        layout_bytes(job->layout) +
                        ckpt_catalog_count(job->targets) * PER_TENSOR_BYTES +
@@ -379,7 +379,7 @@ static void count_bytes(convert_job *job)
 /* A limit that cannot be honoured is refused before anything is written. */
 static ckpt_code check_memory(convert_job *job, ckpt_error *err)
 {
-    copy_options copy = job->options.copy;
+    ckpt_run_options copy = job->options.copy;
     uint64_t tile_bytes = 0;
     const ckpt_code code = convert_tile_bytes(job, &tile_bytes, err);
 

@@ -14,7 +14,7 @@ typedef struct {
     side_data_writer *spill;         /* or NULL */
 } convert_pipeline;
 
-copy_options convert_copy_with(const convert_job *job);
+ckpt_run_options convert_copy_with(const convert_job *job);
 
 /* FP8 experts that stay what they are keep the way back to FP4. */
 int convert_carries_side_data(const convert_job *job);
@@ -54,7 +54,7 @@ ckpt_code convert_feed_named(void *job, ckpt_error *err);
 typedef struct {
     ckpt_source *from;
     ckpt_sink *to;
-    const copy_options *options;
+    const ckpt_run_options *options;
     uint8_t *ready;                  /* by target tensor */
 } feed_copy;
 

@@ -80,9 +80,9 @@ static ckpt_code pipeline_make(convert_job *job, convert_pipeline *p, ckpt_error
     return tap_encoded(job, p, err);
 }
 
-copy_options convert_copy_with(const convert_job *job)
+ckpt_run_options convert_copy_with(const convert_job *job)
 {
-    copy_options copy = job->options.copy;
+    ckpt_run_options copy = job->options.copy;
 
     copy.fixed_bytes = job->fixed_bytes;
     return copy;
@@ -90,7 +90,7 @@ copy_options convert_copy_with(const convert_job *job)
 
 static ckpt_code copy_tensors(convert_job *job, convert_pipeline *p, ckpt_error *err)
 {
-    const copy_options copy = convert_copy_with(job);
+    const ckpt_run_options copy = convert_copy_with(job);
     const size_t count = ckpt_catalog_count(job->targets);
     uint8_t *ready = job->options.feed == NULL ? NULL : calloc(count + 1, 1);
     convert_spill_sync sync = { p->spill, output_journal(job->output) };
@@ -154,7 +154,7 @@ static ckpt_code take_roots(convert_job *job, ckpt_error *err)
 
 static ckpt_code finish_side_data(convert_job *job, side_data_writer *spill, ckpt_error *err)
 {
-    const copy_options copy = convert_copy_with(job);
+    const ckpt_run_options copy = convert_copy_with(job);
     const char *const roots[2] = { job->root, job->main_root };
 
     return side_data_finish(spill, job->digest == NULL || job->options.allow_lossy ? NULL : roots,
@@ -206,12 +206,12 @@ out:
 
 static ckpt_code digest_written(convert_job *job, ckpt_error *err)
 {
-    const copy_options copy = convert_copy_with(job);
+    const ckpt_run_options copy = convert_copy_with(job);
     ckpt_source *written = NULL;
     ckpt_code code;
 
     if ((code = source_stored(job->store, job->layout, &written, err)) == CKPT_OK)
-        code = copy_to_digest(written, &copy, &job->written_digest, err);
+        code = ckpt_digest_source(written, &copy, &job->written_digest, err);
     source_free(written);
     return code;
 }
@@ -401,9 +401,9 @@ static double seconds_now(void)
 /* The source has been read once: read it again, and compare what it says. */
 static ckpt_code digest_again(convert_job *job, ckpt_error *err)
 {
-    const copy_options copy = convert_copy_with(job);
+    const ckpt_run_options copy = convert_copy_with(job);
     ckpt_digest *digest = NULL;
-    ckpt_code code = copy_to_digest(job->picked, &copy, &digest, err);
+    ckpt_code code = ckpt_digest_source(job->picked, &copy, &digest, err);
 
     for (size_t i = 0; code == CKPT_OK && i < ckpt_catalog_count(job->targets); i++) {
         const hash128 before = digest_get(job->digest, i);

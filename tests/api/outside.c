@@ -19,7 +19,7 @@ int main(int argc, char **argv)
     }
     size_t embed = (size_t)ckpt_catalog_find(all, "embed.weight");
     if (ckpt_source_read(ckpt_logical(model), embed, CKPT_DATA, 3, 2, rows, &err) != CKPT_OK ||
-        ckpt_digest_source(ckpt_logical(model), 0, 0, &digest, &err) != CKPT_OK ||
+        ckpt_digest_source(ckpt_logical(model), NULL, &digest, &err) != CKPT_OK ||
         ckpt_digest_root(digest, 0, root, &err) != CKPT_OK)
         return fprintf(stderr, "%s\n", err.text), 2;
     printf("%02x%02x\n%s\n", rows[0], rows[1], root);

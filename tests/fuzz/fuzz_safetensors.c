@@ -87,6 +87,7 @@ static void read_some(ckpt_source *source)
 
 static void digest_small(ckpt_source *source)
 {
+    const ckpt_run_options run = { .thread_count = 1, .memory_bytes = MEMORY_BYTES };
     const ckpt_catalog *catalog = ckpt_source_catalog(source);
     char root[CKPT_ROOT_HEX];
     uint64_t elements = 0;
@@ -97,7 +98,7 @@ static void digest_small(ckpt_source *source)
         elements += ckpt_tensor_rows(ckpt_catalog_at(catalog, i)) *
                     ckpt_tensor_cols(ckpt_catalog_at(catalog, i));
     if (elements > DIGEST_ELEMENTS_MAX ||
-        ckpt_digest_source(source, 1, MEMORY_BYTES, &digest, &err) != CKPT_OK)
+        ckpt_digest_source(source, &run, &digest, &err) != CKPT_OK)
         return;
     if (ckpt_digest_root(digest, 0, root, &err) != CKPT_OK || strlen(root) != CKPT_ROOT_HEX - 1)
         abort();

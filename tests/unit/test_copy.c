@@ -85,7 +85,7 @@ static ckpt_catalog *make_catalog(void)
 static ckpt_code run_copy(counting_sink *sink, unsigned thread_count, ckpt_error *err)
 {
     const synth_options values = { .seed = 1, .expert_count = 16 };
-    const copy_options options = { .thread_count = thread_count };
+    const ckpt_run_options options = { .thread_count = thread_count };
     ckpt_catalog *catalog = make_catalog();
     ckpt_source *source;
     ckpt_code code;

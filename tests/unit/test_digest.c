@@ -113,9 +113,10 @@ static float *make_floats(uint64_t count, int exact)
 
 static ckpt_digest *digest_of(memory_source *source, unsigned threads)
 {
+    const ckpt_run_options run = { .thread_count = threads };
     ckpt_digest *digest = NULL;
 
-    assert_int_equal(ckpt_digest_source(memory_source_base(source), threads, 0, &digest, &err),
+    assert_int_equal(ckpt_digest_source(memory_source_base(source), &run, &digest, &err),
                      CKPT_OK);
     return digest;
 }
@@ -225,7 +226,7 @@ static void test_dtypes_without_values_are_refused(void **state)
 
         memory_source_add(source, "odd.one", refused[i], 2, 4);
         assert_int_not_equal(
-            ckpt_digest_source(memory_source_base(source), 1, 0, &digest, &err), CKPT_OK);
+            ckpt_digest_source(memory_source_base(source), NULL, &digest, &err), CKPT_OK);
         assert_non_null(strstr(err.text, "odd.one"));
         memory_source_free(source);
     }

@@ -16,7 +16,7 @@ static int set_up_source(void **state)
 {
     static const char *const names[] = { "layers.0.w", "embed", "mtp.0.w", "layers.0.\xc3\xa9\"" };
     static const ckpt_dtype dtypes[] = { CKPT_F8_E4M3, CKPT_BF16, CKPT_F4, CKPT_I64 };
-    const copy_options copy = { .thread_count = 1 };
+    const ckpt_run_options copy = { .thread_count = 1 };
 
     source = memory_source_create();
     for (size_t i = 0; i < 4; i++) {
@@ -24,7 +24,7 @@ static int set_up_source(void **state)
 
         memset(memory_source_part(source, t, CKPT_DATA), (int)i + 1, 3 * 128);
     }
-    assert_int_equal(copy_to_digest(memory_source_base(source), &copy, &sums, &err), CKPT_OK);
+    assert_int_equal(ckpt_digest_source(memory_source_base(source), &copy, &sums, &err), CKPT_OK);
     info.catalog = memory_source_catalog(source);
     info.digest = sums;
     info.family = "deepseek_v4";

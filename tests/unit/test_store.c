@@ -100,7 +100,7 @@ static ckpt_sink *make_sink(ckpt_journal *journal)
 
 static void write_all(ckpt_journal *journal)
 {
-    const copy_options copy = { .thread_count = 3 };
+    const ckpt_run_options copy = { .thread_count = 3 };
     ckpt_sink *sink = make_sink(journal);
 
     assert_int_equal(ckpt_copy(memory_source_base(f.source), sink, &copy, &err), CKPT_OK);
@@ -220,7 +220,7 @@ static void test_a_copy_that_differs_is_named_with_its_place(void **state)
 
 static void test_a_write_that_fails_ends_the_copy(void **state)
 {
-    const copy_options copy = { .thread_count = 2 };
+    const ckpt_run_options copy = { .thread_count = 2 };
     ckpt_sink *sink = make_sink(NULL);
 
     (void)state;
@@ -263,7 +263,7 @@ static ckpt_journal *open_journal(void)
 /* Resume, and say which tensors are kept: bit t for tensor t. The rest is written again. */
 static unsigned resume(void)
 {
-    const copy_options copy = { .thread_count = 2 };
+    const ckpt_run_options copy = { .thread_count = 2 };
     ckpt_journal *journal = open_journal();
     ckpt_sink *sink = make_sink(journal);
     unsigned kept = 0;
@@ -327,7 +327,7 @@ static void test_a_tensor_with_a_wrong_byte_is_written_again(void **state)
 
 static void test_a_read_error_is_no_wrong_byte(void **state)
 {
-    const copy_options copy = { .thread_count = 1 };
+    const ckpt_run_options copy = { .thread_count = 1 };
     ckpt_journal *journal;
     ckpt_sink *sink;
     size_t kept_count;

@@ -69,7 +69,7 @@ static ckpt_store *open_store(unsigned absent)
 
 static void check(unsigned absent, unsigned thread_count, sums_result *out)
 {
-    const copy_options options = { .thread_count = thread_count, .memory_bytes = 16 << 20 };
+    const ckpt_run_options options = { .thread_count = thread_count, .memory_bytes = 16 << 20 };
     ckpt_store *store = open_store(absent);
 
     assert_int_equal(sums_check(store, &options, out, &err), CKPT_OK);
@@ -138,7 +138,7 @@ static void test_runs_without_a_checksum_are_counted(void **state)
 
 static void test_a_limit_that_holds_no_tile_is_refused(void **state)
 {
-    const copy_options options = { .memory_bytes = 4096 };
+    const ckpt_run_options options = { .memory_bytes = 4096 };
     ckpt_store *store = open_store(0);
     sums_result result;
 

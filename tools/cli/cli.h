@@ -170,6 +170,10 @@ void cli_progress(void *context, uint64_t done_bytes, uint64_t total_bytes);
 /* Erase the line. cli_fail and cli_finish do it, too. */
 void cli_meter_end(cli_meter *meter);
 
+/* How a loop over tensors runs: as the common options say, with its progress on `meter`, which
+ * begins (NULL: none), and until SIGINT or SIGTERM. */
+ckpt_run_options cli_run_options(const cli_common *common, cli_meter *meter);
+
 /* The number of SIGINT or SIGTERM once one came, else 0. The first call installs the handlers; a
  * second signal ends the process at once. */
 volatile sig_atomic_t *cli_stop_flag(void);

@@ -196,3 +196,26 @@ volatile sig_atomic_t *cli_stop_flag(void)
     sigaction(SIGTERM, &action, NULL);
     return &stop_signal;
 }
+
+static int is_stopped(void *context)
+{
+    (void)context;
+    return stop_signal != 0;
+}
+
+ckpt_run_options cli_run_options(const cli_common *common, cli_meter *meter)
+{
+    ckpt_run_options run = {
+        .thread_count = (unsigned)common->thread_count,
+        .memory_bytes = common->memory_bytes,
+        .cancel = is_stopped,
+        .context = meter,
+    };
+
+    cli_stop_flag();
+    if (meter != NULL) {
+        cli_meter_begin(meter, common);
+        run.progress = cli_progress;
+    }
+    return run;
+}

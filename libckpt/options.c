@@ -1,0 +1,16 @@
+/* Options that this version does not know. */
+#include "options.h"
+
+ckpt_code options_check_reserved(const uint64_t *reserved, size_t count, ckpt_error *err)
+{
+    for (size_t i = 0; i < count; i++)
+        if (reserved[i] != 0)
+            return ckpt_fail(err, CKPT_E_USAGE, "an option is set that libckpt %s does not know: "
+                             "reserved members must be zero", CKPT_VERSION);
+    return CKPT_OK;
+}
+
+const char *ckpt_version(void)
+{
+    return CKPT_VERSION;
+}
