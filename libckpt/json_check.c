@@ -8,6 +8,7 @@
 
 #include "kernels/kernels.h"
 #include "memory.h"
+#include "recognise.h"
 
 /* Objects with fewer members than this are searched; larger ones get a table. */
 enum { KEYS_INLINE = 12, KEYS_SLOTS_MIN = 64 };
@@ -200,5 +201,5 @@ ckpt_code json_check(const char *text, size_t size, const char *subject, json_ce
     for (size_t i = 0; i <= JSON_DEPTH_MAX; i++)
         key_set_clear(&c->levels[i]);
     free(c);
-    return code;
+    return recognise_refused(code, text, size, subject, err);
 }

@@ -12,6 +12,17 @@
 #include "file.h"
 #include "text.h"
 
+/* What hubs allow in a name. */
+static int is_word(const char *text, size_t size)
+{
+    if (size == 0 || size > 96 || !isalnum((unsigned char)text[0]))
+        return 0;
+    for (size_t i = 0; i < size; i++)
+        if (!isalnum((unsigned char)text[i]) && strchr("-_.", text[i]) == NULL)
+            return 0;
+    return 1;
+}
+
 /* ---- by the first bytes ---- */
 
 static const struct {
@@ -48,12 +59,29 @@ const char *recognise_bytes(const void *bytes, size_t size)
     return NULL;
 }
 
+ckpt_code recognise_refused(ckpt_code code, const void *bytes, size_t size, const char *subject,
+                            ckpt_error *err)
+{
+    const char *what = code == CKPT_E_FORMAT ? recognise_bytes(bytes, size) : NULL;
+
+    return what == NULL ? code : ckpt_fail(err, code, "'%s' %s", subject, what);
+}
+
 /* ---- by the name of a file ---- */
 
 /* 8 bytes of a length, then JSON. */
 static int is_safetensors(const unsigned char *bytes, size_t size)
 {
     return size >= 10 && bytes[8] == '{' && bytes[5] == 0 && bytes[6] == 0 && bytes[7] == 0;
+}
+
+/* What a server says in place of a file. */
+static int is_text(const unsigned char *bytes, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        if (bytes[i] < 0x20 || bytes[i] > 0x7e)
+            return bytes[i] == '\n' && i >= 8;
+    return size >= 8;
 }
 
 /* The folder of a path: "." when it names none. */
@@ -99,6 +127,7 @@ static int recognise_file_name(const char *path, char out[RECOGNISE_BYTES])
 int recognise_path_head(const char *path, char out[RECOGNISE_BYTES])
 {
     unsigned char head[64];
+    char begin[sizeof head + 1] = "";
     const char *what = NULL;
     FILE *f;
 
@@ -110,6 +139,11 @@ int recognise_path_head(const char *path, char out[RECOGNISE_BYTES])
             what = "looks like a safetensors file, but is not called so: give it a name that ends "
                    "in '.safetensors'";
         fclose(f);
+        if (what == NULL && text_ends_with(path, ".safetensors") && is_text(head, size)) {
+            snprintf(out, RECOGNISE_BYTES, "is text, not tensors: a download that went wrong? It "
+                     "begins '%.*s'", (int)strcspn(memcpy(begin, head, size), "\n"), begin);
+            return 1;
+        }
     }
     if (what != NULL)
         snprintf(out, RECOGNISE_BYTES, "%s", what);
@@ -147,6 +181,26 @@ static int find_name(const char *folder, const char *end, char out[256])
     return found;
 }
 
+/* The snapshot that refs/main names, if it is there. */
+static int read_reference(const char *path, const char *snapshots, char out[256])
+{
+    char *reference = file_join(path, "refs/main");
+    char *text = NULL;
+    size_t size = 0;
+    int found;
+
+    found = reference != NULL && file_read_all(reference, 64, &text, &size, NULL) == CKPT_OK &&
+            is_word(text, strcspn(text, "\n"));
+    if (found) {
+        text[strcspn(text, "\n")] = '\0';
+        if ((found = has(snapshots, text)))
+            snprintf(out, 256, "%s", text);
+    }
+    free(text);
+    free(reference);
+    return found;
+}
+
 /* models--OWNER--NAME of a hub's cache: the files are in a snapshot. */
 static int recognise_cache(const char *path, char out[RECOGNISE_BYTES])
 {
@@ -155,13 +209,40 @@ static int recognise_cache(const char *path, char out[RECOGNISE_BYTES])
 
     if (!has(path, "snapshots") || (!has(path, "blobs") && !has(path, "refs")))
         return 0;
-    if ((snapshots = file_join(path, "snapshots")) != NULL)
+    if ((snapshots = file_join(path, "snapshots")) != NULL &&
+        !read_reference(path, snapshots, revision))
         find_name(snapshots, "", revision);
     free(snapshots);
     snprintf(out, RECOGNISE_BYTES,
              "is a repository in the cache of a hub: name a snapshot, 'snapshots/%.64s'",
              revision);
     return 1;
+}
+
+/* The first folder in this one that looks like what should have been named. */
+static int find_below(const char *path, char out[256])
+{
+    static const char *const names[] = { "config.json", ".metadata", "snapshots",
+                                         "latest_checkpointed_iteration.txt" };
+    DIR *stream = opendir(path);
+    const struct dirent *entry;
+    int found = 0;
+
+    while (stream != NULL && (entry = readdir(stream)) != NULL) {
+        char *folder = entry->d_name[0] == '.' ? NULL : file_join(path, entry->d_name);
+        int fits = 0;
+
+        for (size_t i = 0; i < sizeof names / sizeof *names && folder != NULL; i++)
+            fits |= has(folder, names[i]);
+        free(folder);
+        if (!fits || (found && strcmp(entry->d_name, out) >= 0))
+            continue;
+        snprintf(out, 256, "%s", entry->d_name);
+        found = 1;
+    }
+    if (stream != NULL)
+        closedir(stream);
+    return found;
 }
 
 static int recognise_folder(const char *path, char out[RECOGNISE_BYTES])
@@ -202,6 +283,9 @@ static int recognise_folder(const char *path, char out[RECOGNISE_BYTES])
     else if (has(path, "mp_rank_00") || has(path, "mp_rank_00_000"))
         snprintf(out, RECOGNISE_BYTES, "is a Megatron checkpoint in the older format 'torch', "
                                        "which is not read: save it as torch_dist");
+    else if (find_below(path, name))
+        snprintf(out, RECOGNISE_BYTES, "holds folders, not a checkpoint: name one of them, such as "
+                                       "'%.100s'", name);
     else
         return 0;
     return 1;
@@ -213,16 +297,6 @@ int recognise_is_adapter(const char *path)
 }
 
 /* ---- by a path that does not exist ---- */
-
-static int is_word(const char *text, size_t size)
-{
-    if (size == 0 || size > 96 || !isalnum((unsigned char)text[0]))
-        return 0;
-    for (size_t i = 0; i < size; i++)
-        if (!isalnum((unsigned char)text[i]) && strchr("-_.", text[i]) == NULL)
-            return 0;
-    return 1;
-}
 
 /* The length of OWNER/NAME at the beginning of a text, up to its end or one of "/@?#"; or 0. */
 static size_t repository_bytes(const char *text)
@@ -239,6 +313,7 @@ static size_t repository_bytes(const char *text)
 static int recognise_url(const char *path, char out[RECOGNISE_BYTES])
 {
     const char *rest = strstr(path, "://");
+    const char *hub = "";
     size_t host;
     size_t size;
 
@@ -247,11 +322,15 @@ static int recognise_url(const char *path, char out[RECOGNISE_BYTES])
     rest += strlen("://");
     host = strncmp(path, "http", 4) == 0 ? strcspn(rest, "/") : 0;
     rest += host + (host > 0 && rest[host] == '/');
+    if (host > 0 && strncmp(rest, "models/", 7) == 0) {        /* as ModelScope has them */
+        hub = " --hub modelscope";
+        rest += strlen("models/");
+    }
     size = strncmp(path, "hf:", 3) == 0 || host > 0 ? repository_bytes(rest) : 0;
-    if (size > 0)
+    if (size > 0 && strncmp(rest, "datasets/", 9) != 0 && strncmp(rest, "spaces/", 7) != 0)
         snprintf(out, RECOGNISE_BYTES,
-                 "is a URL, and only local files are read: fetch it with ckpt-download %.*s",
-                 (int)size, rest);
+                 "is a URL, and only local files are read: fetch it with ckpt-download%s %.*s",
+                 hub, (int)size, rest);
     else
         snprintf(out, RECOGNISE_BYTES, "is a URL, and only local files are read: fetch it first");
     return 1;
@@ -260,19 +339,25 @@ static int recognise_url(const char *path, char out[RECOGNISE_BYTES])
 static int recognise_missing(const char *path, char out[RECOGNISE_BYTES])
 {
     const char *colon = strchr(path, ':');
-    char folder[256];
+    const char *host;
+    char owner[256];
     size_t size;
 
     if (recognise_url(path, out))
         return 1;
-    if (colon != NULL && strchr(path, '/') > colon && is_word(path, (size_t)(colon - path))) {
+    host = strchr(path, '@');
+    host = host == NULL || colon == NULL || host > colon ? path : host + 1;
+    /* One letter is a drive of Windows. */
+    if (colon != NULL && colon - host > 1 && strchr(path, '/') > colon &&
+        is_word(host, (size_t)(colon - host))) {
         snprintf(out, RECOGNISE_BYTES,
                  "does not exist; a path on another machine is not read: copy it here first");
         return 1;
     }
-    folder_of(path, folder);
     size = repository_bytes(path);
-    if (size == 0 || (path[size] != '\0' && path[size] != '@') || file_exists(folder))
+    snprintf(owner, sizeof owner, "%.*s", (int)strcspn(path, "/"), path);
+    if (size == 0 || file_exists(owner) ||
+        (path[size] != '\0' && path[size] != '@' && strcmp(path + size, "/") != 0))
         return 0;
     snprintf(out, RECOGNISE_BYTES,
              "does not exist; a repository of a hub is fetched first: ckpt-download %.*s",

@@ -8,10 +8,17 @@
 
 #include <stddef.h>
 
+#include "error.h"
+
 enum { RECOGNISE_BYTES = 512 };
 
 /* What a file that begins with these bytes is: "is a GGUF file, ..."; NULL: nothing is known. */
 const char *recognise_bytes(const void *bytes, size_t size);
+
+/* After `code`: where that is CKPT_E_FORMAT and the bytes are known, say of `subject` what it is
+ * instead. Returns `code`. */
+ckpt_code recognise_refused(ckpt_code code, const void *bytes, size_t size, const char *subject,
+                            ckpt_error *err);
 
 /* The same for the file at a path. 1 when something is known. */
 int recognise_path_head(const char *path, char out[RECOGNISE_BYTES]);

@@ -10,6 +10,7 @@
 #include "pickle_op.h"
 #include "pickle_private.h"
 #include "libckpt/memory.h"
+#include "libckpt/recognise.h"
 #include "libckpt/size.h"
 
 enum { NAME_MAX_BYTES = 512, PROTOCOL_MIN = 2, PROTOCOL_MAX = 5, VECTOR_MIN = 64 };
@@ -710,8 +711,10 @@ static const opcode ops[256] = {
 static ckpt_code run(machine *m)
 {
     if (m->size == 0 || m->bytes[0] != PICKLE_OP_PROTO)
-        return ckpt_fail(m->err, CKPT_E_FORMAT,
-                         "'%s' does not begin as a pickle of protocol 2 or later", m->subject);
+        return recognise_refused(
+            ckpt_fail(m->err, CKPT_E_FORMAT,
+                      "'%s' does not begin as a pickle of protocol 2 or later", m->subject),
+            m->bytes, m->size, m->subject, m->err);
     while (!m->stopped) {
         ckpt_code code;
 

@@ -6,6 +6,7 @@
 
 #include "libckpt/crc32.h"
 #include "libckpt/memory.h"
+#include "libckpt/recognise.h"
 #include "libckpt/size.h"
 #include "zip_item.h"
 
@@ -37,9 +38,18 @@ static uint64_t load(const unsigned char *bytes, size_t size)
 
 static ckpt_code fail(const zip_archive *a, ckpt_error *err, const char *what)
 {
-    return ckpt_fail(err, CKPT_E_FORMAT, "'%s': the archive at %llu of %llu bytes %s",
-                     file_path(a->file), (unsigned long long)a->offset,
-                     (unsigned long long)a->size_bytes, what);
+    unsigned char head[64];
+    const size_t head_bytes = (size_t)size_min(file_size(a->file), sizeof head);
+    const ckpt_code code = ckpt_fail(err, CKPT_E_FORMAT,
+                                     "'%s': the archive at %llu of %llu bytes %s",
+                                     file_path(a->file), (unsigned long long)a->offset,
+                                     (unsigned long long)a->size_bytes, what);
+
+    /* A file of archives begins with one. What does not may be known as something else. */
+    if (head_bytes == 0 || file_read_at(a->file, 0, head, head_bytes, NULL) != CKPT_OK ||
+        head[0] == 'P')
+        return code;
+    return recognise_refused(code, head, head_bytes, file_path(a->file), err);
 }
 
 /* `at` counts from the archive's start. */

@@ -33,6 +33,8 @@ FILES = {
     "config.json": (b"{}", "configuration of a model", "name its folder"),
     "model.tar.gz": (b"\x1f\x8b\x08" + bytes(32), "compressed by gzip", "unpack"),
     "page.safetensors": (b"<!DOCTYPE html>" + bytes(32), "web page", "download"),
+    "x.safetensors": (b'{"error":"Entry not found"}', "is text", "begins '{\"error\":\"Entry"),
+    "y.safetensors": (b"Access to model o/n is restricted.\nLog in.", "download", "restricted.'"),
     "2c5a8d": (file_bytes({"a": bf16([2])}), "looks like a safetensors file", "'.safetensors'"),
 }
 
@@ -56,6 +58,28 @@ def test_pointers_in_place_of_shards_are_told(ckpt, golden_a, tmp_path):
     assert f"'{shard}'" in err and "git lfs pull" in err
 
 
+@pytest.mark.parametrize("name", ["config.json", INDEX, "ckpt-manifest.json", "tokenizer.json"])
+def test_pointers_in_place_of_json_are_told(ckpt, golden_a, tmp_path, name):
+    path = link_tree(golden_a, tmp_path / "in")
+    (path / name).unlink(missing_ok=True)
+    (path / name).write_bytes(LFS)
+    words = ["ckpt-run", "--prompt", "a"] if name == "tokenizer.json" else ["ckpt-verify", "check"]
+    err = ckpt(*words, path, check=2).err
+    assert f"'{path / name}'" in err and "git lfs pull" in err
+
+
+@pytest.mark.parametrize("name", ["common.pt", ".metadata", "__0_0.distcp"])
+def test_pointers_in_a_torch_dist_folder_are_told(ckpt, golden_a, tmp_path, name):
+    ckpt("ckpt-shard", "--layout", "torch_dist", golden_a, tmp_path / "in")
+    path = tmp_path / "in" / "release" / name
+    path.write_bytes(LFS)
+    err = ckpt("ckpt-verify", "digest", tmp_path / "in", check=2).err
+    assert f"'{path}'" in err and "git lfs pull" in err
+    path.write_bytes(b"PK\3\4" + bytes(64) if name != ".metadata" else b"\x80\2" + bytes(64))
+    err = ckpt("ckpt-verify", "digest", tmp_path / "in", check=2).err
+    assert "not read" not in err                    # it is what it should be, but damaged
+
+
 def folder(path, *names):
     for name in names:
         (path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -68,6 +92,10 @@ FOLDERS = {
                   "'unet'"),
     "cache": (["blobs/ab", "refs/main", "snapshots/0123abc/config.json"], "cache of a hub",
               "'snapshots/0123abc'"),
+    "hub": (["models--o--n/snapshots/0123abc/config.json"], "name one", "'models--o--n'"),
+    "snapshots": (["0123abc/config.json"], "name one", "'0123abc'"),
+    "training": (["checkpoint-20/config.json", "checkpoint-10/config.json", "runs/x"], "name one",
+                 "'checkpoint-10'"),
     "torch": (["config.json", "pytorch_model-00001-of-00002.bin"],
               "'pytorch_model-00001-of-00002.bin'", "safetensors"),
     "gguf": (["config.json", "m.gguf"], "'m.gguf'", "GGUF"),
@@ -85,12 +113,25 @@ def test_a_folder_is_told_by_what_is_in_it(ckpt, tmp_path, kind):
     assert f"'{tmp_path / 'in'}'" in err and all(word in err for word in says)
 
 
+def test_of_two_snapshots_the_one_of_main_is_told(ckpt, tmp_path):
+    path = folder(tmp_path, "blobs/ab", "refs/main", "snapshots/a/config.json",
+                  "snapshots/b/config.json")
+    (path / "refs" / "main").write_text("b")
+    assert "'snapshots/b'" in ckpt("ckpt-inspect", path, check=2).err
+
+
 @pytest.mark.parametrize("path, says", [
     ("deepseek-ai/DeepSeek-V4-Flash", "ckpt-download deepseek-ai/DeepSeek-V4-Flash"),
     ("deepseek-ai/DeepSeek-V4-Flash@main", "ckpt-download deepseek-ai/DeepSeek-V4-Flash"),
     ("hf://deepseek-ai/DeepSeek-V4", "ckpt-download deepseek-ai/DeepSeek-V4"),
     ("https://huggingface.co/deepseek-ai/DeepSeek-V4/tree/main",
      "ckpt-download deepseek-ai/DeepSeek-V4"),
+    ("https://modelscope.cn/models/deepseek-ai/DeepSeek-V4",
+     "ckpt-download --hub modelscope deepseek-ai/DeepSeek-V4"),
+    ("https://huggingface.co/datasets/o/n", "fetch it first"),
+    ("deepseek-ai/DeepSeek-V4/", "ckpt-download deepseek-ai/DeepSeek-V4"),
+    ("me@node7:/data/model", "on another machine"),
+    ("C:/data/model", "'C:/data/model' does not exist\n"),
     ("s3://bucket/model", "only local files are read"),
     ("node7:/data/model", "on another machine"),
     ("missing", "does not exist"),
@@ -102,8 +143,9 @@ def test_what_is_not_on_this_machine_is_told(ckpt, tmp_path, path, says):
 
 def test_a_path_in_a_folder_that_is_there_is_no_repository(ckpt, tmp_path):
     (tmp_path / "models").mkdir()
-    err = ckpt("ckpt-inspect", "models/v4", check=2, cwd=tmp_path).err
-    assert err.endswith("'models/v4' does not exist\n")
+    for path in ("models/v4", "models/v4/"):
+        err = ckpt("ckpt-inspect", path, check=2, cwd=tmp_path).err
+        assert err.endswith(f"'{path}' does not exist\n")
 
 
 def test_a_link_to_nothing_is_told(ckpt, tmp_path):
