@@ -10,17 +10,21 @@
 
 #include "memory.h"
 #include "size.h"
+#include "text.h"
 
 /* What stands for what was cut out, and the fewest bytes that a subject is cut to. */
 static const char CUT[] = "...";
 enum { CUT_BYTES = sizeof CUT - 1, SUBJECT_MIN = 32, LINE_BYTES = CKPT_ERROR_BYTES - 1 };
 
-/* Bytes that `c` takes in an error line: control characters would break the line or colour it. */
-static size_t escape(unsigned char c, char out[5])
+/* Bytes that text[0] takes in an error line: hidden characters would break the line, colour it or
+ * turn it round. *hidden: how many bytes of one are left; 0 at the begin of a text. */
+static size_t escape(const char *text, size_t size, size_t *hidden, char out[5])
 {
     static const char hex[] = "0123456789abcdef";
+    const unsigned char c = (unsigned char)text[0];
 
-    if (c >= 0x20 && c != 0x7f) {
+    *hidden = *hidden > 0 ? *hidden - 1 : 0;
+    if (*hidden == 0 && (*hidden = text_hidden_bytes(text, size)) == 0) {
         out[0] = (char)c;
         return 1;
     }
@@ -52,18 +56,21 @@ static size_t character_bytes(const char *text, size_t size)
 static size_t escaped_bytes(const char *text, size_t size)
 {
     size_t total = 0;
+    size_t hidden = 0;
     char piece[5];
 
     for (size_t i = 0; i < size; i++)
-        total += escape((unsigned char)text[i], piece);
+        total += escape(text + i, size - i, &hidden, piece);
     return total;
 }
 
 static char *put_escaped(char *out, const char *text, size_t size)
 {
+    size_t hidden = 0;
+
     for (size_t i = 0; i < size; i++) {
         char piece[5];
-        const size_t piece_bytes = escape((unsigned char)text[i], piece);
+        const size_t piece_bytes = escape(text + i, size - i, &hidden, piece);
 
         memcpy(out, piece, piece_bytes);
         out += piece_bytes;

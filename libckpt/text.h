@@ -13,4 +13,24 @@ static inline int text_ends_with(const char *text, const char *suffix)
     return length > suffix_length && strcmp(text + length - suffix_length, suffix) == 0;
 }
 
+/*
+ * Bytes of the hidden character that `text` begins with, or 0: control characters, and those that
+ * turn the direction of writing, make a name look like another. U+0000..1F, U+007F..9F, U+061C,
+ * U+200E..F, U+202A..E, U+2066..9, in UTF-8. `text` ends after `size` bytes.
+ */
+static inline size_t text_hidden_bytes(const char *text, size_t size)
+{
+    unsigned char p[3] = { 0 };
+
+    memcpy(p, text, size < sizeof p ? size : sizeof p);
+    if (size > 0 && (p[0] < 0x20 || p[0] == 0x7f))
+        return 1;
+    if ((p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f) || (p[0] == 0xd8 && p[1] == 0x9c))
+        return 2;
+    if (p[0] == 0xe2 && p[1] == 0x80 &&
+        (p[2] == 0x8e || p[2] == 0x8f || (p[2] >= 0xaa && p[2] <= 0xae)))
+        return 3;
+    return p[0] == 0xe2 && p[1] == 0x81 && p[2] >= 0xa6 && p[2] <= 0xa9 ? 3 : 0;
+}
+
 #endif

@@ -313,9 +313,9 @@ static void print_check(const char *path, const check_result *r, const file_list
     for (size_t i = 0; i < r->differing_count && !is_cut(i, r->differing_count, "differ"); i++) {
         const check_difference *d = &r->differing[i];
 
-        printf("%-8s  %s", check_kind_name(d->kind), d->name);
+        printf("%-8s  %s", check_kind_name(d->kind), cli_name(d->name));
         if (d->file != NULL)
-            printf("  in '%s'", d->file);
+            printf("  in '%s'", cli_name(d->file));
         if (d->expected[0] != '\0')
             printf("  expected %s, got %s", d->expected, d->got);
         putchar('\n');

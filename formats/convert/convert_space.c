@@ -6,6 +6,7 @@
 
 #include "convert_private.h"
 #include "libckpt/size.h"
+#include "libckpt/text.h"
 
 /* What a file of the result has on disk: it has its size from the beginning, but holes in it. */
 static ckpt_code add_need(const char *directory, const char *name, uint64_t size_bytes,
@@ -69,20 +70,11 @@ ckpt_code convert_check_room(const convert_job *job, ckpt_error *err)
                      (unsigned long long)room.free_bytes);
 }
 
-/* Control characters, and those that turn the direction of writing, make a name look like another:
- * U+0080..9F, U+061C, U+200E..F, U+202A..E, U+2066..9, in UTF-8. */
 static int is_plain(const char *name)
 {
-    for (const unsigned char *p = (const unsigned char *)name; *p != '\0'; p++) {
-        if (*p < 0x20 || *p == 0x7f || (p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f) ||
-            (p[0] == 0xd8 && p[1] == 0x9c))
+    for (size_t left = strlen(name); left > 0; left--)
+        if (text_hidden_bytes(name + strlen(name) - left, left) > 0)
             return 0;
-        if (p[0] == 0xe2 && p[1] == 0x80 &&
-            (p[2] == 0x8e || p[2] == 0x8f || (p[2] >= 0xaa && p[2] <= 0xae)))
-            return 0;
-        if (p[0] == 0xe2 && p[1] == 0x81 && p[2] >= 0xa6 && p[2] <= 0xa9)
-            return 0;
-    }
     return 1;
 }
 

@@ -257,6 +257,15 @@ def test_verify_shows_names_on_one_line(ckpt, odd_names, tmp_path):
     assert f"differ  {SHOWN}  row" in out and not controls(out)
 
 
+def test_check_shows_names_on_one_line(ckpt, odd_names, tmp_path):
+    (tmp_path / "other.safetensors").write_bytes(file_bytes({NAME: bf16([2], 0x4000)}, None))
+    manifest = tmp_path / "m.json"
+    manifest.write_text(ckpt("ckpt-verify", "digest", "--json",
+                             tmp_path / "other.safetensors").out)
+    out = ckpt("ckpt-verify", "check", "--manifest", manifest, odd_names, check=1).out
+    assert SHOWN in out and not controls(out)
+
+
 def test_odd_file_names_are_refused_on_one_line(ckpt, odd_names, tmp_path):
     for more in (), ("--dry-run",):
         err = ckpt("ckpt-convert", *more, odd_names, tmp_path / "out", check=2).err

@@ -36,6 +36,17 @@ static void test_control_characters_are_escaped(void **state)
     assert_string_equal(err.text, "'a\\nb\\tc\\rd\\x1b[31m\\x7f\\x01 \xc3\xa9'");
 }
 
+/* A name that turns the line round, or that a terminal takes for a command of eight bits. */
+static void test_hidden_characters_of_several_bytes_are_escaped(void **state)
+{
+    ckpt_error err;
+
+    (void)state;
+    ckpt_fail(&err, CKPT_E_FORMAT, "'%s' '%s'", "a\u202e\u202eb", "\xc2\x9b" "1m\u20ac\xe2\x80");
+    assert_string_equal(err.text, "'a\\xe2\\x80\\xae\\xe2\\x80\\xaeb' "
+                                  "'\\xc2\\x9b1m\u20ac\xe2\x80'");
+}
+
 static void test_a_long_text_has_dots_for_its_middle(void **state)
 {
     char longer[3000];
@@ -217,6 +228,7 @@ int main(void)
         cmocka_unit_test(test_a_failure_carries_its_code_and_text),
         cmocka_unit_test(test_no_error_to_fill_is_fine),
         cmocka_unit_test(test_control_characters_are_escaped),
+        cmocka_unit_test(test_hidden_characters_of_several_bytes_are_escaped),
         cmocka_unit_test(test_a_long_text_has_dots_for_its_middle),
         cmocka_unit_test(test_every_length_around_the_limit_is_whole_or_has_dots),
         cmocka_unit_test(test_what_subject_expected_and_got_survive_any_subject),
