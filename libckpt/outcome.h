@@ -38,6 +38,7 @@ typedef struct {
     const char *family;                /* "deepseek_v4" */
     outcome_side source;
     outcome_side target;
+    uint64_t tensor_bytes;             /* of the inputs' tensors, without headers */
     double seconds;
 
     /* The source as stored: nothing is silent. */
@@ -53,12 +54,21 @@ typedef struct {
     const ckpt_catalog *target_logical;
     const encode_stats *stats;         /* NULL: nothing was encoded anew */
     const uint8_t *kept;               /* 1: verified from an earlier run, no stats; NULL: none */
+    size_t kept_count;
+    size_t repaired_count;             /* other processes wrote them, the disk lost them, and they
+                                          were written again */
+    int has_others;                    /* another run or process wrote some of the tensors: what it
+                                          rounded is not counted here */
+    uint64_t rounded;                  /* values that were, as far as this run wrote them */
+    size_t changed_count;              /* tensors with other values than the source's */
     const char *const *origins;        /* path that it came from instead (--fill-from), or NULL for
                                           the source; NULL: all from the source */
     const ckpt_digest *digest;         /* over target_logical; NULL: --no-digest */
     const char *root;                  /* hex; NULL without a digest */
     const char *main_root;
-    const char *source_root;           /* of what was read: another one after rounding */
+    const char *source_root;           /* of what was read: others after rounding */
+    const char *source_main_root;
+    const char *config;                /* text of config.json; NULL: there is none */
 
     const outcome_file *files;         /* of the target, besides its tensor files */
     size_t file_count;

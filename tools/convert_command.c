@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/convert/config_rewrite.h"
 #include "libckpt/error.h"
 #include "libckpt/json.h"
 #include "launcher.h"
@@ -92,14 +91,14 @@ static void print_plan_json(const convert_job *job, uint64_t tile_bytes)
     putchar('\n');
 }
 
-static void print_notes(const convert_job *job)
+static void print_notes(const char *const *notes, size_t count)
 {
     enum { NOTES_SHOWN = 10 };
 
-    for (size_t i = 0; i < job->notes.count && i < NOTES_SHOWN; i++)
-        printf("note: %s\n", job->notes.names[i]);
-    if (job->notes.count > NOTES_SHOWN)
-        printf("note: and %zu more\n", job->notes.count - NOTES_SHOWN);
+    for (size_t i = 0; i < count && i < NOTES_SHOWN; i++)
+        printf("note: %s\n", notes[i]);
+    if (count > NOTES_SHOWN)
+        printf("note: and %zu more\n", count - NOTES_SHOWN);
 }
 
 /* One line for each pair of encodings. */
@@ -169,7 +168,7 @@ static void print_plan(const convert_job *job, uint64_t tile_bytes)
     for (size_t i = 0; i < job->store->file_count; i++)
         printf("%16" PRIu64 "  %s\n", job->store->files[i].size_bytes,
                cli_name(job->store->files[i].name));
-    print_notes(job);
+    print_notes((const char *const *)job->notes.names, job->notes.count);
 }
 
 static ckpt_code dry_run(const convert_command *o, convert_job *job, ckpt_error *err)
@@ -190,92 +189,62 @@ static ckpt_code dry_run(const convert_command *o, convert_job *job, ckpt_error 
 
 /* ---- the run ---- */
 
-/* Did another run or part write some of the tensors? What it rounded is not counted here. */
-static int has_others(const convert_job *job)
-{
-    return job->kept_count > 0 || job->share != NULL;
-}
-
-/* Values that were rounded, as far as this run wrote them. */
-static uint64_t count_rounded(const convert_job *job)
-{
-    uint64_t total = 0;
-
-    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++)
-        total += job->stats[i].inexact;
-    return total;
-}
-
-/* Tensors with other values than the source's, whoever wrote them. */
-static size_t count_changed(const convert_job *job)
-{
-    size_t total = 0;
-
-    for (size_t i = 0; job->written_digest != NULL && i < ckpt_catalog_count(job->targets); i++) {
-        const hash128 before = digest_get(job->digest, i);
-        const hash128 after = digest_get(job->written_digest, i);
-
-        total += memcmp(&before, &after, sizeof after) != 0;
-    }
-    return total;
-}
-
 /* The closing line of a run whose result may have other values than its source. */
-static void print_changes_of_values(const convert_job *job)
+static void print_changes_of_values(const convert_command *o, const ckpt_outcome *outcome)
 {
-    const uint64_t rounded = count_rounded(job);
-    const size_t changed = count_changed(job);
+    const int is_lossy = o->convert.allow_lossy;
 
-    if (!job->options.allow_lossy && changed == 0)
+    if (!is_lossy && outcome->changed_count == 0)
         return;
-    if (job->options.allow_lossy)
-        printf("%" PRIu64 " values were rounded%s", rounded,
-               has_others(job) ? " (in this run)" : "");
+    if (is_lossy)
+        printf("%" PRIu64 " values were rounded%s", outcome->rounded,
+               outcome->has_others ? " (in this run)" : "");
     else
         printf("BF16 values are again the products that they had been rounded from");
-    if (job->root[0] != '\0')
+    if (outcome->root != NULL)
         printf("; %zu of %zu tensors differ from '%s'; root of the source %s, of the result %s",
-               changed, ckpt_catalog_count(job->targets), job->options.source, job->source_root,
-               job->root);
+               outcome->changed_count, ckpt_catalog_count(outcome->target_logical),
+               outcome->source.path, outcome->source_root, outcome->root);
     putchar('\n');
 }
 
-static void print_result(const convert_job *job)
+static void print_result(const ckpt_outcome *outcome)
 {
     json_writer w;
 
     json_writer_begin(&w, json_write_stdio, stdout, 1);
     json_put_object(&w);
-    json_member_string(&w, "target", job->options.target);
-    json_member_string(&w, "root", job->root[0] == '\0' ? NULL : job->root);
-    json_member_string(&w, "main", job->root[0] == '\0' ? NULL : job->main_root);
-    json_member_string(&w, "source_root", job->root[0] == '\0' ? NULL : job->source_root);
-    json_member_string(&w, "source_main", job->root[0] == '\0' ? NULL : job->source_main_root);
-    json_member_u64(&w, "rounded", count_rounded(job));
-    json_member_bool(&w, "rounded_in_this_run_only", has_others(job));
-    json_member_u64(&w, "changed_tensors", count_changed(job));
-    json_member_u64(&w, "tensors", ckpt_catalog_count(job->targets));
-    json_member_u64(&w, "kept", job->kept_count);
-    json_member_u64(&w, "repaired", job->repaired_count);
-    json_member_u64(&w, "left_out", job->drop_count);
-    json_member_names(&w, "notes", (const char *const *)job->notes.names, job->notes.count);
-    json_member_u64(&w, "in_bytes", job->in_bytes);
-    json_member_u64(&w, "out_bytes", job->out_bytes);
-    json_member_double(&w, "seconds", job->seconds);
+    json_member_string(&w, "target", outcome->target.path);
+    json_member_string(&w, "root", outcome->root);
+    json_member_string(&w, "main", outcome->main_root);
+    json_member_string(&w, "source_root", outcome->source_root);
+    json_member_string(&w, "source_main", outcome->source_main_root);
+    json_member_u64(&w, "rounded", outcome->rounded);
+    json_member_bool(&w, "rounded_in_this_run_only", outcome->has_others);
+    json_member_u64(&w, "changed_tensors", outcome->changed_count);
+    json_member_u64(&w, "tensors", ckpt_catalog_count(outcome->target_logical));
+    json_member_u64(&w, "kept", outcome->kept_count);
+    json_member_u64(&w, "repaired", outcome->repaired_count);
+    json_member_u64(&w, "left_out", outcome->drop_count);
+    json_member_names(&w, "notes", outcome->notes, outcome->note_count);
+    json_member_u64(&w, "in_bytes", outcome->tensor_bytes);
+    json_member_u64(&w, "out_bytes", outcome->target.total_bytes);
+    json_member_double(&w, "seconds", outcome->seconds);
     json_put_object_end(&w);
     json_writer_end(&w);
     putchar('\n');
 }
 
-static ckpt_code write_manifest(const convert_command *o, const convert_job *job, ckpt_error *err)
+static ckpt_code write_manifest(const convert_command *o, const convert_job *job,
+                                const ckpt_outcome *outcome, ckpt_error *err)
 {
     file_list files = { NULL, 0 };
     json_document *config = NULL;
     manifest_info info = {
-        .catalog = job->targets,
-        .digest = job->written_digest != NULL ? job->written_digest : job->digest,
-        .family = ckpt_family_name(job->source),
-        .layout = job->options.format->name,
+        .catalog = outcome->target_logical,
+        .digest = outcome->digest,
+        .family = outcome->family,
+        .layout = outcome->target.layout,
         .files = &files,
     };
     char *path = o->manifest != NULL ? strdup(o->manifest)
@@ -285,8 +254,8 @@ static ckpt_code write_manifest(const convert_command *o, const convert_job *job
     if (path == NULL)
         code = ckpt_fail_memory(err, "a path", 0);
     else if ((code = convert_list_files(job, &files, err)) == CKPT_OK &&
-             job->config_text != NULL &&
-             (code = json_parse(job->config_text, strlen(job->config_text), "config.json", &config,
+             outcome->config != NULL &&
+             (code = json_parse(outcome->config, strlen(outcome->config), "config.json", &config,
                                 err)) == CKPT_OK)
         info.config = json_root(config);
     if (code == CKPT_OK)
@@ -297,102 +266,19 @@ static ckpt_code write_manifest(const convert_command *o, const convert_job *job
     return code;
 }
 
-static uint64_t store_bytes(const ckpt_store *store)
-{
-    uint64_t total = 0;
-
-    for (size_t i = 0; i < store->file_count; i++)
-        total += store->files[i].size_bytes;
-    return total;
-}
-
-static const char *file_action(const convert_job *job, const char *name)
-{
-    if (strcmp(name, CONFIG_INFERENCE_FILE) == 0)
-        return job->inference_text != NULL ? "written" : job->like != NULL ? "copied" : "edited";
-    return strcmp(name, "config.json") == 0 ? "edited" : "copied";
-}
-
-static void fill_outcome(const convert_job *job, const char **file_names, outcome_file *files,
-                         ckpt_outcome *out)
-{
-    const ckpt_checkpoint *source = job->source;
-
-    for (size_t i = 0; i < source->store->file_count; i++)
-        file_names[i] = source->store->files[i].name;
-    for (size_t i = 0; i < job->written.count; i++) {
-        files[i].name = job->written.names[i];
-        files[i].action = file_action(job, files[i].name);
-    }
-    for (size_t i = 0; i < source->unread.count; i++)
-        files[job->written.count + i] = (outcome_file){ source->unread.names[i], "left out" };
-    out->version = CKPT_VERSION;
-    out->family = ckpt_family_name(source);
-    out->source = (outcome_side){ job->options.source, ckpt_layout_name(source),
-                                  ckpt_names_style(source), source->store->file_count,
-                                  store_bytes(source->store) };
-    out->target = (outcome_side){ job->options.target, job->options.format->name,
-                                  ckpt_names_style(job->like != NULL ? job->like : source),
-                                  job->store->file_count, store_bytes(job->store) };
-    if (job->map != NULL)
-        out->target.names = job->map->names;
-    out->seconds = job->seconds;
-    out->stored = store_names(source->store);
-    out->fates = source->reading.fates;
-    out->file_names = file_names;
-    out->file_name_count = source->store->file_count;
-    out->source_logical = source->reading.logical;
-    out->drops = job->drops;
-    out->drop_count = job->drop_count;
-    out->target_logical = job->targets;
-    out->stats = job->stats;
-    out->kept = job->kept;
-    out->origins = job->origins;
-    out->digest = job->written_digest != NULL ? job->written_digest : job->digest;
-    out->root = job->root[0] == '\0' ? NULL : job->root;
-    out->main_root = job->root[0] == '\0' ? NULL : job->main_root;
-    out->source_root = job->root[0] == '\0' ? NULL : job->source_root;
-    out->files = files;
-    out->file_count = job->written.count + source->unread.count;
-    out->notes = (const char *const *)job->notes.names;
-    out->note_count = job->notes.count;
-}
-
-static ckpt_code write_report(const convert_job *job, const char *path,
-                              const char *const *words, ckpt_error *err)
-{
-    const char **names = calloc(job->source->store->file_count + 1, sizeof *names);
-    outcome_file *files = calloc(job->written.count + job->source->unread.count + 1,
-                                 sizeof *files);
-    ckpt_outcome outcome = { .words = words };
-    ckpt_code code;
-
-    while (words[outcome.word_count] != NULL)
-        outcome.word_count++;
-    if (names == NULL || files == NULL) {
-        code = ckpt_fail_memory(err, "a report", job->written.count);
-    } else {
-        fill_outcome(job, names, files, &outcome);
-        code = report_write(path, &outcome, err);
-    }
-    free(names);
-    free(files);
-    return code;
-}
-
 /* What a person should know of a run that went well. */
-static void print_remarks(const convert_job *job)
+static void print_remarks(const convert_command *o, const ckpt_outcome *outcome)
 {
-    if (job->kept_count > 0)
-        printf("%zu of %zu tensors were there from an earlier run\n", job->kept_count,
-               ckpt_catalog_count(job->targets));
-    if (job->repaired_count > 0)
+    if (outcome->kept_count > 0)
+        printf("%zu of %zu tensors were there from an earlier run\n", outcome->kept_count,
+               ckpt_catalog_count(outcome->target_logical));
+    if (outcome->repaired_count > 0)
         printf("%zu tensors that other parts had written were damaged on disk, and were written "
-               "again\n", job->repaired_count);
-    if (job->drop_count > 0)
-        printf("left out: %zu tensors (%s)\n", job->drop_count, job->drops[0].reason);
-    print_notes(job);
-    print_changes_of_values(job);
+               "again\n", outcome->repaired_count);
+    if (outcome->drop_count > 0)
+        printf("left out: %zu tensors (%s)\n", outcome->drop_count, outcome->drops[0].reason);
+    print_notes(outcome->notes, outcome->note_count);
+    print_changes_of_values(o, outcome);
 }
 
 /* What is there is replaced if it is an earlier report or manifest: by its first member, or packed
@@ -477,12 +363,24 @@ static void print_share(const convert_command *o, const convert_job *job)
     putchar('\n');
 }
 
-static ckpt_code run(const convert_command *o, convert_job *job, const char *const *words,
-                     ckpt_error *err)
+/* What tells of the result must be written before it gets its name. */
+static ckpt_code write_proof(const convert_command *o, const convert_job *job,
+                             const ckpt_outcome *outcome, ckpt_error *err)
 {
     const int with_manifest =
         !o->convert.no_digest &&
-        (o->manifest != NULL || (!o->no_manifest && job->like == NULL));
+        (o->manifest != NULL || (!o->no_manifest && o->convert.like == NULL));
+    ckpt_code code = CKPT_OK;
+
+    if (with_manifest)
+        code = write_manifest(o, job, outcome, err);
+    return code == CKPT_OK && o->report != NULL ? report_write(o->report, outcome, err) : code;
+}
+
+static ckpt_code run(const convert_command *o, convert_job *job, const char *const *words,
+                     ckpt_error *err)
+{
+    ckpt_outcome outcome;
     ckpt_code code;
 
     if ((code = check_places(o, err)) != CKPT_OK ||
@@ -492,14 +390,18 @@ static ckpt_code run(const convert_command *o, convert_job *job, const char *con
         print_share(o, job);
         return CKPT_OK;
     }
-    if ((with_manifest && (code = write_manifest(o, job, err)) != CKPT_OK) ||
-        (o->report != NULL && (code = write_report(job, o->report, words, err)) != CKPT_OK) ||
+    if ((code = convert_outcome(job, &outcome, err)) != CKPT_OK)
+        return code;
+    outcome.words = words;
+    while (words[outcome.word_count] != NULL)
+        outcome.word_count++;
+    if ((code = write_proof(o, job, &outcome, err)) != CKPT_OK ||
         (code = convert_commit(job, err)) != CKPT_OK)
         return code;
     if (o->common.json)
-        print_result(job);
+        print_result(&outcome);
     else if (!o->common.quiet)
-        print_remarks(job);
+        print_remarks(o, &outcome);
     return CKPT_OK;
 }
 

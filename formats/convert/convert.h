@@ -89,6 +89,8 @@ typedef struct {
     size_t repaired_count;           /* tensors that others had written and the disk lost */
     int is_refused;                  /* what the inputs hold forbids it: nothing may be left */
     file_list written;               /* files of the target that are no tensor files */
+    const char **source_names;       /* of the source's tensor files: for the outcome */
+    outcome_file *other_files;       /* of the target, and what it leaves out: for the outcome */
     double seconds;
 } convert_job;
 
@@ -101,6 +103,9 @@ ckpt_code convert_describe(convert_job *job, const char *directory, ckpt_error *
 ckpt_code convert_list_files(const convert_job *job, file_list *out, ckpt_error *err);
 /* The directory that convert_run writes to: for files of the caller's own, before the commit. */
 const char *convert_directory(const convert_job *job);
+/* What convert_run did, if it went well. *out is borrowed from the job, until this is called again;
+ * `words` are left to the caller. */
+ckpt_code convert_outcome(convert_job *job, ckpt_outcome *out, ckpt_error *err);
 ckpt_code convert_commit(convert_job *job, ckpt_error *err);
 void convert_free(convert_job *job);         /* NULL is fine; leaves the partial output */
 

@@ -486,6 +486,8 @@ void convert_free(convert_job *job)
     side_data_free(job->side);
     free(job->config_text);
     free(job->inference_text);
+    free(job->source_names);
+    free(job->other_files);
     file_list_free(&job->written);
     file_list_free(&job->notes);
     ckpt_close(job->source);
