@@ -63,8 +63,7 @@ static ckpt_code plan_tensor(encode_view *v, size_t i, ckpt_error *err)
     int found;
 
     v->scales[i] = CKPT_NOT_FOUND;
-    if (v->options.scales != NULL && to->scale_dtype != CKPT_NONE &&
-        !catalog_same_encoding(from, to)) {
+    if (v->options.scales != NULL && to->scale_dtype != CKPT_NONE) {
         const ckpt_catalog *given = v->options.scales->catalog;
         const int64_t g = ckpt_catalog_find(given, to->name);
 
@@ -73,6 +72,10 @@ static ckpt_code plan_tensor(encode_view *v, size_t i, ckpt_error *err)
             v->scales[i] = g;
     }
     found = find_kind(from, to, v->scales[i] >= 0);
+    if (catalog_same_encoding(from, to)) {
+        v->scales[i] = found < 0 ? CKPT_NOT_FOUND : v->scales[i];
+        found = KIND_COPY;
+    }
     if (found >= 0) {
         v->kinds[i] = (uint8_t)found;
         return CKPT_OK;
@@ -120,6 +123,32 @@ static ckpt_code convert(encode_job *job, kind k)
     }
 }
 
+/*
+ * The same encoding, and scales to follow: where they are others than its own, and represent all
+ * values of the tile exactly, these are the values that they were made for. Else its own stay.
+ */
+static ckpt_code follow_scales(const encode_job *job)
+{
+    const kind k = job->to->dtype == CKPT_F4 ? KIND_FP4 : KIND_FP8;
+    encode_options exactly = *job->options;
+    ckpt_error why = { .text = "" };
+    encode_job attempt = *job;
+    ckpt_code code = CKPT_OK;
+
+    exactly.allow_lossy = 0;
+    attempt.options = &exactly;
+    attempt.err = &why;
+    if (memcmp(job->given_scales, job->in->part[CKPT_SCALE], job->in->part_bytes[CKPT_SCALE]) == 0)
+        *job->out = *job->in;
+    else if ((code = allocate_out(job->to, job->range, job->scratch, job->out, &why)) == CKPT_OK &&
+             (code = convert(&attempt, k)) == CKPT_OK)
+        code = values_check(job->to, job->range, job->out, &why);
+    if (code != CKPT_E_INEXACT && code != CKPT_E_FORMAT)
+        return code == CKPT_OK ? code : ckpt_fail(job->err, code, "%s", why.text);
+    *job->out = *job->in;
+    return CKPT_OK;
+}
+
 static void add_stats(encode_view *v, size_t tensor, const encode_stats *seen)
 {
     encode_stats *stats = &v->stats[tensor];
@@ -158,12 +187,6 @@ static ckpt_code encode_read(ckpt_source *self, const source_range *range, arena
     if ((code = source_read_tile(v->from, &all, scratch, &in, err)) != CKPT_OK ||
         (code = encode_check_source(&job)) != CKPT_OK)
         return code;
-    if (k == KIND_COPY) {
-        *tile = in;
-        return CKPT_OK;
-    }
-    if ((code = allocate_out(job.to, range, scratch, tile, err)) != CKPT_OK)
-        return code;
     if (v->scales[range->tensor] >= 0) {
         const source_range scales = { (size_t)v->scales[range->tensor], range->row,
                                       range->row_count, SOURCE_WANT_SCALE };
@@ -172,7 +195,14 @@ static ckpt_code encode_read(ckpt_source *self, const source_range *range, arena
             return code;
         job.given_scales = given.part[CKPT_SCALE];
     }
-    if ((code = convert(&job, k)) != CKPT_OK ||
+    if (k == KIND_COPY && job.given_scales != NULL)
+        return follow_scales(&job);
+    if (k == KIND_COPY) {
+        *tile = in;
+        return CKPT_OK;
+    }
+    if ((code = allocate_out(job.to, range, scratch, tile, err)) != CKPT_OK ||
+        (code = convert(&job, k)) != CKPT_OK ||
         (code = values_check(job.to, range, tile, err)) != CKPT_OK)
         return code;
     add_stats(v, range->tensor, &job.stats);
@@ -186,7 +216,7 @@ static uint64_t encode_need(const ckpt_source *self, size_t tensor, uint64_t row
     const ckpt_tensor *to = ckpt_catalog_at(self->catalog, tensor);
     uint64_t need = source_need(v->from, tensor, row_count);
 
-    if (v->kinds[tensor] == KIND_COPY)
+    if (v->kinds[tensor] == KIND_COPY && v->scales[tensor] < 0)
         return need;
     need += arena_cost(row_count * ckpt_part_row_bytes(to, CKPT_DATA));
     need += arena_cost(row_count * ckpt_part_row_bytes(to, CKPT_SCALE));
@@ -201,6 +231,8 @@ static uint64_t encode_need(const ckpt_source *self, size_t tensor, uint64_t row
         return need + encode_fp8_need(from);
     case KIND_FP4:
         return need + encode_fp4_need(from);
+    case KIND_COPY:
+        return need + size_max(encode_fp8_need(from), encode_fp4_need(from));
     default:
         return need + values_need(from);
     }

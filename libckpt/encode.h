@@ -2,7 +2,8 @@
  * encode.h: the view that changes encodings, exactly or not at all.
  *
  * Every pair of encodings is one of these:
- *   same codes and scales                 copied
+ *   same codes and scales                 copied; given scales are taken where they represent all
+ *                                         values of a tile
  *   same codes, other scale dtype         E8M0 <-> F32 <-> BF16 of the same power of two
  *   block-scaled -> plain float           dequantise
  *   FP4 -> FP8                            DeepSeek's rule: block scale = largest group scale / 64

@@ -185,3 +185,58 @@ def test_bf16_groups_of_tiny_values_get_a_scale_that_everybody_reads(ckpt, bf16,
     scales = Model(tmp_path / "out")[name.replace(".weight", ".scale")].data
     assert set(scales[:4]) == {1}
     assert digest(tmp_path / "out") == digest(path)
+
+
+# ---- the same encoding, other scales ----
+
+def check_follows(ckpt, other, original, out):
+    ckpt("ckpt-verify", "compare", other, original)
+    assert tensor_files(other) != tensor_files(original)
+    ckpt("ckpt-convert", "--verify", "--like", original, other, out)
+    assert tensor_files(out) == tensor_files(original)
+
+
+def test_fp4_with_scales_by_rule_gets_those_to_follow(ckpt, golden_a, tmp_path):
+    ckpt("ckpt-convert", "--experts", "fp8", golden_a, tmp_path / "fp8")
+    (tmp_path / "fp8" / "fp4_scales.zst").unlink()
+    ckpt("ckpt-convert", "--experts", "fp4", tmp_path / "fp8", tmp_path / "fp4")
+    check_follows(ckpt, tmp_path / "fp4", golden_a, tmp_path / "out")
+
+
+def test_fp8_with_halved_codes_gets_the_scales_to_follow(ckpt, golden_a, tmp_path):
+    """Codes halved and scales doubled where that is exact: the same values, other bytes."""
+    original = tmp_path / "original"
+    ckpt("ckpt-convert", "--experts", "fp8", "--scale-dtype", "e8m0", golden_a, original)
+    model = Model(original)
+    model.extras.clear()
+    count = 0
+    for name in [n for n in model.names() if n.endswith(".weight")]:
+        weight, to = model[name], name.replace(".weight", ".scale")
+        if weight.dtype != "F8_E4M3":
+            continue
+        codes = np.frombuffer(weight.data, "u1").reshape(weight.shape).copy()
+        scales = np.frombuffer(model[to].data, "u1").reshape(model[to].shape).copy()
+        for r, c in np.ndindex(scales.shape):
+            block = codes[128 * r:128 * r + 128, 128 * c:128 * c + 128]
+            if np.all((block & 127 >= 16) | (block & 127 == 0)):
+                block[:] = np.where(block & 127 == 0, block, block - 8)
+                scales[r, c] += 1
+                count += 1
+        model[name] = Tensor(weight.dtype, weight.shape, codes.tobytes())
+        model[to] = Tensor("F8_E8M0", model[to].shape, scales.tobytes())
+    assert count > 20
+    check_follows(ckpt, model.write(tmp_path / "other"), original, tmp_path / "out")
+
+
+@pytest.mark.parametrize("options", [[], ["--allow-lossy"]])
+def test_values_that_the_scales_to_follow_do_not_represent_keep_their_own(ckpt, golden_a, tmp_path,
+                                                                          options):
+    model = Model(golden_a)
+    model.extras.clear()
+    for name in list(filter(scaled, model.names())):
+        t = model[name]
+        model[name] = Tensor(t.dtype, t.shape, bytes(b + 5 for b in t.data))
+    path = model.write(tmp_path / "in")
+    done = ckpt("ckpt-convert", *options, "--json", "--like", golden_a, path, tmp_path / "out").json
+    assert done["rounded"] == done["changed_tensors"] == 0
+    ckpt("ckpt-verify", "compare", path, tmp_path / "out")
