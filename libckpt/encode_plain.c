@@ -231,7 +231,7 @@ static ckpt_code put_integers(encode_job *job, uint64_t row, const int64_t *valu
 
     for (uint64_t c = 0; c < cols; c++) {
         if (values[c] < low || values[c] > high)
-            return encode_fail_inexact(job, row, c);
+            return encode_fail_beyond(job, row, c);
         memcpy(out + c * bytes, &values[c], bytes);     /* little endian */
     }
     return CKPT_OK;

@@ -70,6 +70,18 @@ static ckpt_code take_halves(convert_job *job, ckpt_error *err)
                     "quantised weights and BF16 are converted", count, first);
 }
 
+/* Experts that are stacked in one tensor have no number in their name. */
+static ckpt_code take_no_experts(convert_job *job, ckpt_error *err)
+{
+    if (job->like != NULL || job->options.policy.experts == job->options.policy.dtype)
+        return CKPT_OK;
+    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++)
+        if (plan_is_expert(ckpt_catalog_at(job->targets, i)->name))
+            return CKPT_OK;
+    return note_add(&job->notes, err, "no tensor is a numbered expert ('experts.0.'): --experts "
+                    "changes nothing, and --dtype is about all weights");
+}
+
 ckpt_code convert_take_notes(convert_job *job, ckpt_error *err)
 {
     const convert_options *o = &job->options;
@@ -81,6 +93,8 @@ ckpt_code convert_take_notes(convert_job *job, ckpt_error *err)
         (job->fill != NULL &&
          ((code = note_add_all(&job->notes, &job->fill->notes, o->fill_from, err)) != CKPT_OK ||
           (code = take_filled(job, err)) != CKPT_OK)))
+        return code;
+    if ((code = take_no_experts(job, err)) != CKPT_OK)
         return code;
     return take_halves(job, err);
 }

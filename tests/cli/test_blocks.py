@@ -73,3 +73,18 @@ def test_bf16_experts_of_any_width_open_again(ckpt, sources, tmp_path, columns, 
     ckpt("ckpt-convert", "--like", source, out, again)
     for file in source.glob("*.safetensors"):
         assert (again / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("options", ([], ["--dry-run"], ["--json"]))
+def test_an_option_about_experts_that_are_not_there_is_told(ckpt, tmp_path, options):
+    """Stacked experts have no number."""
+    model = Model()
+    model.config = {"model_type": "unknown"}
+    name = "model.layers.0.mlp.experts.down_proj"
+    model.files["model.safetensors"] = {
+        name: Tensor("F8_E4M3", [2, 128, 128], b"\x38" * 32768),
+        name + "_scale_inv": Tensor("F32", [2, 1, 1], b"\0\0\x80\x3f" * 2)}
+    path = model.write(tmp_path / "in")
+    says = "no tensor is a numbered expert"
+    assert says in ckpt("ckpt-convert", "--experts", "bf16", *options, path, tmp_path / "a").out
+    assert says not in ckpt("ckpt-convert", "--dtype", "bf16", *options, path, tmp_path / "b").out

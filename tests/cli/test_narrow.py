@@ -55,6 +55,16 @@ def test_they_are_told_in_every_layout(ckpt, golden_a, tmp_path):
     assert any("ids outside" in n for n in notes(ckpt, tmp_path / "dist"))
 
 
+@pytest.mark.parametrize("options", [[], ["--allow-lossy"]])
+def test_an_id_beyond_the_layouts_integers_is_refused(ckpt, golden_a, tmp_path, options):
+    """torch_dist has I32; no rounding makes an id fit."""
+    path, _ = with_ids(golden_a, tmp_path / "in", {(3, 1): 1 << 40})
+    err = ckpt("ckpt-shard", "--layout", "torch_dist", *options, path, tmp_path / "out",
+               check=2).err
+    assert f"'{TABLE}', row 3, column 1" in err and "beyond the range of I32" in err
+    assert "--allow-lossy" not in err and not list(tmp_path.glob("out*"))
+
+
 def narrowed(golden, path, names):
     model = Model(golden)
     for name in names:
