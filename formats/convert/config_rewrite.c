@@ -241,7 +241,7 @@ ckpt_code config_check_inference(const config_change *change, const ckpt_map *pl
 {
     const ckpt_tensor *first = NULL;
 
-    if (is_copy(change))
+    if (change->is_inference && is_copy(change))
         return CKPT_OK;
     for (size_t i = 0; i < ckpt_catalog_count(change->targets); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(change->targets, i);

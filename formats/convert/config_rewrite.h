@@ -24,6 +24,7 @@ typedef struct {
     const ckpt_catalog *official;    /* what the family expects, or NULL */
     const ckpt_map *modules;         /* map of the native names, which tells modules; or NULL */
     int has_expert_dtype;            /* the family knows that key */
+    int is_inference;                /* `from` is the reference code's own folder already */
 } config_change;
 
 /* *out is malloc'd. `text` is the source's config.json. Refuses encodings that it cannot say. */

@@ -44,6 +44,7 @@ static ckpt_code rewrite_config(convert_job *job, const char *text, ckpt_error *
         .from = job->fill != NULL ? NULL : job->picked->catalog,
         .official = job->source->official,
         .has_expert_dtype = job->source->family != NULL,
+        .is_inference = job->source->format == &format_mp,
     };
     ckpt_code code = CKPT_OK;
 

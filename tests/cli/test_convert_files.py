@@ -106,6 +106,11 @@ def test_an_mp_folder_says_one_dtype(ckpt, golden, tmp_path, options):
                check=2).err
     assert "inference/config.json" in err and "--experts" in err
     assert not (tmp_path / "out").exists()
+    # In two steps as in one: config.json of the first has a list, inference/config.json none.
+    ckpt("ckpt-convert", *options, golden, tmp_path / "mixed")
+    err = ckpt("ckpt-shard", "--layout", "mp", "--mp", 1, tmp_path / "mixed", tmp_path / "out",
+               check=2).err
+    assert "inference/config.json" in err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("options", [[], ["--dtype", "fp8"], ["--dtype", "fp8", "--experts",
