@@ -7,6 +7,7 @@
 
 #include "divide.h"
 #include "safetensors.h"
+#include "libckpt/encoding.h"
 #include "libckpt/text.h"
 
 enum { RANKS_MAX = 4096, RANK_NAME_BYTES = 64 };
@@ -307,14 +308,13 @@ typedef struct {
 /* Elements that must stay together along a dimension: blocks of a scaled weight. */
 static uint64_t unit_of(const ckpt_tensor *key, uint32_t dimension)
 {
-    enum { FP8_UNIT = 128, FP4_UNIT = 32 };
-    const int is_last = dimension + 1 == key->rank;
+    const ckpt_encoding *e = key->dtype == CKPT_F8_E4M3 ? encoding_at(ENCODING_FP8_128)
+                        : key->dtype == CKPT_F4    ? encoding_at(ENCODING_FP4_32)
+                                                   : NULL;
 
-    if (key->dtype == CKPT_F8_E4M3)
-        return FP8_UNIT;
-    if (key->dtype == CKPT_F4 && is_last)
-        return FP4_UNIT;
-    return 1;
+    if (e == NULL)
+        return 1;
+    return dimension + 1 == key->rank ? e->block_cols : e->block_rows;
 }
 
 /* 1 when the ranks can divide this key. */

@@ -15,8 +15,6 @@
 #include "libckpt/size.h"
 #include "libckpt/values.h"
 
-enum { DEFAULT_BLOCK = 128 };
-
 ckpt_code checkpoint_read_config(ckpt_checkpoint *out, const char *directory, ckpt_error *err)
 {
     char *path = file_join(directory, "config.json");
@@ -108,21 +106,20 @@ static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, c
         c->config == NULL ? NULL : config_member(json_root(c->config), "quantization_config");
     const json_value *block = json_member(quantization, "weight_block_size");
     const char *scale_fmt = json_string(json_member(quantization, "scale_fmt"));
-    uint64_t rows = DEFAULT_BLOCK;
-    uint64_t cols = DEFAULT_BLOCK;
-    int is_ours = 1;
+    uint64_t rows;
+    uint64_t cols;
 
+    out->fp8 = ENCODING_FP8_128;
     if (json_is_array(block))
-        is_ours = json_count(block) == 2 && json_u64(json_first(block), &rows) &&
-                  json_u64(json_next(json_first(block)), &cols) && rows == DEFAULT_BLOCK &&
-                  cols == DEFAULT_BLOCK;
+        out->fp8 = json_count(block) == 2 && json_u64(json_first(block), &rows) &&
+                           json_u64(json_next(json_first(block)), &cols)
+                       ? encoding_find(CKPT_F8_E4M3, rows, cols)
+                       : ENCODING_COUNT;
     out->bare_codes = find_bare_codes(c, json_string(json_member(quantization, "quant_method")));
-    if (!is_ours && out->bare_codes == BARE_CODES_NONE)
+    if (out->fp8 == ENCODING_COUNT && out->bare_codes == BARE_CODES_NONE)
         return ckpt_fail(err, CKPT_E_FORMAT,
                          "'%s': config.json has a weight_block_size other than [128, 128]",
                          c->path);
-    out->block_rows = is_ours ? DEFAULT_BLOCK : 0;
-    out->block_cols = is_ours ? DEFAULT_BLOCK : 0;
     out->lenient = c->options.lenient;
     out->keep_copies = c->options.keep_copies;
     out->u8_scales =

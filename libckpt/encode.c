@@ -21,11 +21,6 @@ typedef struct {
     pthread_mutex_t lock;
 } encode_view;
 
-static int is_blocks(const ckpt_tensor *t, ckpt_dtype dtype)
-{
-    return t->dtype == dtype && t->scale_dtype != CKPT_NONE;
-}
-
 static int same_codes(const ckpt_tensor *a, const ckpt_tensor *b)
 {
     return a->dtype == b->dtype && a->block_rows == b->block_rows &&
@@ -47,11 +42,14 @@ static int find_kind(const ckpt_tensor *from, const ckpt_tensor *to, int has_giv
                        (ckpt_tensor_is_int(to) && to->dtype != CKPT_U64 && to->dtype != CKPT_BOOL)
                    ? KIND_PLAIN
                    : -1;
-    if (is_blocks(to, CKPT_F8_E4M3) && to->block_rows == FP8_BLOCK && to->block_cols == FP8_BLOCK)
-        return is_blocks(from, CKPT_F4) && !has_given_scales ? KIND_FP4_FP8 : KIND_FP8;
-    if (is_blocks(to, CKPT_F4) && to->block_cols == FP4_GROUP && to->scale_dtype == CKPT_F8_E8M0)
+    switch (encoding_of(to)->quantiser) {
+    case QUANTISER_FP8_BLOCK:
+        return encoding_is(from, ENCODING_FP4_32) && !has_given_scales ? KIND_FP4_FP8 : KIND_FP8;
+    case QUANTISER_FP4_GROUP:
         return KIND_FP4;
-    return -1;
+    default:
+        return -1;
+    }
 }
 
 static ckpt_code plan_tensor(encode_view *v, size_t i, ckpt_error *err)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "encode_job.h"
+#include "scale.h"
 #include "size.h"
 
 /* ---- FP8 ---- */
@@ -35,7 +36,7 @@ static ckpt_code fail_saturated(const encode_job *job, uint64_t row, uint64_t co
                      (unsigned long long)col, (double)value, (double)largest);
 }
 
-enum { FP8_LARGEST = 448, FP8_LIMIT = 464, FP4_LARGEST = 6, FP4_LIMIT = 7 };
+enum { FP8_LIMIT = 464, FP4_LIMIT = 7 };
 
 /* The first element of a block (pitch FP8_BLOCK) that saturates; rows * width when none does. */
 static uint64_t find_saturated(const float *panel, uint64_t rows, uint64_t width, double limit)
@@ -55,7 +56,7 @@ static ckpt_code check_block_fits(const encode_job *job, uint64_t row, uint64_t 
         return CKPT_OK;
     return fail_saturated(job, row + i / b->width, col + i % b->width,
                           b->panel[i / b->width * FP8_BLOCK + i % b->width],
-                          scale * (float)FP8_LARGEST);
+                          scale * encoding_of(job->to)->largest);
 }
 
 /*
@@ -107,8 +108,8 @@ static ckpt_code encode_block(encode_job *job, uint64_t block_row, uint64_t bloc
                          (unsigned long long)block_col);
     scale = job->given_scales == NULL
                 ? fp8_scale_pow2(amax)
-                : values_scale(job->kernels, job->to->scale_dtype, job->given_scales, place);
-    if (!encode_put_scale(job->to->scale_dtype, job->out->part[CKPT_SCALE], place, scale))
+                : scale_get(job->kernels, job->to->scale_dtype, job->given_scales, place);
+    if (!scale_put(job->kernels, job->to->scale_dtype, job->out->part[CKPT_SCALE], place, scale))
         return encode_fail_scale(job, job->range->row / FP8_BLOCK + block_row, block_col, scale);
     result = job->kernels->f32_block_to_fp8(b->panel, b->rows, b->width, FP8_BLOCK, scale, codes,
                                             cols);
@@ -285,7 +286,7 @@ static ckpt_code check_row_fits(const encode_job *job, uint64_t row, const float
 
         job->kernels->e8m0_to_f32(scales + c / FP4_GROUP, &scale, 1);
         if (!(fabs((double)values[c]) < (double)scale * FP4_LIMIT))
-            return fail_saturated(job, row, c, values[c], scale * (float)FP4_LARGEST);
+            return fail_saturated(job, row, c, values[c], scale * encoding_of(job->to)->largest);
     }
     return CKPT_OK;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "encode_job.h"
+#include "scale.h"
 #include "size.h"
 
 enum {
@@ -92,7 +93,7 @@ static ckpt_code scale_band(encode_job *job, band *b, uint64_t first, uint64_t r
             b->largest[c] = SCALE_SHIFT;
         code = (uint8_t)(b->largest[c] - SCALE_SHIFT);
         job->kernels->e8m0_to_f32(&code, &scale, 1);
-        encode_put_scale(job->to->scale_dtype, out, c, scale);
+        scale_put(job->kernels, job->to->scale_dtype, out, c, scale);
     }
     return CKPT_OK;
 }

@@ -36,9 +36,6 @@ uint64_t encode_fp4_to_fp8_need(const ckpt_tensor *from, uint64_t row_count);
 uint64_t encode_fp8_need(const ckpt_tensor *from);
 uint64_t encode_fp4_need(const ckpt_tensor *from);
 
-/* Store one F32 scale as element `i` of a scale row of `dtype`; 0 when it has no such value. */
-int encode_put_scale(ckpt_dtype dtype, uint8_t *row, uint64_t i, float scale);
-
 /* The sentences for values that do not survive: those that would be rounded, which may be allowed,
  * and those that the target has no room for, which never are. `row` is of the tile. */
 ckpt_code encode_fail_inexact(const encode_job *job, uint64_t row, uint64_t col);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "encode_job.h"
+#include "scale.h"
 #include "size.h"
 
 /* "tensor 'x', row 1, column 2: F32 0.1 is " and what is said of it. */
@@ -77,7 +78,7 @@ static ckpt_code fail_nan_code(const encode_job *job)
 
 static int scale_is_odd(const encode_job *job, uint64_t i)
 {
-    const float scale = values_scale(job->kernels, job->from->scale_dtype,
+    const float scale = scale_get(job->kernels, job->from->scale_dtype,
                                      job->in->part[CKPT_SCALE], i);
 
     return !(scale > 0 && scale < __builtin_inff());
@@ -93,7 +94,7 @@ static ckpt_code check_scales(const encode_job *job)
     uint64_t row;
     uint64_t rows;
 
-    if (t->scale_dtype == CKPT_F8_E8M0 && values_e8m0_within(scales, count, 0x00, 0xFE))
+    if (t->scale_dtype == CKPT_F8_E8M0 && scale_e8m0_within(scales, count, 0x00, 0xFE))
         return CKPT_OK;
     for (uint64_t i = 0; i < count; i++) {
         if (!scale_is_odd(job, i))
@@ -129,27 +130,6 @@ ckpt_code encode_check_source(const encode_job *job)
 
 /* ---- scale dtype ---- */
 
-int encode_put_scale(ckpt_dtype dtype, uint8_t *row, uint64_t i, float scale)
-{
-    uint16_t bf16;
-    float back;
-
-    if (dtype == CKPT_F8_E8M0) {
-        const int code = e8m0_from_f32_exact(scale);
-
-        row[i] = (uint8_t)code;
-        return code >= 0;
-    }
-    if (dtype == CKPT_F32) {
-        memcpy(row + 4 * i, &scale, sizeof scale);
-        return 1;
-    }
-    kernels_get()->f32_to_bf16(&scale, &bf16, 1);
-    kernels_get()->bf16_to_f32(&bf16, &back, 1);
-    memcpy(row + 2 * i, &bf16, sizeof bf16);
-    return memcmp(&back, &scale, sizeof scale) == 0;
-}
-
 ckpt_code encode_scales(encode_job *job)
 {
     const uint64_t cols = ckpt_part_cols(job->to, CKPT_SCALE);
@@ -162,9 +142,9 @@ ckpt_code encode_scales(encode_job *job)
     source_scale_rows(job->to, job->range, &row, &rows);
     for (uint64_t i = 0; i < count; i++) {
         const float scale =
-            values_scale(job->kernels, job->from->scale_dtype, job->in->part[CKPT_SCALE], i);
+            scale_get(job->kernels, job->from->scale_dtype, job->in->part[CKPT_SCALE], i);
 
-        if (!encode_put_scale(job->to->scale_dtype, job->out->part[CKPT_SCALE], i, scale))
+        if (!scale_put(job->kernels, job->to->scale_dtype, job->out->part[CKPT_SCALE], i, scale))
             return encode_fail_scale(job, row + i / cols, i % cols, scale);
     }
     return CKPT_OK;

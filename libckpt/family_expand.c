@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "family_text.h"
+#include "encoding.h"
 #include "memory.h"
 #include "size.h"
 
@@ -427,8 +428,6 @@ static void odometer_end(expander *x, const odometer *o)
 
 /* ---- lines ---- */
 
-enum { FP8_BLOCK = 128, FP4_GROUP = 32 };
-
 static void set_encoding(expander *x, ckpt_tensor *tensor)
 {
     family_encoding encoding = x->line->encoding;
@@ -446,17 +445,11 @@ static void set_encoding(expander *x, ckpt_tensor *tensor)
         tensor->dtype = CKPT_I64;
         break;
     case ENCODING_FP8:
-        tensor->dtype = CKPT_F8_E4M3;
-        tensor->scale_dtype = x->scale_dtype;
-        tensor->block_rows = FP8_BLOCK;
-        tensor->block_cols = FP8_BLOCK;
+        encoding_set(tensor, ENCODING_FP8_128, x->scale_dtype);
         break;
     default:
-        tensor->dtype = CKPT_F4;
+        encoding_set(tensor, ENCODING_FP4_32, CKPT_F8_E8M0);
         tensor->stored_dtype = CKPT_I8;
-        tensor->scale_dtype = CKPT_F8_E8M0;
-        tensor->block_rows = 1;
-        tensor->block_cols = FP4_GROUP;
     }
 }
 
@@ -487,7 +480,7 @@ static ckpt_code look_at_groups(expander *x)
     if (line->encoding != ENCODING_FP4 || line->rank == 0)
         return CKPT_OK;
     if ((code = expr_value(x, &line->dims[line->rank - 1], &cols)) == CKPT_OK)
-        x->broken_groups |= cols % FP4_GROUP != 0;
+        x->broken_groups |= cols % encoding_at(ENCODING_FP4_32)->block_cols != 0;
     return code;
 }
 

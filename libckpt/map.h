@@ -40,6 +40,7 @@
 #ifndef CKPT_MAP_H
 #define CKPT_MAP_H
 
+#include "encoding.h"
 #include "layout.h"
 
 enum { MAP_CONCAT_MAX = 4, MAP_MODULE_NAMES_MAX = 4, MAP_CAPTURES_MAX = 8, MAP_NAME_BYTES = 1024 };
@@ -190,8 +191,7 @@ typedef struct {
     int u8_scales;           /* U8 scales are E8M0 codes */
     int keep_copies;         /* copies become tensors of their own */
     map_bare_codes bare_codes;
-    uint32_t block_rows;     /* of FP8 weights: 128; 0: none of a kind that is decoded */
-    uint32_t block_cols;
+    encoding_id fp8;         /* of FP8 weights; ENCODING_COUNT: none that is decoded */
 } map_read_options;
 
 typedef enum { FATE_NONE, FATE_USED, FATE_SCALE, FATE_COPY, FATE_DROPPED } map_fate_kind;

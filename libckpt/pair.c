@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "kernels/kernels.h"
+#include "encoding.h"
+#include "scale.h"
 #include "size.h"
 #include "text.h"
 
@@ -41,25 +42,15 @@ static int grid_fits(const ckpt_tensor *logical, const ckpt_tensor *scale)
 static ckpt_code scale_dtype(const ckpt_tensor *scale, const map_read_options *options,
                              ckpt_dtype *out, ckpt_error *err)
 {
-    switch (scale->dtype) {
-    case CKPT_F8_E8M0:
-    case CKPT_F32:
-    case CKPT_BF16:
-        *out = scale->dtype;
+    *out = scale->dtype == CKPT_U8 && options->u8_scales ? CKPT_F8_E8M0 : scale->dtype;
+    if (scale_is_known(*out))
         return CKPT_OK;
-    case CKPT_U8:
-        if (options->u8_scales) {
-            *out = CKPT_F8_E8M0;
-            return CKPT_OK;
-        }
+    if (*out == CKPT_U8)
         return ckpt_fail(err, CKPT_E_FORMAT,
                          "scale '%s' is U8: say --u8-scales if its bytes are E8M0 exponents",
                          scale->name);
-    default:
-        return ckpt_fail(err, CKPT_E_FORMAT,
-                         "scale '%s' has dtype %s, expected F8_E8M0, F32 or BF16", scale->name,
-                         ckpt_dtype_name(scale->dtype));
-    }
+    return ckpt_fail(err, CKPT_E_FORMAT, "scale '%s' has dtype %s, expected F8_E8M0, F32 or BF16",
+                     scale->name, ckpt_dtype_name(scale->dtype));
 }
 
 static ckpt_code fail_shapes(const ckpt_tensor *weight, const ckpt_tensor *scale, ckpt_error *err)
@@ -96,15 +87,12 @@ ckpt_code pair_encoding(const ckpt_tensor *weight, const ckpt_tensor *scale,
     if (weight->rank < 2)
         return fail_shapes(weight, scale, err);
     if (weight->dtype == CKPT_F8_E4M3) {
-        if (options->block_rows == 0)
+        if (options->fp8 == ENCODING_COUNT)
             return ckpt_fail(err, CKPT_E_FORMAT,
                              "weight '%s' has blocks of a size that is not read", weight->name);
-        out->block_rows = options->block_rows;
-        out->block_cols = options->block_cols;
+        encoding_set(out, options->fp8, out->scale_dtype);
     } else if (weight->dtype == CKPT_F4 || is_byte) {
-        out->dtype = CKPT_F4;
-        out->block_rows = 1;
-        out->block_cols = FP4_GROUP;
+        encoding_set(out, ENCODING_FP4_32, out->scale_dtype);
         if (is_byte && !size_mul(weight->shape[last], 2, &out->shape[last]))
             return fail_shapes(weight, scale, err);
     } else {

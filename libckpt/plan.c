@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "kernels/kernels.h"
+#include "encoding.h"
 
 int plan_is_expert(const char *name)
 {
@@ -31,10 +31,8 @@ static ckpt_dtype fp8_scale(const ckpt_tensor *t, const ckpt_tensor *official,
 
 static void set_fp8(ckpt_tensor *t, ckpt_dtype scale)
 {
-    catalog_set_plain(t, CKPT_F8_E4M3);
-    t->scale_dtype = scale;
-    t->block_rows = FP8_BLOCK;
-    t->block_cols = FP8_BLOCK;
+    encoding_set(t, ENCODING_FP8_128, scale);
+    t->stored_dtype = CKPT_F8_E4M3;
 }
 
 static void set_fp4(ckpt_tensor *t, const ckpt_tensor *official)
@@ -46,11 +44,8 @@ static void set_fp4(ckpt_tensor *t, const ckpt_tensor *official)
     else if (official != NULL && official->dtype == CKPT_F4)
         stored = official->stored_dtype;
 
-    catalog_set_plain(t, CKPT_F4);
+    encoding_set(t, ENCODING_FP4_32, CKPT_F8_E8M0);
     t->stored_dtype = stored;
-    t->scale_dtype = CKPT_F8_E8M0;
-    t->block_rows = 1;
-    t->block_cols = FP4_GROUP;
 }
 
 static const ckpt_tensor *find_official(const ckpt_catalog *official, const ckpt_tensor *t)

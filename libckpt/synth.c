@@ -11,11 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "encoding.h"
 #include "size.h"
 
 enum {
-    FP8_BLOCK = 128,
-    FP4_GROUP = 32,
     FP4_CLASSES = 3,
     FP4_TABLE = 4096,
     FP4_WORDS = 5,            /* random words of a group: one for its choices, four for its codes */
@@ -488,13 +487,12 @@ static void synth_free(ckpt_source *self)
 static int can_make(const ckpt_tensor *tensor, const synth_options *options)
 {
     const uint64_t cols = ckpt_tensor_cols(tensor);
-    const int scaled = tensor->scale_dtype == CKPT_F8_E8M0 || tensor->scale_dtype == CKPT_F32;
 
     switch (tensor->dtype) {
     case CKPT_F4:
-        return scaled && tensor->block_rows == 1 && tensor->block_cols == FP4_GROUP;
+        return encoding_is(tensor, ENCODING_FP4_32);
     case CKPT_F8_E4M3:
-        return scaled && tensor->block_rows == FP8_BLOCK && tensor->block_cols == FP8_BLOCK;
+        return encoding_is(tensor, ENCODING_FP8_128) && tensor->scale_dtype != CKPT_BF16;
     case CKPT_I64:
         return tensor->scale_dtype == CKPT_NONE && cols <= IDS_MAX &&
                cols <= options->expert_count && options->expert_count <= UINT32_MAX;

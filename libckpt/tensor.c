@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "encoding.h"
 #include "size.h"
 
 uint64_t ckpt_tensor_rows(const ckpt_tensor *tensor)
@@ -94,36 +95,12 @@ static int part_fits(uint64_t rows, uint64_t cols, uint32_t bits, int *whole_byt
     return total_bits / 8 <= INT64_MAX;       /* file positions are signed */
 }
 
-static int is_scale(ckpt_dtype dtype)
-{
-    return dtype == CKPT_F8_E8M0 || dtype == CKPT_F32 || dtype == CKPT_BF16;
-}
-
-/*
- * Whether its shape can have the encoding of a scaled tensor. The kernels rely on it: they take FP4
- * rows by whole groups, and tiles take blocks by the row view, where those of a stack of matrices
- * must not cross from one matrix into the next.
- */
 static ckpt_code check_encoding(const ckpt_tensor *t, ckpt_error *err)
 {
-    const uint32_t last = t->rank - 1;
-    const char *problem = NULL;
+    const char *problem = encoding_problem(t);
     char encoding[64];
     char shape[256];
 
-    if (t->scale_dtype == CKPT_NONE)
-        return CKPT_OK;
-    if (t->block_rows == 0 || t->block_cols == 0 || !is_scale(t->scale_dtype) ||
-        (t->dtype != CKPT_F8_E4M3 &&
-         (t->dtype != CKPT_F4 || t->scale_dtype != CKPT_F8_E8M0 || t->block_rows != 1 ||
-          t->block_cols != 32)))
-        problem = "there is no such encoding";
-    else if (t->rank < 2)
-        problem = "only matrices have blocks";
-    else if (t->dtype == CKPT_F4 && t->shape[last] % t->block_cols != 0)
-        problem = "its columns are not whole groups of 32";
-    else if (t->rank > 2 && t->shape[last - 1] % t->block_rows != 0)
-        problem = "blocks would cross its matrices";
     if (problem == NULL)
         return CKPT_OK;
     ckpt_tensor_encoding(t, encoding, sizeof encoding);

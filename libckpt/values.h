@@ -5,6 +5,7 @@
 #ifndef CKPT_VALUES_H
 #define CKPT_VALUES_H
 
+#include "encoding.h"
 #include "kernels/kernels.h"
 #include "source.h"
 
@@ -13,8 +14,9 @@ enum { VALUES_TEXT_BYTES = 96 };
 /* Refuse a CKPT_KERNELS that this machine cannot honour; after this kernels_get never fails. */
 ckpt_code kernels_require(ckpt_error *err);
 
-typedef struct {
+typedef struct values_reader {
     const ckpt_kernels *kernels;
+    const ckpt_encoding *encoding;
     const ckpt_tensor *tensor;
     const ckpt_tile *tile;
     uint64_t cols;
@@ -27,9 +29,6 @@ typedef struct {
 
 /* Scratch that values_begin takes. */
 uint64_t values_need(const ckpt_tensor *tensor);
-
-/* 0: elements of this dtype have no values here (F64, C64, F6, FNUZ). */
-int values_are_known(ckpt_dtype dtype);
 
 /* Refuses dtypes that have no values here. The tile is borrowed. */
 ckpt_code values_begin(values_reader *reader, const ckpt_tensor *tensor, const ckpt_tile *tile,
@@ -64,11 +63,5 @@ ckpt_code values_check(const ckpt_tensor *tensor, const source_range *range, con
  * the tile. */
 void values_text(const ckpt_tensor *tensor, const ckpt_tile *tile, uint64_t row, uint64_t col,
                  char out[VALUES_TEXT_BYTES]);
-
-/* Element `i` of a row of scales. */
-float values_scale(const ckpt_kernels *k, ckpt_dtype dtype, const uint8_t *scales, uint64_t i);
-
-/* Whether all of these E8M0 codes lie in [low, high]; low is 0..128, high is 127..254. */
-int values_e8m0_within(const uint8_t *codes, uint64_t count, uint8_t low, uint8_t high);
 
 #endif

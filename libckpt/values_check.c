@@ -1,38 +1,13 @@
 /* Products that are no values, and elements in words. */
-#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "scale.h"
 #include "size.h"
 #include "values.h"
 
-/* The largest codes, and the last E8M0 scales under which their products are finite: 1.75 * 2^8 *
- * 2^(246 - 127) and 1.5 * 2^2 * 2^(252 - 127) are 1.75 and 1.5 times 2^127. */
-#define FP8_LARGEST 448.0f
-#define FP4_LARGEST 6.0f
-enum { FP8_FINITE_HIGH = 246, FP4_FINITE_HIGH = 252, CODES_AT_ONCE = 128 };
-
-float values_scale(const ckpt_kernels *k, ckpt_dtype dtype, const uint8_t *scales, uint64_t i)
-{
-    uint16_t bf16;
-    float value;
-
-    switch (dtype) {
-    case CKPT_F8_E8M0:
-        k->e8m0_to_f32(scales + i, &value, 1);
-        break;
-    case CKPT_BF16:
-        memcpy(&bf16, scales + 2 * i, sizeof bf16);
-        k->bf16_to_f32(&bf16, &value, 1);
-        break;
-    default:
-        assert(dtype == CKPT_F32);
-        memcpy(&value, scales + 4 * i, sizeof value);
-        break;
-    }
-    return value;
-}
+enum { CODES_AT_ONCE = 128 };
 
 /* Codes [col, col + count) of a row of a scaled tensor as numbers; FP4 takes pairs. */
 static void decode_codes(const ckpt_tensor *t, const uint8_t *row, uint64_t col, uint64_t count,
@@ -64,7 +39,7 @@ static void text_of_code(const ckpt_tensor *t, const ckpt_tile *tile, uint64_t r
     if (t->scale_dtype == CKPT_F8_E8M0)
         snprintf(byte, sizeof byte, " (0x%02X)", scales[block]);
     snprintf(out, VALUES_TEXT_BYTES, "code 0x%02X (%g) x scale %.9g%s", code, (double)value[odd],
-             (double)values_scale(kernels_get(), t->scale_dtype, scales, block), byte);
+             (double)scale_get(kernels_get(), t->scale_dtype, scales, block), byte);
 }
 
 void values_text(const ckpt_tensor *tensor, const ckpt_tile *tile, uint64_t row, uint64_t col,
@@ -130,16 +105,16 @@ static ckpt_code check_products(const suspect *s, ckpt_error *err)
 }
 
 /* Whether some code may overflow under this scale. */
-static int is_suspect(const ckpt_tensor *t, float scale)
+static int is_suspect(const ckpt_encoding *e, float scale)
 {
-    return isfinite(scale) && isinf(scale * (t->dtype == CKPT_F4 ? FP4_LARGEST : FP8_LARGEST));
+    return isfinite(scale) && isinf(scale * e->largest);
 }
 
 ckpt_code values_check(const ckpt_tensor *tensor, const source_range *range, const ckpt_tile *tile,
                        ckpt_error *err)
 {
     const uint64_t cols = ckpt_part_cols(tensor, CKPT_SCALE);
-    const uint8_t high = tensor->dtype == CKPT_F4 ? FP4_FINITE_HIGH : FP8_FINITE_HIGH;
+    const ckpt_encoding *e = encoding_of(tensor);
     const ckpt_kernels *k = kernels_get();
     suspect s = { .tensor = tensor, .range = range, .tile = tile };
     ckpt_code code = CKPT_OK;
@@ -152,11 +127,11 @@ ckpt_code values_check(const ckpt_tensor *tensor, const source_range *range, con
         return kernels_require(err);
     source_scale_rows(tensor, range, &first, &rows);
     if (tensor->scale_dtype == CKPT_F8_E8M0 &&
-        values_e8m0_within(tile->part[CKPT_SCALE], rows * cols, 0, high))
+        scale_e8m0_within(tile->part[CKPT_SCALE], rows * cols, 0, e->finite_high))
         return CKPT_OK;
     for (uint64_t i = 0; i < rows * cols && code == CKPT_OK; i++) {
-        s.scale = values_scale(k, tensor->scale_dtype, tile->part[CKPT_SCALE], i);
-        if (!is_suspect(tensor, s.scale))
+        s.scale = scale_get(k, tensor->scale_dtype, tile->part[CKPT_SCALE], i);
+        if (!is_suspect(e, s.scale))
             continue;
         s.row = i / cols * tensor->block_rows;
         s.row_end = size_min(s.row + tensor->block_rows, range->row_count);

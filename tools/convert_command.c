@@ -12,7 +12,7 @@
 #include "verify/manifest.h"
 #include "verify/report.h"
 
-static plan_encoding encoding_of(const char *word, plan_encoding absent)
+static plan_encoding encoding_told(const char *word, plan_encoding absent)
 {
     if (word == NULL)
         return absent;
@@ -28,8 +28,8 @@ static void take_options(convert_command *o, const cli_args *args, cli_meter *me
 
     c->source = args->items[0];
     c->target = args->items[1];
-    c->policy.dtype = encoding_of(o->dtype, PLAN_KEEP);
-    c->policy.experts = encoding_of(o->experts, c->policy.dtype);
+    c->policy.dtype = encoding_told(o->dtype, PLAN_KEEP);
+    c->policy.experts = encoding_told(o->experts, c->policy.dtype);
     c->policy.scale_dtype = o->scale_dtype == NULL                ? CKPT_NONE
                             : strcmp(o->scale_dtype, "f32") == 0 ? CKPT_F32
                                                                   : CKPT_F8_E8M0;

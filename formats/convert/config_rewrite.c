@@ -6,21 +6,18 @@
 #include <string.h>
 
 #include "config_private.h"
+#include "libckpt/encoding.h"
 #include "libckpt/plan.h"
-
-static const char quantization[] =
-    "{\"activation_scheme\": \"dynamic\", \"fmt\": \"e4m3\", \"quant_method\": \"fp8\", "
-    "\"scale_fmt\": \"ue8m0\", \"weight_block_size\": [128, 128]}";
 
 typedef struct {
     int is_quantised;
     int has_f32_scales;            /* of other weights than experts */
     const char *expert_dtype;      /* JSON text, or NULL: no quantised experts */
-} encoding;
+} told_encoding;
 
-static encoding find_encoding(const ckpt_catalog *targets)
+static told_encoding find_encoding(const ckpt_catalog *targets)
 {
-    encoding found = { 0, 0, NULL };
+    told_encoding found = { 0, 0, NULL };
 
     for (size_t i = 0; i < ckpt_catalog_count(targets); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(targets, i);
@@ -95,6 +92,20 @@ static ckpt_code check_experts(const config_change *change, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* What a checkpoint without one gets; NULL: no memory. */
+static char *new_quantization(void)
+{
+    const ckpt_encoding *fp8 = encoding_at(ENCODING_FP8_128);
+    char *text = NULL;
+
+    if (asprintf(&text,
+                 "{\"activation_scheme\": \"dynamic\", \"fmt\": \"e4m3\", "
+                 "\"quant_method\": \"fp8\", \"scale_fmt\": \"ue8m0\", "
+                 "\"weight_block_size\": [%u, %u]}", fp8->block_rows, fp8->block_cols) < 0)
+        return NULL;
+    return text;
+}
+
 static ckpt_code rewrite_quantization(const config_change *change, char **text, ckpt_error *err)
 {
     static const char key[] = "quantization_config";
@@ -106,8 +117,8 @@ static ckpt_code rewrite_quantization(const config_change *change, char **text, 
         return code;
     if (json_is_object(json_member(json_root(document), key)))
         code = json_member_text(*text, key, &now, err);
-    else if ((now = strdup(quantization)) == NULL)
-        code = ckpt_fail_memory(err, "config.json", sizeof quantization);
+    else if ((now = new_quantization()) == NULL)
+        code = ckpt_fail_memory(err, "config.json", strlen(*text));
     if (code == CKPT_OK && (code = config_list_modules(change, &now, err)) == CKPT_OK)
         code = edit_if_other(text, key, now, err);
     json_free(document);
@@ -116,7 +127,7 @@ static ckpt_code rewrite_quantization(const config_change *change, char **text, 
 }
 
 /* vLLM takes a checkpoint without expert_dtype for one with FP4 experts and E8M0 scales. */
-static const char *expert_dtype(const encoding *wanted)
+static const char *expert_dtype(const told_encoding *wanted)
 {
     if (wanted->expert_dtype == NULL && wanted->has_f32_scales)
         return "\"fp8\"";
@@ -126,7 +137,7 @@ static const char *expert_dtype(const encoding *wanted)
 ckpt_code config_rewrite(const char *text, const config_change *change, char **out,
                          ckpt_error *err)
 {
-    const encoding wanted = find_encoding(change->targets);
+    const told_encoding wanted = find_encoding(change->targets);
     char *edited = strdup(text);
     ckpt_code code = CKPT_OK;
 
@@ -208,7 +219,7 @@ out:
 ckpt_code config_rewrite_inference(const char *text, const ckpt_catalog *targets, char **out,
                                    ckpt_error *err)
 {
-    const encoding wanted = find_encoding(targets);
+    const told_encoding wanted = find_encoding(targets);
     const int has_fp4 = wanted.expert_dtype != NULL && strcmp(wanted.expert_dtype, "\"fp4\"") == 0;
     json_document *document = NULL;
     char *edited = strdup(text);

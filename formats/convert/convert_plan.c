@@ -217,7 +217,7 @@ static ckpt_code check_digests(const convert_job *job, ckpt_error *err)
         const ckpt_tensor *t = ckpt_catalog_at(picked, i);
         const ckpt_checkpoint *from = job->origins[i] == NULL ? job->source : job->fill;
 
-        if (!values_are_known(t->dtype))
+        if (encoding_of(t) == NULL)
             return ckpt_fail(err, CKPT_E_USAGE,
                              "'%s': tensor '%s' is %s, which has no value digest: only "
                              "--no-digest converts it", ckpt_file_name(from, t->file), t->name,

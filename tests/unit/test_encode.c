@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "memory_source.h"
+#include "libckpt/scale.h"
 #include "libckpt/values.h"
 
 static const float fp4_values[8] = { 0, 0.5f, 1, 1.5f, 2, 3, 4, 6 };
@@ -214,7 +215,7 @@ static void test_small_scales_are_exact_in_fp8(void **state)
         codes = read_part(&b, CKPT_DATA, &err);
         fp8_scale = read_part(&b, CKPT_SCALE, &err);
         assert_non_null(codes);
-        got = values_scale(kernels_get(), to.scale_dtype, fp8_scale, 0);
+        got = scale_get(kernels_get(), to.scale_dtype, fp8_scale, 0);
         assert_true(got == ldexpf(1, (scale > 6 ? scale - 6 : 0) - 127));
         for (unsigned c = 0; c < 32; c++) {
             const unsigned code = c % 2 == 0 ? c / 2 : 15 - c / 2;

@@ -492,7 +492,7 @@ static void test_tensors_without_a_rule_are_refused(void **state)
 
     (void)state;
     wrong[3].scale_dtype = CKPT_NONE;
-    wrong[4].block_cols = 32;
+    wrong[4].scale_dtype = CKPT_BF16;
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         ckpt_error err;
         sample s;

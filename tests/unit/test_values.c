@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include "libckpt/scale.h"
+
 enum { CODES = 11 };      /* one word of eight and a rest */
 
 /* Every bound that is allowed, every code, in the word, at its end and in the rest. */
@@ -25,7 +27,7 @@ static void test_e8m0_within_finds_every_code_outside(void **state)
 
                     memset(codes, 127, sizeof codes);
                     codes[places[p]] = (uint8_t)code;
-                    if (values_e8m0_within(codes, CODES, (uint8_t)low, (uint8_t)high) !=
+                    if (scale_e8m0_within(codes, CODES, (uint8_t)low, (uint8_t)high) !=
                         (code >= low && code <= high))
                         fail_msg("code %u in [%u, %u] at %zu", code, low, high, places[p]);
                 }
@@ -34,7 +36,7 @@ static void test_e8m0_within_finds_every_code_outside(void **state)
 static void test_no_codes_lie_within_anything(void **state)
 {
     (void)state;
-    assert_true(values_e8m0_within(NULL, 0, 1, 254));
+    assert_true(scale_e8m0_within(NULL, 0, 1, 254));
 }
 
 /* ---- products ---- */

@@ -1,0 +1,106 @@
+/* The table of encodings. */
+#include "encoding.h"
+
+#include "encoding_rows.h"
+#include "scale.h"
+
+#define BIT(dtype) (1u << (dtype))
+
+/*
+ * Products are finite up to 1.75 * 2^8 * 2^(246 - 127) and 1.5 * 2^2 * 2^(252 - 127), which are
+ * 1.75 and 1.5 times 2^127. They are exact in BF16, subnormals included, from where the smallest
+ * code keeps all its bits.
+ */
+static const ckpt_encoding scaled[ENCODING_COUNT] = {
+    [ENCODING_FP8_128] = { .codes = CKPT_F8_E4M3, .block_rows = FP8_BLOCK,
+                           .block_cols = FP8_BLOCK,
+                           .scales = BIT(CKPT_F8_E8M0) | BIT(CKPT_F32) | BIT(CKPT_BF16),
+                           .largest = 448, .finite_high = 246, .exact_low = 9, .exact_high = 245,
+                           .quantiser = QUANTISER_FP8_BLOCK, .rows = &encoding_rows_fp8 },
+    [ENCODING_FP4_32] = { .codes = CKPT_F4, .block_rows = 1, .block_cols = FP4_GROUP,
+                          .has_whole_blocks = 1, .scales = BIT(CKPT_F8_E8M0),
+                          .largest = 6, .finite_high = 252, .exact_low = 2, .exact_high = 251,
+                          .quantiser = QUANTISER_FP4_GROUP, .rows = &encoding_rows_fp4 },
+};
+
+#define PLAIN(dtype, functions) [dtype] = { .codes = (dtype), .rows = &(functions) }
+
+static const ckpt_encoding plain[CKPT_DTYPE_COUNT] = {
+    PLAIN(CKPT_F4, encoding_rows_e2m1),
+    PLAIN(CKPT_F8_E4M3, encoding_rows_e4m3),
+    PLAIN(CKPT_F8_E5M2, encoding_rows_e5m2),
+    PLAIN(CKPT_F8_E8M0, encoding_rows_e8m0),
+    PLAIN(CKPT_F16, encoding_rows_f16),
+    PLAIN(CKPT_BF16, encoding_rows_bf16),
+    PLAIN(CKPT_F32, encoding_rows_f32),
+    PLAIN(CKPT_BOOL, encoding_rows_int),
+    PLAIN(CKPT_U8, encoding_rows_int),
+    PLAIN(CKPT_I8, encoding_rows_int),
+    PLAIN(CKPT_U16, encoding_rows_int),
+    PLAIN(CKPT_I16, encoding_rows_int),
+    PLAIN(CKPT_U32, encoding_rows_int),
+    PLAIN(CKPT_I32, encoding_rows_int),
+    PLAIN(CKPT_U64, encoding_rows_int),
+    PLAIN(CKPT_I64, encoding_rows_int),
+};
+
+const ckpt_encoding *encoding_at(encoding_id id)
+{
+    return &scaled[id];
+}
+
+encoding_id encoding_find(ckpt_dtype codes, uint64_t block_rows, uint64_t block_cols)
+{
+    int id = 0;
+
+    while (id < ENCODING_COUNT &&
+           (scaled[id].codes != codes || scaled[id].block_rows != block_rows ||
+            scaled[id].block_cols != block_cols))
+        id++;
+    return (encoding_id)id;
+}
+
+const ckpt_encoding *encoding_of(const ckpt_tensor *t)
+{
+    encoding_id id;
+
+    if (t->scale_dtype == CKPT_NONE)
+        return plain[t->dtype].rows == NULL ? NULL : &plain[t->dtype];
+    id = encoding_find(t->dtype, t->block_rows, t->block_cols);
+    return id == ENCODING_COUNT || (scaled[id].scales & BIT(t->scale_dtype)) == 0 ? NULL
+                                                                                 : &scaled[id];
+}
+
+void encoding_set(ckpt_tensor *tensor, encoding_id id, ckpt_dtype scale_dtype)
+{
+    tensor->dtype = scaled[id].codes;
+    tensor->scale_dtype = scale_dtype;
+    tensor->block_rows = scaled[id].block_rows;
+    tensor->block_cols = scaled[id].block_cols;
+}
+
+int encoding_is(const ckpt_tensor *tensor, encoding_id id)
+{
+    return tensor->scale_dtype != CKPT_NONE && encoding_of(tensor) == &scaled[id];
+}
+
+/*
+ * The kernels rely on it: they take FP4 rows by whole groups, and tiles take blocks by the row
+ * view, where those of a stack of matrices must not cross from one matrix into the next.
+ */
+const char *encoding_problem(const ckpt_tensor *t)
+{
+    const ckpt_encoding *e = encoding_of(t);
+
+    if (t->scale_dtype == CKPT_NONE)
+        return NULL;
+    if (e == NULL)
+        return "there is no such encoding";
+    if (t->rank < 2)
+        return "only matrices have blocks";
+    if (e->has_whole_blocks && t->shape[t->rank - 1] % e->block_cols != 0)
+        return "its columns are not whole groups of 32";
+    if (t->rank > 2 && t->shape[t->rank - 2] % e->block_rows != 0)
+        return "blocks would cross its matrices";
+    return NULL;
+}

@@ -1,0 +1,72 @@
+/*
+ * encoding.h: what elements stand for, as one value, and the table of all that are decoded.
+ *
+ * An encoding is a dtype of codes and, where it is block-scaled, the block that shares a scale and
+ * the dtypes that its scales may have. Whoever meets a tensor asks the table; what the table does
+ * not have is not decoded. A new encoding is a line of the table, the rows that it is read by
+ * (encoding_rows.c) and tests.
+ */
+#ifndef CKPT_ENCODING_H
+#define CKPT_ENCODING_H
+
+#include "ckpt.h"
+#include "kernels/kernels.h"
+
+struct values_reader;
+
+/* How rows of an encoding are decoded, one call for each row or piece of one; see values.h. */
+typedef struct {
+    int takes_f32_scales;          /* its kernels want the scales of a row decoded */
+    void (*f32)(struct values_reader *reader, uint64_t row, uint64_t col, uint64_t count,
+                float *out);
+    /* NULL: never by way of BF16. */
+    int (*bf16)(struct values_reader *reader, uint64_t row, uint16_t *out,
+                const uint16_t **row_values);
+    void (*digest)(struct values_reader *reader, uint64_t row, uint64_t first_unit,
+                   void *row_buffer, hash128 *sum);
+} encoding_rows;
+
+/* The block-scaled ones, for those who make them. ENCODING_COUNT: any other. */
+typedef enum {
+    ENCODING_FP8_128,          /* E4M3, a scale for 128 x 128 */
+    ENCODING_FP4_32,           /* E2M1, a scale for 1 x 32 */
+    ENCODING_COUNT
+} encoding_id;
+
+/* By which rule values become codes of it; see encode.h. */
+typedef enum { QUANTISER_NONE, QUANTISER_FP8_BLOCK, QUANTISER_FP4_GROUP } encoding_quantiser;
+
+typedef struct {
+    ckpt_dtype codes;
+    uint32_t block_rows;           /* 0: plain */
+    uint32_t block_cols;
+    int has_whole_blocks;          /* rows are whole blocks of columns: the last is never shorter */
+    unsigned scales;               /* bit d: scales may be of dtype d */
+    float largest;                 /* magnitude of its codes */
+    uint8_t finite_high;           /* the last E8M0 scale under which every product is finite */
+    uint8_t exact_low;             /* E8M0 scales under which every product is exact in BF16 for */
+    uint8_t exact_high;            /* certain; under others some may be */
+    encoding_quantiser quantiser;
+    const encoding_rows *rows;
+} ckpt_encoding;
+
+const ckpt_encoding *encoding_at(encoding_id id);
+
+/* The block-scaled encoding of such codes and blocks, or ENCODING_COUNT. */
+encoding_id encoding_find(ckpt_dtype codes, uint64_t block_rows, uint64_t block_cols);
+
+/* That of a tensor; NULL when its elements have no values here (F64, C64, F6, FNUZ), or when codes
+ * and scales do not go together. */
+const ckpt_encoding *encoding_of(const ckpt_tensor *tensor);
+
+/* Make a tensor one of this encoding; its stored dtype is the caller's. */
+void encoding_set(ckpt_tensor *tensor, encoding_id id, ckpt_dtype scale_dtype);
+
+/* 1 when `tensor` has this encoding, with any scales. */
+int encoding_is(const ckpt_tensor *tensor, encoding_id id);
+
+/* Why a block-scaled tensor cannot be what it says, by its encoding and shape; NULL when it can. A
+ * plain tensor always can. */
+const char *encoding_problem(const ckpt_tensor *tensor);
+
+#endif

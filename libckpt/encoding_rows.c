@@ -1,0 +1,164 @@
+/* Rows of each encoding, decoded by the kernels. */
+#include "encoding_rows.h"
+
+#include <string.h>
+
+#include "scale.h"
+#include "size.h"
+#include "values.h"
+
+static const uint8_t *data_row(const values_reader *r, uint64_t row)
+{
+    return (const uint8_t *)r->tile->part[CKPT_DATA] + row * r->row_bytes;
+}
+
+static const uint8_t *scale_row_at(const values_reader *r, uint64_t row)
+{
+    return (const uint8_t *)r->tile->part[CKPT_SCALE] +
+           row / r->tensor->block_rows * r->scale_row_bytes;
+}
+
+/* ---- by way of F32, for those that have no shorter way ---- */
+
+static void f32_digest(values_reader *r, uint64_t row, uint64_t first_unit, void *row_buffer,
+                       hash128 *sum)
+{
+    values_f32(r, row, 0, r->cols, row_buffer);
+    r->kernels->digest_row_f32(row_buffer, r->cols, first_unit, sum);
+}
+
+/* ---- plain elements ---- */
+
+#define DECODER(name, kernel, bits)                                                               \
+    static void name##_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count,          \
+                           float *out)                                                            \
+    {                                                                                             \
+        const void *from = data_row(r, row) + col * (bits) / 8;                                   \
+                                                                                                  \
+        r->kernels->kernel(from, out, count);                                                     \
+    }
+
+DECODER(e2m1, e2m1_to_f32, 4)
+DECODER(e4m3, e4m3_to_f32, 8)
+DECODER(e5m2, e5m2_to_f32, 8)
+DECODER(e8m0, e8m0_to_f32, 8)
+DECODER(f16, f16_to_f32, 16)
+DECODER(bf16, bf16_to_f32, 16)
+
+static void f32_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
+{
+    memcpy(out, data_row(r, row) + col * sizeof *out, count * sizeof *out);
+}
+
+static int bf16_bf16(values_reader *r, uint64_t row, uint16_t *out, const uint16_t **row_values)
+{
+    const void *from = data_row(r, row);
+
+    (void)out;
+    *row_values = from;
+    return 1;
+}
+
+static void bf16_digest(values_reader *r, uint64_t row, uint64_t first_unit, void *row_buffer,
+                        hash128 *sum)
+{
+    const void *from = data_row(r, row);
+
+    (void)row_buffer;
+    r->kernels->digest_row_bf16(from, r->cols, first_unit, sum);
+}
+
+static void int_digest(values_reader *r, uint64_t row, uint64_t first_unit, void *row_buffer,
+                       hash128 *sum)
+{
+    values_i64(r, row, row_buffer);
+    r->kernels->digest_row_i64(row_buffer, r->cols, first_unit, sum);
+}
+
+const encoding_rows encoding_rows_e2m1 = { 0, e2m1_f32, NULL, f32_digest };
+const encoding_rows encoding_rows_e4m3 = { 0, e4m3_f32, NULL, f32_digest };
+const encoding_rows encoding_rows_e5m2 = { 0, e5m2_f32, NULL, f32_digest };
+const encoding_rows encoding_rows_e8m0 = { 0, e8m0_f32, NULL, f32_digest };
+const encoding_rows encoding_rows_f16 = { 0, f16_f32, NULL, f32_digest };
+const encoding_rows encoding_rows_bf16 = { 0, bf16_f32, bf16_bf16, bf16_digest };
+const encoding_rows encoding_rows_f32 = { 0, f32_f32, NULL, f32_digest };
+const encoding_rows encoding_rows_int = { 0, NULL, NULL, int_digest };
+
+/* ---- FP4 ---- */
+
+static void fp4_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
+{
+    r->kernels->fp4_row_to_f32(data_row(r, row) + col / 2, scale_row_at(r, row) + col / FP4_GROUP,
+                               count, out);
+}
+
+static int fp4_bf16(values_reader *r, uint64_t row, uint16_t *out, const uint16_t **row_values)
+{
+    const uint8_t *scales = scale_row_at(r, row);
+
+    if (!scale_e8m0_within(scales, r->cols / FP4_GROUP, r->encoding->exact_low,
+                           r->encoding->exact_high))
+        return 0;
+    r->kernels->fp4_row_to_bf16(data_row(r, row), scales, r->cols, out);
+    *row_values = out;
+    return 1;
+}
+
+static void fp4_digest(values_reader *r, uint64_t row, uint64_t first_unit, void *row_buffer,
+                       hash128 *sum)
+{
+    (void)row_buffer;
+    r->kernels->digest_row_fp4(data_row(r, row), scale_row_at(r, row), r->cols, first_unit, sum);
+}
+
+const encoding_rows encoding_rows_fp4 = { 0, fp4_f32, fp4_bf16, fp4_digest };
+
+/* ---- FP8 ---- */
+
+/* A power of two between the two E8M0 codes. */
+static int scale_is_exact(const ckpt_encoding *e, float scale)
+{
+    const int code = e8m0_from_f32_exact(scale);
+
+    return code >= e->exact_low && code <= e->exact_high;
+}
+
+/* Decode the scales of the block row that holds `row`, unless they are at hand. */
+static void load_scales(values_reader *r, uint64_t row)
+{
+    const uint64_t count = ckpt_part_cols(r->tensor, CKPT_SCALE);
+
+    if (r->scale_row == row / r->tensor->block_rows)
+        return;
+    r->scale_row = row / r->tensor->block_rows;
+    scale_row_f32(r->kernels, r->tensor->scale_dtype, scale_row_at(r, row), count, r->scales);
+    r->exact = 1;
+    for (uint64_t i = 0; i < count && r->exact; i++)
+        r->exact = scale_is_exact(r->encoding, r->scales[i]);
+}
+
+static void fp8_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
+{
+    load_scales(r, row);
+    r->kernels->fp8_row_to_f32(data_row(r, row) + col, r->scales + col / FP8_BLOCK, count, out);
+}
+
+static int fp8_bf16(values_reader *r, uint64_t row, uint16_t *out, const uint16_t **row_values)
+{
+    load_scales(r, row);
+    if (!r->exact)
+        return 0;
+    r->kernels->fp8_row_to_bf16(data_row(r, row), r->scales, r->cols, out);
+    *row_values = out;
+    return 1;
+}
+
+static void fp8_digest(values_reader *r, uint64_t row, uint64_t first_unit, void *row_buffer,
+                       hash128 *sum)
+{
+    (void)row_buffer;
+    load_scales(r, row);
+    r->kernels->digest_row_fp8(data_row(r, row), r->scales, r->cols, first_unit, sum);
+}
+
+const encoding_rows encoding_rows_fp8 = { 1, fp8_f32, fp8_bf16, fp8_digest };

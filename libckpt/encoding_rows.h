@@ -1,0 +1,18 @@
+/* encoding_rows.h: how the rows of each encoding are decoded. Private to encoding*.c. */
+#ifndef CKPT_ENCODING_ROWS_H
+#define CKPT_ENCODING_ROWS_H
+
+#include "encoding.h"
+
+extern const encoding_rows encoding_rows_fp8;        /* E4M3 under scales of blocks */
+extern const encoding_rows encoding_rows_fp4;        /* E2M1 under E8M0 scales of groups */
+extern const encoding_rows encoding_rows_e2m1;       /* these and below: plain elements */
+extern const encoding_rows encoding_rows_e4m3;
+extern const encoding_rows encoding_rows_e5m2;
+extern const encoding_rows encoding_rows_e8m0;
+extern const encoding_rows encoding_rows_f16;
+extern const encoding_rows encoding_rows_bf16;
+extern const encoding_rows encoding_rows_f32;
+extern const encoding_rows encoding_rows_int;        /* digests only: values_i64 decodes */
+
+#endif

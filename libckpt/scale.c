@@ -1,0 +1,78 @@
+/* Decoding, encoding and bounds of scales. */
+#include "scale.h"
+
+#include <assert.h>
+#include <string.h>
+
+int scale_is_known(ckpt_dtype dtype)
+{
+    return dtype == CKPT_F8_E8M0 || dtype == CKPT_F32 || dtype == CKPT_BF16;
+}
+
+void scale_row_f32(const ckpt_kernels *k, ckpt_dtype dtype, const void *scales, uint64_t count,
+               float *out)
+{
+    switch (dtype) {
+    case CKPT_F8_E8M0:
+        k->e8m0_to_f32(scales, out, count);
+        break;
+    case CKPT_BF16:
+        k->bf16_to_f32(scales, out, count);
+        break;
+    default:
+        assert(dtype == CKPT_F32);
+        memcpy(out, scales, count * sizeof *out);
+        break;
+    }
+}
+
+float scale_get(const ckpt_kernels *k, ckpt_dtype dtype, const void *scales, uint64_t i)
+{
+    float value;
+
+    scale_row_f32(k, dtype, (const uint8_t *)scales + i * ckpt_dtype_bits(dtype) / 8, 1, &value);
+    return value;
+}
+
+int scale_put(const ckpt_kernels *k, ckpt_dtype dtype, uint8_t *row, uint64_t i, float scale)
+{
+    uint16_t bf16;
+    float back;
+
+    if (dtype == CKPT_F8_E8M0) {
+        const int code = e8m0_from_f32_exact(scale);
+
+        row[i] = (uint8_t)code;
+        return code >= 0;
+    }
+    if (dtype == CKPT_F32) {
+        memcpy(row + 4 * i, &scale, sizeof scale);
+        return 1;
+    }
+    k->f32_to_bf16(&scale, &bf16, 1);
+    k->bf16_to_f32(&bf16, &back, 1);
+    memcpy(row + 2 * i, &bf16, sizeof bf16);
+    return memcmp(&back, &scale, sizeof scale) == 0;
+}
+
+/* Eight codes at a time. Adding 0x80 - low to the low seven bits of a code carries into the top
+ * unless they are below `low`; the complement must be at least 255 - high in the same way. */
+int scale_e8m0_within(const uint8_t *codes, uint64_t count, uint8_t low, uint8_t high)
+{
+    const uint64_t ones = 0x0101010101010101ULL;
+    const uint64_t seven = 0x7F * ones;
+    const uint64_t add_low = (uint64_t)(0x80 - low) * ones;
+    const uint64_t add_high = (uint64_t)(0x80 - (0xFF - high)) * ones;
+    uint64_t within = ~seven;
+    uint64_t i = 0;
+
+    for (; i + 8 <= count; i += 8) {
+        uint64_t word;
+
+        memcpy(&word, codes + i, sizeof word);
+        within &= (((word & seven) + add_low) | word) & (((~word & seven) + add_high) | ~word);
+    }
+    for (; i < count; i++)
+        within = codes[i] < low || codes[i] > high ? 0 : within;
+    return within == ~seven;
+}
