@@ -1,4 +1,4 @@
-/* download.c: which file and which piece comes next, and what failures lead to. */
+/* download.c: which file and which segment comes next, and what the end of a transfer leads to. */
 #include "download.h"
 
 #include <inttypes.h>
@@ -8,6 +8,121 @@
 #include "download_run.h"
 #include "libckpt/memory.h"
 #include "libckpt/size.h"
+
+/* ---- what becomes of a file ---- */
+
+/* A file at its end is not one of the running any more. */
+static void forget(download *d, const dfile *file)
+{
+    for (size_t i = 0; i < d->running_count; i++)
+        if (d->running[i] == file) {
+            memmove(&d->running[i], &d->running[i + 1],
+                    (d->running_count - i - 1) * sizeof *d->running);
+            d->running_count--;
+            break;
+        }
+}
+
+static void end_file(download *d, dfile *file, download_state state)
+{
+    fetch_cancel(d->fetch, file);
+    file_end(file, state);
+    forget(d, file);
+}
+
+static void fail_file(download *d, dfile *file, const ckpt_error *err)
+{
+    fetch_cancel(d->fetch, file);
+    file_fail(file, err);
+    forget(d, file);
+    /* A full disk is full for every file. Whatever else befalls one leaves the others alone. */
+    if (file->reason == HUB_DISK_FULL && d->fatal.code == CKPT_OK)
+        d->fatal = *err;
+}
+
+static void begin_file(download *d, dfile *file)
+{
+    ckpt_error err;
+
+    if (file_begin(file, &err) != CKPT_OK)
+        fail_file(d, file, &err);
+    else if (file->state == DOWNLOAD_KEPT)       /* there already: begun and ended at once */
+        forget(d, file);
+}
+
+static void restart_file(download *d, dfile *file)
+{
+    ckpt_error err;
+
+    fetch_cancel(d->fetch, file);
+    if (file_restart(file, &err) != CKPT_OK)
+        fail_file(d, file, &err);
+}
+
+static void go_single(download *d, dfile *file)
+{
+    fetch_cancel(d->fetch, file);
+    file_go_single(file);
+}
+
+/* ---- what the end of a transfer leads to ---- */
+
+/* One mixed-up reply may be a proxy's fault that passes: wait, ask again. A server that goes on so
+ * gets one request for everything, without a range, and only then is the file given up. */
+static void on_bad_range(download *d, dfile *file, const ckpt_error *err)
+{
+    enum { STRIKES_MAX = 3 };
+
+    if (++file->strikes < STRIKES_MAX) {
+        file->not_before = hub_now() + hub_backoff(file->strikes);
+    } else if (!file->is_single) {
+        file->strikes = 0;
+        go_single(d, file);
+    } else {
+        fail_file(d, file, err);
+    }
+}
+
+static void on_fetched(void *context, const fetch_result *result)
+{
+    download *d = context;
+    dfile *file = result->file;
+    ckpt_error err;
+
+    switch (result->outcome) {
+    case FETCH_GOT:
+        file->failures = 0;
+        break;
+    case FETCH_MOVED:
+        break;
+    case FETCH_AGAIN:
+        if (result->is_failure && file_count_failure(file, &err) != CKPT_OK)
+            fail_file(d, file, &err);
+        if (result->is_pushed_back)
+            pace_slow_down(d);
+        break;
+    case FETCH_STALE:
+        if (!file_lose_url(file, result->host, result->status))
+            fail_file(d, file, result->err);
+        break;
+    case FETCH_CHANGED:
+        file_forget_url(file);
+        /* The first time only the URL is given up, as it may be that which is wrong. The same again
+         * under a new one: the object is another, and what came of the old one is of no use. */
+        if (++file->etag_changes % 2 == 0)
+            restart_file(d, file);
+        break;
+    case FETCH_NO_RANGE:
+        go_single(d, file);
+        break;
+    case FETCH_BAD_RANGE:
+        on_bad_range(d, file, result->err);
+        break;
+    case FETCH_REFUSED:
+        fail_file(d, file, result->err);
+        break;
+    }
+}
 
 /* ---- opening ---- */
 
@@ -30,14 +145,12 @@ ckpt_code download_open(const download_options *options, download **out, ckpt_er
     const hash_options hashing = { options->where, options->thread_count, wake, options->h };
     hub_listing *listing = options->listing;
     download *d = calloc(1, sizeof *d);
+    ckpt_code code;
 
     *out = d;
     if (d == NULL)
         return ckpt_fail_memory(err, "a download", sizeof *d);
-    d->h = options->h;
-    d->listing = listing;
-    d->where = options->where;
-    d->options = *options;
+    d->env.options = *options;
     d->counted_bytes = listing->count * (sizeof *d->files + sizeof *d->order);
     if (!memory_take(d->counted_bytes)) {
         const uint64_t wanted_bytes = d->counted_bytes;
@@ -53,10 +166,11 @@ ckpt_code download_open(const download_options *options, download **out, ckpt_er
         if (!listing->files[i].is_selected)
             continue;
         d->order[d->count] = d->count;
+        d->files[d->count].env = &d->env;
         d->files[d->count++].want = &listing->files[i];
-        d->stats.total_bytes += file_end_bytes(&listing->files[i]);
+        d->env.stats.total_bytes += file_end_bytes(&listing->files[i]);
     }
-    d->stats.file_count = d->count;
+    d->env.stats.file_count = d->count;
     if (!options->in_order)      /* the listing is sorted by path */
         qsort_r(d->order, d->count, sizeof *d->order, by_size, d);
     while (d->small_begin < d->count &&
@@ -64,18 +178,21 @@ ckpt_code download_open(const download_options *options, download **out, ckpt_er
             d->files[d->order[d->small_begin]].want->size_bytes >= SMALL_BYTES))
         d->small_begin++;
     d->next_small = d->small_begin;
-    return hash_pool_open(&hashing, &d->pool, err);
+    if ((code = fetch_open(&d->env, on_fetched, d, &d->fetch, err)) != CKPT_OK)
+        return code;
+    return hash_pool_open(&hashing, &d->env.pool, err);
 }
 
 void download_close(download *d)
 {
     if (d == NULL)
         return;
-    if (d->pool != NULL) {
+    if (d->env.pool != NULL) {
         while (d->running_count > 0)
-            file_end(d, d->running[0], DOWNLOAD_FAILED);
-        hash_pool_close(d->pool);
+            end_file(d, d->running[0], DOWNLOAD_FAILED);
+        hash_pool_close(d->env.pool);
     }
+    fetch_close(d->fetch);
     for (size_t i = 0; i < d->count; i++)
         free(d->files[i].error);
     hub_listing_release(&d->second);
@@ -87,7 +204,7 @@ void download_close(download *d)
 
 const download_stats *download_get_stats(const download *d)
 {
-    return &d->stats;
+    return &d->env.stats;
 }
 
 size_t download_count(const download *d)
@@ -104,97 +221,47 @@ download_status download_at(const download *d, size_t i)
     return out;
 }
 
-/* ---- failures ---- */
-
-void file_drop_transfers(download *d, const dfile *file)
-{
-    for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
-        transfer *t = &d->transfers[i];
-
-        if (!t->in_use || t->file != file)
-            continue;
-        http_cancel(d->h->http, t->http);
-        if (t->piece != NULL) {
-            part_note(file->active->part, t->piece->noted, t->piece->at, NULL);
-            t->piece->noted = t->piece->at;
-            t->piece->state = t->piece->at == t->piece->end ? PIECE_DONE : PIECE_FREE;
-        }
-        if (t->is_head && file->state == DOWNLOAD_RESOLVING)
-            t->file->state = DOWNLOAD_ACTIVE;
-        free(t->url);
-        t->in_use = 0;
-        d->busy_count--;
-        file->active->running_count--;
-    }
-}
-
-void file_fail(download *d, dfile *file, const ckpt_error *err)
-{
-    free(file->error);
-    file->error = strdup(err->text);
-    file->reason = hub_reason_of(err);
-    /* A full disk is full for every file. Whatever else befalls one leaves the others alone. */
-    if (file->reason == HUB_DISK_FULL && d->fatal.code == CKPT_OK)
-        d->fatal = *err;
-    file_end(d, file, DOWNLOAD_FAILED);
-}
-
-void file_set_failure(download *d, dfile *file)
-{
-    ckpt_error err;
-
-    /* Failures inside one back-off window count once. */
-    if (hub_now() < file->not_before)
-        return;
-    file->active->progress_bytes = 0;
-    if (++file->failures < FAILURES_MAX) {
-        file->not_before = hub_now() + hub_backoff(file->failures);
-        return;
-    }
-    hub_fail(HUB_NETWORK, &err, "gave up '%s' after %d tries without progress%s%s",
-             file->want->path, FAILURES_MAX, file->error != NULL ? ": " : "",
-             file->error != NULL ? file->error : "");
-    file_fail(d, file, &err);
-}
-
-void file_piece_done(download *d, dfile *file)
-{
-    (void)d;
-    file->failures = 0;
-}
-
 /* ---- hashes that are ready ---- */
 
 /* ModelScope pins nothing: a file may have changed since it was listed. Ask once more; 1: it did
  * change, and begins anew. */
 static int adopt_change(download *d, dfile *file)
 {
-    hub_file *listed = &d->listing->files[file->want - d->listing->files];
+    hub *h = d->env.options.h;
+    hub_listing *listing = d->env.options.listing;
+    hub_file *listed = &listing->files[file->want - listing->files];
     const hub_file *now;
     ckpt_error ignored;
+    ckpt_error err;
 
-    if (d->listing->commit[0] != '\0' || file->is_relisted)
+    if (listing->commit[0] != '\0' || file->is_relisted)
         return 0;
     file->is_relisted = 1;
     if (!d->has_second) {
         d->has_second = 1;
         arena_init(&d->second.memory);
-        if (d->h->kind->list(d->h, &d->second, &ignored) != CKPT_OK ||
-            hub_listing_check(d->h->options.repo, &d->second, 0, &ignored) != CKPT_OK)
+        if (h->kind->list(h, &d->second, &ignored) != CKPT_OK ||
+            hub_listing_check(h->options.repo, &d->second, 0, &ignored) != CKPT_OK)
             d->second.count = 0;
     }
     now = hub_listing_find(&d->second, listed->path);
     if (now == NULL || (strcmp(now->hash, listed->hash) == 0 &&
                         now->size_bytes == listed->size_bytes))
         return 0;
-    d->stats.total_bytes += now->size_bytes - listed->size_bytes;
-    part_remove(file->active->part);
-    d->stats.done_bytes -= file_present_bytes(file);
+    d->env.stats.total_bytes += now->size_bytes - listed->size_bytes;
+    file_remove_part(file);
+    d->env.stats.done_bytes -= file_present_bytes(file);
     listed->size_bytes = now->size_bytes;
-    listed->hash = arena_strdup(&d->listing->memory, now->hash, strlen(now->hash));
-    file_begin_anew(d, file);
+    listed->hash = arena_strdup(&listing->memory, now->hash, strlen(now->hash));
+    fetch_cancel(d->fetch, file);
+    if (file_begin_anew(file, &err) != CKPT_OK)
+        fail_file(d, file, &err);
+    else if (file->state == DOWNLOAD_KEPT)
+        forget(d, file);
     return 1;
 }
+
+enum { ROUNDS_MAX = 3 };         /* whole files with the wrong hash */
 
 static void on_wrong_hash(download *d, dfile *file, const hash_job *job)
 {
@@ -205,52 +272,47 @@ static void on_wrong_hash(download *d, dfile *file, const hash_job *job)
         return;
     if (++file->rounds < ROUNDS_MAX) {
         file->is_single |= file->rounds == ROUNDS_MAX - 1;
-        file_restart(d, file);
+        restart_file(d, file);
         return;
     }
     hub_fail(HUB_INTEGRITY, &err, "'%s' is not what the hub lists, %d times: expected %s, got "
              "%s%s", file->want->path, ROUNDS_MAX, file->want->hash, job->got,
              strcmp(job->got, empty) == 0 ? " (the server sent an empty body)" : "");
-    if (!d->options.keep_corrupt)
-        part_remove(file->active->part);
-    file_fail(d, file, &err);
+    if (!d->env.options.keep_corrupt)
+        file_remove_part(file);
+    fail_file(d, file, &err);
 }
 
 static void on_checked(download *d, dfile *file, const hash_job *job)
 {
-    ckpt_error err = job->err;
+    const ckpt_error err = job->err;
 
     if (job->outcome == HASH_RIGHT) {
-        file_end(d, file, DOWNLOAD_KEPT);
-        return;
+        end_file(d, file, DOWNLOAD_KEPT);
+    } else if (job->outcome == HASH_FAILED) {
+        fail_file(d, file, &err);
+    } else {
+        file->is_checked = 1;
+        begin_file(d, file);
     }
-    if (job->outcome == HASH_FAILED) {
-        file_fail(d, file, &err);
-        return;
-    }
-    file->is_checked = 1;
-    hash_end(d->pool, &file->active->job);
-    file->active->has_job = 0;
-    if (file_begin(d, file, &err) != CKPT_OK)
-        file_fail(d, file, &err);
 }
 
 static void take_hashes(download *d)
 {
     hash_job *job;
 
-    while ((job = hash_take_done(d->pool)) != NULL) {
+    while ((job = hash_take_done(d->env.pool)) != NULL) {
         dfile *file = job->owner;
-        ckpt_error err = job->err;
+        const ckpt_error err = job->err;
 
         if (file->state == DOWNLOAD_CHECKING)
             on_checked(d, file, job);
         else if (job->outcome == HASH_RIGHT)
-            file_end(d, file, DOWNLOAD_DONE);
+            end_file(d, file, DOWNLOAD_DONE);
         else if (job->outcome == HASH_WRONG)
             on_wrong_hash(d, file, job);
         else
-            file_fail(d, file, &err);
+            fail_file(d, file, &err);
     }
 }
 
@@ -262,14 +324,14 @@ static void take_heads(download *d)
 
         if (file->want->head_bytes != 0 && file->state == DOWNLOAD_HASHING &&
             file_end_bytes(file->want) < file->want->size_bytes)
-            file_end(d, file, DOWNLOAD_DONE);
+            end_file(d, file, DOWNLOAD_DONE);
     }
 }
 
 /* 0: it cannot go on. */
 static int ask_taker(download *d)
 {
-    const download_taker *taker = d->options.taker;
+    const download_taker *taker = d->env.options.taker;
 
     return taker == NULL || taker->turn(taker->context, d, &d->taken_count);
 }
@@ -286,27 +348,28 @@ static int has_room(download *d, const dfile *file)
     static const double WAIT_SECONDS = 600;
     enum { SLACK_BYTES = 16 << 20 };
     const double now = hub_now();
+    const place *where = d->env.options.where;
     uint64_t free_bytes;
 
-    if (!d->options.watch_disk || file->want->size_bytes < SMALL_BYTES)
+    if (!d->env.options.watch_disk || file->want->size_bytes < SMALL_BYTES)
         return 1;
     if (d->disk_full_since > 0 && now - d->disk_checked < CHECK_SECONDS)
         return 0;
     d->disk_checked = now;
-    if (place_look(d->where, file->want, NULL) != PLACE_ABSENT ||
-        !place_free_bytes(d->where, &free_bytes) ||
-        place_need_bytes(d->where, file->want) + SLACK_BYTES <= free_bytes) {
+    if (place_look(where, file->want, NULL) != PLACE_ABSENT ||
+        !place_free_bytes(where, &free_bytes) ||
+        place_need_bytes(where, file->want) + SLACK_BYTES <= free_bytes) {
         d->disk_full_since = 0;
         return 1;
     }
     if (d->disk_full_since <= 0) {
         d->disk_full_since = now;
-        if (!d->h->options.is_quiet)
+        if (!d->env.options.h->options.is_quiet)
             fprintf(stderr, "disk nearly full, waiting: '%s' has no room\n", file->want->path);
     } else if (now - d->disk_full_since > WAIT_SECONDS) {
         hub_fail(HUB_DISK_FULL, &d->fatal, "no room for '%s' for ten minutes: expected %" PRIu64
                  " bytes free, got %" PRIu64, file->want->path,
-                 place_need_bytes(d->where, file->want) + SLACK_BYTES, free_bytes);
+                 place_need_bytes(where, file->want) + SLACK_BYTES, free_bytes);
     }
     return 0;
 }
@@ -314,16 +377,15 @@ static int has_room(download *d, const dfile *file)
 static void start_files(download *d)
 {
     size_t small_count = 0;
-    ckpt_error err;
 
     for (size_t i = 0; i < d->running_count; i++)
         small_count += d->running[i]->want->size_bytes < SMALL_BYTES;
-    while (d->running_count + d->taken_count < d->options.worker_count) {
+    while (d->running_count + d->taken_count < d->env.options.worker_count) {
         /* Half of the places for the small ones, so that neither kind waits for the other. */
         const int large_left = d->next_large < d->small_begin;
         const int small_left = d->next_small < d->count;
         const int take_small =
-            small_left && (!large_left || small_count < (d->options.worker_count + 1) / 2);
+            small_left && (!large_left || small_count < (d->env.options.worker_count + 1) / 2);
         dfile *file;
 
         if (!small_left && !large_left)
@@ -334,142 +396,120 @@ static void start_files(download *d)
         *(take_small ? &d->next_small : &d->next_large) += 1;
         small_count += (size_t)take_small;
         d->running[d->running_count++] = file;
-        if (file_begin(d, file, &err) != CKPT_OK)
-            file_fail(d, file, &err);
+        begin_file(d, file);
     }
 }
 
-static piece *free_piece(const download *d, const dfile *file)
+/*
+ * The first segment that nobody works on, not far behind the first that is not done: bytes are
+ * hashed from the front, out of the page cache, as soon as they have no hole before them. A segment
+ * far ahead would be read from the disk again by the time that its turn comes. For the same reason
+ * nothing new is asked for while the hashing threads lag far behind.
+ */
+static segment *free_segment(const download *d, const dfile *file)
 {
-    const uint64_t window = d->options.sequential ? 1 : (uint64_t)64 * SEGMENT_MAX;
+    const uint64_t window = d->env.options.sequential ? 1 : (uint64_t)64 * SEGMENT_MAX;
     const uint64_t lag_max = UINT64_C(1) << 30;
     active *a = file->active;
 
     if (a->first_open == NULL || (file->is_single && a->running_count > 0) ||
-        hash_lag_bytes(d->pool, &a->job) > lag_max)
+        hash_lag_bytes(d->env.pool, &a->job) > lag_max)
         return NULL;
-    for (piece *p = a->first_open; p != NULL && p->at - a->first_open->at < window; p = p->next)
-        if (p->state == PIECE_FREE)
-            return p;
+    for (segment *s = a->first_open; s != NULL && s->at - a->first_open->at < window; s = s->next)
+        if (s->state == SEGMENT_FREE)
+            return s;
     return NULL;
 }
 
-/* Seconds that a transfer will still take, going on as it did. */
-static double time_left(const transfer *t)
-{
-    const double age = hub_now() - t->begin;
-
-    if (t->got_bytes == 0)
-        return age;
-    return (double)(t->piece->end - t->piece->at) * age / (double)t->got_bytes;
-}
-
 /*
- * The end of a file is cut finer, so that one slow connection does not hold all up. A fast one is
- * left alone: what it has on the way already would be lost.
+ * At the end of the run there are more connections than segments, and the slowest connection would
+ * decide how long it takes. So the largest rest is cut in two, and an idle connection takes the
+ * second half. The transfer that works on it is not told: it asked for the whole range, and is
+ * ended when it reaches its new end (on_data), which throws away what is on the wire behind it.
+ * Therefore a rest that would soon be there anyway is left alone (fetch_largest).
  */
-static piece *split_piece(const download *d, const dfile *file)
+static segment *split_one(const download *d, const dfile *file)
 {
-    static const double WORTHWHILE_SECONDS = 2;
-    piece *largest = NULL;
-    piece *half;
+    segment *largest;
 
     if (file->is_single || file->active->url == NULL)
         return NULL;
-    for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
-        const transfer *t = &d->transfers[i];
-        piece *p = t->piece;
-
-        if (t->in_use && t->file == file && p != NULL && p->end - p->at >= 2 * SPLIT_MIN &&
-            time_left(t) > WORTHWHILE_SECONDS &&
-            (largest == NULL || p->end - p->at > largest->end - largest->at))
-            largest = p;
-    }
-    if (largest == NULL || (half = calloc(1, sizeof *half)) == NULL)
-        return NULL;
-    half->at = half->noted = largest->end - (largest->end - largest->at) / 2;
-    half->end = largest->end;
-    largest->end = half->at;
-    half->next = largest->next;
-    largest->next = half;
-    return half;
-}
-
-static int url_is_old(const active *a)
-{
-    return a->url_expiry != 0 && (int64_t)time(NULL) > a->url_expiry - 120;
+    largest = fetch_largest(d->fetch, file);
+    return largest == NULL ? NULL : segment_split(largest);
 }
 
 /* Ask for something of this file, if it may be asked now. 1: a request went out. */
 static int start_one(download *d, dfile *file, int may_split)
 {
-    active *a = file->active;
+    hub *h = d->env.options.h;
+    const active *a = file->active;
     const hub_bucket bucket = a->url == NULL ? HUB_RESOLVERS : HUB_DATA;
-    piece *p;
+    segment *s;
     ckpt_error err;
 
-    if (a->url != NULL && url_is_old(a) && d->h->kind->head_first && file->refreshes == 0) {
-        free(a->url);       /* a new one, before the old one is refused */
-        a->url = NULL;
-        a->url_expiry = 0;
+    if (file_url_is_old(file) && h->kind->head_first && file->refreshes == 0) {
+        file_forget_url(file);       /* a new one, before the old one is refused */
         return 0;
     }
-    p = free_piece(d, file);
-    if (p == NULL && may_split && !d->options.sequential)
-        p = split_piece(d, file);
-    if (p == NULL)
+    s = free_segment(d, file);
+    if (s == NULL && may_split && !d->env.options.sequential)
+        s = split_one(d, file);
+    if (s == NULL)
         return 0;
-    if (hub_delay(d->h, bucket) > 0)
+    if (hub_delay(h, bucket) > 0)
         return 0;
-    if (a->url == NULL && d->h->kind->head_first && !file->is_single &&
+    if (a->url == NULL && h->kind->head_first && !file->is_single &&
         (file->want->size_bytes >= SMALL_BYTES || file_present_bytes(file) > 0)) {
         file->state = DOWNLOAD_RESOLVING;
-        p = NULL;
+        s = NULL;
     } else if (a->url == NULL && a->running_count > 0) {
-        return 0;           /* the first piece finds out where the bytes are */
+        return 0;           /* the first segment finds out where the bytes are */
     }
-    if (fetch_start(d, file, p, &err) != CKPT_OK) {
-        file_fail(d, file, &err);
+    if (fetch_start(d->fetch, file, s, &err) != CKPT_OK) {
+        fail_file(d, file, &err);
         return 0;
     }
     return 1;
 }
 
-static int start_requests(download *d, int may_split)
+static void start_requests(download *d, int may_split)
 {
     const double now = hub_now();
-    int started = 0;
 
-    for (size_t i = 0; i < d->running_count && d->busy_count < pace_limit(d); i++) {
+    for (size_t i = 0; i < d->running_count && fetch_count(d->fetch) < pace_limit(d); i++) {
         dfile *file = d->running[i];
-        ckpt_error err;
 
         if (file->not_before > now)
             continue;
-        if (file->state == DOWNLOAD_LOCKED && file_begin(d, file, &err) != CKPT_OK)
-            file_fail(d, file, &err);
+        if (file->state == DOWNLOAD_LOCKED)
+            begin_file(d, file);
         while (i < d->running_count && d->running[i] == file && file->state == DOWNLOAD_ACTIVE &&
-               file->not_before <= now && d->busy_count < pace_limit(d) &&
+               file->not_before <= now && fetch_count(d->fetch) < pace_limit(d) &&
                start_one(d, file, may_split))
-            started = 1;
+            ;
     }
-    return started;
 }
 
-/* Nothing came for so long that nothing will. */
+/*
+ * The last guard against a run that never ends. Every transfer has its own limit (a stalled one is
+ * broken off, and counts as a failure), but a server can answer each request in order and still
+ * send nothing that is of use: none of that counts, and it would go on for ever. Time that the hub
+ * itself asked us to wait is not silence, so it is added to the limit: all of it, whoever waited.
+ */
 static void check_silence(download *d)
 {
     static const double SILENCE_SECONDS = 900;
+    const double most = SILENCE_SECONDS + d->env.options.h->waited_seconds;
     ckpt_error err;
 
     for (size_t i = 0; i < d->running_count; i++) {
         dfile *file = d->running[i];
 
         if ((file->state == DOWNLOAD_ACTIVE || file->state == DOWNLOAD_RESOLVING) &&
-            hub_now() - file->last_byte > SILENCE_SECONDS + (double)d->h->waited_seconds) {
+            hub_now() - file->last_byte > most) {
             hub_fail(HUB_NETWORK, &err, "not one byte of '%s' came for 15 minutes",
                      file->want->path);
-            file_fail(d, file, &err);
+            fail_file(d, file, &err);
             return;
         }
     }
@@ -480,24 +520,25 @@ ckpt_code download_run(download *d, download_progress *progress, void *context, 
     const double begin = hub_now();
     ckpt_code code = CKPT_OK;
 
-    while (d->stats.ended_count < d->count && code == CKPT_OK) {
+    while (d->env.stats.ended_count < d->count && code == CKPT_OK) {
         take_hashes(d);
         take_heads(d);
         if (!ask_taker(d))
             break;
         start_files(d);
         start_requests(d, 0);
+        /* Segments are split only where no file is left that could use the connection. */
         if (d->next_large == d->small_begin && d->next_small == d->count)
             start_requests(d, 1);
         if (d->fatal.code != CKPT_OK)
             break;
         pace_update(d);
         check_silence(d);
-        if ((code = hub_check_waiting(d->h, err)) == CKPT_OK)
-            code = http_poll(d->h->http, 100, err);
-        d->stats.seconds = hub_now() - begin;
+        if ((code = hub_check_waiting(d->env.options.h, err)) == CKPT_OK)
+            code = http_poll(d->env.options.h->http, 100, err);
+        d->env.stats.seconds = hub_now() - begin;
         progress(context, d);
-        if (code == CKPT_OK && *d->h->options.stop)
+        if (code == CKPT_OK && *d->env.options.h->options.stop)
             code = hub_fail_interrupted(err);
     }
     if (code == CKPT_OK && d->fatal.code != CKPT_OK) {

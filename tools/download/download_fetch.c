@@ -3,15 +3,59 @@
  *
  * Nothing is written before the reply's headers prove that its body is the bytes asked for.
  */
+#include "download_fetch.h"
+
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <strings.h>
-#include <time.h>
 
-#include "download_run.h"
 #include "libckpt/size.h"
 
-enum { SHORT_LIFE_SECONDS = 240 };
+enum {
+    SPLIT_MIN = 4 << 20,
+    MUCH_BYTES = 1 << 20,        /* so many new ones are progress, however the transfer ended */
+    HOPS_MAX = 10
+};
+
+/* One request: for a segment, or the question where the bytes are. */
+typedef struct {
+    fetcher *f;
+    dfile *file;
+    segment *segment;            /* NULL: only a question, by HEAD */
+    http_transfer *http;
+    char *url;
+    unsigned hops;
+    unsigned generation;         /* of the file's URL, that it was sent to */
+    int in_use;
+    hub_bucket bucket;
+    uint64_t range_first;
+    uint64_t range_end;          /* asked for; 0: no range */
+    uint64_t skip_bytes;         /* of a body without range: known already */
+    uint64_t accept_bytes;       /* of the body, at most */
+    uint64_t got_bytes;          /* of the body */
+    uint64_t new_bytes;          /* of those, written */
+    double begin;
+    int is_accepted;
+    int write_failed;
+    fetch_outcome refusal;       /* of a reply that was refused at its headers */
+    ckpt_error err;              /* why it was refused, or not written; code 0: it was not */
+} transfer;
+
+struct fetcher {
+    download_env *env;
+    fetch_done *done;
+    void *context;
+    unsigned busy_count;
+    transfer transfers[CONNECTIONS_MAX];
+};
+
+static ckpt_code send_request(transfer *t, ckpt_error *err);
+
+static hub *hub_of(const transfer *t)
+{
+    return t->f->env->options.h;
+}
 
 static void release(transfer *t)
 {
@@ -19,13 +63,38 @@ static void release(transfer *t)
     t->url = NULL;
     t->in_use = 0;
     t->http = NULL;
-    if (t->is_head && t->file->state == DOWNLOAD_RESOLVING)
+    if (t->segment == NULL && t->file->state == DOWNLOAD_RESOLVING)
         t->file->state = DOWNLOAD_ACTIVE;
-    t->d->busy_count--;
+    t->f->busy_count--;
     t->file->active->running_count--;
 }
 
-static ckpt_code send_request(transfer *t, ckpt_error *err);
+/* ---- how it ended ---- */
+
+/*
+ * The transfer is over before its end is told: whoever hears of it may end the file, which must not
+ * have transfers any more.
+ */
+static void finish(transfer *t, fetch_result result)
+{
+    const fetcher *f = t->f;
+
+    result.file = t->file;
+    release(t);
+    f->done(f->context, &result);
+}
+
+static void finish_refused(transfer *t, const ckpt_error *err)
+{
+    finish(t, (fetch_result){ .outcome = FETCH_REFUSED, .err = err });
+}
+
+static void finish_again(transfer *t, int is_failure, int is_pushed_back)
+{
+    finish(t, (fetch_result){ .outcome = FETCH_AGAIN,
+                              .is_failure = is_failure,
+                              .is_pushed_back = is_pushed_back });
+}
 
 /* ---- the reply's headers ---- */
 
@@ -36,6 +105,7 @@ static http_verdict refuse(transfer *t, const char *what)
     hub_show_url(t->url, shown, sizeof shown);
     hub_fail(HUB_INTEGRITY, &t->err, "cannot use the reply for '%s' from '%s': %s",
              t->file->want->path, shown, what);
+    t->refusal = FETCH_REFUSED;
     return HTTP_REFUSE;
 }
 
@@ -43,13 +113,13 @@ static http_verdict refuse(transfer *t, const char *what)
 static const char *hub_contradiction(const transfer *t, const http_reply *reply)
 {
     const char *commit = http_header(reply, "X-Repo-Commit");
+    const char *listed = t->f->env->options.listing->commit;
     const char *linked = http_header(reply, "X-Linked-Etag");
     const char *size = http_header(reply, "X-Linked-Size");
     char etag[100];
     char expected[24];
 
-    if (commit != NULL && t->d->listing->commit[0] != '\0' &&
-        strcmp(commit, t->d->listing->commit) != 0)
+    if (commit != NULL && *listed != '\0' && strcmp(commit, listed) != 0)
         return "the hub serves another commit than it listed";
     if (linked != NULL) {
         hub_etag(linked, etag, sizeof etag);
@@ -64,7 +134,7 @@ static const char *hub_contradiction(const transfer *t, const http_reply *reply)
 
 static int is_hub(const transfer *t)
 {
-    return hub_same_origin(t->url, t->d->h->endpoint);
+    return hub_same_origin(t->url, hub_of(t)->endpoint);
 }
 
 /* The data host's name for the object must not change under one URL. */
@@ -82,7 +152,7 @@ static int etag_differs(transfer *t, const http_reply *reply)
 
 static http_verdict take_from(transfer *t, uint64_t first, uint64_t size)
 {
-    t->skip_bytes = t->piece->at - first;
+    t->skip_bytes = t->segment->at - first;
     t->accept_bytes = size;
     t->is_accepted = 1;
     return HTTP_TAKE;
@@ -90,8 +160,10 @@ static http_verdict take_from(transfer *t, uint64_t first, uint64_t size)
 
 static http_verdict bad_range(transfer *t, const char *what)
 {
-    t->bad_range = 1;
-    return refuse(t, what);
+    const http_verdict verdict = refuse(t, what);
+
+    t->refusal = FETCH_BAD_RANGE;
+    return verdict;
 }
 
 /* A 206, or a 200 with or without Content-Range: is it what was asked for? */
@@ -115,7 +187,7 @@ static http_verdict judge_body(transfer *t, const http_reply *reply)
         if (length != NULL && length_bytes > total)
             return bad_range(t, "it is longer than the file");
         if (t->range_end != 0 && (t->range_first != 0 || t->range_end != total)) {
-            t->no_range = 1;
+            t->refusal = FETCH_NO_RANGE;
             return HTTP_REFUSE;
         }
         return take_from(t, 0, total);
@@ -143,10 +215,10 @@ static http_verdict on_head(void *context, const http_reply *reply)
         return refuse(t, wrong);
     if (status != 200 && status != 206)
         return HTTP_KEEP;
-    if (t->is_head)
+    if (t->segment == NULL)
         return HTTP_KEEP;
     if (etag_differs(t, reply)) {
-        t->etag_changed = 1;
+        t->refusal = FETCH_CHANGED;
         return HTTP_REFUSE;
     }
     return judge_body(t, reply);
@@ -154,265 +226,169 @@ static http_verdict on_head(void *context, const http_reply *reply)
 
 /* ---- the body ---- */
 
-/* A kill costs at most so much of every connection; a journal has at most so many lines. */
-static uint64_t note_bytes(uint64_t size)
-{
-    return size_max(NOTE_BYTES_MIN, size_min(NOTE_BYTES_MAX, size / NOTE_COUNT));
-}
-
 static int on_data(void *context, const void *bytes, size_t size)
 {
     transfer *t = context;
-    const unsigned char *at = bytes;
-    piece *p = t->piece;
-    active *a = t->file->active;
+    segment *s = t->segment;
     size_t use = (size_t)size_min(size, t->accept_bytes - t->got_bytes);
     const int is_surplus = use < size;
     size_t skip;
 
-    t->d->stats.fetched_bytes += size;
+    t->f->env->stats.fetched_bytes += size;
     t->got_bytes += use;
     skip = (size_t)size_min(use, t->skip_bytes);
     t->skip_bytes -= skip;
-    at += skip;
-    use = (size_t)size_min(use - skip, p->end - p->at);
+    use = (size_t)size_min(use - skip, s->end - s->at);
     if (use > 0) {
-        if (part_write(a->part, p->at, at, use, &t->err) != CKPT_OK) {
+        if (file_write(t->file, s, (const char *)bytes + skip, use, &t->err) != CKPT_OK) {
             t->write_failed = 1;
             return 0;
         }
-        p->at += use;
         t->new_bytes += use;
-        t->file->last_byte = hub_now();
-        t->d->stats.done_bytes += use;
-        a->progress_bytes += use;
-        if (a->progress_bytes >= 1 << 20)
-            t->file->failures = t->file->refreshes = 0;
-        if (p->at - p->noted >= note_bytes(t->file->want->size_bytes)) {
-            if (part_note(a->part, p->noted, p->at, &t->err) != CKPT_OK) {
-                t->write_failed = 1;
-                return 0;
-            }
-            p->noted = p->at;
-            file_advance(t->d, t->file);
-        }
     }
-    /* A piece that was split ends before its reply does. */
-    return !is_surplus && !(p->at == p->end && t->got_bytes < t->accept_bytes);
+    /* A segment that was split ends before its reply does. */
+    return !is_surplus && !(s->at == s->end && t->got_bytes < t->accept_bytes);
 }
 
 /* ---- the end ---- */
-
-static void note_url(transfer *t, char *url)
-{
-    active *a = t->file->active;
-
-    free(a->url);
-    a->url = url;
-    a->generation++;
-    a->url_expiry = hub_url_expiry(url);
-    /* One that lives for minutes only is used until it is refused: so clocks may differ. */
-    if (a->url_expiry < (int64_t)time(NULL) + SHORT_LIFE_SECONDS)
-        a->url_expiry = 0;
-}
 
 /* Where the bytes are is known: elsewhere, or at the hub itself. */
 static void follow(transfer *t, const http_result *result)
 {
     dfile *file = t->file;
-    download *d = t->d;
+    const hub *h = hub_of(t);
     char *to = NULL;
     ckpt_error err;
 
-    if (hub_redirect(d->h, t->url, result->reply, &to, &err) != CKPT_OK || ++t->hops > HOPS_MAX) {
+    if (hub_redirect(h, t->url, result->reply, &to, &err) != CKPT_OK || ++t->hops > HOPS_MAX) {
         if (t->hops > HOPS_MAX)
             hub_fail(HUB_NETWORK, &err, "'%s' is redirected without end", file->want->path);
         free(to);
-        release(t);
-        file_fail(d, file, &err);
+        finish_refused(t, &err);
         return;
     }
-    if (is_hub(t) && !hub_same_origin(to, d->h->endpoint)) {
-        char *url = strdup(to);
-
-        if (url != NULL)
-            note_url(t, url);
+    if (is_hub(t) && !hub_same_origin(to, h->endpoint)) {
+        file_set_url(file, strdup(to));
         t->generation = file->active->generation;
-        if (t->is_head) {
+        if (t->segment == NULL) {
             free(to);
-            release(t);
+            finish(t, (fetch_result){ .outcome = FETCH_MOVED });
             return;
         }
     }
     free(t->url);
     t->url = to;
-    if (send_request(t, &err) != CKPT_OK) {
-        release(t);
-        file_fail(d, file, &err);
-    }
+    if (send_request(t, &err) != CKPT_OK)
+        finish_refused(t, &err);
 }
 
-/* A data host refuses a URL: it may have run out. Ask the hub for a new one, not for ever. */
-static void refresh(transfer *t, const http_result *result)
+/*
+ * A data host refuses a URL: it may have run out. Many transfers of a file use one URL, and are all
+ * refused when it runs out: the first of them tells it, those that were sent to the same URL (its
+ * generation) only come again.
+ */
+static void finish_stale(transfer *t, const http_result *result)
 {
-    dfile *file = t->file;
-    active *a = file->active;
-    download *d = t->d;
-    const unsigned generation = t->generation;
+    const active *a = t->file->active;
     const unsigned status = http_status(result->reply);
     hub_url host = { 0 };
     ckpt_error err;
 
-    hub_parse_url(t->url, &host);
-    hub_fail(HUB_NETWORK, &err, "'%s' refuses a fresh address of '%s': %u %.300s", host.host,
-             file->want->path, status, result->text);
-    release(t);
-    if (generation != a->generation || a->url == NULL)
-        return;     /* somebody else has asked already */
-    /* Some data hosts refuse what they find too large, and say no more than that. */
-    if (status == 400 && ++file->bad_requests >= 2 && file_halve_pieces(file)) {
-        file->bad_requests = 0;
-        file->refreshes = 0;
-    }
-    if (++file->refreshes > (a->old_host != NULL && strcmp(a->old_host, host.host) == 0
-                                 ? 2 : REFRESHES_MAX)) {
-        file_fail(d, file, &err);
+    if (t->generation != a->generation || a->url == NULL) {
+        finish_again(t, 0, 0);
         return;
     }
-    free(a->old_host);
-    a->old_host = strdup(host.host);
-    free(a->url);
-    a->url = NULL;
+    hub_parse_url(t->url, &host);
+    hub_fail(HUB_NETWORK, &err, "'%s' refuses a fresh address of '%s': %u %.300s", host.host,
+             t->file->want->path, status, result->text);
+    finish(t, (fetch_result){ .outcome = FETCH_STALE,
+                              .host = host.host,
+                              .status = status,
+                              .err = &err });
 }
 
 static void on_status(transfer *t, const http_result *result)
 {
-    dfile *file = t->file;
-    download *d = t->d;
+    const hub_file *want = t->file->want;
     const unsigned status = http_status(result->reply);
     const char *text = http_header(result->reply, "Content-Range");
     hub_content_range range = { 0 };
     ckpt_error err;
 
     if (hub_is_transient(status)) {
-        release(t);
-        if (status != 429)      /* waiting is no failure */
-            file_set_failure(d, file);
-        download_slow_down(d);
+        finish_again(t, status != 429, 1);       /* waiting is no failure */
     } else if (status == 416 && text != NULL && hub_parse_content_range(text, &range) &&
-               range.has_total && range.total != file->want->size_bytes &&
-               (file->refreshes > 0 || is_hub(t))) {
+               range.has_total && range.total != want->size_bytes &&
+               (t->file->refreshes > 0 || is_hub(t))) {
         hub_fail(HUB_INTEGRITY, &err,
                  "'%s' has another size than listed: expected %" PRIu64 " bytes, got %" PRIu64,
-                 file->want->path, file->want->size_bytes, range.total);
-        release(t);
-        file_fail(d, file, &err);
-    } else if (status == 416 && text != NULL && range.total == file->want->size_bytes) {
-        release(t);
-        file_set_failure(d, file);
+                 want->path, want->size_bytes, range.total);
+        finish_refused(t, &err);
+    } else if (status == 416 && text != NULL && range.total == want->size_bytes) {
+        finish_again(t, 1, 0);
     } else if (!is_hub(t)) {
-        refresh(t, result);
+        finish_stale(t, result);
     } else {
-        hub_refusal(d->h, result, file->want->path, &err);
-        release(t);
-        file_fail(d, file, &err);
+        hub_refusal(hub_of(t), result, want->path, &err);
+        finish_refused(t, &err);
     }
 }
 
-/* Refused by us, for a reason that was noted at the headers. */
-static void on_refused(transfer *t)
+/* Refused by us, for a reason that was noted at the headers, or while writing. */
+static void finish_unwanted(transfer *t)
 {
-    dfile *file = t->file;
-    active *a = file->active;
-    download *d = t->d;
-    const transfer was = *t;
+    const ckpt_error err = t->err;       /* t may be another transfer's before it is read */
 
-    release(t);
-    if (was.write_failed) {
-        file_fail(d, file, &was.err);
-    } else if (was.no_range) {
-        file_go_single(d, file);
-    } else if (was.etag_changed) {
-        free(a->url);
-        a->url = NULL;
-        /* The same again under a new URL: it is another object. Start over with it. */
-        if (++file->etag_changes % 2 == 0)
-            file_restart(d, file);
-    } else if (was.bad_range && ++file->strikes < 3) {
-        file->not_before = hub_now() + hub_backoff(file->strikes);
-    } else if (was.bad_range && !file->is_single) {
-        file->strikes = 0;
-        file_go_single(d, file);
-    } else if (was.err.code != CKPT_OK) {
-        file_fail(d, file, &was.err);
-    } else {
-        file_set_failure(d, file);
-    }
+    finish(t, (fetch_result){ .outcome = t->write_failed ? FETCH_REFUSED : t->refusal,
+                              .is_failure = 1,
+                              .err = &err });
 }
 
-/* Journal what came, and say what becomes of the piece. 1: it is whole. */
-static int settle_piece(transfer *t)
+/* Journal what came, and let the segment rest. 1: it is whole. */
+static int settle(transfer *t)
 {
-    piece *p = t->piece;
-    active *a = t->file->active;
+    segment *s = t->segment;
 
-    if (p == NULL)
+    if (s == NULL)
         return 0;
-    p->state = p->at == p->end ? PIECE_DONE : PIECE_FREE;
-    if (p->at > p->noted && !t->write_failed) {
-        if (part_note(a->part, p->noted, p->at, &t->err) != CKPT_OK)
-            t->write_failed = 1;
-        p->noted = p->at;
-    }
-    file_advance(t->d, t->file);
-    return p->state == PIECE_DONE && !t->write_failed;
+    segment_stop(s);
+    if (!t->write_failed && file_note(t->file, s, &t->err) != CKPT_OK)
+        t->write_failed = 1;
+    file_advance(t->file);
+    return s->state == SEGMENT_DONE && !t->write_failed;
 }
 
 static void on_done(void *context, const http_result *result)
 {
     transfer *t = context;
-    dfile *file = t->file;
-    download *d = t->d;
     const unsigned status = http_status(result->reply);
     ckpt_error err;
 
     if (status != 0)
-        hub_note_limits(d->h, t->bucket, result->reply);
-    if (settle_piece(t)) {
-        release(t);
-        file_piece_done(d, file);
+        hub_note_limits(hub_of(t), t->bucket, result->reply);
+    if (settle(t)) {
+        finish(t, (fetch_result){ .outcome = FETCH_GOT });
     } else if (t->write_failed || (result->outcome == HTTP_REFUSED && !t->is_accepted)) {
-        on_refused(t);
+        finish_unwanted(t);
     } else if (result->outcome == HTTP_IMPOSSIBLE) {
-        hub_fail(HUB_NETWORK, &err, "cannot fetch '%s': %s", file->want->path, result->problem);
-        release(t);
-        file_fail(d, file, &err);
+        hub_fail(HUB_NETWORK, &err, "cannot fetch '%s': %s", t->file->want->path, result->problem);
+        finish_refused(t, &err);
     } else if (result->outcome != HTTP_DONE) {
-        const int got_much = t->new_bytes >= 1 << 20;
-
-        free(file->error);
-        file->error = strdup(result->problem);
-        release(t);
-        if (!got_much)      /* else it goes on at once, where it was */
-            file_set_failure(d, file);
-        download_slow_down(d);
+        file_set_problem(t->file, result->problem);
+        /* One that brought much goes on at once, where it was. */
+        finish_again(t, t->new_bytes < MUCH_BYTES, 1);
     } else if (status >= 300 && status < 400) {
-        if (t->piece != NULL)
-            t->piece->state = PIECE_RUNNING;
+        if (t->segment != NULL)
+            t->segment->state = SEGMENT_RUNNING;
         follow(t, result);
     } else if (status >= 400) {
         on_status(t, result);
-    } else if (t->is_head) {
-        note_url(t, t->url);     /* the hub serves it itself */
+    } else if (t->segment == NULL) {
+        file_set_url(t->file, t->url);           /* the hub serves it itself */
         t->url = NULL;
-        release(t);
+        finish(t, (fetch_result){ .outcome = FETCH_MOVED });
     } else {
-        /* It ended early, in good order: ask for the rest. */
-        const int got_some = t->new_bytes > 0;
-
-        release(t);
-        if (!got_some)
-            file_set_failure(d, file);
+        finish_again(t, t->new_bytes == 0, 0);   /* it ended early, in good order */
     }
 }
 
@@ -420,63 +396,134 @@ static void on_done(void *context, const http_result *result)
 
 static ckpt_code send_request(transfer *t, ckpt_error *err)
 {
+    hub *h = hub_of(t);
     const int at_hub = is_hub(t);
-    const int wants_range = t->piece != NULL && !t->file->is_single &&
-                            (!at_hub || t->d->h->kind != &hub_huggingface ||
+    const int wants_range = t->segment != NULL && !t->file->is_single &&
+                            (!at_hub || h->kind != &hub_huggingface ||
                              t->file->active->url != NULL);
     char range[48];
     hub_headers headers;
     http_request request = { .url = t->url,
-                             .is_head = t->is_head,
+                             .is_head = t->segment == NULL,
                              .fresh = t->file->rounds > 0,
                              .context = t,
                              .head = on_head,
                              .data = on_data,
                              .done = on_done };
 
-    hub_make_headers(t->d->h, t->url, &headers);
+    hub_make_headers(h, t->url, &headers);
     request.headers = headers.lines;
     t->bucket = at_hub ? HUB_RESOLVERS : HUB_DATA;
     t->range_end = 0;
     if (wants_range) {
-        t->range_first = t->piece->at;
-        t->range_end = t->piece->end;
+        t->range_first = t->segment->at;
+        t->range_end = t->segment->end;
         snprintf(range, sizeof range, "%" PRIu64 "-%" PRIu64, t->range_first, t->range_end - 1);
         request.range = range;
     }
-    t->is_accepted = t->no_range = t->bad_range = t->etag_changed = t->write_failed = 0;
+    t->is_accepted = t->write_failed = 0;
+    t->refusal = FETCH_AGAIN;
     t->err.code = CKPT_OK;
     t->begin = hub_now();
     t->got_bytes = t->new_bytes = t->skip_bytes = t->accept_bytes = 0;
-    t->d->h->request_count++;
-    return http_start(t->d->h->http, &request, &t->http, err);
+    h->request_count++;
+    return http_start(h->http, &request, &t->http, err);
 }
 
-ckpt_code fetch_start(download *d, dfile *file, piece *p, ckpt_error *err)
+ckpt_code fetch_start(fetcher *f, dfile *file, segment *s, ckpt_error *err)
 {
+    const download_options *options = &f->env->options;
+    hub *h = options->h;
     active *a = file->active;
-    transfer *t = d->transfers;
+    transfer *t = f->transfers;
     ckpt_code code;
 
     while (t->in_use)
         t++;
     memset(t, 0, sizeof *t);
-    t->d = d;
+    t->f = f;
     t->file = file;
-    t->piece = p;
-    t->is_head = p == NULL;
+    t->segment = s;
     t->generation = a->generation;
-    t->url = a->url != NULL ? strdup(a->url) : d->h->kind->file_url(d->h, d->listing, file->want);
+    t->url = a->url != NULL ? strdup(a->url) : h->kind->file_url(h, options->listing, file->want);
     if (t->url == NULL)
         return ckpt_fail_memory(err, "an address", strlen(file->want->path));
     t->in_use = 1;
-    d->busy_count++;
+    f->busy_count++;
     a->running_count++;
-    if (d->busy_count > d->stats.connections_most)
-        d->stats.connections_most = d->busy_count;
-    if (p != NULL)
-        p->state = PIECE_RUNNING;
+    if (f->busy_count > f->env->stats.connections_most)
+        f->env->stats.connections_most = f->busy_count;
+    if (s != NULL)
+        s->state = SEGMENT_RUNNING;
     if ((code = send_request(t, err)) != CKPT_OK)
         release(t);
     return code;
+}
+
+void fetch_cancel(fetcher *f, const dfile *file)
+{
+    for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
+        transfer *t = &f->transfers[i];
+
+        if (!t->in_use || t->file != file)
+            continue;
+        http_cancel(hub_of(t)->http, t->http);
+        if (t->segment != NULL) {
+            file_note(t->file, t->segment, NULL);
+            segment_stop(t->segment);
+        }
+        release(t);
+    }
+}
+
+/* ---- what is under way ---- */
+
+unsigned fetch_count(const fetcher *f)
+{
+    return f->busy_count;
+}
+
+/* Seconds that a transfer will still take, going on as it did. */
+static double time_left(const transfer *t)
+{
+    const double age = hub_now() - t->begin;
+
+    if (t->got_bytes == 0)
+        return age;
+    return (double)(t->segment->end - t->segment->at) * age / (double)t->got_bytes;
+}
+
+segment *fetch_largest(const fetcher *f, const dfile *file)
+{
+    static const double WORTHWHILE_SECONDS = 2;
+    segment *largest = NULL;
+
+    for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
+        const transfer *t = &f->transfers[i];
+        segment *s = t->segment;
+
+        if (t->in_use && t->file == file && s != NULL && s->end - s->at >= 2 * SPLIT_MIN &&
+            time_left(t) > WORTHWHILE_SECONDS &&
+            (largest == NULL || s->end - s->at > largest->end - largest->at))
+            largest = s;
+    }
+    return largest;
+}
+
+ckpt_code fetch_open(download_env *env, fetch_done *done, void *context, fetcher **out,
+                     ckpt_error *err)
+{
+    fetcher *f = *out = calloc(1, sizeof *f);
+
+    if (f == NULL)
+        return ckpt_fail_memory(err, "transfers", sizeof *f);
+    f->env = env;
+    f->done = done;
+    f->context = context;
+    return CKPT_OK;
+}
+
+void fetch_close(fetcher *f)
+{
+    free(f);
 }

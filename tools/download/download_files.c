@@ -1,69 +1,151 @@
-/* download_files.c: one file in flight: its part, its pieces, its hash. */
+/* download_files.c: one file in flight: its part, its segments, its hash. */
+#include "download_files.h"
+
+#include <assert.h>
 #include <stdio.h>
+#include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "download_run.h"
 #include "libckpt/size.h"
 
-/* Pieces of the holes that earlier runs left. */
-static piece **add_hole(piece **link, uint64_t at, uint64_t end, uint64_t segment_bytes)
+enum {
+    NOTE_BYTES_MIN = 64 << 10,   /* journaled so often, and not more than so many times: */
+    NOTE_BYTES_MAX = 8 << 20,
+    NOTE_COUNT = 16384,
+    PROGRESS_BYTES = 1 << 20,    /* so many bytes end a row of failures */
+    FAILURES_MAX = 8,            /* in a row without progress */
+    REFRESHES_MAX = 5,
+    SHORT_LIFE_SECONDS = 240
+};
+
+/* ---- segments ---- */
+
+/* Segments of the holes that earlier runs left. */
+static segment **add_hole(segment **link, uint64_t at, uint64_t end, uint64_t segment_bytes)
 {
     while (at < end) {
-        piece *p = calloc(1, sizeof *p);
+        segment *s = calloc(1, sizeof *s);
 
-        if (p == NULL)
+        if (s == NULL)
             return NULL;
-        p->at = p->noted = at;
-        p->end = size_min(end, at + segment_bytes);
-        at = p->end;
-        *link = p;
-        link = &p->next;
+        s->at = s->noted = at;
+        s->end = size_min(end, at + segment_bytes);
+        at = s->end;
+        *link = s;
+        link = &s->next;
     }
     return link;
 }
 
-static void free_pieces(active *a)
+static void free_segments(segment *s)
 {
-    for (piece *p = a->pieces; p != NULL;) {
-        piece *next = p->next;
+    while (s != NULL) {
+        segment *next = s->next;
 
-        free(p);
-        p = next;
+        free(s);
+        s = next;
     }
-    a->pieces = a->first_open = NULL;
 }
 
-static uint64_t segment_bytes(const download *d, uint64_t size)
+static uint64_t segment_bytes(const dfile *file)
 {
     const uint64_t mib = 1 << 20;
-    uint64_t bytes = size_div_up(size, 4 * (uint64_t)d->options.connection_count);
+    const uint64_t size = file_end_bytes(file->want);
+    const download_options *options = &file->env->options;
+    uint64_t bytes = size_div_up(size, 4 * (uint64_t)options->connection_count);
 
-    if (d->options.segment_bytes != 0)
-        return d->options.segment_bytes;
+    if (file->is_single)
+        return size_max(size, 1);
+    if (options->segment_bytes != 0)
+        return options->segment_bytes;
     if (size < SMALL_BYTES)
         return size_max(size, 1);
     bytes = size_max(SEGMENT_MIN, size_min(SEGMENT_MAX, bytes));
     return size_div_up(bytes, mib) * mib;
 }
 
-static ckpt_code make_pieces(download *d, dfile *file, const part_spans *there, ckpt_error *err)
+static ckpt_code make_segments(dfile *file, const part_spans *there, ckpt_error *err)
 {
     const uint64_t size = file_end_bytes(file->want);
-    const uint64_t segment = file->is_single ? size_max(size, 1) : segment_bytes(d, size);
+    const uint64_t bytes_each = segment_bytes(file);
     active *a = file->active;
-    piece **link = &a->pieces;
+    segment **link = &a->segments;
     uint64_t at = 0;
 
     for (size_t i = 0; i < there->count && link != NULL; i++) {
-        link = add_hole(link, at, size_min(size, there->items[i].begin), segment);
+        link = add_hole(link, at, size_min(size, there->items[i].begin), bytes_each);
         at = there->items[i].end;
     }
     if (link != NULL)
-        link = add_hole(link, at, size, segment);
+        link = add_hole(link, at, size, bytes_each);
     if (link == NULL)
-        return ckpt_fail_memory(err, "the pieces of a file", sizeof(piece));
-    a->first_open = a->pieces;
+        return ckpt_fail_memory(err, "the segments of a file", sizeof(segment));
+    a->first_open = a->segments;
     return CKPT_OK;
+}
+
+static void drop_segments(active *a)
+{
+    free_segments(a->segments);
+    a->segments = a->first_open = NULL;
+}
+
+/* Everything of `s` from `at` on becomes a segment of its own, behind it. */
+static segment *cut(segment *s, uint64_t at)
+{
+    segment *rest = calloc(1, sizeof *rest);
+
+    if (rest == NULL)
+        return NULL;
+    rest->at = rest->noted = at;
+    rest->end = s->end;
+    rest->next = s->next;
+    s->end = at;
+    s->next = rest;
+    return rest;
+}
+
+segment *segment_split(segment *s)
+{
+    return cut(s, s->end - (s->end - s->at) / 2);
+}
+
+void segment_stop(segment *s)
+{
+    s->state = s->at == s->end ? SEGMENT_DONE : SEGMENT_FREE;
+}
+
+int file_halve_segments(dfile *file)
+{
+    uint64_t most = 0;
+
+    for (const segment *s = file->active->first_open; s != NULL; s = s->next)
+        if (s->state == SEGMENT_FREE)
+            most = size_max(most, s->end - s->at);
+    if (most <= SEGMENT_MIN)
+        return 0;
+    most = size_max(SEGMENT_MIN, most / 2);
+    for (segment *s = file->active->first_open; s != NULL; s = s->next)
+        if (s->state == SEGMENT_FREE && s->end - s->at > most)
+            cut(s, s->at + most);
+    return 1;
+}
+
+/* What came behind the first missing byte comes again. */
+void file_go_single(dfile *file)
+{
+    segment *rest = file->active->first_open;
+    const uint64_t before = file_present_bytes(file);
+
+    if (file->is_single || rest == NULL)
+        return;
+    file->is_single = 1;
+    free_segments(rest->next);
+    rest->next = NULL;
+    rest->end = file_end_bytes(file->want);
+    rest->state = SEGMENT_FREE;
+    file->env->stats.done_bytes -= before - file_present_bytes(file);
 }
 
 uint64_t file_end_bytes(const hub_file *file)
@@ -79,17 +161,18 @@ uint64_t file_present_bytes(const dfile *file)
     if (file->active == NULL)
         return file->state == DOWNLOAD_DONE || file->state == DOWNLOAD_KEPT
                    ? file_end_bytes(file->want) : 0;
-    for (const piece *p = file->active->pieces; p != NULL; p = p->next)
-        missing += p->end - p->at;
+    for (const segment *s = file->active->segments; s != NULL; s = s->next)
+        missing += s->end - s->at;
     return file_end_bytes(file->want) - missing;
 }
 
-static ckpt_code begin_hash(download *d, dfile *file, ckpt_error *err)
+/* ---- its beginning ---- */
+
+static ckpt_code begin_hash(dfile *file, ckpt_error *err)
 {
     active *a = file->active;
     ckpt_code code;
 
-    (void)d;
     a->job.file = file->want;
     a->job.from = a->part;
     a->job.owner = file;
@@ -98,48 +181,58 @@ static ckpt_code begin_hash(download *d, dfile *file, ckpt_error *err)
     return code;
 }
 
-/* Hash what stands there already. */
-static ckpt_code begin_check(download *d, dfile *file, ckpt_error *err)
+static void end_hash(dfile *file)
 {
-    const ckpt_code code = begin_hash(d, file, err);
+    if (file->active->has_job)
+        hash_end(file->env->pool, &file->active->job);
+    file->active->has_job = 0;
+}
+
+/* Hash what stands there already. */
+static ckpt_code begin_check(dfile *file, ckpt_error *err)
+{
+    const ckpt_code code = begin_hash(file, err);
 
     file->state = DOWNLOAD_CHECKING;
     if (code == CKPT_OK)
-        hash_advance(d->pool, &file->active->job, file->want->size_bytes);
+        hash_advance(file->env->pool, &file->active->job, file->want->size_bytes);
     return code;
 }
 
-static ckpt_code begin_part(download *d, dfile *file, ckpt_error *err)
+static ckpt_code begin_part(dfile *file, ckpt_error *err)
 {
+    const download_options *options = &file->env->options;
+    download_stats *stats = &file->env->stats;
     active *a = file->active;
     part_place at;
     part_spans there;
     ckpt_code code;
 
-    if ((d->options.adopt && (code = place_adopt(d->where, file->want, err)) != CKPT_OK) ||
-        (code = place_part(d->where, file->want, &at, err)) != CKPT_OK ||
+    if ((options->adopt && (code = place_adopt(options->where, file->want, err)) != CKPT_OK) ||
+        (code = place_part(options->where, file->want, &at, err)) != CKPT_OK ||
         (code = part_open(&at, file->want, &a->part, &there, err)) != CKPT_OK)
         return code;
-    if (d->options.force && there.count > 0) {
+    if (options->force && there.count > 0) {
         code = part_restart(a->part, err);
         there.count = 0;
     }
     if (code == CKPT_OK)
-        code = make_pieces(d, file, &there, err);
+        code = make_segments(file, &there, err);
     free(there.items);
-    if (code != CKPT_OK || (code = begin_hash(d, file, err)) != CKPT_OK)
+    if (code != CKPT_OK || (code = begin_hash(file, err)) != CKPT_OK)
         return code;
-    d->stats.reused_bytes += file_present_bytes(file);
-    d->stats.done_bytes += file_present_bytes(file);
+    stats->reused_bytes += file_present_bytes(file);
+    stats->done_bytes += file_present_bytes(file);
     file->state = DOWNLOAD_ACTIVE;
     file->last_byte = hub_now();
-    file_advance(d, file);
+    file_advance(file);
     return CKPT_OK;
 }
 
-/* From waiting to whatever comes next; again after a check or a busy lock. */
-ckpt_code file_begin(download *d, dfile *file, ckpt_error *err)
+ckpt_code file_begin(dfile *file, ckpt_error *err)
 {
+    const download_options *options = &file->env->options;
+    place *where = options->where;
     place_state there = PLACE_ABSENT;
 
     if (file->active == NULL) {
@@ -148,66 +241,206 @@ ckpt_code file_begin(download *d, dfile *file, ckpt_error *err)
         file->active->lock_fd = -1;
         file->active->job.fd = -1;
     }
+    end_hash(file);              /* of a check */
     if (!file->is_checked)
-        there = place_look(d->where, file->want, err);
+        there = place_look(where, file->want, err);
     if (there == PLACE_BLOCKED || there == PLACE_UNREADABLE)
         return err->code;
-    if (d->options.force)        /* what is there has no say, but may still be in the way */
+    if (options->force)          /* what is there has no say, but may still be in the way */
         there = PLACE_ABSENT;
-    if (there == PLACE_UNKNOWN || (there != PLACE_ABSENT && d->options.verify))
-        return begin_check(d, file, err);
+    if (there == PLACE_UNKNOWN || (there != PLACE_ABSENT && options->verify))
+        return begin_check(file, err);
     if (there != PLACE_ABSENT) {
-        const ckpt_code code = there == PLACE_TRUSTED ? place_keep(d->where, file->want, err)
-                                                      : place_record(d->where, file->want, err);
+        const ckpt_code code = there == PLACE_TRUSTED ? place_keep(where, file->want, err)
+                                                      : place_record(where, file->want, err);
 
         if (code == CKPT_OK)
-            file_end(d, file, DOWNLOAD_KEPT);
+            file_end(file, DOWNLOAD_KEPT);
         return code;
     }
-    if (d->options.is_offline) {
-        ckpt_error missing;
-
-        hub_fail(file->is_checked ? HUB_INTEGRITY : HUB_NETWORK, &missing,
-                 "'%s' is %s, and HF_HUB_OFFLINE forbids to fetch it", file->want->path,
-                 file->is_checked ? "not what was listed" : "not there");
-        file_fail(d, file, &missing);
-        return CKPT_OK;
-    }
-    if (file->active->lock_fd < 0 &&
-        !place_lock(d->where, file->want, &file->active->lock_fd)) {
-        if (file->state != DOWNLOAD_LOCKED && !d->h->options.is_quiet)
+    if (options->is_offline)
+        return hub_fail(file->is_checked ? HUB_INTEGRITY : HUB_NETWORK, err,
+                        "'%s' is %s, and HF_HUB_OFFLINE forbids to fetch it", file->want->path,
+                        file->is_checked ? "not what was listed" : "not there");
+    if (file->active->lock_fd < 0 && !place_lock(where, file->want, &file->active->lock_fd)) {
+        if (file->state != DOWNLOAD_LOCKED && !options->h->options.is_quiet)
             fprintf(stderr, "waiting: another process downloads '%s'\n", file->want->path);
         file->state = DOWNLOAD_LOCKED;
         file->not_before = hub_now() + 1;
         return CKPT_OK;
     }
-    return begin_part(d, file, err);
+    return begin_part(file, err);
 }
 
-/* How far the file is whole; the last byte starts the end. */
-void file_advance(download *d, dfile *file)
+/* ---- bytes ---- */
+
+/* A kill costs at most so much of every connection; a journal has at most so many lines. */
+static uint64_t note_bytes(uint64_t size)
+{
+    return size_max(NOTE_BYTES_MIN, size_min(NOTE_BYTES_MAX, size / NOTE_COUNT));
+}
+
+ckpt_code file_note(dfile *file, segment *s, ckpt_error *err)
+{
+    const uint64_t begin = s->noted;
+
+    s->noted = s->at;
+    return part_note(file->active->part, begin, s->at, err);
+}
+
+/*
+ * Bytes are written before they are noted, never the other way round: a kill in between costs bytes
+ * that are there, and never claims bytes that are not.
+ */
+ckpt_code file_write(dfile *file, segment *s, const void *bytes, size_t size, ckpt_error *err)
+{
+    active *a = file->active;
+    ckpt_code code = part_write(a->part, s->at, bytes, size, err);
+
+    if (code != CKPT_OK)
+        return code;
+    s->at += size;
+    file->last_byte = hub_now();
+    file->env->stats.done_bytes += size;
+    a->progress_bytes += size;
+    if (a->progress_bytes >= PROGRESS_BYTES)
+        file->failures = file->refreshes = 0;
+    if (s->at - s->noted >= note_bytes(file->want->size_bytes) &&
+        (code = file_note(file, s, err)) == CKPT_OK)
+        file_advance(file);
+    return code;
+}
+
+void file_advance(dfile *file)
 {
     active *a = file->active;
 
-    while (a->first_open != NULL && a->first_open->state == PIECE_DONE)
+    while (a->first_open != NULL && a->first_open->state == SEGMENT_DONE)
         a->first_open = a->first_open->next;
     if (a->first_open == NULL)
         file->state = DOWNLOAD_HASHING;
-    hash_advance(d->pool, &a->job,
+    hash_advance(file->env->pool, &a->job,
                  a->first_open == NULL ? file_end_bytes(file->want) : a->first_open->at);
 }
 
-static void release(download *d, dfile *file)
+/* ---- where the bytes are ---- */
+
+void file_set_url(dfile *file, char *url)
+{
+    active *a = file->active;
+
+    if (url == NULL)
+        return;
+    free(a->url);
+    a->url = url;
+    a->generation++;
+    a->url_expiry = hub_url_expiry(url);
+    /* One that lives for minutes only is used until it is refused: so clocks may differ. */
+    if (a->url_expiry < (int64_t)time(NULL) + SHORT_LIFE_SECONDS)
+        a->url_expiry = 0;
+}
+
+void file_forget_url(dfile *file)
+{
+    free(file->active->url);
+    file->active->url = NULL;
+}
+
+int file_url_is_old(const dfile *file)
+{
+    const active *a = file->active;
+
+    return a->url != NULL && a->url_expiry != 0 && (int64_t)time(NULL) > a->url_expiry - 120;
+}
+
+int file_lose_url(dfile *file, const char *host, unsigned status)
+{
+    active *a = file->active;
+
+    /* Some data hosts refuse ranges that they find too large with a bare 400. The second is taken
+     * for that: smaller ones are tried while there are any, and the count of URLs starts over. */
+    if (status == 400 && ++file->bad_requests >= 2 && file_halve_segments(file)) {
+        file->bad_requests = 0;
+        file->refreshes = 0;
+    }
+    /* The host that was refused before, with a URL that is seconds old: two more tries. Where every
+     * URL leads to another host, another of them may do better. */
+    if (++file->refreshes > (a->old_host != NULL && strcmp(a->old_host, host) == 0
+                                 ? 2 : REFRESHES_MAX))
+        return 0;
+    free(a->old_host);
+    a->old_host = strdup(host);
+    file_forget_url(file);
+    return 1;
+}
+
+/* ---- failures ---- */
+
+void file_set_problem(dfile *file, const char *text)
+{
+    free(file->error);
+    file->error = strdup(text);
+}
+
+/*
+ * Up to 64 transfers of a file fail in the same second when a line breaks, one after the other.
+ * Counted one by one they would use up all tries before the first wait is over; so failures inside
+ * one back-off window count once. The count starts over as soon as PROGRESS_BYTES came since the
+ * last failure (file_write): eight tries are eight in a row with nothing to show, however long the
+ * whole download takes. A few bytes a try are no progress, or a server that sends one byte and
+ * hangs up would keep us for ever.
+ */
+ckpt_code file_count_failure(dfile *file, ckpt_error *err)
+{
+    if (hub_now() < file->not_before)
+        return CKPT_OK;
+    file->active->progress_bytes = 0;
+    if (++file->failures < FAILURES_MAX) {
+        file->not_before = hub_now() + hub_backoff(file->failures);
+        return CKPT_OK;
+    }
+    return hub_fail(HUB_NETWORK, err, "gave up '%s' after %d tries without progress%s%s",
+                    file->want->path, FAILURES_MAX, file->error != NULL ? ": " : "",
+                    file->error != NULL ? file->error : "");
+}
+
+ckpt_code file_restart(dfile *file, ckpt_error *err)
+{
+    const part_spans nothing = { 0 };
+    active *a = file->active;
+    ckpt_code code;
+
+    end_hash(file);
+    file->env->stats.done_bytes -= file_present_bytes(file);
+    drop_segments(a);
+    a->etag[0] = '\0';
+    file_forget_url(file);
+    if ((code = part_restart(a->part, err)) != CKPT_OK ||
+        (code = make_segments(file, &nothing, err)) != CKPT_OK ||
+        (code = begin_hash(file, err)) != CKPT_OK)
+        return code;
+    file->state = DOWNLOAD_ACTIVE;
+    file_advance(file);
+    return CKPT_OK;
+}
+
+void file_remove_part(dfile *file)
+{
+    part_remove(file->active->part);
+}
+
+/* ---- its end ---- */
+
+static void release(dfile *file)
 {
     active *a = file->active;
 
     if (a == NULL)
         return;
-    file_drop_transfers(d, file);
-    if (a->has_job)
-        hash_end(d->pool, &a->job);
+    assert(a->running_count == 0);
+    end_hash(file);
     part_close(a->part);
-    free_pieces(a);
+    drop_segments(a);
     if (a->lock_fd >= 0)
         close(a->lock_fd);
     free(a->url);
@@ -216,125 +449,53 @@ static void release(download *d, dfile *file)
     file->active = NULL;
 }
 
+ckpt_code file_begin_anew(dfile *file, ckpt_error *err)
+{
+    ckpt_code code;
+
+    release(file);
+    file->state = DOWNLOAD_WAITING;
+    file->rounds = 0;
+    if (file->want->hash == NULL)
+        return ckpt_fail_memory(err, "a hash", 0);
+    if ((code = place_begin(file->env->options.where, err)) != CKPT_OK)
+        return code;
+    return file_begin(file, err);
+}
+
 /* A run that was killed just after a file got its name left its journal. */
-static void discard_part(const download *d, const hub_file *file)
+static void discard_part(const dfile *file)
 {
     part_place at;
 
-    if (file->size_bytes >= PART_JOURNAL_BYTES && place_part(d->where, file, &at, NULL) == CKPT_OK)
-        part_discard(&at, file);
+    if (file->want->size_bytes >= PART_JOURNAL_BYTES &&
+        place_part(file->env->options.where, file->want, &at, NULL) == CKPT_OK)
+        part_discard(&at, file->want);
 }
 
-void file_end(download *d, dfile *file, download_state state)
+void file_end(dfile *file, download_state state)
 {
-    release(d, file);
+    download_stats *stats = &file->env->stats;
+
+    release(file);
     file->state = state;
-    d->stats.ended_count++;
+    stats->ended_count++;
     if (state == DOWNLOAD_FAILED)
-        d->stats.failed_count++;
+        stats->failed_count++;
     if (state == DOWNLOAD_KEPT) {
-        discard_part(d, file->want);
-        d->stats.kept_bytes += file->want->size_bytes;
-        d->stats.done_bytes += file->want->size_bytes;
+        discard_part(file);
+        stats->kept_bytes += file->want->size_bytes;
+        stats->done_bytes += file->want->size_bytes;
     }
     if (state != DOWNLOAD_FAILED) {
         free(file->error);
         file->error = NULL;
     }
-    for (size_t i = 0; i < d->running_count; i++)
-        if (d->running[i] == file) {
-            memmove(&d->running[i], &d->running[i + 1],
-                    (d->running_count - i - 1) * sizeof *d->running);
-            d->running_count--;
-            break;
-        }
 }
 
-void file_begin_anew(download *d, dfile *file)
+void file_fail(dfile *file, const ckpt_error *err)
 {
-    ckpt_error err;
-
-    release(d, file);
-    file->state = DOWNLOAD_WAITING;
-    file->rounds = 0;
-    if (file->want->hash == NULL)
-        ckpt_fail_memory(&err, "a hash", 0);
-    else if (place_begin(d->where, &err) == CKPT_OK && file_begin(d, file, &err) == CKPT_OK)
-        return;
-    file_fail(d, file, &err);
-}
-
-void file_restart(download *d, dfile *file)
-{
-    const part_spans nothing = { 0 };
-    active *a = file->active;
-    ckpt_error err;
-    ckpt_code code;
-
-    file_drop_transfers(d, file);
-    if (a->has_job)
-        hash_end(d->pool, &a->job);
-    a->has_job = 0;
-    d->stats.done_bytes -= file_present_bytes(file);
-    free_pieces(a);
-    a->etag[0] = '\0';
-    free(a->url);
-    a->url = NULL;
-    if ((code = part_restart(a->part, &err)) == CKPT_OK &&
-        (code = make_pieces(d, file, &nothing, &err)) == CKPT_OK)
-        code = begin_hash(d, file, &err);
-    if (code != CKPT_OK) {
-        file_fail(d, file, &err);
-        return;
-    }
-    file->state = DOWNLOAD_ACTIVE;
-    file_advance(d, file);
-}
-
-int file_halve_pieces(dfile *file)
-{
-    uint64_t most = 0;
-
-    for (const piece *p = file->active->first_open; p != NULL; p = p->next)
-        if (p->state == PIECE_FREE)
-            most = size_max(most, p->end - p->at);
-    if (most <= SEGMENT_MIN)
-        return 0;
-    most = size_max(SEGMENT_MIN, most / 2);
-    for (piece *p = file->active->first_open; p != NULL; p = p->next) {
-        piece *rest;
-
-        if (p->state != PIECE_FREE || p->end - p->at <= most ||
-            (rest = calloc(1, sizeof *rest)) == NULL)
-            continue;
-        rest->at = rest->noted = p->at + most;
-        rest->end = p->end;
-        rest->next = p->next;
-        p->end = rest->at;
-        p->next = rest;
-    }
-    return 1;
-}
-
-/* One piece from the first missing byte on; what came behind it comes again. */
-void file_go_single(download *d, dfile *file)
-{
-    active *a = file->active;
-    piece *rest = a->first_open;
-    const uint64_t before = file_present_bytes(file);
-
-    file_drop_transfers(d, file);
-    if (file->is_single || rest == NULL)
-        return;
-    file->is_single = 1;
-    for (piece *p = rest->next; p != NULL;) {
-        piece *next = p->next;
-
-        free(p);
-        p = next;
-    }
-    rest->next = NULL;
-    rest->end = file_end_bytes(file->want);
-    rest->state = PIECE_FREE;
-    d->stats.done_bytes -= before - file_present_bytes(file);
+    file_set_problem(file, err->text);
+    file->reason = hub_reason_of(err);
+    file_end(file, DOWNLOAD_FAILED);
 }

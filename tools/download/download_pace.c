@@ -1,7 +1,17 @@
 /*
- * download_pace.c: how many connections. Every second two more while that helps, two less
- * where that helps; half of them when the other side pushes back or more made it much slower.
- * Where neither makes a difference it stays for a while, and then tries again.
+ * download_pace.c: how many connections at a time.
+ *
+ * The best number depends on the line, the server and whoever shares them, and changes meanwhile,
+ * so it is searched for all the time, by climbing: once a second the rate is compared with that of
+ * the second before, and the number goes two further the way that helped, or two back the way that
+ * hurt. Below 5 % either way is noise: then the number stays for HOLD_SECONDS, and one more step
+ * tries whether things have changed.
+ *
+ * More connections may also make it much slower (a server that throttles clients with many): after
+ * a step up that cost 30 % of the rate the number is halved: steps of two would take too long. The
+ * same where the other side pushes back (429, 503, broken transfers), and then nothing is changed
+ * for HOLD_SECONDS: all transfers under way may fail for one reason, and must not halve it again
+ * and again.
  */
 #include "download_run.h"
 
@@ -11,9 +21,9 @@ enum { PACE_BEGIN = 8, PACE_STEP = 2, PACE_MIN = 2 };
 
 unsigned pace_limit(const download *d)
 {
-    const unsigned most = d->options.connection_count;
+    const unsigned most = d->env.options.connection_count;
 
-    if (d->options.is_fixed)
+    if (d->env.options.is_fixed)
         return most;
     return d->limit < 1 ? (most < PACE_BEGIN ? most : PACE_BEGIN)
                         : d->limit > most ? most : (unsigned)d->limit;
@@ -25,7 +35,7 @@ static int step(download *d, int direction)
     const unsigned limit = pace_limit(d);
 
     d->direction = direction;
-    if (direction > 0 ? limit >= d->options.connection_count : limit <= PACE_MIN)
+    if (direction > 0 ? limit >= d->env.options.connection_count : limit <= PACE_MIN)
         return 0;
     d->limit = direction > 0 ? limit + PACE_STEP : limit - PACE_STEP;
     if (d->limit < PACE_MIN)
@@ -61,16 +71,17 @@ void pace_update(download *d)
     if (d->limit < 1) {
         d->limit = pace_limit(d);
         d->limit_time = now;
-        d->last_bytes = d->stats.fetched_bytes;
+        d->last_bytes = d->env.stats.fetched_bytes;
         return;
     }
-    if (d->options.is_fixed || now - d->limit_time < PACE_SECONDS)
+    if (d->env.options.is_fixed || now - d->limit_time < PACE_SECONDS)
         return;
-    d->last_rate = (double)(d->stats.fetched_bytes - d->last_bytes) / (now - d->limit_time);
-    d->last_bytes = d->stats.fetched_bytes;
+    d->last_rate = (double)(d->env.stats.fetched_bytes - d->last_bytes) / (now - d->limit_time);
+    d->last_bytes = d->env.stats.fetched_bytes;
     d->limit_time = now;
-    /* Only a pool that is full tells anything about its size. */
-    if (d->busy_count < pace_limit(d) || now < d->hold_until)
+    /* With fewer transfers than allowed, something else is the limit (few segments are left, the
+     * hashing lags), and the rate says nothing about the number. */
+    if (fetch_count(d->fetch) < pace_limit(d) || now < d->hold_until)
         return;
     if (d->hold_until > 0) {
         d->hold_until = 0;      /* things may have changed: try more */
@@ -80,11 +91,11 @@ void pace_update(download *d)
     judge(d, d->last_rate, before);
 }
 
-void download_slow_down(download *d)
+void pace_slow_down(download *d)
 {
     const double now = hub_now();
 
-    if (d->options.is_fixed || now < d->hold_until)
+    if (d->env.options.is_fixed || now < d->hold_until)
         return;
     d->limit = pace_limit(d) / 2;
     if (d->limit < PACE_MIN)
