@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "download_private.h"
+#include "download_root.h"
 #include "download_tree.h"
 #include "libckpt/file.h"
 #include "libckpt/journal.h"

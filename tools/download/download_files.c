@@ -204,12 +204,11 @@ static ckpt_code begin_part(dfile *file, ckpt_error *err)
     const download_options *options = &file->env->options;
     download_stats *stats = &file->env->stats;
     active *a = file->active;
-    part_place at;
+    const part_place at = place_part(options->where, file->want);
     part_spans there;
     ckpt_code code;
 
     if ((options->adopt && (code = place_adopt(options->where, file->want, err)) != CKPT_OK) ||
-        (code = place_part(options->where, file->want, &at, err)) != CKPT_OK ||
         (code = part_open(&at, file->want, &a->part, &there, err)) != CKPT_OK)
         return code;
     if (options->force && there.count > 0) {
@@ -466,10 +465,9 @@ ckpt_code file_begin_anew(dfile *file, ckpt_error *err)
 /* A run that was killed just after a file got its name left its journal. */
 static void discard_part(const dfile *file)
 {
-    part_place at;
+    const part_place at = place_part(file->env->options.where, file->want);
 
-    if (file->want->size_bytes >= PART_JOURNAL_BYTES &&
-        place_part(file->env->options.where, file->want, &at, NULL) == CKPT_OK)
+    if (file->want->size_bytes >= PART_JOURNAL_BYTES)
         part_discard(&at, file->want);
 }
 

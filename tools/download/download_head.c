@@ -20,13 +20,9 @@ int head_is_shard(const hub_file *file)
            strchr(file->path, '/') == NULL && text_ends_with(file->path, SAFETENSORS_SUFFIX);
 }
 
-static ckpt_code name_of(const place *p, const hub_file *file, part_place *at,
-                         char out[NAME_BYTES], ckpt_error *err)
+static void name_of(const part_place *at, const hub_file *file, char out[NAME_BYTES])
 {
-    const ckpt_code code = place_part(p, file, at, err);
-
     snprintf(out, NAME_BYTES, "%s.%s.head", at->key, file->hash);
-    return code;
 }
 
 /* The first 60 bits of the hash as a time: 30 of them seconds, so that any file system keeps it. */
@@ -131,16 +127,16 @@ static ckpt_code open_front(const place *p, const hub_file *file, const part_pla
 
 ckpt_code head_make(const place *p, const hub_file *file, uint64_t *need_bytes, ckpt_error *err)
 {
+    const part_place at = place_part(p, file);
     char name[NAME_BYTES];
-    part_place at;
     part_prefix there = { -1, 0 };
     char *bytes = NULL;
     int found = 0;
     ckpt_code code;
 
     *need_bytes = 0;
-    if ((code = name_of(p, file, &at, name, err)) != CKPT_OK ||
-        (code = find_head(&at, name, file, &found, err)) != CKPT_OK || found)
+    name_of(&at, file, name);
+    if ((code = find_head(&at, name, file, &found, err)) != CKPT_OK || found)
         return code;
     *need_bytes = FIRST_BYTES;
     if ((code = open_front(p, file, &at, &there, err)) == CKPT_OK && there.bytes >= LENGTH_BYTES &&
@@ -174,16 +170,16 @@ static char *shape_path(const place *p)
 static ckpt_code link_file(const place *p, const char *shape, const hub_file *file,
                            ckpt_error *err)
 {
+    const part_place at = place_part(p, file);
     char name[NAME_BYTES];
-    part_place at;
     char *from = file_join(shape, file->path);
     char *side = file_join(place_path(p), PLACE_SIDE);
     char *to = NULL;
     ckpt_code code = CKPT_OK;
 
     if (side != NULL && head_is_shard(file)) {
-        if ((code = name_of(p, file, &at, name, err)) == CKPT_OK)
-            to = file_join(side, name);
+        name_of(&at, file, name);
+        to = file_join(side, name);
     } else if (side != NULL) {
         to = file_join(place_path(p), file->path);
     }
@@ -222,11 +218,10 @@ ckpt_code head_remove_all(const place *p, const hub_listing *listing, ckpt_error
     free(shape);
     for (size_t i = 0; i < listing->count && code == CKPT_OK; i++)
         if (head_is_shard(&listing->files[i])) {
+            const part_place at = place_part(p, &listing->files[i]);
             char name[NAME_BYTES];
-            part_place at;
 
-            if ((code = name_of(p, &listing->files[i], &at, name, err)) != CKPT_OK)
-                break;
+            name_of(&at, &listing->files[i], name);
             part_discard(&at, &listing->files[i]);
             code = tree_remove(at.side_fd, name, err);
         }

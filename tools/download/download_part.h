@@ -30,10 +30,10 @@ typedef struct {
 
 /* Open or begin the part of `file`, journaled from PART_JOURNAL_BYTES on; *there is what it has
  * already. allocate: reserve the space now. */
-enum { PART_JOURNAL_BYTES = 1 << 20 };
+enum { PART_JOURNAL_BYTES = 1 << 20, PART_KEY_BYTES = 17 };
 typedef struct {
     int side_fd;
-    char key[17];                /* of repository and path: 16 hex digits */
+    char key[PART_KEY_BYTES];    /* of repository and path: 16 hex digits */
     int allocate;
 } part_place;
 ckpt_code part_open(const part_place *place, const hub_file *file, part **out, part_spans *there,

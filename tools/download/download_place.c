@@ -1,6 +1,7 @@
 /* download_place.c: a folder or a cache, opened, looked at, and given its files. */
 #include "download_place.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,35 +13,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "download_private.h"
+#include "download_side.h"
 #include "download_tree.h"
 #include "libckpt/array.h"
 #include "libckpt/file.h"
+#include "libckpt/memory.h"
 #include "libckpt/sha256.h"
 
 enum { METADATA_BYTES = 200 };
-
-const char *place_path(const place *p)
-{
-    return p->shown;
-}
-
-int place_was_download(const place *p)
-{
-    return p->was_download;
-}
-
-int place_root_fd(const place *p)
-{
-    return p->root_fd;
-}
-
-int place_format(char *out, const char *format, const char *a, const char *b)
-{
-    const int size = snprintf(out, PLACE_PATH_BYTES, format, a, b);
-
-    return size > 0 && size < PLACE_PATH_BYTES;
-}
 
 /* Name of the file below the root. */
 static int target_of(const place *p, const hub_file *file, char out[PLACE_PATH_BYTES])
@@ -61,26 +41,6 @@ static ckpt_code blocked(const char *target, const struct stat *status, ckpt_err
 }
 
 /* ---- opening ---- */
-
-/* The folder that files lie in: D, or CACHE/models--OWNER--NAME. malloc'd. */
-static char *root_of(const place_options *o)
-{
-    const hub_options *h = &o->h->options;
-    const char *cache = o->cache_dir;
-    char name[400];
-    size_t used;
-
-    if (o->local_dir != NULL)
-        return strdup(o->local_dir);
-    used = (size_t)snprintf(name, sizeof name, "%ss--", h->type);
-    for (const char *c = h->repo; *c != '\0' && used + 3 < sizeof name; c++) {
-        name[used++] = *c == '/' ? '-' : *c;
-        if (*c == '/')
-            name[used++] = '-';
-    }
-    name[used] = '\0';
-    return file_join(cache, name);
-}
 
 /* The commit that refs/REV of a cache holds; "" where there is none. */
 static ckpt_code read_ref(const char *root, const char *revision, char commit[41], ckpt_error *err)
@@ -107,7 +67,7 @@ ckpt_code place_kept_listing(const place_options *options, char **out, ckpt_erro
 {
     const char *revision = options->h->options.revision;
     char commit[41] = "";
-    char *root = root_of(options);
+    char *root = place_root_of(options);
     ckpt_code code = CKPT_OK;
 
     *out = NULL;
@@ -131,51 +91,12 @@ ckpt_code place_kept_listing(const place_options *options, char **out, ckpt_erro
     return code;
 }
 
-static ckpt_code make_folders(const char *path, ckpt_error *err)
-{
-    char *inner = file_join(path, "x");
-    ckpt_code code = inner == NULL ? ckpt_fail_memory(err, "a path", 0)
-                                   : file_make_parents(inner, err);
-
-    free(inner);
-    return code;
-}
-
-ckpt_code place_write_ref(const place *p, ckpt_error *err)
-{
-    const char *revision = p->options.h->options.revision;
-    const char *commit = p->options.listing->commit;
-    place_options cache = p->options;
-    char path[PLACE_PATH_BYTES];
-    char *root;
-    int fd;
-    ckpt_code code;
-
-    if (strcmp(revision, commit) == 0 || hub_path_complaint(revision) != NULL ||
-        !place_format(path, "refs/%s%s", revision, ""))
-        return CKPT_OK;
-    cache.local_dir = NULL;
-    if ((root = root_of(&cache)) == NULL)
-        return ckpt_fail_memory(err, "a path", 0);
-    if ((code = make_folders(root, err)) == CKPT_OK) {
-        fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (fd < 0)
-            code = hub_fail_disk(errno, err, "cannot open '%s'", root);
-        else
-            code = tree_write(&(tree_target){ fd, path, fd }, commit, 1, err);
-        if (fd >= 0)
-            close(fd);
-    }
-    free(root);
-    return code;
-}
-
 static ckpt_code open_root(place *p, const char *root, ckpt_error *err)
 {
     char absolute[PATH_MAX];
     ckpt_code code;
 
-    if (!p->options.dry_run && (code = make_folders(root, err)) != CKPT_OK)
+    if (!p->options.dry_run && (code = place_make_root(root, err)) != CKPT_OK)
         return code;
     p->root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (p->root_fd < 0 && !(p->options.dry_run && errno == ENOENT))
@@ -237,10 +158,50 @@ static ckpt_code open_side(place *p, ckpt_error *err)
     return CKPT_OK;
 }
 
+static ckpt_code make_key(const hub_options *h, const char *path, char out[PART_KEY_BYTES],
+                          ckpt_error *err)
+{
+    char hex[SHA256_HEX];
+    sha256 *hash;
+    ckpt_code code;
+
+    if ((code = sha256_begin(&hash, err)) != CKPT_OK)
+        return code;
+    if ((code = sha256_add(hash, h->type, strlen(h->type) + 1, err)) != CKPT_OK ||
+        (code = sha256_add(hash, h->repo, strlen(h->repo) + 1, err)) != CKPT_OK ||
+        (code = sha256_add(hash, path, strlen(path), err)) != CKPT_OK) {
+        sha256_abort(hash);
+        return code;
+    }
+    if ((code = sha256_end(hash, hex, err)) == CKPT_OK)
+        snprintf(out, PART_KEY_BYTES, "%.*s", PART_KEY_BYTES - 1, hex);
+    return code;
+}
+
+/* Once for all: everything that is kept of a file beside it is named by its key. */
+static ckpt_code make_keys(place *p, ckpt_error *err)
+{
+    const hub_listing *listing = p->options.listing;
+    const uint64_t bytes = listing->count * sizeof *p->keys;
+    ckpt_code code = CKPT_OK;
+
+    if (listing->count == 0)
+        return CKPT_OK;
+    if (!memory_take(bytes))
+        return ckpt_fail_memory(err, "the names of partials", bytes);
+    if ((p->keys = calloc(listing->count, sizeof *p->keys)) == NULL) {
+        memory_give(bytes);
+        return ckpt_fail_memory(err, "the names of partials", bytes);
+    }
+    for (size_t i = 0; i < listing->count && code == CKPT_OK; i++)
+        code = make_key(&p->options.h->options, listing->files[i].path, p->keys[i], err);
+    return code;
+}
+
 ckpt_code place_open(const place_options *options, place **out, ckpt_error *err)
 {
     place *p = calloc(1, sizeof *p);
-    char *root = p == NULL ? NULL : root_of(options);
+    char *root = p == NULL ? NULL : place_root_of(options);
     ckpt_code code;
 
     *out = p;
@@ -255,7 +216,8 @@ ckpt_code place_open(const place_options *options, place **out, ckpt_error *err)
     arena_init(&p->memory);
     table_init(&p->verified);
     pthread_mutex_init(&p->mutex, NULL);
-    if ((code = open_root(p, root, err)) == CKPT_OK && (code = open_side(p, err)) == CKPT_OK)
+    if ((code = make_keys(p, err)) == CKPT_OK && (code = open_root(p, root, err)) == CKPT_OK &&
+        (code = open_side(p, err)) == CKPT_OK)
         code = place_load_verified(p, err);
     free(root);
     return code;
@@ -275,6 +237,9 @@ void place_close(place *p)
     arena_release(&p->memory);
     pthread_mutex_destroy(&p->mutex);
     array_free_counted(p->records, p->record_count, sizeof *p->records);
+    if (p->keys != NULL)
+        memory_give(p->options.listing->count * sizeof *p->keys);
+    free(p->keys);
     free(p->root);
     free(p->shown);
     free(p);
@@ -533,32 +498,20 @@ void place_pass_lock(const place *p)
     fcntl(p->lock_fd, F_SETFD, 0);
 }
 
-ckpt_code place_part(const place *p, const hub_file *file, part_place *out, ckpt_error *err)
+part_place place_part(const place *p, const hub_file *file)
 {
-    const hub_options *h = &p->options.h->options;
-    char hex[SHA256_HEX];
-    sha256 *hash;
-    ckpt_code code;
+    const size_t i = (size_t)(file - p->options.listing->files);
+    part_place out = { p->side_fd, "", p->options.allocate };
 
-    *out = (part_place){ p->side_fd, "", p->options.allocate };
-    if ((code = sha256_begin(&hash, err)) != CKPT_OK)
-        return code;
-    if ((code = sha256_add(hash, h->type, strlen(h->type) + 1, err)) != CKPT_OK ||
-        (code = sha256_add(hash, h->repo, strlen(h->repo) + 1, err)) != CKPT_OK ||
-        (code = sha256_add(hash, file->path, strlen(file->path), err)) != CKPT_OK) {
-        sha256_abort(hash);
-        return code;
-    }
-    if ((code = sha256_end(hash, hex, err)) == CKPT_OK)
-        snprintf(out->key, sizeof out->key, "%.16s", hex);
-    return code;
+    assert(i < p->options.listing->count);
+    memcpy(out.key, p->keys[i], sizeof out.key);
+    return out;
 }
 
 uint64_t place_need_bytes(const place *p, const hub_file *file)
 {
-    part_place at;
-    const uint64_t there = place_part(p, file, &at, NULL) == CKPT_OK
-                               ? part_allocated_bytes(&at, file) : 0;
+    const part_place at = place_part(p, file);
+    const uint64_t there = part_allocated_bytes(&at, file);
 
     return there >= file->size_bytes ? 0 : file->size_bytes - there;
 }

@@ -80,8 +80,8 @@ ckpt_code place_commit(place *p, const hub_file *file, part *from, ckpt_error *e
 
 /* The lock that the Python client respects. 0: another process has it. *fd: -1, or to close. */
 int place_lock(const place *p, const hub_file *file, int *fd);
-/* Where the part of a file lies. */
-ckpt_code place_part(const place *p, const hub_file *file, part_place *out, ckpt_error *err);
+/* Where the part of a file of the listing lies. */
+part_place place_part(const place *p, const hub_file *file);
 /* Take the file away again, with what tells the Python client of it. */
 ckpt_code place_remove(const place *p, const hub_file *file, ckpt_error *err);
 /* The next program that this process becomes keeps the folder's lock. */

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "download_private.h"
+#include "download_root.h"
 #include "download_tree.h"
 #include "libckpt/file.h"
 #include "libckpt/text.h"
@@ -84,7 +84,7 @@ ckpt_code place_adopt(const place *p, const hub_file *file, ckpt_error *err)
     char path[PLACE_PATH_BYTES];
     const struct dirent *entry;
     struct stat status;
-    part_place at;
+    part_place at = place_part(p, file);
     DIR *folder;
     int fd;
     ckpt_code code;
@@ -94,8 +94,7 @@ ckpt_code place_adopt(const place *p, const hub_file *file, ckpt_error *err)
                                    p->is_cache ? "x" : file->path, ""))
         return CKPT_OK;
     *strrchr(path, '/') = '\0';          /* the folder, which may be absent */
-    if ((code = place_part(p, file, &at, err)) != CKPT_OK ||
-        (code = tree_stat(p->root_fd, path, &status, err)) != CKPT_OK || status.st_mode == 0 ||
+    if ((code = tree_stat(p->root_fd, path, &status, err)) != CKPT_OK || status.st_mode == 0 ||
         (code = tree_open_folder(p->root_fd, path, &fd, err)) != CKPT_OK)
         return code;
     if ((folder = fdopendir(fd)) == NULL) {

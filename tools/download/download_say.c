@@ -23,14 +23,12 @@ static outlook look(const place *where, const hub_file *file)
 {
     outlook out = { place_look(where, file, NULL), 0 };
     part_place at;
-    ckpt_code code;
 
     if (out.state != PLACE_ABSENT)
         return out;
-    code = place_part(where, file, &at, NULL);
-    if (code == CKPT_OK && at.side_fd >= 0)
-        code = part_present_bytes(&at, file, &out.reusable_bytes, NULL);
-    if (code != CKPT_OK)
+    at = place_part(where, file);
+    if (at.side_fd >= 0 &&
+        part_present_bytes(&at, file, &out.reusable_bytes, NULL) != CKPT_OK)
         out.state = PLACE_UNREADABLE;
     return out;
 }

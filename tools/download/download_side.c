@@ -1,11 +1,12 @@
 /* download_side.c: the listings and records beside the files. */
+#include "download_side.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <unistd.h>
 
-#include "download_private.h"
 #include "download_tree.h"
 #include "libckpt/array.h"
 #include "libckpt/json.h"

@@ -1,9 +1,8 @@
-/* download_private.h: what the files of a place share. */
-#ifndef CKPT_DOWNLOAD_PRIVATE_H
-#define CKPT_DOWNLOAD_PRIVATE_H
+/* download_root.h: the state of a place, and where it is; under all else that a place does. */
+#ifndef CKPT_DOWNLOAD_ROOT_H
+#define CKPT_DOWNLOAD_ROOT_H
 
 #include <pthread.h>
-#include <sys/stat.h>
 
 #include "download_place.h"
 #include "libckpt/table.h"
@@ -27,6 +26,7 @@ struct place {
     int lock_fd;
     int verified_fd;
     char *root;                  /* absolute */
+    char (*keys)[PART_KEY_BYTES];    /* of the listing's files; NULL: there are none */
     char *shown;
     arena memory;
     table verified;              /* path -> index in records; read only after opening */
@@ -39,12 +39,10 @@ struct place {
 int place_format(char *out, const char *format, const char *a, const char *b)
     __attribute__((format(printf, 2, 0)));
 
+/* The folder that files lie in: D, or CACHE/models--OWNER--NAME. malloc'd. */
+char *place_root_of(const place_options *options);
+ckpt_code place_make_root(const char *root, ckpt_error *err);
 /* refs/REV of the repository in Hugging Face's cache, which is elsewhere. */
 ckpt_code place_write_ref(const place *p, ckpt_error *err);
-ckpt_code place_load_verified(place *p, ckpt_error *err);
-int place_is_recorded(const place *p, const char *target, const char *hash,
-                      const struct stat *status);
-ckpt_code place_append_record(place *p, const char *target, const char *hash,
-                              const struct stat *status, ckpt_error *err);
 
 #endif
