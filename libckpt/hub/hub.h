@@ -26,7 +26,7 @@ typedef struct {
     uint64_t size_bytes;
     hub_algorithm algorithm;
     int is_selected;
-    uint64_t head_bytes;         /* fetch only so much of it, into its part; 0: all */
+    uint64_t head_bytes;         /* fetch only so much of it, into its partial; 0: all */
 } hub_file;
 
 typedef struct {

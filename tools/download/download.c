@@ -249,7 +249,7 @@ static int adopt_change(download *d, dfile *file)
                         now->size_bytes == listed->size_bytes))
         return 0;
     d->env.stats.total_bytes += now->size_bytes - listed->size_bytes;
-    file_remove_part(file);
+    file_remove_partial(file);
     d->env.stats.done_bytes -= file_present_bytes(file);
     listed->size_bytes = now->size_bytes;
     listed->hash = arena_strdup(&listing->memory, now->hash, strlen(now->hash));
@@ -279,7 +279,7 @@ static void on_wrong_hash(download *d, dfile *file, const hash_job *job)
              "%s%s", file->want->path, ROUNDS_MAX, file->want->hash, job->got,
              strcmp(job->got, empty) == 0 ? " (the server sent an empty body)" : "");
     if (!d->env.options.keep_corrupt)
-        file_remove_part(file);
+        file_remove_partial(file);
     fail_file(d, file, &err);
 }
 
@@ -316,7 +316,7 @@ static void take_hashes(download *d)
     }
 }
 
-/* Of some files only the head was wanted. What came of them stays in the part, for later. */
+/* Of some files only the head was wanted. What came of them stays in the partial, for later. */
 static void take_heads(download *d)
 {
     for (size_t i = d->running_count; i-- > 0;) {

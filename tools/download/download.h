@@ -53,7 +53,7 @@ typedef struct {
     uint64_t total_bytes;        /* of the selected files */
     uint64_t done_bytes;         /* received, found, or reused */
     uint64_t fetched_bytes;      /* bodies received in this run */
-    uint64_t reused_bytes;       /* of parts of earlier runs */
+    uint64_t reused_bytes;       /* of partials of earlier runs */
     uint64_t kept_bytes;
     size_t file_count;
     size_t ended_count;

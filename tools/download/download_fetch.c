@@ -183,7 +183,7 @@ static http_verdict judge_body(transfer *t, const http_reply *reply)
         return bad_range(t, "it is in several parts, one was asked for");
     if (text == NULL) {
         if (http_status(reply) == 206)
-            return bad_range(t, "a part without Content-Range");
+            return bad_range(t, "a 206 without Content-Range");
         if (length != NULL && length_bytes > total)
             return bad_range(t, "it is longer than the file");
         if (t->range_end != 0 && (t->range_first != 0 || t->range_end != total)) {

@@ -1,4 +1,4 @@
-/* download_files.c: one file in flight: its part, its segments, its hash. */
+/* download_files.c: one file in flight: its partial, its segments, its hash. */
 #include "download_files.h"
 
 #include <assert.h>
@@ -65,7 +65,7 @@ static uint64_t segment_bytes(const dfile *file)
     return size_div_up(bytes, mib) * mib;
 }
 
-static ckpt_code make_segments(dfile *file, const part_spans *there, ckpt_error *err)
+static ckpt_code make_segments(dfile *file, const partial_spans *there, ckpt_error *err)
 {
     const uint64_t size = file_end_bytes(file->want);
     const uint64_t bytes_each = segment_bytes(file);
@@ -174,7 +174,7 @@ static ckpt_code begin_hash(dfile *file, ckpt_error *err)
     ckpt_code code;
 
     a->job.file = file->want;
-    a->job.from = a->part;
+    a->job.from = a->partial;
     a->job.owner = file;
     code = hash_begin(&a->job, err);
     a->has_job = code == CKPT_OK;
@@ -199,20 +199,20 @@ static ckpt_code begin_check(dfile *file, ckpt_error *err)
     return code;
 }
 
-static ckpt_code begin_part(dfile *file, ckpt_error *err)
+static ckpt_code begin_partial(dfile *file, ckpt_error *err)
 {
     const download_options *options = &file->env->options;
     download_stats *stats = &file->env->stats;
     active *a = file->active;
-    const part_place at = place_part(options->where, file->want);
-    part_spans there;
+    const partial_place at = place_partial(options->where, file->want);
+    partial_spans there;
     ckpt_code code;
 
     if ((options->adopt && (code = place_adopt(options->where, file->want, err)) != CKPT_OK) ||
-        (code = part_open(&at, file->want, &a->part, &there, err)) != CKPT_OK)
+        (code = partial_open(&at, file->want, &a->partial, &there, err)) != CKPT_OK)
         return code;
     if (options->force && there.count > 0) {
-        code = part_restart(a->part, err);
+        code = partial_restart(a->partial, err);
         there.count = 0;
     }
     if (code == CKPT_OK)
@@ -268,7 +268,7 @@ ckpt_code file_begin(dfile *file, ckpt_error *err)
         file->not_before = hub_now() + 1;
         return CKPT_OK;
     }
-    return begin_part(file, err);
+    return begin_partial(file, err);
 }
 
 /* ---- bytes ---- */
@@ -284,7 +284,7 @@ ckpt_code file_note(dfile *file, segment *s, ckpt_error *err)
     const uint64_t begin = s->noted;
 
     s->noted = s->at;
-    return part_note(file->active->part, begin, s->at, err);
+    return partial_note(file->active->partial, begin, s->at, err);
 }
 
 /*
@@ -294,7 +294,7 @@ ckpt_code file_note(dfile *file, segment *s, ckpt_error *err)
 ckpt_code file_write(dfile *file, segment *s, const void *bytes, size_t size, ckpt_error *err)
 {
     active *a = file->active;
-    ckpt_code code = part_write(a->part, s->at, bytes, size, err);
+    ckpt_code code = partial_write(a->partial, s->at, bytes, size, err);
 
     if (code != CKPT_OK)
         return code;
@@ -405,7 +405,7 @@ ckpt_code file_count_failure(dfile *file, ckpt_error *err)
 
 ckpt_code file_restart(dfile *file, ckpt_error *err)
 {
-    const part_spans nothing = { 0 };
+    const partial_spans nothing = { 0 };
     active *a = file->active;
     ckpt_code code;
 
@@ -414,7 +414,7 @@ ckpt_code file_restart(dfile *file, ckpt_error *err)
     drop_segments(a);
     a->etag[0] = '\0';
     file_forget_url(file);
-    if ((code = part_restart(a->part, err)) != CKPT_OK ||
+    if ((code = partial_restart(a->partial, err)) != CKPT_OK ||
         (code = make_segments(file, &nothing, err)) != CKPT_OK ||
         (code = begin_hash(file, err)) != CKPT_OK)
         return code;
@@ -423,9 +423,9 @@ ckpt_code file_restart(dfile *file, ckpt_error *err)
     return CKPT_OK;
 }
 
-void file_remove_part(dfile *file)
+void file_remove_partial(dfile *file)
 {
-    part_remove(file->active->part);
+    partial_remove(file->active->partial);
 }
 
 /* ---- its end ---- */
@@ -438,7 +438,7 @@ static void release(dfile *file)
         return;
     assert(a->running_count == 0);
     end_hash(file);
-    part_close(a->part);
+    partial_close(a->partial);
     drop_segments(a);
     if (a->lock_fd >= 0)
         close(a->lock_fd);
@@ -463,12 +463,12 @@ ckpt_code file_begin_anew(dfile *file, ckpt_error *err)
 }
 
 /* A run that was killed just after a file got its name left its journal. */
-static void discard_part(const dfile *file)
+static void discard_partial(const dfile *file)
 {
-    const part_place at = place_part(file->env->options.where, file->want);
+    const partial_place at = place_partial(file->env->options.where, file->want);
 
-    if (file->want->size_bytes >= PART_JOURNAL_BYTES)
-        part_discard(&at, file->want);
+    if (file->want->size_bytes >= PARTIAL_JOURNAL_BYTES)
+        partial_discard(&at, file->want);
 }
 
 void file_end(dfile *file, download_state state)
@@ -481,7 +481,7 @@ void file_end(dfile *file, download_state state)
     if (state == DOWNLOAD_FAILED)
         stats->failed_count++;
     if (state == DOWNLOAD_KEPT) {
-        discard_part(file);
+        discard_partial(file);
         stats->kept_bytes += file->want->size_bytes;
         stats->done_bytes += file->want->size_bytes;
     }

@@ -35,7 +35,7 @@ typedef struct {
 
 /* What only files in flight need. */
 typedef struct {
-    part *part;
+    partial *partial;
     segment *segments;
     segment *first_open;         /* the first that is not done */
     uint64_t progress_bytes;     /* since the last failure */
@@ -81,7 +81,7 @@ ckpt_code file_begin_anew(dfile *file, ckpt_error *err);
 ckpt_code file_restart(dfile *file, ckpt_error *err);
 void file_end(dfile *file, download_state state);
 void file_fail(dfile *file, const ckpt_error *err);      /* ends it, and says why */
-void file_remove_part(dfile *file);                      /* its bytes are of no use */
+void file_remove_partial(dfile *file);                      /* its bytes are of no use */
 
 /* Bytes of a segment that came; the first of them is segment->at. */
 ckpt_code file_write(dfile *file, segment *s, const void *bytes, size_t size, ckpt_error *err);

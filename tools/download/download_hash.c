@@ -8,12 +8,12 @@
 #include "libckpt/sha256.h"
 #include "libckpt/size.h"
 
-enum { PIECE_BYTES = 1 << 20, SYNC_BYTES = 256 << 20, THREADS_MAX = 64 };
+enum { BUFFER_BYTES = 1 << 20, SYNC_BYTES = 256 << 20, THREADS_MAX = 64 };
 
 /* A thread and its buffer, which is there before the thread is. */
 typedef struct {
     hash_pool *pool;
-    unsigned char *piece;
+    unsigned char *buffer;
     pthread_t thread;
 } hash_worker;
 
@@ -43,13 +43,13 @@ ckpt_code hash_begin(hash_job *job, ckpt_error *err)
 
 /* ---- what a thread does ---- */
 
-static ckpt_code read_piece(hash_job *job, unsigned char *piece, size_t size)
+static ckpt_code read_some(hash_job *job, unsigned char *buffer, size_t size)
 {
-    const int fd = job->from != NULL ? part_fd(job->from) : job->fd;
+    const int fd = job->from != NULL ? partial_fd(job->from) : job->fd;
     size_t got = 0;
 
     while (got < size) {
-        const ssize_t n = pread(fd, piece + got, size - got, (off_t)(job->hashed_bytes + got));
+        const ssize_t n = pread(fd, buffer + got, size - got, (off_t)(job->hashed_bytes + got));
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -58,20 +58,20 @@ static ckpt_code read_piece(hash_job *job, unsigned char *piece, size_t size)
                             n < 0 ? strerror(errno) : "it ends early");
         got += (size_t)n;
     }
-    return sha256_add(job->hash, piece, size, &job->err);
+    return sha256_add(job->hash, buffer, size, &job->err);
 }
 
 /* Hash what is whole; 1: there may be more now. Called without the lock. */
-static ckpt_code hash_some(hash_pool *pool, hash_job *job, unsigned char *piece, uint64_t whole)
+static ckpt_code hash_some(hash_pool *pool, hash_job *job, unsigned char *buffer, uint64_t whole)
 {
     ckpt_code code = CKPT_OK;
 
     if (job->from == NULL && job->fd < 0)
         code = place_open_file(pool->options.place, job->file, &job->fd, &job->err);
     while (code == CKPT_OK && job->hashed_bytes < whole) {
-        const size_t size = (size_t)size_min(whole - job->hashed_bytes, PIECE_BYTES);
+        const size_t size = (size_t)size_min(whole - job->hashed_bytes, BUFFER_BYTES);
 
-        if ((code = read_piece(job, piece, size)) != CKPT_OK)
+        if ((code = read_some(job, buffer, size)) != CKPT_OK)
             return code;
         pthread_mutex_lock(&pool->mutex);
         job->hashed_bytes += size;
@@ -80,7 +80,7 @@ static ckpt_code hash_some(hash_pool *pool, hash_job *job, unsigned char *piece,
         pthread_mutex_unlock(&pool->mutex);
         if (job->from != NULL && job->hashed_bytes - job->synced_bytes >= SYNC_BYTES) {
             job->synced_bytes = job->hashed_bytes;
-            code = part_sync(job->from, &job->err);
+            code = partial_sync(job->from, &job->err);
         }
     }
     return code;
@@ -128,14 +128,14 @@ static void queue(hash_pool *pool, hash_job *job)
 }
 
 /* One turn of a job. The lock is held on entry and on return. */
-static void work_on(hash_pool *pool, hash_job *job, unsigned char *piece)
+static void work_on(hash_pool *pool, hash_job *job, unsigned char *buffer)
 {
     const uint64_t whole = job->whole_bytes;
     int is_done;
     ckpt_code code;
 
     pthread_mutex_unlock(&pool->mutex);
-    code = hash_some(pool, job, piece, whole);
+    code = hash_some(pool, job, buffer, whole);
     is_done = code != CKPT_OK || job->hashed_bytes == job->file->size_bytes;
     if (code != CKPT_OK)
         job->outcome = HASH_FAILED;
@@ -166,7 +166,7 @@ static void *run_thread(void *context)
         hash_job *job = take_queued(pool);
 
         if (job != NULL)
-            work_on(pool, job, worker->piece);
+            work_on(pool, job, worker->buffer);
         else
             pthread_cond_wait(&pool->work, &pool->mutex);
     }
@@ -193,8 +193,8 @@ ckpt_code hash_pool_open(const hash_options *options, hash_pool **out, ckpt_erro
         int error;
 
         worker->pool = pool;
-        if ((worker->piece = malloc(PIECE_BYTES)) == NULL)
-            return ckpt_fail_memory(err, "hashing threads", PIECE_BYTES);
+        if ((worker->buffer = malloc(BUFFER_BYTES)) == NULL)
+            return ckpt_fail_memory(err, "hashing threads", BUFFER_BYTES);
         if ((error = pthread_create(&worker->thread, NULL, run_thread, worker)) != 0)
             return ckpt_fail(err, CKPT_E_MEMORY, "cannot start a thread: %s", strerror(error));
         pool->thread_count++;
@@ -213,7 +213,7 @@ void hash_pool_close(hash_pool *pool)
     for (unsigned i = 0; i < pool->thread_count; i++)
         pthread_join(pool->workers[i].thread, NULL);
     for (unsigned i = 0; i < THREADS_MAX; i++)
-        free(pool->workers[i].piece);
+        free(pool->workers[i].buffer);
     pthread_cond_destroy(&pool->rest);
     pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->mutex);
@@ -226,7 +226,7 @@ void hash_advance(hash_pool *pool, hash_job *job, uint64_t whole_bytes)
     job->whole_bytes = whole_bytes;
     /* A file that is whole may be said to be so again, while its result waits to be taken. */
     if (!job->is_queued && !job->is_running && !job->is_done &&
-        (whole_bytes == job->file->size_bytes || whole_bytes - job->hashed_bytes >= PIECE_BYTES))
+        (whole_bytes == job->file->size_bytes || whole_bytes - job->hashed_bytes >= BUFFER_BYTES))
         queue(pool, job);
     pthread_mutex_unlock(&pool->mutex);
 }

@@ -2,7 +2,7 @@
  * download_hash.h: threads that hash files while they arrive, and give the good ones their names.
  *
  * A job follows one file: whoever receives says how far it is whole, a thread reads that far from
- * the part (from memory, as it was just written). When the whole file is hashed and right, the
+ * the partial (from memory, as it was just written). When the whole file is hashed and right, the
  * same thread commits it.
  */
 #ifndef CKPT_DOWNLOAD_HASH_H
@@ -16,7 +16,7 @@ typedef enum { HASH_RIGHT, HASH_WRONG, HASH_FAILED } hash_outcome;
 
 typedef struct hash_job {
     const hub_file *file;
-    part *from;                  /* NULL: the file that has its name already */
+    partial *from;                  /* NULL: the file that has its name already */
     void *owner;
     /* The result, once hash_take_done returned the job. */
     hash_outcome outcome;

@@ -16,11 +16,11 @@ enum { LENGTH_BYTES = 8, FIRST_BYTES = 1 << 20, NAME_BYTES = 100 };
 
 int head_is_shard(const hub_file *file)
 {
-    return file->is_selected && file->size_bytes >= PART_JOURNAL_BYTES &&
+    return file->is_selected && file->size_bytes >= PARTIAL_JOURNAL_BYTES &&
            strchr(file->path, '/') == NULL && text_ends_with(file->path, SAFETENSORS_SUFFIX);
 }
 
-static void name_of(const part_place *at, const hub_file *file, char out[NAME_BYTES])
+static void name_of(const partial_place *at, const hub_file *file, char out[NAME_BYTES])
 {
     snprintf(out, NAME_BYTES, "%s.%s.head", at->key, file->hash);
 }
@@ -39,7 +39,7 @@ static struct timespec time_of(const hub_file *file)
     return out;
 }
 
-static ckpt_code find_head(const part_place *at, const char *name, const hub_file *file,
+static ckpt_code find_head(const partial_place *at, const char *name, const hub_file *file,
                            int *found, ckpt_error *err)
 {
     const struct timespec time = time_of(file);
@@ -89,7 +89,7 @@ static ckpt_code measure(int fd, const hub_file *file, uint64_t *bytes, ckpt_err
 }
 
 /* It gets its name when it is on the disk: a head that is there is whole. */
-static ckpt_code write_head(const part_place *at, const char *name, const hub_file *file,
+static ckpt_code write_head(const partial_place *at, const char *name, const hub_file *file,
                             const void *bytes, size_t size, ckpt_error *err)
 {
     static const char temporary[] = TREE_SCRATCH "head";
@@ -108,18 +108,18 @@ static ckpt_code write_head(const part_place *at, const char *name, const hub_fi
 }
 
 /* What is there of the file from its first byte on, and a descriptor to read it, or -1. */
-static ckpt_code open_front(const place *p, const hub_file *file, const part_place *at,
-                            part_prefix *out, ckpt_error *err)
+static ckpt_code open_front(const place *p, const hub_file *file, const partial_place *at,
+                            partial_prefix *out, ckpt_error *err)
 {
     const place_state state = place_look(p, file, err);
 
-    *out = (part_prefix){ -1, file->size_bytes };
+    *out = (partial_prefix){ -1, file->size_bytes };
     switch (state) {
     case PLACE_UNREADABLE:
     case PLACE_BLOCKED:
         return err->code;
     case PLACE_ABSENT:
-        return part_open_prefix(at, file, out, err);
+        return partial_open_prefix(at, file, out, err);
     default:
         return place_open_file(p, file, &out->fd, err);
     }
@@ -127,9 +127,9 @@ static ckpt_code open_front(const place *p, const hub_file *file, const part_pla
 
 ckpt_code head_make(const place *p, const hub_file *file, uint64_t *need_bytes, ckpt_error *err)
 {
-    const part_place at = place_part(p, file);
+    const partial_place at = place_partial(p, file);
     char name[NAME_BYTES];
-    part_prefix there = { -1, 0 };
+    partial_prefix there = { -1, 0 };
     char *bytes = NULL;
     int found = 0;
     ckpt_code code;
@@ -170,7 +170,7 @@ static char *shape_path(const place *p)
 static ckpt_code link_file(const place *p, const char *shape, const hub_file *file,
                            ckpt_error *err)
 {
-    const part_place at = place_part(p, file);
+    const partial_place at = place_partial(p, file);
     char name[NAME_BYTES];
     char *from = file_join(shape, file->path);
     char *side = file_join(place_path(p), PLACE_SIDE);
@@ -218,11 +218,11 @@ ckpt_code head_remove_all(const place *p, const hub_listing *listing, ckpt_error
     free(shape);
     for (size_t i = 0; i < listing->count && code == CKPT_OK; i++)
         if (head_is_shard(&listing->files[i])) {
-            const part_place at = place_part(p, &listing->files[i]);
+            const partial_place at = place_partial(p, &listing->files[i]);
             char name[NAME_BYTES];
 
             name_of(&at, &listing->files[i], name);
-            part_discard(&at, &listing->files[i]);
+            partial_discard(&at, &listing->files[i]);
             code = tree_remove(at.side_fd, name, err);
         }
     return code;

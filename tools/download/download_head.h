@@ -18,7 +18,7 @@ int head_is_shard(const hub_file *file);
 
 /*
  * Make the head of a shard, if it is not there, of what has come of the file. *need_bytes: 0 when
- * it is made, else so many bytes from the first on must be there, in the part.
+ * it is made, else so many bytes from the first on must be there, in the partial.
  */
 ckpt_code head_make(const place *p, const hub_file *file, uint64_t *need_bytes, ckpt_error *err);
 

@@ -158,7 +158,7 @@ static ckpt_code open_side(place *p, ckpt_error *err)
     return CKPT_OK;
 }
 
-static ckpt_code make_key(const hub_options *h, const char *path, char out[PART_KEY_BYTES],
+static ckpt_code make_key(const hub_options *h, const char *path, char out[PARTIAL_KEY_BYTES],
                           ckpt_error *err)
 {
     char hex[SHA256_HEX];
@@ -174,7 +174,7 @@ static ckpt_code make_key(const hub_options *h, const char *path, char out[PART_
         return code;
     }
     if ((code = sha256_end(hash, hex, err)) == CKPT_OK)
-        snprintf(out, PART_KEY_BYTES, "%.*s", PART_KEY_BYTES - 1, hex);
+        snprintf(out, PARTIAL_KEY_BYTES, "%.*s", PARTIAL_KEY_BYTES - 1, hex);
     return code;
 }
 
@@ -413,16 +413,21 @@ ckpt_code place_record(place *p, const hub_file *file, ckpt_error *err)
 }
 
 /* Mode as for any new file, time of now, on the disk before it gets its name. */
-static ckpt_code seal(const part *from, const hub_file *file, ckpt_error *err)
+static ckpt_code seal(const partial *from, const hub_file *file, ckpt_error *err)
 {
-    const int fd = part_fd(from);
+    const int fd = partial_fd(from);
 
     if (futimens(fd, NULL) != 0 || fsync(fd) != 0)
         return hub_fail_disk(errno, err, "cannot sync '%s'", file->path);
     return CKPT_OK;
 }
 
-ckpt_code place_commit(place *p, const hub_file *file, part *from, ckpt_error *err)
+/*
+ * Owner, bytes, name, journal, record: in that order. A kill behind any of them leaves either a
+ * partial that is resumed, or a file that is whole and at worst hashed once more. The owner comes
+ * first: a process that took the partial over is writing to it.
+ */
+ckpt_code place_commit(place *p, const hub_file *file, partial *from, ckpt_error *err)
 {
     char target[PLACE_PATH_BYTES];
     struct stat status;
@@ -433,19 +438,19 @@ ckpt_code place_commit(place *p, const hub_file *file, part *from, ckpt_error *e
     if (!target_of(p, file, target))
         return too_long(file, err);
     leaf = tree_leaf(target);
-    if ((code = part_check_owner(from, err)) != CKPT_OK ||
+    if ((code = partial_check_owner(from, err)) != CKPT_OK ||
         (code = seal(from, file, err)) != CKPT_OK ||
         (code = tree_open_parent(p->root_fd, target, 1, &parent, err)) != CKPT_OK)
         return code;
     if (fstatat(parent, leaf, &status, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(status.st_mode) &&
         !S_ISLNK(status.st_mode))
         code = blocked(target, &status, err);
-    else if (renameat(p->side_fd, part_name(from), parent, leaf) != 0)
+    else if (renameat(p->side_fd, partial_name(from), parent, leaf) != 0)
         code = hub_fail_disk(errno, err, "cannot rename to '%s'", target);
     close(parent);
     if (code != CKPT_OK)
         return code;
-    part_remove_journal(from);
+    partial_remove_journal(from);
     return place_record(p, file, err);
 }
 
@@ -459,7 +464,7 @@ ckpt_code place_remove(const place *p, const hub_file *file, ckpt_error *err)
     return target_of(p, file, path) ? tree_remove(p->root_fd, path, err) : too_long(file, err);
 }
 
-/* ---- locks and parts ---- */
+/* ---- locks and partials ---- */
 
 int place_lock(const place *p, const hub_file *file, int *fd)
 {
@@ -498,10 +503,10 @@ void place_pass_lock(const place *p)
     fcntl(p->lock_fd, F_SETFD, 0);
 }
 
-part_place place_part(const place *p, const hub_file *file)
+partial_place place_partial(const place *p, const hub_file *file)
 {
     const size_t i = (size_t)(file - p->options.listing->files);
-    part_place out = { p->side_fd, "", p->options.allocate };
+    partial_place out = { p->side_fd, "", p->options.allocate };
 
     assert(i < p->options.listing->count);
     memcpy(out.key, p->keys[i], sizeof out.key);
@@ -510,8 +515,8 @@ part_place place_part(const place *p, const hub_file *file)
 
 uint64_t place_need_bytes(const place *p, const hub_file *file)
 {
-    const part_place at = place_part(p, file);
-    const uint64_t there = part_allocated_bytes(&at, file);
+    const partial_place at = place_partial(p, file);
+    const uint64_t there = partial_allocated_bytes(&at, file);
 
     return there >= file->size_bytes ? 0 : file->size_bytes - there;
 }

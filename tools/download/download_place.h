@@ -7,7 +7,7 @@
  *   D/.cache/huggingface/download/PATH.metadata  commit, hash, time: what the Python client reads
  *   D/.cache/huggingface/download/PATH.lock      shared with the Python client
  *   D/.cache/huggingface/trees/COMMIT.json       the listing, for the Python client
- *   D/.cache/huggingface/ckpt/                   the side folder: parts, journals and
+ *   D/.cache/huggingface/ckpt/                   the side folder: partials, journals and
  *       lock          held while a download runs
  *       listing.json  every file of the repository with its hash, as the hub listed it
  *       verified      SIZE TAB MTIME_NS TAB INODE TAB HASH TAB PATH TAB "ok": these bytes were
@@ -22,7 +22,7 @@
 #ifndef CKPT_DOWNLOAD_PLACE_H
 #define CKPT_DOWNLOAD_PLACE_H
 
-#include "download_part.h"
+#include "download_partial.h"
 
 #define PLACE_SIDE ".cache/huggingface/ckpt"
 
@@ -48,7 +48,7 @@ void place_close(place *p);                      /* NULL is fine */
 const char *place_path(const place *p);
 /* A folder of the file system in question, for statvfs. -1: not there yet (dry run). */
 int place_root_fd(const place *p);
-/* What the part of a file will still take of the disk, at most. */
+/* What the partial of a file will still take of the disk, at most. */
 uint64_t place_need_bytes(const place *p, const hub_file *file);
 /* What the disk has left for us; 0: it does not say. */
 int place_free_bytes(const place *p, uint64_t *out);
@@ -75,13 +75,13 @@ ckpt_code place_open_file(const place *p, const hub_file *file, int *fd, ckpt_er
 ckpt_code place_keep(place *p, const hub_file *file, ckpt_error *err);
 /* It was hashed and is right: remember that, and tell the Python client. Any thread. */
 ckpt_code place_record(place *p, const hub_file *file, ckpt_error *err);
-/* Give a verified part its name. Any thread. */
-ckpt_code place_commit(place *p, const hub_file *file, part *from, ckpt_error *err);
+/* Give a verified partial its name. Any thread. */
+ckpt_code place_commit(place *p, const hub_file *file, partial *from, ckpt_error *err);
 
 /* The lock that the Python client respects. 0: another process has it. *fd: -1, or to close. */
 int place_lock(const place *p, const hub_file *file, int *fd);
-/* Where the part of a file of the listing lies. */
-part_place place_part(const place *p, const hub_file *file);
+/* Where the partial of a file of the listing lies. */
+partial_place place_partial(const place *p, const hub_file *file);
 /* Take the file away again, with what tells the Python client of it. */
 ckpt_code place_remove(const place *p, const hub_file *file, ckpt_error *err);
 /* The next program that this process becomes keeps the folder's lock. */
@@ -94,11 +94,11 @@ typedef struct {
     uint64_t bytes;
 } place_pruned;
 ckpt_code place_prune(const place *p, place_pruned *out, ckpt_error *err);
-/* An unfinished file of an old Python client becomes the part, where there is none. */
+/* An unfinished file of an old Python client becomes the partial, where there is none. */
 ckpt_code place_adopt(const place *p, const hub_file *file, ckpt_error *err);
 /* Bytes of all its unfinished files. */
 uint64_t place_foreign_bytes(const place *p);
-/* Bytes of parts that no file of the listing wants; removed if `remove`. */
+/* Bytes of partials that no file of the listing wants; removed if `remove`. */
 uint64_t place_orphans(const place *p, int remove);
 
 #endif

@@ -84,7 +84,7 @@ ckpt_code place_adopt(const place *p, const hub_file *file, ckpt_error *err)
     char path[PLACE_PATH_BYTES];
     const struct dirent *entry;
     struct stat status;
-    part_place at = place_part(p, file);
+    partial_place at = place_partial(p, file);
     DIR *folder;
     int fd;
     ckpt_code code;
@@ -104,7 +104,7 @@ ckpt_code place_adopt(const place *p, const hub_file *file, ckpt_error *err)
     }
     while (code == CKPT_OK && (errno = 0, entry = readdir(folder)) != NULL)
         if (is_prefix_of(entry->d_name, file))
-            code = part_adopt(&at, file, dirfd(folder), entry->d_name, err);
+            code = partial_adopt(&at, file, dirfd(folder), entry->d_name, err);
     if (code == CKPT_OK && errno != 0)
         code = hub_fail_disk(errno, err, "cannot list '%s'", path);
     closedir(folder);

@@ -26,7 +26,7 @@ struct place {
     int lock_fd;
     int verified_fd;
     char *root;                  /* absolute */
-    char (*keys)[PART_KEY_BYTES];    /* of the listing's files; NULL: there are none */
+    char (*keys)[PARTIAL_KEY_BYTES];    /* of the listing's files; NULL: there are none */
     char *shown;
     arena memory;
     table verified;              /* path -> index in records; read only after opening */

@@ -22,13 +22,13 @@ typedef struct {
 static outlook look(const place *where, const hub_file *file)
 {
     outlook out = { place_look(where, file, NULL), 0 };
-    part_place at;
+    partial_place at;
 
     if (out.state != PLACE_ABSENT)
         return out;
-    at = place_part(where, file);
+    at = place_partial(where, file);
     if (at.side_fd >= 0 &&
-        part_present_bytes(&at, file, &out.reusable_bytes, NULL) != CKPT_OK)
+        partial_present_bytes(&at, file, &out.reusable_bytes, NULL) != CKPT_OK)
         out.state = PLACE_UNREADABLE;
     return out;
 }

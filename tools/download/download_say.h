@@ -9,8 +9,8 @@
 typedef struct {
     uint64_t total_bytes;
     uint64_t fetch_bytes;        /* to come over the line */
-    uint64_t reuse_bytes;        /* in parts of earlier runs */
-    uint64_t space_bytes;        /* on the disk, beyond what parts have */
+    uint64_t reuse_bytes;        /* in partials of earlier runs */
+    uint64_t space_bytes;        /* on the disk, beyond what partials have */
     uint64_t free_bytes;
     int is_free_known;
     uint64_t orphan_bytes;

@@ -234,12 +234,12 @@ int tree_put(void *context, const char *bytes, size_t size)
     tree_out *out = context;
 
     while (size > 0) {
-        const size_t part = size_min(size, sizeof out->buffer - out->used);
+        const size_t fits = size_min(size, sizeof out->buffer - out->used);
 
-        memcpy(out->buffer + out->used, bytes, part);
-        out->used += part;
-        bytes += part;
-        size -= part;
+        memcpy(out->buffer + out->used, bytes, fits);
+        out->used += fits;
+        bytes += fits;
+        size -= fits;
         if (out->used == sizeof out->buffer)
             flush(out);
     }

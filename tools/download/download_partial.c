@@ -1,5 +1,5 @@
-/* download_part.c: parts and their journals. */
-#include "download_part.h"
+/* download_partial.c: partials and their journals. */
+#include "download_partial.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +15,7 @@
 
 enum { LINE_BYTES = 256, STATE_BYTES_MAX = 64 << 20, NAME_BYTES = 100 };
 
-struct part {
+struct partial {
     int fd;
     int state_fd;                /* -1: too small for a journal */
     int side_fd;
@@ -28,16 +28,16 @@ struct part {
 
 /* What a journal says. */
 typedef struct {
-    part_span *spans;
+    partial_span *spans;
     size_t count;
     uint64_t nonce;
     int is_good;                 /* it is of this file */
-} part_state;
+} partial_state;
 
 typedef struct {
     const hub_file *file;
-    uint64_t there_bytes;        /* size of the part */
-} part_look;
+    uint64_t there_bytes;        /* size of the partial */
+} partial_look;
 
 static uint32_t line_check(const char *text, size_t size)
 {
@@ -67,18 +67,18 @@ static ckpt_code boot_id(char out[40], ckpt_error *err)
     return CKPT_OK;
 }
 
-static void names_of(const part_place *place, const hub_file *file, char *part_out,
+static void names_of(const partial_place *place, const hub_file *file, char *partial_out,
                      char *state_out)
 {
-    snprintf(part_out, NAME_BYTES, "%s.%s.part", place->key, file->hash);
+    snprintf(partial_out, NAME_BYTES, "%s.%s.part", place->key, file->hash);
     snprintf(state_out, NAME_BYTES, "%s.%s.state", place->key, file->hash);
 }
 
 /* ---- reading a journal ---- */
 
-static ckpt_code add_span(part_state *s, uint64_t begin, uint64_t end, ckpt_error *err)
+static ckpt_code add_span(partial_state *s, uint64_t begin, uint64_t end, ckpt_error *err)
 {
-    part_span *spans = array_room(s->spans, s->count, sizeof *spans, "a journal", err);
+    partial_span *spans = array_room(s->spans, s->count, sizeof *spans, "a journal", err);
 
     if (spans == NULL)
         return CKPT_E_MEMORY;
@@ -90,13 +90,13 @@ static ckpt_code add_span(part_state *s, uint64_t begin, uint64_t end, ckpt_erro
 
 static int by_begin(const void *a, const void *b)
 {
-    const uint64_t x = ((const part_span *)a)->begin;
-    const uint64_t y = ((const part_span *)b)->begin;
+    const uint64_t x = ((const partial_span *)a)->begin;
+    const uint64_t y = ((const partial_span *)b)->begin;
 
     return x < y ? -1 : x > y;
 }
 
-static void merge_spans(part_state *s)
+static void merge_spans(partial_state *s)
 {
     size_t used = 0;
 
@@ -132,7 +132,7 @@ static size_t checked_size(const char *line, size_t size)
 
 /* 0: it is not the header of this file's journal. */
 static int read_header(const char *line, const hub_file *file, const char *ours, int *same_boot,
-                       part_state *out)
+                       partial_state *out)
 {
     char hash[65];
     char boot[40];
@@ -167,10 +167,10 @@ static uint64_t durable_bytes(const char *text, size_t size)
 
 /*
  * *good: it is the journal of this file, as its first line proves. Torn lines are passed over. What
- * spans says beyond `there_bytes`, the size of the part, is not in it.
+ * spans says beyond `there_bytes`, the size of the partial, is not in it.
  */
-static ckpt_code read_state(const char *text, size_t size, const part_look *look, part_state *out,
-                            ckpt_error *err)
+static ckpt_code read_state(const char *text, size_t size, const partial_look *look,
+                            partial_state *out, ckpt_error *err)
 {
     const uint64_t durable = durable_bytes(text, size);
     char boot[40];
@@ -183,7 +183,7 @@ static ckpt_code read_state(const char *text, size_t size, const part_look *look
         const char *newline = memchr(text + at, '\n', size - at);
         const int is_whole =
             newline != NULL && checked_size(text + at, (size_t)(newline - text) - at) > 0;
-        part_span span;
+        partial_span span;
 
         if (at == 0 && (!is_whole || !read_header(text, look->file, boot, &same_boot, out)))
             return CKPT_OK;
@@ -238,11 +238,11 @@ static ckpt_code load_text(int side_fd, const char *name, char **out, size_t *si
 }
 
 /*
- * What can be gone on with. There are three outcomes, and the third is an error: part and journal
- * are both there and belong together (is_good); they do not, or one is not there; or that cannot be
- * told. What could not be read may be hours of work, and nobody may take it for nothing.
+ * What a run can resume from. There are three outcomes, and the third is an error: partial and
+ * journal are both there and belong together (is_good); they do not, or one is not there; or that
+ * cannot be told. What could not be read may be hours of work, and must not be taken for nothing.
  */
-static ckpt_code load_state(const part_place *place, const hub_file *file, part_state *out,
+static ckpt_code load_state(const partial_place *place, const hub_file *file, partial_state *out,
                             ckpt_error *err)
 {
     char name[NAME_BYTES];
@@ -259,11 +259,11 @@ static ckpt_code load_state(const part_place *place, const hub_file *file, part_
     if (!S_ISREG(status.st_mode))
         return hub_fail(HUB_OTHER, err, "'%s' is not a regular file: expected an unfinished "
                         "download or nothing", name);
-    if (file->size_bytes < PART_JOURNAL_BYTES || (uint64_t)status.st_size > file->size_bytes)
+    if (file->size_bytes < PARTIAL_JOURNAL_BYTES || (uint64_t)status.st_size > file->size_bytes)
         return CKPT_OK;
     if ((code = load_text(place->side_fd, state_name, &text, &size, err)) == CKPT_OK &&
         text != NULL)
-        code = read_state(text, size, &(part_look){ file, (uint64_t)status.st_size }, out, err);
+        code = read_state(text, size, &(partial_look){ file, (uint64_t)status.st_size }, out, err);
     free(text);
     if (code != CKPT_OK || !out->is_good) {
         free(out->spans);
@@ -272,10 +272,10 @@ static ckpt_code load_state(const part_place *place, const hub_file *file, part_
     return code;
 }
 
-ckpt_code part_present_bytes(const part_place *place, const hub_file *file, uint64_t *out,
-                             ckpt_error *err)
+ckpt_code partial_present_bytes(const partial_place *place, const hub_file *file, uint64_t *out,
+                                ckpt_error *err)
 {
-    part_state state;
+    partial_state state;
     const ckpt_code code = load_state(place, file, &state, err);
 
     *out = 0;
@@ -285,12 +285,12 @@ ckpt_code part_present_bytes(const part_place *place, const hub_file *file, uint
     return code;
 }
 
-ckpt_code part_open_prefix(const part_place *place, const hub_file *file, part_prefix *out,
-                           ckpt_error *err)
+ckpt_code partial_open_prefix(const partial_place *place, const hub_file *file, partial_prefix *out,
+                              ckpt_error *err)
 {
     char name[NAME_BYTES];
     char state_name[NAME_BYTES];
-    part_state state;
+    partial_state state;
     ckpt_code code = load_state(place, file, &state, err);
 
     out->fd = -1;
@@ -302,7 +302,7 @@ ckpt_code part_open_prefix(const part_place *place, const hub_file *file, part_p
     return tree_open_file(place->side_fd, name, O_RDONLY, &out->fd, err);
 }
 
-uint64_t part_allocated_bytes(const part_place *place, const hub_file *file)
+uint64_t partial_allocated_bytes(const partial_place *place, const hub_file *file)
 {
     char name[NAME_BYTES];
     char state_name[NAME_BYTES];
@@ -315,7 +315,7 @@ uint64_t part_allocated_bytes(const part_place *place, const hub_file *file)
     return (uint64_t)status.st_blocks * 512;
 }
 
-void part_discard(const part_place *place, const hub_file *file)
+void partial_discard(const partial_place *place, const hub_file *file)
 {
     char name[NAME_BYTES];
     char state_name[NAME_BYTES];
@@ -329,7 +329,7 @@ void part_discard(const part_place *place, const hub_file *file)
 
 /* One call with O_APPEND: lines of two threads do not mix. A disk that runs full takes half a line,
  * and says so to the next one only. */
-static ckpt_code write_line(part *p, const char *line, size_t size, ckpt_error *err)
+static ckpt_code write_line(partial *p, const char *line, size_t size, ckpt_error *err)
 {
     const ssize_t put = write(p->state_fd, line, size);
 
@@ -338,7 +338,7 @@ static ckpt_code write_line(part *p, const char *line, size_t size, ckpt_error *
     return hub_fail_disk(put < 0 ? errno : ENOSPC, err, "cannot write '%s'", p->state_name);
 }
 
-static ckpt_code append(part *p, const char *format, uint64_t a, uint64_t b, ckpt_error *err)
+static ckpt_code append(partial *p, const char *format, uint64_t a, uint64_t b, ckpt_error *err)
 {
     char line[LINE_BYTES];
     size_t size = (size_t)snprintf(line, sizeof line, format, a, b);
@@ -347,12 +347,18 @@ static ckpt_code append(part *p, const char *format, uint64_t a, uint64_t b, ckp
     return write_line(p, line, size, err);
 }
 
-static ckpt_code append_span(part *p, uint64_t begin, uint64_t end, ckpt_error *err)
+static ckpt_code append_span(partial *p, uint64_t begin, uint64_t end, ckpt_error *err)
 {
     return append(p, "span %" PRIu64 " %" PRIu64 " ", begin, end, err);
 }
 
-static ckpt_code begin_journal(part *p, const part_state *state, ckpt_error *err)
+/*
+ * Every run writes a journal of its own, with its own nonce: by that, a process that still works on
+ * the partial learns that it was taken over. It begins with what the journal before it said. That
+ * may be of another boot, and will be trusted under this one, so the bytes are synced before the
+ * new journal takes the old one's name. Killed in between, the old one still holds.
+ */
+static ckpt_code begin_journal(partial *p, const partial_state *state, ckpt_error *err)
 {
     char temporary[NAME_BYTES + 8];
     char line[LINE_BYTES];
@@ -376,7 +382,7 @@ static ckpt_code begin_journal(part *p, const part_state *state, ckpt_error *err
     for (size_t i = 0; i < state->count; i++)
         if ((code = append_span(p, state->spans[i].begin, state->spans[i].end, err)) != CKPT_OK)
             return code;
-    if (state->count > 0 && (code = part_sync(p, err)) != CKPT_OK)
+    if (state->count > 0 && (code = partial_sync(p, err)) != CKPT_OK)
         return code;
     if (renameat(p->side_fd, temporary, p->side_fd, p->state_name) != 0)
         return hub_fail_disk(errno, err, "cannot rename '%s'", temporary);
@@ -385,13 +391,13 @@ static ckpt_code begin_journal(part *p, const part_state *state, ckpt_error *err
 
 /* The space is taken now, so that a full disk says so before hours of work. Not with
  * posix_fallocate: where the file system cannot do it, that writes to every block. */
-static ckpt_code set_size(part *p, int allocate, ckpt_error *err)
+static ckpt_code set_size(partial *p, int allocate, ckpt_error *err)
 {
     int error = 0;
 
     if (p->size == 0)
         return CKPT_OK;
-    if (allocate && p->size >= PART_JOURNAL_BYTES &&
+    if (allocate && p->size >= PARTIAL_JOURNAL_BYTES &&
         fallocate(p->fd, 0, 0, (off_t)p->size) != 0)
         error = errno;
     if (error == 0 || error == EOPNOTSUPP || error == EINVAL || error == ENOSYS ||
@@ -404,20 +410,20 @@ static ckpt_code set_size(part *p, int allocate, ckpt_error *err)
 }
 
 /* What is known to be of no use goes, before another begins in its place. */
-static ckpt_code remove_old(const part *p, ckpt_error *err)
+static ckpt_code remove_old(const partial *p, ckpt_error *err)
 {
     if (unlinkat(p->side_fd, p->name, 0) != 0 && errno != ENOENT)
         return hub_fail_disk(errno, err, "cannot remove '%s'", p->name);
     return CKPT_OK;
 }
 
-static ckpt_code make_part(const part_place *place, const hub_file *file, part **out,
-                           ckpt_error *err)
+static ckpt_code make_partial(const partial_place *place, const hub_file *file, partial **out,
+                              ckpt_error *err)
 {
-    part *p = *out = calloc(1, sizeof *p);
+    partial *p = *out = calloc(1, sizeof *p);
 
     if (p == NULL)
-        return ckpt_fail_memory(err, "a part", sizeof *p);
+        return ckpt_fail_memory(err, "a partial", sizeof *p);
     p->side_fd = place->side_fd;
     p->size = file->size_bytes;
     p->hash = file->hash;
@@ -426,16 +432,16 @@ static ckpt_code make_part(const part_place *place, const hub_file *file, part *
     return CKPT_OK;
 }
 
-ckpt_code part_open(const part_place *place, const hub_file *file, part **out, part_spans *there,
-                    ckpt_error *err)
+ckpt_code partial_open(const partial_place *place, const hub_file *file, partial **out,
+                       partial_spans *there, ckpt_error *err)
 {
-    part_state state = { 0 };
-    part *p;
+    partial_state state = { 0 };
+    partial *p;
     ckpt_code code;
 
     *out = NULL;
     memset(there, 0, sizeof *there);
-    if ((code = make_part(place, file, &p, err)) != CKPT_OK)
+    if ((code = make_partial(place, file, &p, err)) != CKPT_OK)
         return code;
     if ((code = load_state(place, file, &state, err)) == CKPT_OK && !state.is_good)
         code = remove_old(p, err);
@@ -443,11 +449,11 @@ ckpt_code part_open(const part_place *place, const hub_file *file, part **out, p
         code = tree_open_file(p->side_fd, p->name, O_RDWR | O_CREAT, &p->fd, err);
     if (code == CKPT_OK)
         code = set_size(p, place->allocate, err);
-    if (code == CKPT_OK && file->size_bytes >= PART_JOURNAL_BYTES)
+    if (code == CKPT_OK && file->size_bytes >= PARTIAL_JOURNAL_BYTES)
         code = begin_journal(p, &state, err);
     if (code != CKPT_OK) {
         free(state.spans);
-        part_close(p);
+        partial_close(p);
         return code;
     }
     *out = p;
@@ -456,27 +462,27 @@ ckpt_code part_open(const part_place *place, const hub_file *file, part **out, p
     return CKPT_OK;
 }
 
-/* The journal is there before the part is, so that nothing of it is lost in between: a journal
- * without a part says nothing. Of an older part, which nothing was known of, it would tell lies. */
-ckpt_code part_adopt(const part_place *place, const hub_file *file, int folder, const char *name,
-                     ckpt_error *err)
+/* The journal is there before the partial is, so that nothing of it is lost in between: a journal
+ * without a partial says nothing. Beside an older one, of which nothing is known, it would lie. */
+ckpt_code partial_adopt(const partial_place *place, const hub_file *file, int folder,
+                        const char *name, ckpt_error *err)
 {
-    part_span span = { 0, 0 };
-    const part_state state = { &span, 1, 0, 0 };
+    partial_span span = { 0, 0 };
+    const partial_state state = { &span, 1, 0, 0 };
     struct stat status;
     uint64_t there_bytes;
-    part *p;
+    partial *p;
     ckpt_code code;
 
-    if (file->size_bytes < PART_JOURNAL_BYTES)
+    if (file->size_bytes < PARTIAL_JOURNAL_BYTES)
         return CKPT_OK;
-    if ((code = part_present_bytes(place, file, &there_bytes, err)) != CKPT_OK ||
+    if ((code = partial_present_bytes(place, file, &there_bytes, err)) != CKPT_OK ||
         there_bytes > 0 || (code = tree_stat(folder, name, &status, err)) != CKPT_OK)
         return code;
     if (!S_ISREG(status.st_mode) || status.st_size == 0 ||
         (uint64_t)status.st_size > file->size_bytes)
         return CKPT_OK;
-    if ((code = make_part(place, file, &p, err)) != CKPT_OK)
+    if ((code = make_partial(place, file, &p, err)) != CKPT_OK)
         return code;
     span.end = (uint64_t)status.st_size;
     if ((code = tree_open_file(folder, name, O_RDWR, &p->fd, err)) == CKPT_OK &&
@@ -486,11 +492,11 @@ ckpt_code part_adopt(const part_place *place, const hub_file *file, int folder, 
         code = hub_fail_disk(errno, err, "cannot rename '%s'", name);
     if (code == CKPT_OK)
         code = set_size(p, place->allocate, err);
-    part_close(p);
+    partial_close(p);
     return code;
 }
 
-void part_close(part *p)
+void partial_close(partial *p)
 {
     if (p == NULL)
         return;
@@ -501,17 +507,17 @@ void part_close(part *p)
     free(p);
 }
 
-int part_fd(const part *p)
+int partial_fd(const partial *p)
 {
     return p->fd;
 }
 
-const char *part_name(const part *p)
+const char *partial_name(const partial *p)
 {
     return p->name;
 }
 
-ckpt_code part_check_owner(part *p, ckpt_error *err)
+ckpt_code partial_check_owner(partial *p, ckpt_error *err)
 {
     char text[LINE_BYTES] = "";
     uint64_t nonce = 0;
@@ -534,7 +540,8 @@ ckpt_code part_check_owner(part *p, ckpt_error *err)
     return code;
 }
 
-ckpt_code part_write(part *p, uint64_t offset, const void *bytes, size_t size, ckpt_error *err)
+ckpt_code partial_write(partial *p, uint64_t offset, const void *bytes, size_t size,
+                        ckpt_error *err)
 {
     const unsigned char *at = bytes;
 
@@ -552,18 +559,23 @@ ckpt_code part_write(part *p, uint64_t offset, const void *bytes, size_t size, c
     return CKPT_OK;
 }
 
-ckpt_code part_note(part *p, uint64_t begin, uint64_t end, ckpt_error *err)
+ckpt_code partial_note(partial *p, uint64_t begin, uint64_t end, ckpt_error *err)
 {
     ckpt_code code;
 
     if (p->state_fd < 0 || begin == end)
         return CKPT_OK;
-    if ((code = part_check_owner(p, err)) != CKPT_OK)
+    if ((code = partial_check_owner(p, err)) != CKPT_OK)
         return code;
     return append_span(p, begin, end, err);
 }
 
-ckpt_code part_sync(part *p, ckpt_error *err)
+/*
+ * The order makes it true: first how much of the journal there is, then the bytes that those lines
+ * speak of, then the line that says so. Spans that other threads note meanwhile lie behind `noted`,
+ * and are not vouched for.
+ */
+ckpt_code partial_sync(partial *p, ckpt_error *err)
 {
     const off_t noted = p->state_fd < 0 ? 0 : lseek(p->state_fd, 0, SEEK_END);
     ckpt_code code;
@@ -579,9 +591,9 @@ ckpt_code part_sync(part *p, ckpt_error *err)
     return CKPT_OK;
 }
 
-ckpt_code part_restart(part *p, ckpt_error *err)
+ckpt_code partial_restart(partial *p, ckpt_error *err)
 {
-    const part_state nothing = { 0 };
+    const partial_state nothing = { 0 };
 
     if (p->state_fd < 0)
         return CKPT_OK;
@@ -590,14 +602,14 @@ ckpt_code part_restart(part *p, ckpt_error *err)
     return begin_journal(p, &nothing, err);
 }
 
-void part_remove_journal(part *p)
+void partial_remove_journal(partial *p)
 {
     if (p->state_fd >= 0)
         unlinkat(p->side_fd, p->state_name, 0);
 }
 
-void part_remove(part *p)
+void partial_remove(partial *p)
 {
-    part_remove_journal(p);
+    partial_remove_journal(p);
     unlinkat(p->side_fd, p->name, 0);
 }
