@@ -5,6 +5,7 @@
  */
 #if defined(__x86_64__)
 #include "avx2.h"
+#include "group_scale.h"
 
 /* ---- dequantise ---- */
 
