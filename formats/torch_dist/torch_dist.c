@@ -9,7 +9,7 @@
 
 #include "formats/hf.h"
 #include "libckpt/size.h"
-#include "torch_dist_private.h"
+#include "torch_dist_beside.h"
 #include "zip_item.h"
 
 enum { TRACKER_BYTES_MAX = 256, PIECE_NAME_BYTES = MAP_NAME_BYTES + 256, RUNS_MAX = 1 << 20 };

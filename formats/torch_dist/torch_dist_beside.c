@@ -3,13 +3,14 @@
  * the folder is and show that it is whole: another backend's word, or a common.pt that was cut, is
  * refused, and --lenient makes a note of it.
  */
+#include "torch_dist_beside.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #include "common_pt.h"
 #include "libckpt/json.h"
 #include "formats/notes.h"
-#include "torch_dist_private.h"
 
 enum { BACKEND_BYTES_MAX = 1 << 20 };
 

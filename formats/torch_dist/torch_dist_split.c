@@ -6,7 +6,8 @@
 #include "libckpt/array.h"
 #include "formats/divide.h"
 #include "libckpt/size.h"
-#include "torch_dist_private.h"
+#include "torch_dist.h"
+#include "torch_dist_state.h"
 
 enum {
     DEFAULT_TP_PIECES = 8,        /* so that a rank of any TP up to 8 reads no more than it needs */
@@ -34,11 +35,6 @@ typedef struct {
     size_t key;
     uint32_t counts[CKPT_RANK_MAX];     /* equal parts of each dimension */
 } dist_cutter;
-
-const char *torch_dist_folder(const format_sharding *sharding)
-{
-    return sharding->iteration != NULL ? sharding->iteration : "release";
-}
 
 static uint32_t at_least_1(uint32_t count)
 {

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "formats/torch_dist/torch_dist.h"
-#include "formats/torch_dist/torch_dist_private.h"
+#include "formats/torch_dist/torch_dist_state.h"
 #include "formats/torch_dist/zip_item.h"
 #include "libckpt/json.h"
 #include "split_keys.h"
