@@ -135,7 +135,7 @@ void hub_make_headers(const hub *h, const char *url, hub_headers *out)
     if (h->token == NULL)
         return;
     add_header(out, "Authorization: Bearer ", h->token);
-    if (h->kind == &hub_modelscope) {
+    if (h->kind->has_session) {
         add_header(out, "Cookie: m_session_id=", h->token);
         add_header(out, "snapshot-identifier: ", h->trace_id);
     }
@@ -290,7 +290,7 @@ ckpt_code hub_redirect(const hub *h, const char *url, const http_reply *reply, c
         break;
     }
     /* A mirror's redirect to the hub it mirrors goes through the mirror. */
-    if (strcmp(to.host, "huggingface.co") == 0 && h->kind == &hub_huggingface &&
+    if (h->kind->own_host != NULL && strcmp(to.host, h->kind->own_host) == 0 &&
         hub_parse_url(h->endpoint, &base) && strcmp(base.host, to.host) != 0) {
         const size_t size = strlen(h->endpoint) + strlen(to.rest) + 1;
         char *mapped = malloc(size);

@@ -57,7 +57,10 @@ typedef struct {
     const char *name;                      /* "hf" */
     const char *default_revision;
     const char *site_variable;             /* name of the token, for advice */
+    const char *own_host;                  /* redirects to it go to the endpoint, which may be a
+                                            * mirror; NULL: redirects are followed as they are */
     int head_first;                        /* HEAD tells a large file's own URL */
+    int has_session;                       /* the token is a session's, and goes as a cookie too */
     /* Base URL and token from the environment; malloc'd. */
     ckpt_code (*configure)(hub *h, ckpt_error *err);
     /* Commit and files. */

@@ -278,6 +278,7 @@ const hub_kind hub_huggingface = {
     .name = "hf",
     .default_revision = "main",
     .site_variable = "HF_TOKEN",
+    .own_host = "huggingface.co",
     .head_first = 1,
     .configure = configure,
     .list = list,

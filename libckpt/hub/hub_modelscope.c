@@ -200,6 +200,7 @@ const hub_kind hub_modelscope = {
     .name = "modelscope",
     .default_revision = "master",
     .site_variable = "MODELSCOPE_API_TOKEN",
+    .has_session = 1,
     .configure = configure,
     .list = list,
     .file_url = file_url,

@@ -399,8 +399,7 @@ static ckpt_code send_request(transfer *t, ckpt_error *err)
     hub *h = hub_of(t);
     const int at_hub = is_hub(t);
     const int wants_range = t->segment != NULL && !t->file->is_single &&
-                            (!at_hub || h->kind != &hub_huggingface ||
-                             t->file->active->url != NULL);
+                            (!at_hub || !h->kind->head_first || t->file->active->url != NULL);
     char range[48];
     hub_headers headers;
     http_request request = { .url = t->url,
