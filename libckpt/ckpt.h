@@ -1,8 +1,9 @@
 /*
- * ckpt.h: read, convert, digest and compare model checkpoints. The public interface of libckpt.
+ * ckpt.h: open, read and digest model checkpoints. The public interface of libckpt; conversion and
+ * comparison are commands.
  *
  * Everything is a source: a catalog of tensors and `read rows`. A view is a source made of
- * sources. A sink takes tiles. ckpt_copy moves one into the other; it is the only tensor loop.
+ * sources.
  *
  * Functions return ckpt_code and fill *err (one line: what failed, 'subject', expected, got).
  * `const T *` results are borrowed from the argument. Sizes in bytes end in _bytes.
