@@ -6,6 +6,7 @@
 BUILD ?= build
 CC ?= cc
 AR ?= ar
+OBJCOPY ?= objcopy
 NVCC ?= nvcc
 PKG_CONFIG ?= pkg-config
 CLANG ?= clang-14
@@ -65,7 +66,7 @@ UNIT_TESTS := $(UNIT_MAIN_C:tests/unit/%.c=$(BUILD)/tests/%)
 REPLAYS := $(FUZZ_MAIN_C:tests/fuzz/%.c=$(BUILD)/tests/%)
 FUZZERS := $(FUZZ_MAIN_C:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 BENCHES := $(BENCH_MAIN_C:tests/bench/%.c=$(BUILD)/bench/%) $(BUILD)/bench/parallel_copy
-LIBS := $(BUILD)/libckpt.a $(if $(LIB_O),$(BUILD)/libckpt.so)
+LIBS := $(BUILD)/libckpt.a $(BUILD)/install/libckpt.a $(if $(LIB_O),$(BUILD)/libckpt.so)
 TEST_LIBS := $(if $(KERNEL_O),$(BUILD)/tests/libkernels-test.so) $(BUILD)/tests/fault.so
 
 # ---- flags ----
@@ -169,6 +170,17 @@ $(BUILD)/libckpt.so: $(SO_O) libckpt/libckpt.map
 	$(Q)$(CC) -shared -Wl,-soname,libckpt.so.0 -Wl,--version-script,libckpt/libckpt.map \
 	    $(if $(SANITIZE),,-Wl,-z,defs) $(SANITIZE) -o $@ $(SO_O) $(ALL_LIBS)
 	@ln -sf libckpt.so $(BUILD)/libckpt.so.0
+
+# The archive that is installed: one object, in which only the names of libckpt.map are global. The
+# tools and tests link the one above, which has them all.
+$(BUILD)/install/libckpt.a: $(SO_O) libckpt/libckpt.map Makefile
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(SAY) AR $@
+	$(Q)sed -n 's/^ *\(ckpt_[a-z0-9_]*\);$$/\1/p' libckpt/libckpt.map > $(@D)/public
+	$(Q)$(LD) -r -o $(@D)/ckpt.o $(SO_O)
+	$(Q)$(OBJCOPY) --keep-global-symbols=$(@D)/public $(@D)/ckpt.o
+	$(Q)$(AR) rcs $@ $(@D)/ckpt.o
 
 $(BUILD)/tests/libkernels-test.so: $(KERNEL_O)
 	@mkdir -p $(@D)

@@ -459,8 +459,8 @@ void ckpt_close(ckpt_checkpoint *checkpoint)
 {
     if (checkpoint == NULL)
         return;
-    source_free(checkpoint->logical);
-    source_free(checkpoint->stored);
+    ckpt_source_free(checkpoint->logical);
+    ckpt_source_free(checkpoint->stored);
     layout_free(checkpoint->stored_layout);
     if (checkpoint->layout != checkpoint->reading.layout)
         layout_free(checkpoint->layout);

@@ -44,6 +44,15 @@ typedef struct {
     int detail;                    /* finer than the code, to who made the error; 0: none */
 } ckpt_error;
 
+/*
+ * Fill *err (which may be NULL) and return `code`: `return ckpt_fail(err, CKPT_E_IO, "...")`.
+ * For functions of your own that the library calls. The text becomes one line that fits.
+ */
+#ifdef __GNUC__
+__attribute__((format(printf, 3, 4)))
+#endif
+ckpt_code ckpt_fail(ckpt_error *err, ckpt_code code, const char *format, ...);
+
 /* ---- memory ---- */
 
 /*
@@ -166,10 +175,38 @@ const ckpt_catalog *ckpt_source_catalog(const ckpt_source *source);
 /*
  * Read rows [row, row + row_count) of one part of a tensor into out, packed: exactly
  * row_count * ckpt_part_row_bytes bytes. Scale rows count in the scale grid. Views compute data
- * and scale together, in whole blocks of rows. Allocates scratch; ckpt_copy does not.
+ * and scale together, in whole blocks of rows. Allocates scratch for one tile (about 1 MiB, or 128
+ * rows) at every call. Rows that do not exist are CKPT_E_USAGE.
  */
 ckpt_code ckpt_source_read(ckpt_source *source, size_t tensor, ckpt_part part, uint64_t row,
                            uint64_t row_count, void *out, ckpt_error *err);
+
+/*
+ * Rows [row, row + row_count) as their values, row_count * ckpt_tensor_cols floats: codes times
+ * scales, as one F32 product, -0 and NaN as they are. Integer tensors are CKPT_E_USAGE, F64, C64
+ * and dtypes that are not decoded CKPT_E_FORMAT, and so is a product that overflows, in any row of
+ * the tiles that are read.
+ */
+ckpt_code ckpt_source_read_f32(ckpt_source *source, size_t tensor, uint64_t row,
+                               uint64_t row_count, float *out, ckpt_error *err);
+
+/* A source of your own: what it holds is described by tensors, its rows come from functions. */
+typedef struct {
+    /* As ckpt_source_read. Called from many threads at once; rows exist, none is empty. */
+    ckpt_code (*read)(void *context, size_t tensor, ckpt_part part, uint64_t row,
+                      uint64_t row_count, void *out, ckpt_error *err);
+    void (*free)(void *context);     /* by ckpt_source_free; or NULL */
+    void *context;
+    uint64_t reserved[CKPT_RESERVED];
+} ckpt_source_functions;
+
+/* Of a tensor, name, dtype, rank and shape are used, and scale_dtype and the block where it is
+ * block-scaled; all of it is copied. *out is yours to free; on failure the context stays yours. */
+ckpt_code ckpt_source_create(const ckpt_tensor *tensors, size_t count,
+                             const ckpt_source_functions *functions, ckpt_source **out,
+                             ckpt_error *err);
+/* Only of a source that is yours, not of one that a checkpoint lent. NULL is fine. */
+void ckpt_source_free(ckpt_source *source);
 
 /* ---- checkpoints ---- */
 

@@ -183,7 +183,7 @@ ckpt_code sink_files_verify(ckpt_sink *sink, journal_record *records,
     if ((code = source_stored(s->options.store, s->options.layout, &written.from, err)) != CKPT_OK)
         return code;
     code = ckpt_copy(&written.base, &verify.base, options, err);
-    source_free(written.from);
+    ckpt_source_free(written.from);
     *kept_count = verify.kept_count;
     return code;
 }

@@ -1,4 +1,4 @@
-/* What all sources share: tile geometry and the convenient read. */
+/* What all sources share: tile geometry. */
 #include "source.h"
 
 #include <assert.h>
@@ -27,7 +27,7 @@ uint64_t source_need(const ckpt_source *source, size_t tensor, uint64_t row_coun
     return source->ops->need(source, tensor, row_count);
 }
 
-void source_free(ckpt_source *source)
+void ckpt_source_free(ckpt_source *source)
 {
     if (source != NULL)
         source->ops->free(source);
@@ -55,68 +55,4 @@ void source_part_rows(const ckpt_tensor *tensor, ckpt_part part, const source_ra
     *row_count = range->row_count;
     if (part == CKPT_SCALE)
         source_scale_rows(tensor, range, row, row_count);
-}
-
-/* Rows [row, end) of one part of a tensor, and where the next of them goes. */
-typedef struct {
-    const ckpt_tensor *tensor;
-    ckpt_part part;
-    uint64_t row;
-    uint64_t end;
-    char *out;
-} wanted_rows;
-
-/* Copy the wanted rows that are in a tile. */
-static void copy_rows(wanted_rows *wanted, const source_range *range, const ckpt_tile *tile)
-{
-    const uint64_t row_bytes = ckpt_part_row_bytes(wanted->tensor, wanted->part);
-    uint64_t first = range->row;
-    uint64_t count = range->row_count;
-    uint64_t begin;
-    uint64_t end;
-
-    if (wanted->part == CKPT_SCALE)
-        source_scale_rows(wanted->tensor, range, &first, &count);
-    begin = size_max(first, wanted->row);
-    end = size_min(first + count, wanted->end);
-    if (begin >= end)
-        return;
-    memcpy(wanted->out, (const char *)tile->part[wanted->part] + (begin - first) * row_bytes,
-           (end - begin) * row_bytes);
-    wanted->out += (end - begin) * row_bytes;
-}
-
-ckpt_code ckpt_source_read(ckpt_source *source, size_t tensor, ckpt_part part, uint64_t row,
-                           uint64_t row_count, void *out, ckpt_error *err)
-{
-    const ckpt_tensor *t = ckpt_catalog_at(source->catalog, tensor);
-    const uint64_t rows = ckpt_tensor_rows(t);
-    const uint64_t block = part == CKPT_SCALE && t->scale_dtype != CKPT_NONE ? t->block_rows : 1;
-    source_range range = { .tensor = tensor, .want = 1u << part };
-    wanted_rows wanted = { t, part, row, row + row_count, out };
-    ckpt_code code = CKPT_OK;
-    uint64_t end;
-    arena scratch;
-
-    if (row > ckpt_part_rows(t, part) || row_count > ckpt_part_rows(t, part) - row)
-        return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' has %llu rows, not %llu + %llu", t->name,
-                         (unsigned long long)ckpt_part_rows(t, part), (unsigned long long)row,
-                         (unsigned long long)row_count);
-    range.row_count = size_min(source_tile_rows(t), rows);
-    if (!arena_init_fixed(&scratch, source_need(source, tensor, range.row_count)))
-        return ckpt_fail_memory(err, "a tile", source_need(source, tensor, range.row_count));
-    end = size_min((row + row_count) * block, rows);
-    range.row = row * block / source_tile_rows(t) * source_tile_rows(t);
-    while (code == CKPT_OK && row_count > 0 && range.row < end) {
-        ckpt_tile tile;
-
-        range.row_count = size_min(source_tile_rows(t), rows - range.row);
-        arena_rewind(&scratch, 0);
-        code = source_read_tile(source, &range, &scratch, &tile, err);
-        if (code == CKPT_OK)
-            copy_rows(&wanted, &range, &tile);
-        range.row += range.row_count;
-    }
-    arena_release(&scratch);
-    return code;
 }

@@ -49,7 +49,6 @@ struct ckpt_source {
 ckpt_code source_read_tile(ckpt_source *source, const source_range *range, arena *scratch,
                            ckpt_tile *tile, ckpt_error *err);
 uint64_t source_need(const ckpt_source *source, size_t tensor, uint64_t row_count);
-void source_free(ckpt_source *source);     /* NULL is fine */
 
 /* Rows of one tile of this tensor: a function of its shape alone, so that results that are kept by
  * tile (the journal) do not depend on threads or memory. A multiple of SOURCE_BAND_ROWS. */

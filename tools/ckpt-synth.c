@@ -302,7 +302,7 @@ int main(int argc, char **argv)
     if (code == CKPT_OK && (opt.common.dry_run || opt.common.json))
         print_plan(&job);
     output_close(job.output);
-    source_free(job.values);
+    ckpt_source_free(job.values);
     layout_free(job.layout);
     store_free(job.store);
     map_free(job.map);

@@ -304,24 +304,17 @@ static ckpt_code take_ids(const logits_file *f, const logits_set *s, uint64_t i,
 ckpt_code logits_row_read(const logits_file *file, const logits_set *set, uint64_t i,
                           logits_row *row, ckpt_error *err)
 {
-    const int is_wide = tensor_at(file, set->rows)->dtype == CKPT_F32;
-    uint8_t *bytes = malloc(set->width * sizeof(float));
+    float *values = malloc(set->width * sizeof *values);
     ckpt_code code;
 
-    if (bytes == NULL)
-        return ckpt_fail_memory(err, "a row", set->width * sizeof(float));
-    code = ckpt_source_read(file->source, set->rows, CKPT_DATA, i, 1, bytes, err);
+    if (values == NULL)
+        return ckpt_fail_memory(err, "a row", set->width * sizeof *values);
+    code = ckpt_source_read_f32(file->source, set->rows, i, 1, values, err);
     for (uint64_t k = 0; k < set->width && code == CKPT_OK; k++) {
-        uint32_t bits = 0;
-
-        if (is_wide)
-            memcpy(&bits, bytes + k * sizeof bits, sizeof bits);
-        else                       /* BF16 is the top half of an F32 */
-            memcpy((uint8_t *)&bits + 2, bytes + 2 * k, 2);
         row->entries[k].id = (uint32_t)k;
-        memcpy(&row->entries[k].value, &bits, sizeof bits);
+        row->entries[k].value = values[k];
     }
-    free(bytes);
+    free(values);
     if (code == CKPT_OK && set->is_top)
         code = take_ids(file, set, i, row, err);
     return code;

@@ -473,7 +473,7 @@ void convert_free(convert_job *job)
     ckpt_digest_free(job->digest);
     ckpt_digest_free(job->written_digest);
     ckpt_digest_free(job->encoded_digest);
-    source_free(job->picked);
+    ckpt_source_free(job->picked);
     free(job->origins);
     free(job->drops);
     free(job->stats);

@@ -14,9 +14,9 @@
 static void pipeline_free(convert_pipeline *p)
 {
     if (p->written != p->encoded)
-        source_free(p->written);
-    source_free(p->encoded);
-    source_free(p->tap);
+        ckpt_source_free(p->written);
+    ckpt_source_free(p->encoded);
+    ckpt_source_free(p->tap);
     side_data_close(p->spill);
     memset(p, 0, sizeof *p);
 }
@@ -212,7 +212,7 @@ static ckpt_code digest_written(convert_job *job, ckpt_error *err)
 
     if ((code = source_stored(job->store, job->layout, &written, err)) == CKPT_OK)
         code = ckpt_digest_source(written, &copy, &job->written_digest, err);
-    source_free(written);
+    ckpt_source_free(written);
     return code;
 }
 

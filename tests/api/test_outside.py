@@ -1,17 +1,19 @@
-"""libckpt as it is installed: a program of thirty lines that knows only ckpt.h and pkg-config."""
+"""libckpt as it is installed: short programs that know only ckpt.h and pkg-config."""
 import os
 import pathlib
 import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 
 from corrupt.files import Model
+from interop import numpy_codes
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-OUTSIDE = HERE / "outside.c"
+VERSION = re.search(r'CKPT_VERSION "(.*)"', (ROOT / "libckpt/ckpt.h").read_text())[1]
 PREFIX = "/opt/ckpt"
 DIGEST = "cc556e3e991d7856f8e68505f775672a6c3f969b7ed0a33a33fa047d0928ce76"
 
@@ -20,8 +22,7 @@ DIGEST = "cc556e3e991d7856f8e68505f775672a6c3f969b7ed0a33a33fa047d0928ce76"
 def installed(build, tmp_path_factory):
     """DESTDIR of an installation, by the script that `make install` runs."""
     destination = tmp_path_factory.mktemp("dest")
-    version = re.search(r'CKPT_VERSION "(.*)"', (ROOT / "libckpt/ckpt.h").read_text())[1]
-    subprocess.run([ROOT / "scripts/install", build, PREFIX, destination, version], check=True,
+    subprocess.run([ROOT / "scripts/install", build, PREFIX, destination, VERSION], check=True,
                    cwd=ROOT)
     return destination
 
@@ -37,54 +38,102 @@ def flags(installed, *options):
             f.replace(str(installed), "") for f in done.stdout.split()]
 
 
-def compile_outside(installed, out, *more):
+def compile_program(installed, name, how, out):
+    """Program `name`, linked as `how` says; no compiler warns, also of C11 without extensions."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     assert compiler, "no C compiler"
+    if how == "shared":
+        libs = flags(installed, "--cflags", "--libs")
+    else:
+        libs = [f for f in flags(installed, "--cflags", "--libs", "--static") if f != "-lckpt"]
+        libs.insert(0, str(installed) + PREFIX + "/lib/libckpt.a")
     subprocess.run([compiler, "-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-o", out,
-                    OUTSIDE, *more], check=True)
+                    HERE / f"{name}.c", *libs, "-lm"], check=True)
 
 
-def check_output(program, golden_a, **env):
-    done = subprocess.run([program, golden_a], env={**os.environ, **env}, check=True, text=True,
-                          stdout=subprocess.PIPE).stdout.splitlines()
+@pytest.fixture(scope="module", params=["shared", "static"])
+def program(request, installed, tmp_path_factory):
+    """Runs a program of this folder that was built against the installed library."""
+    folder = tmp_path_factory.mktemp(request.param)
+    env = {**os.environ, "LD_LIBRARY_PATH": str(installed) + PREFIX + "/lib"}
+
+    def run(name, *args, check=0):
+        if not (folder / name).exists():
+            compile_program(installed, name, request.param, folder / name)
+        done = subprocess.run([folder / name, *args], env=env, check=False, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert done.returncode == check, done.stderr
+        return done.stderr if check == 2 else done.stdout
+    return run
+
+
+@pytest.mark.parametrize("path", sorted(HERE.glob("*.c")), ids=lambda p: p.stem)
+def test_it_is_at_most_sixty_lines(path):
+    assert len(path.read_text().splitlines()) <= 60
+
+
+def test_list(program, golden_a):
+    *lines, last = program("list", golden_a).splitlines()
     model = Model(golden_a)
     names = [n for n in model.names() if not n.endswith(".scale") or "hc_" in n]
-    listed = dict(line.split("\t") for line in done[:-2])
+    listed = {line.split("\t")[0]: line.split("\t")[1:] for line in lines}
     assert sorted(listed) == sorted(n for n in names if not n.endswith("_scale") or "hc_" in n)
-    assert listed["embed.weight"] == "BF16"
-    assert listed["layers.0.attn.wq_a.weight"] == "F8_E4M3 128x128 F8_E8M0"
-    assert listed["layers.0.ffn.experts.0.w1.weight"] == "F4 1x32 F8_E8M0"
-    embed = model["embed.weight"]
-    row = 3 * embed.shape[1] * 2
-    assert done[-2] == embed.data[row:row + 2].hex()
-    assert done[-1] == DIGEST
+    assert listed["embed.weight"] == ["BF16", ",".join(map(str, model["embed.weight"].shape))]
+    assert listed["layers.0.attn.wq_a.weight"][0] == "F8_E4M3 128x128 F8_E8M0"
+    assert listed["layers.0.ffn.experts.0.w1.weight"][0] == "F4 1x32 F8_E8M0"
+    assert last == f"libckpt {VERSION}: hf, deepseek_v4"
 
 
-def test_it_is_thirty_lines():
-    assert len(OUTSIDE.read_text().splitlines()) <= 30
+@pytest.mark.parametrize("name", ["layers.0.attn.wq_a.weight", "layers.0.ffn.experts.0.w1.weight",
+                                  "embed.weight"])
+def test_histogram(program, golden_a, name):
+    lines = program("histogram", golden_a, name).splitlines()
+    values = decoded(Model(golden_a), name)
+    exponents = np.frexp(values)[1]
+    exponents = np.where((values == 0) | (exponents <= -30), -999, exponents)
+    expected = dict(zip(*map(np.ndarray.tolist, np.unique(exponents, return_counts=True))))
+    assert {int(b): int(n) for b, n in (line.split("\t") for line in lines)} == expected
 
 
-def test_against_the_shared_library(installed, golden_a, tmp_path):
-    compile_outside(installed, tmp_path / "outside", *flags(installed, "--cflags", "--libs"))
-    check_output(tmp_path / "outside", golden_a,
-                 LD_LIBRARY_PATH=str(installed) + PREFIX + "/lib")
+def decoded(model, name):
+    """The values of a weight of the official layout, by NumPy."""
+    weight = model[name]
+    codes = np.frombuffer(weight.data, np.uint8)
+    rows = weight.shape[0]
+    if weight.dtype == "BF16":
+        return (codes.view("<u2").astype("<u4") << 16).view("<f4").reshape(rows, -1)
+    scale = numpy_codes.e8m0(np.frombuffer(model[name[:-6] + "scale"].data, np.uint8))
+    if weight.dtype == "F8_E4M3":
+        values = numpy_codes.e4m3(codes).reshape(rows, -1)
+        scale = scale.reshape((rows + 127) // 128, -1).repeat(128, 0)[:rows]
+        return values * scale.repeat(128, 1)[:, :values.shape[1]]
+    values = numpy_codes.e2m1(np.stack([codes & 15, codes >> 4], -1)).reshape(rows, -1)
+    return values * scale.reshape(rows, -1).repeat(32, 1)
 
 
-def test_against_the_archive(installed, golden_a, tmp_path):
-    libs = [f for f in flags(installed, "--cflags", "--libs", "--static") if f != "-lckpt"]
-    compile_outside(installed, tmp_path / "outside",
-                    str(installed) + PREFIX + "/lib/libckpt.a", *libs)
-    check_output(tmp_path / "outside", golden_a)
+def test_digest_with_progress(program, golden_a):
+    root, progress = program("digest", golden_a).split("\t")
+    done, total = (int(n) for n in re.findall(r"\d+", progress))
+    assert root == DIGEST
+    assert done == total > 1 << 20
 
 
-def test_an_error_is_one_line(installed, tmp_path):
-    compile_outside(installed, tmp_path / "outside", *flags(installed, "--cflags", "--libs"))
-    done = subprocess.run([tmp_path / "outside", tmp_path / "missing"], text=True, check=False,
-                          stderr=subprocess.PIPE, env={
-                              **os.environ,
-                              "LD_LIBRARY_PATH": str(installed) + PREFIX + "/lib"})
-    assert done.returncode == 2
-    assert done.stderr == f"'{tmp_path / 'missing'}' does not exist\n"
+def test_a_digest_can_be_cancelled(program, golden_a):
+    assert program("digest", golden_a, "100000", check=2) == "interrupted\n"
+
+
+def test_a_source_of_the_callers_own(program):
+    value_digest = pytest.importorskip("interop.value_digest")
+    torch = value_digest.torch
+    ramp = (torch.arange(300)[:, None] * 7 + torch.arange(2000)).to(torch.float32) / 8
+    assert program("custom") == f"{value_digest.tensor_line('ramp', ramp)[3]}\t{ramp[-1, -1]:g}\n"
+
+
+def test_an_error_is_one_line(program, golden_a, tmp_path):
+    assert program("list", tmp_path / "missing", check=2) == \
+        f"'{tmp_path / 'missing'}' does not exist\n"
+    assert program("histogram", golden_a, "layers.0.ffn.gate.tid2eid", check=2).startswith(
+        "tensor 'layers.0.ffn.gate.tid2eid' holds integers (")
 
 
 def test_the_header_is_cpp_too(installed, tmp_path):
@@ -97,16 +146,20 @@ def test_the_header_is_cpp_too(installed, tmp_path):
                    check=True)
 
 
-def test_only_the_interface_is_exported(installed):
-    library = next(pathlib.Path(str(installed) + PREFIX + "/lib").glob("libckpt.so.*.*"))
-    symbols = subprocess.run(["nm", "-D", "--defined-only", library], check=True, text=True,
+def global_names(*command):
+    symbols = subprocess.run(["nm", "--defined-only", *command], check=True, text=True,
                              stdout=subprocess.PIPE).stdout
-    exported = {re.sub(r"@.*", "", line.split()[-1]) for line in symbols.splitlines()
-                if line.split()[-2] in "TDBR"}
+    return {re.sub(r"@.*", "", line.split()[-1]) for line in symbols.splitlines()
+            if line[17:18] in "TDBR" and line[17:18]}
+
+
+def test_only_the_interface_is_exported(installed):
+    lib = pathlib.Path(str(installed) + PREFIX + "/lib")
     header = (ROOT / "libckpt/ckpt.h").read_text()
-    declared = set(re.findall(r"\b(ckpt_\w+)\(", header))
-    assert declared <= exported
-    assert exported <= declared, exported - declared
+    declared = set(re.findall(r"^[a-z].*?\b(ckpt_\w+)\(", header, re.M))
+    assert len(declared) > 30
+    assert global_names("-D", next(lib.glob("libckpt.so.*.*"))) == declared
+    assert global_names("--extern-only", lib / "libckpt.a") == declared
 
 
 def test_make_install_runs_the_script(tmp_path):

@@ -95,7 +95,7 @@ static ckpt_code run_copy(counting_sink *sink, unsigned thread_count, ckpt_error
     pthread_mutex_init(&sink->lock, NULL);
     code = ckpt_copy(source, &sink->base, &options, err);
     pthread_mutex_destroy(&sink->lock);
-    source_free(source);
+    ckpt_source_free(source);
     catalog_free(catalog);
     return code;
 }

@@ -54,7 +54,7 @@ static ckpt_code view_as(bench *b, const ckpt_tensor *to, ckpt_error *err)
 
 static void release(bench *b)
 {
-    source_free(b->view);
+    ckpt_source_free(b->view);
     catalog_free(b->targets);
     memory_source_free(b->from);
 }

@@ -126,7 +126,7 @@ static void test_a_pick_reads_what_it_picked(void **state)
         assert_int_equal(out[7], "cba"[i]);
         assert_int_equal(ckpt_catalog_at(picked->catalog, i)->name[0], "cba"[i]);
     }
-    source_free(picked);
+    ckpt_source_free(picked);
     entries[1] = entries[0];
     assert_int_not_equal(source_pick(entries, 2, &picked, &err), CKPT_OK);
     memory_source_free(one);

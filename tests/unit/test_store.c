@@ -126,7 +126,7 @@ static ckpt_code read_back(size_t tensor, unsigned char *out)
 
     assert_int_equal(source_stored(f.store, f.layout, &source, &err), CKPT_OK);
     code = ckpt_source_read(source, tensor, CKPT_DATA, 0, ROWS, out, &err);
-    source_free(source);
+    ckpt_source_free(source);
     return code;
 }
 
@@ -144,7 +144,7 @@ static ckpt_code read_band(size_t tensor, uint64_t row)
     assert_true(arena_init_fixed(&scratch, source_need(source, tensor, range.row_count)));
     code = source_read_tile(source, &range, &scratch, &tile, &err);
     arena_release(&scratch);
-    source_free(source);
+    ckpt_source_free(source);
     return code;
 }
 

@@ -50,7 +50,7 @@ static sample open_sample(const ckpt_tensor *tensor, uint64_t seed)
 
 static void close_sample(sample *s)
 {
-    source_free(s->source);
+    ckpt_source_free(s->source);
     catalog_free(s->catalog);
 }
 
