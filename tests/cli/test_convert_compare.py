@@ -17,7 +17,7 @@ def models(ckpt, golden_a, tmp_path_factory):
     """{encoding: path}: between them every class of tensor in every encoding it can have."""
     folder = tmp_path_factory.mktemp("models")
     made = {"native": golden_a}
-    for name, options in {"fp8": ["--dtype", "fp8"],
+    for name, options in {"fp8": ["--dtype", "fp8", "--scale-dtype", "e8m0"],
                           "fp8-f32": ["--dtype", "fp8", "--scale-dtype", "f32"],
                           "bf16": ["--dtype", "bf16"]}.items():
         made[name] = folder / name
