@@ -11,8 +11,6 @@
 #include "libckpt/error.h"
 #include "libckpt/size.h"
 
-const char *cli_program_name = "ckpt";
-int cli_pipe_is_ignored;
 static int file_limit_is_ignored;        /* SIGXFSZ */
 
 /*

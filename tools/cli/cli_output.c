@@ -15,6 +15,8 @@
 static const uint64_t SECOND_NS = 1000000000;
 static const uint64_t REDRAW_NS = 200000000;   /* five a second is as fast as eyes go */
 
+const char *cli_program_name = "ckpt";
+int cli_pipe_is_ignored;
 static cli_meter *active_meter;
 static volatile sig_atomic_t stop_signal;      /* 0: none came */
 
