@@ -149,6 +149,11 @@ int hub_is_transient(unsigned status)
            (status >= 502 && status <= 504) || (status >= 520 && status <= 529);
 }
 
+/*
+ * Nothing after the first failure, which is mostly a connection that was closed while it was idle.
+ * Then 1, 2, 4 ... 60 seconds: a hub in trouble is not asked as often as before. Each is cut by a
+ * random share, up to half of it, so that clients that failed together do not come back together.
+ */
 double hub_backoff(unsigned failures)
 {
     double delay = 1;
@@ -231,6 +236,9 @@ int hub_note_limits(hub *h, hub_bucket bucket, const http_reply *reply)
     else if ((text = http_header(reply, "Retry-After")) == NULL ||
              !hub_retry_after(text, clock_of(reply), &seconds))
         seconds = 4;
+    /* One second more than asked for: the hub's clock and ours count full seconds. Many requests
+     * are answered with 429 at once; what they make us wait together is counted once, as only what
+     * goes beyond the wait that is known already is added. */
     until = hub_now() + (double)size_min(seconds, 86400) + 1;
     if (until > pace->not_before) {
         h->waited_seconds += until - (pace->not_before > hub_now() ? pace->not_before : hub_now());
