@@ -5,7 +5,9 @@
 
 #include "libckpt/codes.h"
 #include "config_forms.h"
+#include "config_scheme.h"
 #include "libckpt/digest.h"
+#include "libckpt/encoding.h"
 #include "format.h"
 #include "hf.h"
 #include "notes.h"
@@ -93,37 +95,24 @@ static ckpt_code note_unread(ckpt_checkpoint *c, ckpt_error *err)
 
 /* A family fixes what is quantised, and how. Of anything else the config tells the scheme: codes
  * of one that is not decoded must not be taken for the one that is. */
-static map_bare_codes find_bare_codes(const ckpt_checkpoint *c, const char *method)
-{
-    if (strcmp(c->map->family, GENERIC_FAMILY) != 0)
-        return BARE_CODES_NONE;
-    return method == NULL || strcmp(method, "fp8") == 0 ? BARE_CODES_UNFIT : BARE_CODES_ALL;
-}
-
 static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, ckpt_error *err)
 {
-    const json_value *quantization =
-        c->config == NULL ? NULL : config_member(json_root(c->config), "quantization_config");
-    const json_value *block = json_member(quantization, "weight_block_size");
-    const char *scale_fmt = json_string(json_member(quantization, "scale_fmt"));
-    uint64_t rows;
-    uint64_t cols;
+    const config_scheme scheme =
+        config_read_scheme(c->config == NULL ? NULL : json_root(c->config));
+    const int is_generic = strcmp(c->map->family, GENERIC_FAMILY) == 0;
+    const unsigned official = 1u << ENCODING_FP8_128;
 
-    out->fp8 = ENCODING_FP8_128;
-    if (json_is_array(block))
-        out->fp8 = json_count(block) == 2 && json_u64(json_first(block), &rows) &&
-                           json_u64(json_next(json_first(block)), &cols)
-                       ? encoding_find(CKPT_F8_E4M3, rows, cols)
-                       : ENCODING_COUNT;
-    out->bare_codes = find_bare_codes(c, json_string(json_member(quantization, "quant_method")));
-    if (out->fp8 == ENCODING_COUNT && out->bare_codes == BARE_CODES_NONE)
+    out->bare_codes = !is_generic         ? BARE_CODES_NONE
+                      : scheme.is_decoded ? BARE_CODES_UNFIT
+                                          : BARE_CODES_ALL;
+    out->fp8 = is_generic ? scheme.fp8 : official;
+    if (!is_generic && (scheme.has_odd_block || (scheme.fp8 != 0 && !(scheme.fp8 & official))))
         return ckpt_fail(err, CKPT_E_FORMAT,
                          "'%s': config.json has a weight_block_size other than [128, 128]",
                          c->path);
     out->lenient = c->options.lenient;
     out->keep_copies = c->options.keep_copies;
-    out->u8_scales =
-        c->options.u8_scales || (scale_fmt != NULL && strcmp(scale_fmt, "ue8m0") == 0);
+    out->u8_scales = c->options.u8_scales || scheme.has_u8_scales;
     return CKPT_OK;
 }
 

@@ -137,8 +137,9 @@ typedef struct {
     ckpt_dtype stored_dtype;     /* of a logical tensor: the word on disk, such as I8 for F4; of a
                                     stored one that is dtype */
     ckpt_dtype scale_dtype;      /* CKPT_NONE: plain */
+    ckpt_dtype stored_scale_dtype;   /* as stored_dtype, such as U8 for E8M0; NONE: scale_dtype */
     uint32_t block_rows;         /* 0 when plain */
-    uint32_t block_cols;
+    uint32_t block_cols;         /* UINT32_MAX: all of a row */
     uint32_t rank;
     uint32_t file;               /* number of the file that holds it, or its first piece */
     uint64_t shape[CKPT_RANK_MAX];   /* elements; for packed F4 the logical columns */
@@ -155,7 +156,7 @@ uint64_t ckpt_part_bytes(const ckpt_tensor *tensor, ckpt_part part);
 uint64_t ckpt_tensor_bytes(const ckpt_tensor *tensor);      /* data and scales */
 /* 1 when its values are integers (I8..U64, BOOL), 0 when they are floating point. */
 int ckpt_tensor_is_int(const ckpt_tensor *tensor);
-/* "BF16", "F8_E4M3 128x128 F8_E8M0", "F4 1x32 F8_E8M0": into out, NUL-terminated. */
+/* "BF16", "F8_E4M3 128x128 F8_E8M0", "F8_E4M3 1xrow F32": into out, NUL-terminated. */
 void ckpt_tensor_encoding(const ckpt_tensor *tensor, char *out, size_t out_bytes);
 
 typedef struct ckpt_catalog ckpt_catalog;

@@ -1,10 +1,10 @@
 /*
  * codes.h: quantised weights whose scale is not of a kind that is decoded.
  *
- * FP8 with a scale per row or per tensor, MXFP8, NVFP4, INT8, packed integers, blocks of another
- * size: such codes and their scales are tensors of their own, listed, copied, digested and compared
- * as they are stored. Only a change of encoding would have to know what they stand for; it is
- * refused, and the refusal says what the form is called.
+ * FP8 with a scale per tensor, NVFP4, INT8, packed integers, blocks that the table of encodings
+ * does not have or that the config does not tell: such codes and their scales are tensors of their
+ * own, listed, copied, digested and compared as they are stored. Only a change of encoding would
+ * have to know what they stand for; it is refused, and the refusal says what the form is called.
  */
 #ifndef CKPT_CODES_H
 #define CKPT_CODES_H

@@ -11,12 +11,20 @@
  * 1.75 and 1.5 times 2^127. They are exact in BF16, subnormals included, from where the smallest
  * code keeps all its bits.
  */
+#define E4M3 .codes = CKPT_F8_E4M3, .largest = 448, .finite_high = 246, .exact_low = 9,           \
+             .exact_high = 245
+
 static const ckpt_encoding scaled[ENCODING_COUNT] = {
-    [ENCODING_FP8_128] = { .codes = CKPT_F8_E4M3, .block_rows = FP8_BLOCK,
-                           .block_cols = FP8_BLOCK,
+    [ENCODING_FP8_128] = { E4M3, .block_rows = FP8_BLOCK, .block_cols = FP8_BLOCK,
                            .scales = BIT(CKPT_F8_E8M0) | BIT(CKPT_F32) | BIT(CKPT_BF16),
-                           .largest = 448, .finite_high = 246, .exact_low = 9, .exact_high = 245,
                            .quantiser = QUANTISER_FP8_BLOCK, .rows = &encoding_rows_fp8 },
+    [ENCODING_FP8_32] = { E4M3, .block_rows = 32, .block_cols = 32,
+                          .scales = BIT(CKPT_F8_E8M0) | BIT(CKPT_F32) | BIT(CKPT_BF16),
+                          .rows = &encoding_rows_fp8_narrow },
+    [ENCODING_FP8_1X32] = { E4M3, .block_rows = 1, .block_cols = 32, .scales = BIT(CKPT_F8_E8M0),
+                            .rows = &encoding_rows_fp8_narrow },
+    [ENCODING_FP8_ROW] = { E4M3, .block_rows = 1, .block_cols = ENCODING_WHOLE_ROW,
+                           .scales = BIT(CKPT_F32) | BIT(CKPT_BF16), .rows = &encoding_rows_fp8 },
     [ENCODING_FP4_32] = { .codes = CKPT_F4, .block_rows = 1, .block_cols = FP4_GROUP,
                           .has_whole_blocks = 1, .scales = BIT(CKPT_F8_E8M0),
                           .largest = 6, .finite_high = 252, .exact_low = 2, .exact_high = 251,
@@ -98,6 +106,8 @@ const char *encoding_problem(const ckpt_tensor *t)
         return "there is no such encoding";
     if (t->rank < 2)
         return "only matrices have blocks";
+    if (ckpt_tensor_cols(t) > ENCODING_WHOLE_ROW)
+        return "its rows are too long";
     if (e->has_whole_blocks && t->shape[t->rank - 1] % e->block_cols != 0)
         return "its columns are not whole groups of 32";
     if (t->rank > 2 && t->shape[t->rank - 2] % e->block_rows != 0)

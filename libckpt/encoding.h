@@ -14,6 +14,9 @@
 
 struct values_reader;
 
+/* Columns of a block that is a whole row, however long. */
+#define ENCODING_WHOLE_ROW UINT32_MAX
+
 /* How rows of an encoding are decoded, one call for each row or piece of one; see values.h. */
 typedef struct {
     int takes_f32_scales;          /* its kernels want the scales of a row decoded */
@@ -29,6 +32,9 @@ typedef struct {
 /* The block-scaled ones, for those who make them. ENCODING_COUNT: any other. */
 typedef enum {
     ENCODING_FP8_128,          /* E4M3, a scale for 128 x 128 */
+    ENCODING_FP8_32,           /* E4M3, a scale for 32 x 32 */
+    ENCODING_FP8_1X32,         /* E4M3, a scale for 1 x 32: also MXFP8 */
+    ENCODING_FP8_ROW,          /* E4M3, a scale for a row (channel) */
     ENCODING_FP4_32,           /* E2M1, a scale for 1 x 32 */
     ENCODING_COUNT
 } encoding_id;

@@ -135,6 +135,9 @@ static void load_scales(values_reader *r, uint64_t row)
     r->exact = 1;
     for (uint64_t i = 0; i < count && r->exact; i++)
         r->exact = scale_is_exact(r->encoding, r->scales[i]);
+    if (r->encoding->block_cols == ENCODING_WHOLE_ROW)      /* the kernels want one each 128 */
+        for (uint64_t i = 1; i < size_div_up(r->cols, FP8_BLOCK); i++)
+            r->scales[i] = r->scales[0];
 }
 
 static void fp8_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
@@ -161,4 +164,43 @@ static void fp8_digest(values_reader *r, uint64_t row, uint64_t first_unit, void
     r->kernels->digest_row_fp8(data_row(r, row), r->scales, r->cols, first_unit, sum);
 }
 
+/* The kernels take a scale for 128 columns: a narrower block is a row of its own to them. */
+static void narrow_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
+{
+    const uint8_t *codes = data_row(r, row);
+    const uint64_t block = r->encoding->block_cols;
+
+    load_scales(r, row);
+    for (uint64_t c = col; c < col + count; c += block)
+        r->kernels->fp8_row_to_f32(codes + c, r->scales + c / block,
+                                   size_min(block, col + count - c), out + (c - col));
+}
+
+static int narrow_bf16(values_reader *r, uint64_t row, uint16_t *out, const uint16_t **row_values)
+{
+    const uint8_t *codes = data_row(r, row);
+    const uint64_t block = r->encoding->block_cols;
+
+    load_scales(r, row);
+    if (!r->exact)
+        return 0;
+    for (uint64_t c = 0; c < r->cols; c += block)
+        r->kernels->fp8_row_to_bf16(codes + c, r->scales + c / block,
+                                    size_min(block, r->cols - c), out + c);
+    *row_values = out;
+    return 1;
+}
+
+static void narrow_digest(values_reader *r, uint64_t row, uint64_t first_unit, void *row_buffer,
+                          hash128 *sum)
+{
+    const uint16_t *row_values;
+
+    if (narrow_bf16(r, row, row_buffer, &row_values))
+        r->kernels->digest_row_bf16(row_values, r->cols, first_unit, sum);
+    else
+        f32_digest(r, row, first_unit, row_buffer, sum);
+}
+
+const encoding_rows encoding_rows_fp8_narrow = { 1, narrow_f32, narrow_bf16, narrow_digest };
 const encoding_rows encoding_rows_fp8 = { 1, fp8_f32, fp8_bf16, fp8_digest };

@@ -4,8 +4,8 @@
  * Lines, in words separated by blanks, # comments:
  *
  *   map    deepseek_v4 sglang                 family and style
- *   scale  .weight_scale_inv                  suffix written for the scale of X.weight: this or
- *                                             .scale, which are those that reading knows
+ *   scale  .weight_scale_inv                  suffix written for the scale of X.weight: this,
+ *                                             .weight_scale or .scale, which reading knows
  *   tensor STORED = LOGICAL                   rename
  *   tensor STORED = concat(LOGICAL, LOGICAL)  rows of the first, then of the second ...
  *   tensor STORED = stack({e}, LOGICAL)       one more dimension in front, indexed by {e}
@@ -191,7 +191,7 @@ typedef struct {
     int u8_scales;           /* U8 scales are E8M0 codes */
     int keep_copies;         /* copies become tensors of their own */
     map_bare_codes bare_codes;
-    encoding_id fp8;         /* of FP8 weights; ENCODING_COUNT: none that is decoded */
+    unsigned fp8;            /* bit e: FP8 weights may be of encoding e, if its grid fits */
 } map_read_options;
 
 typedef enum { FATE_NONE, FATE_USED, FATE_SCALE, FATE_COPY, FATE_DROPPED } map_fate_kind;
@@ -230,7 +230,7 @@ ckpt_code map_write(const map_write_input *input, ckpt_catalog *stored, ckpt_lay
 /*
  * ---- block-scaled pairs ----
  *
- *   F8_E4M3 [o, i] with a grid [ceil(o/128), ceil(i/128)]      FP8, 128 x 128
+ *   F8_E4M3 [o, i] with a grid [ceil(o/r), ceil(i/c)]          FP8, a block r x c of the table
  *   I8 or U8 [o, i/2], or F4 [o, i], with E8M0 [o, i/32]       FP4, 1 x 32, two codes a byte
  *
  * Scales are F8_E8M0, F32 or BF16, or U8 when the caller says that they are E8M0 codes; a stack of

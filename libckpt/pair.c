@@ -16,6 +16,8 @@ int map_weight_of_scale(const char *name, char weight[MAP_NAME_BYTES])
 
     if (text_ends_with(name, "_scale_inv")) {
         stem -= strlen("_scale_inv");
+    } else if (text_ends_with(name, ".weight_scale")) {
+        stem -= strlen("_scale");
     } else if (text_ends_with(name, ".scale")) {
         stem -= strlen(".scale");
         end = ".weight";
@@ -65,6 +67,25 @@ static ckpt_code fail_shapes(const ckpt_tensor *weight, const ckpt_tensor *scale
                      weight_shape);
 }
 
+/* The first of the blocks that the config allows which fits; *out has the scale's dtype. */
+static ckpt_code fit_fp8(const ckpt_tensor *scale, const map_read_options *options,
+                         ckpt_tensor *out, ckpt_error *err)
+{
+    ckpt_code code = CKPT_E_FORMAT;
+
+    if (options->fp8 == 0)
+        return ckpt_fail(err, code, "weight '%s' has blocks of a size that is not read",
+                         out->name);
+    for (int id = 0; id < ENCODING_COUNT; id++) {
+        if ((options->fp8 >> id & 1) == 0)
+            continue;
+        encoding_set(out, (encoding_id)id, out->scale_dtype);
+        if ((code = catalog_check_shape(out, err)) == CKPT_OK && grid_fits(out, scale))
+            return CKPT_OK;
+    }
+    return code == CKPT_OK ? fail_shapes(out, scale, err) : code;
+}
+
 ckpt_code pair_encoding(const ckpt_tensor *weight, const ckpt_tensor *scale,
                         const map_read_options *options, ckpt_tensor *out, ckpt_error *err)
 {
@@ -84,13 +105,12 @@ ckpt_code pair_encoding(const ckpt_tensor *weight, const ckpt_tensor *scale,
     }
     if ((code = scale_dtype(scale, options, &out->scale_dtype, err)) != CKPT_OK)
         return code;
+    if (options->bare_codes != BARE_CODES_NONE && scale->dtype != out->scale_dtype)
+        out->stored_scale_dtype = scale->dtype;
     if (weight->rank < 2)
         return fail_shapes(weight, scale, err);
     if (weight->dtype == CKPT_F8_E4M3) {
-        if (options->fp8 == ENCODING_COUNT)
-            return ckpt_fail(err, CKPT_E_FORMAT,
-                             "weight '%s' has blocks of a size that is not read", weight->name);
-        encoding_set(out, options->fp8, out->scale_dtype);
+        return fit_fp8(scale, options, out, err);
     } else if (weight->dtype == CKPT_F4 || is_byte) {
         encoding_set(out, ENCODING_FP4_32, out->scale_dtype);
         if (is_byte && !size_mul(weight->shape[last], 2, &out->shape[last]))
@@ -123,7 +143,10 @@ ckpt_tensor pair_stored_scale(const ckpt_tensor *logical)
     ckpt_tensor stored = *logical;
     const uint32_t last = logical->rank - 1;
 
-    catalog_set_plain(&stored, logical->scale_dtype);
+    catalog_set_plain(&stored, logical->scale_dtype == CKPT_F8_E8M0 &&
+                                       logical->stored_scale_dtype != CKPT_NONE
+                                   ? logical->stored_scale_dtype
+                                   : logical->scale_dtype);
     stored.stored_dtype = CKPT_NONE;
     stored.shape[last] = size_div_up(logical->shape[last], logical->block_cols);
     stored.shape[last - 1] = size_div_up(logical->shape[last - 1], logical->block_rows);

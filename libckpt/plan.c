@@ -29,9 +29,13 @@ static ckpt_dtype fp8_scale(const ckpt_tensor *t, const ckpt_tensor *official,
     return CKPT_F8_E8M0;
 }
 
+/* FP8 already: its blocks stay. */
 static void set_fp8(ckpt_tensor *t, ckpt_dtype scale)
 {
-    encoding_set(t, ENCODING_FP8_128, scale);
+    const int is_fp8 = t->dtype == CKPT_F8_E4M3 && t->scale_dtype != CKPT_NONE;
+
+    encoding_set(t, is_fp8 ? encoding_find(t->dtype, t->block_rows, t->block_cols)
+                           : ENCODING_FP8_128, scale);
     t->stored_dtype = CKPT_F8_E4M3;
 }
 

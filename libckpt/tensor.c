@@ -78,6 +78,9 @@ void ckpt_tensor_encoding(const ckpt_tensor *tensor, char *out, size_t out_bytes
 {
     if (tensor->scale_dtype == CKPT_NONE)
         snprintf(out, out_bytes, "%s", ckpt_dtype_name(tensor->dtype));
+    else if (tensor->block_cols == ENCODING_WHOLE_ROW)
+        snprintf(out, out_bytes, "%s %uxrow %s", ckpt_dtype_name(tensor->dtype),
+                 tensor->block_rows, ckpt_dtype_name(tensor->scale_dtype));
     else
         snprintf(out, out_bytes, "%s %ux%u %s", ckpt_dtype_name(tensor->dtype),
                  tensor->block_rows, tensor->block_cols, ckpt_dtype_name(tensor->scale_dtype));
@@ -156,6 +159,7 @@ void catalog_set_plain(ckpt_tensor *tensor, ckpt_dtype dtype)
     tensor->dtype = dtype;
     tensor->stored_dtype = dtype;
     tensor->scale_dtype = CKPT_NONE;
+    tensor->stored_scale_dtype = CKPT_NONE;
     tensor->block_rows = 0;
     tensor->block_cols = 0;
 }

@@ -6,11 +6,15 @@
 
 #include "size.h"
 
-static int needs_scales(const ckpt_tensor *t)
+/* Scales of a row as its kernels take them: as they lie, or one for each 128 columns. */
+static uint64_t scale_row_need(const ckpt_tensor *t)
 {
     const ckpt_encoding *e = encoding_of(t);
 
-    return e != NULL && e->rows->takes_f32_scales;
+    if (e == NULL || !e->rows->takes_f32_scales)
+        return 0;
+    return size_max(ckpt_part_cols(t, CKPT_SCALE), size_div_up(ckpt_tensor_cols(t), FP8_BLOCK)) *
+           sizeof(float);
 }
 
 ckpt_code kernels_require(ckpt_error *err)
@@ -23,8 +27,9 @@ ckpt_code kernels_require(ckpt_error *err)
 
 uint64_t values_need(const ckpt_tensor *tensor)
 {
-    return needs_scales(tensor) ? arena_cost(ckpt_part_cols(tensor, CKPT_SCALE) * sizeof(float))
-                                : 0;
+    const uint64_t bytes = scale_row_need(tensor);
+
+    return bytes == 0 ? 0 : arena_cost(bytes);
 }
 
 ckpt_code values_begin(values_reader *reader, const ckpt_tensor *tensor, const ckpt_tile *tile,
@@ -44,8 +49,8 @@ ckpt_code values_begin(values_reader *reader, const ckpt_tensor *tensor, const c
     if (reader->encoding == NULL)
         return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s': dtype %s has no value digest",
                          tensor->name, ckpt_dtype_name(tensor->dtype));
-    if (needs_scales(tensor)) {
-        const uint64_t bytes = ckpt_part_cols(tensor, CKPT_SCALE) * sizeof(float);
+    if (scale_row_need(tensor) > 0) {
+        const uint64_t bytes = scale_row_need(tensor);
 
         reader->scales = arena_alloc(scratch, bytes);
         if (reader->scales == NULL)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "config_private.h"
+#include "formats/config_scheme.h"
 #include "libckpt/encoding.h"
 #include "libckpt/plan.h"
 
@@ -106,6 +107,25 @@ static char *new_quantization(void)
     return text;
 }
 
+/* Weights that become FP8 have blocks of 128 x 128; the config has one weight_block_size. */
+static ckpt_code check_block(const config_change *change, const json_value *config,
+                             ckpt_error *err)
+{
+    const config_scheme scheme = config_read_scheme(config);
+
+    if (scheme.fp8 == 0 || (scheme.fp8 >> ENCODING_FP8_128 & 1) != 0)
+        return CKPT_OK;
+    for (size_t i = 0; i < ckpt_catalog_count(change->targets); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(change->targets, i);
+
+        if (encoding_is(t, ENCODING_FP8_128))
+            return ckpt_fail(err, CKPT_E_USAGE,
+                             "tensor '%s' would have blocks of 128 x 128, but quantization_config "
+                             "of config.json tells of others", t->name);
+    }
+    return CKPT_OK;
+}
+
 static ckpt_code rewrite_quantization(const config_change *change, char **text, ckpt_error *err)
 {
     static const char key[] = "quantization_config";
@@ -119,7 +139,8 @@ static ckpt_code rewrite_quantization(const config_change *change, char **text, 
         code = json_member_text(*text, key, &now, err);
     else if ((now = new_quantization()) == NULL)
         code = ckpt_fail_memory(err, "config.json", strlen(*text));
-    if (code == CKPT_OK && (code = config_list_modules(change, &now, err)) == CKPT_OK)
+    if (code == CKPT_OK && (code = check_block(change, json_root(document), err)) == CKPT_OK &&
+        (code = config_list_modules(change, &now, err)) == CKPT_OK)
         code = edit_if_other(text, key, now, err);
     json_free(document);
     free(now);

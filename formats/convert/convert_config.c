@@ -3,12 +3,32 @@
 #include <string.h>
 
 #include "config_rewrite.h"
+#include "formats/config_scheme.h"
 #include "convert_private.h"
 #include "formats/config_forms.h"
 #include "formats/hf.h"
 #include "inference_config.h"
 #include "formats/mp.h"
 #include "formats/notes.h"
+
+/* 1 when no weight stays quantised: then config.json need not tell of the scheme. */
+static int drops_scheme(const convert_job *job)
+{
+    const plan_policy *policy = &job->options.policy;
+    const ckpt_catalog *logical = job->source->reading.logical;
+
+    if (policy->dtype != PLAN_BF16 ||
+        !config_read_scheme(json_root(job->source->config)).is_decoded)
+        return 0;
+    for (size_t i = 0; i < ckpt_catalog_count(logical); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(logical, i);
+
+        if (t->scale_dtype != CKPT_NONE && plan_is_expert(t->name) &&
+            policy->experts != PLAN_BF16)
+            return 0;
+    }
+    return 1;
+}
 
 ckpt_code convert_check_method(const convert_job *job, ckpt_error *err)
 {
@@ -20,7 +40,7 @@ ckpt_code convert_check_method(const convert_job *job, ckpt_error *err)
          policy->scale_dtype == CKPT_NONE))
         return CKPT_OK;
     config_find_method(json_root(job->source->config), method);
-    if (method[0] == '\0')
+    if (method[0] == '\0' || drops_scheme(job))
         return CKPT_OK;
     return ckpt_fail(err, CKPT_E_USAGE,
                      "'%s' is quantised as '%s' (quantization_config of its config.json), which "

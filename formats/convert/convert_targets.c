@@ -26,7 +26,8 @@ static ckpt_code copy_catalog(const ckpt_catalog *from, ckpt_catalog **out, ckpt
 /* How names as in the source spell a scale: as the map does, unless the source never does. */
 static const char *find_scale_suffix(const ckpt_checkpoint *from, const char *own)
 {
-    static const char *const suffixes[] = { ".scale", ".weight_scale_inv" };
+    static const char *const suffixes[] = { ".scale", ".weight_scale_inv",
+                                            ".weight_scale" };
     const ckpt_catalog *stored = store_names(from->store);
     const char *found = own;
 

@@ -95,7 +95,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     look_up(map, stored);
     for (int lenient = 0; lenient < 2; lenient++) {
-        const map_read_options options = { .lenient = lenient, .fp8 = ENCODING_FP8_128 };
+        const map_read_options options = { .lenient = lenient, .fp8 = 1u << ENCODING_FP8_128 };
         map_reading reading;
 
         if (map_read(map, stored, &options, &reading, &err) != CKPT_OK)

@@ -14,7 +14,7 @@
 
 #define HEAD "map f n\nscale .scale\n"
 
-static const map_read_options strict = { .fp8 = ENCODING_FP8_128 };
+static const map_read_options strict = { .fp8 = 1u << ENCODING_FP8_128 };
 
 static ckpt_map *parse(const char *text)
 {

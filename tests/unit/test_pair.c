@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-static const map_read_options strict = { .fp8 = ENCODING_FP8_128 };
+static const map_read_options strict = { .fp8 = 1u << ENCODING_FP8_128 };
 
 static ckpt_tensor tensor(const char *name, ckpt_dtype dtype, uint64_t rows, uint64_t cols)
 {
@@ -121,7 +121,7 @@ static void test_only_scales_scale(void **state)
 static void test_blocks_of_an_unknown_size_are_not_paired(void **state)
 {
     const map_read_options unknown = { .bare_codes = BARE_CODES_UNFIT,
-                                       .fp8 = ENCODING_COUNT };
+                                       .fp8 = 0 };
     const ckpt_tensor w = tensor("x.weight", CKPT_F8_E4M3, 128, 128);
     const ckpt_tensor s = tensor("x.scale", CKPT_F8_E8M0, 1, 1);
     ckpt_error err;
@@ -134,7 +134,7 @@ static void test_blocks_of_an_unknown_size_are_not_paired(void **state)
 
 static void test_u8_is_a_scale_when_told(void **state)
 {
-    const map_read_options told = { .u8_scales = 1, .fp8 = ENCODING_FP8_128 };
+    const map_read_options told = { .u8_scales = 1, .fp8 = 1u << ENCODING_FP8_128 };
     const ckpt_tensor w = tensor("x.weight", CKPT_F8_E4M3, 128, 128);
     const ckpt_tensor s = tensor("x.scale", CKPT_U8, 1, 1);
     ckpt_error err;
@@ -150,7 +150,7 @@ static void test_u8_is_a_scale_when_told(void **state)
 static void test_codes_without_a_scale_are_refused(void **state)
 {
     static const ckpt_dtype codes[] = { CKPT_F8_E4M3, CKPT_F4, CKPT_I8, CKPT_U8 };
-    const map_read_options lenient = { .lenient = 1, .fp8 = ENCODING_FP8_128 };
+    const map_read_options lenient = { .lenient = 1, .fp8 = 1u << ENCODING_FP8_128 };
     ckpt_error err;
     ckpt_tensor t;
 
@@ -164,7 +164,8 @@ static void test_codes_without_a_scale_are_refused(void **state)
         assert_int_equal(t.scale_dtype, CKPT_NONE);
     }
     for (int i = 0; i < 4; i++) {
-        const map_read_options bare = { .bare_codes = BARE_CODES_UNFIT, .fp8 = ENCODING_FP8_128 };
+        const map_read_options bare = { .bare_codes = BARE_CODES_UNFIT,
+                                        .fp8 = 1u << ENCODING_FP8_128 };
         const ckpt_tensor w = tensor("x.weight", codes[i], 4, 4);
 
         assert_int_equal(pair_encoding(&w, NULL, &bare, &t, &err), CKPT_OK);
