@@ -8,6 +8,7 @@
 #ifndef CKPT_FORMAT_H
 #define CKPT_FORMAT_H
 
+#include "libckpt/checkpoint.h"
 #include "libckpt/family.h"
 #include "libckpt/map.h"
 #include "libckpt/store.h"

@@ -497,6 +497,26 @@ const char *ckpt_file_name(const ckpt_checkpoint *checkpoint, uint32_t i)
     return i < checkpoint->store->file_count ? checkpoint->store->files[i].name : NULL;
 }
 
+const char *checkpoint_path(const ckpt_checkpoint *checkpoint)
+{
+    return checkpoint->path;
+}
+
+ckpt_store *checkpoint_store(const ckpt_checkpoint *checkpoint)
+{
+    return checkpoint->store;
+}
+
+const json_value *checkpoint_config(const ckpt_checkpoint *checkpoint)
+{
+    return checkpoint->config == NULL ? NULL : json_root(checkpoint->config);
+}
+
+const file_list *checkpoint_notes(const ckpt_checkpoint *checkpoint)
+{
+    return &checkpoint->notes;
+}
+
 const char *ckpt_note(const ckpt_checkpoint *checkpoint, size_t i)
 {
     return i < checkpoint->notes.count ? checkpoint->notes.names[i] : NULL;

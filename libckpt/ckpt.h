@@ -263,6 +263,70 @@ void ckpt_digest_tensor(const ckpt_digest *digest, size_t tensor, char out[CKPT_
 ckpt_code ckpt_digest_root(const ckpt_digest *digest, int main_only, char out[CKPT_ROOT_HEX],
                            ckpt_error *err);
 
+/* ---- comparison ---- */
+
+typedef struct {
+    ckpt_run_options run;    /* fixed_bytes: beside the two checkpoints, which are counted */
+    int main_only;           /* leave out mtp.* */
+    int bits;                /* encodings and stored bytes must be the same, too */
+    int weights_only;        /* leave out what config.json says of the forward pass */
+    uint64_t reserved[CKPT_RESERVED];
+} ckpt_compare_options;
+
+typedef enum {
+    CKPT_DIFFERENT_VALUES,   /* elements differ */
+    CKPT_DIFFERENT_SHAPE,
+    CKPT_DIFFERENT_CLASS,    /* float here, int there */
+    CKPT_DIFFERENT_COPY,     /* the same values, but one side stores it twice, as its ranks do, and
+                                not the same */
+    CKPT_DIFFERENT_ENCODING, /* with bits: equal values in different encodings */
+    CKPT_DIFFERENT_BITS      /* with bits: equal values, other codes or scales */
+} ckpt_difference_kind;
+
+/* One tensor that is not the same. */
+typedef struct {
+    const ckpt_tensor *a;    /* of the catalogs that were compared */
+    const ckpt_tensor *b;
+    ckpt_difference_kind kind;
+    uint64_t row;            /* of the first difference, in rows; VALUES, BITS, COPY */
+    uint64_t col;
+    uint64_t count;          /* VALUES: elements; BITS: bytes */
+    int64_t a_value;         /* VALUES: integer, or bits of the F32 */
+    int64_t b_value;
+    const char *file;        /* COPY: of the copy; row and col are of its part */
+    int side;                /* COPY: of a (0) or b (1) */
+} ckpt_difference;
+
+const char *ckpt_difference_name(ckpt_difference_kind kind);        /* "values", "shape" ... */
+
+/* What stands on side a (0) or b (1) at the first difference, as JSON: the shortest number that
+ * reads back, "NaN", "Infinity"; a shape; a class or an encoding; null for BITS and COPY. */
+enum { CKPT_DIFFERENCE_BYTES = 256 };
+void ckpt_difference_text(const ckpt_difference *difference, int side,
+                          char out[CKPT_DIFFERENCE_BYTES]);
+
+typedef struct ckpt_comparison ckpt_comparison;
+
+/*
+ * Compare the logical tensors of two checkpoints by name and value, whatever their layouts and
+ * encodings: -0 is +0, all NaN are alike. CKPT_OK says that it was done, not that they are the
+ * same. Checkpoints without a common tensor name are CKPT_E_USAGE. *out is yours to free, and
+ * borrows both checkpoints.
+ */
+ckpt_code ckpt_compare(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
+                       const ckpt_compare_options *options, ckpt_comparison **out,
+                       ckpt_error *err);
+void ckpt_comparison_free(ckpt_comparison *comparison);     /* NULL is fine */
+/* 1: nothing differs, nothing is missing, and the configs say the same where they were compared. */
+int ckpt_comparison_is_same(const ckpt_comparison *comparison);
+/* How many tensors have the same name on both sides. */
+size_t ckpt_comparison_compared(const ckpt_comparison *comparison);
+/* Tensor `i` of those that differ, of those missing in a (0) or b (1), and member `i` of the config
+ * that differs; sorted by name, NULL past the last. Borrowed. */
+const ckpt_difference *ckpt_comparison_difference(const ckpt_comparison *comparison, size_t i);
+const char *ckpt_comparison_missing(const ckpt_comparison *comparison, int side, size_t i);
+const char *ckpt_comparison_config(const ckpt_comparison *comparison, size_t i);
+
 #ifdef __cplusplus
 }
 #endif

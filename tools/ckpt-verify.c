@@ -372,32 +372,32 @@ out:
 
 /* ---- compare ---- */
 
-static void print_difference(const compare_difference *d)
+static void print_difference(const ckpt_difference *d)
 {
-    char a[COMPARE_TEXT_BYTES];
-    char b[COMPARE_TEXT_BYTES];
+    char a[CKPT_DIFFERENCE_BYTES];
+    char b[CKPT_DIFFERENCE_BYTES];
 
-    compare_text(d, 0, a);
-    compare_text(d, 1, b);
+    ckpt_difference_text(d, 0, a);
+    ckpt_difference_text(d, 1, b);
     printf("differ  %s", cli_name(d->a->name));
-    if (d->kind == COMPARE_BITS)
+    if (d->kind == CKPT_DIFFERENT_BITS)
         printf("  equal values, %" PRIu64 " bytes of codes and scales differ, first at row %" PRIu64
                " column %" PRIu64 "\n", d->count, d->row, d->col);
-    else if (d->kind == COMPARE_VALUES)
+    else if (d->kind == CKPT_DIFFERENT_VALUES)
         printf("  row %" PRIu64 " column %" PRIu64 ": %s in A, %s in B; %" PRIu64 " of %" PRIu64
                " elements differ\n", d->row, d->col, a, b, d->count,
                ckpt_tensor_rows(d->a) * ckpt_tensor_cols(d->a));
-    else if (d->kind == COMPARE_COPY)
+    else if (d->kind == CKPT_DIFFERENT_COPY)
         printf("  %c stores it twice, and '%s' has other bytes, first at row %" PRIu64 " column %"
                PRIu64 "\n", d->side == 0 ? 'A' : 'B', cli_name(d->file), d->row, d->col);
     else
-        printf("  %s: %s in A, %s in B\n", compare_kind_name(d->kind), a, b);
+        printf("  %s: %s in A, %s in B\n", ckpt_difference_name(d->kind), a, b);
 }
 
 static void print_comparison(const ckpt_comparison *c)
 {
     printf("%s: %zu tensors, %" PRIu64 " elements compared",
-           compare_is_same(c) ? "same" : "different", c->compared, c->element_count);
+           ckpt_comparison_is_same(c) ? "same" : "different", c->compared, c->element_count);
     if (c->other_encoding_count > 0)
         printf(", %zu tensors in other encodings", c->other_encoding_count);
     if (c->differing_count > 0)
@@ -418,34 +418,13 @@ static void print_comparison(const ckpt_comparison *c)
         printf("note  %s\n", c->config.note);
 }
 
-/* The configs, unless they are left out; and what else the result says of its inputs. */
-static ckpt_code compare_configs(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
-                                 ckpt_comparison *result, ckpt_error *err)
-{
-    const ckpt_checkpoint *const sides[] = { a, b };
-
-    for (int i = 0; i < 2; i++)
-        result->inputs[i] = (compare_input){ sides[i]->path, ckpt_layout_name(sides[i]),
-                                             ckpt_family_name(sides[i]), &sides[i]->notes };
-    return opt.weights_only
-               ? CKPT_OK
-               : config_verdict_make(a->config == NULL ? NULL : json_root(a->config),
-                                     b->config == NULL ? NULL : json_root(b->config),
-                                     &result->config, err);
-}
-
-/* Ranks that disagree are a difference here, not a failure. */
-static ckpt_code keep_copies(ckpt_checkpoint *c, ckpt_error *err)
-{
-    return store_keep_copies(c->store, ckpt_catalog_count(ckpt_source_catalog(c->logical)), err);
-}
-
 static ckpt_code compare(const char *a_path, const char *b_path, int *status, ckpt_error *err)
 {
-    compare_options options = { .main_only = opt.main_only, .bits = opt.bits };
+    ckpt_compare_options options = { .main_only = opt.main_only, .bits = opt.bits,
+                                     .weights_only = opt.weights_only };
     ckpt_checkpoint *a = NULL;
     ckpt_checkpoint *b = NULL;
-    ckpt_comparison result;
+    ckpt_comparison *result = NULL;
     static cli_meter meter;      /* outlives this function: cli_fail erases its line */
     json_writer w;
     ckpt_code code;
@@ -453,26 +432,20 @@ static ckpt_code compare(const char *a_path, const char *b_path, int *status, ck
     if ((code = ckpt_open(a_path, &opt.open, &a, err)) != CKPT_OK ||
         (code = ckpt_open(b_path, &opt.open, &b, err)) != CKPT_OK)
         goto out;
-    options.copy = copy_with(&meter, ckpt_checkpoint_bytes(a) + ckpt_checkpoint_bytes(b));
-    options.stores[0] = a->store;
-    options.stores[1] = b->store;
-    if ((code = keep_copies(a, err)) != CKPT_OK || (code = keep_copies(b, err)) != CKPT_OK ||
-        (code = compare_sources(a->logical, b->logical, &options, &result, err)) != CKPT_OK)
+    options.run = copy_with(&meter, 0);
+    if ((code = ckpt_compare(a, b, &options, &result, err)) != CKPT_OK)
         goto out;
     cli_meter_end(&meter);
-    if ((code = compare_configs(a, b, &result, err)) != CKPT_OK)
-        goto done;
     if (opt.common.json) {
         begin_json(&w);
-        compare_put(&w, &result);
+        compare_put(&w, result);
         putchar('\n');
     } else {
-        print_comparison(&result);
+        print_comparison(result);
     }
-    *status = compare_is_same(&result) ? CLI_DONE : CLI_DIFFERENT;
-done:
-    compare_release(&result);
+    *status = ckpt_comparison_is_same(result) ? CLI_DONE : CLI_DIFFERENT;
 out:
+    ckpt_comparison_free(result);
     ckpt_close(a);
     ckpt_close(b);
     return code;

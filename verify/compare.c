@@ -251,7 +251,7 @@ static uint64_t compare_need(const ckpt_sink *self, size_t tensor, uint64_t row_
 
 static int is_left_out(const ckpt_tensor *t, const compare_options *options)
 {
-    return options->main_only && digest_is_mtp(t->name);
+    return options->asked.main_only && digest_is_mtp(t->name);
 }
 
 /* Pair the tensors by name; those of one shape and class are compared. `out` has room. */
@@ -296,7 +296,7 @@ static void find_missing_in_a(const compare_sink *s, const compare_options *opti
 /* ---- the result ---- */
 
 /* Does one side store the tensor twice, and not the same? */
-static int find_copy(const compare_sink *s, const size_t tensors[2], compare_difference *out)
+static int find_copy(const compare_sink *s, const size_t tensors[2], ckpt_difference *out)
 {
     for (int side = 0; side < 2; side++) {
         const ckpt_store *store = s->stores[side];
@@ -304,7 +304,7 @@ static int find_copy(const compare_sink *s, const size_t tensors[2], compare_dif
 
         if (copy == NULL || !copy->is_found)
             continue;
-        out->kind = COMPARE_COPY;
+        out->kind = CKPT_DIFFERENT_COPY;
         out->row = copy->row;
         out->col = copy->col;
         out->file = store->files[copy->file].name;
@@ -316,7 +316,7 @@ static int find_copy(const compare_sink *s, const size_t tensors[2], compare_dif
 
 /* What became of a tensor of A that has a partner in B; 0: nothing to tell. */
 static int judge(const compare_sink *s, size_t tensor, const compare_options *options,
-                 compare_difference *out)
+                 ckpt_difference *out)
 {
     const compare_state *state = &s->states[tensor];
     size_t tensors[2] = { tensor, 0 };
@@ -326,11 +326,11 @@ static int judge(const compare_sink *s, size_t tensor, const compare_options *op
     tensors[1] = (size_t)ckpt_catalog_find(s->b->catalog, out->a->name);
     out->b = ckpt_catalog_at(s->b->catalog, tensors[1]);
     if (ckpt_tensor_is_int(out->a) != ckpt_tensor_is_int(out->b)) {
-        out->kind = COMPARE_CLASS;
+        out->kind = CKPT_DIFFERENT_CLASS;
     } else if (!catalog_same_shape(out->a, out->b)) {
-        out->kind = COMPARE_SHAPE;
+        out->kind = CKPT_DIFFERENT_SHAPE;
     } else if (state->count > 0) {
-        out->kind = COMPARE_VALUES;
+        out->kind = CKPT_DIFFERENT_VALUES;
         out->row = state->row;
         out->col = state->col;
         out->count = state->count;
@@ -338,10 +338,10 @@ static int judge(const compare_sink *s, size_t tensor, const compare_options *op
         out->b_value = state->b_value;
     } else if (find_copy(s, tensors, out)) {
         return 1;
-    } else if (options->bits && !catalog_same_encoding(out->a, out->b)) {
-        out->kind = COMPARE_ENCODING;
+    } else if (options->asked.bits && !catalog_same_encoding(out->a, out->b)) {
+        out->kind = CKPT_DIFFERENT_ENCODING;
     } else if (state->byte_count > 0) {
-        out->kind = COMPARE_BITS;
+        out->kind = CKPT_DIFFERENT_BITS;
         out->row = state->byte_row;
         out->col = state->byte_col;
         out->count = state->byte_count;
@@ -356,15 +356,15 @@ static void collect(const compare_sink *s, const compare_options *options, const
 {
     for (size_t i = 0; i < ckpt_catalog_count(s->a->catalog); i++) {
         const ckpt_tensor *a = ckpt_catalog_at(s->a->catalog, order[i]);
-        compare_difference difference;
+        ckpt_difference difference;
 
         if (is_left_out(a, options) ||
             ckpt_catalog_find(s->b->catalog, a->name) == CKPT_NOT_FOUND ||
             !judge(s, order[i], options, &difference))
             continue;
-        if (difference.kind == COMPARE_BITS)
+        if (difference.kind == CKPT_DIFFERENT_BITS)
             out->re_encoded[out->re_encoded_count++] = a->name;
-        if (difference.kind != COMPARE_BITS || options->bits)
+        if (difference.kind != CKPT_DIFFERENT_BITS || options->asked.bits)
             out->differing[out->differing_count++] = difference;
     }
 }
@@ -390,7 +390,7 @@ ckpt_code compare_sources(ckpt_source *a, ckpt_source *b, const compare_options 
                           .stores = options->stores };
     size_t *a_order = manifest_order(a->catalog);
     size_t *b_order = manifest_order(b->catalog);
-    ckpt_run_options copy = options->copy;
+    ckpt_run_options copy = options->asked.run;
     ckpt_code code = CKPT_OK;
 
     pthread_mutex_init(&sink.lock, NULL);
@@ -410,7 +410,7 @@ ckpt_code compare_sources(ckpt_source *a, ckpt_source *b, const compare_options 
     copy.fixed_bytes += a_count * (sizeof *sink.states + sizeof *out->differing);
     if ((code = ckpt_copy(a, &sink.base, &copy, err)) == CKPT_OK)
         collect(&sink, options, a_order, out);
-    if (code == CKPT_OK && out->element_count == 0 && compare_is_same(out))
+    if (code == CKPT_OK && out->element_count == 0 && ckpt_comparison_is_same(out))
         code = ckpt_fail(err, CKPT_E_USAGE, "nothing to compare: the tensors of both checkpoints "
                          "(%zu) have no elements", out->compared);
 out:
@@ -433,7 +433,7 @@ void compare_release(ckpt_comparison *comparison)
     memset(comparison, 0, sizeof *comparison);
 }
 
-int compare_is_same(const ckpt_comparison *comparison)
+int ckpt_comparison_is_same(const ckpt_comparison *comparison)
 {
     return comparison->differing_count == 0 && comparison->missing_in_a_count == 0 &&
            comparison->missing_in_b_count == 0 && comparison->config.comparison.count == 0;

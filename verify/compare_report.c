@@ -8,80 +8,82 @@
 
 #include "json_line.h"
 
-const char *compare_kind_name(compare_kind kind)
+const char *ckpt_difference_name(ckpt_difference_kind kind)
 {
     static const char *const names[] = {
-        [COMPARE_VALUES] = "values",
-        [COMPARE_SHAPE] = "shape",
-        [COMPARE_CLASS] = "class",
-        [COMPARE_COPY] = "copy",
-        [COMPARE_ENCODING] = "encoding",
-        [COMPARE_BITS] = "bits",
+        [CKPT_DIFFERENT_VALUES] = "values",
+        [CKPT_DIFFERENT_SHAPE] = "shape",
+        [CKPT_DIFFERENT_CLASS] = "class",
+        [CKPT_DIFFERENT_COPY] = "copy",
+        [CKPT_DIFFERENT_ENCODING] = "encoding",
+        [CKPT_DIFFERENT_BITS] = "bits",
     };
 
     return names[kind];
 }
 
 /* The fewest digits that read back as the same F32. */
-static void float_text(uint32_t bits, char out[COMPARE_TEXT_BYTES])
+static void float_text(uint32_t bits, char out[CKPT_DIFFERENCE_BYTES])
 {
     float value;
 
     memcpy(&value, &bits, sizeof value);
     if (isnan(value)) {
-        snprintf(out, COMPARE_TEXT_BYTES, "\"NaN\"");
+        snprintf(out, CKPT_DIFFERENCE_BYTES, "\"NaN\"");
     } else if (isinf(value)) {
-        snprintf(out, COMPARE_TEXT_BYTES, value > 0 ? "\"Infinity\"" : "\"-Infinity\"");
+        snprintf(out, CKPT_DIFFERENCE_BYTES, value > 0 ? "\"Infinity\"" : "\"-Infinity\"");
     } else {
         for (int digits = 1; digits <= 9; digits++) {
-            snprintf(out, COMPARE_TEXT_BYTES, "%.*g", digits, (double)value);
+            snprintf(out, CKPT_DIFFERENCE_BYTES, "%.*g", digits, (double)value);
             if (strtof(out, NULL) == value)
                 return;
         }
     }
 }
 
-void compare_text(const compare_difference *difference, int side, char out[COMPARE_TEXT_BYTES])
+void ckpt_difference_text(const ckpt_difference *difference, int side,
+                          char out[CKPT_DIFFERENCE_BYTES])
 {
     const ckpt_tensor *t = side == 0 ? difference->a : difference->b;
     const int64_t value = side == 0 ? difference->a_value : difference->b_value;
     char encoding[64];
 
     switch (difference->kind) {
-    case COMPARE_VALUES:
+    case CKPT_DIFFERENT_VALUES:
         if (ckpt_tensor_is_int(t))
-            snprintf(out, COMPARE_TEXT_BYTES, "%" PRId64, value);
+            snprintf(out, CKPT_DIFFERENCE_BYTES, "%" PRId64, value);
         else
             float_text((uint32_t)value, out);
         break;
-    case COMPARE_SHAPE:
-        catalog_shape_text(t, out, COMPARE_TEXT_BYTES);
+    case CKPT_DIFFERENT_SHAPE:
+        catalog_shape_text(t, out, CKPT_DIFFERENCE_BYTES);
         break;
-    case COMPARE_CLASS:
-        snprintf(out, COMPARE_TEXT_BYTES, "\"%s\"", digest_class(t));
+    case CKPT_DIFFERENT_CLASS:
+        snprintf(out, CKPT_DIFFERENCE_BYTES, "\"%s\"", digest_class(t));
         break;
-    case COMPARE_ENCODING:
+    case CKPT_DIFFERENT_ENCODING:
         ckpt_tensor_encoding(t, encoding, sizeof encoding);
-        snprintf(out, COMPARE_TEXT_BYTES, "\"%s\"", encoding);
+        snprintf(out, CKPT_DIFFERENCE_BYTES, "\"%s\"", encoding);
         break;
-    case COMPARE_COPY:
-    case COMPARE_BITS:
-        snprintf(out, COMPARE_TEXT_BYTES, "null");
+    case CKPT_DIFFERENT_COPY:
+    case CKPT_DIFFERENT_BITS:
+        snprintf(out, CKPT_DIFFERENCE_BYTES, "null");
         break;
     }
 }
 
-static void put_position(json_writer *w, const compare_difference *d, const char *key,
+static void put_position(json_writer *w, const ckpt_difference *d, const char *key,
                          uint64_t number)
 {
     json_put_key(w, key);
-    if (d->kind == COMPARE_VALUES || d->kind == COMPARE_BITS || d->kind == COMPARE_COPY)
+    if (d->kind == CKPT_DIFFERENT_VALUES || d->kind == CKPT_DIFFERENT_BITS ||
+        d->kind == CKPT_DIFFERENT_COPY)
         json_put_u64(w, number);
     else
         json_put_null(w);
 }
 
-static void put_difference(json_writer *w, const compare_difference *d)
+static void put_difference(json_writer *w, const ckpt_difference *d)
 {
     static const char *const sides[] = { "a", "b" };
     json_writer line;
@@ -89,18 +91,18 @@ static void put_difference(json_writer *w, const compare_difference *d)
     json_line_begin(&line, w);
     json_put_object(&line);
     json_member_string(&line, "name", d->a->name);
-    json_member_string(&line, "kind", compare_kind_name(d->kind));
+    json_member_string(&line, "kind", ckpt_difference_name(d->kind));
     put_position(&line, d, "row", d->row);
     put_position(&line, d, "col", d->col);
     for (int side = 0; side < 2; side++) {
-        char text[COMPARE_TEXT_BYTES];
+        char text[CKPT_DIFFERENCE_BYTES];
 
-        compare_text(d, side, text);
+        ckpt_difference_text(d, side, text);
         json_put_key(&line, sides[side]);
         json_put_raw(&line, text);
     }
     put_position(&line, d, "count", d->count);
-    if (d->kind == COMPARE_COPY) {
+    if (d->kind == CKPT_DIFFERENT_COPY) {
         json_member_string(&line, "side", sides[d->side]);
         json_member_string(&line, "file", d->file);
     }
@@ -123,7 +125,7 @@ static void put_input(json_writer *w, const char *key, const compare_input *inpu
 void compare_put(json_writer *w, const ckpt_comparison *c)
 {
     json_put_object(w);
-    json_member_bool(w, "same", compare_is_same(c));
+    json_member_bool(w, "same", ckpt_comparison_is_same(c));
     put_input(w, "a", &c->inputs[0]);
     put_input(w, "b", &c->inputs[1]);
     if (c->inputs[0].path != NULL)

@@ -1,4 +1,5 @@
 """libckpt as it is installed: short programs that know only ckpt.h and pkg-config."""
+import json
 import os
 import pathlib
 import re
@@ -120,6 +121,21 @@ def test_digest_with_progress(program, golden_a):
 
 def test_a_digest_can_be_cancelled(program, golden_a):
     assert program("digest", golden_a, "100000", check=2) == "interrupted\n"
+
+
+def test_compare(program, golden_a, tmp_path):
+    assert program("compare", golden_a, golden_a).endswith(" compared\n")
+    model = Model(golden_a)
+    norm = model["norm.weight"]
+    model["norm.weight"] = norm.changed(2, norm.data[2] ^ 0x80)
+    model.write(tmp_path / "other")
+    config = json.loads((golden_a / "config.json").read_text())
+    config["rope_theta"] = 999
+    (tmp_path / "other/config.json").write_text(json.dumps(config))
+    lines = program("compare", golden_a, tmp_path / "other", check=1).splitlines()
+    assert [line.split("\t")[:2] for line in lines[:-1]] == [["norm.weight", "values"],
+                                                             ["rope_theta", "config"]]
+    assert lines[0].endswith("\t1")
 
 
 def test_a_source_of_the_callers_own(program):

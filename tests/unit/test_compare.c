@@ -24,7 +24,7 @@ static int set_up(void **state)
     b = memory_source_create();
     memset(&options, 0, sizeof options);
     memset(&result, 0, sizeof result);
-    options.copy.thread_count = 3;
+    options.asked.run.thread_count = 3;
     return 0;
 }
 
@@ -46,7 +46,7 @@ static ckpt_code compare(void)
 static int same(void)
 {
     assert_int_equal(compare(), CKPT_OK);
-    return compare_is_same(&result);
+    return ckpt_comparison_is_same(&result);
 }
 
 static size_t add_both(const char *name, ckpt_dtype dtype, uint64_t rows, uint64_t cols)
@@ -62,13 +62,13 @@ static void *data(memory_source *source, size_t tensor)
     return memory_source_part(source, tensor, CKPT_DATA);
 }
 
-static void assert_sides(const compare_difference *d, const char *left, const char *right)
+static void assert_sides(const ckpt_difference *d, const char *left, const char *right)
 {
-    char text[COMPARE_TEXT_BYTES];
+    char text[CKPT_DIFFERENCE_BYTES];
 
-    compare_text(d, 0, text);
+    ckpt_difference_text(d, 0, text);
     assert_string_equal(text, left);
-    compare_text(d, 1, text);
+    ckpt_difference_text(d, 1, text);
     assert_string_equal(text, right);
 }
 
@@ -96,11 +96,11 @@ static void test_the_first_difference_is_told(void **state)
     right[999 * 1000 + 1] = 2.0f;
     left[140 * 1000 + 999] = 0.1f;
     right[140 * 1000 + 999] = -1e-30f;
-    for (options.copy.thread_count = 1; options.copy.thread_count <= 8;
-         options.copy.thread_count++) {
+    for (options.asked.run.thread_count = 1; options.asked.run.thread_count <= 8;
+         options.asked.run.thread_count++) {
         assert_false(same());
         assert_int_equal(result.differing_count, 1);
-        assert_int_equal(result.differing[0].kind, COMPARE_VALUES);
+        assert_int_equal(result.differing[0].kind, CKPT_DIFFERENT_VALUES);
         assert_int_equal(result.differing[0].row, 140);
         assert_int_equal(result.differing[0].col, 999);
         assert_int_equal(result.differing[0].count, 3);
@@ -148,10 +148,10 @@ static void test_zeros_and_nans_are_alike_but_re_encoded(void **state)
     assert_true(same());
     assert_int_equal(result.re_encoded_count, 3);
     assert_string_equal(result.re_encoded[2], "t2");
-    options.bits = 1;
+    options.asked.bits = 1;
     assert_false(same());
     assert_int_equal(result.differing_count, 3);
-    assert_int_equal(result.differing[1].kind, COMPARE_BITS);
+    assert_int_equal(result.differing[1].kind, CKPT_DIFFERENT_BITS);
     assert_int_equal(result.differing[1].row, 129);
     assert_int_equal(result.differing[1].col, 1);
     assert_int_equal(result.differing[2].count, 2);
@@ -204,9 +204,9 @@ static void test_bits_calls_for_the_same_encoding(void **state)
     (void)state;
     fill(a, memory_source_add(a, "x", CKPT_F4, 4, 64));
     fill(b, memory_source_add(b, "x", CKPT_BF16, 4, 64));
-    options.bits = 1;
+    options.asked.bits = 1;
     assert_false(same());
-    assert_int_equal(result.differing[0].kind, COMPARE_ENCODING);
+    assert_int_equal(result.differing[0].kind, CKPT_DIFFERENT_ENCODING);
     assert_sides(&result.differing[0], "\"F4 1x32 F8_E8M0\"", "\"BF16\"");
 }
 
@@ -220,7 +220,7 @@ static void test_the_scale_of_a_zero_group_is_told_as_its_place(void **state)
     ((uint8_t *)memory_source_part(b, x, CKPT_SCALE))[4 * 150 + 2] = 8;
     assert_true(same());
     assert_int_equal(result.re_encoded_count, 1);
-    options.bits = 1;
+    options.asked.bits = 1;
     assert_false(same());
     assert_int_equal(result.differing[0].row, 150);
     assert_int_equal(result.differing[0].col, 64);
@@ -254,7 +254,7 @@ static void test_main_leaves_out_mtp(void **state)
     ((uint8_t *)data(a, add_both("mtp.0.c", CKPT_U8, 2, 2)))[0] = 1;
     assert_false(same());
     assert_int_equal(result.compared, 3);
-    options.main_only = 1;
+    options.asked.main_only = 1;
     assert_true(same());
     assert_int_equal(result.compared, 2);
 }
@@ -269,9 +269,9 @@ static void test_shapes_and_classes_must_match(void **state)
     assert_false(same());
     assert_int_equal(result.compared, 2);
     assert_int_equal(result.element_count, 0);
-    assert_int_equal(result.differing[0].kind, COMPARE_CLASS);
+    assert_int_equal(result.differing[0].kind, CKPT_DIFFERENT_CLASS);
     assert_sides(&result.differing[0], "\"float\"", "\"int\"");
-    assert_int_equal(result.differing[1].kind, COMPARE_SHAPE);
+    assert_int_equal(result.differing[1].kind, CKPT_DIFFERENT_SHAPE);
     assert_sides(&result.differing[1], "[2, 6]", "[3, 4]");
 }
 
@@ -324,7 +324,7 @@ static void test_nothing_to_compare_is_an_error(void **state)
     assert_int_equal(compare(), CKPT_E_USAGE);
     assert_non_null(strstr(err.text, "nothing to compare"));
     add_both("mtp.0.x", CKPT_U8, 2, 2);
-    options.main_only = 1;
+    options.asked.main_only = 1;
     assert_int_equal(compare(), CKPT_E_USAGE);
 }
 
@@ -349,14 +349,14 @@ static void test_memory_is_planned_for_both(void **state)
     fill(a, memory_source_add(a, "x", CKPT_F8_E4M3, 300, 5000));
     fill(b, memory_source_add(b, "x", CKPT_F32, 300, 5000));
     while (high - low > 1) {
-        options.copy.memory_bytes = low + (high - low) / 2;
+        options.asked.run.memory_bytes = low + (high - low) / 2;
         if (compare() == CKPT_OK) {
-            assert_true(compare_is_same(&result));
-            high = options.copy.memory_bytes;
+            assert_true(ckpt_comparison_is_same(&result));
+            high = options.asked.run.memory_bytes;
         } else {
             assert_int_equal(err.code, CKPT_E_MEMORY);
             assert_non_null(strstr(err.text, "memory limit"));
-            low = options.copy.memory_bytes;
+            low = options.asked.run.memory_bytes;
         }
     }
     assert_in_range(high, 128 * 5000 * 5, 128 * 5000 * 5 + 300000);
@@ -372,7 +372,7 @@ static void test_a_stop_is_heeded(void **state)
 {
     (void)state;
     add_both("x", CKPT_BF16, 10, 10);
-    options.copy.cancel = stop_at_once;
+    options.asked.run.cancel = stop_at_once;
     assert_int_equal(compare(), CKPT_E_INTERRUPTED);
 }
 

@@ -1,0 +1,86 @@
+/* Two open checkpoints compared: values, copies and configs; and what callers outside see of it. */
+#include "compare.h"
+
+#include <stdlib.h>
+
+#include "libckpt/checkpoint.h"
+#include "libckpt/options.h"
+
+/* Ranks that disagree are a difference here, not a failure. */
+static ckpt_code keep_copies(const ckpt_checkpoint *c, ckpt_error *err)
+{
+    return store_keep_copies(checkpoint_store(c),
+                             ckpt_catalog_count(ckpt_source_catalog(ckpt_logical(c))), err);
+}
+
+/* The configs, unless they are left out; and what else the result says of its inputs. */
+static ckpt_code compare_configs(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
+                                 int weights_only, ckpt_comparison *result, ckpt_error *err)
+{
+    const ckpt_checkpoint *const sides[] = { a, b };
+
+    for (int i = 0; i < 2; i++)
+        result->inputs[i] = (compare_input){ checkpoint_path(sides[i]),
+                                             ckpt_layout_name(sides[i]),
+                                             ckpt_family_name(sides[i]),
+                                             checkpoint_notes(sides[i]) };
+    return weights_only ? CKPT_OK
+                        : config_verdict_make(checkpoint_config(a), checkpoint_config(b),
+                                              &result->config, err);
+}
+
+ckpt_code ckpt_compare(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
+                       const ckpt_compare_options *options, ckpt_comparison **out,
+                       ckpt_error *err)
+{
+    compare_options with = { .stores = { checkpoint_store(a), checkpoint_store(b) } };
+    ckpt_comparison *result;
+    ckpt_code code;
+
+    if (options != NULL)
+        with.asked = *options;
+    if ((code = options_check_reserved(with.asked.reserved, CKPT_RESERVED, err)) != CKPT_OK)
+        return code;
+    if ((result = calloc(1, sizeof *result)) == NULL)
+        return ckpt_fail_memory(err, "a comparison", sizeof *result);
+    with.asked.run.fixed_bytes += ckpt_checkpoint_bytes(a) + ckpt_checkpoint_bytes(b);
+    if ((code = keep_copies(a, err)) != CKPT_OK || (code = keep_copies(b, err)) != CKPT_OK ||
+        (code = compare_sources(ckpt_logical(a), ckpt_logical(b), &with, result, err)) != CKPT_OK ||
+        (code = compare_configs(a, b, with.asked.weights_only, result, err)) != CKPT_OK)
+        ckpt_comparison_free(result);
+    else
+        *out = result;
+    return code;
+}
+
+void ckpt_comparison_free(ckpt_comparison *comparison)
+{
+    if (comparison == NULL)
+        return;
+    compare_release(comparison);
+    free(comparison);
+}
+
+size_t ckpt_comparison_compared(const ckpt_comparison *comparison)
+{
+    return comparison->compared;
+}
+
+const ckpt_difference *ckpt_comparison_difference(const ckpt_comparison *comparison, size_t i)
+{
+    return i < comparison->differing_count ? &comparison->differing[i] : NULL;
+}
+
+const char *ckpt_comparison_missing(const ckpt_comparison *comparison, int side, size_t i)
+{
+    if (side == 0)
+        return i < comparison->missing_in_a_count ? comparison->missing_in_a[i] : NULL;
+    return i < comparison->missing_in_b_count ? comparison->missing_in_b[i] : NULL;
+}
+
+const char *ckpt_comparison_config(const ckpt_comparison *comparison, size_t i)
+{
+    const config_comparison *config = &comparison->config.comparison;
+
+    return i < config->count ? config->differing[i].name : NULL;
+}
