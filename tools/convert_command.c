@@ -43,41 +43,41 @@ static void take_options(convert_command *o, const cli_args *args, cli_meter *me
 
 /* ---- --dry-run ---- */
 
-static void print_plan_json(const convert_job *job, uint64_t tile_bytes)
+static void print_plan_json(const convert_job *job, const convert_summary *plan)
 {
-    convert_room room;
     json_writer w;
 
     json_writer_begin(&w, json_write_stdio, stdout, 1);
     json_put_object(&w);
-    json_member_u64(&w, "in_bytes", job->in_bytes);
-    json_member_u64(&w, "out_bytes", job->out_bytes);
-    if (convert_plan_room(job, &room, NULL) == CKPT_OK) {
-        json_member_u64(&w, "needed_bytes", room.need_bytes);
-        if (room.free_bytes != UINT64_MAX)
-            json_member_u64(&w, "free_bytes", room.free_bytes);
+    json_member_u64(&w, "in_bytes", plan->in_bytes);
+    json_member_u64(&w, "out_bytes", plan->out_bytes);
+    if (plan->is_room_known) {
+        json_member_u64(&w, "needed_bytes", plan->room.need_bytes);
+        if (plan->room.free_bytes != UINT64_MAX)
+            json_member_u64(&w, "free_bytes", plan->room.free_bytes);
     }
-    json_member_u64(&w, "fixed_memory_bytes", job->fixed_bytes);
-    json_member_u64(&w, "tile_bytes_per_thread", tile_bytes);
-    json_member_u64(&w, "keys", ckpt_catalog_count(store_names(job->store)));
-    json_member_u64(&w, "pieces", ckpt_catalog_count(job->store->catalog));
-    json_member_names(&w, "notes", (const char *const *)job->notes.names, job->notes.count);
+    json_member_u64(&w, "fixed_memory_bytes", plan->fixed_bytes);
+    json_member_u64(&w, "tile_bytes_per_thread", plan->tile_bytes);
+    json_member_u64(&w, "keys", plan->key_count);
+    json_member_u64(&w, "pieces", plan->piece_count);
+    json_member_names(&w, "notes", plan->notes, plan->note_count);
     json_member_array(&w, "files");
-    for (size_t i = 0; i < job->store->file_count; i++) {
+    for (size_t i = 0; i < plan->file_count; i++) {
+        uint64_t size_bytes;
+
         json_put_object(&w);
-        json_member_string(&w, "name", job->store->files[i].name);
-        json_member_u64(&w, "bytes", job->store->files[i].size_bytes);
+        json_member_string(&w, "name", convert_file(job, i, &size_bytes));
+        json_member_u64(&w, "bytes", size_bytes);
         json_put_object_end(&w);
     }
     json_put_array_end(&w);
     json_member_array(&w, "tensors");
-    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++) {
-        const ckpt_tensor *to = ckpt_catalog_at(job->targets, i);
+    for (size_t i = 0; i < ckpt_catalog_count(plan->to); i++) {
+        const ckpt_tensor *to = ckpt_catalog_at(plan->to, i);
         char from_text[64];
         char to_text[64];
 
-        ckpt_tensor_encoding(ckpt_catalog_at(job->picked->catalog, i), from_text,
-                             sizeof from_text);
+        ckpt_tensor_encoding(ckpt_catalog_at(plan->from, i), from_text, sizeof from_text);
         ckpt_tensor_encoding(to, to_text, sizeof to_text);
         json_put_object(&w);
         json_member_string(&w, "name", to->name);
@@ -102,21 +102,21 @@ static void print_notes(const char *const *notes, size_t count)
 }
 
 /* One line for each pair of encodings. */
-static void print_changes(const convert_job *job)
+static void print_changes(const convert_summary *plan)
 {
     enum { PAIRS_MAX = 64, PAIR_BYTES = 160 };
     char pairs[PAIRS_MAX][PAIR_BYTES];
     uint64_t counts[PAIRS_MAX] = { 0 };
     size_t used = 0;
 
-    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++) {
+    for (size_t i = 0; i < ckpt_catalog_count(plan->to); i++) {
         char from[64];
         char to[64];
         char pair[PAIR_BYTES];
         size_t p = 0;
 
-        ckpt_tensor_encoding(ckpt_catalog_at(job->picked->catalog, i), from, sizeof from);
-        ckpt_tensor_encoding(ckpt_catalog_at(job->targets, i), to, sizeof to);
+        ckpt_tensor_encoding(ckpt_catalog_at(plan->from, i), from, sizeof from);
+        ckpt_tensor_encoding(ckpt_catalog_at(plan->to, i), to, sizeof to);
         snprintf(pair, sizeof pair, "%-28s -> %s", from, to);
         while (p < used && strcmp(pairs[p], pair) != 0)
             p++;
@@ -130,21 +130,20 @@ static void print_changes(const convert_job *job)
         printf("%8" PRIu64 "  %s\n", counts[p], pairs[p]);
 }
 
-static void print_room(const convert_job *job)
+static void print_room(const convert_summary *plan)
 {
     char need[CLI_SIZE_TEXT_BYTES];
     char available[CLI_SIZE_TEXT_BYTES] = "?";
-    convert_room room;
 
-    if (convert_plan_room(job, &room, NULL) != CKPT_OK)
+    if (!plan->is_room_known)
         return;
-    cli_size_text(room.need_bytes, need);
-    if (room.free_bytes != UINT64_MAX)
-        cli_size_text(room.free_bytes, available);
+    cli_size_text(plan->room.need_bytes, need);
+    if (plan->room.free_bytes != UINT64_MAX)
+        cli_size_text(plan->room.free_bytes, available);
     printf("space: %s needed, %s free\n", need, available);
 }
 
-static void print_plan(const convert_job *job, uint64_t tile_bytes)
+static void print_plan(const convert_job *job, const convert_summary *plan)
 {
     char in[CLI_SIZE_TEXT_BYTES];
     char out[CLI_SIZE_TEXT_BYTES];
@@ -152,38 +151,39 @@ static void print_plan(const convert_job *job, uint64_t tile_bytes)
     char tile[CLI_SIZE_TEXT_BYTES];
     char pieces[64] = "";
 
-    cli_size_text(job->in_bytes, in);
-    cli_size_text(job->out_bytes, out);
-    cli_size_text(job->fixed_bytes, fixed);
-    cli_size_text(tile_bytes, tile);
-    if (job->store->keys != NULL)
-        snprintf(pieces, sizeof pieces, ", cut in %zu pieces",
-                 ckpt_catalog_count(job->store->catalog));
+    cli_size_text(plan->in_bytes, in);
+    cli_size_text(plan->out_bytes, out);
+    cli_size_text(plan->fixed_bytes, fixed);
+    cli_size_text(plan->tile_bytes, tile);
+    if (plan->is_cut)
+        snprintf(pieces, sizeof pieces, ", cut in %zu pieces", plan->piece_count);
     printf("%zu tensors, %s -> %zu stored tensors%s, in %zu files, %s (%" PRIu64 " bytes)\n",
-           ckpt_catalog_count(job->targets), in, ckpt_catalog_count(store_names(job->store)),
-           pieces, job->store->file_count, out, job->out_bytes);
-    print_changes(job);
-    print_room(job);
+           ckpt_catalog_count(plan->to), in, plan->key_count, pieces, plan->file_count, out,
+           plan->out_bytes);
+    print_changes(plan);
+    print_room(plan);
     printf("memory: %s for catalogs, %s for each thread\n", fixed, tile);
-    for (size_t i = 0; i < job->store->file_count; i++)
-        printf("%16" PRIu64 "  %s\n", job->store->files[i].size_bytes,
-               cli_name(job->store->files[i].name));
-    print_notes((const char *const *)job->notes.names, job->notes.count);
+    for (size_t i = 0; i < plan->file_count; i++) {
+        uint64_t size_bytes;
+        const char *name = convert_file(job, i, &size_bytes);
+
+        printf("%16" PRIu64 "  %s\n", size_bytes, cli_name(name));
+    }
+    print_notes(plan->notes, plan->note_count);
 }
 
 static ckpt_code dry_run(const convert_command *o, convert_job *job, ckpt_error *err)
 {
-    uint64_t tile_bytes = 0;
-    ckpt_code code = convert_tile_bytes(job, &tile_bytes, err);
+    convert_summary plan;
+    ckpt_code code;
 
-    if (code == CKPT_OK && o->describe != NULL)
-        code = convert_describe(job, o->describe, err);
-    if (code != CKPT_OK)
+    if (o->describe != NULL && (code = convert_describe(job, o->describe, err)) != CKPT_OK)
         return code;
+    convert_summarise(job, &plan);
     if (o->common.json)
-        print_plan_json(job, tile_bytes);
+        print_plan_json(job, &plan);
     else
-        print_plan(job, tile_bytes);
+        print_plan(job, &plan);
     return CKPT_OK;
 }
 
@@ -341,9 +341,10 @@ static ckpt_code check_places(const convert_command *o, ckpt_error *err)
 /* Said in any case: a script that goes on as if DST were there would be wrong. */
 static void print_share(const convert_command *o, const convert_job *job)
 {
-    const convert_options *c = &job->options;
+    const convert_options *c = &o->convert;
     /* Another part may have finished all of it since. */
-    const int is_waiting = !job->is_there && file_exists(convert_directory(job));
+    const int is_waiting = convert_state_of(job) == CONVERT_WAITING &&
+                           file_exists(convert_directory(job));
     json_writer w;
 
     if (!o->common.json) {
@@ -386,7 +387,7 @@ static ckpt_code run(const convert_command *o, convert_job *job, const char *con
     if ((code = check_places(o, err)) != CKPT_OK ||
         (code = convert_run(job, err)) != CKPT_OK)
         return code;
-    if (job->is_waiting || job->is_there) {
+    if (convert_state_of(job) != CONVERT_WRITTEN) {
         print_share(o, job);
         return CKPT_OK;
     }

@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "config_rewrite.h"
+#include "convert_plan.h"
 #include "formats/config_scheme.h"
-#include "convert_private.h"
 #include "formats/config_forms.h"
 #include "formats/hf.h"
 #include "inference_config.h"
@@ -12,13 +12,13 @@
 #include "formats/notes.h"
 
 /* 1 when no weight stays quantised: then config.json need not tell of the scheme. */
-static int drops_scheme(const convert_job *job)
+static int drops_scheme(const job_plan *plan)
 {
-    const plan_policy *policy = &job->options.policy;
-    const ckpt_catalog *logical = job->source->reading.logical;
+    const plan_policy *policy = &plan->options.policy;
+    const ckpt_catalog *logical = plan->source->reading.logical;
 
     if (policy->dtype != PLAN_BF16 ||
-        !config_read_scheme(json_root(job->source->config)).is_decoded)
+        !config_read_scheme(json_root(plan->source->config)).is_decoded)
         return 0;
     for (size_t i = 0; i < ckpt_catalog_count(logical); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(logical, i);
@@ -30,62 +30,62 @@ static int drops_scheme(const convert_job *job)
     return 1;
 }
 
-ckpt_code convert_check_method(const convert_job *job, ckpt_error *err)
+ckpt_code convert_check_method(const job_plan *plan, ckpt_error *err)
 {
-    const plan_policy *policy = &job->options.policy;
+    const plan_policy *policy = &plan->options.policy;
     char method[CONFIG_METHOD_BYTES];
 
-    if (job->source->config == NULL ||
+    if (plan->source->config == NULL ||
         (policy->dtype == PLAN_KEEP && policy->experts == PLAN_KEEP &&
          policy->scale_dtype == CKPT_NONE))
         return CKPT_OK;
-    config_find_method(json_root(job->source->config), method);
-    if (method[0] == '\0' || drops_scheme(job))
+    config_find_method(json_root(plan->source->config), method);
+    if (method[0] == '\0' || drops_scheme(plan))
         return CKPT_OK;
     return ckpt_fail(err, CKPT_E_USAGE,
                      "'%s' is quantised as '%s' (quantization_config of its config.json), which "
                      "cannot be converted: only a copy without --dtype, --experts and "
-                     "--scale-dtype is possible", job->options.source, method);
+                     "--scale-dtype is possible", plan->options.source, method);
 }
 
 /* An mp folder is for the reference code, which reads inference/config.json. */
-static ckpt_code check_config(const convert_job *job, const config_change *change,
+static ckpt_code check_config(const job_plan *plan, const config_change *change,
                               ckpt_error *err)
 {
-    return job->options.format == &format_mp ? config_check_inference(change, job->map, err)
-                                             : CKPT_OK;
+    return plan->options.format == &format_mp ? config_check_inference(change, plan->map, err)
+                                              : CKPT_OK;
 }
 
-static ckpt_code rewrite_config(convert_job *job, const char *text, ckpt_error *err)
+static ckpt_code rewrite_config(job_plan *plan, const char *text, ckpt_error *err)
 {
     ckpt_map *native = NULL;
     config_change change = {
-        .targets = job->targets,
-        .from = job->fill != NULL ? NULL : job->picked->catalog,
-        .official = job->source->official,
-        .has_expert_dtype = job->source->family != NULL,
-        .is_inference = job->source->format == &format_mp,
+        .targets = plan->targets,
+        .from = plan->fill != NULL ? NULL : plan->picked->catalog,
+        .official = plan->source->official,
+        .has_expert_dtype = plan->source->family != NULL,
+        .is_inference = plan->source->format == &format_mp,
     };
     ckpt_code code = CKPT_OK;
 
-    if (job->source->family != NULL)
-        code = checkpoint_find_map(ckpt_family_name(job->source), "native", &native, err);
+    if (plan->source->family != NULL)
+        code = checkpoint_find_map(ckpt_family_name(plan->source), "native", &native, err);
     change.modules = native;
-    if (code == CKPT_OK && (code = check_config(job, &change, err)) == CKPT_OK && text != NULL)
-        code = config_rewrite(text, &change, &job->config_text, err);
+    if (code == CKPT_OK && (code = check_config(plan, &change, err)) == CKPT_OK && text != NULL)
+        code = config_rewrite(text, &change, &plan->config_text, err);
     map_free(native);
     return code;
 }
 
 /* vLLM takes the bytes of these scales for numbers. */
-static ckpt_code note_scales(convert_job *job, ckpt_error *err)
+static ckpt_code note_scales(job_plan *plan, ckpt_error *err)
 {
-    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++) {
-        const ckpt_tensor *t = ckpt_catalog_at(job->targets, i);
+    for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(plan->targets, i);
 
-        if (job->options.format == &format_hf && plan_is_expert(t->name) &&
+        if (plan->options.format == &format_hf && plan_is_expert(t->name) &&
             t->dtype == CKPT_F8_E4M3 && t->scale_dtype == CKPT_F8_E8M0)
-            return note_add(&job->notes, err,
+            return note_add(&plan->notes, err,
                             "FP8 experts with E8M0 scales: vLLM takes the scale bytes for numbers "
                             "(SGLang and transformers read them); --scale-dtype f32 serves all");
     }
@@ -93,46 +93,46 @@ static ckpt_code note_scales(convert_job *job, ckpt_error *err)
 }
 
 /* Shards of ranks are run by code that reads a config of its own. */
-static ckpt_code plan_inference(convert_job *job, ckpt_error *err)
+static ckpt_code plan_inference(job_plan *plan, ckpt_error *err)
 {
-    const file_list *carried = &job->source->extras;
+    const file_list *carried = &plan->source->extras;
     ckpt_error why = { .text = "" };
     char *bare = NULL;
     ckpt_code code;
 
-    if (job->options.format != &format_mp || job->source->family == NULL ||
-        job->config_text == NULL)
+    if (plan->options.format != &format_mp || plan->source->family == NULL ||
+        plan->config_text == NULL)
         return CKPT_OK;
     for (size_t i = 0; i < carried->count; i++)
         if (strcmp(carried->names[i], CONFIG_INFERENCE_FILE) == 0)
             return CKPT_OK;
-    code = inference_config_derive(family_name(job->source->family), job->config_text, &bare,
+    code = inference_config_derive(family_name(plan->source->family), plan->config_text, &bare,
                                    &why);
     if (code == CKPT_E_FORMAT)
-        return note_add(&job->notes, err, "%s is not made: %s", CONFIG_INFERENCE_FILE, why.text);
+        return note_add(&plan->notes, err, "%s is not made: %s", CONFIG_INFERENCE_FILE, why.text);
     if (code != CKPT_OK)
         return ckpt_fail(err, code, "%s", why.text);
     if (bare != NULL)
-        code = config_rewrite_inference(bare, job->targets, &job->inference_text, err);
+        code = config_rewrite_inference(bare, plan->targets, &plan->inference_text, err);
     free(bare);
     return code;
 }
 
-static ckpt_code plan_text(convert_job *job, ckpt_error *err)
+static ckpt_code plan_text(job_plan *plan, ckpt_error *err)
 {
-    const char *text = job->source->config_text;
+    const char *text = plan->source->config_text;
 
-    if (job->like != NULL && job->like->config_text != NULL)
-        return config_rewrite_like(text != NULL ? text : job->like->config_text,
-                                   job->like->config_text, &job->config_text, err);
-    return job->like != NULL && text == NULL ? CKPT_OK : rewrite_config(job, text, err);
+    if (plan->like != NULL && plan->like->config_text != NULL)
+        return config_rewrite_like(text != NULL ? text : plan->like->config_text,
+                                   plan->like->config_text, &plan->config_text, err);
+    return plan->like != NULL && text == NULL ? CKPT_OK : rewrite_config(plan, text, err);
 }
 
-ckpt_code convert_plan_config(convert_job *job, ckpt_error *err)
+ckpt_code convert_plan_config(job_plan *plan, ckpt_error *err)
 {
-    ckpt_code code = note_scales(job, err);
+    ckpt_code code = note_scales(plan, err);
 
-    if (code == CKPT_OK && (code = plan_text(job, err)) == CKPT_OK)
-        code = plan_inference(job, err);
+    if (code == CKPT_OK && (code = plan_text(plan, err)) == CKPT_OK)
+        code = plan_inference(plan, err);
     return code;
 }

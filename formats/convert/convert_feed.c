@@ -4,11 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "convert_feed_copy.h"
 #include "libckpt/array.h"
-#include "convert_private.h"
-#include "formats/safetensors.h"
 #include "libckpt/size.h"
-#include "libckpt/text.h"
 
 /* Tensor `tensor` of the target needs something of file `file` of the source. */
 typedef struct {
@@ -17,7 +15,8 @@ typedef struct {
 } feed_need;
 
 typedef struct {
-    convert_job *job;
+    const job_plan *plan;
+    const feed_copy *copy;
     convert_feed *feed;
     feed_need *needs;            /* by tensor */
     size_t need_count;
@@ -48,20 +47,20 @@ static ckpt_code add_need(feed_run *r, size_t tensor, uint32_t file, ckpt_error 
 
 static ckpt_code find_needs(feed_run *r, ckpt_error *err)
 {
-    const convert_job *job = r->job;
-    const ckpt_layout *layout = job->source->layout;
+    const job_plan *plan = r->plan;
+    const ckpt_layout *layout = plan->source->layout;
     ckpt_code code = CKPT_OK;
 
-    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++) {
-        const char *name = ckpt_catalog_at(job->picked->catalog, i)->name;
-        const int64_t found = ckpt_catalog_find(job->source->reading.logical, name);
+    for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++) {
+        const char *name = ckpt_catalog_at(plan->picked->catalog, i)->name;
+        const int64_t found = ckpt_catalog_find(plan->source->reading.logical, name);
 
-        if (job->kept[i]) {
+        if (r->copy->kept[i]) {
             r->is_done[i] = 1;
             continue;
         }
         r->left_count++;
-        if (job->origins[i] != NULL || found < 0)
+        if (plan->origins[i] != NULL || found < 0)
             continue;                    /* of --fill-from */
         for (int part = 0; part < CKPT_PART_COUNT; part++) {
             const layout_extent *e;
@@ -80,14 +79,14 @@ static ckpt_code find_needs(feed_run *r, ckpt_error *err)
 static ckpt_code say_room(const feed_run *r, ckpt_error *err)
 {
     convert_room room;
-    const ckpt_code code = convert_find_room(r->job, convert_directory(r->job), &room, err);
+    const ckpt_code code = convert_find_room(r->plan, r->copy->directory, &room, err);
 
     return code == CKPT_OK ? r->feed->room(r->feed, &room, err) : code;
 }
 
 static ckpt_code say_wants(feed_run *r, ckpt_error *err)
 {
-    const ckpt_store *store = r->job->source->store;
+    const ckpt_store *store = r->plan->source->store;
     ckpt_code code;
 
     for (size_t i = 0; i < store->file_count; i++) {
@@ -129,8 +128,8 @@ static ckpt_code check_header(const store_file *planned, const ckpt_file *data, 
 /* From here on the tensors of this file are read from the data. */
 static ckpt_code open_data(feed_run *r, size_t i, ckpt_error *err)
 {
-    store_file *planned = &r->job->source->store->files[i];
-    char *path = file_join(r->job->options.source, planned->name);
+    store_file *planned = &r->plan->source->store->files[i];
+    char *path = file_join(r->plan->options.source, planned->name);
     ckpt_file *data = NULL;
     ckpt_code code;
 
@@ -150,7 +149,7 @@ static ckpt_code open_data(feed_run *r, size_t i, ckpt_error *err)
 
 static ckpt_code take_next(feed_run *r, size_t *out, ckpt_error *err)
 {
-    const ckpt_store *store = r->job->source->store;
+    const ckpt_store *store = r->plan->source->store;
     const char *name;
     size_t i = 0;
     ckpt_code code;
@@ -174,7 +173,7 @@ static ckpt_code take_next(feed_run *r, size_t *out, ckpt_error *err)
 
 static ckpt_code finish_file(feed_run *r, size_t i, ckpt_error *err)
 {
-    store_file *f = &r->job->source->store->files[i];
+    store_file *f = &r->plan->source->store->files[i];
     const ckpt_code code = file_check_unchanged(f->file, NULL, err);
 
     file_close(f->file, NULL);
@@ -183,9 +182,10 @@ static ckpt_code finish_file(feed_run *r, size_t i, ckpt_error *err)
 }
 
 /* Convert what can be; the result reaches the disk before any file is said to be finished. */
-static ckpt_code convert_ready(feed_run *r, const feed_copy *copy, ckpt_error *err)
+static ckpt_code convert_ready(feed_run *r, ckpt_error *err)
 {
-    const size_t count = ckpt_catalog_count(r->job->targets);
+    const feed_copy *copy = r->copy;
+    const size_t count = ckpt_catalog_count(r->plan->targets);
     size_t ready_count = 0;
     ckpt_code code;
 
@@ -196,7 +196,7 @@ static ckpt_code convert_ready(feed_run *r, const feed_copy *copy, ckpt_error *e
     if (ready_count == 0)
         return CKPT_OK;
     if ((code = ckpt_copy(copy->from, copy->to, copy->options, err)) != CKPT_OK ||
-        (code = file_sync_tree(convert_directory(r->job), err)) != CKPT_OK)
+        (code = file_sync_tree(r->copy->directory, err)) != CKPT_OK)
         return code;
     for (size_t n = 0; n < r->need_count; n++)
         r->left[r->needs[n].file] -= copy->ready[r->needs[n].tensor];
@@ -208,7 +208,7 @@ static ckpt_code convert_ready(feed_run *r, const feed_copy *copy, ckpt_error *e
 
 static ckpt_code answer(feed_run *r, size_t came, ckpt_error *err)
 {
-    const ckpt_store *store = r->job->source->store;
+    const ckpt_store *store = r->plan->source->store;
     ckpt_code code;
 
     for (size_t i = 0; i < store->file_count; i++) {
@@ -224,50 +224,30 @@ static ckpt_code answer(feed_run *r, size_t came, ckpt_error *err)
     return CKPT_OK;
 }
 
-static ckpt_code run(feed_run *r, const feed_copy *copy, ckpt_error *err)
+static ckpt_code run(feed_run *r, ckpt_error *err)
 {
     size_t came = 0;
     ckpt_code code;
 
     if ((code = find_needs(r, err)) != CKPT_OK ||
-        (code = file_sync_parent(convert_directory(r->job), err)) != CKPT_OK ||
+        (code = file_sync_parent(r->copy->directory, err)) != CKPT_OK ||
         (code = say_room(r, err)) != CKPT_OK || (code = say_wants(r, err)) != CKPT_OK)
         return code;
     for (;;) {
-        if ((code = convert_ready(r, copy, err)) != CKPT_OK ||
+        if ((code = convert_ready(r, err)) != CKPT_OK ||
             (code = answer(r, came, err)) != CKPT_OK || r->left_count == 0 ||
             (code = take_next(r, &came, err)) != CKPT_OK)
             return code;
     }
 }
 
-ckpt_code convert_feed_named(void *context, ckpt_error *err)
+ckpt_code convert_feed_copy(const job_plan *plan, const feed_copy *copy, ckpt_error *err)
 {
-    const convert_job *job = context;
-
-    return job->options.feed->named(job->options.feed, job->options.target, err);
-}
-
-ckpt_code convert_feed_check(const convert_job *job, ckpt_error *err)
-{
-    const ckpt_store *store = job->source->store;
-
-    if (job->options.no_digest || job->options.part_count > 1)
-        return ckpt_fail(err, CKPT_E_USAGE, "a source that goes away needs digests and one process "
-                         "for all: not --no-digest, not --part");
-    for (size_t i = 0; i < store->file_count; i++)
-        if (!text_ends_with(store->files[i].name, SAFETENSORS_SUFFIX))
-            return ckpt_fail(err, CKPT_E_USAGE, "'%s': only safetensors files can come one by one",
-                             store->files[i].name);
-    return CKPT_OK;
-}
-
-ckpt_code convert_feed_copy(convert_job *job, const feed_copy *copy, ckpt_error *err)
-{
-    const size_t tensor_count = ckpt_catalog_count(job->targets);
-    const size_t file_count = job->source->store->file_count;
-    feed_run r = { .job = job,
-                   .feed = job->options.feed,
+    const size_t tensor_count = ckpt_catalog_count(plan->targets);
+    const size_t file_count = plan->source->store->file_count;
+    feed_run r = { .plan = plan,
+                   .copy = copy,
+                   .feed = plan->options.feed,
                    .missing = calloc(tensor_count + 1, sizeof *r.missing),
                    .left = calloc(file_count + 1, sizeof *r.left),
                    .has_come = calloc(file_count + 1, 1),
@@ -277,7 +257,7 @@ ckpt_code convert_feed_copy(convert_job *job, const feed_copy *copy, ckpt_error 
     if (r.missing == NULL || r.left == NULL || r.has_come == NULL || r.is_done == NULL)
         code = ckpt_fail_memory(err, "a plan", tensor_count);
     else
-        code = run(&r, copy, err);
+        code = run(&r, err);
     free(r.needs);
     free(r.missing);
     free(r.left);

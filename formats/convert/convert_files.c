@@ -2,65 +2,65 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "convert_private.h"
+#include "convert_plan.h"
 #include "formats/hf.h"
 #include "formats/notes.h"
 #include "libckpt/size.h"
 
 /* Where each input's tensors go: the source's files under their names. */
-static ckpt_code keep_files(convert_job *job, ckpt_error *err)
+static ckpt_code keep_files(job_plan *plan, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
 
-    for (size_t i = 0; i < job->source->store->file_count && code == CKPT_OK; i++) {
-        const store_file *from = &job->source->store->files[i];
+    for (size_t i = 0; i < plan->source->store->file_count && code == CKPT_OK; i++) {
+        const store_file *from = &plan->source->store->files[i];
         uint32_t number;
 
-        if ((code = store_add_file(job->store, from->name, &number, err)) != CKPT_OK)
+        if ((code = store_add_file(plan->store, from->name, &number, err)) != CKPT_OK)
             break;
         if (from->metadata != NULL &&
-            (job->store->files[number].metadata = strdup(from->metadata)) == NULL)
+            (plan->store->files[number].metadata = strdup(from->metadata)) == NULL)
             code = ckpt_fail_memory(err, "metadata", strlen(from->metadata));
     }
     return code;
 }
 
 /* Number the files anew: a new one where the source (and its file) changes, or one is full. */
-static uint32_t number_files(convert_job *job)
+static uint32_t number_files(job_plan *plan)
 {
-    const uint64_t limit = job->options.file_bytes_max;
-    const size_t count = ckpt_catalog_count(job->targets);
+    const uint64_t limit = plan->options.file_bytes_max;
+    const size_t count = ckpt_catalog_count(plan->targets);
     uint64_t used_bytes = 0;
     uint32_t file = 0;
 
     for (size_t i = 0; i < count; i++) {
-        const ckpt_tensor *from = ckpt_catalog_at(job->picked->catalog, i);
-        const uint64_t bytes = ckpt_tensor_bytes(ckpt_catalog_at(job->targets, i));
+        const ckpt_tensor *from = ckpt_catalog_at(plan->picked->catalog, i);
+        const uint64_t bytes = ckpt_tensor_bytes(ckpt_catalog_at(plan->targets, i));
         int fresh = 0;
 
         if (i > 0 && limit != 0)
             fresh = used_bytes > 0 && bytes > limit - size_min(limit, used_bytes);
         else if (i > 0)
-            fresh = from->file != ckpt_catalog_at(job->picked->catalog, i - 1)->file ||
-                    job->origins[i] != job->origins[i - 1];
+            fresh = from->file != ckpt_catalog_at(plan->picked->catalog, i - 1)->file ||
+                    plan->origins[i] != plan->origins[i - 1];
         if (fresh) {
             file++;
             used_bytes = 0;
         }
         used_bytes += bytes;
-        catalog_edit(job->targets, i)->file = file;
+        catalog_edit(plan->targets, i)->file = file;
     }
     return file + 1;
 }
 
 /* The files of the official release; 0 when a tensor is not of it. */
-static uint32_t number_officially(convert_job *job)
+static uint32_t number_officially(job_plan *plan)
 {
-    const ckpt_catalog *official = job->source->official;
+    const ckpt_catalog *official = plan->source->official;
     uint32_t count = 0;
 
-    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++) {
-        ckpt_tensor *t = catalog_edit(job->targets, i);
+    for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++) {
+        ckpt_tensor *t = catalog_edit(plan->targets, i);
         const int64_t o = official == NULL ? CKPT_NOT_FOUND : ckpt_catalog_find(official, t->name);
 
         if (o < 0)
@@ -72,72 +72,72 @@ static uint32_t number_officially(convert_job *job)
 }
 
 /* A size that was meant in GB makes a file of every tensor. */
-static ckpt_code check_limit(convert_job *job, uint32_t file_count, ckpt_error *err)
+static ckpt_code check_limit(job_plan *plan, uint32_t file_count, ckpt_error *err)
 {
     enum { FILES_MAX = 1000 };
-    const uint64_t limit = job->options.file_bytes_max;
+    const uint64_t limit = plan->options.file_bytes_max;
     size_t larger = 0;
 
     if (limit == 0)
         return CKPT_OK;
-    if (file_count > FILES_MAX && !job->options.many_files)
+    if (file_count > FILES_MAX && !plan->options.many_files)
         return ckpt_fail(err, CKPT_E_USAGE, "--max-shard-size %llu makes %u files, more than %d: "
                          "give a larger size, or add --many-files", (unsigned long long)limit,
                          file_count, FILES_MAX);
-    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++)
-        larger += ckpt_tensor_bytes(ckpt_catalog_at(job->targets, i)) > limit;
+    for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++)
+        larger += ckpt_tensor_bytes(ckpt_catalog_at(plan->targets, i)) > limit;
     if (larger == 0)
         return CKPT_OK;
-    return note_add(&job->notes, err, "%zu tensors are larger than --max-shard-size: each has a "
+    return note_add(&plan->notes, err, "%zu tensors are larger than --max-shard-size: each has a "
                     "file of its own", larger);
 }
 
-static ckpt_code add_numbered_files(convert_job *job, ckpt_error *err)
+static ckpt_code add_numbered_files(job_plan *plan, ckpt_error *err)
 {
     uint32_t count = 0;
 
-    if (job->options.file_bytes_max == 0)
-        count = number_officially(job);
+    if (plan->options.file_bytes_max == 0)
+        count = number_officially(plan);
     if (count == 0) {
         ckpt_code code;
 
-        count = number_files(job);
-        if ((code = check_limit(job, count, err)) != CKPT_OK)
+        count = number_files(plan);
+        if ((code = check_limit(plan, count, err)) != CKPT_OK)
             return code;
     }
-    return format_add_files(job->options.format, job->store, count, err);
+    return format_add_files(plan->options.format, plan->store, count, err);
 }
 
 /* Copies go where their originals go when files are numbered anew. */
-static void place_copies(convert_job *job)
+static void place_copies(job_plan *plan)
 {
-    for (size_t i = 0; i < job->layout->count; i++) {
-        const layout_extent *e = &job->layout->extents[i];
+    for (size_t i = 0; i < plan->layout->count; i++) {
+        const layout_extent *e = &plan->layout->extents[i];
 
         if (e->copy)
-            catalog_edit(job->store->catalog, e->stored)->file =
-                ckpt_catalog_at(job->targets, e->logical)->file;
+            catalog_edit(plan->store->catalog, e->stored)->file =
+                ckpt_catalog_at(plan->targets, e->logical)->file;
     }
 }
 
-static ckpt_code lay_out_files(convert_job *job, const map_write_input *input, ckpt_error *err)
+static ckpt_code lay_out_files(job_plan *plan, const map_write_input *input, ckpt_error *err)
 {
     const int anew =
-        job->fill != NULL || job->options.file_bytes_max != 0 || !convert_keeps_layout(job);
-    ckpt_code code = anew ? add_numbered_files(job, err) : keep_files(job, err);
+        plan->fill != NULL || plan->options.file_bytes_max != 0 || !convert_keeps_layout(plan);
+    ckpt_code code = anew ? add_numbered_files(plan, err) : keep_files(plan, err);
 
     if (code == CKPT_OK && anew)
-        code = convert_keep_metadata(job, err);
+        code = convert_keep_metadata(plan, err);
     if (code == CKPT_OK)
-        code = map_write(input, job->store->catalog, &job->layout, err);
+        code = map_write(input, plan->store->catalog, &plan->layout, err);
     if (code == CKPT_OK && anew)
-        place_copies(job);
-    job->with_index = job->source->has_index || anew;
+        place_copies(plan);
+    plan->with_index = plan->source->has_index || anew;
     return code;
 }
 
 /* Keys by the map, pieces by the format, logical tensors in pieces by both. */
-static ckpt_code lay_out_pieces(convert_job *job, const map_write_input *input, ckpt_error *err)
+static ckpt_code lay_out_pieces(job_plan *plan, const map_write_input *input, ckpt_error *err)
 {
     ckpt_catalog *keys = catalog_create();
     ckpt_layout *outer = NULL;
@@ -149,35 +149,35 @@ static ckpt_code lay_out_pieces(convert_job *job, const map_write_input *input, 
         catalog_free(keys);
         return code;
     }
-    if (job->source->config != NULL)
-        job->options.sharding.config = json_root(job->source->config);
-    code = job->options.format->split(job->store, keys, job->map, &job->options.sharding, err);
+    if (plan->source->config != NULL)
+        plan->options.sharding.config = json_root(plan->source->config);
+    code = plan->options.format->split(plan->store, keys, plan->map, &plan->options.sharding, err);
     if (code == CKPT_OK)
-        code = convert_keep_metadata(job, err);
+        code = convert_keep_metadata(plan, err);
     if (code == CKPT_OK)
-        code = layout_compose(outer, job->store->pieces, &job->layout, err);
+        code = layout_compose(outer, plan->store->pieces, &plan->layout, err);
     if (code == CKPT_OK)
-        code = layout_seal(job->layout, err);
+        code = layout_seal(plan->layout, err);
     layout_free(outer);
     return code;
 }
 
-static ckpt_code lay_out_new(convert_job *job, ckpt_error *err)
+static ckpt_code lay_out_new(job_plan *plan, ckpt_error *err)
 {
-    const int same_names = strcmp(job->map->names, ckpt_names_style(job->source)) == 0 &&
-                           !job->options.open.keep_copies;
-    const map_write_input input = { job->map, job->targets,
-                                    same_names && job->source->store->pieces == NULL
-                                        ? job->source->reading.layout
+    const int same_names = strcmp(plan->map->names, ckpt_names_style(plan->source)) == 0 &&
+                           !plan->options.open.keep_copies;
+    const map_write_input input = { plan->map, plan->targets,
+                                    same_names && plan->source->store->pieces == NULL
+                                        ? plan->source->reading.layout
                                         : NULL };
-    const ckpt_code code = job->options.format->split == NULL
-                               ? lay_out_files(job, &input, err)
-                               : lay_out_pieces(job, &input, err);
+    const ckpt_code code = plan->options.format->split == NULL
+                               ? lay_out_files(plan, &input, err)
+                               : lay_out_pieces(plan, &input, err);
 
-    return code == CKPT_OK ? job->options.format->lay_out(job->store, err) : code;
+    return code == CKPT_OK ? plan->options.format->lay_out(plan->store, err) : code;
 }
 
-ckpt_code convert_lay_out(convert_job *job, ckpt_error *err)
+ckpt_code convert_lay_out(job_plan *plan, ckpt_error *err)
 {
-    return job->like != NULL ? convert_lay_out_like(job, err) : lay_out_new(job, err);
+    return plan->like != NULL ? convert_lay_out_like(plan, err) : lay_out_new(plan, err);
 }

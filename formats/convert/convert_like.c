@@ -1,7 +1,7 @@
 /* The target of --like: the same files, headers and extents. */
 #include <stdlib.h>
 
-#include "convert_private.h"
+#include "convert_plan.h"
 #include "formats/hf.h"
 
 static ckpt_code copy_header(const store_file *from, store_file *to, ckpt_error *err)
@@ -13,32 +13,32 @@ static ckpt_code copy_header(const store_file *from, store_file *to, ckpt_error 
     return file_read_at(from->file, 0, to->header, from->header_bytes, err);
 }
 
-ckpt_code convert_lay_out_like(convert_job *job, ckpt_error *err)
+ckpt_code convert_lay_out_like(job_plan *plan, ckpt_error *err)
 {
-    const ckpt_store *like = job->like->store;
-    const ckpt_layout *layout = job->like->reading.layout;
+    const ckpt_store *like = plan->like->store;
+    const ckpt_layout *layout = plan->like->reading.layout;
     ckpt_code code = CKPT_OK;
 
-    if (job->like->format != &format_hf)
+    if (plan->like->format != &format_hf)
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a %s checkpoint, expected an HF directory",
-                         job->options.like, ckpt_layout_name(job->like));
+                         plan->options.like, ckpt_layout_name(plan->like));
     for (size_t i = 0; i < like->file_count && code == CKPT_OK; i++) {
         uint32_t number;
 
-        if ((code = store_add_file(job->store, like->files[i].name, &number, err)) == CKPT_OK)
-            code = copy_header(&like->files[i], &job->store->files[number], err);
+        if ((code = store_add_file(plan->store, like->files[i].name, &number, err)) == CKPT_OK)
+            code = copy_header(&like->files[i], &plan->store->files[number], err);
     }
     for (size_t i = 0; i < ckpt_catalog_count(like->catalog) && code == CKPT_OK; i++)
-        code = job->like->reading.fates[i].kind == FATE_DROPPED
+        code = plan->like->reading.fates[i].kind == FATE_DROPPED
                    ? ckpt_fail(err, CKPT_E_USAGE, "'%s' has a tensor '%s' that nothing can fill",
-                               job->options.like, ckpt_catalog_at(like->catalog, i)->name)
-                   : catalog_add(job->store->catalog, ckpt_catalog_at(like->catalog, i), err);
+                               plan->options.like, ckpt_catalog_at(like->catalog, i)->name)
+                   : catalog_add(plan->store->catalog, ckpt_catalog_at(like->catalog, i), err);
     if (code != CKPT_OK)
         return code;
-    if ((job->layout = layout_create(job->targets, job->store->catalog)) == NULL)
+    if ((plan->layout = layout_create(plan->targets, plan->store->catalog)) == NULL)
         return ckpt_fail_memory(err, "a layout", layout->count);
     for (size_t i = 0; i < layout->count && code == CKPT_OK; i++)
-        code = layout_add(job->layout, &layout->extents[i], err);
-    job->with_index = job->like->has_index;
-    return code == CKPT_OK ? layout_seal(job->layout, err) : code;
+        code = layout_add(plan->layout, &layout->extents[i], err);
+    plan->with_index = plan->like->has_index;
+    return code == CKPT_OK ? layout_seal(plan->layout, err) : code;
 }

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "libckpt/buffer.h"
-#include "convert_private.h"
+#include "convert_plan.h"
 #include "formats/hf.h"
 #include "libckpt/json.h"
 #include "formats/notes.h"
@@ -122,7 +122,7 @@ static int compare_keys(const void *left, const void *right)
     return strcmp(*(char *const *)left, *(char *const *)right);
 }
 
-static ckpt_code note_dropped(convert_job *job, file_list *dropped, int is_carried,
+static ckpt_code note_dropped(job_plan *plan, file_list *dropped, int is_carried,
                               ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
@@ -131,27 +131,27 @@ static ckpt_code note_dropped(convert_job *job, file_list *dropped, int is_carri
         qsort(dropped->names, dropped->count, sizeof *dropped->names, compare_keys);
     for (size_t i = 0; i < dropped->count && code == CKPT_OK; i++)
         if (i == 0 || strcmp(dropped->names[i], dropped->names[i - 1]) != 0)
-            code = note_add(&job->notes, err, "__metadata__ '%s' is left out: %s",
+            code = note_add(&plan->notes, err, "__metadata__ '%s' is left out: %s",
                             dropped->names[i],
                             is_carried ? "not every file says the same"
                                        : "the layout has no place for it");
     return code;
 }
 
-ckpt_code convert_keep_metadata(convert_job *job, ckpt_error *err)
+ckpt_code convert_keep_metadata(job_plan *plan, ckpt_error *err)
 {
-    const int is_carried = job->options.format == &format_hf;
+    const int is_carried = plan->options.format == &format_hf;
     common_metadata m = { .first = NULL };
     char *text = NULL;
     ckpt_code code;
 
     table_init(&m.index);
-    if ((code = add_files(&m, job->source, err)) == CKPT_OK &&
-        (code = add_files(&m, job->fill, err)) == CKPT_OK &&
+    if ((code = add_files(&m, plan->source, err)) == CKPT_OK &&
+        (code = add_files(&m, plan->fill, err)) == CKPT_OK &&
         (code = take_common(&m, is_carried, &text, err)) == CKPT_OK)
-        code = note_dropped(job, &m.dropped, is_carried, err);
-    for (size_t i = 0; i < job->store->file_count && text != NULL && code == CKPT_OK; i++)
-        if ((job->store->files[i].metadata = strdup(text)) == NULL)
+        code = note_dropped(plan, &m.dropped, is_carried, err);
+    for (size_t i = 0; i < plan->store->file_count && text != NULL && code == CKPT_OK; i++)
+        if ((plan->store->files[i].metadata = strdup(text)) == NULL)
             code = ckpt_fail_memory(err, "metadata", strlen(text));
     free(text);
     free(m.members);

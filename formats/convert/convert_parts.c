@@ -5,55 +5,28 @@
 
 #include "convert_private.h"
 
-ckpt_code convert_sync_spill(void *context, ckpt_error *err)
-{
-    const convert_spill_sync *sync = context;
-    uint64_t synced_bytes;
-    const ckpt_code code = side_data_sync(sync->spill, &synced_bytes, err);
-
-    return code == CKPT_OK ? journal_append_side(sync->journal, synced_bytes, err) : code;
-}
-
-ckpt_code convert_seal(convert_job *job, const uint8_t *tensors, ckpt_error *err)
-{
-    uint8_t *owned;
-    ckpt_code code;
-
-    if (job->options.format->seal == NULL)
-        return CKPT_OK;
-    owned = calloc(ckpt_catalog_count(job->store->catalog) + 1, 1);
-    if (owned == NULL)
-        return ckpt_fail_memory(err, "a share", ckpt_catalog_count(job->store->catalog));
-    for (size_t i = 0; i < job->layout->count; i++)
-        owned[job->layout->extents[i].stored] |=
-            tensors == NULL || tensors[job->layout->extents[i].logical];
-    code = job->options.format->seal(job->store, owned, err);
-    free(owned);
-    return code;
-}
-
 /* ---- the last part ---- */
 
 /* What others rely on when this process says that it has finished. */
-static ckpt_code sync_share(convert_job *job, side_data_writer *spill, ckpt_error *err)
+static ckpt_code sync_share(job_output *output, ckpt_error *err)
 {
-    convert_spill_sync sync = { spill, output_journal(job->output) };
-    const ckpt_code code = store_sync_files(job->store, err);
+    const ckpt_code code = store_sync_files(output->plan->store, err);
 
-    return code == CKPT_OK && spill != NULL ? convert_sync_spill(&sync, err) : code;
+    return code == CKPT_OK && output->spill != NULL ? job_output_sync_spill(output, err) : code;
 }
 
 /* Everything around the tensors again, from what is known here: it costs little. */
-static ckpt_code write_around(convert_job *job, ckpt_error *err)
+static ckpt_code write_around(const job_output *output, ckpt_error *err)
 {
+    const ckpt_store *store = output->plan->store;
     ckpt_code code = CKPT_OK;
 
-    for (size_t i = 0; i < job->store->file_count && code == CKPT_OK; i++) {
-        store_file *f = &job->store->files[i];
+    for (size_t i = 0; i < store->file_count && code == CKPT_OK; i++) {
+        const store_file *f = &store->files[i];
 
         code = file_write_at(f->file, 0, f->header, f->header_bytes, err);
     }
-    return code == CKPT_OK ? convert_seal(job, NULL, err) : code;
+    return code == CKPT_OK ? job_output_seal(output, NULL, err) : code;
 }
 
 /*
@@ -63,11 +36,13 @@ static ckpt_code write_around(convert_job *job, ckpt_error *err)
 static ckpt_code check_others(convert_job *job, const convert_pipeline *p, journal_record *records,
                               ckpt_error *err)
 {
-    const ckpt_run_options copy = convert_copy_with(job);
-    const size_t count = ckpt_catalog_count(job->targets);
+    const job_plan *plan = job->plan;
+    job_result *result = &job->result;
+    const ckpt_run_options copy = pipeline_run_options(plan);
+    const size_t count = ckpt_catalog_count(plan->targets);
     uint8_t *again = calloc(count + 1, 1);
-    const file_sink_options options = { .store = job->store, .layout = job->layout,
-                                        .digest = job->digest, .share = again };
+    const file_sink_options options = { .store = plan->store, .layout = plan->layout,
+                                        .digest = result->digest, .share = again };
     ckpt_sink *sink = NULL;
     size_t kept_count;
     ckpt_code code;
@@ -75,19 +50,19 @@ static ckpt_code check_others(convert_job *job, const convert_pipeline *p, journ
     if (again == NULL)
         return ckpt_fail_memory(err, "a share", count);
     for (size_t i = 0; i < count; i++)
-        records[i].is_done &= !job->share[i];
+        records[i].is_done &= !plan->share[i];
     if ((code = sink_files_create(&options, &sink, err)) != CKPT_OK ||
         (code = sink_files_verify(sink, records, &copy, &kept_count, err)) != CKPT_OK)
         goto out;
     for (size_t i = 0; i < count; i++) {
-        again[i] = !job->share[i] && !sink_files_kept(sink, i);
-        job->kept[i] |= !job->share[i] && !again[i];
-        job->repaired_count += again[i];
+        again[i] = !plan->share[i] && !sink_files_kept(sink, i);
+        result->kept[i] |= !plan->share[i] && !again[i];
+        result->repaired_count += again[i];
     }
-    if (job->repaired_count > 0)
+    if (result->repaired_count > 0)
         code = ckpt_copy(p->encoded, sink, &copy, err);
     if (code == CKPT_OK)
-        code = write_around(job, err);
+        code = write_around(&job->output, err);
 out:
     sink_files_free(sink);
     free(again);
@@ -96,30 +71,31 @@ out:
 
 ckpt_code convert_join(convert_job *job, const convert_pipeline *p, ckpt_error *err)
 {
-    const size_t count = ckpt_catalog_count(job->targets);
+    const size_t count = ckpt_catalog_count(job->plan->targets);
     journal_record *records;
     uint64_t *side_bytes;
     int committer = 0;
     ckpt_code code;
 
-    if (job->share == NULL)
+    if (job->plan->share == NULL)
         return CKPT_OK;
     records = calloc(count + 1, sizeof *records);
-    side_bytes = calloc(job->options.part_count, sizeof *side_bytes);
+    side_bytes = calloc(job->plan->options.part_count, sizeof *side_bytes);
     if (records == NULL || side_bytes == NULL) {
         code = ckpt_fail_memory(err, "a journal", count);
         goto out;
     }
-    if ((code = sync_share(job, p->spill, err)) != CKPT_OK)
+    if ((code = sync_share(&job->output, err)) != CKPT_OK)
         goto out;
-    code = output_join(job->output, records, side_bytes, &committer, err);
-    job->is_refused |= code == CKPT_E_USAGE;
-    job->is_waiting = !committer;
+    code = output_join(job->output.partial, records, side_bytes, &committer, err);
+    job->result.is_refused |= code == CKPT_E_USAGE;
+    job->result.is_waiting = !committer;
     if (code != CKPT_OK || !committer)
         goto out;
-    if (p->spill != NULL && (code = side_data_join(p->spill, side_bytes, err)) != CKPT_OK)
+    if (job->output.spill != NULL &&
+        (code = side_data_join(job->output.spill, side_bytes, err)) != CKPT_OK)
         goto out;
-    if (!job->options.no_digest)         /* else there is nothing to check with */
+    if (!job->plan->options.no_digest)         /* else there is nothing to check with */
         code = check_others(job, p, records, err);
 out:
     free(records);
@@ -158,9 +134,9 @@ static ckpt_code hash_put(ckpt_sink *self, const source_range *range, const ckpt
 }
 
 /* The time of the last change of the inputs' data. */
-static int64_t newest_input(const convert_job *job)
+static int64_t newest_input(const job_plan *plan)
 {
-    const ckpt_checkpoint *inputs[] = { job->source, job->like, job->fill };
+    const ckpt_checkpoint *inputs[] = { plan->source, plan->like, plan->fill };
     int64_t newest = INT64_MIN;
 
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
@@ -174,25 +150,26 @@ static int64_t newest_input(const convert_job *job)
 
 /* Open the files of DST as this job would have made them; 0 when they are others. What is older
  * than the inputs was made of something else, whatever this part would write. */
-static int open_result(convert_job *job)
+static int open_result(const job_plan *plan)
 {
-    const int64_t newest = newest_input(job);
+    const int64_t newest = newest_input(plan);
     int same = 1;
 
-    for (size_t i = 0; i < job->store->file_count && same; i++)
-        same = store_open_file(job->store, i, 0, NULL) == CKPT_OK &&
-               file_size(job->store->files[i].file) == job->store->files[i].size_bytes &&
-               file_mtime_ns(job->store->files[i].file) >= newest;
+    for (size_t i = 0; i < plan->store->file_count && same; i++)
+        same = store_open_file(plan->store, i, 0, NULL) == CKPT_OK &&
+               file_size(plan->store->files[i].file) == plan->store->files[i].size_bytes &&
+               file_mtime_ns(plan->store->files[i].file) >= newest;
     return same;
 }
 
-static ckpt_code compare_result(convert_job *job, const convert_pipeline *p, ckpt_error *err)
+static ckpt_code compare_result(const job_plan *plan, const convert_pipeline *p, int *is_there,
+                                ckpt_error *err)
 {
     static const sink_ops ops = { hash_wants, hash_put, NULL, NULL };
-    const ckpt_run_options copy = convert_copy_with(job);
-    const size_t count = ckpt_catalog_count(job->targets);
-    const file_sink_options options = { .store = job->store, .layout = job->layout };
-    hash_sink hashes = { { &ops }, job->share, calloc(count + 1, sizeof *hashes.records),
+    const ckpt_run_options copy = pipeline_run_options(plan);
+    const size_t count = ckpt_catalog_count(plan->targets);
+    const file_sink_options options = { .store = plan->store, .layout = plan->layout };
+    hash_sink hashes = { { &ops }, plan->share, calloc(count + 1, sizeof *hashes.records),
                          PTHREAD_MUTEX_INITIALIZER };
     ckpt_sink *sink = NULL;
     size_t kept_count = 0;
@@ -207,31 +184,32 @@ static ckpt_code compare_result(convert_job *job, const convert_pipeline *p, ckp
         goto out;
     for (size_t i = 0; i < count; i++) {
         hashed_count += hashes.records[i].is_done != 0;
-        store_forget_tensor(job->store, job->layout, i);
+        store_forget_tensor(plan->store, plan->layout, i);
     }
-    job->is_there = kept_count == hashed_count;
+    *is_there = kept_count == hashed_count;
 out:
     sink_files_free(sink);
     free(hashes.records);
     return code;
 }
 
-ckpt_code convert_find_result(convert_job *job, const convert_pipeline *p, ckpt_error *err)
+ckpt_code convert_find_result(const job_plan *plan, const convert_pipeline *p, int *is_there,
+                              ckpt_error *err)
 {
-    const ckpt_store *store = job->store;
+    const ckpt_store *store = plan->store;
     journal_sight result;
     journal_sight partial;
     ckpt_code code;
 
-    if ((code = journal_look(store->directory, job->fingerprint, &result, err)) != CKPT_OK ||
-        (code = output_look(store->directory, job->fingerprint, &partial, err)) != CKPT_OK)
+    if ((code = journal_look(store->directory, plan->fingerprint, &result, err)) != CKPT_OK ||
+        (code = output_look(store->directory, plan->fingerprint, &partial, err)) != CKPT_OK)
         return code;
     /* With all journals it is still being given its name, or was when its process was killed. With
      * some of them only the rest was left to remove. */
-    if (result.is_other || result.same_count >= job->options.part_count || partial.same_count > 0)
+    if (result.is_other || result.same_count >= plan->options.part_count || partial.same_count > 0)
         return CKPT_OK;
-    if (open_result(job))
-        code = compare_result(job, p, err);
-    store_close_files(job->store, NULL);
-    return code == CKPT_OK && job->is_there ? journal_remove_all(store->directory, err) : code;
+    if (open_result(plan))
+        code = compare_result(plan, p, is_there, err);
+    store_close_files(plan->store, NULL);
+    return code == CKPT_OK && *is_there ? journal_remove_all(store->directory, err) : code;
 }

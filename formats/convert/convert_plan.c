@@ -1,12 +1,16 @@
 /* Planning a conversion: every tensor, encoding, file and position, before any data. */
+#include "convert_plan.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "convert_private.h"
+#include "convert_pipeline.h"
 #include "formats/notes.h"
+#include "formats/safetensors.h"
 #include "libckpt/pick.h"
 #include "libckpt/size.h"
+#include "libckpt/text.h"
 #include "libckpt/values.h"
 
 /* ---- inputs: which tensor comes from where, in the order of the target ---- */
@@ -47,20 +51,35 @@ static ckpt_code check_files_apart(const convert_options *o, const ckpt_checkpoi
     return code;
 }
 
-static ckpt_code open_all(convert_job *job, ckpt_error *err)
+/* What does not go with a source that comes file by file. */
+static ckpt_code check_feed(const job_plan *plan, ckpt_error *err)
 {
-    const convert_options *o = &job->options;
+    const ckpt_store *store = plan->source->store;
+
+    if (plan->options.no_digest || plan->options.part_count > 1)
+        return ckpt_fail(err, CKPT_E_USAGE, "a source that goes away needs digests and one process "
+                         "for all: not --no-digest, not --part");
+    for (size_t i = 0; i < store->file_count; i++)
+        if (!text_ends_with(store->files[i].name, SAFETENSORS_SUFFIX))
+            return ckpt_fail(err, CKPT_E_USAGE, "'%s': only safetensors files can come one by one",
+                             store->files[i].name);
+    return CKPT_OK;
+}
+
+static ckpt_code open_all(job_plan *plan, ckpt_error *err)
+{
+    const convert_options *o = &plan->options;
     ckpt_open_options parts = o->open;
     ckpt_code code;
 
     parts.incomplete |= o->fill_from != NULL;      /* both together are checked: check_filled */
-    if ((code = ckpt_open(o->feed == NULL ? o->source : o->feed->shape, &parts, &job->source,
+    if ((code = ckpt_open(o->feed == NULL ? o->source : o->feed->shape, &parts, &plan->source,
                           err)) != CKPT_OK ||
-        (o->feed != NULL && (code = convert_feed_check(job, err)) != CKPT_OK))
+        (o->feed != NULL && (code = check_feed(plan, err)) != CKPT_OK))
         return code;
-    if (o->like != NULL && (code = ckpt_open(o->like, &o->open, &job->like, err)) != CKPT_OK)
+    if (o->like != NULL && (code = ckpt_open(o->like, &o->open, &plan->like, err)) != CKPT_OK)
         return code;
-    return o->fill_from == NULL ? CKPT_OK : ckpt_open(o->fill_from, &parts, &job->fill, err);
+    return o->fill_from == NULL ? CKPT_OK : ckpt_open(o->fill_from, &parts, &plan->fill, err);
 }
 
 static void add_input(inputs *in, const char **origins, const ckpt_checkpoint *from, size_t i,
@@ -72,30 +91,30 @@ static void add_input(inputs *in, const char **origins, const ckpt_checkpoint *f
 }
 
 /* The target's layout cannot carry it: the map says why, the report repeats it. */
-static int omits(convert_job *job, const char *name)
+static int omits(job_plan *plan, const char *name)
 {
-    const char *reason = map_find_omit(job->map, name);
+    const char *reason = map_find_omit(plan->map, name);
 
     if (reason == NULL)
         return 0;
-    job->drops[job->drop_count].name = name;
-    job->drops[job->drop_count++].reason = reason;
+    plan->drops[plan->drop_count].name = name;
+    plan->drops[plan->drop_count++].reason = reason;
     return 1;
 }
 
 /* The source's tensors, then what only --fill-from has. */
-static void take_all(convert_job *job, inputs *in)
+static void take_all(job_plan *plan, inputs *in)
 {
-    const ckpt_catalog *own = job->source->reading.logical;
-    const ckpt_catalog *more = job->fill == NULL ? NULL : job->fill->reading.logical;
+    const ckpt_catalog *own = plan->source->reading.logical;
+    const ckpt_catalog *more = plan->fill == NULL ? NULL : plan->fill->reading.logical;
 
     for (size_t i = 0; i < ckpt_catalog_count(own); i++)
-        if (!omits(job, ckpt_catalog_at(own, i)->name))
-            add_input(in, job->origins, job->source, i, NULL);
+        if (!omits(plan, ckpt_catalog_at(own, i)->name))
+            add_input(in, plan->origins, plan->source, i, NULL);
     for (size_t i = 0; more != NULL && i < ckpt_catalog_count(more); i++)
         if (ckpt_catalog_find(own, ckpt_catalog_at(more, i)->name) < 0 &&
-            !omits(job, ckpt_catalog_at(more, i)->name))
-            add_input(in, job->origins, job->fill, i, job->options.fill_from);
+            !omits(plan, ckpt_catalog_at(more, i)->name))
+            add_input(in, plan->origins, plan->fill, i, plan->options.fill_from);
 }
 
 static ckpt_code check_like_shape(const ckpt_tensor *got, const ckpt_tensor *like,
@@ -113,42 +132,42 @@ static ckpt_code check_like_shape(const ckpt_tensor *got, const ckpt_tensor *lik
 }
 
 /* Exactly the tensors of --like, in its order. */
-static ckpt_code take_like(convert_job *job, inputs *in, ckpt_error *err)
+static ckpt_code take_like(job_plan *plan, inputs *in, ckpt_error *err)
 {
-    const ckpt_catalog *like = job->like->reading.logical;
-    const ckpt_catalog *own = job->source->reading.logical;
+    const ckpt_catalog *like = plan->like->reading.logical;
+    const ckpt_catalog *own = plan->source->reading.logical;
     ckpt_code code;
 
     for (size_t i = 0; i < ckpt_catalog_count(own); i++)
         if (ckpt_catalog_find(like, ckpt_catalog_at(own, i)->name) < 0)
             return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' of '%s' is not in '%s'",
-                             ckpt_catalog_at(own, i)->name, job->options.source,
-                             job->options.like);
+                             ckpt_catalog_at(own, i)->name, plan->options.source,
+                             plan->options.like);
     for (size_t i = 0; i < ckpt_catalog_count(like); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(like, i);
-        const ckpt_checkpoint *from = job->source;
+        const ckpt_checkpoint *from = plan->source;
         int64_t found = ckpt_catalog_find(own, t->name);
 
-        if (found < 0 && job->fill != NULL) {
-            from = job->fill;
+        if (found < 0 && plan->fill != NULL) {
+            from = plan->fill;
             found = ckpt_catalog_find(from->reading.logical, t->name);
         }
         if (found < 0)
             return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' of '%s' is not in '%s'", t->name,
-                             job->options.like, job->options.source);
+                             plan->options.like, plan->options.source);
         code = check_like_shape(ckpt_catalog_at(from->reading.logical, (size_t)found), t, err);
         if (code != CKPT_OK)
             return code;
-        add_input(in, job->origins, from, (size_t)found,
-                  from == job->fill ? job->options.fill_from : NULL);
+        add_input(in, plan->origins, from, (size_t)found,
+                  from == plan->fill ? plan->options.fill_from : NULL);
     }
     return CKPT_OK;
 }
 
 /* A tensor of --fill-from must be one that the source's config has room for. */
-static ckpt_code check_filling(const convert_job *job, const ckpt_tensor *t, ckpt_error *err)
+static ckpt_code check_filling(const job_plan *plan, const ckpt_tensor *t, ckpt_error *err)
 {
-    const ckpt_checkpoint *source = job->source;
+    const ckpt_checkpoint *source = plan->source;
     const int64_t o = ckpt_catalog_find(source->official, t->name);
     char where[256];
 
@@ -157,65 +176,65 @@ static ckpt_code check_filling(const convert_job *job, const ckpt_tensor *t, ckp
     if (o < 0)
         return ckpt_fail(err, CKPT_E_USAGE,
                          "tensor '%s' of '%s' is not one that config.json of '%s' implies",
-                         t->name, job->options.fill_from, job->options.source);
-    snprintf(where, sizeof where, " of '%s'", job->options.fill_from);
+                         t->name, plan->options.fill_from, plan->options.source);
+    snprintf(where, sizeof where, " of '%s'", plan->options.fill_from);
     return catalog_check_same(t, ckpt_catalog_at(source->official, (size_t)o), where, err);
 }
 
 /* Source and --fill-from together are what the source's config implies. */
-static ckpt_code check_filled(const convert_job *job, ckpt_error *err)
+static ckpt_code check_filled(const job_plan *plan, ckpt_error *err)
 {
-    const ckpt_catalog *official = job->source->official;
-    const ckpt_catalog *picked = job->picked->catalog;
+    const ckpt_catalog *official = plan->source->official;
+    const ckpt_catalog *picked = plan->picked->catalog;
     ckpt_code code = CKPT_OK;
 
-    if (job->fill == NULL || official == NULL || job->options.open.lenient)
+    if (plan->fill == NULL || official == NULL || plan->options.open.lenient)
         return CKPT_OK;
     for (size_t i = 0; i < ckpt_catalog_count(picked) && code == CKPT_OK; i++)
-        if (job->origins[i] != NULL)
-            code = check_filling(job, ckpt_catalog_at(picked, i), err);
+        if (plan->origins[i] != NULL)
+            code = check_filling(plan, ckpt_catalog_at(picked, i), err);
     for (size_t i = 0; i < ckpt_catalog_count(official) && code == CKPT_OK; i++) {
         const char *name = ckpt_catalog_at(official, i)->name;
 
         if (ckpt_catalog_find(picked, name) < 0)
             code = ckpt_fail(err, CKPT_E_USAGE,
                              "neither '%s' nor '%s' has tensor '%s', which config.json implies",
-                             job->options.source, job->options.fill_from, name);
+                             plan->options.source, plan->options.fill_from, name);
     }
     return code;
 }
 
-static ckpt_code pick_inputs(convert_job *job, ckpt_error *err)
+static ckpt_code pick_inputs(job_plan *plan, ckpt_error *err)
 {
-    const size_t most = ckpt_catalog_count(job->source->reading.logical) +
-                        (job->fill == NULL ? 0 : ckpt_catalog_count(job->fill->reading.logical));
+    const size_t most = ckpt_catalog_count(plan->source->reading.logical) +
+                        (plan->fill == NULL ? 0 : ckpt_catalog_count(plan->fill->reading.logical));
     inputs in = { calloc(most + 1, sizeof *in.entries), 0 };
     ckpt_code code = CKPT_OK;
 
-    job->origins = calloc(most + 1, sizeof *job->origins);
-    job->drops = calloc(most + 1, sizeof *job->drops);
-    if (in.entries == NULL || job->origins == NULL || job->drops == NULL)
+    plan->origins = calloc(most + 1, sizeof *plan->origins);
+    plan->drops = calloc(most + 1, sizeof *plan->drops);
+    if (in.entries == NULL || plan->origins == NULL || plan->drops == NULL)
         code = ckpt_fail_memory(err, "a plan", most);
-    else if (job->like != NULL)
-        code = take_like(job, &in, err);
+    else if (plan->like != NULL)
+        code = take_like(plan, &in, err);
     else
-        take_all(job, &in);
+        take_all(plan, &in);
     if (code == CKPT_OK)
-        code = source_pick(in.entries, in.count, &job->picked, err);
+        code = source_pick(in.entries, in.count, &plan->picked, err);
     if (code == CKPT_OK)
-        code = check_filled(job, err);
+        code = check_filled(plan, err);
     free(in.entries);
     return code;
 }
 
 /* Refused before a byte is read, with the way out. */
-static ckpt_code check_digests(const convert_job *job, ckpt_error *err)
+static ckpt_code check_digests(const job_plan *plan, ckpt_error *err)
 {
-    const ckpt_catalog *picked = job->picked->catalog;
+    const ckpt_catalog *picked = plan->picked->catalog;
 
-    for (size_t i = 0; i < ckpt_catalog_count(picked) && !job->options.no_digest; i++) {
+    for (size_t i = 0; i < ckpt_catalog_count(picked) && !plan->options.no_digest; i++) {
         const ckpt_tensor *t = ckpt_catalog_at(picked, i);
-        const ckpt_checkpoint *from = job->origins[i] == NULL ? job->source : job->fill;
+        const ckpt_checkpoint *from = plan->origins[i] == NULL ? plan->source : plan->fill;
 
         if (encoding_of(t) == NULL)
             return ckpt_fail(err, CKPT_E_USAGE,
@@ -229,48 +248,48 @@ static ckpt_code check_digests(const convert_job *job, ckpt_error *err)
 /* ---- side data ---- */
 
 /* The values of FP4 come back without side data, their bytes perhaps not: that is told. */
-static ckpt_code note_side_data(convert_job *job, ckpt_error *err)
+static ckpt_code note_side_data(job_plan *plan, ckpt_error *err)
 {
-    const char *const source = job->options.source;
+    const char *const source = plan->options.source;
 
-    if (job->source->is_partial)
-        return note_add(&job->notes, err,
+    if (plan->source->is_partial)
+        return note_add(&plan->notes, err,
                         "'%s' is one file: '%s' is not looked for, and FP4 scales are chosen by "
                         "rule, which may give other bytes than the original's", source,
                         SIDE_DATA_FILE);
-    if (job->side == NULL)
-        return note_add(&job->notes, err,
+    if (plan->side == NULL)
+        return note_add(&plan->notes, err,
                         "'%s' has no '%s': FP4 scales are chosen by rule, which may give other "
                         "bytes than the original's", source, SIDE_DATA_FILE);
-    if (job->options.no_digest || !side_data_has_roots(job->side))
-        return note_add(&job->notes, err, "'%s' is used, but not checked against the values: %s",
-                        SIDE_DATA_FILE, job->options.no_digest
+    if (plan->options.no_digest || !side_data_has_roots(plan->side))
+        return note_add(&plan->notes, err, "'%s' is used, but not checked against the values: %s",
+                        SIDE_DATA_FILE, plan->options.no_digest
                                             ? "--no-digest" : "it has no digest of them");
     return CKPT_OK;
 }
 
-static ckpt_code plan_side_data(convert_job *job, ckpt_error *err)
+static ckpt_code plan_side_data(job_plan *plan, ckpt_error *err)
 {
     int reads = 0;
     ckpt_code code;
 
-    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++) {
-        const ckpt_tensor *from = ckpt_catalog_at(job->picked->catalog, i);
-        const ckpt_tensor *to = ckpt_catalog_at(job->targets, i);
+    for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++) {
+        const ckpt_tensor *from = ckpt_catalog_at(plan->picked->catalog, i);
+        const ckpt_tensor *to = ckpt_catalog_at(plan->targets, i);
 
         reads |= to->dtype == CKPT_F4 && from->dtype != CKPT_F4;
-        job->writes_side_data |= from->dtype == CKPT_F4 && from->scale_dtype != CKPT_NONE &&
-                                 to->dtype == CKPT_F8_E4M3 && job->like == NULL;
+        plan->writes_side_data |= from->dtype == CKPT_F4 && from->scale_dtype != CKPT_NONE &&
+                                  to->dtype == CKPT_F8_E4M3 && plan->like == NULL;
     }
-    if (!reads || job->like != NULL)
+    if (!reads || plan->like != NULL)
         return CKPT_OK;
-    if (!job->source->is_partial &&
-        ((code = side_data_read(job->options.source, job->options.copy.memory_bytes, &job->side,
+    if (!plan->source->is_partial &&
+        ((code = side_data_read(plan->options.source, plan->options.copy.memory_bytes, &plan->side,
                                 err)) != CKPT_OK ||
-         (job->side != NULL &&
-          (code = side_data_check(job->side, job->targets, err)) != CKPT_OK)))
+         (plan->side != NULL &&
+          (code = side_data_check(plan->side, plan->targets, err)) != CKPT_OK)))
         return code;
-    return note_side_data(job, err);
+    return note_side_data(plan, err);
 }
 
 /* ---- what tells this conversion from any other ---- */
@@ -323,88 +342,86 @@ static void mix_file(hash128 *sum, const char *directory, const char *name)
 }
 
 /* Names and sizes of the files to write, and what a format's own files tell of the ranks. */
-static void mix_target(hash128 *sum, const convert_job *job)
+static void mix_target(hash128 *sum, const job_plan *plan)
 {
-    const format_sharding *s = &job->options.sharding;
+    const format_sharding *s = &plan->options.sharding;
     const uint32_t numbers[] = { s->mp, s->tp, s->pp, s->ep, s->etp };
 
     mix(sum, numbers, sizeof numbers);
-    for (size_t i = 0; i < job->store->file_count; i++) {
-        const store_file *f = &job->store->files[i];
+    for (size_t i = 0; i < plan->store->file_count; i++) {
+        const store_file *f = &plan->store->files[i];
 
         mix(sum, f->name, strlen(f->name));
         mix(sum, &f->size_bytes, sizeof f->size_bytes);
     }
 }
 
-static void take_fingerprint(convert_job *job)
+static void take_fingerprint(job_plan *plan)
 {
     /* What one of these lets pass, the other refuses, and a refusal removes what is there. */
-    const int flags[] = { job->options.match_reference, job->options.allow_lossy,
-                          job->options.open.lenient, job->options.no_digest, job->side != NULL };
+    const int flags[] = { plan->options.match_reference, plan->options.allow_lossy,
+                          plan->options.open.lenient, plan->options.no_digest, plan->side != NULL };
 
-    mix(&job->fingerprint, CKPT_VERSION, sizeof CKPT_VERSION);
-    mix(&job->fingerprint, flags, sizeof flags);
-    mix_checkpoint(&job->fingerprint, job->source);
-    if (job->config_text != NULL)
-        mix(&job->fingerprint, job->config_text, strlen(job->config_text));
-    if (job->side != NULL)
-        mix_file(&job->fingerprint, job->options.source, SIDE_DATA_FILE);
-    mix_checkpoint(&job->fingerprint, job->like);
-    mix_checkpoint(&job->fingerprint, job->fill);
-    mix(&job->fingerprint, &job->options.part_count, sizeof job->options.part_count);
-    mix_catalog(&job->fingerprint, job->targets);
-    mix_catalog(&job->fingerprint, job->store->catalog);
-    mix_target(&job->fingerprint, job);
+    mix(&plan->fingerprint, CKPT_VERSION, sizeof CKPT_VERSION);
+    mix(&plan->fingerprint, flags, sizeof flags);
+    mix_checkpoint(&plan->fingerprint, plan->source);
+    if (plan->config_text != NULL)
+        mix(&plan->fingerprint, plan->config_text, strlen(plan->config_text));
+    if (plan->side != NULL)
+        mix_file(&plan->fingerprint, plan->options.source, SIDE_DATA_FILE);
+    mix_checkpoint(&plan->fingerprint, plan->like);
+    mix_checkpoint(&plan->fingerprint, plan->fill);
+    mix(&plan->fingerprint, &plan->options.part_count, sizeof plan->options.part_count);
+    mix_catalog(&plan->fingerprint, plan->targets);
+    mix_catalog(&plan->fingerprint, plan->store->catalog);
+    mix_target(&plan->fingerprint, plan);
 }
 
-static void count_bytes(convert_job *job)
+static void count_bytes(job_plan *plan)
 {
     enum { PER_TENSOR_BYTES = 256 };        /* digests, statistics, journal, picks */
 
-    job->fixed_bytes = ckpt_checkpoint_bytes(job->source) + ckpt_checkpoint_bytes(job->like) +
-                       ckpt_checkpoint_bytes(job->fill) + catalog_bytes(job->picked->catalog) +
-                       catalog_bytes(job->targets) + catalog_bytes(job->store->catalog) +
-                       layout_bytes(job->layout) +
-                       ckpt_catalog_count(job->targets) * PER_TENSOR_BYTES +
-                       (job->side == NULL ? 0 : side_data_bytes(job->side));
-    for (size_t i = 0; i < job->store->file_count; i++) {
-        job->fixed_bytes += job->store->files[i].header_bytes;
-        job->out_bytes += job->store->files[i].size_bytes;
+    plan->fixed_bytes = ckpt_checkpoint_bytes(plan->source) + ckpt_checkpoint_bytes(plan->like) +
+                        ckpt_checkpoint_bytes(plan->fill) + catalog_bytes(plan->picked->catalog) +
+                        catalog_bytes(plan->targets) + catalog_bytes(plan->store->catalog) +
+                        layout_bytes(plan->layout) +
+                        ckpt_catalog_count(plan->targets) * PER_TENSOR_BYTES +
+                        (plan->side == NULL ? 0 : side_data_bytes(plan->side));
+    for (size_t i = 0; i < plan->store->file_count; i++) {
+        plan->fixed_bytes += plan->store->files[i].header_bytes;
+        plan->out_bytes += plan->store->files[i].size_bytes;
     }
-    for (size_t i = 0; i < ckpt_catalog_count(job->picked->catalog); i++)
-        job->in_bytes += ckpt_tensor_bytes(ckpt_catalog_at(job->picked->catalog, i));
+    for (size_t i = 0; i < ckpt_catalog_count(plan->picked->catalog); i++)
+        plan->in_bytes += ckpt_tensor_bytes(ckpt_catalog_at(plan->picked->catalog, i));
 }
 
 /* A limit that cannot be honoured is refused before anything is written. */
-static ckpt_code check_memory(convert_job *job, ckpt_error *err)
+static ckpt_code check_memory(job_plan *plan, ckpt_error *err)
 {
-    ckpt_run_options copy = job->options.copy;
-    uint64_t tile_bytes = 0;
-    const ckpt_code code = convert_tile_bytes(job, &tile_bytes, err);
+    const ckpt_run_options copy = pipeline_run_options(plan);
+    const ckpt_code code = pipeline_tile_bytes(plan, &plan->tile_bytes, err);
 
-    copy.fixed_bytes = job->fixed_bytes;
-    return code == CKPT_OK ? copy_check_memory(tile_bytes, &copy, err) : code;
+    return code == CKPT_OK ? copy_check_memory(plan->tile_bytes, &copy, err) : code;
 }
 
 /* Part I of N: the tensors whose first byte lies in the I-th N-th of all bytes. */
-static ckpt_code take_share(convert_job *job, ckpt_error *err)
+static ckpt_code take_share(job_plan *plan, ckpt_error *err)
 {
-    const convert_options *o = &job->options;
-    const size_t count = ckpt_catalog_count(job->targets);
+    const convert_options *o = &plan->options;
+    const size_t count = ckpt_catalog_count(plan->targets);
     uint64_t share_bytes = 0;
     uint64_t at = 0;
 
     if (o->part_count <= 1)
         return CKPT_OK;
-    if ((job->share = calloc(count + 1, 1)) == NULL)
+    if ((plan->share = calloc(count + 1, 1)) == NULL)
         return ckpt_fail_memory(err, "a share", count);
     for (size_t i = 0; i < count; i++)
-        share_bytes += ckpt_tensor_bytes(ckpt_catalog_at(job->targets, i));
+        share_bytes += ckpt_tensor_bytes(ckpt_catalog_at(plan->targets, i));
     share_bytes = share_bytes / o->part_count + 1;
     for (size_t i = 0; i < count; i++) {
-        job->share[i] = at / share_bytes + 1 == o->part;
-        at += ckpt_tensor_bytes(ckpt_catalog_at(job->targets, i));
+        plan->share[i] = at / share_bytes + 1 == o->part;
+        at += ckpt_tensor_bytes(ckpt_catalog_at(plan->targets, i));
     }
     return CKPT_OK;
 }
@@ -417,81 +434,72 @@ static ckpt_code check_target(const convert_options *o, ckpt_error *err)
     return output_check(o->target, o->overwrite, err);
 }
 
-static ckpt_code plan_job(convert_job *job, ckpt_error *err)
+static ckpt_code fill_plan(job_plan *plan, ckpt_error *err)
 {
     ckpt_code code;
 
     /* The source first: where it is not there, the two paths may be in the wrong order. */
-    if ((code = open_all(job, err)) != CKPT_OK ||
-        (code = check_apart(&job->options, err)) != CKPT_OK ||
-        (code = check_target(&job->options, err)) != CKPT_OK ||
-        (code = check_files_apart(&job->options, job->source, err)) != CKPT_OK ||
-        (code = check_files_apart(&job->options, job->like, err)) != CKPT_OK ||
-        (code = check_files_apart(&job->options, job->fill, err)) != CKPT_OK ||
-        (code = convert_choose_map(job, err)) != CKPT_OK ||
-        (code = convert_check_method(job, err)) != CKPT_OK ||
-        (code = pick_inputs(job, err)) != CKPT_OK ||
-        (code = convert_choose_targets(job, err)) != CKPT_OK ||
-        (code = check_digests(job, err)) != CKPT_OK ||
-        (code = convert_take_notes(job, err)) != CKPT_OK)
+    if ((code = open_all(plan, err)) != CKPT_OK ||
+        (code = check_apart(&plan->options, err)) != CKPT_OK ||
+        (code = check_target(&plan->options, err)) != CKPT_OK ||
+        (code = check_files_apart(&plan->options, plan->source, err)) != CKPT_OK ||
+        (code = check_files_apart(&plan->options, plan->like, err)) != CKPT_OK ||
+        (code = check_files_apart(&plan->options, plan->fill, err)) != CKPT_OK ||
+        (code = convert_choose_map(plan, err)) != CKPT_OK ||
+        (code = convert_check_method(plan, err)) != CKPT_OK ||
+        (code = pick_inputs(plan, err)) != CKPT_OK ||
+        (code = convert_choose_targets(plan, err)) != CKPT_OK ||
+        (code = check_digests(plan, err)) != CKPT_OK ||
+        (code = convert_take_notes(plan, err)) != CKPT_OK)
         return code;
-    if ((job->store = store_create(job->options.target)) == NULL)
-        return ckpt_fail_memory(err, "a plan", sizeof *job->store);
-    code = convert_lay_out(job, err);
-    if (code != CKPT_OK || (code = convert_plan_config(job, err)) != CKPT_OK ||
-        (code = plan_side_data(job, err)) != CKPT_OK)
+    if ((plan->store = store_create(plan->options.target)) == NULL)
+        return ckpt_fail_memory(err, "a plan", sizeof *plan->store);
+    code = convert_lay_out(plan, err);
+    if (code != CKPT_OK || (code = convert_plan_config(plan, err)) != CKPT_OK ||
+        (code = plan_side_data(plan, err)) != CKPT_OK)
         return code;
-    if ((code = convert_check_files(job, err)) != CKPT_OK ||
-        (code = take_share(job, err)) != CKPT_OK)
+    if ((code = convert_check_files(plan, err)) != CKPT_OK ||
+        (code = take_share(plan, err)) != CKPT_OK)
         return code;
-    take_fingerprint(job);
-    count_bytes(job);
-    return check_memory(job, err);
+    take_fingerprint(plan);
+    count_bytes(plan);
+    return check_memory(plan, err);
 }
 
-ckpt_code convert_plan(const convert_options *options, convert_job **out, ckpt_error *err)
+ckpt_code job_plan_make(const convert_options *options, job_plan **out, ckpt_error *err)
 {
-    convert_job *job = calloc(1, sizeof *job);
+    job_plan *plan = calloc(1, sizeof *plan);
     ckpt_code code;
 
-    if (job == NULL)
-        return ckpt_fail_memory(err, "a plan", sizeof *job);
-    job->options = *options;
-    code = plan_job(job, err);
+    if (plan == NULL)
+        return ckpt_fail_memory(err, "a plan", sizeof *plan);
+    plan->options = *options;
+    code = fill_plan(plan, err);
     if (code != CKPT_OK)
-        convert_free(job);
+        job_plan_free(plan);
     else
-        *out = job;
+        *out = plan;
     return code;
 }
 
-void convert_free(convert_job *job)
+void job_plan_free(job_plan *plan)
 {
-    if (job == NULL)
+    if (plan == NULL)
         return;
-    output_close(job->output);
-    ckpt_digest_free(job->digest);
-    ckpt_digest_free(job->written_digest);
-    ckpt_digest_free(job->encoded_digest);
-    ckpt_source_free(job->picked);
-    free(job->origins);
-    free(job->drops);
-    free(job->stats);
-    free(job->share);
-    free(job->kept);
-    catalog_free(job->targets);
-    map_free(job->map);
-    layout_free(job->layout);
-    store_free(job->store);
-    side_data_free(job->side);
-    free(job->config_text);
-    free(job->inference_text);
-    free(job->source_names);
-    free(job->other_files);
-    file_list_free(&job->written);
-    file_list_free(&job->notes);
-    ckpt_close(job->source);
-    ckpt_close(job->like);
-    ckpt_close(job->fill);
-    free(job);
+    ckpt_source_free(plan->picked);
+    free(plan->origins);
+    free(plan->drops);
+    free(plan->share);
+    catalog_free(plan->targets);
+    map_free(plan->map);
+    layout_free(plan->layout);
+    store_free(plan->store);
+    side_data_free(plan->side);
+    free(plan->config_text);
+    free(plan->inference_text);
+    file_list_free(&plan->notes);
+    ckpt_close(plan->source);
+    ckpt_close(plan->like);
+    ckpt_close(plan->fill);
+    free(plan);
 }

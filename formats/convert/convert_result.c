@@ -1,9 +1,10 @@
 /* What a conversion did, as plain data for its report. */
+#include "convert_result.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #include "config_rewrite.h"
-#include "convert_private.h"
 #include "libckpt/digest.h"
 
 static uint64_t store_bytes(const ckpt_store *store)
@@ -16,113 +17,140 @@ static uint64_t store_bytes(const ckpt_store *store)
 }
 
 /* Values that were rounded, as far as this run wrote them. */
-static uint64_t count_rounded(const convert_job *job)
+static uint64_t count_rounded(const job_result *result, const job_plan *plan)
 {
     uint64_t total = 0;
 
-    for (size_t i = 0; job->stats != NULL && i < ckpt_catalog_count(job->targets); i++)
-        total += job->stats[i].inexact;
+    for (size_t i = 0; result->stats != NULL && i < ckpt_catalog_count(plan->targets); i++)
+        total += result->stats[i].inexact;
     return total;
 }
 
 /* Tensors with other values than the source's, whoever wrote them. */
-static size_t count_changed(const convert_job *job)
+static size_t count_changed(const job_result *result, const job_plan *plan)
 {
     size_t total = 0;
 
-    for (size_t i = 0; job->written_digest != NULL && i < ckpt_catalog_count(job->targets); i++) {
-        const hash128 before = digest_get(job->digest, i);
-        const hash128 after = digest_get(job->written_digest, i);
+    if (result->written_digest == NULL)
+        return 0;
+    for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++) {
+        const hash128 before = digest_get(result->digest, i);
+        const hash128 after = digest_get(result->written_digest, i);
 
         total += memcmp(&before, &after, sizeof after) != 0;
     }
     return total;
 }
 
-static const char *file_action(const convert_job *job, const char *name)
+static const char *file_action(const job_plan *plan, const char *name)
 {
     if (strcmp(name, CONFIG_INFERENCE_FILE) == 0)
-        return job->inference_text != NULL ? "written" : job->like != NULL ? "copied" : "edited";
+        return plan->inference_text != NULL ? "written" : plan->like != NULL ? "copied" : "edited";
     return strcmp(name, "config.json") == 0 ? "edited" : "copied";
 }
 
-static ckpt_code fill_files(convert_job *job, ckpt_outcome *out, ckpt_error *err)
+static ckpt_code fill_files(job_result *result, const job_plan *plan, const file_list *others,
+                            ckpt_outcome *out, ckpt_error *err)
 {
-    const ckpt_checkpoint *source = job->source;
+    const ckpt_checkpoint *source = plan->source;
     const size_t name_count = source->store->file_count;
-    const size_t file_count = job->written.count + source->unread.count;
+    const size_t file_count = others->count + source->unread.count;
 
-    free(job->source_names);
-    free(job->other_files);
-    job->source_names = calloc(name_count + 1, sizeof *job->source_names);
-    job->other_files = calloc(file_count + 1, sizeof *job->other_files);
-    if (job->source_names == NULL || job->other_files == NULL)
+    free(result->source_names);
+    free(result->other_files);
+    result->source_names = calloc(name_count + 1, sizeof *result->source_names);
+    result->other_files = calloc(file_count + 1, sizeof *result->other_files);
+    if (result->source_names == NULL || result->other_files == NULL)
         return ckpt_fail_memory(err, "an outcome", name_count + file_count);
     for (size_t i = 0; i < name_count; i++)
-        job->source_names[i] = source->store->files[i].name;
-    for (size_t i = 0; i < job->written.count; i++) {
-        job->other_files[i].name = job->written.names[i];
-        job->other_files[i].action = file_action(job, job->written.names[i]);
+        result->source_names[i] = source->store->files[i].name;
+    for (size_t i = 0; i < others->count; i++) {
+        result->other_files[i].name = others->names[i];
+        result->other_files[i].action = file_action(plan, others->names[i]);
     }
     for (size_t i = 0; i < source->unread.count; i++)
-        job->other_files[job->written.count + i] =
+        result->other_files[others->count + i] =
             (outcome_file){ source->unread.names[i], "left out" };
-    out->file_names = job->source_names;
+    out->file_names = result->source_names;
     out->file_name_count = name_count;
-    out->files = job->other_files;
+    out->files = result->other_files;
     out->file_count = file_count;
     return CKPT_OK;
 }
 
-static void fill_sides(const convert_job *job, ckpt_outcome *out)
+static void fill_sides(const job_plan *plan, ckpt_outcome *out)
 {
-    const ckpt_checkpoint *source = job->source;
+    const ckpt_checkpoint *source = plan->source;
 
     out->family = ckpt_family_name(source);
-    out->source = (outcome_side){ job->options.source, ckpt_layout_name(source),
+    out->source = (outcome_side){ plan->options.source, ckpt_layout_name(source),
                                   ckpt_names_style(source), source->store->file_count,
                                   store_bytes(source->store) };
-    out->target = (outcome_side){ job->options.target, job->options.format->name,
-                                  ckpt_names_style(job->like != NULL ? job->like : source),
-                                  job->store->file_count, job->out_bytes };
-    if (job->map != NULL)
-        out->target.names = job->map->names;
-    out->tensor_bytes = job->in_bytes;
+    out->target = (outcome_side){ plan->options.target, plan->options.format->name,
+                                  ckpt_names_style(plan->like != NULL ? plan->like : source),
+                                  plan->store->file_count, plan->out_bytes };
+    if (plan->map != NULL)
+        out->target.names = plan->map->names;
+    out->tensor_bytes = plan->in_bytes;
     out->stored = store_names(source->store);
     out->fates = source->reading.fates;
     out->source_logical = source->reading.logical;
-    out->drops = job->drops;
-    out->drop_count = job->drop_count;
-    out->target_logical = job->targets;
-    out->origins = job->origins;
-    out->config = job->config_text;
-    out->notes = (const char *const *)job->notes.names;
-    out->note_count = job->notes.count;
+    out->drops = plan->drops;
+    out->drop_count = plan->drop_count;
+    out->target_logical = plan->targets;
+    out->origins = plan->origins;
+    out->config = plan->config_text;
+    out->notes = (const char *const *)plan->notes.names;
+    out->note_count = plan->notes.count;
 }
 
-static void fill_values(const convert_job *job, ckpt_outcome *out)
+static void fill_values(const job_result *result, const job_plan *plan, ckpt_outcome *out)
 {
-    const int is_known = job->root[0] != '\0';
+    const int is_known = result->root[0] != '\0';
 
-    out->seconds = job->seconds;
-    out->stats = job->stats;
-    out->kept = job->kept;
-    out->kept_count = job->kept_count;
-    out->repaired_count = job->repaired_count;
-    out->has_others = job->kept_count > 0 || job->share != NULL;
-    out->rounded = count_rounded(job);
-    out->changed_count = count_changed(job);
-    out->digest = job->written_digest != NULL ? job->written_digest : job->digest;
-    out->root = is_known ? job->root : NULL;
-    out->main_root = is_known ? job->main_root : NULL;
-    out->source_root = is_known ? job->source_root : NULL;
-    out->source_main_root = is_known ? job->source_main_root : NULL;
+    out->seconds = result->seconds;
+    out->stats = result->stats;
+    out->kept = result->kept;
+    out->kept_count = result->kept_count;
+    out->repaired_count = result->repaired_count;
+    out->has_others = result->kept_count > 0 || plan->share != NULL;
+    out->rounded = count_rounded(result, plan);
+    out->changed_count = count_changed(result, plan);
+    out->digest = result->written_digest != NULL ? result->written_digest : result->digest;
+    out->root = is_known ? result->root : NULL;
+    out->main_root = is_known ? result->main_root : NULL;
+    out->source_root = is_known ? result->source_root : NULL;
+    out->source_main_root = is_known ? result->source_main_root : NULL;
 }
 
-ckpt_code convert_outcome(convert_job *job, ckpt_outcome *out, ckpt_error *err)
+ckpt_code job_result_tell(job_result *result, const job_plan *plan, const file_list *others,
+                          ckpt_outcome *out, ckpt_error *err)
 {
     *out = (ckpt_outcome){ .version = CKPT_VERSION };
-    fill_sides(job, out);
-    fill_values(job, out);
-    return fill_files(job, out, err);
+    fill_sides(plan, out);
+    fill_values(result, plan, out);
+    return fill_files(result, plan, others, out, err);
+}
+
+ckpt_code job_result_take_roots(job_result *result, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    if (result->digest != NULL &&
+        (code = ckpt_digest_root(result->digest, 0, result->root, err)) == CKPT_OK)
+        code = ckpt_digest_root(result->digest, 1, result->main_root, err);
+    memcpy(result->source_root, result->root, sizeof result->root);
+    memcpy(result->source_main_root, result->main_root, sizeof result->main_root);
+    return code;
+}
+
+void job_result_release(job_result *result)
+{
+    ckpt_digest_free(result->digest);
+    ckpt_digest_free(result->written_digest);
+    ckpt_digest_free(result->encoded_digest);
+    free(result->stats);
+    free(result->kept);
+    free(result->source_names);
+    free(result->other_files);
 }

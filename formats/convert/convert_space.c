@@ -4,7 +4,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
-#include "convert_private.h"
+#include "convert_plan.h"
 #include "libckpt/size.h"
 #include "libckpt/text.h"
 
@@ -25,15 +25,15 @@ static ckpt_code add_need(const char *directory, const char *name, uint64_t size
     return CKPT_OK;
 }
 
-ckpt_code convert_find_room(const convert_job *job, const char *directory, convert_room *out,
+ckpt_code convert_find_room(const job_plan *plan, const char *directory, convert_room *out,
                             ckpt_error *err)
 {
-    const ckpt_store *store = job->store;
+    const ckpt_store *store = plan->store;
     struct statvfs disk;
     struct stat status;
     ckpt_code code = CKPT_OK;
 
-    *out = (convert_room){ job->extra_bytes, UINT64_MAX, 0 };
+    *out = (convert_room){ plan->extra_bytes, UINT64_MAX, 0 };
     for (size_t i = 0; i < store->file_count && code == CKPT_OK; i++)
         code = add_need(directory, store->files[i].name, store->files[i].size_bytes,
                         &out->need_bytes, err);
@@ -44,29 +44,29 @@ ckpt_code convert_find_room(const convert_job *job, const char *directory, conve
     return code;
 }
 
-ckpt_code convert_plan_room(const convert_job *job, convert_room *out, ckpt_error *err)
+ckpt_code convert_find_planned_room(const job_plan *plan, convert_room *out, ckpt_error *err)
 {
-    char *folder = file_rename_target(job->options.target);
+    char *folder = file_rename_target(plan->options.target);
     char *slash = folder == NULL ? NULL : strrchr(folder, '/');
     ckpt_code code;
 
     if (slash != NULL)
         slash[slash == folder] = '\0';
-    code = convert_find_room(job, slash == NULL ? "." : folder, out, err);
+    code = convert_find_room(plan, slash == NULL ? "." : folder, out, err);
     free(folder);
     return code;
 }
 
-ckpt_code convert_check_room(const convert_job *job, ckpt_error *err)
+ckpt_code convert_check_room(const job_plan *plan, const char *directory, ckpt_error *err)
 {
     convert_room room;
-    const ckpt_code code = convert_find_room(job, convert_directory(job), &room, err);
+    const ckpt_code code = convert_find_room(plan, directory, &room, err);
 
     if (code != CKPT_OK || room.free_bytes >= room.need_bytes)
         return code;
     return ckpt_fail(err, CKPT_E_IO, "no room for '%s': it takes %llu bytes more, and its file "
                      "system has %llu free; --no-space-check begins all the same",
-                     job->options.target, (unsigned long long)room.need_bytes,
+                     plan->options.target, (unsigned long long)room.need_bytes,
                      (unsigned long long)room.free_bytes);
 }
 
@@ -102,17 +102,42 @@ static ckpt_code check_extra(const char *directory, const char *name, uint64_t *
     return code;
 }
 
-ckpt_code convert_check_files(convert_job *job, ckpt_error *err)
+int convert_carries_side_data(const job_plan *plan)
 {
-    const file_list *extras = &job->source->extras;
+    char *path = file_join(plan->source->path, SIDE_DATA_FILE);
+    int carries = path != NULL && plan->like == NULL && !plan->source->is_partial &&
+                  !plan->writes_side_data && file_exists(path);
+
+    for (size_t i = 0; carries && i < ckpt_catalog_count(plan->targets); i++)
+        carries = ckpt_catalog_at(plan->targets, i)->dtype != CKPT_F4;
+    free(path);
+    return carries;
+}
+
+ckpt_code convert_check_files(job_plan *plan, ckpt_error *err)
+{
+    const file_list *extras = &plan->source->extras;
     ckpt_code code = CKPT_OK;
 
-    for (size_t i = 0; i < job->store->file_count && code == CKPT_OK; i++)
-        code = check_name(job->store->files[i].name, err);
+    for (size_t i = 0; i < plan->store->file_count && code == CKPT_OK; i++)
+        code = check_name(plan->store->files[i].name, err);
     for (size_t i = 0; i < extras->count && code == CKPT_OK; i++)
         if ((code = check_name(extras->names[i], err)) == CKPT_OK)
-            code = check_extra(job->source->path, extras->names[i], &job->extra_bytes, err);
-    if (code == CKPT_OK && convert_carries_side_data(job))
-        code = check_extra(job->source->path, SIDE_DATA_FILE, &job->extra_bytes, err);
+            code = check_extra(plan->source->path, extras->names[i], &plan->extra_bytes, err);
+    if (code == CKPT_OK && convert_carries_side_data(plan))
+        code = check_extra(plan->source->path, SIDE_DATA_FILE, &plan->extra_bytes, err);
+    return code;
+}
+
+/* Formats' own files have names that are known. */
+ckpt_code convert_name_files(const job_plan *plan, file_list *out, ckpt_error *err)
+{
+    const file_list *extras = &plan->source->extras;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < plan->store->file_count && code == CKPT_OK; i++)
+        code = file_list_add(out, plan->store->files[i].name, err);
+    for (size_t i = 0; i < extras->count && code == CKPT_OK; i++)
+        code = file_list_add(out, extras->names[i], err);
     return code;
 }

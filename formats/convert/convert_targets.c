@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "libckpt/codes.h"
-#include "convert_private.h"
+#include "convert_plan.h"
 #include "formats/hf.h"
 #include "formats/notes.h"
 #include "libckpt/text.h"
@@ -46,31 +46,31 @@ static const char *find_scale_suffix(const ckpt_checkpoint *from, const char *ow
 }
 
 /* The map of the target: told, or as in the source where the layout stays. */
-static const char *choose_names(const convert_job *job)
+static const char *choose_names(const job_plan *plan)
 {
-    const convert_options *o = &job->options;
+    const convert_options *o = &plan->options;
 
     if (o->names != NULL)
         return o->names;
     if (o->format->map_names != NULL)
         return o->format->map_names[0];
-    return job->source->format->map_names == NULL ? ckpt_names_style(job->source) : "native";
+    return plan->source->format->map_names == NULL ? ckpt_names_style(plan->source) : "native";
 }
 
-int convert_keeps_layout(const convert_job *job)
+int convert_keeps_layout(const job_plan *plan)
 {
-    const ckpt_format *source = job->source->format;
+    const ckpt_format *source = plan->source->format;
 
-    return job->options.format == (source == &format_safetensors_file ? &format_hf : source);
+    return plan->options.format == (source == &format_safetensors_file ? &format_hf : source);
 }
 
 /* What a layout wants that the policy leaves open: plain dtypes by its map, the word for FP4, and
  * in HF files the integers of the official form. */
-static void suit_tensor(const convert_job *job, ckpt_tensor *t)
+static void suit_tensor(const job_plan *plan, ckpt_tensor *t)
 {
-    const ckpt_catalog *official = job->source->official;
-    const ckpt_dtype plain = map_find_encode(job->map, t->name);
-    const int sharded = job->options.format->map_names != NULL;
+    const ckpt_catalog *official = plan->source->official;
+    const ckpt_dtype plain = map_find_encode(plan->map, t->name);
+    const int sharded = plan->options.format->map_names != NULL;
     const int64_t o = official == NULL ? CKPT_NOT_FOUND : ckpt_catalog_find(official, t->name);
 
     if (plain != CKPT_NONE) {
@@ -83,71 +83,71 @@ static void suit_tensor(const convert_job *job, ckpt_tensor *t)
     }
 }
 
-static void suit_layout(convert_job *job)
+static void suit_layout(job_plan *plan)
 {
-    if (convert_keeps_layout(job) && job->map->encode_count == 0)
+    if (convert_keeps_layout(plan) && plan->map->encode_count == 0)
         return;
-    for (size_t i = 0; i < ckpt_catalog_count(job->targets); i++)
-        suit_tensor(job, catalog_edit(job->targets, i));
+    for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++)
+        suit_tensor(plan, catalog_edit(plan->targets, i));
 }
 
 /* A prefix of the source's names stays where names and layout do; else it goes, and is told. */
-static ckpt_code choose_prefix(convert_job *job, const char *prefix, ckpt_error *err)
+static ckpt_code choose_prefix(job_plan *plan, const char *prefix, ckpt_error *err)
 {
-    if (job->options.names == NULL && convert_keeps_layout(job))
-        return map_add_prefix(job->map, prefix, err);
-    return note_add(&job->notes, err, "names lose the prefix '%s'", prefix);
+    if (plan->options.names == NULL && convert_keeps_layout(plan))
+        return map_add_prefix(plan->map, prefix, err);
+    return note_add(&plan->notes, err, "names lose the prefix '%s'", prefix);
 }
 
-ckpt_code convert_choose_map(convert_job *job, ckpt_error *err)
+ckpt_code convert_choose_map(job_plan *plan, ckpt_error *err)
 {
-    const convert_options *o = &job->options;
-    const char *prefix = job->source->map->prefix;
+    const convert_options *o = &plan->options;
+    const char *prefix = plan->source->map->prefix;
     ckpt_code code;
 
     if (o->like != NULL)
         return CKPT_OK;
     if (o->open.map_file != NULL && o->names == NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "--map needs --names: which names to write");
-    code = checkpoint_find_map(ckpt_family_name(job->source), choose_names(job), &job->map, err);
+    code = checkpoint_find_map(ckpt_family_name(plan->source), choose_names(plan), &plan->map, err);
     if (code == CKPT_E_USAGE && o->format->map_names != NULL)
         return ckpt_fail(err, code,
                          "'%s' is a %s checkpoint: how the layout %s divides and names its tensors "
-                         "is not known", o->source, ckpt_family_name(job->source),
+                         "is not known", o->source, ckpt_family_name(plan->source),
                          o->format->name);
-    if (code == CKPT_OK && o->names == NULL && convert_keeps_layout(job))
-        job->map->scale_suffix = find_scale_suffix(job->source, job->map->scale_suffix);
-    return code == CKPT_OK && prefix != NULL ? choose_prefix(job, prefix, err) : code;
+    if (code == CKPT_OK && o->names == NULL && convert_keeps_layout(plan))
+        plan->map->scale_suffix = find_scale_suffix(plan->source, plan->map->scale_suffix);
+    return code == CKPT_OK && prefix != NULL ? choose_prefix(plan, prefix, err) : code;
 }
 
 /* Quantised weights that a reader of these names takes for something else. Those that the source
  * has under the same names are copied as they are. */
-static ckpt_code check_names(const convert_job *job, ckpt_error *err)
+static ckpt_code check_names(const job_plan *plan, ckpt_error *err)
 {
-    const int same_names = strcmp(job->map->names, ckpt_names_style(job->source)) == 0;
+    const int same_names = strcmp(plan->map->names, ckpt_names_style(plan->source)) == 0;
 
-    for (size_t i = 0; i < ckpt_catalog_count(job->targets) && !job->options.force_names; i++) {
-        const ckpt_tensor *t = ckpt_catalog_at(job->targets, i);
+    for (size_t i = 0; i < ckpt_catalog_count(plan->targets) && !plan->options.force_names; i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(plan->targets, i);
         const char *reason =
-            t->scale_dtype == CKPT_NONE ? NULL : map_find_plain(job->map, t->name);
+            t->scale_dtype == CKPT_NONE ? NULL : map_find_plain(plan->map, t->name);
 
         if (reason != NULL &&
-            !(same_names && ckpt_catalog_at(job->picked->catalog, i)->scale_dtype != CKPT_NONE))
+            !(same_names && ckpt_catalog_at(plan->picked->catalog, i)->scale_dtype != CKPT_NONE))
             return ckpt_fail(err, CKPT_E_USAGE,
                              "names '%s' with tensor '%s' in %s: %s; say --names native, "
                              "--dtype bf16 or, if no such reader is meant, --force-names",
-                             job->map->names, t->name, ckpt_dtype_name(t->dtype), reason);
+                             plan->map->names, t->name, ckpt_dtype_name(t->dtype), reason);
     }
     return CKPT_OK;
 }
 
-ckpt_code convert_choose_targets(convert_job *job, ckpt_error *err)
+ckpt_code convert_choose_targets(job_plan *plan, ckpt_error *err)
 {
-    const convert_options *o = &job->options;
+    const convert_options *o = &plan->options;
     plan_policy policy = o->policy;
     ckpt_code code;
 
-    if (job->like != NULL) {
+    if (plan->like != NULL) {
         if (o->format != &format_hf)
             return ckpt_fail(err, CKPT_E_USAGE, "--like goes with the layout hf, not %s",
                              o->format->name);
@@ -156,18 +156,19 @@ ckpt_code convert_choose_targets(convert_job *job, ckpt_error *err)
             return ckpt_fail(err, CKPT_E_USAGE,
                              "--like decides names, encodings and files: leave out --names, "
                              "--dtype, --experts, --scale-dtype and --max-shard-size");
-        if ((code = copy_catalog(job->like->reading.logical, &job->targets, err)) != CKPT_OK)
+        if ((code = copy_catalog(plan->like->reading.logical, &plan->targets, err)) != CKPT_OK)
             return code;
-        return codes_check_targets(job->picked->catalog, job->targets, err);
+        return codes_check_targets(plan->picked->catalog, plan->targets, err);
     }
     /* An mp folder keeps E8M0 scales: the reference code reads them, and its own converter, the
      * measure of that layout, writes them. */
     policy.scales_follow_experts = o->format->map_names == NULL;
-    if ((code = codes_check_policy(job->picked->catalog, &policy, err)) != CKPT_OK)
+    if ((code = codes_check_policy(plan->picked->catalog, &policy, err)) != CKPT_OK)
         return code;
-    code = plan_targets(job->picked->catalog, job->source->official, &policy, &job->targets, err);
+    code = plan_targets(plan->picked->catalog, plan->source->official, &policy, &plan->targets,
+                        err);
     if (code != CKPT_OK)
         return code;
-    suit_layout(job);
-    return check_names(job, err);
+    suit_layout(plan);
+    return check_names(plan, err);
 }

@@ -1,0 +1,97 @@
+/* A conversion as its caller sees it: what convert.h promises, from the three stages. */
+#include <stdlib.h>
+
+#include "convert_private.h"
+
+ckpt_code convert_plan(const convert_options *options, convert_job **out, ckpt_error *err)
+{
+    convert_job *job = calloc(1, sizeof *job);
+    job_plan *plan = NULL;
+    ckpt_code code;
+
+    if (job == NULL)
+        return ckpt_fail_memory(err, "a conversion", sizeof *job);
+    if ((code = job_plan_make(options, &plan, err)) != CKPT_OK) {
+        free(job);
+        return code;
+    }
+    job->plan = plan;
+    job->output.plan = plan;
+    *out = job;
+    return CKPT_OK;
+}
+
+void convert_free(convert_job *job)
+{
+    if (job == NULL)
+        return;
+    job_output_close(&job->output);
+    job_result_release(&job->result);
+    job_plan_free((job_plan *)job->plan);      /* nobody else has it any more */
+    free(job);
+}
+
+/* ---- the plan ---- */
+
+void convert_summarise(const convert_job *job, convert_summary *out)
+{
+    const job_plan *plan = job->plan;
+
+    *out = (convert_summary){
+        .from = plan->picked->catalog,
+        .to = plan->targets,
+        .in_bytes = plan->in_bytes,
+        .out_bytes = plan->out_bytes,
+        .fixed_bytes = plan->fixed_bytes,
+        .tile_bytes = plan->tile_bytes,
+        .key_count = ckpt_catalog_count(store_names(plan->store)),
+        .piece_count = ckpt_catalog_count(plan->store->catalog),
+        .is_cut = plan->store->keys != NULL,
+        .file_count = plan->store->file_count,
+        .notes = (const char *const *)plan->notes.names,
+        .note_count = plan->notes.count,
+    };
+    out->is_room_known = convert_find_planned_room(plan, &out->room, NULL) == CKPT_OK;
+}
+
+const char *convert_file(const convert_job *job, size_t i, uint64_t *size_bytes)
+{
+    const store_file *f = &job->plan->store->files[i];
+
+    *size_bytes = f->size_bytes;
+    return f->name;
+}
+
+ckpt_code convert_list_files(const convert_job *job, file_list *out, ckpt_error *err)
+{
+    return convert_name_files(job->plan, out, err);
+}
+
+ckpt_code convert_describe(convert_job *job, const char *directory, ckpt_error *err)
+{
+    return job_output_describe(&job->output, directory, err);
+}
+
+/* ---- after the run ---- */
+
+convert_state convert_state_of(const convert_job *job)
+{
+    return job->result.is_there     ? CONVERT_THERE
+           : job->result.is_waiting ? CONVERT_WAITING
+                                    : CONVERT_WRITTEN;
+}
+
+const char *convert_directory(const convert_job *job)
+{
+    return job_output_directory(&job->output);
+}
+
+ckpt_code convert_outcome(convert_job *job, ckpt_outcome *out, ckpt_error *err)
+{
+    return job_result_tell(&job->result, job->plan, &job->output.others, out, err);
+}
+
+ckpt_code convert_commit(convert_job *job, ckpt_error *err)
+{
+    return job_output_commit(&job->output, err);
+}

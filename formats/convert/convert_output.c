@@ -1,0 +1,269 @@
+/* Writing the result: DST.partial, the planned files, and what lies beside the weights. */
+#include "convert_output.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "config_rewrite.h"
+#include "formats/hf.h"
+#include "libckpt/json.h"
+
+const char *job_output_directory(const job_output *output)
+{
+    return output_directory(output->partial);
+}
+
+/* ---- the beginning ---- */
+
+/* The planned files lie in `directory`. */
+static ckpt_code move_store(ckpt_store *store, const char *directory, ckpt_error *err)
+{
+    char *copy = strdup(directory);
+
+    if (copy == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(directory));
+    free(store->directory);
+    store->directory = copy;
+    return CKPT_OK;
+}
+
+/* The times of the last change of all that is read. */
+static uint64_t source_times(const job_plan *plan)
+{
+    const ckpt_checkpoint *inputs[] = { plan->source, plan->fill };
+    uint64_t sum = 1;
+
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
+        for (size_t f = 0; inputs[i] != NULL && f < inputs[i]->store->file_count; f++) {
+            const int64_t time = file_ctime_ns(inputs[i]->store->files[f].file);
+
+            sum = kernels_get()->hash_bytes(&time, sizeof time, sum).low64;
+        }
+    return sum;
+}
+
+/* DST has its name: what it was made from may go. `context` is the job_output. */
+static ckpt_code tell_named(void *context, ckpt_error *err)
+{
+    const convert_options *o = &((const job_output *)context)->plan->options;
+
+    return o->feed->named(o->feed, o->target, err);
+}
+
+ckpt_code job_output_begin(job_output *output, ckpt_error *err)
+{
+    const job_plan *plan = output->plan;
+    const convert_options *o = &plan->options;
+    file_list files = { NULL, 0 };
+    const output_options options = {
+        .path = o->target,
+        .overwrite = o->overwrite,
+        .fingerprint = plan->fingerprint,
+        .tensor_count = ckpt_catalog_count(plan->targets),
+        .part = o->part,
+        .part_count = o->part_count,
+        .restart = o->restart,
+        .keep_others = o->feed != NULL,       /* the source of what it has may be gone */
+        .files = &files,
+        .named = o->feed == NULL ? NULL : tell_named,
+        .named_context = output,
+        .source_times = source_times(plan),
+    };
+    ckpt_code code;
+
+    if ((code = convert_name_files(plan, &files, err)) == CKPT_OK)
+        code = output_begin(&options, &output->partial, err);
+    file_list_free(&files);
+    if (code != CKPT_OK)
+        return code;
+    if ((code = move_store(plan->store, job_output_directory(output), err)) != CKPT_OK)
+        return code;
+    return output_make_files(plan->store, err);
+}
+
+ckpt_code job_output_begin_spill(job_output *output, ckpt_error *err)
+{
+    const job_plan *plan = output->plan;
+    const side_data_options side = {
+        .directory = job_output_directory(output),
+        .catalog = plan->targets,
+        .part = plan->options.part,
+        .part_count = plan->options.part_count,
+        .synced_bytes = journal_side_bytes(output_journal(output->partial)),
+    };
+
+    return plan->writes_side_data ? side_data_begin(&side, &output->spill, err) : CKPT_OK;
+}
+
+ckpt_code job_output_sync_spill(void *context, ckpt_error *err)
+{
+    const job_output *output = context;
+    uint64_t synced_bytes;
+    const ckpt_code code = side_data_sync(output->spill, &synced_bytes, err);
+
+    return code == CKPT_OK
+               ? journal_append_side(output_journal(output->partial), synced_bytes, err)
+               : code;
+}
+
+/* ---- around the tensors ---- */
+
+ckpt_code job_output_seal(const job_output *output, const uint8_t *tensors, ckpt_error *err)
+{
+    const job_plan *plan = output->plan;
+    uint8_t *owned;
+    ckpt_code code;
+
+    if (plan->options.format->seal == NULL)
+        return CKPT_OK;
+    owned = calloc(ckpt_catalog_count(plan->store->catalog) + 1, 1);
+    if (owned == NULL)
+        return ckpt_fail_memory(err, "a share", ckpt_catalog_count(plan->store->catalog));
+    for (size_t i = 0; i < plan->layout->count; i++)
+        owned[plan->layout->extents[i].stored] |=
+            tensors == NULL || tensors[plan->layout->extents[i].logical];
+    code = plan->options.format->seal(plan->store, owned, err);
+    free(owned);
+    return code;
+}
+
+/* ---- the other files ---- */
+
+static ckpt_code write_text(job_output *output, const char *name, const char *text,
+                            ckpt_error *err)
+{
+    char *path = file_join(job_output_directory(output), name);
+    ckpt_code code;
+
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(name));
+    if ((code = file_make_parents(path, err)) == CKPT_OK &&
+        (code = file_write_all(path, text, strlen(text), err)) == CKPT_OK)
+        code = file_list_add(&output->others, name, err);
+    free(path);
+    return code;
+}
+
+static ckpt_code rewrite_inference(const job_plan *plan, const char *from, const char *to,
+                                   ckpt_error *err)
+{
+    char *text = NULL;
+    char *edited = NULL;
+    size_t size;
+    ckpt_code code;
+
+    if ((code = file_read_all(from, CONFIG_BYTES_MAX, &text, &size, err)) == CKPT_OK &&
+        (code = config_rewrite_inference(text, plan->targets, &edited, err)) == CKPT_OK)
+        code = file_write_all(to, edited, strlen(edited), err);
+    free(text);
+    free(edited);
+    return code;
+}
+
+static ckpt_code carry_file(job_output *output, const char *name, ckpt_error *err)
+{
+    const job_plan *plan = output->plan;
+    char *from = file_join(plan->source->path, name);
+    char *to = file_join(job_output_directory(output), name);
+    ckpt_code code;
+
+    if (from == NULL || to == NULL)
+        code = ckpt_fail_memory(err, "a path", strlen(name));
+    else if ((code = file_make_parents_below(job_output_directory(output), name, err)) == CKPT_OK)
+        code = strcmp(name, CONFIG_INFERENCE_FILE) == 0 && plan->like == NULL
+                   ? rewrite_inference(plan, from, to, err)
+                   : file_copy(from, to, err);
+    if (code == CKPT_OK)
+        code = file_list_add(&output->others, name, err);
+    free(from);
+    free(to);
+    return code;
+}
+
+ckpt_code job_output_write_index(const job_output *output, ckpt_error *err)
+{
+    const job_plan *plan = output->plan;
+    const format_finish info = {
+        .with_index = plan->with_index,
+        .config = plan->source->config == NULL ? NULL : json_root(plan->source->config),
+        .targets = plan->targets,
+        .sharding = &plan->options.sharding,
+    };
+    char *from;
+    char *to;
+    ckpt_code code;
+
+    if (plan->like == NULL)
+        return plan->options.format->finish(plan->store, &info, err);
+    if (!plan->like->has_index)
+        return CKPT_OK;
+    from = file_join(plan->like->store->directory, HF_INDEX_FILE);
+    to = file_join(plan->store->directory, HF_INDEX_FILE);
+    code = from == NULL || to == NULL ? ckpt_fail_memory(err, "a path", sizeof HF_INDEX_FILE)
+                                      : file_copy(from, to, err);
+    free(from);
+    free(to);
+    return code;
+}
+
+ckpt_code job_output_describe(const job_output *output, const char *directory, ckpt_error *err)
+{
+    ckpt_store *store = output->plan->store;
+    ckpt_code code;
+
+    if ((code = move_store(store, directory, err)) != CKPT_OK)
+        return code;
+    for (size_t i = 0; i < store->file_count && code == CKPT_OK; i++) {
+        char *path = file_join(directory, store->files[i].name);
+
+        code = path == NULL ? ckpt_fail_memory(err, "a path", strlen(directory))
+                            : file_make_parents(path, err);
+        free(path);
+    }
+    return code == CKPT_OK ? job_output_write_index(output, err) : code;
+}
+
+ckpt_code job_output_write_others(job_output *output, ckpt_error *err)
+{
+    const job_plan *plan = output->plan;
+    const file_list *extras = &plan->source->extras;
+    ckpt_code code = CKPT_OK;
+
+    if (plan->config_text != NULL &&
+        (code = write_text(output, "config.json", plan->config_text, err)) != CKPT_OK)
+        return code;
+    if (plan->inference_text != NULL &&
+        (code = write_text(output, CONFIG_INFERENCE_FILE, plan->inference_text, err)) != CKPT_OK)
+        return code;
+    for (size_t i = 0; i < extras->count && code == CKPT_OK; i++)
+        code = carry_file(output, extras->names[i], err);
+    if (code == CKPT_OK && convert_carries_side_data(plan))
+        code = carry_file(output, SIDE_DATA_FILE, err);
+    return code;
+}
+
+/* ---- the end ---- */
+
+ckpt_code job_output_commit(job_output *output, ckpt_error *err)
+{
+    ckpt_output *partial = output->partial;
+
+    output->partial = NULL;
+    return output_commit(partial, err);
+}
+
+void job_output_discard(job_output *output)
+{
+    ckpt_output *partial = output->partial;
+
+    output->partial = NULL;
+    store_close_files(output->plan->store, NULL);
+    output_discard(partial, NULL);             /* the refusal is what is told */
+}
+
+void job_output_close(job_output *output)
+{
+    side_data_close(output->spill);
+    output_close(output->partial);
+    file_list_free(&output->others);
+}

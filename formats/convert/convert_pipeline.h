@@ -1,0 +1,29 @@
+/* convert_pipeline.h: the views that tensors pass on their way: picked inputs -> digest tap ->
+ * encodings, and where --verify needs it another digest tap. */
+#ifndef CKPT_CONVERT_PIPELINE_H
+#define CKPT_CONVERT_PIPELINE_H
+
+#include "convert_result.h"
+
+typedef struct {
+    ckpt_source *tap;
+    ckpt_source *encoded;
+    ckpt_source *written;            /* what is copied: `encoded`, or the tap on it */
+} convert_pipeline;
+
+/* Digests are made in `result` where it has none. `exceptions` may be NULL. Free it, also on
+ * failure. */
+ckpt_code pipeline_make(const job_plan *plan, encode_exception_sink *exceptions,
+                        job_result *result, convert_pipeline *out, ckpt_error *err);
+void pipeline_free(convert_pipeline *p);
+
+/* May the result have other values than the inputs? */
+int pipeline_may_change(const job_plan *plan);
+
+/* Memory of one thread's tile. */
+ckpt_code pipeline_tile_bytes(const job_plan *plan, uint64_t *out, ckpt_error *err);
+
+/* The options of a loop over this plan's tensors. */
+ckpt_run_options pipeline_run_options(const job_plan *plan);
+
+#endif
