@@ -9,6 +9,8 @@ int config_is_weight(const config_change *change, size_t i);
 
 /* Set (or with NULL remove) a top-level member of *text, which is replaced. */
 ckpt_code config_edit(char **text, const char *key, const char *value, ckpt_error *err);
+/* The same, only where the member says something else: other bytes of the same value stay. */
+ckpt_code config_update(char **text, const char *key, const char *value, ckpt_error *err);
 
 /* Make the list of unquantised modules in *text, a quantization_config, true. Refuses what no list
  * can say. */

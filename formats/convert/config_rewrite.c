@@ -34,31 +34,6 @@ static told_encoding find_encoding(const ckpt_catalog *targets)
     return found;
 }
 
-ckpt_code config_edit(char **text, const char *key, const char *value, ckpt_error *err)
-{
-    char *edited;
-    const ckpt_code code = json_edit(*text, key, value, &edited, err);
-
-    if (code != CKPT_OK)
-        return code;
-    free(*text);
-    *text = edited;
-    return CKPT_OK;
-}
-
-/* Edit only where the member says something else. */
-static ckpt_code edit_if_other(char **text, const char *key, const char *value, ckpt_error *err)
-{
-    char *now = NULL;
-    ckpt_code code = json_member_text(*text, key, &now, err);
-
-    if (code == CKPT_OK && ((now == NULL) != (value == NULL) ||
-                            (now != NULL && strcmp(now, value) != 0)))
-        code = config_edit(text, key, value, err);
-    free(now);
-    return code;
-}
-
 /* ---- config.json ---- */
 
 static int is_copy(const config_change *change)
@@ -141,7 +116,7 @@ static ckpt_code rewrite_quantization(const config_change *change, char **text, 
         code = ckpt_fail_memory(err, "config.json", strlen(*text));
     if (code == CKPT_OK && (code = check_block(change, json_root(document), err)) == CKPT_OK &&
         (code = config_list_modules(change, &now, err)) == CKPT_OK)
-        code = edit_if_other(text, key, now, err);
+        code = config_update(text, key, now, err);
     json_free(document);
     free(now);
     return code;
@@ -169,11 +144,11 @@ ckpt_code config_rewrite(const char *text, const config_change *change, char **o
         return CKPT_OK;
     }
     if (!wanted.is_quantised)
-        code = edit_if_other(&edited, "quantization_config", NULL, err);
+        code = config_update(&edited, "quantization_config", NULL, err);
     else if ((code = check_experts(change, err)) == CKPT_OK)
         code = rewrite_quantization(change, &edited, err);
     if (code == CKPT_OK && (change->has_expert_dtype || wanted.expert_dtype == NULL))
-        code = edit_if_other(&edited, "expert_dtype",
+        code = config_update(&edited, "expert_dtype",
                              change->has_expert_dtype ? expert_dtype(&wanted) : NULL, err);
     if (code != CKPT_OK)
         free(edited);
@@ -190,8 +165,8 @@ static ckpt_code parse_bare(const char *text, json_document **out, ckpt_error *e
 
     if (bare == NULL)
         return ckpt_fail_memory(err, "config.json", strlen(text));
-    if ((code = edit_if_other(&bare, "quantization_config", NULL, err)) == CKPT_OK &&
-        (code = edit_if_other(&bare, "expert_dtype", NULL, err)) == CKPT_OK)
+    if ((code = config_update(&bare, "quantization_config", NULL, err)) == CKPT_OK &&
+        (code = config_update(&bare, "expert_dtype", NULL, err)) == CKPT_OK)
         code = json_parse(bare, strlen(bare), "config.json", out, err);
     free(bare);
     return code;
@@ -203,7 +178,7 @@ static ckpt_code take_member(char **text, const char *from, const char *key, ckp
     ckpt_code code = json_member_text(from, key, &value, err);
 
     if (code == CKPT_OK)
-        code = edit_if_other(text, key, value, err);
+        code = config_update(text, key, value, err);
     free(value);
     return code;
 }
@@ -252,11 +227,11 @@ ckpt_code config_rewrite_inference(const char *text, const ckpt_catalog *targets
     json_free(document);
     /* The reference code takes a missing expert_dtype for "fp4" in some releases: say null. */
     if (code == CKPT_OK &&
-        (code = edit_if_other(&edited, "dtype", wanted.is_quantised ? "\"fp8\"" : "\"bf16\"",
+        (code = config_update(&edited, "dtype", wanted.is_quantised ? "\"fp8\"" : "\"bf16\"",
                               err)) == CKPT_OK &&
-        (code = edit_if_other(&edited, "scale_fmt", wanted.is_quantised ? "\"ue8m0\"" : "null",
+        (code = config_update(&edited, "scale_fmt", wanted.is_quantised ? "\"ue8m0\"" : "null",
                               err)) == CKPT_OK)
-        code = edit_if_other(&edited, "expert_dtype", has_fp4 ? "\"fp4\"" : "null", err);
+        code = config_update(&edited, "expert_dtype", has_fp4 ? "\"fp4\"" : "null", err);
     if (code != CKPT_OK)
         free(edited);
     else
