@@ -27,6 +27,15 @@ typedef struct {
     size_t capacity;
 } whole_text;
 
+/* Only a pipe or a terminal is interrupted, and only by a signal that somebody means as a stop: a
+ * writer that never comes, or never ends, must not hold the reader against it. */
+static ckpt_code fail_named(const char *what, const char *path, ckpt_error *err)
+{
+    if (errno == EINTR)
+        return ckpt_fail(err, CKPT_E_INTERRUPTED, "interrupted while '%s' was awaited", path);
+    return ckpt_fail(err, CKPT_E_IO, "cannot %s '%s': %s", what, path, strerror(errno));
+}
+
 /* Read until the end; pipes have no size to trust. One byte stays free for the NUL. */
 static ckpt_code read_to_end(int fd, const char *path, uint64_t max_bytes, whole_text *text,
                              ckpt_error *err)
@@ -44,10 +53,8 @@ static ckpt_code read_to_end(int fd, const char *path, uint64_t max_bytes, whole
             text->capacity = capacity;
         }
         got = read(fd, text->bytes + text->size, text->capacity - text->size - 1);
-        if (got < 0 && errno == EINTR)
-            continue;
         if (got < 0)
-            return ckpt_fail(err, CKPT_E_IO, "cannot read '%s': %s", path, strerror(errno));
+            return fail_named("read", path, err);
         if (got == 0)
             return CKPT_OK;
         text->size += (size_t)got;
@@ -126,7 +133,7 @@ ckpt_code file_read_named(const char *path, uint64_t max_bytes, char **out, size
     *out = NULL;
     *size = 0;
     if (fd < 0)
-        return ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", path, strerror(errno));
+        return fail_named("open", path, err);
     return give_text(&text, read_whole(fd, path, max_bytes, &text, err), out, size);
 }
 

@@ -1,6 +1,7 @@
 """What every command promises: help, version, exit statuses, one line of error, quiet pipes."""
 import json
 import os
+import pathlib
 import pty
 import re
 import shutil
@@ -249,6 +250,30 @@ def test_a_shell_sees_the_signal_and_its_loop_stops(tiny, tmp_path, fault, name,
                           capture_output=True, text=True, timeout=120)
     assert done.returncode == status and done.stdout == f"1 {status}\n", done.stderr
     assert done.stderr == "ckpt-verify: interrupted\n"
+
+
+OPENAT, READ = "257", "0"       # numbers of system calls on x86-64
+
+
+@pytest.mark.parametrize("has_writer, call", [(False, OPENAT), (True, READ)])
+@pytest.mark.parametrize("command", [("ckpt-verify", "check", "--manifest"),
+                                     ("ckpt-inspect", "--map"), ("ckpt-run", "--tokens")])
+def test_a_signal_ends_the_wait_for_a_pipe(tiny, tmp_path, command, has_writer, call):
+    """A writer that never comes, or never writes, holds nobody."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = os.open(pipe, os.O_RDWR) if has_writer else None
+    process = subprocess.Popen([BUILD / "bin" / command[0], *command[1:], pipe, tiny],
+                               stderr=subprocess.PIPE, text=True)
+    proc = pathlib.Path(f"/proc/{process.pid}")
+    while not (proc.joinpath("stat").read_text().split()[2] == "S"
+               and proc.joinpath("syscall").read_text().startswith(call + " ")):
+        assert process.poll() is None
+    process.terminate()
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == -signal.SIGTERM and err.count("\n") <= 1, err
+    if writer is not None:
+        os.close(writer)
 
 
 # ---- folders that may not be read ----

@@ -192,7 +192,8 @@ volatile sig_atomic_t *cli_stop_flag(void)
 
     memset(&action, 0, sizeof action);
     action.sa_handler = request_stop;
-    action.sa_flags = SA_RESTART | (int)SA_RESETHAND;
+    /* Without SA_RESTART: who waits for a pipe's other end is woken. A second signal ends at once. */
+    action.sa_flags = (int)SA_RESETHAND;
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
