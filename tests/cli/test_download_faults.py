@@ -1,4 +1,5 @@
 """Everything that goes wrong between a hub and ckpt-download: survived, or refused as it should."""
+import signal
 import time
 
 import pytest
@@ -97,6 +98,23 @@ def test_a_reply_that_is_not_what_was_asked_for_does_no_harm(download, hub, kind
     download.assert_right()
 
 
+def test_a_reply_that_ends_when_the_file_has_its_name_does_no_harm(download, hub, fault):
+    """All bytes are there, hashed and committed, while the last reply is still open."""
+    hub.repos[ID] = one(SIZE + 1000)
+    hub.fault("late", port="cdn", seconds=4, min_first=16 * MIB)
+    hub.fault("late", port="cdn", seconds=1.5, count=1000)
+    download.env.update(fault.env("write:stop:5", "new."))    # what follows the file's new name
+    process = download.start("--fixed-connections", "--connections", 4)
+    wait_for(lambda: fault.injected)
+    named = [p.name for p in download.folder.iterdir() if p.is_file()]
+    wait_for(lambda: hub.open_late == 0)
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and err == "", (named, out, err)
+    assert named and all("taken" in f for f in hub.faults)
+    download.assert_right()
+
+
 def test_a_server_without_ranges_costs_one_stream(download, hub):
     hub.fault("norange", port="cdn", count=1000)
     download()
@@ -117,7 +135,7 @@ def test_no_range_is_asked_with_an_encoding_and_all_are_bounded(download, hub):
 def test_an_expired_address_is_renewed_once_for_all(download, hub):
     hub.connection_rate = 2 * MIB
     hub.fault("drop", port="cdn", count=4)      # so that somebody must ask again
-    process = download.start()
+    process = download.start("--fixed-connections", "--connections", 4)
     wait_for(lambda: hub.requests(port="cdn", status=206))
     hub.revoke_addresses()
     out, err = process.communicate(timeout=60)
@@ -162,7 +180,7 @@ def test_a_host_that_is_away_for_five_seconds_is_waited_for(download, hub, liste
     if listener == "hub":
         hub.refuse(hub.hub, 5)
     begin = time.time()
-    process = download.start()
+    process = download.start("--fixed-connections", "--connections", 4)
     if listener == "cdn":
         wait_for(lambda: hub.payload > 0)
         begin = time.time()

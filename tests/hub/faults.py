@@ -82,6 +82,9 @@ def shape(plan, fault, total):
     elif kind == "surplus":
         plan.update(length=None, extra=64, close=True)
         plan["headers"].append(("Connection", "close"))
+    elif kind == "late":            # all bytes at once, the end of the reply after so many seconds
+        plan.update(length=None, close=True, late=fault["seconds"])
+        plan["headers"].append(("Connection", "close"))
     elif kind == "norange":
         plan.update(status=200, first=0, last=total - 1, length=total, range=None)
     elif kind == "shift":

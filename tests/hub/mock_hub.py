@@ -108,6 +108,7 @@ class Hub:
         self.log = []
         self.leaks = []
         self.payload = 0               # bytes of file contents that left any port
+        self.open_late = 0            # replies whose bytes are out, and whose end is not
         self.busy = 0                  # requests that are not answered yet
         self.released = threading.Event()       # ends the silence of the fault of that name
         self.lock = threading.Lock()
@@ -330,6 +331,12 @@ class Hub:
                 self.pace(request, begin)
         if plan["extra"]:
             sock.sendall(b"surplus!" * plan["extra"])
+        if plan.get("late"):
+            with self.lock:
+                self.open_late += 1
+            time.sleep(plan["late"])
+            with self.lock:
+                self.open_late -= 1
         if plan["close"]:
             raise Gone
 

@@ -304,7 +304,7 @@ ckpt_code file_write(dfile *file, segment *s, const void *bytes, size_t size, ck
     a->progress_bytes += size;
     if (a->progress_bytes >= PROGRESS_BYTES)
         file->failures = file->refreshes = 0;
-    if (s->at - s->noted >= note_bytes(file->want->size_bytes) &&
+    if ((s->at == s->end || s->at - s->noted >= note_bytes(file->want->size_bytes)) &&
         (code = file_note(file, s, err)) == CKPT_OK)
         file_advance(file);
     return code;
@@ -318,8 +318,10 @@ void file_advance(dfile *file)
         a->first_open = a->first_open->next;
     if (a->first_open == NULL)
         file->state = DOWNLOAD_HASHING;
+    /* No further than the journal: with its last byte hashed a file gets its name and the journal
+     * goes, and who has yet to write in it would take that for another process's doing. */
     hash_advance(file->env->pool, &a->job,
-                 a->first_open == NULL ? file_end_bytes(file->want) : a->first_open->at);
+                 a->first_open == NULL ? file_end_bytes(file->want) : a->first_open->noted);
 }
 
 /* ---- where the bytes are ---- */
