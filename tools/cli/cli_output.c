@@ -192,7 +192,7 @@ volatile sig_atomic_t *cli_stop_flag(void)
 
     memset(&action, 0, sizeof action);
     action.sa_handler = request_stop;
-    /* Without SA_RESTART: who waits for a pipe's other end is woken. A second signal ends at once. */
+    /* Without SA_RESTART: who waits for a pipe's other end is woken. A second signal kills. */
     action.sa_flags = (int)SA_RESETHAND;
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
