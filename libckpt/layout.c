@@ -73,11 +73,13 @@ static ckpt_code check_bounds(const ckpt_layout *layout, const layout_extent *e,
     const ckpt_part part = (ckpt_part)e->part;
     const uint32_t bits =
         ckpt_dtype_bits(part == CKPT_DATA ? logical->dtype : logical->scale_dtype);
-    const uint64_t stored_cols = ckpt_part_row_bytes(stored, CKPT_DATA) * 8 / bits;
+    const uint64_t stored_cols =
+        e->column ? 1 : ckpt_part_row_bytes(stored, CKPT_DATA) * 8 / bits;
+    const uint64_t stored_rows = e->column ? ckpt_tensor_cols(stored) : ckpt_tensor_rows(stored);
 
     if (range_fits(e->row, e->row_count, ckpt_part_rows(logical, part)) &&
         range_fits(e->col, e->col_count, ckpt_part_cols(logical, part)) &&
-        range_fits(e->stored_row, e->row_count, ckpt_tensor_rows(stored)) &&
+        range_fits(e->stored_row, e->row_count, stored_rows) &&
         range_fits(e->stored_col, e->col_count, stored_cols) &&
         e->col * bits % 8 == 0 && e->stored_col * bits % 8 == 0)
         return CKPT_OK;
@@ -156,6 +158,24 @@ void layout_extents(const ckpt_layout *layout, size_t logical, ckpt_part part,
     *end = layout->extents + layout->first[key + 1];
 }
 
+/* The same where the key is a vector that is seen as a column, and its pieces are vectors. */
+static int meet_column(const layout_extent *outer, const layout_extent *inner, layout_extent *out)
+{
+    const uint64_t row = size_max(outer->stored_row, inner->col);
+    const uint64_t row_end = size_min(outer->stored_row + outer->row_count,
+                                      inner->col + inner->col_count);
+
+    if (row >= row_end)
+        return 0;
+    *out = *outer;
+    out->stored = inner->stored;
+    out->copy = outer->copy || inner->copy;
+    out->row = outer->row + (row - outer->stored_row);
+    out->row_count = row_end - row;
+    out->stored_row = inner->stored_col + (row - inner->col);
+    return 1;
+}
+
 /* Where two rectangles of a key meet: an extent of a logical tensor in a piece. All in elements of
  * the logical part; `to` of them make one of the key (FP4 stored as I8 has two codes in one). */
 static int meet(const layout_extent *outer, const layout_extent *inner, uint64_t to,
@@ -169,6 +189,8 @@ static int meet(const layout_extent *outer, const layout_extent *inner, uint64_t
     const uint64_t col_end = size_min(outer->stored_col + outer->col_count,
                                       inner_col + inner->col_count * to);
 
+    if (outer->column)
+        return meet_column(outer, inner, out);
     if (row >= row_end || col >= col_end)
         return 0;
     *out = *outer;
@@ -223,6 +245,7 @@ layout_extent layout_identity(size_t logical, const ckpt_tensor *tensor, ckpt_pa
         .logical = (uint32_t)logical,
         .stored = (uint32_t)stored,
         .part = (uint8_t)part,
+        .column = part == CKPT_SCALE && tensor->has_scale_vector,
         .row_count = ckpt_part_rows(tensor, part),
         .col_count = ckpt_part_cols(tensor, part),
     };

@@ -16,6 +16,7 @@ typedef struct {
     uint32_t logical;        /* tensor of the logical catalog */
     uint32_t stored;         /* tensor of the stored catalog */
     uint8_t part;            /* ckpt_part */
+    uint8_t column;          /* 1: the stored tensor is a vector [n], seen as n rows of one */
     uint8_t copy;            /* 1: repeats values that another extent holds already */
     uint64_t row;            /* rectangle in the logical part */
     uint64_t col;

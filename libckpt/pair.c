@@ -32,6 +32,9 @@ static int grid_fits(const ckpt_tensor *logical, const ckpt_tensor *scale)
 {
     const uint32_t last = logical->rank - 1;
 
+    if (logical->has_scale_vector)
+        return logical->rank == 2 && encoding_of(logical)->block_cols == ENCODING_WHOLE_ROW &&
+               scale->shape[0] == logical->shape[0];
     if (scale->rank != logical->rank)
         return 0;
     for (uint32_t i = 0; i + 2 < logical->rank; i++)
@@ -107,6 +110,7 @@ ckpt_code pair_encoding(const ckpt_tensor *weight, const ckpt_tensor *scale,
         return code;
     if (options->bare_codes != BARE_CODES_NONE && scale->dtype != out->scale_dtype)
         out->stored_scale_dtype = scale->dtype;
+    out->has_scale_vector = scale->rank == 1;
     if (weight->rank < 2)
         return fail_shapes(weight, scale, err);
     if (weight->dtype == CKPT_F8_E4M3) {
@@ -148,6 +152,10 @@ ckpt_tensor pair_stored_scale(const ckpt_tensor *logical)
                                    ? logical->stored_scale_dtype
                                    : logical->scale_dtype);
     stored.stored_dtype = CKPT_NONE;
+    if (logical->has_scale_vector) {
+        stored.rank = last;
+        return stored;
+    }
     stored.shape[last] = size_div_up(logical->shape[last], logical->block_cols);
     stored.shape[last - 1] = size_div_up(logical->shape[last - 1], logical->block_rows);
     return stored;

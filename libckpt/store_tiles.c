@@ -12,7 +12,8 @@ int store_locate(const ckpt_layout *layout, const layout_extent *extent, uint64_
     const uint32_t bits = ckpt_dtype_bits(dtype);
     const uint64_t begin = size_max(row, extent->row);
     const uint64_t end = size_min(row + row_count, extent->row + extent->row_count);
-    const uint64_t pitch_bytes = ckpt_part_row_bytes(stored, CKPT_DATA);
+    const uint64_t pitch_bytes =
+        extent->column ? bits / 8 : ckpt_part_row_bytes(stored, CKPT_DATA);
 
     if (begin >= end || extent->col_count == 0)
         return 0;

@@ -160,6 +160,7 @@ void catalog_set_plain(ckpt_tensor *tensor, ckpt_dtype dtype)
     tensor->stored_dtype = dtype;
     tensor->scale_dtype = CKPT_NONE;
     tensor->stored_scale_dtype = CKPT_NONE;
+    tensor->has_scale_vector = 0;
     tensor->block_rows = 0;
     tensor->block_cols = 0;
 }

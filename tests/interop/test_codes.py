@@ -34,8 +34,6 @@ def scales(dtype, *shape):
 FORMS = {
     "per row": (codes(E4M3, 64, 256), {"weight_scale": scales(torch.float32, 64, 1)},
                 "FP8 with a scale for each row", {"quant_method": "compressed-tensors"}),
-    "per row, rank 1": (codes(E4M3, 64, 256), {"weight_scale": scales(torch.bfloat16, 64)},
-                        "FP8 with a scale for each row", None),
     "per tensor": (codes(E4M3, 64, 256), {"weight_scale": scales(torch.float32),
                                           "input_scale": scales(torch.float32)},
                    "FP8 with one scale for the tensor", {"quant_method": "fp8"}),

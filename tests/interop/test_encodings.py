@@ -15,6 +15,8 @@ from corrupt.files import Model, Tensor, read_file, tensor_files
 from interop.numpy_codes import e4m3, e8m0
 
 torch = pytest.importorskip("torch")
+safetensors_torch = pytest.importorskip("safetensors.torch")
+dcp = pytest.importorskip("torch.distributed.checkpoint")
 value_digest = pytest.importorskip("interop.value_digest")
 
 NAME = "m.o_proj.weight"
@@ -62,6 +64,8 @@ FORMS = {
                           "F8_E4M3 1x32 F8_E8M0"),
     "a row, F32": (lambda: pairs_row(F32_SCALES, F32_SCALES), "F32", "_scale", CHANNEL,
                    "F8_E4M3 1xrow F32"),
+    "a row, F32 [n]": (lambda: pairs_row(F32_SCALES, F32_SCALES), "F32 [n]", "_scale",
+                       {"quant_method": "fbgemm_fp8"}, "F8_E4M3 1xrow F32"),
     "a row, BF16": (lambda: pairs_row(*bf16_scales()), "BF16", "_scale_inv", None,
                     "F8_E4M3 1xrow BF16"),
 }
@@ -85,6 +89,8 @@ def positive(scales, factors):
 
 def write(path, codes, scales, form):
     _, dtype, suffix, scheme, _ = form
+    shape = list(scales.shape)[:1 if dtype.endswith("[n]") else 2]
+    dtype = dtype.split()[0]
     data = scales.astype(np.uint8) if dtype in ("U8", "F8_E8M0") else scales
     model = Model()
     model.config = {"model_type": "llama"}
@@ -92,7 +98,7 @@ def write(path, codes, scales, form):
         model.config["quantization_config"] = scheme
     model.files["model.safetensors"] = {
         NAME: Tensor("F8_E4M3", list(codes.shape), codes.astype(np.uint8).tobytes()),
-        NAME + suffix: Tensor(dtype, list(scales.shape), data.tobytes())}
+        NAME + suffix: Tensor(dtype, shape, data.tobytes())}
     return model.write(path)
 
 
@@ -195,6 +201,19 @@ def test_a_grid_that_does_not_fit_is_not_decoded(ckpt, tmp_path, dtype, grid, sc
     assert any(NAME in note for note in seen["notes"])
     err = ckpt("ckpt-convert", "--dtype", "bf16", path, tmp_path / "out", check=2).err
     assert f"'{NAME}'" in err and "no scale from which" in err, err
+
+
+@pytest.mark.parametrize("name", ["a row, F32 [n]", "a row, BF16", "MXFP8, weight_scale"])
+def test_what_dcp_holds_is_the_same_and_comes_back_as_it_was(ckpt, tmp_path, name):
+    codes, scales, factors = FORMS[name][0]()
+    codes[:] = 0x38
+    path = write(tmp_path / "in", codes, positive(scales, factors)[0], FORMS[name])
+    dcp.save(safetensors_torch.load_file(path / "model.safetensors"),
+             checkpoint_id=tmp_path / "dcp", no_dist=True)
+    (tmp_path / "dcp/config.json").write_bytes((path / "config.json").read_bytes())
+    assert ckpt("ckpt-verify", "compare", "--json", path, tmp_path / "dcp").json["same"]
+    ckpt("ckpt-shard", "--layout", "hf", tmp_path / "dcp", tmp_path / "back")
+    assert ckpt("ckpt-verify", "compare", "--json", path, tmp_path / "back").json["same"]
 
 
 def test_fp8_in_other_blocks_stays_as_it_is(ckpt, tmp_path):
