@@ -62,6 +62,8 @@ config_scheme config_read_scheme(const json_value *config)
         scheme.fp8 = 1u << ENCODING_FP8_1X32;
     } else if (method == NULL || strcmp(method, "fp8") == 0) {
         scheme.is_decoded = 1;
+        scheme.has_others = json_member(quantization, "quant_algo") != NULL ||
+                            json_member(quantization, "moe_quant_algo") != NULL;
         if (json_is_array(block))
             read_block(block, &scheme);
         else

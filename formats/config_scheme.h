@@ -13,6 +13,7 @@
 
 typedef struct {
     int is_decoded;          /* 0: codes and scales of this scheme are tensors of their own */
+    int has_others;          /* some weights are of another scheme (NVFP4 experts beside FP8) */
     int has_u8_scales;       /* U8 scales are E8M0 codes */
     int has_odd_block;       /* the weight_block_size is not one that is decoded */
     unsigned fp8;            /* as in map_read_options */

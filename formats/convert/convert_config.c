@@ -16,9 +16,9 @@ static int drops_scheme(const job_plan *plan)
 {
     const plan_policy *policy = &plan->options.policy;
     const ckpt_catalog *logical = plan->source->reading.logical;
+    const config_scheme scheme = config_read_scheme(json_root(plan->source->config));
 
-    if (policy->dtype != PLAN_BF16 ||
-        !config_read_scheme(json_root(plan->source->config)).is_decoded)
+    if (policy->dtype != PLAN_BF16 || !scheme.is_decoded || scheme.has_others)
         return 0;
     for (size_t i = 0; i < ckpt_catalog_count(logical); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(logical, i);
