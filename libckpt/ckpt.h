@@ -1,6 +1,6 @@
 /*
- * ckpt.h: open, read and digest model checkpoints. The public interface of libckpt; conversion and
- * comparison are commands.
+ * ckpt.h: open, read, digest, compare and convert model checkpoints. The public interface of
+ * libckpt.
  *
  * Everything is a source: a catalog of tensors and `read rows`. A view is a source made of
  * sources.
@@ -327,6 +327,63 @@ size_t ckpt_comparison_compared(const ckpt_comparison *comparison);
 const ckpt_difference *ckpt_comparison_difference(const ckpt_comparison *comparison, size_t i);
 const char *ckpt_comparison_missing(const ckpt_comparison *comparison, int side, size_t i);
 const char *ckpt_comparison_config(const ckpt_comparison *comparison, size_t i);
+
+/* ---- conversion ---- */
+
+/* As the options of ckpt-convert and ckpt-shard, whose help explains them; errors name them as
+ * those do (--mp). NULL or 0: not given. */
+typedef struct {
+    ckpt_run_options run;
+    ckpt_open_options open;      /* of the source, `like` and `fill_from` */
+    const char *layout;          /* "hf" (the default), "mp", "torch_dist" */
+    const char *dtype;           /* of quantised weights: "bf16", "fp8", "keep" (the default) */
+    const char *experts;         /* of routed experts, also "fp4"; default: as dtype */
+    const char *scale_dtype;     /* of FP8: "e8m0", "f32" */
+    const char *names;           /* "native", "sglang", "transformers"; default: as the source's */
+    const char *like;            /* a path: encodings, names and files as there */
+    const char *fill_from;       /* a path: what the source lacks comes from there */
+    const char *key_style;       /* of torch_dist: "v1" (the default), "v2" */
+    uint64_t file_bytes_max;     /* new files of at most this; 0: the files of the source */
+    uint32_t mp;                 /* ranks of the layout mp */
+    uint32_t tp;                 /* these are of torch_dist */
+    uint32_t pp;
+    uint32_t ep;
+    uint32_t etp;
+    uint32_t first_stage_layers;
+    uint32_t last_stage_layers;
+    int per_rank_files;
+    int extra_state;
+    int force_names;
+    int many_files;
+    int match_reference;
+    int allow_lossy;             /* round what does not fit, instead of CKPT_E_INEXACT */
+    int no_digest;
+    int verify;                  /* read the result back before it appears */
+    int overwrite;               /* replace `target` if it is a checkpoint and nothing else */
+    int restart;                 /* discard an unfinished run of other options */
+    int no_space_check;
+    uint64_t reserved[CKPT_RESERVED];
+} ckpt_convert_options;
+
+typedef struct ckpt_conversion ckpt_conversion;
+
+/*
+ * Convert the checkpoint `source` into `target`, which appears whole or not at all. A run that was
+ * cancelled or killed has left TARGET.partial: the same call resumes it. Writes what ckpt-convert
+ * and ckpt-shard do, but for ckpt-manifest.json. *out is yours to free; `out` may be NULL.
+ */
+ckpt_code ckpt_convert(const char *source, const char *target, const ckpt_convert_options *options,
+                       ckpt_conversion **out, ckpt_error *err);
+void ckpt_conversion_free(ckpt_conversion *conversion);     /* NULL is fine */
+/* Root of the value digests of the result, and of what was read: another one after rounding. NULL
+ * with no_digest. Borrowed. */
+const char *ckpt_conversion_root(const ckpt_conversion *conversion);
+const char *ckpt_conversion_source_root(const ckpt_conversion *conversion);
+size_t ckpt_conversion_tensors(const ckpt_conversion *conversion);      /* logical ones */
+/* Values that were rounded in this run; with allow_lossy only. */
+uint64_t ckpt_conversion_rounded(const ckpt_conversion *conversion);
+/* What was let pass or left out: line `i`. NULL past the last. */
+const char *ckpt_conversion_note(const ckpt_conversion *conversion, size_t i);
 
 #ifdef __cplusplus
 }

@@ -2,7 +2,7 @@
 #include "convert_command.h"
 #include "formats/hf.h"
 
-static convert_command opt = { .common = CLI_COMMON_DEFAULTS, .convert.format = &format_hf };
+static convert_command opt = { .common = CLI_COMMON_DEFAULTS,  };
 
 static const cli_option options[] = {
     CONVERT_OPTIONS(opt),

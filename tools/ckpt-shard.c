@@ -3,13 +3,10 @@
 #include <string.h>
 
 #include "convert_command.h"
-#include "formats/hf.h"
 #include "libckpt/error.h"
 
-static convert_command opt = { .common = CLI_COMMON_DEFAULTS, .convert.format = &format_hf };
-static const char *layout;
+static convert_command opt = { .common = CLI_COMMON_DEFAULTS };
 static const char *preset;
-static const char *key_style;
 static const char *files;
 static const char *iteration;
 static struct {
@@ -24,7 +21,8 @@ static struct {
 
 static const cli_option options[] = {
     { CLI_HEADING, NULL, NULL, NULL, "Layout" },
-    { CLI_STRING, "layout", "LAYOUT", &layout, "hf, mp or torch_dist: layout of DST (required)" },
+    { CLI_STRING, "layout", "LAYOUT", &opt.words.layout,
+      "hf, mp or torch_dist: layout of DST (required)" },
     { CLI_COUNT, "mp", "N", &ranks.mp, "model-parallel ranks of the layout mp" },
     { CLI_HEADING, NULL, NULL, NULL, "torch_dist" },
     { CLI_COUNT, "tp", "N", &ranks.tp, "tensor parallelism (default: boxes for any TP up to 8)" },
@@ -38,7 +36,7 @@ static const cli_option options[] = {
       "a layout that is known to train: sets the six options above" },
     { CLI_CHOICE, "files", "layer|rank", &files,
       "one file a layer, or the files that ranks would write (default layer)" },
-    { CLI_CHOICE, "key-style", "v1|v2", &key_style,
+    { CLI_CHOICE, "key-style", "v1|v2", &opt.words.key_style,
       "keys of the fork that miles runs, or upstream's newer ones (default v1)" },
     { CLI_FLAG, "extra-state", NULL, &opt.convert.sharding.extra_state,
       "add the empty _extra_state entries that upstream Megatron's strict loader asks for" },
@@ -95,30 +93,13 @@ static const struct {
     { "pro-train", 8, 8, 32, 7, 6 },
 };
 
-/* What only a torch_dist has; the name of an option that was given, or NULL. */
+/* What only a torch_dist has, and is a word of this command alone; its name if it was given. */
 static const char *find_torch_dist_option(void)
 {
-    const struct {
-        const char *name;
-        int is_given;
-    } given[] = {
-        { "tp", ranks.tp != 0 },
-        { "pp", ranks.pp != 0 },
-        { "ep", ranks.ep != 0 },
-        { "etp", ranks.etp != 0 },
-        { "first-stage-layers", ranks.first_stage_layers != 0 },
-        { "last-stage-layers", ranks.last_stage_layers != 0 },
-        { "preset", preset != NULL },
-        { "files", files != NULL },
-        { "key-style", key_style != NULL },
-        { "extra-state", opt.convert.sharding.extra_state },
-        { "iteration", iteration != NULL },
-    };
-
-    for (size_t i = 0; i < sizeof given / sizeof *given; i++)
-        if (given[i].is_given)
-            return given[i].name;
-    return NULL;
+    return preset != NULL      ? "preset"
+           : files != NULL     ? "files"
+           : iteration != NULL ? "iteration"
+                               : NULL;
 }
 
 static void take_preset(void)
@@ -137,11 +118,9 @@ static void take_preset(void)
 
 static ckpt_code take_number(uint64_t number, const char *name, uint32_t *out, ckpt_error *err)
 {
-    enum { RANKS_MAX = 65536 };
-
-    if (number > RANKS_MAX)
+    if (number > CONVERT_RANKS_MAX)
         return ckpt_fail(err, CKPT_E_USAGE, "--%s %llu: expected at most %d", name,
-                         (unsigned long long)number, RANKS_MAX);
+                         (unsigned long long)number, CONVERT_RANKS_MAX);
     *out = (uint32_t)number;
     return CKPT_OK;
 }
@@ -162,72 +141,17 @@ static ckpt_code take_iteration(format_sharding *to, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Megatron trains in BF16: that is what its checkpoints hold. */
-static ckpt_code take_torch_dist(convert_command *o, ckpt_error *err)
-{
-    convert_options *c = &o->convert;
-
-    if (o->dtype != NULL && strcmp(o->dtype, "bf16") != 0)
-        return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist holds BF16, not --dtype %s",
-                         o->dtype);
-    if (o->experts != NULL && strcmp(o->experts, "bf16") != 0)
-        return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist holds BF16, not --experts %s",
-                         o->experts);
-    if (o->scale_dtype != NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist holds BF16, which has no scales: "
-                         "leave out --scale-dtype");
-    c->policy.dtype = PLAN_BF16;
-    c->policy.experts = PLAN_BF16;
-    c->names = key_style != NULL && strcmp(key_style, "v2") == 0 ? "torch_dist-v2"
-                                                                 : "torch_dist-v1";
-    c->sharding.per_rank_files = files != NULL && strcmp(files, "rank") == 0;
-    return take_iteration(&c->sharding, err);
-}
-
-/* The format that --layout names, if it can be written. */
-static const ckpt_format *find_layout(void)
-{
-    for (size_t i = 0; layout != NULL && ckpt_formats[i] != NULL; i++)
-        if (strcmp(ckpt_formats[i]->name, layout) == 0 && ckpt_formats[i]->lay_out != NULL)
-            return ckpt_formats[i];
-    return NULL;
-}
-
-static ckpt_code fail_layout(ckpt_error *err)
-{
-    char known[256] = "";
-
-    for (size_t i = 0; ckpt_formats[i] != NULL; i++) {
-        const size_t used = strlen(known);
-
-        if (ckpt_formats[i]->lay_out != NULL)
-            snprintf(known + used, sizeof known - used, " %s", ckpt_formats[i]->name);
-    }
-    return ckpt_fail(err, CKPT_E_USAGE, "--layout %s: expected one of%s",
-                     layout == NULL ? "is missing" : layout, known);
-}
-
 static ckpt_code take_layout(convert_command *o, ckpt_error *err)
 {
     format_sharding *to = &o->convert.sharding;
+    const char *layout = o->words.layout;
     const char *torch_dist_option = find_torch_dist_option();
     ckpt_code code;
 
-    if ((o->convert.format = find_layout()) == NULL)
-        return fail_layout(err);
-    if ((ranks.mp != 0) != (strcmp(layout, "mp") == 0))
-        return ckpt_fail(err, CKPT_E_USAGE, ranks.mp == 0 ? "--layout mp needs --mp N"
-                                                          : "--mp only applies to --layout mp");
-    if (o->convert.names != NULL && o->convert.format->map_names != NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--names only applies to --layout hf: %s has names of "
-                         "its own", layout);
-    if (o->convert.file_bytes_max != 0 && o->convert.format->map_names != NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--max-shard-size only applies to --layout hf: the "
-                         "ranks decide the files of %s", layout);
-    if (torch_dist_option != NULL && strcmp(layout, "torch_dist") != 0)
-        return ckpt_fail(err, CKPT_E_USAGE, "--%s goes with --layout torch_dist, not %s",
-                         torch_dist_option, layout);
-    take_preset();
+    if (layout == NULL)
+        return convert_find_layout(NULL, &o->convert.format, err);
+    if (strcmp(layout, "torch_dist") == 0)
+        take_preset();
     if ((code = take_number(ranks.mp, "mp", &to->mp, err)) != CKPT_OK ||
         (code = take_number(ranks.tp, "tp", &to->tp, err)) != CKPT_OK ||
         (code = take_number(ranks.pp, "pp", &to->pp, err)) != CKPT_OK ||
@@ -236,9 +160,14 @@ static ckpt_code take_layout(convert_command *o, ckpt_error *err)
         (code = take_number(ranks.first_stage_layers, "first-stage-layers",
                             &to->first_stage_layers, err)) != CKPT_OK ||
         (code = take_number(ranks.last_stage_layers, "last-stage-layers", &to->last_stage_layers,
-                            err)) != CKPT_OK)
+                            err)) != CKPT_OK ||
+        (code = convert_find_layout(layout, &o->convert.format, err)) != CKPT_OK)
         return code;
-    return strcmp(layout, "torch_dist") == 0 ? take_torch_dist(o, err) : CKPT_OK;
+    if (torch_dist_option != NULL && strcmp(layout, "torch_dist") != 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--%s goes with --layout torch_dist, not %s",
+                         torch_dist_option, layout);
+    to->per_rank_files = files != NULL && strcmp(files, "rank") == 0;
+    return take_iteration(to, err);
 }
 
 int main(int argc, char **argv)

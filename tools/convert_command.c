@@ -12,27 +12,12 @@
 #include "verify/manifest.h"
 #include "verify/report.h"
 
-static plan_encoding encoding_told(const char *word, plan_encoding absent)
-{
-    if (word == NULL)
-        return absent;
-    return strcmp(word, "bf16") == 0  ? PLAN_BF16
-           : strcmp(word, "fp8") == 0 ? PLAN_FP8
-           : strcmp(word, "fp4") == 0 ? PLAN_FP4
-                                      : PLAN_KEEP;
-}
-
 static void take_options(convert_command *o, const cli_args *args, cli_meter *meter)
 {
     convert_options *c = &o->convert;
 
     c->source = args->items[0];
     c->target = args->items[1];
-    c->policy.dtype = encoding_told(o->dtype, PLAN_KEEP);
-    c->policy.experts = encoding_told(o->experts, c->policy.dtype);
-    c->policy.scale_dtype = o->scale_dtype == NULL                ? CKPT_NONE
-                            : strcmp(o->scale_dtype, "f32") == 0 ? CKPT_F32
-                                                                  : CKPT_F8_E8M0;
     /* With a feed the download has the terminal's last line. */
     c->copy = cli_run_options(&o->common, o->shape == NULL ? meter : NULL);
     if (o->shape != NULL) {
@@ -419,8 +404,6 @@ static ckpt_code take_part(convert_command *o, ckpt_error *err)
 /* Options that contradict each other. */
 static ckpt_code check_words(const convert_command *o, ckpt_error *err)
 {
-    if (o->convert.no_digest && o->convert.verify)
-        return ckpt_fail(err, CKPT_E_USAGE, "--verify compares digests: leave out --no-digest");
     if (o->manifest != NULL && (o->convert.no_digest || o->no_manifest))
         return ckpt_fail(err, CKPT_E_USAGE, "--manifest writes digests: leave out %s",
                          o->convert.no_digest ? "--no-digest" : "--no-manifest");
@@ -451,6 +434,8 @@ int convert_command_main(const cli_command *command, convert_command *o, int arg
         code = take_part(o, &err);
     if (code == CKPT_OK && finish_options != NULL)
         code = finish_options(o, &err);
+    if (code == CKPT_OK)
+        code = convert_take_words(&o->words, &o->convert, &err);
     if (code == CKPT_OK && !args.is_check &&
         (code = convert_plan(&o->convert, &job, &err)) == CKPT_OK)
         code = o->common.dry_run ? dry_run(o, job, &err) : run(o, job, words, &err);

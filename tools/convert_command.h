@@ -11,9 +11,7 @@
 
 typedef struct {
     cli_common common;
-    const char *dtype;
-    const char *experts;
-    const char *scale_dtype;
+    convert_words words;
     const char *report;
     const char *manifest;
     int no_manifest;
@@ -27,12 +25,12 @@ typedef struct {
 /* Rows of an option table; `o` is a convert_command. */
 #define CONVERT_OPTIONS(o)                                                                     \
     { CLI_HEADING, NULL, NULL, NULL, "Encoding" },                                             \
-    { CLI_CHOICE, "dtype", "bf16|fp8|keep", &(o).dtype,                                        \
+    { CLI_CHOICE, "dtype", "bf16|fp8|keep", &(o).words.dtype,                                  \
       "encoding of quantised weights, experts too unless --experts says otherwise "            \
       "(default keep)" },                                                                      \
-    { CLI_CHOICE, "experts", "bf16|fp8|fp4|keep", &(o).experts,                                \
+    { CLI_CHOICE, "experts", "bf16|fp8|fp4|keep", &(o).words.experts,                          \
       "encoding of routed experts (default: as --dtype)" },                                    \
-    { CLI_CHOICE, "scale-dtype", "e8m0|f32", &(o).scale_dtype,                                 \
+    { CLI_CHOICE, "scale-dtype", "e8m0|f32", &(o).words.scale_dtype,                           \
       "scales of FP8 weights (default: f32 for all when experts become FP8, since vLLM reads " \
       "no others beside them; e8m0 for all when experts become FP4; else, and in the layout "  \
       "mp, as they are)" },                                                                    \

@@ -40,6 +40,25 @@ typedef struct {
     convert_feed *feed;              /* the source comes file by file; or NULL */
 } convert_options;
 
+/* Options that are words, of a command or of a caller of the library. NULL: not given. */
+typedef struct {
+    const char *layout;              /* "hf" (the default), "mp", "torch_dist" */
+    const char *dtype;               /* "bf16", "fp8", "fp4", "keep" (the default) */
+    const char *experts;
+    const char *scale_dtype;         /* "e8m0", "f32" */
+    const char *key_style;           /* of torch_dist: "v1" (the default), "v2" */
+} convert_words;
+
+enum { CONVERT_RANKS_MAX = 65536 };
+
+/* The format of the layout, if it can be written. Else the error lists those that can; NULL: it is
+ * told to be missing. */
+ckpt_code convert_find_layout(const char *layout, const ckpt_format **out, ckpt_error *err);
+
+/* Set format, policy and, of a torch_dist, names; refuse options that exclude each other. All
+ * others are set already. */
+ckpt_code convert_take_words(const convert_words *words, convert_options *out, ckpt_error *err);
+
 /* What a conversion reads, and must not be replaced: paths, NULL for what is not given. */
 enum { CONVERT_INPUTS = 4 };
 void convert_inputs(const convert_options *options, const char *paths[CONVERT_INPUTS]);

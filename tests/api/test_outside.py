@@ -9,6 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from cli.trees import tree
 from corrupt.files import Model
 from interop import numpy_codes
 
@@ -136,6 +137,23 @@ def test_compare(program, golden_a, tmp_path):
     assert [line.split("\t")[:2] for line in lines[:-1]] == [["norm.weight", "values"],
                                                              ["rope_theta", "config"]]
     assert lines[0].endswith("\t1")
+
+
+@pytest.mark.parametrize("layout", ["hf", "mp", "torch_dist"])
+def test_convert(program, golden_a, tmp_path, ckpt, layout):
+    root = program("convert", layout, golden_a, tmp_path / "api").splitlines()[-1]
+    assert root == DIGEST or layout == "torch_dist"          # which has no MTP block
+    assert program("digest", tmp_path / "api").split("\t")[0] == root
+    how = {"hf": [], "mp": ["--mp", "2"], "torch_dist": []}[layout]
+    ckpt("ckpt-shard", "--layout", layout, *how, "--dtype", "bf16", "--no-manifest", golden_a,
+         tmp_path / "tool")
+    assert tree(tmp_path / "api") == tree(tmp_path / "tool")
+
+
+def test_a_conversion_is_refused_by_name(program, golden_a, tmp_path):
+    assert program("convert", "tar", golden_a, tmp_path / "x", check=2) == \
+        "--layout tar: expected one of torch_dist mp hf\n"
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_source_of_the_callers_own(program):
