@@ -54,8 +54,9 @@ ckpt_code ckpt_convert(const char *source, const char *target, const ckpt_conver
         (code = convert_take_words(&words, &with, err)) != CKPT_OK ||
         (code = convert_plan(&with, &done->job, err)) != CKPT_OK ||
         (code = convert_run(done->job, err)) != CKPT_OK ||
-        (code = convert_outcome(done->job, &done->outcome, err)) != CKPT_OK ||
-        (!done->job->is_there && (code = convert_commit(done->job, err)) != CKPT_OK) ||
+        (convert_state_of(done->job) == CONVERT_WRITTEN &&
+         ((code = convert_outcome(done->job, &done->outcome, err)) != CKPT_OK ||
+          (code = convert_commit(done->job, err)) != CKPT_OK)) ||
         out == NULL)
         ckpt_conversion_free(done);
     else
