@@ -25,10 +25,11 @@ typedef struct {
     char *bytes;
     size_t size;
     size_t capacity;
+    int is_named;              /* by the user: may be a pipe, whose writer may never come */
 } whole_text;
 
-/* Only a pipe or a terminal is interrupted, and only by a signal that somebody means as a stop: a
- * writer that never comes, or never ends, must not hold the reader against it. */
+/* A signal that interrupts the wait for a pipe is meant as a stop; a writer that never comes, or
+ * never ends, must not hold the reader against it. */
 static ckpt_code fail_named(const char *what, const char *path, ckpt_error *err)
 {
     if (errno == EINTR)
@@ -53,6 +54,8 @@ static ckpt_code read_to_end(int fd, const char *path, uint64_t max_bytes, whole
             text->capacity = capacity;
         }
         got = read(fd, text->bytes + text->size, text->capacity - text->size - 1);
+        if (got < 0 && errno == EINTR && !text->is_named)
+            continue;
         if (got < 0)
             return fail_named("read", path, err);
         if (got == 0)
@@ -113,7 +116,7 @@ static ckpt_code give_text(whole_text *text, ckpt_code code, char **out, size_t 
 ckpt_code file_read_all(const char *path, uint64_t max_bytes, char **out, size_t *size,
                         ckpt_error *err)
 {
-    whole_text text = { NULL, 0, 0 };
+    whole_text text = { NULL, 0, 0, 0 };
     ckpt_code code;
     int fd;
 
@@ -128,7 +131,7 @@ ckpt_code file_read_named(const char *path, uint64_t max_bytes, char **out, size
                           ckpt_error *err)
 {
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    whole_text text = { NULL, 0, 0 };
+    whole_text text = { NULL, 0, 0, 1 };
 
     *out = NULL;
     *size = 0;
