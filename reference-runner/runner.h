@@ -13,7 +13,7 @@
 #ifndef RUN_RUNNER_H
 #define RUN_RUNNER_H
 
-#include <signal.h>
+#include <stdatomic.h>
 
 #include "backend.h"
 #include "model_config.h"
@@ -37,7 +37,7 @@ typedef struct {
     int mtp;                   /* run the MTP block, too */
     run_trace *trace;          /* borrowed; NULL: none */
     int has_times;             /* take the time of each layer */
-    const volatile sig_atomic_t *stop;   /* set: end before the next layer; NULL: never */
+    const atomic_int *stop;   /* set: end before the next layer; NULL: never */
 } run_options;
 
 /* Checks that every tensor is there with the right shape; reads no data. Borrows source, config. */

@@ -1,4 +1,5 @@
 /* ckpt-download: a repository of a model hub onto this disk, verified before it is visible. */
+#include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 

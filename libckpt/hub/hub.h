@@ -7,7 +7,7 @@
 #ifndef CKPT_HUB_H
 #define CKPT_HUB_H
 
-#include <signal.h>
+#include <stdatomic.h>
 
 #include "hub_http.h"
 #include "hub_reason.h"
@@ -87,7 +87,7 @@ typedef struct {
     size_t host_map_count;
     int is_quiet;
     uint64_t wait_seconds_max;   /* altogether, for rate limits */
-    volatile sig_atomic_t *stop;
+    const atomic_int *stop;
     http_options http;
 } hub_options;
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -442,7 +443,7 @@ static void test_a_failure_after_a_signal_ends_by_it(void **state)
 
 static void test_a_signal_sets_the_stop_flag(void **state)
 {
-    volatile sig_atomic_t *stop = cli_stop_flag();
+    atomic_int *stop = cli_stop_flag();
 
     (void)state;
     assert_int_equal(*stop, 0);

@@ -13,7 +13,7 @@
 #ifndef CKPT_CLI_H
 #define CKPT_CLI_H
 
-#include <signal.h>
+#include <stdatomic.h>
 #include <stdatomic.h>
 
 #include "libckpt/ckpt.h"
@@ -176,6 +176,6 @@ ckpt_run_options cli_run_options(const cli_common *common, cli_meter *meter);
 
 /* The number of SIGINT or SIGTERM once one came, else 0. The first call installs the handlers; a
  * second signal ends the process at once. */
-volatile sig_atomic_t *cli_stop_flag(void);
+atomic_int *cli_stop_flag(void);
 
 #endif

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -18,7 +19,7 @@ static const uint64_t REDRAW_NS = 200000000;   /* five a second is as fast as ey
 const char *cli_program_name = "ckpt";
 int cli_pipe_is_ignored;
 static cli_meter *active_meter;
-static volatile sig_atomic_t stop_signal;      /* 0: none came */
+static atomic_int stop_signal;      /* 0: none came; any thread may run the handler */
 
 static uint64_t now_ns(void)
 {
@@ -186,7 +187,7 @@ static void request_stop(int signal_number)
     stop_signal = signal_number;
 }
 
-volatile sig_atomic_t *cli_stop_flag(void)
+atomic_int *cli_stop_flag(void)
 {
     struct sigaction action;
 

@@ -126,7 +126,7 @@ static ckpt_code named(convert_feed *self, const char *path, ckpt_error *err)
                ? CKPT_OK : hub_fail(HUB_OTHER, err, "'%s' came when all was converted", word);
 }
 
-void feed_converter_init(feed_converter *f, const char *shape, volatile sig_atomic_t *stop)
+void feed_converter_init(feed_converter *f, const char *shape, const atomic_int *stop)
 {
     memset(f, 0, sizeof *f);
     f->base = (convert_feed){ shape, room, want, next, answer, named };

@@ -17,7 +17,7 @@
 #ifndef CKPT_FEED_H
 #define CKPT_FEED_H
 
-#include <signal.h>
+#include <stdatomic.h>
 
 #include "formats/convert/convert_feed.h"
 
@@ -39,9 +39,9 @@ int feed_receive(feed_stream *s, int wait_ms, char line[FEED_LINE_BYTES]);
 typedef struct {
     convert_feed base;
     feed_stream stream;
-    volatile sig_atomic_t *stop;
+    const atomic_int *stop;
     char name[FEED_LINE_BYTES];
 } feed_converter;
-void feed_converter_init(feed_converter *f, const char *shape, volatile sig_atomic_t *stop);
+void feed_converter_init(feed_converter *f, const char *shape, const atomic_int *stop);
 
 #endif
