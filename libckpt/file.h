@@ -33,10 +33,20 @@ ckpt_code file_open_new(const char *path, ckpt_file **out, ckpt_error *err);
 /* Closes, also on failure; NULL is fine. Check the result for files that were written. */
 ckpt_code file_close(ckpt_file *f, ckpt_error *err);
 
-const char *file_path(const ckpt_file *f);
+/*
+ * What a file was when it was opened, beside its size. A file with another version has other bytes;
+ * these two are compared, and mean nothing else. Locally they are its times of modification and of
+ * change.
+ */
+typedef struct {
+    uint64_t version;
+    uint64_t touch;             /* another one when only its mode or names were changed, too */
+    int64_t modified_ns;        /* since 1970; 0: not known */
+} file_identity;
+
+const char *file_path(const ckpt_file *f);            /* what errors call it */
 uint64_t file_size(const ckpt_file *f);               /* when it was opened */
-int64_t file_mtime_ns(const ckpt_file *f);            /* when it was opened */
-int64_t file_ctime_ns(const ckpt_file *f);
+const file_identity *file_identity_of(const ckpt_file *f);
 
 /*
  * CKPT_E_FORMAT when the file at this path is another one now, or has another size or time.

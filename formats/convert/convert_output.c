@@ -35,7 +35,7 @@ static uint64_t source_times(const job_plan *plan)
 
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
         for (size_t f = 0; inputs[i] != NULL && f < inputs[i]->store->file_count; f++) {
-            const int64_t time = file_ctime_ns(inputs[i]->store->files[f].file);
+            const uint64_t time = file_identity_of(inputs[i]->store->files[f].file)->touch;
 
             sum = kernels_get()->hash_bytes(&time, sizeof time, sum).low64;
         }

@@ -141,7 +141,8 @@ static int64_t newest_input(const job_plan *plan)
 
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
         for (size_t f = 0; inputs[i] != NULL && f < inputs[i]->store->file_count; f++) {
-            const int64_t time = file_mtime_ns(inputs[i]->store->files[f].file);
+            const int64_t time =
+                file_identity_of(inputs[i]->store->files[f].file)->modified_ns;
 
             newest = time > newest ? time : newest;
         }
@@ -158,7 +159,7 @@ static int open_result(const job_plan *plan)
     for (size_t i = 0; i < plan->store->file_count && same; i++)
         same = store_open_file(plan->store, i, 0, NULL) == CKPT_OK &&
                file_size(plan->store->files[i].file) == plan->store->files[i].size_bytes &&
-               file_mtime_ns(plan->store->files[i].file) >= newest;
+               file_identity_of(plan->store->files[i].file)->modified_ns >= newest;
     return same;
 }
 

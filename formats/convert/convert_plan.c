@@ -318,8 +318,8 @@ static void mix_checkpoint(hash128 *sum, const ckpt_checkpoint *c)
         mix_catalog(sum, c->store->catalog);        /* which of several files has a tensor */
     for (size_t i = 0; c != NULL && i < c->store->file_count; i++) {
         const store_file *f = &c->store->files[i];
-        const int64_t numbers[] = { (int64_t)f->size_bytes, file_mtime_ns(f->file),
-                                    (int64_t)f->header_hash };
+        const uint64_t numbers[] = { f->size_bytes, file_identity_of(f->file)->version,
+                                     f->header_hash };
 
         mix(sum, f->name, strlen(f->name));
         mix(sum, numbers, sizeof numbers);
@@ -333,7 +333,7 @@ static void mix_file(hash128 *sum, const char *directory, const char *name)
     ckpt_file *file = NULL;
 
     if (path != NULL && file_open(path, &file, NULL) == CKPT_OK) {
-        const int64_t numbers[] = { (int64_t)file_size(file), file_mtime_ns(file) };
+        const uint64_t numbers[] = { file_size(file), file_identity_of(file)->version };
 
         mix(sum, numbers, sizeof numbers);
     }

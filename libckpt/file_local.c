@@ -1,0 +1,358 @@
+/* file_local.c: files on a local disk: opened, read, written, and looked at again. */
+#include "file.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "file_ops.h"
+
+typedef struct {
+    ckpt_file base;
+    int fd;
+    uint64_t device;
+    uint64_t inode;
+    char path[];
+} local_file;
+
+static const file_ops local_ops;
+
+static const local_file *local_of(const ckpt_file *f)
+{
+    assert(f->ops == &local_ops);       /* only these are opened for writing */
+    return (const local_file *)f;
+}
+
+/* ---- open and close ---- */
+
+static const char *kind_of(mode_t mode)
+{
+    switch (mode & S_IFMT) {
+    case S_IFDIR:  return "directory";
+    case S_IFIFO:  return "named pipe";
+    case S_IFSOCK: return "socket";
+    default:       return "device";
+    }
+}
+
+ckpt_code file_open_fd(const char *path, int flags, int *fd, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+    struct stat status;
+
+    /* Without O_NONBLOCK a named pipe would hang here. Regular files do not know it. */
+    *fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0666);
+    if (*fd < 0) {
+        const int number = errno;
+
+        /* ENXIO is what sockets, and pipes that nobody reads, have to say. */
+        if (number == ENXIO && stat(path, &status) == 0 && !S_ISREG(status.st_mode))
+            return ckpt_fail(err, CKPT_E_IO, "cannot open '%s': expected a file, got a %s", path,
+                             kind_of(status.st_mode));
+        return ckpt_fail(err, CKPT_E_IO, "cannot open '%s': %s", path, strerror(number));
+    }
+    if (fstat(*fd, &status) != 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot stat '%s': %s", path, strerror(errno));
+    else if (!S_ISREG(status.st_mode))
+        code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s': expected a file, got a %s", path,
+                         kind_of(status.st_mode));
+    if (code != CKPT_OK) {
+        close(*fd);
+        *fd = -1;
+    }
+    return code;
+}
+
+static int64_t time_ns(struct timespec time)
+{
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+static file_identity identity_of(const struct stat *status)
+{
+    const int64_t modified = time_ns(status->st_mtim);
+
+    return (file_identity){ .version = (uint64_t)modified,
+                            .touch = (uint64_t)time_ns(status->st_ctim),
+                            .modified_ns = modified };
+}
+
+/* Takes the descriptor, also on failure. */
+static ckpt_code wrap(const char *path, int fd, ckpt_file **out, ckpt_error *err)
+{
+    const size_t path_bytes = strlen(path) + 1;
+    local_file *f = malloc(sizeof *f + path_bytes);
+    ckpt_code code = CKPT_OK;
+    struct stat status;
+
+    if (f == NULL)
+        code = ckpt_fail_memory(err, "an open file", sizeof *f + path_bytes);
+    else if (fstat(fd, &status) != 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot stat '%s': %s", path, strerror(errno));
+    if (code != CKPT_OK) {
+        close(fd);
+        free(f);
+        return code;
+    }
+    memcpy(f->path, path, path_bytes);
+    f->fd = fd;
+    f->device = (uint64_t)status.st_dev;
+    f->inode = (uint64_t)status.st_ino;
+    f->base = (ckpt_file){ .ops = &local_ops,
+                           .path = f->path,
+                           .size = (uint64_t)status.st_size,
+                           .identity = identity_of(&status) };
+    *out = &f->base;
+    return CKPT_OK;
+}
+
+static ckpt_code open_with(const char *path, int flags, ckpt_file **out, ckpt_error *err)
+{
+    ckpt_code code;
+    int fd;
+
+    *out = NULL;
+    code = file_open_fd(path, flags, &fd, err);
+    return code == CKPT_OK ? wrap(path, fd, out, err) : code;
+}
+
+ckpt_code file_open(const char *path, ckpt_file **out, ckpt_error *err)
+{
+    return open_with(path, O_RDONLY, out, err);
+}
+
+/* Down to the folder that the last component of `name` is in. -1, with errno set, on failure. */
+static int open_folder_of(const char *directory, char *name, char **last)
+{
+    int folder = open(directory, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    char *slash;
+
+    while (folder >= 0 && (slash = strchr(name, '/')) != NULL) {
+        int next;
+
+        *slash = '\0';
+        next = openat(folder, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        close(folder);
+        folder = next;
+        name = slash + 1;
+    }
+    *last = name;
+    return folder;
+}
+
+ckpt_code file_open_below(const char *directory, const char *name, int flags, int *fd,
+                          ckpt_error *err)
+{
+    char *copy = strdup(name);
+    char *last = NULL;
+    ckpt_code code = CKPT_OK;
+    struct stat status;
+    int number;
+    int folder;
+
+    *fd = -1;
+    if (copy == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(name));
+    folder = open_folder_of(directory, copy, &last);
+    if (folder >= 0)
+        *fd = openat(folder, last, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0666);
+    number = errno;
+    /* ENXIO is what sockets, and pipes that nobody reads, have to say. */
+    if (*fd < 0 && number == ENXIO && fstatat(folder, last, &status, AT_SYMLINK_NOFOLLOW) == 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s/%s': expected a file, got a %s",
+                         directory, name, kind_of(status.st_mode));
+    else if (*fd < 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s/%s': %s", directory, name,
+                         number == ELOOP ? "it is a link" : strerror(number));
+    else if (fstat(*fd, &status) != 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot stat '%s/%s': %s", directory, name,
+                         strerror(errno));
+    else if (!S_ISREG(status.st_mode))
+        code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s/%s': expected a file, got a %s",
+                         directory, name, kind_of(status.st_mode));
+    else if (status.st_nlink != 1)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s/%s': it has %llu names, and what stands "
+                         "under the others would change, too", directory, name,
+                         (unsigned long long)status.st_nlink);
+    if (code != CKPT_OK && *fd >= 0) {
+        close(*fd);
+        *fd = -1;
+    }
+    if (folder >= 0)
+        close(folder);
+    free(copy);
+    return code;
+}
+
+ckpt_code file_open_rw(const char *directory, const char *name, ckpt_file **out, ckpt_error *err)
+{
+    char *path = file_join(directory, name);
+    ckpt_code code;
+    int fd;
+
+    *out = NULL;
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(name));
+    if ((code = file_open_below(directory, name, O_RDWR | O_CREAT, &fd, err)) == CKPT_OK)
+        code = wrap(path, fd, out, err);
+    free(path);
+    return code;
+}
+
+ckpt_code file_open_new(const char *path, ckpt_file **out, ckpt_error *err)
+{
+    return open_with(path, O_RDWR | O_CREAT | O_EXCL, out, err);
+}
+
+static ckpt_code local_close(ckpt_file *self, ckpt_error *err)
+{
+    const local_file *f = local_of(self);
+    ckpt_code code = CKPT_OK;
+
+    /* After EINTR the descriptor is gone on Linux, and nothing was lost: not a failure. */
+    if (close(f->fd) != 0 && errno != EINTR)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot close '%s': %s", f->path, strerror(errno));
+    free(self);
+    return code;
+}
+
+static ckpt_code local_check_unchanged(const ckpt_file *self, int *is_touched, ckpt_error *err)
+{
+    const local_file *f = local_of(self);
+    file_identity identity;
+    struct stat now;
+
+    if (stat(f->path, &now) != 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot look at '%s' again: %s", f->path,
+                         strerror(errno));
+    identity = identity_of(&now);
+    if ((uint64_t)now.st_size != self->size || identity.version != self->identity.version)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' was changed while it was read", f->path);
+    if (is_touched != NULL)
+        *is_touched |= identity.touch != self->identity.touch ||
+                       (uint64_t)now.st_ino != f->inode || (uint64_t)now.st_dev != f->device;
+    return CKPT_OK;
+}
+
+/* ---- transfers ---- */
+
+typedef enum { FILE_READ, FILE_WRITE } file_direction;
+
+/* What went wrong when a transfer moved `got` <= 0 bytes with `left_bytes` still to go. */
+static ckpt_code transfer_failed(const local_file *f, file_direction direction, ssize_t got,
+                                 uint64_t left_bytes, ckpt_error *err)
+{
+    if (got < 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot %s '%s': %s",
+                         direction == FILE_READ ? "read" : "write", f->path, strerror(errno));
+    if (direction == FILE_READ)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' ends %" PRIu64 " bytes early", f->path,
+                         left_bytes);
+    return ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %" PRIu64 " bytes were not taken",
+                     f->path, left_bytes);
+}
+
+/* All of the runs, starting again inside one of them after a short count. */
+static ckpt_code move(const local_file *f, file_runs *runs, file_direction direction,
+                      ckpt_error *err)
+{
+    struct iovec *run = runs->memory;
+    int count = runs->count;
+    uint64_t offset = runs->offset;
+    uint64_t left_bytes = runs->size_bytes;
+
+    while (left_bytes > 0) {
+        const ssize_t got = direction == FILE_READ ? preadv(f->fd, run, count, (off_t)offset)
+                                                   : pwritev(f->fd, run, count, (off_t)offset);
+        size_t moved = (size_t)got;
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return transfer_failed(f, direction, got, left_bytes, err);
+        offset += (uint64_t)got;
+        left_bytes -= (uint64_t)got;
+        while (count > 0 && moved >= run->iov_len) {
+            moved -= run->iov_len;
+            run++;
+            count--;
+        }
+        if (moved > 0) {
+            run->iov_base = (unsigned char *)run->iov_base + moved;
+            run->iov_len -= moved;
+        }
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code local_read(const ckpt_file *self, file_runs *runs, ckpt_error *err)
+{
+    return move(local_of(self), runs, FILE_READ, err);
+}
+
+static ckpt_code local_write(const ckpt_file *self, file_runs *runs, ckpt_error *err)
+{
+    return move(local_of(self), runs, FILE_WRITE, err);
+}
+
+static const file_ops local_ops = {
+    .read = local_read,
+    .check_unchanged = local_check_unchanged,
+    .close = local_close,
+};
+
+/* ---- writing ---- */
+
+/* struct iovec knows no const: what is written stays as it is. */
+ckpt_code file_write_at(ckpt_file *f, uint64_t offset, const void *data, size_t size,
+                        ckpt_error *err)
+{
+    const file_mover mover = { f, local_write, 0 };
+
+    return file_move_at(&mover, offset, (void *)(uintptr_t)data, size, err);
+}
+
+ckpt_code file_write_rect(ckpt_file *f, const file_rect *rect, const void *data,
+                          size_t memory_pitch_bytes, ckpt_error *err)
+{
+    /* What lies between the rows must not be written. */
+    const file_mover mover = { f, local_write, 0 };
+
+    return file_move_rect(&mover, rect, (void *)(uintptr_t)data, memory_pitch_bytes, err);
+}
+
+ckpt_code file_set_size(ckpt_file *f, uint64_t size, ckpt_error *err)
+{
+    const int fd = local_of(f)->fd;
+    int result;
+    const ckpt_code code = file_check_range(f, 0, size, err);
+
+    if (code != CKPT_OK)
+        return code;
+    do {
+        result = ftruncate(fd, (off_t)size);
+    } while (result != 0 && errno == EINTR);
+    if (result != 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot set the size of '%s' to %" PRIu64 ": %s",
+                         f->path, size, strerror(errno));
+    return CKPT_OK;
+}
+
+ckpt_code file_sync(ckpt_file *f, ckpt_error *err)
+{
+    const int fd = local_of(f)->fd;
+    int result;
+
+    do {
+        result = fsync(fd);
+    } while (result != 0 && errno == EINTR);
+    if (result != 0)
+        return ckpt_fail(err, CKPT_E_IO, "cannot sync '%s': %s", f->path, strerror(errno));
+    return CKPT_OK;
+}
