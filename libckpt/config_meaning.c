@@ -142,7 +142,8 @@ static int is_ignored(const char *name)
         "dtype", "torch_dtype", "expert_dtype", "scale_fmt", "scale_dtype", "architectures",
         "transformers_version", "_name_or_path", "use_cache", "initializer_range",
         "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "return_dict",
-        "output_router_logits", "router_aux_loss_coef", "router_jitter_noise",
+        "output_router_logits", "router_aux_loss_coef", "router_jitter_noise", "aux_loss_alpha",
+        "seq_aux",
         "output_attentions", "output_hidden_states", "max_position_embeddings", "max_seq_len",
         "max_batch_size", NULL
     };
@@ -282,10 +283,26 @@ static int derive(const json_value *config, const char *name, uint64_t *out)
     return 1;
 }
 
+/* In which of the spellings a config is. What the table does not know has one name in each of them,
+ * so that only configs of the same spelling show by it that one lacks something. */
+static const char spelling[] = "@spelling";
+
+static const char *spelling_of(const json_value *config)
+{
+    if (config_is_inference(config))
+        return "\"inference\"";
+    return json_member(config, "rope_parameters") != NULL ||
+                   json_member(config, "layer_types") != NULL
+               ? "\"transformers\""
+               : "\"release\"";
+}
+
 static ckpt_code read_v4(const json_value *config, config_meaning *out, ckpt_error *err)
 {
     ckpt_code code = add(out, "model_type", strdup(v4_type), err);
 
+    if (code == CKPT_OK)
+        code = add(out, spelling, strdup(spelling_of(config)), err);
     for (const config_name *n = config_names; n->name != NULL && code == CKPT_OK; n++) {
         const json_value *v = config_find(config, n->name);
         char number[24];
@@ -306,13 +323,12 @@ static ckpt_code read_v4(const json_value *config, config_meaning *out, ckpt_err
 }
 
 /* Members whose meaning add_ratios and derive take, or the table under another name. */
-static int is_spelled_otherwise(const char *name)
+static int is_spelled_otherwise(const char *name, const char *text)
 {
     static const char *const names[] = {
         "compress_rate_csa", "compress_rate_hca", "partial_rotary_factor",
         "rope_scaling.rope_type", "rope_scaling.rope_theta", "rope_scaling.partial_rotary_factor",
-        "rope_parameters.main.rope_type", "rope_parameters.main.rope_theta",
-        "rope_parameters.main.partial_rotary_factor", NULL
+        "rope_parameters.main.rope_theta", "rope_parameters.main.partial_rotary_factor", NULL
     };
     static const char *const groups[] = { "compress_ratios", "layer_types", "compress_rates",
                                           "mlp_layer_types", NULL };
@@ -320,8 +336,21 @@ static int is_spelled_otherwise(const char *name)
     for (size_t i = 0; names[i] != NULL; i++)
         if (strcmp(name, names[i]) == 0)
             return 1;
-    for (size_t i = 0; groups[i] != NULL; i++)
-        if (strncmp(name, groups[i], strlen(groups[i])) == 0)
+    for (size_t i = 0; groups[i] != NULL; i++) {
+        const size_t length = strlen(groups[i]);
+
+        if (strncmp(name, groups[i], length) == 0 && strchr(".[", name[length]) != NULL)
+            return 1;
+    }
+    return strcmp(name, "rope_parameters.main.rope_type") == 0 &&
+           strcmp(text, "\"default\"") == 0;       /* what the releases do without a word */
+}
+
+/* The table has it, under its name in the inference code. */
+static int is_inference_name(const char *name)
+{
+    for (const config_name *n = config_names; n->name != NULL; n++)
+        if (n->inference != NULL && strcmp(n->inference, name) == 0)
             return 1;
     return 0;
 }
@@ -332,19 +361,23 @@ static const char scaling[] = "rope_scaling.";
 static ckpt_code read_rest(const json_value *config, config_meaning *out, ckpt_error *err)
 {
     static const char saved[] = "rope_parameters.compress.";
+    const int is_inference = config_is_inference(config);
     config_meaning all = { NULL, 0 };
     ckpt_code code = flatten(config, &all, err);
 
     for (size_t i = 0; i < all.count && code == CKPT_OK; i++) {
         const char *name = all.members[i].name;
+        const char *text = all.members[i].text;
         char released[NAME_BYTES + sizeof scaling];
 
         if (strncmp(name, saved, sizeof saved - 1) == 0) {
             snprintf(released, sizeof released, "%s%s", scaling, name + sizeof saved - 1);
             name = released;
         }
-        if (find(out, name) == NULL && !is_spelled_otherwise(name))
-            code = add(out, name, strdup(all.members[i].text), err);
+        if (is_inference && is_inference_name(name))
+            continue;
+        if (find(out, name) == NULL && !is_spelled_otherwise(name, text))
+            code = add(out, name, strdup(text), err);
     }
     config_meaning_release(&all);
     return code;
@@ -358,7 +391,7 @@ ckpt_code config_meaning_read(const json_value *config, config_meaning *out, ckp
     if (!is_v4(config))
         return flatten(config, out, err);
     code = read_v4(config, out, err);
-    return code == CKPT_OK && !config_is_inference(config) ? read_rest(config, out, err) : code;
+    return code == CKPT_OK ? read_rest(config, out, err) : code;
 }
 
 ckpt_code config_meaning_read_record(const json_value *record, config_meaning *out,
@@ -396,35 +429,59 @@ static int same_text(const char *a, const char *b)
            (a_end != a && b_end != b && *a_end == '\0' && *b_end == '\0' && x == y);
 }
 
-/* Of a member that only one has: V4's spellings differ in what the table does not know. */
-static int is_free_to_lack(const char *name, int both_v4)
+/* Do the two have another spelling, or one that is not known, as in records of earlier versions? */
+static int is_spelled_alike(const config_meaning *a, const config_meaning *b)
 {
-    return both_v4 && config_name_find(name) == NULL && strcmp(name, "compress_ratios") != 0 &&
-           strncmp(name, scaling, sizeof scaling - 1) != 0;
+    const config_member *x = find(a, spelling);
+    const config_member *y = find(b, spelling);
+
+    return x != NULL && y != NULL && strcmp(x->text, y->text) == 0;
+}
+
+/* A member that all spellings have a name for, or that any config would have. */
+static int is_in_all(const char *name)
+{
+    return config_name_find(name) != NULL || strcmp(name, "compress_ratios") == 0 ||
+           strncmp(name, scaling, sizeof scaling - 1) == 0;
+}
+
+/* Where only one has a member: a difference, or what cannot be compared. */
+static void add_lone(config_comparison *out, config_difference d, int may_lack)
+{
+    if (may_lack && !is_in_all(d.name))
+        out->lone[out->lone_count++] = d.name;
+    else
+        out->differing[out->count++] = d;
 }
 
 ckpt_code config_meaning_compare(const config_meaning *a, const config_meaning *b,
                                  config_comparison *out, ckpt_error *err)
 {
-    const int both_v4 = is_record_of_v4(a) && is_record_of_v4(b);
+    const size_t most = a->count + b->count + 1;
+    const int may_lack = is_record_of_v4(a) && is_record_of_v4(b) && !is_spelled_alike(a, b);
 
     memset(out, 0, sizeof *out);
-    if ((out->differing = calloc(a->count + b->count + 1, sizeof *out->differing)) == NULL)
-        return ckpt_fail_memory(err, "a comparison", a->count + b->count);
+    out->differing = calloc(most, sizeof *out->differing);
+    out->lone = calloc(most, sizeof *out->lone);
+    if (out->differing == NULL || out->lone == NULL)
+        return ckpt_fail_memory(err, "a comparison", most);
     for (size_t i = 0; i < a->count; i++) {
         const config_member *x = &a->members[i];
         const config_member *y = find(b, x->name);
 
+        if (strcmp(x->name, spelling) == 0)
+            continue;
         out->compared += y != NULL;
-        if (y == NULL ? !is_free_to_lack(x->name, both_v4) : !same_text(x->text, y->text))
-            out->differing[out->count++] =
-                (config_difference){ x->name, x->text, y == NULL ? NULL : y->text };
+        if (y == NULL)
+            add_lone(out, (config_difference){ x->name, x->text, NULL }, may_lack);
+        else if (!same_text(x->text, y->text))
+            out->differing[out->count++] = (config_difference){ x->name, x->text, y->text };
     }
     for (size_t i = 0; i < b->count; i++) {
         const config_member *y = &b->members[i];
 
-        if (find(a, y->name) == NULL && !is_free_to_lack(y->name, both_v4))
-            out->differing[out->count++] = (config_difference){ y->name, NULL, y->text };
+        if (strcmp(y->name, spelling) != 0 && find(a, y->name) == NULL)
+            add_lone(out, (config_difference){ y->name, NULL, y->text }, may_lack);
     }
     return CKPT_OK;
 }
@@ -432,5 +489,6 @@ ckpt_code config_meaning_compare(const config_meaning *a, const config_meaning *
 void config_comparison_release(config_comparison *comparison)
 {
     free(comparison->differing);
+    free(comparison->lone);
     memset(comparison, 0, sizeof *comparison);
 }

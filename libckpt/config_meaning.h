@@ -3,7 +3,8 @@
  * configs can be compared and recorded whatever their spelling.
  *
  * A DeepSeek-V4 config is read in the spelling of the releases, of transformers 5 and of DeepSeek's
- * own code; members that are absent stand with what loaders take for them. Of any other config all
+ * own code; members that are absent stand with what loaders take for them, and those that no table
+ * knows under their own names. Of any other config all
  * members count, by the path through its objects ("text_config.rope_theta"), but for those that say
  * how weights are stored (dtype, quantization_config, expert_dtype) or that no forward pass reads
  * (transformers_version, use_cache, token ids ...).
@@ -43,6 +44,9 @@ typedef struct {
     config_difference *differing;
     size_t count;
     size_t compared;               /* members that both have */
+    const char **lone;             /* not compared: what only one has, and the other's spelling may
+                                      have no name for */
+    size_t lone_count;
 } config_comparison;
 
 /* *out is yours to release. Numbers are compared by value. */

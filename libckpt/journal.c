@@ -224,16 +224,47 @@ static int has_files(DIR *folder)
     return errno != 0 ? -1 : found;
 }
 
-/* 1 while there are entries; errors are told. */
-static int next_entry(DIR *folder, const char *directory, const struct dirent **entry,
-                      ckpt_code *code, ckpt_error *err)
+typedef ckpt_code (*journal_visitor)(const char *path, void *context, ckpt_error *err);
+
+/* Call `visit` for every journal of the open folder, and what goes with them. */
+static ckpt_code visit_open(DIR *folder, const char *directory, journal_visitor visit,
+                            void *context, ckpt_error *err)
 {
-    errno = 0;
-    if (*code != CKPT_OK || (*entry = readdir(folder)) != NULL)
-        return *code == CKPT_OK;
-    if (errno != 0)
-        *code = ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", directory, strerror(errno));
-    return 0;
+    ckpt_code code = CKPT_OK;
+
+    while (code == CKPT_OK) {
+        const struct dirent *entry;
+        char *path;
+
+        errno = 0;
+        if ((entry = readdir(folder)) == NULL)
+            return errno == 0 ? CKPT_OK
+                              : ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", directory,
+                                          strerror(errno));
+        if (!is_journal_name(entry->d_name))
+            continue;
+        if ((path = file_join(directory, entry->d_name)) == NULL)
+            return ckpt_fail_memory(err, "a path", strlen(directory));
+        code = visit(path, context, err);
+        free(path);
+    }
+    return code;
+}
+
+/* The same of a folder by its path; may_lack: one that is not there has none. */
+static ckpt_code visit_journals(const char *directory, int may_lack, journal_visitor visit,
+                                void *context, ckpt_error *err)
+{
+    DIR *folder = opendir(directory);
+    ckpt_code code;
+
+    if (folder == NULL)
+        return may_lack && (errno == ENOENT || errno == ENOTDIR)
+                   ? CKPT_OK
+                   : ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", directory, strerror(errno));
+    code = visit_open(folder, directory, visit, context, err);
+    closedir(folder);
+    return code;
 }
 
 /* Which job a journal belongs to. One that has no whole first line is being begun, or no journal
@@ -258,29 +289,23 @@ static ckpt_code look_at(const char *path, const char *header, unsigned *same_co
     return code;
 }
 
-/* The journals of others: of parts of this job, or of another one? */
-static ckpt_code look_around(const ckpt_journal *j, DIR *folder, const char *header,
-                             unsigned *shared_count, ckpt_error *err)
+/* What a journal that is being opened finds of others: of parts of this job, or of another one. */
+typedef struct {
+    const ckpt_journal *own;
+    const char *header;
+    unsigned shared_count;
+} surroundings;
+
+static ckpt_code look_beside(const char *path, void *context, ckpt_error *err)
 {
-    const int directory_length = (int)(strrchr(j->path, '/') - j->path);
-    const struct dirent *entry;
+    surroundings *s = context;
     int is_other = 0;
-    ckpt_code code = CKPT_OK;
+    ckpt_code code;
 
-    while (!is_other && next_entry(folder, j->path, &entry, &code, err)) {
-        char *path;
-
-        if (!is_journal_name(entry->d_name) ||
-            strcmp(entry->d_name, j->path + directory_length + 1) == 0)
-            continue;
-        if (asprintf(&path, "%.*s/%s", directory_length, j->path, entry->d_name) < 0)
-            return ckpt_fail_memory(err, "a path", strlen(entry->d_name));
-        code = look_at(path, header, shared_count, &is_other, err);
-        if (code == CKPT_OK && is_other)
-            code = fail_foreign(j, path, err);
-        free(path);
-    }
-    return code;
+    if (strcmp(path, s->own->path) == 0)
+        return CKPT_OK;
+    code = look_at(path, s->header, &s->shared_count, &is_other, err);
+    return code == CKPT_OK && is_other ? fail_foreign(s->own, path, err) : code;
 }
 
 /*
@@ -293,16 +318,16 @@ static ckpt_code check_folder(const ckpt_journal *j, const char *directory, cons
 {
     DIR *folder = opendir(directory);
     const int found = folder == NULL ? -1 : has_files(folder);
-    unsigned shared_count = 0;
+    surroundings around = { j, header, 0 };
     ckpt_code code = CKPT_OK;
 
     if (found < 0) {
         code = ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", directory, strerror(errno));
     } else {
         rewinddir(folder);
-        code = look_around(j, folder, header, &shared_count, err);
+        code = visit_open(folder, directory, look_beside, &around, err);
     }
-    if (code == CKPT_OK && found && shared_count == 0)
+    if (code == CKPT_OK && found && around.shared_count == 0)
         code = ckpt_fail(err, CKPT_E_USAGE,
                          "'%s' has files but no journal of an earlier run: move it or remove it",
                          directory);
@@ -420,58 +445,40 @@ static ckpt_code look_for_lock(const char *path, int *is_locked, ckpt_error *err
     return CKPT_OK;
 }
 
+typedef struct {
+    const char *header;
+    journal_sight *seen;
+} looking;
+
+static ckpt_code look_and_lock(const char *path, void *context, ckpt_error *err)
+{
+    const looking *l = context;
+    const ckpt_code code = look_for_lock(path, &l->seen->is_locked, err);
+
+    return code != CKPT_OK ? code : look_at(path, l->header, &l->seen->same_count,
+                                            &l->seen->is_other, err);
+}
+
 ckpt_code journal_look(const char *directory, hash128 fingerprint, journal_sight *out,
                        ckpt_error *err)
 {
     char header[LINE_BYTES_MAX];
-    DIR *folder = opendir(directory);
-    const struct dirent *entry;
-    ckpt_code code = CKPT_OK;
+    looking l = { header, out };
 
     memset(out, 0, sizeof *out);
     make_header(fingerprint, header);
-    if (folder == NULL)
-        return errno == ENOENT || errno == ENOTDIR
-                   ? CKPT_OK
-                   : ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", directory, strerror(errno));
-    while (next_entry(folder, directory, &entry, &code, err)) {
-        char *path;
+    return visit_journals(directory, 1, look_and_lock, &l, err);
+}
 
-        if (!is_journal_name(entry->d_name))
-            continue;
-        if ((path = file_join(directory, entry->d_name)) == NULL) {
-            code = ckpt_fail_memory(err, "a path", strlen(directory));
-            break;
-        }
-        if ((code = look_for_lock(path, &out->is_locked, err)) == CKPT_OK)
-            code = look_at(path, header, &out->same_count, &out->is_other, err);
-        free(path);
-    }
-    closedir(folder);
-    return code;
+static ckpt_code remove_one(const char *path, void *context, ckpt_error *err)
+{
+    (void)context;
+    return file_remove(path, err);
 }
 
 ckpt_code journal_remove_all(const char *directory, ckpt_error *err)
 {
-    DIR *folder = opendir(directory);
-    const struct dirent *entry;
-    ckpt_code code = CKPT_OK;
-
-    if (folder == NULL)
-        return ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", directory, strerror(errno));
-    while (next_entry(folder, directory, &entry, &code, err)) {
-        char *path;
-
-        if (!is_journal_name(entry->d_name))
-            continue;
-        if ((path = file_join(directory, entry->d_name)) == NULL)
-            code = ckpt_fail_memory(err, "a path", strlen(entry->d_name));
-        else
-            code = file_remove(path, err);
-        free(path);
-    }
-    closedir(folder);
-    return code;
+    return visit_journals(directory, 0, remove_one, NULL, err);
 }
 
 /* ---- the files of a run ---- */
@@ -502,30 +509,21 @@ static ckpt_code take_names(const char *text, size_t size, file_list *out, ckpt_
     return code;
 }
 
+static ckpt_code list_one(const char *path, void *context, ckpt_error *err)
+{
+    char *text = NULL;
+    size_t size;
+    ckpt_code code = file_read_all(path, JOURNAL_BYTES_MAX, &text, &size, err);
+
+    if (code == CKPT_OK)
+        code = take_names(text, size, context, err);
+    free(text);
+    return code;
+}
+
 ckpt_code journal_list_files(const char *directory, file_list *out, ckpt_error *err)
 {
-    DIR *folder = opendir(directory);
-    const struct dirent *entry;
-    ckpt_code code = CKPT_OK;
-
-    if (folder == NULL)
-        return ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", directory, strerror(errno));
-    while (next_entry(folder, directory, &entry, &code, err)) {
-        char *path;
-        char *text = NULL;
-        size_t size;
-
-        if (!is_journal_name(entry->d_name))
-            continue;
-        if ((path = file_join(directory, entry->d_name)) == NULL)
-            code = ckpt_fail_memory(err, "a path", strlen(directory));
-        else if ((code = file_read_all(path, JOURNAL_BYTES_MAX, &text, &size, err)) == CKPT_OK)
-            code = take_names(text, size, out, err);
-        free(text);
-        free(path);
-    }
-    closedir(folder);
-    return code;
+    return visit_journals(directory, 0, list_one, out, err);
 }
 
 /* Remove what is in the folder: the journals, or everything else. */

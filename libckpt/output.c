@@ -436,6 +436,48 @@ ckpt_code output_discard(ckpt_output *output, ckpt_error *err)
     return code;
 }
 
+/* 1 when a part of the job has recorded a tensor. */
+static ckpt_code find_work(const ckpt_output *o, int *found, ckpt_error *err)
+{
+    const size_t count = o->shared.tensor_count;
+    journal_record *records = calloc(count + 1, sizeof *records);
+    uint64_t *side_bytes = calloc(o->shared.part_count + 1, sizeof *side_bytes);
+    unsigned unfinished;
+    ckpt_code code = CKPT_OK;
+
+    *found = 0;
+    if (records == NULL || side_bytes == NULL)
+        code = ckpt_fail_memory(err, "a journal", count);
+    else if (o->shared.part_count > 1)
+        code = journal_collect(&o->shared, records, side_bytes, &unfinished, err);
+    else
+        memcpy(records, journal_records(o->journal), count * sizeof *records);
+    for (size_t i = 0; code == CKPT_OK && i < count && !*found; i++)
+        *found = records[i].is_done;
+    free(records);
+    free(side_bytes);
+    return code;
+}
+
+ckpt_code output_withdraw(ckpt_output *output, ckpt_error *err)
+{
+    const int lock = lock_parent(output->path);
+    journal_sight sight = { 0, 0, 0 };
+    int has_work;
+    ckpt_code code = find_work(output, &has_work, err);
+
+    journal_close(output->journal);
+    output->journal = NULL;
+    if (code == CKPT_OK && !has_work &&
+        (code = journal_look(output->partial, output->shared.fingerprint, &sight, err)) ==
+            CKPT_OK && !sight.is_locked)
+        code = journal_discard(output->partial, err);
+    if (lock >= 0)
+        close(lock);
+    output_close(output);
+    return code;
+}
+
 void output_close(ckpt_output *output)
 {
     if (output == NULL)

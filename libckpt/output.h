@@ -67,6 +67,9 @@ ckpt_code output_commit(ckpt_output *output, ckpt_error *err);
 /* Remove the partial state: nothing of it can be used. While other parts of the job run, they are
  * told, and the last one removes it. Consumes output, also on failure. */
 ckpt_code output_discard(ckpt_output *output, ckpt_error *err);
+/* Remove the partial state of a run that wrote nothing, unless it has work of an earlier run or of
+ * another part, or another part is running. Consumes output, also on failure. */
+ckpt_code output_withdraw(ckpt_output *output, ckpt_error *err);
 /* Leave the partial state as it is; NULL is fine. */
 void output_close(ckpt_output *output);
 

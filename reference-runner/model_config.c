@@ -191,6 +191,7 @@ static ckpt_code check_words(const reading *r, ckpt_error *err)
     } numbers[] = {
         { "num_key_value_heads", 1 }, { "n_shared_experts", 1 },    { "attention_bias", 0 },
         { "norm_topk_prob", 1 },      { "tie_word_embeddings", 0 }, { "mlp_bias", 0 },
+        { "rope_scaling.attention_factor", 1 },
     };
 
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
@@ -252,6 +253,57 @@ static ckpt_code check_ranges(const reading *r, const run_config *c, ckpt_error 
                          spelling(r, f->name), value, ranges[i].least,
                          ranges[i].most);
     }
+    return CKPT_OK;
+}
+
+/* Members of one object that says how angles are stretched. */
+static ckpt_code check_rope_members(const reading *r, const char *where, const json_value *object,
+                                    ckpt_error *err)
+{
+    static const char *const known[] = {
+        "type", "rope_type", "factor", "beta_fast", "beta_slow", "attention_factor",
+        "original_max_position_embeddings", "rope_theta", "partial_rotary_factor",
+    };
+
+    for (const json_value *v = json_is_object(object) ? json_first(object) : NULL; v != NULL;
+         v = json_next(v)) {
+        size_t i = 0;
+
+        while (i < sizeof known / sizeof *known && strcmp(known[i], json_key(v)) != 0)
+            i++;
+        if (i == sizeof known / sizeof *known && !json_is_null(v))
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s': what '%s' of '%s' does to the forward pass "
+                             "is not known here", r->subject, json_key(v), where);
+    }
+    return CKPT_OK;
+}
+
+/* A scaling that contradicts itself, or says more than is computed here. DeepSeek's own code takes
+ * an original length of 0 for no scaling at all; nobody who names a factor elsewhere means that. */
+static ckpt_code check_scaling(const reading *r, const run_config *c, ckpt_error *err)
+{
+    const json_value *parameters = json_member(r->root, "rope_parameters");
+    const json_value *main_table = json_member(parameters, "main");
+    const char *main_type = json_string(json_member(main_table, "rope_type"));
+    ckpt_code code;
+
+    if ((code = check_rope_members(r, "rope_scaling", json_member(r->root, "rope_scaling"),
+                                   err)) != CKPT_OK ||
+        (code = check_rope_members(r, "rope_parameters.compress",
+                                   json_member(parameters, "compress"), err)) != CKPT_OK ||
+        (code = check_rope_members(r, "rope_parameters.main", main_table, err)) != CKPT_OK)
+        return code;
+    if (main_type != NULL && strcmp(main_type, "default") != 0)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s': 'rope_type' of 'rope_parameters.main' is not "
+                         "\"default\"", r->subject);
+    if (!r->is_inference && c->rope_factor > 1 && c->original_length == 0)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s': 'rope_scaling' has factor %g, but "
+                         "'original_max_position_embeddings' is 0 or missing", r->subject,
+                         c->rope_factor);
+    if (c->beta_fast < c->beta_slow)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is %g, below '%s', which is %g",
+                         r->subject, spelling(r, "rope_scaling.beta_fast"), c->beta_fast,
+                         spelling(r, "rope_scaling.beta_slow"), c->beta_slow);
     return CKPT_OK;
 }
 
@@ -367,6 +419,7 @@ ckpt_code run_config_read(const json_value *config, const char *subject, run_con
             return code;
     if ((code = check_dimensions(out, subject, err)) != CKPT_OK ||
         (code = check_ranges(&r, out, err)) != CKPT_OK ||
+        (code = check_scaling(&r, out, err)) != CKPT_OK ||
         (code = read_ratios(&r, out, err)) != CKPT_OK)
         return code;
     return digest_config(out, err);

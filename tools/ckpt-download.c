@@ -105,7 +105,7 @@ static const cli_option options[] = {
     { CLI_HEADING, NULL, NULL, NULL, "Afterwards" },
     { CLI_STRING, "then", "COMMAND...", &opt.then_help,
       "the last option: when all is verified, become this command; the program, and the options "
-      "of ckpt's own tools, are checked at the beginning" },
+      "and outputs of ckpt's own tools, are checked at the beginning" },
     { CLI_FLAG, "delete-source", NULL, &opt.delete_source,
       "convert while it downloads, and remove each file of tensors when the result has all of it; "
       "--then must be ckpt-convert or ckpt-shard, from D" },
@@ -371,13 +371,7 @@ static void ask_for_report(int number)
 /* SIGUSR1: where it is, now; and the rate limit goes off, or on again. */
 static void install_report(void)
 {
-    struct sigaction action;
-
-    memset(&action, 0, sizeof action);
-    action.sa_handler = ask_for_report;
-    action.sa_flags = SA_RESTART;
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGUSR1, &action, NULL);
+    cli_catch(SIGUSR1, ask_for_report, SA_RESTART);
 }
 
 typedef struct {
@@ -448,13 +442,15 @@ static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)
                             .dry_run = opt.common.dry_run, .hf_refs = opt.hf_refs,
                             .trust_metadata = opt.trust_metadata,
                             .allocate = !opt.no_space_check && !opt.delete_source };
+    say_subject about;
     download_plan plan;
     ckpt_code code;
 
     arena_init(&s->listing.memory);
     s->cache = opt.cache_dir != NULL ? strdup(opt.cache_dir) : hub_cache_folder();
     if ((code = take_options(s, args, err)) != CKPT_OK ||
-        (s->then != NULL && (code = then_check(s->then, err)) != CKPT_OK) ||
+        /* Beside the download the converter looks by itself, and may have its result already. */
+        (s->then != NULL && (code = then_check(s->then, !opt.delete_source, err)) != CKPT_OK) ||
         (code = list_files(s, args, err)) != CKPT_OK)
         return code;
     where.h = s->h;
@@ -466,9 +462,10 @@ static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)
                         "nothing from it", opt.local_dir);
     if (opt.clean && !opt.common.dry_run)
         place_orphans(s->where, 1);
-    plan = say_make_plan(&s->listing, s->where);
+    about = (say_subject){ &s->listing, s->where, opt.download.force };
+    plan = say_make_plan(&about);
     if (opt.common.dry_run) {
-        say_plan(&s->listing, s->where, &plan, opt.common.json);
+        say_plan(&about, &plan, opt.common.json);
         return CKPT_OK;
     }
     if ((code = check_space(s, &plan, err)) != CKPT_OK)

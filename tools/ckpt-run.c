@@ -406,17 +406,23 @@ static ckpt_code check_options(run_job *job, ckpt_error *err)
     return logits_parse_limits(&opt.limits, job->limits, err);
 }
 
-static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
+static ckpt_code check_places(const char *path, ckpt_error *err)
 {
     const run_places places = { opt.out, opt.trace, path,
                                 { opt.tokens, opt.against, opt.config, opt.text.tokenizer,
                                   opt.open.map_file } };
+
+    return run_places_check(&places, err);
+}
+
+static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
+{
     const logits_input other = { opt.against, opt.against_tensor };
     ckpt_code code;
 
     /* A run may take hours: see before it that the other file is there. */
     if ((code = check_options(job, err)) != CKPT_OK ||
-        (code = run_places_check(&places, err)) != CKPT_OK ||
+        (code = check_places(path, err)) != CKPT_OK ||
         (opt.against != NULL && (code = logits_check(&other, err)) != CKPT_OK) ||
         (code = ckpt_open(path, &opt.open, &job->checkpoint, err)) != CKPT_OK ||
         (code = read_config(job, path, err)) != CKPT_OK ||
@@ -784,7 +790,10 @@ int main(int argc, char **argv)
     status = cli_parse(&command, argc, argv, &args);
     if (status != CLI_GO)
         return cli_finish(status);
-    code = args.is_check ? check_options(&job, &err) : run(&job, args.items[0], &err);
+    if (!args.is_check)
+        code = run(&job, args.items[0], &err);
+    else if ((code = check_options(&job, &err)) == CKPT_OK && args.checks_places)
+        code = check_places(args.items[0], &err);
     status = is_different(&job) ? CLI_DIFFERENT : CLI_DONE;
     release(&job);
     return cli_finish(code == CKPT_OK ? status : cli_fail(&err));

@@ -8,7 +8,9 @@
 #include "logits_command.h"
 #include "open_options.h"
 #include "formats/format.h"
+#include "formats/hf.h"
 #include "formats/ids.h"
+#include "formats/mp.h"
 #include "formats/notes.h"
 #include "verify/check.h"
 #include "verify/compare.h"
@@ -51,7 +53,8 @@ static const cli_command digest_command = {
         "The value digest is the same in every layout and in every lossless encoding. Prints, as "
         "sha256sum does, the digest, two blanks and the path; then the same for all tensors but "
         "mtp.*, marked (main). With --tensors: digest, two blanks, name, sorted by name. --json "
-        "prints a manifest, for `ckpt-verify check --manifest`.",
+        "prints a manifest, for `ckpt-verify check --manifest`. What speaks against a whole model, "
+        "as one shard of several, is noted on stderr, and in the manifest.",
     .exit_notes = "0  done\n2  could not; one line on stderr says what failed",
     .examples = "ckpt-verify digest DeepSeek-V4-Flash\n"
                 "ckpt-verify digest --json DeepSeek-V4-Flash > flash.json",
@@ -85,9 +88,9 @@ static const cli_command check_command = {
         "difference, unless --lenient lets it pass. A torch_dist keeps checksums of its stored "
         "tensors: they are checked, too. All values are digested and compared with the manifest; "
         "the tensors that differ are named. So are members of config.json that change the forward "
-        "pass and are not as the manifest recorded them. A checkpoint without a manifest is "
-        "refused, unless --structure-only says that structure is enough, or a hub listed its "
-        "files.\n"
+        "pass and are not as the manifest recorded them, and a config.json that is gone. "
+        "A checkpoint without a manifest is refused, unless --structure-only says that structure "
+        "is enough, or a hub listed its files.\n"
         "\n"
         "A folder that ckpt-download made is first compared with what the hub listed: every file "
         "is hashed, whatever was recorded about it, and nobody is asked. One that differs or is "
@@ -232,6 +235,13 @@ static ckpt_code print_digest(const char *path, const manifest_info *info, ckpt_
     return CKPT_OK;
 }
 
+/* Standard output is for the digests alone. */
+static void print_digest_notes(const file_list *notes)
+{
+    for (size_t i = 0; i < notes->count && !opt.common.quiet; i++)
+        fprintf(stderr, "note: %s\n", cli_name(notes->names[i]));
+}
+
 static ckpt_code digest(const char *path, ckpt_error *err)
 {
     ckpt_checkpoint *c = NULL;
@@ -244,6 +254,8 @@ static ckpt_code digest(const char *path, ckpt_error *err)
 
     if ((code = ckpt_open(path, &opt.open, &c, err)) != CKPT_OK)
         return code;
+    if ((code = checkpoint_note_ids(c, err)) != CKPT_OK)
+        goto out;
     copy = copy_with(&meter, ckpt_checkpoint_bytes(c));
     if ((code = ckpt_digest_source(c->logical, &copy, &sums, err)) != CKPT_OK)
         goto out;
@@ -253,12 +265,13 @@ static ckpt_code digest(const char *path, ckpt_error *err)
     info.layout = ckpt_layout_name(c);
     info.family = ckpt_family_name(c);
     info.config = c->config == NULL ? NULL : json_root(c->config);
+    info.notes = &c->notes;
     if (opt.common.json) {
         begin_json(&w);
         code = manifest_put(&w, &info, err);
         putchar('\n');
-    } else {
-        code = print_digest(path, &info, err);
+    } else if ((code = print_digest(path, &info, err)) == CKPT_OK) {
+        print_digest_notes(&c->notes);
     }
 out:
     ckpt_digest_free(sums);
@@ -294,7 +307,8 @@ static void print_config_differences(const config_verdict *v, const char *a, con
 
 static void print_check(const char *path, const check_result *r, const file_list *notes)
 {
-    const size_t other_count = r->unlisted_count + r->sums.wrong_count + r->copy_count;
+    const size_t other_count = r->unlisted_count + r->sums.wrong_count + r->copy_count +
+                               (size_t)r->config_is_gone;
     char size[CLI_SIZE_TEXT_BYTES];
 
     cli_size_text(r->stored_bytes, size);
@@ -348,6 +362,7 @@ static ckpt_code check(const char *path, int *status, ckpt_error *err)
     options.files_are_right = listed.is_right;
     options.weights_only = opt.weights_only;
     options.config = c->config == NULL ? NULL : json_root(c->config);
+    options.has_place_for_config = c->format == &format_hf || c->format == &format_mp;
     options.store = c->store;
     options.unread = opt.open.lenient ? NULL : &c->unread;
     options.copy = copy_with(&meter, ckpt_checkpoint_bytes(c));

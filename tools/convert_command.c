@@ -436,6 +436,9 @@ int convert_command_main(const cli_command *command, convert_command *o, int arg
         code = finish_options(o, &err);
     if (code == CKPT_OK)
         code = convert_take_words(&o->words, &o->convert, &err);
+    if (code == CKPT_OK && args.checks_places &&
+        (code = convert_check_target(&o->convert, &err)) == CKPT_OK)
+        code = check_places(o, &err);
     if (code == CKPT_OK && !args.is_check &&
         (code = convert_plan(&o->convert, &job, &err)) == CKPT_OK)
         code = o->common.dry_run ? dry_run(o, job, &err) : run(o, job, words, &err);

@@ -18,6 +18,7 @@ const char *check_kind_name(check_kind kind)
         [CHECK_UNLISTED] = "unlisted",
         [CHECK_COPY] = "copy",
         [CHECK_CHECKSUM] = "checksum",
+        [CHECK_CONFIG] = "config",
     };
 
     return names[kind];
@@ -197,6 +198,12 @@ static ckpt_code check_manifest(const ckpt_checkpoint *checkpoint, const check_o
 /* Weights of the same values are another model under another config. */
 static ckpt_code check_config(const check_options *options, check_result *out, ckpt_error *err)
 {
+    if (out->manifest.config.count > 0 && options->config == NULL &&
+        (options->has_place_for_config || options->manifest == NULL)) {
+        add_difference(out, CHECK_CONFIG, "config.json");
+        out->config_is_gone = 1;
+        return CKPT_OK;
+    }
     if (out->manifest.has_config)
         return config_verdict_make_recorded(&out->manifest.config, options->config, &out->config,
                                             err);
@@ -232,7 +239,7 @@ ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_option
                                err)) != CKPT_OK) ||
         (code = sums_check(options->store, &options->copy, &out->sums, err)) != CKPT_OK)
         goto out;
-    most = 2 * out->tensor_count + out->sums.wrong_count +
+    most = 1 + 2 * out->tensor_count + out->sums.wrong_count +
            (options->unread == NULL ? 0 : options->unread->count);
     if (out->manifest_path != NULL)
         most += ckpt_catalog_count(out->manifest.catalog);

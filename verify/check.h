@@ -20,6 +20,8 @@ typedef struct {
     int files_are_right;           /* every byte is as a hub listed it: needs no manifest */
     int weights_only;              /* leave config.json out */
     const json_value *config;      /* of the checkpoint; NULL: it carries none */
+    int has_place_for_config;      /* its layout carries one: that it is gone is a difference from a
+                                      manifest that recorded it */
     ckpt_store *store;             /* of the checkpoint: checksums, copies that differ */
     const file_list *unread;       /* files of weights that opening left out; NULL: none matters */
     ckpt_run_options copy;
@@ -32,13 +34,14 @@ typedef enum {
     CHECK_EXTRA,                   /* in the checkpoint only */
     CHECK_UNLISTED,                /* a file of weights beside the index that it does not name */
     CHECK_COPY,                    /* stored twice, as by several ranks, and not the same */
-    CHECK_CHECKSUM                 /* the bytes of a stored tensor have another CRC-32 */
+    CHECK_CHECKSUM,                /* the bytes of a stored tensor have another CRC-32 */
+    CHECK_CONFIG                   /* config.json is gone, of which the manifest has a record */
 } check_kind;
 
 typedef struct {
     check_kind kind;
     const char *name;              /* borrowed from the checkpoint or from the result's manifest;
-                                      CHECK_UNLISTED: of the file */
+                                      CHECK_UNLISTED, CHECK_CONFIG: of the file */
     const char *file;              /* CHECK_CHECKSUM, CHECK_COPY: where; else NULL */
     char expected[CKPT_DIGEST_HEX];    /* CHECK_VALUE, CHECK_CHECKSUM */
     char got[CKPT_DIGEST_HEX];
@@ -53,6 +56,7 @@ typedef struct {
     size_t file_count;
     size_t unlisted_count;         /* files: these are in `differing`, too */
     size_t copy_count;             /* CHECK_COPY in `differing` */
+    int config_is_gone;            /* CHECK_CONFIG in `differing` */
     sums_result sums;              /* the wrong ones are in `differing`, too */
     const char *layout;            /* borrowed from the checkpoint */
     const char *family;

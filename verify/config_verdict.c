@@ -1,9 +1,46 @@
 /* Two configs, and what keeps them from being compared. */
 #include "config_verdict.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "json_line.h"
+#include "libckpt/error.h"
+
+/* Name what only one side has, where that is no difference: nobody compared it. */
+static ckpt_code note_lone(config_verdict *v, ckpt_error *err)
+{
+    enum { NAMES_SHOWN = 10 };
+    const config_comparison *c = &v->comparison;
+    size_t size = 0;
+    FILE *stream;
+
+    if (c->lone_count == 0)
+        return CKPT_OK;
+    if ((stream = open_memstream(&v->lone_note, &size)) == NULL)
+        return ckpt_fail_memory(err, "a note", c->lone_count);
+    fputs("members of config.json that were not compared, since only one side has them and the "
+          "spellings differ: ", stream);
+    for (size_t i = 0; i < c->lone_count && i < NAMES_SHOWN; i++)
+        fprintf(stream, "%s%s", i == 0 ? "" : ", ", c->lone[i]);
+    if (c->lone_count > NAMES_SHOWN)
+        fprintf(stream, " and %zu more", c->lone_count - NAMES_SHOWN);
+    if (fclose(stream) != 0)
+        return ckpt_fail_memory(err, "a note", c->lone_count);
+    v->note = v->lone_note;
+    return CKPT_OK;
+}
+
+static ckpt_code compare(const config_meaning *a, config_verdict *out, ckpt_error *err)
+{
+    ckpt_code code = config_meaning_compare(a, &out->b, &out->comparison, err);
+
+    if (code == CKPT_OK)
+        code = note_lone(out, err);
+    out->is_compared = code == CKPT_OK;
+    return code;
+}
 
 ckpt_code config_verdict_make_recorded(const config_meaning *a, const json_value *b,
                                        config_verdict *out, ckpt_error *err)
@@ -18,8 +55,7 @@ ckpt_code config_verdict_make_recorded(const config_meaning *a, const json_value
         return CKPT_OK;
     }
     if ((code = config_meaning_read(b, &out->b, err)) == CKPT_OK)
-        code = config_meaning_compare(a, &out->b, &out->comparison, err);
-    out->is_compared = code == CKPT_OK;
+        code = compare(a, out, err);
     return code;
 }
 
@@ -37,14 +73,14 @@ ckpt_code config_verdict_make(const json_value *a, const json_value *b, config_v
     }
     if ((code = config_meaning_read(a, &out->a, err)) == CKPT_OK &&
         (code = config_meaning_read(b, &out->b, err)) == CKPT_OK)
-        code = config_meaning_compare(&out->a, &out->b, &out->comparison, err);
-    out->is_compared = code == CKPT_OK;
+        code = compare(&out->a, out, err);
     return code;
 }
 
 void config_verdict_release(config_verdict *verdict)
 {
     config_comparison_release(&verdict->comparison);
+    free(verdict->lone_note);
     config_meaning_release(&verdict->a);
     config_meaning_release(&verdict->b);
     memset(verdict, 0, sizeof *verdict);

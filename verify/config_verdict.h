@@ -11,7 +11,9 @@ typedef struct {
     config_meaning a;
     config_meaning b;
     config_comparison comparison;  /* empty when nothing was compared */
-    const char *note;              /* why nothing was compared; NULL: it was, or need not be */
+    const char *note;              /* why nothing was compared, or which members were not; NULL:
+                                      all were, or need not be */
+    char *lone_note;               /* the note, where it was made for this verdict; or NULL */
     int is_compared;
 } config_verdict;
 
@@ -23,7 +25,7 @@ ckpt_code config_verdict_make_recorded(const config_meaning *a, const json_value
                                        config_verdict *out, ckpt_error *err);
 void config_verdict_release(config_verdict *verdict);
 
-/* The member `config`: null where it was not asked for, or {"note": why it was not compared, or
+/* The member `config`: null where it was not asked for, or {"note": what was not compared, or
  * null, "compared": N, "differing": [{"name", A, B}, ...]}. A and B are the keys of the sides; a
  * side without the member has null. */
 void config_verdict_put(json_writer *w, const config_verdict *verdict, const char *a_key,

@@ -83,6 +83,9 @@ ckpt_code manifest_put(json_writer *w, const manifest_info *info, ckpt_error *er
     if (info->files != NULL)
         json_member_names(w, "files", (const char *const *)info->files->names,
                           info->files->count);
+    if (info->notes != NULL)
+        json_member_names(w, "notes", (const char *const *)info->notes->names,
+                          info->notes->count);
     json_member_array(w, "tensors");
     for (size_t i = 0; i < ckpt_catalog_count(info->catalog); i++)
         put_tensor(w, ckpt_catalog_at(info->catalog, order[i]),

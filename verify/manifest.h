@@ -3,11 +3,12 @@
  * --json`, left beside the output by a conversion, read by `ckpt-verify check`.
  *
  *   {"root": HEX64, "main": HEX64, "family": F, "layout": L, "config": {...}|null,
- *    "files": [NAME, ...], "tensors": [
+ *    "files": [NAME, ...], "notes": [TEXT, ...], "tensors": [
  *    {"name": N, "class": "float"|"int", "shape": [..], "value": HEX32, "encoding": E}, ...]}
  *
  * Tensors are sorted by name, in byte order, as the root is. `files` is there where a conversion
- * wrote the manifest: what it wrote beside it, and may be replaced with it. `config` has what of
+ * wrote the manifest: what it wrote beside it, and may be replaced with it. `notes` is there where
+ * `digest` made it: why the checkpoint may not be a whole model. `config` has what of
  * config.json changes the forward pass (config_meaning.h); null: the checkpoint carries none.
  * Manifests of earlier versions have no such member.
  */
@@ -26,6 +27,7 @@ typedef struct {
     const char *layout;
     const json_value *config;      /* config.json, parsed; NULL: there is none */
     const file_list *files;        /* what was written beside the manifest; or NULL */
+    const file_list *notes;        /* what opening the checkpoint noted; or NULL */
 } manifest_info;
 
 /* The document, as one value of `w`. Everything is borrowed. */

@@ -59,6 +59,10 @@ ckpt_code convert_find_layout(const char *layout, const ckpt_format **out, ckpt_
  * others are set already. */
 ckpt_code convert_take_words(const convert_words *words, convert_options *out, ckpt_error *err);
 
+/* Refuse a target that exists (unless it may be replaced), cannot be made, or is one of the inputs.
+ * The source need not be there yet. */
+ckpt_code convert_check_target(const convert_options *options, ckpt_error *err);
+
 /* What a conversion reads, and must not be replaced: paths, NULL for what is not given. */
 enum { CONVERT_INPUTS = 4 };
 void convert_inputs(const convert_options *options, const char *paths[CONVERT_INPUTS]);

@@ -261,6 +261,15 @@ void job_output_discard(job_output *output)
     output_discard(partial, NULL);             /* the refusal is what is told */
 }
 
+void job_output_withdraw(job_output *output)
+{
+    ckpt_output *partial = output->partial;
+
+    output->partial = NULL;
+    store_close_files(output->plan->store, NULL);
+    output_withdraw(partial, NULL);            /* why it ends is what is told */
+}
+
 void job_output_close(job_output *output)
 {
     side_data_close(output->spill);

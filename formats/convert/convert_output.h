@@ -33,6 +33,7 @@ ckpt_code job_output_write_others(job_output *output, ckpt_error *err);
 
 ckpt_code job_output_commit(job_output *output, ckpt_error *err);
 void job_output_discard(job_output *output);       /* nothing of it can be used */
+void job_output_withdraw(job_output *output);      /* this run has written nothing */
 void job_output_close(job_output *output);         /* leaves what is not committed */
 
 #endif

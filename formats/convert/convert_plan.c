@@ -426,12 +426,14 @@ static ckpt_code take_share(job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Whether a DST that is there was made by other parts of this job shows when it is compared. */
-static ckpt_code check_target(const convert_options *o, ckpt_error *err)
+ckpt_code convert_check_target(const convert_options *options, ckpt_error *err)
 {
-    if (o->part_count > 1 && file_is_directory(o->target))
-        return CKPT_OK;
-    return output_check(o->target, o->overwrite, err);
+    const ckpt_code code = check_apart(options, err);
+
+    /* Whether a DST that is there was made by other parts of this job shows when it is compared. */
+    if (code != CKPT_OK || (options->part_count > 1 && file_is_directory(options->target)))
+        return code;
+    return output_check(options->target, options->overwrite, err);
 }
 
 static ckpt_code fill_plan(job_plan *plan, ckpt_error *err)
@@ -440,8 +442,7 @@ static ckpt_code fill_plan(job_plan *plan, ckpt_error *err)
 
     /* The source first: where it is not there, the two paths may be in the wrong order. */
     if ((code = open_all(plan, err)) != CKPT_OK ||
-        (code = check_apart(&plan->options, err)) != CKPT_OK ||
-        (code = check_target(&plan->options, err)) != CKPT_OK ||
+        (code = convert_check_target(&plan->options, err)) != CKPT_OK ||
         (code = check_files_apart(&plan->options, plan->source, err)) != CKPT_OK ||
         (code = check_files_apart(&plan->options, plan->like, err)) != CKPT_OK ||
         (code = check_files_apart(&plan->options, plan->fill, err)) != CKPT_OK ||

@@ -241,18 +241,14 @@ static ckpt_code look_for_result(convert_job *job, ckpt_error *err)
 }
 
 /* A run that has not begun leaves nothing, but what an earlier one has finished stays. */
-static ckpt_code check_room(const job_plan *plan, const job_output *output, job_result *result,
-                            ckpt_error *err)
+static ckpt_code check_room(const job_plan *plan, job_output *output, ckpt_error *err)
 {
-    const journal_record *records = journal_records(output_journal(output->partial));
     ckpt_code code;
 
     if (plan->options.feed != NULL || plan->options.no_space_check ||
         (code = convert_check_room(plan, job_output_directory(output), err)) == CKPT_OK)
         return CKPT_OK;
-    result->is_refused = plan->share == NULL;
-    for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++)
-        result->is_refused &= !records[i].is_done;
+    job_output_withdraw(output);
     return code;
 }
 
@@ -266,7 +262,7 @@ static ckpt_code run_steps(convert_job *job, ckpt_error *err)
     if ((code = look_for_result(job, err)) != CKPT_OK || result->is_there)
         return code;
     if ((code = job_output_begin(output, err)) != CKPT_OK ||
-        (code = check_room(plan, output, result, err)) != CKPT_OK ||
+        (code = check_room(plan, output, err)) != CKPT_OK ||
         (code = run_pipeline(job, err)) != CKPT_OK ||
         (code = check_unchanged(plan, result, output_journal(output->partial), err)) != CKPT_OK ||
         result->is_waiting)

@@ -108,6 +108,37 @@ def test_the_manifest_of_an_earlier_version_is_told_and_not_failed(ckpt, checked
     assert "no record" in ckpt("ckpt-verify", "check", checked).out
 
 
+def test_a_config_that_is_gone_is_a_difference(ckpt, checked, golden_a, tmp_path):
+    """It was recorded; a layout without a place for it has not lost it."""
+    (checked / "config.json").unlink()
+    doc = ckpt("ckpt-verify", "check", "--json", checked, check=1).json
+    assert doc["same"] is False and doc["root"] == doc["expected_root"]
+    assert doc["differing"] == [{"name": "config.json", "kind": "config"}]
+    said = ckpt("ckpt-verify", "check", checked, check=1).out
+    assert "config    config.json" in said and "values are as in" in said
+    ckpt("ckpt-verify", "check", "--weights-only", checked)
+    other = tmp_path / "digest.json"
+    other.write_text(ckpt("ckpt-verify", "digest", "--json", golden_a).out)
+    ckpt("ckpt-verify", "check", "--manifest", other, checked, check=1)
+    ckpt("ckpt-convert", "--max-shard-size", "1GB", checked, tmp_path / "all")
+    one, = (tmp_path / "all").glob("*.safetensors")
+    doc = ckpt("ckpt-verify", "check", "--json", "--main", "--manifest", other, one).json
+    assert doc["same"] is True and any("carries none" in note for note in doc["notes"])
+
+
+def test_a_member_that_only_one_spelling_has_is_told(ckpt, checked, golden_a, tmp_path):
+    a = with_config(golden_a, tmp_path / "a", lambda c: c.update(tomorrow=1))
+    assert compare(ckpt, a, golden_a, 1)["differing"] == [{"name": "tomorrow", "a": 1, "b": None}]
+    edit(checked / "config.json", lambda c: c.update(tomorrow=1))
+    doc = ckpt("ckpt-verify", "check", "--json", checked, check=1).json
+    assert doc["config"]["differing"] == [{"name": "tomorrow", "expected": None, "got": 1}]
+    edit(checked / "ckpt-manifest.json", lambda m: m["config"].pop("@spelling"))
+    doc = ckpt("ckpt-verify", "check", "--json", checked).json       # of an earlier version
+    assert "not compared" in doc["config"]["note"] and "tomorrow" in doc["config"]["note"]
+    assert any("tomorrow" in note for note in doc["notes"])
+    assert "tomorrow" in ckpt("ckpt-verify", "check", checked).out
+
+
 @pytest.mark.parametrize("record", ["x", {"rope_theta": {"a": 1}}, [1]])
 def test_a_record_that_is_none_is_refused(ckpt, checked, record):
     edit(checked / "ckpt-manifest.json", lambda m: m.update(config=record))
@@ -168,13 +199,19 @@ def test_one_file_of_several_is_told_everywhere(ckpt, golden_a, tmp_path):
     note(json.loads(report.read_text())["notes"], words)
     assert words in ckpt("ckpt-convert", part, tmp_path / "again").out
     assert words in ckpt("ckpt-verify", "compare", part, part).out
+    digest = ckpt("ckpt-verify", "digest", part)
+    assert words in digest.err and words not in digest.out
+    assert ckpt("ckpt-verify", "digest", "--quiet", part).err == ""
+    note(ckpt("ckpt-verify", "digest", "--json", part).json["notes"], words)
     whole = shutil.copy(part, tmp_path / "model.safetensors")
     assert not any("this is" in n for n in notes_of(ckpt, whole))
 
 
 def test_one_rank_is_told(ckpt, golden_a, tmp_path):
     ckpt("ckpt-shard", "--layout", "mp", "--mp", "2", golden_a, tmp_path / "mp")
-    note(notes_of(ckpt, tmp_path / "mp" / "model1-mp2.safetensors"), "one rank of 2")
+    rank = tmp_path / "mp" / "model1-mp2.safetensors"
+    note(notes_of(ckpt, rank), "one rank of 2")
+    note(ckpt("ckpt-verify", "digest", "--json", rank).json["notes"], "one rank of 2")
     assert not any("rank" in n for n in notes_of(ckpt, tmp_path / "mp"))
 
 

@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 
@@ -107,6 +108,19 @@ def test_a_dry_run_touches_nothing(download, hub):
     plan = download("--dry-run").json
     assert plan["fetch_bytes"] == sum(f.size for f in hub.repos[ID].files)
     assert not download.folder.exists() and hub.payload == 0
+
+
+def test_a_plan_to_fetch_all_again_needs_the_room_for_all(ckpt, small_disk):
+    with Hub([one(8 * MIB)]) as hub:
+        download = Client(ckpt, hub, small_disk(74))       # slack takes 64 MiB
+        download()
+        plan = download("--dry-run", "--force-download").json
+        assert plan["fetch_bytes"] == plan["space_bytes"] == plan["total_bytes"] == 8 * MIB
+        assert plan["reuse_bytes"] == 0 and {f["action"] for f in plan["files"]} == {"fetch"}
+        assert download("--dry-run").json["space_bytes"] == 0
+        failed = download("--force-download", check=2)
+        assert failed.json["reason"] == "disk" and "too small" in failed.err
+        download()
 
 
 def test_the_cache_has_blobs_and_relative_links(download, hub, tmp_path):
@@ -253,6 +267,26 @@ def test_modelscope_says_no_with_status_200(ckpt, tmp_path):
 def test_a_command_that_would_fail_afterwards_is_refused_before_any_request(hub, download, words,
                                                                             says):
     failed = download("--then", *words, check=2)
+    assert says in failed.err and failed.json["reason"] == "usage"
+    assert hub.log == [] and not download.folder.exists()
+
+
+@pytest.mark.parametrize("words,says", [
+    (["ckpt-convert", "D", "R"], "R' already exists"),
+    (["ckpt-shard", "--layout", "mp", "--mp", "2", "D", "R"], "R' already exists"),
+    (["ckpt-convert", "D", "nowhere/R"], "nowhere'"),
+    (["ckpt-convert", "D", "D"], "are the same"), (["ckpt-convert", "D", "-"], "'-'"),
+    (["ckpt-convert", "--report", "R", "D", "S"], "R'"),
+    (["ckpt-run", "--prompt", "hi", "--out", "R", "D"], "R'"),
+    (["ckpt-run", "--prompt", "hi", "--out", "nowhere/o", "D"], "nowhere")])
+def test_an_output_that_would_be_refused_afterwards_is_refused_before_any_request(
+        hub, download, tmp_path, golden_a, words, says):
+    tool = words[0]
+    shutil.copytree(golden_a, tmp_path / "R")
+    at = {name: tmp_path / name for name in ("R", "S", "nowhere/R", "nowhere/o")}
+    at["D"] = download.folder
+    words = [at.get(word, word) for word in words[1:]]
+    failed = download("--then", BUILD / "bin" / tool, *words, check=2)
     assert says in failed.err and failed.json["reason"] == "usage"
     assert hub.log == [] and not download.folder.exists()
 

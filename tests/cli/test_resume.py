@@ -510,6 +510,21 @@ def test_a_signal_stops_it_and_it_goes_on(job, fault, number):
     job.finish(target)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_the_caller_ignores_stays_ignored(job, fault, number):
+    """As nohup and `trap '' INT` do for whatever they start."""
+    target = job.new_target()
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        process = stopped_at_work(job, target, fault)
+    finally:
+        signal.signal(number, before)
+    process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0 and tree(target) == job.expected
+
+
 def test_a_killed_synthesis_is_done_again(tmp_path, fault):
     job = Job(tmp_path, "ckpt-synth", "--config", "tiny")
     for n in (1, 2, 9, 30, 300):

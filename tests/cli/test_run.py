@@ -378,7 +378,8 @@ def test_a_run_is_stopped_between_layers_and_leaves_nothing(ckpt, build, golden_
     ({"rms_norm_eps": -1e-6}, "rms_norm_eps"), ({"rms_norm_eps": 1e30}, "rms_norm_eps"),
     ({"hc_eps": 1e38}, "hc_eps"), ({"rope_theta": 1e300}, "rope_theta"),
     ({"rope_theta": 0}, "rope_theta"), ({"swiglu_limit": 1e-30}, "swiglu_limit"),
-    ({"rope_scaling": {"factor": 0}}, "factor"), ({"rope_scaling": {"beta_fast": 1e30}}, "beta")])
+    ({"rope_scaling": {"factor": 0}}, "factor"), ({"rope_scaling": {"beta_fast": 1e30}}, "beta"),
+    ({"rope_scaling": {"original_max_position_embeddings": 0}}, "original_max_position")])
 def test_a_config_that_makes_every_logit_0_or_nan_is_refused(ckpt, golden_a, tmp_path, changes,
                                                              says):
     config = json.loads((golden_a / "config.json").read_text())

@@ -86,11 +86,45 @@ static void test_what_contradicts_itself_is_refused(void **state)
     refuse("{" SIZES "," RELEASE ",\"hidden_act\":\"gelu\"}", "hidden_act");
 }
 
+/* `a` in place of what a RELEASE or ROPE has there. */
+static void refuse_scaling(const char *scaling, const char *said)
+{
+    char text[4096];
+    char saved[4096];
+
+    snprintf(text, sizeof text, "{" SIZES ",\"num_hash_layers\":1,\"qk_rope_head_dim\":64,"
+             "\"rope_theta\":10000,\"compress_rope_theta\":160000,"
+             "\"compress_ratios\":[0,4,128,0],\"rope_scaling\":{%s}}", scaling);
+    refuse(text, said);
+    snprintf(saved, sizeof saved, "{" SIZES "," TYPES "," RATES "," KINDS
+             ",\"partial_rotary_factor\":0.5,\"rope_parameters\":{\"main\":{\"rope_theta\":10000},"
+             "\"compress\":{\"rope_theta\":160000,%s}}}", scaling);
+    refuse(saved, said);
+}
+
+static void test_a_scaling_that_would_be_computed_otherwise_is_refused(void **state)
+{
+    (void)state;
+    refuse_scaling("\"factor\":16,\"original_max_position_embeddings\":0",
+                   "original_max_position_embeddings");
+    refuse_scaling("\"factor\":16", "original_max_position_embeddings");
+    refuse_scaling("\"factor\":16,\"original_max_position_embeddings\":65536,"
+                   "\"attention_factor\":2", "attention_factor");
+    refuse_scaling("\"factor\":16,\"original_max_position_embeddings\":65536,"
+                   "\"mscale\":1", "mscale");
+    refuse_scaling("\"factor\":16,\"original_max_position_embeddings\":65536,"
+                   "\"beta_fast\":1,\"beta_slow\":32", "beta_fast");
+    refuse("{" SIZES "," TYPES "," RATES "," KINDS ",\"partial_rotary_factor\":0.5,"
+           "\"rope_parameters\":{\"compress\":{\"rope_theta\":160000},"
+           "\"main\":{\"rope_theta\":10000,\"rope_type\":\"linear\"}}}", "rope_type");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_form_of_transformers_says_the_same),
         cmocka_unit_test(test_what_contradicts_itself_is_refused),
+        cmocka_unit_test(test_a_scaling_that_would_be_computed_otherwise_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -332,7 +332,9 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
     hold_standard_streams();
     ignore_signals();
     cli_program_name = command->name;
-    args->is_check = argc > 1 && strcmp(argv[1], CLI_CHECK_OPTIONS) == 0;
+    args->checks_places = argc > 1 && strcmp(argv[1], CLI_CHECK_PLACES) == 0;
+    args->is_check = args->checks_places ||
+                     (argc > 1 && strcmp(argv[1], CLI_CHECK_OPTIONS) == 0);
     if (args->is_check) {
         argc--;
         argv++;

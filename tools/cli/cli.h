@@ -104,6 +104,7 @@ typedef struct {
     char **items;                 /* borrowed from argv, which is reordered */
     unsigned count;
     int is_check;                 /* do nothing more than look at the options */
+    int checks_places;            /* and at what the command would write to */
 } cli_args;
 
 /*
@@ -111,6 +112,9 @@ typedef struct {
  * would be taken. For programs that will run the command later (ckpt-download --then).
  */
 #define CLI_CHECK_OPTIONS "--check-options"
+/* The same, where the options are all that can change until then: what the command would write can
+ * be refused as well. */
+#define CLI_CHECK_PLACES "--check-places"
 
 /*
  * Read the command line. Returns CLI_GO and fills *args, or the status to exit with: help and
@@ -173,6 +177,10 @@ void cli_meter_end(cli_meter *meter);
 /* How a loop over tensors runs: as the common options say, with its progress on `meter`, which
  * begins (NULL: none), and until SIGINT or SIGTERM. */
 ckpt_run_options cli_run_options(const cli_common *common, cli_meter *meter);
+
+/* Install a handler, unless whoever started the process has the signal ignored (nohup, `trap ''`):
+ * then it stays so. `flags`: as of sigaction. */
+void cli_catch(int number, void (*handler)(int), int flags);
 
 /* The number of SIGINT or SIGTERM once one came, else 0. The first call installs the handlers; a
  * second signal ends the process at once. */

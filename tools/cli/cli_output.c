@@ -187,17 +187,24 @@ static void request_stop(int signal_number)
     stop_signal = signal_number;
 }
 
-atomic_int *cli_stop_flag(void)
+void cli_catch(int number, void (*handler)(int), int flags)
 {
     struct sigaction action;
 
+    if (sigaction(number, NULL, &action) != 0 || action.sa_handler == SIG_IGN)
+        return;
     memset(&action, 0, sizeof action);
-    action.sa_handler = request_stop;
-    /* Without SA_RESTART: who waits for a pipe's other end is woken. A second signal kills. */
-    action.sa_flags = (int)SA_RESETHAND;
+    action.sa_handler = handler;
+    action.sa_flags = flags;
     sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    sigaction(number, &action, NULL);
+}
+
+atomic_int *cli_stop_flag(void)
+{
+    /* Without SA_RESTART: who waits for a pipe's other end is woken. A second signal kills. */
+    cli_catch(SIGINT, request_stop, (int)SA_RESETHAND);
+    cli_catch(SIGTERM, request_stop, (int)SA_RESETHAND);
     return &stop_signal;
 }
 

@@ -356,7 +356,7 @@ static int has_room(download *d, const dfile *file)
     if (d->disk_full_since > 0 && now - d->disk_checked < CHECK_SECONDS)
         return 0;
     d->disk_checked = now;
-    if (place_look(where, file->want, NULL) != PLACE_ABSENT ||
+    if ((!d->env.options.force && place_look(where, file->want, NULL) != PLACE_ABSENT) ||
         !place_free_bytes(where, &free_bytes) ||
         place_need_bytes(where, file->want) + SLACK_BYTES <= free_bytes) {
         d->disk_full_since = 0;

@@ -19,22 +19,26 @@ typedef struct {
     uint64_t reusable_bytes;     /* where it is absent */
 } outlook;
 
-static outlook look(const place *where, const hub_file *file)
+static outlook look(const say_subject *about, const hub_file *file)
 {
-    outlook out = { place_look(where, file, NULL), 0 };
+    outlook out = { place_look(about->where, file, NULL), 0 };
     partial_place at;
 
-    if (out.state != PLACE_ABSENT)
+    if (about->force && out.state != PLACE_BLOCKED && out.state != PLACE_UNREADABLE)
+        out.state = PLACE_ABSENT;
+    if (out.state != PLACE_ABSENT || about->force)
         return out;
-    at = place_partial(where, file);
+    at = place_partial(about->where, file);
     if (at.side_fd >= 0 &&
         partial_present_bytes(&at, file, &out.reusable_bytes, NULL) != CKPT_OK)
         out.state = PLACE_UNREADABLE;
     return out;
 }
 
-download_plan say_make_plan(const hub_listing *listing, const place *where)
+download_plan say_make_plan(const say_subject *about)
 {
+    const hub_listing *listing = about->listing;
+    const place *where = about->where;
     download_plan plan = { 0 };
 
     for (size_t i = 0; i < listing->count; i++) {
@@ -44,7 +48,7 @@ download_plan say_make_plan(const hub_listing *listing, const place *where)
         if (!file->is_selected)
             continue;
         plan.total_bytes += file->size_bytes;
-        found = look(where, file);
+        found = look(about, file);
         if (found.state != PLACE_ABSENT)     /* there, or it will fail and cost nothing */
             continue;
         plan.fetch_bytes += file->size_bytes - found.reusable_bytes;
@@ -78,8 +82,9 @@ static const char *look_name(place_state state)
     return names[state];
 }
 
-static void plan_json(const hub_listing *listing, const place *where, const download_plan *plan)
+static void plan_json(const say_subject *about, const download_plan *plan)
 {
+    const hub_listing *listing = about->listing;
     json_writer w;
 
     json_writer_begin(&w, json_write_stdio, stdout, 1);
@@ -97,7 +102,7 @@ static void plan_json(const hub_listing *listing, const place *where, const down
         json_member_u64(&w, "size", file->size_bytes);
         json_member_string(&w, "hash", file->hash);
         json_member_string(&w, "xet_hash", file->xet_hash);
-        json_member_string(&w, "action", look_name(look(where, file).state));
+        json_member_string(&w, "action", look_name(look(about, file).state));
         json_put_object_end(&w);
     }
     json_put_array_end(&w);
@@ -106,22 +111,22 @@ static void plan_json(const hub_listing *listing, const place *where, const down
     putchar('\n');
 }
 
-void say_plan(const hub_listing *listing, const place *where, const download_plan *plan,
-              int as_json)
+void say_plan(const say_subject *about, const download_plan *plan, int as_json)
 {
+    const hub_listing *listing = about->listing;
     char fetch[CLI_SIZE_TEXT_BYTES];
     char reuse[CLI_SIZE_TEXT_BYTES];
     char total[CLI_SIZE_TEXT_BYTES];
     char available[CLI_SIZE_TEXT_BYTES];
 
     if (as_json) {
-        plan_json(listing, where, plan);
+        plan_json(about, plan);
         return;
     }
     for (size_t i = 0; i < listing->count; i++)
         if (listing->files[i].is_selected)
             printf("%16" PRIu64 "  %-10s  %s\n", listing->files[i].size_bytes,
-                   look_name(look(where, &listing->files[i]).state), listing->files[i].path);
+                   look_name(look(about, &listing->files[i]).state), listing->files[i].path);
     cli_size_text(plan->fetch_bytes, fetch);
     cli_size_text(plan->reuse_bytes, reuse);
     cli_size_text(plan->total_bytes, total);

@@ -16,9 +16,15 @@ typedef struct {
     uint64_t orphan_bytes;
 } download_plan;
 
-download_plan say_make_plan(const hub_listing *listing, const place *where);
-void say_plan(const hub_listing *listing, const place *where, const download_plan *plan,
-              int as_json);
+/* What the plan is about; force: all is fetched again, whatever is there. */
+typedef struct {
+    const hub_listing *listing;
+    const place *where;
+    int force;
+} say_subject;
+
+download_plan say_make_plan(const say_subject *about);
+void say_plan(const say_subject *about, const download_plan *plan, int as_json);
 
 /* On a terminal: the files in flight and the total, in place. Otherwise a line each ten seconds. */
 typedef struct {

@@ -119,9 +119,10 @@ static ckpt_code ask(char **words, ckpt_error *err)
                     *line != '\0' ? line : "it does not take its options");
 }
 
-ckpt_code then_check(char **words, ckpt_error *err)
+ckpt_code then_check(char **words, int with_places, ckpt_error *err)
 {
-    static char option[] = CLI_CHECK_OPTIONS;
+    static char options[] = CLI_CHECK_OPTIONS;
+    static char places[] = CLI_CHECK_PLACES;
     char **asked;
     size_t count = 0;
     ckpt_code code = find_program(words[0], err);
@@ -133,7 +134,7 @@ ckpt_code then_check(char **words, ckpt_error *err)
     if ((asked = calloc(count + 2, sizeof *asked)) == NULL)
         return ckpt_fail_memory(err, "a command line", count);
     asked[0] = words[0];
-    asked[1] = option;
+    asked[1] = with_places ? places : options;
     memcpy(asked + 2, words + 1, (count - 1) * sizeof *words);
     code = ask(asked, err);
     free(asked);

@@ -6,8 +6,9 @@
 
 /*
  * Refuse a program that cannot be run, and options that one of our own tools does not take: they
- * would fail after hours. `words`: the command, NULL behind the last one.
+ * would fail after hours. `words`: the command, NULL behind the last one. with_places: refuse also
+ * what our own tools could not write, as to a folder that exists.
  */
-ckpt_code then_check(char **words, ckpt_error *err);
+ckpt_code then_check(char **words, int with_places, ckpt_error *err);
 
 #endif
