@@ -1,7 +1,7 @@
 /*
- * config_forms.h: config.json as several programs spell it, seen as one.
+ * config_forms.h: config.json as several programs spell it, seen as one. Members of a model inside
+ * another: libckpt/config_number.h.
  *
- *   a model inside a model        the language part is in text_config or the like
  *   transformers 5, DeepSeek-V4   layer_types and compress_rates stand for compress_ratios, and
  *                                 mlp_layer_types for num_hash_layers
  */
@@ -9,10 +9,6 @@
 #define CKPT_CONFIG_FORMS_H
 
 #include "libckpt/json.h"
-
-/* A member of the config: at its root, else of the part that describes the language model; NULL
- * when neither has it. */
-const json_value *config_member(const json_value *config, const char *key);
 
 /* What quantised the weights, if it is not the FP8 and FP4 that is decoded: "gptq". "" when it is,
  * or nothing did. */

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "config_forms.h"
+#include "libckpt/config_number.h"
 #include "libckpt/encoding.h"
 
 static int says(const json_value *object, const char *key, const char *word)

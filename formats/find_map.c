@@ -40,8 +40,24 @@ static int is_map_of(const char *name, const char *family)
            text_ends_with(name, ".map");
 }
 
-ckpt_code checkpoint_find_map(const char *family, const char *names, ckpt_map **out,
-                              ckpt_error *err)
+/* A map text with the numbers of the config. */
+static ckpt_code make_map(const ckpt_builtin_map *text, const json_value *config, ckpt_map **out,
+                          ckpt_error *err)
+{
+    ckpt_map *map;
+    ckpt_code code = map_parse(text->text, text->text_bytes, text->name, &map, err);
+
+    if (code != CKPT_OK)
+        return code;
+    if ((code = map_bind(map, config, err)) != CKPT_OK)
+        map_free(map);
+    else
+        *out = map;
+    return code;
+}
+
+ckpt_code checkpoint_find_map(const char *family, const char *names, const json_value *config,
+                              ckpt_map **out, ckpt_error *err)
 {
     char known[256] = "";
     char wanted[MAP_NAME_BYTES];
@@ -49,7 +65,7 @@ ckpt_code checkpoint_find_map(const char *family, const char *names, ckpt_map **
 
     snprintf(wanted, sizeof wanted, "%s.%s.map", family, names);
     if ((found = maps_find(wanted)) != NULL)
-        return map_parse(found->text, found->text_bytes, found->name, out, err);
+        return make_map(found, config, out, err);
     for (size_t i = 0; i < ckpt_builtin_map_count; i++) {
         const char *name = ckpt_builtin_maps[i].name;
         const size_t used = strlen(known);
@@ -84,10 +100,13 @@ typedef struct {
 static ckpt_code try_map(ckpt_checkpoint *c, const ckpt_builtin_map *text, map_search *search,
                          ckpt_error *err)
 {
+    const json_value *config = c->config == NULL ? NULL : json_root(c->config);
     ckpt_map *map;
-    ckpt_code code = map_parse(text->text, text->text_bytes, text->name, &map, err);
+    ckpt_code code = make_map(text, config, &map, err);
     size_t score;
 
+    if (code == CKPT_E_FORMAT && search->family == NULL)
+        return CKPT_OK;            /* of a family whose config this is not */
     if (code != CKPT_OK)
         return code;
     if (search->prefix[0] != '\0' &&
@@ -162,12 +181,11 @@ ckpt_code checkpoint_need_map(ckpt_checkpoint *c, ckpt_error *err)
     if ((code = checkpoint_find_family(config, &c->family, err)) != CKPT_OK)
         return code;
     if (c->family != NULL)
-        return checkpoint_find_map(family_name(c->family), names, &c->map, err);
+        return checkpoint_find_map(family_name(c->family), names, config, &c->map, err);
     snprintf(ending, sizeof ending, ".%s.map", names);
     for (size_t i = 0; i < ckpt_builtin_map_count; i++)
         if (text_ends_with(ckpt_builtin_maps[i].name, ending))
-            return map_parse(ckpt_builtin_maps[i].text, ckpt_builtin_maps[i].text_bytes,
-                             ckpt_builtin_maps[i].name, &c->map, err);
+            return make_map(&ckpt_builtin_maps[i], config, &c->map, err);
     return ckpt_fail(err, CKPT_E_USAGE, "no map has the names '%s'", names);
 }
 
@@ -211,5 +229,5 @@ ckpt_code checkpoint_find_own_map(ckpt_checkpoint *c, ckpt_error *err)
         return code;
     code = map_parse(text, size, c->options.map_file, &c->map, err);
     free(text);
-    return code;
+    return code == CKPT_OK ? map_bind(c->map, config, err) : code;
 }

@@ -122,9 +122,10 @@ int checkpoint_is_carried(const char *name);
 /* Parse config.json of a directory into *out, if it is there. */
 ckpt_code checkpoint_read_config(ckpt_checkpoint *out, const char *directory, ckpt_error *err);
 
-/* The map of `family` in the names `names` ("native"), or an error that lists the known ones. */
-ckpt_code checkpoint_find_map(const char *family, const char *names, ckpt_map **out,
-                              ckpt_error *err);
+/* The map of `family` in the names `names` ("native") with the numbers of `config` (NULL: without),
+ * or an error that lists the known ones. */
+ckpt_code checkpoint_find_map(const char *family, const char *names, const json_value *config,
+                              ckpt_map **out, ckpt_error *err);
 
 /* Set family and map of a checkpoint whose config is read, for a format that cannot tell what its
  * files are without a map. */

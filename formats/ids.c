@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "config_forms.h"
 #include "notes.h"
+#include "libckpt/config_number.h"
 #include "libckpt/size.h"
 #include "libckpt/text.h"
 #include "libckpt/values.h"

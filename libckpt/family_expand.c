@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "family_text.h"
+#include "config_number.h"
 #include "encoding.h"
 #include "memory.h"
 #include "size.h"
@@ -152,6 +153,7 @@ static ckpt_code term_value(expander *x, const family_term *term, uint64_t *out)
 
 static ckpt_code expr_value(expander *x, const family_expr *expr, uint64_t *out)
 {
+    const char *problem;
     uint64_t operand;
     ckpt_code code;
 
@@ -159,28 +161,11 @@ static ckpt_code expr_value(expander *x, const family_expr *expr, uint64_t *out)
     for (uint32_t i = 0; i < expr->count; i++) {
         if ((code = term_value(x, &expr->terms[i], &operand)) != CKPT_OK)
             return code;
-        switch (expr->terms[i].op) {
-        case '+':
-            if (!size_add(*out, operand, out))
-                return FAIL(x, "'%s' is over 64 bits", expr_in_words(x, expr).text);
-            break;
-        case '-':
-            if (operand > *out)
-                return FAIL(x, "'%s' is below zero", expr_in_words(x, expr).text);
-            *out -= operand;
-            break;
-        case '*':
-            if (!size_mul(*out, operand, out))
-                return FAIL(x, "'%s' is over 64 bits", expr_in_words(x, expr).text);
-            break;
-        default:
-            if (operand == 0)
-                return FAIL(x, "'%s' divides by zero", expr_in_words(x, expr).text);
-            if (*out % operand != 0)
-                return FAIL(x, "'%s': %llu is no multiple of %llu", expr_in_words(x, expr).text,
-                            llu(*out), llu(operand));
-            *out /= operand;
-        }
+        if (expr->terms[i].op == '/' && operand != 0 && *out % operand != 0)
+            return FAIL(x, "'%s': %llu is no multiple of %llu", expr_in_words(x, expr).text,
+                        llu(*out), llu(operand));
+        if ((problem = config_number_step(expr->terms[i].op, operand, out)) != NULL)
+            return FAIL(x, "'%s' %s", expr_in_words(x, expr).text, problem);
     }
     return CKPT_OK;
 }
@@ -225,13 +210,6 @@ static ckpt_code conditions_hold(expander *x, int *out)
 
 /* ---- the config ---- */
 
-static const json_value *config_member(const expander *x, const char *name)
-{
-    const json_value *value = json_member(x->config, name);
-
-    return json_is_null(value) ? NULL : value;
-}
-
 static ckpt_code expand_let(expander *x)
 {
     const family_line *line = x->line;
@@ -239,8 +217,8 @@ static ckpt_code expand_let(expander *x)
     uint64_t value;
     ckpt_code code;
 
-    if (line->kind == LINE_LET_MEMBER && (member = config_member(x, line->word)) != NULL) {
-        if (!json_u64(member, &value))
+    if (line->kind == LINE_LET_MEMBER && (member = config_member(x->config, line->word)) != NULL) {
+        if (!config_number(member, &value))
             return FAIL(x, "config member '%s' is no integer of zero or more", line->word);
     } else {
         if (line->kind == LINE_LET_MEMBER && !line->has_default)
@@ -254,7 +232,7 @@ static ckpt_code expand_let(expander *x)
 static ckpt_code expand_list(expander *x)
 {
     const family_line *line = x->line;
-    const json_value *array = config_member(x, line->word);
+    const json_value *array = config_member(x->config, line->word);
     const size_t count = array == NULL ? 0 : json_count(array);
     uint64_t *values;
     size_t i = 0;
@@ -274,7 +252,7 @@ static ckpt_code expand_list(expander *x)
 static ckpt_code expand_count(expander *x)
 {
     const family_line *line = x->line;
-    const json_value *array = config_member(x, line->word);
+    const json_value *array = config_member(x->config, line->word);
 
     if (array != NULL && !json_is_array(array))
         return FAIL(x, "config member '%s' is no array", line->word);
@@ -284,9 +262,9 @@ static ckpt_code expand_count(expander *x)
 /* What the config says about encodings, see family.h. */
 static ckpt_code read_encodings(expander *x)
 {
-    const json_value *member = config_member(x, "expert_dtype");
+    const json_value *member = config_member(x->config, "expert_dtype");
     const char *experts = json_string(member);
-    const json_value *quantization = config_member(x, "quantization_config");
+    const json_value *quantization = config_member(x->config, "quantization_config");
     const char *format = NULL;
 
     if (json_is_object(quantization))

@@ -7,10 +7,13 @@
  *   scale  .weight_scale_inv                  suffix written for the scale of X.weight: this,
  *                                             .weight_scale or .scale, which reading knows
  *   tensor STORED = LOGICAL                   rename
- *   tensor STORED = concat(LOGICAL, LOGICAL)  rows of the first, then of the second ...
- *   tensor STORED = stack({e}, LOGICAL)       one more dimension in front, indexed by {e}
- *   tensor STORED = stack({e}, concat(LOGICAL, LOGICAL))
- *   tensor STORED = part(LOGICAL, 0/3)        the first of three equal parts of its first dimension
+ *   tensor STORED = concat(PIECE, PIECE)      rows of the first, then of the second ...
+ *   tensor STORED = interleave(N, PIECE, ...) the same for each of N groups: the first group of
+ *                                             each piece, then the second ...
+ *   tensor STORED = part(LOGICAL, 0/3)        the first of three equal parts of its rows
+ *   tensor STORED = stack({e}, ...)           one more dimension in front, indexed by {e}; any of
+ *                                             the above, or a stack again, whose index is the inner
+ *   tensor ... when LOGICAL                   the line is for writing only where that tensor is
  *   copy   STORED = LOGICAL                   repeats a tensor; must equal it
  *   omit   LOGICAL REASON...                  a tensor that this layout cannot carry
  *   drop   STORED REASON...                   left out, with the reason in the ledger
@@ -32,30 +35,64 @@
  *                                             list of those that are not quantised; captures as
  *                                             in LOGICAL. Without a line it is X for X.weight
  *
+ * A PIECE is LOGICAL, LOGICAL:N or part(...):N. Rows are steps of the first dimension. Pieces have
+ * rows in proportion to their N (1 when it is not given): concat(a:3, b) gives a three rows for one
+ * of b. part(LOGICAL, FROM, COUNT, OF) is COUNT of OF equal parts from part FROM on, and 0/3 is
+ * 0, 1, 3; of a piece with N it is taken of each of its N blocks in a group. All parts of a tensor
+ * make it, on one line or on several. So queries, keys and values by query group are
+ * interleave(GROUPS, q:HEADS/GROUPS, k, v), and heads whose halves are swapped are
+ * interleave(HEADS, part(q, 1/2), part(q, 0/2)).
+ *
+ * N, GROUPS and the like are chains of + - * / over numbers and members of config.json, worked out
+ * from left to right ("num_attention_heads/num_key_value_heads"; libckpt/config_number.h). A map
+ * that has members must be given the config (map_bind) before tensors are read or written by it.
+ *
  * Names are patterns: {l} stands for one run of characters other than '.', up to the next '.' or
- * the end; {x*} for the rest of the name, which is empty only where it is all of it. The first
- * line that matches counts. A tensor `X.weight` is paired with a scale `X.scale` or
- * `X.weight_scale_inv`, any other `X` with `X_scale_inv`.
+ * the end; {x*} for the rest of the name, which is empty only where it is all of it; {m+KEY} for
+ * the number {m} plus a member of the config, so that layers after the last can have names of
+ * their own. The first line that matches counts. A tensor `X.weight` is paired with a scale
+ * `X.scale` or `X.weight_scale_inv`, any other `X` with `X_scale_inv`.
  */
 #ifndef CKPT_MAP_H
 #define CKPT_MAP_H
 
 #include "encoding.h"
+#include "json.h"
 #include "layout.h"
 
-enum { MAP_CONCAT_MAX = 4, MAP_MODULE_NAMES_MAX = 4, MAP_CAPTURES_MAX = 8, MAP_NAME_BYTES = 1024 };
+enum {
+    MAP_PIECES_MAX = 8,
+    MAP_STACKS_MAX = 2,
+    MAP_MODULE_NAMES_MAX = 4,
+    MAP_CAPTURES_MAX = 8,
+    MAP_NAME_BYTES = 1024
+};
 
 typedef enum { MAP_TENSOR, MAP_COPY, MAP_DROP, MAP_OMIT, MAP_PLAIN } map_kind;
 
 typedef struct {
+    const char *text;
+    uint64_t value;                         /* 0: has members, and map_bind has not been called */
+} map_number;
+
+typedef struct {
+    const char *logical;                    /* pattern */
+    map_number times;                       /* blocks of it in each group */
+    map_number from;                        /* of each block: parts [from, from + count) of `of` */
+    map_number count;
+    map_number of;
+} map_piece;
+
+typedef struct {
     map_kind kind;
     const char *stored;                     /* patterns; MAP_OMIT and MAP_PLAIN have only
-                                               logical[0] */
-    const char *logical[MAP_CONCAT_MAX];
-    size_t logical_count;
-    uint32_t part;                          /* of the logical tensor: part / part_count */
-    uint32_t part_count;                    /* 1: all of it */
-    const char *stack;                      /* placeholder "{e}", or NULL */
+                                               pieces[0].logical */
+    map_piece pieces[MAP_PIECES_MAX];
+    size_t piece_count;
+    map_number groups;
+    const char *stacks[MAP_STACKS_MAX];     /* placeholders "{e}", the outer first */
+    uint32_t stack_count;
+    const char *when;                       /* pattern of a logical tensor, or NULL */
     const char *reason;
 } map_rule;
 
@@ -123,10 +160,11 @@ void map_free(ckpt_map *map);
 typedef struct {
     size_t count;
     struct {
-        const char *key;        /* "{l}": borrowed from the pattern */
+        const char *key;        /* "l" of "{l}": borrowed from the pattern */
         size_t key_bytes;
-        const char *value;      /* borrowed from the name */
+        const char *value;      /* borrowed from the name; NULL: in `number` */
         size_t value_bytes;
+        char number[24];
     } items[MAP_CAPTURES_MAX];
 } map_captures;
 
@@ -135,6 +173,13 @@ typedef struct {
 int map_match(const char *pattern, const char *name, map_captures *captures);
 /* 1 when the pattern, filled in, fits in MAP_NAME_BYTES. */
 int map_expand(const char *pattern, const map_captures *captures, char out[MAP_NAME_BYTES]);
+
+/* Give placeholder `key` ("{e}") the value of a number; 0 when it has another. */
+int map_capture_add(map_captures *captures, const char *key, uint64_t number);
+
+/* Work out what the map makes of the config's numbers. CKPT_E_FORMAT when a member that the map has
+ * is missing or not a number; `config` may be NULL: all are missing. */
+ckpt_code map_bind(ckpt_map *map, const json_value *config, ckpt_error *err);
 
 /* Put a prefix in front of every stored name, as a model inside another one has it. */
 ckpt_code map_add_prefix(ckpt_map *map, const char *prefix, ckpt_error *err);

@@ -1,10 +1,10 @@
 /* A map read forwards: stored tensors become logical ones. */
 #include "map.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "map_pack.h"
 #include "size.h"
 
 typedef struct {
@@ -68,154 +68,120 @@ typedef struct {
     size_t stored;           /* the data, and its scale if scaled */
     size_t scale;
     ckpt_tensor whole;       /* the packed tensor in logical elements */
-    uint64_t stack_count;
-    uint64_t piece_rows;     /* of one logical tensor */
+    uint64_t unit;           /* of its entries, see map_pack.h */
 } packing;
 
 static ckpt_code fail_packing(const reader *r, const packing *p)
 {
+    const ckpt_tensor *stored = ckpt_catalog_at(r->stored, p->stored);
     char shape[256];
 
-    catalog_shape_text(ckpt_catalog_at(r->stored, p->stored), shape, sizeof shape);
-    if (p->rule->part_count > 1)
+    catalog_shape_text(stored, shape, sizeof shape);
+    if (p->rule->piece_count == 1 && map_piece_is_part(p->rule, 0))
         return ckpt_fail(r->err, CKPT_E_FORMAT,
-                         "tensor '%s' %s is not one of %u equal parts of '%s'",
-                         ckpt_catalog_at(r->stored, p->stored)->name, shape, p->rule->part_count,
-                         p->rule->logical[0]);
+                         "tensor '%s' %s is not %llu of %llu equal parts of '%s'", stored->name,
+                         shape, (unsigned long long)p->rule->pieces[0].count.value,
+                         (unsigned long long)p->rule->pieces[0].of.value,
+                         p->rule->pieces[0].logical);
     return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' %s does not divide into %s%zu tensors",
-                     ckpt_catalog_at(r->stored, p->stored)->name, shape,
-                     p->rule->stack == NULL ? "" : "a stack of ", p->rule->logical_count);
+                     stored->name, shape, p->rule->stack_count == 0 ? "" : "a stack of ",
+                     p->rule->piece_count);
 }
 
 static ckpt_code measure(const reader *r, packing *p)
 {
-    const ckpt_tensor *whole = &p->whole;
-    const uint32_t stacked = p->rule->stack != NULL;
-    uint64_t rows;
+    const uint32_t stacked = p->rule->stack_count;
 
-    p->stack_count = 1;
-    p->piece_rows = ckpt_tensor_rows(whole);
-    if (!stacked && p->rule->logical_count == 1)
+    if (stacked == 0 && map_rule_is_plain(p->rule)) {
+        p->unit = p->whole.rank == 0 ? 0 : p->whole.shape[0];
         return CKPT_OK;
-    if (whole->rank < 2 + stacked)
-        return fail_packing(r, p);
-    if (stacked)
-        p->stack_count = whole->shape[0];
-    rows = whole->shape[stacked];
-    if (rows % p->rule->logical_count != 0)
-        return fail_packing(r, p);
-    p->piece_rows = rows / p->rule->logical_count;
-    for (uint32_t i = 1 + stacked; i + 1 < whole->rank; i++)
-        p->piece_rows *= whole->shape[i];
-    if (whole->scale_dtype != CKPT_NONE && p->rule->logical_count > 1 &&
-        p->piece_rows % whole->block_rows != 0)
-        return fail_packing(r, p);
-    return CKPT_OK;
-}
-
-/* One of the equal parts of a logical tensor, which the first of them makes. */
-static ckpt_code add_part(reader *r, const packing *p, const char *name)
-{
-    const map_rule *rule = p->rule;
-    const uint32_t last = p->whole.rank - 1;
-    int64_t logical = ckpt_catalog_find(r->out->logical, name);
-    ckpt_tensor whole = p->whole;
-    layout_extent e;
-    ckpt_code code;
-
-    whole.name = name;
-    if (whole.rank == 0 || whole.scale_dtype != CKPT_NONE ||
-        !size_mul(whole.shape[0], rule->part_count, &whole.shape[0]))
-        return fail_packing(r, p);
-    if (logical < 0) {
-        logical = (int64_t)ckpt_catalog_count(r->out->logical);
-        if ((code = catalog_add(r->out->logical, &whole, r->err)) != CKPT_OK)
-            return code;
-    } else if (!catalog_same_shape(ckpt_catalog_at(r->out->logical, (size_t)logical), &whole) ||
-               ckpt_catalog_at(r->out->logical, (size_t)logical)->dtype != whole.dtype) {
-        return fail_packing(r, p);
     }
-    r->out->fates[p->stored].kind = FATE_USED;
-    r->out->fates[p->stored].logical = (uint32_t)logical;
-    e = layout_identity((size_t)logical, &p->whole, CKPT_DATA, p->stored);
-    if (last == 0)
-        e.col = rule->part * e.col_count;
-    else
-        e.row = rule->part * e.row_count;
-    return layout_add(r->out->layout, &e, r->err);
+    return p->whole.rank > stacked &&
+                   map_unit_of_entry(p->rule, p->whole.shape[stacked], &p->unit)
+               ? CKPT_OK
+               : fail_packing(r, p);
 }
 
-/* Piece `c` of stack entry `e`: its shape, and the extents of its parts. */
-static ckpt_code add_piece(reader *r, const packing *p, const char *name, uint64_t position)
+/* The logical tensor of a piece: a new one, or one that another part has made. */
+static ckpt_code find_logical(const reader *r, const packing *p, size_t c,
+                              const ckpt_tensor *piece, size_t *out)
 {
+    const int64_t found = map_piece_is_part(p->rule, c)
+                              ? ckpt_catalog_find(r->out->logical, piece->name)
+                              : CKPT_NOT_FOUND;
+    const ckpt_tensor *other;
+
+    if (found == CKPT_NOT_FOUND) {
+        *out = ckpt_catalog_count(r->out->logical);
+        return catalog_add(r->out->logical, piece, r->err);
+    }
+    *out = (size_t)found;
+    other = ckpt_catalog_at(r->out->logical, *out);
+    return catalog_same_shape(other, piece) && catalog_same_encoding(other, piece)
+               ? CKPT_OK
+               : fail_packing(r, p);
+}
+
+/* Piece c of an entry: its shape, and the extents of its parts. */
+static ckpt_code add_piece(reader *r, const packing *p, size_t c, uint64_t entry)
+{
+    const uint32_t stacked = p->rule->stack_count;
+    map_packed packed = { .rule = p->rule, .piece = c, .unit = p->unit, .entry = entry,
+                          .stored = { (uint32_t)p->stored, (uint32_t)p->scale } };
     ckpt_tensor piece = p->whole;
-    const uint32_t stacked = p->rule->stack != NULL;
-    const size_t logical = ckpt_catalog_count(r->out->logical);
+    char name[MAP_NAME_BYTES];
     ckpt_code code;
 
+    if (!map_expand(p->rule->pieces[c].logical, &p->captures, name))
+        return fail_packing(r, p);
     piece.name = name;
     piece.rank -= stacked;
     memmove(piece.shape, p->whole.shape + stacked, piece.rank * sizeof piece.shape[0]);
-    if (p->rule->logical_count > 1)
-        piece.shape[0] /= p->rule->logical_count;
-    if ((code = catalog_add(r->out->logical, &piece, r->err)) != CKPT_OK)
+    packed.tensor = &piece;
+    if ((piece.rank > 0 && !map_piece_size(p->rule, c, p->unit, &piece.shape[0])) ||
+        !map_blocks_are_whole(&packed))
+        return fail_packing(r, p);
+    if ((code = find_logical(r, p, c, &piece, &packed.logical)) != CKPT_OK)
         return code;
-    for (int part = 0; part < CKPT_PART_COUNT && code == CKPT_OK; part++) {
-        layout_extent e;
-
-        if (part == CKPT_SCALE && piece.scale_dtype == CKPT_NONE)
-            continue;
-        e = layout_identity(logical, &piece, (ckpt_part)part,
-                            part == CKPT_DATA ? p->stored : p->scale);
-        e.stored_row = position * e.row_count;
-        code = layout_add(r->out->layout, &e, r->err);
+    if (entry == 0 && c == 0) {
+        r->out->fates[p->stored].kind = FATE_USED;
+        r->out->fates[p->stored].logical = (uint32_t)packed.logical;
+        if (p->whole.scale_dtype != CKPT_NONE)
+            r->out->fates[p->scale].logical = (uint32_t)packed.logical;
     }
-    return code;
+    return map_add_extents(r->out->layout, &packed, r->err);
 }
 
 static ckpt_code unpack(reader *r, packing *p)
 {
+    const map_rule *rule = p->rule;
     const size_t known = p->captures.count;
-    const size_t first = ckpt_catalog_count(r->out->logical);
-    char whole_name[MAP_NAME_BYTES];
+    uint64_t entry_count = 1;
     ckpt_code code = CKPT_OK;
 
-    if (p->rule->part_count > 1)
-        return map_expand(p->rule->logical[0], &p->captures, whole_name)
-                   ? add_part(r, p, whole_name)
-                   : fail_packing(r, p);
+    for (uint32_t s = 0; s < rule->stack_count; s++)
+        if (!size_mul(entry_count, p->whole.shape[s], &entry_count))
+            return fail_packing(r, p);
+    for (uint64_t entry = 0; entry < entry_count && code == CKPT_OK; entry++) {
+        uint64_t rest = entry;
 
-    for (uint64_t e = 0; e < p->stack_count && code == CKPT_OK; e++) {
-        char index[24];
-
-        snprintf(index, sizeof index, "%llu", (unsigned long long)e);
         p->captures.count = known;
-        if (p->rule->stack != NULL && known < MAP_CAPTURES_MAX) {
-            p->captures.items[known].key = p->rule->stack;
-            p->captures.items[known].key_bytes = strlen(p->rule->stack);
-            p->captures.items[known].value = index;
-            p->captures.items[known].value_bytes = strlen(index);
-            p->captures.count++;
-        }
-        for (size_t c = 0; c < p->rule->logical_count && code == CKPT_OK; c++) {
-            char name[MAP_NAME_BYTES];
-
-            if (!map_expand(p->rule->logical[c], &p->captures, name))
+        for (uint32_t s = rule->stack_count; s-- > 0; rest /= p->whole.shape[s])
+            if (!map_capture_add(&p->captures, rule->stacks[s], rest % p->whole.shape[s]))
                 return fail_packing(r, p);
-            code = add_piece(r, p, name, e * p->rule->logical_count + c);
-        }
+        for (size_t c = 0; c < rule->piece_count && code == CKPT_OK; c++)
+            code = add_piece(r, p, c, entry);
     }
     r->out->fates[p->stored].kind = FATE_USED;
-    r->out->fates[p->stored].logical = (uint32_t)first;
-    if (p->whole.scale_dtype != CKPT_NONE)
-        r->out->fates[p->scale].logical = (uint32_t)first;
     return code;
 }
 
 static ckpt_code read_tensor(reader *r, size_t i)
 {
-    static const map_rule unknown = { .kind = MAP_TENSOR, .stored = "{x*}", .logical = { "{x*}" },
-                                      .logical_count = 1, .part_count = 1 };
+    static const map_rule unknown = { .kind = MAP_TENSOR, .stored = "{x*}", .piece_count = 1,
+                                      .groups = { NULL, 1 },
+                                      .pieces = { { "{x*}", { NULL, 1 }, { NULL, 0 }, { NULL, 1 },
+                                                    { NULL, 1 } } } };
     const ckpt_tensor *t = ckpt_catalog_at(r->stored, i);
     map_fate *fate = &r->out->fates[i];
     packing p = { .stored = i };
@@ -267,7 +233,7 @@ static ckpt_code read_copy(reader *r, size_t i)
     if (r->out->fates[i].kind != FATE_NONE)
         return CKPT_OK;
     rule = map_find_stored(r->map, t->name, &captures);
-    if (!map_expand(rule->logical[0], &captures, name) ||
+    if (!map_expand(rule->pieces[0].logical, &captures, name) ||
         (logical = ckpt_catalog_find(r->out->logical, name)) < 0)
         return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' repeats '%s', which is missing",
                          t->name, name);

@@ -1,24 +1,30 @@
 /* A map read backwards: logical tensors become stored ones. */
-#include "map.h"
+#include "map_pack.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Where a logical tensor goes: piece `piece` of entry `entry` of the stored tensor `target`. */
+#include "array.h"
+#include "size.h"
+
+/* Where a logical tensor goes, or a part of it: a piece of one entry of a target. */
 typedef struct {
     const map_rule *rule;
-    uint32_t target;         /* in writer.targets */
+    uint32_t tensor;         /* in the logical catalog */
     uint32_t piece;
-    uint64_t entry;
+    uint32_t target;         /* in writer.targets */
+    uint64_t steps[MAP_STACKS_MAX];     /* of the stack indexes */
 } placement;
 
-/* A stored tensor to be: which logical tensor came first, and how many entries were seen. */
+/* A stored tensor to be: the placement that came first, and how many there are. */
 typedef struct {
-    uint32_t first;
+    size_t first;
     uint64_t filled;
-    uint64_t entry_count;
+    uint64_t counts[MAP_STACKS_MAX];    /* steps of each stack index */
+    uint64_t unit;           /* of its entries, see map_pack.h */
     uint32_t stored[CKPT_PART_COUNT];
+    uint8_t *seen;           /* by entry and piece */
 } target;
 
 typedef struct {
@@ -27,71 +33,114 @@ typedef struct {
     ckpt_catalog *stored;
     ckpt_layout *layout;
     placement *placements;
+    size_t placement_count;
     target *targets;
     size_t target_count;
     ckpt_catalog *names;     /* of the targets, to find them by name */
     ckpt_error *err;
 } writer;
 
-/* The line and piece whose pattern the logical name fits; its stored name. */
-static const map_rule *find_logical(const ckpt_map *map, const char *name, placement *place,
-                                    char stored[MAP_NAME_BYTES])
+/* Can piece c of a line be the logical tensor? Its steps, and its captures. */
+static int fits(const map_rule *rule, size_t c, const char *name, placement *place,
+                map_captures *captures)
 {
-    for (size_t i = 0; i < map->rule_count; i++) {
-        const map_rule *rule = &map->rules[i];
+    captures->count = 0;
+    if (rule->kind != MAP_TENSOR || !map_match(rule->pieces[c].logical, name, captures))
+        return 0;
+    memset(place, 0, sizeof *place);
+    place->rule = rule;
+    place->piece = (uint32_t)c;
+    for (uint32_t s = 0; s < rule->stack_count; s++)
+        if (!map_capture_number(captures, rule->stacks[s], &place->steps[s]))
+            return 0;
+    return 1;
+}
 
-        for (size_t c = 0; rule->kind == MAP_TENSOR && c < rule->logical_count; c++) {
-            map_captures captures = { .count = 0 };
+/* Is the tensor there that the line asks for? */
+static int when_holds(const writer *w, const map_rule *rule, const map_captures *captures)
+{
+    char name[MAP_NAME_BYTES];
 
-            if (!map_match(rule->logical[c], name, &captures))
-                continue;
-            place->piece = (uint32_t)c;
-            place->entry = 0;
-            if (rule->stack != NULL && !map_capture_number(&captures, rule->stack, &place->entry))
-                continue;
-            if (map_expand(rule->stored, &captures, stored))
-                return rule;
-        }
-    }
-    return NULL;
+    return rule->when == NULL || (map_expand(rule->when, captures, name) &&
+                                  ckpt_catalog_find(w->logical, name) >= 0);
 }
 
 int map_carries(const ckpt_map *map, const char *name)
 {
     char stored[MAP_NAME_BYTES];
+    map_captures captures;
     placement place;
 
-    return find_logical(map, name, &place, stored) != NULL;
+    for (size_t i = 0; i < map->rule_count; i++)
+        for (size_t c = 0; c < map->rules[i].piece_count; c++)
+            if (fits(&map->rules[i], c, name, &place, &captures) &&
+                map_expand(map->rules[i].stored, &captures, stored))
+                return 1;
+    return 0;
 }
 
-static ckpt_code place_tensor(writer *w, size_t i)
+static ckpt_code add_placement(writer *w, placement *place, const char *name)
 {
-    const ckpt_tensor *t = ckpt_catalog_at(w->logical, i);
-    placement *place = &w->placements[i];
-    char name[MAP_NAME_BYTES];
-    int64_t found;
+    int64_t found = ckpt_catalog_find(w->names, name);
+    placement *placements;
+    target *targets;
+    target *t;
+    ckpt_code code;
 
-    place->rule = find_logical(w->map, t->name, place, name);
-    if (place->rule == NULL)
-        return ckpt_fail(w->err, CKPT_E_USAGE, "tensor '%s' has no name among the %s names of %s",
-                         t->name, w->map->names, w->map->family);
-    if (place->rule->part_count > 1)
-        return CKPT_OK;                /* add_parts makes its stored tensors */
-    found = ckpt_catalog_find(w->names, name);
+    placements =
+        array_room(w->placements, w->placement_count, sizeof *placements, "a plan", w->err);
+    if (placements == NULL)
+        return CKPT_E_MEMORY;
+    w->placements = placements;
     if (found < 0) {
         const ckpt_tensor named = { .name = name, .dtype = CKPT_U8 };
-        const ckpt_code code = catalog_add(w->names, &named, w->err);
 
-        if (code != CKPT_OK)
+        targets = array_room(w->targets, w->target_count, sizeof *targets, "a plan", w->err);
+        if (targets == NULL)
+            return CKPT_E_MEMORY;
+        w->targets = targets;
+        if ((code = catalog_add(w->names, &named, w->err)) != CKPT_OK)
             return code;
-        found = (int64_t)w->target_count;
-        w->targets[w->target_count++].first = (uint32_t)i;
+        found = (int64_t)w->target_count++;
+        memset(&targets[found], 0, sizeof *targets);
+        targets[found].first = w->placement_count;
     }
+    t = &w->targets[found];
     place->target = (uint32_t)found;
-    w->targets[found].filled++;
-    if (place->entry >= w->targets[found].entry_count)
-        w->targets[found].entry_count = place->entry + 1;
+    t->filled++;
+    for (int s = 0; s < MAP_STACKS_MAX; s++)
+        t->counts[s] = size_max(t->counts[s], place->steps[s] + 1);
+    placements[w->placement_count++] = *place;
     return CKPT_OK;
+}
+
+/* The first line that fits a tensor counts; of a tensor in parts, all lines that take one. */
+static ckpt_code place_tensor(writer *w, size_t i)
+{
+    const char *tensor = ckpt_catalog_at(w->logical, i)->name;
+    char name[MAP_NAME_BYTES];
+    int found = 0;
+
+    for (size_t r = 0; r < w->map->rule_count; r++)
+        for (size_t c = 0; c < w->map->rules[r].piece_count; c++) {
+            const map_rule *rule = &w->map->rules[r];
+            const int is_part = map_piece_is_part(rule, c);
+            map_captures captures;
+            placement place;
+            ckpt_code code;
+
+            if ((found && !is_part) || !fits(rule, c, tensor, &place, &captures) ||
+                !when_holds(w, rule, &captures) || !map_expand(rule->stored, &captures, name))
+                continue;
+            place.tensor = (uint32_t)i;
+            if ((code = add_placement(w, &place, name)) != CKPT_OK || !is_part)
+                return code;
+            found = 1;
+        }
+    return found ? CKPT_OK
+                 : ckpt_fail(w->err, CKPT_E_USAGE,
+                             "tensor '%s' has no name among the %s names of %s", tensor,
+                             w->map->names, w->map->family);
 }
 
 static ckpt_code fail_target(const writer *w, size_t i, const char *what)
@@ -127,29 +176,54 @@ static ckpt_code add_stored(writer *w, size_t i, ckpt_part part, const ckpt_tens
     return catalog_add(w->stored, &stored, w->err);
 }
 
+/* The unit that the target of a placement has by its tensor. */
+static ckpt_code measure(const writer *w, const placement *place, uint64_t *unit)
+{
+    const ckpt_tensor *t = ckpt_catalog_at(w->logical, place->tensor);
+    map_packed measured = { .rule = place->rule, .piece = place->piece, .tensor = t };
+
+    *unit = 0;
+    if (t->rank == 0)
+        return map_rule_is_plain(place->rule) && place->rule->stack_count == 0
+                   ? CKPT_OK
+                   : fail_target(w, place->target, "a number has no rows");
+    if (!map_unit_of_piece(place->rule, place->piece, t->shape[0], unit)) {
+        if (map_piece_is_part(place->rule, place->piece))
+            return ckpt_fail(w->err, CKPT_E_USAGE, "cannot cut '%s' in %llu equal parts", t->name,
+                             (unsigned long long)place->rule->pieces[place->piece].of.value);
+        return fail_target(w, place->target, "its pieces do not divide into its groups");
+    }
+    measured.unit = *unit;
+    return map_blocks_are_whole(&measured)
+               ? CKPT_OK
+               : fail_target(w, place->target, "its pieces are no whole number of blocks");
+}
+
 static ckpt_code make_target(writer *w, size_t i)
 {
-    const target *t = &w->targets[i];
-    const map_rule *rule = w->placements[t->first].rule;
-    ckpt_tensor whole = *ckpt_catalog_at(w->logical, t->first);
+    target *t = &w->targets[i];
+    const placement *first = &w->placements[t->first];
+    const map_rule *rule = first->rule;
+    ckpt_tensor whole = *ckpt_catalog_at(w->logical, first->tensor);
+    uint64_t count = rule->piece_count;
     ckpt_code code;
 
-    if (t->filled != t->entry_count * rule->logical_count)
+    for (uint32_t s = 0; s < rule->stack_count; s++)
+        if (!size_mul(count, t->counts[s], &count))
+            return fail_target(w, i, "too many pieces");
+    if (t->filled != count)
         return fail_target(w, i, "some of its pieces are missing");
-    if (rule->logical_count > 1) {
-        if (whole.rank < 2)
-            return fail_target(w, i, "its pieces are no matrices");
-        if (whole.scale_dtype != CKPT_NONE && whole.shape[0] % whole.block_rows != 0)
-            return fail_target(w, i, "its pieces are no whole number of blocks");
-        whole.shape[0] *= rule->logical_count;
-    }
-    if (rule->stack != NULL) {
-        if (whole.rank >= CKPT_RANK_MAX)
-            return fail_target(w, i, "too many dimensions");
-        memmove(whole.shape + 1, whole.shape, whole.rank * sizeof whole.shape[0]);
-        whole.shape[0] = t->entry_count;
-        whole.rank++;
-    }
+    if ((t->seen = calloc(count, 1)) == NULL)
+        return ckpt_fail_memory(w->err, "a plan", count);
+    if ((code = measure(w, first, &t->unit)) != CKPT_OK)
+        return code;
+    if (whole.rank > 0 && !map_entry_size(rule, t->unit, &whole.shape[0]))
+        return fail_target(w, i, "it would be too large");
+    if (whole.rank + rule->stack_count > CKPT_RANK_MAX)
+        return fail_target(w, i, "too many dimensions");
+    memmove(whole.shape + rule->stack_count, whole.shape, whole.rank * sizeof whole.shape[0]);
+    memcpy(whole.shape, t->counts, rule->stack_count * sizeof whole.shape[0]);
+    whole.rank += rule->stack_count;
     whole.name = ckpt_catalog_at(w->names, i)->name;
     if ((code = catalog_check_shape(&whole, w->err)) != CKPT_OK)
         return code;
@@ -159,70 +233,56 @@ static ckpt_code make_target(writer *w, size_t i)
     return code;
 }
 
-/* A logical tensor in equal parts: one stored tensor for each line of the map. */
-static ckpt_code add_part(writer *w, size_t i, const map_rule *rule, const char *name)
+/* Does it hold parts of tensors, as others do? */
+static int is_cut(const writer *w, const target *t)
 {
-    const ckpt_tensor *t = ckpt_catalog_at(w->logical, i);
-    ckpt_tensor stored = *t;
-    layout_extent e;
-    ckpt_code code;
+    const placement *first = &w->placements[t->first];
 
-    if (t->rank == 0 || t->scale_dtype != CKPT_NONE || t->shape[0] % rule->part_count != 0)
-        return ckpt_fail(w->err, CKPT_E_USAGE, "cannot cut '%s' in %u equal parts", t->name,
-                         rule->part_count);
-    stored.name = name;
-    stored.shape[0] /= rule->part_count;
-    e = layout_identity(i, &stored, CKPT_DATA, ckpt_catalog_count(w->stored));
-    if (t->rank == 1)
-        e.col = rule->part * e.col_count;
-    else
-        e.row = rule->part * e.row_count;
-    if ((code = catalog_add(w->stored, &stored, w->err)) != CKPT_OK)
-        return code;
-    return layout_add(w->layout, &e, w->err);
+    return map_piece_is_part(first->rule, first->piece);
 }
 
-static ckpt_code add_parts(writer *w, size_t i)
+/* Those that are parts of a tensor go last: so their places in files have always been. */
+static ckpt_code make_targets(writer *w)
 {
-    const char *logical = ckpt_catalog_at(w->logical, i)->name;
     ckpt_code code = CKPT_OK;
 
-    for (size_t r = 0; r < w->map->rule_count && code == CKPT_OK; r++) {
-        const map_rule *rule = &w->map->rules[r];
-        map_captures captures = { .count = 0 };
-        char name[MAP_NAME_BYTES];
-
-        if (rule->kind == MAP_TENSOR && rule->part_count > 1 &&
-            map_match(rule->logical[0], logical, &captures) &&
-            map_expand(rule->stored, &captures, name))
-            code = add_part(w, i, rule, name);
-    }
+    for (int cut = 0; cut < 2; cut++)
+        for (size_t i = 0; i < w->target_count && code == CKPT_OK; i++)
+            if (is_cut(w, &w->targets[i]) == cut)
+                code = make_target(w, i);
     return code;
 }
 
-static ckpt_code add_extents(writer *w, size_t i)
+/* Do two pieces go together in one stored tensor? */
+static int same_kind(const ckpt_tensor *a, const ckpt_tensor *b)
 {
-    const ckpt_tensor *t = ckpt_catalog_at(w->logical, i);
-    const placement *place = &w->placements[i];
-    const target *to = &w->targets[place->target];
-    const ckpt_tensor *first = ckpt_catalog_at(w->logical, to->first);
-    ckpt_code code = CKPT_OK;
+    return catalog_same_encoding(a, b) && a->rank == b->rank &&
+           (a->rank == 0 ||
+            memcmp(a->shape + 1, b->shape + 1, (a->rank - 1) * sizeof a->shape[0]) == 0);
+}
 
-    if (!catalog_same_encoding(t, first) || !catalog_same_shape(t, first))
+static ckpt_code add_extents(writer *w, const placement *place)
+{
+    const ckpt_tensor *t = ckpt_catalog_at(w->logical, place->tensor);
+    target *to = &w->targets[place->target];
+    const placement *first_place = &w->placements[to->first];
+    const ckpt_tensor *first = ckpt_catalog_at(w->logical, first_place->tensor);
+    map_packed packed = { .rule = place->rule, .piece = place->piece, .tensor = t,
+                          .logical = place->tensor };
+    ckpt_code code;
+
+    if ((code = measure(w, place, &packed.unit)) != CKPT_OK)
+        return code;
+    if (place->rule != first_place->rule || packed.unit != to->unit || !same_kind(t, first))
         return ckpt_fail(w->err, CKPT_E_USAGE,
                          "cannot pack '%s': '%s' and '%s' differ in shape or encoding",
                          ckpt_catalog_at(w->names, place->target)->name, first->name, t->name);
-    for (int part = 0; part < CKPT_PART_COUNT && code == CKPT_OK; part++) {
-        layout_extent e;
-
-        if (part == CKPT_SCALE && t->scale_dtype == CKPT_NONE)
-            continue;
-        e = layout_identity(i, t, (ckpt_part)part, to->stored[part]);
-        e.stored_row =
-            (place->entry * place->rule->logical_count + place->piece) * e.row_count;
-        code = layout_add(w->layout, &e, w->err);
-    }
-    return code;
+    for (uint32_t s = 0; s < place->rule->stack_count; s++)
+        packed.entry = packed.entry * to->counts[s] + place->steps[s];
+    if (to->seen[packed.entry * place->rule->piece_count + place->piece]++ != 0)
+        return fail_target(w, place->target, "some of its pieces are missing");
+    memcpy(packed.stored, to->stored, sizeof packed.stored);
+    return map_add_extents(w->layout, &packed, w->err);
 }
 
 /* Copies keep their names and files. */
@@ -256,10 +316,10 @@ static ckpt_code write_all(writer *w, const ckpt_layout *copies)
 
     for (size_t i = 0; i < count && code == CKPT_OK; i++)
         code = place_tensor(w, i);
-    for (size_t i = 0; i < w->target_count && code == CKPT_OK; i++)
-        code = make_target(w, i);
-    for (size_t i = 0; i < count && code == CKPT_OK; i++)
-        code = w->placements[i].rule->part_count > 1 ? add_parts(w, i) : add_extents(w, i);
+    if (code == CKPT_OK)
+        code = make_targets(w);
+    for (size_t i = 0; i < w->placement_count && code == CKPT_OK; i++)
+        code = add_extents(w, &w->placements[i]);
     if (code == CKPT_OK)
         code = add_copies(w, copies);
     return code == CKPT_OK ? layout_seal(w->layout, w->err) : code;
@@ -273,13 +333,13 @@ ckpt_code map_write(const map_write_input *input, ckpt_catalog *stored, ckpt_lay
     ckpt_code code;
 
     w.layout = layout_create(input->logical, stored);
-    w.placements = calloc(count + 1, sizeof *w.placements);
-    w.targets = calloc(count + 1, sizeof *w.targets);
     w.names = catalog_create();
-    if (w.layout == NULL || w.placements == NULL || w.targets == NULL || w.names == NULL)
+    if (w.layout == NULL || w.names == NULL)
         code = ckpt_fail_memory(err, "the plan of stored tensors", count);
     else
         code = write_all(&w, input->copies);
+    for (size_t i = 0; i < w.target_count; i++)
+        free(w.targets[i].seen);
     free(w.placements);
     free(w.targets);
     catalog_free(w.names);

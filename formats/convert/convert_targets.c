@@ -109,7 +109,8 @@ ckpt_code convert_choose_map(job_plan *plan, ckpt_error *err)
         return CKPT_OK;
     if (o->open.map_file != NULL && o->names == NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "--map needs --names: which names to write");
-    code = checkpoint_find_map(ckpt_family_name(plan->source), choose_names(plan), &plan->map, err);
+    code = checkpoint_find_map(ckpt_family_name(plan->source), choose_names(plan),
+                               checkpoint_config(plan->source), &plan->map, err);
     if (code == CKPT_E_USAGE && o->format->map_names != NULL)
         return ckpt_fail(err, code,
                          "'%s' is a %s checkpoint: how the layout %s divides and names its tensors "

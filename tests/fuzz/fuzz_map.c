@@ -83,16 +83,34 @@ static void look_up(const ckpt_map *map, const ckpt_catalog *stored)
         abort();
 }
 
+static json_document *make_config(void)
+{
+    static const char text[] = "{\"heads\": 4, \"groups\": 2, \"layers\": 3, \"big\": "
+                               "18446744073709551615, \"word\": \"x\", \"a\": {\"b\": 1}}";
+    json_document *config;
+
+    if (json_parse(text, sizeof text - 1, "config", &config, NULL) != CKPT_OK)
+        abort();
+    return config;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static ckpt_catalog *stored;
+    static json_document *config;
     ckpt_error err;
     ckpt_map *map;
 
-    if (stored == NULL)
+    if (stored == NULL) {
         stored = make_stored();
+        config = make_config();
+    }
     if (map_parse((const char *)data, size, "input", &map, &err) != CKPT_OK)
         return 0;
+    if (map_bind(map, json_root(config), &err) != CKPT_OK) {
+        map_free(map);
+        return 0;
+    }
     look_up(map, stored);
     for (int lenient = 0; lenient < 2; lenient++) {
         const map_read_options options = { .lenient = lenient, .fp8 = 1u << ENCODING_FP8_128 };
