@@ -30,7 +30,8 @@ enum { CONFIG_BYTES_MAX = 1 << 24 };       /* config.json is small */
 /* What opening knows. `open` of a format fills the first group, ckpt_open the rest. */
 struct ckpt_checkpoint {
     const ckpt_format *format;
-    char *path;                     /* as given; malloc'd */
+    folder_place place;             /* what was named: a folder, or one file in it */
+    ckpt_folder *data_folder;       /* that holds the data, where it is one below; or NULL */
     ckpt_store *store;              /* files open for reading */
     char *config_text;              /* config.json, or NULL */
     json_document *config;          /* the same, parsed */
@@ -79,9 +80,10 @@ struct ckpt_format {
     const char *name;
     /* Names of the maps that this format is read by: "mp"; NULL: any map without shard lines. */
     const char *const *map_names;
-    /* 1 when PATH looks like this format. Cheap; must not fail. */
-    int (*detect)(const char *path);
-    /* Fill the first group of *out, whose path and options are set. */
+    /* 1 when what was named looks like this format, by names in its folder: no tree is walked.
+     * Cheap; must not fail. */
+    int (*detect)(const folder_place *place);
+    /* Fill the first group of *out, whose place and options are set. */
     ckpt_code (*open)(ckpt_checkpoint *out, ckpt_error *err);
     /* Name of file i of count, where the files of the source are not kept. NULL with split. */
     void (*file_name)(size_t i, size_t count, char out[FORMAT_NAME_BYTES]);
@@ -97,6 +99,10 @@ struct ckpt_format {
     ckpt_code (*finish)(ckpt_store *store, const format_finish *info, ckpt_error *err);
 };
 
+/* ckpt_open of what is named in a folder of any kind. Consumes *place, also on failure. */
+ckpt_code checkpoint_open_place(folder_place *place, const ckpt_open_options *options,
+                                ckpt_checkpoint **out, ckpt_error *err);
+
 extern const ckpt_format *const ckpt_formats[];      /* NULL-terminated, in order of detection */
 
 /* Add `count` files to a store, named by its format. */
@@ -109,9 +115,9 @@ typedef enum {
     FILE_UNREAD                     /* weights that the format does not read */
 } file_role;
 
-/* Put the files below `directory` into out->extras or out->unread, as `role_of` says; those that a
+/* Put the files below the folder into out->extras or out->unread, as `role_of` says; those that a
  * conversion makes anew go nowhere. */
-ckpt_code checkpoint_take_extras(ckpt_checkpoint *out, const char *directory,
+ckpt_code checkpoint_take_extras(ckpt_checkpoint *out,
                                  file_role (*role_of)(void *context, const char *name),
                                  void *context, ckpt_error *err);
 
@@ -119,8 +125,8 @@ ckpt_code checkpoint_take_extras(ckpt_checkpoint *out, const char *directory,
  * Weights are the format's business. */
 int checkpoint_is_carried(const char *name);
 
-/* Parse config.json of a directory into *out, if it is there. */
-ckpt_code checkpoint_read_config(ckpt_checkpoint *out, const char *directory, ckpt_error *err);
+/* Parse config.json of the folder into *out, if it is there. */
+ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err);
 
 /* The map of `family` in the names `names` ("native") with the numbers of `config` (NULL: without),
  * or an error that lists the known ones. */

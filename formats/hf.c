@@ -334,15 +334,9 @@ static ckpt_code check_files(const index_reader *r)
     const char *first = NULL;
     size_t missing = 0;
 
-    for (size_t i = 0; i < store->file_count; i++) {
-        char *path = file_join(store->directory, store->files[i].name);
-
-        if (path == NULL)
-            return ckpt_fail_memory(r->err, "a path", strlen(store->files[i].name));
-        if (!file_exists(path) && missing++ == 0)
+    for (size_t i = 0; i < store->file_count; i++)
+        if (!folder_has(store->folder, store->files[i].name) && missing++ == 0)
             first = store->files[i].name;
-        free(path);
-    }
     if (missing == 0)
         return CKPT_OK;
     return ckpt_fail(r->err, CKPT_E_IO,
@@ -353,12 +347,14 @@ static ckpt_code check_files(const index_reader *r)
 /* The text, all of it good JSON; it stays, and counts, until the index is read. */
 static ckpt_code read_text(index_reader *r)
 {
+    folder_text text;
     json_census census;
-    ckpt_code code;
+    const ckpt_code code = folder_read_all(r->out->store->folder, HF_INDEX_FILE, INDEX_BYTES_MAX,
+                                           &text, r->err);
 
-    if ((r->path = file_join(r->out->store->directory, HF_INDEX_FILE)) == NULL)
-        return ckpt_fail_memory(r->err, "a path", sizeof HF_INDEX_FILE);
-    code = file_read_all(r->path, INDEX_BYTES_MAX, &r->text, &r->text_bytes, r->err);
+    r->path = text.path;
+    r->text = text.bytes;
+    r->text_bytes = text.size;
     if (code != CKPT_OK)
         return code;
     if (!memory_take(r->text_bytes)) {
@@ -394,30 +390,15 @@ out:
 
 /* ---- the directory ---- */
 
-static char *index_path(const char *path)
-{
-    return file_join(path, HF_INDEX_FILE);
-}
-
-static int has_index(const char *path)
-{
-    char *index = index_path(path);
-    const int found = index != NULL && file_exists(index);
-
-    free(index);
-    return found;
-}
-
 /* Tells only by the names in the folder itself. One that cannot be read is taken for ours: opening
  * it says why. */
-static int detect_directory(const char *path)
+static int detect_directory(const folder_place *place)
 {
     int found = 0;
 
-    if (has_index(path))
-        return 1;
-    return file_is_directory(path) &&
-           (file_find_name(path, is_weights, &found, NULL) != CKPT_OK || found);
+    return place->name == NULL &&
+           (folder_has(place->folder, HF_INDEX_FILE) ||
+            folder_find_name(place->folder, is_weights, &found, NULL) != CKPT_OK || found);
 }
 
 typedef struct {
@@ -444,7 +425,7 @@ static file_role take_weights(void *context, const char *name)
 static ckpt_code sort_files(ckpt_checkpoint *out, ckpt_error *err)
 {
     weights_finder finder = { out, CKPT_OK, err };
-    const ckpt_code code = checkpoint_take_extras(out, out->path, take_weights, &finder, err);
+    const ckpt_code code = checkpoint_take_extras(out, take_weights, &finder, err);
 
     return code == CKPT_OK ? finder.code : code;
 }
@@ -453,37 +434,32 @@ static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
 {
     ckpt_code code;
 
-    out->has_index = has_index(out->path);
-    if ((out->store = store_create(out->path)) == NULL)
+    out->has_index = folder_has(out->place.folder, HF_INDEX_FILE);
+    if ((out->store = store_create_in(out->place.folder)) == NULL)
         return ckpt_fail_memory(err, "a checkpoint", sizeof *out->store);
     if ((code = sort_files(out, err)) != CKPT_OK ||
-        (code = checkpoint_read_config(out, out->path, err)) != CKPT_OK)
+        (code = checkpoint_read_config(out, err)) != CKPT_OK)
         return code;
     return out->has_index ? read_index(out, err) : read_files(out, err);
 }
 
 /* ---- one file ---- */
 
-static int detect_file(const char *path)
+static int detect_file(const folder_place *place)
 {
-    return is_weights(path) && file_exists(path) && !file_is_directory(path);
+    return place->name != NULL && is_weights(place->name) &&
+           folder_has(place->folder, place->name);
 }
 
 static ckpt_code open_file(ckpt_checkpoint *out, ckpt_error *err)
 {
-    const char *slash = strrchr(out->path, '/');
-    const char *name = slash == NULL ? out->path : slash + 1;
-    char *directory = slash == NULL ? strdup(".")
-                                    : strndup(out->path, (size_t)(slash - out->path) + 1);
     uint32_t number;
     ckpt_code code;
 
     out->is_partial = 1;
-    out->store = directory == NULL ? NULL : store_create(directory);
-    free(directory);
-    if (out->store == NULL)
-        return ckpt_fail_memory(err, "a checkpoint", strlen(out->path));
-    if ((code = store_add_file(out->store, name, &number, err)) != CKPT_OK)
+    if ((out->store = store_create_in(out->place.folder)) == NULL)
+        return ckpt_fail_memory(err, "a checkpoint", sizeof *out->store);
+    if ((code = store_add_file(out->store, out->place.name, &number, err)) != CKPT_OK)
         return code;
     return read_files(out, err);
 }
@@ -519,7 +495,7 @@ static ckpt_code finish_directory(ckpt_store *store, const format_finish *info, 
     enum { INDEX_INDENT = 2 };
     const size_t count = ckpt_catalog_count(store->catalog);
     const ckpt_tensor **order = calloc(count + 1, sizeof *order);
-    char *path = index_path(store->directory);
+    char *path = file_join(store->directory, HF_INDEX_FILE);
     ckpt_code code = CKPT_OK;
     char *text = NULL;
     size_t size = 0;

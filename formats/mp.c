@@ -86,12 +86,12 @@ static int is_rank_file(const char *name)
     return parse_name(name, &rank, &count);
 }
 
-static int detect(const char *path)
+static int detect(const folder_place *place)
 {
     int found = 0;
 
-    return file_is_directory(path) && file_find_name(path, is_rank_file, &found, NULL) == CKPT_OK &&
-           found;
+    return place->name == NULL &&
+           folder_find_name(place->folder, is_rank_file, &found, NULL) == CKPT_OK && found;
 }
 
 typedef struct {
@@ -119,16 +119,16 @@ static file_role take_rank(void *context, const char *name)
 static ckpt_code find_ranks(ckpt_checkpoint *out, uint32_t *rank_count, ckpt_error *err)
 {
     rank_finder finder = { 0, 0, 0 };
-    const ckpt_code code = checkpoint_take_extras(out, out->path, take_rank, &finder, err);
+    const ckpt_code code = checkpoint_take_extras(out, take_rank, &finder, err);
 
     if (code != CKPT_OK)
         return code;
     if (finder.other != 0)
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' mixes mp%u and mp%u", out->path, finder.count,
-                         finder.other);
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' mixes mp%u and mp%u", out->place.path,
+                         finder.count, finder.other);
     if (finder.seen != finder.count)
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has %u files of mp%u, expected %u", out->path,
-                         finder.seen, finder.count, finder.count);
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has %u files of mp%u, expected %u",
+                         out->place.path, finder.seen, finder.count, finder.count);
     *rank_count = finder.count;
     return CKPT_OK;
 }
@@ -283,10 +283,10 @@ static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
     mp_reader r = { .out = out, .err = err };
     ckpt_code code;
 
-    if ((out->store = store_create(out->path)) == NULL)
+    if ((out->store = store_create_in(out->place.folder)) == NULL)
         return ckpt_fail_memory(err, "a checkpoint", sizeof *out->store);
     if ((code = find_ranks(out, &r.rank_count, err)) != CKPT_OK ||
-        (code = checkpoint_read_config(out, out->path, err)) != CKPT_OK ||
+        (code = checkpoint_read_config(out, err)) != CKPT_OK ||
         (code = checkpoint_need_map(out, err)) != CKPT_OK)
         return code;
     for (uint32_t i = 0; i < r.rank_count && code == CKPT_OK; i++)

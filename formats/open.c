@@ -17,20 +17,22 @@
 #include "libckpt/size.h"
 #include "libckpt/values.h"
 
-ckpt_code checkpoint_read_config(ckpt_checkpoint *out, const char *directory, ckpt_error *err)
+ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err)
 {
-    char *path = file_join(directory, "config.json");
-    ckpt_code code = CKPT_OK;
-    size_t size;
+    static const char name[] = "config.json";
+    folder_text text;
+    ckpt_code code;
 
-    if (path == NULL)
-        return ckpt_fail_memory(err, "a path", strlen(out->path));
-    if (file_exists(path) &&
-        (code = file_read_all(path, CONFIG_BYTES_MAX, &out->config_text, &size, err)) == CKPT_OK &&
-        (code = json_parse(out->config_text, size, path, &out->config, err)) == CKPT_OK &&
-        !json_is_object(json_root(out->config)))
-        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not an object", path);
-    free(path);
+    if (!folder_has(out->place.folder, name))
+        return CKPT_OK;
+    code = folder_read_all(out->place.folder, name, CONFIG_BYTES_MAX, &text, err);
+    if (code == CKPT_OK)
+        code = json_parse(text.bytes, text.size, text.path, &out->config, err);
+    if (code == CKPT_OK && !json_is_object(json_root(out->config)))
+        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not an object", text.path);
+    out->config_text = text.bytes;
+    text.bytes = NULL;
+    folder_text_release(&text);
     return code;
 }
 
@@ -60,12 +62,12 @@ ckpt_code format_add_files(const ckpt_format *format, ckpt_store *store, uint32_
     return code;
 }
 
-ckpt_code checkpoint_take_extras(ckpt_checkpoint *out, const char *directory,
+ckpt_code checkpoint_take_extras(ckpt_checkpoint *out,
                                  file_role (*role_of)(void *context, const char *name),
                                  void *context, ckpt_error *err)
 {
     file_list list;
-    ckpt_code code = file_list_tree(directory, &list, err);
+    ckpt_code code = folder_list_tree(out->place.folder, &list, err);
 
     for (size_t i = 0; i < list.count && code == CKPT_OK; i++) {
         const file_role role = role_of(context, list.names[i]);
@@ -109,7 +111,7 @@ static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, c
     if (!is_generic && (scheme.has_odd_block || (scheme.fp8 != 0 && !(scheme.fp8 & official))))
         return ckpt_fail(err, CKPT_E_FORMAT,
                          "'%s': config.json has a weight_block_size other than [128, 128]",
-                         c->path);
+                         c->place.path);
     out->lenient = c->options.lenient;
     out->keep_copies = c->options.keep_copies;
     out->u8_scales = c->options.u8_scales || scheme.has_u8_scales;
@@ -151,7 +153,7 @@ static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, 
         return CKPT_OK;
     if (i < 0 && !c->options.lenient)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' lacks tensor '%s', which config.json implies",
-                         c->path, expected->name);
+                         c->place.path, expected->name);
     if (i < 0)
         return note_add(&c->notes, err, "missing tensor '%s'", expected->name);
     got = ckpt_catalog_at(c->reading.logical, (size_t)i);
@@ -229,7 +231,7 @@ static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
     ckpt_code code;
 
     if ((code = family_expand(c->family, config, &c->official, err)) == CKPT_E_FORMAT)
-        return ckpt_fail(err, code, "'%s': %s", c->path, err == NULL ? "" : err->text);
+        return ckpt_fail(err, code, "'%s': %s", c->place.path, err == NULL ? "" : err->text);
     if (code != CKPT_OK || (code = look_for_mtp(c, err)) != CKPT_OK)
         return code;
     for (size_t i = 0; i < ckpt_catalog_count(c->official); i++)
@@ -368,7 +370,7 @@ static ckpt_code complete_config(ckpt_checkpoint *c, ckpt_error *err)
     code = config_complete(c->config_text, json_root(c->config), count_drafters(c), &completed,
                            err);
     if (code == CKPT_E_FORMAT && err != NULL)
-        return ckpt_fail(err, code, "'%s': %s", c->path, err->text);
+        return ckpt_fail(err, code, "'%s': %s", c->place.path, err->text);
     if (completed != NULL) {
         json_free(c->config);
         c->config = completed;
@@ -383,7 +385,7 @@ static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
     if ((code = c->format->open(c, err)) != CKPT_OK || (code = note_unread(c, err)) != CKPT_OK)
         return code;
     if (ckpt_catalog_count(c->store->catalog) == 0)
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has no tensors", c->path);
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has no tensors", c->place.path);
     if ((code = make_stored(c, err)) != CKPT_OK ||
         (code = checkpoint_find_own_map(c, err)) != CKPT_OK ||
         (code = complete_config(c, err)) != CKPT_OK ||
@@ -396,27 +398,56 @@ static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
 }
 
 /* No format reads it: say what it is, if that can be told. */
-static ckpt_code fail_unread(const char *path, ckpt_error *err)
+static ckpt_code fail_unread(const folder_place *place, ckpt_error *err)
 {
-    const ckpt_code code = file_exists(path) ? CKPT_E_FORMAT : CKPT_E_IO;
+    const int exists = place->name == NULL || folder_has(place->folder, place->name);
+    const ckpt_code code = exists ? CKPT_E_FORMAT : CKPT_E_IO;
     char what[RECOGNISE_BYTES];
 
-    if (recognise_path(path, what))
-        return ckpt_fail(err, code, "'%s' %s", path, what);
-    if (code == CKPT_E_IO)
-        return ckpt_fail(err, code, "'%s' does not exist", path);
+    if (recognise_place(place, what))
+        return ckpt_fail(err, code, "'%s' %s", place->path, what);
+    if (!exists)
+        return ckpt_fail(err, code, "'%s' does not exist", place->path);
     return ckpt_fail(err, code,
                      "'%s' is not a checkpoint: expected safetensors (a directory, a file or "
                      "model-parallel shards) or a torch_dist directory",
-                     path);
+                     place->path);
+}
+
+ckpt_code checkpoint_open_place(folder_place *place, const ckpt_open_options *options,
+                                ckpt_checkpoint **out, ckpt_error *err)
+{
+    ckpt_checkpoint *c = NULL;
+    ckpt_code code = CKPT_OK;
+    size_t i = 0;
+
+    while (ckpt_formats[i] != NULL && !ckpt_formats[i]->detect(place))
+        i++;
+    if (ckpt_formats[i] == NULL)
+        code = fail_unread(place, err);
+    else if ((c = calloc(1, sizeof *c)) == NULL)
+        code = ckpt_fail_memory(err, "a checkpoint", sizeof *c);
+    if (code != CKPT_OK) {
+        folder_place_release(place);
+        return code;
+    }
+    c->format = ckpt_formats[i];
+    c->place = *place;
+    memset(place, 0, sizeof *place);
+    if (options != NULL)
+        c->options = *options;
+    if ((code = open_with(c, err)) == CKPT_OK)
+        *out = c;
+    else
+        ckpt_close(c);
+    return code;
 }
 
 ckpt_code ckpt_open(const char *path, const ckpt_open_options *options, ckpt_checkpoint **out,
                     ckpt_error *err)
 {
-    ckpt_checkpoint *c;
+    folder_place place;
     ckpt_code code;
-    size_t i = 0;
 
     if ((code = kernels_require(err)) != CKPT_OK)
         return code;
@@ -425,22 +456,9 @@ ckpt_code ckpt_open(const char *path, const ckpt_open_options *options, ckpt_che
         return code;
     if ((code = file_check_reachable(path, err)) != CKPT_OK)
         return code;
-    while (ckpt_formats[i] != NULL && !ckpt_formats[i]->detect(path))
-        i++;
-    if (ckpt_formats[i] == NULL)
-        return fail_unread(path, err);
-    if ((c = calloc(1, sizeof *c)) == NULL || (c->path = strdup(path)) == NULL) {
-        free(c);
-        return ckpt_fail_memory(err, "a checkpoint", sizeof *c);
-    }
-    c->format = ckpt_formats[i];
-    if (options != NULL)
-        c->options = *options;
-    code = open_with(c, err);
-    if (code != CKPT_OK)
-        ckpt_close(c);
-    else
-        *out = c;
+    if ((code = folder_open_place(path, &place, err)) == CKPT_OK)
+        return checkpoint_open_place(&place, options, out, err);
+    folder_place_release(&place);
     return code;
 }
 
@@ -463,7 +481,8 @@ void ckpt_close(ckpt_checkpoint *checkpoint)
     file_list_free(&checkpoint->unread);
     file_list_free(&checkpoint->notes);
     store_free(checkpoint->store);
-    free(checkpoint->path);
+    folder_close(checkpoint->data_folder);
+    folder_place_release(&checkpoint->place);
     free(checkpoint);
 }
 
@@ -499,7 +518,7 @@ const char *ckpt_file_name(const ckpt_checkpoint *checkpoint, uint32_t i)
 
 const char *checkpoint_path(const ckpt_checkpoint *checkpoint)
 {
-    return checkpoint->path;
+    return checkpoint->place.path;
 }
 
 ckpt_store *checkpoint_store(const ckpt_checkpoint *checkpoint)

@@ -12,17 +12,10 @@
 
 enum { INDEX_BYTES_MAX = 1 << 28 };
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    return slash == NULL ? path : slash + 1;
-}
-
 /* A file of several that is opened alone. */
 static ckpt_code remark_part(ckpt_checkpoint *c, ckpt_error *err)
 {
-    const char *name = base_name(c->path);
+    const char *name = c->place.name == NULL ? "" : c->place.name;
     const char *dash = strstr(name, "-of-");
     unsigned number;
     unsigned count;
@@ -42,15 +35,14 @@ static ckpt_code remark_part(ckpt_checkpoint *c, ckpt_error *err)
 
 static ckpt_code remark_adapter(ckpt_checkpoint *c, ckpt_error *err)
 {
-    if (!recognise_is_adapter(c->path))
+    if (c->place.name != NULL || !recognise_is_adapter(c->place.folder))
         return CKPT_OK;
     return note_add(&c->notes, err, "this is a LoRA adapter: changes to a model, not a model; "
                     "merge it into its base first");
 }
 
 /* The number `total_size` of the index's `metadata`; *found 0: it has none, or no whole number. */
-static ckpt_code find_total(const char *text, size_t size, const char *path, uint64_t *out,
-                            int *found, ckpt_error *err)
+static ckpt_code find_total(const folder_text *text, uint64_t *out, int *found, ckpt_error *err)
 {
     json_scanner scan;
     json_token token = { .kind = JSON_SCAN_NULL };
@@ -59,18 +51,18 @@ static ckpt_code find_total(const char *text, size_t size, const char *path, uin
     ckpt_code code = CKPT_OK;
 
     *found = 0;
-    json_scan_begin(&scan, text, size, path);
+    json_scan_begin(&scan, text->bytes, text->size, text->path);
     while (code == CKPT_OK && token.kind != JSON_SCAN_END && !*found) {
         if ((code = json_scan_next(&scan, &token, err)) != CKPT_OK)
             break;
         if (token.kind == JSON_SCAN_KEY && token.depth == 1)
-            in_metadata = json_token_equals(text, &token, "metadata");
+            in_metadata = json_token_equals(text->bytes, &token, "metadata");
         if (is_next && token.kind == JSON_SCAN_NUMBER && token.is_unsigned) {
-            *out = strtoull(text + token.start, NULL, 10);
+            *out = strtoull(text->bytes + token.start, NULL, 10);
             *found = 1;
         }
         is_next = in_metadata && token.kind == JSON_SCAN_KEY && token.depth == 2 &&
-                  json_token_equals(text, &token, "total_size");
+                  json_token_equals(text->bytes, &token, "total_size");
     }
     return code;
 }
@@ -83,18 +75,15 @@ static ckpt_code remark_total(ckpt_checkpoint *c, ckpt_error *err)
     uint64_t total_bytes = 0;
     uint64_t file_bytes = 0;
     uint64_t said_bytes = 0;
-    char *path;
-    char *text = NULL;
-    size_t size;
+    folder_text text;
     int found = 0;
     ckpt_code code;
 
     if (!c->has_index)
         return CKPT_OK;
-    if ((path = file_join(c->path, HF_INDEX_FILE)) == NULL)
-        return ckpt_fail_memory(err, "a path", strlen(c->path));
-    if ((code = file_read_all(path, INDEX_BYTES_MAX, &text, &size, err)) == CKPT_OK)
-        code = find_total(text, size, path, &said_bytes, &found, err);
+    code = folder_read_all(c->place.folder, HF_INDEX_FILE, INDEX_BYTES_MAX, &text, err);
+    if (code == CKPT_OK)
+        code = find_total(&text, &said_bytes, &found, err);
     for (size_t i = 0; i < ckpt_catalog_count(stored); i++)
         total_bytes += ckpt_part_bytes(ckpt_catalog_at(stored, i), CKPT_DATA);
     for (size_t i = 0; i < c->store->file_count; i++)
@@ -102,8 +91,7 @@ static ckpt_code remark_total(ckpt_checkpoint *c, ckpt_error *err)
     if (code == CKPT_OK && found && said_bytes != total_bytes && said_bytes != file_bytes)
         code = note_add(&c->notes, err, "the index says total_size %llu, but its tensors have %llu "
                         "bytes", (unsigned long long)said_bytes, (unsigned long long)total_bytes);
-    free(text);
-    free(path);
+    folder_text_release(&text);
     return code;
 }
 

@@ -364,7 +364,7 @@ static ckpt_code read_text(header_reader *r)
     if ((code = file_read_at(f->file, 0, bytes, sizeof bytes, r->err)) != CKPT_OK)
         return code;
     length = load_length(bytes);
-    if (length > SAFETENSORS_HEADER_MAX && recognise_path_head(r->path, what))
+    if (length > SAFETENSORS_HEADER_MAX && recognise_head(f->file, what))
         return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s' %s", r->path, what);
     if (length > SAFETENSORS_HEADER_MAX)
         return ckpt_fail(r->err, CKPT_E_FORMAT,

@@ -105,9 +105,6 @@ int file_exists(const char *path);
 /* Refuse what cannot be looked at, and a folder that may not be listed or entered. What is absent
  * is fine here. */
 ckpt_code file_check_reachable(const char *path, ckpt_error *err);
-/* 1 in *found when a name in the folder itself is wanted, hidden ones aside. Stops at the first. */
-ckpt_code file_find_name(const char *directory, int (*is_wanted)(const char *name), int *found,
-                         ckpt_error *err);
 int file_is_directory(const char *path);
 ckpt_code file_make_directory(const char *path, ckpt_error *err);      /* fine if it is there */
 ckpt_code file_make_parents(const char *path, ckpt_error *err);        /* of a file in a tree */

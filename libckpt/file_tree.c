@@ -1,7 +1,6 @@
 /* file_tree.c: directories: what is in them, making, removing and syncing them. */
 #include "file.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fts.h>
@@ -47,28 +46,6 @@ ckpt_code file_check_reachable(const char *path, ckpt_error *err)
         code = ckpt_fail(err, CKPT_E_IO, "cannot enter the folder '%s': %s", path,
                          strerror(errno));
     close(fd);
-    return code;
-}
-
-ckpt_code file_find_name(const char *directory, int (*is_wanted)(const char *name), int *found,
-                         ckpt_error *err)
-{
-    DIR *folder = opendir(directory);
-    const struct dirent *entry = NULL;
-    ckpt_code code = CKPT_OK;
-
-    *found = 0;
-    if (folder != NULL)
-        do {
-            errno = 0;
-            entry = readdir(folder);
-            *found = entry != NULL && entry->d_name[0] != '.' && is_wanted(entry->d_name);
-        } while (entry != NULL && !*found);
-    if (entry == NULL && errno != 0)
-        code = ckpt_fail(err, CKPT_E_IO, "cannot read the folder '%s': %s", directory,
-                         strerror(errno));
-    if (folder != NULL)
-        closedir(folder);
     return code;
 }
 

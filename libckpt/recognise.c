@@ -2,14 +2,13 @@
 #include "recognise.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "file.h"
+#include "size.h"
 #include "text.h"
 
 /* What hubs allow in a name. */
@@ -124,128 +123,150 @@ static int recognise_file_name(const char *path, char out[RECOGNISE_BYTES])
     return 0;
 }
 
-int recognise_path_head(const char *path, char out[RECOGNISE_BYTES])
+int recognise_head(const ckpt_file *file, char out[RECOGNISE_BYTES])
 {
     unsigned char head[64];
     char begin[sizeof head + 1] = "";
-    const char *what = NULL;
-    FILE *f;
+    const size_t size = (size_t)size_min(file_size(file), sizeof head);
+    const int is_called_so = text_ends_with(file_path(file), ".safetensors");
+    const char *what;
 
-    if ((f = fopen(path, "rb")) != NULL) {
-        const size_t size = fread(head, 1, sizeof head, f);
-
-        what = recognise_bytes(head, size);
-        if (what == NULL && !text_ends_with(path, ".safetensors") && is_safetensors(head, size))
-            what = "looks like a safetensors file, but is not called so: give it a name that ends "
-                   "in '.safetensors'";
-        fclose(f);
-        if (what == NULL && text_ends_with(path, ".safetensors") && is_text(head, size)) {
-            snprintf(out, RECOGNISE_BYTES, "is text, not tensors: a download that went wrong? It "
-                     "begins '%.*s'", (int)strcspn(memcpy(begin, head, size), "\n"), begin);
-            return 1;
-        }
+    if (file_read_at(file, 0, head, size, NULL) != CKPT_OK)
+        return 0;
+    what = recognise_bytes(head, size);
+    if (what == NULL && !is_called_so && is_safetensors(head, size))
+        what = "looks like a safetensors file, but is not called so: give it a name that ends "
+               "in '.safetensors'";
+    if (what == NULL && is_called_so && is_text(head, size)) {
+        snprintf(out, RECOGNISE_BYTES, "is text, not tensors: a download that went wrong? It "
+                 "begins '%.*s'", (int)strcspn(memcpy(begin, head, size), "\n"), begin);
+        return 1;
     }
     if (what != NULL)
         snprintf(out, RECOGNISE_BYTES, "%s", what);
     return what != NULL;
 }
 
-/* ---- by what is in a folder ---- */
-
-static int has(const char *folder, const char *name)
+static int recognise_file(const folder_place *place, char out[RECOGNISE_BYTES])
 {
-    char *path = file_join(folder, name);
-    const int found = path != NULL && file_exists(path);
+    ckpt_file *file = NULL;
+    const int found =
+        folder_open_file(place->folder, place->name, &file, NULL) == CKPT_OK &&
+        (recognise_file_name(place->path, out) || recognise_head(file, out));
 
-    free(path);
+    file_close(file, NULL);
     return found;
 }
 
-/* The first name, in the order of bytes, that ends in `end`; 0 when there is none. */
-static int find_name(const char *folder, const char *end, char out[256])
-{
-    DIR *stream = opendir(folder);
-    const struct dirent *entry;
-    int found = 0;
+/* ---- by what is in a folder ---- */
 
-    while (stream != NULL && (entry = readdir(stream)) != NULL) {
-        if (entry->d_name[0] == '.' ||
-            (strcmp(entry->d_name, end) != 0 && !text_ends_with(entry->d_name, end)) ||
-            (found && strcmp(entry->d_name, out) >= 0))
-            continue;
-        snprintf(out, 256, "%s", entry->d_name);
-        found = 1;
-    }
-    if (stream != NULL)
-        closedir(stream);
-    return found;
+/* What ends in `end`; the first, in the order of bytes. */
+typedef struct {
+    const char *end;
+    char name[256];
+    int is_found;
+} name_finder;
+
+static void keep_first(name_finder *f, const char *name)
+{
+    if (f->is_found && strcmp(name, f->name) >= 0)
+        return;
+    snprintf(f->name, sizeof f->name, "%s", name);
+    f->is_found = 1;
+}
+
+static int match_end(void *context, const char *name)
+{
+    name_finder *f = context;
+
+    if (name[0] != '.' && (strcmp(name, f->end) == 0 || text_ends_with(name, f->end)))
+        keep_first(f, name);
+    return 0;
+}
+
+/* 0 when there is none, or it cannot be known. */
+static int find_name(const ckpt_folder *folder, const char *end, char out[256])
+{
+    name_finder finder = { .end = end };
+
+    folder_list(folder, match_end, &finder, NULL);
+    if (finder.is_found)
+        memcpy(out, finder.name, sizeof finder.name);
+    return finder.is_found;
 }
 
 /* The snapshot that refs/main names, if it is there. */
-static int read_reference(const char *path, const char *snapshots, char out[256])
+static int read_reference(const ckpt_folder *folder, char out[256])
 {
-    char *reference = file_join(path, "refs/main");
-    char *text = NULL;
-    size_t size = 0;
+    char snapshot[256];
+    folder_text text;
     int found;
 
-    found = reference != NULL && file_read_all(reference, 64, &text, &size, NULL) == CKPT_OK &&
-            is_word(text, strcspn(text, "\n"));
+    found = folder_read_all(folder, "refs/main", 64, &text, NULL) == CKPT_OK &&
+            is_word(text.bytes, strcspn(text.bytes, "\n"));
     if (found) {
-        text[strcspn(text, "\n")] = '\0';
-        if ((found = has(snapshots, text)))
-            snprintf(out, 256, "%s", text);
+        text.bytes[strcspn(text.bytes, "\n")] = '\0';
+        snprintf(snapshot, sizeof snapshot, "snapshots/%s", text.bytes);
+        if ((found = folder_has(folder, snapshot)))
+            snprintf(out, 256, "%s", text.bytes);
     }
-    free(text);
-    free(reference);
+    folder_text_release(&text);
     return found;
 }
 
 /* models--OWNER--NAME of a hub's cache: the files are in a snapshot. */
-static int recognise_cache(const char *path, char out[RECOGNISE_BYTES])
+static int recognise_cache(const ckpt_folder *folder, char out[RECOGNISE_BYTES])
 {
     char revision[256] = "REVISION";
-    char *snapshots;
+    ckpt_folder *snapshots = NULL;
 
-    if (!has(path, "snapshots") || (!has(path, "blobs") && !has(path, "refs")))
+    if (!folder_has(folder, "snapshots") ||
+        (!folder_has(folder, "blobs") && !folder_has(folder, "refs")))
         return 0;
-    if ((snapshots = file_join(path, "snapshots")) != NULL &&
-        !read_reference(path, snapshots, revision))
+    if (!read_reference(folder, revision) &&
+        folder_enter(folder, "snapshots", &snapshots, NULL) == CKPT_OK)
         find_name(snapshots, "", revision);
-    free(snapshots);
+    folder_close(snapshots);
     snprintf(out, RECOGNISE_BYTES,
              "is a repository in the cache of a hub: name a snapshot, 'snapshots/%.64s'",
              revision);
     return 1;
 }
 
-/* The first folder in this one that looks like what should have been named. */
-static int find_below(const char *path, char out[256])
+typedef struct {
+    const ckpt_folder *root;
+    name_finder first;
+} below_finder;
+
+static int match_below(void *context, const char *name)
 {
     static const char *const names[] = { "config.json", ".metadata", "snapshots",
                                          "latest_checkpointed_iteration.txt" };
-    DIR *stream = opendir(path);
-    const struct dirent *entry;
-    int found = 0;
+    below_finder *f = context;
+    char below[512];
+    int fits = 0;
 
-    while (stream != NULL && (entry = readdir(stream)) != NULL) {
-        char *folder = entry->d_name[0] == '.' ? NULL : file_join(path, entry->d_name);
-        int fits = 0;
-
-        for (size_t i = 0; i < sizeof names / sizeof *names && folder != NULL; i++)
-            fits |= has(folder, names[i]);
-        free(folder);
-        if (!fits || (found && strcmp(entry->d_name, out) >= 0))
-            continue;
-        snprintf(out, 256, "%s", entry->d_name);
-        found = 1;
+    for (size_t i = 0; i < sizeof names / sizeof *names && name[0] != '.'; i++) {
+        snprintf(below, sizeof below, "%.255s/%s", name, names[i]);
+        fits |= folder_has(f->root, below);
     }
-    if (stream != NULL)
-        closedir(stream);
-    return found;
+    if (fits)
+        keep_first(&f->first, name);
+    return 0;
 }
 
-static int recognise_folder(const char *path, char out[RECOGNISE_BYTES])
+/* The first folder in this one that looks like what should have been named. */
+static int find_below(const ckpt_folder *folder, char out[256])
+{
+    below_finder finder = { .root = folder };
+
+    folder_list(folder, match_below, &finder, NULL);
+    if (finder.first.is_found)
+        memcpy(out, finder.first.name, sizeof finder.first.name);
+    return finder.first.is_found;
+}
+
+static int recognise_folder(const ckpt_folder *folder, char out[RECOGNISE_BYTES])
 {
     static const struct {
         const char *end;
@@ -266,10 +287,10 @@ static int recognise_folder(const char *path, char out[RECOGNISE_BYTES])
     };
     char name[256];
 
-    if (recognise_cache(path, out))
+    if (recognise_cache(folder, out))
         return 1;
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (find_name(path, ends[i].end, name)) {
+        if (find_name(folder, ends[i].end, name)) {
             if (i == 0)
                 snprintf(out, RECOGNISE_BYTES, "%s", ends[i].what);
             else
@@ -277,13 +298,13 @@ static int recognise_folder(const char *path, char out[RECOGNISE_BYTES])
                          ends[i].what);
             return 1;
         }
-    if (has(path, "config.json"))
+    if (folder_has(folder, "config.json"))
         snprintf(out, RECOGNISE_BYTES, "has a config.json, but no weights: fetch them with "
                                        "ckpt-download");
-    else if (has(path, "mp_rank_00") || has(path, "mp_rank_00_000"))
+    else if (folder_has(folder, "mp_rank_00") || folder_has(folder, "mp_rank_00_000"))
         snprintf(out, RECOGNISE_BYTES, "is a Megatron checkpoint in the older format 'torch', "
                                        "which is not read: save it as torch_dist");
-    else if (find_below(path, name))
+    else if (find_below(folder, name))
         snprintf(out, RECOGNISE_BYTES, "holds folders, not a checkpoint: name one of them, such as "
                                        "'%.100s'", name);
     else
@@ -291,9 +312,10 @@ static int recognise_folder(const char *path, char out[RECOGNISE_BYTES])
     return 1;
 }
 
-int recognise_is_adapter(const char *path)
+int recognise_is_adapter(const ckpt_folder *folder)
 {
-    return has(path, "adapter_config.json") || has(path, "adapter_model.safetensors");
+    return folder_has(folder, "adapter_config.json") ||
+           folder_has(folder, "adapter_model.safetensors");
 }
 
 /* ---- by a path that does not exist ---- */
@@ -365,28 +387,25 @@ static int recognise_missing(const char *path, char out[RECOGNISE_BYTES])
     return 1;
 }
 
+/* A link to nothing. */
 static int recognise_link(const char *path, char out[RECOGNISE_BYTES])
 {
     char target[256];
+    struct stat status;
     const ssize_t size = readlink(path, target, sizeof target - 1);
 
-    if (size < 0)
+    if (size < 0 || stat(path, &status) == 0)
         return 0;
     target[size] = '\0';
     snprintf(out, RECOGNISE_BYTES, "is a link to '%s', which does not exist", target);
     return 1;
 }
 
-int recognise_path(const char *path, char out[RECOGNISE_BYTES])
+int recognise_place(const folder_place *place, char out[RECOGNISE_BYTES])
 {
-    struct stat info;
-
-    if (!file_exists(path))
-        return recognise_missing(path, out);
-    if (stat(path, &info) != 0)
-        return recognise_link(path, out);
-    if (file_is_directory(path))
-        return recognise_folder(path, out);
-    return S_ISREG(info.st_mode) &&
-           (recognise_file_name(path, out) || recognise_path_head(path, out));
+    if (place->name == NULL)
+        return recognise_folder(place->folder, out);
+    if (!folder_has(place->folder, place->name))
+        return recognise_missing(place->path, out);
+    return recognise_link(place->path, out) || recognise_file(place, out);
 }

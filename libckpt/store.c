@@ -7,16 +7,26 @@
 #include "array.h"
 #include "memory.h"
 
-ckpt_store *store_create(const char *directory)
+ckpt_store *store_create_in(const ckpt_folder *folder)
 {
     ckpt_store *store = calloc(1, sizeof *store);
 
     if (store == NULL)
         return NULL;
     pthread_mutex_init(&store->copies_lock, NULL);
-    store->directory = strdup(directory);
-    store->catalog = catalog_create();
-    if (store->directory == NULL || store->catalog == NULL) {
+    store->folder = folder;
+    if ((store->catalog = catalog_create()) == NULL) {
+        store_free(store);
+        return NULL;
+    }
+    return store;
+}
+
+ckpt_store *store_create(const char *directory)
+{
+    ckpt_store *store = store_create_in(NULL);
+
+    if (store != NULL && (store->directory = strdup(directory)) == NULL) {
         store_free(store);
         return NULL;
     }
@@ -99,6 +109,8 @@ ckpt_code store_open_file(ckpt_store *store, size_t i, int writable, ckpt_error 
 
     if (f->file != NULL)
         return CKPT_OK;
+    if (store->folder != NULL)
+        return folder_open_file(store->folder, f->name, &f->file, err);
     if (writable)
         return file_open_rw(store->directory, f->name, &f->file, err);
     if ((path = file_join(store->directory, f->name)) == NULL)

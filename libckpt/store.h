@@ -9,11 +9,12 @@
 
 #include "catalog.h"
 #include "file.h"
+#include "folder.h"
 #include "layout.h"
 #include "source.h"
 
 typedef struct {
-    char *name;               /* relative to the directory; malloc'd */
+    char *name;               /* relative to the folder or directory; malloc'd */
     uint64_t size_bytes;
     uint64_t header_hash;     /* XXH3 of what was parsed: a changed source is noticed */
     char *header;             /* writers: the bytes at offset 0; malloc'd; NULL in readers */
@@ -60,7 +61,8 @@ typedef struct {
 } store_copy;
 
 typedef struct {
-    char *directory;          /* malloc'd */
+    const ckpt_folder *folder;    /* that it is read from; borrowed; NULL: it is written */
+    char *directory;          /* that it is written to; malloc'd; NULL: it is read */
     ckpt_catalog *catalog;    /* pieces: .file and .offset of each; owned */
     ckpt_catalog *keys;       /* what sharded layouts cut into pieces; owned; NULL: the pieces */
     ckpt_layout *pieces;      /* how keys lie in pieces; owned; NULL: one to one */
@@ -79,8 +81,10 @@ typedef struct {
 /* The tensors that have names: keys where there are some, else the pieces. */
 const ckpt_catalog *store_names(const ckpt_store *store);
 
-/* NULL when there is no memory. */
+/* NULL when there is no memory. One is written to a directory, the other read from a folder, which
+ * is borrowed. */
 ckpt_store *store_create(const char *directory);
+ckpt_store *store_create_in(const ckpt_folder *folder);
 void store_free(ckpt_store *store);       /* closes files; NULL is fine */
 
 /* Append a file entry; its number in *out. */

@@ -6,7 +6,6 @@
 #include <string.h>
 #include <zstd.h>
 
-#include "file.h"
 #include "memory.h"
 #include "size.h"
 
@@ -263,14 +262,20 @@ void zfile_close(zfile_reader *r)
 ckpt_code zfile_open(const char *path, zfile_reader **out, ckpt_error *err)
 {
     ckpt_file *file;
-    ckpt_code code;
+    const ckpt_code code = file_open(path, &file, err);
 
     *out = NULL;
-    if ((code = file_open(path, &file, err)) != CKPT_OK)
-        return code;
-    if ((*out = reader_create(path, file)) == NULL)
-        return ckpt_fail_memory(err, path, sizeof **out);
-    if ((code = reader_begin(*out, is_compressed_name(path), err)) != CKPT_OK) {
+    return code == CKPT_OK ? zfile_open_file(file, out, err) : code;
+}
+
+ckpt_code zfile_open_file(ckpt_file *file, zfile_reader **out, ckpt_error *err)
+{
+    const int must_be_zstd = is_compressed_name(file_path(file));
+    ckpt_code code;
+
+    if ((*out = reader_create(file_path(file), file)) == NULL)
+        return ckpt_fail_memory(err, "a reader", sizeof **out);
+    if ((code = reader_begin(*out, must_be_zstd, err)) != CKPT_OK) {
         zfile_close(*out);
         *out = NULL;
     }

@@ -5,7 +5,7 @@
 #ifndef CKPT_ZFILE_H
 #define CKPT_ZFILE_H
 
-#include "error.h"
+#include "file.h"
 
 /* ---- writing ---- */
 
@@ -30,6 +30,8 @@ enum { ZFILE_LINE_BYTES_MAX = 1 << 20 };
 
 /* Read line by line, which takes little more memory than the longest line. *out is to be closed. */
 ckpt_code zfile_open(const char *path, zfile_reader **out, ckpt_error *err);
+/* The same of a file that is open. Consumes it, also on failure. */
+ckpt_code zfile_open_file(ckpt_file *file, zfile_reader **out, ckpt_error *err);
 /* The same for plain text in memory, which is borrowed; `subject` is for errors. */
 ckpt_code zfile_open_text(const char *text, size_t size, const char *subject, zfile_reader **out,
                           ckpt_error *err);

@@ -273,7 +273,7 @@ static void put_all(json_writer *w, const inspection *in)
     const ckpt_checkpoint *c = in->checkpoint;
 
     json_put_object(w);
-    json_member_string(w, "path", c->path);
+    json_member_string(w, "path", c->place.path);
     json_member_string(w, "layout", ckpt_layout_name(c));
     json_member_string(w, "family", ckpt_family_name(c));
     json_member_string(w, "names", ckpt_names_style(c));

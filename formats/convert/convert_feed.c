@@ -129,15 +129,11 @@ static ckpt_code check_header(const store_file *planned, const ckpt_file *data, 
 static ckpt_code open_data(feed_run *r, size_t i, ckpt_error *err)
 {
     store_file *planned = &r->plan->source->store->files[i];
-    char *path = file_join(r->plan->options.source, planned->name);
     ckpt_file *data = NULL;
-    ckpt_code code;
+    ckpt_code code = folder_open_file(r->plan->source->store->folder, planned->name, &data, err);
 
-    if (path == NULL)
-        return ckpt_fail_memory(err, "a path", strlen(planned->name));
-    if ((code = file_open(path, &data, err)) == CKPT_OK)
+    if (code == CKPT_OK)
         code = check_header(planned, data, err);
-    free(path);
     if (code != CKPT_OK) {
         file_close(data, NULL);
         return code;

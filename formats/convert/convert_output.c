@@ -144,18 +144,18 @@ static ckpt_code write_text(job_output *output, const char *name, const char *te
     return code;
 }
 
-static ckpt_code rewrite_inference(const job_plan *plan, const char *from, const char *to,
+static ckpt_code rewrite_inference(const job_plan *plan, const char *name, const char *to,
                                    ckpt_error *err)
 {
-    char *text = NULL;
+    folder_text text;
     char *edited = NULL;
-    size_t size;
     ckpt_code code;
 
-    if ((code = file_read_all(from, CONFIG_BYTES_MAX, &text, &size, err)) == CKPT_OK &&
-        (code = config_rewrite_inference(text, plan->targets, &edited, err)) == CKPT_OK)
+    code = folder_read_all(plan->source->place.folder, name, CONFIG_BYTES_MAX, &text, err);
+    if (code == CKPT_OK &&
+        (code = config_rewrite_inference(text.bytes, plan->targets, &edited, err)) == CKPT_OK)
         code = file_write_all(to, edited, strlen(edited), err);
-    free(text);
+    folder_text_release(&text);
     free(edited);
     return code;
 }
@@ -163,19 +163,17 @@ static ckpt_code rewrite_inference(const job_plan *plan, const char *from, const
 static ckpt_code carry_file(job_output *output, const char *name, ckpt_error *err)
 {
     const job_plan *plan = output->plan;
-    char *from = file_join(plan->source->path, name);
     char *to = file_join(job_output_directory(output), name);
     ckpt_code code;
 
-    if (from == NULL || to == NULL)
+    if (to == NULL)
         code = ckpt_fail_memory(err, "a path", strlen(name));
     else if ((code = file_make_parents_below(job_output_directory(output), name, err)) == CKPT_OK)
         code = strcmp(name, CONFIG_INFERENCE_FILE) == 0 && plan->like == NULL
-                   ? rewrite_inference(plan, from, to, err)
-                   : file_copy(from, to, err);
+                   ? rewrite_inference(plan, name, to, err)
+                   : folder_copy(plan->source->place.folder, name, to, err);
     if (code == CKPT_OK)
         code = file_list_add(&output->others, name, err);
-    free(from);
     free(to);
     return code;
 }
@@ -189,7 +187,6 @@ ckpt_code job_output_write_index(const job_output *output, ckpt_error *err)
         .targets = plan->targets,
         .sharding = &plan->options.sharding,
     };
-    char *from;
     char *to;
     ckpt_code code;
 
@@ -197,11 +194,9 @@ ckpt_code job_output_write_index(const job_output *output, ckpt_error *err)
         return plan->options.format->finish(plan->store, &info, err);
     if (!plan->like->has_index)
         return CKPT_OK;
-    from = file_join(plan->like->store->directory, HF_INDEX_FILE);
     to = file_join(plan->store->directory, HF_INDEX_FILE);
-    code = from == NULL || to == NULL ? ckpt_fail_memory(err, "a path", sizeof HF_INDEX_FILE)
-                                      : file_copy(from, to, err);
-    free(from);
+    code = to == NULL ? ckpt_fail_memory(err, "a path", sizeof HF_INDEX_FILE)
+                      : folder_copy(plan->like->store->folder, HF_INDEX_FILE, to, err);
     free(to);
     return code;
 }

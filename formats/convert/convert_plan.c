@@ -284,8 +284,8 @@ static ckpt_code plan_side_data(job_plan *plan, ckpt_error *err)
     if (!reads || plan->like != NULL)
         return CKPT_OK;
     if (!plan->source->is_partial &&
-        ((code = side_data_read(plan->options.source, plan->options.copy.memory_bytes, &plan->side,
-                                err)) != CKPT_OK ||
+        ((code = side_data_read(plan->source->place.folder, plan->options.copy.memory_bytes,
+                                &plan->side, err)) != CKPT_OK ||
          (plan->side != NULL &&
           (code = side_data_check(plan->side, plan->targets, err)) != CKPT_OK)))
         return code;
@@ -327,18 +327,16 @@ static void mix_checkpoint(hash128 *sum, const ckpt_checkpoint *c)
 }
 
 /* Size and time of a file that is read whole; nothing when there is none. */
-static void mix_file(hash128 *sum, const char *directory, const char *name)
+static void mix_file(hash128 *sum, const ckpt_folder *folder, const char *name)
 {
-    char *path = file_join(directory, name);
     ckpt_file *file = NULL;
 
-    if (path != NULL && file_open(path, &file, NULL) == CKPT_OK) {
+    if (folder_open_file(folder, name, &file, NULL) == CKPT_OK) {
         const uint64_t numbers[] = { file_size(file), file_identity_of(file)->version };
 
         mix(sum, numbers, sizeof numbers);
     }
     file_close(file, NULL);
-    free(path);
 }
 
 /* Names and sizes of the files to write, and what a format's own files tell of the ranks. */
@@ -368,7 +366,7 @@ static void take_fingerprint(job_plan *plan)
     if (plan->config_text != NULL)
         mix(&plan->fingerprint, plan->config_text, strlen(plan->config_text));
     if (plan->side != NULL)
-        mix_file(&plan->fingerprint, plan->options.source, SIDE_DATA_FILE);
+        mix_file(&plan->fingerprint, plan->source->place.folder, SIDE_DATA_FILE);
     mix_checkpoint(&plan->fingerprint, plan->like);
     mix_checkpoint(&plan->fingerprint, plan->fill);
     mix(&plan->fingerprint, &plan->options.part_count, sizeof plan->options.part_count);

@@ -86,36 +86,31 @@ static ckpt_code check_name(const char *name, ckpt_error *err)
 }
 
 /* A file that cannot be carried along is told now, not when all else is written. */
-static ckpt_code check_extra(const char *directory, const char *name, uint64_t *bytes,
+static ckpt_code check_extra(const ckpt_folder *folder, const char *name, uint64_t *bytes,
                              ckpt_error *err)
 {
-    char *path = file_join(directory, name);
     ckpt_file *file = NULL;
-    ckpt_code code;
+    const ckpt_code code = folder_open_file(folder, name, &file, err);
 
-    if (path == NULL)
-        return ckpt_fail_memory(err, "a path", strlen(name));
-    if ((code = file_open(path, &file, err)) == CKPT_OK)
+    if (code == CKPT_OK)
         *bytes += file_size(file);
     file_close(file, NULL);
-    free(path);
     return code;
 }
 
 int convert_carries_side_data(const job_plan *plan)
 {
-    char *path = file_join(plan->source->path, SIDE_DATA_FILE);
-    int carries = path != NULL && plan->like == NULL && !plan->source->is_partial &&
-                  !plan->writes_side_data && file_exists(path);
+    int carries = plan->like == NULL && !plan->source->is_partial && !plan->writes_side_data &&
+                  folder_has(plan->source->place.folder, SIDE_DATA_FILE);
 
     for (size_t i = 0; carries && i < ckpt_catalog_count(plan->targets); i++)
         carries = ckpt_catalog_at(plan->targets, i)->dtype != CKPT_F4;
-    free(path);
     return carries;
 }
 
 ckpt_code convert_check_files(job_plan *plan, ckpt_error *err)
 {
+    const ckpt_folder *folder = plan->source->place.folder;
     const file_list *extras = &plan->source->extras;
     ckpt_code code = CKPT_OK;
 
@@ -123,9 +118,9 @@ ckpt_code convert_check_files(job_plan *plan, ckpt_error *err)
         code = check_name(plan->store->files[i].name, err);
     for (size_t i = 0; i < extras->count && code == CKPT_OK; i++)
         if ((code = check_name(extras->names[i], err)) == CKPT_OK)
-            code = check_extra(plan->source->path, extras->names[i], &plan->extra_bytes, err);
+            code = check_extra(folder, extras->names[i], &plan->extra_bytes, err);
     if (code == CKPT_OK && convert_carries_side_data(plan))
-        code = check_extra(plan->source->path, SIDE_DATA_FILE, &plan->extra_bytes, err);
+        code = check_extra(folder, SIDE_DATA_FILE, &plan->extra_bytes, err);
     return code;
 }
 

@@ -137,20 +137,24 @@ ckpt_code side_data_parse(const char *text, size_t size, uint64_t memory_bytes, 
     return code;
 }
 
-ckpt_code side_data_read(const char *directory, uint64_t memory_bytes, side_data **out,
+ckpt_code side_data_read(const ckpt_folder *folder, uint64_t memory_bytes, side_data **out,
                          ckpt_error *err)
 {
-    char *path = file_join(directory, SIDE_DATA_FILE);
+    ckpt_file *file = NULL;
     zfile_reader *r = NULL;
-    ckpt_code code = CKPT_OK;
+    char *subject;
+    ckpt_code code;
 
     *out = NULL;
-    if (path == NULL)
-        return ckpt_fail_memory(err, "a path", strlen(directory));
-    if (file_exists(path) && (code = zfile_open(path, &r, err)) == CKPT_OK)
-        code = collect(r, path, memory_bytes, out, err);
+    if (!folder_has(folder, SIDE_DATA_FILE))
+        return CKPT_OK;
+    if ((subject = folder_path_of(folder, SIDE_DATA_FILE)) == NULL)
+        return ckpt_fail_memory(err, "a path", sizeof SIDE_DATA_FILE);
+    if ((code = folder_open_file(folder, SIDE_DATA_FILE, &file, err)) == CKPT_OK &&
+        (code = zfile_open_file(file, &r, err)) == CKPT_OK)
+        code = collect(r, subject, memory_bytes, out, err);
     zfile_close(r);
-    free(path);
+    free(subject);
     return code;
 }
 

@@ -60,10 +60,10 @@ void side_data_close(side_data_writer *writer);     /* leaves the spill for a la
 
 typedef struct side_data side_data;
 
-/* Read directory/fp4_scales.zst; *out is NULL when there is none. Refuses what takes more than
+/* Read fp4_scales.zst of the folder; *out is NULL when there is none. Refuses what takes more than
  * memory_bytes, unsorted or repeated entries, another number of them than the head says, scales of
  * 255 (NaN). */
-ckpt_code side_data_read(const char *directory, uint64_t memory_bytes, side_data **out,
+ckpt_code side_data_read(const ckpt_folder *folder, uint64_t memory_bytes, side_data **out,
                          ckpt_error *err);
 /* The same from its text. */
 ckpt_code side_data_parse(const char *text, size_t size, uint64_t memory_bytes, side_data **out,

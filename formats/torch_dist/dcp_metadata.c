@@ -433,26 +433,27 @@ ckpt_code dcp_parse(const void *bytes, size_t size, const dcp_options *options,
     return CKPT_OK;
 }
 
-ckpt_code dcp_read(const char *path, uint64_t memory_bytes, dcp_metadata **out,
+ckpt_code dcp_read(const ckpt_folder *folder, uint64_t memory_bytes, dcp_metadata **out,
                    ckpt_error *err)
 {
     const uint64_t limit = memory_bytes == 0 ? (uint64_t)PICKLE_MEMORY : memory_bytes;
-    dcp_options options = { .subject = path };
-    char *bytes;
-    size_t size;
+    folder_text text;
+    dcp_options options = { .memory_bytes = 0 };
     ckpt_code code;
 
     *out = NULL;
-    if ((code = file_read_all(path, limit - 1, &bytes, &size, err)) != CKPT_OK)
-        return code;
-    options.memory_bytes = limit - size;
-    if (memory_take(size)) {
-        code = dcp_parse(bytes, size, &options, out, err);
-        memory_give(size);
+    if ((code = folder_read_all(folder, DCP_FILE, limit - 1, &text, err)) != CKPT_OK)
+        goto out;
+    options.subject = text.path;
+    options.memory_bytes = limit - text.size;
+    if (memory_take(text.size)) {
+        code = dcp_parse(text.bytes, text.size, &options, out, err);
+        memory_give(text.size);
     } else {
-        code = ckpt_fail_memory(err, path, size);
+        code = ckpt_fail_memory(err, text.path, text.size);
     }
-    free(bytes);
+out:
+    folder_text_release(&text);
     return code;
 }
 

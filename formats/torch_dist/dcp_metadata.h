@@ -14,7 +14,9 @@
 #define CKPT_DCP_METADATA_H
 
 #include "libckpt/arena.h"
-#include "libckpt/error.h"
+#include "libckpt/folder.h"
+
+#define DCP_FILE ".metadata"
 
 typedef struct {
     const char *key;
@@ -58,7 +60,8 @@ typedef struct {
 } dcp_options;
 ckpt_code dcp_parse(const void *bytes, size_t size, const dcp_options *options,
                     dcp_metadata **out, ckpt_error *err);
-ckpt_code dcp_read(const char *path, uint64_t memory_bytes, dcp_metadata **out,
+/* The file DCP_FILE of a folder. */
+ckpt_code dcp_read(const ckpt_folder *folder, uint64_t memory_bytes, dcp_metadata **out,
                    ckpt_error *err);
 void dcp_free(dcp_metadata *m);          /* NULL is fine; only for what dcp_read made */
 

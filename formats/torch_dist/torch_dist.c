@@ -1,7 +1,6 @@
 /* Reading torch_dist: keys and boxes from .metadata, positions from the items' headers. */
 #include "torch_dist.h"
 
-#include <dirent.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +20,7 @@ static const char tracker_name[] = "latest_checkpointed_iteration.txt";
 /* ---- the folder ---- */
 
 /* "release", or "iter_0000012" for "12"; 0 when the tracker says neither. */
-static int folder_of(const char *tracker, char out[64])
+static int folder_of(const char *tracker, char out[NAME_MAX + 1])
 {
     static const char blanks[] = " \t\r\n";
     unsigned long long iteration = 0;
@@ -37,17 +36,8 @@ static int folder_of(const char *tracker, char out[64])
         return 0;
     for (size_t i = 0; i < length; i++)
         iteration = 10 * iteration + (unsigned long long)(tracker[i] - '0');
-    snprintf(out, 64, "iter_%07llu", iteration);
+    snprintf(out, NAME_MAX + 1, "iter_%07llu", iteration);
     return 1;
-}
-
-static int has_file(const char *directory, const char *name)
-{
-    char *path = file_join(directory, name);
-    const int found = path != NULL && file_exists(path);
-
-    free(path);
-    return found;
 }
 
 static int is_iteration(const char *name)
@@ -55,78 +45,89 @@ static int is_iteration(const char *name)
     return strcmp(name, "release") == 0 || strncmp(name, "iter_", 5) == 0;
 }
 
-/* How many folders of iterations are in a root that has no tracker: a copy of one checkpoint
- * without what Megatron writes beside it. The last by name goes to `out`. */
-static size_t count_iterations(const char *path, char out[NAME_MAX + 1])
+/* The folders of iterations in a root that has no tracker: a copy of one checkpoint without what
+ * Megatron writes beside it. */
+typedef struct {
+    const ckpt_folder *root;
+    size_t count;
+    char last[NAME_MAX + 1];       /* by name */
+} iteration_finder;
+
+static int count_iteration(void *context, const char *name)
 {
-    DIR *stream = opendir(path);
-    const struct dirent *entry;
-    size_t count = 0;
+    iteration_finder *f = context;
+    char metadata[NAME_MAX + sizeof "/" DCP_FILE];
 
-    out[0] = '\0';
-    while (stream != NULL && (entry = readdir(stream)) != NULL) {
-        char *folder = is_iteration(entry->d_name) ? file_join(path, entry->d_name) : NULL;
-
-        if (folder != NULL && has_file(folder, ".metadata")) {
-            count++;
-            if (strcmp(entry->d_name, out) > 0)
-                snprintf(out, NAME_MAX + 1, "%s", entry->d_name);
-        }
-        free(folder);
+    if (!is_iteration(name) || strlen(name) > NAME_MAX)
+        return 0;
+    snprintf(metadata, sizeof metadata, "%s/" DCP_FILE, name);
+    if (folder_has(f->root, metadata)) {
+        f->count++;
+        if (strcmp(name, f->last) > 0)
+            snprintf(f->last, sizeof f->last, "%s", name);
     }
-    if (stream != NULL)
-        closedir(stream);
-    return count;
+    return 0;
 }
 
-static int detect(const char *path)
+static iteration_finder find_iterations(const ckpt_folder *root)
 {
-    char name[NAME_MAX + 1];
+    iteration_finder finder = { .root = root };
 
-    return file_is_directory(path) &&
-           (has_file(path, tracker_name) || has_file(path, ".metadata") ||
-            (!has_file(path, HF_INDEX_FILE) && count_iterations(path, name) > 0));
+    folder_list(root, count_iteration, &finder, NULL);     /* opening says why it cannot */
+    return finder;
 }
 
-static ckpt_code find_only_folder(const char *path, char **out, ckpt_error *err)
+static int detect(const folder_place *place)
 {
-    char name[NAME_MAX + 1];
-    const size_t count = count_iterations(path, name);
+    return place->name == NULL &&
+           (folder_has(place->folder, tracker_name) || folder_has(place->folder, DCP_FILE) ||
+            (!folder_has(place->folder, HF_INDEX_FILE) &&
+             find_iterations(place->folder).count > 0));
+}
 
-    if (count != 1)
+static ckpt_code choose_only(const ckpt_folder *root, char out[NAME_MAX + 1], ckpt_error *err)
+{
+    const iteration_finder finder = find_iterations(root);
+
+    if (finder.count != 1)
         return ckpt_fail(err, CKPT_E_FORMAT,
                          "'%s' has %zu iterations and no '%s' that chooses one: name one of them, "
                          "such as '%s/%s'",
-                         path, count, tracker_name, path, name);
-    *out = file_join(path, name);
-    return *out == NULL ? ckpt_fail_memory(err, "a path", strlen(path)) : CKPT_OK;
+                         folder_path(root), finder.count, tracker_name, folder_path(root),
+                         finder.last);
+    memcpy(out, finder.last, sizeof finder.last);
+    return CKPT_OK;
 }
 
-/* The folder with .metadata: the path itself, or what the tracker names. *out is yours to free. */
-static ckpt_code find_folder(const char *path, char **out, ckpt_error *err)
+static ckpt_code read_tracker(const ckpt_folder *root, char out[NAME_MAX + 1], ckpt_error *err)
 {
-    char folder[64];
-    char *tracker;
-    char *text = NULL;
-    size_t size;
-    ckpt_code code;
+    folder_text tracker;
+    ckpt_code code = folder_read_all(root, tracker_name, TRACKER_BYTES_MAX, &tracker, err);
 
-    if (has_file(path, ".metadata")) {
-        *out = strdup(path);
-        return *out == NULL ? ckpt_fail_memory(err, "a path", strlen(path)) : CKPT_OK;
-    }
-    if (!has_file(path, tracker_name))
-        return find_only_folder(path, out, err);
-    if ((tracker = file_join(path, tracker_name)) == NULL)
-        return ckpt_fail_memory(err, "a path", strlen(path));
-    code = file_read_all(tracker, TRACKER_BYTES_MAX, &text, &size, err);
-    if (code == CKPT_OK && !folder_of(text, folder))
-        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' names no iteration: '%.32s'", tracker, text);
-    else if (code == CKPT_OK && (*out = file_join(path, folder)) == NULL)
-        code = ckpt_fail_memory(err, "a path", strlen(path));
-    free(tracker);
-    free(text);
+    if (code == CKPT_OK && !folder_of(tracker.bytes, out))
+        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' names no iteration: '%.32s'", tracker.path,
+                         tracker.bytes);
+    folder_text_release(&tracker);
     return code;
+}
+
+/* The store reads from the folder with .metadata: the one that was named, or an iteration in it. */
+static ckpt_code create_store(ckpt_checkpoint *out, ckpt_error *err)
+{
+    const ckpt_folder *root = out->place.folder;
+    char name[NAME_MAX + 1];
+    ckpt_code code = CKPT_OK;
+
+    if (!folder_has(root, DCP_FILE)) {
+        code = folder_has(root, tracker_name) ? read_tracker(root, name, err)
+                                              : choose_only(root, name, err);
+        if (code == CKPT_OK)
+            code = folder_enter(root, name, &out->data_folder, err);
+    }
+    if (code != CKPT_OK)
+        return code;
+    out->store = store_create_in(out->data_folder == NULL ? root : out->data_folder);
+    return out->store != NULL ? CKPT_OK : ckpt_fail_memory(err, "a checkpoint", 0);
 }
 
 /* ---- keys and pieces ---- */
@@ -371,29 +372,20 @@ static file_role role_beside(void *context, const char *name)
 
 static ckpt_code list_extras(ckpt_checkpoint *out, ckpt_error *err)
 {
-    if (has_file(out->path, ".metadata"))
+    if (out->data_folder == NULL)
         return CKPT_OK;
-    return checkpoint_take_extras(out, out->path, role_beside, NULL, err);
+    return checkpoint_take_extras(out, role_beside, NULL, err);
 }
 
 static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
 {
     dist_reader r = { .out = out, .err = err };
     dcp_metadata *metadata = NULL;
-    char *folder = NULL;
-    char *path = NULL;
     ckpt_code code;
 
-    if ((code = find_folder(out->path, &folder, err)) != CKPT_OK)
-        return code;
-    out->store = store_create(folder);
-    path = file_join(folder, ".metadata");
-    free(folder);
-    if (out->store == NULL || path == NULL)
-        code = ckpt_fail_memory(err, "a checkpoint", 0);
-    else if ((code = list_extras(out, err)) == CKPT_OK &&
-             (code = checkpoint_read_config(out, out->path, err)) == CKPT_OK)
-        code = dcp_read(path, 0, &metadata, err);
+    if ((code = create_store(out, err)) == CKPT_OK && (code = list_extras(out, err)) == CKPT_OK &&
+        (code = checkpoint_read_config(out, err)) == CKPT_OK)
+        code = dcp_read(out->store->folder, 0, &metadata, err);
     if (code == CKPT_OK)
         code = torch_dist_check_beside(out, metadata, err);
     if (code == CKPT_OK &&
@@ -405,7 +397,6 @@ static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
     }
     free(r.key_of);
     dcp_free(metadata);
-    free(path);
     return code;
 }
 

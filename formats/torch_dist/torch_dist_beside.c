@@ -5,7 +5,6 @@
  */
 #include "torch_dist_beside.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "common_pt.h"
@@ -24,32 +23,37 @@ static ckpt_code refuse_or_note(ckpt_checkpoint *c, const ckpt_error *wrong, ckp
     return ckpt_fail(err, CKPT_E_FORMAT, "%s; --lenient reads on", wrong->text);
 }
 
-static ckpt_code check_backend(const char *path, ckpt_error *err)
+static ckpt_code check_backend(const ckpt_folder *folder, const char *name, ckpt_error *err)
 {
     json_document *document = NULL;
     const json_value *root;
     const char *word;
+    folder_text text;
     uint64_t version;
-    ckpt_code code = json_parse_file(path, BACKEND_BYTES_MAX, &document, err);
+    ckpt_code code = folder_read_all(folder, name, BACKEND_BYTES_MAX, &text, err);
 
-    if (code != CKPT_OK)
-        return code;
+    if (code != CKPT_OK ||
+        (code = json_parse(text.bytes, text.size, text.path, &document, err)) != CKPT_OK)
+        goto out;
     root = json_root(document);
     word = json_string(json_member(root, "sharded_backend"));
     if (word == NULL || strcmp(word, "torch_dist") != 0)
         code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' has sharded_backend '%s', expected 'torch_dist'",
-                         path, word == NULL ? "" : word);
+                         text.path, word == NULL ? "" : word);
     else if (!json_u64(json_member(root, "sharded_backend_version"), &version) || version != 1)
         code = ckpt_fail(err, CKPT_E_FORMAT,
-                         "'%s' has another sharded_backend_version than 1, which is known", path);
+                         "'%s' has another sharded_backend_version than 1, which is known",
+                         text.path);
+out:
     json_free(document);
+    folder_text_release(&text);
     return code;
 }
 
-static ckpt_code check_common(const char *path, ckpt_error *err)
+static ckpt_code check_common(const ckpt_folder *folder, const char *name, ckpt_error *err)
 {
     ckpt_file *file = NULL;
-    ckpt_code code = file_open(path, &file, err);
+    ckpt_code code = folder_open_file(folder, name, &file, err);
 
     if (code == CKPT_OK)
         code = common_pt_check(file, 0, file_size(file), err);
@@ -57,21 +61,18 @@ static ckpt_code check_common(const char *path, ckpt_error *err)
     return code;
 }
 
+typedef ckpt_code check_fn(const ckpt_folder *folder, const char *name, ckpt_error *err);
+
 /* *found: whether it is there. */
-static ckpt_code check_file(ckpt_checkpoint *c, const char *name,
-                            ckpt_code (*check)(const char *path, ckpt_error *err), int *found,
+static ckpt_code check_file(ckpt_checkpoint *c, const char *name, check_fn *check, int *found,
                             ckpt_error *err)
 {
-    char *path = file_join(c->store->directory, name);
     ckpt_error wrong = { .text = "" };
     ckpt_code code = CKPT_OK;
 
-    if (path == NULL)
-        return ckpt_fail_memory(err, "a path", strlen(name));
-    *found = file_exists(path);
+    *found = folder_has(c->store->folder, name);
     if (*found)
-        code = check(path, &wrong);
-    free(path);
+        code = check(c->store->folder, name, &wrong);
     if (code == CKPT_OK)
         return CKPT_OK;
     return code == CKPT_E_FORMAT ? refuse_or_note(c, &wrong, err)

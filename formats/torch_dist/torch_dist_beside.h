@@ -5,7 +5,7 @@
 #include "dcp_metadata.h"
 #include "torch_dist.h"
 
-/* Check what lies beside .metadata in the store's directory. */
+/* Check what lies beside .metadata in the store's folder. */
 ckpt_code torch_dist_check_beside(ckpt_checkpoint *c, const dcp_metadata *m, ckpt_error *err);
 
 #endif

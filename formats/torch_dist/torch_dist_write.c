@@ -259,7 +259,7 @@ static ckpt_code write_metadata(ckpt_store *store, const format_finish *info, ck
     if ((code = fill_metadata(store, &m, err)) == CKPT_OK &&
         (code = fill_extras(store, &m, err)) == CKPT_OK &&
         (code = dcp_write(&m, put_stream, stream, err)) == CKPT_OK)
-        code = fflush(stream) == 0 ? write_inside(store, ".metadata", text, size, err)
+        code = fflush(stream) == 0 ? write_inside(store, DCP_FILE, text, size, err)
                                    : ckpt_fail_memory(err, "the metadata", size);
 out:
     if (stream != NULL)

@@ -58,6 +58,17 @@ static side_data_writer *begin(void)
     return w;
 }
 
+static ckpt_code read_back(uint64_t memory_bytes, side_data **out, ckpt_error *error)
+{
+    ckpt_folder *local;
+    ckpt_code code;
+
+    assert_int_equal(folder_open_local(folder, &local, error), CKPT_OK);
+    code = side_data_read(local, memory_bytes, out, error);
+    folder_close(local);
+    return code;
+}
+
 /* With what the journal says was synced of the spill. */
 static ckpt_code begin_again(uint64_t synced_bytes, side_data_writer **out)
 {
@@ -400,7 +411,7 @@ static void test_threads_may_put_at_once(void **state)
         assert_null(failed);
     }
     assert_int_equal(side_data_finish(w, NULL, MEMORY, &err), CKPT_OK);
-    assert_int_equal(side_data_read(folder, 1 << 20, &data, &err), CKPT_OK);
+    assert_int_equal(read_back(1 << 20, &data, &err), CKPT_OK);
     for (size_t i = 0; i < 3; i++) {
         const char *name = ckpt_catalog_at(catalog, i)->name;
         const encode_exception *found = side_data_table(data)->find(side_data_table(data), name,
@@ -452,7 +463,7 @@ static void test_more_than_fits_in_memory_is_sorted_in_turns(void **state)
         if (first == NULL) {
             first = text;
             first_size = size;
-            assert_int_equal(side_data_read(folder, 1 << 20, &data, &err), CKPT_OK);
+            assert_int_equal(read_back(1 << 20, &data, &err), CKPT_OK);
             for (size_t t = 0; t < 3; t++) {
                 const encode_exception *found = side_data_table(data)->find(
                     side_data_table(data), ckpt_catalog_at(catalog, t)->name, &count);
@@ -482,11 +493,11 @@ static void test_reading_stays_within_its_limit(void **state)
     (void)state;
     put_scattered(w, 5000);
     assert_int_equal(side_data_finish(w, NULL, MEMORY, &err), CKPT_OK);
-    assert_int_equal(side_data_read(folder, 0, &data, &err), CKPT_E_MEMORY);
-    assert_int_equal(side_data_read(folder, 1 << 14, &data, &err), CKPT_E_MEMORY);
-    assert_int_equal(side_data_read(folder, 3 * 5000 * sizeof(encode_exception) - 1, &data, &err),
+    assert_int_equal(read_back(0, &data, &err), CKPT_E_MEMORY);
+    assert_int_equal(read_back(1 << 14, &data, &err), CKPT_E_MEMORY);
+    assert_int_equal(read_back(3 * 5000 * sizeof(encode_exception) - 1, &data, &err),
                      CKPT_E_MEMORY);
-    assert_int_equal(side_data_read(folder, 1 << 20, &data, &err), CKPT_OK);
+    assert_int_equal(read_back(1 << 20, &data, &err), CKPT_OK);
     assert_true(side_data_bytes(data) >= 3 * 5000 * sizeof(encode_exception));
     side_data_free(data);
 }
@@ -536,7 +547,7 @@ static void test_names_are_escaped(void **state)
     w = begin();
     put(w, 3, 2, 9);
     assert_int_equal(side_data_finish(w, NULL, MEMORY, &err), CKPT_OK);
-    assert_int_equal(side_data_read(folder, 1 << 20, &data, &err), CKPT_OK);
+    assert_int_equal(read_back(1 << 20, &data, &err), CKPT_OK);
     assert_non_null(side_data_table(data)->find(side_data_table(data), name, &count));
     assert_int_equal(count, 1);
     side_data_free(data);
@@ -547,7 +558,7 @@ static void test_no_file_is_no_side_data(void **state)
     side_data *data = (side_data *)folder;
 
     (void)state;
-    assert_int_equal(side_data_read(folder, 1 << 20, &data, &err), CKPT_OK);
+    assert_int_equal(read_back(1 << 20, &data, &err), CKPT_OK);
     assert_null(data);
 }
 

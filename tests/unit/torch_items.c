@@ -187,12 +187,24 @@ static void print_entry(json_writer *w, const dcp_metadata *m, size_t i)
     json_put_object_end(w);
 }
 
+/* Of the folder that has this `.metadata`. */
+static ckpt_code read_metadata(const char *path, dcp_metadata **out, ckpt_error *err)
+{
+    folder_place place;
+    ckpt_code code = folder_open_place(path, &place, err);
+
+    if (code == CKPT_OK)
+        code = dcp_read(place.folder, 0, out, err);
+    folder_place_release(&place);
+    return code;
+}
+
 static int run_dcp(char **argv, json_writer *w)
 {
     dcp_metadata *m;
     ckpt_error err;
 
-    if (dcp_read(argv[0], 0, &m, &err) != CKPT_OK)
+    if (read_metadata(argv[0], &m, &err) != CKPT_OK)
         return failed(&err);
     json_put_object(w);
     for (size_t i = 0; i < m->entry_count; i++)
@@ -209,7 +221,7 @@ static int run_dcp_copy(char **argv)
     ckpt_error err;
     int status = 0;
 
-    if (out.file == NULL || dcp_read(argv[0], 0, &m, &err) != CKPT_OK)
+    if (out.file == NULL || read_metadata(argv[0], &m, &err) != CKPT_OK)
         return failed(&err);
     if (dcp_write(m, write_out, &out, &err) != CKPT_OK || fclose(out.file) != 0)
         status = failed(&err);
