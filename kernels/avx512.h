@@ -22,6 +22,13 @@ void f32_to_e5m2_avx512(const float *src, uint8_t *dst, size_t count);
 void f32_to_e8m0_avx512(const float *src, uint8_t *dst, size_t count);
 void f32_to_e2m1_avx512(const float *src, uint8_t *packed, size_t count);
 
+/* avx512_rows.c */
+void fp8_row_to_bf16_avx512(const uint8_t *codes, const float *scale, size_t cols, uint16_t *dst);
+void fp8_row_to_f32_avx512(const uint8_t *codes, const float *scale, size_t cols, float *dst);
+void fp4_row_to_bf16_avx512(const uint8_t *packed, const uint8_t *scale, size_t cols,
+                            uint16_t *dst);
+void fp4_row_to_f32_avx512(const uint8_t *packed, const uint8_t *scale, size_t cols, float *dst);
+
 /* avx512_digest.c */
 void digest_row_bf16_avx512(const uint16_t *src, size_t cols, uint64_t first_unit, hash128 *sum);
 void digest_row_f32_avx512(const float *src, size_t cols, uint64_t first_unit, hash128 *sum);

@@ -30,6 +30,15 @@ enum {
     UNIT_SCALES = HASH_UNIT_COLUMNS / FP8_BLOCK
 };
 
+/* Functions of this set that digest_decoded_fp4 and digest_decoded_fp8 call. */
+static const ckpt_kernels decoding = {
+    .fp8_row_to_bf16 = fp8_row_to_bf16_avx512,
+    .fp8_row_to_f32 = fp8_row_to_f32_avx512,
+    .fp4_row_to_bf16 = fp4_row_to_bf16_avx512,
+    .digest_row_bf16 = digest_row_bf16_avx512,
+    .digest_row_f32 = digest_row_f32_avx512,
+};
+
 /* The default secret as 24 little-endian words. */
 static const uint64_t secret_words[24] = {
     0xBE4BA423396CFEB8, 0x1CAD21F72C81017C, 0xDB979083E96DD4DE, 0x1F67B3B7A4A44072,
@@ -283,7 +292,7 @@ void digest_row_fp4_avx512(const uint8_t *packed, const uint8_t *scale, size_t c
         if (count == HASH_UNIT_COLUMNS && fp4_unit_is_normal(unit.scale))
             hash128_add(sum, unit_hash(read_fp4, &unit, first_unit));
         else
-            hash128_add(sum, digest_decoded_fp4(&kernels_avx512, unit.packed, unit.scale, count,
+            hash128_add(sum, digest_decoded_fp4(&decoding, unit.packed, unit.scale, count,
                                                 first_unit));
     }
 }
@@ -381,7 +390,7 @@ void digest_row_fp8_avx512(const uint8_t *codes, const float *scale, size_t cols
             fp8_unit_of(codes + begin, scale + begin / FP8_BLOCK, &unit))
             hash128_add(sum, unit_hash(read_fp8, &unit, first_unit));
         else
-            hash128_add(sum, digest_decoded_fp8(&kernels_avx512, codes + begin,
+            hash128_add(sum, digest_decoded_fp8(&decoding, codes + begin,
                                                 scale + begin / FP8_BLOCK, count, first_unit));
     }
 }

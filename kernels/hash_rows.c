@@ -1,5 +1,5 @@
 /*
- * digest.c: the digest of block-scaled rows, decoded unit by unit with the functions of a set.
+ * hash_rows.c: the digest of block-scaled rows, decoded unit by unit with the functions of a set.
  * Scalar and AVX2 do all of a row like this, AVX-512 what its unit hashes leave over.
  */
 #include "internal.h"

@@ -1,0 +1,175 @@
+/*
+ * avx512_rows.c: block-scaled rows as BF16 and F32, for CPUs with AVX-512. Tails use masked loads
+ * and stores, which touch no byte beyond the mask.
+ */
+#if defined(__x86_64__)
+#include "avx512.h"
+
+/* How the 128 columns of one FP8 scale become BF16. */
+typedef struct {
+    __m512i rebias;         /* to add to a normal code's bits, shifted to BF16's place */
+    __m512i subnormals;     /* BF16 of the magnitudes 0 .. 7, zeros behind them */
+    __m512 scale;           /* multiplies the BF16 values unless `exact` */
+    int exact;              /* the scale is already in the two above */
+} fp8_block;
+
+/*
+ * A scale 2^k that keeps every code normal in BF16 is an addition to the exponent; it applies
+ * to the E4M3 subnormals too, which are normal in BF16, but not to zero.
+ */
+static inline fp8_block fp8_block_of(float scale)
+{
+    const __m512i subnormals = _mm512_zextsi128_si512(
+        _mm_setr_epi16(0, 0x3B00, 0x3B80, 0x3BC0, 0x3C00, 0x3C20, 0x3C40, 0x3C60));
+    const int code = e8m0_exact(scale);
+    const int exact = code >= FP8_BF16_LOW && code <= FP8_BF16_HIGH;
+    const uint32_t exponent = exact ? (uint32_t)(code - 127) << 7 : 0;
+    fp8_block block;
+
+    block.rebias = set16((120u << 7) + exponent);
+    block.subnormals = _mm512_mask_add_epi16(subnormals, 0xFE, subnormals, set16(exponent));
+    block.scale = _mm512_set1_ps(scale);
+    block.exact = exact;
+    return block;
+}
+
+/* Multiply 32 BF16 values by an F32: even and odd columns are the halves of each lane. */
+static inline __m512i bf16_words_scaled(__m512i words, __m512 scale)
+{
+    const __m512 even = _mm512_mul_ps(f32_of(_mm512_slli_epi32(words, 16)), scale);
+    const __m512 odd = _mm512_mul_ps(f32_of(_mm512_and_si512(words, set32(0xFFFF0000u))), scale);
+
+    return _mm512_mask_blend_epi16(0xAAAAAAAA,
+                                   _mm512_srli_epi32(round_even(bits_of(even), 16), 16),
+                                   round_even(bits_of(odd), 16));
+}
+
+/* BF16 of 32 codes without NaN. */
+static inline __m512i e4m3_to_bf16_words(__m256i codes, const fp8_block *block)
+{
+    const __m512i wide = _mm512_cvtepi8_epi16(codes);
+    const __m512i magnitude = _mm512_and_si512(_mm512_slli_epi16(wide, 4), set16(0x7F0));
+    const __mmask32 tiny = _mm512_testn_epi16_mask(wide, set16(0x78));
+    const __m512i normal = _mm512_add_epi16(magnitude, block->rebias);
+    const __m512i words = _mm512_mask_permutexvar_epi16(normal, tiny, wide, block->subnormals);
+    const __m512i with_signs = _mm512_ternarylogic_epi32(words, wide, set16(0x8000), 0xF8);
+
+    return block->exact ? with_signs : bf16_words_scaled(with_signs, block->scale);
+}
+
+/* One scale's columns; no code is NaN. */
+static inline void fp8_block_to_bf16(const uint8_t *codes, float scale, size_t cols, uint16_t *dst)
+{
+    const fp8_block block = fp8_block_of(scale);
+    size_t c = 0;
+
+    for (; c + 32 <= cols; c += 32)
+        _mm512_storeu_si512(dst + c, e4m3_to_bf16_words(
+            _mm256_loadu_si256((const __m256i *)(codes + c)), &block));
+    if (c < cols) {
+        const __mmask32 m = first32(cols - c);
+
+        _mm512_mask_storeu_epi16(dst + c, m, e4m3_to_bf16_words(
+            _mm256_maskz_loadu_epi8(m, codes + c), &block));
+    }
+}
+
+static inline int fp8_block_has_nan(const uint8_t *codes, size_t cols)
+{
+    const __m512i nan = _mm512_set1_epi8(E4M3_NAN);
+    __mmask64 found = 0;
+
+    for (size_t c = 0; c < cols; c += 64) {
+        const __mmask64 m = _bzhi_u64(~(uint64_t)0, (unsigned)size_min(cols - c, 64));
+        const __m512i bytes = _mm512_maskz_loadu_epi8(m, codes + c);
+
+        found |= _mm512_cmpeq_epi8_mask(_mm512_and_si512(bytes, nan), nan);
+    }
+    return found != 0;
+}
+
+/* With a finite scale only NaN codes make NaN. Such blocks are rare: scalar code does them. */
+void fp8_row_to_bf16_avx512(const uint8_t *codes, const float *scale, size_t cols, uint16_t *dst)
+{
+    for (size_t c = 0; c < cols; c += FP8_BLOCK) {
+        const size_t count = size_min(cols - c, FP8_BLOCK);
+        const float s = f32_load(scale, c / FP8_BLOCK);
+
+        if (!f32_is_finite(s) || fp8_block_has_nan(codes + c, count))
+            kernels_scalar.fp8_row_to_bf16(codes + c, &s, count, dst + c);
+        else
+            fp8_block_to_bf16(codes + c, s, count, dst + c);
+    }
+}
+
+/* `scale256` is the scale times 2^8, which e4m3_as_f16 leaves out. */
+static inline void fp8_block_to_f32(const uint8_t *codes, __m512 scale256, size_t cols, float *dst)
+{
+    size_t c = 0;
+
+    for (; c + LANES <= cols; c += LANES) {
+        const __m128i bytes = _mm_loadu_si128((const __m128i *)(codes + c));
+        const __m256i half = e4m3_as_f16(_mm256_cvtepi8_epi16(bytes));
+
+        _mm512_storeu_ps(dst + c, _mm512_mul_ps(_mm512_cvtph_ps(half), scale256));
+    }
+    if (c < cols) {
+        const __mmask16 m = first16(cols - c);
+        const __m128i bytes = _mm_maskz_loadu_epi8(m, codes + c);
+        const __m256i half = e4m3_as_f16(_mm256_cvtepi8_epi16(bytes));
+
+        _mm512_mask_storeu_ps(dst + c, m, _mm512_mul_ps(_mm512_cvtph_ps(half), scale256));
+    }
+}
+
+/* scale * 256 is exact unless it overflows, so folding it in keeps a single rounding. */
+void fp8_row_to_f32_avx512(const uint8_t *codes, const float *scale, size_t cols, float *dst)
+{
+    for (size_t c = 0; c < cols; c += FP8_BLOCK) {
+        const size_t count = size_min(cols - c, FP8_BLOCK);
+        const float s = f32_load(scale, c / FP8_BLOCK);
+
+        if (!f32_is_finite(s * 256.0f) || fp8_block_has_nan(codes + c, count))
+            kernels_scalar.fp8_row_to_f32(codes + c, &s, count, dst + c);
+        else
+            fp8_block_to_f32(codes + c, _mm512_set1_ps(s * 256.0f), count, dst + c);
+    }
+}
+
+/*
+ * The 16 values of a group are multiplied once, then looked up: vpermw reads the low five bits
+ * of a word, and both halves of the table are the same. Every product is exact in BF16 (two
+ * mantissa bits, 2^-128 and above, infinity, or the quiet NaN), so the top half is the code.
+ */
+void fp4_row_to_bf16_avx512(const uint8_t *packed, const uint8_t *scale, size_t cols,
+                            uint16_t *dst)
+{
+    const __m512 values = e2m1_values();
+
+    for (size_t g = 0; g < cols / FP4_GROUP; g++) {
+        const __m512 product = _mm512_mul_ps(values, _mm512_set1_ps(e8m0_value(scale[g])));
+        const __m256i half = _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits_of(product), 16));
+        const __m512i table = _mm512_broadcast_i64x4(half);
+        const __m512i bytes = _mm512_cvtepu8_epi32(
+            _mm_loadu_si128((const __m128i *)(packed + g * (FP4_GROUP / 2))));
+        const __m512i index = _mm512_or_si512(bytes, _mm512_slli_epi32(bytes, 12));
+
+        _mm512_storeu_si512(dst + g * FP4_GROUP, _mm512_permutexvar_epi16(index, table));
+    }
+}
+
+void fp4_row_to_f32_avx512(const uint8_t *packed, const uint8_t *scale, size_t cols, float *dst)
+{
+    const __m512 values = e2m1_values();
+
+    for (size_t g = 0; g < cols / FP4_GROUP; g++) {
+        const __m512 table = _mm512_mul_ps(values, _mm512_set1_ps(e8m0_value(scale[g])));
+        const uint8_t *from = packed + g * (FP4_GROUP / 2);
+        float *to = dst + g * FP4_GROUP;
+
+        _mm512_storeu_ps(to, e2m1_lookup(_mm_loadu_si64(from), table));
+        _mm512_storeu_ps(to + LANES, e2m1_lookup(_mm_loadu_si64(from + 8), table));
+    }
+}
+
+#endif
