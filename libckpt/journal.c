@@ -13,7 +13,6 @@
 
 #include "digest.h"
 #include "file.h"
-#include "replaceable.h"
 
 const char journal_name[] = ".ckpt-journal";
 static const char journal_magic[] = "ckpt-journal 1 ";
@@ -524,47 +523,6 @@ static ckpt_code list_one(const char *path, void *context, ckpt_error *err)
 ckpt_code journal_list_files(const char *directory, file_list *out, ckpt_error *err)
 {
     return visit_journals(directory, 0, list_one, out, err);
-}
-
-/* Remove what is in the folder: the journals, or everything else. */
-static ckpt_code remove_files(const char *directory, const file_list *found, int journals,
-                              ckpt_error *err)
-{
-    ckpt_code code = CKPT_OK;
-
-    for (size_t i = 0; i < found->count && code == CKPT_OK; i++) {
-        char *path;
-
-        if (is_journal_name(found->names[i]) != journals)
-            continue;
-        if ((path = file_join(directory, found->names[i])) == NULL)
-            return ckpt_fail_memory(err, "a path", strlen(directory));
-        code = file_remove(path, err);
-        free(path);
-    }
-    return code;
-}
-
-ckpt_code journal_discard(const char *directory, ckpt_error *err)
-{
-    const hash128 any = { 0, 0 };
-    file_list found = { NULL, 0 };
-    journal_sight sight;
-    ckpt_code code = journal_look(directory, any, &sight, err);
-
-    if (code == CKPT_OK && sight.is_locked)
-        return ckpt_fail(err, CKPT_E_IO, "cannot discard '%s': another process is writing here",
-                         directory);
-    if (code != CKPT_OK || !(sight.is_other || sight.same_count > 0) ||
-        (code = replaceable_check_partial(directory, err)) != CKPT_OK ||
-        (code = file_list_everything(directory, &found, err)) != CKPT_OK)
-        return code;
-    /* The journals last: a discard that is killed can be done again. */
-    if ((code = remove_files(directory, &found, 0, err)) == CKPT_OK &&
-        (code = remove_files(directory, &found, 1, err)) == CKPT_OK)
-        code = file_remove_empty(directory, err);
-    file_list_free(&found);
-    return code;
 }
 
 /* A journal that is not open; NULL when there is no memory. */

@@ -63,13 +63,6 @@ ckpt_code journal_remove_all(const char *directory, ckpt_error *err);
 /* Append the files that the journals of a folder name: those that their runs make, or made. */
 ckpt_code journal_list_files(const char *directory, file_list *out, ckpt_error *err);
 
-/*
- * Remove a folder that is being written, or what is left of it: first what its journals make ours
- * (replaceable_check_partial), then the journals. Refused, with nothing removed, while a process
- * has one of them open. What has no journal at all is not ours.
- */
-ckpt_code journal_discard(const char *directory, ckpt_error *err);
-
 /* Tell the other parts that the job cannot be done. */
 ckpt_code journal_refuse(ckpt_journal *journal, ckpt_error *err);
 

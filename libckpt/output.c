@@ -149,7 +149,7 @@ static ckpt_code discard_others(const ckpt_output *o, const output_options *opti
     lock = lock_parent(o->path);
     if ((code = journal_look(o->partial, options->fingerprint, &sight, err)) == CKPT_OK &&
         sight.is_other)
-        code = journal_discard(o->partial, err);
+        code = replaceable_discard_partial(o->partial, err);
     if (lock >= 0)
         close(lock);
     return code;
@@ -429,7 +429,7 @@ ckpt_code output_discard(ckpt_output *output, ckpt_error *err)
     if (code == CKPT_OK && is_shared)
         code = journal_look(output->partial, output->shared.fingerprint, &sight, err);
     if (code == CKPT_OK && !sight.is_locked)       /* else a part that still runs will do it */
-        code = journal_discard(output->partial, err);
+        code = replaceable_discard_partial(output->partial, err);
     if (lock >= 0)
         close(lock);
     output_close(output);
@@ -471,7 +471,7 @@ ckpt_code output_withdraw(ckpt_output *output, ckpt_error *err)
     if (code == CKPT_OK && !has_work &&
         (code = journal_look(output->partial, output->shared.fingerprint, &sight, err)) ==
             CKPT_OK && !sight.is_locked)
-        code = journal_discard(output->partial, err);
+        code = replaceable_discard_partial(output->partial, err);
     if (lock >= 0)
         close(lock);
     output_close(output);

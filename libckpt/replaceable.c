@@ -298,7 +298,45 @@ ckpt_code replaceable_check(const char *path, ckpt_error *err)
                      path);
 }
 
-ckpt_code replaceable_check_partial(const char *path, ckpt_error *err)
+/* ---- what an unfinished run left ---- */
+
+/* Remove what is in the folder: the journals, or everything else. */
+static ckpt_code remove_files(const char *directory, const file_list *found, int journals,
+                              ckpt_error *err)
 {
-    return check_folder(path, 1, err);
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < found->count && code == CKPT_OK; i++) {
+        char *path;
+
+        if (is_journal(found->names[i]) != journals)
+            continue;
+        if ((path = file_join(directory, found->names[i])) == NULL)
+            return ckpt_fail_memory(err, "a path", strlen(directory));
+        code = file_remove(path, err);
+        free(path);
+    }
+    return code;
+}
+
+ckpt_code replaceable_discard_partial(const char *directory, ckpt_error *err)
+{
+    const hash128 any = { 0, 0 };
+    file_list found = { NULL, 0 };
+    journal_sight sight;
+    ckpt_code code = journal_look(directory, any, &sight, err);
+
+    if (code == CKPT_OK && sight.is_locked)
+        return ckpt_fail(err, CKPT_E_IO, "cannot discard '%s': another process is writing here",
+                         directory);
+    if (code != CKPT_OK || !(sight.is_other || sight.same_count > 0) ||
+        (code = check_folder(directory, 1, err)) != CKPT_OK ||
+        (code = file_list_everything(directory, &found, err)) != CKPT_OK)
+        return code;
+    /* The journals last: a discard that is killed can be done again. */
+    if ((code = remove_files(directory, &found, 0, err)) == CKPT_OK &&
+        (code = remove_files(directory, &found, 1, err)) == CKPT_OK)
+        code = file_remove_empty(directory, err);
+    file_list_free(&found);
+    return code;
 }

@@ -15,7 +15,11 @@
  * (which alone would go). The first file that is none of it is named. */
 ckpt_code replaceable_check(const char *path, ckpt_error *err);
 
-/* The same for a folder that is being written: the journals in it are what makes it ours. */
-ckpt_code replaceable_check_partial(const char *path, ckpt_error *err);
+/*
+ * Remove a folder that is being written, or what is left of it: first what its journals make ours,
+ * then the journals. Refused, with nothing removed, while a process has one of them open. What has
+ * no journal at all is not ours.
+ */
+ckpt_code replaceable_discard_partial(const char *directory, ckpt_error *err);
 
 #endif
