@@ -15,16 +15,17 @@ enum { INDEX_BYTES_MAX = 1 << 28 };
 /* A file of several that is opened alone. */
 static ckpt_code remark_part(ckpt_checkpoint *c, ckpt_error *err)
 {
-    const char *name = c->place.name == NULL ? "" : c->place.name;
-    const char *dash = strstr(name, "-of-");
+    const char *name = c->place.name;
+    const char *dash;
     unsigned number;
     unsigned count;
 
-    if (c->format != &format_safetensors_file)
+    if (c->place.name == NULL)
         return CKPT_OK;
     if (sscanf(name, "model%u-mp%u.safetensors", &number, &count) == 2 && count > 1)
         return note_add(&c->notes, err, "this is one rank of %u (mp%u): it has parts of tensors, "
                         "and not all of them; give the folder instead", count, count);
+    dash = strstr(name, "-of-");
     while (dash != NULL && dash > name && dash[-1] >= '0' && dash[-1] <= '9')
         dash--;
     if (dash != NULL && sscanf(dash, "%u-of-%u", &number, &count) == 2 && count > 1)

@@ -1,0 +1,57 @@
+/*
+ * folder_files.c: what is in a checkpoint's folder beside its tensors: config.json, and the files
+ * that a conversion carries along. Formats take it from here.
+ */
+#include <string.h>
+
+#include "format.h"
+#include "hf.h"
+
+ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err)
+{
+    static const char name[] = "config.json";
+    folder_text text;
+    ckpt_code code;
+
+    if (!folder_has(out->place.folder, name))
+        return CKPT_OK;
+    code = folder_read_all(out->place.folder, name, CONFIG_BYTES_MAX, &text, err);
+    if (code == CKPT_OK)
+        code = json_parse(text.bytes, text.size, text.path, &out->config, err);
+    if (code == CKPT_OK && !json_is_object(json_root(out->config)))
+        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not an object", text.path);
+    out->config_text = text.bytes;
+    text.bytes = NULL;
+    folder_text_release(&text);
+    return code;
+}
+
+int checkpoint_is_carried(const char *name)
+{
+    static const char *const own[] = { HF_INDEX_FILE, "config.json", SIDE_DATA_FILE,
+                                       "ckpt-manifest.json", "ckpt-manifest.json.zst", NULL };
+
+    for (size_t i = 0; own[i] != NULL; i++)
+        if (strcmp(name, own[i]) == 0)
+            return 0;
+    return 1;
+}
+
+ckpt_code checkpoint_take_extras(ckpt_checkpoint *out,
+                                 file_role (*role_of)(void *context, const char *name),
+                                 void *context, ckpt_error *err)
+{
+    file_list list;
+    ckpt_code code = folder_list_tree(out->place.folder, &list, err);
+
+    for (size_t i = 0; i < list.count && code == CKPT_OK; i++) {
+        const file_role role = role_of(context, list.names[i]);
+
+        if (role == FILE_UNREAD)
+            code = file_list_add(&out->unread, list.names[i], err);
+        else if (role == FILE_CARRIED && checkpoint_is_carried(list.names[i]))
+            code = file_list_add(&out->extras, list.names[i], err);
+    }
+    file_list_free(&list);
+    return code;
+}
