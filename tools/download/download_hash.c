@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "libckpt/sha256.h"
@@ -43,11 +44,40 @@ ckpt_code hash_begin(hash_job *job, ckpt_error *err)
 
 /* ---- what a thread does ---- */
 
-static ckpt_code read_some(hash_job *job, unsigned char *buffer, size_t size)
+/*
+ * Hash bytes where they lie in the page cache: they have just arrived, and copying them out of it
+ * again costs as much as hashing them. 0: nothing was hashed, they have to be read. A page that
+ * cannot be had would end the process at its first use; asked for like this, it is an error here.
+ */
+static int hash_in_place(hash_job *job, size_t size, ckpt_code *code)
+{
+#ifdef MADV_POPULATE_READ
+    const size_t before = (size_t)(job->hashed_bytes % (uint64_t)sysconf(_SC_PAGESIZE));
+    unsigned char *map = mmap(NULL, before + size, PROT_READ, MAP_SHARED, partial_fd(job->from),
+                              (off_t)(job->hashed_bytes - before));
+    int is_there;
+
+    if (map == MAP_FAILED)
+        return 0;
+    is_there = madvise(map, before + size, MADV_POPULATE_READ) == 0;
+    if (is_there)
+        *code = sha256_add(job->hash, map + before, size, &job->err);
+    munmap(map, before + size);
+    return is_there;
+#else
+    (void)job, (void)size, (void)code;
+    return 0;
+#endif
+}
+
+static ckpt_code hash_piece(hash_job *job, unsigned char *buffer, size_t size)
 {
     const int fd = job->from != NULL ? partial_fd(job->from) : job->fd;
+    ckpt_code code = CKPT_OK;
     size_t got = 0;
 
+    if (job->from != NULL && hash_in_place(job, size, &code))
+        return code;
     while (got < size) {
         const ssize_t n = pread(fd, buffer + got, size - got, (off_t)(job->hashed_bytes + got));
 
@@ -71,7 +101,7 @@ static ckpt_code hash_some(hash_pool *pool, hash_job *job, unsigned char *buffer
     while (code == CKPT_OK && job->hashed_bytes < whole) {
         const size_t size = (size_t)size_min(whole - job->hashed_bytes, BUFFER_BYTES);
 
-        if ((code = read_some(job, buffer, size)) != CKPT_OK)
+        if ((code = hash_piece(job, buffer, size)) != CKPT_OK)
             return code;
         pthread_mutex_lock(&pool->mutex);
         job->hashed_bytes += size;
@@ -127,6 +157,13 @@ static void queue(hash_pool *pool, hash_job *job)
     pthread_cond_signal(&pool->work);
 }
 
+/* Whether a turn of a thread is worth its start: there is a buffer full to hash, or the rest. */
+static int is_worth_a_turn(const hash_job *job)
+{
+    return job->whole_bytes == job->file->size_bytes ||
+           job->whole_bytes - job->hashed_bytes >= BUFFER_BYTES;
+}
+
 /* One turn of a job. The lock is held on entry and on return. */
 static void work_on(hash_pool *pool, hash_job *job, unsigned char *buffer)
 {
@@ -150,7 +187,7 @@ static void work_on(hash_pool *pool, hash_job *job, unsigned char *buffer)
         pthread_mutex_unlock(&pool->mutex);
         pool->options.wake(pool->options.context);
         pthread_mutex_lock(&pool->mutex);
-    } else if (job->hashed_bytes < job->whole_bytes && !pool->is_closing) {
+    } else if (is_worth_a_turn(job) && !pool->is_closing) {
         queue(pool, job);
     }
     pthread_cond_broadcast(&pool->rest);
@@ -225,8 +262,7 @@ void hash_advance(hash_pool *pool, hash_job *job, uint64_t whole_bytes)
     pthread_mutex_lock(&pool->mutex);
     job->whole_bytes = whole_bytes;
     /* A file that is whole may be said to be so again, while its result waits to be taken. */
-    if (!job->is_queued && !job->is_running && !job->is_done &&
-        (whole_bytes == job->file->size_bytes || whole_bytes - job->hashed_bytes >= BUFFER_BYTES))
+    if (!job->is_queued && !job->is_running && !job->is_done && is_worth_a_turn(job))
         queue(pool, job);
     pthread_mutex_unlock(&pool->mutex);
 }

@@ -1,9 +1,9 @@
 /*
  * download_hash.h: threads that hash files while they arrive, and give the good ones their names.
  *
- * A job follows one file: whoever receives says how far it is whole, a thread reads that far from
- * the partial (from memory, as it was just written). When the whole file is hashed and right, the
- * same thread commits it.
+ * A job follows one file: whoever receives says how far it is whole, a thread hashes that far of
+ * the partial, where it lies in the page cache. When the whole file is hashed and right, the same
+ * thread commits it.
  */
 #ifndef CKPT_DOWNLOAD_HASH_H
 #define CKPT_DOWNLOAD_HASH_H

@@ -15,12 +15,16 @@
 
 enum { LINE_BYTES = 256, STATE_BYTES_MAX = 64 << 20, NAME_BYTES = 100 };
 
+/* Spans may come a thousand times a second, and to open the journal is dearer than to write one. */
+static const double CHECK_SECONDS = 0.05;
+
 struct partial {
     int fd;
     int state_fd;                /* -1: too small for a journal */
     int side_fd;
     uint64_t size;
     uint64_t nonce;
+    double checked_time;         /* when the journal was last seen to be ours */
     const char *hash;
     char name[NAME_BYTES];
     char state_name[NAME_BYTES];
@@ -565,8 +569,11 @@ ckpt_code partial_note(partial *p, uint64_t begin, uint64_t end, ckpt_error *err
 
     if (p->state_fd < 0 || begin == end)
         return CKPT_OK;
-    if ((code = partial_check_owner(p, err)) != CKPT_OK)
-        return code;
+    if (hub_now() - p->checked_time >= CHECK_SECONDS) {
+        if ((code = partial_check_owner(p, err)) != CKPT_OK)
+            return code;
+        p->checked_time = hub_now();
+    }
     return append_span(p, begin, end, err);
 }
 

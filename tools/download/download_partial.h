@@ -67,8 +67,9 @@ int partial_fd(const partial *p);
 const char *partial_name(const partial *p);      /* in the side folder */
 ckpt_code partial_write(partial *p, uint64_t offset, const void *bytes, size_t size,
                         ckpt_error *err);
-/* Journal that [begin, end) was written; fails as partial_check_owner does: who took the partial
- * over may give it its name, and then nobody else must write to it. */
+/* Journal that [begin, end) was written; fails as partial_check_owner does, which it asks twenty
+ * times a second: who took the partial over may give it its name, and then nobody else must write
+ * to it. */
 ckpt_code partial_note(partial *p, uint64_t begin, uint64_t end, ckpt_error *err);
 /* What was noted so far survives a power cut. Any thread. */
 ckpt_code partial_sync(partial *p, ckpt_error *err);
