@@ -33,11 +33,12 @@ X86 := $(filter x86_64-%,$(MACHINE))
 
 # ---- sources ----
 
-SCALAR_C := $(filter-out kernels/avx2%.c kernels/avx512%.c kernels/hash.c,$(wildcard kernels/*.c))
+# Compiled once per instruction set, with its flags and its name in KERNELS_ISA.
+EACH_ISA_C := kernels/hash.c kernels/quantise_rows.c
+SCALAR_C := $(filter-out kernels/avx2%.c kernels/avx512%.c $(EACH_ISA_C),$(wildcard kernels/*.c))
 AVX2_C := $(if $(X86),$(wildcard kernels/avx2*.c))
 AVX512_C := $(if $(X86),$(wildcard kernels/avx512*.c))
-HASH_C := $(wildcard kernels/hash.c)
-HASH_ISAS := scalar $(if $(X86),avx2 avx512)
+ISAS := scalar $(if $(X86),avx2 avx512)
 # A room may hold rooms.
 below = $(wildcard $(foreach room,$(1),$(room)/*.$(2) $(room)/*/*.$(2)))
 LIB_C := $(call below,libckpt formats verify,c)
@@ -55,7 +56,7 @@ CUDA_CU := $(if $(shell command -v $(NVCC)),$(call below,kernels reference-runne
 
 objects = $(patsubst %,$(BUILD)/obj/%.o,$(basename $(1)))
 KERNEL_O := $(call objects,$(SCALAR_C) $(AVX2_C) $(AVX512_C)) \
-    $(if $(HASH_C),$(HASH_ISAS:%=$(BUILD)/obj/kernels/hash-%.o))
+    $(foreach isa,$(ISAS),$(EACH_ISA_C:%.c=$(BUILD)/obj/%-$(isa).o))
 MAPS_O := $(if $(wildcard formats/maps.h),$(BUILD)/obj/maps.o)
 LIB_O := $(KERNEL_O) $(call objects,$(LIB_C)) $(MAPS_O)
 RUNNER_O := $(call objects,$(RUNNER_C)) $(CUDA_CU:%=$(BUILD)/obj/%.o)
@@ -132,10 +133,13 @@ $(BUILD)/obj/%.o: %.c Makefile
 	$(SAY) CC $<
 	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
 
-$(BUILD)/obj/kernels/hash-%.o: kernels/hash.c Makefile
-	@mkdir -p $(@D)
-	$(SAY) CC $<
-	$(Q)$(CC) $(ALL_CFLAGS) $(ISA_FLAGS_$*) -DKERNELS_ISA=$* -c $< -o $@
+define each_isa
+$(BUILD)/obj/kernels/%-$(1).o: kernels/%.c Makefile
+	@mkdir -p $$(@D)
+	$$(SAY) CC "$$< ($(1))"
+	$$(Q)$$(CC) $$(ALL_CFLAGS) $$(ISA_FLAGS_$(1)) -DKERNELS_ISA=$(1) -c $$< -o $$@
+endef
+$(foreach isa,$(ISAS),$(eval $(call each_isa,$(isa))))
 
 $(BUILD)/obj/%.cu.o: %.cu Makefile
 	@mkdir -p $(@D)
@@ -182,10 +186,13 @@ $(BUILD)/install/libckpt.a: $(SO_O) libckpt/libckpt.map Makefile
 	$(Q)$(OBJCOPY) --keep-global-symbols=$(@D)/public $(@D)/ckpt.o
 	$(Q)$(AR) rcs $@ $(@D)/ckpt.o
 
-$(BUILD)/tests/libkernels-test.so: $(KERNEL_O)
+# With the rules that the kernels quantise by: torch and others judge those whole.
+TEST_LIB_O := $(KERNEL_O) $(call objects,$(wildcard libckpt/quantise*.c) libckpt/exact_sum.c \
+    libckpt/nearest.c libckpt/dtype.c)
+$(BUILD)/tests/libkernels-test.so: $(TEST_LIB_O)
 	@mkdir -p $(@D)
 	$(SAY) LINK $@
-	$(Q)$(CC) -shared $(SANITIZE) -o $@ $(KERNEL_O) $(ALL_LIBS)
+	$(Q)$(CC) -shared $(SANITIZE) -o $@ $(TEST_LIB_O) $(ALL_LIBS)
 
 ARCHIVES := $(BUILD)/libtool.a $(BUILD)/librunner.a $(BUILD)/libckpt.a
 LINK = $(CC) $(SANITIZE) $(SANITIZE_LINK) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(ARCHIVES) \

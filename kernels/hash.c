@@ -4,17 +4,12 @@
  * Integers have one canonical form, so their digest is here, hashing in place.
  */
 #include "internal.h"
+#include "isa.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#ifndef KERNELS_ISA
-#define KERNELS_ISA scalar
-#endif
-#define HASH_PASTE(name, isa) name##_##isa
-#define HASH_NAME(name, isa) HASH_PASTE(name, isa)
-
-hash128 HASH_NAME(hash_bytes, KERNELS_ISA)(const void *src, size_t size, uint64_t seed)
+hash128 ISA_NAME(hash_bytes)(const void *src, size_t size, uint64_t seed)
 {
     const XXH128_hash_t hash = XXH3_128bits_withSeed(src, size, seed);
     const hash128 result = { hash.low64, hash.high64 };
@@ -22,7 +17,7 @@ hash128 HASH_NAME(hash_bytes, KERNELS_ISA)(const void *src, size_t size, uint64_
     return result;
 }
 
-void HASH_NAME(digest_row_i64, KERNELS_ISA)(const int64_t *src, size_t cols, uint64_t first_unit,
+void ISA_NAME(digest_row_i64)(const int64_t *src, size_t cols, uint64_t first_unit,
                                             hash128 *sum)
 {
     const unsigned char *bytes = (const unsigned char *)src;
@@ -30,7 +25,7 @@ void HASH_NAME(digest_row_i64, KERNELS_ISA)(const int64_t *src, size_t cols, uin
     for (size_t begin = 0; begin < cols; begin += HASH_UNIT_COLUMNS) {
         const size_t count = size_min(cols - begin, HASH_UNIT_COLUMNS);
 
-        hash128_add(sum, HASH_NAME(hash_bytes, KERNELS_ISA)(
+        hash128_add(sum, ISA_NAME(hash_bytes)(
             bytes + begin * sizeof *src, count * sizeof *src,
             first_unit + begin / HASH_UNIT_COLUMNS));
     }

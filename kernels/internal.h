@@ -25,7 +25,21 @@ void digest_row_i64_scalar(const int64_t *src, size_t cols, uint64_t first_unit,
 void digest_row_i64_avx2(const int64_t *src, size_t cols, uint64_t first_unit, hash128 *sum);
 void digest_row_i64_avx512(const int64_t *src, size_t cols, uint64_t first_unit, hash128 *sum);
 
-/* digest.c: digest_row_fp8 and digest_row_fp4 by means of the other functions of a set. */
+/* quantise_rows.c, compiled once per instruction set. */
+#define QUANTISE_ROWS(isa)                                                                         \
+    void f32_group_amax_##isa(const float *src, size_t group_count, size_t group, float *amax);    \
+    void amax_to_scale_##isa(scale_rule rule, const float *amax, size_t count,                     \
+                             float tensor_scale, const block_scales *out);                         \
+    void quantise_e4m3_##isa(const quantise_input *in, uint8_t *codes, size_t codes_pitch,         \
+                             quantise_sums *sums);                                                 \
+    void quantise_e2m1_##isa(const quantise_input *in, uint8_t *codes, size_t codes_pitch,         \
+                             quantise_sums *sums)
+QUANTISE_ROWS(scalar);
+QUANTISE_ROWS(avx2);
+QUANTISE_ROWS(avx512);
+#undef QUANTISE_ROWS
+
+/* hash_rows.c: digest_row_fp8 and digest_row_fp4 by means of the other functions of a set. */
 hash128 digest_decoded_fp8(const ckpt_kernels *k, const uint8_t *codes, const float *scale,
                            size_t cols, uint64_t first_unit);
 hash128 digest_decoded_fp4(const ckpt_kernels *k, const uint8_t *packed, const uint8_t *scale,

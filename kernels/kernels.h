@@ -17,6 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "quantise_rows.h"
+
 enum {
     FP8_BLOCK = 128,          /* FP8 weights: one scale per 128 x 128 block */
     FP4_GROUP = 32,           /* FP4 weights: one scale per 1 x 32 group */
@@ -104,6 +106,25 @@ typedef struct ckpt_kernels {
     /* The same for one row of FP4 groups with given E8M0 scales: E2M1 of clamp(x / s, +-6). */
     encode_result (*f32_row_to_fp4)(const float *src, const uint8_t *scale, size_t cols,
                                     uint8_t *packed);
+
+    /*
+     * Quantise by a named rule, the loss counted; quantise_rows.h says what the structures hold.
+     * f32_group_amax: f32_block_amax of each of `group_count` groups of consecutive elements.
+     * amax_to_scale: `count` scales. amax is finite and >= 0; tensor_scale is NVFP4's, > 0.
+     * quantise_*: codes of clamp(fl(x / divisor), +-largest), to nearest even. Divisors are finite
+     * and > 0, values finite. codes_pitch is in bytes.
+     * E4M3: block_cols is 32, and cols a multiple of it, or a multiple of 128, or at least cols.
+     * The sign of a quotient of -0 is kept.
+     * E2M1: two codes a byte, low nibble first. cols is a multiple of block_cols, which is 32, or
+     * 16 for NVFP4: there a quotient of -0 becomes code 0, one below 0 that rounds to 0 code 8.
+     */
+    void (*f32_group_amax)(const float *src, size_t group_count, size_t group, float *amax);
+    void (*amax_to_scale)(scale_rule rule, const float *amax, size_t count, float tensor_scale,
+                          const block_scales *out);
+    void (*quantise_e4m3)(const quantise_input *in, uint8_t *codes, size_t codes_pitch,
+                          quantise_sums *sums);
+    void (*quantise_e2m1)(const quantise_input *in, uint8_t *codes, size_t codes_pitch,
+                          quantise_sums *sums);
 
     /*
      * Canonical E8M0 scale of one group of 32 F32 values that are exactly FP4-representable: the

@@ -2,28 +2,16 @@
  * rules.c: the arithmetic of scales: DeepSeek's quantiser rules, and what FP4 -> FP8 -> FP4
  * keeps. Called per block or group, so written for clarity, not for speed.
  */
-#include "internal.h"
-
-/* ceil(log2(x)) + 127 of a positive normal x: any mantissa bit rounds the exponent up. */
-static uint32_t ceil_log2_code(float x)
-{
-    const uint32_t bits = f32_bits(x);
-
-    return (bits >> 23) + ((bits & 0x7FFFFFu) != 0);
-}
+#include "scale_rules.h"
 
 float fp8_scale_pow2(float amax)
 {
-    const float floored = amax > 1e-4f ? amax : 1e-4f;
-
-    return f32_from_bits(ceil_log2_code(floored * (1.0f / 448.0f)) << 23);
+    return scale_power(scale_fp8_ceil(amax));
 }
 
 uint8_t fp4_scale_code(float amax)
 {
-    const float floored = amax > 6 * 0x1p-126f ? amax : 6 * 0x1p-126f;
-
-    return (uint8_t)ceil_log2_code(floored * (1.0f / 6.0f));
+    return (uint8_t)scale_fp4_ceil(amax);
 }
 
 int e8m0_from_f32_exact(float scale)

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "kernels/kernels.h"
+#include "libckpt/quantise.h"
 
 enum {
     COLUMNS = 32768,        /* elements a call: 128 KiB as F32 */
@@ -185,6 +186,36 @@ static void run_hash_bytes(const ckpt_kernels *k)
     data.checksum += k->hash_bytes(data.values, sizeof data.values, 1).low64;
 }
 
+/* A panel by a rule: maxima, scales, codes and the loss. 128 rows of 256 columns. */
+static void run_rule(const ckpt_kernels *k, const char *name)
+{
+    const quantise_rule *rule = quantise_rule_find(name);
+    const quantise_setup setup = { k, rule, quantise_tensor_scale(rule, 2.0f) };
+    const quantise_panel panel = { data.values, 128, 256, 256, NULL, 0, 0 };
+    const quantise_target target = { data.out, 256, data.out + 2 * COLUMNS, 64,
+                                     rule->scale_dtype };
+    static quantise_loss loss;
+
+    data.checksum += quantise_panel_run(&setup, &panel, &target, &loss).outcome;
+}
+
+#define RULE(function, name) \
+    static void run_##function(const ckpt_kernels *k) \
+    { \
+        run_rule(k, name); \
+    }
+
+RULE(fp8_b128_f32, "fp8-b128-f32")
+RULE(fp8_b128_f32_deepseek, "fp8-b128-f32-deepseek")
+RULE(fp8_b128_ue8m0, "fp8-b128-ue8m0")
+RULE(fp4_b32_deepseek, "fp4-b32-deepseek")
+RULE(fp4_b32_floor, "fp4-b32-floor")
+RULE(fp4_b32_even, "fp4-b32-even")
+RULE(mxfp8_rceil, "mxfp8-rceil")
+RULE(mxfp8_floor, "mxfp8-floor")
+RULE(nvfp4_modelopt, "nvfp4-modelopt")
+RULE(fp8_channel, "fp8-channel")
+
 typedef struct {
     const char *name;
     void (*run)(const ckpt_kernels *k);
@@ -221,7 +252,17 @@ static const bench benches[] = {
     { "digest_row_fp8", run_digest_row_fp8, 1.0 * COLUMNS },
     { "digest_row_fp4", run_digest_row_fp4, 0.5 * COLUMNS },
     { "digest_row_i64", run_digest_row_i64, 2.0 * COLUMNS },
-    { "hash_bytes", run_hash_bytes, 4.0 * COLUMNS }
+    { "hash_bytes", run_hash_bytes, 4.0 * COLUMNS },
+    { "fp8-b128-f32", run_fp8_b128_f32, 5.0 * COLUMNS },
+    { "fp8-b128-f32-deepseek", run_fp8_b128_f32_deepseek, 5.0 * COLUMNS },
+    { "fp8-b128-ue8m0", run_fp8_b128_ue8m0, 5.0 * COLUMNS },
+    { "fp4-b32-deepseek", run_fp4_b32_deepseek, 4.5 * COLUMNS },
+    { "fp4-b32-floor", run_fp4_b32_floor, 4.5 * COLUMNS },
+    { "fp4-b32-even", run_fp4_b32_even, 4.5 * COLUMNS },
+    { "mxfp8-rceil", run_mxfp8_rceil, 5.0 * COLUMNS },
+    { "mxfp8-floor", run_mxfp8_floor, 5.0 * COLUMNS },
+    { "nvfp4-modelopt", run_nvfp4_modelopt, 4.5 * COLUMNS },
+    { "fp8-channel", run_fp8_channel, 5.0 * COLUMNS }
 };
 
 static double seconds_now(void)

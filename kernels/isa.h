@@ -1,0 +1,12 @@
+/* isa.h: names in the files that the build compiles once per instruction set. */
+#ifndef CKPT_KERNELS_ISA_H
+#define CKPT_KERNELS_ISA_H
+
+#ifndef KERNELS_ISA
+#define KERNELS_ISA scalar
+#endif
+#define ISA_PASTE(name, isa) name##_##isa
+#define ISA_EXPAND(name, isa) ISA_PASTE(name, isa)
+#define ISA_NAME(name) ISA_EXPAND(name, KERNELS_ISA)
+
+#endif

@@ -1,0 +1,436 @@
+/*
+ * quantise_rows.c: maxima of groups, scales by rule, codes and what they lost.
+ *
+ * The build compiles this file once per instruction set with -DKERNELS_ISA=scalar|avx2|avx512 and
+ * that set's flags. Loops are branch-free and of fixed order, so that the compiler makes vector
+ * code of them which returns the same bits: it may neither reorder F32 arithmetic nor fuse it
+ * (-ffp-contract=off).
+ */
+#include "quantise_rows.h"
+
+#include "isa.h"
+#include "scale_rules.h"
+
+enum {
+    CHUNK = 128,            /* columns whose errors are kept at hand */
+    SUM_LANES = 16
+};
+
+/* ---- maxima ---- */
+
+static inline __attribute__((always_inline))
+void group_amax(const float *src, size_t group_count, size_t group, float *amax)
+{
+    for (size_t g = 0; g < group_count; g++) {
+        uint32_t largest = 0;
+
+        for (size_t i = 0; i < group; i++) {
+            const uint32_t magnitude = f32_bits(f32_load(src, g * group + i)) & ~F32_SIGN_BIT;
+
+            largest = magnitude > largest ? magnitude : largest;
+        }
+        amax[g] = f32_from_bits(largest > F32_INF_BITS ? F32_NAN_BITS : largest);
+    }
+}
+
+/* A group that is known at compile time becomes a few registers. */
+void ISA_NAME(f32_group_amax)(const float *src, size_t group_count, size_t group, float *amax)
+{
+    if (group == 16)
+        group_amax(src, group_count, 16, amax);
+    else if (group == 32)
+        group_amax(src, group_count, 32, amax);
+    else
+        group_amax(src, group_count, group, amax);
+}
+
+/* ---- rounding to a small float ---- */
+
+typedef struct {
+    float largest;
+    uint32_t mantissa_bits;
+    uint32_t least;         /* F32 exponent field of the smallest normal number */
+} small_float;
+
+#define SMALL_E4M3 ((small_float){ 448.0f, 3, 121 })
+#define SMALL_E2M1 ((small_float){ 6.0f, 1, 127 })
+
+typedef struct {
+    uint32_t code;
+    float value;
+} small_rounded;
+
+/*
+ * A magnitude's bits, at most f.largest, to nearest even. Adding a power of two whose last mantissa
+ * bit is the step of the magnitude's octave makes the F32 unit round to steps; below the smallest
+ * normal number steps stay as wide as there. The lower bits of the sum count the steps, and an
+ * octave has 2^mantissa_bits of them, so a count that reaches the next octave is its first code.
+ */
+static inline small_rounded round_to_small(uint32_t magnitude, small_float f)
+{
+    const uint32_t exponent = magnitude & F32_INF_BITS;
+    const uint32_t octave = exponent > f.least << 23 ? exponent : f.least << 23;
+    const uint32_t magic = octave + ((23 - f.mantissa_bits) << 23);
+    const float sum = f32_from_bits(magnitude) + f32_from_bits(magic);
+    small_rounded r;
+
+    r.value = sum - f32_from_bits(magic);
+    r.code = f32_bits(sum) - magic + (octave >> (23 - f.mantissa_bits)) -
+             (f.least << f.mantissa_bits);
+    return r;
+}
+
+/* ---- scales ---- */
+
+#define FOR_EACH(expression)                                                                       \
+    for (size_t i = 0; i < count; i++) {                                                           \
+        const float a = amax[i];                                                                   \
+                                                                                                   \
+        scale[i] = (expression);                                                                   \
+    }                                                                                              \
+    break
+
+/* The rules whose divisor is the scale. */
+static void plain_scales(scale_rule rule, const float *restrict amax, size_t count,
+                         float *restrict scale)
+{
+    switch (rule) {
+    case SCALE_FP8_QUOTIENT:
+        FOR_EACH(f32_max(a, FP8_LEAST_QUOTIENT) / 448.0f);
+    case SCALE_FP8_PRODUCT:
+        FOR_EACH(f32_max(a, FP8_LEAST_PRODUCT) * (1.0f / 448.0f));
+    case SCALE_FP8_CEIL:
+        FOR_EACH(scale_power(scale_fp8_ceil(a)));
+    case SCALE_MXFP8_CEIL:
+        FOR_EACH(scale_power(scale_ceil(a * (1.0f / 448.0f))));
+    case SCALE_MXFP8_FLOOR:
+        FOR_EACH(scale_power(scale_floor(f32_bits(a), 8)));
+    case SCALE_FP4_CEIL:
+        FOR_EACH(scale_power(scale_fp4_ceil(a)));
+    case SCALE_FP4_FLOOR:
+        FOR_EACH(scale_power(scale_floor(f32_bits(a), 2)));
+    case SCALE_FP4_EVEN:
+        FOR_EACH(scale_power(scale_fp4_even(a)));
+    case SCALE_NVFP4:
+        break;
+    }
+}
+
+/* An E8M0 code is the exponent field of its power, 0 where that is subnormal. */
+static void power_codes(const float *restrict scale, size_t count, float *restrict divisor,
+                        uint8_t *restrict code)
+{
+    for (size_t i = 0; i < count; i++) {
+        divisor[i] = scale[i];
+        code[i] = (uint8_t)(f32_bits(scale[i]) >> 23);
+    }
+}
+
+static void peak_quotients(const float *restrict amax, const float *restrict divisor, size_t count,
+                           float *restrict peak)
+{
+    for (size_t i = 0; i < count; i++)
+        peak[i] = amax[i] / divisor[i];
+}
+
+/* The comparisons are of bits: of numbers that are not negative they order as the numbers do. */
+static void nvfp4_scales(const float *restrict amax, size_t count, float tensor_scale,
+                         const block_scales *out)
+{
+    float *restrict scale = out->scale;
+    float *restrict divisor = out->divisor;
+    uint8_t *restrict code = out->code;
+    const float unit = 6.0f * tensor_scale;
+    const int32_t least = (int32_t)f32_bits(0x1p-9f);
+    const int32_t largest = (int32_t)f32_bits(448.0f);
+
+    for (size_t i = 0; i < count; i++) {
+        const int32_t quotient = (int32_t)f32_bits(amax[i] / unit);
+        const int32_t t = quotient == 0 ? (int32_t)f32_bits(1.0f) : quotient;
+        const int32_t high = t < largest ? t : largest;
+        const small_rounded r = round_to_small((uint32_t)(high > least ? high : least),
+                                               SMALL_E4M3);
+
+        code[i] = (uint8_t)r.code;
+        scale[i] = r.value;
+        divisor[i] = r.value * tensor_scale;
+    }
+}
+
+void ISA_NAME(amax_to_scale)(scale_rule rule, const float *amax, size_t count,
+                             float tensor_scale, const block_scales *out)
+{
+    if (rule == SCALE_NVFP4) {
+        nvfp4_scales(amax, count, tensor_scale, out);
+    } else {
+        plain_scales(rule, amax, count, out->scale);
+        power_codes(out->scale, count, out->divisor, out->code);
+    }
+    peak_quotients(amax, out->divisor, count, out->peak);
+}
+
+/* ---- codes ---- */
+
+/* Some columns of a row on their way. What lies behind their count up to the next 16 is zero. */
+typedef struct {
+    _Alignas(64) float error[CHUNK];
+    _Alignas(64) float tail[CHUNK];     /* the values, where they are not whole lanes */
+    _Alignas(64) uint32_t code[CHUNK];
+    _Alignas(64) uint8_t byte[CHUNK];   /* the codes, one a byte */
+    _Alignas(64) uint32_t saturated[CHUNK];     /* 1 where it is, for forms that look at each */
+} chunk;
+
+/* What the compiler knows of a call: each combination is a function of its own. */
+typedef struct {
+    small_float small;
+    size_t width;           /* columns of a block, at most CHUNK */
+    int is_nvfp4;           /* a tensor scale; -0 becomes code 0; saturation in every other block */
+} form;
+
+/* Columns of a chunk. */
+typedef struct {
+    size_t from;
+    size_t count;
+} span;
+
+/* The factors of one block. */
+typedef struct {
+    float divisor;
+    float scale;
+    float tensor_scale;
+} factors;
+
+static inline factors factors_of(const quantise_input *in, size_t block)
+{
+    const factors f = { in->divisor[block], in->scale[block], in->tensor_scale };
+
+    return f;
+}
+
+/* Columns that share factors, to the same places of the chunk. */
+static inline __attribute__((always_inline))
+void quantise_run(const float *restrict src, span s, factors b, form f, chunk *restrict c)
+{
+    const uint32_t largest = f32_bits(f.small.largest);
+    const unsigned sign_shift = f.small.mantissa_bits == 3 ? 24 : 28;
+
+    for (size_t i = s.from; i < s.from + s.count; i++) {
+        const float x = f32_load(src, i);
+        const uint32_t q = f32_bits(x / b.divisor);
+        const uint32_t magnitude = q & ~F32_SIGN_BIT;
+        const small_rounded r = round_to_small(magnitude < largest ? magnitude : largest, f.small);
+        const uint32_t sign = f.is_nvfp4 && magnitude == 0 ? 0 : q & F32_SIGN_BIT;
+        const float product = f32_from_bits(f32_bits(r.value) | sign) * b.scale;
+        const float y = f.is_nvfp4 ? product * b.tensor_scale : product;
+
+        c->code[i] = r.code | sign >> sign_shift;
+        c->error[i] = y - x;
+        if (f.is_nvfp4)
+            c->saturated[i] = (int32_t)magnitude > (int32_t)largest;
+    }
+}
+
+/* No quotient of a block is above that of its maximum, so few blocks are looked at. The
+ * scales of NVFP4 are rounded to nearest, which puts every other maximum above the largest code. */
+static inline __attribute__((always_inline))
+uint32_t count_saturated(const float *src, size_t count, float divisor, float largest)
+{
+    uint32_t saturated = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t magnitude = f32_bits(f32_load(src, i) / divisor) & ~F32_SIGN_BIT;
+
+        saturated += (int32_t)magnitude > (int32_t)f32_bits(largest);
+    }
+    return saturated;
+}
+
+/* The call, the row, and what was summed so far. */
+typedef struct {
+    const quantise_input *in;
+    size_t row;
+    double errors[SUM_LANES];
+    double values[SUM_LANES];
+    quantise_sums *sums;
+} progress;
+
+/* Columns of a row; from and count are multiples of the width, but for the row's end. */
+static inline __attribute__((always_inline))
+void quantise_chunk(progress *p, const float *src, span columns, form f, chunk *c)
+{
+    for (size_t at = 0; at < columns.count; at += f.width) {
+        const size_t b = (columns.from + at) / (f.width < CHUNK ? f.width : p->in->block_cols);
+        const size_t n = f.width < CHUNK ? f.width : columns.count;
+
+        quantise_run(src, (span){ at, n }, factors_of(p->in, b), f, c);
+        if (!f.is_nvfp4 && p->in->peak[b] > f.small.largest)
+            p->sums->saturated += count_saturated(src + at, n, p->in->divisor[b],
+                                                  f.small.largest);
+    }
+    if (f.is_nvfp4) {
+        uint32_t saturated = 0;
+
+        for (size_t i = 0; i < columns.count; i++)
+            saturated += c->saturated[i];
+        p->sums->saturated += saturated;
+    }
+}
+
+typedef float four_f32 __attribute__((vector_size(16)));
+typedef double four_f64 __attribute__((vector_size(32)));
+
+static inline __attribute__((always_inline)) void add_four(four_f64 *lanes, const float *values)
+{
+    four_f32 narrow;
+    four_f64 wide;
+
+    memcpy(&narrow, values, sizeof narrow);
+    wide = __builtin_convertvector(narrow, four_f64);
+    *lanes += wide * wide;
+}
+
+/* The square of an F32 is exact in F64: only the additions round. */
+static inline __attribute__((always_inline))
+void add_squares(const float *values, size_t count, double lanes[SUM_LANES])
+{
+    four_f64 a;
+    four_f64 b;
+    four_f64 c;
+    four_f64 d;
+
+    memcpy(&a, lanes, sizeof a);
+    memcpy(&b, lanes + 4, sizeof b);
+    memcpy(&c, lanes + 8, sizeof c);
+    memcpy(&d, lanes + 12, sizeof d);
+    for (size_t i = 0; i < count; i += SUM_LANES) {
+        add_four(&a, values + i);
+        add_four(&b, values + i + 4);
+        add_four(&c, values + i + 8);
+        add_four(&d, values + i + 12);
+    }
+    memcpy(lanes, &a, sizeof a);
+    memcpy(lanes + 4, &b, sizeof b);
+    memcpy(lanes + 8, &c, sizeof c);
+    memcpy(lanes + 12, &d, sizeof d);
+}
+
+static double sum_lanes(double lanes[SUM_LANES])
+{
+    for (size_t half = SUM_LANES / 2; half > 0; half /= 2)
+        for (size_t l = 0; l < half; l++)
+            lanes[l] += lanes[l + half];
+    return lanes[0];
+}
+
+/* The place of the largest error is looked for only where it is larger than all before. */
+static inline __attribute__((always_inline))
+void note_errors(const chunk *c, size_t count, size_t row, size_t col, quantise_sums *sums)
+{
+    uint32_t largest = 0;
+    uint32_t rounded = 0;
+    uint32_t place = CHUNK;
+
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t magnitude = f32_bits(c->error[i]) & ~F32_SIGN_BIT;
+
+        largest = magnitude > largest ? magnitude : largest;
+        rounded += magnitude != 0;
+    }
+    sums->rounded += rounded;
+    if (largest <= f32_bits(sums->max_error))
+        return;
+    for (uint32_t i = 0; i < count; i++) {
+        const int is_largest = (f32_bits(c->error[i]) & ~F32_SIGN_BIT) == largest;
+        const uint32_t candidate = is_largest ? i : CHUNK;
+
+        place = candidate < place ? candidate : place;
+    }
+    sums->max_error = f32_from_bits(largest);
+    sums->max_row = row;
+    sums->max_col = col + place;
+}
+
+static inline __attribute__((always_inline))
+void narrow_codes(const uint32_t *restrict code, size_t count, uint8_t *restrict out)
+{
+    for (size_t i = 0; i < count; i++)
+        out[i] = (uint8_t)code[i];
+}
+
+/* Low nibble first: a pair of codes is a 16-bit word. */
+static inline __attribute__((always_inline))
+void pack_e2m1(const uint8_t *restrict code, size_t count, uint8_t *restrict out)
+{
+    for (size_t i = 0; i < count / 2; i++) {
+        uint16_t pair;
+
+        memcpy(&pair, code + 2 * i, sizeof pair);
+        out[i] = (uint8_t)(pair | pair >> 4);
+    }
+}
+
+/* Everything of one chunk; `codes` is where its first code goes. */
+static inline __attribute__((always_inline))
+void quantise_columns(progress *p, size_t col, size_t count, form f, uint8_t *codes)
+{
+    const size_t padded = (count + SUM_LANES - 1) / SUM_LANES * SUM_LANES;
+    const float *src = p->in->values + p->row * p->in->pitch + col;
+    chunk c;
+
+    if (count < padded) {
+        memset(c.error + count, 0, (padded - count) * sizeof *c.error);
+        memset(c.tail + count, 0, (padded - count) * sizeof *c.tail);
+        memcpy(c.tail, src, count * sizeof *src);
+        src = c.tail;
+    }
+    quantise_chunk(p, src, (span){ col, count }, f, &c);
+    if (f.small.mantissa_bits == 3) {
+        narrow_codes(c.code, count, codes);
+    } else {
+        narrow_codes(c.code, count, c.byte);
+        pack_e2m1(c.byte, count, codes);
+    }
+    add_squares(c.error, padded, p->errors);
+    add_squares(src, padded, p->values);
+    note_errors(&c, count, p->row, col, p->sums);
+}
+
+/* Whole chunks have a size that the compiler knows. */
+static inline __attribute__((always_inline))
+void quantise_rows(const quantise_input *in, form f, uint8_t *codes, size_t codes_pitch,
+                   quantise_sums *sums)
+{
+    const unsigned codes_a_byte = f.small.mantissa_bits == 3 ? 1 : 2;
+    progress p = { .in = in, .sums = sums };
+
+    memset(sums, 0, sizeof *sums);
+    for (p.row = 0; p.row < in->rows; p.row++) {
+        uint8_t *to = codes + p.row * codes_pitch;
+        size_t col = 0;
+
+        for (; col + CHUNK <= in->cols; col += CHUNK)
+            quantise_columns(&p, col, CHUNK, f, to + col / codes_a_byte);
+        if (col < in->cols)
+            quantise_columns(&p, col, in->cols - col, f, to + col / codes_a_byte);
+    }
+    sums->error_squares = sum_lanes(p.errors);
+    sums->value_squares = sum_lanes(p.values);
+}
+
+void ISA_NAME(quantise_e4m3)(const quantise_input *in, uint8_t *codes, size_t codes_pitch,
+                             quantise_sums *sums)
+{
+    if (in->block_cols == 32)
+        quantise_rows(in, (form){ SMALL_E4M3, 32, 0 }, codes, codes_pitch, sums);
+    else
+        quantise_rows(in, (form){ SMALL_E4M3, CHUNK, 0 }, codes, codes_pitch, sums);
+}
+
+void ISA_NAME(quantise_e2m1)(const quantise_input *in, uint8_t *codes, size_t codes_pitch,
+                             quantise_sums *sums)
+{
+    if (in->block_cols == 32)
+        quantise_rows(in, (form){ SMALL_E2M1, 32, 0 }, codes, codes_pitch, sums);
+    else
+        quantise_rows(in, (form){ SMALL_E2M1, 16, 1 }, codes, codes_pitch, sums);
+}

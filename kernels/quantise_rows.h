@@ -1,0 +1,70 @@
+/*
+ * quantise_rows.h: what the quantisers of kernels.h take and give. kernels.h includes it.
+ *
+ * A quantiser works in three steps: the largest magnitude of each block, the scale that a rule
+ * makes of it, the codes of the elements under that scale. The last step also counts and sums what
+ * was lost.
+ */
+#ifndef CKPT_KERNELS_QUANTISE_ROWS_H
+#define CKPT_KERNELS_QUANTISE_ROWS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * How the largest magnitude a of a block becomes its scale. fl(): one F32 rounding.
+ * R448 = fl(1/448) = 0x3B124925, R6 = fl(1/6) = 0x3E2AAAAB. CEIL(v): the least code b with
+ * 2^(b - 127) >= v. FLOOR(v, k): the exponent field of v, less k, at least 0.
+ */
+typedef enum {
+    SCALE_FP8_QUOTIENT,     /* F32: fl(max(a, bf16(1e-12)) / 448) */
+    SCALE_FP8_PRODUCT,      /* F32: fl(max(a, 1e-4) * R448) */
+    SCALE_FP8_CEIL,         /* E8M0: CEIL(fl(max(a, 1e-4) * R448)) */
+    SCALE_MXFP8_CEIL,       /* E8M0: CEIL(fl(a * R448)) */
+    SCALE_MXFP8_FLOOR,      /* E8M0: FLOOR(a, 8), OCP MX */
+    SCALE_FP4_CEIL,         /* E8M0: CEIL(fl(max(a, 6 * 2^-126) * R6)) */
+    SCALE_FP4_FLOOR,        /* E8M0: FLOOR(a, 2), OCP MX */
+    SCALE_FP4_EVEN,         /* E8M0: as FLOOR, a mantissa of 1.75 and more counting as the next
+                               power; 255 (NaN) where that power is beyond F32 */
+    SCALE_NVFP4             /* E4M3 of clamp(fl(a / fl(6 * t)), 2^-9, 448), and of 1 where that
+                               quotient is 0; t: the tensor's scale */
+} scale_rule;
+
+/* Scales of `count` blocks, in arrays of the caller. */
+typedef struct {
+    float *scale;           /* the stored scale as F32 */
+    float *divisor;         /* what elements are divided by: `scale`; NVFP4: fl(scale * t) */
+    float *peak;            /* amax / divisor */
+    uint8_t *code;          /* the stored E8M0 or E4M3 code; without meaning for F32 scales */
+} block_scales;
+
+/* Values, `pitch` elements from row to row, and the scales that all their rows share. */
+typedef struct {
+    const float *values;
+    size_t rows;
+    size_t cols;
+    size_t pitch;
+    const float *scale;     /* of each `block_cols` columns */
+    const float *divisor;
+    const float *peak;
+    size_t block_cols;
+    float tensor_scale;     /* NVFP4's */
+} quantise_input;
+
+/*
+ * What quantising lost. With x the value and y = fl(code * scale), for NVFP4
+ * fl(fl(code * scale) * tensor_scale), the error is fl(y - x). Sums are F64: lane l of 16 takes the
+ * squares of columns c with c % 16 = l, row by row; then lanes l and l + 8 are added, l and l + 4,
+ * l + 2, l + 1.
+ */
+typedef struct {
+    uint64_t rounded;       /* elements with y != x */
+    uint64_t saturated;     /* elements with fl(|x / divisor|) above the largest code */
+    double error_squares;
+    double value_squares;
+    float max_error;        /* largest |error|; the first place by rows, meaningless when it is 0 */
+    uint64_t max_row;
+    uint64_t max_col;
+} quantise_sums;
+
+#endif

@@ -1,0 +1,63 @@
+/*
+ * scale_rules.h: the arithmetic of scale_rule (quantise_rows.h), branch-free, so that compilers
+ * make vector code of loops over it. Sources: DeepSeek-V4 inference/kernel.py (CEIL with floors on
+ * a), OCP Microscaling Formats 1.0 section 6.3 (FLOOR), torchao prototype/mx_formats (RCEIL, EVEN),
+ * NVIDIA Model-Optimizer qtensor/nvfp4_tensor.py (NVFP4), slime tools/convert_hf_to_fp8.py
+ * (QUOTIENT), VeOmni deepseek_v4/act_quant.py (PRODUCT).
+ */
+#ifndef CKPT_KERNELS_SCALE_RULES_H
+#define CKPT_KERNELS_SCALE_RULES_H
+
+#include "internal.h"
+
+#define FP8_LEAST_QUOTIENT f32_from_bits(0x2B8D0000u)       /* 1e-12 rounded to BF16 */
+#define FP8_LEAST_PRODUCT 1e-4f
+#define FP4_LEAST (6 * 0x1p-126f)
+
+static inline float f32_max(float a, float b)
+{
+    return a > b ? a : b;
+}
+
+/* CEIL: any mantissa bit rounds the exponent up. Below 2^-126 the powers are 2^-127, which is the
+ * upper mantissa bit alone, and 2^-126. */
+static inline uint32_t scale_ceil(float v)
+{
+    const uint32_t bits = f32_bits(v);
+    const uint32_t limit = bits >= 0x800000u ? 0 : 0x400000u;
+
+    return (bits >> 23) + ((bits & 0x7FFFFFu) > limit);
+}
+
+static inline uint32_t scale_floor(uint32_t bits, uint32_t k)
+{
+    const uint32_t exponent = bits >> 23;
+
+    return exponent > k ? exponent - k : 0;
+}
+
+static inline uint32_t scale_fp8_ceil(float amax)
+{
+    return scale_ceil(f32_max(amax, FP8_LEAST_PRODUCT) * (1.0f / 448.0f));
+}
+
+static inline uint32_t scale_fp4_ceil(float amax)
+{
+    return scale_ceil(f32_max(amax, FP4_LEAST) * (1.0f / 6.0f));
+}
+
+/* Torchao adds a quarter of the octave to the bits; what overflows there becomes NaN. */
+static inline uint32_t scale_fp4_even(float amax)
+{
+    const uint32_t bits = f32_bits(amax) + 0x200000u;
+
+    return bits >= F32_INF_BITS ? E8M0_NAN : scale_floor(bits, 2);
+}
+
+/* A finite E8M0 code as F32; 2^-127 is the upper mantissa bit alone. */
+static inline float scale_power(uint32_t code)
+{
+    return f32_from_bits(code == 0 ? 0x400000u : code << 23);
+}
+
+#endif

@@ -1,0 +1,279 @@
+/*
+ * quantise.c: one panel by one rule: maxima, scales, codes, for runs of blocks that are small
+ * enough to stay in the cache between the three steps.
+ */
+#include "quantise.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "scale.h"
+#include "size.h"
+
+enum { RUN_BLOCKS = 128 };      /* of 16 or 32 columns */
+
+static const quantise_result done = { QUANTISE_DONE, 0, 0 };
+
+/* Blocks side by side, `rows` high, that are quantised together. */
+typedef struct {
+    size_t row;                 /* of the panel */
+    size_t rows;
+    size_t first_block;         /* of the block row */
+    size_t block_count;
+    size_t col;                 /* of the panel */
+    size_t cols;
+} run;
+
+/* A block is no wider than the panel: a whole row is one block. */
+static size_t block_width(const quantise_rule *rule, const quantise_panel *p)
+{
+    return size_min(rule->block_cols, p->cols);
+}
+
+static quantise_result fail_at(quantise_outcome outcome, const quantise_panel *p, size_t row,
+                               size_t col)
+{
+    const quantise_result result = { outcome, p->first_row + row, p->first_col + col };
+
+    return result;
+}
+
+static const float *values_at(const quantise_panel *p, size_t row, size_t col)
+{
+    return p->values + row * p->pitch + col;
+}
+
+/* ---- what is refused ---- */
+
+static int is_finite(float value)
+{
+    return value - value == 0;
+}
+
+static int are_finite(const float *values, size_t count)
+{
+    float zeros = 0;
+
+    for (size_t i = 0; i < count; i++)
+        zeros += values[i] - values[i];     /* NaN once a value is not finite */
+    return zeros == 0;
+}
+
+static quantise_result fail_not_finite(const quantise_panel *p, const run *r)
+{
+    for (size_t row = r->row; row < r->row + r->rows; row++)
+        for (size_t col = r->col; col < r->col + r->cols; col++) {
+            float value;
+
+            memcpy(&value, values_at(p, row, col), sizeof value);
+            if (!is_finite(value))
+                return fail_at(QUANTISE_NOT_FINITE, p, row, col);
+        }
+    assert(!"a maximum that is no maximum of its block");
+    return done;
+}
+
+/* Codes of one row as what they stand for, but for the scales. */
+static void decode(const quantise_setup *s, const uint8_t *codes, size_t count, float *out)
+{
+    if (s->rule->codes == CKPT_F4)
+        s->kernels->e2m1_to_f32(codes, out, count);
+    else
+        s->kernels->e4m3_to_f32(codes, out, count);
+}
+
+/*
+ * A code rounded up may stand for more than its value. Only blocks with values of 2^127 and more
+ * can reach what BF16 rounds to infinity, 2^128 - 2^119.
+ */
+static quantise_result check_products(const quantise_setup *s, const quantise_panel *p,
+                                      const run *r, const quantise_target *t, const float *scales)
+{
+    const size_t width = block_width(s->rule, p);
+    const size_t bits = ckpt_dtype_bits(s->rule->codes);
+    float values[FP8_BLOCK];
+
+    for (size_t row = r->row; row < r->row + r->rows; row++)
+        for (size_t i = 0; i < r->cols; i += FP8_BLOCK) {
+            const size_t count = size_min(FP8_BLOCK, r->cols - i);
+            const uint8_t *codes = t->codes + row * t->codes_pitch + (r->col + i) * bits / 8;
+
+            decode(s, codes, count, values);
+            for (size_t k = 0; k < count; k++) {
+                const float product = values[k] * scales[(i + k) / width] *
+                                      s->tensor_scale;
+
+                if (product >= 0x1.FFp127f || product <= -0x1.FFp127f)
+                    return fail_at(QUANTISE_TOO_LARGE, p, row, r->col + i + k);
+            }
+        }
+    return done;
+}
+
+/* ---- the steps ---- */
+
+static void find_maxima(const quantise_setup *s, const quantise_panel *p, const run *r, float *amax)
+{
+    const float *values = values_at(p, r->row, r->col);
+
+    if (s->rule->block_cols >= FP8_BLOCK)
+        amax[0] = s->kernels->f32_block_amax(values, r->rows, r->cols, p->pitch);
+    else
+        s->kernels->f32_group_amax(values, r->block_count, s->rule->block_cols, amax);
+}
+
+static quantise_result make_scales(const quantise_setup *s, const quantise_panel *p, const run *r,
+                                   const float *amax, const block_scales *scales)
+{
+    const size_t width = block_width(s->rule, p);
+
+    if (!are_finite(amax, r->block_count))
+        return fail_not_finite(p, r);
+    s->kernels->amax_to_scale(s->rule->scales, amax, r->block_count, s->tensor_scale, scales);
+    if (are_finite(scales->peak, r->block_count) && are_finite(scales->scale, r->block_count))
+        return done;
+    for (size_t b = 0; b < r->block_count; b++) {
+        if (!(scales->divisor[b] > 0))
+            return fail_at(QUANTISE_TOO_SMALL, p, r->row, r->col + b * width);
+        if (!is_finite(scales->divisor[b]))
+            return fail_at(QUANTISE_TOO_LARGE, p, r->row, r->col + b * width);
+    }
+    return done;
+}
+
+static void store_scales(const quantise_setup *s, const run *r, const quantise_target *t,
+                         const block_scales *scales)
+{
+    uint8_t *to = t->scales + r->row / s->rule->block_rows * t->scales_pitch +
+                  r->first_block * ckpt_dtype_bits(t->scale_dtype) / 8;
+
+    if (t->scale_dtype == CKPT_F32)
+        memcpy(to, scales->scale, r->block_count * sizeof *scales->scale);
+    else
+        memcpy(to, scales->code, r->block_count);
+}
+
+static quantise_result quantise_blocks(const quantise_setup *s, const quantise_panel *p,
+                                       const run *r, const quantise_target *t, quantise_loss *loss)
+{
+    float amax[RUN_BLOCKS];
+    float scale[RUN_BLOCKS];
+    float divisor[RUN_BLOCKS];
+    float peak[RUN_BLOCKS];
+    uint8_t code[RUN_BLOCKS];
+    const block_scales scales = { scale, divisor, peak, code };
+    const quantise_input in = {
+        values_at(p, r->row, r->col), r->rows, r->cols, p->pitch, scale, divisor, peak,
+        s->rule->block_cols, s->tensor_scale
+    };
+    uint8_t *codes = t->codes + r->row * t->codes_pitch +
+                     r->col * ckpt_dtype_bits(s->rule->codes) / 8;
+    quantise_sums sums;
+    quantise_result result;
+
+    find_maxima(s, p, r, amax);
+    if ((result = make_scales(s, p, r, amax, &scales)).outcome != QUANTISE_DONE)
+        return result;
+    if (s->rule->codes == CKPT_F4)
+        s->kernels->quantise_e2m1(&in, codes, t->codes_pitch, &sums);
+    else
+        s->kernels->quantise_e4m3(&in, codes, t->codes_pitch, &sums);
+    for (size_t b = 0; b < r->block_count; b++)
+        if (amax[b] >= 0x1p127f &&
+            (result = check_products(s, p, r, t, scale)).outcome != QUANTISE_DONE)
+            return result;
+    store_scales(s, r, t, &scales);
+    quantise_loss_note(loss, &sums, p->first_row + r->row, p->first_col + r->col);
+    loss->elements += (uint64_t)r->rows * r->cols;
+    return done;
+}
+
+/* ---- panels ---- */
+
+/* Blocks of a block row from `first` on that are quantised together: none of them is kept. */
+static size_t run_length(const uint8_t *kept, size_t first, size_t count, size_t most)
+{
+    size_t length = 0;
+
+    while (first + length < count && length < most && (kept == NULL || kept[first + length] == 0))
+        length++;
+    return length;
+}
+
+quantise_result quantise_panel_run(const quantise_setup *s, const quantise_panel *p,
+                                   const quantise_target *t, quantise_loss *loss)
+{
+    const size_t height = s->rule->block_rows;
+    const size_t width = block_width(s->rule, p);
+    const size_t count = p->cols == 0 ? 0 : (size_t)size_div_up(p->cols, width);
+    const size_t most = s->rule->block_cols >= FP8_BLOCK ? 1 : RUN_BLOCKS;
+
+    assert(!s->rule->from_fp4 && quantise_rule_fits(s->rule, p->cols));
+    assert(height == 1 || p->rows <= height);
+    assert(t->scale_dtype == s->rule->scale_dtype ||
+           (t->scale_dtype == CKPT_F32 && s->rule->powers_of_two));
+    for (size_t row = 0; row < p->rows; row += height) {
+        const uint8_t *kept = p->kept == NULL ? NULL : p->kept + row / height * count;
+        size_t length;
+
+        for (size_t b = 0; b < count; b += length) {
+            run r = { row, size_min(height, p->rows - row), b, 0, b * width, 0 };
+            quantise_result result;
+
+            length = run_length(kept, b, count, most);
+            loss->blocks += length > 0 ? length : 1;
+            loss->kept_blocks += length == 0;
+            if (length == 0) {
+                length = 1;
+                continue;
+            }
+            r.block_count = length;
+            r.cols = size_min(length * width, p->cols - r.col);
+            result = quantise_blocks(s, p, &r, t, loss);
+            if (result.outcome != QUANTISE_DONE)
+                return result;
+        }
+    }
+    return done;
+}
+
+/* ---- unchanged blocks ---- */
+
+/* Clear kept[] of the block row where this row of it differs. */
+static void compare_row(const quantise_setup *s, const quantise_panel *p, size_t row,
+                        const float *original, uint8_t *kept)
+{
+    const size_t width = block_width(s->rule, p);
+    uint16_t x[FP8_BLOCK];
+    uint16_t y[FP8_BLOCK];
+
+    for (size_t col = 0; col < p->cols; col += FP8_BLOCK) {
+        const size_t count = size_min(FP8_BLOCK, p->cols - col);
+
+        s->kernels->f32_to_bf16(values_at(p, row, col), x, count);
+        s->kernels->f32_to_bf16(original + row * p->pitch + col, y, count);
+        for (size_t i = 0; i < count; i++)
+            if (x[i] != y[i] || (x[i] & 0x7F80) == 0x7F80)
+                kept[(col + i) / width] = 0;
+    }
+}
+
+uint64_t quantise_find_kept(const quantise_setup *s, const quantise_panel *p, const float *original,
+                            uint8_t *kept)
+{
+    const size_t height = s->rule->block_rows;
+    const size_t width = block_width(s->rule, p);
+    const size_t count = p->cols == 0 ? 0 : (size_t)size_div_up(p->cols, width);
+    uint64_t kept_count = 0;
+
+    for (size_t row = 0; row < p->rows; row++) {
+        uint8_t *of_row = kept + row / height * count;
+
+        if (row % height == 0)
+            memset(of_row, 1, count);
+        compare_row(s, p, row, original, of_row);
+    }
+    for (size_t i = 0; i < (size_t)size_div_up(p->rows, height) * count; i++)
+        kept_count += kept[i];
+    return kept_count;
+}

@@ -1,0 +1,268 @@
+/* test_kernels_scales.c: scale rules of all BF16 maxima, and codes of all BF16 values, against
+ * arithmetic in double. */
+#include "test_kernels.h"
+
+enum { BF16_FINITE = 0x7F80 };      /* codes 0 .. 0x7F7F are the finite magnitudes */
+
+static float bf16_value(uint32_t code)
+{
+    return float_of(code << 16);
+}
+
+/* The least code b with 2^(b - 127) >= v. */
+static uint32_t ceil_reference(float v)
+{
+    uint32_t b = 0;
+
+    while (ldexp(1.0, (int)b - 127) < (double)v)
+        b++;
+    return b;
+}
+
+/* The exponent of a, less k; 0 below. Mantissas from `carry` on count as the next power. */
+static uint32_t floor_reference(float a, int k, double carry)
+{
+    int exponent = 0;
+    double mantissa;
+
+    if (a < 0x1p-126f)              /* subnormal: the field is 0, unless a carry makes it 1 */
+        return 0;
+    mantissa = 2 * frexp((double)a, &exponent);
+    exponent += mantissa >= carry ? 0 : -1;
+    return exponent > 127 ? 255 : exponent + 127 > k ? (uint32_t)(exponent + 127 - k) : 0;
+}
+
+static uint32_t code_reference(scale_rule rule, float a)
+{
+    switch (rule) {
+    case SCALE_FP8_CEIL:
+        return ceil_reference(fmaxf(a, 1e-4f) * (1.0f / 448.0f));
+    case SCALE_MXFP8_CEIL:
+        return ceil_reference(a * (1.0f / 448.0f));
+    case SCALE_MXFP8_FLOOR:
+        return floor_reference(a, 8, 4.0);
+    case SCALE_FP4_CEIL:
+        return ceil_reference(fmaxf(a, 6 * 0x1p-126f) * (1.0f / 6.0f));
+    case SCALE_FP4_FLOOR:
+        return floor_reference(a, 2, 4.0);
+    default:
+        return floor_reference(a, 2, 1.75);
+    }
+}
+
+static float *all_bf16(size_t *count)
+{
+    float *values = buffer_new(BF16_FINITE * sizeof *values);
+
+    for (uint32_t i = 0; i < BF16_FINITE; i++)
+        values[i] = bf16_value(i);
+    *count = BF16_FINITE;
+    return values;
+}
+
+typedef struct {
+    float scale[BF16_FINITE];
+    float divisor[BF16_FINITE];
+    float peak[BF16_FINITE];
+    uint8_t code[BF16_FINITE];
+} scales;
+
+static const scale_rule powers[] = { SCALE_FP8_CEIL, SCALE_MXFP8_CEIL, SCALE_MXFP8_FLOOR,
+                                     SCALE_FP4_CEIL, SCALE_FP4_FLOOR, SCALE_FP4_EVEN };
+
+static void test_powers_of_every_bf16_maximum(void **state)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    size_t count;
+    float *amax = all_bf16(&count);
+    scales *got = buffer_new(sizeof *got);
+    const block_scales out = { got->scale, got->divisor, got->peak, got->code };
+
+    (void)state;
+    for (size_t r = 0; r < COUNT(powers); r++)
+        for (size_t s = 0; s < set_count; s++) {
+            sets[s]->amax_to_scale(powers[r], amax, count, 1.0f, &out);
+            for (size_t i = 0; i < count; i++) {
+                const uint32_t code = code_reference(powers[r], amax[i]);
+
+                if (got->code[i] != code)
+                    fail_msg("%s: rule %d of %a is %u, not %u", sets[s]->name, (int)powers[r],
+                             (double)amax[i], got->code[i], code);
+                if (code < 255)
+                    assert_true((double)got->scale[i] == e8m0_reference(code));
+                assert_int_equal(bits_of(got->divisor[i]), bits_of(got->scale[i]));
+            }
+        }
+    free(got);
+    free(amax);
+}
+
+static void test_f32_scales_of_every_bf16_maximum(void **state)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    size_t count;
+    float *amax = all_bf16(&count);
+    scales *got = buffer_new(sizeof *got);
+    const block_scales out = { got->scale, got->divisor, got->peak, got->code };
+
+    (void)state;
+    for (size_t s = 0; s < set_count; s++) {
+        sets[s]->amax_to_scale(SCALE_FP8_QUOTIENT, amax, count, 1.0f, &out);
+        for (size_t i = 0; i < count; i++) {
+            const double a = fmax((double)amax[i], (double)bf16_value(0x2B8D));
+
+            assert_true(got->scale[i] == (float)(a / 448.0));
+            assert_true(got->peak[i] == (float)((double)amax[i] / (double)got->scale[i]));
+        }
+        sets[s]->amax_to_scale(SCALE_FP8_PRODUCT, amax, count, 1.0f, &out);
+        for (size_t i = 0; i < count; i++) {
+            const double a = fmax((double)amax[i], (double)1e-4f);
+
+            assert_true(got->scale[i] == (float)(a * (double)float_of(0x3B124925)));
+        }
+    }
+    free(got);
+    free(amax);
+}
+
+static void test_nvfp4_scales_of_every_bf16_maximum(void **state)
+{
+    static const float tensor_scales[] = { 0x1p-10f, 1.0f, 0.0123f, 3e-30f, 5e20f };
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    size_t count;
+    float *amax = all_bf16(&count);
+    scales *got = buffer_new(sizeof *got);
+    const block_scales out = { got->scale, got->divisor, got->peak, got->code };
+
+    (void)state;
+    for (size_t s = 0; s < set_count; s++)
+        for (size_t k = 0; k < COUNT(tensor_scales); k++) {
+            const float t = tensor_scales[k];
+
+            sets[s]->amax_to_scale(SCALE_NVFP4, amax, count, t, &out);
+            for (size_t i = 0; i < count; i++) {
+                const double q = (double)(float)((double)amax[i] / (double)(6.0f * t));
+                const double clamped = q == 0 ? 1.0 : fmin(fmax(q, 0x1p-9), 448.0);
+
+                assert_int_equal(got->code[i], small_nearest(FORMAT_E4M3, clamped));
+                assert_true((double)got->scale[i] == e4m3_reference(got->code[i]));
+                assert_true(got->divisor[i] == (float)((double)got->scale[i] * (double)t));
+            }
+        }
+    free(got);
+    free(amax);
+}
+
+/* ---- codes ---- */
+
+typedef struct {
+    small_format format;
+    size_t block_cols;
+    float scale;
+    float tensor_scale;
+} code_case;
+
+static uint32_t expected_code(const code_case *c, float x, float divisor)
+{
+    const double q = (double)(float)((double)x / (double)divisor);
+    const unsigned bits = c->format.exponent_bits + c->format.mantissa_bits;
+    const uint32_t code = small_nearest(c->format, fmin(fabs(q), small_value(c->format,
+                                                                            c->format.last)));
+    const int is_minus = c->block_cols == 16 ? q < 0 : signbit(q) != 0;
+
+    return code | (is_minus ? 1u << bits : 0);
+}
+
+/* All finite BF16 values, both signs, 128 a row, each a block of its own kind of divisor. */
+static void check_codes(const ckpt_kernels *k, const code_case *c)
+{
+    enum { COLS = 256, ROWS = 2 * BF16_FINITE / COLS };
+    const float divisor = c->scale * c->tensor_scale;
+    float of_block[COLS];
+    float of_divisor[COLS];
+    float peak[COLS];
+    float *values = buffer_new(ROWS * COLS * sizeof *values);
+    uint8_t *codes = buffer_new(ROWS * COLS);
+    const size_t pitch = c->format.mantissa_bits == 3 ? COLS : COLS / 2;
+    const quantise_input in = { values, ROWS, COLS, COLS, of_block, of_divisor, peak,
+                                c->block_cols, c->tensor_scale };
+    quantise_sums sums;
+    uint64_t saturated = 0;
+
+    for (size_t i = 0; i < COLS; i++) {
+        of_block[i] = c->scale;
+        of_divisor[i] = divisor;
+        peak[i] = INFINITY;
+    }
+    for (uint32_t i = 0; i < ROWS * COLS; i++)
+        values[i] = bf16_value(i / 2 | (i % 2) << 15);
+    if (c->format.mantissa_bits == 3)
+        k->quantise_e4m3(&in, codes, pitch, &sums);
+    else
+        k->quantise_e2m1(&in, codes, pitch, &sums);
+    for (size_t i = 0; i < ROWS * COLS; i++) {
+        const uint32_t got = c->format.mantissa_bits == 3 ? codes[i]
+                                                          : codes[i / 2] >> (i % 2 * 4) & 15u;
+
+        if (got != expected_code(c, values[i], divisor))
+            fail_msg("%s: %a under %a is code %u, not %u", k->name, (double)values[i],
+                     (double)divisor, got, expected_code(c, values[i], divisor));
+        saturated += fabsf(values[i] / divisor) > (float)small_value(c->format, c->format.last);
+    }
+    assert_int_equal(sums.saturated, saturated);
+    free(codes);
+    free(values);
+}
+
+static void test_codes_of_every_bf16_value(void **state)
+{
+    static const float any_scales[] = { 1.0f, 0x1p-127f, 0x1p127f, 0x1p-20f, 0.00237f, 1e-12f,
+                                        3e33f };
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+
+    (void)state;
+    for (size_t s = 0; s < set_count; s++)
+        for (size_t i = 0; i < COUNT(any_scales); i++) {
+            check_codes(sets[s], &(code_case){ FORMAT_E4M3, 128, any_scales[i], 1.0f });
+            check_codes(sets[s], &(code_case){ FORMAT_E4M3, 32, any_scales[i], 1.0f });
+            check_codes(sets[s], &(code_case){ FORMAT_E2M1, 32, any_scales[i], 1.0f });
+            check_codes(sets[s], &(code_case){ FORMAT_E2M1, 16, 1.75f, any_scales[i] });
+        }
+}
+
+static void test_group_maxima(void **state)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    float src[4 * 48];
+    float amax[16];
+
+    (void)state;
+    for (size_t group = 1; group <= 48; group++)
+        for (size_t s = 0; s < set_count; s++) {
+            for (size_t i = 0; i < COUNT(src); i++)
+                src[i] = i % 37 == 5 ? float_of(0xFF800001u) : random_float(-20, 5);
+            sets[s]->f32_group_amax(src, 4, group, amax);
+            for (size_t g = 0; g < 4; g++)
+                assert_int_equal(bits_of(amax[g]),
+                                 bits_of(sets[0]->f32_block_amax(src + g * group, 1, group,
+                                                                 group)));
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_powers_of_every_bf16_maximum),
+        cmocka_unit_test(test_f32_scales_of_every_bf16_maximum),
+        cmocka_unit_test(test_nvfp4_scales_of_every_bf16_maximum),
+        cmocka_unit_test(test_codes_of_every_bf16_value),
+        cmocka_unit_test(test_group_maxima)
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,261 @@
+/* test_quantise.c: the table of rules, panels, losses, and the exact cast of FP4 to NVFP4. */
+#include "libckpt/nearest.h"
+#include "libckpt/quantise.h"
+#include "test_kernels.h"
+
+/* ---- the table ---- */
+
+static void test_each_rule_is_found_by_both_names(void **state)
+{
+    size_t count = 0;
+
+    (void)state;
+    for (const quantise_rule *r; (r = quantise_rule_at(count)) != NULL; count++) {
+        assert_ptr_equal(quantise_rule_find(r->name), r);
+        if (r->short_name != NULL)
+            assert_ptr_equal(quantise_rule_find(r->short_name), r);
+    }
+    assert_int_equal(count, 11);
+    assert_null(quantise_rule_find("fp8"));
+    assert_null(quantise_rule_find(""));
+}
+
+static void test_a_misspelt_rule_has_a_nearest_one(void **state)
+{
+    (void)state;
+    assert_string_equal(quantise_rule_nearest("nvfp4-model-opt"), "nvfp4-modelopt");
+    assert_string_equal(quantise_rule_nearest("fp8-b128-ue8m"), "fp8-b128-ue8m0");
+    assert_string_equal(quantise_rule_nearest("mxpf4"), "mxfp4");
+    assert_string_equal(quantise_rule_nearest("FP4"), "fp4");
+}
+
+static void test_distances_of_names(void **state)
+{
+    char longest[200];
+
+    (void)state;
+    assert_int_equal(name_distance("", ""), 0);
+    assert_int_equal(name_distance("abc", ""), 3);
+    assert_int_equal(name_distance("", "abc"), 3);
+    assert_int_equal(name_distance("kitten", "sitting"), 3);
+    assert_int_equal(name_distance("fp4", "fp4"), 0);
+    memset(longest, 'a', sizeof longest - 1);
+    longest[sizeof longest - 1] = '\0';
+    assert_int_equal(name_distance(longest, ""), 63);
+}
+
+static void test_groups_are_whole_and_blocks_need_not_be(void **state)
+{
+    (void)state;
+    assert_true(quantise_rule_fits(quantise_rule_find("fp8-f32"), 1000));
+    assert_true(quantise_rule_fits(quantise_rule_find("fp8-channel"), 1000));
+    assert_false(quantise_rule_fits(quantise_rule_find("mxfp8"), 48));
+    assert_true(quantise_rule_fits(quantise_rule_find("nvfp4"), 48));
+    assert_false(quantise_rule_fits(quantise_rule_find("nvfp4"), 40));
+}
+
+/* ---- exact sums ---- */
+
+static void test_sums_do_not_depend_on_order(void **state)
+{
+    enum { COUNT_OF_VALUES = 1000 };
+    double values[COUNT_OF_VALUES];
+    exact_sum first = { { 0 } };
+    exact_sum parts[3] = { { { 0 } }, { { 0 } }, { { 0 } } };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF_VALUES; i++) {
+        const double x = (double)random_float(-126, 127);
+
+        values[i] = x * x;
+        exact_sum_add(&first, values[i]);
+    }
+    for (size_t i = COUNT_OF_VALUES; i-- > 0;)
+        exact_sum_add(&parts[i % 3], values[i]);
+    exact_sum_merge(&parts[2], &parts[0]);
+    exact_sum_merge(&parts[2], &parts[1]);
+    assert_memory_equal(&first, &parts[2], sizeof first);
+}
+
+static void test_sums_keep_what_doubles_lose(void **state)
+{
+    exact_sum sum = { { 0 } };
+
+    (void)state;
+    assert_true(exact_sum_value(&sum) == 0.0);
+    for (int e = -298; e < 256; e++)
+        exact_sum_add(&sum, ldexp(1.0, e));
+    exact_sum_add(&sum, ldexp(1.0, -298));      /* carries through all of them */
+    assert_true(exact_sum_value(&sum) == ldexp(1.0, 256));
+    exact_sum_add(&sum, 0.0);
+    exact_sum_add(&sum, ldexp(3.0, 200));
+    assert_true(exact_sum_value(&sum) == ldexp(1.0, 256));      /* cut to 53 bits */
+    exact_sum_add(&sum, ldexp(1.0, 256 - 52));
+    assert_true(exact_sum_value(&sum) == ldexp(1.0, 256) + ldexp(1.0, 256 - 52));
+}
+
+static void test_errors_relative_to_values(void **state)
+{
+    const quantise_sums sums = { 1, 0, 4.0, 400.0, 2.0f, 3, 5 };
+    quantise_loss loss = { .elements = 1 };
+    quantise_loss other = { .elements = 1 };
+
+    (void)state;
+    assert_true(quantise_loss_relative(&loss) == 0.0);
+    assert_true(isinf(quantise_loss_sqnr(&loss)));
+    quantise_loss_note(&loss, &sums, 10, 20);
+    assert_true(fabs(quantise_loss_relative(&loss) - 0.1) < 1e-15);
+    assert_true(fabs(quantise_loss_sqnr(&loss) - 20.0) < 1e-12);
+    quantise_loss_note(&other, &sums, 9, 30);
+    quantise_loss_merge(&loss, &other);
+    assert_int_equal(loss.max_row, 12);         /* of two equal errors the first by rows */
+    assert_int_equal(loss.max_col, 35);
+    assert_int_equal(loss.rounded, 2);
+}
+
+/* ---- panels ---- */
+
+/* The panels' edges and gaps between rows stay as they were; clipped blocks; every set alike. */
+static void check_panel(const quantise_rule *rule, size_t rows, size_t cols)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    const size_t pitch = cols + 5;
+    const size_t code_bytes = rule->codes == CKPT_F4 ? cols / 2 : cols;
+    const size_t width = cols < rule->block_cols ? cols : rule->block_cols;
+    const size_t scale_bytes = (cols + width - 1) / width * ckpt_dtype_bits(rule->scale_dtype) / 8;
+    const size_t block_rows = (rows + rule->block_rows - 1) / rule->block_rows;
+    float *values = buffer_new(rows * pitch * sizeof *values);
+    uint8_t *expected = buffer_new(rows * (code_bytes + 3) + block_rows * (scale_bytes + 3));
+    quantise_loss expected_loss;
+
+    for (size_t i = 0; i < rows * pitch; i++)
+        values[i] = i % 11 == 0 ? -0.0f : random_float(-12, 3);
+    for (size_t s = 0; s < set_count; s++) {
+        const size_t codes_size = rows * (code_bytes + 3);
+        const size_t size = codes_size + block_rows * (scale_bytes + 3);
+        const quantise_setup setup = { sets[s], rule, quantise_tensor_scale(rule, 16.0f) };
+        const quantise_panel panel = { values, rows, cols, pitch, NULL, 0, 0 };
+        guarded g = guarded_new(size, 1);
+        const quantise_target target = { g.dst, code_bytes + 3, g.dst + codes_size,
+                                         scale_bytes + 3, rule->scale_dtype };
+        quantise_loss loss;
+
+        memset(&loss, 0, sizeof loss);
+        assert_int_equal(quantise_panel_run(&setup, &panel, &target, &loss).outcome,
+                         QUANTISE_DONE);
+        assert_int_equal(loss.elements, rows * cols);
+        if (s == 0) {
+            memcpy(expected, g.dst, size);
+            expected_loss = loss;
+            for (size_t r = 0; r < rows; r++)
+                for (size_t i = 0; i < 3; i++)
+                    assert_int_equal(expected[r * (code_bytes + 3) + code_bytes + i], GUARD_FILL);
+        }
+        assert_memory_equal(&loss, &expected_loss, sizeof loss);
+        guarded_check(g, expected, rule->name);
+    }
+    free(expected);
+    free(values);
+}
+
+static void test_panels_of_every_size_are_the_same_in_every_set(void **state)
+{
+    (void)state;
+    for (size_t i = 0; quantise_rule_at(i) != NULL; i++) {
+        const quantise_rule *rule = quantise_rule_at(i);
+
+        for (size_t cols = 1; cols <= 300 && !rule->from_fp4; cols++)
+            if (quantise_rule_fits(rule, cols))
+                check_panel(rule, 1 + cols % 5, cols);
+        if (!rule->from_fp4)
+            check_panel(rule, 128, 6144);
+    }
+}
+
+/* Blocks in any order give what the whole matrix gives, and kept ones are not touched. */
+static void test_kept_blocks_are_left_alone(void **state)
+{
+    enum { ROWS = 3, COLS = 384, GROUPS = COLS / FP4_GROUP };
+    const quantise_setup setup = { kernels_get(), quantise_rule_find("fp4"), 1.0f };
+    float values[ROWS * COLS];
+    uint8_t whole[ROWS * (COLS / 2 + GROUPS)];
+    uint8_t got[sizeof whole];
+    uint8_t kept[ROWS * GROUPS];
+    quantise_panel panel = { values, ROWS, COLS, COLS, NULL, 0, 0 };
+    quantise_target target = { whole, COLS / 2, whole + ROWS * COLS / 2, GROUPS, CKPT_F8_E8M0 };
+    quantise_loss all = { 0 };
+    quantise_loss halves = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < ROWS * COLS; i++)
+        values[i] = random_float(-12, 3);
+    assert_int_equal(quantise_panel_run(&setup, &panel, &target, &all).outcome, QUANTISE_DONE);
+    memset(got, GUARD_FILL, sizeof got);
+    target.codes = got;
+    target.scales = got + ROWS * COLS / 2;
+    panel.kept = kept;
+    for (int half = 0; half < 2; half++) {
+        for (size_t i = 0; i < sizeof kept; i++)
+            kept[i] = (uint8_t)((i / 3 + i % 7 == 1) == half);
+        assert_int_equal(quantise_panel_run(&setup, &panel, &target, &halves).outcome,
+                         QUANTISE_DONE);
+        for (size_t i = 0; half == 0 && i < sizeof kept; i++)
+            assert_int_equal(target.scales[i] == GUARD_FILL, kept[i]);
+    }
+    assert_memory_equal(got, whole, sizeof whole);
+    assert_int_equal(halves.elements, all.elements);
+    assert_int_equal(halves.kept_blocks, ROWS * GROUPS);
+    assert_int_equal(halves.rounded, all.rounded);
+    assert_true(halves.max_error == all.max_error && halves.max_row == all.max_row &&
+                halves.max_col == all.max_col);
+}
+
+/* ---- nvfp4-cast ---- */
+
+/* Every E8M0 code beside every largest one: the value of the group's scale is kept, or refused. */
+static void test_the_cast_keeps_every_scale_within_its_window(void **state)
+{
+    (void)state;
+    for (unsigned largest = 0; largest < 255; largest++) {
+        const float tensor_scale = nvfp4_cast_tensor_scale((uint8_t)largest);
+
+        for (unsigned code = 0; code <= largest; code++) {
+            const uint8_t e8m0 = (uint8_t)code;
+            const uint8_t only_zeros = 1;
+            const uint8_t with_others = 0x81;
+            uint8_t scales[2] = { 0x7F, 0x7F };
+            const int fits = code != 0 && largest - code <= 17;
+
+            assert_int_equal(nvfp4_cast_scales(&e8m0, &with_others, 1, (uint8_t)largest, scales),
+                             fits);
+            if (fits)
+                assert_true(e4m3_reference(scales[0]) * (double)tensor_scale ==
+                            e8m0_reference(code));
+            assert_int_equal(nvfp4_cast_scales(&e8m0, &only_zeros, 1, (uint8_t)largest, scales),
+                             1);
+            assert_int_equal(scales[0], scales[1]);
+            assert_true(e4m3_reference(scales[0]) > 0);
+        }
+    }
+    assert_int_equal(nvfp4_cast_scales((const uint8_t *)"\xFF", (const uint8_t *)"\x02", 1, 254,
+                                       (uint8_t[2]){ 0 }), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_each_rule_is_found_by_both_names),
+        cmocka_unit_test(test_a_misspelt_rule_has_a_nearest_one),
+        cmocka_unit_test(test_distances_of_names),
+        cmocka_unit_test(test_groups_are_whole_and_blocks_need_not_be),
+        cmocka_unit_test(test_sums_do_not_depend_on_order),
+        cmocka_unit_test(test_sums_keep_what_doubles_lose),
+        cmocka_unit_test(test_errors_relative_to_values),
+        cmocka_unit_test(test_panels_of_every_size_are_the_same_in_every_set),
+        cmocka_unit_test(test_kept_blocks_are_left_alone),
+        cmocka_unit_test(test_the_cast_keeps_every_scale_within_its_window)
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
