@@ -2,6 +2,7 @@
 #ifndef CKPT_TEXT_H
 #define CKPT_TEXT_H
 
+#include <fnmatch.h>
 #include <string.h>
 
 /* 1 when `text` is longer than `suffix` and ends in it. */
@@ -11,6 +12,15 @@ static inline int text_ends_with(const char *text, const char *suffix)
     const size_t suffix_length = strlen(suffix);
 
     return length > suffix_length && strcmp(text + length - suffix_length, suffix) == 0;
+}
+
+/* 1 when a shell's pattern ('*.experts.7.*', where * also takes '/') matches all of `text`. */
+static inline int text_matches_any(const char *text, const char *const *globs, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (fnmatch(globs[i], text, 0) == 0)
+            return 1;
+    return 0;
 }
 
 /*

@@ -1,5 +1,4 @@
 /* ckpt-inspect: what a checkpoint contains, from its headers alone. */
-#include <fnmatch.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +8,7 @@
 #include "open_options.h"
 #include "formats/format.h"
 #include "formats/ids.h"
+#include "libckpt/text.h"
 #include "verify/json_line.h"
 
 enum { LABEL_BYTES = 64, LABELS_MAX = 128, NAME_WIDTH_MAX = 72 };
@@ -69,12 +69,8 @@ typedef struct {
 
 static int is_chosen(const ckpt_tensor *t)
 {
-    if (opt.globs.count == 0)
-        return 1;
-    for (size_t i = 0; i < opt.globs.count; i++)
-        if (fnmatch(opt.globs.items[i], t->name, 0) == 0)
-            return 1;
-    return 0;
+    return opt.globs.count == 0 ||
+           text_matches_any(t->name, opt.globs.items, opt.globs.count);
 }
 
 static void make_label(const ckpt_tensor *t, char out[LABEL_BYTES])

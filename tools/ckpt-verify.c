@@ -5,6 +5,7 @@
 
 #include "tools/cli/cli.h"
 #include "tools/download/listing_command.h"
+#include "difference_print.h"
 #include "logits_command.h"
 #include "open_options.h"
 #include "formats/format.h"
@@ -32,7 +33,13 @@ static struct {
     int structure_only;
     int weights_only;
     int bits;
-} opt = { .common = CLI_COMMON_DEFAULTS };
+    cli_list globs;
+    const char *as;
+    const char *sort;
+    const char *group;
+    double tolerance;              /* negative: not given */
+    int stat;
+} opt = { .common = CLI_COMMON_DEFAULTS, .tolerance = -1 };
 
 #define MAIN_OPTION { CLI_FLAG, "main", NULL, &opt.main_only, "leave out the tensors mtp.*" }
 
@@ -108,7 +115,29 @@ static const cli_option compare_options_table[] = {
     WEIGHTS_OPTION,
     { CLI_FLAG, "bits", NULL, &opt.bits,
       "encodings, codes and scales must be the same, too, not only the values" },
+    { CLI_LIST, "tensors", "GLOB", &opt.globs,
+      "only tensors whose names match, as in '*.experts.7.*'; may be repeated" },
+    { CLI_CHOICE, "as", "bf16|bf16-slime", &opt.as,
+      "round the values of both to BF16 first: once, or as slime reads FP8, whose F32 scales it "
+      "rounds before the product" },
+    { CLI_HEADING, NULL, NULL, NULL, "How far values are apart" },
+    { CLI_FLAG, "stat", NULL, &opt.stat,
+      "print relative Frobenius error, largest error, cosine, share and distance of changes" },
+    { CLI_CHOICE, "sort", "error|max|cosine|changed|name", &opt.sort,
+      "what stands first (default error)" },
+    { CLI_CHOICE, "group", "layer|kind", &opt.group, "sum up by layer, or over all layers" },
+    { CLI_NUMBER, "tolerance", "X", &opt.tolerance,
+      "values may differ: by a relative error of X in every tensor, with nothing missing and "
+      "integers the same; exit status 0 then" },
     CLI_READ_OPTIONS(opt.open, opt.common)
+};
+
+static const cli_rule compare_rules[] = {
+    { "as", NULL, "bits" },
+    { "tolerance", NULL, "bits" },
+    { "sort", "stat", NULL },
+    { "group", "stat", NULL },
+    { NULL, NULL, NULL }
 };
 
 static const cli_command compare_command = {
@@ -121,10 +150,19 @@ static const cli_command compare_command = {
         "those of all dimensions but the last), both values, and how many elements differ.\n"
         "\n"
         "What config.json says of the forward pass (rope_theta, eps, ratios, top-k ...) is "
-        "compared, too, whichever spelling it has; what it says of encodings is not.",
+        "compared, too, whichever spelling it has; what it says of encodings is not.\n"
+        "\n"
+        "--stat tells how far B is from A. Relative error: sqrt(sum (b - a)^2 / sum a^2). Pairs "
+        "with NaN or infinity on a side are counted, and are in no sum. Distances are in units of "
+        "the last place of BF16, or of F32 where both sides hold more than BF16 does.",
+    .exit_notes = "0  the same, or within --tolerance\n1  different\n"
+                  "2  could not; one line on stderr says what failed",
     .examples = "ckpt-verify compare DeepSeek-V4-Flash Flash-BF16\n"
-                "ckpt-verify compare --bits DeepSeek-V4-Flash Flash-again",
+                "ckpt-verify compare --bits DeepSeek-V4-Flash Flash-again\n"
+                "ckpt-verify compare --stat --group layer Base Trained\n"
+                "ckpt-verify compare --as bf16 DeepSeek-V3 V3-BF16",
     .options = compare_options_table,
+    .rules = compare_rules,
     .arg_min = 2,
     .arg_max = 2,
 };
@@ -419,7 +457,8 @@ static void print_comparison(const ckpt_comparison *c)
         printf(", %zu tensors differ", c->differing_count);
     putchar('\n');
     for (size_t i = 0; i < c->differing_count && !is_cut(i, c->differing_count, "differ"); i++)
-        print_difference(&c->differing[i]);
+        if (!opt.stat || c->differing[i].kind != CKPT_DIFFERENT_VALUES)
+            print_difference(&c->differing[i]);
     print_config_differences(&c->config, "in A", "in B");
     print_names("missing in A", c->missing_in_a, c->missing_in_a_count);
     print_names("missing in B", c->missing_in_b, c->missing_in_b_count);
@@ -433,32 +472,102 @@ static void print_comparison(const ckpt_comparison *c)
         printf("note  %s\n", c->config.note);
 }
 
+static compare_options make_compare_options(cli_meter *meter)
+{
+    compare_options options = {
+        .asked = { .main_only = opt.main_only, .bits = opt.bits,
+                   .weights_only = opt.weights_only },
+        .globs = opt.globs.items, .glob_count = opt.globs.count,
+        .measure = opt.stat || opt.tolerance >= 0,
+    };
+
+    options.asked.run = copy_with(meter, 0);
+    if (opt.as != NULL)
+        options.form = strcmp(opt.as, "bf16") == 0 ? COMPARE_AS_BF16 : COMPARE_AS_BF16_SLIME;
+    return options;
+}
+
+static difference_order chosen_order(void)
+{
+    static const char *const words[] = { "error", "max", "cosine", "changed", "name" };
+    int i = opt.sort == NULL ? 0 : (int)(sizeof words / sizeof *words) - 1;
+
+    while (i > 0 && strcmp(words[i], opt.sort) != 0)
+        i--;
+    return (difference_order)i;
+}
+
+/* What --stat adds, to the text or the document. */
+static ckpt_code put_statistics(json_writer *w, const ckpt_comparison *result, ckpt_error *err)
+{
+    const difference_group group = opt.group == NULL                  ? DIFFERENCE_TENSORS
+                                   : strcmp(opt.group, "layer") == 0 ? DIFFERENCE_LAYERS
+                                                                      : DIFFERENCE_KINDS;
+    difference_table list;
+    ckpt_code code;
+
+    if (!opt.stat)
+        return CKPT_OK;
+    if ((code = difference_table_make(result, group, chosen_order(), &list, err)) != CKPT_OK)
+        return code;
+    if (opt.common.json) {
+        json_put_key(w, "total");
+        difference_put_total(w, &list);
+        json_put_key(w, opt.group == NULL ? "tensors" : "groups");
+        difference_put_entries(w, &list);
+    } else {
+        difference_print(&list, group);
+    }
+    difference_table_release(&list);
+    return CKPT_OK;
+}
+
+static ckpt_code put_comparison(const ckpt_comparison *result, int is_within, ckpt_error *err)
+{
+    json_writer w;
+    ckpt_code code;
+
+    if (!opt.common.json) {
+        print_comparison(result);
+        if (opt.tolerance >= 0)
+            printf("%s the tolerance of %g\n", is_within ? "within" : "NOT within", opt.tolerance);
+        return put_statistics(NULL, result, err);
+    }
+    begin_json(&w);
+    json_put_object(&w);
+    compare_put_members(&w, result);
+    json_member_string(&w, "as", opt.as);
+    if (opt.tolerance >= 0) {
+        json_member_double(&w, "tolerance", opt.tolerance);
+        json_member_bool(&w, "within_tolerance", is_within);
+    }
+    code = put_statistics(&w, result, err);
+    json_put_object_end(&w);
+    putchar('\n');
+    return code;
+}
+
 static ckpt_code compare(const char *a_path, const char *b_path, int *status, ckpt_error *err)
 {
-    ckpt_compare_options options = { .main_only = opt.main_only, .bits = opt.bits,
-                                     .weights_only = opt.weights_only };
     ckpt_checkpoint *a = NULL;
     ckpt_checkpoint *b = NULL;
     ckpt_comparison *result = NULL;
+    compare_options options;
     static cli_meter meter;      /* outlives this function: cli_fail erases its line */
-    json_writer w;
     ckpt_code code;
+    int is_within;
 
     if ((code = ckpt_open(a_path, &opt.open, &a, err)) != CKPT_OK ||
         (code = ckpt_open(b_path, &opt.open, &b, err)) != CKPT_OK)
         goto out;
-    options.run = copy_with(&meter, 0);
-    if ((code = ckpt_compare(a, b, &options, &result, err)) != CKPT_OK)
+    options = make_compare_options(&meter);
+    if ((code = compare_checkpoints(a, b, &options, &result, err)) != CKPT_OK)
         goto out;
     cli_meter_end(&meter);
-    if (opt.common.json) {
-        begin_json(&w);
-        compare_put(&w, result);
-        putchar('\n');
-    } else {
-        print_comparison(result);
-    }
-    *status = ckpt_comparison_is_same(result) ? CLI_DONE : CLI_DIFFERENT;
+    is_within = opt.tolerance >= 0 ? compare_is_within(result, opt.tolerance)
+                                   : ckpt_comparison_is_same(result);
+    if ((code = put_comparison(result, is_within, err)) == CKPT_OK)
+        *status = is_within ? CLI_DONE : CLI_DIFFERENT;
 out:
     ckpt_comparison_free(result);
     ckpt_close(a);

@@ -14,14 +14,11 @@ ckpt_code logits_parse_limits(const logits_limit_texts *texts, logits_limits lim
     for (int m = 0; m < LOGITS_MEASURE_COUNT; m++) {
         const char *text = texts->texts[m];
         const double most = m == LOGITS_TOP1 || m == LOGITS_TOP5 ? 1 : HUGE_VAL;
-        char *end;
 
         limits[m] = (double)NAN;
         if (text == NULL)
             continue;
-        limits[m] = strtod(text, &end);
-        if (end == text || *end != '\0' || !(limits[m] >= 0) || !(limits[m] <= most) ||
-            isinf(limits[m]))
+        if (!cli_parse_number(text, &limits[m]) || limits[m] > most)
             return ckpt_fail(err, CKPT_E_USAGE, "--%s '%s' is no number %s",
                              logits_limit_name((logits_measure)m), text,
                              most > 1 ? "of 0 or more" : "from 0 to 1");

@@ -6,215 +6,51 @@
 #include <string.h>
 
 #include "manifest.h"
-#include "libckpt/size.h"
+#include "libckpt/text.h"
 
 enum { NOT_COMPARED = -1 };
 
-/* What is known of one tensor of A. Positions are those of the first one. */
+/* What is known of one tensor of A. */
 typedef struct {
     int64_t match;                 /* tensor of B, or NOT_COMPARED */
-    uint64_t count;                /* elements that differ */
-    uint64_t row;
-    uint64_t col;
-    int64_t a_value;
-    int64_t b_value;
-    uint64_t byte_count;           /* stored bytes that differ where values may be equal */
-    uint64_t byte_row;
-    uint64_t byte_col;
+    compare_found found;
+    difference_statistics *statistics;   /* NULL: not asked for */
 } compare_state;
 
 typedef struct {
     ckpt_sink base;
     ckpt_source *a;
     ckpt_source *b;
-    const ckpt_store *const *stores;
+    const compare_options *options;
     compare_state *states;         /* by tensor of A */
     pthread_mutex_t lock;          /* of the states */
 } compare_sink;
 
-/* ---- elements ---- */
-
-static uint16_t canonical_bf16(uint16_t code)
-{
-    if ((code & 0x7fff) == 0)
-        return 0;
-    return (code & 0x7fff) > 0x7f80 ? 0x7fc0 : code;
-}
-
-static uint32_t canonical_f32(uint32_t bits)
-{
-    if ((bits & 0x7fffffff) == 0)
-        return 0;
-    return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc00000 : bits;
-}
-
-/* Remember a difference; rows and columns come in ascending order within a tile. */
-static void add_difference(compare_state *found, uint64_t row, uint64_t col, int64_t a, int64_t b)
-{
-    if (found->count++ > 0)
-        return;
-    found->row = row;
-    found->col = col;
-    found->a_value = a;
-    found->b_value = b;
-}
-
-static void compare_row_bf16(const uint16_t *a, const uint16_t *b, uint64_t cols, uint64_t row,
-                             compare_state *found)
-{
-    if (memcmp(a, b, cols * sizeof *a) == 0)
-        return;
-    for (uint64_t c = 0; c < cols; c++) {
-        const uint16_t x = canonical_bf16(a[c]);
-        const uint16_t y = canonical_bf16(b[c]);
-
-        if (x != y)
-            add_difference(found, row, c, (int64_t)((uint64_t)x << 16),
-                           (int64_t)((uint64_t)y << 16));
-    }
-}
-
-static void compare_row_f32(const uint32_t *a, const uint32_t *b, uint64_t cols, uint64_t row,
-                            compare_state *found)
-{
-    if (memcmp(a, b, cols * sizeof *a) == 0)
-        return;
-    for (uint64_t c = 0; c < cols; c++) {
-        const uint32_t x = canonical_f32(a[c]);
-        const uint32_t y = canonical_f32(b[c]);
-
-        if (x != y)
-            add_difference(found, row, c, x, y);
-    }
-}
-
-static void compare_row_i64(const int64_t *a, const int64_t *b, uint64_t cols, uint64_t row,
-                            compare_state *found)
-{
-    for (uint64_t c = 0; c < cols; c++)
-        if (a[c] != b[c])
-            add_difference(found, row, c, a[c], b[c]);
-}
-
 /* ---- tiles ---- */
-
-/* One side of a tile: its values and a row of them. */
-typedef struct {
-    values_reader values;
-    void *row;
-} compare_side;
-
-static ckpt_code begin_side(compare_side *side, const ckpt_tensor *t, const ckpt_tile *tile,
-                            arena *scratch, ckpt_error *err)
-{
-    const uint64_t bytes = ckpt_tensor_cols(t) * sizeof(int64_t);
-    const ckpt_code code = values_begin(&side->values, t, tile, scratch, err);
-
-    if (code != CKPT_OK)
-        return code;
-    side->row = arena_alloc(scratch, bytes);
-    return side->row != NULL ? CKPT_OK : ckpt_fail_memory(err, "a row", bytes);
-}
-
-static void compare_row(compare_side *a, compare_side *b, uint64_t tile_row, uint64_t row,
-                        compare_state *found)
-{
-    const uint64_t cols = a->values.cols;
-    const uint16_t *a_bf16;
-    const uint16_t *b_bf16;
-
-    if (ckpt_tensor_is_int(a->values.tensor)) {
-        values_i64(&a->values, tile_row, a->row);
-        values_i64(&b->values, tile_row, b->row);
-        compare_row_i64(a->row, b->row, cols, row, found);
-    } else if (values_bf16(&a->values, tile_row, a->row, &a_bf16) &&
-               values_bf16(&b->values, tile_row, b->row, &b_bf16)) {
-        compare_row_bf16(a_bf16, b_bf16, cols, row, found);
-    } else {
-        values_f32(&a->values, tile_row, 0, cols, a->row);
-        values_f32(&b->values, tile_row, 0, cols, b->row);
-        compare_row_f32(a->row, b->row, cols, row, found);
-    }
-}
-
-/* Count the bytes of one part that differ. Scale rows and columns are told as those of the first
- * element that they scale. */
-static void compare_bytes(const ckpt_tensor *t, ckpt_part part, const ckpt_tile *a,
-                          const ckpt_tile *b, compare_state *found)
-{
-    const uint8_t *left = a->part[part];
-    const uint8_t *right = b->part[part];
-    const uint64_t row_bytes = ckpt_part_row_bytes(t, part);
-    const uint64_t bits = ckpt_dtype_bits(part == CKPT_DATA ? t->dtype : t->scale_dtype);
-
-    if (a->part_bytes[part] == 0 || memcmp(left, right, a->part_bytes[part]) == 0)
-        return;
-    for (uint64_t i = 0; i < a->part_bytes[part]; i++) {
-        uint64_t row = i / row_bytes;
-        uint64_t col = i % row_bytes * 8 / bits;
-
-        if (left[i] == right[i])
-            continue;
-        row *= part == CKPT_SCALE ? t->block_rows : 1;
-        col *= part == CKPT_SCALE ? t->block_cols : 1;
-        if (found->byte_count++ > 0 && (row > found->byte_row ||
-                                        (row == found->byte_row && col >= found->byte_col)))
-            continue;
-        found->byte_row = row;
-        found->byte_col = col;
-    }
-}
-
-/* `found` counts from the tile's first row, `state` from the tensor's. */
-static void merge_found(compare_state *state, const compare_state *found, uint64_t first_row)
-{
-    const uint64_t row = first_row + found->row;
-    const uint64_t byte_row = first_row + found->byte_row;
-
-    if (found->count > 0 && (state->count == 0 || row < state->row)) {
-        state->row = row;
-        state->col = found->col;
-        state->a_value = found->a_value;
-        state->b_value = found->b_value;
-    }
-    if (found->byte_count > 0 && (state->byte_count == 0 || byte_row < state->byte_row)) {
-        state->byte_row = byte_row;
-        state->byte_col = found->byte_col;
-    }
-    state->count += found->count;
-    state->byte_count += found->byte_count;
-}
 
 static ckpt_code compare_tiles(compare_sink *s, const source_range *range, const ckpt_tile *a_tile,
                                arena *scratch, ckpt_error *err)
 {
     compare_state *state = &s->states[range->tensor];
-    const ckpt_tensor *a = ckpt_catalog_at(s->a->catalog, range->tensor);
-    const ckpt_tensor *b = ckpt_catalog_at(s->b->catalog, (size_t)state->match);
     source_range b_range = *range;
-    compare_state found = { 0 };
-    compare_side sides[2];
     ckpt_tile b_tile;
+    const compare_pair pair = { ckpt_catalog_at(s->a->catalog, range->tensor),
+                                ckpt_catalog_at(s->b->catalog, (size_t)state->match),
+                                range, &b_range, a_tile, &b_tile, s->options->form, 0 };
+    compare_found found = { 0 };
+    difference_statistics statistics;
+    difference_statistics *sums = state->statistics == NULL ? NULL : &statistics;
     ckpt_code code;
 
+    memset(&statistics, 0, sizeof statistics);
     b_range.tensor = (size_t)state->match;
     if ((code = source_read_tile(s->b, &b_range, scratch, &b_tile, err)) != CKPT_OK ||
-        (code = values_check(a, range, a_tile, err)) != CKPT_OK ||
-        (code = values_check(b, &b_range, &b_tile, err)) != CKPT_OK)
+        (code = compare_rows(&pair, &found, sums, scratch, err)) != CKPT_OK)
         return code;
-    if (catalog_same_encoding(a, b)) {
-        compare_bytes(a, CKPT_DATA, a_tile, &b_tile, &found);
-        compare_bytes(a, CKPT_SCALE, a_tile, &b_tile, &found);
-        if (found.byte_count == 0)
-            return CKPT_OK;        /* equal bytes are equal values */
-    }
-    if ((code = begin_side(&sides[0], a, a_tile, scratch, err)) != CKPT_OK ||
-        (code = begin_side(&sides[1], b, &b_tile, scratch, err)) != CKPT_OK)
-        return code;
-    for (uint64_t r = 0; r < range->row_count; r++)
-        compare_row(&sides[0], &sides[1], r, r, &found);
     pthread_mutex_lock(&s->lock);
-    merge_found(state, &found, range->row);
+    compare_found_merge(&state->found, &found, range->row);
+    if (sums != NULL)
+        difference_merge(state->statistics, sums);
     pthread_mutex_unlock(&s->lock);
     return CKPT_OK;
 }
@@ -242,16 +78,17 @@ static uint64_t compare_need(const ckpt_sink *self, size_t tensor, uint64_t row_
 
     if (match == NOT_COMPARED)
         return 0;
-    return source_need(s->b, (size_t)match, row_count) + values_need(a) +
-           values_need(ckpt_catalog_at(s->b->catalog, (size_t)match)) +
-           2 * arena_cost(ckpt_tensor_cols(a) * sizeof(int64_t));
+    return source_need(s->b, (size_t)match, row_count) +
+           compare_rows_need(a, ckpt_catalog_at(s->b->catalog, (size_t)match), row_count);
 }
 
 /* ---- matching ---- */
 
 static int is_left_out(const ckpt_tensor *t, const compare_options *options)
 {
-    return options->asked.main_only && digest_is_mtp(t->name);
+    return (options->asked.main_only && digest_is_mtp(t->name)) ||
+           (options->glob_count > 0 &&
+            !text_matches_any(t->name, options->globs, options->glob_count));
 }
 
 /* Pair the tensors by name; those of one shape and class are compared. `out` has room. */
@@ -278,6 +115,10 @@ static void match_tensors(compare_sink *s, const compare_options *options, const
             continue;
         out->element_count += ckpt_tensor_rows(a) * ckpt_tensor_cols(a);
         state->match = match;
+        if (out->measured != NULL) {
+            state->statistics = &out->measured[out->measured_count].statistics;
+            out->measured[out->measured_count++] = (compare_measured){ .a = a, .b = b };
+        }
     }
 }
 
@@ -299,7 +140,7 @@ static void find_missing_in_a(const compare_sink *s, const compare_options *opti
 static int find_copy(const compare_sink *s, const size_t tensors[2], ckpt_difference *out)
 {
     for (int side = 0; side < 2; side++) {
-        const ckpt_store *store = s->stores[side];
+        const ckpt_store *store = s->options->stores[side];
         const store_copy *copy = store == NULL ? NULL : &store->copies[tensors[side]];
 
         if (copy == NULL || !copy->is_found)
@@ -318,7 +159,7 @@ static int find_copy(const compare_sink *s, const size_t tensors[2], ckpt_differ
 static int judge(const compare_sink *s, size_t tensor, const compare_options *options,
                  ckpt_difference *out)
 {
-    const compare_state *state = &s->states[tensor];
+    const compare_found *state = &s->states[tensor].found;
     size_t tensors[2] = { tensor, 0 };
 
     memset(out, 0, sizeof *out);
@@ -369,15 +210,31 @@ static void collect(const compare_sink *s, const compare_options *options, const
     }
 }
 
-static int make_lists(ckpt_comparison *out, size_t a_count, size_t b_count)
+static int make_lists(ckpt_comparison *out, size_t a_count, size_t b_count,
+                      const compare_options *options)
 {
     memset(out, 0, sizeof *out);
     out->differing = calloc(a_count + 1, sizeof *out->differing);
     out->missing_in_b = calloc(a_count + 1, sizeof *out->missing_in_b);
     out->re_encoded = calloc(a_count + 1, sizeof *out->re_encoded);
     out->missing_in_a = calloc(b_count + 1, sizeof *out->missing_in_a);
+    out->form = options->form;
+    out->measured = options->measure ? calloc(a_count + 1, sizeof *out->measured) : NULL;
     return out->differing != NULL && out->missing_in_b != NULL && out->re_encoded != NULL &&
-           out->missing_in_a != NULL;
+           out->missing_in_a != NULL && (out->measured != NULL || !options->measure);
+}
+
+/* A comparison of nothing is not one that found no difference. */
+static ckpt_code check_compared(const compare_options *options, const ckpt_comparison *out,
+                                size_t a_count, size_t b_count, ckpt_error *err)
+{
+    if (out->compared > 0)
+        return CKPT_OK;
+    if (options->glob_count > 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "nothing to compare: no tensor that both checkpoints "
+                         "have matches '%s'", options->globs[0]);
+    return ckpt_fail(err, CKPT_E_USAGE, "nothing to compare: no tensor of the one checkpoint "
+                     "(%zu) has the name of one of the other (%zu)", a_count, b_count);
 }
 
 ckpt_code compare_sources(ckpt_source *a, ckpt_source *b, const compare_options *options,
@@ -386,8 +243,7 @@ ckpt_code compare_sources(ckpt_source *a, ckpt_source *b, const compare_options 
     static const sink_ops ops = { compare_wants, compare_put_tile, compare_need, NULL };
     const size_t a_count = ckpt_catalog_count(a->catalog);
     const size_t b_count = ckpt_catalog_count(b->catalog);
-    compare_sink sink = { .base = { &ops }, .a = a, .b = b,
-                          .stores = options->stores };
+    compare_sink sink = { .base = { &ops }, .a = a, .b = b, .options = options };
     size_t *a_order = manifest_order(a->catalog);
     size_t *b_order = manifest_order(b->catalog);
     ckpt_run_options copy = options->asked.run;
@@ -395,19 +251,17 @@ ckpt_code compare_sources(ckpt_source *a, ckpt_source *b, const compare_options 
 
     pthread_mutex_init(&sink.lock, NULL);
     sink.states = calloc(a_count + 1, sizeof *sink.states);
-    if (!make_lists(out, a_count, b_count) || sink.states == NULL || a_order == NULL ||
+    if (!make_lists(out, a_count, b_count, options) || sink.states == NULL || a_order == NULL ||
         b_order == NULL) {
         code = ckpt_fail_memory(err, "a comparison", a_count + b_count);
         goto out;
     }
     match_tensors(&sink, options, a_order, out);
     find_missing_in_a(&sink, options, b_order, out);
-    if (out->compared == 0) {
-        code = ckpt_fail(err, CKPT_E_USAGE, "nothing to compare: no tensor of the one checkpoint "
-                         "(%zu) has the name of one of the other (%zu)", a_count, b_count);
+    if ((code = check_compared(options, out, a_count, b_count, err)) != CKPT_OK)
         goto out;
-    }
-    copy.fixed_bytes += a_count * (sizeof *sink.states + sizeof *out->differing);
+    copy.fixed_bytes += a_count * (sizeof *sink.states + sizeof *out->differing +
+                                   (options->measure ? sizeof *out->measured : 0));
     if ((code = ckpt_copy(a, &sink.base, &copy, err)) == CKPT_OK)
         collect(&sink, options, a_order, out);
     if (code == CKPT_OK && out->element_count == 0 && ckpt_comparison_is_same(out))
@@ -429,6 +283,7 @@ void compare_release(ckpt_comparison *comparison)
     free(comparison->missing_in_a);
     free(comparison->missing_in_b);
     free(comparison->re_encoded);
+    free(comparison->measured);
     config_verdict_release(&comparison->config);
     memset(comparison, 0, sizeof *comparison);
 }
@@ -437,4 +292,19 @@ int ckpt_comparison_is_same(const ckpt_comparison *comparison)
 {
     return comparison->differing_count == 0 && comparison->missing_in_a_count == 0 &&
            comparison->missing_in_b_count == 0 && comparison->config.comparison.count == 0;
+}
+
+int compare_is_within(const ckpt_comparison *comparison, double tolerance)
+{
+    for (size_t i = 0; i < comparison->differing_count; i++)
+        if (comparison->differing[i].kind != CKPT_DIFFERENT_VALUES)
+            return 0;
+    for (size_t i = 0; i < comparison->measured_count; i++) {
+        const compare_measured *m = &comparison->measured[i];
+
+        if (!difference_is_within(&m->statistics, tolerance, ckpt_tensor_is_int(m->a)))
+            return 0;
+    }
+    return comparison->missing_in_a_count == 0 && comparison->missing_in_b_count == 0 &&
+           comparison->config.comparison.count == 0;
 }

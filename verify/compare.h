@@ -8,6 +8,7 @@
 #ifndef CKPT_COMPARE_H
 #define CKPT_COMPARE_H
 
+#include "compare_rows.h"
 #include "config_verdict.h"
 #include "libckpt/file.h"
 #include "libckpt/json.h"
@@ -18,7 +19,18 @@ typedef struct {
     ckpt_compare_options asked;
     const ckpt_store *stores[2];   /* of a and b, with store_keep_copies; NULL: a copy that differs
                                       is an error, not a difference */
+    const char *const *globs;      /* only tensors whose names match one of them; NULL: all */
+    size_t glob_count;
+    compare_form form;
+    int measure;                   /* also say how far values are apart */
 } compare_options;
+
+/* How far one tensor is from the other. */
+typedef struct {
+    const ckpt_tensor *a;
+    const ckpt_tensor *b;
+    difference_statistics statistics;
+} compare_measured;
 
 /* What was compared, for the document. */
 typedef struct {
@@ -40,18 +52,29 @@ struct ckpt_comparison {
     size_t missing_in_b_count;
     const char **re_encoded;       /* equal values, same encoding, other codes or scales */
     size_t re_encoded_count;
+    compare_form form;
+    compare_measured *measured;    /* of all whose values were compared, if that was asked for */
+    size_t measured_count;
     size_t other_encoding_count;   /* compared tensors whose encodings are not the same */
     config_verdict config;         /* empty until config_verdict_make */
     compare_input inputs[2];
 };
 
-/* Compare all tensors; ckpt_compare does it with checkpoints. No tensor of the same name: an error,
- * not a result. *out is yours to release. */
+/* Compare all tensors; compare_checkpoints does it with checkpoints, as ckpt_compare does. No
+ * tensor of the same name: an error, not a result. *out is yours to release. */
 ckpt_code compare_sources(ckpt_source *a, ckpt_source *b, const compare_options *options,
                           ckpt_comparison *out, ckpt_error *err);
 void compare_release(ckpt_comparison *comparison);
+/* options->stores are filled in here. *out is yours to ckpt_comparison_free. */
+ckpt_code compare_checkpoints(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
+                              const compare_options *options, ckpt_comparison **out,
+                              ckpt_error *err);
 
-/* The document, as one value of `w`. */
-void compare_put(json_writer *w, const ckpt_comparison *comparison);
+/* As ckpt_comparison_is_same, but values may differ as far as difference_is_within lets them. What
+ * was compared was measured. */
+int compare_is_within(const ckpt_comparison *comparison, double tolerance);
+
+/* The document's members. */
+void compare_put_members(json_writer *w, const ckpt_comparison *comparison);
 
 #endif

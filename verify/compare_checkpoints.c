@@ -29,20 +29,18 @@ static ckpt_code compare_configs(const ckpt_checkpoint *a, const ckpt_checkpoint
                                               &result->config, err);
 }
 
-ckpt_code ckpt_compare(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
-                       const ckpt_compare_options *options, ckpt_comparison **out,
-                       ckpt_error *err)
+ckpt_code compare_checkpoints(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
+                              const compare_options *options, ckpt_comparison **out,
+                              ckpt_error *err)
 {
-    compare_options with = { .stores = { checkpoint_store(a), checkpoint_store(b) } };
-    ckpt_comparison *result;
+    compare_options with = *options;
+    ckpt_comparison *result = calloc(1, sizeof *result);
     ckpt_code code;
 
-    if (options != NULL)
-        with.asked = *options;
-    if ((code = options_check_reserved(with.asked.reserved, CKPT_RESERVED, err)) != CKPT_OK)
-        return code;
-    if ((result = calloc(1, sizeof *result)) == NULL)
+    if (result == NULL)
         return ckpt_fail_memory(err, "a comparison", sizeof *result);
+    with.stores[0] = checkpoint_store(a);
+    with.stores[1] = checkpoint_store(b);
     with.asked.run.fixed_bytes += ckpt_checkpoint_bytes(a) + ckpt_checkpoint_bytes(b);
     if ((code = keep_copies(a, err)) != CKPT_OK || (code = keep_copies(b, err)) != CKPT_OK ||
         (code = compare_sources(ckpt_logical(a), ckpt_logical(b), &with, result, err)) != CKPT_OK ||
@@ -51,6 +49,20 @@ ckpt_code ckpt_compare(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
     else
         *out = result;
     return code;
+}
+
+ckpt_code ckpt_compare(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
+                       const ckpt_compare_options *options, ckpt_comparison **out,
+                       ckpt_error *err)
+{
+    compare_options with = { .measure = 0 };
+    ckpt_code code;
+
+    if (options != NULL)
+        with.asked = *options;
+    if ((code = options_check_reserved(with.asked.reserved, CKPT_RESERVED, err)) != CKPT_OK)
+        return code;
+    return compare_checkpoints(a, b, &with, out, err);
 }
 
 void ckpt_comparison_free(ckpt_comparison *comparison)

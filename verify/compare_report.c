@@ -122,9 +122,8 @@ static void put_input(json_writer *w, const char *key, const compare_input *inpu
     json_put_object_end(w);
 }
 
-void compare_put(json_writer *w, const ckpt_comparison *c)
+void compare_put_members(json_writer *w, const ckpt_comparison *c)
 {
-    json_put_object(w);
     json_member_bool(w, "same", ckpt_comparison_is_same(c));
     put_input(w, "a", &c->inputs[0]);
     put_input(w, "b", &c->inputs[1]);
@@ -146,5 +145,4 @@ void compare_put(json_writer *w, const ckpt_comparison *c)
     json_member_names(w, "missing_in_b", c->missing_in_b, c->missing_in_b_count);
     json_member_names(w, "re_encoded", c->re_encoded, c->re_encoded_count);
     config_verdict_put(w, &c->config, "a", "b");
-    json_put_object_end(w);
 }

@@ -4,30 +4,25 @@
 #include <math.h>
 #include <string.h>
 
-enum { LANES = 16 };
-
-#define INFINITY_BITS 0x7f800000u
+#include "statistics_lanes.h"
 
 typedef struct {
-    uint64_t zeros[LANES];
-    uint64_t nans[LANES];
-    uint64_t infinities[LANES];
-    float min[LANES];
-    float max[LANES];
-    double positive[LANES];
-    double negative[LANES];
-    double squares[LANES];
+    uint64_t zeros[STATISTICS_LANES];
+    uint64_t nans[STATISTICS_LANES];
+    uint64_t infinities[STATISTICS_LANES];
+    float min[STATISTICS_LANES];
+    float max[STATISTICS_LANES];
+    double positive[STATISTICS_LANES];
+    double negative[STATISTICS_LANES];
+    double squares[STATISTICS_LANES];
 } row_lanes;
 
 /* Without branches, so that a compiler makes it vectors. */
 static inline void add_value(row_lanes *s, float value, size_t l)
 {
-    uint32_t bits;
-    float finite;
+    const uint32_t bits = magnitude_bits(value);
+    const float finite = bits < INFINITY_BITS ? value + 0.0f : 0.0f;   /* -0 becomes +0 */
 
-    memcpy(&bits, &value, sizeof bits);
-    bits &= 0x7fffffff;
-    finite = bits < INFINITY_BITS ? value + 0.0f : 0.0f;           /* -0 becomes +0 */
     s->zeros[l] += bits == 0;
     s->nans[l] += bits > INFINITY_BITS;
     s->infinities[l] += bits == INFINITY_BITS;
@@ -38,44 +33,30 @@ static inline void add_value(row_lanes *s, float value, size_t l)
     s->squares[l] += (double)finite * (double)finite;
 }
 
-static double fold(const double lanes[LANES])
-{
-    double sum[LANES];
-
-    memcpy(sum, lanes, sizeof sum);
-    for (size_t half = LANES / 2; half > 0; half /= 2)
-        for (size_t l = 0; l < half; l++)
-            sum[l] += sum[l + half];
-    return sum[0];
-}
-
-static uint64_t count(const uint64_t lanes[LANES])
-{
-    uint64_t sum = 0;
-
-    for (size_t l = 0; l < LANES; l++)
-        sum += lanes[l];
-    return sum;
-}
-
 void statistics_row(const float *values, size_t size, row_statistics *out)
 {
-    const size_t whole = size / LANES * LANES;
+    const size_t whole = size / STATISTICS_LANES * STATISTICS_LANES;
     row_lanes s;
 
     memset(&s, 0, sizeof s);
-    for (size_t l = 0; l < LANES; l++) {
+    for (size_t l = 0; l < STATISTICS_LANES; l++) {
         s.min[l] = INFINITY;
         s.max[l] = -INFINITY;
     }
-    for (size_t c = 0; c < whole; c += LANES)
-        for (size_t l = 0; l < LANES; l++)
+    for (size_t c = 0; c < whole; c += STATISTICS_LANES)
+        for (size_t l = 0; l < STATISTICS_LANES; l++)
             add_value(&s, values[c + l], l);
     for (size_t l = 0; l < size - whole; l++)
         add_value(&s, values[whole + l], l);
-    *out = (row_statistics){ count(s.zeros), count(s.nans), count(s.infinities), s.min[0],
-                             s.max[0], fold(s.positive), fold(s.negative), fold(s.squares) };
-    for (size_t l = 1; l < LANES; l++) {
+    *out = (row_statistics){ .zeros = lanes_count(s.zeros),
+                             .nans = lanes_count(s.nans),
+                             .infinities = lanes_count(s.infinities),
+                             .min = s.min[0],
+                             .max = s.max[0],
+                             .positive = lanes_sum(s.positive),
+                             .negative = lanes_sum(s.negative),
+                             .squares = lanes_sum(s.squares) };
+    for (size_t l = 1; l < STATISTICS_LANES; l++) {
         out->min = s.min[l] < out->min ? s.min[l] : out->min;
         out->max = s.max[l] > out->max ? s.max[l] : out->max;
     }

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <fcntl.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -53,6 +54,19 @@ int cli_parse_u64(const char *text, uint64_t *out)
         if (!size_mul(number, 10, &number) || !size_add(number, (uint64_t)(*text - '0'), &number))
             return 0;
     }
+    *out = number;
+    return 1;
+}
+
+int cli_parse_number(const char *text, double *out)
+{
+    char *end;
+    const double number = strtod(text, &end);
+
+    /* strtod alone takes leading blanks, signs, hexadecimal digits, "inf" and "nan" */
+    if (strspn(text, "0123456789.eE+-") != strlen(text) || end == text || *end != '\0' ||
+        !isfinite(number) || signbit(number))
+        return 0;
     *out = number;
     return 1;
 }
@@ -141,6 +155,10 @@ static ckpt_code set_option(const cli_option *option, const char *value, ckpt_er
             return bad_value(option, value, "at least 1", err);
         if (option->kind == CLI_THREADS && *(uint64_t *)option->target > CLI_THREADS_MAX)
             return bad_value(option, value, "at most 1024", err);
+        return CKPT_OK;
+    case CLI_NUMBER:
+        if (!cli_parse_number(value, option->target))
+            return bad_value(option, value, "a number of 0 or more", err);
         return CKPT_OK;
     case CLI_CHOICE:
         if (!is_choice(option->value, value))

@@ -32,6 +32,7 @@ typedef enum {
     CLI_SIZE,      /* target: uint64_t, bytes: 4096, 256MiB, 10GB; not 0 */
     CLI_U64,       /* target: uint64_t */
     CLI_COUNT,     /* target: uint64_t, at least 1 */
+    CLI_NUMBER,    /* target: double, finite and not negative: 0.01, 1e-6 */
     CLI_THREADS,   /* target: uint64_t, at most CLI_THREADS_MAX */
     CLI_CHOICE,    /* target: const char *, one of the words in `value`: "bf16|fp8|keep" */
     CLI_LIST       /* target: cli_list, one entry each time the option is given */
@@ -127,6 +128,8 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
 int cli_parse_size(const char *text, uint64_t *out);
 /* Decimal digits only. 0 when it is anything else or too large. */
 int cli_parse_u64(const char *text, uint64_t *out);
+/* "0.5", "1e-6": finite, of 0 or more. 0 when it is anything else. */
+int cli_parse_number(const char *text, double *out);
 
 /* ---- help, from the same table ---- */
 
