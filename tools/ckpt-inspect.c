@@ -5,11 +5,13 @@
 #include <string.h>
 
 #include "tools/cli/cli.h"
+#include "inspect_values.h"
 #include "open_options.h"
 #include "formats/format.h"
 #include "formats/ids.h"
 #include "libckpt/text.h"
 #include "verify/json_line.h"
+#include "verify/statistics_put.h"
 
 enum { LABEL_BYTES = 64, LABELS_MAX = 128, NAME_WIDTH_MAX = 72 };
 
@@ -19,6 +21,9 @@ static struct {
     cli_list globs;
     int logical;
     int summary;
+    int stat;
+    int histogram;
+    const char *values;
 } opt = { .common = CLI_COMMON_DEFAULTS };
 
 static const cli_option options[] = {
@@ -27,7 +32,23 @@ static const cli_option options[] = {
     { CLI_FLAG, "logical", NULL, &opt.logical,
       "canonical tensors: native names, full shapes, weights with their scales" },
     { CLI_FLAG, "summary", NULL, &opt.summary, "totals only, no list of tensors" },
+    { CLI_HEADING, NULL, NULL, NULL, "Values (these read the data of the tensors; --logical)" },
+    { CLI_FLAG, "stat", NULL, &opt.stat,
+      "range, mean, root mean square, zeros, NaN and infinities of every tensor; range of scales, "
+      "share of saturated codes" },
+    { CLI_FLAG, "histogram", NULL, &opt.histogram,
+      "draw how many values lie at each power of two, and how often each FP8 or FP4 code occurs" },
+    { CLI_STRING, "values", "ROWS", &opt.values,
+      "print the decoded values of rows, as in 5 or 0-3; rows are those of all dimensions but the "
+      "last" },
     CLI_READ_OPTIONS(opt.open, opt.common)
+};
+
+static const cli_rule rules[] = {
+    { "stat", NULL, "summary" },
+    { "histogram", "stat", NULL },
+    { "values", "tensors", "summary" },
+    { NULL, NULL, NULL }
 };
 
 static const cli_command command = {
@@ -38,12 +59,20 @@ static const cli_command command = {
         "Lists name, dtype (with --logical: encoding), shape, bytes and file of every tensor, then "
         "totals by dtype, layout, model family, naming style and what the config says. Reads "
         "headers, and tables of expert ids: a checkpoint of any size takes seconds. Structure is "
-        "checked on the way.",
+        "checked on the way.\n"
+        "\n"
+        "--stat and --values read data: of all tensors, or of those that --tensors chooses. Values "
+        "are code times scale, as one F32 product, and -0 is +0. NaN and infinities are counted, "
+        "and are in no other figure. A code is saturated when it has the largest magnitude of its "
+        "dtype.",
     .exit_notes = "0  done\n2  could not; one line on stderr says what failed",
     .examples = "ckpt-inspect DeepSeek-V4-Flash\n"
                 "ckpt-inspect --logical --tensors 'layers.3.attn.*' DeepSeek-V4-Flash\n"
-                "ckpt-inspect --json DeepSeek-V4-Flash | jq .totals",
+                "ckpt-inspect --json DeepSeek-V4-Flash | jq .totals\n"
+                "ckpt-inspect --stat --histogram --tensors 'layers.3.attn.*' DeepSeek-V4-Flash\n"
+                "ckpt-inspect --values 0-3 --tensors layers.3.attn.wq_a.weight DeepSeek-V4-Flash",
     .options = options,
+    .rules = rules,
     .arg_min = 1,
     .arg_max = 1,
 };
@@ -58,7 +87,11 @@ typedef struct {
 
 typedef struct {
     const ckpt_checkpoint *checkpoint;
-    const ckpt_catalog *catalog;        /* stored or logical */
+    ckpt_source *source;                /* stored or logical */
+    const ckpt_catalog *catalog;        /* of the source */
+    uint8_t *chosen;                    /* by tensor */
+    source_statistics statistics;       /* with --stat */
+    inspect_rows rows;                  /* with --values */
     inspect_total totals[LABELS_MAX];   /* largest first */
     size_t total_count;
     inspect_total all;
@@ -126,7 +159,8 @@ static void count_tensors(inspection *in)
         char label[LABEL_BYTES];
         char shape[256];
 
-        if (!is_chosen(t))
+        in->chosen[i] = (uint8_t)is_chosen(t);
+        if (!in->chosen[i])
             continue;
         make_label(t, label);
         add_to(find_total(in, label), t);
@@ -149,7 +183,7 @@ static void print_tensors(const inspection *in)
         char label[LABEL_BYTES];
         char shape[256];
 
-        if (!is_chosen(t))
+        if (!in->chosen[i])
             continue;
         make_label(t, label);
         catalog_shape_text(t, shape, sizeof shape);
@@ -200,8 +234,12 @@ static void print_text(const inspection *in)
 {
     const ckpt_checkpoint *c = in->checkpoint;
 
-    if (!opt.summary)
+    if (opt.stat)
+        inspect_print_statistics(in->catalog, in->chosen, &in->statistics);
+    else if (!opt.summary)
         print_tensors(in);
+    if (opt.histogram)
+        inspect_print_histograms(in->catalog, in->chosen, &in->statistics);
     printf("%-24s  %9s  %16s  %16s\n", opt.logical ? "encoding" : "dtype", "tensors", "elements",
            "bytes");
     for (size_t i = 0; i < in->total_count; i++)
@@ -216,8 +254,10 @@ static void print_text(const inspection *in)
 
 /* ---- JSON ---- */
 
-static void put_tensor(json_writer *w, const inspection *in, const ckpt_tensor *t)
+static ckpt_code put_tensor(json_writer *w, const inspection *in, size_t i, ckpt_error *err)
 {
+    const ckpt_tensor *t = ckpt_catalog_at(in->catalog, i);
+    ckpt_code code = CKPT_OK;
     char label[LABEL_BYTES];
     json_writer line;
 
@@ -230,8 +270,21 @@ static void put_tensor(json_writer *w, const inspection *in, const ckpt_tensor *
     json_member_u64(&line, "bytes", ckpt_tensor_bytes(t));
     if (!opt.logical)
         json_member_string(&line, "file", ckpt_file_name(in->checkpoint, t->file));
+    if (opt.stat) {
+        json_put_key(&line, "statistics");
+        if (encoding_of(t) != NULL)
+            statistics_put(&line, &in->statistics.tensors[i], t);
+        else
+            json_put_null(&line);
+    }
+    if (opt.values != NULL) {
+        json_member_array(&line, "values");
+        code = inspect_put_rows(in->source, i, &in->rows, &line, err);
+        json_put_array_end(&line);
+    }
     json_put_object_end(&line);
     json_line_end(&line, w);
+    return code;
 }
 
 static void put_total(json_writer *w, const inspect_total *total, const char *label)
@@ -264,9 +317,10 @@ static void put_files(json_writer *w, const ckpt_store *store)
     json_put_array_end(w);
 }
 
-static void put_all(json_writer *w, const inspection *in)
+static ckpt_code put_all(json_writer *w, const inspection *in, ckpt_error *err)
 {
     const ckpt_checkpoint *c = in->checkpoint;
+    ckpt_code code = CKPT_OK;
 
     json_put_object(w);
     json_member_string(w, "path", c->place.path);
@@ -287,40 +341,107 @@ static void put_all(json_writer *w, const inspection *in)
         json_put_null(w);
     if (!opt.summary) {
         json_member_array(w, "tensors");
-        for (size_t i = 0; i < ckpt_catalog_count(in->catalog); i++)
-            if (is_chosen(ckpt_catalog_at(in->catalog, i)))
-                put_tensor(w, in, ckpt_catalog_at(in->catalog, i));
+        for (size_t i = 0; i < ckpt_catalog_count(in->catalog) && code == CKPT_OK; i++)
+            if (in->chosen[i])
+                code = put_tensor(w, in, i, err);
         json_put_array_end(w);
     }
     json_put_object_end(w);
+    return code;
+}
+
+/* ---- values ---- */
+
+static ckpt_code read_statistics(inspection *in, ckpt_error *err)
+{
+    static cli_meter meter;      /* outlives this function: cli_fail erases its line */
+    statistics_options with = { .wanted = in->chosen, .codes = 1, .exponents = opt.histogram };
+    ckpt_code code;
+
+    with.run = cli_run_options(&opt.common, &meter);
+    with.run.fixed_bytes = ckpt_checkpoint_bytes(in->checkpoint);
+    code = statistics_of_source(in->source, &with, &in->statistics, err);
+    cli_meter_end(&meter);
+    return code;
+}
+
+static ckpt_code print_rows(const inspection *in, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < ckpt_catalog_count(in->catalog) && code == CKPT_OK; i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(in->catalog, i);
+        char label[LABEL_BYTES];
+        char shape[256];
+
+        if (!in->chosen[i])
+            continue;
+        make_label(t, label);
+        catalog_shape_text(t, shape, sizeof shape);
+        printf("%s  %s  %s\n", cli_name(t->name), label, shape);
+        code = inspect_put_rows(in->source, i, &in->rows, NULL, err);
+    }
+    return code;
+}
+
+/* What the options ask of the chosen tensors is looked at before anything is printed. */
+static ckpt_code read_values(inspection *in, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < ckpt_catalog_count(in->catalog) && opt.values != NULL; i++)
+        if (in->chosen[i] && (code = inspect_check_rows(ckpt_catalog_at(in->catalog, i),
+                                                        &in->rows, err)) != CKPT_OK)
+            return code;
+    return opt.stat ? read_statistics(in, err) : CKPT_OK;
+}
+
+static ckpt_code print_all(const inspection *in, ckpt_error *err)
+{
+    json_writer w;
+    ckpt_code code = CKPT_OK;
+
+    if (opt.common.json) {
+        json_writer_begin(&w, json_write_stdio, stdout, 1);
+        code = put_all(&w, in, err);
+        putchar('\n');
+        return code;
+    }
+    if (opt.stat || opt.values == NULL)
+        print_text(in);
+    return opt.values == NULL ? CKPT_OK : print_rows(in, err);
 }
 
 static ckpt_code inspect(const char *path, ckpt_error *err)
 {
     static inspection in;
-    ckpt_checkpoint *c;
-    json_writer w;
+    ckpt_checkpoint *c = NULL;
     ckpt_code code;
 
-    if ((code = ckpt_open(path, &opt.open, &c, err)) != CKPT_OK)
-        return code;
-    if ((code = checkpoint_note_ids(c, err)) != CKPT_OK) {
-        ckpt_close(c);
-        return code;
-    }
+    opt.logical |= opt.stat || opt.values != NULL;
+    if (opt.values != NULL && !inspect_parse_rows(opt.values, &in.rows))
+        return ckpt_fail(err, CKPT_E_USAGE, "--values '%s': expected a row, as in 5, or the first "
+                         "and the last, as in 0-3", opt.values);
+    if ((code = ckpt_open(path, &opt.open, &c, err)) != CKPT_OK ||
+        (code = checkpoint_note_ids(c, err)) != CKPT_OK)
+        goto out;
     in.checkpoint = c;
-    in.catalog = ckpt_source_catalog(opt.logical ? ckpt_logical(c) : ckpt_stored(c));
+    in.source = opt.logical ? ckpt_logical(c) : ckpt_stored(c);
+    in.catalog = ckpt_source_catalog(in.source);
+    in.chosen = calloc(ckpt_catalog_count(in.catalog) + 1, sizeof *in.chosen);
+    if (in.chosen == NULL) {
+        code = ckpt_fail_memory(err, "a list", ckpt_catalog_count(in.catalog));
+        goto out;
+    }
     count_tensors(&in);
-    if (opt.globs.count > 0 && in.all.tensor_count == 0) {
+    if (opt.globs.count > 0 && in.all.tensor_count == 0)
         code = ckpt_fail(err, CKPT_E_USAGE, "no tensor of '%s' matches '%s'", path,
                          opt.globs.items[0]);
-    } else if (opt.common.json) {
-        json_writer_begin(&w, json_write_stdio, stdout, 1);
-        put_all(&w, &in);
-        putchar('\n');
-    } else {
-        print_text(&in);
-    }
+    else if ((code = read_values(&in, err)) == CKPT_OK)
+        code = print_all(&in, err);
+out:
+    statistics_release(&in.statistics);
+    free(in.chosen);
     ckpt_close(c);
     return code;
 }

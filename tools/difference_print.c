@@ -5,21 +5,9 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "histogram.h"
 #include "libckpt/size.h"
 #include "tools/cli/cli.h"
-
-void histogram_print_bar(uint64_t count, uint64_t most)
-{
-    int width = most == 0 ? 0 : (int)((double)count / (double)most * HISTOGRAM_WIDTH + 0.5);
-
-    if (count > 0 && width == 0)
-        width = 1;
-    if (width > 0)
-        printf("  ");
-    while (width-- > 0)
-        putchar('#');
-    putchar('\n');
-}
 
 static void print_figures(const difference_statistics *s, int is_int, const char *name)
 {

@@ -4,13 +4,9 @@
 
 #include "verify/difference_table.h"
 
-enum { DIFFERENCE_LINES_MAX = 20, HISTOGRAM_WIDTH = 40 };
+enum { DIFFERENCE_LINES_MAX = 20 };
 
 /* A line for each entry that changed, the first ones; the total; distances of changed elements. */
 void difference_print(const difference_table *list, difference_group group);
-
-/* A bar as long as its share of `most`, at most HISTOGRAM_WIDTH characters; what is there but small
- * has one. Ends the line. */
-void histogram_print_bar(uint64_t count, uint64_t most);
 
 #endif

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "json_line.h"
+#include "libckpt/float_text.h"
 
 const char *ckpt_difference_name(ckpt_difference_kind kind)
 {
@@ -22,23 +23,15 @@ const char *ckpt_difference_name(ckpt_difference_kind kind)
     return names[kind];
 }
 
-/* The fewest digits that read back as the same F32. */
-static void float_text(uint32_t bits, char out[CKPT_DIFFERENCE_BYTES])
+/* JSON has no number for NaN and infinity: they are strings. */
+static void put_float(uint32_t bits, char out[CKPT_DIFFERENCE_BYTES])
 {
+    char text[FLOAT_TEXT_BYTES];
     float value;
 
     memcpy(&value, &bits, sizeof value);
-    if (isnan(value)) {
-        snprintf(out, CKPT_DIFFERENCE_BYTES, "\"NaN\"");
-    } else if (isinf(value)) {
-        snprintf(out, CKPT_DIFFERENCE_BYTES, value > 0 ? "\"Infinity\"" : "\"-Infinity\"");
-    } else {
-        for (int digits = 1; digits <= 9; digits++) {
-            snprintf(out, CKPT_DIFFERENCE_BYTES, "%.*g", digits, (double)value);
-            if (strtof(out, NULL) == value)
-                return;
-        }
-    }
+    float_text(value, text);
+    snprintf(out, CKPT_DIFFERENCE_BYTES, isfinite(value) ? "%s" : "\"%s\"", text);
 }
 
 void ckpt_difference_text(const ckpt_difference *difference, int side,
@@ -53,7 +46,7 @@ void ckpt_difference_text(const ckpt_difference *difference, int side,
         if (ckpt_tensor_is_int(t))
             snprintf(out, CKPT_DIFFERENCE_BYTES, "%" PRId64, value);
         else
-            float_text((uint32_t)value, out);
+            put_float((uint32_t)value, out);
         break;
     case CKPT_DIFFERENT_SHAPE:
         catalog_shape_text(t, out, CKPT_DIFFERENCE_BYTES);
