@@ -4,11 +4,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "libckpt/config_number.h"
+
 int divide_keeps_groups(const map_shard *shard, const json_value *config, uint32_t count)
 {
     uint64_t groups;
 
-    return shard->groups == NULL || !json_u64(json_member(config, shard->groups), &groups) ||
+    return shard->groups == NULL || !json_u64(config_member(config, shard->groups), &groups) ||
            groups % count == 0;
 }
 

@@ -1,6 +1,7 @@
 /* Looking up the compiled-in texts. */
 #include "maps.h"
 
+#include <stdio.h>
 #include <string.h>
 
 const ckpt_builtin_map *maps_find(const char *name)
@@ -9,4 +10,12 @@ const ckpt_builtin_map *maps_find(const char *name)
         if (strcmp(ckpt_builtin_maps[i].name, name) == 0)
             return &ckpt_builtin_maps[i];
     return NULL;
+}
+
+int maps_has(const char *family, const char *names)
+{
+    char name[256];
+
+    snprintf(name, sizeof name, "%s.%s.map", family, names);
+    return maps_find(name) != NULL;
 }

@@ -45,23 +45,25 @@ static ckpt_code note_unread(ckpt_checkpoint *c, ckpt_error *err)
 
 /* ---- what the config says of the encoding ---- */
 
-/* A family fixes what is quantised, and how. Of anything else the config tells the scheme: codes
- * of one that is not decoded must not be taken for the one that is. */
+/* A family with blocks fixes what is quantised, and how. Of anything else the config tells the
+ * scheme: codes of one that is not decoded must not be taken for the one that is. */
 static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, ckpt_error *err)
 {
     const config_scheme scheme =
         config_read_scheme(c->config == NULL ? NULL : json_root(c->config));
-    const int is_generic = strcmp(c->map->family, GENERIC_FAMILY) == 0;
-    const unsigned official = 1u << ENCODING_FP8_128;
+    const unsigned official = c->family == NULL ? 0 : family_fp8(c->family);
+    const int is_strict = c->family == NULL ? strcmp(c->map->family, GENERIC_FAMILY) != 0
+                                            : official != 0;
 
-    out->bare_codes = !is_generic         ? BARE_CODES_NONE
+    out->bare_codes = is_strict           ? BARE_CODES_NONE
                       : scheme.is_decoded ? BARE_CODES_UNFIT
                                           : BARE_CODES_ALL;
-    out->fp8 = is_generic ? scheme.fp8 : official;
-    if (!is_generic && (scheme.has_odd_block || (scheme.fp8 != 0 && !(scheme.fp8 & official))))
+    out->fp8 = official == 0 ? scheme.fp8 : official;
+    if (official != 0 &&
+        (scheme.has_odd_block || (scheme.fp8 != 0 && !(scheme.fp8 & official))))
         return ckpt_fail(err, CKPT_E_FORMAT,
-                         "'%s': config.json has a weight_block_size other than [128, 128]",
-                         c->place.path);
+                         "'%s': config.json has a weight_block_size other than that of family %s",
+                         c->place.path, c->map->family);
     out->lenient = c->options.lenient;
     out->keep_copies = c->options.keep_copies;
     out->u8_scales = c->options.u8_scales || scheme.has_u8_scales;
@@ -70,16 +72,16 @@ static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, c
 
 /* ---- is it all there ---- */
 
-/* Layouts for training carry no MTP block, and inference can do without. */
-static ckpt_code look_for_mtp(ckpt_checkpoint *c, ckpt_error *err)
+/* Are all tensors of the blocks missing that the family lets a checkpoint lack? */
+static ckpt_code look_for_blocks(ckpt_checkpoint *c, ckpt_error *err)
 {
     int expected = 0;
     int found = 0;
 
     for (size_t i = 0; i < ckpt_catalog_count(c->official); i++)
-        expected |= digest_is_mtp(ckpt_catalog_at(c->official, i)->name);
+        expected |= family_may_lack(c->family, ckpt_catalog_at(c->official, i)->name);
     for (size_t i = 0; i < ckpt_catalog_count(c->reading.logical); i++)
-        found |= digest_is_mtp(ckpt_catalog_at(c->reading.logical, i)->name);
+        found |= family_may_lack(c->family, ckpt_catalog_at(c->reading.logical, i)->name);
     c->has_no_mtp = expected && !found;
     return c->has_no_mtp ? note_add(&c->notes, err, CHECKPOINT_NO_MTP) : CKPT_OK;
 }
@@ -99,7 +101,7 @@ static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, 
     ckpt_code code;
 
     if (i < 0 && (c->options.incomplete || !map_carries(c->map, expected->name) ||
-                  (c->has_no_mtp && digest_is_mtp(expected->name))))
+                  (c->has_no_mtp && family_may_lack(c->family, expected->name))))
         return CKPT_OK;
     if (i < 0 && !c->options.lenient)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' lacks tensor '%s', which config.json implies",
@@ -152,7 +154,7 @@ static ckpt_code note_narrow(ckpt_checkpoint *c, ckpt_error *err)
     return code;
 }
 
-/* Every tensor is one of the family. */
+/* Every tensor is one of the family, unless it keeps others. */
 static ckpt_code check_members(ckpt_checkpoint *c, const ckpt_catalog *optional, ckpt_error *err)
 {
     ckpt_code code;
@@ -162,7 +164,7 @@ static ckpt_code check_members(ckpt_checkpoint *c, const ckpt_catalog *optional,
 
         if (ckpt_catalog_find(c->official, name) >= 0 || ckpt_catalog_find(optional, name) >= 0)
             continue;
-        if (c->options.lenient || c->options.keep_copies)
+        if (c->options.lenient || c->options.keep_copies || family_keeps_others(c->family))
             code = note_add(&c->notes, err, "tensor '%s' is not of the family", name);
         else
             code = ckpt_fail(err, CKPT_E_FORMAT,
@@ -182,7 +184,7 @@ static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
 
     if ((code = family_expand(c->family, config, &c->official, err)) == CKPT_E_FORMAT)
         return ckpt_fail(err, code, "'%s': %s", c->place.path, err == NULL ? "" : err->text);
-    if (code != CKPT_OK || (code = look_for_mtp(c, err)) != CKPT_OK)
+    if (code != CKPT_OK || (code = look_for_blocks(c, err)) != CKPT_OK)
         return code;
     for (size_t i = 0; i < ckpt_catalog_count(c->official); i++)
         if ((code = check_against(c, ckpt_catalog_at(c->official, i), err)) != CKPT_OK)
@@ -299,23 +301,21 @@ static uint64_t count_drafters(const ckpt_checkpoint *c)
 
     for (size_t i = 0; i < ckpt_catalog_count(names); i++) {
         const char *name = ckpt_catalog_at(names, i)->name;
-        map_captures captures = { .count = 0 };
         uint64_t m;
 
-        if (strlen(name) > prefix && map_match("mtp.{m}.{x*}", name + prefix, &captures) &&
-            map_capture_number(&captures, "{m}", &m) && m < UINT16_MAX)
+        if (strlen(name) > prefix && digest_mtp_block(name + prefix, &m) && m < UINT16_MAX)
             count = size_max(count, m + 1);
     }
     return count;
 }
 
-/* The family's text asks for the members of the release. */
+/* The family's text may ask for members that transformers 5 spells otherwise. */
 static ckpt_code complete_config(ckpt_checkpoint *c, ckpt_error *err)
 {
     json_document *completed = NULL;
     ckpt_code code;
 
-    if (c->family == NULL)
+    if (c->family == NULL || !family_asks(c->family, "compress_ratios"))
         return CKPT_OK;
     code = config_complete(c->config_text, json_root(c->config), count_drafters(c), &completed,
                            err);

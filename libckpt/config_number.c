@@ -7,7 +7,7 @@
 
 enum { PATH_BYTES = 256 };
 
-static const char operators[] = "+-*/";
+static const char operators[] = "+-*/%";
 
 /* ---- members ---- */
 
@@ -83,6 +83,11 @@ const char *config_number_step(char op, uint64_t operand, uint64_t *value)
         if (operand > *value)
             return "is below zero";
         *value -= operand;
+        return NULL;
+    case '%':
+        if (operand == 0)
+            return "divides by zero";
+        *value %= operand;
         return NULL;
     default:
         if (operand == 0)

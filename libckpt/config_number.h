@@ -20,11 +20,12 @@ int config_number(const json_value *value, uint64_t *out);
 
 /*
  * Bring in the next operand of a chain that is worked out from left to right: `op` is one of
- * + - * /. NULL when done, else what is wrong with the result, as in "is over 64 bits".
+ * + - * / and % (remainder). NULL when done, else what is wrong with the result, as in "is over 64
+ * bits".
  */
 const char *config_number_step(char op, uint64_t operand, uint64_t *value);
 
-/* 1 for a chain of + - * / over numbers and paths, without blanks: "hidden_size/2". */
+/* 1 for a chain of + - * / % over numbers and paths, without blanks: "hidden_size/2". */
 int config_expression_is_valid(const char *text);
 
 /* Its value. `config` may be NULL when the chain has numbers alone. */

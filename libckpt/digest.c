@@ -119,9 +119,25 @@ void ckpt_digest_tensor(const ckpt_digest *digest, size_t tensor, char out[CKPT_
 
 /* ---- the root ---- */
 
+static const char mtp_prefix[] = "mtp.";
+
 int digest_is_mtp(const char *name)
 {
-    return strncmp(name, "mtp.", 4) == 0;
+    return strncmp(name, mtp_prefix, sizeof mtp_prefix - 1) == 0;
+}
+
+int digest_mtp_block(const char *name, uint64_t *block)
+{
+    const char *digits = name + sizeof mtp_prefix - 1;
+    size_t length;
+
+    if (!digest_is_mtp(name))
+        return 0;
+    length = strspn(digits, "0123456789");
+    if (length == 0 || length > 18 || digits[length] != '.')
+        return 0;
+    *block = strtoull(digits, NULL, 10);
+    return 1;
 }
 
 static int compare_names(const void *left, const void *right)

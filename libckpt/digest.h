@@ -16,8 +16,14 @@ uint64_t digest_need(const ckpt_tensor *tensor);
 hash128 digest_get(const ckpt_digest *digest, size_t tensor);
 void digest_set(ckpt_digest *digest, size_t tensor, hash128 sum);
 
-/* 1 for mtp.*, the blocks that the digest `main` leaves out: layouts for training lack them. */
+/*
+ * 1 for mtp.*, the blocks that the digest `main` leaves out: layouts for training lack them. This
+ * prefix of logical names is part of what a digest is (README.md), and not a fact of a family: maps
+ * give next-token blocks such names, whatever a family calls them.
+ */
 int digest_is_mtp(const char *name);
+/* The m of mtp.{m}.*; 0: it is not of such a block. */
+int digest_mtp_block(const char *name, uint64_t *block);
 
 /* "float" or "int", as the root's lines say. */
 const char *digest_class(const ckpt_tensor *tensor);

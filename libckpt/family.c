@@ -252,8 +252,8 @@ static ckpt_code parse_expr(parser *p, const char *text, family_expr *out)
             return code;
         if (*c == '\0')
             break;
-        if (strchr("+-*/", *c) == NULL)
-            return FAIL(p, "'%s' is no expression: + - * or / is wanted at '%s'", text, c);
+        if (strchr("+-*/%", *c) == NULL)
+            return FAIL(p, "'%s' is no expression: + - * / or %% is wanted at '%s'", text, c);
         op = *c++;
     }
     out->text = text;
@@ -274,22 +274,49 @@ static ckpt_code take_compare(parser *p, family_compare *out)
     static const char *const words[] = {
         [COMPARE_EQUAL] = "=",   [COMPARE_DIFFERENT] = "!=", [COMPARE_LESS] = "<",
         [COMPARE_LESS_EQUAL] = "<=", [COMPARE_GREATER] = ">", [COMPARE_GREATER_EQUAL] = ">=",
+        [COMPARE_IN] = "in", [COMPARE_NOT_IN] = "not-in",
     };
     const char *word;
     ckpt_code code;
 
     if ((code = take_word(p, "a comparison", &word)) != CKPT_OK)
         return code;
-    for (int i = COMPARE_EQUAL; i <= COMPARE_GREATER_EQUAL; i++) {
+    for (int i = COMPARE_EQUAL; i <= COMPARE_NOT_IN; i++) {
         if (strcmp(words[i], word) == 0) {
             *out = (family_compare)i;
             return CKPT_OK;
         }
     }
-    return FAIL(p, "'%s' is no comparison: = != < <= > >=", word);
+    return FAIL(p, "'%s' is no comparison: = != < <= > >= in not-in", word);
 }
 
-/* [if EXPR OP EXPR [and EXPR OP EXPR]...], then the end of the line. */
+/* A list that stands before. */
+static ckpt_code take_list(parser *p, uint32_t *out)
+{
+    const char *word;
+    ckpt_code code;
+
+    if ((code = take_word(p, "a list", &word)) != CKPT_OK ||
+        (code = find_symbol(p, word, strlen(word), out)) != CKPT_OK)
+        return code;
+    return p->family->symbols[*out].kind == SYMBOL_LIST ? CKPT_OK
+                                                        : FAIL(p, "'%s' is no list", word);
+}
+
+/* EXPR OP EXPR or EXPR in LIST */
+static ckpt_code take_condition(parser *p, family_condition *c)
+{
+    ckpt_code code;
+
+    memset(c, 0, sizeof *c);
+    if ((code = take_expr(p, "a condition", &c->left)) != CKPT_OK ||
+        (code = take_compare(p, &c->compare)) != CKPT_OK)
+        return code;
+    return c->compare >= COMPARE_IN ? take_list(p, &c->list)
+                                    : take_expr(p, "the right side of a condition", &c->right);
+}
+
+/* [if CONDITION [and CONDITION]...], then the end of the line. */
 static ckpt_code take_conditions(parser *p, family_line *line)
 {
     family_condition conditions[FAMILY_CONDITIONS_MAX];
@@ -299,13 +326,9 @@ static ckpt_code take_conditions(parser *p, family_line *line)
     if (!take_if(p, "if"))
         return expect_end(p);
     do {
-        family_condition *c = &conditions[count];
-
-        if (count++ == FAMILY_CONDITIONS_MAX)
+        if (count == FAMILY_CONDITIONS_MAX)
             return FAIL(p, "more than %d conditions", FAMILY_CONDITIONS_MAX);
-        if ((code = take_expr(p, "a condition", &c->left)) != CKPT_OK ||
-            (code = take_compare(p, &c->compare)) != CKPT_OK ||
-            (code = take_expr(p, "the right side of a condition", &c->right)) != CKPT_OK)
+        if ((code = take_condition(p, &conditions[count++])) != CKPT_OK)
             return code;
     } while (take_if(p, "and"));
     line->condition_count = count;
@@ -363,22 +386,15 @@ static ckpt_code take_template(parser *p, family_template *out)
 
 static ckpt_code take_encoding(parser *p, family_encoding *out)
 {
-    static const char *const words[] = {
-        [ENCODING_F32] = "f32", [ENCODING_BF16] = "bf16", [ENCODING_I64] = "i64",
-        [ENCODING_FP8] = "fp8", [ENCODING_FP4] = "fp4",
-    };
     const char *word;
     ckpt_code code;
 
     if ((code = take_word(p, "an encoding", &word)) != CKPT_OK)
         return code;
-    for (int i = ENCODING_F32; i <= ENCODING_FP4; i++) {
-        if (strcmp(words[i], word) == 0) {
-            *out = (family_encoding)i;
-            return CKPT_OK;
-        }
-    }
-    return FAIL(p, "'%s' is no encoding: f32 bf16 i64 fp8 fp4", word);
+    if (family_encoding_find(word, out))
+        return CKPT_OK;
+    return FAIL(p, "'%s' is no encoding: f32 bf16 f16 i64 i32 fp8 fp4, or fp8 with a block: "
+                   "fp8:128x128 fp8:32x32 fp8:1x32 fp8:row", word);
 }
 
 /* EXPR[,EXPR]... */
@@ -446,10 +462,52 @@ static ckpt_code parse_detect(parser *p)
 
     if (i == FAMILY_DETECTS_MAX)
         return FAIL(p, "more than %d detect lines", FAMILY_DETECTS_MAX);
-    if ((code = take_word(p, "a config member", &f->detects[i].member)) != CKPT_OK ||
-        (code = take_word(p, "its value", &f->detects[i].value)) != CKPT_OK)
+    if ((code = take_word(p, "a config member", &f->detects[i].member)) != CKPT_OK)
         return code;
+    while (code == CKPT_OK && peek_word(p) != NULL) {
+        if (f->detects[i].value_count == FAMILY_CHOICES_MAX)
+            return FAIL(p, "more than %d values", FAMILY_CHOICES_MAX);
+        code = take_word(p, "its value", &f->detects[i].values[f->detects[i].value_count++]);
+    }
     f->detect_count++;
+    return code;
+}
+
+/* blocks fp8 128x128: of the fp8 that says none. */
+static ckpt_code parse_blocks(parser *p)
+{
+    ckpt_family *f = p->family;
+    family_encoding encoding;
+    const char *word = peek_word(p);
+    ckpt_code code;
+
+    if (f->fp8 != ENCODING_COUNT)
+        return FAIL(p, "a second blocks line");
+    if (word == NULL || strncmp(word, "fp8:", 4) != 0)
+        return FAIL(p, "'%s' has no block: as in fp8:128x128", word == NULL ? "" : word);
+    if ((code = take_encoding(p, &encoding)) != CKPT_OK)
+        return code;
+    f->fp8 = encoding.scaled;
+    return expect_end(p);
+}
+
+static ckpt_code parse_experts(parser *p)
+{
+    ckpt_code code;
+
+    if (p->family->expert_member != NULL)
+        return FAIL(p, "a second experts-told-by line");
+    if ((code = take_word(p, "a config member", &p->family->expert_member)) != CKPT_OK)
+        return code;
+    return expect_end(p);
+}
+
+/* others keep */
+static ckpt_code parse_others(parser *p)
+{
+    if (!take_if(p, "keep"))
+        return FAIL(p, "others keep: expected 'keep'");
+    p->family->keeps_others = 1;
     return expect_end(p);
 }
 
@@ -475,16 +533,38 @@ static ckpt_code parse_let(parser *p)
     return take_conditions(p, line);
 }
 
+/* The strings that a list may have, to the end of the line. */
+static ckpt_code take_choices(parser *p, family_line *line)
+{
+    const char *choices[FAMILY_CHOICES_MAX];
+    ckpt_code code;
+
+    while (peek_word(p) != NULL) {
+        if (line->choice_count == FAMILY_CHOICES_MAX)
+            return FAIL(p, "more than %d words", FAMILY_CHOICES_MAX);
+        if ((code = take_word(p, "a word", &choices[line->choice_count++])) != CKPT_OK)
+            return code;
+    }
+    line->choices = keep(p, choices, line->choice_count, sizeof choices[0]);
+    return line->choices == NULL ? fail_memory(p) : CKPT_OK;
+}
+
 static ckpt_code parse_list(parser *p)
 {
     family_line *line = NULL;
+    size_t length;
     ckpt_code code;
 
     if ((code = add_line(p, LINE_LIST, &line)) != CKPT_OK ||
         (code = define_symbol(p, SYMBOL_LIST, &line->symbol)) != CKPT_OK ||
         (code = take_word(p, "a config member", &line->word)) != CKPT_OK)
         return code;
-    return expect_end(p);
+    length = strlen(line->word);
+    line->has_default = length > 1 && line->word[length - 1] == '?';
+    if (line->has_default &&
+        (line->word = arena_strdup(&p->family->memory, line->word, length - 1)) == NULL)
+        return fail_memory(p);
+    return take_choices(p, line);
 }
 
 static ckpt_code parse_count(parser *p)
@@ -527,6 +607,7 @@ static ckpt_code parse_block(parser *p)
         return FAIL(p, "a block needs the number of its file: file EXPR");
     if ((code = take_expr(p, "a file number", &line->file)) != CKPT_OK)
         return code;
+    line->may_lack = take_if(p, "or-none");
     p->open = p->family->line_count - 1;
     line->body_first = p->family->line_count;
     return expect_end(p);
@@ -627,6 +708,8 @@ static ckpt_code parse_line(parser *p)
         ckpt_code (*parse)(parser *p);
     } kinds[] = {
         { "family", 0, parse_family }, { "detect", 0, parse_detect },
+        { "blocks", 0, parse_blocks }, { "others", 0, parse_others },
+        { "experts-told-by", 0, parse_experts },
         { "let", 1, parse_let },       { "list", 0, parse_list },
         { "count", 0, parse_count },   { "index", 0, parse_index },
         { "block", 0, parse_block },   { "part", 0, parse_part },
@@ -680,6 +763,7 @@ ckpt_code family_parse(const char *text, size_t size, const char *subject, ckpt_
     if ((family = calloc(1, sizeof *family)) == NULL)
         return fail_memory(&p);
     arena_init(&family->memory);
+    family->fp8 = ENCODING_COUNT;
     p.family = family;
     family->subject = arena_strdup(&family->memory, subject, strlen(subject));
     p.text = arena_strdup(&family->memory, text, size);
@@ -707,20 +791,4 @@ void family_free(ckpt_family *family)
     arena_release(&family->memory);
     free(family->lines);
     free(family);
-}
-
-const char *family_name(const ckpt_family *family)
-{
-    return family->name;
-}
-
-int family_matches(const ckpt_family *family, const json_value *config)
-{
-    for (uint32_t i = 0; i < family->detect_count; i++) {
-        const char *value = json_string(json_member(config, family->detects[i].member));
-
-        if (value == NULL || strcmp(value, family->detects[i].value) != 0)
-            return 0;
-    }
-    return 1;
 }

@@ -4,14 +4,24 @@
  * A family is a text (formats/maps/NAME.family). Lines, in words separated by blanks, # comments:
  *
  *   family deepseek_v4
- *   detect model_type deepseek_v4            config member that must have this string value
+ *   detect model_type deepseek_v4            config member that has one of these strings, or
+ *                                            without strings: that is there. All lines must hold
+ *   blocks fp8:128x128                       what fp8 without a block means: quantised checkpoints
+ *                                            of the family have this and no other. Without a line
+ *                                            they have what their config tells
+ *   experts-told-by expert_dtype             config member that has the encoding of fp4 tensors,
+ *                                            "fp4" or "fp8", and is written with it
+ *   others keep                              tensors that the text does not have are no error
  *   let    D hidden_size                     D = config member (integer; required)
  *   let    M num_nextn_predict_layers 1      with a default when the member is absent or null
  *   let    HC = 2+hc*hc                      an expression (left to right, no precedence)
  *   list   r compress_ratios                 r[i] = i-th element of a config array of integers
+ *   list   o mlp_only_layers?                the same; empty when it is absent
+ *   list   t layer_types linear full         of strings: 0 for "linear", 1 for "full"
  *   count  S dspark_target_layer_ids         length of a config array, 0 when absent or null
  *   index  l 0 L                             {l} in names runs over 0 .. L-1
  *   block  layers.{l}. file l+2              prefix and file number (1-based) of lines that follow
+ *   block  mtp.{m}. file L+m+3 or-none       the same; a checkpoint may lack all such blocks
  *   tensor attn.wq_b.weight fp8 H*hd,ql
  *   optional head.weight bf16 V,D            may be there; family_expand_optional makes it
  *   use    core                              the lines of a part, as if they stood here
@@ -19,21 +29,24 @@
  *   part   core                              lines (let, tensor, optional) that blocks share
  *   tensor embed.weight bf16 V,D file 1      outside a block: with its file
  *
- * let, tensor and optional lines may end in `if EXPR OP EXPR [and EXPR OP EXPR]`, where OP is one
- * of = != < <= > >=; the line counts when all of it holds. A variable is set once; those that a
- * block sets are forgotten at each step of its indexes. Lists, indexes and parts stand before
- * their use.
+ * Config members are paths with spellings, as in "text_config.hidden_size" and
+ * "num_experts|num_local_experts" (config_number.h); true and false are 1 and 0.
  *
- * Encodings: f32 bf16 i64, fp8 (E4M3, 128x128), fp4 (E2M1 in I8, 1x32; becomes fp8 when the
- * config's expert_dtype is "fp8", and when the config has none, as that of a BF16 checkpoint, and
- * some rows are not whole groups). Scales are E8M0, or F32 when experts are fp8 and the config has
- * no scale_fmt "ue8m0" in its quantization_config. An expression is a chain of + - * / over
- * integers, variables and r[one variable or number], evaluated left to right in checked 64-bit
- * arithmetic; a difference below zero and a division with a rest are errors.
+ * let, tensor and optional lines may end in `if COND [and COND]`, where COND is EXPR OP EXPR, OP
+ * one of = != < <= > >=, or EXPR in LIST, or EXPR not-in LIST; the line counts when all of it
+ * holds. A variable is set once; those that a block sets are forgotten at each step of its
+ * indexes. Lists, indexes and parts stand before their use.
  *
- * Names obey four rules: routed experts have components `experts` and a number (ckpt-convert's
- * --experts); next-token blocks are mtp.* (not in the digest `main`); FP8 blocks are 128 x 128; and
- * expert_dtype and scale_fmt of the config mean what they mean for DeepSeek-V4.
+ * Encodings: f32 bf16 f16 i64 i32, fp8 (E4M3 with the family's blocks) or fp8:32x32, fp8:1x32,
+ * fp8:row with its own, fp4 (E2M1 in I8, 1x32; becomes fp8 when the member of experts-told-by is
+ * "fp8", and when the config has none, as that of a BF16 checkpoint, and some rows are not whole
+ * groups). Scales are E8M0, or F32 when experts are fp8 and the config has no scale_fmt "ue8m0" in
+ * its quantization_config. An expression is a chain of + - * / % over integers, variables and
+ * r[one variable or number], evaluated left to right in checked 64-bit arithmetic; a difference
+ * below zero and a division with a rest are errors.
+ *
+ * Names obey two rules: routed experts have components `experts` and a number (ckpt-convert's
+ * --experts); next-token blocks are mtp.* (not in the digest `main`, digest.h).
  */
 #ifndef CKPT_FAMILY_H
 #define CKPT_FAMILY_H
@@ -70,6 +83,21 @@ ckpt_code family_expand(const ckpt_family *family, const json_value *config, ckp
 /* The optional tensors alone, in the same form. *out is yours to free. */
 ckpt_code family_expand_optional(const ckpt_family *family, const json_value *config,
                                  ckpt_catalog **out, ckpt_error *err);
+
+/* The blocks line, as map_read_options.fp8 has it; 0: there is none. */
+unsigned family_fp8(const ckpt_family *family);
+
+/* The member of experts-told-by, or NULL. */
+const char *family_expert_member(const ckpt_family *family);
+
+/* 1 when tensors that the text does not have are no error. */
+int family_keeps_others(const ckpt_family *family);
+
+/* 1 when the text takes a number or a list from this config member. */
+int family_asks(const ckpt_family *family, const char *member);
+
+/* 1 when `name` is in a block that a checkpoint may lack. */
+int family_may_lack(const ckpt_family *family, const char *name);
 
 /* 1 when `name` is an optional tensor of the family (any index in range). */
 int family_has_optional(const ckpt_family *family, const json_value *config, const char *name);

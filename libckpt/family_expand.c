@@ -111,7 +111,7 @@ static expr_words expr_in_words(const expander *x, const family_expr *expr)
     size_t used = 0;
 
     for (const char *at = expr->text; *at != '\0' && used < sizeof out.text;) {
-        const size_t length = strcspn(at, "+-*/[]");
+        const size_t length = strcspn(at, "+-*/%[]");
         const char *word = length == 0 ? NULL : member_of(x, at, length);
 
         used += (size_t)snprintf(out.text + used, sizeof out.text - used, "%.*s",
@@ -188,6 +188,14 @@ static int compare_holds(family_compare compare, uint64_t left, uint64_t right)
     }
 }
 
+static int list_has(const expander *x, uint32_t list, uint64_t value)
+{
+    for (uint64_t i = 0; i < x->value[list]; i++)
+        if (x->list[list][i] == value)
+            return 1;
+    return 0;
+}
+
 /* The first condition that does not hold ends the look: those after it may have no value. */
 static ckpt_code conditions_hold(expander *x, int *out)
 {
@@ -200,8 +208,13 @@ static ckpt_code conditions_hold(expander *x, int *out)
         uint64_t left;
         uint64_t right;
 
-        if ((code = expr_value(x, &c->left, &left)) != CKPT_OK ||
-            (code = expr_value(x, &c->right, &right)) != CKPT_OK)
+        if ((code = expr_value(x, &c->left, &left)) != CKPT_OK)
+            return code;
+        if (c->compare >= COMPARE_IN) {
+            *out = list_has(x, c->list, left) == (c->compare == COMPARE_IN);
+            continue;
+        }
+        if ((code = expr_value(x, &c->right, &right)) != CKPT_OK)
             return code;
         *out = compare_holds(c->compare, left, right);
     }
@@ -229,6 +242,19 @@ static ckpt_code expand_let(expander *x)
     return set_symbol(x, line->symbol, value);
 }
 
+/* A number, or the number of a word of the line. */
+static int list_value(const family_line *line, const json_value *v, uint64_t *out)
+{
+    const char *text = json_string(v);
+
+    if (line->choice_count == 0)
+        return config_number(v, out);
+    for (*out = 0; text != NULL && *out < line->choice_count; ++*out)
+        if (strcmp(line->choices[*out], text) == 0)
+            return 1;
+    return 0;
+}
+
 static ckpt_code expand_list(expander *x)
 {
     const family_line *line = x->line;
@@ -237,14 +263,17 @@ static ckpt_code expand_list(expander *x)
     uint64_t *values;
     size_t i = 0;
 
+    if (array == NULL && line->has_default)
+        return set_symbol(x, line->symbol, 0);
     if (!json_is_array(array))
         return FAIL(x, "config member '%s' is missing or no array", line->word);
     if ((values = arena_calloc(&x->memory, count, sizeof *values)) == NULL)
         return ckpt_fail_memory(x->err, "a list of the config", count * sizeof *values);
     for (const json_value *v = json_first(array); v != NULL; v = json_next(v), i++)
-        if (!json_u64(v, &values[i]))
-            return FAIL(x, "config member '%s', element %zu, is no integer of zero or more",
-                        line->word, i);
+        if (!list_value(line, v, &values[i]))
+            return FAIL(x, "config member '%s', element %zu, is no %s", line->word, i,
+                        line->choice_count == 0 ? "integer of zero or more"
+                                                : "word that the family knows");
     x->list[line->symbol] = values;
     return set_symbol(x, line->symbol, count);
 }
@@ -262,7 +291,8 @@ static ckpt_code expand_count(expander *x)
 /* What the config says about encodings, see family.h. */
 static ckpt_code read_encodings(expander *x)
 {
-    const json_value *member = config_member(x->config, "expert_dtype");
+    const char *key = x->family->expert_member;
+    const json_value *member = key == NULL ? NULL : config_member(x->config, key);
     const char *experts = json_string(member);
     const json_value *quantization = config_member(x->config, "quantization_config");
     const char *format = NULL;
@@ -272,7 +302,7 @@ static ckpt_code read_encodings(expander *x)
     if (member != NULL &&
         (experts == NULL || (strcmp(experts, "fp4") != 0 && strcmp(experts, "fp8") != 0)))
         return ckpt_fail(x->err, CKPT_E_FORMAT,
-                         "config member 'expert_dtype' is '%s', expected \"fp4\" or \"fp8\"",
+                         "config member '%s' is '%s', expected \"fp4\" or \"fp8\"", key,
                          experts == NULL ? "no string" : experts);
     x->experts_told = experts != NULL;
     x->experts_fp8 = x->experts_told ? strcmp(experts, "fp8") == 0 : x->broken_groups;
@@ -408,26 +438,18 @@ static void odometer_end(expander *x, const odometer *o)
 
 static void set_encoding(expander *x, ckpt_tensor *tensor)
 {
-    family_encoding encoding = x->line->encoding;
+    const family_encoding *encoding = &x->line->encoding;
+    const encoding_id fp8 = x->family->fp8 == ENCODING_COUNT ? ENCODING_FP8_128 : x->family->fp8;
 
-    if (encoding == ENCODING_FP4 && x->experts_fp8)
-        encoding = ENCODING_FP8;
-    switch (encoding) {
-    case ENCODING_F32:
-        tensor->dtype = CKPT_F32;
-        break;
-    case ENCODING_BF16:
-        tensor->dtype = CKPT_BF16;
-        break;
-    case ENCODING_I64:
-        tensor->dtype = CKPT_I64;
-        break;
-    case ENCODING_FP8:
-        encoding_set(tensor, ENCODING_FP8_128, x->scale_dtype);
-        break;
-    default:
+    if (encoding->dtype != CKPT_NONE) {
+        tensor->dtype = encoding->dtype;
+    } else if (encoding->scaled == ENCODING_FP4_32 && !x->experts_fp8) {
         encoding_set(tensor, ENCODING_FP4_32, CKPT_F8_E8M0);
         tensor->stored_dtype = CKPT_I8;
+    } else if (encoding->scaled == ENCODING_FP4_32 || encoding->is_usual) {
+        encoding_set(tensor, fp8, x->scale_dtype);
+    } else {
+        encoding_set(tensor, encoding->scaled, x->scale_dtype);
     }
 }
 
@@ -455,7 +477,8 @@ static ckpt_code look_at_groups(expander *x)
     uint64_t cols;
     ckpt_code code;
 
-    if (line->encoding != ENCODING_FP4 || line->rank == 0)
+    if (line->encoding.dtype != CKPT_NONE || line->encoding.scaled != ENCODING_FP4_32 ||
+        line->rank == 0)
         return CKPT_OK;
     if ((code = expr_value(x, &line->dims[line->rank - 1], &cols)) == CKPT_OK)
         x->broken_groups |= cols % encoding_at(ENCODING_FP4_32)->block_cols != 0;

@@ -2,6 +2,7 @@
 #ifndef CKPT_FAMILY_TEXT_H
 #define CKPT_FAMILY_TEXT_H
 
+#include "encoding.h"
 #include "family.h"
 
 enum {
@@ -13,7 +14,8 @@ enum {
     FAMILY_PIECES_MAX = 16,
     FAMILY_INDEXES_MAX = 4,            /* of one name */
     FAMILY_CONDITIONS_MAX = 4,
-    FAMILY_DETECTS_MAX = 8
+    FAMILY_DETECTS_MAX = 8,
+    FAMILY_CHOICES_MAX = 8             /* of a detect line, and words of a list */
 };
 
 typedef enum {
@@ -52,12 +54,15 @@ typedef enum {
     COMPARE_LESS,
     COMPARE_LESS_EQUAL,
     COMPARE_GREATER,
-    COMPARE_GREATER_EQUAL
+    COMPARE_GREATER_EQUAL,
+    COMPARE_IN,                        /* the right side is a list */
+    COMPARE_NOT_IN
 } family_compare;
 
 typedef struct {
     family_expr left;
     family_expr right;
+    uint32_t list;                     /* symbol, of COMPARE_IN and COMPARE_NOT_IN */
     family_compare compare;
 } family_condition;
 
@@ -73,8 +78,11 @@ typedef struct {
     uint32_t piece_count;
 } family_template;
 
-typedef enum { ENCODING_F32, ENCODING_BF16, ENCODING_I64, ENCODING_FP8, ENCODING_FP4 }
-    family_encoding;
+typedef struct {
+    ckpt_dtype dtype;                  /* plain; CKPT_NONE: scaled */
+    encoding_id scaled;
+    int is_usual;                      /* fp8 alone: of the family's blocks */
+} family_encoding;
 
 typedef enum {
     LINE_LET_MEMBER,
@@ -93,7 +101,9 @@ typedef struct {
     uint32_t number;                   /* in the text, 1-based */
     uint32_t symbol;                   /* what let, list and count set */
     const char *word;                  /* config member, or the name of a part */
-    int has_default;
+    int has_default;                   /* of a list: an absent one is empty */
+    uint32_t choice_count;             /* of a list of strings: these, by number */
+    const char *const *choices;
     family_expr value;                 /* of let: the expression or the default */
     family_template name;              /* of tensors; the prefix of a block */
     family_encoding encoding;
@@ -106,6 +116,7 @@ typedef struct {
     uint32_t body_first;               /* block, part, and use: lines [body_first, body_end) */
     uint32_t body_end;
     int has_optional;                  /* somewhere in the body */
+    int may_lack;                      /* a block: all of it may be missing */
 } family_line;
 
 struct ckpt_family {
@@ -114,13 +125,20 @@ struct ckpt_family {
     const char *name;
     family_line *lines;                /* malloc'd */
     uint32_t line_count;
+    encoding_id fp8;                   /* ENCODING_COUNT: no blocks line */
+    int keeps_others;
+    const char *expert_member;         /* or NULL */
     uint32_t symbol_count;
     family_symbol symbols[FAMILY_SYMBOLS_MAX];
     uint32_t detect_count;
     struct {
         const char *member;
-        const char *value;
+        const char *values[FAMILY_CHOICES_MAX];
+        uint32_t value_count;
     } detects[FAMILY_DETECTS_MAX];
 };
+
+/* The encoding that a word of a text is; 0: none. */
+int family_encoding_find(const char *word, family_encoding *out);
 
 #endif

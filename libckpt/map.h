@@ -106,7 +106,7 @@ typedef struct {
         const char *index;                  /* "{e}": by index instead of dimension, or NULL */
     } axes[MAP_AXIS_COUNT];
     uint32_t halves;                        /* 1, or 2: gate and up are cut each on their own */
-    const char *groups;                     /* key of config.json, or NULL */
+    const char *groups;                     /* path in config.json, or NULL */
 } map_shard;
 
 typedef struct {

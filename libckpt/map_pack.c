@@ -20,7 +20,7 @@ typedef struct {
 /* 1 when the text names a member of a config. */
 static int has_member(const char *text)
 {
-    return text[strspn(text, "0123456789+-*/")] != '\0';
+    return text[strspn(text, "0123456789+-*/%")] != '\0';
 }
 
 static ckpt_code bind_number(map_number *number, const binding *b, int may_be_zero,

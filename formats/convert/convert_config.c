@@ -63,7 +63,8 @@ static ckpt_code rewrite_config(job_plan *plan, const char *text, ckpt_error *er
         .targets = plan->targets,
         .from = plan->fill != NULL ? NULL : plan->picked->catalog,
         .official = plan->source->official,
-        .has_expert_dtype = plan->source->family != NULL,
+        .has_expert_dtype = plan->source->family != NULL &&
+                            family_expert_member(plan->source->family) != NULL,
         .is_inference = plan->source->format == &format_mp,
     };
     ckpt_code code = CKPT_OK;

@@ -4,6 +4,7 @@
 #include "libckpt/codes.h"
 #include "convert_plan.h"
 #include "formats/hf.h"
+#include "formats/maps.h"
 #include "formats/notes.h"
 #include "libckpt/text.h"
 
@@ -45,15 +46,22 @@ static const char *find_scale_suffix(const ckpt_checkpoint *from, const char *ow
     return found;
 }
 
-/* The map of the target: told, or as in the source where the layout stays. */
+/* The map of the target: told, or the first of the layout that the family has, or as in the source
+ * where the layout stays. How a checkpoint of no family divides is not known. */
 static const char *choose_names(const job_plan *plan)
 {
     const convert_options *o = &plan->options;
+    const char *family = ckpt_family_name(plan->source);
 
     if (o->names != NULL)
         return o->names;
-    if (o->format->map_names != NULL)
+    if (o->format->map_names != NULL) {
+        for (size_t i = 0; o->format->map_names[i] != NULL; i++)
+            if (strcmp(family, GENERIC_FAMILY) != 0 &&
+                maps_has(family, o->format->map_names[i]))
+                return o->format->map_names[i];
         return o->format->map_names[0];
+    }
     return plan->source->format->map_names == NULL ? ckpt_names_style(plan->source) : "native";
 }
 

@@ -73,8 +73,8 @@ static ckpt_code take_torch_dist(const convert_words *w, convert_options *c, ckp
                          "leave out --scale-dtype");
     c->policy.dtype = PLAN_BF16;
     c->policy.experts = PLAN_BF16;
-    c->names = w->key_style != NULL && strcmp(w->key_style, "v2") == 0 ? "torch_dist-v2"
-                                                                        : "torch_dist-v1";
+    if (w->key_style != NULL)
+        c->names = strcmp(w->key_style, "v2") == 0 ? "torch_dist-v2" : "torch_dist-v1";
     return CKPT_OK;
 }
 

@@ -86,7 +86,7 @@ static void look_up(const ckpt_map *map, const ckpt_catalog *stored)
 static json_document *make_config(void)
 {
     static const char text[] = "{\"heads\": 4, \"groups\": 2, \"layers\": 3, \"big\": "
-                               "18446744073709551615, \"word\": \"x\", \"a\": {\"b\": 1}}";
+                               "9007199254740991, \"word\": \"x\", \"a\": {\"b\": 1}}";
     json_document *config;
 
     if (json_parse(text, sizeof text - 1, "config", &config, NULL) != CKPT_OK)

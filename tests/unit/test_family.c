@@ -495,6 +495,7 @@ static void test_golden_b_has_exactly_these_tensors(void **state)
 /* ---- what is refused ---- */
 
 #define HEAD "family f\ndetect t x\n"
+#define TOLD "experts-told-by expert_dtype\n"
 
 static void test_wrong_texts_are_refused_with_their_line(void **state)
 {
@@ -506,12 +507,20 @@ static void test_wrong_texts_are_refused_with_their_line(void **state)
         { "family f", "line 1: no detect line" },
         { HEAD "tensr a f32 1 file 1", "line 3: unknown word 'tensr'" },
         { HEAD "\n\ntensor a f32 D file 1", "line 5: unknown variable 'D'" },
-        { HEAD "tensor a f16 1 file 1", "line 3: 'f16' is no encoding" },
+        { HEAD "tensor a f8 1 file 1", "line 3: 'f8' is no encoding" },
+        { HEAD "tensor a fp8:64x64 1 file 1", "line 3: 'fp8:64x64' is no encoding" },
+        { HEAD "blocks fp8", "line 3: 'fp8' has no block" },
+        { HEAD "blocks fp8:1x32\nblocks fp8:1x32", "line 4: a second blocks line" },
+        { HEAD "others drop", "line 3: others keep" },
+        { HEAD "experts-told-by", "line 3: a config member is missing" },
+        { HEAD "list r m\nlet a = 1 if 1 in q", "line 4: 'q' is no list" },
+        { HEAD "list r m\nlet a = 1 if 1 in", "line 4: a list is missing" },
+        { HEAD "list r m a b c d e f g h i", "line 3: more than 8 words" },
         { HEAD "tensor a f32 1", "line 3: a tensor has a file number outside a block" },
         { HEAD "tensor a f32 1 file 1 x", "line 3: 'x' is one word too many" },
         { HEAD "tensor a f32 1,,2 file 1", "line 3: '' is no expression" },
         { HEAD "tensor a f32 1+ file 1", "line 3: '1+' is no expression" },
-        { HEAD "tensor a f32 1%2 file 1", "line 3: '1%2' is no expression" },
+        { HEAD "tensor a f32 1&2 file 1", "line 3: '1&2' is no expression" },
         { HEAD "tensor a f32 99999999999999999999 file 1", "over 64 bits" },
         { HEAD "tensor a f32 1,1,1,1,1,1,1,1,1 file 1", "more than 8 dimensions" },
         { HEAD "tensor a{ f32 1 file 1", "line 3: an index name in braces" },
@@ -549,6 +558,22 @@ static void test_wrong_texts_are_refused_with_their_line(void **state)
     }
 }
 
+static void assert_expand_fails(const char *text, const char *config, const char *message)
+{
+    ckpt_family *family = parse_text(text, strlen(text));
+    json_document *document;
+    ckpt_catalog *catalog;
+    ckpt_error err;
+
+    if (json_parse(config, strlen(config), "config", &document, &err) != CKPT_OK)
+        fail_msg("%s", err.text);
+    assert_int_equal(family_expand(family, json_root(document), &catalog, &err), CKPT_E_FORMAT);
+    if (strstr(err.text, message) == NULL)
+        fail_msg("got %s, expected %s", err.text, message);
+    json_free(document);
+    family_free(family);
+}
+
 static void test_every_cut_of_the_text_is_refused_or_read(void **state)
 {
     size_t size;
@@ -566,22 +591,6 @@ static void test_every_cut_of_the_text_is_refused_or_read(void **state)
         free(cut);
     }
     free(text);
-}
-
-static void assert_expand_fails(const char *text, const char *config, const char *message)
-{
-    ckpt_family *family = parse_text(text, strlen(text));
-    json_document *document;
-    ckpt_catalog *catalog;
-    ckpt_error err;
-
-    if (json_parse(config, strlen(config), "config", &document, &err) != CKPT_OK)
-        fail_msg("%s", err.text);
-    assert_int_equal(family_expand(family, json_root(document), &catalog, &err), CKPT_E_FORMAT);
-    if (strstr(err.text, message) == NULL)
-        fail_msg("got %s, expected %s", err.text, message);
-    json_free(document);
-    family_free(family);
 }
 
 static void test_wrong_configs_are_refused_by_member(void **state)
@@ -621,11 +630,11 @@ static void test_wrong_configs_are_refused_by_member(void **state)
           "line 4: tensor 'a' appears twice" },
         { HEAD "index i 0 2\nblock a. file 1\ntensor b f32 1\nend\nblock a. file 1\n"
                "tensor b f32 1\nend", "{}", "line 8: tensor 'a.b' appears twice" },
-        { HEAD "tensor a fp4 8,33 file 1", "{\"expert_dtype\": \"fp4\"}",
+        { HEAD TOLD "tensor a fp4 8,33 file 1", "{\"expert_dtype\": \"fp4\"}",
           "tensor 'a' [8, 33] cannot be F4 1x32 F8_E8M0: its columns" },
         { HEAD "tensor a f32 4294967296,4294967296 file 1", "{}", "tensor 'a'" },
-        { HEAD "let a = 1", "{\"expert_dtype\": \"fp16\"}", "'expert_dtype' is 'fp16'" },
-        { HEAD "let a = 1", "{\"expert_dtype\": 4}", "'expert_dtype' is 'no string'" },
+        { HEAD TOLD "let a = 1", "{\"expert_dtype\": \"fp16\"}", "'expert_dtype' is 'fp16'" },
+        { HEAD TOLD "let a = 1", "{\"expert_dtype\": 4}", "'expert_dtype' is 'no string'" },
     };
 
     (void)state;

@@ -1,0 +1,112 @@
+/* What a family text says of itself, of a config and of names. */
+#include "family.h"
+
+#include <string.h>
+
+#include "config_number.h"
+#include "family_text.h"
+
+int family_encoding_find(const char *word, family_encoding *out)
+{
+    static const struct {
+        const char *word;
+        family_encoding encoding;
+    } words[] = {
+        { "f32", { CKPT_F32, ENCODING_COUNT, 0 } },
+        { "bf16", { CKPT_BF16, ENCODING_COUNT, 0 } },
+        { "f16", { CKPT_F16, ENCODING_COUNT, 0 } },
+        { "i64", { CKPT_I64, ENCODING_COUNT, 0 } },
+        { "i32", { CKPT_I32, ENCODING_COUNT, 0 } },
+        { "fp8", { CKPT_NONE, ENCODING_FP8_128, 1 } },
+        { "fp8:128x128", { CKPT_NONE, ENCODING_FP8_128, 0 } },
+        { "fp8:32x32", { CKPT_NONE, ENCODING_FP8_32, 0 } },
+        { "fp8:1x32", { CKPT_NONE, ENCODING_FP8_1X32, 0 } },
+        { "fp8:row", { CKPT_NONE, ENCODING_FP8_ROW, 0 } },
+        { "fp4", { CKPT_NONE, ENCODING_FP4_32, 0 } },
+    };
+
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (strcmp(words[i].word, word) == 0) {
+            *out = words[i].encoding;
+            return 1;
+        }
+    return 0;
+}
+
+const char *family_name(const ckpt_family *family)
+{
+    return family->name;
+}
+
+int family_matches(const ckpt_family *family, const json_value *config)
+{
+    for (uint32_t i = 0; i < family->detect_count; i++) {
+        const json_value *member = config_member(config, family->detects[i].member);
+        const char *value = json_string(member);
+        uint32_t v = 0;
+
+        if (member != NULL && family->detects[i].value_count == 0)
+            continue;
+        while (v < family->detects[i].value_count &&
+               (value == NULL || strcmp(value, family->detects[i].values[v]) != 0))
+            v++;
+        if (v == family->detects[i].value_count)
+            return 0;
+    }
+    return 1;
+}
+
+unsigned family_fp8(const ckpt_family *family)
+{
+    return family->fp8 == ENCODING_COUNT ? 0 : 1u << family->fp8;
+}
+
+const char *family_expert_member(const ckpt_family *family)
+{
+    return family->expert_member;
+}
+
+int family_keeps_others(const ckpt_family *family)
+{
+    return family->keeps_others;
+}
+
+int family_asks(const ckpt_family *family, const char *member)
+{
+    for (uint32_t i = 0; i < family->line_count; i++) {
+        const family_line *line = &family->lines[i];
+
+        if ((line->kind == LINE_LET_MEMBER || line->kind == LINE_LIST ||
+             line->kind == LINE_COUNT) &&
+            strcmp(line->word, member) == 0)
+            return 1;
+    }
+    return 0;
+}
+
+/* Does the name begin with the text, and numbers for its indexes? */
+static int has_prefix(const family_template *prefix, const char *name)
+{
+    for (uint32_t i = 0; i < prefix->piece_count; i++) {
+        const family_piece *piece = &prefix->pieces[i];
+        size_t digits;
+
+        if (strncmp(name, piece->literal, piece->literal_bytes) != 0)
+            return 0;
+        name += piece->literal_bytes;
+        digits = strspn(name, "0123456789");
+        if (piece->index >= 0 && digits == 0)
+            return 0;
+        name += piece->index >= 0 ? digits : 0;
+    }
+    return 1;
+}
+
+int family_may_lack(const ckpt_family *family, const char *name)
+{
+    for (uint32_t i = 0; i < family->line_count; i++)
+        if (family->lines[i].kind == LINE_BLOCK && family->lines[i].may_lack &&
+            has_prefix(&family->lines[i].name, name))
+            return 1;
+    return 0;
+}

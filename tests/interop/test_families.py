@@ -1,0 +1,142 @@
+"""Families that are texts alone: a checkpoint goes to torch_dist and back byte by byte, and what
+torch reads in between is packed as Megatron packs it."""
+import itertools
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+safetensors_torch = pytest.importorskip("safetensors.torch")
+import torch.distributed.checkpoint as dcp                                   # noqa: E402
+
+COMMON = {"vocab_size": 48, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
+          "num_key_value_heads": 2, "intermediate_size": 40, "dtype": "bfloat16"}
+CONFIGS = {
+    "llama": {**COMMON, "model_type": "llama", "tie_word_embeddings": False},
+    "llama-tied": {**COMMON, "model_type": "llama", "tie_word_embeddings": True,
+                   "attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1},
+    "llama-without-groups": {**{k: v for k, v in COMMON.items() if k != "num_key_value_heads"},
+                             "model_type": "llama"},
+    "qwen3-moe": {**COMMON, "model_type": "qwen3_moe", "num_experts": 4, "head_dim": 16,
+                  "moe_intermediate_size": 24, "mlp_only_layers": [1]},
+    "qwen3-moe-steps": {**COMMON, "model_type": "qwen3_moe", "num_local_experts": 4,
+                        "head_dim": 16, "moe_intermediate_size": 24, "decoder_sparse_step": 2,
+                        "attention_bias": True, "tie_word_embeddings": True},
+}
+
+
+@pytest.fixture(params=CONFIGS)
+def model(request, ckpt, tmp_path):
+    """(config, folder) of a checkpoint with synthetic values."""
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS[request.param]))
+    ckpt("ckpt-synth", "--config", tmp_path / "config.json", tmp_path / "model")
+    return CONFIGS[request.param], tmp_path / "model"
+
+
+def qkv(config, tensors, layer, kind):
+    """Megatron's linear_qkv: for each query group its queries, its key, its value."""
+    groups = config.get("num_key_value_heads", config["num_attention_heads"])
+    q, k, v = (tensors[f"model.layers.{layer}.self_attn.{p}_proj.{kind}"] for p in "qkv")
+    return torch.cat(list(itertools.chain(*zip(q.chunk(groups), k.chunk(groups),
+                                               v.chunk(groups)))))
+
+
+def layer_keys(config, t, layer):
+    """{key of a layer: its tensor} of Megatron, from the tensors of Hugging Face."""
+    head = f"model.layers.{layer}."
+    keys = {f"self_attention.linear_qkv.{kind}": qkv(config, t, layer, kind)
+            for kind in ("weight", "bias") if f"{head}self_attn.q_proj.{kind}" in t}
+    keys["self_attention.linear_qkv.layer_norm_weight"] = t[head + "input_layernorm.weight"]
+    for kind in ("weight", "bias"):
+        if f"{head}self_attn.o_proj.{kind}" in t:
+            keys["self_attention.linear_proj." + kind] = t[f"{head}self_attn.o_proj.{kind}"]
+        if f"{head}mlp.gate_proj.{kind}" in t:
+            keys["mlp.linear_fc1." + kind] = torch.cat(
+                [t[f"{head}mlp.gate_proj.{kind}"], t[f"{head}mlp.up_proj.{kind}"]])
+            keys["mlp.linear_fc2." + kind] = t[f"{head}mlp.down_proj.{kind}"]
+    for part in "qk":
+        if f"{head}self_attn.{part}_norm.weight" in t:
+            norm = t[f"{head}self_attn.{part}_norm.weight"]
+            keys[f"self_attention.{part}_layernorm.weight"] = norm
+    norm = t[head + "post_attention_layernorm.weight"]
+    if head + "mlp.gate.weight" not in t:
+        keys["mlp.linear_fc1.layer_norm_weight"] = norm
+        return keys
+    expert = head + "mlp.experts.{}.{}_proj.weight"
+    keys["pre_mlp_layernorm.weight"] = norm
+    keys["mlp.router.weight"] = t[head + "mlp.gate.weight"]
+    keys["mlp.experts.experts.linear_fc1.weight"] = torch.stack(
+        [torch.cat([t[expert.format(e, "gate")], t[expert.format(e, "up")]]) for e in range(4)])
+    keys["mlp.experts.experts.linear_fc2.weight"] = torch.stack(
+        [t[expert.format(e, "down")] for e in range(4)])
+    return keys
+
+
+def megatron_keys(config, t):
+    keys = {"embedding.word_embeddings.weight": t["model.embed_tokens.weight"],
+            "decoder.final_layernorm.weight": t["model.norm.weight"]}
+    if "lm_head.weight" in t:
+        keys["output_layer.weight"] = t["lm_head.weight"]
+    layers = [layer_keys(config, t, n) for n in range(config["num_hidden_layers"])]
+    if config["model_type"] == "llama":
+        for key in layers[0]:
+            keys["decoder.layers." + key] = torch.stack([layer[key] for layer in layers])
+    else:
+        for number, layer in enumerate(layers):
+            for key, tensor in layer.items():
+                keys[f"decoder.layers.{number}.{key}"] = tensor
+    return keys
+
+
+def test_a_checkpoint_goes_to_torch_dist_and_back(ckpt, model, tmp_path):
+    config, source = model
+    ckpt("ckpt-shard", "--layout", "torch_dist", source, tmp_path / "dist")
+    ckpt("ckpt-shard", "--layout", "hf", tmp_path / "dist", tmp_path / "back")
+    weights = [path.name for path in source.glob("*.safetensors")]
+    assert weights == ["model.safetensors"]
+    for name in (*weights, "config.json"):
+        assert (tmp_path / "back" / name).read_bytes() == (source / name).read_bytes(), name
+    ckpt("ckpt-verify", "compare", source, tmp_path / "dist")
+
+
+@pytest.mark.parametrize("options", [(), ("--tp", "1"), ("--files", "rank", "--ep", "2")])
+def test_torch_reads_what_megatron_would_have_packed(ckpt, model, tmp_path, options):
+    config, source = model
+    ckpt("ckpt-shard", "--layout", "torch_dist", *options, source, tmp_path / "dist")
+    want = megatron_keys(config, safetensors_torch.load_file(source / "model.safetensors"))
+    state = {key: torch.zeros_like(tensor) for key, tensor in want.items()}
+    folder = tmp_path / "dist" / "release"
+    stored = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    assert set(stored) == set(want)
+    dcp.load(state, checkpoint_id=folder)
+    for key, tensor in want.items():
+        assert torch.equal(state[key].view(torch.int16), tensor.view(torch.int16)), key
+
+
+def test_query_groups_are_not_cut(ckpt, model, tmp_path):
+    config, source = model
+    groups = config.get("num_key_value_heads", config["num_attention_heads"])
+    error = ckpt("ckpt-shard", "--layout", "torch_dist", "--tp", 2 * groups, source,
+                 tmp_path / "dist", check=2).err
+    assert "linear_qkv" in error and "legal values are: 1" in error
+    assert not (tmp_path / "dist").exists()
+
+
+def test_other_tensors_stay_and_missing_ones_are_named(ckpt, tmp_path):
+    config = CONFIGS["llama"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ckpt("ckpt-synth", "--config", tmp_path / "config.json", tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    tensors = safetensors_torch.load_file(path)
+    safetensors_torch.save_file({**tensors, "score.weight": torch.zeros(1, 32)}, path)
+    (tmp_path / "model" / "model.safetensors.index.json").unlink()
+    ckpt("ckpt-convert", tmp_path / "model", tmp_path / "copy")
+    kept = safetensors_torch.load_file(tmp_path / "copy" / "model.safetensors")
+    assert set(kept) == set(tensors) | {"score.weight"}
+    error = ckpt("ckpt-shard", "--layout", "torch_dist", tmp_path / "model", tmp_path / "dist",
+                 check=2).err
+    assert "'score.weight'" in error
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    safetensors_torch.save_file(tensors, path)
+    error = ckpt("ckpt-inspect", tmp_path / "model", check=2).err
+    assert "'model.layers.1.mlp.up_proj.weight'" in error

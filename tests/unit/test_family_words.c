@@ -1,0 +1,179 @@
+/* The words of family texts that look at a config, one by one. */
+#include "libckpt/family.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "libckpt/encoding.h"
+
+#define HEAD "family f\ndetect t x\n"
+
+static ckpt_family *parse_text(const char *text, size_t size)
+{
+    ckpt_family *family;
+    ckpt_error err;
+
+    if (family_parse(text, size, "text", &family, &err) != CKPT_OK)
+        fail_msg("%s", err.text);
+    return family;
+}
+
+static void assert_expand_fails(const char *text, const char *config, const char *message)
+{
+    ckpt_family *family = parse_text(text, strlen(text));
+    json_document *document;
+    ckpt_catalog *catalog;
+    ckpt_error err;
+
+    if (json_parse(config, strlen(config), "config", &document, &err) != CKPT_OK)
+        fail_msg("%s", err.text);
+    assert_int_equal(family_expand(family, json_root(document), &catalog, &err), CKPT_E_FORMAT);
+    if (strstr(err.text, message) == NULL)
+        fail_msg("got %s, expected %s", err.text, message);
+    json_free(document);
+    family_free(family);
+}
+
+/* The tensors of a text and a config, in order, as "name shape encoding" lines. */
+static void assert_tensors(const char *text, const char *config, const char *expected)
+{
+    ckpt_family *family = parse_text(text, strlen(text));
+    json_document *document;
+    ckpt_catalog *catalog;
+    char all[1024] = "";
+    ckpt_error err;
+
+    assert_int_equal(json_parse(config, strlen(config), "config", &document, NULL), CKPT_OK);
+    if (family_expand(family, json_root(document), &catalog, &err) != CKPT_OK)
+        fail_msg("%s", err.text);
+    for (size_t i = 0; i < ckpt_catalog_count(catalog); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(catalog, i);
+        char encoding[64];
+        char shape[64];
+        const size_t used = strlen(all);
+
+        ckpt_tensor_encoding(t, encoding, sizeof encoding);
+        catalog_shape_text(t, shape, sizeof shape);
+        snprintf(all + used, sizeof all - used, "%s %s %s\n", t->name, shape, encoding);
+    }
+    assert_string_equal(all, expected);
+    catalog_free(catalog);
+    json_free(document);
+    family_free(family);
+}
+
+static void test_members_have_paths_spellings_and_flags(void **state)
+{
+    static const char text[] = HEAD "let D hidden|text.hidden\nlet E experts|num_experts\n"
+                                    "let tied tie\ntensor a bf16 D,E file 1 if tied = 1\n";
+
+    (void)state;
+    assert_tensors(text, "{\"hidden\": 3, \"experts\": 2, \"tie\": true}", "a [3, 2] BF16\n");
+    assert_tensors(text, "{\"text\": {\"hidden\": 4}, \"num_experts\": 5, \"tie\": true}",
+                   "a [4, 5] BF16\n");
+    assert_tensors(text, "{\"text_config\": {\"hidden\": 6, \"experts\": null, "
+                         "\"num_experts\": 7}, \"tie\": true}", "a [6, 7] BF16\n");
+    assert_tensors(text, "{\"hidden\": 3, \"experts\": 2, \"tie\": false}", "");
+}
+
+static void test_lines_count_for_members_of_a_list(void **state)
+{
+    static const char text[] = HEAD "list s sources\nlist o others?\nlist t types full linear\n"
+                                    "index l 0 4\nblock b{l}. file 1\n"
+                                    "tensor in f32 1 if l in s and l not-in o\n"
+                                    "tensor full f32 2 if t[l] = 0\n"
+                                    "tensor odd f32 3 if l+1%2 = 0\nend\n";
+
+    (void)state;
+    assert_tensors(text, "{\"sources\": [1, 2], \"types\": [\"linear\", \"full\", \"linear\", "
+                         "\"linear\"]}",
+                   "b1.in [1] F32\nb1.full [2] F32\nb1.odd [3] F32\nb2.in [1] F32\n"
+                   "b3.odd [3] F32\n");
+    assert_tensors(text, "{\"sources\": [1, 2], \"others\": [2], \"types\": [\"full\", "
+                         "\"linear\", \"linear\", \"linear\"]}",
+                   "b0.full [2] F32\nb1.in [1] F32\nb1.odd [3] F32\nb3.odd [3] F32\n");
+    assert_expand_fails(text, "{\"sources\": [], \"types\": [\"full\", \"other\"]}",
+                        "config member 'types', element 1, is no word that the family knows");
+}
+
+static void test_fp8_has_the_blocks_of_its_word_or_of_the_family(void **state)
+{
+    static const char config[] = "{\"quantization_config\": {\"scale_fmt\": \"ue8m0\"}}";
+
+    (void)state;
+    assert_tensors(HEAD "blocks fp8:32x32\ntensor a fp8 64,64 file 1\n"
+                        "tensor b fp8:1x32 64,64 file 1\ntensor c fp8:128x128 64,64 file 1\n",
+                   config, "a [64, 64] F8_E4M3 32x32 F8_E8M0\nb [64, 64] F8_E4M3 1x32 F8_E8M0\n"
+                   "c [64, 64] F8_E4M3 128x128 F8_E8M0\n");
+}
+
+static void test_detect_lines_ask_for_values_or_members(void **state)
+{
+    static const char text[] = "family f\ndetect type a b\ndetect size\n";
+    static const struct {
+        const char *config;
+        int matches;
+    } cases[] = {
+        { "{\"type\": \"a\", \"size\": 1}", 1 },
+        { "{\"type\": \"b\", \"text_config\": {\"size\": 1}}", 1 },
+        { "{\"type\": \"c\", \"size\": 1}", 0 },
+        { "{\"type\": 1, \"size\": 1}", 0 },
+        { "{\"type\": \"a\", \"size\": null}", 0 },
+        { "{\"size\": 1}", 0 },
+    };
+    ckpt_family *family = parse_text(text, strlen(text));
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        json_document *config;
+
+        assert_int_equal(json_parse(cases[i].config, strlen(cases[i].config), "config", &config,
+                                    NULL), CKPT_OK);
+        assert_int_equal(family_matches(family, json_root(config)), cases[i].matches);
+        json_free(config);
+    }
+    family_free(family);
+}
+
+static void test_families_say_what_they_are_asked(void **state)
+{
+    static const char text[] = HEAD "let D hidden|text.hidden\ncount N ratios\nindex m 0 N\n"
+                                    "block mtp.{m}. file 1 or-none\ntensor w f32 1\nend\n"
+                                    "block l.{m}. file 1\ntensor w f32 1\nend\n";
+    static const char facts[] = HEAD "blocks fp8:32x32\nexperts-told-by expert_dtype\n"
+                                     "others keep\n";
+    ckpt_family *family = parse_text(text, strlen(text));
+
+    (void)state;
+    assert_true(family_asks(family, "ratios"));
+    assert_false(family_asks(family, "hidden"));
+    assert_true(family_may_lack(family, "mtp.12.w"));
+    assert_false(family_may_lack(family, "mtp.x.w"));
+    assert_false(family_may_lack(family, "l.0.w"));
+    assert_false(family_keeps_others(family));
+    assert_int_equal(family_fp8(family), 0);
+    assert_null(family_expert_member(family));
+    family_free(family);
+    family = parse_text(facts, strlen(facts));
+    assert_int_equal(family_fp8(family), 1u << ENCODING_FP8_32);
+    assert_string_equal(family_expert_member(family), "expert_dtype");
+    assert_true(family_keeps_others(family));
+    family_free(family);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_members_have_paths_spellings_and_flags),
+        cmocka_unit_test(test_lines_count_for_members_of_a_list),
+        cmocka_unit_test(test_fp8_has_the_blocks_of_its_word_or_of_the_family),
+        cmocka_unit_test(test_detect_lines_ask_for_values_or_members),
+        cmocka_unit_test(test_families_say_what_they_are_asked),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
