@@ -138,15 +138,6 @@ static void fp8_row_to_f32(const uint8_t *codes, const float *scale, size_t cols
     }
 }
 
-/* The 32 codes of 16 packed bytes, one a byte. */
-static inline __m256i fp4_unpack(const uint8_t *packed)
-{
-    const __m256i wide = _mm256_cvtepu8_epi16(load128(packed));
-
-    return _mm256_and_si256(_mm256_or_si256(wide, _mm256_slli_epi16(wide, 4)),
-                            _mm256_set1_epi8(15));
-}
-
 /* BF16 of a group's eight magnitudes: exact (two mantissa bits, 2^-128 and above), inf or NaN. */
 static inline __m128i fp4_products(uint8_t scale)
 {
@@ -534,12 +525,6 @@ static void digest_row_fp8(const uint8_t *codes, const float *scale, size_t cols
     hash128_add(sum, digest_decoded_fp8(&kernels_avx2, codes, scale, cols, first_unit));
 }
 
-static void digest_row_fp4(const uint8_t *packed, const uint8_t *scale, size_t cols,
-                           uint64_t first_unit, hash128 *sum)
-{
-    hash128_add(sum, digest_decoded_fp4(&kernels_avx2, packed, scale, cols, first_unit));
-}
-
 const ckpt_kernels kernels_avx2 = {
     .name = "avx2",
     .e4m3_to_f32 = e4m3_to_f32_avx2,
@@ -571,7 +556,7 @@ const ckpt_kernels kernels_avx2 = {
     .digest_row_bf16 = digest_row_bf16,
     .digest_row_f32 = digest_row_f32,
     .digest_row_fp8 = digest_row_fp8,
-    .digest_row_fp4 = digest_row_fp4,
+    .digest_row_fp4 = digest_row_fp4_avx2,
     .digest_row_i64 = digest_row_i64_avx2,
     .hash_bytes = hash_bytes_avx2,
 };

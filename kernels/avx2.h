@@ -22,6 +22,10 @@ void f32_to_e5m2_avx2(const float *src, uint8_t *dst, size_t count);
 void f32_to_e8m0_avx2(const float *src, uint8_t *dst, size_t count);
 void f32_to_e2m1_avx2(const float *src, uint8_t *packed, size_t count);
 
+/* avx2_digest.c */
+void digest_row_fp4_avx2(const uint8_t *packed, const uint8_t *scale, size_t cols,
+                         uint64_t first_unit, hash128 *sum);
+
 enum { LANES = 8 };     /* F32 values in one register */
 
 static inline __m256i bits_of(__m256 value)
@@ -162,6 +166,15 @@ static inline __m128i e2m1_pack(__m256i codes)
     const __m256i pairs = _mm256_maddubs_epi16(codes, set16(0x1001));
 
     return _mm_packus_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+}
+
+/* The 32 codes of 16 packed bytes, one a byte. */
+static inline __m256i fp4_unpack(const uint8_t *packed)
+{
+    const __m256i wide = _mm256_cvtepu8_epi16(load128(packed));
+
+    return _mm256_and_si256(_mm256_or_si256(wide, _mm256_slli_epi16(wide, 4)),
+                            _mm256_set1_epi8(15));
 }
 
 #endif

@@ -51,6 +51,10 @@ int fp4_group_scale_exact_scalar(const float *src);
 /* E2M1 magnitude -> E4M3 code at each distance; the last row serves all larger ones. */
 extern const uint8_t fp4_fp8_codes[FP4_DISTANCE_COUNT + 1][8];
 
+/* Canonical BF16 of the E2M1 codes, twice, by E8M0 scale: right from FP4_BF16_LOW to FP4_BF16_HIGH,
+ * where all products are normal. */
+extern _Alignas(64) const uint16_t fp4_bf16[256][2 * 16];
+
 enum {
     BF16_NAN = 0x7FC0,
     E4M3_NAN = 0x7F,
@@ -58,7 +62,10 @@ enum {
     /* E8M0 codes of the scales that make every E4M3 code a normal number in BF16, zero aside:
      * E4M3 spans 2^-9 .. 1.75 * 2^8. */
     FP8_BF16_LOW = 10,
-    FP8_BF16_HIGH = 246
+    FP8_BF16_HIGH = 246,
+    /* The same for E2M1, which spans 2^-1 .. 1.5 * 2^2. */
+    FP4_BF16_LOW = 2,
+    FP4_BF16_HIGH = 252
 };
 #define F32_NAN_BITS 0x7FC00000u
 #define F32_INF_BITS 0x7F800000u

@@ -31,3 +31,24 @@ const uint8_t fp4_fp8_codes[FP4_DISTANCE_COUNT + 1][8] = {
     { 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00 },
     { 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00 }
 };
+
+/* BF16 of the codes 0 .. 15 times 2^(scale - 127), as an addition to the exponent; -0 is 0. */
+#define FP4_BF16(value, scale) (uint16_t)((value) + ((scale) - 127) * 128)
+#define FP4_VALUES(scale) \
+    0, FP4_BF16(0x3F00, scale), FP4_BF16(0x3F80, scale), FP4_BF16(0x3FC0, scale), \
+    FP4_BF16(0x4000, scale), FP4_BF16(0x4040, scale), FP4_BF16(0x4080, scale), \
+    FP4_BF16(0x40C0, scale), \
+    0, FP4_BF16(0xBF00, scale), FP4_BF16(0xBF80, scale), FP4_BF16(0xBFC0, scale), \
+    FP4_BF16(0xC000, scale), FP4_BF16(0xC040, scale), FP4_BF16(0xC080, scale), \
+    FP4_BF16(0xC0C0, scale)
+#define FP4_ROW(scale) { FP4_VALUES(scale), FP4_VALUES(scale) }
+#define FP4_ROWS_4(scale) \
+    FP4_ROW(scale), FP4_ROW((scale) + 1), FP4_ROW((scale) + 2), FP4_ROW((scale) + 3)
+#define FP4_ROWS_16(scale) \
+    FP4_ROWS_4(scale), FP4_ROWS_4((scale) + 4), FP4_ROWS_4((scale) + 8), FP4_ROWS_4((scale) + 12)
+#define FP4_ROWS_64(scale) FP4_ROWS_16(scale), FP4_ROWS_16((scale) + 16), \
+    FP4_ROWS_16((scale) + 32), FP4_ROWS_16((scale) + 48)
+
+_Alignas(64) const uint16_t fp4_bf16[256][2 * 16] = {
+    FP4_ROWS_64(0), FP4_ROWS_64(64), FP4_ROWS_64(128), FP4_ROWS_64(192)
+};

@@ -171,11 +171,22 @@ class Bench:
         print_row("parallel read", size, results[0])
         print_row("ckpt-verify digest", size, results[1], results[0])
 
-    def run_all(self):
+    def begin(self):
         print(f"{self.args.threads} threads, best of {self.args.rounds} rounds")
         print(f"  {'':24}{'seconds':>8}{'cpu s':>8}{'GB/s':>8}{'peak MiB':>9}"
               f"{'ratio':>7}{'cpu':>7}")
         self.make_slice()
+
+    def digest_all(self):
+        self.begin()
+        self.digest("FP4", self.work / "fp4")
+        for target in ("fp8", "bf16"):
+            run(Result(), self.convert_command(self.work / "fp4", target))
+            self.digest(target.upper(), self.out)
+            remove(self.out)
+
+    def run_all(self):
+        self.begin()
         self.digest("FP4", self.work / "fp4")
         for title, source, target in CASES:
             if not (self.work / source).exists():
@@ -186,8 +197,8 @@ class Bench:
             self.convert(title, self.work / source, target)
 
 
-def parse():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def parse(text):
+    parser = argparse.ArgumentParser(description=text.split("\n")[0])
     parser.add_argument("--dir", default="/dev/shm", help="where files are made (/dev/shm)")
     parser.add_argument("--layers", type=int, default=4, help="layers of the slice (4)")
     parser.add_argument("--experts", type=int, default=20, help="experts of a layer (20)")
@@ -197,18 +208,18 @@ def parse():
     return parser.parse_args()
 
 
-def main():
-    args = parse()
+def in_a_slice(args, work_on):
+    """Call `work_on` with a Bench whose folder is there as long as the call."""
     # 3 x 4096 x 2048 codes of half a byte and a scale for 32 of them; attention beside it.
     slice_bytes = args.layers * (args.experts * 13_400_000 + 150_000_000)
     room = shutil.disk_usage(args.dir).free
     if room < ROOM_FACTOR * slice_bytes:
-        print(f"bench_convert: {args.dir} has room for {room / 1e9:.1f} GB, and the slice needs "
+        print(f"{args.dir} has room for {room / 1e9:.1f} GB, and the slice needs "
               f"{ROOM_FACTOR * slice_bytes / 1e9:.1f} GB: choose fewer --experts or another --dir")
         return
     with tempfile.TemporaryDirectory(prefix="ckpt-bench-", dir=args.dir) as work:
-        Bench(args, pathlib.Path(work)).run_all()
+        work_on(Bench(args, pathlib.Path(work)))
 
 
 if __name__ == "__main__":
-    main()
+    in_a_slice(parse(__doc__), Bench.run_all)

@@ -1,6 +1,8 @@
 /*
  * bench_kernels.c: bytes per second of each kernel in each instruction set, data in the L2 cache.
  *
+ *   bench_kernels [TEXT]      only kernels whose name contains TEXT
+ *
  * A rate counts the bytes read and written. Each figure is the best of several short runs:
  * other work on the machine can only slow a run down.
  */
@@ -297,7 +299,7 @@ static double bench_rate(const bench *b, const ckpt_kernels *k)
     return best * 1e-9;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static const char *const names[] = { "scalar", "avx2", "avx512" };
     const size_t name_count = sizeof names / sizeof names[0];
@@ -306,6 +308,8 @@ int main(void)
     printf("%-28s%10s%10s%10s   GB/s read + written, one thread\n", "kernel", names[0], names[1],
            names[2]);
     for (size_t i = 0; i < sizeof benches / sizeof benches[0]; i++) {
+        if (argc > 1 && strstr(benches[i].name, argv[1]) == NULL)
+            continue;
         printf("%-28s", benches[i].name);
         for (size_t n = 0; n < name_count; n++) {
             const ckpt_kernels *k = kernels_find(names[n]);
