@@ -212,11 +212,19 @@ static ckpt_code add_repeat(const header_reader *r, const ckpt_tensor *tensor)
 static ckpt_code add_tensor(const header_reader *r, const ckpt_tensor *tensor)
 {
     const char *prefix = r->store->files[r->file].prefix;
+    int64_t other;
 
     if (prefix != NULL)
         return add_prefixed(r, tensor, prefix, "");
-    if (r->store->keeps_repeats && ckpt_catalog_find(r->store->catalog, tensor->name) >= 0)
+    other = ckpt_catalog_find(r->store->catalog, tensor->name);
+    if (other >= 0 && r->store->keeps_repeats)
         return add_repeat(r, tensor);
+    if (other >= 0 && ckpt_catalog_at(r->store->catalog, (size_t)other)->file != r->file)
+        return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' is also in '%s', and no "
+                         "model.safetensors.index.json says which of the two files counts: move "
+                         "one of them out of the folder", tensor->name,
+                         r->store->files[ckpt_catalog_at(r->store->catalog, (size_t)other)->file]
+                             .name);
     return catalog_add(r->store->catalog, tensor, r->err);
 }
 

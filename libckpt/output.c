@@ -20,6 +20,7 @@ struct ckpt_output {
     char *partial;
     char *replaced;          /* where an overwritten PATH is until the new one has its name */
     int overwrite;
+    const char *layout;      /* of the result, where the caller said it */
     journal_options shared;  /* .directory is partial */
     int lock;                /* held for the commit of a shared job, or -1 */
     ckpt_code (*named)(void *context, ckpt_error *err);
@@ -43,11 +44,11 @@ static char *with_suffix(const char *path, const char *suffix)
 }
 
 /* --overwrite is only advised where it would be obeyed. */
-static ckpt_code fail_exists(const char *path, ckpt_error *err)
+static ckpt_code fail_exists(const char *path, const char *layout, ckpt_error *err)
 {
     ckpt_error why;
 
-    if (replaceable_check(path, &why) != CKPT_OK)
+    if (replaceable_check(path, layout, &why) != CKPT_OK)
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists, and is not a checkpoint alone: "
                          "choose another name", path);
     return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists; --overwrite replaces it", path);
@@ -95,7 +96,7 @@ static ckpt_code check_name(const char *path, ckpt_error *err)
     return code;
 }
 
-ckpt_code output_check(const char *path, int overwrite, ckpt_error *err)
+ckpt_code output_check(const char *path, const char *layout, int overwrite, ckpt_error *err)
 {
     const hash128 any = { 0, 0 };
     journal_sight sight;
@@ -112,12 +113,12 @@ ckpt_code output_check(const char *path, int overwrite, ckpt_error *err)
     if (code != CKPT_OK || !file_exists(path))
         return code;
     if (overwrite)
-        return replaceable_check(path, err);
+        return replaceable_check(path, layout, err);
     /* Whose journal it is shows when the plan is made: take_back. */
     if ((code = journal_look(path, any, &sight, err)) != CKPT_OK || sight.is_other ||
         sight.same_count > 0)
         return code;
-    return fail_exists(path, err);
+    return fail_exists(path, layout, err);
 }
 
 /* One process at a time looks at PATH.partial and discards it: what the next one sees is new. A
@@ -172,7 +173,7 @@ static ckpt_code take_back(const ckpt_output *o, hash128 fingerprint, ckpt_error
         code = file_rename_durable(o->path, o->partial, err);
         return file_exists(o->partial) ? CKPT_OK : code;     /* another part may have done it */
     }
-    return o->overwrite ? CKPT_OK : fail_exists(o->path, err);
+    return o->overwrite ? CKPT_OK : fail_exists(o->path, o->layout, err);
 }
 
 ckpt_code output_look(const char *path, hash128 fingerprint, journal_sight *out, ckpt_error *err)
@@ -292,6 +293,7 @@ ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_er
     if (o == NULL)
         return ckpt_fail_memory(err, "an output", sizeof *o);
     o->overwrite = options->overwrite;
+    o->layout = options->layout;
     o->lock = -1;
     o->named = options->named;
     o->named_context = options->named_context;
@@ -300,7 +302,7 @@ ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_er
     o->replaced = with_suffix(path, replaced_suffix);
     if (o->path == NULL || o->partial == NULL || o->replaced == NULL)
         code = ckpt_fail_memory(err, "a path", strlen(path));
-    else if ((code = output_check(path, options->overwrite, err)) == CKPT_OK &&
+    else if ((code = output_check(path, options->layout, options->overwrite, err)) == CKPT_OK &&
              (code = take_back(o, options->fingerprint, err)) == CKPT_OK &&
              (code = discard_others(o, options, err)) == CKPT_OK &&
              (code = make_partial(o, err)) == CKPT_OK) {
@@ -369,8 +371,9 @@ static ckpt_code swap_names(const ckpt_output *o, int replace, ckpt_error *err)
     if (!replace)
         return file_rename_durable(o->partial, o->path, err);
     /* Both may have got other files since the run began. */
-    if ((code = replaceable_check(o->path, err)) != CKPT_OK ||
-        (file_exists(o->replaced) && (code = replaceable_check(o->replaced, err)) != CKPT_OK) ||
+    if ((code = replaceable_check(o->path, o->layout, err)) != CKPT_OK ||
+        (file_exists(o->replaced) &&
+         (code = replaceable_check(o->replaced, NULL, err)) != CKPT_OK) ||
         (code = file_remove_tree(o->replaced, err)) != CKPT_OK)
         return code;
     if ((code = file_rename_durable(o->path, o->replaced, err)) == CKPT_OK)
@@ -404,7 +407,7 @@ ckpt_code output_commit(ckpt_output *output, ckpt_error *err)
         code = removed;
     /* Also one that an earlier run left when it was killed between the two renames. */
     if (code == CKPT_OK && output->overwrite && file_exists(output->replaced) &&
-        (code = replaceable_check(output->replaced, err)) == CKPT_OK)
+        (code = replaceable_check(output->replaced, NULL, err)) == CKPT_OK)
         code = file_remove_tree(output->replaced, err);
 out:
     output_close(output);

@@ -14,9 +14,10 @@ typedef struct ckpt_output ckpt_output;
 /*
  * Refuse early a `path` that cannot become the name of a result: "-", ".", a mount point, in a
  * folder that is not there. What exists is refused, unless it has a journal that a run left in it
- * in its last moment, or `overwrite` is set and it may be replaced (replaceable_check).
+ * in its last moment, or `overwrite` is set and it may be replaced by one of `layout`
+ * (replaceable_check).
  */
-ckpt_code output_check(const char *path, int overwrite, ckpt_error *err);
+ckpt_code output_check(const char *path, const char *layout, int overwrite, ckpt_error *err);
 
 /* Refuse a `path` that is an input, lies inside it or contains it: what replaces an input, or grows
  * while it is read, cannot be checked against it. The same for the two names beside `path` that
@@ -30,6 +31,7 @@ ckpt_code output_check_spares(const char *path, const char *input, ckpt_error *e
 
 typedef struct {
     const char *path;
+    const char *layout;        /* of the result: what it may replace (replaceable_check); or NULL */
     int overwrite;
     hash128 fingerprint;       /* of the command, its sources and its targets */
     size_t tensor_count;       /* that the journal keeps track of */

@@ -15,6 +15,8 @@ enum { LISTING_BYTES_MAX = 512 << 20 };
 typedef struct {
     file_list found;         /* everything in the folder that is no folder */
     file_list listed;        /* what its manifest, index and journals name; sorted */
+    const char *wanted;      /* the layout of what comes in its place; NULL: any */
+    char layout[16];         /* that a conversion wrote with its manifest; "": none did */
 } folder;
 
 /* ---- names ---- */
@@ -24,54 +26,55 @@ typedef struct {
     const char *pattern;     /* '#' stands for a number; one that ends in '/' for all below it */
     int is_proof;
     int is_iteration;        /* also in the folder of an iteration */
+    const char *layout;      /* the only one that has it; NULL: any may */
 } known_name;
 
 static const known_name known_names[] = {
-    { "model.safetensors", 1, 0 },
-    { "model-#-of-#.safetensors", 1, 0 },
-    { "model#-mp#.safetensors", 1, 0 },
-    { "model.safetensors.index.json", 1, 0 },
-    { MANIFEST_FILE, 1, 0 },
-    { "fp4_scales.zst", 1, 0 },
-    { "__#_#.distcp", 1, 1 },
-    { ".metadata", 1, 1 },
-    { "latest_checkpointed_iteration.txt", 1, 0 },
-    { "metadata.json", 0, 1 },
-    { "common.pt", 0, 1 },
-    { "config.json", 0, 0 },
-    { "generation_config.json", 0, 0 },
-    { "tokenizer.json", 0, 0 },
-    { "tokenizer_config.json", 0, 0 },
-    { "tokenizer.model", 0, 0 },
-    { "special_tokens_map.json", 0, 0 },
-    { "added_tokens.json", 0, 0 },
-    { "vocab.json", 0, 0 },
-    { "merges.txt", 0, 0 },
-    { "chat_template.jinja", 0, 0 },
-    { "chat_template.json", 0, 0 },
-    { "preprocessor_config.json", 0, 0 },
-    { "processor_config.json", 0, 0 },
-    { ".gitattributes", 0, 0 },
-    { "README.md", 0, 0 },
-    { "LICENSE", 0, 0 },
-    { ".cache/huggingface/ckpt/", 0, 0 },       /* what a download keeps; the user's cache may */
-    { ".cache/huggingface/download/", 0, 0 },   /* lie beside it */
-    { ".cache/huggingface/trees/", 0, 0 },
-    { ".cache/huggingface/.gitignore", 0, 0 },
-    { ".cache/huggingface/CACHEDIR.TAG", 0, 0 },
-    { ".mdl", 0, 0 },
-    { ".msc", 0, 0 },
-    { ".mv", 0, 0 },
-    { "inference/config.json", 0, 0 },     /* DeepSeek's own code, beside its weights */
-    { "inference/convert.py", 0, 0 },
-    { "inference/generate.py", 0, 0 },
-    { "inference/kernel.py", 0, 0 },
-    { "inference/model.py", 0, 0 },
-    { "inference/README.md", 0, 0 },
-    { "inference/requirements.txt", 0, 0 },
-    { "encoding/encoding_dsv4.py", 0, 0 },
-    { "encoding/test_encoding_dsv4.py", 0, 0 },
-    { "encoding/README.md", 0, 0 },
+    { "model.safetensors", 1, 0, "hf" },
+    { "model-#-of-#.safetensors", 1, 0, "hf" },
+    { "model#-mp#.safetensors", 1, 0, "mp" },
+    { "model.safetensors.index.json", 1, 0, "hf" },
+    { MANIFEST_FILE, 1, 0, NULL },
+    { "fp4_scales.zst", 1, 0, NULL },
+    { "__#_#.distcp", 1, 1, "torch_dist" },
+    { ".metadata", 1, 1, "torch_dist" },
+    { "latest_checkpointed_iteration.txt", 1, 0, "torch_dist" },
+    { "metadata.json", 0, 1, "torch_dist" },
+    { "common.pt", 0, 1, "torch_dist" },
+    { "config.json", 0, 0, NULL },
+    { "generation_config.json", 0, 0, NULL },
+    { "tokenizer.json", 0, 0, NULL },
+    { "tokenizer_config.json", 0, 0, NULL },
+    { "tokenizer.model", 0, 0, NULL },
+    { "special_tokens_map.json", 0, 0, NULL },
+    { "added_tokens.json", 0, 0, NULL },
+    { "vocab.json", 0, 0, NULL },
+    { "merges.txt", 0, 0, NULL },
+    { "chat_template.jinja", 0, 0, NULL },
+    { "chat_template.json", 0, 0, NULL },
+    { "preprocessor_config.json", 0, 0, NULL },
+    { "processor_config.json", 0, 0, NULL },
+    { ".gitattributes", 0, 0, NULL },
+    { "README.md", 0, 0, NULL },
+    { "LICENSE", 0, 0, NULL },
+    { ".cache/huggingface/ckpt/", 0, 0, NULL },       /* what a download keeps; the user's cache */
+    { ".cache/huggingface/download/", 0, 0, NULL },   /* may lie beside it */
+    { ".cache/huggingface/trees/", 0, 0, NULL },
+    { ".cache/huggingface/.gitignore", 0, 0, NULL },
+    { ".cache/huggingface/CACHEDIR.TAG", 0, 0, NULL },
+    { ".mdl", 0, 0, NULL },
+    { ".msc", 0, 0, NULL },
+    { ".mv", 0, 0, NULL },
+    { "inference/config.json", 0, 0, NULL },     /* DeepSeek's own code, beside its weights */
+    { "inference/convert.py", 0, 0, NULL },
+    { "inference/generate.py", 0, 0, NULL },
+    { "inference/kernel.py", 0, 0, NULL },
+    { "inference/model.py", 0, 0, NULL },
+    { "inference/README.md", 0, 0, NULL },
+    { "inference/requirements.txt", 0, 0, NULL },
+    { "encoding/encoding_dsv4.py", 0, 0, NULL },
+    { "encoding/test_encoding_dsv4.py", 0, 0, NULL },
+    { "encoding/README.md", 0, 0, NULL },
 };
 
 static int matches(const char *pattern, const char *name)
@@ -182,6 +185,16 @@ static int compare_names(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* A conversion lists in its manifest what it wrote of weights; the rest goes with their layout. */
+static void take_layout(folder *f, const json_document *manifest)
+{
+    const json_value *root = manifest == NULL ? NULL : json_root(manifest);
+    const char *layout = json_string(json_member(root, "layout"));
+
+    if (layout != NULL && json_is_array(json_member(root, "files")))
+        snprintf(f->layout, sizeof f->layout, "%s", layout);
+}
+
 /* A list that is no JSON names nothing; one that cannot be read is an error. */
 static ckpt_code take_lists(folder *f, const char *directory, ckpt_error *err)
 {
@@ -198,6 +211,8 @@ static ckpt_code take_lists(folder *f, const char *directory, ckpt_error *err)
             code = CKPT_OK;
         if (code == CKPT_OK && document != NULL)
             code = add_strings(f, json_member(json_root(document), lists[i][1]), err);
+        if (code == CKPT_OK && i == 0)
+            take_layout(f, document);
         json_free(document);
     }
     if (f->listed.count > 1)
@@ -220,10 +235,23 @@ static ckpt_code fail_other(const char *path, const char *name, ckpt_error *err)
                      "or choose another name", path, name);
 }
 
+/* Of a layout that is not written, nobody meant the files to be replaced but those ckpt made. */
+static ckpt_code check_layout(const folder *f, const known_name *known, const char *path,
+                              const char *name, ckpt_error *err)
+{
+    if (f->wanted == NULL || known->layout == NULL || strcmp(f->wanted, known->layout) == 0 ||
+        strcmp(f->layout, known->layout) == 0)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_USAGE, "'%s' is not replaced: '%s' in it is of the layout %s, not "
+                     "%s, and no manifest says that ckpt wrote it; move it away, or choose another "
+                     "name", path, name, known->layout, f->wanted);
+}
+
 static ckpt_code check_files(const folder *f, const char *path, int is_partial, ckpt_error *err)
 {
     int is_proven = f->found.count == 0 || is_partial;
     const char *iteration = NULL;
+    ckpt_code code;
 
     for (size_t i = 0; i < f->found.count; i++) {
         const char *name = f->found.names[i];
@@ -241,14 +269,17 @@ static ckpt_code check_files(const folder *f, const char *path, int is_partial, 
             continue;
         if (known == NULL)
             return fail_other(path, name, err);
+        if ((code = check_layout(f, known, path, name, err)) != CKPT_OK)
+            return code;
         is_proven |= known->is_proof;
     }
     return is_proven ? CKPT_OK : fail_other(path, f->found.names[0], err);
 }
 
-static ckpt_code check_folder(const char *path, int is_partial, ckpt_error *err)
+static ckpt_code check_folder(const char *path, const char *layout, int is_partial,
+                              ckpt_error *err)
 {
-    folder f = { .found = { NULL, 0 } };
+    folder f = { .found = { NULL, 0 }, .wanted = layout };
     ckpt_code code;
 
     if ((code = file_list_everything(path, &f.found, err)) == CKPT_OK &&
@@ -282,7 +313,7 @@ static ckpt_code check_file(const char *path, ckpt_error *err)
     return code;
 }
 
-ckpt_code replaceable_check(const char *path, ckpt_error *err)
+ckpt_code replaceable_check(const char *path, const char *layout, ckpt_error *err)
 {
     struct stat status;
 
@@ -291,7 +322,7 @@ ckpt_code replaceable_check(const char *path, ckpt_error *err)
     if (S_ISLNK(status.st_mode))
         return CKPT_OK;
     if (S_ISDIR(status.st_mode))
-        return check_folder(path, 0, err);
+        return check_folder(path, layout, 0, err);
     if (S_ISREG(status.st_mode))
         return check_file(path, err);
     return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a device, pipe or socket: choose another name",
@@ -330,7 +361,7 @@ ckpt_code replaceable_discard_partial(const char *directory, ckpt_error *err)
         return ckpt_fail(err, CKPT_E_IO, "cannot discard '%s': another process is writing here",
                          directory);
     if (code != CKPT_OK || !(sight.is_other || sight.same_count > 0) ||
-        (code = check_folder(directory, 1, err)) != CKPT_OK ||
+        (code = check_folder(directory, NULL, 1, err)) != CKPT_OK ||
         (code = file_list_everything(directory, &found, err)) != CKPT_OK)
         return code;
     /* The journals last: a discard that is killed can be done again. */

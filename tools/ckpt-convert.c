@@ -10,6 +10,11 @@ static const cli_option options[] = {
     CLI_OPTIONS_END,
 };
 
+static const cli_rule rules[] = {
+    CONVERT_RULES,
+    { NULL, NULL, NULL }
+};
+
 static const cli_command command = {
     .name = "ckpt-convert",
     .summary = "change the encoding, names or files of a checkpoint, exactly",
@@ -31,6 +36,7 @@ static const cli_command command = {
                 "ckpt-convert --experts fp8 DeepSeek-V4-Flash Flash-FP8\n"
                 "ckpt-convert --like DeepSeek-V4-Flash Flash-BF16 Flash-again",
     .options = options,
+    .rules = rules,
     .arg_min = 2,
     .arg_max = 2,
     .checks_more = 1,

@@ -183,12 +183,31 @@ static int is_converter(const char *command_path)
     return strcmp(name, "ckpt-convert") == 0 || strcmp(name, "ckpt-shard") == 0;
 }
 
+/* Options that need another, or leave nothing for it to do. */
+static ckpt_code check_combinations(int is_modelscope, ckpt_error *err)
+{
+    if (opt.local_dir != NULL && opt.cache_dir != NULL)
+        return fail_usage(err, "expected one of '--local-dir' and '--cache-dir', got both");
+    if (is_modelscope && opt.local_dir == NULL)
+        return fail_usage(err, "'--hub modelscope' needs '--local-dir'");
+    if (is_modelscope && (opt.hf_refs || opt.download.adopt))
+        return fail_usage(err, "'--hf-refs' and '--adopt-partials' are about Hugging Face's "
+                          "client, and do nothing with '--hub modelscope'");
+    if ((opt.prune_extra || opt.hf_refs) && opt.local_dir == NULL)
+        return fail_usage(err, "'--prune-extra' and '--hf-refs' need '--local-dir'");
+    if (opt.download.force && (opt.download.verify || opt.trust_metadata || opt.download.adopt))
+        return fail_usage(err, "'--force-download' fetches everything, and leaves nothing to do "
+                          "for '--verify', '--trust-metadata' and '--adopt-partials'");
+    return CKPT_OK;
+}
+
 static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
 {
     const char *complaint = hub_parse_name(args->items[0], &s->name);
     const int is_modelscope = opt.hub != NULL && strcmp(opt.hub, "hf") != 0;
     hub_options *o = &s->hub_options;
     uint64_t rate_bytes = 0;
+    ckpt_code code;
 
     if (complaint != NULL)
         return hub_fail(HUB_USAGE, err, "'%s' is not a repository: %s", args->items[0],
@@ -196,15 +215,11 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
     if ((s->name.type != NULL && opt.type != NULL) ||
         (s->name.revision[0] != '\0' && opt.revision != NULL))
         return fail_usage(err, "type or revision are given twice, in REPO and as an option");
-    if (opt.local_dir != NULL && opt.cache_dir != NULL)
-        return fail_usage(err, "expected one of '--local-dir' and '--cache-dir', got both");
-    if (is_modelscope && opt.local_dir == NULL)
-        return fail_usage(err, "'--hub modelscope' needs '--local-dir'");
+    if ((code = check_combinations(is_modelscope, err)) != CKPT_OK)
+        return code;
     for (size_t i = 0; i < opt.host_maps.count; i++)
         if (!hub_is_host_map(opt.host_maps.items[i]))
             return fail_usage(err, "'--data-host-map' is HOST[:PORT]=HOST[:PORT]");
-    if ((opt.prune_extra || opt.hf_refs) && opt.local_dir == NULL)
-        return fail_usage(err, "'--prune-extra' and '--hf-refs' need '--local-dir'");
     if (opt.delete_source && hub_is_offline())
         return fail_usage(err, "'--delete-source' does not go with HF_HUB_OFFLINE");
     if (opt.delete_source && (s->then == NULL || !is_converter(s->then[0]) ||

@@ -52,6 +52,7 @@ static const cli_option options[] = {
 static const cli_rule rules[] = {
     { "preset", NULL, "tp|pp|ep|etp|first-stage-layers|last-stage-layers" },
     { "describe", "dry-run", NULL },
+    CONVERT_RULES,
     { NULL, NULL, NULL }
 };
 

@@ -184,7 +184,7 @@ static ckpt_code plan(synth_job *job, const char *path, ckpt_error *err)
     ckpt_code code;
 
     if ((code = read_config(job, path, err)) != CKPT_OK ||
-        (code = output_check(path, opt.overwrite, err)) != CKPT_OK ||
+        (code = output_check(path, format_hf.name, opt.overwrite, err)) != CKPT_OK ||
         (code = cut_layers(job, err)) != CKPT_OK ||
         (code = checkpoint_find_family(json_root(job->config), &job->family, err)) != CKPT_OK)
         return code;
@@ -246,7 +246,8 @@ static ckpt_code run(synth_job *job, const char *path, ckpt_error *err)
     ckpt_code code;
 
     const format_finish index = { .with_index = 1 };
-    const output_options output_is = { .path = path, .overwrite = opt.overwrite,
+    const output_options output_is = { .path = path, .layout = format_hf.name,
+                                       .overwrite = opt.overwrite,
                                        .fingerprint = fingerprint, .restart = opt.restart };
 
     code = output_begin(&output_is, &job->output, err);

@@ -80,6 +80,9 @@ typedef struct {
     { CLI_FLAG, "no-digest", NULL, &(o).convert.no_digest,                                     \
       "no digests: faster, but nothing to verify, and a stopped run starts over" }
 
+/* Rows of a table of rules, for the same options. */
+#define CONVERT_RULES { "many-files", "max-shard-size", NULL }
+
 /* Parse the command line, plan, and run or print the plan. `finish_options` may be NULL; else it is
  * called between parsing and planning. Returns the exit status. */
 int convert_command_main(const cli_command *command, convert_command *o, int argc, char **argv,

@@ -57,6 +57,7 @@ ckpt_code job_output_begin(job_output *output, ckpt_error *err)
     file_list files = { NULL, 0 };
     const output_options options = {
         .path = o->target,
+        .layout = o->format->name,
         .overwrite = o->overwrite,
         .fingerprint = plan->fingerprint,
         .tensor_count = ckpt_catalog_count(plan->targets),

@@ -431,7 +431,7 @@ ckpt_code convert_check_target(const convert_options *options, ckpt_error *err)
     /* Whether a DST that is there was made by other parts of this job shows when it is compared. */
     if (code != CKPT_OK || (options->part_count > 1 && file_is_directory(options->target)))
         return code;
-    return output_check(options->target, options->overwrite, err);
+    return output_check(options->target, options->format->name, options->overwrite, err);
 }
 
 static ckpt_code fill_plan(job_plan *plan, ckpt_error *err)

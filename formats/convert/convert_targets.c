@@ -150,6 +150,30 @@ static ckpt_code check_names(const job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* An option that changes nothing here was meant for another conversion. */
+static ckpt_code check_effects(const job_plan *plan, ckpt_error *err)
+{
+    const convert_options *o = &plan->options;
+    size_t fp8_count = 0;
+    size_t fp4_to_fp8_count = 0;
+
+    for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++) {
+        const ckpt_tensor *from = ckpt_catalog_at(plan->picked->catalog, i);
+        const ckpt_tensor *to = ckpt_catalog_at(plan->targets, i);
+        const int is_fp8 = to->dtype == CKPT_F8_E4M3 && to->scale_dtype != CKPT_NONE;
+
+        fp8_count += (size_t)is_fp8;
+        fp4_to_fp8_count += is_fp8 && from->dtype == CKPT_F4 && from->scale_dtype != CKPT_NONE;
+    }
+    if (o->policy.scale_dtype != CKPT_NONE && fp8_count == 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--scale-dtype is about the scales of FP8 weights, but "
+                         "the result has none: leave it out");
+    if (o->match_reference && fp4_to_fp8_count == 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--match-reference is about weights that go from FP4 "
+                         "to FP8, but none does: leave it out");
+    return CKPT_OK;
+}
+
 ckpt_code convert_choose_targets(job_plan *plan, ckpt_error *err)
 {
     const convert_options *o = &plan->options;
@@ -167,7 +191,9 @@ ckpt_code convert_choose_targets(job_plan *plan, ckpt_error *err)
                              "--dtype, --experts, --scale-dtype and --max-shard-size");
         if ((code = copy_catalog(plan->like->reading.logical, &plan->targets, err)) != CKPT_OK)
             return code;
-        return codes_check_targets(plan->picked->catalog, plan->targets, err);
+        if ((code = codes_check_targets(plan->picked->catalog, plan->targets, err)) != CKPT_OK)
+            return code;
+        return check_effects(plan, err);
     }
     /* An mp folder keeps E8M0 scales: the reference code reads them, and its own converter, the
      * measure of that layout, writes them. */
@@ -179,5 +205,7 @@ ckpt_code convert_choose_targets(job_plan *plan, ckpt_error *err)
     if (code != CKPT_OK)
         return code;
     suit_layout(plan);
+    if ((code = check_effects(plan, err)) != CKPT_OK)
+        return code;
     return check_names(plan, err);
 }

@@ -438,6 +438,31 @@ def test_overwrite_replaces_what_a_conversion_carried_along(ckpt, golden_a, tmp_
     assert "later.txt" in err and (tmp_path / "out" / "later.txt").exists()
 
 
+def test_overwrite_replaces_another_layout_only_where_ckpt_made_it(ckpt, golden_a, tmp_path):
+    dist = ("ckpt-shard", "--layout", "torch_dist")
+    release = shutil.copytree(golden_a, tmp_path / "release")
+    before = {p: p.read_bytes() for p in release.iterdir()}
+    err = ckpt(*dist, "--overwrite", golden_a, release, check=2).err
+    assert "layout hf, not torch_dist" in err
+    assert "--overwrite" not in ckpt(*dist, golden_a, release, check=2).err
+    assert {p: p.read_bytes() for p in release.iterdir()} == before
+    ckpt("ckpt-convert", golden_a, tmp_path / "ours")
+    ckpt(*dist, "--overwrite", golden_a, tmp_path / "ours")
+    (tmp_path / "ours" / "ckpt-manifest.json").unlink()        # a training run has none
+    err = ckpt("ckpt-convert", "--overwrite", golden_a, tmp_path / "ours", check=2).err
+    assert "layout torch_dist, not hf" in err
+    ckpt(*dist, "--overwrite", golden_a, tmp_path / "ours")
+
+
+@pytest.mark.parametrize("options, says", [
+    (["--dtype", "bf16", "--scale-dtype", "f32"], "--scale-dtype"),
+    (["--dtype", "bf16", "--match-reference"], "--match-reference"), (["--match-reference"], "FP8"),
+    (["--many-files"], "--max-shard-size")])
+def test_an_option_without_an_effect_is_refused(ckpt, golden_a, tmp_path, options, says):
+    err = ckpt("ckpt-convert", *options, golden_a, tmp_path / "out", check=2).err
+    assert says in err and list(tmp_path.iterdir()) == []
+
+
 def test_swapped_paths_are_told_by_what_is_not_there(ckpt, golden_a, tmp_path):
     err = ckpt("ckpt-convert", "--dtype", "bf16", tmp_path / "o", golden_a, check=2).err
     assert "/o'" in err and "--overwrite" not in err

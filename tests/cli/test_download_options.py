@@ -91,6 +91,17 @@ def test_unsafe_files_are_left_out_and_the_status_tells(ckpt, tmp_path, names):
         assert sorted(p.name for p in tmp_path.iterdir()) in (["D"], ["D", "home"])
 
 
+# ---- options without an effect ----
+
+@pytest.mark.parametrize("words", [
+    ("--force-download", "--verify"), ("--force-download", "--trust-metadata"),
+    ("--force-download", "--adopt-partials"), ("--hub", "modelscope", "--hf-refs"),
+    ("--hub", "modelscope", "--adopt-partials")])
+def test_options_that_leave_each_other_nothing_to_do_are_refused(hub, download, words):
+    failed = download(*words, check=2)
+    assert failed.json["reason"] == "usage" and words[-1] in failed.err and hub.log == []
+
+
 # ---- --prune-extra ----
 
 def test_pruning_removes_what_is_not_listed_and_nothing_else(download, hub, tmp_path):

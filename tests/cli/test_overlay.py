@@ -86,7 +86,7 @@ def test_without_an_index_two_of_a_name_are_an_error(ckpt, golden_a, tmp_path):
     over = overlay(golden_a, tmp_path / "in", [NORM])
     (over / INDEX).unlink()
     err = ckpt("ckpt-inspect", over, check=2).err
-    assert f"'{NORM}' appears twice" in err
+    assert f"'{NORM}' is also in 'model-0" in err and f"'{over / OVERLAY}'" in err
 
 
 def test_a_tensor_that_no_entry_names_is_an_error(ckpt, golden_a, tmp_path):

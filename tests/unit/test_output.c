@@ -80,9 +80,9 @@ static void test_what_exists_is_refused_early_and_late(void **state)
 
     (void)state;
     make_file(in_folder("out/model.safetensors"), "x", 1);
-    assert_int_equal(output_check(in_folder("out"), 0, &err), CKPT_E_USAGE);
-    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_OK);
-    assert_int_equal(output_check("", 1, &err), CKPT_E_USAGE);
+    assert_int_equal(output_check(in_folder("out"), NULL, 0, &err), CKPT_E_USAGE);
+    assert_int_equal(output_check(in_folder("out"), NULL, 1, &err), CKPT_OK);
+    assert_int_equal(output_check("", NULL, 1, &err), CKPT_E_USAGE);
     assert_int_equal(try_begin(in_folder("out"), 0, &o), CKPT_E_USAGE);
     assert_int_equal(count_names(), 1);
 }
@@ -104,7 +104,7 @@ static void test_a_result_with_its_journal_is_gone_on_with(void **state)
         ckpt_output *o;
 
         leave_named("out");
-        assert_int_equal(output_check(in_folder("out"), overwrite, &err), CKPT_OK);
+        assert_int_equal(output_check(in_folder("out"), NULL, overwrite, &err), CKPT_OK);
         o = begin(in_folder("out"), overwrite);
         assert_false(file_exists(in_folder("out")));
         assert_holds(in_folder("out.partial/a"), "1", 1);
@@ -236,13 +236,13 @@ static void test_a_folder_with_anything_else_in_it_is_not_replaced(void **state)
     make_file(in_folder("out/model.safetensors"), "x", 1);
     make_file(in_folder("out/config.json"), "x", 1);
     make_file(in_folder("out/inference/model.py"), "x", 1);
-    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_OK);
+    assert_int_equal(output_check(in_folder("out"), NULL, 1, &err), CKPT_OK);
     for (size_t i = 0; i < sizeof strays / sizeof *strays; i++) {
         snprintf(path, sizeof path, "out/%s", strays[i]);
         make_file(in_folder(path), "x", 1);
-        assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_E_USAGE);
+        assert_int_equal(output_check(in_folder("out"), NULL, 1, &err), CKPT_E_USAGE);
         assert_non_null(strstr(err.text, strays[i]));
-        assert_int_equal(output_check(in_folder("out"), 0, &err), CKPT_E_USAGE);
+        assert_int_equal(output_check(in_folder("out"), NULL, 0, &err), CKPT_E_USAGE);
         assert_null(strstr(err.text, "--overwrite"));
         assert_int_equal(file_remove(in_folder(path), &err), CKPT_OK);
     }
@@ -257,10 +257,10 @@ static void test_a_users_cache_is_not_what_a_download_keeps(void **state)
     make_file(in_folder("out/model.safetensors"), "x", 1);
     make_file(in_folder("out/.cache/huggingface/download/config.json.metadata"), "x", 1);
     make_file(in_folder("out/.cache/huggingface/ckpt/listing.json"), "x", 1);
-    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_OK);
+    assert_int_equal(output_check(in_folder("out"), NULL, 1, &err), CKPT_OK);
     snprintf(path, sizeof path, "out/%s", blob);
     make_file(in_folder(path), "x", 1);
-    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_E_USAGE);
+    assert_int_equal(output_check(in_folder("out"), NULL, 1, &err), CKPT_E_USAGE);
     assert_non_null(strstr(err.text, blob));
 }
 
@@ -274,13 +274,13 @@ static void test_a_training_run_is_not_replaced(void **state)
     make_file(in_folder("out/latest_checkpointed_iteration.txt"), "100", 3);
     make_file(in_folder("out/release/__0_0.distcp"), "x", 1);
     make_file(in_folder("out/release/.metadata"), "x", 1);
-    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_OK);
+    assert_int_equal(output_check(in_folder("out"), NULL, 1, &err), CKPT_OK);
     make_file(in_folder("out/iter_0000100/__0_0.distcp"), "x", 1);
-    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_E_USAGE);
+    assert_int_equal(output_check(in_folder("out"), NULL, 1, &err), CKPT_E_USAGE);
     assert_int_equal(file_remove_tree(in_folder("out/release"), &err), CKPT_OK);
-    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_OK);
+    assert_int_equal(output_check(in_folder("out"), NULL, 1, &err), CKPT_OK);
     make_file(in_folder("out/iter_0000200/common.pt"), "x", 1);
-    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_E_USAGE);
+    assert_int_equal(output_check(in_folder("out"), NULL, 1, &err), CKPT_E_USAGE);
     assert_non_null(strstr(err.text, "iter_0000200/common.pt"));
 }
 
@@ -288,7 +288,7 @@ static void test_a_checkpoint_below_that_is_no_iteration_is_not_replaced(void **
 {
     (void)state;
     make_file(in_folder("out/iter_1/model.safetensors"), "x", 1);
-    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_E_USAGE);
+    assert_int_equal(output_check(in_folder("out"), NULL, 1, &err), CKPT_E_USAGE);
 }
 
 static void test_what_manifest_and_index_name_may_be_replaced(void **state)
@@ -299,12 +299,12 @@ static void test_what_manifest_and_index_name_may_be_replaced(void **state)
     (void)state;
     make_file(in_folder("out/notes/a b.txt"), "x", 1);
     make_file(in_folder("out/x.safetensors"), "x", 1);
-    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_E_USAGE);
+    assert_int_equal(output_check(in_folder("out"), NULL, 1, &err), CKPT_E_USAGE);
     make_file(in_folder("out/ckpt-manifest.json"), manifest, sizeof manifest - 1);
-    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_E_USAGE);
+    assert_int_equal(output_check(in_folder("out"), NULL, 1, &err), CKPT_E_USAGE);
     assert_non_null(strstr(err.text, "x.safetensors"));
     make_file(in_folder("out/model.safetensors.index.json"), index, sizeof index - 1);
-    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_OK);
+    assert_int_equal(output_check(in_folder("out"), NULL, 1, &err), CKPT_OK);
 }
 
 static void test_a_folder_that_only_looks_a_little_like_a_checkpoint_is_not_replaced(void **state)
@@ -312,10 +312,10 @@ static void test_a_folder_that_only_looks_a_little_like_a_checkpoint_is_not_repl
     (void)state;
     make_file(in_folder("out/README.md"), "x", 1);
     make_file(in_folder("out/config.json"), "x", 1);
-    assert_int_equal(output_check(in_folder("out"), 1, &err), CKPT_E_USAGE);
-    assert_int_equal(output_check(in_folder("out/README.md"), 1, &err), CKPT_E_USAGE);
+    assert_int_equal(output_check(in_folder("out"), NULL, 1, &err), CKPT_E_USAGE);
+    assert_int_equal(output_check(in_folder("out/README.md"), NULL, 1, &err), CKPT_E_USAGE);
     assert_int_equal(mkdir(in_folder("empty"), 0777), 0);
-    assert_int_equal(output_check(in_folder("empty"), 1, &err), CKPT_OK);
+    assert_int_equal(output_check(in_folder("empty"), NULL, 1, &err), CKPT_OK);
 }
 
 static void test_what_comes_into_the_folder_meanwhile_is_not_replaced(void **state)
@@ -339,8 +339,8 @@ static void test_no_name_of_its_own_is_refused_at_once(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         for (int overwrite = 0; overwrite < 2; overwrite++)
-            assert_int_equal(output_check(names[i], overwrite, &err), CKPT_E_USAGE);
-    assert_int_equal(output_check("/proc", 1, &err), CKPT_E_USAGE);
+            assert_int_equal(output_check(names[i], NULL, overwrite, &err), CKPT_E_USAGE);
+    assert_int_equal(output_check("/proc", NULL, 1, &err), CKPT_E_USAGE);
     assert_non_null(strstr(err.text, "mount point"));
 }
 

@@ -19,7 +19,7 @@ static ckpt_code check_one(const char *path, const ckpt_open_options *options, c
     ckpt_close(checkpoint);
     if (code == CKPT_E_FORMAT)
         return hub_fail(HUB_INTEGRITY, err, "downloaded as the hub lists it, but not a valid "
-                        "checkpoint: %s", found.text);
+                        "checkpoint: %s (--no-check leaves this check out)", found.text);
     if (code != CKPT_OK)
         *err = found;
     return code;
