@@ -68,7 +68,8 @@ REPLAYS := $(FUZZ_MAIN_C:tests/fuzz/%.c=$(BUILD)/tests/%)
 FUZZERS := $(FUZZ_MAIN_C:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 BENCHES := $(BENCH_MAIN_C:tests/bench/%.c=$(BUILD)/bench/%) $(BUILD)/bench/parallel_copy
 LIBS := $(BUILD)/libckpt.a $(BUILD)/install/libckpt.a $(if $(LIB_O),$(BUILD)/libckpt.so)
-TEST_LIBS := $(if $(KERNEL_O),$(BUILD)/tests/libkernels-test.so) $(BUILD)/tests/fault.so
+TEST_LIBS := $(if $(KERNEL_O),$(BUILD)/tests/libkernels-test.so) $(BUILD)/tests/fault.so \
+    $(BUILD)/tests/no_memory.so
 
 # ---- flags ----
 
@@ -230,7 +231,7 @@ $(BUILD)/cuda/%: $(BUILD)/obj/tests/cuda/%.cu.o $(ARCHIVES)
 	$(SAY) LINK $@
 	$(Q)$(LINK)
 
-$(BUILD)/tests/fault.so: tests/fault/fault.c Makefile
+$(BUILD)/tests/fault.so $(BUILD)/tests/no_memory.so: $(BUILD)/tests/%.so: tests/fault/%.c Makefile
 	@mkdir -p $(@D)
 	$(SAY) CC $<
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE -O2 -g -fPIC $(WARNINGS) -shared -o $@ $< -ldl -pthread

@@ -48,7 +48,8 @@ static ckpt_code local_list_tree(const ckpt_folder *f, file_list *out, ckpt_erro
 static int local_has(const ckpt_folder *f, const char *name)
 {
     char *path = file_join(f->path, name);
-    const int found = name[0] != '\0' && path != NULL && file_exists(path);
+    /* Without memory nobody can tell: as file_exists says, it may be there. */
+    const int found = name[0] != '\0' && (path == NULL || file_exists(path));
 
     free(path);
     return found;

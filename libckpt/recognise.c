@@ -312,10 +312,21 @@ static int recognise_folder(const ckpt_folder *folder, char out[RECOGNISE_BYTES]
     return 1;
 }
 
+/* Nobody reads the file afterwards, and would say why it cannot be: it must be there for sure. */
+static int is_there(const ckpt_folder *folder, const char *name)
+{
+    ckpt_file *file = NULL;
+    const int found =
+        folder_has(folder, name) && folder_open_file(folder, name, &file, NULL) == CKPT_OK;
+
+    file_close(file, NULL);
+    return found;
+}
+
 int recognise_is_adapter(const ckpt_folder *folder)
 {
-    return folder_has(folder, "adapter_config.json") ||
-           folder_has(folder, "adapter_model.safetensors");
+    return is_there(folder, "adapter_config.json") ||
+           is_there(folder, "adapter_model.safetensors");
 }
 
 /* ---- by a path that does not exist ---- */
