@@ -1,4 +1,4 @@
-/* One config.json out of its spellings. */
+/* Normalises the spellings of config.json. */
 #include "config_forms.h"
 
 #include <stdio.h>
@@ -38,8 +38,8 @@ typedef struct {
     ckpt_error *err;
 } forms;
 
-/* Blocks of the drafter: DSpark's config counts them as one, and the ratios that told their
- * number are gone. */
+/* Blocks of the drafter: DSpark's config counts them as one, and the ratios that gave their number
+ * are missing. */
 static uint64_t count_drafters(const forms *f)
 {
     uint64_t count = 1;
@@ -77,7 +77,7 @@ static ckpt_code put_ratios(forms *f)
     return CKPT_OK;
 }
 
-/* Both spellings in one file must say the same. */
+/* If a file has both spellings, they must agree. */
 static ckpt_code check_ratios(const forms *f, const json_value *ratios)
 {
     const json_value *types = json_member(f->config, "layer_types");
@@ -98,7 +98,7 @@ static ckpt_code check_ratios(const forms *f, const json_value *ratios)
     return CKPT_OK;
 }
 
-/* How many layers route by token id: the first ones. */
+/* Number of leading layers that route by token id. */
 static ckpt_code put_hash_layers(forms *f)
 {
     const json_value *kinds = json_member(f->config, "mlp_layer_types");
@@ -113,9 +113,9 @@ static ckpt_code put_hash_layers(forms *f)
 
         if ((!is_hash && (kind == NULL || strcmp(kind, "moe") != 0)) || (is_hash && others))
             return ckpt_fail(f->err, CKPT_E_FORMAT,
-                             "config member 'mlp_layer_types' has '%s' where \"hash_moe\" for the "
-                             "first layers, then \"moe\" is expected",
-                             kind == NULL ? "no string" : kind);
+                             "config member 'mlp_layer_types' has '%s': expected \"hash_moe\" for "
+                             "the first layers, then \"moe\"",
+                             kind == NULL ? "a non-string" : kind);
         others |= !is_hash;
         count += (uint64_t)is_hash;
     }

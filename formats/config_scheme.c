@@ -1,4 +1,4 @@
-/* The quantization_config of others, as far as it is decoded. */
+/* Interprets the quantization_config of other families, as far as it is decoded. */
 #include "config_scheme.h"
 
 #include <string.h>

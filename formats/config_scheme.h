@@ -1,5 +1,5 @@
 /*
- * config_scheme.h: which encodings config.json lets quantised weights have.
+ * config_scheme.h: which encodings config.json allows for quantised weights.
  *
  * The config says the scheme and the shapes must fit it: a block is never found by dividing shapes
  * alone. FP8 has the weight_block_size, else 128 x 128; else 1 x 32 where E8M0 scales have that
@@ -12,14 +12,14 @@
 #include "libckpt/json.h"
 
 typedef struct {
-    int is_decoded;          /* 0: codes and scales of this scheme are tensors of their own */
+    int is_decoded;          /* 0: codes and scales of this scheme are separate tensors */
     int has_others;          /* some weights are of another scheme (NVFP4 experts beside FP8) */
     int has_u8_scales;       /* U8 scales are E8M0 codes */
-    int has_odd_block;       /* the weight_block_size is not one that is decoded */
+    int has_odd_block;       /* the weight_block_size is not supported */
     unsigned fp8;            /* as in map_read_options */
 } config_scheme;
 
-/* Of the config.json of a model that no family knows; NULL: there is none. */
+/* For the config.json of a generic model; NULL: none. */
 config_scheme config_read_scheme(const json_value *config);
 
 #endif

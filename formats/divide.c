@@ -1,4 +1,4 @@
-/* What the layouts that ranks divide have in common. */
+/* Common to the layouts that are divided over ranks. */
 #include "divide.h"
 
 #include <stdio.h>

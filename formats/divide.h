@@ -1,11 +1,11 @@
-/* divide.h: can ranks divide a tensor, and which numbers of ranks can? */
+/* divide.h: can a tensor be divided over ranks, and over which numbers of ranks? */
 #ifndef CKPT_DIVIDE_H
 #define CKPT_DIVIDE_H
 
 #include "libckpt/json.h"
 #include "libckpt/map.h"
 
-/* 1 when no rank gets a part of a group. Without a config nobody knows the groups. */
+/* 1 if no group is split between ranks. Without a config the groups are unknown. */
 int divide_keeps_groups(const map_shard *shard, const json_value *config, uint32_t count);
 
 /* The numbers up to 256 that are legal, for an error: " 1 2 4", or " none". */

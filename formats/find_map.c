@@ -1,4 +1,4 @@
-/* Which family a checkpoint is of, and which map reads its names. */
+/* Finds the family of a checkpoint and the map that reads its names. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,11 +75,11 @@ ckpt_code checkpoint_find_map(const char *family, const char *names, const json_
                      (int)(strlen(name) - strlen(family) - strlen("..map")),
                      name + strlen(family) + 1);
     }
-    return ckpt_fail(err, CKPT_E_USAGE, "family '%s' has no names '%s', expected one of:%s",
+    return ckpt_fail(err, CKPT_E_USAGE, "family '%s' has no naming style '%s', expected one of:%s",
                      family, names, known);
 }
 
-/* Is the map one that checkpoints of this format are read by? */
+/* Can the map be used for this format? */
 static int map_suits(const ckpt_checkpoint *c, const ckpt_map *map)
 {
     if (c->format->map_names == NULL)
@@ -92,11 +92,11 @@ static int map_suits(const ckpt_checkpoint *c, const ckpt_map *map)
 
 typedef struct {
     const char *family;             /* NULL: any */
-    const char *prefix;             /* in front of all names; "": none */
-    size_t best;                    /* tensors that c->map names */
+    const char *prefix;             /* prefix of all names; "": none */
+    size_t best;                    /* number of tensors that c->map matches */
 } map_search;
 
-/* Keep the map, if it names more tensors than the one so far. */
+/* Keep the map if it matches more tensors than the best one so far. */
 static ckpt_code try_map(ckpt_checkpoint *c, const ckpt_builtin_map *text, map_search *search,
                          ckpt_error *err)
 {
@@ -139,7 +139,8 @@ static ckpt_code try_maps(ckpt_checkpoint *c, map_search *search, ckpt_error *er
     return code;
 }
 
-/* Do names begin with the prefix? One in the middle tells as much as all, and is quick. */
+/* Do names start with the prefix? Testing one in the middle is as good as testing all, and
+ * quick. */
 static int may_have_prefix(const ckpt_checkpoint *c, const char *prefix)
 {
     const ckpt_catalog *names = store_names(c->store);
@@ -148,8 +149,8 @@ static int may_have_prefix(const ckpt_checkpoint *c, const char *prefix)
     return strncmp(name, prefix, strlen(prefix)) == 0;
 }
 
-/* The family's map that names most of the tensors; on a tie the first by name, and none with a
- * prefix, as models inside other models have it. Without a family any map of the format will do. */
+/* The family's map that matches most tensors; on a tie the first by name, and without a prefix
+ * (prefixes occur in models inside other models). Without a family, any map of the format. */
 static ckpt_code choose_map(ckpt_checkpoint *c, const char *family, ckpt_error *err)
 {
     static const char *const prefixes[] = { "model.", "language_model.", "language_model.model.",
@@ -165,12 +166,12 @@ static ckpt_code choose_map(ckpt_checkpoint *c, const char *family, ckpt_error *
     }
     if (code != CKPT_OK || c->map != NULL)
         return code;
-    return ckpt_fail(err, CKPT_E_USAGE, "a checkpoint of family '%s' cannot be in the layout %s",
+    return ckpt_fail(err, CKPT_E_USAGE, "family '%s' does not support the layout %s",
                      family == NULL ? "?" : family, c->format->name);
 }
 
-/* The map that a format needs to know what its files are: of the config's family, or without one
- * the first of the format's names. */
+/* The map that a format needs to interpret its files: of the config's family, else the first of
+ * the format's naming styles. */
 ckpt_code checkpoint_need_map(ckpt_checkpoint *c, ckpt_error *err)
 {
     const json_value *config = c->config == NULL ? NULL : json_root(c->config);
@@ -186,10 +187,10 @@ ckpt_code checkpoint_need_map(ckpt_checkpoint *c, ckpt_error *err)
     for (size_t i = 0; i < ckpt_builtin_map_count; i++)
         if (text_ends_with(ckpt_builtin_maps[i].name, ending))
             return make_map(&ckpt_builtin_maps[i], config, &c->map, err);
-    return ckpt_fail(err, CKPT_E_USAGE, "no map has the names '%s'", names);
+    return ckpt_fail(err, CKPT_E_USAGE, "no map for the naming style '%s'", names);
 }
 
-/* A family tells its encodings, too: weights that another method quantised are not of it. */
+/* A family also defines encodings: weights quantised by another method do not belong to it. */
 static ckpt_code leave_family(ckpt_checkpoint *c, const json_value *config, ckpt_error *err)
 {
     char method[CONFIG_METHOD_BYTES];
@@ -202,7 +203,7 @@ static ckpt_code leave_family(ckpt_checkpoint *c, const json_value *config, ckpt
         return CKPT_OK;
     code = note_add(&c->notes, err,
                     "quantised as '%s' (quantization_config of config.json), which is not decoded: "
-                    "tensors are taken as they are stored, not as those of family %s", method,
+                    "tensors are read as stored, not as family %s", method,
                     family_name(c->family));
     family_free(c->family);
     c->family = NULL;

@@ -1,9 +1,10 @@
 /*
- * format.h: an on-disk format, and a checkpoint opened from one.
+ * format.h: on-disk formats, and a checkpoint opened from one.
  *
  * A format turns headers into a catalog of stored tensors (reading) and a catalog of stored tensors
- * into headers (writing). It knows no model: names and packing are maps, values are views.
- * To add one: a file with a ckpt_format, an entry in formats.c, its byte layout in a comment.
+ * into headers (writing). It does not depend on a model: names and packing are maps, values are
+ * views. To add one: a file with a ckpt_format, an entry in formats.c, its byte layout in a
+ * comment.
  */
 #ifndef CKPT_FORMAT_H
 #define CKPT_FORMAT_H
@@ -17,17 +18,17 @@ typedef struct ckpt_format ckpt_format;
 
 enum { FORMAT_NAME_BYTES = 64 };
 
-/* The family of maps for checkpoints of no known family: names stay as they are. */
+/* The family for checkpoints of unknown models: names are unchanged. */
 #define GENERIC_FAMILY "generic"
-/* The note of a checkpoint that has no MTP block although its config has one. */
+/* The note for a checkpoint without MTP block although its config has one. */
 #define CHECKPOINT_NO_MTP "no MTP block (mtp.*)"
 
 enum { CONFIG_BYTES_MAX = 1 << 24 };       /* config.json is small */
 
-/* What FP4 -> FP8 keeps for the way back: beside the weights, and no part of them. */
+/* The side file of FP4 -> FP8 for the inverse conversion; not part of the weights. */
 #define SIDE_DATA_FILE "fp4_scales.zst"
 
-/* What opening knows. `open` of a format fills the first group, ckpt_open the rest. */
+/* An open checkpoint. `open` of a format fills the first group, ckpt_open the rest. */
 struct ckpt_checkpoint {
     const ckpt_format *format;
     folder_place place;             /* what was named: a folder, or one file in it */
@@ -36,11 +37,10 @@ struct ckpt_checkpoint {
     char *config_text;              /* config.json, or NULL */
     json_document *config;          /* the same, parsed */
     file_list extras;               /* other files, relative: tokenizer, code, cards */
-    file_list unread;               /* weights that are no part of it: not in the index, or in a
-                                       folder below */
-    file_list notes;                /* what was let pass, one line each */
+    file_list unread;               /* weight files not listed in the index, or in a sub-folder */
+    file_list notes;                /* deviations that were accepted, one line each */
     int has_index;                  /* files are listed by an index */
-    int is_partial;                 /* one file of many: no claim to be complete */
+    int is_partial;                 /* one file of many: may be incomplete */
     int has_no_mtp;                 /* the config has MTP blocks, the files have none */
 
     ckpt_open_options options;
@@ -54,7 +54,7 @@ struct ckpt_checkpoint {
     ckpt_source *logical;
 };
 
-/* How a target is divided over ranks. Zero means: not given. */
+/* How a target is divided over ranks. Zero: not given. */
 typedef struct {
     uint32_t mp;                    /* model-parallel files */
     uint32_t tp;
@@ -63,14 +63,14 @@ typedef struct {
     uint32_t etp;                   /* tensor parallelism of experts */
     uint32_t first_stage_layers;
     uint32_t last_stage_layers;
-    int per_rank_files;             /* files as ranks would write them, not one a layer */
+    int per_rank_files;             /* files as ranks would write them, not one per layer */
     int extra_state;                /* byte entries for strict upstream loaders */
     const char *iteration;          /* "release", or a number */
     const json_value *config;       /* of the source, or NULL */
 } format_sharding;
 
 typedef struct {
-    int with_index;                 /* also where one file needs none */
+    int with_index;                 /* even if a single file needs none */
     const json_value *config;       /* of the source, or NULL */
     const ckpt_catalog *targets;
     const format_sharding *sharding;
@@ -78,24 +78,24 @@ typedef struct {
 
 struct ckpt_format {
     const char *name;
-    /* Names of the maps that this format is read by: "mp"; NULL: any map without shard lines. */
+    /* Naming style of the maps for this format: "mp"; NULL: any map without shard lines. */
     const char *const *map_names;
     /* 1 when what was named looks like this format, by names in its folder: no tree is walked.
      * Cheap; must not fail. */
     int (*detect)(const folder_place *place);
     /* Fill the first group of *out, whose place and options are set. */
     ckpt_code (*open)(ckpt_checkpoint *out, ckpt_error *err);
-    /* Name of file i of count, where the files of the source are not kept. NULL with split. */
+    /* Name of file i of count, if the files of the source are not kept. NULL with split. */
     void (*file_name)(size_t i, size_t count, char out[FORMAT_NAME_BYTES]);
     /* Cut `keys` (consumed) into pieces of the store and name its files. NULL: keys are pieces. */
     ckpt_code (*split)(ckpt_store *store, ckpt_catalog *keys, const ckpt_map *map,
                        const format_sharding *sharding, ckpt_error *err);
     /* Offsets, headers and sizes of a store whose tensors have file numbers. NULL: read only. */
     ckpt_code (*lay_out)(ckpt_store *store, ckpt_error *err);
-    /* The data of the pieces with owned[piece] is in the files, which are open: write what
-     * surrounds it. Every process of a shared job does it for its share. NULL: nothing does. */
+    /* The data of the pieces with owned[piece] has been written to the open files: write the bytes
+     * around it. Every process of a job does it for its share. NULL: not needed. */
     ckpt_code (*seal)(ckpt_store *store, const uint8_t *owned, ckpt_error *err);
-    /* All data is in the files, which are open: write what describes them. */
+    /* All data has been written to the open files: write the index or metadata. */
     ckpt_code (*finish)(ckpt_store *store, const format_finish *info, ckpt_error *err);
 };
 
@@ -110,9 +110,9 @@ ckpt_code format_add_files(const ckpt_format *format, ckpt_store *store, uint32_
                            ckpt_error *err);
 
 typedef enum {
-    FILE_CARRIED,                   /* goes along as it is */
-    FILE_OWN,                       /* of the format: weights, indexes; it has taken it */
-    FILE_UNREAD                     /* weights that the format does not read */
+    FILE_CARRIED,                   /* copied unchanged */
+    FILE_OWN,                       /* belongs to the format: weights, indexes */
+    FILE_UNREAD                     /* weights that the format ignores */
 } file_role;
 
 /* Put the files below the folder into out->extras or out->unread, as `role_of` says; those that a
@@ -121,27 +121,27 @@ ckpt_code checkpoint_take_extras(ckpt_checkpoint *out,
                                  file_role (*role_of)(void *context, const char *name),
                                  void *context, ckpt_error *err);
 
-/* 1 for a file that a conversion copies as it is: not one that is made anew or is the tool's own.
- * Weights are the format's business. */
+/* 1 for a file that a conversion copies unchanged: not one that it generates or that belongs to
+ * ckpt. Weights are handled by the format. */
 int checkpoint_is_carried(const char *name);
 
 /* Parse config.json of the folder into *out, if it is there. */
 ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err);
 
-/* The map of `family` in the names `names` ("native") with the numbers of `config` (NULL: without),
- * or an error that lists the known ones. */
+/* The map of `family` for the naming style `names` ("native"), with the numbers of `config` (NULL:
+ * without), or an error that lists the known styles. */
 ckpt_code checkpoint_find_map(const char *family, const char *names, const json_value *config,
                               ckpt_map **out, ckpt_error *err);
 
-/* Set family and map of a checkpoint whose config is read, for a format that cannot tell what its
- * files are without a map. */
+/* Set family and map of a checkpoint whose config has been read, for a format that cannot
+ * interpret its files without a map. */
 ckpt_code checkpoint_need_map(ckpt_checkpoint *c, ckpt_error *err);
 
-/* Set family and map of a checkpoint whose tensors are listed, unless the format had to: --map, or
- * the map that names most of them. */
+/* Set family and map of a checkpoint whose tensors are listed, unless the format did: --map, or
+ * the map that matches most of them. */
 ckpt_code checkpoint_find_own_map(ckpt_checkpoint *c, ckpt_error *err);
 
-/* The built-in family that the config is of; *out NULL when it is none of them. */
+/* The built-in family of the config; *out is NULL if there is none. */
 ckpt_code checkpoint_find_family(const json_value *config, ckpt_family **out, ckpt_error *err);
 
 #endif

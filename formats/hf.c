@@ -1,4 +1,4 @@
-/* Reading an HF directory. */
+/* Reads a Hugging Face directory. */
 #include "hf.h"
 
 #include <limits.h>
@@ -30,8 +30,8 @@ void hf_file_name(size_t i, size_t count, char out[FORMAT_NAME_BYTES])
 
 /* ---- the index ---- */
 
-/* A file name that stays inside the directory, in it or in a folder below: no component of it is
- * hidden, which "." and ".." are, too. */
+/* A file name inside the directory or a sub-folder: no component starts with a dot, which excludes
+ * "." and "..". */
 static int is_name_below(const char *name)
 {
     for (const char *at = name; at != NULL; at = strchr(at, '/')) {
@@ -54,7 +54,7 @@ typedef struct {
     ckpt_error *err;
 } index_reader;
 
-/* An entry of the index: the tensor, and the file that shall hold it. */
+/* An entry of the index: the tensor, and the file that should contain it. */
 typedef ckpt_code index_entry_fn(index_reader *r, const char *name, const char *file);
 
 static ckpt_code bad_entry(const index_reader *r, const char *name)
@@ -63,7 +63,7 @@ static ckpt_code bad_entry(const index_reader *r, const char *name)
                      r->path, name);
 }
 
-/* The members of the object "weight_map", whose bracket was read. */
+/* The members of the object "weight_map", after its opening bracket. */
 static ckpt_code walk_entries(index_reader *r, json_scanner *scan, index_entry_fn *visit)
 {
     char name[MAP_NAME_BYTES];
@@ -121,7 +121,7 @@ static ckpt_code walk_index(index_reader *r, index_entry_fn *visit)
                                               "'%s' has no object 'weight_map'", r->path);
 }
 
-/* ---- its files ---- */
+/* ---- the files of the index ---- */
 
 static ckpt_code note_file(index_reader *r, const char *name, const char *file)
 {
@@ -143,7 +143,7 @@ static int compare_strings(const void *left, const void *right)
     return strcmp(*(const char *const *)left, *(const char *const *)right);
 }
 
-/* The files that the index names, sorted: their numbers do not depend on its order. */
+/* The files that the index names, sorted, so that their numbers do not depend on its order. */
 static ckpt_code add_files(index_reader *r)
 {
     const char **names = NULL;
@@ -171,7 +171,7 @@ static ckpt_code add_files(index_reader *r)
     return code;
 }
 
-/* What the index names is read after all. Both lists are sorted. */
+/* Remove files that the index names from the unread ones. Both lists are sorted. */
 static ckpt_code forget_unread(const ckpt_store *store, file_list *unread, ckpt_error *err)
 {
     file_list kept = { NULL, 0 };
@@ -189,9 +189,9 @@ static ckpt_code forget_unread(const ckpt_store *store, file_list *unread, ckpt_
     return code;
 }
 
-/* ---- its entries ---- */
+/* ---- the entries of the index ---- */
 
-/* The entry names a tensor of that file. */
+/* Check that the entry names a tensor of that file. */
 static ckpt_code check_entry(index_reader *r, const char *name, const char *file)
 {
     const ckpt_catalog *catalog = r->out->store->catalog;
@@ -205,7 +205,7 @@ static ckpt_code check_entry(index_reader *r, const char *name, const char *file
     }
     if (!r->out->options.lenient)
         return ckpt_fail(r->err, CKPT_E_FORMAT,
-                         "stale index entry: '%s' says that '%s' is in '%s', which lacks it",
+                         "stale index entry: '%s' maps '%s' to '%s', which does not contain it",
                          r->path, name, file);
     return note_add(&r->out->notes, r->err, "stale index entry '%s'", name);
 }
@@ -228,7 +228,7 @@ static ckpt_code choose_entry(index_reader *r, const char *name, const char *fil
     return CKPT_OK;
 }
 
-/* Of tensors that several files have, keep those that the index names. */
+/* If several files have a tensor, keep the one that the index names. */
 static ckpt_code choose_tensors(index_reader *r)
 {
     ckpt_code code = overlay_begin(&r->overlay, r->out->store, &r->out->notes, r->err);
@@ -241,7 +241,7 @@ static ckpt_code choose_tensors(index_reader *r)
     return code;
 }
 
-/* Every tensor has an entry. */
+/* Check that every tensor has an entry. */
 static ckpt_code check_tensors(index_reader *r)
 {
     const ckpt_catalog *catalog = r->out->store->catalog;
@@ -255,7 +255,8 @@ static ckpt_code check_tensors(index_reader *r)
             continue;
         if (!r->out->options.lenient)
             return ckpt_fail(r->err, CKPT_E_FORMAT,
-                             "tensor '%s' is in '%s', but '%s' does not list it there", t->name,
+                             "tensor '%s' is in '%s', but '%s' does not map it to that "
+                             "file", t->name,
                              file, r->path);
         code = note_add(&r->out->notes, r->err, "tensor '%s' is not in the index", t->name);
         if (code != CKPT_OK)
@@ -266,7 +267,7 @@ static ckpt_code check_tensors(index_reader *r)
 
 /* ---- the files ---- */
 
-/* 1 when the boxes of all tensors begin at their tensors' beginnings. */
+/* 1 if the boxes of all tensors start at offset 0 of the tensor. */
 static int starts_at_zero(const json_value *info)
 {
     uint64_t offset = 0;
@@ -284,9 +285,9 @@ static int starts_at_zero(const json_value *info)
 }
 
 /*
- * torch's HuggingFaceStorageWriter writes what each rank holds of a tensor, and where that begins,
- * but nowhere how large the tensor is: a rank's file that is missing would not be missed. What it
- * writes from one rank has the same mark and an index, which names whole tensors.
+ * torch's HuggingFaceStorageWriter writes each rank's piece of a tensor and its offset, but not
+ * the size of the tensor, so a missing file of a rank could not be detected. Output from a single
+ * rank has the same marker and an index of whole tensors.
  */
 static ckpt_code check_whole(const ckpt_checkpoint *out, uint32_t i, ckpt_error *err)
 {
@@ -310,9 +311,9 @@ static ckpt_code check_whole(const ckpt_checkpoint *out, uint32_t i, ckpt_error 
     if (is_whole)
         return CKPT_OK;
     return ckpt_fail(err, CKPT_E_FORMAT,
-                     "'%s' holds parts of tensors, as torch's HuggingFaceStorageWriter saves them "
-                     "from several ranks (DCP_SHARDING_INFO), and no file says how large the whole "
-                     "ones are: let torch consolidate them (enable_consolidation=True, or "
+                     "'%s' contains slices of tensors, as saved by torch's "
+                     "HuggingFaceStorageWriter from several ranks (DCP_SHARDING_INFO), without the "
+                     "full shapes: consolidate them with torch (enable_consolidation=True, or "
                      "consolidate_safetensors_files)",
                      file_path(f->file));
 }
@@ -327,7 +328,7 @@ static ckpt_code read_files(ckpt_checkpoint *out, ckpt_error *err)
     return code;
 }
 
-/* All files that are missing in one line, as a download that was not finished leaves them. */
+/* Report all missing files in one line, for unfinished downloads. */
 static ckpt_code check_files(const index_reader *r)
 {
     const ckpt_store *store = r->out->store;
@@ -340,11 +341,11 @@ static ckpt_code check_files(const index_reader *r)
     if (missing == 0)
         return CKPT_OK;
     return ckpt_fail(r->err, CKPT_E_IO,
-                     "'%s' names %zu files, %zu of which do not exist; the first is '%s'", r->path,
+                     "'%s' names %zu files, of which %zu do not exist; the first is '%s'", r->path,
                      store->file_count, missing, first);
 }
 
-/* The text, all of it good JSON; it stays, and counts, until the index is read. */
+/* The text, valid JSON; it stays allocated, and charged, until the index is read. */
 static ckpt_code read_text(index_reader *r)
 {
     folder_text text;
@@ -390,8 +391,8 @@ out:
 
 /* ---- the directory ---- */
 
-/* Tells only by the names in the folder itself. One that cannot be read is taken for ours: opening
- * it says why. */
+/* Decides only by the names in the folder itself. An unreadable folder is accepted: opening it
+ * reports the error. */
 static int detect_directory(const folder_place *place)
 {
     int found = 0;
@@ -407,7 +408,7 @@ typedef struct {
     ckpt_error *err;
 } weights_finder;
 
-/* Weights go into the store, if no index does that. */
+/* Add weight files to the store, unless an index does. */
 static file_role take_weights(void *context, const char *name)
 {
     weights_finder *f = context;
@@ -416,7 +417,7 @@ static file_role take_weights(void *context, const char *name)
     if (!is_weights(name))
         return FILE_CARRIED;
     if (strchr(name, '/') != NULL || f->out->has_index)
-        return FILE_UNREAD;         /* read_index finds those that the index names */
+        return FILE_UNREAD;         /* read_index adds those that the index names */
     if (f->code == CKPT_OK)
         f->code = store_add_file(f->out->store, name, &number, f->err);
     return FILE_OWN;

@@ -1,15 +1,15 @@
 /*
- * hf.h: a Hugging Face directory, or one .safetensors file alone.
+ * hf.h: a Hugging Face directory, or a single .safetensors file.
  *
  *   config.json                        model_type, sizes, quantization_config
  *   model.safetensors.index.json       {"metadata": {"total_size": BYTES},
  *                                       "weight_map": {"TENSOR": "FILE", ...}}
- *   *.safetensors                      the files of the index, also in folders below; without one,
- *                                      all of them here. Others are left out and noted
- *   anything else                      carried along
+ *   *.safetensors                      the files of the index, also in sub-folders; without an
+ *                                      index, all in this folder. Others are skipped with a note
+ *   anything else                      copied along
  *
- * Index and files must agree in both directions; --lenient notes what does not. Of a tensor that is
- * in several files the index tells which one counts: overlays are files that replace some tensors.
+ * Index and files must agree in both directions; --lenient notes disagreements. If several files
+ * have a tensor, the index decides: overlays are files that replace some tensors.
  */
 #ifndef CKPT_HF_H
 #define CKPT_HF_H

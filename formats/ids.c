@@ -1,5 +1,5 @@
-/* Expert ids of layers that route by token id: a server that meets one too large reads past its
- * experts. */
+/* Checks expert ids of layers that route by token id: with an id too large, a server would read
+ * beyond its experts. */
 #include "ids.h"
 
 #include <stdlib.h>
@@ -81,7 +81,7 @@ static ckpt_code look_at(ckpt_checkpoint *c, size_t i, uint64_t expert_count, ck
         return code;
     return note_add(&c->notes, err,
                     "tensor '%s' has %llu ids outside of 0 .. %lld, the first is %lld in row %llu, "
-                    "column %llu: there is no such expert",
+                    "column %llu",
                     t->name, (unsigned long long)look.bad_count, (long long)expert_count - 1,
                     (long long)look.value, (unsigned long long)look.row,
                     (unsigned long long)look.col);

@@ -1,4 +1,4 @@
-/* Reading and writing model-parallel shards. */
+/* Reads and writes model-parallel shards. */
 #include "mp.h"
 
 #include <stdio.h>
@@ -36,7 +36,7 @@ static ckpt_code add_rank(ckpt_store *store, uint32_t rank, uint32_t count, ckpt
     return CKPT_OK;
 }
 
-/* The shard line of a tensor; a scale is divided as its weight. */
+/* The shard line of a tensor; a scale is divided like its weight. */
 static const map_shard *find_shard(const ckpt_map *map, const ckpt_catalog *names,
                                    const char *name, map_captures *captures,
                                    char weight[MAP_NAME_BYTES])
@@ -46,7 +46,7 @@ static const map_shard *find_shard(const ckpt_map *map, const ckpt_catalog *name
     return map_find_shard(map, name, captures);
 }
 
-/* How many experts there are: one more than the largest index. */
+/* The number of experts: one more than the largest index. */
 static uint64_t count_experts(const ckpt_map *map, const ckpt_catalog *keys)
 {
     uint64_t count = 0;
@@ -145,7 +145,7 @@ static const char *base_name(const ckpt_store *store, const ckpt_tensor *piece)
     return piece->name + strlen(store->files[piece->file].prefix);
 }
 
-/* The keys that the pieces make: full shapes, from the first rank that has each. */
+/* Make keys with full shapes from the pieces, from the first rank that has each. */
 static ckpt_code make_keys(mp_reader *r, ckpt_catalog *keys)
 {
     const ckpt_store *store = r->out->store;
@@ -168,7 +168,7 @@ static ckpt_code make_keys(mp_reader *r, ckpt_catalog *keys)
         if (shard == NULL || !shard->axes[MAP_MP].cut || shard->axes[MAP_MP].index != NULL)
             continue;
         if (shard->axes[MAP_MP].dimension >= key->rank)
-            return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' has no dimension %u to cut",
+            return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' has no dimension %u to divide",
                              key->name, shard->axes[MAP_MP].dimension);
         if (__builtin_mul_overflow(key->shape[shard->axes[MAP_MP].dimension], r->rank_count,
                                    &key->shape[shard->axes[MAP_MP].dimension]))
@@ -178,8 +178,8 @@ static ckpt_code make_keys(mp_reader *r, ckpt_catalog *keys)
     return code;
 }
 
-/* A rank looks for its own experts only: one that is elsewhere would be read here, and never found
- * by the code that runs the shards. */
+/* A rank loads only its own experts: the reference code would not find one that is in another
+ * rank's file. */
 static ckpt_code check_owner(const mp_reader *r, const ckpt_tensor *piece, uint64_t expert)
 {
     const ckpt_store *store = r->out->store;
@@ -188,7 +188,8 @@ static ckpt_code check_owner(const mp_reader *r, const ckpt_tensor *piece, uint6
 
     if (r->expert_count % r->rank_count != 0)
         return ckpt_fail(r->err, CKPT_E_FORMAT,
-                         "tensor '%s' is one of %llu experts, which %u ranks cannot divide", name,
+                         "tensor '%s' is one of %llu experts, which cannot be divided over %u "
+                         "ranks", name,
                          (unsigned long long)r->expert_count, r->rank_count);
     owner = expert / (r->expert_count / r->rank_count);
     if (owner != piece->file)
@@ -197,7 +198,7 @@ static ckpt_code check_owner(const mp_reader *r, const ckpt_tensor *piece, uint6
     return CKPT_OK;
 }
 
-/* Where piece `i` lies in its key. Every rank has its part, or one owner has all of it. */
+/* Position of piece `i` in its key. Every rank has a slice, or one owner has all of it. */
 static ckpt_code attach_piece(mp_reader *r, size_t i)
 {
     ckpt_store *store = r->out->store;
@@ -215,13 +216,13 @@ static ckpt_code attach_piece(mp_reader *r, size_t i)
 
     memcpy(box.size, piece->shape, sizeof box.size);
     if (piece->rank != key->rank || piece->dtype != key->dtype)
-        return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' has another dtype or rank in '%s'",
+        return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' has a different dtype or rank in '%s'",
                          name, store->files[piece->file].name);
     if (shard != NULL && shard->axes[MAP_MP].cut && shard->axes[MAP_MP].index == NULL) {
         const uint32_t d = shard->axes[MAP_MP].dimension;
 
         if (piece->shape[d] != key->shape[d] / r->rank_count)
-            return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' is cut unevenly in '%s'", name,
+            return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' is divided unevenly in '%s'", name,
                              store->files[piece->file].name);
         box.offset[d] = piece->file * piece->shape[d];
     } else if (shard == NULL || !shard->axes[MAP_MP].cut) {
@@ -233,7 +234,8 @@ static ckpt_code attach_piece(mp_reader *r, size_t i)
     return pieces_attach(store, i, &box, r->err);
 }
 
-/* What no rank cuts is in every rank: a loader would leave what it misses as it was. */
+/* Tensors that are not divided must be in every rank: a loader would leave a missing one
+ * uninitialised. */
 static ckpt_code check_copies(const mp_reader *r)
 {
     const ckpt_store *store = r->out->store;
@@ -317,7 +319,7 @@ static uint64_t unit_of(const ckpt_tensor *key, uint32_t dimension)
     return dimension + 1 == key->rank ? e->block_cols : e->block_rows;
 }
 
-/* 1 when the ranks can divide this key. */
+/* 1 if this key can be divided over the ranks. */
 static int divides(const mp_division *d, const ckpt_tensor *key)
 {
     char weight[MAP_NAME_BYTES];
@@ -331,7 +333,7 @@ static int divides(const mp_division *d, const ckpt_tensor *key)
         return d->expert_count % d->rank_count == 0;
     dimension = shard->axes[MAP_MP].dimension;
     if (d->rank_count == 1)
-        return dimension < key->rank;          /* nothing is cut */
+        return dimension < key->rank;          /* not divided */
     return dimension < key->rank && key->shape[dimension] % d->rank_count == 0 &&
            key->shape[dimension] / d->rank_count % unit_of(key, dimension) == 0 &&
            divide_keeps_groups(shard, d->config, d->rank_count);

@@ -1,7 +1,8 @@
 /*
- * mp.h: model-parallel shards as DeepSeek's inference/convert.py writes and its loader reads them.
+ * mp.h: model-parallel shards, as written by DeepSeek's inference/convert.py and read by its
+ * loader.
  *
- *   model{rank}-mp{N}.safetensors     rank 0 .. N-1, one file a rank, no index, no __metadata__
+ *   model{rank}-mp{N}.safetensors     rank 0 .. N-1, one file per rank, no index, no __metadata__
  *
  * A tensor is cut in N equal parts along the dimension that the map's shard line names, belongs to
  * the one rank that owns its expert (expert e of E: rank e / (E / N)), or is repeated by all ranks.

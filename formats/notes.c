@@ -1,4 +1,4 @@
-/* Lines for people, counted. */
+/* A list of notes with a limit. */
 #include "notes.h"
 
 #include <stdarg.h>
@@ -13,7 +13,7 @@ ckpt_code note_add(file_list *notes, ckpt_error *err, const char *format, ...)
     va_list args;
 
     if (notes->count == NOTES_MAX)
-        return ckpt_fail(err, CKPT_E_FORMAT, "too much to let pass, the first is: %s",
+        return ckpt_fail(err, CKPT_E_FORMAT, "too many deviations to accept, the first is: %s",
                          notes->names[0]);
     va_start(args, format);
     error_format(line, format, args);

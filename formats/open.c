@@ -1,4 +1,4 @@
-/* Opening a checkpoint: format, family, map, and the logical tensors they make together. */
+/* Opens a checkpoint: format, family and map, which together give the logical tensors. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,14 +36,14 @@ static ckpt_code note_unread(ckpt_checkpoint *c, ckpt_error *err)
     ckpt_code code = CKPT_OK;
 
     for (size_t i = 0; i < c->unread.count && code == CKPT_OK; i++)
-        code = note_add(&c->notes, err, "file '%s' is %s: left out", c->unread.names[i],
+        code = note_add(&c->notes, err, "file '%s' is %s: ignored", c->unread.names[i],
                         c->has_index && strchr(c->unread.names[i], '/') == NULL
                             ? "not in the index"
-                            : "no part of the layout");
+                            : "not part of the layout");
     return code;
 }
 
-/* ---- what the config says of the encoding ---- */
+/* ---- encodings from the config ---- */
 
 /* A family with blocks fixes what is quantised, and how. Of anything else the config tells the
  * scheme: codes of one that is not decoded must not be taken for the one that is. */
@@ -70,7 +70,7 @@ static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, c
     return CKPT_OK;
 }
 
-/* ---- is it all there ---- */
+/* ---- completeness ---- */
 
 /* Are all tensors of the blocks missing that the family lets a checkpoint lack? */
 static ckpt_code look_for_blocks(ckpt_checkpoint *c, ckpt_error *err)
@@ -86,7 +86,7 @@ static ckpt_code look_for_blocks(ckpt_checkpoint *c, ckpt_error *err)
     return c->has_no_mtp ? note_add(&c->notes, err, CHECKPOINT_NO_MTP) : CKPT_OK;
 }
 
-/* The file that a tensor is in, or begins in, as errors name it. */
+/* The file that contains a tensor, or its start, for errors. */
 static const char *path_of(const ckpt_checkpoint *c, const ckpt_tensor *t)
 {
     const store_file *f = &c->store->files[t->file];
@@ -104,7 +104,7 @@ static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, 
                   (c->has_no_mtp && family_may_lack(c->family, expected->name))))
         return CKPT_OK;
     if (i < 0 && !c->options.lenient)
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' lacks tensor '%s', which config.json implies",
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' lacks tensor '%s', which config.json requires",
                          c->place.path, expected->name);
     if (i < 0)
         return note_add(&c->notes, err, "missing tensor '%s'", expected->name);
@@ -114,7 +114,7 @@ static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, 
     return code;
 }
 
-/* Numbers that a dtype holds, as far as another has them; FP8 and FP4 weights are as they are. */
+/* Is one dtype narrower than another? FP8 and FP4 weights are not considered. */
 static int is_narrower(const ckpt_tensor *got, const ckpt_tensor *expected)
 {
     if (got->scale_dtype != CKPT_NONE || expected->scale_dtype != CKPT_NONE ||
@@ -124,8 +124,8 @@ static int is_narrower(const ckpt_tensor *got, const ckpt_tensor *expected)
            (got->dtype == CKPT_F16 && expected->dtype == CKPT_BF16);
 }
 
-/* Tensors that were narrowed have other values, and those that need the wider dtype (routing,
- * hyper-connections) run another way. One note for each pair of dtypes. */
+/* Narrowed tensors have different values, and those that need the wider dtype (routing,
+ * hyper-connections) change the computation. One note for each pair of dtypes. */
 static ckpt_code note_narrow(ckpt_checkpoint *c, ckpt_error *err)
 {
     size_t counts[CKPT_DTYPE_COUNT][CKPT_DTYPE_COUNT];
@@ -165,10 +165,11 @@ static ckpt_code check_members(ckpt_checkpoint *c, const ckpt_catalog *optional,
         if (ckpt_catalog_find(c->official, name) >= 0 || ckpt_catalog_find(optional, name) >= 0)
             continue;
         if (c->options.lenient || c->options.keep_copies || family_keeps_others(c->family))
-            code = note_add(&c->notes, err, "tensor '%s' is not of the family", name);
+            code = note_add(&c->notes, err, "tensor '%s' does not belong to the family", name);
         else
             code = ckpt_fail(err, CKPT_E_FORMAT,
-                             "tensor '%s' is not one that family '%s' has with this config.json",
+                             "unexpected tensor '%s': family '%s' with this config.json does not "
+                             "have it",
                              name, family_name(c->family));
         if (code != CKPT_OK)
             return code;
@@ -197,7 +198,7 @@ static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
 
 /* ---- the two sources ---- */
 
-/* Stored tensors seen as they are: one extent each, or those of their pieces. */
+/* Stored tensors unchanged: one extent each, or those of their pieces. */
 static ckpt_code make_stored(ckpt_checkpoint *c, ckpt_error *err)
 {
     const ckpt_catalog *catalog = c->store->catalog;
@@ -232,7 +233,7 @@ static ckpt_code make_logical(ckpt_checkpoint *c, ckpt_error *err)
     return source_stored(c->store, c->layout, &c->logical, err);
 }
 
-/* Maps know tensors, but not where they are. */
+/* Errors of maps lack the path: add it. */
 static ckpt_code read_by_map(ckpt_checkpoint *c, ckpt_error *err)
 {
     const ckpt_catalog *names = store_names(c->store);
@@ -249,7 +250,7 @@ static ckpt_code read_by_map(ckpt_checkpoint *c, ckpt_error *err)
     return code;
 }
 
-/* ---- what is not decoded ---- */
+/* ---- codes that are not decoded ---- */
 
 typedef struct {
     char form[CODES_FORM_BYTES];
@@ -257,7 +258,7 @@ typedef struct {
     size_t count;
 } bare_form;
 
-/* Codes without a scale that is read stay as they are stored: one note for each form of them. */
+/* Codes without a known scale are kept as stored: one note for each kind. */
 static ckpt_code note_bare_codes(ckpt_checkpoint *c, ckpt_error *err)
 {
     enum { FORMS_MAX = 16 };
@@ -292,7 +293,7 @@ static ckpt_code note_bare_codes(ckpt_checkpoint *c, ckpt_error *err)
     return code;
 }
 
-/* How many blocks mtp.{m} the files have: one more than the largest m. */
+/* Number of blocks mtp.{m} in the files: one more than the largest m. */
 static uint64_t count_drafters(const ckpt_checkpoint *c)
 {
     const ckpt_catalog *names = store_names(c->store);
@@ -347,7 +348,7 @@ static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
     return make_logical(c, err);
 }
 
-/* No format reads it: say what it is, if that can be told. */
+/* No format matches: report what the file is, if it can be recognised. */
 static ckpt_code fail_unread(const folder_place *place, ckpt_error *err)
 {
     const int exists = place->name == NULL || folder_has(place->folder, place->name);
@@ -469,11 +470,6 @@ const char *ckpt_file_name(const ckpt_checkpoint *checkpoint, uint32_t i)
 const char *checkpoint_path(const ckpt_checkpoint *checkpoint)
 {
     return checkpoint->place.path;
-}
-
-const ckpt_folder *checkpoint_folder(const ckpt_checkpoint *checkpoint)
-{
-    return checkpoint->place.name == NULL ? checkpoint->place.folder : NULL;
 }
 
 ckpt_store *checkpoint_store(const ckpt_checkpoint *checkpoint)

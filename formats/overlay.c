@@ -1,4 +1,4 @@
-/* Tensors that several files have. The store has all of them, the later ones as FILE:NAME. */
+/* Tensors that exist in several files. The store has all of them, the later ones as FILE:NAME. */
 #include "overlay.h"
 
 #include <stdio.h>
@@ -34,7 +34,7 @@ void overlay_release(overlay *o)
     free(o->is_repeat);
 }
 
-/* All but the names, which say where in the list each is found. */
+/* Compare everything except the names. */
 static void swap(ckpt_tensor *a, ckpt_tensor *b)
 {
     const ckpt_tensor old = *a;
@@ -74,13 +74,13 @@ static ckpt_code note_repeat(overlay *o, const store_repeat *repeat, ckpt_error 
 
     if (kept == NULL || table_add(&o->shadowed, kept, other->file) == TABLE_NO_MEMORY)
         return ckpt_fail_memory(err, "copies of tensors", strlen(name));
-    return note_add(o->notes, err, "tensor '%s' of '%s' is not read: the index names '%s' for it",
+    return note_add(o->notes, err, "tensor '%s' of '%s' is not used: the index maps it to '%s'",
                     name, files[other->file].name,
                     files[ckpt_catalog_at(o->store->catalog, (size_t)taken)->file].name);
 }
 
-/* An edited weight in an overlay and the scale that belonged to the old one, or the other way
- * round: legal, and most often a mistake. */
+/* An edited weight in an overlay with the scale of the old one, or the other way round: legal, but
+ * usually a mistake. */
 static ckpt_code note_split_pairs(overlay *o, ckpt_error *err)
 {
     const ckpt_catalog *catalog = o->store->catalog;
@@ -98,14 +98,14 @@ static ckpt_code note_split_pairs(overlay *o, ckpt_error *err)
             table_find(&o->shadowed, name, &file) == table_find(&o->shadowed, scale->name, &file))
             continue;
         code = note_add(o->notes, err,
-                        "'%s' in '%s' and its scale in '%s': only one of the two replaces an older "
-                        "copy", name, files[ckpt_catalog_at(catalog, (size_t)w)->file].name,
+                        "'%s' is in '%s' and its scale in '%s': only one of the two replaces an "
+                        "older copy", name, files[ckpt_catalog_at(catalog, (size_t)w)->file].name,
                         files[scale->file].name);
     }
     return code;
 }
 
-/* The catalog without the copies that do not count. */
+/* The catalog without the unused copies. */
 static ckpt_code forget_repeats(overlay *o, ckpt_error *err)
 {
     const ckpt_catalog *all = o->store->catalog;

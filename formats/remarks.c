@@ -1,4 +1,4 @@
-/* What one should know of a checkpoint before one trusts it to be a whole model. */
+/* Notes on checkpoints that may not be a complete model. */
 #include "remarks.h"
 
 #include <stdio.h>
@@ -12,7 +12,7 @@
 
 enum { INDEX_BYTES_MAX = 1 << 28 };
 
-/* A file of several that is opened alone. */
+/* A single file of several. */
 static ckpt_code remark_part(ckpt_checkpoint *c, ckpt_error *err)
 {
     const char *name = c->place.name;
@@ -23,14 +23,14 @@ static ckpt_code remark_part(ckpt_checkpoint *c, ckpt_error *err)
     if (c->place.name == NULL)
         return CKPT_OK;
     if (sscanf(name, "model%u-mp%u.safetensors", &number, &count) == 2 && count > 1)
-        return note_add(&c->notes, err, "this is one rank of %u (mp%u): it has parts of tensors, "
-                        "and not all of them; give the folder instead", count, count);
+        return note_add(&c->notes, err, "this is one rank of %u (mp%u), with slices of some "
+                        "tensors; use the folder instead", count, count);
     dash = strstr(name, "-of-");
     while (dash != NULL && dash > name && dash[-1] >= '0' && dash[-1] <= '9')
         dash--;
     if (dash != NULL && sscanf(dash, "%u-of-%u", &number, &count) == 2 && count > 1)
-        return note_add(&c->notes, err, "this is file %u of %u: the tensors of the others are not "
-                        "looked at; give the folder instead", number, count);
+        return note_add(&c->notes, err, "this is file %u of %u, the tensors of the others are not "
+                        "included; use the folder instead", number, count);
     return CKPT_OK;
 }
 
@@ -38,11 +38,11 @@ static ckpt_code remark_adapter(ckpt_checkpoint *c, ckpt_error *err)
 {
     if (c->place.name != NULL || !recognise_is_adapter(c->place.folder))
         return CKPT_OK;
-    return note_add(&c->notes, err, "this is a LoRA adapter: changes to a model, not a model; "
-                    "merge it into its base first");
+    return note_add(&c->notes, err, "this is a LoRA adapter, not a complete model; merge it into "
+                    "its base model first");
 }
 
-/* The number `total_size` of the index's `metadata`; *found 0: it has none, or no whole number. */
+/* The number `total_size` of the index's `metadata`; *found 0: absent, or not an integer. */
 static ckpt_code find_total(const folder_text *text, uint64_t *out, int *found, ckpt_error *err)
 {
     json_scanner scan;
@@ -68,8 +68,8 @@ static ckpt_code find_total(const folder_text *text, uint64_t *out, int *found, 
     return code;
 }
 
-/* Loaders plan memory by it, and people compare it. It is the bytes of the tensors; some writers
- * take those of the files. */
+/* Loaders use it to plan memory. It is the size of the tensors; some writers store the size of the
+ * files. */
 static ckpt_code remark_total(ckpt_checkpoint *c, ckpt_error *err)
 {
     const ckpt_catalog *stored = c->store->catalog;

@@ -1,11 +1,11 @@
-/* remarks.h: what a checkpoint that can be read may not be: notes for a person. */
+/* remarks.h: notes on a readable checkpoint that may not be what the user expects. */
 #ifndef CKPT_REMARKS_H
 #define CKPT_REMARKS_H
 
 #include "format.h"
 
-/* One file of several, an adapter, an index whose total is wrong: a note each. The stored tensors
- * are listed. */
+/* Notes for: one file of several, an adapter, an index with a wrong total. Call after the stored
+ * tensors are listed. */
 ckpt_code checkpoint_remark(ckpt_checkpoint *c, ckpt_error *err);
 
 #endif

@@ -1,4 +1,4 @@
-/* Reading a safetensors header: every rule of the format, checked before a size is used. */
+/* Reads a safetensors header and checks every rule of the format before a size is used. */
 #include "safetensors.h"
 
 #include <stdio.h>
@@ -26,7 +26,7 @@ typedef struct {
     ckpt_error *err;
 } header_reader;
 
-/* A tensor of the header; its name is the reader's, without the file's prefix. */
+/* A tensor of the header; its name is in the reader, without the file's prefix. */
 typedef struct {
     ckpt_tensor tensor;
     uint64_t offsets[2];
@@ -41,7 +41,7 @@ static ckpt_code fail_entry(const header_reader *r, const char *name, const char
     return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': tensor '%s' %s", r->path, name, what);
 }
 
-/* An error of the catalog, which knows tensors only. */
+/* Add the file to an error of the catalog. */
 static ckpt_code name_file(const header_reader *r, ckpt_code code)
 {
     return r->err == NULL || code != CKPT_E_FORMAT
@@ -63,7 +63,7 @@ static ckpt_code read_dtype(header_reader *r, header_entry *e)
         return fail_entry(r, e->name, "has no dtype");
     e->has_dtype = 1;
     if (json_token_decode(r->text, &token, NULL) >= sizeof word)
-        return fail_entry(r, e->name, "has unknown dtype, a long word");
+        return fail_entry(r, e->name, "has an unknown dtype with a long name");
     json_token_decode(r->text, &token, word);
     e->tensor.dtype = ckpt_dtype_find(word);
     if (e->tensor.dtype == CKPT_NONE)
@@ -96,7 +96,7 @@ static ckpt_code read_shape(header_reader *r, header_entry *e)
 
 static ckpt_code read_offsets(header_reader *r, header_entry *e)
 {
-    static const char bad[] = "has no data_offsets of two non-negative integers";
+    static const char bad[] = "has invalid data_offsets, expected two non-negative integers";
     json_token token;
     ckpt_code code;
 
@@ -144,7 +144,8 @@ static ckpt_code read_members(header_reader *r, header_entry *e)
         return fail_entry(r, e->name, "has no shape");
     return e->has_offsets ? CKPT_OK
                           : fail_entry(r, e->name,
-                                       "has no data_offsets of two non-negative integers");
+                                       "has invalid data_offsets, expected two non-negative "
+                                       "integers");
 }
 
 /* ---- an entry ---- */
@@ -155,10 +156,10 @@ static ckpt_code check_offsets(const header_reader *r, const header_entry *e)
     ckpt_code code;
 
     if (offsets[0] > offsets[1])
-        return fail_entry(r, e->name, "has data_offsets that end before they begin");
+        return fail_entry(r, e->name, "has data_offsets that end before they start");
     if (offsets[1] > r->data_bytes)
         return ckpt_fail(r->err, CKPT_E_FORMAT,
-                         "'%s': tensor '%s' ends at %llu, but the file holds %llu bytes of data",
+                         "'%s': tensor '%s' ends at %llu, but the file has %llu bytes of data",
                          r->path, e->name, (unsigned long long)offsets[1],
                          (unsigned long long)r->data_bytes);
     if ((code = catalog_check_shape(&e->tensor, r->err)) != CKPT_OK)
@@ -168,7 +169,7 @@ static ckpt_code check_offsets(const header_reader *r, const header_entry *e)
 
         catalog_shape_text(&e->tensor, shape, sizeof shape);
         return ckpt_fail(r->err, CKPT_E_FORMAT,
-                         "'%s': tensor '%s' %s %s takes %llu bytes, data_offsets say %llu",
+                         "'%s': tensor '%s' %s %s needs %llu bytes, data_offsets have %llu",
                          r->path, e->name, ckpt_dtype_name(e->tensor.dtype), shape,
                          (unsigned long long)ckpt_part_bytes(&e->tensor, CKPT_DATA),
                          (unsigned long long)(offsets[1] - offsets[0]));
@@ -193,7 +194,7 @@ static ckpt_code add_prefixed(const header_reader *r, const ckpt_tensor *tensor,
     return code;
 }
 
-/* Another file has a tensor of this name: whoever reads the files decides which one counts. */
+/* Another file has a tensor of this name: the caller chooses between them. */
 static ckpt_code add_repeat(const header_reader *r, const ckpt_tensor *tensor)
 {
     ckpt_store *store = r->store;
@@ -234,7 +235,7 @@ static ckpt_code read_entry(header_reader *r, const json_token *key)
     header_entry e = { .tensor = { .file = r->file } };
     ckpt_code code;
 
-    if (length >= sizeof e.name)                /* too long for the line of an error, too */
+    if (length >= sizeof e.name)                /* too long also for an error message */
         return ckpt_fail(r->err, CKPT_E_FORMAT,
                          "'%s': the name of tensor %zu has %zu bytes, expected at most %d", r->path,
                          ckpt_catalog_count(r->store->catalog) - r->first, length,
@@ -247,7 +248,7 @@ static ckpt_code read_entry(header_reader *r, const json_token *key)
     return name_file(r, add_tensor(r, &e.tensor));
 }
 
-/* Strings only; kept as they are written. `null` is what some writers say for none. */
+/* Strings only, kept as written. Some writers use `null` for none. */
 static ckpt_code read_metadata(header_reader *r)
 {
     store_file *f = &r->store->files[r->file];
@@ -302,19 +303,20 @@ static ckpt_code check_order(const header_reader *r, const ckpt_tensor **order, 
 
         if (begin != end)
             return ckpt_fail(r->err, CKPT_E_FORMAT,
-                             "'%s': tensor '%s' begins at %llu, expected %llu (%s)", r->path,
+                             "'%s': tensor '%s' starts at %llu, expected %llu (%s)", r->path,
                              order[i]->name + strlen(prefix), (unsigned long long)begin,
                              (unsigned long long)end, begin < end ? "overlap" : "hole");
         end = begin + ckpt_part_bytes(order[i], CKPT_DATA);
     }
     if (end != r->data_bytes)
         return ckpt_fail(r->err, CKPT_E_FORMAT,
-                         "'%s' holds %llu bytes of data, its tensors take %llu", r->path,
+                         "'%s' has %llu bytes of data, its tensors need %llu", r->path,
                          (unsigned long long)r->data_bytes, (unsigned long long)end);
     return CKPT_OK;
 }
 
-/* Sorted by position, each tensor begins where the one before it ends, and the file ends there. */
+/* Sorted by position, each tensor must start where the previous one ends, and the last at the end
+ * of the file. */
 static ckpt_code check_cover(const header_reader *r)
 {
     const size_t count = ckpt_catalog_count(r->store->catalog) - r->first;
@@ -340,7 +342,7 @@ static ckpt_code read_entries(header_reader *r)
     if ((code = json_check(r->text, r->text_bytes, r->path, &census, r->err)) != CKPT_OK)
         return code;
     json_scan_begin(&r->scan, r->text, r->text_bytes, r->path);
-    code = json_scan_next(&r->scan, &token, r->err);    /* an object: it begins with a bracket */
+    code = json_scan_next(&r->scan, &token, r->err);    /* an object: it starts with a brace */
     while (code == CKPT_OK &&
            (code = json_scan_next(&r->scan, &token, r->err)) == CKPT_OK &&
            token.kind != JSON_SCAN_OBJECT_END)
@@ -367,7 +369,7 @@ static ckpt_code read_text(header_reader *r)
     ckpt_code code;
 
     if (f->size_bytes < SAFETENSORS_LENGTH_BYTES)
-        return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s' has %llu bytes, too few for a header",
+        return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s' has only %llu bytes, too few for a header",
                          r->path, (unsigned long long)f->size_bytes);
     if ((code = file_read_at(f->file, 0, bytes, sizeof bytes, r->err)) != CKPT_OK)
         return code;
@@ -392,7 +394,7 @@ static ckpt_code read_text(header_reader *r)
         return code;
     r->text[length] = '\0';
     if (r->text[0] != '{')
-        return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': the header does not begin with '{'",
+        return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': the header does not start with '{'",
                          r->path);
     f->header_bytes = SAFETENSORS_LENGTH_BYTES + length;
     f->header_hash = kernels_get()->hash_bytes(r->text, length, 0).low64;

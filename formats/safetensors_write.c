@@ -1,4 +1,4 @@
-/* Laying out safetensors files before their data exists. */
+/* Lays out safetensors files before their data exists. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,7 +49,7 @@ static ckpt_code lay_out_file(store_file *f, ckpt_tensor **tensors, size_t count
         tensors[i]->offset += f->header_bytes;
     if (f->header_bytes - SAFETENSORS_LENGTH_BYTES > SAFETENSORS_HEADER_MAX)
         return ckpt_fail(err, CKPT_E_USAGE,
-                         "file '%s' would need a header of %zu bytes, readers take %d: use more "
+                         "file '%s' would need a header of %zu bytes, readers accept %d: use more "
                          "files",
                          f->name, f->header_bytes - SAFETENSORS_LENGTH_BYTES,
                          SAFETENSORS_HEADER_MAX);

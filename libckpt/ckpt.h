@@ -28,12 +28,12 @@ const char *ckpt_version(void);
 typedef enum {
     CKPT_OK = 0,
     CKPT_E_FORMAT,       /* the data is wrong */
-    CKPT_E_IO,           /* the system said no */
-    CKPT_E_USAGE,        /* the caller's options cannot be honoured */
+    CKPT_E_IO,           /* a system call failed */
+    CKPT_E_USAGE,        /* the caller's options are wrong */
     CKPT_E_MEMORY,       /* out of memory, or over the limit that was set */
     CKPT_E_INEXACT,      /* the values do not fit the encoding asked for */
     CKPT_E_INTERRUPTED,  /* stopped by request; the output can be resumed */
-    CKPT_E_DIFFERENT     /* checked, and not the same */
+    CKPT_E_DIFFERENT     /* checked and different */
 } ckpt_code;
 
 enum { CKPT_ERROR_BYTES = 1024 };
@@ -41,7 +41,7 @@ enum { CKPT_ERROR_BYTES = 1024 };
 typedef struct {
     ckpt_code code;
     char text[CKPT_ERROR_BYTES];   /* one line, no newline, control characters escaped */
-    int detail;                    /* finer than the code, to who made the error; 0: none */
+    int detail;                    /* set by who made the error: why, in more detail; 0: none */
 } ckpt_error;
 
 /*
@@ -217,10 +217,10 @@ typedef struct ckpt_checkpoint ckpt_checkpoint;
 typedef struct {
     int lenient;             /* report stale index entries, orphan scales and unknown tensors
                                 instead of refusing them */
-    int u8_scales;           /* take U8 scales as E8M0 codes */
+    int u8_scales;           /* interpret U8 scales as E8M0 codes */
     int keep_copies;         /* copies that differ from their originals become tensors */
     const char *map_file;    /* a map to use instead of the built-in ones, or NULL */
-    int incomplete;          /* tensors that the config implies may be missing */
+    int incomplete;          /* tensors that the config requires may be missing */
     uint64_t reserved[CKPT_RESERVED];
 } ckpt_open_options;
 
@@ -242,7 +242,7 @@ const char *ckpt_family_name(const ckpt_checkpoint *checkpoint);   /* "deepseek_
 const char *ckpt_names_style(const ckpt_checkpoint *checkpoint);   /* "native", "sglang", ... */
 /* File `i` of the stored tensors, relative to the path that was opened. NULL past the last. */
 const char *ckpt_file_name(const ckpt_checkpoint *checkpoint, uint32_t i);
-/* What opening let pass or left out: line `i`. NULL past the last. */
+/* Note `i` on deviations accepted when opening. NULL past the last. */
 const char *ckpt_note(const ckpt_checkpoint *checkpoint, size_t i);
 /* Memory that an open checkpoint holds, for fixed_bytes. */
 uint64_t ckpt_checkpoint_bytes(const ckpt_checkpoint *checkpoint);
@@ -270,7 +270,7 @@ typedef struct {
     ckpt_run_options run;    /* fixed_bytes: beside the two checkpoints, which are counted */
     int main_only;           /* leave out mtp.* */
     int bits;                /* encodings and stored bytes must be the same, too */
-    int weights_only;        /* leave out what config.json says of the forward pass */
+    int weights_only;        /* do not compare config.json */
     uint64_t reserved[CKPT_RESERVED];
 } ckpt_compare_options;
 
@@ -278,13 +278,12 @@ typedef enum {
     CKPT_DIFFERENT_VALUES,   /* elements differ */
     CKPT_DIFFERENT_SHAPE,
     CKPT_DIFFERENT_CLASS,    /* float here, int there */
-    CKPT_DIFFERENT_COPY,     /* the same values, but one side stores it twice, as its ranks do, and
-                                not the same */
+    CKPT_DIFFERENT_COPY,     /* the same values, but copies on one side differ, e.g. of its ranks */
     CKPT_DIFFERENT_ENCODING, /* with bits: equal values in different encodings */
     CKPT_DIFFERENT_BITS      /* with bits: equal values, other codes or scales */
 } ckpt_difference_kind;
 
-/* One tensor that is not the same. */
+/* One tensor that differs. */
 typedef struct {
     const ckpt_tensor *a;    /* of the catalogs that were compared */
     const ckpt_tensor *b;
@@ -300,7 +299,7 @@ typedef struct {
 
 const char *ckpt_difference_name(ckpt_difference_kind kind);        /* "values", "shape" ... */
 
-/* What stands on side a (0) or b (1) at the first difference, as JSON: the shortest number that
+/* The value on side a (0) or b (1) at the first difference, as JSON: the shortest number that
  * reads back, "NaN", "Infinity"; a shape; a class or an encoding; null for BITS and COPY. */
 enum { CKPT_DIFFERENCE_BYTES = 256 };
 void ckpt_difference_text(const ckpt_difference *difference, int side,
@@ -310,15 +309,15 @@ typedef struct ckpt_comparison ckpt_comparison;
 
 /*
  * Compare the logical tensors of two checkpoints by name and value, whatever their layouts and
- * encodings: -0 is +0, all NaN are alike. CKPT_OK says that it was done, not that they are the
- * same. Checkpoints without a common tensor name are CKPT_E_USAGE. *out is yours to free, and
+ * encodings: -0 is +0, all NaN are alike. CKPT_OK means that they were compared, not that they are
+ * equal. Checkpoints without a common tensor name are CKPT_E_USAGE. *out is yours to free, and
  * borrows both checkpoints.
  */
 ckpt_code ckpt_compare(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
                        const ckpt_compare_options *options, ckpt_comparison **out,
                        ckpt_error *err);
 void ckpt_comparison_free(ckpt_comparison *comparison);     /* NULL is fine */
-/* 1: nothing differs, nothing is missing, and the configs say the same where they were compared. */
+/* 1: nothing differs, nothing is missing, and the configs, if compared, agree. */
 int ckpt_comparison_is_same(const ckpt_comparison *comparison);
 /* How many tensors have the same name on both sides. */
 size_t ckpt_comparison_compared(const ckpt_comparison *comparison);
@@ -341,7 +340,7 @@ typedef struct {
     const char *scale_dtype;     /* of FP8: "e8m0", "f32" */
     const char *names;           /* "native", "sglang", "transformers"; default: as the source's */
     const char *like;            /* a path: encodings, names and files as there */
-    const char *fill_from;       /* a path: what the source lacks comes from there */
+    const char *fill_from;       /* a path: tensors missing in the source are taken from there */
     const char *key_style;       /* of torch_dist: "v1" (the default), "v2" */
     uint64_t file_bytes_max;     /* new files of at most this; 0: the files of the source */
     uint32_t mp;                 /* ranks of the layout mp */
@@ -356,11 +355,11 @@ typedef struct {
     int force_names;
     int many_files;
     int match_reference;
-    int allow_lossy;             /* round what does not fit, instead of CKPT_E_INEXACT */
+    int allow_lossy;             /* round values that are not exact, instead of CKPT_E_INEXACT */
     int no_digest;
-    int verify;                  /* read the result back before it appears */
-    int overwrite;               /* replace `target` if it is a checkpoint and nothing else */
-    int restart;                 /* discard an unfinished run of other options */
+    int verify;                  /* read the result back and verify it before it appears */
+    int overwrite;               /* replace `target` if it contains nothing but a checkpoint */
+    int restart;                 /* discard an unfinished run with other options */
     int no_space_check;
     uint64_t reserved[CKPT_RESERVED];
 } ckpt_convert_options;
@@ -375,14 +374,14 @@ typedef struct ckpt_conversion ckpt_conversion;
 ckpt_code ckpt_convert(const char *source, const char *target, const ckpt_convert_options *options,
                        ckpt_conversion **out, ckpt_error *err);
 void ckpt_conversion_free(ckpt_conversion *conversion);     /* NULL is fine */
-/* Root of the value digests of the result, and of what was read: another one after rounding. NULL
+/* Root of the value digests of the result, and of the source, which differs after rounding. NULL
  * with no_digest. Borrowed. */
 const char *ckpt_conversion_root(const ckpt_conversion *conversion);
 const char *ckpt_conversion_source_root(const ckpt_conversion *conversion);
 size_t ckpt_conversion_tensors(const ckpt_conversion *conversion);      /* logical ones */
 /* Values that were rounded in this run; with allow_lossy only. */
 uint64_t ckpt_conversion_rounded(const ckpt_conversion *conversion);
-/* What was let pass or left out: line `i`. NULL past the last. */
+/* Note `i` on the conversion. NULL past the last. */
 const char *ckpt_conversion_note(const ckpt_conversion *conversion, size_t i);
 
 #ifdef __cplusplus

@@ -1,4 +1,5 @@
-/* What codes without a scale of our kind are called, and where they stop a conversion. */
+/* Describes codes whose scale is not supported, and refuses conversions that would have to decode
+ * them. */
 #include "codes.h"
 
 #include <stdio.h>
@@ -40,7 +41,7 @@ int codes_are_bare(const ckpt_tensor *t)
             text_ends_with(t->name, ".qweight") || text_ends_with(t->name, "_blocks"));
 }
 
-/* The scale of codes by the habits of those who write them. */
+/* The scale of codes, by the naming conventions of their writers. */
 static const ckpt_tensor *find_scale(const ckpt_catalog *catalog, const ckpt_tensor *codes)
 {
     static const struct {
@@ -96,7 +97,7 @@ static void name_float8(const ckpt_tensor *codes, const ckpt_tensor *scale,
         snprintf(out, CODES_FORM_BYTES, "FP8 with scales of another form");
 }
 
-/* Codes in words: two of FP4 in a byte, one of INT8, eight of INT4 in 32 bits. */
+/* Description of codes: two of FP4 in a byte, one of INT8, eight of INT4 in 32 bits. */
 static void name_words(const ckpt_tensor *codes, const ckpt_tensor *scale,
                        char out[CODES_FORM_BYTES])
 {
@@ -145,8 +146,8 @@ static ckpt_code fail_codes(const ckpt_catalog *from, const ckpt_tensor *t, ckpt
                  ckpt_dtype_name(scale->dtype), shape);
     }
     return ckpt_fail(err, CKPT_E_USAGE,
-                     "tensor '%s' (%s%s) is %s: such codes are copied and compared as they are "
-                     "stored, but have no scale from which another encoding could be made",
+                     "tensor '%s' (%s%s) is %s: such codes can be copied and compared as stored, "
+                     "but not converted to another encoding",
                      t->name, ckpt_dtype_name(t->dtype), beside, form);
 }
 

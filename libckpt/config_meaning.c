@@ -1,4 +1,4 @@
-/* Flattening a config, and the members of DeepSeek-V4 under one name each. */
+/* Flattens a config; gives each member of a DeepSeek-V4 config a single name. */
 #include "config_meaning.h"
 
 #include <stdio.h>
@@ -135,7 +135,7 @@ static int is_flat(const json_value *v)
 
 /* ---- any config ---- */
 
-/* Members that say how weights are stored, or that no forward pass reads. */
+/* Members that describe how weights are stored, or that no forward pass reads. */
 static int is_ignored(const char *name)
 {
     static const char *const words[] = {

@@ -1,6 +1,6 @@
 /*
- * config_meaning.h: what of a config.json changes the forward pass, under one set of names, so that
- * configs can be compared and recorded whatever their spelling.
+ * config_meaning.h: the members of a config.json that affect the forward pass, under one set of
+ * names, so that configs can be compared and recorded in any spelling.
  *
  * A DeepSeek-V4 config is read in the spelling of the releases, of transformers 5 and of DeepSeek's
  * own code; members that are absent stand with what loaders take for them, and those that no table
@@ -33,7 +33,7 @@ ckpt_code config_meaning_read_record(const json_value *record, config_meaning *o
 void config_meaning_put(json_writer *w, const config_meaning *meaning);
 void config_meaning_release(config_meaning *meaning);
 
-/* A member that is not the same; NULL: that side does not have it. */
+/* A member that differs; NULL: that side does not have it. */
 typedef struct {
     const char *name;              /* borrowed from what was compared, as are the texts */
     const char *a;

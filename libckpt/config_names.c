@@ -131,7 +131,7 @@ ckpt_code config_layer_ratio(const json_value *config, const json_value *kind, u
     *out = 0;
     if (name == NULL)
         return ckpt_fail(err, CKPT_E_FORMAT,
-                         "config member 'layer_types' has an element that is no string");
+                         "config member 'layer_types' has an element that is not a string");
     if (strcmp(name, "sliding_attention") == 0)
         return CKPT_OK;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {

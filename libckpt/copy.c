@@ -74,8 +74,8 @@ static void fail_job(copy_job *job, ckpt_code code, const ckpt_error *err)
     job->error = *err;
 }
 
-/* Called without the loop's lock: the sink may wait for a disk, and only who finishes a tensor at
- * the same moment has to wait with it. */
+/* Called without the loop's lock: the sink may wait for a disk, and only threads that finish a
+ * tensor at the same time wait with it. */
 static void finish_tensor(copy_job *job, size_t tensor)
 {
     ckpt_error err;
@@ -111,7 +111,8 @@ static void cut_lanes(copy_job *job)
     job->lanes[job->lane_count - 1].end = count;
 }
 
-/* Where a thread whose own lane is empty goes on; NULL when all are. Called with the lock held. */
+/* The lane where a thread whose own lane is empty continues; NULL if all are empty. Called with
+ * the lock held. */
 static lane *find_lane(copy_job *job, lane *own)
 {
     lane *longest = own;
@@ -269,7 +270,7 @@ static ckpt_code run_threads(copy_job *job, ckpt_error *err)
         return ckpt_fail_memory(err, "threads", thread_count);
     while (started + 1 < thread_count &&
            pthread_create(&threads[started], NULL, copy_thread, job) == 0)
-        started++;                 /* fewer threads do the same work */
+        started++;                 /* with fewer threads the result is the same */
     copy_thread(job);
     for (unsigned i = 0; i < started; i++)
         pthread_join(threads[i], NULL);

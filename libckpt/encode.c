@@ -80,7 +80,7 @@ static ckpt_code plan_tensor(encode_view *v, size_t i, ckpt_error *err)
     }
     ckpt_tensor_encoding(from, from_text, sizeof from_text);
     ckpt_tensor_encoding(to, to_text, sizeof to_text);
-    return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' cannot go from %s to %s", from->name,
+    return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' cannot be converted from %s to %s", from->name,
                      from_text, to_text);
 }
 

@@ -21,17 +21,17 @@ typedef struct {
 } block;
 
 /*
- * Scales of another checkpoint are for its values. A value far beyond what they can express was
- * changed on the way, and would be cut off: that is no rounding. The limits are where the formats
- * would round to their next number, if they had one.
+ * Scales of another checkpoint fit its values. A value far beyond their range has been changed and
+ * would be clamped, which is not rounding. The limits are where the formats would round up to
+ * their next number, if they had one.
  */
 static ckpt_code fail_saturated(const encode_job *job, uint64_t row, uint64_t col, float value,
                                 float largest)
 {
     return ckpt_fail(job->err, CKPT_E_INEXACT,
-                     "tensor '%s', row %llu, column %llu: %.9g is beyond %.9g, the largest that "
-                     "the scale to follow can express: its block has changed too much for --like, "
-                     "--allow-lossy or not",
+                     "tensor '%s', row %llu, column %llu: %.9g is larger than %.9g, the maximum "
+                     "for the scale of --like: its block has changed too much for --like, with or "
+                     "without --allow-lossy",
                      job->to->name, (unsigned long long)(job->range->row + row),
                      (unsigned long long)col, (double)value, (double)largest);
 }
@@ -255,8 +255,8 @@ static ckpt_code scale_row(encode_job *job, exceptions_cursor *cursor, uint64_t 
 
         if (scale == SCALE_MISFIT)
             return fail_group(job, CKPT_E_FORMAT, row, g,
-                              "the FP4 scale that was kept for it does not represent its values, "
-                              "which have changed");
+                              "its stored FP4 scale does not represent its values, which have "
+                              "changed");
         if (scale < 0 && !is_finite(job, values + g * FP4_GROUP, FP4_GROUP))
             return fail_group(job, CKPT_E_FORMAT, row, g, "a value is NaN or infinite");
         if (scale < 0)
@@ -268,7 +268,7 @@ static ckpt_code scale_row(encode_job *job, exceptions_cursor *cursor, uint64_t 
     return CKPT_OK;
 }
 
-/* Rounding may be allowed, but what is no number has no code. */
+/* Rounding may be allowed, but NaN and infinity have no code. */
 static ckpt_code check_finite(const encode_job *job, uint64_t row, const float *values)
 {
     for (uint64_t g = 0; g < ckpt_part_cols(job->to, CKPT_SCALE); g++)

@@ -82,8 +82,8 @@ static ckpt_code scale_band(encode_job *job, band *b, uint64_t first, uint64_t r
 
         if (b->largest[c] == SCALE_NAN)
             return ckpt_fail(job->err, CKPT_E_FORMAT,
-                             "tensor '%s', block [%llu, %llu]: scale byte 0xFF is NaN, which has "
-                             "no place in FP8 blocks",
+                             "tensor '%s', block [%llu, %llu]: scale byte 0xFF is NaN, which FP8 "
+                             "blocks cannot represent",
                              job->to->name,
                              (unsigned long long)((job->range->row + first) / FP8_BLOCK),
                              (unsigned long long)c);
@@ -123,7 +123,7 @@ static ckpt_code count_lossy(encode_job *job, const band *b, uint64_t row, uint6
     return CKPT_OK;
 }
 
-/* The scale that the way back finds for a group by the canonical rule. */
+/* The scale that the inverse conversion finds for a group by the canonical rule. */
 static int canonical_scale(const encode_job *job, const band *b, uint64_t row, uint64_t g)
 {
     const uint8_t scale = ((const uint8_t *)job->in->part[CKPT_SCALE])[row * b->groups + g];
@@ -141,7 +141,7 @@ static int canonical_scale(const encode_job *job, const band *b, uint64_t row, u
     return job->kernels->fp4_group_scale_exact(values);
 }
 
-/* What the report and the way back must know of a group that is not like nearly all others. */
+/* Records for the report and the inverse conversion of an exceptional group. */
 static ckpt_code note_group(encode_job *job, band *b, uint64_t row, uint64_t g)
 {
     const uint8_t scale = ((const uint8_t *)job->in->part[CKPT_SCALE])[row * b->groups + g];
@@ -150,7 +150,7 @@ static ckpt_code note_group(encode_job *job, band *b, uint64_t row, uint64_t g)
     if (b->is_clamped[g / BLOCK_GROUPS] && job->options->match_reference && b->masks[g] > 1)
         return ckpt_fail(job->err, CKPT_E_FORMAT,
                          "tensor '%s', row %llu, group %llu: its scale 0x%02X is so small that "
-                         "--match-reference would give other values",
+                         "--match-reference would change values",
                          job->to->name, (unsigned long long)(job->range->row + row),
                          (unsigned long long)g, scale);
     if (b->distance[g] > FP4_DISTANCE_EXACT && (code = count_lossy(job, b, row, g)) != CKPT_OK)

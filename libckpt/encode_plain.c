@@ -36,8 +36,8 @@ ckpt_code encode_fail_scale(const encode_job *job, uint64_t block_row, uint64_t 
                             float scale)
 {
     return ckpt_fail(job->err, CKPT_E_INEXACT,
-                     "tensor '%s', block [%llu, %llu]: scale %.9g has no exact %s, and "
-                     "--allow-lossy rounds no scales", job->to->name,
+                     "tensor '%s', block [%llu, %llu]: scale %.9g is not exact in %s, and "
+                     "--allow-lossy does not round scales", job->to->name,
                      (unsigned long long)block_row, (unsigned long long)block_col, (double)scale,
                      ckpt_dtype_name(job->to->scale_dtype));
 }

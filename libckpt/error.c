@@ -212,5 +212,5 @@ ckpt_code ckpt_fail_memory(ckpt_error *err, const char *what, uint64_t size)
                          "the memory limit of %" PRIu64 " bytes is too small for '%s': at least %"
                          PRIu64 " bytes are needed (--memory)", refusal.limit_bytes, what, needed);
     }
-    return ckpt_fail(err, CKPT_E_MEMORY, "no memory for %s: %" PRIu64 " bytes", what, size);
+    return ckpt_fail(err, CKPT_E_MEMORY, "out of memory for %s: %" PRIu64 " bytes", what, size);
 }

@@ -95,7 +95,7 @@ static ckpt_code read_line(parser *p)
         p->words[p->word_count++] = c;
         for (; *c != '\0' && !is_blank(*c); c++)
             if (*c <= ' ' || *c > '~' || *c == '"' || *c == '\\')
-                return FAIL(p, "a character that no word has, after '%.*s'", (int)(c - start),
+                return FAIL(p, "an invalid character after '%.*s'", (int)(c - start),
                             start);
         if (c - start >= FAMILY_NAME_MAX_BYTES)
             return FAIL(p, "a word of more than %d bytes", FAMILY_NAME_MAX_BYTES - 1);
@@ -131,7 +131,7 @@ static ckpt_code take_word(parser *p, const char *what, const char **out)
 static ckpt_code expect_end(parser *p)
 {
     if (p->next < p->word_count)
-        return FAIL(p, "'%s' is one word too many", p->words[p->next]);
+        return FAIL(p, "unexpected word '%s'", p->words[p->next]);
     return CKPT_OK;
 }
 
@@ -166,14 +166,14 @@ static ckpt_code define_symbol(parser *p, family_symbol_kind kind, uint32_t *out
     if ((code = take_word(p, "a name", &name)) != CKPT_OK)
         return code;
     if (name[identifier_length(name)] != '\0')
-        return FAIL(p, "'%s' is no name: letters, digits and _", name);
+        return FAIL(p, "'%s' is not a name: expected letters, digits and _", name);
     if ((code = find_symbol(p, name, strlen(name), out)) != CKPT_OK)
         return code;
     symbol = &p->family->symbols[*out];
     if (symbol->kind == SYMBOL_UNKNOWN && (kind == SYMBOL_VARIABLE || symbol->line == p->line))
         symbol->kind = kind;
     else if (kind != SYMBOL_VARIABLE || symbol->kind != SYMBOL_VARIABLE)
-        return FAIL(p, "'%s' is used or defined before, on line %u", name, symbol->line);
+        return FAIL(p, "'%s' is already used or defined on line %u", name, symbol->line);
     return CKPT_OK;
 }
 
@@ -201,7 +201,8 @@ static ckpt_code parse_operand(parser *p, const char **text, const char *whole, 
         return parse_number(p, text, &term->operand);
     }
     if (length == 0)
-        return FAIL(p, "'%s' is no expression: a number or name is wanted at '%s'", whole, *text);
+        return FAIL(p, "'%s' is not an expression: expected a number or name at "
+            "'%s'", whole, *text);
     if ((code = find_symbol(p, *text, length, &symbol)) != CKPT_OK)
         return code;
     *text += length;
@@ -221,12 +222,12 @@ static ckpt_code parse_term(parser *p, const char **text, const char *whole, fam
         term->list = (uint32_t)term->operand;
         term->is_element = 1;
         if (symbols[term->list].kind != SYMBOL_LIST)
-            return FAIL(p, "'%s' is no list", symbols[term->list].name);
+            return FAIL(p, "'%s' is not a list", symbols[term->list].name);
         ++*text;
         if ((code = parse_operand(p, text, whole, term)) != CKPT_OK)
             return code;
         if (**text != ']')
-            return FAIL(p, "'%s': a ']' is wanted at '%s'", whole, *text);
+            return FAIL(p, "'%s': expected ']' at '%s'", whole, *text);
         ++*text;
     }
     if (!term->is_number && symbols[term->operand].kind == SYMBOL_LIST)
@@ -253,7 +254,7 @@ static ckpt_code parse_expr(parser *p, const char *text, family_expr *out)
         if (*c == '\0')
             break;
         if (strchr("+-*/%", *c) == NULL)
-            return FAIL(p, "'%s' is no expression: + - * / or %% is wanted at '%s'", text, c);
+            return FAIL(p, "'%s' is not an expression: expected + - * / or %% at '%s'", text, c);
         op = *c++;
     }
     out->text = text;
@@ -287,7 +288,7 @@ static ckpt_code take_compare(parser *p, family_compare *out)
             return CKPT_OK;
         }
     }
-    return FAIL(p, "'%s' is no comparison: = != < <= > >= in not-in", word);
+    return FAIL(p, "'%s' is not a comparison: expected = != < <= > >= in not-in", word);
 }
 
 /* A list that stands before. */
@@ -300,7 +301,7 @@ static ckpt_code take_list(parser *p, uint32_t *out)
         (code = find_symbol(p, word, strlen(word), out)) != CKPT_OK)
         return code;
     return p->family->symbols[*out].kind == SYMBOL_LIST ? CKPT_OK
-                                                        : FAIL(p, "'%s' is no list", word);
+                                                        : FAIL(p, "'%s' is not a list", word);
 }
 
 /* EXPR OP EXPR or EXPR in LIST */
@@ -355,11 +356,11 @@ static ckpt_code parse_piece(parser *p, const char **text, family_piece *piece)
     start += length + 1;
     length = identifier_length(start);
     if (**text == '}' || length == 0 || start[length] != '}')
-        return FAIL(p, "an index name in braces is wanted at '%s'", *text);
+        return FAIL(p, "expected an index name in braces at '%s'", *text);
     if ((code = find_symbol(p, start, length, &symbol)) != CKPT_OK)
         return code;
     if (p->family->symbols[symbol].kind != SYMBOL_INDEX)
-        return FAIL(p, "'%s' is no index", p->family->symbols[symbol].name);
+        return FAIL(p, "'%s' is not an index", p->family->symbols[symbol].name);
     piece->index = (int32_t)symbol;
     *text = start + length + 1;
     return CKPT_OK;
@@ -393,8 +394,8 @@ static ckpt_code take_encoding(parser *p, family_encoding *out)
         return code;
     if (family_encoding_find(word, out))
         return CKPT_OK;
-    return FAIL(p, "'%s' is no encoding: f32 bf16 f16 i64 i32 fp8 fp4, or fp8 with a block: "
-                   "fp8:128x128 fp8:32x32 fp8:1x32 fp8:row", word);
+    return FAIL(p, "'%s' is not an encoding: expected f32 bf16 f16 i64 i32 fp8 fp4, or "
+                   "fp8 with a block: fp8:128x128 fp8:32x32 fp8:1x32 fp8:row", word);
 }
 
 /* EXPR[,EXPR]... */
@@ -652,7 +653,7 @@ static ckpt_code parse_use(parser *p)
         (code = take_word(p, "the name of a part", &line->word)) != CKPT_OK)
         return code;
     if (p->open < 0 || p->family->lines[p->open].kind != LINE_BLOCK)
-        return FAIL(p, "use stands in a block");
+        return FAIL(p, "use is only allowed in a block");
     if ((part = find_part(p, line->word)) == NULL)
         return FAIL(p, "no part '%s' before this line", line->word);
     line->body_first = part->body_first;
@@ -682,7 +683,7 @@ static ckpt_code parse_any_tensor(parser *p, family_line_kind kind)
         return code;
     line->has_file = take_if(p, "file");
     if (line->has_file != (p->open < 0))
-        return FAIL(p, "a tensor has a file number outside a block, and only there");
+        return FAIL(p, "a tensor has a file number if and only if it is outside a block");
     if (line->has_file && (code = take_expr(p, "a file number", &line->file)) != CKPT_OK)
         return code;
     if (kind == LINE_OPTIONAL && p->open >= 0)
@@ -722,7 +723,7 @@ static ckpt_code parse_line(parser *p)
         if (strcmp(kinds[i].word, word) != 0)
             continue;
         if (!kinds[i].inside && p->open >= 0)
-            return FAIL(p, "'%s' cannot stand in a block or part", word);
+            return FAIL(p, "'%s' is not allowed in a block or part", word);
         return kinds[i].parse(p);
     }
     return FAIL(p, "unknown word '%s'", word);
@@ -758,7 +759,8 @@ ckpt_code family_parse(const char *text, size_t size, const char *subject, ckpt_
     ckpt_code code = CKPT_OK;
 
     if (size > FAMILY_TEXT_MAX_BYTES || memchr(text, '\0', size) != NULL)
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is no family text: a NUL, or over %d bytes",
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not a family text: contains NUL, or more "
+            "than %d bytes",
                          subject, FAMILY_TEXT_MAX_BYTES);
     if ((family = calloc(1, sizeof *family)) == NULL)
         return fail_memory(&p);

@@ -139,7 +139,7 @@ static ckpt_code term_value(expander *x, const family_term *term, uint64_t *out)
     *out = term->operand;
     if (!term->is_number) {
         if (x->set[term->operand] == UNSET)
-            return FAIL_TEXT(x, "'%s' has no value here", symbols[term->operand].name);
+            return FAIL_TEXT(x, "'%s' is undefined here", symbols[term->operand].name);
         *out = x->value[term->operand];
     }
     if (term->is_element) {
@@ -162,7 +162,7 @@ static ckpt_code expr_value(expander *x, const family_expr *expr, uint64_t *out)
         if ((code = term_value(x, &expr->terms[i], &operand)) != CKPT_OK)
             return code;
         if (expr->terms[i].op == '/' && operand != 0 && *out % operand != 0)
-            return FAIL(x, "'%s': %llu is no multiple of %llu", expr_in_words(x, expr).text,
+            return FAIL(x, "'%s': %llu is not a multiple of %llu", expr_in_words(x, expr).text,
                         llu(*out), llu(operand));
         if ((problem = config_number_step(expr->terms[i].op, operand, out)) != NULL)
             return FAIL(x, "'%s' %s", expr_in_words(x, expr).text, problem);
@@ -232,7 +232,7 @@ static ckpt_code expand_let(expander *x)
 
     if (line->kind == LINE_LET_MEMBER && (member = config_member(x->config, line->word)) != NULL) {
         if (!config_number(member, &value))
-            return FAIL(x, "config member '%s' is no integer of zero or more", line->word);
+            return FAIL(x, "config member '%s' is not a non-negative integer", line->word);
     } else {
         if (line->kind == LINE_LET_MEMBER && !line->has_default)
             return FAIL(x, "config member '%s' is missing", line->word);
@@ -266,14 +266,14 @@ static ckpt_code expand_list(expander *x)
     if (array == NULL && line->has_default)
         return set_symbol(x, line->symbol, 0);
     if (!json_is_array(array))
-        return FAIL(x, "config member '%s' is missing or no array", line->word);
+        return FAIL(x, "config member '%s' is missing or not an array", line->word);
     if ((values = arena_calloc(&x->memory, count, sizeof *values)) == NULL)
         return ckpt_fail_memory(x->err, "a list of the config", count * sizeof *values);
     for (const json_value *v = json_first(array); v != NULL; v = json_next(v), i++)
         if (!list_value(line, v, &values[i]))
-            return FAIL(x, "config member '%s', element %zu, is no %s", line->word, i,
-                        line->choice_count == 0 ? "integer of zero or more"
-                                                : "word that the family knows");
+            return FAIL(x, "config member '%s', element %zu, is not a %s", line->word, i,
+                        line->choice_count == 0 ? "non-negative integer"
+                                                : "word of the family");
     x->list[line->symbol] = values;
     return set_symbol(x, line->symbol, count);
 }
@@ -284,7 +284,7 @@ static ckpt_code expand_count(expander *x)
     const json_value *array = config_member(x->config, line->word);
 
     if (array != NULL && !json_is_array(array))
-        return FAIL(x, "config member '%s' is no array", line->word);
+        return FAIL(x, "config member '%s' is not an array", line->word);
     return set_symbol(x, line->symbol, array == NULL ? 0 : json_count(array));
 }
 
@@ -507,7 +507,7 @@ static ckpt_code expand_tensor(expander *x)
         if (!holds)
             continue;
         if (++x->tensor_count > TENSORS_MAX)
-            return ckpt_fail(x->err, CKPT_E_FORMAT, "the config implies more than %d tensors",
+            return ckpt_fail(x->err, CKPT_E_FORMAT, "the config requires more than %d tensors",
                              TENSORS_MAX);
         if (x->catalog == NULL) {
             if ((code = look_at_groups(x)) != CKPT_OK)
@@ -642,7 +642,7 @@ static ckpt_code check_count(expander *from)
     bytes = (uint64_t)x.tensor_count * (sizeof(ckpt_tensor) + 2 * SLOT_BYTES + NAME_BYTES);
     if (code != CKPT_OK || memory_has(bytes))
         return code;
-    snprintf(what, sizeof what, "the %u tensors that config.json implies", x.tensor_count);
+    snprintf(what, sizeof what, "the %u tensors that config.json requires", x.tensor_count);
     return ckpt_fail_memory(x.err, what, bytes);
 }
 
@@ -651,7 +651,7 @@ static ckpt_code expand(expander *x, ckpt_catalog **out)
     ckpt_code code;
 
     if (!json_is_object(x->config))
-        return ckpt_fail(x->err, CKPT_E_FORMAT, "the config is no JSON object");
+        return ckpt_fail(x->err, CKPT_E_FORMAT, "the config is not a JSON object");
     if ((code = check_count(x)) != CKPT_OK)
         return code;
     if ((x->catalog = catalog_create()) == NULL)

@@ -1,7 +1,7 @@
 /*
- * file.h: files and directories, with positions given and every result checked.
+ * file.h: files and directories; positions are explicit and every result is checked.
  *
- * Reads and writes go on after short counts and EINTR. Errors name the path.
+ * Reads and writes continue after short counts and EINTR. Errors name the path.
  */
 #ifndef CKPT_FILE_H
 #define CKPT_FILE_H

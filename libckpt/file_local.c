@@ -177,8 +177,8 @@ ckpt_code file_open_below(const char *directory, const char *name, int flags, in
         code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s/%s': expected a file, got a %s",
                          directory, name, kind_of(status.st_mode));
     else if (status.st_nlink != 1)
-        code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s/%s': it has %llu names, and what stands "
-                         "under the others would change, too", directory, name,
+        code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s/%s': it has %llu names, and the file "
+                         "under the others would change as well", directory, name,
                          (unsigned long long)status.st_nlink);
     if (code != CKPT_OK && *fd >= 0) {
         close(*fd);
@@ -229,11 +229,11 @@ static ckpt_code local_check_unchanged(const ckpt_file *self, int *is_touched, c
     struct stat now;
 
     if (stat(f->path, &now) != 0)
-        return ckpt_fail(err, CKPT_E_IO, "cannot look at '%s' again: %s", f->path,
+        return ckpt_fail(err, CKPT_E_IO, "cannot stat '%s' again: %s", f->path,
                          strerror(errno));
     identity = identity_of(&now);
     if ((uint64_t)now.st_size != self->size || identity.version != self->identity.version)
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' was changed while it was read", f->path);
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' was changed while it was being read", f->path);
     if (is_touched != NULL)
         *is_touched |= identity.touch != self->identity.touch ||
                        (uint64_t)now.st_ino != f->inode || (uint64_t)now.st_dev != f->device;

@@ -21,8 +21,8 @@ int file_exists(const char *path)
 {
     struct stat status;
 
-    /* What cannot be looked at may be there: nobody may take it for absent, and who opens it is
-     * told the reason. */
+    /* What cannot be examined may exist: it must not be treated as absent, and opening it reports
+     * the reason. */
     return lstat(path, &status) == 0 ||
            (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG);
 }
@@ -160,7 +160,7 @@ static ckpt_code check_entry(const FTSENT *entry, ckpt_error *err)
         break;
     }
     if (entry->fts_level > FILE_TREE_DEPTH_MAX)
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' lies deeper than %d directories",
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is nested deeper than %d directories",
                          entry->fts_path, FILE_TREE_DEPTH_MAX);
     return CKPT_OK;
 }
@@ -307,15 +307,15 @@ ckpt_code file_check_place(const char *path, ckpt_error *err)
     if (parent == NULL)
         return ckpt_fail_memory(err, "a path", strlen(path) + 1);
     if (strcmp(path, "-") == 0)
-        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '-': expected a file ('./-' names one, "
-                         "standard output is for what is printed)");
+        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '-': expected a file (use './-' for a "
+                         "file of this name; standard output is not supported)");
     else if (lstat(path, &status) == 0 && !S_ISREG(status.st_mode))
         code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': expected a file, got a %s", path,
                          S_ISDIR(status.st_mode)   ? "directory"
                          : S_ISLNK(status.st_mode) ? "link"
                                                    : "device or pipe");
     else if (!file_is_directory(parent))
-        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': '%s' is no directory", path,
+        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': '%s' is not a directory", path,
                          parent);
     else if (access(parent, W_OK | X_OK) != 0)
         code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", path, strerror(errno));

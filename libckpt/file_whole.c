@@ -33,7 +33,7 @@ typedef struct {
 static ckpt_code fail_named(const char *what, const char *path, ckpt_error *err)
 {
     if (errno == EINTR)
-        return ckpt_fail(err, CKPT_E_INTERRUPTED, "interrupted while '%s' was awaited", path);
+        return ckpt_fail(err, CKPT_E_INTERRUPTED, "interrupted while waiting for '%s'", path);
     return ckpt_fail(err, CKPT_E_IO, "cannot %s '%s': %s", what, path, strerror(errno));
 }
 
@@ -324,7 +324,7 @@ ckpt_code file_copy(const char *from, const char *to, ckpt_error *err)
     if ((code = copy_through_memory(&copy, err)) != CKPT_OK)
         goto out;
     if (copy.copied_bytes != size)
-        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' changed while it was copied: expected %"
+        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' changed while it was being copied: expected %"
                          PRIu64 " bytes, got %" PRIu64, from, size, copy.copied_bytes);
 out:
     if (copy.from_fd >= 0)

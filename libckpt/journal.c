@@ -143,8 +143,8 @@ static int read_line(ckpt_journal *j, const char *line, size_t size)
 static ckpt_code fail_foreign(const ckpt_journal *j, const char *path, ckpt_error *err)
 {
     return ckpt_fail(err, CKPT_E_USAGE,
-                     "'%.*s' is an unfinished run with other options, or of a source that has "
-                     "changed since: repeat that command, or %s (%s)",
+                     "'%.*s' is an unfinished run with different options, or its source has "
+                     "changed: repeat that command, or %s (%s)",
                      (int)(strrchr(path, '/') - path), path,
                      j->keep_others ? "remove the folder" : "add --restart to discard it",
                      strrchr(path, '/') + 1);
@@ -288,7 +288,7 @@ static ckpt_code look_at(const char *path, const char *header, unsigned *same_co
     return code;
 }
 
-/* What a journal that is being opened finds of others: of parts of this job, or of another one. */
+/* What a journal that is being opened finds of others: of shares of this job, or of another one. */
 typedef struct {
     const ckpt_journal *own;
     const char *header;
@@ -328,7 +328,7 @@ static ckpt_code check_folder(const ckpt_journal *j, const char *directory, cons
     }
     if (code == CKPT_OK && found && around.shared_count == 0)
         code = ckpt_fail(err, CKPT_E_USAGE,
-                         "'%s' has files but no journal of an earlier run: move it or remove it",
+                         "'%s' has files but no journal of an earlier run: move or remove it",
                          directory);
     if (folder != NULL)
         closedir(folder);
@@ -526,15 +526,15 @@ ckpt_code journal_list_files(const char *directory, file_list *out, ckpt_error *
 }
 
 /* A journal that is not open; NULL when there is no memory. */
-static ckpt_journal *journal_create(const journal_options *options, unsigned part)
+static ckpt_journal *journal_create(const journal_options *options, unsigned share)
 {
     ckpt_journal *j = calloc(1, sizeof *j);
     char name[64];
 
     if (j == NULL)
         return NULL;
-    if (options->part_count > 1)
-        snprintf(name, sizeof name, "%s.%u-of-%u", journal_name, part, options->part_count);
+    if (options->share_count > 1)
+        snprintf(name, sizeof name, "%s.%u-of-%u", journal_name, share, options->share_count);
     else
         snprintf(name, sizeof name, "%s", journal_name);
     j->fd = -1;
@@ -550,7 +550,7 @@ static ckpt_journal *journal_create(const journal_options *options, unsigned par
 
 ckpt_code journal_open(const journal_options *options, ckpt_journal **out, ckpt_error *err)
 {
-    ckpt_journal *j = journal_create(options, options->part);
+    ckpt_journal *j = journal_create(options, options->share);
     ckpt_code code;
 
     if (j == NULL)
@@ -641,8 +641,8 @@ ckpt_code journal_refuse(ckpt_journal *journal, ckpt_error *err)
     return append_word(journal, refused, err);
 }
 
-/* The journal of one part, as it is now. */
-static ckpt_code collect_part(const journal_options *options, ckpt_journal *j,
+/* The journal of one share, as it is now. */
+static ckpt_code collect_share(const journal_options *options, ckpt_journal *j,
                               journal_record *records, ckpt_error *err)
 {
     char header[LINE_BYTES_MAX];
@@ -667,16 +667,17 @@ ckpt_code journal_collect(const journal_options *options, journal_record *record
     ckpt_code code = CKPT_OK;
 
     *unfinished = 0;
-    for (unsigned part = 1; part <= options->part_count && code == CKPT_OK; part++) {
-        ckpt_journal *j = journal_create(options, part);
+    for (unsigned share = 1; share <= options->share_count && code == CKPT_OK; share++) {
+        ckpt_journal *j = journal_create(options, share);
 
         if (j == NULL)
             return ckpt_fail_memory(err, "a journal", options->tensor_count);
-        code = collect_part(options, j, records, err);
+        code = collect_share(options, j, records, err);
         if (code == CKPT_OK && j->is_refused)
-            code = ckpt_fail(err, CKPT_E_USAGE, "part %u of %u was refused (it told why): '%s' "
-                             "cannot be completed", part, options->part_count, options->directory);
-        side_bytes[part - 1] = j->side_bytes;
+            code = ckpt_fail(err, CKPT_E_USAGE, "share %u of %u was refused (see its error): '%s' "
+                             "cannot be completed", share, options->share_count,
+                             options->directory);
+        side_bytes[share - 1] = j->side_bytes;
         *unfinished += !j->is_finished;
         journal_close(j);
     }

@@ -1,5 +1,6 @@
 /*
- * journal.h: what a killed run had finished. DIRECTORY/.ckpt-journal, text:
+ * journal.h: the record of the record of what a killed run had finished. DIRECTORY/.ckpt-journal,
+ * text:
  *
  *   ckpt-journal 1 FINGERPRINT                      of the command, its sources and its targets
  *   done TENSOR VALUE-DIGEST BYTES-HASH CHECK       one line per finished tensor
@@ -34,8 +35,8 @@ typedef struct {
     const char *directory;
     hash128 fingerprint;
     size_t tensor_count;
-    unsigned part;             /* 1 .. part_count */
-    unsigned part_count;       /* 0 or 1: one process does it all */
+    unsigned share;             /* 1 .. share_count */
+    unsigned share_count;       /* 0 or 1: one process does it all */
     const file_list *files;    /* that the run makes, relative to the directory; or NULL */
     int keep_others;           /* what another job left cannot be discarded */
     uint64_t source_times;     /* see journal_source_changed; 0: not known */
@@ -63,15 +64,15 @@ ckpt_code journal_remove_all(const char *directory, ckpt_error *err);
 /* Append the files that the journals of a folder name: those that their runs make, or made. */
 ckpt_code journal_list_files(const char *directory, file_list *out, ckpt_error *err);
 
-/* Tell the other parts that the job cannot be done. */
+/* Tell the other shares that the job cannot be done. */
 ckpt_code journal_refuse(ckpt_journal *journal, ckpt_error *err);
 
 /* Nothing is left to do for this journal's process; what it wrote is on disk. */
 ckpt_code journal_finish(ckpt_journal *journal, ckpt_error *err);
 
 /*
- * Read the journals of all parts into records[tensor_count] (those of other parts are what they
- * say, not what is on disk) and side_bytes[part_count]. *unfinished: how many parts are not
+ * Read the journals of all shares into records[tensor_count] (those of other shares are what they
+ * say, not what is on disk) and side_bytes[share_count]. *unfinished: how many shares are not
  * finished, or not begun. One that was refused is CKPT_E_USAGE.
  */
 ckpt_code journal_collect(const journal_options *options, journal_record *records,

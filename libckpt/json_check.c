@@ -135,7 +135,7 @@ static ckpt_code fail_twice(const json_checker *c, const json_token *token, ckpt
         return json_scan_fail(&c->scan, token->start, "a key that occurs twice", err);
     json_token_decode(c->scan.text, token, key);
     code = ckpt_fail(err, CKPT_E_FORMAT,
-                     "'%s' is not good JSON: key '%s' occurs twice, again at byte %zu",
+                     "'%s' is not valid JSON: key '%s' occurs twice, again at byte %zu",
                      c->scan.subject, key, token->start);
     free(key);
     return code;

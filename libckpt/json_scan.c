@@ -36,7 +36,7 @@ void json_scan_begin(json_scanner *s, const char *text, size_t size, const char 
 
 ckpt_code json_scan_fail(const json_scanner *s, size_t at, const char *what, ckpt_error *err)
 {
-    return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not good JSON: %s at byte %zu", s->subject, what,
+    return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not valid JSON: %s at byte %zu", s->subject, what,
                      at);
 }
 
@@ -165,7 +165,7 @@ static ckpt_code scan_escape(json_scanner *s, ckpt_error *err)
     if (unit < 0)
         return json_scan_fail(s, start, "\\u without four hex digits", err);
     if (unit == 0)
-        return json_scan_fail(s, start, "\\u0000, which no name can hold,", err);
+        return json_scan_fail(s, start, "\\u0000, which is not supported,", err);
     s->at += 4;
     if (unit < 0xd800 || unit > 0xdfff)
         return CKPT_OK;
@@ -199,7 +199,7 @@ static ckpt_code scan_string(json_scanner *s, ckpt_error *err)
             continue;
         }
         if (c < 0)
-            return json_scan_fail(s, start, "string without end", err);
+            return json_scan_fail(s, start, "unterminated string", err);
         if (c < 0x20)
             return json_scan_fail(s, s->at, "control character in a string", err);
         character_bytes = json_utf8_bytes((const unsigned char *)s->text + s->at,
@@ -232,7 +232,7 @@ static ckpt_code check_integer(const json_scanner *s, size_t start, ckpt_error *
         value = value * 10 + (uint64_t)(s->text[i] - '0');
     if (value > JSON_INTEGER_MAX)
         return ckpt_fail(err, CKPT_E_FORMAT,
-                         "'%s' is not good JSON: integer %.*s%s beyond 2^53 at byte %zu",
+                         "'%s' is not valid JSON: integer %.*s%s beyond 2^53 at byte %zu",
                          s->subject, (int)(length < JSON_NUMBER_MAX ? length : JSON_NUMBER_MAX),
                          s->text + start, length < JSON_NUMBER_MAX ? "" : "...", start);
     return CKPT_OK;
@@ -253,7 +253,7 @@ static ckpt_code scan_number(json_scanner *s, json_token *token, ckpt_error *err
         is_integer = 0;
         s->at++;
         if (skip_digits(s) == 0)
-            return json_scan_fail(s, start, "number without digits behind its point", err);
+            return json_scan_fail(s, start, "number without digits after its point", err);
     }
     if (peek(s) == 'e' || peek(s) == 'E') {
         is_integer = 0;
@@ -303,8 +303,7 @@ static ckpt_code scan_close(json_scanner *s, json_token *token, ckpt_error *err)
     if (c < 0)
         return json_scan_fail(s, s->at, "end of text inside an object or array", err);
     if (c != (is_object ? '}' : ']'))
-        return json_scan_fail(s, s->at, is_object ? "expected ',' or '}', got something else"
-                                                  : "expected ',' or ']', got something else",
+        return json_scan_fail(s, s->at, is_object ? "expected ',' or '}'" : "expected ',' or ']'",
                               err);
     token->kind = is_object ? JSON_SCAN_OBJECT_END : JSON_SCAN_ARRAY_END;
     s->at++;
@@ -368,7 +367,7 @@ static ckpt_code scan_after_value(json_scanner *s, json_token *token, ckpt_error
 {
     if (s->depth == 0) {
         if (s->at < s->size)
-            return json_scan_fail(s, s->at, "something behind the document", err);
+            return json_scan_fail(s, s->at, "trailing data after the document", err);
         token->kind = JSON_SCAN_END;
         s->state = STATE_DONE;
         return CKPT_OK;

@@ -108,7 +108,8 @@ static ckpt_code check_cover(const ckpt_layout *layout, size_t tensor, ckpt_part
         uint64_t piece;
 
         if (!size_mul(e->row_count, e->col_count, &piece) || !size_add(area, piece, &area))
-            return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s': the pieces overflow", t->name);
+            return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s': the size of its pieces overflows",
+                             t->name);
         for (const layout_extent *next = e + 1;
              next < end && !next->copy && next->row < e->row + e->row_count; next++)
             if (overlap(e, next))
@@ -118,7 +119,7 @@ static ckpt_code check_cover(const ckpt_layout *layout, size_t tensor, ckpt_part
     }
     if (area != total)
         return ckpt_fail(err, CKPT_E_FORMAT,
-                         "tensor '%s': its pieces hold %llu of %llu elements", t->name,
+                         "tensor '%s': its pieces have %llu of %llu elements", t->name,
                          (unsigned long long)area, (unsigned long long)total);
     return CKPT_OK;
 }

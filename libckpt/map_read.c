@@ -1,4 +1,4 @@
-/* A map read forwards: stored tensors become logical ones. */
+/* Applies a map for reading: stored tensors become logical ones. */
 #include "map.h"
 
 #include <stdlib.h>
@@ -83,7 +83,7 @@ static ckpt_code fail_packing(const reader *r, const packing *p)
                          shape, (unsigned long long)p->rule->pieces[0].count.value,
                          (unsigned long long)p->rule->pieces[0].of.value,
                          p->rule->pieces[0].logical);
-    return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' %s does not divide into %s%zu tensors",
+    return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' %s cannot be divided into %s%zu tensors",
                      stored->name, shape, p->rule->stack_count == 0 ? "" : "a stack of ",
                      p->rule->piece_count);
 }
@@ -194,7 +194,7 @@ static ckpt_code read_tensor(reader *r, size_t i)
     p.rule = map_find_stored(r->map, t->name, &p.captures);
     if (p.rule == NULL && !r->options->lenient)
         return ckpt_fail(r->err, CKPT_E_FORMAT,
-                         "tensor '%s' is not one of a %s checkpoint in %s names", t->name,
+                         "unexpected tensor '%s' in a %s checkpoint with %s names", t->name,
                          r->map->family, r->map->names);
     if (p.rule == NULL || (p.rule->kind == MAP_COPY && r->options->keep_copies)) {
         p.rule = &unknown;
@@ -235,12 +235,13 @@ static ckpt_code read_copy(reader *r, size_t i)
     rule = map_find_stored(r->map, t->name, &captures);
     if (!map_expand(rule->pieces[0].logical, &captures, name) ||
         (logical = ckpt_catalog_find(r->out->logical, name)) < 0)
-        return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' repeats '%s', which is missing",
+        return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' is a copy of '%s', which is missing",
                          t->name, name);
     original = ckpt_catalog_at(r->out->logical, (size_t)logical);
     if (!catalog_same_shape(t, original) || t->dtype != original->dtype || r->scale_of[i] != 0)
         return ckpt_fail(r->err, CKPT_E_FORMAT,
-                         "tensor '%s' must repeat '%s', but has another shape or dtype", t->name,
+                         "tensor '%s' must be a copy of '%s', but has a different shape or "
+                         "dtype", t->name,
                          name);
     e = layout_identity((size_t)logical, original, CKPT_DATA, i);
     e.copy = 1;

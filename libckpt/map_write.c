@@ -1,4 +1,4 @@
-/* A map read backwards: logical tensors become stored ones. */
+/* Applies a map for writing: logical tensors become stored ones. */
 #include "map_pack.h"
 
 #include <stdio.h>
@@ -139,7 +139,7 @@ static ckpt_code place_tensor(writer *w, size_t i)
         }
     return found ? CKPT_OK
                  : ckpt_fail(w->err, CKPT_E_USAGE,
-                             "tensor '%s' has no name among the %s names of %s", tensor,
+                             "tensor '%s' has no %s name in family %s", tensor,
                              w->map->names, w->map->family);
 }
 
@@ -196,7 +196,7 @@ static ckpt_code measure(const writer *w, const placement *place, uint64_t *unit
     measured.unit = *unit;
     return map_blocks_are_whole(&measured)
                ? CKPT_OK
-               : fail_target(w, place->target, "its pieces are no whole number of blocks");
+               : fail_target(w, place->target, "its pieces are not whole blocks");
 }
 
 static ckpt_code make_target(writer *w, size_t i)

@@ -1,12 +1,12 @@
-/* Options that this version does not know. */
+/* Refuses options unknown to this version. */
 #include "options.h"
 
 ckpt_code options_check_reserved(const uint64_t *reserved, size_t count, ckpt_error *err)
 {
     for (size_t i = 0; i < count; i++)
         if (reserved[i] != 0)
-            return ckpt_fail(err, CKPT_E_USAGE, "an option is set that libckpt %s does not know: "
-                             "reserved members must be zero", CKPT_VERSION);
+            return ckpt_fail(err, CKPT_E_USAGE, "unknown option for libckpt %s: reserved members "
+                             "must be zero", CKPT_VERSION);
     return CKPT_OK;
 }
 

@@ -1,5 +1,5 @@
 /*
- * outcome.h: what a conversion did, as plain data: what its report is written from.
+ * outcome.h: the outcome of a conversion as plain data, for its report.
  *
  * Everything is borrowed from the conversion. "Target" tensors are the logical tensors of the
  * output; they are matched with the source's logical tensors by name.

@@ -1,4 +1,4 @@
-/* PATH.partial on its way to PATH. */
+/* Manages PATH.partial and its rename to PATH. */
 #include "output.h"
 
 #include <errno.h>
@@ -49,8 +49,8 @@ static ckpt_code fail_exists(const char *path, const char *layout, ckpt_error *e
     ckpt_error why;
 
     if (replaceable_check(path, layout, &why) != CKPT_OK)
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists, and is not a checkpoint alone: "
-                         "choose another name", path);
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists and does not contain only a "
+                         "checkpoint: choose another name", path);
     return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists; --overwrite replaces it", path);
 }
 
@@ -78,10 +78,10 @@ static ckpt_code check_name(const char *path, ckpt_error *err)
         return ckpt_fail_memory(err, "a path", strlen(path));
     if (strcmp(path, "-") == 0)
         code = ckpt_fail(err, CKPT_E_USAGE, "the output '-': a checkpoint is a folder and cannot "
-                         "go to standard output ('./-' names a folder '-')");
+                         "be written to standard output (use './-' for a folder '-')");
     else if (name[0] == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' has no name of its own: expected that "
-                         "of a new folder", path);
+        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s': expected the name of a new "
+                         "folder", path);
     else if (stat(parent, &around) != 0)
         code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': '%s': %s", path, parent,
                          strerror(errno));
@@ -90,8 +90,8 @@ static ckpt_code check_name(const char *path, ckpt_error *err)
                          parent);
     else if (lstat(path, &status) == 0 && S_ISDIR(status.st_mode) &&
              status.st_dev != around.st_dev)
-        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' is a mount point, which no rename can "
-                         "replace: name a folder in it", path);
+        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' is a mount point, which cannot be "
+                         "replaced by a rename: use a folder in it", path);
     free(parent);
     return code;
 }
@@ -171,7 +171,7 @@ static ckpt_code take_back(const ckpt_output *o, hash128 fingerprint, ckpt_error
         return code;
     if (sight.same_count > 0 && !sight.is_other && !sight.is_locked && !file_exists(o->partial)) {
         code = file_rename_durable(o->path, o->partial, err);
-        return file_exists(o->partial) ? CKPT_OK : code;     /* another part may have done it */
+        return file_exists(o->partial) ? CKPT_OK : code;     /* another share may have done it */
     }
     return o->overwrite ? CKPT_OK : fail_exists(o->path, o->layout, err);
 }
@@ -205,8 +205,8 @@ static ckpt_code check_beside(const char *to, const char *from, const char *suff
     if (beside == NULL)
         return ckpt_fail_memory(err, "a path", strlen(to));
     if (is_within(from, beside))
-        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' would make use of '%s' for itself: "
-                         "rename that, or the output", to, from);
+        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' needs the name '%s' for a temporary "
+                         "folder: rename one of them", to, from);
     free(beside);
     return code;
 }
@@ -222,7 +222,7 @@ ckpt_code output_check_apart(const char *path, const char *input, ckpt_error *er
     else if (strcmp(to, from) == 0)
         code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' and '%s' are the same", path, input);
     else if (is_within(to, from))
-        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' lies inside the input '%s'", path,
+        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' is inside the input '%s'", path,
                          input);
     else if (is_within(from, to))
         code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' would replace '%s'", path,
@@ -307,7 +307,7 @@ ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_er
              (code = discard_others(o, options, err)) == CKPT_OK &&
              (code = make_partial(o, err)) == CKPT_OK) {
         o->shared = (journal_options){ o->partial, options->fingerprint, options->tensor_count,
-                                       options->part, options->part_count, options->files,
+                                       options->share, options->share_count, options->files,
                                        options->keep_others, options->source_times };
         code = journal_open(&o->shared, &o->journal, err);
     }
@@ -416,7 +416,7 @@ out:
 
 ckpt_code output_discard(ckpt_output *output, ckpt_error *err)
 {
-    const int is_shared = output->shared.part_count > 1;
+    const int is_shared = output->shared.share_count > 1;
     journal_sight sight = { 0, 0, 0 };
     ckpt_code code = CKPT_OK;
     int lock;
@@ -431,7 +431,7 @@ ckpt_code output_discard(ckpt_output *output, ckpt_error *err)
     lock = lock_parent(output->path);
     if (code == CKPT_OK && is_shared)
         code = journal_look(output->partial, output->shared.fingerprint, &sight, err);
-    if (code == CKPT_OK && !sight.is_locked)       /* else a part that still runs will do it */
+    if (code == CKPT_OK && !sight.is_locked)       /* else a share that still runs will do it */
         code = replaceable_discard_partial(output->partial, err);
     if (lock >= 0)
         close(lock);
@@ -439,19 +439,19 @@ ckpt_code output_discard(ckpt_output *output, ckpt_error *err)
     return code;
 }
 
-/* 1 when a part of the job has recorded a tensor. */
+/* 1 when a share of the job has recorded a tensor. */
 static ckpt_code find_work(const ckpt_output *o, int *found, ckpt_error *err)
 {
     const size_t count = o->shared.tensor_count;
     journal_record *records = calloc(count + 1, sizeof *records);
-    uint64_t *side_bytes = calloc(o->shared.part_count + 1, sizeof *side_bytes);
+    uint64_t *side_bytes = calloc(o->shared.share_count + 1, sizeof *side_bytes);
     unsigned unfinished;
     ckpt_code code = CKPT_OK;
 
     *found = 0;
     if (records == NULL || side_bytes == NULL)
         code = ckpt_fail_memory(err, "a journal", count);
-    else if (o->shared.part_count > 1)
+    else if (o->shared.share_count > 1)
         code = journal_collect(&o->shared, records, side_bytes, &unfinished, err);
     else
         memcpy(records, journal_records(o->journal), count * sizeof *records);

@@ -1,6 +1,6 @@
 /*
  * output.h: a checkpoint being written. Everything goes to PATH.partial; the rename to PATH comes
- * last. A run that ends early leaves PATH.partial, and the same command goes on from there.
+ * last. A run that ends early leaves PATH.partial; the same command resumes it.
  */
 #ifndef CKPT_OUTPUT_H
 #define CKPT_OUTPUT_H
@@ -35,8 +35,8 @@ typedef struct {
     int overwrite;
     hash128 fingerprint;       /* of the command, its sources and its targets */
     size_t tensor_count;       /* that the journal keeps track of */
-    unsigned part;             /* 1 .. part_count: this process's share */
-    unsigned part_count;       /* 0 or 1: one process does it all */
+    unsigned share;             /* 1 .. share_count: this process's share */
+    unsigned share_count;       /* 0 or 1: one process does it all */
     int restart;               /* discard an unfinished run of another job; overwrite does, too */
     int keep_others;           /* never: what it has may be the only copy */
     const file_list *files;    /* that will be made; or NULL */
@@ -57,8 +57,8 @@ ckpt_journal *output_journal(ckpt_output *output);
 
 /*
  * This process has done its share of a job that several do; its files are synced. *committer: 1
- * when all others have done theirs, so that this one goes on to output_commit, holding the lock for
- * it; then records[tensor_count] and side_bytes[part_count] tell what the journals know. 0: another
+ * if all others have done theirs: then this one continues with output_commit, holding the lock for
+ * it, and records[tensor_count] and side_bytes[share_count] have what the journals know. 0: another
  * one will.
  */
 ckpt_code output_join(ckpt_output *output, journal_record *records, uint64_t *side_bytes,
@@ -66,11 +66,11 @@ ckpt_code output_join(ckpt_output *output, journal_record *records, uint64_t *si
 
 /* Sync everything, drop the journal, rename. Consumes output, also on failure. */
 ckpt_code output_commit(ckpt_output *output, ckpt_error *err);
-/* Remove the partial state: nothing of it can be used. While other parts of the job run, they are
+/* Remove the partial state: nothing of it can be used. While other shares of the job run, they are
  * told, and the last one removes it. Consumes output, also on failure. */
 ckpt_code output_discard(ckpt_output *output, ckpt_error *err);
 /* Remove the partial state of a run that wrote nothing, unless it has work of an earlier run or of
- * another part, or another part is running. Consumes output, also on failure. */
+ * another share, or another share is running. Consumes output, also on failure. */
 ckpt_code output_withdraw(ckpt_output *output, ckpt_error *err);
 /* Leave the partial state as it is; NULL is fine. */
 void output_close(ckpt_output *output);

@@ -52,7 +52,7 @@ static ckpt_code scale_dtype(const ckpt_tensor *scale, const map_read_options *o
         return CKPT_OK;
     if (*out == CKPT_U8)
         return ckpt_fail(err, CKPT_E_FORMAT,
-                         "scale '%s' is U8: say --u8-scales if its bytes are E8M0 exponents",
+                         "scale '%s' is U8: use --u8-scales if its bytes are E8M0 exponents",
                          scale->name);
     return ckpt_fail(err, CKPT_E_FORMAT, "scale '%s' has dtype %s, expected F8_E8M0, F32 or BF16",
                      scale->name, ckpt_dtype_name(scale->dtype));
@@ -77,7 +77,7 @@ static ckpt_code fit_fp8(const ckpt_tensor *scale, const map_read_options *optio
     ckpt_code code = CKPT_E_FORMAT;
 
     if (options->fp8 == 0)
-        return ckpt_fail(err, code, "weight '%s' has blocks of a size that is not read",
+        return ckpt_fail(err, code, "weight '%s' has an unsupported block size",
                          out->name);
     for (int id = 0; id < ENCODING_COUNT; id++) {
         if ((options->fp8 >> id & 1) == 0)

@@ -69,7 +69,7 @@ static ckpt_code check_box(const ckpt_tensor *key, const piece_box *box, ckpt_er
     for (uint32_t d = 0; d < key->rank; d++)
         if (box->size[d] > key->shape[d] || box->offset[d] > key->shape[d] - box->size[d])
             return ckpt_fail(err, CKPT_E_FORMAT,
-                             "piece '%s' lies outside of '%s' in dimension %u", box->name,
+                             "piece '%s' is outside of '%s' in dimension %u", box->name,
                              key->name, d);
     return CKPT_OK;
 }

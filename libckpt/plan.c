@@ -1,4 +1,4 @@
-/* Encodings by policy. */
+/* Chooses target encodings by policy. */
 #include "plan.h"
 
 #include <string.h>
@@ -124,8 +124,8 @@ ckpt_code plan_targets(const ckpt_catalog *from, const ckpt_catalog *official,
         (policy->dtype == PLAN_FP8 || policy->experts == PLAN_FP8 ||
          policy->experts == PLAN_FP4))
         code = ckpt_fail(err, CKPT_E_USAGE,
-                         "nothing says which tensors to quantise: no weight has scales and the "
-                         "family is unknown; say --like ORIGINAL");
+                         "cannot tell which tensors to quantise: no weight has scales and the "
+                         "family is unknown; use --like ORIGINAL");
     if (code != CKPT_OK)
         catalog_free(targets);
     else

@@ -6,9 +6,9 @@
  * that is followed by a number is a routed expert.
  *
  * Servers take the dtype of all scales from what the experts are. vLLM reads E8M0 scales where
- * config.json says FP4 experts and F32 scales where it says FP8 ones, and takes the bytes of E8M0
- * scales of FP8 experts for numbers without a word. So the releases are: FP4 experts with E8M0
- * scales throughout, FP8 experts (Base) with F32 scales throughout.
+ * config.json says FP4 experts and F32 scales where it says FP8 ones, and silently misreads E8M0
+ * scales of FP8 experts as integers. The releases are therefore: FP4 experts with E8M0 scales
+ * throughout, FP8 experts (Base) with F32 scales throughout.
  */
 #ifndef CKPT_PLAN_H
 #define CKPT_PLAN_H

@@ -1,4 +1,4 @@
-/* Things that people give for a checkpoint. */
+/* Recognises files and folders that are given in place of a checkpoint. */
 #include "recognise.h"
 
 #include <ctype.h>
@@ -32,22 +32,21 @@ static const struct {
     { "version https://git-lfs", 23,
       "is a Git LFS pointer, not the file itself: run git lfs pull, or fetch it with "
       "ckpt-download" },
-    { "GGUF", 4, "is a GGUF file, which is not read: name the safetensors checkpoint it was made "
-                 "from" },
-    { "PK\003\004", 4, "is a zip archive, as torch.save writes it, which is not read: save the "
-                       "tensors as safetensors" },
-    { "\200\002", 2, "is a Python pickle, as older torch.save writes it, which is not read: save "
-                     "the tensors as safetensors" },
-    { "\200\003", 2, "is a Python pickle, which is not read: save the tensors as safetensors" },
-    { "\200\004", 2, "is a Python pickle, which is not read: save the tensors as safetensors" },
-    { "\200\005", 2, "is a Python pickle, which is not read: save the tensors as safetensors" },
-    { "\211HDF\r\n", 6, "is an HDF5 file, which is not read: save the tensors as safetensors" },
+    { "GGUF", 4, "is a GGUF file, which is not supported: use the safetensors checkpoint it was "
+                 "made from" },
+    { "PK\003\004", 4, "is a torch.save archive, which is not supported: save it as safetensors" },
+    { "\200\002", 2, "is an old torch.save pickle, which is not supported: save it as "
+        "safetensors" },
+    { "\200\003", 2, "is a Python pickle, which is not supported: save it as safetensors" },
+    { "\200\004", 2, "is a Python pickle, which is not supported: save it as safetensors" },
+    { "\200\005", 2, "is a Python pickle, which is not supported: save it as safetensors" },
+    { "\211HDF\r\n", 6, "is an HDF5 file, which is not supported: save it as safetensors" },
     { "\223NUMPY", 6, "is a NumPy array, not a checkpoint" },
-    { "\037\213", 2, "is compressed by gzip: unpack it first" },
-    { "\050\265\057\375", 4, "is compressed by zstd: unpack it first" },
-    { "<!DOCTYPE", 9, "is a web page, not the file: a download that went wrong" },
-    { "<!doctype", 9, "is a web page, not the file: a download that went wrong" },
-    { "<html", 5, "is a web page, not the file: a download that went wrong" },
+    { "\037\213", 2, "is compressed with gzip: decompress it first" },
+    { "\050\265\057\375", 4, "is compressed with zstd: decompress it first" },
+    { "<!DOCTYPE", 9, "is a web page instead of the file: the download failed" },
+    { "<!doctype", 9, "is a web page instead of the file: the download failed" },
+    { "<html", 5, "is a web page instead of the file: the download failed" },
 };
 
 const char *recognise_bytes(const void *bytes, size_t size)
@@ -117,7 +116,7 @@ static int recognise_file_name(const char *path, char out[RECOGNISE_BYTES])
     folder_of(path, folder);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i].end) == 0 || text_ends_with(name, names[i].end)) {
-            snprintf(out, RECOGNISE_BYTES, "%s: name its folder, '%s'", names[i].what, folder);
+            snprintf(out, RECOGNISE_BYTES, "%s: use its folder, '%s'", names[i].what, folder);
             return 1;
         }
     return 0;
@@ -135,11 +134,10 @@ int recognise_head(const ckpt_file *file, char out[RECOGNISE_BYTES])
         return 0;
     what = recognise_bytes(head, size);
     if (what == NULL && !is_called_so && is_safetensors(head, size))
-        what = "looks like a safetensors file, but is not called so: give it a name that ends "
-               "in '.safetensors'";
+        what = "looks like a safetensors file: rename it so that its name ends in '.safetensors'";
     if (what == NULL && is_called_so && is_text(head, size)) {
-        snprintf(out, RECOGNISE_BYTES, "is text, not tensors: a download that went wrong? It "
-                 "begins '%.*s'", (int)strcspn(memcpy(begin, head, size), "\n"), begin);
+        snprintf(out, RECOGNISE_BYTES, "is text, not tensors (a failed download?); it starts with "
+                 "'%.*s'", (int)strcspn(memcpy(begin, head, size), "\n"), begin);
         return 1;
     }
     if (what != NULL)
@@ -228,7 +226,7 @@ static int recognise_cache(const ckpt_folder *folder, char out[RECOGNISE_BYTES])
         find_name(snapshots, "", revision);
     folder_close(snapshots);
     snprintf(out, RECOGNISE_BYTES,
-             "is a repository in the cache of a hub: name a snapshot, 'snapshots/%.64s'",
+             "is a repository in a hub's cache: use a snapshot, 'snapshots/%.64s'",
              revision);
     return 1;
 }
@@ -272,18 +270,18 @@ static int recognise_folder(const ckpt_folder *folder, char out[RECOGNISE_BYTES]
         const char *end;
         const char *what;
     } ends[] = {
-        { "model_index.json", "is a diffusers pipeline: name the folder of one of its models, "
-                              "such as 'transformer' or 'unet'" },
-        { ".gguf", "is a GGUF file, which is not read: name the safetensors checkpoint that it "
-                   "was made from" },
-        { ".distcp", "is the data of a torch_dist checkpoint, but '.metadata' is missing: it was "
-                     "not written to its end, or not copied whole" },
-        { ".bin", "is a PyTorch file, which is not read: save the model as safetensors" },
-        { ".pth", "is a PyTorch file, which is not read: save the model as safetensors" },
-        { ".pt", "is a PyTorch file, which is not read: save the model as safetensors" },
-        { ".ckpt", "is a PyTorch file, which is not read: save the model as safetensors" },
-        { ".h5", "is a TensorFlow file, which is not read: save the model as safetensors" },
-        { ".msgpack", "is a Flax file, which is not read: save the model as safetensors" },
+        { "model_index.json", "is a diffusers pipeline: use the folder of one of its models, such "
+                              "as 'transformer' or 'unet'" },
+        { ".gguf", "is a GGUF file, which is not supported: use the safetensors checkpoint it was "
+                   "made from" },
+        { ".distcp", "is a torch_dist checkpoint without '.metadata': it was not completely "
+                     "written or copied" },
+        { ".bin", "is a PyTorch file, which is not supported: save the model as safetensors" },
+        { ".pth", "is a PyTorch file, which is not supported: save the model as safetensors" },
+        { ".pt", "is a PyTorch file, which is not supported: save the model as safetensors" },
+        { ".ckpt", "is a PyTorch file, which is not supported: save the model as safetensors" },
+        { ".h5", "is a TensorFlow file, which is not supported: save the model as safetensors" },
+        { ".msgpack", "is a Flax file, which is not supported: save the model as safetensors" },
     };
     char name[256];
 
@@ -294,19 +292,19 @@ static int recognise_folder(const ckpt_folder *folder, char out[RECOGNISE_BYTES]
             if (i == 0)
                 snprintf(out, RECOGNISE_BYTES, "%s", ends[i].what);
             else
-                snprintf(out, RECOGNISE_BYTES, "has no safetensors: '%.100s' %s", name,
+                snprintf(out, RECOGNISE_BYTES, "has no safetensors files: '%.100s' %s", name,
                          ends[i].what);
             return 1;
         }
     if (folder_has(folder, "config.json"))
-        snprintf(out, RECOGNISE_BYTES, "has a config.json, but no weights: fetch them with "
+        snprintf(out, RECOGNISE_BYTES, "has a config.json but no weights: download them with "
                                        "ckpt-download");
     else if (folder_has(folder, "mp_rank_00") || folder_has(folder, "mp_rank_00_000"))
         snprintf(out, RECOGNISE_BYTES, "is a Megatron checkpoint in the older format 'torch', "
-                                       "which is not read: save it as torch_dist");
+                                       "which is not supported: save it as torch_dist");
     else if (find_below(folder, name))
-        snprintf(out, RECOGNISE_BYTES, "holds folders, not a checkpoint: name one of them, such as "
-                                       "'%.100s'", name);
+        snprintf(out, RECOGNISE_BYTES, "contains folders, not a checkpoint: use one of them, such "
+                                       "as '%.100s'", name);
     else
         return 0;
     return 1;
@@ -362,10 +360,12 @@ static int recognise_url(const char *path, char out[RECOGNISE_BYTES])
     size = strncmp(path, "hf:", 3) == 0 || host > 0 ? repository_bytes(rest) : 0;
     if (size > 0 && strncmp(rest, "datasets/", 9) != 0 && strncmp(rest, "spaces/", 7) != 0)
         snprintf(out, RECOGNISE_BYTES,
-                 "is a URL, and only local files are read: fetch it with ckpt-download%s %.*s",
+                 "is a URL, but only local files are supported: download it with ckpt-download%s "
+                 "%.*s",
                  hub, (int)size, rest);
     else
-        snprintf(out, RECOGNISE_BYTES, "is a URL, and only local files are read: fetch it first");
+        snprintf(out, RECOGNISE_BYTES, "is a URL, but only local files are supported: download it "
+            "first");
     return 1;
 }
 
@@ -384,7 +384,7 @@ static int recognise_missing(const char *path, char out[RECOGNISE_BYTES])
     if (colon != NULL && colon - host > 1 && strchr(path, '/') > colon &&
         is_word(host, (size_t)(colon - host))) {
         snprintf(out, RECOGNISE_BYTES,
-                 "does not exist; a path on another machine is not read: copy it here first");
+                 "does not exist; paths on other machines are not supported: copy it here first");
         return 1;
     }
     size = repository_bytes(path);
@@ -393,7 +393,7 @@ static int recognise_missing(const char *path, char out[RECOGNISE_BYTES])
         (path[size] != '\0' && path[size] != '@' && strcmp(path + size, "/") != 0))
         return 0;
     snprintf(out, RECOGNISE_BYTES,
-             "does not exist; a repository of a hub is fetched first: ckpt-download %.*s",
+             "does not exist; to download a repository from a hub: ckpt-download %.*s",
              (int)size, path);
     return 1;
 }

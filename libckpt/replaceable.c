@@ -1,4 +1,4 @@
-/* Telling a checkpoint from somebody's other files. */
+/* Distinguishes a checkpoint from other files. */
 #include "replaceable.h"
 
 #include <stdio.h>
@@ -231,8 +231,8 @@ static int is_listed(const folder *f, const char *name)
 static ckpt_code fail_other(const char *path, const char *name, ckpt_error *err)
 {
     return ckpt_fail(err, CKPT_E_USAGE,
-                     "'%s' is not replaced: '%s' in it is not part of a checkpoint; move it away, "
-                     "or choose another name", path, name);
+                     "'%s' is not replaced: '%s' in it does not belong to a checkpoint; move it "
+                     "away or choose another name", path, name);
 }
 
 /* Of a layout that is not written, nobody meant the files to be replaced but those ckpt made. */
@@ -258,8 +258,8 @@ static ckpt_code check_files(const folder *f, const char *path, int is_partial, 
         const known_name *known = find_known(name);
 
         if (is_second_iteration(name, &iteration))
-            return ckpt_fail(err, CKPT_E_USAGE, "'%s' is not replaced: '%s' in it is of a second "
-                             "iteration, so that it is a training run; choose another name", path,
+            return ckpt_fail(err, CKPT_E_USAGE, "'%s' is not replaced: it is a training run, with "
+                             "'%s' of a second iteration; choose another name", path,
                              name);
         if (is_listed(f, name)) {
             is_proven = 1;
@@ -308,7 +308,7 @@ static ckpt_code check_file(const char *path, ckpt_error *err)
     if (code == CKPT_OK && (begin[LENGTH_BYTES] != '{' ||
                             header_bytes > file_size(file) - LENGTH_BYTES))
         code = ckpt_fail(err, CKPT_E_USAGE, "'%s' is not replaced: it is not a checkpoint; move it "
-                         "away, or choose another name", path);
+                         "away or choose another name", path);
     file_close(file, NULL);
     return code;
 }
@@ -318,7 +318,7 @@ ckpt_code replaceable_check(const char *path, const char *layout, ckpt_error *er
     struct stat status;
 
     if (lstat(path, &status) != 0)
-        return ckpt_fail(err, CKPT_E_IO, "cannot look at '%s': it went away", path);
+        return ckpt_fail(err, CKPT_E_IO, "cannot stat '%s': it has disappeared", path);
     if (S_ISLNK(status.st_mode))
         return CKPT_OK;
     if (S_ISDIR(status.st_mode))

@@ -38,7 +38,7 @@ static ckpt_code begin(const EVP_MD *kind, sha256 **out, ckpt_error *err)
     h->context = EVP_MD_CTX_new();
     if (h->context == NULL || EVP_DigestInit_ex(h->context, kind, NULL) != 1) {
         sha256_abort(h);
-        return ckpt_fail(err, CKPT_E_MEMORY, "cannot begin a hash");
+        return ckpt_fail(err, CKPT_E_MEMORY, "cannot start a hash");
     }
     *out = h;
     return CKPT_OK;
@@ -65,7 +65,7 @@ ckpt_code git_blob_begin(uint64_t size_bytes, sha256 **out, ckpt_error *err)
 ckpt_code sha256_add(sha256 *h, const void *data, size_t size, ckpt_error *err)
 {
     if (size > 0 && EVP_DigestUpdate(h->context, data, size) != 1)
-        return ckpt_fail(err, CKPT_E_MEMORY, "cannot go on with a hash");
+        return ckpt_fail(err, CKPT_E_MEMORY, "cannot update a hash");
     return CKPT_OK;
 }
 
@@ -76,7 +76,7 @@ ckpt_code sha256_end(sha256 *h, char out[SHA256_HEX], ckpt_error *err)
     ckpt_code code = CKPT_OK;
 
     if (EVP_DigestFinal_ex(h->context, bytes, &size) != 1 || size != h->size)
-        code = ckpt_fail(err, CKPT_E_MEMORY, "cannot end a hash");
+        code = ckpt_fail(err, CKPT_E_MEMORY, "cannot finish a hash");
     else
         to_hex(bytes, size, out);
     sha256_abort(h);

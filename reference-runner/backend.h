@@ -1,5 +1,5 @@
 /*
- * backend.h: what the layer graph asks of a machine that computes.
+ * backend.h: the interface between the layer graph and a compute backend.
  *
  * The graph (graph_*.c) is written once, over this table. A backend has opaque buffers and weights
  * and one function an operation; it knows no model, no layer and no profile: where the profiles
@@ -31,7 +31,7 @@ typedef struct run_backend run_backend;
 typedef struct run_buffer run_buffer;
 typedef struct run_weight run_weight;
 
-/* Memory that a device can copy from while its owner goes on; first member of a backend's own. */
+/* Memory that a device can copy from asynchronously; first member of a backend's own struct. */
 typedef struct {
     void *memory;
     uint64_t bytes;
@@ -297,7 +297,7 @@ typedef struct {
     int round;
 } run_add;
 
-/* What was done since the last lap. A backend in host memory copies and awaits nothing. */
+/* Timings since the last lap. A backend in host memory has no copies or waits. */
 typedef struct {
     double seconds;          /* until now, when all operations are done */
     double wait_seconds;     /* of these, operations waited for weights */
@@ -308,7 +308,7 @@ typedef struct {
 typedef struct {
     const char *name;        /* "cpu", "cuda" */
     /* thread_count 0: one per core. A machine without the device: CKPT_E_USAGE, one line. Each
-     * open is a backend of its own, also on the same device; host memory has any number. */
+     * call opens a separate backend, also on the same device. */
     ckpt_code (*open)(unsigned thread_count, unsigned device, run_backend **out, ckpt_error *err);
     void (*close)(run_backend *backend);
     /* Free memory of the device before anything is opened; NULL: it computes in host memory. */
@@ -332,7 +332,7 @@ typedef struct {
     ckpt_code (*stage_wait)(run_stage *stage, ckpt_error *err);
     void (*stage_free)(run_backend *backend, run_stage *stage);         /* NULL is fine */
 
-    /* Weights will take at most so much together. A hint, before the first of them. */
+    /* A hint, before the first weight: the most memory that all weights will need together. */
     void (*weights_reserve)(run_backend *backend, uint64_t bytes);
     /* A weight for row_count rows of `tensor` (whole rows of its scale grid); the struct is copied.
      * weight_put: rows [row, row + row_count) of the weight, a multiple of SOURCE_BAND_ROWS but for

@@ -1,4 +1,4 @@
-/* Reading all spellings of the config, and refusing what contradicts itself. */
+/* Reads all spellings of the config and refuses contradictions. */
 #include "model_config.h"
 
 #include <math.h>
@@ -141,8 +141,8 @@ static ckpt_code read_layer_types(const reading *r, run_config *out, ckpt_error 
     for (uint32_t i = 0; i < out->layer_count; i++, v = json_next(v))
         if (!ratio_of_kind(r, json_string(v), &out->ratios[i]))
             return ckpt_fail(err, CKPT_E_FORMAT,
-                             "'%s': entry %u of 'layer_types' is no kind with a ratio of 0, 4 or "
-                             "128 in 'compress_rates'",
+                             "'%s': entry %u of 'layer_types' does not have a ratio of 0, 4 or 128 "
+                             "in 'compress_rates'",
                              r->subject, i);
     return CKPT_OK;
 }
@@ -218,7 +218,7 @@ static ckpt_code check_words(const reading *r, ckpt_error *err)
     if (json_count(config_find_as(r->root, "dspark_target_layer_ids")) > 0)
         return ckpt_fail(err, CKPT_E_FORMAT,
                          "'%s': 'dspark_target_layer_ids' belongs to a later release, whose "
-                         "forward pass is not known here",
+                         "forward pass is not supported",
                          r->subject);
     return CKPT_OK;
 }
@@ -324,13 +324,13 @@ static ckpt_code check_dimensions(const run_config *c, const char *subject, ckpt
           "the rotary dimensions do not fit the head dimension" },
         { c->rope_dim > c->index_dim, "the rotary dimensions do not fit the index head dimension" },
         { c->group_count == 0 || c->head_count % c->group_count != 0,
-          "the heads do not divide into the output groups" },
+          "the number of heads is not a multiple of the output groups" },
         { c->active_count == 0 || c->active_count > c->expert_count ||
               c->active_count > RUN_ACTIVE_MAX,
-          "the experts of one token are 0, more than there are, or more than 64" },
+          "num_experts_per_tok must be 1 to 64 and at most the number of experts" },
         { c->index_head_count == 0 || c->index_topk == 0, "the indexer has no heads or no top-k" },
         { c->stream_count == 0 || c->stream_count > RUN_STREAMS_MAX,
-          "the hyper-connection streams are 0 or more than 8" },
+          "the number of hyper-connection streams must be 1 to 8" },
         { c->sinkhorn_iters == 0, "hc_sinkhorn_iters is 0" },
         { c->max_positions == 0, "no positions allowed" },
     };
@@ -394,8 +394,8 @@ static ckpt_code read_layer_kinds(reading *r, ckpt_error *err)
         if ((!is_hash && (kind == NULL || strcmp(kind, "moe") != 0)) ||
             (is_hash && r->hash_layer_count != i))
             return ckpt_fail(err, CKPT_E_FORMAT,
-                             "'%s': entry %u of 'mlp_layer_types' is neither hash_moe after its "
-                             "like nor moe",
+                             "'%s': entry %u of 'mlp_layer_types': expected hash_moe for the first "
+                             "layers, then moe",
                              r->subject, i);
         r->hash_layer_count += (uint32_t)is_hash;
     }

@@ -1,10 +1,10 @@
 /*
- * config.h: what a DeepSeek-V4 config says, under one set of names.
+ * model_config.h: a DeepSeek-V4 config under one set of names.
  *
  * Three spellings are read: the root config.json of a release (hidden_size, num_hidden_layers ...),
  * inference/config.json of DeepSeek's own code (dim, n_layers ...), and what transformers 5 writes
  * (layer_types, rope_parameters ... in place of some of the first). All give one run_config and one
- * digest. What the forward pass here does not know is refused, not ignored.
+ * digest. Members that this forward pass does not support are refused, not ignored.
  */
 #ifndef RUN_CONFIG_H
 #define RUN_CONFIG_H

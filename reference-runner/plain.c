@@ -1,4 +1,4 @@
-/* The operations in plain C: short, slow where that is simpler, and the last word on every bit. */
+/* The operations in plain C: short, slow where that is simpler, and the definition of every bit. */
 #include "plain.h"
 
 #include <math.h>

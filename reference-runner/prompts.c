@@ -1,4 +1,4 @@
-/* Reading token ids. */
+/* Reads token ids. */
 #include "prompts.h"
 
 #include <errno.h>
@@ -132,7 +132,7 @@ static ckpt_code read_ids(const reader *r, const json_value *list)
     for (const json_value *v = json_first(list); v != NULL && code == CKPT_OK; v = json_next(v)) {
         uint64_t id;
 
-        code = json_u64(v, &id) ? add_token(r, id) : complain(r, "a token id is no integer");
+        code = json_u64(v, &id) ? add_token(r, id) : complain(r, "a token id is not an integer");
     }
     return code;
 }
@@ -149,7 +149,8 @@ static ckpt_code read_json_value(const reader *r, const json_value *v)
         return read_ids(r, v);
     for (const json_value *row = json_first(v); row != NULL && code == CKPT_OK;
          row = json_next(row))
-        code = json_is_array(row) ? read_ids(r, row) : complain(r, "ids beside lists of ids");
+        code = json_is_array(row) ? read_ids(r, row) : complain(r, "a mixture of ids and lists of "
+            "ids");
     return code;
 }
 
@@ -230,7 +231,7 @@ static ckpt_code check_array(const reader *r, const int_array *a, uint64_t size)
         return complain(r, "the array holds no token ids");
     if (!size_mul(a->rows, a->cols, &count) || !size_mul(count, a->item_bytes, &count) ||
         count != size)
-        return complain(r, "the array does not have the size that its header tells");
+        return complain(r, "the size of the array does not match its header");
     return read_array(r, a);
 }
 
@@ -254,10 +255,10 @@ static ckpt_code read_npy(const reader *r, const char *text, size_t size)
     char *end;
 
     if (size < 12)
-        return complain(r, "a short .npy header");
+        return complain(r, "a truncated .npy header");
     length = bytes[8] + 256u * bytes[9];
     if (length >= sizeof header || begin + length > size)
-        return complain(r, "a .npy header of an unknown kind");
+        return complain(r, "an unsupported .npy header");
     memcpy(header, text + begin, length);
     header[length] = '\0';
     type = npy_field(header, "'descr': '");
@@ -292,7 +293,7 @@ static ckpt_code read_tensor(const reader *r, const json_value *entry, const cha
     if (dtype == NULL || (dtype[0] != 'I' && dtype[0] != 'U') || json_count(shape) < 1 ||
         json_count(shape) > 2 || !json_u64(json_first(offsets), &begin) ||
         !json_u64(json_next(json_first(offsets)), &end) || begin > end || end > size)
-        return complain(r, "the tensor of tokens is not one of integers with 1 or 2 dimensions");
+        return complain(r, "the tensor of tokens must have integers and 1 or 2 dimensions");
     a.is_signed = dtype[0] == 'I';
     a.item_bytes = (unsigned)strtoul(dtype + 1, NULL, 10) / 8;
     if (a.item_bytes != 1 && a.item_bytes != 2 && a.item_bytes != 4 && a.item_bytes != 8)
@@ -358,7 +359,7 @@ ckpt_code run_prompts_parse(const char *text, size_t size, const char *subject, 
                    : read_text(&r, text, size);
     }
     if (code == CKPT_OK && out->count == 0)
-        code = complain(&r, "no prompt in it");
+        code = complain(&r, "it has no prompts");
     for (size_t i = 0; i < out->count && code == CKPT_OK; i++)
         if (out->prompts[i].count == 0)
             code = ckpt_fail(err, CKPT_E_FORMAT, "'%s': prompt %zu is empty", subject, i);
@@ -424,7 +425,7 @@ ckpt_code run_prompts_read(const char *path, run_prompts *out, ckpt_error *err)
 static ckpt_code bad_list(const char *text, ckpt_error *err)
 {
     return ckpt_fail(err, CKPT_E_USAGE,
-                     "'%s' is no list of ascending positions, expected such as 0,5,10-20", text);
+                     "'%s': expected a list of ascending positions, e.g. 0,5,10-20", text);
 }
 
 ckpt_code run_positions_parse(const char *text, uint64_t limit, uint64_t **out, uint64_t *count,

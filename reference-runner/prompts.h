@@ -1,13 +1,14 @@
 /*
- * prompts.h: token ids from a file, whatever way people keep them.
+ * prompts.h: reads token ids from a file in several formats.
  *
  *   text         one prompt a line, ids separated by blanks or commas
  *   JSON         [1, 2], [[1, 2], [3]], {"tokens": either}, or such objects one a line (JSONL)
  *   .npy         integers of 1 to 8 bytes, one or two dimensions, C order
  *   safetensors  integers in the tensor "tokens", or "tokens.0", "tokens.1", ...
  *
- * Rows of two-dimensional input are prompts; -1 at their end is padding. The form is told by the
- * content. Ids are checked for being non-negative 32-bit numbers, not against a vocabulary.
+ * Rows of two-dimensional input are prompts; -1 at their end is padding. The format is detected
+ * from the content. Ids are checked for being non-negative 32-bit numbers, not against a
+ * vocabulary.
  */
 #ifndef RUN_PROMPTS_H
 #define RUN_PROMPTS_H

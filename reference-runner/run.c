@@ -349,7 +349,8 @@ static ckpt_code run_block(run_model *m, uint32_t number, const run_work *work, 
 static ckpt_code check_segment(const run_model *m, const run_segment *s, ckpt_error *err)
 {
     if (s->token_count > s->sequence->max_positions - s->sequence->position)
-        return ckpt_fail(err, CKPT_E_USAGE, "a sequence of %llu positions cannot take %llu more",
+        return ckpt_fail(err, CKPT_E_USAGE, "a sequence of %llu positions has no space for %llu "
+            "more",
                          (unsigned long long)s->sequence->position,
                          (unsigned long long)s->token_count);
     for (uint64_t i = 0; i < s->token_count; i++)

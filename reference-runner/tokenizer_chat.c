@@ -1,4 +1,4 @@
-/* How DeepSeek-V4's own encoder writes one question: no separators between the parts. */
+/* The prompt format of DeepSeek-V4's own encoder: no separators between the parts. */
 #include "tokenizer.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* Reading a tokenizer.json. */
+/* Reads a tokenizer.json. */
 #include "tokenizer.h"
 
 #include <inttypes.h>
@@ -102,7 +102,7 @@ static ckpt_code put_token(run_text *t, const char *content, uint64_t id, int is
         t->token_count = count;
     }
     if (!is_added && t->tokens[id].content != NULL)
-        return ckpt_fail(err, CKPT_E_FORMAT, "tokens '%s' and '%s' have one id",
+        return ckpt_fail(err, CKPT_E_FORMAT, "tokens '%s' and '%s' have the same id",
                          t->tokens[id].content, content);
     t->tokens[id] = (text_token){ content, is_added };
     return CKPT_OK;
@@ -201,7 +201,7 @@ static ckpt_code read_merge(run_text *t, const json_value *v, ckpt_error *err)
     is_known = is_known && table_find(&t->vocab, joined, &ids[2]);
     free(joined);
     if (!is_known)
-        return ckpt_fail(err, CKPT_E_FORMAT, "merge %zu is not of tokens of the vocabulary",
+        return ckpt_fail(err, CKPT_E_FORMAT, "merge %zu has a token that is not in the vocabulary",
                          t->merge_count);
     t->merges[t->merge_count] = (text_merge){ ids[0] << 32 | ids[1], (uint32_t)t->merge_count,
                                               (uint32_t)ids[2] };
@@ -240,7 +240,7 @@ static ckpt_code read_model(run_text *t, const json_value *model, ckpt_error *er
     qsort(t->merges, t->merge_count, sizeof *t->merges, order_merges);
     for (size_t i = 1; i < t->merge_count && code == CKPT_OK; i++)
         if (t->merges[i].pair == t->merges[i - 1].pair)
-            code = ckpt_fail(err, CKPT_E_FORMAT, "merges %u and %u are of one pair",
+            code = ckpt_fail(err, CKPT_E_FORMAT, "merges %u and %u are the same pair",
                              t->merges[i - 1].rank, t->merges[i].rank);
     return code;
 }

@@ -70,7 +70,7 @@ ckpt_code text_regex_find(const text_regex *regex, const char *text, size_t size
         return complain("of the tokenizer", number, err);
     if (at[0] < from || at[1] <= at[0])          /* \K can do that */
         return ckpt_fail(err, CKPT_E_FORMAT,
-                         "regular expression of the tokenizer: a match ends before it begins");
+                         "regular expression of the tokenizer: a match ends before it starts");
     match[0] = at[0];
     match[1] = at[1];
     return CKPT_OK;

@@ -1,5 +1,5 @@
 /*
- * trace.h: what the named points of every layer held: one JSON object a line,
+ * trace.h: the values at the named points of every layer: one JSON object per line,
  *
  *   {"sequence": 0, "layer": 2, "point": "q", "shape": [T, C], "digest": HEX32, "min": ..,
  *    "max": .., "mean": .., "rms": .., "values": {"POSITION": [..], ...}}

@@ -1,4 +1,4 @@
-/* Asking for weights, keeping and forgetting them. */
+/* Requests, caches and evicts weights. */
 #include "weights.h"
 
 #include <inttypes.h>

@@ -1,6 +1,6 @@
 /*
- * weights.h: the tensors of a checkpoint on a backend, loaded when they are asked for, or ahead of
- * that, and kept while there is room: the least recently used go first. What is in use is pinned.
+ * weights.h: the tensors of a checkpoint on a backend, loaded on request or ahead of it, and
+ * cached while there is room: the least recently used are evicted first. Weights in use are pinned.
  */
 #ifndef RUN_WEIGHTS_H
 #define RUN_WEIGHTS_H

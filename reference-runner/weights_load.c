@@ -1,4 +1,4 @@
-/* Reading, checking and handing over, on threads of their own. */
+/* Reads and checks weights on separate threads. */
 #include "weights_load.h"
 
 #include <inttypes.h>
@@ -41,16 +41,16 @@ struct load_team {
 
 /* ---- values ---- */
 
-#define ANY_BITS(type, mask)                                                                      \
-    do {                                                                                          \
-        const size_t count = (size_t)(bytes / sizeof(type));                                      \
-        unsigned found = 0;                                                                       \
-        for (size_t i = 0; i < count; i++) {                                                      \
-            type value;                                                                           \
-            memcpy(&value, (const char *)data + i * sizeof value, sizeof value);                  \
-            found |= (value & (mask)) == (mask);                                                  \
-        }                                                                                         \
-        return found != 0;                                                                        \
+#define ANY_BITS(type, mask)                                                     \
+    do {                                                                         \
+        const size_t count = (size_t)(bytes / sizeof(type));                     \
+        unsigned found = 0;                                                      \
+        for (size_t i = 0; i < count; i++) {                                     \
+            type value;                                                          \
+            memcpy(&value, (const char *)data + i * sizeof value, sizeof value); \
+            found |= (value & (mask)) == (mask);                                 \
+        }                                                                        \
+        return found != 0;                                                       \
     } while (0)
 
 static int has_not_finite(ckpt_dtype dtype, const void *data, uint64_t bytes)

@@ -1,9 +1,9 @@
 /*
  * weights_load.h: threads that read tensors, check their values and hand them over.
  *
- * Loads are taken up in the order in which they were begun, a tile by each thread at a time, while
- * the caller goes on. A thread reads into one stage while the other is on its way to the device.
- * A NaN or an infinity is an error that names the tensor and its rows.
+ * Loads are processed in the order in which they were started, one tile per thread at a time,
+ * while the caller continues. A thread reads into one stage while the other is being copied to the
+ * device. A NaN or an infinity is an error that names the tensor and its rows.
  */
 #ifndef RUN_WEIGHTS_LOAD_H
 #define RUN_WEIGHTS_LOAD_H

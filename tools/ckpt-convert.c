@@ -24,14 +24,15 @@ static const cli_command command = {
         "Hugging Face directory DST. Every value survives, or the command refuses and names the "
         "tensor, row and column. Memory is bounded by --memory whatever the model's size.\n"
         "\n"
-        "DST appears when everything is written and synced; until then the data is in "
-        "DST.partial, and the same command goes on from there after a kill. FP4 -> FP8 also "
-        "writes fp4_scales.zst, with which FP8 -> FP4 returns the original bytes.\n"
+        "DST appears when everything is written and synced; until then the data is in DST.partial. "
+        "Run the same command again to resume after a kill. FP4 -> FP8 also writes fp4_scales.zst, "
+        "from which FP8 -> FP4 restores the original bytes.\n"
         "\n"
-        "Scales follow the experts, as in the releases: FP8 experts (Base) have F32 scales, FP4 "
-        "experts E8M0 scales. vLLM takes the dtype of all scales from expert_dtype in config.json, "
-        "and the bytes of others for numbers. Weights that are BF16 beside quantised ones are "
-        "listed in modules_to_not_convert; what config.json cannot say is refused.",
+        "The scale dtype follows the experts, as in the releases: F32 scales with FP8 experts "
+        "(Base), E8M0 scales with FP4 experts. vLLM derives the dtype of all scales from "
+        "expert_dtype in config.json and misreads any other. BF16 weights beside quantised ones "
+        "are listed in modules_to_not_convert; encodings that config.json cannot express are "
+        "refused.",
     .examples = "ckpt-convert --dtype bf16 DeepSeek-V4-Flash Flash-BF16\n"
                 "ckpt-convert --experts fp8 DeepSeek-V4-Flash Flash-FP8\n"
                 "ckpt-convert --like DeepSeek-V4-Flash Flash-BF16 Flash-again",

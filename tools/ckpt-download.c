@@ -1,4 +1,4 @@
-/* ckpt-download: a repository of a model hub onto this disk, verified before it is visible. */
+/* ckpt-download: downloads a repository from a model hub; files are verified before they appear. */
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -50,94 +50,100 @@ static volatile sig_atomic_t report_wanted;
 
 static const cli_option options[] = {
     { CLI_HEADING, NULL, NULL, NULL, "What" },
-    { CLI_CHOICE, "hub", "hf|modelscope|ms", &opt.hub, "where REPO is (default hf)" },
+    { CLI_CHOICE, "hub", "hf|modelscope|ms", &opt.hub, "the hub that hosts REPO (default hf)" },
     { CLI_STRING, "revision", "REV", &opt.revision,
       "branch, tag or commit (default: main, on ModelScope master)" },
     { CLI_CHOICE, "repo-type", "model|dataset|space", &opt.type, "(default model)" },
     { CLI_CHOICE, "type", "model|dataset|space", &opt.type, "the same" },
     { CLI_LIST, "include", "GLOB", &opt.include,
-      "only files that match; * also matches /; may be repeated" },
-    { CLI_LIST, "exclude", "GLOB", &opt.exclude, "not the files that match; may be repeated" },
+      "only files that match GLOB; * also matches /; may be repeated" },
+    { CLI_LIST, "exclude", "GLOB", &opt.exclude, "skip files that match GLOB; may be repeated" },
     { CLI_HEADING, NULL, NULL, NULL, "Where to" },
-    { CLI_STRING, "local-dir", "D", &opt.local_dir, "plain files in the folder D" },
+    { CLI_STRING, "local-dir", "D", &opt.local_dir, "write plain files into the folder D" },
     { CLI_STRING, "cache-dir", "C", &opt.cache_dir,
-      "Hugging Face's cache in C (default: where HF_HUB_CACHE and HF_HOME say)" },
+      "use the Hugging Face cache C (default: from HF_HUB_CACHE or HF_HOME)" },
     { CLI_FLAG, "force-download", NULL, &opt.download.force, "fetch everything again" },
     { CLI_FLAG, "verify", NULL, &opt.download.verify,
-      "hash files that are there, even if recorded as verified" },
+      "hash existing files even if they are recorded as verified" },
     { CLI_FLAG, "trust-metadata", NULL, &opt.trust_metadata,
-      "believe what `hf download` noted about files that are there, and do not hash them" },
+      "trust the records of `hf download` about existing files and do not hash them" },
     { CLI_FLAG, "adopt-partials", NULL, &opt.download.adopt,
-      "go on with what an old `hf download` left unfinished" },
+      "resume downloads that an old `hf download` left unfinished" },
     { CLI_FLAG, "skip-unsafe", NULL, &opt.skip_unsafe,
-      "leave out files with names that would be refused; the exit status tells" },
+      "skip files with unsafe names instead of refusing; the exit status reports it" },
     { CLI_FLAG, "prune-extra", NULL, &opt.prune_extra,
-      "at the end, remove files from D that the hub does not list (never .cache or .git)" },
+      "at the end, delete files from D that the hub does not list (never .cache or .git)" },
     { CLI_FLAG, "hf-refs", NULL, &opt.hf_refs,
-      "with --local-dir: note the commit in Hugging Face's cache, as `hf download` does" },
+      "with --local-dir: record the commit in the Hugging Face cache, as `hf download` does" },
     { CLI_FLAG, "no-check", NULL, &opt.no_check,
-      "do not look into the headers of safetensors files at the end" },
-    { CLI_FLAG, "clean", NULL, &opt.clean, "remove unfinished files that no revision wants now" },
+      "do not validate the headers of safetensors files at the end" },
+    { CLI_FLAG, "clean", NULL, &opt.clean,
+      "remove unfinished files that no longer belong to any revision" },
     { CLI_FLAG, "keep-corrupt", NULL, &opt.download.keep_corrupt,
-      "leave a file with the wrong hash among the unfinished ones" },
+      "keep the data of a file whose hash is wrong, as an unfinished file" },
     { CLI_FLAG, "no-space-check", NULL, &opt.no_space_check,
-      "begin even if the disk is too small, and reserve no space" },
+      "start even if the disk is too small, and do not reserve space" },
     { CLI_FLAG, "sequential-writes", NULL, &opt.download.sequential,
-      "every file from front to end, for disks that dislike jumps" },
+      "write every file sequentially, for disks that are slow at random writes" },
     { CLI_HEADING, NULL, NULL, NULL, "Network" },
     { CLI_STRING, "endpoint", "URL", &opt.endpoint,
-      "the hub (default: HF_ENDPOINT or MODELSCOPE_ENDPOINT, else the public one)" },
+      "URL of URL of the hub (default: HF_ENDPOINT or MODELSCOPE_ENDPOINT, else the public one)" },
     { CLI_LIST, "data-host-map", "A=B", &opt.host_maps,
-      "ask host B where the hub says A, for mirrors of data hosts; may be repeated" },
+      "connect to host B instead of A, for mirrors of data hosts; may be repeated" },
     { CLI_STRING, "token", "TOKEN", &opt.token,
       "(default: HF_TOKEN, the stored token, or MODELSCOPE_API_TOKEN)" },
-    { CLI_FLAG, "insecure-http", NULL, &opt.insecure_http, "send the token over plain http" },
+    { CLI_FLAG, "insecure-http", NULL, &opt.insecure_http,
+      "allow sending the token over plain http" },
     { CLI_U64, "connections", "N", &opt.connection_count,
-      "at most, for all files together, up to 64 (default 16)" },
+      "maximum number of connections in total, 1 to 64 (default 16)" },
     { CLI_FLAG, "fixed-connections", NULL, &opt.download.is_fixed,
-      "exactly --connections, instead of as many as help" },
-    { CLI_U64, "max-workers", "N", &opt.worker_count, "files at a time (default 8)" },
-    { CLI_STRING, "limit-rate", "SIZE", &opt.rate, "bytes a second, as 50M (default: no limit)" },
+      "use exactly N connections instead of adapting the number" },
+    { CLI_U64, "max-workers", "N", &opt.worker_count, "number of number of files at a time "
+        "(default 8)" },
+    { CLI_STRING, "limit-rate", "SIZE", &opt.rate,
+      "bytes per second, e.g. 50M (default: no limit)" },
     { CLI_U64, "max-wait", "SECONDS", &opt.wait_seconds,
-      "altogether, where the hub limits requests (default 1800)" },
+      "maximum total time to wait when rate-limited by the hub (default 1800)" },
     { CLI_U64, "stall-timeout", "SECONDS", &opt.stall_seconds,
-      "a connection below 1 KiB/s for so long is given up (default 20)" },
+      "drop a connection that stays below 1 KiB/s for this long (default 20)" },
     { CLI_HEADING, NULL, NULL, NULL, "Afterwards" },
     { CLI_STRING, "then", "COMMAND...", &opt.then_help,
-      "the last option: when all is verified, become this command; the program, and the options "
-      "and outputs of ckpt's own tools, are checked at the beginning" },
+      "must be last: after verification, execute this command; the program, and the options and "
+      "outputs if it is a ckpt tool, are checked at the start" },
     { CLI_FLAG, "delete-source", NULL, &opt.delete_source,
-      "convert while it downloads, and remove each file of tensors when the result has all of it; "
-      "--then must be ckpt-convert or ckpt-shard, from D" },
+      "convert while downloading, and delete each tensor file once it is completely converted; "
+      "--then must be ckpt-convert or ckpt-shard with source D" },
     CLI_COMMON(opt.common),
     CLI_OPTIONS_END,
 };
 
 static const cli_command command = {
     .name = "ckpt-download",
-    .summary = "download a model from a hub, verified before it is visible",
+    .summary = "download a model from a hub and verify it",
     .usage = "[OPTIONS] REPO [FILE...] [--then COMMAND...]",
     .description =
         "REPO is OWNER/NAME or hf://OWNER/NAME[@REV][/PATH]. FILEs are names or patterns; one "
-        "that ends in / is a folder. Every file is hashed while it arrives and gets its name when "
-        "the hash is what the hub lists. A killed run goes on where it was. `hf download` finds "
-        "what is there, and finishes it, and the other way round.\n"
+        "that ends in / is a folder. Every file is hashed while it arrives and is renamed into "
+        "place only when its hash matches the hub's. A killed run resumes. ckpt-download and `hf "
+        "download` can continue each other's work.\n"
         "\n"
-        "--delete-source is for disks that cannot hold both: all headers are fetched first, the "
-        "conversion is planned from them, and then a few files at a time come, are verified, "
-        "converted and removed. It can be killed at any time: what the result's journal proves is "
-        "not fetched again. D keeps the files that are not tensors.\n"
+        "--delete-source is for disks that cannot hold both source and result: all headers are "
+        "fetched first, the conversion is planned from them, and then a few files at a time are "
+        "downloaded, verified, converted and deleted. It can be killed at any time: data that the "
+        "result's journal records as written is not downloaded again. Other files (config, "
+        "tokenizer) stay in D.\n"
         "\n"
-        "With HF_HUB_OFFLINE=1 nobody is asked: it succeeds when everything is there as an earlier "
-        "run was told. `ckpt-verify check D` hashes all files against that, too.\n"
+        "With HF_HUB_OFFLINE=1 the network is not used: the command succeeds if every file that an "
+        "earlier run listed is present. `ckpt-verify check D` hashes all files against that "
+        "listing.\n"
         "\n"
-        "SIGUSR1 makes it say how far it is, and takes --limit-rate off, or on again.\n"
+        "SIGUSR1 prints the progress and switches --limit-rate off or on again.\n"
         "\n"
-        "With --json the member \"reason\" says why it ended: fine, usage, auth, not-found, "
+        "With --json the member \"reason\" is one of: fine, usage, auth, not-found, "
         "integrity, disk, network, partial (several reasons), interrupted, other.",
-    .exit_notes = "0  every file is there and verified\n"
-                  "1  the bytes are not what the hub lists, or not a valid checkpoint\n"
-                  "2  could not; what arrived is kept, run the same command again\n",
+    .exit_notes = "0  every file is present and verified\n"
+                  "1  the data differs from what the hub lists, or is not a valid checkpoint\n"
+                  "2  error; received data is kept, run the same command again\n",
     .examples = "ckpt-download deepseek-ai/DeepSeek-V4-Flash --local-dir Flash\n"
                 "ckpt-download --hub modelscope deepseek-ai/DeepSeek-V4-Flash --local-dir Flash\n"
                 "ckpt-download REPO --local-dir D --then ckpt-convert --dtype bf16 D D-BF16\n"
@@ -158,7 +164,8 @@ typedef struct {
     place *where;
     download *d;
     char **then;                 /* the command after --then; or NULL */
-    int then_status;             /* of a converter that ran beside the download */
+    int then_status;             /* exit status exit status of a converter that ran beside the
+                                  * download */
 } session;
 
 static ckpt_code fail_usage(ckpt_error *err, const char *what)
@@ -166,7 +173,7 @@ static ckpt_code fail_usage(ckpt_error *err, const char *what)
     return hub_fail(HUB_USAGE, err, "%s; see --help", what);
 }
 
-/* Other downloaders take rates without the B of a size. */
+/* Accept rates without the B of a size, as other downloaders do. */
 static int parse_rate(const char *text, uint64_t *out)
 {
     char with_unit[32];
@@ -187,7 +194,7 @@ static int is_converter(const char *command_path)
 static ckpt_code check_combinations(int is_modelscope, ckpt_error *err)
 {
     if (opt.local_dir != NULL && opt.cache_dir != NULL)
-        return fail_usage(err, "expected one of '--local-dir' and '--cache-dir', got both");
+        return fail_usage(err, "'--local-dir' and '--cache-dir' exclude each other");
     if (is_modelscope && opt.local_dir == NULL)
         return fail_usage(err, "'--hub modelscope' needs '--local-dir'");
     if (is_modelscope && (opt.hf_refs || opt.download.adopt))
@@ -214,25 +221,25 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
                         complaint);
     if ((s->name.type != NULL && opt.type != NULL) ||
         (s->name.revision[0] != '\0' && opt.revision != NULL))
-        return fail_usage(err, "type or revision are given twice, in REPO and as an option");
+        return fail_usage(err, "type or revision given twice: in REPO and as an option");
     if ((code = check_combinations(is_modelscope, err)) != CKPT_OK)
         return code;
     for (size_t i = 0; i < opt.host_maps.count; i++)
         if (!hub_is_host_map(opt.host_maps.items[i]))
-            return fail_usage(err, "'--data-host-map' is HOST[:PORT]=HOST[:PORT]");
+            return fail_usage(err, "'--data-host-map': expected HOST[:PORT]=HOST[:PORT]");
     if (opt.delete_source && hub_is_offline())
-        return fail_usage(err, "'--delete-source' does not go with HF_HUB_OFFLINE");
+        return fail_usage(err, "'--delete-source' cannot be used with HF_HUB_OFFLINE");
     if (opt.delete_source && (s->then == NULL || !is_converter(s->then[0]) ||
                               opt.local_dir == NULL))
         return fail_usage(err, "'--delete-source' needs '--local-dir' and '--then "
                           "ckpt-convert' or '--then ckpt-shard'");
     if (args->count > 1 && (opt.include.count > 0 || opt.exclude.count > 0))
-        return fail_usage(err, "expected FILEs or '--include'/'--exclude', got both");
+        return fail_usage(err, "FILEs and '--include'/'--exclude' exclude each other");
     if (opt.connection_count < 1 || opt.connection_count > 64 || opt.worker_count < 1 ||
         opt.worker_count > 64)
-        return fail_usage(err, "'--connections' and '--max-workers' are from 1 to 64");
+        return fail_usage(err, "'--connections' and '--max-workers': expected 1 to 64");
     if (opt.rate != NULL && !parse_rate(opt.rate, &rate_bytes))
-        return fail_usage(err, "'--limit-rate' is a size, like 50M");
+        return fail_usage(err, "'--limit-rate': expected a size, e.g. 50M");
     o->repo = s->name.repo;
     o->type = s->name.type != NULL ? s->name.type : opt.type != NULL ? opt.type : "model";
     o->revision = s->name.revision[0] != '\0' ? s->name.revision : opt.revision;
@@ -256,7 +263,7 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Without a hub: what an earlier run was told, if it was of the same. */
+/* Offline: the listing of an earlier run, if it was of the same repository. */
 static ckpt_code list_offline(session *s, ckpt_error *err)
 {
     const hub_options *o = &s->h->options;
@@ -273,8 +280,8 @@ static ckpt_code list_offline(session *s, ckpt_error *err)
                             (strcmp(kept.revision, o->revision) != 0 &&
                              strcmp(kept.files.commit, o->revision) != 0)))
         code = hub_fail(HUB_NETWORK, err,
-                        "HF_HUB_OFFLINE forbids to ask for '%s', and no earlier run has listed it "
-                        "at '%s'", o->repo, o->revision);
+                        "HF_HUB_OFFLINE is set, and no earlier run has listed '%s' at "
+                        "'%s'", o->repo, o->revision);
     free(path);
     if (code == CKPT_OK) {
         s->listing = kept.files;
@@ -322,11 +329,11 @@ static ckpt_code check_space(session *s, const download_plan *plan, ckpt_error *
         return CKPT_OK;
     cli_size_text(plan->space_bytes + SLACK_BYTES, need);
     cli_size_text(plan->free_bytes, available);
-    return hub_fail(HUB_DISK_FULL, err, "the disk of '%s' is too small: expected %s free, got %s",
+    return hub_fail(HUB_DISK_FULL, err, "not enough disk space for '%s': expected %s free, got %s",
                     place_path(s->where), need, available);
 }
 
-/* Nothing goes without a word. */
+/* Deleted files are reported. */
 static ckpt_code prune(session *s, ckpt_error *err)
 {
     char size[CLI_SIZE_TEXT_BYTES];
@@ -335,7 +342,7 @@ static ckpt_code prune(session *s, ckpt_error *err)
 
     cli_size_text(pruned.bytes, size);
     if (pruned.count > 0 && !opt.common.quiet)
-        fprintf(stderr, "removed %zu files that the hub does not list, %s\n", pruned.count, size);
+        fprintf(stderr, "deleted %zu files that the hub does not list, %s\n", pruned.count, size);
     return code;
 }
 
@@ -347,14 +354,14 @@ static void mention_partials(const session *s)
 
     cli_size_text(bytes, size);
     if (bytes > 0)
-        fprintf(stderr, "another client left %s unfinished; --adopt-partials goes on with what an "
-                "old one left\n", size);
+        fprintf(stderr, "another client left %s of unfinished downloads; --adopt-partials resumes "
+                "those of an old `hf download`\n", size);
 }
 
-/* One line for all failures; the list is in --json. */
+/* One line for all failures; --json has the list. */
 static ckpt_code sum_up(session *s, ckpt_error *err)
 {
-    static const download_stats none = { 0 };        /* an earlier run had ended */
+    static const download_stats none = { 0 };        /* finished by an earlier run */
     const download_stats *stats = s->d == NULL ? &none : download_get_stats(s->d);
     hub_reason reason = HUB_FINE;
     const char *first = NULL;
@@ -369,12 +376,12 @@ static ckpt_code sum_up(session *s, ckpt_error *err)
         reason = reason == HUB_FINE || reason == status.reason ? status.reason : HUB_PARTIAL;
     }
     if (stats->failed_count == 0 && s->listing.unsafe_count > 0)
-        return hub_fail(HUB_PARTIAL, err, "left out %zu files with unsafe names, the first "
-                        "is '%s'", s->listing.unsafe_count, s->listing.unsafe_path);
+        return hub_fail(HUB_PARTIAL, err, "skipped %zu files with unsafe names, the first is "
+                        "'%s'", s->listing.unsafe_count, s->listing.unsafe_path);
     if (stats->failed_count == 0)
         return CKPT_OK;
     return hub_fail(reason, err, "%zu of %zu files failed: %s", stats->failed_count,
-                    stats->file_count, first == NULL ? "no memory" : first);
+                    stats->file_count, first == NULL ? "out of memory" : first);
 }
 
 static void ask_for_report(int number)
@@ -383,7 +390,7 @@ static void ask_for_report(int number)
     report_wanted = 1;
 }
 
-/* SIGUSR1: where it is, now; and the rate limit goes off, or on again. */
+/* SIGUSR1: print the progress now, and switch the rate limit off or on again. */
 static void install_report(void)
 {
     cli_catch(SIGUSR1, ask_for_report, SA_RESTART);
@@ -411,8 +418,9 @@ static void watch(void *context, const download *d)
     say_progress(&w->meter, d);
 }
 
-/* A stop that came when all was there, as while the disk is synced, stops what would come next. A
- * conversion beside the download has ended for good, and cannot be asked for again. */
+/* A signal received after the last byte, for example while the disk is synced, prevents the next
+ * command from starting. A conversion beside the download is already complete and cannot be
+ * repeated. */
 static ckpt_code check_stop(const session *s, ckpt_error *err)
 {
     return *s->h->options.stop && !opt.delete_source ? hub_fail_interrupted(err) : CKPT_OK;
@@ -473,7 +481,7 @@ static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)
     if ((code = place_open(&where, &s->where, err)) != CKPT_OK)
         return code;
     if (opt.prune_extra && !opt.common.dry_run && !place_was_download(s->where))
-        return hub_fail(HUB_USAGE, err, "'%s' was no download before: --prune-extra removes "
+        return hub_fail(HUB_USAGE, err, "'%s' was not made by a download: --prune-extra deletes "
                         "nothing from it", opt.local_dir);
     if (opt.clean && !opt.common.dry_run)
         place_orphans(s->where, 1);

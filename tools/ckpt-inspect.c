@@ -57,15 +57,15 @@ static const cli_command command = {
     .usage = "[OPTIONS] PATH",
     .description =
         "Lists name, dtype (with --logical: encoding), shape, bytes and file of every tensor, then "
-        "totals by dtype, layout, model family, naming style and what the config says. Reads "
-        "headers, and tables of expert ids: a checkpoint of any size takes seconds. Structure is "
-        "checked on the way.\n"
+        "totals by dtype, layout, model family, naming style and config. Reads only headers and "
+        "tables of expert ids, so a checkpoint of any size takes seconds. The structure is checked "
+        "as well.\n"
         "\n"
         "--stat and --values read data: of all tensors, or of those that --tensors chooses. Values "
         "are code times scale, as one F32 product, and -0 is +0. NaN and infinities are counted, "
         "and are in no other figure. A code is saturated when it has the largest magnitude of its "
         "dtype.",
-    .exit_notes = "0  done\n2  could not; one line on stderr says what failed",
+    .exit_notes = "0  done\n2  error; one line on stderr says what failed",
     .examples = "ckpt-inspect DeepSeek-V4-Flash\n"
                 "ckpt-inspect --logical --tensors 'layers.3.attn.*' DeepSeek-V4-Flash\n"
                 "ckpt-inspect --json DeepSeek-V4-Flash | jq .totals\n"
@@ -129,7 +129,7 @@ static inspect_total *find_total(inspection *in, const char *label)
 
     while (i < in->total_count && strcmp(in->totals[i].label, label) != 0)
         i++;
-    if (i == LABELS_MAX)               /* no checkpoint has so many encodings */
+    if (i == LABELS_MAX)               /* more encodings than any checkpoint has */
         return &in->totals[LABELS_MAX - 1];
     if (i == in->total_count)
         snprintf(in->totals[in->total_count++].label, LABEL_BYTES, "%s", label);
@@ -204,7 +204,7 @@ static void print_total(const inspect_total *total, const char *label)
            total->element_count, total->total_bytes, size);
 }
 
-/* The members of config.json that people look for. */
+/* The most interesting members of config.json. */
 static void print_config(const ckpt_checkpoint *c)
 {
     static const char *const keys[] = { "model_type", "num_hidden_layers", "hidden_size",

@@ -61,58 +61,57 @@ static const cli_option options[] = {
     RUN_TEXT_OPTIONS(opt.text),
     { CLI_STRING, "out", "FILE", &opt.out, "write tokens, positions and logits" },
     { CLI_CHOICE, "format", "safetensors|jsonl", &opt.format,
-      "of FILE (default safetensors)" },
+      "format of --out (default safetensors)" },
     { CLI_STRING, "positions", "LIST", &opt.positions,
-      "whose logits are written: all, last, or 0,5,10-20 (default all)" },
+      "positions whose logits are written: all, last, or 0,5,10-20 (default all)" },
     { CLI_COUNT, "top", "K", &opt.top,
-      "only the K largest logits of a position, and log-sum-exp (default: full rows)" },
-    { CLI_FLAG, "mtp", NULL, &opt.mtp, "run the MTP block, too, and write its logits" },
+      "write only the K largest logits of a position and log-sum-exp (default: full rows)" },
+    { CLI_FLAG, "mtp", NULL, &opt.mtp, "also run the MTP block and write its logits" },
     { CLI_STRING, "against", "FILE", &opt.against,
-      "compare what --out wrote with FILE, as `ckpt-verify logits` does" },
+      "compare the output with FILE, as `ckpt-verify logits` does" },
     { CLI_STRING, "against-tensor", "NAME", &opt.against_tensor,
-      "FILE's logits (default: logits or top_logits, and those of MTP)" },
+      "tensor of FILE to compare with (default: logits or top_logits, and those of MTP)" },
     CLI_LOGITS_LIMITS(opt.limits),
     { CLI_HEADING, NULL, NULL, NULL, "Numerics" },
     { CLI_CHOICE, "numerics", "exact|deploy", &opt.numerics,
-      "exact: F32 and stored weights; deploy: rounding and quantisation of the deployed model "
-      "(default deploy)" },
-    { CLI_CHOICE, "backend", "cpu|cuda", &opt.backend, "what computes (default cpu)" },
+      "exact: F32, stored weights; deploy: rounding as in the deployed model (default deploy)" },
+    { CLI_CHOICE, "backend", "cpu|cuda", &opt.backend, "compute backend (default cpu)" },
     { CLI_STRING, "devices", "LIST", &opt.devices,
-      "cuda: divide the layers over these, as in 0,1 (default 0)" },
+      "cuda: distribute the layers over these devices, as in 0,1 (default 0)" },
     { CLI_SIZE, "device-memory", "SIZE", &opt.device_memory,
-      "cuda: limit on weights, rows and state on each device (default 80 % of what is free); work "
-      "space of up to 300MiB and the driver's own come on top" },
+      "cuda: limit on weights, rows and state per device (default 80 % of the free memory); up to "
+      "300MiB of work space and the driver's memory are not included" },
     { CLI_COUNT, "feed", "N", &opt.feed,
-      "tokens of a prompt that go through the model at once; 1: as in decoding (default all)" },
-    { CLI_COUNT, "chunk", "N", &opt.chunk, "tokens that attention takes at once (default 64)" },
+      "tokens of a prompt per pass; 1: token by token, as in decoding (default all)" },
+    { CLI_COUNT, "chunk", "N", &opt.chunk, "tokens that attention processes at once (default 64)" },
     { CLI_HEADING, NULL, NULL, NULL, "Generation" },
     { CLI_U64, "generate", "N", &opt.generate_count,
-      "go on for N tokens, or to the config's end-of-sequence token" },
-    { CLI_STRING, "temperature", "T", &opt.temperature, "0: the largest logit (default 0)" },
-    { CLI_U64, "seed", "S", &opt.seed, "of the draws with a temperature (default 0)" },
-    { CLI_HEADING, NULL, NULL, NULL, "Looking inside" },
+      "generate N tokens, or up to the config's end-of-sequence token" },
+    { CLI_STRING, "temperature", "T", &opt.temperature,
+      "sampling temperature; 0: always the best token (default 0)" },
+    { CLI_U64, "seed", "S", &opt.seed, "random seed for sampling (default 0)" },
+    { CLI_HEADING, NULL, NULL, NULL, "Trace" },
     { CLI_STRING, "trace", "FILE", &opt.trace,
-      "digest and statistics of every point of every layer, one JSON object a line" },
+      "write digest and statistics of every point of every layer, one JSON object per line" },
     { CLI_STRING, "trace-positions", "LIST", &opt.trace_positions,
-      "positions whose values go to the trace, as in 0,5,10-20 (default none)" },
+      "positions whose values are written to the trace, as in 0,5,10-20 (default none)" },
     { CLI_FLAG, "digest", NULL, &opt.digest,
-      "compute the model's value digest for the header: reads all of it once more (default: "
-      "taken from its manifest, if it has one)" },
+      "compute the value digest for the header (default: from the manifest, if any)" },
     { CLI_HEADING, NULL, NULL, NULL, "Reading" },
     { CLI_STRING, "config", "FILE", &opt.config,
       "config.json, also in DeepSeek's inference form (default: the checkpoint's)" },
     { CLI_FLAG, "lenient", NULL, &opt.open.lenient,
-      "let stale index entries, orphan scales and unknown tensors pass" },
-    { CLI_FLAG, "u8-scales", NULL, &opt.open.u8_scales, "U8 scales are E8M0 codes" },
+      "accept stale index entries, orphan scales and unknown tensors" },
+    { CLI_FLAG, "u8-scales", NULL, &opt.open.u8_scales, "interpret U8 scales as E8M0 codes" },
     { CLI_FLAG, "keep-copies", NULL, &opt.open.keep_copies,
-      "MTP copies of embedding and head may differ from them" },
+      "allow MTP copies of embedding and head that differ from the originals" },
     { CLI_STRING, "map", "FILE", &opt.open.map_file,
-      "read names by this map instead of the built-in ones" },
+      "read tensor names by this map instead of the built-in ones" },
     CLI_COMMON(opt.common),
     CLI_OPTIONS_END,
 };
 
-/* Without these there is nothing that the option could change or fail. */
+/* Without these options the dependent one would have no effect. */
 static const cli_rule rules[] = {
     { "tokens", NULL, "prompt" },
     { "mode", "prompt", NULL },
@@ -136,16 +135,16 @@ static const cli_command command = {
     .summary = "run a DeepSeek-V4 model and write its logits",
     .usage = "[OPTIONS] --tokens FILE|--prompt TEXT PATH",
     .description =
-        "Runs the model of the checkpoint PATH, in whatever layout and encoding it is, layer by "
-        "layer: memory is that of one layer, the experts that the prompts use come one group "
-        "after the other. Checkpoints that hold the same values give the same bits, whatever "
-        "--threads, --chunk and --feed are.\n"
+        "Runs the model of the checkpoint PATH, in any layout and encoding, layer by layer: it "
+        "needs memory for one layer, and loads the experts that the prompts use group by group. "
+        "Checkpoints with the same values give bit-identical results, whatever --threads, --chunk "
+        "and --feed are.\n"
         "\n"
-        "Without --out the best token after each prompt is printed, or what was generated. --json "
-        "also tells for each layer how long it took, how long of that it waited for weights, what "
-        "was copied to the device meanwhile and how many bytes of weights it has.",
-    .exit_notes = "0  done\n1  --against: different\n"
-                  "2  could not; one line on stderr says what failed",
+        "Without --out the best token after each prompt, or the generated text, is printed. --json "
+        "also reports for each layer its time, the part of it spent waiting for weights, the bytes "
+        "copied to the device and the bytes of weights.",
+    .exit_notes = "0  done\n1  differs from --against\n"
+                  "2  error; one line on stderr says what failed",
     .examples = "ckpt-run --tokens prompts.json --out logits.safetensors DeepSeek-V4-Flash\n"
                 "echo 0 17 42 | ckpt-run --tokens - --generate 8 DeepSeek-V4-Flash\n"
                 "ckpt-run --tokens p.npy --out o.safetensors --against golden.safetensors model\n"
@@ -157,18 +156,18 @@ static const cli_command command = {
     .checks_more = 1,
 };
 
-/* One prompt on its way. */
+/* The state of one prompt. */
 typedef struct {
     const run_prompt *prompt;
     run_sequence *sequence;
-    uint64_t *positions;       /* whose logits are wanted, ascending */
+    uint64_t *positions;       /* positions whose logits are wanted, ascending */
     uint64_t position_count;
     uint64_t done_count;       /* of them */
     uint64_t mtp_count;        /* of the first of them */
     uint64_t mtp_done_count;
-    int32_t *generated;        /* opt.generate_count, -1 after the end */
+    int32_t *generated;        /* opt.generate_count, -1: ended */
     uint64_t generated_count;
-    uint32_t next;             /* the token after the last one that ran */
+    uint32_t next;             /* the token to process next */
     int ended;
 } run_line;
 
@@ -177,7 +176,7 @@ typedef struct {
     json_document *config_file;    /* of --config */
     run_config config;
     run_prompts prompts;
-    run_text *text;                /* of --prompt; NULL: without */
+    run_text *text;                /* for --prompt; NULL: not given */
     run_line *lines;
     run_result_plan *plans;
     unsigned *devices;
@@ -199,7 +198,7 @@ typedef struct {
     double temperature;
     char *answer;                  /* to --prompt, in words */
     logits_limits limits;
-    logits_comparison against;     /* of --against; no positions: there is none */
+    logits_comparison against;     /* of --against; no positions: not given */
 } run_job;
 
 /* ---- preparing ---- */
@@ -218,7 +217,7 @@ static ckpt_code read_config(run_job *job, const char *path, ckpt_error *err)
     } else if (job->checkpoint->config != NULL) {
         root = json_root(job->checkpoint->config);
     } else {
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no config.json: name one with --config",
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no config.json: use --config FILE",
                          path);
     }
     eos = json_member(root, "eos_token_id");
@@ -234,13 +233,15 @@ static ckpt_code read_config(run_job *job, const char *path, ckpt_error *err)
 }
 
 /* The digest in the header: computed, or from the manifest beside the checkpoint. */
-static ckpt_code find_root(run_job *job, ckpt_error *err)
+static ckpt_code find_root(run_job *job, const char *path, ckpt_error *err)
 {
-    const ckpt_folder *folder = checkpoint_folder(job->checkpoint);
+    char *manifest = file_join(path, MANIFEST_FILE);
     ckpt_digest *digest = NULL;
     ckpt_manifest m;
     ckpt_code code = CKPT_OK;
 
+    if (manifest == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(path));
     if (opt.digest) {
         const ckpt_run_options run = { .thread_count = (unsigned)opt.common.thread_count,
                                        .memory_bytes = opt.common.memory_bytes };
@@ -250,12 +251,12 @@ static ckpt_code find_root(run_job *job, ckpt_error *err)
             code = ckpt_digest_root(digest, 0, job->root, err);
         job->root_source = "computed";
         ckpt_digest_free(digest);
-    } else if (folder != NULL && folder_has(folder, MANIFEST_FILE) &&
-               (code = manifest_read(folder, MANIFEST_FILE, &m, err)) == CKPT_OK) {
+    } else if (file_exists(manifest) && (code = manifest_read(manifest, 0, &m, err)) == CKPT_OK) {
         memcpy(job->root, m.root, sizeof job->root);
         job->root_source = "manifest";
         manifest_release(&m);
     }
+    free(manifest);
     return code;
 }
 
@@ -340,7 +341,8 @@ static ckpt_code open_model(run_job *job, ckpt_error *err)
     ckpt_code code;
 
     if (model.backend == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "this build has no backend '%s'", opt.backend);
+        return ckpt_fail(err, CKPT_E_USAGE, "backend '%s' is not available in this "
+            "build", opt.backend);
     if ((code = run_devices_choose(&devices, &model, &job->devices, err)) != CKPT_OK)
         return code;
     return run_open(ckpt_logical(job->checkpoint), &job->config, &model, &job->model, err);
@@ -369,7 +371,7 @@ static ckpt_code open_results(run_job *job, ckpt_error *err)
     return opt.out == NULL ? CKPT_OK : run_results_create(&results, &job->results, err);
 }
 
-/* Ids are checked before anything runs. */
+/* Check all ids before anything runs. */
 static ckpt_code check_prompts(const run_job *job, ckpt_error *err)
 {
     for (size_t i = 0; i < job->prompts.count; i++)
@@ -383,14 +385,14 @@ static ckpt_code check_prompts(const run_job *job, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* What needs no file. */
+/* Checks that need no file. */
 static ckpt_code check_options(run_job *job, ckpt_error *err)
 {
     char *end;
 
     job->temperature = strtod(opt.temperature, &end);
     if (opt.tokens == NULL && opt.text.prompt == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--tokens or --prompt: one of them is needed");
+        return ckpt_fail(err, CKPT_E_USAGE, "expected --tokens or --prompt");
     if (*end != '\0' || end == opt.temperature || !(job->temperature >= 0) ||
         job->temperature > 1e6)
         return ckpt_fail(err, CKPT_E_USAGE, "--temperature '%s': expected a number from 0 to 1e6",
@@ -400,7 +402,7 @@ static ckpt_code check_options(run_job *job, ckpt_error *err)
                          opt.generate_count, INT32_MAX);
     if (opt.against != NULL && strcmp(opt.format, "safetensors") != 0)
         return ckpt_fail(err, CKPT_E_USAGE,
-                         "--against compares what --out writes as safetensors");
+                         "--against needs --out with --format safetensors");
     return logits_parse_limits(&opt.limits, job->limits, err);
 }
 
@@ -418,7 +420,7 @@ static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
     const logits_input other = { opt.against, opt.against_tensor };
     ckpt_code code;
 
-    /* A run may take hours: see before it that the other file is there. */
+    /* A run may take hours: check first that the other file exists. */
     if ((code = check_options(job, err)) != CKPT_OK ||
         (code = check_places(path, err)) != CKPT_OK ||
         (opt.against != NULL && (code = logits_check(&other, err)) != CKPT_OK) ||
@@ -443,7 +445,7 @@ static int is_eos(const run_job *job, uint32_t id)
     return 0;
 }
 
-/* A NaN says nothing, and everything that is computed from it is one. */
+/* A NaN carries no information, and everything computed from it is NaN. */
 static ckpt_code check_logits(const run_job *job, uint64_t i, const float *logits,
                               ckpt_error *err)
 {
@@ -455,7 +457,7 @@ static ckpt_code check_logits(const run_job *job, uint64_t i, const float *logit
     return CKPT_OK;
 }
 
-/* The logits of one row: into the results where asked for; the next token where one is due. */
+/* Handle the logits of one row: store them if wanted, choose the next token if it is needed. */
 static ckpt_code take_logits(void *context, uint64_t i, const float *logits, ckpt_error *err)
 {
     run_job *job = context;
@@ -498,7 +500,7 @@ static void ask_row(run_job *job, uint64_t *count, size_t owner, const uint64_t 
     job->row_positions[(*count)++] = at[1];
 }
 
-/* Logits of the rows of the last forward that somebody wants. `begin`: positions before it. */
+/* Compute the wanted logits of the last forward pass. `begin`: positions before it. */
 static ckpt_code take_rows(run_job *job, ckpt_error *err)
 {
     uint64_t row = 0;
@@ -546,7 +548,7 @@ static ckpt_code take_mtp_rows(run_job *job, ckpt_error *err)
     return run_mtp_logits(job->model, &request, err);
 }
 
-/* What each prompt feeds next; 0 when all have ended. */
+/* Choose what each prompt feeds next; 0 when all have ended. */
 static size_t fill_segments(run_job *job)
 {
     job->segment_count = 0;
@@ -612,7 +614,7 @@ static ckpt_code finish(run_job *job, ckpt_error *err)
                                             : run_results_commit(results, err);
 }
 
-/* What was generated, without the end-of-sequence token; or the best token after the prompt. */
+/* The generated tokens without the end-of-sequence token, or the best token after the prompt. */
 static ckpt_code take_answer(run_job *job, ckpt_error *err)
 {
     const run_line *line = &job->lines[0];
@@ -640,7 +642,7 @@ static int is_different(const run_job *job)
     return job->against.position_count > 0 && !logits_is_same(&job->against, job->limits);
 }
 
-/* ---- what is printed ---- */
+/* ---- printing ---- */
 
 static void print_json(const run_job *job)
 {
@@ -695,8 +697,8 @@ static void print_text(const run_job *job)
 
     if (opt.common.dry_run) {
         cli_size_text(run_need_bytes(job->model), need);
-        printf("%u layers, %zu prompts; the largest layer and scratch take %s, rows and state "
-               "come on top\n",
+        printf("%u layers, %zu prompts; the largest layer and scratch need %s, plus rows and "
+               "state\n",
                job->config.layer_count, job->prompts.count, need);
         return;
     }
@@ -723,7 +725,7 @@ static ckpt_code run(run_job *job, const char *path, ckpt_error *err)
     if ((code = prepare(job, path, err)) != CKPT_OK)
         return code;
     if (!opt.common.dry_run &&
-        ((code = find_root(job, err)) != CKPT_OK ||
+        ((code = find_root(job, path, err)) != CKPT_OK ||
          (code = open_results(job, err)) != CKPT_OK || (code = run_all(job, err)) != CKPT_OK ||
          (code = finish(job, err)) != CKPT_OK || (code = take_answer(job, err)) != CKPT_OK ||
          (code = compare_against(job, err)) != CKPT_OK))
@@ -766,9 +768,9 @@ static void release(run_job *job)
 }
 
 /*
- * OpenMP's threads spin while they wait, unless the environment said otherwise when the process
- * began: on a machine with other work that takes several times as long. So begin again with it
- * said. Going on without is no error.
+ * OpenMP threads spin while they wait unless the environment forbade it when the process started;
+ * on a busy machine that is several times slower. So execute the program again with the variable
+ * set. If that fails, continue without it.
  */
 static void wait_passively(char **argv)
 {

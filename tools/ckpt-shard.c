@@ -1,4 +1,4 @@
-/* ckpt-shard: turn any layout into any other in one pass, re-encoding on the way if asked. */
+/* ckpt-shard: convert any layout to any other in one pass, optionally re-encoding. */
 #include <stdio.h>
 #include <string.h>
 
@@ -25,7 +25,8 @@ static const cli_option options[] = {
       "hf, mp or torch_dist: layout of DST (required)" },
     { CLI_COUNT, "mp", "N", &ranks.mp, "model-parallel ranks of the layout mp" },
     { CLI_HEADING, NULL, NULL, NULL, "torch_dist" },
-    { CLI_COUNT, "tp", "N", &ranks.tp, "tensor parallelism (default: boxes for any TP up to 8)" },
+    { CLI_COUNT, "tp", "N", &ranks.tp,
+      "tensor parallelism (default: boxes that suit any TP up to 8)" },
     { CLI_COUNT, "pp", "N", &ranks.pp, "pipeline stages (default 1)" },
     { CLI_COUNT, "ep", "N", &ranks.ep, "expert parallelism (default 1)" },
     { CLI_COUNT, "etp", "N", &ranks.etp, "tensor parallelism of experts (default 1)" },
@@ -33,17 +34,18 @@ static const cli_option options[] = {
       "layers of the first stage (default: equal stages)" },
     { CLI_COUNT, "last-stage-layers", "N", &ranks.last_stage_layers, "layers of the last stage" },
     { CLI_CHOICE, "preset", "flash-convert|flash-h200|flash-gb300|pro-convert|pro-train", &preset,
-      "a layout that is known to train: sets the six options above" },
+      "a parallel layout known to train: sets the parallelism options above" },
     { CLI_CHOICE, "files", "layer|rank", &files,
-      "one file a layer, or the files that ranks would write (default layer)" },
+      "one file per layer, or the files that ranks would write (default layer)" },
     { CLI_CHOICE, "key-style", "v1|v2", &opt.words.key_style,
-      "keys of the fork that miles runs, or upstream's newer ones (default v1)" },
+      "v1: keys of the fork that miles uses; v2: keys of newer upstream Megatron (default v1)" },
     { CLI_FLAG, "extra-state", NULL, &opt.convert.sharding.extra_state,
-      "add the empty _extra_state entries that upstream Megatron's strict loader asks for" },
-    { CLI_STRING, "iteration", "release|N", &iteration, "which folder to write (default release)" },
+      "add the empty _extra_state entries that upstream Megatron's strict loader requires" },
+    { CLI_STRING, "iteration", "release|N", &iteration,
+      "name of the iteration folder (default release)" },
     { CLI_STRING, "describe", "DIR", &opt.describe,
-      "with --dry-run: write .metadata and what else goes beside the data into DIR, for a look "
-      "by other programs before the data exist" },
+      "with --dry-run: write .metadata and the other small files into DIR, so that other programs "
+      "can inspect them before the data exists" },
     CONVERT_OPTIONS(opt),
     CLI_COMMON(opt.common),
     CLI_OPTIONS_END,
@@ -58,15 +60,14 @@ static const cli_rule rules[] = {
 
 static const cli_command command = {
     .name = "ckpt-shard",
-    .summary = "turn any checkpoint layout into any other in one pass",
+    .summary = "convert any checkpoint layout to any other in one pass",
     .usage = "[OPTIONS] --layout LAYOUT SRC DST",
     .description =
         "Reads the checkpoint SRC in any layout and writes DST in another: a Hugging Face "
         "directory (hf), model{rank}-mp{N}.safetensors for DeepSeek's own code (mp), or a Megatron "
-        "checkpoint (torch_dist). Weights are re-encoded on the way if asked; nothing is written "
-        "twice, no GPU and no Python is used. In the layout mp, wo_a is BF16 whatever --dtype "
-        "says, as the reference code wants it. torch_dist holds BF16 and carries no MTP block: "
-        "take that back with --fill-from.",
+        "checkpoint (torch_dist). Weights are re-encoded in the same pass if requested; neither "
+        "GPU nor Python is needed. In layout mp, wo_a is always BF16, as the reference code "
+        "requires. torch_dist holds BF16 and has no MTP block: restore it with --fill-from.",
     .examples = "ckpt-shard --layout mp --mp 8 DeepSeek-V4-Flash Flash-mp8\n"
                 "ckpt-shard --layout torch_dist DeepSeek-V4-Flash DeepSeek-V4-Flash_torch_dist\n"
                 "ckpt-shard --layout hf --like DeepSeek-V4-Flash --fill-from DeepSeek-V4-Flash "
@@ -78,7 +79,7 @@ static const cli_command command = {
     .checks_more = 1,
 };
 
-/* The layouts that miles' launchers and documents use. */
+/* The parallel layouts that the launchers and documents of miles use. */
 static const struct {
     const char *name;
     uint64_t tp;
@@ -94,7 +95,7 @@ static const struct {
     { "pro-train", 8, 8, 32, 7, 6 },
 };
 
-/* What only a torch_dist has, and is a word of this command alone; its name if it was given. */
+/* The name of a given option that only applies to torch_dist, or NULL. */
 static const char *find_torch_dist_option(void)
 {
     return preset != NULL      ? "preset"
@@ -165,7 +166,7 @@ static ckpt_code take_layout(convert_command *o, ckpt_error *err)
         (code = convert_find_layout(layout, &o->convert.format, err)) != CKPT_OK)
         return code;
     if (torch_dist_option != NULL && strcmp(layout, "torch_dist") != 0)
-        return ckpt_fail(err, CKPT_E_USAGE, "--%s goes with --layout torch_dist, not %s",
+        return ckpt_fail(err, CKPT_E_USAGE, "--%s needs --layout torch_dist, got %s",
                          torch_dist_option, layout);
     to->per_rank_files = files != NULL && strcmp(files, "rank") == 0;
     return take_iteration(to, err);

@@ -1,4 +1,4 @@
-/* ckpt-synth: an official-layout checkpoint with synthetic values. */
+/* ckpt-synth: writes an official-layout checkpoint with synthetic values. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,14 +21,15 @@ static struct {
 
 static const cli_option options[] = {
     { CLI_STRING, "config", "FILE|flash|pro|tiny", &opt.config,
-      "a config.json, or a built-in model (required)" },
+      "a config.json or a built-in model (required)" },
     { CLI_COUNT, "layers", "N", &opt.layers,
-      "only the first N layers, and the MTP blocks (default: all)" },
-    { CLI_U64, "seed", "S", &opt.seed, "values depend on this alone (default 1)" },
+      "write only the first N layers and the MTP blocks (default: all)" },
+    { CLI_U64, "seed", "S", &opt.seed, "random seed of the values (default 1)" },
     { CLI_FLAG, "sparse", NULL, &opt.sparse,
-      "real headers over file holes: every value is zero, no disk is used" },
+      "write real headers but sparse data: every value is zero, no disk space is used" },
     { CLI_FLAG, "overwrite", NULL, &opt.overwrite,
-      "replace DST if it is a checkpoint and nothing else, and what an unfinished run left" },
+      "replace DST if it contains nothing but a checkpoint, and the leftovers of an unfinished "
+      "run" },
     { CLI_FLAG, "restart", NULL, &opt.restart,
       "discard an unfinished run with other options instead of refusing" },
     CLI_COMMON(opt.common),
@@ -45,10 +46,10 @@ static const cli_command command = {
     .summary = "write an official-layout checkpoint with synthetic values",
     .usage = "[OPTIONS] --config CONFIG DST",
     .description =
-        "Writes a checkpoint of a model whose family is known (DeepSeek-V4) with the names, "
-        "dtypes, shapes and files of the official release, for tests, benchmarks and full-scale "
-        "rehearsals. Codes and scales are distributed like those of real weights. The bytes "
-        "depend on the config and the seed alone, on any machine.",
+        "Writes a checkpoint of a known model family (DeepSeek-V4) with the names, dtypes, shapes "
+        "and files of the official release, for tests, benchmarks and full-scale dry runs. Codes "
+        "and scales are distributed like those of real weights. The bytes depend only on the "
+        "config and the seed.",
     .examples = "ckpt-synth --config tiny small\n"
                 "ckpt-synth --config flash --layers 4 slice\n"
                 "ckpt-synth --config pro --sparse pro",
@@ -73,7 +74,7 @@ typedef struct {
 
 /* ---- the config ---- */
 
-/* The text of the config that --config names; DST does not replace one in a file. */
+/* Read the config that --config names. Refuses a DST that would replace it. */
 static ckpt_code read_config(synth_job *job, const char *path, ckpt_error *err)
 {
     char name[64];
@@ -82,7 +83,8 @@ static ckpt_code read_config(synth_job *job, const char *path, ckpt_error *err)
     ckpt_code code = CKPT_OK;
 
     if (opt.config == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--config is missing: FILE, flash, pro or tiny");
+        return ckpt_fail(err, CKPT_E_USAGE, "--config is missing: expected FILE, flash, pro or "
+            "tiny");
     snprintf(name, sizeof name, "deepseek_v4.%s.json", opt.config);
     builtin = maps_find(name);
     if (builtin == NULL) {
@@ -108,7 +110,7 @@ static ckpt_code edit(synth_job *job, const char *key, const char *value, ckpt_e
     return CKPT_OK;
 }
 
-/* The list without the layers that are cut: the first N entries and those after the last layer. */
+/* The list without the omitted layers: the first N entries and those after the last layer. */
 static ckpt_code cut_ratios(synth_job *job, uint64_t layers, ckpt_error *err)
 {
     const json_value *list = json_member(json_root(job->config), "compress_ratios");
@@ -146,7 +148,7 @@ static ckpt_code cut_layers(synth_job *job, ckpt_error *err)
         !json_u64(json_member(json_root(job->config), "num_hidden_layers"), &layers))
         return CKPT_OK;
     if (opt.layers > layers)
-        return ckpt_fail(err, CKPT_E_USAGE, "--layers %llu: the config has %llu",
+        return ckpt_fail(err, CKPT_E_USAGE, "--layers %llu: the config has only %llu",
                          (unsigned long long)opt.layers, (unsigned long long)layers);
     if (opt.layers == layers)
         return CKPT_OK;
@@ -171,7 +173,7 @@ static ckpt_code add_files(synth_job *job, ckpt_error *err)
     return format_add_files(&format_hf, job->store, count, err);
 }
 
-/* Refused before anything is written. */
+/* Checked before anything is written. */
 static ckpt_code plan_values(synth_job *job, ckpt_error *err)
 {
     const synth_options values = { .seed = opt.seed, .expert_count = job->expert_count };
@@ -189,7 +191,8 @@ static ckpt_code plan(synth_job *job, const char *path, ckpt_error *err)
         (code = checkpoint_find_family(json_root(job->config), &job->family, err)) != CKPT_OK)
         return code;
     if (job->family == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "config '%s' is of no family that is known",
+        return ckpt_fail(err, CKPT_E_USAGE, "config '%s': unknown model family (known: "
+            "deepseek_v4)",
                          opt.config);
     if ((code = family_expand(job->family, json_root(job->config), &job->logical, err)) != CKPT_OK)
         return code;

@@ -1,4 +1,4 @@
-/* ckpt-verify: digest a checkpoint, check it against a manifest, compare it with another. */
+/* ckpt-verify: digests a checkpoint, checks it against a manifest, compares it with another. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,7 +17,7 @@
 #include "verify/compare.h"
 #include "verify/manifest.h"
 
-enum { LINES_MAX = 20 };           /* of a list that is printed for people */
+enum { LINES_MAX = 20 };           /* lines of a list printed as text */
 
 static struct {
     cli_common common;
@@ -41,14 +41,14 @@ static struct {
     int stat;
 } opt = { .common = CLI_COMMON_DEFAULTS, .tolerance = -1 };
 
-#define MAIN_OPTION { CLI_FLAG, "main", NULL, &opt.main_only, "leave out the tensors mtp.*" }
+#define MAIN_OPTION { CLI_FLAG, "main", NULL, &opt.main_only, "ignore the tensors mtp.*" }
 
-#define WEIGHTS_OPTION                                                                            \
-    { CLI_FLAG, "weights-only", NULL, &opt.weights_only,                                          \
-      "leave out config.json; without it, members that change the forward pass must agree" }
+#define WEIGHTS_OPTION                                   \
+    { CLI_FLAG, "weights-only", NULL, &opt.weights_only, \
+      "ignore config.json (default: its members that affect the forward pass must agree)" }
 
 static const cli_option digest_options[] = {
-    { CLI_FLAG, "tensors", NULL, &opt.tensors, "print the digest of every tensor, too" },
+    { CLI_FLAG, "tensors", NULL, &opt.tensors, "also print the digest of every tensor" },
     CLI_READ_OPTIONS(opt.open, opt.common)
 };
 
@@ -57,12 +57,12 @@ static const cli_command digest_command = {
     .summary = "print the value digest of a checkpoint",
     .usage = "[OPTIONS] PATH",
     .description =
-        "The value digest is the same in every layout and in every lossless encoding. Prints, as "
-        "sha256sum does, the digest, two blanks and the path; then the same for all tensors but "
-        "mtp.*, marked (main). With --tensors: digest, two blanks, name, sorted by name. --json "
-        "prints a manifest, for `ckpt-verify check --manifest`. What speaks against a whole model, "
-        "as one shard of several, is noted on stderr, and in the manifest.",
-    .exit_notes = "0  done\n2  could not; one line on stderr says what failed",
+        "The value digest is the same in every layout and in every lossless encoding. Prints "
+        "\"DIGEST  PATH\", like sha256sum, then the same for all tensors except mtp.*, marked "
+        "(main). --tensors adds \"DIGEST  NAME\" lines, sorted by name. --json prints a manifest "
+        "for `ckpt-verify check --manifest`. If the input may not be a complete model, for example "
+        "one shard of several, notes are printed on stderr and in the manifest.",
+    .exit_notes = "0  done\n2  error; one line on stderr says what failed",
     .examples = "ckpt-verify digest DeepSeek-V4-Flash\n"
                 "ckpt-verify digest --json DeepSeek-V4-Flash > flash.json",
     .options = digest_options,
@@ -72,9 +72,10 @@ static const cli_command digest_command = {
 
 static const cli_option check_options_table[] = {
     { CLI_STRING, "manifest", "FILE", &opt.manifest,
-      "what PATH shall hold (default: PATH/ckpt-manifest.json or ckpt-manifest.json.zst)" },
+      "the manifest that PATH must match (default: PATH/ckpt-manifest.json or "
+      "ckpt-manifest.json.zst)" },
     { CLI_FLAG, "structure-only", NULL, &opt.structure_only,
-      "headers, names and stored checksums, but no values: then no manifest is needed" },
+      "check headers, names and stored checksums but no values; needs no manifest" },
     WEIGHTS_OPTION,
     MAIN_OPTION,
     CLI_READ_OPTIONS(opt.open, opt.common)
@@ -91,17 +92,16 @@ static const cli_command check_command = {
     .usage = "[OPTIONS] PATH",
     .description =
         "Checks the structure: headers, offsets, index, names, weights and their scales, the "
-        "tensors that the config calls for. A file of weights that the index does not name is a "
-        "difference, unless --lenient lets it pass. A torch_dist keeps checksums of its stored "
-        "tensors: they are checked, too. All values are digested and compared with the manifest; "
-        "the tensors that differ are named. So are members of config.json that change the forward "
-        "pass and are not as the manifest recorded them, and a config.json that is gone. "
-        "A checkpoint without a manifest is refused, unless --structure-only says that structure "
-        "is enough, or a hub listed its files.\n"
+        "tensors that the config requires. A weight file that the index does not list is a "
+        "difference, unless --lenient is given. The stored checksums of a torch_dist are checked "
+        "as well. All values are digested and compared with the manifest; tensors that differ are "
+        "listed, and so are config.json members that affect the forward pass and differ from the "
+        "manifest's record, and a missing config.json. A checkpoint without a manifest is refused, "
+        "unless --structure-only is given or a hub listed its files.\n"
         "\n"
-        "A folder that ckpt-download made is first compared with what the hub listed: every file "
-        "is hashed, whatever was recorded about it, and nobody is asked. One that differs or is "
-        "missing is named, and ends the check.",
+        "A folder made by ckpt-download is first compared with the hub's listing: every file is "
+        "hashed, whatever was recorded about it, without contacting the hub. Missing or different "
+        "files are listed and end the check.",
     .examples = "ckpt-verify check Flash-FP8\n"
                 "ckpt-verify check --manifest flash.json Flash-BF16",
     .options = check_options_table,
@@ -114,7 +114,7 @@ static const cli_option compare_options_table[] = {
     MAIN_OPTION,
     WEIGHTS_OPTION,
     { CLI_FLAG, "bits", NULL, &opt.bits,
-      "encodings, codes and scales must be the same, too, not only the values" },
+      "also require identical encodings, codes and scales, not only equal values" },
     { CLI_LIST, "tensors", "GLOB", &opt.globs,
       "only tensors whose names match, as in '*.experts.7.*'; may be repeated" },
     { CLI_CHOICE, "as", "bf16|bf16-slime", &opt.as,
@@ -145,18 +145,18 @@ static const cli_command compare_command = {
     .summary = "compare two checkpoints, value by value",
     .usage = "[OPTIONS] A B",
     .description =
-        "Layouts, names on disk and encodings make no difference; -0 is +0, and all NaN are "
-        "alike. For every tensor that differs: row and column of the first difference (rows are "
-        "those of all dimensions but the last), both values, and how many elements differ.\n"
+        "Layouts, names on disk and encodings are ignored; -0 equals +0, and all NaN are equal. "
+        "Prints for every tensor that differs: row and column of the first difference (rows count "
+        "over all dimensions but the last), both values, and the number of differing elements.\n"
         "\n"
-        "What config.json says of the forward pass (rope_theta, eps, ratios, top-k ...) is "
-        "compared, too, whichever spelling it has; what it says of encodings is not.\n"
+        "Members of config.json that affect the forward pass (rope_theta, eps, ratios, top-k ...) "
+        "are compared as well, in any spelling; those about encodings are not.\n"
         "\n"
         "--stat tells how far B is from A. Relative error: sqrt(sum (b - a)^2 / sum a^2). Pairs "
         "with NaN or infinity on a side are counted, and are in no sum. Distances are in units of "
         "the last place of BF16, or of F32 where both sides hold more than BF16 does.",
     .exit_notes = "0  the same, or within --tolerance\n1  different\n"
-                  "2  could not; one line on stderr says what failed",
+                  "2  error; one line on stderr says what failed",
     .examples = "ckpt-verify compare DeepSeek-V4-Flash Flash-BF16\n"
                 "ckpt-verify compare --bits DeepSeek-V4-Flash Flash-again\n"
                 "ckpt-verify compare --stat --group layer Base Trained\n"
@@ -171,11 +171,11 @@ static const cli_option logits_options_table[] = {
     CLI_LOGITS_LIMITS(opt.limits),
     { CLI_HEADING, NULL, NULL, NULL, "Input" },
     { CLI_STRING, "tensor-a", "NAME", &opt.tensor_a,
-      "A's logits (default: logits or top_logits, and those of MTP)" },
-    { CLI_STRING, "tensor-b", "NAME", &opt.tensor_b, "B's logits" },
+      "tensor of A (default: logits or top_logits, and those of MTP)" },
+    { CLI_STRING, "tensor-b", "NAME", &opt.tensor_b, "tensor of B (same default)" },
     { CLI_STRING, "trace-a", "FILE", &opt.trace_a,
-      "A's trace: tell the first layer and point that differ" },
-    { CLI_STRING, "trace-b", "FILE", &opt.trace_b, "B's trace" },
+      "trace of A: report the first layer and point that differ" },
+    { CLI_STRING, "trace-b", "FILE", &opt.trace_b, "trace of B" },
     CLI_COMMON_READ(opt.common),
     CLI_OPTIONS_END
 };
@@ -191,11 +191,12 @@ static const cli_command logits_command = {
     .summary = "compare the logits of two runs",
     .usage = "[OPTIONS] A B",
     .description =
-        "A and B are outputs of ckpt-run, of all logits or of the --top K best, or golden files. "
-        "Prints KL divergence, differences and agreement over all positions; --json lists every "
-        "position, too. Other tokens, positions or shapes are errors. A NaN is never the same.",
-    .exit_notes = "0  within all limits; without limits: bit-identical\n1  different\n"
-                  "2  could not; one line on stderr says what failed",
+        "A and B are outputs of ckpt-run (all logits or the --top K best) or golden files. Prints "
+        "KL divergence, differences and agreement over all positions; --json also lists every "
+        "position. Different tokens, positions or shapes are an error. A NaN never counts as "
+        "equal.",
+    .exit_notes = "0  within all limits, or bit-identical if there are none\n1  different\n"
+                  "2  error; one line on stderr says what failed",
     .examples = "ckpt-verify logits flash.safetensors flash-bf16.safetensors\n"
                 "ckpt-verify logits --max-kl 1e-9 --tensor-b logits_exact out.safetensors "
                 "golden.safetensors",
@@ -216,7 +217,7 @@ static const cli_command command = {
     .subcommands = subcommands,
 };
 
-/* ---- what the subcommands share ---- */
+/* ---- common to the subcommands ---- */
 
 static ckpt_run_options copy_with(cli_meter *meter, uint64_t fixed_bytes)
 {
@@ -231,7 +232,7 @@ static void begin_json(json_writer *w)
     json_writer_begin(w, json_write_stdio, stdout, 1);
 }
 
-/* Say that a list goes on; 1 when line `i` is one too many. */
+/* Print how many lines of a list are omitted; 1 if line `i` exceeds the limit. */
 static int is_cut(size_t i, size_t count, const char *what)
 {
     if (i < LINES_MAX)
@@ -286,7 +287,7 @@ static ckpt_code digest(const char *path, ckpt_error *err)
     ckpt_digest *sums = NULL;
     manifest_info info = { .digest = NULL };
     ckpt_run_options copy;
-    static cli_meter meter;      /* outlives this function: cli_fail erases its line */
+    static cli_meter meter;      /* static, because cli_fail erases its line */
     json_writer w;
     ckpt_code code;
 
@@ -325,10 +326,10 @@ static void print_sums(const char *path, const sums_result *r)
 
     cli_size_text(r->checked_bytes, size);
     if (r->checked_count > 0)
-        printf("%s: %zu of %zu checksums of stored tensors are right, %s\n", path,
+        printf("%s: %zu of %zu checksums of stored tensors match, %s\n", path,
                r->checked_count - r->wrong_count, r->checked_count, size);
     if (r->absent_count > 0)
-        printf("%s: %zu stored tensors have no checksum: whoever wrote them left it out\n", path,
+        printf("%s: %zu stored tensors have no checksum: their writer omitted it\n", path,
                r->absent_count);
 }
 
@@ -380,7 +381,7 @@ static ckpt_code check(const char *path, int *status, ckpt_error *err)
     listing_outcome listed = { 0, 0 };
     ckpt_checkpoint *c = NULL;
     check_result result;
-    static cli_meter meter;      /* outlives this function: cli_fail erases its line */
+    static cli_meter meter;      /* static, because cli_fail erases its line */
     json_writer w;
     ckpt_code code;
 
@@ -441,7 +442,8 @@ static void print_difference(const ckpt_difference *d)
                " elements differ\n", d->row, d->col, a, b, d->count,
                ckpt_tensor_rows(d->a) * ckpt_tensor_cols(d->a));
     else if (d->kind == CKPT_DIFFERENT_COPY)
-        printf("  %c stores it twice, and '%s' has other bytes, first at row %" PRIu64 " column %"
+        printf("  %c stores it twice, and '%s' has different bytes, first at row %" PRIu64 " "
+            "column %"
                PRIu64 "\n", d->side == 0 ? 'A' : 'B', cli_name(d->file), d->row, d->col);
     else
         printf("  %s: %s in A, %s in B\n", ckpt_difference_name(d->kind), a, b);
@@ -452,7 +454,7 @@ static void print_comparison(const ckpt_comparison *c)
     printf("%s: %zu tensors, %" PRIu64 " elements compared",
            ckpt_comparison_is_same(c) ? "same" : "different", c->compared, c->element_count);
     if (c->other_encoding_count > 0)
-        printf(", %zu tensors in other encodings", c->other_encoding_count);
+        printf(", %zu tensors in different encodings", c->other_encoding_count);
     if (c->differing_count > 0)
         printf(", %zu tensors differ", c->differing_count);
     putchar('\n');
@@ -463,7 +465,7 @@ static void print_comparison(const ckpt_comparison *c)
     print_names("missing in A", c->missing_in_a, c->missing_in_a_count);
     print_names("missing in B", c->missing_in_b, c->missing_in_b_count);
     if (!opt.bits && c->re_encoded_count > 0)
-        printf("%zu tensors have equal values in other codes or scales (--bits tells more)\n",
+        printf("%zu tensors have equal values but different codes or scales (--bits lists them)\n",
                c->re_encoded_count);
     for (int i = 0; i < 2; i++)
         print_names(i == 0 ? "note  A:" : "note  B:",
@@ -553,7 +555,7 @@ static ckpt_code compare(const char *a_path, const char *b_path, int *status, ck
     ckpt_checkpoint *b = NULL;
     ckpt_comparison *result = NULL;
     compare_options options;
-    static cli_meter meter;      /* outlives this function: cli_fail erases its line */
+    static cli_meter meter;      /* static, because cli_fail erases its line */
     ckpt_code code;
     int is_within;
 

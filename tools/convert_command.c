@@ -1,4 +1,4 @@
-/* The commands that convert: options to plan, plan to run, run to report. */
+/* The converting commands: from options to plan, run and report. */
 #include "convert_command.h"
 
 #include <inttypes.h>
@@ -18,10 +18,10 @@ static void take_options(convert_command *o, const cli_args *args, cli_meter *me
 
     c->source = args->items[0];
     c->target = args->items[1];
-    /* With a feed the download has the terminal's last line. */
-    c->copy = cli_run_options(&o->common, o->shape == NULL ? meter : NULL);
-    if (o->shape != NULL) {
-        feed_converter_init(&o->feed, o->shape, cli_stop_flag());
+    /* With --feed, ckpt-download draws the progress line. */
+    c->copy = cli_run_options(&o->common, o->headers_dir == NULL ? meter : NULL);
+    if (o->headers_dir != NULL) {
+        feed_converter_init(&o->feed, o->headers_dir, cli_stop_flag());
         c->feed = &o->feed.base;
     }
 }
@@ -174,7 +174,7 @@ static ckpt_code dry_run(const convert_command *o, convert_job *job, ckpt_error 
 
 /* ---- the run ---- */
 
-/* The closing line of a run whose result may have other values than its source. */
+/* The closing line of a run whose result may differ from its source. */
 static void print_changes_of_values(const convert_command *o, const ckpt_outcome *outcome)
 {
     const int is_lossy = o->convert.allow_lossy;
@@ -185,7 +185,7 @@ static void print_changes_of_values(const convert_command *o, const ckpt_outcome
         printf("%" PRIu64 " values were rounded%s", outcome->rounded,
                outcome->has_others ? " (in this run)" : "");
     else
-        printf("BF16 values are again the products that they had been rounded from");
+        printf("BF16 values were restored to the exact products they had been rounded from");
     if (outcome->root != NULL)
         printf("; %zu of %zu tensors differ from '%s'; root of the source %s, of the result %s",
                outcome->changed_count, ckpt_catalog_count(outcome->target_logical),
@@ -251,14 +251,14 @@ static ckpt_code write_manifest(const convert_command *o, const convert_job *job
     return code;
 }
 
-/* What a person should know of a run that went well. */
+/* Remarks on a successful run. */
 static void print_remarks(const convert_command *o, const ckpt_outcome *outcome)
 {
     if (outcome->kept_count > 0)
-        printf("%zu of %zu tensors were there from an earlier run\n", outcome->kept_count,
+        printf("%zu of %zu tensors were already written by an earlier run\n", outcome->kept_count,
                ckpt_catalog_count(outcome->target_logical));
     if (outcome->repaired_count > 0)
-        printf("%zu tensors that other parts had written were damaged on disk, and were written "
+        printf("%zu tensors written by other processes were damaged on disk and have been written "
                "again\n", outcome->repaired_count);
     if (outcome->drop_count > 0)
         printf("left out: %zu tensors (%s)\n", outcome->drop_count, outcome->drops[0].reason);
@@ -266,8 +266,8 @@ static void print_remarks(const convert_command *o, const ckpt_outcome *outcome)
     print_changes_of_values(o, outcome);
 }
 
-/* What is there is replaced if it is an earlier report or manifest: by its first member, or packed
- * as those are. */
+/* An existing file is replaced only if it is an earlier report or manifest, recognised by its
+ * first member or by its compression. */
 static ckpt_code check_earlier(const char *path, ckpt_error *err)
 {
     static const char zstd[] = "\x28\xb5\x2f\xfd";
@@ -290,11 +290,11 @@ static ckpt_code check_earlier(const char *path, ckpt_error *err)
     if (begin[0] == '{' && (strncmp(member, "\"root\"", 6) == 0 ||
                             strncmp(member, "\"version\"", 9) == 0))
         return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_USAGE, "'%s' is there, and is not a report or manifest: move it "
-                     "away, or choose another name", path);
+    return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists and is not a report or manifest: move "
+                     "it away or choose another name", path);
 }
 
-/* Refuse what must not be written, before the work is done. */
+/* Refuse outputs that must not be written, before any work is done. */
 static ckpt_code check_place(const convert_options *o, const char *path, ckpt_error *err)
 {
     const char *inputs[CONVERT_INPUTS];
@@ -323,33 +323,33 @@ static ckpt_code check_places(const convert_command *o, ckpt_error *err)
     return output_check_apart(o->report, o->manifest, err);
 }
 
-/* Said in any case: a script that goes on as if DST were there would be wrong. */
+/* Printed even with --quiet: a script must not continue as if DST existed. */
 static void print_share(const convert_command *o, const convert_job *job)
 {
     const convert_options *c = &o->convert;
-    /* Another part may have finished all of it since. */
+    /* Another process may have finished the whole job since. */
     const int is_waiting = convert_state_of(job) == CONVERT_WAITING &&
                            file_exists(convert_directory(job));
     json_writer w;
 
     if (!o->common.json) {
-        printf("part %u of %u is done; %s'%s'%s\n", c->part, c->part_count,
-               is_waiting ? "the last one to finish makes " : "", cli_name(c->target),
-               is_waiting ? " appear" : " is there");
+        printf("share %u of %u is done; %s'%s'%s\n", c->share, c->share_count,
+               is_waiting ? "the last process to finish creates " : "", cli_name(c->target),
+               is_waiting ? "" : " exists");
         return;
     }
     json_writer_begin(&w, json_write_stdio, stdout, 1);
     json_put_object(&w);
     json_member_bool(&w, "waiting", is_waiting);
-    json_member_u64(&w, "part", c->part);
-    json_member_u64(&w, "parts", c->part_count);
+    json_member_u64(&w, "part", c->share);
+    json_member_u64(&w, "parts", c->share_count);
     json_member_string(&w, "target", c->target);
     json_put_object_end(&w);
     json_writer_end(&w);
     putchar('\n');
 }
 
-/* What tells of the result must be written before it gets its name. */
+/* Reports on the result must be written before the result is renamed into place. */
 static ckpt_code write_proof(const convert_command *o, const convert_job *job,
                              const ckpt_outcome *outcome, ckpt_error *err)
 {
@@ -393,19 +393,19 @@ static ckpt_code run(const convert_command *o, convert_job *job, const char *con
 
 /* ---- the command ---- */
 
-/* A source that comes file by file has one process for all. */
-static ckpt_code take_part(convert_command *o, ckpt_error *err)
+/* A source that arrives file by file is converted by a single process. */
+static ckpt_code take_share_option(convert_command *o, ckpt_error *err)
 {
-    const char *text = o->part == NULL && o->shape != NULL ? "1/1" : o->part;
+    const char *text = o->share == NULL && o->headers_dir != NULL ? "1/1" : o->share;
 
-    return launcher_part(text, &o->convert.part, &o->convert.part_count, err);
+    return launcher_share(text, &o->convert.share, &o->convert.share_count, err);
 }
 
 /* Options that contradict each other. */
 static ckpt_code check_words(const convert_command *o, ckpt_error *err)
 {
     if (o->manifest != NULL && (o->convert.no_digest || o->no_manifest))
-        return ckpt_fail(err, CKPT_E_USAGE, "--manifest writes digests: leave out %s",
+        return ckpt_fail(err, CKPT_E_USAGE, "--manifest needs digests and cannot be used with %s",
                          o->convert.no_digest ? "--no-digest" : "--no-manifest");
     return CKPT_OK;
 }
@@ -431,7 +431,7 @@ int convert_command_main(const cli_command *command, convert_command *o, int arg
     if (words == NULL)
         code = ckpt_fail_memory(&err, "the command line", (uint64_t)argc);
     else if ((code = check_words(o, &err)) == CKPT_OK)
-        code = take_part(o, &err);
+        code = take_share_option(o, &err);
     if (code == CKPT_OK && finish_options != NULL)
         code = finish_options(o, &err);
     if (code == CKPT_OK)

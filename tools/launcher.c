@@ -1,4 +1,4 @@
-/* One process of several. */
+/* Which share of a job this process does. */
 #include "launcher.h"
 
 #include <stdlib.h>
@@ -7,10 +7,10 @@
 #include "tools/cli/cli.h"
 #include "libckpt/error.h"
 
-enum { PARTS_MAX = 65536 };
+enum { SHARES_MAX = 65536 };
 
 typedef struct {
-    uint64_t part;
+    uint64_t index;
     uint64_t count;
 } share;
 
@@ -21,7 +21,7 @@ static int env_number(const char *name, uint64_t *out)
     return text != NULL && cli_parse_u64(text, out);
 }
 
-/* Rank and size of the launcher, if one started us; 0: none did. */
+/* Rank and size set by a launcher; 0: no launcher. */
 static int find_launcher(int with_common_names, share *out)
 {
     static const struct {
@@ -46,7 +46,7 @@ static int find_launcher(int with_common_names, share *out)
             continue;
         found = 1;
         *out = (share){ rank + 1, size };
-        if (size > 1)                  /* a step of one task may be inside a larger launch */
+        if (size > 1)                  /* a single-task step may be nested in a larger launch */
             return 1;
     }
     return found;
@@ -63,14 +63,14 @@ static ckpt_code parse_share(const char *text, share *out, ckpt_error *err)
         return ckpt_fail_memory(err, "an option", strlen(text));
     if (slash != NULL) {
         *slash++ = '\0';
-        is_right = cli_parse_u64(copy, &out->part) && cli_parse_u64(slash, &out->count);
+        is_right = cli_parse_u64(copy, &out->index) && cli_parse_u64(slash, &out->count);
     }
     free(copy);
     return is_right ? CKPT_OK : ckpt_fail(err, CKPT_E_USAGE, "--part '%s': expected I/N or auto",
                                           text);
 }
 
-ckpt_code launcher_part(const char *text, unsigned *part, unsigned *part_count, ckpt_error *err)
+ckpt_code launcher_share(const char *text, unsigned *index, unsigned *share_count, ckpt_error *err)
 {
     const int is_auto = text != NULL && strcmp(text, "auto") == 0;
     share s = { 1, 1 };
@@ -80,15 +80,15 @@ ckpt_code launcher_part(const char *text, unsigned *part, unsigned *part_count, 
         if ((code = parse_share(text, &s, err)) != CKPT_OK)
             return code;
     } else if (!find_launcher(is_auto, &s) && is_auto) {
-        return ckpt_fail(err, CKPT_E_USAGE, "--part auto: no launcher has set a rank and a size "
-                         "(RANK and WORLD_SIZE, or those of srun, mpirun or PMI)");
+        return ckpt_fail(err, CKPT_E_USAGE, "--part auto: no rank and size in the environment "
+                         "(expected RANK and WORLD_SIZE, or the variables of srun, mpirun or PMI)");
     }
-    if (s.part < 1 || s.part > s.count || s.count > PARTS_MAX)
+    if (s.index < 1 || s.index > s.count || s.count > SHARES_MAX)
         return ckpt_fail(err, CKPT_E_USAGE, "%s%s %llu/%llu: I must be 1 to N, N at most %d",
-                         text == NULL || is_auto ? "the launcher's rank and size, as " : "",
-                         "--part", (unsigned long long)s.part, (unsigned long long)s.count,
-                         PARTS_MAX);
-    *part = (unsigned)s.part;
-    *part_count = (unsigned)s.count;
+                         text == NULL || is_auto ? "rank and size of the launcher, as " : "",
+                         "--part", (unsigned long long)s.index, (unsigned long long)s.count,
+                         SHARES_MAX);
+    *index = (unsigned)s.index;
+    *share_count = (unsigned)s.count;
     return CKPT_OK;
 }

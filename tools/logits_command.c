@@ -1,4 +1,4 @@
-/* Limits from the command line, and a comparison of logits in words. */
+/* Limits from the command line; printing a comparison of logits. */
 #include "logits_command.h"
 
 #include <inttypes.h>
@@ -19,7 +19,7 @@ ckpt_code logits_parse_limits(const logits_limit_texts *texts, logits_limits lim
         if (text == NULL)
             continue;
         if (!cli_parse_number(text, &limits[m]) || limits[m] > most)
-            return ckpt_fail(err, CKPT_E_USAGE, "--%s '%s' is no number %s",
+            return ckpt_fail(err, CKPT_E_USAGE, "--%s '%s': expected a number %s",
                              logits_limit_name((logits_measure)m), text,
                              most > 1 ? "of 0 or more" : "from 0 to 1");
     }
@@ -46,16 +46,16 @@ static void print_trace(const logits_trace *t)
            p->is_missing ? ", which B does not have" : "");
     p = &t->selection;
     if (!p->is_found) {
-        printf("trace       the same experts and entries were selected everywhere\n");
+        printf("trace       experts and entries were selected identically everywhere\n");
         return;
     }
     printf("trace       selections differ from layer %" PRIu64 " '%s' of sequence %" PRIu64 " on: ",
            p->layer, p->point, p->sequence);
     if (isnan(t->gap))
-        printf("the gap at its cut is not known\n");
+        printf("the gap at the cut is unknown\n");
     else
         printf("%s, smallest gap %.3g at position %" PRIu64 "\n",
-               t->is_near_tie ? "it begins at a near tie" : "no near tie", t->gap,
+               t->is_near_tie ? "it starts at a near tie" : "not a near tie", t->gap,
                t->gap_position);
 }
 
@@ -76,7 +76,7 @@ void logits_print(const logits_comparison *c, const logits_limits limits,
     if (c->non_finite_count > 0)
         printf("non-finite  %" PRIu64 " logits are NaN or infinite\n", c->non_finite_count);
     if (c->has_generated && !c->is_generated_same)
-        printf("generated   other tokens\n");
+        printf("generated   different tokens\n");
     printf("KL(A||B)    mean %.4g, P50 %.4g, P99 %.4g, max %.4g at %s%s\n", m[LOGITS_KL_MEAN],
            m[LOGITS_KL_P50], m[LOGITS_KL_P99], m[LOGITS_KL_MAX],
            place_text(&c->positions[c->worst], place, sizeof place),
@@ -90,7 +90,7 @@ void logits_print(const logits_comparison *c, const logits_limits limits,
                place_text(&c->positions[c->first.position], place, sizeof place), c->first.id,
                (double)c->first.a, (double)c->first.b);
     else if (c->has_first)
-        printf("first       %s: other best tokens, or another log-sum-exp\n",
+        printf("first       %s: different best tokens or log-sum-exp\n",
                place_text(&c->positions[c->first.position], place, sizeof place));
     for (int i = 0; i < LOGITS_MEASURE_COUNT; i++)
         if (logits_is_exceeded(c, limits, (logits_measure)i))

@@ -1,24 +1,25 @@
-/* open_options.h: how tensors are read: rows of an option table for a ckpt_open_options. */
+/* open_options.h: options that control how tensors are read: rows of an option table for a
+ * ckpt_open_options. */
 #ifndef CKPT_OPEN_OPTIONS_H
 #define CKPT_OPEN_OPTIONS_H
 
 #include "tools/cli/cli.h"
 
-#define CLI_OPEN_OPTIONS(open)                                                                    \
-    { CLI_HEADING, NULL, NULL, NULL, "Reading" },                                                 \
-    { CLI_FLAG, "lenient", NULL, &(open).lenient,                                                 \
-      "report stale index entries, unlisted files, orphan scales, unknown and missing tensors, "  \
-      "odd scales instead of refusing them" },                                                    \
-    { CLI_FLAG, "u8-scales", NULL, &(open).u8_scales, "U8 scales are E8M0 codes" },               \
-    { CLI_FLAG, "keep-copies", NULL, &(open).keep_copies,                                         \
-      "MTP copies of embedding and head are tensors of their own" },                              \
-    { CLI_STRING, "map", "FILE", &(open).map_file,                                                \
-      "read names by this map instead of the built-in ones" }
+#define CLI_OPEN_OPTIONS(open)                                                                   \
+    { CLI_HEADING, NULL, NULL, NULL, "Reading" },                                                \
+    { CLI_FLAG, "lenient", NULL, &(open).lenient,                                                \
+      "report stale index entries, unlisted files, orphan scales, unknown and missing tensors, " \
+      "malformed scales instead of refusing them" },                                             \
+    { CLI_FLAG, "u8-scales", NULL, &(open).u8_scales, "interpret U8 scales as E8M0 codes" },     \
+    { CLI_FLAG, "keep-copies", NULL, &(open).keep_copies,                                        \
+      "treat MTP copies of embedding and head as separate tensors" },                            \
+    { CLI_STRING, "map", "FILE", &(open).map_file,                                               \
+      "read tensor names by this map instead of the built-in ones" }
 
-/* All rows of a command that only reads, behind its own. */
-#define CLI_READ_OPTIONS(open, common)                                                            \
-    CLI_OPEN_OPTIONS(open),                                                                       \
-    CLI_COMMON_READ(common),                                                                      \
+/* Rows for a command that only reads; put after its own rows. */
+#define CLI_READ_OPTIONS(open, common) \
+    CLI_OPEN_OPTIONS(open),            \
+    CLI_COMMON_READ(common),           \
     CLI_OPTIONS_END
 
 #endif

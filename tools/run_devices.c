@@ -32,8 +32,8 @@ static ckpt_code parse_devices(const char *text, unsigned **list, unsigned *coun
             devices[(*count)++] = device;
     } while (is_good && *at++ == ',');
     if (!is_good || at[-1] != '\0')
-        return ckpt_fail(err, CKPT_E_USAGE, "--devices '%s' is no list of different devices: "
-                                            "expected numbers as in 0,1", text);
+        return ckpt_fail(err, CKPT_E_USAGE, "--devices '%s': expected a list of distinct device "
+                                            "numbers, as in 0,1", text);
     return CKPT_OK;
 }
 

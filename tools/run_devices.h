@@ -12,12 +12,12 @@ typedef struct {
     uint64_t host_bytes;       /* where there is no device */
 } run_device_options;
 
-/* Fill in devices and memory_bytes; backend is set. *list is the caller's to free. */
+/* Fill in devices and memory_bytes; backend is set. The caller frees *list. */
 ckpt_code run_devices_choose(const run_device_options *options, run_options *model,
                              unsigned **list, ckpt_error *err);
 
-/* "layers": where the time went. Weights that arrived while another layer ran are that one's
- * copies. */
+/* "layers": where the time went. Weights copied while another layer was running are counted in
+ * that layer's copies. */
 void run_put_times(json_writer *w, const run_model *model, const run_config *config);
 
 #endif

@@ -1,4 +1,4 @@
-/* Results of ckpt-run and what they must not replace. */
+/* Outputs of ckpt-run, and files that they must not replace. */
 #include "run_places.h"
 
 #include <string.h>
@@ -21,8 +21,8 @@ static ckpt_code check_apart(const run_places *p, const char *path, ckpt_error *
 static ckpt_code check_name(const char *option, const char *path, ckpt_error *err)
 {
     if (strcmp(path, "-") == 0)
-        return ckpt_fail(err, CKPT_E_USAGE, "--%s -: expected a file, standard output cannot be "
-                         "used for it (a file of this name is ./-)", option);
+        return ckpt_fail(err, CKPT_E_USAGE, "--%s -: expected a file; standard output is not "
+                         "supported (use ./- for a file of this name)", option);
     return CKPT_OK;
 }
 

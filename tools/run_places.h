@@ -12,7 +12,7 @@ typedef struct {
     const char *inputs[5];         /* other files that are read */
 } run_places;
 
-/* Refuse, before hours of work, results that could not be written or would replace an input. */
+/* Before hours of work, refuse outputs that cannot be written or would replace an input. */
 ckpt_code run_places_check(const run_places *places, ckpt_error *err);
 
 #endif

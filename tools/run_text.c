@@ -1,4 +1,4 @@
-/* From a message to token ids, and from token ids to an answer. */
+/* Converts a message to token ids and generated ids to text. */
 #include "run_text.h"
 
 #include <stdlib.h>
@@ -40,8 +40,8 @@ ckpt_code run_text_ask(const run_text_options *options, const char *checkpoint, 
     if (path == NULL)
         return ckpt_fail_memory(err, "a path", strlen(checkpoint));
     if (options->tokenizer == NULL && !file_exists(path))
-        code = ckpt_fail(err, CKPT_E_USAGE, "'%s' has no tokenizer.json: name one with "
-                         "--tokenizer", checkpoint);
+        code = ckpt_fail(err, CKPT_E_USAGE, "'%s' has no tokenizer.json: use --tokenizer FILE",
+                         checkpoint);
     else if ((code = run_text_open(path, options->tokenizer != NULL, out, err)) == CKPT_OK)
         code = encode(options, *out, prompts, err);
     free(path);

@@ -1,4 +1,4 @@
-/* run_text.h: what ckpt-run is asked in words, and its answer. */
+/* run_text.h: prompts and answers of ckpt-run as text. */
 #ifndef CKPT_RUN_TEXT_H
 #define CKPT_RUN_TEXT_H
 
@@ -14,17 +14,17 @@ typedef struct {
 } run_text_options;
 
 #define RUN_TEXT_DEFAULTS { .mode = "chat" }
-#define RUN_TEXT_OPTIONS(text)                                                                    \
-    { CLI_STRING, "prompt", "TEXT", &(text).prompt,                                               \
-      "instead of --tokens: a message to the model; what it generates is printed as text" },      \
-    { CLI_CHOICE, "mode", "chat|think|think-max|raw", &(text).mode,                               \
-      "how the message is put to it; raw: TEXT as it is (default chat)" },                        \
-    { CLI_STRING, "instructions", "TEXT", &(text).instructions,                                   \
-      "the system text before the message" },                                                     \
-    { CLI_STRING, "tokenizer", "FILE", &(text).tokenizer,                                         \
-      "of --prompt (default: tokenizer.json of the checkpoint)" }
+#define RUN_TEXT_OPTIONS(text)                                                        \
+    { CLI_STRING, "prompt", "TEXT", &(text).prompt,                                   \
+      "instead of --tokens: a message to the model; the generated text is printed" }, \
+    { CLI_CHOICE, "mode", "chat|think|think-max|raw", &(text).mode,                   \
+      "prompt format; raw: TEXT unchanged (default chat)" },                          \
+    { CLI_STRING, "instructions", "TEXT", &(text).instructions,                       \
+      "system prompt" },                                                              \
+    { CLI_STRING, "tokenizer", "FILE", &(text).tokenizer,                             \
+      "tokenizer for --prompt (default: tokenizer.json of the checkpoint)" }
 
-/* Tokens of the message, as the only prompt. *out is yours to free. */
+/* Tokens of the message, as the only prompt. The caller frees *out. */
 ckpt_code run_text_ask(const run_text_options *options, const char *checkpoint, run_text **out,
                        run_prompts *prompts, ckpt_error *err);
 #endif

@@ -1,11 +1,11 @@
-/* A checkpoint against its manifest. */
+/* Checks a checkpoint against its manifest. */
 #include "check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "libckpt/checkpoint.h"
+#include "libckpt/file.h"
 #include "json_line.h"
 
 const char *check_kind_name(check_kind kind)
@@ -24,7 +24,7 @@ const char *check_kind_name(check_kind kind)
     return names[kind];
 }
 
-/* ---- what opening knows ---- */
+/* ---- results of opening ---- */
 
 static void count_stored(const ckpt_checkpoint *checkpoint, check_result *out)
 {
@@ -40,30 +40,33 @@ static void count_stored(const ckpt_checkpoint *checkpoint, check_result *out)
         out->file_count++;
 }
 
-/* The manifest to use: the one that was named, else the one that lies in the checkpoint. */
-static ckpt_code read_manifest(const ckpt_checkpoint *checkpoint, const check_options *options,
-                               check_result *out, ckpt_error *err)
+/* The manifest to use: the one given, else the one in the checkpoint. */
+static ckpt_code find_manifest(const check_options *options, char **out, ckpt_error *err)
 {
     static const char *const names[] = { MANIFEST_FILE, MANIFEST_FILE ".zst" };
-    const ckpt_folder *folder = checkpoint_folder(checkpoint);
-    const char *name = options->manifest;
 
+    *out = NULL;
     if (options->structure_only)
         return CKPT_OK;
-    if (name != NULL)
-        folder = NULL;
-    for (size_t i = 0; i < 2 && folder != NULL && name == NULL; i++)
-        if (folder_has(folder, names[i]))
-            name = names[i];
-    if (name == NULL && options->files_are_right)
+    if (options->manifest != NULL) {
+        *out = strdup(options->manifest);
+        return *out != NULL ? CKPT_OK : ckpt_fail_memory(err, "a path", 0);
+    }
+    for (size_t i = 0; i < 2 && file_is_directory(options->path); i++) {
+        char *path = file_join(options->path, names[i]);
+
+        if (path == NULL)
+            return ckpt_fail_memory(err, "a path", strlen(options->path));
+        if (file_exists(path)) {
+            *out = path;
+            return CKPT_OK;
+        }
+        free(path);
+    }
+    if (options->files_are_right)
         return CKPT_OK;
-    if (name == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no manifest to check values against: name "
-                         "one with --manifest, or say --structure-only", options->path);
-    out->manifest_path = folder == NULL ? strdup(name) : folder_path_of(folder, name);
-    if (out->manifest_path == NULL)
-        return ckpt_fail_memory(err, "a path", strlen(name));
-    return manifest_read(folder, name, &out->manifest, err);
+    return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no manifest to check values against: use "
+                     "--manifest FILE or --structure-only", options->path);
 }
 
 /* ---- values ---- */
@@ -76,8 +79,8 @@ static void add_difference(check_result *out, check_kind kind, const char *name)
     d->name = name;
 }
 
-/* Loaders that take every file of a folder would read them, those that ask the index would not.
- * What lies in folders below is none of theirs. */
+/* Loaders that read every file of a folder would read them, those that use the index would not.
+ * Sub-folders are ignored by both. */
 static void find_unlisted(const file_list *unread, check_result *out)
 {
     for (size_t i = 0; unread != NULL && i < unread->count; i++)
@@ -92,7 +95,7 @@ static int is_left_out(const ckpt_tensor *t, const check_options *options)
     return options->main_only && digest_is_mtp(t->name);
 }
 
-/* A tensor of the manifest and the same of the checkpoint, or CKPT_NOT_FOUND. */
+/* A tensor of the manifest and its counterpart in the checkpoint, or CKPT_NOT_FOUND. */
 static void check_tensor(const ckpt_digest *digest, const ckpt_catalog *catalog, size_t said,
                          check_result *out)
 {
@@ -154,12 +157,13 @@ static ckpt_code check_values(const ckpt_digest *digest, const ckpt_catalog *cat
             add_difference(out, CHECK_EXTRA, t->name);
     }
     if (matched == 0)
-        return ckpt_fail(err, CKPT_E_USAGE, "nothing to check: '%s' lists no tensor of '%s'",
+        return ckpt_fail(err, CKPT_E_USAGE,
+                         "nothing to check: '%s' does not list any tensor of '%s'",
                          out->manifest_path, options->path);
     return CKPT_OK;
 }
 
-/* What was read twice, and was not the same. */
+/* Copies of a tensor that differ. */
 static void find_copies(const ckpt_store *store, const ckpt_catalog *catalog,
                         const check_options *options, check_result *out)
 {
@@ -192,7 +196,7 @@ static ckpt_code check_manifest(const ckpt_checkpoint *checkpoint, const check_o
     return code;
 }
 
-/* Weights of the same values are another model under another config. */
+/* The same weights with a different config are a different model. */
 static ckpt_code check_config(const check_options *options, check_result *out, ckpt_error *err)
 {
     if (out->manifest.config.count > 0 && options->config == NULL &&
@@ -230,7 +234,10 @@ ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_option
     memset(out, 0, sizeof *out);
     count_stored(checkpoint, out);
     out->files_are_right = options->files_are_right;
-    if ((code = read_manifest(checkpoint, options, out, err)) != CKPT_OK ||
+    if ((code = find_manifest(options, &out->manifest_path, err)) != CKPT_OK ||
+        (out->manifest_path != NULL &&
+         (code = manifest_read(out->manifest_path, options->manifest != NULL, &out->manifest,
+                               err)) != CKPT_OK) ||
         (code = sums_check(options->store, &options->copy, &out->sums, err)) != CKPT_OK)
         goto out;
     most = 1 + 2 * out->tensor_count + out->sums.wrong_count +

@@ -1,7 +1,7 @@
 /*
- * check.h: is a checkpoint what its manifest says, and do its files hold what their own checksums
- * say? Opening it has checked its structure already: headers, offsets, index, names, pairs of
- * weights and scales, the family's inventory.
+ * check.h: does a checkpoint match its manifest, and do its files match their stored checksums?
+ * Opening it has checked its structure already: headers, offsets, index, names, pairs of weights
+ * and scales, the family's inventory.
  */
 #ifndef CKPT_CHECK_H
 #define CKPT_CHECK_H
@@ -14,16 +14,16 @@
 
 typedef struct {
     const char *path;              /* of the checkpoint, as it was given */
-    const char *manifest;          /* or NULL: the one in `path`, if it is there */
+    const char *manifest;          /* or NULL: the one in `path`, if any */
     int main_only;                 /* leave out mtp.* */
     int structure_only;            /* no values; else no manifest is an error */
-    int files_are_right;           /* every byte is as a hub listed it: needs no manifest */
-    int weights_only;              /* leave config.json out */
-    const json_value *config;      /* of the checkpoint; NULL: it carries none */
-    int has_place_for_config;      /* its layout carries one: that it is gone is a difference from a
-                                      manifest that recorded it */
+    int files_are_right;           /* every file matches a hub's listing: no manifest needed */
+    int weights_only;              /* ignore config.json */
+    const json_value *config;      /* of the checkpoint; NULL: none */
+    int has_place_for_config;      /* its layout has one: if it is missing, that is a difference
+                                      from a manifest that recorded it */
     ckpt_store *store;             /* of the checkpoint: checksums, copies that differ */
-    const file_list *unread;       /* files of weights that opening left out; NULL: none matters */
+    const file_list *unread;       /* weight files that opening skipped; NULL: none matters */
     ckpt_run_options copy;
 } check_options;
 
@@ -32,10 +32,10 @@ typedef enum {
     CHECK_SHAPE,                   /* another shape or class */
     CHECK_MISSING,                 /* in the manifest only */
     CHECK_EXTRA,                   /* in the checkpoint only */
-    CHECK_UNLISTED,                /* a file of weights beside the index that it does not name */
-    CHECK_COPY,                    /* stored twice, as by several ranks, and not the same */
-    CHECK_CHECKSUM,                /* the bytes of a stored tensor have another CRC-32 */
-    CHECK_CONFIG                   /* config.json is gone, of which the manifest has a record */
+    CHECK_UNLISTED,                /* a weight file that is not in the index */
+    CHECK_COPY,                    /* copies of a tensor, e.g. from several ranks, differ */
+    CHECK_CHECKSUM,                /* the CRC-32 of a stored tensor is wrong */
+    CHECK_CONFIG                   /* config.json is missing, but the manifest has a record of it */
 } check_kind;
 
 typedef struct {
@@ -54,10 +54,10 @@ typedef struct {
     size_t stored_count;
     uint64_t stored_bytes;         /* of their data */
     size_t file_count;
-    size_t unlisted_count;         /* files: these are in `differing`, too */
+    size_t unlisted_count;         /* files: also in `differing` */
     size_t copy_count;             /* CHECK_COPY in `differing` */
     int config_is_gone;            /* CHECK_CONFIG in `differing` */
-    sums_result sums;              /* the wrong ones are in `differing`, too */
+    sums_result sums;              /* the wrong ones are also in `differing` */
     const char *layout;            /* borrowed from the checkpoint */
     const char *family;
     ckpt_manifest manifest;        /* empty without one */
@@ -75,7 +75,7 @@ void check_release(check_result *result);
 int check_is_same(const check_result *result);           /* nothing was found to differ */
 const char *check_kind_name(check_kind kind);            /* "value", "checksum" */
 
-/* The document, as one value of `w`; `notes`: what opening let pass. */
+/* The document, as one value of `w`; `notes`: deviations accepted when opening. */
 void check_put(json_writer *w, const check_result *result, const file_list *notes);
 
 #endif

@@ -1,4 +1,4 @@
-/* The comparing sink: tiles of A come in, tiles of B are read beside them. */
+/* A sink that receives tiles of A and compares them with the same tiles of B. */
 #include "compare.h"
 
 #include <pthread.h>
@@ -136,7 +136,7 @@ static void find_missing_in_a(const compare_sink *s, const compare_options *opti
 
 /* ---- the result ---- */
 
-/* Does one side store the tensor twice, and not the same? */
+/* Does one side have copies of the tensor that differ? */
 static int find_copy(const compare_sink *s, const size_t tensors[2], ckpt_difference *out)
 {
     for (int side = 0; side < 2; side++) {
@@ -155,7 +155,7 @@ static int find_copy(const compare_sink *s, const size_t tensors[2], ckpt_differ
     return 0;
 }
 
-/* What became of a tensor of A that has a partner in B; 0: nothing to tell. */
+/* The result for a tensor of A that exists in B; 0: nothing to report. */
 static int judge(const compare_sink *s, size_t tensor, const compare_options *options,
                  ckpt_difference *out)
 {
@@ -233,8 +233,8 @@ static ckpt_code check_compared(const compare_options *options, const ckpt_compa
     if (options->glob_count > 0)
         return ckpt_fail(err, CKPT_E_USAGE, "nothing to compare: no tensor that both checkpoints "
                          "have matches '%s'", options->globs[0]);
-    return ckpt_fail(err, CKPT_E_USAGE, "nothing to compare: no tensor of the one checkpoint "
-                     "(%zu) has the name of one of the other (%zu)", a_count, b_count);
+    return ckpt_fail(err, CKPT_E_USAGE, "nothing to compare: the checkpoints (%zu and %zu tensors) "
+                     "have no tensor name in common", a_count, b_count);
 }
 
 ckpt_code compare_sources(ckpt_source *a, ckpt_source *b, const compare_options *options,

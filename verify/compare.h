@@ -1,9 +1,9 @@
 /*
- * compare.h: two checkpoints, value by value, whatever their layouts and encodings.
+ * compare.h: compares two checkpoints value by value, in any layouts and encodings.
  *
- * Tensors are matched by name. Values are what the digest takes them for: -0 is +0, all NaN are
- * alike, a block-scaled element is the F32 product of code and scale. The result is the same for
- * every number of threads.
+ * Tensors are matched by name. Values are compared as the digest defines them: -0 is +0, all NaN
+ * are equal, a block-scaled element is the F32 product of code and scale. The result is the same
+ * for every number of threads.
  */
 #ifndef CKPT_COMPARE_H
 #define CKPT_COMPARE_H
@@ -32,12 +32,12 @@ typedef struct {
     difference_statistics statistics;
 } compare_measured;
 
-/* What was compared, for the document. */
+/* Description of the inputs, for the document. */
 typedef struct {
-    const char *path;              /* NULL: nothing is said */
+    const char *path;              /* NULL: omitted */
     const char *layout;
     const char *family;
-    const file_list *notes;        /* what opening let pass */
+    const file_list *notes;        /* deviations accepted when opening */
 } compare_input;
 
 /* Lists are sorted by name. Names are borrowed from the sources' catalogs. */
@@ -50,7 +50,7 @@ struct ckpt_comparison {
     size_t missing_in_a_count;
     const char **missing_in_b;
     size_t missing_in_b_count;
-    const char **re_encoded;       /* equal values, same encoding, other codes or scales */
+    const char **re_encoded;       /* equal values, same encoding, different codes or scales */
     size_t re_encoded_count;
     compare_form form;
     compare_measured *measured;    /* of all whose values were compared, if that was asked for */

@@ -1,4 +1,4 @@
-/* Two open checkpoints compared: values, copies and configs; and what callers outside see of it. */
+/* Compares two open checkpoints: values, copies and configs; implements ckpt_compare. */
 #include "compare.h"
 
 #include <stdlib.h>
@@ -6,14 +6,14 @@
 #include "libckpt/checkpoint.h"
 #include "libckpt/options.h"
 
-/* Ranks that disagree are a difference here, not a failure. */
+/* Ranks that disagree count as a difference here, not as an error. */
 static ckpt_code keep_copies(const ckpt_checkpoint *c, ckpt_error *err)
 {
     return store_keep_copies(checkpoint_store(c),
                              ckpt_catalog_count(ckpt_source_catalog(ckpt_logical(c))), err);
 }
 
-/* The configs, unless they are left out; and what else the result says of its inputs. */
+/* Compare the configs unless excluded; describe the inputs in the result. */
 static ckpt_code compare_configs(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
                                  int weights_only, ckpt_comparison *result, ckpt_error *err)
 {

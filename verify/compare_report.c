@@ -1,4 +1,4 @@
-/* A comparison in words and in JSON. */
+/* Prints a comparison as text and JSON. */
 #include "compare.h"
 
 #include <inttypes.h>

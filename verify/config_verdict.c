@@ -1,4 +1,4 @@
-/* Two configs, and what keeps them from being compared. */
+/* Compares two configs, or states why they were not compared. */
 #include "config_verdict.h"
 
 #include <stdio.h>
@@ -49,9 +49,11 @@ ckpt_code config_verdict_make_recorded(const config_meaning *a, const json_value
 
     memset(out, 0, sizeof *out);
     if (a->count == 0 || b == NULL) {
-        out->note = a->count == 0 && b == NULL ? "config.json was not compared: there is none"
-                    : b == NULL ? "config.json was not compared: the checkpoint carries none"
-                                : "config.json was not compared: there was none";
+        out->note = a->count == 0 && b == NULL ? "config.json was not compared: the checkpoint has "
+            "none"
+                    : b == NULL ? "config.json was not compared: the layout has none"
+                                : "config.json was not compared: the manifest's checkpoint had "
+                                    "none";
         return CKPT_OK;
     }
     if ((code = config_meaning_read(b, &out->b, err)) == CKPT_OK)
@@ -66,9 +68,9 @@ ckpt_code config_verdict_make(const json_value *a, const json_value *b, config_v
 
     memset(out, 0, sizeof *out);
     if (a == NULL || b == NULL) {
-        out->note = a == NULL && b == NULL ? "config.json was not compared: neither carries one"
-                    : a == NULL            ? "config.json was not compared: A carries none"
-                                           : "config.json was not compared: B carries none";
+        out->note = a == NULL && b == NULL ? "config.json was not compared: neither A nor B has one"
+                    : a == NULL            ? "config.json was not compared: A has none"
+                                           : "config.json was not compared: B has none";
         return CKPT_OK;
     }
     if ((code = config_meaning_read(a, &out->a, err)) == CKPT_OK &&

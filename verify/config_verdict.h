@@ -1,6 +1,6 @@
 /*
- * config_verdict.h: do two checkpoints compute the same with the same weights? What their configs
- * say of the forward pass (libckpt/config_meaning.h), compared.
+ * config_verdict.h: compares the config members that affect the forward pass
+ * (libckpt/config_meaning.h): do two checkpoints with the same weights compute the same?
  */
 #ifndef CKPT_CONFIG_VERDICT_H
 #define CKPT_CONFIG_VERDICT_H
@@ -17,15 +17,15 @@ typedef struct {
     int is_compared;
 } config_verdict;
 
-/* A config that is NULL: the layout carries none. *out is yours to release, also on failure. */
+/* A config that is NULL: the layout has none. *out is yours to release, also on failure. */
 ckpt_code config_verdict_make(const json_value *a, const json_value *b, config_verdict *out,
                               ckpt_error *err);
-/* The same with A's meaning from a record; it is borrowed. */
+/* The same with A's members from a manifest; borrowed. */
 ckpt_code config_verdict_make_recorded(const config_meaning *a, const json_value *b,
                                        config_verdict *out, ckpt_error *err);
 void config_verdict_release(config_verdict *verdict);
 
-/* The member `config`: null where it was not asked for, or {"note": what was not compared, or
+/* The member `config`: null if not requested, or {"note": what was not compared, or
  * null, "compared": N, "differing": [{"name", A, B}, ...]}. A and B are the keys of the sides; a
  * side without the member has null. */
 void config_verdict_put(json_writer *w, const config_verdict *verdict, const char *a_key,

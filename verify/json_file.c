@@ -1,4 +1,4 @@
-/* A document through the compressor into a file. */
+/* Writes a document to a file, optionally compressed. */
 #include "json_file.h"
 
 #include "libckpt/zfile.h"

@@ -1,4 +1,5 @@
-/* json_file.h: a JSON document as a file, whole or not at all; zstd if its name ends in .zst. */
+/* json_file.h: writes a JSON document to a file, completely or not at all; compressed if its name
+ * ends in .zst. */
 #ifndef CKPT_JSON_FILE_H
 #define CKPT_JSON_FILE_H
 

@@ -1,6 +1,6 @@
 /*
- * json_line.h: long lists with one entry on a line, inside a document that is indented: readable,
- * and good for grep and diff.
+ * json_line.h: long lists with one entry per line, inside an indented document: readable, and
+ * suited for grep and diff.
  *
  *     json_writer line;
  *     json_line_begin(&line, w);       w stands where a value is due

@@ -1,4 +1,4 @@
-/* The distance of two rows of logits, and of all of them. */
+/* Measures the difference of two rows of logits, and of all rows. */
 #include "logits.h"
 
 #include <inttypes.h>
@@ -53,7 +53,7 @@ static double kl_term(double a, double b)
     return exp(a) * (expm1(t) - t);
 }
 
-/* Ids of the best, best first; of equal logits the lower id. Returns how many. */
+/* Ids of the best, best first; ties go to the lower id. Returns how many. */
 static unsigned find_best(const logits_row *row, unsigned count, uint32_t ids[BEST_MAX])
 {
     float values[BEST_MAX];
@@ -118,7 +118,7 @@ static void note_first(comparing *c, const logits_entry *a, const logits_entry *
 typedef struct {
     double a_sum;              /* log(sum(exp)) */
     double b_sum;
-    double a_mass;             /* probability of what both know */
+    double a_mass;             /* probability of the tokens known to both */
     double b_mass;
     double kl;
 } row_sums;
@@ -143,8 +143,8 @@ static void add_pair(comparing *c, row_sums *s, const logits_entry *pair[2], log
     p->logprob_max = larger(fabs(a - b), p->logprob_max);
 }
 
-/* All tokens that are not known to both, as one. Sums in files are F32: below their rounding a
- * remainder is not known to be more than nothing. */
+/* Treat all tokens not known to both as one. Sums in files are F32: a remainder below their
+ * rounding error may be zero. */
 static double kl_of_rest(const row_sums *s)
 {
     const double floor_of_a = 0x1p-23 * fmax(1, fabs(s->a_sum));
@@ -208,7 +208,7 @@ static ckpt_code compare_set(comparing *c, size_t set, ckpt_error *err)
                                     p->value_count < a->width)) {
             code = ckpt_fail(err, CKPT_E_FORMAT, "position %" PRIu64 " of '%s' and '%s' has %s",
                              p->position, c->a.input->path, c->b.input->path,
-                             a->is_top != b->is_top ? "token ids beyond the other's logits"
+                             a->is_top != b->is_top ? "token ids beyond the other file's vocabulary"
                                                     : "no token in common");
             goto out;
         }
@@ -227,15 +227,15 @@ static ckpt_code check_sets(const comparing *c, size_t set, ckpt_error *err)
     const char *what = NULL;
 
     if (a->prompt != b->prompt || a->is_mtp != b->is_mtp)
-        what = "other prompts, or MTP logits in one of them only";
+        what = "different prompts, or MTP logits in only one of them";
     else if (a->token_count != b->token_count ||
              memcmp(a->tokens, b->tokens, a->token_count * sizeof *a->tokens) != 0)
-        what = "other tokens";
+        what = "different tokens";
     else if (a->count != b->count ||
              memcmp(a->positions, b->positions, a->count * sizeof *a->positions) != 0)
-        what = "other positions";
+        what = "different positions";
     else if (a->is_top == b->is_top && a->width != b->width)
-        what = "rows of other lengths";
+        what = "rows of different lengths";
     if (what == NULL)
         return CKPT_OK;
     return ckpt_fail(err, CKPT_E_USAGE, "cannot compare '%s' with '%s': they have %s (prompt %u: "
@@ -245,7 +245,7 @@ static ckpt_code check_sets(const comparing *c, size_t set, ckpt_error *err)
                      b->count, a->width, b->width);
 }
 
-/* Tokens that were generated are compared where both files have them. */
+/* Generated tokens are compared if both files have them. */
 static ckpt_code compare_generated(const comparing *c, const logits_set *set, ckpt_error *err)
 {
     const int is_numbered =
@@ -278,7 +278,7 @@ static int order_numbers(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Between the two nearest ranks, linearly. `sorted` has no NaN. */
+/* Linear interpolation between the two nearest ranks. `sorted` has no NaN. */
 static double percentile(const double *sorted, size_t count, double share)
 {
     const double at = share * (double)(count - 1);
@@ -430,7 +430,7 @@ int logits_is_exceeded(const logits_comparison *comparison, const logits_limits 
         return 0;
     if (measure == LOGITS_TOP1 || measure == LOGITS_TOP5)
         return !(value >= limits[measure]);
-    return !(value <= limits[measure]);            /* a NaN is beyond every limit */
+    return !(value <= limits[measure]);            /* a NaN exceeds every limit */
 }
 
 int logits_is_same(const logits_comparison *comparison, const logits_limits limits)

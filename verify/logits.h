@@ -1,13 +1,14 @@
 /*
- * logits.h: two outputs of ckpt-run, or one and a golden file, position by position.
+ * logits.h: compares two outputs of ckpt-run, or one with a golden file, position by position.
  *
  * A file is safetensors with tokens I32 [T], positions I32 [P] (absent: the first P) and logits F32
  * or BF16 [P, V]; or, of the K best, top_logits, top_ids [P, K] and logsumexp [P]. Names end in
- * ".0", ".1" ... where there are several prompts. mtp_positions, mtp_logits ... are compared, too.
+ * ".0", ".1" ... where there are several prompts. mtp_positions, mtp_logits ... are compared as
+ * well.
  *
  * All sums are in F64. Where only the K best are known, all other tokens count as one: then the KL
- * divergence is a lower bound. Other tokens, positions, shapes or prompts are errors, never a
- * difference, and so is an empty file.
+ * divergence is a lower bound. Different tokens, positions, shapes or prompts, and empty files,
+ * are errors, not differences.
  */
 #ifndef CKPT_LOGITS_H
 #define CKPT_LOGITS_H
@@ -20,7 +21,7 @@ typedef struct {
     const char *tensor;            /* "logits_exact"; NULL: logits or top_logits, and mtp_* */
 } logits_input;
 
-/* What is measured over all positions. */
+/* The measures over all positions. */
 typedef enum {
     LOGITS_KL_MAX,                 /* sum(p_a * log(p_a / p_b)) */
     LOGITS_KL_MEAN,
@@ -82,7 +83,7 @@ typedef struct {
 ckpt_code logits_compare(const logits_input *a, const logits_input *b, logits_comparison *out,
                          ckpt_error *err);
 void logits_release(logits_comparison *comparison);
-/* Can this file be compared? For those who make the other one first. */
+/* Can this file be compared? For callers that still have to compute the other one. */
 ckpt_code logits_check(const logits_input *input, ckpt_error *err);
 
 /* Limits by measure; NaN: none. top1 and top5 are lower limits, the others upper ones. */
@@ -90,7 +91,7 @@ typedef double logits_limits[LOGITS_MEASURE_COUNT];
 const char *logits_limit_name(logits_measure measure);       /* "max-kl" */
 int logits_is_exceeded(const logits_comparison *comparison, const logits_limits limits,
                        logits_measure measure);
-/* Within all limits, or, where there is none, bit-identical. Never with NaN or infinity. */
+/* Within all limits, or bit-identical if there are none. False with NaN or infinity. */
 int logits_is_same(const logits_comparison *comparison, const logits_limits limits);
 
 /* ---- traces ---- */
@@ -104,7 +105,7 @@ typedef struct {
     uint64_t layer;
     char point[LOGITS_POINT_BYTES];
     int is_missing;                /* B does not have it */
-    double a_rms;                  /* NaN where a trace does not say */
+    double a_rms;                  /* NaN if the trace does not contain it */
     double b_rms;
 } logits_point;
 
@@ -120,7 +121,7 @@ typedef struct {
 
 #define LOGITS_NEAR_TIE 1e-5
 
-/* Two traces of ckpt-run. Other shapes are errors. */
+/* Two traces of ckpt-run. Different shapes are errors. */
 ckpt_code logits_compare_traces(const char *a_path, const char *b_path, logits_trace *out,
                                 ckpt_error *err);
 

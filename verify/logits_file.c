@@ -88,13 +88,14 @@ static ckpt_code check_shape(const logits_file *f, size_t tensor, uint64_t rows,
     const ckpt_tensor *t = tensor_at(f, tensor);
 
     if (t->rank != (cols == 0 ? 1 : 2) || t->shape[0] != rows || (cols > 0 && t->shape[1] != cols))
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' of '%s' has not the shape of its positions and "
-                         "logits, %" PRIu64 " x %" PRIu64, t->name, f->input->path, rows,
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' of '%s' does not have the shape of its "
+                         "positions and logits, %" PRIu64 " x "
+                         "%" PRIu64, t->name, f->input->path, rows,
                          cols == 0 ? 1 : cols);
     return CKPT_OK;
 }
 
-/* The K best: ids and sums beside the logits. */
+/* Top-K rows: ids and sums beside the logits. */
 static ckpt_code find_top(const logits_file *f, const naming *n, logits_set *s, ckpt_error *err)
 {
     const int64_t ids = find(f, n, "top_ids");
@@ -103,7 +104,7 @@ static ckpt_code find_top(const logits_file *f, const naming *n, logits_set *s, 
 
     s->is_top = 1;
     if (ids == CKPT_NOT_FOUND || sums == CKPT_NOT_FOUND)
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has '%s' but no top_ids or logsumexp of it",
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has '%s' but no top_ids or logsumexp for it",
                          f->input->path, tensor_at(f, s->rows)->name);
     s->ids = (size_t)ids;
     s->sums = (size_t)sums;
@@ -111,7 +112,7 @@ static ckpt_code find_top(const logits_file *f, const naming *n, logits_set *s, 
         (code = check_shape(f, s->sums, s->count, 0, err)) != CKPT_OK)
         return code;
     if (tensor_at(f, s->ids)->dtype != CKPT_I32 || tensor_at(f, s->sums)->dtype != CKPT_F32)
-        return ckpt_fail(err, CKPT_E_FORMAT, "top_ids of '%s' are not I32, or logsumexp not F32",
+        return ckpt_fail(err, CKPT_E_FORMAT, "top_ids of '%s' must be I32 and logsumexp F32",
                          f->input->path);
     return CKPT_OK;
 }
@@ -138,12 +139,13 @@ static ckpt_code find_positions(const logits_file *f, const naming *n, logits_se
             s->positions[count] = (int64_t)count;
     }
     if (count != s->count)
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' of '%s' has %" PRIu64 " entries, but there are "
-                         "logits of %" PRIu64, name, f->input->path, count, s->count);
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' of '%s' has %" PRIu64 " entries, but logits "
+                         "have %" PRIu64, name, f->input->path, count, s->count);
     for (uint64_t i = 0; i < count; i++)
         if (s->positions[i] < 0 || (uint64_t)s->positions[i] >= s->token_count ||
             (i > 0 && s->positions[i] <= s->positions[i - 1]))
-            return ckpt_fail(err, CKPT_E_FORMAT, "'%s' of '%s' is not ascending below %" PRIu64,
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s' of '%s' must be ascending and below "
+                "%" PRIu64,
                              name, f->input->path, s->token_count);
     return CKPT_OK;
 }
@@ -229,7 +231,7 @@ ckpt_code logits_file_open(const logits_input *input, logits_file *out, ckpt_err
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has no tensor '%s'", input->path,
                          input->tensor != NULL ? input->tensor : "logits");
     if (total == 0)
-        return ckpt_fail(err, CKPT_E_FORMAT, "nothing to compare: '%s' has logits of no position",
+        return ckpt_fail(err, CKPT_E_FORMAT, "nothing to compare: '%s' has no logits",
                          input->path);
     return CKPT_OK;
 }

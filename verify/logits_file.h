@@ -7,7 +7,7 @@
 typedef struct {
     uint32_t prompt;
     int is_mtp;
-    int is_top;                /* only the K best are there */
+    int is_top;                /* only the K best are present */
     size_t rows;               /* tensors */
     size_t ids;
     size_t sums;
@@ -36,7 +36,7 @@ typedef struct {
     logits_entry *entries;     /* by id; room for logits_set.width */
     uint64_t count;
     int is_top;
-    float sum;                 /* log(sum(exp)) as it is in the file; only of the K best */
+    float sum;                 /* log(sum(exp)) as stored in the file; only for top-K rows */
 } logits_row;
 
 /* *out is to be released, also on failure. Fails on a file without any position. */
@@ -49,7 +49,7 @@ void logits_row_release(logits_row *row);
 ckpt_code logits_row_read(const logits_file *file, const logits_set *set, uint64_t i,
                           logits_row *row, ckpt_error *err);
 
-/* All numbers of an integer tensor; *out is malloc'd, NULL where there is no such tensor. */
+/* All numbers of an integer tensor; *out is malloc'd, NULL if there is no such tensor. */
 ckpt_code logits_read_integers(const logits_file *file, const char *name, int64_t **out,
                                uint64_t *count, ckpt_error *err);
 

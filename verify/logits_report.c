@@ -1,4 +1,4 @@
-/* A comparison of logits as JSON. */
+/* Prints a comparison of logits as JSON. */
 #include "logits.h"
 
 #include <math.h>

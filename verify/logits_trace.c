@@ -1,4 +1,4 @@
-/* Where the traces of two runs part. */
+/* Finds the first difference of two traces. */
 #include "logits.h"
 
 #include <errno.h>
@@ -55,7 +55,7 @@ static ckpt_code read_line(const trace_file *f, const json_value *v, trace_line 
     if (!json_u64(json_member(v, "sequence"), &out->sequence) ||
         !json_u64(json_member(v, "layer"), &out->layer) || point == NULL ||
         strlen(point) >= sizeof out->point)
-        return bad_line(f, "no sequence, layer or point", err);
+        return bad_line(f, "expected sequence, layer and point", err);
     snprintf(out->point, sizeof out->point, "%s", point);
     out->rms = number_of(v, "rms");
     out->gap = number_of(v, "gap");
@@ -65,7 +65,7 @@ static ckpt_code read_line(const trace_file *f, const json_value *v, trace_line 
     if (digest == NULL || strlen(digest) != sizeof out->digest - 1 || json_count(shape) != 2 ||
         !json_u64(json_first(shape), &out->shape[0]) ||
         !json_u64(json_next(json_first(shape)), &out->shape[1]))
-        return bad_line(f, "no digest or shape", err);
+        return bad_line(f, "expected digest and shape", err);
     snprintf(out->digest, sizeof out->digest, "%s", digest);
     return CKPT_OK;
 }
@@ -89,7 +89,7 @@ static ckpt_code add_line(trace_file *f, const char *text, size_t size, ckpt_err
     return CKPT_OK;
 }
 
-/* A line at a time: a trace may be larger than memory, and come from a pipe. */
+/* One line at a time: a trace may be larger than memory and come from a pipe. */
 static ckpt_code read_lines(trace_file *f, FILE *in, char *text, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
@@ -131,7 +131,7 @@ static ckpt_code read_trace(trace_file *f, ckpt_error *err)
     return code;
 }
 
-/* Both are in the order in which they ran, so the search begins where the last one ended. */
+/* Both are in execution order, so the search starts where the last one ended. */
 static const trace_line *find_line(const trace_file *f, const trace_line *like, size_t *from)
 {
     for (size_t n = 0; n < f->count; n++) {
@@ -147,7 +147,7 @@ static const trace_line *find_line(const trace_file *f, const trace_line *like, 
     return NULL;
 }
 
-/* The cut that makes this set; NULL: the point is no set. */
+/* The cut that selects this set; NULL: the point is not a set. */
 static const char *cut_of(const char *point)
 {
     if (strcmp(point, "index_set") == 0)

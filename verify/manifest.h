@@ -6,18 +6,17 @@
  *    "files": [NAME, ...], "notes": [TEXT, ...], "tensors": [
  *    {"name": N, "class": "float"|"int", "shape": [..], "value": HEX32, "encoding": E}, ...]}
  *
- * Tensors are sorted by name, in byte order, as the root is. `files` is there where a conversion
- * wrote the manifest: what it wrote beside it, and may be replaced with it. `notes` is there where
- * `digest` made it: why the checkpoint may not be a whole model. `config` has what of
- * config.json changes the forward pass (config_meaning.h); null: the checkpoint carries none.
- * Manifests of earlier versions have no such member.
+ * Tensors are sorted by name, in byte order, as the root is. `files` is present if a conversion
+ * wrote the manifest: the files it wrote beside it, which may be replaced together. `notes` is
+ * present if `digest` made it: why the checkpoint may not be a complete model. `config` has the
+ * members of config.json that affect the forward pass (config_meaning.h); null: no config.json.
+ * Manifests of earlier versions lack it.
  */
 #ifndef CKPT_MANIFEST_H
 #define CKPT_MANIFEST_H
 
 #include "libckpt/config_meaning.h"
 #include "libckpt/digest.h"
-#include "libckpt/folder.h"
 #include "libckpt/json.h"
 #include "libckpt/replaceable.h"
 
@@ -36,21 +35,19 @@ ckpt_code manifest_put(json_writer *w, const manifest_info *info, ckpt_error *er
 /* Into a file; compressed when its name ends in ".zst". */
 ckpt_code manifest_write(const char *path, const manifest_info *info, ckpt_error *err);
 
-/* What was read. The catalog's dtypes only stand for the classes: F32 and I64. */
+/* A manifest that was read. The catalog's dtypes only represent the classes: F32 and I64. */
 typedef struct {
     ckpt_catalog *catalog;
     ckpt_digest *digest;
     char root[CKPT_ROOT_HEX];
     char main_root[CKPT_ROOT_HEX];
-    int has_config;                /* it tells of config.json, or that there was none */
+    int has_config;                /* it has the member `config` */
     config_meaning config;         /* empty: there was none */
 } ckpt_manifest;
 
-/* Refuses a manifest whose roots are not those of its tensors. It is a file of the folder; with no
- * folder (NULL) it is at a path that the user gave for it, which may be a pipe. *out is yours to
- * release. */
-ckpt_code manifest_read(const ckpt_folder *folder, const char *name, ckpt_manifest *out,
-                        ckpt_error *err);
+/* Refuses a manifest whose roots are not those of its tensors. is_named: the user gave the path of
+ * this file, which may then be a pipe. *out is yours to release. */
+ckpt_code manifest_read(const char *path, int is_named, ckpt_manifest *out, ckpt_error *err);
 void manifest_release(ckpt_manifest *manifest);
 
 /* Indexes of a catalog's tensors in the order of their names; malloc'd, NULL without memory. */

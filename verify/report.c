@@ -1,4 +1,4 @@
-/* The ledger of a conversion. */
+/* Writes the report of a conversion. */
 #include "report.h"
 
 #include <assert.h>
@@ -17,7 +17,7 @@ typedef struct {
     uint64_t kept;
 } report_totals;
 
-/* The tensor of the source that a target tensor is made of; NULL when it came from elsewhere. */
+/* The source tensor of a target tensor; NULL if it came from --fill-from. */
 static const ckpt_tensor *find_origin(const ckpt_outcome *o, size_t target)
 {
     int64_t found;
@@ -99,7 +99,7 @@ static void put_totals(json_writer *w, const ckpt_outcome *o)
     json_put_object_end(w);
 }
 
-/* What a stored tensor's fate is called, and the key of what it is about. */
+/* The name of a stored tensor's fate, and the key of the related tensor. */
 static void put_fate(json_writer *w, const ckpt_outcome *o, const map_fate *fate)
 {
     static const struct {
@@ -112,7 +112,7 @@ static void put_fate(json_writer *w, const ckpt_outcome *o, const map_fate *fate
         [FATE_DROPPED] = { "dropped", "reason" },
     };
 
-    assert(fate->kind != FATE_NONE);           /* a reading accounts for every stored tensor */
+    assert(fate->kind != FATE_NONE);           /* reading accounts for every stored tensor */
     json_member_string(w, "fate", words[fate->kind].word);
     json_member_string(w, words[fate->kind].key, fate->kind == FATE_DROPPED ? fate->reason
                        : ckpt_catalog_at(o->source_logical, fate->logical)->name);

@@ -1,6 +1,6 @@
 /*
- * report.h: the ledger of a conversion: what became of every tensor of the source, where every
- * tensor of the target comes from, and what its encoding lost: nothing, or how much.
+ * report.h: the report of a conversion: the fate of every source tensor, the origin of every
+ * target tensor, and how much its encoding lost, if anything.
  *
  * A JSON document; README.md has its members. Every number but "seconds" and the paths is a
  * function of source and options.

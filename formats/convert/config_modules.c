@@ -1,9 +1,9 @@
 /*
- * Which modules a checkpoint leaves unquantised, in the words of the servers that read the list.
+ * The modules that a checkpoint leaves unquantised, as expected by the servers that read the list.
  *
- * vLLM, SGLang and transformers take every linear layer and every routed expert of a checkpoint
- * with an FP8 quantization_config for quantised, unless modules_to_not_convert or ignored_layers
- * names its module; BF16 weights would be cast into FP8 parameters without a word.
+ * With an FP8 quantization_config, vLLM, SGLang and transformers assume that every linear layer
+ * and routed expert is quantised, unless modules_to_not_convert or ignored_layers names its
+ * module; BF16 weights would silently be cast into FP8 parameters.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -31,8 +31,8 @@ int config_is_weight(const config_change *change, size_t i)
 typedef struct {
     const config_change *change;
     file_list names;
-    size_t *weights;          /* by name: a weight of it, as a place in the targets */
-    table index;              /* name -> place in names */
+    size_t *weights;          /* by name: index of one of its weights in the targets */
+    table index;              /* name -> index in names */
 } modules;
 
 static ckpt_code fail_divided(const config_change *change, const char *module, size_t a, size_t b,
@@ -42,12 +42,12 @@ static ckpt_code fail_divided(const config_change *change, const char *module, s
     const ckpt_tensor *other = ckpt_catalog_at(change->targets, b);
 
     return ckpt_fail(err, CKPT_E_USAGE,
-                     "'%s' would be %s and '%s' %s, but config.json can only say one encoding for "
-                     "'%s': give both the same", one->name, ckpt_dtype_name(one->dtype),
+                     "'%s' would be %s and '%s' %s, but config.json has one encoding for '%s': use "
+                     "the same for both", one->name, ckpt_dtype_name(one->dtype),
                      other->name, ckpt_dtype_name(other->dtype), module);
 }
 
-/* Names repeat: the experts of a layer are one module. */
+/* Names repeat, because the experts of a layer are one module. */
 static ckpt_code add_module(modules *m, const char *name, size_t weight, ckpt_error *err)
 {
     const ckpt_tensor *t = ckpt_catalog_at(m->change->targets, weight);
@@ -121,7 +121,7 @@ static ckpt_code find_modules(modules *m, ckpt_error *err)
     return code;
 }
 
-/* Is the module of this name plain (1), quantised (0), or none that is known (-1)? */
+/* Is the module of this name plain (1), quantised (0) or unknown (-1)? */
 static int is_plain(const modules *m, const char *name)
 {
     static const char prefix[] = "model.";
@@ -136,7 +136,8 @@ static int is_plain(const modules *m, const char *name)
 
 /* ---- the list ---- */
 
-/* Of the list that is there what is still true or about other modules, then what it lacks. */
+/* Keep entries of the old list that are still true or about unknown modules, then add what is
+ * missing. */
 static ckpt_code collect(const modules *m, const json_value *old, file_list *out,
                          ckpt_error *err)
 {

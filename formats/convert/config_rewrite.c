@@ -1,4 +1,4 @@
-/* Editing config.json. */
+/* Edits config.json. */
 #include "config_rewrite.h"
 
 #include <stdio.h>
@@ -12,7 +12,7 @@
 
 typedef struct {
     int is_quantised;
-    int has_f32_scales;            /* of other weights than experts */
+    int has_f32_scales;            /* of weights other than experts */
     const char *expert_dtype;      /* JSON text, or NULL: no quantised experts */
 } told_encoding;
 
@@ -60,7 +60,7 @@ static ckpt_code check_experts(const config_change *change, ckpt_error *err)
         if (first != NULL && first->dtype != t->dtype)
             return ckpt_fail(err, CKPT_E_USAGE,
                              "experts would be %s ('%s') and %s ('%s'), but expert_dtype of "
-                             "config.json has one value: say --experts fp4 or fp8",
+                             "config.json has one value: use --experts fp4 or fp8",
                              ckpt_dtype_name(first->dtype), first->name,
                              ckpt_dtype_name(t->dtype), t->name);
         first = first == NULL ? t : first;
@@ -68,7 +68,7 @@ static ckpt_code check_experts(const config_change *change, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* What a checkpoint without one gets; NULL: no memory. */
+/* The quantization_config for a checkpoint without one; NULL: out of memory. */
 static char *new_quantization(void)
 {
     const ckpt_encoding *fp8 = encoding_at(ENCODING_FP8_128);
@@ -96,7 +96,7 @@ static ckpt_code check_block(const config_change *change, const json_value *conf
         if (encoding_is(t, ENCODING_FP8_128))
             return ckpt_fail(err, CKPT_E_USAGE,
                              "tensor '%s' would have blocks of 128 x 128, but quantization_config "
-                             "of config.json tells of others", t->name);
+                             "of config.json has another weight_block_size", t->name);
     }
     return CKPT_OK;
 }
@@ -122,7 +122,7 @@ static ckpt_code rewrite_quantization(const config_change *change, char **text, 
     return code;
 }
 
-/* vLLM takes a checkpoint without expert_dtype for one with FP4 experts and E8M0 scales. */
+/* vLLM assumes FP4 experts and E8M0 scales if expert_dtype is missing. */
 static const char *expert_dtype(const told_encoding *wanted)
 {
     if (wanted->expert_dtype == NULL && wanted->has_f32_scales)
@@ -157,7 +157,7 @@ ckpt_code config_rewrite(const char *text, const config_change *change, char **o
     return code;
 }
 
-/* A copy of the text without what tells the encoding, parsed. */
+/* A parsed copy of the text without the members that describe the encoding. */
 static ckpt_code parse_bare(const char *text, json_document **out, ckpt_error *err)
 {
     char *bare = strdup(text);
@@ -225,7 +225,7 @@ ckpt_code config_rewrite_inference(const char *text, const ckpt_catalog *targets
         return ckpt_fail_memory(err, "inference/config.json", strlen(text));
     code = json_parse(text, strlen(text), "inference/config.json", &document, err);
     json_free(document);
-    /* The reference code takes a missing expert_dtype for "fp4" in some releases: say null. */
+    /* Some releases of the reference code assume "fp4" if expert_dtype is missing: write null. */
     if (code == CKPT_OK &&
         (code = config_update(&edited, "dtype", wanted.is_quantised ? "\"fp8\"" : "\"bf16\"",
                               err)) == CKPT_OK &&
@@ -259,7 +259,7 @@ ckpt_code config_check_inference(const config_change *change, const ckpt_map *pl
         if (first != NULL && (first->scale_dtype == CKPT_NONE) != (t->scale_dtype == CKPT_NONE))
             return ckpt_fail(err, CKPT_E_USAGE,
                              "'%s' would be %s and '%s' %s, but inference/config.json of the "
-                             "reference code has one dtype: give both the same with --dtype and "
+                             "reference code has one dtype: use the same for --dtype and "
                              "--experts", first->name, ckpt_dtype_name(first->dtype), t->name,
                              ckpt_dtype_name(t->dtype));
         first = first == NULL ? t : first;

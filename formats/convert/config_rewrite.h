@@ -1,14 +1,14 @@
 /*
- * config.h: config.json of a converted checkpoint. Text is edited in place: what does not change
- * keeps its bytes.
+ * config_rewrite.h: config.json of a converted checkpoint. The text is edited in place: unchanged
+ * members keep their bytes.
  *
  *   all BF16                  quantization_config and expert_dtype are removed
  *   FP8 or FP4 weights        quantization_config: fp8, e4m3, ue8m0, [128, 128], dynamic
  *   routed experts FP4 / FP8  expert_dtype "fp4" / "fp8", for families that know the key
- *   some of both              modules_to_not_convert (or ignored_layers, where that is there) lists
+ *   a mixture              modules_to_not_convert (or ignored_layers, where that is there) lists
  *                             the modules of the weights that are BF16
  *
- * A copy says what its source says: where no encoding changes, nothing is edited.
+ * If no encoding changes, nothing is edited.
  */
 #ifndef CKPT_CONFIG_H
 #define CKPT_CONFIG_H
@@ -19,25 +19,26 @@
 
 typedef struct {
     const ckpt_catalog *targets;
-    const ckpt_catalog *from;        /* the same tensors, in the same order, as `text` describes
-                                        them; NULL: it describes none */
+    const ckpt_catalog *from;        /* the same tensors in the same order, as described by `text`;
+                                        NULL: not described */
     const ckpt_catalog *official;    /* what the family expects, or NULL */
-    const ckpt_map *modules;         /* map of the native names, which tells modules; or NULL */
+    const ckpt_map *modules;         /* map of the native names, which gives the modules; or NULL */
     int has_expert_dtype;            /* the family knows that key */
-    int is_inference;                /* `from` is the reference code's own folder already */
+    int is_inference;                /* `from` is already in the reference code's layout */
 } config_change;
 
-/* *out is malloc'd. `text` is the source's config.json. Refuses encodings that it cannot say. */
+/* *out is malloc'd. `text` is the source's config.json. Refuses encodings that it cannot
+ * express. */
 ckpt_code config_rewrite(const char *text, const config_change *change, char **out,
                          ckpt_error *err);
 
-/* Refuse encodings that inference/config.json of DeepSeek's own code cannot say; weights that have
- * a plain dtype in `plain`, the map of the layout, are as it wants them. */
+/* Refuse encodings that inference/config.json of DeepSeek's own code cannot express; weights with
+ * a plain dtype in `plain`, the map of the layout, are exempt. */
 ckpt_code config_check_inference(const config_change *change, const ckpt_map *plain,
                                  ckpt_error *err);
 
-/* The same for --like: its text if the two say the same apart from the encoding, else the source's
- * text with like's encoding. */
+/* The same for --like: its text if both agree apart from the encoding, else the source's text with
+ * like's encoding. */
 ckpt_code config_rewrite_like(const char *text, const char *like, char **out, ckpt_error *err);
 
 /* inference/config.json of DeepSeek's own code: dtype, scale_fmt, expert_dtype. */

@@ -2,7 +2,7 @@
  * convert.h: one conversion of a checkpoint, from plan to commit.
  *
  *   convert_plan     opens everything, decides every tensor and byte position; reads no tensor data
- *   convert_run      writes DST.partial, or goes on where an earlier run was stopped
+ *   convert_run      writes DST.partial, or resumes an earlier run
  *   convert_commit   makes it durable and renames it to DST
  */
 #ifndef CKPT_CONVERT_H
@@ -20,27 +20,27 @@ typedef struct {
     const char *like;                /* or NULL */
     const char *fill_from;           /* or NULL */
     const char *names;               /* style, or NULL: as in the source */
-    int force_names;                 /* also quantised weights that a reader of them misreads */
+    int force_names;                 /* allow encodings that a reader of the names misreads */
     const ckpt_format *format;       /* of the target */
     format_sharding sharding;        /* of sharded formats */
     ckpt_open_options open;
     plan_policy policy;              /* not with like */
-    uint64_t file_bytes_max;         /* greedy files of at most this; 0: as in the source */
+    uint64_t file_bytes_max;         /* fill files up to this size; 0: as in the source */
     int match_reference;
     int allow_lossy;
     int no_digest;
     int verify;                      /* read the result back and compare digests */
     int overwrite;
     int no_space_check;
-    int many_files;                  /* more than 1,000 by file_bytes_max are meant */
-    int restart;                     /* discard an unfinished run of other options */
-    unsigned part;                   /* 1 .. part_count: the share of this process */
-    unsigned part_count;             /* 0 or 1: it does everything */
+    int many_files;                  /* allow file_bytes_max to give more than 1,000 files */
+    int restart;                     /* discard an unfinished run with other options */
+    unsigned share;                   /* 1 .. share_count: the share of this process */
+    unsigned share_count;             /* 0 or 1: the whole job */
     ckpt_run_options copy;
-    convert_feed *feed;              /* the source comes file by file; or NULL */
+    convert_feed *feed;              /* the source arrives file by file; or NULL */
 } convert_options;
 
-/* Options that are words, of a command or of a caller of the library. NULL: not given. */
+/* Options given as text, by a command or a caller of the library. NULL: not given. */
 typedef struct {
     const char *layout;              /* "hf" (the default), "mp", "torch_dist" */
     const char *dtype;               /* "bf16", "fp8", "fp4", "keep" (the default) */
@@ -51,23 +51,23 @@ typedef struct {
 
 enum { CONVERT_RANKS_MAX = 65536 };
 
-/* The format of the layout, if it can be written. Else the error lists those that can; NULL: it is
- * told to be missing. */
+/* The format of the layout, if it can be written, else an error that lists those that can. NULL:
+ * the error says that the option is missing. */
 ckpt_code convert_find_layout(const char *layout, const ckpt_format **out, ckpt_error *err);
 
-/* Set format, policy and, of a torch_dist, names; refuse options that exclude each other. All
- * others are set already. */
+/* Set format, policy and, for torch_dist, names; refuse options that exclude each other. All
+ * others must be set already. */
 ckpt_code convert_take_words(const convert_words *words, convert_options *out, ckpt_error *err);
 
 /* Refuse a target that exists (unless it may be replaced), cannot be made, or is one of the inputs.
- * The source need not be there yet. */
+ * The source need not exist yet. */
 ckpt_code convert_check_target(const convert_options *options, ckpt_error *err);
 
-/* What a conversion reads, and must not be replaced: paths, NULL for what is not given. */
+/* The inputs of a conversion, which must not be replaced: paths, NULL if not given. */
 enum { CONVERT_INPUTS = 4 };
 void convert_inputs(const convert_options *options, const char *paths[CONVERT_INPUTS]);
 
-/* A conversion in three stages: what it will do, where it writes, what came of it. */
+/* A conversion in three stages: plan, output, result. */
 typedef struct convert_job convert_job;
 
 /* *out is yours to free. The options' strings are borrowed. */
@@ -78,17 +78,17 @@ void convert_free(convert_job *job);         /* NULL is fine; leaves the partial
 
 /* ---- the plan ---- */
 
-/* What a plan says, borrowed from the job. */
+/* The contents of a plan, borrowed from the job. */
 typedef struct {
-    const ckpt_catalog *from;        /* the inputs' tensors as they are, in the order of `to` */
-    const ckpt_catalog *to;          /* as they shall be */
+    const ckpt_catalog *from;        /* the inputs' tensors, in the order of `to` */
+    const ckpt_catalog *to;          /* the target's tensors */
     uint64_t in_bytes;               /* of the inputs' tensors */
     uint64_t out_bytes;              /* of the target's files */
     uint64_t fixed_bytes;            /* memory of the catalogs */
     uint64_t tile_bytes;             /* memory of one thread's tile */
     size_t key_count;                /* stored tensors */
-    size_t piece_count;              /* that they are cut into */
-    int is_cut;                      /* by a layout that cuts */
+    size_t piece_count;              /* into which they are cut */
+    int is_cut;                      /* if the layout cuts tensors */
     size_t file_count;               /* see convert_file */
     const char *const *notes;
     size_t note_count;
@@ -99,25 +99,26 @@ typedef struct {
 void convert_summarise(const convert_job *job, convert_summary *out);
 /* Name of the target's tensor file i, and its size. */
 const char *convert_file(const convert_job *job, size_t i, uint64_t *size_bytes);
-/* Append the names of what the run makes: weights, and what is carried along. */
+/* Append the names of the files that the run writes: weights and files copied along. */
 ckpt_code convert_list_files(const convert_job *job, file_list *out, ckpt_error *err);
-/* Instead of convert_run: write what describes the data (.metadata, an index) below `directory`. */
+/* Instead of convert_run: write the files that describe the data (.metadata, an index) below
+ * `directory`. */
 ckpt_code convert_describe(convert_job *job, const char *directory, ckpt_error *err);
 
 /* ---- after the run ---- */
 
 typedef enum {
-    CONVERT_WRITTEN,                 /* all of it: to commit */
+    CONVERT_WRITTEN,                 /* complete: commit it */
     CONVERT_WAITING,                 /* this share is done; another process will commit */
-    CONVERT_THERE                    /* DST holds it already, from the same job */
+    CONVERT_THERE                    /* DST already exists, from the same job */
 } convert_state;
 convert_state convert_state_of(const convert_job *job);
 
-/* The directory that the run writes to: for files of the caller's own, before the commit. */
+/* The directory that the run writes to, for additional files of the caller, before the commit. */
 const char *convert_directory(const convert_job *job);
 
-/* What the run did, where it has written all. *out is borrowed from the job, until this is called
- * again; `words` are left to the caller. */
+/* The outcome of a run that has written everything. *out is borrowed from the job until the next
+ * call; the caller sets `words`. */
 ckpt_code convert_outcome(convert_job *job, ckpt_outcome *out, ckpt_error *err);
 
 #endif

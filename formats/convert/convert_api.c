@@ -1,4 +1,4 @@
-/* A conversion as callers of the library see it: plan, run and commit in one call. */
+/* ckpt_convert: plan, run and commit in one call. */
 #include <stdlib.h>
 
 #include "convert_private.h"

@@ -1,4 +1,4 @@
-/* The target of a conversion: config.json, and what it cannot say. */
+/* The target of a conversion: config.json, and refusal of what it cannot express. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +11,7 @@
 #include "formats/mp.h"
 #include "formats/notes.h"
 
-/* 1 when no weight stays quantised: then config.json need not tell of the scheme. */
+/* 1 if no weight stays quantised: then config.json need not describe the scheme. */
 static int drops_scheme(const job_plan *plan)
 {
     const plan_policy *policy = &plan->options.policy;
@@ -48,7 +48,7 @@ ckpt_code convert_check_method(const job_plan *plan, ckpt_error *err)
                      "--scale-dtype is possible", plan->options.source, method);
 }
 
-/* An mp folder is for the reference code, which reads inference/config.json. */
+/* mp shards are for the reference code, which reads inference/config.json. */
 static ckpt_code check_config(const job_plan *plan, const config_change *change,
                               ckpt_error *err)
 {
@@ -79,7 +79,7 @@ static ckpt_code rewrite_config(job_plan *plan, const char *text, ckpt_error *er
     return code;
 }
 
-/* vLLM takes the bytes of these scales for numbers. */
+/* vLLM reads the bytes of these scales as integers. */
 static ckpt_code note_scales(job_plan *plan, ckpt_error *err)
 {
     for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++) {
@@ -88,13 +88,14 @@ static ckpt_code note_scales(job_plan *plan, ckpt_error *err)
         if (plan->options.format == &format_hf && plan_is_expert(t->name) &&
             t->dtype == CKPT_F8_E4M3 && t->scale_dtype == CKPT_F8_E8M0)
             return note_add(&plan->notes, err,
-                            "FP8 experts with E8M0 scales: vLLM takes the scale bytes for numbers "
-                            "(SGLang and transformers read them); --scale-dtype f32 serves all");
+                            "FP8 experts with E8M0 scales: vLLM misreads the scales as integers "
+                            "(SGLang and transformers read them); --scale-dtype f32 works with all "
+                            "of them");
     }
     return CKPT_OK;
 }
 
-/* Shards of ranks are run by code that reads a config of its own. */
+/* mp shards are run by code that reads a separate config. */
 static ckpt_code plan_inference(job_plan *plan, ckpt_error *err)
 {
     const file_list *carried = &plan->source->extras;
@@ -111,7 +112,8 @@ static ckpt_code plan_inference(job_plan *plan, ckpt_error *err)
     code = inference_config_derive(family_name(plan->source->family), plan->config_text, &bare,
                                    &why);
     if (code == CKPT_E_FORMAT)
-        return note_add(&plan->notes, err, "%s is not made: %s", CONFIG_INFERENCE_FILE, why.text);
+        return note_add(&plan->notes, err, "%s is not written: "
+            "%s", CONFIG_INFERENCE_FILE, why.text);
     if (code != CKPT_OK)
         return ckpt_fail(err, code, "%s", why.text);
     if (bare != NULL)

@@ -1,4 +1,4 @@
-/* Converting what has come so far, file by file. */
+/* Converts the files that have arrived so far. */
 #include "convert_feed.h"
 
 #include <stdlib.h>
@@ -8,7 +8,7 @@
 #include "libckpt/array.h"
 #include "libckpt/size.h"
 
-/* Tensor `tensor` of the target needs something of file `file` of the source. */
+/* Tensor `tensor` of the target needs data of file `file` of the source. */
 typedef struct {
     uint32_t tensor;
     uint32_t file;
@@ -20,7 +20,7 @@ typedef struct {
     convert_feed *feed;
     feed_need *needs;            /* by tensor */
     size_t need_count;
-    uint32_t *missing;           /* by tensor: files that have not come */
+    uint32_t *missing;           /* by tensor: number of missing files */
     uint32_t *left;              /* by file: tensors that still need it */
     uint8_t *has_come;           /* by file */
     uint8_t *is_done;            /* by tensor */
@@ -100,9 +100,9 @@ static ckpt_code say_wants(feed_run *r, ckpt_error *err)
     return r->feed->want(r->feed, NULL, err);
 }
 
-/* ---- a file comes ---- */
+/* ---- a file arrives ---- */
 
-/* Plan and data must be of one file: the plan's header was believed until now. */
+/* The data must have the header that was used for the plan. */
 static ckpt_code check_header(const store_file *planned, const ckpt_file *data, ckpt_error *err)
 {
     enum { PIECE_BYTES = 1 << 16 };
@@ -120,7 +120,8 @@ static ckpt_code check_header(const store_file *planned, const ckpt_file *data, 
         same = memcmp(expected, got, size) == 0;
     }
     if (!same)
-        return ckpt_fail(err, CKPT_E_DIFFERENT, "'%s' does not begin as the plan was told",
+        return ckpt_fail(err, CKPT_E_DIFFERENT, "the header of '%s' differs from the one used for "
+            "the plan",
                          file_path(data));
     return CKPT_OK;
 }
@@ -155,7 +156,7 @@ static ckpt_code take_next(feed_run *r, size_t *out, ckpt_error *err)
     while (i < store->file_count && strcmp(store->files[i].name, name) != 0)
         i++;
     if (i == store->file_count || r->has_come[i])
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' came, but was not asked for", name);
+        return ckpt_fail(err, CKPT_E_USAGE, "unexpected file '%s'", name);
     if ((code = open_data(r, i, err)) != CKPT_OK)
         return code;
     r->has_come[i] = 1;
@@ -165,7 +166,7 @@ static ckpt_code take_next(feed_run *r, size_t *out, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* ---- what it makes possible ---- */
+/* ---- converting ready tensors ---- */
 
 static ckpt_code finish_file(feed_run *r, size_t i, ckpt_error *err)
 {
@@ -177,7 +178,7 @@ static ckpt_code finish_file(feed_run *r, size_t i, ckpt_error *err)
     return code == CKPT_OK ? r->feed->answer(r->feed, f->name, 1, err) : code;
 }
 
-/* Convert what can be; the result reaches the disk before any file is said to be finished. */
+/* Convert the tensors that are ready; sync the result before a file is reported as finished. */
 static ckpt_code convert_ready(feed_run *r, ckpt_error *err)
 {
     const feed_copy *copy = r->copy;

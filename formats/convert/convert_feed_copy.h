@@ -1,20 +1,20 @@
-/* convert_feed_copy.h: the tensor loop of a conversion whose source comes file by file. */
+/* convert_feed_copy.h: the tensor loop of a conversion whose source arrives file by file. */
 #ifndef CKPT_CONVERT_FEED_COPY_H
 #define CKPT_CONVERT_FEED_COPY_H
 
 #include "convert_plan.h"
 
-/* What moves tensors: `to` takes those that are ready. */
+/* The loop: tensors that are ready are put into `to`. */
 typedef struct {
     ckpt_source *from;
     ckpt_sink *to;
     const ckpt_run_options *options;
     uint8_t *ready;                  /* by target tensor */
-    const uint8_t *kept;             /* by target tensor: it is there already */
+    const uint8_t *kept;             /* by target tensor: already written */
     const char *directory;           /* that `to` writes to */
 } feed_copy;
 
-/* ckpt_copy, as the files come. */
+/* ckpt_copy, as files arrive. */
 ckpt_code convert_feed_copy(const job_plan *plan, const feed_copy *copy, ckpt_error *err);
 
 #endif

@@ -7,7 +7,7 @@
 #include "formats/notes.h"
 #include "libckpt/size.h"
 
-/* Where each input's tensors go: the source's files under their names. */
+/* Assign each input's tensors to files: the source's files under their names. */
 static ckpt_code keep_files(job_plan *plan, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
@@ -25,7 +25,7 @@ static ckpt_code keep_files(job_plan *plan, ckpt_error *err)
     return code;
 }
 
-/* Number the files anew: a new one where the source (and its file) changes, or one is full. */
+/* Assign new file numbers: a new file where the source (and its file) changes, or one is full. */
 static uint32_t number_files(job_plan *plan)
 {
     const uint64_t limit = plan->options.file_bytes_max;
@@ -53,7 +53,7 @@ static uint32_t number_files(job_plan *plan)
     return file + 1;
 }
 
-/* The files of the official release; 0 when a tensor is not of it. */
+/* Use the files of the official release; 0 if a tensor is not in it. */
 static uint32_t number_officially(job_plan *plan)
 {
     const ckpt_catalog *official = plan->source->official;
@@ -71,7 +71,7 @@ static uint32_t number_officially(job_plan *plan)
     return count;
 }
 
-/* A size that was meant in GB makes a file of every tensor. */
+/* A size meant in GB but given in bytes makes one file per tensor. */
 static ckpt_code check_limit(job_plan *plan, uint32_t file_count, ckpt_error *err)
 {
     enum { FILES_MAX = 1000 };
@@ -82,14 +82,14 @@ static ckpt_code check_limit(job_plan *plan, uint32_t file_count, ckpt_error *er
         return CKPT_OK;
     if (file_count > FILES_MAX && !plan->options.many_files)
         return ckpt_fail(err, CKPT_E_USAGE, "--max-shard-size %llu makes %u files, more than %d: "
-                         "give a larger size, or add --many-files", (unsigned long long)limit,
+                         "use a larger size or add --many-files", (unsigned long long)limit,
                          file_count, FILES_MAX);
     for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++)
         larger += ckpt_tensor_bytes(ckpt_catalog_at(plan->targets, i)) > limit;
     if (larger == 0)
         return CKPT_OK;
-    return note_add(&plan->notes, err, "%zu tensors are larger than --max-shard-size: each has a "
-                    "file of its own", larger);
+    return note_add(&plan->notes, err, "%zu tensors are larger than --max-shard-size: each gets a "
+                    "separate file", larger);
 }
 
 static ckpt_code add_numbered_files(job_plan *plan, ckpt_error *err)
@@ -108,7 +108,7 @@ static ckpt_code add_numbered_files(job_plan *plan, ckpt_error *err)
     return format_add_files(plan->options.format, plan->store, count, err);
 }
 
-/* Copies go where their originals go when files are numbered anew. */
+/* Copies go into the files of their originals when files are renumbered. */
 static void place_copies(job_plan *plan)
 {
     for (size_t i = 0; i < plan->layout->count; i++) {
@@ -136,7 +136,7 @@ static ckpt_code lay_out_files(job_plan *plan, const map_write_input *input, ckp
     return code;
 }
 
-/* Keys by the map, pieces by the format, logical tensors in pieces by both. */
+/* Make keys by the map, pieces by the format, and logical tensors in pieces by both. */
 static ckpt_code lay_out_pieces(job_plan *plan, const map_write_input *input, ckpt_error *err)
 {
     ckpt_catalog *keys = catalog_create();

@@ -1,4 +1,4 @@
-/* A conversion as its caller sees it: what convert.h promises, from the three stages. */
+/* Implements convert.h with the three stages. */
 #include <stdlib.h>
 
 #include "convert_private.h"
@@ -27,7 +27,7 @@ void convert_free(convert_job *job)
         return;
     job_output_close(&job->output);
     job_result_release(&job->result);
-    job_plan_free((job_plan *)job->plan);      /* nobody else has it any more */
+    job_plan_free((job_plan *)job->plan);      /* no longer used by anyone else */
     free(job);
 }
 

@@ -30,7 +30,8 @@ ckpt_code convert_lay_out_like(job_plan *plan, ckpt_error *err)
     }
     for (size_t i = 0; i < ckpt_catalog_count(like->catalog) && code == CKPT_OK; i++)
         code = plan->like->reading.fates[i].kind == FATE_DROPPED
-                   ? ckpt_fail(err, CKPT_E_USAGE, "'%s' has a tensor '%s' that nothing can fill",
+                   ? ckpt_fail(err, CKPT_E_USAGE, "'%s' has a tensor '%s' for which there is no "
+                       "source",
                                plan->options.like, ckpt_catalog_at(like->catalog, i)->name)
                    : catalog_add(plan->store->catalog, ckpt_catalog_at(like->catalog, i), err);
     if (code != CKPT_OK)

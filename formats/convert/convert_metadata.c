@@ -1,8 +1,8 @@
 /*
- * convert_metadata.c: `__metadata__` of files that are numbered anew.
+ * convert_metadata.c: `__metadata__` of renumbered files.
  *
- * What every file of the inputs says goes into every file of the target; the rest belonged to files
- * that are no more, and is noted.
+ * Members common to all files of the inputs go into every file of the target; the rest belonged to
+ * files that no longer exist and is noted.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -16,9 +16,9 @@
 
 typedef struct {
     json_document *first;          /* metadata of the first file, or NULL */
-    const json_value **members;    /* of it; NULL where another file says something else */
+    const json_value **members;    /* its value; NULL if another file has a different one */
     table index;                   /* key -> member */
-    size_t *said_by;               /* by member: how many files say the same */
+    size_t *said_by;               /* by member: how many files agree */
     size_t file_count;
     file_list dropped;             /* keys, in any order, repeated */
 } common_metadata;
@@ -86,7 +86,7 @@ static ckpt_code add_files(common_metadata *m, const ckpt_checkpoint *from, ckpt
     return code;
 }
 
-/* What all files said, as JSON text; NULL when that is nothing. Other members become dropped. */
+/* The common members as JSON text; NULL if none. Other members are added to dropped. */
 static ckpt_code take_common(common_metadata *m, int is_carried, char **out, ckpt_error *err)
 {
     byte_buffer text = { .bytes = NULL };
@@ -131,10 +131,10 @@ static ckpt_code note_dropped(job_plan *plan, file_list *dropped, int is_carried
         qsort(dropped->names, dropped->count, sizeof *dropped->names, compare_keys);
     for (size_t i = 0; i < dropped->count && code == CKPT_OK; i++)
         if (i == 0 || strcmp(dropped->names[i], dropped->names[i - 1]) != 0)
-            code = note_add(&plan->notes, err, "__metadata__ '%s' is left out: %s",
+            code = note_add(&plan->notes, err, "__metadata__ '%s' is dropped: %s",
                             dropped->names[i],
-                            is_carried ? "not every file says the same"
-                                       : "the layout has no place for it");
+                            is_carried ? "not all files have the same"
+                                       : "the layout cannot store it");
     return code;
 }
 

@@ -1,11 +1,11 @@
-/* What a person should know of a conversion: on the terminal, in --json, in the report. */
+/* Notes on a conversion: for the terminal, --json and the report. */
 #include <string.h>
 
 #include "convert_plan.h"
 #include "libckpt/digest.h"
 #include "formats/notes.h"
 
-/* Does --fill-from supply a block that the source was said to lack? */
+/* Does --fill-from supply a block that the source lacks? */
 static int fills_mtp(const job_plan *plan)
 {
     for (size_t i = 0; i < ckpt_catalog_count(plan->picked->catalog); i++)
@@ -15,7 +15,7 @@ static int fills_mtp(const job_plan *plan)
     return 0;
 }
 
-/* What opening the source let pass, unless it holds no more. */
+/* Notes from opening the source that are still true. */
 static ckpt_code take_source(job_plan *plan, ckpt_error *err)
 {
     const file_list *notes = &plan->source->notes;
@@ -42,13 +42,13 @@ static ckpt_code take_filled(job_plan *plan, ckpt_error *err)
             first = ckpt_catalog_at(picked, i)->name;
     }
     if (count == 0)
-        return note_add(&plan->notes, err, "nothing came from '%s': '%s' has all tensors",
+        return note_add(&plan->notes, err, "nothing was taken from '%s': '%s' has all tensors",
                         plan->options.fill_from, plan->options.source);
     return note_add(&plan->notes, err, "%zu tensors come from '%s', the first is '%s'", count,
                     plan->options.fill_from, first);
 }
 
-/* --dtype is of quantised weights: a checkpoint in F16 comes out as it was. */
+/* --dtype concerns quantised weights: F16 tensors are not changed. */
 static ckpt_code take_halves(job_plan *plan, ckpt_error *err)
 {
     const char *first = NULL;
@@ -66,11 +66,11 @@ static ckpt_code take_halves(job_plan *plan, ckpt_error *err)
     if (count == 0 || plan->like != NULL ||
         (plan->options.policy.dtype == PLAN_KEEP && plan->options.policy.experts == PLAN_KEEP))
         return CKPT_OK;
-    return note_add(&plan->notes, err, "%zu tensors are F16 and stay so, the first is '%s': only "
-                    "quantised weights and BF16 are converted", count, first);
+    return note_add(&plan->notes, err, "%zu tensors are F16 and are not converted, the first is "
+                    "'%s': only quantised weights and BF16 are", count, first);
 }
 
-/* Experts that are stacked in one tensor have no number in their name. */
+/* Experts stacked in one tensor have no number in their name. */
 static ckpt_code take_no_experts(job_plan *plan, ckpt_error *err)
 {
     if (plan->like != NULL || plan->options.policy.experts == plan->options.policy.dtype)
@@ -79,7 +79,7 @@ static ckpt_code take_no_experts(job_plan *plan, ckpt_error *err)
         if (plan_is_expert(ckpt_catalog_at(plan->targets, i)->name))
             return CKPT_OK;
     return note_add(&plan->notes, err, "no tensor is a numbered expert ('experts.0.'): --experts "
-                    "changes nothing, and --dtype is about all weights");
+                    "has no effect, and --dtype applies to all weights");
 }
 
 ckpt_code convert_take_notes(job_plan *plan, ckpt_error *err)

@@ -1,4 +1,4 @@
-/* Writing the result: DST.partial, the planned files, and what lies beside the weights. */
+/* Writes the result: DST.partial, the planned files, and the files beside the weights. */
 #include "convert_output.h"
 
 #include <stdlib.h>
@@ -15,7 +15,7 @@ const char *job_output_directory(const job_output *output)
 
 /* ---- the beginning ---- */
 
-/* The planned files lie in `directory`. */
+/* Put the planned files into `directory`. */
 static ckpt_code move_store(ckpt_store *store, const char *directory, ckpt_error *err)
 {
     char *copy = strdup(directory);
@@ -27,7 +27,7 @@ static ckpt_code move_store(ckpt_store *store, const char *directory, ckpt_error
     return CKPT_OK;
 }
 
-/* The times of the last change of all that is read. */
+/* The modification times of all inputs. */
 static uint64_t source_times(const job_plan *plan)
 {
     const ckpt_checkpoint *inputs[] = { plan->source, plan->fill };
@@ -42,7 +42,7 @@ static uint64_t source_times(const job_plan *plan)
     return sum;
 }
 
-/* DST has its name: what it was made from may go. `context` is the job_output. */
+/* DST was renamed into place: its source may be deleted. `context` is the job_output. */
 static ckpt_code tell_named(void *context, ckpt_error *err)
 {
     const convert_options *o = &((const job_output *)context)->plan->options;
@@ -61,10 +61,10 @@ ckpt_code job_output_begin(job_output *output, ckpt_error *err)
         .overwrite = o->overwrite,
         .fingerprint = plan->fingerprint,
         .tensor_count = ckpt_catalog_count(plan->targets),
-        .part = o->part,
-        .part_count = o->part_count,
+        .share = o->share,
+        .share_count = o->share_count,
         .restart = o->restart,
-        .keep_others = o->feed != NULL,       /* the source of what it has may be gone */
+        .keep_others = o->feed != NULL,       /* the source of its data may have been deleted */
         .files = &files,
         .named = o->feed == NULL ? NULL : tell_named,
         .named_context = output,
@@ -88,8 +88,8 @@ ckpt_code job_output_begin_spill(job_output *output, ckpt_error *err)
     const side_data_options side = {
         .directory = job_output_directory(output),
         .catalog = plan->targets,
-        .part = plan->options.part,
-        .part_count = plan->options.part_count,
+        .share = plan->options.share,
+        .share_count = plan->options.share_count,
         .synced_bytes = journal_side_bytes(output_journal(output->partial)),
     };
 
@@ -254,7 +254,7 @@ void job_output_discard(job_output *output)
 
     output->partial = NULL;
     store_close_files(output->plan->store, NULL);
-    output_discard(partial, NULL);             /* the refusal is what is told */
+    output_discard(partial, NULL);             /* report the refusal, not an error of the cleanup */
 }
 
 void job_output_withdraw(job_output *output)

@@ -16,8 +16,8 @@ void pipeline_free(convert_pipeline *p)
 }
 
 /*
- * May the result have other values than the inputs? By rounding where that is allowed; and with
- * scales that are no powers of two BF16 returns to the products that it was rounded from.
+ * May the values of the result differ from the inputs? Yes if rounding is allowed; and with scales
+ * that are not powers of two, BF16 values are restored to the products that they were rounded from.
  */
 int pipeline_may_change(const job_plan *plan)
 {

@@ -1,5 +1,5 @@
-/* convert_pipeline.h: the views that tensors pass on their way: picked inputs -> digest tap ->
- * encodings, and where --verify needs it another digest tap. */
+/* convert_pipeline.h: the views that tensors pass through: picked inputs -> digest tap ->
+ * encodings, and if --verify needs it another digest tap. */
 #ifndef CKPT_CONVERT_PIPELINE_H
 #define CKPT_CONVERT_PIPELINE_H
 
@@ -11,13 +11,13 @@ typedef struct {
     ckpt_source *written;            /* what is copied: `encoded`, or the tap on it */
 } convert_pipeline;
 
-/* Digests are made in `result` where it has none. `exceptions` may be NULL. Free it, also on
+/* Digests are created in `result` if it has none. `exceptions` may be NULL. Free it, also on
  * failure. */
 ckpt_code pipeline_make(const job_plan *plan, encode_exception_sink *exceptions,
                         job_result *result, convert_pipeline *out, ckpt_error *err);
 void pipeline_free(convert_pipeline *p);
 
-/* May the result have other values than the inputs? */
+/* May the values of the result differ from the inputs? */
 int pipeline_may_change(const job_plan *plan);
 
 /* Memory of one thread's tile. */

@@ -1,4 +1,4 @@
-/* Planning a conversion: every tensor, encoding, file and position, before any data. */
+/* Plans a conversion: every tensor, encoding, file and position, before any data is read. */
 #include "convert_plan.h"
 
 #include <stdio.h>
@@ -40,7 +40,7 @@ static ckpt_code check_apart(const convert_options *o, ckpt_error *err)
     return code;
 }
 
-/* The files of an input may be links: those of a hub's cache lead to files in another folder. */
+/* The files of an input may be links, as in a hub's cache. */
 static ckpt_code check_files_apart(const convert_options *o, const ckpt_checkpoint *c,
                                    ckpt_error *err)
 {
@@ -51,17 +51,17 @@ static ckpt_code check_files_apart(const convert_options *o, const ckpt_checkpoi
     return code;
 }
 
-/* What does not go with a source that comes file by file. */
+/* Refuse options that are incompatible with a source that arrives file by file. */
 static ckpt_code check_feed(const job_plan *plan, ckpt_error *err)
 {
     const ckpt_store *store = plan->source->store;
 
-    if (plan->options.no_digest || plan->options.part_count > 1)
-        return ckpt_fail(err, CKPT_E_USAGE, "a source that goes away needs digests and one process "
-                         "for all: not --no-digest, not --part");
+    if (plan->options.no_digest || plan->options.share_count > 1)
+        return ckpt_fail(err, CKPT_E_USAGE, "--feed cannot be used with --no-digest or --part");
     for (size_t i = 0; i < store->file_count; i++)
         if (!text_ends_with(store->files[i].name, SAFETENSORS_SUFFIX))
-            return ckpt_fail(err, CKPT_E_USAGE, "'%s': only safetensors files can come one by one",
+            return ckpt_fail(err, CKPT_E_USAGE, "'%s': only safetensors files can be converted one "
+                "by one",
                              store->files[i].name);
     return CKPT_OK;
 }
@@ -73,7 +73,7 @@ static ckpt_code open_all(job_plan *plan, ckpt_error *err)
     ckpt_code code;
 
     parts.incomplete |= o->fill_from != NULL;      /* both together are checked: check_filled */
-    if ((code = ckpt_open(o->feed == NULL ? o->source : o->feed->shape, &parts, &plan->source,
+    if ((code = ckpt_open(o->feed == NULL ? o->source : o->feed->headers_dir, &parts, &plan->source,
                           err)) != CKPT_OK ||
         (o->feed != NULL && (code = check_feed(plan, err)) != CKPT_OK))
         return code;
@@ -90,7 +90,7 @@ static void add_input(inputs *in, const char **origins, const ckpt_checkpoint *f
     origins[in->count++] = origin;
 }
 
-/* The target's layout cannot carry it: the map says why, the report repeats it. */
+/* The target's layout cannot store it: the map has the reason, which the report repeats. */
 static int omits(job_plan *plan, const char *name)
 {
     const char *reason = map_find_omit(plan->map, name);
@@ -127,7 +127,7 @@ static ckpt_code check_like_shape(const ckpt_tensor *got, const ckpt_tensor *lik
         return CKPT_OK;
     catalog_shape_text(got, got_shape, sizeof got_shape);
     catalog_shape_text(like, like_shape, sizeof like_shape);
-    return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is %s, but %s in the model to follow",
+    return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is %s, but %s in the --like model",
                      got->name, got_shape, like_shape);
 }
 
@@ -164,7 +164,7 @@ static ckpt_code take_like(job_plan *plan, inputs *in, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* A tensor of --fill-from must be one that the source's config has room for. */
+/* A tensor of --fill-from must be one that the source's config requires. */
 static ckpt_code check_filling(const job_plan *plan, const ckpt_tensor *t, ckpt_error *err)
 {
     const ckpt_checkpoint *source = plan->source;
@@ -175,13 +175,13 @@ static ckpt_code check_filling(const job_plan *plan, const ckpt_tensor *t, ckpt_
         return CKPT_OK;
     if (o < 0)
         return ckpt_fail(err, CKPT_E_USAGE,
-                         "tensor '%s' of '%s' is not one that config.json of '%s' implies",
+                         "tensor '%s' of '%s' is not required by config.json of '%s'",
                          t->name, plan->options.fill_from, plan->options.source);
     snprintf(where, sizeof where, " of '%s'", plan->options.fill_from);
     return catalog_check_same(t, ckpt_catalog_at(source->official, (size_t)o), where, err);
 }
 
-/* Source and --fill-from together are what the source's config implies. */
+/* Source and --fill-from together must have all tensors that the source's config requires. */
 static ckpt_code check_filled(const job_plan *plan, ckpt_error *err)
 {
     const ckpt_catalog *official = plan->source->official;
@@ -198,7 +198,7 @@ static ckpt_code check_filled(const job_plan *plan, ckpt_error *err)
 
         if (ckpt_catalog_find(picked, name) < 0)
             code = ckpt_fail(err, CKPT_E_USAGE,
-                             "neither '%s' nor '%s' has tensor '%s', which config.json implies",
+                             "neither '%s' nor '%s' has tensor '%s', which config.json requires",
                              plan->options.source, plan->options.fill_from, name);
     }
     return code;
@@ -227,7 +227,7 @@ static ckpt_code pick_inputs(job_plan *plan, ckpt_error *err)
     return code;
 }
 
-/* Refused before a byte is read, with the way out. */
+/* Refused before a byte is read, with a hint. */
 static ckpt_code check_digests(const job_plan *plan, ckpt_error *err)
 {
     const ckpt_catalog *picked = plan->picked->catalog;
@@ -238,8 +238,8 @@ static ckpt_code check_digests(const job_plan *plan, ckpt_error *err)
 
         if (encoding_of(t) == NULL)
             return ckpt_fail(err, CKPT_E_USAGE,
-                             "'%s': tensor '%s' is %s, which has no value digest: only "
-                             "--no-digest converts it", ckpt_file_name(from, t->file), t->name,
+                             "'%s': tensor '%s' is %s, which has no value digest: use "
+                             "--no-digest", ckpt_file_name(from, t->file), t->name,
                              ckpt_dtype_name(t->dtype));
     }
     return CKPT_OK;
@@ -247,22 +247,22 @@ static ckpt_code check_digests(const job_plan *plan, ckpt_error *err)
 
 /* ---- side data ---- */
 
-/* The values of FP4 come back without side data, their bytes perhaps not: that is told. */
+/* Without side data FP4 values are restored but perhaps not their bytes: add a note. */
 static ckpt_code note_side_data(job_plan *plan, ckpt_error *err)
 {
     const char *const source = plan->options.source;
 
     if (plan->source->is_partial)
         return note_add(&plan->notes, err,
-                        "'%s' is one file: '%s' is not looked for, and FP4 scales are chosen by "
-                        "rule, which may give other bytes than the original's", source,
+                        "'%s' is a single file, '%s' is not used: FP4 scales are chosen by rule "
+                        "and may differ from the original bytes", source,
                         SIDE_DATA_FILE);
     if (plan->side == NULL)
         return note_add(&plan->notes, err,
-                        "'%s' has no '%s': FP4 scales are chosen by rule, which may give other "
-                        "bytes than the original's", source, SIDE_DATA_FILE);
+                        "'%s' has no '%s': FP4 scales are chosen by rule and may differ from the "
+                        "original bytes", source, SIDE_DATA_FILE);
     if (plan->options.no_digest || !side_data_has_roots(plan->side))
-        return note_add(&plan->notes, err, "'%s' is used, but not checked against the values: %s",
+        return note_add(&plan->notes, err, "'%s' is used but not verified against the values: %s",
                         SIDE_DATA_FILE, plan->options.no_digest
                                             ? "--no-digest" : "it has no digest of them");
     return CKPT_OK;
@@ -292,7 +292,7 @@ static ckpt_code plan_side_data(job_plan *plan, ckpt_error *err)
     return note_side_data(plan, err);
 }
 
-/* ---- what tells this conversion from any other ---- */
+/* ---- identification of this conversion ---- */
 
 static void mix(hash128 *sum, const void *bytes, size_t size)
 {
@@ -326,7 +326,7 @@ static void mix_checkpoint(hash128 *sum, const ckpt_checkpoint *c)
     }
 }
 
-/* Size and time of a file that is read whole; nothing when there is none. */
+/* Size and time of a file that is read whole; nothing if it does not exist. */
 static void mix_file(hash128 *sum, const ckpt_folder *folder, const char *name)
 {
     ckpt_file *file = NULL;
@@ -339,7 +339,8 @@ static void mix_file(hash128 *sum, const ckpt_folder *folder, const char *name)
     file_close(file, NULL);
 }
 
-/* Names and sizes of the files to write, and what a format's own files tell of the ranks. */
+/* Names and sizes of the files to write, and options of ranks that appear in a format's own
+ * files. */
 static void mix_target(hash128 *sum, const job_plan *plan)
 {
     const format_sharding *s = &plan->options.sharding;
@@ -356,7 +357,7 @@ static void mix_target(hash128 *sum, const job_plan *plan)
 
 static void take_fingerprint(job_plan *plan)
 {
-    /* What one of these lets pass, the other refuses, and a refusal removes what is there. */
+    /* Options that decide what is refused: a refusal removes the output. */
     const int flags[] = { plan->options.match_reference, plan->options.allow_lossy,
                           plan->options.open.lenient, plan->options.no_digest, plan->side != NULL };
 
@@ -369,7 +370,7 @@ static void take_fingerprint(job_plan *plan)
         mix_file(&plan->fingerprint, plan->source->place.folder, SIDE_DATA_FILE);
     mix_checkpoint(&plan->fingerprint, plan->like);
     mix_checkpoint(&plan->fingerprint, plan->fill);
-    mix(&plan->fingerprint, &plan->options.part_count, sizeof plan->options.part_count);
+    mix(&plan->fingerprint, &plan->options.share_count, sizeof plan->options.share_count);
     mix_catalog(&plan->fingerprint, plan->targets);
     mix_catalog(&plan->fingerprint, plan->store->catalog);
     mix_target(&plan->fingerprint, plan);
@@ -402,7 +403,7 @@ static ckpt_code check_memory(job_plan *plan, ckpt_error *err)
     return code == CKPT_OK ? copy_check_memory(plan->tile_bytes, &copy, err) : code;
 }
 
-/* Part I of N: the tensors whose first byte lies in the I-th N-th of all bytes. */
+/* Share I of N: the tensors whose first byte is in the I-th of N equal ranges of all bytes. */
 static ckpt_code take_share(job_plan *plan, ckpt_error *err)
 {
     const convert_options *o = &plan->options;
@@ -410,15 +411,15 @@ static ckpt_code take_share(job_plan *plan, ckpt_error *err)
     uint64_t share_bytes = 0;
     uint64_t at = 0;
 
-    if (o->part_count <= 1)
+    if (o->share_count <= 1)
         return CKPT_OK;
     if ((plan->share = calloc(count + 1, 1)) == NULL)
         return ckpt_fail_memory(err, "a share", count);
     for (size_t i = 0; i < count; i++)
         share_bytes += ckpt_tensor_bytes(ckpt_catalog_at(plan->targets, i));
-    share_bytes = share_bytes / o->part_count + 1;
+    share_bytes = share_bytes / o->share_count + 1;
     for (size_t i = 0; i < count; i++) {
-        plan->share[i] = at / share_bytes + 1 == o->part;
+        plan->share[i] = at / share_bytes + 1 == o->share;
         at += ckpt_tensor_bytes(ckpt_catalog_at(plan->targets, i));
     }
     return CKPT_OK;
@@ -428,8 +429,8 @@ ckpt_code convert_check_target(const convert_options *options, ckpt_error *err)
 {
     const ckpt_code code = check_apart(options, err);
 
-    /* Whether a DST that is there was made by other parts of this job shows when it is compared. */
-    if (code != CKPT_OK || (options->part_count > 1 && file_is_directory(options->target)))
+    /* Whether an existing DST was made by other shares of this job is found out by comparing it. */
+    if (code != CKPT_OK || (options->share_count > 1 && file_is_directory(options->target)))
         return code;
     return output_check(options->target, options->format->name, options->overwrite, err);
 }
@@ -438,7 +439,7 @@ static ckpt_code fill_plan(job_plan *plan, ckpt_error *err)
 {
     ckpt_code code;
 
-    /* The source first: where it is not there, the two paths may be in the wrong order. */
+    /* Check the source first: if it does not exist, the two paths may be swapped. */
     if ((code = open_all(plan, err)) != CKPT_OK ||
         (code = convert_check_target(&plan->options, err)) != CKPT_OK ||
         (code = check_files_apart(&plan->options, plan->source, err)) != CKPT_OK ||

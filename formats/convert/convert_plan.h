@@ -1,9 +1,9 @@
 /*
- * convert_plan.h: what a conversion will do. Decided before any tensor data is read; from then on
- * it does not change: the run and everybody who tells of it only read it.
+ * convert_plan.h: the plan of a conversion. It is made before any tensor data is read and
+ * immutable from then on.
  *
- * The files that it has opened are handles: the run opens the target's for writing, and a feed
- * replaces the source's when their data comes.
+ * Its open files are handles: the run opens the target's for writing, and a feed replaces the
+ * source's when their data arrives.
  */
 #ifndef CKPT_CONVERT_PLAN_H
 #define CKPT_CONVERT_PLAN_H
@@ -19,65 +19,66 @@ typedef struct {
     ckpt_checkpoint *fill;           /* or NULL */
     ckpt_source *picked;             /* every input tensor, in the order of the target */
     const char **origins;            /* by target tensor: fill_from, or NULL */
-    outcome_drop *drops;             /* inputs that the target's layout cannot carry */
+    outcome_drop *drops;             /* inputs that the target's layout cannot store */
     size_t drop_count;
-    ckpt_catalog *targets;           /* logical tensors as they shall be */
+    ckpt_catalog *targets;           /* logical tensors of the target */
     ckpt_map *map;                   /* of the target; NULL with like */
     ckpt_store *store;               /* target files, laid out */
     ckpt_layout *layout;
     char *config_text;               /* of the target, or NULL */
-    char *inference_text;            /* CONFIG_INFERENCE_FILE, made of it; or NULL */
+    char *inference_text;            /* CONFIG_INFERENCE_FILE, derived from it; or NULL */
     side_data *side;                 /* of the source, or NULL */
     int writes_side_data;            /* FP4 -> FP8 */
     int with_index;
     hash128 fingerprint;
     uint8_t *share;                  /* by target tensor: this process writes it; NULL: all */
-    uint64_t fixed_bytes;            /* what the catalogs take */
+    uint64_t fixed_bytes;            /* memory of the catalogs */
     uint64_t tile_bytes;             /* memory of one thread's tile */
     uint64_t in_bytes;
     uint64_t out_bytes;
-    uint64_t extra_bytes;            /* of the files that are carried along */
-    file_list notes;                 /* of the inputs, and what the target leaves out */
+    uint64_t extra_bytes;            /* of the files copied along */
+    file_list notes;                 /* of the inputs, and of what the target omits */
 } job_plan;
 
 /* *out is yours to free. The options' strings are borrowed. */
 ckpt_code job_plan_make(const convert_options *options, job_plan **out, ckpt_error *err);
 void job_plan_free(job_plan *plan);          /* NULL is fine */
 
-/* ---- convert_space.c: asked of a plan that is made, too ---- */
+/* ---- convert_space.c: also called with a complete plan ---- */
 
-/* What the result still takes below `directory`, and what its file system has. */
+/* Space that the result still needs below `directory`, and free space of its file system. */
 ckpt_code convert_find_room(const job_plan *plan, const char *directory, convert_room *out,
                             ckpt_error *err);
-/* The same beside DST, before anything of it is there. */
+/* The same beside DST, before anything is written. */
 ckpt_code convert_find_planned_room(const job_plan *plan, convert_room *out, ckpt_error *err);
 ckpt_code convert_check_room(const job_plan *plan, const char *directory, ckpt_error *err);
-/* FP8 experts that stay what they are keep the way back to FP4. */
+/* FP8 experts that are not converted keep the side data for the inverse conversion. */
 int convert_carries_side_data(const job_plan *plan);
-/* Append the names of what the run makes: weights, and what is carried along. */
+/* Append the names of the files that the run writes: weights and files copied along. */
 ckpt_code convert_name_files(const job_plan *plan, file_list *out, ckpt_error *err);
 
 /* ---- steps of planning ---- */
 
-/* Refuse file names that are not what they look like, and what cannot be carried along. */
+/* Refuse deceptive file names and files that cannot be copied. */
 ckpt_code convert_check_files(job_plan *plan, ckpt_error *err);
 
-/* The notes of what was opened, and of what was chosen. */
+/* Notes on the inputs and on choices made. */
 ckpt_code convert_take_notes(job_plan *plan, ckpt_error *err);
 
-/* Names of the target; before its tensors are picked, since a layout may omit some. */
+/* Names of the target; called before its tensors are picked, since a layout may omit some. */
 ckpt_code convert_choose_map(job_plan *plan, ckpt_error *err);
 
 /* Encodings of the target. */
 ckpt_code convert_choose_targets(job_plan *plan, ckpt_error *err);
 
-/* 1 when the target has the layout of the source. One file alone is a part of an HF directory. */
+/* 1 if the target has the layout of the source. A single file counts as an HF directory. */
 int convert_keeps_layout(const job_plan *plan);
 
-/* Refuse another encoding for a source that is quantised in a way that no conversion knows. */
+/* Refuse to change the encoding of a source with an unsupported quantisation. */
 ckpt_code convert_check_method(const job_plan *plan, ckpt_error *err);
 
-/* config.json of the target, and inference/config.json. Refuses encodings that they cannot say. */
+/* config.json of the target, and inference/config.json. Refuses encodings that they cannot
+ * express. */
 ckpt_code convert_plan_config(job_plan *plan, ckpt_error *err);
 
 /* Stored tensors, files and positions of the target. */

@@ -1,5 +1,4 @@
-/* convert_private.h: a conversion in its three stages, and what the files of the run ask of each
- * other. */
+/* convert_private.h: a conversion with its three stages; private to the files of the run. */
 #ifndef CKPT_CONVERT_PRIVATE_H
 #define CKPT_CONVERT_PRIVATE_H
 
@@ -12,11 +11,12 @@ struct convert_job {
     job_result result;
 };
 
-/* ---- convert_parts.c ---- */
+/* ---- convert_shares.c ---- */
 
-/* This part is done. The last one checks what the others wrote and goes on: result.is_waiting. */
+/* This share is done. The last process verifies what the others wrote and continues; for the
+ * others result.is_waiting is set. */
 ckpt_code convert_join(convert_job *job, const convert_pipeline *p, ckpt_error *err);
-/* *is_there becomes 1: DST exists, and holds what this part would write. */
+/* *is_there is set to 1 if DST exists and has what this share would write. */
 ckpt_code convert_find_result(const job_plan *plan, const convert_pipeline *p, int *is_there,
                               ckpt_error *err);
 

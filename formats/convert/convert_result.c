@@ -1,4 +1,4 @@
-/* What a conversion did, as plain data for its report. */
+/* The result of a conversion as plain data for its report. */
 #include "convert_result.h"
 
 #include <stdlib.h>
@@ -16,7 +16,7 @@ static uint64_t store_bytes(const ckpt_store *store)
     return total;
 }
 
-/* Values that were rounded, as far as this run wrote them. */
+/* Number of rounded values written by this run. */
 static uint64_t count_rounded(const job_result *result, const job_plan *plan)
 {
     uint64_t total = 0;
@@ -26,7 +26,7 @@ static uint64_t count_rounded(const job_result *result, const job_plan *plan)
     return total;
 }
 
-/* Tensors with other values than the source's, whoever wrote them. */
+/* Number of tensors whose values differ from the source's, written by any run. */
 static size_t count_changed(const job_result *result, const job_plan *plan)
 {
     size_t total = 0;

@@ -1,4 +1,4 @@
-/* Running a planned conversion. */
+/* Runs a planned conversion. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -66,7 +66,7 @@ static ckpt_code keep_stats(job_result *result, const convert_pipeline *p, ckpt_
     return CKPT_OK;
 }
 
-/* The scales that were taken from the side data are those of the values that were read. */
+/* Check that the side data belongs to the values that were read. */
 static ckpt_code check_side_data(const job_plan *plan, job_result *result, ckpt_error *err)
 {
     const char *const roots[2] = { result->root, result->main_root };
@@ -112,7 +112,7 @@ static ckpt_code run_pipeline(convert_job *job, ckpt_error *err)
         (code = check_side_data(plan, result, err)) == CKPT_OK)
         code = finish_side_data(plan, result, output, err);
     pipeline_free(&p);
-    side_data_close(output->spill);            /* a later run goes on with it */
+    side_data_close(output->spill);            /* a later run resumes it */
     output->spill = NULL;
     return code;
 }
@@ -131,8 +131,8 @@ static ckpt_code digest_written(const job_plan *plan, job_result *result, ckpt_e
     return code;
 }
 
-/* What is known of the values that tensor `i` should have; 0: an earlier run or another process
- * wrote it with other values than it read, and its bytes were checked against the journal. */
+/* The digest that tensor `i` should have; 0: unknown, because an earlier run or another process
+ * wrote it with changed values; its bytes were checked against the journal. */
 static int find_expected(const job_result *result, size_t i, hash128 *out)
 {
     if (result->encoded_digest == NULL)
@@ -153,13 +153,13 @@ static ckpt_code compare_written(const job_plan *plan, const job_result *result,
 
         if (find_expected(result, i, &expected) && memcmp(&expected, &got, sizeof got) != 0)
             return ckpt_fail(err, CKPT_E_DIFFERENT,
-                             "tensor '%s' does not read back as it was written",
+                             "tensor '%s' differs when read back",
                              ckpt_catalog_at(plan->targets, i)->name);
     }
     return CKPT_OK;
 }
 
-/* Values that changed on purpose have digests of their own, which only the result can tell. */
+/* Intentionally changed values have different digests, which only the result has. */
 static ckpt_code read_back(const job_plan *plan, job_result *result, ckpt_error *err)
 {
     ckpt_code code;
@@ -183,7 +183,7 @@ static double seconds_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* The source has been read once: read it again, and compare what it says. */
+/* Read the source again and compare the digests. */
 static ckpt_code digest_again(const job_plan *plan, const job_result *result, ckpt_error *err)
 {
     const ckpt_run_options copy = pipeline_run_options(plan);
@@ -196,7 +196,7 @@ static ckpt_code digest_again(const job_plan *plan, const job_result *result, ck
 
         if ((plan->share == NULL || plan->share[i]) && memcmp(&before, &now, sizeof now) != 0)
             code = ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s' of '%s' was changed while it was "
-                             "read", ckpt_catalog_at(plan->targets, i)->name,
+                             "being read", ckpt_catalog_at(plan->targets, i)->name,
                              plan->options.source);
     }
     ckpt_digest_free(digest);
@@ -204,9 +204,9 @@ static ckpt_code digest_again(const job_plan *plan, const job_result *result, ck
 }
 
 /*
- * A time that is another now is a change. Where only the time of the last change is another, in
- * this run or since an earlier one that is gone on with, the values decide: somebody may have
- * changed the mode, or the bytes, and then put the other time back.
+ * A different modification time is a change. If only the ctime differs, in this run or since the
+ * run that is resumed, the values decide: somebody may have changed just the mode, or the data and
+ * then restored the mtime.
  */
 static ckpt_code check_unchanged(const job_plan *plan, job_result *result,
                                  const ckpt_journal *journal, ckpt_error *err)
@@ -224,7 +224,7 @@ static ckpt_code check_unchanged(const job_plan *plan, job_result *result,
     return code;
 }
 
-/* A part that comes late, or again, may find the result of all of them. */
+/* A share that starts late or again may find the complete result. */
 static ckpt_code look_for_result(convert_job *job, ckpt_error *err)
 {
     convert_pipeline p = { .tap = NULL };
@@ -240,7 +240,7 @@ static ckpt_code look_for_result(convert_job *job, ckpt_error *err)
     return code;
 }
 
-/* A run that has not begun leaves nothing, but what an earlier one has finished stays. */
+/* A run refused at the start leaves nothing, but keeps what an earlier one has finished. */
 static ckpt_code check_room(const job_plan *plan, job_output *output, ckpt_error *err)
 {
     ckpt_code code;
@@ -274,7 +274,7 @@ static ckpt_code run_steps(convert_job *job, ckpt_error *err)
     return job_output_write_others(output, err);
 }
 
-/* Where the source goes away file by file, what has been converted is all there is of it. */
+/* If the source is deleted file by file, the converted data is all that is left of it. */
 ckpt_code convert_run(convert_job *job, ckpt_error *err)
 {
     const convert_options *o = &job->plan->options;
@@ -285,7 +285,7 @@ ckpt_code convert_run(convert_job *job, ckpt_error *err)
     if (code == CKPT_E_INEXACT && !o->allow_lossy && err != NULL &&
         strstr(err->text, "--allow-lossy") == NULL)
         ckpt_fail(err, code, "%s; --allow-lossy rounds", err->text);
-    /* The journal keeps what is done, but without digests nothing proves it. */
+    /* The journal records finished tensors, but without digests they cannot be verified. */
     if (code == CKPT_E_INTERRUPTED && !o->no_digest)
         return ckpt_fail(err, code, "%s; run the same command again to resume", err->text);
     if (code != CKPT_OK && job->result.is_refused && o->feed == NULL)

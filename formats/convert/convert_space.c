@@ -1,4 +1,4 @@
-/* Is there room for the result, and can all be read that goes into it? */
+/* Checks the disk space for the result and that all inputs can be read. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -8,7 +8,8 @@
 #include "libckpt/size.h"
 #include "libckpt/text.h"
 
-/* What a file of the result has on disk: it has its size from the beginning, but holes in it. */
+/* Disk space allocated to a file of the result: it has its final size from the start, but is
+ * sparse. */
 static ckpt_code add_need(const char *directory, const char *name, uint64_t size_bytes,
                           uint64_t *need_bytes, ckpt_error *err)
 {
@@ -64,8 +65,8 @@ ckpt_code convert_check_room(const job_plan *plan, const char *directory, ckpt_e
 
     if (code != CKPT_OK || room.free_bytes >= room.need_bytes)
         return code;
-    return ckpt_fail(err, CKPT_E_IO, "no room for '%s': it takes %llu bytes more, and its file "
-                     "system has %llu free; --no-space-check begins all the same",
+    return ckpt_fail(err, CKPT_E_IO, "not enough disk space for '%s': needs %llu more bytes, the "
+                     "file system has %llu free; --no-space-check starts anyway",
                      plan->options.target, (unsigned long long)room.need_bytes,
                      (unsigned long long)room.free_bytes);
 }
@@ -85,7 +86,7 @@ static ckpt_code check_name(const char *name, ckpt_error *err)
                                       "bidirectional characters: rename the file", name);
 }
 
-/* A file that cannot be carried along is told now, not when all else is written. */
+/* Report a file that cannot be copied now, not when all else is written. */
 static ckpt_code check_extra(const ckpt_folder *folder, const char *name, uint64_t *bytes,
                              ckpt_error *err)
 {
@@ -124,7 +125,7 @@ ckpt_code convert_check_files(job_plan *plan, ckpt_error *err)
     return code;
 }
 
-/* Formats' own files have names that are known. */
+/* The formats' own files have fixed names. */
 ckpt_code convert_name_files(const job_plan *plan, file_list *out, ckpt_error *err)
 {
     const file_list *extras = &plan->source->extras;

@@ -24,7 +24,8 @@ static ckpt_code copy_catalog(const ckpt_catalog *from, ckpt_catalog **out, ckpt
     return code;
 }
 
-/* How names as in the source spell a scale: as the map does, unless the source never does. */
+/* The spelling of scale names as in the source: that of the map, unless the source never uses
+ * it. */
 static const char *find_scale_suffix(const ckpt_checkpoint *from, const char *own)
 {
     static const char *const suffixes[] = { ".scale", ".weight_scale_inv",
@@ -72,8 +73,8 @@ int convert_keeps_layout(const job_plan *plan)
     return plan->options.format == (source == &format_safetensors_file ? &format_hf : source);
 }
 
-/* What a layout wants that the policy leaves open: plain dtypes by its map, the word for FP4, and
- * in HF files the integers of the official form. */
+/* Choices of the layout that the policy leaves open: plain dtypes by its map, the dtype name for
+ * FP4, and in HF files the integers of the official form. */
 static void suit_tensor(const job_plan *plan, ckpt_tensor *t)
 {
     const ckpt_catalog *official = plan->source->official;
@@ -99,12 +100,13 @@ static void suit_layout(job_plan *plan)
         suit_tensor(plan, catalog_edit(plan->targets, i));
 }
 
-/* A prefix of the source's names stays where names and layout do; else it goes, and is told. */
+/* A prefix of the source's names is kept if names and layout are unchanged; else it is dropped
+ * with a note. */
 static ckpt_code choose_prefix(job_plan *plan, const char *prefix, ckpt_error *err)
 {
     if (plan->options.names == NULL && convert_keeps_layout(plan))
         return map_add_prefix(plan->map, prefix, err);
-    return note_add(&plan->notes, err, "names lose the prefix '%s'", prefix);
+    return note_add(&plan->notes, err, "the prefix '%s' is dropped from names", prefix);
 }
 
 ckpt_code convert_choose_map(job_plan *plan, ckpt_error *err)
@@ -116,21 +118,21 @@ ckpt_code convert_choose_map(job_plan *plan, ckpt_error *err)
     if (o->like != NULL)
         return CKPT_OK;
     if (o->open.map_file != NULL && o->names == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--map needs --names: which names to write");
+        return ckpt_fail(err, CKPT_E_USAGE, "--map needs --names, the naming style to write");
     code = checkpoint_find_map(ckpt_family_name(plan->source), choose_names(plan),
                                checkpoint_config(plan->source), &plan->map, err);
     if (code == CKPT_E_USAGE && o->format->map_names != NULL)
         return ckpt_fail(err, code,
-                         "'%s' is a %s checkpoint: how the layout %s divides and names its tensors "
-                         "is not known", o->source, ckpt_family_name(plan->source),
+                         "'%s' is a %s checkpoint: layout %s is not supported for "
+                         "it", o->source, ckpt_family_name(plan->source),
                          o->format->name);
     if (code == CKPT_OK && o->names == NULL && convert_keeps_layout(plan))
         plan->map->scale_suffix = find_scale_suffix(plan->source, plan->map->scale_suffix);
     return code == CKPT_OK && prefix != NULL ? choose_prefix(plan, prefix, err) : code;
 }
 
-/* Quantised weights that a reader of these names takes for something else. Those that the source
- * has under the same names are copied as they are. */
+/* Quantised weights that a reader of these names would misread. Those that the source has under
+ * the same names are copied unchanged. */
 static ckpt_code check_names(const job_plan *plan, ckpt_error *err)
 {
     const int same_names = strcmp(plan->map->names, ckpt_names_style(plan->source)) == 0;
@@ -143,8 +145,8 @@ static ckpt_code check_names(const job_plan *plan, ckpt_error *err)
         if (reason != NULL &&
             !(same_names && ckpt_catalog_at(plan->picked->catalog, i)->scale_dtype != CKPT_NONE))
             return ckpt_fail(err, CKPT_E_USAGE,
-                             "names '%s' with tensor '%s' in %s: %s; say --names native, "
-                             "--dtype bf16 or, if no such reader is meant, --force-names",
+                             "names '%s' with tensor '%s' in %s: %s; use --names native, --dtype "
+                             "bf16 or, if the files are not for that reader, --force-names",
                              plan->map->names, t->name, ckpt_dtype_name(t->dtype), reason);
     }
     return CKPT_OK;
@@ -182,21 +184,21 @@ ckpt_code convert_choose_targets(job_plan *plan, ckpt_error *err)
 
     if (plan->like != NULL) {
         if (o->format != &format_hf)
-            return ckpt_fail(err, CKPT_E_USAGE, "--like goes with the layout hf, not %s",
+            return ckpt_fail(err, CKPT_E_USAGE, "--like needs --layout hf, got %s",
                              o->format->name);
         if (o->names != NULL || o->policy.dtype != PLAN_KEEP || o->policy.experts != PLAN_KEEP ||
             o->policy.scale_dtype != CKPT_NONE || o->file_bytes_max != 0)
             return ckpt_fail(err, CKPT_E_USAGE,
-                             "--like decides names, encodings and files: leave out --names, "
-                             "--dtype, --experts, --scale-dtype and --max-shard-size");
+                             "--like determines names, encodings and files and cannot be used with "
+                             "--names, --dtype, --experts, --scale-dtype or --max-shard-size");
         if ((code = copy_catalog(plan->like->reading.logical, &plan->targets, err)) != CKPT_OK)
             return code;
         if ((code = codes_check_targets(plan->picked->catalog, plan->targets, err)) != CKPT_OK)
             return code;
         return check_effects(plan, err);
     }
-    /* An mp folder keeps E8M0 scales: the reference code reads them, and its own converter, the
-     * measure of that layout, writes them. */
+    /* mp shards keep E8M0 scales: the reference code reads them, and its own converter, which
+     * defines that layout, writes them. */
     policy.scales_follow_experts = o->format->map_names == NULL;
     if ((code = codes_check_policy(plan->picked->catalog, &policy, err)) != CKPT_OK)
         return code;

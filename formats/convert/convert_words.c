@@ -1,4 +1,4 @@
-/* Options in words: layout and encodings, and which options go with which layout. */
+/* Options given as text: layout and encodings, and which options apply to which layout. */
 #include <stdio.h>
 #include <string.h>
 
@@ -48,7 +48,8 @@ static ckpt_code take_encodings(const convert_words *w, plan_policy *out, ckpt_e
     if ((code = take_encoding("experts", w->experts, &out->experts, err)) != CKPT_OK)
         return code;
     if (out->dtype == PLAN_FP4)
-        return ckpt_fail(err, CKPT_E_USAGE, "--dtype fp4: only experts can be FP4");
+        return ckpt_fail(err, CKPT_E_USAGE, "--dtype fp4: only experts can be FP4 (use --experts "
+            "fp4)");
     if (w->scale_dtype != NULL && strcmp(w->scale_dtype, "f32") != 0 &&
         strcmp(w->scale_dtype, "e8m0") != 0)
         return ckpt_fail(err, CKPT_E_USAGE, "--scale-dtype '%s': expected e8m0 or f32",
@@ -59,18 +60,20 @@ static ckpt_code take_encodings(const convert_words *w, plan_policy *out, ckpt_e
     return CKPT_OK;
 }
 
-/* Megatron trains in BF16: that is what its checkpoints hold. */
+/* Megatron trains in BF16, so its checkpoints are BF16. */
 static ckpt_code take_torch_dist(const convert_words *w, convert_options *c, ckpt_error *err)
 {
     if (w->dtype != NULL && strcmp(w->dtype, "bf16") != 0)
-        return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist holds BF16, not --dtype %s",
+        return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist is always BF16: expected --dtype "
+            "bf16 or none, got %s",
                          w->dtype);
     if (w->experts != NULL && strcmp(w->experts, "bf16") != 0)
-        return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist holds BF16, not --experts %s",
+        return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist is always BF16: expected "
+            "--experts bf16 or none, got %s",
                          w->experts);
     if (w->scale_dtype != NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist holds BF16, which has no scales: "
-                         "leave out --scale-dtype");
+        return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist is always BF16, without scales: "
+                         "--scale-dtype cannot be used");
     c->policy.dtype = PLAN_BF16;
     c->policy.experts = PLAN_BF16;
     if (w->key_style != NULL)
@@ -78,7 +81,7 @@ static ckpt_code take_torch_dist(const convert_words *w, convert_options *c, ckp
     return CKPT_OK;
 }
 
-/* Numbers of ranks and the like: too large ones, and those that only a torch_dist has. */
+/* Refuse numbers of ranks that are too large or only apply to torch_dist. */
 static ckpt_code check_sharding(const convert_words *w, const convert_options *c, ckpt_error *err)
 {
     const format_sharding *s = &c->sharding;
@@ -105,7 +108,7 @@ static ckpt_code check_sharding(const convert_words *w, const convert_options *c
                              given[i].number, CONVERT_RANKS_MAX);
     for (size_t i = 0; i < torch_dist_count; i++)
         if (given[i].number != 0 && strcmp(c->format->name, "torch_dist") != 0)
-            return ckpt_fail(err, CKPT_E_USAGE, "--%s goes with --layout torch_dist, not %s",
+            return ckpt_fail(err, CKPT_E_USAGE, "--%s needs --layout torch_dist, got %s",
                              given[i].name, c->format->name);
     return CKPT_OK;
 }
@@ -116,7 +119,8 @@ ckpt_code convert_take_words(const convert_words *words, convert_options *out, c
     ckpt_code code;
 
     if (out->no_digest && out->verify)
-        return ckpt_fail(err, CKPT_E_USAGE, "--verify compares digests: leave out --no-digest");
+        return ckpt_fail(err, CKPT_E_USAGE, "--verify compares digests and cannot be used with "
+            "--no-digest");
     if ((code = convert_find_layout(layout, &out->format, err)) != CKPT_OK)
         return code;
     if ((out->sharding.mp != 0) != (strcmp(layout, "mp") == 0))
@@ -124,8 +128,8 @@ ckpt_code convert_take_words(const convert_words *words, convert_options *out, c
                                                 ? "--layout mp needs --mp N"
                                                 : "--mp only applies to --layout mp");
     if (out->names != NULL && out->format->map_names != NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--names only applies to --layout hf: %s has names of "
-                         "its own", layout);
+        return ckpt_fail(err, CKPT_E_USAGE, "--names only applies to --layout hf: %s has fixed "
+                         "names", layout);
     if (out->file_bytes_max != 0 && out->format->map_names != NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "--max-shard-size only applies to --layout hf: the "
                          "ranks decide the files of %s", layout);

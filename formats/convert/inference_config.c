@@ -1,4 +1,4 @@
-/* From config.json to inference/config.json, by the family's table of keys. */
+/* Derives inference/config.json from config.json by the family's table of keys. */
 #include "inference_config.h"
 
 #include <stdio.h>
@@ -20,7 +20,7 @@ typedef struct {
     ckpt_error *err;
 } deriver;
 
-/* The next word of the line; 0 when there is none. */
+/* The next word of the line; 0 if there is none. */
 static int take_word(deriver *d, char out[WORD_BYTES])
 {
     size_t length = 0;
@@ -37,7 +37,7 @@ static int take_word(deriver *d, char out[WORD_BYTES])
     return 1;
 }
 
-/* JSON text of the member at "a.b.c"; *out NULL when it is not there, or null. */
+/* JSON text of the member at "a.b.c"; *out is NULL if it is absent or null. */
 static ckpt_code find_member(const char *text, const char *path, char **out, ckpt_error *err)
 {
     char *object = strdup(text);
@@ -66,7 +66,7 @@ static ckpt_code find_member(const char *text, const char *path, char **out, ckp
     return CKPT_OK;
 }
 
-/* The value for `key`: of the first place that has one, or what stands behind "=". */
+/* The value for `key`: of the first member that exists, or the default after "=". */
 static ckpt_code find_value(deriver *d, const char *key, char **value)
 {
     char first[WORD_BYTES] = "";
@@ -86,7 +86,7 @@ static ckpt_code find_value(deriver *d, const char *key, char **value)
     }
     return *value != NULL ? CKPT_OK
                           : ckpt_fail(d->err, CKPT_E_FORMAT,
-                                      "config.json has no '%s', which '%s' would be made of", first,
+                                      "config.json has no '%s', which is needed for '%s'", first,
                                       key);
 }
 

@@ -1,4 +1,4 @@
-/* The FP4 scales that the canonical rule does not recover, by tensor. */
+/* Reads the FP4 scales that the canonical rule does not recover, by tensor. */
 #include "side_data.h"
 
 #include <inttypes.h>
@@ -10,13 +10,13 @@
 #include "side_data_private.h"
 #include "libckpt/size.h"
 
-/* What a name takes in the table, more or less. */
+/* Approximate memory of a name in the table. */
 enum { NAME_BYTES = 64 };
 
 typedef struct {
     side_data *data;
     const char *subject;
-    uint64_t memory_bytes;         /* what is left for the entries and names */
+    uint64_t memory_bytes;         /* limit for the entries and names */
     ckpt_error *err;
 } collector;
 
@@ -189,7 +189,7 @@ ckpt_code side_data_check(const side_data *data, const ckpt_catalog *targets, ck
         uint64_t groups;
 
         if (found == CKPT_NOT_FOUND && !with_mtp && digest_is_mtp(t->name))
-            continue;              /* a layout that cannot carry the MTP blocks dropped them */
+            continue;              /* a layout without MTP blocks dropped them */
         if (found == CKPT_NOT_FOUND)
             return ckpt_fail(err, CKPT_E_FORMAT,
                              "'%s' lists tensor '%s', which the checkpoint does not have",
@@ -221,7 +221,7 @@ ckpt_code side_data_check_roots(const side_data *data, const char *const roots[2
         return CKPT_OK;
     return ckpt_fail(err, CKPT_E_FORMAT,
                      "'%s' was made for values with the digest %s, got %s: it belongs to another "
-                     "checkpoint, or the values have changed; without it FP4 scales are chosen by "
+                     "checkpoint or the values have changed; remove it to choose FP4 scales by "
                      "rule", SIDE_DATA_FILE, made_for, roots[only_main]);
 }
 

@@ -1,5 +1,6 @@
 /*
- * side_data.h: what FP4 -> FP8 loses, kept so that FP8 -> FP4 returns the original bytes.
+ * side_data.h: the information that FP4 -> FP8 loses, stored so that FP8 -> FP4 restores the
+ * original bytes.
  *
  * The FP8 form keeps every value, but not which of two scales a group had. FP8 -> FP4 takes the
  * canonical scale (kernels.h, fp4_group_scale_exact); groups for which that is not the original are
@@ -10,11 +11,11 @@
  *   tensor NAME COUNT                             NAME is escaped as a JSON string
  *   GROUP SCALE                                   COUNT lines; SCALE is the E8M0 code in decimal
  *
- * The file is there after every FP4 -> FP8, also without entries, so that its absence tells
- * something: without it the way back keeps the values, but may choose other scales.
+ * The file is written by every FP4 -> FP8, also without entries, so that its absence is
+ * meaningful: without it the inverse conversion keeps the values but may choose different scales.
  *
- * While converting, tiles come in any order: their exceptions are appended to a spill file and
- * sorted at the end. The spill survives a kill; tiles that are done again are the same again.
+ * While converting, tiles arrive in any order: their exceptions are appended to a spill file and
+ * sorted at the end. The spill survives a kill; tiles that are repeated give the same entries.
  */
 #ifndef CKPT_SIDE_DATA_H
 #define CKPT_SIDE_DATA_H
@@ -30,9 +31,9 @@ typedef struct side_data_writer side_data_writer;
 typedef struct {
     const char *directory;         /* borrowed until the end, as the catalog */
     const ckpt_catalog *catalog;   /* tensor indexes are its */
-    unsigned part;                 /* 1 .. part_count */
-    unsigned part_count;           /* 0 or 1: one process does it all; else each has a spill */
-    uint64_t synced_bytes;         /* what side_data_sync last said, that others rely on */
+    unsigned share;                 /* 1 .. share_count */
+    unsigned share_count;           /* 0 or 1: one process does it all; else each has a spill */
+    uint64_t synced_bytes;         /* the last result of side_data_sync, on which others rely */
 } side_data_options;
 
 /*
@@ -43,15 +44,15 @@ ckpt_code side_data_begin(const side_data_options *options, side_data_writer **o
                           ckpt_error *err);
 /* The sink to hand to source_encode. Thread-safe, order-free. */
 encode_exception_sink *side_data_sink(side_data_writer *writer);
-/* What was put so far is on disk when this returns; free when nothing was put since. *synced_bytes:
+/* Sync what was put so far; costs nothing if nothing was put since. *synced_bytes:
  * how much of the spill that is. */
 ckpt_code side_data_sync(side_data_writer *writer, uint64_t *synced_bytes, ckpt_error *err);
-/* All parts are done, and synced_bytes[part_count] of their spills: take over what the others have,
- * before side_data_finish. Their spills go with their journals. */
+/* When all shares are done, with synced_bytes[share_count] of their spills: take over the entries
+ * of the others, before side_data_finish. Their spills are removed with their journals. */
 ckpt_code side_data_join(side_data_writer *writer, const uint64_t *synced_bytes, ckpt_error *err);
 /* Sort, write directory/fp4_scales.zst, remove the spill. The roots are those of the values, both
- * NULL when they are not known. Takes about memory_bytes at most; the bytes depend on roots and
- * exceptions alone. Consumes writer, also on failure. */
+ * NULL if unknown. Takes about memory_bytes at most; the bytes depend on roots and exceptions
+ * alone. Consumes writer, also on failure. */
 ckpt_code side_data_finish(side_data_writer *writer, const char *const roots[2],
                            uint64_t memory_bytes, ckpt_error *err);
 void side_data_close(side_data_writer *writer);     /* leaves the spill for a later run */
@@ -73,7 +74,7 @@ uint64_t side_data_bytes(const side_data *data);
 /* Check that every listed tensor is in the catalog, an FP4 target, and its groups in range. Those
  * of mtp.* may be missing from a catalog without any. */
 ckpt_code side_data_check(const side_data *data, const ckpt_catalog *targets, ckpt_error *err);
-/* 1 when it says for which values it was made. */
+/* 1 if it has the digest of the values it was made for. */
 int side_data_has_roots(const side_data *data);
 /* Check that it was made for the values with these roots. A checkpoint without MTP blocks has one
  * root twice, and is compared by that alone. */

@@ -1,4 +1,4 @@
-/* The text of fp4_scales.zst, from the first line to the last, none of it kept. */
+/* Parses the text of fp4_scales.zst as a stream. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,12 +12,12 @@ enum { SCALE_MAX = 254 };
 typedef struct {
     zfile_reader *text;
     const char *subject;
-    const char *line;              /* the one in hand, without its newline; NULL behind the last */
+    const char *line;              /* the current one, without its newline; NULL after the last */
     size_t line_bytes;
     uint64_t line_number;
     side_data_head head;
     uint64_t entry_count;          /* so far */
-    char *name;                    /* of the tensor whose groups come, malloc'd; NULL: none yet */
+    char *name;                    /* of the current tensor, malloc'd; NULL: none yet */
     const side_data_visit *visit;
     ckpt_error *err;
 } line_reader;
@@ -46,7 +46,7 @@ static ckpt_code need_line(line_reader *r)
                      r->subject, r->line_number);
 }
 
-/* Decimal digits as the writer has them: no sign, no leading zero. */
+/* Decimal digits as the writer prints them: no sign, no leading zero. */
 static int read_number(const char *text, size_t size, uint64_t *out)
 {
     uint64_t number = 0;
@@ -136,7 +136,7 @@ static ckpt_code read_tensor_line(line_reader *r, uint64_t *count)
     return r->visit->tensor(r->visit->context, r->name, r->err);
 }
 
-/* `last` is the group line before this one, unless this is the first. */
+/* `last` is the previous group line, unless this is the first. */
 static ckpt_code read_group_line(line_reader *r, int is_first, encode_exception *last)
 {
     const uint64_t before = last->group;
@@ -184,7 +184,7 @@ ckpt_code side_data_walk(zfile_reader *text, const char *subject, const side_dat
     if ((code = read_header(&r)) == CKPT_OK && (code = read_tensors(&r)) == CKPT_OK &&
         r.entry_count != r.head.entry_count)
         code = ckpt_fail(err, CKPT_E_FORMAT,
-                         "'%s' has %" PRIu64 " entries, its first line says %" PRIu64, subject,
+                         "'%s' has %" PRIu64 " entries, its first line states %" PRIu64, subject,
                          r.entry_count, r.head.entry_count);
     free(r.name);
     return code;

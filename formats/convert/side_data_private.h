@@ -1,4 +1,4 @@
-/* side_data_private.h: what the reader, the writer and the sorter of side data share. */
+/* side_data_private.h: private to the reader, the writer and the sorter of side data. */
 #ifndef CKPT_SIDE_DATA_PRIVATE_H
 #define CKPT_SIDE_DATA_PRIVATE_H
 
@@ -15,7 +15,7 @@ typedef struct {
     uint64_t entry_count;
 } side_data_head;
 
-/* What a text lists, in its order: a tensor, then its groups. */
+/* Visitors of the entries of a text, in order: a tensor, then its groups. */
 typedef struct {
     ckpt_code (*head)(void *context, const side_data_head *head);      /* or NULL */
     ckpt_code (*tensor)(void *context, const char *name, ckpt_error *err);
@@ -23,7 +23,7 @@ typedef struct {
     void *context;
 } side_data_visit;
 
-/* Visit all of `text`, which is checked on the way and not held; `subject` is for errors. */
+/* Visit all of `text`, which is checked while reading and not stored; `subject` is for errors. */
 ckpt_code side_data_walk(zfile_reader *text, const char *subject, const side_data_visit *visit,
                          ckpt_error *err);
 

@@ -1,9 +1,9 @@
 /*
- * side_data_sort.c: the spill, sorted, each group once.
+ * side_data_sort.c: sorts the spill and removes duplicate groups.
  *
- * Memory is bounded, whatever the spill holds: a turn reads all of it and keeps the lowest records
- * behind those of the turn before, as many as fit. Counts stand in front of what they count, so all
- * turns are taken twice: to count, then to write.
+ * Memory is bounded, whatever the spill holds: each pass reads all of it and keeps the lowest
+ * records after those of the previous pass, as many as fit. Counts precede what they count, so all
+ * passes are done twice: to count, then to write.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -55,7 +55,7 @@ static const char *name_of(const side_sorter *s, uint32_t rank)
     return ckpt_catalog_at(s->writer->options.catalog, s->order[rank])->name;
 }
 
-/* Sort what is in hand and say each group once: tiles that were done again said the same again. */
+/* Sort the records in memory and emit each group once: repeated tiles give equal records. */
 static ckpt_code sort_entries(side_sorter *s, ckpt_error *err)
 {
     sort_entry *e = s->entries;
@@ -74,7 +74,7 @@ static ckpt_code sort_entries(side_sorter *s, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Room for more: the highest quarter waits for the next turn. */
+/* Make space: the highest quarter is left for the next pass. */
 static ckpt_code make_room(side_sorter *s, ckpt_error *err)
 {
     const size_t most = s->capacity - s->capacity / 4;

@@ -1,4 +1,4 @@
-/* Collecting the FP4 scales that the canonical rule does not recover. */
+/* Collects the FP4 scales that the canonical rule does not recover. */
 #include "side_data.h"
 
 #include <inttypes.h>
@@ -34,7 +34,7 @@ static int is_good(const side_data_writer *w, const spill_record *record)
            record->tensor < ckpt_catalog_count(w->options.catalog);
 }
 
-/* Look at the records up to the first that is damaged; *good_bytes: where that is, or the end. */
+/* Check the records up to the first damaged one; *good_bytes: its offset, or the end. */
 static ckpt_code scan_spill(const side_data_writer *w, spill_visit *visit, void *context,
                             uint64_t *good_bytes, ckpt_error *err)
 {
@@ -75,8 +75,8 @@ ckpt_code side_data_visit_spill(const side_data_writer *w, spill_visit *visit, v
 }
 
 /*
- * Cut the spill at the first record that is not whole. Tensors that are done rely on what was
- * synced: if that is damaged or gone there is nothing to go on from, unless the result is there.
+ * Truncate the spill at the first incomplete record. Finished tensors rely on what was synced: if
+ * that is damaged or missing, the run cannot be resumed, unless the result exists.
  */
 static ckpt_code cut_spill(side_data_writer *w, ckpt_error *err)
 {
@@ -175,8 +175,8 @@ static ckpt_code restore_group(void *context, const encode_exception *entry, ckp
     return r->count < SPILL_BATCH ? CKPT_OK : restore_batch(r, err);
 }
 
-/* A run that was stopped after side_data_finish has left the result and no spill to add to. What
- * is in both does no harm. */
+/* A run that was stopped after side_data_finish has left the result but no spill. Duplicates do no
+ * harm. */
 static ckpt_code restore_spill(side_data_writer *w, ckpt_error *err)
 {
     restoration r = { .writer = w };
@@ -194,15 +194,16 @@ static ckpt_code restore_spill(side_data_writer *w, ckpt_error *err)
     return code;
 }
 
-/* A part's spill has a journal's name, so that it goes when the journals go. NULL: no memory. */
-static char *spill_path(const side_data_options *options, unsigned part)
+/* A share's spill has a journal's name, so that it is removed with the journals. NULL: out of
+ * memory. */
+static char *spill_path(const side_data_options *options, unsigned share)
 {
     char name[64];
 
-    if (options->part_count <= 1)
+    if (options->share_count <= 1)
         return file_join(options->directory, SPILL_FILE);
-    snprintf(name, sizeof name, "%s.%u-of-%u.fp4_scales", journal_name, part,
-             options->part_count);
+    snprintf(name, sizeof name, "%s.%u-of-%u.fp4_scales", journal_name, share,
+             options->share_count);
     return file_join(options->directory, name);
 }
 
@@ -222,7 +223,7 @@ ckpt_code side_data_begin(const side_data_options *options, side_data_writer **o
     w->options = *options;
     pthread_mutex_init(&w->lock, NULL);
     w->path = file_join(options->directory, SIDE_DATA_FILE);
-    w->spill_path = spill_path(options, options->part);
+    w->spill_path = spill_path(options, options->share);
     if (w->path == NULL || w->spill_path == NULL) {
         code = ckpt_fail_memory(err, "a path", strlen(options->directory));
         goto out;
@@ -231,8 +232,8 @@ ckpt_code side_data_begin(const side_data_options *options, side_data_writer **o
                              err)) != CKPT_OK ||
         (code = cut_spill(w, err)) != CKPT_OK)
         goto out;
-    /* Parts wait until all are done: one of them may be writing the result now. */
-    if (options->part_count <= 1)
+    /* Shares wait until all are done: one of them may be writing the result now. */
+    if (options->share_count <= 1)
         code = restore_spill(w, err);
 out:
     if (code == CKPT_OK)
@@ -257,14 +258,14 @@ static ckpt_code append_bytes(side_data_writer *w, const side_data_writer *from,
     return code;
 }
 
-/* The spill of another part. It may be gone when the result is there, which was restored. */
-static ckpt_code take_over(side_data_writer *w, unsigned part, uint64_t synced_bytes,
+/* The spill of another share. It may be missing if the result exists, which was restored. */
+static ckpt_code take_over(side_data_writer *w, unsigned share, uint64_t synced_bytes,
                            ckpt_error *err)
 {
     side_data_writer other = { .options = w->options, .path = w->path };
     ckpt_code code = CKPT_OK;
 
-    if ((other.spill_path = spill_path(&w->options, part)) == NULL)
+    if ((other.spill_path = spill_path(&w->options, share)) == NULL)
         return ckpt_fail_memory(err, "a path", strlen(w->options.directory));
     if (file_exists(other.spill_path)) {
         if ((code = file_open(other.spill_path, &other.spill, err)) == CKPT_OK) {
@@ -288,9 +289,9 @@ ckpt_code side_data_join(side_data_writer *writer, const uint64_t *synced_bytes,
     const side_data_options *o = &writer->options;
     ckpt_code code = restore_spill(writer, err);
 
-    for (unsigned part = 1; part <= o->part_count && code == CKPT_OK; part++)
-        if (part != o->part)
-            code = take_over(writer, part, synced_bytes[part - 1], err);
+    for (unsigned share = 1; share <= o->share_count && code == CKPT_OK; share++)
+        if (share != o->share)
+            code = take_over(writer, share, synced_bytes[share - 1], err);
     return code;
 }
 

@@ -29,7 +29,7 @@ static ckpt_code fail(const reader *r, const char *what)
     return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': %s", r->subject, what);
 }
 
-/* Texts and lists can be shared in the pickle; their copies are not, so they are charged. */
+/* Texts and lists can be shared in the pickle, but their copies are not, so they are charged. */
 static ckpt_code allocate(reader *r, uint64_t count, size_t item_bytes, void **out)
 {
     arena *memory = &r->out->memory;
@@ -42,7 +42,7 @@ static ckpt_code allocate(reader *r, uint64_t count, size_t item_bytes, void **o
     return CKPT_OK;
 }
 
-/* NUL-terminated copy, or NULL in *out when the value is no text that can be one. */
+/* A NUL-terminated copy; *out is NULL if the value is not a text or contains NUL. */
 static ckpt_code copy_text(reader *r, const pickle_value *v, const char **out)
 {
     size_t length;
@@ -60,7 +60,7 @@ static ckpt_code copy_text(reader *r, const pickle_value *v, const char **out)
     return CKPT_OK;
 }
 
-/* One value that is no list. */
+/* A value that is not a list. */
 static ckpt_code read_scalar(reader *r, const pickle_value *v, common_arg *out)
 {
     int flag;
@@ -116,7 +116,7 @@ static ckpt_code read_args(reader *r, const pickle_value *args)
     ckpt_code code;
 
     if (!pickle_class_is(args, "argparse Namespace") || !pickle_is(state, PICKLE_DICT))
-        return fail(r, "'args' is no argparse.Namespace");
+        return fail(r, "'args' is not an argparse.Namespace");
     if ((code = allocate(r, count, sizeof *list, &memory)) != CKPT_OK)
         return code;
     list = memory;
@@ -126,7 +126,7 @@ static ckpt_code read_args(reader *r, const pickle_value *args)
         if ((code = copy_text(r, pickle_key(state, i), &list[i].name)) != CKPT_OK)
             return code;
         if (list[i].name == NULL)
-            return fail(r, "'args' has a name that is no text");
+            return fail(r, "'args' has a name that is not a text");
         if ((code = read_value(r, pickle_item(state, i), &list[i])) != CKPT_OK)
             return code;
         common->arg_count++;
@@ -150,11 +150,11 @@ static ckpt_code read_root(reader *r, const pickle_value *root)
     value = pickle_find(root, "iteration");
     if (value != NULL && !pickle_is(value, PICKLE_NULL) &&
         (!pickle_i64(value, &common->iteration) || common->iteration < 0))
-        return fail(r, "'iteration' is no number of a step");
+        return fail(r, "'iteration' is not a step number");
     value = pickle_find(root, "checkpoint_version");
     if (value != NULL && !pickle_double(value, &common->checkpoint_version)) {
         if (!pickle_i64(value, &integer))
-            return fail(r, "'checkpoint_version' is no number");
+            return fail(r, "'checkpoint_version' is not a number");
         common->checkpoint_version = (double)integer;
     }
     args = pickle_find(root, "args");

@@ -1,6 +1,7 @@
 /*
- * common_pt.h: what a Megatron checkpoint keeps beside its tensors: common.pt, a torch.save archive
- * of one dict, or (newer) the byte entry "common_state/shard_0_1" that holds a list of that dict:
+ * common_pt.h: the options that a Megatron checkpoint stores beside its tensors: common.pt, a
+ * torch.save archive of one dict, or (newer) the byte entry "common_state/shard_0_1" that holds a
+ * list of that dict:
  *
  *   args                 argparse.Namespace: the options of the run
  *   checkpoint_version   3.0
@@ -52,8 +53,8 @@ ckpt_code common_pt_write(const common_pt *common, unsigned char **out, size_t *
  */
 ckpt_code common_pt_read(const ckpt_file *file, uint64_t offset, uint64_t length, common_pt **out,
                          ckpt_error *err);
-/* The same archive is whole: records where they should be, and what it holds has its checksum. What
- * that means is not looked at. */
+/* Check that the archive is complete: positions of records and checksums. The contents are not
+ * interpreted. */
 ckpt_code common_pt_check(const ckpt_file *file, uint64_t offset, uint64_t length,
                           ckpt_error *err);
 void common_pt_free(common_pt *common);      /* NULL is fine; only for what was read */

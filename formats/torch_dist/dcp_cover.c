@@ -65,11 +65,11 @@ static ckpt_code check_volumes(cover *c)
         if (volume > 0)
             c->boxes[c->box_count++] = i;
         if (!size_add(sum, volume, &sum) || sum > total)
-            return fail_box(c, i, "is one too many: together they hold more than the tensor");
+            return fail_box(c, i, "makes the chunks larger than the tensor in total");
     }
     if (sum != total)
         return ckpt_fail(c->err, CKPT_E_FORMAT,
-                         "tensor '%s': its chunks hold %llu of %llu elements", e->key,
+                         "tensor '%s': its chunks have %llu of %llu elements", e->key,
                          (unsigned long long)sum, (unsigned long long)total);
     return CKPT_OK;
 }
@@ -104,7 +104,7 @@ static ckpt_code find_cuts(cover *c, uint32_t d)
     return CKPT_OK;
 }
 
-/* Number of a cut that is there. */
+/* Index of an existing cut. */
 static size_t find_cut(const cover *c, uint32_t d, uint64_t at)
 {
     const uint64_t *found = bsearch(&at, c->cuts[d], c->cut_count[d], sizeof at, compare_u64);

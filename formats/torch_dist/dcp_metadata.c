@@ -71,7 +71,7 @@ static ckpt_code add(reader *r, table *to, const char *key, uint64_t value)
 
 /* ---- values ---- */
 
-/* A text of bounded length and without NUL, into r->text; 0 when it is none. */
+/* Copy a text of bounded length and without NUL into r->text; 0 if it is not one. */
 static int take_text(reader *r, const pickle_value *v)
 {
     size_t length;
@@ -153,7 +153,7 @@ static ckpt_code index_storage(reader *r, size_t i)
     rank = e->rank;
     if (offset != NULL && !pickle_is(offset, PICKLE_NULL)) {
         if (e->is_bytes || !take_size(offset, &rank, 1, offsets))
-            return fail_key(r, e->key, "has a storage entry with an offset that does not fit it");
+            return fail_key(r, e->key, "has a storage entry with an offset of the wrong rank");
     } else if (!e->is_bytes) {
         return fail_key(r, e->key, "is a tensor and has a storage entry without an offset");
     }
@@ -216,7 +216,7 @@ static ckpt_code read_storage(reader *r, const dcp_entry *e, const pickle_value 
         return fail_key(r, e->key, "has a storage entry without path, offset and length");
     if (!is_safe_path(r->text))
         return ckpt_fail(r->err, CKPT_E_FORMAT,
-                         "'%s': entry '%s' lies at '%s', expected a path inside the folder",
+                         "'%s': entry '%s' is stored at '%s', expected a path inside the folder",
                          r->subject, e->key, r->text);
     return find_file(r, &chunk->file);
 }
@@ -233,7 +233,7 @@ static ckpt_code add_chunk(reader *r, size_t entry)
     place_text(text, entry, e, chunk->offsets);
     if (!table_find(&r->places, text, &number))
         return ckpt_fail(r->err, CKPT_E_FORMAT,
-                         "'%s': storage_data has nothing for entry '%s', chunk at [%s]",
+                         "'%s': storage_data lacks entry '%s', chunk at [%s]",
                          r->subject, e->key, strchr(text, ' ') ? strchr(text, ' ') + 1 : "");
     if (r->used[number])
         return fail_key(r, e->key, "has two chunks with the same offsets");
@@ -258,8 +258,8 @@ static ckpt_code read_dtype(reader *r, const pickle_value *properties, dcp_entry
     return copy_text(r, name + 6, &e->dtype_name);
 }
 
-/* A layout is made by a function of its name. Another than strided has parts that are not listed
- * here (indices and values), so that its bytes are not the tensor's. */
+/* A layout is created by a function of its name. Layouts other than strided have components that
+ * are not listed here (indices and values), so the stored bytes are not the tensor's. */
 static ckpt_code check_layout(const reader *r, const pickle_value *properties, const dcp_entry *e)
 {
     const pickle_value *state = pickle_state(properties);
@@ -299,10 +299,10 @@ static ckpt_code read_entry(reader *r, size_t i)
 
     if (!take_text(r, pickle_key(r->entries, i)))
         return ckpt_fail(r->err, CKPT_E_FORMAT,
-                         "'%s': key %zu of state_dict_metadata is no text of at most %d bytes",
+                         "'%s': key %zu of state_dict_metadata is not a text of at most %d bytes",
                          r->subject, i, TEXT_MAX);
     if (table_find(&r->keys, r->text, &(uint64_t){ 0 }))
-        return fail_key(r, r->text, "is there twice");
+        return fail_key(r, r->text, "occurs twice");
     if ((code = copy_text(r, r->text, &e->key)) != CKPT_OK ||
         (code = add(r, &r->keys, e->key, i)) != CKPT_OK)
         return code;
@@ -337,7 +337,7 @@ static ckpt_code read_chunks(reader *r, size_t i)
     return code;
 }
 
-/* storage_data may know more than the tensors do: counted, for the caller to judge. */
+/* storage_data may have entries without a tensor: count them for the caller. */
 static ckpt_code find_unused(reader *r)
 {
     const size_t count = pickle_count(r->storage);

@@ -21,7 +21,7 @@
 typedef struct {
     const char *key;
     const char *dtype_name;      /* torch's: "bfloat16"; NULL for byte entries and for writing */
-    ckpt_dtype dtype;            /* CKPT_NONE: none of ours */
+    ckpt_dtype dtype;            /* CKPT_NONE: unsupported */
     uint8_t is_bytes;            /* an opaque item, one chunk without a box */
     uint32_t rank;
     uint64_t size[CKPT_RANK_MAX];    /* as torch counts: an element of F4 is a byte */

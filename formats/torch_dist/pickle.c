@@ -41,7 +41,7 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    ckpt_code (*run)(machine *m);    /* NULL: not one of ours */
+    ckpt_code (*run)(machine *m);    /* NULL: unsupported */
 } opcode;
 
 static const opcode ops[256];
@@ -51,7 +51,7 @@ static ckpt_code fail(const machine *m, const char *what)
     const unsigned op = m->op_at < m->size ? m->bytes[m->op_at] : 0;
 
     return ckpt_fail(m->err, CKPT_E_FORMAT, "'%s': pickle opcode 0x%02x (%s) at byte %zu: %s",
-                     m->subject, op, ops[op].name == NULL ? "not one of ours" : ops[op].name,
+                     m->subject, op, ops[op].name == NULL ? "unsupported" : ops[op].name,
                      m->op_at, what);
 }
 
@@ -107,7 +107,7 @@ static ckpt_code reserve(machine *m, vector *v, uint64_t count, size_t item_byte
 
 /* ---- the stack ---- */
 
-/* Values above the last mark: what an opcode may take. */
+/* Number of values above the last mark, which an opcode may use. */
 static size_t stack_free(const machine *m)
 {
     const size_t *marks = m->marks.items;
@@ -158,7 +158,7 @@ static ckpt_code take(machine *m, uint64_t size, const unsigned char **out)
 {
     *out = m->bytes + m->at;
     if (size > input_left(m))
-        return fail(m, "its argument goes on behind the end");
+        return fail(m, "its argument extends past the end");
     m->at += (size_t)size;
     return CKPT_OK;
 }
@@ -191,7 +191,7 @@ static ckpt_code run_proto(machine *m)
     if (code != CKPT_OK)
         return code;
     if (m->op_at != 0)
-        return fail(m, "it belongs at the beginning");
+        return fail(m, "it is only allowed at the start");
     if (version < PROTOCOL_MIN || version > PROTOCOL_MAX)
         return fail(m, "expected protocol 2 to 5");
     return CKPT_OK;
@@ -203,7 +203,7 @@ static ckpt_code run_frame(machine *m)
     ckpt_code code = take_number(m, 8, &length);
 
     if (code == CKPT_OK && length > input_left(m))
-        code = fail(m, "the frame goes on behind the end");
+        code = fail(m, "the frame extends past the end");
     return code;
 }
 
@@ -281,7 +281,7 @@ static size_t utf8_length(unsigned char first)
     return first >= 0xf0 && first < 0xf5 ? 4 : 0;
 }
 
-/* As Python reads it: lone surrogates are let pass, overlong forms are not. */
+/* As in Python: lone surrogates are accepted, overlong forms are not. */
 static int is_utf8(const unsigned char *bytes, size_t size)
 {
     for (size_t i = 0; i < size;) {
@@ -378,7 +378,7 @@ static ckpt_code run_get(machine *m)
     if (code != CKPT_OK)
         return code;
     if (number >= m->memo.count || memo[number].kind == PICKLE_UNSET)
-        return fail(m, "nothing has this memo number");
+        return fail(m, "undefined memo number");
     return push(m, memo[number]);
 }
 
@@ -491,7 +491,7 @@ static ckpt_code collect(machine *m, size_t count, int with_keys)
     if (to->kind != PICKLE_OBJECT && to->kind != (with_keys ? PICKLE_DICT
                                                   : op_of(m) == PICKLE_OP_ADDITEMS ? PICKLE_SET
                                                                                    : PICKLE_LIST))
-        return fail(m, "what is below its items cannot hold them");
+        return fail(m, "the value below its items is not a container");
     if (with_keys && count % 2 != 0)
         return fail(m, "a key has no value");
     if (node->count > 0 && node->has_keys != with_keys)
@@ -545,7 +545,7 @@ static ckpt_code push_global(machine *m, span module, span name)
     ckpt_code code;
 
     if (!is_name(module.text, module.length) || !is_name(name.text, name.length))
-        return fail(m, "this is no module and name");
+        return fail(m, "expected module and name");
     if ((code = allocate(m, module.length + name.length + 2, &memory)) != CKPT_OK)
         return code;
     text = memory;
@@ -609,7 +609,7 @@ static ckpt_code run_object(machine *m)
         return code;
     called = peek(m, count - 1);
     if (called->kind != PICKLE_GLOBAL && called->kind != PICKLE_OBJECT)
-        return fail(m, "this is no class");
+        return fail(m, "expected a class");
     if (!pickle_is(&called[1], PICKLE_TUPLE) || (count == 3 && !pickle_is(&called[2], PICKLE_DICT)))
         return fail(m, "the arguments are not a tuple");
     if ((code = new_node(m, PICKLE_OBJECT, &v)) != CKPT_OK)
@@ -630,10 +630,10 @@ static ckpt_code run_build(machine *m)
     if (code != CKPT_OK)
         return code;
     if (peek(m, 1)->kind != PICKLE_OBJECT)
-        return fail(m, "there is no object to give a state");
+        return fail(m, "no object to set the state of");
     object = (pickle_object *)(void *)peek(m, 1)->u.node;
     if (object->state.kind != PICKLE_UNSET)
-        return fail(m, "the object has its state already");
+        return fail(m, "the state of the object is set twice");
     object->state = *peek(m, 0);
     m->stack.count--;
     return CKPT_OK;
@@ -656,7 +656,7 @@ static ckpt_code run_stop(machine *m)
     if (m->stack.count != 1 || m->marks.count != 0)
         return fail(m, "the pickle does not end with one value");
     if (m->at != m->size)
-        return fail(m, "there are bytes behind the end");
+        return fail(m, "trailing bytes after the end");
     m->result->root = *peek(m, 0);
     m->stopped = 1;
     return CKPT_OK;
@@ -713,7 +713,7 @@ static ckpt_code run(machine *m)
     if (m->size == 0 || m->bytes[0] != PICKLE_OP_PROTO)
         return recognise_refused(
             ckpt_fail(m->err, CKPT_E_FORMAT,
-                      "'%s' does not begin as a pickle of protocol 2 or later", m->subject),
+                      "'%s' is not a pickle of protocol 2 or later", m->subject),
             m->bytes, m->size, m->subject, m->err);
     while (!m->stopped) {
         ckpt_code code;

@@ -55,7 +55,7 @@ void pickle_free(pickle *p);                             /* NULL is fine */
 const pickle_value *pickle_root(const pickle *p);
 uint64_t pickle_memory_bytes(const pickle *p);           /* held now */
 
-/* All of these take NULL for a value that is not there: it is of no kind, and holds nothing. */
+/* All of these accept NULL for an absent value, which has no kind and no items. */
 int pickle_is(const pickle_value *v, pickle_kind kind);
 const char *pickle_kind_name(const pickle_value *v);     /* "list", for errors */
 /* 1 and *out when the value is of that kind (no conversions, but a bool is no int). */
@@ -73,7 +73,7 @@ size_t pickle_count(const pickle_value *v);
 int pickle_has_keys(const pickle_value *v);
 const pickle_value *pickle_item(const pickle_value *v, size_t i);    /* of a dict: the value */
 const pickle_value *pickle_key(const pickle_value *v, size_t i);
-/* Value of the last entry with this text as its key, as in Python; linear. NULL when absent. */
+/* Value of the last entry with this text as key, as in Python; linear. NULL if absent. */
 const pickle_value *pickle_find(const pickle_value *v, const char *key);
 
 /* "module name" of a global, or of an object's class; NULL for other kinds. NUL-terminated. */

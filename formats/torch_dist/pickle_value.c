@@ -1,4 +1,4 @@
-/* pickle_value.c: looking at values, and the one walk over all of them. */
+/* pickle_value.c: access to values, and the check that walks over all of them. */
 #include <string.h>
 
 #include "pickle_private.h"
@@ -90,7 +90,7 @@ int pickle_text_is(const pickle_value *v, const char *text)
            memcmp(v->u.bytes, text, v->length) == 0;
 }
 
-/* A persistent id is no container to its readers. */
+/* A persistent id does not count as a container. */
 static const pickle_node *container_of(const pickle_value *v)
 {
     return pickle_is(v, PICKLE_PERSISTENT) ? NULL : pickle_node_of(v);
@@ -194,8 +194,8 @@ static void enter(pickle_level *level, const pickle_value *v)
     level->node->visit = 1;
 }
 
-/* Depth first with a stack of its own. Nodes that are done are known by their height, so that
- * shared ones are walked once. */
+/* Depth first with an explicit stack. Finished nodes have a height, so shared ones are walked
+ * once. */
 const char *pickle_check(const pickle_value *root, pickle_level *levels, uint32_t depth_max)
 {
     uint32_t depth = 1;

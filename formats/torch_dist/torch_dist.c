@@ -1,4 +1,4 @@
-/* Reading torch_dist: keys and boxes from .metadata, positions from the items' headers. */
+/* Reads torch_dist: keys and boxes from .metadata, positions from the items' headers. */
 #include "torch_dist.h"
 
 #include <limits.h>
@@ -19,7 +19,7 @@ static const char tracker_name[] = "latest_checkpointed_iteration.txt";
 
 /* ---- the folder ---- */
 
-/* "release", or "iter_0000012" for "12"; 0 when the tracker says neither. */
+/* "release", or "iter_0000012" for "12"; 0 if the tracker has neither. */
 static int folder_of(const char *tracker, char out[NAME_MAX + 1])
 {
     static const char blanks[] = " \t\r\n";
@@ -91,8 +91,8 @@ static ckpt_code choose_only(const ckpt_folder *root, char out[NAME_MAX + 1], ck
 
     if (finder.count != 1)
         return ckpt_fail(err, CKPT_E_FORMAT,
-                         "'%s' has %zu iterations and no '%s' that chooses one: name one of them, "
-                         "such as '%s/%s'",
+                         "'%s' has %zu iterations and no '%s' to choose one: use one of them, e.g. "
+                         "'%s/%s'",
                          folder_path(root), finder.count, tracker_name, folder_path(root),
                          finder.last);
     memcpy(out, finder.last, sizeof finder.last);
@@ -105,7 +105,8 @@ static ckpt_code read_tracker(const ckpt_folder *root, char out[NAME_MAX + 1], c
     ckpt_code code = folder_read_all(root, tracker_name, TRACKER_BYTES_MAX, &tracker, err);
 
     if (code == CKPT_OK && !folder_of(tracker.bytes, out))
-        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' names no iteration: '%.32s'", tracker.path,
+        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' does not name an iteration: "
+            "'%.32s'", tracker.path,
                          tracker.bytes);
     folder_text_release(&tracker);
     return code;
@@ -152,7 +153,7 @@ static ckpt_code add_key(dist_reader *r, ckpt_catalog *keys, size_t i)
         key.file = (uint32_t)r->metadata->chunks[entry->first_chunk].file;
     if (key.dtype == CKPT_F4 && (key.rank == 0 || !size_mul(key.shape[key.rank - 1], 2,
                                                             &key.shape[key.rank - 1])))
-        return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' has a shape F4 cannot have",
+        return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' has a shape that is impossible for F4",
                          entry->key);
     r->key_of[i] = ckpt_catalog_count(keys);
     return catalog_add(keys, &key, r->err);
@@ -175,7 +176,7 @@ static ckpt_code make_keys(dist_reader *r, ckpt_error *err)
     return pieces_begin(r->out->store, keys, err);
 }
 
-/* A view that is not packed: one extent for each run of elements that follow each other. */
+/* A view that is not packed: one extent for each run of consecutive elements. */
 static ckpt_code attach_strided(dist_reader *r, const piece_box *box, const zip_item *item)
 {
     ckpt_store *store = r->out->store;
@@ -194,7 +195,7 @@ static ckpt_code attach_strided(dist_reader *r, const piece_box *box, const zip_
     }
     if (count > RUNS_MAX || key->dtype == CKPT_F4)
         return ckpt_fail(r->err, CKPT_E_FORMAT,
-                         "tensor '%s' is a strided view of %llu elements, at most %d are read",
+                         "tensor '%s' is a strided view of %llu elements, expected at most %d",
                          key->name, (unsigned long long)count, RUNS_MAX);
     if ((code = catalog_add(store->catalog, &span, r->err)) != CKPT_OK)
         return code;
@@ -227,8 +228,8 @@ static ckpt_code check_item(const dist_reader *r, const dcp_entry *entry, const 
     if (item->dtype != entry->dtype || item->rank != entry->rank ||
         memcmp(item->shape, chunk->sizes, item->rank * sizeof item->shape[0]) != 0)
         return ckpt_fail(r->err, CKPT_E_FORMAT,
-                         "tensor '%s': the item at %llu of '%s' has another dtype or shape than "
-                         ".metadata says",
+                         "tensor '%s': the item at %llu of '%s' has a different dtype or shape "
+                         "than in .metadata",
                          entry->key, (unsigned long long)chunk->offset,
                          r->metadata->files[chunk->file]);
     return CKPT_OK;
@@ -273,7 +274,7 @@ static ckpt_code add_chunk(dist_reader *r, size_t entry_index, size_t i)
                              : attach_strided(r, &box, &item);
 }
 
-/* An item's place, to find two that are one. */
+/* The position of an item, to find duplicates. */
 typedef struct {
     size_t file;
     uint64_t offset;
@@ -291,7 +292,7 @@ static int compare_places(const void *left, const void *right)
     return (a->offset > b->offset) - (a->offset < b->offset);
 }
 
-/* No program writes one item for two boxes: such a list would repeat a part of a tensor. */
+/* No program writes one item for two boxes: the data would be used twice. */
 static ckpt_code check_places(const dist_reader *r)
 {
     const dcp_metadata *m = r->metadata;
@@ -312,14 +313,14 @@ static ckpt_code check_places(const dist_reader *r)
         if (places[i].file == places[i - 1].file &&
             places[i].offset - places[i - 1].offset < places[i - 1].length)
             code = ckpt_fail(r->err, CKPT_E_FORMAT,
-                             "tensors '%s' and '%s' have the same bytes of '%s', at %llu",
+                             "tensors '%s' and '%s' share the same bytes of '%s', at %llu",
                              places[i - 1].key, places[i].key, m->files[places[i].file],
                              (unsigned long long)places[i].offset);
     free(places);
     return code;
 }
 
-/* What a byte entry holds is not ours to read, but a file that ends before it was cut. */
+/* Byte entries are not interpreted, but a file that ends before one is truncated. */
 static ckpt_code check_bytes(const dist_reader *r, const dcp_entry *entry)
 {
     const dcp_chunk *chunk = &r->metadata->chunks[entry->first_chunk];

@@ -1,7 +1,7 @@
 /*
- * torch_dist_beside.c: the small files beside `.metadata`. No tensor is in them, but they say what
- * the folder is and show that it is whole: another backend's word, or a common.pt that was cut, is
- * refused, and --lenient makes a note of it.
+ * torch_dist_beside.c: the small files beside `.metadata`. They have no tensors, but identify the
+ * folder and show that it is complete: another backend or a truncated common.pt is refused;
+ * --lenient turns that into a note.
  */
 #include "torch_dist_beside.h"
 
@@ -15,12 +15,12 @@ enum { BACKEND_BYTES_MAX = 1 << 20 };
 
 static const char common_state[] = "common_state/";
 
-/* What is wrong with a file that the tensors do not depend on. */
+/* Report an error in a file that the tensors do not depend on. */
 static ckpt_code refuse_or_note(ckpt_checkpoint *c, const ckpt_error *wrong, ckpt_error *err)
 {
     if (c->options.lenient)
         return note_add(&c->notes, err, "%s", wrong->text);
-    return ckpt_fail(err, CKPT_E_FORMAT, "%s; --lenient reads on", wrong->text);
+    return ckpt_fail(err, CKPT_E_FORMAT, "%s; --lenient ignores this", wrong->text);
 }
 
 static ckpt_code check_backend(const ckpt_folder *folder, const char *name, ckpt_error *err)
@@ -42,7 +42,7 @@ static ckpt_code check_backend(const ckpt_folder *folder, const char *name, ckpt
                          text.path, word == NULL ? "" : word);
     else if (!json_u64(json_member(root, "sharded_backend_version"), &version) || version != 1)
         code = ckpt_fail(err, CKPT_E_FORMAT,
-                         "'%s' has another sharded_backend_version than 1, which is known",
+                         "'%s' has an unknown sharded_backend_version, expected 1",
                          text.path);
 out:
     json_free(document);
@@ -99,9 +99,11 @@ ckpt_code torch_dist_check_beside(ckpt_checkpoint *c, const dcp_metadata *m, ckp
         return code;
     if (has_backend && !has_common && !has_common_state(m))
         code = note_add(&c->notes, err,
-                        "no common.pt, and no common_state in .metadata: Megatron cannot load it");
+                        "no common.pt and no common_state in .metadata: Megatron cannot load this "
+                        "checkpoint");
     if (code == CKPT_OK && m->unused_count > 0)
-        code = note_add(&c->notes, err, "%zu items of .metadata belong to no tensor, one to '%s'",
+        code = note_add(&c->notes, err, "%zu items of .metadata do not belong to a tensor, e.g. "
+            "'%s'",
                         m->unused_count, m->unused);
     return code;
 }

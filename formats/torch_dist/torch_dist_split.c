@@ -1,4 +1,4 @@
-/* Cutting keys in boxes, and whose file a box is in. */
+/* Cuts keys into boxes and assigns boxes to files. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +30,7 @@ typedef struct {
     const format_sharding *sharding;
     stages stages;
     ckpt_error *err;
-    /* Of the key in hand. */
+    /* State of the current key. */
     const map_shard *shard;       /* or NULL */
     size_t key;
     uint32_t counts[CKPT_RANK_MAX];     /* equal parts of each dimension */
@@ -41,15 +41,15 @@ static uint32_t at_least_1(uint32_t count)
     return count > 0 ? count : 1;
 }
 
-/* ---- which numbers of ranks are legal ---- */
+/* ---- legal numbers of ranks ---- */
 
 typedef struct {
     const dist_cutter *cutter;
     map_axis axis;
 } axis_division;
 
-/* 1 when ranks can divide the key along the axis: in equal parts, of each half where there are
- * halves, and no group is cut. */
+/* 1 if the key can be divided along the axis: equally, within each half if there are halves,
+ * without splitting a group. */
 static int divides(const axis_division *d, const ckpt_tensor *key, uint32_t count)
 {
     map_captures captures;
@@ -142,7 +142,7 @@ static ckpt_code plan_stages(dist_cutter *c)
     divide_legal_text(stages_are_legal, s, legal);
     return ckpt_fail(c->err, CKPT_E_USAGE,
                      "%llu layers cannot be divided over --pp %u with %u in the first and %u in "
-                     "the last stage (0: as many as in the others), legal values are:%s",
+                     "the last stage (0: equal stages), legal values are:%s",
                      (unsigned long long)s->layers, s->pp, s->first, s->last, legal);
 }
 
@@ -192,7 +192,7 @@ static void cut_axis(dist_cutter *c, map_axis axis)
                        halves;
 }
 
-/* ---- which rank's file ---- */
+/* ---- assignment to files of ranks ---- */
 
 static uint32_t stage_of(const stages *s, uint64_t layer)
 {
@@ -219,7 +219,7 @@ static uint32_t ranks_of_stage(const format_sharding *s)
     return (uint32_t)(at_least_1(s->tp) / a * experts);
 }
 
-/* The rank that Megatron would let write a box: its stage, then its place on the cut axes. */
+/* The rank that would write a box in Megatron: by its stage, then its position on the cut axes. */
 static uint32_t rank_of(const dist_cutter *c, const piece_box *box)
 {
     const ckpt_tensor *key = ckpt_catalog_at(c->keys, c->key);
@@ -254,7 +254,7 @@ static uint32_t rank_of(const dist_cutter *c, const piece_box *box)
     return stage * ranks_of_stage(c->sharding) + place % ranks_of_stage(c->sharding);
 }
 
-/* Without ranks: one file a layer, the first for what is of no layer. */
+/* Without ranks: one file per layer, the first for tensors outside the layers. */
 static uint32_t file_of(const dist_cutter *c, const piece_box *box)
 {
     uint64_t layer = 0;
@@ -307,7 +307,8 @@ static ckpt_code add_boxes(dist_cutter *c, const map_extra *extra)
         count *= c->counts[d];
         box.size[d] = key->shape[d] / c->counts[d];
         if (count > BOXES_MAX)
-            return ckpt_fail(c->err, CKPT_E_USAGE, "tensor '%s' would be cut in over %d boxes",
+            return ckpt_fail(c->err, CKPT_E_USAGE, "tensor '%s' would be cut into more than %d "
+                "boxes",
                              key->name, BOXES_MAX);
     }
     box.name = name;

@@ -1,4 +1,4 @@
-/* torch_dist_state.c: the checksums of items, whose bytes come in any order. */
+/* torch_dist_state.c: the checksums of items, whose bytes arrive in any order. */
 #include "torch_dist_state.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /*
- * torch_dist_state.h: what is known of a torch_dist checkpoint while it is written: between cutting
- * the keys into boxes, laying out the items, and sealing them.
+ * torch_dist_state.h: state of a torch_dist checkpoint while it is written: between cutting the
+ * keys into boxes, laying out the items and sealing them.
  */
 #ifndef CKPT_TORCH_DIST_STATE_H
 #define CKPT_TORCH_DIST_STATE_H

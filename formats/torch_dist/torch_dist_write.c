@@ -1,4 +1,4 @@
-/* Writing torch_dist: items with checksums that come in any order, and the files beside them. */
+/* Writes torch_dist: items, whose bytes arrive in any order, and the files beside them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,8 +41,7 @@ static ckpt_code place_item(store_file *file, const zip_item_plan *plan, uint64_
     return CKPT_OK;
 }
 
-/* Byte entries stand behind the tensors of their file, which therefore are where they would be
- * without. */
+/* Byte entries follow the tensors of their file, so that they do not move the tensors. */
 ckpt_code torch_dist_lay_out(ckpt_store *store, ckpt_error *err)
 {
     const size_t count = ckpt_catalog_count(store->catalog);
@@ -69,7 +68,7 @@ ckpt_code torch_dist_lay_out(ckpt_store *store, ckpt_error *err)
     return code;
 }
 
-/* Everything of an item that begins at `offset` but its payload. */
+/* Everything of an item at `offset` except its payload. */
 static ckpt_code write_ends(const ckpt_store *store, uint32_t file, const zip_item_plan *plan,
                             uint64_t offset, ckpt_error *err)
 {

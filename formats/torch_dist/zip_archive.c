@@ -45,7 +45,8 @@ static ckpt_code fail(const zip_archive *a, ckpt_error *err, const char *what)
                                      file_path(a->file), (unsigned long long)a->offset,
                                      (unsigned long long)a->size_bytes, what);
 
-    /* A file of archives begins with one. What does not may be known as something else. */
+    /* A file of archives starts with one. If it does not, it may be recognised as something
+     * else. */
     if (head_bytes == 0 || file_read_at(a->file, 0, head, head_bytes, NULL) != CKPT_OK ||
         head[0] == 'P')
         return code;
@@ -57,11 +58,11 @@ static ckpt_code read_at(const zip_archive *a, uint64_t at, void *out, uint64_t 
                          ckpt_error *err)
 {
     if (at > a->size_bytes || size > a->size_bytes - at)
-        return fail(a, err, "has a part that lies outside");
+        return fail(a, err, "has a part outside the archive");
     return file_read_at(a->file, a->offset + at, out, (size_t)size, err);
 }
 
-/* The zip64 end record, which stands wherever its locator says. */
+/* The zip64 end record, at the position given by its locator. */
 static ckpt_code read_end64(const zip_archive *a, const unsigned char *locator, end_record *end,
                             ckpt_error *err)
 {
@@ -88,7 +89,7 @@ static ckpt_code read_end(const zip_archive *a, const unsigned char *tail, size_
     const unsigned char *bytes = tail + tail_bytes - END_BYTES;
 
     if (load(bytes, 4) != 0x06054b50 || load(bytes + 20, 2) != 0)
-        return fail(a, err, "does not end as a zip archive");
+        return fail(a, err, "has no zip end record");
     if (load(bytes + 4, 4) != 0 || load(bytes + 8, 2) != load(bytes + 10, 2))
         return fail(a, err, "has several volumes");
     end->count = load(bytes + 10, 2);
@@ -113,7 +114,7 @@ ckpt_code zip_archive_open(const ckpt_file *file, uint64_t offset, uint64_t leng
 
     *out = (zip_archive){ .file = file, .offset = offset, .size_bytes = length };
     if (offset > file_size(file) || length > file_size(file) - offset)
-        return fail(out, err, "goes beyond the end of the file");
+        return fail(out, err, "extends past the end of the file");
     if (length < END_BYTES)
         return fail(out, err, "is too short for one");
     if ((code = read_at(out, tail_at, tail, tail_bytes, err)) != CKPT_OK ||
@@ -217,7 +218,7 @@ static ckpt_code read_record(const zip_archive *a, const central *c, zip_record 
     if (load(c->bytes + 10, 2) != 0 || packed_bytes != out->size_bytes)
         return fail(a, err, "has a compressed record, expected a stored one");
     if (out->size_bytes > a->data_end || out->header_offset > a->data_end - out->size_bytes)
-        return fail(a, err, "has a record that lies outside");
+        return fail(a, err, "has a record outside the archive");
     return CKPT_OK;
 }
 
@@ -257,7 +258,7 @@ static ckpt_code look_up(const zip_archive *a, const char *name, central *found,
         at += c.entry_bytes;
     }
     if (at != a->directory_bytes)
-        return fail(a, err, "has more in its central directory than it says");
+        return fail(a, err, "has trailing data in its central directory");
     return CKPT_OK;
 }
 
@@ -322,13 +323,13 @@ ckpt_code zip_archive_locate(const zip_archive *a, const zip_record *record, uin
                         err)) != CKPT_OK)
         return code;
     if (!is_same_record(header, record))
-        return fail(a, err, "has a record that is not what its directory says");
+        return fail(a, err, "has a record that contradicts its directory");
     extra_bytes = load(header + 28, 2);
     if ((code = check_extra(a, begin, extra_bytes, err)) != CKPT_OK)
         return code;
     begin += extra_bytes;
     if (begin > a->data_end || record->size_bytes > a->data_end - begin)
-        return fail(a, err, "has a record that lies outside");
+        return fail(a, err, "has a record outside the archive");
     *out = a->offset + begin;
     return CKPT_OK;
 }

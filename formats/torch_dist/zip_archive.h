@@ -20,7 +20,7 @@ typedef struct {
 typedef struct {
     uint64_t header_offset;      /* from the archive's start */
     uint64_t size_bytes;
-    uint32_t crc;                /* 0: torch was told to compute none */
+    uint32_t crc;                /* 0: torch was configured not to compute it */
     const char *name;            /* with its root; in the directory, not NUL-terminated */
     size_t name_bytes;
 } zip_record;

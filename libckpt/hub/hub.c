@@ -1,4 +1,4 @@
-/* hub.c: a hub's session: who we are, who gets to know the token, how fast we may ask. */
+/* hub.c: a session with a hub: identity, who may receive the token, rate limits. */
 #include "hub.h"
 
 #include <stdio.h>
@@ -38,19 +38,19 @@ static ckpt_code check_endpoint(hub *h, ckpt_error *err)
     while (size > 0 && h->endpoint[size - 1] == '/')
         h->endpoint[--size] = '\0';
     if (!hub_parse_url(h->endpoint, &url))
-        return hub_fail(HUB_USAGE, err, "'%s' is no address of a hub: expected http(s)://HOST",
+        return hub_fail(HUB_USAGE, err, "'%s' is not a hub URL: expected http(s)://HOST",
                         h->endpoint);
     if (h->token != NULL && strlen(h->token) > HUB_HEADER_BYTES / 2)
-        return hub_fail(HUB_USAGE, err, "the token is longer than any token");
+        return hub_fail(HUB_USAGE, err, "the token is too long");
     if (h->token != NULL && !url.is_https && !hub_is_loopback(&url) && !h->options.insecure_http)
         return hub_fail(HUB_USAGE, err,
-                        "'%s' is plain http: the token would be readable on the way (see "
+                        "'%s' is plain http: the token would be sent unencrypted (see "
                         "--insecure-http)",
                         h->endpoint);
     return CKPT_OK;
 }
 
-/* Tokens are pasted: line ends and blanks around them are not theirs. */
+/* Tokens are pasted: strip surrounding line ends and blanks. */
 static void strip(char *text)
 {
     char *put = text;
@@ -150,9 +150,9 @@ int hub_is_transient(unsigned status)
 }
 
 /*
- * Nothing after the first failure, which is mostly a connection that was closed while it was idle.
- * Then 1, 2, 4 ... 60 seconds: a hub in trouble is not asked as often as before. Each is cut by a
- * random share, up to half of it, so that clients that failed together do not come back together.
+ * No wait after the first failure, which is mostly a connection that was closed while idle. Then
+ * 1, 2, 4 ... 60 seconds, to reduce the load on a hub in trouble. Each is shortened by a random
+ * share of up to half, so that clients that failed together do not retry together.
  */
 double hub_backoff(unsigned failures)
 {
@@ -168,7 +168,8 @@ double hub_backoff(unsigned failures)
     return (delay > 60 ? 60 : delay) * (0.5 + (double)chance / 131072);
 }
 
-/* "topic; text": each topic is told once. Text of a stranger: nothing that moves the cursor. */
+/* "topic; text": each topic is printed once. The text is untrusted: control characters are
+ * removed. */
 static void tell_warning(hub *h, const char *warning)
 {
     const char *end = strchr(warning, ';');
@@ -189,8 +190,8 @@ static void tell_warning(hub *h, const char *warning)
     fprintf(stderr, "the hub warns: %s\n", text);
 }
 
-/* Seconds between requests when few are left. A hub that names a far day is not believed: the worst
- * that comes of asking earlier is a 429. */
+/* Seconds between requests when few are left. A reset time far in the future is ignored: the worst
+ * result of asking earlier is a 429. */
 static double interval_of(const hub_rate *rate)
 {
     static const double INTERVAL_SECONDS_MAX = 10;
@@ -199,7 +200,7 @@ static double interval_of(const hub_rate *rate)
     return seconds < INTERVAL_SECONDS_MAX ? seconds : INTERVAL_SECONDS_MAX;
 }
 
-/* What time it is where a reply comes from: a date in it means that clock, not ours. */
+/* The server's time: dates in its reply refer to its clock, not ours. */
 static int64_t clock_of(const http_reply *reply)
 {
     const char *date = http_header(reply, "Date");
@@ -236,9 +237,9 @@ int hub_note_limits(hub *h, hub_bucket bucket, const http_reply *reply)
     else if ((text = http_header(reply, "Retry-After")) == NULL ||
              !hub_retry_after(text, clock_of(reply), &seconds))
         seconds = 4;
-    /* One second more than asked for: the hub's clock and ours count full seconds. Many requests
-     * are answered with 429 at once; what they make us wait together is counted once, as only what
-     * goes beyond the wait that is known already is added. */
+    /* One second more than requested, because both clocks count full seconds. Many requests may be
+     * answered with 429 at once; their common wait is counted once, as only the time beyond the
+     * known wait is added. */
     until = hub_now() + (double)size_min(seconds, 86400) + 1;
     if (until > pace->not_before) {
         h->waited_seconds += until - (pace->not_before > hub_now() ? pace->not_before : hub_now());
@@ -268,8 +269,8 @@ ckpt_code hub_check_waiting(hub *h, ckpt_error *err)
     if (h->waited_seconds <= (double)h->options.wait_seconds_max)
         return CKPT_OK;
     return hub_fail(HUB_NETWORK, err,
-                    "'%s' asks to wait longer than --max-wait allows: expected at most %u s, got "
-                    "%u s", h->options.repo, (unsigned)h->options.wait_seconds_max,
+                    "'%s' requests a longer wait than --max-wait: expected at most %u s, got %u "
+                    "s", h->options.repo, (unsigned)h->options.wait_seconds_max,
                     (unsigned)h->waited_seconds);
 }
 
@@ -285,7 +286,7 @@ ckpt_code hub_redirect(const hub *h, const char *url, const http_reply *reply, c
     hub_show_url(url, shown, sizeof shown);
     *out = location == NULL ? NULL : hub_resolve_url(url, location);
     if (*out == NULL || !hub_parse_url(*out, &to) || !hub_parse_url(url, &from))
-        return hub_fail(HUB_NETWORK, err, "'%s' redirects to nowhere: expected an address, got "
+        return hub_fail(HUB_NETWORK, err, "'%s' sent an invalid redirect: expected a URL, got "
                         "'%.80s'", shown, location == NULL ? "" : location);
     for (size_t i = 0; i < h->options.host_map_count; i++) {
         char *mapped = hub_map_host(*out, h->options.host_maps[i]);
@@ -297,7 +298,7 @@ ckpt_code hub_redirect(const hub *h, const char *url, const http_reply *reply, c
         hub_parse_url(*out, &to);
         break;
     }
-    /* A mirror's redirect to the hub it mirrors goes through the mirror. */
+    /* A mirror's redirect to the original hub is sent through the mirror. */
     if (h->kind->own_host != NULL && strcmp(to.host, h->kind->own_host) == 0 &&
         hub_parse_url(h->endpoint, &base) && strcmp(base.host, to.host) != 0) {
         const size_t size = strlen(h->endpoint) + strlen(to.rest) + 1;

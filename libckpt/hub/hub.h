@@ -1,8 +1,8 @@
 /*
- * hub.h: a repository on a hub: what it has, where its files are, what its refusals mean.
+ * hub.h: a repository on a hub: its listing, the URLs of its files, the meaning of its errors.
  *
  * A hub is a hub_kind; Hugging Face (hub_hf.c) and ModelScope (hub_modelscope.c) are the two.
- * Everything is listed, checked and pinned before the first file is asked for.
+ * Everything is listed, checked and pinned before the first file is requested.
  */
 #ifndef CKPT_HUB_H
 #define CKPT_HUB_H
@@ -26,7 +26,7 @@ typedef struct {
     uint64_t size_bytes;
     hub_algorithm algorithm;
     int is_selected;
-    uint64_t head_bytes;         /* fetch only so much of it, into its partial; 0: all */
+    uint64_t head_bytes;         /* fetch only this many bytes, into its partial; 0: all */
 } hub_file;
 
 typedef struct {
@@ -34,11 +34,11 @@ typedef struct {
     hub_file *files;             /* sorted by path */
     size_t count;
     size_t room_count;           /* that files was grown to, where some were left out */
-    uint64_t entry_count;        /* that the hub told, folders and others among them */
+    uint64_t entry_count;        /* entries sent by the hub, including folders */
     uint64_t text_bytes;         /* of all pages */
     char commit[41];             /* "" where the hub has none */
     uint64_t page_count;
-    int is_redacted;             /* some Xet hashes were not told */
+    int is_redacted;             /* some Xet hashes are missing */
     size_t unsafe_count;         /* left out */
     const char *unsafe_path;     /* the first of them */
 } hub_listing;
@@ -46,7 +46,7 @@ typedef struct {
 typedef enum { HUB_API, HUB_RESOLVERS, HUB_DATA, HUB_BUCKET_COUNT } hub_bucket;
 
 typedef struct {
-    double not_before;           /* nobody asks before */
+    double not_before;           /* no request before this time */
     double interval;             /* seconds between requests, when few are left */
 } hub_pace;
 
@@ -56,11 +56,11 @@ enum { HUB_TOPICS_MAX = 16 };
 typedef struct {
     const char *name;                      /* "hf" */
     const char *default_revision;
-    const char *site_variable;             /* name of the token, for advice */
+    const char *site_variable;             /* name of the token, for error messages */
     const char *own_host;                  /* redirects to it go to the endpoint, which may be a
                                             * mirror; NULL: redirects are followed as they are */
-    int head_first;                        /* HEAD tells a large file's own URL */
-    int has_session;                       /* the token is a session's, and goes as a cookie too */
+    int head_first;                        /* HEAD returns a large file's own URL */
+    int has_session;                       /* the token is also sent as a session cookie */
     /* Base URL and token from the environment; malloc'd. */
     ckpt_code (*configure)(hub *h, ckpt_error *err);
     /* Commit and files. */
@@ -68,9 +68,9 @@ typedef struct {
     char *(*file_url)(const hub *h, const hub_listing *listing, const hub_file *file);
 } hub_kind;
 
-/* Where Hugging Face's cache is; malloc'd. */
+/* Path of the Hugging Face cache; malloc'd. */
 char *hub_cache_folder(void);
-/* The environment forbids requests. */
+/* The environment disables requests (offline mode). */
 int hub_is_offline(void);
 
 extern const hub_kind hub_huggingface;
@@ -82,11 +82,11 @@ typedef struct {
     const char *revision;        /* NULL: the hub's default */
     const char *endpoint;        /* NULL: from the environment */
     const char *token;           /* NULL: from the environment */
-    int insecure_http;           /* a token may travel in the clear */
+    int insecure_http;           /* a token may be sent unencrypted */
     const char *const *host_maps;    /* hub_map_host, of redirects */
     size_t host_map_count;
     int is_quiet;
-    uint64_t wait_seconds_max;   /* altogether, for rate limits */
+    uint64_t wait_seconds_max;   /* in total, for rate limits */
     const atomic_int *stop;
     http_options http;
 } hub_options;
@@ -105,10 +105,11 @@ struct hub {
     int told_wait;
     uint64_t told_topics[HUB_TOPICS_MAX];    /* of warnings: their hashes */
     size_t told_count;
-    char *other_endpoint;        /* to try where the first does not have it; or NULL */
+    char *other_endpoint;        /* tried if the first does not have the repository; or NULL */
 };
 
-/* A copy of `text`, yours to free. Without its token a request would be a stranger's. */
+/* A copy of `text`, yours to free; fails without memory, since a request must not lose its
+ * token. */
 ckpt_code hub_copy_text(char **out, const char *text, ckpt_error *err);
 ckpt_code hub_open(const hub_kind *kind, const hub_options *options, hub **out, ckpt_error *err);
 void hub_close(hub *h);          /* NULL is fine */
@@ -123,7 +124,7 @@ typedef struct {
 } hub_headers;
 void hub_make_headers(const hub *h, const char *url, hub_headers *out);
 
-/* ---- asking ---- */
+/* ---- requests ---- */
 
 typedef struct {
     char *text;
@@ -131,25 +132,25 @@ typedef struct {
     char *next;                  /* URL of the next page, same origin; or NULL */
 } hub_page;
 
-/* A JSON page of the hub's API: redirects followed at the same origin, tried again while that can
- * help. *out is yours to release, also on failure. */
+/* Fetch a JSON page of the hub's API: redirects are followed at the same origin, temporary
+ * failures retried. *out is yours to release, also on failure. */
 ckpt_code hub_get_page(hub *h, const char *url, hub_page *out, ckpt_error *err);
-/* Parse the text, which goes. */
+/* Parse the text, which is consumed. */
 ckpt_code hub_page_parse(hub_page *page, const char *subject, json_document **out, ckpt_error *err);
 void hub_page_release(hub_page *page);
 
-/* What a reply with status >= 400 means. `subject`: path or repo. */
+/* The error for a reply with status >= 400. `subject`: path or repo. */
 ckpt_code hub_refusal(hub *h, const http_result *result, const char *subject, ckpt_error *err);
 int hub_is_transient(unsigned status);
-/* Where a redirect leads; malloc'd. Refuses downgrades to http, and Locations that are none. */
+/* Target of a redirect; malloc'd. Refuses downgrades to http and invalid Locations. */
 ckpt_code hub_redirect(const hub *h, const char *url, const http_reply *reply, char **out,
                        ckpt_error *err);
 
-/* Remember what a reply says about limits, tell what it warns of. Returns 1 when it was a 429. */
+/* Record the rate limits in a reply, print its warnings. Returns 1 for a 429. */
 int hub_note_limits(hub *h, hub_bucket bucket, const http_reply *reply);
-/* Seconds until the bucket may be asked again; 0: now. A request that follows is counted. */
+/* Seconds until the next request is allowed; 0: now, and a request is counted. */
 double hub_delay(hub *h, hub_bucket bucket);
-/* Fails when waiting has taken longer than allowed. */
+/* Fails if the total wait exceeds the limit. */
 ckpt_code hub_check_waiting(hub *h, ckpt_error *err);
 /* Seconds before try number `failures` + 1: none after the first. */
 double hub_backoff(unsigned failures);
@@ -158,18 +159,18 @@ double hub_now(void);                  /* monotonic seconds */
 /* ---- listing ---- */
 
 void hub_listing_release(hub_listing *listing);
-/* One more page, of so many entries and bytes, before any of it is taken: a listing that has no end
- * is refused with what was counted. */
+/* Count a page with its entries and bytes before it is used: a listing that never ends is
+ * refused. */
 ckpt_code hub_listing_count_page(hub_listing *listing, size_t entry_count, size_t text_bytes,
                                  ckpt_error *err);
 /* Copies the strings of *file. */
 ckpt_code hub_listing_add(hub_listing *listing, const hub_file *file, ckpt_error *err);
-/* Sort; refuse hostile names, doubles, files that are folders (or leave them out: skip_unsafe), and
- * hashes that are none. */
+/* Sort; refuse unsafe names, duplicates, files that are also folders (or skip them: skip_unsafe),
+ * and invalid hashes. */
 ckpt_code hub_listing_check(const char *repo, hub_listing *listing, int skip_unsafe,
                             ckpt_error *err);
 const hub_file *hub_listing_find(const hub_listing *listing, const char *path);
-/* Two selected files whose names differ in the case of letters only; NULL: there are none. */
+/* Find two selected files whose names differ only in case; NULL: there are none. */
 ckpt_code hub_listing_twins(const hub_listing *listing, const char *twins[2], ckpt_error *err);
 
 #endif

@@ -70,7 +70,7 @@ int hub_is_offline(void)
     return is_true("HF_HUB_OFFLINE") || is_true("TRANSFORMERS_OFFLINE");
 }
 
-/* The token that `hf auth login` stored; *out stays NULL where there is none. */
+/* The token stored by `hf auth login`; *out stays NULL if there is none. */
 static ckpt_code stored_token(char **out, ckpt_error *err)
 {
     enum { TOKEN_BYTES_MAX = 1 << 16 };
@@ -144,7 +144,7 @@ static ckpt_code resolve_revision(hub *h, char commit[41], ckpt_error *err)
         goto out;
     sha = json_string(json_member(json_root(document), "sha"));
     if (sha == NULL || !hub_is_hex(sha, 40))
-        code = bad_listing(h, "it names no commit", err);
+        code = bad_listing(h, "it has no commit", err);
     else
         snprintf(commit, 41, "%s", sha);
 out:
@@ -155,7 +155,7 @@ out:
     return code;
 }
 
-/* One entry of a tree; folders are passed over. */
+/* One entry of a tree; folders are skipped. */
 static ckpt_code take_entry(hub *h, const json_value *entry, hub_listing *out, ckpt_error *err)
 {
     const char *type = json_string(json_member(entry, "type"));
@@ -183,7 +183,7 @@ static ckpt_code take_entry(hub *h, const json_value *entry, hub_listing *out, c
         file.hash = json_string(json_member(lfs, "oid"));
         if (file.hash == NULL || !json_u64(json_member(lfs, "size"), &lfs_bytes) ||
             lfs_bytes != file.size_bytes)
-            return bad_listing(h, "an entry's size or hash contradicts itself", err);
+            return bad_listing(h, "an entry has contradictory sizes or hashes", err);
     }
     return hub_listing_add(out, &file, err);
 }
@@ -200,7 +200,7 @@ static ckpt_code take_page(hub *h, hub_page *page, hub_listing *out, ckpt_error 
     if (!json_is_array(root))
         code = bad_listing(h, "expected an array", err);
     else if (json_first(root) == NULL && page->next != NULL)
-        code = bad_listing(h, "an empty page says that there are more", err);
+        code = bad_listing(h, "an empty page announces another one", err);
     else
         code = hub_listing_count_page(out, json_count(root), page->text_bytes, err);
     for (const json_value *v = json_first(root); v != NULL && code == CKPT_OK; v = json_next(v))
@@ -227,7 +227,7 @@ static ckpt_code read_pages(hub *h, char *url, hub_listing *out, ckpt_error *err
         seen = more;
         for (size_t i = 0; i < seen_count && code == CKPT_OK; i++)
             if (seen[i] == hash)
-                code = bad_listing(h, "a page comes again", err);
+                code = bad_listing(h, "a page is repeated", err);
         seen[seen_count++] = hash;
         if (code == CKPT_OK && (code = hub_get_page(h, url, &page, err)) == CKPT_OK)
             code = take_page(h, &page, out, err);

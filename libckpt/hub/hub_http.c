@@ -26,7 +26,8 @@ struct http_transfer {
     http_client *client;
     http_transfer *next;
     http_transfer **link;              /* what points to this one */
-    http_request request;              /* its strings are gone; only numbers and callbacks */
+    http_request request;              /* its strings are freed; only numbers and callbacks are
+                                        * valid */
     http_verdict verdict;
     int judged;
     int paused;
@@ -90,7 +91,7 @@ ckpt_code http_open(const http_options *options, http_client **out, ckpt_error *
     client->options = *options;
     client->ca_file = first_set(ca_files);
     client->ca_folder = first_set(ca_folders);
-    /* libcurl knows all proxy variables but this one in capitals. */
+    /* libcurl reads all proxy variables except this one in capitals. */
     if (proxy != NULL)
         setenv("http_proxy", proxy, 0);
     client->budget_time = now_seconds();
@@ -231,7 +232,7 @@ static int keep_text(http_transfer *t, const char *bytes, size_t size)
     char *text;
 
     if (size > max - t->text_bytes) {
-        /* Of an error text the first part is enough; half a document is none. */
+        /* The first part of an error text is enough, but half a document is useless. */
         if (t->request.text_bytes_max != 0)
             return refuse_text(t, HTTP_TOO_LARGE);
         size = max - t->text_bytes;
@@ -254,7 +255,7 @@ void http_limit(http_client *client, uint64_t rate_bytes)
     client->options.rate_bytes = rate_bytes;
 }
 
-/* 1 when the rate limit lets `size` more bytes in now. */
+/* 1 if the rate limit allows `size` more bytes now. */
 static int within_rate(http_client *client, size_t size)
 {
     const double rate = (double)client->options.rate_bytes;
@@ -325,14 +326,14 @@ static void give_transfer(http_transfer *t)
     link_transfer(&client->idle, t);
 }
 
-/* 0: no memory. What libcurl copies can fail; numbers cannot. */
+/* 0: out of memory. Setting strings can fail; setting numbers cannot. */
 static int set_network(const http_client *client, CURL *easy)
 {
     CURLcode code = curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
 
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
-    /* What a proxy says to CONNECT is not the server's reply. */
+    /* A proxy's reply to CONNECT is not the server's reply. */
     curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
@@ -348,7 +349,7 @@ static int set_network(const http_client *client, CURL *easy)
     return code == CURLE_OK;
 }
 
-/* All of them or none: a request without its token would be answered as a stranger's. */
+/* All headers or none: a request without its token would be treated as anonymous. */
 static int set_headers(http_transfer *t, const char *const *headers)
 {
     for (size_t i = 0; headers != NULL && headers[i] != NULL; i++) {
@@ -434,7 +435,7 @@ static http_outcome outcome_of(CURLcode code)
     }
 }
 
-/* A proxy that lets nobody through to there will not, however often it is asked. */
+/* A proxy that refuses the connection will refuse it again: no retry. */
 static int is_forbidden(CURL *easy)
 {
     long status = 0;
@@ -457,7 +458,7 @@ static void finish(http_transfer *t, CURLcode code)
         result.outcome = t->refusal;
     if (result.outcome == HTTP_BROKEN && is_forbidden(t->easy))
         result.outcome = HTTP_IMPOSSIBLE;
-    /* A reply without any headers is a lost connection, whatever libcurl makes of it. */
+    /* A reply without headers is a lost connection, whatever code libcurl returns. */
     if (result.outcome == HTTP_DONE && !t->judged)
         result.outcome = HTTP_BROKEN;
     curl_multi_remove_handle(t->client->multi, t->easy);

@@ -15,31 +15,31 @@ typedef struct http_transfer http_transfer;
 
 typedef struct {
     uint64_t connect_seconds;
-    uint64_t stall_seconds;        /* below 1 KiB/s for so long: given up */
+    uint64_t stall_seconds;        /* give up a transfer below 1 KiB/s for this long */
     uint64_t rate_bytes;           /* of all transfers together, a second; 0: no limit */
     unsigned connection_count;     /* at most, to one host */
 } http_options;
 
-/* A reply as far as its headers. Names of headers in any case; NULL when absent. */
+/* The headers of a reply. Header names are case-insensitive; NULL if absent. */
 typedef struct http_reply http_reply;
 unsigned http_status(const http_reply *reply);
 const char *http_header(const http_reply *reply, const char *name);
-/* The next of that name behind the one whose value that is; NULL: the first. */
+/* The next header of that name after the one with this value; NULL: the first. */
 const char *http_header_after(const http_reply *reply, const char *name, const char *value);
 
 typedef enum {
     HTTP_REFUSE,       /* end the transfer */
-    HTTP_KEEP,         /* body is an error text or a small document: http_result.text */
-    HTTP_TAKE          /* body goes to `data` */
+    HTTP_KEEP,         /* keep the body, an error text or a small document: http_result.text */
+    HTTP_TAKE          /* pass the body to `data` */
 } http_verdict;
 
 typedef enum {
-    HTTP_DONE,         /* the reply came whole */
-    HTTP_REFUSED,      /* `head` or `data` said so */
+    HTTP_DONE,         /* the reply is complete */
+    HTTP_REFUSED,      /* stopped by `head` or `data` */
     HTTP_TOO_LARGE,    /* a kept body is longer than text_bytes_max */
     HTTP_NO_MEMORY,    /* --memory, or the machine, has no room for a kept body */
-    HTTP_BROKEN,       /* connection refused, lost, too slow, ended early: worth another try */
-    HTTP_IMPOSSIBLE    /* proxy, certificates, protocol: trying again is no use */
+    HTTP_BROKEN,       /* connection refused, lost, too slow, ended early: retry */
+    HTTP_IMPOSSIBLE    /* proxy, certificates, protocol: do not retry */
 } http_outcome;
 
 typedef struct {
@@ -47,7 +47,7 @@ typedef struct {
     const http_reply *reply;
     const char *text;          /* body under HTTP_KEEP, NUL-terminated */
     size_t text_bytes;
-    const char *problem;       /* what went wrong, for people */
+    const char *problem;       /* error message */
     http_transfer *transfer;
 } http_result;
 /* The body under HTTP_KEEP itself, not a copy, inside `done`: malloc'd, NUL-terminated, yours to
@@ -75,7 +75,7 @@ void http_close(http_client *client);                  /* NULL is fine; no callb
 ckpt_code http_start(http_client *client, const http_request *request, http_transfer **out,
                      ckpt_error *err);
 void http_cancel(http_client *client, http_transfer *transfer);       /* no callback */
-/* Move what can be moved, wait up to wait_ms for more; the callbacks happen inside. */
+/* Transfer available data, wait up to wait_ms for more; callbacks are called from here. */
 ckpt_code http_poll(http_client *client, unsigned wait_ms, ckpt_error *err);
 void http_limit(http_client *client, uint64_t rate_bytes);      /* 0: none, as in http_options */
 void http_wake(http_client *client);                   /* ends a waiting http_poll; any thread */

@@ -1,4 +1,4 @@
-/* hub_list.c: what a repository has. Names and sizes come from outside: nothing is believed. */
+/* hub_list.c: the listing of a repository. Names and sizes are untrusted input. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <strings.h>
@@ -35,7 +35,7 @@ ckpt_code hub_listing_count_page(hub_listing *listing, size_t entry_count, size_
     if (listing->page_count <= PAGES_MAX && listing->entry_count <= ENTRIES_MAX &&
         listing->text_bytes <= LISTING_BYTES_MAX)
         return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_FORMAT, "the listing has no end: expected at most %d pages, %d "
+    return ckpt_fail(err, CKPT_E_FORMAT, "the listing is too long: expected at most %d pages, %d "
                      "entries, %d bytes, got %" PRIu64 " pages, %" PRIu64 " entries, %" PRIu64
                      " bytes", PAGES_MAX, ENTRIES_MAX, LISTING_BYTES_MAX, listing->page_count,
                      listing->entry_count, listing->text_bytes);
@@ -70,7 +70,7 @@ static int by_path(const void *a, const void *b)
     return strcmp(((const hub_file *)a)->path, ((const hub_file *)b)->path);
 }
 
-/* NULL, or why a file cannot be taken, its neighbours known; `listing` is sorted. */
+/* NULL, or why a file is refused, considering its neighbours; `listing` is sorted. */
 static const char *complaint_of(const hub_listing *listing, size_t i)
 {
     const hub_file *file = &listing->files[i];
@@ -110,16 +110,16 @@ static ckpt_code check_values(const char *repo, const hub_file *file, ckpt_error
     const char *why = NULL;
 
     if (!hub_is_hex(file->hash, file->algorithm == HUB_SHA256 ? 64 : 40))
-        why = "its hash is none";
+        why = "its hash is invalid";
     else if (file->size_bytes >= UINT64_C(1) << 53)
-        why = "its size is no size";
+        why = "its size is invalid";
     if (why == NULL)
         return CKPT_OK;
     return ckpt_fail(err, CKPT_E_FORMAT, "the listing of '%s' is refused, nothing was written: "
                      "file '%s': %s", repo, file->path, why);
 }
 
-/* What is unsafe stops everything, or is left out. */
+/* Unsafe names are an error, or are skipped. */
 static ckpt_code take_safe(const char *repo, hub_listing *listing, const char *const *why,
                            int skip_unsafe, ckpt_error *err)
 {
@@ -151,7 +151,7 @@ ckpt_code hub_listing_check(const char *repo, hub_listing *listing, int skip_uns
     const char **why;
     ckpt_code code;
 
-    /* Sorting takes as much as the array. */
+    /* Sorting needs as much memory as the array. */
     if (!memory_has(bytes) || (why = calloc(listing->count + 1, sizeof *why)) == NULL)
         return ckpt_fail_memory(err, "a listing", bytes);
     if (listing->count > 0)

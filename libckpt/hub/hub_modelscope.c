@@ -41,7 +41,7 @@ static ckpt_code configure(hub *h, ckpt_error *err)
     if (code != CKPT_OK)
         return code;
     if (strcmp(h->options.type, "space") == 0)
-        return hub_fail(HUB_USAGE, err, "ModelScope has models and datasets: no '%s'",
+        return hub_fail(HUB_USAGE, err, "ModelScope has only models and datasets, got type '%s'",
                         h->options.type);
     return CKPT_OK;
 }
@@ -68,7 +68,7 @@ static ckpt_code take_entry(hub *h, const json_value *entry, hub_listing *out, c
     return hub_listing_add(out, &file, err);
 }
 
-/* The envelope says whether it worked, whatever the status of the reply was. */
+/* The envelope contains the real status, whatever the HTTP status was. */
 static ckpt_code check_envelope(hub *h, const json_value *root, ckpt_error *err)
 {
     const char *message = json_string(json_member(root, "Message"));
@@ -107,7 +107,7 @@ static ckpt_code take_page(hub *h, const char *url, hub_listing *out, size_t *en
     if (json_is_object(data))
         data = json_member(data, "Files");
     if (!json_is_array(data))
-        code = bad_listing(h, "it has no Files", err);
+        code = bad_listing(h, "it lacks Files", err);
     else
         code = hub_listing_count_page(out, json_count(data), page.text_bytes, err);
     for (const json_value *v = json_first(data); v != NULL && code == CKPT_OK; v = json_next(v)) {
@@ -151,8 +151,8 @@ static ckpt_code list_here(hub *h, hub_listing *out, ckpt_error *err)
     return code;
 }
 
-/* There are two sites, and a model may be on either. Only the first gets the token: nobody said
- * that it is good for the other one, too. */
+/* There are two sites, and a model may be on either. Only the first gets the token, because it may
+ * not be valid for the other one. */
 static ckpt_code list(hub *h, hub_listing *out, ckpt_error *err)
 {
     ckpt_code code = list_here(h, out, err);

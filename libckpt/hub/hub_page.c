@@ -1,4 +1,4 @@
-/* hub_page.c: pages of a hub's API, one after the other, and what its refusals mean. */
+/* hub_page.c: fetches pages of a hub's API one by one and interprets error replies. */
 #include <stdio.h>
 #include <strings.h>
 
@@ -20,12 +20,12 @@ ckpt_code hub_page_parse(hub_page *page, const char *subject, json_document **ou
     const ckpt_code code = json_parse(page->text == NULL ? "" : page->text, page->text_bytes,
                                       subject, out, err);
 
-    free(page->text);            /* json_parse counted it, and nobody does from here on */
+    free(page->text);            /* json_parse charged it; from here on it is not charged */
     page->text = NULL;
     return code;
 }
 
-/* The message in an error's body; "" when there is none that people should see. */
+/* The message in an error's body; "" if there is no readable one. */
 static void error_text(const http_result *result, char *out, size_t out_bytes)
 {
     static const char *const keys[] = { "error", "Message", "error_description", "message" };
@@ -72,8 +72,8 @@ ckpt_code hub_refusal(hub *h, const http_result *result, const char *subject, ck
         return hub_fail(HUB_AUTH, err, "token rejected for '%s' (request %s)", subject, id);
     if (strcmp(word, "GatedRepo") == 0)
         return hub_fail(HUB_AUTH, err,
-                        "'%s' is gated: accept its terms at %s/%s%s, and give a token that may "
-                        "read gated repositories: %s (request %s)", subject, h->endpoint,
+                        "'%s' is gated: accept its terms at %s/%s%s and use a token with access to "
+                        "gated repositories: %s (request %s)", subject, h->endpoint,
                         strcmp(h->options.type, "model") == 0 ? "" : "datasets/",
                         h->options.repo, text, id);
     if (status == 403 && strstr(text, "is disabled") != NULL)
@@ -81,20 +81,20 @@ ckpt_code hub_refusal(hub *h, const http_result *result, const char *subject, ck
                         subject, text, id);
     if (status == 401)
         return hub_fail(HUB_AUTH, err,
-                        "'%s' is missing, private or gated, and the hub does not say which: check "
-                        "the name, or give a token with %s or --token (%s, request %s)", subject,
+                        "'%s' is missing, private or gated (the hub does not say which): check the "
+                        "name, or set a token with %s or --token (%s, request %s)", subject,
                         h->kind->site_variable, text, id);
     if (status == 403)
         return hub_fail(HUB_AUTH, err, "no permission for '%s': %s (request %s)", subject, text,
                         id);
     if (status == 404)
-        return hub_fail(HUB_NOT_FOUND, err, "'%s' is not there: %s %s (request %s)", subject,
+        return hub_fail(HUB_NOT_FOUND, err, "'%s' not found: %s %s (request %s)", subject,
                         word, text, id);
     return hub_fail(hub_is_transient(status) ? HUB_NETWORK : HUB_OTHER, err,
-                    "'%s': the hub answers %u: %s (request %s)", subject, status, text, id);
+                    "'%s': the hub answered %u: %s (request %s)", subject, status, text, id);
 }
 
-/* ---- one request, waited for ---- */
+/* ---- one synchronous request ---- */
 
 typedef struct {
     hub *h;
@@ -138,7 +138,8 @@ static void take_next(page_request *p, const http_reply *reply)
 
         hub_show_url(next, shown, sizeof shown);
         p->code = hub_fail(HUB_OTHER, p->err,
-                           "the listing of '%s' goes on at another host: expected %s, got '%s'",
+                           "the next page of the listing of '%s' is on another host: expected %s, "
+                           "got '%s'",
                            p->h->options.repo, p->h->endpoint, shown);
     }
     free(next);
@@ -178,7 +179,7 @@ static void page_done(void *context, const http_result *result)
     }
 }
 
-/* Wait `seconds`, or until somebody stops the run. */
+/* Wait `seconds`, or until the run is stopped. */
 static ckpt_code pause_for(hub *h, double seconds, ckpt_error *err)
 {
     const double until = hub_now() + seconds;
@@ -218,7 +219,7 @@ static ckpt_code ask_once(page_request *p)
     }
     if (p->is_done)
         return p->code;
-    http_cancel(p->h->http, transfer);       /* `p` is the caller's, and goes with it */
+    http_cancel(p->h->http, transfer);       /* `p` is on the caller's stack */
     return code;
 }
 
@@ -244,16 +245,17 @@ ckpt_code hub_get_page(hub *h, const char *url, hub_page *out, ckpt_error *err)
 
                 hub_show_url(current, shown, sizeof shown);
                 code = hub_fail(HUB_OTHER, err,
-                                "the hub's answer for '%s' is a redirect %s: '%s'",
+                                "the hub redirects '%s' %s: '%s'",
                                 h->options.repo,
-                                hops > HOPS_MAX ? "without end" : "to another host", shown);
+                                hops > HOPS_MAX ? "too many times" : "to another host", shown);
                 break;
             }
             continue;
         }
         if (!p.wants_retry)
             break;
-        if (h->paces[HUB_API].not_before <= hub_now())       /* waiting is no failure */
+        if (h->paces[HUB_API].not_before <= hub_now())       /* waiting does not count as a
+                                                              * failure */
             failures++;
         if (failures >= TRIES_MAX)
             break;

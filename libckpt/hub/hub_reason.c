@@ -62,7 +62,7 @@ hub_reason hub_reason_of(const ckpt_error *err)
     switch (err->code) {
     case CKPT_OK:
         return HUB_FINE;
-    case CKPT_E_IO:          /* libckpt knows files, and no network */
+    case CKPT_E_IO:          /* errors of libckpt concern files, not the network */
         return HUB_DISK;
     case CKPT_E_USAGE:
         return HUB_USAGE;

@@ -7,7 +7,7 @@
 
 #include "libckpt/size.h"
 
-/* Decimal digits at *at, which moves behind them. 0: none, or too large. */
+/* Parse decimal digits at *at and advance it. 0: no digits, or too large. */
 static int take_number(const char **at, uint64_t *out)
 {
     uint64_t number = 0;
@@ -238,7 +238,7 @@ static int match_set(const char **pattern, const char *path)
     return found != negated;
 }
 
-/* Only the last star needs a way back: one loop, no recursion. */
+/* Only the last star needs backtracking: one loop, no recursion. */
 static int match(const char *pattern, const char *path)
 {
     const char *star = NULL;
@@ -345,7 +345,7 @@ static const char *component_complaint(const char *at, size_t size)
     if ((size == 1 && at[0] == '.') || (size == 2 && at[0] == '.' && at[1] == '.'))
         return "it has a component '.' or '..'";
     if (size == 4 && strncasecmp(at, ".git", 4) == 0)
-        return "it goes into a .git folder";
+        return "it is inside a .git folder";
     return NULL;
 }
 
@@ -368,7 +368,7 @@ const char *hub_path_complaint(const char *path)
         return "it starts with a drive letter";
     if (strncasecmp(path, side, sizeof side - 1) == 0 &&
         (path[sizeof side - 1] == '/' || path[sizeof side - 1] == '\0'))
-        return "it would forge what downloaders keep in .cache/huggingface";
+        return "it would overwrite downloaders' records in .cache/huggingface";
     for (;;) {
         const size_t size = strcspn(path, "/");
 

@@ -1,4 +1,4 @@
-/* hub_url.c: URLs of hubs, and which of them belong together. */
+/* hub_url.c: URLs of hubs, and comparison of their origins. */
 #include <ctype.h>
 #include <inttypes.h>
 #include <strings.h>
@@ -53,7 +53,7 @@ int hub_same_origin(const char *a, const char *b)
 
 int hub_is_loopback(const hub_url *url)
 {
-    /* "127.example.org" is a name, and anybody's. */
+    /* "127.example.org" is an ordinary host name. */
     return (strncmp(url->host, "127.", 4) == 0 &&
             url->host[strspn(url->host, "0123456789.")] == '\0') ||
            strcmp(url->host, "localhost") == 0 || strcmp(url->host, "[::1]") == 0;

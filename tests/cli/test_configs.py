@@ -123,7 +123,7 @@ def test_a_config_that_is_gone_is_a_difference(ckpt, checked, golden_a, tmp_path
     ckpt("ckpt-convert", "--max-shard-size", "1GB", checked, tmp_path / "all")
     one, = (tmp_path / "all").glob("*.safetensors")
     doc = ckpt("ckpt-verify", "check", "--json", "--main", "--manifest", other, one).json
-    assert doc["same"] is True and any("carries none" in note for note in doc["notes"])
+    assert doc["same"] is True and any("the layout has none" in note for note in doc["notes"])
 
 
 def test_a_member_that_only_one_spelling_has_is_told(ckpt, checked, golden_a, tmp_path):
@@ -149,8 +149,8 @@ def test_a_checkpoint_that_carries_no_config_is_told(ckpt, golden_a, tmp_path):
     one = tmp_path / "one.safetensors"
     shutil.copy(next(golden_a.glob("model-00001-*")), one)
     doc = ckpt("ckpt-verify", "compare", "--json", one, one).json
-    assert "neither carries one" in doc["config"]["note"] and doc["same"] is True
-    assert "neither carries one" in ckpt("ckpt-verify", "compare", one, one).out
+    assert "neither A nor B has one" in doc["config"]["note"] and doc["same"] is True
+    assert "neither A nor B has one" in ckpt("ckpt-verify", "compare", one, one).out
 
 
 def test_the_document_names_what_was_compared(ckpt, golden_a, tmp_path):
@@ -248,7 +248,7 @@ def test_f16_that_stays_f16_is_told(ckpt, tmp_path):
                                     "b.weight": Tensor("BF16", [2, 4], bytes(16))}
     path = c.write(tmp_path / "c", index=False)
     done = ckpt("ckpt-convert", "--json", "--dtype", "bf16", path, tmp_path / "o").json
-    assert "1 tensors are F16" in note(done["notes"], "stay so") and done["tensors"] == 2
+    assert "1 tensors are F16" in note(done["notes"], "are not converted") and done["tensors"] == 2
     assert ckpt("ckpt-convert", "--json", path, tmp_path / "p").json["notes"] == []
 
 
@@ -261,4 +261,4 @@ def test_what_fill_from_supplied_is_told(ckpt, golden_a, tmp_path):
     assert "the first is 'mtp." in note(done["notes"], f"tensors come from '{golden_a}'")
     assert not any("no MTP block" in n for n in done["notes"])
     unused = ckpt("ckpt-convert", "--json", "--fill-from", golden_a, golden_a, tmp_path / "u").json
-    note(unused["notes"], "nothing came from")
+    note(unused["notes"], "nothing was taken from")

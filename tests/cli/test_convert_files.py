@@ -260,7 +260,7 @@ def test_a_config_that_cannot_be_made_is_told(ckpt, golden_a, tmp_path):
     source = model.write(tmp_path / "in")
     for options in ["--dry-run"], []:
         said = ckpt("ckpt-shard", *MP, *options, source, tmp_path / "mp").out
-        assert "inference/config.json is not made: config.json has no 'sliding_window'" in said
+        assert "inference/config.json is not written: config.json has no 'sliding_window'" in said
     assert not (tmp_path / "mp" / "inference").exists()
 
 
@@ -516,7 +516,7 @@ def test_more_than_a_thousand_files_want_a_word(ckpt, tmp_path):
 def test_a_disk_that_is_too_small_is_told_before_a_byte(ckpt, small_disk, golden_a):
     disk = small_disk(1)
     err = ckpt("ckpt-convert", "--dtype", "bf16", golden_a, disk / "out", check=2).err
-    assert "no room" in err and list(disk.iterdir()) == []
+    assert "not enough disk space" in err and list(disk.iterdir()) == []
     plan = ckpt("ckpt-convert", "--dry-run", "--json", "--dtype", "bf16", golden_a,
                 disk / "out").json
     assert plan["needed_bytes"] > plan["free_bytes"]
@@ -534,14 +534,14 @@ def test_a_part_without_room_leaves_nothing_but_the_work_of_others(ckpt, small_d
     fill()
     for part in ("1/2", "2/2"):
         err = ckpt(*share, part, golden_a, disk / "out", check=2).err
-        assert "no room" in err and list(disk.iterdir()) == [full]
+        assert "not enough disk space" in err and list(disk.iterdir()) == [full]
     full.unlink()
     ckpt(*share, "1/2", golden_a, disk / "out")
     before = {p: p.read_bytes() for p in (disk / "out.partial").iterdir()}
     fill()
     err = ckpt(*share, "2/2", golden_a, disk / "out", check=2).err
     after = {p: p.read_bytes() for p in (disk / "out.partial").iterdir()}
-    assert "no room" in err and before.items() <= after.items()
+    assert "not enough disk space" in err and before.items() <= after.items()
     full.unlink()
     ckpt(*share, "2/2", golden_a, disk / "out")
     assert (disk / "out").is_dir() and not (disk / "out.partial").exists()

@@ -123,7 +123,7 @@ def test_a_result_that_has_no_room_is_refused_before_the_tensors(ckpt, hub, resu
     download = Client(ckpt, hub, disk)
     options, target = then(download)
     failed = download(*options, check=2)
-    assert failed.json["reason"] == "disk" and "no room for the result" in failed.err
+    assert failed.json["reason"] == "disk" and "not enough disk space for the result" in failed.err
     assert hub.payload < 9 * MIB and not target.exists()      # headers
     download("--no-space-check", *options)
     assert_done(download, target, results(CASES[0]))
@@ -369,8 +369,8 @@ def test_a_command_that_is_no_converter_is_refused_before_any_request(download, 
     assert failed.json["reason"] == "usage" and hub.log == []
 
 
-@pytest.mark.parametrize("line,says", [("hello", "does not answer as ckpt-convert does"),
-                                       ("named /tmp", "does not answer as ckpt-convert does")])
+@pytest.mark.parametrize("line,says", [("hello", "does not answer like ckpt-convert"),
+                                       ("named /tmp", "does not answer like ckpt-convert")])
 def test_a_program_that_only_looks_like_a_converter_is_told_of(download, hub, tmp_path, line, says):
     script = tmp_path / "bin/ckpt-convert"
     script.parent.mkdir()

@@ -155,7 +155,7 @@ def test_a_part_that_another_process_took_over_is_left_alone(download, hub):
     state.with_name("theirs").write_text(theirs)
     state.with_name("theirs").rename(state)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 2 and "another process works on" in err
+    assert process.returncode == 2 and "another process is downloading" in err
     assert hub.payload < 16 * MIB and state.read_text() == theirs and download.visible == []
 
 

@@ -276,7 +276,8 @@ def test_a_disk_that_others_fill_is_waited_for(ckpt, tmp_path, small_disk):
         with open(disk / "filler", "wb") as filler:
             os.posix_fallocate(filler.fileno(), 0, free.f_bavail * free.f_frsize - 12 * MIB)
         hub.connection_rate = None
-        assert any("disk nearly full, waiting: 'a.bin'" in line for line in process.stderr)
+        assert any("disk nearly full, waiting for space for 'a.bin'" in line
+                   for line in process.stderr)
         assert process.poll() is None and download.visible == ["b.bin"]
         (disk / "filler").unlink()
         process.communicate(timeout=180)
@@ -296,7 +297,7 @@ def test_space_that_cannot_be_had_is_told_before_a_byte_comes(ckpt, tmp_path, fa
     with Hub([one(12 * MIB)]) as hub:
         download = Client(ckpt, hub, tmp_path)
         done = download(check=2, **fault.env("ftruncate:EDQUOT:1", path=".part"))
-        assert f"no room for {12 * MIB} bytes" in done.err and fault.injected
+        assert f"not enough disk space for {12 * MIB} bytes" in done.err and fault.injected
         assert hub.requests(port="cdn") == []
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from corrupt.files import Model, Tensor, bf16, file_bytes, read_header
 
-STRAY = "file 'stray.safetensors' is not in the index: left out"
-BELOW = "file 'mp2/model0-mp2.safetensors' is no part of the layout: left out"
+STRAY = "file 'stray.safetensors' is not in the index: ignored"
+BELOW = "file 'mp2/model0-mp2.safetensors' is not part of the layout: ignored"
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_model_parallel_folders_tell_them_too(ckpt, golden_a, tmp_path):
     ckpt("ckpt-shard", "--layout", "mp", "--mp", 2, golden_a, tmp_path / "mp")
     (tmp_path / "mp" / "extra.safetensors").write_bytes(file_bytes({"x": bf16([4])}, None))
     notes = ckpt("ckpt-inspect", "--json", tmp_path / "mp").json["notes"]
-    assert notes == ["file 'extra.safetensors' is no part of the layout: left out"]
+    assert notes == ["file 'extra.safetensors' is not part of the layout: ignored"]
     ckpt("ckpt-verify", "check", tmp_path / "mp", check=1)
 
 
@@ -106,7 +106,7 @@ def test_what_all_files_say_is_kept(ckpt, with_metadata, tmp_path):
                 tmp_path / "out").json
     files = metadata_of(tmp_path / "out")
     assert len(files) > 2 and all(m == {"format": "pt", "z\n\"": "\u00e4"} for m in files.values())
-    assert done["notes"] == ["__metadata__ 'part' is left out: not every file says the same"]
+    assert done["notes"] == ["__metadata__ 'part' is dropped: not all files have the same"]
 
 
 def test_what_one_file_does_not_say_is_dropped(ckpt, with_metadata, tmp_path):
@@ -114,14 +114,14 @@ def test_what_one_file_does_not_say_is_dropped(ckpt, with_metadata, tmp_path):
     done = ckpt("ckpt-convert", "--json", "--max-shard-size", "2MiB", source,
                 tmp_path / "out").json
     assert set(map(str, metadata_of(tmp_path / "out").values())) == {"None"}
-    assert done["notes"] == ["__metadata__ 'format' is left out: not every file says the same"]
+    assert done["notes"] == ["__metadata__ 'format' is dropped: not all files have the same"]
 
 
 def test_the_first_file_may_be_the_one_that_is_silent(ckpt, with_metadata, tmp_path):
     source = with_metadata(lambda i: {"format": "pt"} if i != 0 else None)
     done = ckpt("ckpt-convert", "--json", "--max-shard-size", "2MiB", source,
                 tmp_path / "out").json
-    assert done["notes"] == ["__metadata__ 'format' is left out: not every file says the same"]
+    assert done["notes"] == ["__metadata__ 'format' is dropped: not all files have the same"]
 
 
 def test_what_fills_has_a_say(ckpt, with_metadata, golden_a, tmp_path):
@@ -135,7 +135,7 @@ def test_what_fills_has_a_say(ckpt, with_metadata, golden_a, tmp_path):
     ckpt("ckpt-convert", "--fill-from", filling, "--report", report, source, tmp_path / "out")
     assert all(m == {"format": "pt"} for m in metadata_of(tmp_path / "out").values())
     notes = [n for n in json.loads(report.read_text())["notes"] if "__metadata__" in n]
-    assert notes == ["__metadata__ 'by' is left out: not every file says the same"]
+    assert notes == ["__metadata__ 'by' is dropped: not all files have the same"]
 
 
 def test_files_that_stay_keep_what_they_say(ckpt, with_metadata, tmp_path):
@@ -148,7 +148,7 @@ def test_a_layout_without_metadata_drops_it(ckpt, with_metadata, tmp_path):
     source = with_metadata(lambda i: {"format": "pt"})
     done = ckpt("ckpt-shard", "--json", "--layout", "mp", "--mp", 2, source, tmp_path / "out").json
     assert all(m is None for m in metadata_of(tmp_path / "out").values())
-    assert done["notes"] == ["__metadata__ 'format' is left out: the layout has no place for it"]
+    assert done["notes"] == ["__metadata__ 'format' is dropped: the layout cannot store it"]
 
 
 # ---- dtypes without a value digest ----

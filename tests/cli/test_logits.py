@@ -181,10 +181,10 @@ def test_generated_tokens_count(logits, tmp_path):
 
 
 @pytest.mark.parametrize("other, says", [
-    (dict(tokens=range(1, 41)), "other tokens"),
-    (dict(cut=39), "other tokens"),
-    (dict(cut=39, tokens=range(40)), "other positions"),
-    (dict(width=299), "rows of other lengths"),
+    (dict(tokens=range(1, 41)), "different tokens"),
+    (dict(cut=39), "different tokens"),
+    (dict(cut=39, tokens=range(40)), "different positions"),
+    (dict(width=299), "rows of different lengths"),
     (dict(cut=0, tokens=range(40)), "no position"),
     (dict(name="loggits"), "has no tensor 'logits'"),
     (dict(suffix=".0", more=1), "2 sets"),
@@ -245,7 +245,7 @@ def test_a_trace_says_where_it_begins(ckpt, logits, tmp_path, changed, first, se
         assert out["first_selection"]["near_tie"] == (gap < 1e-5)
         assert out["first_selection"]["gap"] == gap
     text = ckpt("ckpt-verify", "logits", *traces, a, a).out
-    assert ("it begins at a near tie" in text) == bool(selection and gap < 1e-5)
+    assert ("it starts at a near tie" in text) == bool(selection and gap < 1e-5)
 
 
 def test_traces_that_cannot_be_compared_are_refused(logits, tmp_path):

@@ -46,8 +46,8 @@ def test_each_older_copy_is_told_with_both_files(ckpt, golden_a, tmp_path):
     model = Model(golden_a)
     notes = ckpt("ckpt-inspect", "--json", over).json["notes"]
     for name in (NORM, "norm.weight"):
-        assert f"tensor '{name}' of '{model.file_of(name)}' is not read: " \
-               f"the index names '{OVERLAY}' for it" in notes
+        assert f"tensor '{name}' of '{model.file_of(name)}' is not used: " \
+               f"the index maps it to '{OVERLAY}'" in notes
     assert len(notes) == 2
 
 
@@ -155,4 +155,4 @@ def test_all_missing_files_are_told_in_one_line(ckpt, golden_a, tmp_path):
     for p in gone:
         p.unlink()
     err = ckpt("ckpt-verify", "digest", path, check=2).err
-    assert INDEX in err and "5 files, 2 of which do not exist" in err and gone[0].name in err
+    assert INDEX in err and "5 files, of which 2 do not exist" in err and gone[0].name in err

@@ -25,15 +25,15 @@ FILES = {
     "pytorch_model.bin": (archive(), "torch.save", "safetensors"),
     "old.pt": (pickle.dumps({}, 2), "pickle", "safetensors"),
     "new.pt": (pickle.dumps({}, 4), "pickle", "safetensors"),
-    "__0_0.distcp": (archive(), "data file of a torch_dist checkpoint", "name its folder"),
-    "latest_checkpointed_iteration.txt": (b"release", "tracker file", "name its folder"),
-    ".metadata": (b"\x80\x02}.", "metadata of a torch_dist checkpoint", "name its folder"),
-    "common.pt": (archive(), "part of a torch_dist checkpoint", "name its folder"),
-    INDEX: (b"{}", "index of a checkpoint", "name its folder"),
-    "config.json": (b"{}", "configuration of a model", "name its folder"),
-    "model.tar.gz": (b"\x1f\x8b\x08" + bytes(32), "compressed by gzip", "unpack"),
+    "__0_0.distcp": (archive(), "data file of a torch_dist checkpoint", "use its folder"),
+    "latest_checkpointed_iteration.txt": (b"release", "tracker file", "use its folder"),
+    ".metadata": (b"\x80\x02}.", "metadata of a torch_dist checkpoint", "use its folder"),
+    "common.pt": (archive(), "part of a torch_dist checkpoint", "use its folder"),
+    INDEX: (b"{}", "index of a checkpoint", "use its folder"),
+    "config.json": (b"{}", "configuration of a model", "use its folder"),
+    "model.tar.gz": (b"\x1f\x8b\x08" + bytes(32), "compressed with gzip", "decompress"),
     "page.safetensors": (b"<!DOCTYPE html>" + bytes(32), "web page", "download"),
-    "x.safetensors": (b'{"error":"Entry not found"}', "is text", "begins '{\"error\":\"Entry"),
+    "x.safetensors": (b'{"error":"Entry not found"}', "is text", "starts with '{\"error\":\"Entry"),
     "y.safetensors": (b"Access to model o/n is restricted.\nLog in.", "download", "restricted.'"),
     "2c5a8d": (file_bytes({"a": bf16([2])}), "looks like a safetensors file", "'.safetensors'"),
 }
@@ -45,7 +45,7 @@ def test_a_file_is_told_by_its_name_or_first_bytes(ckpt, tmp_path, name):
     (tmp_path / name).write_bytes(data)
     err = ckpt("ckpt-inspect", tmp_path / name, check=2).err
     assert f"'{tmp_path / name}'" in err and all(word in err for word in says)
-    if "name its folder" in says:
+    if "use its folder" in says:
         assert f"'{tmp_path}'" in err
 
 
@@ -90,17 +90,17 @@ def folder(path, *names):
 FOLDERS = {
     "diffusers": (["model_index.json", "vae/config.json", "unet/x.safetensors"], "diffusers",
                   "'unet'"),
-    "cache": (["blobs/ab", "refs/main", "snapshots/0123abc/config.json"], "cache of a hub",
+    "cache": (["blobs/ab", "refs/main", "snapshots/0123abc/config.json"], "in a hub's cache",
               "'snapshots/0123abc'"),
-    "hub": (["models--o--n/snapshots/0123abc/config.json"], "name one", "'models--o--n'"),
-    "snapshots": (["0123abc/config.json"], "name one", "'0123abc'"),
-    "training": (["checkpoint-20/config.json", "checkpoint-10/config.json", "runs/x"], "name one",
+    "hub": (["models--o--n/snapshots/0123abc/config.json"], "use one", "'models--o--n'"),
+    "snapshots": (["0123abc/config.json"], "use one", "'0123abc'"),
+    "training": (["checkpoint-20/config.json", "checkpoint-10/config.json", "runs/x"], "use one",
                  "'checkpoint-10'"),
     "torch": (["config.json", "pytorch_model-00001-of-00002.bin"],
               "'pytorch_model-00001-of-00002.bin'", "safetensors"),
     "gguf": (["config.json", "m.gguf"], "'m.gguf'", "GGUF"),
     "config only": (["config.json", "tokenizer.json"], "no weights", "ckpt-download"),
-    "no metadata": (["__0_0.distcp", "common.pt"], "'.metadata' is missing", "torch_dist"),
+    "no metadata": (["__0_0.distcp", "common.pt"], "without '.metadata'", "torch_dist"),
     "old Megatron": (["mp_rank_00/model_optim_rng.pt"], "older format", "torch_dist"),
     "nothing": (["notes.txt"], "is not a checkpoint", "expected safetensors"),
 }
@@ -128,12 +128,12 @@ def test_of_two_snapshots_the_one_of_main_is_told(ckpt, tmp_path):
      "ckpt-download deepseek-ai/DeepSeek-V4"),
     ("https://modelscope.cn/models/deepseek-ai/DeepSeek-V4",
      "ckpt-download --hub modelscope deepseek-ai/DeepSeek-V4"),
-    ("https://huggingface.co/datasets/o/n", "fetch it first"),
+    ("https://huggingface.co/datasets/o/n", "download it first"),
     ("deepseek-ai/DeepSeek-V4/", "ckpt-download deepseek-ai/DeepSeek-V4"),
-    ("me@node7:/data/model", "on another machine"),
+    ("me@node7:/data/model", "on other machines"),
     ("C:/data/model", "'C:/data/model' does not exist\n"),
-    ("s3://bucket/model", "only local files are read"),
-    ("node7:/data/model", "on another machine"),
+    ("s3://bucket/model", "only local files are supported"),
+    ("node7:/data/model", "on other machines"),
     ("missing", "does not exist"),
 ])
 def test_what_is_not_on_this_machine_is_told(ckpt, tmp_path, path, says):

@@ -290,7 +290,7 @@ def test_a_spill_that_is_gone_is_refused(job, half):
                                    ["--no-digest"], ["--lenient"]])
 def test_another_command_is_refused(job, half, other):
     before = tree(partial(half))
-    assert "is an unfinished run with other options" in job.run(half, *other, check=2).err
+    assert "is an unfinished run with different options" in job.run(half, *other, check=2).err
     assert "--restart" in job.run(half, *other, check=2).err
     assert tree(partial(half)) == before
     job.finish(half)
@@ -304,7 +304,7 @@ def test_a_run_of_other_options_goes_where_that_is_said(job, half, word):
 
 
 def test_restart_goes_on_with_a_run_of_the_same_options(job, half):
-    assert "were there from an earlier run" in job.run(half, "--restart").out
+    assert "were already written by an earlier run" in job.run(half, "--restart").out
     assert tree(half) == job.expected
 
 
@@ -338,7 +338,7 @@ def test_a_changed_source_is_refused(source, tmp_path, fault, change):
     target = job.new_target()
     assert kill_at(job, target, fault, 60)
     change(next(copy.glob("model-00003*")))
-    assert "of a source that has changed" in job.run(target, check=2).err
+    assert "its source has changed" in job.run(target, check=2).err
     assert not target.exists()
 
 
@@ -355,7 +355,7 @@ def test_a_changed_file_beside_the_source_is_refused(source, ckpt, tmp_path, fau
     target = job.new_target()
     assert kill_at(job, target, fault, 60)
     change(fp8 / name)
-    assert "of a source that has changed" in job.run(target, check=2).err
+    assert "its source has changed" in job.run(target, check=2).err
     assert not target.exists()
 
 
@@ -367,7 +367,7 @@ def test_a_source_that_changes_meanwhile_is_noticed(source, tmp_path, fault):
     change_time(next(copy.glob("model-00002*")))
     process.send_signal(signal.SIGCONT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 2 and "was changed while it was read" in said
+    assert process.returncode == 2 and "was changed while it was being read" in said
     assert os.listdir(target.parent) == []
 
 
@@ -392,7 +392,7 @@ def test_a_source_that_changes_under_the_same_time_is_noticed(source, tmp_path, 
     process.send_signal(signal.SIGCONT)
     _, said = process.communicate(timeout=60)
     if process.returncode == 2:
-        assert "was changed while it was read" in said and os.listdir(target.parent) == []
+        assert "was changed while it was being read" in said and os.listdir(target.parent) == []
     else:
         assert tree(target) == job.expected
 
@@ -421,7 +421,7 @@ def test_a_source_whose_mode_changed_is_gone_on_with(source, tmp_path, fault):
     assert kill_at(job, target, fault, 200)
     for path in copy.iterdir():
         path.chmod(0o600)
-    assert "were there from an earlier run" in job.run(target).out
+    assert "were already written by an earlier run" in job.run(target).out
     assert tree(target) == job.expected
 
 
@@ -462,7 +462,7 @@ def test_what_cannot_be_looked_at_is_not_thrown_away(job, half, fault, rule, pat
         refused += result.status == 2
         if result.status == 2 and partial(copy).exists():
             assert journal(copy).read_bytes().startswith(done)
-            assert "were there from an earlier run" in job.run(copy).out
+            assert "were already written by an earlier run" in job.run(copy).out
         assert tree(copy) == job.expected
     assert refused > 0
 
@@ -533,4 +533,5 @@ def test_a_killed_synthesis_is_done_again(tmp_path, fault):
         job.finish(target)
     target = job.new_target()
     assert kill_at(job, target, fault, 100)
-    assert "is an unfinished run with other options" in job.run(target, "--seed", "2", check=2).err
+    err = job.run(target, "--seed", "2", check=2).err
+    assert "is an unfinished run with different options" in err

@@ -78,7 +78,7 @@ def test_mpirun_writes_what_one_process_writes(job, mpirun):
                           env={**os.environ, **SANITIZER})
     assert done.returncode == 0, done.stdout
     # Every process knew its share, or one of them would have done it all; the last says nothing.
-    said = [f"part {part} of {COUNT} is done" in done.stdout for part in range(1, COUNT + 1)]
+    said = [f"share {part} of {COUNT} is done" in done.stdout for part in range(1, COUNT + 1)]
     assert sum(said) == COUNT - 1, done.stdout
     check_committed(job, target)
 
@@ -117,7 +117,7 @@ def test_a_part_that_waits_says_so_in_any_case(ckpt, golden_a, tmp_path):
     """An exit status of 0 without DST must not pass for a result."""
     def part(i, *words):
         return ckpt("ckpt-convert", "--part", f"{i}/3", *words, golden_a, tmp_path / "out")
-    assert "part 1 of 3 is done" in part(1, "--quiet").out
+    assert "share 1 of 3 is done" in part(1, "--quiet").out
     said = part(2, "--quiet", "--json").json
     assert said["waiting"] is True and (said["part"], said["parts"]) == (2, 3)
     assert said["target"] == str(tmp_path / "out")
@@ -136,7 +136,7 @@ def test_parts_may_come_one_by_one_in_any_order(job):
     target = job.new_target()
     for part in (3, 1, 4):
         said = job.run(target, "--part", f"{part}/{COUNT}").out
-        assert f"part {part} of {COUNT} is done" in said
+        assert f"share {part} of {COUNT} is done" in said
         assert not target.exists()
     job.run(target, "--part", f"2/{COUNT}")
     check_committed(job, target)
@@ -174,7 +174,7 @@ def test_a_part_that_comes_when_all_is_done_is_done(job):
     target = job.new_target()
     finish_parts(start_parts(job, target))
     for words in (), ("--overwrite",):
-        assert "part 3 of 4 is done" in job.run(target, "--part", "3/4", *words).out
+        assert "share 3 of 4 is done" in job.run(target, "--part", "3/4", *words).out
         said = job.run(target, "--part", "2/4", "--json", *words).json
         assert said["waiting"] is False
     check_committed(job, target)

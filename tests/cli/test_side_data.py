@@ -78,7 +78,7 @@ def test_removed_entries_are_noticed(ckpt, tmp_path, changed):
         at = max(i for i, line in enumerate(lines) if line.startswith("tensor "))
         return lines[:at]
     err = convert(ckpt, changed(last_tensor_goes), tmp_path / "out", check=2).err
-    assert SIDE in err and "its first line says" in err
+    assert SIDE in err and "its first line states" in err
     assert not (tmp_path / "out").exists()
 
 
@@ -132,16 +132,16 @@ def test_a_missing_file_is_told(ckpt, fp8, digest, golden_a, tmp_path, dry):
 
 def test_a_single_file_does_not_look_for_it(ckpt, fp8, tmp_path):
     done = convert(ckpt, fp8 / "model-00002-of-00005.safetensors", tmp_path / "out")
-    assert f"'{SIDE}' is not looked for" in done.out
+    assert f"'{SIDE}' is not used" in done.out
 
 
 def test_what_is_not_checked_is_told(ckpt, fp8, golden_a, tmp_path, changed):
     done = convert(ckpt, fp8, tmp_path / "out", "--no-digest")
-    assert f"'{SIDE}' is used, but not checked against the values: --no-digest" in done.out
+    assert f"'{SIDE}' is used but not verified against the values: --no-digest" in done.out
     assert tensor_files(tmp_path / "out") == tensor_files(golden_a)
     ckpt("ckpt-convert", "--dtype", "fp8", "--no-digest", golden_a, tmp_path / "fp8")
     done = convert(ckpt, tmp_path / "fp8", tmp_path / "back")
-    assert "not checked against the values: it has no digest of them" in done.out
+    assert "not verified against the values: it has no digest of them" in done.out
     assert tensor_files(tmp_path / "back") == tensor_files(golden_a)
 
 

@@ -233,7 +233,7 @@ def test_one_item_for_two_boxes_is_refused(originals, tmp_path):
     (begin, end, _), (_, _, other) = places[-2:]
     moved = data[:begin] + long1(other) + data[end:]
     status, said = digest(damaged_copy(original, tmp_path / "moved", ".metadata", moved))
-    assert status == 2 and "have the same bytes of" in said
+    assert status == 2 and "share the same bytes of" in said
 
 
 def test_changed_elements_change_the_digest(originals, tmp_path):

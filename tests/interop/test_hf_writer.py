@@ -30,7 +30,7 @@ def refused(ckpt, path, out):
     """Every command that reads refuses, and names the form and the way out."""
     for command in (["ckpt-inspect"], ["ckpt-verify", "digest"], ["ckpt-convert"]):
         err = ckpt(*command, path, *([out] if command[0] == "ckpt-convert" else []), check=2).err
-        assert "DCP_SHARDING_INFO" in err and "consolidate" in err and "parts of tensors" in err
+        assert "DCP_SHARDING_INFO" in err and "consolidate" in err and "slices of tensors" in err
     assert not out.exists()
 
 

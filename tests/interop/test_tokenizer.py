@@ -171,7 +171,7 @@ def test_the_checkpoints_own_tokenizer_is_used(ckpt, tokenizer, model, tmp_path)
     (lambda t: t["model"].update(unk_token="?"), "unk_token"),
     (lambda t: t["model"]["vocab"].pop("Ġ"), "byte 32"),
     (lambda t: t["model"]["merges"].append(["q", "nothing"]), "merge"),
-    (lambda t: t["model"]["merges"].append(t["model"]["merges"][0]), "one pair"),
+    (lambda t: t["model"]["merges"].append(t["model"]["merges"][0]), "the same pair"),
     (lambda t: t["added_tokens"][0].update(lstrip=True), "lstrip"),
     (lambda t: t.update(pre_tokenizer={"type": "Whitespace"}), "Whitespace"),
     (lambda t: t.update(pre_tokenizer={"type": "Split", "pattern": {"Regex": "(("},

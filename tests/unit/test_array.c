@@ -79,7 +79,7 @@ static void refuse(size_t count, size_t item_bytes)
 
     assert_null(array_room(&first, count, item_bytes, "items", &err));
     assert_int_equal(err.code, CKPT_E_MEMORY);
-    assert_string_equal(err.text, "no memory for items: 18446744073709551615 bytes");
+    assert_string_equal(err.text, "out of memory for items: 18446744073709551615 bytes");
     assert_null(array_room(&first, count, item_bytes, "items", NULL));
 }
 

@@ -222,7 +222,7 @@ static void test_gaps_overlaps_and_excess_are_found(void **state)
     assert_no_cover(half, 1, "32 of 64");
     assert_no_cover(beyond, 2, "beyond");
     assert_no_cover(overlap, 2, "overlaps");
-    assert_no_cover(three, 3, "too many");
+    assert_no_cover(three, 3, "larger than the tensor");
     assert_no_cover(far, 1, "beyond");
 }
 

@@ -210,7 +210,7 @@ static void test_lack_of_memory_names_what_and_how_much(void **state)
 
     (void)state;
     assert_int_equal(ckpt_fail_memory(&err, "a catalog", UINT64_MAX), CKPT_E_MEMORY);
-    assert_string_equal(err.text, "no memory for a catalog: 18446744073709551615 bytes");
+    assert_string_equal(err.text, "out of memory for a catalog: 18446744073709551615 bytes");
 }
 
 static void test_a_new_error_has_no_detail_of_an_old_one(void **state)

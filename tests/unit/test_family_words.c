@@ -97,7 +97,7 @@ static void test_lines_count_for_members_of_a_list(void **state)
                          "\"linear\", \"linear\", \"linear\"]}",
                    "b0.full [2] F32\nb1.in [1] F32\nb1.odd [3] F32\nb3.odd [3] F32\n");
     assert_expand_fails(text, "{\"sources\": [], \"types\": [\"full\", \"other\"]}",
-                        "config member 'types', element 1, is no word that the family knows");
+                        "config member 'types', element 1, is not a word of the family");
 }
 
 static void test_fp8_has_the_blocks_of_its_word_or_of_the_family(void **state)

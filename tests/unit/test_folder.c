@@ -272,17 +272,17 @@ static void test_what_cannot_be_read_is_told_by_the_folders_names(void **state)
     (void)state;
     memory_tree_load(&tree, GOLDEN);
     memory_tree_remove(&tree, "model-00004-of-00005.safetensors");
-    assert_refused(&tree, NULL, "'memory://tree/model.safetensors.index.json' names 5 files, 1 of "
-                                "which do not exist; the first is "
+    assert_refused(&tree, NULL, "'memory://tree/model.safetensors.index.json' names 5 files, of "
+                                "which 1 do not exist; the first is "
                                 "'model-00004-of-00005.safetensors'");
     memory_tree_release(&tree);
     memory_tree_put(&tree, "model.gguf", "GGUF", 4);
-    assert_refused(&tree, NULL, "'memory://tree' has no safetensors: 'model.gguf' is a GGUF file, "
-                                "which is not read: name the safetensors checkpoint that it was "
-                                "made from");
+    assert_refused(&tree, NULL, "'memory://tree' has no safetensors files: 'model.gguf' is a GGUF "
+                                "file, which is not supported: use the safetensors checkpoint "
+                                "it was made from");
     memory_tree_put(&tree, "short.safetensors", "1234", 4);
-    assert_refused(&tree, "short.safetensors", "'memory://tree/short.safetensors' has 4 bytes, too "
-                                               "few for a header");
+    assert_refused(&tree, "short.safetensors",
+                   "'memory://tree/short.safetensors' has only 4 bytes, too few for a header");
     memory_tree_release(&tree);
 }
 

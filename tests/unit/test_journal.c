@@ -234,24 +234,24 @@ static void test_another_command_is_refused_and_changes_nothing(void **state)
     assert_int_equal(journal_open(&(journal_options){ .directory = folder, .fingerprint = them,
                                                         .tensor_count = TENSORS },
                                   &j, &err), CKPT_E_USAGE);
-    assert_non_null(strstr(err.text, "an unfinished run with other options"));
+    assert_non_null(strstr(err.text, "an unfinished run with different options"));
     assert_holds(path(), text, size);
     free(text);
 }
 
-static ckpt_code open_part(hash128 fingerprint, unsigned part, unsigned part_count,
+static ckpt_code open_share(hash128 fingerprint, unsigned share, unsigned share_count,
                            ckpt_journal **out)
 {
     return journal_open(&(journal_options){ .directory = folder, .fingerprint = fingerprint,
-                                            .tensor_count = TENSORS, .part = part,
-                                            .part_count = part_count }, out, &err);
+                                            .tensor_count = TENSORS, .share = share,
+                                            .share_count = share_count }, out, &err);
 }
 
 static void test_another_command_is_refused_under_any_journal_name(void **state)
 {
     static const struct {
-        unsigned part;
-        unsigned part_count;
+        unsigned share;
+        unsigned share_count;
         const char *name;
     } ways[] = { { 1, 1, ".ckpt-journal" }, { 1, 2, ".ckpt-journal.1-of-2" },
                  { 3, 4, ".ckpt-journal.3-of-4" } };
@@ -260,15 +260,15 @@ static void test_another_command_is_refused_under_any_journal_name(void **state)
     for (size_t a = 0; a < sizeof ways / sizeof *ways; a++) {
         ckpt_journal *ours = NULL;
 
-        assert_int_equal(open_part(us, ways[a].part, ways[a].part_count, &ours), CKPT_OK);
+        assert_int_equal(open_share(us, ways[a].share, ways[a].share_count, &ours), CKPT_OK);
         for (size_t b = 0; b < sizeof ways / sizeof *ways; b++) {
             ckpt_journal *theirs = NULL;
 
             if (a == b)
                 continue;
-            assert_int_equal(open_part(them, ways[b].part, ways[b].part_count, &theirs),
+            assert_int_equal(open_share(them, ways[b].share, ways[b].share_count, &theirs),
                              CKPT_E_USAGE);
-            assert_non_null(strstr(err.text, "an unfinished run with other options"));
+            assert_non_null(strstr(err.text, "an unfinished run with different options"));
             assert_non_null(strstr(err.text, ways[a].name));
             assert_false(file_exists(in_folder(ways[b].name)));
         }
@@ -282,10 +282,10 @@ static void test_a_part_refused_is_no_reason_to_take_the_next(void **state)
     (void)state;
     make_file(in_folder("theirs"), "x", 1);
     make_file(in_folder(".ckpt-journal.4-of-4"), "", 0);       /* about to be refused as well */
-    for (unsigned part = 1; part <= 3; part++) {
+    for (unsigned share = 1; share <= 3; share++) {
         ckpt_journal *j = NULL;
 
-        assert_int_equal(open_part(us, part, 4, &j), CKPT_E_USAGE);
+        assert_int_equal(open_share(us, share, 4, &j), CKPT_E_USAGE);
         assert_non_null(strstr(err.text, "has files but no journal"));
     }
 }
@@ -293,14 +293,14 @@ static void test_a_part_refused_is_no_reason_to_take_the_next(void **state)
 static void test_a_part_started_again_is_not_finished(void **state)
 {
     const journal_options options = { .directory = folder, .fingerprint = us,
-                                      .tensor_count = TENSORS, .part = 1, .part_count = 2 };
+                                      .tensor_count = TENSORS, .share = 1, .share_count = 2 };
     journal_record records[TENSORS] = { { 0 } };
     uint64_t side_bytes[2];
     ckpt_journal *j[2];
 
     (void)state;
     for (unsigned i = 0; i < 2; i++) {
-        assert_int_equal(open_part(us, i + 1, 2, &j[i]), CKPT_OK);
+        assert_int_equal(open_share(us, i + 1, 2, &j[i]), CKPT_OK);
         assert_int_equal(journal_finish(j[i], &err), CKPT_OK);
         journal_close(j[i]);
     }
@@ -310,7 +310,7 @@ static void test_a_part_started_again_is_not_finished(void **state)
         assert_int_equal(journal_collect(&options, records, side_bytes, &unfinished, &err),
                          CKPT_OK);
         assert_int_equal(unfinished, 0);
-        assert_int_equal(open_part(us, 1, 2, &j[0]), CKPT_OK);
+        assert_int_equal(open_share(us, 1, 2, &j[0]), CKPT_OK);
         assert_int_equal(journal_collect(&options, records, side_bytes, &unfinished, &err),
                          CKPT_OK);
         assert_int_equal(unfinished, 1);

@@ -104,16 +104,16 @@ static void test_broken_structure_is_refused(void **state)
 static void test_bytes_behind_the_document_are_refused(void **state)
 {
     static const refusal list[] = {
-        { TEXT("{} {}"), "behind the document", 3 },
-        { TEXT("[]]"), "behind the document", 2 },
-        { TEXT("1 x"), "behind the document", 2 },
-        { TEXT("{}\0"), "behind the document", 2 },
-        { TEXT("{}\v"), "behind the document", 2 },
-        { TEXT("01"), "behind the document", 1 },
-        { TEXT("1.5.5"), "behind the document", 3 },
-        { TEXT("1_000"), "behind the document", 1 },
-        { TEXT("0x10"), "behind the document", 1 },
-        { TEXT("truefalse"), "behind the document", 4 },
+        { TEXT("{} {}"), "after the document", 3 },
+        { TEXT("[]]"), "after the document", 2 },
+        { TEXT("1 x"), "after the document", 2 },
+        { TEXT("{}\0"), "after the document", 2 },
+        { TEXT("{}\v"), "after the document", 2 },
+        { TEXT("01"), "after the document", 1 },
+        { TEXT("1.5.5"), "after the document", 3 },
+        { TEXT("1_000"), "after the document", 1 },
+        { TEXT("0x10"), "after the document", 1 },
+        { TEXT("truefalse"), "after the document", 4 },
     };
 
     (void)state;
@@ -146,8 +146,8 @@ static void test_numbers_outside_of_the_grammar_are_refused(void **state)
         { TEXT("-"), "without digits", 0 },
         { TEXT("+1"), "expected a value", 0 },
         { TEXT(".5"), "expected a value", 0 },
-        { TEXT("1."), "behind its point", 0 },
-        { TEXT("[1.e5]"), "behind its point", 1 },
+        { TEXT("1."), "after its point", 0 },
+        { TEXT("[1.e5]"), "after its point", 1 },
         { TEXT("1e"), "in its exponent", 0 },
         { TEXT("1e+"), "in its exponent", 0 },
         { TEXT("-a"), "without digits", 0 },
@@ -180,10 +180,10 @@ static void test_numbers_that_would_be_rounded_are_refused_with_their_text(void 
 static void test_broken_strings_are_refused(void **state)
 {
     static const refusal list[] = {
-        { TEXT("\""), "string without end", 0 },
-        { TEXT("[\"abc"), "string without end", 1 },
-        { TEXT("\"abcdefghijklmnop"), "string without end", 0 },
-        { TEXT("\"\\\""), "string without end", 0 },
+        { TEXT("\""), "unterminated string", 0 },
+        { TEXT("[\"abc"), "unterminated string", 1 },
+        { TEXT("\"abcdefghijklmnop"), "unterminated string", 0 },
+        { TEXT("\"\\\""), "unterminated string", 0 },
         { TEXT("\"\\"), "unknown escape", 1 },
         { TEXT("\"\\x41\""), "unknown escape", 1 },
         { TEXT("\"\\'\""), "unknown escape", 1 },

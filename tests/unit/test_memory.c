@@ -48,7 +48,7 @@ static void test_what_is_over_the_limit_is_refused_and_what_is_needed_told(void 
     assert_string_equal(err.text, "the memory limit of 33554432 bytes is too small for 'x': at "
                                   "least 33554433 bytes are needed (--memory)");
     ckpt_fail_memory(&err, "x", 1);               /* once: this one is of another cause */
-    assert_string_equal(err.text, "no memory for x: 1 bytes");
+    assert_string_equal(err.text, "out of memory for x: 1 bytes");
     memory_give(LIMIT);
     assert_false(memory_take(UINT64_MAX));
     assert_nothing_is_held();

@@ -404,7 +404,7 @@ static void test_a_discarded_run_leaves_nothing(void **state)
 static void test_the_last_part_that_runs_discards(void **state)
 {
     output_options options = { .path = in_folder("out"), .fingerprint = { 5, 6 },
-                               .tensor_count = 1, .part = 1, .part_count = 2, .files = &made };
+                               .tensor_count = 1, .share = 1, .share_count = 2, .files = &made };
     journal_record records[1];
     uint64_t side_bytes[2];
     ckpt_output *first;
@@ -413,13 +413,13 @@ static void test_the_last_part_that_runs_discards(void **state)
 
     (void)state;
     assert_int_equal(output_begin(&options, &first, &err), CKPT_OK);
-    options.part = 2;
+    options.share = 2;
     assert_int_equal(output_begin(&options, &second, &err), CKPT_OK);
     put(first, "a", "1");
     assert_int_equal(output_discard(first, &err), CKPT_OK);
     assert_holds(in_folder("out.partial/a"), "1", 1);
     assert_int_equal(output_join(second, records, side_bytes, &committer, &err), CKPT_E_USAGE);
-    assert_non_null(strstr(err.text, "part 1 of 2 was refused"));
+    assert_non_null(strstr(err.text, "share 1 of 2 was refused"));
     assert_int_equal(output_discard(second, &err), CKPT_OK);
     assert_int_equal(count_names(), 0);
 }

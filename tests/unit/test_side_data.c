@@ -78,9 +78,9 @@ static ckpt_code begin_again(uint64_t synced_bytes, side_data_writer **out)
     return side_data_begin(&options, out, &err);
 }
 
-static side_data_writer *begin_part(unsigned part, unsigned part_count)
+static side_data_writer *begin_share(unsigned share, unsigned share_count)
 {
-    const side_data_options options = { folder, catalog, part, part_count, 0 };
+    const side_data_options options = { folder, catalog, share, share_count, 0 };
     side_data_writer *w;
 
     assert_int_equal(side_data_begin(&options, &w, &err), CKPT_OK);
@@ -101,8 +101,7 @@ static void assert_result(const char *text)
     char *got;
     size_t size;
 
-    assert_int_equal(zfile_read_named(in_folder(SIDE_DATA_FILE), 1 << 20, &got, &size, &err),
-                     CKPT_OK);
+    assert_int_equal(zfile_read(in_folder(SIDE_DATA_FILE), 1 << 20, &got, &size, &err), CKPT_OK);
     assert_string_equal(got, text);
     free(got);
 }
@@ -157,19 +156,19 @@ static void test_a_killed_run_goes_on(void **state)
     assert_result(three_tensors);
 }
 
-/* What every part has spilled and synced; the last one's writer is open. */
+/* What every share has spilled and synced; the last one's writer is open. */
 static side_data_writer *spill_in_three_parts(uint64_t synced_bytes[3])
 {
-    side_data_writer *w = begin_part(1, 3);
+    side_data_writer *w = begin_share(1, 3);
 
     put(w, 2, 31, 254);
     put(w, 1, 7, 101);
     assert_int_equal(side_data_sync(w, &synced_bytes[0], &err), CKPT_OK);
     side_data_close(w);
-    w = begin_part(2, 3);
+    w = begin_share(2, 3);
     assert_int_equal(side_data_sync(w, &synced_bytes[1], &err), CKPT_OK);
     side_data_close(w);
-    w = begin_part(3, 3);
+    w = begin_share(3, 3);
     put(w, 1, 3, 100);
     put(w, 0, 0, 1);
     assert_int_equal(side_data_sync(w, &synced_bytes[2], &err), CKPT_OK);
@@ -185,8 +184,8 @@ static void test_the_last_of_several_parts_has_what_all_spilled(void **state)
     assert_int_equal(side_data_join(w, synced_bytes, &err), CKPT_OK);
     assert_int_equal(side_data_finish(w, roots, MEMORY, &err), CKPT_OK);
     assert_result(three_tensors);
-    /* Killed before the commit, with its spill gone: another part can do it again. */
-    w = begin_part(2, 3);
+    /* Killed before the commit, with its spill gone: another share can do it again. */
+    w = begin_share(2, 3);
     assert_int_equal(side_data_join(w, synced_bytes, &err), CKPT_OK);
     assert_int_equal(side_data_finish(w, roots, MEMORY, &err), CKPT_OK);
     assert_result(three_tensors);
@@ -197,7 +196,7 @@ static void test_a_part_that_waited_has_what_the_one_before_it_wrote(void **stat
 {
     uint64_t synced_bytes[3];
     side_data_writer *w = spill_in_three_parts(synced_bytes);
-    side_data_writer *waiting = begin_part(2, 3);
+    side_data_writer *waiting = begin_share(2, 3);
 
     (void)state;
     assert_int_equal(side_data_join(w, synced_bytes, &err), CKPT_OK);
@@ -629,7 +628,7 @@ static void test_entries_are_counted(void **state)
 {
     (void)state;
     assert_int_equal(parse_code(HEAD(2) "tensor \"a\" 1\n0 1\n"), CKPT_E_FORMAT);
-    assert_non_null(strstr(err.text, "has 1 entries, its first line says 2"));
+    assert_non_null(strstr(err.text, "has 1 entries, its first line states 2"));
     assert_int_equal(parse_code(HEAD(0) "tensor \"a\" 1\n0 1\n"), CKPT_E_FORMAT);
     assert_int_equal(parse_code(HEAD(1)), CKPT_E_FORMAT);
 }

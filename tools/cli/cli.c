@@ -1,4 +1,4 @@
-/* cli.c: reads a command line into an option table's targets. */
+/* cli.c: parses a command line into the targets of an option table. */
 #include "cli.h"
 
 #include <assert.h>
@@ -16,9 +16,9 @@
 static int file_limit_is_ignored;        /* SIGXFSZ */
 
 /*
- * A process started with a closed standard stream would get its number for the next file it
- * opens, and a message would land in a checkpoint. Hold the numbers; /dev/null opened the wrong
- * way round still makes using them an error.
+ * If a standard stream is closed at start, the next file opened would get its number, and a
+ * message would be written into a checkpoint. So reserve the numbers with /dev/null, opened in the
+ * opposite direction, so that using them still fails.
  */
 static void hold_standard_streams(void)
 {
@@ -27,7 +27,8 @@ static void hold_standard_streams(void)
             return;
 }
 
-/* Both become write errors, with a message instead of a death; see cli_finish. */
+/* Both then show up as write errors with a message, instead of killing the process; see
+ * cli_finish. */
 static void ignore_signals(void)
 {
     cli_pipe_is_ignored = signal(SIGPIPE, SIG_IGN) == SIG_IGN;
@@ -100,7 +101,7 @@ int cli_parse_size(const char *text, uint64_t *out)
     return 1;
 }
 
-/* The word of "a|b|c" that equals `text`, as the pointer to keep: `text` itself. */
+/* `text` if it equals one of the words of "a|b|c", else NULL. */
 static int is_choice(const char *words, const char *text)
 {
     const size_t size = strlen(text);
@@ -171,7 +172,7 @@ static ckpt_code set_option(const cli_option *option, const char *value, ckpt_er
     case CLI_HEADING:
         break;
     }
-    assert(!"an option of no kind");
+    assert(!"an option of unknown kind");
     return CKPT_E_USAGE;
 }
 
@@ -211,7 +212,7 @@ static ckpt_code take_option(cli_line *line, ckpt_error *err)
         return ckpt_fail(err, CKPT_E_USAGE, "option '--%s' takes no value, got '%s'", option->name,
                          value);
     if (option->kind != CLI_FLAG && value == NULL) {
-        /* `--out --json` is a forgotten value far more often than a file called "--json". */
+        /* `--out --json` is far more often a forgotten value than a file called "--json". */
         if (line->at + 1 == line->argc || strncmp(line->argv[line->at + 1], "--", 2) == 0)
             return ckpt_fail(err, CKPT_E_USAGE, "option '--%s' needs a value: %s", option->name,
                              option->value);
@@ -222,16 +223,16 @@ static ckpt_code take_option(cli_line *line, ckpt_error *err)
     return set_option(option, value, err);
 }
 
-/* ---- what options ask of each other ---- */
+/* ---- rules between options ---- */
 
-/* Is one of "a|b|c" given? Its name goes to *found. */
+/* Is one of "a|b|c" given? *found receives its name. */
 static int is_any_given(const cli_line *line, const char *names, const cli_option **found)
 {
     while (*names != '\0') {
         const size_t size = strcspn(names, "|");
 
         *found = find_option(line->command->options, names, size);
-        assert(*found != NULL);              /* a rule about an option that does not exist */
+        assert(*found != NULL);              /* a rule for an option that does not exist */
         if (line->given[*found - line->command->options])
             return 1;
         names += size + (names[size] == '|');
@@ -276,7 +277,7 @@ static ckpt_code check_rules(const cli_line *line, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Print what --help[=FORM] or --version ask for. CLI_GO: `arg` is neither. */
+/* Handle --help[=FORM] and --version. CLI_GO: `arg` is neither. */
 static int answer(const cli_command *parent, const cli_command *command, const char *arg)
 {
     if (strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0)
@@ -331,7 +332,7 @@ static int check_arg_count(const cli_command *command, unsigned count)
     return cli_fail(&err);
 }
 
-/* What is read counts against --memory from here on. */
+/* From here on, data that is read counts towards --memory. */
 static void limit_memory(const cli_command *command)
 {
     for (const cli_option *option = command->options; option->kind != CLI_END; option++)

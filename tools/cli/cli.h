@@ -1,6 +1,6 @@
 /*
- * cli.h: what every command line shares: one option table, from which values, help, man page and
- * bash completion come; errors; progress; stopping; a checked standard output.
+ * cli.h: common to all commands: one option table for parsing, help, man page and bash completion;
+ * errors; progress; signals; a checked standard output.
  *
  *     int main(int argc, char **argv)
  *     {
@@ -26,7 +26,7 @@ enum { CLI_LIST_MAX = 64, CLI_OPTIONS_MAX = 128, CLI_ANY_ARGS = 1 << 20, CLI_SIZ
 
 typedef enum {
     CLI_END,
-    CLI_HEADING,   /* starts a group of options in the help; `help` is its title */
+    CLI_HEADING,   /* starts a group of options in the help; `help` is the title */
     CLI_FLAG,      /* target: int, becomes 1 */
     CLI_STRING,    /* target: const char *, borrowed from argv */
     CLI_SIZE,      /* target: uint64_t, bytes: 4096, 256MiB, 10GB; not 0 */
@@ -41,8 +41,8 @@ typedef enum {
 typedef struct {
     cli_kind kind;
     const char *name;    /* without the dashes */
-    const char *value;   /* what the help calls the value; NULL for a flag */
-    void *target;        /* set only when the option is given, so it holds the default before */
+    const char *value;   /* name of the value in the help; NULL for a flag */
+    void *target;        /* written only when the option is given; preset it with the default */
     const char *help;    /* one sentence without a full stop, with "(default ...)" */
 } cli_option;
 
@@ -51,11 +51,11 @@ typedef struct {
     size_t count;
 } cli_list;
 
-/* What an option asks of others, so that none is taken and then ignored. */
+/* What an option requires of others, so that no option is accepted and then ignored. */
 typedef struct {
     const char *option;
-    const char *needs;       /* "out|json": one of them must be given, too; NULL: nothing */
-    const char *excludes;    /* "tp|pp": none of them may be given; NULL: nothing */
+    const char *needs;       /* "out|json": one of these must also be given; NULL: no requirement */
+    const char *excludes;    /* "tp|pp": none of these may be given; NULL: no restriction */
 } cli_rule;
 
 /* The last entry of every table. */
@@ -71,22 +71,22 @@ typedef struct {
 } cli_common;
 
 #define CLI_COMMON_DEFAULTS { 0, 0, 0, 0, UINT64_C(1) << 30 }
-/* The table rows for a cli_common; a read-only command that has nothing to plan takes
+/* The table rows for a cli_common; read-only commands, which have no --dry-run, use
  * CLI_COMMON_READ. */
-#define CLI_COMMON_READ(common)                                                                   \
-    { CLI_HEADING, NULL, NULL, NULL, "Common options" },                                          \
-    { CLI_FLAG, "json", NULL, &(common).json, "print one JSON document instead of text" },        \
-    { CLI_FLAG, "quiet", NULL, &(common).quiet, "no progress on the terminal" },                  \
-    { CLI_THREADS, "threads", "N", &(common).thread_count,                                        \
-      "worker threads (default: one per core)" },                                                 \
-    { CLI_SIZE, "memory", "SIZE", &(common).memory_bytes,                                         \
+#define CLI_COMMON_READ(common)                                                                \
+    { CLI_HEADING, NULL, NULL, NULL, "Common options" },                                       \
+    { CLI_FLAG, "json", NULL, &(common).json, "print one JSON document instead of text" },     \
+    { CLI_FLAG, "quiet", NULL, &(common).quiet, "hide progress (results are still printed)" }, \
+    { CLI_THREADS, "threads", "N", &(common).thread_count,                                     \
+      "worker threads (default: one per core)" },                                              \
+    { CLI_SIZE, "memory", "SIZE", &(common).memory_bytes,                                      \
       "hard limit on buffers (default 1GiB)" }
-#define CLI_COMMON(common)                                                                        \
-    CLI_COMMON_READ(common),                                                                      \
+#define CLI_COMMON(common)   \
+    CLI_COMMON_READ(common), \
     { CLI_FLAG, "dry-run", NULL, &(common).dry_run, "print the plan, read no tensor data" }
 
 typedef struct cli_command {
-    const char *name;            /* "ckpt-convert"; a subcommand's own word: "digest" */
+    const char *name;            /* "ckpt-convert"; for a subcommand: "digest" */
     const char *summary;         /* "convert the encoding of a checkpoint" */
     const char *usage;           /* what follows the name: "[OPTIONS] SRC DST" */
     const char *description;     /* paragraphs, an empty line between them; NULL: none */
@@ -94,7 +94,7 @@ typedef struct cli_command {
     const char *examples;        /* one line each; NULL: none */
     const cli_option *options;   /* NULL where there are subcommands */
     const cli_rule *rules;       /* ends with a NULL option; NULL: none */
-    int checks_more;             /* is_check is its own business: it has checks of options itself */
+    int checks_more;             /* with is_check it checks its options and returns */
     unsigned arg_min;            /* arguments that are not options */
     unsigned arg_max;            /* CLI_ANY_ARGS: no limit */
     const struct cli_command *const *subcommands;   /* ends with NULL; or NULL */
@@ -104,27 +104,27 @@ typedef struct {
     const cli_command *command;   /* the subcommand, where the command has some */
     char **items;                 /* borrowed from argv, which is reordered */
     unsigned count;
-    int is_check;                 /* do nothing more than look at the options */
-    int checks_places;            /* and at what the command would write to */
+    int is_check;                 /* only check the options */
+    int checks_places;            /* and the output paths */
 } cli_args;
 
 /*
- * As the first word of all: look at the options, and do nothing. The exit status says whether they
- * would be taken. For programs that will run the command later (ckpt-download --then).
+ * As the first argument: check the options and exit; the status says whether they are accepted.
+ * For programs that will run the command later (ckpt-download --then).
  */
 #define CLI_CHECK_OPTIONS "--check-options"
-/* The same, where the options are all that can change until then: what the command would write can
- * be refused as well. */
+/* The same, and also refuse output paths; for callers that will not change the files until then. */
 #define CLI_CHECK_PLACES "--check-places"
 
 /*
- * Read the command line. Returns CLI_GO and fills *args, or the status to exit with: help and
- * version were printed, or the one-line complaint. `--name value` and `--name=value`; `--` ends
- * the options; names are never abbreviated; of a repeated option the last one holds.
+ * Read the command line. Returns CLI_GO and fills *args, or the status to exit with: help, version
+ * or a one-line error was printed. `--name value` and `--name=value`; `--` ends the options; names
+ * are never abbreviated; if an option is repeated, the last one wins.
  */
 int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args);
 
-/* "4096", "256MiB", "10GB" (k and K, M, G, T, P; with i: powers of 1024). 0 when it is none. */
+/* "4096", "256MiB", "10GB" (k and K, M, G, T, P; with i: powers of 1024). Returns 0 if the text is
+ * not a size. */
 int cli_parse_size(const char *text, uint64_t *out);
 /* Decimal digits only. 0 when it is anything else or too large. */
 int cli_parse_u64(const char *text, uint64_t *out);
@@ -145,19 +145,20 @@ int cli_fail(const ckpt_error *err);
 
 /*
  * The last call of main: flush standard output. Returns `status`, or 2 when not all of the output
- * could be written. Does not return, as other Unix tools, where the reader of a pipe went away
- * (SIGPIPE) and after a failure once SIGINT or SIGTERM came: the process ends by that signal.
+ * could be written. Like other Unix tools, it does not return if the reader of a pipe has gone
+ * away (SIGPIPE), or after a failure once SIGINT or SIGTERM was received: the process terminates
+ * by that signal.
  */
 int cli_finish(int status);
 
-/* Before another program takes over: signals that cli_parse ignores are as they were. */
+/* Restore the signals that cli_parse ignores, before another program is executed. */
 void cli_restore_signals(void);
 
-/* A name as people can be shown it: on one line, control characters escaped. Holds until it was
- * called for CLI_NAMES_AT_ONCE others. */
+/* A name as it can be printed: on one line, control characters escaped. Valid for
+ * CLI_NAMES_AT_ONCE further calls. */
 const char *cli_name(const char *name);
 
-/* "999 B", "1.50 kB", "159.6 GB": decimal units, as file sizes are published. */
+/* "999 B", "1.50 kB", "159.6 GB": decimal units, as published file sizes. */
 void cli_size_text(uint64_t bytes, char out[CLI_SIZE_TEXT_BYTES]);
 
 /* One line on stderr, only when that is a terminal: done, total, rate, time left. */
@@ -167,26 +168,26 @@ typedef struct {
     int started;
     atomic_flag busy;
     uint64_t begin_ns;
-    uint64_t begin_bytes;   /* what a resumed run had already */
+    uint64_t begin_bytes;   /* done by an earlier run */
     uint64_t drawn_ns;
 } cli_meter;
 
 void cli_meter_begin(cli_meter *meter, const cli_common *common);
 /* A progress callback; context is the cli_meter. Any thread may call it, as often as it likes. */
 void cli_progress(void *context, uint64_t done_bytes, uint64_t total_bytes);
-/* Erase the line. cli_fail and cli_finish do it, too. */
+/* Erase the line. cli_fail and cli_finish also do this. */
 void cli_meter_end(cli_meter *meter);
 
-/* How a loop over tensors runs: as the common options say, with its progress on `meter`, which
- * begins (NULL: none), and until SIGINT or SIGTERM. */
+/* Settings of a loop over tensors: the common options, progress on `meter` (started here; NULL:
+ * none), cancelled by SIGINT or SIGTERM. */
 ckpt_run_options cli_run_options(const cli_common *common, cli_meter *meter);
 
-/* Install a handler, unless whoever started the process has the signal ignored (nohup, `trap ''`):
- * then it stays so. `flags`: as of sigaction. */
+/* Install a handler, unless the signal was ignored when the process started (nohup, `trap ''`):
+ * then it stays ignored. `flags`: as for sigaction. */
 void cli_catch(int number, void (*handler)(int), int flags);
 
-/* The number of SIGINT or SIGTERM once one came, else 0. The first call installs the handlers; a
- * second signal ends the process at once. */
+/* The number of SIGINT or SIGTERM once received, else 0. The first call installs the handlers; a
+ * second signal kills the process at once. */
 atomic_int *cli_stop_flag(void);
 
 #endif

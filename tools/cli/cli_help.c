@@ -9,10 +9,11 @@ enum { HELP_COLUMN = 28, HELP_WIDTH = 80 };
 static const char DEFAULT_EXIT_NOTES[] =
     "0  done, or the same\n"
     "1  checked, and different\n"
-    "2  could not; one line on stderr says what failed";
+    "2  error; one line on stderr says what failed";
 
 static const cli_option BUILT_IN[] = {
-    { CLI_FLAG, "help", NULL, NULL, "print this help; --help=man, --help=bash: other forms of it" },
+    { CLI_FLAG, "help", NULL, NULL,
+      "print this help; --help=man prints the man page, --help=bash the completion script" },
     { CLI_FLAG, "version", NULL, NULL, "print the version" },
     CLI_OPTIONS_END
 };
@@ -138,7 +139,7 @@ static void print_text(const cli_command *parent, const cli_command *command)
 
 /* ---- man page ---- */
 
-/* Text as troff input: nothing in it is a request or an escape. */
+/* Text as troff input, with requests and escapes quoted. */
 static void print_roff(const char *text, size_t size)
 {
     for (size_t i = 0; i < size && text[i] != '\0'; i++) {
@@ -254,7 +255,8 @@ static void print_bash_words(const cli_command *command)
             printf("--%s ", o->name);
 }
 
-/* What may follow each option that takes a value: words, or whatever readline offers. */
+/* What may follow each option that takes a value: a list of words, or readline's default (file
+ * names). */
 static void print_bash_values(const cli_command *command)
 {
     for (const cli_option *o = option_first(command); o != NULL; o = option_next(o)) {

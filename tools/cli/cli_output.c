@@ -1,4 +1,4 @@
-/* cli_output.c: everything a command says besides its result, and whether the result got out. */
+/* cli_output.c: errors and progress of a command, and the check that its output was written. */
 #include "cli.h"
 
 #include <errno.h>
@@ -14,12 +14,12 @@
 #include "libckpt/error.h"
 
 static const uint64_t SECOND_NS = 1000000000;
-static const uint64_t REDRAW_NS = 200000000;   /* five a second is as fast as eyes go */
+static const uint64_t REDRAW_NS = 200000000;   /* five updates a second are enough for the eye */
 
 const char *cli_program_name = "ckpt";
 int cli_pipe_is_ignored;
 static cli_meter *active_meter;
-static atomic_int stop_signal;      /* 0: none came; any thread may run the handler */
+static atomic_int stop_signal;      /* 0: none received; any thread may run the handler */
 
 static uint64_t now_ns(void)
 {
@@ -38,8 +38,8 @@ int cli_fail(const ckpt_error *err)
 }
 
 /*
- * End as a program that had never caught the signal: shells then stop the loop or script that we
- * are part of, and see 128 + number. Everything is cleaned up and told by now.
+ * Terminate as a program that never caught the signal: shells then stop the loop or script we are
+ * part of, and see 128 + number. Everything is cleaned up and reported by now.
  */
 static void end_by_signal(int number)
 {
@@ -68,17 +68,19 @@ int cli_finish(int status)
     if (active_meter != NULL)
         cli_meter_end(active_meter);
     errno = 0;
-    /* What an earlier write met is forgotten; one more most likely meets the same. */
+    /* The errno of an earlier write is lost; another write most likely fails for the same
+     * reason. */
     if ((fflush(stdout) != 0 || ferror(stdout)) && errno == 0 && putchar('\n') != EOF)
         fflush(stdout);
     why = errno;
     if (status == CLI_FAILED && stop_signal != 0)
         end_by_signal(stop_signal);
-    if (status == CLI_FAILED || !ferror(stdout))     /* why it failed was told: one line */
+    if (status == CLI_FAILED || !ferror(stdout))     /* the reason was already printed */
         return status;
     if (why == 0 && reader_is_gone())
         why = EPIPE;
-    if (why == EPIPE && !cli_pipe_is_ignored)        /* who ignores the signal wants a word */
+    if (why == EPIPE && !cli_pipe_is_ignored)        /* the parent ignores SIGPIPE, so a message is
+                                                      * needed */
         end_by_signal(SIGPIPE);
     fprintf(stderr, "%s: cannot write to standard output: %s\n", cli_program_name,
             why != 0 ? strerror(why) : "an earlier write failed");
@@ -156,7 +158,7 @@ void cli_progress(void *context, uint64_t done_bytes, uint64_t total_bytes)
     cli_meter *meter = context;
     uint64_t now;
 
-    /* Whoever finds another thread drawing goes on working: the next call will show it. */
+    /* If another thread is drawing, do not wait: the next call will show the progress. */
     if (!meter->enabled || atomic_flag_test_and_set(&meter->busy))
         return;
     now = now_ns();
@@ -202,7 +204,8 @@ void cli_catch(int number, void (*handler)(int), int flags)
 
 atomic_int *cli_stop_flag(void)
 {
-    /* Without SA_RESTART: who waits for a pipe's other end is woken. A second signal kills. */
+    /* Without SA_RESTART, so that an open that waits for a pipe's other end is interrupted. A
+     * second signal kills. */
     cli_catch(SIGINT, request_stop, (int)SA_RESETHAND);
     cli_catch(SIGTERM, request_stop, (int)SA_RESETHAND);
     return &stop_signal;

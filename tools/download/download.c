@@ -1,4 +1,5 @@
-/* download.c: which file and which segment comes next, and what the end of a transfer leads to. */
+/* download.c: the scheduler: chooses the next file and segment, and acts on the end of a
+ * transfer. */
 #include "download.h"
 
 #include <inttypes.h>
@@ -11,7 +12,7 @@
 
 /* ---- what becomes of a file ---- */
 
-/* A file at its end is not one of the running any more. */
+/* A file that has ended no longer counts as running. */
 static void forget(download *d, const dfile *file)
 {
     for (size_t i = 0; i < d->running_count; i++)
@@ -35,7 +36,7 @@ static void fail_file(download *d, dfile *file, const ckpt_error *err)
     fetch_cancel(d->fetch, file);
     file_fail(file, err);
     forget(d, file);
-    /* A full disk is full for every file. Whatever else befalls one leaves the others alone. */
+    /* A full disk affects every file. Any other failure of one file does not affect the others. */
     if (file->reason == HUB_DISK_FULL && d->fatal.code == CKPT_OK)
         d->fatal = *err;
 }
@@ -46,7 +47,7 @@ static void begin_file(download *d, dfile *file)
 
     if (file_begin(file, &err) != CKPT_OK)
         fail_file(d, file, &err);
-    else if (file->state == DOWNLOAD_KEPT)       /* there already: begun and ended at once */
+    else if (file->state == DOWNLOAD_KEPT)       /* already present: started and ended at once */
         forget(d, file);
 }
 
@@ -65,10 +66,10 @@ static void go_single(download *d, dfile *file)
     file_go_single(file);
 }
 
-/* ---- what the end of a transfer leads to ---- */
+/* ---- the end of a transfer ---- */
 
-/* One mixed-up reply may be a proxy's fault that passes: wait, ask again. A server that goes on so
- * gets one request for everything, without a range, and only then is the file given up. */
+/* A single wrong reply may be a temporary fault of a proxy: wait and ask again. If it persists,
+ * request the whole file without a range; only if that fails too is the file given up. */
 static void on_bad_range(download *d, dfile *file, const ckpt_error *err)
 {
     enum { STRIKES_MAX = 3 };
@@ -107,8 +108,8 @@ static void on_fetched(void *context, const fetch_result *result)
         break;
     case FETCH_CHANGED:
         file_forget_url(file);
-        /* The first time only the URL is given up, as it may be that which is wrong. The same again
-         * under a new one: the object is another, and what came of the old one is of no use. */
+        /* The first time only the URL is discarded, as it may be wrong. If the same happens with a
+         * new URL, the object has changed and the data received so far is useless. */
         if (++file->etag_changes % 2 == 0)
             restart_file(d, file);
         break;
@@ -223,8 +224,8 @@ download_status download_at(const download *d, size_t i)
 
 /* ---- hashes that are ready ---- */
 
-/* ModelScope pins nothing: a file may have changed since it was listed. Ask once more; 1: it did
- * change, and begins anew. */
+/* ModelScope does not pin revisions: a file may have changed since it was listed. Ask once more;
+ * 1: it did change and starts over. */
 static int adopt_change(download *d, dfile *file)
 {
     hub *h = d->env.options.h;
@@ -275,7 +276,7 @@ static void on_wrong_hash(download *d, dfile *file, const hash_job *job)
         restart_file(d, file);
         return;
     }
-    hub_fail(HUB_INTEGRITY, &err, "'%s' is not what the hub lists, %d times: expected %s, got "
+    hub_fail(HUB_INTEGRITY, &err, "'%s' has the wrong hash after %d downloads: expected %s, got "
              "%s%s", file->want->path, ROUNDS_MAX, file->want->hash, job->got,
              strcmp(job->got, empty) == 0 ? " (the server sent an empty body)" : "");
     if (!d->env.options.keep_corrupt)
@@ -316,7 +317,7 @@ static void take_hashes(download *d)
     }
 }
 
-/* Of some files only the head was wanted. What came of them stays in the partial, for later. */
+/* Of some files only the header was wanted. The received data stays in the partial for later. */
 static void take_heads(download *d)
 {
     for (size_t i = d->running_count; i-- > 0;) {
@@ -328,7 +329,7 @@ static void take_heads(download *d)
     }
 }
 
-/* 0: it cannot go on. */
+/* 0: the run must end. */
 static int ask_taker(download *d)
 {
     const download_taker *taker = d->env.options.taker;
@@ -336,11 +337,11 @@ static int ask_taker(download *d)
     return taker == NULL || taker->turn(taker->context, d, &d->taken_count);
 }
 
-/* ---- what comes next ---- */
+/* ---- what to do next ---- */
 
 /*
- * Others fill disks, and empty them again: where the next file does not fit now, those in flight,
- * whose space is reserved, go on, and it waits. 0: not now.
+ * Free space changes while others use the disk: if the next file does not fit now, it waits, while
+ * the files in flight, whose space is reserved, continue. 0: not now.
  */
 static int has_room(download *d, const dfile *file)
 {
@@ -365,9 +366,10 @@ static int has_room(download *d, const dfile *file)
     if (d->disk_full_since <= 0) {
         d->disk_full_since = now;
         if (!d->env.options.h->options.is_quiet)
-            fprintf(stderr, "disk nearly full, waiting: '%s' has no room\n", file->want->path);
+            fprintf(stderr, "disk nearly full, waiting for space for '%s'\n", file->want->path);
     } else if (now - d->disk_full_since > WAIT_SECONDS) {
-        hub_fail(HUB_DISK_FULL, &d->fatal, "no room for '%s' for ten minutes: expected %" PRIu64
+        hub_fail(HUB_DISK_FULL, &d->fatal, "not enough disk space for '%s' for ten minutes: "
+                 "expected %" PRIu64
                  " bytes free, got %" PRIu64, file->want->path,
                  place_need_bytes(where, file->want) + SLACK_BYTES, free_bytes);
     }
@@ -381,7 +383,7 @@ static void start_files(download *d)
     for (size_t i = 0; i < d->running_count; i++)
         small_count += d->running[i]->want->size_bytes < SMALL_BYTES;
     while (d->running_count + d->taken_count < d->env.options.worker_count) {
-        /* Half of the places for the small ones, so that neither kind waits for the other. */
+        /* Half of the slots are for small files, so that neither kind waits for the other. */
         const int large_left = d->next_large < d->small_begin;
         const int small_left = d->next_small < d->count;
         const int take_small =
@@ -401,10 +403,10 @@ static void start_files(download *d)
 }
 
 /*
- * The first segment that nobody works on, not far behind the first that is not done: bytes are
- * hashed from the front, out of the page cache, as soon as they have no hole before them. A segment
- * far ahead would be read from the disk again by the time that its turn comes. For the same reason
- * nothing new is asked for while the hashing threads lag far behind.
+ * The first segment without a transfer, not far beyond the first unfinished one: bytes are hashed
+ * from the front, out of the page cache, as soon as there is no hole before them. A segment far
+ * ahead would have left the page cache by the time it is hashed. For the same reason no new
+ * segment is requested while the hashing threads lag far behind.
  */
 static segment *free_segment(const download *d, const dfile *file)
 {
@@ -423,10 +425,10 @@ static segment *free_segment(const download *d, const dfile *file)
 
 /*
  * At the end of the run there are more connections than segments, and the slowest connection would
- * decide how long it takes. So the largest rest is cut in two, and an idle connection takes the
- * second half. The transfer that works on it is not told: it asked for the whole range, and is
- * ended when it reaches its new end (on_data), which throws away what is on the wire behind it.
- * Therefore a rest that would soon be there anyway is left alone (fetch_largest).
+ * decide how long it takes. So the largest remainder is split in two, and an idle connection takes
+ * the second half. The transfer of the first half has requested the whole range; it is stopped
+ * when it reaches its new end (on_data), which discards data already in flight. Therefore a
+ * remainder that would finish soon anyway is not split (fetch_largest).
  */
 static segment *split_one(const download *d, const dfile *file)
 {
@@ -438,7 +440,7 @@ static segment *split_one(const download *d, const dfile *file)
     return largest == NULL ? NULL : segment_split(largest);
 }
 
-/* Ask for something of this file, if it may be asked now. 1: a request went out. */
+/* Start a request for this file if possible. 1: a request was sent. */
 static int start_one(download *d, dfile *file, int may_split)
 {
     hub *h = d->env.options.h;
@@ -448,7 +450,7 @@ static int start_one(download *d, dfile *file, int may_split)
     ckpt_error err;
 
     if (file_url_is_old(file) && h->kind->head_first && file->refreshes == 0) {
-        file_forget_url(file);       /* a new one, before the old one is refused */
+        file_forget_url(file);       /* get a new URL before the old one expires */
         return 0;
     }
     s = free_segment(d, file);
@@ -463,7 +465,7 @@ static int start_one(download *d, dfile *file, int may_split)
         file->state = DOWNLOAD_RESOLVING;
         s = NULL;
     } else if (a->url == NULL && a->running_count > 0) {
-        return 0;           /* the first segment finds out where the bytes are */
+        return 0;           /* the first segment resolves the URL */
     }
     if (fetch_start(d->fetch, file, s, &err) != CKPT_OK) {
         fail_file(d, file, &err);
@@ -492,9 +494,9 @@ static void start_requests(download *d, int may_split)
 
 /*
  * The last guard against a run that never ends. Every transfer has its own limit (a stalled one is
- * broken off, and counts as a failure), but a server can answer each request in order and still
- * send nothing that is of use: none of that counts, and it would go on for ever. Time that the hub
- * itself asked us to wait is not silence, so it is added to the limit: all of it, whoever waited.
+ * stopped and counts as a failure), but a server can answer every request correctly and still send
+ * no useful data for ever. Time that the hub asked us to wait is not silence, so all of it is
+ * added to the limit, whichever transfer waited.
  */
 static void check_silence(download *d)
 {
@@ -507,7 +509,7 @@ static void check_silence(download *d)
 
         if ((file->state == DOWNLOAD_ACTIVE || file->state == DOWNLOAD_RESOLVING) &&
             hub_now() - file->last_byte > most) {
-            hub_fail(HUB_NETWORK, &err, "not one byte of '%s' came for 15 minutes",
+            hub_fail(HUB_NETWORK, &err, "received no data of '%s' for 15 minutes",
                      file->want->path);
             fail_file(d, file, &err);
             return;
@@ -527,7 +529,7 @@ ckpt_code download_run(download *d, download_progress *progress, void *context, 
             break;
         start_files(d);
         start_requests(d, 0);
-        /* Segments are split only where no file is left that could use the connection. */
+        /* Segments are split only if no other file can use the connection. */
         if (d->next_large == d->small_begin && d->next_small == d->count)
             start_requests(d, 1);
         if (d->fatal.code != CKPT_OK)

@@ -1,6 +1,6 @@
 /*
- * download.h: fetch the selected files of a listing into a place, over many connections, hashed
- * before they are seen.
+ * download.h: fetch the selected files of a listing into a folder, over many connections; files
+ * are hashed before they appear.
  */
 #ifndef CKPT_DOWNLOAD_H
 #define CKPT_DOWNLOAD_H
@@ -9,39 +9,39 @@
 
 typedef enum {
     DOWNLOAD_WAITING,
-    DOWNLOAD_CHECKING,       /* the file that is there is being hashed */
+    DOWNLOAD_CHECKING,       /* the existing file is being hashed */
     DOWNLOAD_LOCKED,         /* another process has the file's lock */
-    DOWNLOAD_RESOLVING,      /* asking where the bytes are */
+    DOWNLOAD_RESOLVING,      /* resolving the URL of the data */
     DOWNLOAD_ACTIVE,
-    DOWNLOAD_HASHING,        /* all bytes are there */
-    DOWNLOAD_DONE,           /* from here on: at an end */
-    DOWNLOAD_KEPT,           /* was there and right */
+    DOWNLOAD_HASHING,        /* all bytes received */
+    DOWNLOAD_DONE,           /* from here on: ended */
+    DOWNLOAD_KEPT,           /* existed already and is right */
     DOWNLOAD_FAILED
 } download_state;
 
 typedef struct download download;
 
-/* Somebody who takes the files that are done, and may take them away: --delete-source. */
+/* A consumer of finished files, which may delete them: --delete-source. */
 typedef struct {
     void *context;
-    /* Called often. *count: files that it has not dealt with; they count as files in flight.
-     * 0: it cannot go on, and the run ends. */
+    /* Called often. *count: files not yet consumed; they count as files in flight. 0: failed, the
+     * run ends. */
     int (*turn)(void *context, const download *d, size_t *count);
 } download_taker;
 
 typedef struct {
     hub *h;
-    hub_listing *listing;        /* changes when a hub without commits lists another hash later */
+    hub_listing *listing;        /* changes if a hub without commits later lists another hash */
     place *where;
     unsigned connection_count;   /* at most */
-    int is_fixed;                /* exactly so many, no search for the best number */
+    int is_fixed;                /* exactly this many, no search for the best number */
     unsigned worker_count;       /* files at a time */
     unsigned thread_count;       /* hashing */
-    int verify;                  /* hash what is there, whatever is recorded */
-    int force;                   /* fetch all of it again */
-    int is_offline;              /* what is not there is missing */
-    int watch_disk;              /* wait while the next file does not fit */
-    int sequential;              /* write every file from front to end */
+    int verify;                  /* hash existing files even if recorded as verified */
+    int force;                   /* fetch everything again */
+    int is_offline;              /* offline: files not present are missing */
+    int watch_disk;              /* wait if the next file does not fit */
+    int sequential;              /* write every file sequentially */
     int keep_corrupt;
     int adopt;                   /* unfinished files of an old Python client */
     uint64_t segment_bytes;      /* 0: by size */
@@ -51,9 +51,9 @@ typedef struct {
 
 typedef struct {
     uint64_t total_bytes;        /* of the selected files */
-    uint64_t done_bytes;         /* received, found, or reused */
+    uint64_t done_bytes;         /* received, already present, or reused */
     uint64_t fetched_bytes;      /* bodies received in this run */
-    uint64_t reused_bytes;       /* of partials of earlier runs */
+    uint64_t reused_bytes;       /* from partials of earlier runs */
     uint64_t kept_bytes;
     size_t file_count;
     size_t ended_count;
@@ -67,8 +67,8 @@ typedef void download_progress(void *context, const download *d);
 
 ckpt_code download_open(const download_options *options, download **out, ckpt_error *err);
 void download_close(download *d);                /* NULL is fine */
-/* Until every selected file is at an end. Fails when the run was stopped or cannot go on; files
- * that failed are counted in the stats. */
+/* Returns when every selected file has ended. Fails if the run was stopped or cannot continue;
+ * failed files are counted in the stats. */
 ckpt_code download_run(download *d, download_progress *progress, void *context, ckpt_error *err);
 
 const download_stats *download_get_stats(const download *d);

@@ -1,4 +1,4 @@
-/* download_check.c: what was downloaded, opened as a checkpoint. */
+/* download_check.c: validates the download by opening it as a checkpoint. */
 #include "download_check.h"
 
 #include "formats/safetensors.h"
@@ -18,7 +18,7 @@ static ckpt_code check_one(const char *path, const ckpt_open_options *options, c
 
     ckpt_close(checkpoint);
     if (code == CKPT_E_FORMAT)
-        return hub_fail(HUB_INTEGRITY, err, "downloaded as the hub lists it, but not a valid "
+        return hub_fail(HUB_INTEGRITY, err, "download matches the hub's listing but is not a valid "
                         "checkpoint: %s (--no-check leaves this check out)", found.text);
     if (code != CKPT_OK)
         *err = found;

@@ -1,12 +1,12 @@
-/* download_check.h: do the files that arrived make a checkpoint? */
+/* download_check.h: are the downloaded files a valid checkpoint? */
 #ifndef CKPT_DOWNLOAD_CHECK_H
 #define CKPT_DOWNLOAD_CHECK_H
 
 #include "libckpt/hub/hub.h"
 
 /*
- * Headers, offsets and index of the safetensors files, by ckpt_open's rules: the folder as a whole
- * where all of them were fetched, else one by one. Without such files there is nothing to check.
+ * Headers, offsets and index of the safetensors files, by ckpt_open's rules: the whole folder if
+ * all of them were fetched, else one by one. Without such files nothing is checked.
  */
 ckpt_code download_check(const char *folder, const hub_listing *listing, ckpt_error *err);
 

@@ -23,7 +23,7 @@ static ckpt_code add_text(sha256 *hash, const char *text, ckpt_error *err)
     return sha256_add(hash, text, strlen(text) + 1, err);
 }
 
-/* The same command, given in the same folder, of the same bytes. */
+/* A key of the command, its working folder and the hashes of its files. */
 static ckpt_code add_all(sha256 *hash, const ending *e, ckpt_error *err)
 {
     char *folder = getcwd(NULL, 0);
@@ -66,7 +66,7 @@ ckpt_code ending_write(const ending *e, const uint8_t *is_source, const char *pa
     if (code != CKPT_OK)
         return code;
     if (stat(path, &status) != 0 || !S_ISDIR(status.st_mode))
-        return hub_fail(HUB_OTHER, err, "'%s' is not the folder of a result", path);
+        return hub_fail(HUB_OTHER, err, "'%s' is not the output folder of a conversion", path);
     tree_begin(&to, &out);
     snprintf(head, sizeof head, "ckpt-ending 1 %s %" PRIu64 " %" PRIu64 " ", key,
              (uint64_t)status.st_dev, (uint64_t)status.st_ino);
@@ -81,7 +81,7 @@ ckpt_code ending_write(const ending *e, const uint8_t *is_source, const char *pa
     return tree_commit(&to, &out, 1, err);
 }
 
-/* The folder is the one that was noted, and no run has to go on in it. */
+/* The folder is the one recorded, and no run has to resume in it. */
 static ckpt_code check_result(const char *path, uint64_t device, uint64_t inode, int *found,
                               ckpt_error *err)
 {
@@ -97,7 +97,7 @@ static ckpt_code check_result(const char *path, uint64_t device, uint64_t inode,
     return code;
 }
 
-/* The whole note, yours to free; NULL without an error: there is none. */
+/* The whole file, yours to free; NULL without an error: there is none. */
 static ckpt_code read_note(const ending *e, char **out, ckpt_error *err)
 {
     struct stat status;
@@ -109,7 +109,7 @@ static ckpt_code read_note(const ending *e, char **out, ckpt_error *err)
     if (code != CKPT_OK || fd < 0)
         return code;
     if (fstat(fd, &status) != 0)
-        code = hub_fail_disk(errno, err, "cannot look at '%s'", note_name);
+        code = hub_fail_disk(errno, err, "cannot stat '%s'", note_name);
     else if (status.st_size > NOTE_BYTES_MAX)
         code = hub_fail(HUB_OTHER, err, "'%s' is too large: expected at most %d bytes, got %"
                         PRIu64, note_name, NOTE_BYTES_MAX, (uint64_t)status.st_size);
@@ -121,7 +121,7 @@ static ckpt_code read_note(const ending *e, char **out, ckpt_error *err)
     return code;
 }
 
-/* What the lines behind the first name. */
+/* The files named by the lines after the first. */
 static void take_names(const ending *e, char *lines, uint8_t *is_source)
 {
     char *rest = NULL;

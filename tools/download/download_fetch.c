@@ -1,5 +1,6 @@
 /*
- * download_fetch.c: one request for bytes: redirects, what is accepted, what a refusal means.
+ * download_fetch.c: one request for data: redirects, which replies are accepted, what a refusal
+ * means.
  *
  * Nothing is written before the reply's headers prove that its body is the bytes asked for.
  */
@@ -14,32 +15,32 @@
 
 enum {
     SPLIT_MIN = 4 << 20,
-    MUCH_BYTES = 1 << 20,        /* so many new ones are progress, however the transfer ended */
+    MUCH_BYTES = 1 << 20,        /* this many new bytes are progress, however the transfer ended */
     HOPS_MAX = 10
 };
 
-/* One request: for a segment, or the question where the bytes are. */
+/* One request: for a segment, or to resolve the URL of the data. */
 typedef struct {
     fetcher *f;
     dfile *file;
-    segment *segment;            /* NULL: only a question, by HEAD */
+    segment *segment;            /* NULL: only resolve the URL, by HEAD */
     http_transfer *http;
     char *url;
     unsigned hops;
-    unsigned generation;         /* of the file's URL, that it was sent to */
+    unsigned generation;         /* generation of the file's URL that it was sent to */
     int in_use;
     hub_bucket bucket;
     uint64_t range_first;
     uint64_t range_end;          /* asked for; 0: no range */
-    uint64_t skip_bytes;         /* of a body without range: known already */
+    uint64_t skip_bytes;         /* of a body without range: already received */
     uint64_t accept_bytes;       /* of the body, at most */
     uint64_t got_bytes;          /* of the body */
     uint64_t new_bytes;          /* of those, written */
     double begin;
     int is_accepted;
     int write_failed;
-    fetch_outcome refusal;       /* of a reply that was refused at its headers */
-    ckpt_error err;              /* why it was refused, or not written; code 0: it was not */
+    fetch_outcome refusal;       /* of a reply that was refused because of its headers */
+    ckpt_error err;              /* why it was refused or could not be written; code 0: neither */
 } transfer;
 
 struct fetcher {
@@ -69,11 +70,11 @@ static void release(transfer *t)
     t->file->active->running_count--;
 }
 
-/* ---- how it ended ---- */
+/* ---- reporting the end ---- */
 
 /*
- * The transfer is over before its end is told: whoever hears of it may end the file, which must not
- * have transfers any more.
+ * Remove the transfer before reporting its end: the callback may end the file, which must have no
+ * transfers then.
  */
 static void finish(transfer *t, fetch_result result)
 {
@@ -109,7 +110,7 @@ static http_verdict refuse(transfer *t, const char *what)
     return HTTP_REFUSE;
 }
 
-/* What the hub says about the file must be what it listed. */
+/* The hub's headers for the file must match its listing. */
 static const char *hub_contradiction(const transfer *t, const http_reply *reply)
 {
     const char *commit = http_header(reply, "X-Repo-Commit");
@@ -120,7 +121,7 @@ static const char *hub_contradiction(const transfer *t, const http_reply *reply)
     char expected[24];
 
     if (commit != NULL && *listed != '\0' && strcmp(commit, listed) != 0)
-        return "the hub serves another commit than it listed";
+        return "the hub serves a different commit than it listed";
     if (linked != NULL) {
         hub_etag(linked, etag, sizeof etag);
         if (strcmp(etag, t->file->want->hash) != 0)
@@ -137,7 +138,7 @@ static int is_hub(const transfer *t)
     return hub_same_origin(t->url, hub_of(t)->endpoint);
 }
 
-/* The data host's name for the object must not change under one URL. */
+/* The data host's identifier (ETag) of the object must not change under one URL. */
 static int etag_differs(transfer *t, const http_reply *reply)
 {
     active *a = t->file->active;
@@ -178,12 +179,12 @@ static http_verdict judge_body(transfer *t, const http_reply *reply)
     hub_content_range range = { 0 };
 
     if (encoding != NULL && strcasecmp(encoding, "identity") != 0)
-        return bad_range(t, "it is compressed, which nobody asked for");
+        return bad_range(t, "it is compressed, which was not requested");
     if (type != NULL && strncasecmp(type, "multipart/byteranges", 20) == 0)
-        return bad_range(t, "it is in several parts, one was asked for");
+        return bad_range(t, "it is multipart, expected a single range");
     if (text == NULL) {
         if (http_status(reply) == 206)
-            return bad_range(t, "a 206 without Content-Range");
+            return bad_range(t, "status 206 without Content-Range");
         if (length != NULL && length_bytes > total)
             return bad_range(t, "it is longer than the file");
         if (t->range_end != 0 && (t->range_first != 0 || t->range_end != total)) {
@@ -196,10 +197,10 @@ static http_verdict judge_body(transfer *t, const http_reply *reply)
         return bad_range(t, "malformed Content-Range");
     if (range.first != (t->range_end != 0 ? t->range_first : 0) ||
         (t->range_end != 0 && range.last >= t->range_end))
-        return bad_range(t, "its Content-Range is not the one asked for");
+        return bad_range(t, "its Content-Range is not the requested one");
     if ((range.has_total && range.total != total) || range.last >= total ||
         (!range.has_total && range.last + 1 != t->range_end))
-        return bad_range(t, "its Content-Range is of a file of another size");
+        return bad_range(t, "its Content-Range is of a file of a different size");
     if (length != NULL && length_bytes != range.last - range.first + 1)
         return bad_range(t, "Content-Length and Content-Range disagree");
     return take_from(t, range.first, range.last - range.first + 1);
@@ -246,13 +247,13 @@ static int on_data(void *context, const void *bytes, size_t size)
         }
         t->new_bytes += use;
     }
-    /* A segment that was split ends before its reply does. */
+    /* A segment that was split ends before the end of the reply. */
     return !is_surplus && !(s->at == s->end && t->got_bytes < t->accept_bytes);
 }
 
 /* ---- the end ---- */
 
-/* Where the bytes are is known: elsewhere, or at the hub itself. */
+/* The URL of the data is known: at another host, or at the hub itself. */
 static void follow(transfer *t, const http_result *result)
 {
     dfile *file = t->file;
@@ -262,7 +263,7 @@ static void follow(transfer *t, const http_result *result)
 
     if (hub_redirect(h, t->url, result->reply, &to, &err) != CKPT_OK || ++t->hops > HOPS_MAX) {
         if (t->hops > HOPS_MAX)
-            hub_fail(HUB_NETWORK, &err, "'%s' is redirected without end", file->want->path);
+            hub_fail(HUB_NETWORK, &err, "too many redirects for '%s'", file->want->path);
         free(to);
         finish_refused(t, &err);
         return;
@@ -283,9 +284,9 @@ static void follow(transfer *t, const http_result *result)
 }
 
 /*
- * A data host refuses a URL: it may have run out. Many transfers of a file use one URL, and are all
- * refused when it runs out: the first of them tells it, those that were sent to the same URL (its
- * generation) only come again.
+ * A data host refuses a URL: it may have expired. Many transfers of a file use the same URL and
+ * are all refused when it expires: the first one reports it; the others, which were sent to the
+ * same URL (its generation), are only retried.
  */
 static void finish_stale(transfer *t, const http_result *result)
 {
@@ -299,7 +300,7 @@ static void finish_stale(transfer *t, const http_result *result)
         return;
     }
     hub_parse_url(t->url, &host);
-    hub_fail(HUB_NETWORK, &err, "'%s' refuses a fresh address of '%s': %u %.300s", host.host,
+    hub_fail(HUB_NETWORK, &err, "'%s' refuses a fresh URL of '%s': %u %.300s", host.host,
              t->file->want->path, status, result->text);
     finish(t, (fetch_result){ .outcome = FETCH_STALE,
                               .host = host.host,
@@ -316,12 +317,12 @@ static void on_status(transfer *t, const http_result *result)
     ckpt_error err;
 
     if (hub_is_transient(status)) {
-        finish_again(t, status != 429, 1);       /* waiting is no failure */
+        finish_again(t, status != 429, 1);       /* waiting does not count as a failure */
     } else if (status == 416 && text != NULL && hub_parse_content_range(text, &range) &&
                range.has_total && range.total != want->size_bytes &&
                (t->file->refreshes > 0 || is_hub(t))) {
         hub_fail(HUB_INTEGRITY, &err,
-                 "'%s' has another size than listed: expected %" PRIu64 " bytes, got %" PRIu64,
+                 "'%s' has a different size than listed: expected %" PRIu64 " bytes, got %" PRIu64,
                  want->path, want->size_bytes, range.total);
         finish_refused(t, &err);
     } else if (status == 416 && text != NULL && range.total == want->size_bytes) {
@@ -334,17 +335,17 @@ static void on_status(transfer *t, const http_result *result)
     }
 }
 
-/* Refused by us, for a reason that was noted at the headers, or while writing. */
+/* Refused by us, for a reason recorded when the headers came or while writing. */
 static void finish_unwanted(transfer *t)
 {
-    const ckpt_error err = t->err;       /* t may be another transfer's before it is read */
+    const ckpt_error err = t->err;       /* t may be reused by another transfer before it is read */
 
     finish(t, (fetch_result){ .outcome = t->write_failed ? FETCH_REFUSED : t->refusal,
                               .is_failure = 1,
                               .err = &err });
 }
 
-/* Journal what came, and let the segment rest. 1: it is whole. */
+/* Journal the received bytes and release the segment. 1: it is complete. */
 static int settle(transfer *t)
 {
     segment *s = t->segment;
@@ -375,7 +376,7 @@ static void on_done(void *context, const http_result *result)
         finish_refused(t, &err);
     } else if (result->outcome != HTTP_DONE) {
         file_set_problem(t->file, result->problem);
-        /* One that brought much goes on at once, where it was. */
+        /* A transfer that made progress is resumed at once. */
         finish_again(t, t->new_bytes < MUCH_BYTES, 1);
     } else if (status >= 300 && status < 400) {
         if (t->segment != NULL)
@@ -384,15 +385,15 @@ static void on_done(void *context, const http_result *result)
     } else if (status >= 400) {
         on_status(t, result);
     } else if (t->segment == NULL) {
-        file_set_url(t->file, t->url);           /* the hub serves it itself */
+        file_set_url(t->file, t->url);           /* the hub serves the data itself */
         t->url = NULL;
         finish(t, (fetch_result){ .outcome = FETCH_MOVED });
     } else {
-        finish_again(t, t->new_bytes == 0, 0);   /* it ended early, in good order */
+        finish_again(t, t->new_bytes == 0, 0);   /* the reply ended early but without an error */
     }
 }
 
-/* ---- asking ---- */
+/* ---- starting requests ---- */
 
 static ckpt_code send_request(transfer *t, ckpt_error *err)
 {
@@ -475,14 +476,14 @@ void fetch_cancel(fetcher *f, const dfile *file)
     }
 }
 
-/* ---- what is under way ---- */
+/* ---- transfers in progress ---- */
 
 unsigned fetch_count(const fetcher *f)
 {
     return f->busy_count;
 }
 
-/* Seconds that a transfer will still take, going on as it did. */
+/* Estimated remaining seconds of a transfer. */
 static double time_left(const transfer *t)
 {
     const double age = hub_now() - t->begin;

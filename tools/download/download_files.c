@@ -10,11 +10,11 @@
 #include "libckpt/size.h"
 
 enum {
-    NOTE_BYTES_MIN = 64 << 10,   /* journaled so often, and not more than so many times: */
+    NOTE_BYTES_MIN = 64 << 10,   /* journaled at this interval, and at most this many times: */
     NOTE_BYTES_MAX = 8 << 20,
     NOTE_COUNT = 16384,
-    PROGRESS_BYTES = 1 << 20,    /* so many bytes end a row of failures */
-    FAILURES_MAX = 8,            /* in a row without progress */
+    PROGRESS_BYTES = 1 << 20,    /* this many bytes reset the count of failures */
+    FAILURES_MAX = 8,            /* tries in a row without progress */
     REFRESHES_MAX = 5,
     SHORT_LIFE_SECONDS = 240
 };
@@ -91,7 +91,7 @@ static void drop_segments(active *a)
     a->segments = a->first_open = NULL;
 }
 
-/* Everything of `s` from `at` on becomes a segment of its own, behind it. */
+/* Split `s` at `at`; the second part becomes a new segment after it. */
 static segment *cut(segment *s, uint64_t at)
 {
     segment *rest = calloc(1, sizeof *rest);
@@ -132,7 +132,7 @@ int file_halve_segments(dfile *file)
     return 1;
 }
 
-/* What came behind the first missing byte comes again. */
+/* Data received beyond the first missing byte is fetched again. */
 void file_go_single(dfile *file)
 {
     segment *rest = file->active->first_open;
@@ -166,7 +166,7 @@ uint64_t file_present_bytes(const dfile *file)
     return file_end_bytes(file->want) - missing;
 }
 
-/* ---- its beginning ---- */
+/* ---- starting ---- */
 
 static ckpt_code begin_hash(dfile *file, ckpt_error *err)
 {
@@ -188,7 +188,7 @@ static void end_hash(dfile *file)
     file->active->has_job = 0;
 }
 
-/* Hash what stands there already. */
+/* Hash the existing file. */
 static ckpt_code begin_check(dfile *file, ckpt_error *err)
 {
     const ckpt_code code = begin_hash(file, err);
@@ -245,7 +245,7 @@ ckpt_code file_begin(dfile *file, ckpt_error *err)
         there = place_look(where, file->want, err);
     if (there == PLACE_BLOCKED || there == PLACE_UNREADABLE)
         return err->code;
-    if (options->force)          /* what is there has no say, but may still be in the way */
+    if (options->force)          /* an existing file is ignored, but may still be in the way */
         there = PLACE_ABSENT;
     if (there == PLACE_UNKNOWN || (there != PLACE_ABSENT && options->verify))
         return begin_check(file, err);
@@ -259,11 +259,11 @@ ckpt_code file_begin(dfile *file, ckpt_error *err)
     }
     if (options->is_offline)
         return hub_fail(file->is_checked ? HUB_INTEGRITY : HUB_NETWORK, err,
-                        "'%s' is %s, and HF_HUB_OFFLINE forbids to fetch it", file->want->path,
-                        file->is_checked ? "not what was listed" : "not there");
+                        "'%s' is %s, and HF_HUB_OFFLINE is set", file->want->path,
+                        file->is_checked ? "not as listed" : "missing");
     if (file->active->lock_fd < 0 && !place_lock(where, file->want, &file->active->lock_fd)) {
         if (file->state != DOWNLOAD_LOCKED && !options->h->options.is_quiet)
-            fprintf(stderr, "waiting: another process downloads '%s'\n", file->want->path);
+            fprintf(stderr, "waiting: another process is downloading '%s'\n", file->want->path);
         file->state = DOWNLOAD_LOCKED;
         file->not_before = hub_now() + 1;
         return CKPT_OK;
@@ -273,7 +273,7 @@ ckpt_code file_begin(dfile *file, ckpt_error *err)
 
 /* ---- bytes ---- */
 
-/* A kill costs at most so much of every connection; a journal has at most so many lines. */
+/* Bounds what a kill costs per connection and the number of lines in the journal. */
 static uint64_t note_bytes(uint64_t size)
 {
     return size_max(NOTE_BYTES_MIN, size_min(NOTE_BYTES_MAX, size / NOTE_COUNT));
@@ -288,8 +288,8 @@ ckpt_code file_note(dfile *file, segment *s, ckpt_error *err)
 }
 
 /*
- * Bytes are written before they are noted, never the other way round: a kill in between costs bytes
- * that are there, and never claims bytes that are not.
+ * Data is written before it is journaled, never the other way round: a kill in between loses
+ * received data but never claims data that is missing.
  */
 ckpt_code file_write(dfile *file, segment *s, const void *bytes, size_t size, ckpt_error *err)
 {
@@ -318,13 +318,14 @@ void file_advance(dfile *file)
         a->first_open = a->first_open->next;
     if (a->first_open == NULL)
         file->state = DOWNLOAD_HASHING;
-    /* No further than the journal: with its last byte hashed a file gets its name and the journal
-     * goes, and who has yet to write in it would take that for another process's doing. */
+    /* Hash only what is journaled: once the last byte is hashed, the file is renamed and the
+     * journal removed, and a thread that has yet to write to the journal would think another
+     * process removed it. */
     hash_advance(file->env->pool, &a->job,
                  a->first_open == NULL ? file_end_bytes(file->want) : a->first_open->noted);
 }
 
-/* ---- where the bytes are ---- */
+/* ---- the URL of the data ---- */
 
 void file_set_url(dfile *file, char *url)
 {
@@ -336,7 +337,8 @@ void file_set_url(dfile *file, char *url)
     a->url = url;
     a->generation++;
     a->url_expiry = hub_url_expiry(url);
-    /* One that lives for minutes only is used until it is refused: so clocks may differ. */
+    /* A URL valid only for minutes is used until it is refused, so that clock differences do no
+     * harm. */
     if (a->url_expiry < (int64_t)time(NULL) + SHORT_LIFE_SECONDS)
         a->url_expiry = 0;
 }
@@ -358,14 +360,14 @@ int file_lose_url(dfile *file, const char *host, unsigned status)
 {
     active *a = file->active;
 
-    /* Some data hosts refuse ranges that they find too large with a bare 400. The second is taken
-     * for that: smaller ones are tried while there are any, and the count of URLs starts over. */
+    /* Some data hosts refuse ranges that they consider too large with a plain 400. From the second
+     * 400 on, smaller ranges are tried as long as possible, and the count of URLs starts over. */
     if (status == 400 && ++file->bad_requests >= 2 && file_halve_segments(file)) {
         file->bad_requests = 0;
         file->refreshes = 0;
     }
-    /* The host that was refused before, with a URL that is seconds old: two more tries. Where every
-     * URL leads to another host, another of them may do better. */
+    /* The same host refused a fresh URL again: two more tries. If each URL leads to a different
+     * host, another one may work. */
     if (++file->refreshes > (a->old_host != NULL && strcmp(a->old_host, host) == 0
                                  ? 2 : REFRESHES_MAX))
         return 0;
@@ -384,12 +386,12 @@ void file_set_problem(dfile *file, const char *text)
 }
 
 /*
- * Up to 64 transfers of a file fail in the same second when a line breaks, one after the other.
- * Counted one by one they would use up all tries before the first wait is over; so failures inside
- * one back-off window count once. The count starts over as soon as PROGRESS_BYTES came since the
- * last failure (file_write): eight tries are eight in a row with nothing to show, however long the
- * whole download takes. A few bytes a try are no progress, or a server that sends one byte and
- * hangs up would keep us for ever.
+ * When a connection breaks, up to 64 transfers of a file fail within a second. Counted one by one
+ * they would use up all tries before the first wait is over; so failures inside one back-off
+ * window count once. The count is reset as soon as PROGRESS_BYTES were received since the last
+ * failure (file_write): only tries in a row without progress count, however long the whole
+ * download takes. A few bytes per try are not progress, or a server that sends one byte and closes
+ * the connection would keep us busy for ever.
  */
 ckpt_code file_count_failure(dfile *file, ckpt_error *err)
 {
@@ -430,7 +432,7 @@ void file_remove_partial(dfile *file)
     partial_remove(file->active->partial);
 }
 
-/* ---- its end ---- */
+/* ---- ending ---- */
 
 static void release(dfile *file)
 {
@@ -464,7 +466,7 @@ ckpt_code file_begin_anew(dfile *file, ckpt_error *err)
     return file_begin(file, err);
 }
 
-/* A run that was killed just after a file got its name left its journal. */
+/* A run that was killed just after renaming a file left its journal behind. */
 static void discard_partial(const dfile *file)
 {
     const partial_place at = place_partial(file->env->options.where, file->want);

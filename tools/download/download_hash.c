@@ -11,7 +11,7 @@
 
 enum { BUFFER_BYTES = 1 << 20, SYNC_BYTES = 256 << 20, THREADS_MAX = 64 };
 
-/* A thread and its buffer, which is there before the thread is. */
+/* A thread and its buffer, which is allocated before the thread starts. */
 typedef struct {
     hash_pool *pool;
     unsigned char *buffer;
@@ -21,7 +21,7 @@ typedef struct {
 struct hash_pool {
     hash_options options;
     pthread_mutex_t mutex;
-    pthread_cond_t work;         /* something is queued, or the end */
+    pthread_cond_t work;         /* a job was queued, or the pool is closing */
     pthread_cond_t rest;         /* a job stopped running */
     hash_job *queue;
     hash_job **queue_end;
@@ -42,7 +42,7 @@ ckpt_code hash_begin(hash_job *job, ckpt_error *err)
     return git_blob_begin(job->file->size_bytes, &job->hash, err);
 }
 
-/* ---- what a thread does ---- */
+/* ---- threads ---- */
 
 /*
  * Hash bytes where they lie in the page cache: they have just arrived, and copying them out of it
@@ -91,7 +91,7 @@ static ckpt_code hash_piece(hash_job *job, unsigned char *buffer, size_t size)
     return sha256_add(job->hash, buffer, size, &job->err);
 }
 
-/* Hash what is whole; 1: there may be more now. Called without the lock. */
+/* Hash the available bytes; 1: there may be more now. Called without the lock. */
 static ckpt_code hash_some(hash_pool *pool, hash_job *job, unsigned char *buffer, uint64_t whole)
 {
     ckpt_code code = CKPT_OK;
@@ -211,7 +211,7 @@ static void *run_thread(void *context)
     return NULL;
 }
 
-/* ---- what its owner does ---- */
+/* ---- the owner's side ---- */
 
 ckpt_code hash_pool_open(const hash_options *options, hash_pool **out, ckpt_error *err)
 {
@@ -261,7 +261,7 @@ void hash_advance(hash_pool *pool, hash_job *job, uint64_t whole_bytes)
 {
     pthread_mutex_lock(&pool->mutex);
     job->whole_bytes = whole_bytes;
-    /* A file that is whole may be said to be so again, while its result waits to be taken. */
+    /* A complete file may be reported again while its result has not been taken. */
     if (!job->is_queued && !job->is_running && !job->is_done && is_worth_a_turn(job))
         queue(pool, job);
     pthread_mutex_unlock(&pool->mutex);

@@ -1,5 +1,6 @@
 /*
- * download_hash.h: threads that hash files while they arrive, and give the good ones their names.
+ * download_hash.h: threads that hash files while they are received, and rename the good ones into
+ * place.
  *
  * A job follows one file: whoever receives says how far it is whole, a thread hashes that far of
  * the partial, where it lies in the page cache. When the whole file is hashed and right, the same
@@ -16,13 +17,13 @@ typedef enum { HASH_RIGHT, HASH_WRONG, HASH_FAILED } hash_outcome;
 
 typedef struct hash_job {
     const hub_file *file;
-    partial *from;                  /* NULL: the file that has its name already */
+    partial *from;                  /* NULL: check the existing file */
     void *owner;
     /* The result, once hash_take_done returned the job. */
     hash_outcome outcome;
     char got[65];
     ckpt_error err;
-    /* The pool's own. */
+    /* Private to the pool. */
     uint64_t whole_bytes;
     uint64_t hashed_bytes;
     uint64_t synced_bytes;
@@ -49,9 +50,9 @@ ckpt_code hash_begin(hash_job *job, ckpt_error *err);
 /* Bytes [0, whole_bytes) can be read now. */
 void hash_advance(hash_pool *pool, hash_job *job, uint64_t whole_bytes);
 uint64_t hash_lag_bytes(hash_pool *pool, const hash_job *job);
-/* Any job that is done, once; NULL: none now. */
+/* Returns each finished job once; NULL: none now. */
 hash_job *hash_take_done(hash_pool *pool);
-/* Nobody works on the job after this. */
+/* No thread uses the job after this. */
 void hash_end(hash_pool *pool, hash_job *job);
 
 #endif

@@ -1,4 +1,4 @@
-/* download_head.c: files of which only the header is there. */
+/* download_head.c: files of which only the header is present. */
 #include "download_head.h"
 
 #include <errno.h>
@@ -71,7 +71,7 @@ static int read_at(int fd, void *out, size_t size, uint64_t offset)
     return 1;
 }
 
-/* Length and header. *bytes: how many that are; 0 when they cannot be. */
+/* Read length and header. *bytes: their size; 0 if they are invalid. */
 static ckpt_code measure(int fd, const hub_file *file, uint64_t *bytes, ckpt_error *err)
 {
     unsigned char length[LENGTH_BYTES];
@@ -88,7 +88,7 @@ static ckpt_code measure(int fd, const hub_file *file, uint64_t *bytes, ckpt_err
     return CKPT_OK;
 }
 
-/* It gets its name when it is on the disk: a head that is there is whole. */
+/* Renamed into place when it is on the disk: an existing head is complete. */
 static ckpt_code write_head(const partial_place *at, const char *name, const hub_file *file,
                             const void *bytes, size_t size, ckpt_error *err)
 {
@@ -107,7 +107,7 @@ static ckpt_code write_head(const partial_place *at, const char *name, const hub
     return code;
 }
 
-/* What is there of the file from its first byte on, and a descriptor to read it, or -1. */
+/* The number of bytes present from the start of the file, and a descriptor to read them, or -1. */
 static ckpt_code open_front(const place *p, const hub_file *file, const partial_place *at,
                             partial_prefix *out, ckpt_error *err)
 {
@@ -158,7 +158,7 @@ ckpt_code head_make(const place *p, const hub_file *file, uint64_t *need_bytes, 
 
 /* ---- the tree of links ---- */
 
-static char *shape_path(const place *p)
+static char *headers_path(const place *p)
 {
     char *side = file_join(place_path(p), PLACE_SIDE);
     char *out = side == NULL ? NULL : file_join(side, "shape");
@@ -167,12 +167,12 @@ static char *shape_path(const place *p)
     return out;
 }
 
-static ckpt_code link_file(const place *p, const char *shape, const hub_file *file,
+static ckpt_code link_file(const place *p, const char *headers_dir, const hub_file *file,
                            ckpt_error *err)
 {
     const partial_place at = place_partial(p, file);
     char name[NAME_BYTES];
-    char *from = file_join(shape, file->path);
+    char *from = file_join(headers_dir, file->path);
     char *side = file_join(place_path(p), PLACE_SIDE);
     char *to = NULL;
     ckpt_code code = CKPT_OK;
@@ -194,12 +194,12 @@ static ckpt_code link_file(const place *p, const char *shape, const hub_file *fi
     return code;
 }
 
-ckpt_code head_make_shape(const place *p, const hub_listing *listing, char **path,
+ckpt_code head_make_headers_dir(const place *p, const hub_listing *listing, char **path,
                           ckpt_error *err)
 {
     ckpt_code code;
 
-    if ((*path = shape_path(p)) == NULL)
+    if ((*path = headers_path(p)) == NULL)
         return ckpt_fail_memory(err, "a path", 0);
     if ((code = file_remove_tree(*path, err)) == CKPT_OK)
         code = file_make_directory(*path, err);
@@ -211,11 +211,11 @@ ckpt_code head_make_shape(const place *p, const hub_listing *listing, char **pat
 
 ckpt_code head_remove_all(const place *p, const hub_listing *listing, ckpt_error *err)
 {
-    char *shape = shape_path(p);
-    ckpt_code code = shape == NULL ? ckpt_fail_memory(err, "a path", 0)
-                                   : file_remove_tree(shape, err);
+    char *headers_dir = headers_path(p);
+    ckpt_code code = headers_dir == NULL ? ckpt_fail_memory(err, "a path", 0)
+                                   : file_remove_tree(headers_dir, err);
 
-    free(shape);
+    free(headers_dir);
     for (size_t i = 0; i < listing->count && code == CKPT_OK; i++)
         if (head_is_shard(&listing->files[i])) {
             const partial_place at = place_partial(p, &listing->files[i]);

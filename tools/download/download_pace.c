@@ -1,17 +1,17 @@
 /*
  * download_pace.c: how many connections at a time.
  *
- * The best number depends on the line, the server and whoever shares them, and changes meanwhile,
- * so it is searched for all the time, by climbing: once a second the rate is compared with that of
- * the second before, and the number goes two further the way that helped, or two back the way that
- * hurt. Below 5 % either way is noise: then the number stays for HOLD_SECONDS, and one more step
- * tries whether things have changed.
+ * The best number depends on the network, the server and other users, and changes over time, so it
+ * is searched for continuously by hill climbing: once a second the rate is compared with that of
+ * the previous second, and the number moves two further in the direction that helped, or two back
+ * if it hurt. A change below 5 % is noise: then the number stays for HOLD_SECONDS, and one more
+ * step tests whether conditions have changed.
  *
  * More connections may also make it much slower (a server that throttles clients with many): after
  * a step up that cost 30 % of the rate the number is halved: steps of two would take too long. The
- * same where the other side pushes back (429, 503, broken transfers), and then nothing is changed
- * for HOLD_SECONDS: all transfers under way may fail for one reason, and must not halve it again
- * and again.
+ * same applies when the server pushes back (429, 503, broken transfers); then nothing is changed
+ * for HOLD_SECONDS, because all current transfers may fail for one reason and must not halve the
+ * number repeatedly.
  */
 #include "download_run.h"
 
@@ -29,7 +29,7 @@ unsigned pace_limit(const download *d)
                         : d->limit > most ? most : (unsigned)d->limit;
 }
 
-/* 0: there is no further that way. */
+/* 0: the limit in that direction is reached. */
 static int step(download *d, int direction)
 {
     const unsigned limit = pace_limit(d);
@@ -43,7 +43,7 @@ static int step(download *d, int direction)
     return 1;
 }
 
-/* What the last change was worth, and what follows from that. */
+/* Evaluate the last change and choose the next. */
 static void judge(download *d, double rate, double before)
 {
     int moved = 1;
@@ -84,7 +84,7 @@ void pace_update(download *d)
     if (fetch_count(d->fetch) < pace_limit(d) || now < d->hold_until)
         return;
     if (d->hold_until > 0) {
-        d->hold_until = 0;      /* things may have changed: try more */
+        d->hold_until = 0;      /* conditions may have changed: try more */
         step(d, 1);
         return;
     }

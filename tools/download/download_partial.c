@@ -30,12 +30,12 @@ struct partial {
     char state_name[NAME_BYTES];
 };
 
-/* What a journal says. */
+/* The contents of a journal. */
 typedef struct {
     partial_span *spans;
     size_t count;
     uint64_t nonce;
-    int is_good;                 /* it is of this file */
+    int is_good;                 /* it belongs to this file */
 } partial_state;
 
 typedef struct {
@@ -52,7 +52,7 @@ static uint32_t line_check(const char *text, size_t size)
     return hash;
 }
 
-/* The system's own name for this boot; "-" where it has none: then nothing unsynced counts. */
+/* The system's ID of this boot; "-" if there is none: then only synced data counts. */
 static ckpt_code boot_id(char out[40], ckpt_error *err)
 {
     static const char path[] = "/proc/sys/kernel/random/boot_id";
@@ -61,7 +61,7 @@ static ckpt_code boot_id(char out[40], ckpt_error *err)
     ssize_t got;
 
     snprintf(out, 40, "-");
-    if (fd < 0)                  /* only where there is no /proc is it known to have none */
+    if (fd < 0)                  /* only without /proc is it known that there is none */
         return error == ENOENT || error == EACCES ? CKPT_OK
                                                   : hub_fail_disk(error, err, "cannot open '%s'",
                                                                   path);
@@ -116,7 +116,7 @@ static void merge_spans(partial_state *s)
     s->count = used + 1;
 }
 
-/* The line up to its check, which must be right. Its size without the check, or 0. */
+/* Verify the check of a line. Returns its size without the check, or 0. */
 static size_t checked_size(const char *line, size_t size)
 {
     size_t body = size;
@@ -134,7 +134,7 @@ static size_t checked_size(const char *line, size_t size)
     return body;
 }
 
-/* 0: it is not the header of this file's journal. */
+/* 0: not the header of this file's journal. */
 static int read_header(const char *line, const hub_file *file, const char *ours, int *same_boot,
                        partial_state *out)
 {
@@ -150,7 +150,7 @@ static int read_header(const char *line, const hub_file *file, const char *ours,
     return 1;
 }
 
-/* Bytes of the text whose spans are on the disk: the number in the last whole `synced` line. */
+/* Number of bytes of the text whose spans are on the disk: from the last complete `synced` line. */
 static uint64_t durable_bytes(const char *text, size_t size)
 {
     uint64_t durable = 0;
@@ -170,8 +170,8 @@ static uint64_t durable_bytes(const char *text, size_t size)
 }
 
 /*
- * *good: it is the journal of this file, as its first line proves. Torn lines are passed over. What
- * spans says beyond `there_bytes`, the size of the partial, is not in it.
+ * *good: it is the journal of this file, as its first line proves. Torn lines are skipped. Spans
+ * beyond `there_bytes`, the size of the partial, are ignored.
  */
 static ckpt_code read_state(const char *text, size_t size, const partial_look *look,
                             partial_state *out, ckpt_error *err)
@@ -219,10 +219,10 @@ static ckpt_code load_text(int side_fd, const char *name, char **out, size_t *si
     if (code != CKPT_OK || fd < 0)
         return code;
     if (fstat(fd, &status) != 0) {
-        code = hub_fail_disk(errno, err, "cannot look at '%s'", name);
+        code = hub_fail_disk(errno, err, "cannot stat '%s'", name);
     } else if (status.st_size > STATE_BYTES_MAX) {
         code = hub_fail(HUB_OTHER, err, "the journal '%s' is too large: expected at most %d bytes, "
-                        "got %" PRIu64 "; remove it to fetch its file again", name,
+                        "got %" PRIu64 "; remove it to download its file again", name,
                         STATE_BYTES_MAX, (uint64_t)status.st_size);
     } else {
         room = (size_t)status.st_size;
@@ -243,8 +243,8 @@ static ckpt_code load_text(int side_fd, const char *name, char **out, size_t *si
 
 /*
  * What a run can resume from. There are three outcomes, and the third is an error: partial and
- * journal are both there and belong together (is_good); they do not, or one is not there; or that
- * cannot be told. What could not be read may be hours of work, and must not be taken for nothing.
+ * journal both exist and belong together (is_good); they do not, or one is missing; or this cannot
+ * be determined. Unreadable data may be hours of work and must not be treated as absent.
  */
 static ckpt_code load_state(const partial_place *place, const hub_file *file, partial_state *out,
                             ckpt_error *err)
@@ -329,10 +329,10 @@ void partial_discard(const partial_place *place, const hub_file *file)
     unlinkat(place->side_fd, state_name, 0);
 }
 
-/* ---- writing one ---- */
+/* ---- writing a journal ---- */
 
-/* One call with O_APPEND: lines of two threads do not mix. A disk that runs full takes half a line,
- * and says so to the next one only. */
+/* One call with O_APPEND, so that lines of two threads do not mix. On a full disk half a line may
+ * be written, and only the next write fails. */
 static ckpt_code write_line(partial *p, const char *line, size_t size, ckpt_error *err)
 {
     const ssize_t put = write(p->state_fd, line, size);
@@ -357,10 +357,10 @@ static ckpt_code append_span(partial *p, uint64_t begin, uint64_t end, ckpt_erro
 }
 
 /*
- * Every run writes a journal of its own, with its own nonce: by that, a process that still works on
- * the partial learns that it was taken over. It begins with what the journal before it said. That
- * may be of another boot, and will be trusted under this one, so the bytes are synced before the
- * new journal takes the old one's name. Killed in between, the old one still holds.
+ * Every run writes a new journal with its own nonce, so that a process still working on the
+ * partial notices that it was taken over. It starts with the contents of the previous journal.
+ * Those may be from another boot but will be trusted under this one, so the data is synced before
+ * the new journal replaces the old one. If we are killed in between, the old one is still valid.
  */
 static ckpt_code begin_journal(partial *p, const partial_state *state, ckpt_error *err)
 {
@@ -393,8 +393,8 @@ static ckpt_code begin_journal(partial *p, const partial_state *state, ckpt_erro
     return CKPT_OK;
 }
 
-/* The space is taken now, so that a full disk says so before hours of work. Not with
- * posix_fallocate: where the file system cannot do it, that writes to every block. */
+/* Reserve the space now, so that a full disk fails before hours of work. Not with posix_fallocate,
+ * which writes to every block if the file system lacks support. */
 static ckpt_code set_size(partial *p, int allocate, ckpt_error *err)
 {
     int error = 0;
@@ -408,12 +408,12 @@ static ckpt_code set_size(partial *p, int allocate, ckpt_error *err)
         error == EINTR)
         error = ftruncate(p->fd, (off_t)p->size) != 0 ? errno : 0;
     if (error != 0)
-        return hub_fail_disk(error, err, "no room for %" PRIu64 " bytes of '%s'",
+        return hub_fail_disk(error, err, "not enough disk space for %" PRIu64 " bytes of '%s'",
                              p->size, p->name);
     return CKPT_OK;
 }
 
-/* What is known to be of no use goes, before another begins in its place. */
+/* Remove what is known to be useless before starting a new one. */
 static ckpt_code remove_old(const partial *p, ckpt_error *err)
 {
     if (unlinkat(p->side_fd, p->name, 0) != 0 && errno != ENOENT)
@@ -466,8 +466,9 @@ ckpt_code partial_open(const partial_place *place, const hub_file *file, partial
     return CKPT_OK;
 }
 
-/* The journal is there before the partial is, so that nothing of it is lost in between: a journal
- * without a partial says nothing. Beside an older one, of which nothing is known, it would lie. */
+/* Create the journal before the partial, so that no received data is lost in between: a journal
+ * without a partial claims nothing. Beside an older partial of unknown contents it would be
+ * wrong. */
 ckpt_code partial_adopt(const partial_place *place, const hub_file *file, int folder,
                         const char *name, ckpt_error *err)
 {
@@ -534,13 +535,13 @@ ckpt_code partial_check_owner(partial *p, ckpt_error *err)
     if ((code = tree_open_if_there(p->side_fd, p->state_name, O_RDONLY, &fd, err)) != CKPT_OK)
         return code;
     if (fd < 0)
-        return hub_fail(HUB_OTHER, err, "the journal '%s' is gone: another process works on it, or "
-                        "has removed it", p->state_name);
+        return hub_fail(HUB_OTHER, err, "the journal '%s' has disappeared: another process is "
+                        "using or has removed it", p->state_name);
     code = tree_read(fd, p->state_name, text, sizeof text - 1, &size, err);
     close(fd);
     if (code == CKPT_OK && (sscanf(text, "ckpt-part 1 %*s %*s %*s %" SCNx64, &nonce) != 1 ||
                             nonce != p->nonce))
-        code = hub_fail(HUB_OTHER, err, "another process works on '%s'", p->name);
+        code = hub_fail(HUB_OTHER, err, "another process is downloading '%s'", p->name);
     return code;
 }
 
@@ -578,9 +579,9 @@ ckpt_code partial_note(partial *p, uint64_t begin, uint64_t end, ckpt_error *err
 }
 
 /*
- * The order makes it true: first how much of the journal there is, then the bytes that those lines
- * speak of, then the line that says so. Spans that other threads note meanwhile lie behind `noted`,
- * and are not vouched for.
+ * The order matters: first take the size of the journal, then sync the data that its lines
+ * describe, then write the `synced` line. Spans that other threads add meanwhile are beyond
+ * `noted` and not covered.
  */
 ckpt_code partial_sync(partial *p, ckpt_error *err)
 {

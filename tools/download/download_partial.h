@@ -1,15 +1,16 @@
 /*
- * download_partial.h: a file that is still coming, and its journal.
+ * download_partial.h: an unfinished download and its journal.
  *
- * Both lie flat in the side folder: NAME.part has the size of the whole file; NAME.state is text:
+ * Both are directly in the side folder: NAME.part has the size of the whole file; NAME.state is
+ * text:
  *
- *   ckpt-part 1 HASH SIZE BOOT NONCE CHECK    what it becomes; where and by whom it was begun
+ *   ckpt-part 1 HASH SIZE BOOT NONCE CHECK    the final file; boot and run that started it
  *   span START END CHECK                      these bytes were written
  *   synced BYTES CHECK                        of this file: spans before that are on the disk
  *
  * A killed process loses nothing that it wrote, because the system keeps it: every span counts
- * while BOOT is the system's. After a reboot only spans before the last `synced` count. Neither is
- * trusted: the hash of the whole file decides before it gets its name.
+ * while BOOT is the current boot. After a reboot only spans before the last `synced` count. In
+ * either case the hash of the whole file is verified before it is renamed.
  */
 #ifndef CKPT_DOWNLOAD_PARTIAL_H
 #define CKPT_DOWNLOAD_PARTIAL_H
@@ -30,36 +31,36 @@ typedef struct {
 
 enum { PARTIAL_JOURNAL_BYTES = 1 << 20, PARTIAL_KEY_BYTES = 17 };
 
-/* Where a partial lies. */
+/* Location of a partial. */
 typedef struct {
     int side_fd;
     char key[PARTIAL_KEY_BYTES]; /* of repository and path: 16 hex digits */
     int allocate;                /* reserve the space when it is opened */
 } partial_place;
 
-/* Open or begin the partial of `file`, journaled from PARTIAL_JOURNAL_BYTES on; *there is what it
- * has already. */
+/* Open or create the partial of `file`, journaled from PARTIAL_JOURNAL_BYTES on; *there: what it
+ * already has. */
 ckpt_code partial_open(const partial_place *place, const hub_file *file, partial **out,
                        partial_spans *there, ckpt_error *err);
-/* What a partial of that name has, without touching it; 0 when there is none. One whose journal
- * cannot be read is an error, here and in all that follows, and stays as it is. */
+/* The contents of a partial of that name, without changing it; 0 if there is none. If its journal
+ * cannot be read, this and all functions below fail and leave it unchanged. */
 ckpt_code partial_present_bytes(const partial_place *place, const hub_file *file, uint64_t *out,
                                 ckpt_error *err);
-/* How many bytes from the first on it has without a hole, and a descriptor to read them, yours to
- * close; -1 and 0 when there is no such partial. */
+/* How many bytes it has from the start without a hole, and a descriptor to read them, yours to
+ * close; -1 and 0 if there is no such partial. */
 typedef struct {
     int fd;
     uint64_t bytes;
 } partial_prefix;
 ckpt_code partial_open_prefix(const partial_place *place, const hub_file *file,
                               partial_prefix *out, ckpt_error *err);
-/* Make the partial of another client's file, which has the first bytes of it; that one is moved. A
- * partial that is there stays. */
+/* Make a partial from another client's file, which has the first bytes; that file is moved. An
+ * existing partial is kept. */
 ckpt_code partial_adopt(const partial_place *place, const hub_file *file, int folder,
                         const char *name, ckpt_error *err);
-/* Remove a partial that nobody has open, and its journal. */
+/* Remove a partial that is not open, and its journal. */
 void partial_discard(const partial_place *place, const hub_file *file);
-/* Bytes of the disk that its partial has already. */
+/* Disk space already allocated to its partial. */
 uint64_t partial_allocated_bytes(const partial_place *place, const hub_file *file);
 void partial_close(partial *p);                  /* NULL is fine; keeps the files */
 
@@ -71,13 +72,13 @@ ckpt_code partial_write(partial *p, uint64_t offset, const void *bytes, size_t s
  * times a second: who took the partial over may give it its name, and then nobody else must write
  * to it. */
 ckpt_code partial_note(partial *p, uint64_t begin, uint64_t end, ckpt_error *err);
-/* What was noted so far survives a power cut. Any thread. */
+/* Make the spans journaled so far survive a power cut. Any thread. */
 ckpt_code partial_sync(partial *p, ckpt_error *err);
-/* Nothing of it counts any more. */
+/* Discard its contents. */
 ckpt_code partial_restart(partial *p, ckpt_error *err);
-/* Fails when another process took the partial over (locks do not work everywhere). */
+/* Fails if another process took the partial over (locks do not work everywhere). */
 ckpt_code partial_check_owner(partial *p, ckpt_error *err);
-/* After the partial got its name: remove the journal. */
+/* After the partial was renamed: remove the journal. */
 void partial_remove_journal(partial *p);
 /* Remove both files. */
 void partial_remove(partial *p);

@@ -1,4 +1,4 @@
-/* download_place.c: a folder or a cache, opened, looked at, and given its files. */
+/* download_place.c: opens and examines the download folder or cache, and puts files into it. */
 #include "download_place.h"
 
 #include <assert.h>
@@ -31,7 +31,7 @@ static int target_of(const place *p, const hub_file *file, char out[PLACE_PATH_B
 
 static ckpt_code too_long(const hub_file *file, ckpt_error *err)
 {
-    return hub_fail(HUB_OTHER, err, "the path of '%s' is too long here", file->path);
+    return hub_fail(HUB_OTHER, err, "the path of '%s' is too long in this folder", file->path);
 }
 
 static ckpt_code blocked(const char *target, const struct stat *status, ckpt_error *err)
@@ -42,7 +42,7 @@ static ckpt_code blocked(const char *target, const struct stat *status, ckpt_err
 
 /* ---- opening ---- */
 
-/* The commit that refs/REV of a cache holds; "" where there is none. */
+/* The commit in refs/REV of a cache; "" if there is none. */
 static ckpt_code read_ref(const char *root, const char *revision, char commit[41], ckpt_error *err)
 {
     enum { COMMIT_BYTES_MAX = 64 };
@@ -108,7 +108,7 @@ static ckpt_code open_root(place *p, const char *root, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* A converter that was started here dies with its download, but not at the same instant. */
+/* A converter started by a download ends with it, but not at the same instant. */
 static int take_lock(int fd)
 {
     static const struct timespec pause = { 0, 50000000 };
@@ -122,7 +122,8 @@ static int take_lock(int fd)
     return 0;
 }
 
-/* Only what downloads leave tells: every home has a .cache/huggingface, where the cache is. */
+/* Only files of downloads count: every home folder has a .cache/huggingface, which holds the
+ * cache. */
 static ckpt_code find_download(place *p, ckpt_error *err)
 {
     struct stat listing;
@@ -141,7 +142,7 @@ static ckpt_code open_side(place *p, ckpt_error *err)
     struct stat status;
     ckpt_code code;
 
-    if (p->root_fd < 0)          /* a dry run, and nothing is there */
+    if (p->root_fd < 0)          /* a dry run, and the folder does not exist */
         return CKPT_OK;
     if ((code = tree_stat(p->root_fd, name, &status, err)) != CKPT_OK ||
         (p->options.dry_run && status.st_mode == 0))
@@ -153,7 +154,7 @@ static ckpt_code open_side(place *p, ckpt_error *err)
     if ((code = tree_open_file(p->side_fd, "lock", O_RDWR | O_CREAT, &p->lock_fd, err)) != CKPT_OK)
         return code;
     if (!take_lock(p->lock_fd))
-        return hub_fail(HUB_OTHER, err, "another ckpt-download works on '%s'", p->root);
+        return hub_fail(HUB_OTHER, err, "another ckpt-download is using '%s'", p->root);
     tree_sweep(p->side_fd);
     return CKPT_OK;
 }
@@ -178,7 +179,7 @@ static ckpt_code make_key(const hub_options *h, const char *path, char out[PARTI
     return code;
 }
 
-/* Once for all: everything that is kept of a file beside it is named by its key. */
+/* Compute all keys once: whatever is stored beside a file is named by its key. */
 static ckpt_code make_keys(place *p, ckpt_error *err)
 {
     const hub_listing *listing = p->options.listing;
@@ -245,7 +246,7 @@ void place_close(place *p)
     free(p);
 }
 
-/* ---- looking ---- */
+/* ---- examining files ---- */
 
 /* The Python client's record of a file; 0: none. */
 static int read_metadata(const place *p, const char *path, char out[METADATA_BYTES])
@@ -262,8 +263,8 @@ static int read_metadata(const place *p, const char *path, char out[METADATA_BYT
     return got > 0;
 }
 
-/* Its rule: the hash is the listed one, and the file is not younger than the record. A blob of the
- * cache has the hash as its name. */
+/* Its rule: the hash is the listed one, and the file is not newer than the record. A blob of the
+ * cache is named by its hash. */
 static int is_trusted(const place *p, const hub_file *file, const struct stat *status)
 {
     char path[PLACE_PATH_BYTES];
@@ -315,7 +316,7 @@ ckpt_code place_open_file(const place *p, const hub_file *file, int *fd, ckpt_er
     return tree_open_file(p->root_fd, target, O_RDONLY, fd, err);
 }
 
-/* ---- giving names ---- */
+/* ---- renaming into place ---- */
 
 /* 1 when the Python client's record names this commit and hash already. */
 static int has_metadata(const place *p, const char *path, const char *text)
@@ -326,7 +327,8 @@ static int has_metadata(const place *p, const char *path, const char *text)
     return read_metadata(p, path, there) && strncmp(there, text, lines_bytes) == 0;
 }
 
-/* For the Python client. What cannot be written costs it a second look, not us the download. */
+/* For the Python client. If this cannot be written, the client hashes again, but our download does
+ * not fail. */
 static void write_metadata(place *p, const hub_file *file, int is_unchanged)
 {
     char path[PLACE_PATH_BYTES];
@@ -348,8 +350,8 @@ static void write_metadata(place *p, const hub_file *file, int is_unchanged)
     tree_write(&(tree_target){ p->root_fd, path, p->side_fd }, text, 0, &ignored);
 }
 
-/* snapshots/COMMIT/PATH -> blobs/HASH: a relative link, or where links are not possible the file
- * once more. */
+/* snapshots/COMMIT/PATH -> blobs/HASH: a relative link, or a copy of the file if links are not
+ * possible. */
 static ckpt_code link_snapshot(place *p, const hub_file *file, ckpt_error *err)
 {
     static const char temporary[] = TREE_SCRATCH "link";
@@ -412,7 +414,7 @@ ckpt_code place_record(place *p, const hub_file *file, ckpt_error *err)
     return place_keep(p, file, err);
 }
 
-/* Mode as for any new file, time of now, on the disk before it gets its name. */
+/* Mode as for any new file, current time, synced before it is renamed. */
 static ckpt_code seal(const partial *from, const hub_file *file, ckpt_error *err)
 {
     const int fd = partial_fd(from);
@@ -423,9 +425,9 @@ static ckpt_code seal(const partial *from, const hub_file *file, ckpt_error *err
 }
 
 /*
- * Owner, bytes, name, journal, record: in that order. A kill behind any of them leaves either a
- * partial that is resumed, or a file that is whole and at worst hashed once more. The owner comes
- * first: a process that took the partial over is writing to it.
+ * The order is owner check, data, rename, journal, record. A kill after any of them leaves either
+ * a partial that is resumed, or a complete file that is at worst hashed once more. The owner is
+ * checked first because a process that took the partial over would be writing to it.
  */
 ckpt_code place_commit(place *p, const hub_file *file, partial *from, ckpt_error *err)
 {
@@ -481,7 +483,7 @@ int place_lock(const place *p, const hub_file *file, int *fd)
         if (name == NULL || !place_format(path, "../.locks%s/%s.lock", name, file->hash))
             return 1;
         *path = '.';
-        /* The cache's own folder, one above ours, is no stranger's. */
+        /* The cache's folder, one level above ours, is trusted. */
         folder = openat(p->root_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (folder < 0)
             return 1;
@@ -490,7 +492,7 @@ int place_lock(const place *p, const hub_file *file, int *fd)
     } else if (place_format(path, ".cache/huggingface/download/%s%s", file->path, ".lock")) {
         tree_open_file(folder, path, O_RDWR | O_CREAT, fd, &ignored);
     }
-    /* Where there can be no lock there is still the owner's mark in the journal. */
+    /* Without lock support the owner's nonce in the journal still protects. */
     if (*fd < 0 || flock(*fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
         return 1;
     close(*fd);

@@ -1,7 +1,7 @@
 /*
- * download_place.h: where files end up, and what is kept beside them.
+ * download_place.h: the download folder: where files end up, and what is stored beside them.
  *
- * A folder of one's own (D), as `hf download --local-dir D` leaves it, or Hugging Face's cache:
+ * Either a local folder (D), as made by `hf download --local-dir D`, or the Hugging Face cache:
  *
  *   D/PATH                                       the file; appears by a rename, verified
  *   D/.cache/huggingface/download/PATH.metadata  commit, hash, time: what the Python client reads
@@ -32,14 +32,14 @@ typedef struct {
     const hub *h;
     const hub_listing *listing;
     const char *local_dir;       /* or NULL: the cache */
-    const char *cache_dir;       /* or NULL: where Hugging Face has it */
-    int dry_run;                 /* look, touch nothing */
+    const char *cache_dir;       /* or NULL: Hugging Face's default */
+    int dry_run;                 /* dry run: change nothing */
     int allocate;
     int trust_metadata;          /* PLACE_TRUSTED instead of PLACE_UNKNOWN */
     int hf_refs;                 /* also refs/ in the cache, at place_end */
 } place_options;
 
-/* Where the listing of an earlier run is; malloc'd, NULL: there is none. */
+/* Path of the listing of an earlier run; malloc'd, NULL: there is none. */
 ckpt_code place_kept_listing(const place_options *options, char **out, ckpt_error *err);
 ckpt_code place_open(const place_options *options, place **out, ckpt_error *err);
 void place_close(place *p);                      /* NULL is fine */
@@ -48,14 +48,14 @@ void place_close(place *p);                      /* NULL is fine */
 const char *place_path(const place *p);
 /* A folder of the file system in question, for statvfs. -1: not there yet (dry run). */
 int place_root_fd(const place *p);
-/* What the partial of a file will still take of the disk, at most. */
+/* Disk space that the partial of a file will still need, at most. */
 uint64_t place_need_bytes(const place *p, const hub_file *file);
-/* What the disk has left for us; 0: it does not say. */
+/* Free disk space; 0: unknown. */
 int place_free_bytes(const place *p, uint64_t *out);
 
-/* Write the listings and marks that belong there before the first file. */
+/* Write the listings and marker files, before the first file. */
 ckpt_code place_begin(place *p, ckpt_error *err);
-/* Everything selected is there: names in the cache, and all of it on the disk. */
+/* Everything selected is present: create the names in the cache and sync. */
 ckpt_code place_end(place *p, ckpt_error *err);
 
 typedef enum {
@@ -64,29 +64,30 @@ typedef enum {
     PLACE_VERIFIED,              /* hashed by us, unchanged since */
     PLACE_BLOCKED,               /* a folder, or something else that is not a file, is in the way */
     PLACE_TRUSTED,               /* not hashed by us, but noted by the Python client */
-    PLACE_UNREADABLE             /* it cannot be looked at: never taken for absent */
+    PLACE_UNREADABLE             /* it cannot be examined: never treated as absent */
 } place_state;
-/* *err (or NULL) says more of what is blocked or unreadable. */
+/* *err (or NULL) describes what is blocked or unreadable. */
 place_state place_look(const place *p, const hub_file *file, ckpt_error *err);
 
-/* Open the file that is there, for hashing. */
+/* Open the existing file for hashing. */
 ckpt_code place_open_file(const place *p, const hub_file *file, int *fd, ckpt_error *err);
-/* What is there is taken as it is: give it its name in the snapshot. */
+/* Accept the existing file: create its name in the snapshot. */
 ckpt_code place_keep(place *p, const hub_file *file, ckpt_error *err);
-/* It was hashed and is right: remember that, and tell the Python client. Any thread. */
+/* It was hashed and is right: record that, also for the Python client. Any thread. */
 ckpt_code place_record(place *p, const hub_file *file, ckpt_error *err);
-/* Give a verified partial its name. Any thread. */
+/* Rename a verified partial into place. Any thread. */
 ckpt_code place_commit(place *p, const hub_file *file, partial *from, ckpt_error *err);
 
-/* The lock that the Python client respects. 0: another process has it. *fd: -1, or to close. */
+/* Take the lock that the Python client respects. 0: another process holds it. *fd: -1, or yours to
+ * close. */
 int place_lock(const place *p, const hub_file *file, int *fd);
-/* Where the partial of a file of the listing lies. */
+/* Location of the partial of a file of the listing. */
 partial_place place_partial(const place *p, const hub_file *file);
-/* Take the file away again, with what tells the Python client of it. */
+/* Delete the file and the Python client's record of it. */
 ckpt_code place_remove(const place *p, const hub_file *file, ckpt_error *err);
-/* The next program that this process becomes keeps the folder's lock. */
+/* Keep the folder's lock across exec. */
 void place_pass_lock(const place *p);
-/* 1 when the folder was a download before this run. */
+/* 1 if the folder was made by a download before this run. */
 int place_was_download(const place *p);
 /* Remove files that the hub does not list; .cache and .git are left alone. */
 typedef struct {
@@ -94,11 +95,11 @@ typedef struct {
     uint64_t bytes;
 } place_pruned;
 ckpt_code place_prune(const place *p, place_pruned *out, ckpt_error *err);
-/* An unfinished file of an old Python client becomes the partial, where there is none. */
+/* Use an unfinished file of an old Python client as the partial, if there is none. */
 ckpt_code place_adopt(const place *p, const hub_file *file, ckpt_error *err);
 /* Bytes of all its unfinished files. */
 uint64_t place_foreign_bytes(const place *p);
-/* Bytes of partials that no file of the listing wants; removed if `remove`. */
+/* Bytes of partials that belong to no file of the listing; removed if `remove`. */
 uint64_t place_orphans(const place *p, int remove);
 
 #endif

@@ -1,4 +1,5 @@
-/* download_prune.c: what a folder has beside its repository: other files, unfinished ones. */
+/* download_prune.c: files in a folder that do not belong to its repository, and leftovers of
+ * downloads. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -36,7 +37,7 @@ static ckpt_code prune_entry(const place *p, FTS *tree, FTSENT *entry, place_pru
     if (entry->fts_info == FTS_D || (entry->fts_info == FTS_DP && is_kept_folder(entry)))
         return CKPT_OK;
     if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR || entry->fts_info == FTS_NS)
-        return hub_fail_disk(entry->fts_errno, err, "cannot look at '%s'", path);
+        return hub_fail_disk(entry->fts_errno, err, "cannot stat '%s'", path);
     if (entry->fts_info == FTS_DP) {
         rmdir(entry->fts_path);
         return CKPT_OK;
@@ -65,10 +66,10 @@ ckpt_code place_prune(const place *p, place_pruned *out, ckpt_error *err)
     return code;
 }
 
-/* ---- what the Python client left unfinished ---- */
+/* ---- unfinished files of the Python client ---- */
 
-/* Names end in HASH.incomplete; since 1.18 a random word is in between: those are not prefixes for
- * certain, and nobody goes on with them. */
+/* Names end in HASH.incomplete; since 1.18 there is a random word in between: such files are not
+ * certainly prefixes and are not resumed. */
 static int is_prefix_of(const char *name, const hub_file *file)
 {
     static const char ending[] = ".incomplete";

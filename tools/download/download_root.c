@@ -1,4 +1,5 @@
-/* download_root.c: where a place is: its root, paths below it, and the reference to its commit. */
+/* download_root.c: location of the download folder: its root, paths below it, and the reference to
+ * its commit. */
 #include "download_root.h"
 
 #include <errno.h>

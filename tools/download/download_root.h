@@ -1,4 +1,5 @@
-/* download_root.h: the state of a place, and where it is; under all else that a place does. */
+/* download_root.h: the state of the download folder and its location; the lowest layer of
+ * download_place. */
 #ifndef CKPT_DOWNLOAD_ROOT_H
 #define CKPT_DOWNLOAD_ROOT_H
 
@@ -32,17 +33,17 @@ struct place {
     table verified;              /* path -> index in records; read only after opening */
     place_record_entry *records;
     size_t record_count;
-    pthread_mutex_t mutex;       /* of what is written from many threads */
+    pthread_mutex_t mutex;       /* protects what many threads write */
 };
 
 /* 0: too long for a path. */
 int place_format(char *out, const char *format, const char *a, const char *b)
     __attribute__((format(printf, 2, 0)));
 
-/* The folder that files lie in: D, or CACHE/models--OWNER--NAME. malloc'd. */
+/* The folder that contains the files: D, or CACHE/models--OWNER--NAME. malloc'd. */
 char *place_root_of(const place_options *options);
 ckpt_code place_make_root(const char *root, ckpt_error *err);
-/* refs/REV of the repository in Hugging Face's cache, which is elsewhere. */
+/* refs/REV of the repository in the Hugging Face cache, which is outside D. */
 ckpt_code place_write_ref(const place *p, ckpt_error *err);
 
 #endif

@@ -1,4 +1,4 @@
-/* download_run.h: what the scheduler (download.c) and its pace (download_pace.c) share. */
+/* download_run.h: shared by the scheduler (download.c) and its pace (download_pace.c). */
 #ifndef CKPT_DOWNLOAD_RUN_H
 #define CKPT_DOWNLOAD_RUN_H
 
@@ -10,11 +10,11 @@ struct download {
     dfile *files;
     size_t *order;               /* of starting */
     size_t count;
-    uint64_t counted_bytes;      /* of files and order, as memory.h was told */
+    uint64_t counted_bytes;      /* bytes of files and order, as charged to memory.h */
     size_t next_large;           /* in order, from the front */
     size_t next_small;
     size_t small_begin;          /* in order: the first small one */
-    dfile *running[CONNECTIONS_MAX * 2];   /* started, not at an end */
+    dfile *running[CONNECTIONS_MAX * 2];   /* started, not ended */
     size_t running_count;
     size_t taken_count;          /* with options.taker */
     /* The search for the best number of connections. */
@@ -24,7 +24,7 @@ struct download {
     double last_rate;
     uint64_t last_bytes;
     int direction;               /* of the last step */
-    hub_listing second;          /* asked for after a wrong hash, where no commit pins the first */
+    hub_listing second;          /* fetched after a wrong hash, if no commit pins the first */
     int has_second;
     double disk_full_since;      /* 0: it is not */
     double disk_checked;
@@ -34,6 +34,6 @@ struct download {
 /* download_pace.c: how many connections. */
 unsigned pace_limit(const download *d);
 void pace_update(download *d);
-void pace_slow_down(download *d);                        /* the other side pushes back */
+void pace_slow_down(download *d);                        /* the server pushes back */
 
 #endif

@@ -1,4 +1,4 @@
-/* download_say.c: plan, progress and result in words and in JSON. */
+/* download_say.c: plan, progress and result as text and JSON. */
 #include "download_say.h"
 
 #include <inttypes.h>
@@ -16,7 +16,7 @@ enum { FILE_LINES_MAX = 8, NAME_COLUMNS = 40 };
 
 typedef struct {
     place_state state;
-    uint64_t reusable_bytes;     /* where it is absent */
+    uint64_t reusable_bytes;     /* if absent */
 } outlook;
 
 static outlook look(const say_subject *about, const hub_file *file)
@@ -49,7 +49,7 @@ download_plan say_make_plan(const say_subject *about)
             continue;
         plan.total_bytes += file->size_bytes;
         found = look(about, file);
-        if (found.state != PLACE_ABSENT)     /* there, or it will fail and cost nothing */
+        if (found.state != PLACE_ABSENT)     /* present, or will fail without using space */
             continue;
         plan.fetch_bytes += file->size_bytes - found.reusable_bytes;
         plan.reuse_bytes += found.reusable_bytes;
@@ -131,7 +131,7 @@ void say_plan(const say_subject *about, const download_plan *plan, int as_json)
     cli_size_text(plan->reuse_bytes, reuse);
     cli_size_text(plan->total_bytes, total);
     cli_size_text(plan->free_bytes, available);
-    printf("%s to fetch of %s, %s there from an earlier run; %s free\n", fetch, total, reuse,
+    printf("%s to download of %s, %s present from an earlier run; %s free\n", fetch, total, reuse,
            plan->is_free_known ? available : "unknown space");
 }
 

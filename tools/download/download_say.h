@@ -1,14 +1,14 @@
-/* download_say.h: what a download tells: its plan, its progress, its result. */
+/* download_say.h: output of a download: its plan, progress and result. */
 #ifndef CKPT_DOWNLOAD_SAY_H
 #define CKPT_DOWNLOAD_SAY_H
 
 #include "tools/cli/cli.h"
 #include "download.h"
 
-/* What a run would do. */
+/* The plan of a run. */
 typedef struct {
     uint64_t total_bytes;
-    uint64_t fetch_bytes;        /* to come over the line */
+    uint64_t fetch_bytes;        /* to download */
     uint64_t reuse_bytes;        /* in partials of earlier runs */
     uint64_t space_bytes;        /* on the disk, beyond what partials have */
     uint64_t free_bytes;
@@ -26,7 +26,8 @@ typedef struct {
 download_plan say_make_plan(const say_subject *about);
 void say_plan(const say_subject *about, const download_plan *plan, int as_json);
 
-/* On a terminal: the files in flight and the total, in place. Otherwise a line each ten seconds. */
+/* On a terminal: the files in flight and the total, updated in place. Otherwise a line every ten
+ * seconds. */
 typedef struct {
     int is_enabled;
     int is_terminal;
@@ -36,11 +37,11 @@ typedef struct {
 } say_meter;
 void say_meter_begin(say_meter *meter, const cli_common *common);
 void say_progress(void *context, const download *d);     /* a download_progress */
-/* The total in one line, now, whatever the meter shows. */
+/* Print the total in one line, now. */
 void say_report(say_meter *meter, const download *d, const char *remark);
 void say_meter_end(say_meter *meter);
 
-/* The JSON document; d and where may be NULL when it did not get that far. */
+/* The JSON document; d and where may be NULL if the run failed early. */
 typedef struct {
     const hub *h;
     const hub_listing *listing;

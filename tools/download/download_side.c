@@ -18,9 +18,10 @@ static int64_t mtime_ns(const struct stat *status)
     return (int64_t)status->st_mtim.tv_sec * 1000000000 + status->st_mtim.tv_nsec;
 }
 
-/* ---- what was verified ---- */
+/* ---- records of verified files ---- */
 
-/* One line without its end, to the records, which have room. A torn one lacks the last word. */
+/* Parse one line, without its newline, into the records, which have room. A torn line lacks the
+ * last word. */
 static ckpt_code take_record(place *p, char *line, ckpt_error *err)
 {
     place_record_entry record;
@@ -40,10 +41,10 @@ static ckpt_code take_record(place *p, char *line, ckpt_error *err)
     path = arena_strdup(&p->memory, line + begin, strlen(line + begin));
     record.hash = arena_strdup(&p->memory, hash, strlen(hash));
     if (path == NULL || record.hash == NULL)
-        return ckpt_fail_memory(err, "what was verified", strlen(line));
+        return ckpt_fail_memory(err, "records of verified files", strlen(line));
     added = table_add(&p->verified, path, p->record_count);
     if (added == TABLE_NO_MEMORY)
-        return ckpt_fail_memory(err, "what was verified", strlen(line));
+        return ckpt_fail_memory(err, "records of verified files", strlen(line));
     if (added == TABLE_PRESENT && table_find(&p->verified, path, &index))
         p->records[index] = record;
     else
@@ -66,7 +67,7 @@ static ckpt_code read_records(place *p, FILE *in, ckpt_error *err)
             break;
         *newline = '\0';
         records = array_room_counted(p->records, p->record_count, sizeof *records,
-                                     "what was verified", err);
+                                     "records of verified files", err);
         if (records == NULL) {
             code = CKPT_E_MEMORY;
             break;
@@ -74,7 +75,8 @@ static ckpt_code read_records(place *p, FILE *in, ckpt_error *err)
         p->records = records;
         code = take_record(p, line, err);
     }
-    if (code == CKPT_OK && !feof(in))        /* no memory, or no bytes, where there are some */
+    if (code == CKPT_OK && !feof(in))        /* out of memory, or no bytes of a file that has
+                                              * some */
         code = hub_fail_disk(errno, err, "cannot read 'verified'");
     free(line);
     return code;
@@ -97,7 +99,7 @@ ckpt_code place_load_verified(place *p, ckpt_error *err)
     if (code != CKPT_OK || p->verified_fd < 0)
         return code;
     if (fstat(p->verified_fd, &status) != 0)
-        return hub_fail_disk(errno, err, "cannot look at 'verified'");
+        return hub_fail_disk(errno, err, "cannot stat 'verified'");
     if (status.st_size > VERIFIED_BYTES_MAX)
         return hub_fail(HUB_OTHER, err, "'verified' is too large: expected at most %d bytes, got %"
                         PRIu64, VERIFIED_BYTES_MAX, (uint64_t)status.st_size);
@@ -111,7 +113,7 @@ ckpt_code place_load_verified(place *p, ckpt_error *err)
     }
     code = read_records(p, in, err);
     fclose(in);
-    /* A torn last line must not swallow the next one. */
+    /* A torn last line must not merge with the next one. */
     if (status.st_size > 0 &&
         pread(p->verified_fd, &last, 1, status.st_size - 1) != 1)
         last = '\0';
@@ -220,13 +222,13 @@ static ckpt_code write_json(place *p, int folder, const char *path,
     tree_begin(&to, &out);
     json_writer_begin(&w, tree_put, &out, 0);
     put(&w, p);
-    /* A value that JSON cannot hold has failed without a file's fault. */
+    /* A value that JSON cannot represent failed, not the file. */
     if (!json_writer_end(&w) && out.error == 0)
         out.error = EILSEQ;
     return tree_commit(&to, &out, 0, err);
 }
 
-/* Where "a" and "A" are one file, the second would take the place of the first. */
+/* If "a" and "A" are the same file, the second would replace the first. */
 static ckpt_code check_case(const place *p, ckpt_error *err)
 {
     const char *twins[2];
@@ -240,8 +242,8 @@ static ckpt_code check_case(const place *p, ckpt_error *err)
         return code;
     if ((code = hub_listing_twins(p->options.listing, twins, err)) != CKPT_OK || twins[0] == NULL)
         return code;
-    return hub_fail(HUB_DISK, err, "'%s' and '%s' are two files, but one name on the disk of "
-                    "'%s'", twins[0], twins[1], p->root);
+    return hub_fail(HUB_DISK, err, "'%s' and '%s' differ only in case and are the same name on the "
+                    "file system of '%s'", twins[0], twins[1], p->root);
 }
 
 static ckpt_code write_text(const place *p, const char *path, const char *text, ckpt_error *err)
@@ -276,7 +278,7 @@ ckpt_code place_begin(place *p, ckpt_error *err)
     return write_json(p, p->root_fd, path, put_tree, err);
 }
 
-/* Names and sizes of what was renamed reach the disk here, all at once. */
+/* Sync the renamed files' names and sizes here, all at once. */
 ckpt_code place_end(place *p, ckpt_error *err)
 {
     const hub_options *h = &p->options.h->options;

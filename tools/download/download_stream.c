@@ -1,4 +1,4 @@
-/* download_stream.c: a download and a converter, side by side. */
+/* download_stream.c: runs a download and a converter side by side. */
 #include "download_stream.h"
 
 #include <errno.h>
@@ -17,7 +17,7 @@
 #include "feed.h"
 #include "libckpt/size.h"
 
-/* A conversion is faster than most lines: more files at a time would only take space. */
+/* A conversion is faster than most network links: more files at a time would only take space. */
 enum { FILES_AT_A_TIME = 3, ROUNDS = 3, WAIT_MS = 200, CANNOT_RUN = 127 };
 
 typedef enum { FILE_ASIDE, FILE_WANTED, FILE_GIVEN, FILE_HELD, FILE_FINISHED } stream_state;
@@ -27,13 +27,13 @@ typedef struct {
     download **d;
     uint8_t *selected;           /* by file of the listing: what the user selected */
     uint8_t *states;             /* by file: stream_state */
-    size_t answered_count;       /* shards that the converter has said something of */
+    size_t answered_count;       /* shards that the converter has reported on */
     feed_stream converter;
     convert_room room;
     pid_t pid;
     int is_gone;                 /* the converter ended */
     uint8_t *is_source;          /* by file: to be removed at the end */
-    int is_noted;                /* the result has its name */
+    int is_noted;                /* the result was renamed into place */
     ckpt_error failure;          /* in a callback */
 } stream;
 
@@ -66,8 +66,8 @@ static ckpt_code fetch(stream *s, const download_taker *taker, ckpt_error *err)
     return code;
 }
 
-/* Everything that is no shard, and of the shards the headers. A header says how long it is: what is
- * longer than usual takes a second round. */
+/* Fetch everything that is not a shard, and the headers of the shards. A header states its length:
+ * one that is longer than usual needs a second round. */
 static ckpt_code fetch_shape(stream *s, ckpt_error *err)
 {
     hub_listing *listing = s->o->listing;
@@ -91,11 +91,11 @@ static ckpt_code fetch_shape(stream *s, ckpt_error *err)
         if (code != CKPT_OK || (round > 0 && missing_count == 0))
             break;
         if (round + 1 == ROUNDS)
-            return hub_fail(HUB_NETWORK, err, "the headers of '%s' did not come",
+            return hub_fail(HUB_NETWORK, err, "the headers of '%s' could not be fetched",
                             s->o->h->options.repo);
         code = fetch(s, NULL, err);
         if (code == CKPT_OK && download_get_stats(*s->d)->failed_count > 0)
-            break;                   /* the caller says what */
+            break;                   /* the caller reports the error */
     }
     restore_selection(s);
     return code;
@@ -106,9 +106,9 @@ static ckpt_code fetch_shape(stream *s, ckpt_error *err)
 static void become(const stream *s, pid_t parent, int fd, char **words)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent)     /* it died before the line above */
+    if (getppid() != parent)     /* the parent died before prctl took effect */
         _exit(CANNOT_RUN);
-    setpgid(0, 0);               /* ^C is for the download, which ends it */
+    setpgid(0, 0);               /* ^C is handled by the download, which ends the converter */
     place_pass_lock(s->o->where);
     cli_restore_signals();
     if (dup2(fd, STDIN_FILENO) == STDIN_FILENO)
@@ -116,11 +116,11 @@ static void become(const stream *s, pid_t parent, int fd, char **words)
     _exit(CANNOT_RUN);
 }
 
-static ckpt_code start_converter(stream *s, const char *shape, ckpt_error *err)
+static ckpt_code start_converter(stream *s, const char *headers_dir, ckpt_error *err)
 {
     static char option[] = "--feed";
     const pid_t parent = getpid();
-    char *folder = strdup(shape);
+    char *folder = strdup(headers_dir);
     char **words;
     size_t count = 0;
     int pair[2] = { -1, -1 };
@@ -165,11 +165,11 @@ static hub_file *find(const stream *s, const char *path)
 
 static ckpt_code misunderstood(const stream *s, const char *line, ckpt_error *err)
 {
-    return hub_fail(HUB_OTHER, err, "'%s' does not answer as ckpt-convert does: '%.100s'",
+    return hub_fail(HUB_OTHER, err, "'%s' does not answer like ckpt-convert: '%.100s'",
                     s->o->words[0], line);
 }
 
-/* `sizes`, the largest first, takes one more if it is among them. */
+/* Insert a size into `sizes`, which keeps the largest in descending order. */
 static void keep_largest(uint64_t sizes[FILES_AT_A_TIME], uint64_t size)
 {
     for (size_t i = 0; i < FILES_AT_A_TIME; i++)
@@ -182,8 +182,8 @@ static void keep_largest(uint64_t sizes[FILES_AT_A_TIME], uint64_t size)
 }
 
 /*
- * Refuse at the beginning what would fail at the end: with the whole result and the files on their
- * way. What is there of the source already leaves as much as it takes.
+ * Refuse at the start if the disk cannot hold the whole result and the files in flight. Files of
+ * the source that exist already free as much as they occupy.
  */
 static ckpt_code check_room(const stream *s, ckpt_error *err)
 {
@@ -218,12 +218,12 @@ static ckpt_code check_room(const stream *s, ckpt_error *err)
         return CKPT_OK;
     cli_size_text(need, expected);
     cli_size_text(available, got);
-    return hub_fail(HUB_DISK_FULL, err, "no room for the result and the files on their way: "
-                    "expected %s free, got %s (see --no-space-check)", expected, got);
+    return hub_fail(HUB_DISK_FULL, err, "not enough disk space for the result and the files in "
+                    "flight: expected %s free, got %s (see --no-space-check)", expected, got);
 }
 
-/* What the converter needs. What an earlier run has converted is gone, or goes now; what the
- * converter does not name is none of its business, and stays. */
+/* Handle the files that the converter needs. Files that an earlier run has converted are deleted;
+ * files that the converter does not name are not its input and are kept. */
 static ckpt_code take_wants(stream *s, ckpt_error *err)
 {
     const hub_listing *listing = s->o->listing;
@@ -262,7 +262,7 @@ static ending ending_of(const stream *s)
     return (ending){ s->o->where, s->o->listing, s->o->words };
 }
 
-/* The conversion succeeded: remove what is left of the source's tensors, and what tells of it. */
+/* The conversion succeeded: remove the remaining tensor files of the source and their records. */
 static ckpt_code clean(stream *s, const uint8_t *is_source, ckpt_error *err)
 {
     const hub_listing *listing = s->o->listing;
@@ -277,8 +277,8 @@ static ckpt_code clean(stream *s, const uint8_t *is_source, ckpt_error *err)
     return code == CKPT_OK ? ending_remove(&e, err) : code;
 }
 
-/* The result has its name. Its journal goes after our answer, and then the note is all that tells a
- * later run to clean. */
+/* The result was renamed. Its journal is removed after our answer; then only the `ending` file
+ * tells a later run to clean up. */
 static ckpt_code take_end(stream *s, const char *line, ckpt_error *err)
 {
     const size_t count = s->o->listing->count;
@@ -316,7 +316,7 @@ static ckpt_code take_answer(stream *s, const char *line, ckpt_error *err)
     return is_done && head_is_shard(file) ? place_remove(s->o->where, file, err) : CKPT_OK;
 }
 
-/* Everything that the converter has said by now. */
+/* Process everything that the converter has sent so far. */
 static ckpt_code take_answers(stream *s, int wait_ms, ckpt_error *err)
 {
     char line[FEED_LINE_BYTES];
@@ -360,9 +360,9 @@ static int turn(void *context, const download *d, size_t *count)
     return code == CKPT_OK && !s->is_gone;
 }
 
-/* ---- all of it ---- */
+/* ---- the whole run ---- */
 
-/* Tensor files that are too small to be shards came with the shape. */
+/* Tensor files too small to be shards were fetched with the headers. */
 static ckpt_code give_small(stream *s, ckpt_error *err)
 {
     hub_listing *listing = s->o->listing;
@@ -378,7 +378,7 @@ static ckpt_code give_small(stream *s, ckpt_error *err)
     return code;
 }
 
-/* The converter has all; it ends when it is through. */
+/* The converter has all files and exits when it has finished. */
 static ckpt_code wait_for_end(stream *s, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
@@ -412,14 +412,14 @@ static ckpt_code convert(stream *s, ckpt_error *err)
     return wait_for_end(s, err);
 }
 
-/* Ends the converter where it did not end by itself: it may be killed at any time. */
+/* Kill the converter if it has not exited: it may be killed at any time. */
 static ckpt_code end_converter(stream *s, int *status, ckpt_error *err)
 {
     int how = 0;
 
     if (s->pid <= 0)
         return CKPT_OK;
-    if (!s->is_gone)            /* before its line is closed, which it would complain of */
+    if (!s->is_gone)            /* before the socket is closed, which it would report as an error */
         kill(s->pid, SIGKILL);
     while (waitpid(s->pid, &how, 0) < 0 && errno == EINTR)
         ;
@@ -434,8 +434,8 @@ static ckpt_code end_converter(stream *s, int *status, ckpt_error *err)
                                  : CKPT_OK;
 }
 
-/* A converter that says that all is well has given the result its name: it may have been asked for
- * its help, or for a plan. */
+/* A converter that exits with 0 should have produced a result; it may have been run with --help or
+ * --dry-run. */
 static ckpt_code check_finished(const stream *s, ckpt_error *err)
 {
     if (s->is_noted)
@@ -448,23 +448,23 @@ static ckpt_code run(stream *s, int *status, ckpt_error *err)
 {
     const hub_listing *listing = s->o->listing;
     const ending e = ending_of(s);
-    char *shape = NULL;
+    char *headers_dir = NULL;
     int has_ended;
     ckpt_error last;
     ckpt_code code;
 
     if ((code = ending_find(&e, s->is_source, &has_ended, err)) != CKPT_OK)
         return code;
-    if (has_ended) {             /* killed when only the cleaning was left */
+    if (has_ended) {             /* it was killed when only the cleanup was left */
         if (!s->o->h->options.is_quiet)
-            fprintf(stderr, "an earlier run has finished the conversion\n");
+            fprintf(stderr, "the conversion was already finished by an earlier run\n");
         return clean(s, s->is_source, err);
     }
     code = fetch_shape(s, err);
     if (code != CKPT_OK || download_get_stats(*s->d)->failed_count > 0 ||
-        (code = head_make_shape(s->o->where, listing, &shape, err)) != CKPT_OK)
+        (code = head_make_headers_dir(s->o->where, listing, &headers_dir, err)) != CKPT_OK)
         goto out;
-    if ((code = start_converter(s, shape, err)) == CKPT_OK)
+    if ((code = start_converter(s, headers_dir, err)) == CKPT_OK)
         code = convert(s, err);
     restore_selection(s);
     if (end_converter(s, status, &last) != CKPT_OK && code == CKPT_OK) {
@@ -475,7 +475,7 @@ static ckpt_code run(stream *s, int *status, ckpt_error *err)
         (code = check_finished(s, err)) == CKPT_OK)
         code = clean(s, s->is_source, err);
 out:
-    free(shape);
+    free(headers_dir);
     return code;
 }
 

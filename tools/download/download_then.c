@@ -1,4 +1,4 @@
-/* download_then.c: our own tools say themselves whether they take their options. */
+/* download_then.c: asks our own tools whether they accept their options. */
 #include "download_then.h"
 
 #include <errno.h>
@@ -21,7 +21,7 @@ static int is_program(const char *path)
     return stat(path, &status) == 0 && S_ISREG(status.st_mode) && access(path, X_OK) == 0;
 }
 
-/* As execvp looks for it. */
+/* Search PATH as execvp does. */
 static ckpt_code find_program(const char *name, ckpt_error *err)
 {
     const char *folders = getenv("PATH");
@@ -64,7 +64,7 @@ static int is_ours(const char *command_path)
     return 0;
 }
 
-/* Its help, if it was asked for that, goes nowhere. */
+/* Discard its output, e.g. of --help. */
 static void become(char **words, int errors)
 {
     const int nowhere = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -76,7 +76,7 @@ static void become(char **words, int errors)
     _exit(CANNOT_RUN);
 }
 
-/* Everything that it says, of which `line` holds the beginning. */
+/* Read all of its error output; `line` receives the beginning. */
 static void read_line(int fd, char line[CKPT_ERROR_BYTES])
 {
     char rest[256];
@@ -116,7 +116,7 @@ static ckpt_code ask(char **words, ckpt_error *err)
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return CKPT_OK;
     return hub_fail(HUB_USAGE, err, "--then '%s' would fail: %s", words[0],
-                    *line != '\0' ? line : "it does not take its options");
+                    *line != '\0' ? line : "it does not accept its options");
 }
 
 ckpt_code then_check(char **words, int with_places, ckpt_error *err)

@@ -1,4 +1,4 @@
-/* download_tree.c: every step of a path is opened on its own, without following links. */
+/* download_tree.c: opens every component of a path separately, without following links. */
 #include "download_tree.h"
 
 #include <dirent.h>
@@ -16,8 +16,8 @@ enum { NAME_BYTES = 256 };
 static ckpt_code fail_at(const char *what, const char *path, int error, ckpt_error *err)
 {
     if (error == ELOOP || error == ENOTDIR)
-        return hub_fail(HUB_OTHER, err, "cannot %s '%s': a symbolic link, or a file in place of a "
-                        "folder, is in the way", what, path);
+        return hub_fail(HUB_OTHER, err, "cannot %s '%s': a symbolic link or a file is in place of "
+                        "a folder", what, path);
     return hub_fail_disk(error, err, "cannot %s '%s'", what, path);
 }
 
@@ -100,7 +100,7 @@ static ckpt_code fail_kind(const char *path, ckpt_error *err)
                     path);
 }
 
-/* Opened without waiting: a named pipe would hang until somebody writes to it. */
+/* Open without blocking: a named pipe would wait for a writer. */
 static ckpt_code open_regular(int parent, const char *path, int flags, int *out, ckpt_error *err)
 {
     struct stat status;
@@ -110,7 +110,7 @@ static ckpt_code open_regular(int parent, const char *path, int flags, int *out,
     if (*out < 0) {
         const int error = errno;
 
-        /* What sockets, pipes that nobody reads, and folders have to say. */
+        /* The errors of sockets, pipes without a reader, and folders. */
         return error == ENXIO || error == EISDIR ? fail_kind(path, err)
                                                  : fail_at("open", path, error, err);
     }

@@ -1,4 +1,4 @@
-/* feed.c: lines between a downloader and a converter. */
+/* feed.c: the protocol between a downloader and a converter. */
 #include "feed.h"
 
 #include <errno.h>
@@ -98,7 +98,7 @@ static ckpt_code next(convert_feed *self, const char **name, ckpt_error *err)
     if (got == 1)
         return CKPT_OK;
     return ckpt_fail(err, CKPT_E_INTERRUPTED,
-                     *f->stop ? "interrupted" : "the download ended");
+                     *f->stop ? "interrupted" : "ckpt-download has ended");
 }
 
 static ckpt_code answer(convert_feed *self, const char *name, int is_finished, ckpt_error *err)
@@ -123,13 +123,14 @@ static ckpt_code named(convert_feed *self, const char *path, ckpt_error *err)
     if (code != CKPT_OK || (code = next(self, &word, err)) != CKPT_OK)
         return code;
     return strcmp(word, FEED_NOTED) == 0
-               ? CKPT_OK : hub_fail(HUB_OTHER, err, "'%s' came when all was converted", word);
+               ? CKPT_OK : hub_fail(HUB_OTHER, err, "unexpected file '%s' after everything was "
+                   "converted", word);
 }
 
-void feed_converter_init(feed_converter *f, const char *shape, const atomic_int *stop)
+void feed_converter_init(feed_converter *f, const char *headers_dir, const atomic_int *stop)
 {
     memset(f, 0, sizeof *f);
-    f->base = (convert_feed){ shape, room, want, next, answer, named };
+    f->base = (convert_feed){ headers_dir, room, want, next, answer, named };
     f->stream.fd = STDIN_FILENO;
     f->stop = stop;
 }

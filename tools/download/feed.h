@@ -1,18 +1,18 @@
 /*
- * feed.h: how ckpt-download --delete-source and a converter speak, over the converter's standard
- * input, a socket. Lines:
+ * feed.h: the protocol between ckpt-download --delete-source and a converter, over the converter's
+ * standard input, a socket. Lines:
  *
- *   converter: room N F D   the result will take N more bytes of its disk D, of which F are free
+ *   converter: room N F D   the result needs N more bytes on its disk D, which has F free
  *              want NAME    something of this file is needed; one line each (or done NAME: an
  *                           earlier run has converted it; what is not named is not used)
- *              go           these were all
- *              done NAME    all of it is written and synced: no later run needs it
- *              held NAME    the rest of it waits for other files
- *              named PATH   the result has its name; nothing of the source is needed any more
- *   download:  NAME         this file is there, verified
+ *              go           end of the list
+ *              done NAME    everything made from it is synced: no later run needs it
+ *              held NAME    partly converted; waits for other files
+ *              named PATH   the result was renamed; the source is no longer needed
+ *   download:  NAME         this file is present and verified
  *              noted        the answer to `named`: the result's journal may go
  *
- * The end of either side ends the other; both can be killed at any time.
+ * If either side ends, so does the other; both can be killed at any time.
  */
 #ifndef CKPT_FEED_H
 #define CKPT_FEED_H
@@ -31,8 +31,8 @@ typedef struct {
 } feed_stream;
 
 ckpt_code feed_send(const feed_stream *s, const char *word, const char *name, ckpt_error *err);
-/* The next line, without its end, in `line`. 1: there it is; 0: not within wait_ms; -1: the other
- * side is gone, or speaks another language. */
+/* The next line, without its end, in `line`. 1: received; 0: not within wait_ms; -1: connection
+ * closed or protocol error. */
 int feed_receive(feed_stream *s, int wait_ms, char line[FEED_LINE_BYTES]);
 
 /* The converter's side. */
@@ -42,6 +42,6 @@ typedef struct {
     const atomic_int *stop;
     char name[FEED_LINE_BYTES];
 } feed_converter;
-void feed_converter_init(feed_converter *f, const char *shape, const atomic_int *stop);
+void feed_converter_init(feed_converter *f, const char *headers_dir, const atomic_int *stop);
 
 #endif

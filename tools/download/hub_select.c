@@ -1,4 +1,4 @@
-/* hub_select.c: names and patterns on the command line against a listing. */
+/* hub_select.c: matches names and patterns of the command line against a listing. */
 #include "hub_select.h"
 
 #include <stdio.h>
@@ -92,7 +92,7 @@ ckpt_code hub_select(hub *h, hub_listing *listing, const hub_selection *selectio
     for (size_t i = 0; i < listing->count; i++)
         count += (size_t)listing->files[i].is_selected;
     if (code == CKPT_OK && count == 0)
-        code = hub_fail(HUB_NOT_FOUND, err, "'%s' has no file that was asked for",
+        code = hub_fail(HUB_NOT_FOUND, err, "no file of '%s' matches",
                         h->options.repo);
     return code;
 }

@@ -1,11 +1,11 @@
-/* hub_select.h: which files of a listing are wanted, in the words that users of `hf` know. */
+/* hub_select.h: selects files of a listing, with the same options as `hf`. */
 #ifndef CKPT_HUB_SELECT_H
 #define CKPT_HUB_SELECT_H
 
 #include "tools/cli/cli.h"
 #include "libckpt/hub/hub.h"
 
-/* "owner/name", or "hf://[models/|datasets/|spaces/]owner/name[@revision][/path]", taken apart. */
+/* Parses "owner/name" or "hf://[models/|datasets/|spaces/]owner/name[@revision][/path]". */
 typedef struct {
     char repo[256];
     char revision[256];          /* "" when it has none */

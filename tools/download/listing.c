@@ -1,4 +1,4 @@
-/* listing.c: reading listing.json, and the files that it lists. */
+/* listing.c: reads listing.json and checks the files that it lists. */
 #include "listing.h"
 
 #include <errno.h>
@@ -17,7 +17,7 @@
 
 enum { LISTING_BYTES_MAX = 1 << 29, THREADS_MAX = 64 };
 
-/* *out is `path`, which is consumed, or NULL where nothing has that name. */
+/* *out is `path`, which is consumed, or NULL if it does not exist. */
 static ckpt_code find_at(char *path, char **out, ckpt_error *err)
 {
     *out = NULL;
@@ -72,7 +72,7 @@ static ckpt_code take_file(kept_listing *out, const json_value *entry, ckpt_erro
         file.algorithm = HUB_GIT_SHA1;
         file.oid = file.hash;
     } else if (strcmp(algorithm, hub_algorithm_name(HUB_SHA256)) != 0) {
-        return bad(out, "an algorithm is neither sha256 nor git-sha1", err);
+        return bad(out, "expected algorithm sha256 or git-sha1", err);
     }
     return hub_listing_add(&out->files, &file, err);
 }
@@ -81,7 +81,7 @@ static const char *take_text(kept_listing *out, const json_value *root, const ch
 {
     const char *text = json_string(json_member(root, key));
 
-    /* It will be printed, and it must not lead anywhere. */
+    /* The name is printed, and it must not lead out of the folder. */
     if (text != NULL && hub_path_complaint(text) != NULL)
         return NULL;
     return text == NULL ? NULL : arena_strdup(&out->files.memory, text, strlen(text));
@@ -162,7 +162,7 @@ static ckpt_code check_file(const listing_job *job, size_t i, ckpt_error *err)
         return ckpt_fail_memory(err, "a path", strlen(file->path));
     is_there = stat(path, &status) == 0;
     if (!is_there && errno != ENOENT && errno != ENOTDIR) {
-        code = ckpt_fail(err, CKPT_E_IO, "cannot look at '%s': %s", path, strerror(errno));
+        code = ckpt_fail(err, CKPT_E_IO, "cannot stat '%s': %s", path, strerror(errno));
     } else if (!is_there || !S_ISREG(status.st_mode)) {
         result->verdict = file->is_selected ? LISTING_MISSING : LISTING_RIGHT;
     } else if ((uint64_t)status.st_size != file->size_bytes) {
@@ -211,7 +211,7 @@ ckpt_code listing_check(const kept_listing *listing, const char *folder, unsigne
     pthread_mutex_init(&job.mutex, NULL);
     while (started + 1 < thread_count && started < THREADS_MAX &&
            pthread_create(&threads[started], NULL, check_some, &job) == 0)
-        started++;                 /* fewer threads do the same work */
+        started++;                 /* with fewer threads the result is the same */
     check_some(&job);
     for (unsigned i = 0; i < started; i++)
         pthread_join(threads[i], NULL);

@@ -1,6 +1,6 @@
 /*
- * listing.h: what a hub listed, kept beside what was downloaded (listing.json: download_place.h),
- * for whoever has to know without the hub.
+ * listing.h: the hub's listing, stored beside the download (listing.json: download_place.h), for
+ * use without the hub.
  */
 #ifndef CKPT_LISTING_H
 #define CKPT_LISTING_H
@@ -10,7 +10,7 @@
 typedef struct {
     char *path;                  /* of listing.json itself */
     hub_listing files;
-    const char *hub;             /* where it is from; the listing's own memory */
+    const char *hub;             /* its origin; memory of the listing */
     const char *repo;
     const char *type;
     const char *revision;
@@ -18,11 +18,11 @@ typedef struct {
 
 /* listing.json of a folder (--local-dir) or of a snapshot in a cache, malloc'd; NULL: none. */
 ckpt_code listing_find(const char *folder, char **out, ckpt_error *err);
-/* Nothing in it is believed that the hub would not be believed. *out is yours to release. */
+/* It is validated like a hub's reply. *out is yours to release. */
 ckpt_code listing_read(const char *path, kept_listing *out, ckpt_error *err);
 void listing_release(kept_listing *listing);
 
-/* One file that is not what the hub listed. */
+/* One file that differs from the listing. */
 typedef enum { LISTING_RIGHT, LISTING_MISSING, LISTING_SIZE, LISTING_HASH } listing_verdict;
 const char *listing_verdict_name(listing_verdict verdict);
 
@@ -32,8 +32,8 @@ typedef struct {
 } listing_result;
 
 /*
- * Hash every listed file that is in the folder; what was selected must be there. *results: by file
- * of the listing, yours to free. No record of earlier hashing is believed.
+ * Hash every listed file that is in the folder; selected files must exist. *results: by file of
+ * the listing, yours to free. Records of earlier hashing are ignored.
  */
 ckpt_code listing_check(const kept_listing *listing, const char *folder, unsigned thread_count,
                         listing_result **results, ckpt_error *err);

@@ -1,4 +1,4 @@
-/* listing_command.c: files against what a hub listed, told to people and to programs. */
+/* listing_command.c: compares files with a hub's listing and prints the result as text or JSON. */
 #include "listing_command.h"
 
 #include <inttypes.h>
@@ -91,13 +91,13 @@ static int has_tensors(const hub_listing *listing)
     return 0;
 }
 
-/* Something was hashed, so that the verdict is one. */
+/* At least one file was hashed, so the verdict means something. */
 static ckpt_code check_selected(const kept_listing *kept, const char *path, ckpt_error *err)
 {
     for (size_t i = 0; i < kept->files.count; i++)
         if (kept->files.files[i].is_selected)
             return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_FORMAT, "nothing to check: '%s' lists no file for '%s'",
+    return ckpt_fail(err, CKPT_E_FORMAT, "nothing to check: '%s' lists no files for '%s'",
                      kept->path, path);
 }
 

@@ -5,9 +5,9 @@
 #include "tools/cli/cli.h"
 
 typedef struct {
-    int is_right;                /* there is a listing, and every file is as it says */
-    int is_final;                /* told already: a file differs, or none has tensors and no
-                                    manifest says that there are some */
+    int is_right;                /* there is a listing, and every file matches it */
+    int is_final;                /* already reported: a file differs, or no file has tensors and no
+                                    manifest lists any */
 } listing_outcome;
 
 /* Compares and prints; `manifest`: of --manifest, or NULL. Without a listing nothing is printed,

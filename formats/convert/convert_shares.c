@@ -1,13 +1,13 @@
-/* Several processes that share a conversion. */
+/* A conversion divided into shares of several processes. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "convert_private.h"
 
-/* ---- the last part ---- */
+/* ---- the last process ---- */
 
-/* What others rely on when this process says that it has finished. */
+/* Make durable what others rely on when this process reports that it has finished. */
 static ckpt_code sync_share(job_output *output, ckpt_error *err)
 {
     const ckpt_code code = store_sync_files(output->plan->store, err);
@@ -15,7 +15,7 @@ static ckpt_code sync_share(job_output *output, ckpt_error *err)
     return code == CKPT_OK && output->spill != NULL ? job_output_sync_spill(output, err) : code;
 }
 
-/* Everything around the tensors again, from what is known here: it costs little. */
+/* Write everything around the tensors again: it is cheap. */
 static ckpt_code write_around(const job_output *output, ckpt_error *err)
 {
     const ckpt_store *store = output->plan->store;
@@ -30,8 +30,8 @@ static ckpt_code write_around(const job_output *output, ckpt_error *err)
 }
 
 /*
- * What other parts finished is read back, as a resumed run reads its own: days and crashes may lie
- * between their end and this moment. What does not hash to what they wrote is written again.
+ * Read back what other shares wrote, as a resumed run does with its own: days and crashes may have
+ * passed since. Tensors whose hash differs are written again.
  */
 static ckpt_code check_others(convert_job *job, const convert_pipeline *p, journal_record *records,
                               ckpt_error *err)
@@ -80,7 +80,7 @@ ckpt_code convert_join(convert_job *job, const convert_pipeline *p, ckpt_error *
     if (job->plan->share == NULL)
         return CKPT_OK;
     records = calloc(count + 1, sizeof *records);
-    side_bytes = calloc(job->plan->options.part_count, sizeof *side_bytes);
+    side_bytes = calloc(job->plan->options.share_count, sizeof *side_bytes);
     if (records == NULL || side_bytes == NULL) {
         code = ckpt_fail_memory(err, "a journal", count);
         goto out;
@@ -95,7 +95,7 @@ ckpt_code convert_join(convert_job *job, const convert_pipeline *p, ckpt_error *
     if (job->output.spill != NULL &&
         (code = side_data_join(job->output.spill, side_bytes, err)) != CKPT_OK)
         goto out;
-    if (!job->plan->options.no_digest)         /* else there is nothing to check with */
+    if (!job->plan->options.no_digest)         /* otherwise there is nothing to compare with */
         code = check_others(job, p, records, err);
 out:
     free(records);
@@ -103,9 +103,9 @@ out:
     return code;
 }
 
-/* ---- a part that comes when all is done ---- */
+/* ---- a share that starts when the whole job is done ---- */
 
-/* What this part would write, hashed as a journal has it. */
+/* Hash what this share would write, as in a journal. */
 typedef struct {
     ckpt_sink base;
     const uint8_t *share;
@@ -133,7 +133,7 @@ static ckpt_code hash_put(ckpt_sink *self, const source_range *range, const ckpt
     return CKPT_OK;
 }
 
-/* The time of the last change of the inputs' data. */
+/* The latest modification time of the inputs' data. */
 static int64_t newest_input(const job_plan *plan)
 {
     const ckpt_checkpoint *inputs[] = { plan->source, plan->like, plan->fill };
@@ -149,8 +149,8 @@ static int64_t newest_input(const job_plan *plan)
     return newest;
 }
 
-/* Open the files of DST as this job would have made them; 0 when they are others. What is older
- * than the inputs was made of something else, whatever this part would write. */
+/* Open the files of DST as this job would have written them; 0 if they differ. Files older than
+ * the inputs were made from something else. */
 static int open_result(const job_plan *plan)
 {
     const int64_t newest = newest_input(plan);
@@ -205,9 +205,9 @@ ckpt_code convert_find_result(const job_plan *plan, const convert_pipeline *p, i
     if ((code = journal_look(store->directory, plan->fingerprint, &result, err)) != CKPT_OK ||
         (code = output_look(store->directory, plan->fingerprint, &partial, err)) != CKPT_OK)
         return code;
-    /* With all journals it is still being given its name, or was when its process was killed. With
-     * some of them only the rest was left to remove. */
-    if (result.is_other || result.same_count >= plan->options.part_count || partial.same_count > 0)
+    /* If all journals exist, the output is being renamed, or was when its process was killed. If
+     * some exist, only their removal was left. */
+    if (result.is_other || result.same_count >= plan->options.share_count || partial.same_count > 0)
         return CKPT_OK;
     if (open_result(plan))
         code = compare_result(plan, p, is_there, err);
