@@ -1,0 +1,85 @@
+/* Verdicts on loading, in words or as a document. */
+#include "inspect_loader.h"
+
+#include <stdio.h>
+
+#include "formats/notes.h"
+#include "tools/cli/cli.h"
+#include "verify/loaders.h"
+
+/* The map that tells modules; other families have none. */
+static ckpt_code find_modules(const ckpt_checkpoint *c, ckpt_map **out, ckpt_error *err)
+{
+    *out = NULL;
+    if (c->official == NULL)
+        return CKPT_OK;
+    return checkpoint_find_map(ckpt_family_name(c), "native",
+                               c->config == NULL ? NULL : json_root(c->config), out, err);
+}
+
+static ckpt_code judge(const ckpt_checkpoint *c, loader_id loader, loader_verdict *out,
+                       ckpt_error *err)
+{
+    loader_input in = { .config = c->config == NULL ? NULL : json_root(c->config),
+                        .stored = ckpt_source_catalog(ckpt_stored(c)),
+                        .logical = ckpt_source_catalog(ckpt_logical(c)),
+                        .source = ckpt_logical(c), .official = c->official,
+                        .layout = ckpt_layout_name(c), .family = ckpt_family_name(c),
+                        .names = ckpt_names_style(c), .is_partial = c->is_partial };
+    ckpt_map *modules;
+    ckpt_code code;
+
+    if ((code = find_modules(c, &modules, err)) != CKPT_OK)
+        return code;
+    in.modules = modules;
+    code = loader_judge(loader, &in, out, err);
+    map_free(modules);
+    return code;
+}
+
+static void print_verdict(const char *path, const loader_verdict *v)
+{
+    printf("%s: %s %s it (%zu rules, read from %s)\n", path, loader_name(v->loader),
+           v->loads ? "will load" : "will NOT load", v->rule_count, loader_version(v->loader));
+    for (size_t i = 0; i < v->count; i++) {
+        const loader_finding *f = &v->findings[i];
+
+        printf("%-8s  %s: %s\n", f->is_note ? "note" : "reason", f->rule, cli_name(f->text));
+        if (f->source != NULL)
+            printf("%-8s  %s\n", "", f->source);
+    }
+}
+
+/* What speaks against loading, in words or as a document. */
+ckpt_code inspect_for(const ckpt_checkpoint *c, const char *loader, int as_json, int *status,
+                      ckpt_error *err)
+{
+    loader_verdict verdict;
+    json_writer w;
+    ckpt_code code;
+
+    if ((code = judge(c, loader_find(loader), &verdict, err)) != CKPT_OK)
+        return code;
+    *status = verdict.loads ? CLI_DONE : CLI_DIFFERENT;
+    if (as_json) {
+        json_writer_begin(&w, json_write_stdio, stdout, 1);
+        loader_put(&w, &verdict);
+        putchar('\n');
+    } else {
+        print_verdict(checkpoint_path(c), &verdict);
+        for (size_t i = 0; i < c->notes.count; i++)
+            printf("note      %s\n", c->notes.names[i]);
+    }
+    return CKPT_OK;
+}
+
+/* Notes where config.json does not say what the files hold. */
+ckpt_code inspect_note_config(ckpt_checkpoint *c, ckpt_error *err)
+{
+    loader_verdict verdict;
+    ckpt_code code = judge(c, LOADER_NONE, &verdict, err);
+
+    for (size_t i = 0; i < verdict.count && code == CKPT_OK; i++)
+        code = note_add(&c->notes, err, "%s", verdict.findings[i].text);
+    return code;
+}
