@@ -34,7 +34,7 @@ X86 := $(filter x86_64-%,$(MACHINE))
 # ---- sources ----
 
 # Compiled once per instruction set, with its flags and its name in KERNELS_ISA.
-EACH_ISA_C := kernels/hash.c kernels/quantise_rows.c
+EACH_ISA_C := kernels/hash.c kernels/quantise_rows.c kernels/statistics_rows.c
 SCALAR_C := $(filter-out kernels/avx2%.c kernels/avx512%.c $(EACH_ISA_C),$(wildcard kernels/*.c))
 AVX2_C := $(if $(X86),$(wildcard kernels/avx2*.c))
 AVX512_C := $(if $(X86),$(wildcard kernels/avx512*.c))

@@ -558,6 +558,8 @@ const ckpt_kernels kernels_avx2 = {
     .digest_row_fp8 = digest_row_fp8,
     .digest_row_fp4 = digest_row_fp4_avx2,
     .digest_row_i64 = digest_row_i64_avx2,
+    .f32_row_statistics = f32_row_statistics_avx2,
+    .f32_row_difference = f32_row_difference_avx2,
     .hash_bytes = hash_bytes_avx2,
 };
 

@@ -39,6 +39,16 @@ QUANTISE_ROWS(avx2);
 QUANTISE_ROWS(avx512);
 #undef QUANTISE_ROWS
 
+/* statistics_rows.c, compiled once per instruction set. */
+#define STATISTICS_ROWS(isa)                                                                       \
+    void f32_row_statistics_##isa(const float *src, size_t count, row_statistics *out);            \
+    void f32_row_difference_##isa(const float *a, const float *b, size_t count,                    \
+                                  row_difference *out)
+STATISTICS_ROWS(scalar);
+STATISTICS_ROWS(avx2);
+STATISTICS_ROWS(avx512);
+#undef STATISTICS_ROWS
+
 /* hash_rows.c: digest_row_fp8 and digest_row_fp4 by means of the other functions of a set. */
 hash128 digest_decoded_fp8(const ckpt_kernels *k, const uint8_t *codes, const float *scale,
                            size_t cols, uint64_t first_unit);

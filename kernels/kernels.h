@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "quantise_rows.h"
+#include "statistics_rows.h"
 
 enum {
     FP8_BLOCK = 128,          /* FP8 weights: one scale per 128 x 128 block */
@@ -148,6 +149,11 @@ typedef struct ckpt_kernels {
     void (*digest_row_fp4)(const uint8_t *packed, const uint8_t *scale, size_t cols,
                            uint64_t first_unit, hash128 *sum);
     void (*digest_row_i64)(const int64_t *src, size_t cols, uint64_t first_unit, hash128 *sum);
+
+    /* Sums over one row, and over two that are compared; statistics_rows.h says what they are.
+     * count is below 2^34. */
+    void (*f32_row_statistics)(const float *src, size_t count, row_statistics *out);
+    void (*f32_row_difference)(const float *a, const float *b, size_t count, row_difference *out);
 
     /* XXH3 128-bit of raw bytes. */
     hash128 (*hash_bytes)(const void *src, size_t size, uint64_t seed);

@@ -505,5 +505,7 @@ const ckpt_kernels kernels_scalar = {
     .digest_row_fp8 = digest_row_fp8,
     .digest_row_fp4 = digest_row_fp4,
     .digest_row_i64 = digest_row_i64_scalar,
+    .f32_row_statistics = f32_row_statistics_scalar,
+    .f32_row_difference = f32_row_difference_scalar,
     .hash_bytes = hash_bytes_scalar,
 };

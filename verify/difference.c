@@ -5,9 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "difference_row.h"
+#include "kernels/kernels.h"
 #include "libckpt/encoding.h"
-#include "statistics_lanes.h"
 
 /* ---- units in the last place ---- */
 
@@ -27,8 +26,11 @@ ckpt_dtype difference_unit(const ckpt_tensor *a, const ckpt_tensor *b)
 /* The place of a finite value among all of its dtype. */
 static int64_t ordinal(float value, ckpt_dtype unit)
 {
-    int64_t place = (int64_t)magnitude_bits(value);
+    uint32_t bits;
+    int64_t place;
 
+    memcpy(&bits, &value, sizeof bits);
+    place = bits & 0x7fffffff;
     if (unit == CKPT_BF16)                     /* to nearest even */
         place = (place + 0x7fff + (place >> 16 & 1)) >> 16;
     return signbit(value) ? -place : place;
@@ -71,15 +73,14 @@ static void add_sums(difference_tile *t, const row_difference *found)
     t->a_squares += found->a_squares;
     t->b_squares += found->b_squares;
     t->error_squares += found->error_squares;
-    t->dot_positive += found->dot_positive;
-    t->dot_negative += found->dot_negative;
+    t->dot += found->dot;
 }
 
 void difference_add_row(difference_tile *t, const float *a, const float *b, uint64_t row)
 {
     row_difference found;
 
-    difference_row(a, b, t->cols, &found);
+    kernels_get()->f32_row_difference(a, b, t->cols, &found);
     add_sums(t, &found);
     if (found.changed > found.nonfinite)
         add_changes(t, a, b, row, found.max_error);
@@ -89,7 +90,7 @@ void difference_add_same(difference_tile *t, const float *a)
 {
     row_difference found;
 
-    difference_row(a, a, t->cols, &found);
+    kernels_get()->f32_row_difference(a, a, t->cols, &found);
     add_sums(t, &found);
 }
 
@@ -117,8 +118,7 @@ void difference_end(difference_tile *t)
     exact_sum_add(&s->a_squares, t->a_squares);
     exact_sum_add(&s->b_squares, t->b_squares);
     exact_sum_add(&s->error_squares, t->error_squares);
-    exact_sum_add(&s->dot_positive, t->dot_positive);
-    exact_sum_add(&s->dot_negative, t->dot_negative);
+    exact_sum_add(t->dot < 0 ? &s->dot_negative : &s->dot_positive, fabs(t->dot));
 }
 
 void difference_merge(difference_statistics *s, const difference_statistics *other)

@@ -26,8 +26,8 @@ typedef struct {
     exact_sum a_squares;
     exact_sum b_squares;
     exact_sum error_squares;       /* of b - a */
-    exact_sum dot_positive;        /* of products a * b above 0, and of the others' amounts */
-    exact_sum dot_negative;
+    exact_sum dot_positive;        /* of a . b of the tiles where that is above 0, */
+    exact_sum dot_negative;        /* and of the others' amounts */
     double max_error;              /* largest |b - a| */
     uint64_t max_row;              /* its first place in the tensor; meaningless when it is 0 */
     uint64_t max_col;
@@ -45,8 +45,7 @@ typedef struct {
     double a_squares;
     double b_squares;
     double error_squares;
-    double dot_positive;
-    double dot_negative;
+    double dot;
 } difference_tile;
 
 /* Set the first three members, the others to 0, add rows, and end with difference_end. */

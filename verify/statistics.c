@@ -9,7 +9,6 @@
 #include "libckpt/scale.h"
 #include "libckpt/size.h"
 #include "libckpt/values.h"
-#include "statistics_row.h"
 
 enum { SCALES_AT_ONCE = 256 };
 
@@ -97,22 +96,20 @@ static void count_exponents(uint64_t *exponents, const float *values, uint64_t c
 static void add_floats(tensor_statistics *s, values_reader *values, const source_range *range,
                        float *buffer)
 {
-    double positive = 0;
-    double negative = 0;
+    double sum = 0;
     double squares = 0;
 
     for (uint64_t r = 0; r < range->row_count; r++) {
         row_statistics row;
 
         values_f32(values, r, 0, values->cols, buffer);
-        statistics_row(buffer, values->cols, &row);
+        values->kernels->f32_row_statistics(buffer, values->cols, &row);
         s->zeros += row.zeros;
         s->nans += row.nans;
         s->infinities += row.infinities;
         s->min = fminf(s->min, row.min);
         s->max = fmaxf(s->max, row.max);
-        positive += row.positive;
-        negative += row.negative;
+        sum += row.sum;
         squares += row.squares;
         if (row.zeros == values->cols)
             note_zero_row(s, range->row + r);
@@ -121,8 +118,7 @@ static void add_floats(tensor_statistics *s, values_reader *values, const source
         if (s->exponents != NULL)
             count_exponents(s->exponents, buffer, values->cols);
     }
-    exact_sum_add(&s->positive, positive);
-    exact_sum_add(&s->negative, negative);
+    exact_sum_add(sum < 0 ? &s->negative : &s->positive, fabs(sum));
     exact_sum_add(&s->squares, squares);
 }
 

@@ -35,8 +35,8 @@ typedef struct {
     uint64_t bad_col;
     float min;                     /* of finite values; min > max: there is none */
     float max;
-    exact_sum positive;            /* sum of values above 0, and of the amounts of negative ones: */
-    exact_sum negative;            /* tile by tile, each in a fixed order */
+    exact_sum positive;            /* of the sums of tiles that are above 0, */
+    exact_sum negative;            /* and of the amounts of the others */
     exact_sum squares;
     int64_t int_min;               /* of integers, which have no sums; of U64 the value less 2^63 */
     int64_t int_max;

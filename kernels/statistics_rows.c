@@ -1,0 +1,231 @@
+/*
+ * statistics_rows.c: sums over rows of values.
+ *
+ * The build compiles this file once per instruction set, as quantise_rows.c: loops without branches
+ * and of fixed order, of which the compiler makes vector code that returns the same bits.
+ */
+#include "statistics_rows.h"
+
+#include <math.h>
+
+#include "internal.h"
+#include "isa.h"
+
+/* Vectors that a set has no registers for are passed in memory; all such calls are inlined. */
+#pragma GCC diagnostic ignored "-Wpsabi"
+
+enum { WIDTH = 4, LANES = 16, GROUPS = LANES / WIDTH };
+
+/* Four lanes. Comparisons of them are masks: all bits or none. */
+typedef float floats __attribute__((vector_size(16)));
+typedef int32_t words __attribute__((vector_size(16)));
+typedef double doubles __attribute__((vector_size(32)));
+typedef int64_t masks __attribute__((vector_size(32)));
+
+#define INFINITY_BITS 0x7f800000
+
+static inline __attribute__((always_inline))
+floats load(const float *from)
+{
+    floats x;
+
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+
+static inline __attribute__((always_inline))
+words magnitude(floats x)
+{
+    return (words)x & 0x7fffffff;              /* of NaN: above INFINITY_BITS */
+}
+
+static inline __attribute__((always_inline))
+doubles widen(floats x)
+{
+    return __builtin_convertvector(x, doubles);
+}
+
+static inline __attribute__((always_inline))
+floats choose(words mask, floats yes, floats no)
+{
+    return (floats)(((words)yes & mask) | ((words)no & ~mask));
+}
+
+static double sum_lanes(const doubles groups[GROUPS])
+{
+    double lanes[LANES];
+
+    memcpy(lanes, groups, sizeof lanes);
+    for (size_t half = LANES / 2; half > 0; half /= 2)
+        for (size_t l = 0; l < half; l++)
+            lanes[l] += lanes[l + half];
+    return lanes[0];
+}
+
+/* Each lane has counted down, by the masks. */
+static uint64_t count_lanes(words counts)
+{
+    uint64_t sum = 0;
+
+    for (size_t l = 0; l < WIDTH; l++)
+        sum += (uint32_t)-counts[l];
+    return sum;
+}
+
+/*
+ * NaN and infinity are rare. A row is first taken for clean, without masks; if it is not, all of it
+ * is done again with them. Sums of a clean row are the same either way.
+ */
+
+/* ---- one row ---- */
+
+typedef struct {
+    words zeros;
+    words nans;
+    words nonfinite;
+    floats min;
+    floats max;
+    doubles sum[GROUPS];
+    doubles squares[GROUPS];
+} row_lanes;
+
+static inline __attribute__((always_inline))
+void add_values(row_lanes *s, const float *src, int is_clean)
+{
+    for (size_t g = 0; g < GROUPS; g++) {
+        const floats x = load(src + g * WIDTH);
+        const words bits = magnitude(x);
+        const words is_finite = bits < INFINITY_BITS;
+        const floats low = is_clean ? x : choose(is_finite, x, (floats){ 0 } + INFINITY);
+        const floats high = is_clean ? x : choose(is_finite, x, (floats){ 0 } - INFINITY);
+        const doubles value = widen(is_clean ? x : (floats)((words)x & is_finite));
+
+        s->zeros += bits == 0;
+        s->nonfinite += ~is_finite;
+        if (!is_clean)
+            s->nans += bits > INFINITY_BITS;
+        s->min = choose(low < s->min, low, s->min);
+        s->max = choose(high > s->max, high, s->max);
+        s->sum[g] += value;
+        s->squares[g] += value * value;
+    }
+}
+
+static inline __attribute__((always_inline))
+void sum_row(row_lanes *s, const float *src, size_t count, int is_clean)
+{
+    const size_t whole = count / LANES * LANES;
+
+    memset(s, 0, sizeof *s);
+    s->min = (floats){ 0 } + INFINITY;
+    s->max = (floats){ 0 } - INFINITY;
+    for (size_t c = 0; c < whole; c += LANES)
+        add_values(s, src + c, is_clean);
+    if (whole < count) {
+        float tail[LANES];
+
+        for (size_t l = 0; l < LANES; l++)
+            tail[l] = whole + l < count ? src[whole + l] : NAN;
+        add_values(s, tail, 0);                /* the NaN that fill it up are only counted */
+    }
+}
+
+void ISA_NAME(f32_row_statistics)(const float *src, size_t count, row_statistics *out)
+{
+    const uint64_t filled = (LANES - count % LANES) % LANES;
+    row_lanes s;
+
+    sum_row(&s, src, count, 1);
+    if (count_lanes(s.nonfinite) > filled)
+        sum_row(&s, src, count, 0);
+    out->zeros = count_lanes(s.zeros);
+    out->nans = count_lanes(s.nans) - filled;
+    out->infinities = count_lanes(s.nonfinite) - count_lanes(s.nans);
+    out->min = s.min[0];
+    out->max = s.max[0];
+    for (size_t l = 1; l < WIDTH; l++) {
+        out->min = s.min[l] < out->min ? s.min[l] : out->min;
+        out->max = s.max[l] > out->max ? s.max[l] : out->max;
+    }
+    out->min += 0.0f;                          /* -0 becomes +0 */
+    out->max += 0.0f;
+    out->sum = sum_lanes(s.sum);
+    out->squares = sum_lanes(s.squares);
+}
+
+/* ---- two rows ---- */
+
+typedef struct {
+    words changed;
+    words unclean;                             /* pairs that are not finite on both sides */
+    words nonfinite;
+    doubles a_squares[GROUPS];
+    doubles b_squares[GROUPS];
+    doubles error_squares[GROUPS];
+    doubles dot[GROUPS];
+    doubles max_error;
+} pair_lanes;
+
+static inline __attribute__((always_inline))
+void add_pairs(pair_lanes *s, const float *a, const float *b, int is_clean)
+{
+    for (size_t g = 0; g < GROUPS; g++) {
+        const floats left = load(a + g * WIDTH);
+        const floats right = load(b + g * WIDTH);
+        const words l = magnitude(left);
+        const words r = magnitude(right);
+        const words both = (l < INFINITY_BITS) & (r < INFINITY_BITS);
+        const words changed = (left != right) & ~((l > INFINITY_BITS) & (r > INFINITY_BITS));
+        const doubles x = widen(is_clean ? left : (floats)((words)left & both));
+        const doubles y = widen(is_clean ? right : (floats)((words)right & both));
+        const doubles error = y - x;
+        const doubles amount = (doubles)((masks)error & INT64_MAX);
+        const masks is_larger = amount > s->max_error;
+
+        s->changed += is_clean ? left != right : changed;
+        s->unclean += ~both;
+        if (!is_clean)
+            s->nonfinite += changed & ~both;
+        s->a_squares[g] += x * x;
+        s->b_squares[g] += y * y;
+        s->error_squares[g] += error * error;
+        s->dot[g] += x * y;
+        s->max_error = (doubles)(((masks)amount & is_larger) | ((masks)s->max_error & ~is_larger));
+    }
+}
+
+static inline __attribute__((always_inline))
+void sum_pairs(pair_lanes *s, const float *a, const float *b, size_t count, int is_clean)
+{
+    const size_t whole = count / LANES * LANES;
+
+    memset(s, 0, sizeof *s);
+    for (size_t c = 0; c < whole; c += LANES)
+        add_pairs(s, a + c, b + c, is_clean);
+    if (whole < count) {
+        float tails[2][LANES] = { { 0 } };     /* equal where the rows have ended */
+
+        memcpy(tails[0], a + whole, (count - whole) * sizeof *a);
+        memcpy(tails[1], b + whole, (count - whole) * sizeof *b);
+        add_pairs(s, tails[0], tails[1], is_clean);
+    }
+}
+
+void ISA_NAME(f32_row_difference)(const float *a, const float *b, size_t count,
+                                  row_difference *out)
+{
+    pair_lanes s;
+
+    sum_pairs(&s, a, b, count, 1);
+    if (count_lanes(s.unclean) > 0)
+        sum_pairs(&s, a, b, count, 0);
+    out->changed = count_lanes(s.changed);
+    out->nonfinite = count_lanes(s.nonfinite);
+    out->max_error = 0;
+    for (size_t l = 0; l < WIDTH; l++)
+        out->max_error = s.max_error[l] > out->max_error ? s.max_error[l] : out->max_error;
+    out->a_squares = sum_lanes(s.a_squares);
+    out->b_squares = sum_lanes(s.b_squares);
+    out->error_squares = sum_lanes(s.error_squares);
+    out->dot = sum_lanes(s.dot);
+}

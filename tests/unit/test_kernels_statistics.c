@@ -1,0 +1,174 @@
+/* test_kernels_statistics.c: sums over rows: by definition, and the same bits from every set. */
+#include "test_kernels.h"
+
+enum { MOST = 1100, LANES = 16 };
+
+static float a[MOST];
+static float b[MOST];
+
+/* Finite values of many sizes with some zeros; `odd`: one in so many is NaN or infinite. */
+static void fill(float *out, size_t count, unsigned odd)
+{
+    static const float specials[] = { NAN, INFINITY, -INFINITY, -NAN };
+
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t draw = random32();
+
+        out[i] = random_float(-126, 100);
+        if (odd > 0 && draw % odd == 0)
+            out[i] = specials[draw >> 30];
+        if (draw % 13 == 1)
+            out[i] = (draw >> 31) != 0 ? 0.0f : -0.0f;
+    }
+}
+
+static double sum_of(const double lanes[LANES])
+{
+    double l[LANES];
+
+    memcpy(l, lanes, sizeof l);
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++)
+            l[i] += l[i + half];
+    return l[0];
+}
+
+/* As statistics_rows.h defines it, one element after the other. */
+static row_statistics statistics_of(const float *x, size_t count)
+{
+    row_statistics s = { .min = INFINITY, .max = -INFINITY };
+    double sums[LANES] = { 0 };
+    double squares[LANES] = { 0 };
+
+    for (size_t c = 0; c < count; c++) {
+        s.zeros += x[c] == 0;
+        s.nans += isnan(x[c]) != 0;
+        s.infinities += isinf(x[c]) != 0;
+        if (!isfinite(x[c]))
+            continue;
+        s.min = fminf(s.min, x[c] + 0.0f);
+        s.max = fmaxf(s.max, x[c] + 0.0f);
+        sums[c % LANES] += (double)x[c];
+        squares[c % LANES] += (double)x[c] * (double)x[c];
+    }
+    s.sum = sum_of(sums);
+    s.squares = sum_of(squares);
+    return s;
+}
+
+static row_difference difference_of(const float *x, const float *y, size_t count)
+{
+    row_difference d = { .changed = 0 };
+    double sums[4][LANES] = { { 0 } };
+
+    for (size_t c = 0; c < count; c++) {
+        const int changed = !(x[c] == y[c] || (isnan(x[c]) && isnan(y[c])));
+        const double error = (double)y[c] - (double)x[c];
+
+        d.changed += (uint64_t)changed;
+        if (!isfinite(x[c]) || !isfinite(y[c])) {
+            d.nonfinite += (uint64_t)changed;
+            continue;
+        }
+        sums[0][c % LANES] += (double)x[c] * (double)x[c];
+        sums[1][c % LANES] += (double)y[c] * (double)y[c];
+        sums[2][c % LANES] += error * error;
+        sums[3][c % LANES] += (double)x[c] * (double)y[c];
+        d.max_error = fmax(d.max_error, fabs(error));
+    }
+    d.a_squares = sum_of(sums[0]);
+    d.b_squares = sum_of(sums[1]);
+    d.error_squares = sum_of(sums[2]);
+    d.dot = sum_of(sums[3]);
+    return d;
+}
+
+static void check_row(const ckpt_kernels *k, size_t count)
+{
+    const row_statistics expected = statistics_of(a, count);
+    row_statistics got;
+
+    k->f32_row_statistics(a, count, &got);
+    assert_int_equal(got.zeros, expected.zeros);
+    assert_int_equal(got.nans, expected.nans);
+    assert_int_equal(got.infinities, expected.infinities);
+    assert_memory_equal(&got.min, &expected.min, sizeof got.min);
+    assert_memory_equal(&got.max, &expected.max, sizeof got.max);
+    assert_true(got.sum == expected.sum && got.squares == expected.squares);
+}
+
+static void check_pair(const ckpt_kernels *k, size_t count)
+{
+    const row_difference expected = difference_of(a, b, count);
+    row_difference got;
+
+    k->f32_row_difference(a, b, count, &got);
+    assert_int_equal(got.changed, expected.changed);
+    assert_int_equal(got.nonfinite, expected.nonfinite);
+    assert_true(got.a_squares == expected.a_squares && got.b_squares == expected.b_squares);
+    assert_true(got.error_squares == expected.error_squares && got.dot == expected.dot);
+    assert_true(got.max_error == expected.max_error);
+}
+
+static void test_rows_are_summed_as_defined_by_every_set(void **state)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+
+    (void)state;
+    for (size_t s = 0; s < set_count; s++)
+        for (size_t count = 0; count < MOST; count += count < 70 ? 1 : 97)
+            for (unsigned odd = 0; odd < 30; odd += 9) {
+                fill(a, count, odd);
+                check_row(sets[s], count);
+            }
+}
+
+static void test_pairs_are_summed_as_defined_by_every_set(void **state)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+
+    (void)state;
+    for (size_t s = 0; s < set_count; s++)
+        for (size_t count = 0; count < MOST; count += count < 70 ? 1 : 97)
+            for (unsigned odd = 0; odd < 30; odd += 9) {
+                fill(a, count, odd);
+                fill(b, count, odd);
+                for (size_t c = 0; c < count; c++)
+                    b[c] = c % 3 == 0 ? a[c] : b[c];
+                check_pair(sets[s], count);
+            }
+}
+
+static void test_extremes_do_not_overflow(void **state)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    row_statistics s;
+    row_difference d;
+
+    (void)state;
+    for (size_t c = 0; c < MOST; c++) {
+        a[c] = 0x1.fffffep127f;
+        b[c] = -0x1.fffffep127f;
+    }
+    for (size_t i = 0; i < set_count; i++) {
+        sets[i]->f32_row_statistics(a, MOST, &s);
+        sets[i]->f32_row_difference(a, b, MOST, &d);
+        assert_true(s.infinities == 0 && isfinite(s.squares) && s.min == s.max);
+        assert_true(d.changed == MOST && d.nonfinite == 0 && isfinite(d.error_squares));
+        assert_true(d.max_error == 2 * (double)0x1.fffffep127f);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rows_are_summed_as_defined_by_every_set),
+        cmocka_unit_test(test_pairs_are_summed_as_defined_by_every_set),
+        cmocka_unit_test(test_extremes_do_not_overflow),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
