@@ -3,6 +3,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import subprocess
 
 import pytest
@@ -26,6 +27,11 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "release: is longer in make check-release")
     if "s" not in config.option.reportchars.lower():
         config.option.reportchars += "s"
+
+
+# A shell starts what runs in its background with SIGINT ignored, and the tools keep that. A handler
+# (other than SIG_IGN) becomes the default in every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclasses.dataclass

@@ -475,6 +475,9 @@ static void test_no_progress_without_a_terminal(void **state)
 
 int main(void)
 {
+    /* A shell starts what runs in its background with these ignored, and the tools keep that. */
+    signal(SIGINT, SIG_DFL);
+    signal(SIGQUIT, SIG_DFL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_both_forms_of_a_value_are_read, reset),
         cmocka_unit_test_setup(test_defaults_stay_when_an_option_is_absent, reset),
