@@ -6,6 +6,8 @@
 #include "libckpt/config_number.h"
 #include "libckpt/encoding.h"
 
+#define BIT(id) (1u << (id))
+
 static int says(const json_value *object, const char *key, const char *word)
 {
     const char *text = json_string(json_member(object, key));
@@ -13,24 +15,46 @@ static int says(const json_value *object, const char *key, const char *word)
     return text != NULL && strcmp(text, word) == 0;
 }
 
-/* compressed-tensors: 1 when all groups are 8-bit floats with a scale for each row. */
-static int has_row_groups(const json_value *quantization)
+static int says_number(const json_value *object, const char *key, uint64_t number)
+{
+    uint64_t found;
+
+    return json_u64(json_member(object, key), &found) && found == number;
+}
+
+/* The groups of compressed-tensors that are decoded, by what they say of weights. */
+static unsigned read_group(const json_value *weights, config_scheme *scheme)
+{
+    if (!says(weights, "type", "float"))
+        return 0;
+    if (says_number(weights, "num_bits", 8) && says(weights, "strategy", "channel"))
+        return BIT(ENCODING_FP8_ROW);
+    if (!says_number(weights, "num_bits", 4))
+        return 0;
+    if (says(weights, "strategy", "tensor_group") && says_number(weights, "group_size", 16))
+        return BIT(ENCODING_NVFP4_DIVIDED);
+    if (!says(weights, "strategy", "group") || !says_number(weights, "group_size", 32))
+        return 0;
+    scheme->has_u8_scales = 1;
+    return BIT(ENCODING_FP4_32);
+}
+
+/* compressed-tensors: all groups have to be such that are decoded. */
+static void read_groups(const json_value *quantization, config_scheme *scheme)
 {
     const json_value *groups = json_member(quantization, "config_groups");
-    int found = 0;
+    unsigned all = 0;
 
-    if (!json_is_object(groups))
-        return 0;
-    for (const json_value *group = json_first(groups); group != NULL; group = json_next(group)) {
-        const json_value *weights = json_member(group, "weights");
-        uint64_t bits;
+    for (const json_value *group = json_is_object(groups) ? json_first(groups) : NULL;
+         group != NULL; group = json_next(group)) {
+        const unsigned one = read_group(json_member(group, "weights"), scheme);
 
-        if (!says(weights, "type", "float") || !says(weights, "strategy", "channel") ||
-            !json_u64(json_member(weights, "num_bits"), &bits) || bits != 8)
-            return 0;
-        found = 1;
+        if (one == 0)
+            return;
+        all |= one;
     }
-    return found;
+    scheme->is_decoded = all != 0;
+    scheme->encodings = all;
 }
 
 static void read_block(const json_value *block, config_scheme *scheme)
@@ -44,10 +68,31 @@ static void read_block(const json_value *block, config_scheme *scheme)
         id = encoding_find(CKPT_F8_E4M3, rows, cols);
     scheme->has_odd_block = id == ENCODING_COUNT;
     if (!scheme->has_odd_block)
-        scheme->fp8 = 1u << id | 1u << ENCODING_FP8_1X32;
+        scheme->encodings = BIT(id) | BIT(ENCODING_FP8_1X32);
 }
 
-config_scheme config_read_scheme(const json_value *config)
+/* FP8, and what has been put beside it. */
+static void read_fp8(const json_value *quantization, config_scheme *scheme)
+{
+    const json_value *block = json_member(quantization, "weight_block_size");
+    const json_value *all = json_member(quantization, "quant_algo");
+    const json_value *experts = json_member(quantization, "moe_quant_algo");
+    const int has_nvfp4 = says(quantization, "moe_quant_algo", "NVFP4");
+
+    scheme->is_decoded = 1;
+    scheme->has_others =
+        (all != NULL && !(has_nvfp4 && says(quantization, "quant_algo", "MIXED_PRECISION"))) ||
+        (experts != NULL && !has_nvfp4);
+    if (json_is_array(block))
+        read_block(block, scheme);
+    else
+        scheme->encodings =
+            BIT(ENCODING_FP8_128) | BIT(ENCODING_FP8_1X32) | BIT(ENCODING_FP8_ROW);
+    if (has_nvfp4)
+        scheme->encodings |= BIT(ENCODING_NVFP4);
+}
+
+config_scheme config_read_scheme(const json_value *config, const json_value *modelopt)
 {
     const json_value *quantization =
         config == NULL ? NULL : config_member(config, "quantization_config");
@@ -55,24 +100,23 @@ config_scheme config_read_scheme(const json_value *config)
     const char *method = json_string(json_member(quantization, "quant_method"));
     config_scheme scheme = { .has_u8_scales = says(quantization, "scale_fmt", "ue8m0") };
 
+    if (quantization == NULL)
+        quantization = json_member(modelopt, "quantization");
     if ((method != NULL && strcmp(method, "mxfp8") == 0) ||
         says(quantization, "quant_algo", "MXFP8")) {
         scheme.is_decoded = 1;
         scheme.has_u8_scales = 1;
-        scheme.fp8 = 1u << ENCODING_FP8_1X32;
+        scheme.encodings = BIT(ENCODING_FP8_1X32);
+    } else if (says(quantization, "quant_algo", "NVFP4")) {
+        scheme.is_decoded = 1;
+        scheme.encodings = BIT(ENCODING_NVFP4);
     } else if (method == NULL || strcmp(method, "fp8") == 0) {
+        read_fp8(quantization, &scheme);
+    } else if (strcmp(method, "fbgemm_fp8") == 0) {
         scheme.is_decoded = 1;
-        scheme.has_others = json_member(quantization, "quant_algo") != NULL ||
-                            json_member(quantization, "moe_quant_algo") != NULL;
-        if (json_is_array(block))
-            read_block(block, &scheme);
-        else
-            scheme.fp8 = 1u << ENCODING_FP8_128 | 1u << ENCODING_FP8_1X32 |
-                         1u << ENCODING_FP8_ROW;
-    } else if (strcmp(method, "fbgemm_fp8") == 0 ||
-               (strcmp(method, "compressed-tensors") == 0 && has_row_groups(quantization))) {
-        scheme.is_decoded = 1;
-        scheme.fp8 = 1u << ENCODING_FP8_ROW;
+        scheme.encodings = BIT(ENCODING_FP8_ROW);
+    } else if (strcmp(method, "compressed-tensors") == 0) {
+        read_groups(quantization, &scheme);
     } else if (json_is_array(block)) {
         read_block(block, &scheme);
     }

@@ -7,23 +7,35 @@
 #include "format.h"
 #include "hf.h"
 
-ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err)
+/* Parse a file of the folder, if it is there; its text is kept in *bytes unless that is NULL. */
+static ckpt_code read_document(const ckpt_checkpoint *c, const char *name, char **bytes,
+                               json_document **out, ckpt_error *err)
 {
-    static const char name[] = "config.json";
     folder_text text;
     ckpt_code code;
 
-    if (!folder_has(out->place.folder, name))
+    if (!folder_has(c->place.folder, name))
         return CKPT_OK;
-    code = folder_read_all(out->place.folder, name, CONFIG_BYTES_MAX, &text, err);
+    code = folder_read_all(c->place.folder, name, CONFIG_BYTES_MAX, &text, err);
     if (code == CKPT_OK)
-        code = json_parse(text.bytes, text.size, text.path, &out->config, err);
-    if (code == CKPT_OK && !json_is_object(json_root(out->config)))
+        code = json_parse(text.bytes, text.size, text.path, out, err);
+    if (code == CKPT_OK && !json_is_object(json_root(*out)))
         code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not an object", text.path);
-    out->config_text = text.bytes;
-    text.bytes = NULL;
+    if (bytes != NULL) {
+        *bytes = text.bytes;
+        text.bytes = NULL;
+    }
     folder_text_release(&text);
     return code;
+}
+
+ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err)
+{
+    const ckpt_code code = read_document(out, "config.json", &out->config_text, &out->config, err);
+
+    return code == CKPT_OK
+               ? read_document(out, CONFIG_MODELOPT_FILE, NULL, &out->modelopt, err)
+               : code;
 }
 
 int checkpoint_is_carried(const char *name)

@@ -9,6 +9,7 @@
 #ifndef CKPT_FORMAT_H
 #define CKPT_FORMAT_H
 
+#include "config_scheme.h"
 #include "libckpt/checkpoint.h"
 #include "libckpt/family.h"
 #include "libckpt/map.h"
@@ -36,6 +37,7 @@ struct ckpt_checkpoint {
     ckpt_store *store;              /* files open for reading */
     char *config_text;              /* config.json, or NULL */
     json_document *config;          /* the same, parsed */
+    json_document *modelopt;        /* CONFIG_MODELOPT_FILE, or NULL */
     file_list extras;               /* other files, relative: tokenizer, code, cards */
     file_list unread;               /* weight files not listed in the index, or in a sub-folder */
     file_list notes;                /* deviations that were accepted, one line each */
@@ -125,8 +127,11 @@ ckpt_code checkpoint_take_extras(ckpt_checkpoint *out,
  * ckpt. Weights are handled by the format. */
 int checkpoint_is_carried(const char *name);
 
-/* Parse config.json of the folder into *out, if it is there. */
+/* Parse config.json and CONFIG_MODELOPT_FILE of the folder into *out, if they are there. */
 ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err);
+
+/* The quantisation scheme that they describe. */
+config_scheme checkpoint_scheme(const ckpt_checkpoint *c);
 
 /* The map of `family` for the naming style `names` ("native"), with the numbers of `config` (NULL:
  * without), or an error that lists the known styles. */

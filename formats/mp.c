@@ -41,7 +41,7 @@ static const map_shard *find_shard(const ckpt_map *map, const ckpt_catalog *name
                                    const char *name, map_captures *captures,
                                    char weight[MAP_NAME_BYTES])
 {
-    if (map_weight_of_scale(name, weight) && ckpt_catalog_find(names, weight) >= 0)
+    if (pair_find_weight(names, name, weight) >= 0)
         return map_find_shard(map, weight, captures);
     return map_find_shard(map, name, captures);
 }

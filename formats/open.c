@@ -5,7 +5,6 @@
 
 #include "libckpt/codes.h"
 #include "config_forms.h"
-#include "config_scheme.h"
 #include "libckpt/digest.h"
 #include "libckpt/encoding.h"
 #include "format.h"
@@ -45,12 +44,17 @@ static ckpt_code note_unread(ckpt_checkpoint *c, ckpt_error *err)
 
 /* ---- encodings from the config ---- */
 
+config_scheme checkpoint_scheme(const ckpt_checkpoint *c)
+{
+    return config_read_scheme(c->config == NULL ? NULL : json_root(c->config),
+                              c->modelopt == NULL ? NULL : json_root(c->modelopt));
+}
+
 /* A family with blocks fixes what is quantised, and how. Of anything else the config tells the
  * scheme: codes of one that is not decoded must not be taken for the one that is. */
 static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, ckpt_error *err)
 {
-    const config_scheme scheme =
-        config_read_scheme(c->config == NULL ? NULL : json_root(c->config));
+    const config_scheme scheme = checkpoint_scheme(c);
     const unsigned official = c->family == NULL ? 0 : family_fp8(c->family);
     const int is_strict = c->family == NULL ? strcmp(c->map->family, GENERIC_FAMILY) != 0
                                             : official != 0;
@@ -58,9 +62,9 @@ static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, c
     out->bare_codes = is_strict           ? BARE_CODES_NONE
                       : scheme.is_decoded ? BARE_CODES_UNFIT
                                           : BARE_CODES_ALL;
-    out->fp8 = official == 0 ? scheme.fp8 : official;
+    out->encodings = (official == 0 ? scheme.encodings : official) | 1u << ENCODING_FP4_32;
     if (official != 0 &&
-        (scheme.has_odd_block || (scheme.fp8 != 0 && !(scheme.fp8 & official))))
+        (scheme.has_odd_block || (scheme.encodings != 0 && !(scheme.encodings & official))))
         return ckpt_fail(err, CKPT_E_FORMAT,
                          "'%s': config.json has a weight_block_size other than that of family %s",
                          c->place.path, c->map->family);
@@ -427,6 +431,7 @@ void ckpt_close(ckpt_checkpoint *checkpoint)
     map_free(checkpoint->map);
     family_free(checkpoint->family);
     json_free(checkpoint->config);
+    json_free(checkpoint->modelopt);
     free(checkpoint->config_text);
     file_list_free(&checkpoint->extras);
     file_list_free(&checkpoint->unread);

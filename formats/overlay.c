@@ -93,8 +93,7 @@ static ckpt_code note_split_pairs(overlay *o, ckpt_error *err)
         uint64_t file;
         int64_t w;
 
-        if (!map_weight_of_scale(scale->name, name) ||
-            (w = ckpt_catalog_find(catalog, name)) < 0 ||
+        if ((w = pair_find_weight(catalog, scale->name, name)) < 0 ||
             table_find(&o->shadowed, name, &file) == table_find(&o->shadowed, scale->name, &file))
             continue;
         code = note_add(o->notes, err,

@@ -35,7 +35,10 @@ uint64_t catalog_bytes(const ckpt_catalog *catalog);
  * After this the ckpt_part_* functions cannot overflow, and no kernel leaves its row. */
 ckpt_code catalog_check_shape(const ckpt_tensor *tensor, ckpt_error *err);
 
-/* Two tensors have one encoding: dtype, scale dtype and block. */
+/* The dtype of one part as a tile holds it; CKPT_NONE: the tensor has no such part. */
+ckpt_dtype catalog_part_dtype(const ckpt_tensor *tensor, ckpt_part part);
+
+/* Two tensors have one encoding: dtype, scale dtype, block and scale of the tensor. */
 int catalog_same_encoding(const ckpt_tensor *a, const ckpt_tensor *b);
 int catalog_same_shape(const ckpt_tensor *a, const ckpt_tensor *b);
 

@@ -123,13 +123,34 @@ uint32_t ckpt_dtype_bits(ckpt_dtype dtype);
 
 enum { CKPT_RANK_MAX = 8 };
 
-/* The two byte arrays of a tensor. A plain tensor has only data. */
-typedef enum { CKPT_DATA = 0, CKPT_SCALE = 1, CKPT_PART_COUNT = 2 } ckpt_part;
+/* The byte arrays of a tensor. A plain tensor has only data; a block-scaled one has the scales of
+ * its blocks and, where tensor_scale says so, one F32 for the whole tensor. */
+typedef enum {
+    CKPT_DATA = 0,
+    CKPT_SCALE = 1,
+    CKPT_TENSOR_SCALE = 2,
+    CKPT_PART_COUNT = 3
+} ckpt_part;
+
+/* What the scale of the whole tensor does to the products of codes and block scales. */
+typedef enum {
+    CKPT_TENSOR_SCALE_NONE = 0,
+    CKPT_TENSOR_SCALE_FACTOR,    /* multiplies them */
+    CKPT_TENSOR_SCALE_DIVISOR    /* divides them */
+} ckpt_tensor_scale;
+
+/* How the parts of a weight are named in files. */
+typedef enum {
+    CKPT_NAMES_OF_MAP = 0,       /* X.weight, and the scale as the map of the names has it */
+    CKPT_NAMES_MODELOPT,         /* X.weight, X.weight_scale, X.weight_scale_2 */
+    CKPT_NAMES_PACKED            /* X.weight_packed, X.weight_scale, X.weight_global_scale */
+} ckpt_part_names;
 
 /*
  * One tensor. rows x cols is the row view: cols = last dimension, rows = product of the others
  * (rank 1: one row; rank 0: 1 x 1). A block-scaled tensor has scale_dtype != CKPT_NONE:
- * value = code * scale[row / block_rows][col / block_cols], the scale grid rounded up.
+ * value = code * scale[row / block_rows][col / block_cols], the scale grid rounded up; with a
+ * tensor_scale that product, rounded to F32, is then multiplied or divided by it.
  */
 typedef struct {
     const char *name;
@@ -139,6 +160,9 @@ typedef struct {
     ckpt_dtype scale_dtype;      /* CKPT_NONE: plain */
     ckpt_dtype stored_scale_dtype;   /* as stored_dtype, such as U8 for E8M0; NONE: scale_dtype */
     uint32_t has_scale_vector;   /* scales of rows are stored as [rows], not [rows, 1] */
+    ckpt_tensor_scale tensor_scale;
+    uint32_t has_tensor_scale_vector;  /* that is stored as [1], not [] */
+    ckpt_part_names part_names;  /* logical tensors only */
     uint32_t block_rows;         /* 0 when plain */
     uint32_t block_cols;         /* UINT32_MAX: all of a row */
     uint32_t rank;
@@ -157,7 +181,8 @@ uint64_t ckpt_part_bytes(const ckpt_tensor *tensor, ckpt_part part);
 uint64_t ckpt_tensor_bytes(const ckpt_tensor *tensor);      /* data and scales */
 /* 1 when its values are integers (I8..U64, BOOL), 0 when they are floating point. */
 int ckpt_tensor_is_int(const ckpt_tensor *tensor);
-/* "BF16", "F8_E4M3 128x128 F8_E8M0", "F8_E4M3 1xrow F32": into out, NUL-terminated. */
+/* "BF16", "F8_E4M3 128x128 F8_E8M0", "F8_E4M3 1xrow F32", "F4 1x16 F8_E4M3 * F32" (with a scale of
+ * the whole tensor; "/" where that divides): into out, NUL-terminated. */
 void ckpt_tensor_encoding(const ckpt_tensor *tensor, char *out, size_t out_bytes);
 
 typedef struct ckpt_catalog ckpt_catalog;
@@ -202,8 +227,9 @@ typedef struct {
     uint64_t reserved[CKPT_RESERVED];
 } ckpt_source_functions;
 
-/* Of a tensor, name, dtype, rank and shape are used, and scale_dtype and the block where it is
- * block-scaled; all of it is copied. *out is yours to free; on failure the context stays yours. */
+/* Of a tensor, name, dtype, rank and shape are used, and scale_dtype, the block and tensor_scale
+ * where it is block-scaled; all of it is copied. *out is yours to free; on failure the context
+ * stays yours. */
 ckpt_code ckpt_source_create(const ckpt_tensor *tensors, size_t count,
                              const ckpt_source_functions *functions, ckpt_source **out,
                              ckpt_error *err);

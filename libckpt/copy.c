@@ -171,12 +171,19 @@ static int take_tile(copy_job *job, lane *own, source_range *range)
     return found;
 }
 
+/* What a tile adds to the bytes that are done: the scale of the tensor is in all of its tiles. */
+static uint64_t tile_bytes(const source_range *range, const ckpt_tile *tile)
+{
+    return tile->part_bytes[CKPT_DATA] + tile->part_bytes[CKPT_SCALE] +
+           (range->row == 0 ? tile->part_bytes[CKPT_TENSOR_SCALE] : 0);
+}
+
 static void account_tile(copy_job *job, const source_range *range, const ckpt_tile *tile)
 {
     int is_last;
 
     pthread_mutex_lock(&job->lock);
-    job->done_bytes += tile->part_bytes[CKPT_DATA] + tile->part_bytes[CKPT_SCALE];
+    job->done_bytes += tile_bytes(range, tile);
     job->rows_left[range->tensor] -= range->row_count;
     is_last = job->rows_left[range->tensor] == 0 && job->code == CKPT_OK;
     if (job->options->progress != NULL)

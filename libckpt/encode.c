@@ -24,7 +24,7 @@ typedef struct {
 static int same_codes(const ckpt_tensor *a, const ckpt_tensor *b)
 {
     return a->dtype == b->dtype && a->block_rows == b->block_rows &&
-           a->block_cols == b->block_cols;
+           a->block_cols == b->block_cols && a->tensor_scale == b->tensor_scale;
 }
 
 /* The conversion between two encodings, or -1 when there is none. */
@@ -89,14 +89,13 @@ static ckpt_code plan_tensor(encode_view *v, size_t i, ckpt_error *err)
 static ckpt_code allocate_out(const ckpt_tensor *to, const source_range *range, arena *scratch,
                               ckpt_tile *tile, ckpt_error *err)
 {
-    uint64_t row;
-    uint64_t rows = range->row_count;
-
     for (int part = 0; part < CKPT_PART_COUNT; part++) {
-        if (part == CKPT_SCALE && to->scale_dtype == CKPT_NONE)
-            break;
-        if (part == CKPT_SCALE)
-            source_scale_rows(to, range, &row, &rows);
+        uint64_t row;
+        uint64_t rows;
+
+        if (catalog_part_dtype(to, (ckpt_part)part) == CKPT_NONE)
+            continue;
+        source_part_rows(to, (ckpt_part)part, range, &row, &rows);
         tile->part_bytes[part] = rows * ckpt_part_row_bytes(to, (ckpt_part)part);
         tile->part[part] = arena_alloc(scratch, tile->part_bytes[part]);
         if (tile->part[part] == NULL)
@@ -218,6 +217,7 @@ static uint64_t encode_need(const ckpt_source *self, size_t tensor, uint64_t row
         return need;
     need += arena_cost(row_count * ckpt_part_row_bytes(to, CKPT_DATA));
     need += arena_cost(row_count * ckpt_part_row_bytes(to, CKPT_SCALE));
+    need += arena_cost(ckpt_part_row_bytes(to, CKPT_TENSOR_SCALE));
     if (v->scales[tensor] >= 0)
         need += source_need(v->options.scales, (size_t)v->scales[tensor], row_count);
     switch ((kind)v->kinds[tensor]) {

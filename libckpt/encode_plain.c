@@ -81,7 +81,22 @@ static int scale_is_odd(const encode_job *job, uint64_t i)
     const float scale = scale_get(job->kernels, job->from->scale_dtype,
                                      job->in->part[CKPT_SCALE], i);
 
-    return !(scale > 0 && scale < __builtin_inff());
+    return !(scale > 0 && scale < __builtin_inff()) &&
+           !(scale == 0 && encoding_of(job->from)->has_zero_scales);
+}
+
+static ckpt_code check_tensor_scale(const encode_job *job)
+{
+    float scale;
+
+    if (job->from->tensor_scale == CKPT_TENSOR_SCALE_NONE)
+        return CKPT_OK;
+    memcpy(&scale, job->in->part[CKPT_TENSOR_SCALE], sizeof scale);
+    if (scale > 0 && scale < __builtin_inff())
+        return CKPT_OK;
+    return ckpt_fail(job->err, CKPT_E_FORMAT,
+                     "tensor '%s': the scale of the tensor is %.9g, not a positive number",
+                     job->from->name, (double)scale);
 }
 
 static ckpt_code check_scales(const encode_job *job)
@@ -123,7 +138,7 @@ ckpt_code encode_check_source(const encode_job *job)
         has_nan_code(job->in->part[CKPT_DATA], job->in->part_bytes[CKPT_DATA]))
         return fail_nan_code(job);
     if (!odd_ones_pass && job->from->scale_dtype != CKPT_NONE &&
-        (code = check_scales(job)) != CKPT_OK)
+        ((code = check_tensor_scale(job)) != CKPT_OK || (code = check_scales(job)) != CKPT_OK))
         return code;
     return values_check(job->from, job->range, job->in, job->err);
 }
@@ -139,6 +154,9 @@ ckpt_code encode_scales(encode_job *job)
     uint64_t rows;
 
     memcpy(job->out->part[CKPT_DATA], job->in->part[CKPT_DATA], job->in->part_bytes[CKPT_DATA]);
+    if (job->out->part[CKPT_TENSOR_SCALE] != NULL)
+        memcpy(job->out->part[CKPT_TENSOR_SCALE], job->in->part[CKPT_TENSOR_SCALE],
+               job->in->part_bytes[CKPT_TENSOR_SCALE]);
     source_scale_rows(job->to, job->range, &row, &rows);
     for (uint64_t i = 0; i < count; i++) {
         const float scale =

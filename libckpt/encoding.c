@@ -14,6 +14,14 @@
 #define E4M3 .codes = CKPT_F8_E4M3, .largest = 448, .finite_high = 246, .exact_low = 9,           \
              .exact_high = 245
 
+/* Rows are whole groups. The products of E2M1 codes and scales are exact in F32. */
+#define E2M1_GROUPS(columns) .codes = CKPT_F4, .largest = 6, .block_rows = 1,                     \
+                             .block_cols = (columns),                                             \
+                             .uneven = "its columns are not whole groups of " #columns
+
+#define NVFP4 E2M1_GROUPS(16), .scales = BIT(CKPT_F8_E4M3), .has_zero_scales = 1,                 \
+              .rows = &encoding_rows_nvfp4
+
 static const ckpt_encoding scaled[ENCODING_COUNT] = {
     [ENCODING_FP8_128] = { E4M3, .block_rows = FP8_BLOCK, .block_cols = FP8_BLOCK,
                            .scales = BIT(CKPT_F8_E8M0) | BIT(CKPT_F32) | BIT(CKPT_BF16),
@@ -25,10 +33,11 @@ static const ckpt_encoding scaled[ENCODING_COUNT] = {
                             .rows = &encoding_rows_fp8_narrow },
     [ENCODING_FP8_ROW] = { E4M3, .block_rows = 1, .block_cols = ENCODING_WHOLE_ROW,
                            .scales = BIT(CKPT_F32) | BIT(CKPT_BF16), .rows = &encoding_rows_fp8 },
-    [ENCODING_FP4_32] = { .codes = CKPT_F4, .block_rows = 1, .block_cols = FP4_GROUP,
-                          .has_whole_blocks = 1, .scales = BIT(CKPT_F8_E8M0),
-                          .largest = 6, .finite_high = 252, .exact_low = 2, .exact_high = 251,
-                          .quantiser = QUANTISER_FP4_GROUP, .rows = &encoding_rows_fp4 },
+    [ENCODING_FP4_32] = { E2M1_GROUPS(32), .scales = BIT(CKPT_F8_E8M0), .finite_high = 252,
+                          .exact_low = 2, .exact_high = 251, .quantiser = QUANTISER_FP4_GROUP,
+                          .rows = &encoding_rows_fp4 },
+    [ENCODING_NVFP4] = { NVFP4, .tensor_scale = CKPT_TENSOR_SCALE_FACTOR },
+    [ENCODING_NVFP4_DIVIDED] = { NVFP4, .tensor_scale = CKPT_TENSOR_SCALE_DIVISOR },
 };
 
 #define PLAIN(dtype, functions) [dtype] = { .codes = (dtype), .rows = &(functions) }
@@ -57,26 +66,61 @@ const ckpt_encoding *encoding_at(encoding_id id)
     return &scaled[id];
 }
 
-encoding_id encoding_find(ckpt_dtype codes, uint64_t block_rows, uint64_t block_cols)
+const ckpt_encoding *encoding_plain(ckpt_dtype dtype)
+{
+    return plain[dtype].rows == NULL ? NULL : &plain[dtype];
+}
+
+static encoding_id find(ckpt_dtype codes, uint64_t block_rows, uint64_t block_cols,
+                        ckpt_tensor_scale tensor_scale)
 {
     int id = 0;
 
     while (id < ENCODING_COUNT &&
            (scaled[id].codes != codes || scaled[id].block_rows != block_rows ||
-            scaled[id].block_cols != block_cols))
+            scaled[id].block_cols != block_cols || scaled[id].tensor_scale != tensor_scale))
         id++;
     return (encoding_id)id;
 }
 
+encoding_id encoding_find(ckpt_dtype codes, uint64_t block_rows, uint64_t block_cols)
+{
+    return find(codes, block_rows, block_cols, CKPT_TENSOR_SCALE_NONE);
+}
+
+encoding_id encoding_id_of(const ckpt_tensor *t)
+{
+    return t->scale_dtype == CKPT_NONE
+               ? ENCODING_COUNT
+               : find(t->dtype, t->block_rows, t->block_cols, t->tensor_scale);
+}
+
 const ckpt_encoding *encoding_of(const ckpt_tensor *t)
 {
-    encoding_id id;
+    const encoding_id id = encoding_id_of(t);
 
     if (t->scale_dtype == CKPT_NONE)
-        return plain[t->dtype].rows == NULL ? NULL : &plain[t->dtype];
-    id = encoding_find(t->dtype, t->block_rows, t->block_cols);
+        return t->tensor_scale == CKPT_TENSOR_SCALE_NONE ? encoding_plain(t->dtype) : NULL;
     return id == ENCODING_COUNT || (scaled[id].scales & BIT(t->scale_dtype)) == 0 ? NULL
                                                                                  : &scaled[id];
+}
+
+int encoding_has_codes_of(ckpt_dtype dtype)
+{
+    int id = 0;
+
+    while (id < ENCODING_COUNT && scaled[id].codes != dtype)
+        id++;
+    return id < ENCODING_COUNT;
+}
+
+int encoding_has_scales_of(ckpt_dtype dtype)
+{
+    unsigned all = 0;
+
+    for (int id = 0; id < ENCODING_COUNT; id++)
+        all |= scaled[id].scales;
+    return (all & BIT(dtype)) != 0;
 }
 
 void encoding_set(ckpt_tensor *tensor, encoding_id id, ckpt_dtype scale_dtype)
@@ -85,6 +129,8 @@ void encoding_set(ckpt_tensor *tensor, encoding_id id, ckpt_dtype scale_dtype)
     tensor->scale_dtype = scale_dtype;
     tensor->block_rows = scaled[id].block_rows;
     tensor->block_cols = scaled[id].block_cols;
+    tensor->tensor_scale = scaled[id].tensor_scale;
+    tensor->part_names = CKPT_NAMES_OF_MAP;
 }
 
 int encoding_is(const ckpt_tensor *tensor, encoding_id id)
@@ -108,8 +154,8 @@ const char *encoding_problem(const ckpt_tensor *t)
         return "only matrices have blocks";
     if (ckpt_tensor_cols(t) > ENCODING_WHOLE_ROW)
         return "its rows are too long";
-    if (e->has_whole_blocks && t->shape[t->rank - 1] % e->block_cols != 0)
-        return "its columns are not whole groups of 32";
+    if (e->uneven != NULL && t->shape[t->rank - 1] % e->block_cols != 0)
+        return e->uneven;
     if (t->rank > 2 && t->shape[t->rank - 2] % e->block_rows != 0)
         return "blocks would cross its matrices";
     return NULL;

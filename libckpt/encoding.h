@@ -1,10 +1,10 @@
 /*
  * encoding.h: what elements stand for, as one value, and the table of all that are decoded.
  *
- * An encoding is a dtype of codes and, where it is block-scaled, the block that shares a scale and
- * the dtypes that its scales may have. Whoever meets a tensor asks the table; what the table does
- * not have is not decoded. A new encoding is a line of the table, the rows that it is read by
- * (encoding_rows.c) and tests.
+ * An encoding is a dtype of codes and, where it is block-scaled, the block that shares a scale,
+ * the dtypes that its scales may have, and what a scale of the whole tensor does. Whoever meets a
+ * tensor asks the table; what the table does not have is not decoded. A new encoding is a line of
+ * the table, the rows that it is read by (encoding_rows.c) and tests.
  */
 #ifndef CKPT_ENCODING_H
 #define CKPT_ENCODING_H
@@ -36,6 +36,8 @@ typedef enum {
     ENCODING_FP8_1X32,         /* E4M3, a scale for 1 x 32: also MXFP8 */
     ENCODING_FP8_ROW,          /* E4M3, a scale for a row (channel) */
     ENCODING_FP4_32,           /* E2M1, a scale for 1 x 32 */
+    ENCODING_NVFP4,            /* E2M1, an E4M3 scale for 1 x 16, an F32 factor for the tensor */
+    ENCODING_NVFP4_DIVIDED,    /* the same with a divisor for the tensor */
     ENCODING_COUNT
 } encoding_id;
 
@@ -46,7 +48,9 @@ typedef struct {
     ckpt_dtype codes;
     uint32_t block_rows;           /* 0: plain */
     uint32_t block_cols;
-    int has_whole_blocks;          /* rows are whole blocks of columns: the last is never shorter */
+    ckpt_tensor_scale tensor_scale;
+    const char *uneven;            /* rows are whole blocks of columns: said of others; or NULL */
+    int has_zero_scales;           /* a scale of a block may be 0 */
     unsigned scales;               /* bit d: scales may be of dtype d */
     float largest;                 /* magnitude of its codes */
     uint8_t finite_high;           /* the last E8M0 scale under which every product is finite */
@@ -58,14 +62,25 @@ typedef struct {
 
 const ckpt_encoding *encoding_at(encoding_id id);
 
-/* The block-scaled encoding of such codes and blocks, or ENCODING_COUNT. */
+/* The block-scaled encoding of such codes and blocks without a scale of the tensor, or
+ * ENCODING_COUNT. */
 encoding_id encoding_find(ckpt_dtype codes, uint64_t block_rows, uint64_t block_cols);
+/* That of a tensor, whatever its scales; ENCODING_COUNT: plain, or not in the table. */
+encoding_id encoding_id_of(const ckpt_tensor *tensor);
+
+/* That of plain elements; NULL when they have no values here. */
+const ckpt_encoding *encoding_plain(ckpt_dtype dtype);
 
 /* That of a tensor; NULL when its elements have no values here (F64, C64, F6, FNUZ), or when codes
  * and scales do not go together. */
 const ckpt_encoding *encoding_of(const ckpt_tensor *tensor);
 
-/* Make a tensor one of this encoding; its stored dtype is the caller's. */
+/* 1 when the codes or the scales of some block-scaled encoding may have this dtype. */
+int encoding_has_codes_of(ckpt_dtype dtype);
+int encoding_has_scales_of(ckpt_dtype dtype);
+
+/* Make a tensor one of this encoding, its parts named as the map has it; its stored dtype is the
+ * caller's. */
 void encoding_set(ckpt_tensor *tensor, encoding_id id, ckpt_dtype scale_dtype);
 
 /* 1 when `tensor` has this encoding, with any scales. */

@@ -113,7 +113,7 @@ static void fp4_digest(values_reader *r, uint64_t row, uint64_t first_unit, void
 
 const encoding_rows encoding_rows_fp4 = { 0, fp4_f32, fp4_bf16, fp4_digest };
 
-/* ---- FP8 ---- */
+/* ---- scales as F32 ---- */
 
 /* A power of two between the two E8M0 codes. */
 static int scale_is_exact(const ckpt_encoding *e, float scale)
@@ -139,6 +139,35 @@ static void load_scales(values_reader *r, uint64_t row)
         for (uint64_t i = 1; i < size_div_up(r->cols, FP8_BLOCK); i++)
             r->scales[i] = r->scales[0];
 }
+
+/* ---- NVFP4 ---- */
+
+/* Codes times the scales of their groups, which is exact; then the scale of the tensor, which
+ * rounds once. */
+static void nvfp4_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
+{
+    const uint64_t group = r->encoding->block_cols;
+    const float tensor_scale = r->tensor_scale;
+
+    load_scales(r, row);
+    r->kernels->e2m1_to_f32(data_row(r, row) + col / 2, out, count);
+    for (uint64_t c = 0; c < count; c += group) {
+        const float scale = r->scales[(col + c) / group];
+
+        for (uint64_t i = c; i < size_min(c + group, count); i++)
+            out[i] *= scale;
+    }
+    if (r->encoding->tensor_scale == CKPT_TENSOR_SCALE_FACTOR)
+        for (uint64_t i = 0; i < count; i++)
+            out[i] *= tensor_scale;
+    else
+        for (uint64_t i = 0; i < count; i++)
+            out[i] /= tensor_scale;
+}
+
+const encoding_rows encoding_rows_nvfp4 = { 1, nvfp4_f32, NULL, f32_digest };
+
+/* ---- FP8 ---- */
 
 static void fp8_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
 {

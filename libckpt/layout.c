@@ -71,8 +71,7 @@ static ckpt_code check_bounds(const ckpt_layout *layout, const layout_extent *e,
     const ckpt_tensor *logical = ckpt_catalog_at(layout->logical, e->logical);
     const ckpt_tensor *stored = ckpt_catalog_at(layout->stored, e->stored);
     const ckpt_part part = (ckpt_part)e->part;
-    const uint32_t bits =
-        ckpt_dtype_bits(part == CKPT_DATA ? logical->dtype : logical->scale_dtype);
+    const uint32_t bits = ckpt_dtype_bits(catalog_part_dtype(logical, part));
     const uint64_t stored_cols =
         e->column ? 1 : ckpt_part_row_bytes(stored, CKPT_DATA) * 8 / bits;
     const uint64_t stored_rows = e->column ? ckpt_tensor_cols(stored) : ckpt_tensor_rows(stored);
@@ -124,9 +123,15 @@ static ckpt_code check_cover(const ckpt_layout *layout, size_t tensor, ckpt_part
     return CKPT_OK;
 }
 
+/* Of a part of a tensor, in layout->first. */
+static size_t find_key(size_t logical, unsigned part)
+{
+    return CKPT_PART_COUNT * logical + part;
+}
+
 ckpt_code layout_seal(ckpt_layout *layout, ckpt_error *err)
 {
-    const size_t keys = 2 * ckpt_catalog_count(layout->logical);
+    const size_t keys = CKPT_PART_COUNT * ckpt_catalog_count(layout->logical);
     ckpt_code code;
     size_t next = 0;
 
@@ -140,12 +145,13 @@ ckpt_code layout_seal(ckpt_layout *layout, ckpt_error *err)
         return ckpt_fail_memory(err, "the layout", keys);
     for (size_t key = 0; key <= keys; key++) {
         while (next < layout->count &&
-               2 * (size_t)layout->extents[next].logical + layout->extents[next].part < key)
+               find_key(layout->extents[next].logical, layout->extents[next].part) < key)
             next++;
         layout->first[key] = next;
     }
     for (size_t key = 0; key < keys; key++)
-        if ((code = check_cover(layout, key / 2, (ckpt_part)(key % 2), err)) != CKPT_OK)
+        if ((code = check_cover(layout, key / CKPT_PART_COUNT, (ckpt_part)(key % CKPT_PART_COUNT),
+                                err)) != CKPT_OK)
             return code;
     return CKPT_OK;
 }
@@ -153,7 +159,7 @@ ckpt_code layout_seal(ckpt_layout *layout, ckpt_error *err)
 void layout_extents(const ckpt_layout *layout, size_t logical, ckpt_part part,
                     const layout_extent **begin, const layout_extent **end)
 {
-    const size_t key = 2 * logical + part;
+    const size_t key = find_key(logical, part);
 
     *begin = layout->extents + layout->first[key];
     *end = layout->extents + layout->first[key + 1];
@@ -217,8 +223,7 @@ ckpt_code layout_compose(const ckpt_layout *outer, const ckpt_layout *inner, ckp
     for (size_t i = 0; i < outer->count && code == CKPT_OK; i++) {
         const layout_extent *o = &outer->extents[i];
         const ckpt_tensor *logical = ckpt_catalog_at(outer->logical, o->logical);
-        const uint32_t bits = ckpt_dtype_bits(o->part == CKPT_DATA ? logical->dtype
-                                                                   : logical->scale_dtype);
+        const uint32_t bits = ckpt_dtype_bits(catalog_part_dtype(logical, (ckpt_part)o->part));
         const ckpt_tensor *key = ckpt_catalog_at(outer->stored, o->stored);
         const uint64_t to = ckpt_dtype_bits(key->dtype) / bits;
         const layout_extent *e;
@@ -259,5 +264,5 @@ uint64_t layout_bytes(const ckpt_layout *layout)
     if (layout == NULL)
         return 0;
     return array_bytes(layout->count, sizeof *layout->extents) +
-           2 * ckpt_catalog_count(layout->logical) * sizeof *layout->first;
+           CKPT_PART_COUNT * ckpt_catalog_count(layout->logical) * sizeof *layout->first;
 }

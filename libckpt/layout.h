@@ -1,8 +1,9 @@
 /*
  * layout.h: how logical tensors lie in stored ones. Read in both directions.
  *
- * An extent says that a rectangle of one part (data or scale grid) of a logical tensor is a
- * rectangle of a stored tensor. Rename, slice, concat, stack and replicate are lists of extents.
+ * An extent says that a rectangle of one part (data, scale grid, scale of the whole tensor) of a
+ * logical tensor is a rectangle of a stored tensor. Rename, slice, concat, stack and replicate are
+ * lists of extents.
  * Coordinates are elements of the row view (ckpt_tensor_rows x cols) of the part on the logical
  * side, and of the stored tensor seen in the same elements on the other: packed FP4 counts codes,
  * also where it is stored as I8.
@@ -31,7 +32,7 @@ typedef struct {
     const ckpt_catalog *logical;   /* borrowed */
     layout_extent *extents;        /* sorted by logical, part, copy, row, col once sealed */
     size_t count;
-    size_t *first;                 /* by 2 * logical + part; one entry more at the end */
+    size_t *first;                 /* by CKPT_PART_COUNT * logical + part; one more at the end */
 } ckpt_layout;
 
 /* NULL when there is no memory. */

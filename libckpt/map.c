@@ -123,7 +123,7 @@ size_t map_score(const ckpt_map *map, const ckpt_catalog *stored)
         char weight[MAP_NAME_BYTES];
         map_captures captures;
 
-        if (map_weight_of_scale(name, weight) && ckpt_catalog_find(stored, weight) >= 0)
+        if (pair_find_weight(stored, name, weight) >= 0)
             continue;
         score += map_find_stored(map, name, &captures) != NULL;
     }

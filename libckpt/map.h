@@ -221,7 +221,8 @@ int map_carries(const ckpt_map *map, const char *name);
 /* How many of the stored tensors the map names (scales left out). */
 size_t map_score(const ckpt_map *map, const ckpt_catalog *stored);
 
-/* If `name` has the form of a scale, the name of the weight it would belong to (1). */
+/* If `name` has the form of a scale that a map may write, the name of the weight it would belong
+ * to (1). */
 int map_weight_of_scale(const char *name, char weight[MAP_NAME_BYTES]);
 
 /* ---- reading: stored tensors -> logical ones ---- */
@@ -236,7 +237,7 @@ typedef struct {
     int u8_scales;           /* U8 scales are E8M0 codes */
     int keep_copies;         /* copies become tensors of their own */
     map_bare_codes bare_codes;
-    unsigned fp8;            /* bit e: FP8 weights may be of encoding e, if its grid fits */
+    unsigned encodings;      /* bit e: weights may be of encoding e, if its grid fits */
 } map_read_options;
 
 typedef enum { FATE_NONE, FATE_USED, FATE_SCALE, FATE_COPY, FATE_DROPPED } map_fate_kind;
@@ -277,20 +278,46 @@ ckpt_code map_write(const map_write_input *input, ckpt_catalog *stored, ckpt_lay
  *
  *   F8_E4M3 [o, i] with a grid [ceil(o/r), ceil(i/c)]          FP8, a block r x c of the table
  *   I8 or U8 [o, i/2], or F4 [o, i], with E8M0 [o, i/32]       FP4, 1 x 32, two codes a byte
+ *   the same with E4M3 [o, i/16] and one F32, [] or [1]        NVFP4, 1 x 16
  *
- * Scales are F8_E8M0, F32 or BF16, or U8 when the caller says that they are E8M0 codes; a stack of
- * matrices has a stack of grids. Names: map_weight_of_scale.
+ * Scales are of the dtypes of the table, or U8 when the caller says that they are E8M0 codes; a
+ * stack of matrices has a stack of grids. Names: those of map_weight_of_scale, and
+ *
+ *   X.weight         X.weight_scale   X.weight_scale_2       NVIDIA Model-Optimizer; the last is a
+ *                                                            factor
+ *   X.weight_packed  X.weight_scale   X.weight_global_scale  compressed-tensors; a divisor. It is
+ *                                                            X.weight among logical tensors
  */
+
+/* The stored tensors of a pair. */
+typedef struct {
+    const ckpt_tensor *data;
+    const ckpt_tensor *scale;         /* NULL: none */
+    const ckpt_tensor *tensor_scale;  /* NULL: none */
+} pair_parts;
 
 /*
- * What a stored weight and its stored scale (NULL: none) are: fills dtype, stored_dtype, scale
- * dtype, block and logical shape of *out. Wrong shapes are an error that names both.
+ * What stored tensors are together: fills dtype, stored_dtype, scale dtype, block, scale of the
+ * tensor, names and logical shape of *out. Wrong shapes are an error that names both.
  */
-ckpt_code pair_encoding(const ckpt_tensor *weight, const ckpt_tensor *scale,
-                        const map_read_options *options, ckpt_tensor *out, ckpt_error *err);
+ckpt_code pair_encoding(const pair_parts *parts, const map_read_options *options,
+                        ckpt_tensor *out, ckpt_error *err);
 
-/* The stored tensors of a logical one: the data as it stands on disk, and the scale grid. */
-ckpt_tensor pair_stored_data(const ckpt_tensor *logical);
-ckpt_tensor pair_stored_scale(const ckpt_tensor *logical);
+/* The weight that `name` is a scale of, by its name; CKPT_NOT_FOUND when it has not the form of a
+ * scale or no such weight is there. */
+int64_t pair_find_weight(const ckpt_catalog *stored, const char *name,
+                         char weight[MAP_NAME_BYTES]);
+/* The scale of the whole tensor that goes with `weight` and the scale `scale`, by their names;
+ * itself where `scale` is that one. */
+int64_t pair_find_tensor_scale(const ckpt_catalog *stored, const char *weight, const char *scale);
+
+/* X.weight for the data of a pair that is stored as X.weight_packed (1); 0: any other. */
+int pair_logical_name(const char *stored, char out[MAP_NAME_BYTES]);
+/* The stored name of one part; `name`, of MAP_NAME_BYTES, holds what the map calls the weight.
+ * `map_scale` is the map's suffix. 0: too long, or there is no name for it. */
+int pair_name(const ckpt_tensor *logical, ckpt_part part, const char *map_scale, char *name);
+
+/* The stored tensor of one part of a logical one: the data as it stands on disk, and the scales. */
+ckpt_tensor pair_stored_part(const ckpt_tensor *logical, ckpt_part part);
 
 #endif

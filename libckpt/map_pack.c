@@ -226,6 +226,8 @@ int map_blocks_are_whole(const map_packed *packed)
     const uint64_t rows = packed->tensor->block_rows;
     const uint64_t part = piece->count.value == piece->of.value ? piece->times.value : 1;
 
+    if (packed->tensor->tensor_scale != CKPT_TENSOR_SCALE_NONE)    /* each has one of its own */
+        return map_rule_is_plain(packed->rule) && packed->rule->stack_count == 0;
     if (packed->tensor->scale_dtype == CKPT_NONE || packed->tensor->rank > 2 ||
         map_rule_is_plain(packed->rule))
         return 1;
@@ -305,7 +307,7 @@ ckpt_code map_add_extents(ckpt_layout *layout, const map_packed *packed, ckpt_er
     ckpt_code code = CKPT_OK;
 
     for (int part = 0; part < CKPT_PART_COUNT && code == CKPT_OK; part++)
-        if (part == CKPT_DATA || packed->tensor->scale_dtype != CKPT_NONE)
+        if (catalog_part_dtype(packed->tensor, (ckpt_part)part) != CKPT_NONE)
             code = add_runs(layout, packed, (ckpt_part)part, err);
     return code;
 }

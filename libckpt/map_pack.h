@@ -41,7 +41,7 @@ typedef struct {
     uint32_t stored[CKPT_PART_COUNT];
 } map_packed;
 
-/* 1 when no block of scales would be cut. */
+/* 1 when no block of scales would be cut, and no scale of a whole tensor. */
 int map_blocks_are_whole(const map_packed *packed);
 
 /* Add the extents of data and scales. */

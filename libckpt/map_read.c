@@ -13,17 +13,23 @@ typedef struct {
     const map_read_options *options;
     map_reading *out;
     uint32_t *scale_of;      /* by stored tensor: 1 + its scale, or 0 */
+    uint32_t *tensor_scale_of;
     size_t in_hand;          /* 1 + a stored tensor, or 0 */
     ckpt_error *err;
 } reader;
 
-/* Are the two a weight and its scale of a kind that is decoded? */
-static int is_pair(const reader *r, const ckpt_tensor *weight, const ckpt_tensor *scale)
+/* Are they a weight and its scales of a kind that is decoded? */
+static int is_pair(const reader *r, const pair_parts *parts)
 {
     ckpt_tensor logical;
 
     return r->options->bare_codes != BARE_CODES_ALL &&
-           pair_encoding(weight, scale, r->options, &logical, NULL) == CKPT_OK;
+           pair_encoding(parts, r->options, &logical, NULL) == CKPT_OK;
+}
+
+static const ckpt_tensor *tensor_at(const ckpt_catalog *catalog, int64_t i)
+{
+    return i < 0 ? NULL : ckpt_catalog_at(catalog, (size_t)i);
 }
 
 /* Give every weight its scale; a scale without a weight is an orphan. */
@@ -34,14 +40,16 @@ static ckpt_code find_scales(reader *r)
         const int byte_scale = t->dtype == CKPT_F8_E8M0 || t->dtype == CKPT_U8;
         map_fate *fate = &r->out->fates[i];
         char weight[MAP_NAME_BYTES];
-        int64_t w;
+        const int64_t w = pair_find_weight(r->stored, t->name, weight);
+        const int64_t whole =
+            w < 0 ? CKPT_NOT_FOUND : pair_find_tensor_scale(r->stored, weight, t->name);
 
         r->in_hand = i + 1;
-        if (!map_weight_of_scale(t->name, weight))
+        if ((w < 0 && !map_weight_of_scale(t->name, weight)) || whole == (int64_t)i)
             continue;
-        w = ckpt_catalog_find(r->stored, weight);
         if (r->options->bare_codes != BARE_CODES_NONE &&
-            (w < 0 || !is_pair(r, ckpt_catalog_at(r->stored, (size_t)w), t)))
+            (w < 0 || !is_pair(r, &(pair_parts){ tensor_at(r->stored, w), t,
+                                                 tensor_at(r->stored, whole) })))
             continue;
         if (w >= 0 && r->scale_of[w] != 0)
             return ckpt_fail(r->err, CKPT_E_FORMAT, "weight '%s' has two scales: '%s' and '%s'",
@@ -50,6 +58,10 @@ static ckpt_code find_scales(reader *r)
         if (w >= 0) {
             r->scale_of[w] = (uint32_t)i + 1;
             fate->kind = FATE_SCALE;
+            if (whole >= 0) {
+                r->tensor_scale_of[w] = (uint32_t)whole + 1;
+                r->out->fates[whole].kind = FATE_SCALE;
+            }
         } else if (r->options->lenient) {
             fate->kind = FATE_DROPPED;
             fate->reason = "scale without a weight";
@@ -65,15 +77,14 @@ static ckpt_code find_scales(reader *r)
 typedef struct {
     const map_rule *rule;
     map_captures captures;
-    size_t stored;           /* the data, and its scale if scaled */
-    size_t scale;
+    uint32_t stored[CKPT_PART_COUNT];
     ckpt_tensor whole;       /* the packed tensor in logical elements */
     uint64_t unit;           /* of its entries, see map_pack.h */
 } packing;
 
 static ckpt_code fail_packing(const reader *r, const packing *p)
 {
-    const ckpt_tensor *stored = ckpt_catalog_at(r->stored, p->stored);
+    const ckpt_tensor *stored = ckpt_catalog_at(r->stored, p->stored[CKPT_DATA]);
     char shape[256];
 
     catalog_shape_text(stored, shape, sizeof shape);
@@ -126,12 +137,12 @@ static ckpt_code find_logical(const reader *r, const packing *p, size_t c,
 static ckpt_code add_piece(reader *r, const packing *p, size_t c, uint64_t entry)
 {
     const uint32_t stacked = p->rule->stack_count;
-    map_packed packed = { .rule = p->rule, .piece = c, .unit = p->unit, .entry = entry,
-                          .stored = { (uint32_t)p->stored, (uint32_t)p->scale } };
+    map_packed packed = { .rule = p->rule, .piece = c, .unit = p->unit, .entry = entry };
     ckpt_tensor piece = p->whole;
     char name[MAP_NAME_BYTES];
     ckpt_code code;
 
+    memcpy(packed.stored, p->stored, sizeof packed.stored);
     if (!map_expand(p->rule->pieces[c].logical, &p->captures, name))
         return fail_packing(r, p);
     piece.name = name;
@@ -143,12 +154,9 @@ static ckpt_code add_piece(reader *r, const packing *p, size_t c, uint64_t entry
         return fail_packing(r, p);
     if ((code = find_logical(r, p, c, &piece, &packed.logical)) != CKPT_OK)
         return code;
-    if (entry == 0 && c == 0) {
-        r->out->fates[p->stored].kind = FATE_USED;
-        r->out->fates[p->stored].logical = (uint32_t)packed.logical;
-        if (p->whole.scale_dtype != CKPT_NONE)
-            r->out->fates[p->scale].logical = (uint32_t)packed.logical;
-    }
+    for (int part = 0; part < CKPT_PART_COUNT && entry == 0 && c == 0; part++)
+        if (catalog_part_dtype(&piece, (ckpt_part)part) != CKPT_NONE)
+            r->out->fates[p->stored[part]].logical = (uint32_t)packed.logical;
     return map_add_extents(r->out->layout, &packed, r->err);
 }
 
@@ -172,35 +180,65 @@ static ckpt_code unpack(reader *r, packing *p)
         for (size_t c = 0; c < rule->piece_count && code == CKPT_OK; c++)
             code = add_piece(r, p, c, entry);
     }
-    r->out->fates[p->stored].kind = FATE_USED;
+    r->out->fates[p->stored[CKPT_DATA]].kind = FATE_USED;
     return code;
 }
 
-static ckpt_code read_tensor(reader *r, size_t i)
+/* What a stored tensor is together with its scales. */
+static ckpt_code read_pair(const reader *r, packing *p)
+{
+    const uint32_t i = p->stored[CKPT_DATA];
+    pair_parts parts = { .data = ckpt_catalog_at(r->stored, i) };
+
+    if (r->scale_of[i] != 0) {
+        p->stored[CKPT_SCALE] = r->scale_of[i] - 1;
+        parts.scale = ckpt_catalog_at(r->stored, p->stored[CKPT_SCALE]);
+    }
+    if (r->tensor_scale_of[i] != 0) {
+        p->stored[CKPT_TENSOR_SCALE] = r->tensor_scale_of[i] - 1;
+        parts.tensor_scale = ckpt_catalog_at(r->stored, p->stored[CKPT_TENSOR_SCALE]);
+    }
+    return pair_encoding(&parts, r->options, &p->whole, r->err);
+}
+
+/* The line of the map for a name; without one, where that may be, the name as it is. NULL: an error
+ * that is told. */
+static const map_rule *find_rule(const reader *r, const char *name, map_captures *captures)
 {
     static const map_rule unknown = { .kind = MAP_TENSOR, .stored = "{x*}", .piece_count = 1,
                                       .groups = { NULL, 1 },
                                       .pieces = { { "{x*}", { NULL, 1 }, { NULL, 0 }, { NULL, 1 },
                                                     { NULL, 1 } } } };
-    const ckpt_tensor *t = ckpt_catalog_at(r->stored, i);
+    const map_rule *rule = map_find_stored(r->map, name, captures);
+
+    if (rule == NULL && !r->options->lenient) {
+        (void)ckpt_fail(r->err, CKPT_E_FORMAT,
+                        "unexpected tensor '%s' in a %s checkpoint with %s names", name,
+                        r->map->family, r->map->names);
+        return NULL;
+    }
+    if (rule != NULL && (rule->kind != MAP_COPY || !r->options->keep_copies))
+        return rule;
+    captures->count = 0;
+    map_match(unknown.stored, name, captures);
+    return &unknown;
+}
+
+static ckpt_code read_tensor(reader *r, size_t i)
+{
+    const char *name = ckpt_catalog_at(r->stored, i)->name;
     map_fate *fate = &r->out->fates[i];
-    packing p = { .stored = i };
-    const ckpt_tensor *scale = NULL;
+    packing p = { .stored = { (uint32_t)i } };
+    char plain_name[MAP_NAME_BYTES];
     ckpt_code code;
 
     r->in_hand = i + 1;
     if (fate->kind != FATE_NONE)
         return CKPT_OK;
-    p.rule = map_find_stored(r->map, t->name, &p.captures);
-    if (p.rule == NULL && !r->options->lenient)
-        return ckpt_fail(r->err, CKPT_E_FORMAT,
-                         "unexpected tensor '%s' in a %s checkpoint with %s names", t->name,
-                         r->map->family, r->map->names);
-    if (p.rule == NULL || (p.rule->kind == MAP_COPY && r->options->keep_copies)) {
-        p.rule = &unknown;
-        p.captures.count = 0;
-        map_match(unknown.stored, t->name, &p.captures);
-    }
+    if (r->scale_of[i] != 0 && pair_logical_name(name, plain_name))
+        name = plain_name;
+    if ((p.rule = find_rule(r, name, &p.captures)) == NULL)
+        return CKPT_E_FORMAT;
     if (p.rule->kind == MAP_DROP) {
         fate->kind = FATE_DROPPED;
         fate->reason = p.rule->reason;
@@ -208,12 +246,7 @@ static ckpt_code read_tensor(reader *r, size_t i)
     }
     if (p.rule->kind == MAP_COPY)
         return CKPT_OK;        /* when all originals are there */
-    if (r->scale_of[i] != 0) {
-        p.scale = r->scale_of[i] - 1;
-        scale = ckpt_catalog_at(r->stored, p.scale);
-    }
-    if ((code = pair_encoding(t, scale, r->options, &p.whole, r->err)) != CKPT_OK ||
-        (code = measure(r, &p)) != CKPT_OK)
+    if ((code = read_pair(r, &p)) != CKPT_OK || (code = measure(r, &p)) != CKPT_OK)
         return code;
     return unpack(r, &p);
 }
@@ -275,11 +308,14 @@ ckpt_code map_read(const ckpt_map *map, const ckpt_catalog *stored,
     out->layout = out->logical == NULL ? NULL : layout_create(out->logical, stored);
     out->fates = calloc(count + 1, sizeof *out->fates);
     r.scale_of = calloc(count + 1, sizeof *r.scale_of);
-    if (out->layout == NULL || out->fates == NULL || r.scale_of == NULL)
+    r.tensor_scale_of = calloc(count + 1, sizeof *r.tensor_scale_of);
+    if (out->layout == NULL || out->fates == NULL || r.scale_of == NULL ||
+        r.tensor_scale_of == NULL)
         code = ckpt_fail_memory(err, "the logical catalog", count);
     else
         code = read_all(&r);
     free(r.scale_of);
+    free(r.tensor_scale_of);
     if (code != CKPT_OK) {
         map_reading_release(out);
         out->failed = r.in_hand;

@@ -149,29 +149,15 @@ static ckpt_code fail_target(const writer *w, size_t i, const char *what)
                      ckpt_catalog_at(w->names, i)->name, what);
 }
 
-/* The stored name of a scale: X.weight -> X + suffix, any other X -> X_scale_inv. */
-static int scale_name(const writer *w, const char *name, char out[MAP_NAME_BYTES])
-{
-    const size_t length = strlen(name);
-    const size_t word = strlen(".weight");
-
-    if (length > word && strcmp(name + length - word, ".weight") == 0)
-        return snprintf(out, MAP_NAME_BYTES, "%.*s%s", (int)(length - word), name,
-                        w->map->scale_suffix) < MAP_NAME_BYTES;
-    return snprintf(out, MAP_NAME_BYTES, "%s_scale_inv", name) < MAP_NAME_BYTES;
-}
-
 static ckpt_code add_stored(writer *w, size_t i, ckpt_part part, const ckpt_tensor *whole)
 {
-    ckpt_tensor stored = part == CKPT_DATA ? pair_stored_data(whole) : pair_stored_scale(whole);
+    ckpt_tensor stored = pair_stored_part(whole, part);
     char name[MAP_NAME_BYTES];
 
-    stored.name = ckpt_catalog_at(w->names, i)->name;
-    if (part == CKPT_SCALE) {
-        if (!scale_name(w, stored.name, name))
-            return fail_target(w, i, "the name is too long");
-        stored.name = name;
-    }
+    snprintf(name, sizeof name, "%s", ckpt_catalog_at(w->names, i)->name);
+    if (!pair_name(whole, part, w->map->scale_suffix, name))
+        return fail_target(w, i, "the name is too long");
+    stored.name = name;
     w->targets[i].stored[part] = (uint32_t)ckpt_catalog_count(w->stored);
     return catalog_add(w->stored, &stored, w->err);
 }
@@ -227,9 +213,9 @@ static ckpt_code make_target(writer *w, size_t i)
     whole.name = ckpt_catalog_at(w->names, i)->name;
     if ((code = catalog_check_shape(&whole, w->err)) != CKPT_OK)
         return code;
-    code = add_stored(w, i, CKPT_DATA, &whole);
-    if (code == CKPT_OK && whole.scale_dtype != CKPT_NONE)
-        code = add_stored(w, i, CKPT_SCALE, &whole);
+    for (int part = 0; part < CKPT_PART_COUNT && code == CKPT_OK; part++)
+        if (catalog_part_dtype(&whole, (ckpt_part)part) != CKPT_NONE)
+            code = add_stored(w, i, (ckpt_part)part, &whole);
     return code;
 }
 

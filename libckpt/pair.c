@@ -9,22 +9,110 @@
 #include "size.h"
 #include "text.h"
 
+/* What stands in place of ".weight" in the names of the parts; NULL: what the map says, or no such
+ * part. In the order of ckpt_part_names. */
+static const struct {
+    const char *data;
+    const char *scale;
+    const char *tensor_scale;
+    ckpt_tensor_scale what;          /* the last one is */
+} spellings[] = {
+    [CKPT_NAMES_OF_MAP] = { ".weight", NULL, NULL, CKPT_TENSOR_SCALE_NONE },
+    [CKPT_NAMES_MODELOPT] = { ".weight", ".weight_scale", ".weight_scale_2",
+                              CKPT_TENSOR_SCALE_FACTOR },
+    [CKPT_NAMES_PACKED] = { ".weight_packed", ".weight_scale", ".weight_global_scale",
+                            CKPT_TENSOR_SCALE_DIVISOR },
+};
+
+enum { SPELLING_COUNT = sizeof spellings / sizeof *spellings };
+
+/* `name` with `end` (which it has) replaced. */
+static int respell(const char *name, const char *end, const char *by, char out[MAP_NAME_BYTES])
+{
+    return snprintf(out, MAP_NAME_BYTES, "%.*s%s", (int)(strlen(name) - strlen(end)), name, by) <
+           MAP_NAME_BYTES;
+}
+
 int map_weight_of_scale(const char *name, char weight[MAP_NAME_BYTES])
 {
-    const char *end = "";
-    size_t stem = strlen(name);
+    if (text_ends_with(name, "_scale_inv"))
+        return respell(name, "_scale_inv", "", weight);
+    if (text_ends_with(name, ".weight_scale"))
+        return respell(name, "_scale", "", weight);
+    if (text_ends_with(name, ".scale"))
+        return respell(name, ".scale", ".weight", weight);
+    return 0;
+}
 
-    if (text_ends_with(name, "_scale_inv")) {
-        stem -= strlen("_scale_inv");
-    } else if (text_ends_with(name, ".weight_scale")) {
-        stem -= strlen("_scale");
-    } else if (text_ends_with(name, ".scale")) {
-        stem -= strlen(".scale");
-        end = ".weight";
-    } else {
-        return 0;
+int64_t pair_find_weight(const ckpt_catalog *stored, const char *name, char weight[MAP_NAME_BYTES])
+{
+    int64_t found;
+
+    if (map_weight_of_scale(name, weight) && (found = ckpt_catalog_find(stored, weight)) >= 0)
+        return found;
+    for (int s = 0; s < SPELLING_COUNT; s++) {
+        const char *ends[] = { spellings[s].scale, spellings[s].tensor_scale };
+
+        for (int e = 0; e < 2; e++)
+            if (ends[e] != NULL && text_ends_with(name, ends[e]) &&
+                respell(name, ends[e], spellings[s].data, weight) &&
+                (found = ckpt_catalog_find(stored, weight)) >= 0)
+                return found;
     }
-    return snprintf(weight, MAP_NAME_BYTES, "%.*s%s", (int)stem, name, end) < MAP_NAME_BYTES;
+    return CKPT_NOT_FOUND;
+}
+
+int64_t pair_find_tensor_scale(const ckpt_catalog *stored, const char *weight, const char *scale)
+{
+    char name[MAP_NAME_BYTES];
+    int64_t found;
+
+    for (int s = 0; s < SPELLING_COUNT; s++)
+        if (spellings[s].tensor_scale != NULL && text_ends_with(weight, spellings[s].data) &&
+            (text_ends_with(scale, spellings[s].scale) ||
+             text_ends_with(scale, spellings[s].tensor_scale)) &&
+            respell(weight, spellings[s].data, spellings[s].tensor_scale, name) &&
+            (found = ckpt_catalog_find(stored, name)) >= 0)
+            return found;
+    return CKPT_NOT_FOUND;
+}
+
+/* How the parts of a pair are named; the map's own names where its scale has no other spelling. */
+static ckpt_part_names find_names(const pair_parts *parts)
+{
+    for (int s = SPELLING_COUNT - 1; s > 0; s--)
+        if (text_ends_with(parts->data->name, spellings[s].data) &&
+            text_ends_with(parts->scale->name, spellings[s].scale) &&
+            (parts->tensor_scale != NULL ? text_ends_with(parts->tensor_scale->name,
+                                                          spellings[s].tensor_scale)
+                                         : s == CKPT_NAMES_PACKED))
+            return (ckpt_part_names)s;
+    return CKPT_NAMES_OF_MAP;
+}
+
+int pair_name(const ckpt_tensor *t, ckpt_part part, const char *map_scale, char *name)
+{
+    const char *weight = spellings[CKPT_NAMES_OF_MAP].data;
+    const char *end = part == CKPT_DATA    ? spellings[t->part_names].data
+                      : part == CKPT_SCALE ? spellings[t->part_names].scale
+                                           : spellings[t->part_names].tensor_scale;
+    char whole[MAP_NAME_BYTES];
+
+    snprintf(whole, sizeof whole, "%s", name);
+    if (!text_ends_with(whole, weight))          /* such names have one spelling */
+        return part == CKPT_DATA ||
+               (part == CKPT_SCALE && respell(whole, "", "_scale_inv", name));
+    if (end == NULL && part == CKPT_SCALE)
+        end = map_scale;
+    return end != NULL && respell(whole, weight, end, name);
+}
+
+int pair_logical_name(const char *stored, char out[MAP_NAME_BYTES])
+{
+    const char *packed = spellings[CKPT_NAMES_PACKED].data;
+
+    return text_ends_with(stored, packed) &&
+           respell(stored, packed, spellings[CKPT_NAMES_OF_MAP].data, out);
 }
 
 /* The scale grid of a matrix, or of each matrix in a stack of them. */
@@ -48,14 +136,29 @@ static ckpt_code scale_dtype(const ckpt_tensor *scale, const map_read_options *o
                              ckpt_dtype *out, ckpt_error *err)
 {
     *out = scale->dtype == CKPT_U8 && options->u8_scales ? CKPT_F8_E8M0 : scale->dtype;
-    if (scale_is_known(*out))
+    if (encoding_has_scales_of(*out))
         return CKPT_OK;
     if (*out == CKPT_U8)
         return ckpt_fail(err, CKPT_E_FORMAT,
                          "scale '%s' is U8: use --u8-scales if its bytes are E8M0 exponents",
                          scale->name);
-    return ckpt_fail(err, CKPT_E_FORMAT, "scale '%s' has dtype %s, expected F8_E8M0, F32 or BF16",
-                     scale->name, ckpt_dtype_name(scale->dtype));
+    return ckpt_fail(err, CKPT_E_FORMAT, "scale '%s' has dtype %s, expected F8_E8M0, F8_E4M3, "
+                     "F32 or BF16", scale->name, ckpt_dtype_name(scale->dtype));
+}
+
+/* One F32, as [] or [1]. */
+static ckpt_code take_tensor_scale(const ckpt_tensor *scale, ckpt_tensor *out, ckpt_error *err)
+{
+    char shape[256];
+
+    if (scale == NULL)
+        return CKPT_OK;
+    out->has_tensor_scale_vector = scale->rank == 1;
+    if (scale->dtype == CKPT_F32 && scale->rank <= 1 && ckpt_tensor_cols(scale) == 1)
+        return CKPT_OK;
+    catalog_shape_text(scale, shape, sizeof shape);
+    return ckpt_fail(err, CKPT_E_FORMAT, "scale '%s' is %s %s, expected one F32 for the tensor",
+                     scale->name, ckpt_dtype_name(scale->dtype), shape);
 }
 
 static ckpt_code fail_shapes(const ckpt_tensor *weight, const ckpt_tensor *scale, ckpt_error *err)
@@ -70,65 +173,77 @@ static ckpt_code fail_shapes(const ckpt_tensor *weight, const ckpt_tensor *scale
                      weight_shape);
 }
 
-/* The first of the blocks that the config allows which fits; *out has the scale's dtype. */
-static ckpt_code fit_fp8(const ckpt_tensor *scale, const map_read_options *options,
-                         ckpt_tensor *out, ckpt_error *err)
+/* The first of the encodings that the config allows which fits; *out has the dtypes of codes and
+ * scales, and the logical shape. */
+static ckpt_code fit(const pair_parts *parts, ckpt_dtype codes, const map_read_options *options,
+                     ckpt_tensor *out, ckpt_error *err)
 {
-    ckpt_code code = CKPT_E_FORMAT;
+    const ckpt_part_names names = find_names(parts);
+    const ckpt_tensor_scale what =
+        parts->tensor_scale == NULL ? CKPT_TENSOR_SCALE_NONE : spellings[names].what;
+    ckpt_code code = CKPT_E_USAGE;
 
-    if (options->fp8 == 0)
-        return ckpt_fail(err, code, "weight '%s' has an unsupported block size",
-                         out->name);
     for (int id = 0; id < ENCODING_COUNT; id++) {
-        if ((options->fp8 >> id & 1) == 0)
+        const ckpt_encoding *e = encoding_at((encoding_id)id);
+
+        if ((options->encodings >> id & 1) == 0 || e->codes != codes || e->tensor_scale != what)
             continue;
         encoding_set(out, (encoding_id)id, out->scale_dtype);
-        if ((code = catalog_check_shape(out, err)) == CKPT_OK && grid_fits(out, scale))
+        out->part_names = names;
+        if ((code = catalog_check_shape(out, err)) == CKPT_OK && grid_fits(out, parts->scale))
             return CKPT_OK;
     }
-    return code == CKPT_OK ? fail_shapes(out, scale, err) : code;
+    if (code == CKPT_E_USAGE)
+        return ckpt_fail(err, CKPT_E_FORMAT, "weight '%s' has an unsupported block size",
+                         out->name);
+    return code == CKPT_OK ? fail_shapes(parts->data, parts->scale, err) : code;
 }
 
-ckpt_code pair_encoding(const ckpt_tensor *weight, const ckpt_tensor *scale,
-                        const map_read_options *options, ckpt_tensor *out, ckpt_error *err)
+static int is_byte(const ckpt_tensor *t)
 {
-    const uint32_t last = weight->rank - 1;
-    const int is_byte = weight->dtype == CKPT_I8 || weight->dtype == CKPT_U8;
+    return t->dtype == CKPT_I8 || t->dtype == CKPT_U8;
+}
+
+static ckpt_code take_bare(const ckpt_tensor *weight, const map_read_options *options,
+                           ckpt_error *err)
+{
+    if (options->lenient || options->bare_codes != BARE_CODES_NONE ||
+        (weight->dtype != CKPT_F8_E4M3 && weight->dtype != CKPT_F4 &&
+         !(is_byte(weight) && text_ends_with(weight->name, ".weight"))))
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_FORMAT, "weight '%s' (%s) has no scale", weight->name,
+                     ckpt_dtype_name(weight->dtype));
+}
+
+ckpt_code pair_encoding(const pair_parts *parts, const map_read_options *options,
+                        ckpt_tensor *out, ckpt_error *err)
+{
+    const ckpt_tensor *weight = parts->data;
+    const ckpt_tensor *scale = parts->scale;
+    const ckpt_dtype codes = is_byte(weight) ? CKPT_F4 : weight->dtype;
     ckpt_code code;
 
     *out = *weight;
     out->stored_dtype = weight->dtype;
-    if (scale == NULL) {
-        if (options->lenient || options->bare_codes != BARE_CODES_NONE ||
-            (weight->dtype != CKPT_F8_E4M3 && weight->dtype != CKPT_F4 &&
-             !(is_byte && text_ends_with(weight->name, ".weight"))))
-            return CKPT_OK;
-        return ckpt_fail(err, CKPT_E_FORMAT, "weight '%s' (%s) has no scale", weight->name,
-                         ckpt_dtype_name(weight->dtype));
-    }
-    if ((code = scale_dtype(scale, options, &out->scale_dtype, err)) != CKPT_OK)
+    if (scale == NULL)
+        return take_bare(weight, options, err);
+    if ((code = scale_dtype(scale, options, &out->scale_dtype, err)) != CKPT_OK ||
+        (code = take_tensor_scale(parts->tensor_scale, out, err)) != CKPT_OK)
         return code;
     if (options->bare_codes != BARE_CODES_NONE && scale->dtype != out->scale_dtype)
         out->stored_scale_dtype = scale->dtype;
     out->has_scale_vector = scale->rank == 1;
-    if (weight->rank < 2)
+    if (weight->rank < 2 ||
+        (is_byte(weight) && !size_mul(weight->shape[weight->rank - 1], 2,
+                                      &out->shape[weight->rank - 1])))
         return fail_shapes(weight, scale, err);
-    if (weight->dtype == CKPT_F8_E4M3) {
-        return fit_fp8(scale, options, out, err);
-    } else if (weight->dtype == CKPT_F4 || is_byte) {
-        encoding_set(out, ENCODING_FP4_32, out->scale_dtype);
-        if (is_byte && !size_mul(weight->shape[last], 2, &out->shape[last]))
-            return fail_shapes(weight, scale, err);
-    } else {
+    if (!encoding_has_codes_of(codes))
         return ckpt_fail(err, CKPT_E_FORMAT, "weight '%s' has a scale, but dtype %s",
                          weight->name, ckpt_dtype_name(weight->dtype));
-    }
-    if ((code = catalog_check_shape(out, err)) != CKPT_OK)
-        return code;
-    return grid_fits(out, scale) ? CKPT_OK : fail_shapes(weight, scale, err);
+    return fit(parts, codes, options, out, err);
 }
 
-ckpt_tensor pair_stored_data(const ckpt_tensor *logical)
+static ckpt_tensor stored_data(const ckpt_tensor *logical)
 {
     ckpt_tensor stored = *logical;
 
@@ -142,7 +257,7 @@ ckpt_tensor pair_stored_data(const ckpt_tensor *logical)
     return stored;
 }
 
-ckpt_tensor pair_stored_scale(const ckpt_tensor *logical)
+static ckpt_tensor stored_scale(const ckpt_tensor *logical)
 {
     ckpt_tensor stored = *logical;
     const uint32_t last = logical->rank - 1;
@@ -158,5 +273,20 @@ ckpt_tensor pair_stored_scale(const ckpt_tensor *logical)
     }
     stored.shape[last] = size_div_up(logical->shape[last], logical->block_cols);
     stored.shape[last - 1] = size_div_up(logical->shape[last - 1], logical->block_rows);
+    return stored;
+}
+
+ckpt_tensor pair_stored_part(const ckpt_tensor *logical, ckpt_part part)
+{
+    ckpt_tensor stored = *logical;
+
+    if (part == CKPT_DATA)
+        return stored_data(logical);
+    if (part == CKPT_SCALE)
+        return stored_scale(logical);
+    catalog_set_plain(&stored, CKPT_F32);
+    stored.stored_dtype = CKPT_NONE;
+    stored.rank = logical->has_tensor_scale_vector != 0;
+    stored.shape[0] = 1;
     return stored;
 }

@@ -34,8 +34,7 @@ static void set_fp8(ckpt_tensor *t, ckpt_dtype scale)
 {
     const int is_fp8 = t->dtype == CKPT_F8_E4M3 && t->scale_dtype != CKPT_NONE;
 
-    encoding_set(t, is_fp8 ? encoding_find(t->dtype, t->block_rows, t->block_cols)
-                           : ENCODING_FP8_128, scale);
+    encoding_set(t, is_fp8 ? encoding_id_of(t) : ENCODING_FP8_128, scale);
     t->stored_dtype = CKPT_F8_E4M3;
 }
 

@@ -2,12 +2,8 @@
 #include "scale.h"
 
 #include <assert.h>
+#include <float.h>
 #include <string.h>
-
-int scale_is_known(ckpt_dtype dtype)
-{
-    return dtype == CKPT_F8_E8M0 || dtype == CKPT_F32 || dtype == CKPT_BF16;
-}
 
 void scale_row_f32(const ckpt_kernels *k, ckpt_dtype dtype, const void *scales, uint64_t count,
                float *out)
@@ -15,6 +11,9 @@ void scale_row_f32(const ckpt_kernels *k, ckpt_dtype dtype, const void *scales, 
     switch (dtype) {
     case CKPT_F8_E8M0:
         k->e8m0_to_f32(scales, out, count);
+        break;
+    case CKPT_F8_E4M3:
+        k->e4m3_to_f32(scales, out, count);
         break;
     case CKPT_BF16:
         k->bf16_to_f32(scales, out, count);
@@ -34,6 +33,23 @@ float scale_get(const ckpt_kernels *k, ckpt_dtype dtype, const void *scales, uin
     return value;
 }
 
+float scale_largest(ckpt_dtype dtype)
+{
+    return dtype == CKPT_F8_E4M3 ? 448 : dtype == CKPT_F8_E8M0 ? 0x1p127f : FLT_MAX;
+}
+
+float scale_whole(ckpt_tensor_scale what, float product, float tensor_scale)
+{
+    switch (what) {
+    case CKPT_TENSOR_SCALE_FACTOR:
+        return product * tensor_scale;
+    case CKPT_TENSOR_SCALE_DIVISOR:
+        return product / tensor_scale;
+    default:
+        return product;
+    }
+}
+
 int scale_put(const ckpt_kernels *k, ckpt_dtype dtype, uint8_t *row, uint64_t i, float scale)
 {
     uint16_t bf16;
@@ -48,6 +64,11 @@ int scale_put(const ckpt_kernels *k, ckpt_dtype dtype, uint8_t *row, uint64_t i,
     if (dtype == CKPT_F32) {
         memcpy(row + 4 * i, &scale, sizeof scale);
         return 1;
+    }
+    if (dtype == CKPT_F8_E4M3) {
+        k->f32_to_e4m3(&scale, &row[i], 1);
+        k->e4m3_to_f32(&row[i], &back, 1);
+        return memcmp(&back, &scale, sizeof scale) == 0;
     }
     k->f32_to_bf16(&scale, &bf16, 1);
     k->bf16_to_f32(&bf16, &back, 1);

@@ -1,12 +1,9 @@
-/* scale.h: the scales of block-scaled tensors, by their dtype: F8_E8M0, F32 or BF16. */
+/* scale.h: the scales of block-scaled tensors, by their dtype: F8_E8M0, F8_E4M3, BF16 or F32. */
 #ifndef CKPT_SCALE_H
 #define CKPT_SCALE_H
 
 #include "ckpt.h"
 #include "kernels/kernels.h"
-
-/* 0: no scale has this dtype. */
-int scale_is_known(ckpt_dtype dtype);
 
 /* `count` scales as F32, exactly. */
 void scale_row_f32(const ckpt_kernels *k, ckpt_dtype dtype, const void *scales, uint64_t count,
@@ -14,6 +11,12 @@ void scale_row_f32(const ckpt_kernels *k, ckpt_dtype dtype, const void *scales, 
 
 /* Scale `i` of a row. */
 float scale_get(const ckpt_kernels *k, ckpt_dtype dtype, const void *scales, uint64_t i);
+
+/* The largest finite one of a dtype. */
+float scale_largest(ckpt_dtype dtype);
+
+/* A product of a code and the scale of its block, under the scale of the whole tensor, if any. */
+float scale_whole(ckpt_tensor_scale what, float product, float tensor_scale);
 
 /* Store one scale as element `i` of a row; 0 when the dtype does not have that value. */
 int scale_put(const ckpt_kernels *k, ckpt_dtype dtype, uint8_t *row, uint64_t i, float scale);

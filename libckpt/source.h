@@ -2,9 +2,10 @@
  * source.h: what a source is made of, for those who write one (views, formats, generators).
  *
  * A tile is a band of whole rows of one tensor: its data and, if block-scaled, the rows of the
- * scale grid that cover it. Tiles start at multiples of SOURCE_BAND_ROWS, so that no FP8 block is
- * cut; they end there too or at the tensor's end. Buffers come from the caller's scratch arena and
- * live until it is rewound. A read allocates nothing else.
+ * scale grid that cover it; every tile has the scale of the whole tensor, where there is one. Tiles
+ * start at multiples of SOURCE_BAND_ROWS, so that no FP8 block is cut; they end there too or at the
+ * tensor's end. Buffers come from the caller's scratch arena and live until it is rewound. A read
+ * allocates nothing else.
  */
 #ifndef CKPT_SOURCE_H
 #define CKPT_SOURCE_H
@@ -17,7 +18,7 @@ enum { SOURCE_BAND_ROWS = 128 };
 enum {
     SOURCE_WANT_DATA = 1u << CKPT_DATA,
     SOURCE_WANT_SCALE = 1u << CKPT_SCALE,
-    SOURCE_WANT_ALL = SOURCE_WANT_DATA | SOURCE_WANT_SCALE
+    SOURCE_WANT_ALL = (1u << CKPT_PART_COUNT) - 1
 };
 
 typedef struct {
@@ -57,7 +58,8 @@ uint64_t source_tile_rows(const ckpt_tensor *tensor);
 /* Rows [*row, *row + *row_count) of the scale grid that cover a range of data rows. */
 void source_scale_rows(const ckpt_tensor *tensor, const source_range *range, uint64_t *row,
                        uint64_t *row_count);
-/* The same of any part; those of the data are the range's own. */
+/* The same of any part; those of the data are the range's own, and the scale of the whole tensor is
+ * one row that every range has. */
 void source_part_rows(const ckpt_tensor *tensor, ckpt_part part, const source_range *range,
                       uint64_t *row, uint64_t *row_count);
 

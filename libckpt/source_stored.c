@@ -33,7 +33,7 @@ static uint64_t find_column(const ckpt_tensor *tensor, const layout_extent *e,
     for (*at = 0; row->copy[*at] == row->original[*at]; ++*at)
         ;
     return (piece->tile_col_bytes + *at) * 8 /
-           ckpt_dtype_bits(e->part == CKPT_SCALE ? tensor->scale_dtype : tensor->dtype);
+           ckpt_dtype_bits(catalog_part_dtype(tensor, (ckpt_part)e->part));
 }
 
 /* The first in the order of parts, rows and files, whichever thread comes first. */
@@ -69,7 +69,7 @@ static ckpt_code take_difference(const stored_source *s, const layout_extent *e,
     return ckpt_fail(err, CKPT_E_FORMAT,
                      "tensor '%s' has a copy that differs, '%s' in '%s': %srow %" PRIu64
                      " column %" PRIu64 ": expected byte 0x%02x, got 0x%02x", tensor->name, name,
-                     file->name, e->part == CKPT_SCALE ? "scale " : "", row->row, col,
+                     file->name, e->part == CKPT_DATA ? "" : "scale ", row->row, col,
                      (unsigned char)row->original[at], (unsigned char)row->copy[at]);
 }
 
@@ -141,10 +141,10 @@ static ckpt_code stored_read(ckpt_source *self, const source_range *range, arena
     const ckpt_tensor *tensor = ckpt_catalog_at(self->catalog, range->tensor);
     ckpt_code code = CKPT_OK;
 
-    if (range->want & SOURCE_WANT_DATA)
-        code = read_part(s, range, CKPT_DATA, scratch, tile, err);
-    if (code == CKPT_OK && (range->want & SOURCE_WANT_SCALE) && tensor->scale_dtype != CKPT_NONE)
-        code = read_part(s, range, CKPT_SCALE, scratch, tile, err);
+    for (int part = 0; part < CKPT_PART_COUNT && code == CKPT_OK; part++)
+        if ((range->want & 1u << part) != 0 &&
+            catalog_part_dtype(tensor, (ckpt_part)part) != CKPT_NONE)
+            code = read_part(s, range, (ckpt_part)part, scratch, tile, err);
     return code;
 }
 
@@ -161,7 +161,7 @@ static uint64_t stored_need(const ckpt_source *self, size_t tensor, uint64_t row
         uint64_t row;
         uint64_t rows;
 
-        if (part == CKPT_SCALE && t->scale_dtype == CKPT_NONE)
+        if (catalog_part_dtype(t, (ckpt_part)part) == CKPT_NONE)
             continue;
         source_part_rows(t, (ckpt_part)part, &range, &row, &rows);
         layout_extents(s->layout, tensor, (ckpt_part)part, &e, &end);

@@ -8,8 +8,7 @@ int store_locate(const ckpt_layout *layout, const layout_extent *extent, uint64_
 {
     const ckpt_tensor *logical = ckpt_catalog_at(layout->logical, extent->logical);
     const ckpt_tensor *stored = ckpt_catalog_at(layout->stored, extent->stored);
-    const ckpt_dtype dtype = extent->part == CKPT_DATA ? logical->dtype : logical->scale_dtype;
-    const uint32_t bits = ckpt_dtype_bits(dtype);
+    const uint32_t bits = ckpt_dtype_bits(catalog_part_dtype(logical, (ckpt_part)extent->part));
     const uint64_t begin = size_max(row, extent->row);
     const uint64_t end = size_min(row + row_count, extent->row + extent->row_count);
     const uint64_t pitch_bytes =
@@ -49,8 +48,8 @@ static ckpt_code visit_tile(const tile_visit *visit, const source_range *range,
         uint64_t row;
         uint64_t row_count;
 
-        if (tile->part[part] == NULL)
-            continue;
+        if (tile->part[part] == NULL || (part == CKPT_TENSOR_SCALE && range->row > 0))
+            continue;                  /* that one is written with the first tile */
         source_part_rows(tensor, (ckpt_part)part, range, &row, &row_count);
         layout_extents(layout, range->tensor, (ckpt_part)part, &e, &end);
         for (; e < end; e++) {

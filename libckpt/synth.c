@@ -446,16 +446,13 @@ static ckpt_code synth_read(ckpt_source *self, const source_range *range, arena 
 
     for (int part = CKPT_DATA; part < CKPT_PART_COUNT; part++) {
         const uint64_t row_bytes = ckpt_part_row_bytes(tensor, (ckpt_part)part);
-        uint64_t row_count = range->row_count;
+        uint64_t row_count;
         uint64_t row;
 
-        if ((range->want & 1u << part) == 0)
+        if ((range->want & 1u << part) == 0 ||
+            catalog_part_dtype(tensor, (ckpt_part)part) == CKPT_NONE)
             continue;
-        if (part == CKPT_SCALE) {
-            if (tensor->scale_dtype == CKPT_NONE)
-                continue;
-            source_scale_rows(tensor, range, &row, &row_count);
-        }
+        source_part_rows(tensor, (ckpt_part)part, range, &row, &row_count);
         tile->part_bytes[part] = row_count * row_bytes;
         tile->part[part] = arena_alloc(scratch, (size_t)tile->part_bytes[part]);
         if (tile->part[part] == NULL)

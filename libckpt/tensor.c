@@ -21,12 +21,21 @@ uint64_t ckpt_tensor_cols(const ckpt_tensor *tensor)
     return tensor->rank == 0 ? 1 : tensor->shape[tensor->rank - 1];
 }
 
+ckpt_dtype catalog_part_dtype(const ckpt_tensor *tensor, ckpt_part part)
+{
+    if (part == CKPT_TENSOR_SCALE)
+        return tensor->tensor_scale == CKPT_TENSOR_SCALE_NONE ? CKPT_NONE : CKPT_F32;
+    return part == CKPT_DATA ? tensor->dtype : tensor->scale_dtype;
+}
+
 uint64_t ckpt_part_rows(const ckpt_tensor *tensor, ckpt_part part)
 {
     if (part == CKPT_DATA)
         return ckpt_tensor_rows(tensor);
-    if (tensor->scale_dtype == CKPT_NONE)
+    if (catalog_part_dtype(tensor, part) == CKPT_NONE)
         return 0;
+    if (part == CKPT_TENSOR_SCALE)
+        return 1;
     return size_div_up(ckpt_tensor_rows(tensor), tensor->block_rows);
 }
 
@@ -34,16 +43,16 @@ uint64_t ckpt_part_cols(const ckpt_tensor *tensor, ckpt_part part)
 {
     if (part == CKPT_DATA)
         return ckpt_tensor_cols(tensor);
-    if (tensor->scale_dtype == CKPT_NONE)
+    if (catalog_part_dtype(tensor, part) == CKPT_NONE)
         return 0;
+    if (part == CKPT_TENSOR_SCALE)
+        return 1;
     return size_div_up(ckpt_tensor_cols(tensor), tensor->block_cols);
 }
 
 uint64_t ckpt_part_row_bytes(const ckpt_tensor *tensor, ckpt_part part)
 {
-    const ckpt_dtype dtype = part == CKPT_DATA ? tensor->dtype : tensor->scale_dtype;
-
-    return ckpt_part_cols(tensor, part) * ckpt_dtype_bits(dtype) / 8;
+    return ckpt_part_cols(tensor, part) * ckpt_dtype_bits(catalog_part_dtype(tensor, part)) / 8;
 }
 
 uint64_t ckpt_part_bytes(const ckpt_tensor *tensor, ckpt_part part)
@@ -53,7 +62,8 @@ uint64_t ckpt_part_bytes(const ckpt_tensor *tensor, ckpt_part part)
 
 uint64_t ckpt_tensor_bytes(const ckpt_tensor *tensor)
 {
-    return ckpt_part_bytes(tensor, CKPT_DATA) + ckpt_part_bytes(tensor, CKPT_SCALE);
+    return ckpt_part_bytes(tensor, CKPT_DATA) + ckpt_part_bytes(tensor, CKPT_SCALE) +
+           ckpt_part_bytes(tensor, CKPT_TENSOR_SCALE);
 }
 
 int ckpt_tensor_is_int(const ckpt_tensor *tensor)
@@ -76,14 +86,17 @@ int ckpt_tensor_is_int(const ckpt_tensor *tensor)
 
 void ckpt_tensor_encoding(const ckpt_tensor *tensor, char *out, size_t out_bytes)
 {
+    static const char *const tensor_scales[] = { "", " * F32", " / F32" };
+
     if (tensor->scale_dtype == CKPT_NONE)
         snprintf(out, out_bytes, "%s", ckpt_dtype_name(tensor->dtype));
     else if (tensor->block_cols == ENCODING_WHOLE_ROW)
         snprintf(out, out_bytes, "%s %uxrow %s", ckpt_dtype_name(tensor->dtype),
                  tensor->block_rows, ckpt_dtype_name(tensor->scale_dtype));
     else
-        snprintf(out, out_bytes, "%s %ux%u %s", ckpt_dtype_name(tensor->dtype),
-                 tensor->block_rows, tensor->block_cols, ckpt_dtype_name(tensor->scale_dtype));
+        snprintf(out, out_bytes, "%s %ux%u %s%s", ckpt_dtype_name(tensor->dtype),
+                 tensor->block_rows, tensor->block_cols, ckpt_dtype_name(tensor->scale_dtype),
+                 tensor_scales[tensor->tensor_scale]);
 }
 
 /* Every product that the ckpt_part_* functions form, checked once. */
@@ -146,7 +159,8 @@ overflow:
 int catalog_same_encoding(const ckpt_tensor *a, const ckpt_tensor *b)
 {
     return a->dtype == b->dtype && a->scale_dtype == b->scale_dtype &&
-           a->block_rows == b->block_rows && a->block_cols == b->block_cols;
+           a->block_rows == b->block_rows && a->block_cols == b->block_cols &&
+           a->tensor_scale == b->tensor_scale;
 }
 
 int catalog_same_shape(const ckpt_tensor *a, const ckpt_tensor *b)
@@ -161,6 +175,9 @@ void catalog_set_plain(ckpt_tensor *tensor, ckpt_dtype dtype)
     tensor->scale_dtype = CKPT_NONE;
     tensor->stored_scale_dtype = CKPT_NONE;
     tensor->has_scale_vector = 0;
+    tensor->tensor_scale = CKPT_TENSOR_SCALE_NONE;
+    tensor->has_tensor_scale_vector = 0;
+    tensor->part_names = CKPT_NAMES_OF_MAP;
     tensor->block_rows = 0;
     tensor->block_cols = 0;
 }

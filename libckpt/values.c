@@ -44,6 +44,8 @@ ckpt_code values_begin(values_reader *reader, const ckpt_tensor *tensor, const c
     reader->row_bytes = ckpt_part_row_bytes(tensor, CKPT_DATA);
     reader->scale_row_bytes = ckpt_part_row_bytes(tensor, CKPT_SCALE);
     reader->scale_row = UINT64_MAX;
+    if (tile->part[CKPT_TENSOR_SCALE] != NULL)
+        memcpy(&reader->tensor_scale, tile->part[CKPT_TENSOR_SCALE], sizeof reader->tensor_scale);
     if (reader->kernels == NULL)
         return kernels_require(err);
     if (reader->encoding == NULL)

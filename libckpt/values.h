@@ -9,7 +9,7 @@
 #include "kernels/kernels.h"
 #include "source.h"
 
-enum { VALUES_TEXT_BYTES = 96 };
+enum { VALUES_TEXT_BYTES = 128 };
 
 /* Refuse a CKPT_KERNELS that this machine cannot honour; after this kernels_get never fails. */
 ckpt_code kernels_require(ckpt_error *err);
@@ -24,6 +24,7 @@ typedef struct values_reader {
     uint64_t scale_row_bytes;
     uint64_t scale_row;        /* of the tile's grid, whose scales are in `scales` */
     float *scales;             /* one per block of columns; FP8 only */
+    float tensor_scale;        /* where the encoding has one */
     int exact;                 /* the current scale row keeps every value exact in BF16 */
 } values_reader;
 

@@ -9,14 +9,22 @@
 
 enum { CODES_AT_ONCE = 128 };
 
-/* Codes [col, col + count) of a row of a scaled tensor as numbers; FP4 takes pairs. */
-static void decode_codes(const ckpt_tensor *t, const uint8_t *row, uint64_t col, uint64_t count,
-                         float *out)
+/* A reader of the codes of a scaled tensor as numbers; packed ones come in pairs. */
+static values_reader read_codes(const ckpt_tensor *t, const ckpt_tile *tile)
 {
-    if (t->dtype == CKPT_F4)
-        kernels_get()->e2m1_to_f32(row + col / 2, out, count);
-    else
-        kernels_get()->e4m3_to_f32(row + col, out, count);
+    return (values_reader){ .kernels = kernels_get(), .encoding = encoding_plain(t->dtype),
+                            .tensor = t, .tile = tile, .cols = ckpt_tensor_cols(t),
+                            .row_bytes = ckpt_part_row_bytes(t, CKPT_DATA) };
+}
+
+/* 1 for a tensor without such a scale. */
+static float tensor_scale_of(const ckpt_tile *tile)
+{
+    float scale = 1;
+
+    if (tile->part[CKPT_TENSOR_SCALE] != NULL)
+        memcpy(&scale, tile->part[CKPT_TENSOR_SCALE], sizeof scale);
+    return scale;
 }
 
 /* ---- words ---- */
@@ -28,18 +36,25 @@ static void text_of_code(const ckpt_tensor *t, const ckpt_tile *tile, uint64_t r
                            row * ckpt_part_row_bytes(t, CKPT_DATA);
     const uint8_t *scales = (const uint8_t *)tile->part[CKPT_SCALE] +
                             row / t->block_rows * ckpt_part_row_bytes(t, CKPT_SCALE);
-    const int is_fp4 = t->dtype == CKPT_F4;
-    const uint64_t odd = is_fp4 ? col % 2 : 0;
+    const int is_packed = ckpt_dtype_bits(t->dtype) == 4;
+    const uint64_t odd = is_packed ? col % 2 : 0;
     const uint64_t block = col / t->block_cols;
-    const unsigned code = is_fp4 ? (unsigned)codes[col / 2] >> odd * 4 & 15 : codes[col];
+    const unsigned code = is_packed ? (unsigned)codes[col / 2] >> odd * 4 & 15 : codes[col];
+    values_reader numbers = read_codes(t, tile);
     char byte[16] = "";
+    char whole[32] = "";
     float value[2];
 
-    decode_codes(t, codes, col - odd, is_fp4 ? 2 : 1, value);
-    if (t->scale_dtype == CKPT_F8_E8M0)
+    values_f32(&numbers, row, col - odd, is_packed ? 2 : 1, value);
+    if (ckpt_dtype_bits(t->scale_dtype) == 8)
         snprintf(byte, sizeof byte, " (0x%02X)", scales[block]);
-    snprintf(out, VALUES_TEXT_BYTES, "code 0x%02X (%g) x scale %.9g%s", code, (double)value[odd],
-             (double)scale_get(kernels_get(), t->scale_dtype, scales, block), byte);
+    if (t->tensor_scale != CKPT_TENSOR_SCALE_NONE)
+        snprintf(whole, sizeof whole, " %s %.9g",
+                 t->tensor_scale == CKPT_TENSOR_SCALE_FACTOR ? "x" : "/",
+                 (double)tensor_scale_of(tile));
+    snprintf(out, VALUES_TEXT_BYTES, "code 0x%02X (%g) x scale %.9g%s%s", code,
+             (double)value[odd],
+             (double)scale_get(kernels_get(), t->scale_dtype, scales, block), byte, whole);
 }
 
 void values_text(const ckpt_tensor *tensor, const ckpt_tile *tile, uint64_t row, uint64_t col,
@@ -71,6 +86,7 @@ typedef struct {
     uint64_t col;
     uint64_t col_end;
     float scale;
+    float tensor_scale;
 } suspect;
 
 static ckpt_code fail_product(const suspect *s, uint64_t row, uint64_t col, ckpt_error *err)
@@ -85,29 +101,28 @@ static ckpt_code fail_product(const suspect *s, uint64_t row, uint64_t col, ckpt
                      (unsigned long long)col, text);
 }
 
-/* NaN codes are NaN under any scale, so that only infinite products are new. */
+/* The scales are finite: is the product, although the code is? */
+static int is_beyond(const suspect *s, float code)
+{
+    return isfinite(code) &&
+           !isfinite(scale_whole(s->tensor->tensor_scale, code * s->scale, s->tensor_scale));
+}
+
 static ckpt_code check_products(const suspect *s, ckpt_error *err)
 {
-    const uint64_t row_bytes = ckpt_part_row_bytes(s->tensor, CKPT_DATA);
+    values_reader numbers = read_codes(s->tensor, s->tile);
     float values[CODES_AT_ONCE];
 
     for (uint64_t row = s->row; row < s->row_end; row++)
         for (uint64_t col = s->col; col < s->col_end; col += CODES_AT_ONCE) {
             const uint64_t count = size_min(CODES_AT_ONCE, s->col_end - col);
 
-            decode_codes(s->tensor, (const uint8_t *)s->tile->part[CKPT_DATA] + row * row_bytes,
-                         col, count, values);
+            values_f32(&numbers, row, col, count, values);
             for (uint64_t i = 0; i < count; i++)
-                if (isinf(values[i] * s->scale))
+                if (is_beyond(s, values[i]))
                     return fail_product(s, row, col + i, err);
         }
     return CKPT_OK;
-}
-
-/* Whether some code may overflow under this scale. */
-static int is_suspect(const ckpt_encoding *e, float scale)
-{
-    return isfinite(scale) && isinf(scale * e->largest);
 }
 
 ckpt_code values_check(const ckpt_tensor *tensor, const source_range *range, const ckpt_tile *tile,
@@ -126,12 +141,15 @@ ckpt_code values_check(const ckpt_tensor *tensor, const source_range *range, con
     if (k == NULL)
         return kernels_require(err);
     source_scale_rows(tensor, range, &first, &rows);
-    if (tensor->scale_dtype == CKPT_F8_E8M0 &&
-        scale_e8m0_within(tile->part[CKPT_SCALE], rows * cols, 0, e->finite_high))
+    s.tensor_scale = tensor_scale_of(tile);
+    s.scale = scale_largest(tensor->scale_dtype);
+    if (!isfinite(s.tensor_scale) || !is_beyond(&s, e->largest) ||
+        (tensor->scale_dtype == CKPT_F8_E8M0 &&
+         scale_e8m0_within(tile->part[CKPT_SCALE], rows * cols, 0, e->finite_high)))
         return CKPT_OK;
     for (uint64_t i = 0; i < rows * cols && code == CKPT_OK; i++) {
         s.scale = scale_get(k, tensor->scale_dtype, tile->part[CKPT_SCALE], i);
-        if (!is_suspect(e, s.scale))
+        if (!isfinite(s.scale) || !is_beyond(&s, e->largest))
             continue;
         s.row = i / cols * tensor->block_rows;
         s.row_end = size_min(s.row + tensor->block_rows, range->row_count);

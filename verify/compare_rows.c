@@ -81,7 +81,7 @@ static void compare_bytes(const ckpt_tensor *t, ckpt_part part, const ckpt_tile 
     const uint8_t *left = a->part[part];
     const uint8_t *right = b->part[part];
     const uint64_t row_bytes = ckpt_part_row_bytes(t, part);
-    const uint64_t bits = ckpt_dtype_bits(part == CKPT_DATA ? t->dtype : t->scale_dtype);
+    const uint64_t bits = ckpt_dtype_bits(catalog_part_dtype(t, part));
 
     if (a->part_bytes[part] == 0 || memcmp(left, right, a->part_bytes[part]) == 0)
         return;
@@ -265,6 +265,15 @@ uint64_t compare_rows_need(const ckpt_tensor *a, const ckpt_tensor *b, uint64_t 
            2 * arena_cost(ckpt_tensor_cols(a) * sizeof(int64_t));
 }
 
+/* Counted as bytes in the first tile alone, it decides what the values of all others are. */
+static int same_tensor_scale(const compare_pair *pair)
+{
+    const uint64_t bytes = pair->a_tile->part_bytes[CKPT_TENSOR_SCALE];
+
+    return bytes == 0 || memcmp(pair->a_tile->part[CKPT_TENSOR_SCALE],
+                                pair->b_tile->part[CKPT_TENSOR_SCALE], bytes) == 0;
+}
+
 ckpt_code compare_rows(const compare_pair *pair, compare_found *found,
                        difference_statistics *statistics, arena *scratch, ckpt_error *err)
 {
@@ -275,9 +284,10 @@ ckpt_code compare_rows(const compare_pair *pair, compare_found *found,
         (code = values_check(pair->b, pair->b_range, pair->b_tile, err)) != CKPT_OK)
         return code;
     if (catalog_same_encoding(pair->a, pair->b)) {
-        compare_bytes(pair->a, CKPT_DATA, pair->a_tile, pair->b_tile, found);
-        compare_bytes(pair->a, CKPT_SCALE, pair->a_tile, pair->b_tile, found);
-        with.same_bytes = found->byte_count == 0;
+        for (int part = 0; part < CKPT_PART_COUNT; part++)
+            if (part != CKPT_TENSOR_SCALE || pair->a_range->row == 0)   /* all tiles have it */
+                compare_bytes(pair->a, (ckpt_part)part, pair->a_tile, pair->b_tile, found);
+        with.same_bytes = found->byte_count == 0 && same_tensor_scale(pair);
     }
     if (with.same_bytes && statistics == NULL)
         return CKPT_OK;                        /* equal bytes are equal values */

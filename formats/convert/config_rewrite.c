@@ -86,9 +86,9 @@ static char *new_quantization(void)
 static ckpt_code check_block(const config_change *change, const json_value *config,
                              ckpt_error *err)
 {
-    const config_scheme scheme = config_read_scheme(config);
+    const config_scheme scheme = config_read_scheme(config, NULL);
 
-    if (scheme.fp8 == 0 || (scheme.fp8 >> ENCODING_FP8_128 & 1) != 0)
+    if (scheme.encodings == 0 || (scheme.encodings >> ENCODING_FP8_128 & 1) != 0)
         return CKPT_OK;
     for (size_t i = 0; i < ckpt_catalog_count(change->targets); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(change->targets, i);

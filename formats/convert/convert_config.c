@@ -4,7 +4,6 @@
 
 #include "config_rewrite.h"
 #include "convert_plan.h"
-#include "formats/config_scheme.h"
 #include "formats/config_forms.h"
 #include "formats/hf.h"
 #include "inference_config.h"
@@ -16,7 +15,7 @@ static int drops_scheme(const job_plan *plan)
 {
     const plan_policy *policy = &plan->options.policy;
     const ckpt_catalog *logical = plan->source->reading.logical;
-    const config_scheme scheme = config_read_scheme(json_root(plan->source->config));
+    const config_scheme scheme = checkpoint_scheme(plan->source);
 
     if (policy->dtype != PLAN_BF16 || !scheme.is_decoded || scheme.has_others)
         return 0;
@@ -132,10 +131,28 @@ static ckpt_code plan_text(job_plan *plan, ckpt_error *err)
     return plan->like != NULL && text == NULL ? CKPT_OK : rewrite_config(plan, text, err);
 }
 
+/* A second config that tells only of encodings goes with them. */
+static ckpt_code note_recoded(job_plan *plan, ckpt_error *err)
+{
+    const file_list *carried = &plan->source->extras;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < ckpt_catalog_count(plan->targets) && !plan->is_recoded; i++)
+        plan->is_recoded = !catalog_same_encoding(ckpt_catalog_at(plan->picked->catalog, i),
+                                                  ckpt_catalog_at(plan->targets, i));
+    for (size_t i = 0; i < carried->count && code == CKPT_OK; i++)
+        if (!convert_carries(plan, carried->names[i]))
+            code = note_add(&plan->notes, err, "%s tells of the encodings of the source, which "
+                            "change: left out", carried->names[i]);
+    return code;
+}
+
 ckpt_code convert_plan_config(job_plan *plan, ckpt_error *err)
 {
     ckpt_code code = note_scales(plan, err);
 
+    if (code == CKPT_OK)
+        code = note_recoded(plan, err);
     if (code == CKPT_OK && (code = plan_text(plan, err)) == CKPT_OK)
         code = plan_inference(plan, err);
     return code;

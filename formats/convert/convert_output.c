@@ -232,7 +232,8 @@ ckpt_code job_output_write_others(job_output *output, ckpt_error *err)
         (code = write_text(output, CONFIG_INFERENCE_FILE, plan->inference_text, err)) != CKPT_OK)
         return code;
     for (size_t i = 0; i < extras->count && code == CKPT_OK; i++)
-        code = carry_file(output, extras->names[i], err);
+        if (convert_carries(plan, extras->names[i]))
+            code = carry_file(output, extras->names[i], err);
     if (code == CKPT_OK && convert_carries_side_data(plan))
         code = carry_file(output, SIDE_DATA_FILE, err);
     return code;

@@ -29,6 +29,7 @@ typedef struct {
     char *inference_text;            /* CONFIG_INFERENCE_FILE, derived from it; or NULL */
     side_data *side;                 /* of the source, or NULL */
     int writes_side_data;            /* FP4 -> FP8 */
+    int is_recoded;                  /* some tensor changes its encoding */
     int with_index;
     hash128 fingerprint;
     uint8_t *share;                  /* by target tensor: this process writes it; NULL: all */
@@ -52,6 +53,8 @@ ckpt_code convert_find_room(const job_plan *plan, const char *directory, convert
 /* The same beside DST, before anything is written. */
 ckpt_code convert_find_planned_room(const job_plan *plan, convert_room *out, ckpt_error *err);
 ckpt_code convert_check_room(const job_plan *plan, const char *directory, ckpt_error *err);
+/* 1 when a file that is copied along with the source goes with this target. */
+int convert_carries(const job_plan *plan, const char *name);
 /* FP8 experts that are not converted keep the side data for the inverse conversion. */
 int convert_carries_side_data(const job_plan *plan);
 /* Append the names of the files that the run writes: weights and files copied along. */

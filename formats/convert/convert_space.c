@@ -109,6 +109,11 @@ int convert_carries_side_data(const job_plan *plan)
     return carries;
 }
 
+int convert_carries(const job_plan *plan, const char *name)
+{
+    return strcmp(name, CONFIG_MODELOPT_FILE) != 0 || !plan->is_recoded;
+}
+
 ckpt_code convert_check_files(job_plan *plan, ckpt_error *err)
 {
     const ckpt_folder *folder = plan->source->place.folder;
@@ -118,7 +123,8 @@ ckpt_code convert_check_files(job_plan *plan, ckpt_error *err)
     for (size_t i = 0; i < plan->store->file_count && code == CKPT_OK; i++)
         code = check_name(plan->store->files[i].name, err);
     for (size_t i = 0; i < extras->count && code == CKPT_OK; i++)
-        if ((code = check_name(extras->names[i], err)) == CKPT_OK)
+        if ((code = check_name(extras->names[i], err)) == CKPT_OK &&
+            convert_carries(plan, extras->names[i]))
             code = check_extra(folder, extras->names[i], &plan->extra_bytes, err);
     if (code == CKPT_OK && convert_carries_side_data(plan))
         code = check_extra(folder, SIDE_DATA_FILE, &plan->extra_bytes, err);
@@ -134,6 +140,7 @@ ckpt_code convert_name_files(const job_plan *plan, file_list *out, ckpt_error *e
     for (size_t i = 0; i < plan->store->file_count && code == CKPT_OK; i++)
         code = file_list_add(out, plan->store->files[i].name, err);
     for (size_t i = 0; i < extras->count && code == CKPT_OK; i++)
-        code = file_list_add(out, extras->names[i], err);
+        if (convert_carries(plan, extras->names[i]))
+            code = file_list_add(out, extras->names[i], err);
     return code;
 }

@@ -186,18 +186,20 @@ static ckpt_code weight_put_cpu(run_weight *weight, uint64_t row, uint64_t row_c
 {
     const ckpt_tensor *t = &weight->tensor;
     const source_range range = { 0, row, row_count, SOURCE_WANT_ALL };
-    uint64_t first;
-    uint64_t count;
 
     (void)err;
     (void)stage;
-    memcpy((char *)weight->tile.part[CKPT_DATA] + row * ckpt_part_row_bytes(t, CKPT_DATA),
-           tile->part[CKPT_DATA], row_count * ckpt_part_row_bytes(t, CKPT_DATA));
-    if (t->scale_dtype == CKPT_NONE)
-        return CKPT_OK;
-    source_scale_rows(t, &range, &first, &count);
-    memcpy((char *)weight->tile.part[CKPT_SCALE] + first * ckpt_part_row_bytes(t, CKPT_SCALE),
-           tile->part[CKPT_SCALE], count * ckpt_part_row_bytes(t, CKPT_SCALE));
+    for (int part = 0; part < CKPT_PART_COUNT; part++) {
+        const uint64_t row_bytes = ckpt_part_row_bytes(t, (ckpt_part)part);
+        uint64_t first;
+        uint64_t count;
+
+        if (weight->tile.part[part] == NULL)
+            continue;
+        source_part_rows(t, (ckpt_part)part, &range, &first, &count);
+        memcpy((char *)weight->tile.part[part] + first * row_bytes, tile->part[part],
+               count * row_bytes);
+    }
     return CKPT_OK;
 }
 

@@ -25,13 +25,12 @@ static ckpt_code memory_read(ckpt_source *self, const source_range *range, arena
 
     for (int part = 0; part < CKPT_PART_COUNT; part++) {
         const uint64_t row_bytes = ckpt_part_row_bytes(t, (ckpt_part)part);
-        uint64_t row = range->row;
-        uint64_t row_count = range->row_count;
+        uint64_t row;
+        uint64_t row_count;
 
-        if (part == CKPT_SCALE && t->scale_dtype == CKPT_NONE)
+        if (catalog_part_dtype(t, (ckpt_part)part) == CKPT_NONE)
             continue;
-        if (part == CKPT_SCALE)
-            source_scale_rows(t, range, &row, &row_count);
+        source_part_rows(t, (ckpt_part)part, range, &row, &row_count);
         tile->part_bytes[part] = row_count * row_bytes;
         tile->part[part] = arena_alloc(scratch, tile->part_bytes[part]);
         if (tile->part[part] == NULL)
@@ -48,14 +47,18 @@ static uint64_t memory_need(const ckpt_source *self, size_t tensor, uint64_t row
     const memory_source *m = (const memory_source *)self;
     const ckpt_tensor *t = ckpt_catalog_at(m->catalog, tensor);
     const source_range range = { .tensor = tensor, .row_count = row_count };
-    uint64_t need = arena_cost(row_count * ckpt_part_row_bytes(t, CKPT_DATA));
-    uint64_t row;
-    uint64_t scale_rows;
+    uint64_t need = 0;
 
-    if (t->scale_dtype == CKPT_NONE)
-        return need;
-    source_scale_rows(t, &range, &row, &scale_rows);
-    return need + arena_cost(scale_rows * ckpt_part_row_bytes(t, CKPT_SCALE));
+    for (int part = 0; part < CKPT_PART_COUNT; part++) {
+        uint64_t row;
+        uint64_t rows;
+
+        if (catalog_part_dtype(t, (ckpt_part)part) == CKPT_NONE)
+            continue;
+        source_part_rows(t, (ckpt_part)part, &range, &row, &rows);
+        need += arena_cost(rows * ckpt_part_row_bytes(t, (ckpt_part)part));
+    }
+    return need;
 }
 
 memory_source *memory_source_create(void)

@@ -45,11 +45,13 @@ static void test_every_tensor_made_by_the_table_is_found_in_it(void **state)
     for (int id = 0; id < ENCODING_COUNT; id++) {
         const ckpt_encoding *e = encoding_at((encoding_id)id);
 
-        assert_int_equal(encoding_find(e->codes, e->block_rows, e->block_cols), id);
+        if (e->tensor_scale == CKPT_TENSOR_SCALE_NONE)
+            assert_int_equal(encoding_find(e->codes, e->block_rows, e->block_cols), id);
         for (int scale = 1; scale < CKPT_DTYPE_COUNT; scale++) {
             const ckpt_tensor t = tensor_of((encoding_id)id, (ckpt_dtype)scale, 128, 128);
             const int is_known = (e->scales >> scale & 1) != 0;
 
+            assert_int_equal(encoding_id_of(&t), id);
             assert_ptr_equal(encoding_of(&t), is_known ? e : NULL);
             assert_int_equal(encoding_problem(&t) == NULL, is_known);
             for (int other = 0; other < ENCODING_COUNT; other++)
@@ -64,6 +66,9 @@ static void test_limits_of_scales_are_those_of_all_products(void **state)
     for (int id = 0; id < ENCODING_COUNT; id++) {
         const ckpt_encoding *e = encoding_at((encoding_id)id);
         double largest = 0;
+
+        if (e->finite_high == 0)                    /* it never has E8M0 scales */
+            continue;
 
         for (unsigned scale = 0; scale < 255; scale++) {
             int is_finite = 1;

@@ -14,7 +14,8 @@
 
 #define HEAD "map f n\nscale .scale\n"
 
-static const map_read_options strict = { .fp8 = 1u << ENCODING_FP8_128 };
+static const map_read_options strict = { .encodings = 1u << ENCODING_FP8_128 |
+                                                      1u << ENCODING_FP4_32 };
 
 static ckpt_map *parse(const char *text)
 {

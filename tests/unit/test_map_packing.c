@@ -12,7 +12,8 @@
 
 enum { COLS = 5 };
 
-static const map_read_options strict = { .fp8 = 1u << ENCODING_FP8_128 };
+static const map_read_options strict = { .encodings = 1u << ENCODING_FP8_128 |
+                                                      1u << ENCODING_FP4_32 };
 
 static ckpt_map *parse(const char *text, const char *config)
 {

@@ -8,11 +8,19 @@
 
 #include <cmocka.h>
 
-static const map_read_options strict = { .fp8 = 1u << ENCODING_FP8_128 };
+enum { OFFICIAL = 1u << ENCODING_FP8_128 | 1u << ENCODING_FP4_32 };
+
+static const map_read_options strict = { .encodings = OFFICIAL };
 
 static ckpt_tensor tensor(const char *name, ckpt_dtype dtype, uint64_t rows, uint64_t cols)
 {
     return (ckpt_tensor){ .name = name, .dtype = dtype, .rank = 2, .shape = { rows, cols } };
+}
+
+static ckpt_code pair_up(const ckpt_tensor *weight, const ckpt_tensor *scale,
+                         const map_read_options *options, ckpt_tensor *out, ckpt_error *err)
+{
+    return pair_encoding(&(pair_parts){ .data = weight, .scale = scale }, options, out, err);
 }
 
 static ckpt_code pair(ckpt_dtype dtype, ckpt_dtype scale_dtype, const uint64_t shapes[4],
@@ -21,7 +29,7 @@ static ckpt_code pair(ckpt_dtype dtype, ckpt_dtype scale_dtype, const uint64_t s
     const ckpt_tensor w = tensor("x.weight", dtype, shapes[0], shapes[1]);
     const ckpt_tensor s = tensor("x.scale", scale_dtype, shapes[2], shapes[3]);
     ckpt_error err;
-    const ckpt_code code = pair_encoding(&w, &s, &strict, out, &err);
+    const ckpt_code code = pair_up(&w, &s, &strict, out, &err);
 
     if (code != CKPT_OK)
         assert_non_null(strstr(err.text, "'x."));
@@ -77,8 +85,8 @@ static void test_what_was_read_is_stored_again(void **state)
         ckpt_tensor scale;
 
         assert_int_equal(pair(cases[i].dtype, CKPT_F8_E8M0, cases[i].shapes, &t), CKPT_OK);
-        data = pair_stored_data(&t);
-        scale = pair_stored_scale(&t);
+        data = pair_stored_part(&t, CKPT_DATA);
+        scale = pair_stored_part(&t, CKPT_SCALE);
         assert_int_equal(data.dtype, cases[i].dtype);
         assert_int_equal(data.scale_dtype, CKPT_NONE);
         assert_memory_equal(data.shape, cases[i].shapes, 2 * sizeof(uint64_t));
@@ -121,36 +129,36 @@ static void test_only_scales_scale(void **state)
 static void test_blocks_of_an_unknown_size_are_not_paired(void **state)
 {
     const map_read_options unknown = { .bare_codes = BARE_CODES_UNFIT,
-                                       .fp8 = 0 };
+                                       .encodings = 0 };
     const ckpt_tensor w = tensor("x.weight", CKPT_F8_E4M3, 128, 128);
     const ckpt_tensor s = tensor("x.scale", CKPT_F8_E8M0, 1, 1);
     ckpt_error err;
     ckpt_tensor t;
 
     (void)state;
-    assert_int_equal(pair_encoding(&w, &s, &unknown, &t, &err), CKPT_E_FORMAT);
+    assert_int_equal(pair_up(&w, &s, &unknown, &t, &err), CKPT_E_FORMAT);
     assert_non_null(strstr(err.text, "'x.weight'"));
 }
 
 static void test_u8_is_a_scale_when_told(void **state)
 {
-    const map_read_options told = { .u8_scales = 1, .fp8 = 1u << ENCODING_FP8_128 };
+    const map_read_options told = { .u8_scales = 1, .encodings = OFFICIAL };
     const ckpt_tensor w = tensor("x.weight", CKPT_F8_E4M3, 128, 128);
     const ckpt_tensor s = tensor("x.scale", CKPT_U8, 1, 1);
     ckpt_error err;
     ckpt_tensor t;
 
     (void)state;
-    assert_int_equal(pair_encoding(&w, &s, &strict, &t, &err), CKPT_E_FORMAT);
+    assert_int_equal(pair_up(&w, &s, &strict, &t, &err), CKPT_E_FORMAT);
     assert_non_null(strstr(err.text, "--u8-scales"));
-    assert_int_equal(pair_encoding(&w, &s, &told, &t, &err), CKPT_OK);
+    assert_int_equal(pair_up(&w, &s, &told, &t, &err), CKPT_OK);
     assert_int_equal(t.scale_dtype, CKPT_F8_E8M0);
 }
 
 static void test_codes_without_a_scale_are_refused(void **state)
 {
     static const ckpt_dtype codes[] = { CKPT_F8_E4M3, CKPT_F4, CKPT_I8, CKPT_U8 };
-    const map_read_options lenient = { .lenient = 1, .fp8 = 1u << ENCODING_FP8_128 };
+    const map_read_options lenient = { .lenient = 1, .encodings = OFFICIAL };
     ckpt_error err;
     ckpt_tensor t;
 
@@ -158,23 +166,23 @@ static void test_codes_without_a_scale_are_refused(void **state)
     for (int i = 0; i < 4; i++) {
         const ckpt_tensor w = tensor("x.weight", codes[i], 4, 4);
 
-        assert_int_equal(pair_encoding(&w, NULL, &strict, &t, &err), CKPT_E_FORMAT);
+        assert_int_equal(pair_up(&w, NULL, &strict, &t, &err), CKPT_E_FORMAT);
         assert_non_null(strstr(err.text, "'x.weight'"));
-        assert_int_equal(pair_encoding(&w, NULL, &lenient, &t, &err), CKPT_OK);
+        assert_int_equal(pair_up(&w, NULL, &lenient, &t, &err), CKPT_OK);
         assert_int_equal(t.scale_dtype, CKPT_NONE);
     }
     for (int i = 0; i < 4; i++) {
         const map_read_options bare = { .bare_codes = BARE_CODES_UNFIT,
-                                        .fp8 = 1u << ENCODING_FP8_128 };
+                                        .encodings = OFFICIAL };
         const ckpt_tensor w = tensor("x.weight", codes[i], 4, 4);
 
-        assert_int_equal(pair_encoding(&w, NULL, &bare, &t, &err), CKPT_OK);
+        assert_int_equal(pair_up(&w, NULL, &bare, &t, &err), CKPT_OK);
         assert_int_equal(t.dtype, codes[i]);
         assert_int_equal(t.scale_dtype, CKPT_NONE);
     }
     const ckpt_tensor mask = tensor("mask", CKPT_U8, 4, 4);
 
-    assert_int_equal(pair_encoding(&mask, NULL, &strict, &t, &err), CKPT_OK);
+    assert_int_equal(pair_up(&mask, NULL, &strict, &t, &err), CKPT_OK);
 }
 
 static void test_names_of_scales(void **state)
@@ -205,12 +213,12 @@ static void test_stacks_are_cut_between_matrices(void **state)
     ckpt_tensor t;
 
     (void)state;
-    assert_int_equal(pair_encoding(&w, &s, &strict, &t, &err), CKPT_OK);
+    assert_int_equal(pair_up(&w, &s, &strict, &t, &err), CKPT_OK);
     w.shape[1] = 100;       /* a block would take rows of two matrices */
-    assert_int_equal(pair_encoding(&w, &s, &strict, &t, &err), CKPT_E_FORMAT);
+    assert_int_equal(pair_up(&w, &s, &strict, &t, &err), CKPT_E_FORMAT);
     w.shape[1] = 128;
     s.shape[0] = 3;
-    assert_int_equal(pair_encoding(&w, &s, &strict, &t, &err), CKPT_E_FORMAT);
+    assert_int_equal(pair_up(&w, &s, &strict, &t, &err), CKPT_E_FORMAT);
 }
 
 int main(void)
