@@ -361,7 +361,7 @@ typedef struct {
     ckpt_run_options run;
     ckpt_open_options open;      /* of the source, `like` and `fill_from` */
     const char *layout;          /* "hf" (the default), "mp", "torch_dist" */
-    const char *dtype;           /* of quantised weights: "bf16", "fp8", "keep" (the default) */
+    const char *dtype;           /* of quantised weights: "bf16", "f32", "fp8", "keep" (default) */
     const char *experts;         /* of routed experts, also "fp4"; default: as dtype */
     const char *scale_dtype;     /* of FP8: "e8m0", "f32" */
     const char *names;           /* "native", "sglang", "transformers"; default: as the source's */

@@ -3,8 +3,18 @@
  *
  * An encoding is a dtype of codes and, where it is block-scaled, the block that shares a scale,
  * the dtypes that its scales may have, and what a scale of the whole tensor does. Whoever meets a
- * tensor asks the table; what the table does not have is not decoded. A new encoding is a line of
- * the table, the rows that it is read by (encoding_rows.c) and tests.
+ * tensor asks the table; what the table does not have is not decoded.
+ *
+ * A new encoding is
+ *   an id here and a line of the table (encoding.c): codes, block, dtypes of scales, what a scale
+ *     of the whole tensor does, the largest code, `uneven` where the last block must be whole
+ *   its rows (encoding_rows.c): how one becomes F32; `bf16` and `digest` where kernels know a
+ *     shorter way, else NULL and f32_digest
+ *   the words of a config that allow it (formats/config_scheme.c), and the names of its parts if
+ *     those are new (pair.c)
+ *   tests: test_encoding.c goes over the table by itself; codes x scales against NumPy as in
+ *     tests/interop/test_nvfp4.py
+ * Reading, digests, comparison, casts to BF16 and F32 and copies follow from these.
  */
 #ifndef CKPT_ENCODING_H
 #define CKPT_ENCODING_H

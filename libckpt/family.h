@@ -84,7 +84,7 @@ ckpt_code family_expand(const ckpt_family *family, const json_value *config, ckp
 ckpt_code family_expand_optional(const ckpt_family *family, const json_value *config,
                                  ckpt_catalog **out, ckpt_error *err);
 
-/* The blocks line, as map_read_options.fp8 has it; 0: there is none. */
+/* The blocks line, as map_read_options.encodings has it; 0: there is none. */
 unsigned family_fp8(const ckpt_family *family);
 
 /* The member of experts-told-by, or NULL. */

@@ -16,6 +16,11 @@ int plan_is_expert(const char *name)
     return 0;
 }
 
+int plan_is_plain(plan_encoding encoding)
+{
+    return encoding == PLAN_BF16 || encoding == PLAN_F32;
+}
+
 /* A scale dtype for FP8: as told, else as it is, else as official, else E8M0. */
 static ckpt_dtype fp8_scale(const ckpt_tensor *t, const ckpt_tensor *official,
                             const plan_policy *policy)
@@ -92,8 +97,8 @@ static int plan_tensor(ckpt_tensor *t, const ckpt_tensor *official, const plan_p
 
     if (!is_quantised(t, official))
         return 0;
-    if (wanted == PLAN_BF16 && t->scale_dtype != CKPT_NONE)
-        catalog_set_plain(t, CKPT_BF16);
+    if (plan_is_plain(wanted) && t->scale_dtype != CKPT_NONE)
+        catalog_set_plain(t, wanted == PLAN_F32 ? CKPT_F32 : CKPT_BF16);
     else if (wanted == PLAN_FP8 || (wanted == PLAN_KEEP && is_fp8))
         set_fp8(t, fp8_scale(t, official, policy));
     else if (wanted == PLAN_FP4)

@@ -15,7 +15,7 @@
 
 #include "catalog.h"
 
-typedef enum { PLAN_KEEP, PLAN_BF16, PLAN_FP8, PLAN_FP4 } plan_encoding;
+typedef enum { PLAN_KEEP, PLAN_BF16, PLAN_F32, PLAN_FP8, PLAN_FP4 } plan_encoding;
 
 typedef struct {
     plan_encoding dtype;           /* of quantised weights; PLAN_FP4 is for experts alone */
@@ -26,6 +26,9 @@ typedef struct {
 } plan_policy;
 
 int plan_is_expert(const char *name);
+
+/* 1 for those without scales. */
+int plan_is_plain(plan_encoding encoding);
 
 /* The tensors of `from` with the encodings of the policy. `official` is what the family expects, or
  * NULL. Refuses a policy that changes nothing where it should. *out is yours to free. */

@@ -25,10 +25,10 @@ typedef struct {
 /* Rows of an option table; `o` is a convert_command. */
 #define CONVERT_OPTIONS(o)                                                                       \
     { CLI_HEADING, NULL, NULL, NULL, "Encoding" },                                               \
-    { CLI_CHOICE, "dtype", "bf16|fp8|keep", &(o).words.dtype,                                    \
+    { CLI_CHOICE, "dtype", "bf16|f32|fp8|keep", &(o).words.dtype,                                \
       "encoding of quantised weights, also of experts unless --experts is given "                \
-      "(default keep)" },                                                                        \
-    { CLI_CHOICE, "experts", "bf16|fp8|fp4|keep", &(o).words.experts,                            \
+      "(default keep); f32 is always exact" },                                                   \
+    { CLI_CHOICE, "experts", "bf16|f32|fp8|fp4|keep", &(o).words.experts,                        \
       "encoding of routed experts (default: as --dtype)" },                                      \
     { CLI_CHOICE, "scale-dtype", "e8m0|f32", &(o).words.scale_dtype,                             \
       "dtype of the scales of FP8 weights (default: f32 if experts become FP8, because vLLM "    \

@@ -17,13 +17,13 @@ static int drops_scheme(const job_plan *plan)
     const ckpt_catalog *logical = plan->source->reading.logical;
     const config_scheme scheme = checkpoint_scheme(plan->source);
 
-    if (policy->dtype != PLAN_BF16 || !scheme.is_decoded || scheme.has_others)
+    if (!plan_is_plain(policy->dtype) || !scheme.is_decoded || scheme.has_others)
         return 0;
     for (size_t i = 0; i < ckpt_catalog_count(logical); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(logical, i);
 
         if (t->scale_dtype != CKPT_NONE && plan_is_expert(t->name) &&
-            policy->experts != PLAN_BF16)
+            !plan_is_plain(policy->experts))
             return 0;
     }
     return 1;

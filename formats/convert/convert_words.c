@@ -25,20 +25,22 @@ ckpt_code convert_find_layout(const char *layout, const ckpt_format **out, ckpt_
 static ckpt_code take_encoding(const char *option, const char *word, plan_encoding *out,
                                ckpt_error *err)
 {
-    static const char *const names[] = { "keep", "bf16", "fp8", "fp4" };
-    static const plan_encoding encodings[] = { PLAN_KEEP, PLAN_BF16, PLAN_FP8, PLAN_FP4 };
+    static const char *const names[] = { "keep", "bf16", "f32", "fp8", "fp4" };
+    static const plan_encoding encodings[] = { PLAN_KEEP, PLAN_BF16, PLAN_F32, PLAN_FP8,
+                                               PLAN_FP4 };
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (word == NULL || strcmp(word, names[i]) == 0) {
             *out = word == NULL ? *out : encodings[i];
             return CKPT_OK;
         }
-    return ckpt_fail(err, CKPT_E_USAGE, "--%s '%s': expected bf16, fp8, fp4 or keep", option,
+    return ckpt_fail(err, CKPT_E_USAGE, "--%s '%s': expected bf16, f32, fp8, fp4 or keep", option,
                      word);
 }
 
 static ckpt_code take_encodings(const convert_words *w, plan_policy *out, ckpt_error *err)
 {
+    const int mp = w->layout != NULL && strcmp(w->layout, "mp") == 0;
     ckpt_code code;
 
     out->dtype = PLAN_KEEP;
@@ -50,6 +52,9 @@ static ckpt_code take_encodings(const convert_words *w, plan_policy *out, ckpt_e
     if (out->dtype == PLAN_FP4)
         return ckpt_fail(err, CKPT_E_USAGE, "--dtype fp4: only experts can be FP4 (use --experts "
             "fp4)");
+    if (mp && (out->dtype == PLAN_F32 || out->experts == PLAN_F32))
+        return ckpt_fail(err, CKPT_E_USAGE, "--layout mp holds BF16, FP8 and FP4 weights, as the "
+                         "reference code does: --dtype and --experts cannot be f32");
     if (w->scale_dtype != NULL && strcmp(w->scale_dtype, "f32") != 0 &&
         strcmp(w->scale_dtype, "e8m0") != 0)
         return ckpt_fail(err, CKPT_E_USAGE, "--scale-dtype '%s': expected e8m0 or f32",

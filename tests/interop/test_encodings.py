@@ -143,6 +143,19 @@ def test_pairs_that_bf16_holds_are_cast_exactly(tool, tmp_path, form):
     tool("ckpt-verify", "compare", path, tmp_path / "out")
 
 
+def test_f32_holds_every_finite_product(ckpt, tmp_path, form):
+    codes, scales, factors = form[0]()
+    scales, factors = positive(scales, factors)
+    values, wrong = products(codes, factors)
+    codes[wrong | np.isnan(values)] = 0
+    values, _ = products(codes, factors)
+    path = write(tmp_path / "in", codes, scales, form)
+    ckpt("ckpt-convert", "--dtype", "f32", "--verify", path, tmp_path / "out")
+    (file,) = tensor_files(tmp_path / "out")
+    written = read_file(tmp_path / "out" / file)[0]
+    assert written[NAME].dtype == "F32" and written[NAME].data == values.tobytes()
+
+
 def test_products_beyond_f32_are_refused(ckpt, tmp_path, form):
     codes, scales, factors = form[0]()
     wrong = products(codes, factors)[1]

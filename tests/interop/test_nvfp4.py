@@ -137,6 +137,20 @@ def test_what_bf16_holds_is_cast_exactly(tool, tmp_path, form):
     tool("ckpt-verify", "compare", path, tmp_path / "out")
 
 
+def test_f32_holds_all_of_them(tool, tmp_path, form):
+    codes, scales = positive(*pairs())
+    values, wrong = products(codes, scales, 0.3, form)
+    assert not wrong.any() and (values.view(np.uint32) & 0xFFFF != 0).any()
+    path = write(tmp_path / "in", codes, scales, 0.3, form)
+    tool("ckpt-convert", "--dtype", "f32", "--verify", path, tmp_path / "out")
+    (file,) = tensor_files(tmp_path / "out")
+    written = read_file(tmp_path / "out" / file)[0]
+    assert list(written) == [X + ".weight"] and written[X + ".weight"].dtype == "F32"
+    assert written[X + ".weight"].data == values.tobytes()
+    assert "quantization_config" not in json.loads((tmp_path / "out/config.json").read_text())
+    tool("ckpt-verify", "compare", path, tmp_path / "out")
+
+
 def test_what_bf16_does_not_hold_is_refused_by_element(ckpt, tmp_path, form):
     codes, scales = np.full((4, 32), 2), np.full((4, 2), 0x38)
     path = write(tmp_path / "in", codes, scales, 0.3, form)
