@@ -34,6 +34,7 @@ static struct {
     int weights_only;
     int bits;
     cli_list globs;
+    cli_list rules;
     const char *as;
     const char *sort;
     const char *group;
@@ -120,6 +121,9 @@ static const cli_option compare_options_table[] = {
     { CLI_CHOICE, "as", "bf16|bf16-slime", &opt.as,
       "round the values of both to BF16 first: once, or as slime reads FP8, whose F32 scales it "
       "rounds before the product" },
+    { CLI_LIST, "up-to-rule", "RULE", &opt.rules,
+      "B's quantised tensors must be what this rule (fp8-b128-ue8m0, fp4-b32-deepseek ...) makes "
+      "of A's values, byte by byte, or blocks that stand for exactly A's values; may be repeated" },
     { CLI_HEADING, NULL, NULL, NULL, "How far values are apart" },
     { CLI_FLAG, "stat", NULL, &opt.stat,
       "print relative Frobenius error, largest error, cosine, share and distance of changes" },
@@ -135,6 +139,7 @@ static const cli_option compare_options_table[] = {
 static const cli_rule compare_rules[] = {
     { "as", NULL, "bits" },
     { "tolerance", NULL, "bits" },
+    { "up-to-rule", NULL, "bits|as|tolerance" },
     { "sort", "stat", NULL },
     { "group", "stat", NULL },
     { NULL, NULL, NULL }
@@ -464,6 +469,10 @@ static void print_comparison(const ckpt_comparison *c)
     print_config_differences(&c->config, "in A", "in B");
     print_names("missing in A", c->missing_in_a, c->missing_in_a_count);
     print_names("missing in B", c->missing_in_b, c->missing_in_b_count);
+    if (c->by_rule_count > 0)
+        printf("by rule: %zu tensors, %" PRIu64 " blocks as the rule makes them, %" PRIu64 " with "
+               "A's values in other bytes, %" PRIu64 " wrong\n", c->by_rule_count, c->blocks.made,
+               c->blocks.kept, c->blocks.wrong);
     if (!opt.bits && c->re_encoded_count > 0)
         printf("%zu tensors have equal values but different codes or scales (--bits lists them)\n",
                c->re_encoded_count);
@@ -487,6 +496,22 @@ static compare_options make_compare_options(cli_meter *meter)
     if (opt.as != NULL)
         options.form = strcmp(opt.as, "bf16") == 0 ? COMPARE_AS_BF16 : COMPARE_AS_BF16_SLIME;
     return options;
+}
+
+/* Rules by name, into `out`. */
+static ckpt_code find_rules(const quantise_rule *out[CLI_LIST_MAX], ckpt_error *err)
+{
+    for (size_t i = 0; i < opt.rules.count; i++) {
+        const char *name = opt.rules.items[i];
+
+        if ((out[i] = quantise_rule_find(name)) == NULL)
+            return ckpt_fail(err, CKPT_E_USAGE, "--up-to-rule '%s': no such rule; the nearest is "
+                             "'%s'", name, quantise_rule_nearest(name));
+        if (out[i]->has_tensor_scale)
+            return ckpt_fail(err, CKPT_E_USAGE, "--up-to-rule '%s': rules with a scale of the "
+                             "whole tensor are not checked", name);
+    }
+    return CKPT_OK;
 }
 
 static difference_order chosen_order(void)
@@ -554,15 +579,19 @@ static ckpt_code compare(const char *a_path, const char *b_path, int *status, ck
     ckpt_checkpoint *a = NULL;
     ckpt_checkpoint *b = NULL;
     ckpt_comparison *result = NULL;
+    const quantise_rule *rules[CLI_LIST_MAX];
     compare_options options;
     static cli_meter meter;      /* static, because cli_fail erases its line */
     ckpt_code code;
     int is_within;
 
-    if ((code = ckpt_open(a_path, &opt.open, &a, err)) != CKPT_OK ||
+    if ((code = find_rules(rules, err)) != CKPT_OK ||
+        (code = ckpt_open(a_path, &opt.open, &a, err)) != CKPT_OK ||
         (code = ckpt_open(b_path, &opt.open, &b, err)) != CKPT_OK)
         goto out;
     options = make_compare_options(&meter);
+    options.rules = rules;
+    options.rule_count = opt.rules.count;
     if ((code = compare_checkpoints(a, b, &options, &result, err)) != CKPT_OK)
         goto out;
     cli_meter_end(&meter);

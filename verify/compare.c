@@ -15,6 +15,7 @@ typedef struct {
     int64_t match;                 /* tensor of B, or NOT_COMPARED */
     compare_found found;
     difference_statistics *statistics;   /* NULL: not asked for */
+    const quantise_rule *rule;     /* that B must be by; NULL: values are compared */
 } compare_state;
 
 typedef struct {
@@ -23,7 +24,8 @@ typedef struct {
     ckpt_source *b;
     const compare_options *options;
     compare_state *states;         /* by tensor of A */
-    pthread_mutex_t lock;          /* of the states */
+    compare_blocks blocks;         /* of tensors that are held against a rule */
+    pthread_mutex_t lock;          /* of the states and blocks */
 } compare_sink;
 
 /* ---- tiles ---- */
@@ -36,18 +38,29 @@ static ckpt_code compare_tiles(compare_sink *s, const source_range *range, const
     ckpt_tile b_tile;
     const compare_pair pair = { ckpt_catalog_at(s->a->catalog, range->tensor),
                                 ckpt_catalog_at(s->b->catalog, (size_t)state->match),
-                                range, &b_range, a_tile, &b_tile, s->options->form, 0 };
+                                range, &b_range, a_tile, &b_tile, s->options->form,
+                                state->rule, 0 };
     compare_found found = { 0 };
+    compare_found by_value = { 0 };
+    compare_blocks blocks = { 0 };
     difference_statistics statistics;
     difference_statistics *sums = state->statistics == NULL ? NULL : &statistics;
     ckpt_code code;
 
     memset(&statistics, 0, sizeof statistics);
     b_range.tensor = (size_t)state->match;
-    if ((code = source_read_tile(s->b, &b_range, scratch, &b_tile, err)) != CKPT_OK ||
-        (code = compare_rows(&pair, &found, sums, scratch, err)) != CKPT_OK)
+    if ((code = source_read_tile(s->b, &b_range, scratch, &b_tile, err)) != CKPT_OK)
+        return code;
+    if (state->rule != NULL)
+        code = compare_by_rule(&pair, &found, &blocks, scratch, err);
+    if (code == CKPT_OK && (state->rule == NULL || sums != NULL))
+        code = compare_rows(&pair, state->rule == NULL ? &found : &by_value, sums, scratch, err);
+    if (code != CKPT_OK)
         return code;
     pthread_mutex_lock(&s->lock);
+    s->blocks.made += blocks.made;
+    s->blocks.kept += blocks.kept;
+    s->blocks.wrong += blocks.wrong;
     compare_found_merge(&state->found, &found, range->row);
     if (sums != NULL)
         difference_merge(state->statistics, sums);
@@ -74,12 +87,15 @@ static uint64_t compare_need(const ckpt_sink *self, size_t tensor, uint64_t row_
 {
     const compare_sink *s = (const compare_sink *)self;
     const ckpt_tensor *a = ckpt_catalog_at(s->a->catalog, tensor);
-    const int64_t match = s->states[tensor].match;
+    const compare_state *state = &s->states[tensor];
+    const ckpt_tensor *b;
 
-    if (match == NOT_COMPARED)
+    if (state->match == NOT_COMPARED)
         return 0;
-    return source_need(s->b, (size_t)match, row_count) +
-           compare_rows_need(a, ckpt_catalog_at(s->b->catalog, (size_t)match), row_count);
+    b = ckpt_catalog_at(s->b->catalog, (size_t)state->match);
+    return source_need(s->b, (size_t)state->match, row_count) +
+           compare_rows_need(a, b, row_count) +
+           (state->rule == NULL ? 0 : compare_rule_need(a, b));
 }
 
 /* ---- matching ---- */
@@ -89,6 +105,15 @@ static int is_left_out(const ckpt_tensor *t, const compare_options *options)
     return (options->asked.main_only && digest_is_mtp(t->name)) ||
            (options->glob_count > 0 &&
             !text_matches_any(t->name, options->globs, options->glob_count));
+}
+
+/* The first of the rules that makes tensors such as this one; NULL: none does. */
+static const quantise_rule *find_rule(const compare_options *options, const ckpt_tensor *b)
+{
+    for (size_t i = 0; i < options->rule_count; i++)
+        if (compare_rule_makes(options->rules[i], b))
+            return options->rules[i];
+    return NULL;
 }
 
 /* Pair the tensors by name; those of one shape and class are compared. `out` has room. */
@@ -115,6 +140,8 @@ static void match_tensors(compare_sink *s, const compare_options *options, const
             continue;
         out->element_count += ckpt_tensor_rows(a) * ckpt_tensor_cols(a);
         state->match = match;
+        state->rule = find_rule(options, b);
+        out->by_rule_count += state->rule != NULL;
         if (out->measured != NULL) {
             state->statistics = &out->measured[out->measured_count].statistics;
             out->measured[out->measured_count++] = (compare_measured){ .a = a, .b = b };
@@ -228,8 +255,11 @@ static int make_lists(ckpt_comparison *out, size_t a_count, size_t b_count,
 static ckpt_code check_compared(const compare_options *options, const ckpt_comparison *out,
                                 size_t a_count, size_t b_count, ckpt_error *err)
 {
-    if (out->compared > 0)
+    if (out->compared > 0 && (options->rule_count == 0 || out->by_rule_count > 0))
         return CKPT_OK;
+    if (out->compared > 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "no tensor of the second checkpoint has the encoding "
+                         "that rule '%s' makes", options->rules[0]->name);
     if (options->glob_count > 0)
         return ckpt_fail(err, CKPT_E_USAGE, "nothing to compare: no tensor that both checkpoints "
                          "have matches '%s'", options->globs[0]);
@@ -264,6 +294,7 @@ ckpt_code compare_sources(ckpt_source *a, ckpt_source *b, const compare_options 
                                    (options->measure ? sizeof *out->measured : 0));
     if ((code = ckpt_copy(a, &sink.base, &copy, err)) == CKPT_OK)
         collect(&sink, options, a_order, out);
+    out->blocks = sink.blocks;
     if (code == CKPT_OK && out->element_count == 0 && ckpt_comparison_is_same(out))
         code = ckpt_fail(err, CKPT_E_USAGE, "nothing to compare: the tensors of both checkpoints "
                          "(%zu) have no elements", out->compared);

@@ -8,7 +8,7 @@
 #ifndef CKPT_COMPARE_H
 #define CKPT_COMPARE_H
 
-#include "compare_rows.h"
+#include "compare_rule.h"
 #include "config_verdict.h"
 #include "libckpt/file.h"
 #include "libckpt/json.h"
@@ -23,6 +23,9 @@ typedef struct {
     size_t glob_count;
     compare_form form;
     int measure;                   /* also say how far values are apart */
+    const quantise_rule *const *rules;   /* tensors of B that one of them makes must be what the
+                                            first such makes of A: see compare_rule.h. NULL: none */
+    size_t rule_count;
 } compare_options;
 
 /* How far one tensor is from the other. */
@@ -52,6 +55,8 @@ struct ckpt_comparison {
     size_t missing_in_b_count;
     const char **re_encoded;       /* equal values, same encoding, different codes or scales */
     size_t re_encoded_count;
+    size_t by_rule_count;          /* tensors that were held against a rule */
+    compare_blocks blocks;         /* of those */
     compare_form form;
     compare_measured *measured;    /* of all whose values were compared, if that was asked for */
     size_t measured_count;

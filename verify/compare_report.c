@@ -138,4 +138,12 @@ void compare_put_members(json_writer *w, const ckpt_comparison *c)
     json_member_names(w, "missing_in_b", c->missing_in_b, c->missing_in_b_count);
     json_member_names(w, "re_encoded", c->re_encoded, c->re_encoded_count);
     config_verdict_put(w, &c->config, "a", "b");
+    if (c->by_rule_count > 0) {
+        json_member_object(w, "by_rule");
+        json_member_u64(w, "tensors", c->by_rule_count);
+        json_member_u64(w, "made", c->blocks.made);
+        json_member_u64(w, "kept", c->blocks.kept);
+        json_member_u64(w, "wrong", c->blocks.wrong);
+        json_put_object_end(w);
+    }
 }

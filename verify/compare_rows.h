@@ -5,6 +5,7 @@
 #define CKPT_COMPARE_ROWS_H
 
 #include "difference.h"
+#include "libckpt/quantise.h"
 #include "libckpt/sink.h"
 
 /* What both sides are rounded to first. */
@@ -35,6 +36,7 @@ typedef struct {
     const ckpt_tile *a_tile;
     const ckpt_tile *b_tile;
     compare_form form;
+    const quantise_rule *rule;     /* compare_by_rule's; else NULL */
     int same_bytes;                /* compare_rows finds it out */
 } compare_pair;
 

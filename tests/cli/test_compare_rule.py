@@ -1,0 +1,161 @@
+"""ckpt-verify compare --up-to-rule: exports of others, held against a named rule."""
+import json
+
+import numpy as np
+import pytest
+
+from conftest import DATA
+from corrupt.files import Model, Tensor, read_file
+
+GOLDEN = DATA / "quantise"
+FP4, FP8 = "m.experts.0.up.weight", "m.o_proj.weight"
+BLOCKS = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+# rule: name of the weight, dtypes of codes and scales, name of the scale, quantization_config.
+FORMS = {
+    "fp8-b128-f32": (FP8, "F8_E4M3", "F32", "_scale_inv", BLOCKS),
+    "fp8-b128-f32-deepseek": (FP8, "F8_E4M3", "F32", "_scale_inv", BLOCKS),
+    "fp8-b128-ue8m0": (FP8, "F8_E4M3", "F8_E8M0", "_scale_inv", BLOCKS),
+    "fp8-channel": (FP8, "F8_E4M3", "F32", "_scale", {"quant_method": "fp8"}),
+    "mxfp8-rceil": (FP8, "F8_E4M3", "U8", "_scale_inv", {"quant_method": "mxfp8"}),
+    "mxfp8-floor": (FP8, "F8_E4M3", "U8", "_scale_inv", {"quant_method": "mxfp8"}),
+    "fp4-b32-deepseek": (FP4, "I8", "F8_E8M0", "_scale_inv", BLOCKS),
+    "fp4-b32-floor": (FP4, "I8", "F8_E8M0", "_scale_inv", BLOCKS),
+    "fp4-b32-even": (FP4, "I8", "F8_E8M0", "_scale_inv", BLOCKS),
+}
+
+
+def golden(file):
+    return read_file(GOLDEN / file)[0]
+
+
+def plain(path, name, tensor, more=None):
+    model = Model()
+    model.files["model.safetensors"] = {name: tensor, **(more or {})}
+    return model.write(path)
+
+
+def quantised(path, rule, codes, scales, more=None):
+    """codes: bytes [rows, ...]; scales of the rule's own shape."""
+    name, dtype, scale_dtype, ending, config = FORMS[rule]
+    scale = Tensor(scale_dtype, scales.shape, scales.data)
+    model = Model()
+    model.config = {"quantization_config": config}
+    model.files["model.safetensors"] = {name: Tensor(dtype, codes.shape, codes.data),
+                                        name + ending: scale, **(more or {})}
+    return model.write(path)
+
+
+def pair(folder, rule, source="normal", more=None):
+    vectors = golden("vectors.safetensors")
+    plain(folder / "a", FORMS[rule][0], golden("inputs.safetensors")[source], more)
+    quantised(folder / "b", rule, vectors[f"{rule}/{source}/codes"],
+              vectors[f"{rule}/{source}/scale"], more)
+    return folder
+
+
+def compare(ckpt, folder, *rules, check, **how):
+    options = [w for r in rules for w in ("--up-to-rule", r)]
+    return ckpt("ckpt-verify", "compare", "--json", *options, folder / "a", folder / "b",
+                check=check, **how).json
+
+
+@pytest.mark.parametrize("rule", FORMS)
+def test_a_file_made_by_its_rule_is_right(ckpt, tmp_path, rule):
+    pair(tmp_path, rule, "edge" if rule == "mxfp8-floor" else "normal")
+    doc = compare(ckpt, tmp_path, rule, check=0)
+    assert doc["same"] and doc["by_rule"]["tensors"] == 1
+    assert doc["by_rule"]["made"] > 0 and doc["by_rule"]["wrong"] == 0
+    assert not compare(ckpt, tmp_path, check=1)["same"]          # as values it differs
+    assert compare(ckpt, tmp_path, rule, check=0, env={"CKPT_KERNELS": "scalar"}) == doc
+
+
+@pytest.mark.parametrize("made,asked", [
+    ("fp8-b128-f32", "fp8-b128-f32-deepseek"), ("fp8-b128-f32-deepseek", "fp8-b128-f32"),
+    ("mxfp8-rceil", "mxfp8-floor"), ("fp4-b32-deepseek", "fp4-b32-floor"),
+    ("fp4-b32-floor", "fp4-b32-even"), ("fp4-b32-even", "fp4-b32-deepseek")])
+def test_a_file_made_by_another_rule_is_not(ckpt, tmp_path, made, asked):
+    pair(tmp_path, made)
+    doc = compare(ckpt, tmp_path, asked, check=1)
+    assert doc["by_rule"]["wrong"] > 0 and not doc["same"]
+    assert doc["differing"][0]["kind"] == "values"
+
+
+def test_one_changed_code_is_found(ckpt, tmp_path):
+    rule = "fp8-b128-ue8m0"
+    pair(tmp_path, rule)
+    vectors = golden("vectors.safetensors")
+    codes = vectors[f"{rule}/normal/codes"]
+    changed = codes.changed(130 * 160 + 77, lambda byte: byte ^ 1)
+    (tmp_path / "c").mkdir()
+    plain(tmp_path / "c" / "a", FP8, golden("inputs.safetensors")["normal"])
+    quantised(tmp_path / "c" / "b", rule, changed, vectors[f"{rule}/normal/scale"])
+    doc = compare(ckpt, tmp_path / "c", rule, check=1)
+    d = doc["first_difference"]
+    assert (d["row"], d["col"], d["count"]) == (130, 77, 1)
+    assert doc["by_rule"] == {"tensors": 1, "made": 3, "kept": 0, "wrong": 1}
+
+
+@pytest.mark.parametrize("rule", ["fp8-b128-ue8m0", "fp4-b32-deepseek"])
+def test_kept_blocks_are_right_and_only_those_with_equal_values(ckpt, tmp_path, rule):
+    like = golden("like.safetensors")
+    kind = rule[:3]
+    plain(tmp_path / "a", FORMS[rule][0], like[f"{kind}/trained"])
+    for name in "expect", "plain":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").symlink_to(tmp_path / "a")
+        quantised(tmp_path / name / "b", rule, like[f"{kind}/{name}.codes"],
+                  like[f"{kind}/{name}.scale"])
+    blocks = compare(ckpt, tmp_path / "expect", rule, check=0)["by_rule"]
+    assert blocks["kept"] >= {"fp8": 1, "fp4": 14}[kind] and blocks["made"] > 0
+    assert compare(ckpt, tmp_path / "plain", rule, check=0)["by_rule"]["wrong"] == 0
+
+
+def test_plain_tensors_must_be_equal(ckpt, tmp_path):
+    norm = Tensor("F32", [4], np.arange(4, dtype="<f4").tobytes())
+    pair(tmp_path, "fp8-b128-ue8m0", more={"norm": norm})
+    assert compare(ckpt, tmp_path, "fp8-b128-ue8m0", check=0)["compared"] == 2
+    other = tmp_path / "other"
+    other.mkdir()
+    pair(other, "fp8-b128-ue8m0", more={"norm": norm})
+    (other / "a").rename(other / "x")
+    plain(other / "a", FP8, golden("inputs.safetensors")["normal"],
+          {"norm": norm.changed(0, 9)})
+    doc = compare(ckpt, other, "fp8-b128-ue8m0", check=1)
+    assert [d["name"] for d in doc["differing"]] == ["norm"]
+
+
+def test_statistics_and_the_rule_go_together(ckpt, tmp_path):
+    pair(tmp_path, "fp4-b32-deepseek")
+    doc = ckpt("ckpt-verify", "compare", "--json", "--stat", "--up-to-rule", "fp4", tmp_path / "a",
+               tmp_path / "b").json
+    assert doc["same"] and 0.11 < doc["tensors"][0]["relative_error"] < 0.15
+
+
+def test_values_that_no_rule_takes_are_named(ckpt, tmp_path):
+    rule = "fp8-b128-ue8m0"
+    source = golden("inputs.safetensors")["nonfinite"]
+    plain(tmp_path / "a", FP8, source)
+    quantised(tmp_path / "b", rule, Tensor("", [4, 256], bytes(1024)),
+              Tensor("", [1, 2], b"\x7f\x7f"))
+    err = ckpt("ckpt-verify", "compare", "--up-to-rule", rule, tmp_path / "a", tmp_path / "b",
+               check=2).err
+    assert "row 0" in err and rule in err
+
+
+@pytest.mark.parametrize("options,word", [
+    (["--up-to-rule", "fp8-b128-u8m0"], "fp8-b128-ue8m0"),
+    (["--up-to-rule", "nvfp4"], "whole tensor"),
+    (["--up-to-rule", "fp4"], "no tensor"),
+    (["--up-to-rule", "fp8-ue8m0", "--bits"], "--bits")])
+def test_rules_that_cannot_be_checked_are_refused(ckpt, tmp_path, options, word):
+    pair(tmp_path, "fp8-b128-ue8m0")
+    err = ckpt("ckpt-verify", "compare", *options, tmp_path / "a", tmp_path / "b", check=2).err
+    assert word in err
+
+
+def test_our_own_export_is_by_its_rules(ckpt, golden_a, tmp_path):
+    """FP8 and FP4 in one release: two rules, and blocks that are as they were."""
+    ckpt("ckpt-convert", "--dtype", "bf16", golden_a, tmp_path / "a")
+    doc = json.loads(ckpt("ckpt-verify", "compare", "--json", "--up-to-rule", "fp4",
+                          "--up-to-rule", "fp8-ue8m0", tmp_path / "a", golden_a).out)
+    assert doc["by_rule"]["tensors"] == doc["other_encodings"] and doc["by_rule"]["wrong"] == 0
