@@ -104,7 +104,8 @@ static uint64_t largest(const uint64_t *counts, size_t count)
 
 static void print_exponents(const uint64_t exponents[STATISTICS_EXPONENTS], uint64_t zeros)
 {
-    const uint64_t most = size_max(largest(exponents, STATISTICS_EXPONENTS), zeros);
+    const uint64_t most_nonzero = largest(exponents, STATISTICS_EXPONENTS);
+    const uint64_t most = size_max(most_nonzero, zeros);
     int first = 0;
     int last = STATISTICS_EXPONENTS - 1;
 
@@ -114,7 +115,7 @@ static void print_exponents(const uint64_t exponents[STATISTICS_EXPONENTS], uint
         last--;
     printf("values by magnitude, from the power of two to the next\n%16s  %14" PRIu64, "0", zeros);
     histogram_print_bar(zeros, most);
-    for (int e = first; e <= last && most > zeros; e++) {
+    for (int e = first; e <= last && most_nonzero > 0; e++) {
         printf("%12s2^%-4d  %12" PRIu64, e == 0 ? "below " : "", e == 0 ? -126 : e - 127,
                exponents[e]);
         histogram_print_bar(exponents[e], most);
@@ -204,9 +205,8 @@ ckpt_code inspect_check_rows(const ckpt_tensor *tensor, const inspect_rows *rows
                          ckpt_dtype_name(tensor->dtype));
     if (rows->row < have && rows->count <= have - rows->row)
         return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' has %" PRIu64 " rows, 0 to %" PRIu64
-                     ": there is no row %" PRIu64, tensor->name, have, have - 1,
-                     rows->row + rows->count - 1);
+    return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' has %" PRIu64 " rows, counted from 0: there "
+                     "is no row %" PRIu64, tensor->name, have, rows->row + rows->count - 1);
 }
 
 static void put_float(float value, json_writer *w)

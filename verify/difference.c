@@ -88,10 +88,13 @@ void difference_add_row(difference_tile *t, const float *a, const float *b, uint
 
 void difference_add_same(difference_tile *t, const float *a)
 {
-    row_difference found;
+    row_statistics found;
 
-    kernels_get()->f32_row_difference(a, a, t->cols, &found);
-    add_sums(t, &found);
+    kernels_get()->f32_row_statistics(a, t->cols, &found);
+    t->statistics->count += t->cols;
+    t->a_squares += found.squares;
+    t->b_squares += found.squares;
+    t->dot += found.squares;
 }
 
 void difference_add_ints(difference_tile *t, const int64_t *a, const int64_t *b, uint64_t row)

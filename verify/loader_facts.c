@@ -1,6 +1,7 @@
 /* The facts that rules about loaders look at. */
 #include "loader_facts.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,7 +9,7 @@
 #include "libckpt/config_number.h"
 #include "libckpt/encoding.h"
 #include "libckpt/plan.h"
-#include "libckpt/size.h"
+#include "libckpt/table.h"
 #include "libckpt/text.h"
 
 static void add_to(weight_group *group, const ckpt_tensor *t)
@@ -66,32 +67,46 @@ static const json_value *plain_list(const loader_facts *f)
     return list != NULL ? list : json_member(f->quantization, "modules_to_not_convert");
 }
 
-/* Does an entry name this module, or one above it? "model." in front of either is left out. */
-static int names_module(const char *entry, const char *module)
+static const char *without_model(const char *name)
 {
     static const char prefix[] = "model.";
-    size_t length;
 
-    if (strncmp(entry, prefix, sizeof prefix - 1) == 0)
-        entry += sizeof prefix - 1;
-    if (strncmp(module, prefix, sizeof prefix - 1) == 0)
-        module += sizeof prefix - 1;
-    length = strlen(entry);
-    return length > 0 && strncmp(module, entry, length) == 0 &&
-           (module[length] == '\0' || module[length] == '.');
+    return strncmp(name, prefix, sizeof prefix - 1) == 0 ? name + sizeof prefix - 1 : name;
 }
 
-static int is_listed(const json_value *list, const char *module)
+/* The entries by name, "model." in front left out. Lists may be long, and so may models be. */
+static ckpt_code index_list(const json_value *list, table *out, ckpt_error *err)
 {
     for (const json_value *v = json_first(list); v != NULL; v = json_next(v))
-        if (json_string(v) != NULL && names_module(json_string(v), module))
+        if (json_string(v) != NULL &&
+            table_add(out, without_model(json_string(v)), 0) == TABLE_NO_MEMORY)
+            return ckpt_fail_memory(err, "a list of modules", json_count(list));
+    return CKPT_OK;
+}
+
+/* Does an entry name this module, or one above it? */
+static int is_listed(const table *list, const char *module)
+{
+    char name[MAP_NAME_BYTES];
+    uint64_t unused;
+
+    if (strlen(without_model(module)) >= sizeof name)
+        return 0;
+    snprintf(name, sizeof name, "%s", without_model(module));
+    for (;;) {
+        char *dot = strrchr(name, '.');
+
+        if (name[0] != '\0' && table_find(list, name, &unused))
             return 1;
-    return 0;
+        if (dot == NULL)
+            return 0;
+        *dot = '\0';
+    }
 }
 
 /* Any of the names by which servers call the module: which of them a server asks for is its own
  * business, and ckpt-convert lists them all. */
-static int weight_is_listed(const loader_facts *f, const json_value *list, const char *weight)
+static int weight_is_listed(const loader_facts *f, const table *list, const char *weight)
 {
     map_captures captures = { .count = 0 };
     const map_module *module =
@@ -104,22 +119,27 @@ static int weight_is_listed(const loader_facts *f, const json_value *list, const
     return is_listed(list, weight);
 }
 
-static void look_at_lists(loader_facts *f)
+static ckpt_code look_at_lists(loader_facts *f, ckpt_error *err)
 {
-    const json_value *list = plain_list(f);
+    table list;
+    ckpt_code code;
 
-    for (size_t i = 0; i < ckpt_catalog_count(f->in.logical); i++) {
+    table_init(&list);
+    code = index_list(plain_list(f), &list, err);
+    for (size_t i = 0; i < ckpt_catalog_count(f->in.logical) && code == CKPT_OK; i++) {
         const ckpt_tensor *t = ckpt_catalog_at(f->in.logical, i);
         int listed;
 
         if (!is_weight(&f->in, t))
             continue;
-        listed = weight_is_listed(f, list, t->name);
+        listed = weight_is_listed(f, &list, t->name);
         if (loader_form(t) == FORM_PLAIN && !listed)
             add_to(&f->unlisted, t);
         if (loader_form(t) != FORM_PLAIN && listed)
             add_to(&f->listed, t);
     }
+    table_release(&list);
+    return code;
 }
 
 /* ---- all ---- */
@@ -131,7 +151,6 @@ static const char *text_of(const json_value *object, const char *key)
 
 ckpt_code loader_facts_find(const loader_input *in, loader_facts *out, ckpt_error *err)
 {
-    (void)err;
     memset(out, 0, sizeof *out);
     out->in = *in;
     out->is_v4 = strcmp(in->family, "deepseek_v4") == 0;
@@ -150,9 +169,7 @@ ckpt_code loader_facts_find(const loader_input *in, loader_facts *out, ckpt_erro
         out->input_scales += (size_t)text_ends_with(name, ".input_scale");
         out->tensor_scales += (size_t)text_ends_with(name, ".weight_scale_2");
     }
-    if (out->quantization != NULL)
-        look_at_lists(out);
-    return CKPT_OK;
+    return out->quantization == NULL ? CKPT_OK : look_at_lists(out, err);
 }
 
 /* ---- scales that must be powers of two ---- */

@@ -396,6 +396,10 @@ static int has_untold_nvfp4(rule_call *call)
 
     if (!f->is_v4 || f->tensor_scales == 0 || f->quantization == NULL)
         return 0;
+    if (call->loader == LOADER_VLLM && f->expert_dtype != NULL &&
+        strcmp(f->expert_dtype, "fp4") != 0)
+        return say(call, "experts are NVFP4, which goes with expert_dtype \"fp4\", not '%s'",
+                   f->expert_dtype);
     if (!says(f, "moe_quant_algo", "NVFP4"))
         return say(call, "experts are NVFP4, but quantization_config has no moe_quant_algo "
                    "\"NVFP4\"");

@@ -59,14 +59,6 @@ uint64_t statistics_need(const ckpt_tensor *tensor)
     return values_need(tensor) + arena_cost(ckpt_tensor_cols(tensor) * sizeof(int64_t));
 }
 
-static uint32_t exponent_of(float value)
-{
-    uint32_t bits;
-
-    memcpy(&bits, &value, sizeof bits);
-    return bits >> 23 & 0xff;
-}
-
 static void note_zero_row(tensor_statistics *s, uint64_t row)
 {
     s->zero_rows++;
@@ -86,25 +78,45 @@ static void note_bad(tensor_statistics *s, const float *values, uint64_t cols, u
     s->bad_col = c;
 }
 
-static void count_exponents(uint64_t *exponents, const float *values, uint64_t cols)
+/* Counters of F32 exponents, four of each, as count_bytes has them. */
+typedef struct {
+    uint64_t lanes[4][STATISTICS_EXPONENTS];
+} exponent_counters;
+
+static void count_exponents(exponent_counters *counters, const float *values, uint64_t cols)
 {
-    for (uint64_t c = 0; c < cols; c++)
-        if (isfinite(values[c]) && values[c] != 0)
-            exponents[exponent_of(values[c])]++;
+    for (uint64_t c = 0; c < cols; c++) {
+        uint32_t bits;
+
+        memcpy(&bits, &values[c], sizeof bits);
+        counters->lanes[c % 4][bits >> 23 & 0xff]++;
+    }
+}
+
+/* Exponent 0 is that of zeros, too, and the last one that of NaN and infinity. */
+static void add_exponents(tensor_statistics *s, const exponent_counters *counters, uint64_t zeros)
+{
+    for (int e = 0; e < STATISTICS_EXPONENTS - 1; e++)
+        for (int l = 0; l < 4; l++)
+            s->exponents[e] += counters->lanes[l][e];
+    s->exponents[0] -= zeros;
 }
 
 static void add_floats(tensor_statistics *s, values_reader *values, const source_range *range,
                        float *buffer)
 {
+    exponent_counters counters;
+    uint64_t zeros = 0;
     double sum = 0;
     double squares = 0;
 
+    memset(&counters, 0, sizeof counters);
     for (uint64_t r = 0; r < range->row_count; r++) {
         row_statistics row;
 
         values_f32(values, r, 0, values->cols, buffer);
         values->kernels->f32_row_statistics(buffer, values->cols, &row);
-        s->zeros += row.zeros;
+        zeros += row.zeros;
         s->nans += row.nans;
         s->infinities += row.infinities;
         s->min = fminf(s->min, row.min);
@@ -116,8 +128,11 @@ static void add_floats(tensor_statistics *s, values_reader *values, const source
         if (row.nans + row.infinities > 0)
             note_bad(s, buffer, values->cols, range->row + r);
         if (s->exponents != NULL)
-            count_exponents(s->exponents, buffer, values->cols);
+            count_exponents(&counters, buffer, values->cols);
     }
+    s->zeros += zeros;
+    if (s->exponents != NULL)
+        add_exponents(s, &counters, zeros);
     exact_sum_add(sum < 0 ? &s->negative : &s->positive, fabs(sum));
     exact_sum_add(&s->squares, squares);
 }
@@ -146,20 +161,33 @@ static void add_ints(tensor_statistics *s, const values_reader *values, const so
 
 /* ---- codes and scales ---- */
 
-/* Neighbours are often the same: counters of their own keep one from waiting for the other. */
+/* Neighbours are often the same: with four counters of a byte they need not wait for each other. */
 static void count_bytes(const uint8_t *bytes, uint64_t size, uint64_t counts[256])
 {
-    uint64_t lanes[4][256];
-    uint64_t i = 0;
+    uint32_t lanes[4][256];
 
-    memset(lanes, 0, sizeof lanes);
-    for (; i + 4 <= size; i += 4)
-        for (uint64_t l = 0; l < 4; l++)
-            lanes[l][bytes[i + l]]++;
-    for (; i < size; i++)
-        lanes[0][bytes[i]]++;
-    for (int b = 0; b < 256; b++)
-        counts[b] = lanes[0][b] + lanes[1][b] + lanes[2][b] + lanes[3][b];
+    memset(counts, 0, 256 * sizeof *counts);
+    while (size > 0) {
+        const uint64_t now = size_min(size, UINT32_MAX);
+        uint64_t i = 0;
+
+        memset(lanes, 0, sizeof lanes);
+        for (; i + 4 <= now; i += 4) {
+            uint32_t word;
+
+            memcpy(&word, bytes + i, sizeof word);
+            lanes[0][word & 0xff]++;
+            lanes[1][word >> 8 & 0xff]++;
+            lanes[2][word >> 16 & 0xff]++;
+            lanes[3][word >> 24]++;
+        }
+        for (; i < now; i++)
+            lanes[0][bytes[i]]++;
+        for (int b = 0; b < 256; b++)
+            counts[b] += (uint64_t)lanes[0][b] + lanes[1][b] + lanes[2][b] + lanes[3][b];
+        bytes += now;
+        size -= now;
+    }
 }
 
 static void add_codes(tensor_statistics *s, const ckpt_tensor *t, const ckpt_tile *tile)
@@ -189,25 +217,43 @@ static void add_scale(scale_statistics *s, float scale)
         s->nans++;
         return;
     }
-    s->min = fminf(s->min, scale);
-    s->max = fmaxf(s->max, scale);
+    s->min = scale < s->min ? scale : s->min;
+    s->max = scale > s->max ? scale : s->max;
+}
+
+static void add_e8m0_scales(scale_statistics *s, const uint8_t *codes, uint64_t count)
+{
+    uint64_t counts[256];
+
+    count_bytes(codes, count, counts);
+    s->zeros += counts[0];
+    s->nans += counts[255];
+    for (unsigned c = 0; c < 255; c++) {
+        const uint8_t code = (uint8_t)c;
+
+        if (counts[c] > 0)
+            add_scale(s, scale_get(kernels_get(), CKPT_F8_E8M0, &code, 0));
+    }
 }
 
 static void add_scales(scale_statistics *s, const ckpt_tensor *t, const ckpt_tile *tile)
 {
     const uint8_t *from = tile->part[CKPT_SCALE];
     const uint64_t bytes = ckpt_dtype_bits(t->scale_dtype) / 8;
-    const int is_e8m0 = t->scale_dtype == CKPT_F8_E8M0;
     uint64_t count = t->scale_dtype == CKPT_NONE ? 0 : tile->part_bytes[CKPT_SCALE] / bytes;
     float scales[SCALES_AT_ONCE];
 
     s->count += count;
+    if (t->scale_dtype == CKPT_F8_E8M0) {
+        add_e8m0_scales(s, from, count);
+        return;
+    }
     while (count > 0) {
         const uint64_t now = size_min(count, SCALES_AT_ONCE);
 
         scale_row_f32(kernels_get(), t->scale_dtype, from, now, scales);
         for (uint64_t i = 0; i < now; i++) {
-            s->zeros += is_e8m0 ? from[i] == 0 : scales[i] == 0;
+            s->zeros += scales[i] == 0;
             add_scale(s, scales[i]);
         }
         from += now * bytes;

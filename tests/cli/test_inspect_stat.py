@@ -42,7 +42,7 @@ def made(tmp_path_factory):
         FP8: Tensor("F8_E4M3", [130, 257], codes.tobytes()),
         FP8 + "_scale_inv": Tensor("F32", [2, 3], scales.tobytes()),
         "ids": Tensor("I64", [2, 2], ids.tobytes()),
-        "wide": Tensor("F64", [1], bytes(8))}
+        "wide": Tensor("F64", [1], bytes(8)), "none": Tensor("F32", [0, 4], b"")}
     values = {
         "plain": plain, "half": as_f32(half).reshape(6, 40),
         FP4: (e2m1(nibbles) * e8m0(groups).repeat(32, 1)).astype("f4"),
@@ -60,7 +60,7 @@ def statistics(ckpt, path, *options, **how):
 def test_figures_are_those_of_numpy(ckpt, made):
     path, values, _ = made
     said = statistics(ckpt, path)
-    assert set(said) == set(values) | {"wide"} and said["wide"] is None
+    assert set(said) == set(values) | {"wide", "none"} and said["wide"] is None
     for name in "plain", "half", FP4, FP8:
         v = values[name].astype(float)
         finite = v[np.isfinite(v)]
@@ -121,6 +121,19 @@ def test_the_table_and_the_bars(ckpt, made):
     assert "wide  F64: has no values that are decoded" in out
 
 
+def test_bars_are_drawn_for_every_power_of_two_in_between(ckpt, tmp_path):
+    model = Model()
+    values = np.array([0] * 50 + [1, 1, 0.25, -0.3, 3e-39], "f4")
+    model.files["model.safetensors"] = {"x": Tensor("F32", [55], values.tobytes())}
+    out = ckpt("ckpt-inspect", "--stat", "--histogram", model.write(tmp_path / "m")).out
+    table = out.split("to the next\n")[1].split("\n\n")[0].splitlines()
+    rows = {line.split("  #")[0].rsplit(None, 1)[0].strip(): int(line.split("  #")[0].split()[-1])
+            for line in table}
+    assert rows["0"] == 50 and rows["2^0"] == 2 and rows["2^-2"] == 2 and rows["2^-1"] == 0
+    assert rows["below 2^-126"] == 1 and len(rows) == 129
+    assert table[0].endswith("  " + "#" * 40)
+
+
 def test_a_product_beyond_f32_is_counted(ckpt, tmp_path):
     model = Model()
     model.files["model.safetensors"] = {
@@ -161,6 +174,7 @@ def test_integers_are_printed_as_such(ckpt, made):
     (["--values", "300", "--tensors", "plain"], "300 rows"),
     (["--values", "299-300", "--tensors", "plain"], "300 rows"),
     (["--values", "0", "--tensors", "wide"], "F64"),
+    (["--values", "0", "--tensors", "none"], "0 rows"),
     (["--values", "3-2", "--tensors", "plain"], "'3-2'"),
     (["--values", "x", "--tensors", "plain"], "'x'"),
     (["--values", "1-", "--tensors", "plain"], "'1-'"),
