@@ -9,8 +9,6 @@
 #include "file.h"
 #include "size.h"
 
-enum { HASH_PIECE_BYTES = 1 << 20 };
-
 struct sha256 {
     EVP_MD_CTX *context;
     unsigned size;           /* of the result in bytes */
@@ -91,20 +89,25 @@ void sha256_abort(sha256 *h)
     free(h);
 }
 
-static ckpt_code add_file(sha256 *h, const ckpt_file *f, ckpt_error *err)
+typedef int stop_fn(void *context);
+
+static ckpt_code add_file(sha256 *h, const ckpt_file *f, stop_fn *stop, void *context,
+                          ckpt_error *err)
 {
-    unsigned char *piece = malloc(HASH_PIECE_BYTES);
+    unsigned char *piece = malloc(SHA256_PIECE_BYTES);
     ckpt_code code = CKPT_OK;
     uint64_t offset = 0;
 
     if (piece == NULL)
-        return ckpt_fail_memory(err, "a piece of a file", HASH_PIECE_BYTES);
+        return ckpt_fail_memory(err, "a piece of a file", SHA256_PIECE_BYTES);
     while (offset < file_size(f) && code == CKPT_OK) {
-        const size_t size = (size_t)size_min(file_size(f) - offset, HASH_PIECE_BYTES);
+        const size_t size = (size_t)size_min(file_size(f) - offset, SHA256_PIECE_BYTES);
 
         code = file_read_at(f, offset, piece, size, err);
         if (code == CKPT_OK)
             code = sha256_add(h, piece, size, err);
+        if (code == CKPT_OK && stop != NULL && stop(context))
+            code = ckpt_fail(err, CKPT_E_INTERRUPTED, "interrupted");
         offset += size;
     }
     free(piece);
@@ -122,13 +125,27 @@ static ckpt_code hash_file(const char *path, int as_blob, char out[SHA256_HEX], 
     if ((code = as_blob ? git_blob_begin(file_size(f), &h, err) : sha256_begin(&h, err)) !=
         CKPT_OK)
         goto out;
-    if ((code = add_file(h, f, err)) != CKPT_OK)
+    if ((code = add_file(h, f, NULL, NULL, err)) != CKPT_OK)
         goto out;
     code = sha256_end(h, out, err);
     h = NULL;
 out:
     sha256_abort(h);
     file_close(f, NULL);
+    return code;
+}
+
+ckpt_code sha256_of(const ckpt_file *file, int (*stop)(void *context), void *context,
+                    char out[SHA256_HEX], ckpt_error *err)
+{
+    sha256 *h = NULL;
+    ckpt_code code;
+
+    if ((code = sha256_begin(&h, err)) != CKPT_OK)
+        return code;
+    if ((code = add_file(h, file, stop, context, err)) == CKPT_OK)
+        return sha256_end(h, out, err);
+    sha256_abort(h);
     return code;
 }
 

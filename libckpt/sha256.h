@@ -2,9 +2,10 @@
 #ifndef CKPT_SHA256_H
 #define CKPT_SHA256_H
 
-#include "error.h"
+#include "file.h"
 
 enum { SHA256_HEX = 65, GIT_BLOB_HEX = 41 };     /* with the NUL */
+enum { SHA256_PIECE_BYTES = 1 << 20 };           /* memory that a file takes while it is hashed */
 
 typedef struct sha256 sha256;
 
@@ -20,6 +21,10 @@ void sha256_abort(sha256 *h);            /* consumes h; NULL is fine */
 
 /* Of a whole file, read to its end in pieces. */
 ckpt_code sha256_file(const char *path, char out[SHA256_HEX], ckpt_error *err);
+/* The same of a file that is open; `stop` (may be NULL) is asked between pieces, and not 0 ends it
+ * with CKPT_E_INTERRUPTED. */
+ckpt_code sha256_of(const ckpt_file *file, int (*stop)(void *context), void *context,
+                    char out[SHA256_HEX], ckpt_error *err);
 ckpt_code git_blob_file(const char *path, char out[SHA256_HEX], ckpt_error *err);
 
 #endif

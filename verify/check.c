@@ -95,33 +95,17 @@ static int is_left_out(const ckpt_tensor *t, const check_options *options)
     return options->main_only && digest_is_mtp(t->name);
 }
 
-/* A tensor of the manifest and its counterpart in the checkpoint, or CKPT_NOT_FOUND. */
-static void check_tensor(const ckpt_digest *digest, const ckpt_catalog *catalog, size_t said,
-                         check_result *out)
+/* A digest_difference_fn. */
+static void take_difference(void *context, digest_difference kind, const char *name,
+                            const char *expected, const char *got)
 {
-    const ckpt_tensor *expected = ckpt_catalog_at(out->manifest.catalog, said);
-    const int64_t found = ckpt_catalog_find(catalog, expected->name);
-    const ckpt_tensor *got;
-    hash128 expected_value;
-    hash128 got_value;
+    check_result *out = context;
 
-    if (found == CKPT_NOT_FOUND) {
-        add_difference(out, CHECK_MISSING, expected->name);
-        return;
+    add_difference(out, (check_kind)kind, name);
+    if (kind == DIGEST_VALUE) {
+        memcpy(out->differing[out->differing_count - 1].expected, expected, CKPT_DIGEST_HEX);
+        memcpy(out->differing[out->differing_count - 1].got, got, CKPT_DIGEST_HEX);
     }
-    got = ckpt_catalog_at(catalog, (size_t)found);
-    if (!catalog_same_shape(expected, got) ||
-        ckpt_tensor_is_int(expected) != ckpt_tensor_is_int(got)) {
-        add_difference(out, CHECK_SHAPE, expected->name);
-        return;
-    }
-    expected_value = digest_get(out->manifest.digest, said);
-    got_value = digest_get(digest, (size_t)found);
-    if (memcmp(&expected_value, &got_value, sizeof got_value) == 0)
-        return;
-    add_difference(out, CHECK_VALUE, expected->name);
-    hash128_hex(expected_value, out->differing[out->differing_count - 1].expected);
-    hash128_hex(got_value, out->differing[out->differing_count - 1].got);
 }
 
 static int compare_differences(const void *left, const void *right)
@@ -135,28 +119,14 @@ static int compare_differences(const void *left, const void *right)
 static ckpt_code check_values(const ckpt_digest *digest, const ckpt_catalog *catalog,
                               const check_options *options, check_result *out, ckpt_error *err)
 {
-    const ckpt_catalog *said = out->manifest.catalog;
-    size_t matched = 0;
+    const digest_side expected = { out->manifest.catalog, out->manifest.digest };
+    const digest_side got = { catalog, digest };
     ckpt_code code;
 
     if ((code = ckpt_digest_root(digest, 0, out->root, err)) != CKPT_OK ||
         (code = ckpt_digest_root(digest, 1, out->main_root, err)) != CKPT_OK)
         return code;
-    for (size_t i = 0; i < ckpt_catalog_count(said); i++) {
-        const ckpt_tensor *t = ckpt_catalog_at(said, i);
-
-        matched += !is_left_out(t, options) &&
-                   ckpt_catalog_find(catalog, t->name) != CKPT_NOT_FOUND;
-        if (!is_left_out(t, options))
-            check_tensor(digest, catalog, i, out);
-    }
-    for (size_t i = 0; i < ckpt_catalog_count(catalog); i++) {
-        const ckpt_tensor *t = ckpt_catalog_at(catalog, i);
-
-        if (!is_left_out(t, options) && ckpt_catalog_find(said, t->name) == CKPT_NOT_FOUND)
-            add_difference(out, CHECK_EXTRA, t->name);
-    }
-    if (matched == 0)
+    if (digest_compare(&expected, &got, options->main_only, take_difference, out) == 0)
         return ckpt_fail(err, CKPT_E_USAGE,
                          "nothing to check: '%s' does not list any tensor of '%s'",
                          out->manifest_path, options->path);

@@ -7,6 +7,7 @@
 #define CKPT_CHECK_H
 
 #include "config_verdict.h"
+#include "digest_compare.h"
 #include "libckpt/file.h"
 #include "libckpt/json.h"
 #include "manifest.h"
@@ -28,10 +29,10 @@ typedef struct {
 } check_options;
 
 typedef enum {
-    CHECK_VALUE,                   /* another digest */
-    CHECK_SHAPE,                   /* another shape or class */
-    CHECK_MISSING,                 /* in the manifest only */
-    CHECK_EXTRA,                   /* in the checkpoint only */
+    CHECK_VALUE = DIGEST_VALUE,    /* another digest */
+    CHECK_SHAPE = DIGEST_SHAPE,    /* another shape or class */
+    CHECK_MISSING = DIGEST_MISSING,    /* in the manifest only */
+    CHECK_EXTRA = DIGEST_EXTRA,    /* in the checkpoint only */
     CHECK_UNLISTED,                /* a weight file that is not in the index */
     CHECK_COPY,                    /* copies of a tensor, e.g. from several ranks, differ */
     CHECK_CHECKSUM,                /* the CRC-32 of a stored tensor is wrong */

@@ -1,0 +1,169 @@
+/*
+ * certificate.h: what is known of a release, as plain data: checkpoints with their files, encodings
+ * and digests, checks with verdicts and figures, findings. certificate_read.h fills in the facts of
+ * a checkpoint in one pass, certificate_judge.h makes checks of them, certificate_put.h writes the
+ * document.
+ *
+ * The first checkpoint is the reference, the others are candidates: what was made from it.
+ */
+#ifndef CKPT_CERTIFICATE_H
+#define CKPT_CERTIFICATE_H
+
+#include "libckpt/config_meaning.h"
+#include "libckpt/digest.h"
+#include "libckpt/folder.h"
+#include "libckpt/json.h"
+#include "libckpt/sha256.h"
+
+/* ---- files ---- */
+
+typedef enum {
+    CERTIFICATE_WEIGHTS,           /* tensors and their indexes */
+    CERTIFICATE_CONFIG,            /* config.json */
+    CERTIFICATE_GENERATION,        /* generation_config.json */
+    CERTIFICATE_TOKENIZER,         /* tokenizer.json, tokenizer_config.json, vocab.json ... */
+    CERTIFICATE_TEMPLATE,          /* chat_template.jinja and its like */
+    CERTIFICATE_ENCODING,          /* below encoding/: how prompts are written */
+    CERTIFICATE_OTHER
+} certificate_role;
+
+typedef struct {
+    char *name;                    /* relative to the checkpoint's folder */
+    certificate_role role;
+    uint64_t size_bytes;
+    char sha256[SHA256_HEX];       /* "": was not asked for */
+} certificate_file;
+
+/* ---- one checkpoint ---- */
+
+/* How many tensors are stored in an encoding, and in how many bytes. */
+typedef struct {
+    char *name;                    /* as ckpt_tensor_encoding says it */
+    uint64_t tensor_count;
+    uint64_t bytes;
+} certificate_encoding;
+
+/* Where it is from, if ckpt-download left a record; members are malloc'd, NULL: not known. */
+typedef struct {
+    char *hub;
+    char *repo;
+    char *revision;
+    char *commit;
+} certificate_origin;
+
+/* What is borrowed lives as long as the checkpoint it was read from. */
+typedef struct {
+    char *label;                   /* the last component of its path: what the document calls it */
+    const char *path;              /* borrowed, as it was given */
+    const char *layout;            /* borrowed, as are family and names */
+    const char *family;
+    const char *names;
+    certificate_origin origin;
+    certificate_file *files;       /* sorted by name, in byte order */
+    size_t file_count;
+    certificate_encoding *encodings;   /* sorted by name */
+    size_t encoding_count;
+    const ckpt_catalog *tensors;   /* logical ones; borrowed */
+    ckpt_digest *digest;           /* over them; owned; NULL: values were not read */
+    char root[CKPT_ROOT_HEX];      /* "" without a digest */
+    char main_root[CKPT_ROOT_HEX];
+    size_t stored_count;           /* tensors as they are stored */
+    uint64_t stored_bytes;
+    int has_place_for_config;      /* its layout carries config.json and what lies beside it */
+    int has_no_mtp;                /* its config has MTP blocks, its tensors have none */
+    int has_config;
+    config_meaning config;         /* of the forward pass */
+    const ckpt_folder *folder;     /* borrowed; NULL: one file */
+    const file_list *notes;        /* borrowed: what opening let pass */
+} certificate_checkpoint;
+
+/* ---- checks and findings ---- */
+
+typedef enum {
+    CERTIFICATE_PASS,
+    CERTIFICATE_FAIL,
+    CERTIFICATE_NOTE,              /* told, but it does not decide */
+    CERTIFICATE_SKIPPED            /* not made: not asked for, or nothing to make it with */
+} certificate_verdict;
+
+typedef struct {
+    char *name;                    /* "max_kl" */
+    double number;
+} certificate_figure;
+
+typedef struct {
+    const char *name;              /* "values"; a policy and --require call it so; a literal */
+    size_t checkpoint;             /* which one it is about */
+    certificate_verdict verdict;
+    char *text;                    /* one line for a person */
+    certificate_figure *figures;
+    size_t figure_count;
+} certificate_check;
+
+/* One thing that was found, by a check. */
+typedef struct {
+    char *check;                   /* its name */
+    size_t checkpoint;
+    char *kind;                    /* "value", "missing", "nan", "zero_rows" */
+    char *subject;                 /* a tensor, a member of a config, a file */
+    char *place;                   /* "row 7, column 12"; or NULL */
+    char *text;                    /* the number: "expected A, got B"; or NULL */
+    int fails;                     /* it made its check fail */
+} certificate_finding;
+
+/* What the self-test learned of one mutation. */
+typedef struct {
+    char *name;                    /* "swap_experts" */
+    int is_applicable;
+    int is_caught;
+    char *by;                      /* the check that failed; NULL: none did, or not applicable */
+} certificate_mutation;
+
+typedef struct {
+    certificate_checkpoint *checkpoints;
+    size_t checkpoint_count;
+    certificate_check *checks;
+    size_t check_count;
+    certificate_finding *findings; /* at most CERTIFICATE_FINDINGS_MAX of a check and checkpoint */
+    size_t finding_count;
+    certificate_mutation *mutations;
+    size_t mutation_count;
+    int structure_only;            /* values were not read */
+    char *policy;                  /* its text, JSON; NULL: the default gates */
+    int64_t made_at;               /* seconds since 1970 */
+} certificate;
+
+enum { CERTIFICATE_FINDINGS_MAX = 1000 };
+
+/* All zeros begin a certificate. Frees everything that is not borrowed. */
+void certificate_release(certificate *c);
+void certificate_checkpoint_release(certificate_checkpoint *c);
+
+/* Append a checkpoint, zeroed, for certificate_read; NULL without memory. Moves those before. */
+certificate_checkpoint *certificate_add_checkpoint(certificate *c, ckpt_error *err);
+
+/* Append a check with the name, checkpoint and verdict of `check`; `format` makes its text. */
+ckpt_code certificate_add_check(certificate *c, const certificate_check *check, ckpt_error *err,
+                                const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* Add a figure to the check that was added last. */
+ckpt_code certificate_add_figure(certificate *c, const char *name, double number, ckpt_error *err);
+/* Append a copy of a finding. Those above the limit of their check are counted by nobody: the
+ * check's own text says how many there are. */
+ckpt_code certificate_add_finding(certificate *c, const certificate_finding *finding,
+                                  ckpt_error *err);
+ckpt_code certificate_add_mutation(certificate *c, const certificate_mutation *mutation,
+                                   ckpt_error *err);
+
+/* The check of a checkpoint, or NULL. */
+const certificate_check *certificate_find_check(const certificate *c, const char *name,
+                                                size_t checkpoint);
+/* The file of a checkpoint, or NULL. */
+const certificate_file *certificate_find_file(const certificate_checkpoint *c, const char *name);
+
+/* No check failed, and at least one passed. */
+int certificate_passes(const certificate *c);
+
+const char *certificate_verdict_name(certificate_verdict verdict);     /* "pass" */
+const char *certificate_role_name(certificate_role role);              /* "tokenizer" */
+
+#endif

@@ -1,0 +1,222 @@
+/*
+ * Files and their hashes. A SHA-256 goes through a file from its beginning to its end, the tensor
+ * loop takes tiles where its threads stand: neither can wait for the other. Both start at the same
+ * time at the beginning of the files, and who comes second finds the bytes in the page cache.
+ */
+#include "certificate_files.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "libckpt/checkpoint.h"
+#include "libckpt/size.h"
+#include "libckpt/text.h"
+
+/* ---- roles ---- */
+
+certificate_role certificate_role_of(const char *name)
+{
+    static const struct { const char *glob; certificate_role role; } rules[] = {
+        { "config.json", CERTIFICATE_CONFIG },
+        { "generation_config.json", CERTIFICATE_GENERATION },
+        { "chat_template*", CERTIFICATE_TEMPLATE },
+        { "additional_chat_templates/*", CERTIFICATE_TEMPLATE },
+        { "tokenizer*", CERTIFICATE_TOKENIZER },
+        { "vocab.*", CERTIFICATE_TOKENIZER },
+        { "merges.txt", CERTIFICATE_TOKENIZER },
+        { "special_tokens_map.json", CERTIFICATE_TOKENIZER },
+        { "added_tokens.json", CERTIFICATE_TOKENIZER },
+        { "*.tiktoken", CERTIFICATE_TOKENIZER },
+        { "encoding/*", CERTIFICATE_ENCODING },
+        { "*.safetensors", CERTIFICATE_WEIGHTS },
+        { "*.safetensors.index.json", CERTIFICATE_WEIGHTS },
+        { "*.distcp", CERTIFICATE_WEIGHTS },
+        { "*.metadata", CERTIFICATE_WEIGHTS },
+        { "*metadata.json", CERTIFICATE_WEIGHTS },
+        { "*common.pt", CERTIFICATE_WEIGHTS },
+    };
+
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
+        if (text_matches_any(name, &rules[i].glob, 1))
+            return rules[i].role;
+    return CERTIFICATE_OTHER;
+}
+
+/* ---- listing ---- */
+
+/* What stands in `path`, be it the file itself or another name of it. */
+static int is_left_out(const char *path, const certificate_read_options *options)
+{
+    for (size_t i = 0; i < options->left_out_count; i++)
+        if (file_is_same(path, options->left_out[i]))
+            return 1;
+    return 0;
+}
+
+static ckpt_code add_file(certificate_checkpoint *out, const char *name, ckpt_error *err)
+{
+    certificate_file *f = &out->files[out->file_count];
+
+    f->role = certificate_role_of(name);
+    if ((f->name = strdup(name)) == NULL)
+        return ckpt_fail_memory(err, "a file's name", strlen(name));
+    out->file_count++;
+    return CKPT_OK;
+}
+
+static ckpt_code take_names(const ckpt_folder *folder, const file_list *names,
+                            const certificate_read_options *options, certificate_checkpoint *out,
+                            ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    if ((out->files = calloc(names->count + 1, sizeof *out->files)) == NULL)
+        return ckpt_fail_memory(err, "a list of files", names->count);
+    for (size_t i = 0; i < names->count && code == CKPT_OK; i++) {
+        char *path = folder_path_of(folder, names->names[i]);
+
+        if (path == NULL)
+            return ckpt_fail_memory(err, "a path", strlen(names->names[i]));
+        if (!is_left_out(path, options))
+            code = add_file(out, names->names[i], err);
+        free(path);
+    }
+    return code;
+}
+
+ckpt_code certificate_list_files(const ckpt_checkpoint *checkpoint,
+                                 const certificate_read_options *options,
+                                 certificate_checkpoint *out, ckpt_error *err)
+{
+    const ckpt_folder *folder = checkpoint_folder(checkpoint);
+    file_list names = { NULL, 0 };
+    ckpt_code code;
+
+    if (folder == NULL) {
+        const char *name = ckpt_file_name(checkpoint, 0);
+
+        if ((out->files = calloc(2, sizeof *out->files)) == NULL)
+            return ckpt_fail_memory(err, "a list of files", 1);
+        if ((code = add_file(out, name == NULL ? out->label : name, err)) == CKPT_OK)
+            out->files[0].role = CERTIFICATE_WEIGHTS;
+        return code;
+    }
+    code = folder_list_tree(folder, &names, err);
+    if (code == CKPT_OK)
+        code = take_names(folder, &names, options, out, err);
+    file_list_free(&names);
+    return code;
+}
+
+/* ---- hashing ---- */
+
+static int has_failed(certificate_hashing *h)
+{
+    int failed;
+
+    pthread_mutex_lock(&h->lock);
+    failed = h->code != CKPT_OK;
+    pthread_mutex_unlock(&h->lock);
+    return failed;
+}
+
+static void fail(certificate_hashing *h, ckpt_code code, const ckpt_error *err)
+{
+    pthread_mutex_lock(&h->lock);
+    if (h->code == CKPT_OK) {
+        h->code = code;
+        h->error = *err;
+    }
+    pthread_mutex_unlock(&h->lock);
+}
+
+/* Asked between pieces of a file. While the tensor loop runs, it is the one that hears of stops. */
+static int should_stop(void *context)
+{
+    certificate_hashing *h = context;
+    int stops;
+
+    pthread_mutex_lock(&h->lock);
+    stops = h->code != CKPT_OK ||
+            (h->is_alone && h->run.cancel != NULL && h->run.cancel(h->run.context));
+    pthread_mutex_unlock(&h->lock);
+    return stops;
+}
+
+static ckpt_code hash_one(certificate_hashing *h, certificate_file *f, ckpt_error *err)
+{
+    ckpt_file *file = NULL;
+    ckpt_code code = h->of->folder == NULL ? file_open(h->path, &file, err)
+                                           : folder_open_file(h->of->folder, f->name, &file, err);
+
+    if (code != CKPT_OK)
+        return code;
+    f->size_bytes = file_size(file);
+    if (!h->without_weights || f->role != CERTIFICATE_WEIGHTS)
+        code = sha256_of(file, should_stop, h, f->sha256, err);
+    if (code == CKPT_OK)
+        code = file_check_unchanged(file, NULL, err);
+    file_close(file, NULL);
+    return code;
+}
+
+static void *hash_files(void *context)
+{
+    certificate_hashing *h = context;
+    ckpt_error err;
+
+    while (!has_failed(h)) {
+        const size_t i = atomic_fetch_add(&h->next, 1);
+        ckpt_code code;
+
+        if (i >= h->of->file_count)
+            break;
+        if ((code = hash_one(h, &h->of->files[i], &err)) != CKPT_OK)
+            fail(h, code, &err);
+    }
+    return NULL;
+}
+
+ckpt_code certificate_hashing_begin(certificate_hashing *h, ckpt_error *err)
+{
+    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    const uint64_t most = h->run.thread_count != 0 ? h->run.thread_count
+                          : cores > 0              ? (uint64_t)cores
+                                                   : 1;
+    const uint64_t wanted = size_min(most, h->of->file_count);
+
+    atomic_init(&h->next, 0);
+    h->code = CKPT_OK;
+    h->thread_count = 0;
+    if ((h->threads = calloc(wanted + 1, sizeof *h->threads)) == NULL)
+        return ckpt_fail_memory(err, "threads", wanted);
+    pthread_mutex_init(&h->lock, NULL);
+    while (h->thread_count < wanted &&
+           pthread_create(&h->threads[h->thread_count], NULL, hash_files, h) == 0)
+        h->thread_count++;         /* fewer do the same work; the end does what is left */
+    return CKPT_OK;
+}
+
+ckpt_code certificate_hashing_end(certificate_hashing *h, int give_up, ckpt_error *err)
+{
+    ckpt_code code;
+
+    if (give_up) {
+        ckpt_error stopped;
+
+        fail(h, ckpt_fail(&stopped, CKPT_E_INTERRUPTED, "interrupted"), &stopped);
+    }
+    pthread_mutex_lock(&h->lock);
+    h->is_alone = 1;
+    pthread_mutex_unlock(&h->lock);
+    hash_files(h);
+    for (unsigned i = 0; i < h->thread_count; i++)
+        pthread_join(h->threads[i], NULL);
+    free(h->threads);
+    pthread_mutex_destroy(&h->lock);
+    code = h->code;
+    if (code != CKPT_OK)
+        *err = h->error;
+    return code;
+}

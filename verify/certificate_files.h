@@ -1,0 +1,35 @@
+/* certificate_files.h: the files of a checkpoint, listed and hashed by threads of their own. */
+#ifndef CKPT_CERTIFICATE_FILES_H
+#define CKPT_CERTIFICATE_FILES_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "certificate_read.h"
+
+/* List the files of the folder, or the one file, with their roles; sizes and hashes are open. */
+ckpt_code certificate_list_files(const ckpt_checkpoint *checkpoint,
+                                 const certificate_read_options *options,
+                                 certificate_checkpoint *out, ckpt_error *err);
+
+/* Files that are being hashed. */
+typedef struct {
+    certificate_checkpoint *of;
+    const char *path;              /* of the one file; used without a folder */
+    int without_weights;           /* sizes only */
+    ckpt_run_options run;
+    atomic_size_t next;
+    pthread_mutex_t lock;          /* of what follows */
+    int is_alone;                  /* nobody else asks run.cancel any more */
+    ckpt_code code;                /* of the first failure */
+    ckpt_error error;
+    pthread_t *threads;
+    unsigned thread_count;
+} certificate_hashing;
+
+/* Begin; the threads work until certificate_hashing_end. */
+ckpt_code certificate_hashing_begin(certificate_hashing *h, ckpt_error *err);
+/* Wait. With `give_up` the threads stop at the next piece. */
+ckpt_code certificate_hashing_end(certificate_hashing *h, int give_up, ckpt_error *err);
+
+#endif
