@@ -477,6 +477,11 @@ const char *checkpoint_path(const ckpt_checkpoint *checkpoint)
     return checkpoint->place.path;
 }
 
+const ckpt_folder *checkpoint_folder(const ckpt_checkpoint *checkpoint)
+{
+    return checkpoint->place.name == NULL ? checkpoint->place.folder : NULL;
+}
+
 ckpt_store *checkpoint_store(const ckpt_checkpoint *checkpoint)
 {
     return checkpoint->store;

@@ -10,6 +10,8 @@
 #include "store.h"
 
 const char *checkpoint_path(const ckpt_checkpoint *checkpoint);       /* as it was given */
+/* The folder that was named, or NULL for one file. */
+const ckpt_folder *checkpoint_folder(const ckpt_checkpoint *checkpoint);
 ckpt_store *checkpoint_store(const ckpt_checkpoint *checkpoint);
 const json_value *checkpoint_config(const ckpt_checkpoint *checkpoint);   /* NULL: there is none */
 const file_list *checkpoint_notes(const ckpt_checkpoint *checkpoint);

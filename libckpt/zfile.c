@@ -435,35 +435,28 @@ static ckpt_code give_text(whole_text *text, ckpt_code code, char **out, size_t 
     return CKPT_OK;
 }
 
-/* How a file is read whole: one that was found, or one that a user names. */
-typedef ckpt_code (*read_whole_file)(const char *path, uint64_t max_bytes, char **out,
-                                     size_t *size, ckpt_error *err);
-
-static ckpt_code read_unpacked(read_whole_file read, const char *path, uint64_t max_bytes,
-                               whole_text *text, ckpt_error *err)
+ckpt_code zfile_read_in(const ckpt_folder *folder, const char *name, uint64_t max_bytes,
+                        folder_text *out, ckpt_error *err)
 {
-    const ckpt_code code = read(path, packed_max(max_bytes), &text->bytes, &text->size, err);
+    ckpt_code code = folder_read_all(folder, name, packed_max(max_bytes), out, err);
+    whole_text text = { out->bytes, out->size, 0 };
 
-    return code == CKPT_OK ? unpack_text(path, max_bytes, text, err) : code;
-}
-
-ckpt_code zfile_read(const char *path, uint64_t max_bytes, char **out, size_t *size,
-                     ckpt_error *err)
-{
-    whole_text text = { NULL, 0, 0 };
-
-    *out = NULL;
-    *size = 0;
-    return give_text(&text, read_unpacked(file_read_all, path, max_bytes, &text, err), out, size);
+    if (code == CKPT_OK)
+        code = unpack_text(out->path, max_bytes, &text, err);
+    out->bytes = NULL;
+    out->size = 0;
+    return give_text(&text, code, &out->bytes, &out->size);
 }
 
 ckpt_code zfile_read_named(const char *path, uint64_t max_bytes, char **out, size_t *size,
                            ckpt_error *err)
 {
     whole_text text = { NULL, 0, 0 };
+    ckpt_code code = file_read_named(path, packed_max(max_bytes), &text.bytes, &text.size, err);
 
     *out = NULL;
     *size = 0;
-    return give_text(&text, read_unpacked(file_read_named, path, max_bytes, &text, err), out,
-                     size);
+    if (code == CKPT_OK)
+        code = unpack_text(path, max_bytes, &text, err);
+    return give_text(&text, code, out, size);
 }

@@ -5,7 +5,7 @@
 #ifndef CKPT_ZFILE_H
 #define CKPT_ZFILE_H
 
-#include "file.h"
+#include "folder.h"
 
 /* ---- writing ---- */
 
@@ -41,12 +41,13 @@ ckpt_code zfile_read_line(zfile_reader *r, const char **line, size_t *size, ckpt
 void zfile_close(zfile_reader *r);              /* NULL is fine */
 
 /*
- * Read a whole file. More than max_bytes of result are refused as soon as they come out. *out is
- * malloc'd, NUL-terminated, yours to free.
+ * Read a whole file of a folder, as folder_read_all does. More than max_bytes of result are refused
+ * as soon as they come out.
  */
-ckpt_code zfile_read(const char *path, uint64_t max_bytes, char **out, size_t *size,
-                     ckpt_error *err);
-/* The same for a path that the user gave for this file: a pipe is fine, too. */
+ckpt_code zfile_read_in(const ckpt_folder *folder, const char *name, uint64_t max_bytes,
+                        folder_text *out, ckpt_error *err);
+/* The same for a path that the user gave for this file: a pipe is fine, too. *out is malloc'd,
+ * NUL-terminated, yours to free. */
 ckpt_code zfile_read_named(const char *path, uint64_t max_bytes, char **out, size_t *size,
                            ckpt_error *err);
 

@@ -233,15 +233,13 @@ static ckpt_code read_config(run_job *job, const char *path, ckpt_error *err)
 }
 
 /* The digest in the header: computed, or from the manifest beside the checkpoint. */
-static ckpt_code find_root(run_job *job, const char *path, ckpt_error *err)
+static ckpt_code find_root(run_job *job, ckpt_error *err)
 {
-    char *manifest = file_join(path, MANIFEST_FILE);
+    const ckpt_folder *folder = checkpoint_folder(job->checkpoint);
     ckpt_digest *digest = NULL;
     ckpt_manifest m;
     ckpt_code code = CKPT_OK;
 
-    if (manifest == NULL)
-        return ckpt_fail_memory(err, "a path", strlen(path));
     if (opt.digest) {
         const ckpt_run_options run = { .thread_count = (unsigned)opt.common.thread_count,
                                        .memory_bytes = opt.common.memory_bytes };
@@ -251,12 +249,12 @@ static ckpt_code find_root(run_job *job, const char *path, ckpt_error *err)
             code = ckpt_digest_root(digest, 0, job->root, err);
         job->root_source = "computed";
         ckpt_digest_free(digest);
-    } else if (file_exists(manifest) && (code = manifest_read(manifest, 0, &m, err)) == CKPT_OK) {
+    } else if (folder != NULL && folder_has(folder, MANIFEST_FILE) &&
+               (code = manifest_read(folder, MANIFEST_FILE, &m, err)) == CKPT_OK) {
         memcpy(job->root, m.root, sizeof job->root);
         job->root_source = "manifest";
         manifest_release(&m);
     }
-    free(manifest);
     return code;
 }
 
@@ -725,7 +723,7 @@ static ckpt_code run(run_job *job, const char *path, ckpt_error *err)
     if ((code = prepare(job, path, err)) != CKPT_OK)
         return code;
     if (!opt.common.dry_run &&
-        ((code = find_root(job, path, err)) != CKPT_OK ||
+        ((code = find_root(job, err)) != CKPT_OK ||
          (code = open_results(job, err)) != CKPT_OK || (code = run_all(job, err)) != CKPT_OK ||
          (code = finish(job, err)) != CKPT_OK || (code = take_answer(job, err)) != CKPT_OK ||
          (code = compare_against(job, err)) != CKPT_OK))

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libckpt/file.h"
+#include "libckpt/checkpoint.h"
 #include "json_line.h"
 
 const char *check_kind_name(check_kind kind)
@@ -41,32 +41,29 @@ static void count_stored(const ckpt_checkpoint *checkpoint, check_result *out)
 }
 
 /* The manifest to use: the one given, else the one in the checkpoint. */
-static ckpt_code find_manifest(const check_options *options, char **out, ckpt_error *err)
+static ckpt_code read_manifest(const ckpt_checkpoint *checkpoint, const check_options *options,
+                               check_result *out, ckpt_error *err)
 {
     static const char *const names[] = { MANIFEST_FILE, MANIFEST_FILE ".zst" };
+    const ckpt_folder *folder = checkpoint_folder(checkpoint);
+    const char *name = options->manifest;
 
-    *out = NULL;
     if (options->structure_only)
         return CKPT_OK;
-    if (options->manifest != NULL) {
-        *out = strdup(options->manifest);
-        return *out != NULL ? CKPT_OK : ckpt_fail_memory(err, "a path", 0);
-    }
-    for (size_t i = 0; i < 2 && file_is_directory(options->path); i++) {
-        char *path = file_join(options->path, names[i]);
-
-        if (path == NULL)
-            return ckpt_fail_memory(err, "a path", strlen(options->path));
-        if (file_exists(path)) {
-            *out = path;
-            return CKPT_OK;
-        }
-        free(path);
-    }
-    if (options->files_are_right)
+    if (name != NULL)
+        folder = NULL;
+    for (size_t i = 0; i < 2 && folder != NULL && name == NULL; i++)
+        if (folder_has(folder, names[i]))
+            name = names[i];
+    if (name == NULL && options->files_are_right)
         return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no manifest to check values against: use "
-                     "--manifest FILE or --structure-only", options->path);
+    if (name == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no manifest to check values against: use "
+                         "--manifest FILE or --structure-only", options->path);
+    out->manifest_path = folder == NULL ? strdup(name) : folder_path_of(folder, name);
+    if (out->manifest_path == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(name));
+    return manifest_read(folder, name, &out->manifest, err);
 }
 
 /* ---- values ---- */
@@ -204,10 +201,7 @@ ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_option
     memset(out, 0, sizeof *out);
     count_stored(checkpoint, out);
     out->files_are_right = options->files_are_right;
-    if ((code = find_manifest(options, &out->manifest_path, err)) != CKPT_OK ||
-        (out->manifest_path != NULL &&
-         (code = manifest_read(out->manifest_path, options->manifest != NULL, &out->manifest,
-                               err)) != CKPT_OK) ||
+    if ((code = read_manifest(checkpoint, options, out, err)) != CKPT_OK ||
         (code = sums_check(options->store, &options->copy, &out->sums, err)) != CKPT_OK)
         goto out;
     most = 1 + 2 * out->tensor_count + out->sums.wrong_count +

@@ -183,47 +183,55 @@ static ckpt_code check_root(const ckpt_manifest *m, int main_only, const char *s
     return CKPT_OK;
 }
 
-ckpt_code manifest_read(const char *path, int is_named, ckpt_manifest *out, ckpt_error *err)
+static ckpt_code read_text(const ckpt_folder *folder, const char *name, folder_text *out,
+                           ckpt_error *err)
+{
+    if (folder != NULL)
+        return zfile_read_in(folder, name, MANIFEST_BYTES_MAX, out, err);
+    memset(out, 0, sizeof *out);
+    if ((out->path = strdup(name)) == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(name));
+    return zfile_read_named(name, MANIFEST_BYTES_MAX, &out->bytes, &out->size, err);
+}
+
+ckpt_code manifest_read(const ckpt_folder *folder, const char *name, ckpt_manifest *out,
+                        ckpt_error *err)
 {
     json_document *document = NULL;
     const json_value *tensors;
     const json_value *config;
     const char *root;
     const char *main_root;
-    char *text = NULL;
+    folder_text text;
     ckpt_code code;
-    size_t size;
 
     memset(out, 0, sizeof *out);
-    code = is_named ? zfile_read_named(path, MANIFEST_BYTES_MAX, &text, &size, err)
-                    : zfile_read(path, MANIFEST_BYTES_MAX, &text, &size, err);
-    if (code != CKPT_OK)
-        return code;
-    if ((code = json_parse(text, size, path, &document, err)) != CKPT_OK)
+    if ((code = read_text(folder, name, &text, err)) != CKPT_OK ||
+        (code = json_parse(text.bytes, text.size, text.path, &document, err)) != CKPT_OK)
         goto out;
     tensors = json_member(json_root(document), "tensors");
     root = json_string(json_member(json_root(document), "root"));
     main_root = json_string(json_member(json_root(document), "main"));
     if (!json_is_array(tensors) || root == NULL || main_root == NULL) {
         code = ckpt_fail(err, CKPT_E_FORMAT,
-                         "'%s' is not a manifest: expected root, main and tensors", path);
+                         "'%s' is not a manifest: expected root, main and tensors", text.path);
         goto out;
     }
     config = json_member(json_root(document), "config");
     out->has_config = config != NULL;
     if (config != NULL && !json_is_null(config) &&
         config_meaning_read_record(config, &out->config, err) != CKPT_OK) {
-        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s': its record of config.json: %s", path,
+        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s': its record of config.json: %s", text.path,
                          err->text);
         goto out;
     }
     if ((out->catalog = catalog_create()) == NULL) {
-        code = ckpt_fail_memory(err, "a manifest", size);
+        code = ckpt_fail_memory(err, "a manifest", text.size);
         goto out;
     }
-    if ((code = read_tensors(tensors, path, out, err)) != CKPT_OK ||
-        (code = check_root(out, 0, root, path, err)) != CKPT_OK ||
-        (code = check_root(out, 1, main_root, path, err)) != CKPT_OK)
+    if ((code = read_tensors(tensors, text.path, out, err)) != CKPT_OK ||
+        (code = check_root(out, 0, root, text.path, err)) != CKPT_OK ||
+        (code = check_root(out, 1, main_root, text.path, err)) != CKPT_OK)
         goto out;
     memcpy(out->root, root, sizeof out->root);
     memcpy(out->main_root, main_root, sizeof out->main_root);
@@ -231,7 +239,7 @@ out:
     if (code != CKPT_OK)
         manifest_release(out);
     json_free(document);
-    free(text);
+    folder_text_release(&text);
     return code;
 }
 

@@ -17,6 +17,7 @@
 
 #include "libckpt/config_meaning.h"
 #include "libckpt/digest.h"
+#include "libckpt/folder.h"
 #include "libckpt/json.h"
 #include "libckpt/replaceable.h"
 
@@ -45,9 +46,11 @@ typedef struct {
     config_meaning config;         /* empty: there was none */
 } ckpt_manifest;
 
-/* Refuses a manifest whose roots are not those of its tensors. is_named: the user gave the path of
- * this file, which may then be a pipe. *out is yours to release. */
-ckpt_code manifest_read(const char *path, int is_named, ckpt_manifest *out, ckpt_error *err);
+/* Refuses a manifest whose roots are not those of its tensors. It is a file of the folder; with no
+ * folder (NULL) it is at a path that the user gave for it, which may be a pipe. *out is yours to
+ * release. */
+ckpt_code manifest_read(const ckpt_folder *folder, const char *name, ckpt_manifest *out,
+                        ckpt_error *err);
 void manifest_release(ckpt_manifest *manifest);
 
 /* Indexes of a catalog's tensors in the order of their names; malloc'd, NULL without memory. */

@@ -91,7 +91,7 @@ static json_document *write_and_read(const ckpt_outcome *outcome, const char *na
     size_t size;
 
     assert_int_equal(report_write(in_folder(name), outcome, &err), CKPT_OK);
-    assert_int_equal(zfile_read(in_folder(name), 1 << 20, &text, &size, &err), CKPT_OK);
+    assert_int_equal(zfile_read_named(in_folder(name), 1 << 20, &text, &size, &err), CKPT_OK);
     assert_int_equal(json_parse(text, size, name, &document, &err), CKPT_OK);
     free(text);
     return document;

@@ -101,7 +101,8 @@ static void assert_result(const char *text)
     char *got;
     size_t size;
 
-    assert_int_equal(zfile_read(in_folder(SIDE_DATA_FILE), 1 << 20, &got, &size, &err), CKPT_OK);
+    assert_int_equal(zfile_read_named(in_folder(SIDE_DATA_FILE), 1 << 20, &got, &size, &err),
+                     CKPT_OK);
     assert_string_equal(got, text);
     free(got);
 }
