@@ -152,6 +152,7 @@ ckpt_code file_list_tree(const char *directory, file_list *out, ckpt_error *err)
 ckpt_code file_list_everything(const char *directory, file_list *out, ckpt_error *err);
 /* Append a copy of `name`. Only this adds names, and none are taken out: memory.h counts them. */
 ckpt_code file_list_add(file_list *list, const char *name, ckpt_error *err);
+int file_list_has(const file_list *list, const char *name);    /* by a search */
 void file_list_free(file_list *list);
 
 #endif

@@ -489,6 +489,14 @@ ckpt_code file_list_everything(const char *directory, file_list *out, ckpt_error
     return list(directory, FTS_PHYSICAL | FTS_COMFOLLOW, list_any, out, err);
 }
 
+int file_list_has(const file_list *list, const char *name)
+{
+    for (size_t i = 0; i < list->count; i++)
+        if (strcmp(list->names[i], name) == 0)
+            return 1;
+    return 0;
+}
+
 void file_list_free(file_list *list)
 {
     for (size_t i = 0; i < list->count; i++) {

@@ -29,19 +29,21 @@ void certificate_checkpoint_release(certificate_checkpoint *c)
 
 static void release_check(certificate_check *check)
 {
-    for (size_t i = 0; i < check->figure_count; i++)
-        free(check->figures[i].name);
     free(check->figures);
     free(check->text);
 }
 
+/* Those that were added own their texts. */
+static void free_text(const char *text)
+{
+    free((void *)(uintptr_t)text);
+}
+
 static void release_finding(certificate_finding *f)
 {
-    free(f->check);
-    free(f->kind);
-    free(f->subject);
-    free(f->place);
-    free(f->text);
+    free_text(f->subject);
+    free_text(f->place);
+    free_text(f->text);
 }
 
 void certificate_release(certificate *c)
@@ -52,10 +54,6 @@ void certificate_release(certificate *c)
         release_check(&c->checks[i]);
     for (size_t i = 0; i < c->finding_count; i++)
         release_finding(&c->findings[i]);
-    for (size_t i = 0; i < c->mutation_count; i++) {
-        free(c->mutations[i].name);
-        free(c->mutations[i].by);
-    }
     free(c->checkpoints);
     free(c->checks);
     free(c->findings);
@@ -67,7 +65,7 @@ void certificate_release(certificate *c)
 /* ---- appending ---- */
 
 /* A copy of a text that may be NULL; 0 without memory. */
-static int copy_text(const char *text, char **out)
+static int copy_text(const char *text, const char **out)
 {
     *out = text == NULL ? NULL : strdup(text);
     return text == NULL || *out != NULL;
@@ -114,10 +112,7 @@ ckpt_code certificate_add_figure(certificate *c, const char *name, double number
     if (all == NULL)
         return CKPT_E_MEMORY;
     check->figures = all;
-    all[check->figure_count].number = number;
-    if (!copy_text(name, &all[check->figure_count].name))
-        return ckpt_fail_memory(err, "a figure", sizeof *all);
-    check->figure_count++;
+    all[check->figure_count++] = (certificate_figure){ name, number };
     return CKPT_OK;
 }
 
@@ -146,10 +141,10 @@ ckpt_code certificate_add_finding(certificate *c, const certificate_finding *fin
         return CKPT_E_MEMORY;
     c->findings = all;
     mine = &all[c->finding_count++];
-    *mine = (certificate_finding){ .checkpoint = finding->checkpoint, .fails = finding->fails };
-    if (!copy_text(finding->check, &mine->check) || !copy_text(finding->kind, &mine->kind) ||
-        !copy_text(finding->subject, &mine->subject) || !copy_text(finding->place, &mine->place) ||
-        !copy_text(finding->text, &mine->text))
+    *mine = *finding;
+    mine->subject = mine->place = mine->text = NULL;
+    if (!copy_text(finding->subject, &mine->subject) ||
+        !copy_text(finding->place, &mine->place) || !copy_text(finding->text, &mine->text))
         return ckpt_fail_memory(err, "a finding", sizeof *mine);
     return CKPT_OK;
 }
@@ -159,16 +154,11 @@ ckpt_code certificate_add_mutation(certificate *c, const certificate_mutation *m
 {
     certificate_mutation *all = array_room(c->mutations, c->mutation_count, sizeof *all,
                                            "mutations", err);
-    certificate_mutation *mine;
 
     if (all == NULL)
         return CKPT_E_MEMORY;
     c->mutations = all;
-    mine = &all[c->mutation_count++];
-    *mine = (certificate_mutation){ .is_applicable = mutation->is_applicable,
-                                    .is_caught = mutation->is_caught };
-    if (!copy_text(mutation->name, &mine->name) || !copy_text(mutation->by, &mine->by))
-        return ckpt_fail_memory(err, "a mutation", sizeof *mine);
+    all[c->mutation_count++] = *mutation;
     return CKPT_OK;
 }
 

@@ -75,6 +75,8 @@ typedef struct {
     config_meaning config;         /* of the forward pass */
     const ckpt_folder *folder;     /* borrowed; NULL: one file */
     const file_list *notes;        /* borrowed: what opening let pass */
+    const file_list *unlisted;     /* borrowed: files of weights that its index does not name; NULL:
+                                      none */
 } certificate_checkpoint;
 
 /* ---- checks and findings ---- */
@@ -87,7 +89,7 @@ typedef enum {
 } certificate_verdict;
 
 typedef struct {
-    char *name;                    /* "max_kl" */
+    const char *name;              /* "max_kl"; a literal */
     double number;
 } certificate_figure;
 
@@ -102,21 +104,22 @@ typedef struct {
 
 /* One thing that was found, by a check. */
 typedef struct {
-    char *check;                   /* its name */
+    const char *check;             /* its name; a literal, as is the kind */
     size_t checkpoint;
-    char *kind;                    /* "value", "missing", "nan", "zero_rows" */
-    char *subject;                 /* a tensor, a member of a config, a file */
-    char *place;                   /* "row 7, column 12"; or NULL */
-    char *text;                    /* the number: "expected A, got B"; or NULL */
+    const char *kind;              /* "value", "missing", "nan", "zero_rows" */
+    const char *subject;           /* a tensor, a member of a config, a file; of a finding that was
+                                      added, this and the next two are copies */
+    const char *place;             /* "row 7, column 12"; or NULL */
+    const char *text;              /* the number: "expected A, got B"; or NULL */
     int fails;                     /* it made its check fail */
 } certificate_finding;
 
 /* What the self-test learned of one mutation. */
 typedef struct {
-    char *name;                    /* "swap_experts" */
+    const char *name;              /* "swap_experts"; a literal, as is the check */
     int is_applicable;
     int is_caught;
-    char *by;                      /* the check that failed; NULL: none did, or not applicable */
+    const char *by;                /* the check that failed; NULL: none, or not applicable */
 } certificate_mutation;
 
 typedef struct {
