@@ -1,4 +1,4 @@
-/* sha256.c: the only file that knows OpenSSL. */
+/* SHA-256 and SHA-1, by OpenSSL. */
 #include "sha256.h"
 
 #include <inttypes.h>

@@ -59,6 +59,7 @@ void certificate_release(certificate *c)
     free(c->findings);
     free(c->mutations);
     free(c->policy);
+    free(c->tensor_file);
     memset(c, 0, sizeof *c);
 }
 

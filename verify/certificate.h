@@ -73,6 +73,7 @@ typedef struct {
     int has_no_mtp;                /* its config has MTP blocks, its tensors have none */
     int has_config;
     config_meaning config;         /* of the forward pass */
+    const json_value *config_json; /* borrowed; NULL: there is none */
     const ckpt_folder *folder;     /* borrowed; NULL: one file */
     const file_list *notes;        /* borrowed: what opening let pass */
     const file_list *unlisted;     /* borrowed: files of weights that its index does not name; NULL:
@@ -132,6 +133,9 @@ typedef struct {
     certificate_mutation *mutations;
     size_t mutation_count;
     int structure_only;            /* values were not read */
+    char *tensor_file;             /* name of the file with the tensors' digests; NULL: they are in
+                                      the certificate */
+    char tensor_sha256[SHA256_HEX];    /* of that file */
     char *policy;                  /* its text, JSON; NULL: the default gates */
     int64_t made_at;               /* seconds since 1970 */
 } certificate;

@@ -89,6 +89,7 @@ static ckpt_code take_opened(ckpt_checkpoint *checkpoint, certificate_checkpoint
     if ((out->label = label_of(out->path)) == NULL)
         return ckpt_fail_memory(err, "a label", strlen(out->path));
     out->has_config = config != NULL;
+    out->config_json = config;
     if (config != NULL) {
         const ckpt_code code = config_meaning_read(config, &out->config, err);
 

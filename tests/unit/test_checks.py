@@ -98,7 +98,7 @@ def test_an_interface_member_may_have_more_parameters(tree):
     assert "other has 6 parameters" in run("check-sizes", tree)
 
 
-@pytest.mark.parametrize("header, limit", [("xxhash.h", 1), ("openssl/evp.h", 1),
+@pytest.mark.parametrize("header, limit", [("xxhash.h", 1), ("openssl/evp.h", 2),
                                            ("libdeflate.h", 1), ("curl/curl.h", 1),
                                            ("pcre2.h", 1), ("zstd.h", 3)])
 def test_a_library_is_known_to_few_files(header, limit, tree):

@@ -1,0 +1,353 @@
+/* The document. */
+#include "certificate_put.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "json_line.h"
+#include "libckpt/catalog.h"
+#include "manifest.h"
+
+void certificate_time_text(int64_t seconds, char out[CERTIFICATE_TIME_BYTES])
+{
+    const time_t when = (time_t)seconds;
+    struct tm utc;
+
+    if (gmtime_r(&when, &utc) == NULL ||
+        strftime(out, CERTIFICATE_TIME_BYTES, "%Y-%m-%dT%H:%M:%SZ", &utc) == 0)
+        snprintf(out, CERTIFICATE_TIME_BYTES, "unknown");
+}
+
+static const char *label_of(const certificate *c, size_t i)
+{
+    return c->checkpoints[i].label;
+}
+
+/* ---- subjects ---- */
+
+static void put_root_subject(json_writer *w, const certificate_checkpoint *m)
+{
+    json_writer line;
+
+    if (m->digest == NULL)
+        return;
+    json_line_begin(&line, w);
+    json_put_object(&line);
+    json_member_string(&line, "name", m->label);
+    json_member_object(&line, "digest");
+    json_member_string(&line, "ckptRoot", m->root);
+    json_member_string(&line, "ckptMain", m->main_root);
+    json_put_object_end(&line);
+    json_put_object_end(&line);
+    json_line_end(&line, w);
+}
+
+/* "LABEL/FILE": two checkpoints may have files of one name. */
+static void put_file_subject(json_writer *w, const certificate_checkpoint *m,
+                             const certificate_file *f)
+{
+    char *name = NULL;
+    json_writer line;
+
+    if (f->sha256[0] == '\0')
+        return;
+    if (asprintf(&name, "%s/%s", m->label, f->name) < 0) {
+        w->failed = 1;
+        return;
+    }
+    json_line_begin(&line, w);
+    json_put_object(&line);
+    json_member_string(&line, "name", name);
+    json_member_object(&line, "digest");
+    json_member_string(&line, "sha256", f->sha256);
+    json_put_object_end(&line);
+    json_member_object(&line, "annotations");
+    json_member_u64(&line, "size", f->size_bytes);
+    json_put_object_end(&line);
+    json_put_object_end(&line);
+    json_line_end(&line, w);
+    free(name);
+}
+
+static void put_subjects(json_writer *w, const certificate *c)
+{
+    json_member_array(w, "subject");
+    for (size_t i = 0; i < c->checkpoint_count; i++) {
+        put_root_subject(w, &c->checkpoints[i]);
+        for (size_t f = 0; f < c->checkpoints[i].file_count; f++)
+            put_file_subject(w, &c->checkpoints[i], &c->checkpoints[i].files[f]);
+    }
+    json_put_array_end(w);
+}
+
+/* ---- checkpoints ---- */
+
+static void put_origin(json_writer *w, const certificate_origin *origin)
+{
+    json_put_key(w, "origin");
+    if (origin->repo == NULL) {
+        json_put_null(w);
+        return;
+    }
+    json_put_object(w);
+    json_member_string(w, "hub", origin->hub);
+    json_member_string(w, "repo", origin->repo);
+    json_member_string(w, "revision", origin->revision);
+    json_member_string(w, "commit", origin->commit);
+    json_put_object_end(w);
+}
+
+static void put_files(json_writer *w, const certificate_checkpoint *m)
+{
+    json_member_array(w, "files");
+    for (size_t i = 0; i < m->file_count; i++) {
+        const certificate_file *f = &m->files[i];
+        json_writer line;
+
+        json_line_begin(&line, w);
+        json_put_object(&line);
+        json_member_string(&line, "name", f->name);
+        json_member_string(&line, "role", certificate_role_name(f->role));
+        json_member_u64(&line, "size", f->size_bytes);
+        json_member_string(&line, "sha256", f->sha256[0] == '\0' ? NULL : f->sha256);
+        json_put_object_end(&line);
+        json_line_end(&line, w);
+    }
+    json_put_array_end(w);
+}
+
+static void put_encodings(json_writer *w, const certificate_checkpoint *m)
+{
+    json_member_array(w, "encodings");
+    for (size_t i = 0; i < m->encoding_count; i++) {
+        json_writer line;
+
+        json_line_begin(&line, w);
+        json_put_object(&line);
+        json_member_string(&line, "name", m->encodings[i].name);
+        json_member_u64(&line, "tensors", m->encodings[i].tensor_count);
+        json_member_u64(&line, "bytes", m->encodings[i].bytes);
+        json_put_object_end(&line);
+        json_line_end(&line, w);
+    }
+    json_put_array_end(w);
+}
+
+static void put_checkpoint(json_writer *w, const certificate *c, size_t i)
+{
+    const certificate_checkpoint *m = &c->checkpoints[i];
+
+    json_put_object(w);
+    json_member_string(w, "label", m->label);
+    json_member_string(w, "as", i == 0 ? "reference" : "candidate");
+    json_member_string(w, "layout", m->layout);
+    json_member_string(w, "family", m->family);
+    json_member_string(w, "names", m->names);
+    put_origin(w, &m->origin);
+    json_member_string(w, "root", m->digest == NULL ? NULL : m->root);
+    json_member_string(w, "main", m->digest == NULL ? NULL : m->main_root);
+    json_member_u64(w, "tensors", ckpt_catalog_count(m->tensors));
+    json_member_u64(w, "stored_tensors", m->stored_count);
+    json_member_u64(w, "stored_bytes", m->stored_bytes);
+    put_encodings(w, m);
+    json_put_key(w, "config");
+    if (m->has_config)
+        config_meaning_put(w, &m->config);
+    else
+        json_put_null(w);
+    put_files(w, m);
+    json_member_names(w, "notes", (const char *const *)m->notes->names, m->notes->count);
+    json_put_object_end(w);
+}
+
+/* ---- checks ---- */
+
+static void put_check(json_writer *w, const certificate *c, const certificate_check *check)
+{
+    json_writer line;
+
+    json_line_begin(&line, w);
+    json_put_object(&line);
+    json_member_string(&line, "name", check->name);
+    json_member_string(&line, "checkpoint", label_of(c, check->checkpoint));
+    json_member_string(&line, "verdict", certificate_verdict_name(check->verdict));
+    json_member_string(&line, "text", check->text);
+    json_member_object(&line, "figures");
+    for (size_t i = 0; i < check->figure_count; i++)
+        json_member_double(&line, check->figures[i].name, check->figures[i].number);
+    json_put_object_end(&line);
+    json_put_object_end(&line);
+    json_line_end(&line, w);
+}
+
+static void put_finding(json_writer *w, const certificate *c, const certificate_finding *f)
+{
+    json_writer line;
+
+    json_line_begin(&line, w);
+    json_put_object(&line);
+    json_member_string(&line, "check", f->check);
+    json_member_string(&line, "checkpoint", label_of(c, f->checkpoint));
+    json_member_string(&line, "kind", f->kind);
+    json_member_string(&line, "subject", f->subject);
+    json_member_string(&line, "place", f->place);
+    json_member_string(&line, "text", f->text);
+    json_member_bool(&line, "fails", f->fails);
+    json_put_object_end(&line);
+    json_line_end(&line, w);
+}
+
+static void put_self_test(json_writer *w, const certificate *c)
+{
+    size_t applicable = 0;
+    size_t caught = 0;
+
+    json_put_key(w, "self_test");
+    if (c->mutation_count == 0) {
+        json_put_null(w);
+        return;
+    }
+    for (size_t i = 0; i < c->mutation_count; i++) {
+        applicable += (size_t)c->mutations[i].is_applicable;
+        caught += (size_t)(c->mutations[i].is_applicable && c->mutations[i].is_caught);
+    }
+    json_put_object(w);
+    json_member_u64(w, "applicable", applicable);
+    json_member_u64(w, "caught", caught);
+    json_member_array(w, "mutations");
+    for (size_t i = 0; i < c->mutation_count; i++) {
+        const certificate_mutation *m = &c->mutations[i];
+        json_writer line;
+
+        json_line_begin(&line, w);
+        json_put_object(&line);
+        json_member_string(&line, "name", m->name);
+        json_member_string(&line, "result", !m->is_applicable ? "not applicable"
+                                            : m->is_caught    ? "caught"
+                                                              : "not caught");
+        json_member_string(&line, "by", m->by);
+        json_put_object_end(&line);
+        json_line_end(&line, w);
+    }
+    json_put_array_end(w);
+    json_put_object_end(w);
+}
+
+/* ---- tensors ---- */
+
+static void put_tensor_list(json_writer *w, const certificate_checkpoint *m, const size_t *order)
+{
+    json_put_array(w);
+    for (size_t i = 0; i < ckpt_catalog_count(m->tensors); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(m->tensors, order[i]);
+        char hex[CKPT_DIGEST_HEX];
+        json_writer line;
+
+        ckpt_digest_tensor(m->digest, order[i], hex);
+        json_line_begin(&line, w);
+        json_put_object(&line);
+        json_member_string(&line, "name", t->name);
+        json_member_string(&line, "class", digest_class(t));
+        catalog_put_shape(&line, t);
+        json_member_string(&line, "value", hex);
+        json_put_object_end(&line);
+        json_line_end(&line, w);
+    }
+    json_put_array_end(w);
+}
+
+/* A json_write_fn that counts. */
+static int count_bytes(void *context, const char *bytes, size_t size)
+{
+    (void)bytes;
+    *(uint64_t *)context += size;
+    return 0;
+}
+
+int certificate_needs_tensor_file(const certificate *c, ckpt_error *err)
+{
+    const certificate_checkpoint *m = &c->checkpoints[0];
+    size_t *order;
+    uint64_t bytes = 0;
+    json_writer w;
+
+    if (m->digest == NULL)
+        return 0;
+    if ((order = manifest_order(m->tensors)) == NULL) {
+        ckpt_fail_memory(err, "a list of tensors", ckpt_catalog_count(m->tensors));
+        return -1;
+    }
+    json_writer_begin(&w, count_bytes, &bytes, 1);
+    put_tensor_list(&w, m, order);
+    free(order);
+    return bytes > CERTIFICATE_TENSORS_INLINE_BYTES;
+}
+
+static void put_tensors(json_writer *w, const certificate *c)
+{
+    const certificate_checkpoint *m = &c->checkpoints[0];
+    size_t *order;
+
+    json_put_key(w, "tensors");
+    if (m->digest == NULL) {
+        json_put_null(w);
+    } else if (c->tensor_file != NULL) {
+        json_put_object(w);
+        json_member_u64(w, "count", ckpt_catalog_count(m->tensors));
+        json_member_string(w, "file", c->tensor_file);
+        json_member_string(w, "sha256", c->tensor_sha256);
+        json_put_object_end(w);
+    } else if ((order = manifest_order(m->tensors)) != NULL) {
+        put_tensor_list(w, m, order);
+        free(order);
+    } else {
+        w->failed = 1;
+    }
+}
+
+/* ---- the statement ---- */
+
+static void put_predicate(json_writer *w, const certificate *c)
+{
+    char when[CERTIFICATE_TIME_BYTES];
+
+    certificate_time_text(c->made_at, when);
+    json_member_object(w, "predicate");
+    json_member_string(w, "schema", CERTIFICATE_SCHEMA);
+    json_member_string(w, "verdict", certificate_passes(c) ? "pass" : "fail");
+    json_member_string(w, "made_at", when);
+    json_member_object(w, "tool");
+    json_member_string(w, "name", "ckpt-verify certify");
+    json_member_string(w, "version", ckpt_version());
+    json_member_string(w, "compiler", __VERSION__);
+    json_put_object_end(w);
+    json_member_bool(w, "structure_only", c->structure_only);
+    json_put_key(w, "policy");
+    json_put_raw(w, c->policy == NULL ? "null" : c->policy);
+    json_member_array(w, "checkpoints");
+    for (size_t i = 0; i < c->checkpoint_count; i++)
+        put_checkpoint(w, c, i);
+    json_put_array_end(w);
+    json_member_array(w, "checks");
+    for (size_t i = 0; i < c->check_count; i++)
+        put_check(w, c, &c->checks[i]);
+    json_put_array_end(w);
+    json_member_array(w, "findings");
+    for (size_t i = 0; i < c->finding_count; i++)
+        put_finding(w, c, &c->findings[i]);
+    json_put_array_end(w);
+    put_self_test(w, c);
+    put_tensors(w, c);
+    json_put_object_end(w);
+}
+
+void certificate_put(json_writer *w, const certificate *c)
+{
+    json_put_object(w);
+    json_member_string(w, "_type", CERTIFICATE_STATEMENT_TYPE);
+    put_subjects(w, c);
+    json_member_string(w, "predicateType", CERTIFICATE_PREDICATE_TYPE);
+    put_predicate(w, c);
+    json_put_object_end(w);
+}

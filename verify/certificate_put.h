@@ -1,0 +1,27 @@
+/*
+ * certificate_put.h: a certificate as an in-toto Statement (v1): subjects are the checkpoints by
+ * their value roots and every file by its SHA-256; the predicate has all that was found.
+ * ckpt-certificate(5) describes every member. The bytes depend on the certificate alone.
+ */
+#ifndef CKPT_CERTIFICATE_PUT_H
+#define CKPT_CERTIFICATE_PUT_H
+
+#include "certificate.h"
+
+#define CERTIFICATE_SCHEMA "ckpt-certificate/1"
+#define CERTIFICATE_PREDICATE_TYPE "urn:x-ckpt:certificate:v1"
+#define CERTIFICATE_STATEMENT_TYPE "https://in-toto.io/Statement/v1"
+/* Tensors that take more than this are written to a file beside the certificate. */
+enum { CERTIFICATE_TENSORS_INLINE_BYTES = 1 << 20 };
+
+/* The document, as one value of `w`. */
+void certificate_put(json_writer *w, const certificate *c);
+
+/* Do the tensors of the reference need a file of their own? */
+int certificate_needs_tensor_file(const certificate *c, ckpt_error *err);
+
+/* "2026-11-29T01:02:03Z" */
+enum { CERTIFICATE_TIME_BYTES = 24 };
+void certificate_time_text(int64_t seconds, char out[CERTIFICATE_TIME_BYTES]);
+
+#endif
