@@ -63,9 +63,11 @@ typedef struct {
     size_t file_count;
     certificate_encoding *encodings;   /* sorted by name */
     size_t encoding_count;
-    const ckpt_catalog *tensors;   /* logical ones; borrowed */
+    const ckpt_catalog *tensors;   /* logical ones; borrowed; NULL: a certificate that was read does
+                                      not say */
     ckpt_digest *digest;           /* over them; owned; NULL: values were not read */
-    char root[CKPT_ROOT_HEX];      /* "" without a digest */
+    const ckpt_digest *recorded_digest;    /* the same, borrowed from a certificate that was read */
+    char root[CKPT_ROOT_HEX];      /* "": values were not read */
     char main_root[CKPT_ROOT_HEX];
     size_t stored_count;           /* tensors as they are stored */
     uint64_t stored_bytes;

@@ -6,7 +6,6 @@
 #include <time.h>
 
 #include "json_line.h"
-#include "libckpt/catalog.h"
 #include "manifest.h"
 
 void certificate_time_text(int64_t seconds, char out[CERTIFICATE_TIME_BYTES])
@@ -236,27 +235,6 @@ static void put_self_test(json_writer *w, const certificate *c)
 
 /* ---- tensors ---- */
 
-static void put_tensor_list(json_writer *w, const certificate_checkpoint *m, const size_t *order)
-{
-    json_put_array(w);
-    for (size_t i = 0; i < ckpt_catalog_count(m->tensors); i++) {
-        const ckpt_tensor *t = ckpt_catalog_at(m->tensors, order[i]);
-        char hex[CKPT_DIGEST_HEX];
-        json_writer line;
-
-        ckpt_digest_tensor(m->digest, order[i], hex);
-        json_line_begin(&line, w);
-        json_put_object(&line);
-        json_member_string(&line, "name", t->name);
-        json_member_string(&line, "class", digest_class(t));
-        catalog_put_shape(&line, t);
-        json_member_string(&line, "value", hex);
-        json_put_object_end(&line);
-        json_line_end(&line, w);
-    }
-    json_put_array_end(w);
-}
-
 /* A json_write_fn that counts. */
 static int count_bytes(void *context, const char *bytes, size_t size)
 {
@@ -265,51 +243,40 @@ static int count_bytes(void *context, const char *bytes, size_t size)
     return 0;
 }
 
-int certificate_needs_tensor_file(const certificate *c, ckpt_error *err)
+ckpt_code certificate_tensor_bytes(const certificate *c, uint64_t *out, ckpt_error *err)
 {
     const certificate_checkpoint *m = &c->checkpoints[0];
-    size_t *order;
-    uint64_t bytes = 0;
     json_writer w;
 
-    if (m->digest == NULL)
-        return 0;
-    if ((order = manifest_order(m->tensors)) == NULL) {
-        ckpt_fail_memory(err, "a list of tensors", ckpt_catalog_count(m->tensors));
-        return -1;
-    }
-    json_writer_begin(&w, count_bytes, &bytes, 1);
-    put_tensor_list(&w, m, order);
-    free(order);
-    return bytes > CERTIFICATE_TENSORS_INLINE_BYTES;
+    *out = 0;
+    json_writer_begin(&w, count_bytes, out, 1);
+    return m->digest == NULL ? CKPT_OK : manifest_put_tensors(&w, m->tensors, m->digest, err);
 }
 
-static void put_tensors(json_writer *w, const certificate *c)
+static ckpt_code put_tensors(json_writer *w, const certificate *c, ckpt_error *err)
 {
     const certificate_checkpoint *m = &c->checkpoints[0];
-    size_t *order;
 
     json_put_key(w, "tensors");
+    if (m->digest != NULL && c->tensor_file == NULL)
+        return manifest_put_tensors(w, m->tensors, m->digest, err);
     if (m->digest == NULL) {
         json_put_null(w);
-    } else if (c->tensor_file != NULL) {
-        json_put_object(w);
-        json_member_u64(w, "count", ckpt_catalog_count(m->tensors));
-        json_member_string(w, "file", c->tensor_file);
-        json_member_string(w, "sha256", c->tensor_sha256);
-        json_put_object_end(w);
-    } else if ((order = manifest_order(m->tensors)) != NULL) {
-        put_tensor_list(w, m, order);
-        free(order);
-    } else {
-        w->failed = 1;
+        return CKPT_OK;
     }
+    json_put_object(w);
+    json_member_u64(w, "count", ckpt_catalog_count(m->tensors));
+    json_member_string(w, "file", c->tensor_file);
+    json_member_string(w, "sha256", c->tensor_sha256);
+    json_put_object_end(w);
+    return CKPT_OK;
 }
 
 /* ---- the statement ---- */
 
-static void put_predicate(json_writer *w, const certificate *c)
+static ckpt_code put_predicate(json_writer *w, const certificate *c, ckpt_error *err)
 {
+    ckpt_code code;
     char when[CERTIFICATE_TIME_BYTES];
 
     certificate_time_text(c->made_at, when);
@@ -338,16 +305,21 @@ static void put_predicate(json_writer *w, const certificate *c)
         put_finding(w, c, &c->findings[i]);
     json_put_array_end(w);
     put_self_test(w, c);
-    put_tensors(w, c);
+    code = put_tensors(w, c, err);
     json_put_object_end(w);
+    return code;
 }
 
-void certificate_put(json_writer *w, const certificate *c)
+ckpt_code certificate_put(json_writer *w, const void *what, ckpt_error *err)
 {
+    const certificate *c = what;
+    ckpt_code code;
+
     json_put_object(w);
     json_member_string(w, "_type", CERTIFICATE_STATEMENT_TYPE);
     put_subjects(w, c);
     json_member_string(w, "predicateType", CERTIFICATE_PREDICATE_TYPE);
-    put_predicate(w, c);
+    code = put_predicate(w, c, err);
     json_put_object_end(w);
+    return code;
 }

@@ -14,11 +14,11 @@
 /* Tensors that take more than this are written to a file beside the certificate. */
 enum { CERTIFICATE_TENSORS_INLINE_BYTES = 1 << 20 };
 
-/* The document, as one value of `w`. */
-void certificate_put(json_writer *w, const certificate *c);
+/* The document, as one value of `w`; `what` is a const certificate (json_file.h). */
+ckpt_code certificate_put(json_writer *w, const void *what, ckpt_error *err);
 
-/* Do the tensors of the reference need a file of their own? */
-int certificate_needs_tensor_file(const certificate *c, ckpt_error *err);
+/* What the tensors of the reference take in it. */
+ckpt_code certificate_tensor_bytes(const certificate *c, uint64_t *out, ckpt_error *err);
 
 /* "2026-11-29T01:02:03Z" */
 enum { CERTIFICATE_TIME_BYTES = 24 };

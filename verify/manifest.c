@@ -54,19 +54,30 @@ static void put_tensor(json_writer *w, const ckpt_tensor *t, hash128 value)
     json_line_end(&line, w);
 }
 
+ckpt_code manifest_put_tensors(json_writer *w, const ckpt_catalog *catalog,
+                               const ckpt_digest *digest, ckpt_error *err)
+{
+    size_t *order = manifest_order(catalog);
+
+    if (order == NULL)
+        return ckpt_fail_memory(err, "a manifest", ckpt_catalog_count(catalog));
+    json_put_array(w);
+    for (size_t i = 0; i < ckpt_catalog_count(catalog); i++)
+        put_tensor(w, ckpt_catalog_at(catalog, order[i]), digest_get(digest, order[i]));
+    json_put_array_end(w);
+    free(order);
+    return CKPT_OK;
+}
+
 ckpt_code manifest_put(json_writer *w, const manifest_info *info, ckpt_error *err)
 {
-    size_t *order = manifest_order(info->catalog);
     config_meaning config = { NULL, 0 };
     char root[CKPT_ROOT_HEX];
     char main_root[CKPT_ROOT_HEX];
     ckpt_code code;
 
-    if (order == NULL)
-        return ckpt_fail_memory(err, "a manifest", ckpt_catalog_count(info->catalog));
-    if ((code = ckpt_digest_root(info->digest, 0, root, err)) != CKPT_OK)
-        goto out;
-    if ((code = ckpt_digest_root(info->digest, 1, main_root, err)) != CKPT_OK ||
+    if ((code = ckpt_digest_root(info->digest, 0, root, err)) != CKPT_OK ||
+        (code = ckpt_digest_root(info->digest, 1, main_root, err)) != CKPT_OK ||
         (info->config != NULL &&
          (code = config_meaning_read(info->config, &config, err)) != CKPT_OK))
         goto out;
@@ -86,15 +97,11 @@ ckpt_code manifest_put(json_writer *w, const manifest_info *info, ckpt_error *er
     if (info->notes != NULL)
         json_member_names(w, "notes", (const char *const *)info->notes->names,
                           info->notes->count);
-    json_member_array(w, "tensors");
-    for (size_t i = 0; i < ckpt_catalog_count(info->catalog); i++)
-        put_tensor(w, ckpt_catalog_at(info->catalog, order[i]),
-                   digest_get(info->digest, order[i]));
-    json_put_array_end(w);
+    json_put_key(w, "tensors");
+    code = manifest_put_tensors(w, info->catalog, info->digest, err);
     json_put_object_end(w);
 out:
     config_meaning_release(&config);
-    free(order);
     return code;
 }
 
@@ -143,8 +150,8 @@ static ckpt_code read_tensor(const json_value *entry, ckpt_tensor *t, hash128 *v
     return read_shape(json_member(entry, "shape"), t);
 }
 
-static ckpt_code read_tensors(const json_value *tensors, const char *path, ckpt_manifest *m,
-                              ckpt_error *err)
+ckpt_code manifest_read_tensors(const json_value *tensors, const char *path, ckpt_manifest *m,
+                                ckpt_error *err)
 {
     const json_value *entry;
     hash128 value;
@@ -152,6 +159,8 @@ static ckpt_code read_tensors(const json_value *tensors, const char *path, ckpt_
     ckpt_code code;
     size_t i = 0;
 
+    if ((m->catalog = catalog_create()) == NULL)
+        return ckpt_fail_memory(err, "a manifest", json_count(tensors));
     for (entry = json_first(tensors); entry != NULL; entry = json_next(entry), i++) {
         if (read_tensor(entry, &t, &value) != CKPT_OK)
             return ckpt_fail(err, CKPT_E_FORMAT, "'%s' tensor %zu: expected name, class, shape, "
@@ -169,8 +178,8 @@ static ckpt_code read_tensors(const json_value *tensors, const char *path, ckpt_
     return CKPT_OK;
 }
 
-static ckpt_code check_root(const ckpt_manifest *m, int main_only, const char *said,
-                            const char *path, ckpt_error *err)
+ckpt_code manifest_check_root(const ckpt_manifest *m, int main_only, const char *said,
+                              const char *path, ckpt_error *err)
 {
     char root[CKPT_ROOT_HEX];
     const ckpt_code code = ckpt_digest_root(m->digest, main_only, root, err);
@@ -225,13 +234,9 @@ ckpt_code manifest_read(const ckpt_folder *folder, const char *name, ckpt_manife
                          err->text);
         goto out;
     }
-    if ((out->catalog = catalog_create()) == NULL) {
-        code = ckpt_fail_memory(err, "a manifest", text.size);
-        goto out;
-    }
-    if ((code = read_tensors(tensors, text.path, out, err)) != CKPT_OK ||
-        (code = check_root(out, 0, root, text.path, err)) != CKPT_OK ||
-        (code = check_root(out, 1, main_root, text.path, err)) != CKPT_OK)
+    if ((code = manifest_read_tensors(tensors, text.path, out, err)) != CKPT_OK ||
+        (code = manifest_check_root(out, 0, root, text.path, err)) != CKPT_OK ||
+        (code = manifest_check_root(out, 1, main_root, text.path, err)) != CKPT_OK)
         goto out;
     memcpy(out->root, root, sizeof out->root);
     memcpy(out->main_root, main_root, sizeof out->main_root);

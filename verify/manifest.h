@@ -53,6 +53,16 @@ ckpt_code manifest_read(const ckpt_folder *folder, const char *name, ckpt_manife
                         ckpt_error *err);
 void manifest_release(ckpt_manifest *manifest);
 
+/* The member `tensors` alone, for other documents: put, as one value of `w`; read into m->catalog
+ * and m->digest, which are to be released also on failure; and whether the root that a document
+ * states is that of its tensors. `path` is for errors. */
+ckpt_code manifest_put_tensors(json_writer *w, const ckpt_catalog *catalog,
+                               const ckpt_digest *digest, ckpt_error *err);
+ckpt_code manifest_read_tensors(const json_value *tensors, const char *path, ckpt_manifest *m,
+                                ckpt_error *err);
+ckpt_code manifest_check_root(const ckpt_manifest *m, int main_only, const char *said,
+                              const char *path, ckpt_error *err);
+
 /* Indexes of a catalog's tensors in the order of their names; malloc'd, NULL without memory. */
 size_t *manifest_order(const ckpt_catalog *catalog);
 

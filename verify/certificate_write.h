@@ -1,0 +1,42 @@
+/*
+ * certificate_write.h: what `certify` leaves: the certificate, signed or not, the digests of its
+ * tensors, and what is known of it in the words of others.
+ */
+#ifndef CKPT_CERTIFICATE_WRITE_H
+#define CKPT_CERTIFICATE_WRITE_H
+
+#include "certificate.h"
+#include "libckpt/signature.h"
+
+/*
+ * Write `path`; with a key a DSSE envelope around it. Tensors that take more than 1 MB are left
+ * beside it as a manifest, FILE.tensors.json.zst: c->tensor_file becomes its name.
+ */
+ckpt_code certificate_write(const char *path, certificate *c, const signature_key *key,
+                            ckpt_error *err);
+
+/* Path of that manifest; malloc'd, NULL without memory. */
+char *certificate_tensor_path(const char *path);
+
+/* The files of checkpoint `i` as `sha256sum -c` reads them in its folder. */
+ckpt_code certificate_write_sums(const char *path, const certificate *c, size_t i,
+                                 ckpt_error *err);
+
+/*
+ * integrity.json as Megatron-LM verifies it (megatron/core/dist_checkpointing/integrity.py):
+ * {"algorithm": "sha256", "files": {NAME: HEX}}, of the files in the folder with .metadata. No such
+ * folder in any checkpoint: an error.
+ */
+ckpt_code certificate_write_integrity(const char *path, const certificate *c, ckpt_error *err);
+
+/* A CycloneDX 1.6 document: a machine-learning-model component per checkpoint, with its roots as
+ * properties and the files as components of their own. */
+ckpt_code certificate_write_cyclonedx(const char *path, const certificate *c, ckpt_error *err);
+
+/* JUnit: a suite per checkpoint, a case per check. */
+ckpt_code certificate_write_junit(const char *path, const certificate *c, ckpt_error *err);
+
+/* Markdown for the page of a CI job. */
+ckpt_code certificate_write_summary(const char *path, const certificate *c, ckpt_error *err);
+
+#endif
