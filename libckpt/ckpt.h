@@ -382,6 +382,8 @@ typedef struct {
     int many_files;
     int match_reference;
     int allow_lossy;             /* round values that are not exact, instead of CKPT_E_INEXACT */
+    const char *quantise;        /* rules by which weights are rounded: "fp8-ue8m0,experts=fp4" */
+    const char *max_relf;        /* most that a tensor may lose by that: "0.03,experts=0.15" */
     int no_digest;
     int verify;                  /* read the result back and verify it before it appears */
     int overwrite;               /* replace `target` if it contains nothing but a checkpoint */

@@ -8,7 +8,9 @@
 #include "encode_job.h"
 #include "size.h"
 
-typedef enum { KIND_COPY, KIND_SCALES, KIND_PLAIN, KIND_FP4_FP8, KIND_FP8, KIND_FP4 } kind;
+typedef enum {
+    KIND_COPY, KIND_SCALES, KIND_PLAIN, KIND_FP4_FP8, KIND_FP8, KIND_FP4, KIND_QUANTISE
+} kind;
 
 typedef struct {
     ckpt_source base;
@@ -18,6 +20,7 @@ typedef struct {
     uint8_t *kinds;
     int64_t *scales;           /* tensor of options.scales that gives the grid, or -1 */
     encode_stats *stats;
+    quantise_loss *losses;     /* with options.rules, else NULL */
     pthread_mutex_t lock;
 } encode_view;
 
@@ -25,6 +28,11 @@ static int same_codes(const ckpt_tensor *a, const ckpt_tensor *b)
 {
     return a->dtype == b->dtype && a->block_rows == b->block_rows &&
            a->block_cols == b->block_cols && a->tensor_scale == b->tensor_scale;
+}
+
+static const quantise_rule *rule_of(const encode_view *v, size_t tensor)
+{
+    return v->options.rules == NULL ? NULL : v->options.rules[tensor];
 }
 
 /* The conversion between two encodings, or -1 when there is none. */
@@ -74,6 +82,8 @@ static ckpt_code plan_tensor(encode_view *v, size_t i, ckpt_error *err)
         v->scales[i] = found < 0 ? CKPT_NOT_FOUND : v->scales[i];
         found = KIND_COPY;
     }
+    if (rule_of(v, i) != NULL)
+        found = KIND_QUANTISE;
     if (found >= 0) {
         v->kinds[i] = (uint8_t)found;
         return CKPT_OK;
@@ -146,7 +156,8 @@ static ckpt_code follow_scales(const encode_job *job)
     return CKPT_OK;
 }
 
-static void add_stats(encode_view *v, size_t tensor, const encode_stats *seen)
+static void add_stats(encode_view *v, size_t tensor, const encode_stats *seen,
+                      const quantise_loss *loss)
 {
     encode_stats *stats = &v->stats[tensor];
 
@@ -156,6 +167,9 @@ static void add_stats(encode_view *v, size_t tensor, const encode_stats *seen)
     stats->returned += seen->returned;
     stats->exceptions += seen->exceptions;
     stats->zero_groups += seen->zero_groups;
+    stats->replaced += seen->replaced;
+    if (v->losses != NULL)
+        quantise_loss_merge(&v->losses[tensor], loss);
     pthread_mutex_unlock(&v->lock);
 }
 
@@ -167,6 +181,7 @@ static ckpt_code encode_read(ckpt_source *self, const source_range *range, arena
     const source_range all = { range->tensor, range->row, range->row_count, SOURCE_WANT_ALL };
     ckpt_tile in;
     ckpt_tile given = { .part = { NULL, NULL } };
+    quantise_loss loss = { .elements = 0 };
     encode_job job = {
         .options = &v->options,
         .kernels = kernels_get(),
@@ -186,11 +201,13 @@ static ckpt_code encode_read(ckpt_source *self, const source_range *range, arena
         return code;
     if (v->scales[range->tensor] >= 0) {
         const source_range scales = { (size_t)v->scales[range->tensor], range->row,
-                                      range->row_count, SOURCE_WANT_SCALE };
+                                      range->row_count, k == KIND_QUANTISE ? SOURCE_WANT_ALL
+                                                                           : SOURCE_WANT_SCALE };
 
         if ((code = source_read_tile(v->options.scales, &scales, scratch, &given, err)) != CKPT_OK)
             return code;
         job.given_scales = given.part[CKPT_SCALE];
+        job.original = &given;
     }
     if (k == KIND_COPY && job.given_scales != NULL)
         return follow_scales(&job);
@@ -199,10 +216,11 @@ static ckpt_code encode_read(ckpt_source *self, const source_range *range, arena
         return CKPT_OK;
     }
     if ((code = allocate_out(job.to, range, scratch, tile, err)) != CKPT_OK ||
-        (code = convert(&job, k)) != CKPT_OK ||
+        (code = k == KIND_QUANTISE ? encode_quantise(&job, rule_of(v, range->tensor), &loss)
+                                   : convert(&job, k)) != CKPT_OK ||
         (code = values_check(job.to, range, tile, err)) != CKPT_OK)
         return code;
-    add_stats(v, range->tensor, &job.stats);
+    add_stats(v, range->tensor, &job.stats, &loss);
     return CKPT_OK;
 }
 
@@ -229,6 +247,8 @@ static uint64_t encode_need(const ckpt_source *self, size_t tensor, uint64_t row
         return need + encode_fp8_need(from);
     case KIND_FP4:
         return need + encode_fp4_need(from);
+    case KIND_QUANTISE:
+        return need + encode_quantise_need(from, to, v->scales[tensor] >= 0);
     case KIND_COPY:
         return need + size_max(encode_fp8_need(from), encode_fp4_need(from));
     default:
@@ -244,6 +264,7 @@ static void encode_free(ckpt_source *self)
     free(v->kinds);
     free(v->scales);
     free(v->stats);
+    free(v->losses);
     free(v);
 }
 
@@ -267,7 +288,10 @@ ckpt_code source_encode(ckpt_source *from, const ckpt_catalog *targets,
     v->kinds = calloc(count + 1, 1);
     v->scales = calloc(count + 1, sizeof *v->scales);
     v->stats = calloc(count + 1, sizeof *v->stats);
-    if (v->kinds == NULL || v->scales == NULL || v->stats == NULL)
+    if (options->rules != NULL)
+        v->losses = calloc(count + 1, sizeof *v->losses);
+    if (v->kinds == NULL || v->scales == NULL || v->stats == NULL ||
+        (options->rules != NULL && v->losses == NULL))
         code = ckpt_fail_memory(err, "a view", count);
     else
         code = kernels_require(err);
@@ -285,4 +309,11 @@ encode_stats source_encode_stats(ckpt_source *self, size_t tensor)
     encode_view *v = (encode_view *)self;
 
     return v->stats[tensor];
+}
+
+const quantise_loss *source_encode_loss(ckpt_source *self, size_t tensor)
+{
+    encode_view *v = (encode_view *)self;
+
+    return v->losses == NULL ? NULL : &v->losses[tensor];
 }

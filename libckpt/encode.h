@@ -9,6 +9,8 @@
  *   FP4 -> FP8                            DeepSeek's rule: block scale = largest group scale / 64
  *   any float -> FP8 or FP4 blocks        with given scales (`--like`), else by the canonical rule
  *   plain -> plain of the same class      cast
+ *   plain float -> blocks, with a rule    quantise (quantise.h): rounds; given an original, blocks
+ *                                         whose values did not change get its bytes
  * A value that does not survive is an error that names tensor, row and column or block, code and
  * scale, unless allow_lossy; that is for rounding: a number never becomes an infinity, NaN never a
  * number. The canonical rules: FP8 2^ceil(log2(amax / 448)) on 128 x 128; FP4 the largest
@@ -17,6 +19,7 @@
 #ifndef CKPT_ENCODE_H
 #define CKPT_ENCODE_H
 
+#include "quantise.h"
 #include "source.h"
 
 /* Groups whose FP4 scale the canonical rule does not find again after FP4 -> FP8. */
@@ -41,7 +44,12 @@ typedef struct {
     int allow_lossy;
     int allow_odd_scales;          /* NaN codes and scales that are no positive number pass */
     int match_reference;           /* FP4 code 8 becomes +0 in FP8, as DeepSeek's table has it */
-    ckpt_source *scales;           /* scale grids to use, by tensor name and encoding; or NULL */
+    ckpt_source *scales;           /* scale grids to use, by tensor name and encoding; or NULL.
+                                      With a rule: the original, of which blocks are kept */
+    const quantise_rule *const *rules;                /* by tensor, NULL: no rule; or NULL */
+    int sticky_scale;              /* see quantise_panel */
+    int zero_nonfinite;            /* NaN and infinity become 0 where a rule quantises them */
+    int quantise_f32;              /* F32 is not rounded to BF16 before a rule takes it */
     encode_exception_sink *exceptions_out;            /* FP4 -> FP8; or NULL */
     const encode_exception_table *exceptions_in;      /* -> FP4 by the canonical rule; or NULL */
 } encode_options;
@@ -53,6 +61,7 @@ typedef struct {
                                       they were rounded to BF16 */
     uint64_t exceptions;           /* groups whose scale the canonical rule does not recover */
     uint64_t zero_groups;          /* -> FP4: all-zero groups, whose scale is a convention */
+    uint64_t replaced;             /* elements that zero_nonfinite made 0 */
 } encode_stats;
 
 /*
@@ -64,5 +73,7 @@ ckpt_code source_encode(ckpt_source *from, const ckpt_catalog *targets,
 
 /* What was seen while `tensor` was read; valid when all of it was read. */
 encode_stats source_encode_stats(ckpt_source *self, size_t tensor);
+/* What its rule lost; NULL when no tensor has a rule. */
+const quantise_loss *source_encode_loss(ckpt_source *self, size_t tensor);
 
 #endif

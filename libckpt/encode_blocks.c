@@ -30,10 +30,13 @@ static ckpt_code fail_saturated(const encode_job *job, uint64_t row, uint64_t co
 {
     return ckpt_fail(job->err, CKPT_E_INEXACT,
                      "tensor '%s', row %llu, column %llu: %.9g is larger than %.9g, the maximum "
-                     "for the scale of --like: its block has changed too much for --like, with or "
-                     "without --allow-lossy",
+                     "for the scale of --like: its block has changed and needs a scale of its "
+                     "own: %s",
                      job->to->name, (unsigned long long)(job->range->row + row),
-                     (unsigned long long)col, (double)value, (double)largest);
+                     (unsigned long long)col, (double)value, (double)largest,
+                     job->from->scale_dtype == CKPT_NONE
+                         ? "--quantize RULE makes one, and --allow-lossy by fp8-ue8m0 or fp4"
+                         : "cast to BF16 first, then --quantize, --allow-lossy or not");
 }
 
 enum { FP8_LIMIT = 464, FP4_LIMIT = 7 };

@@ -14,6 +14,7 @@ typedef struct {
     const source_range *range;
     const ckpt_tile *in;
     const uint8_t *given_scales;    /* rows of the target's scale grid, or NULL */
+    const ckpt_tile *original;      /* the target's tensor in another checkpoint, or NULL */
     ckpt_tile *out;                 /* parts are allocated */
     arena *scratch;
     encode_stats stats;
@@ -29,12 +30,15 @@ ckpt_code encode_plain(encode_job *job);            /* to BF16, F16, F32 or inte
 ckpt_code encode_fp4_to_fp8(encode_job *job);
 ckpt_code encode_fp8(encode_job *job);
 ckpt_code encode_fp4(encode_job *job);
+/* By a rule; *loss is what that lost. */
+ckpt_code encode_quantise(encode_job *job, const quantise_rule *rule, quantise_loss *loss);
 
 /* Scratch of each beyond its output. */
 uint64_t encode_plain_need(const ckpt_tensor *from);
 uint64_t encode_fp4_to_fp8_need(const ckpt_tensor *from, uint64_t row_count);
 uint64_t encode_fp8_need(const ckpt_tensor *from);
 uint64_t encode_fp4_need(const ckpt_tensor *from);
+uint64_t encode_quantise_need(const ckpt_tensor *from, const ckpt_tensor *to, int has_original);
 
 /* The sentences for values that do not survive: those that would be rounded, which may be allowed,
  * and those that the target has no room for, which never are. `row` is of the tile. */

@@ -59,6 +59,9 @@ typedef struct {
                                           were written again */
     int has_others;                    /* another run or process wrote some of the tensors: what it
                                           rounded is not counted here */
+    const quantise_rule *const *rules; /* NULL: no tensor was quantised; NULL of a tensor: it was
+                                          not */
+    const quantise_loss *losses;       /* with rules: what they lost */
     uint64_t rounded;                  /* values that were, as far as this run wrote them */
     size_t changed_count;              /* tensors with other values than the source's */
     const char *const *origins;        /* path that it came from instead (--fill-from), or NULL for

@@ -56,14 +56,14 @@ static void set_fp4(ckpt_tensor *t, const ckpt_tensor *official)
     t->stored_dtype = stored;
 }
 
-static const ckpt_tensor *find_official(const ckpt_catalog *official, const ckpt_tensor *t)
+const ckpt_tensor *plan_find_official(const ckpt_catalog *official, const ckpt_tensor *t)
 {
     const int64_t o = official == NULL ? CKPT_NOT_FOUND : ckpt_catalog_find(official, t->name);
 
     return o < 0 ? NULL : ckpt_catalog_at(official, (size_t)o);
 }
 
-static int is_quantised(const ckpt_tensor *t, const ckpt_tensor *official)
+int plan_is_quantised(const ckpt_tensor *t, const ckpt_tensor *official)
 {
     return t->scale_dtype != CKPT_NONE ||
            (official != NULL && official->scale_dtype != CKPT_NONE);
@@ -82,7 +82,7 @@ static ckpt_dtype scale_of_experts(const ckpt_catalog *from, const ckpt_catalog 
     for (size_t i = 0; i < ckpt_catalog_count(from); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(from, i);
 
-        if (plan_is_expert(t->name) && is_quantised(t, find_official(official, t)) &&
+        if (plan_is_expert(t->name) && plan_is_quantised(t, plan_find_official(official, t)) &&
             (t->dtype != codes || t->scale_dtype == CKPT_NONE))
             return codes == CKPT_F4 ? CKPT_F8_E8M0 : CKPT_F32;
     }
@@ -95,7 +95,7 @@ static int plan_tensor(ckpt_tensor *t, const ckpt_tensor *official, const plan_p
     const plan_encoding wanted = plan_is_expert(t->name) ? policy->experts : policy->dtype;
     const int is_fp8 = t->dtype == CKPT_F8_E4M3 && t->scale_dtype != CKPT_NONE;
 
-    if (!is_quantised(t, official))
+    if (!plan_is_quantised(t, official))
         return 0;
     if (plan_is_plain(wanted) && t->scale_dtype != CKPT_NONE)
         catalog_set_plain(t, wanted == PLAN_F32 ? CKPT_F32 : CKPT_BF16);
@@ -121,7 +121,7 @@ ckpt_code plan_targets(const ckpt_catalog *from, const ckpt_catalog *official,
     for (size_t i = 0; i < ckpt_catalog_count(from) && code == CKPT_OK; i++) {
         ckpt_tensor t = *ckpt_catalog_at(from, i);
 
-        planned += (size_t)plan_tensor(&t, find_official(official, &t), &settled);
+        planned += (size_t)plan_tensor(&t, plan_find_official(official, &t), &settled);
         code = catalog_add(targets, &t, err);
     }
     if (code == CKPT_OK && planned == 0 &&

@@ -30,6 +30,11 @@ int plan_is_expert(const char *name);
 /* 1 for those without scales. */
 int plan_is_plain(plan_encoding encoding);
 
+/* What the family expects of a tensor; NULL: nothing. `official` may be NULL. */
+const ckpt_tensor *plan_find_official(const ckpt_catalog *official, const ckpt_tensor *tensor);
+/* 1 when it is a weight that is quantised, now or by that form. */
+int plan_is_quantised(const ckpt_tensor *tensor, const ckpt_tensor *official);
+
 /* The tensors of `from` with the encodings of the policy. `official` is what the family expects, or
  * NULL. Refuses a policy that changes nothing where it should. *out is yours to free. */
 ckpt_code plan_targets(const ckpt_catalog *from, const ckpt_catalog *official,

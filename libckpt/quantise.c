@@ -122,6 +122,31 @@ static void find_maxima(const quantise_setup *s, const quantise_panel *p, const 
         s->kernels->f32_group_amax(values, r->block_count, s->rule->block_cols, amax);
 }
 
+/*
+ * An original's scale stays where the rule's own is at most one power of two away and its largest
+ * code holds the block's maximum: then elements that did not change keep their codes.
+ */
+static void keep_sticky(const quantise_setup *s, const quantise_panel *p, const run *r,
+                        const float *amax, const block_scales *scales)
+{
+    const float largest = s->rule->codes == CKPT_F4 ? 6 : 448;
+    const uint8_t *codes =
+        p->sticky + r->row / s->rule->block_rows * p->sticky_pitch + r->first_block;
+
+    for (size_t b = 0; b < r->block_count; b++) {
+        const int distance = codes[b] - scales->code[b];
+        float scale;
+
+        s->kernels->e8m0_to_f32(&codes[b], &scale, 1);
+        if (distance < -1 || distance > 1 || !(amax[b] <= largest * scale))
+            continue;
+        scales->code[b] = codes[b];
+        scales->scale[b] = scale;
+        scales->divisor[b] = scale;
+        scales->peak[b] = amax[b] / scale;
+    }
+}
+
 static quantise_result make_scales(const quantise_setup *s, const quantise_panel *p, const run *r,
                                    const float *amax, const block_scales *scales)
 {
@@ -130,6 +155,8 @@ static quantise_result make_scales(const quantise_setup *s, const quantise_panel
     if (!are_finite(amax, r->block_count))
         return fail_not_finite(p, r);
     s->kernels->amax_to_scale(s->rule->scales, amax, r->block_count, s->tensor_scale, scales);
+    if (p->sticky != NULL && s->rule->scale_dtype == CKPT_F8_E8M0)
+        keep_sticky(s, p, r, amax, scales);
     if (are_finite(scales->peak, r->block_count) && are_finite(scales->scale, r->block_count))
         return done;
     for (size_t b = 0; b < r->block_count; b++) {
@@ -188,6 +215,42 @@ static quantise_result quantise_blocks(const quantise_setup *s, const quantise_p
     return done;
 }
 
+/* ---- kept blocks ---- */
+
+/* What their original has lost: nothing but what BF16 rounds, where its scales are no powers of
+ * two. That is not counted as rounded: their bytes are the original's. */
+static void note_kept(const quantise_panel *p, const run *r, quantise_loss *loss)
+{
+    enum { LANES = 16 };
+    double values[LANES] = { 0 };
+    double errors[LANES] = { 0 };
+    quantise_sums sums = { .rounded = 0 };
+
+    for (size_t row = r->row; row < r->row + r->rows; row++) {
+        const float *x = p->values + row * p->pitch + r->col;
+        const float *y = p->original + row * p->pitch + r->col;
+
+        for (size_t i = 0; i < r->cols; i++) {
+            const float error = y[i] - x[i];
+            const float size = error < 0 ? -error : error;
+
+            values[i % LANES] += (double)x[i] * x[i];
+            errors[i % LANES] += (double)error * error;
+            if (size > sums.max_error) {
+                sums.max_error = size;
+                sums.max_row = row - r->row;
+                sums.max_col = i;
+            }
+        }
+    }
+    for (size_t i = 0; i < LANES; i++) {
+        sums.value_squares += values[i];
+        sums.error_squares += errors[i];
+    }
+    quantise_loss_note(loss, &sums, p->first_row + r->row, p->first_col + r->col);
+    loss->elements += (uint64_t)r->rows * r->cols;
+}
+
 /* ---- panels ---- */
 
 /* Blocks of a block row from `first` on that are quantised together: none of them is kept. */
@@ -223,12 +286,14 @@ quantise_result quantise_panel_run(const quantise_setup *s, const quantise_panel
             length = run_length(kept, b, count, most);
             loss->blocks += length > 0 ? length : 1;
             loss->kept_blocks += length == 0;
+            r.block_count = length > 0 ? length : 1;
+            r.cols = size_min(r.block_count * width, p->cols - r.col);
             if (length == 0) {
                 length = 1;
+                if (p->original != NULL)
+                    note_kept(p, &r, loss);
                 continue;
             }
-            r.block_count = length;
-            r.cols = size_min(length * width, p->cols - r.col);
             result = quantise_blocks(s, p, &r, t, loss);
             if (result.outcome != QUANTISE_DONE)
                 return result;
@@ -276,4 +341,31 @@ uint64_t quantise_find_kept(const quantise_setup *s, const quantise_panel *p, co
     for (size_t i = 0; i < (size_t)size_div_up(p->rows, height) * count; i++)
         kept_count += kept[i];
     return kept_count;
+}
+
+/* ---- groups that are exact ---- */
+
+uint64_t quantise_keep_exact(const quantise_setup *s, const quantise_panel *p,
+                             const quantise_target *t, uint8_t *kept)
+{
+    const size_t count = p->cols / FP4_GROUP;
+    uint64_t exact_count = 0;
+
+    assert(s->rule->keeps_exact);
+    for (size_t row = 0; row < p->rows; row++)
+        for (size_t g = 0; g < count; g++) {
+            const float *values = values_at(p, row, g * FP4_GROUP);
+            const int scale = kept[row * count + g] ? -1
+                                                    : s->kernels->fp4_group_scale_exact(values);
+            uint8_t *to = t->scales + row * t->scales_pitch + g;
+
+            if (scale < 0)
+                continue;
+            *to = (uint8_t)scale;
+            s->kernels->f32_row_to_fp4(values, to, FP4_GROUP,
+                                       t->codes + row * t->codes_pitch + g * FP4_GROUP / 2);
+            kept[row * count + g] = 1;
+            exact_count++;
+        }
+    return exact_count;
 }

@@ -28,6 +28,7 @@ typedef struct {
     int powers_of_two;             /* its scales are: F32 holds them too */
     int has_tensor_scale;          /* which the tensor's maximum makes: it is read twice */
     int from_fp4;                  /* it takes FP4 codes, not values: see nvfp4_cast_scales */
+    int keeps_exact;               /* groups that are exact in FP4 go first: quantise_keep_exact */
 } quantise_rule;
 
 /* Rule `i`; NULL behind the last. */
@@ -67,6 +68,12 @@ typedef struct {
     const uint8_t *kept;           /* of each block, row by row: 1 leaves it alone; or NULL */
     uint64_t first_row;            /* where in the tensor: for places in faults and losses */
     uint64_t first_col;
+    const float *original;         /* values of kept blocks, of the same pitch: what they lack or
+                                      have beyond `values` is a loss, too; NULL: do not count it */
+    const uint8_t *sticky;         /* E8M0 scales of an original's blocks, which stay where the
+                                      rule's own scale is at most one power of two away and nothing
+                                      saturates under them; or NULL */
+    size_t sticky_pitch;           /* bytes from block row to block row */
 } quantise_panel;
 
 /* Where codes and scales go; pitches in bytes, from row to row and from block row to block row. */
@@ -105,6 +112,14 @@ quantise_result quantise_panel_run(const quantise_setup *setup, const quantise_p
  */
 uint64_t quantise_find_kept(const quantise_setup *setup, const quantise_panel *panel,
                             const float *original, uint8_t *kept);
+
+/*
+ * Encode the blocks that are not kept and have an exact FP4 scale under that (the largest one that
+ * leaves the largest code at 3, 4 or 6), and set kept[i] to 1 for each. Returns how many. For rules
+ * with keeps_exact.
+ */
+uint64_t quantise_keep_exact(const quantise_setup *setup, const quantise_panel *panel,
+                             const quantise_target *target, uint8_t *kept);
 
 /* ---- nvfp4-cast: FP4 1 x 32 to NVFP4 1 x 16, values and codes unchanged ---- */
 

@@ -7,7 +7,7 @@
 
 /* All zero is nothing lost of nothing. x is a value, y what its code stands for. */
 typedef struct {
-    uint64_t elements;              /* that were quantised: those of kept blocks do not count */
+    uint64_t elements;              /* that were quantised, and those of kept blocks that count */
     uint64_t blocks;
     uint64_t kept_blocks;           /* left as their original has them */
     uint64_t rounded;               /* elements with y != x */

@@ -21,6 +21,7 @@ static const quantise_rule rules[] = {
     { "fp8-b128-ue8m0", "fp8-ue8m0", FP8_128, .scale_dtype = CKPT_F8_E8M0,
       .scales = SCALE_FP8_CEIL, .powers_of_two = 1 },
     { "fp4-b32-deepseek", "fp4", FP4_32, .scales = SCALE_FP4_CEIL },
+    { "fp4-b32-deepseek+canonical", NULL, FP4_32, .scales = SCALE_FP4_CEIL, .keeps_exact = 1 },
     { "fp4-b32-floor", "mxfp4", FP4_32, .scales = SCALE_FP4_FLOOR },
     { "fp4-b32-even", NULL, FP4_32, .scales = SCALE_FP4_EVEN },
     { "mxfp8-rceil", "mxfp8", MXFP8, .scales = SCALE_MXFP8_CEIL },

@@ -9,6 +9,7 @@
 #include "libckpt/error.h"
 #include "libckpt/json.h"
 #include "launcher.h"
+#include "verify/losses.h"
 #include "verify/manifest.h"
 #include "verify/report.h"
 
@@ -16,6 +17,10 @@ static void take_options(convert_command *o, const cli_args *args, cli_meter *me
 {
     convert_options *c = &o->convert;
 
+    c->quantise.only = o->only.items;
+    c->quantise.only_count = o->only.count;
+    c->quantise.skip = o->skip.items;
+    c->quantise.skip_count = o->skip.count;
     c->source = args->items[0];
     c->target = args->items[1];
     /* With --feed, ckpt-download draws the progress line. */
@@ -68,6 +73,8 @@ static void print_plan_json(const convert_job *job, const convert_summary *plan)
         json_member_string(&w, "name", to->name);
         json_member_string(&w, "from", from_text);
         json_member_string(&w, "to", to_text);
+        if (plan->rules != NULL && plan->rules[i] != NULL)
+            json_member_string(&w, "rule", plan->rules[i]->name);
         json_put_object_end(&w);
     }
     json_put_array_end(&w);
@@ -93,8 +100,10 @@ static void print_changes(const convert_summary *plan)
     char pairs[PAIRS_MAX][PAIR_BYTES];
     uint64_t counts[PAIRS_MAX] = { 0 };
     size_t used = 0;
+    size_t left = 0;
 
     for (size_t i = 0; i < ckpt_catalog_count(plan->to); i++) {
+        const quantise_rule *rule = plan->rules == NULL ? NULL : plan->rules[i];
         char from[64];
         char to[64];
         char pair[PAIR_BYTES];
@@ -102,7 +111,9 @@ static void print_changes(const convert_summary *plan)
 
         ckpt_tensor_encoding(ckpt_catalog_at(plan->from, i), from, sizeof from);
         ckpt_tensor_encoding(ckpt_catalog_at(plan->to, i), to, sizeof to);
-        snprintf(pair, sizeof pair, "%-28s -> %s", from, to);
+        snprintf(pair, sizeof pair, "%-28s -> %s%s%s", from, to, rule == NULL ? "" : " by ",
+                 rule == NULL ? "" : rule->name);
+        left += plan->rules != NULL && rule == NULL && strcmp(from, to) == 0;
         while (p < used && strcmp(pairs[p], pair) != 0)
             p++;
         if (p == PAIRS_MAX)
@@ -113,6 +124,9 @@ static void print_changes(const convert_summary *plan)
     }
     for (size_t p = 0; p < used; p++)
         printf("%8" PRIu64 "  %s\n", counts[p], pairs[p]);
+    if (left > 0)
+        printf("%8zu  stay as they are: never quantised in this family, or of a class that was "
+               "left out\n", left);
 }
 
 static void print_room(const convert_summary *plan)
@@ -177,7 +191,7 @@ static ckpt_code dry_run(const convert_command *o, convert_job *job, ckpt_error 
 /* The closing line of a run whose result may differ from its source. */
 static void print_changes_of_values(const convert_command *o, const ckpt_outcome *outcome)
 {
-    const int is_lossy = o->convert.allow_lossy;
+    const int is_lossy = o->convert.allow_lossy || outcome->rules != NULL;
 
     if (!is_lossy && outcome->changed_count == 0)
         return;
@@ -190,6 +204,29 @@ static void print_changes_of_values(const convert_command *o, const ckpt_outcome
         printf("; %zu of %zu tensors differ from '%s'; root of the source %s, of the result %s",
                outcome->changed_count, ckpt_catalog_count(outcome->target_logical),
                outcome->source.path, outcome->source_root, outcome->root);
+    putchar('\n');
+}
+
+/* The closing line of a run that quantised. */
+static void print_losses(const ckpt_outcome *outcome)
+{
+    enum { RULES_BYTES = 1024 };
+    char rules[RULES_BYTES];
+    loss_summary sum;
+
+    if (outcome->rules == NULL || outcome->losses == NULL)
+        return;
+    losses_add_up(outcome, &sum);
+    losses_rules_text(outcome, rules, sizeof rules);
+    printf("quantised by %s: %zu exact, %zu restored, %zu rounded", rules, sum.exact_count,
+           sum.restored_count, sum.rounded_count);
+    if (sum.worst_error > 0)
+        printf("; relative error %.3g, SQNR %.2f dB; worst '%s', %.3g",
+               quantise_loss_relative(&sum.total), quantise_loss_sqnr(&sum.total),
+               cli_name(ckpt_catalog_at(outcome->target_logical, sum.worst)->name),
+               sum.worst_error);
+    if (sum.total.saturated > 0)
+        printf("; %" PRIu64 " values are above the largest code", sum.total.saturated);
     putchar('\n');
 }
 
@@ -211,6 +248,7 @@ static void print_result(const ckpt_outcome *outcome)
     json_member_u64(&w, "kept", outcome->kept_count);
     json_member_u64(&w, "repaired", outcome->repaired_count);
     json_member_u64(&w, "left_out", outcome->drop_count);
+    losses_put_summary(&w, outcome);
     json_member_names(&w, "notes", outcome->notes, outcome->note_count);
     json_member_u64(&w, "in_bytes", outcome->tensor_bytes);
     json_member_u64(&w, "out_bytes", outcome->target.total_bytes);
@@ -263,6 +301,7 @@ static void print_remarks(const convert_command *o, const ckpt_outcome *outcome)
     if (outcome->drop_count > 0)
         printf("left out: %zu tensors (%s)\n", outcome->drop_count, outcome->drops[0].reason);
     print_notes(outcome->notes, outcome->note_count);
+    print_losses(outcome);
     print_changes_of_values(o, outcome);
 }
 

@@ -19,8 +19,35 @@ typedef struct {
     const char *share;
     const char *headers_dir;           /* --feed */
     feed_converter feed;
+    cli_list only;
+    cli_list skip;
     convert_options convert;
 } convert_command;
+
+/* What is rounded, by which rules, and what that may lose. */
+#define QUANTISE_OPTIONS(o)                                                                      \
+    { CLI_STRING, "quantize", "RULE[,CLASS=RULE...]", &(o).words.quantise,                       \
+      "round plain weights by named rules: fp8-f32, fp8-ue8m0, fp4, mxfp4, mxfp8, "              \
+      "fp8-channel or a longer name, of classes experts, shared, attention, mtp, "               \
+      "mtp-experts, rest; or what a release has: v4-release, v4-vllm-fp8, v3-release. What "     \
+      "that lost is told" },                                                                     \
+    { CLI_STRING, "quantise", "RULE[,CLASS=RULE...]", &(o).words.quantise,                       \
+      "the same" },                                                                              \
+    { CLI_LIST, "only", "PATTERN", &(o).only,                                                    \
+      "quantise no other tensors than those whose canonical names match; may be repeated" },     \
+    { CLI_LIST, "skip", "PATTERN", &(o).skip,                                                    \
+      "do not quantise tensors whose canonical names match; may be repeated" },                  \
+    { CLI_STRING, "max-relf", "X[,CLASS=X...]", &(o).words.max_relf,                             \
+      "refuse when a tensor loses more: relative error (FP8 about 0.027, FP4 0.11 to 0.15)" },   \
+    { CLI_FLAG, "sticky-scale", NULL, &(o).convert.sticky_scale,                                 \
+      "with --like: blocks that changed keep their old scale where it is at most one power "     \
+      "of two from the rule's, so that other values keep their codes" },                         \
+    { CLI_CHOICE, "nonfinite", "refuse|zero", &(o).words.nonfinite,                              \
+      "NaN and infinity in what is quantised (default refuse)" },                                \
+    { CLI_FLAG, "from-f32", NULL, &(o).convert.quantise_f32,                                     \
+      "quantise F32 as it is (default: rounded to BF16 first, as exporters do)" },               \
+    { CLI_CHOICE, "wo-a", "bf16|keep", &(o).words.wo_a,                                          \
+      "bf16: leave attn.wo_a plain, as SGLang and miles also have it (default keep)" }
 
 /* Rows of an option table; `o` is a convert_command. */
 #define CONVERT_OPTIONS(o)                                                                       \
@@ -34,12 +61,13 @@ typedef struct {
       "dtype of the scales of FP8 weights (default: f32 if experts become FP8, because vLLM "    \
       "reads no other with them; e8m0 if experts become FP4; else, and in layout mp, "           \
       "unchanged)" },                                                                            \
+    QUANTISE_OPTIONS(o),                                                                         \
     { CLI_FLAG, "match-reference", NULL, &(o).convert.match_reference,                           \
       "FP4 -> FP8 bit-identical to DeepSeek's converter: code 8 (-0) becomes +0" },              \
     { CLI_FLAG, "allow-lossy", NULL, &(o).convert.allow_lossy,                                   \
       "round values that are not exactly representable instead of refusing; the count is "       \
-      "printed at the end, in --json and in the report. With --like, values far outside the "    \
-      "range of the old scales are still refused" },                                             \
+      "printed at the end, in --json and in the report. Plain weights are rounded by "          \
+      "fp8-ue8m0 and fp4; with --like, blocks that did not change keep their bytes" },           \
     { CLI_HEADING, NULL, NULL, NULL, "Names and files" },                                        \
     { CLI_STRING, "names", "STYLE", &(o).convert.names,                                          \
       "native: for all inference servers. sglang: BF16 for Megatron, and torch's reader of "     \

@@ -6,6 +6,7 @@
 #include "libckpt/digest.h"
 #include "json_file.h"
 #include "json_line.h"
+#include "losses.h"
 
 typedef struct {
     encode_stats stats;            /* spread: the largest */
@@ -58,6 +59,7 @@ static report_totals add_up(const ckpt_outcome *o)
         totals.stats.returned += o->stats[i].returned;
         totals.stats.exceptions += o->stats[i].exceptions;
         totals.stats.zero_groups += o->stats[i].zero_groups;
+        totals.stats.replaced += o->stats[i].replaced;
     }
     return totals;
 }
@@ -69,6 +71,7 @@ static void put_stats(json_writer *w, const encode_stats *stats)
     json_member_u64(w, "returned", stats->returned);
     json_member_u64(w, "exceptions", stats->exceptions);
     json_member_u64(w, "zero_groups", stats->zero_groups);
+    json_member_u64(w, "replaced", stats->replaced);
 }
 
 static void put_side(json_writer *w, const char *key, const outcome_side *side)
@@ -166,6 +169,16 @@ static void put_target(json_writer *w, const ckpt_outcome *o, size_t i)
         json_member_bool(&line, "kept", 1);
     else if (o->stats != NULL)
         put_stats(&line, &o->stats[i]);
+    if (o->rules != NULL && o->rules[i] != NULL && o->losses != NULL) {
+        json_member_object(&line, "quantised");
+        json_member_string(&line, "rule", o->rules[i]->name);
+        losses_put(&line, &o->losses[i]);
+        if (o->losses[i].max_error > 0) {
+            json_member_u64(&line, "max_row", o->losses[i].max_row);
+            json_member_u64(&line, "max_column", o->losses[i].max_col);
+        }
+        json_put_object_end(&line);
+    }
     json_put_object_end(&line);
     json_line_end(&line, w);
 }
@@ -208,6 +221,7 @@ void report_put(json_writer *w, const ckpt_outcome *o)
     json_member_string(w, "main", o->main_root);
     json_member_string(w, "source_root", o->source_root);
     put_totals(w, o);
+    losses_put_summary(w, o);
     json_member_names(w, "notes", o->notes, o->note_count);
     put_lists(w, o);
     json_put_object_end(w);

@@ -7,6 +7,7 @@
 
 #include "config_private.h"
 #include "formats/config_scheme.h"
+#include "libckpt/buffer.h"
 #include "libckpt/encoding.h"
 #include "libckpt/plan.h"
 
@@ -101,6 +102,57 @@ static ckpt_code check_block(const config_change *change, const json_value *conf
     return CKPT_OK;
 }
 
+/* The names of all rules that were used, as JSON text; NULL in *out: none was. */
+static ckpt_code name_rules(const config_change *change, char **out, ckpt_error *err)
+{
+    const quantise_rule *seen[16];
+    byte_buffer text = { .bytes = NULL };
+    size_t count = 0;
+
+    *out = NULL;
+    for (size_t i = 0; change->rules != NULL && i < ckpt_catalog_count(change->targets); i++) {
+        const quantise_rule *rule = change->rules[i];
+        size_t r = 0;
+
+        while (r < count && seen[r] != rule)
+            r++;
+        if (rule == NULL || r < count || count == sizeof seen / sizeof *seen)
+            continue;
+        seen[count++] = rule;
+        if (byte_buffer_write(&text, count == 1 ? "\"" : ",", 1) != 0 ||
+            byte_buffer_write(&text, rule->name, strlen(rule->name)) != 0)
+            return ckpt_fail_memory(err, "config.json", text.used);
+    }
+    if (count > 0 && byte_buffer_write(&text, "\"", 2) != 0)
+        return ckpt_fail_memory(err, "config.json", text.used);
+    *out = text.bytes;
+    return CKPT_OK;
+}
+
+/* 1 when FP8 has scales that are no powers of two: readers of scale_fmt "ue8m0" would quantise
+ * activations by another rule than the weights. */
+static int has_odd_scales(const config_change *change)
+{
+    for (size_t i = 0; change->rules != NULL && i < ckpt_catalog_count(change->targets); i++)
+        if (change->rules[i] != NULL && change->rules[i]->codes == CKPT_F8_E4M3 &&
+            !change->rules[i]->powers_of_two)
+            return 1;
+    return 0;
+}
+
+static ckpt_code tell_rules(const config_change *change, char **quantization, ckpt_error *err)
+{
+    char *names = NULL;
+    ckpt_code code = name_rules(change, &names, err);
+
+    if (code == CKPT_OK && names != NULL)
+        code = config_update(quantization, "ckpt_rule", names, err);
+    if (code == CKPT_OK && has_odd_scales(change))
+        code = config_update(quantization, "scale_fmt", NULL, err);
+    free(names);
+    return code;
+}
+
 static ckpt_code rewrite_quantization(const config_change *change, char **text, ckpt_error *err)
 {
     static const char key[] = "quantization_config";
@@ -115,7 +167,8 @@ static ckpt_code rewrite_quantization(const config_change *change, char **text, 
     else if ((now = new_quantization()) == NULL)
         code = ckpt_fail_memory(err, "config.json", strlen(*text));
     if (code == CKPT_OK && (code = check_block(change, json_root(document), err)) == CKPT_OK &&
-        (code = config_list_modules(change, &now, err)) == CKPT_OK)
+        (code = config_list_modules(change, &now, err)) == CKPT_OK &&
+        (code = tell_rules(change, &now, err)) == CKPT_OK)
         code = config_update(text, key, now, err);
     json_free(document);
     free(now);

@@ -8,12 +8,16 @@
  *   a mixture              modules_to_not_convert (or ignored_layers, where that is there) lists
  *                             the modules of the weights that are BF16
  *
+ *   quantised by a rule       ckpt_rule in quantization_config, which loaders ignore, names it; no
+ *                             scale_fmt where its FP8 scales are no powers of two
+ *
  * If no encoding changes, nothing is edited.
  */
 #ifndef CKPT_CONFIG_H
 #define CKPT_CONFIG_H
 
 #include "libckpt/map.h"
+#include "libckpt/quantise.h"
 
 #define CONFIG_INFERENCE_FILE "inference/config.json"      /* of DeepSeek's own code */
 
@@ -24,6 +28,7 @@ typedef struct {
     const ckpt_catalog *official;    /* what the family expects, or NULL */
     const ckpt_map *modules;         /* map of the native names, which gives the modules; or NULL */
     int has_expert_dtype;            /* the family knows that key */
+    const quantise_rule *const *rules;   /* by target tensor, NULL: none; NULL: no tensor has one */
     int is_inference;                /* `from` is already in the reference code's layout */
 } config_change;
 

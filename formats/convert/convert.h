@@ -13,6 +13,7 @@
 #include "libckpt/outcome.h"
 #include "libckpt/output.h"
 #include "libckpt/plan.h"
+#include "libckpt/plan_quantise.h"
 
 typedef struct {
     const char *source;
@@ -25,6 +26,12 @@ typedef struct {
     format_sharding sharding;        /* of sharded formats */
     ckpt_open_options open;
     plan_policy policy;              /* not with like */
+    quantise_policy quantise;        /* not with policy */
+    class_limits max_relf;           /* more than that lost is refused; one process only */
+    int sticky_scale;                /* with like and quantise; see quantise_panel */
+    int zero_nonfinite;              /* NaN and infinity become 0 where they are quantised */
+    int quantise_f32;                /* F32 is not rounded to BF16 before */
+    int plain_wo_a;                  /* attn.wo_a is BF16 whatever else is said */
     uint64_t file_bytes_max;         /* fill files up to this size; 0: as in the source */
     int match_reference;
     int allow_lossy;
@@ -47,6 +54,10 @@ typedef struct {
     const char *experts;
     const char *scale_dtype;         /* "e8m0", "f32" */
     const char *key_style;           /* of torch_dist: "v1" (the default), "v2" */
+    const char *quantise;            /* see class_rules.h */
+    const char *max_relf;            /* see class_limits_parse */
+    const char *nonfinite;           /* "refuse" (the default), "zero" */
+    const char *wo_a;                /* "bf16", "keep" (the default) */
 } convert_words;
 
 enum { CONVERT_RANKS_MAX = 65536 };
@@ -82,6 +93,7 @@ void convert_free(convert_job *job);         /* NULL is fine; leaves the partial
 typedef struct {
     const ckpt_catalog *from;        /* the inputs' tensors, in the order of `to` */
     const ckpt_catalog *to;          /* the target's tensors */
+    const quantise_rule *const *rules;   /* by which tensors are rounded, NULL: by none; or NULL */
     uint64_t in_bytes;               /* of the inputs' tensors */
     uint64_t out_bytes;              /* of the target's files */
     uint64_t fixed_bytes;            /* memory of the catalogs */

@@ -64,6 +64,7 @@ static ckpt_code rewrite_config(job_plan *plan, const char *text, ckpt_error *er
         .official = plan->source->official,
         .has_expert_dtype = plan->source->family != NULL &&
                             family_expert_member(plan->source->family) != NULL,
+        .rules = plan->rules,
         .is_inference = plan->source->format == &format_mp,
     };
     ckpt_code code = CKPT_OK;
@@ -78,9 +79,32 @@ static ckpt_code rewrite_config(job_plan *plan, const char *text, ckpt_error *er
     return code;
 }
 
+/* vLLM has E8M0 scales for all weights where experts are FP4. */
+static ckpt_code note_odd_scales(job_plan *plan, ckpt_error *err)
+{
+    const quantise_rule *odd = NULL;
+    int has_fp4 = 0;
+
+    for (size_t i = 0; plan->rules != NULL && i < ckpt_catalog_count(plan->targets); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(plan->targets, i);
+
+        has_fp4 |= plan_is_expert(t->name) && t->dtype == CKPT_F4;
+        if (plan->rules[i] != NULL && plan->rules[i]->scale_dtype == CKPT_F32)
+            odd = plan->rules[i];
+    }
+    if (odd == NULL || !has_fp4)
+        return CKPT_OK;
+    return note_add(&plan->notes, err, "the scales of %s are no powers of two, and vLLM would "
+                    "round them to such beside FP4 experts; fp8-ue8m0 serves all", odd->name);
+}
+
 /* vLLM reads the bytes of these scales as integers. */
 static ckpt_code note_scales(job_plan *plan, ckpt_error *err)
 {
+    const ckpt_code code = note_odd_scales(plan, err);
+
+    if (code != CKPT_OK)
+        return code;
     for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(plan->targets, i);
 

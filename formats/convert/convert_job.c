@@ -40,6 +40,7 @@ void convert_summarise(const convert_job *job, convert_summary *out)
     *out = (convert_summary){
         .from = plan->picked->catalog,
         .to = plan->targets,
+        .rules = plan->rules,
         .in_bytes = plan->in_bytes,
         .out_bytes = plan->out_bytes,
         .fixed_bytes = plan->fixed_bytes,

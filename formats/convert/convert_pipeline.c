@@ -21,7 +21,7 @@ void pipeline_free(convert_pipeline *p)
  */
 int pipeline_may_change(const job_plan *plan)
 {
-    int may = plan->options.allow_lossy;
+    int may = plan->options.allow_lossy || plan->rules != NULL;
 
     for (size_t i = 0; plan->like != NULL && i < ckpt_catalog_count(plan->targets) && !may; i++) {
         const ckpt_tensor *to = ckpt_catalog_at(plan->targets, i);
@@ -48,22 +48,32 @@ static ckpt_code tap_encoded(const job_plan *plan, job_result *result, convert_p
     return code;
 }
 
-ckpt_code pipeline_make(const job_plan *plan, encode_exception_sink *exceptions,
-                        job_result *result, convert_pipeline *p, ckpt_error *err)
+encode_options pipeline_encode_options(const job_plan *plan)
 {
     const convert_options *o = &plan->options;
-    encode_options encode = {
+
+    return (encode_options){
         .allow_lossy = o->allow_lossy,
         .allow_odd_scales = o->open.lenient,
         .match_reference = o->match_reference,
         .scales = plan->like == NULL ? NULL : ckpt_logical(plan->like),
-        .exceptions_out = exceptions,
+        .rules = plan->rules,
+        .sticky_scale = o->sticky_scale,
+        .zero_nonfinite = o->zero_nonfinite,
+        .quantise_f32 = o->quantise_f32,
         .exceptions_in = plan->side == NULL ? NULL : side_data_table(plan->side),
     };
+}
+
+ckpt_code pipeline_make(const job_plan *plan, encode_exception_sink *exceptions,
+                        job_result *result, convert_pipeline *p, ckpt_error *err)
+{
+    encode_options encode = pipeline_encode_options(plan);
     ckpt_source *from = plan->picked;
     ckpt_code code;
 
-    if (!o->no_digest) {
+    encode.exceptions_out = exceptions;
+    if (!plan->options.no_digest) {
         if (result->digest == NULL && (result->digest = digest_create(from->catalog)) == NULL)
             return ckpt_fail_memory(err, "digests", ckpt_catalog_count(from->catalog));
         if ((code = source_digest_tap(from, result->digest, &p->tap, err)) != CKPT_OK)

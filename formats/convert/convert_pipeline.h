@@ -17,6 +17,9 @@ ckpt_code pipeline_make(const job_plan *plan, encode_exception_sink *exceptions,
                         job_result *result, convert_pipeline *out, ckpt_error *err);
 void pipeline_free(convert_pipeline *p);
 
+/* How this plan encodes, but for exceptions_out. */
+encode_options pipeline_encode_options(const job_plan *plan);
+
 /* May the values of the result differ from the inputs? */
 int pipeline_may_change(const job_plan *plan);
 

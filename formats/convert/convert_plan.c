@@ -277,7 +277,8 @@ static ckpt_code plan_side_data(job_plan *plan, ckpt_error *err)
         const ckpt_tensor *from = ckpt_catalog_at(plan->picked->catalog, i);
         const ckpt_tensor *to = ckpt_catalog_at(plan->targets, i);
 
-        reads |= to->dtype == CKPT_F4 && from->dtype != CKPT_F4;
+        reads |= to->dtype == CKPT_F4 && from->dtype != CKPT_F4 &&
+                 (plan->rules == NULL || plan->rules[i] == NULL);
         plan->writes_side_data |= from->dtype == CKPT_F4 && from->scale_dtype != CKPT_NONE &&
                                   to->dtype == CKPT_F8_E4M3 && plan->like == NULL;
     }
@@ -358,8 +359,10 @@ static void mix_target(hash128 *sum, const job_plan *plan)
 static void take_fingerprint(job_plan *plan)
 {
     /* Options that decide what is refused: a refusal removes the output. */
-    const int flags[] = { plan->options.match_reference, plan->options.allow_lossy,
-                          plan->options.open.lenient, plan->options.no_digest, plan->side != NULL };
+    const convert_options *o = &plan->options;
+    const int flags[] = { o->match_reference, o->allow_lossy, o->open.lenient, o->no_digest,
+                          plan->side != NULL, o->sticky_scale, o->zero_nonfinite,
+                          o->quantise_f32 };
 
     mix(&plan->fingerprint, CKPT_VERSION, sizeof CKPT_VERSION);
     mix(&plan->fingerprint, flags, sizeof flags);
@@ -372,6 +375,9 @@ static void take_fingerprint(job_plan *plan)
     mix_checkpoint(&plan->fingerprint, plan->fill);
     mix(&plan->fingerprint, &plan->options.share_count, sizeof plan->options.share_count);
     mix_catalog(&plan->fingerprint, plan->targets);
+    for (size_t i = 0; plan->rules != NULL && i < ckpt_catalog_count(plan->targets); i++)
+        if (plan->rules[i] != NULL)
+            mix(&plan->fingerprint, plan->rules[i]->name, strlen(plan->rules[i]->name));
     mix_catalog(&plan->fingerprint, plan->store->catalog);
     mix_target(&plan->fingerprint, plan);
 }
@@ -384,7 +390,9 @@ static void count_bytes(job_plan *plan)
                         ckpt_checkpoint_bytes(plan->fill) + catalog_bytes(plan->picked->catalog) +
                         catalog_bytes(plan->targets) + catalog_bytes(plan->store->catalog) +
                         layout_bytes(plan->layout) +
-                        ckpt_catalog_count(plan->targets) * PER_TENSOR_BYTES +
+                        ckpt_catalog_count(plan->targets) *
+                            (PER_TENSOR_BYTES +
+                             (plan->rules == NULL ? 0 : 2 * sizeof(quantise_loss))) +
                         (plan->side == NULL ? 0 : side_data_bytes(plan->side));
     for (size_t i = 0; i < plan->store->file_count; i++) {
         plan->fixed_bytes += plan->store->files[i].header_bytes;
@@ -490,6 +498,7 @@ void job_plan_free(job_plan *plan)
     free(plan->origins);
     free(plan->drops);
     free(plan->share);
+    free(plan->rules);
     catalog_free(plan->targets);
     map_free(plan->map);
     layout_free(plan->layout);

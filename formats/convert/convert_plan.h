@@ -22,6 +22,7 @@ typedef struct {
     outcome_drop *drops;             /* inputs that the target's layout cannot store */
     size_t drop_count;
     ckpt_catalog *targets;           /* logical tensors of the target */
+    const quantise_rule **rules;     /* by target tensor, NULL: none; NULL: no tensor has one */
     ckpt_map *map;                   /* of the target; NULL with like */
     ckpt_store *store;               /* target files, laid out */
     ckpt_layout *layout;

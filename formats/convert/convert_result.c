@@ -110,6 +110,8 @@ static void fill_values(const job_result *result, const job_plan *plan, ckpt_out
 
     out->seconds = result->seconds;
     out->stats = result->stats;
+    out->rules = plan->rules;
+    out->losses = result->losses;
     out->kept = result->kept;
     out->kept_count = result->kept_count;
     out->repaired_count = result->repaired_count;
@@ -150,6 +152,7 @@ void job_result_release(job_result *result)
     ckpt_digest_free(result->written_digest);
     ckpt_digest_free(result->encoded_digest);
     free(result->stats);
+    free(result->losses);
     free(result->kept);
     free(result->source_names);
     free(result->other_files);

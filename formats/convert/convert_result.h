@@ -15,6 +15,7 @@ typedef struct {
     char source_root[CKPT_ROOT_HEX];  /* of the inputs: differ from those above after rounding */
     char source_main_root[CKPT_ROOT_HEX];
     encode_stats *stats;             /* by target tensor */
+    quantise_loss *losses;           /* by target tensor; NULL: none has a rule */
     uint8_t *kept;                   /* by target tensor: an earlier run had finished it */
     size_t kept_count;
     size_t repaired_count;           /* damaged tensors of other processes that were written

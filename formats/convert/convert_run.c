@@ -106,6 +106,7 @@ static ckpt_code run_pipeline(convert_job *job, ckpt_error *err)
                               result, &p, err)) == CKPT_OK &&
         (code = copy_tensors(job, &p, err)) == CKPT_OK &&
         (code = keep_stats(result, &p, err)) == CKPT_OK &&
+        (code = convert_take_losses(plan, &p, result, err)) == CKPT_OK &&
         (code = job_output_seal(output, plan->share, err)) == CKPT_OK &&
         (code = convert_join(job, &p, err)) == CKPT_OK && !result->is_waiting &&
         (code = job_result_take_roots(result, err)) == CKPT_OK &&
@@ -283,7 +284,7 @@ ckpt_code convert_run(convert_job *job, ckpt_error *err)
 
     job->result.seconds = seconds_now() - begin;
     if (code == CKPT_E_INEXACT && !o->allow_lossy && err != NULL &&
-        strstr(err->text, "--allow-lossy") == NULL)
+        strstr(err->text, "--allow-lossy") == NULL && strstr(err->text, "--max-relf") == NULL)
         ckpt_fail(err, code, "%s; --allow-lossy rounds", err->text);
     /* The journal records finished tensors, but without digests they cannot be verified. */
     if (code == CKPT_E_INTERRUPTED && !o->no_digest)

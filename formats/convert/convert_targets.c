@@ -1,4 +1,5 @@
 /* The target of a conversion: encodings and names. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "libckpt/codes.h"
@@ -176,38 +177,93 @@ static ckpt_code check_effects(const job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
-ckpt_code convert_choose_targets(job_plan *plan, ckpt_error *err)
+/* Layouts and --wo-a have the last word: what they make plain is not quantised. */
+static ckpt_code settle_rules(job_plan *plan, ckpt_error *err)
+{
+    const ckpt_catalog *from = plan->picked->catalog;
+    size_t count = 0;
+
+    if (plan->options.allow_lossy)
+        plan_rounding(from, plan->targets, plan->like == NULL, plan->rules);
+    for (size_t i = 0; i < ckpt_catalog_count(from); i++) {
+        if (ckpt_catalog_at(plan->targets, i)->scale_dtype == CKPT_NONE)
+            plan->rules[i] = NULL;
+        count += plan->rules[i] != NULL;
+    }
+    if (count == 0) {
+        free(plan->rules);
+        plan->rules = NULL;
+    }
+    return plan->options.quantise.is_given ? codes_check_targets(from, plan->targets, err)
+                                           : CKPT_OK;
+}
+
+/* The BF16 form that SGLang and miles also know. */
+static void clear_wo_a(job_plan *plan)
+{
+    for (size_t i = 0; plan->options.plain_wo_a && i < ckpt_catalog_count(plan->targets); i++) {
+        ckpt_tensor *t = catalog_edit(plan->targets, i);
+
+        if (t->scale_dtype != CKPT_NONE && text_ends_with(t->name, ".attn.wo_a.weight"))
+            catalog_set_plain(t, CKPT_BF16);
+    }
+}
+
+static ckpt_code choose_like(job_plan *plan, ckpt_error *err)
 {
     const convert_options *o = &plan->options;
-    plan_policy policy = o->policy;
     ckpt_code code;
 
-    if (plan->like != NULL) {
-        if (o->format != &format_hf)
-            return ckpt_fail(err, CKPT_E_USAGE, "--like needs --layout hf, got %s",
-                             o->format->name);
-        if (o->names != NULL || o->policy.dtype != PLAN_KEEP || o->policy.experts != PLAN_KEEP ||
-            o->policy.scale_dtype != CKPT_NONE || o->file_bytes_max != 0)
-            return ckpt_fail(err, CKPT_E_USAGE,
-                             "--like determines names, encodings and files and cannot be used with "
-                             "--names, --dtype, --experts, --scale-dtype or --max-shard-size");
-        if ((code = copy_catalog(plan->like->reading.logical, &plan->targets, err)) != CKPT_OK)
-            return code;
-        if ((code = codes_check_targets(plan->picked->catalog, plan->targets, err)) != CKPT_OK)
-            return code;
-        return check_effects(plan, err);
-    }
+    if (o->format != &format_hf)
+        return ckpt_fail(err, CKPT_E_USAGE, "--like needs --layout hf, got %s",
+                         o->format->name);
+    if (o->names != NULL || o->policy.dtype != PLAN_KEEP || o->policy.experts != PLAN_KEEP ||
+        o->policy.scale_dtype != CKPT_NONE || o->file_bytes_max != 0)
+        return ckpt_fail(err, CKPT_E_USAGE,
+                         "--like determines names, encodings and files and cannot be used with "
+                         "--names, --dtype, --experts, --scale-dtype or --max-shard-size");
+    if ((code = copy_catalog(plan->like->reading.logical, &plan->targets, err)) != CKPT_OK ||
+        (code = codes_check_targets(plan->picked->catalog, plan->targets, err)) != CKPT_OK ||
+        (code = check_effects(plan, err)) != CKPT_OK)
+        return code;
+    return o->quantise.is_given ? plan_quantise_like(plan->picked->catalog, plan->targets,
+                                                     &o->quantise, plan->rules, err)
+                                : CKPT_OK;
+}
+
+static ckpt_code choose_by_policy(job_plan *plan, ckpt_error *err)
+{
+    const ckpt_catalog *from = plan->picked->catalog;
+    plan_policy policy = plan->options.policy;
+    quantise_policy quantise = plan->options.quantise;
+    ckpt_code code;
+
     /* mp shards keep E8M0 scales: the reference code reads them, and its own converter, which
      * defines that layout, writes them. */
-    policy.scales_follow_experts = o->format->map_names == NULL;
-    if ((code = codes_check_policy(plan->picked->catalog, &policy, err)) != CKPT_OK)
-        return code;
-    code = plan_targets(plan->picked->catalog, plan->source->official, &policy, &plan->targets,
-                        err);
+    policy.scales_follow_experts = plan->options.format->map_names == NULL;
+    quantise.scales_follow_experts = policy.scales_follow_experts;
+    quantise.scale_dtype = policy.scale_dtype;
+    if (quantise.is_given)
+        code = plan_quantise(from, plan->source->official, &quantise, plan->rules,
+                             &plan->targets, err);
+    else if ((code = codes_check_policy(from, &policy, err)) == CKPT_OK)
+        code = plan_targets(from, plan->source->official, &policy, &plan->targets, err);
     if (code != CKPT_OK)
         return code;
     suit_layout(plan);
+    clear_wo_a(plan);
     if ((code = check_effects(plan, err)) != CKPT_OK)
         return code;
     return check_names(plan, err);
+}
+
+ckpt_code convert_choose_targets(job_plan *plan, ckpt_error *err)
+{
+    const size_t count = ckpt_catalog_count(plan->picked->catalog);
+    ckpt_code code;
+
+    if ((plan->rules = calloc(count + 1, sizeof *plan->rules)) == NULL)
+        return ckpt_fail_memory(err, "rules", count);
+    code = plan->like != NULL ? choose_like(plan, err) : choose_by_policy(plan, err);
+    return code == CKPT_OK ? settle_rules(plan, err) : code;
 }

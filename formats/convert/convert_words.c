@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "convert_private.h"
+#include "libckpt/encoding.h"
 
 ckpt_code convert_find_layout(const char *layout, const ckpt_format **out, ckpt_error *err)
 {
@@ -65,6 +66,57 @@ static ckpt_code take_encodings(const convert_words *w, plan_policy *out, ckpt_e
     return CKPT_OK;
 }
 
+/* Rules whose encoding the config.json of a result has words for. */
+static ckpt_code check_encodings(const class_rules *rules, ckpt_error *err)
+{
+    for (int class = 0; class < WEIGHT_CLASS_COUNT; class++) {
+        const quantise_rule *rule = rules->rules[class];
+
+        if (rule != NULL && encoding_find(rule->codes, rule->block_rows, rule->block_cols) !=
+                                ENCODING_FP8_128 &&
+            encoding_find(rule->codes, rule->block_rows, rule->block_cols) != ENCODING_FP4_32)
+            return ckpt_fail(err, CKPT_E_USAGE, "--quantize %s: no config.json is written for it",
+                             rule->name);
+    }
+    return CKPT_OK;
+}
+
+/* Rounding by rule, and what goes with it. */
+static ckpt_code take_rules(const convert_words *w, convert_options *out, ckpt_error *err)
+{
+    const plan_policy *policy = &out->policy;
+    quantise_policy *rules = &out->quantise;
+    ckpt_code code;
+
+    if (w->nonfinite != NULL && strcmp(w->nonfinite, "zero") != 0 &&
+        strcmp(w->nonfinite, "refuse") != 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--nonfinite '%s': expected refuse or zero",
+                         w->nonfinite);
+    if (w->wo_a != NULL && strcmp(w->wo_a, "bf16") != 0 && strcmp(w->wo_a, "keep") != 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--wo-a '%s': expected bf16 or keep", w->wo_a);
+    out->zero_nonfinite = w->nonfinite != NULL && strcmp(w->nonfinite, "zero") == 0;
+    out->plain_wo_a = w->wo_a != NULL && strcmp(w->wo_a, "bf16") == 0;
+    if (w->max_relf != NULL &&
+        (code = class_limits_parse(w->max_relf, &out->max_relf, err)) != CKPT_OK)
+        return code;
+    rules->is_given = w->quantise != NULL;
+    if (w->quantise == NULL) {
+        if (rules->only_count > 0 || rules->skip_count > 0)
+            return ckpt_fail(err, CKPT_E_USAGE, "--only and --skip choose what --quantize is "
+                             "about: give a rule");
+        if ((out->max_relf.is_given || out->sticky_scale || w->nonfinite != NULL ||
+             out->quantise_f32) && !out->allow_lossy)
+            return ckpt_fail(err, CKPT_E_USAGE, "--max-relf, --sticky-scale, --nonfinite and "
+                             "--from-f32 are about rounding: give --quantize RULE");
+        return CKPT_OK;
+    }
+    if (policy->dtype != PLAN_KEEP || policy->experts != PLAN_KEEP)
+        return ckpt_fail(err, CKPT_E_USAGE, "--quantize decides encodings by class: leave out "
+                         "--dtype and --experts");
+    code = class_rules_parse(w->quantise, &rules->rules, err);
+    return code == CKPT_OK ? check_encodings(&rules->rules, err) : code;
+}
+
 /* Megatron trains in BF16, so its checkpoints are BF16. */
 static ckpt_code take_torch_dist(const convert_words *w, convert_options *c, ckpt_error *err)
 {
@@ -76,6 +128,9 @@ static ckpt_code take_torch_dist(const convert_words *w, convert_options *c, ckp
         return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist is always BF16: expected "
             "--experts bf16 or none, got %s",
                          w->experts);
+    if (w->quantise != NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist holds BF16: leave out "
+                         "--quantize");
     if (w->scale_dtype != NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist is always BF16, without scales: "
                          "--scale-dtype cannot be used");
@@ -139,7 +194,14 @@ ckpt_code convert_take_words(const convert_words *words, convert_options *out, c
         return ckpt_fail(err, CKPT_E_USAGE, "--max-shard-size only applies to --layout hf: the "
                          "ranks decide the files of %s", layout);
     if ((code = check_sharding(words, out, err)) != CKPT_OK ||
-        (code = take_encodings(words, &out->policy, err)) != CKPT_OK)
+        (code = take_encodings(words, &out->policy, err)) != CKPT_OK ||
+        (code = take_rules(words, out, err)) != CKPT_OK)
         return code;
+    if (out->sticky_scale && out->like == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--sticky-scale keeps scales of --like: give it");
+    if (out->plain_wo_a && out->like != NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--like decides encodings: leave out --wo-a");
+    if (out->max_relf.is_given && out->share_count > 1)
+        return ckpt_fail(err, CKPT_E_USAGE, "--max-relf is about all tensors: leave out --part");
     return strcmp(layout, "torch_dist") == 0 ? take_torch_dist(words, out, err) : CKPT_OK;
 }

@@ -193,7 +193,7 @@ static void run_rule(const ckpt_kernels *k, const char *name)
 {
     const quantise_rule *rule = quantise_rule_find(name);
     const quantise_setup setup = { k, rule, quantise_tensor_scale(rule, 2.0f) };
-    const quantise_panel panel = { data.values, 128, 256, 256, NULL, 0, 0 };
+    const quantise_panel panel = { .values = data.values, .rows = 128, .cols = 256, .pitch = 256 };
     const quantise_target target = { data.out, 256, data.out + 2 * COLUMNS, 64,
                                      rule->scale_dtype };
     static quantise_loss loss;

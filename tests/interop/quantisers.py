@@ -20,7 +20,8 @@ class Rule(ctypes.Structure):
                 ("codes", ctypes.c_int), ("block_rows", ctypes.c_uint32),
                 ("block_cols", ctypes.c_uint32), ("scale_dtype", ctypes.c_int),
                 ("scales", ctypes.c_int), ("powers_of_two", ctypes.c_int),
-                ("has_tensor_scale", ctypes.c_int), ("from_fp4", ctypes.c_int)]
+                ("has_tensor_scale", ctypes.c_int), ("from_fp4", ctypes.c_int),
+                ("keeps_exact", ctypes.c_int)]
 
 
 class Setup(ctypes.Structure):
@@ -30,7 +31,8 @@ class Setup(ctypes.Structure):
 
 class Panel(ctypes.Structure):
     _fields_ = [("values", POINTER), ("rows", SIZE), ("cols", SIZE), ("pitch", SIZE),
-                ("kept", POINTER), ("first_row", PLACE), ("first_col", PLACE)]
+                ("kept", POINTER), ("first_row", PLACE), ("first_col", PLACE),
+                ("original", POINTER), ("sticky", POINTER), ("sticky_pitch", SIZE)]
 
 
 class Target(ctypes.Structure):

@@ -15,7 +15,7 @@ static void test_each_rule_is_found_by_both_names(void **state)
         if (r->short_name != NULL)
             assert_ptr_equal(quantise_rule_find(r->short_name), r);
     }
-    assert_int_equal(count, 11);
+    assert_int_equal(count, 12);
     assert_null(quantise_rule_find("fp8"));
     assert_null(quantise_rule_find(""));
 }
@@ -135,7 +135,8 @@ static void check_panel(const quantise_rule *rule, size_t rows, size_t cols)
         const size_t codes_size = rows * (code_bytes + 3);
         const size_t size = codes_size + block_rows * (scale_bytes + 3);
         const quantise_setup setup = { sets[s], rule, quantise_tensor_scale(rule, 16.0f) };
-        const quantise_panel panel = { values, rows, cols, pitch, NULL, 0, 0 };
+        const quantise_panel panel = { .values = values, .rows = rows, .cols = cols,
+                                       .pitch = pitch };
         guarded g = guarded_new(size, 1);
         const quantise_target target = { g.dst, code_bytes + 3, g.dst + codes_size,
                                          scale_bytes + 3, rule->scale_dtype };
@@ -182,7 +183,7 @@ static void test_kept_blocks_are_left_alone(void **state)
     uint8_t whole[ROWS * (COLS / 2 + GROUPS)];
     uint8_t got[sizeof whole];
     uint8_t kept[ROWS * GROUPS];
-    quantise_panel panel = { values, ROWS, COLS, COLS, NULL, 0, 0 };
+    quantise_panel panel = { .values = values, .rows = ROWS, .cols = COLS, .pitch = COLS };
     quantise_target target = { whole, COLS / 2, whole + ROWS * COLS / 2, GROUPS, CKPT_F8_E8M0 };
     quantise_loss all = { 0 };
     quantise_loss halves = { 0 };

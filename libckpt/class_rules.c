@@ -1,0 +1,248 @@
+/* Classes of weights, and rules for them. */
+#include "class_rules.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "nearest.h"
+#include "plan.h"
+
+enum { WORD_BYTES = 64 };
+
+static const char *const class_names[WEIGHT_CLASS_COUNT] = {
+    "experts", "shared", "attention", "mtp-experts", "mtp", "rest"
+};
+
+/* ---- classes ---- */
+
+/* 1 when one of the components of a dotted name, but the last, is `word`. */
+static int is_below(const char *name, const char *word)
+{
+    const size_t length = strlen(word);
+
+    for (const char *at = name; at != NULL; at = strchr(at, '.')) {
+        at += *at == '.';
+        if (strncmp(at, word, length) == 0 && at[length] == '.')
+            return 1;
+    }
+    return 0;
+}
+
+static weight_class class_in_block(const char *name)
+{
+    if (plan_is_expert(name))
+        return WEIGHT_EXPERTS;
+    if (is_below(name, "shared_experts") || is_below(name, "shared_expert"))
+        return WEIGHT_SHARED;
+    return is_below(name, "attn") || is_below(name, "self_attn") ? WEIGHT_ATTENTION : WEIGHT_REST;
+}
+
+static int is_mtp(const char *name)
+{
+    return strncmp(name, "mtp.", 4) == 0;
+}
+
+weight_class weight_class_of(const char *name)
+{
+    const weight_class class = class_in_block(name);
+
+    if (!is_mtp(name))
+        return class;
+    return class == WEIGHT_EXPERTS ? WEIGHT_MTP_EXPERTS : WEIGHT_MTP;
+}
+
+const char *weight_class_name(weight_class class)
+{
+    return class_names[class];
+}
+
+/* The class whose word is the one about this weight; WEIGHT_CLASS_COUNT: none is named. */
+static int find_named(const char *name, const uint8_t is_named[WEIGHT_CLASS_COUNT])
+{
+    static const weight_class orders[][4] = {
+        [WEIGHT_EXPERTS] = { WEIGHT_MTP_EXPERTS, WEIGHT_MTP, WEIGHT_EXPERTS, WEIGHT_REST },
+        [WEIGHT_SHARED] = { WEIGHT_MTP, WEIGHT_SHARED, WEIGHT_REST },
+        [WEIGHT_ATTENTION] = { WEIGHT_MTP, WEIGHT_ATTENTION, WEIGHT_REST },
+        [WEIGHT_REST] = { WEIGHT_MTP, WEIGHT_REST },
+    };
+    const weight_class *class = orders[class_in_block(name)];
+
+    for (;; class++) {
+        const int is_of_mtp = *class == WEIGHT_MTP_EXPERTS || *class == WEIGHT_MTP;
+
+        if (is_named[*class] && (is_mtp(name) || !is_of_mtp))
+            return *class;
+        if (*class == WEIGHT_REST)
+            return WEIGHT_CLASS_COUNT;
+    }
+}
+
+const quantise_rule *class_rules_find(const class_rules *rules, const char *name)
+{
+    const int class = find_named(name, rules->is_named);
+
+    return class == WEIGHT_CLASS_COUNT ? NULL : rules->rules[class];
+}
+
+double class_limits_find(const class_limits *limits, const char *name)
+{
+    const int class = find_named(name, limits->is_named);
+
+    return class == WEIGHT_CLASS_COUNT ? INFINITY : limits->most[class];
+}
+
+/* ---- words ---- */
+
+/* What releases have. "nvfp4-exact" of weights that are not FP4 is nvfp4: see plan_quantise. */
+static const struct {
+    const char *name;
+    const char *rules;
+    ckpt_dtype scale_dtype;
+} presets[] = {
+    { "v4-release", "fp8-ue8m0,experts=fp4", CKPT_F8_E8M0 },
+    { "v4-vllm-fp8", "fp8-ue8m0", CKPT_F32 },
+    { "v4-nvfp4", "fp8-ue8m0,experts=nvfp4-exact,mtp-experts=fp4", CKPT_F8_E8M0 },
+    { "v3-release", "fp8-f32", CKPT_F32 },
+};
+
+static const char *find_nearest(const char *word)
+{
+    const char *nearest = quantise_rule_nearest(word);
+    unsigned distance = name_distance(nearest, word);
+
+    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
+        if (name_distance(presets[i].name, word) < distance) {
+            nearest = presets[i].name;
+            distance = name_distance(nearest, word);
+        }
+    return nearest;
+}
+
+/* "CLASS=WORD" or "WORD" of a comma-separated list; what `set` makes of it goes to `out`. */
+typedef struct {
+    const char *option;            /* "--quantize" */
+    ckpt_code (*set)(void *out, weight_class class, const char *word, ckpt_error *err);
+    uint8_t *is_named;             /* by class */
+    void *out;
+} item_list;
+
+static weight_class find_class(const char *word, size_t length)
+{
+    int class = 0;
+
+    while (class < WEIGHT_CLASS_COUNT && (strlen(class_names[class]) != length ||
+                                          strncmp(class_names[class], word, length) != 0))
+        class++;
+    return (weight_class)class;
+}
+
+static ckpt_code take_item(const item_list *list, const char *item, size_t length, ckpt_error *err)
+{
+    const char *equals = memchr(item, '=', length);
+    const size_t before = equals == NULL ? 0 : (size_t)(equals - item) + 1;
+    const weight_class class = equals == NULL ? WEIGHT_REST : find_class(item, before - 1);
+    char word[WORD_BYTES];
+
+    if (class == WEIGHT_CLASS_COUNT)
+        return ckpt_fail(err, CKPT_E_USAGE, "%s: there is no class '%.*s'; expected experts, "
+                         "shared, attention, mtp-experts, mtp or rest", list->option,
+                         (int)(before < WORD_BYTES ? before - 1 : WORD_BYTES), item);
+    if (length == before)
+        return ckpt_fail(err, CKPT_E_USAGE, "%s: something is missing %s", list->option,
+                         equals == NULL ? "between commas" : "after '='");
+    snprintf(word, sizeof word, "%.*s",
+             (int)(length - before < WORD_BYTES ? length - before : WORD_BYTES - 1),
+             item + before);
+    if (list->is_named[class])
+        return ckpt_fail(err, CKPT_E_USAGE, "%s: '%s' is a second word for the class %s",
+                         list->option, word, class_names[class]);
+    list->is_named[class] = 1;
+    return list->set(list->out, class, word, err);
+}
+
+static ckpt_code take_items(const item_list *list, const char *text, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (const char *item = text; item != NULL && code == CKPT_OK;) {
+        const size_t length = strcspn(item, ",");
+
+        code = take_item(list, item, length, err);
+        item = item[length] == ',' ? item + length + 1 : NULL;
+    }
+    return code;
+}
+
+static ckpt_code set_rule(void *out, weight_class class, const char *word, ckpt_error *err)
+{
+    const quantise_rule *rule = quantise_rule_find(word);
+
+    if (rule == NULL && strcmp(word, "keep") != 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--quantize: there is no rule '%s'; the nearest is "
+                         "'%s'", word, find_nearest(word));
+    ((class_rules *)out)->rules[class] = rule;
+    return CKPT_OK;
+}
+
+static ckpt_code take_rules(const char *text, class_rules *out, ckpt_error *err)
+{
+    return take_items(&(item_list){ "--quantize", set_rule, out->is_named, out }, text, err);
+}
+
+static ckpt_code set_limit(void *out, weight_class class, const char *word, ckpt_error *err)
+{
+    char *end;
+    const double most = strtod(word, &end);
+
+    if (*end != '\0' || !(most >= 0 && most < INFINITY))
+        return ckpt_fail(err, CKPT_E_USAGE, "--max-relf: '%s' is not a number of 0 or more", word);
+    ((class_limits *)out)->most[class] = most;
+    return CKPT_OK;
+}
+
+ckpt_code class_limits_parse(const char *text, class_limits *out, ckpt_error *err)
+{
+    *out = (class_limits){ .is_given = 1 };
+    return take_items(&(item_list){ "--max-relf", set_limit, out->is_named, out }, text, err);
+}
+
+ckpt_code class_rules_parse(const char *text, class_rules *out, ckpt_error *err)
+{
+    const size_t length = strcspn(text, ",");
+    class_rules preset = { .preset = NULL };
+    ckpt_code code = CKPT_OK;
+
+    *out = preset;
+    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
+        if (strlen(presets[i].name) == length && strncmp(presets[i].name, text, length) == 0) {
+            preset.preset = presets[i].name;
+            preset.scale_dtype = presets[i].scale_dtype;
+            code = take_rules(presets[i].rules, &preset, err);
+        }
+    if (code != CKPT_OK || preset.preset == NULL)
+        return code == CKPT_OK ? take_rules(text, out, err) : code;
+    if (text[length] == ',' && (code = take_rules(text + length + 1, out, err)) != CKPT_OK)
+        return code;
+    for (int class = 0; class < WEIGHT_CLASS_COUNT; class++)
+        if (out->is_named[class]) {
+            preset.rules[class] = out->rules[class];
+            preset.is_named[class] = 1;
+        }
+    *out = preset;
+    return CKPT_OK;
+}
+
+void class_rules_text(const class_rules *rules, char *out, size_t out_bytes)
+{
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (int class = 0; class < WEIGHT_CLASS_COUNT && used < out_bytes; class++)
+        if (rules->is_named[class])
+            used += (size_t)snprintf(out + used, out_bytes - used, "%s%s %s",
+                                     used == 0 ? "" : ", ", class_names[class],
+                                     rules->rules[class] == NULL ? "as they are"
+                                                                 : rules->rules[class]->name);
+}

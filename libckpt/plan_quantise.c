@@ -1,0 +1,269 @@
+/* Encodings by rule. */
+#include "plan_quantise.h"
+
+#include "encoding.h"
+#include "plan.h"
+#include "text.h"
+
+/* The encoding that a rule makes. */
+static encoding_id rule_encoding(const quantise_rule *rule)
+{
+    return encoding_find(rule->codes, rule->block_rows, rule->block_cols);
+}
+
+static int is_plain_float(const ckpt_tensor *t)
+{
+    return t->scale_dtype == CKPT_NONE &&
+           (t->dtype == CKPT_BF16 || t->dtype == CKPT_F16 || t->dtype == CKPT_F32);
+}
+
+static int is_selected(const quantise_policy *policy, const char *name)
+{
+    return (policy->only_count == 0 || text_matches_any(name, policy->only, policy->only_count)) &&
+           !text_matches_any(name, policy->skip, policy->skip_count);
+}
+
+/* ---- what is no weight ---- */
+
+/* 1 when the family's official form tells which tensors are quantised. */
+static int has_quantised(const ckpt_catalog *official)
+{
+    for (size_t i = 0; official != NULL && i < ckpt_catalog_count(official); i++)
+        if (ckpt_catalog_at(official, i)->scale_dtype != CKPT_NONE)
+            return 1;
+    return 0;
+}
+
+/* Where nothing else tells, only the user can tell weights from other matrices. */
+static int is_weight(const ckpt_tensor *t, const ckpt_catalog *official,
+                     const quantise_policy *policy)
+{
+    if (plan_is_quantised(t, plan_find_official(official, t)))
+        return 1;
+    return !policy->is_family_known && policy->only_count > 0 && t->rank >= 2 && is_plain_float(t);
+}
+
+/* A pattern of --only that selects nothing that is quantised. */
+static ckpt_code check_patterns(const ckpt_catalog *from, const ckpt_catalog *official,
+                                const quantise_policy *policy, ckpt_error *err)
+{
+    for (size_t p = 0; p < policy->only_count; p++) {
+        const ckpt_tensor *other = NULL;
+        int found = 0;
+
+        for (size_t i = 0; i < ckpt_catalog_count(from) && !found; i++) {
+            const ckpt_tensor *t = ckpt_catalog_at(from, i);
+
+            if (!text_matches_any(t->name, &policy->only[p], 1))
+                continue;
+            found = is_weight(t, official, policy);
+            other = other == NULL ? t : other;
+        }
+        if (!found && other == NULL)
+            return ckpt_fail(err, CKPT_E_USAGE, "--only '%s' matches no tensor", policy->only[p]);
+        if (!found)
+            return ckpt_fail(err, CKPT_E_USAGE, "--only '%s' matches '%s' (%s), which is never "
+                             "quantised, and no weight", policy->only[p], other->name,
+                             ckpt_dtype_name(other->dtype));
+    }
+    return CKPT_OK;
+}
+
+/* ---- one tensor ---- */
+
+/* Why a rule cannot take this tensor. */
+static ckpt_code check_rule(const ckpt_tensor *from, const ckpt_tensor *to,
+                            const quantise_rule *rule, ckpt_error *err)
+{
+    const char *problem = encoding_problem(to);
+    char text[256];
+
+    if (problem == NULL)
+        return CKPT_OK;
+    catalog_shape_text(from, text, sizeof text);
+    return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s', %s, cannot be quantised by %s: %s; leave it "
+                     "out with --skip", from->name, text, rule->name, problem);
+}
+
+static ckpt_code fail_quantised(const ckpt_tensor *t, const quantise_rule *rule, ckpt_error *err)
+{
+    char text[64];
+
+    ckpt_tensor_encoding(t, text, sizeof text);
+    return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is quantised already (%s): %s would round it "
+                     "a second time; cast to BF16 first (--dtype bf16), or leave its class out",
+                     t->name, text, rule->name);
+}
+
+/* Scales of FP8 128 x 128; those of other encodings are the rule's. */
+static ckpt_dtype choose_scale(const quantise_rule *rule, const ckpt_tensor *official,
+                               const quantise_policy *policy)
+{
+    if (!rule->powers_of_two || rule_encoding(rule) != ENCODING_FP8_128)
+        return rule->scale_dtype;
+    if (policy->scale_dtype != CKPT_NONE)
+        return policy->scale_dtype;
+    return official != NULL && official->dtype == CKPT_F8_E4M3 ? official->scale_dtype
+                                                               : rule->scale_dtype;
+}
+
+static ckpt_code plan_weight(ckpt_tensor *t, const ckpt_tensor *official,
+                             const quantise_policy *policy, const quantise_rule **rule,
+                             ckpt_error *err)
+{
+    const ckpt_tensor from = *t;
+    const encoding_id id = rule_encoding(*rule);
+    const ckpt_dtype scale = choose_scale(*rule, official, policy);
+
+    if (encoding_is(t, id)) {
+        encoding_set(t, id, scale);
+        *rule = NULL;
+        return CKPT_OK;
+    }
+    if (t->scale_dtype != CKPT_NONE)
+        return fail_quantised(t, *rule, err);
+    if (!is_plain_float(t))
+        return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is %s, which is not quantised",
+                         t->name, ckpt_dtype_name(t->dtype));
+    encoding_set(t, id, scale);
+    t->stored_dtype = (*rule)->codes == CKPT_F4 ? CKPT_I8 : (*rule)->codes;
+    return check_rule(&from, t, *rule, err);
+}
+
+/* ---- all of them ---- */
+
+/* The dtype of scales that experts bring, where they are quantised. */
+static ckpt_dtype scale_of_experts(const ckpt_catalog *from, const quantise_policy *policy)
+{
+    for (size_t i = 0; policy->scales_follow_experts && i < ckpt_catalog_count(from); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(from, i);
+        const quantise_rule *rule = class_rules_find(&policy->rules, t->name);
+
+        if (plan_is_expert(t->name) && rule != NULL)
+            return rule->codes == CKPT_F4 ? CKPT_F8_E8M0 : CKPT_F32;
+    }
+    return CKPT_NONE;
+}
+
+static quantise_policy settle(const ckpt_catalog *from, const ckpt_catalog *official,
+                              const quantise_policy *policy)
+{
+    quantise_policy settled = *policy;
+
+    settled.is_family_known = has_quantised(official);
+    if (settled.scale_dtype == CKPT_NONE)
+        settled.scale_dtype = policy->rules.scale_dtype;
+    if (settled.scale_dtype == CKPT_NONE)
+        settled.scale_dtype = scale_of_experts(from, policy);
+    return settled;
+}
+
+/* --scale-dtype that a rule cannot give. */
+static ckpt_code check_scales(const quantise_policy *policy, ckpt_error *err)
+{
+    for (int class = 0; class < WEIGHT_CLASS_COUNT; class++) {
+        const quantise_rule *rule = policy->rules.rules[class];
+
+        if (rule != NULL && policy->scale_dtype == CKPT_F8_E8M0 && !rule->powers_of_two &&
+            rule->scale_dtype == CKPT_F32)
+            return ckpt_fail(err, CKPT_E_USAGE, "--scale-dtype e8m0: the scales of %s are no "
+                             "powers of two; fp8-b128-ue8m0 has such", rule->name);
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code fail_nothing(const ckpt_catalog *from, int is_family_known, ckpt_error *err)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(from); i++)
+        if (ckpt_catalog_at(from, i)->scale_dtype != CKPT_NONE)
+            return ckpt_fail(err, CKPT_E_USAGE, "--quantize changes nothing: what it is about is "
+                             "quantised already, such as '%s'", ckpt_catalog_at(from, i)->name);
+    return ckpt_fail(err, CKPT_E_USAGE, !is_family_known
+                     ? "nothing says which tensors to quantise: give --only PATTERN or --like "
+                       "ORIGINAL"
+                     : "--quantize changes nothing: the classes that it names have no weights "
+                       "here");
+}
+
+ckpt_code plan_quantise(const ckpt_catalog *from, const ckpt_catalog *official,
+                        const quantise_policy *policy, const quantise_rule **rules,
+                        ckpt_catalog **out, ckpt_error *err)
+{
+    const quantise_policy settled = settle(from, official, policy);
+    ckpt_catalog *targets = catalog_create();
+    ckpt_code code = CKPT_OK;
+    size_t quantised = 0;
+
+    if (targets == NULL)
+        return ckpt_fail_memory(err, "a plan", ckpt_catalog_count(from));
+    if ((code = check_scales(policy, err)) == CKPT_OK)
+        code = check_patterns(from, official, &settled, err);
+    for (size_t i = 0; i < ckpt_catalog_count(from) && code == CKPT_OK; i++) {
+        ckpt_tensor t = *ckpt_catalog_at(from, i);
+
+        rules[i] = NULL;
+        if (is_weight(&t, official, &settled) && is_selected(policy, t.name))
+            rules[i] = class_rules_find(&policy->rules, t.name);
+        if (rules[i] != NULL)
+            code = plan_weight(&t, plan_find_official(official, &t), &settled, &rules[i], err);
+        quantised += rules[i] != NULL;
+        if (code == CKPT_OK)
+            code = catalog_add(targets, &t, err);
+    }
+    if (code == CKPT_OK && quantised == 0)
+        code = fail_nothing(from, settled.is_family_known, err);
+    if (code != CKPT_OK)
+        catalog_free(targets);
+    else
+        *out = targets;
+    return code;
+}
+
+/* ---- targets that are given ---- */
+
+/* 1 when the rule makes tensors of this encoding. */
+static int makes(const quantise_rule *rule, const ckpt_tensor *to)
+{
+    return encoding_is(to, rule_encoding(rule)) &&
+           (to->scale_dtype == rule->scale_dtype ||
+            (rule->powers_of_two && to->scale_dtype == CKPT_F32));
+}
+
+ckpt_code plan_quantise_like(const ckpt_catalog *from, const ckpt_catalog *targets,
+                             const quantise_policy *policy, const quantise_rule **rules,
+                             ckpt_error *err)
+{
+    char text[64];
+
+    for (size_t i = 0; i < ckpt_catalog_count(from); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(from, i);
+        const ckpt_tensor *to = ckpt_catalog_at(targets, i);
+
+        rules[i] = NULL;
+        if (!is_plain_float(t) || to->scale_dtype == CKPT_NONE || !is_selected(policy, t->name))
+            continue;
+        rules[i] = class_rules_find(&policy->rules, t->name);
+        if (rules[i] == NULL || makes(rules[i], to))
+            continue;
+        ckpt_tensor_encoding(to, text, sizeof text);
+        return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is %s in the model to follow, which %s "
+                         "does not make", to->name, text, rules[i]->name);
+    }
+    return CKPT_OK;
+}
+
+void plan_rounding(const ckpt_catalog *from, const ckpt_catalog *targets, int is_canonical,
+                   const quantise_rule **rules)
+{
+    const quantise_rule *fp8 = quantise_rule_find("fp8-b128-ue8m0");
+    const quantise_rule *fp4 =
+        quantise_rule_find(is_canonical ? "fp4-b32-deepseek+canonical" : "fp4-b32-deepseek");
+
+    for (size_t i = 0; i < ckpt_catalog_count(from); i++) {
+        const ckpt_tensor *to = ckpt_catalog_at(targets, i);
+
+        if (rules[i] != NULL || !is_plain_float(ckpt_catalog_at(from, i)))
+            continue;
+        rules[i] = makes(fp8, to) ? fp8 : makes(fp4, to) ? fp4 : NULL;
+    }
+}
