@@ -2,10 +2,12 @@
  * folder_files.c: what is in a checkpoint's folder beside its tensors: config.json, and the files
  * that a conversion carries along. Formats take it from here.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "format.h"
 #include "hf.h"
+#include "maps.h"
 
 /* Parse a file of the folder, if it is there; its text is kept in *bytes unless that is NULL. */
 static ckpt_code read_document(const ckpt_checkpoint *c, const char *name, char **bytes,
@@ -29,10 +31,44 @@ static ckpt_code read_document(const ckpt_checkpoint *c, const char *name, char 
     return code;
 }
 
+/* The text of a built-in model's config, or of a file. */
+static ckpt_code read_given_config(const char *given, char **out, ckpt_error *err)
+{
+    char name[64];
+    const ckpt_builtin_map *builtin;
+    size_t size;
+
+    snprintf(name, sizeof name, "deepseek_v4.%s.json", given);
+    if ((builtin = maps_find(name)) == NULL)
+        return file_read_named(given, CONFIG_BYTES_MAX, out, &size, err);
+    *out = strndup(builtin->text, builtin->text_bytes);
+    return *out == NULL ? ckpt_fail_memory(err, "a config", builtin->text_bytes) : CKPT_OK;
+}
+
+static ckpt_code take_given_config(ckpt_checkpoint *out, ckpt_error *err)
+{
+    const char *given = out->options.config;
+    ckpt_code code;
+
+    if (given == NULL)
+        return CKPT_OK;
+    if (out->config != NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' has a config.json: leave out --config",
+                         out->place.path);
+    if ((code = read_given_config(given, &out->config_text, err)) != CKPT_OK ||
+        (code = json_parse(out->config_text, strlen(out->config_text), given, &out->config,
+                           err)) != CKPT_OK)
+        return code;
+    return json_is_object(json_root(out->config))
+               ? CKPT_OK : ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not an object", given);
+}
+
 ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err)
 {
-    const ckpt_code code = read_document(out, "config.json", &out->config_text, &out->config, err);
+    ckpt_code code = read_document(out, "config.json", &out->config_text, &out->config, err);
 
+    if (code == CKPT_OK)
+        code = take_given_config(out, err);
     return code == CKPT_OK
                ? read_document(out, CONFIG_MODELOPT_FILE, NULL, &out->modelopt, err)
                : code;

@@ -247,6 +247,8 @@ typedef struct {
     int keep_copies;         /* copies that differ from their originals become tensors */
     const char *map_file;    /* a map to use instead of the built-in ones, or NULL */
     int incomplete;          /* tensors that the config requires may be missing */
+    const char *config;      /* config.json of a checkpoint that has none: a path, or the name of a
+                                built-in model ("flash"); or NULL */
     uint64_t reserved[CKPT_RESERVED];
 } ckpt_open_options;
 

@@ -78,6 +78,8 @@ typedef struct {
       "restore the exact encodings, scales, names, files and headers of PATH (undoes a cast)" }, \
     { CLI_STRING, "fill-from", "PATH", &(o).convert.fill_from,                                   \
       "take tensors that are missing in SRC from PATH" },                                        \
+    { CLI_STRING, "config", "FILE|NAME", &(o).convert.config,                                    \
+      "config.json for a SRC that has none, as Megatron's: a file, or flash or pro" },           \
     { CLI_SIZE, "max-shard-size", "SIZE", &(o).convert.file_bytes_max,                           \
       "new files of at most this size (default: the files of SRC)" },                            \
     { CLI_FLAG, "many-files", NULL, &(o).convert.many_files,                                     \

@@ -20,6 +20,7 @@ typedef struct {
     const char *target;
     const char *like;                /* or NULL */
     const char *fill_from;           /* or NULL */
+    const char *config;              /* of a source that has none; see ckpt_open_options; or NULL */
     const char *names;               /* style, or NULL: as in the source */
     int force_names;                 /* allow encodings that a reader of the names misreads */
     const ckpt_format *format;       /* of the target */
@@ -75,7 +76,7 @@ ckpt_code convert_take_words(const convert_words *words, convert_options *out, c
 ckpt_code convert_check_target(const convert_options *options, ckpt_error *err);
 
 /* The inputs of a conversion, which must not be replaced: paths, NULL if not given. */
-enum { CONVERT_INPUTS = 4 };
+enum { CONVERT_INPUTS = 5 };
 void convert_inputs(const convert_options *options, const char *paths[CONVERT_INPUTS]);
 
 /* A conversion in three stages: plan, output, result. */

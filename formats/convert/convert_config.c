@@ -60,7 +60,7 @@ static ckpt_code rewrite_config(job_plan *plan, const char *text, ckpt_error *er
     ckpt_map *native = NULL;
     config_change change = {
         .targets = plan->targets,
-        .from = plan->fill != NULL ? NULL : plan->picked->catalog,
+        .from = plan->fill != NULL || plan->options.config != NULL ? NULL : plan->picked->catalog,
         .official = plan->source->official,
         .has_expert_dtype = plan->source->family != NULL &&
                             family_expert_member(plan->source->family) != NULL,

@@ -26,6 +26,7 @@ void convert_inputs(const convert_options *options, const char *paths[CONVERT_IN
     paths[1] = options->like;
     paths[2] = options->fill_from;
     paths[3] = options->open.map_file;
+    paths[4] = options->config;
 }
 
 static ckpt_code check_apart(const convert_options *o, ckpt_error *err)
@@ -73,10 +74,12 @@ static ckpt_code open_all(job_plan *plan, ckpt_error *err)
     ckpt_code code;
 
     parts.incomplete |= o->fill_from != NULL;      /* both together are checked: check_filled */
+    parts.config = o->config;
     if ((code = ckpt_open(o->feed == NULL ? o->source : o->feed->headers_dir, &parts, &plan->source,
                           err)) != CKPT_OK ||
         (o->feed != NULL && (code = check_feed(plan, err)) != CKPT_OK))
         return code;
+    parts.config = NULL;
     if (o->like != NULL && (code = ckpt_open(o->like, &o->open, &plan->like, err)) != CKPT_OK)
         return code;
     return o->fill_from == NULL ? CKPT_OK : ckpt_open(o->fill_from, &parts, &plan->fill, err);

@@ -243,6 +243,9 @@ static ckpt_code choose_by_policy(job_plan *plan, ckpt_error *err)
     policy.scales_follow_experts = plan->options.format->map_names == NULL;
     quantise.scales_follow_experts = policy.scales_follow_experts;
     quantise.scale_dtype = policy.scale_dtype;
+    if (quantise.is_given && quantise.only_count == 0 && plan->source->config == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no config.json, which tells its weights: "
+                         "give --config FILE", plan->options.source);
     if (quantise.is_given)
         code = plan_quantise(from, plan->source->official, &quantise, plan->rules,
                              &plan->targets, err);

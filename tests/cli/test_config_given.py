@@ -1,0 +1,58 @@
+"""--config: checkpoints that have no config.json, as trainers write them."""
+import json
+import shutil
+
+import pytest
+
+from corrupt.files import tensor_files
+
+
+@pytest.fixture(scope="module")
+def bare(ckpt, golden_a, tmp_path_factory):
+    """The golden checkpoint as Megatron would write it: without a config.json."""
+    folder = tmp_path_factory.mktemp("bare")
+    ckpt("ckpt-shard", "--layout", "torch_dist", golden_a, folder / "dist")
+    for path in list((folder / "dist").rglob("config.json")):
+        path.unlink()
+    return folder / "dist"
+
+
+def test_a_trained_checkpoint_becomes_a_release(ckpt, bare, golden_a, digest, tmp_path):
+    done = ckpt("ckpt-convert", "--config", golden_a / "config.json", "--quantize", "v4-release",
+                "--fill-from", golden_a, "--json", bare, tmp_path / "out").json
+    assert digest(tmp_path / "out") == digest(golden_a)
+    assert done["quantised"]["exact_tensors"] > 200
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["expert_dtype"] == "fp4" and config["model_type"] == "deepseek_v4"
+    assert "fp4-b32-deepseek" in config["quantization_config"]["ckpt_rule"]
+
+
+def test_the_config_is_edited_for_what_the_tensors_are(ckpt, bare, golden_a, tmp_path):
+    """The release's config says FP8; the trained tensors are BF16."""
+    ckpt("ckpt-convert", "--config", golden_a / "config.json", bare, tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert "quantization_config" not in config and "expert_dtype" not in config
+    assert ckpt("ckpt-inspect", "--json", tmp_path / "out").json["family"] == "deepseek_v4"
+
+
+def test_with_like_every_byte_returns(ckpt, bare, golden_a, tmp_path):
+    ckpt("ckpt-convert", "--config", golden_a / "config.json", "--quantize", "v4-release",
+         "--like", golden_a, "--fill-from", golden_a, bare, tmp_path / "out")
+    assert tensor_files(tmp_path / "out") == tensor_files(golden_a)
+
+
+def test_without_it_the_error_names_the_option(ckpt, bare, tmp_path):
+    err = ckpt("ckpt-convert", "--quantize", "v4-release", bare, tmp_path / "out", check=2).err
+    assert "--config" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_source_with_its_own_config_is_refused(ckpt, golden_a, bare, tmp_path):
+    err = ckpt("ckpt-convert", "--config", golden_a / "config.json", golden_a, tmp_path / "out",
+               check=2).err
+    assert "has a config.json" in err
+    shutil.copy(golden_a / "config.json", tmp_path / "broken.json")
+    (tmp_path / "broken.json").write_text("[]")
+    err = ckpt("ckpt-convert", "--config", tmp_path / "broken.json", bare, tmp_path / "out",
+               check=2).err
+    assert "is not an object" in err and not (tmp_path / "out").exists()
