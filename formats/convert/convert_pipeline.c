@@ -38,7 +38,8 @@ static ckpt_code tap_encoded(const job_plan *plan, job_result *result, convert_p
     ckpt_source *tap = NULL;
     ckpt_code code;
 
-    if (!plan->options.verify || result->digest == NULL || !pipeline_may_change(plan))
+    if (result->digest == NULL || !pipeline_may_change(plan) ||
+        (!plan->options.verify && plan->rules == NULL))
         return CKPT_OK;
     if (result->encoded_digest == NULL &&
         (result->encoded_digest = digest_create(plan->targets)) == NULL)

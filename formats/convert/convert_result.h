@@ -9,7 +9,7 @@ typedef struct {
     ckpt_digest *digest;             /* of the inputs, in the order of the targets; or NULL */
     ckpt_digest *written_digest;     /* of what was written, if it was read back; or NULL */
     ckpt_digest *encoded_digest;     /* of what should have been written, if its values may differ
-                                        from the inputs' and --verify compares; or NULL */
+                                        from the inputs' by rules, or --verify compares; or NULL */
     char root[CKPT_ROOT_HEX];        /* of the target; "" without digests */
     char main_root[CKPT_ROOT_HEX];
     char source_root[CKPT_ROOT_HEX];  /* of the inputs: differ from those above after rounding */

@@ -208,7 +208,7 @@ def parse(text):
     return parser.parse_args()
 
 
-def in_a_slice(args, work_on):
+def in_a_slice(args, work_on, make=Bench):
     """Call `work_on` with a Bench whose folder is there as long as the call."""
     # 3 x 4096 x 2048 codes of half a byte and a scale for 32 of them; attention beside it.
     slice_bytes = args.layers * (args.experts * 13_400_000 + 150_000_000)
@@ -218,7 +218,7 @@ def in_a_slice(args, work_on):
               f"{ROOM_FACTOR * slice_bytes / 1e9:.1f} GB: choose fewer --experts or another --dir")
         return
     with tempfile.TemporaryDirectory(prefix="ckpt-bench-", dir=args.dir) as work:
-        work_on(Bench(args, pathlib.Path(work)))
+        work_on(make(args, pathlib.Path(work)))
 
 
 if __name__ == "__main__":
