@@ -25,8 +25,7 @@ static int is_selected(const quantise_policy *policy, const char *name)
 
 /* ---- what is no weight ---- */
 
-/* 1 when the family's official form tells which tensors are quantised. */
-static int has_quantised(const ckpt_catalog *official)
+int plan_has_quantised(const ckpt_catalog *official)
 {
     for (size_t i = 0; official != NULL && i < ckpt_catalog_count(official); i++)
         if (ckpt_catalog_at(official, i)->scale_dtype != CKPT_NONE)
@@ -127,6 +126,8 @@ static ckpt_code plan_weight(ckpt_tensor *t, const ckpt_tensor *official,
                          t->name, ckpt_dtype_name(t->dtype));
     encoding_set(t, id, scale);
     t->stored_dtype = (*rule)->codes == CKPT_F4 ? CKPT_I8 : (*rule)->codes;
+    if (id == ENCODING_FP8_1X32)        /* SGLang's parameter is U8: it would cast E8M0 by value */
+        t->stored_scale_dtype = CKPT_U8;
     return check_rule(&from, t, *rule, err);
 }
 
@@ -150,7 +151,7 @@ static quantise_policy settle(const ckpt_catalog *from, const ckpt_catalog *offi
 {
     quantise_policy settled = *policy;
 
-    settled.is_family_known = has_quantised(official);
+    settled.is_family_known = plan_has_quantised(official);
     if (settled.scale_dtype == CKPT_NONE)
         settled.scale_dtype = policy->rules.scale_dtype;
     if (settled.scale_dtype == CKPT_NONE)

@@ -42,4 +42,7 @@ ckpt_code plan_quantise_like(const ckpt_catalog *from, const ckpt_catalog *targe
 void plan_rounding(const ckpt_catalog *from, const ckpt_catalog *targets, int is_canonical,
                    const quantise_rule **rules);
 
+/* 1 when the family's official form tells which tensors are quantised. `official` may be NULL. */
+int plan_has_quantised(const ckpt_catalog *official);
+
 #endif

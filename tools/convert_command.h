@@ -27,8 +27,8 @@ typedef struct {
 /* What is rounded, by which rules, and what that may lose. */
 #define QUANTISE_OPTIONS(o)                                                                      \
     { CLI_STRING, "quantize", "RULE[,CLASS=RULE...]", &(o).words.quantise,                       \
-      "round plain weights by named rules: fp8-f32, fp8-ue8m0, fp4, mxfp4, mxfp8, "              \
-      "fp8-channel or a longer name, of classes experts, shared, attention, mtp, "               \
+      "round plain weights by named rules: fp8-f32, fp8-ue8m0, fp4, mxfp4, mxfp8 "               \
+      "or a longer name, of classes experts, shared, attention, mtp, "               \
       "mtp-experts, rest; or what a release has: v4-release, v4-vllm-fp8, v3-release. What "     \
       "that lost is told" },                                                                     \
     { CLI_STRING, "quantise", "RULE[,CLASS=RULE...]", &(o).words.quantise,                       \

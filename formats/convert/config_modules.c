@@ -23,7 +23,9 @@ int config_is_weight(const config_change *change, size_t i)
     return t->scale_dtype != CKPT_NONE ||
            (change->from != NULL &&
             ckpt_catalog_at(change->from, i)->scale_dtype != CKPT_NONE) ||
-           (o >= 0 && ckpt_catalog_at(change->official, (size_t)o)->scale_dtype != CKPT_NONE);
+           (o >= 0 && ckpt_catalog_at(change->official, (size_t)o)->scale_dtype != CKPT_NONE) ||
+           (change->lists_matrices && t->rank == 2 && !ckpt_tensor_is_int(t) &&
+            text_ends_with(t->name, ".weight"));
 }
 
 /* ---- the modules of all weights ---- */

@@ -69,16 +69,27 @@ static ckpt_code check_experts(const config_change *change, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* The quantization_config for a checkpoint without one; NULL: out of memory. */
-static char *new_quantization(void)
+/* 1 when a weight was made MXFP8. */
+static int has_mxfp8(const config_change *change)
 {
-    const ckpt_encoding *fp8 = encoding_at(ENCODING_FP8_128);
+    for (size_t i = 0; change->rules != NULL && i < ckpt_catalog_count(change->targets); i++)
+        if (change->rules[i] != NULL && encoding_is(ckpt_catalog_at(change->targets, i),
+                                                    ENCODING_FP8_1X32))
+            return 1;
+    return 0;
+}
+
+/* The quantization_config for a checkpoint without one; NULL: out of memory. */
+static char *new_quantization(int is_mxfp8)
+{
+    const ckpt_encoding *fp8 = encoding_at(is_mxfp8 ? ENCODING_FP8_1X32 : ENCODING_FP8_128);
     char *text = NULL;
 
     if (asprintf(&text,
                  "{\"activation_scheme\": \"dynamic\", \"fmt\": \"e4m3\", "
-                 "\"quant_method\": \"fp8\", \"scale_fmt\": \"ue8m0\", "
-                 "\"weight_block_size\": [%u, %u]}", fp8->block_rows, fp8->block_cols) < 0)
+                 "\"quant_method\": \"%s\", \"scale_fmt\": \"ue8m0\", "
+                 "\"weight_block_size\": [%u, %u]}", is_mxfp8 ? "mxfp8" : "fp8",
+                 fp8->block_rows, fp8->block_cols) < 0)
         return NULL;
     return text;
 }
@@ -89,6 +100,15 @@ static ckpt_code check_block(const config_change *change, const json_value *conf
 {
     const config_scheme scheme = config_read_scheme(config, NULL);
 
+    for (size_t i = 0; has_mxfp8(change) && i < ckpt_catalog_count(change->targets); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(change->targets, i);
+
+        if (t->scale_dtype != CKPT_NONE && !encoding_is(t, ENCODING_FP8_1X32))
+            return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' would not be MXFP8 as others are, "
+                             "but quantization_config has one form for all", t->name);
+    }
+    if (has_mxfp8(change))
+        return CKPT_OK;
     if (scheme.encodings == 0 || (scheme.encodings >> ENCODING_FP8_128 & 1) != 0)
         return CKPT_OK;
     for (size_t i = 0; i < ckpt_catalog_count(change->targets); i++) {
@@ -162,9 +182,9 @@ static ckpt_code rewrite_quantization(const config_change *change, char **text, 
 
     if ((code = json_parse(*text, strlen(*text), "config.json", &document, err)) != CKPT_OK)
         return code;
-    if (json_is_object(json_member(json_root(document), key)))
+    if (!has_mxfp8(change) && json_is_object(json_member(json_root(document), key)))
         code = json_member_text(*text, key, &now, err);
-    else if ((now = new_quantization()) == NULL)
+    else if ((now = new_quantization(has_mxfp8(change))) == NULL)
         code = ckpt_fail_memory(err, "config.json", strlen(*text));
     if (code == CKPT_OK && (code = check_block(change, json_root(document), err)) == CKPT_OK &&
         (code = config_list_modules(change, &now, err)) == CKPT_OK &&

@@ -8,6 +8,7 @@
  *   a mixture              modules_to_not_convert (or ignored_layers, where that is there) lists
  *                             the modules of the weights that are BF16
  *
+ *   MXFP8 weights             quantization_config: mxfp8, ue8m0, [1, 32], dynamic, and no other FP8
  *   quantised by a rule       ckpt_rule in quantization_config, which loaders ignore, names it; no
  *                             scale_fmt where its FP8 scales are no powers of two
  *
@@ -28,6 +29,8 @@ typedef struct {
     const ckpt_catalog *official;    /* what the family expects, or NULL */
     const ckpt_map *modules;         /* map of the native names, which gives the modules; or NULL */
     int has_expert_dtype;            /* the family knows that key */
+    int lists_matrices;              /* nothing tells which are weights: all that may be are listed
+                                        where they are not quantised */
     const quantise_rule *const *rules;   /* by target tensor, NULL: none; NULL: no tensor has one */
     int is_inference;                /* `from` is already in the reference code's layout */
 } config_change;

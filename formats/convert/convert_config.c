@@ -64,6 +64,7 @@ static ckpt_code rewrite_config(job_plan *plan, const char *text, ckpt_error *er
         .official = plan->source->official,
         .has_expert_dtype = plan->source->family != NULL &&
                             family_expert_member(plan->source->family) != NULL,
+        .lists_matrices = plan->rules != NULL && !plan_has_quantised(plan->source->official),
         .rules = plan->rules,
         .is_inference = plan->source->format == &format_mp,
     };

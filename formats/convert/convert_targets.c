@@ -231,6 +231,23 @@ static ckpt_code choose_like(job_plan *plan, ckpt_error *err)
                                 : CKPT_OK;
 }
 
+/* A family whose FP8 has certain blocks is read with no others. */
+static ckpt_code check_blocks(const job_plan *plan, ckpt_error *err)
+{
+    const ckpt_family *family = plan->source->family;
+    const unsigned known = family == NULL ? 0 : family_fp8(family);
+
+    for (int class = 0; known != 0 && class < WEIGHT_CLASS_COUNT; class++) {
+        const quantise_rule *rule = plan->options.quantise.rules.rules[class];
+
+        if (rule != NULL && rule->codes == CKPT_F8_E4M3 &&
+            (known >> encoding_find(rule->codes, rule->block_rows, rule->block_cols) & 1) == 0)
+            return ckpt_fail(err, CKPT_E_USAGE, "--quantize %s: FP8 of the family %s has other "
+                             "blocks", rule->name, family_name(family));
+    }
+    return CKPT_OK;
+}
+
 static ckpt_code choose_by_policy(job_plan *plan, ckpt_error *err)
 {
     const ckpt_catalog *from = plan->picked->catalog;
@@ -243,6 +260,8 @@ static ckpt_code choose_by_policy(job_plan *plan, ckpt_error *err)
     policy.scales_follow_experts = plan->options.format->map_names == NULL;
     quantise.scales_follow_experts = policy.scales_follow_experts;
     quantise.scale_dtype = policy.scale_dtype;
+    if (quantise.is_given && (code = check_blocks(plan, err)) != CKPT_OK)
+        return code;
     if (quantise.is_given && quantise.only_count == 0 && plan->source->config == NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no config.json, which tells its weights: "
                          "give --config FILE", plan->options.source);

@@ -100,20 +100,30 @@ def test_codes_and_scales_are_the_rule_s(ckpt, moved, tmp_path, rule):
     assert ("scale_fmt" in out.config["quantization_config"]) == (rule not in FP8_RULES[:2])
 
 
-@pytest.mark.parametrize("rule", ["fp8-b128-f32", "fp8-b128-ue8m0", "fp4-b32-deepseek"])
+@pytest.mark.parametrize("rule", ["fp8-b128-f32", "fp8-b128-ue8m0", "fp4-b32-deepseek",
+                                  "mxfp8-rceil"])
 def test_golden_vectors_by_the_command(ckpt, data, tmp_path, rule):
     """Of slime and DeepSeek, in a checkpoint that no family knows: --only says what is a weight."""
     x, _ = read_file(data / "quantise" / "inputs.safetensors")
     want, _ = read_file(data / "quantise" / "vectors.safetensors")
     model = Model()
-    model.files["model.safetensors"] = {"a.weight": x["normal"], "b.norm": bf16([4])}
+    model.files["model.safetensors"] = {"a.weight": x["normal"], "b.norm": bf16([4]),
+                                        "c.weight": x["normal"]}
     model.config = {"model_type": "other"}
     path = model.write(tmp_path / "in")
-    ckpt("ckpt-convert", "--quantize", rule, "--only", "*.weight", path, tmp_path / "out")
+    ckpt("ckpt-convert", "--quantize", rule, "--only", "a.weight", path, tmp_path / "out")
     out = Model(tmp_path / "out")
     assert out["a.weight"].data == want[f"{rule}/normal/codes"].data
     assert out["a.weight_scale_inv"].data == want[f"{rule}/normal/scale"].data
-    assert out["b.norm"] == model["b.norm"]
+    assert out["b.norm"] == model["b.norm"] and out["c.weight"] == model["c.weight"]
+    # A server would take every linear layer for quantised that is not in the list.
+    assert out.config["quantization_config"]["modules_to_not_convert"] == ["c"]
+    if rule == "mxfp8-rceil":        # SGLang's parameter is U8: E8M0 would be cast by value
+        assert out["a.weight_scale_inv"].dtype == "U8"
+        assert out.config["quantization_config"]["quant_method"] == "mxfp8"
+        assert out.config["quantization_config"]["weight_block_size"] == [1, 32]
+    listed = ckpt("ckpt-inspect", "--logical", "--json", tmp_path / "out").json["tensors"]
+    assert next(t for t in listed if t["name"] == "a.weight")["encoding"] != "BF16"
 
 
 def test_threads_and_kernels_do_not_change_bytes_or_losses(ckpt, moved, tmp_path):
@@ -299,6 +309,9 @@ def test_wo_a_can_stay_plain(ckpt, moved, golden_a, tmp_path):
     (["--quantize", ""], "something is missing"),
     (["--quantize", "fp4", "--dtype", "fp8"], "leave out --dtype"),
     (["--quantize", "fp8-f32", "--scale-dtype", "e8m0"], "no powers of two"),
+    (["--quantize", "mxfp8"], "family deepseek_v4 has other blocks"),
+    (["--quantize", "nvfp4"], "no config.json is written"),
+    (["--quantize", "experts=fp8-channel"], "no config.json is written"),
     (["--only", "*"], "give a rule"),
     (["--max-relf", "0.1"], "give --quantize"),
     (["--quantize", "fp4", "--max-relf", "x"], "is not a number"),
