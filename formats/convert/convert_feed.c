@@ -120,9 +120,8 @@ static ckpt_code check_header(const store_file *planned, const ckpt_file *data, 
         same = memcmp(expected, got, size) == 0;
     }
     if (!same)
-        return ckpt_fail(err, CKPT_E_DIFFERENT, "the header of '%s' differs from the one used for "
-            "the plan",
-                         file_path(data));
+        return ckpt_fail(err, CKPT_E_DIFFERENT, "the header of '%s' differs from the one used "
+                         "for the plan", file_path(data));
     return CKPT_OK;
 }
 
@@ -130,11 +129,16 @@ static ckpt_code check_header(const store_file *planned, const ckpt_file *data, 
 static ckpt_code open_data(feed_run *r, size_t i, ckpt_error *err)
 {
     store_file *planned = &r->plan->source->store->files[i];
+    /* Not in the store's folder: the plan was made from that, which has the headers alone. */
+    char *path = file_join(r->plan->options.source, planned->name);
     ckpt_file *data = NULL;
-    ckpt_code code = folder_open_file(r->plan->source->store->folder, planned->name, &data, err);
+    ckpt_code code;
 
-    if (code == CKPT_OK)
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(planned->name));
+    if ((code = file_open(path, &data, err)) == CKPT_OK)
         code = check_header(planned, data, err);
+    free(path);
     if (code != CKPT_OK) {
         file_close(data, NULL);
         return code;

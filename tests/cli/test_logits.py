@@ -185,7 +185,7 @@ def test_generated_tokens_count(logits, tmp_path):
     (dict(cut=39), "different tokens"),
     (dict(cut=39, tokens=range(40)), "different positions"),
     (dict(width=299), "rows of different lengths"),
-    (dict(cut=0, tokens=range(40)), "no position"),
+    (dict(cut=0, tokens=range(40)), "has no logits"),
     (dict(name="loggits"), "has no tensor 'logits'"),
     (dict(suffix=".0", more=1), "2 sets"),
     (dict(name="logits", as_type=numpy.float16), "F16"),
