@@ -30,18 +30,6 @@ void hf_file_name(size_t i, size_t count, char out[FORMAT_NAME_BYTES])
 
 /* ---- the index ---- */
 
-/* A file name inside the directory or a sub-folder: no component starts with a dot, which excludes
- * "." and "..". */
-static int is_name_below(const char *name)
-{
-    for (const char *at = name; at != NULL; at = strchr(at, '/')) {
-        at += at != name;
-        if (at[0] == '\0' || at[0] == '.' || at[0] == '/')
-            return 0;
-    }
-    return strchr(name, '\\') == NULL;
-}
-
 typedef struct {
     ckpt_checkpoint *out;
     char *path;
@@ -128,7 +116,7 @@ static ckpt_code note_file(index_reader *r, const char *name, const char *file)
     uint64_t number;
     const char *copy;
 
-    if (!is_name_below(file))
+    if (!text_is_below(file))
         return bad_entry(r, name);
     if (table_find(&r->files, file, &number))
         return CKPT_OK;

@@ -561,6 +561,9 @@ const ckpt_kernels kernels_avx2 = {
     .f32_row_statistics = f32_row_statistics_avx2,
     .f32_row_difference = f32_row_difference_avx2,
     .hash_bytes = hash_bytes_avx2,
+    .hash_begin = hash_begin_avx2,
+    .hash_add = hash_add_avx2,
+    .hash_end = hash_end_avx2,
 };
 
 #endif

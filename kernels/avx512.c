@@ -292,6 +292,9 @@ const ckpt_kernels kernels_avx512 = {
     .f32_row_statistics = f32_row_statistics_avx512,
     .f32_row_difference = f32_row_difference_avx512,
     .hash_bytes = hash_bytes_avx512,
+    .hash_begin = hash_begin_avx512,
+    .hash_add = hash_add_avx512,
+    .hash_end = hash_end_avx512,
 };
 
 #endif

@@ -17,6 +17,36 @@ hash128 ISA_NAME(hash_bytes)(const void *src, size_t size, uint64_t seed)
     return result;
 }
 
+/* XXH3 wants its state at a multiple of 64, which memory of the caller's need not be. */
+enum { STATE_ALIGNMENT = 64 };
+_Static_assert(sizeof(XXH3_state_t) + STATE_ALIGNMENT <= HASH_STREAM_BYTES,
+               "a hash_stream holds XXH3's state");
+
+static XXH3_state_t *state_of(const hash_stream *stream)
+{
+    const uintptr_t at = (uintptr_t)stream->state + STATE_ALIGNMENT - 1;
+
+    return (XXH3_state_t *)(at - at % STATE_ALIGNMENT);
+}
+
+void ISA_NAME(hash_begin)(hash_stream *stream)
+{
+    XXH3_128bits_reset(state_of(stream));
+}
+
+void ISA_NAME(hash_add)(hash_stream *stream, const void *src, size_t size)
+{
+    XXH3_128bits_update(state_of(stream), src, size);
+}
+
+hash128 ISA_NAME(hash_end)(const hash_stream *stream)
+{
+    const XXH128_hash_t hash = XXH3_128bits_digest(state_of(stream));
+    const hash128 result = { hash.low64, hash.high64 };
+
+    return result;
+}
+
 void ISA_NAME(digest_row_i64)(const int64_t *src, size_t cols, uint64_t first_unit,
                                             hash128 *sum)
 {

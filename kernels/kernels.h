@@ -34,6 +34,13 @@ typedef struct {
     uint64_t high64;
 } hash128;
 
+/* XXH3 128-bit of bytes that come in pieces: memory of the caller's, which stays where it is from
+ * hash_begin to hash_end. */
+enum { HASH_STREAM_BYTES = 640 };
+typedef struct {
+    unsigned char state[HASH_STREAM_BYTES];
+} hash_stream;
+
 /* Outcome of an encoder that was asked for exactness. */
 typedef struct {
     uint64_t inexact_count;   /* elements whose decoded code differs from the source bits */
@@ -157,6 +164,11 @@ typedef struct ckpt_kernels {
 
     /* XXH3 128-bit of raw bytes. */
     hash128 (*hash_bytes)(const void *src, size_t size, uint64_t seed);
+
+    /* The same of bytes that come in pieces, with seed 0. hash_end may be asked in between. */
+    void (*hash_begin)(hash_stream *stream);
+    void (*hash_add)(hash_stream *stream, const void *src, size_t size);
+    hash128 (*hash_end)(const hash_stream *stream);
 } ckpt_kernels;
 
 /* The best set this CPU has, or the one that CKPT_KERNELS (scalar|avx2|avx512) forces.

@@ -508,4 +508,7 @@ const ckpt_kernels kernels_scalar = {
     .f32_row_statistics = f32_row_statistics_scalar,
     .f32_row_difference = f32_row_difference_scalar,
     .hash_bytes = hash_bytes_scalar,
+    .hash_begin = hash_begin_scalar,
+    .hash_add = hash_add_scalar,
+    .hash_end = hash_end_scalar,
 };

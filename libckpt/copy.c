@@ -26,6 +26,7 @@ typedef struct {
     ckpt_source *source;
     ckpt_sink *sink;
     const ckpt_run_options *options;
+    int in_order;
     uint64_t tile_bytes;
     uint64_t total_bytes;
     pthread_mutex_t done_lock; /* one call of the sink's tensor_done at a time */
@@ -123,7 +124,7 @@ static lane *find_lane(copy_job *job, lane *own)
             longest = &job->lanes[l];
     left = longest->end - longest->tensor;
     if (left < 2)                          /* threads share the tiles of a last tensor */
-        return left == 0 ? NULL : longest;
+        return left == 0 || job->in_order ? NULL : longest;
     own->tensor = longest->end - left / 2;
     own->row = 0;
     own->end = longest->end;
@@ -250,21 +251,25 @@ ckpt_code copy_check_memory(uint64_t tile_bytes, const ckpt_run_options *options
                      (unsigned long long)tile_bytes);
 }
 
-/* How many threads the limit leaves room for. */
-static ckpt_code plan_threads(const copy_job *job, unsigned *out, ckpt_error *err)
+uint64_t copy_thread_count(const ckpt_run_options *o, uint64_t thread_bytes)
 {
-    const ckpt_run_options *o = job->options;
-    const ckpt_code code = copy_check_memory(job->tile_bytes, o, err);
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     uint64_t threads = o->thread_count != 0 ? o->thread_count : cores > 0 ? (uint64_t)cores : 1;
 
-    if (code != CKPT_OK)
-        return code;
     threads = size_min(threads, THREADS_MAX);
-    if (job->tile_bytes > 0)
-        threads = size_min(threads, copy_memory_left(o) / job->tile_bytes);
-    *out = (unsigned)threads;
-    return CKPT_OK;
+    if (thread_bytes > 0)
+        threads = size_min(threads, copy_memory_left(o) / thread_bytes);
+    return threads;
+}
+
+/* How many threads the limit leaves room for. */
+static ckpt_code plan_threads(const copy_job *job, unsigned *out, ckpt_error *err)
+{
+    const ckpt_code code = copy_check_memory(job->tile_bytes, job->options, err);
+
+    if (code == CKPT_OK)
+        *out = (unsigned)copy_thread_count(job->options, job->tile_bytes);
+    return code;
 }
 
 static ckpt_code run_threads(copy_job *job, ckpt_error *err)
@@ -287,11 +292,11 @@ static ckpt_code run_threads(copy_job *job, ckpt_error *err)
     return job->code;
 }
 
-ckpt_code ckpt_copy(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options *options,
-                    ckpt_error *err)
+static ckpt_code copy_tensors(ckpt_source *source, ckpt_sink *sink,
+                              const ckpt_run_options *options, int in_order, ckpt_error *err)
 {
     const size_t count = ckpt_catalog_count(source->catalog);
-    copy_job job = { .source = source, .sink = sink, .options = options };
+    copy_job job = { .source = source, .sink = sink, .options = options, .in_order = in_order };
     ckpt_code code;
 
     if ((code = options_check_reserved(options->reserved, CKPT_RESERVED, err)) != CKPT_OK)
@@ -378,4 +383,16 @@ ckpt_code ckpt_digest_source(ckpt_source *source, const ckpt_run_options *option
     else
         *out = sink.digest;
     return code;
+}
+
+ckpt_code ckpt_copy(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options *options,
+                    ckpt_error *err)
+{
+    return copy_tensors(source, sink, options, 0, err);
+}
+
+ckpt_code ckpt_copy_in_order(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options *options,
+                             ckpt_error *err)
+{
+    return copy_tensors(source, sink, options, 1, err);
 }

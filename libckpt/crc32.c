@@ -12,6 +12,11 @@ uint32_t crc32_add(uint32_t crc, const void *bytes, size_t size)
     return libdeflate_crc32(crc, bytes, size);
 }
 
+uint32_t adler32_add(uint32_t adler, const void *bytes, size_t size)
+{
+    return libdeflate_adler32(adler, bytes, size);
+}
+
 /* Product of two polynomials over GF(2), modulo the CRC's. */
 static uint32_t multiply(uint32_t a, uint32_t b)
 {

@@ -35,6 +35,7 @@ static const known_name known_names[] = {
     { "model#-mp#.safetensors", 1, 0, "mp" },
     { "model.safetensors.index.json", 1, 0, "hf" },
     { MANIFEST_FILE, 1, 0, NULL },
+    { "ckpt-delta.json", 1, 0, NULL },
     { "fp4_scales.zst", 1, 0, NULL },
     { "__#_#.distcp", 1, 1, "torch_dist" },
     { ".metadata", 1, 1, "torch_dist" },

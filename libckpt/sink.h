@@ -38,6 +38,17 @@ struct ckpt_sink {
 ckpt_code ckpt_copy(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options *options,
                     ckpt_error *err);
 
+/*
+ * The same for sources and sinks that go through a tensor as through a stream: the tiles of a
+ * tensor come in the order of their rows, all from one thread, which does no other tensor until
+ * this one is done. After a failure tensors are left unfinished.
+ */
+ckpt_code ckpt_copy_in_order(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options *options,
+                             ckpt_error *err);
+
+/* Threads that a loop with these options would run if memory has room for `thread_bytes` each. */
+uint64_t copy_thread_count(const ckpt_run_options *options, uint64_t thread_bytes);
+
 /* Scratch of one thread: the largest tile of all tensors. */
 uint64_t copy_tile_need(const ckpt_source *source, const ckpt_sink *sink);
 

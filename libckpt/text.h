@@ -23,6 +23,18 @@ static inline int text_matches_any(const char *text, const char *const *globs, s
     return 0;
 }
 
+/* 1 for a file name inside the directory or a sub-folder: no component starts with a dot, which
+ * excludes "." and "..". */
+static inline int text_is_below(const char *name)
+{
+    for (const char *at = name; at != NULL; at = strchr(at, '/')) {
+        at += at != name;
+        if (at[0] == '\0' || at[0] == '.' || at[0] == '/')
+            return 0;
+    }
+    return strchr(name, '\\') == NULL;
+}
+
 /*
  * Bytes of the hidden character that `text` begins with, or 0: control characters, and those that
  * turn the direction of writing, make a name look like another. U+0000..1F, U+007F..9F, U+061C,

@@ -1,0 +1,115 @@
+/*
+ * delta.h: weight deltas: what changed between two checkpoints of one model, over the stored
+ * tensors of a Hugging Face layout.
+ *
+ * A directory as slime and miles write it and SGLang reads it (slime/utils/disk_delta.py of
+ * THUDM/slime, python/sglang/srt/weight_sync/local_checkpoint.py of sgl-project/sglang):
+ *
+ *   weight_v000001/
+ *     model-00000-of-00002.safetensors   per changed tensor one U8 entry [n] of its name: one zstd
+ *                                        frame. "__metadata__": {NAME: checksum of all bytes of
+ *                                        the tensor after the change}
+ *     model.safetensors.index.json       {"metadata": {"version": "000001",
+ *                                        "base_version": "000000",
+ *                                        "delta_encoding": "xor"|"overwrite",
+ *                                        "compression_format": "zstd",
+ *                                        "checksum_format": "xxh3-128"|"blake3"|"adler32"},
+ *                                        "weight_map": {NAME: FILE}}
+ *     ckpt-delta.json                    ours, which those readers pass over: delta_side.h
+ *
+ * Content of a frame, for a tensor of n bytes:
+ *   xor        n bytes, old ^ new
+ *   overwrite  u32 count, count positions (u32, ascending), count new bytes; little endian
+ *
+ * Dtype and shape of a tensor are not stored: the base has them. A tensor that did not change is
+ * absent.
+ */
+#ifndef CKPT_DELTA_H
+#define CKPT_DELTA_H
+
+#include "formats/format.h"
+#include "libckpt/checksum.h"
+#include "libckpt/zframe.h"
+
+#define DELTA_SIDE_FILE "ckpt-delta.json"
+/* In front of a tensor's name in "__metadata__": its xxh3-128 before the change. Readers of others
+ * look for the names of tensors alone. */
+#define DELTA_BEFORE_KEY "ckpt.base:"
+
+enum { DELTA_VERSION_BYTES = 64 };
+
+typedef enum { DELTA_XOR, DELTA_OVERWRITE } delta_encoding;
+
+const char *delta_encoding_name(delta_encoding encoding);
+/* 0 when no encoding has this name. */
+int delta_encoding_find(const char *name, delta_encoding *out);
+
+/* The two value roots of a checkpoint; empty: not known. */
+typedef struct {
+    char all[CKPT_ROOT_HEX];
+    char main[CKPT_ROOT_HEX];
+} delta_roots;
+
+/* One changed tensor. */
+typedef struct {
+    const char *name;
+    zframe_place frame;             /* in a file that is open */
+    char after[CHECKSUM_HEX];       /* of the kind of the delta */
+    char before[CHECKSUM_HEX];      /* xxh3-128 of the tensor before the change; empty: not told */
+    /* What only the side file has; is_told 0: nothing of it. */
+    int is_told;
+    ckpt_dtype dtype;               /* as stored */
+    uint32_t rank;
+    uint64_t shape[CKPT_RANK_MAX];
+    uint64_t bytes;                 /* of the tensor */
+    char after_xxh3[CHECKSUM_HEX];
+    uint64_t changed_bytes;
+    uint64_t changed_elements;
+} delta_tensor;
+
+/* A file beside the weights that changed, carried whole. */
+typedef struct {
+    const char *name;               /* in the checkpoint */
+    const char *carried;            /* in the delta; NULL: it is removed */
+    char sha256[CKPT_ROOT_HEX];
+} delta_file;
+
+typedef struct {
+    char *path;                     /* as it was given */
+    folder_place place;
+    ckpt_store *store;              /* its data files, open */
+    char version[DELTA_VERSION_BYTES];
+    char base_version[DELTA_VERSION_BYTES];
+    delta_encoding encoding;
+    checksum_kind checksum;
+    delta_tensor *tensors;          /* by tensor of store->catalog */
+    size_t count;
+    int has_side;
+    arena memory;                   /* of names */
+    delta_roots base;
+    delta_roots result;
+    uint64_t element_count;         /* of all tensors of the target layout; 0: not told */
+    uint64_t total_bytes;
+    size_t total_count;
+    delta_file *files;
+    size_t file_count;
+    int has_files;                  /* it says which other files changed */
+} ckpt_delta;
+
+/* 1 when what was named is a delta, whole or damaged. */
+int delta_detect(const folder_place *place);
+
+/*
+ * Open a delta: bookkeeping and headers, no frames. Index and files must agree in both directions.
+ * *out is yours to close.
+ */
+ckpt_code delta_open(const char *path, ckpt_delta **out, ckpt_error *err);
+void delta_close(ckpt_delta *delta);           /* NULL is fine */
+
+/* Compressed bytes of all frames. */
+uint64_t delta_packed_bytes(const ckpt_delta *delta);
+
+/* Tensor of that name, or NULL. */
+const delta_tensor *delta_find(const ckpt_delta *delta, const char *name);
+
+#endif

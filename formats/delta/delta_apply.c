@@ -1,0 +1,389 @@
+/* A base and deltas become a checkpoint. */
+#include "delta_apply.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "delta_make.h"
+#include "delta_views.h"
+#include "formats/hf.h"
+#include "formats/notes.h"
+#include "libckpt/output.h"
+#include "libckpt/sha256.h"
+
+typedef struct {
+    const delta_apply_options *options;
+    delta_outcome *out;
+    delta_chain chain;
+    delta_views views;
+    ckpt_store *store;             /* of the target; NULL: nothing is written */
+    ckpt_output *output;
+    file_list names;               /* of all files of the target */
+    int is_refused;                /* the inputs do not fit: nothing may be left */
+} apply_job;
+
+/* ---- the target ---- */
+
+/* The files of the base with their headers, to be filled. */
+static ckpt_code make_store(apply_job *job, ckpt_error *err)
+{
+    const ckpt_store *from = job->views.checkpoint->store;
+    ckpt_code code = CKPT_OK;
+
+    if ((job->store = store_create(output_directory(job->output))) == NULL)
+        return ckpt_fail_memory(err, "a target", sizeof *job->store);
+    for (size_t i = 0; i < from->file_count && code == CKPT_OK; i++) {
+        const store_file *f = &from->files[i];
+        store_file *to;
+        uint32_t number;
+
+        if ((code = store_add_file(job->store, f->name, &number, err)) != CKPT_OK)
+            return code;
+        to = &job->store->files[number];
+        to->size_bytes = f->size_bytes;
+        if ((to->header = malloc(f->header_bytes + 1)) == NULL)
+            return ckpt_fail_memory(err, f->name, f->header_bytes);
+        to->header_bytes = f->header_bytes;
+        code = file_read_at(f->file, 0, to->header, f->header_bytes, err);
+    }
+    return code == CKPT_OK ? output_make_files(job->store, err) : code;
+}
+
+/* What the base carries beside its weights, and what the deltas put in its place. */
+static ckpt_code list_names(apply_job *job, ckpt_error *err)
+{
+    const ckpt_checkpoint *base = job->views.checkpoint;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < base->store->file_count && code == CKPT_OK; i++)
+        code = file_list_add(&job->names, base->store->files[i].name, err);
+    for (size_t i = 0; i < base->extras.count && code == CKPT_OK; i++)
+        code = file_list_add(&job->names, base->extras.names[i], err);
+    for (size_t d = 0; d < job->chain.count; d++)
+        for (size_t i = 0; i < job->chain.deltas[d]->file_count && code == CKPT_OK; i++)
+            code = file_list_add(&job->names, job->chain.deltas[d]->files[i].name, err);
+    return code;
+}
+
+static hash128 fingerprint(const apply_job *job)
+{
+    hash128 sum = { 0, 0 };
+
+    delta_mix(&sum, "delta apply " CKPT_VERSION, sizeof "delta apply " CKPT_VERSION);
+    delta_mix_store(&sum, job->views.checkpoint->store);
+    for (size_t i = 0; i < job->chain.count; i++) {
+        delta_mix_store(&sum, job->chain.deltas[i]->store);
+        delta_mix(&sum, job->chain.deltas[i]->version, strlen(job->chain.deltas[i]->version));
+    }
+    return sum;
+}
+
+static ckpt_code begin_target(apply_job *job, ckpt_error *err)
+{
+    const delta_apply_options *o = job->options;
+    const output_options options = {
+        .path = o->target,
+        .fingerprint = fingerprint(job),
+        .tensor_count = ckpt_catalog_count(job->views.result->catalog),
+        .restart = o->restart,
+        .files = &job->names,
+    };
+    ckpt_code code;
+
+    if ((code = output_check(o->target, "hf", 0, err)) != CKPT_OK ||
+        (code = output_check_apart(o->target, job->chain.base, err)) != CKPT_OK)
+        return code;
+    for (size_t i = 0; i < job->chain.count; i++)
+        if ((code = output_check_apart(o->target, job->chain.deltas[i]->path, err)) != CKPT_OK)
+            return code;
+    if ((code = list_names(job, err)) != CKPT_OK ||
+        (code = output_begin(&options, &job->output, err)) != CKPT_OK)
+        return code;
+    return make_store(job, err);
+}
+
+/* ---- tensors ---- */
+
+static ckpt_code put_nothing(ckpt_sink *self, const source_range *range, const ckpt_tile *tile,
+                             arena *scratch, ckpt_error *err)
+{
+    (void)self;
+    (void)range;
+    (void)tile;
+    (void)scratch;
+    (void)err;
+    return CKPT_OK;
+}
+
+static ckpt_code check_tensors(apply_job *job, ckpt_error *err)
+{
+    static const sink_ops ops = { NULL, put_nothing, NULL, NULL };
+    const ckpt_run_options run = delta_views_run(&job->views, &job->options->run, 0);
+    ckpt_sink nowhere = { &ops };
+
+    return ckpt_copy_in_order(job->views.result, &nowhere, &run, err);
+}
+
+static ckpt_code write_tensors(apply_job *job, ckpt_error *err)
+{
+    const ckpt_run_options run = delta_views_run(&job->views, &job->options->run, 0);
+    const file_sink_options options = {
+        .store = job->store,
+        .layout = job->views.model.layout,
+        .journal = output_journal(job->output),
+        .digest = job->views.digest,
+    };
+    ckpt_sink *sink = NULL;
+    ckpt_code code;
+
+    if ((code = sink_files_create(&options, &sink, err)) == CKPT_OK &&
+        (code = sink_files_resume(sink, &run, &job->out->kept_count, err)) == CKPT_OK)
+        code = ckpt_copy_in_order(job->views.result, sink, &run, err);
+    sink_files_free(sink);
+    return code;
+}
+
+/* ---- roots ---- */
+
+static ckpt_code result_roots(apply_job *job, ckpt_error *err)
+{
+    const ckpt_run_options run = delta_views_run(&job->views, &job->options->run, 0);
+    ckpt_source *written = NULL;
+    ckpt_digest *digest = NULL;
+    ckpt_code code = CKPT_OK;
+
+    if (job->views.digest != NULL)
+        return delta_digest_roots(job->views.digest, &job->out->result, err);
+    if (job->store == NULL || !delta_model_has_digest(&job->views.model))
+        return note_add(&job->out->notes, err, "the root of the result is not known");
+    /* Stored tensors that hold several logical ones: only what was written tells. */
+    if ((code = source_stored(job->store, job->views.checkpoint->layout, &written, err)) ==
+            CKPT_OK &&
+        (code = ckpt_digest_source(written, &run, &digest, err)) == CKPT_OK)
+        code = delta_digest_roots(digest, &job->out->result, err);
+    ckpt_digest_free(digest);
+    ckpt_source_free(written);
+    return code;
+}
+
+/* The base as a whole: a tensor that no delta touches may be another one. */
+static ckpt_code check_base_root(apply_job *job, ckpt_error *err)
+{
+    const ckpt_delta *first = job->chain.deltas[0];
+    const ckpt_run_options run = delta_views_run(&job->views, &job->options->run, 0);
+    ckpt_code code;
+
+    if (job->out->kept_count > 0)
+        return CKPT_OK;            /* not all of it was read again; the result's root tells */
+    if ((code = delta_model_roots(&job->views.model, &run, &job->out->base, err)) != CKPT_OK)
+        return code;
+    if (first->base.all[0] == '\0' || job->out->base.all[0] == '\0' ||
+        strcmp(first->base.all, job->out->base.all) == 0)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_DIFFERENT, "'%s' was not made from '%s': the tensors that it "
+                     "changes are right, others are not: expected root %s, got %s", first->path,
+                     job->chain.base, first->base.all, job->out->base.all);
+}
+
+static ckpt_code check_roots(apply_job *job, ckpt_error *err)
+{
+    const ckpt_delta *last = job->chain.deltas[job->chain.count - 1];
+    ckpt_code code;
+
+    if (job->options->check == DELTA_CHECK_NONE)
+        return (code = result_roots(job, err)) != CKPT_OK
+                   ? code
+                   : note_add(&job->out->notes, err, "neither the base nor the root of the result "
+                              "was compared with what the deltas say");
+    if ((job->options->check == DELTA_CHECK_FULL || job->views.model.digest != NULL) &&
+        (code = check_base_root(job, err)) != CKPT_OK)
+        return code;
+    if (job->options->check == DELTA_CHECK_FULL && job->chain.deltas[0]->base.all[0] == '\0')
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' does not tell the root of its base: --base-check "
+                         "full has nothing to compare with", job->chain.deltas[0]->path);
+    if ((code = result_roots(job, err)) != CKPT_OK)
+        return code;
+    if (last->result.all[0] == '\0')
+        return CKPT_OK;
+    if (job->out->result.all[0] == '\0' ||
+        strcmp(last->result.all, job->out->result.all) == 0)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_DIFFERENT, "the result is not what '%s' makes: expected root %s, "
+                     "got %s: '%s' differs in a tensor that the deltas do not change", last->path,
+                     last->result.all, job->out->result.all, job->chain.base);
+}
+
+/* ---- files beside the weights ---- */
+
+static ckpt_code copy_beside(apply_job *job, const ckpt_folder *from, const char *name,
+                             const char *as, ckpt_error *err)
+{
+    const char *directory = output_directory(job->output);
+    char *to = file_join(directory, as);
+    ckpt_code code;
+
+    if (to == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(as));
+    if ((code = file_make_parents_below(directory, as, err)) == CKPT_OK)
+        code = folder_copy(from, name, to, err);
+    free(to);
+    return code;
+}
+
+static ckpt_code check_carried(const ckpt_delta *d, const delta_file *f, ckpt_error *err)
+{
+    char *path = folder_path_of(d->place.folder, f->carried);
+    char got[SHA256_HEX];
+    ckpt_code code;
+
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(f->carried));
+    if ((code = sha256_file(path, got, err)) == CKPT_OK && strcmp(got, f->sha256) != 0)
+        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' is damaged: expected SHA-256 %s, got %s", path,
+                         f->sha256, got);
+    free(path);
+    return code;
+}
+
+static ckpt_code put_delta_files(apply_job *job, const ckpt_delta *d, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < d->file_count && code == CKPT_OK; i++) {
+        const delta_file *f = &d->files[i];
+        char *gone;
+
+        if (f->carried != NULL) {
+            if ((code = check_carried(d, f, err)) == CKPT_OK)
+                code = copy_beside(job, d->place.folder, f->carried, f->name, err);
+            continue;
+        }
+        if ((gone = file_join(output_directory(job->output), f->name)) == NULL)
+            return ckpt_fail_memory(err, "a path", strlen(f->name));
+        code = file_remove(gone, err);
+        free(gone);
+    }
+    return code;
+}
+
+static ckpt_code write_beside(apply_job *job, ckpt_error *err)
+{
+    static const char *const always[] = { "config.json", HF_INDEX_FILE };
+    const ckpt_checkpoint *base = job->views.checkpoint;
+    const ckpt_folder *folder = base->place.folder;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < 2 && code == CKPT_OK; i++)
+        if (folder_has(folder, always[i]))
+            code = copy_beside(job, folder, always[i], always[i], err);
+    for (size_t i = 0; i < base->extras.count && code == CKPT_OK; i++)
+        code = copy_beside(job, folder, base->extras.names[i], base->extras.names[i], err);
+    for (size_t d = 0; d < job->chain.count && code == CKPT_OK; d++)
+        code = put_delta_files(job, job->chain.deltas[d], err);
+    return code;
+}
+
+/* ---- all of it ---- */
+
+/* What deltas without our side file cannot prove. */
+static ckpt_code note_foreign(apply_job *job, ckpt_error *err)
+{
+    for (size_t d = 0; d < job->chain.count; d++)
+        if (!job->chain.deltas[d]->has_side)
+            return note_add(&job->out->notes, err, "'%s' has no %s: only what the changed tensors "
+                            "become is checked, and config.json and other files are those of the "
+                            "base", job->chain.deltas[d]->path, DELTA_SIDE_FILE);
+    return CKPT_OK;
+}
+
+static ckpt_code take_counts(apply_job *job, ckpt_error *err)
+{
+    const ckpt_catalog *stored = job->views.model.in.stored;
+    delta_outcome *out = job->out;
+
+    out->tensor_count = ckpt_catalog_count(stored);
+    for (size_t i = 0; i < out->tensor_count; i++) {
+        const char *name = ckpt_catalog_at(stored, i)->name;
+        int is_changed = 0;
+
+        out->bytes += ckpt_part_bytes(ckpt_catalog_at(stored, i), CKPT_DATA);
+        for (size_t d = 0; d < job->chain.count; d++)
+            is_changed |= delta_find(job->chain.deltas[d], name) != NULL;
+        out->changed_count += (size_t)is_changed;
+    }
+    for (size_t d = 0; d < job->chain.count; d++)
+        out->packed_bytes += delta_packed_bytes(job->chain.deltas[d]);
+    memcpy(out->version, job->chain.deltas[job->chain.count - 1]->version, sizeof out->version);
+    return note_foreign(job, err);
+}
+
+static ckpt_code check_inputs(const apply_job *job, ckpt_error *err)
+{
+    int is_touched = 0;
+    ckpt_code code = store_check_unchanged(job->views.checkpoint->store, &is_touched, err);
+
+    for (size_t i = 0; i < job->chain.count && code == CKPT_OK; i++)
+        code = store_check_unchanged(job->chain.deltas[i]->store, &is_touched, err);
+    return code;
+}
+
+static ckpt_code run_job(apply_job *job, ckpt_error *err)
+{
+    const delta_apply_options *o = job->options;
+    const delta_patch_options patch = { .skip_before = o->check == DELTA_CHECK_NONE };
+    ckpt_code code;
+
+    if ((code = delta_chain_open(o->base, o->deltas, o->delta_count, &job->chain, err)) !=
+            CKPT_OK ||
+        (code = delta_views_open(&job->chain, &o->open, &patch, &job->views, err)) != CKPT_OK ||
+        (code = take_counts(job, err)) != CKPT_OK)
+        return code;
+    if (o->target == NULL)
+        return (code = check_tensors(job, err)) == CKPT_OK ? check_roots(job, err) : code;
+    if ((code = begin_target(job, err)) != CKPT_OK)
+        return code;
+    if ((code = write_tensors(job, err)) == CKPT_OK &&
+        (code = check_roots(job, err)) == CKPT_OK)
+        code = check_inputs(job, err);
+    job->is_refused = code == CKPT_E_FORMAT || code == CKPT_E_DIFFERENT || code == CKPT_E_USAGE;
+    if (code != CKPT_OK || (code = write_beside(job, err)) != CKPT_OK)
+        return code;
+    return store_close_files(job->store, err);
+}
+
+static ckpt_code end_job(apply_job *job, ckpt_code code, ckpt_error *err)
+{
+    ckpt_output *output = job->output;
+
+    job->output = NULL;
+    if (output == NULL)
+        return code;
+    if (code == CKPT_OK)
+        return output_commit(output, err);
+    if (job->store != NULL)
+        store_close_files(job->store, NULL);
+    if (job->is_refused)
+        output_discard(output, NULL);              /* the refusal is what is told */
+    else
+        output_close(output);
+    return code;
+}
+
+ckpt_code delta_apply(const delta_apply_options *options, delta_outcome *out, ckpt_error *err)
+{
+    apply_job job = { .options = options, .out = out };
+    ckpt_code code;
+
+    *out = (delta_outcome){ .tensor_count = 0 };
+    code = end_job(&job, run_job(&job, err), err);
+    store_free(job.store);
+    delta_views_release(&job.views);
+    delta_chain_release(&job.chain);
+    file_list_free(&job.names);
+    return code;
+}
+
+void delta_outcome_release(delta_outcome *outcome)
+{
+    file_list_free(&outcome->notes);
+}

@@ -1,0 +1,45 @@
+/*
+ * delta_apply.h: a checkpoint and deltas made into the checkpoint after them, or only asked whether
+ * that would work. One pass over the base: what is checked, digested and written is the same.
+ */
+#ifndef CKPT_DELTA_APPLY_H
+#define CKPT_DELTA_APPLY_H
+
+#include "delta_chain.h"
+#include "delta_model.h"
+
+typedef enum {
+    DELTA_CHECK_TOUCHED,        /* the tensors that the deltas change */
+    DELTA_CHECK_FULL,           /* and the root of all */
+    DELTA_CHECK_NONE            /* neither, nor the root of the result */
+} delta_base_check;
+
+typedef struct {
+    const char *base;
+    char *const *deltas;
+    size_t delta_count;
+    const char *target;         /* NULL: nothing is written */
+    delta_base_check check;
+    int restart;                /* discard what an unfinished run of others left at the target */
+    ckpt_open_options open;
+    ckpt_run_options run;
+} delta_apply_options;
+
+typedef struct {
+    delta_roots base;           /* empty: not known */
+    delta_roots result;
+    size_t tensor_count;        /* stored tensors */
+    size_t changed_count;
+    size_t kept_count;          /* that an earlier run had written */
+    uint64_t bytes;             /* of all tensors */
+    uint64_t packed_bytes;      /* of the deltas' frames */
+    char version[DELTA_VERSION_BYTES];      /* of the last delta; empty: there was none */
+    file_list notes;
+} delta_outcome;
+
+/* Release *out, also after a failure. A target appears whole or not at all; a run that was killed
+ * goes on when it is called again. */
+ckpt_code delta_apply(const delta_apply_options *options, delta_outcome *out, ckpt_error *err);
+void delta_outcome_release(delta_outcome *outcome);
+
+#endif

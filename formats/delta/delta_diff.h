@@ -1,0 +1,54 @@
+/*
+ * delta_diff.h: what differs between two sources with the same tensors, as frames in spool files:
+ * one pass over both, in bounded memory. Frames do not depend on threads.
+ */
+#ifndef CKPT_DELTA_DIFF_H
+#define CKPT_DELTA_DIFF_H
+
+#include "delta_model.h"
+#include "kernels/changes.h"
+
+enum { DELTA_LEVEL_DEFAULT = 1, DELTA_LEVEL_MAX = 3 };
+
+typedef struct {
+    delta_encoding encoding;
+    checksum_kind checksum;
+    int level;                      /* of zstd, 1 .. DELTA_LEVEL_MAX */
+} delta_diff_options;
+
+/* What became of one part of a tensor; all of it is zero where nothing changed. */
+typedef struct {
+    int is_changed;
+    unsigned spool;                 /* number of the file that has the frame */
+    uint64_t offset;
+    uint64_t packed_bytes;
+    char before[CHECKSUM_HEX];      /* xxh3-128 */
+    char after_xxh3[CHECKSUM_HEX];
+    char after[CHECKSUM_HEX];       /* of the kind that was asked for */
+    difference_count count;
+} delta_change;
+
+typedef struct {
+    delta_change *changes;          /* by 2 * tensor + part */
+    ckpt_file **spools;
+    unsigned spool_count;
+} delta_changes;
+
+/*
+ * `before` and `after` have the tensors of `model`, in its order; spool files are made in
+ * `directory` under names that end in .tmp. Release *out, also after a failure.
+ */
+typedef struct {
+    const delta_model *model;
+    ckpt_source *before;
+    ckpt_source *after;
+    const char *directory;
+} delta_pair;
+ckpt_code delta_diff(const delta_pair *pair, const delta_diff_options *options,
+                     const ckpt_run_options *run, delta_changes *out, ckpt_error *err);
+void delta_changes_release(delta_changes *changes);
+
+/* Memory of one thread beside its scratch. */
+enum { DELTA_DIFF_THREAD_BYTES = ZFRAME_WRITER_BYTES + (1 << 20) };
+
+#endif

@@ -1,0 +1,400 @@
+/* Two checkpoints become a delta. */
+#include "delta_make.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "delta_carry.h"
+#include "delta_side.h"
+#include "delta_write.h"
+#include "formats/hf.h"
+#include "formats/notes.h"
+#include "libckpt/output.h"
+#include "libckpt/size.h"
+
+/* ---- fingerprints ---- */
+
+void delta_mix(hash128 *sum, const void *bytes, size_t size)
+{
+    *sum = kernels_get()->hash_bytes(bytes, size, sum->low64 ^ sum->high64);
+}
+
+void delta_mix_store(hash128 *sum, const ckpt_store *store)
+{
+    for (size_t i = 0; i < store->file_count; i++) {
+        const store_file *f = &store->files[i];
+        const uint64_t numbers[] = { f->size_bytes, file_identity_of(f->file)->version,
+                                     f->header_hash };
+
+        delta_mix(sum, f->name, strlen(f->name));
+        delta_mix(sum, numbers, sizeof numbers);
+    }
+}
+
+/* ---- the version ---- */
+
+/* The number at the end of "weight_v000012", or 0. */
+static uint64_t version_of_name(const char *path)
+{
+    const char *at = path == NULL ? NULL : strstr(path, "weight_v");
+    uint64_t number = 0;
+
+    for (const char *next = at; next != NULL; next = strstr(at + 1, "weight_v"))
+        at = next;
+    if (at == NULL)
+        return 0;
+    at += sizeof "weight_v" - 1;
+    for (; *at >= '0' && *at <= '9' && number < UINT32_MAX; at++)
+        number = number * 10 + (uint64_t)(*at - '0');
+    return *at == '\0' || *at == '/' ? number : 0;
+}
+
+static uint64_t choose_version(const delta_make_options *o)
+{
+    const uint64_t named = version_of_name(o->target);
+
+    return o->version != 0 ? o->version : named != 0 ? named : 1;
+}
+
+/* ---- what came of it ---- */
+
+typedef struct {
+    const delta_makings *from;
+    const delta_make_options *options;
+    delta_made *out;
+    ckpt_output *output;
+    delta_changes changes;
+    delta_entry *entries;
+    delta_carried carried;
+    char base_version[DELTA_VERSION_BYTES];
+} make_job;
+
+/* The change of each stored tensor, and sums over all. */
+static ckpt_code take_entries(make_job *job, size_t *count, ckpt_error *err)
+{
+    const delta_model *m = job->from->model;
+    const size_t parts = 2 * ckpt_catalog_count(job->from->after->catalog);
+
+    *count = 0;
+    job->entries = calloc(ckpt_catalog_count(m->in.stored) + 1, sizeof *job->entries);
+    if (job->entries == NULL)
+        return ckpt_fail_memory(err, "a list of changes", parts);
+    for (size_t i = 0; i < parts; i++) {
+        const delta_change *c = &job->changes.changes[i];
+
+        for (int64_t s = m->first[i]; s >= 0; s = m->next[s]) {
+            const ckpt_tensor *t = ckpt_catalog_at(m->in.stored, (size_t)s);
+            const delta_class tensor = {
+                .tensor_count = 1, .changed_count = c->is_changed != 0,
+                .bytes = ckpt_part_bytes(t, CKPT_DATA),
+                .elements = ckpt_part_rows(t, CKPT_DATA) * ckpt_part_cols(t, CKPT_DATA),
+                .changed_bytes = c->count.byte_count, .changed_elements = c->count.element_count,
+                .packed_bytes = c->packed_bytes,
+            };
+
+            delta_summary_add(&job->out->summary, delta_class_of(t->name, t->dtype), &tensor);
+            if (c->is_changed)
+                job->entries[(*count)++] = (delta_entry){
+                    t, job->changes.spools[c->spool], c->offset, c->packed_bytes, c->before,
+                    c->after_xxh3, c->after, c->count.byte_count, c->count.element_count };
+        }
+    }
+    return CKPT_OK;
+}
+
+/* A class that changed nearly everywhere was quantised by another rule, more often than trained. */
+static ckpt_code note_drift(make_job *job, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (unsigned i = 0; i < DELTA_CLASSES && code == CKPT_OK; i++) {
+        const delta_class *c = &job->out->summary.classes[i];
+
+        if (c->changed_elements > c->elements / 2)
+            code = note_add(&job->out->notes, err, "%s: %" PRIu64 " of %" PRIu64 " elements "
+                            "changed: perhaps another rule of quantisation made them", c->name,
+                            c->changed_elements, c->elements);
+    }
+    return code;
+}
+
+static ckpt_code write_delta(make_job *job, size_t count, ckpt_error *err)
+{
+    const delta_make_options *o = job->options;
+    delta_content content = {
+        .version = job->out->version, .base_version = job->base_version,
+        .encoding = o->diff.encoding, .checksum = o->diff.checksum,
+        .file_bytes_max = o->file_bytes_max, .entries = job->entries, .count = count,
+        .with_side = 1, .base = job->out->before, .result = job->out->after,
+        .total_count = job->out->summary.total.tensor_count,
+        .total_bytes = job->out->summary.total.bytes,
+        .element_count = job->out->summary.total.elements,
+        .carried = job->carried.files, .carried_count = job->carried.count,
+    };
+
+    return delta_write(output_directory(job->output), &content, err);
+}
+
+/* The roots of both, where one pass over the tensors gave them; else by one for each. */
+static ckpt_code take_roots(make_job *job, const ckpt_run_options *run, ckpt_error *err)
+{
+    const delta_makings *from = job->from;
+    const delta_target *inputs[] = { from->old_files, from->new_files };
+    const ckpt_digest *digests[] = { from->before_digest, from->after_digest };
+    delta_roots *roots[] = { &job->out->before, &job->out->after };
+    ckpt_code code = CKPT_OK;
+
+    for (int i = 0; i < 2 && code == CKPT_OK; i++) {
+        if (digests[i] != NULL) {
+            code = delta_digest_roots(digests[i], roots[i], err);
+        } else if (inputs[i] != NULL) {
+            const delta_model all = { .in = inputs[i]->in, .is_stored = 1 };
+
+            code = delta_model_roots(&all, run, roots[i], err);
+        }
+    }
+    if (code == CKPT_OK && job->out->after.all[0] == '\0')
+        code = note_add(&job->out->notes, err, "the values have no digest: the delta has no roots");
+    return code;
+}
+
+static ckpt_code check_inputs(const delta_makings *from, ckpt_error *err)
+{
+    const delta_target *inputs[] = { from->old_files, from->new_files };
+    ckpt_code code = CKPT_OK;
+    int is_touched = 0;
+
+    for (int i = 0; i < 2 && code == CKPT_OK; i++)
+        if (inputs[i] != NULL)
+            code = store_check_unchanged(inputs[i]->source->store, &is_touched, err);
+    return code;
+}
+
+static ckpt_code run_job(make_job *job, ckpt_error *err)
+{
+    const delta_makings *from = job->from;
+    const char *directory = output_directory(job->output);
+    const delta_pair pair = { from->model, from->before, from->after, directory };
+    ckpt_run_options run = job->options->run;
+    size_t count;
+    ckpt_code code;
+
+    run.fixed_bytes += from->fixed_bytes;
+    run.thread_count = (unsigned)size_max(1, copy_thread_count(
+        &run, from->thread_bytes + DELTA_DIFF_THREAD_BYTES));
+    run.fixed_bytes += run.thread_count * (from->thread_bytes + DELTA_DIFF_THREAD_BYTES);
+    if ((code = delta_diff(&pair, &job->options->diff, &run, &job->changes, err)) != CKPT_OK ||
+        (code = take_roots(job, &run, err)) != CKPT_OK ||
+        (code = take_entries(job, &count, err)) != CKPT_OK ||
+        (code = note_drift(job, err)) != CKPT_OK || (code = check_inputs(from, err)) != CKPT_OK)
+        return code;
+    if (from->old_files != NULL &&
+        (code = delta_carry(from->old_files, from->new_files, directory, &job->carried, err)) !=
+            CKPT_OK)
+        return code;
+    job->out->carried_count = job->carried.count;
+    return write_delta(job, count, err);
+}
+
+static ckpt_code begin_output(make_job *job, file_list *names, ckpt_error *err)
+{
+    const delta_make_options *o = job->options;
+    const uint64_t numbers[] = { o->diff.encoding, o->diff.checksum, (uint64_t)o->diff.level,
+                                 o->file_bytes_max };
+    output_options options = { .path = o->target, .fingerprint = job->from->fingerprint,
+                               .restart = o->restart, .files = names };
+    ckpt_code code = file_list_add(names, DELTA_SIDE_FILE, err);
+
+    delta_mix(&options.fingerprint, numbers, sizeof numbers);
+    delta_mix(&options.fingerprint, job->out->version, strlen(job->out->version));
+    if (code == CKPT_OK && job->from->old_files != NULL)
+        code = delta_carry_names(job->from->new_files, names, err);
+    return code == CKPT_OK ? output_begin(&options, &job->output, err) : code;
+}
+
+/* The partial state has nothing that another run could use. */
+static ckpt_code end_output(make_job *job, ckpt_code code, ckpt_error *err)
+{
+    ckpt_output *output = job->output;
+
+    job->output = NULL;
+    if (output == NULL)
+        return code;
+    if (code == CKPT_OK && !job->options->discard)
+        return output_commit(output, err);
+    if (code == CKPT_OK)
+        return output_discard(output, err);
+    output_discard(output, NULL);
+    return code;
+}
+
+ckpt_code delta_make_from(const delta_makings *from, const delta_make_options *options,
+                          delta_made *out, ckpt_error *err)
+{
+    make_job job = { .from = from, .options = options, .out = out };
+    const uint64_t version = choose_version(options);
+    file_list names = { NULL, 0 };
+    ckpt_code code;
+
+    snprintf(out->version, sizeof out->version, "%06" PRIu64, version);
+    snprintf(job.base_version, sizeof job.base_version, "%06" PRIu64, version - 1);
+    if ((code = begin_output(&job, &names, err)) == CKPT_OK)
+        code = run_job(&job, err);
+    delta_changes_release(&job.changes);
+    code = end_output(&job, code, err);
+    delta_carried_release(&job.carried);
+    file_list_free(&names);
+    free(job.entries);
+    return code;
+}
+
+void delta_made_release(delta_made *made)
+{
+    file_list_free(&made->notes);
+}
+
+/* ---- two checkpoints ---- */
+
+typedef struct {
+    delta_target before;
+    delta_target after;
+    delta_model before_model;
+    delta_model after_model;
+} make_inputs;
+
+/* The same names, dtypes and shapes on disk. */
+static int have_same_tensors(const ckpt_checkpoint *a, const ckpt_checkpoint *b)
+{
+    const ckpt_catalog *left = a->store->catalog;
+    const ckpt_catalog *right = b->store->catalog;
+
+    for (size_t i = 0; i < ckpt_catalog_count(left); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(left, i);
+        const int64_t found = ckpt_catalog_find(right, t->name);
+
+        if (found < 0 || !catalog_same_shape(t, ckpt_catalog_at(right, (size_t)found)) ||
+            t->dtype != ckpt_catalog_at(right, (size_t)found)->dtype)
+            return 0;
+    }
+    return ckpt_catalog_count(left) == ckpt_catalog_count(right);
+}
+
+static int is_hf(const delta_target *t)
+{
+    return t->checkpoint != NULL && (t->checkpoint->format == &format_hf ||
+                                     t->checkpoint->format == &format_safetensors_file);
+}
+
+/* Tensors that only one of two Hugging Face directories has, or has otherwise: a delta in the form
+ * that others read cannot say so. */
+static ckpt_code fail_structure(const delta_target *a, const delta_target *b, ckpt_error *err)
+{
+    const delta_target *sides[] = { a, b };
+
+    for (int i = 0; i < 2; i++) {
+        const ckpt_catalog *have = sides[i]->in.stored;
+        const ckpt_catalog *other = sides[1 - i]->in.stored;
+
+        for (size_t n = 0; n < ckpt_catalog_count(have); n++)
+            if (ckpt_catalog_find(other, ckpt_catalog_at(have, n)->name) < 0)
+                return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is in '%s' and not in '%s': a "
+                                 "delta has no way to %s a tensor",
+                                 ckpt_catalog_at(have, n)->name, sides[i]->in.path,
+                                 sides[1 - i]->in.path, i == 0 ? "remove" : "add");
+    }
+    return CKPT_OK;
+}
+
+/* As they are, where both lie on disk in the same way; else through plans of one target layout. */
+static ckpt_code open_inputs(const delta_make_options *o, make_inputs *in, ckpt_error *err)
+{
+    delta_layout layout = o->layout;
+    ckpt_code code;
+
+    layout.target = o->target;
+    if (!delta_layout_is_given(&layout)) {
+        if ((code = delta_target_open(o->before, &o->open, &in->before, err)) != CKPT_OK ||
+            (code = delta_target_open(o->after, &o->open, &in->after, err)) != CKPT_OK)
+            return code;
+        if (is_hf(&in->before) && is_hf(&in->after) &&
+            (have_same_tensors(in->before.checkpoint, in->after.checkpoint) ||
+             (code = fail_structure(&in->before, &in->after, err)) != CKPT_OK))
+            return code;
+        delta_target_release(&in->after);
+        in->after = (delta_target){ .checkpoint = NULL };
+        if (is_hf(&in->before)) {
+            layout.like = o->before;
+            return delta_target_plan(o->after, &layout, &o->open, &in->after, err);
+        }
+        delta_target_release(&in->before);
+        in->before = (delta_target){ .checkpoint = NULL };
+    }
+    if ((code = delta_target_plan(o->before, &layout, &o->open, &in->before, err)) != CKPT_OK)
+        return code;
+    return delta_target_plan(o->after, &layout, &o->open, &in->after, err);
+}
+
+static ckpt_code open_models(make_inputs *in, ckpt_error *err)
+{
+    const int is_stored =
+        delta_input_needs_stored(&in->before.in) || delta_input_needs_stored(&in->after.in);
+    ckpt_code code;
+
+    if (is_stored && (in->before.in.stored_source == NULL || in->after.in.stored_source == NULL))
+        return ckpt_fail(err, CKPT_E_USAGE, "the target layout packs several tensors into one, "
+                         "which a delta cannot be streamed over: convert both first, or choose "
+                         "other --names");
+    if ((code = delta_model_open(&in->before.in, is_stored, NULL, &in->before_model, err)) !=
+        CKPT_OK)
+        return code;
+    return delta_model_open(&in->after.in, is_stored, &in->before_model, &in->after_model, err);
+}
+
+static hash128 inputs_fingerprint(const make_inputs *in)
+{
+    hash128 sum = { 0, 0 };
+
+    delta_mix(&sum, "delta diff " CKPT_VERSION, sizeof "delta diff " CKPT_VERSION);
+    delta_mix_store(&sum, in->before.source->store);
+    delta_mix_store(&sum, in->after.source->store);
+    return sum;
+}
+
+static ckpt_code make_with(const delta_make_options *o, make_inputs *in, delta_made *out,
+                           ckpt_error *err)
+{
+    delta_makings from = { .old_files = &in->before, .new_files = &in->after };
+    ckpt_code code;
+
+    if ((code = output_check(o->target, "hf", 0, err)) != CKPT_OK ||
+        (code = open_inputs(o, in, err)) != CKPT_OK ||
+        (code = output_check_apart(o->target, o->before, err)) != CKPT_OK ||
+        (code = output_check_apart(o->target, o->after, err)) != CKPT_OK ||
+        (code = open_models(in, err)) != CKPT_OK)
+        return code;
+    from.model = &in->before_model;
+    from.before = in->before_model.tensors;
+    from.after = in->after_model.tensors;
+    from.before_digest = in->before_model.digest;
+    from.after_digest = in->after_model.digest;
+    from.fingerprint = inputs_fingerprint(in);
+    from.fixed_bytes = in->before.in.fixed_bytes + in->after.in.fixed_bytes +
+                       delta_model_bytes(&in->before_model) + delta_model_bytes(&in->after_model);
+    return delta_make_from(&from, o, out, err);
+}
+
+ckpt_code delta_make(const delta_make_options *options, delta_made *out, ckpt_error *err)
+{
+    make_inputs in = { .before = { .checkpoint = NULL } };
+    ckpt_code code;
+
+    *out = (delta_made){ .carried_count = 0 };
+    code = make_with(options, &in, out, err);
+    delta_model_release(&in.after_model);
+    delta_model_release(&in.before_model);
+    delta_target_release(&in.after);
+    delta_target_release(&in.before);
+    return code;
+}

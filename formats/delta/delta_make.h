@@ -1,0 +1,86 @@
+/*
+ * delta_make.h: from two checkpoints to a delta on disk.
+ */
+#ifndef CKPT_DELTA_MAKE_H
+#define CKPT_DELTA_MAKE_H
+
+#include "delta_diff.h"
+#include "delta_target.h"
+
+typedef struct {
+    const char *before;
+    const char *after;
+    const char *target;
+    int discard;                    /* measure only: what was made is not kept (--dry-run) */
+    delta_layout layout;
+    delta_diff_options diff;
+    uint64_t version;               /* 0: that of the target's name, else 1 */
+    uint64_t file_bytes_max;
+    int restart;
+    ckpt_open_options open;
+    ckpt_run_options run;
+} delta_make_options;
+
+/* What a class of tensors came to: "experts", "attention" ... */
+typedef struct {
+    const char *name;
+    size_t tensor_count;
+    size_t changed_count;
+    uint64_t bytes;
+    uint64_t elements;
+    uint64_t changed_bytes;
+    uint64_t changed_elements;
+    uint64_t packed_bytes;
+} delta_class;
+
+enum { DELTA_CLASSES = 8 };
+
+/* Sums over all tensors, by class; classes without tensors have a count of 0. */
+typedef struct {
+    delta_class classes[DELTA_CLASSES];
+    delta_class total;
+} delta_summary;
+
+/* Add a tensor of class `kind` (delta_class_of). */
+void delta_summary_add(delta_summary *summary, unsigned kind, const delta_class *tensor);
+/* The class of a stored tensor, by its name and dtype. */
+unsigned delta_class_of(const char *name, ckpt_dtype dtype);
+const char *delta_class_name(unsigned i);
+
+typedef struct {
+    delta_summary summary;
+    delta_roots before;
+    delta_roots after;
+    char version[DELTA_VERSION_BYTES];
+    size_t carried_count;
+    file_list notes;
+} delta_made;
+
+/* Release *out, also after a failure. The target appears whole or not at all. */
+ckpt_code delta_make(const delta_make_options *options, delta_made *out, ckpt_error *err);
+void delta_made_release(delta_made *made);
+
+/* ---- what reverse shares with it ---- */
+
+/* Two sources of the same tensors, and what lies beside their weights. */
+typedef struct {
+    const delta_model *model;       /* whose stored tensors are meant */
+    ckpt_source *before;            /* in its order, as the next one */
+    ckpt_source *after;
+    const ckpt_digest *before_digest;       /* that reading fills; or NULL */
+    const ckpt_digest *after_digest;
+    const delta_target *old_files;  /* other files that differ are carried; NULL: none are */
+    const delta_target *new_files;
+    hash128 fingerprint;            /* of the inputs */
+    uint64_t fixed_bytes;           /* memory that all of it holds */
+    uint64_t thread_bytes;          /* that the sources take for each thread */
+} delta_makings;
+
+ckpt_code delta_make_from(const delta_makings *from, const delta_make_options *options,
+                          delta_made *out, ckpt_error *err);
+
+/* Mix the identity of the files of a store into a fingerprint. */
+void delta_mix(hash128 *sum, const void *bytes, size_t size);
+void delta_mix_store(hash128 *sum, const ckpt_store *store);
+
+#endif

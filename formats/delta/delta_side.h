@@ -1,0 +1,47 @@
+/*
+ * delta_side.h: ckpt-delta.json, what a delta's index cannot say.
+ *
+ *   {"schema": "ckpt-delta/1", "writer": VERSION,
+ *    "base": {"root": HEX64|null, "main": HEX64|null}, "result": {the same},
+ *    "total": {"tensors": N, "bytes": N, "elements": N},      of the whole target layout
+ *    "files": [{"name": FILE, "sha256": HEX64}],               of this directory, but for this one
+ *    "carried": [{"name": FILE, "as": FILE|null, "sha256": HEX64}],   other files that changed
+ *    "tensors": [{"name", "dtype", "shape", "bytes", "before", "after": xxh3-128,
+ *                 "changed_bytes", "changed_elements"}]}
+ *
+ * Roots are value roots (README.md of the project). The file's own SHA-256 is the delta's identity.
+ */
+#ifndef CKPT_DELTA_SIDE_H
+#define CKPT_DELTA_SIDE_H
+
+#include "delta.h"
+
+/* Read it into a delta whose tensors are listed, and check that it is about these; nothing when
+ * there is none. */
+ckpt_code delta_side_read(ckpt_delta *delta, ckpt_error *err);
+
+/* What is written of a changed tensor. */
+typedef struct {
+    const ckpt_tensor *tensor;           /* as stored */
+    char before[CHECKSUM_HEX];
+    char after[CHECKSUM_HEX];
+    uint64_t changed_bytes;
+    uint64_t changed_elements;
+} delta_side_tensor;
+
+typedef struct {
+    const delta_roots *base;
+    const delta_roots *result;
+    size_t total_count;
+    uint64_t total_bytes;
+    uint64_t element_count;
+    const file_list *files;              /* in `directory`, to be hashed */
+    const delta_file *carried;
+    size_t carried_count;
+    const delta_side_tensor *tensors;
+    size_t tensor_count;
+} delta_side;
+
+ckpt_code delta_side_write(const char *directory, const delta_side *side, ckpt_error *err);
+
+#endif

@@ -1,0 +1,58 @@
+/* Checkpoints in the layout of a delta. */
+#include "delta_target.h"
+
+#include <string.h>
+
+#include "formats/hf.h"
+
+int delta_layout_is_given(const delta_layout *layout)
+{
+    return layout->words.dtype != NULL || layout->words.experts != NULL ||
+           layout->words.scale_dtype != NULL || layout->names != NULL || layout->like != NULL;
+}
+
+ckpt_code delta_target_open(const char *path, const ckpt_open_options *open, delta_target *out,
+                            ckpt_error *err)
+{
+    ckpt_code code;
+
+    *out = (delta_target){ .checkpoint = NULL };
+    if ((code = ckpt_open(path, open, &out->checkpoint, err)) != CKPT_OK)
+        return code;
+    out->in = delta_input_of(out->checkpoint);
+    out->source = out->checkpoint;
+    out->config = out->checkpoint->config_text;
+    return CKPT_OK;
+}
+
+/* A conversion to a Hugging Face directory that is planned, and read from, but never written. */
+ckpt_code delta_target_plan(const char *path, const delta_layout *layout,
+                            const ckpt_open_options *open, delta_target *out, ckpt_error *err)
+{
+    convert_options options = {
+        .source = path, .target = layout->target, .like = layout->like, .names = layout->names,
+        .open = *open, .allow_lossy = layout->allow_lossy, .no_digest = 1, .no_space_check = 1,
+    };
+    ckpt_code code;
+
+    *out = (delta_target){ .checkpoint = NULL };
+    if ((code = convert_take_words(&layout->words, &options, err)) != CKPT_OK ||
+        (code = job_plan_make(&options, &out->plan, err)) != CKPT_OK ||
+        (code = pipeline_make(out->plan, NULL, &out->result, &out->pipeline, err)) != CKPT_OK)
+        return code;
+    out->in = (delta_input){ path, out->pipeline.written, out->plan->layout,
+                             out->plan->store->catalog, NULL, out->plan->fixed_bytes };
+    out->source = out->plan->source;
+    out->config = out->plan->config_text;
+    return CKPT_OK;
+}
+
+void delta_target_release(delta_target *t)
+{
+    if (t->plan != NULL) {
+        pipeline_free(&t->pipeline);
+        job_result_release(&t->result);
+        job_plan_free(t->plan);
+    }
+    ckpt_close(t->checkpoint);
+}

@@ -1,0 +1,39 @@
+/*
+ * delta_target.h: a checkpoint in the layout that a delta is over: as it is, or through the plan of
+ * a conversion.
+ */
+#ifndef CKPT_DELTA_TARGET_H
+#define CKPT_DELTA_TARGET_H
+
+#include "delta_model.h"
+#include "formats/convert/convert_pipeline.h"
+
+/* How the target layout is chosen, as in ckpt-convert. All NULL: no plan. */
+typedef struct {
+    const char *target;             /* where the delta goes: no input may lie there */
+    convert_words words;
+    const char *names;
+    const char *like;
+    int allow_lossy;
+} delta_layout;
+
+int delta_layout_is_given(const delta_layout *layout);
+
+typedef struct {
+    ckpt_checkpoint *checkpoint;    /* as it is; NULL: there is a plan */
+    job_plan *plan;
+    convert_pipeline pipeline;
+    job_result result;
+    delta_input in;
+    const ckpt_checkpoint *source;  /* whichever of the two was opened; borrowed */
+    const char *config;             /* text of config.json in that layout, or NULL; borrowed */
+} delta_target;
+
+/* Release *out, also after a failure. */
+ckpt_code delta_target_open(const char *path, const ckpt_open_options *open, delta_target *out,
+                            ckpt_error *err);
+ckpt_code delta_target_plan(const char *path, const delta_layout *layout,
+                            const ckpt_open_options *open, delta_target *out, ckpt_error *err);
+void delta_target_release(delta_target *target);
+
+#endif

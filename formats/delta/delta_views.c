@@ -1,0 +1,83 @@
+/* One view on another, from the files to what is written. */
+#include "delta_views.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/hf.h"
+#include "libckpt/digest.h"
+#include "libckpt/sink.h"
+
+static ckpt_code open_base(const delta_chain *chain, const ckpt_open_options *open,
+                           delta_views *v, ckpt_error *err)
+{
+    const ckpt_code code = ckpt_open(chain->base, open, &v->checkpoint, err);
+
+    if (code != CKPT_OK)
+        return code;
+    if (v->checkpoint->format != &format_hf)
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' has the layout %s: deltas are applied to a "
+                         "Hugging Face directory (ckpt-convert makes one)", chain->base,
+                         ckpt_layout_name(v->checkpoint));
+    return CKPT_OK;
+}
+
+ckpt_code delta_views_open(const delta_chain *chain, const ckpt_open_options *open,
+                           const delta_patch_options *patch, delta_views *v, ckpt_error *err)
+{
+    delta_input in;
+    ckpt_code code;
+
+    *v = (delta_views){ .checkpoint = NULL };
+    if ((code = open_base(chain, open, v, err)) != CKPT_OK)
+        return code;
+    in = delta_input_of(v->checkpoint);
+    if ((code = delta_model_open(&in, delta_input_needs_stored(&in), NULL, &v->model, err)) !=
+        CKPT_OK)
+        return code;
+    v->result = v->model.tensors;
+    if ((v->patches = calloc(chain->count + 1, sizeof *v->patches)) == NULL)
+        return ckpt_fail_memory(err, "a chain of deltas", chain->count);
+    for (size_t i = 0; i < chain->count; i++) {
+        delta_patch_options options = *patch;
+
+        options.delta = chain->deltas[i];
+        if ((code = source_patch(v->result, &v->model, &options, &v->patches[i], err)) != CKPT_OK)
+            return code;
+        v->patch_count++;
+        v->result = v->patches[i];
+    }
+    if (v->model.digest == NULL)
+        return CKPT_OK;
+    if ((v->digest = digest_create(v->result->catalog)) == NULL)
+        return ckpt_fail_memory(err, "digests", ckpt_catalog_count(v->result->catalog));
+    if ((code = source_digest_tap(v->result, v->digest, &v->tap, err)) == CKPT_OK)
+        v->result = v->tap;
+    return code;
+}
+
+void delta_views_release(delta_views *v)
+{
+    ckpt_source_free(v->tap);
+    ckpt_digest_free(v->digest);
+    for (size_t i = v->patch_count; i > 0; i--)
+        ckpt_source_free(v->patches[i - 1]);
+    free(v->patches);
+    delta_model_release(&v->model);
+    ckpt_close(v->checkpoint);
+}
+
+ckpt_run_options delta_views_run(const delta_views *v, const ckpt_run_options *run,
+                                 uint64_t thread_bytes)
+{
+    ckpt_run_options with = *run;
+    const uint64_t each = thread_bytes + v->patch_count * (uint64_t)DELTA_PATCH_THREAD_BYTES;
+
+    with.fixed_bytes += v->model.in.fixed_bytes + delta_model_bytes(&v->model);
+    if (each > 0) {
+        with.thread_count = (unsigned)copy_thread_count(&with, each);
+        with.thread_count += with.thread_count == 0;
+        with.fixed_bytes += with.thread_count * each;
+    }
+    return with;
+}

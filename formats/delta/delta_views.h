@@ -1,0 +1,30 @@
+/* delta_views.h: a checkpoint, the deltas on it, and the digests on both sides. */
+#ifndef CKPT_DELTA_VIEWS_H
+#define CKPT_DELTA_VIEWS_H
+
+#include "delta_chain.h"
+#include "delta_model.h"
+#include "delta_patch.h"
+
+typedef struct {
+    ckpt_checkpoint *checkpoint;
+    delta_model model;
+    ckpt_source **patches;      /* by delta */
+    size_t patch_count;
+    ckpt_digest *digest;        /* of what comes out; NULL: none */
+    ckpt_source *tap;
+    ckpt_source *result;        /* what is read; borrowed from the above */
+} delta_views;
+
+/* Open the chain's base, which has to be a Hugging Face directory; of `patch` all but the delta is
+ * taken. Release it, also after a failure. */
+ckpt_code delta_views_open(const delta_chain *chain, const ckpt_open_options *open,
+                           const delta_patch_options *patch, delta_views *out, ckpt_error *err);
+void delta_views_release(delta_views *views);
+
+/* The options of a loop over these views: with the memory that they hold, and that of the threads
+ * (thread_bytes each, beside those of the patches). */
+ckpt_run_options delta_views_run(const delta_views *views, const ckpt_run_options *run,
+                                 uint64_t thread_bytes);
+
+#endif

@@ -1,0 +1,45 @@
+/*
+ * delta_write.h: a delta being written: data files from frames that lie in other files, the index
+ * last, the side file beside it. Deterministic bytes: tensors by name.
+ */
+#ifndef CKPT_DELTA_WRITE_H
+#define CKPT_DELTA_WRITE_H
+
+#include "delta.h"
+
+/* One changed tensor, borrowed. */
+typedef struct {
+    const ckpt_tensor *tensor;      /* as stored: name, dtype, shape. NULL dtype (CKPT_NONE): only
+                                       its name is known, and there is no side file */
+    const ckpt_file *from;          /* that has the frame */
+    uint64_t offset;
+    uint64_t packed_bytes;
+    const char *before;             /* xxh3-128; NULL: not known */
+    const char *after_xxh3;         /* NULL: not known */
+    const char *after;
+    uint64_t changed_bytes;
+    uint64_t changed_elements;
+} delta_entry;
+
+typedef struct {
+    const char *version;
+    const char *base_version;
+    delta_encoding encoding;
+    checksum_kind checksum;
+    uint64_t file_bytes_max;
+    delta_entry *entries;           /* sorted by name here */
+    size_t count;
+    int with_side;
+    delta_roots base;
+    delta_roots result;
+    size_t total_count;
+    uint64_t total_bytes;
+    uint64_t element_count;
+    const delta_file *carried;      /* whose files are in the directory already */
+    size_t carried_count;
+} delta_content;
+
+/* Write all of it into a directory that is there. */
+ckpt_code delta_write(const char *directory, delta_content *content, ckpt_error *err);
+
+#endif

@@ -1,0 +1,65 @@
+/* XOR of tiles, and what of it is not zero. */
+#include "changes.h"
+
+#include <string.h>
+
+#define REPEAT(byte) (UINT64_C(0x0101010101010101) * (byte))
+
+void bytes_xor(void *into, const void *from, size_t size)
+{
+    unsigned char *a = into;
+    const unsigned char *b = from;
+
+    for (size_t i = 0; i < size; i++)
+        a[i] = (unsigned char)(a[i] ^ b[i]);
+}
+
+/* Bit 7 of every byte that is not zero: adding 0x7f to seven bits carries into it unless all are
+ * zero, and no carry leaves its byte. */
+static uint64_t mark_bytes(uint64_t word)
+{
+    return (((word & REPEAT(0x7f)) + REPEAT(0x7f)) | word) & REPEAT(0x80);
+}
+
+static unsigned count_elements(uint64_t word, uint64_t marks, unsigned element_bits)
+{
+    switch (element_bits) {
+    case 4:
+        word |= word >> 1;
+        word |= word >> 2;
+        return (unsigned)__builtin_popcountll(word & REPEAT(0x11));
+    case 16:
+        return (unsigned)__builtin_popcountll((marks | marks >> 8) & UINT64_C(0x0080008000800080));
+    case 32:
+        marks |= marks >> 8;
+        return (unsigned)__builtin_popcountll((marks | marks >> 16) & UINT64_C(0x0000008000000080));
+    case 64:
+        return word != 0;
+    default:
+        return (unsigned)__builtin_popcountll(marks);
+    }
+}
+
+static void add_word(uint64_t word, unsigned element_bits, difference_count *count)
+{
+    const uint64_t marks = mark_bytes(word);
+
+    count->byte_count += (unsigned)__builtin_popcountll(marks);
+    count->element_count += count_elements(word, marks, element_bits);
+}
+
+void difference_add(const void *bytes, size_t size, unsigned element_bits, difference_count *count)
+{
+    const unsigned char *at = bytes;
+    uint64_t word = 0;
+
+    for (; size >= sizeof word; at += sizeof word, size -= sizeof word) {
+        memcpy(&word, at, sizeof word);
+        if (word != 0)
+            add_word(word, element_bits, count);
+    }
+    word = 0;
+    memcpy(&word, at, size);         /* the missing bytes are zero, and so are their elements */
+    if (word != 0)
+        add_word(word, element_bits, count);
+}

@@ -1,0 +1,37 @@
+/*
+ * checksum.h: a checksum of bytes that come in pieces, as lower-case hex digits: the three that
+ * weight deltas name.
+ *
+ *   xxh3-128   32 digits, the canonical form, seed 0     blake3   64     adler32   8 (weak)
+ */
+#ifndef CKPT_CHECKSUM_H
+#define CKPT_CHECKSUM_H
+
+#include "blake3.h"
+#include "kernels/kernels.h"
+
+typedef enum { CHECKSUM_XXH3_128, CHECKSUM_BLAKE3, CHECKSUM_ADLER32, CHECKSUM_COUNT } checksum_kind;
+
+enum { CHECKSUM_HEX = 65 };                         /* of the longest, with the NUL */
+
+/* "xxh3-128" ... */
+const char *checksum_name(checksum_kind kind);
+/* 0 when no kind has this name. */
+int checksum_find(const char *name, checksum_kind *out);
+/* 1 when `text` looks like one of this kind: as many digits, no upper case. */
+int checksum_is_text(checksum_kind kind, const char *text);
+
+typedef struct {
+    checksum_kind kind;
+    union {
+        hash_stream xxh3;
+        blake3 tree;
+        uint32_t adler;
+    } state;
+} checksum;
+
+void checksum_begin(checksum *sum, checksum_kind kind);
+void checksum_add(checksum *sum, const void *bytes, size_t size);
+void checksum_end(const checksum *sum, char out[CHECKSUM_HEX]);
+
+#endif

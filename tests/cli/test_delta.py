@@ -1,0 +1,313 @@
+"""ckpt-delta: what changed between two checkpoints, applied to the same bytes or refused."""
+import json
+import shutil
+
+import pytest
+
+from cli.delta_models import drift, edit_config
+from cli.trees import tree
+from conftest import DATA
+from corrupt.files import INDEX
+from interop.delta_reader import read_tensor, tensors_of, write
+
+GOLDEN = DATA / "delta"
+NEW_V2_ROOT = "5011e419045587c0044d172d16c9821179d4bc5021dc446ac65da6369d1b9c94"
+STREAMS = ["slime-xor", "miles-overwrite"]
+
+
+@pytest.fixture(scope="module")
+def steps(golden_a, tmp_path_factory):
+    """golden-a, and two steps of training after it."""
+    folder = tmp_path_factory.mktemp("steps")
+    first = drift(golden_a, folder / "first")
+    edit_config(first, rope_theta=12345)
+    second = drift(first, folder / "second", share=0.1, seed=2)
+    return golden_a, first, second
+
+
+@pytest.fixture(scope="module")
+def deltas(ckpt, steps, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("deltas")
+    for n in (1, 2):
+        ckpt("ckpt-delta", "diff", steps[n - 1], steps[n], folder / f"weight_v{n:06d}")
+    return folder
+
+
+# ---- deltas of the real writers ----
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_a_chain_of_the_real_writers_gives_their_tensors(ckpt, tmp_path, stream):
+    """All but the tensor that only the base has, and the one that only the new has."""
+    ckpt("ckpt-delta", "apply", GOLDEN / "base", GOLDEN / stream, tmp_path / "out")
+    got, expected = tensors_of(tmp_path / "out"), tensors_of(GOLDEN / "new-v2")
+    assert got.keys() - expected.keys() == {"model.layers.1.removed.weight"}
+    assert expected.keys() - got.keys() == {"model.layers.1.new.weight"}
+    for name in got.keys() & expected.keys():
+        assert read_tensor(got[name]) == read_tensor(expected[name]), name
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_what_others_do_not_tell_is_said(ckpt, stream):
+    said = ckpt("ckpt-delta", "verify", "--json", GOLDEN / "base",
+                GOLDEN / stream / "weight_v000001").json
+    assert "ckpt-delta.json" in said["notes"][0]
+    assert said["changed_tensors"] == 8
+
+
+def test_strings_for_versions_and_adler32_are_read(ckpt):
+    delta = GOLDEN / "modelexpress-style" / "v1"
+    assert ckpt("ckpt-delta", "verify", "--json", GOLDEN / "base", delta).json["version"] == "v1"
+
+
+def test_a_tensor_that_the_base_lacks_is_refused(ckpt, tmp_path):
+    delta = GOLDEN / "slime-xor-newtensor" / "weight_v000001"
+    said = ckpt("ckpt-delta", "apply", GOLDEN / "base", delta, tmp_path / "out", check=2).err
+    assert "model.layers.1.new.weight" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- ours ----
+
+@pytest.mark.parametrize("encoding", ["xor", "overwrite"])
+@pytest.mark.parametrize("checksum", ["xxh3-128", "blake3", "adler32"])
+def test_diff_and_apply_give_the_files_of_the_new(ckpt, tmp_path, encoding, checksum):
+    delta = tmp_path / "weight_v000007"
+    made = ckpt("ckpt-delta", "diff", "--json", "--encoding", encoding, "--checksum", checksum,
+                GOLDEN / "new-v1", GOLDEN / "new-v2", delta).json
+    assert made["version"] == "000007"
+    assert made["result"]["root"] == NEW_V2_ROOT
+    ckpt("ckpt-delta", "apply", GOLDEN / "new-v1", delta, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(GOLDEN / "new-v2")
+
+
+def test_a_chain_of_two_gives_the_files_of_the_last(ckpt, steps, deltas, tmp_path):
+    ckpt("ckpt-delta", "apply", steps[0], deltas, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(steps[2])
+
+
+def test_config_is_carried_where_it_changed(deltas):
+    first, second = (json.loads((deltas / f"weight_v00000{n}" / "ckpt-delta.json").read_text())
+                     for n in (1, 2))
+    assert [f["name"] for f in first["carried"]] == ["config.json"]
+    assert second["carried"] == []
+
+
+def test_bytes_do_not_depend_on_threads(ckpt, steps, deltas, tmp_path):
+    for threads in (1, 3):
+        out = tmp_path / str(threads) / "weight_v000002"
+        out.parent.mkdir()
+        ckpt("ckpt-delta", "diff", "--threads", threads, steps[1], steps[2], out)
+        assert tree(out) == tree(deltas / "weight_v000002")
+
+
+def test_an_encoded_checkpoint_is_diffed_as_its_base_is_encoded(ckpt, golden_a, tmp_path):
+    """NEW in another layout, with other encodings: through the plan of OLD's."""
+    new = drift(golden_a, tmp_path / "new", only=lambda name: "norm" in name or "embed" in name)
+    ckpt("ckpt-shard", "--layout", "mp", "--mp", 2, new, tmp_path / "mp")
+    for source, delta in ((new, tmp_path / "a"), (tmp_path / "mp", tmp_path / "b")):
+        ckpt("ckpt-delta", "diff", golden_a, source, delta)
+    for file in ("model-00000-of-00001.safetensors", INDEX):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_two_torch_dists_are_diffed_over_the_layout_that_is_asked_for(ckpt, golden_a, tmp_path,
+                                                                      digest):
+    """BF16 on both sides, and a Hugging Face directory of the first as the base."""
+    ckpt("ckpt-convert", "--dtype", "bf16", "--experts", "bf16", golden_a, tmp_path / "hf0")
+    drift(tmp_path / "hf0", tmp_path / "hf1",
+          only=lambda name: not name.startswith("mtp.") and "tid2eid" not in name)
+    for n in (0, 1):
+        ckpt("ckpt-shard", "--layout", "torch_dist", "--tp", 2, tmp_path / f"hf{n}",
+             tmp_path / f"td{n}")
+        ckpt("ckpt-convert", tmp_path / f"td{n}", tmp_path / f"plain{n}")
+    ckpt("ckpt-delta", "diff", tmp_path / "td0", tmp_path / "td1", tmp_path / "weight_v000001")
+    ckpt("ckpt-delta", "apply", tmp_path / "plain0", tmp_path / "weight_v000001",
+         tmp_path / "out")
+    assert digest(tmp_path / "out") == digest(tmp_path / "td1")
+    got, expected = tensors_of(tmp_path / "out"), tensors_of(tmp_path / "plain1")
+    assert {n: read_tensor(p) for n, p in got.items()} == \
+           {n: read_tensor(p) for n, p in expected.items()}
+
+
+def test_measuring_keeps_nothing(ckpt, steps, tmp_path):
+    said = ckpt("ckpt-delta", "diff", "--json", "--measure", steps[0], steps[1],
+                tmp_path / "d").json
+    assert said["total"]["changed_tensors"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_changed_is_an_empty_delta(ckpt, golden_a, tmp_path):
+    delta = tmp_path / "weight_v000001"
+    ckpt("ckpt-delta", "diff", golden_a, golden_a, delta)
+    assert sorted(p.name for p in delta.iterdir()) == ["ckpt-delta.json", INDEX]
+    ckpt("ckpt-delta", "apply", golden_a, delta, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(golden_a)
+
+
+def test_inspect_tells_classes_and_roots(ckpt, steps, deltas, digest):
+    said = ckpt("ckpt-delta", "inspect", "--json", deltas / "weight_v000001").json
+    assert said["base"]["root"] == digest(steps[0])
+    assert said["result"]["root"] == digest(steps[1])
+    assert {"experts", "attention", "norms", "scales"} <= {c["class"] for c in said["classes"]}
+    total = said["total"]
+    assert total["changed_elements"] == sum(t["changed_elements"] for t in said["tensors"])
+    assert "experts" in ckpt("ckpt-delta", "inspect", deltas / "weight_v000001").out
+
+
+# ---- what does not fit ----
+
+def test_the_wrong_base_is_named_with_its_tensor(ckpt, steps, deltas, tmp_path):
+    said = ckpt("ckpt-delta", "apply", steps[0], deltas / "weight_v000002", tmp_path / "out",
+                check=1).err
+    assert "was not made from" in said and "expected" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_delta_that_is_applied_already_is_recognised(ckpt, steps, deltas, tmp_path):
+    said = ckpt("ckpt-delta", "apply", steps[1], deltas / "weight_v000001", tmp_path / "out",
+                check=1).err
+    assert "already applied" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("check", ["touched", "full"])
+def test_a_base_that_differs_in_an_untouched_tensor_is_refused(ckpt, golden_a, tmp_path, check):
+    """Known failure 7 of the readers that are there: every checksum of theirs passes."""
+    new = drift(golden_a, tmp_path / "new", only=lambda name: "norm" in name)
+    ckpt("ckpt-delta", "diff", golden_a, new, tmp_path / "d")
+    other = drift(golden_a, tmp_path / "other", only=lambda name: name == "embed.weight")
+    said = ckpt("ckpt-delta", "verify", "--base-check", check, other, tmp_path / "d", check=1).err
+    assert "root" in said
+    ckpt("ckpt-delta", "verify", "--base-check", "none", other, tmp_path / "d")
+
+
+def test_versions_that_do_not_follow_each_other_are_refused(ckpt, steps, deltas, tmp_path):
+    said = ckpt("ckpt-delta", "verify", steps[0], deltas / "weight_v000002",
+                deltas / "weight_v000001", check=2).err
+    assert "does not follow" in said
+    shutil.copytree(deltas, tmp_path / "gap")
+    (tmp_path / "gap" / "weight_v000002").rename(tmp_path / "gap" / "weight_v000003")
+    assert "missing" in ckpt("ckpt-delta", "verify", steps[0], tmp_path / "gap", check=2).err
+
+
+def test_a_whole_version_starts_the_chain_again(ckpt, steps, deltas, tmp_path):
+    shutil.copytree(steps[1], tmp_path / "weight_v000001")
+    shutil.copytree(deltas / "weight_v000002", tmp_path / "weight_v000002")
+    ckpt("ckpt-delta", "apply", GOLDEN / "base", tmp_path, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(steps[2])
+
+
+def test_tensors_that_only_one_side_has_are_named(ckpt, tmp_path):
+    said = ckpt("ckpt-delta", "diff", GOLDEN / "base", GOLDEN / "new-v1", tmp_path / "d",
+                check=2).err
+    assert "model.layers.1.removed.weight" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- damaged and hostile deltas: refused by name, nothing written ----
+
+def spoil_missing_index(delta):
+    (delta / INDEX).unlink()
+    return "is not a delta"
+
+
+def spoil_missing_shard(delta):
+    next(delta.glob("*.safetensors")).unlink()
+    return "cannot open"
+
+
+def edit_index(delta, edit):
+    index = json.loads((delta / INDEX).read_text())
+    edit(index)
+    (delta / INDEX).write_text(json.dumps(index))
+
+
+def spoil_encoding(delta):
+    edit_index(delta, lambda i: i["metadata"].update(delta_encoding="xor+other"))
+    return "xor+other"
+
+
+def spoil_path(delta):
+    edit_index(delta, lambda i: i["weight_map"].update(
+        {next(iter(i["weight_map"])): "../x.safetensors"}))
+    return "not mapped to a file name"
+
+
+def spoil_listing(delta):
+    edit_index(delta, lambda i: i["weight_map"].popitem())
+    return "does not list"
+
+
+@pytest.mark.parametrize("spoil", [spoil_missing_index, spoil_missing_shard, spoil_encoding,
+                                   spoil_path, spoil_listing])
+def test_damaged_bookkeeping_is_refused(ckpt, tmp_path, spoil):
+    delta = tmp_path / "in" / "d"
+    shutil.copytree(GOLDEN / "slime-xor" / "weight_v000001", delta)
+    expected = spoil(delta)
+    said = ckpt("ckpt-delta", "apply", GOLDEN / "base", delta, tmp_path / "out", check=2).err
+    assert expected in said
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def flip(text):
+    return text[:-1] + ("0" if text[-1] != "0" else "1")
+
+
+FRAMES = {
+    "bytes behind it": (lambda n, f, s: (f + bytes(7), s), "bytes behind its end", 2),
+    "cut off": (lambda n, f, s: (f[:-3], s), "'", 2),
+    "not a frame": (lambda n, f, s: (b"\0" + f[1:], s), "does not begin as one", 2),
+    "upper-case checksum": (lambda n, f, s: (f, s.upper()), "lower-case", 2),
+    "other checksum": (lambda n, f, s: (f, flip(s)), "expected", 1),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_a_spoiled_frame_is_refused(ckpt, golden_a, steps, tmp_path, name):
+    change, expected, status = FRAMES[name]
+    delta = write(steps[0], steps[1], tmp_path / "in" / "d", change=change)
+    said = ckpt("ckpt-delta", "apply", golden_a, delta, tmp_path / "out", check=status).err
+    assert expected in said
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def overwrite_with(count, positions, values):
+    from interop.delta_reader import compress
+    data = count.to_bytes(4, "little") + b"".join(p.to_bytes(4, "little") for p in positions)
+    return compress(data + bytes(values))
+
+
+HOSTILE = {
+    "position past the end": (1, [1 << 30], [1]),
+    "positions that descend": (2, [5, 4], [1, 2]),
+    "a position twice": (2, [5, 5], [1, 2]),
+    "fewer changes than counted": (3, [5], [1]),
+    "more changes than bytes": ((1 << 32) - 1, [5], [1]),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_positions_are_refused(ckpt, golden_a, steps, tmp_path, name):
+    frame = overwrite_with(*HOSTILE[name])
+    delta = write(steps[0], steps[1], tmp_path / "in" / "d", encoding="overwrite",
+                  change=lambda n, f, s: (frame, s))
+    ckpt("ckpt-delta", "apply", golden_a, delta, tmp_path / "out", check=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_bomb_is_refused_by_its_size(ckpt, golden_a, steps, tmp_path):
+    from interop.delta_reader import compress
+    bomb = compress(bytes(1 << 28), 1)
+    delta = write(steps[0], steps[1], tmp_path / "d", change=lambda n, f, s: (bomb, s))
+    said = ckpt("ckpt-delta", "verify", "--memory", "64MiB", golden_a, delta, check=2).err
+    assert "268435456 bytes" in said
+
+
+def test_damage_behind_the_side_file_is_found(ckpt, steps, deltas, tmp_path):
+    delta = tmp_path / "d"
+    shutil.copytree(deltas / "weight_v000001", delta)
+    path = next(delta.glob("*.safetensors"))
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 4
+    path.write_bytes(data)
+    assert "is damaged" in ckpt("ckpt-delta", "verify", steps[0], delta, check=2).err

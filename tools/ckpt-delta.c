@@ -1,0 +1,169 @@
+/* ckpt-delta: what changed between two checkpoints, as a file that others read, too. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "delta_command.h"
+
+static delta_command opt = { .common = CLI_COMMON_DEFAULTS };
+
+#define MAKE_OPTIONS                                                                              \
+    { CLI_CHOICE, "checksum", "xxh3-128|blake3|adler32", &opt.checksum,                           \
+      "of every changed tensor after the change (default xxh3-128)" },                            \
+    { CLI_COUNT, "level", "N", &opt.level, "of zstd, 1 to 3 (default 1)" },                       \
+    { CLI_COUNT, "delta-version", "N", &opt.version,                                              \
+      "number of the version (default: that of DELTA's name, weight_vN, else 1)" },               \
+    { CLI_SIZE, "max-shard-size", "SIZE", &opt.file_bytes_max,                                    \
+      "data files of at most this size (default 4GiB)" },                                         \
+    { CLI_FLAG, "restart", NULL, &opt.restart, "discard an unfinished run with other options" }
+
+static const cli_option diff_options[] = {
+    { CLI_HEADING, NULL, NULL, NULL, "Delta" },
+    { CLI_CHOICE, "encoding", "xor|overwrite", &opt.encoding,
+      "xor: smaller. overwrite: positions and new bytes, may be applied twice (default xor)" },
+    MAKE_OPTIONS,
+    { CLI_FLAG, "measure", NULL, &opt.measure,
+      "say what changed and how large the delta is, but keep nothing" },
+    { CLI_HEADING, NULL, NULL, NULL, "Layout that the delta is over, as of ckpt-convert" },
+    { CLI_STRING, "like", "PATH", &opt.layout.like,
+      "names, encodings and scales as in PATH (default: as in OLD)" },
+    { CLI_CHOICE, "dtype", "bf16|fp8|keep", &opt.layout.words.dtype,
+      "encoding of quantised weights" },
+    { CLI_CHOICE, "experts", "bf16|fp8|fp4|keep", &opt.layout.words.experts,
+      "encoding of routed experts" },
+    { CLI_CHOICE, "scale-dtype", "e8m0|f32", &opt.layout.words.scale_dtype,
+      "scales of FP8 weights" },
+    { CLI_STRING, "names", "STYLE", &opt.layout.names, "native, sglang or transformers" },
+    { CLI_FLAG, "allow-lossy", NULL, &opt.layout.allow_lossy,
+      "round values that do not fit the encoding" },
+    CLI_READ_OPTIONS(opt.open, opt.common)
+};
+
+static const cli_rule layout_rules[] = {
+    { "like", NULL, "dtype|experts|scale-dtype|names" },
+    { NULL, NULL, NULL }
+};
+
+static const cli_command diff_command = {
+    .name = "diff",
+    .summary = "write what changed from OLD to NEW",
+    .usage = "[OPTIONS] OLD NEW DELTA",
+    .description =
+        "OLD and NEW are checkpoints of one model in any layout. DELTA becomes a directory as "
+        "slime and miles write it and SGLang reads it: per changed tensor the XOR of old and new "
+        "bytes in one zstd frame, and a checksum of the result. Beside it ckpt-delta.json has the "
+        "value digests of OLD and NEW, what every tensor was before, and SHA-256 of the files; "
+        "config.json, tokenizer and other files that changed are carried whole. Equal inputs give "
+        "equal bytes.\n\n"
+        "Where OLD and NEW do not lie on disk in the same way, both are read as ckpt-convert would "
+        "write them: as OLD, or as the options say.",
+    .exit_notes = "0  done\n2  could not; one line on stderr says what failed",
+    .examples = "ckpt-delta diff step-100 step-200 deltas/weight_v000001\n"
+                "ckpt-delta diff --like served iter_0000100 iter_0000200 deltas/weight_v000002",
+    .options = diff_options,
+    .rules = layout_rules,
+    .arg_min = 3,
+    .arg_max = 3,
+};
+
+#define CHECK_OPTION                                                                              \
+    { CLI_CHOICE, "base-check", "touched|full|none", &opt.base_check,                             \
+      "touched: the tensors that change are what they were, and the root of the result. full: a " \
+      "delta without the root of its base is refused. none: only what the tensors become "        \
+      "(default touched)" }
+
+static const cli_option apply_options[] = {
+    CHECK_OPTION,
+    { CLI_FLAG, "restart", NULL, &opt.restart, "discard an unfinished run of other deltas" },
+    CLI_READ_OPTIONS(opt.open, opt.common)
+};
+
+static const cli_command apply_command = {
+    .name = "apply",
+    .summary = "make the checkpoint DST from BASE and deltas",
+    .usage = "[OPTIONS] BASE DELTA... DST",
+    .description =
+        "DELTA is a version, or a folder of them (weight_v000001, ...), which are applied in "
+        "order; each must follow the one before it. Every changed tensor is checked before and "
+        "after, and the value digest of the whole result, where the delta tells it; DST appears "
+        "when all of it was right, and not otherwise. A run that was killed goes on when the same "
+        "command is given again.\n"
+        "\n"
+        "Deltas of slime, miles and SGLang name only what the changed tensors become: that is "
+        "checked, and what cannot be is told.",
+    .exit_notes = "0  done\n1  the delta does not fit the base, or is applied already\n"
+                  "2  could not; one line on stderr says what failed",
+    .examples = "ckpt-delta apply DeepSeek-V4-Flash deltas/weight_v000001 Flash-1\n"
+                "ckpt-delta apply DeepSeek-V4-Flash deltas Flash-latest",
+    .options = apply_options,
+    .arg_min = 3,
+    .arg_max = CLI_ANY_ARGS,
+};
+
+static const cli_option verify_options[] = {
+    CHECK_OPTION,
+    CLI_READ_OPTIONS(opt.open, opt.common)
+};
+
+static const cli_command verify_command = {
+    .name = "verify",
+    .summary = "would deltas fit, and what would they make? Nothing is written",
+    .usage = "[OPTIONS] BASE DELTA...",
+    .description = "Reads and checks all that apply does, and prints the digest of the result.",
+    .exit_notes = "0  they fit\n1  they do not, or are applied already\n"
+                  "2  could not; one line on stderr says what failed",
+    .examples = "ckpt-delta verify DeepSeek-V4-Flash deltas/weight_v000001",
+    .options = verify_options,
+    .arg_min = 2,
+    .arg_max = CLI_ANY_ARGS,
+};
+
+static const cli_option inspect_options[] = {
+    { CLI_FLAG, "tensors", NULL, &opt.tensors, "print every tensor, too" },
+    CLI_COMMON_READ(opt.common),
+    CLI_OPTIONS_END
+};
+
+static const cli_command inspect_command = {
+    .name = "inspect",
+    .summary = "print what a delta changes, and how much of it; reads headers only",
+    .usage = "[OPTIONS] DELTA",
+    .description = "By class of tensors: how many changed, elements that changed, compressed "
+                   "bytes. ckpt-delta.json tells the elements; a delta without it has sizes only.",
+    .exit_notes = "0  done\n2  could not; one line on stderr says what failed",
+    .examples = "ckpt-delta inspect deltas/weight_v000001",
+    .options = inspect_options,
+    .arg_min = 1,
+    .arg_max = 1,
+};
+
+static const cli_command *const subcommands[] = {
+    &diff_command, &apply_command, &verify_command, &inspect_command, NULL
+};
+
+static const cli_command command = {
+    .name = "ckpt-delta",
+    .summary = "what changed between two checkpoints: write it, apply it, prove it",
+    .usage = "diff|apply|verify|inspect [OPTIONS] ...",
+    .subcommands = subcommands,
+};
+
+int main(int argc, char **argv)
+{
+    cli_args args;
+    int status = cli_parse(&command, argc, argv, &args);
+
+    if (status != CLI_GO)
+        return cli_finish(status);
+    if (args.is_check)
+        status = CLI_DONE;
+    else if (args.command == &diff_command)
+        status = delta_command_diff(&opt, &args);
+    else if (args.command == &apply_command)
+        status = delta_command_apply(&opt, &args, args.items[args.count - 1]);
+    else if (args.command == &verify_command)
+        status = delta_command_apply(&opt, &args, NULL);
+    else
+        status = delta_command_inspect(&opt, &args);
+    return cli_finish(status);
+}

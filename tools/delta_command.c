@@ -1,0 +1,344 @@
+/* ckpt-delta below its options: runs, and what they print. */
+#include "delta_command.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "libckpt/json.h"
+
+#define FILE_BYTES_DEFAULT (UINT64_C(4) << 30)
+
+static double seconds_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static void begin_json(json_writer *w)
+{
+    json_writer_begin(w, json_write_stdio, stdout, 1);
+    json_put_object(w);
+}
+
+static void end_json(json_writer *w)
+{
+    json_put_object_end(w);
+    json_writer_end(w);
+    putchar('\n');
+}
+
+static void put_roots(json_writer *w, const char *key, const delta_roots *roots)
+{
+    json_member_object(w, key);
+    json_member_string(w, "root", roots->all[0] == '\0' ? NULL : roots->all);
+    json_member_string(w, "main", roots->main[0] == '\0' ? NULL : roots->main);
+    json_put_object_end(w);
+}
+
+static void print_notes(const delta_command *o, const file_list *notes)
+{
+    for (size_t i = 0; i < notes->count && !o->common.quiet; i++)
+        printf("note: %s\n", cli_name(notes->names[i]));
+}
+
+/* ---- the table of what changed ---- */
+
+static double percent(uint64_t part, uint64_t whole)
+{
+    return whole == 0 ? 0 : 100.0 * (double)part / (double)whole;
+}
+
+static void print_class(const delta_class *c)
+{
+    char size[CLI_SIZE_TEXT_BYTES];
+    char packed[CLI_SIZE_TEXT_BYTES];
+
+    cli_size_text(c->bytes, size);
+    cli_size_text(c->packed_bytes, packed);
+    printf("%-20s %8zu of %8zu tensors  %8.4f %% of elements  %10s -> %10s (%.3f %%)\n", c->name,
+           c->changed_count, c->tensor_count, percent(c->changed_elements, c->elements), size,
+           packed, percent(c->packed_bytes, c->bytes));
+}
+
+static void print_summary(const delta_summary *s)
+{
+    for (unsigned i = 0; i < DELTA_CLASSES; i++)
+        if (s->classes[i].tensor_count > 0)
+            print_class(&s->classes[i]);
+    if (s->total.tensor_count > 0)
+        print_class(&s->total);
+}
+
+static void put_class(json_writer *w, const delta_class *c)
+{
+    json_put_object(w);
+    json_member_string(w, "class", c->name);
+    json_member_u64(w, "tensors", c->tensor_count);
+    json_member_u64(w, "changed_tensors", c->changed_count);
+    json_member_u64(w, "bytes", c->bytes);
+    json_member_u64(w, "elements", c->elements);
+    json_member_u64(w, "changed_bytes", c->changed_bytes);
+    json_member_u64(w, "changed_elements", c->changed_elements);
+    json_member_u64(w, "packed_bytes", c->packed_bytes);
+    json_put_object_end(w);
+}
+
+static void put_summary(json_writer *w, const delta_summary *s)
+{
+    json_member_array(w, "classes");
+    for (unsigned i = 0; i < DELTA_CLASSES; i++)
+        if (s->classes[i].tensor_count > 0)
+            put_class(w, &s->classes[i]);
+    json_put_array_end(w);
+    json_put_key(w, "total");
+    put_class(w, &s->total);
+}
+
+/* ---- diff ---- */
+
+static void print_made(const delta_command *o, const delta_made *made, const char *target,
+                       double seconds)
+{
+    const delta_class *total = &made->summary.total;
+    json_writer w;
+    char packed[CLI_SIZE_TEXT_BYTES];
+    char rate[CLI_SIZE_TEXT_BYTES];
+
+    if (o->common.json) {
+        begin_json(&w);
+        json_member_string(&w, "schema", "ckpt-delta-diff/1");
+        json_member_string(&w, "target", o->measure ? NULL : target);
+        json_member_string(&w, "version", made->version);
+        put_roots(&w, "base", &made->before);
+        put_roots(&w, "result", &made->after);
+        put_summary(&w, &made->summary);
+        json_member_u64(&w, "carried_files", made->carried_count);
+        json_member_names(&w, "notes", (const char *const *)made->notes.names, made->notes.count);
+        json_member_double(&w, "seconds", seconds);
+        end_json(&w);
+        return;
+    }
+    if (o->common.quiet)
+        return;
+    print_summary(&made->summary);
+    print_notes(o, &made->notes);
+    cli_size_text(total->packed_bytes, packed);
+    cli_size_text((uint64_t)((double)total->bytes / (seconds > 0 ? seconds : 1e-9)), rate);
+    printf("%s '%s': version %s, %zu of %zu tensors changed, %s, %.1f s, %s/s%s%s\n",
+           o->measure ? "measured, not kept," : "wrote", cli_name(target), made->version,
+           total->changed_count, total->tensor_count, packed, seconds, rate,
+           made->after.all[0] == '\0' ? "" : ", root ", made->after.all);
+}
+
+static ckpt_code take_make_options(const delta_command *o, delta_make_options *out, ckpt_error *err)
+{
+    out->layout = o->layout;
+    out->version = o->version;
+    out->file_bytes_max = o->file_bytes_max == 0 ? FILE_BYTES_DEFAULT : o->file_bytes_max;
+    out->restart = o->restart;
+    out->discard = o->measure;
+    out->open = o->open;
+    out->diff.level = o->level == 0 ? DELTA_LEVEL_DEFAULT : (int)o->level;
+    if (o->level > DELTA_LEVEL_MAX)
+        return ckpt_fail(err, CKPT_E_USAGE, "--level %" PRIu64 ": expected 1 to %d, which readers "
+                         "of other projects take", o->level, DELTA_LEVEL_MAX);
+    if (o->encoding != NULL)
+        delta_encoding_find(o->encoding, &out->diff.encoding);
+    if (o->checksum != NULL)
+        checksum_find(o->checksum, &out->diff.checksum);
+    return CKPT_OK;
+}
+
+int delta_command_diff(const delta_command *o, const cli_args *args)
+{
+    const double begin = seconds_now();
+    delta_make_options options = { .before = args->items[0], .after = args->items[1],
+                                   .target = args->items[2] };
+    static cli_meter meter;          /* outlives this function: cli_fail erases its line */
+    delta_made made = { .carried_count = 0 };
+    ckpt_error err;
+    ckpt_code code;
+
+    options.run = cli_run_options(&o->common, &meter);
+    if ((code = take_make_options(o, &options, &err)) == CKPT_OK)
+        code = delta_make(&options, &made, &err);
+    cli_meter_end(&meter);
+    if (code == CKPT_OK)
+        print_made(o, &made, options.target, seconds_now() - begin);
+    delta_made_release(&made);
+    return code == CKPT_OK ? CLI_DONE : cli_fail(&err);
+}
+
+/* ---- apply, verify ---- */
+
+static void print_applied(const delta_command *o, const delta_outcome *out, const char *target,
+                          double seconds)
+{
+    json_writer w;
+    char size[CLI_SIZE_TEXT_BYTES];
+    char rate[CLI_SIZE_TEXT_BYTES];
+
+    if (o->common.json) {
+        begin_json(&w);
+        json_member_string(&w, "schema", "ckpt-delta-apply/1");
+        json_member_string(&w, "target", target);
+        json_member_string(&w, "version", out->version);
+        put_roots(&w, "base", &out->base);
+        put_roots(&w, "result", &out->result);
+        json_member_u64(&w, "tensors", out->tensor_count);
+        json_member_u64(&w, "changed_tensors", out->changed_count);
+        json_member_u64(&w, "kept", out->kept_count);
+        json_member_u64(&w, "bytes", out->bytes);
+        json_member_u64(&w, "packed_bytes", out->packed_bytes);
+        json_member_names(&w, "notes", (const char *const *)out->notes.names, out->notes.count);
+        json_member_double(&w, "seconds", seconds);
+        end_json(&w);
+        return;
+    }
+    if (o->common.quiet)
+        return;
+    print_notes(o, &out->notes);
+    cli_size_text(out->bytes, size);
+    cli_size_text((uint64_t)((double)out->bytes / (seconds > 0 ? seconds : 1e-9)), rate);
+    printf("%s%s%s: version %s, %zu of %zu tensors changed, %s, %.1f s, %s/s%s%s\n",
+           target == NULL ? "the deltas fit" : "wrote '", target == NULL ? "" : cli_name(target),
+           target == NULL ? "" : "'", out->version, out->changed_count, out->tensor_count, size,
+           seconds, rate, out->result.all[0] == '\0' ? "" : ", root ", out->result.all);
+}
+
+int delta_command_apply(const delta_command *o, const cli_args *args, const char *target)
+{
+    const double begin = seconds_now();
+    const char *check = o->base_check == NULL ? "touched" : o->base_check;
+    delta_apply_options options = {
+        .base = args->items[0],
+        .deltas = args->items + 1,
+        .delta_count = args->count - (target == NULL ? 1u : 2u),
+        .target = target,
+        .check = strcmp(check, "full") == 0   ? DELTA_CHECK_FULL
+                 : strcmp(check, "none") == 0 ? DELTA_CHECK_NONE
+                                              : DELTA_CHECK_TOUCHED,
+        .restart = o->restart,
+        .open = o->open,
+    };
+    static cli_meter meter;
+    delta_outcome outcome;
+    ckpt_error err;
+    ckpt_code code;
+
+    options.run = cli_run_options(&o->common, &meter);
+    code = delta_apply(&options, &outcome, &err);
+    cli_meter_end(&meter);
+    if (code == CKPT_OK)
+        print_applied(o, &outcome, target, seconds_now() - begin);
+    delta_outcome_release(&outcome);
+    if (code == CKPT_E_INTERRUPTED && target != NULL)
+        ckpt_fail(&err, code, "%s; run the same command again to resume", err.text);
+    return code == CKPT_OK ? CLI_DONE : cli_fail(&err);
+}
+
+/* ---- inspect ---- */
+
+static void sum_delta(const ckpt_delta *d, delta_summary *out)
+{
+    for (size_t i = 0; i < d->count; i++) {
+        const delta_tensor *t = &d->tensors[i];
+        delta_class one = { .tensor_count = 1, .changed_count = 1, .bytes = t->bytes,
+                            .changed_bytes = t->changed_bytes,
+                            .changed_elements = t->changed_elements,
+                            .packed_bytes = t->frame.packed_bytes };
+
+        if (t->is_told)
+            one.elements = t->bytes * 8 / ckpt_dtype_bits(t->dtype);
+        delta_summary_add(out, delta_class_of(t->name, t->dtype), &one);
+    }
+}
+
+static void put_delta_tensor(json_writer *w, const delta_tensor *t)
+{
+    json_put_object(w);
+    json_member_string(w, "name", t->name);
+    json_member_u64(w, "packed_bytes", t->frame.packed_bytes);
+    json_member_string(w, "after", t->after);
+    json_member_string(w, "before", t->before[0] == '\0' ? NULL : t->before);
+    if (t->is_told) {
+        json_member_string(w, "dtype", ckpt_dtype_name(t->dtype));
+        json_member_u64(w, "bytes", t->bytes);
+        json_member_u64(w, "changed_bytes", t->changed_bytes);
+        json_member_u64(w, "changed_elements", t->changed_elements);
+    }
+    json_put_object_end(w);
+}
+
+static void print_delta_json(const ckpt_delta *d, const delta_summary *sum)
+{
+    json_writer w;
+
+    begin_json(&w);
+    json_member_string(&w, "schema", "ckpt-delta-inspect/1");
+    json_member_string(&w, "version", d->version);
+    json_member_string(&w, "base_version", d->base_version);
+    json_member_string(&w, "encoding", delta_encoding_name(d->encoding));
+    json_member_string(&w, "checksum", checksum_name(d->checksum));
+    json_member_bool(&w, "side_file", d->has_side);
+    put_roots(&w, "base", &d->base);
+    put_roots(&w, "result", &d->result);
+    put_summary(&w, sum);
+    json_member_array(&w, "carried");
+    for (size_t i = 0; i < d->file_count; i++)
+        json_put_string(&w, d->files[i].name);
+    json_put_array_end(&w);
+    json_member_array(&w, "tensors");
+    for (size_t i = 0; i < d->count; i++)
+        put_delta_tensor(&w, &d->tensors[i]);
+    json_put_array_end(&w);
+    end_json(&w);
+}
+
+static void print_delta(const delta_command *o, const ckpt_delta *d, const delta_summary *sum)
+{
+    char packed[CLI_SIZE_TEXT_BYTES];
+    char total[CLI_SIZE_TEXT_BYTES];
+
+    cli_size_text(delta_packed_bytes(d), packed);
+    cli_size_text(d->total_bytes, total);
+    printf("version %s on %s, %s, checksums %s, %s\n", cli_name(d->version),
+           cli_name(d->base_version), delta_encoding_name(d->encoding),
+           checksum_name(d->checksum), packed);
+    if (d->has_side)
+        printf("%zu of %zu tensors change, of %s\nbase    %s\nresult  %s\n", d->count,
+               d->total_count, total, d->base.all[0] == '\0' ? "no digest" : d->base.all,
+               d->result.all[0] == '\0' ? "no digest" : d->result.all);
+    else
+        printf("%zu tensors change; no ckpt-delta.json: roots, dtypes and counts are not known\n",
+               d->count);
+    print_summary(sum);
+    for (size_t i = 0; i < d->file_count; i++)
+        printf("%s  %s\n", d->files[i].carried == NULL ? "removes" : "carries",
+               cli_name(d->files[i].name));
+    for (size_t i = 0; o->tensors && i < d->count; i++)
+        printf("%12" PRIu64 "  %10" PRIu64 "  %s\n", d->tensors[i].frame.packed_bytes,
+               d->tensors[i].changed_elements, cli_name(d->tensors[i].name));
+}
+
+int delta_command_inspect(const delta_command *o, const cli_args *args)
+{
+    ckpt_delta *d = NULL;
+    delta_summary sum = { .total = { .name = "all" } };
+    ckpt_error err;
+
+    if (delta_open(args->items[0], &d, &err) != CKPT_OK)
+        return cli_fail(&err);
+    sum_delta(d, &sum);
+    if (o->common.json)
+        print_delta_json(d, &sum);
+    else
+        print_delta(o, d, &sum);
+    delta_close(d);
+    return CLI_DONE;
+}

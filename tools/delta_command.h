@@ -1,0 +1,30 @@
+/* delta_command.h: the subcommands of ckpt-delta, from options to report. */
+#ifndef CKPT_DELTA_COMMAND_H
+#define CKPT_DELTA_COMMAND_H
+
+#include "formats/delta/delta_apply.h"
+#include "formats/delta/delta_make.h"
+#include "open_options.h"
+#include "tools/cli/cli.h"
+
+typedef struct {
+    cli_common common;
+    ckpt_open_options open;
+    delta_layout layout;
+    const char *encoding;
+    const char *checksum;
+    const char *base_check;
+    uint64_t level;
+    uint64_t version;
+    uint64_t file_bytes_max;
+    int restart;
+    int measure;
+    int tensors;
+} delta_command;
+
+/* Each returns the exit status. `target` NULL: only verify. */
+int delta_command_diff(const delta_command *o, const cli_args *args);
+int delta_command_apply(const delta_command *o, const cli_args *args, const char *target);
+int delta_command_inspect(const delta_command *o, const cli_args *args);
+
+#endif
