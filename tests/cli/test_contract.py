@@ -103,7 +103,10 @@ def test_different_is_status_1_and_not_an_error(tiny, tmp_path):
 
 def json_commands(tiny, out):
     return [["ckpt-inspect", tiny], ["ckpt-inspect", "--logical", tiny],
+            ["ckpt-inspect", "--stat", tiny], ["ckpt-inspect", "--for", "vllm", tiny],
+            ["ckpt-inspect", "--values", "0", "--tensors", "norm.weight", tiny],
             ["ckpt-verify", "digest", tiny], ["ckpt-verify", "compare", tiny, tiny],
+            ["ckpt-verify", "compare", "--stat", "--group", "kind", tiny, tiny],
             ["ckpt-convert", "--dry-run", "--dtype", "bf16", tiny, out / "none"],
             ["ckpt-convert", "--dtype", "bf16", tiny, out / "convert"],
             ["ckpt-synth", "--dry-run", "--config", "tiny", out / "none"],

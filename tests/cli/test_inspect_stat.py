@@ -184,3 +184,10 @@ def test_integers_are_printed_as_such(ckpt, made):
 def test_bad_requests_are_refused(ckpt, made, options, word):
     done = ckpt("ckpt-inspect", *options, made[0], check=2)
     assert word in done.err and done.out == ""
+
+
+def test_a_memory_limit_is_kept_or_refused(ckpt, golden_b):
+    """A tile and the figures of all tensors must fit."""
+    ckpt("ckpt-inspect", "--stat", "--memory", "64MiB", golden_b)
+    assert "memory limit" in ckpt("ckpt-inspect", "--stat", "--memory", "1MiB", golden_b,
+                                  check=2).err
