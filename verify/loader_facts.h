@@ -41,7 +41,7 @@ typedef struct {
 
 typedef struct {
     loader_input in;
-    int is_v4;                     /* of family deepseek_v4 */
+    int is_v4;                     /* config.json says deepseek_v4, whatever family it is read as */
     const json_value *quantization;   /* quantization_config; NULL: there is none */
     const char *method;            /* its quant_method; NULL: none */
     const char *expert_dtype;      /* "fp4", "fp8"; NULL: the key is missing */

@@ -396,6 +396,8 @@ static int has_untold_nvfp4(rule_call *call)
 
     if (!f->is_v4 || f->tensor_scales == 0 || f->quantization == NULL)
         return 0;
+    if (call->loader == LOADER_TRANSFORMERS)
+        return say(call, "experts are NVFP4, which its FP8 and FP4 experts are not");
     if (call->loader == LOADER_VLLM && f->expert_dtype != NULL &&
         strcmp(f->expert_dtype, "fp4") != 0)
         return say(call, "experts are NVFP4, which goes with expert_dtype \"fp4\", not '%s'",
@@ -490,9 +492,9 @@ const loader_rule loader_rules[] = {
     { "scales", TRANSFORMERS, 0, has_wrong_scales_for_transformers, HF_FP8 "#FP8Linear" },
     { "mxfp8-scales", SGLANG, 0, has_mxfp8_scales_that_are_not_u8,
       SGLANG_SRT "layers/quantization/fp8.py#create_fp8_weight_" },
-    { "nvfp4", VLLM | SGLANG, 0, has_untold_nvfp4,
+    { "nvfp4", SERVERS, 0, has_untold_nvfp4,
       VLLM_V4 "quant_config.py#moe_quant_algo; " SGLANG_SRT
-      "layers/quantization/modelopt_quant.py#HybridFp8NvFp4Config" },
+      "layers/quantization/modelopt_quant.py#HybridFp8NvFp4Config; " HF_FP8 "#FP8Experts" },
     { "input-scale", VLLM | SGLANG, 0, lacks_input_scales,
       VLLM_V4 "quant_config.py; " SGLANG_SRT "layers/quantization/modelopt_quant.py" },
     { "dtype", MEGATRON, 0, is_quantised_for_megatron,

@@ -96,6 +96,28 @@ def mxfp8(scale):
                                                                    b"\x7f" * 64)})
 
 
+def nvfp4(*dropped, **told):
+    """Routed experts as Model-Optimizer writes them: the same codes under two levels of scales."""
+    def change(model):
+        for name in model.names():
+            weight = model[name]
+            if not re.match(r"layers\..*\.experts\..*\.weight$", name):
+                continue
+            rows, cols = weight.shape
+            stem = name.removesuffix(".weight")
+            model[name] = Tensor("U8", weight.shape, weight.data)
+            del model[stem + ".scale"]
+            model[stem + ".weight_scale"] = Tensor("F8_E4M3", [rows, cols // 8],
+                                                   b"\x38" * (rows * cols // 8))
+            for ending, value in (".weight_scale_2", 1 / 64), (".input_scale", 1.0):
+                if ending not in dropped:
+                    model[stem + ending] = Tensor("F32", [], struct.pack("<f", value))
+        model.config[QUANT].update({"moe_quant_algo": "NVFP4", "quant_algo": "MIXED_PRECISION",
+                                    "group_size": 16} | told)
+        model.config[QUANT] = {k: v for k, v in model.config[QUANT].items() if v is not None}
+    return edited(change)
+
+
 BF16 = ("--dtype", "bf16")
 FP8 = ("--experts", "fp8")
 QUANT = "quantization_config"
@@ -159,6 +181,14 @@ TABLE = {
     "mxfp8, e8m0": (mxfp8("F8_E8M0"),
                     {"vllm": "quant-method (family)", "sglang": "mxfp8-scales (family)",
                      "transformers": "quant-method (family)"}),
+    # ---- NVFP4 experts ----
+    "nvfp4": (nvfp4(), {"vllm": "(family)", "sglang": "(family)",
+                        "transformers": "nvfp4 (family)"}),
+    "nvfp4 without input scales": (nvfp4(".input_scale"), {
+        "vllm": "input-scale (family)", "sglang": "input-scale (family)",
+        "transformers": "nvfp4 (family)"}),
+    "nvfp4, not mixed": (nvfp4(quant_algo=None), {
+        "vllm": "(family)", "sglang": "nvfp4 (family)", "transformers": "nvfp4 (family)"}),
     # ---- folders ----
     "mp": (shard("--layout", "mp", "--mp", "1"), dict.fromkeys(LOADERS[:3], "layout")),
     "torch_dist": (shard("--layout", "torch_dist"),
@@ -223,8 +253,7 @@ def test_every_rule_of_the_table_has_a_row():
     names = set(re.findall(r'^    \{ "([a-z0-9-]+)", ', source, re.M))
     tested = {r.strip("()") for _, says in TABLE.values() for text in (says or {}).values()
               for r in text.split()} | {"one-file"}
-    # NVFP4 experts of V4 are not read yet: tests/cli/test_inspect_for_nvfp4.py
-    assert names - {"nvfp4", "input-scale"} == tested
+    assert names == tested
 
 
 def test_the_text_says_why_and_where_it_was_read(ckpt, golden_a, tmp_path):
