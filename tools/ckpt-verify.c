@@ -507,9 +507,9 @@ static ckpt_code find_rules(const quantise_rule *out[CLI_LIST_MAX], ckpt_error *
         if ((out[i] = quantise_rule_find(name)) == NULL)
             return ckpt_fail(err, CKPT_E_USAGE, "--up-to-rule '%s': no such rule; the nearest is "
                              "'%s'", name, quantise_rule_nearest(name));
-        if (out[i]->has_tensor_scale)
-            return ckpt_fail(err, CKPT_E_USAGE, "--up-to-rule '%s': rules with a scale of the "
-                             "whole tensor are not checked", name);
+        if (out[i]->from_fp4)
+            return ckpt_fail(err, CKPT_E_USAGE, "--up-to-rule '%s': this rule changes no value; "
+                             "compare without it", name);
     }
     return CKPT_OK;
 }

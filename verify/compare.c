@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compare_scales.h"
 #include "manifest.h"
 #include "libckpt/text.h"
 
@@ -16,6 +17,7 @@ typedef struct {
     compare_found found;
     difference_statistics *statistics;   /* NULL: not asked for */
     const quantise_rule *rule;     /* that B must be by; NULL: values are compared */
+    float tensor_scale;            /* of the whole tensor, by that rule */
 } compare_state;
 
 typedef struct {
@@ -39,7 +41,7 @@ static ckpt_code compare_tiles(compare_sink *s, const source_range *range, const
     const compare_pair pair = { ckpt_catalog_at(s->a->catalog, range->tensor),
                                 ckpt_catalog_at(s->b->catalog, (size_t)state->match),
                                 range, &b_range, a_tile, &b_tile, s->options->form,
-                                state->rule, 0 };
+                                state->rule, state->tensor_scale, 0 };
     compare_found found = { 0 };
     compare_found by_value = { 0 };
     compare_blocks blocks = { 0 };
@@ -251,6 +253,33 @@ static int make_lists(ckpt_comparison *out, size_t a_count, size_t b_count,
            out->missing_in_a != NULL && (out->measured != NULL || !options->measure);
 }
 
+/* Rules with a scale of the whole tensor need A's largest values first. */
+static ckpt_code find_tensor_scales(compare_sink *s, const size_t *order,
+                                    const ckpt_run_options *run, ckpt_error *err)
+{
+    const size_t count = ckpt_catalog_count(s->a->catalog);
+    compare_scales scales = { .items = calloc(count + 1, sizeof *scales.items) };
+    ckpt_code code = CKPT_OK;
+
+    if (scales.items == NULL)
+        return ckpt_fail_memory(err, "scales", count);
+    for (size_t i = 0; i < count; i++) {
+        const compare_state *state = &s->states[order[i]];
+
+        s->states[order[i]].tensor_scale = 1.0f;
+        if (state->rule != NULL && state->rule->has_tensor_scale)
+            scales.items[scales.count++] = (compare_scale){
+                .a = order[i], .b = (size_t)state->match, .rule = state->rule
+            };
+    }
+    if (scales.count > 0)
+        code = compare_find_scales(s->a, s->b, &scales, run, err);
+    for (size_t i = 0; i < scales.count && code == CKPT_OK; i++)
+        s->states[scales.items[i].a].tensor_scale = scales.items[i].scale;
+    free(scales.items);
+    return code;
+}
+
 /* A comparison of nothing is not one that found no difference. */
 static ckpt_code check_compared(const compare_options *options, const ckpt_comparison *out,
                                 size_t a_count, size_t b_count, ckpt_error *err)
@@ -292,7 +321,8 @@ ckpt_code compare_sources(ckpt_source *a, ckpt_source *b, const compare_options 
         goto out;
     copy.fixed_bytes += a_count * (sizeof *sink.states + sizeof *out->differing +
                                    (options->measure ? sizeof *out->measured : 0));
-    if ((code = ckpt_copy(a, &sink.base, &copy, err)) == CKPT_OK)
+    if ((code = find_tensor_scales(&sink, a_order, &copy, err)) == CKPT_OK &&
+        (code = ckpt_copy(a, &sink.base, &copy, err)) == CKPT_OK)
         collect(&sink, options, a_order, out);
     out->blocks = sink.blocks;
     if (code == CKPT_OK && out->element_count == 0 && ckpt_comparison_is_same(out))

@@ -37,6 +37,7 @@ typedef struct {
     const ckpt_tile *b_tile;
     compare_form form;
     const quantise_rule *rule;     /* compare_by_rule's; else NULL */
+    float tensor_scale;            /* that the rule makes, where it has one */
     int same_bytes;                /* compare_rows finds it out */
 } compare_pair;
 

@@ -10,7 +10,9 @@
 int compare_rule_makes(const quantise_rule *rule, const ckpt_tensor *b)
 {
     return b->dtype == rule->codes && b->block_rows == rule->block_rows &&
-           b->block_cols == rule->block_cols &&
+           b->block_cols == rule->block_cols && !rule->from_fp4 &&
+           (b->tensor_scale == CKPT_TENSOR_SCALE_FACTOR) == rule->has_tensor_scale &&
+           b->tensor_scale != CKPT_TENSOR_SCALE_DIVISOR &&
            (b->scale_dtype == rule->scale_dtype ||
             (b->scale_dtype == CKPT_F32 && rule->powers_of_two));
 }
@@ -37,6 +39,7 @@ typedef struct {
     uint8_t *kept;                 /* by block, row by row */
     uint8_t *codes;                /* what the rule makes */
     uint8_t *scales;
+    int other_tensor_scale;        /* B has another one than the rule makes */
     uint64_t row;                  /* of the tile, the panel's first */
     uint64_t rows;
 } rule_panel;
@@ -169,7 +172,7 @@ static unsigned code_at(const ckpt_tensor *b, const uint8_t *row, uint64_t col)
 /* Elements of a wrong block; the first one by rows is kept, whichever block comes first. */
 static void add_wrong(const rule_panel *p, const block_place *place, compare_found *found)
 {
-    const int all = !same_scale(p, place);
+    const int all = p->other_tensor_scale || !same_scale(p, place);
 
     for (uint64_t r = place->row; r < place->row_end; r++)
         for (uint64_t c = place->col; c < place->col_end; c++) {
@@ -196,7 +199,7 @@ static void add_wrong(const rule_panel *p, const block_place *place, compare_fou
 static void judge_block(const rule_panel *p, const block_place *place, int is_kept,
                         compare_found *found, compare_blocks *blocks)
 {
-    int same = !is_kept && same_scale(p, place);
+    int same = !is_kept && !p->other_tensor_scale && same_scale(p, place);
 
     for (uint64_t r = place->row; r < place->row_end && same; r++)
         same = same_codes(p, place, r);
@@ -230,13 +233,16 @@ static void judge_panel(const rule_panel *p, compare_found *found, compare_block
 ckpt_code compare_by_rule(const compare_pair *pair, compare_found *found, compare_blocks *blocks,
                           arena *scratch, ckpt_error *err)
 {
-    rule_panel p = { .pair = pair, .setup = { kernels_get(), pair->rule, 1.0f } };
+    const void *tensor_scale = pair->b_tile->part[CKPT_TENSOR_SCALE];
+    rule_panel p = { .pair = pair, .setup = { kernels_get(), pair->rule, pair->tensor_scale } };
     ckpt_code code;
 
     if ((code = values_check(pair->a, pair->a_range, pair->a_tile, err)) != CKPT_OK ||
         (code = values_check(pair->b, pair->b_range, pair->b_tile, err)) != CKPT_OK ||
         (code = begin_panels(&p, scratch, err)) != CKPT_OK)
         return code;
+    p.other_tensor_scale = pair->rule->has_tensor_scale &&
+                           memcmp(tensor_scale, &pair->tensor_scale, sizeof(float)) != 0;
     for (; p.row < pair->a_range->row_count && code == CKPT_OK; p.row += panel_rows(pair->b)) {
         p.rows = size_min(panel_rows(pair->b), pair->a_range->row_count - p.row);
         if ((code = make_panel(&p, err)) == CKPT_OK)

@@ -1,11 +1,13 @@
 """ckpt-verify compare --up-to-rule: exports of others, held against a named rule."""
 import json
+import struct
 
 import numpy as np
 import pytest
 
 from conftest import DATA
 from corrupt.files import Model, Tensor, read_file
+from interop.numpy_codes import e2m1, e4m3
 
 GOLDEN = DATA / "quantise"
 FP4, FP8 = "m.experts.0.up.weight", "m.o_proj.weight"
@@ -80,6 +82,86 @@ def test_a_file_made_by_another_rule_is_not(ckpt, tmp_path, made, asked):
     assert doc["differing"][0]["kind"] == "values"
 
 
+# ---- a scale of the whole tensor ----
+
+def nvfp4(path, vectors, names, whole=None):
+    """Tensors of these names, all with the same bytes; `whole`: another scale of the tensor."""
+    model = Model()
+    model.config = {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}
+    codes, scales, scale2 = (vectors[f"nvfp4-modelopt/normal/{x}"]
+                             for x in ("codes", "scale", "scale2"))
+    model.files["model.safetensors"] = {}
+    for name in names:
+        model.files["model.safetensors"] |= {
+            name: Tensor("U8", codes.shape, codes.data),
+            name + "_scale": Tensor("F8_E4M3", scales.shape, scales.data),
+            name + "_scale_2": scale2 if whole is None else Tensor("F32", [], whole)}
+    return model.write(path)
+
+
+def test_nvfp4_is_right_with_the_scale_of_its_tensor(ckpt, tmp_path):
+    plain(tmp_path / "a", FP8, golden("inputs.safetensors")["normal"])
+    nvfp4(tmp_path / "b", golden("vectors.safetensors"), [FP8])
+    doc = compare(ckpt, tmp_path, "nvfp4", check=0)
+    assert doc["by_rule"] == {"tensors": 1, "made": 1320, "kept": 0, "wrong": 0}
+    (tmp_path / "other").mkdir()
+    plain(tmp_path / "other" / "a", FP8, golden("inputs.safetensors")["normal"])
+    nvfp4(tmp_path / "other" / "b", golden("vectors.safetensors"), [FP8],
+          struct.pack("<f", 0.001))
+    assert compare(ckpt, tmp_path / "other", "nvfp4", check=1)["by_rule"]["wrong"] == 1320
+
+
+def nearest(values, table):
+    """Codes of the nearest entries of an ascending table, ties to the even code."""
+    table = table.astype(np.float64)
+    above = np.clip(np.searchsorted(table, values), 1, len(table) - 1)
+    low, high = values - table[above - 1], table[above] - values
+    return np.where((low < high) | ((low == high) & (above % 2 == 1)), above - 1, above)
+
+
+def quantise(values, whole):
+    """The rule nvfp4-modelopt under a given scale of the tensor: packed codes, scales."""
+    blocks = values.reshape(values.shape[0], -1, 16).astype(np.float32)
+    whole = np.float32(whole)
+    amax = np.abs(blocks).max(2)
+    scales = nearest(np.clip(amax / (np.float32(6) * whole), 2 ** -9, 448).astype(float),
+                     e4m3(np.arange(127)))
+    divisor = (e4m3(scales).astype(np.float32) * whole)[..., None]
+    quotient = (blocks / divisor).astype(np.float64)
+    codes = nearest(np.minimum(np.abs(quotient), 6), e2m1(np.arange(8)))
+    codes = (codes | (quotient < 0) << 3).reshape(values.shape)
+    return (codes[:, ::2] | codes[:, 1::2] << 4).astype(np.uint8), scales.astype(np.uint8)
+
+
+def test_fused_tensors_share_the_larger_scale(ckpt, tmp_path):
+    """w1 is smaller than w3: quantised under the scale of w3 both are right, alone w1 is not."""
+    large = golden("inputs.safetensors")["normal"]
+    codes = np.frombuffer(large.data, "<u2").reshape(large.shape)
+    small = codes - 0x100 * (codes & 0x7F80 > 0x100).astype("<u2")     # quarters
+    values = (small.astype(np.uint32) << 16).view(np.float32)
+    whole = golden("vectors.safetensors")["nvfp4-modelopt/normal/scale2"]
+    packed, scales = quantise(values, np.frombuffer(whole.data, "<f4")[0])
+    made = {"nvfp4-modelopt/normal/codes": Tensor("U8", packed.shape, packed.tobytes()),
+            "nvfp4-modelopt/normal/scale": Tensor("U8", scales.shape, scales.tobytes()),
+            "nvfp4-modelopt/normal/scale2": whole}
+    w1, w3 = "m.experts.0.w1.weight", "m.experts.0.w3.weight"
+    small = Tensor("BF16", large.shape, small.tobytes())
+    for folder, a, more in ("alone", small, {}), ("both", small, {w3: large}):
+        (tmp_path / folder).mkdir()
+        plain(tmp_path / folder / "a", w1, a, more)
+        one = Model(nvfp4(tmp_path / folder / "w1", made, [w1]))
+        two = Model(nvfp4(tmp_path / folder / "w3", golden("vectors.safetensors"), [w3]))
+        if more:
+            one.files["model.safetensors"] |= two.files["model.safetensors"]
+        one.write(tmp_path / folder / "b")
+    doc = compare(ckpt, tmp_path / "both", "nvfp4", check=0)
+    assert doc["by_rule"]["tensors"] == 2 and doc["by_rule"]["wrong"] == 0
+    doc = compare(ckpt, tmp_path / "alone", "nvfp4", check=1)
+    assert doc["by_rule"]["wrong"] > 1000
+
+
+# ---- what is found ----
+
 def test_one_changed_code_is_found(ckpt, tmp_path):
     rule = "fp8-b128-ue8m0"
     pair(tmp_path, rule)
@@ -144,7 +226,7 @@ def test_values_that_no_rule_takes_are_named(ckpt, tmp_path):
 
 @pytest.mark.parametrize("options,word", [
     (["--up-to-rule", "fp8-b128-u8m0"], "fp8-b128-ue8m0"),
-    (["--up-to-rule", "nvfp4"], "whole tensor"),
+    (["--up-to-rule", "nvfp4-cast"], "changes no value"),
     (["--up-to-rule", "fp4"], "no tensor"),
     (["--up-to-rule", "fp8-ue8m0", "--bits"], "--bits")])
 def test_rules_that_cannot_be_checked_are_refused(ckpt, tmp_path, options, word):
