@@ -29,8 +29,8 @@ def pytest_configure(config):
         config.option.reportchars += "s"
 
 
-# A shell starts what runs in its background with SIGINT ignored, and the tools keep that. A handler,
-# as other than SIG_IGN, is back at the default in every program that a test starts.
+# A shell starts what runs in its background with SIGINT ignored, and the tools keep that. A handler
+# (other than SIG_IGN) becomes the default in every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
