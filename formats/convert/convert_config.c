@@ -10,23 +10,25 @@
 #include "formats/mp.h"
 #include "formats/notes.h"
 
-/* 1 if no weight stays quantised: then config.json need not describe the scheme. */
+/* 1 if there are quantised weights and none stays so: config.json need not describe the scheme. */
 static int drops_scheme(const job_plan *plan)
 {
     const plan_policy *policy = &plan->options.policy;
     const ckpt_catalog *logical = plan->source->reading.logical;
     const config_scheme scheme = checkpoint_scheme(plan->source);
+    int has_codes = 0;
 
     if (!plan_is_plain(policy->dtype) || !scheme.is_decoded || scheme.has_others)
         return 0;
     for (size_t i = 0; i < ckpt_catalog_count(logical); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(logical, i);
 
+        has_codes |= t->scale_dtype != CKPT_NONE || ckpt_dtype_bits(t->dtype) < 16;
         if (t->scale_dtype != CKPT_NONE && plan_is_expert(t->name) &&
             !plan_is_plain(policy->experts))
             return 0;
     }
-    return 1;
+    return has_codes;
 }
 
 ckpt_code convert_check_method(const job_plan *plan, ckpt_error *err)

@@ -157,23 +157,23 @@ static ckpt_code check_names(const job_plan *plan, ckpt_error *err)
 static ckpt_code check_effects(const job_plan *plan, ckpt_error *err)
 {
     const convert_options *o = &plan->options;
-    size_t fp8_count = 0;
-    size_t fp4_to_fp8_count = 0;
+    size_t fp8_count = 0, from_fp4_count = 0;
 
     for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++) {
         const ckpt_tensor *from = ckpt_catalog_at(plan->picked->catalog, i);
         const ckpt_tensor *to = ckpt_catalog_at(plan->targets, i);
-        const int is_fp8 = to->dtype == CKPT_F8_E4M3 && to->scale_dtype != CKPT_NONE;
+        const int has_scales = to->scale_dtype != CKPT_NONE;
 
-        fp8_count += (size_t)is_fp8;
-        fp4_to_fp8_count += is_fp8 && from->dtype == CKPT_F4 && from->scale_dtype != CKPT_NONE;
+        fp8_count += to->dtype == CKPT_F8_E4M3 && has_scales;
+        /* The reference keeps FP4 as it is, or makes FP8 of it. */
+        from_fp4_count += has_scales && from->dtype == CKPT_F4 && from->scale_dtype != CKPT_NONE;
     }
     if (o->policy.scale_dtype != CKPT_NONE && fp8_count == 0)
         return ckpt_fail(err, CKPT_E_USAGE, "--scale-dtype is about the scales of FP8 weights, but "
                          "the result has none: leave it out");
-    if (o->match_reference && fp4_to_fp8_count == 0)
-        return ckpt_fail(err, CKPT_E_USAGE, "--match-reference is about weights that go from FP4 "
-                         "to FP8, but none does: leave it out");
+    if (o->match_reference && from_fp4_count == 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--match-reference is about FP4 weights that stay FP4 "
+                         "or become FP8, but there are none: leave it out");
     return CKPT_OK;
 }
 

@@ -119,7 +119,7 @@ def test_a_plan_to_fetch_all_again_needs_the_room_for_all(ckpt, small_disk):
         assert plan["reuse_bytes"] == 0 and {f["action"] for f in plan["files"]} == {"fetch"}
         assert download("--dry-run").json["space_bytes"] == 0
         failed = download("--force-download", check=2)
-        assert failed.json["reason"] == "disk" and "too small" in failed.err
+        assert failed.json["reason"] == "disk" and "not enough disk space" in failed.err
         download()
 
 

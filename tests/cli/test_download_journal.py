@@ -237,4 +237,5 @@ def test_a_disk_with_nothing_free_is_refused_before_the_first_byte(ckpt, hub, sm
             f.write(bytes(4096))
     assert os.statvfs(disk).f_bavail == 0
     failed = download(check=2)
-    assert failed.json["reason"] == "disk" and "too small" in failed.err and hub.payload == 0
+    assert failed.json["reason"] == "disk" and hub.payload == 0
+    assert "not enough disk space" in failed.err

@@ -111,7 +111,7 @@ def test_another_layout_does_not_go_on_in_the_same_folder(job, fault, other):
     """It would leave files of both, or one's boxes beside the other's arguments."""
     target = job.new_target()
     job.run(target, check=-signal.SIGKILL, env=fault.env("write:kill:40", partial(target)))
-    assert "unfinished run with other options" in job.run(target, *other, check=2).err
+    assert "unfinished run with different options" in job.run(target, *other, check=2).err
     job.finish(target)
 
 
