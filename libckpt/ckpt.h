@@ -167,6 +167,8 @@ typedef struct {
     uint32_t block_cols;         /* UINT32_MAX: all of a row */
     uint32_t rank;
     uint32_t file;               /* number of the file that holds it, or its first piece */
+    uint32_t is_linear;          /* of what a family expects: a weight that its quantised forms have
+                                    as codes; no other tensor is ever quantised */
     uint64_t shape[CKPT_RANK_MAX];   /* elements; for packed F4 the logical columns */
     uint64_t offset;             /* of its data in that file; stored tensors only */
 } ckpt_tensor;

@@ -394,8 +394,8 @@ static ckpt_code take_encoding(parser *p, family_encoding *out)
         return code;
     if (family_encoding_find(word, out))
         return CKPT_OK;
-    return FAIL(p, "'%s' is not an encoding: expected f32 bf16 f16 i64 i32 fp8 fp4, or "
-                   "fp8 with a block: fp8:128x128 fp8:32x32 fp8:1x32 fp8:row", word);
+    return FAIL(p, "'%s' is not an encoding: expected f32 bf16 linear f16 i64 i32 fp8 "
+                   "fp4, or fp8 with a block: fp8:128x128 fp8:32x32 fp8:1x32 fp8:row", word);
 }
 
 /* EXPR[,EXPR]... */
@@ -474,7 +474,7 @@ static ckpt_code parse_detect(parser *p)
     return code;
 }
 
-/* blocks fp8 128x128: of the fp8 that says none. */
+/* blocks fp8:128x128 [f32]: of the fp8 that says none. */
 static ckpt_code parse_blocks(parser *p)
 {
     ckpt_family *f = p->family;
@@ -489,6 +489,8 @@ static ckpt_code parse_blocks(parser *p)
     if ((code = take_encoding(p, &encoding)) != CKPT_OK)
         return code;
     f->fp8 = encoding.scaled;
+    if (take_if(p, "f32"))
+        f->scale_dtype = CKPT_F32;
     return expect_end(p);
 }
 
@@ -766,6 +768,7 @@ ckpt_code family_parse(const char *text, size_t size, const char *subject, ckpt_
         return fail_memory(&p);
     arena_init(&family->memory);
     family->fp8 = ENCODING_COUNT;
+    family->scale_dtype = CKPT_NONE;
     p.family = family;
     family->subject = arena_strdup(&family->memory, subject, strlen(subject));
     p.text = arena_strdup(&family->memory, text, size);

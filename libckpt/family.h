@@ -6,9 +6,10 @@
  *   family deepseek_v4
  *   detect model_type deepseek_v4            config member that has one of these strings, or
  *                                            without strings: that is there. All lines must hold
- *   blocks fp8:128x128                       what fp8 without a block means: quantised checkpoints
+ *   blocks fp8:128x128 [f32]                 what fp8 without a block means: quantised checkpoints
  *                                            of the family have this and no other. Without a line
- *                                            they have what their config tells
+ *                                            they have what their config tells. With f32 their
+ *                                            scales are F32 numbers
  *   experts-told-by expert_dtype             config member that has the encoding of fp4 tensors,
  *                                            "fp4" or "fp8", and is written with it
  *   others keep                              tensors that the text does not have are no error
@@ -37,16 +38,22 @@
  * holds. A variable is set once; those that a block sets are forgotten at each step of its
  * indexes. Lists, indexes and parts stand before their use.
  *
- * Encodings: f32 bf16 f16 i64 i32, fp8 (E4M3 with the family's blocks) or fp8:32x32, fp8:1x32,
- * fp8:row with its own, fp4 (E2M1 in I8, 1x32; becomes fp8 when the member of experts-told-by is
- * "fp8", and when the config has none, as that of a BF16 checkpoint, and some rows are not whole
- * groups). Scales are E8M0, or F32 when experts are fp8 and the config has no scale_fmt "ue8m0" in
- * its quantization_config. An expression is a chain of + - * / % over integers, variables and
- * r[one variable or number], evaluated left to right in checked 64-bit arithmetic; a difference
- * below zero and a division with a rest are errors.
+ * Encodings: f32 bf16 f16 i64 i32; linear (BF16, a weight that quantised forms of the family have
+ * as codes); fp8 (E4M3 with the family's blocks) or fp8:32x32, fp8:1x32, fp8:row with its own; fp4
+ * (E2M1 in I8, 1x32; becomes fp8 when the member of experts-told-by is "fp8", and when the config
+ * has none, as that of a BF16 checkpoint, and some rows are not whole groups). What is neither
+ * linear nor fp8 nor fp4 is never quantised. Scales are as the blocks line has them, else E8M0, or
+ * F32 when experts are fp8 and the config has no scale_fmt "ue8m0" in its quantization_config.
  *
- * Names obey two rules: routed experts have components `experts` and a number (ckpt-convert's
- * --experts); next-token blocks are mtp.* (not in the digest `main`, digest.h).
+ * An expression is a chain of + - * / % over integers, variables and r[one variable or number],
+ * evaluated left to right in checked 64-bit arithmetic; a difference below zero and a division with
+ * a rest are errors.
+ *
+ * Names are the family's own, whatever a map calls them, and obey rules that the digest and the
+ * options go by: routed experts have the components `experts` and a number, shared experts a
+ * component `shared_experts` or `shared_expert`, attention `attn` or `self_attn`, and next-token
+ * blocks are mtp.{m}.* (not in the digest `main`, digest.h). Layers are layers.{l}.*, without the
+ * prefix that other software puts in front.
  */
 #ifndef CKPT_FAMILY_H
 #define CKPT_FAMILY_H

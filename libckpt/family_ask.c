@@ -12,17 +12,18 @@ int family_encoding_find(const char *word, family_encoding *out)
         const char *word;
         family_encoding encoding;
     } words[] = {
-        { "f32", { CKPT_F32, ENCODING_COUNT, 0 } },
-        { "bf16", { CKPT_BF16, ENCODING_COUNT, 0 } },
-        { "f16", { CKPT_F16, ENCODING_COUNT, 0 } },
-        { "i64", { CKPT_I64, ENCODING_COUNT, 0 } },
-        { "i32", { CKPT_I32, ENCODING_COUNT, 0 } },
-        { "fp8", { CKPT_NONE, ENCODING_FP8_128, 1 } },
-        { "fp8:128x128", { CKPT_NONE, ENCODING_FP8_128, 0 } },
-        { "fp8:32x32", { CKPT_NONE, ENCODING_FP8_32, 0 } },
-        { "fp8:1x32", { CKPT_NONE, ENCODING_FP8_1X32, 0 } },
-        { "fp8:row", { CKPT_NONE, ENCODING_FP8_ROW, 0 } },
-        { "fp4", { CKPT_NONE, ENCODING_FP4_32, 0 } },
+        { "f32", { CKPT_F32, ENCODING_COUNT, 0, 0 } },
+        { "bf16", { CKPT_BF16, ENCODING_COUNT, 0, 0 } },
+        { "linear", { CKPT_BF16, ENCODING_COUNT, 0, 1 } },
+        { "f16", { CKPT_F16, ENCODING_COUNT, 0, 0 } },
+        { "i64", { CKPT_I64, ENCODING_COUNT, 0, 0 } },
+        { "i32", { CKPT_I32, ENCODING_COUNT, 0, 0 } },
+        { "fp8", { CKPT_NONE, ENCODING_FP8_128, 1, 1 } },
+        { "fp8:128x128", { CKPT_NONE, ENCODING_FP8_128, 0, 1 } },
+        { "fp8:32x32", { CKPT_NONE, ENCODING_FP8_32, 0, 1 } },
+        { "fp8:1x32", { CKPT_NONE, ENCODING_FP8_1X32, 0, 1 } },
+        { "fp8:row", { CKPT_NONE, ENCODING_FP8_ROW, 0, 1 } },
+        { "fp4", { CKPT_NONE, ENCODING_FP4_32, 0, 1 } },
     };
 
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)

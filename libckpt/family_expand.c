@@ -307,7 +307,9 @@ static ckpt_code read_encodings(expander *x)
     x->experts_told = experts != NULL;
     x->experts_fp8 = x->experts_told ? strcmp(experts, "fp8") == 0 : x->broken_groups;
     x->scale_dtype = CKPT_F8_E8M0;
-    if (x->experts_fp8 && (format == NULL || strcmp(format, "ue8m0") != 0))
+    if (x->family->scale_dtype != CKPT_NONE)
+        x->scale_dtype = x->family->scale_dtype;
+    else if (x->experts_fp8 && (format == NULL || strcmp(format, "ue8m0") != 0))
         x->scale_dtype = CKPT_F32;
     return CKPT_OK;
 }
@@ -441,6 +443,7 @@ static void set_encoding(expander *x, ckpt_tensor *tensor)
     const family_encoding *encoding = &x->line->encoding;
     const encoding_id fp8 = x->family->fp8 == ENCODING_COUNT ? ENCODING_FP8_128 : x->family->fp8;
 
+    tensor->is_linear = (uint32_t)encoding->is_linear;
     if (encoding->dtype != CKPT_NONE) {
         tensor->dtype = encoding->dtype;
     } else if (encoding->scaled == ENCODING_FP4_32 && !x->experts_fp8) {

@@ -82,6 +82,7 @@ typedef struct {
     ckpt_dtype dtype;                  /* plain; CKPT_NONE: scaled */
     encoding_id scaled;
     int is_usual;                      /* fp8 alone: of the family's blocks */
+    int is_linear;                     /* codes in quantised forms */
 } family_encoding;
 
 typedef enum {
@@ -126,6 +127,7 @@ struct ckpt_family {
     family_line *lines;                /* malloc'd */
     uint32_t line_count;
     encoding_id fp8;                   /* ENCODING_COUNT: no blocks line */
+    ckpt_dtype scale_dtype;            /* of the blocks line; CKPT_NONE: it has none */
     int keeps_others;
     const char *expert_member;         /* or NULL */
     uint32_t symbol_count;

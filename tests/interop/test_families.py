@@ -139,4 +139,23 @@ def test_other_tensors_stay_and_missing_ones_are_named(ckpt, tmp_path):
     del tensors["model.layers.1.mlp.up_proj.weight"]
     safetensors_torch.save_file(tensors, path)
     error = ckpt("ckpt-inspect", tmp_path / "model", check=2).err
-    assert "'model.layers.1.mlp.up_proj.weight'" in error
+    assert "'layers.1.mlp.up_proj.weight'" in error
+
+
+def test_a_model_saved_without_its_head_keeps_its_names(ckpt, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS["llama-tied"]))
+    ckpt("ckpt-synth", "--config", tmp_path / "config.json", tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    bare = {name.removeprefix("model."): t for name, t in safetensors_torch.load_file(path).items()}
+    (tmp_path / "base").mkdir()
+    safetensors_torch.save_file(bare, tmp_path / "base" / "model.safetensors")
+    (tmp_path / "base" / "config.json").write_text(json.dumps(CONFIGS["llama-tied"]))
+    ckpt("ckpt-convert", tmp_path / "base", tmp_path / "copy")
+    assert set(safetensors_torch.load_file(tmp_path / "copy" / "model.safetensors")) == set(bare)
+    ckpt("ckpt-verify", "compare", tmp_path / "base", tmp_path / "model")
+
+
+def test_names_are_canonical_without_the_prefix(ckpt, model):
+    config, source = model
+    names = ckpt("ckpt-verify", "digest", "--tensors", source).out
+    assert "  layers.0.input_layernorm.weight" in names and "model." not in names

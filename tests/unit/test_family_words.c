@@ -109,6 +109,39 @@ static void test_fp8_has_the_blocks_of_its_word_or_of_the_family(void **state)
                         "tensor b fp8:1x32 64,64 file 1\ntensor c fp8:128x128 64,64 file 1\n",
                    config, "a [64, 64] F8_E4M3 32x32 F8_E8M0\nb [64, 64] F8_E4M3 1x32 F8_E8M0\n"
                    "c [64, 64] F8_E4M3 128x128 F8_E8M0\n");
+    assert_tensors(HEAD "blocks fp8:128x128 f32\ntensor a fp8 576,64 file 1\n", config,
+                   "a [576, 64] F8_E4M3 128x128 F32\n");
+}
+
+/* What an expanded text says of the one tensor that it has. */
+static ckpt_tensor only_tensor(const char *text)
+{
+    ckpt_family *family = parse_text(text, strlen(text));
+    json_document *document;
+    ckpt_catalog *catalog;
+    ckpt_tensor tensor;
+
+    assert_int_equal(json_parse("{}", 2, "config", &document, NULL), CKPT_OK);
+    assert_int_equal(family_expand(family, json_root(document), &catalog, NULL), CKPT_OK);
+    assert_int_equal(ckpt_catalog_count(catalog), 1);
+    tensor = *ckpt_catalog_at(catalog, 0);
+    catalog_free(catalog);
+    json_free(document);
+    family_free(family);
+    return tensor;
+}
+
+static void test_weights_that_quantised_forms_have_as_codes_are_marked(void **state)
+{
+    const ckpt_tensor linear = only_tensor(HEAD "tensor a linear 64,64 file 1\n");
+
+    (void)state;
+    assert_int_equal(linear.dtype, CKPT_BF16);
+    assert_int_equal(linear.scale_dtype, CKPT_NONE);
+    assert_true(linear.is_linear);
+    assert_true(only_tensor(HEAD "tensor a fp8 64,64 file 1\n").is_linear);
+    assert_true(only_tensor(HEAD "tensor a fp4 64,64 file 1\n").is_linear);
+    assert_false(only_tensor(HEAD "tensor a bf16 64,64 file 1\n").is_linear);
 }
 
 static void test_detect_lines_ask_for_values_or_members(void **state)
@@ -171,6 +204,7 @@ int main(void)
         cmocka_unit_test(test_members_have_paths_spellings_and_flags),
         cmocka_unit_test(test_lines_count_for_members_of_a_list),
         cmocka_unit_test(test_fp8_has_the_blocks_of_its_word_or_of_the_family),
+        cmocka_unit_test(test_weights_that_quantised_forms_have_as_codes_are_marked),
         cmocka_unit_test(test_detect_lines_ask_for_values_or_members),
         cmocka_unit_test(test_families_say_what_they_are_asked),
     };
