@@ -74,6 +74,7 @@ typedef struct {
 typedef struct {
     int with_index;                 /* even if a single file needs none */
     const json_value *config;       /* of the source, or NULL */
+    const ckpt_map *map;            /* by which it is written; NULL: tensors keep their names */
     const ckpt_catalog *targets;
     const format_sharding *sharding;
 } format_finish;

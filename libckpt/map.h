@@ -28,6 +28,10 @@
  *                                             of layer {l}. Without a line it is the last
  *   extra  STORED empty|none                  beside X.weight strict loaders of Megatron want the
  *                                             bytes X._extra_state: an empty tensor, or None
+ *   arg    NAME EXPR                          an argument of the trainer that is stored beside the
+ *                                             weights: a number out of config.json (below). Without
+ *                                             its members in the config the next line of the name
+ *                                             counts, if there is one
  *   encode LOGICAL DTYPE                      a weight that this layout keeps in a plain dtype
  *   plain  LOGICAL REASON...                  a weight that a reader of these names misreads when
  *                                             it is quantised
@@ -125,6 +129,11 @@ typedef struct {
 } map_encode;
 
 typedef struct {
+    const char *name;
+    const char *expression;                 /* config_number.h */
+} map_arg;
+
+typedef struct {
     const char *logical;                    /* pattern */
     const char *names[MAP_MODULE_NAMES_MAX];    /* patterns */
     size_t name_count;
@@ -146,6 +155,8 @@ typedef struct {
     size_t extra_count;
     map_encode *encodes;                    /* malloc'd */
     size_t encode_count;
+    map_arg *args;                          /* malloc'd */
+    size_t arg_count;
     map_module *modules;                    /* malloc'd */
     size_t module_count;
 } ckpt_map;

@@ -141,6 +141,9 @@ ckpt_code map_bind(ckpt_map *map, const json_value *config, ckpt_error *err)
         code = bind_shift(&map->memory, config, &map->stages[i].stored, err);
     for (size_t i = 0; i < map->extra_count && code == CKPT_OK; i++)
         code = bind_shift(&map->memory, config, &map->extras[i].stored, err);
+    for (size_t i = 0; i < map->module_count && code == CKPT_OK; i++)
+        for (size_t n = 0; n < map->modules[i].name_count && code == CKPT_OK; n++)
+            code = bind_shift(&map->memory, config, &map->modules[i].names[n], err);
     if (code == CKPT_E_FORMAT && err != NULL)
         return ckpt_fail(err, code, "%s, and the %s names of %s need it", err->text, map->names,
                          map->family);

@@ -409,6 +409,34 @@ static ckpt_code parse_encode(map_parser *p, char *text)
     return CKPT_OK;
 }
 
+static ckpt_code keep_word(map_parser *p, const char *word, const char **out)
+{
+    *out = arena_strdup(&p->map->memory, word, strlen(word));
+    return *out == NULL ? ckpt_fail_memory(p->err, "a map", strlen(word)) : CKPT_OK;
+}
+
+static ckpt_code parse_arg(map_parser *p, char *text)
+{
+    ckpt_map *map = p->map;
+    const char *name = take_word(&text);
+    const char *expression = take_word(&text);
+    map_arg *args;
+    ckpt_code code;
+
+    if (name == NULL || expression == NULL || *skip_blanks(text) != '\0')
+        return parse_fail(p, "expected a name and an expression:", name);
+    if (!config_expression_is_valid(expression))
+        return parse_fail(p, "not an expression:", expression);
+    if ((args = grow(map->args, map->arg_count, sizeof *args)) == NULL)
+        return parse_fail(p, "too many lines at", name);
+    map->args = args;
+    if ((code = keep_word(p, name, &args[map->arg_count].name)) != CKPT_OK ||
+        (code = keep_word(p, expression, &args[map->arg_count].expression)) != CKPT_OK)
+        return code;
+    map->arg_count++;
+    return CKPT_OK;
+}
+
 static ckpt_code parse_module(map_parser *p, char *text)
 {
     ckpt_map *map = p->map;
@@ -472,6 +500,8 @@ static ckpt_code parse_line(map_parser *p, char *text)
         return parse_extra(p, text);
     if (strcmp(word, "encode") == 0)
         return parse_encode(p, text);
+    if (strcmp(word, "arg") == 0)
+        return parse_arg(p, text);
     if (strcmp(word, "scale") == 0)
         single = &map->scale_suffix;
     else if (strcmp(word, "map") == 0)
@@ -541,6 +571,7 @@ void map_free(ckpt_map *map)
     free(map->stages);
     free(map->extras);
     free(map->encodes);
+    free(map->args);
     free(map->modules);
     free(map);
 }

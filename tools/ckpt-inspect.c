@@ -10,6 +10,7 @@
 #include "open_options.h"
 #include "formats/format.h"
 #include "formats/ids.h"
+#include "libckpt/config_number.h"
 #include "libckpt/text.h"
 #include "verify/json_line.h"
 #include "verify/statistics_put.h"
@@ -220,21 +221,23 @@ static void print_total(const inspect_total *total, const char *label)
 /* The most interesting members of config.json. */
 static void print_config(const ckpt_checkpoint *c)
 {
-    static const char *const keys[] = { "model_type", "num_hidden_layers", "hidden_size",
-                                        "n_routed_experts", "num_nextn_predict_layers",
-                                        "vocab_size", "torch_dtype", "expert_dtype" };
+    static const char *const keys[] = {
+        "model_type", "num_hidden_layers", "hidden_size", "n_routed_experts", "num_experts",
+        "num_local_experts", "num_nextn_predict_layers", "vocab_size", "torch_dtype|dtype",
+        "expert_dtype" };
     const char *word = "config    ";
 
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        const json_value *value = c->config == NULL ? NULL : json_member(json_root(c->config),
-                                                                         keys[i]);
+        const json_value *value =
+            c->config == NULL ? NULL : config_member(json_root(c->config), keys[i]);
+        const int length = (int)strcspn(keys[i], "|");
         const char *text = json_string(value);
         uint64_t number;
 
         if (text != NULL)
-            printf("%s%s %s", word, keys[i], cli_name(text));
+            printf("%s%.*s %s", word, length, keys[i], cli_name(text));
         else if (json_u64(value, &number))
-            printf("%s%s %" PRIu64, word, keys[i], number);
+            printf("%s%.*s %" PRIu64, word, length, keys[i], number);
         else
             continue;
         word = ", ";

@@ -6,6 +6,7 @@
 #include "tools/cli/cli.h"
 #include "formats/hf.h"
 #include "formats/maps.h"
+#include "libckpt/config_number.h"
 #include "libckpt/output.h"
 #include "libckpt/synth.h"
 
@@ -20,8 +21,8 @@ static struct {
 } opt = { .common = CLI_COMMON_DEFAULTS, .layers = UINT64_MAX, .seed = 1 };
 
 static const cli_option options[] = {
-    { CLI_STRING, "config", "FILE|flash|pro|tiny", &opt.config,
-      "a config.json or a built-in model (required)" },
+    { CLI_STRING, "config", "FILE|NAME", &opt.config,
+      "a config.json, or a built-in one (required): flash, pro and tiny of DeepSeek-V4; v3, kimi-k2" },
     { CLI_COUNT, "layers", "N", &opt.layers,
       "write only the first N layers and the MTP blocks (default: all)" },
     { CLI_U64, "seed", "S", &opt.seed, "random seed of the values (default 1)" },
@@ -46,7 +47,8 @@ static const cli_command command = {
     .summary = "write an official-layout checkpoint with synthetic values",
     .usage = "[OPTIONS] --config CONFIG DST",
     .description =
-        "Writes a checkpoint of a known model family (DeepSeek-V4) with the names, dtypes, shapes "
+        "Writes a checkpoint of a known model family (DeepSeek-V4 and V3, Kimi-K2, Qwen3-MoE, "
+        "Llama) with the names, dtypes, shapes "
         "and files of the official release, for tests, benchmarks and full-scale dry runs. Codes "
         "and scales are distributed like those of real weights. The bytes depend only on the "
         "config and the seed.",
@@ -77,16 +79,14 @@ typedef struct {
 /* Read the config that --config names. Refuses a DST that would replace it. */
 static ckpt_code read_config(synth_job *job, const char *path, ckpt_error *err)
 {
-    char name[64];
     const ckpt_builtin_map *builtin;
     size_t size = 0;
     ckpt_code code = CKPT_OK;
 
     if (opt.config == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--config is missing: expected FILE, flash, pro or "
-            "tiny");
-    snprintf(name, sizeof name, "deepseek_v4.%s.json", opt.config);
-    builtin = maps_find(name);
+        return ckpt_fail(err, CKPT_E_USAGE, "--config is missing: expected FILE, flash, pro, "
+                         "tiny, v3 or kimi-k2");
+    builtin = maps_find_config(opt.config);
     if (builtin == NULL) {
         if ((code = output_check_apart(path, opt.config, err)) == CKPT_OK)
             code = file_read_named(opt.config, CONFIG_BYTES_MAX, &job->text, &size, err);
@@ -206,7 +206,9 @@ static ckpt_code plan(synth_job *job, const char *path, ckpt_error *err)
         (code = map_write(&(map_write_input){ job->map, job->logical, NULL },
                           job->store->catalog, &job->layout, err)) != CKPT_OK)
         return code;
-    json_u64(json_member(json_root(job->config), "n_routed_experts"), &job->expert_count);
+    config_number(config_member(json_root(job->config),
+                                "n_routed_experts|num_experts|num_local_experts"),
+                  &job->expert_count);
     code = format_hf.lay_out(job->store, err);
     return code == CKPT_OK ? plan_values(job, err) : code;
 }

@@ -185,6 +185,7 @@ ckpt_code job_output_write_index(const job_output *output, ckpt_error *err)
     const format_finish info = {
         .with_index = plan->with_index,
         .config = plan->source->config == NULL ? NULL : json_root(plan->source->config),
+        .map = plan->map,
         .targets = plan->targets,
         .sharding = &plan->options.sharding,
     };

@@ -5,6 +5,7 @@
 
 #include "common_pt.h"
 #include "dcp_metadata.h"
+#include "libckpt/config_number.h"
 #include "libckpt/json.h"
 #include "libckpt/size.h"
 #include "torch_dist.h"
@@ -271,30 +272,20 @@ out:
     return code;
 }
 
-/* The arguments that loaders and converters read, from config.json. */
-static size_t fill_args(const json_value *config, common_arg *args, size_t most)
+/* The arguments that loaders and converters read, as the map makes them of config.json. */
+static size_t fill_args(const format_finish *info, common_arg *args, size_t most)
 {
-    static const char *const pairs[][2] = {
-        { "num_layers", "num_hidden_layers" },
-        { "num_experts", "n_routed_experts" },
-        { "vocab_size", "vocab_size" },
-        { "padded_vocab_size", "vocab_size" },
-        { "hidden_size", "hidden_size" },
-        { "num_attention_heads", "num_attention_heads" },
-        { "num_query_groups", "num_key_value_heads" },
-        { "kv_channels", "head_dim" },
-        { "moe_ffn_hidden_size", "moe_intermediate_size" },
-        { "moe_router_topk", "num_experts_per_tok" },
-        { "max_position_embeddings", "max_position_embeddings" },
-    };
     size_t count = 0;
 
-    for (size_t i = 0; i < sizeof pairs / sizeof *pairs && count < most; i++) {
+    for (size_t i = 0; info->map != NULL && i < info->map->arg_count && count < most; i++) {
+        const map_arg *arg = &info->map->args[i];
         uint64_t number;
 
-        if (!json_u64(json_member(config, pairs[i][1]), &number) || number > INT64_MAX)
+        if ((count > 0 && strcmp(args[count - 1].name, arg->name) == 0) ||
+            config_expression(info->config, arg->expression, &number, NULL) != CKPT_OK ||
+            number > INT64_MAX)
             continue;
-        args[count].name = pairs[i][0];
+        args[count].name = arg->name;
         args[count].kind = COMMON_INT;
         args[count++].integer = (int64_t)number;
     }
@@ -303,7 +294,7 @@ static size_t fill_args(const json_value *config, common_arg *args, size_t most)
 
 static ckpt_code write_common(const ckpt_store *store, const format_finish *info, ckpt_error *err)
 {
-    enum { ARGS_MAX = 24 };
+    enum { ARGS_MAX = 32 };
     const format_sharding *s = info->sharding;
     common_arg args[ARGS_MAX] = { { .name = "tensor_model_parallel_size", .kind = COMMON_INT,
                                     .integer = s->tp > 0 ? s->tp : 1 },
@@ -318,7 +309,7 @@ static ckpt_code write_common(const ckpt_store *store, const format_finish *info
     size_t size = 0;
     ckpt_code code;
 
-    common.arg_count += fill_args(info->config, args + 4, ARGS_MAX - 4);
+    common.arg_count += fill_args(info, args + 4, ARGS_MAX - 4);
     if (s->iteration != NULL && strcmp(s->iteration, "release") != 0)
         common.iteration = strtoll(s->iteration + strlen("iter_"), NULL, 10);
     if ((code = common_pt_write(&common, &bytes, &size, err)) == CKPT_OK)

@@ -11,6 +11,9 @@ import torch.distributed.checkpoint as dcp                                   # n
 
 COMMON = {"vocab_size": 48, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
           "num_key_value_heads": 2, "intermediate_size": 40, "dtype": "bfloat16"}
+MLA = {"num_key_value_heads": 4, "moe_intermediate_size": 24, "n_routed_experts": 4,
+       "n_shared_experts": 1, "q_lora_rank": 20, "kv_lora_rank": 12, "qk_nope_head_dim": 16,
+       "qk_rope_head_dim": 8, "v_head_dim": 16}
 CONFIGS = {
     "llama": {**COMMON, "model_type": "llama", "tie_word_embeddings": False},
     "llama-tied": {**COMMON, "model_type": "llama", "tie_word_embeddings": True,
@@ -22,15 +25,25 @@ CONFIGS = {
     "qwen3-moe-steps": {**COMMON, "model_type": "qwen3_moe", "num_local_experts": 4,
                         "head_dim": 16, "moe_intermediate_size": 24, "decoder_sparse_step": 2,
                         "attention_bias": True, "tie_word_embeddings": True},
+    "deepseek-v3": {**COMMON, **MLA, "model_type": "deepseek_v3", "first_k_dense_replace": 1,
+                    "num_nextn_predict_layers": 1},
+    "kimi-k2": {**COMMON, **MLA, "model_type": "kimi_k2", "first_k_dense_replace": 2,
+                "q_lora_rank": None, "n_shared_experts": 2, "qk_nope_head_dim": 24},
 }
 
 
 @pytest.fixture(params=CONFIGS)
 def model(request, ckpt, tmp_path):
-    """(config, folder) of a checkpoint with synthetic values."""
+    """(config, folder) of a checkpoint with synthetic values, in BF16."""
     (tmp_path / "config.json").write_text(json.dumps(CONFIGS[request.param]))
-    ckpt("ckpt-synth", "--config", tmp_path / "config.json", tmp_path / "model")
+    ckpt("ckpt-synth", "--config", tmp_path / "config.json", tmp_path / "synth")
+    ckpt("ckpt-convert", "--dtype", "bf16", tmp_path / "synth", tmp_path / "model")
     return CONFIGS[request.param], tmp_path / "model"
+
+
+def load(folder):
+    return {name: tensor for path in folder.glob("*.safetensors")
+            for name, tensor in safetensors_torch.load_file(path).items()}
 
 
 def qkv(config, tensors, layer, kind):
@@ -41,8 +54,20 @@ def qkv(config, tensors, layer, kind):
                                                v.chunk(groups)))))
 
 
-def layer_keys(config, t, layer):
-    """{key of a layer: its tensor} of Megatron, from the tensors of Hugging Face."""
+def latent_keys(t, head):
+    """Keys of attention with latent keys and values."""
+    names = {"linear_q_down_proj.weight": "q_a_proj", "linear_q_up_proj.weight": "q_b_proj",
+             "linear_q_up_proj.layer_norm_weight": "q_a_layernorm", "linear_q_proj.weight": "q_proj",
+             "linear_kv_down_proj.weight": "kv_a_proj_with_mqa",
+             "linear_kv_up_proj.weight": "kv_b_proj",
+             "linear_kv_up_proj.layer_norm_weight": "kv_a_layernorm",
+             "linear_proj.weight": "o_proj"}
+    keys = {f"self_attention.{key}": t[f"{head}self_attn.{name}.weight"]
+            for key, name in names.items() if f"{head}self_attn.{name}.weight" in t}
+    return {"input_layernorm.weight": t[head + "input_layernorm.weight"], **keys}
+
+
+def attention_keys(config, t, layer):
     head = f"model.layers.{layer}."
     keys = {f"self_attention.linear_qkv.{kind}": qkv(config, t, layer, kind)
             for kind in ("weight", "bias") if f"{head}self_attn.q_proj.{kind}" in t}
@@ -50,14 +75,23 @@ def layer_keys(config, t, layer):
     for kind in ("weight", "bias"):
         if f"{head}self_attn.o_proj.{kind}" in t:
             keys["self_attention.linear_proj." + kind] = t[f"{head}self_attn.o_proj.{kind}"]
-        if f"{head}mlp.gate_proj.{kind}" in t:
-            keys["mlp.linear_fc1." + kind] = torch.cat(
-                [t[f"{head}mlp.gate_proj.{kind}"], t[f"{head}mlp.up_proj.{kind}"]])
-            keys["mlp.linear_fc2." + kind] = t[f"{head}mlp.down_proj.{kind}"]
     for part in "qk":
         if f"{head}self_attn.{part}_norm.weight" in t:
             norm = t[f"{head}self_attn.{part}_norm.weight"]
             keys[f"self_attention.{part}_layernorm.weight"] = norm
+    return keys
+
+
+def layer_keys(config, t, layer):
+    """{key of a layer: its tensor} of Megatron, from the tensors of Hugging Face."""
+    head = f"model.layers.{layer}."
+    is_latent = f"{head}self_attn.kv_b_proj.weight" in t
+    keys = latent_keys(t, head) if is_latent else attention_keys(config, t, layer)
+    for kind in ("weight", "bias"):
+        if f"{head}mlp.gate_proj.{kind}" in t:
+            keys["mlp.linear_fc1." + kind] = torch.cat(
+                [t[f"{head}mlp.gate_proj.{kind}"], t[f"{head}mlp.up_proj.{kind}"]])
+            keys["mlp.linear_fc2." + kind] = t[f"{head}mlp.down_proj.{kind}"]
     norm = t[head + "post_attention_layernorm.weight"]
     if head + "mlp.gate.weight" not in t:
         keys["mlp.linear_fc1.layer_norm_weight"] = norm
@@ -69,6 +103,27 @@ def layer_keys(config, t, layer):
         [torch.cat([t[expert.format(e, "gate")], t[expert.format(e, "up")]]) for e in range(4)])
     keys["mlp.experts.experts.linear_fc2.weight"] = torch.stack(
         [t[expert.format(e, "down")] for e in range(4)])
+    if head + "mlp.gate.e_score_correction_bias" in t:
+        keys["mlp.router.expert_bias"] = t[head + "mlp.gate.e_score_correction_bias"]
+    shared = head + "mlp.shared_experts.{}_proj.weight"
+    if shared.format("up") in t:
+        keys["mlp.shared_experts.linear_fc1.weight"] = torch.cat(
+            [t[shared.format("gate")], t[shared.format("up")]])
+        keys["mlp.shared_experts.linear_fc2.weight"] = t[shared.format("down")]
+    return keys
+
+
+def block_keys(config, t):
+    """Keys of the blocks that predict more tokens."""
+    keys = {}
+    for m in range(config.get("num_nextn_predict_layers", 0)):
+        layer = config["num_hidden_layers"] + m
+        names = {"enorm": "enorm", "hnorm": "hnorm", "eh_proj": "eh_proj",
+                 "final_layernorm": "shared_head.norm"}
+        keys.update({f"mtp.layers.{m}.{key}.weight": t[f"model.layers.{layer}.{name}.weight"]
+                     for key, name in names.items()})
+        keys.update({f"mtp.layers.{m}.transformer_layer.{key}": tensor
+                     for key, tensor in layer_keys(config, t, layer).items()})
     return keys
 
 
@@ -91,19 +146,21 @@ def megatron_keys(config, t):
 def test_a_checkpoint_goes_to_torch_dist_and_back(ckpt, model, tmp_path):
     config, source = model
     ckpt("ckpt-shard", "--layout", "torch_dist", source, tmp_path / "dist")
-    ckpt("ckpt-shard", "--layout", "hf", tmp_path / "dist", tmp_path / "back")
-    weights = [path.name for path in source.glob("*.safetensors")]
-    assert weights == ["model.safetensors"]
+    blocks = config.get("num_nextn_predict_layers", 0)
+    fill = ("--like", source, "--fill-from", source) if blocks else ()
+    ckpt("ckpt-shard", "--layout", "hf", *fill, tmp_path / "dist", tmp_path / "back")
+    weights = {path.name for path in source.glob("*.safetensors")}
+    assert {path.name for path in (tmp_path / "back").glob("*.safetensors")} == weights
     for name in (*weights, "config.json"):
         assert (tmp_path / "back" / name).read_bytes() == (source / name).read_bytes(), name
-    ckpt("ckpt-verify", "compare", source, tmp_path / "dist")
+    ckpt("ckpt-verify", "compare", *(["--main"] if blocks else []), source, tmp_path / "dist")
 
 
 @pytest.mark.parametrize("options", [(), ("--tp", "1"), ("--files", "rank", "--ep", "2")])
 def test_torch_reads_what_megatron_would_have_packed(ckpt, model, tmp_path, options):
     config, source = model
     ckpt("ckpt-shard", "--layout", "torch_dist", *options, source, tmp_path / "dist")
-    want = megatron_keys(config, safetensors_torch.load_file(source / "model.safetensors"))
+    want = megatron_keys(config, load(source))
     state = {key: torch.zeros_like(tensor) for key, tensor in want.items()}
     folder = tmp_path / "dist" / "release"
     stored = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
@@ -113,8 +170,32 @@ def test_torch_reads_what_megatron_would_have_packed(ckpt, model, tmp_path, opti
         assert torch.equal(state[key].view(torch.int16), tensor.view(torch.int16)), key
 
 
+def save_dist(folder, config, tensors):
+    """A torch_dist checkpoint as a trainer would have saved it."""
+    dcp.save(tensors, checkpoint_id=folder / "release", no_dist=True)
+    (folder / "latest_checkpointed_iteration.txt").write_text("release")
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_what_torch_saves_is_read(ckpt, model, tmp_path):
+    """All of it: blocks that predict more tokens too, which we do not write; and from keys as
+    Megatron's own modules have them."""
+    config, source = model
+    tensors = load(source)
+    keys = {**megatron_keys(config, tensors), **block_keys(config, tensors)}
+    save_dist(tmp_path / "dist", config, keys)
+    ckpt("ckpt-verify", "compare", source, tmp_path / "dist")
+    plain = {key.replace("linear_q_up_proj.layer_norm_weight", "q_layernorm.weight")
+             .replace("linear_kv_up_proj.layer_norm_weight", "kv_layernorm.weight"): tensor
+             for key, tensor in keys.items()}
+    save_dist(tmp_path / "plain", config, plain)
+    ckpt("ckpt-verify", "compare", source, tmp_path / "plain")
+
+
 def test_query_groups_are_not_cut(ckpt, model, tmp_path):
     config, source = model
+    if "kv_lora_rank" in config:
+        pytest.skip("has no query groups")
     groups = config.get("num_key_value_heads", config["num_attention_heads"])
     error = ckpt("ckpt-shard", "--layout", "torch_dist", "--tp", 2 * groups, source,
                  tmp_path / "dist", check=2).err
