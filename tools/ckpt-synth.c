@@ -22,7 +22,8 @@ static struct {
 
 static const cli_option options[] = {
     { CLI_STRING, "config", "FILE|NAME", &opt.config,
-      "a config.json, or a built-in one (required): flash, pro and tiny of DeepSeek-V4; v3, kimi-k2" },
+      "a config.json, or a built-in one (required): flash, pro and tiny of DeepSeek-V4; v3, "
+      "kimi-k2" },
     { CLI_COUNT, "layers", "N", &opt.layers,
       "write only the first N layers and the MTP blocks (default: all)" },
     { CLI_U64, "seed", "S", &opt.seed, "random seed of the values (default 1)" },

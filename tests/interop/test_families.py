@@ -20,6 +20,11 @@ CONFIGS = {
                    "attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1},
     "llama-without-groups": {**{k: v for k, v in COMMON.items() if k != "num_key_value_heads"},
                              "model_type": "llama"},
+    "qwen3": {**COMMON, "model_type": "qwen3", "head_dim": 16, "tie_word_embeddings": True},
+    "glm-4.5": {**COMMON, "model_type": "glm4_moe", "head_dim": 16, "attention_bias": True,
+                "use_qk_norm": True, "first_k_dense_replace": 1, "n_routed_experts": 4,
+                "n_shared_experts": 1, "moe_intermediate_size": 24,
+                "num_nextn_predict_layers": 1},
     "qwen3-moe": {**COMMON, "model_type": "qwen3_moe", "num_experts": 4, "head_dim": 16,
                   "moe_intermediate_size": 24, "mlp_only_layers": [1]},
     "qwen3-moe-steps": {**COMMON, "model_type": "qwen3_moe", "num_local_experts": 4,
@@ -57,7 +62,8 @@ def qkv(config, tensors, layer, kind):
 def latent_keys(t, head):
     """Keys of attention with latent keys and values."""
     names = {"linear_q_down_proj.weight": "q_a_proj", "linear_q_up_proj.weight": "q_b_proj",
-             "linear_q_up_proj.layer_norm_weight": "q_a_layernorm", "linear_q_proj.weight": "q_proj",
+             "linear_q_up_proj.layer_norm_weight": "q_a_layernorm",
+             "linear_q_proj.weight": "q_proj",
              "linear_kv_down_proj.weight": "kv_a_proj_with_mqa",
              "linear_kv_up_proj.weight": "kv_b_proj",
              "linear_kv_up_proj.layer_norm_weight": "kv_a_layernorm",
@@ -133,7 +139,7 @@ def megatron_keys(config, t):
     if "lm_head.weight" in t:
         keys["output_layer.weight"] = t["lm_head.weight"]
     layers = [layer_keys(config, t, n) for n in range(config["num_hidden_layers"])]
-    if config["model_type"] == "llama":
+    if config["model_type"] in ("llama", "qwen3"):
         for key in layers[0]:
             keys["decoder.layers." + key] = torch.stack([layer[key] for layer in layers])
     else:
