@@ -371,7 +371,7 @@ typedef struct {
     const char *names;           /* "native", "sglang", "transformers"; default: as the source's */
     const char *like;            /* a path: encodings, names and files as there */
     const char *fill_from;       /* a path: tensors missing in the source are taken from there */
-    const char *key_style;       /* of torch_dist: "v1" (the default), "v2" */
+    const char *key_style;       /* of torch_dist: "v1", "v2", "stacked", "layers" */
     uint64_t file_bytes_max;     /* new files of at most this; 0: the files of the source */
     uint32_t mp;                 /* ranks of the layout mp */
     uint32_t tp;                 /* these are of torch_dist */

@@ -54,6 +54,8 @@ map_stage_kind map_find_stage(const ckpt_map *map, const char *name, uint64_t *l
 
         if (!map_match(stage->stored, name, &captures))
             continue;
+        if (stage->is_stacked)
+            return MAP_STAGE_STACKED;
         if (stage->layer == NULL)
             return MAP_STAGE_FIRST;
         if (map_capture_number(&captures, stage->layer, layer))

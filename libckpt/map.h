@@ -24,8 +24,10 @@
  *                                             groups=KEY: as many groups as config.json says under
  *                                             KEY make up the dimension, and none of them is cut.
  *                                             Without a line every rank holds the whole
- *   stage  STORED first|{l}                   the pipeline stage that holds it: the first, or that
- *                                             of layer {l}. Without a line it is the last
+ *   stage  STORED first|{l}|stacked           the pipeline stage that holds it: the first, or that
+ *                                             of layer {l}; stacked: its first dimension is the
+ *                                             layer, and every stage has its own. Without a line it
+ *                                             is the last
  *   extra  STORED empty|none                  beside X.weight strict loaders of Megatron want the
  *                                             bytes X._extra_state: an empty tensor, or None
  *   arg    NAME EXPR                          an argument of the trainer that is stored beside the
@@ -116,6 +118,7 @@ typedef struct {
 typedef struct {
     const char *stored;                     /* pattern */
     const char *layer;                      /* placeholder "{l}"; NULL: the first stage */
+    int is_stacked;                         /* the stages of all layers */
 } map_stage;
 
 typedef struct {
@@ -202,7 +205,12 @@ const map_rule *map_find_stored(const ckpt_map *map, const char *name, map_captu
 const map_shard *map_find_shard(const ckpt_map *map, const char *name, map_captures *captures);
 
 /* The stage of a stored tensor; *layer is set for MAP_STAGE_LAYER. */
-typedef enum { MAP_STAGE_FIRST, MAP_STAGE_LAYER, MAP_STAGE_LAST } map_stage_kind;
+typedef enum {
+    MAP_STAGE_FIRST,
+    MAP_STAGE_LAYER,
+    MAP_STAGE_STACKED,
+    MAP_STAGE_LAST
+} map_stage_kind;
 map_stage_kind map_find_stage(const ckpt_map *map, const char *name, uint64_t *layer);
 
 /* The byte entry that strict loaders want beside a stored tensor; NULL: none. */

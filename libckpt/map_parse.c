@@ -347,7 +347,7 @@ static ckpt_code parse_shard(map_parser *p, char *text)
 static ckpt_code parse_stage(map_parser *p, char *text)
 {
     ckpt_map *map = p->map;
-    map_stage stage = { NULL, NULL };
+    map_stage stage = { NULL, NULL, 0 };
     map_stage *stages;
     char *word;
     ckpt_code code;
@@ -355,9 +355,10 @@ static ckpt_code parse_stage(map_parser *p, char *text)
     if ((code = keep_pattern(p, take_word(&text), &stage.stored)) != CKPT_OK)
         return code;
     word = take_word(&text);
-    if (word == NULL || (strcmp(word, "first") != 0 &&
+    stage.is_stacked = word != NULL && strcmp(word, "stacked") == 0;
+    if (word == NULL || (strcmp(word, "first") != 0 && !stage.is_stacked &&
                          (word[0] != '{' || strstr(stage.stored, word) == NULL)))
-        return parse_fail(p, "neither first nor an index of the name:", word);
+        return parse_fail(p, "neither first nor stacked nor an index of the name:", word);
     if (word[0] == '{' && (code = keep_pattern(p, word, &stage.layer)) != CKPT_OK)
         return code;
     if ((stages = grow(map->stages, map->stage_count, sizeof *stages)) == NULL)

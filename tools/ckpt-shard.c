@@ -37,8 +37,10 @@ static const cli_option options[] = {
       "a parallel layout known to train: sets the parallelism options above" },
     { CLI_CHOICE, "files", "layer|rank", &files,
       "one file per layer, or the files that ranks would write (default layer)" },
-    { CLI_CHOICE, "key-style", "v1|v2", &opt.words.key_style,
-      "v1: keys of the fork that miles uses; v2: keys of newer upstream Megatron (default v1)" },
+    { CLI_CHOICE, "key-style", "v1|v2|stacked|layers", &opt.words.key_style,
+      "v1, v2: DeepSeek-V4 in the fork that miles runs (default) or in upstream's newer modules; "
+      "stacked: one key for all layers, where these are alike (default for Llama and Qwen3); "
+      "layers: a key for each (default for others)" },
     { CLI_FLAG, "extra-state", NULL, &opt.convert.sharding.extra_state,
       "add the empty _extra_state entries that upstream Megatron's strict loader requires" },
     { CLI_STRING, "iteration", "release|N", &iteration,

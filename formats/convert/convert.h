@@ -54,7 +54,7 @@ typedef struct {
     const char *dtype;               /* "bf16", "fp8", "fp4", "keep" (the default) */
     const char *experts;
     const char *scale_dtype;         /* "e8m0", "f32" */
-    const char *key_style;           /* of torch_dist: "v1" (the default), "v2" */
+    const char *key_style;           /* of torch_dist: "v1", "v2", "stacked", "layers" */
     const char *quantise;            /* see class_rules.h */
     const char *max_relf;            /* see class_limits_parse */
     const char *nonfinite;           /* "refuse" (the default), "zero" */

@@ -55,6 +55,10 @@ static const char *choose_names(const job_plan *plan)
     const convert_options *o = &plan->options;
     const char *family = ckpt_family_name(plan->source);
 
+    /* A family whose layers differ has no other form than a key for each. */
+    if (o->names != NULL && strcmp(o->names, "torch_dist-layers") == 0 &&
+        !maps_has(family, o->names))
+        return "torch_dist";
     if (o->names != NULL)
         return o->names;
     if (o->format->map_names != NULL) {
@@ -122,7 +126,7 @@ ckpt_code convert_choose_map(job_plan *plan, ckpt_error *err)
         return ckpt_fail(err, CKPT_E_USAGE, "--map needs --names, the naming style to write");
     code = checkpoint_find_map(ckpt_family_name(plan->source), choose_names(plan),
                                checkpoint_config(plan->source), &plan->map, err);
-    if (code == CKPT_E_USAGE && o->format->map_names != NULL)
+    if (code == CKPT_E_USAGE && o->names == NULL && o->format->map_names != NULL)
         return ckpt_fail(err, code,
                          "'%s' is a %s checkpoint: layout %s is not supported for "
                          "it", o->source, ckpt_family_name(plan->source),

@@ -119,6 +119,23 @@ static ckpt_code take_rules(const convert_words *w, convert_options *out, ckpt_e
     return code == CKPT_OK ? check_encodings(&rules->rules, err) : code;
 }
 
+/* "v2": the map torch_dist-v2. */
+static ckpt_code take_key_style(const char *style, const ckpt_format *format, const char **out,
+                                ckpt_error *err)
+{
+    for (size_t i = 0; style != NULL && format->map_names[i] != NULL; i++) {
+        const char *dash = strchr(format->map_names[i], '-');
+
+        if (dash != NULL && strcmp(dash + 1, style) == 0) {
+            *out = format->map_names[i];
+            return CKPT_OK;
+        }
+    }
+    return style == NULL ? CKPT_OK
+                         : ckpt_fail(err, CKPT_E_USAGE,
+                                     "--key-style '%s': expected v1, v2, stacked or layers", style);
+}
+
 /* Megatron trains in BF16, so its checkpoints are BF16. */
 static ckpt_code take_torch_dist(const convert_words *w, convert_options *c, ckpt_error *err)
 {
@@ -138,9 +155,7 @@ static ckpt_code take_torch_dist(const convert_words *w, convert_options *c, ckp
                          "--scale-dtype cannot be used");
     c->policy.dtype = PLAN_BF16;
     c->policy.experts = PLAN_BF16;
-    if (w->key_style != NULL)
-        c->names = strcmp(w->key_style, "v2") == 0 ? "torch_dist-v2" : "torch_dist-v1";
-    return CKPT_OK;
+    return take_key_style(w->key_style, c->format, &c->names, err);
 }
 
 /* Refuse numbers of ranks that are too large or only apply to torch_dist. */

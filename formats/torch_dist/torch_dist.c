@@ -14,7 +14,7 @@
 enum { TRACKER_BYTES_MAX = 256, PIECE_NAME_BYTES = MAP_NAME_BYTES + 256, RUNS_MAX = 1 << 20 };
 
 const char *const torch_dist_map_names[] = { "torch_dist-v1", "torch_dist-v2", "torch_dist",
-                                             NULL };
+                                             "torch_dist-stacked", "torch_dist-layers", NULL };
 static const char tracker_name[] = "latest_checkpointed_iteration.txt";
 
 /* ---- the folder ---- */

@@ -12,7 +12,7 @@
 enum {
     DEFAULT_TP_PIECES = 8,        /* so that a rank of any TP up to 8 reads no more than it needs */
     DEFAULT_VOCAB_PIECES = 64,
-    BOXES_MAX = 4096              /* of one key: loaders match boxes in quadratic time */
+    BOXES_MAX = 4096              /* of one layer in a key: loaders match boxes in quadratic time */
 };
 
 typedef struct {
@@ -125,11 +125,14 @@ static ckpt_code plan_stages(dist_cutter *c)
     char legal[DIVIDE_TEXT_BYTES];
 
     for (size_t i = 0; i < ckpt_catalog_count(c->keys); i++) {
-        uint64_t layer;
+        const ckpt_tensor *key = ckpt_catalog_at(c->keys, i);
+        uint64_t layer = 0;
+        const map_stage_kind kind = map_find_stage(c->map, key->name, &layer);
 
-        if (map_find_stage(c->map, ckpt_catalog_at(c->keys, i)->name, &layer) ==
-                MAP_STAGE_LAYER && layer >= s->layers)
-            s->layers = layer + 1;
+        if (kind == MAP_STAGE_LAYER)
+            s->layers = size_max(s->layers, layer + 1);
+        else if (kind == MAP_STAGE_STACKED && key->rank > 0)
+            s->layers = size_max(s->layers, key->shape[0]);
     }
     s->pp = at_least_1(c->sharding->pp);
     s->first = c->sharding->first_stage_layers;
@@ -167,10 +170,24 @@ static uint32_t default_parts(uint64_t size, uint32_t wanted)
     return wanted;
 }
 
-static int layer_of(const dist_cutter *c, uint64_t *layer)
+/* The stage that holds a box, or any of the key when there is no box yet; and its layer. */
+static map_stage_kind stage_kind(const dist_cutter *c, const piece_box *box, uint64_t *layer)
 {
-    return map_find_stage(c->map, ckpt_catalog_at(c->keys, c->key)->name, layer) ==
-           MAP_STAGE_LAYER;
+    const ckpt_tensor *key = ckpt_catalog_at(c->keys, c->key);
+    const map_stage_kind kind = map_find_stage(c->map, key->name, layer);
+
+    if (kind != MAP_STAGE_STACKED || key->rank == 0)
+        return kind;
+    *layer = box == NULL ? 0 : box->offset[0];      /* one layer a box */
+    return MAP_STAGE_LAYER;
+}
+
+static int is_stacked(const dist_cutter *c)
+{
+    const ckpt_tensor *key = ckpt_catalog_at(c->keys, c->key);
+    uint64_t layer;
+
+    return key->rank > 0 && map_find_stage(c->map, key->name, &layer) == MAP_STAGE_STACKED;
 }
 
 /* How many parts an axis makes of its dimension: check_ranks has seen that it can. */
@@ -187,8 +204,9 @@ static void cut_axis(dist_cutter *c, map_axis axis)
     else if (given > 0)
         c->counts[d] = given * halves;
     else
-        c->counts[d] = default_parts(size / halves, layer_of(c, &layer) ? DEFAULT_TP_PIECES
-                                                                        : DEFAULT_VOCAB_PIECES) *
+        c->counts[d] = default_parts(size / halves, stage_kind(c, NULL, &layer) == MAP_STAGE_LAYER
+                                                        ? DEFAULT_TP_PIECES
+                                                        : DEFAULT_VOCAB_PIECES) *
                        halves;
 }
 
@@ -225,12 +243,13 @@ static uint32_t rank_of(const dist_cutter *c, const piece_box *box)
     const ckpt_tensor *key = ckpt_catalog_at(c->keys, c->key);
     uint32_t place = 0;
     uint32_t stage = 0;
-    uint64_t layer;
+    uint64_t layer = 0;
 
-    switch (map_find_stage(c->map, key->name, &layer)) {
+    switch (stage_kind(c, box, &layer)) {
     case MAP_STAGE_FIRST:
         break;
     case MAP_STAGE_LAYER:
+    case MAP_STAGE_STACKED:
         stage = stage_of(&c->stages, layer);
         break;
     case MAP_STAGE_LAST:
@@ -261,29 +280,37 @@ static uint32_t file_of(const dist_cutter *c, const piece_box *box)
 
     if (c->sharding->per_rank_files)
         return rank_of(c, box);
-    return layer_of(c, &layer) ? (uint32_t)layer + 1 : 0;
+    return stage_kind(c, box, &layer) == MAP_STAGE_LAYER ? (uint32_t)layer + 1 : 0;
 }
 
 /* ---- byte entries ---- */
 
-/* One for the whole, or one for each expert, with the first of its boxes. */
+/* One for the whole, or one for each expert and each layer of a stack, with the first of its
+ * boxes. */
 static ckpt_code add_extra(dist_cutter *c, const map_extra *extra, const piece_box *box)
 {
     const ckpt_tensor *key = ckpt_catalog_at(c->keys, c->key);
     const int by_expert = c->shard != NULL && c->shard->axes[MAP_EP].cut;
     const uint32_t expert_dimension = by_expert ? c->shard->axes[MAP_EP].dimension : 0;
+    const int by_layer = is_stacked(c);
     dist_watch *w = torch_dist_watch(c->store);
     dist_extra e = { .key = c->key, .piece = ckpt_catalog_count(c->store->catalog) - 1,
-                     .count = 1, .is_none = extra->is_none };
+                     .is_none = extra->is_none };
     dist_extra *extras;
 
-    for (uint32_t d = 0; d < key->rank; d++)
+    for (uint32_t d = by_layer ? 1 : 0; d < key->rank; d++)
         if (box->offset[d] != 0 && (!by_expert || d != expert_dimension))
             return CKPT_OK;
-    if (by_expert) {
-        e.index = box->offset[expert_dimension];
-        e.count = key->shape[expert_dimension];
+    if (by_layer) {
+        e.index[e.axis_count] = box->offset[0];
+        e.count[e.axis_count++] = key->shape[0];
     }
+    if (by_expert) {
+        e.index[e.axis_count] = box->offset[expert_dimension];
+        e.count[e.axis_count++] = key->shape[expert_dimension];
+    }
+    if (e.axis_count == 0)
+        e.count[e.axis_count++] = 1;
     extras = array_room(w->extras, w->extra_count, sizeof *extras, "byte entries", c->err);
     if (extras == NULL)
         return CKPT_E_MEMORY;
@@ -306,7 +333,7 @@ static ckpt_code add_boxes(dist_cutter *c, const map_extra *extra)
         c->counts[d] = at_least_1(c->counts[d]);
         count *= c->counts[d];
         box.size[d] = key->shape[d] / c->counts[d];
-        if (count > BOXES_MAX)
+        if (count / (is_stacked(c) ? c->counts[0] : 1) > BOXES_MAX)
             return ckpt_fail(c->err, CKPT_E_USAGE, "tensor '%s' would be cut into more than %d "
                 "boxes",
                              key->name, BOXES_MAX);
@@ -335,6 +362,8 @@ static ckpt_code cut_key(dist_cutter *c)
 
     memset(c->counts, 0, sizeof c->counts);
     c->shard = map_find_shard(c->map, name, &captures);
+    if (is_stacked(c))
+        c->counts[0] = (uint32_t)size_min(ckpt_catalog_at(c->keys, c->key)->shape[0], UINT32_MAX);
     for (int axis = MAP_TP; c->shard != NULL && axis < MAP_AXIS_COUNT; axis++)
         if (c->shard->axes[axis].cut)
             cut_axis(c, (map_axis)axis);

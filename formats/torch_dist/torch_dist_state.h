@@ -8,12 +8,13 @@
 #include "formats/format.h"
 
 /* A byte entry KEY._extra_state/shard_INDEX_COUNT, in the file of a piece; whoever writes the piece
- * writes it. */
+ * writes it. Of a stack of layers and of experts, INDEX and COUNT are "3.7" and "48.128". */
 typedef struct {
     size_t key;
     size_t piece;
-    uint64_t index;
-    uint64_t count;
+    size_t axis_count;
+    uint64_t index[2];
+    uint64_t count[2];
     int is_none;                 /* None, not an empty tensor */
     uint64_t offset;             /* of the item, once laid out */
 } dist_extra;

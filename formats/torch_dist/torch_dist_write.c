@@ -199,6 +199,17 @@ static void count_chunks(const ckpt_store *store, dcp_metadata *m)
     }
 }
 
+/* "3" or "3.7": a number for each axis. */
+static int put_axes(const uint64_t *numbers, size_t count, char *out, size_t out_bytes)
+{
+    int used = 0;
+
+    for (size_t i = 0; i < count; i++)
+        used += snprintf(out + used, out_bytes - (size_t)used, "%s%llu", i == 0 ? "" : ".",
+                         (unsigned long long)numbers[i]);
+    return used;
+}
+
 /* Behind keys and pieces: the byte entries. The first box of X.weight brings X._extra_state. */
 static ckpt_code fill_extras(const ckpt_store *store, dcp_metadata *m, ckpt_error *err)
 {
@@ -213,13 +224,15 @@ static ckpt_code fill_extras(const ckpt_store *store, dcp_metadata *m, ckpt_erro
         const char *dot = strrchr(key, '.');
         dcp_entry *entry = &m->entries[key_count + i];
         dcp_chunk *chunk = &m->chunks[piece_count + i];
-        char name[MAP_NAME_BYTES + 64];
+        char name[MAP_NAME_BYTES + 128];
         zip_item_plan plan;
         int used;
 
-        used = snprintf(name, sizeof name, "%.*s._extra_state/shard_%llu_%llu",
-                        (int)(dot == NULL ? strlen(key) : (size_t)(dot - key)), key,
-                        (unsigned long long)extra->index, (unsigned long long)extra->count);
+        used = snprintf(name, sizeof name, "%.*s._extra_state/shard_",
+                        (int)(dot == NULL ? strlen(key) : (size_t)(dot - key)), key);
+        used += put_axes(extra->index, extra->axis_count, name + used, sizeof name - (size_t)used);
+        name[used++] = '_';
+        used += put_axes(extra->count, extra->axis_count, name + used, sizeof name - (size_t)used);
         if ((entry->key = arena_strdup(&m->memory, name, (size_t)used)) == NULL)
             return ckpt_fail_memory(err, "the metadata", (size_t)used);
         entry->is_bytes = 1;

@@ -27,6 +27,8 @@ CONFIGS = {
                 "num_nextn_predict_layers": 1},
     "qwen3-moe": {**COMMON, "model_type": "qwen3_moe", "num_experts": 4, "head_dim": 16,
                   "moe_intermediate_size": 24, "mlp_only_layers": [1]},
+    "qwen3-moe-alike": {**COMMON, "model_type": "qwen3_moe", "num_experts": 4, "head_dim": 16,
+                        "moe_intermediate_size": 24},
     "qwen3-moe-steps": {**COMMON, "model_type": "qwen3_moe", "num_local_experts": 4,
                         "head_dim": 16, "moe_intermediate_size": 24, "decoder_sparse_step": 2,
                         "attention_bias": True, "tie_word_embeddings": True},
@@ -133,13 +135,14 @@ def block_keys(config, t):
     return keys
 
 
-def megatron_keys(config, t):
+def megatron_keys(config, t, stacked=None):
+    stacked = config["model_type"] in ("llama", "qwen3") if stacked is None else stacked
     keys = {"embedding.word_embeddings.weight": t["model.embed_tokens.weight"],
             "decoder.final_layernorm.weight": t["model.norm.weight"]}
     if "lm_head.weight" in t:
         keys["output_layer.weight"] = t["lm_head.weight"]
     layers = [layer_keys(config, t, n) for n in range(config["num_hidden_layers"])]
-    if config["model_type"] in ("llama", "qwen3"):
+    if stacked:
         for key in layers[0]:
             keys["decoder.layers." + key] = torch.stack([layer[key] for layer in layers])
     else:
@@ -174,6 +177,35 @@ def test_torch_reads_what_megatron_would_have_packed(ckpt, model, tmp_path, opti
     dcp.load(state, checkpoint_id=folder)
     for key, tensor in want.items():
         assert torch.equal(state[key].view(torch.int16), tensor.view(torch.int16)), key
+
+
+@pytest.mark.parametrize("style", ["stacked", "layers"])
+def test_layers_have_one_key_or_one_each(ckpt, model, tmp_path, style):
+    """Both forms are written where layers are alike, and read; a stage has its part of a stack."""
+    config, source = model
+    is_stack = style == "stacked"
+    if is_stack and any(key in config for key in ("first_k_dense_replace", "decoder_sparse_step",
+                                                  "mlp_only_layers")):
+        error = ckpt("ckpt-shard", "--layout", "torch_dist", "--key-style", style, source,
+                     tmp_path / "dist", check=2).err
+        if config["model_type"] != "qwen3_moe":
+            assert "torch_dist-stacked" in error
+        return
+    ckpt("ckpt-shard", "--layout", "torch_dist", "--key-style", style, "--pp", "3", "--files",
+         "rank", source, tmp_path / "dist")
+    want = megatron_keys(config, load(source), is_stack)
+    folder = tmp_path / "dist" / "release"
+    stored = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    assert set(stored) == set(want)
+    for key, entry in stored.items():
+        if is_stack and key.startswith("decoder.layers."):
+            assert {chunk.sizes[0] for chunk in entry.chunks} == {1}, key
+    state = {key: torch.zeros_like(tensor) for key, tensor in want.items()}
+    dcp.load(state, checkpoint_id=folder)
+    for key, tensor in want.items():
+        assert torch.equal(state[key].view(torch.int16), tensor.view(torch.int16)), key
+    blocks = ["--main"] if config.get("num_nextn_predict_layers") else []
+    ckpt("ckpt-verify", "compare", *blocks, source, tmp_path / "dist")
 
 
 def save_dist(folder, config, tensors):

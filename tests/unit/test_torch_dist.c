@@ -294,8 +294,8 @@ static void test_extra_state_stands_behind_the_tensors(void **state)
 
         assert_in_range(w->extras[i].offset, plain->files[file].size_bytes,
                         store->files[file].size_bytes - 1);
-        assert_int_equal(w->extras[i].count, by_expert ? 256 : 1);
-        assert_in_range(w->extras[i].index, 0, by_expert ? 255 : 0);
+        assert_int_equal(w->extras[i].count[0], by_expert ? 256 : 1);
+        assert_in_range(w->extras[i].index[0], 0, by_expert ? 255 : 0);
         assert_int_equal(w->extras[i].is_none, strstr(key, ".wo_a.") != NULL);
         nones += (size_t)w->extras[i].is_none;
     }
