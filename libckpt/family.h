@@ -20,6 +20,7 @@
  *   list   o mlp_only_layers?                the same; empty when it is absent
  *   list   t layer_types linear full         of strings: 0 for "linear", 1 for "full"
  *   count  S dspark_target_layer_ids         length of a config array, 0 when absent or null
+ *   position k sources l if l in sources     which element of a list has a value: 0 for the first
  *   index  l 0 L                             {l} in names runs over 0 .. L-1
  *   block  layers.{l}. file l+2              prefix and file number (1-based) of lines that follow
  *   block  mtp.{m}. file L+m+3 or-none       the same; a checkpoint may lack all such blocks
@@ -27,15 +28,15 @@
  *   optional head.weight bf16 V,D            may be there; family_expand_optional makes it
  *   use    core                              the lines of a part, as if they stood here
  *   end                                      of a block or a part
- *   part   core                              lines (let, tensor, optional) that blocks share
+ *   part   core                              lines (as in a block) that blocks share
  *   tensor embed.weight bf16 V,D file 1      outside a block: with its file
  *
  * Config members are paths with spellings, as in "text_config.hidden_size" and
  * "num_experts|num_local_experts" (config_number.h); true and false are 1 and 0.
  *
- * let, tensor and optional lines may end in `if COND [and COND]`, where COND is EXPR OP EXPR, OP
- * one of = != < <= > >=, or EXPR in LIST, or EXPR not-in LIST; the line counts when all of it
- * holds. A variable is set once; those that a block sets are forgotten at each step of its
+ * let, position, tensor and optional lines may end in `if COND [and COND]`, where COND is EXPR OP
+ * EXPR, OP one of = != < <= > >=, or EXPR in LIST, or EXPR not-in LIST; the line counts when all of
+ * it holds. A variable is set once; those that a block sets are forgotten at each step of its
  * indexes. Lists, indexes and parts stand before their use.
  *
  * Encodings: f32 bf16 f16 i64 i32; linear (BF16, a weight that quantised forms of the family have
@@ -91,7 +92,8 @@ ckpt_code family_expand(const ckpt_family *family, const json_value *config, ckp
 ckpt_code family_expand_optional(const ckpt_family *family, const json_value *config,
                                  ckpt_catalog **out, ckpt_error *err);
 
-/* The blocks line, as map_read_options.encodings has it; 0: there is none. */
+/* The blocks line and those of single tensors, as map_read_options.encodings has them; 0: there is no
+ * blocks line. */
 unsigned family_fp8(const ckpt_family *family);
 
 /* The member of experts-told-by, or NULL. */

@@ -59,7 +59,20 @@ int family_matches(const ckpt_family *family, const json_value *config)
 
 unsigned family_fp8(const ckpt_family *family)
 {
-    return family->fp8 == ENCODING_COUNT ? 0 : 1u << family->fp8;
+    unsigned all = 0;
+
+    if (family->fp8 == ENCODING_COUNT)
+        return 0;
+    for (uint32_t i = 0; i < family->line_count; i++) {
+        const family_line *line = &family->lines[i];
+        const encoding_id id = line->encoding.scaled;
+
+        if ((line->kind == LINE_TENSOR || line->kind == LINE_OPTIONAL) &&
+            line->encoding.dtype == CKPT_NONE && id != ENCODING_FP4_32 &&
+            !line->encoding.is_usual)
+            all |= 1u << id;
+    }
+    return all | 1u << family->fp8;
 }
 
 const char *family_expert_member(const ckpt_family *family)

@@ -188,12 +188,14 @@ static int compare_holds(family_compare compare, uint64_t left, uint64_t right)
     }
 }
 
-static int list_has(const expander *x, uint32_t list, uint64_t value)
+/* Where a list has a value; its length when it does not. */
+static uint64_t list_position(const expander *x, uint32_t list, uint64_t value)
 {
-    for (uint64_t i = 0; i < x->value[list]; i++)
-        if (x->list[list][i] == value)
-            return 1;
-    return 0;
+    uint64_t i = 0;
+
+    while (i < x->value[list] && x->list[list][i] != value)
+        i++;
+    return i;
 }
 
 /* The first condition that does not hold ends the look: those after it may have no value. */
@@ -211,7 +213,8 @@ static ckpt_code conditions_hold(expander *x, int *out)
         if ((code = expr_value(x, &c->left, &left)) != CKPT_OK)
             return code;
         if (c->compare >= COMPARE_IN) {
-            *out = list_has(x, c->list, left) == (c->compare == COMPARE_IN);
+            *out = (list_position(x, c->list, left) < x->value[c->list]) ==
+                   (c->compare == COMPARE_IN);
             continue;
         }
         if ((code = expr_value(x, &c->right, &right)) != CKPT_OK)
@@ -276,6 +279,21 @@ static ckpt_code expand_list(expander *x)
                                                 : "word of the family");
     x->list[line->symbol] = values;
     return set_symbol(x, line->symbol, count);
+}
+
+static ckpt_code expand_position(expander *x)
+{
+    const family_line *line = x->line;
+    uint64_t value;
+    uint64_t position;
+    ckpt_code code;
+
+    if ((code = expr_value(x, &line->value, &value)) != CKPT_OK)
+        return code;
+    position = list_position(x, line->list, value);
+    if (position == x->value[line->list])
+        return FAIL(x, "config list '%s' has no %llu", list_word(x, line->list), llu(value));
+    return set_symbol(x, line->symbol, position);
 }
 
 static ckpt_code expand_count(expander *x)
@@ -548,6 +566,10 @@ static ckpt_code expand_line(expander *x, const family_line *line)
         if ((code = conditions_hold(x, &holds)) != CKPT_OK)
             return code;
         return holds ? expand_let(x) : CKPT_OK;
+    case LINE_POSITION:
+        if ((code = conditions_hold(x, &holds)) != CKPT_OK)
+            return code;
+        return holds ? expand_position(x) : CKPT_OK;
     case LINE_TENSOR:
     case LINE_OPTIONAL:
         return expand_tensor(x);

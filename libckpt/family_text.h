@@ -90,6 +90,7 @@ typedef enum {
     LINE_LET_EXPR,
     LINE_LIST,
     LINE_COUNT,
+    LINE_POSITION,
     LINE_BLOCK,
     LINE_PART,
     LINE_USE,
@@ -105,7 +106,9 @@ typedef struct {
     int has_default;                   /* of a list: an absent one is empty */
     uint32_t choice_count;             /* of a list of strings: these, by number */
     const char *const *choices;
-    family_expr value;                 /* of let: the expression or the default */
+    family_expr value;                 /* of let: the expression or the default; of position: what
+                                          is looked for in `list` */
+    uint32_t list;                     /* symbol, of position */
     family_template name;              /* of tensors; the prefix of a block */
     family_encoding encoding;
     uint32_t rank;

@@ -258,14 +258,16 @@ static void fp8_force_largest(uint64_t key, const ckpt_tensor *tensor, const sou
 {
     const uint64_t rows = ckpt_tensor_rows(tensor);
     const uint64_t cols = ckpt_tensor_cols(tensor);
-    const uint64_t blocks = size_div_up(cols, FP8_BLOCK);
+    const uint64_t block_rows = tensor->block_rows;
+    const uint64_t block_cols = tensor->block_cols;
+    const uint64_t blocks = size_div_up(cols, block_cols);
 
-    for (uint64_t row = range->row; row < range->row + range->row_count; row += FP8_BLOCK) {
+    for (uint64_t row = range->row; row < range->row + range->row_count; row += block_rows) {
         for (uint64_t block = 0; block < blocks; block++) {
-            const uint64_t col = block * FP8_BLOCK;
-            const uint64_t word = random_word(key, row / FP8_BLOCK * blocks + block);
-            const uint64_t i = (word & 0xffff) % size_min(FP8_BLOCK, rows - row);
-            const uint64_t j = (word >> 16 & 0xffff) % size_min(FP8_BLOCK, cols - col);
+            const uint64_t col = block * block_cols;
+            const uint64_t word = random_word(key, row / block_rows * blocks + block);
+            const uint64_t i = (word & 0xffff) % size_min(block_rows, rows - row);
+            const uint64_t j = (word >> 16 & 0xffff) % size_min(block_cols, cols - col);
 
             out[(row - range->row + i) * cols + col + j] =
                 (uint8_t)((FP8_LARGEST + (word >> 32 & 7)) | (word >> 28 & 0x80));
@@ -489,7 +491,8 @@ static int can_make(const ckpt_tensor *tensor, const synth_options *options)
     case CKPT_F4:
         return encoding_is(tensor, ENCODING_FP4_32);
     case CKPT_F8_E4M3:
-        return encoding_is(tensor, ENCODING_FP8_128) && tensor->scale_dtype != CKPT_BF16;
+        return tensor->scale_dtype != CKPT_NONE && tensor->scale_dtype != CKPT_BF16 &&
+               !encoding_is(tensor, ENCODING_FP8_ROW);
     case CKPT_I64:
         return tensor->scale_dtype == CKPT_NONE && cols <= IDS_MAX &&
                cols <= options->expert_count && options->expert_count <= UINT32_MAX;

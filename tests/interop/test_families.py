@@ -278,3 +278,44 @@ def test_names_are_canonical_without_the_prefix(ckpt, model):
     config, source = model
     names = ckpt("ckpt-verify", "digest", "--tensors", source).out
     assert "  layers.0.input_layernorm.weight" in names and "model." not in names
+
+
+SIGHT = {"vision_n_layers": 1, "vision_dim": 8, "vision_n_heads": 2, "vision_inter_dim": 12,
+         "vision_patch_size": 2, "vision_downsample_ratio": 2}
+
+
+def tower(config):
+    """What a DeepSeek-V4 that sees has beside the others."""
+    width, dim = config["hidden_size"], SIGHT["vision_dim"]
+    shapes = {"vision.patch_embed.proj.weight": (dim, 12), "vision.patch_embed.proj.bias": (dim,),
+              "vision.norm.weight": (dim,), "aligner.w1.weight": (width, 4 * dim),
+              "aligner.w1.bias": (width,), "aligner.w2.weight": (width, width),
+              "aligner.w2.bias": (width,),
+              **{f"image_{kind}": (width,) for kind in ("start", "end", "newline", "pad")}}
+    block = {"attn.wqkv.weight": (3 * dim, dim), "attn.wqkv.bias": (3 * dim,),
+             "attn.wo.weight": (dim, dim), "attn.wo.bias": (dim,), "mlp.w1.weight": (24, dim),
+             "mlp.w2.weight": (dim, 12), "norm1.weight": (dim,), "norm2.weight": (dim,)}
+    shapes.update({f"vision.blocks.0.{name}": shape for name, shape in block.items()})
+    tensors = {name: torch.randn(shape).bfloat16() for name, shape in shapes.items()}
+    return {**tensors, "layers.0.ffn.gate.bias_vl": torch.randn(config["n_routed_experts"])}
+
+
+def test_a_model_that_sees_keeps_its_tower(ckpt, tmp_path):
+    """In its own layout; those that have no place for it leave it out and say so."""
+    source = tmp_path / "model"
+    ckpt("ckpt-synth", "--config", "tiny", source)
+    config = json.loads((source / "config.json").read_text())
+    more = tower(config)
+    safetensors_torch.save_file(more, source / "model-vision.safetensors")
+    index = json.loads((source / "model.safetensors.index.json").read_text())
+    index["weight_map"].update({name: "model-vision.safetensors" for name in more})
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    error = ckpt("ckpt-inspect", source, check=2).err
+    assert "unexpected tensor" in error            # nothing in the config tells of it
+    (source / "config.json").write_text(json.dumps({**config, **SIGHT}))
+    ckpt("ckpt-convert", "--dtype", "bf16", source, tmp_path / "bf16")
+    kept = load(tmp_path / "bf16")
+    assert all(torch.equal(kept[name], tensor) for name, tensor in more.items())
+    ckpt("ckpt-verify", "compare", source, tmp_path / "bf16")
+    out = ckpt("ckpt-shard", "--layout", "torch_dist", source, tmp_path / "dist")
+    assert "carries no vision tower" in out.out + out.err

@@ -14,6 +14,7 @@ typedef struct {
     uint64_t tensors;          /* weights; their scales are not counted */
     uint64_t quantised;
     uint64_t elements;
+    uint64_t bytes;            /* of weights and scales */
 } sums;
 
 static void add(const ckpt_catalog *catalog, int main_only, sums *out)
@@ -26,6 +27,7 @@ static void add(const ckpt_catalog *catalog, int main_only, sums *out)
         out->tensors++;
         out->quantised += t->scale_dtype != CKPT_NONE;
         out->elements += ckpt_tensor_rows(t) * ckpt_tensor_cols(t);
+        out->bytes += ckpt_part_bytes(t, CKPT_DATA) + ckpt_part_bytes(t, CKPT_SCALE);
     }
 }
 
@@ -83,10 +85,22 @@ static void test_v3_is_the_published_inventory(void **state)
     assert_int_equal(model.elements, UINT64_C(671026419200));
 }
 
+/* As published: 96,085 stored tensors, a scale is one too. */
+static void test_v41_is_the_published_inventory(void **state)
+{
+    const sums all = inventory("deepseek_v41", "v41-flash", 0);
+
+    (void)state;
+    assert_int_equal(all.tensors + all.quantised, 96085);
+    assert_int_equal(all.elements, UINT64_C(763205315794));
+    assert_int_equal(all.bytes, UINT64_C(510286023000));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_v3_is_the_published_inventory),
+        cmocka_unit_test(test_v41_is_the_published_inventory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "formats/maps.h"
 #include "libckpt/file.h"
 
 #define MAPS "formats/maps/"
@@ -38,11 +39,11 @@ static ckpt_family *parse_text(const char *text, size_t size)
 
 static ckpt_family *deepseek(void)
 {
-    size_t size;
-    char *text = read_text(MAPS "deepseek_v4.family", &size);
-    ckpt_family *family = parse_text(text, size);
+    const ckpt_builtin_map *text = maps_find("deepseek_v4.family");
+    char *copy = strndup(text->text, text->text_bytes);
+    ckpt_family *family = parse_text(copy, text->text_bytes);
 
-    free(text);      /* the family must not point into it */
+    free(copy);      /* the family must not point into it */
     return family;
 }
 

@@ -100,6 +100,19 @@ static void test_lines_count_for_members_of_a_list(void **state)
                         "config member 'types', element 1, is not a word of the family");
 }
 
+static void test_a_position_says_where_a_list_has_a_value(void **state)
+{
+    static const char text[] = HEAD "list s sources\nlist n sizes\nindex l 0 3\n"
+                                    "block b{l}. file 1\nposition k s l if l in s\n"
+                                    "tensor in f32 n[k] if l in s\nend\n";
+    static const char always[] = HEAD "list s sources\nposition k s 7\n";
+
+    (void)state;
+    assert_tensors(text, "{\"sources\": [2, 0], \"sizes\": [20, 30]}",
+                   "b0.in [30] F32\nb2.in [20] F32\n");
+    assert_expand_fails(always, "{\"sources\": [2, 0]}", "config list 'sources' has no 7");
+}
+
 static void test_fp8_has_the_blocks_of_its_word_or_of_the_family(void **state)
 {
     static const char config[] = "{\"quantization_config\": {\"scale_fmt\": \"ue8m0\"}}";
@@ -177,6 +190,8 @@ static void test_families_say_what_they_are_asked(void **state)
     static const char text[] = HEAD "let D hidden|text.hidden\ncount N ratios\nindex m 0 N\n"
                                     "block mtp.{m}. file 1 or-none\ntensor w f32 1\nend\n"
                                     "block l.{m}. file 1\ntensor w f32 1\nend\n";
+    static const char mixed[] = HEAD "blocks fp8:32x32\ntensor a fp8 1,1 file 1\n"
+                                     "tensor b fp8:1x32 1,1 file 1\ntensor c fp4 1,1 file 1\n";
     static const char facts[] = HEAD "blocks fp8:32x32\nexperts-told-by expert_dtype\n"
                                      "others keep\n";
     ckpt_family *family = parse_text(text, strlen(text));
@@ -191,6 +206,9 @@ static void test_families_say_what_they_are_asked(void **state)
     assert_int_equal(family_fp8(family), 0);
     assert_null(family_expert_member(family));
     family_free(family);
+    family = parse_text(mixed, strlen(mixed));
+    assert_int_equal(family_fp8(family), 1u << ENCODING_FP8_32 | 1u << ENCODING_FP8_1X32);
+    family_free(family);
     family = parse_text(facts, strlen(facts));
     assert_int_equal(family_fp8(family), 1u << ENCODING_FP8_32);
     assert_string_equal(family_expert_member(family), "expert_dtype");
@@ -203,6 +221,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_members_have_paths_spellings_and_flags),
         cmocka_unit_test(test_lines_count_for_members_of_a_list),
+        cmocka_unit_test(test_a_position_says_where_a_list_has_a_value),
         cmocka_unit_test(test_fp8_has_the_blocks_of_its_word_or_of_the_family),
         cmocka_unit_test(test_weights_that_quantised_forms_have_as_codes_are_marked),
         cmocka_unit_test(test_detect_lines_ask_for_values_or_members),
