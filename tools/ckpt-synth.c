@@ -48,11 +48,10 @@ static const cli_command command = {
     .summary = "write an official-layout checkpoint with synthetic values",
     .usage = "[OPTIONS] --config CONFIG DST",
     .description =
-        "Writes a checkpoint of a known model family (DeepSeek-V4, V4.1 and V3, Kimi-K2, Qwen3-MoE, "
-        "Llama) with the names, dtypes, shapes "
-        "and files of the official release, for tests, benchmarks and full-scale dry runs. Codes "
-        "and scales are distributed like those of real weights. The bytes depend only on the "
-        "config and the seed.",
+        "Writes a checkpoint of a known model family (DeepSeek-V4, V4.1 and V3, Kimi-K2, GLM-4.5, "
+        "Qwen3, Qwen3-MoE, Llama) with the names, dtypes, shapes and files of the official release, "
+        "for tests, benchmarks and full-scale dry runs. Codes and scales are distributed like those "
+        "of real weights. The bytes depend only on the config and the seed.",
     .examples = "ckpt-synth --config tiny small\n"
                 "ckpt-synth --config flash --layers 4 slice\n"
                 "ckpt-synth --config pro --sparse pro",

@@ -289,6 +289,24 @@ static ckpt_code write_manifest(const convert_command *o, const convert_job *job
     return code;
 }
 
+/* One line for each reason. */
+static void print_drops(const ckpt_outcome *outcome)
+{
+    for (size_t i = 0; i < outcome->drop_count; i++) {
+        const char *reason = outcome->drops[i].reason;
+        size_t count = 0;
+        size_t first = 0;
+
+        while (strcmp(outcome->drops[first].reason, reason) != 0)
+            first++;
+        if (first < i)
+            continue;
+        for (size_t j = i; j < outcome->drop_count; j++)
+            count += strcmp(outcome->drops[j].reason, reason) == 0;
+        printf("left out: %zu tensors (%s)\n", count, reason);
+    }
+}
+
 /* Remarks on a successful run. */
 static void print_remarks(const convert_command *o, const ckpt_outcome *outcome)
 {
@@ -298,8 +316,7 @@ static void print_remarks(const convert_command *o, const ckpt_outcome *outcome)
     if (outcome->repaired_count > 0)
         printf("%zu tensors written by other processes were damaged on disk and have been written "
                "again\n", outcome->repaired_count);
-    if (outcome->drop_count > 0)
-        printf("left out: %zu tensors (%s)\n", outcome->drop_count, outcome->drops[0].reason);
+    print_drops(outcome);
     print_notes(outcome->notes, outcome->note_count);
     print_losses(outcome);
     print_changes_of_values(o, outcome);

@@ -85,6 +85,15 @@ static void test_v3_is_the_published_inventory(void **state)
     assert_int_equal(model.elements, UINT64_C(671026419200));
 }
 
+/* Seven stored tensors more in each of 62 layers, as counted in the headers of the release. */
+static void test_v32_is_v3_with_an_indexer(void **state)
+{
+    const sums all = inventory("deepseek_v32", "v3.2", 0);
+
+    (void)state;
+    assert_int_equal(all.tensors + all.quantised, 92425);
+}
+
 /* As published: 96,085 stored tensors, a scale is one too. */
 static void test_v41_is_the_published_inventory(void **state)
 {
@@ -100,6 +109,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_v3_is_the_published_inventory),
+        cmocka_unit_test(test_v32_is_v3_with_an_indexer),
         cmocka_unit_test(test_v41_is_the_published_inventory),
     };
 
