@@ -79,6 +79,36 @@ ckpt_code checkpoint_find_map(const char *family, const char *names, const json_
                      family, names, known);
 }
 
+ckpt_code checkpoint_find_preset(const char *name, map_preset *out, ckpt_error *err)
+{
+    char known[512] = "";
+
+    for (size_t i = 0; i < ckpt_builtin_map_count; i++) {
+        const ckpt_builtin_map *text = &ckpt_builtin_maps[i];
+        ckpt_map *map;
+        ckpt_code code;
+        int found = 0;
+
+        if (!text_ends_with(text->name, ".map"))
+            continue;
+        if ((code = map_parse(text->text, text->text_bytes, text->name, &map, err)) != CKPT_OK)
+            return code;
+        for (size_t p = 0; p < map->preset_count && !found; p++) {
+            const size_t used = strlen(known);
+
+            *out = map->presets[p];
+            found = strcmp(out->name, name) == 0;
+            if (strstr(known, out->name) == NULL)
+                snprintf(known + used, sizeof known - used, " %s", out->name);
+        }
+        map_free(map);
+        out->name = NULL;
+        if (found)
+            return CKPT_OK;
+    }
+    return ckpt_fail(err, CKPT_E_USAGE, "--preset '%s': expected one of%s", name, known);
+}
+
 /* Can the map be used for this format? */
 static int map_suits(const ckpt_checkpoint *c, const ckpt_map *map)
 {

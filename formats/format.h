@@ -134,6 +134,10 @@ ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err);
 /* The quantisation scheme that they describe. */
 config_scheme checkpoint_scheme(const ckpt_checkpoint *c);
 
+/* The preset of this name, of whatever family, or an error that lists those that are known.
+ * out->name is not set. */
+ckpt_code checkpoint_find_preset(const char *name, map_preset *out, ckpt_error *err);
+
 /* The map of `family` for the naming style `names` ("native"), with the numbers of `config` (NULL:
  * without), or an error that lists the known styles. */
 ckpt_code checkpoint_find_map(const char *family, const char *names, const json_value *config,

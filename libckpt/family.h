@@ -92,8 +92,8 @@ ckpt_code family_expand(const ckpt_family *family, const json_value *config, ckp
 ckpt_code family_expand_optional(const ckpt_family *family, const json_value *config,
                                  ckpt_catalog **out, ckpt_error *err);
 
-/* The blocks line and those of single tensors, as map_read_options.encodings has them; 0: there is no
- * blocks line. */
+/* The blocks line and those of single tensors, as map_read_options.encodings has them; 0: there is
+ * no blocks line. */
 unsigned family_fp8(const ckpt_family *family);
 
 /* The member of experts-told-by, or NULL. */

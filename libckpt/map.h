@@ -34,6 +34,8 @@
  *                                             weights: a number out of config.json (below). Without
  *                                             its members in the config the next line of the name
  *                                             counts, if there is one
+ *   preset NAME AXIS=N [AXIS=N]...            ranks that are known to train: AXIS is tp, pp, ep or
+ *                                             etp; first and last: layers of those stages
  *   encode LOGICAL DTYPE                      a weight that this layout keeps in a plain dtype
  *   plain  LOGICAL REASON...                  a weight that a reader of these names misreads when
  *                                             it is quantised
@@ -136,6 +138,21 @@ typedef struct {
     const char *expression;                 /* config_number.h */
 } map_arg;
 
+typedef enum {
+    PRESET_TP,
+    PRESET_PP,
+    PRESET_EP,
+    PRESET_ETP,
+    PRESET_FIRST,
+    PRESET_LAST,
+    PRESET_COUNT
+} map_preset_number;
+
+typedef struct {
+    const char *name;
+    uint32_t numbers[PRESET_COUNT];         /* 0: not given */
+} map_preset;
+
 typedef struct {
     const char *logical;                    /* pattern */
     const char *names[MAP_MODULE_NAMES_MAX];    /* patterns */
@@ -160,6 +177,8 @@ typedef struct {
     size_t encode_count;
     map_arg *args;                          /* malloc'd */
     size_t arg_count;
+    map_preset *presets;                    /* malloc'd */
+    size_t preset_count;
     map_module *modules;                    /* malloc'd */
     size_t module_count;
 } ckpt_map;

@@ -438,6 +438,48 @@ static ckpt_code parse_arg(map_parser *p, char *text)
     return CKPT_OK;
 }
 
+/* AXIS=N */
+static ckpt_code parse_preset_number(map_parser *p, map_preset *preset, const char *word)
+{
+    static const char *const names[PRESET_COUNT] = { "tp=", "pp=", "ep=", "etp=", "first=",
+                                                     "last=" };
+    int i = 0;
+    uint64_t number;
+
+    while (i < PRESET_COUNT && strncmp(word, names[i], strlen(names[i])) != 0)
+        i++;
+    if (i == PRESET_COUNT || preset->numbers[i] != 0)
+        return parse_fail(p, "unknown or repeated axis", word);
+    if (!config_expression_is_valid(word + strlen(names[i])) ||
+        config_expression(NULL, word + strlen(names[i]), &number, NULL) != CKPT_OK ||
+        number == 0 || number > UINT16_MAX)
+        return parse_fail(p, "not a number of ranks or layers:", word);
+    preset->numbers[i] = (uint32_t)number;
+    return CKPT_OK;
+}
+
+static ckpt_code parse_preset(map_parser *p, char *text)
+{
+    ckpt_map *map = p->map;
+    const char *word = take_word(&text);
+    map_preset preset = { .name = NULL };
+    map_preset *presets;
+    ckpt_code code;
+
+    if (word == NULL)
+        return parse_fail(p, "a name is missing for", "preset");
+    if ((code = keep_word(p, word, &preset.name)) != CKPT_OK)
+        return code;
+    while ((word = take_word(&text)) != NULL)
+        if ((code = parse_preset_number(p, &preset, word)) != CKPT_OK)
+            return code;
+    if ((presets = grow(map->presets, map->preset_count, sizeof *presets)) == NULL)
+        return parse_fail(p, "too many lines at", preset.name);
+    map->presets = presets;
+    presets[map->preset_count++] = preset;
+    return CKPT_OK;
+}
+
 static ckpt_code parse_module(map_parser *p, char *text)
 {
     ckpt_map *map = p->map;
@@ -503,6 +545,8 @@ static ckpt_code parse_line(map_parser *p, char *text)
         return parse_encode(p, text);
     if (strcmp(word, "arg") == 0)
         return parse_arg(p, text);
+    if (strcmp(word, "preset") == 0)
+        return parse_preset(p, text);
     if (strcmp(word, "scale") == 0)
         single = &map->scale_suffix;
     else if (strcmp(word, "map") == 0)
@@ -573,6 +617,7 @@ void map_free(ckpt_map *map)
     free(map->extras);
     free(map->encodes);
     free(map->args);
+    free(map->presets);
     free(map->modules);
     free(map);
 }

@@ -33,8 +33,9 @@ static const cli_option options[] = {
     { CLI_COUNT, "first-stage-layers", "N", &ranks.first_stage_layers,
       "layers of the first stage (default: equal stages)" },
     { CLI_COUNT, "last-stage-layers", "N", &ranks.last_stage_layers, "layers of the last stage" },
-    { CLI_CHOICE, "preset", "flash-convert|flash-h200|flash-gb300|pro-convert|pro-train", &preset,
-      "a parallel layout known to train: sets the parallelism options above" },
+    { CLI_STRING, "preset", "NAME", &preset,
+      "a parallel layout known to train: sets the parallelism options above; for DeepSeek-V4: "
+      "flash-convert, flash-h200, flash-gb300, pro-convert, pro-train" },
     { CLI_CHOICE, "files", "layer|rank", &files,
       "one file per layer, or the files that ranks would write (default layer)" },
     { CLI_CHOICE, "key-style", "v1|v2|stacked|layers", &opt.words.key_style,
@@ -81,22 +82,6 @@ static const cli_command command = {
     .checks_more = 1,
 };
 
-/* The parallel layouts that the launchers and documents of miles use. */
-static const struct {
-    const char *name;
-    uint64_t tp;
-    uint64_t pp;
-    uint64_t ep;
-    uint64_t first;
-    uint64_t last;
-} presets[] = {
-    { "flash-convert", 1, 8, 4, 7, 6 },
-    { "flash-h200", 8, 8, 8, 4, 3 },
-    { "flash-gb300", 2, 8, 4, 4, 3 },
-    { "pro-convert", 8, 8, 32, 7, 6 },
-    { "pro-train", 8, 8, 32, 7, 6 },
-};
-
 /* The name of a given option that only applies to torch_dist, or NULL. */
 static const char *find_torch_dist_option(void)
 {
@@ -106,18 +91,22 @@ static const char *find_torch_dist_option(void)
                                : NULL;
 }
 
-static void take_preset(void)
+static ckpt_code take_preset(ckpt_error *err)
 {
-    for (size_t i = 0; preset != NULL && i < sizeof presets / sizeof *presets; i++) {
-        if (strcmp(presets[i].name, preset) != 0)
-            continue;
-        ranks.tp = presets[i].tp;
-        ranks.pp = presets[i].pp;
-        ranks.ep = presets[i].ep;
-        ranks.etp = 1;
-        ranks.first_stage_layers = presets[i].first;
-        ranks.last_stage_layers = presets[i].last;
-    }
+    map_preset found;
+    ckpt_code code;
+
+    if (preset == NULL)
+        return CKPT_OK;
+    if ((code = checkpoint_find_preset(preset, &found, err)) != CKPT_OK)
+        return code;
+    ranks.tp = found.numbers[PRESET_TP];
+    ranks.pp = found.numbers[PRESET_PP];
+    ranks.ep = found.numbers[PRESET_EP];
+    ranks.etp = found.numbers[PRESET_ETP];
+    ranks.first_stage_layers = found.numbers[PRESET_FIRST];
+    ranks.last_stage_layers = found.numbers[PRESET_LAST];
+    return CKPT_OK;
 }
 
 static ckpt_code take_number(uint64_t number, const char *name, uint32_t *out, ckpt_error *err)
@@ -154,8 +143,8 @@ static ckpt_code take_layout(convert_command *o, ckpt_error *err)
 
     if (layout == NULL)
         return convert_find_layout(NULL, &o->convert.format, err);
-    if (strcmp(layout, "torch_dist") == 0)
-        take_preset();
+    if (strcmp(layout, "torch_dist") == 0 && (code = take_preset(err)) != CKPT_OK)
+        return code;
     if ((code = take_number(ranks.mp, "mp", &to->mp, err)) != CKPT_OK ||
         (code = take_number(ranks.tp, "tp", &to->tp, err)) != CKPT_OK ||
         (code = take_number(ranks.pp, "pp", &to->pp, err)) != CKPT_OK ||

@@ -23,7 +23,7 @@ static struct {
 static const cli_option options[] = {
     { CLI_STRING, "config", "FILE|NAME", &opt.config,
       "a config.json, or a built-in one (required): flash, pro and tiny of DeepSeek-V4; "
-      "v41-flash, v3, kimi-k2" },
+      "v41-flash, v3, v3.2, kimi-k2" },
     { CLI_COUNT, "layers", "N", &opt.layers,
       "write only the first N layers and the MTP blocks (default: all)" },
     { CLI_U64, "seed", "S", &opt.seed, "random seed of the values (default 1)" },
@@ -48,10 +48,10 @@ static const cli_command command = {
     .summary = "write an official-layout checkpoint with synthetic values",
     .usage = "[OPTIONS] --config CONFIG DST",
     .description =
-        "Writes a checkpoint of a known model family (DeepSeek-V4, V4.1 and V3, Kimi-K2, GLM-4.5, "
-        "Qwen3, Qwen3-MoE, Llama) with the names, dtypes, shapes and files of the official release, "
-        "for tests, benchmarks and full-scale dry runs. Codes and scales are distributed like those "
-        "of real weights. The bytes depend only on the config and the seed.",
+        "Writes a checkpoint of a known model family (DeepSeek-V4, V4.1, V3, V3.2, Kimi-K2, GLM-5, "
+        "GLM-4.5, Qwen3, Qwen3-MoE, Llama) with the names, dtypes, shapes and files of releases, "
+        "for tests, benchmarks and full-scale dry runs. Codes and scales are distributed like "
+        "those of real weights. The bytes depend only on the config and the seed.",
     .examples = "ckpt-synth --config tiny small\n"
                 "ckpt-synth --config flash --layers 4 slice\n"
                 "ckpt-synth --config pro --sparse pro",
@@ -85,7 +85,7 @@ static ckpt_code read_config(synth_job *job, const char *path, ckpt_error *err)
 
     if (opt.config == NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "--config is missing: expected FILE, flash, pro, "
-                         "tiny, v41-flash, v3 or kimi-k2");
+                         "tiny, v41-flash, v3, v3.2 or kimi-k2");
     builtin = maps_find_config(opt.config);
     if (builtin == NULL) {
         if ((code = output_check_apart(path, opt.config, err)) == CKPT_OK)

@@ -1,5 +1,5 @@
-"""Models of transformers: what it saves is read as the family that it is, goes to torch_dist and back,
-and what comes back is loaded with every parameter in its place."""
+"""Models of transformers: what it saves is read as the family that it is, goes to torch_dist and
+back, and what comes back is loaded with every parameter in its place."""
 import pytest
 
 torch = pytest.importorskip("torch")

@@ -134,6 +134,14 @@ static void test_texts_that_are_no_maps_are_refused_with_their_line(void **state
         { HEAD "shard a tp=0 halves=3\n", "line 3" },
         { HEAD "stage a\n", "line 3" },
         { HEAD "stage a last\n", "line 3" },
+        { HEAD "arg a\n", "line 3" },
+        { HEAD "arg a b c\n", "line 3" },
+        { HEAD "arg a b**c\n", "line 3" },
+        { HEAD "preset\n", "line 3" },
+        { HEAD "preset a dp=2\n", "line 3" },
+        { HEAD "preset a tp=2 tp=2\n", "line 3" },
+        { HEAD "preset a tp=0\n", "line 3" },
+        { HEAD "preset a tp=x\n", "line 3" },
         { HEAD "stage a.{l} a\n", "line 3" },
         { HEAD "extra a\n", "line 3" },
         { HEAD "extra a full\n", "line 3" },
@@ -186,6 +194,27 @@ static void test_packing_that_is_not_one_is_refused_with_its_line(void **state)
 
     (void)state;
     refuse_texts(cases, sizeof cases / sizeof *cases);
+}
+
+static void test_lines_for_trainers_have_numbers(void **state)
+{
+    ckpt_map *map = parse(HEAD "arg num_experts experts|num_experts\narg kv d\narg kv D/H\n"
+                               "preset small tp=2 pp=3 first=1\nstage s.{x*} stacked\n");
+    uint64_t layer = 7;
+
+    (void)state;
+    assert_int_equal(map->arg_count, 3);
+    assert_string_equal(map->args[0].name, "num_experts");
+    assert_string_equal(map->args[0].expression, "experts|num_experts");
+    assert_string_equal(map->args[2].expression, "D/H");
+    assert_int_equal(map->preset_count, 1);
+    assert_string_equal(map->presets[0].name, "small");
+    assert_int_equal(map->presets[0].numbers[PRESET_TP], 2);
+    assert_int_equal(map->presets[0].numbers[PRESET_PP], 3);
+    assert_int_equal(map->presets[0].numbers[PRESET_EP], 0);
+    assert_int_equal(map->presets[0].numbers[PRESET_FIRST], 1);
+    assert_int_equal(map_find_stage(map, "s.w", &layer), MAP_STAGE_STACKED);
+    map_free(map);
 }
 
 static void test_lines_for_ranks_say_who_has_what(void **state)
@@ -457,6 +486,7 @@ int main(void)
         cmocka_unit_test(test_the_first_line_that_fits_counts),
         cmocka_unit_test(test_texts_that_are_no_maps_are_refused_with_their_line),
         cmocka_unit_test(test_packing_that_is_not_one_is_refused_with_its_line),
+        cmocka_unit_test(test_lines_for_trainers_have_numbers),
         cmocka_unit_test(test_lines_for_ranks_say_who_has_what),
         cmocka_unit_test(test_comments_blanks_and_line_ends_do_not_matter),
         cmocka_unit_test(test_every_stored_tensor_has_a_fate),
