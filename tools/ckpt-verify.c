@@ -5,6 +5,7 @@
 
 #include "tools/cli/cli.h"
 #include "tools/download/listing_command.h"
+#include "certify_command.h"
 #include "difference_print.h"
 #include "logits_command.h"
 #include "open_options.h"
@@ -212,13 +213,14 @@ static const cli_command logits_command = {
 };
 
 static const cli_command *const subcommands[] = {
-    &digest_command, &check_command, &compare_command, &logits_command, NULL
+    &digest_command, &check_command, &compare_command, &logits_command, &certify_command,
+    &certificate_command, NULL
 };
 
 static const cli_command command = {
     .name = "ckpt-verify",
     .summary = "prove that checkpoints hold the same values",
-    .usage = "digest|check|compare|logits [OPTIONS] ...",
+    .usage = "digest|check|compare|logits|certify|certificate [OPTIONS] ...",
     .subcommands = subcommands,
 };
 
@@ -652,6 +654,10 @@ int main(int argc, char **argv)
         code = check(args.items[0], &status, &err);
     else if (args.command == &compare_command)
         code = compare(args.items[0], args.items[1], &status, &err);
+    else if (args.command == &certify_command)
+        code = certify_run(&args, &status, &err);
+    else if (args.command == &certificate_command)
+        code = certificate_run(&args, &status, &err);
     else
         code = logits(args.items[0], args.items[1], &status, &err);
     return cli_finish(code == CKPT_OK ? status : cli_fail(&err));

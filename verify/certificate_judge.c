@@ -16,6 +16,7 @@ typedef struct {
     ckpt_error error;
     size_t counts[DIGEST_EXTRA + 1];
     size_t mtp_missing;            /* of the missing ones: mtp.* */
+    int lacks_mtp;                 /* its layout carries no MTP, and it has none */
 } judging;
 
 static ckpt_code add_check(judging *j, const char *name, certificate_verdict verdict,
@@ -60,6 +61,15 @@ static const char *difference_name(digest_difference kind)
     return names[kind];
 }
 
+/* Checkpoints for training carry no MTP blocks; one for serving that lost them is not the same. */
+static int lacks_mtp(const certificate_checkpoint *m)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(m->tensors); i++)
+        if (digest_is_mtp(ckpt_catalog_at(m->tensors, i)->name))
+            return 0;
+    return !m->has_place_for_config;
+}
+
 /* A digest_difference_fn. */
 static void take_difference(void *context, digest_difference kind, const char *name,
                             const char *expected, const char *got)
@@ -72,24 +82,15 @@ static void take_difference(void *context, digest_difference kind, const char *n
 
     j->counts[kind]++;
     j->mtp_missing += (size_t)is_gone;
-    f.fails = !is_gone || j->policy->roots == POLICY_ROOTS_EQUAL;
+    if (is_gone && j->lacks_mtp && j->policy->roots != POLICY_ROOTS_EQUAL)
+        return;
+    f.fails = j->policy->roots != POLICY_ROOTS_ANY;
     if (expected != NULL) {
         snprintf(text, sizeof text, "expected %s, got %s", expected, got);
         f.text = text;
     }
     if (j->code == CKPT_OK)
         j->code = certificate_add_finding(j->c, &f, &j->error);
-}
-
-/* Is the candidate without MTP altogether, and the reference not? */
-static int lacks_mtp(const judging *j, const certificate_checkpoint *m)
-{
-    if (j->mtp_missing == 0 && j->c->checkpoints[0].tensors != NULL)
-        return 0;
-    for (size_t i = 0; i < ckpt_catalog_count(m->tensors); i++)
-        if (digest_is_mtp(ckpt_catalog_at(m->tensors, i)->name))
-            return 0;
-    return 1;
 }
 
 static certificate_verdict values_verdict(const judging *j, int is_main, int is_all)
@@ -102,8 +103,7 @@ static certificate_verdict values_verdict(const judging *j, int is_main, int is_
         return CERTIFICATE_PASS;
     if (roots == POLICY_ROOTS_EQUAL || !is_main)
         return CERTIFICATE_FAIL;
-    return roots == POLICY_ROOTS_MAIN || lacks_mtp(j, &j->c->checkpoints[j->i]) ? CERTIFICATE_PASS
-                                                                                : CERTIFICATE_FAIL;
+    return roots == POLICY_ROOTS_MAIN || j->lacks_mtp ? CERTIFICATE_PASS : CERTIFICATE_FAIL;
 }
 
 /* What became of the values of a candidate, for a person. */
@@ -115,7 +115,7 @@ static void say_values(const judging *j, int is_main, int is_all, char *out, siz
         snprintf(out, out_bytes, "equal: root %s", m->root);
     else if (is_main)
         snprintf(out, out_bytes, "equal but for mtp.*: main %s%s", m->main_root,
-                 lacks_mtp(j, m) ? "; it carries no MTP" : "");
+                 j->lacks_mtp ? "; it carries no MTP" : "");
     else if (j->c->checkpoints[0].tensors == NULL)
         snprintf(out, out_bytes, "different: expected root %s, got %s", j->c->checkpoints[0].root,
                  m->root);
@@ -305,7 +305,8 @@ static ckpt_code judge_companions(judging *j, ckpt_error *err)
 ckpt_code certificate_judge(certificate *c, size_t i, const certificate_policy *policy,
                             ckpt_error *err)
 {
-    judging j = { .c = c, .i = i, .policy = policy };
+    judging j = { .c = c, .i = i, .policy = policy,
+                  .lacks_mtp = lacks_mtp(&c->checkpoints[i]) };
     ckpt_code code;
 
     if ((code = judge_structure(&j, err)) != CKPT_OK || i == 0)

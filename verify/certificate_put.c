@@ -197,6 +197,18 @@ static void put_finding(json_writer *w, const certificate *c, const certificate_
     json_line_end(&line, w);
 }
 
+void certificate_put_results(json_writer *w, const certificate *c)
+{
+    json_member_array(w, "checks");
+    for (size_t i = 0; i < c->check_count; i++)
+        put_check(w, c, &c->checks[i]);
+    json_put_array_end(w);
+    json_member_array(w, "findings");
+    for (size_t i = 0; i < c->finding_count; i++)
+        put_finding(w, c, &c->findings[i]);
+    json_put_array_end(w);
+}
+
 static void put_self_test(json_writer *w, const certificate *c)
 {
     size_t applicable = 0;
@@ -296,14 +308,7 @@ static ckpt_code put_predicate(json_writer *w, const certificate *c, ckpt_error 
     for (size_t i = 0; i < c->checkpoint_count; i++)
         put_checkpoint(w, c, i);
     json_put_array_end(w);
-    json_member_array(w, "checks");
-    for (size_t i = 0; i < c->check_count; i++)
-        put_check(w, c, &c->checks[i]);
-    json_put_array_end(w);
-    json_member_array(w, "findings");
-    for (size_t i = 0; i < c->finding_count; i++)
-        put_finding(w, c, &c->findings[i]);
-    json_put_array_end(w);
+    certificate_put_results(w, c);
     put_self_test(w, c);
     code = put_tensors(w, c, err);
     json_put_object_end(w);

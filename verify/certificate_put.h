@@ -17,6 +17,9 @@ enum { CERTIFICATE_TENSORS_INLINE_BYTES = 1 << 20 };
 /* The document, as one value of `w`; `what` is a const certificate (json_file.h). */
 ckpt_code certificate_put(json_writer *w, const void *what, ckpt_error *err);
 
+/* Its members `checks` and `findings`, for other documents. */
+void certificate_put_results(json_writer *w, const certificate *c);
+
 /* What the tensors of the reference take in it. */
 ckpt_code certificate_tensor_bytes(const certificate *c, uint64_t *out, ckpt_error *err);
 

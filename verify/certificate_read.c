@@ -163,7 +163,8 @@ ckpt_code certificate_read(ckpt_checkpoint *checkpoint, const certificate_read_o
 {
     certificate_hashing hashing = { .of = out, .run = options->run,
                                     .path = checkpoint_path(checkpoint),
-                                    .without_weights = options->structure_only };
+                                    .without_weights = options->structure_only ||
+                                                       options->values_only };
     ckpt_error ended;
     ckpt_code code;
     ckpt_code hashed;

@@ -11,6 +11,7 @@
 typedef struct {
     ckpt_run_options run;          /* fixed_bytes: beside the checkpoint, which is counted */
     int structure_only;            /* no values, and no hashes of weights */
+    int values_only;               /* no hashes of weights */
     ckpt_source *values;           /* read instead of the checkpoint's logical tensors: a source
                                       with the same catalog; NULL: those */
     ckpt_sink *watch;              /* sees every tile of the one pass, too; NULL: nobody does */

@@ -99,11 +99,14 @@ static ckpt_code pre_authentication(const char *type, const char *payload, size_
     return out->failed ? ckpt_fail_memory(err, "an envelope", size) : CKPT_OK;
 }
 
+static void add_text(byte_buffer *out, const char *text)
+{
+    byte_buffer_add(out, text, strlen(text));
+}
+
 ckpt_code dsse_sign(const char *payload, size_t size, const signature_key *key, byte_buffer *out,
                     ckpt_error *err)
 {
-    static const char begin[] = "{\"payloadType\": \"" DSSE_INTOTO_TYPE "\", \"payload\": \"";
-    static const char middle[] = "\", \"signatures\": [{\"keyid\": \"";
     signature_value signature;
     byte_buffer text = { 0 };
     ckpt_code code;
@@ -113,13 +116,13 @@ ckpt_code dsse_sign(const char *payload, size_t size, const signature_key *key, 
     free(text.bytes);
     if (code != CKPT_OK)
         return code;
-    byte_buffer_add(out, begin, sizeof begin - 1);
+    add_text(out, "{\"payloadType\": \"" DSSE_INTOTO_TYPE "\", \"payload\": \"");
     add_base64(out, (const unsigned char *)payload, size);
-    byte_buffer_add(out, middle, sizeof middle - 1);
-    byte_buffer_add(out, signature_key_id(key), strlen(signature_key_id(key)));
-    byte_buffer_add(out, "\", \"sig\": \"", 10);
+    add_text(out, "\", \"signatures\": [{\"keyid\": \"");
+    add_text(out, signature_key_id(key));
+    add_text(out, "\", \"sig\": \"");
     add_base64(out, signature.bytes, signature.size);
-    byte_buffer_add(out, "\"}]}\n", 5);
+    add_text(out, "\"}]}\n");
     return out->failed ? ckpt_fail_memory(err, "an envelope", size) : CKPT_OK;
 }
 

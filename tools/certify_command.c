@@ -1,0 +1,427 @@
+/* ckpt-verify certify: a certificate of a release, and the gate that it is. */
+#include "certify_command.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "formats/format.h"
+#include "libckpt/signature.h"
+#include "open_options.h"
+#include "tools/download/listing.h"
+#include "verify/certificate_judge.h"
+#include "verify/certificate_put.h"
+#include "verify/certificate_read.h"
+#include "verify/certificate_write.h"
+
+static struct {
+    cli_common common;
+    ckpt_open_options open;
+    const char *out;
+    const char *key;
+    const char *policy;
+    const char *junit;
+    const char *summary;
+    const char *sums;
+    const char *integrity;
+    const char *cyclonedx;
+    cli_list required;
+    cli_list logits;
+    int structure_only;
+} opt = { .common = CLI_COMMON_DEFAULTS };
+
+static const cli_option options[] = {
+    { CLI_STRING, "out", "FILE", &opt.out, "the certificate to write" },
+    { CLI_STRING, "sign", "KEY", &opt.key,
+      "sign it with this private key: PEM, Ed25519 or EC on P-256" },
+    { CLI_HEADING, NULL, NULL, NULL, "What must hold" },
+    { CLI_STRING, "policy", "FILE", &opt.policy, "other gates than the default ones; see "
+      "ckpt-certificate(5)" },
+    { CLI_LIST, "require", "WHAT", &opt.required,
+      "what must be there: config, generation_config, tokenizer, template, encoding, mtp, values, "
+      "candidate, origin or logits; may be repeated" },
+    { CLI_LIST, "logits", "FILE", &opt.logits,
+      "outputs of ckpt-run: of REF, then of the candidates in their order; may be repeated" },
+    { CLI_FLAG, "structure-only", NULL, &opt.structure_only,
+      "headers, names, configs and small files, but no values and no hashes of weights" },
+    { CLI_HEADING, NULL, NULL, NULL, "Also write" },
+    { CLI_STRING, "junit", "FILE", &opt.junit, "the checks as JUnit XML" },
+    { CLI_STRING, "summary", "FILE", &opt.summary,
+      "the checks as Markdown, for the page of a job" },
+    { CLI_STRING, "sha256sums", "FILE", &opt.sums,
+      "the files of the last checkpoint, for sha256sum -c" },
+    { CLI_STRING, "integrity", "FILE", &opt.integrity,
+      "integrity.json, as Megatron-LM verifies it, of the first torch_dist" },
+    { CLI_STRING, "cyclonedx", "FILE", &opt.cyclonedx, "a CycloneDX document" },
+    CLI_READ_OPTIONS(opt.open, opt.common)
+};
+
+static const cli_rule rules[] = {
+    { "structure-only", NULL, "sha256sums|integrity" },
+    { NULL, NULL, NULL }
+};
+
+const cli_command certify_command = {
+    .name = "certify",
+    .summary = "check a release, and write a certificate of it",
+    .usage = "[OPTIONS] --out FILE REF [CANDIDATE...]",
+    .description =
+        "Reads every file once: its SHA-256, and the value digest of the tensors in it. Every "
+        "candidate, in any layout and encoding, must hold the values of REF, a config.json that "
+        "means the same for the forward pass, and, where both have them, the same tokenizer, chat "
+        "template and prompt encoding. A layout that carries no MTP may lack mtp.*. What is "
+        "missing is noted; --require makes it fail. Files of a folder that ckpt-download made "
+        "must be those that the hub listed.\n"
+        "\n"
+        "The certificate is an in-toto Statement (ckpt-certificate(5)); with --sign in a DSSE "
+        "envelope. Digests of tensors that take more than 1 MB are left beside it, in "
+        "FILE.tensors.json.zst. SOURCE_DATE_EPOCH replaces the date. `ckpt-verify certificate` "
+        "checks any copy of the weights against it.",
+    .exit_notes = "0  all checks passed\n1  a check failed; the certificate says which\n"
+                  "2  error; one line on stderr says what failed",
+    .examples = "ckpt-verify certify --out cert.json --sign key.pem DeepSeek-V4-Flash Flash-FP8\n"
+                "ckpt-verify certify --out cert.json --require tokenizer --junit c.xml Flash",
+    .options = options,
+    .rules = rules,
+    .arg_min = 1,
+    .arg_max = 64,
+};
+
+/* What a run holds. */
+typedef struct {
+    char *const *paths;
+    size_t count;
+    ckpt_checkpoint **checkpoints;
+    certificate c;
+    certificate_policy policy;
+    signature_key *key;
+} certifying;
+
+/* ---- what is asked for ---- */
+
+/* SOURCE_DATE_EPOCH (reproducible-builds.org), or now. */
+static ckpt_code find_date(int64_t *out, ckpt_error *err)
+{
+    const char *text = getenv("SOURCE_DATE_EPOCH");
+    uint64_t seconds;
+
+    *out = (int64_t)time(NULL);
+    if (text == NULL)
+        return CKPT_OK;
+    if (!cli_parse_u64(text, &seconds) || seconds > UINT32_MAX * (uint64_t)64)
+        return ckpt_fail(err, CKPT_E_USAGE, "SOURCE_DATE_EPOCH '%s': expected seconds since 1970",
+                         text);
+    *out = (int64_t)seconds;
+    return CKPT_OK;
+}
+
+/* Everything that will be written; a refusal must not come after hours. */
+static ckpt_code check_places(ckpt_error *err)
+{
+    const char *const places[] = { opt.out, opt.junit, opt.summary, opt.sums, opt.integrity,
+                                   opt.cyclonedx };
+    const size_t count = sizeof places / sizeof *places;
+    ckpt_code code = CKPT_OK;
+
+    if (opt.out == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "certify needs --out FILE");
+    for (size_t i = 0; i < count && code == CKPT_OK; i++)
+        for (size_t k = 0; k < i && places[i] != NULL; k++)
+            if (places[k] != NULL && strcmp(places[i], places[k]) == 0)
+                return ckpt_fail(err, CKPT_E_USAGE, "'%s' is named for two outputs", places[i]);
+    for (size_t i = 0; i < count && code == CKPT_OK; i++)
+        if (places[i] != NULL)
+            code = file_check_place(places[i], err);
+    return code;
+}
+
+static ckpt_code read_options(certifying *job, ckpt_error *err)
+{
+    ckpt_code code;
+
+    policy_init(&job->policy);
+    if ((code = check_places(err)) != CKPT_OK || (code = find_date(&job->c.made_at, err)) !=
+            CKPT_OK ||
+        (opt.policy != NULL &&
+         (code = policy_read(opt.policy, &job->policy, err)) != CKPT_OK) ||
+        (opt.key != NULL && (code = signature_read_private(opt.key, &job->key, err)) != CKPT_OK))
+        return code;
+    for (size_t i = 0; i < opt.required.count && code == CKPT_OK; i++)
+        code = policy_require(&job->policy, opt.required.items[i], err);
+    if (code == CKPT_OK && opt.logits.count != 0 && opt.logits.count != job->count)
+        code = ckpt_fail(err, CKPT_E_USAGE, "--logits: expected one file for each of %zu "
+                         "checkpoints, got %zu", job->count, opt.logits.count);
+    if (code == CKPT_OK && opt.logits.count == 1)
+        code = ckpt_fail(err, CKPT_E_USAGE, "--logits needs a candidate to compare with");
+    if (code == CKPT_OK && job->policy.text != NULL &&
+        (job->c.policy = strdup(job->policy.text)) == NULL)
+        code = ckpt_fail_memory(err, "a policy", strlen(job->policy.text));
+    job->c.structure_only = opt.structure_only;
+    return code;
+}
+
+/* ---- facts ---- */
+
+static int copy_text(const char *text, char **out)
+{
+    *out = text == NULL || *text == '\0' ? NULL : strdup(text);
+    return text == NULL || *text == '\0' || *out != NULL;
+}
+
+static ckpt_code take_origin(const kept_listing *listing, certificate_origin *out, ckpt_error *err)
+{
+    if (!copy_text(listing->hub, &out->hub) || !copy_text(listing->repo, &out->repo) ||
+        !copy_text(listing->revision, &out->revision) ||
+        !copy_text(listing->files.commit, &out->commit))
+        return ckpt_fail_memory(err, "a hub's name", 64);
+    return CKPT_OK;
+}
+
+/* Is a file what the hub listed? Git's names of small files are made here; LFS's are SHA-256. */
+static ckpt_code is_listed(const char *folder, const hub_file *listed,
+                           const certificate_file *file, int *is_right, ckpt_error *err)
+{
+    char hash[SHA256_HEX];
+    char *path;
+    ckpt_code code;
+
+    *is_right = listed->size_bytes == file->size_bytes;
+    if (!*is_right || file->sha256[0] == '\0')
+        return CKPT_OK;
+    if (strlen(listed->hash) == SHA256_HEX - 1) {
+        *is_right = strcmp(listed->hash, file->sha256) == 0;
+        return CKPT_OK;
+    }
+    if ((path = file_join(folder, file->name)) == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(file->name));
+    if ((code = git_blob_file(path, hash, err)) == CKPT_OK)
+        *is_right = strcmp(listed->hash, hash) == 0;
+    free(path);
+    return code;
+}
+
+static ckpt_code judge_listing(certifying *job, size_t i, const kept_listing *listing,
+                               ckpt_error *err)
+{
+    const certificate_checkpoint *m = &job->c.checkpoints[i];
+    certificate_check check = { .name = "files", .checkpoint = i };
+    size_t wrong = 0;
+    size_t right = 0;
+    ckpt_code code = CKPT_OK;
+
+    for (size_t k = 0; k < listing->files.count && code == CKPT_OK; k++) {
+        const hub_file *listed = &listing->files.files[k];
+        const certificate_file *file = certificate_find_file(m, listed->path);
+        certificate_finding f = { .check = "files", .checkpoint = i, .subject = listed->path,
+                                  .kind = "missing", .fails = 1 };
+        int is_right = 0;
+
+        if (file == NULL && (!listed->is_selected || strstr(listed->path, "/.") != NULL ||
+                             listed->path[0] == '.'))
+            continue;
+        if (file != NULL) {
+            f.kind = "changed";
+            code = is_listed(m->path, listed, file, &is_right, err);
+        }
+        right += (size_t)is_right;
+        wrong += (size_t)!is_right;
+        if (code == CKPT_OK && !is_right)
+            code = certificate_add_finding(&job->c, &f, err);
+    }
+    if (code != CKPT_OK)
+        return code;
+    check.verdict = wrong > 0 ? CERTIFICATE_FAIL : right > 0 ? CERTIFICATE_PASS
+                                                             : CERTIFICATE_SKIPPED;
+    return certificate_add_check(&job->c, &check, err, "%zu files are as %s listed them, %zu are "
+                                 "not", right, listing->hub, wrong);
+}
+
+/* What a hub listed of the folder, if ckpt-download left a record. */
+static ckpt_code judge_origin(certifying *job, size_t i, ckpt_error *err)
+{
+    certificate_checkpoint *m = &job->c.checkpoints[i];
+    kept_listing listing;
+    char *path = NULL;
+    ckpt_code code;
+
+    if (m->folder == NULL)
+        return CKPT_OK;
+    if ((code = listing_find(m->path, &path, err)) != CKPT_OK || path == NULL)
+        return code;
+    if ((code = listing_read(path, &listing, err)) == CKPT_OK &&
+        (code = take_origin(&listing, &m->origin, err)) == CKPT_OK)
+        code = judge_listing(job, i, &listing, err);
+    listing_release(&listing);
+    free(path);
+    return code;
+}
+
+/* Two checkpoints of one name are told apart by a number. */
+static ckpt_code make_label_unique(certificate *c, size_t i, ckpt_error *err)
+{
+    size_t number = 1;
+
+    for (size_t k = 0; k < i; k++)
+        number += strncmp(c->checkpoints[k].label, c->checkpoints[i].label,
+                          strlen(c->checkpoints[i].label)) == 0;
+    if (number > 1) {
+        char *label = NULL;
+
+        if (asprintf(&label, "%s-%zu", c->checkpoints[i].label, number) < 0)
+            return ckpt_fail_memory(err, "a label", 64);
+        free(c->checkpoints[i].label);
+        c->checkpoints[i].label = label;
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code read_checkpoint(certifying *job, size_t i, cli_meter *meter, ckpt_error *err)
+{
+    char *tensors = certificate_tensor_path(opt.out);
+    const char *const written[] = { opt.out, tensors == NULL ? opt.out : tensors,
+                                    opt.junit == NULL ? opt.out : opt.junit,
+                                    opt.summary == NULL ? opt.out : opt.summary,
+                                    opt.sums == NULL ? opt.out : opt.sums,
+                                    opt.integrity == NULL ? opt.out : opt.integrity,
+                                    opt.cyclonedx == NULL ? opt.out : opt.cyclonedx };
+    certificate_read_options read = { .run = cli_run_options(&opt.common, meter),
+                                      .structure_only = opt.structure_only, .left_out = written,
+                                      .left_out_count = sizeof written / sizeof *written };
+    const ckpt_checkpoint *opened = job->checkpoints[i];
+    certificate_checkpoint *m = certificate_add_checkpoint(&job->c, err);
+    ckpt_code code;
+
+    if (m == NULL) {
+        free(tensors);
+        return CKPT_E_MEMORY;
+    }
+    for (size_t k = 0; k < job->count; k++)
+        read.run.fixed_bytes += k == i ? 0 : ckpt_checkpoint_bytes(job->checkpoints[k]);
+    code = certificate_read(job->checkpoints[i], &read, m, err);
+    free(tensors);
+    if (code != CKPT_OK)
+        return code;
+    m->has_place_for_config = layout_has_config(m->layout);
+    m->has_no_mtp = opened->has_no_mtp;
+    m->unlisted = opt.open.lenient ? NULL : &opened->unread;
+    return make_label_unique(&job->c, i, err);
+}
+
+/* ---- checks ---- */
+
+static ckpt_code judge_logits(certifying *job, size_t i, ckpt_error *err)
+{
+    const logits_input a = { opt.logits.items[0], NULL };
+    const logits_input b = { opt.logits.items[i], NULL };
+    logits_comparison logits;
+    ckpt_code code;
+
+    if ((code = logits_compare(&a, &b, &logits, err)) != CKPT_OK)
+        return code;
+    code = certificate_judge_logits(&job->c, i, &logits, &job->policy, err);
+    logits_release(&logits);
+    return code;
+}
+
+static ckpt_code judge(certifying *job, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < job->count && code == CKPT_OK; i++) {
+        if ((code = certificate_judge(&job->c, i, &job->policy, err)) == CKPT_OK)
+            code = judge_origin(job, i, err);
+        if (code == CKPT_OK && i > 0 && opt.logits.count > 0)
+            code = judge_logits(job, i, err);
+    }
+    return code == CKPT_OK ? certificate_judge_required(&job->c, &job->policy, err) : code;
+}
+
+/* ---- the run ---- */
+
+static ckpt_code write_results(certifying *job, ckpt_error *err)
+{
+    const struct {
+        const char *path;
+        ckpt_code (*write)(const char *path, const certificate *c, ckpt_error *err);
+    } others[] = {
+        { opt.junit, certificate_write_junit },
+        { opt.summary, certificate_write_summary },
+        { opt.integrity, certificate_write_integrity },
+        { opt.cyclonedx, certificate_write_cyclonedx },
+    };
+    ckpt_code code = CKPT_OK;
+
+    if (opt.sums != NULL)
+        code = certificate_write_sums(opt.sums, &job->c, job->count - 1, err);
+    for (size_t i = 0; i < sizeof others / sizeof *others && code == CKPT_OK; i++)
+        if (others[i].path != NULL)
+            code = others[i].write(others[i].path, &job->c, err);
+    return code == CKPT_OK ? certificate_write(opt.out, &job->c, job->key, err) : code;
+}
+
+static void print_json(const certifying *job)
+{
+    json_writer w;
+
+    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    json_put_object(&w);
+    json_member_bool(&w, "same", certificate_passes(&job->c));
+    json_member_string(&w, "verdict", certificate_passes(&job->c) ? "pass" : "fail");
+    json_member_string(&w, "root", job->c.checkpoints[0].root[0] == '\0'
+                                       ? NULL : job->c.checkpoints[0].root);
+    certificate_put_results(&w, &job->c);
+    json_put_object_end(&w);
+    putchar('\n');
+}
+
+static void print_result(const certifying *job)
+{
+    if (opt.common.json) {
+        print_json(job);
+        return;
+    }
+    certificate_print(&job->c);
+    printf("%s: %s%s%s\n", opt.out, certificate_passes(&job->c) ? "pass" : "FAIL",
+           job->c.checkpoints[0].root[0] == '\0' ? ", values were not read" : ", root ",
+           job->c.checkpoints[0].root);
+}
+
+static ckpt_code run(certifying *job, cli_meter *meter, int *status, ckpt_error *err)
+{
+    ckpt_code code;
+
+    if ((code = read_options(job, err)) != CKPT_OK)
+        return code;
+    for (size_t i = 0; i < job->count && code == CKPT_OK; i++)
+        code = ckpt_open(job->paths[i], &opt.open, &job->checkpoints[i], err);
+    for (size_t i = 0; i < job->count && code == CKPT_OK; i++)
+        code = read_checkpoint(job, i, meter, err);
+    if (code != CKPT_OK)
+        return code;
+    cli_meter_end(meter);
+    if ((code = judge(job, err)) != CKPT_OK || (code = write_results(job, err)) != CKPT_OK)
+        return code;
+    print_result(job);
+    *status = certificate_passes(&job->c) ? CLI_DONE : CLI_DIFFERENT;
+    return CKPT_OK;
+}
+
+ckpt_code certify_run(const cli_args *args, int *status, ckpt_error *err)
+{
+    certifying job = { .paths = args->items, .count = args->count };
+    static cli_meter meter;      /* outlives this function: cli_fail erases its line */
+    ckpt_code code;
+
+    job.checkpoints = calloc(job.count + 1, sizeof(ckpt_checkpoint *));
+    if (job.checkpoints == NULL)
+        return ckpt_fail_memory(err, "checkpoints", job.count);
+    code = run(&job, &meter, status, err);
+    certificate_release(&job.c);
+    for (size_t i = 0; i < job.count; i++)
+        ckpt_close(job.checkpoints[i]);
+    free(job.checkpoints);
+    policy_release(&job.policy);
+    signature_key_free(job.key);
+    return code;
+}
