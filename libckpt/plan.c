@@ -5,15 +5,25 @@
 
 #include "encoding.h"
 
-int plan_is_expert(const char *name)
+const char *plan_expert(const char *name, size_t *digits)
 {
     static const char word[] = "experts.";
 
-    for (const char *at = strstr(name, word); at != NULL; at = strstr(at + 1, word))
-        if ((at == name || at[-1] == '.') && at[sizeof word - 1] >= '0' &&
-            at[sizeof word - 1] <= '9')
-            return 1;
-    return 0;
+    for (const char *at = strstr(name, word); at != NULL; at = strstr(at + 1, word)) {
+        const char *number = at + sizeof word - 1;
+
+        *digits = strspn(number, "0123456789");
+        if ((at == name || at[-1] == '.') && *digits > 0)
+            return number;
+    }
+    return NULL;
+}
+
+int plan_is_expert(const char *name)
+{
+    size_t digits;
+
+    return plan_expert(name, &digits) != NULL;
 }
 
 int plan_is_plain(plan_encoding encoding)

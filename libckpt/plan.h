@@ -26,6 +26,9 @@ typedef struct {
 } plan_policy;
 
 int plan_is_expert(const char *name);
+/* Where the number of a routed expert stands in its weight's name, and how many digits it has;
+ * NULL: it is not of an expert. */
+const char *plan_expert(const char *name, size_t *digits);
 
 /* 1 for those without scales. */
 int plan_is_plain(plan_encoding encoding);

@@ -32,6 +32,7 @@ static struct {
     int tensors;
     int main_only;
     int structure_only;
+    int values;
     int weights_only;
     int bits;
     cli_list globs;
@@ -78,13 +79,15 @@ static const cli_option check_options_table[] = {
       "ckpt-manifest.json.zst)" },
     { CLI_FLAG, "structure-only", NULL, &opt.structure_only,
       "check headers, names and stored checksums but no values; needs no manifest" },
+    { CLI_FLAG, "values", NULL, &opt.values,
+      "look for faults in the values themselves, too; needs no manifest" },
     WEIGHTS_OPTION,
     MAIN_OPTION,
     CLI_READ_OPTIONS(opt.open, opt.common)
 };
 
 static const cli_rule check_rules[] = {
-    { "structure-only", NULL, "manifest|main|weights-only" },
+    { "structure-only", NULL, "manifest|main|weights-only|values" },
     { NULL, NULL, NULL }
 };
 
@@ -99,13 +102,21 @@ static const cli_command check_command = {
         "as well. All values are digested and compared with the manifest; tensors that differ are "
         "listed, and so are config.json members that affect the forward pass and differ from the "
         "manifest's record, and a missing config.json. A checkpoint without a manifest is refused, "
-        "unless --structure-only is given or a hub listed its files.\n"
+        "unless --structure-only or --values is given or a hub listed its files.\n"
+        "\n"
+        "--values looks for faults without a reference: NaN and infinities, scales that are not "
+        "finite, expert ids out of range or repeated in a row, matrices that are all 0, experts "
+        "that are byte-identical, dtypes narrower than the family's. Reported, but not faults: "
+        "scales of 0, FP4 scales too far apart for FP8 blocks, many codes of the largest "
+        "magnitude, rows of 0, tensors whose rms differs from that of the same tensor in other "
+        "layers (robust z-score above 10).\n"
         "\n"
         "A folder made by ckpt-download is first compared with the hub's listing: every file is "
         "hashed, whatever was recorded about it, without contacting the hub. Missing or different "
         "files are listed and end the check.",
     .examples = "ckpt-verify check Flash-FP8\n"
-                "ckpt-verify check --manifest flash.json Flash-BF16",
+                "ckpt-verify check --manifest flash.json Flash-BF16\n"
+                "ckpt-verify check --values Trained",
     .options = check_options_table,
     .rules = check_rules,
     .arg_min = 1,
@@ -351,6 +362,19 @@ static void print_config_differences(const config_verdict *v, const char *a, con
     }
 }
 
+static void print_findings(const char *path, const value_findings *f)
+{
+    printf("%s: %zu faults and %zu remarks on the values of %zu tensors\n", path, f->fault_count,
+           f->count - f->fault_count, f->tensor_count);
+    for (size_t i = 0; i < f->count && !is_cut(i, f->count, "findings"); i++) {
+        char text[VALUE_TEXT_BYTES] = "";
+
+        value_finding_text(&f->items[i], text);
+        printf("%-7s  %s  %s: %s\n", value_kind_is_fault(f->items[i].kind) ? "fault" : "remark",
+               cli_name(f->items[i].name), value_kind_name(f->items[i].kind), cli_name(text));
+    }
+}
+
 static void print_check(const char *path, const check_result *r, const file_list *notes)
 {
     const size_t other_count = r->unlisted_count + r->sums.wrong_count + r->copy_count +
@@ -362,12 +386,14 @@ static void print_check(const char *path, const check_result *r, const file_list
            "family %s\n", path, r->unlisted_count == 0 ? "right" : "NOT right", r->tensor_count,
            r->stored_count, r->file_count, size, r->layout, r->family);
     print_sums(path, &r->sums);
-    if (r->manifest_path == NULL && !r->files_are_right)
+    if (r->manifest_path == NULL && !r->files_are_right && !r->has_values)
         printf("%s: values were not checked\n", path);
     else if (r->manifest_path != NULL)
         printf("%s: values are %s '%s', root %s\n", path,
                r->differing_count == other_count ? "as in" : "NOT as in", r->manifest_path,
                r->root);
+    if (r->has_values)
+        print_findings(path, &r->values);
     print_config_differences(&r->config, "expected", "got");
     print_names("note", (const char *const *)notes->names, notes->count);
     for (size_t i = 0; i < r->differing_count && !is_cut(i, r->differing_count, "differ"); i++) {
@@ -407,6 +433,8 @@ static ckpt_code check(const char *path, int *status, ckpt_error *err)
     options.structure_only = opt.structure_only;
     options.files_are_right = listed.is_right;
     options.weights_only = opt.weights_only;
+    options.values = opt.values;
+    options.official = c->official;
     options.config = c->config == NULL ? NULL : json_root(c->config);
     options.has_place_for_config = c->format == &format_hf || c->format == &format_mp;
     options.store = c->store;

@@ -55,11 +55,11 @@ static ckpt_code read_manifest(const ckpt_checkpoint *checkpoint, const check_op
     for (size_t i = 0; i < 2 && folder != NULL && name == NULL; i++)
         if (folder_has(folder, names[i]))
             name = names[i];
-    if (name == NULL && options->files_are_right)
+    if (name == NULL && (options->files_are_right || options->values))
         return CKPT_OK;
     if (name == NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no manifest to check values against: use "
-                         "--manifest FILE or --structure-only", options->path);
+                         "--manifest FILE, --values or --structure-only", options->path);
     out->manifest_path = folder == NULL ? strdup(name) : folder_path_of(folder, name);
     if (out->manifest_path == NULL)
         return ckpt_fail_memory(err, "a path", strlen(name));
@@ -144,21 +144,59 @@ static void find_copies(const ckpt_store *store, const ckpt_catalog *catalog,
     }
 }
 
+/* One pass: digests where there is a manifest, and what values are by themselves where asked. */
+static ckpt_code read_values(const ckpt_checkpoint *checkpoint, const check_options *options,
+                             ckpt_digest *digest, check_result *out, ckpt_error *err)
+{
+    value_check_options how = { .official = options->official,
+                                .config = options->config,
+                                .run = options->copy };
+    ckpt_source *logical = ckpt_logical(checkpoint);
+    ckpt_source *tapped = NULL;
+    value_check check = { .catalog = NULL };
+    ckpt_code code;
+
+    if (out->manifest_path != NULL)
+        how.run.fixed_bytes += catalog_bytes(out->manifest.catalog);
+    if (digest != NULL &&
+        (code = source_digest_tap(logical, digest, &tapped, err)) != CKPT_OK)
+        return code;
+    code = value_check_source(tapped != NULL ? tapped : logical, &how, &check, &out->values,
+                              err);
+    out->has_values = code == CKPT_OK;
+    value_check_release(&check);
+    ckpt_source_free(tapped);
+    return code;
+}
+
+static ckpt_code digest_alone(const ckpt_checkpoint *checkpoint, const check_options *options,
+                              check_result *out, ckpt_digest **digest, ckpt_error *err)
+{
+    ckpt_run_options copy = options->copy;
+
+    copy.fixed_bytes += catalog_bytes(out->manifest.catalog);
+    return ckpt_digest_source(ckpt_logical(checkpoint), &copy, digest, err);
+}
+
 /* Digest the checkpoint and compare it with the manifest that was found. */
 static ckpt_code check_manifest(const ckpt_checkpoint *checkpoint, const check_options *options,
                                 check_result *out, ckpt_error *err)
 {
-    ckpt_source *logical = ckpt_logical(checkpoint);
+    const ckpt_catalog *catalog = ckpt_source_catalog(ckpt_logical(checkpoint));
     ckpt_digest *digest = NULL;
-    ckpt_run_options copy = options->copy;
     ckpt_code code;
 
-    copy.fixed_bytes += catalog_bytes(out->manifest.catalog);
-    if ((code = store_keep_copies(options->store, out->tensor_count, err)) == CKPT_OK &&
-        (code = ckpt_digest_source(logical, &copy, &digest, err)) == CKPT_OK &&
-        (code = check_values(digest, ckpt_source_catalog(logical), options, out, err)) ==
-            CKPT_OK)
-        find_copies(options->store, ckpt_source_catalog(logical), options, out);
+    if ((code = store_keep_copies(options->store, out->tensor_count, err)) != CKPT_OK)
+        return code;
+    if (!options->values)
+        code = digest_alone(checkpoint, options, out, &digest, err);
+    else if ((digest = digest_create(catalog)) == NULL)
+        code = ckpt_fail_memory(err, "digests", out->tensor_count);
+    else
+        code = read_values(checkpoint, options, digest, out, err);
+    if (code == CKPT_OK &&
+        (code = check_values(digest, catalog, options, out, err)) == CKPT_OK)
+        find_copies(options->store, catalog, options, out);
     ckpt_digest_free(digest);
     return code;
 }
@@ -216,6 +254,8 @@ ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_option
     find_damaged(options->store, out);
     if (out->manifest_path != NULL)
         code = check_manifest(checkpoint, options, out, err);
+    else if (options->values)
+        code = read_values(checkpoint, options, NULL, out, err);
     if (code == CKPT_OK && out->manifest_path != NULL && !options->weights_only)
         code = check_config(options, out, err);
     qsort(out->differing, out->differing_count, sizeof *out->differing, compare_differences);
@@ -230,6 +270,7 @@ void check_release(check_result *result)
     sums_release(&result->sums);
     config_verdict_release(&result->config);
     manifest_release(&result->manifest);
+    value_findings_release(&result->values);
     free(result->manifest_path);
     free(result->differing);
     memset(result, 0, sizeof *result);
@@ -237,7 +278,8 @@ void check_release(check_result *result)
 
 int check_is_same(const check_result *result)
 {
-    return result->differing_count == 0 && result->config.comparison.count == 0;
+    return result->differing_count == 0 && result->config.comparison.count == 0 &&
+           result->values.fault_count == 0;
 }
 
 /* ---- JSON ---- */
@@ -267,6 +309,7 @@ void check_put(json_writer *w, const check_result *r, const file_list *notes)
     json_put_object(w);
     json_member_string(w, "checked", has_manifest          ? "values"
                                      : r->files_are_right ? "files"
+                                     : r->has_values      ? "values alone"
                                                           : "structure");
     json_put_key(w, "same");
     if (has_manifest || r->files_are_right || !check_is_same(r))
@@ -292,5 +335,7 @@ void check_put(json_writer *w, const check_result *r, const file_list *notes)
     for (size_t i = 0; i < r->differing_count; i++)
         put_difference(w, &r->differing[i]);
     json_put_array_end(w);
+    if (r->has_values)
+        value_findings_put(w, &r->values);
     json_put_object_end(w);
 }

@@ -12,6 +12,7 @@
 #include "libckpt/json.h"
 #include "manifest.h"
 #include "libckpt/sums.h"
+#include "value_check.h"
 
 typedef struct {
     const char *path;              /* of the checkpoint, as it was given */
@@ -23,6 +24,8 @@ typedef struct {
     const json_value *config;      /* of the checkpoint; NULL: none */
     int has_place_for_config;      /* its layout has one: if it is missing, that is a difference
                                       from a manifest that recorded it */
+    int values;                    /* look for faults in values: no manifest needed */
+    const ckpt_catalog *official;  /* for `values`: what the family expects, or NULL */
     ckpt_store *store;             /* of the checkpoint: checksums, copies that differ */
     const file_list *unread;       /* weight files that opening skipped; NULL: none matters */
     ckpt_run_options copy;
@@ -63,6 +66,8 @@ typedef struct {
     const char *family;
     ckpt_manifest manifest;        /* empty without one */
     config_verdict config;         /* A: as the manifest says */
+    int has_values;
+    value_findings values;         /* with has_values */
     char root[CKPT_ROOT_HEX];      /* of the checkpoint; "" without a manifest */
     char main_root[CKPT_ROOT_HEX];
     check_difference *differing;   /* sorted by name */
@@ -73,7 +78,7 @@ typedef struct {
 ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_options *options,
                            check_result *out, ckpt_error *err);
 void check_release(check_result *result);
-int check_is_same(const check_result *result);           /* nothing was found to differ */
+int check_is_same(const check_result *result);    /* nothing differs, no value is at fault */
 const char *check_kind_name(check_kind kind);            /* "value", "checksum" */
 
 /* The document, as one value of `w`; `notes`: deviations accepted when opening. */

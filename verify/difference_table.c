@@ -1,7 +1,6 @@
 /* Differences sorted and summed up. */
 #include "difference_table.h"
 
-#include <ctype.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -9,70 +8,20 @@
 #include <string.h>
 
 #include "json_line.h"
-#include "libckpt/size.h"
+#include "tensor_group.h"
 
 /* ---- names of groups ---- */
 
-/* Length of the component that `name` begins with. */
-static size_t component(const char *name)
-{
-    return strcspn(name, ".");
-}
-
-static int is_number(const char *text, size_t length)
-{
-    for (size_t i = 0; i < length; i++)
-        if (!isdigit((unsigned char)text[i]))
-            return 0;
-    return length > 0;
-}
-
-/* Up to the first number: "model.layers.3". */
-static void layer_of(const char *name, char *out)
-{
-    const char *at = name;
-
-    while (*at != '\0') {
-        const size_t length = component(at);
-
-        if (is_number(at, length) && at != name) {
-            memcpy(out, name, (size_t)(at - name) + length);
-            out[(size_t)(at - name) + length] = '\0';
-            return;
-        }
-        at += length + (at[length] == '.');
-    }
-    memcpy(out, "rest", sizeof "rest");
-}
-
-static void kind_of(const char *name, char *out)
-{
-    while (*name != '\0') {
-        const size_t length = component(name);
-
-        if (is_number(name, length)) {
-            *out++ = '*';
-        } else {
-            memcpy(out, name, length);
-            out += length;
-        }
-        name += length;
-        if (*name == '.')
-            *out++ = *name++;
-    }
-    *out = '\0';
-}
-
 static char *name_of(const char *name, difference_group group)
 {
-    char *out = malloc(size_max(strlen(name), sizeof "rest") + 1);
+    char *out = malloc(tensor_group_bytes(name));
 
     if (out == NULL)
         return NULL;
     if (group == DIFFERENCE_LAYERS)
-        layer_of(name, out);
+        tensor_layer(name, out);
     else if (group == DIFFERENCE_KINDS)
-        kind_of(name, out);
+        tensor_kind(name, out);
     else
         memcpy(out, name, strlen(name) + 1);
     return out;

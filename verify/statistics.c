@@ -2,7 +2,6 @@
 #include "statistics.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -351,28 +350,17 @@ double statistics_rms(const tensor_statistics *s)
 
 /* ---- a source ---- */
 
-typedef struct {
-    ckpt_sink base;
-    const ckpt_catalog *catalog;
-    const statistics_options *options;
-    source_statistics *out;
-    pthread_mutex_t lock;          /* of *out */
-} statistics_sink;
-
-static int sink_wants(const ckpt_sink *self, size_t tensor)
+int statistics_wants(const source_statistics *statistics, size_t tensor)
 {
-    const statistics_sink *s = (const statistics_sink *)self;
-
-    return (s->options->wanted == NULL || s->options->wanted[tensor]) &&
-           encoding_of(ckpt_catalog_at(s->catalog, tensor)) != NULL;
+    return (statistics->wanted == NULL || statistics->wanted[tensor]) &&
+           encoding_of(ckpt_catalog_at(statistics->catalog, tensor)) != NULL;
 }
 
-static ckpt_code sink_put(ckpt_sink *self, const source_range *range, const ckpt_tile *tile,
-                          arena *scratch, ckpt_error *err)
+ckpt_code statistics_put_tile(source_statistics *statistics, const source_range *range,
+                              const ckpt_tile *tile, arena *scratch, ckpt_error *err)
 {
-    statistics_sink *s = (statistics_sink *)self;
-    const ckpt_tensor *t = ckpt_catalog_at(s->catalog, range->tensor);
-    tensor_statistics *all = &s->out->tensors[range->tensor];
+    const ckpt_tensor *t = ckpt_catalog_at(statistics->catalog, range->tensor);
+    tensor_statistics *all = &statistics->tensors[range->tensor];
     uint64_t codes[STATISTICS_CODES] = { 0 };
     uint64_t exponents[STATISTICS_EXPONENTS] = { 0 };
     tensor_statistics found;
@@ -383,73 +371,94 @@ static ckpt_code sink_put(ckpt_sink *self, const source_range *range, const ckpt
     found.exponents = all->exponents == NULL ? NULL : exponents;
     if ((code = statistics_add(&found, t, range, tile, scratch, err)) != CKPT_OK)
         return code;
-    pthread_mutex_lock(&s->lock);
+    pthread_mutex_lock(&statistics->lock);
     statistics_merge(all, &found, statistics_code_count(t));
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_unlock(&statistics->lock);
     return CKPT_OK;
+}
+
+static size_t counters_of(const source_statistics *s, const statistics_options *options,
+                          size_t tensor)
+{
+    const ckpt_tensor *t = ckpt_catalog_at(s->catalog, tensor);
+
+    if (!statistics_wants(s, tensor))
+        return 0;
+    return (options->codes ? statistics_code_count(t) : 0) +
+           (options->exponents && !ckpt_tensor_is_int(t) ? STATISTICS_EXPONENTS : 0);
+}
+
+static void share_counters(source_statistics *s, const statistics_options *options)
+{
+    uint64_t *next = s->counters;
+
+    for (size_t i = 0; i < s->count; i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(s->catalog, i);
+        const size_t code_count = options->codes ? statistics_code_count(t) : 0;
+        const size_t counters = counters_of(s, options, i);
+
+        statistics_init(&s->tensors[i]);
+        s->tensors[i].codes = counters > 0 && code_count > 0 ? next : NULL;
+        s->tensors[i].exponents = counters > code_count ? next + code_count : NULL;
+        next += counters;
+    }
+}
+
+ckpt_code statistics_begin(const ckpt_catalog *catalog, const statistics_options *options,
+                           source_statistics *out, ckpt_error *err)
+{
+    size_t total = 0;
+
+    memset(out, 0, sizeof *out);
+    pthread_mutex_init(&out->lock, NULL);
+    out->catalog = catalog;
+    out->wanted = options->wanted;
+    out->count = ckpt_catalog_count(catalog);
+    for (size_t i = 0; i < out->count; i++)
+        total += counters_of(out, options, i);
+    out->bytes = out->count * sizeof *out->tensors + total * sizeof *out->counters;
+    out->tensors = calloc(out->count + 1, sizeof *out->tensors);
+    out->counters = calloc(total + 1, sizeof *out->counters);
+    if (out->tensors == NULL || out->counters == NULL)
+        return ckpt_fail_memory(err, "statistics", out->bytes);
+    share_counters(out, options);
+    return CKPT_OK;
+}
+
+typedef struct {
+    ckpt_sink base;
+    source_statistics *out;
+} statistics_sink;
+
+static int sink_wants(const ckpt_sink *self, size_t tensor)
+{
+    return statistics_wants(((const statistics_sink *)self)->out, tensor);
+}
+
+static ckpt_code sink_put(ckpt_sink *self, const source_range *range, const ckpt_tile *tile,
+                          arena *scratch, ckpt_error *err)
+{
+    return statistics_put_tile(((statistics_sink *)self)->out, range, tile, scratch, err);
 }
 
 static uint64_t sink_need(const ckpt_sink *self, size_t tensor, uint64_t row_count)
 {
     (void)row_count;
-    return statistics_need(ckpt_catalog_at(((const statistics_sink *)self)->catalog, tensor));
-}
-
-static size_t counters_of(const statistics_sink *s, size_t tensor)
-{
-    const ckpt_tensor *t = ckpt_catalog_at(s->catalog, tensor);
-
-    if (!sink_wants(&s->base, tensor))
-        return 0;
-    return (s->options->codes ? statistics_code_count(t) : 0) +
-           (s->options->exponents && !ckpt_tensor_is_int(t) ? STATISTICS_EXPONENTS : 0);
-}
-
-/* Room for the figures; *bytes: of it. */
-static ckpt_code make_room(statistics_sink *s, uint64_t *bytes, ckpt_error *err)
-{
-    source_statistics *out = s->out;
-    size_t total = 0;
-    uint64_t *next;
-
-    for (size_t i = 0; i < out->count; i++)
-        total += counters_of(s, i);
-    *bytes = out->count * sizeof *out->tensors + total * sizeof *next;
-    out->tensors = calloc(out->count + 1, sizeof *out->tensors);
-    out->counters = calloc(total + 1, sizeof *out->counters);
-    if (out->tensors == NULL || out->counters == NULL)
-        return ckpt_fail_memory(err, "statistics", *bytes);
-    next = out->counters;
-    for (size_t i = 0; i < out->count; i++) {
-        const ckpt_tensor *t = ckpt_catalog_at(s->catalog, i);
-        const size_t code_count = s->options->codes ? statistics_code_count(t) : 0;
-        const size_t counters = counters_of(s, i);
-
-        statistics_init(&out->tensors[i]);
-        out->tensors[i].codes = counters > 0 && code_count > 0 ? next : NULL;
-        out->tensors[i].exponents = counters > code_count ? next + code_count : NULL;
-        next += counters;
-    }
-    return CKPT_OK;
+    return statistics_need(
+        ckpt_catalog_at(((const statistics_sink *)self)->out->catalog, tensor));
 }
 
 ckpt_code statistics_of_source(ckpt_source *source, const statistics_options *options,
                                source_statistics *out, ckpt_error *err)
 {
     static const sink_ops ops = { sink_wants, sink_put, sink_need, NULL };
-    statistics_sink sink = { .base = { &ops }, .catalog = source->catalog, .options = options,
-                             .out = out };
+    statistics_sink sink = { .base = { &ops }, .out = out };
     ckpt_run_options run = options->run;
-    uint64_t bytes;
-    ckpt_code code;
+    ckpt_code code = statistics_begin(source->catalog, options, out, err);
 
-    memset(out, 0, sizeof *out);
-    out->count = ckpt_catalog_count(source->catalog);
-    if ((code = make_room(&sink, &bytes, err)) == CKPT_OK) {
-        run.fixed_bytes += bytes;
-        pthread_mutex_init(&sink.lock, NULL);
+    if (code == CKPT_OK) {
+        run.fixed_bytes += out->bytes;
         code = ckpt_copy(source, &sink.base, &run, err);
-        pthread_mutex_destroy(&sink.lock);
     }
     if (code != CKPT_OK)
         statistics_release(out);
@@ -458,6 +467,9 @@ ckpt_code statistics_of_source(ckpt_source *source, const statistics_options *op
 
 void statistics_release(source_statistics *statistics)
 {
+    if (statistics->catalog == NULL)
+        return;
+    pthread_mutex_destroy(&statistics->lock);
     free(statistics->tensors);
     free(statistics->counters);
     memset(statistics, 0, sizeof *statistics);

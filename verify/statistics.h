@@ -9,6 +9,8 @@
 #ifndef CKPT_STATISTICS_H
 #define CKPT_STATISTICS_H
 
+#include <pthread.h>
+
 #include "libckpt/exact_sum.h"
 #include "libckpt/sink.h"
 
@@ -84,10 +86,24 @@ typedef struct {
 /* By tensor of the catalog; those that are not wanted or have no values are as statistics_init
  * leaves them. */
 typedef struct {
+    const ckpt_catalog *catalog;   /* borrowed */
+    const uint8_t *wanted;         /* borrowed; NULL: all */
     tensor_statistics *tensors;
     size_t count;
     uint64_t *counters;            /* what their codes and exponents point into */
+    uint64_t bytes;                /* that these figures take */
+    pthread_mutex_t lock;
 } source_statistics;
+
+/* Room for the figures of a catalog's tensors, for whoever has the tiles of another pass. *out is
+ * yours to release, also on failure; it is not to be moved. */
+ckpt_code statistics_begin(const ckpt_catalog *catalog, const statistics_options *options,
+                           source_statistics *out, ckpt_error *err);
+/* 1 when the figures of this tensor are wanted, and it has some. */
+int statistics_wants(const source_statistics *statistics, size_t tensor);
+/* Add one tile of a tensor that is wanted. Thread-safe; scratch is that of statistics_add. */
+ckpt_code statistics_put_tile(source_statistics *statistics, const source_range *range,
+                              const ckpt_tile *tile, arena *scratch, ckpt_error *err);
 
 /* One pass over the data. *out is yours to release. */
 ckpt_code statistics_of_source(ckpt_source *source, const statistics_options *options,

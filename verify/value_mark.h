@@ -1,0 +1,48 @@
+/* value_mark.h: what the value checks gather of one tensor beside its statistics. */
+#ifndef CKPT_VALUE_MARK_H
+#define CKPT_VALUE_MARK_H
+
+#include "value_check.h"
+
+/* How many, and where the first is, in rows. Begin with row UINT64_MAX. */
+typedef struct {
+    uint64_t count;
+    uint64_t row;
+    uint64_t col;
+    int64_t value;
+} value_place;
+
+struct value_mark {
+    hash128 bytes;                 /* of codes and scales: the sum of the tiles' hashes */
+    value_place scale_nan;
+    value_place scale_zero;
+    value_place spread;            /* blocks beyond the window */
+    value_place id_range;
+    value_place id_repeated;
+    uint64_t spread_max;           /* of all blocks, in powers of two */
+};
+
+void value_mark_init(value_mark *mark);
+void value_mark_merge(value_mark *mark, const value_mark *other);
+
+/* 1 for a table of expert ids. */
+int value_is_id_table(const ckpt_tensor *tensor);
+
+/* One tile; expert_count 0: ids have no range. */
+typedef struct {
+    const ckpt_tensor *tensor;
+    const source_range *range;
+    const ckpt_tile *tile;
+    uint64_t expert_count;
+} value_tile;
+
+/* Look at it. Scratch: a row of 64-bit integers. */
+ckpt_code value_mark_tile(value_mark *mark, const value_tile *tile, arena *scratch,
+                          ckpt_error *err);
+
+/* Tensors far from their siblings of other layers: one finding each, appended through `add`. */
+typedef ckpt_code value_add(void *context, const value_finding *finding, ckpt_error *err);
+ckpt_code value_find_outliers(const source_statistics *statistics, value_add *add, void *context,
+                              ckpt_error *err);
+
+#endif
