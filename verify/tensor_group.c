@@ -27,21 +27,52 @@ static int is_number(const char *text, size_t length)
     return length > 0;
 }
 
-void tensor_layer(const char *name, char *out)
+size_t tensor_layer_bytes(const char *name)
 {
     const char *at = name;
 
     while (*at != '\0') {
         const size_t length = component(at);
 
-        if (is_number(at, length) && at != name) {
-            memcpy(out, name, (size_t)(at - name) + length);
-            out[(size_t)(at - name) + length] = '\0';
-            return;
-        }
+        if (is_number(at, length) && at != name)
+            return (size_t)(at - name) + length;
         at += length + (at[length] == '.');
     }
-    memcpy(out, rest, sizeof rest);
+    return 0;
+}
+
+int tensor_same_layer(const char *a, const char *b)
+{
+    const size_t length = tensor_layer_bytes(a);
+
+    return length == tensor_layer_bytes(b) && memcmp(a, b, length) == 0;
+}
+
+int tensor_same_kind(const char *a, const char *b)
+{
+    while (*a != '\0' && *b != '\0') {
+        const size_t a_length = component(a);
+        const size_t b_length = component(b);
+        const int is_same = a_length == b_length && memcmp(a, b, a_length) == 0;
+
+        if (!is_same && !(is_number(a, a_length) && is_number(b, b_length)))
+            return 0;
+        a += a_length + (a[a_length] == '.');
+        b += b_length + (b[b_length] == '.');
+    }
+    return *a == *b;
+}
+
+void tensor_layer(const char *name, char *out)
+{
+    const size_t length = tensor_layer_bytes(name);
+
+    if (length == 0) {
+        memcpy(out, rest, sizeof rest);
+        return;
+    }
+    memcpy(out, name, length);
+    out[length] = '\0';
 }
 
 void tensor_kind(const char *name, char *out)

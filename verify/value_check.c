@@ -16,15 +16,48 @@
 
 /* ---- the pass ---- */
 
+static int sink_wants(const ckpt_sink *self, size_t tensor)
+{
+    return statistics_wants(&((const value_check *)self)->statistics, tensor);
+}
+
+static ckpt_code sink_put(ckpt_sink *self, const source_range *range, const ckpt_tile *tile,
+                          arena *scratch, ckpt_error *err)
+{
+    value_check *check = (value_check *)self;
+    const ckpt_tensor *t = ckpt_catalog_at(check->catalog, range->tensor);
+    const value_tile look = { t, range, tile, check->expert_count };
+    value_mark mark;
+    ckpt_code code;
+
+    value_mark_init(&mark);
+    if ((code = statistics_put_tile(&check->statistics, range, tile, scratch, err)) != CKPT_OK ||
+        (code = value_mark_tile(&mark, &look, scratch, err)) != CKPT_OK)
+        return code;
+    pthread_mutex_lock(&check->lock);
+    value_mark_merge(&check->marks[range->tensor], &mark);
+    pthread_mutex_unlock(&check->lock);
+    return CKPT_OK;
+}
+
+/* value_mark_tile takes no more than statistics do: a row. */
+static uint64_t sink_need(const ckpt_sink *self, size_t tensor, uint64_t row_count)
+{
+    (void)row_count;
+    return statistics_need(ckpt_catalog_at(((const value_check *)self)->catalog, tensor));
+}
+
 ckpt_code value_check_begin(const ckpt_catalog *catalog, const value_check_options *options,
                             value_check *out, ckpt_error *err)
 {
+    static const sink_ops ops = { sink_wants, sink_put, sink_need, NULL };
     const size_t count = ckpt_catalog_count(catalog);
     const statistics_options figures = { .wanted = options->wanted, .codes = options->exponents,
                                          .exponents = options->exponents };
     ckpt_code code;
 
     memset(out, 0, sizeof *out);
+    out->base.ops = &ops;
     out->catalog = catalog;
     out->options = *options;
     pthread_mutex_init(&out->lock, NULL);
@@ -48,34 +81,6 @@ void value_check_release(value_check *check)
     free(check->marks);
     pthread_mutex_destroy(&check->lock);
     memset(check, 0, sizeof *check);
-}
-
-int value_check_wants(const value_check *check, size_t tensor)
-{
-    return statistics_wants(&check->statistics, tensor);
-}
-
-uint64_t value_check_need(const ckpt_tensor *tensor)
-{
-    return statistics_need(tensor);    /* value_mark_tile takes the same for a table of ids */
-}
-
-ckpt_code value_check_put(value_check *check, const source_range *range, const ckpt_tile *tile,
-                          arena *scratch, ckpt_error *err)
-{
-    const ckpt_tensor *t = ckpt_catalog_at(check->catalog, range->tensor);
-    const value_tile look = { t, range, tile, check->expert_count };
-    value_mark mark;
-    ckpt_code code;
-
-    value_mark_init(&mark);
-    if ((code = statistics_put_tile(&check->statistics, range, tile, scratch, err)) != CKPT_OK ||
-        (code = value_mark_tile(&mark, &look, scratch, err)) != CKPT_OK)
-        return code;
-    pthread_mutex_lock(&check->lock);
-    value_mark_merge(&check->marks[range->tensor], &mark);
-    pthread_mutex_unlock(&check->lock);
-    return CKPT_OK;
 }
 
 /* ---- findings ---- */
@@ -266,7 +271,7 @@ ckpt_code value_check_end(const value_check *check, value_findings *out, ckpt_er
     for (size_t i = 0; i < ckpt_catalog_count(check->catalog) && code == CKPT_OK; i++) {
         const ckpt_tensor *t = ckpt_catalog_at(check->catalog, i);
 
-        if (!value_check_wants(check, i))
+        if (!statistics_wants(&check->statistics, i))
             continue;
         out->tensor_count++;
         if ((code = judge_statistics(&check->statistics.tensors[i], t, out, err)) == CKPT_OK &&
@@ -288,39 +293,14 @@ void value_findings_release(value_findings *findings)
     memset(findings, 0, sizeof *findings);
 }
 
-typedef struct {
-    ckpt_sink base;
-    value_check *check;
-} value_sink;
-
-static int sink_wants(const ckpt_sink *self, size_t tensor)
-{
-    return value_check_wants(((const value_sink *)self)->check, tensor);
-}
-
-static ckpt_code sink_put(ckpt_sink *self, const source_range *range, const ckpt_tile *tile,
-                          arena *scratch, ckpt_error *err)
-{
-    return value_check_put(((value_sink *)self)->check, range, tile, scratch, err);
-}
-
-static uint64_t sink_need(const ckpt_sink *self, size_t tensor, uint64_t row_count)
-{
-    (void)row_count;
-    return value_check_need(
-        ckpt_catalog_at(((const value_sink *)self)->check->catalog, tensor));
-}
-
 ckpt_code value_check_source(ckpt_source *source, const value_check_options *options,
                              value_check *check, value_findings *out, ckpt_error *err)
 {
-    static const sink_ops ops = { sink_wants, sink_put, sink_need, NULL };
-    value_sink sink = { { &ops }, check };
-    ckpt_run_options with = options->run;
+    ckpt_run_options run = options->run;
     ckpt_code code = value_check_begin(source->catalog, options, check, err);
 
-    with.fixed_bytes += check->bytes;
-    if (code == CKPT_OK && (code = ckpt_copy(source, &sink.base, &with, err)) == CKPT_OK)
+    run.fixed_bytes += check->bytes;
+    if (code == CKPT_OK && (code = ckpt_copy(source, &check->base, &run, err)) == CKPT_OK)
         code = value_check_end(check, out, err);
     if (code != CKPT_OK)
         value_check_release(check);

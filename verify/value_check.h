@@ -61,6 +61,7 @@ typedef struct value_mark value_mark;
 
 /* What a pass gathers; filled by value_check_begin. */
 typedef struct {
+    ckpt_sink base;                /* takes the tiles of all tensors that are wanted */
     const ckpt_catalog *catalog;
     value_check_options options;
     source_statistics statistics;
@@ -74,13 +75,7 @@ typedef struct {
 ckpt_code value_check_begin(const ckpt_catalog *catalog, const value_check_options *options,
                             value_check *out, ckpt_error *err);
 void value_check_release(value_check *check);
-int value_check_wants(const value_check *check, size_t tensor);
-/* Scratch that value_check_put takes. */
-uint64_t value_check_need(const ckpt_tensor *tensor);
-/* Add one tile of a tensor that is wanted. Thread-safe. */
-ckpt_code value_check_put(value_check *check, const source_range *range, const ckpt_tile *tile,
-                          arena *scratch, ckpt_error *err);
-/* All tiles were put: judge. *out is yours to release; its names are the catalog's. */
+/* check->base got all tiles: judge. *out is yours to release; its names are the catalog's. */
 ckpt_code value_check_end(const value_check *check, value_findings *out, ckpt_error *err);
 void value_findings_release(value_findings *findings);
 
@@ -88,7 +83,7 @@ void value_findings_release(value_findings *findings);
 ckpt_code value_check_source(ckpt_source *source, const value_check_options *options,
                              value_check *check, value_findings *out, ckpt_error *err);
 
-/* "nan", "same-experts" ... */
+/* "nan", "same_experts" ... */
 const char *value_kind_name(value_kind kind);
 int value_kind_is_fault(value_kind kind);
 

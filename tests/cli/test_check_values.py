@@ -60,19 +60,19 @@ def test_every_fault_is_named_with_its_place(ckpt, golden_a, tmp_path):
     assert found["nan", norm] | {"count": 1, "row": 0, "col": 3} == found["nan", norm]
     inf = found["infinity", "head.weight"]
     assert (inf["row"], inf["col"], inf["count"]) == (5, 4, 1)
-    nan = found["scale-nan", EXPERT]
+    nan = found["scale_nan", EXPERT]
     assert (nan["row"], nan["col"], nan["count"]) == (9, 2, 1)
-    zero = found["scale-zero", EXPERT]
+    zero = found["scale_zero", EXPERT]
     assert (zero["row"], zero["col"], zero["fault"]) == (20, 1, False)
     assert found["nan", EXPERT]["count"] == 32
-    assert {k: found["id-range", ids][k] for k in ("row", "col", "number")} == {
+    assert {k: found["id_range", ids][k] for k in ("row", "col", "number")} == {
         "row": 11, "col": 1, "number": experts}
-    assert {k: found["id-repeated", ids][k] for k in ("row", "col")} == {"row": 30, "col": 2}
-    assert (found["narrow-dtype", bias]["count"], found["narrow-dtype", bias]["number"]) == (8, 24)
-    same = found["same-experts", "layers.3.ffn.experts.9.w2.weight"]
+    assert {k: found["id_repeated", ids][k] for k in ("row", "col")} == {"row": 30, "col": 2}
+    assert (found["narrow_dtype", bias]["count"], found["narrow_dtype", bias]["number"]) == (8, 24)
+    same = found["same_experts", "layers.3.ffn.experts.9.w2.weight"]
     assert same["other"] == "layers.3.ffn.experts.4.w2.weight"
-    assert found["zero-tensor", gate]["count"] == np.prod(model[gate].shape)
-    assert found["scale-spread", EXPERT]["number"] > 14
+    assert found["zero_tensor", gate]["count"] == np.prod(model[gate].shape)
+    assert found["scale_spread", EXPERT]["number"] > 14
     assert doc["faults"] == 11 and doc["same"] is False
     out = ckpt("ckpt-verify", "check", "--values", tmp_path / "m", check=1).out
     assert "11 faults and 2 remarks on the values of 383 tensors" in out
@@ -99,7 +99,7 @@ def test_saturated_codes_and_rows_of_zeros_are_remarks(ckpt, tmp_path):
         "b.weight": Tensor("F32", [3, 2], struct.pack("<6f", 1, 2, 0, -0.0, 3, 0))}
     _, found = check(ckpt, model.write(tmp_path / "m"), 0)
     assert found["saturated", "a.weight"]["number"] == pytest.approx(1000 / 128 ** 2)
-    assert {k: found["zero-rows", "b.weight"][k] for k in ("count", "row")} == {
+    assert {k: found["zero_rows", "b.weight"][k] for k in ("count", "row")} == {
         "count": 1, "row": 1}
     assert len(found) == 2
 
@@ -116,7 +116,7 @@ def test_groups_of_zeros_spread_nothing(ckpt, tmp_path):
     assert check(ckpt, model.write(tmp_path / "zeros"), 0)[1] == {}
     model["m.experts.0.up.weight"] = model["m.experts.0.up.weight"].changed(0, 0x11)
     found = check(ckpt, model.write(tmp_path / "ones"), 0)[1]
-    assert found["scale-spread", "m.experts.0.up.weight"]["number"] == 126
+    assert found["scale_spread", "m.experts.0.up.weight"]["number"] == 126
 
 
 def test_values_and_a_manifest_in_one_pass(ckpt, golden_a, tmp_path):
