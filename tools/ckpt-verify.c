@@ -8,6 +8,7 @@
 #include "certify_command.h"
 #include "difference_print.h"
 #include "logits_command.h"
+#include "mutate_command.h"
 #include "open_options.h"
 #include "formats/format.h"
 #include "formats/hf.h"
@@ -225,13 +226,13 @@ static const cli_command logits_command = {
 
 static const cli_command *const subcommands[] = {
     &digest_command, &check_command, &compare_command, &logits_command, &certify_command,
-    &certificate_command, NULL
+    &certificate_command, &mutate_command, NULL
 };
 
 static const cli_command command = {
     .name = "ckpt-verify",
     .summary = "prove that checkpoints hold the same values",
-    .usage = "digest|check|compare|logits|certify|certificate [OPTIONS] ...",
+    .usage = "digest|check|compare|logits|certify|certificate|mutate [OPTIONS] ...",
     .subcommands = subcommands,
 };
 
@@ -686,6 +687,8 @@ int main(int argc, char **argv)
         code = certify_run(&args, &status, &err);
     else if (args.command == &certificate_command)
         code = certificate_run(&args, &status, &err);
+    else if (args.command == &mutate_command)
+        code = mutate_run(&args, &status, &err);
     else
         code = logits(args.items[0], args.items[1], &status, &err);
     return cli_finish(code == CKPT_OK ? status : cli_fail(&err));

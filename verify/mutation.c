@@ -61,7 +61,6 @@ static const struct {
       "tokenizer.json and tokenizer_config.json change places" },
     { "change_tokenizer", NULL, mutate_tokenizer, "one byte of tokenizer.json" },
     { "change_template", NULL, mutate_template, "one byte of chat_template.jinja" },
-    { "change_generation", NULL, mutate_generation, "one byte of generation_config.json" },
 };
 
 size_t mutation_count(void)

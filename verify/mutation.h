@@ -17,6 +17,7 @@ typedef struct {
     ckpt_source *source;           /* logical tensors */
     const ckpt_digest *digest;     /* of them: tensors of equal values are not exchanged */
     const char *config;            /* text of config.json, or NULL */
+    int has_place_for_config;      /* its layout has one: that it is gone is a fault */
     const ckpt_folder *folder;     /* with the files beside the weights, or NULL */
 } mutation_input;
 
@@ -35,6 +36,7 @@ typedef struct {
     char text[MUTATION_TEXT_BYTES];    /* what was changed */
     ckpt_source *source;           /* the mutated tensors; NULL: they are as they were */
     uint8_t *touched;              /* by tensor of `source`: may have other values */
+    int is_each;                   /* found only when every tensor that was touched is named */
     char *config;                  /* the mutated text; NULL: as it was */
     mutation_file files[MUTATION_FILES];
     size_t file_count;

@@ -119,7 +119,8 @@ static ckpt_code change_file(const mutation_input *in, const char *name, mutatio
 
 ckpt_code mutate_config_gone(const mutation_input *in, mutation *out, ckpt_error *err)
 {
-    return drop_file(in, "config.json", out, err);
+    return in->has_place_for_config ? drop_file(in, "config.json", out, err)
+                                    : mutation_skip(out, "its layout has no place for one");
 }
 
 ckpt_code mutate_swap_tokenizer_files(const mutation_input *in, mutation *out, ckpt_error *err)
@@ -151,9 +152,4 @@ ckpt_code mutate_tokenizer(const mutation_input *in, mutation *out, ckpt_error *
 ckpt_code mutate_template(const mutation_input *in, mutation *out, ckpt_error *err)
 {
     return change_file(in, "chat_template.jinja", out, err);
-}
-
-ckpt_code mutate_generation(const mutation_input *in, mutation *out, ckpt_error *err)
-{
-    return change_file(in, "generation_config.json", out, err);
 }

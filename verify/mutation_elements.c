@@ -9,7 +9,7 @@
 #include "tensor_group.h"
 #include "value_mark.h"
 
-enum { ROWS_MAX = 64 };
+enum { ROWS_MAX = 64, TENSORS_MAX = 256 };
 
 static const char no_tensor[] = "no such tensor";
 static const char no_place[] = "no place where it would change a value";
@@ -246,6 +246,7 @@ ckpt_code mutate_flip_every_kind(mutation_maker *m, ckpt_error *err)
             code = flip_in(m, i, CKPT_DATA, &found, err);
     if (code == CKPT_OK && m->changes.edit_count == 0)
         return mutation_skip(m->out, no_place);
+    m->out->is_each = 1;
     snprintf(m->out->text, MUTATION_TEXT_BYTES, "%zu tensors", m->changes.edit_count);
     return code;
 }
@@ -364,18 +365,27 @@ static int has_many_scales(const ckpt_tensor *t)
 
 ckpt_code mutate_swap_scales(mutation_maker *m, ckpt_error *err)
 {
-    const int64_t i = mutation_pick(m, has_many_scales);
-    mutation_place place;
-    ckpt_code code;
+    const size_t count = ckpt_catalog_count(m->catalog);
+    size_t looked = 0;
 
-    if (i == CKPT_NOT_FOUND)
-        return mutation_skip(m->out, no_tensor);
-    if ((code = find_neighbours(m, (size_t)i, CKPT_SCALE, &place, err)) != CKPT_OK || !place.found)
-        return code == CKPT_OK ? mutation_skip(m->out, no_place) : code;
-    say_place(m, (size_t)i, ", scales", place.row, place.col);
-    return mutation_edit_add(m, &(mutation_edit){ .kind = EDIT_SWAP_SCALES, .tensor = (size_t)i,
-                                                  .from = (size_t)i, .row = place.row,
-                                                  .col = place.col }, err);
+    for (size_t k = 0; k < count && looked < TENSORS_MAX; k++) {
+        const size_t i = (count / 2 + k) % count;
+        mutation_place place;
+        ckpt_code code;
+
+        if (!has_many_scales(at(m, i)))
+            continue;
+        looked++;
+        if ((code = find_neighbours(m, i, CKPT_SCALE, &place, err)) != CKPT_OK)
+            return code;
+        if (!place.found)
+            continue;
+        say_place(m, i, ", scales", place.row, place.col);
+        return mutation_edit_add(m, &(mutation_edit){ .kind = EDIT_SWAP_SCALES, .tensor = i,
+                                                      .from = i, .row = place.row,
+                                                      .col = place.col }, err);
+    }
+    return mutation_skip(m->out, looked == 0 ? no_tensor : no_place);
 }
 
 /* E8M0: the next code, or the one before the last; others: the last bit of the exponent. */

@@ -56,6 +56,6 @@ mutation_function mutate_swap_experts, mutate_swap_gate_up, mutate_swap_projecti
 typedef ckpt_code mutation_beside(const mutation_input *in, mutation *out, ckpt_error *err);
 mutation_beside mutate_rope_theta, mutate_norm_eps, mutate_top_k, mutate_routed_scale,
     mutate_config_gone, mutate_swap_tokenizer_files, mutate_tokenizer,
-    mutate_template, mutate_generation;
+    mutate_template;
 
 #endif
