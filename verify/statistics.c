@@ -356,6 +356,16 @@ int statistics_wants(const source_statistics *statistics, size_t tensor)
            encoding_of(ckpt_catalog_at(statistics->catalog, tensor)) != NULL;
 }
 
+static void add_totals(statistics_totals *totals, const ckpt_tensor *t,
+                       const tensor_statistics *found)
+{
+    if (t->dtype == CKPT_F4)
+        merge_counters(totals->fp4, found->codes, 16);
+    if (t->dtype == CKPT_F8_E4M3)
+        merge_counters(totals->fp8, found->codes, STATISTICS_CODES);
+    merge_counters(totals->exponents, found->exponents, STATISTICS_EXPONENTS);
+}
+
 ckpt_code statistics_put_tile(source_statistics *statistics, const source_range *range,
                               const ckpt_tile *tile, arena *scratch, ckpt_error *err)
 {
@@ -367,12 +377,14 @@ ckpt_code statistics_put_tile(source_statistics *statistics, const source_range 
     ckpt_code code;
 
     statistics_init(&found);
-    found.codes = all->codes == NULL ? NULL : codes;
-    found.exponents = all->exponents == NULL ? NULL : exponents;
+    found.codes = all->codes == NULL && statistics->totals == NULL ? NULL : codes;
+    found.exponents = all->exponents == NULL && statistics->totals == NULL ? NULL : exponents;
     if ((code = statistics_add(&found, t, range, tile, scratch, err)) != CKPT_OK)
         return code;
     pthread_mutex_lock(&statistics->lock);
     statistics_merge(all, &found, statistics_code_count(t));
+    if (statistics->totals != NULL)
+        add_totals(statistics->totals, t, &found);
     pthread_mutex_unlock(&statistics->lock);
     return CKPT_OK;
 }
@@ -413,6 +425,7 @@ ckpt_code statistics_begin(const ckpt_catalog *catalog, const statistics_options
     pthread_mutex_init(&out->lock, NULL);
     out->catalog = catalog;
     out->wanted = options->wanted;
+    out->totals = options->totals;
     out->count = ckpt_catalog_count(catalog);
     for (size_t i = 0; i < out->count; i++)
         total += counters_of(out, options, i);

@@ -76,8 +76,16 @@ double statistics_rms(const tensor_statistics *s);
 
 /* ---- of all tensors of a source ---- */
 
+/* Counts over all tensors of a pass. */
+typedef struct {
+    uint64_t fp8[STATISTICS_CODES];            /* codes of E4M3 */
+    uint64_t fp4[16];
+    uint64_t exponents[STATISTICS_EXPONENTS];  /* as in tensor_statistics */
+} statistics_totals;
+
 typedef struct {
     ckpt_run_options run;
+    statistics_totals *totals;     /* to be added to; NULL: not counted */
     const uint8_t *wanted;         /* by tensor of the catalog; NULL: all */
     int codes;                     /* count codes */
     int exponents;                 /* count exponents, each tensor's own */
@@ -92,6 +100,7 @@ typedef struct {
     size_t count;
     uint64_t *counters;            /* what their codes and exponents point into */
     uint64_t bytes;                /* that these figures take */
+    statistics_totals *totals;     /* borrowed; or NULL */
     pthread_mutex_t lock;
 } source_statistics;
 

@@ -26,7 +26,9 @@ static ckpt_code sink_put(ckpt_sink *self, const source_range *range, const ckpt
 {
     value_check *check = (value_check *)self;
     const ckpt_tensor *t = ckpt_catalog_at(check->catalog, range->tensor);
-    const value_tile look = { t, range, tile, check->expert_count };
+    uint64_t scales[STATISTICS_EXPONENTS] = { 0 };
+    const value_tile look = { t, range, tile, check->expert_count,
+                              check->options.totals ? scales : NULL };
     value_mark mark;
     ckpt_code code;
 
@@ -36,6 +38,8 @@ static ckpt_code sink_put(ckpt_sink *self, const source_range *range, const ckpt
         return code;
     pthread_mutex_lock(&check->lock);
     value_mark_merge(&check->marks[range->tensor], &mark);
+    for (int e = 0; look.scales != NULL && e < STATISTICS_EXPONENTS; e++)
+        check->scales[e] += scales[e];
     pthread_mutex_unlock(&check->lock);
     return CKPT_OK;
 }
@@ -52,8 +56,8 @@ ckpt_code value_check_begin(const ckpt_catalog *catalog, const value_check_optio
 {
     static const sink_ops ops = { sink_wants, sink_put, sink_need, NULL };
     const size_t count = ckpt_catalog_count(catalog);
-    const statistics_options figures = { .wanted = options->wanted, .codes = options->exponents,
-                                         .exponents = options->exponents };
+    const statistics_options figures = { .wanted = options->wanted,
+                                         .totals = options->totals ? &out->totals : NULL };
     ckpt_code code;
 
     memset(out, 0, sizeof *out);

@@ -53,7 +53,7 @@ typedef struct {
     const ckpt_catalog *official;  /* what the family expects, or NULL; borrowed */
     const json_value *config;      /* or NULL; borrowed */
     const uint8_t *wanted;         /* by tensor; NULL: all; borrowed */
-    int exponents;                 /* count exponents and codes, for histograms */
+    int totals;                    /* count codes, scales and exponents of all tensors */
     ckpt_run_options run;          /* of value_check_source */
 } value_check_options;
 
@@ -68,6 +68,9 @@ typedef struct {
     value_mark *marks;             /* by tensor */
     uint64_t expert_count;         /* 0: not known */
     uint64_t bytes;                /* that all of this takes */
+    statistics_totals totals;      /* with options.totals */
+    uint64_t scales[STATISTICS_EXPONENTS];     /* with it: scales by the 8 bits of their exponent,
+                                                  of E8M0 their bytes */
     pthread_mutex_t lock;
 } value_check;
 

@@ -59,6 +59,18 @@ void value_mark_merge(value_mark *mark, const value_mark *other)
 
 /* ---- scales ---- */
 
+static void count_scales(const ckpt_tensor *t, const uint8_t *row, uint64_t cols,
+                         uint64_t *counters)
+{
+    for (uint64_t c = 0; c < cols; c++) {
+        const float scale = scale_get(kernels_get(), t->scale_dtype, row, c);
+        uint32_t bits;
+
+        memcpy(&bits, &scale, sizeof bits);
+        counters[bits >> 23 & 0xff]++;
+    }
+}
+
 static void look_at_scales(value_mark *mark, const value_tile *tile)
 {
     const ckpt_tensor *t = tile->tensor;
@@ -70,6 +82,8 @@ static void look_at_scales(value_mark *mark, const value_tile *tile)
 
     source_scale_rows(t, tile->range, &first, &rows);
     for (uint64_t r = 0; r < rows; r++, row += row_bytes) {
+        if (tile->scales != NULL)
+            count_scales(t, row, cols, tile->scales);
         if (t->scale_dtype == CKPT_F8_E8M0 && scale_e8m0_within(row, cols, 1, SCALE_NAN - 1))
             continue;
         for (uint64_t c = 0; c < cols; c++) {

@@ -34,6 +34,7 @@ typedef struct {
     const source_range *range;
     const ckpt_tile *tile;
     uint64_t expert_count;
+    uint64_t *scales;              /* counters by exponent, to be added to; NULL: none */
 } value_tile;
 
 /* Look at it. Scratch: a row of 64-bit integers. */
