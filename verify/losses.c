@@ -6,7 +6,8 @@
 
 static int is_restored(const ckpt_outcome *o, size_t i)
 {
-    return o->losses[i].kept_blocks == o->losses[i].blocks && !o->rules[i]->keeps_exact;
+    return o->losses[i].blocks > 0 && o->losses[i].kept_blocks == o->losses[i].blocks &&
+           !o->rules[i]->keeps_exact;
 }
 
 void losses_add_up(const ckpt_outcome *o, loss_summary *out)

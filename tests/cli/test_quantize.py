@@ -383,6 +383,18 @@ def test_zeros_and_tiny_blocks_come_out(ckpt, plain, digest, tmp_path):
     assert np.allclose(y, 1e-30, rtol=0.2) and set(out[DENSE].data) == {0}
 
 
+def test_tensors_without_elements_lose_nothing(ckpt, tmp_path):
+    model = Model()
+    model.files["model.safetensors"] = {"a.weight": bf16([4, 0]), "b.weight": bf16([0, 64]),
+                                        "c.weight": bf16([3, 64])}
+    model.config = {"model_type": "other"}
+    path = model.write(tmp_path / "in")
+    for rule in ("fp8-f32", "fp4", "mxfp8", "fp4-b32-deepseek+canonical"):
+        told = ckpt("ckpt-convert", "--quantize", rule, "--only", "*", "--json", path,
+                    tmp_path / rule).json["quantised"]
+        assert (told["exact_tensors"], told["restored_tensors"]) == (3, 0)
+
+
 # ---- F32 ----
 
 def test_f32_is_rounded_to_bf16_first_unless_told(ckpt, moved, tmp_path):
