@@ -53,8 +53,9 @@ typedef struct {
 #define CONVERT_OPTIONS(o)                                                                       \
     { CLI_HEADING, NULL, NULL, NULL, "Encoding" },                                               \
     { CLI_CHOICE, "dtype", "bf16|f32|fp8|keep", &(o).words.dtype,                                \
-      "encoding of quantised weights, also of experts unless --experts is given "                \
-      "(default keep); f32 is always exact" },                                                   \
+      "encoding of quantised weights, also of experts unless --experts is given (default "       \
+      "keep); f32 is always exact; with BF16 experts start SGLang with "                         \
+      "SGLANG_DSV4_FP4_EXPERTS=0; llama.cpp's converter reads FP4 experts only" },               \
     { CLI_CHOICE, "experts", "bf16|f32|fp8|fp4|keep", &(o).words.experts,                        \
       "encoding of routed experts (default: as --dtype)" },                                      \
     { CLI_CHOICE, "scale-dtype", "e8m0|f32", &(o).words.scale_dtype,                             \

@@ -284,3 +284,9 @@ def test_inspect_notes_where_config_and_files_disagree(ckpt, golden_a, tmp_path)
                                      ["--for", "vllm", "--tensors", "x"]])
 def test_bad_options_are_refused(ckpt, golden_a, options):
     ckpt("ckpt-inspect", *options, golden_a, check=2)
+
+
+@pytest.mark.parametrize("tool", ["ckpt-convert", "ckpt-shard"])
+def test_help_says_what_readers_of_bf16_experts_need(ckpt, tool):
+    words = " ".join(ckpt(tool, "--help").out.split())
+    assert "SGLANG_DSV4_FP4_EXPERTS=0" in words and "llama.cpp's converter reads FP4" in words
