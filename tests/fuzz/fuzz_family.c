@@ -2,8 +2,8 @@
  * An input that starts with a brace is a config. Run from the top folder. */
 #include <stdlib.h>
 
+#include "formats/maps.h"
 #include "libckpt/family.h"
-#include "libckpt/file.h"
 
 #define MAPS "formats/maps/"
 
@@ -16,17 +16,14 @@ static json_document *tiny;
 
 static void load(void)
 {
+    const ckpt_builtin_map *text = maps_find("deepseek_v4.family");
     ckpt_error err;
-    size_t size;
-    char *text;
 
-    if (file_read_all(MAPS "deepseek_v4.family", TEXT_BYTES_MAX, &text, &size, &err) != CKPT_OK ||
-        family_parse(text, size, "deepseek_v4.family", &deepseek, &err) != CKPT_OK ||
+    if (family_parse(text->text, text->text_bytes, text->name, &deepseek, &err) != CKPT_OK ||
         json_parse_file(MAPS "deepseek_v4.tiny.json", TEXT_BYTES_MAX, &tiny, &err) != CKPT_OK) {
         fprintf(stderr, "%s\n", err.text);
         abort();
     }
-    free(text);
 }
 
 static void expand(const ckpt_family *family, const json_value *config)
