@@ -300,7 +300,7 @@ typedef struct {
     ckpt_run_options run;    /* fixed_bytes: beside the two checkpoints, which are counted */
     int main_only;           /* leave out mtp.* */
     int bits;                /* encodings and stored bytes must be the same, too */
-    int weights_only;        /* do not compare config.json */
+    int weights_only;        /* do not compare config.json and the tokenizer */
     uint64_t reserved[CKPT_RESERVED];
 } ckpt_compare_options;
 
@@ -347,7 +347,8 @@ ckpt_code ckpt_compare(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
                        const ckpt_compare_options *options, ckpt_comparison **out,
                        ckpt_error *err);
 void ckpt_comparison_free(ckpt_comparison *comparison);     /* NULL is fine */
-/* 1: nothing differs, nothing is missing, and the configs, if compared, agree. */
+/* 1: nothing differs, nothing is missing, and configs, tokenizers and chat templates, if compared,
+ * agree. */
 int ckpt_comparison_is_same(const ckpt_comparison *comparison);
 /* How many tensors have the same name on both sides. */
 size_t ckpt_comparison_compared(const ckpt_comparison *comparison);

@@ -303,7 +303,6 @@ static ckpt_code read_checkpoint(certifying *job, size_t i, cli_meter *meter, ck
     if (code != CKPT_OK)
         return code;
     m->has_place_for_config = layout_has_config(m->layout);
-    m->has_no_mtp = opened->has_no_mtp;
     m->unlisted = opt.open.lenient ? NULL : &opened->unread;
     return make_label_unique(&job->c, i, err);
 }

@@ -47,10 +47,6 @@ static struct {
 
 #define MAIN_OPTION { CLI_FLAG, "main", NULL, &opt.main_only, "ignore the tensors mtp.*" }
 
-#define WEIGHTS_OPTION                                   \
-    { CLI_FLAG, "weights-only", NULL, &opt.weights_only, \
-      "ignore config.json (default: its members that affect the forward pass must agree)" }
-
 static const cli_option digest_options[] = {
     { CLI_FLAG, "tensors", NULL, &opt.tensors, "also print the digest of every tensor" },
     CLI_READ_OPTIONS(opt.open, opt.common)
@@ -82,7 +78,8 @@ static const cli_option check_options_table[] = {
       "check headers, names and stored checksums but no values; needs no manifest" },
     { CLI_FLAG, "values", NULL, &opt.values,
       "look for faults in the values themselves, too; needs no manifest" },
-    WEIGHTS_OPTION,
+    { CLI_FLAG, "weights-only", NULL, &opt.weights_only,
+      "ignore config.json (default: its members that affect the forward pass must agree)" },
     MAIN_OPTION,
     CLI_READ_OPTIONS(opt.open, opt.common)
 };
@@ -126,7 +123,9 @@ static const cli_command check_command = {
 
 static const cli_option compare_options_table[] = {
     MAIN_OPTION,
-    WEIGHTS_OPTION,
+    { CLI_FLAG, "weights-only", NULL, &opt.weights_only,
+      "ignore config.json and what else lies beside the weights (default: members that affect the "
+      "forward pass, tokenizer, chat template and prompt encoding must agree)" },
     { CLI_FLAG, "bits", NULL, &opt.bits,
       "also require identical encodings, codes and scales, not only equal values" },
     { CLI_LIST, "tensors", "GLOB", &opt.globs,
@@ -168,7 +167,9 @@ static const cli_command compare_command = {
         "over all dimensions but the last), both values, and the number of differing elements.\n"
         "\n"
         "Members of config.json that affect the forward pass (rope_theta, eps, ratios, top-k ...) "
-        "are compared as well, in any spelling; those about encodings are not.\n"
+        "are compared as well, in any spelling; those about encodings are not. So are tokenizer, "
+        "chat template and prompt encoding (encoding/) where both have them; what is on one side "
+        "only, and generation_config.json, is noted.\n"
         "\n"
         "--stat tells how far B is from A. Relative error: sqrt(sum (b - a)^2 / sum a^2). Pairs "
         "with NaN or infinity on a side are counted, and are in no sum. Distances are in units of "
@@ -485,6 +486,23 @@ static void print_difference(const ckpt_difference *d)
         printf("  %s: %s in A, %s in B\n", ckpt_difference_name(d->kind), a, b);
 }
 
+static void print_companions(const companion_comparison *c)
+{
+    for (size_t i = 0; i < c->count; i++) {
+        const companion_difference *d = &c->differing[i];
+        const int is_note = d->kind != COMPANION_CHANGED || d->role == CERTIFICATE_GENERATION;
+
+        if (d->kind == COMPANION_REWRITTEN)
+            continue;
+        printf("%s  %s", is_note ? "note" : "differ", cli_name(d->file));
+        if (d->kind == COMPANION_CHANGED)
+            printf(": %s%s\n", d->member == NULL ? "another content" : "member ",
+                   d->member == NULL ? "" : cli_name(d->member));
+        else
+            printf(" is only in %c\n", d->kind == COMPANION_MISSING ? 'A' : 'B');
+    }
+}
+
 static void print_comparison(const ckpt_comparison *c)
 {
     printf("%s: %zu tensors, %" PRIu64 " elements compared",
@@ -498,6 +516,7 @@ static void print_comparison(const ckpt_comparison *c)
         if (!opt.stat || c->differing[i].kind != CKPT_DIFFERENT_VALUES)
             print_difference(&c->differing[i]);
     print_config_differences(&c->config, "in A", "in B");
+    print_companions(&c->companions);
     print_names("missing in A", c->missing_in_a, c->missing_in_a_count);
     print_names("missing in B", c->missing_in_b, c->missing_in_b_count);
     if (c->by_rule_count > 0)

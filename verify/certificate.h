@@ -72,7 +72,6 @@ typedef struct {
     size_t stored_count;           /* tensors as they are stored */
     uint64_t stored_bytes;
     int has_place_for_config;      /* its layout carries config.json and what lies beside it */
-    int has_no_mtp;                /* its config has MTP blocks, its tensors have none */
     int has_config;
     config_meaning config;         /* of the forward pass */
     const json_value *config_json; /* borrowed; NULL: there is none */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "certificate_files.h"
+#include "companions.h"
 #include "libckpt/checkpoint.h"
 #include "libckpt/text.h"
 
@@ -185,4 +186,29 @@ ckpt_code certificate_read(ckpt_checkpoint *checkpoint, const certificate_read_o
     if (code == CKPT_OK)
         code = store_check_unchanged(checkpoint_store(checkpoint), &touched, err);
     return code;
+}
+
+ckpt_code certificate_read_companions(const ckpt_checkpoint *checkpoint,
+                                      certificate_checkpoint *out, ckpt_error *err)
+{
+    const certificate_read_options options = { .structure_only = 1 };
+    certificate_hashing hashing = { .of = out, .run = { .thread_count = 1 } };
+    size_t kept = 0;
+    ckpt_code code;
+
+    out->path = checkpoint_path(checkpoint);
+    out->folder = checkpoint_folder(checkpoint);
+    if (out->folder == NULL)
+        return CKPT_OK;
+    if ((code = certificate_list_files(checkpoint, &options, out, err)) != CKPT_OK)
+        return code;
+    for (size_t i = 0; i < out->file_count; i++) {
+        if (companion_is_role(out->files[i].role))
+            out->files[kept++] = out->files[i];
+        else
+            free(out->files[i].name);
+    }
+    out->file_count = kept;
+    code = certificate_hashing_begin(&hashing, err);
+    return code == CKPT_OK ? certificate_hashing_end(&hashing, 0, err) : code;
 }

@@ -22,12 +22,17 @@ typedef struct {
 
 /*
  * Fill in *out, which is zeroed. The checkpoint must outlive it. Fails when a file changed while
- * it was read. `origin`, has_place_for_config and has_no_mtp are the caller's to fill in.
+ * it was read. `origin`, has_place_for_config and unlisted are the caller's to fill in.
  */
 ckpt_code certificate_read(ckpt_checkpoint *checkpoint, const certificate_read_options *options,
                            certificate_checkpoint *out, ckpt_error *err);
 
-/* What a file is, by its name in the folder and whether a format has taken it. */
+/* Only the files beside the weights that companions.h compares, with their hashes, and the folder.
+ * What else is there is left zero. */
+ckpt_code certificate_read_companions(const ckpt_checkpoint *checkpoint,
+                                      certificate_checkpoint *out, ckpt_error *err);
+
+/* What a file is, by its name in the folder. */
 certificate_role certificate_role_of(const char *name);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "json_line.h"
 #include "libckpt/array.h"
 
 /* Ten times the largest tokenizer.json. */
@@ -127,4 +128,39 @@ void companions_release(companion_comparison *comparison)
         free(comparison->differing[i].member);
     free(comparison->differing);
     memset(comparison, 0, sizeof *comparison);
+}
+
+size_t companions_changed(const companion_comparison *comparison)
+{
+    size_t changed = 0;
+
+    for (size_t i = 0; i < comparison->count; i++)
+        changed += comparison->differing[i].kind == COMPANION_CHANGED &&
+                   comparison->differing[i].role != CERTIFICATE_GENERATION;
+    return changed;
+}
+
+void companions_put(json_writer *w, const companion_comparison *comparison)
+{
+    uint64_t compared = 0;
+
+    for (int role = 0; role <= CERTIFICATE_OTHER; role++)
+        compared += comparison->compared[role];
+    json_put_object(w);
+    json_member_u64(w, "compared", compared);
+    json_member_array(w, "differing");
+    for (size_t i = 0; i < comparison->count; i++) {
+        const companion_difference *d = &comparison->differing[i];
+        json_writer line;
+
+        json_line_begin(&line, w);
+        json_put_object(&line);
+        json_member_string(&line, "file", d->file);
+        json_member_string(&line, "kind", companion_kind_name(d->kind));
+        json_member_string(&line, "member", d->member);
+        json_put_object_end(&line);
+        json_line_end(&line, w);
+    }
+    json_put_array_end(w);
+    json_put_object_end(w);
 }

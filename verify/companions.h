@@ -34,6 +34,12 @@ ckpt_code companions_compare(const certificate_checkpoint *a, const certificate_
                              companion_comparison *out, ckpt_error *err);
 void companions_release(companion_comparison *comparison);
 
+/* Files that say another thing: tokenizer, template, encoding. What is on one side only, or in
+ * generation_config (how a server samples by default), is told and not counted. */
+size_t companions_changed(const companion_comparison *comparison);
+/* As one object of `w`: {"compared": N, "differing": [{"file", "kind", "member"}, ...]}. */
+void companions_put(json_writer *w, const companion_comparison *comparison);
+
 const char *companion_kind_name(companion_kind kind);      /* "changed" */
 /* 1 for the roles that are compared here. */
 int companion_is_role(certificate_role role);

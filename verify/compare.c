@@ -346,13 +346,17 @@ void compare_release(ckpt_comparison *comparison)
     free(comparison->re_encoded);
     free(comparison->measured);
     config_verdict_release(&comparison->config);
+    companions_release(&comparison->companions);
+    for (int i = 0; i < 2; i++)
+        certificate_checkpoint_release(&comparison->files[i]);
     memset(comparison, 0, sizeof *comparison);
 }
 
 int ckpt_comparison_is_same(const ckpt_comparison *comparison)
 {
     return comparison->differing_count == 0 && comparison->missing_in_a_count == 0 &&
-           comparison->missing_in_b_count == 0 && comparison->config.comparison.count == 0;
+           comparison->missing_in_b_count == 0 && comparison->config.comparison.count == 0 &&
+           companions_changed(&comparison->companions) == 0;
 }
 
 int compare_is_within(const ckpt_comparison *comparison, double tolerance)
@@ -367,5 +371,6 @@ int compare_is_within(const ckpt_comparison *comparison, double tolerance)
             return 0;
     }
     return comparison->missing_in_a_count == 0 && comparison->missing_in_b_count == 0 &&
-           comparison->config.comparison.count == 0;
+           comparison->config.comparison.count == 0 &&
+           companions_changed(&comparison->companions) == 0;
 }

@@ -9,6 +9,7 @@
 #define CKPT_COMPARE_H
 
 #include "compare_rule.h"
+#include "companions.h"
 #include "config_verdict.h"
 #include "libckpt/file.h"
 #include "libckpt/json.h"
@@ -62,6 +63,8 @@ struct ckpt_comparison {
     size_t measured_count;
     size_t other_encoding_count;   /* compared tensors whose encodings are not the same */
     config_verdict config;         /* empty until config_verdict_make */
+    certificate_checkpoint files[2];   /* only their files: what `companions` borrows from */
+    companion_comparison companions;   /* tokenizer and the like; empty where not asked for */
     compare_input inputs[2];
 };
 

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "certificate_read.h"
 #include "libckpt/checkpoint.h"
 #include "libckpt/options.h"
 
@@ -29,6 +30,20 @@ static ckpt_code compare_configs(const ckpt_checkpoint *a, const ckpt_checkpoint
                                               &result->config, err);
 }
 
+/* The tokenizer and other files beside the weights, where both have some. */
+static ckpt_code compare_companions(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
+                                    ckpt_comparison *result, ckpt_error *err)
+{
+    const ckpt_checkpoint *const sides[] = { a, b };
+    ckpt_code code = CKPT_OK;
+
+    for (int i = 0; i < 2 && code == CKPT_OK; i++)
+        code = certificate_read_companions(sides[i], &result->files[i], err);
+    if (code != CKPT_OK || result->files[0].file_count == 0 || result->files[1].file_count == 0)
+        return code;
+    return companions_compare(&result->files[0], &result->files[1], &result->companions, err);
+}
+
 ckpt_code compare_checkpoints(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
                               const compare_options *options, ckpt_comparison **out,
                               ckpt_error *err)
@@ -44,7 +59,9 @@ ckpt_code compare_checkpoints(const ckpt_checkpoint *a, const ckpt_checkpoint *b
     with.asked.run.fixed_bytes += ckpt_checkpoint_bytes(a) + ckpt_checkpoint_bytes(b);
     if ((code = keep_copies(a, err)) != CKPT_OK || (code = keep_copies(b, err)) != CKPT_OK ||
         (code = compare_sources(ckpt_logical(a), ckpt_logical(b), &with, result, err)) != CKPT_OK ||
-        (code = compare_configs(a, b, with.asked.weights_only, result, err)) != CKPT_OK)
+        (code = compare_configs(a, b, with.asked.weights_only, result, err)) != CKPT_OK ||
+        (!with.asked.weights_only &&
+         (code = compare_companions(a, b, result, err)) != CKPT_OK))
         ckpt_comparison_free(result);
     else
         *out = result;

@@ -138,6 +138,8 @@ void compare_put_members(json_writer *w, const ckpt_comparison *c)
     json_member_names(w, "missing_in_b", c->missing_in_b, c->missing_in_b_count);
     json_member_names(w, "re_encoded", c->re_encoded, c->re_encoded_count);
     config_verdict_put(w, &c->config, "a", "b");
+    json_put_key(w, "companions");
+    companions_put(w, &c->companions);
     if (c->by_rule_count > 0) {
         json_member_object(w, "by_rule");
         json_member_u64(w, "tensors", c->by_rule_count);

@@ -12,7 +12,7 @@ import numpy
 import pytest
 import safetensors.numpy
 
-from conftest import DATA, run_tool
+from conftest import DATA, RELEASE, run_tool
 
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
 ROOTS = {"golden-a": "cc556e3e991d7856f8e68505f775672a6c3f969b7ed0a33a33fa047d0928ce76",
@@ -236,6 +236,28 @@ def test_a_changed_weight_fails_and_is_named(small, tmp_path):
         certificate(tmp_path / "before.json", copy, check=1).out
 
 
+# ---- compare reports the same ----
+
+@pytest.mark.parametrize("check", ["tokenizer", "template", "encoding"])
+def test_compare_sees_what_lies_beside_the_weights(check, small):
+    ref, copy = small
+    run_tool("ckpt-verify", "compare", ref, copy)
+    CHANGES[check](copy)
+    result = run_tool("ckpt-verify", "compare", "--json", ref, copy, check=1).json
+    assert [d["kind"] for d in result["companions"]["differing"]] == ["changed"]
+    assert result["differing"] == [] and not result["same"]
+    run_tool("ckpt-verify", "compare", "--weights-only", ref, copy)
+
+
+def test_compare_notes_what_is_on_one_side_only(small):
+    ref, copy = small
+    (copy / "tokenizer.json").unlink()
+    edit(copy / "generation_config.json", lambda c: c.update(top_k=3))
+    out = run_tool("ckpt-verify", "compare", ref, copy).out
+    assert "note  tokenizer.json is only in A" in out
+    assert "note  generation_config.json: member top_k" in out
+
+
 # ---- policies ----
 
 def policy(folder, **members):
@@ -344,6 +366,7 @@ def flip(data, bit):
     return bytes(changed)
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("kind", ["ed25519", "p256"])
 def test_every_bit_of_payload_and_signature_counts(kind, keys, tmp_path):
     private, public = keys[kind]
@@ -353,7 +376,7 @@ def test_every_bit_of_payload_and_signature_counts(kind, keys, tmp_path):
     for member in ("payload", "sig"):
         holder = envelope if member == "payload" else envelope["signatures"][0]
         whole = base64.b64decode(holder[member])
-        for _ in range(20):
+        for _ in range(250 if RELEASE else 20):
             holder[member] = base64.b64encode(
                 flip(whole, choose.randrange(8 * len(whole)))).decode()
             (tmp_path / "t.json").write_text(json.dumps(envelope))
@@ -361,6 +384,20 @@ def test_every_bit_of_payload_and_signature_counts(kind, keys, tmp_path):
         holder[member] = base64.b64encode(whole).decode()
     (tmp_path / "t.json").write_text(json.dumps(envelope))
     certificate(tmp_path / "t.json", "--key", public)
+
+
+def test_base64_has_one_spelling(keys, tmp_path):
+    certify(tmp_path / "c.json", "--structure-only", "--sign", keys["ed25519"][0],
+            DATA / "golden-a")
+    whole = (tmp_path / "c.json").read_text()
+    sig = json.loads(whole)["signatures"][0]["sig"]
+    assert sig.endswith("==")
+    for other in (sig[:-3] + chr(ord(sig[-3]) + 1) + "==", sig.rstrip("="), sig + "====",
+                  sig[:8] + "\\n" + sig[8:], sig.replace("A", "-", 1)):
+        if other == sig:
+            continue
+        (tmp_path / "t.json").write_text(whole.replace(sig, other))
+        certificate("--key", keys["ed25519"][1], tmp_path / "t.json", check=(1, 2))
 
 
 def test_a_document_that_contradicts_itself_is_refused(small, tmp_path):
@@ -380,19 +417,38 @@ def test_files_demands_the_bytes_and_values_do_not(forms, tmp_path):
     certificate("--files", tmp_path / "c.json", source)
 
 
-def test_bit_changes_in_files_are_caught(small, tmp_path):
-    ref, copy = small
-    certify(tmp_path / "c.json", ref)
-    choose = random.Random(7)
-    paths = sorted(p for p in copy.rglob("*") if p.is_file())
+def flipped_files(folder, seed, count):
+    """Flip a bit somewhere in the folder, `count` times; it is back before the next."""
+    choose = random.Random(seed)
+    paths = sorted(p for p in folder.rglob("*") if p.is_file())
     sizes = [p.stat().st_size for p in paths]
-    for _ in range(12):
+    for _ in range(count):
         path = choose.choices(paths, weights=sizes)[0]
         whole = path.read_bytes()
         path.write_bytes(flip(whole, choose.randrange(8 * len(whole))))
-        certificate("--files", tmp_path / "c.json", copy, check=(1, 2))
+        yield path
         path.write_bytes(whole)
+
+
+@pytest.mark.release
+def test_every_bit_of_a_file_counts_with_files(small, tmp_path):
+    ref, copy = small
+    certify(tmp_path / "c.json", ref)
+    for _ in flipped_files(copy, 7, 250 if RELEASE else 12):
+        certificate("--files", tmp_path / "c.json", copy, check=(1, 2))
     certificate("--files", tmp_path / "c.json", copy)
+
+
+@pytest.mark.release
+def test_every_bit_that_changes_a_value_counts(small, tmp_path):
+    ref, copy = small
+    certify(tmp_path / "c.json", ref)
+    for path in flipped_files(copy, 8, 250 if RELEASE else 12):
+        if path.suffix != ".safetensors":
+            continue
+        digest = run_tool("ckpt-verify", "digest", copy, check=(0, 2))
+        is_same = digest.status == 0 and digest.out.startswith(ROOTS["golden-a"])
+        certificate(tmp_path / "c.json", copy, check=0 if is_same else (1, 2))
 
 
 def test_extra_weights_are_caught_and_other_files_are_not(small, tmp_path):
