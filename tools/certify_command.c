@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "formats/format.h"
+#include "inspect_loader.h"
 #include "libckpt/signature.h"
 #include "open_options.h"
 #include "tools/download/listing.h"
@@ -323,12 +324,43 @@ static ckpt_code judge_logits(certifying *job, size_t i, ckpt_error *err)
     return code;
 }
 
+/* What config.json says of encodings need not be what the reference's says: it must fit the tensors
+ * beside it. */
+static ckpt_code judge_encodings(certifying *job, size_t i, ckpt_error *err)
+{
+    const certificate_checkpoint *m = &job->c.checkpoints[i];
+    certificate_check check = { .name = "encodings", .checkpoint = i };
+    loader_verdict verdict;
+    ckpt_code code;
+
+    if (!m->has_config || !m->has_place_for_config)
+        return CKPT_OK;
+    if ((code = inspect_judge_config(job->checkpoints[i], &verdict, err)) != CKPT_OK)
+        return code;
+    for (size_t k = 0; k < verdict.count && code == CKPT_OK; k++) {
+        const certificate_finding f = { .check = "encodings", .checkpoint = i,
+                                        .kind = verdict.findings[k].rule,
+                                        .subject = "config.json",
+                                        .text = verdict.findings[k].text,
+                                        .fails = !verdict.findings[k].is_note };
+
+        code = certificate_add_finding(&job->c, &f, err);
+    }
+    check.verdict = verdict.loads ? CERTIFICATE_PASS : CERTIFICATE_FAIL;
+    return code != CKPT_OK ? code
+                           : certificate_add_check(&job->c, &check, err, "config.json %s",
+                                                   verdict.loads ? "fits the tensors"
+                                                                 : "says other encodings than the "
+                                                                   "tensors have");
+}
+
 static ckpt_code judge(certifying *job, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
 
     for (size_t i = 0; i < job->count && code == CKPT_OK; i++) {
-        if ((code = certificate_judge(&job->c, i, &job->policy, err)) == CKPT_OK)
+        if ((code = certificate_judge(&job->c, i, &job->policy, err)) == CKPT_OK &&
+            (code = judge_encodings(job, i, err)) == CKPT_OK)
             code = judge_origin(job, i, err);
         if (code == CKPT_OK && i > 0 && opt.logits.count > 0)
             code = judge_logits(job, i, err);

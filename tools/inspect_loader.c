@@ -73,11 +73,16 @@ ckpt_code inspect_for(const ckpt_checkpoint *c, const char *loader, int as_json,
     return CKPT_OK;
 }
 
+ckpt_code inspect_judge_config(const ckpt_checkpoint *c, loader_verdict *out, ckpt_error *err)
+{
+    return judge(c, LOADER_NONE, out, err);
+}
+
 /* Notes where config.json does not say what the files hold. */
 ckpt_code inspect_note_config(ckpt_checkpoint *c, ckpt_error *err)
 {
     loader_verdict verdict;
-    ckpt_code code = judge(c, LOADER_NONE, &verdict, err);
+    ckpt_code code = inspect_judge_config(c, &verdict, err);
 
     for (size_t i = 0; i < verdict.count && code == CKPT_OK; i++)
         code = note_add(&c->notes, err, "%s", verdict.findings[i].text);

@@ -150,7 +150,6 @@ static ckpt_code read_record(ckpt_checkpoint *c, certificate *record, cli_meter 
     if (m == NULL)
         return CKPT_E_MEMORY;
     m->has_place_for_config = c->format == &format_hf || c->format == &format_mp;
-    m->has_no_mtp = c->has_no_mtp;
     return certificate_read(c, &how, m, err);
 }
 

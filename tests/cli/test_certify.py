@@ -102,7 +102,7 @@ def test_every_form_of_a_release_passes_with_one_root(forms, tmp_path):
     for label in ("mp", "fp8", "bf16"):
         assert verdicts(result, label) == {
             name: "pass" for name in ("structure", "values", "config", "generation_config",
-                                      "tokenizer", "template", "encoding")}
+                                      "tokenizer", "template", "encoding", "encodings")}
     dist = next(c for c in result["checks"] if c["checkpoint"] == "dist" and c["name"] == "values")
     assert dist["verdict"] == "pass" and "carries no MTP" in dist["text"]
     statement = json.loads((tmp_path / "c.json").read_text())
@@ -189,6 +189,14 @@ def test_a_change_beside_the_weights_fails_by_name(check, small, tmp_path):
     CHANGES[check](copy)
     assert failed(certify(tmp_path / "c.json", ref, copy, check=1).json) == {check}
     assert check in certificate(tmp_path / "before.json", copy, check=1).out
+
+
+def test_a_config_that_does_not_fit_its_own_tensors_fails(small, tmp_path):
+    ref, copy = small
+    edit(copy / "config.json", lambda c: c.update(expert_dtype="fp8"))
+    result = certify(tmp_path / "c.json", ref, copy, check=1).json
+    assert failed(result) == {"encodings"}
+    assert "expert_dtype" in result["findings"][-1]["text"]
 
 
 def test_the_member_that_changed_is_named(small, tmp_path):
