@@ -353,6 +353,22 @@ static ckpt_code read_text(index_reader *r)
     return json_check(r->text, r->text_bytes, r->path, &census, r->err);
 }
 
+/* What changed between two checkpoints is laid out like one. */
+static ckpt_code refuse_delta(const index_reader *r)
+{
+    json_document *index = NULL;
+    ckpt_code code = CKPT_OK;
+
+    if (strstr(r->text, "\"delta_encoding\"") == NULL)
+        return CKPT_OK;
+    if ((code = json_parse(r->text, r->text_bytes, r->path, &index, r->err)) == CKPT_OK &&
+        json_member(json_member(json_root(index), "metadata"), "delta_encoding") != NULL)
+        code = ckpt_fail(r->err, CKPT_E_FORMAT, "'%s' is a weight delta, not a checkpoint: "
+                         "ckpt-delta inspects it and applies it to its base", r->out->place.path);
+    json_free(index);
+    return code;
+}
+
 static ckpt_code read_index(ckpt_checkpoint *out, ckpt_error *err)
 {
     index_reader r = { .out = out, .err = err };
@@ -361,7 +377,8 @@ static ckpt_code read_index(ckpt_checkpoint *out, ckpt_error *err)
     arena_init(&r.names);
     table_init(&r.files);
     out->store->keeps_repeats = 1;
-    if ((code = read_text(&r)) != CKPT_OK || (code = add_files(&r)) != CKPT_OK ||
+    if ((code = read_text(&r)) != CKPT_OK || (code = refuse_delta(&r)) != CKPT_OK ||
+        (code = add_files(&r)) != CKPT_OK ||
         (code = check_files(&r)) != CKPT_OK || (code = read_files(out, err)) != CKPT_OK ||
         (code = choose_tensors(&r)) != CKPT_OK || (code = check_entries(&r)) != CKPT_OK)
         goto out;
@@ -423,6 +440,9 @@ static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
 {
     ckpt_code code;
 
+    if (!out->options.interrupted && folder_has(out->place.folder, HF_CHANGE_JOURNAL))
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is half changed: ckpt-delta apply --in-place "
+                         "was interrupted; run the same command again", out->place.path);
     out->has_index = folder_has(out->place.folder, HF_INDEX_FILE);
     if ((out->store = store_create_in(out->place.folder)) == NULL)
         return ckpt_fail_memory(err, "a checkpoint", sizeof *out->store);

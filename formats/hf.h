@@ -16,6 +16,8 @@
 
 #include "format.h"
 
+/* In a directory whose tensors are being changed in place: some are, others are not yet. */
+#define HF_CHANGE_JOURNAL ".ckpt-delta-journal"
 #define HF_INDEX_FILE "model.safetensors.index.json"
 
 extern const ckpt_format format_hf;

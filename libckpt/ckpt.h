@@ -249,6 +249,7 @@ typedef struct {
     int keep_copies;         /* copies that differ from their originals become tensors */
     const char *map_file;    /* a map to use instead of the built-in ones, or NULL */
     int incomplete;          /* tensors that the config requires may be missing */
+    int interrupted;         /* also a directory that ckpt-delta has changed in part */
     const char *config;      /* config.json of a checkpoint that has none: a path, or the name of a
                                 built-in model ("flash"); or NULL */
     uint64_t reserved[CKPT_RESERVED];

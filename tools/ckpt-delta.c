@@ -74,14 +74,22 @@ static const cli_command diff_command = {
 
 static const cli_option apply_options[] = {
     CHECK_OPTION,
+    { CLI_FLAG, "in-place", NULL, &opt.in_place,
+      "change BASE itself, where two copies have no room: all is checked before the first byte; "
+      "there is no DST" },
     { CLI_FLAG, "restart", NULL, &opt.restart, "discard an unfinished run of other deltas" },
     CLI_READ_OPTIONS(opt.open, opt.common)
+};
+
+static const cli_rule apply_rules[] = {
+    { "in-place", NULL, "restart" },
+    { NULL, NULL, NULL }
 };
 
 static const cli_command apply_command = {
     .name = "apply",
     .summary = "make the checkpoint DST from BASE and deltas",
-    .usage = "[OPTIONS] BASE DELTA... DST",
+    .usage = "[OPTIONS] BASE DELTA... DST | --in-place BASE DELTA...",
     .description =
         "DELTA is a version, or a folder of them (weight_v000001, ...), which are applied in "
         "order; each must follow the one before it. Every changed tensor is checked before and "
@@ -96,7 +104,8 @@ static const cli_command apply_command = {
     .examples = "ckpt-delta apply DeepSeek-V4-Flash deltas/weight_v000001 Flash-1\n"
                 "ckpt-delta apply DeepSeek-V4-Flash deltas Flash-latest",
     .options = apply_options,
-    .arg_min = 3,
+    .rules = apply_rules,
+    .arg_min = 2,
     .arg_max = CLI_ANY_ARGS,
 };
 
@@ -160,7 +169,8 @@ int main(int argc, char **argv)
     else if (args.command == &diff_command)
         status = delta_command_diff(&opt, &args);
     else if (args.command == &apply_command)
-        status = delta_command_apply(&opt, &args, args.items[args.count - 1]);
+        status = delta_command_apply(&opt, &args,
+                                     opt.in_place ? NULL : args.items[args.count - 1]);
     else if (args.command == &verify_command)
         status = delta_command_apply(&opt, &args, NULL);
     else

@@ -177,7 +177,7 @@ int delta_command_diff(const delta_command *o, const cli_args *args)
 /* ---- apply, verify ---- */
 
 static void print_applied(const delta_command *o, const delta_outcome *out, const char *target,
-                          double seconds)
+                          double seconds)            /* target NULL: nothing was written */
 {
     json_writer w;
     char size[CLI_SIZE_TEXT_BYTES];
@@ -220,6 +220,7 @@ int delta_command_apply(const delta_command *o, const cli_args *args, const char
         .deltas = args->items + 1,
         .delta_count = args->count - (target == NULL ? 1u : 2u),
         .target = target,
+        .in_place = o->in_place,
         .check = strcmp(check, "full") == 0   ? DELTA_CHECK_FULL
                  : strcmp(check, "none") == 0 ? DELTA_CHECK_NONE
                                               : DELTA_CHECK_TOUCHED,
@@ -227,15 +228,18 @@ int delta_command_apply(const delta_command *o, const cli_args *args, const char
         .open = o->open,
     };
     static cli_meter meter;
-    delta_outcome outcome;
+    delta_outcome outcome = { .tensor_count = 0 };
     ckpt_error err;
     ckpt_code code;
 
     options.run = cli_run_options(&o->common, &meter);
-    code = delta_apply(&options, &outcome, &err);
+    if (options.delta_count == 0)
+        code = ckpt_fail(&err, CKPT_E_USAGE, "expected BASE, DELTA and DST, or --in-place");
+    else
+        code = delta_apply(&options, &outcome, &err);
     cli_meter_end(&meter);
     if (code == CKPT_OK)
-        print_applied(o, &outcome, target, seconds_now() - begin);
+        print_applied(o, &outcome, o->in_place ? args->items[0] : target, seconds_now() - begin);
     delta_outcome_release(&outcome);
     if (code == CKPT_E_INTERRUPTED && target != NULL)
         ckpt_fail(&err, code, "%s; run the same command again to resume", err.text);

@@ -18,6 +18,7 @@ typedef struct {
     uint64_t version;
     uint64_t file_bytes_max;
     int restart;
+    int in_place;
     int measure;
     int tensors;
 } delta_command;

@@ -1,26 +1,12 @@
 /* A base and deltas become a checkpoint. */
-#include "delta_apply.h"
-
 #include <stdlib.h>
 #include <string.h>
 
+#include "delta_apply_private.h"
 #include "delta_make.h"
-#include "delta_views.h"
 #include "formats/hf.h"
 #include "formats/notes.h"
-#include "libckpt/output.h"
 #include "libckpt/sha256.h"
-
-typedef struct {
-    const delta_apply_options *options;
-    delta_outcome *out;
-    delta_chain chain;
-    delta_views views;
-    ckpt_store *store;             /* of the target; NULL: nothing is written */
-    ckpt_output *output;
-    file_list names;               /* of all files of the target */
-    int is_refused;                /* the inputs do not fit: nothing may be left */
-} apply_job;
 
 /* ---- the target ---- */
 
@@ -185,7 +171,7 @@ static ckpt_code check_base_root(apply_job *job, ckpt_error *err)
                      job->chain.base, first->base.all, job->out->base.all);
 }
 
-static ckpt_code check_roots(apply_job *job, ckpt_error *err)
+ckpt_code delta_apply_check_roots(apply_job *job, ckpt_error *err)
 {
     const ckpt_delta *last = job->chain.deltas[job->chain.count - 1];
     ckpt_code code;
@@ -230,7 +216,7 @@ static ckpt_code copy_beside(apply_job *job, const ckpt_folder *from, const char
     return code;
 }
 
-static ckpt_code check_carried(const ckpt_delta *d, const delta_file *f, ckpt_error *err)
+ckpt_code delta_apply_check_carried(const ckpt_delta *d, const delta_file *f, ckpt_error *err)
 {
     char *path = folder_path_of(d->place.folder, f->carried);
     char got[SHA256_HEX];
@@ -254,7 +240,7 @@ static ckpt_code put_delta_files(apply_job *job, const ckpt_delta *d, ckpt_error
         char *gone;
 
         if (f->carried != NULL) {
-            if ((code = check_carried(d, f, err)) == CKPT_OK)
+            if ((code = delta_apply_check_carried(d, f, err)) == CKPT_OK)
                 code = copy_beside(job, d->place.folder, f->carried, f->name, err);
             continue;
         }
@@ -317,7 +303,7 @@ static ckpt_code take_counts(apply_job *job, ckpt_error *err)
     return note_foreign(job, err);
 }
 
-static ckpt_code check_inputs(const apply_job *job, ckpt_error *err)
+ckpt_code delta_apply_check_inputs(const apply_job *job, ckpt_error *err)
 {
     int is_touched = 0;
     ckpt_code code = store_check_unchanged(job->views.checkpoint->store, &is_touched, err);
@@ -331,20 +317,24 @@ static ckpt_code run_job(apply_job *job, ckpt_error *err)
 {
     const delta_apply_options *o = job->options;
     const delta_patch_options patch = { .skip_before = o->check == DELTA_CHECK_NONE };
+    ckpt_open_options open = o->open;
     ckpt_code code;
 
+    open.interrupted = o->in_place;
     if ((code = delta_chain_open(o->base, o->deltas, o->delta_count, &job->chain, err)) !=
             CKPT_OK ||
-        (code = delta_views_open(&job->chain, &o->open, &patch, &job->views, err)) != CKPT_OK ||
+        (code = delta_views_open(&job->chain, &open, &patch, &job->views, err)) != CKPT_OK ||
         (code = take_counts(job, err)) != CKPT_OK)
         return code;
+    if (o->in_place)
+        return delta_apply_in_place(job, err);
     if (o->target == NULL)
-        return (code = check_tensors(job, err)) == CKPT_OK ? check_roots(job, err) : code;
+        return (code = check_tensors(job, err)) == CKPT_OK ? delta_apply_check_roots(job, err) : code;
     if ((code = begin_target(job, err)) != CKPT_OK)
         return code;
     if ((code = write_tensors(job, err)) == CKPT_OK &&
-        (code = check_roots(job, err)) == CKPT_OK)
-        code = check_inputs(job, err);
+        (code = delta_apply_check_roots(job, err)) == CKPT_OK)
+        code = delta_apply_check_inputs(job, err);
     job->is_refused = code == CKPT_E_FORMAT || code == CKPT_E_DIFFERENT || code == CKPT_E_USAGE;
     if (code != CKPT_OK || (code = write_beside(job, err)) != CKPT_OK)
         return code;

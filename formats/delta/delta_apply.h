@@ -19,6 +19,7 @@ typedef struct {
     char *const *deltas;
     size_t delta_count;
     const char *target;         /* NULL: nothing is written */
+    int in_place;               /* the base becomes the result; no target */
     delta_base_check check;
     int restart;                /* discard what an unfinished run of others left at the target */
     ckpt_open_options open;

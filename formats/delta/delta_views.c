@@ -22,6 +22,25 @@ static ckpt_code open_base(const delta_chain *chain, const ckpt_open_options *op
     return CKPT_OK;
 }
 
+ckpt_code delta_views_stack(const delta_chain *chain, ckpt_source *from,
+                            const delta_patch_options *patch, delta_views *v, ckpt_error *err)
+{
+    v->result = from;
+    if ((v->patches = calloc(chain->count + 1, sizeof *v->patches)) == NULL)
+        return ckpt_fail_memory(err, "a chain of deltas", chain->count);
+    for (size_t i = 0; i < chain->count; i++) {
+        delta_patch_options options = *patch;
+        ckpt_code code;
+
+        options.delta = chain->deltas[i];
+        if ((code = source_patch(v->result, &v->model, &options, &v->patches[i], err)) != CKPT_OK)
+            return code;
+        v->patch_count++;
+        v->result = v->patches[i];
+    }
+    return CKPT_OK;
+}
+
 ckpt_code delta_views_open(const delta_chain *chain, const ckpt_open_options *open,
                            const delta_patch_options *patch, delta_views *v, ckpt_error *err)
 {
@@ -35,18 +54,8 @@ ckpt_code delta_views_open(const delta_chain *chain, const ckpt_open_options *op
     if ((code = delta_model_open(&in, delta_input_needs_stored(&in), NULL, &v->model, err)) !=
         CKPT_OK)
         return code;
-    v->result = v->model.tensors;
-    if ((v->patches = calloc(chain->count + 1, sizeof *v->patches)) == NULL)
-        return ckpt_fail_memory(err, "a chain of deltas", chain->count);
-    for (size_t i = 0; i < chain->count; i++) {
-        delta_patch_options options = *patch;
-
-        options.delta = chain->deltas[i];
-        if ((code = source_patch(v->result, &v->model, &options, &v->patches[i], err)) != CKPT_OK)
-            return code;
-        v->patch_count++;
-        v->result = v->patches[i];
-    }
+    if ((code = delta_views_stack(chain, v->model.tensors, patch, v, err)) != CKPT_OK)
+        return code;
     if (v->model.digest == NULL)
         return CKPT_OK;
     if ((v->digest = digest_create(v->result->catalog)) == NULL)

@@ -20,6 +20,9 @@ typedef struct {
  * taken. Release it, also after a failure. */
 ckpt_code delta_views_open(const delta_chain *chain, const ckpt_open_options *open,
                            const delta_patch_options *patch, delta_views *out, ckpt_error *err);
+/* The deltas on tensors of a model that is open already. */
+ckpt_code delta_views_stack(const delta_chain *chain, ckpt_source *from,
+                            const delta_patch_options *patch, delta_views *v, ckpt_error *err);
 void delta_views_release(delta_views *views);
 
 /* The options of a loop over these views: with the memory that they hold, and that of the threads

@@ -1,0 +1,132 @@
+/* The base becomes the result: what is around the two passes over its pieces. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "delta_apply_private.h"
+#include "delta_inplace.h"
+#include "formats/notes.h"
+
+enum { CARRIED_BYTES_MAX = 1 << 30 };
+
+/* A manifest of the base says nothing of the result. */
+static ckpt_code remove_manifests(const char *directory, ckpt_error *err)
+{
+    static const char *const names[] = { "ckpt-manifest.json", "ckpt-manifest.json.zst" };
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < 2 && code == CKPT_OK; i++) {
+        char *path = file_join(directory, names[i]);
+
+        code = path == NULL ? ckpt_fail_memory(err, "a path", strlen(directory))
+                            : file_remove(path, err);
+        free(path);
+    }
+    return code;
+}
+
+/* One file beside the weights takes its place whole, or goes. */
+static ckpt_code put_file(const char *directory, const ckpt_delta *d, const delta_file *f,
+                          ckpt_error *err)
+{
+    char *to = file_join(directory, f->name);
+    folder_text text = { .bytes = NULL };
+    ckpt_code code;
+
+    if (to == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(f->name));
+    if (f->carried == NULL) {
+        code = file_remove(to, err);
+    } else if ((code = delta_apply_check_carried(d, f, err)) == CKPT_OK &&
+               (code = file_make_parents_below(directory, f->name, err)) == CKPT_OK) {
+        code = folder_read_all(d->place.folder, f->carried, CARRIED_BYTES_MAX, &text, err);
+        if (code == CKPT_OK)
+            code = file_write_all(to, text.bytes, text.size, err);
+        folder_text_release(&text);
+    }
+    free(to);
+    return code;
+}
+
+static ckpt_code write_beside(const apply_job *job, ckpt_error *err)
+{
+    const char *directory = folder_path(job->views.checkpoint->place.folder);
+    ckpt_code code = remove_manifests(directory, err);
+
+    for (size_t d = 0; d < job->chain.count; d++)
+        for (size_t i = 0; i < job->chain.deltas[d]->file_count && code == CKPT_OK; i++)
+            code = put_file(directory, job->chain.deltas[d], &job->chain.deltas[d]->files[i], err);
+    return code;
+}
+
+/* What an earlier run had begun is proven by what is there now. */
+static ckpt_code check_result(apply_job *job, ckpt_error *err)
+{
+    const ckpt_delta *last = job->chain.deltas[job->chain.count - 1];
+    ckpt_open_options open = job->options->open;
+    ckpt_checkpoint *c = NULL;
+    ckpt_digest *digest = NULL;
+    ckpt_run_options run = job->options->run;
+    ckpt_code code;
+
+    open.interrupted = 1;
+    if ((code = ckpt_open(job->chain.base, &open, &c, err)) != CKPT_OK)
+        return code;
+    run.fixed_bytes += ckpt_checkpoint_bytes(c) + job->views.model.in.fixed_bytes;
+    if (delta_model_has_digest(&job->views.model) &&
+        (code = ckpt_digest_source(c->logical, &run, &digest, err)) == CKPT_OK)
+        code = delta_digest_roots(digest, &job->out->result, err);
+    if (code == CKPT_OK && last->result.all[0] != '\0' && job->out->result.all[0] != '\0' &&
+        job->options->check != DELTA_CHECK_NONE &&
+        strcmp(last->result.all, job->out->result.all) != 0)
+        code = ckpt_fail(err, CKPT_E_DIFFERENT, "'%s' is not what '%s' makes: expected root %s, "
+                         "got %s", job->chain.base, last->path, last->result.all,
+                         job->out->result.all);
+    ckpt_digest_free(digest);
+    ckpt_close(c);
+    return code;
+}
+
+/* All of the base and of what becomes of it, before the first byte is changed. */
+static ckpt_code look(apply_job *job, delta_inplace *in, ckpt_error *err)
+{
+    const ckpt_run_options run =
+        delta_views_run(&job->views, &job->options->run, 2 * DELTA_SECTOR_BYTES);
+    ckpt_code code;
+
+    if ((code = delta_inplace_look(in, &job->views, &run, err)) == CKPT_OK &&
+        (code = delta_apply_check_roots(job, err)) == CKPT_OK &&
+        (code = delta_apply_check_inputs(job, err)) == CKPT_OK)
+        return delta_sectors_complete(&in->sectors, err);
+    delta_sectors_remove(&in->sectors, NULL);         /* the failure is what is told */
+    return code;
+}
+
+static ckpt_code run_in_place(apply_job *job, delta_inplace *in, ckpt_error *err)
+{
+    const int is_resumed = in->is_begun;
+    uint64_t kept;
+    ckpt_code code;
+
+    if (!is_resumed && (code = look(job, in, err)) != CKPT_OK)
+        return code;
+    if ((code = delta_inplace_write(in, &job->options->run, &kept, err)) != CKPT_OK ||
+        (code = write_beside(job, err)) != CKPT_OK)
+        return code;
+    if (is_resumed &&
+        ((code = check_result(job, err)) != CKPT_OK ||
+         (code = note_add(&job->out->notes, err, "an interrupted change was completed: %llu "
+                          "sectors were changed already", (unsigned long long)kept)) != CKPT_OK))
+        return code;
+    return delta_sectors_remove(&in->sectors, err);
+}
+
+ckpt_code delta_apply_in_place(apply_job *job, ckpt_error *err)
+{
+    delta_inplace in;
+    ckpt_code code = delta_inplace_begin(&job->chain, job->views.checkpoint, &in, err);
+
+    if (code == CKPT_OK)
+        code = run_in_place(job, &in, err);
+    delta_inplace_release(&in);
+    return code;
+}

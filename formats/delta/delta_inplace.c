@@ -1,0 +1,348 @@
+/* A checkpoint changed where it is. */
+#include "delta_inplace.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "delta_make.h"
+#include "kernels/changes.h"
+#include "libckpt/sink.h"
+#include "libckpt/size.h"
+
+/* The pieces of one stored tensor, as its bytes come by. */
+typedef struct {
+    uint64_t at;                    /* bytes of the tensor that are through */
+    uint64_t piece;                 /* the one at hand */
+    uint64_t left;                  /* bytes that it lacks */
+    uint64_t used;
+    unsigned char before[DELTA_SECTOR_BYTES];
+    unsigned char after[DELTA_SECTOR_BYTES];
+} piece_state;
+
+typedef struct {
+    ckpt_sink base;
+    delta_inplace *in;
+    const delta_model *model;
+    ckpt_source *before;            /* first pass: what it was; NULL: second pass */
+    ckpt_store *store;              /* second pass: open for writing */
+    int is_xor;                     /* second pass: tiles are payloads, not results */
+    piece_state **states;           /* by stored tensor */
+    pthread_mutex_t lock;           /* of kept */
+    uint64_t kept;
+} piece_sink;
+
+/* ---- begin ---- */
+
+static ckpt_code check_encodings(const delta_chain *chain, ckpt_error *err)
+{
+    for (size_t i = 1; i < chain->count; i++)
+        if (chain->deltas[i]->encoding != chain->deltas[0]->encoding)
+            return ckpt_fail(err, CKPT_E_USAGE, "'%s' is %s and '%s' is %s: --in-place takes "
+                             "deltas of one encoding at a time", chain->deltas[0]->path,
+                             delta_encoding_name(chain->deltas[0]->encoding),
+                             chain->deltas[i]->path,
+                             delta_encoding_name(chain->deltas[i]->encoding));
+    return CKPT_OK;
+}
+
+/* Names, sizes and headers: what the change leaves as it is. */
+static void mix_headers(hash128 *sum, const ckpt_store *store)
+{
+    for (size_t i = 0; i < store->file_count; i++) {
+        const store_file *f = &store->files[i];
+        const uint64_t numbers[] = { f->size_bytes, f->header_hash };
+
+        delta_mix(sum, f->name, strlen(f->name));
+        delta_mix(sum, numbers, sizeof numbers);
+    }
+}
+
+static void take_fingerprint(delta_inplace *in)
+{
+    mix_headers(&in->fingerprint, in->checkpoint->store);
+    for (size_t i = 0; i < in->chain->count; i++) {
+        const ckpt_delta *d = in->chain->deltas[i];
+
+        mix_headers(&in->fingerprint, d->store);
+        for (size_t t = 0; t < d->count; t++)
+            delta_mix(&in->fingerprint, d->tensors[t].after, strlen(d->tensors[t].after));
+    }
+}
+
+ckpt_code delta_inplace_begin(const delta_chain *chain, const ckpt_checkpoint *c,
+                              delta_inplace *in, ckpt_error *err)
+{
+    const ckpt_catalog *stored = c->store->catalog;
+    ckpt_code code = check_encodings(chain, err);
+
+    *in = (delta_inplace){ .chain = chain, .checkpoint = c };
+    if (code != CKPT_OK)
+        return code;
+    if ((in->touched = calloc(ckpt_catalog_count(stored) + 1, 1)) == NULL)
+        return ckpt_fail_memory(err, "a list of tensors", ckpt_catalog_count(stored));
+    for (size_t d = 0; d < chain->count; d++)
+        for (size_t i = 0; i < chain->deltas[d]->count; i++) {
+            const int64_t found = ckpt_catalog_find(stored, chain->deltas[d]->tensors[i].name);
+
+            if (found >= 0)                     /* others are refused by the views */
+                in->touched[found] = 1;
+        }
+    take_fingerprint(in);
+    if ((code = delta_sectors_plan(folder_path(c->place.folder), stored, in->touched, &in->sectors,
+                                   err)) != CKPT_OK)
+        return code;
+    return delta_sectors_look(&in->sectors, in->fingerprint, &in->is_begun, err);
+}
+
+void delta_inplace_release(delta_inplace *in)
+{
+    delta_sectors_release(&in->sectors);
+    free(in->touched);
+}
+
+/* ---- pieces ---- */
+
+static uint64_t hash_piece(const void *bytes, uint64_t size)
+{
+    return kernels_get()->hash_bytes(bytes, size, 0).low64;
+}
+
+/* What is in the file now decides what is done. `after`: the result, or what has to be XORed. */
+static ckpt_code change_piece(piece_sink *s, size_t stored, piece_state *p, ckpt_error *err)
+{
+    const ckpt_tensor *t = ckpt_catalog_at(s->model->in.stored, stored);
+    ckpt_file *file = s->store->files[t->file].file;
+    const uint64_t offset = t->offset + p->at - p->used;
+    uint64_t old_hash;
+    uint64_t new_hash;
+    uint64_t now;
+    ckpt_code code;
+
+    if ((code = delta_sectors_get(&s->in->sectors, p->piece, &old_hash, &new_hash, err)) !=
+            CKPT_OK ||
+        (code = file_read_at(file, offset, p->before, p->used, err)) != CKPT_OK)
+        return code;
+    now = hash_piece(p->before, p->used);
+    if (now == new_hash) {
+        pthread_mutex_lock(&s->lock);
+        s->kept += old_hash != new_hash;
+        pthread_mutex_unlock(&s->lock);
+        return CKPT_OK;
+    }
+    if (s->is_xor)
+        bytes_xor(p->after, p->before, p->used);
+    if (now != old_hash || hash_piece(p->after, p->used) != new_hash)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' at byte %" PRIu64 ", tensor '%s': these %" PRIu64
+                         " bytes are neither what they were nor what they become",
+                         file_path(file), offset, t->name, p->used);
+    return file_write_at(file, offset, p->after, p->used, err);
+}
+
+static ckpt_code end_piece(piece_sink *s, size_t stored, piece_state *p, ckpt_error *err)
+{
+    const ckpt_code code =
+        s->before == NULL ? change_piece(s, stored, p, err)
+                          : delta_sectors_put(&s->in->sectors, p->piece,
+                                              hash_piece(p->before, p->used),
+                                              hash_piece(p->after, p->used), err);
+
+    p->piece++;
+    p->used = 0;
+    return code;
+}
+
+/* Bytes of a stored tensor; `before` is NULL in the second pass. */
+static ckpt_code add_bytes(piece_sink *s, size_t stored, const unsigned char *before,
+                           const unsigned char *after, uint64_t size, ckpt_error *err)
+{
+    const ckpt_tensor *t = ckpt_catalog_at(s->model->in.stored, stored);
+    piece_state *p = s->states[stored];
+    ckpt_code code = CKPT_OK;
+
+    for (uint64_t done = 0; done < size && code == CKPT_OK;) {
+        uint64_t take;
+
+        if (p->used == 0)
+            p->left = delta_sector_left(t, p->at);
+        take = size_min(p->left, size - done);
+        if (before != NULL)
+            memcpy(p->before + p->used, before + done, take);
+        memcpy(p->after + p->used, after + done, take);
+        p->used += take;
+        p->at += take;
+        p->left -= take;
+        done += take;
+        if (p->left == 0)
+            code = end_piece(s, stored, p, err);
+    }
+    return code;
+}
+
+static ckpt_code add_part(piece_sink *s, const source_range *range, ckpt_part part,
+                          const ckpt_tile *before, const ckpt_tile *after, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (int64_t i = s->model->first[2 * range->tensor + part]; i >= 0 && code == CKPT_OK;
+         i = s->model->next[i]) {
+        piece_state **p = &s->states[i];
+
+        if (!s->in->touched[i])
+            continue;
+        if (*p == NULL && (*p = calloc(1, sizeof **p)) == NULL)
+            return ckpt_fail_memory(err, "a piece", sizeof **p);
+        if ((*p)->at == 0)
+            (*p)->piece = s->in->sectors.first[i];
+        code = add_bytes(s, (size_t)i, before == NULL ? NULL : before->part[part],
+                         after->part[part], after->part_bytes[part], err);
+        if (code == CKPT_OK &&
+            (*p)->at == ckpt_part_bytes(ckpt_catalog_at(s->model->in.stored, (size_t)i), CKPT_DATA)) {
+            free(*p);
+            *p = NULL;
+        }
+    }
+    return code;
+}
+
+static ckpt_code piece_put(ckpt_sink *self, const source_range *range, const ckpt_tile *tile,
+                           arena *scratch, ckpt_error *err)
+{
+    piece_sink *s = (piece_sink *)self;
+    ckpt_tile before;
+    ckpt_code code = CKPT_OK;
+
+    if (s->before != NULL)
+        code = source_read_tile(s->before, range, scratch, &before, err);
+    for (int part = 0; part < CKPT_PART_COUNT && code == CKPT_OK; part++)
+        if (tile->part[part] != NULL)
+            code = add_part(s, range, (ckpt_part)part, s->before == NULL ? NULL : &before, tile,
+                            err);
+    return code;
+}
+
+static uint64_t piece_need(const ckpt_sink *self, size_t tensor, uint64_t row_count)
+{
+    const piece_sink *s = (const piece_sink *)self;
+
+    return s->before == NULL ? 0 : source_need(s->before, tensor, row_count);
+}
+
+/* Untouched tensors matter to the first pass alone: their digests are in the roots. */
+static int piece_wants(const ckpt_sink *self, size_t tensor)
+{
+    const piece_sink *s = (const piece_sink *)self;
+
+    for (int part = 0; part < CKPT_PART_COUNT; part++)
+        for (int64_t i = s->model->first[2 * tensor + (size_t)part]; i >= 0; i = s->model->next[i])
+            if (s->before != NULL || s->in->touched[i])
+                return 1;
+    return s->before != NULL;
+}
+
+static ckpt_code run_pass(piece_sink *s, ckpt_source *from, const ckpt_run_options *run,
+                          ckpt_error *err)
+{
+    static const sink_ops ops = { piece_wants, piece_put, piece_need, NULL };
+    const size_t count = ckpt_catalog_count(s->model->in.stored);
+    ckpt_code code;
+
+    s->base.ops = &ops;
+    if ((s->states = calloc(count + 1, sizeof *s->states)) == NULL)
+        return ckpt_fail_memory(err, "a list of pieces", count);
+    pthread_mutex_init(&s->lock, NULL);
+    code = ckpt_copy_in_order(from, &s->base, run, err);
+    for (size_t i = 0; i < count; i++)
+        free(s->states[i]);
+    pthread_mutex_destroy(&s->lock);
+    free(s->states);
+    return code;
+}
+
+/* ---- the two passes ---- */
+
+ckpt_code delta_inplace_look(delta_inplace *in, delta_views *views, const ckpt_run_options *run,
+                             ckpt_error *err)
+{
+    piece_sink s = { .in = in, .model = &views->model,
+                     .before = views->model.is_stored ? views->model.in.stored_source
+                                                      : views->model.in.logical };
+    const ckpt_code code = delta_sectors_begin(&in->sectors, in->fingerprint, err);
+
+    return code == CKPT_OK ? run_pass(&s, views->result, run, err) : code;
+}
+
+/* The bytes of nothing: what a payload alone makes of them is the payload. */
+static ckpt_code zero_read(ckpt_source *self, const source_range *range, arena *scratch,
+                           ckpt_tile *tile, ckpt_error *err)
+{
+    const uint64_t size =
+        range->row_count *
+        ckpt_part_row_bytes(ckpt_catalog_at(self->catalog, range->tensor), CKPT_DATA);
+
+    tile->part_bytes[CKPT_DATA] = size;
+    if ((tile->part[CKPT_DATA] = arena_alloc(scratch, size)) == NULL)
+        return ckpt_fail_memory(err, "a tile", size);
+    memset(tile->part[CKPT_DATA], 0, size);
+    return CKPT_OK;
+}
+
+static uint64_t zero_need(const ckpt_source *self, size_t tensor, uint64_t row_count)
+{
+    return arena_cost(row_count *
+                      ckpt_part_row_bytes(ckpt_catalog_at(self->catalog, tensor), CKPT_DATA));
+}
+
+/* The files of the checkpoint, open for writing. */
+static ckpt_code open_files(const delta_inplace *in, ckpt_store **out, ckpt_error *err)
+{
+    const ckpt_store *from = in->checkpoint->store;
+    ckpt_store *store = store_create(folder_path(in->checkpoint->place.folder));
+    ckpt_code code = CKPT_OK;
+
+    if ((*out = store) == NULL)
+        return ckpt_fail_memory(err, "a checkpoint", sizeof *store);
+    for (size_t i = 0; i < from->file_count && code == CKPT_OK; i++) {
+        uint32_t number;
+
+        if ((code = store_add_file(store, from->files[i].name, &number, err)) == CKPT_OK)
+            code = store_open_file(store, i, 1, err);
+    }
+    return code;
+}
+
+static ckpt_code write_with(delta_inplace *in, delta_views *v, const ckpt_run_options *run,
+                            uint64_t *kept, ckpt_error *err)
+{
+    static const source_ops zero_ops = { zero_read, zero_need, NULL };
+    ckpt_source zeros = { &zero_ops, in->checkpoint->store->catalog };
+    const delta_input input = delta_input_of(in->checkpoint);
+    piece_sink s = { .in = in, .model = &v->model,
+                     .is_xor = in->chain->deltas[0]->encoding == DELTA_XOR };
+    ckpt_run_options with;
+    ckpt_code code;
+
+    if ((code = delta_model_open(&input, 1, NULL, &v->model, err)) != CKPT_OK ||
+        (code = delta_views_stack(in->chain, s.is_xor ? &zeros : v->model.tensors,
+                                  &(delta_patch_options){ .skip_all = 1 }, v, err)) != CKPT_OK)
+        return code;
+    with = delta_views_run(v, run, 2 * DELTA_SECTOR_BYTES);
+    if ((code = open_files(in, &s.store, err)) == CKPT_OK &&
+        (code = run_pass(&s, v->result, &with, err)) == CKPT_OK &&
+        (code = store_sync_files(s.store, err)) == CKPT_OK)
+        code = store_close_files(s.store, err);
+    store_free(s.store);
+    *kept = s.kept;
+    return code;
+}
+
+ckpt_code delta_inplace_write(delta_inplace *in, const ckpt_run_options *run, uint64_t *kept,
+                              ckpt_error *err)
+{
+    delta_views views = { .checkpoint = NULL };
+    const ckpt_code code = write_with(in, &views, run, kept, err);
+
+    delta_views_release(&views);
+    return code;
+}

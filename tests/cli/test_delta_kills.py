@@ -1,0 +1,142 @@
+"""ckpt-delta apply, killed at any moment: the same command ends with the same bytes, or refuses
+with the place; what is half changed is noticed."""
+import random
+import shutil
+import signal
+
+import pytest
+
+from cli.delta_models import drift, edit_config
+from cli.trees import Job, partial, tree
+from conftest import RELEASE
+from corrupt.files import INDEX
+from interop.delta_reader import tensors_of
+
+JOURNAL = ".ckpt-delta-journal"
+KILLS = 50 if RELEASE else 6
+
+
+@pytest.fixture(scope="module")
+def pair(ckpt, golden_a, tmp_path_factory):
+    """OLD, NEW, and a delta for each encoding."""
+    folder = tmp_path_factory.mktemp("pair")
+    old = folder / "old"
+    shutil.copytree(golden_a, old)
+    new = drift(old, folder / "new", share=0.02)
+    edit_config(new, rope_theta=4321)
+    for encoding in ("xor", "overwrite"):
+        ckpt("ckpt-delta", "diff", "--encoding", encoding, old, new, folder / encoding)
+    return old, new, folder
+
+
+
+
+def run_killed(ckpt, fault, path, n, *args):
+    """Run until its nth write below `path`; was it killed?"""
+    ckpt("ckpt-delta", "apply", *args, check=(0, -signal.SIGKILL),
+         env=fault.env(f"write:kill:{n}", path))
+    return bool(fault.injected)
+
+
+@pytest.mark.release
+def test_a_killed_apply_goes_on_to_the_same_files(ckpt, fault, pair, tmp_path):
+    old, new, folder = pair
+    job = Job(tmp_path, "ckpt-delta", "apply", old, folder / "xor")
+    assert job.expected == tree(new)
+    draw = random.Random(1)
+    killed = 0
+    for _ in range(KILLS):
+        target = job.new_target()
+        target.parent.mkdir()
+        killed += run_killed(ckpt, fault, partial(target), draw.randrange(1, 400),
+                             old, folder / "xor", target)
+        assert not target.exists() or tree(target) == job.expected
+        if target.exists():
+            continue
+        job.finish(target)
+    assert killed > 0
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("encoding", ["xor", "overwrite"])
+def test_a_killed_apply_in_place_goes_on(ckpt, fault, pair, tmp_path, encoding):
+    old, new, folder = pair
+    expected = tree(new)
+    draw = random.Random(2)
+    half = 0
+    for n in range(KILLS):
+        base = tmp_path / f"{n}" / "base"
+        shutil.copytree(old, base)
+        # In turn: at any write, those of the journal too, and at a write to the weights.
+        where, last = ((base, 3000), (base / "model", 100))[n % 2]
+        killed = run_killed(ckpt, fault, where, draw.randrange(1, last), "--in-place", base,
+                            folder / encoding)
+        if (base / JOURNAL).exists():
+            half += 1
+            said = ckpt("ckpt-inspect", base, check=2).err
+            assert "half changed" in said
+        elif killed:
+            assert tree(base)[INDEX] == expected[INDEX]
+        if tree(base) != expected:
+            ckpt("ckpt-delta", "apply", "--in-place", base, folder / encoding)
+        assert tree(base) == expected
+        shutil.rmtree(base)
+    assert half > 0
+
+
+@pytest.mark.parametrize("encoding", ["xor", "overwrite"])
+def test_in_place_gives_the_files_of_the_new(ckpt, pair, tmp_path, encoding):
+    old, new, folder = pair
+    shutil.copytree(old, tmp_path / "base")
+    ckpt("ckpt-delta", "apply", "--in-place", tmp_path / "base", folder / encoding)
+    assert tree(tmp_path / "base") == tree(new)
+
+
+def test_in_place_changes_nothing_of_a_wrong_base(ckpt, pair, tmp_path):
+    old, _, folder = pair
+    other = drift(old, tmp_path / "base", only=lambda name: name == "embed.weight", seed=9)
+    before = tree(other)
+    ckpt("ckpt-delta", "apply", "--in-place", other, folder / "xor", check=1)
+    assert tree(other) == before
+
+
+def test_in_place_twice_is_recognised(ckpt, pair, tmp_path):
+    old, new, folder = pair
+    shutil.copytree(new, tmp_path / "base")
+    said = ckpt("ckpt-delta", "apply", "--in-place", tmp_path / "base", folder / "xor", check=1).err
+    assert "already applied" in said
+    assert tree(tmp_path / "base") == tree(new)
+
+
+def interrupted(ckpt, fault, pair, base):
+    """A base that an apply in place has changed in part."""
+    old, new, folder = pair
+    file = tensors_of(old)["embed.weight"][0].name
+    shutil.copytree(old, base)
+    assert run_killed(ckpt, fault, base / file, 3, "--in-place", base, folder / "xor")
+    assert (base / JOURNAL).exists()
+
+
+def test_a_sector_that_is_neither_is_refused_with_its_place(ckpt, fault, pair, tmp_path):
+    base = tmp_path / "base"
+    interrupted(ckpt, fault, pair, base)
+    path, offset, _ = tensors_of(base)["embed.weight"]
+    data = bytearray(path.read_bytes())
+    data[offset + 5000] ^= 0xFF
+    path.write_bytes(data)
+    said = ckpt("ckpt-delta", "apply", "--in-place", base, pair[2] / "xor", check=2).err
+    assert "neither" in said and path.name in said and "embed.weight" in said
+
+
+def test_another_delta_does_not_go_on_with_it(ckpt, fault, pair, tmp_path):
+    base = tmp_path / "base"
+    interrupted(ckpt, fault, pair, base)
+    said = ckpt("ckpt-delta", "apply", "--in-place", base, pair[2] / "overwrite", check=2).err
+    assert "another change" in said
+    ckpt("ckpt-delta", "apply", "--in-place", base, pair[2] / "xor")
+    assert tree(base) == tree(pair[1])
+
+
+def test_a_delta_is_not_taken_for_a_checkpoint(ckpt, pair):
+    for tool in (["ckpt-inspect"], ["ckpt-verify", "digest"]):
+        assert "weight delta" in ckpt(*tool, pair[2] / "xor", check=2).err
