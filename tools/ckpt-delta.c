@@ -127,6 +127,40 @@ static const cli_command verify_command = {
     .arg_max = CLI_ANY_ARGS,
 };
 
+static const cli_option rework_options[] = {
+    { CLI_CHOICE, "encoding", "xor|overwrite", &opt.encoding, "of OUT (default xor)" },
+    MAKE_OPTIONS,
+    CLI_READ_OPTIONS(opt.open, opt.common)
+};
+
+static const cli_command squash_command = {
+    .name = "squash",
+    .summary = "write one delta that does what several do",
+    .usage = "[OPTIONS] BASE DELTA... OUT",
+    .description = "OUT leads from BASE to what the last DELTA makes. All is read and checked as "
+                   "apply does; a tensor that is again what it was is left out.",
+    .exit_notes = "0  done\n1  a delta does not fit\n"
+                  "2  could not; one line on stderr says what failed",
+    .examples = "ckpt-delta squash DeepSeek-V4-Flash deltas all/weight_v000001",
+    .options = rework_options,
+    .arg_min = 3,
+    .arg_max = CLI_ANY_ARGS,
+};
+
+static const cli_command reverse_command = {
+    .name = "reverse",
+    .summary = "write the delta that leads back to BASE",
+    .usage = "[OPTIONS] BASE DELTA... OUT",
+    .description = "OUT leads from what the last DELTA makes back to BASE: an engine can return "
+                   "without a full copy. All is read and checked as apply does.",
+    .exit_notes = "0  done\n1  a delta does not fit\n"
+                  "2  could not; one line on stderr says what failed",
+    .examples = "ckpt-delta reverse DeepSeek-V4-Flash deltas/weight_v000001 back/weight_v000002",
+    .options = rework_options,
+    .arg_min = 3,
+    .arg_max = CLI_ANY_ARGS,
+};
+
 static const cli_option inspect_options[] = {
     { CLI_FLAG, "tensors", NULL, &opt.tensors, "print every tensor, too" },
     CLI_COMMON_READ(opt.common),
@@ -147,13 +181,14 @@ static const cli_command inspect_command = {
 };
 
 static const cli_command *const subcommands[] = {
-    &diff_command, &apply_command, &verify_command, &inspect_command, NULL
+    &diff_command, &apply_command, &verify_command, &squash_command, &reverse_command,
+    &inspect_command, NULL
 };
 
 static const cli_command command = {
     .name = "ckpt-delta",
     .summary = "what changed between two checkpoints: write it, apply it, prove it",
-    .usage = "diff|apply|verify|inspect [OPTIONS] ...",
+    .usage = "diff|apply|verify|squash|reverse|inspect [OPTIONS] ...",
     .subcommands = subcommands,
 };
 
@@ -171,6 +206,8 @@ int main(int argc, char **argv)
     else if (args.command == &apply_command)
         status = delta_command_apply(&opt, &args,
                                      opt.in_place ? NULL : args.items[args.count - 1]);
+    else if (args.command == &squash_command || args.command == &reverse_command)
+        status = delta_command_rework(&opt, &args, args.command == &reverse_command);
     else if (args.command == &verify_command)
         status = delta_command_apply(&opt, &args, NULL);
     else

@@ -174,6 +174,29 @@ int delta_command_diff(const delta_command *o, const cli_args *args)
     return code == CKPT_OK ? CLI_DONE : cli_fail(&err);
 }
 
+/* ---- squash, reverse ---- */
+
+int delta_command_rework(const delta_command *o, const cli_args *args, int is_reverse)
+{
+    const double begin = seconds_now();
+    delta_rework_options options = { .base = args->items[0], .deltas = args->items + 1,
+                                     .delta_count = args->count - 2, .is_reverse = is_reverse };
+    static cli_meter meter;
+    delta_made made = { .carried_count = 0 };
+    ckpt_error err;
+    ckpt_code code;
+
+    options.make.target = args->items[args->count - 1];
+    options.make.run = cli_run_options(&o->common, &meter);
+    if ((code = take_make_options(o, &options.make, &err)) == CKPT_OK)
+        code = delta_rework(&options, &made, &err);
+    cli_meter_end(&meter);
+    if (code == CKPT_OK)
+        print_made(o, &made, options.make.target, seconds_now() - begin);
+    delta_made_release(&made);
+    return code == CKPT_OK ? CLI_DONE : cli_fail(&err);
+}
+
 /* ---- apply, verify ---- */
 
 static void print_applied(const delta_command *o, const delta_outcome *out, const char *target,

@@ -4,6 +4,7 @@
 
 #include "formats/delta/delta_apply.h"
 #include "formats/delta/delta_make.h"
+#include "formats/delta/delta_rework.h"
 #include "open_options.h"
 #include "tools/cli/cli.h"
 
@@ -26,6 +27,7 @@ typedef struct {
 /* Each returns the exit status. `target` NULL: only verify. */
 int delta_command_diff(const delta_command *o, const cli_args *args);
 int delta_command_apply(const delta_command *o, const cli_args *args, const char *target);
+int delta_command_rework(const delta_command *o, const cli_args *args, int is_reverse);
 int delta_command_inspect(const delta_command *o, const cli_args *args);
 
 #endif

@@ -1,4 +1,6 @@
 /* A base and deltas become a checkpoint. */
+#include "delta_apply.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -329,7 +331,8 @@ static ckpt_code run_job(apply_job *job, ckpt_error *err)
     if (o->in_place)
         return delta_apply_in_place(job, err);
     if (o->target == NULL)
-        return (code = check_tensors(job, err)) == CKPT_OK ? delta_apply_check_roots(job, err) : code;
+        return (code = check_tensors(job, err)) != CKPT_OK ? code
+                                                            : delta_apply_check_roots(job, err);
     if ((code = begin_target(job, err)) != CKPT_OK)
         return code;
     if ((code = write_tensors(job, err)) == CKPT_OK &&

@@ -37,10 +37,18 @@ static char *carried_name(const char *name)
     return text;
 }
 
-static ckpt_code add_entry(carry_job *job, const char *name, const char *carried, const char *hex,
-                           ckpt_error *err)
+ckpt_code delta_carried_begin(delta_carried *out, size_t most, ckpt_error *err)
 {
-    delta_carried *out = job->out;
+    arena_init(&out->memory);
+    out->count = 0;
+    if ((out->files = calloc(most + 1, sizeof *out->files)) == NULL)
+        return ckpt_fail_memory(err, "a list of files", most);
+    return CKPT_OK;
+}
+
+static ckpt_code add_entry(delta_carried *out, const char *name, const char *carried,
+                           const char *hex, ckpt_error *err)
+{
     delta_file *f = &out->files[out->count];
 
     f->name = arena_strdup(&out->memory, name, strlen(name));
@@ -53,24 +61,38 @@ static ckpt_code add_entry(carry_job *job, const char *name, const char *carried
     return CKPT_OK;
 }
 
-/* `text` or, where it is NULL, the file of that name becomes carried/NAME. */
-static ckpt_code put_file(carry_job *job, const char *name, const char *text, ckpt_error *err)
+ckpt_code delta_carried_remove(delta_carried *out, const char *name, ckpt_error *err)
+{
+    return add_entry(out, name, NULL, NULL, err);
+}
+
+ckpt_code delta_carried_put(delta_carried *out, const char *directory, const char *name,
+                            const delta_content_of *content, ckpt_error *err)
 {
     char *carried = carried_name(name);
-    char *to = carried == NULL ? NULL : file_join(job->directory, carried);
+    char *to = carried == NULL ? NULL : file_join(directory, carried);
     char hex[SHA256_HEX];
     ckpt_code code;
 
     if (to == NULL)
         code = ckpt_fail_memory(err, "a path", strlen(name));
-    else if ((code = file_make_parents_below(job->directory, carried, err)) == CKPT_OK)
-        code = text != NULL ? file_write_all(to, text, strlen(text), err)
-                            : folder_copy(job->after->source->place.folder, name, to, err);
+    else if ((code = file_make_parents_below(directory, carried, err)) == CKPT_OK)
+        code = content->text != NULL
+                   ? file_write_all(to, content->text, strlen(content->text), err)
+                   : folder_copy(content->folder, content->name, to, err);
     if (code == CKPT_OK && (code = sha256_file(to, hex, err)) == CKPT_OK)
-        code = add_entry(job, name, carried, hex, err);
+        code = add_entry(out, name, carried, hex, err);
     free(to);
     free(carried);
     return code;
+}
+
+/* `text` or, where it is NULL, the file of that name of what is new. */
+static ckpt_code put_file(carry_job *job, const char *name, const char *text, ckpt_error *err)
+{
+    const delta_content_of content = { text, job->after->source->place.folder, name };
+
+    return delta_carried_put(job->out, job->directory, name, &content, err);
 }
 
 static ckpt_code hash_in(const ckpt_checkpoint *c, const char *name, char hex[SHA256_HEX],
@@ -108,7 +130,7 @@ static ckpt_code carry_config(carry_job *job, ckpt_error *err)
         return before != NULL && strcmp(before, after) == 0
                    ? CKPT_OK : put_file(job, config_name, after, err);
     return before == NULL || job->after->plan != NULL
-               ? CKPT_OK : add_entry(job, config_name, NULL, NULL, err);
+               ? CKPT_OK : delta_carried_remove(job->out, config_name, err);
 }
 
 ckpt_code delta_carry(const delta_target *before, const delta_target *after,
@@ -119,16 +141,14 @@ ckpt_code delta_carry(const delta_target *before, const delta_target *after,
     const file_list *new = &after->source->extras;
     ckpt_code code;
 
-    arena_init(&out->memory);
-    if ((out->files = calloc(old->count + new->count + 2, sizeof *out->files)) == NULL)
-        return ckpt_fail_memory(err, "a list of files", new->count);
-    code = carry_config(&job, err);
+    if ((code = delta_carried_begin(out, old->count + new->count + 1, err)) == CKPT_OK)
+        code = carry_config(&job, err);
     for (size_t i = 0; i < new->count && code == CKPT_OK; i++)
         code = carry_extra(&job, new->names[i], err);
     for (size_t i = 0; i < old->count && code == CKPT_OK; i++)
         if (after->plan == NULL && before->plan == NULL &&
             !has_extra(after->source, old->names[i]))
-            code = add_entry(&job, old->names[i], NULL, NULL, err);
+            code = delta_carried_remove(out, old->names[i], err);
     return code;
 }
 
@@ -139,18 +159,24 @@ void delta_carried_release(delta_carried *carried)
     free(carried->files);
 }
 
+ckpt_code delta_carried_name(const char *name, file_list *out, ckpt_error *err)
+{
+    char *carried = carried_name(name);
+    ckpt_code code;
+
+    if (carried == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(name));
+    code = file_list_add(out, carried, err);
+    free(carried);
+    return code;
+}
+
 ckpt_code delta_carry_names(const delta_target *after, file_list *out, ckpt_error *err)
 {
     const file_list *extras = &after->source->extras;
-    ckpt_code code = file_list_add(out, DELTA_CARRIED_FOLDER "config.json", err);
+    ckpt_code code = delta_carried_name(config_name, out, err);
 
-    for (size_t i = 0; i < extras->count && code == CKPT_OK; i++) {
-        char *name = carried_name(extras->names[i]);
-
-        if (name == NULL)
-            return ckpt_fail_memory(err, "a path", strlen(extras->names[i]));
-        code = file_list_add(out, name, err);
-        free(name);
-    }
+    for (size_t i = 0; i < extras->count && code == CKPT_OK; i++)
+        code = delta_carried_name(extras->names[i], out, err);
     return code;
 }

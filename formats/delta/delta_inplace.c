@@ -187,6 +187,7 @@ static ckpt_code add_part(piece_sink *s, const source_range *range, ckpt_part pa
 
     for (int64_t i = s->model->first[2 * range->tensor + part]; i >= 0 && code == CKPT_OK;
          i = s->model->next[i]) {
+        const ckpt_tensor *t = ckpt_catalog_at(s->model->in.stored, (size_t)i);
         piece_state **p = &s->states[i];
 
         if (!s->in->touched[i])
@@ -197,8 +198,7 @@ static ckpt_code add_part(piece_sink *s, const source_range *range, ckpt_part pa
             (*p)->piece = s->in->sectors.first[i];
         code = add_bytes(s, (size_t)i, before == NULL ? NULL : before->part[part],
                          after->part[part], after->part_bytes[part], err);
-        if (code == CKPT_OK &&
-            (*p)->at == ckpt_part_bytes(ckpt_catalog_at(s->model->in.stored, (size_t)i), CKPT_DATA)) {
+        if (code == CKPT_OK && (*p)->at == ckpt_part_bytes(t, CKPT_DATA)) {
             free(*p);
             *p = NULL;
         }

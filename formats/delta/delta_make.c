@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "delta_carry.h"
 #include "delta_side.h"
 #include "delta_write.h"
 #include "formats/hf.h"
@@ -141,7 +140,7 @@ static ckpt_code write_delta(make_job *job, size_t count, ckpt_error *err)
 static ckpt_code take_roots(make_job *job, const ckpt_run_options *run, ckpt_error *err)
 {
     const delta_makings *from = job->from;
-    const delta_target *inputs[] = { from->old_files, from->new_files };
+    const delta_target *const *inputs = from->inputs;
     const ckpt_digest *digests[] = { from->before_digest, from->after_digest };
     delta_roots *roots[] = { &job->out->before, &job->out->after };
     ckpt_code code = CKPT_OK;
@@ -154,6 +153,11 @@ static ckpt_code take_roots(make_job *job, const ckpt_run_options *run, ckpt_err
 
             code = delta_model_roots(&all, run, roots[i], err);
         }
+        if (code == CKPT_OK && from->told[i] != NULL && from->told[i]->all[0] != '\0' &&
+            roots[i]->all[0] != '\0' && strcmp(from->told[i]->all, roots[i]->all) != 0)
+            code = ckpt_fail(err, CKPT_E_DIFFERENT, "'%s' has a tensor that the deltas do not "
+                             "change and that is not what they were made from: expected root %s, "
+                             "got %s", from->model->in.path, from->told[i]->all, roots[i]->all);
     }
     if (code == CKPT_OK && job->out->after.all[0] == '\0')
         code = note_add(&job->out->notes, err, "the values have no digest: the delta has no roots");
@@ -162,7 +166,7 @@ static ckpt_code take_roots(make_job *job, const ckpt_run_options *run, ckpt_err
 
 static ckpt_code check_inputs(const delta_makings *from, ckpt_error *err)
 {
-    const delta_target *inputs[] = { from->old_files, from->new_files };
+    const delta_target *const *inputs = from->inputs;
     ckpt_code code = CKPT_OK;
     int is_touched = 0;
 
@@ -190,9 +194,7 @@ static ckpt_code run_job(make_job *job, ckpt_error *err)
         (code = take_entries(job, &count, err)) != CKPT_OK ||
         (code = note_drift(job, err)) != CKPT_OK || (code = check_inputs(from, err)) != CKPT_OK)
         return code;
-    if (from->old_files != NULL &&
-        (code = delta_carry(from->old_files, from->new_files, directory, &job->carried, err)) !=
-            CKPT_OK)
+    if ((code = from->carry(from->carry_context, directory, &job->carried, err)) != CKPT_OK)
         return code;
     job->out->carried_count = job->carried.count;
     return write_delta(job, count, err);
@@ -209,8 +211,8 @@ static ckpt_code begin_output(make_job *job, file_list *names, ckpt_error *err)
 
     delta_mix(&options.fingerprint, numbers, sizeof numbers);
     delta_mix(&options.fingerprint, job->out->version, strlen(job->out->version));
-    if (code == CKPT_OK && job->from->old_files != NULL)
-        code = delta_carry_names(job->from->new_files, names, err);
+    for (size_t i = 0; i < job->from->names->count && code == CKPT_OK; i++)
+        code = file_list_add(names, job->from->names->names[i], err);
     return code == CKPT_OK ? output_begin(&options, &job->output, err) : code;
 }
 
@@ -239,7 +241,10 @@ ckpt_code delta_make_from(const delta_makings *from, const delta_make_options *o
     ckpt_code code;
 
     snprintf(out->version, sizeof out->version, "%06" PRIu64, version);
-    snprintf(job.base_version, sizeof job.base_version, "%06" PRIu64, version - 1);
+    if (from->base_version != NULL)
+        snprintf(job.base_version, sizeof job.base_version, "%s", from->base_version);
+    else
+        snprintf(job.base_version, sizeof job.base_version, "%06" PRIu64, version - 1);
     if ((code = begin_output(&job, &names, err)) == CKPT_OK)
         code = run_job(&job, err);
     delta_changes_release(&job.changes);
@@ -262,7 +267,16 @@ typedef struct {
     delta_target after;
     delta_model before_model;
     delta_model after_model;
+    file_list names;
 } make_inputs;
+
+static ckpt_code carry_inputs(void *context, const char *directory, delta_carried *out,
+                              ckpt_error *err)
+{
+    const make_inputs *in = context;
+
+    return delta_carry(&in->before, &in->after, directory, out, err);
+}
 
 /* The same names, dtypes and shapes on disk. */
 static int have_same_tensors(const ckpt_checkpoint *a, const ckpt_checkpoint *b)
@@ -365,14 +379,16 @@ static hash128 inputs_fingerprint(const make_inputs *in)
 static ckpt_code make_with(const delta_make_options *o, make_inputs *in, delta_made *out,
                            ckpt_error *err)
 {
-    delta_makings from = { .old_files = &in->before, .new_files = &in->after };
+    delta_makings from = { .inputs = { &in->before, &in->after }, .carry = carry_inputs,
+                           .carry_context = in, .names = &in->names };
     ckpt_code code;
 
     if ((code = output_check(o->target, "hf", 0, err)) != CKPT_OK ||
         (code = open_inputs(o, in, err)) != CKPT_OK ||
         (code = output_check_apart(o->target, o->before, err)) != CKPT_OK ||
         (code = output_check_apart(o->target, o->after, err)) != CKPT_OK ||
-        (code = open_models(in, err)) != CKPT_OK)
+        (code = open_models(in, err)) != CKPT_OK ||
+        (code = delta_carry_names(&in->after, &in->names, err)) != CKPT_OK)
         return code;
     from.model = &in->before_model;
     from.before = in->before_model.tensors;
@@ -396,5 +412,6 @@ ckpt_code delta_make(const delta_make_options *options, delta_made *out, ckpt_er
     delta_model_release(&in.before_model);
     delta_target_release(&in.after);
     delta_target_release(&in.before);
+    file_list_free(&in.names);
     return code;
 }

@@ -4,6 +4,7 @@
 #ifndef CKPT_DELTA_MAKE_H
 #define CKPT_DELTA_MAKE_H
 
+#include "delta_carry.h"
 #include "delta_diff.h"
 #include "delta_target.h"
 
@@ -69,8 +70,15 @@ typedef struct {
     ckpt_source *after;
     const ckpt_digest *before_digest;       /* that reading fills; or NULL */
     const ckpt_digest *after_digest;
-    const delta_target *old_files;  /* other files that differ are carried; NULL: none are */
-    const delta_target *new_files;
+    const delta_target *inputs[2];  /* that are looked at again when all was read; or NULL */
+    /* Other files that differ go below the directory, and into the list; `names` has all that it
+     * may make there. */
+    ckpt_code (*carry)(void *context, const char *directory, struct delta_carried *out,
+                       ckpt_error *err);
+    void *carry_context;
+    const file_list *names;
+    const delta_roots *told[2];     /* what the roots must be, where both are known; or NULL */
+    const char *base_version;       /* NULL: one less than the version */
     hash128 fingerprint;            /* of the inputs */
     uint64_t fixed_bytes;           /* memory that all of it holds */
     uint64_t thread_bytes;          /* that the sources take for each thread */

@@ -154,6 +154,44 @@ def test_inspect_tells_classes_and_roots(ckpt, steps, deltas, digest):
     assert "experts" in ckpt("ckpt-delta", "inspect", deltas / "weight_v000001").out
 
 
+@pytest.mark.parametrize("encoding", ["xor", "overwrite"])
+def test_squash_does_what_the_deltas_do(ckpt, steps, deltas, tmp_path, encoding):
+    ckpt("ckpt-delta", "squash", "--encoding", encoding, steps[0], deltas, tmp_path / "all")
+    ckpt("ckpt-delta", "apply", steps[0], tmp_path / "all", tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(steps[2])
+
+
+def test_squash_is_the_diff_of_the_ends(ckpt, steps, deltas, tmp_path):
+    ckpt("ckpt-delta", "squash", steps[0], deltas, tmp_path / "a")
+    ckpt("ckpt-delta", "diff", steps[0], steps[2], tmp_path / "b")
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_reverse_leads_back_to_the_base(ckpt, steps, deltas, tmp_path):
+    back = tmp_path / "weight_v000003"
+    ckpt("ckpt-delta", "reverse", steps[0], deltas, back)
+    ckpt("ckpt-delta", "apply", steps[2], back, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(steps[0])
+    ckpt("ckpt-delta", "verify", steps[0], deltas, back)
+
+
+def test_deltas_of_others_are_reversed_and_squashed(ckpt, tmp_path):
+    base = GOLDEN / "base"
+    ckpt("ckpt-delta", "squash", base, GOLDEN / "slime-xor", GOLDEN / "miles-overwrite",
+         tmp_path / "x", check=2)
+    ckpt("ckpt-delta", "squash", base, GOLDEN / "miles-overwrite", tmp_path / "all")
+    ckpt("ckpt-delta", "reverse", base, GOLDEN / "slime-xor", tmp_path / "back")
+    ckpt("ckpt-delta", "apply", base, tmp_path / "all", tmp_path / "out")
+    ckpt("ckpt-delta", "apply", tmp_path / "out", tmp_path / "back", tmp_path / "again")
+    assert tree(tmp_path / "again") == tree(base)
+
+
+def test_squash_refuses_another_base(ckpt, steps, deltas, tmp_path):
+    other = drift(steps[0], tmp_path / "other", only=lambda name: "embed" in name, seed=5)
+    ckpt("ckpt-delta", "squash", other, deltas, tmp_path / "all", check=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["other"]
+
+
 # ---- what does not fit ----
 
 def test_the_wrong_base_is_named_with_its_tensor(ckpt, steps, deltas, tmp_path):
