@@ -56,12 +56,13 @@ typedef struct {
     zframe_place frame;             /* in a file that is open */
     char after[CHECKSUM_HEX];       /* of the kind of the delta */
     char before[CHECKSUM_HEX];      /* xxh3-128 of the tensor before the change; empty: not told */
-    /* What only the side file has; is_told 0: nothing of it. */
-    int is_told;
+    int has_shape;                  /* these four are told */
     ckpt_dtype dtype;               /* as stored */
     uint32_t rank;
     uint64_t shape[CKPT_RANK_MAX];
     uint64_t bytes;                 /* of the tensor */
+    /* What only the side file has; is_told 0: nothing of it. */
+    int is_told;
     char after_xxh3[CHECKSUM_HEX];
     uint64_t changed_bytes;
     uint64_t changed_elements;
@@ -108,6 +109,9 @@ void delta_close(ckpt_delta *delta);           /* NULL is fine */
 
 /* Compressed bytes of all frames. */
 uint64_t delta_packed_bytes(const ckpt_delta *delta);
+
+/* For readers: an entry in delta->tensors for each frame of the store. */
+ckpt_code delta_list_tensors(ckpt_delta *delta, ckpt_error *err);
 
 /* Tensor of that name, or NULL. */
 const delta_tensor *delta_find(const ckpt_delta *delta, const char *name);

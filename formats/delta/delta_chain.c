@@ -9,7 +9,7 @@
 #include "formats/hf.h"
 #include "libckpt/array.h"
 
-#define VERSION_PREFIX "weight_v"
+static const char *const prefixes[] = { "weight_v", "delta-" };
 
 /* ---- a folder of versions ---- */
 
@@ -24,14 +24,17 @@ typedef struct {
     int failed;
 } version_list;
 
-/* The number of "weight_v000012"; 0 for any other name. */
+/* The number of "weight_v000012" or "delta-00000012"; 0 for any other name. */
 static int version_number(const char *name, uint64_t *out)
 {
-    const char *digits = name + sizeof VERSION_PREFIX - 1;
+    const char *digits = NULL;
     uint64_t number = 0;
 
-    if (strncmp(name, VERSION_PREFIX, sizeof VERSION_PREFIX - 1) != 0 || *digits == '\0' ||
-        strlen(digits) > 18 || strspn(digits, "0123456789") != strlen(digits))
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+            digits = name + strlen(prefixes[i]);
+    if (digits == NULL || *digits == '\0' || strlen(digits) > 18 ||
+        strspn(digits, "0123456789") != strlen(digits))
         return 0;
     for (; *digits != '\0'; digits++)
         number = number * 10 + (uint64_t)(*digits - '0');

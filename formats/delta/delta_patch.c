@@ -334,8 +334,8 @@ static ckpt_code check_names(const patch_view *v, ckpt_error *err)
             return ckpt_fail(err, CKPT_E_FORMAT, "'%s' changes tensor '%s', which '%s' lacks",
                              v->delta->path, t->name, v->model->in.path);
         have = ckpt_catalog_at(v->model->in.stored, (size_t)found);
-        if (t->is_told && (t->dtype != have->dtype || t->rank != have->rank ||
-                           memcmp(t->shape, have->shape, t->rank * sizeof *t->shape) != 0))
+        if (t->has_shape && (t->dtype != have->dtype || t->rank != have->rank ||
+                             memcmp(t->shape, have->shape, t->rank * sizeof *t->shape) != 0))
             return ckpt_fail(err, CKPT_E_FORMAT, "'%s' was made for another '%s': expected %s of "
                              "%llu bytes, '%s' has %s of %llu", v->delta->path, t->name,
                              ckpt_dtype_name(t->dtype), (unsigned long long)t->bytes,

@@ -4,6 +4,7 @@
 
 #include "delta_private.h"
 #include "delta_side.h"
+#include "delta_skyrl.h"
 #include "formats/hf.h"
 #include "formats/safetensors.h"
 #include "libckpt/memory.h"
@@ -54,7 +55,7 @@ int delta_detect(const folder_place *place)
     int found;
 
     if (place->name != NULL || !folder_has(place->folder, HF_INDEX_FILE))
-        return 0;
+        return delta_skyrl_detect(place);
     if (read_index(place, &index, &path, NULL) != CKPT_OK)
         return 0;
     found = json_member(json_member(json_root(index), "metadata"), "delta_encoding") != NULL;
@@ -190,10 +191,8 @@ static ckpt_code take_sums(ckpt_delta *d, uint32_t file, ckpt_error *err)
     return CKPT_OK;
 }
 
-static ckpt_code take_tensors(ckpt_delta *d, ckpt_error *err)
+ckpt_code delta_list_tensors(ckpt_delta *d, ckpt_error *err)
 {
-    ckpt_code code = CKPT_OK;
-
     d->count = ckpt_catalog_count(d->store->catalog);
     if (!memory_has(d->count * sizeof *d->tensors) ||
         (d->tensors = calloc(d->count + 1, sizeof *d->tensors)) == NULL)
@@ -209,6 +208,13 @@ static ckpt_code take_tensors(ckpt_delta *d, ckpt_error *err)
         d->tensors[i].frame = (zframe_place){ d->store->files[t->file].file, t->offset,
                                               t->shape[0], t->name };
     }
+    return CKPT_OK;
+}
+
+static ckpt_code take_tensors(ckpt_delta *d, ckpt_error *err)
+{
+    ckpt_code code = delta_list_tensors(d, err);
+
     for (uint32_t f = 0; f < d->store->file_count && code == CKPT_OK; f++)
         code = take_sums(d, f, err);
     for (size_t i = 0; i < d->count && code == CKPT_OK; i++)
@@ -267,10 +273,14 @@ ckpt_code delta_open(const char *path, ckpt_delta **out, ckpt_error *err)
         code = ckpt_fail_memory(err, "a path", strlen(path));
     else if ((code = kernels_require(err)) == CKPT_OK &&
              (code = folder_open_place(path, &d->place, err)) == CKPT_OK) {
-        if (d->place.name != NULL || !folder_has(d->place.folder, HF_INDEX_FILE))
+        const int is_skyrl = delta_skyrl_detect(&d->place);
+
+        if (!is_skyrl && (d->place.name != NULL || !folder_has(d->place.folder, HF_INDEX_FILE)))
             code = fail_not_delta(d, err);
         else if ((d->store = store_create_in(d->place.folder)) == NULL)
             code = ckpt_fail_memory(err, "a delta", sizeof *d->store);
+        else if (is_skyrl)
+            code = delta_skyrl_read(d, err);
         else if ((code = read_weights(d, err)) == CKPT_OK)
             code = delta_side_read(d, err);
     }

@@ -86,6 +86,7 @@ static ckpt_code take_tensor(const side_reader *r, const json_value *v)
         return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': tensor '%s' becomes %s, but its data file "
                          "says %s", r->path, name, t->after_xxh3, t->after);
     t->is_told = 1;
+    t->has_shape = 1;
     return CKPT_OK;
 }
 

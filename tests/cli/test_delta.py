@@ -59,6 +59,29 @@ def test_strings_for_versions_and_adler32_are_read(ckpt):
     assert ckpt("ckpt-delta", "verify", "--json", GOLDEN / "base", delta).json["version"] == "v1"
 
 
+def test_deltas_of_skyrl_are_read(ckpt, tmp_path):
+    """All but the tensors that its writer cannot write, which stay what they were."""
+    ckpt("ckpt-delta", "apply", GOLDEN / "base", GOLDEN / "skyrl", tmp_path / "out")
+    got, new, old = (tensors_of(p) for p in (tmp_path / "out", GOLDEN / "new-v2", GOLDEN / "base"))
+    named = {t["name"] for n in (1, 2) for t in json.loads(
+        (GOLDEN / "skyrl" / f"delta-0000000{n}" / "manifest.json").read_text())["tensors"]}
+    assert len(named) > 3
+    for name, place in got.items():
+        assert read_tensor(place) == read_tensor((new if name in named else old)[name]), name
+
+
+def test_a_skyrl_delta_for_another_shape_is_refused(ckpt, tmp_path):
+    shutil.copytree(GOLDEN / "skyrl" / "delta-00000001", tmp_path / "d")
+    manifest = tmp_path / "d" / "manifest.json"
+    text = json.loads(manifest.read_text())
+    entry = next(t for t in text["tensors"] if t["dtype"] == "bfloat16")
+    entry["shape"] = [entry["shape"][1], entry["shape"][0] * 2]
+    entry["uncompressed_num_bytes"] *= 2
+    manifest.write_text(json.dumps(text))
+    said = ckpt("ckpt-delta", "verify", GOLDEN / "base", tmp_path / "d", check=2).err
+    assert entry["name"] in said
+
+
 def test_a_tensor_that_the_base_lacks_is_refused(ckpt, tmp_path):
     delta = GOLDEN / "slime-xor-newtensor" / "weight_v000001"
     said = ckpt("ckpt-delta", "apply", GOLDEN / "base", delta, tmp_path / "out", check=2).err
