@@ -14,7 +14,10 @@
 #include "verify/certificate_judge.h"
 #include "verify/certificate_put.h"
 #include "verify/certificate_read.h"
+#include "verify/certificate_values.h"
 #include "verify/certificate_write.h"
+#include "verify/html_report.h"
+#include "verify/self_test.h"
 
 static struct {
     cli_common common;
@@ -22,6 +25,7 @@ static struct {
     const char *out;
     const char *key;
     const char *policy;
+    const char *html;
     const char *junit;
     const char *summary;
     const char *sums;
@@ -30,6 +34,7 @@ static struct {
     cli_list required;
     cli_list logits;
     int structure_only;
+    int self_test;
 } opt = { .common = CLI_COMMON_DEFAULTS };
 
 static const cli_option options[] = {
@@ -46,7 +51,11 @@ static const cli_option options[] = {
       "outputs of ckpt-run: of REF, then of the candidates in their order; may be repeated" },
     { CLI_FLAG, "structure-only", NULL, &opt.structure_only,
       "headers, names, configs and small files, but no values and no hashes of weights" },
+    { CLI_FLAG, "self-test", NULL, &opt.self_test,
+      "make faults in REF, as its bytes are read, and see that the checks find each of them" },
     { CLI_HEADING, NULL, NULL, NULL, "Also write" },
+    { CLI_STRING, "html", "FILE", &opt.html,
+      "a page for people: verdict, checks, layers and kinds, codes and scales" },
     { CLI_STRING, "junit", "FILE", &opt.junit, "the checks as JUnit XML" },
     { CLI_STRING, "summary", "FILE", &opt.summary,
       "the checks as Markdown, for the page of a job" },
@@ -59,7 +68,7 @@ static const cli_option options[] = {
 };
 
 static const cli_rule rules[] = {
-    { "structure-only", NULL, "sha256sums|integrity" },
+    { "structure-only", NULL, "sha256sums|integrity|self-test" },
     { NULL, NULL, NULL }
 };
 
@@ -73,7 +82,9 @@ const cli_command certify_command = {
         "means the same for the forward pass, and, where both have them, the same tokenizer, chat "
         "template and prompt encoding. A layout that carries no MTP may lack mtp.*. What is "
         "missing is noted; --require makes it fail. Files of a folder that ckpt-download made "
-        "must be those that the hub listed.\n"
+        "must be those that the hub listed. The values of every checkpoint are also judged by "
+        "themselves, as `check --values` does: NaN, infinities and scales that are not finite "
+        "fail, the rest is told, unless the policy says otherwise.\n"
         "\n"
         "The certificate is an in-toto Statement (ckpt-certificate(5)); with --sign in a DSSE "
         "envelope. Digests of tensors that take more than 1 MB are left beside it, in "
@@ -97,6 +108,9 @@ typedef struct {
     certificate c;
     certificate_policy policy;
     signature_key *key;
+    value_check *values;           /* by checkpoint */
+    value_findings *findings;
+    logits_comparison *logits;     /* by candidate, with --logits */
 } certifying;
 
 /* ---- what is asked for ---- */
@@ -120,8 +134,8 @@ static ckpt_code find_date(int64_t *out, ckpt_error *err)
 /* Everything that will be written; a refusal must not come after hours. */
 static ckpt_code check_places(ckpt_error *err)
 {
-    const char *const places[] = { opt.out, opt.junit, opt.summary, opt.sums, opt.integrity,
-                                   opt.cyclonedx };
+    const char *const places[] = { opt.out, opt.html, opt.junit, opt.summary, opt.sums,
+                                   opt.integrity, opt.cyclonedx };
     const size_t count = sizeof places / sizeof *places;
     ckpt_code code = CKPT_OK;
 
@@ -277,10 +291,30 @@ static ckpt_code make_label_unique(certificate *c, size_t i, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* Look at the values in the pass that digests them. */
+static ckpt_code begin_values(certifying *job, size_t i, certificate_read_options *read,
+                              ckpt_error *err)
+{
+    const ckpt_checkpoint *c = job->checkpoints[i];
+    const value_check_options how = { .official = c->official, .config = checkpoint_config(c),
+                                      .totals = opt.html != NULL };
+    ckpt_code code;
+
+    if (opt.structure_only)
+        return CKPT_OK;
+    if ((code = value_check_begin(c->logical->catalog, &how, &job->values[i], err)) != CKPT_OK)
+        return code;
+    for (size_t k = 0; k <= i; k++)
+        read->run.fixed_bytes += job->values[k].bytes;
+    read->watch = &job->values[i].base;
+    return CKPT_OK;
+}
+
 static ckpt_code read_checkpoint(certifying *job, size_t i, cli_meter *meter, ckpt_error *err)
 {
     char *tensors = certificate_tensor_path(opt.out);
     const char *const written[] = { opt.out, tensors == NULL ? opt.out : tensors,
+                                    opt.html == NULL ? opt.out : opt.html,
                                     opt.junit == NULL ? opt.out : opt.junit,
                                     opt.summary == NULL ? opt.out : opt.summary,
                                     opt.sums == NULL ? opt.out : opt.sums,
@@ -299,7 +333,10 @@ static ckpt_code read_checkpoint(certifying *job, size_t i, cli_meter *meter, ck
     }
     for (size_t k = 0; k < job->count; k++)
         read.run.fixed_bytes += k == i ? 0 : ckpt_checkpoint_bytes(job->checkpoints[k]);
-    code = certificate_read(job->checkpoints[i], &read, m, err);
+    if ((code = begin_values(job, i, &read, err)) == CKPT_OK &&
+        (code = certificate_read(job->checkpoints[i], &read, m, err)) == CKPT_OK &&
+        read.watch != NULL)
+        code = value_check_end(&job->values[i], &job->findings[i], err);
     free(tensors);
     if (code != CKPT_OK)
         return code;
@@ -314,14 +351,37 @@ static ckpt_code judge_logits(certifying *job, size_t i, ckpt_error *err)
 {
     const logits_input a = { opt.logits.items[0], NULL };
     const logits_input b = { opt.logits.items[i], NULL };
-    logits_comparison logits;
+    const ckpt_code code = logits_compare(&a, &b, &job->logits[i], err);
+
+    return code == CKPT_OK
+               ? certificate_judge_logits(&job->c, i, &job->logits[i], &job->policy, err)
+               : code;
+}
+
+/* Faults in the reference: every one that it can host must make a check fail. */
+static ckpt_code judge_self_test(certifying *job, ckpt_error *err)
+{
+    const ckpt_checkpoint *c = job->checkpoints[0];
+    self_test_options how = { .source = c->logical, .config = c->config_text,
+                              .config_root = checkpoint_config(c), .official = c->official,
+                              .policy = &job->policy, .run = cli_run_options(&opt.common, NULL) };
+    certificate_check check = { .name = "self_test" };
     ckpt_code code;
 
-    if ((code = logits_compare(&a, &b, &logits, err)) != CKPT_OK)
+    if (!opt.self_test)
+        return CKPT_OK;
+    for (size_t i = 0; i < job->count; i++)
+        how.run.fixed_bytes += ckpt_checkpoint_bytes(job->checkpoints[i]) + job->values[i].bytes;
+    if ((code = self_test(&job->c, &how, err)) != CKPT_OK)
         return code;
-    code = certificate_judge_logits(&job->c, i, &logits, &job->policy, err);
-    logits_release(&logits);
-    return code;
+    check.verdict = self_test_missed(&job->c) > 0         ? CERTIFICATE_FAIL
+                    : self_test_applicable(&job->c) == 0 ? CERTIFICATE_SKIPPED
+                                                         : CERTIFICATE_PASS;
+    return certificate_add_check(&job->c, &check, err, "%zu of %zu faults made on purpose were "
+                                 "found, %zu have no place in it",
+                                 self_test_applicable(&job->c) - self_test_missed(&job->c),
+                                 self_test_applicable(&job->c),
+                                 job->c.mutation_count - self_test_applicable(&job->c));
 }
 
 /* What config.json says of encodings need not be what the reference's says: it must fit the tensors
@@ -362,13 +422,39 @@ static ckpt_code judge(certifying *job, ckpt_error *err)
         if ((code = certificate_judge(&job->c, i, &job->policy, err)) == CKPT_OK &&
             (code = judge_encodings(job, i, err)) == CKPT_OK)
             code = judge_origin(job, i, err);
+        if (code == CKPT_OK && !opt.structure_only)
+            code = certificate_judge_findings(&job->c, i, &job->findings[i], &job->policy, err);
         if (code == CKPT_OK && i > 0 && opt.logits.count > 0)
             code = judge_logits(job, i, err);
     }
-    return code == CKPT_OK ? certificate_judge_required(&job->c, &job->policy, err) : code;
+    if (code == CKPT_OK && (code = judge_self_test(job, err)) == CKPT_OK)
+        code = certificate_judge_required(&job->c, &job->policy, err);
+    return code;
 }
 
 /* ---- the run ---- */
+
+static ckpt_code write_html(const certifying *job, ckpt_error *err)
+{
+    const value_check **values = calloc(job->count + 1, sizeof *values);
+    const logits_comparison **logits = calloc(job->count + 1, sizeof *logits);
+    const html_report report = { .certificate = &job->c, .values = values, .logits = logits,
+                                 .certificate_path = opt.out, .is_signed = job->key != NULL };
+    ckpt_code code;
+
+    if (values == NULL || logits == NULL) {
+        code = ckpt_fail_memory(err, "a page", job->count);
+    } else {
+        for (size_t i = 0; i < job->count; i++) {
+            values[i] = opt.structure_only ? NULL : &job->values[i];
+            logits[i] = i > 0 && opt.logits.count > 0 ? &job->logits[i] : NULL;
+        }
+        code = html_report_write(opt.html, &report, err);
+    }
+    free(values);
+    free(logits);
+    return code;
+}
 
 static ckpt_code write_results(certifying *job, ckpt_error *err)
 {
@@ -388,6 +474,8 @@ static ckpt_code write_results(certifying *job, ckpt_error *err)
     for (size_t i = 0; i < sizeof others / sizeof *others && code == CKPT_OK; i++)
         if (others[i].path != NULL)
             code = others[i].write(others[i].path, &job->c, err);
+    if (code == CKPT_OK && opt.html != NULL)
+        code = write_html(job, err);
     return code == CKPT_OK ? certificate_write(opt.out, &job->c, job->key, err) : code;
 }
 
@@ -438,21 +526,43 @@ static ckpt_code run(certifying *job, cli_meter *meter, int *status, ckpt_error 
     return CKPT_OK;
 }
 
+static ckpt_code make_room(certifying *job, ckpt_error *err)
+{
+    job->checkpoints = calloc(job->count + 1, sizeof(ckpt_checkpoint *));
+    job->values = calloc(job->count + 1, sizeof *job->values);
+    job->findings = calloc(job->count + 1, sizeof *job->findings);
+    job->logits = calloc(job->count + 1, sizeof *job->logits);
+    if (job->checkpoints == NULL || job->values == NULL || job->findings == NULL ||
+        job->logits == NULL)
+        return ckpt_fail_memory(err, "checkpoints", job->count);
+    return CKPT_OK;
+}
+
+static void release(certifying *job)
+{
+    certificate_release(&job->c);
+    for (size_t i = 0; job->logits != NULL && i < job->count; i++) {
+        value_findings_release(&job->findings[i]);
+        value_check_release(&job->values[i]);
+        logits_release(&job->logits[i]);
+        ckpt_close(job->checkpoints[i]);
+    }
+    free(job->checkpoints);
+    free(job->values);
+    free(job->findings);
+    free(job->logits);
+    policy_release(&job->policy);
+    signature_key_free(job->key);
+}
+
 ckpt_code certify_run(const cli_args *args, int *status, ckpt_error *err)
 {
     certifying job = { .paths = args->items, .count = args->count };
     static cli_meter meter;      /* outlives this function: cli_fail erases its line */
-    ckpt_code code;
+    ckpt_code code = make_room(&job, err);
 
-    job.checkpoints = calloc(job.count + 1, sizeof(ckpt_checkpoint *));
-    if (job.checkpoints == NULL)
-        return ckpt_fail_memory(err, "checkpoints", job.count);
-    code = run(&job, &meter, status, err);
-    certificate_release(&job.c);
-    for (size_t i = 0; i < job.count; i++)
-        ckpt_close(job.checkpoints[i]);
-    free(job.checkpoints);
-    policy_release(&job.policy);
-    signature_key_free(job.key);
+    if (code == CKPT_OK)
+        code = run(&job, &meter, status, err);
+    release(&job);
     return code;
 }

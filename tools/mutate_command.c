@@ -5,9 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "certify_command.h"
 #include "formats/format.h"
-#include "formats/hf.h"
-#include "formats/mp.h"
 #include "open_options.h"
 #include "verify/certificate_read.h"
 #include "verify/json_line.h"
@@ -149,7 +148,7 @@ static ckpt_code read_record(ckpt_checkpoint *c, certificate *record, cli_meter 
 
     if (m == NULL)
         return CKPT_E_MEMORY;
-    m->has_place_for_config = c->format == &format_hf || c->format == &format_mp;
+    m->has_place_for_config = layout_has_config(ckpt_layout_name(c));
     return certificate_read(c, &how, m, err);
 }
 

@@ -195,9 +195,12 @@ static void put_checkpoint(FILE *out, const certificate_checkpoint *m)
 {
     fputs("<h3 class=\"m\">", out);
     html_put(out, m->label);
-    fprintf(out, "</h3><p>Layout %s, family %s, names %s: %zu tensors, stored as %zu in %" PRIu64
-            " bytes.", m->layout, m->family, m->names, ckpt_catalog_count(m->tensors),
-            m->stored_count, m->stored_bytes);
+    fprintf(out, "</h3><p>Layout %s, family ", m->layout);
+    html_put(out, m->family);
+    fputs(", names ", out);
+    html_put(out, m->names);
+    fprintf(out, ": %zu tensors, stored as %zu in %" PRIu64 " bytes.",
+            ckpt_catalog_count(m->tensors), m->stored_count, m->stored_bytes);
     if (m->root[0] != '\0')
         fprintf(out, "<br>Root <span class=\"m\">%s</span><br>Without MTP <span class=\"m\">%s"
                 "</span>", m->root, m->main_root);

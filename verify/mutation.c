@@ -48,6 +48,8 @@ static const struct {
     { "flip_bit_fp8_scale", mutate_flip_fp8_scale, NULL, "one bit of a scale of FP8 codes" },
     { "flip_bit_fp4", mutate_flip_fp4, NULL, "the last bit of one FP4 code" },
     { "flip_bit_fp4_scale", mutate_flip_fp4_scale, NULL, "one bit of a scale of FP4 codes" },
+    { "flip_bit_tensor_scale", mutate_flip_tensor_scale, NULL,
+      "one bit of the scale of a whole tensor" },
     { "flip_bit_int", mutate_flip_int, NULL, "the last bit of one integer" },
     { "flip_bit_every_kind", mutate_flip_every_kind, NULL,
       "one bit in one tensor of each kind; each must be found" },
@@ -114,6 +116,8 @@ static ckpt_code make_tensors(size_t kind, const mutation_input *in, mutation *o
 
     if (code == CKPT_OK && out->reason == NULL)
         code = source_mutate(in->source, &m.changes, &out->source, &out->touched, err);
+    if (m.changes.dropped != SIZE_MAX)
+        out->dropped = ckpt_catalog_at(m.catalog, m.changes.dropped)->name;
     free(m.changes.edits);
     return code;
 }

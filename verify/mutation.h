@@ -36,6 +36,7 @@ typedef struct {
     char text[MUTATION_TEXT_BYTES];    /* what was changed */
     ckpt_source *source;           /* the mutated tensors; NULL: they are as they were */
     uint8_t *touched;              /* by tensor of `source`: may have other values */
+    const char *dropped;           /* a tensor that `source` lacks, or NULL; borrowed */
     int is_each;                   /* found only when every tensor that was touched is named */
     char *config;                  /* the mutated text; NULL: as it was */
     mutation_file files[MUTATION_FILES];

@@ -226,6 +226,24 @@ ckpt_code mutate_flip_int(mutation_maker *m, ckpt_error *err)
     return flip(m, is_int, CKPT_DATA, err);
 }
 
+static int has_tensor_scale(const ckpt_tensor *t)
+{
+    return ckpt_part_row_bytes(t, CKPT_TENSOR_SCALE) == sizeof(float);
+}
+
+/* A high bit of the significand: no rounding takes it back. */
+ckpt_code mutate_flip_tensor_scale(mutation_maker *m, ckpt_error *err)
+{
+    const int64_t i = mutation_pick(m, has_tensor_scale);
+
+    if (i == CKPT_NOT_FOUND)
+        return mutation_skip(m->out, no_tensor);
+    say_place(m, (size_t)i, ", scale of the tensor", 0, 0);
+    return mutation_edit_add(m, &(mutation_edit){ .kind = EDIT_XOR, .tensor = (size_t)i,
+                                                  .from = (size_t)i, .part = CKPT_TENSOR_SCALE,
+                                                  .byte = 2, .mask = 0x10 }, err);
+}
+
 /* The first tensor of each kind is already there? */
 static int is_new_kind(const mutation_maker *m, const ckpt_tensor *t)
 {
@@ -450,7 +468,8 @@ static ckpt_code narrow(mutation_maker *m, int is_vector, ckpt_error *err)
         ckpt_code code;
         int found;
 
-        if (!is_f32(at(m, i)) || (at(m, i)->rank < 2) != is_vector)
+        if (!is_f32(at(m, i)) || (at(m, i)->rank < 2) != is_vector ||
+            ckpt_tensor_bytes(at(m, i)) == 0)
             continue;
         if ((code = is_inexact(m, i, &found, err)) != CKPT_OK)
             return code;

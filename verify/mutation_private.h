@@ -51,7 +51,8 @@ mutation_function mutate_swap_experts, mutate_swap_gate_up, mutate_swap_projecti
     mutate_nan, mutate_infinity, mutate_scale_up, mutate_scale_all_up, mutate_swap_scales,
     mutate_swap_nibbles, mutate_narrow_vector, mutate_narrow_matrix, mutate_id_range,
     mutate_id_repeated, mutate_flip_f32, mutate_flip_bf16, mutate_flip_fp8, mutate_flip_fp8_scale,
-    mutate_flip_fp4, mutate_flip_fp4_scale, mutate_flip_int, mutate_flip_every_kind;
+    mutate_flip_fp4, mutate_flip_fp4_scale, mutate_flip_int,
+    mutate_flip_tensor_scale, mutate_flip_every_kind;
 
 typedef ckpt_code mutation_beside(const mutation_input *in, mutation *out, ckpt_error *err);
 mutation_beside mutate_rope_theta, mutate_norm_eps, mutate_top_k, mutate_routed_scale,

@@ -181,18 +181,22 @@ static int is_named(const certificate *c, const char *tensor)
     return 0;
 }
 
-/* Many faults at once are found when each is named. */
-static int all_are_named(const trial *t)
+/* A fault in a tensor is found when the tensor is named; many at once, when each is. */
+static int is_told(const trial *t)
 {
     const ckpt_catalog *catalog = t->sides[CANDIDATE].tensors;
     size_t touched = 0;
     size_t named = 0;
 
-    for (size_t i = 0; t->made->source != NULL && i < ckpt_catalog_count(catalog); i++) {
+    if (t->made->source == NULL)
+        return 1;
+    if (t->made->dropped != NULL)
+        return is_named(&t->trial, t->made->dropped);
+    for (size_t i = 0; i < ckpt_catalog_count(catalog); i++) {
         touched += t->made->touched[i];
         named += t->made->touched[i] && is_named(&t->trial, ckpt_catalog_at(catalog, i)->name);
     }
-    return !t->made->is_each || touched == named;
+    return t->made->is_each ? touched == named : named > 0;
 }
 
 static ckpt_code judge(trial *t, certificate_mutation *out, ckpt_error *err)
@@ -208,7 +212,7 @@ static ckpt_code judge(trial *t, certificate_mutation *out, ckpt_error *err)
             return code;
         by = failed_check(&t->trial);
     }
-    out->is_caught = by != NULL && (t->is_refused || all_are_named(t));
+    out->is_caught = by != NULL && (t->is_refused || is_told(t));
     out->by = out->is_caught ? by : NULL;      /* names of checks are literals */
     return CKPT_OK;
 }

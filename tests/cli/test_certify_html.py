@@ -1,0 +1,167 @@
+"""ckpt-verify certify --html and --self-test: a page that is valid, harmless and can be read."""
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import html5lib
+import pytest
+
+from corrupt.files import Model, Tensor, bf16, link_tree, with_byte
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SVG = "{http://www.w3.org/2000/svg}"
+DATE = {"SOURCE_DATE_EPOCH": "1700000000"}
+# What the page is like in a browser, as its title: the page itself has no script.
+PROBE = """<script>addEventListener('load', () => { document.title = JSON.stringify({
+width: innerWidth, scroll: document.documentElement.scrollWidth,
+titles: [...document.querySelectorAll('h2')].map(h => h.textContent),
+cells: document.querySelectorAll('svg rect').length,
+verdict: document.querySelector('.verdict').getBoundingClientRect().top,
+background: getComputedStyle(document.body).backgroundColor,
+clicked: !!window.harmed}); });</script>"""
+
+
+def certify(ckpt, out, *args, check=0, **how):
+    """The page, as text, and the certificate's predicate."""
+    page, certificate = out / "report.html", out / "cert.json"
+    ckpt("ckpt-verify", "certify", "--out", certificate, "--html", page, *args, check=check,
+         env=DATE, **how)
+    return page.read_text(), json.loads(certificate.read_text())["predicate"]
+
+
+def parse(text):
+    """A tree; anything that is not HTML as the standard has it is an error."""
+    return html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(text)
+
+
+def texts(tree, tag):
+    return ["".join(e.itertext()) for e in tree.iter(tag)]
+
+
+def test_the_page_is_valid_and_alone(ckpt, golden, tmp_path):
+    text, predicate = certify(ckpt, tmp_path, "--self-test", golden)
+    tree = parse(text)
+    assert texts(tree, "title") == [f"pass: {golden.name}"] and len(text) < 200_000
+    used = {e.tag.rpartition("}")[2] for e in tree.iter() if isinstance(e.tag, str)}
+    assert not used & {"script", "link", "img", "iframe", "object", "form", "a"}
+    assert not re.search(r"url\(|@import|https?:|\bon\w+=", text)
+    headings = texts(tree, "h2")
+    assert headings[:2] == ["Checks", "Files and encodings"]
+    assert headings[-2:] == ["Self-test", "Verify this yourself"]
+    assert text.index('class="verdict"') < text.index("<h2>")
+    assert "39 of 39 faults" in text
+    told = {m["name"]: m for m in predicate["self_test"]["mutations"]}
+    assert told["swap_experts"] == {"name": "swap_experts", "result": "caught", "by": "values"}
+    assert predicate["self_test"]["caught"] == predicate["self_test"]["applicable"] == 39
+
+
+def test_the_page_depends_on_nothing_but_its_input(ckpt, golden_a, tmp_path):
+    pages = []
+    for i, threads in enumerate((1, 4)):
+        out = tmp_path / str(i)
+        out.mkdir()
+        pages.append(certify(ckpt, out, "--self-test", "--threads", threads, golden_a, cwd=out)[0]
+                     .replace(str(out), ""))
+    assert pages[0] == pages[1]
+
+
+def test_faults_are_shown(ckpt, golden_a, tmp_path):
+    name = "layers.2.ffn.experts.3.w1.weight"
+    with_byte(golden_a, tmp_path / "bad", name, 100, lambda b: b ^ 1)
+    text, _ = certify(ckpt, tmp_path, golden_a, tmp_path / "bad", check=1)
+    tree = parse(text)
+    assert texts(tree, "title") == ["FAIL: golden-a"]
+    assert "Findings" in texts(tree, "h2")
+    crossed = [t for t in texts(tree, SVG + "title") if "1 findings" in t]
+    assert crossed == [t for t in crossed if t.startswith("layers.2 ffn.experts.*.w1.weight: 16")]
+    assert len(crossed) == 1 and text.count('class="x"') == 1
+
+
+def test_hostile_names_are_harmless(ckpt, tmp_path):
+    names = ["<script>window.harmed=1</script>", "a\"onmouseover=\"harmed=1", "b'</title><b>",
+             "c&amp;<!--", "layers.0.\u202eevil", "layers.1.]]>"]
+    model = Model()
+    model.files["model.safetensors"] = {n: bf16([4, 4]) for n in names}
+    model["layers.2.nan"] = Tensor("F32", [1], b"\0\0\xc0\x7f")
+    model.extras["<img src=x onerror=harmed=1>.json"] = b"{}"
+    text, _ = certify(ckpt, tmp_path, model.write(tmp_path / "<i>m"), check=1)
+    tree = parse(text)
+    used = {e.tag.rpartition("}")[2] for e in tree.iter() if isinstance(e.tag, str)}
+    assert not used & {"script", "b", "img", "i"} and "\u202e" not in text
+    everything = "".join(tree.itertext())
+    assert "<script>window.harmed=1</script>" in everything
+    assert "<img src=x onerror=harmed=1>.json" in everything
+
+
+def test_without_values(ckpt, tmp_path):
+    ckpt("ckpt-synth", "--config", "flash", "--sparse", tmp_path / "flash")
+    text, _ = certify(ckpt, tmp_path, "--structure-only", tmp_path / "flash")
+    tree = parse(text)
+    assert len(text) < 2_000_000 and "Values were not read" in text
+    assert ">Pass, structure only<" in text
+    assert len(texts(tree, SVG + "rect")) > 1000
+
+
+def test_too_many_layers_are_no_picture(ckpt, tmp_path):
+    model = Model()
+    model.files["model.safetensors"] = {f"x.{i}.k{i}.weight": bf16([1]) for i in range(400)}
+    text, _ = certify(ckpt, tmp_path, model.write(tmp_path / "m"))
+    parse(text)
+    assert "400 layers with 400 kinds of tensors are too many" in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("dark", [False, True])
+def test_in_a_browser(ckpt, golden_a, tmp_path, width, dark):
+    """By structure: nothing hangs over the edge, the verdict comes first, all is there."""
+    model = Model(golden_a)
+    model["<script>window.harmed=1</script>"] = bf16([2, 2])
+    text, _ = certify(ckpt, tmp_path, "--lenient", "--self-test", model.write(tmp_path / "m"))
+    page = tmp_path / "probe.html"
+    page.write_text(text.replace("</body>", PROBE + "</body>"))
+    done = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+         f"--window-size={width},2000", "--virtual-time-budget=5000", "--dump-dom",
+         f"--user-data-dir={tmp_path / 'profile'}",
+         *(["--blink-settings=preferredColorScheme=0"] if dark else []), page.as_uri()],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=120)
+    seen = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", done.stdout)[1]))
+    assert seen["scroll"] <= seen["width"] <= max(width, 500) and not seen["clicked"]
+    assert 0 <= seen["verdict"] < 100 and seen["cells"] > 150
+    assert seen["titles"][0] == "Checks" and "Self-test" in seen["titles"]
+    assert (seen["background"] == "rgb(255, 255, 255)") == (not dark)
+
+
+# ---- the self-test of a certificate ----
+
+def test_a_gate_that_looks_away_fails(ckpt, golden_a, tmp_path):
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"schema": "ckpt-policy/1", "roots": "any"}))
+    text, _ = certify(ckpt, tmp_path, "--self-test", "--policy", policy, golden_a, check=1)
+    assert ">MISSED<" in text and texts(parse(text), "title") == ["FAIL: golden-a"]
+
+
+def test_values_are_judged(ckpt, golden_a, tmp_path):
+    """A NaN that both have is no difference, and still no release."""
+    name = "layers.1.attn_norm.weight"
+    model = Model(golden_a)
+    model[name] = model[name].changed(7, 0x7F).changed(6, 0xC0)
+    path = model.write(tmp_path / "nan")
+    link_tree(path, tmp_path / "copy")
+    done = ckpt("ckpt-verify", "certify", "--json", "--out", tmp_path / "c.json", path,
+                tmp_path / "copy", check=1).json
+    failed = {(c["name"], c["verdict"]) for c in done["checks"]}
+    assert ("values", "pass") in failed and ("findings", "fail") in failed
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"schema": "ckpt-policy/1", "findings_allowed": ["nan"]}))
+    ckpt("ckpt-verify", "certify", "--policy", policy, "--out", tmp_path / "d.json", path,
+         tmp_path / "copy")
+
+
+def test_a_self_test_needs_values(ckpt, golden_a, tmp_path):
+    done = ckpt("ckpt-verify", "certify", "--self-test", "--structure-only", "--out",
+                tmp_path / "c.json", golden_a, check=2)
+    assert "--self-test" in done.err
