@@ -37,8 +37,12 @@ int plan_has_quantised(const ckpt_catalog *official)
 static int is_weight(const ckpt_tensor *t, const ckpt_catalog *official,
                      const quantise_policy *policy)
 {
-    if (plan_is_quantised(t, plan_find_official(official, t)))
+    const ckpt_tensor *expected = plan_find_official(official, t);
+
+    if (plan_is_quantised(t, expected))
         return 1;
+    if (expected != NULL && expected->is_linear)
+        return is_plain_float(t);
     return !policy->is_family_known && policy->only_count > 0 && t->rank >= 2 && is_plain_float(t);
 }
 

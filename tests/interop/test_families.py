@@ -280,6 +280,20 @@ def test_names_are_canonical_without_the_prefix(ckpt, model):
     assert "  layers.0.input_layernorm.weight" in names and "model." not in names
 
 
+def test_the_family_says_which_weights_can_be_codes(ckpt, tmp_path):
+    """--quantize of a BF16 model takes its linear layers, without being told which."""
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS["qwen3-moe"]))
+    ckpt("ckpt-synth", "--config", tmp_path / "config.json", tmp_path / "model")
+    ckpt("ckpt-convert", "--quantize", "fp8-ue8m0", tmp_path / "model", tmp_path / "fp8")
+    tensors = load(tmp_path / "fp8")
+    codes = {name for name, t in tensors.items() if t.dtype == torch.float8_e4m3fn}
+    assert codes == {name for name in tensors if name.endswith("_proj.weight")}
+    config = json.loads((tmp_path / "fp8" / "config.json").read_text())
+    plain = config["quantization_config"]["modules_to_not_convert"]
+    assert {"lm_head", "model.layers.0.mlp.gate"} <= set(plain)
+    assert all(name == "lm_head" or name.startswith("model.") for name in plain), plain
+
+
 SIGHT = {"vision_n_layers": 1, "vision_dim": 8, "vision_n_heads": 2, "vision_inter_dim": 12,
          "vision_patch_size": 2, "vision_downsample_ratio": 2}
 
