@@ -159,10 +159,10 @@ typedef struct {
                                     stored one that is dtype */
     ckpt_dtype scale_dtype;      /* CKPT_NONE: plain */
     ckpt_dtype stored_scale_dtype;   /* as stored_dtype, such as U8 for E8M0; NONE: scale_dtype */
-    uint32_t has_scale_vector;   /* scales of rows are stored as [rows], not [rows, 1] */
-    ckpt_tensor_scale tensor_scale;
-    uint32_t has_tensor_scale_vector;  /* that is stored as [1], not [] */
-    ckpt_part_names part_names;  /* logical tensors only */
+    uint8_t has_scale_vector;    /* scales of rows are stored as [rows], not [rows, 1] */
+    uint8_t tensor_scale;        /* ckpt_tensor_scale */
+    uint8_t has_tensor_scale_vector;   /* that is stored as [1], not [] */
+    uint8_t part_names;          /* ckpt_part_names; logical tensors only */
     uint32_t block_rows;         /* 0 when plain */
     uint32_t block_cols;         /* UINT32_MAX: all of a row */
     uint32_t rank;
