@@ -62,5 +62,11 @@ void source_scale_rows(const ckpt_tensor *tensor, const source_range *range, uin
  * one row that every range has. */
 void source_part_rows(const ckpt_tensor *tensor, ckpt_part part, const source_range *range,
                       uint64_t *row, uint64_t *row_count);
+/* 1 when the tile of this range is the one that counts for the part: the scale of a whole tensor
+ * comes with every tile, and counts once. For those who go through the bytes of a part. */
+static inline int source_has_part(const source_range *range, ckpt_part part)
+{
+    return part != CKPT_TENSOR_SCALE || range->row == 0;
+}
 
 #endif

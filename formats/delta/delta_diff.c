@@ -49,7 +49,7 @@ typedef struct {
     delta_changes *out;
     pthread_mutex_t lock;           /* of free_states and the list of spools */
     diff_state *free_states;
-    diff_state **states;            /* by 2 * tensor + part, while one is on its way */
+    diff_state **states;    /* by CKPT_PART_COUNT * tensor + part, while one is on its way */
 } diff_sink;
 
 /* ---- states ---- */
@@ -299,7 +299,7 @@ static ckpt_code put_part(diff_sink *sink, const source_range *range, ckpt_part 
                           const ckpt_tile *before, const ckpt_tile *after, ckpt_error *err)
 {
     const ckpt_tensor *t = ckpt_catalog_at(sink->pair->after->catalog, range->tensor);
-    const size_t i = 2 * range->tensor + part;
+    const size_t i = CKPT_PART_COUNT * range->tensor + part;
     const uint64_t size = after->part_bytes[part];
     diff_state *s;
     ckpt_code code;
@@ -315,7 +315,7 @@ static ckpt_code put_part(diff_sink *sink, const source_range *range, ckpt_part 
     if (sink->options->checksum != CHECKSUM_XXH3_128)
         checksum_add(&s->sum, after->part[part], size);
     code = add_tile(s, before->part[part], after->part[part], size,
-                    ckpt_dtype_bits(part == CKPT_DATA ? t->dtype : t->scale_dtype), err);
+                    ckpt_dtype_bits(catalog_part_dtype(t, part)), err);
     if (code != CKPT_OK || s->at < s->bytes)
         return code;
     code = end_part(sink, s, &sink->out->changes[i], err);
@@ -332,7 +332,7 @@ static ckpt_code diff_put(ckpt_sink *self, const source_range *range, const ckpt
     ckpt_code code = source_read_tile(sink->pair->before, range, scratch, &before, err);
 
     for (int part = 0; part < CKPT_PART_COUNT && code == CKPT_OK; part++)
-        if (tile->part[part] != NULL)
+        if (tile->part[part] != NULL && source_has_part(range, (ckpt_part)part))
             code = put_part(sink, range, (ckpt_part)part, &before, tile, err);
     return code;
 }
@@ -362,7 +362,7 @@ ckpt_code delta_diff(const delta_pair *pair, const delta_diff_options *options,
                      const ckpt_run_options *run, delta_changes *out, ckpt_error *err)
 {
     static const sink_ops ops = { NULL, diff_put, diff_need, NULL };
-    const size_t count = 2 * ckpt_catalog_count(pair->after->catalog);
+    const size_t count = CKPT_PART_COUNT * ckpt_catalog_count(pair->after->catalog);
     diff_sink sink = { .base = { &ops }, .pair = pair, .options = options, .out = out };
     ckpt_code code = check_sizes(pair, options, err);
 

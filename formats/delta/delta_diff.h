@@ -29,7 +29,7 @@ typedef struct {
 } delta_change;
 
 typedef struct {
-    delta_change *changes;          /* by 2 * tensor + part */
+    delta_change *changes;          /* by CKPT_PART_COUNT * tensor + part */
     ckpt_file **spools;
     unsigned spool_count;
 } delta_changes;

@@ -183,10 +183,10 @@ static ckpt_code add_bytes(piece_sink *s, size_t stored, const unsigned char *be
 static ckpt_code add_part(piece_sink *s, const source_range *range, ckpt_part part,
                           const ckpt_tile *before, const ckpt_tile *after, ckpt_error *err)
 {
+    const size_t key = CKPT_PART_COUNT * range->tensor + part;
     ckpt_code code = CKPT_OK;
 
-    for (int64_t i = s->model->first[2 * range->tensor + part]; i >= 0 && code == CKPT_OK;
-         i = s->model->next[i]) {
+    for (int64_t i = s->model->first[key]; i >= 0 && code == CKPT_OK; i = s->model->next[i]) {
         const ckpt_tensor *t = ckpt_catalog_at(s->model->in.stored, (size_t)i);
         piece_state **p = &s->states[i];
 
@@ -216,7 +216,7 @@ static ckpt_code piece_put(ckpt_sink *self, const source_range *range, const ckp
     if (s->before != NULL)
         code = source_read_tile(s->before, range, scratch, &before, err);
     for (int part = 0; part < CKPT_PART_COUNT && code == CKPT_OK; part++)
-        if (tile->part[part] != NULL)
+        if (tile->part[part] != NULL && source_has_part(range, (ckpt_part)part))
             code = add_part(s, range, (ckpt_part)part, s->before == NULL ? NULL : &before, tile,
                             err);
     return code;
@@ -235,7 +235,8 @@ static int piece_wants(const ckpt_sink *self, size_t tensor)
     const piece_sink *s = (const piece_sink *)self;
 
     for (int part = 0; part < CKPT_PART_COUNT; part++)
-        for (int64_t i = s->model->first[2 * tensor + (size_t)part]; i >= 0; i = s->model->next[i])
+        for (int64_t i = s->model->first[CKPT_PART_COUNT * tensor + (size_t)part]; i >= 0;
+             i = s->model->next[i])
             if (s->before != NULL || s->in->touched[i])
                 return 1;
     return s->before != NULL;

@@ -74,7 +74,7 @@ typedef struct {
 static ckpt_code take_entries(make_job *job, size_t *count, ckpt_error *err)
 {
     const delta_model *m = job->from->model;
-    const size_t parts = 2 * ckpt_catalog_count(job->from->after->catalog);
+    const size_t parts = CKPT_PART_COUNT * ckpt_catalog_count(job->from->after->catalog);
 
     *count = 0;
     job->entries = calloc(ckpt_catalog_count(m->in.stored) + 1, sizeof *job->entries);

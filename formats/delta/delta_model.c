@@ -62,16 +62,17 @@ static ckpt_code list_streams(delta_model *m, const size_t *at, ckpt_error *err)
     const size_t tensors = ckpt_catalog_count(m->tensors->catalog);
     const size_t stored = ckpt_catalog_count(m->in.stored);
 
-    m->first = malloc((2 * tensors + 1) * sizeof *m->first);
+    m->first = malloc((CKPT_PART_COUNT * tensors + 1) * sizeof *m->first);
     m->next = malloc((stored + 1) * sizeof *m->next);
     if (m->first == NULL || m->next == NULL)
         return ckpt_fail_memory(err, "a list of tensors", stored);
-    for (size_t i = 0; i < 2 * tensors; i++)
+    for (size_t i = 0; i < CKPT_PART_COUNT * tensors; i++)
         m->first[i] = DELTA_NO_TENSOR;
     /* Backwards, so that the original comes before its copies. */
     for (size_t i = m->layout->count; i > 0; i--) {
         const layout_extent *e = &m->layout->extents[i - 1];
-        int64_t *first = &m->first[2 * (at == NULL ? e->logical : at[e->logical]) + e->part];
+        const size_t tensor = at == NULL ? e->logical : at[e->logical];
+        int64_t *first = &m->first[CKPT_PART_COUNT * tensor + e->part];
 
         m->next[e->stored] = *first;
         *first = e->stored;
@@ -138,7 +139,9 @@ static ckpt_code pick_in_order(delta_model *m, ckpt_source *from, const delta_mo
 /* Each part has the same names on disk, too. */
 static ckpt_code check_streams(const delta_model *m, const delta_model *order, ckpt_error *err)
 {
-    for (size_t i = 0; i < 2 * ckpt_catalog_count(order->tensors->catalog); i++) {
+    const size_t count = CKPT_PART_COUNT * ckpt_catalog_count(order->tensors->catalog);
+
+    for (size_t i = 0; i < count; i++) {
         int64_t a = order->first[i];
         int64_t b = m->first[i];
 
@@ -151,7 +154,7 @@ static ckpt_code check_streams(const delta_model *m, const delta_model *order, c
         if (a >= 0 || b >= 0)
             return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is stored once in one of '%s' and "
                              "'%s', and twice in the other",
-                             ckpt_catalog_at(order->tensors->catalog, i / 2)->name,
+                             ckpt_catalog_at(order->tensors->catalog, i / CKPT_PART_COUNT)->name,
                              order->in.path, m->in.path);
     }
     return CKPT_OK;

@@ -29,7 +29,7 @@ typedef struct {
     ckpt_source *tensors;               /* what is read */
     const ckpt_layout *layout;          /* of these in the stored ones */
     ckpt_layout *own_layout;            /* of the stored ones in themselves; or NULL */
-    int64_t *first;                     /* by 2 * tensor + part: a stored tensor of that part */
+    int64_t *first;                     /* by CKPT_PART_COUNT * tensor + part: a stored tensor */
     int64_t *next;                      /* by stored tensor: another one with the same bytes */
     ckpt_digest *digest;                /* that reading fills; NULL: none, see delta_model_roots */
     ckpt_source *tap;

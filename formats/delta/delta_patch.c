@@ -33,8 +33,9 @@ typedef struct {
     delta_patch_options options;
     pthread_mutex_t lock;           /* of free_states */
     patch_state *free_states;
-    patch_state **states;           /* by 2 * tensor + part, while one is on its way */
-    const delta_tensor **changes;   /* by 2 * tensor + part; NULL: none */
+    patch_state **states;   /* by CKPT_PART_COUNT * tensor + part, while one is on its way */
+    uint32_t *tensor_scales;        /* by tensor: what its CKPT_TENSOR_SCALE became */
+    const delta_tensor **changes;   /* by CKPT_PART_COUNT * tensor + part; NULL: none */
 } patch_view;
 
 /* ---- states ---- */
@@ -239,10 +240,15 @@ static ckpt_code patch_bytes(const patch_view *v, patch_state *s, void *bytes, u
 static ckpt_code patch_part(patch_view *v, const source_range *range, ckpt_part part,
                             ckpt_tile *tile, ckpt_error *err)
 {
-    const size_t i = 2 * range->tensor + part;
+    const size_t i = CKPT_PART_COUNT * range->tensor + part;
     patch_state *s = v->states[i];
     ckpt_code code;
 
+    /* It comes with every tile, and changes with the first. */
+    if (!source_has_part(range, part)) {
+        memcpy(tile->part[part], &v->tensor_scales[range->tensor], sizeof *v->tensor_scales);
+        return CKPT_OK;
+    }
     if (range->row == 0) {
         if (s == NULL && (code = take_state(v, &v->states[i], err)) != CKPT_OK)
             return code;
@@ -255,6 +261,8 @@ static ckpt_code patch_part(patch_view *v, const source_range *range, ckpt_part 
     if ((code = patch_bytes(v, s, tile->part[part], tile->part_bytes[part], err)) != CKPT_OK ||
         s->at < s->bytes)
         return code;
+    if (part == CKPT_TENSOR_SCALE)
+        memcpy(&v->tensor_scales[range->tensor], tile->part[part], sizeof *v->tensor_scales);
     code = end_change(v, s, err);
     v->states[i] = NULL;
     give_state(v, s);
@@ -268,7 +276,7 @@ static ckpt_code patch_read(ckpt_source *self, const source_range *range, arena 
     ckpt_code code = source_read_tile(v->from, range, scratch, tile, err);
 
     for (int part = 0; part < CKPT_PART_COUNT && code == CKPT_OK; part++)
-        if (v->changes[2 * range->tensor + (size_t)part] != NULL)
+        if (v->changes[CKPT_PART_COUNT * range->tensor + (size_t)part] != NULL)
             code = patch_part(v, range, (ckpt_part)part, tile, err);
     return code;
 }
@@ -282,7 +290,9 @@ static void patch_free(ckpt_source *self)
 {
     patch_view *v = (patch_view *)self;
 
-    for (size_t i = 0; v->states != NULL && i < 2 * ckpt_catalog_count(self->catalog); i++)
+    const size_t count = CKPT_PART_COUNT * ckpt_catalog_count(self->catalog);
+
+    for (size_t i = 0; v->states != NULL && i < count; i++)
         free_state(v->states[i]);
     while (v->free_states != NULL) {
         patch_state *s = v->free_states;
@@ -292,6 +302,7 @@ static void patch_free(ckpt_source *self)
     }
     pthread_mutex_destroy(&v->lock);
     free(v->states);
+    free(v->tensor_scales);
     free(v->changes);
     free(v);
 }
@@ -352,7 +363,7 @@ ckpt_code source_patch(ckpt_source *from, const delta_model *model,
                        const delta_patch_options *options, ckpt_source **out, ckpt_error *err)
 {
     static const source_ops ops = { patch_read, patch_need, patch_free };
-    const size_t count = 2 * ckpt_catalog_count(from->catalog);
+    const size_t count = CKPT_PART_COUNT * ckpt_catalog_count(from->catalog);
     patch_view *v = calloc(1, sizeof *v);
     ckpt_code code;
 
@@ -366,7 +377,8 @@ ckpt_code source_patch(ckpt_source *from, const delta_model *model,
     pthread_mutex_init(&v->lock, NULL);
     v->states = calloc(count + 1, sizeof *v->states);
     v->changes = calloc(count + 1, sizeof *v->changes);
-    if (v->states == NULL || v->changes == NULL)
+    v->tensor_scales = calloc(count + 1, sizeof *v->tensor_scales);
+    if (v->states == NULL || v->changes == NULL || v->tensor_scales == NULL)
         code = ckpt_fail_memory(err, "a view", count);
     else
         code = check_names(v, err);
