@@ -400,7 +400,7 @@ def test_a_source_that_changes_under_the_same_time_is_noticed(source, tmp_path, 
 def test_a_source_that_changed_under_the_same_time_before_a_rerun_is_noticed(source, tmp_path,
                                                                              fault):
     copy = shutil.copytree(source, tmp_path / "tiny")
-    job = Job(tmp_path, "ckpt-convert", "--experts", "fp8", copy)
+    job = Job(tmp_path, "ckpt-convert", "--threads", 1, "--experts", "fp8", copy)
     noticed = 0
     for number in range(1, 9):
         target = job.new_target()
