@@ -294,8 +294,8 @@ def test_a_missing_chunk_is_named(items, tmp_path):
     reader = dcp.FileSystemReader(tmp_path / "dcp")
     metadata = reader.read_metadata()
     metadata.storage_data.clear()
-    (tmp_path / "broken").write_bytes(pickle.dumps(metadata))
-    assert "'a.b'" in items("dcp", tmp_path / "broken", check=2)
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(metadata))
+    assert "'a.b'" in items("dcp", tmp_path / ".metadata", check=2)
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -305,22 +305,22 @@ def test_every_protocol_and_old_spellings_are_read(items, tmp_path, protocol):
     expected = items("dcp", tmp_path / "dcp" / ".metadata")
     metadata.all_local_plans = [{"plan": [1, {2}, b"bytes", 1e300, 1 << 70]}]
     metadata.mcore_data = {}
-    (tmp_path / "any").write_bytes(pickle.dumps(metadata, protocol))
-    assert items("dcp", tmp_path / "any") == expected
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(metadata, protocol))
+    assert items("dcp", tmp_path / ".metadata") == expected
     for name in ("state_dict_metadata", "storage_data"):
         missing = pickle.loads(pickle.dumps(metadata))
         delattr(missing, name)
-        (tmp_path / "less").write_bytes(pickle.dumps(missing, protocol))
-        assert name in items("dcp", tmp_path / "less", check=2)
+        (tmp_path / ".metadata").write_bytes(pickle.dumps(missing, protocol))
+        assert name in items("dcp", tmp_path / ".metadata", check=2)
     info, = metadata.storage_data.values()
     info.transform_descriptors = ["zstd"]
-    (tmp_path / "packed").write_bytes(pickle.dumps(metadata, protocol))
-    assert "transformed" in items("dcp", tmp_path / "packed", check=2)
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(metadata, protocol))
+    assert "transformed" in items("dcp", tmp_path / ".metadata", check=2)
     info.transform_descriptors = None
     for path in ("/etc/passwd", "../x", "a/../../x", ".."):
         info.relative_path = path
-        (tmp_path / "climbs").write_bytes(pickle.dumps(metadata, protocol))
-        assert "inside the folder" in items("dcp", tmp_path / "climbs", check=2)
+        (tmp_path / ".metadata").write_bytes(pickle.dumps(metadata, protocol))
+        assert "inside the folder" in items("dcp", tmp_path / ".metadata", check=2)
 
 
 def test_classes_that_moved_are_the_same(items, tmp_path):
@@ -339,8 +339,8 @@ def test_classes_that_moved_are_the_same(items, tmp_path):
             (by_value, b"X\4\0\0\0NAME\x85")]:
         assert written.count(old) == 1
         written = written.replace(old, new)
-    (tmp_path / "old").write_bytes(written)
-    assert items("dcp", tmp_path / "old") == items("dcp", tmp_path / "dcp" / ".metadata")
+    (tmp_path / ".metadata").write_bytes(written)
+    assert items("dcp", tmp_path / ".metadata") == items("dcp", tmp_path / "dcp" / ".metadata")
 
 
 # ---- common.pt ----
