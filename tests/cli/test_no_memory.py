@@ -48,10 +48,7 @@ COMMANDS = {
 }
 
 
-# Some allocation that fails still ends ckpt-run by SIGSEGV: to be mended.
-@pytest.mark.parametrize("name", [
-    pytest.param(n, marks=pytest.mark.xfail(n == "run", reason="ckpt-run can crash", strict=False))
-    for n in COMMANDS])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_any_allocation_may_fail(no_memory, golden_a, tmp_path, name):
     def run(number, **options):
         target = tmp_path / f"out{number}"

@@ -3,11 +3,13 @@
  *
  * CKPT_NO_MEMORY=N: the Nth call of malloc, calloc or realloc from the program's own code, in
  * whichever thread, returns NULL with ENOMEM. 0, or more than there are: none does. Calls from
- * libraries work: glibc's fts_open and OpenSSL's start are known to crash without memory.
+ * libraries work: glibc's fts_open and OpenSSL's start are known to crash without memory. So do
+ * those before main: the CUDA runtime, which is linked into the program, crashes there without.
  * CKPT_NO_MEMORY_LOG: at its end the process writes to this file how many allocations there were.
  *
  * Not for builds with a sanitizer, which has an allocator of its own.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
@@ -23,8 +25,11 @@ extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t count, size_t size);
 extern void *__libc_realloc(void *old, size_t size);
 
+#define EXPORT __attribute__((visibility("default")))
+
 static atomic_ulong seen;
 static unsigned long fails_at;
+static int is_given;
 static atomic_int counts;
 static uintptr_t code_begin;         /* of the program */
 static uintptr_t code_end;
@@ -77,8 +82,32 @@ __attribute__((constructor)) static void begin(void)
     if (text == NULL)
         return;
     fails_at = strtoul(text, NULL, 10);
+    is_given = 1;
     dl_iterate_phdr(take_program, NULL);
-    counts = 1;
+}
+
+typedef int main_fn(int argc, char **argv, char **env);
+typedef int start_fn(main_fn *run, int argc, char **argv, void (*init)(void), void (*fini)(void),
+                     void (*loader_fini)(void), void *stack_end);
+
+start_fn __libc_start_main;
+
+static main_fn *program;
+
+static int counted_main(int argc, char **argv, char **env)
+{
+    counts = is_given;
+    return program(argc, argv, env);
+}
+
+/* What the C library's start-up code calls, with the program's main. */
+EXPORT int __libc_start_main(main_fn *run, int argc, char **argv, void (*init)(void),
+                             void (*fini)(void), void (*loader_fini)(void), void *stack_end)
+{
+    start_fn *const start = (start_fn *)dlsym(RTLD_NEXT, "__libc_start_main");
+
+    program = run;
+    return start(counted_main, argc, argv, init, fini, loader_fini, stack_end);
 }
 
 __attribute__((destructor)) static void end(void)
