@@ -31,6 +31,11 @@ struct ckpt_sink {
     const sink_ops *ops;
 };
 
+/* The put of a sink that has tiles made, for what the sources on the way note of them, and keeps
+ * none. */
+ckpt_code sink_put_nothing(ckpt_sink *self, const source_range *range, const ckpt_tile *tile,
+                           arena *scratch, ckpt_error *err);
+
 /*
  * Move every wanted tile from source to sink. Uses fewer threads than asked for when memory says
  * so, and refuses a limit that cannot hold one tile. The first failure stops all threads.

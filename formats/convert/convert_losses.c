@@ -18,24 +18,13 @@ static int nowhere_wants(const ckpt_sink *self, size_t tensor)
     return n->kept[tensor] && n->plan->rules[tensor] != NULL;
 }
 
-static ckpt_code nowhere_put(ckpt_sink *self, const source_range *range, const ckpt_tile *tile,
-                             arena *scratch, ckpt_error *err)
-{
-    (void)self;
-    (void)range;
-    (void)tile;
-    (void)scratch;
-    (void)err;
-    return CKPT_OK;
-}
-
 /*
  * The journal knows the bytes that an earlier run wrote, not what they lost. Quantise these tensors
  * again, to nowhere: without it a resumed run could not be held against a limit.
  */
 static ckpt_code measure_kept(const job_plan *plan, job_result *result, ckpt_error *err)
 {
-    static const sink_ops ops = { nowhere_wants, nowhere_put, NULL, NULL };
+    static const sink_ops ops = { nowhere_wants, sink_put_nothing, NULL, NULL };
     const ckpt_run_options copy = pipeline_run_options(plan);
     const encode_options encode = pipeline_encode_options(plan);
     nowhere to = { { &ops }, plan, result->kept };

@@ -92,20 +92,9 @@ static ckpt_code begin_target(apply_job *job, ckpt_error *err)
 
 /* ---- tensors ---- */
 
-static ckpt_code put_nothing(ckpt_sink *self, const source_range *range, const ckpt_tile *tile,
-                             arena *scratch, ckpt_error *err)
-{
-    (void)self;
-    (void)range;
-    (void)tile;
-    (void)scratch;
-    (void)err;
-    return CKPT_OK;
-}
-
 static ckpt_code check_tensors(apply_job *job, ckpt_error *err)
 {
-    static const sink_ops ops = { NULL, put_nothing, NULL, NULL };
+    static const sink_ops ops = { NULL, sink_put_nothing, NULL, NULL };
     const ckpt_run_options run = delta_views_run(&job->views, &job->options->run, 0);
     ckpt_sink nowhere = { &ops };
 
