@@ -95,21 +95,19 @@ static char *new_quantization(int is_mxfp8)
 }
 
 /* Weights that become FP8 have blocks of 128 x 128; the config has one weight_block_size. */
-static ckpt_code check_block(const config_change *change, const json_value *config,
+static ckpt_code check_block(const config_change *change, const json_value *config, int is_mxfp8,
                              ckpt_error *err)
 {
     const config_scheme scheme = config_read_scheme(config, NULL);
 
-    for (size_t i = 0; has_mxfp8(change) && i < ckpt_catalog_count(change->targets); i++) {
+    for (size_t i = 0; is_mxfp8 && i < ckpt_catalog_count(change->targets); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(change->targets, i);
 
         if (t->scale_dtype != CKPT_NONE && !encoding_is(t, ENCODING_FP8_1X32))
             return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' would not be MXFP8 as others are, "
                              "but quantization_config has one form for all", t->name);
     }
-    if (has_mxfp8(change))
-        return CKPT_OK;
-    if (scheme.encodings == 0 || (scheme.encodings >> ENCODING_FP8_128 & 1) != 0)
+    if (is_mxfp8 || scheme.encodings == 0 || (scheme.encodings >> ENCODING_FP8_128 & 1) != 0)
         return CKPT_OK;
     for (size_t i = 0; i < ckpt_catalog_count(change->targets); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(change->targets, i);
@@ -122,15 +120,17 @@ static ckpt_code check_block(const config_change *change, const json_value *conf
     return CKPT_OK;
 }
 
-/* The names of all rules that were used, as JSON text; NULL in *out: none was. */
+/* The names of all rules that were used, as JSON text; NULL in *out: none was. Free *out, also
+ * after a failure. */
 static ckpt_code name_rules(const config_change *change, char **out, ckpt_error *err)
 {
     const quantise_rule *seen[16];
     byte_buffer text = { .bytes = NULL };
+    const size_t targets = change->rules == NULL ? 0 : ckpt_catalog_count(change->targets);
     size_t count = 0;
+    int failed = 0;
 
-    *out = NULL;
-    for (size_t i = 0; change->rules != NULL && i < ckpt_catalog_count(change->targets); i++) {
+    for (size_t i = 0; i < targets && !failed; i++) {
         const quantise_rule *rule = change->rules[i];
         size_t r = 0;
 
@@ -139,14 +139,12 @@ static ckpt_code name_rules(const config_change *change, char **out, ckpt_error 
         if (rule == NULL || r < count || count == sizeof seen / sizeof *seen)
             continue;
         seen[count++] = rule;
-        if (byte_buffer_write(&text, count == 1 ? "\"" : ",", 1) != 0 ||
-            byte_buffer_write(&text, rule->name, strlen(rule->name)) != 0)
-            return ckpt_fail_memory(err, "config.json", text.used);
+        failed = byte_buffer_write(&text, count == 1 ? "\"" : ",", 1) != 0 ||
+                 byte_buffer_write(&text, rule->name, strlen(rule->name)) != 0;
     }
-    if (count > 0 && byte_buffer_write(&text, "\"", 2) != 0)
-        return ckpt_fail_memory(err, "config.json", text.used);
+    failed = failed || (count > 0 && byte_buffer_write(&text, "\"", 2) != 0);
     *out = text.bytes;
-    return CKPT_OK;
+    return failed ? ckpt_fail_memory(err, "config.json", text.used) : CKPT_OK;
 }
 
 /* 1 when FP8 has scales that are no powers of two: readers of scale_fmt "ue8m0" would quantise
@@ -177,16 +175,18 @@ static ckpt_code rewrite_quantization(const config_change *change, char **text, 
 {
     static const char key[] = "quantization_config";
     json_document *document = NULL;
+    const int is_mxfp8 = has_mxfp8(change);
     char *now = NULL;
     ckpt_code code;
 
     if ((code = json_parse(*text, strlen(*text), "config.json", &document, err)) != CKPT_OK)
         return code;
-    if (!has_mxfp8(change) && json_is_object(json_member(json_root(document), key)))
+    if (!is_mxfp8 && json_is_object(json_member(json_root(document), key)))
         code = json_member_text(*text, key, &now, err);
-    else if ((now = new_quantization(has_mxfp8(change))) == NULL)
+    else if ((now = new_quantization(is_mxfp8)) == NULL)
         code = ckpt_fail_memory(err, "config.json", strlen(*text));
-    if (code == CKPT_OK && (code = check_block(change, json_root(document), err)) == CKPT_OK &&
+    if (code == CKPT_OK &&
+        (code = check_block(change, json_root(document), is_mxfp8, err)) == CKPT_OK &&
         (code = config_list_modules(change, &now, err)) == CKPT_OK &&
         (code = tell_rules(change, &now, err)) == CKPT_OK)
         code = config_update(text, key, now, err);
