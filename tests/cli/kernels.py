@@ -3,6 +3,8 @@ import pathlib
 
 import pytest
 
+from conftest import run_tool
+
 FLAGS = {"scalar": set(), "avx2": {"avx2", "fma", "f16c", "bmi2"},
          "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vbmi",
                     "avx512_vbmi2"}}
@@ -20,3 +22,10 @@ def needs_kernels(name):
     missing = FLAGS[name] - cpu_flags()
     if missing:
         pytest.skip(f"this CPU has no {' '.join(sorted(missing))}")
+
+
+@pytest.fixture(params=FLAGS)
+def tool(request):
+    """run_tool with one set of kernels; import it where it is used."""
+    needs_kernels(request.param)
+    return lambda *args, **how: run_tool(*args, env={"CKPT_KERNELS": request.param}, **how)

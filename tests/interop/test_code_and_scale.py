@@ -6,8 +6,7 @@ with it must follow: the digest, both casts, both ways back, the comparison.
 import numpy as np
 import pytest
 
-from cli.kernels import FLAGS, needs_kernels
-from conftest import run_tool
+from cli.kernels import tool      # noqa: F401
 from corrupt.files import Model, Tensor, read_file, tensor_files
 from interop.numpy_codes import e2m1, e4m3, e8m0
 
@@ -83,13 +82,6 @@ def stored(path, name):
     scales = (e8m0(np.frombuffer(s.data, np.uint8).astype(int)) if s.dtype == "F8_E8M0" else
               np.frombuffer(s.data, np.float32).astype(float)).reshape(s.shape)
     return np.frombuffer(t.data, np.uint8).reshape(t.shape).astype(int), scales
-
-
-@pytest.fixture(params=FLAGS)
-def tool(request):
-    """The tools with one set of kernels."""
-    needs_kernels(request.param)
-    return lambda *args, **how: run_tool(*args, env={"CKPT_KERNELS": request.param}, **how)
 
 
 def check_digest(tool, path, name, values):

@@ -9,8 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from cli.kernels import FLAGS, needs_kernels
-from conftest import run_tool
+from cli.kernels import tool      # noqa: F401
 from corrupt.files import Model, Tensor, read_file, tensor_files
 from interop.numpy_codes import e4m3, e8m0
 
@@ -105,12 +104,6 @@ def write(path, codes, scales, form):
 @pytest.fixture(params=FORMS.values(), ids=[name.replace(" ", "-") for name in FORMS])
 def form(request):
     return request.param
-
-
-@pytest.fixture(params=FLAGS)
-def tool(request):
-    needs_kernels(request.param)
-    return lambda *args, **how: run_tool(*args, env={"CKPT_KERNELS": request.param}, **how)
 
 
 def test_every_pair_has_the_digest_of_its_value(tool, tmp_path, form):

@@ -10,8 +10,7 @@ import re
 import numpy as np
 import pytest
 
-from cli.kernels import FLAGS, needs_kernels
-from conftest import run_tool
+from cli.kernels import tool      # noqa: F401
 from corrupt.files import Model, Tensor, read_file, tensor_files
 from interop.numpy_codes import e2m1, e4m3
 
@@ -42,12 +41,6 @@ WHOLE = [1.0, 2.0 ** -11, np.float32(0.1875) / np.float32(2688), np.float32(2688
 @pytest.fixture(params=FORMS.values(), ids=[name.replace(" ", "-") for name in FORMS])
 def form(request):
     return request.param
-
-
-@pytest.fixture(params=FLAGS)
-def tool(request):
-    needs_kernels(request.param)
-    return lambda *args, **how: run_tool(*args, env={"CKPT_KERNELS": request.param}, **how)
 
 
 def pairs():
