@@ -46,7 +46,6 @@ typedef struct {
 void delta_summary_add(delta_summary *summary, unsigned kind, const delta_class *tensor);
 /* The class of a stored tensor, by its name and dtype. */
 unsigned delta_class_of(const char *name, ckpt_dtype dtype);
-const char *delta_class_name(unsigned i);
 
 typedef struct {
     delta_summary summary;

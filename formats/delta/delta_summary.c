@@ -36,11 +36,6 @@ unsigned delta_class_of(const char *name, ckpt_dtype dtype)
     return OTHER;
 }
 
-const char *delta_class_name(unsigned i)
-{
-    return class_names[i];
-}
-
 static void add(delta_class *to, const delta_class *tensor)
 {
     to->tensor_count += tensor->tensor_count;
