@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "digest.h"
 #include "nearest.h"
 #include "plan.h"
 
@@ -39,16 +40,11 @@ static weight_class class_in_block(const char *name)
     return is_below(name, "attn") || is_below(name, "self_attn") ? WEIGHT_ATTENTION : WEIGHT_REST;
 }
 
-static int is_mtp(const char *name)
-{
-    return strncmp(name, "mtp.", 4) == 0;
-}
-
 weight_class weight_class_of(const char *name)
 {
     const weight_class class = class_in_block(name);
 
-    if (!is_mtp(name))
+    if (!digest_is_mtp(name))
         return class;
     return class == WEIGHT_EXPERTS ? WEIGHT_MTP_EXPERTS : WEIGHT_MTP;
 }
@@ -72,7 +68,7 @@ static int find_named(const char *name, const uint8_t is_named[WEIGHT_CLASS_COUN
     for (;; class++) {
         const int is_of_mtp = *class == WEIGHT_MTP_EXPERTS || *class == WEIGHT_MTP;
 
-        if (is_named[*class] && (is_mtp(name) || !is_of_mtp))
+        if (is_named[*class] && (digest_is_mtp(name) || !is_of_mtp))
             return *class;
         if (*class == WEIGHT_REST)
             return WEIGHT_CLASS_COUNT;
@@ -232,17 +228,4 @@ ckpt_code class_rules_parse(const char *text, class_rules *out, ckpt_error *err)
         }
     *out = preset;
     return CKPT_OK;
-}
-
-void class_rules_text(const class_rules *rules, char *out, size_t out_bytes)
-{
-    size_t used = 0;
-
-    out[0] = '\0';
-    for (int class = 0; class < WEIGHT_CLASS_COUNT && used < out_bytes; class++)
-        if (rules->is_named[class])
-            used += (size_t)snprintf(out + used, out_bytes - used, "%s%s %s",
-                                     used == 0 ? "" : ", ", class_names[class],
-                                     rules->rules[class] == NULL ? "as they are"
-                                                                 : rules->rules[class]->name);
 }

@@ -42,9 +42,6 @@ ckpt_code class_rules_parse(const char *text, class_rules *out, ckpt_error *err)
 /* The rule for a weight; NULL: it stays as it is. */
 const quantise_rule *class_rules_find(const class_rules *rules, const char *name);
 
-/* "experts fp4-b32-deepseek, rest fp8-b128-ue8m0": the classes that are named, into out. */
-void class_rules_text(const class_rules *rules, char *out, size_t out_bytes);
-
 /* ---- limits of what may be lost ---- */
 
 typedef struct {

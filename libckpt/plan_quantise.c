@@ -1,12 +1,10 @@
 /* Encodings by rule. */
 #include "plan_quantise.h"
 
-#include "encoding.h"
 #include "plan.h"
 #include "text.h"
 
-/* The encoding that a rule makes. */
-static encoding_id rule_encoding(const quantise_rule *rule)
+encoding_id plan_rule_encoding(const quantise_rule *rule)
 {
     return encoding_find(rule->codes, rule->block_rows, rule->block_cols);
 }
@@ -102,7 +100,7 @@ static ckpt_code fail_quantised(const ckpt_tensor *t, const quantise_rule *rule,
 static ckpt_dtype choose_scale(const quantise_rule *rule, const ckpt_tensor *official,
                                const quantise_policy *policy)
 {
-    if (!rule->powers_of_two || rule_encoding(rule) != ENCODING_FP8_128)
+    if (!rule->powers_of_two || plan_rule_encoding(rule) != ENCODING_FP8_128)
         return rule->scale_dtype;
     if (policy->scale_dtype != CKPT_NONE)
         return policy->scale_dtype;
@@ -115,7 +113,7 @@ static ckpt_code plan_weight(ckpt_tensor *t, const ckpt_tensor *official,
                              ckpt_error *err)
 {
     const ckpt_tensor from = *t;
-    const encoding_id id = rule_encoding(*rule);
+    const encoding_id id = plan_rule_encoding(*rule);
     const ckpt_dtype scale = choose_scale(*rule, official, policy);
 
     if (encoding_is(t, id)) {
@@ -229,7 +227,7 @@ ckpt_code plan_quantise(const ckpt_catalog *from, const ckpt_catalog *official,
 /* 1 when the rule makes tensors of this encoding. */
 static int makes(const quantise_rule *rule, const ckpt_tensor *to)
 {
-    return encoding_is(to, rule_encoding(rule)) &&
+    return encoding_is(to, plan_rule_encoding(rule)) &&
            (to->scale_dtype == rule->scale_dtype ||
             (rule->powers_of_two && to->scale_dtype == CKPT_F32));
 }

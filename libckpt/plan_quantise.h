@@ -10,6 +10,7 @@
 
 #include "catalog.h"
 #include "class_rules.h"
+#include "encoding.h"
 
 typedef struct {
     int is_given;                  /* 0: nothing is quantised by rule */
@@ -22,6 +23,9 @@ typedef struct {
     int scales_follow_experts;     /* as in plan.h */
     int is_family_known;           /* set by plan_quantise */
 } quantise_policy;
+
+/* The encoding that a rule makes. */
+encoding_id plan_rule_encoding(const quantise_rule *rule);
 
 /*
  * The tensors of `from` with the encodings that the policy gives them, and the rule by which each

@@ -75,12 +75,13 @@ static ckpt_code add_module(modules *m, const char *name, size_t weight, ckpt_er
 /* X for X.weight; the experts of a layer together. */
 static int plain_module(const char *weight, char out[MAP_NAME_BYTES])
 {
-    static const char experts[] = "experts.";
     static const char ending[] = ".weight";
     size_t length = strlen(weight);
+    size_t digits;
+    const char *number = plan_expert(weight, &digits);
 
-    if (plan_is_expert(weight))
-        length = (size_t)(strstr(weight, experts) - weight) + sizeof experts - 2;
+    if (number != NULL)
+        length = (size_t)(number - weight) - 1;
     else if (text_ends_with(weight, ending))
         length -= sizeof ending - 1;
     if (length >= MAP_NAME_BYTES)

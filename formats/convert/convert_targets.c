@@ -82,17 +82,16 @@ int convert_keeps_layout(const job_plan *plan)
  * FP4, and in HF files the integers of the official form. */
 static void suit_tensor(const job_plan *plan, ckpt_tensor *t)
 {
-    const ckpt_catalog *official = plan->source->official;
+    const ckpt_tensor *official = plan_find_official(plan->source->official, t);
     const ckpt_dtype plain = map_find_encode(plan->map, t->name);
     const int sharded = plan->options.format->map_names != NULL;
-    const int64_t o = official == NULL ? CKPT_NOT_FOUND : ckpt_catalog_find(official, t->name);
 
     if (plain != CKPT_NONE) {
         catalog_set_plain(t, plain);
     } else if (t->dtype == CKPT_F4 && t->scale_dtype != CKPT_NONE) {
         t->stored_dtype = sharded ? CKPT_F4 : CKPT_I8;
-    } else if (!sharded && o >= 0 && ckpt_tensor_is_int(t)) {
-        t->dtype = ckpt_catalog_at(official, (size_t)o)->dtype;
+    } else if (!sharded && official != NULL && ckpt_tensor_is_int(t)) {
+        t->dtype = official->dtype;
         t->stored_dtype = t->dtype;
     }
 }
@@ -245,7 +244,7 @@ static ckpt_code check_blocks(const job_plan *plan, ckpt_error *err)
         const quantise_rule *rule = plan->options.quantise.rules.rules[class];
 
         if (rule != NULL && rule->codes == CKPT_F8_E4M3 &&
-            (known >> encoding_find(rule->codes, rule->block_rows, rule->block_cols) & 1) == 0)
+            (known >> plan_rule_encoding(rule) & 1) == 0)
             return ckpt_fail(err, CKPT_E_USAGE, "--quantize %s: FP8 of the family %s has other "
                              "blocks", rule->name, family_name(family));
     }

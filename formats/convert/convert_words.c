@@ -71,10 +71,7 @@ static ckpt_code check_encodings(const class_rules *rules, ckpt_error *err)
 {
     for (int class = 0; class < WEIGHT_CLASS_COUNT; class++) {
         const quantise_rule *rule = rules->rules[class];
-
-        const encoding_id id = rule == NULL ? ENCODING_FP8_128
-                                            : encoding_find(rule->codes, rule->block_rows,
-                                                            rule->block_cols);
+        const encoding_id id = rule == NULL ? ENCODING_FP8_128 : plan_rule_encoding(rule);
 
         if (id != ENCODING_FP8_128 && id != ENCODING_FP8_1X32 && id != ENCODING_FP4_32)
             return ckpt_fail(err, CKPT_E_USAGE, "--quantize %s: no config.json is written for it",
