@@ -7,9 +7,9 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "libckpt/checkpoint.h"
+#include "libckpt/sink.h"
 #include "libckpt/size.h"
 #include "libckpt/text.h"
 
@@ -180,11 +180,7 @@ static void *hash_files(void *context)
 
 ckpt_code certificate_hashing_begin(certificate_hashing *h, ckpt_error *err)
 {
-    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    const uint64_t most = h->run.thread_count != 0 ? h->run.thread_count
-                          : cores > 0              ? (uint64_t)cores
-                                                   : 1;
-    const uint64_t wanted = size_min(most, h->of->file_count);
+    const uint64_t wanted = size_min(copy_thread_count(&h->run, 0), h->of->file_count);
 
     atomic_init(&h->next, 0);
     h->code = CKPT_OK;
