@@ -178,6 +178,12 @@ const ckpt_kernels *kernels_get(void);
 /* One set by name; NULL when unknown or not supported by this CPU or build. */
 const ckpt_kernels *kernels_find(const char *name);
 
+/* What `sum` was and these bytes after it, for fingerprints: XXH3 seeded with both halves. */
+static inline void hash128_mix(hash128 *sum, const void *bytes, size_t size)
+{
+    *sum = kernels_get()->hash_bytes(bytes, size, sum->low64 ^ sum->high64);
+}
+
 /* *sum += term modulo 2^128. */
 static inline void hash128_add(hash128 *sum, hash128 term)
 {

@@ -153,3 +153,15 @@ ckpt_code store_check_unchanged(const ckpt_store *store, int *is_touched, ckpt_e
             code = file_check_unchanged(store->files[i].file, is_touched, err);
     return code;
 }
+
+void store_mix_files(const ckpt_store *store, hash128 *sum)
+{
+    for (size_t i = 0; i < store->file_count; i++) {
+        const store_file *f = &store->files[i];
+        const uint64_t numbers[] = { f->size_bytes, file_identity_of(f->file)->version,
+                                     f->header_hash };
+
+        hash128_mix(sum, f->name, strlen(f->name));
+        hash128_mix(sum, numbers, sizeof numbers);
+    }
+}

@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 
+#include "kernels/kernels.h"
 #include "catalog.h"
 #include "file.h"
 #include "folder.h"
@@ -100,6 +101,9 @@ ckpt_code store_close_files(ckpt_store *store, ckpt_error *err);
 
 /* file_check_unchanged of every file that is open. */
 ckpt_code store_check_unchanged(const ckpt_store *store, int *is_touched, ckpt_error *err);
+
+/* Mix into a fingerprint which files these are: names, sizes, versions, headers. All are open. */
+void store_mix_files(const ckpt_store *store, hash128 *sum);
 
 /* From now on a copy that differs from its original is noted in store->copies, of `tensor_count`
  * logical tensors, instead of refused: for those who look for differences. */

@@ -298,11 +298,6 @@ static ckpt_code plan_side_data(job_plan *plan, ckpt_error *err)
 
 /* ---- identification of this conversion ---- */
 
-static void mix(hash128 *sum, const void *bytes, size_t size)
-{
-    *sum = kernels_get()->hash_bytes(bytes, size, sum->low64 ^ sum->high64);
-}
-
 static void mix_catalog(hash128 *sum, const ckpt_catalog *catalog)
 {
     for (size_t i = 0; i < ckpt_catalog_count(catalog); i++) {
@@ -310,24 +305,18 @@ static void mix_catalog(hash128 *sum, const ckpt_catalog *catalog)
         const uint64_t numbers[] = { t->dtype, t->stored_dtype, t->scale_dtype, t->file,
                                      t->offset };
 
-        mix(sum, t->name, strlen(t->name));
-        mix(sum, numbers, sizeof numbers);
-        mix(sum, t->shape, t->rank * sizeof t->shape[0]);
+        hash128_mix(sum, t->name, strlen(t->name));
+        hash128_mix(sum, numbers, sizeof numbers);
+        hash128_mix(sum, t->shape, t->rank * sizeof t->shape[0]);
     }
 }
 
 static void mix_checkpoint(hash128 *sum, const ckpt_checkpoint *c)
 {
-    if (c != NULL)
-        mix_catalog(sum, c->store->catalog);        /* which of several files has a tensor */
-    for (size_t i = 0; c != NULL && i < c->store->file_count; i++) {
-        const store_file *f = &c->store->files[i];
-        const uint64_t numbers[] = { f->size_bytes, file_identity_of(f->file)->version,
-                                     f->header_hash };
-
-        mix(sum, f->name, strlen(f->name));
-        mix(sum, numbers, sizeof numbers);
-    }
+    if (c == NULL)
+        return;
+    mix_catalog(sum, c->store->catalog);        /* which of several files has a tensor */
+    store_mix_files(c->store, sum);
 }
 
 /* Size and time of a file that is read whole; nothing if it does not exist. */
@@ -338,7 +327,7 @@ static void mix_file(hash128 *sum, const ckpt_folder *folder, const char *name)
     if (folder_open_file(folder, name, &file, NULL) == CKPT_OK) {
         const uint64_t numbers[] = { file_size(file), file_identity_of(file)->version };
 
-        mix(sum, numbers, sizeof numbers);
+        hash128_mix(sum, numbers, sizeof numbers);
     }
     file_close(file, NULL);
 }
@@ -350,12 +339,12 @@ static void mix_target(hash128 *sum, const job_plan *plan)
     const format_sharding *s = &plan->options.sharding;
     const uint32_t numbers[] = { s->mp, s->tp, s->pp, s->ep, s->etp };
 
-    mix(sum, numbers, sizeof numbers);
+    hash128_mix(sum, numbers, sizeof numbers);
     for (size_t i = 0; i < plan->store->file_count; i++) {
         const store_file *f = &plan->store->files[i];
 
-        mix(sum, f->name, strlen(f->name));
-        mix(sum, &f->size_bytes, sizeof f->size_bytes);
+        hash128_mix(sum, f->name, strlen(f->name));
+        hash128_mix(sum, &f->size_bytes, sizeof f->size_bytes);
     }
 }
 
@@ -367,20 +356,20 @@ static void take_fingerprint(job_plan *plan)
                           plan->side != NULL, o->sticky_scale, o->zero_nonfinite,
                           o->quantise_f32 };
 
-    mix(&plan->fingerprint, CKPT_VERSION, sizeof CKPT_VERSION);
-    mix(&plan->fingerprint, flags, sizeof flags);
+    hash128_mix(&plan->fingerprint, CKPT_VERSION, sizeof CKPT_VERSION);
+    hash128_mix(&plan->fingerprint, flags, sizeof flags);
     mix_checkpoint(&plan->fingerprint, plan->source);
     if (plan->config_text != NULL)
-        mix(&plan->fingerprint, plan->config_text, strlen(plan->config_text));
+        hash128_mix(&plan->fingerprint, plan->config_text, strlen(plan->config_text));
     if (plan->side != NULL)
         mix_file(&plan->fingerprint, plan->source->place.folder, SIDE_DATA_FILE);
     mix_checkpoint(&plan->fingerprint, plan->like);
     mix_checkpoint(&plan->fingerprint, plan->fill);
-    mix(&plan->fingerprint, &plan->options.share_count, sizeof plan->options.share_count);
+    hash128_mix(&plan->fingerprint, &plan->options.share_count, sizeof plan->options.share_count);
     mix_catalog(&plan->fingerprint, plan->targets);
     for (size_t i = 0; plan->rules != NULL && i < ckpt_catalog_count(plan->targets); i++)
         if (plan->rules[i] != NULL)
-            mix(&plan->fingerprint, plan->rules[i]->name, strlen(plan->rules[i]->name));
+            hash128_mix(&plan->fingerprint, plan->rules[i]->name, strlen(plan->rules[i]->name));
     mix_catalog(&plan->fingerprint, plan->store->catalog);
     mix_target(&plan->fingerprint, plan);
 }

@@ -57,11 +57,11 @@ static hash128 fingerprint(const apply_job *job)
 {
     hash128 sum = { 0, 0 };
 
-    delta_mix(&sum, "delta apply " CKPT_VERSION, sizeof "delta apply " CKPT_VERSION);
-    delta_mix_store(&sum, job->views.checkpoint->store);
+    hash128_mix(&sum, "delta apply " CKPT_VERSION, sizeof "delta apply " CKPT_VERSION);
+    store_mix_files(job->views.checkpoint->store, &sum);
     for (size_t i = 0; i < job->chain.count; i++) {
-        delta_mix_store(&sum, job->chain.deltas[i]->store);
-        delta_mix(&sum, job->chain.deltas[i]->version, strlen(job->chain.deltas[i]->version));
+        store_mix_files(job->chain.deltas[i]->store, &sum);
+        hash128_mix(&sum, job->chain.deltas[i]->version, strlen(job->chain.deltas[i]->version));
     }
     return sum;
 }

@@ -54,8 +54,8 @@ static void mix_headers(hash128 *sum, const ckpt_store *store)
         const store_file *f = &store->files[i];
         const uint64_t numbers[] = { f->size_bytes, f->header_hash };
 
-        delta_mix(sum, f->name, strlen(f->name));
-        delta_mix(sum, numbers, sizeof numbers);
+        hash128_mix(sum, f->name, strlen(f->name));
+        hash128_mix(sum, numbers, sizeof numbers);
     }
 }
 
@@ -67,7 +67,7 @@ static void take_fingerprint(delta_inplace *in)
 
         mix_headers(&in->fingerprint, d->store);
         for (size_t t = 0; t < d->count; t++)
-            delta_mix(&in->fingerprint, d->tensors[t].after, strlen(d->tensors[t].after));
+            hash128_mix(&in->fingerprint, d->tensors[t].after, strlen(d->tensors[t].after));
     }
 }
 

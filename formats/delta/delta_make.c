@@ -13,25 +13,6 @@
 #include "libckpt/output.h"
 #include "libckpt/size.h"
 
-/* ---- fingerprints ---- */
-
-void delta_mix(hash128 *sum, const void *bytes, size_t size)
-{
-    *sum = kernels_get()->hash_bytes(bytes, size, sum->low64 ^ sum->high64);
-}
-
-void delta_mix_store(hash128 *sum, const ckpt_store *store)
-{
-    for (size_t i = 0; i < store->file_count; i++) {
-        const store_file *f = &store->files[i];
-        const uint64_t numbers[] = { f->size_bytes, file_identity_of(f->file)->version,
-                                     f->header_hash };
-
-        delta_mix(sum, f->name, strlen(f->name));
-        delta_mix(sum, numbers, sizeof numbers);
-    }
-}
-
 /* ---- the version ---- */
 
 /* The number at the end of "weight_v000012", or 0. */
@@ -209,8 +190,8 @@ static ckpt_code begin_output(make_job *job, file_list *names, ckpt_error *err)
                                .restart = o->restart, .files = names };
     ckpt_code code = file_list_add(names, DELTA_SIDE_FILE, err);
 
-    delta_mix(&options.fingerprint, numbers, sizeof numbers);
-    delta_mix(&options.fingerprint, job->out->version, strlen(job->out->version));
+    hash128_mix(&options.fingerprint, numbers, sizeof numbers);
+    hash128_mix(&options.fingerprint, job->out->version, strlen(job->out->version));
     for (size_t i = 0; i < job->from->names->count && code == CKPT_OK; i++)
         code = file_list_add(names, job->from->names->names[i], err);
     return code == CKPT_OK ? output_begin(&options, &job->output, err) : code;
@@ -370,9 +351,9 @@ static hash128 inputs_fingerprint(const make_inputs *in)
 {
     hash128 sum = { 0, 0 };
 
-    delta_mix(&sum, "delta diff " CKPT_VERSION, sizeof "delta diff " CKPT_VERSION);
-    delta_mix_store(&sum, in->before.source->store);
-    delta_mix_store(&sum, in->after.source->store);
+    hash128_mix(&sum, "delta diff " CKPT_VERSION, sizeof "delta diff " CKPT_VERSION);
+    store_mix_files(in->before.source->store, &sum);
+    store_mix_files(in->after.source->store, &sum);
     return sum;
 }
 

@@ -86,8 +86,4 @@ typedef struct {
 ckpt_code delta_make_from(const delta_makings *from, const delta_make_options *options,
                           delta_made *out, ckpt_error *err);
 
-/* Mix the identity of the files of a store into a fingerprint. */
-void delta_mix(hash128 *sum, const void *bytes, size_t size);
-void delta_mix_store(hash128 *sum, const ckpt_store *store);
-
 #endif

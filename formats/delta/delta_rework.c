@@ -126,10 +126,10 @@ static ckpt_code run_job(rework_job *job, delta_made *out, ckpt_error *err)
                                 from.carry_context, from.names, { from.told[1], from.told[0] },
                                 last->version, from.fingerprint, 0, 0 };
     }
-    delta_mix_store(&from.fingerprint, v->checkpoint->store);
+    store_mix_files(v->checkpoint->store, &from.fingerprint);
     for (size_t i = 0; i < job->chain.count; i++)
-        delta_mix_store(&from.fingerprint, job->chain.deltas[i]->store);
-    delta_mix(&from.fingerprint, &o->is_reverse, sizeof o->is_reverse);
+        store_mix_files(job->chain.deltas[i]->store, &from.fingerprint);
+    hash128_mix(&from.fingerprint, &o->is_reverse, sizeof o->is_reverse);
     from.fixed_bytes = v->model.in.fixed_bytes + delta_model_bytes(&v->model);
     from.thread_bytes = v->patch_count * (uint64_t)DELTA_PATCH_THREAD_BYTES;
     return delta_make_from(&from, &o->make, out, err);
