@@ -6,6 +6,7 @@
 
 #include "certificate_write.h"
 #include "libckpt/text.h"
+#include "markup.h"
 
 enum { FINDINGS_SHOWN = 20 };
 
@@ -37,43 +38,22 @@ static size_t hidden_bytes(const char *at)
 
 /* ---- JUnit ---- */
 
-static void print_xml(FILE *out, const char *text)
-{
-    for (const char *at = text; *at != '\0';) {
-        const size_t hidden = hidden_bytes(at);
-
-        if (hidden > 0)
-            fputc('?', out);
-        else if (*at == '<')
-            fputs("&lt;", out);
-        else if (*at == '>')
-            fputs("&gt;", out);
-        else if (*at == '&')
-            fputs("&amp;", out);
-        else if (*at == '"')
-            fputs("&quot;", out);
-        else
-            fputc(*at, out);
-        at += hidden > 0 ? hidden : 1;
-    }
-}
-
 static void print_case(FILE *out, const certificate *c, const certificate_check *check)
 {
     const char *label = c->checkpoints[check->checkpoint].label;
 
     fputs("    <testcase classname=\"ckpt.", out);
-    print_xml(out, label);
+    markup_put(out, label);
     fprintf(out, "\" name=\"%s\">", check->name);
     if (check->verdict == CERTIFICATE_SKIPPED) {
         fputs("<skipped message=\"", out);
-        print_xml(out, check->text);
+        markup_put(out, check->text);
         fputs("\"/>", out);
     } else if (check->verdict == CERTIFICATE_FAIL) {
         size_t shown = 0;
 
         fputs("<failure message=\"", out);
-        print_xml(out, check->text);
+        markup_put(out, check->text);
         fputs("\">", out);
         for (size_t i = 0; i < c->finding_count && shown < FINDINGS_SHOWN; i++) {
             const certificate_finding *f = &c->findings[i];
@@ -82,15 +62,15 @@ static void print_case(FILE *out, const certificate *c, const certificate_check 
                 continue;
             shown++;
             fprintf(out, "%s ", f->kind);
-            print_xml(out, f->subject);
+            markup_put(out, f->subject);
             fputc(' ', out);
-            print_xml(out, f->text == NULL ? "" : f->text);
+            markup_put(out, f->text);
             fputc('\n', out);
         }
         fputs("</failure>", out);
     } else {
         fputs("<system-out>", out);
-        print_xml(out, check->text);
+        markup_put(out, check->text);
         fputs("</system-out>", out);
     }
     fputs("</testcase>\n", out);
@@ -107,7 +87,7 @@ static void print_suite(FILE *out, const certificate *c, size_t i)
             total++;
         }
     fputs("  <testsuite name=\"", out);
-    print_xml(out, c->checkpoints[i].label);
+    markup_put(out, c->checkpoints[i].label);
     fprintf(out, "\" tests=\"%zu\" failures=\"%zu\" errors=\"0\" skipped=\"%zu\">\n", total,
             counts[CERTIFICATE_FAIL], counts[CERTIFICATE_SKIPPED]);
     for (size_t k = 0; k < c->check_count; k++)

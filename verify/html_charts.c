@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "html_private.h"
+#include "markup.h"
 
 enum {
     CELL = 12, LABEL = 250, HEAD = 18, MARGIN = 4,
@@ -37,7 +38,7 @@ static void put_columns(FILE *out, const layer_grid *g)
         if (name[digits] != '\0' && l % 5 != 0)
             continue;
         fprintf(out, "<text x=\"%zu\" y=\"12\">", LABEL + l * CELL);
-        html_put(out, name[digits] == '\0' ? name : name + digits);
+        markup_put(out, name[digits] == '\0' ? name : name + digits);
         fputs("</text>", out);
     }
 }
@@ -51,11 +52,11 @@ static void put_cell(FILE *out, const layer_grid *g, size_t kind, size_t layer)
     if (cell->tensor_count == 0)
         return;
     fprintf(out, "<g><title>");
-    html_put(out, g->layers[layer]);
+    markup_put(out, g->layers[layer]);
     fputs(" ", out);
-    html_put(out, g->kinds[kind]);
+    markup_put(out, g->kinds[kind]);
     fprintf(out, ": %zu, ", cell->tensor_count);
-    html_put(out, cell->encoding);
+    markup_put(out, cell->encoding);
     if (!isnan(cell->deviation))
         fprintf(out, ", rms 2^%+.2f of the median", cell->deviation);
     if (cell->finding_count > 0)
@@ -99,7 +100,7 @@ void html_put_grid(FILE *out, const layer_grid *g, int has_values)
     put_columns(out, g);
     for (size_t k = 0; k < g->kind_count; k++) {
         fprintf(out, "\n<text x=\"0\" y=\"%zu\">", HEAD + k * CELL + 10);
-        html_put(out, g->kinds[k]);
+        markup_put(out, g->kinds[k]);
         fputs("</text>", out);
         for (size_t l = 0; l < g->layer_count; l++)
             put_cell(out, g, k, l);

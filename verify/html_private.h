@@ -9,9 +9,6 @@
 
 extern const char html_style[];
 
-/* Text and attributes: <, >, &, quotes, hidden characters and bytes that are not UTF-8. */
-void html_put(FILE *out, const char *text);
-
 /* Layers and kinds as an SVG; the legend below it. */
 void html_put_grid(FILE *out, const layer_grid *grid, int has_values);
 

@@ -8,55 +8,14 @@
 #include "certificate_put.h"
 #include "html_private.h"
 #include "libckpt/file.h"
-#include "libckpt/text.h"
+#include "markup.h"
 
 enum { FINDINGS_SHOWN = 200, FILES_SHOWN = 1000 };
-
-/* ---- text ---- */
-
-/* Bytes of the UTF-8 sequence that begins here; 0: it is none. */
-static size_t sequence_bytes(const unsigned char *at)
-{
-    const size_t bytes = *at < 0x80 ? 1 : *at < 0xC2 ? 0 : *at < 0xE0 ? 2 : *at < 0xF0 ? 3
-                         : *at < 0xF5 ? 4 : 0;
-
-    for (size_t i = 1; i < bytes; i++)
-        if ((at[i] & 0xC0) != 0x80)
-            return 0;
-    if ((*at == 0xE0 && at[1] < 0xA0) || (*at == 0xED && at[1] > 0x9F) ||
-        (*at == 0xF0 && at[1] < 0x90) || (*at == 0xF4 && at[1] > 0x8F))
-        return 0;
-    return bytes;
-}
-
-void html_put(FILE *out, const char *text)
-{
-    for (const char *at = text == NULL ? "" : text; *at != '\0';) {
-        const size_t hidden = text_hidden_bytes(at, strlen(at));
-        const size_t bytes = sequence_bytes((const unsigned char *)at);
-
-        if (hidden > 0 || bytes == 0)
-            fputs("&#xFFFD;", out);
-        else if (*at == '<')
-            fputs("&lt;", out);
-        else if (*at == '>')
-            fputs("&gt;", out);
-        else if (*at == '&')
-            fputs("&amp;", out);
-        else if (*at == '"')
-            fputs("&quot;", out);
-        else if (*at == '\'')
-            fputs("&#39;", out);
-        else
-            fwrite(at, 1, bytes, out);
-        at += hidden > 0 ? hidden : bytes > 0 ? bytes : 1;
-    }
-}
 
 static void put_cell(FILE *out, const char *css, const char *text)
 {
     fprintf(out, css[0] == '\0' ? "<td>" : "<td class=\"%s\">", css);
-    html_put(out, text);
+    markup_put(out, text);
     fputs("</td>", out);
 }
 
@@ -83,14 +42,14 @@ static void put_head(FILE *out, const html_report *r)
     fputs("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
           "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>", out);
     fputs(passes ? "pass: " : "FAIL: ", out);
-    html_put(out, m->label);
+    markup_put(out, m->label);
     fprintf(out, "</title><style>%s</style></head>\n<body><main>\n", html_style);
     fprintf(out, "<header class=\"%s\"><p class=\"verdict\">%s%s</p><h1>",
             passes ? "pass" : "fail", passes ? "Pass" : "FAIL",
             c->structure_only ? ", structure only" : "");
     for (size_t i = 0; i < c->checkpoint_count; i++) {
         fputs(i == 0 ? "" : i == 1 ? " and " : ", ", out);
-        html_put(out, label_of(r, i));
+        markup_put(out, label_of(r, i));
     }
     if (m->root[0] == '\0')
         fputs("</h1><p>The values were not read.</p>", out);
@@ -114,10 +73,10 @@ static void put_checks(FILE *out, const html_report *r)
         put_cell(out, "", k->name);
         put_cell(out, "m", label_of(r, k->checkpoint));
         fputs("<td>", out);
-        html_put(out, k->text);
+        markup_put(out, k->text);
         for (size_t f = 0; f < k->figure_count; f++) {
             fprintf(out, f == 0 ? "<br><span class=\"dim\">" : ", ");
-            html_put(out, k->figures[f].name);
+            markup_put(out, k->figures[f].name);
             fprintf(out, " %.6g", k->figures[f].number);
         }
         fputs(k->figure_count > 0 ? "</span></td></tr>\n" : "</td></tr>\n", out);
@@ -139,11 +98,11 @@ static void put_findings(FILE *out, const html_report *r)
         fputs("<tr>", out);
         put_cell(out, f->fails ? "fail" : "note", f->fails ? "fails" : "note");
         fputs("<td>", out);
-        html_put(out, f->check);
+        markup_put(out, f->check);
         fputs(": ", out);
-        html_put(out, f->kind);
+        markup_put(out, f->kind);
         fputs("<br><span class=\"dim m\">", out);
-        html_put(out, label_of(r, f->checkpoint));
+        markup_put(out, label_of(r, f->checkpoint));
         fputs("</span></td>", out);
         put_cell(out, "m", f->subject);
         put_cell(out, "", f->place);
@@ -194,11 +153,11 @@ static void put_files(FILE *out, const certificate_checkpoint *m)
 static void put_checkpoint(FILE *out, const certificate_checkpoint *m)
 {
     fputs("<h3 class=\"m\">", out);
-    html_put(out, m->label);
+    markup_put(out, m->label);
     fprintf(out, "</h3><p>Layout %s, family ", m->layout);
-    html_put(out, m->family);
+    markup_put(out, m->family);
     fputs(", names ", out);
-    html_put(out, m->names);
+    markup_put(out, m->names);
     fprintf(out, ": %zu tensors, stored as %zu in %" PRIu64 " bytes.",
             ckpt_catalog_count(m->tensors), m->stored_count, m->stored_bytes);
     if (m->root[0] != '\0')
@@ -206,11 +165,11 @@ static void put_checkpoint(FILE *out, const certificate_checkpoint *m)
                 "</span>", m->root, m->main_root);
     if (m->origin.repo != NULL) {
         fputs("<br>From ", out);
-        html_put(out, m->origin.hub);
+        markup_put(out, m->origin.hub);
         fputs(" <span class=\"m\">", out);
-        html_put(out, m->origin.repo);
+        markup_put(out, m->origin.repo);
         fputs("</span>, commit <span class=\"m\">", out);
-        html_put(out, m->origin.commit == NULL ? "unknown" : m->origin.commit);
+        markup_put(out, m->origin.commit == NULL ? "unknown" : m->origin.commit);
         fputs("</span>", out);
     }
     fputs("</p>\n", out);
@@ -218,7 +177,7 @@ static void put_checkpoint(FILE *out, const certificate_checkpoint *m)
     put_files(out, m);
     for (size_t i = 0; m->notes != NULL && i < m->notes->count; i++) {
         fputs("<p class=\"dim\">Note: ", out);
-        html_put(out, m->notes->names[i]);
+        markup_put(out, m->notes->names[i]);
         fputs("</p>\n", out);
     }
 }
@@ -247,11 +206,11 @@ static ckpt_code put_grid(FILE *out, const html_report *r, size_t i, const value
     ckpt_code code;
 
     fputs("<h2>Layers and kinds of <span class=\"m\">", out);
-    html_put(out, label_of(r, i));
+    markup_put(out, label_of(r, i));
     fputs("</span></h2>\n", out);
     if (i > 0 && all[i].root[0] != '\0' && strcmp(all[i].root, all[0].root) == 0) {
         fputs("<p>The values are those of <span class=\"m\">", out);
-        html_put(out, label_of(r, 0));
+        markup_put(out, label_of(r, 0));
         fputs("</span>, and so is the picture.</p>\n", out);
         return CKPT_OK;
     }
@@ -315,14 +274,14 @@ static void put_commands(FILE *out, const html_report *r)
     fputs("<h2>Verify this yourself</h2>\n<p>Any copy of the weights, in any layout and any "
           "lossless encoding, has the same root. Without a network:</p>\n<pre>ckpt-verify digest ",
           out);
-    html_put(out, label_of(r, 0));
+    markup_put(out, label_of(r, 0));
     fputs("\nckpt-verify certificate ", out);
-    html_put(out, path);
+    markup_put(out, path);
     fputs(" ", out);
-    html_put(out, label_of(r, r->certificate->checkpoint_count - 1));
+    markup_put(out, label_of(r, r->certificate->checkpoint_count - 1));
     fputs(r->is_signed ? " --key KEY.pub" : "", out);
     fputs("\nckpt-verify mutate ", out);
-    html_put(out, label_of(r, 0));
+    markup_put(out, label_of(r, 0));
     fputs("</pre>\n", out);
 }
 

@@ -110,9 +110,6 @@ void delta_close(ckpt_delta *delta);           /* NULL is fine */
 /* Compressed bytes of all frames. */
 uint64_t delta_packed_bytes(const ckpt_delta *delta);
 
-/* For readers: an entry in delta->tensors for each frame of the store. */
-ckpt_code delta_list_tensors(ckpt_delta *delta, ckpt_error *err);
-
 /* Tensor of that name, or NULL. */
 const delta_tensor *delta_find(const ckpt_delta *delta, const char *name);
 

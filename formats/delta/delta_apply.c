@@ -8,7 +8,6 @@
 #include "delta_make.h"
 #include "formats/hf.h"
 #include "formats/notes.h"
-#include "libckpt/sha256.h"
 
 /* ---- the target ---- */
 
@@ -120,76 +119,6 @@ static ckpt_code write_tensors(apply_job *job, ckpt_error *err)
     return code;
 }
 
-/* ---- roots ---- */
-
-static ckpt_code result_roots(apply_job *job, ckpt_error *err)
-{
-    const ckpt_run_options run = delta_views_run(&job->views, &job->options->run, 0);
-    ckpt_source *written = NULL;
-    ckpt_digest *digest = NULL;
-    ckpt_code code = CKPT_OK;
-
-    if (job->views.digest != NULL)
-        return delta_digest_roots(job->views.digest, &job->out->result, err);
-    if (job->store == NULL || !delta_model_has_digest(&job->views.model))
-        return note_add(&job->out->notes, err, "the root of the result is not known");
-    /* Stored tensors that hold several logical ones: only what was written tells. */
-    if ((code = source_stored(job->store, job->views.checkpoint->layout, &written, err)) ==
-            CKPT_OK &&
-        (code = ckpt_digest_source(written, &run, &digest, err)) == CKPT_OK)
-        code = delta_digest_roots(digest, &job->out->result, err);
-    ckpt_digest_free(digest);
-    ckpt_source_free(written);
-    return code;
-}
-
-/* The base as a whole: a tensor that no delta touches may be another one. */
-static ckpt_code check_base_root(apply_job *job, ckpt_error *err)
-{
-    const ckpt_delta *first = job->chain.deltas[0];
-    const ckpt_run_options run = delta_views_run(&job->views, &job->options->run, 0);
-    ckpt_code code;
-
-    if (job->out->kept_count > 0)
-        return CKPT_OK;            /* not all of it was read again; the result's root tells */
-    if ((code = delta_model_roots(&job->views.model, &run, &job->out->base, err)) != CKPT_OK)
-        return code;
-    if (first->base.all[0] == '\0' || job->out->base.all[0] == '\0' ||
-        strcmp(first->base.all, job->out->base.all) == 0)
-        return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_DIFFERENT, "'%s' was not made from '%s': the tensors that it "
-                     "changes are right, others are not: expected root %s, got %s", first->path,
-                     job->chain.base, first->base.all, job->out->base.all);
-}
-
-ckpt_code delta_apply_check_roots(apply_job *job, ckpt_error *err)
-{
-    const ckpt_delta *last = job->chain.deltas[job->chain.count - 1];
-    ckpt_code code;
-
-    if (job->options->check == DELTA_CHECK_NONE)
-        return (code = result_roots(job, err)) != CKPT_OK
-                   ? code
-                   : note_add(&job->out->notes, err, "neither the base nor the root of the result "
-                              "was compared with what the deltas say");
-    if ((job->options->check == DELTA_CHECK_FULL || job->views.model.digest != NULL) &&
-        (code = check_base_root(job, err)) != CKPT_OK)
-        return code;
-    if (job->options->check == DELTA_CHECK_FULL && job->chain.deltas[0]->base.all[0] == '\0')
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' does not tell the root of its base: --base-check "
-                         "full has nothing to compare with", job->chain.deltas[0]->path);
-    if ((code = result_roots(job, err)) != CKPT_OK)
-        return code;
-    if (last->result.all[0] == '\0')
-        return CKPT_OK;
-    if (job->out->result.all[0] == '\0' ||
-        strcmp(last->result.all, job->out->result.all) == 0)
-        return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_DIFFERENT, "the result is not what '%s' makes: expected root %s, "
-                     "got %s: '%s' differs in a tensor that the deltas do not change", last->path,
-                     last->result.all, job->out->result.all, job->chain.base);
-}
-
 /* ---- files beside the weights ---- */
 
 static ckpt_code copy_beside(apply_job *job, const ckpt_folder *from, const char *name,
@@ -204,21 +133,6 @@ static ckpt_code copy_beside(apply_job *job, const ckpt_folder *from, const char
     if ((code = file_make_parents_below(directory, as, err)) == CKPT_OK)
         code = folder_copy(from, name, to, err);
     free(to);
-    return code;
-}
-
-ckpt_code delta_apply_check_carried(const ckpt_delta *d, const delta_file *f, ckpt_error *err)
-{
-    char *path = folder_path_of(d->place.folder, f->carried);
-    char got[SHA256_HEX];
-    ckpt_code code;
-
-    if (path == NULL)
-        return ckpt_fail_memory(err, "a path", strlen(f->carried));
-    if ((code = sha256_file(path, got, err)) == CKPT_OK && strcmp(got, f->sha256) != 0)
-        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' is damaged: expected SHA-256 %s, got %s", path,
-                         f->sha256, got);
-    free(path);
     return code;
 }
 
@@ -292,16 +206,6 @@ static ckpt_code take_counts(apply_job *job, ckpt_error *err)
         out->packed_bytes += delta_packed_bytes(job->chain.deltas[d]);
     memcpy(out->version, job->chain.deltas[job->chain.count - 1]->version, sizeof out->version);
     return note_foreign(job, err);
-}
-
-ckpt_code delta_apply_check_inputs(const apply_job *job, ckpt_error *err)
-{
-    int is_touched = 0;
-    ckpt_code code = store_check_unchanged(job->views.checkpoint->store, &is_touched, err);
-
-    for (size_t i = 0; i < job->chain.count && code == CKPT_OK; i++)
-        code = store_check_unchanged(job->chain.deltas[i]->store, &is_touched, err);
-    return code;
 }
 
 static ckpt_code run_job(apply_job *job, ckpt_error *err)

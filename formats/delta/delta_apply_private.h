@@ -1,4 +1,4 @@
-/* delta_apply_private.h: a run of apply, for the two files that it is in. */
+/* delta_apply_private.h: a run of apply, for the delta_apply*.c files. */
 #ifndef CKPT_DELTA_APPLY_PRIVATE_H
 #define CKPT_DELTA_APPLY_PRIVATE_H
 

@@ -1,10 +1,10 @@
-/* Opening a delta: index, headers, checksums. */
+/* Index, headers and checksums of a delta. */
+#include "delta_read.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #include "delta_private.h"
-#include "delta_side.h"
-#include "delta_skyrl.h"
 #include "formats/hf.h"
 #include "formats/safetensors.h"
 #include "libckpt/memory.h"
@@ -48,15 +48,14 @@ static ckpt_code read_index(const folder_place *place, json_document **out, char
     return code;
 }
 
-int delta_detect(const folder_place *place)
+int delta_has_weights(const folder_place *place)
 {
     json_document *index = NULL;
     char *path = NULL;
     int found;
 
-    if (place->name != NULL || !folder_has(place->folder, HF_INDEX_FILE))
-        return delta_skyrl_detect(place);
-    if (read_index(place, &index, &path, NULL) != CKPT_OK)
+    if (place->name != NULL || !folder_has(place->folder, HF_INDEX_FILE) ||
+        read_index(place, &index, &path, NULL) != CKPT_OK)
         return 0;
     found = json_member(json_member(json_root(index), "metadata"), "delta_encoding") != NULL;
     json_free(index);
@@ -225,9 +224,9 @@ static ckpt_code take_tensors(ckpt_delta *d, ckpt_error *err)
     return code;
 }
 
-/* ---- the whole ---- */
+/* ---- all of it ---- */
 
-static ckpt_code read_weights(ckpt_delta *d, ckpt_error *err)
+ckpt_code delta_read_weights(ckpt_delta *d, ckpt_error *err)
 {
     json_document *index = NULL;
     const json_value *map;
@@ -253,55 +252,6 @@ out:
     json_free(index);
     free(path);
     return code;
-}
-
-static ckpt_code fail_not_delta(const ckpt_delta *d, ckpt_error *err)
-{
-    return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not a delta: expected a directory with '%s' "
-                     "whose metadata has delta_encoding", d->path, HF_INDEX_FILE);
-}
-
-ckpt_code delta_open(const char *path, ckpt_delta **out, ckpt_error *err)
-{
-    ckpt_delta *d = calloc(1, sizeof *d);
-    ckpt_code code;
-
-    if (d == NULL)
-        return ckpt_fail_memory(err, "a delta", sizeof *d);
-    arena_init(&d->memory);
-    if ((d->path = strdup(path)) == NULL)
-        code = ckpt_fail_memory(err, "a path", strlen(path));
-    else if ((code = kernels_require(err)) == CKPT_OK &&
-             (code = folder_open_place(path, &d->place, err)) == CKPT_OK) {
-        const int is_skyrl = delta_skyrl_detect(&d->place);
-
-        if (!is_skyrl && (d->place.name != NULL || !folder_has(d->place.folder, HF_INDEX_FILE)))
-            code = fail_not_delta(d, err);
-        else if ((d->store = store_create_in(d->place.folder)) == NULL)
-            code = ckpt_fail_memory(err, "a delta", sizeof *d->store);
-        else if (is_skyrl)
-            code = delta_skyrl_read(d, err);
-        else if ((code = read_weights(d, err)) == CKPT_OK)
-            code = delta_side_read(d, err);
-    }
-    if (code != CKPT_OK)
-        delta_close(d);
-    else
-        *out = d;
-    return code;
-}
-
-void delta_close(ckpt_delta *d)
-{
-    if (d == NULL)
-        return;
-    store_free(d->store);
-    folder_place_release(&d->place);
-    arena_release(&d->memory);
-    free(d->tensors);
-    free(d->files);
-    free(d->path);
-    free(d);
 }
 
 uint64_t delta_packed_bytes(const ckpt_delta *delta)

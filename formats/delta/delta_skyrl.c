@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "delta_read.h"
 #include "formats/safetensors.h"
 #include "libckpt/memory.h"
 #include "libckpt/size.h"

@@ -516,6 +516,18 @@ def test_two_outputs_of_one_name_are_refused(small, tmp_path):
     certify(tmp_path / "c.json", "--junit", tmp_path / "c.json", small[0], check=2)
 
 
+def test_a_path_that_is_not_utf8_leaves_junit_and_html_readable(small, tmp_path):
+    ref, copy = small
+    odd = os.fsdecode(b"odd\xff<\x01>")
+    moved = copy.rename(copy.with_name(odd))
+    certify(tmp_path / "c.json", "--junit", tmp_path / "j.xml", "--html", tmp_path / "h.html",
+            ref, moved)
+    suites = xml.etree.ElementTree.parse(tmp_path / "j.xml").getroot()
+    assert "odd\ufffd<\ufffd>" in suites[1].get("name")
+    assert "odd\ufffd&lt;\ufffd&gt;" in \
+        (tmp_path / "h.html").read_text().replace("&#xFFFD;", "\ufffd")
+
+
 def test_hostile_names_stay_on_their_line(small, tmp_path):
     ref, copy = small
     for folder in small:

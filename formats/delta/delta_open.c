@@ -1,0 +1,67 @@
+/* Open a delta of either form. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "delta_read.h"
+#include "delta_side.h"
+#include "delta_skyrl.h"
+#include "formats/hf.h"
+#include "libckpt/memory.h"
+#include "libckpt/values.h"
+
+/* A folder with an index is never SkyRL's, whatever else is in it. */
+int delta_detect(const folder_place *place)
+{
+    if (place->name == NULL && folder_has(place->folder, HF_INDEX_FILE))
+        return delta_has_weights(place);
+    return delta_skyrl_detect(place);
+}
+
+static ckpt_code fail_not_delta(const ckpt_delta *d, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not a delta: expected a directory with '%s' "
+                     "whose metadata has delta_encoding", d->path, HF_INDEX_FILE);
+}
+
+ckpt_code delta_open(const char *path, ckpt_delta **out, ckpt_error *err)
+{
+    ckpt_delta *d = calloc(1, sizeof *d);
+    ckpt_code code;
+
+    if (d == NULL)
+        return ckpt_fail_memory(err, "a delta", sizeof *d);
+    arena_init(&d->memory);
+    if ((d->path = strdup(path)) == NULL)
+        code = ckpt_fail_memory(err, "a path", strlen(path));
+    else if ((code = kernels_require(err)) == CKPT_OK &&
+             (code = folder_open_place(path, &d->place, err)) == CKPT_OK) {
+        const int is_skyrl = delta_skyrl_detect(&d->place);
+
+        if (!is_skyrl && (d->place.name != NULL || !folder_has(d->place.folder, HF_INDEX_FILE)))
+            code = fail_not_delta(d, err);
+        else if ((d->store = store_create_in(d->place.folder)) == NULL)
+            code = ckpt_fail_memory(err, "a delta", sizeof *d->store);
+        else if (is_skyrl)
+            code = delta_skyrl_read(d, err);
+        else if ((code = delta_read_weights(d, err)) == CKPT_OK)
+            code = delta_side_read(d, err);
+    }
+    if (code != CKPT_OK)
+        delta_close(d);
+    else
+        *out = d;
+    return code;
+}
+
+void delta_close(ckpt_delta *d)
+{
+    if (d == NULL)
+        return;
+    store_free(d->store);
+    folder_place_release(&d->place);
+    arena_release(&d->memory);
+    free(d->tensors);
+    free(d->files);
+    free(d->path);
+    free(d);
+}
