@@ -370,6 +370,11 @@ def test_keys_of_other_kinds_are_refused(keys, small, tmp_path):
     certify(tmp_path / "c.json", "--sign", keys["p256"][1], small[0], check=2)
 
 
+# Random changes, by default always the same ones.
+FLIPS = 1000 if RELEASE else 100
+SEED = int(os.environ.get("CKPT_SEED", "13"))
+
+
 def flip(data, bit):
     changed = bytearray(data)
     changed[bit // 8] ^= 1 << bit % 8
@@ -382,11 +387,11 @@ def test_every_bit_of_payload_and_signature_counts(kind, keys, tmp_path):
     private, public = keys[kind]
     certify(tmp_path / "c.json", "--structure-only", "--sign", private, DATA / "golden-a")
     envelope = json.loads((tmp_path / "c.json").read_text())
-    choose = random.Random(13)
+    choose = random.Random(SEED)
     for member in ("payload", "sig"):
         holder = envelope if member == "payload" else envelope["signatures"][0]
         whole = base64.b64decode(holder[member])
-        for _ in range(250 if RELEASE else 20):
+        for _ in range(FLIPS // 2):
             holder[member] = base64.b64encode(
                 flip(whole, choose.randrange(8 * len(whole)))).decode()
             (tmp_path / "t.json").write_text(json.dumps(envelope))
@@ -427,12 +432,11 @@ def test_files_demands_the_bytes_and_values_do_not(forms, tmp_path):
     certificate("--files", tmp_path / "c.json", source)
 
 
-def flipped_files(folder, seed, count):
-    """Flip a bit somewhere in the folder, `count` times; it is back before the next."""
+def flipped_files(paths, seed):
+    """Flip a bit somewhere in the files, FLIPS times; it is back before the next."""
     choose = random.Random(seed)
-    paths = sorted(p for p in folder.rglob("*") if p.is_file())
     sizes = [p.stat().st_size for p in paths]
-    for _ in range(count):
+    for _ in range(FLIPS):
         path = choose.choices(paths, weights=sizes)[0]
         whole = path.read_bytes()
         path.write_bytes(flip(whole, choose.randrange(8 * len(whole))))
@@ -444,7 +448,7 @@ def flipped_files(folder, seed, count):
 def test_every_bit_of_a_file_counts_with_files(small, tmp_path):
     ref, copy = small
     certify(tmp_path / "c.json", ref)
-    for _ in flipped_files(copy, 7, 250 if RELEASE else 12):
+    for _ in flipped_files(sorted(p for p in copy.rglob("*") if p.is_file()), SEED):
         certificate("--files", tmp_path / "c.json", copy, check=(1, 2))
     certificate("--files", tmp_path / "c.json", copy)
 
@@ -453,12 +457,30 @@ def test_every_bit_of_a_file_counts_with_files(small, tmp_path):
 def test_every_bit_that_changes_a_value_counts(small, tmp_path):
     ref, copy = small
     certify(tmp_path / "c.json", ref)
-    for path in flipped_files(copy, 8, 250 if RELEASE else 12):
-        if path.suffix != ".safetensors":
-            continue
+    for path in flipped_files(sorted(copy.glob("*.safetensors")), SEED):
         digest = run_tool("ckpt-verify", "digest", copy, check=(0, 2))
         is_same = digest.status == 0 and digest.out.startswith(ROOTS["golden-a"])
         certificate(tmp_path / "c.json", copy, check=0 if is_same else (1, 2))
+
+
+@pytest.mark.release
+def test_every_bit_of_the_tokenizer_counts_by_values_too(small, tmp_path):
+    ref, copy = small
+    certify(tmp_path / "c.json", ref)
+    for path in flipped_files([copy / "tokenizer.json"], SEED):
+        assert "FAIL     tokenizer" in certificate(tmp_path / "c.json", copy, check=1).out
+
+
+@pytest.mark.release
+def test_every_digit_of_rope_theta_counts_by_values_too(small, tmp_path):
+    ref, copy = small
+    certify(tmp_path / "c.json", ref)
+    whole = json.loads((copy / "config.json").read_text())
+    choose = random.Random(SEED)
+    for _ in range(FLIPS):
+        theta = whole["rope_theta"] * (1 + choose.choice((-1, 1)) * 2.0 ** -choose.randrange(1, 40))
+        (copy / "config.json").write_text(json.dumps({**whole, "rope_theta": theta}))
+        assert "FAIL     config" in certificate(tmp_path / "c.json", copy, check=1).out
 
 
 def test_extra_weights_are_caught_and_other_files_are_not(small, tmp_path):
