@@ -15,6 +15,7 @@
 #include "formats/ids.h"
 #include "formats/mp.h"
 #include "formats/notes.h"
+#include "verify/certificate_read.h"
 #include "verify/check.h"
 #include "verify/compare.h"
 #include "verify/manifest.h"
@@ -79,7 +80,8 @@ static const cli_option check_options_table[] = {
     { CLI_FLAG, "values", NULL, &opt.values,
       "look for faults in the values themselves, too; needs no manifest" },
     { CLI_FLAG, "weights-only", NULL, &opt.weights_only,
-      "ignore config.json (default: its members that affect the forward pass must agree)" },
+      "ignore config.json and what else lies beside the weights (default: members that affect the "
+      "forward pass, tokenizer, chat template and prompt encoding must agree)" },
     MAIN_OPTION,
     CLI_READ_OPTIONS(opt.open, opt.common)
 };
@@ -99,7 +101,9 @@ static const cli_command check_command = {
         "difference, unless --lenient is given. The stored checksums of a torch_dist are checked "
         "as well. All values are digested and compared with the manifest; tensors that differ are "
         "listed, and so are config.json members that affect the forward pass and differ from the "
-        "manifest's record, and a missing config.json. A checkpoint without a manifest is refused, "
+        "manifest's record, and a missing config.json. So are tokenizer, chat template and prompt "
+        "encoding where the manifest has their hashes; what is on one side only, and "
+        "generation_config.json, is noted. A checkpoint without a manifest is refused, "
         "unless --structure-only or --values is given or a hub listed its files.\n"
         "\n"
         "--values looks for faults without a reference: NaN and infinities, scales that are not "
@@ -306,6 +310,7 @@ static ckpt_code digest(const char *path, ckpt_error *err)
     ckpt_checkpoint *c = NULL;
     ckpt_digest *sums = NULL;
     manifest_info info = { .digest = NULL };
+    certificate_checkpoint beside = { .files = NULL };
     ckpt_run_options copy;
     static cli_meter meter;      /* static, because cli_fail erases its line */
     json_writer w;
@@ -326,6 +331,9 @@ static ckpt_code digest(const char *path, ckpt_error *err)
     info.config = c->config == NULL ? NULL : json_root(c->config);
     info.notes = &c->notes;
     if (opt.common.json) {
+        if ((code = certificate_read_companions(checkpoint_folder(c), &beside, err)) != CKPT_OK)
+            goto out;
+        info.companions = &beside;
         begin_json(&w);
         code = manifest_put(&w, &info, err);
         putchar('\n');
@@ -333,6 +341,7 @@ static ckpt_code digest(const char *path, ckpt_error *err)
         print_digest_notes(&c->notes);
     }
 out:
+    certificate_checkpoint_release(&beside);
     ckpt_digest_free(sums);
     ckpt_close(c);
     return code;
@@ -361,6 +370,24 @@ static void print_config_differences(const config_verdict *v, const char *a, con
         printf("config    %s: %s %s, %s %s\n", cli_name(d->name), a,
                d->a == NULL ? "absent" : cli_name(d->a), b,
                d->b == NULL ? "absent" : cli_name(d->b));
+    }
+}
+
+/* `a` and `b`: what the sides are called. */
+static void print_companions(const companion_comparison *c, const char *a, const char *b)
+{
+    for (size_t i = 0; i < c->count; i++) {
+        const companion_difference *d = &c->differing[i];
+        const int is_note = d->kind != COMPANION_CHANGED || d->role == CERTIFICATE_GENERATION;
+
+        if (d->kind == COMPANION_REWRITTEN)
+            continue;
+        printf("%s  %s", is_note ? "note" : "differ", cli_name(d->file));
+        if (d->kind == COMPANION_CHANGED)
+            printf(": %s%s\n", d->member == NULL ? "another content" : "member ",
+                   d->member == NULL ? "" : cli_name(d->member));
+        else
+            printf(" is only in %s\n", d->kind == COMPANION_MISSING ? a : b);
     }
 }
 
@@ -397,6 +424,7 @@ static void print_check(const char *path, const check_result *r, const file_list
     if (r->has_values)
         print_findings(path, &r->values);
     print_config_differences(&r->config, "expected", "got");
+    print_companions(&r->companions, "the manifest", "the checkpoint");
     print_names("note", (const char *const *)notes->names, notes->count);
     for (size_t i = 0; i < r->differing_count && !is_cut(i, r->differing_count, "differ"); i++) {
         const check_difference *d = &r->differing[i];
@@ -447,6 +475,8 @@ static ckpt_code check(const char *path, int *status, ckpt_error *err)
     cli_meter_end(&meter);
     if (result.config.note != NULL)
         code = note_add(&c->notes, err, "%s", result.config.note);
+    if (code == CKPT_OK && result.companion_note != NULL)
+        code = note_add(&c->notes, err, "%s", result.companion_note);
     if (opt.common.json) {
         begin_json(&w);
         check_put(&w, &result, &c->notes);
@@ -486,23 +516,6 @@ static void print_difference(const ckpt_difference *d)
         printf("  %s: %s in A, %s in B\n", ckpt_difference_name(d->kind), a, b);
 }
 
-static void print_companions(const companion_comparison *c)
-{
-    for (size_t i = 0; i < c->count; i++) {
-        const companion_difference *d = &c->differing[i];
-        const int is_note = d->kind != COMPANION_CHANGED || d->role == CERTIFICATE_GENERATION;
-
-        if (d->kind == COMPANION_REWRITTEN)
-            continue;
-        printf("%s  %s", is_note ? "note" : "differ", cli_name(d->file));
-        if (d->kind == COMPANION_CHANGED)
-            printf(": %s%s\n", d->member == NULL ? "another content" : "member ",
-                   d->member == NULL ? "" : cli_name(d->member));
-        else
-            printf(" is only in %c\n", d->kind == COMPANION_MISSING ? 'A' : 'B');
-    }
-}
-
 static void print_comparison(const ckpt_comparison *c)
 {
     printf("%s: %zu tensors, %" PRIu64 " elements compared",
@@ -516,7 +529,7 @@ static void print_comparison(const ckpt_comparison *c)
         if (!opt.stat || c->differing[i].kind != CKPT_DIFFERENT_VALUES)
             print_difference(&c->differing[i]);
     print_config_differences(&c->config, "in A", "in B");
-    print_companions(&c->companions);
+    print_companions(&c->companions, "A", "B");
     print_names("missing in A", c->missing_in_a, c->missing_in_a_count);
     print_names("missing in B", c->missing_in_b, c->missing_in_b_count);
     if (c->by_rule_count > 0)

@@ -7,8 +7,10 @@
 #include <string.h>
 
 #include "libckpt/error.h"
+#include "libckpt/folder.h"
 #include "libckpt/json.h"
 #include "launcher.h"
+#include "verify/certificate_read.h"
 #include "verify/losses.h"
 #include "verify/manifest.h"
 #include "verify/report.h"
@@ -263,11 +265,14 @@ static ckpt_code write_manifest(const convert_command *o, const convert_job *job
 {
     file_list files = { NULL, 0 };
     json_document *config = NULL;
+    ckpt_folder *folder = NULL;
+    certificate_checkpoint beside = { .files = NULL };
     manifest_info info = {
         .catalog = outcome->target_logical,
         .digest = outcome->digest,
         .family = outcome->family,
         .layout = outcome->target.layout,
+        .companions = &beside,
         .files = &files,
     };
     char *path = o->manifest != NULL ? strdup(o->manifest)
@@ -281,8 +286,12 @@ static ckpt_code write_manifest(const convert_command *o, const convert_job *job
              (code = json_parse(outcome->config, strlen(outcome->config), "config.json", &config,
                                 err)) == CKPT_OK)
         info.config = json_root(config);
-    if (code == CKPT_OK)
+    if (code == CKPT_OK &&
+        (code = folder_open_local(convert_directory(job), &folder, err)) == CKPT_OK &&
+        (code = certificate_read_companions(folder, &beside, err)) == CKPT_OK)
         code = manifest_write(path, &info, err);
+    certificate_checkpoint_release(&beside);
+    folder_close(folder);
     json_free(config);
     file_list_free(&files);
     free(path);

@@ -6,6 +6,7 @@
 
 #include "certificate_put.h"
 #include "certificate_write.h"
+#include "file_record.h"
 
 enum { CERTIFICATE_BYTES_MAX = 256 << 20 };
 
@@ -142,44 +143,6 @@ void certificate_close(certificate_document *document)
 
 /* ---- records ---- */
 
-static certificate_role find_role(const char *name)
-{
-    int role = CERTIFICATE_OTHER;
-
-    while (role > 0 && strcmp(certificate_role_name((certificate_role)role), name) != 0)
-        role--;
-    return (certificate_role)role;
-}
-
-static ckpt_code take_file(const json_value *entry, certificate_file *out, ckpt_error *err)
-{
-    const char *name = json_string(json_member(entry, "name"));
-    const char *role = json_string(json_member(entry, "role"));
-    const char *hash = json_string(json_member(entry, "sha256"));
-
-    if (name == NULL || role == NULL || !json_u64(json_member(entry, "size"), &out->size_bytes) ||
-        (hash != NULL && strlen(hash) != SHA256_HEX - 1))
-        return ckpt_fail(err, CKPT_E_FORMAT, "a certificate's files need name, role, size, sha256");
-    snprintf(out->sha256, sizeof out->sha256, "%s", hash == NULL ? "" : hash);
-    out->role = find_role(role);
-    out->name = strdup(name);
-    return out->name == NULL ? ckpt_fail_memory(err, "a name", strlen(name)) : CKPT_OK;
-}
-
-static ckpt_code take_files(const json_value *files, certificate_checkpoint *out, ckpt_error *err)
-{
-    ckpt_code code = CKPT_OK;
-
-    if (!json_is_array(files))
-        return ckpt_fail(err, CKPT_E_FORMAT, "a certificate's checkpoint lists no files");
-    if ((out->files = calloc(json_count(files) + 1, sizeof *out->files)) == NULL)
-        return ckpt_fail_memory(err, "a list of files", json_count(files));
-    for (const json_value *v = json_first(files); v != NULL && code == CKPT_OK; v = json_next(v))
-        if ((code = take_file(v, &out->files[out->file_count], err)) == CKPT_OK)
-            out->file_count++;
-    return code;
-}
-
 ckpt_code certificate_recorded(const certificate_document *document, size_t i,
                                certificate_checkpoint *out, ckpt_error *err)
 {
@@ -214,7 +177,7 @@ ckpt_code certificate_recorded(const certificate_document *document, size_t i,
         if (code != CKPT_OK)
             return code;
     }
-    return take_files(json_member(v, "files"), out, err);
+    return file_record_read(json_member(v, "files"), out->label, out, err);
 }
 
 /* ---- which record ---- */

@@ -85,27 +85,33 @@ static ckpt_code take_names(const ckpt_folder *folder, const file_list *names,
     return code;
 }
 
+ckpt_code certificate_list_folder(const ckpt_folder *folder,
+                                  const certificate_read_options *options,
+                                  certificate_checkpoint *out, ckpt_error *err)
+{
+    file_list names = { NULL, 0 };
+    ckpt_code code = folder_list_tree(folder, &names, err);
+
+    if (code == CKPT_OK)
+        code = take_names(folder, &names, options, out, err);
+    file_list_free(&names);
+    return code;
+}
+
 ckpt_code certificate_list_files(const ckpt_checkpoint *checkpoint,
                                  const certificate_read_options *options,
                                  certificate_checkpoint *out, ckpt_error *err)
 {
     const ckpt_folder *folder = checkpoint_folder(checkpoint);
-    file_list names = { NULL, 0 };
+    const char *name = ckpt_file_name(checkpoint, 0);
     ckpt_code code;
 
-    if (folder == NULL) {
-        const char *name = ckpt_file_name(checkpoint, 0);
-
-        if ((out->files = calloc(2, sizeof *out->files)) == NULL)
-            return ckpt_fail_memory(err, "a list of files", 1);
-        if ((code = add_file(out, name == NULL ? out->label : name, err)) == CKPT_OK)
-            out->files[0].role = CERTIFICATE_WEIGHTS;
-        return code;
-    }
-    code = folder_list_tree(folder, &names, err);
-    if (code == CKPT_OK)
-        code = take_names(folder, &names, options, out, err);
-    file_list_free(&names);
+    if (folder != NULL)
+        return certificate_list_folder(folder, options, out, err);
+    if ((out->files = calloc(2, sizeof *out->files)) == NULL)
+        return ckpt_fail_memory(err, "a list of files", 1);
+    if ((code = add_file(out, name == NULL ? out->label : name, err)) == CKPT_OK)
+        out->files[0].role = CERTIFICATE_WEIGHTS;
     return code;
 }
 

@@ -12,6 +12,11 @@ ckpt_code certificate_list_files(const ckpt_checkpoint *checkpoint,
                                  const certificate_read_options *options,
                                  certificate_checkpoint *out, ckpt_error *err);
 
+/* Those of a folder that need not be a checkpoint's. */
+ckpt_code certificate_list_folder(const ckpt_folder *folder,
+                                  const certificate_read_options *options,
+                                  certificate_checkpoint *out, ckpt_error *err);
+
 /* Files that are being hashed. */
 typedef struct {
     certificate_checkpoint *of;

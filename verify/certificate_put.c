@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "file_record.h"
 #include "json_line.h"
 #include "manifest.h"
 
@@ -97,25 +98,6 @@ static void put_origin(json_writer *w, const certificate_origin *origin)
     json_put_object_end(w);
 }
 
-static void put_files(json_writer *w, const certificate_checkpoint *m)
-{
-    json_member_array(w, "files");
-    for (size_t i = 0; i < m->file_count; i++) {
-        const certificate_file *f = &m->files[i];
-        json_writer line;
-
-        json_line_begin(&line, w);
-        json_put_object(&line);
-        json_member_string(&line, "name", f->name);
-        json_member_string(&line, "role", certificate_role_name(f->role));
-        json_member_u64(&line, "size", f->size_bytes);
-        json_member_string(&line, "sha256", f->sha256[0] == '\0' ? NULL : f->sha256);
-        json_put_object_end(&line);
-        json_line_end(&line, w);
-    }
-    json_put_array_end(w);
-}
-
 static void put_encodings(json_writer *w, const certificate_checkpoint *m)
 {
     json_member_array(w, "encodings");
@@ -155,7 +137,8 @@ static void put_checkpoint(json_writer *w, const certificate *c, size_t i)
         config_meaning_put(w, &m->config);
     else
         json_put_null(w);
-    put_files(w, m);
+    json_put_key(w, "files");
+    file_record_put(w, m);
     json_member_names(w, "notes", (const char *const *)m->notes->names, m->notes->count);
     json_put_object_end(w);
 }

@@ -188,19 +188,18 @@ ckpt_code certificate_read(ckpt_checkpoint *checkpoint, const certificate_read_o
     return code;
 }
 
-ckpt_code certificate_read_companions(const ckpt_checkpoint *checkpoint,
-                                      certificate_checkpoint *out, ckpt_error *err)
+ckpt_code certificate_read_companions(const ckpt_folder *folder, certificate_checkpoint *out,
+                                      ckpt_error *err)
 {
     const certificate_read_options options = { .structure_only = 1 };
     certificate_hashing hashing = { .of = out, .run = { .thread_count = 1 } };
     size_t kept = 0;
     ckpt_code code;
 
-    out->path = checkpoint_path(checkpoint);
-    out->folder = checkpoint_folder(checkpoint);
-    if (out->folder == NULL)
+    out->folder = folder;
+    if (folder == NULL)
         return CKPT_OK;
-    if ((code = certificate_list_files(checkpoint, &options, out, err)) != CKPT_OK)
+    if ((code = certificate_list_folder(folder, &options, out, err)) != CKPT_OK)
         return code;
     for (size_t i = 0; i < out->file_count; i++) {
         if (companion_is_role(out->files[i].role))

@@ -27,10 +27,10 @@ typedef struct {
 ckpt_code certificate_read(ckpt_checkpoint *checkpoint, const certificate_read_options *options,
                            certificate_checkpoint *out, ckpt_error *err);
 
-/* Only the files beside the weights that companions.h compares, with their hashes, and the folder.
- * What else is there is left zero. */
-ckpt_code certificate_read_companions(const ckpt_checkpoint *checkpoint,
-                                      certificate_checkpoint *out, ckpt_error *err);
+/* Only the files beside the weights that companions.h compares, with their hashes, and the folder,
+ * which is borrowed; NULL: there are none. What else is there is left zero. */
+ckpt_code certificate_read_companions(const ckpt_folder *folder, certificate_checkpoint *out,
+                                      ckpt_error *err);
 
 /* What a file is, by its name in the folder. */
 certificate_role certificate_role_of(const char *name);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "certificate_read.h"
 #include "libckpt/checkpoint.h"
 #include "json_line.h"
 
@@ -217,6 +218,25 @@ static ckpt_code check_config(const check_options *options, check_result *out, c
     return CKPT_OK;
 }
 
+/* So are they with another tokenizer. */
+static ckpt_code check_companions(const ckpt_checkpoint *checkpoint, const check_options *options,
+                                  check_result *out, ckpt_error *err)
+{
+    ckpt_code code;
+
+    if (!options->has_place_for_config)
+        return CKPT_OK;
+    code = certificate_read_companions(checkpoint_folder(checkpoint), &out->files, err);
+    if (code != CKPT_OK)
+        return code;
+    if (out->manifest.has_companions)
+        return companions_compare(&out->manifest.companions, &out->files, &out->companions, err);
+    if (out->files.file_count > 0)
+        out->companion_note = "tokenizer, chat template and prompt encoding were not compared: the "
+            "manifest has no record of them";
+    return CKPT_OK;
+}
+
 static void find_damaged(const ckpt_store *store, check_result *out)
 {
     for (size_t i = 0; i < out->sums.wrong_count; i++) {
@@ -256,8 +276,9 @@ ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_option
         code = check_manifest(checkpoint, options, out, err);
     else if (options->values)
         code = read_values(checkpoint, options, NULL, out, err);
-    if (code == CKPT_OK && out->manifest_path != NULL && !options->weights_only)
-        code = check_config(options, out, err);
+    if (code == CKPT_OK && out->manifest_path != NULL && !options->weights_only &&
+        (code = check_config(options, out, err)) == CKPT_OK)
+        code = check_companions(checkpoint, options, out, err);
     qsort(out->differing, out->differing_count, sizeof *out->differing, compare_differences);
 out:
     if (code != CKPT_OK)
@@ -269,6 +290,8 @@ void check_release(check_result *result)
 {
     sums_release(&result->sums);
     config_verdict_release(&result->config);
+    companions_release(&result->companions);
+    certificate_checkpoint_release(&result->files);
     manifest_release(&result->manifest);
     value_findings_release(&result->values);
     free(result->manifest_path);
@@ -279,7 +302,7 @@ void check_release(check_result *result)
 int check_is_same(const check_result *result)
 {
     return result->differing_count == 0 && result->config.comparison.count == 0 &&
-           result->values.fault_count == 0;
+           companions_changed(&result->companions) == 0 && result->values.fault_count == 0;
 }
 
 /* ---- JSON ---- */
@@ -331,6 +354,8 @@ void check_put(json_writer *w, const check_result *r, const file_list *notes)
     json_member_u64(w, "without_checksum", r->sums.absent_count);
     json_member_names(w, "notes", (const char *const *)notes->names, notes->count);
     config_verdict_put(w, &r->config, "expected", "got");
+    json_put_key(w, "companions");
+    companions_put(w, &r->companions);
     json_member_array(w, "differing");
     for (size_t i = 0; i < r->differing_count; i++)
         put_difference(w, &r->differing[i]);

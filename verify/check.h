@@ -6,6 +6,7 @@
 #ifndef CKPT_CHECK_H
 #define CKPT_CHECK_H
 
+#include "companions.h"
 #include "config_verdict.h"
 #include "digest_compare.h"
 #include "libckpt/file.h"
@@ -20,7 +21,7 @@ typedef struct {
     int main_only;                 /* leave out mtp.* */
     int structure_only;            /* no values; else no manifest is an error */
     int files_are_right;           /* every file matches a hub's listing: no manifest needed */
-    int weights_only;              /* ignore config.json */
+    int weights_only;              /* ignore config.json and the files of companions.h */
     const json_value *config;      /* of the checkpoint; NULL: none */
     int has_place_for_config;      /* its layout has one: if it is missing, that is a difference
                                       from a manifest that recorded it */
@@ -66,6 +67,9 @@ typedef struct {
     const char *family;
     ckpt_manifest manifest;        /* empty without one */
     config_verdict config;         /* A: as the manifest says */
+    certificate_checkpoint files;  /* beside the weights */
+    companion_comparison companions;   /* A: as the manifest says; empty: none were compared */
+    const char *companion_note;    /* why none were; NULL: they were, or there are none */
     int has_values;
     value_findings values;         /* with has_values */
     char root[CKPT_ROOT_HEX];      /* of the checkpoint; "" without a manifest */

@@ -38,7 +38,7 @@ static ckpt_code compare_companions(const ckpt_checkpoint *a, const ckpt_checkpo
     ckpt_code code = CKPT_OK;
 
     for (int i = 0; i < 2 && code == CKPT_OK; i++)
-        code = certificate_read_companions(sides[i], &result->files[i], err);
+        code = certificate_read_companions(checkpoint_folder(sides[i]), &result->files[i], err);
     if (code != CKPT_OK || result->files[0].file_count == 0 || result->files[1].file_count == 0)
         return code;
     return companions_compare(&result->files[0], &result->files[1], &result->companions, err);

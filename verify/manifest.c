@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "file_record.h"
 #include "json_file.h"
 #include "json_line.h"
 #include "libckpt/zfile.h"
@@ -91,6 +92,10 @@ ckpt_code manifest_put(json_writer *w, const manifest_info *info, ckpt_error *er
         config_meaning_put(w, &config);
     else
         json_put_null(w);
+    if (info->companions != NULL) {
+        json_put_key(w, "companions");
+        file_record_put(w, info->companions);
+    }
     if (info->files != NULL)
         json_member_names(w, "files", (const char *const *)info->files->names,
                           info->files->count);
@@ -203,12 +208,37 @@ static ckpt_code read_text(const ckpt_folder *folder, const char *name, folder_t
     return zfile_read_named(name, MANIFEST_BYTES_MAX, &out->bytes, &out->size, err);
 }
 
+static ckpt_code refuse(const json_value *root, const char *path, ckpt_error *err)
+{
+    if (json_member(root, "predicateType") != NULL || json_member(root, "payloadType") != NULL)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is a certificate, not a manifest: `ckpt-verify "
+                         "certificate FILE PATH` checks against it", path);
+    return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not a manifest: expected root, main and tensors",
+                     path);
+}
+
+/* What a manifest says beside its tensors: config.json, and the files there. */
+static ckpt_code read_beside(const json_value *root, const char *path, ckpt_manifest *out,
+                             ckpt_error *err)
+{
+    const json_value *config = json_member(root, "config");
+    const json_value *companions = json_member(root, "companions");
+
+    out->has_config = config != NULL;
+    out->has_companions = companions != NULL;
+    if (config != NULL && !json_is_null(config) &&
+        config_meaning_read_record(config, &out->config, err) != CKPT_OK)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s': its record of config.json: %s", path,
+                         err->text);
+    return companions == NULL ? CKPT_OK
+                              : file_record_read(companions, path, &out->companions, err);
+}
+
 ckpt_code manifest_read(const ckpt_folder *folder, const char *name, ckpt_manifest *out,
                         ckpt_error *err)
 {
     json_document *document = NULL;
     const json_value *tensors;
-    const json_value *config;
     const char *root;
     const char *main_root;
     folder_text text;
@@ -222,19 +252,11 @@ ckpt_code manifest_read(const ckpt_folder *folder, const char *name, ckpt_manife
     root = json_string(json_member(json_root(document), "root"));
     main_root = json_string(json_member(json_root(document), "main"));
     if (!json_is_array(tensors) || root == NULL || main_root == NULL) {
-        code = ckpt_fail(err, CKPT_E_FORMAT,
-                         "'%s' is not a manifest: expected root, main and tensors", text.path);
+        code = refuse(json_root(document), text.path, err);
         goto out;
     }
-    config = json_member(json_root(document), "config");
-    out->has_config = config != NULL;
-    if (config != NULL && !json_is_null(config) &&
-        config_meaning_read_record(config, &out->config, err) != CKPT_OK) {
-        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s': its record of config.json: %s", text.path,
-                         err->text);
-        goto out;
-    }
-    if ((code = manifest_read_tensors(tensors, text.path, out, err)) != CKPT_OK ||
+    if ((code = read_beside(json_root(document), text.path, out, err)) != CKPT_OK ||
+        (code = manifest_read_tensors(tensors, text.path, out, err)) != CKPT_OK ||
         (code = manifest_check_root(out, 0, root, text.path, err)) != CKPT_OK ||
         (code = manifest_check_root(out, 1, main_root, text.path, err)) != CKPT_OK)
         goto out;
@@ -253,5 +275,6 @@ void manifest_release(ckpt_manifest *manifest)
     ckpt_digest_free(manifest->digest);
     catalog_free(manifest->catalog);
     config_meaning_release(&manifest->config);
+    certificate_checkpoint_release(&manifest->companions);
     memset(manifest, 0, sizeof *manifest);
 }

@@ -3,22 +3,20 @@
  * --json`, left beside the output by a conversion, read by `ckpt-verify check`.
  *
  *   {"root": HEX64, "main": HEX64, "family": F, "layout": L, "config": {...}|null,
- *    "files": [NAME, ...], "notes": [TEXT, ...], "tensors": [
+ *    "companions": [...], "files": [NAME, ...], "notes": [TEXT, ...], "tensors": [
  *    {"name": N, "class": "float"|"int", "shape": [..], "value": HEX32, "encoding": E}, ...]}
  *
  * Tensors are sorted by name, in byte order, as the root is. `files` is present if a conversion
  * wrote the manifest: the files it wrote beside it, which may be replaced together. `notes` is
  * present if `digest` made it: why the checkpoint may not be a complete model. `config` has the
  * members of config.json that affect the forward pass (config_meaning.h); null: no config.json.
- * Manifests of earlier versions lack it.
+ * `companions` has the files beside the weights (companions.h) with their hashes (file_record.h).
+ * Manifests of earlier versions lack these two.
  */
 #ifndef CKPT_MANIFEST_H
 #define CKPT_MANIFEST_H
 
-#include "libckpt/config_meaning.h"
-#include "libckpt/digest.h"
-#include "libckpt/folder.h"
-#include "libckpt/json.h"
+#include "certificate.h"
 #include "libckpt/replaceable.h"
 
 typedef struct {
@@ -27,6 +25,7 @@ typedef struct {
     const char *family;
     const char *layout;
     const json_value *config;      /* config.json, parsed; NULL: there is none */
+    const certificate_checkpoint *companions;  /* its files beside the weights; NULL: not told */
     const file_list *files;        /* what was written beside the manifest; or NULL */
     const file_list *notes;        /* what opening the checkpoint noted; or NULL */
 } manifest_info;
@@ -44,6 +43,8 @@ typedef struct {
     char main_root[CKPT_ROOT_HEX];
     int has_config;                /* it has the member `config` */
     config_meaning config;         /* empty: there was none */
+    int has_companions;            /* it has the member `companions` */
+    certificate_checkpoint companions;     /* its files alone */
 } ckpt_manifest;
 
 /* Refuses a manifest whose roots are not those of its tensors. It is a file of the folder; with no

@@ -268,6 +268,67 @@ def test_compare_notes_what_is_on_one_side_only(small):
     assert "note  generation_config.json: member top_k" in out
 
 
+# ---- check reports it against a manifest ----
+
+@pytest.fixture(params=["digest --json", "ckpt-convert"])
+def recorded(request, small, tmp_path):
+    """A checkpoint whose manifest has the files beside its weights, and the arguments to check it
+    with."""
+    ref, copy = small
+    if request.param == "ckpt-convert":
+        run_tool("ckpt-convert", "--experts", "fp8", ref, tmp_path / "fp8")
+        return tmp_path / "fp8", []
+    (tmp_path / "m.json").write_text(run_tool("ckpt-verify", "digest", "--json", ref).out)
+    return copy, ["--manifest", tmp_path / "m.json"]
+
+
+@pytest.mark.parametrize("change", ["tokenizer", "template", "encoding"])
+def test_check_sees_what_lies_beside_the_weights(change, recorded):
+    folder, args = recorded
+    run_tool("ckpt-verify", "check", *args, folder)
+    CHANGES[change](folder)
+    result = run_tool("ckpt-verify", "check", "--json", *args, folder, check=1).json
+    assert [d["kind"] for d in result["companions"]["differing"]] == ["changed"]
+    assert result["differing"] == [] and result["root"] == result["expected_root"]
+    name = result["companions"]["differing"][0]["file"]
+    assert f"differ  {name}: another content" in run_tool("ckpt-verify", "check", *args, folder,
+                                                          check=1).out
+    run_tool("ckpt-verify", "check", "--weights-only", *args, folder)
+
+
+def test_check_notes_what_is_on_one_side_only(recorded):
+    folder, args = recorded
+    (folder / "tokenizer.json").unlink()
+    (folder / "merges.txt").write_text("a b")
+    edit(folder / "generation_config.json", lambda c: c.update(top_k=3))
+    out = run_tool("ckpt-verify", "check", *args, folder).out
+    assert "note  tokenizer.json is only in the manifest" in out
+    assert "note  merges.txt is only in the checkpoint" in out
+    assert "note  generation_config.json: another content" in out
+
+
+def test_a_manifest_without_a_record_of_them_is_told(recorded, tmp_path):
+    folder, args = recorded
+    path = args[1] if args else folder / "ckpt-manifest.json"
+    edit(path, lambda m: m.pop("companions"))
+    CHANGES["tokenizer"](folder)
+    assert "note  tokenizer, chat template and prompt encoding were not compared" in \
+        run_tool("ckpt-verify", "check", *args, folder).out
+
+
+def test_a_manifest_may_not_lie_about_them(recorded):
+    folder, args = recorded
+    path = args[1] if args else folder / "ckpt-manifest.json"
+    edit(path, lambda m: m["companions"][0].update(size="many"))
+    assert "name, role, size" in run_tool("ckpt-verify", "check", *args, folder, check=2).err
+
+
+def test_a_certificate_is_not_a_manifest(small, tmp_path):
+    certify(tmp_path / "c.json", small[0])
+    assert "ckpt-verify certificate" in run_tool(
+        "ckpt-verify", "check", "--manifest", tmp_path / "c.json", small[1], check=2).err
+
+
 # ---- policies ----
 
 def policy(folder, **members):
