@@ -2,7 +2,6 @@
  * folder_files.c: what is in a checkpoint's folder beside its tensors: config.json, and the files
  * that a conversion carries along. Formats take it from here.
  */
-#include <stdio.h>
 #include <string.h>
 
 #include "format.h"
@@ -34,12 +33,10 @@ static ckpt_code read_document(const ckpt_checkpoint *c, const char *name, char 
 /* The text of a built-in model's config, or of a file. */
 static ckpt_code read_given_config(const char *given, char **out, ckpt_error *err)
 {
-    char name[64];
-    const ckpt_builtin_map *builtin;
+    const ckpt_builtin_map *builtin = maps_find_config(given);
     size_t size;
 
-    snprintf(name, sizeof name, "deepseek_v4.%s.json", given);
-    if ((builtin = maps_find(name)) == NULL)
+    if (builtin == NULL)
         return file_read_named(given, CONFIG_BYTES_MAX, out, &size, err);
     *out = strndup(builtin->text, builtin->text_bytes);
     return *out == NULL ? ckpt_fail_memory(err, "a config", builtin->text_bytes) : CKPT_OK;

@@ -83,6 +83,9 @@ struct ckpt_format {
     const char *name;
     /* Naming style of the maps for this format: "mp"; NULL: any map without shard lines. */
     const char *const *map_names;
+    /* What all weights of this layout are, as its readers want them; CKPT_NONE: codes, too. */
+    ckpt_dtype weights;
+    int no_f32;                     /* 1: its readers take no weights in F32 */
     /* 1 when what was named looks like this format, by names in its folder: no tree is walked.
      * Cheap; must not fail. */
     int (*detect)(const folder_place *place);

@@ -7,6 +7,7 @@
 
 #include "notes.h"
 #include "libckpt/config_number.h"
+#include "libckpt/config_words.h"
 #include "libckpt/size.h"
 #include "libckpt/text.h"
 #include "libckpt/values.h"
@@ -93,7 +94,7 @@ ckpt_code checkpoint_note_ids(ckpt_checkpoint *c, ckpt_error *err)
     uint64_t expert_count;
 
     if (c->family == NULL || c->config == NULL ||
-        !json_u64(config_member(json_root(c->config), "n_routed_experts"), &expert_count))
+        !json_u64(config_member(json_root(c->config), CONFIG_EXPERT_COUNT), &expert_count))
         return CKPT_OK;
     for (size_t i = 0; i < ckpt_catalog_count(c->reading.logical) && code == CKPT_OK; i++) {
         const ckpt_tensor *t = ckpt_catalog_at(c->reading.logical, i);

@@ -8,7 +8,7 @@
 
 #include "digest.h"
 #include "nearest.h"
-#include "plan.h"
+#include "tensor_class.h"
 
 enum { WORD_BYTES = 64 };
 
@@ -18,26 +18,18 @@ static const char *const class_names[WEIGHT_CLASS_COUNT] = {
 
 /* ---- classes ---- */
 
-/* 1 when one of the components of a dotted name, but the last, is `word`. */
-static int is_below(const char *name, const char *word)
-{
-    const size_t length = strlen(word);
-
-    for (const char *at = name; at != NULL; at = strchr(at, '.')) {
-        at += *at == '.';
-        if (strncmp(at, word, length) == 0 && at[length] == '.')
-            return 1;
-    }
-    return 0;
-}
-
 static weight_class class_in_block(const char *name)
 {
-    if (plan_is_expert(name))
+    switch (tensor_class_of(name)) {
+    case TENSOR_EXPERT:
         return WEIGHT_EXPERTS;
-    if (is_below(name, "shared_experts") || is_below(name, "shared_expert"))
+    case TENSOR_SHARED_EXPERT:
         return WEIGHT_SHARED;
-    return is_below(name, "attn") || is_below(name, "self_attn") ? WEIGHT_ATTENTION : WEIGHT_REST;
+    case TENSOR_ATTENTION:
+        return WEIGHT_ATTENTION;
+    default:
+        return WEIGHT_REST;
+    }
 }
 
 weight_class weight_class_of(const char *name)

@@ -14,11 +14,11 @@
 #include "error.h"
 #include "quantise.h"
 
-/* Of a weight, by its canonical name. */
+/* Of a weight, by its canonical name: tensor_class.h. */
 typedef enum {
-    WEIGHT_EXPERTS,              /* routed: plan_is_expert */
-    WEIGHT_SHARED,               /* below shared_experts or shared_expert */
-    WEIGHT_ATTENTION,            /* below attn or self_attn */
+    WEIGHT_EXPERTS,              /* routed */
+    WEIGHT_SHARED,               /* shared experts */
+    WEIGHT_ATTENTION,
     WEIGHT_MTP_EXPERTS,          /* routed ones of mtp.* */
     WEIGHT_MTP,                  /* others of mtp.* */
     WEIGHT_REST,

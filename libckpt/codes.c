@@ -41,34 +41,6 @@ int codes_are_bare(const ckpt_tensor *t)
             text_ends_with(t->name, ".qweight") || text_ends_with(t->name, "_blocks"));
 }
 
-/* The scale of codes, by the naming conventions of their writers. */
-static const ckpt_tensor *find_scale(const ckpt_catalog *catalog, const ckpt_tensor *codes)
-{
-    static const struct {
-        const char *end;             /* of the codes' name, replaced ... */
-        const char *scale;           /* ... by this */
-    } habits[] = {
-        { "", "_scale" },     { "", "_scale_inv" },         { ".weight", ".scale" },
-        { "_packed", "_scale" }, { "_blocks", "_scales" },  { ".qweight", ".scales" },
-        { "", "_scales" },
-    };
-
-    for (size_t i = 0; i < sizeof habits / sizeof *habits; i++) {
-        const size_t end = strlen(habits[i].end);
-        char name[MAP_NAME_BYTES];
-        int64_t found;
-
-        if (end > 0 && !text_ends_with(codes->name, habits[i].end))
-            continue;
-        if (snprintf(name, sizeof name, "%.*s%s", (int)(strlen(codes->name) - end), codes->name,
-                     habits[i].scale) >= (int)sizeof name)
-            continue;
-        if ((found = ckpt_catalog_find(catalog, name)) >= 0)
-            return ckpt_catalog_at(catalog, (size_t)found);
-    }
-    return NULL;
-}
-
 /* How many stored columns share a scale, where scales have the rows of the codes; or 0. */
 static uint64_t group_of(const ckpt_tensor *codes, const ckpt_tensor *scale)
 {
@@ -121,7 +93,7 @@ static void name_words(const ckpt_tensor *codes, const ckpt_tensor *scale,
 const ckpt_tensor *codes_form(const ckpt_catalog *catalog, const ckpt_tensor *codes,
                               char out[CODES_FORM_BYTES])
 {
-    const ckpt_tensor *scale = find_scale(catalog, codes);
+    const ckpt_tensor *scale = pair_find_scale(catalog, codes->name);
 
     if (scale == NULL)
         snprintf(out, CODES_FORM_BYTES, "%s without a scale", ckpt_dtype_name(codes->dtype));

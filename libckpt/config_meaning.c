@@ -7,11 +7,12 @@
 
 #include "array.h"
 #include "config_names.h"
+#include "config_words.h"
 
 enum { NAME_BYTES = 512, LAYERS_MAX = 4096,
        MEMBERS_MAX = 10000 };            /* they are searched one by one */
 
-static const char v4_type[] = "\"deepseek_v4\"";
+static const char v4_type[] = "\"" CONFIG_TYPE_V4 "\"";
 
 /* ---- lists ---- */
 
@@ -219,9 +220,9 @@ static ckpt_code flatten(const json_value *config, config_meaning *out, ckpt_err
 
 static int is_v4(const json_value *config)
 {
-    const char *type = json_string(json_member(config, "model_type"));
+    const char *type = json_string(json_member(config, CONFIG_MODEL_TYPE));
 
-    return config_is_inference(config) || (type != NULL && strcmp(type, "deepseek_v4") == 0);
+    return config_is_inference(config) || (type != NULL && strcmp(type, CONFIG_TYPE_V4) == 0);
 }
 
 /* The ratios of the layers, then those of the MTP blocks, which transformers' form does not keep:
@@ -237,8 +238,8 @@ static ckpt_code add_ratios(const json_value *config, config_meaning *out, ckpt_
     size_t size = 0;
     FILE *stream;
 
-    (void)json_u64(config_find(config, "num_hidden_layers"), &layer_count);
-    (void)json_u64(config_find(config, "num_nextn_predict_layers"), &mtp_count);
+    (void)json_u64(config_find(config, CONFIG_LAYER_COUNT), &layer_count);
+    (void)json_u64(config_find(config, CONFIG_NEXT_TOKEN_BLOCKS), &mtp_count);
     if (v == NULL || layer_count > LAYERS_MAX || mtp_count > LAYERS_MAX)
         return CKPT_OK;
     if ((stream = open_memstream(&text, &size)) == NULL)
@@ -299,7 +300,7 @@ static const char *spelling_of(const json_value *config)
 
 static ckpt_code read_v4(const json_value *config, config_meaning *out, ckpt_error *err)
 {
-    ckpt_code code = add(out, "model_type", strdup(v4_type), err);
+    ckpt_code code = add(out, CONFIG_MODEL_TYPE, strdup(v4_type), err);
 
     if (code == CKPT_OK)
         code = add(out, spelling, strdup(spelling_of(config)), err);
@@ -413,7 +414,7 @@ ckpt_code config_meaning_read_record(const json_value *record, config_meaning *o
 
 static int is_record_of_v4(const config_meaning *m)
 {
-    const config_member *type = find(m, "model_type");
+    const config_member *type = find(m, CONFIG_MODEL_TYPE);
 
     return type != NULL && strcmp(type->text, v4_type) == 0;
 }

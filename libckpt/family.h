@@ -50,10 +50,8 @@
  * evaluated left to right in checked 64-bit arithmetic; a difference below zero and a division with
  * a rest are errors.
  *
- * Names are the family's own, whatever a map calls them, and obey rules that the digest and the
- * options go by: routed experts have the components `experts` and a number, shared experts a
- * component `shared_experts` or `shared_expert`, attention `attn` or `self_attn`, and next-token
- * blocks are mtp.{m}.* (not in the digest `main`, digest.h). Layers are layers.{l}.*, without the
+ * Names are the family's own, whatever a map calls them, and obey the conventions of
+ * tensor_class.h, by which the digest and the options go. Layers are layers.{l}.*, without the
  * prefix that other software puts in front.
  */
 #ifndef CKPT_FAMILY_H

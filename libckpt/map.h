@@ -349,6 +349,14 @@ int64_t pair_find_weight(const ckpt_catalog *stored, const char *name,
  * itself where `scale` is that one. */
 int64_t pair_find_tensor_scale(const ckpt_catalog *stored, const char *weight, const char *scale);
 
+/* The scale of codes that are called so, by every convention in use, paired by us or not; NULL:
+ * none. */
+const ckpt_tensor *pair_find_scale(const ckpt_catalog *stored, const char *codes);
+/* 1 when `name` has the form of a scale that is read. */
+int pair_is_scale_name(const char *name);
+/* The suffix by which a map's `scale` line would call it so, as in X.weight_scale; NULL: none. */
+const char *pair_scale_suffix(const char *scale);
+
 /* X.weight for the data of a pair that is stored as X.weight_packed (1); 0: any other. */
 int pair_logical_name(const char *stored, char out[MAP_NAME_BYTES]);
 /* The stored name of one part; `name`, of MAP_NAME_BYTES, holds what the map calls the weight.

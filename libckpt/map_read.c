@@ -6,6 +6,7 @@
 
 #include "map_pack.h"
 #include "size.h"
+#include "text.h"
 
 typedef struct {
     const ckpt_map *map;
@@ -65,7 +66,7 @@ static ckpt_code find_scales(reader *r)
         } else if (r->options->lenient) {
             fate->kind = FATE_DROPPED;
             fate->reason = "scale without a weight";
-        } else if (byte_scale || strcmp(r->map->scale_suffix, ".scale") == 0 ||
+        } else if (byte_scale || text_ends_with(t->name, r->map->scale_suffix) ||
                    strstr(t->name, "_scale_inv") != NULL) {
             return ckpt_fail(r->err, CKPT_E_FORMAT, "scale '%s' has no weight '%s'", t->name,
                              weight);

@@ -26,6 +26,26 @@ static const struct {
 
 enum { SPELLING_COUNT = sizeof spellings / sizeof *spellings };
 
+/* The names of scales that are in use: an `end` of the weight's name, and what stands in its place
+ * in the scale's. `suffix`: what a map calls it, for the scale of X.weight; NULL: such a scale is
+ * described (codes.h) and never paired. */
+static const struct {
+    const char *end;
+    const char *scale;
+    const char *suffix;
+} scale_names[] = {
+    { ".weight", ".weight_scale", ".weight_scale" },
+    { "", "_scale", NULL },
+    { "", "_scale_inv", ".weight_scale_inv" },
+    { ".weight", ".scale", ".scale" },
+    { "_packed", "_scale", NULL },
+    { "_blocks", "_scales", NULL },
+    { ".qweight", ".scales", NULL },
+    { "", "_scales", NULL },
+};
+
+enum { SCALE_NAME_COUNT = sizeof scale_names / sizeof *scale_names };
+
 /* `name` with `end` (which it has) replaced. */
 static int respell(const char *name, const char *end, const char *by, char out[MAP_NAME_BYTES])
 {
@@ -35,13 +55,41 @@ static int respell(const char *name, const char *end, const char *by, char out[M
 
 int map_weight_of_scale(const char *name, char weight[MAP_NAME_BYTES])
 {
-    if (text_ends_with(name, "_scale_inv"))
-        return respell(name, "_scale_inv", "", weight);
-    if (text_ends_with(name, ".weight_scale"))
-        return respell(name, "_scale", "", weight);
-    if (text_ends_with(name, ".scale"))
-        return respell(name, ".scale", ".weight", weight);
+    for (int s = 0; s < SCALE_NAME_COUNT; s++)
+        if (scale_names[s].suffix != NULL && text_ends_with(name, scale_names[s].scale))
+            return respell(name, scale_names[s].scale, scale_names[s].end, weight);
     return 0;
+}
+
+const char *pair_scale_suffix(const char *scale)
+{
+    for (int s = 0; s < SCALE_NAME_COUNT; s++)
+        if (scale_names[s].suffix != NULL && text_ends_with(scale, scale_names[s].suffix))
+            return scale_names[s].suffix;
+    return NULL;
+}
+
+int pair_is_scale_name(const char *name)
+{
+    char weight[MAP_NAME_BYTES];
+
+    for (int s = 0; s < SPELLING_COUNT; s++)
+        if (spellings[s].tensor_scale != NULL && text_ends_with(name, spellings[s].tensor_scale))
+            return 1;
+    return map_weight_of_scale(name, weight);
+}
+
+const ckpt_tensor *pair_find_scale(const ckpt_catalog *stored, const char *codes)
+{
+    char name[MAP_NAME_BYTES];
+    int64_t found;
+
+    for (int s = 0; s < SCALE_NAME_COUNT; s++)
+        if (text_ends_with(codes, scale_names[s].end) &&
+            respell(codes, scale_names[s].end, scale_names[s].scale, name) &&
+            (found = ckpt_catalog_find(stored, name)) >= 0)
+            return ckpt_catalog_at(stored, (size_t)found);
+    return NULL;
 }
 
 int64_t pair_find_weight(const ckpt_catalog *stored, const char *name, char weight[MAP_NAME_BYTES])

@@ -4,26 +4,13 @@
 #include <string.h>
 
 #include "encoding.h"
-
-const char *plan_expert(const char *name, size_t *digits)
-{
-    static const char word[] = "experts.";
-
-    for (const char *at = strstr(name, word); at != NULL; at = strstr(at + 1, word)) {
-        const char *number = at + sizeof word - 1;
-
-        *digits = strspn(number, "0123456789");
-        if ((at == name || at[-1] == '.') && *digits > 0)
-            return number;
-    }
-    return NULL;
-}
+#include "tensor_class.h"
 
 int plan_is_expert(const char *name)
 {
     size_t digits;
 
-    return plan_expert(name, &digits) != NULL;
+    return tensor_expert_number(name, &digits) != NULL;
 }
 
 int plan_is_plain(plan_encoding encoding)

@@ -2,8 +2,7 @@
  * plan.h: which encoding each tensor of a conversion gets.
  *
  * Only weights that are quantised, now or by the family's official form, change: norms, routers,
- * hyper-connection and other plain tensors stay as they are. A weight below a component `experts`
- * that is followed by a number is a routed expert.
+ * hyper-connection and other plain tensors stay as they are.
  *
  * Servers take the dtype of all scales from what the experts are. vLLM reads E8M0 scales where
  * config.json says FP4 experts and F32 scales where it says FP8 ones, and silently misreads E8M0
@@ -25,10 +24,8 @@ typedef struct {
                                       weights F32 scales, experts that become FP4 E8M0 scales */
 } plan_policy;
 
+/* 1 when --experts is about it: a weight of a routed expert (tensor_class.h). */
 int plan_is_expert(const char *name);
-/* Where the number of a routed expert stands in its weight's name, and how many digits it has;
- * NULL: it is not of an expert. */
-const char *plan_expert(const char *name, size_t *digits);
 
 /* 1 for those without scales. */
 int plan_is_plain(plan_encoding encoding);

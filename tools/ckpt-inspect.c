@@ -11,11 +11,12 @@
 #include "formats/format.h"
 #include "formats/ids.h"
 #include "libckpt/config_number.h"
+#include "libckpt/config_words.h"
 #include "libckpt/text.h"
 #include "verify/json_line.h"
 #include "verify/statistics_put.h"
 
-enum { LABEL_BYTES = 64, LABELS_MAX = 128, NAME_WIDTH_MAX = 72 };
+enum { LABEL_BYTES = 64, LABELS_MAX = 128, NAME_WIDTH_MAX = 72, MEMBER_BYTES = 64 };
 
 static struct {
     cli_common common;
@@ -218,30 +219,41 @@ static void print_total(const inspect_total *total, const char *label)
            total->element_count, total->total_bytes, size);
 }
 
+/* One member, in the first of its spellings that the config has; *word goes in front of it. */
+static void print_member(const json_value *config, const char *spellings, const char **word)
+{
+    char name[MEMBER_BYTES];
+
+    for (const char *at = spellings; *at != '\0'; at += *at == '|') {
+        const int length = (int)strcspn(at, "|");
+        const json_value *value;
+        uint64_t number;
+
+        snprintf(name, sizeof name, "%.*s", length, at);
+        at += length;
+        if ((value = config_member(config, name)) == NULL)
+            continue;
+        if (json_string(value) != NULL)
+            printf("%s%s %s", *word, name, cli_name(json_string(value)));
+        else if (json_u64(value, &number))
+            printf("%s%s %" PRIu64, *word, name, number);
+        else
+            return;
+        *word = ", ";
+        return;
+    }
+}
+
 /* The most interesting members of config.json. */
 static void print_config(const ckpt_checkpoint *c)
 {
-    static const char *const keys[] = {
-        "model_type", "num_hidden_layers", "hidden_size", "n_routed_experts", "num_experts",
-        "num_local_experts", "num_nextn_predict_layers", "vocab_size", "torch_dtype|dtype",
-        "expert_dtype" };
+    static const char *const members[] = {
+        CONFIG_MODEL_TYPE, CONFIG_LAYER_COUNT, "hidden_size", CONFIG_EXPERT_COUNT,
+        CONFIG_NEXT_TOKEN_BLOCKS, "vocab_size", "torch_dtype|dtype", "expert_dtype" };
     const char *word = "config    ";
 
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        const json_value *value =
-            c->config == NULL ? NULL : config_member(json_root(c->config), keys[i]);
-        const int length = (int)strcspn(keys[i], "|");
-        const char *text = json_string(value);
-        uint64_t number;
-
-        if (text != NULL)
-            printf("%s%.*s %s", word, length, keys[i], cli_name(text));
-        else if (json_u64(value, &number))
-            printf("%s%.*s %" PRIu64, word, length, keys[i], number);
-        else
-            continue;
-        word = ", ";
-    }
+    for (size_t i = 0; c->config != NULL && i < sizeof members / sizeof *members; i++)
+        print_member(json_root(c->config), members[i], &word);
     if (word[0] == ',')
         putchar('\n');
 }

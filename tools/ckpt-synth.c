@@ -7,8 +7,10 @@
 #include "formats/hf.h"
 #include "formats/maps.h"
 #include "libckpt/config_number.h"
+#include "libckpt/config_words.h"
 #include "libckpt/output.h"
 #include "libckpt/synth.h"
+#include "libckpt/text.h"
 
 static struct {
     cli_common common;
@@ -145,7 +147,7 @@ static ckpt_code cut_layers(synth_job *job, ckpt_error *err)
     ckpt_code code;
 
     if (opt.layers == UINT64_MAX ||
-        !json_u64(json_member(json_root(job->config), "num_hidden_layers"), &layers))
+        !json_u64(json_member(json_root(job->config), CONFIG_LAYER_COUNT), &layers))
         return CKPT_OK;
     if (opt.layers > layers)
         return ckpt_fail(err, CKPT_E_USAGE, "--layers %llu: the config has only %llu",
@@ -154,7 +156,7 @@ static ckpt_code cut_layers(synth_job *job, ckpt_error *err)
         return CKPT_OK;
     snprintf(number, sizeof number, "%llu", (unsigned long long)opt.layers);
     if ((code = cut_ratios(job, layers, err)) != CKPT_OK ||
-        (code = edit(job, "num_hidden_layers", number, err)) != CKPT_OK)
+        (code = edit(job, CONFIG_LAYER_COUNT, number, err)) != CKPT_OK)
         return code;
     json_free(job->config);
     job->config = NULL;
@@ -181,6 +183,23 @@ static ckpt_code plan_values(synth_job *job, ckpt_error *err)
     return opt.sparse ? CKPT_OK : source_synth(job->logical, &values, &job->values, err);
 }
 
+static ckpt_code fail_family(ckpt_error *err)
+{
+    static const char ending[] = ".family";
+    char known[256] = "";
+
+    for (size_t i = 0; i < ckpt_builtin_map_count; i++) {
+        const char *name = ckpt_builtin_maps[i].name;
+        const size_t used = strlen(known);
+
+        if (text_ends_with(name, ending))
+            snprintf(known + used, sizeof known - used, " %.*s",
+                     (int)(strlen(name) - strlen(ending)), name);
+    }
+    return ckpt_fail(err, CKPT_E_USAGE, "config '%s': unknown model family; known are%s",
+                     opt.config, known);
+}
+
 static ckpt_code plan(synth_job *job, const char *path, ckpt_error *err)
 {
     ckpt_code code;
@@ -191,9 +210,7 @@ static ckpt_code plan(synth_job *job, const char *path, ckpt_error *err)
         (code = checkpoint_find_family(json_root(job->config), &job->family, err)) != CKPT_OK)
         return code;
     if (job->family == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "config '%s': unknown model family (known: "
-            "deepseek_v4)",
-                         opt.config);
+        return fail_family(err);
     if ((code = family_expand(job->family, json_root(job->config), &job->logical, err)) != CKPT_OK)
         return code;
     code = checkpoint_find_map(family_name(job->family), "native", json_root(job->config),
@@ -206,9 +223,7 @@ static ckpt_code plan(synth_job *job, const char *path, ckpt_error *err)
         (code = map_write(&(map_write_input){ job->map, job->logical, NULL },
                           job->store->catalog, &job->layout, err)) != CKPT_OK)
         return code;
-    config_number(config_member(json_root(job->config),
-                                "n_routed_experts|num_experts|num_local_experts"),
-                  &job->expert_count);
+    config_number(config_member(json_root(job->config), CONFIG_EXPERT_COUNT), &job->expert_count);
     code = format_hf.lay_out(job->store, err);
     return code == CKPT_OK ? plan_values(job, err) : code;
 }

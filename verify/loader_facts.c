@@ -7,6 +7,7 @@
 
 #include "libckpt/codes.h"
 #include "libckpt/config_number.h"
+#include "libckpt/config_words.h"
 #include "libckpt/encoding.h"
 #include "libckpt/plan.h"
 #include "libckpt/table.h"
@@ -153,8 +154,8 @@ ckpt_code loader_facts_find(const loader_input *in, loader_facts *out, ckpt_erro
 {
     memset(out, 0, sizeof *out);
     out->in = *in;
-    if (in->config != NULL && text_of(in->config, "model_type") != NULL)
-        out->is_v4 = strcmp(text_of(in->config, "model_type"), "deepseek_v4") == 0;
+    if (in->config != NULL && text_of(in->config, CONFIG_MODEL_TYPE) != NULL)
+        out->is_v4 = strcmp(text_of(in->config, CONFIG_MODEL_TYPE), CONFIG_TYPE_V4) == 0;
     if (in->config != NULL)
         out->quantization = config_member(in->config, "quantization_config");
     out->method = text_of(out->quantization, "quant_method");

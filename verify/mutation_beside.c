@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libckpt/config_words.h"
 #include "libckpt/json.h"
 #include "mutation_private.h"
 
@@ -57,7 +58,7 @@ ckpt_code mutate_norm_eps(const mutation_input *in, mutation *out, ckpt_error *e
 
 ckpt_code mutate_top_k(const mutation_input *in, mutation *out, ckpt_error *err)
 {
-    return change_number(in, "num_experts_per_tok", out, err);
+    return change_number(in, CONFIG_ACTIVE_EXPERTS, out, err);
 }
 
 ckpt_code mutate_routed_scale(const mutation_input *in, mutation *out, ckpt_error *err)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "libckpt/plan.h"
+#include "libckpt/tensor_class.h"
 #include "libckpt/values.h"
 #include "mutation_private.h"
 #include "tensor_group.h"
@@ -52,7 +53,7 @@ static int is_expert(const ckpt_tensor *t)
 static size_t expert_bytes(const char *name)
 {
     size_t digits;
-    const char *number = plan_expert(name, &digits);
+    const char *number = tensor_expert_number(name, &digits);
 
     return number == NULL ? 0 : (size_t)(number - name) + digits;
 }
@@ -68,7 +69,8 @@ static int is_same_expert(const ckpt_tensor *a, const ckpt_tensor *b)
 static int is_sibling(const ckpt_tensor *a, const ckpt_tensor *b)
 {
     size_t digits[2];
-    const char *number[2] = { plan_expert(a->name, &digits[0]), plan_expert(b->name, &digits[1]) };
+    const char *number[2] = { tensor_expert_number(a->name, &digits[0]),
+                              tensor_expert_number(b->name, &digits[1]) };
 
     return number[0] != NULL && number[1] != NULL &&
            number[0] - a->name == number[1] - b->name &&

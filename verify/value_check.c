@@ -6,6 +6,7 @@
 
 #include "libckpt/array.h"
 #include "libckpt/config_number.h"
+#include "libckpt/config_words.h"
 #include "libckpt/plan.h"
 #include "value_mark.h"
 
@@ -66,7 +67,7 @@ ckpt_code value_check_begin(const ckpt_catalog *catalog, const value_check_optio
     out->options = *options;
     pthread_mutex_init(&out->lock, NULL);
     if (options->config != NULL)
-        json_u64(config_member(options->config, "n_routed_experts"), &out->expert_count);
+        json_u64(config_member(options->config, CONFIG_EXPERT_COUNT), &out->expert_count);
     if ((code = statistics_begin(catalog, &figures, &out->statistics, err)) != CKPT_OK)
         return code;
     if ((out->marks = calloc(count + 1, sizeof *out->marks)) == NULL)

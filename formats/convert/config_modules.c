@@ -11,7 +11,7 @@
 #include "libckpt/buffer.h"
 #include "config_private.h"
 #include "libckpt/file.h"
-#include "libckpt/plan.h"
+#include "libckpt/tensor_class.h"
 #include "libckpt/text.h"
 
 int config_is_weight(const config_change *change, size_t i)
@@ -78,7 +78,7 @@ static int plain_module(const char *weight, char out[MAP_NAME_BYTES])
     static const char ending[] = ".weight";
     size_t length = strlen(weight);
     size_t digits;
-    const char *number = plan_expert(weight, &digits);
+    const char *number = tensor_expert_number(weight, &digits);
 
     if (number != NULL)
         length = (size_t)(number - weight) - 1;

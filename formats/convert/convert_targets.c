@@ -29,8 +29,6 @@ static ckpt_code copy_catalog(const ckpt_catalog *from, ckpt_catalog **out, ckpt
  * it. */
 static const char *find_scale_suffix(const ckpt_checkpoint *from, const char *own)
 {
-    static const char *const suffixes[] = { ".scale", ".weight_scale_inv",
-                                            ".weight_scale" };
     const ckpt_catalog *stored = store_names(from->store);
     const char *found = own;
 
@@ -41,9 +39,8 @@ static const char *find_scale_suffix(const ckpt_checkpoint *from, const char *ow
             continue;
         if (text_ends_with(name, own))
             return own;
-        for (size_t s = 0; s < sizeof suffixes / sizeof *suffixes; s++)
-            if (text_ends_with(name, suffixes[s]))
-                found = suffixes[s];
+        if (pair_scale_suffix(name) != NULL)
+            found = pair_scale_suffix(name);
     }
     return found;
 }

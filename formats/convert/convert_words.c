@@ -39,9 +39,9 @@ static ckpt_code take_encoding(const char *option, const char *word, plan_encodi
                      word);
 }
 
-static ckpt_code take_encodings(const convert_words *w, plan_policy *out, ckpt_error *err)
+static ckpt_code take_encodings(const convert_words *w, const ckpt_format *format,
+                                plan_policy *out, ckpt_error *err)
 {
-    const int mp = w->layout != NULL && strcmp(w->layout, "mp") == 0;
     ckpt_code code;
 
     out->dtype = PLAN_KEEP;
@@ -53,9 +53,10 @@ static ckpt_code take_encodings(const convert_words *w, plan_policy *out, ckpt_e
     if (out->dtype == PLAN_FP4)
         return ckpt_fail(err, CKPT_E_USAGE, "--dtype fp4: only experts can be FP4 (use --experts "
             "fp4)");
-    if (mp && (out->dtype == PLAN_F32 || out->experts == PLAN_F32))
-        return ckpt_fail(err, CKPT_E_USAGE, "--layout mp holds BF16, FP8 and FP4 weights, as the "
-                         "reference code does: --dtype and --experts cannot be f32");
+    if (format->no_f32 && (out->dtype == PLAN_F32 || out->experts == PLAN_F32))
+        return ckpt_fail(err, CKPT_E_USAGE, "--layout %s holds BF16, FP8 and FP4 weights, as the "
+                         "reference code does: --dtype and --experts cannot be f32",
+                         format->name);
     if (w->scale_dtype != NULL && strcmp(w->scale_dtype, "f32") != 0 &&
         strcmp(w->scale_dtype, "e8m0") != 0)
         return ckpt_fail(err, CKPT_E_USAGE, "--scale-dtype '%s': expected e8m0 or f32",
@@ -133,26 +134,26 @@ static ckpt_code take_key_style(const char *style, const ckpt_format *format, co
                                      "--key-style '%s': expected v1, v2, stacked or layers", style);
 }
 
-/* Megatron trains in BF16, so its checkpoints are BF16. */
-static ckpt_code take_torch_dist(const convert_words *w, convert_options *c, ckpt_error *err)
+/* A layout whose weights are all BF16. */
+static ckpt_code take_plain_layout(const convert_words *w, convert_options *c, ckpt_error *err)
 {
+    const char *layout = c->format->name;
+
     if (w->dtype != NULL && strcmp(w->dtype, "bf16") != 0)
-        return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist is always BF16: expected --dtype "
-            "bf16 or none, got %s",
-                         w->dtype);
+        return ckpt_fail(err, CKPT_E_USAGE, "--layout %s is always BF16: expected --dtype bf16 or "
+                         "none, got %s", layout, w->dtype);
     if (w->experts != NULL && strcmp(w->experts, "bf16") != 0)
-        return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist is always BF16: expected "
-            "--experts bf16 or none, got %s",
-                         w->experts);
+        return ckpt_fail(err, CKPT_E_USAGE, "--layout %s is always BF16: expected --experts bf16 "
+                         "or none, got %s", layout, w->experts);
     if (w->quantise != NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist holds BF16: leave out "
-                         "--quantize");
+        return ckpt_fail(err, CKPT_E_USAGE, "--layout %s holds BF16: leave out --quantize",
+                         layout);
     if (w->scale_dtype != NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--layout torch_dist is always BF16, without scales: "
-                         "--scale-dtype cannot be used");
+        return ckpt_fail(err, CKPT_E_USAGE, "--layout %s is always BF16, without scales: "
+                         "--scale-dtype cannot be used", layout);
     c->policy.dtype = PLAN_BF16;
     c->policy.experts = PLAN_BF16;
-    return take_key_style(w->key_style, c->format, &c->names, err);
+    return CKPT_OK;
 }
 
 /* Refuse numbers of ranks that are too large or only apply to torch_dist. */
@@ -208,7 +209,7 @@ ckpt_code convert_take_words(const convert_words *words, convert_options *out, c
         return ckpt_fail(err, CKPT_E_USAGE, "--max-shard-size only applies to --layout hf: the "
                          "ranks decide the files of %s", layout);
     if ((code = check_sharding(words, out, err)) != CKPT_OK ||
-        (code = take_encodings(words, &out->policy, err)) != CKPT_OK ||
+        (code = take_encodings(words, out->format, &out->policy, err)) != CKPT_OK ||
         (code = take_rules(words, out, err)) != CKPT_OK)
         return code;
     if (out->sticky_scale && out->like == NULL)
@@ -217,5 +218,8 @@ ckpt_code convert_take_words(const convert_words *words, convert_options *out, c
         return ckpt_fail(err, CKPT_E_USAGE, "--like decides encodings: leave out --wo-a");
     if (out->max_relf.is_given && out->share_count > 1)
         return ckpt_fail(err, CKPT_E_USAGE, "--max-relf is about all tensors: leave out --part");
-    return strcmp(layout, "torch_dist") == 0 ? take_torch_dist(words, out, err) : CKPT_OK;
+    if (out->format->weights == CKPT_BF16 &&
+        (code = take_plain_layout(words, out, err)) != CKPT_OK)
+        return code;
+    return take_key_style(words->key_style, out->format, &out->names, err);
 }

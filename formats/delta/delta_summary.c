@@ -1,8 +1,6 @@
 /* Which class of tensors changed, and how much. */
-#include <string.h>
-
 #include "delta_make.h"
-#include "libckpt/text.h"
+#include "libckpt/tensor_class.h"
 
 enum { OTHER, EXPERTS, ATTENTION, DENSE, NORMS, EMBEDDINGS, ROUTERS, SCALES };
 
@@ -12,28 +10,16 @@ static const char *const class_names[DELTA_CLASSES] = {
     [OTHER] = "other",
 };
 
-/* The first part of a name that is found decides. */
-static const struct {
-    const char *part;
-    unsigned kind;
-} parts[] = {
-    { "experts", EXPERTS },     { "norm", NORMS },          { "gate_proj", DENSE },
-    { "gate", ROUTERS },        { "router", ROUTERS },      { "tid2eid", ROUTERS },
-    { "attn", ATTENTION },      { "attention", ATTENTION }, { "embed", EMBEDDINGS },
-    { "lm_head", EMBEDDINGS },  { "head.", EMBEDDINGS },    { "mlp", DENSE },
-    { "ffn", DENSE },           { "proj", DENSE },
-};
-
 unsigned delta_class_of(const char *name, ckpt_dtype dtype)
 {
-    if (dtype == CKPT_F8_E8M0 || text_ends_with(name, ".scale") ||
-        text_ends_with(name, "scale_inv") || text_ends_with(name, "weight_scale") ||
-        text_ends_with(name, "scale_2"))
-        return SCALES;
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        if (strstr(name, parts[i].part) != NULL)
-            return parts[i].kind;
-    return OTHER;
+    static const unsigned kinds[TENSOR_CLASS_COUNT] = {
+        [TENSOR_EXPERT] = EXPERTS,   [TENSOR_SHARED_EXPERT] = EXPERTS,
+        [TENSOR_EXPERT_STACK] = EXPERTS, [TENSOR_NORM] = NORMS,
+        [TENSOR_ATTENTION] = ATTENTION, [TENSOR_DENSE] = DENSE, [TENSOR_ROUTER] = ROUTERS,
+        [TENSOR_EMBEDDING] = EMBEDDINGS, [TENSOR_SCALE] = SCALES, [TENSOR_OTHER] = OTHER,
+    };
+
+    return dtype == CKPT_F8_E8M0 ? SCALES : kinds[tensor_class_of(name)];
 }
 
 static void add(delta_class *to, const delta_class *tensor)

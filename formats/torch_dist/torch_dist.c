@@ -404,6 +404,7 @@ static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
 const ckpt_format format_torch_dist = {
     .name = "torch_dist",
     .map_names = torch_dist_map_names,
+    .weights = CKPT_BF16,           /* Megatron trains in BF16 */
     .detect = detect,
     .open = open_directory,
     .split = torch_dist_split,

@@ -34,7 +34,7 @@ def run(check, tree):
 
 
 @pytest.mark.parametrize("check", ["check-sizes", "check-includes", "check-banned",
-                                   "check-folders"])
+                                   "check-folders", "check-literals"])
 def test_a_good_tree_passes(check, tree):
     assert run(check, tree) == ""
 
@@ -69,6 +69,15 @@ BAD = [
     ("check-banned", "verify/x.h", "static int f(void) { return atoi (0); }\n", "atoi is banned"),
     ("check-banned", "kernels/x.cu", "void f() { sprintf(0, 0); }\n", "sprintf is banned"),
     ("check-banned", "formats/x.c", 'const char *a = "system()"; int b = file_system(1);\n', None),
+    ("check-literals", "verify/x.c", 'const char *a = "layers.0.attn.wo_a.weight";\n', "wo_a"),
+    ("check-literals", "tools/x.c", 'int a = has("model.experts");\n', "model.experts"),
+    ("check-literals", "tools/x.c", 'const char *a = "all experts but one";\n', None),
+    ("check-literals", "verify/x.c", '#include "experts.h"\nint a;  /* "mtp.0" */\n', None),
+    ("check-literals", "verify/x.c", 'const char *a = "experts";\n', None),
+    ("check-literals", "formats/x.c", 'const char *a = "mtp.0.x";\n', None),
+    ("check-literals", "libckpt/digest.c", 'int a;\n', "nothing needs its line"),
+    ("check-literals", "libckpt/digest.c", 'const char *a = "mtp.";\n', None),
+    ("check-literals", "libckpt/digest.c", 'const char *a = "mtp.0.x";\n', "mtp.0.x"),
     ("check-folders", "libckpt/README.md", "x\n" * 30, None),
     ("check-folders", "libckpt/README.md", "x\n" * 31, "31 lines"),
 ]

@@ -27,8 +27,9 @@ static void test_names_have_classes(void **state)
         { "model.layers.3.self_attn.q_proj.weight", WEIGHT_ATTENTION },
         { "mtp.0.attn.wq_a.weight", WEIGHT_MTP },
         { "mtp.0.e_proj.weight", WEIGHT_MTP },
+        { "layers.3.linear_attn.in_proj.weight", WEIGHT_ATTENTION },
         { "layers.3.attn_norm.weight", WEIGHT_REST },
-        { "attn", WEIGHT_REST },
+        { "attn", WEIGHT_ATTENTION },
         { "head.weight", WEIGHT_REST },
     };
 

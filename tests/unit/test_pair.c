@@ -199,9 +199,17 @@ static void test_names_of_scales(void **state)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         assert_true(map_weight_of_scale(names[i][0], weight));
         assert_string_equal(weight, names[i][1]);
+        assert_true(pair_is_scale_name(names[i][0]));
     }
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         assert_false(map_weight_of_scale(others[i], weight));
+        assert_false(pair_is_scale_name(others[i]));
+    }
+    assert_true(pair_is_scale_name("a.weight_scale_2"));
+    assert_string_equal(pair_scale_suffix("a.weight_scale_inv"), ".weight_scale_inv");
+    assert_string_equal(pair_scale_suffix("a.weight_scale"), ".weight_scale");
+    assert_string_equal(pair_scale_suffix("a.scale"), ".scale");
+    assert_null(pair_scale_suffix("a.up_scale_inv"));
 }
 
 static void test_stacks_are_cut_between_matrices(void **state)

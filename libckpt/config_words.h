@@ -1,0 +1,18 @@
+/*
+ * config_words.h: members of a config.json that code asks for by name whatever the family is, with
+ * the spellings that families have for them (config_number.h). What only a family's text asks for
+ * stands in that text.
+ */
+#ifndef CKPT_CONFIG_WORDS_H
+#define CKPT_CONFIG_WORDS_H
+
+#define CONFIG_MODEL_TYPE "model_type"
+#define CONFIG_LAYER_COUNT "num_hidden_layers"
+#define CONFIG_EXPERT_COUNT "n_routed_experts|num_experts|num_local_experts"
+#define CONFIG_ACTIVE_EXPERTS "num_experts_per_tok"
+#define CONFIG_NEXT_TOKEN_BLOCKS "num_nextn_predict_layers"
+
+/* The model_type of DeepSeek-V4, whose config has more than one form (config_names.h). */
+#define CONFIG_TYPE_V4 "deepseek_v4"
+
+#endif
