@@ -81,10 +81,14 @@ typedef struct {
     /* Called after every tile, from one thread at a time, but not always the same. Or NULL. */
     void (*progress)(void *context, uint64_t done_bytes, uint64_t total_bytes);
     /* Asked before every tile, in the same way: not 0 ends the run with CKPT_E_INTERRUPTED. Or
-     * NULL. Neither function may call the library. */
+     * NULL. None of these functions may call the library. */
     int (*cancel)(void *context);
-    void *context;           /* of both functions */
-    uint64_t reserved[CKPT_RESERVED];
+    void *context;           /* of all three functions */
+    /* Called when a phase of the work begins ("reading", "converting", "verifying", "syncing"). The
+     * counts of progress begin again at 0; later_bytes: what the phases after this one will go
+     * over, as far as is known. Or NULL. */
+    void (*phase)(void *context, const char *name, uint64_t later_bytes);
+    uint64_t reserved[CKPT_RESERVED - 1];
 } ckpt_run_options;
 
 /* ---- tensors and catalogs ---- */

@@ -299,7 +299,7 @@ static ckpt_code copy_tensors(ckpt_source *source, ckpt_sink *sink,
     copy_job job = { .source = source, .sink = sink, .options = options, .in_order = in_order };
     ckpt_code code;
 
-    if ((code = options_check_reserved(options->reserved, CKPT_RESERVED, err)) != CKPT_OK)
+    if ((code = options_check_reserved(options->reserved, CKPT_RESERVED - 1, err)) != CKPT_OK)
         return code;
     job.tile_bytes = copy_tile_need(source, sink);
     if ((code = plan_threads(&job, &job.lane_count, err)) != CKPT_OK)

@@ -117,6 +117,9 @@ ckpt_code file_remove_empty(const char *path, ckpt_error *err);
 /* What a killed run left behind of files that replace others: ".*.tmp", at any depth. */
 ckpt_code file_remove_temporaries(const char *directory, ckpt_error *err);
 ckpt_code file_sync_tree(const char *path, ckpt_error *err);           /* files and directories */
+/* The same; `synced` is called after every file, with the bytes that are in it. */
+ckpt_code file_sync_tree_told(const char *path, void (*synced)(void *context, uint64_t bytes),
+                              void *context, ckpt_error *err);
 ckpt_code file_sync_parent(const char *path, ckpt_error *err);         /* that it has its name */
 /* Rename and make it durable: syncs the parent directory. The target must not exist. */
 ckpt_code file_rename_durable(const char *from, const char *to, ckpt_error *err);

@@ -268,20 +268,37 @@ static ckpt_code sync_path(const char *path, int is_directory, ckpt_error *err)
     return code;
 }
 
+typedef struct {
+    void (*synced)(void *context, uint64_t bytes);
+    void *context;
+} sync_listener;
+
 static ckpt_code sync_entry(FTS *tree, FTSENT *entry, void *context, ckpt_error *err)
 {
+    const sync_listener *listener = context;
+    ckpt_code code;
+
     (void)tree;
-    (void)context;
-    if (entry->fts_info == FTS_F)
-        return sync_path(entry->fts_path, 0, err);
     if (entry->fts_info == FTS_DP)
         return sync_path(entry->fts_path, 1, err);
-    return CKPT_OK;
+    if (entry->fts_info != FTS_F)
+        return CKPT_OK;
+    if ((code = sync_path(entry->fts_path, 0, err)) == CKPT_OK && listener->synced != NULL)
+        listener->synced(listener->context, (uint64_t)entry->fts_statp->st_size);
+    return code;
+}
+
+ckpt_code file_sync_tree_told(const char *path, void (*synced)(void *context, uint64_t bytes),
+                              void *context, ckpt_error *err)
+{
+    sync_listener listener = { synced, context };
+
+    return walk(path, FTS_PHYSICAL | FTS_COMFOLLOW, sync_entry, &listener, err);
 }
 
 ckpt_code file_sync_tree(const char *path, ckpt_error *err)
 {
-    return walk(path, FTS_PHYSICAL | FTS_COMFOLLOW, sync_entry, NULL, err);
+    return file_sync_tree_told(path, NULL, NULL, err);
 }
 
 /* Directory part of a path, "." when it has none; malloc'd. */

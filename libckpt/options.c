@@ -14,3 +14,9 @@ const char *ckpt_version(void)
 {
     return CKPT_VERSION;
 }
+
+void run_begin_phase(const ckpt_run_options *run, const char *name, uint64_t later_bytes)
+{
+    if (run->phase != NULL)
+        run->phase(run->context, name, later_bytes);
+}

@@ -10,7 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "options.h"
 #include "replaceable.h"
+#include "size.h"
 
 static const char partial_suffix[] = ".partial";
 static const char replaced_suffix[] = ".ckpt-replaced";
@@ -26,6 +28,9 @@ struct ckpt_output {
     ckpt_code (*named)(void *context, ckpt_error *err);
     void *named_context;
     ckpt_journal *journal;
+    ckpt_run_options run;    /* for the sync */
+    uint64_t sync_bytes;
+    uint64_t synced_bytes;
 };
 
 static char *with_suffix(const char *path, const char *suffix)
@@ -297,6 +302,9 @@ ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_er
     o->lock = -1;
     o->named = options->named;
     o->named_context = options->named_context;
+    o->sync_bytes = options->sync_bytes;
+    if (options->run != NULL)
+        o->run = *options->run;
     o->path = with_suffix(path, "");
     o->partial = with_suffix(path, partial_suffix);
     o->replaced = with_suffix(path, replaced_suffix);
@@ -383,6 +391,23 @@ static ckpt_code swap_names(const ckpt_output *o, int replace, ckpt_error *err)
     return code;
 }
 
+static void tell_synced(void *context, uint64_t bytes)
+{
+    ckpt_output *o = context;
+
+    o->synced_bytes += bytes;
+    if (o->run.progress != NULL)
+        o->run.progress(o->run.context, o->synced_bytes,
+                        size_max(o->synced_bytes, o->sync_bytes));
+}
+
+/* All of PATH.partial. What the disk takes now may be more than all that went before. */
+static ckpt_code sync_partial(ckpt_output *o, ckpt_error *err)
+{
+    run_begin_phase(&o->run, "syncing", 0);
+    return file_sync_tree_told(o->partial, tell_synced, o, err);
+}
+
 /*
  * The journal is renamed with the folder and goes last: it is locked, so that no other process can
  * begin to write here, and a rename that fails leaves what it takes to go on.
@@ -394,7 +419,7 @@ ckpt_code output_commit(ckpt_output *output, ckpt_error *err)
     ckpt_code removed;
 
     if ((code = file_remove_temporaries(output->partial, err)) != CKPT_OK ||
-        (code = file_sync_tree(output->partial, err)) != CKPT_OK)
+        (code = sync_partial(output, err)) != CKPT_OK)
         goto out;
     code = swap_names(output, replace, err);
     if (code != CKPT_OK && file_exists(output->partial))

@@ -45,6 +45,8 @@ typedef struct {
     ckpt_code (*named)(void *context, ckpt_error *err);
     void *named_context;
     uint64_t source_times;     /* hash of the times of the last change of the inputs; or 0 */
+    const ckpt_run_options *run;   /* told how far the sync at the end is; copied; or NULL */
+    uint64_t sync_bytes;       /* that it will go over, about */
 } output_options;
 
 /* Make or enter PATH.partial and its journal. A PATH with a journal of the same command becomes

@@ -506,6 +506,24 @@ static void print_result(const certifying *job)
            job->c.checkpoints[0].root);
 }
 
+static void say_written(const certifying *job)
+{
+    cli_written what = { .path = opt.out,
+                         .root = job->c.checkpoints[0].root[0] == '\0'
+                                     ? NULL : job->c.checkpoints[0].root };
+    char detail[64];
+
+    snprintf(detail, sizeof detail, "of %zu checkpoint%s,", job->count, job->count == 1 ? "" : "s");
+    what.detail = detail;
+    for (size_t i = 0; i < job->count; i++) {
+        what.tensor_count += job->c.checkpoints[i].stored_count;
+        what.bytes += job->c.checkpoints[i].stored_bytes;
+        what.note_count += job->c.checkpoints[i].notes->count;
+    }
+    fflush(stdout);                          /* the closing line is the last one */
+    cli_say_written(&opt.common, &what);
+}
+
 static ckpt_code run(certifying *job, cli_meter *meter, int *status, ckpt_error *err)
 {
     ckpt_code code;
@@ -522,6 +540,7 @@ static ckpt_code run(certifying *job, cli_meter *meter, int *status, ckpt_error 
     if ((code = judge(job, err)) != CKPT_OK || (code = write_results(job, err)) != CKPT_OK)
         return code;
     print_result(job);
+    say_written(job);
     *status = certificate_passes(&job->c) ? CLI_DONE : CLI_DIFFERENT;
     return CKPT_OK;
 }

@@ -46,7 +46,7 @@ static struct {
           .wait_seconds = 1800,
           .stall_seconds = 20 };
 
-static volatile sig_atomic_t report_wanted;
+static volatile sig_atomic_t switch_wanted;
 
 static const cli_option options[] = {
     { CLI_HEADING, NULL, NULL, NULL, "What" },
@@ -137,7 +137,7 @@ static const cli_command command = {
         "earlier run listed is present. `ckpt-verify check D` hashes all files against that "
         "listing.\n"
         "\n"
-        "SIGUSR1 prints the progress and switches --limit-rate off or on again.\n"
+        "SIGUSR1 prints the progress; SIGUSR2 switches --limit-rate off or on again.\n"
         "\n"
         "With --json the member \"reason\" is one of: fine, usage, auth, not-found, "
         "integrity, disk, network, partial (several reasons), interrupted, other.",
@@ -384,16 +384,10 @@ static ckpt_code sum_up(session *s, ckpt_error *err)
                     stats->file_count, first == NULL ? "out of memory" : first);
 }
 
-static void ask_for_report(int number)
+static void ask_for_switch(int number)
 {
     (void)number;
-    report_wanted = 1;
-}
-
-/* SIGUSR1: print the progress now, and switch the rate limit off or on again. */
-static void install_report(void)
-{
-    cli_catch(SIGUSR1, ask_for_report, SA_RESTART);
+    switch_wanted = 1;
 }
 
 typedef struct {
@@ -402,19 +396,25 @@ typedef struct {
     int is_unlimited;
 } watcher;
 
+/* SIGUSR2: switch the rate limit off or on again. */
+static void switch_limit(watcher *w)
+{
+    const uint64_t rate_bytes = w->s->hub_options.http.rate_bytes;
+
+    switch_wanted = 0;
+    w->is_unlimited = rate_bytes > 0 && !w->is_unlimited;
+    http_limit(w->s->h->http, w->is_unlimited ? 0 : rate_bytes);
+    cli_say(rate_bytes == 0   ? "there is no limit: no --limit-rate"
+            : w->is_unlimited ? "limit off"
+                              : "limit on");
+}
+
 static void watch(void *context, const download *d)
 {
     watcher *w = context;
-    const uint64_t rate_bytes = w->s->hub_options.http.rate_bytes;
 
-    if (report_wanted) {
-        report_wanted = 0;
-        w->is_unlimited = rate_bytes > 0 && !w->is_unlimited;
-        http_limit(w->s->h->http, w->is_unlimited ? 0 : rate_bytes);
-        say_report(&w->meter, d, rate_bytes == 0    ? ""
-                                 : w->is_unlimited ? "  limit off"
-                                                   : "  limit on");
-    }
+    if (switch_wanted)
+        switch_limit(w);
     say_progress(&w->meter, d);
 }
 
@@ -437,14 +437,13 @@ static ckpt_code fetch(session *s, ckpt_error *err)
     if (!opt.download.is_offline && (code = place_begin(s->where, err)) != CKPT_OK)
         return code;
     say_meter_begin(&w.meter, &opt.common);
-    install_report();
     if (opt.delete_source)
         code = download_stream(&(stream_options){ s->h, &s->listing, s->where, &opt.download,
                                                   s->then, watch, &w },
                                &s->d, &s->then_status, err);
     else if ((code = download_open(&opt.download, &s->d, err)) == CKPT_OK)
         code = download_run(s->d, watch, &w, err);
-    say_meter_end(&w.meter);
+    cli_meter_end(&w.meter.meter);
     if (code == CKPT_OK)
         code = sum_up(s, err);
     if (code == CKPT_OK)
@@ -530,6 +529,7 @@ int main(int argc, char **argv)
 
     if ((status = cli_parse(&command, then, argv, &args)) != CLI_GO)
         return cli_finish(status);
+    cli_catch(SIGUSR2, ask_for_switch, SA_RESTART);
     if (then + 1 == argc)
         code = fail_usage(&err, "option '--then' needs a command");
     else
@@ -543,6 +543,8 @@ int main(int argc, char **argv)
                                  code == CKPT_OK ? NULL : err.text });
     else if (code == CKPT_OK && !opt.common.dry_run && then == argc)
         printf("%s\n", place_path(s.where));
+    if (code == CKPT_OK && !opt.common.dry_run)
+        say_written(&opt.common, place_path(s.where), s.d);
     download_close(s.d);
     place_close(s.where);
     hub_close(s.h);

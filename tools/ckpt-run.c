@@ -732,7 +732,9 @@ static ckpt_code run(run_job *job, const char *path, ckpt_error *err)
         print_json(job);
     else
         print_text(job);
-    return CKPT_OK;
+    return opt.common.dry_run ? CKPT_OK
+                              : run_say_written(&opt.common, opt.out, job->prompts.count,
+                                                job->root_source == NULL ? NULL : job->root, err);
 }
 
 static void release(run_job *job)

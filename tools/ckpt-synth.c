@@ -238,6 +238,7 @@ static ckpt_code fill(synth_job *job, ckpt_error *err)
     ckpt_sink *sink = NULL;
     ckpt_code code;
 
+    cli_progress_phase(&meter, "writing", 0);
     if ((code = sink_files_create(&files, &sink, err)) == CKPT_OK)
         code = ckpt_copy(job->values, sink, &copy, err);
     cli_meter_end(&meter);
@@ -288,15 +289,29 @@ static ckpt_code run(synth_job *job, const char *path, ckpt_error *err)
     return output_commit(output, err);
 }
 
-static void print_plan(const synth_job *job)
+static uint64_t find_payload_bytes(const synth_job *job)
 {
     uint64_t payload_bytes = 0;
-    uint64_t header_bytes = 0;
 
     for (size_t i = 0; i < ckpt_catalog_count(job->store->catalog); i++)
         payload_bytes += ckpt_part_bytes(ckpt_catalog_at(job->store->catalog, i), CKPT_DATA);
+    return payload_bytes;
+}
+
+static uint64_t find_header_bytes(const synth_job *job)
+{
+    uint64_t header_bytes = 0;
+
     for (size_t i = 0; i < job->store->file_count; i++)
         header_bytes += job->store->files[i].header_bytes;
+    return header_bytes;
+}
+
+static void print_plan(const synth_job *job)
+{
+    const uint64_t payload_bytes = find_payload_bytes(job);
+    const uint64_t header_bytes = find_header_bytes(job);
+
     if (opt.common.json)
         printf("{\"tensors\": %zu, \"files\": %zu, \"payload_bytes\": %llu, "
                "\"header_bytes\": %llu}\n",
@@ -323,6 +338,13 @@ int main(int argc, char **argv)
         code = run(&job, args.items[0], &err);
     if (code == CKPT_OK && (opt.common.dry_run || opt.common.json))
         print_plan(&job);
+    fflush(stdout);                    /* the closing line is the last one */
+    if (code == CKPT_OK && !opt.common.dry_run)
+        cli_say_written(&opt.common,
+                        &(cli_written){ .path = args.items[0],
+                                        .tensor_count = ckpt_catalog_count(job.store->catalog),
+                                        .bytes = find_payload_bytes(&job) +
+                                                 find_header_bytes(&job) });
     output_close(job.output);
     ckpt_source_free(job.values);
     layout_free(job.layout);

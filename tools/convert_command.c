@@ -453,6 +453,13 @@ static ckpt_code run(const convert_command *o, convert_job *job, const char *con
         print_result(&outcome);
     else if (!o->common.quiet)
         print_remarks(o, &outcome);
+    fflush(stdout);                    /* the closing line is the last one */
+    cli_say_written(&o->common,
+                    &(cli_written){ .path = o->convert.target,
+                                    .tensor_count = ckpt_catalog_count(outcome.target_logical),
+                                    .bytes = outcome.target.total_bytes,
+                                    .root = outcome.root,
+                                    .note_count = outcome.note_count });
     return CKPT_OK;
 }
 

@@ -127,12 +127,43 @@ static void print_made(const delta_command *o, const delta_made *made, const cha
         return;
     print_summary(&made->summary);
     print_notes(o, &made->notes);
+    if (!o->measure)
+        return;
     cli_size_text(total->packed_bytes, packed);
     cli_size_text((uint64_t)((double)total->bytes / (seconds > 0 ? seconds : 1e-9)), rate);
-    printf("%s '%s': version %s, %zu of %zu tensors changed, %s, %.1f s, %s/s%s%s\n",
-           o->measure ? "measured, not kept," : "wrote", cli_name(target), made->version,
-           total->changed_count, total->tensor_count, packed, seconds, rate,
+    printf("measured, not kept, '%s': version %s, %zu of %zu tensors changed, %s, %.1f s, "
+           "%s/s%s%s\n", cli_name(target), made->version, total->changed_count,
+           total->tensor_count, packed, seconds, rate,
            made->after.all[0] == '\0' ? "" : ", root ", made->after.all);
+}
+
+/* The closing line of what was written. */
+static void say_written(const delta_command *o, const char *target, const char *version,
+                        const size_t counts[2], const cli_written *rest)
+{
+    char detail[512];
+    cli_written what = *rest;
+
+    snprintf(detail, sizeof detail, "version %.200s, %zu of %zu tensors changed,",
+             cli_name(version), counts[0], counts[1]);
+    what.path = target;
+    what.detail = detail;
+    fflush(stdout);                          /* the closing line is the last one */
+    cli_say_written(&o->common, &what);
+}
+
+static void finish_made(const delta_command *o, const delta_made *made, const char *target,
+                        double seconds)
+{
+    const size_t counts[2] = { made->summary.total.changed_count,
+                               made->summary.total.tensor_count };
+
+    print_made(o, made, target, seconds);
+    if (!o->measure)
+        say_written(o, target, made->version, counts,
+                    &(cli_written){ .bytes = made->summary.total.packed_bytes,
+                                    .root = made->after.all[0] == '\0' ? NULL : made->after.all,
+                                    .note_count = made->notes.count });
 }
 
 static ckpt_code take_make_options(const delta_command *o, delta_make_options *out, ckpt_error *err)
@@ -169,7 +200,7 @@ int delta_command_diff(const delta_command *o, const cli_args *args)
         code = delta_make(&options, &made, &err);
     cli_meter_end(&meter);
     if (code == CKPT_OK)
-        print_made(o, &made, options.target, seconds_now() - begin);
+        finish_made(o, &made, options.target, seconds_now() - begin);
     delta_made_release(&made);
     return code == CKPT_OK ? CLI_DONE : cli_fail(&err);
 }
@@ -192,7 +223,7 @@ int delta_command_rework(const delta_command *o, const cli_args *args, int is_re
         code = delta_rework(&options, &made, &err);
     cli_meter_end(&meter);
     if (code == CKPT_OK)
-        print_made(o, &made, options.make.target, seconds_now() - begin);
+        finish_made(o, &made, options.make.target, seconds_now() - begin);
     delta_made_release(&made);
     return code == CKPT_OK ? CLI_DONE : cli_fail(&err);
 }
@@ -226,12 +257,26 @@ static void print_applied(const delta_command *o, const delta_outcome *out, cons
     if (o->common.quiet)
         return;
     print_notes(o, &out->notes);
+    if (target != NULL)
+        return;
     cli_size_text(out->bytes, size);
     cli_size_text((uint64_t)((double)out->bytes / (seconds > 0 ? seconds : 1e-9)), rate);
-    printf("%s%s%s: version %s, %zu of %zu tensors changed, %s, %.1f s, %s/s%s%s\n",
-           target == NULL ? "the deltas fit" : "wrote '", target == NULL ? "" : cli_name(target),
-           target == NULL ? "" : "'", out->version, out->changed_count, out->tensor_count, size,
-           seconds, rate, out->result.all[0] == '\0' ? "" : ", root ", out->result.all);
+    printf("the deltas fit: version %s, %zu of %zu tensors changed, %s, %.1f s, %s/s%s%s\n",
+           out->version, out->changed_count, out->tensor_count, size, seconds, rate,
+           out->result.all[0] == '\0' ? "" : ", root ", out->result.all);
+}
+
+static void finish_applied(const delta_command *o, const delta_outcome *out, const char *target,
+                           double seconds)
+{
+    const size_t counts[2] = { out->changed_count, out->tensor_count };
+
+    print_applied(o, out, target, seconds);
+    if (target != NULL)
+        say_written(o, target, out->version, counts,
+                    &(cli_written){ .bytes = out->bytes,
+                                    .root = out->result.all[0] == '\0' ? NULL : out->result.all,
+                                    .note_count = out->notes.count });
 }
 
 int delta_command_apply(const delta_command *o, const cli_args *args, const char *target)
@@ -262,7 +307,7 @@ int delta_command_apply(const delta_command *o, const cli_args *args, const char
         code = delta_apply(&options, &outcome, &err);
     cli_meter_end(&meter);
     if (code == CKPT_OK)
-        print_applied(o, &outcome, o->in_place ? args->items[0] : target, seconds_now() - begin);
+        finish_applied(o, &outcome, o->in_place ? args->items[0] : target, seconds_now() - begin);
     delta_outcome_release(&outcome);
     if (code == CKPT_E_INTERRUPTED && target != NULL)
         ckpt_fail(&err, code, "%s; run the same command again to resume", err.text);

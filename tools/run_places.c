@@ -1,6 +1,7 @@
 /* Outputs of ckpt-run, and files that they must not replace. */
 #include "run_places.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "libckpt/error.h"
@@ -40,4 +41,21 @@ ckpt_code run_places_check(const run_places *places, ckpt_error *err)
     return places->out != NULL && places->trace != NULL
                ? output_check_apart(places->out, places->trace, err)
                : CKPT_OK;
+}
+
+ckpt_code run_say_written(const cli_common *common, const char *path, size_t prompt_count,
+                          const char *root, ckpt_error *err)
+{
+    ckpt_file *file = NULL;
+    char detail[48];
+    ckpt_code code;
+
+    if (path == NULL || (code = file_open(path, &file, err)) != CKPT_OK)
+        return path == NULL ? CKPT_OK : code;
+    snprintf(detail, sizeof detail, "%zu prompt%s,", prompt_count, prompt_count == 1 ? "" : "s");
+    fflush(stdout);                          /* the closing line is the last one */
+    cli_say_written(common, &(cli_written){ .path = path, .detail = detail,
+                                            .bytes = file_size(file), .root = root });
+    file_close(file, NULL);
+    return CKPT_OK;
 }

@@ -69,6 +69,8 @@ ckpt_code job_output_begin(job_output *output, ckpt_error *err)
         .named = o->feed == NULL ? NULL : tell_named,
         .named_context = output,
         .source_times = source_times(plan),
+        .run = &o->copy,
+        .sync_bytes = plan->out_bytes,
     };
     ckpt_code code;
 

@@ -5,6 +5,27 @@
 
 #include "convert_feed_copy.h"
 #include "convert_private.h"
+#include "libckpt/options.h"
+
+/* ---- phases ---- */
+
+/* What is read back and synced once the tensors are written. */
+static uint64_t bytes_afterwards(const job_plan *plan)
+{
+    return plan->options.verify ? 2 * plan->out_bytes : plan->out_bytes;
+}
+
+/* What earlier runs have not written, as far as their journal knows. */
+static uint64_t unwritten_bytes(const job_plan *plan, ckpt_journal *journal)
+{
+    const journal_record *records = journal_records(journal);
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++)
+        if (!records[i].is_done)
+            bytes += ckpt_tensor_bytes(ckpt_catalog_at(plan->picked->catalog, i));
+    return bytes;
+}
 
 /* ---- the tensors ---- */
 
@@ -36,12 +57,16 @@ static ckpt_code copy_tensors(convert_job *job, const convert_pipeline *p, ckpt_
         code = sink_files_create(&options, &sink, err);
     if (code != CKPT_OK)
         goto out;
-    if (options.journal != NULL)
+    if (options.journal != NULL) {
+        run_begin_phase(&copy, "reading",
+                        unwritten_bytes(plan, journal) + bytes_afterwards(plan));
         code = sink_files_resume(sink, &copy, &result->kept_count, err);
+    }
     for (size_t i = 0; i < count; i++)
         result->kept[i] = (uint8_t)sink_files_kept(sink, i);
     if (code != CKPT_OK)
         goto out;
+    run_begin_phase(&copy, "converting", bytes_afterwards(plan));
     code = is_fed ? convert_feed_copy(plan, &(feed_copy){ .from = p->written, .to = sink,
                                                           .options = &copy, .ready = ready,
                                                           .kept = result->kept,
@@ -126,6 +151,7 @@ static ckpt_code digest_written(const job_plan *plan, job_result *result, ckpt_e
     ckpt_source *written = NULL;
     ckpt_code code;
 
+    run_begin_phase(&copy, "verifying", plan->out_bytes);
     if ((code = source_stored(plan->store, plan->layout, &written, err)) == CKPT_OK)
         code = ckpt_digest_source(written, &copy, &result->written_digest, err);
     ckpt_source_free(written);
@@ -201,8 +227,10 @@ static ckpt_code digest_again(const job_plan *plan, const job_result *result, ck
 {
     const ckpt_run_options copy = pipeline_run_options(plan);
     ckpt_digest *digest = NULL;
-    ckpt_code code = ckpt_digest_source(plan->picked, &copy, &digest, err);
+    ckpt_code code;
 
+    run_begin_phase(&copy, "reading again", bytes_afterwards(plan));
+    code = ckpt_digest_source(plan->picked, &copy, &digest, err);
     for (size_t i = 0; code == CKPT_OK && i < ckpt_catalog_count(plan->targets); i++) {
         const hash128 before = digest_get(result->digest, i);
         const hash128 now = digest_get(digest, i);

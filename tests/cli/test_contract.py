@@ -2,7 +2,6 @@
 import json
 import os
 import pathlib
-import pty
 import re
 import shutil
 import signal
@@ -113,18 +112,43 @@ def json_commands(tiny, out):
             ["ckpt-synth", "--config", "tiny", out / "synth"]]
 
 
+WRITTEN = re.compile(r"(ckpt-\w+): wrote '(.*)': (\d+) tensors, [\d.]+ \wB in [\d.]+ s, "
+                     r"[\d.]+ \wB/s(, root [0-9a-f]{64})?(, \d+ notes?)?\n")
+
+
+def assert_closed(args, result):
+    """A command that writes ends with one line on stderr; others say nothing there."""
+    if args[0] not in ("ckpt-convert", "ckpt-synth") or "--dry-run" in args:
+        assert result.err == "", args
+        return
+    said = WRITTEN.fullmatch(result.err)
+    assert said and said[1] == args[0] and said[2] == str(args[-1]), result.err
+    assert int(said[3]) > 100 and (said[4] is not None) == (args[0] == "ckpt-convert")
+
+
 def test_json_is_one_document(tiny, tmp_path):
     for args in json_commands(tiny, tmp_path):
         result = run_tool(*args, "--json")
         assert isinstance(json.loads(result.out), dict), args
-        assert result.err == ""
+        assert_closed(args, result)
 
 
-def test_quiet_and_a_pipe_say_nothing_on_stderr(tiny, tmp_path):
+def test_quiet_says_nothing_on_stderr_and_a_log_has_the_closing_line(tiny, tmp_path):
     for folder, more in ("pipe", []), ("quiet", ["--quiet"]):
         (tmp_path / folder).mkdir()
         for args in json_commands(tiny, tmp_path / folder):
-            assert run_tool(*args, *more).err == ""
+            result = run_tool(*args, *more)
+            if more:
+                assert result.err == ""
+            else:
+                assert_closed(args, result)
+
+
+def test_the_closing_line_has_the_root_and_counts_notes(tiny, tmp_path, digest):
+    """One shard of a checkpoint is converted with a note."""
+    shard = sorted(tiny.glob("model-*.safetensors"))[1]
+    said = WRITTEN.fullmatch(run_tool("ckpt-convert", shard, tmp_path / "one").err)
+    assert said[4] == ", root " + digest(tmp_path / "one") and said[5] is not None
 
 
 def test_a_dry_run_makes_nothing(tiny, tmp_path):
@@ -138,40 +162,6 @@ def test_a_dry_run_reads_no_tensor_data(tiny, tmp_path, fault):
     run_tool("ckpt-convert", "--dry-run", "--dtype", "bf16", tiny, tmp_path / "out",
              env=fault.env("pread:EIO:4+", "model-00003"))
     assert fault.injected == []
-
-
-# ---- the terminal ----
-
-def run_on_terminal(tool, *args, env=None):
-    """Exit status, and what a terminal as stderr was told."""
-    leader, follower = pty.openpty()
-    process = subprocess.Popen([BUILD / "bin" / tool, *map(str, args)], stderr=follower,
-                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                               env={**os.environ, **SANITIZER, **(env or {})})
-    os.close(follower)
-    said = b""
-    while True:
-        try:
-            chunk = os.read(leader, 4096)
-        except OSError:       # EIO: the other side is closed
-            break
-        if not chunk:
-            break
-        said += chunk
-    os.close(leader)
-    return process.wait(), said.decode()
-
-
-def test_a_terminal_sees_progress_unless_quiet(tiny, tmp_path, fault):
-    slow = fault.env("short-read:1,short-write:1", "out.partial")
-    status, said = run_on_terminal("ckpt-convert", "--dtype", "bf16", tiny, tmp_path / "out",
-                                   env=slow)
-    assert status == 0
-    assert re.search(r"of [0-9.]+ [kMG]B +\d+%  .*/s", said), said
-    assert said.endswith("\r\x1b[K")          # it is erased in the end
-    slow = fault.env("short-read:1,short-write:1", "quiet.partial")
-    assert run_on_terminal("ckpt-convert", "--quiet", "--dtype", "bf16", tiny, tmp_path / "quiet",
-                           env=slow) == (0, "")
 
 
 # ---- readers that go away, disks that are full ----

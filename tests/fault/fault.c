@@ -6,6 +6,8 @@
  *     pwrite:ENOSPC:40+       the 40th and all later ones fail
  *     write:kill:12           the process is killed (SIGKILL) just before the 12th write
  *     write:stop:12           it stops itself (SIGSTOP) there, until somebody lets it go on
+ *     read:hang:12            the 12th read does not come back, as from a server that is away,
+ *                             before there is a file CKPT_FAULT_GATE
  *     short-read:SEED         every read returns a random part, at least one byte
  *     short-write:SEED        every write takes a random part, at least one byte
  * Calls: read, write (each with all of pread, preadv, readv, their 64 twins; or one of them by
@@ -31,11 +33,11 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { RULE_MAX = 16, CALL_BYTES = 16, KILL = 0, STOP = -1 };
+enum { RULE_MAX = 16, CALL_BYTES = 16, KILL = 0, STOP = -1, HANG = -2 };
 
 typedef struct {
     char call[CALL_BYTES];
-    int error;          /* or KILL, or STOP */
+    int error;          /* or KILL, STOP, HANG */
     uint64_t at;
     int for_good;
     uint64_t seen;
@@ -47,6 +49,7 @@ static uint64_t short_reads;     /* state of the random numbers; 0: off */
 static uint64_t short_writes;
 static const char *only_path;
 static const char *log_path;
+static const char *gate;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -58,6 +61,7 @@ static const struct {
     { "EACCES", EACCES }, { "EROFS", EROFS }, { "EFBIG", EFBIG }, { "EMFILE", EMFILE },
     { "ENOMEM", ENOMEM }, { "ESTALE", ESTALE }, { "EXDEV", EXDEV }, { "EAGAIN", EAGAIN },
     { "EOPNOTSUPP", EOPNOTSUPP }, { "EINVAL", EINVAL }, { "kill", KILL },
+    { "hang", HANG },
     { "stop", STOP },
 };
 
@@ -120,6 +124,7 @@ static void read_rules(void)
 
     only_path = getenv("CKPT_FAULT_PATH");
     log_path = getenv("CKPT_FAULT_LOG");
+    gate = getenv("CKPT_FAULT_GATE");
     while (text != NULL && *text != '\0') {
         const size_t size = strcspn(text, ",");
 
@@ -168,7 +173,10 @@ static void log_fault(const fault_rule *rule)
     if (log_path == NULL || (fd = REAL(open)(log_path, O_WRONLY | O_CREAT | O_APPEND, 0666)) < 0)
         return;
     snprintf(line, sizeof line, "%.15s %s at %llu\n", rule->call,
-             rule->error > 0 ? strerrorname_np(rule->error) : rule->error == KILL ? "kill" : "stop",
+             rule->error > 0      ? strerrorname_np(rule->error)
+             : rule->error == KILL ? "kill"
+             : rule->error == STOP ? "stop"
+                                   : "hang",
              (unsigned long long)rule->seen);
     if (REAL(write)(fd, line, strlen(line)) < 0)
         _exit(99);
@@ -180,6 +188,7 @@ static int fails(const char *call, const char *family)
 {
     int error = 0;
     int stops = 0;
+    int hangs = 0;
 
     pthread_mutex_lock(&lock);
     for (size_t i = 0; i < rule_count; i++) {
@@ -196,12 +205,16 @@ static int fails(const char *call, const char *family)
             kill(getpid(), SIGKILL);
         if (rule->error == STOP)
             stops = 1;
+        else if (rule->error == HANG)
+            hangs = 1;
         else
             error = rule->error;
     }
     pthread_mutex_unlock(&lock);
     if (stops)
         raise(SIGSTOP);
+    while (hangs && (gate == NULL || access(gate, F_OK) != 0))
+        usleep(1000);
     if (error > 0)
         errno = error;
     return error > 0;

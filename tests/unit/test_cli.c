@@ -462,7 +462,7 @@ static void test_no_progress_without_a_terminal(void **state)
 
     (void)state;
     dup2(fileno(file), STDERR_FILENO);
-    cli_meter_begin(&meter, &opt.common);
+    cli_meter_begin(&meter, &opt.common, "reading");
     for (uint64_t i = 0; i < 1000; i++)
         cli_progress(&meter, i, 1000);
     cli_meter_end(&meter);

@@ -390,5 +390,6 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
     limit_memory(command);
     if (check_rules(&line, &err) != CKPT_OK)
         return cli_fail(&err);
+    cli_start_clock();
     return args->is_check && !command->checks_more ? CLI_DONE : CLI_GO;
 }

@@ -14,12 +14,12 @@
 #define CKPT_CLI_H
 
 #include <stdatomic.h>
-#include <stdatomic.h>
 
 #include "libckpt/ckpt.h"
 
 enum { CLI_DONE = 0, CLI_DIFFERENT = 1, CLI_FAILED = 2, CLI_GO = -1 };
 enum { CLI_LIST_MAX = 64, CLI_OPTIONS_MAX = 128, CLI_ANY_ARGS = 1 << 20, CLI_SIZE_TEXT_BYTES = 16,
+       CLI_TIME_TEXT_BYTES = 32,
        CLI_THREADS_MAX = 1024, CLI_NAMES_AT_ONCE = 4 };
 
 /* ---- options ---- */
@@ -65,18 +65,29 @@ typedef struct {
 typedef struct {
     int json;
     int quiet;
+    int verbose;
     int dry_run;
     uint64_t thread_count;   /* 0: one per core */
     uint64_t memory_bytes;
+    const char *progress;    /* "auto", "always", "never" */
+    uint64_t progress_seconds;
 } cli_common;
 
-#define CLI_COMMON_DEFAULTS { 0, 0, 0, 0, UINT64_C(1) << 30 }
+#define CLI_COMMON_DEFAULTS \
+    { .memory_bytes = UINT64_C(1) << 30, .progress = "auto", .progress_seconds = 30 }
 /* The table rows for a cli_common; read-only commands, which have no --dry-run, use
  * CLI_COMMON_READ. */
 #define CLI_COMMON_READ(common)                                                                \
     { CLI_HEADING, NULL, NULL, NULL, "Common options" },                                       \
     { CLI_FLAG, "json", NULL, &(common).json, "print one JSON document instead of text" },     \
-    { CLI_FLAG, "quiet", NULL, &(common).quiet, "hide progress (results are still printed)" }, \
+    { CLI_FLAG, "quiet", NULL, &(common).quiet,                                                \
+      "nothing on stderr but errors (results are still printed)" },                            \
+    { CLI_FLAG, "verbose", NULL, &(common).verbose, "print on stderr which phase begins" },    \
+    { CLI_CHOICE, "progress", "auto|always|never", &(common).progress,                         \
+      "auto: one line on a terminal, which is erased at the end; in a log a line every 30 s. " \
+      "always: as on a terminal. SIGUSR1 prints the state at any time (default auto)" },       \
+    { CLI_COUNT, "progress-interval", "SECONDS", &(common).progress_seconds,                   \
+      "between two lines in a log (default 30)" },                                             \
     { CLI_THREADS, "threads", "N", &(common).thread_count,                                     \
       "worker threads (default: one per core)" },                                              \
     { CLI_SIZE, "memory", "SIZE", &(common).memory_bytes,                                      \
@@ -160,23 +171,44 @@ const char *cli_name(const char *name);
 
 /* "999 B", "1.50 kB", "159.6 GB": decimal units, as published file sizes. */
 void cli_size_text(uint64_t bytes, char out[CLI_SIZE_TEXT_BYTES]);
+/* "0:05", "12:34", "1:02:03", "5 days" */
+void cli_time_text(uint64_t seconds, char out[CLI_TIME_TEXT_BYTES]);
 
-/* One line on stderr, only when that is a terminal: done, total, rate, time left. */
+/*
+ * Progress of the work: on a terminal one line, redrawn; in a log a line now and then; the state on
+ * SIGUSR1. A thread of its own draws, so that it goes on while the work waits for a disk.
+ */
 typedef struct {
-    int enabled;
-    int drawn;
-    int started;
-    atomic_flag busy;
-    uint64_t begin_ns;
-    uint64_t begin_bytes;   /* done by an earlier run */
-    uint64_t drawn_ns;
+    atomic_uint_least64_t done_bytes;      /* of the phase */
+    atomic_uint_least64_t total_bytes;
 } cli_meter;
 
-void cli_meter_begin(cli_meter *meter, const cli_common *common);
+/* `phase` is what the work begins with: "reading". */
+void cli_meter_begin(cli_meter *meter, const cli_common *common, const char *phase);
 /* A progress callback; context is the cli_meter. Any thread may call it, as often as it likes. */
 void cli_progress(void *context, uint64_t done_bytes, uint64_t total_bytes);
+/* A phase callback: see ckpt_run_options. `phase` outlives the meter. */
+void cli_progress_phase(void *context, const char *phase, uint64_t later_bytes);
+/* For work that is not counted in bytes: the state, as one line. */
+void cli_progress_text(const char *text);
+/* Print "ckpt-x: text" on stderr, beside the line. */
+void cli_say(const char *text);
 /* Erase the line. cli_fail and cli_finish also do this. */
 void cli_meter_end(cli_meter *meter);
+
+/* What a command has written. */
+typedef struct {
+    const char *path;
+    uint64_t tensor_count;     /* 0: not told */
+    const char *detail;        /* what else it is: "48 files"; or NULL */
+    uint64_t bytes;
+    const char *root;          /* value root; or NULL */
+    size_t note_count;
+} cli_written;
+
+/* The closing line of a command that writes, on stderr: what, where, bytes, time and rate. Not with
+ * --quiet. */
+void cli_say_written(const cli_common *common, const cli_written *what);
 
 /* Settings of a loop over tensors: the common options, progress on `meter` (started here; NULL:
  * none), cancelled by SIGINT or SIGTERM. */

@@ -1,4 +1,4 @@
-/* cli_output.c: errors and progress of a command, and the check that its output was written. */
+/* cli_output.c: errors of a command, and the check that its output was written. */
 #include "cli.h"
 
 #include <errno.h>
@@ -7,32 +7,18 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli_private.h"
 #include "libckpt/error.h"
 
-static const uint64_t SECOND_NS = 1000000000;
-static const uint64_t REDRAW_NS = 200000000;   /* five updates a second are enough for the eye */
-
 const char *cli_program_name = "ckpt";
 int cli_pipe_is_ignored;
-static cli_meter *active_meter;
 static atomic_int stop_signal;      /* 0: none received; any thread may run the handler */
-
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * SECOND_NS + (uint64_t)now.tv_nsec;
-}
 
 int cli_fail(const ckpt_error *err)
 {
-    if (active_meter != NULL)
-        cli_meter_end(active_meter);
+    cli_erase_progress();
     fprintf(stderr, "%s: %s\n", cli_program_name, err->text);
     return err->code == CKPT_E_DIFFERENT ? CLI_DIFFERENT : CLI_FAILED;
 }
@@ -65,8 +51,8 @@ int cli_finish(int status)
 {
     int why;
 
-    if (active_meter != NULL)
-        cli_meter_end(active_meter);
+    cli_answer_report();
+    cli_erase_progress();
     errno = 0;
     /* The errno of an earlier write is lost; another write most likely fails for the same
      * reason. */
@@ -113,75 +99,16 @@ void cli_size_text(uint64_t bytes, char out[CLI_SIZE_TEXT_BYTES])
     snprintf(out, CLI_SIZE_TEXT_BYTES, size < 9.995 ? "%.2f %s" : "%.1f %s", size, units[unit]);
 }
 
-void cli_meter_begin(cli_meter *meter, const cli_common *common)
-{
-    memset(meter, 0, sizeof *meter);
-    atomic_flag_clear(&meter->busy);
-    meter->enabled = !common->quiet && isatty(STDERR_FILENO);
-    active_meter = meter;
-}
-
-static void format_time(uint64_t seconds, char out[16])
+void cli_time_text(uint64_t seconds, char out[CLI_TIME_TEXT_BYTES])
 {
     if (seconds < 3600)
-        snprintf(out, 16, "%u:%02u", (unsigned)(seconds / 60), (unsigned)(seconds % 60));
+        snprintf(out, CLI_TIME_TEXT_BYTES, "%u:%02u", (unsigned)(seconds / 60),
+                 (unsigned)(seconds % 60));
     else if (seconds < 360000)
-        snprintf(out, 16, "%u:%02u:%02u", (unsigned)(seconds / 3600),
+        snprintf(out, CLI_TIME_TEXT_BYTES, "%u:%02u:%02u", (unsigned)(seconds / 3600),
                  (unsigned)(seconds / 60 % 60), (unsigned)(seconds % 60));
     else
-        snprintf(out, 16, "days");
-}
-
-static void draw(const cli_meter *meter, uint64_t now, uint64_t done_bytes, uint64_t total_bytes)
-{
-    const double seconds = (double)(now - meter->begin_ns) / (double)SECOND_NS;
-    const double rate = seconds > 0 ? (double)(done_bytes - meter->begin_bytes) / seconds : 0;
-    const uint64_t left_bytes = total_bytes > done_bytes ? total_bytes - done_bytes : 0;
-    char done[CLI_SIZE_TEXT_BYTES];
-    char total[CLI_SIZE_TEXT_BYTES];
-    char speed[CLI_SIZE_TEXT_BYTES];
-    char left[16] = "?";
-
-    cli_size_text(done_bytes, done);
-    cli_size_text(total_bytes, total);
-    cli_size_text((uint64_t)rate, speed);
-    if (rate >= 1)
-        format_time((uint64_t)((double)left_bytes / rate), left);
-    fprintf(stderr, "\r\033[K%s of %s  %3.0f%%  %s/s  %s left", done, total,
-            total_bytes > 0 ? 100.0 * (double)done_bytes / (double)total_bytes : 100.0, speed,
-            left);
-    fflush(stderr);
-}
-
-void cli_progress(void *context, uint64_t done_bytes, uint64_t total_bytes)
-{
-    cli_meter *meter = context;
-    uint64_t now;
-
-    /* If another thread is drawing, do not wait: the next call will show the progress. */
-    if (!meter->enabled || atomic_flag_test_and_set(&meter->busy))
-        return;
-    now = now_ns();
-    if (!meter->started) {
-        meter->started = 1;
-        meter->begin_ns = now;
-        meter->begin_bytes = done_bytes;
-    } else if (done_bytes >= meter->begin_bytes && now - meter->drawn_ns >= REDRAW_NS) {
-        meter->drawn_ns = now;
-        meter->drawn = 1;
-        draw(meter, now, done_bytes, total_bytes);
-    }
-    atomic_flag_clear(&meter->busy);
-}
-
-void cli_meter_end(cli_meter *meter)
-{
-    if (meter->drawn)
-        fputs("\r\033[K", stderr);
-    meter->drawn = 0;
-    meter->enabled = 0;
-    if (active_meter == meter)
-        active_meter = NULL;
+        snprintf(out, CLI_TIME_TEXT_BYTES, "%" PRIu64 " days", seconds / 86400);
 }
 
 static void request_stop(int signal_number)
@@ -228,8 +155,9 @@ ckpt_run_options cli_run_options(const cli_common *common, cli_meter *meter)
 
     cli_stop_flag();
     if (meter != NULL) {
-        cli_meter_begin(meter, common);
+        cli_meter_begin(meter, common, "reading");
         run.progress = cli_progress;
+        run.phase = cli_progress_phase;
     }
     return run;
 }

@@ -3,14 +3,10 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "libckpt/json.h"
-
-static const double REDRAW_SECONDS = 0.25;
-static const double LINE_SECONDS = 10;
-enum { FILE_LINES_MAX = 8, NAME_COLUMNS = 40 };
 
 /* ---- the plan ---- */
 
@@ -140,100 +136,70 @@ void say_plan(const say_subject *about, const download_plan *plan, int as_json)
 void say_meter_begin(say_meter *meter, const cli_common *common)
 {
     const char *disabled = getenv("HF_HUB_DISABLE_PROGRESS_BARS");
+    cli_common with = *common;
 
-    memset(meter, 0, sizeof *meter);
-    meter->is_terminal = isatty(STDERR_FILENO);
-    meter->is_enabled = !common->quiet && !(disabled != NULL && *disabled == '1');
-    meter->begin = meter->drawn = hub_now();
+    if (disabled != NULL && *disabled == '1' && strcmp(with.progress, "auto") == 0)
+        with.progress = "never";
+    meter->begin = hub_now();
+    cli_meter_begin(&meter->meter, &with, "downloading");
 }
 
-void say_meter_end(say_meter *meter)
+/* The file that is worked on, as the last field; "": none. */
+static const char *find_current(const download *d, const char **word)
 {
-    for (; meter->line_count > 0; meter->line_count--)
-        fputs(meter->line_count > 1 ? "\033[A\r\033[K" : "\r\033[K", stderr);
-    fflush(stderr);
-}
-
-static void total_line(const say_meter *meter, const download *d, char *out, size_t out_bytes)
-{
-    const download_stats *s = download_get_stats(d);
-    const double seconds = hub_now() - meter->begin;
-    const double rate = seconds > 0 ? (double)s->fetched_bytes / seconds : 0;
-    const uint64_t left_bytes = s->total_bytes > s->done_bytes ? s->total_bytes - s->done_bytes : 0;
-    const double left = rate >= 1 ? (double)left_bytes / rate : 0;
-    char done[CLI_SIZE_TEXT_BYTES];
-    char total[CLI_SIZE_TEXT_BYTES];
-    char speed[CLI_SIZE_TEXT_BYTES];
-
-    cli_size_text(s->done_bytes, done);
-    cli_size_text(s->total_bytes, total);
-    cli_size_text((uint64_t)rate, speed);
-    snprintf(out, out_bytes, "%zu of %zu files  %s of %s  %3.0f%%  %s/s  %u:%02u:%02u left",
-             s->ended_count, s->file_count, done, total,
-             s->total_bytes > 0 ? 100 * (double)s->done_bytes / (double)s->total_bytes : 100.0,
-             speed, (unsigned)(left / 3600), (unsigned)(left / 60) % 60, (unsigned)left % 60);
-}
-
-static unsigned columns(void)
-{
-    struct winsize size;
-
-    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 80;
-}
-
-static unsigned file_lines(const download *d)
-{
-    unsigned count = 0;
-
-    for (size_t i = 0; i < download_count(d) && count < FILE_LINES_MAX; i++) {
+    for (size_t i = 0; i < download_count(d); i++) {
         const download_status s = download_at(d, i);
-        const size_t size = strlen(s.file->path);
-        const char *word = s.state == DOWNLOAD_CHECKING  ? "checking"
-                           : s.state == DOWNLOAD_HASHING ? "hashing"
-                           : s.state == DOWNLOAD_LOCKED  ? "locked"
-                                                         : "";
 
-        if (s.state <= DOWNLOAD_WAITING || s.state >= DOWNLOAD_DONE)
-            continue;
-        fprintf(stderr, "\r\033[K%s%-*s %5.1f%% %s\n", size > NAME_COLUMNS ? "..." : "",
-                NAME_COLUMNS, size > NAME_COLUMNS ? s.file->path + size - NAME_COLUMNS + 3
-                                                  : s.file->path,
-                s.file->size_bytes > 0
-                    ? 100 * (double)s.present_bytes / (double)s.file->size_bytes
-                    : 100.0, word);
-        count++;
+        *word = s.state == DOWNLOAD_CHECKING  ? "checking "
+                : s.state == DOWNLOAD_HASHING ? "hashing "
+                : s.state == DOWNLOAD_LOCKED  ? "waiting for "
+                                              : "";
+        if (s.state > DOWNLOAD_WAITING && s.state < DOWNLOAD_DONE)
+            return s.file->path;
     }
-    return count;
+    return "";
 }
 
 void say_progress(void *context, const download *d)
 {
-    say_meter *meter = context;
-    const double now = hub_now();
-    char line[200];
+    const say_meter *meter = context;
+    const download_stats *s = download_get_stats(d);
+    const double seconds = hub_now() - meter->begin;
+    const double rate = seconds > 0 ? (double)s->fetched_bytes / seconds : 0;
+    const uint64_t left_bytes = s->total_bytes > s->done_bytes ? s->total_bytes - s->done_bytes : 0;
+    const char *word = "";
+    const char *current = find_current(d, &word);
+    char done[CLI_SIZE_TEXT_BYTES];
+    char total[CLI_SIZE_TEXT_BYTES];
+    char speed[CLI_SIZE_TEXT_BYTES];
+    char left[CLI_TIME_TEXT_BYTES] = "?";
+    char line[512];
 
-    if (!meter->is_enabled ||
-        now - meter->drawn < (meter->is_terminal ? REDRAW_SECONDS : LINE_SECONDS))
-        return;
-    meter->drawn = now;
-    total_line(meter, d, line, sizeof line);
-    if (!meter->is_terminal) {
-        fprintf(stderr, "%s\n", line);
-        return;
-    }
-    say_meter_end(meter);
-    meter->line_count = file_lines(d) + 1;
-    fprintf(stderr, "%.*s", (int)columns() - 1, line);
-    fflush(stderr);
+    cli_size_text(s->done_bytes, done);
+    cli_size_text(s->total_bytes, total);
+    cli_size_text((uint64_t)rate, speed);
+    if (rate >= 1)
+        cli_time_text((uint64_t)((double)left_bytes / rate), left);
+    snprintf(line, sizeof line, "downloading  %3.0f%%  %s left  %s of %s  %s/s  %zu of %zu files"
+             "  %s%.300s",
+             s->total_bytes > 0 ? 100 * (double)s->done_bytes / (double)s->total_bytes : 100.0,
+             left, done, total, speed, s->ended_count, s->file_count, word, current);
+    cli_progress_text(line);
 }
 
-void say_report(say_meter *meter, const download *d, const char *remark)
+void say_written(const cli_common *common, const char *path, const download *d)
 {
-    char line[200];
+    static const download_stats none = { 0 };
+    const download_stats *s = d == NULL ? &none : download_get_stats(d);
+    char total[CLI_SIZE_TEXT_BYTES];
+    char detail[64];
 
-    total_line(meter, d, line, sizeof line);
-    say_meter_end(meter);
-    fprintf(stderr, "%s%s\n", line, remark);
+    cli_size_text(s->total_bytes, total);
+    snprintf(detail, sizeof detail, "%zu file%s of %s, fetched", s->file_count,
+             s->file_count == 1 ? "" : "s", total);
+    fflush(stdout);                          /* the closing line is the last one */
+    cli_say_written(common, &(cli_written){ .path = path, .detail = detail,
+                                            .bytes = s->fetched_bytes });
 }
 
 /* ---- the result ---- */

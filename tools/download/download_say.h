@@ -26,20 +26,15 @@ typedef struct {
 download_plan say_make_plan(const say_subject *about);
 void say_plan(const say_subject *about, const download_plan *plan, int as_json);
 
-/* On a terminal: the files in flight and the total, updated in place. Otherwise a line every ten
- * seconds. */
+/* The state of a download for cli_progress.c. HF_HUB_DISABLE_PROGRESS_BARS is obeyed. */
 typedef struct {
-    int is_enabled;
-    int is_terminal;
-    unsigned line_count;
+    cli_meter meter;
     double begin;
-    double drawn;
 } say_meter;
 void say_meter_begin(say_meter *meter, const cli_common *common);
 void say_progress(void *context, const download *d);     /* a download_progress */
-/* Print the total in one line, now. */
-void say_report(say_meter *meter, const download *d, const char *remark);
-void say_meter_end(say_meter *meter);
+/* The closing line. */
+void say_written(const cli_common *common, const char *path, const download *d);
 
 /* The JSON document; d and where may be NULL if the run failed early. */
 typedef struct {
