@@ -42,7 +42,7 @@ static ckpt_code read_given_config(const char *given, char **out, ckpt_error *er
     return *out == NULL ? ckpt_fail_memory(err, "a config", builtin->text_bytes) : CKPT_OK;
 }
 
-static ckpt_code take_given_config(ckpt_checkpoint *out, ckpt_error *err)
+ckpt_code checkpoint_take_config(ckpt_checkpoint *out, ckpt_error *err)
 {
     const char *given = out->options.config;
     ckpt_code code;
@@ -65,7 +65,7 @@ ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err)
     ckpt_code code = read_document(out, "config.json", &out->config_text, &out->config, err);
 
     if (code == CKPT_OK)
-        code = take_given_config(out, err);
+        code = checkpoint_take_config(out, err);
     return code == CKPT_OK
                ? read_document(out, CONFIG_MODELOPT_FILE, NULL, &out->modelopt, err)
                : code;

@@ -134,6 +134,9 @@ int checkpoint_is_carried(const char *name);
 /* Parse config.json and CONFIG_MODELOPT_FILE of the folder into *out, if they are there. */
 ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err);
 
+/* The config that was given with --config, if any, for a format that reads a file alone. */
+ckpt_code checkpoint_take_config(ckpt_checkpoint *out, ckpt_error *err);
+
 /* The quantisation scheme that they describe. */
 config_scheme checkpoint_scheme(const ckpt_checkpoint *c);
 

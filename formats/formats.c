@@ -3,6 +3,7 @@
 
 #include "hf.h"
 #include "mp.h"
+#include "formats/gguf/gguf.h"
 #include "formats/torch_dist/torch_dist.h"
 
 const ckpt_format *const ckpt_formats[] = {
@@ -10,5 +11,6 @@ const ckpt_format *const ckpt_formats[] = {
     &format_mp,
     &format_hf,
     &format_safetensors_file,
+    &format_gguf,
     NULL,
 };

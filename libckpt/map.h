@@ -8,6 +8,8 @@
  *                                             .weight_scale or .scale, which reading knows
  *   tensor STORED = LOGICAL                   rename
  *   tensor STORED = concat(PIECE, PIECE)      rows of the first, then of the second ...
+ *   tensor STORED = cols(PIECE, PIECE)        columns of the first, then of the second ..., as many
+ *                                             of each
  *   tensor STORED = interleave(N, PIECE, ...) the same for each of N groups: the first group of
  *                                             each piece, then the second ...
  *   tensor STORED = part(LOGICAL, 0/3)        the first of three equal parts of its rows
@@ -97,6 +99,7 @@ typedef struct {
                                                pieces[0].logical */
     map_piece pieces[MAP_PIECES_MAX];
     size_t piece_count;
+    int has_cols;                           /* pieces stand side by side, not one below another */
     map_number groups;
     const char *stacks[MAP_STACKS_MAX];     /* placeholders "{e}", the outer first */
     uint32_t stack_count;

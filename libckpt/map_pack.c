@@ -166,7 +166,9 @@ int map_rule_is_plain(const map_rule *rule)
 /* Units of a group that are before piece c in an entry; of all pieces, its size. */
 static int units_before(const map_rule *rule, size_t c, uint64_t *units)
 {
-    *units = 0;
+    *units = rule->has_cols ? 1 : 0;   /* side by side: all pieces have the rows of the entry */
+    if (rule->has_cols)
+        return 1;
     for (size_t i = 0; i < c; i++) {
         uint64_t product;
 
@@ -223,6 +225,20 @@ int map_piece_size(const map_rule *rule, size_t c, uint64_t unit, uint64_t *size
 
 /* ---- extents ---- */
 
+int map_side_by_side(const map_rule *rule, ckpt_tensor *entry)
+{
+    return !rule->has_cols ||
+           (entry->rank > 1 && size_mul(entry->shape[entry->rank - 1], rule->piece_count,
+                                        &entry->shape[entry->rank - 1]));
+}
+
+int map_side_of(const map_rule *rule, ckpt_tensor *piece)
+{
+    return !rule->has_cols ||
+           (piece->rank > 1 && divide(piece->shape[piece->rank - 1], rule->piece_count,
+                                      &piece->shape[piece->rank - 1]));
+}
+
 int map_blocks_are_whole(const map_packed *packed)
 {
     const map_piece *piece = &packed->rule->pieces[packed->piece];
@@ -231,6 +247,9 @@ int map_blocks_are_whole(const map_packed *packed)
 
     if (packed->tensor->tensor_scale != CKPT_TENSOR_SCALE_NONE)    /* each has one of its own */
         return map_rule_is_plain(packed->rule) && packed->rule->stack_count == 0;
+    if (packed->rule->has_cols)
+        return packed->tensor->scale_dtype == CKPT_NONE ||
+               ckpt_tensor_cols(packed->tensor) % packed->tensor->block_cols == 0;
     if (packed->tensor->scale_dtype == CKPT_NONE || packed->tensor->rank > 2 ||
         map_rule_is_plain(packed->rule))
         return 1;
@@ -268,6 +287,17 @@ static ckpt_code add_run(ckpt_layout *layout, const map_packed *packed, ckpt_par
         e.stored_row = packed->entry * part_rows(t, part, size) + part_rows(t, part, run[1]);
         e.row_count = part_rows(t, part, run[2]);
     }
+    return layout_add(layout, &e, err);
+}
+
+/* All of a piece beside the others. */
+static ckpt_code add_side(ckpt_layout *layout, const map_packed *packed, ckpt_part part,
+                          ckpt_error *err)
+{
+    layout_extent e = layout_identity(packed->logical, packed->tensor, part, packed->stored[part]);
+
+    e.stored_row = packed->entry * e.row_count;
+    e.stored_col = packed->piece * e.col_count;
     return layout_add(layout, &e, err);
 }
 
@@ -311,6 +341,7 @@ ckpt_code map_add_extents(ckpt_layout *layout, const map_packed *packed, ckpt_er
 
     for (int part = 0; part < CKPT_PART_COUNT && code == CKPT_OK; part++)
         if (catalog_part_dtype(packed->tensor, (ckpt_part)part) != CKPT_NONE)
-            code = add_runs(layout, packed, (ckpt_part)part, err);
+            code = packed->rule->has_cols ? add_side(layout, packed, (ckpt_part)part, err)
+                                          : add_runs(layout, packed, (ckpt_part)part, err);
     return code;
 }

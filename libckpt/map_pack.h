@@ -31,6 +31,11 @@ int map_unit_of_piece(const map_rule *rule, size_t c, uint64_t size, uint64_t *u
 int map_entry_size(const map_rule *rule, uint64_t unit, uint64_t *size);
 int map_piece_size(const map_rule *rule, size_t c, uint64_t unit, uint64_t *size);
 
+/* Where pieces stand side by side: the columns of the entry from those of a piece, and back; any
+ * other tensor stays. 0 when they cannot be. */
+int map_side_by_side(const map_rule *rule, ckpt_tensor *entry);
+int map_side_of(const map_rule *rule, ckpt_tensor *piece);
+
 typedef struct {
     const map_rule *rule;
     size_t piece;

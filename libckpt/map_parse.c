@@ -203,12 +203,18 @@ static ckpt_code parse_expression(map_parser *p, map_rule *rule, char *text)
             return code;
     if (take_call(&text, "interleave"))
         code = parse_number(p, take_argument(&text), &rule->groups);
+    else if (take_call(&text, "cols"))
+        rule->has_cols = 1;
     else if (!take_call(&text, "concat"))
         return parse_piece(p, rule, text);
     if (code == CKPT_OK && text == NULL)
         return parse_fail(p, "interleave needs names:", rule->stored);
     while (code == CKPT_OK && (piece = take_argument(&text)) != NULL)
         code = parse_piece(p, rule, piece);
+    for (size_t c = 0; code == CKPT_OK && rule->has_cols && c < rule->piece_count; c++)
+        if (strcmp(rule->pieces[c].times.text, "1") != 0 ||
+            strcmp(rule->pieces[c].of.text, "1") != 0)
+            code = parse_fail(p, "cols takes whole tensors:", rule->pieces[c].logical);
     return code;
 }
 

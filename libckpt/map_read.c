@@ -151,6 +151,7 @@ static ckpt_code add_piece(reader *r, const packing *p, size_t c, uint64_t entry
     memmove(piece.shape, p->whole.shape + stacked, piece.rank * sizeof piece.shape[0]);
     packed.tensor = &piece;
     if ((piece.rank > 0 && !map_piece_size(p->rule, c, p->unit, &piece.shape[0])) ||
+        !map_side_of(p->rule, &piece) ||
         !map_blocks_are_whole(&packed))
         return fail_packing(r, p);
     if ((code = find_logical(r, p, c, &piece, &packed.logical)) != CKPT_OK)

@@ -203,7 +203,8 @@ static ckpt_code make_target(writer *w, size_t i)
         return ckpt_fail_memory(w->err, "a plan", count);
     if ((code = measure(w, first, &t->unit)) != CKPT_OK)
         return code;
-    if (whole.rank > 0 && !map_entry_size(rule, t->unit, &whole.shape[0]))
+    if ((whole.rank > 0 && !map_entry_size(rule, t->unit, &whole.shape[0])) ||
+        !map_side_by_side(rule, &whole))
         return fail_target(w, i, "it would be too large");
     if (whole.rank + rule->stack_count > CKPT_RANK_MAX)
         return fail_target(w, i, "too many dimensions");

@@ -32,8 +32,7 @@ static const struct {
     { "version https://git-lfs", 23,
       "is a Git LFS pointer, not the file itself: run git lfs pull, or fetch it with "
       "ckpt-download" },
-    { "GGUF", 4, "is a GGUF file, which is not supported: use the safetensors checkpoint it was "
-                 "made from" },
+    { "GGUF", 4, "looks like a GGUF file: rename it so that its name ends in '.gguf'" },
     { "PK\003\004", 4, "is a torch.save archive, which is not supported: save it as safetensors" },
     { "\200\002", 2, "is an old torch.save pickle, which is not supported: save it as "
         "safetensors" },
@@ -272,8 +271,6 @@ static int recognise_folder(const ckpt_folder *folder, char out[RECOGNISE_BYTES]
     } ends[] = {
         { "model_index.json", "is a diffusers pipeline: use the folder of one of its models, such "
                               "as 'transformer' or 'unet'" },
-        { ".gguf", "is a GGUF file, which is not supported: use the safetensors checkpoint it was "
-                   "made from" },
         { ".distcp", "is a torch_dist checkpoint without '.metadata': it was not completely "
                      "written or copied" },
         { ".bin", "is a PyTorch file, which is not supported: save the model as safetensors" },

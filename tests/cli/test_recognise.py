@@ -20,8 +20,8 @@ def archive():
 
 FILES = {
     "model-00001-of-00002.safetensors": (LFS, "Git LFS pointer", "git lfs pull"),
-    "model.Q4_K_M.gguf": (b"GGUF\3\0\0\0" + bytes(64), "GGUF", "safetensors"),
-    "model.safetensors": (b"GGUF\3\0\0\0" + bytes(64), "GGUF", "safetensors"),
+    "model.gguf": (LFS, "Git LFS pointer", "git lfs pull"),
+    "model.safetensors": (b"GGUF\3\0\0\0" + bytes(64), "GGUF", "'.gguf'"),
     "pytorch_model.bin": (archive(), "torch.save", "safetensors"),
     "old.pt": (pickle.dumps({}, 2), "pickle", "safetensors"),
     "new.pt": (pickle.dumps({}, 4), "pickle", "safetensors"),
@@ -98,7 +98,7 @@ FOLDERS = {
                  "'checkpoint-10'"),
     "torch": (["config.json", "pytorch_model-00001-of-00002.bin"],
               "'pytorch_model-00001-of-00002.bin'", "safetensors"),
-    "gguf": (["config.json", "m.gguf"], "'m.gguf'", "GGUF"),
+    "two GGUF models": (["m.gguf", "n.gguf"], "'m.gguf' and 'n.gguf'", "name one of them"),
     "config only": (["config.json", "tokenizer.json"], "no weights", "ckpt-download"),
     "no metadata": (["__0_0.distcp", "common.pt"], "without '.metadata'", "torch_dist"),
     "old Megatron": (["mp_rank_00/model_optim_rng.pt"], "older format", "torch_dist"),
@@ -159,19 +159,19 @@ def test_a_link_to_nothing_is_told(ckpt, tmp_path):
     ["ckpt-convert", "--dry-run"], ["ckpt-shard", "--dry-run", "--layout", "hf"]],
     ids=lambda c: c[0] if c[0] != "ckpt-verify" else c[1])
 def test_every_command_tells_it(ckpt, tmp_path, command):
-    (tmp_path / "m.gguf").write_bytes(b"GGUF\3\0\0\0" + bytes(64))
+    (tmp_path / "m.pt").write_bytes(pickle.dumps({}, 2))
     out = [tmp_path / "out"] if command[0] in ("ckpt-convert", "ckpt-shard") else []
-    assert "is a GGUF file" in ckpt(*command, tmp_path / "m.gguf", *out, check=2).err
-    err = ckpt("ckpt-verify", "compare", tmp_path / "m.gguf", tmp_path / "m.gguf", check=2).err
-    assert "is a GGUF file" in err
+    assert "torch.save pickle" in ckpt(*command, tmp_path / "m.pt", *out, check=2).err
+    err = ckpt("ckpt-verify", "compare", tmp_path / "m.pt", tmp_path / "m.pt", check=2).err
+    assert "torch.save pickle" in err
 
 
 def test_like_and_fill_from_tell_it(ckpt, golden_a, tmp_path):
-    (tmp_path / "m.gguf").write_bytes(b"GGUF\3\0\0\0" + bytes(64))
+    (tmp_path / "m.pt").write_bytes(pickle.dumps({}, 2))
     for option in ("--like", "--fill-from"):
-        err = ckpt("ckpt-convert", option, tmp_path / "m.gguf", golden_a, tmp_path / "out",
+        err = ckpt("ckpt-convert", option, tmp_path / "m.pt", golden_a, tmp_path / "out",
                    check=2).err
-        assert "is a GGUF file" in err
+        assert "torch.save pickle" in err
 
 
 def test_a_real_checkpoint_is_not_mistaken(ckpt, golden_a, tmp_path):

@@ -276,10 +276,10 @@ static void test_what_cannot_be_read_is_told_by_the_folders_names(void **state)
                                 "which 1 do not exist; the first is "
                                 "'model-00004-of-00005.safetensors'");
     memory_tree_release(&tree);
-    memory_tree_put(&tree, "model.gguf", "GGUF", 4);
-    assert_refused(&tree, NULL, "'memory://tree' has no safetensors files: 'model.gguf' is a GGUF "
-                                "file, which is not supported: use the safetensors checkpoint "
-                                "it was made from");
+    memory_tree_put(&tree, "model.pth", "PK", 2);
+    assert_refused(&tree, NULL, "'memory://tree' has no safetensors files: 'model.pth' is a "
+                                "PyTorch file, which is not supported: save the model as "
+                                "safetensors");
     memory_tree_put(&tree, "short.safetensors", "1234", 4);
     assert_refused(&tree, "short.safetensors",
                    "'memory://tree/short.safetensors' has only 4 bytes, too few for a header");

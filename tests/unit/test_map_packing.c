@@ -481,6 +481,56 @@ static void test_blocks_are_not_cut(void **state)
     map_free(map);
 }
 
+/* Side by side: all rows of both, the columns of the first in front. */
+static void test_columns_stand_side_by_side(void **state)
+{
+    enum { ROWS = 3, HALF = 4 };
+    ckpt_map *map = parse(HEAD "tensor eh = cols(e, h)\n", NULL);
+    ckpt_catalog *stored = catalog_create();
+    const layout_extent *e;
+    const layout_extent *end;
+    map_reading reading;
+
+    (void)state;
+    add(stored, "eh", ROWS, 2 * HALF, 0);
+    read_and_write(map, stored, &reading);
+    for (uint64_t half = 0; half < 2; half++) {
+        const size_t logical = find(&reading, half == 0 ? "e" : "h");
+
+        assert_int_equal(ckpt_catalog_at(reading.logical, logical)->shape[0], ROWS);
+        assert_int_equal(ckpt_catalog_at(reading.logical, logical)->shape[1], HALF);
+        layout_extents(reading.layout, logical, CKPT_DATA, &e, &end);
+        assert_int_equal(end - e, 1);
+        assert_int_equal(e->stored_col, half * HALF);
+        assert_int_equal(e->col_count, HALF);
+        assert_int_equal(e->row_count, ROWS);
+    }
+    map_reading_release(&reading);
+    catalog_free(stored);
+    map_free(map);
+}
+
+static void test_columns_that_do_not_divide_are_refused(void **state)
+{
+    ckpt_map *map = parse(HEAD "tensor eh = cols(e, h)\n", NULL);
+    const uint64_t shapes[][2] = { { 3, 7 }, { 8, 0 } };
+    ckpt_map *bad = NULL;
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        ckpt_catalog *stored = catalog_create();
+        map_reading reading;
+
+        add(stored, "eh", shapes[i][0], shapes[i][1], 0);
+        assert_int_equal(map_read(map, stored, &strict, &reading, NULL), CKPT_E_FORMAT);
+        catalog_free(stored);
+    }
+    map_free(map);
+    assert_int_equal(map_parse(HEAD "tensor eh = cols(e:2, h)\n",
+                               strlen(HEAD "tensor eh = cols(e:2, h)\n"), "test", &bad, NULL),
+                     CKPT_E_FORMAT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -490,6 +540,8 @@ int main(void)
         cmocka_unit_test(test_pieces_have_rows_in_proportion),
         cmocka_unit_test(test_unequal_parts_make_one_tensor),
         cmocka_unit_test(test_parts_must_make_all_of_a_tensor),
+        cmocka_unit_test(test_columns_stand_side_by_side),
+        cmocka_unit_test(test_columns_that_do_not_divide_are_refused),
         cmocka_unit_test(test_stacks_of_stacks_and_of_vectors),
         cmocka_unit_test(test_a_stack_without_one_of_its_tensors_is_not_written),
         cmocka_unit_test(test_one_piece_is_not_two),
