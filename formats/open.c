@@ -497,6 +497,12 @@ const file_list *checkpoint_notes(const ckpt_checkpoint *checkpoint)
     return &checkpoint->notes;
 }
 
+map_ledger checkpoint_ledger(const ckpt_checkpoint *checkpoint)
+{
+    return map_ledger_of(checkpoint->reading.fates,
+                         ckpt_catalog_count(store_names(checkpoint->store)));
+}
+
 const char *ckpt_note(const ckpt_checkpoint *checkpoint, size_t i)
 {
     return i < checkpoint->notes.count ? checkpoint->notes.names[i] : NULL;

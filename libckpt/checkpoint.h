@@ -7,6 +7,7 @@
 
 #include "file.h"
 #include "json.h"
+#include "map.h"
 #include "store.h"
 
 const char *checkpoint_path(const ckpt_checkpoint *checkpoint);       /* as it was given */
@@ -15,5 +16,6 @@ const ckpt_folder *checkpoint_folder(const ckpt_checkpoint *checkpoint);
 ckpt_store *checkpoint_store(const ckpt_checkpoint *checkpoint);
 const json_value *checkpoint_config(const ckpt_checkpoint *checkpoint);   /* NULL: there is none */
 const file_list *checkpoint_notes(const ckpt_checkpoint *checkpoint);
+map_ledger checkpoint_ledger(const ckpt_checkpoint *checkpoint);      /* of its stored tensors */
 
 #endif

@@ -289,6 +289,12 @@ typedef struct {
     const char *reason;      /* FATE_DROPPED; borrowed from the map or static */
 } map_fate;
 
+/* How many stored tensors have each fate. */
+typedef struct {
+    size_t counts[FATE_DROPPED + 1];
+} map_ledger;
+map_ledger map_ledger_of(const map_fate *fates, size_t count);
+
 typedef struct {
     ckpt_catalog *logical;
     ckpt_layout *layout;

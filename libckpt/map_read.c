@@ -325,6 +325,15 @@ ckpt_code map_read(const ckpt_map *map, const ckpt_catalog *stored,
     return code;
 }
 
+map_ledger map_ledger_of(const map_fate *fates, size_t count)
+{
+    map_ledger ledger = { .counts = { 0 } };
+
+    for (size_t i = 0; i < count; i++)
+        ledger.counts[fates[i].kind]++;
+    return ledger;
+}
+
 void map_reading_release(map_reading *reading)
 {
     layout_free(reading->layout);

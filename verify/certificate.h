@@ -13,6 +13,7 @@
 #include "libckpt/digest.h"
 #include "libckpt/folder.h"
 #include "libckpt/json.h"
+#include "libckpt/map.h"
 #include "libckpt/sha256.h"
 
 /* ---- files ---- */
@@ -71,6 +72,7 @@ typedef struct {
     char main_root[CKPT_ROOT_HEX];
     size_t stored_count;           /* tensors as they are stored */
     uint64_t stored_bytes;
+    map_ledger ledger;             /* what became of them */
     int has_place_for_config;      /* its layout carries config.json and what lies beside it */
     int has_config;
     config_meaning config;         /* of the forward pass */

@@ -7,6 +7,7 @@
 
 #include "file_record.h"
 #include "json_line.h"
+#include "ledger.h"
 #include "manifest.h"
 
 void certificate_time_text(int64_t seconds, char out[CERTIFICATE_TIME_BYTES])
@@ -131,6 +132,9 @@ static void put_checkpoint(json_writer *w, const certificate *c, size_t i)
     json_member_u64(w, "tensors", ckpt_catalog_count(m->tensors));
     json_member_u64(w, "stored_tensors", m->stored_count);
     json_member_u64(w, "stored_bytes", m->stored_bytes);
+    json_member_object(w, "ledger");
+    ledger_put(w, &m->ledger);
+    json_put_object_end(w);
     put_encodings(w, m);
     json_put_key(w, "config");
     if (m->has_config)

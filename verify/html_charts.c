@@ -13,8 +13,17 @@ enum {
 
 /* ---- layers and kinds ---- */
 
+/* By the share of tensors that differ. */
+static const char *color_of_share(const grid_cell *cell)
+{
+    return cell->differing_count == 0                        ? "c0"
+           : cell->differing_count == cell->tensor_count     ? "h3"
+           : 4 * cell->differing_count >= cell->tensor_count ? "h2"
+                                                             : "h1";
+}
+
 /* By how far a cell is from the median of its row, in powers of two. */
-static const char *color_of(const grid_cell *cell)
+static const char *color_of_spread(const grid_cell *cell)
 {
     static const char *const low[] = { "c0", "l1", "l2", "l3" };
     static const char *const high[] = { "c0", "h1", "h2", "h3" };
@@ -43,49 +52,74 @@ static void put_columns(FILE *out, const layer_grid *g)
     }
 }
 
-static void put_cell(FILE *out, const layer_grid *g, size_t kind, size_t layer)
+/* What is known of a cell: a browser shows it to who points at it. */
+static void put_words(FILE *out, const grid_cell *cell, grid_kind kind)
 {
-    const grid_cell *cell = &g->cells[kind * g->layer_count + layer];
-    const size_t x = LABEL + layer * CELL;
-    const size_t y = HEAD + kind * CELL;
+    if (kind == GRID_DIFFERENCES) {
+        fprintf(out, ": %zu of %zu differ", cell->differing_count, cell->tensor_count);
+        if (cell->lone_count > 0)
+            fprintf(out, ", %zu on one side only", cell->lone_count);
+        return;
+    }
+    fprintf(out, ": %zu, ", cell->tensor_count);
+    markup_put(out, cell->encoding);
+    if (kind == GRID_SPREADS && !isnan(cell->deviation))
+        fprintf(out, ", rms 2^%+.2f of the median", cell->deviation);
+    if (cell->finding_count > 0)
+        fprintf(out, ", %zu findings", cell->finding_count);
+}
+
+static void put_cell(FILE *out, const layer_grid *g, size_t at, grid_kind kind)
+{
+    const grid_cell *cell = &g->cells[at];
+    const size_t x = LABEL + at % g->layer_count * CELL;
+    const size_t y = HEAD + at / g->layer_count * CELL;
 
     if (cell->tensor_count == 0)
         return;
     fprintf(out, "<g><title>");
-    markup_put(out, g->layers[layer]);
+    markup_put(out, g->layers[at % g->layer_count]);
     fputs(" ", out);
-    markup_put(out, g->kinds[kind]);
-    fprintf(out, ": %zu, ", cell->tensor_count);
-    markup_put(out, cell->encoding);
-    if (!isnan(cell->deviation))
-        fprintf(out, ", rms 2^%+.2f of the median", cell->deviation);
-    if (cell->finding_count > 0)
-        fprintf(out, ", %zu findings", cell->finding_count);
+    markup_put(out, g->kinds[at / g->layer_count]);
+    put_words(out, cell, kind);
     fprintf(out, "</title><rect class=\"%s\" x=\"%zu\" y=\"%zu\" width=\"11\" height=\"11\"/>",
-            color_of(cell), x, y);
-    if (cell->finding_count > 0)
+            kind == GRID_DIFFERENCES ? color_of_share(cell) : color_of_spread(cell), x, y);
+    if (cell->finding_count + cell->lone_count > 0)
         fprintf(out, "<path class=\"x\" d=\"M%zu %zul7 7m0-7l-7 7\"/>", x + 2, y + 2);
     fputs("</g>", out);
 }
 
-static void put_legend(FILE *out, int has_values)
+static void put_legend(FILE *out, grid_kind kind)
 {
-    static const char *const steps[][2] = {
+    static const char *const spreads[][2] = {
         { "l3", "2^-2 and less" }, { "l2", "2^-0.75" }, { "l1", "2^-0.25" }, { "c0", "as others" },
-        { "h1", "2^0.25" }, { "h2", "2^0.75" }, { "h3", "2^2 and more" },
+        { "h1", "2^0.25" }, { "h2", "2^0.75" }, { "h3", "2^2 and more" }, { NULL, NULL },
     };
+    static const char *const shares[][2] = {
+        { "c0", "the same" }, { "h1", "less than a quarter" }, { "h2", "more" }, { "h3", "all" },
+        { NULL, NULL },
+    };
+    static const char *const none[][2] = { { NULL, NULL } };
+    static const struct { const char *const (*steps)[2]; const char *text; } legends[] = {
+        [GRID_TENSORS] = { none, "Values were not read: cells are the tensors that are there. A "
+                                 "cross marks tensors with findings that fail." },
+        [GRID_SPREADS] = { spreads, "<br>Root mean square of the values, against the median of the "
+                                    "same kind in all layers. A cross marks tensors with findings "
+                                    "that fail." },
+        [GRID_DIFFERENCES] = { shares, "<br>Tensors that are not those of the reference, as a "
+                                       "share of all. A cross marks tensors that are on one side "
+                                       "only." },
+    };
+    const char *const (*step)[2] = legends[kind].steps;
 
     fputs("<p class=\"dim\">", out);
-    for (size_t i = 0; has_values && i < sizeof steps / sizeof *steps; i++)
+    for (; (*step)[0] != NULL; step++)
         fprintf(out, "<span class=\"k\"><svg viewBox=\"0 0 9 9\"><rect class=\"%s\" width=\"9\" "
-                "height=\"9\"/></svg></span>%s", steps[i][0], steps[i][1]);
-    fputs(has_values ? "<br>Root mean square of the values, against the median of the same kind "
-                       "in all layers."
-                     : "Values were not read: cells are the tensors that are there.", out);
-    fputs(" A cross marks tensors with findings that fail.</p>\n", out);
+                "height=\"9\"/></svg></span>%s", (*step)[0], (*step)[1]);
+    fprintf(out, "%s</p>\n", legends[kind].text);
 }
 
-void html_put_grid(FILE *out, const layer_grid *g, int has_values)
+void html_put_grid(FILE *out, const layer_grid *g, grid_kind kind)
 {
     const size_t width = LABEL + g->layer_count * CELL + 3 * CELL;
     const size_t height = HEAD + g->kind_count * CELL + MARGIN;
@@ -103,10 +137,10 @@ void html_put_grid(FILE *out, const layer_grid *g, int has_values)
         markup_put(out, g->kinds[k]);
         fputs("</text>", out);
         for (size_t l = 0; l < g->layer_count; l++)
-            put_cell(out, g, k, l);
+            put_cell(out, g, k * g->layer_count + l, kind);
     }
     fputs("</svg></div>\n", out);
-    put_legend(out, has_values);
+    put_legend(out, kind);
 }
 
 /* ---- histograms ---- */

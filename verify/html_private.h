@@ -9,8 +9,15 @@
 
 extern const char html_style[];
 
+/* What the colours of a grid say. */
+typedef enum {
+    GRID_TENSORS,                  /* which are there */
+    GRID_SPREADS,                  /* how far rms is from that of other layers */
+    GRID_DIFFERENCES               /* how many are not those of the reference */
+} grid_kind;
+
 /* Layers and kinds as an SVG; the legend below it. */
-void html_put_grid(FILE *out, const layer_grid *grid, int has_values);
+void html_put_grid(FILE *out, const layer_grid *grid, grid_kind kind);
 
 /* A bar for each count from `first` on, of those between the first and the last that is not 0;
  * `name` of bar i is its number plus `offset`. */

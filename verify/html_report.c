@@ -7,6 +7,7 @@
 
 #include "certificate_put.h"
 #include "html_private.h"
+#include "ledger.h"
 #include "libckpt/file.h"
 #include "markup.h"
 
@@ -129,6 +130,22 @@ static void put_encodings(FILE *out, const certificate_checkpoint *m)
     fputs("</tbody></table>\n", out);
 }
 
+/* Nothing of a checkpoint is silent: what became of every stored tensor. */
+static void put_ledger(FILE *out, const map_ledger *ledger)
+{
+    fputs("<table><thead><tr><th>Stored tensors</th><th class=\"r\">Number</th></tr></thead><tbody>"
+          "\n", out);
+    for (size_t i = 0; i < LEDGER_LINES; i++) {
+        const ledger_line line = ledger_line_of(ledger, i);
+
+        fputs("<tr>", out);
+        put_cell(out, "", line.text);
+        put_number(out, line.count);
+        fputs("</tr>\n", out);
+    }
+    fputs("</tbody></table>\n", out);
+}
+
 static void put_files(FILE *out, const certificate_checkpoint *m)
 {
     fprintf(out, "<details><summary>%zu files</summary><table class=\"w\"><thead><tr><th>File</th>"
@@ -174,6 +191,7 @@ static void put_checkpoint(FILE *out, const certificate_checkpoint *m)
     }
     fputs("</p>\n", out);
     put_encodings(out, m);
+    put_ledger(out, &m->ledger);
     put_files(out, m);
     for (size_t i = 0; m->notes != NULL && i < m->notes->count; i++) {
         fputs("<p class=\"dim\">Note: ", out);
@@ -198,17 +216,40 @@ static void put_histograms(FILE *out, const value_check *values)
         html_put_histogram(out, &histograms[i]);
 }
 
+static int has_values_of_reference(const certificate_checkpoint *all, size_t i)
+{
+    return i > 0 && all[i].root[0] != '\0' && strcmp(all[i].root, all[0].root) == 0;
+}
+
+/* Where a candidate is not the reference. */
+static ckpt_code put_differences(FILE *out, const html_report *r, size_t i, ckpt_error *err)
+{
+    layer_grid grid;
+    ckpt_code code;
+
+    fputs("<h2>Differences of <span class=\"m\">", out);
+    markup_put(out, label_of(r, i));
+    fputs("</span> from <span class=\"m\">", out);
+    markup_put(out, label_of(r, 0));
+    fputs("</span></h2>\n", out);
+    if (r->certificate->structure_only)
+        fputs("<p>Values were not read: names and shapes are compared.</p>\n", out);
+    if ((code = layer_grid_compare(r->certificate, i, &grid, err)) == CKPT_OK)
+        html_put_grid(out, &grid, GRID_DIFFERENCES);
+    layer_grid_release(&grid);
+    return code;
+}
+
 static ckpt_code put_grid(FILE *out, const html_report *r, size_t i, const value_check *values,
                           ckpt_error *err)
 {
-    const certificate_checkpoint *all = r->certificate->checkpoints;
     layer_grid grid;
     ckpt_code code;
 
     fputs("<h2>Layers and kinds of <span class=\"m\">", out);
     markup_put(out, label_of(r, i));
     fputs("</span></h2>\n", out);
-    if (i > 0 && all[i].root[0] != '\0' && strcmp(all[i].root, all[0].root) == 0) {
+    if (has_values_of_reference(r->certificate->checkpoints, i)) {
         fputs("<p>The values are those of <span class=\"m\">", out);
         markup_put(out, label_of(r, 0));
         fputs("</span>, and so is the picture.</p>\n", out);
@@ -216,7 +257,7 @@ static ckpt_code put_grid(FILE *out, const html_report *r, size_t i, const value
     }
     if ((code = layer_grid_make(r->certificate, i, values == NULL ? NULL : &values->statistics,
                                 &grid, err)) == CKPT_OK)
-        html_put_grid(out, &grid, values != NULL);
+        html_put_grid(out, &grid, values == NULL ? GRID_TENSORS : GRID_SPREADS);
     layer_grid_release(&grid);
     return code;
 }
@@ -226,9 +267,11 @@ static ckpt_code put_pictures(FILE *out, const html_report *r, ckpt_error *err)
 {
     for (size_t i = 0; i < r->certificate->checkpoint_count; i++) {
         const value_check *values = r->values == NULL ? NULL : r->values[i];
-        const ckpt_code code = put_grid(out, r, i, values, err);
+        const int differs = i > 0 && !has_values_of_reference(r->certificate->checkpoints, i);
+        ckpt_code code;
 
-        if (code != CKPT_OK)
+        if ((differs && (code = put_differences(out, r, i, err)) != CKPT_OK) ||
+            (code = put_grid(out, r, i, values, err)) != CKPT_OK)
             return code;
         if (values != NULL)
             put_histograms(out, values);

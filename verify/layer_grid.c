@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "digest_compare.h"
 #include "libckpt/array.h"
 #include "libckpt/table.h"
 #include "tensor_group.h"
@@ -49,36 +50,58 @@ static ckpt_code add_word(table *t, char ***words, size_t *count, const char *wo
                                                     : CKPT_OK;
 }
 
-static ckpt_code collect(const ckpt_catalog *catalog, layer_grid *out, ckpt_error *err)
-{
+/* The words of a grid while it is made. */
+typedef struct {
     table layers;
     table kinds;
+    layer_grid *out;
+} collecting;
+
+static ckpt_code collect_catalog(collecting *c, const ckpt_catalog *catalog, ckpt_error *err)
+{
+    layer_grid *out = c->out;
     ckpt_code code = CKPT_OK;
 
-    table_init(&layers);
-    table_init(&kinds);
     for (size_t i = 0; i < ckpt_catalog_count(catalog) && code == CKPT_OK; i++) {
         const char *name = ckpt_catalog_at(catalog, i)->name;
         char *word = malloc(tensor_group_bytes(name));
 
-        if (word == NULL) {
-            code = ckpt_fail_memory(err, "layers", strlen(name));
-            break;
-        }
+        if (word == NULL)
+            return ckpt_fail_memory(err, "layers", strlen(name));
         tensor_layer(name, word);
-        code = add_word(&layers, &out->layers, &out->layer_count, word, err);
+        code = add_word(&c->layers, &out->layers, &out->layer_count, word, err);
         inner_kind(name, word);
         if (code == CKPT_OK)
-            code = add_word(&kinds, &out->kinds, &out->kind_count, word, err);
+            code = add_word(&c->kinds, &out->kinds, &out->kind_count, word, err);
         free(word);
     }
-    table_release(&layers);
-    table_release(&kinds);
+    return code;
+}
+
+/* Rows and columns of the tensors of one or two catalogs (b may be NULL), with room for cells. */
+static ckpt_code collect(const ckpt_catalog *a, const ckpt_catalog *b, layer_grid *out,
+                         ckpt_error *err)
+{
+    collecting c = { .out = out };
+    ckpt_code code;
+
+    memset(out, 0, sizeof *out);
+    table_init(&c.layers);
+    table_init(&c.kinds);
+    code = collect_catalog(&c, a, err);
+    if (code == CKPT_OK && b != NULL)
+        code = collect_catalog(&c, b, err);
+    table_release(&c.layers);
+    table_release(&c.kinds);
     if (code == CKPT_OK && out->layer_count > 0) {
         qsort(out->layers, out->layer_count, sizeof *out->layers, compare_names);
         qsort(out->kinds, out->kind_count, sizeof *out->kinds, compare_names);
     }
-    return code;
+    if (code != CKPT_OK ||
+        (out->layer_count > 0 && out->kind_count > GRID_CELLS_MAX / out->layer_count))
+        return code;
+    out->cells = calloc(out->layer_count * out->kind_count + 1, sizeof *out->cells);
+    return out->cells == NULL ? ckpt_fail_memory(err, "layers", GRID_CELLS_MAX) : CKPT_OK;
 }
 
 static size_t place_of(char *const *words, size_t count, const char *word)
@@ -175,21 +198,75 @@ ckpt_code layer_grid_make(const certificate *c, size_t i, const source_statistic
     double *room;
     ckpt_code code;
 
-    memset(out, 0, sizeof *out);
-    if ((code = collect(c->checkpoints[i].tensors, out, err)) != CKPT_OK)
+    if ((code = collect(c->checkpoints[i].tensors, NULL, out, err)) != CKPT_OK ||
+        out->cells == NULL)
         return code;
-    if (out->layer_count > 0 && out->kind_count > GRID_CELLS_MAX / out->layer_count)
-        return CKPT_OK;
-    out->cells = calloc(out->layer_count * out->kind_count + 1, sizeof *out->cells);
-    room = calloc(out->layer_count + 1, sizeof *room);
-    if (out->cells == NULL || room == NULL)
-        code = ckpt_fail_memory(err, "layers", out->layer_count * out->kind_count);
+    if ((room = calloc(out->layer_count + 1, sizeof *room)) == NULL)
+        code = ckpt_fail_memory(err, "layers", out->layer_count);
     else
         code = fill(c, i, statistics, out, err);
     for (size_t k = 0; k < out->kind_count && code == CKPT_OK; k++)
         judge_row(&out->cells[k * out->layer_count], out->layer_count, room);
     free(room);
     return code;
+}
+
+/* ---- two checkpoints ---- */
+
+typedef struct {
+    layer_grid *grid;
+    ckpt_code code;                /* of the first tensor that could not be counted */
+    ckpt_error error;
+} comparing;
+
+/* The cell of a tensor; NULL without memory. */
+static grid_cell *count_in(comparing *c, const char *name)
+{
+    char *room = malloc(tensor_group_bytes(name));
+    grid_cell *cell = room == NULL ? NULL : cell_of(c->grid, name, room);
+
+    if (room == NULL)
+        c->code = ckpt_fail_memory(&c->error, "layers", strlen(name));
+    free(room);
+    return cell;
+}
+
+/* A digest_difference_fn. */
+static void count_difference(void *context, digest_difference kind, const char *name,
+                             const char *expected, const char *got)
+{
+    grid_cell *cell = count_in(context, name);
+
+    (void)expected;
+    (void)got;
+    if (cell == NULL)
+        return;
+    cell->differing_count++;
+    cell->lone_count += kind == DIGEST_MISSING || kind == DIGEST_EXTRA;
+    cell->tensor_count += kind == DIGEST_EXTRA;
+}
+
+ckpt_code layer_grid_compare(const certificate *c, size_t i, layer_grid *out, ckpt_error *err)
+{
+    const certificate_checkpoint *a = &c->checkpoints[0];
+    const certificate_checkpoint *b = &c->checkpoints[i];
+    const digest_side sides[] = { { a->tensors, a->digest }, { b->tensors, b->digest } };
+    comparing counts = { .grid = out };
+    ckpt_code code = collect(a->tensors, b->tensors, out, err);
+
+    if (code != CKPT_OK || out->cells == NULL)
+        return code;
+    for (size_t t = 0; t < ckpt_catalog_count(a->tensors); t++) {
+        const ckpt_tensor *tensor = ckpt_catalog_at(a->tensors, t);
+        grid_cell *cell = count_in(&counts, tensor->name);
+
+        if (cell != NULL)
+            add_tensor(cell, tensor, NULL);
+    }
+    digest_compare(&sides[0], &sides[1], 0, count_difference, &counts);
+    if (counts.code != CKPT_OK)
+        *err = counts.error;
+    return counts.code;
 }
 
 void layer_grid_release(layer_grid *grid)

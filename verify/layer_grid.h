@@ -11,6 +11,8 @@
 typedef struct {
     size_t tensor_count;           /* 0: the layer has none */
     size_t finding_count;          /* that fail */
+    size_t differing_count;        /* of a comparison: that are not the same on both sides; */
+    size_t lone_count;             /* of those: that are on one side only */
     uint64_t value_count;          /* finite ones */
     double squares;                /* their sum */
     double deviation;              /* log2 of its rms less the median of its row; NaN: no values */
@@ -31,6 +33,9 @@ typedef struct {
  * failure. */
 ckpt_code layer_grid_make(const certificate *c, size_t i, const source_statistics *statistics,
                           layer_grid *out, ckpt_error *err);
+/* Of checkpoint `i` against the reference, by digests; by shapes where one has none. The tensors of
+ * both are counted once. */
+ckpt_code layer_grid_compare(const certificate *c, size_t i, layer_grid *out, ckpt_error *err);
 void layer_grid_release(layer_grid *grid);
 
 #endif

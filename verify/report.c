@@ -6,14 +6,12 @@
 #include "libckpt/digest.h"
 #include "json_file.h"
 #include "json_line.h"
+#include "ledger.h"
 #include "losses.h"
 
 typedef struct {
     encode_stats stats;            /* spread: the largest */
-    uint64_t used;                 /* stored tensors of the source, by fate */
-    uint64_t scales;
-    uint64_t copies;
-    uint64_t dropped;
+    map_ledger ledger;             /* stored tensors of the source, by fate */
     uint64_t re_encoded;           /* target tensors in another encoding than the source's */
     uint64_t kept;
 } report_totals;
@@ -37,14 +35,8 @@ static int is_kept(const ckpt_outcome *o, size_t target)
 
 static report_totals add_up(const ckpt_outcome *o)
 {
-    report_totals totals = { .used = 0 };
+    report_totals totals = { .ledger = map_ledger_of(o->fates, ckpt_catalog_count(o->stored)) };
 
-    for (size_t i = 0; i < ckpt_catalog_count(o->stored); i++) {
-        totals.used += o->fates[i].kind == FATE_USED;
-        totals.scales += o->fates[i].kind == FATE_SCALE;
-        totals.copies += o->fates[i].kind == FATE_COPY;
-        totals.dropped += o->fates[i].kind == FATE_DROPPED;
-    }
     for (size_t i = 0; i < ckpt_catalog_count(o->target_logical); i++) {
         const ckpt_tensor *origin = find_origin(o, i);
 
@@ -91,10 +83,7 @@ static void put_totals(json_writer *w, const ckpt_outcome *o)
 
     json_member_object(w, "totals");
     json_member_u64(w, "stored_tensors", ckpt_catalog_count(o->stored));
-    json_member_u64(w, "used", totals.used);
-    json_member_u64(w, "scales", totals.scales);
-    json_member_u64(w, "copies", totals.copies);
-    json_member_u64(w, "dropped", totals.dropped);
+    ledger_put(w, &totals.ledger);
     json_member_u64(w, "target_tensors", ckpt_catalog_count(o->target_logical));
     json_member_u64(w, "re_encoded", totals.re_encoded);
     json_member_u64(w, "kept", totals.kept);

@@ -79,6 +79,55 @@ def test_faults_are_shown(ckpt, golden_a, tmp_path):
     assert len(crossed) == 1 and text.count('class="x"') == 1
 
 
+def drawn(tree, heading):
+    """The texts of the cells in the picture below a heading."""
+    elements = list(tree.iter())
+    at = next(i for i, e in enumerate(elements) if e.tag == "h2" and
+              "".join(e.itertext()).startswith(heading))
+    picture = next(e for e in elements[at:] if e.tag == SVG + "svg")
+    return texts(picture, SVG + "title")
+
+
+def test_differences_are_drawn_by_layer_and_kind(ckpt, golden_a, tmp_path):
+    model = Model(golden_a)
+    for expert in (1, 3):
+        name = f"layers.2.ffn.experts.{expert}.w1.weight"
+        model[name] = model[name].changed(100, model[name].data[100] ^ 1)
+    model["layers.0.attn_norm.weight"] = model["layers.0.attn_norm.weight"].changed(0, 1)
+    text, _ = certify(ckpt, tmp_path, golden_a, model.write(tmp_path / "bad"), check=1)
+    cells = drawn(parse(text), "Differences of bad from golden-a")
+    assert [c for c in cells if ": 0 of " not in c] == [
+        "layers.0 attn_norm.weight: 1 of 1 differ",
+        "layers.2 ffn.experts.*.w1.weight: 2 of 16 differ"]
+    assert len(cells) > 100 and "on one side only" not in "".join(cells)
+    assert drawn(parse(text), "Layers and kinds of bad")
+
+
+def test_tensors_on_one_side_are_crossed(ckpt, golden_a, tmp_path):
+    ckpt("ckpt-shard", "--layout", "torch_dist", golden_a, tmp_path / "dist")
+    text, _ = certify(ckpt, tmp_path, golden_a, tmp_path / "dist")
+    cells = drawn(parse(text), "Differences of dist")
+    lone = [c for c in cells if "on one side only" in c]
+    assert lone and all(c.startswith("mtp.") for c in lone)
+    assert text.count('class="x"') == len(lone)
+    text, _ = certify(ckpt, tmp_path, "--structure-only", golden_a, tmp_path / "dist")
+    assert "names and shapes are compared" in text
+    text, _ = certify(ckpt, tmp_path, golden_a, golden_a)
+    assert "Differences of" not in text
+
+
+def test_the_ledger_adds_up(ckpt, golden_a, tmp_path):
+    model = Model(golden_a)
+    model["layers.0.attn.wq_x.scale"] = Tensor("F8_E8M0", [1, 1], b"\x7f")
+    text, predicate = certify(ckpt, tmp_path, "--lenient", model.write(tmp_path / "m"))
+    ledger = predicate["checkpoints"][0]["ledger"]
+    assert sum(ledger.values()) == predicate["checkpoints"][0]["stored_tensors"]
+    assert ledger["scales"] > 100 and ledger["used"] > ledger["scales"] and ledger["dropped"] == 1
+    cells = texts(parse(text), "td")
+    for words, key in [("scales of a weight", "scales"), ("left out by a named rule", "dropped")]:
+        assert cells[cells.index(words) + 1] == str(ledger[key])
+
+
 def test_hostile_names_are_harmless(ckpt, tmp_path):
     names = ["<script>window.harmed=1</script>", "a\"onmouseover=\"harmed=1", "b'</title><b>",
              "c&amp;<!--", "layers.0.\u202eevil", "layers.1.]]>"]

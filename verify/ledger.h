@@ -1,0 +1,21 @@
+/* ledger.h: how many stored tensors have which fate, in documents and for people. */
+#ifndef CKPT_LEDGER_H
+#define CKPT_LEDGER_H
+
+#include "libckpt/json.h"
+#include "libckpt/map.h"
+
+enum { LEDGER_LINES = 4 };
+
+/* Line i: its key in documents, what it is for a person, and the number. */
+typedef struct {
+    const char *key;               /* "scales" */
+    const char *text;              /* "scales of a weight" */
+    size_t count;
+} ledger_line;
+ledger_line ledger_line_of(const map_ledger *ledger, size_t i);
+
+/* The lines as members of an object. */
+void ledger_put(json_writer *w, const map_ledger *ledger);
+
+#endif
