@@ -5,6 +5,13 @@
 #include <fnmatch.h>
 #include <string.h>
 
+/* A copy of a text, malloc'd; of NULL it is NULL. 0 without memory. */
+static inline int text_copy(const char *text, char **out)
+{
+    *out = text == NULL ? NULL : strdup(text);
+    return text == NULL || *out != NULL;
+}
+
 /* 1 when `text` is longer than `suffix` and ends in it. */
 static inline int text_ends_with(const char *text, const char *suffix)
 {

@@ -9,6 +9,7 @@
 #include "formats/format.h"
 #include "inspect_loader.h"
 #include "libckpt/signature.h"
+#include "libckpt/text.h"
 #include "open_options.h"
 #include "tools/download/listing.h"
 #include "verify/certificate_judge.h"
@@ -178,18 +179,19 @@ static ckpt_code read_options(certifying *job, ckpt_error *err)
 
 /* ---- facts ---- */
 
-static int copy_text(const char *text, char **out)
-{
-    *out = text == NULL || *text == '\0' ? NULL : strdup(text);
-    return text == NULL || *text == '\0' || *out != NULL;
-}
-
 static ckpt_code take_origin(const kept_listing *listing, certificate_origin *out, ckpt_error *err)
 {
-    if (!copy_text(listing->hub, &out->hub) || !copy_text(listing->repo, &out->repo) ||
-        !copy_text(listing->revision, &out->revision) ||
-        !copy_text(listing->files.commit, &out->commit))
-        return ckpt_fail_memory(err, "a hub's name", 64);
+    const struct { const char *text; char **out; } members[] = {
+        { listing->hub, &out->hub }, { listing->repo, &out->repo },
+        { listing->revision, &out->revision }, { listing->files.commit, &out->commit },
+    };
+
+    for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
+        const char *text = members[i].text;
+
+        if (!text_copy(text == NULL || *text == '\0' ? NULL : text, members[i].out))
+            return ckpt_fail_memory(err, "a hub's name", 64);
+    }
     return CKPT_OK;
 }
 

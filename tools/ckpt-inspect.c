@@ -167,23 +167,37 @@ static void widen(int *width, size_t size, int most)
         *width = (int)size < most ? (int)size : most;
 }
 
+/* What the line of a tensor says of it. */
+typedef struct {
+    const ckpt_tensor *tensor;
+    char label[LABEL_BYTES];
+    char shape[256];
+} inspect_words;
+
+/* The words of tensor `i`; 0: it is not among the chosen ones. */
+static int describe(const inspection *in, size_t i, inspect_words *out)
+{
+    if (!in->chosen[i])
+        return 0;
+    out->tensor = ckpt_catalog_at(in->catalog, i);
+    make_label(out->tensor, out->label);
+    catalog_shape_text(out->tensor, out->shape, sizeof out->shape);
+    return 1;
+}
+
 static void count_tensors(inspection *in)
 {
     for (size_t i = 0; i < ckpt_catalog_count(in->catalog); i++) {
-        const ckpt_tensor *t = ckpt_catalog_at(in->catalog, i);
-        char label[LABEL_BYTES];
-        char shape[256];
+        inspect_words words;
 
-        in->chosen[i] = (uint8_t)is_chosen(t);
-        if (!in->chosen[i])
+        in->chosen[i] = (uint8_t)is_chosen(ckpt_catalog_at(in->catalog, i));
+        if (!describe(in, i, &words))
             continue;
-        make_label(t, label);
-        add_to(find_total(in, label), t);
-        add_to(&in->all, t);
-        catalog_shape_text(t, shape, sizeof shape);
-        widen(&in->name_width, strlen(cli_name(t->name)), NAME_WIDTH_MAX);
-        widen(&in->label_width, strlen(label), LABEL_BYTES);
-        widen(&in->shape_width, strlen(shape), 32);
+        add_to(find_total(in, words.label), words.tensor);
+        add_to(&in->all, words.tensor);
+        widen(&in->name_width, strlen(cli_name(words.tensor->name)), NAME_WIDTH_MAX);
+        widen(&in->label_width, strlen(words.label), LABEL_BYTES);
+        widen(&in->shape_width, strlen(words.shape), 32);
     }
     qsort(in->totals, in->total_count, sizeof *in->totals, compare_totals);
 }
@@ -193,18 +207,15 @@ static void count_tensors(inspection *in)
 static void print_tensors(const inspection *in)
 {
     for (size_t i = 0; i < ckpt_catalog_count(in->catalog); i++) {
-        const ckpt_tensor *t = ckpt_catalog_at(in->catalog, i);
-        const char *file = ckpt_file_name(in->checkpoint, t->file);
-        char label[LABEL_BYTES];
-        char shape[256];
+        inspect_words words;
 
-        if (!in->chosen[i])
+        if (!describe(in, i, &words))
             continue;
-        make_label(t, label);
-        catalog_shape_text(t, shape, sizeof shape);
-        printf("%-*s  %-*s  %-*s  %12" PRIu64, in->name_width, cli_name(t->name),
-               in->label_width, label, in->shape_width, shape, ckpt_tensor_bytes(t));
-        printf(opt.logical ? "\n" : "  %s\n", cli_name(file));
+        printf("%-*s  %-*s  %-*s  %12" PRIu64, in->name_width, cli_name(words.tensor->name),
+               in->label_width, words.label, in->shape_width, words.shape,
+               ckpt_tensor_bytes(words.tensor));
+        printf(opt.logical ? "\n" : "  %s\n",
+               cli_name(ckpt_file_name(in->checkpoint, words.tensor->file)));
     }
     if (in->all.tensor_count > 0)
         putchar('\n');
@@ -398,15 +409,11 @@ static ckpt_code print_rows(const inspection *in, ckpt_error *err)
     ckpt_code code = CKPT_OK;
 
     for (size_t i = 0; i < ckpt_catalog_count(in->catalog) && code == CKPT_OK; i++) {
-        const ckpt_tensor *t = ckpt_catalog_at(in->catalog, i);
-        char label[LABEL_BYTES];
-        char shape[256];
+        inspect_words words;
 
-        if (!in->chosen[i])
+        if (!describe(in, i, &words))
             continue;
-        make_label(t, label);
-        catalog_shape_text(t, shape, sizeof shape);
-        printf("%s  %s  %s\n", cli_name(t->name), label, shape);
+        printf("%s  %s  %s\n", cli_name(words.tensor->name), words.label, words.shape);
         code = inspect_put_rows(in->source, i, &in->rows, NULL, err);
     }
     return code;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "libckpt/array.h"
+#include "libckpt/text.h"
 
 /* ---- the end ---- */
 
@@ -64,13 +65,6 @@ void certificate_release(certificate *c)
 }
 
 /* ---- appending ---- */
-
-/* A copy of a text that may be NULL; 0 without memory. */
-static int copy_text(const char *text, const char **out)
-{
-    *out = text == NULL ? NULL : strdup(text);
-    return text == NULL || *out != NULL;
-}
 
 certificate_checkpoint *certificate_add_checkpoint(certificate *c, ckpt_error *err)
 {
@@ -133,7 +127,10 @@ ckpt_code certificate_add_finding(certificate *c, const certificate_finding *fin
                                   ckpt_error *err)
 {
     certificate_finding *all;
-    certificate_finding *mine;
+    char *subject;
+    char *place = NULL;
+    char *text = NULL;
+    int is_copied;
 
     if (is_enough(c, finding))
         return CKPT_OK;
@@ -141,13 +138,13 @@ ckpt_code certificate_add_finding(certificate *c, const certificate_finding *fin
     if (all == NULL)
         return CKPT_E_MEMORY;
     c->findings = all;
-    mine = &all[c->finding_count++];
-    *mine = *finding;
-    mine->subject = mine->place = mine->text = NULL;
-    if (!copy_text(finding->subject, &mine->subject) ||
-        !copy_text(finding->place, &mine->place) || !copy_text(finding->text, &mine->text))
-        return ckpt_fail_memory(err, "a finding", sizeof *mine);
-    return CKPT_OK;
+    is_copied = text_copy(finding->subject, &subject) && text_copy(finding->place, &place) &&
+                text_copy(finding->text, &text);
+    all[c->finding_count] = *finding;
+    all[c->finding_count].subject = subject;
+    all[c->finding_count].place = place;
+    all[c->finding_count++].text = text;
+    return is_copied ? CKPT_OK : ckpt_fail_memory(err, "a finding", sizeof *finding);
 }
 
 ckpt_code certificate_add_mutation(certificate *c, const certificate_mutation *mutation,
