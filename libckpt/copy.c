@@ -2,8 +2,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "machine.h"
 #include "options.h"
 #include "sink.h"
 #include "size.h"
@@ -253,8 +253,7 @@ ckpt_code copy_check_memory(uint64_t tile_bytes, const ckpt_run_options *options
 
 uint64_t copy_thread_count(const ckpt_run_options *o, uint64_t thread_bytes)
 {
-    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    uint64_t threads = o->thread_count != 0 ? o->thread_count : cores > 0 ? (uint64_t)cores : 1;
+    uint64_t threads = o->thread_count != 0 ? o->thread_count : machine_cores();
 
     threads = size_min(threads, THREADS_MAX);
     if (thread_bytes > 0)

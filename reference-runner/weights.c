@@ -4,9 +4,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "libckpt/array.h"
+#include "libckpt/machine.h"
 #include "libckpt/size.h"
 #include "weights_load.h"
 
@@ -50,11 +50,8 @@ ckpt_code run_weights_open(const run_weights_options *options, run_weights **out
     if (w == NULL)
         return ckpt_fail_memory(err, "weights", sizeof *w);
     w->options = *options;
-    if (w->options.thread_count == 0) {
-        const long cores = sysconf(_SC_NPROCESSORS_ONLN);
-
-        w->options.thread_count = cores > 0 ? (unsigned)cores : 1;
-    }
+    if (w->options.thread_count == 0)
+        w->options.thread_count = machine_cores();
     w->catalog = options->source->catalog;
     w->item_count = ckpt_catalog_count(w->catalog) + SLICES_MAX;
     w->items = calloc(w->item_count, sizeof *w->items);

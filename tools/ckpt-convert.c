@@ -15,6 +15,8 @@ static const cli_rule rules[] = {
     { NULL, NULL, NULL }
 };
 
+static const cli_hint hints[] = { CONVERT_HINTS };
+
 static const cli_command command = {
     .name = "ckpt-convert",
     .summary = "change the encoding, names or files of a checkpoint, exactly",
@@ -41,6 +43,8 @@ static const cli_command command = {
     .arg_min = 2,
     .arg_max = 2,
     .checks_more = 1,
+    .hints = hints,
+    .last_arg = &opt.last_arg,
 };
 
 int main(int argc, char **argv)

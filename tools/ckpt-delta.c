@@ -8,6 +8,7 @@
 static delta_command opt = { .common = CLI_COMMON_DEFAULTS };
 
 #define MAKE_OPTIONS                                                                              \
+    CLI_LAST_ARG(opt.last_arg),                                                                   \
     { CLI_CHOICE, "checksum", "xxh3-128|blake3|adler32", &opt.checksum,                           \
       "of every changed tensor after the change (default xxh3-128)" },                            \
     { CLI_COUNT, "level", "N", &opt.level, "of zstd, 1 to 3 (default 1)" },                       \
@@ -64,6 +65,7 @@ static const cli_command diff_command = {
     .rules = layout_rules,
     .arg_min = 3,
     .arg_max = 3,
+    .last_arg = &opt.last_arg,
 };
 
 #define CHECK_OPTION                                                                              \
@@ -73,6 +75,7 @@ static const cli_command diff_command = {
       "(default touched)" }
 
 static const cli_option apply_options[] = {
+    CLI_LAST_ARG(opt.last_arg),
     CHECK_OPTION,
     { CLI_FLAG, "in-place", NULL, &opt.in_place,
       "change BASE itself, where two copies have no room: all is checked before the first byte; "
@@ -82,7 +85,7 @@ static const cli_option apply_options[] = {
 };
 
 static const cli_rule apply_rules[] = {
-    { "in-place", NULL, "restart" },
+    { "in-place", NULL, "restart|out" },
     { NULL, NULL, NULL }
 };
 
@@ -107,6 +110,7 @@ static const cli_command apply_command = {
     .rules = apply_rules,
     .arg_min = 2,
     .arg_max = CLI_ANY_ARGS,
+    .last_arg = &opt.last_arg,
 };
 
 static const cli_option verify_options[] = {
@@ -145,6 +149,7 @@ static const cli_command squash_command = {
     .options = rework_options,
     .arg_min = 3,
     .arg_max = CLI_ANY_ARGS,
+    .last_arg = &opt.last_arg,
 };
 
 static const cli_command reverse_command = {
@@ -159,6 +164,7 @@ static const cli_command reverse_command = {
     .options = rework_options,
     .arg_min = 3,
     .arg_max = CLI_ANY_ARGS,
+    .last_arg = &opt.last_arg,
 };
 
 static const cli_option inspect_options[] = {
@@ -185,11 +191,21 @@ static const cli_command *const subcommands[] = {
     &inspect_command, NULL
 };
 
+static const cli_hint hints[] = {
+    { "create", "it is called diff" }, { "make", "it is called diff" },
+    { "patch", "it is called apply" }, { "check", "it is called verify" },
+    { "merge", "it is called squash" }, { "compose", "it is called squash" },
+    { "revert", "it is called reverse" }, { "invert", "it is called reverse" },
+    { "show", "it is called inspect" }, { "info", "it is called inspect" },
+    { NULL, NULL }
+};
+
 static const cli_command command = {
     .name = "ckpt-delta",
     .summary = "what changed between two checkpoints: write it, apply it, prove it",
     .usage = "diff|apply|verify|squash|reverse|inspect [OPTIONS] ...",
     .subcommands = subcommands,
+    .hints = hints,
 };
 
 int main(int argc, char **argv)

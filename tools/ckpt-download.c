@@ -1,7 +1,6 @@
 /* ckpt-download: downloads a repository from a model hub; files are verified before they appear. */
 #include <signal.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include "tools/cli/cli.h"
 #include "tools/download/download_check.h"
@@ -11,6 +10,7 @@
 #include "tools/download/hub_select.h"
 #include "tools/download/listing.h"
 #include "libckpt/file.h"
+#include "libckpt/machine.h"
 
 static struct {
     cli_common common;
@@ -87,7 +87,7 @@ static const cli_option options[] = {
       "write every file sequentially, for disks that are slow at random writes" },
     { CLI_HEADING, NULL, NULL, NULL, "Network" },
     { CLI_STRING, "endpoint", "URL", &opt.endpoint,
-      "URL of URL of the hub (default: HF_ENDPOINT or MODELSCOPE_ENDPOINT, else the public one)" },
+      "URL of the hub (default: HF_ENDPOINT or MODELSCOPE_ENDPOINT, else the public one)" },
     { CLI_LIST, "data-host-map", "A=B", &opt.host_maps,
       "connect to host B instead of A, for mirrors of data hosts; may be repeated" },
     { CLI_STRING, "token", "TOKEN", &opt.token,
@@ -98,8 +98,7 @@ static const cli_option options[] = {
       "maximum number of connections in total, 1 to 64 (default 16)" },
     { CLI_FLAG, "fixed-connections", NULL, &opt.download.is_fixed,
       "use exactly N connections instead of adapting the number" },
-    { CLI_U64, "max-workers", "N", &opt.worker_count, "number of number of files at a time "
-        "(default 8)" },
+    { CLI_U64, "max-workers", "N", &opt.worker_count, "number of files at a time (default 8)" },
     { CLI_STRING, "limit-rate", "SIZE", &opt.rate,
       "bytes per second, e.g. 50M (default: no limit)" },
     { CLI_U64, "max-wait", "SECONDS", &opt.wait_seconds,
@@ -115,6 +114,21 @@ static const cli_option options[] = {
       "--then must be ckpt-convert or ckpt-shard with source D" },
     CLI_COMMON(opt.common),
     CLI_OPTIONS_END,
+};
+
+static const cli_hint hints[] = {
+    { "--resume-download", "downloads always resume" },
+    { "--resume", "downloads always resume" },
+    { "--continue", "downloads always resume" },
+    { "--local-dir-use-symlinks", "plain files are written into --local-dir, never links" },
+    { "--output-dir", "use --local-dir" },
+    { "--out", "use --local-dir" },
+    { "-o", "use --local-dir" },
+    { "-d", "use --local-dir" },
+    { "--branch", "use --revision" },
+    { "--tag", "use --revision" },
+    { "--jobs", "use --max-workers or --connections" },
+    { NULL, NULL }
 };
 
 static const cli_command command = {
@@ -152,6 +166,7 @@ static const cli_command command = {
     .options = options,
     .arg_min = 1,
     .arg_max = CLI_ANY_ARGS,
+    .hints = hints,
 };
 
 /* What a run holds. */
@@ -164,22 +179,13 @@ typedef struct {
     place *where;
     download *d;
     char **then;                 /* the command after --then; or NULL */
-    int then_status;             /* exit status exit status of a converter that ran beside the
+    int then_status;             /* exit status of a converter that ran beside the
                                   * download */
 } session;
 
 static ckpt_code fail_usage(ckpt_error *err, const char *what)
 {
     return hub_fail(HUB_USAGE, err, "%s; see --help", what);
-}
-
-/* Accept rates without the B of a size, as other downloaders do. */
-static int parse_rate(const char *text, uint64_t *out)
-{
-    char with_unit[32];
-
-    snprintf(with_unit, sizeof with_unit, "%.20sB", text);
-    return cli_parse_size(text, out) || cli_parse_size(with_unit, out);
 }
 
 static int is_converter(const char *command_path)
@@ -238,8 +244,9 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
     if (opt.connection_count < 1 || opt.connection_count > 64 || opt.worker_count < 1 ||
         opt.worker_count > 64)
         return fail_usage(err, "'--connections' and '--max-workers': expected 1 to 64");
-    if (opt.rate != NULL && !parse_rate(opt.rate, &rate_bytes))
-        return fail_usage(err, "'--limit-rate': expected a size, e.g. 50M");
+    if (opt.rate != NULL && !cli_parse_size(opt.rate, &rate_bytes))
+        return fail_usage(err, "'--limit-rate': expected bytes per second like 500k, 50M or "
+                          "1.5GiB");
     o->repo = s->name.repo;
     o->type = s->name.type != NULL ? s->name.type : opt.type != NULL ? opt.type : "model";
     o->revision = s->name.revision[0] != '\0' ? s->name.revision : opt.revision;
@@ -259,7 +266,7 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
     opt.download.worker_count = (unsigned)opt.worker_count;
     opt.download.thread_count = opt.common.thread_count != 0
                                     ? (unsigned)opt.common.thread_count
-                                    : (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+                                    : machine_cores();
     return CKPT_OK;
 }
 

@@ -61,6 +61,8 @@ static const cli_rule rules[] = {
     { NULL, NULL, NULL }
 };
 
+static const cli_hint hints[] = { CONVERT_HINTS };
+
 static const cli_command command = {
     .name = "ckpt-shard",
     .summary = "convert any checkpoint layout to any other in one pass",
@@ -80,6 +82,8 @@ static const cli_command command = {
     .arg_min = 2,
     .arg_max = 2,
     .checks_more = 1,
+    .hints = hints,
+    .last_arg = &opt.last_arg,
 };
 
 /* The name of a given option that only applies to torch_dist, or NULL. */

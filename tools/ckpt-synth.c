@@ -15,6 +15,7 @@
 static struct {
     cli_common common;
     const char *config;
+    const char *last_arg;
     uint64_t layers;
     uint64_t seed;
     int sparse;
@@ -26,6 +27,7 @@ static const cli_option options[] = {
     { CLI_STRING, "config", "FILE|NAME", &opt.config,
       "a config.json, or a built-in one (required): flash, pro and tiny of DeepSeek-V4; "
       "v41-flash, v3, v3.2, kimi-k2" },
+    CLI_LAST_ARG(opt.last_arg),
     { CLI_COUNT, "layers", "N", &opt.layers,
       "write only the first N layers and the MTP blocks (default: all)" },
     { CLI_U64, "seed", "S", &opt.seed, "random seed of the values (default 1)" },
@@ -61,6 +63,7 @@ static const cli_command command = {
     .rules = rules,
     .arg_min = 1,
     .arg_max = 1,
+    .last_arg = &opt.last_arg,
 };
 
 typedef struct {

@@ -234,11 +234,20 @@ static const cli_command *const subcommands[] = {
     &certificate_command, &mutate_command, NULL
 };
 
+static const cli_hint hints[] = {
+    { "diff", "it is called compare" }, { "cmp", "it is called compare" },
+    { "hash", "it is called digest" }, { "sum", "it is called digest" },
+    { "root", "it is called digest" }, { "verify", "it is called check" },
+    { "validate", "it is called check" }, { "sign", "it is called certify" },
+    { "fuzz", "it is called mutate" }, { NULL, NULL }
+};
+
 static const cli_command command = {
     .name = "ckpt-verify",
     .summary = "prove that checkpoints hold the same values",
     .usage = "digest|check|compare|logits|certify|certificate|mutate [OPTIONS] ...",
     .subcommands = subcommands,
+    .hints = hints,
 };
 
 /* ---- common to the subcommands ---- */

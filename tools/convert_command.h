@@ -12,6 +12,7 @@
 typedef struct {
     cli_common common;
     convert_words words;
+    const char *last_arg;              /* --out: DST */
     const char *report;
     const char *manifest;
     int no_manifest;
@@ -70,6 +71,7 @@ typedef struct {
       "printed at the end, in --json and in the report. Plain weights are rounded by "          \
       "fp8-ue8m0 and fp4; with --like, blocks that did not change keep their bytes" },           \
     { CLI_HEADING, NULL, NULL, NULL, "Names and files" },                                        \
+    CLI_LAST_ARG((o).last_arg),                                                                  \
     { CLI_STRING, "names", "STYLE", &(o).convert.names,                                          \
       "native: for all inference servers. sglang: BF16 for Megatron, and torch's reader of "     \
       "quantised files. transformers: BF16 for transformers (default: as in SRC)" },             \
@@ -112,6 +114,17 @@ typedef struct {
       "read the result back and verify its digests before DST appears" },                        \
     { CLI_FLAG, "no-digest", NULL, &(o).convert.no_digest,                                       \
       "compute no digests: faster, but nothing is verified and a stopped run starts over" }
+
+/* Rows of a table of hints. */
+#define CONVERT_HINTS                                                                            \
+    { "--force", "use --overwrite" }, { "-f", "use --overwrite" }, { "-y", "use --overwrite" },  \
+    { "--resume", "run the same command again: it resumes" },                                    \
+    { "--continue", "run the same command again: it resumes" },                                  \
+    { "--bf16", "use --dtype bf16" }, { "--fp8", "use --dtype fp8" },                            \
+    { "--fp4", "use --experts fp4" }, { "--torch-dtype", "use --dtype" },                        \
+    { "--output", "use --out" }, { "--dst", "use --out" }, { "--output-dir", "use --out" },      \
+    { "--lossy", "use --allow-lossy, or --quantize RULE" },                                      \
+    { "--workers", "use --threads" }, { "--jobs", "use --threads" }, { NULL, NULL }
 
 /* Rows of a table of rules, for the same options. */
 #define CONVERT_RULES { "many-files", "max-shard-size", NULL }

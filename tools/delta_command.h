@@ -12,6 +12,7 @@ typedef struct {
     cli_common common;
     ckpt_open_options open;
     delta_layout layout;
+    const char *last_arg;              /* --out */
     const char *encoding;
     const char *checksum;
     const char *base_check;

@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "reference-runner/number.h"
 #include "reference-runner/plain.h"
+#include "libckpt/machine.h"
 #include "libckpt/size.h"
 #include "libckpt/values.h"
 
@@ -25,7 +25,6 @@ static ckpt_code open_cpu(unsigned thread_count, unsigned device, run_backend **
                           ckpt_error *err)
 {
     cpu_backend *cpu = calloc(1, sizeof *cpu);
-    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
 
     (void)device;
     if (cpu == NULL)
@@ -35,7 +34,7 @@ static ckpt_code open_cpu(unsigned thread_count, unsigned device, run_backend **
         return CKPT_E_USAGE;
     }
     cpu->base.ops = &run_backend_cpu;
-    cpu->thread_count = thread_count > 0 ? (int)thread_count : cores > 0 ? (int)cores : 1;
+    cpu->thread_count = thread_count > 0 ? (int)thread_count : (int)machine_cores();
     cpu_choose(cpu);
     cpu->lap_begin = now();
     *out = &cpu->base;

@@ -69,7 +69,7 @@ def test_version_is_that_of_the_library(commands):
 
 
 @pytest.mark.parametrize("args", [["--no-such-option"], ["-x"], ["--threads", "many"],
-                                  ["--memory", "-1"], ["--memory", "1.5GiB"], ["--threads"],
+                                  ["--memory", "-1"], ["--memory", "1.5XB"], ["--threads"],
                                   ["--json=yes"], []])
 def test_what_is_not_understood_is_refused(commands, args):
     for tool, words in commands:

@@ -19,6 +19,7 @@ static struct {
     const char *like;
     uint64_t count;
     uint64_t ranks;
+    const char *last_arg;
     cli_list includes;
     cli_common common;
 } opt;
@@ -28,6 +29,7 @@ static const cli_option OPTIONS[] = {
     { CLI_STRING, "like", "PATH", &opt.like, "imitate the encodings of PATH" },
     { CLI_U64, "count", "N", &opt.count, "how many (default 1)" },
     { CLI_COUNT, "ranks", "N", &opt.ranks, "how many ranks" },
+    CLI_LAST_ARG(opt.last_arg),
     { CLI_LIST, "include", "GLOB", &opt.includes, "only these; may be repeated" },
     CLI_COMMON(opt.common),
     CLI_OPTIONS_END
@@ -39,6 +41,8 @@ static const cli_rule RULES[] = {
     { NULL, NULL, NULL }
 };
 
+static const cli_hint HINTS[] = { { "--force", "use --like" }, { NULL, NULL } };
+
 static const cli_command COMMAND = {
     .name = "ckpt-sample",
     .summary = "turn one thing into another",
@@ -49,9 +53,15 @@ static const cli_command COMMAND = {
     .rules = RULES,
     .arg_min = 2,
     .arg_max = 2,
+    .hints = HINTS,
+    .last_arg = &opt.last_arg,
 };
 
-static const cli_command *const SUBCOMMANDS[] = { &COMMAND, NULL };
+static const cli_command OTHER = {
+    .name = "ckpt-other", .summary = "do nothing", .usage = "", .options = OPTIONS,
+};
+
+static const cli_command *const SUBCOMMANDS[] = { &COMMAND, &OTHER, NULL };
 static const cli_command TOP = {
     .name = "ckpt-top",
     .summary = "hold commands",
@@ -196,14 +206,73 @@ static void test_the_last_of_a_repeated_option_holds(void **state)
     assert_int_equal(opt.count, 2);
 }
 
-static void test_unknown_and_abbreviated_options_are_refused(void **state)
+static void test_unknown_options_are_refused_with_the_one_that_was_meant(void **state)
 {
     (void)state;
-    assert_refused(PARSE("--dtyp", "bf16", "a", "b"), "unknown option '--dtyp'");
-    assert_refused(PARSE("--dtypes", "bf16", "a", "b"), "unknown option '--dtypes'");
-    assert_refused(PARSE("-j", "a", "b"), "unknown option '-j'");
+    assert_refused(PARSE("--dtypes", "bf16", "a", "b"),
+                   "unknown option '--dtypes'; did you mean '--dtype'?");
+    assert_refused(PARSE("--dtpye=bf16", "a", "b"), "did you mean '--dtype'?");
+    assert_refused(PARSE("--dry_run", "a", "b"), "did you mean '--dry-run'?");
+    assert_refused(PARSE("--versoin", "a", "b"), "did you mean '--version'?");
+    assert_refused(PARSE("--nothing-near", "a", "b"), "unknown option '--nothing-near'; see");
+    assert_refused(PARSE("-x", "a", "b"), "unknown option '-x'; see");
+    assert_refused(PARSE("--force", "a", "b"), "unknown option '--force': use --like");
     assert_refused(PARSE("--=", "a", "b"), "unknown option '--='");
     assert_refused(PARSE("--help=html", "a", "b"), "unknown option '--help=html'");
+}
+
+static void test_options_may_be_abbreviated_where_only_one_begins_so(void **state)
+{
+    (void)state;
+    assert_int_equal(PARSE("--dty", "bf16", "--mem=1k", "a", "b"), CLI_GO);
+    assert_string_equal(opt.dtype, "bf16");
+    assert_int_equal(opt.common.memory_bytes, 1000);
+    assert_refused(PARSE("--d", "bf16", "a", "b"),
+                   "option '--d' is ambiguous: --dtype or --dry-run");
+    assert_int_equal(PARSE("--progress", "never", "a", "b"), CLI_GO);   /* --progress-interval */
+}
+
+static void test_letters_stand_for_options(void **state)
+{
+    (void)state;
+    assert_int_equal(PARSE("-q", "-j4", "a", "b"), CLI_GO);
+    assert_int_equal(opt.common.quiet, 1);
+    assert_int_equal(opt.common.thread_count, 4);
+    assert_int_equal(PARSE("-vj", "3", "a", "b"), CLI_GO);
+    assert_int_equal(opt.common.verbose, 1);
+    assert_int_equal(opt.common.thread_count, 3);
+    assert_refused(PARSE("a", "b", "-j"), "option '--threads' needs a value: N");
+    assert_refused(PARSE("-qx", "a", "b"), "unknown option '-qx'");
+}
+
+static void test_out_is_the_last_argument(void **state)
+{
+    (void)state;
+    assert_int_equal(PARSE("-o", "b", "a"), CLI_GO);
+    assert_int_equal(args.count, 2);
+    assert_string_equal(args.items[0], "a");
+    assert_string_equal(args.items[1], "b");
+    assert_int_equal(PARSE("a", "--out=b"), CLI_GO);
+    assert_string_equal(args.items[1], "b");
+    assert_refused(PARSE("a", "b", "--out", "c"), "too many arguments");
+}
+
+static void test_variables_stand_for_options_that_are_not_given(void **state)
+{
+    (void)state;
+    setenv("CKPT_THREADS", "7", 1);
+    setenv("CKPT_MEMORY", "2M", 1);
+    assert_int_equal(PARSE("a", "b"), CLI_GO);
+    assert_int_equal(opt.common.thread_count, 7);
+    assert_int_equal(opt.common.memory_bytes, 2000000);
+    assert_int_equal(PARSE("-j", "2", "a", "b"), CLI_GO);
+    assert_int_equal(opt.common.thread_count, 2);
+    setenv("CKPT_THREADS", "many", 1);
+    assert_refused(PARSE("a", "b"), "bad value for CKPT_THREADS: expected a whole number");
+    setenv("CKPT_THREADS", "", 1);
+    unsetenv("CKPT_MEMORY");
+    assert_int_equal(PARSE("a", "b"), CLI_GO);
+    unsetenv("CKPT_THREADS");
 }
 
 static void test_a_missing_value_is_refused(void **state)
@@ -223,6 +292,7 @@ static void test_a_word_outside_the_choice_is_refused(void **state)
 {
     (void)state;
     assert_refused(PARSE("--dtype", "fp", "a", "b"), "expected bf16|fp8|keep, got 'fp'");
+    assert_refused(PARSE("--dtype", "bf61", "a", "b"), "got 'bf61'; did you mean 'bf16'?");
     assert_refused(PARSE("--dtype", "", "a", "b"), "got ''");
     assert_refused(PARSE("--dtype", "bf16|fp8", "a", "b"), "got 'bf16|fp8'");
 }
@@ -276,11 +346,16 @@ static void test_sizes(void **state)
         { "1KiB", 1024 }, { "256MiB", 256 << 20 }, { "10GB", UINT64_C(10000000000) },
         { "1GiB", 1 << 30 }, { "3TiB", UINT64_C(3) << 40 }, { "2PB", UINT64_C(2000000000000000) },
         { "16383PiB", UINT64_C(16383) << 50 }, { "18446744073709551615", UINT64_MAX },
+        { "2M", 2000000 }, { "1G", 1000000000 }, { "1Gi", 1 << 30 },
+        { "4gb", UINT64_C(4000000000) },
+        { "1gib", 1 << 30 }, { "1.5G", 1500000000 }, { "1.5GiB", UINT64_C(3) << 29 },
+        { "0.25k", 250 }, { "1.0005kB", 1000 }, { "0.1KiB", 102 },
+        { "1.000000000000000000000000001k", 1000 },
     };
     static const char *const bad[] = {
-        "", "B", "GiB", "1G", "1Gi", "1gib", "1.5GiB", "-1", "+1", " 1", "1 ", "1 GiB", "0x10",
-        "1iB", "1GiBs", "1EiB", "1e9", "16384PiB", "18446744073709551616",
-        "000000000000000000000000001",
+        "", "B", "GiB", "-1", "+1", " 1", "1 ", "1 GiB", "0x10", "1iB", "1GiBs", "1EiB", "1e9",
+        "16384PiB", "18446744073709551616", "000000000000000000000000001", "1.5", "1.5B", "1.k",
+        ".5k", "1..5k", "1,5G", "18446744073709551.616k", "50%",
     };
     uint64_t bytes;
 
@@ -291,7 +366,24 @@ static void test_sizes(void **state)
     }
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(cli_parse_size(bad[i], &bytes), 0);
-    assert_refused(PARSE("--memory", "1G", "a", "b"), "got '1G'");
+    assert_refused(PARSE("--memory", "1X", "a", "b"), "got '1X'");
+}
+
+static void test_memory_may_be_a_part_of_the_machine(void **state)
+{
+    static const char *const bad[] = { "0%", "101%", "%", "1.5%", "50 %", "-1%", "100000000%" };
+    uint64_t all;
+    uint64_t half;
+
+    (void)state;
+    assert_int_equal(cli_parse_memory("100%", &all), 1);
+    assert_int_equal(cli_parse_memory("50%", &half), 1);
+    assert_true(half > (1 << 20) && half / 50 == all / 100);
+    assert_int_equal(cli_parse_memory("1k", &all), 1);
+    assert_int_equal(all, 1000);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(cli_parse_memory(bad[i], &all), 0);
+    assert_refused(PARSE("--memory", "101%", "a", "b"), "machine's memory like 50%, got '101%'");
 }
 
 static void test_numbers(void **state)
@@ -376,7 +468,14 @@ static void test_subcommands_are_chosen_by_the_first_word(void **state)
     assert_non_null(strstr(output[0], "Usage: ckpt-top ckpt-sample [OPTIONS] SRC DST"));
     assert_int_equal(PARSE_TOP("--version"), CLI_DONE);
     assert_string_equal(output[0], "ckpt-top " CKPT_VERSION "\n");
-    assert_refused(PARSE_TOP("nothing"), "unknown command 'nothing'");
+    assert_refused(PARSE_TOP("nothing"), "unknown command 'nothing': expected COMMAND; see");
+    assert_refused(PARSE_TOP("ckpt-smaple", "a"), "did you mean 'ckpt-sample'?");
+    assert_int_equal(PARSE_TOP("ckpt-s", "a", "b"), CLI_GO);
+    assert_refused(PARSE_TOP("ckpt-", "a", "b"),
+                   "command 'ckpt-' is ambiguous: ckpt-sample or ckpt-other");
+    assert_int_equal(PARSE_TOP("--json", "ckpt-sample", "a", "b"), CLI_GO);
+    assert_int_equal(opt.common.json, 1);
+    assert_string_equal(args.items[0], "a");
     assert_refused(PARSE_TOP("--nothing"), "unknown option '--nothing'");
     assert_refused(parse_words(&TOP, (const char *const[]){ "ckpt-top", NULL }),
                    "expected a command");
@@ -488,7 +587,11 @@ int main(void)
         cmocka_unit_test_setup(test_a_list_collects_in_order, reset),
         cmocka_unit_test_setup(test_a_full_list_refuses_one_more, reset),
         cmocka_unit_test_setup(test_the_last_of_a_repeated_option_holds, reset),
-        cmocka_unit_test_setup(test_unknown_and_abbreviated_options_are_refused, reset),
+        cmocka_unit_test_setup(test_unknown_options_are_refused_with_the_one_that_was_meant, reset),
+        cmocka_unit_test_setup(test_options_may_be_abbreviated_where_only_one_begins_so, reset),
+        cmocka_unit_test_setup(test_letters_stand_for_options, reset),
+        cmocka_unit_test_setup(test_out_is_the_last_argument, reset),
+        cmocka_unit_test_setup(test_variables_stand_for_options_that_are_not_given, reset),
         cmocka_unit_test_setup(test_a_missing_value_is_refused, reset),
         cmocka_unit_test_setup(test_a_flag_takes_no_value, reset),
         cmocka_unit_test_setup(test_a_word_outside_the_choice_is_refused, reset),
@@ -499,6 +602,7 @@ int main(void)
                                reset),
         cmocka_unit_test_setup(test_a_count_is_at_least_1, reset),
         cmocka_unit_test_setup(test_sizes, reset),
+        cmocka_unit_test_setup(test_memory_may_be_a_part_of_the_machine, reset),
         cmocka_unit_test_setup(test_numbers, reset),
         cmocka_unit_test_setup(test_human_sizes_have_decimal_units, reset),
         cmocka_unit_test_setup(test_help_names_every_option, reset),

@@ -3,15 +3,14 @@
 
 #include <assert.h>
 #include <fcntl.h>
-#include <math.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli_private.h"
 #include "libckpt/error.h"
-#include "libckpt/size.h"
 
 static int file_limit_is_ignored;        /* SIGXFSZ */
 
@@ -43,150 +42,6 @@ void cli_restore_signals(void)
         signal(SIGXFSZ, SIG_DFL);
 }
 
-int cli_parse_u64(const char *text, uint64_t *out)
-{
-    uint64_t number = 0;
-
-    if (*text == '\0')
-        return 0;
-    for (; *text != '\0'; text++) {
-        if (*text < '0' || *text > '9')
-            return 0;
-        if (!size_mul(number, 10, &number) || !size_add(number, (uint64_t)(*text - '0'), &number))
-            return 0;
-    }
-    *out = number;
-    return 1;
-}
-
-int cli_parse_number(const char *text, double *out)
-{
-    char *end;
-    const double number = strtod(text, &end);
-
-    /* strtod alone takes leading blanks, signs, hexadecimal digits, "inf" and "nan" */
-    if (strspn(text, "0123456789.eE+-") != strlen(text) || end == text || *end != '\0' ||
-        !isfinite(number) || signbit(number))
-        return 0;
-    *out = number;
-    return 1;
-}
-
-int cli_parse_size(const char *text, uint64_t *out)
-{
-    static const char units[] = "kMGTP";
-    const size_t digit_count = strspn(text, "0123456789");
-    const char *unit = text + digit_count;
-    char digits[24];
-    const char *letter;
-    uint64_t number;
-    uint64_t base;
-
-    if (digit_count >= sizeof digits)
-        return 0;
-    memcpy(digits, text, digit_count);
-    digits[digit_count] = '\0';
-    if (!cli_parse_u64(digits, &number))
-        return 0;
-    if (*unit != '\0' && strcmp(unit, "B") != 0) {
-        letter = strchr(units, *unit == 'K' ? 'k' : *unit);
-        base = unit[1] == 'i' ? 1024 : 1000;
-        if (letter == NULL || strcmp(unit + (base == 1024 ? 2 : 1), "B") != 0)
-            return 0;
-        for (const char *u = units; u <= letter; u++)
-            if (!size_mul(number, base, &number))
-                return 0;
-    }
-    *out = number;
-    return 1;
-}
-
-/* `text` if it equals one of the words of "a|b|c", else NULL. */
-static int is_choice(const char *words, const char *text)
-{
-    const size_t size = strlen(text);
-
-    while (*words != '\0') {
-        const size_t word_size = strcspn(words, "|");
-
-        if (word_size == size && memcmp(words, text, size) == 0)
-            return 1;
-        words += word_size + (words[word_size] == '|');
-    }
-    return 0;
-}
-
-static ckpt_code bad_value(const cli_option *option, const char *value, const char *expected,
-                           ckpt_error *err)
-{
-    return ckpt_fail(err, CKPT_E_USAGE, "bad value for option '--%s': expected %s, got '%s'",
-                     option->name, expected, value);
-}
-
-static ckpt_code append_item(const cli_option *option, const char *value, ckpt_error *err)
-{
-    cli_list *list = option->target;
-
-    if (list->count == CLI_LIST_MAX)
-        return ckpt_fail(err, CKPT_E_USAGE, "option '--%s' is given more than %d times",
-                         option->name, CLI_LIST_MAX);
-    list->items[list->count++] = value;
-    return CKPT_OK;
-}
-
-static ckpt_code set_option(const cli_option *option, const char *value, ckpt_error *err)
-{
-    switch (option->kind) {
-    case CLI_FLAG:
-        *(int *)option->target = 1;
-        return CKPT_OK;
-    case CLI_STRING:
-        *(const char **)option->target = value;
-        return CKPT_OK;
-    case CLI_SIZE:
-        if (!cli_parse_size(value, option->target) || *(uint64_t *)option->target == 0)
-            return bad_value(option, value, "bytes like 4096, 256MiB or 10GB", err);
-        return CKPT_OK;
-    case CLI_U64:
-    case CLI_COUNT:
-    case CLI_THREADS:
-        if (!cli_parse_u64(value, option->target))
-            return bad_value(option, value, "a whole number", err);
-        if (option->kind == CLI_COUNT && *(uint64_t *)option->target == 0)
-            return bad_value(option, value, "at least 1", err);
-        if (option->kind == CLI_THREADS && *(uint64_t *)option->target > CLI_THREADS_MAX)
-            return bad_value(option, value, "at most 1024", err);
-        return CKPT_OK;
-    case CLI_NUMBER:
-        if (!cli_parse_number(value, option->target))
-            return bad_value(option, value, "a number of 0 or more", err);
-        return CKPT_OK;
-    case CLI_CHOICE:
-        if (!is_choice(option->value, value))
-            return bad_value(option, value, option->value, err);
-        *(const char **)option->target = value;
-        return CKPT_OK;
-    case CLI_LIST:
-        return append_item(option, value, err);
-    case CLI_END:
-    case CLI_HEADING:
-        break;
-    }
-    assert(!"an option of unknown kind");
-    return CKPT_E_USAGE;
-}
-
-static const cli_option *find_option(const cli_option *options, const char *name, size_t size)
-{
-    if (options == NULL)
-        return NULL;
-    for (; options->kind != CLI_END; options++)
-        if (options->kind != CLI_HEADING && strlen(options->name) == size &&
-            memcmp(options->name, name, size) == 0)
-            return options;
-    return NULL;
-}
-
 /* A command line on its way into a command's targets. */
 typedef struct {
     const cli_command *command;
@@ -196,18 +51,35 @@ typedef struct {
     unsigned char given[CLI_OPTIONS_MAX];    /* 1: this row of the table was given */
 } cli_line;
 
-/* Take the option at argv[at], and its value where that is the next argument. */
-static ckpt_code take_option(cli_line *line, ckpt_error *err)
-{
-    const cli_command *command = line->command;
-    const char *name = line->argv[line->at] + 2;
-    const size_t size = strcspn(name, "=");
-    const cli_option *option = find_option(command->options, name, size);
-    const char *value = name[size] == '=' ? name + size + 1 : NULL;
+/* ---- options ---- */
 
-    if (strncmp(line->argv[line->at], "--", 2) != 0 || option == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "unknown option '%s'; see --help",
-                         line->argv[line->at]);
+/* What an option that nobody knows was meant to be. */
+static ckpt_code fail_unknown(const cli_line *line, const char *text, ckpt_error *err)
+{
+    const size_t size = strcspn(text, "=");
+    cli_near near;
+
+    for (const cli_hint *h = line->command->hints; h != NULL && h->word != NULL; h++)
+        if (strlen(h->word) == size && memcmp(h->word, text, size) == 0)
+            return ckpt_fail(err, CKPT_E_USAGE, "unknown option '%s': %s", text, h->hint);
+    cli_near_begin(&near, text + 2, size < 3 ? 0 : size - 2);
+    for (const cli_option *o = line->command->options; o != NULL && o->kind != CLI_END; o++)
+        if (o->kind != CLI_HEADING)
+            cli_near_offer(&near, o->name, strlen(o->name));
+    cli_near_offer(&near, "help", 4);
+    cli_near_offer(&near, "version", 7);
+    if (near.word[0] != '\0')
+        return ckpt_fail(err, CKPT_E_USAGE, "unknown option '%s'; did you mean '--%s'?", text,
+                         near.word);
+    return ckpt_fail(err, CKPT_E_USAGE, "unknown option '%s'; see --help", text);
+}
+
+/* `value` is NULL where the next argument has it. */
+static ckpt_code set_given(cli_line *line, const cli_option *option, const char *value,
+                           ckpt_error *err)
+{
+    char source[64];
+
     if (option->kind == CLI_FLAG && value != NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "option '--%s' takes no value, got '%s'", option->name,
                          value);
@@ -218,9 +90,65 @@ static ckpt_code take_option(cli_line *line, ckpt_error *err)
                              option->value);
         value = line->argv[++line->at];
     }
-    assert(option - command->options < CLI_OPTIONS_MAX);
-    line->given[option - command->options] = 1;
-    return set_option(option, value, err);
+    assert(option - line->command->options < CLI_OPTIONS_MAX);
+    line->given[option - line->command->options] = 1;
+    snprintf(source, sizeof source, "option '--%s'", option->name);
+    return cli_set_option(option, source, value, err);
+}
+
+/* "-q", "-qv", "-j4", "-j 4" */
+static ckpt_code take_letters(cli_line *line, ckpt_error *err)
+{
+    const char *text = line->argv[line->at];
+    ckpt_code code = CKPT_OK;
+
+    for (const char *letter = text + 1; *letter != '\0' && code == CKPT_OK; letter++) {
+        const cli_option *option = cli_find_letter(line->command->options, *letter);
+
+        if (option == NULL)
+            return fail_unknown(line, text, err);
+        if (option->kind != CLI_FLAG)
+            return set_given(line, option, letter[1] == '\0' ? NULL : letter + 1, err);
+        code = set_given(line, option, NULL, err);
+    }
+    return code;
+}
+
+/* Take the option at argv[at], and its value where that is the next argument. */
+static ckpt_code take_option(cli_line *line, ckpt_error *err)
+{
+    const char *text = line->argv[line->at];
+    const char *name = text + 2;
+    const size_t size = strcspn(name, "=");
+    const cli_option *other;
+    const cli_option *option = cli_find_abbreviated(line->command->options, name, size, &other);
+
+    if (other != NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "option '%s' is ambiguous: --%s or --%s; see --help",
+                         text, other->name, option->name);
+    return option == NULL
+               ? fail_unknown(line, text, err)
+               : set_given(line, option, name[size] == '=' ? name + size + 1 : NULL, err);
+}
+
+/* A variable of the environment stands for an option that was not given. */
+static ckpt_code take_variables(cli_line *line, ckpt_error *err)
+{
+    static const struct {
+        const char *variable;
+        const char *name;
+    } all[] = { { "CKPT_THREADS", "threads" }, { "CKPT_MEMORY", "memory" } };
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < sizeof all / sizeof *all && code == CKPT_OK; i++) {
+        const char *value = getenv(all[i].variable);
+        const cli_option *options = line->command->options;
+        const cli_option *option = cli_find_option(options, all[i].name, strlen(all[i].name));
+
+        if (value != NULL && *value != '\0' && option != NULL && !line->given[option - options])
+            code = cli_set_option(option, all[i].variable, value, err);
+    }
+    return code;
 }
 
 /* ---- rules between options ---- */
@@ -231,7 +159,7 @@ static int is_any_given(const cli_line *line, const char *names, const cli_optio
     while (*names != '\0') {
         const size_t size = strcspn(names, "|");
 
-        *found = find_option(line->command->options, names, size);
+        *found = cli_find_option(line->command->options, names, size);
         assert(*found != NULL);              /* a rule for an option that does not exist */
         if (line->given[*found - line->command->options])
             return 1;
@@ -286,7 +214,7 @@ static int answer(const cli_command *parent, const cli_command *command, const c
         cli_print_help(parent, command, CLI_HELP_MAN);
     else if (strcmp(arg, "--help=bash") == 0)
         cli_print_help(parent, command, CLI_HELP_BASH);
-    else if (strcmp(arg, "--version") == 0)
+    else if (strcmp(arg, "--version") == 0 || strcmp(arg, "-V") == 0)
         printf("%s %s\n", cli_program_name, CKPT_VERSION);
     else
         return CLI_GO;
@@ -301,24 +229,91 @@ static int fail_usage(const char *format, const char *subject)
     return cli_fail(&err);
 }
 
+/* The subcommand of this name, or the only one that begins so; *other: another one. */
+static const cli_command *find_subcommand(const cli_command *top, const char *word,
+                                          const cli_command **other)
+{
+    const cli_command *found = NULL;
+
+    *other = NULL;
+    for (const cli_command *const *sub = top->subcommands; *sub != NULL; sub++) {
+        if (strcmp((*sub)->name, word) == 0) {
+            *other = NULL;
+            return *sub;
+        }
+        if (*word != '\0' && strncmp((*sub)->name, word, strlen(word)) == 0) {
+            *other = found;
+            found = *sub;
+        }
+    }
+    return found;
+}
+
+static int fail_command(const cli_command *top, const char *word)
+{
+    ckpt_error err;
+    cli_near near;
+
+    for (const cli_hint *h = top->hints; h != NULL && h->word != NULL; h++)
+        if (strcmp(h->word, word) == 0) {
+            ckpt_fail(&err, CKPT_E_USAGE, "unknown command '%s': %s", word, h->hint);
+            return cli_fail(&err);
+        }
+    cli_near_begin(&near, word, strlen(word));
+    for (const cli_command *const *sub = top->subcommands; *sub != NULL; sub++)
+        cli_near_offer(&near, (*sub)->name, strlen((*sub)->name));
+    if (near.word[0] != '\0')
+        ckpt_fail(&err, CKPT_E_USAGE, "unknown command '%s'; did you mean '%s'?", word, near.word);
+    else
+        ckpt_fail(&err, CKPT_E_USAGE, "unknown command '%s': expected %.*s; see --help", word,
+                  (int)strcspn(top->usage, " "), top->usage);
+    return cli_fail(&err);
+}
+
+/* `ckpt-verify --json compare A B`: the command becomes the first argument. */
+static void bring_command_forward(const cli_command *top, int argc, char **argv)
+{
+    const cli_command *other;
+    int at = 1;
+
+    while (at < argc && (argv[at][0] == '-' || find_subcommand(top, argv[at], &other) == NULL))
+        at++;
+    if (argv[1][0] == '-' && at < argc) {
+        char *word = argv[at];
+
+        for (; at > 1; at--)
+            argv[at] = argv[at - 1];
+        argv[1] = word;
+    }
+}
+
 /* Replace *command by the subcommand that argv[1] names. */
 static int choose_subcommand(const cli_command **command, int argc, char **argv)
 {
     const cli_command *top = *command;
+    const cli_command *found;
+    const cli_command *other;
+    ckpt_error err;
     int status;
 
     if (argc < 2)
         return fail_usage("expected a command: %s; see --help", top->usage);
     if ((status = answer(NULL, top, argv[1])) != CLI_GO)
         return status;
-    for (const cli_command *const *sub = top->subcommands; *sub != NULL; sub++)
-        if (strcmp((*sub)->name, argv[1]) == 0) {
-            *command = *sub;
-            return CLI_GO;
-        }
-    return fail_usage(argv[1][0] == '-'
-                          ? "unknown option '%s': options go after the command; see --help"
-                          : "unknown command '%s'; see --help", argv[1]);
+    bring_command_forward(top, argc, argv);
+    if (argv[1][0] == '-')
+        return fail_usage("unknown option '%s': options go after the command; see --help",
+                          argv[1]);
+    found = find_subcommand(top, argv[1], &other);
+    if (found == NULL)
+        return fail_command(top, argv[1]);
+    if (other != NULL) {
+        ckpt_fail(&err, CKPT_E_USAGE, "command '%s' is ambiguous: %s or %s; see --help", argv[1],
+                  other->name, found->name);
+        return cli_fail(&err);
+    }
+    *command = found;
+    return CLI_GO;
 }
 
 static int check_arg_count(const cli_command *command, unsigned count)
@@ -336,7 +331,7 @@ static int check_arg_count(const cli_command *command, unsigned count)
 static void limit_memory(const cli_command *command)
 {
     for (const cli_option *option = command->options; option->kind != CLI_END; option++)
-        if (option->kind == CLI_SIZE && strcmp(option->name, "memory") == 0)
+        if (option->kind == CLI_MEMORY && strcmp(option->name, "memory") == 0)
             ckpt_set_memory_limit(*(const uint64_t *)option->target);
 }
 
@@ -381,10 +376,14 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
         } else {
             if ((status = answer(parent, command, arg)) != CLI_GO)
                 return status;
-            if (take_option(&line, &err) != CKPT_OK)
+            if ((arg[1] == '-' ? take_option : take_letters)(&line, &err) != CKPT_OK)
                 return cli_fail(&err);
         }
     }
+    if (take_variables(&line, &err) != CKPT_OK)
+        return cli_fail(&err);
+    if (command->last_arg != NULL && *command->last_arg != NULL)
+        args->items[args->count++] = (char *)(uintptr_t)*command->last_arg;
     if ((status = check_arg_count(command, args->count)) != CLI_GO)
         return status;
     limit_memory(command);

@@ -29,7 +29,8 @@ typedef enum {
     CLI_HEADING,   /* starts a group of options in the help; `help` is the title */
     CLI_FLAG,      /* target: int, becomes 1 */
     CLI_STRING,    /* target: const char *, borrowed from argv */
-    CLI_SIZE,      /* target: uint64_t, bytes: 4096, 256MiB, 10GB; not 0 */
+    CLI_SIZE,      /* target: uint64_t, bytes: see cli_parse_size; not 0 */
+    CLI_MEMORY,    /* the same, and 50%: of the memory that the process may use */
     CLI_U64,       /* target: uint64_t */
     CLI_COUNT,     /* target: uint64_t, at least 1 */
     CLI_NUMBER,    /* target: double, finite and not negative: 0.01, 1e-6 */
@@ -75,6 +76,10 @@ typedef struct {
 
 #define CLI_COMMON_DEFAULTS \
     { .memory_bytes = UINT64_C(1) << 30, .progress = "auto", .progress_seconds = 30 }
+/* A row for the option that stands for the last argument. */
+#define CLI_LAST_ARG(target)                                                                   \
+    { CLI_STRING, "out", "PATH", &(target), "the same as the last argument" }
+
 /* The table rows for a cli_common; read-only commands, which have no --dry-run, use
  * CLI_COMMON_READ. */
 #define CLI_COMMON_READ(common)                                                                \
@@ -89,12 +94,20 @@ typedef struct {
     { CLI_COUNT, "progress-interval", "SECONDS", &(common).progress_seconds,                   \
       "between two lines in a log (default 30)" },                                             \
     { CLI_THREADS, "threads", "N", &(common).thread_count,                                     \
-      "worker threads (default: one per core)" },                                              \
-    { CLI_SIZE, "memory", "SIZE", &(common).memory_bytes,                                      \
-      "hard limit on buffers (default 1GiB)" }
+      "worker threads (default: CKPT_THREADS, else one per core that affinity and cgroup "     \
+      "allow)" },                                                                              \
+    { CLI_MEMORY, "memory", "SIZE", &(common).memory_bytes,                                    \
+      "hard limit on buffers of this process, as 500M, 1.5G, 4GiB or 50% (default: "           \
+      "CKPT_MEMORY, else 1GiB)" }
 #define CLI_COMMON(common)   \
     CLI_COMMON_READ(common), \
     { CLI_FLAG, "dry-run", NULL, &(common).dry_run, "print the plan, read no tensor data" }
+
+/* What to say to a word that others understand; an option has its dashes. */
+typedef struct {
+    const char *word;        /* "diff", "--resume-download" */
+    const char *hint;        /* "it is called compare", "downloads always resume" */
+} cli_hint;
 
 typedef struct cli_command {
     const char *name;            /* "ckpt-convert"; for a subcommand: "digest" */
@@ -106,6 +119,8 @@ typedef struct cli_command {
     const cli_option *options;   /* NULL where there are subcommands */
     const cli_rule *rules;       /* ends with a NULL option; NULL: none */
     int checks_more;             /* with is_check it checks its options and returns */
+    const cli_hint *hints;       /* ends with a NULL word; NULL: none */
+    const char **last_arg;       /* target of the option that is the last argument; or NULL */
     unsigned arg_min;            /* arguments that are not options */
     unsigned arg_max;            /* CLI_ANY_ARGS: no limit */
     const struct cli_command *const *subcommands;   /* ends with NULL; or NULL */
@@ -129,14 +144,17 @@ typedef struct {
 
 /*
  * Read the command line. Returns CLI_GO and fills *args, or the status to exit with: help, version
- * or a one-line error was printed. `--name value` and `--name=value`; `--` ends the options; names
- * are never abbreviated; if an option is repeated, the last one wins.
+ * or a one-line error was printed. `--name value`, `--name=value`, `-n value`, `-nvalue`; `--` ends
+ * the options; a name may be abbreviated where only one option begins so; if an option is repeated,
+ * the last one wins. CKPT_THREADS and CKPT_MEMORY stand for --threads and --memory.
  */
 int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args);
 
-/* "4096", "256MiB", "10GB" (k and K, M, G, T, P; with i: powers of 1024). Returns 0 if the text is
- * not a size. */
+/* The only grammar of sizes: "4096", "2M", "1.5G", "10GB", "4GiB": k, M, G, T, P of 1000, with i of
+ * 1024, in any case; B may be there. Returns 0 if the text is not a size. */
 int cli_parse_size(const char *text, uint64_t *out);
+/* The same, and "50%" of machine_memory_bytes. */
+int cli_parse_memory(const char *text, uint64_t *out);
 /* Decimal digits only. 0 when it is anything else or too large. */
 int cli_parse_u64(const char *text, uint64_t *out);
 /* "0.5", "1e-6": finite, of 0 or more. 0 when it is anything else. */

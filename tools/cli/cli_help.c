@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli_private.h"
+
 enum { HELP_COLUMN = 28, HELP_WIDTH = 80 };
 
 static const char DEFAULT_EXIT_NOTES[] =
@@ -95,10 +97,12 @@ static void print_lines(const char *text, const char *prefix)
 
 static void print_option(const cli_option *option)
 {
+    const char letter = cli_letter_of(option->name);
     size_t column;
 
-    column = (size_t)printf("  --%s%s%s", option->name, option->value != NULL ? " " : "",
-                            option->value != NULL ? option->value : "");
+    column = (size_t)(letter == '\0' ? printf("  ") : printf("  -%c, ", letter));
+    column += (size_t)printf("--%s%s%s", option->name, option->value != NULL ? " " : "",
+                             option->value != NULL ? option->value : "");
     if (column + 2 > HELP_COLUMN) {
         putchar('\n');
         column = 0;
@@ -177,7 +181,10 @@ static void print_roff_options(const cli_command *command)
             printf(".SS %s\n", o->help);
             continue;
         }
-        fputs(".TP\n\\fB\\-\\-", stdout);
+        fputs(".TP\n\\fB", stdout);
+        if (cli_letter_of(o->name) != '\0')
+            printf("\\-%c\\fR, \\fB", cli_letter_of(o->name));
+        fputs("\\-\\-", stdout);
         print_roff(o->name, SIZE_MAX);
         fputs("\\fR", stdout);
         if (o->value != NULL) {

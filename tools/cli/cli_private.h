@@ -2,7 +2,7 @@
 #ifndef CKPT_CLI_PRIVATE_H
 #define CKPT_CLI_PRIVATE_H
 
-#include <stdint.h>
+#include "cli.h"
 
 extern const char *cli_program_name;   /* set by cli_parse */
 extern int cli_pipe_is_ignored;        /* SIGPIPE was ignored when the process started */
@@ -13,5 +13,39 @@ void cli_start_clock(void);
 void cli_answer_report(void);
 /* Erase the line of the meter, if there is one, for good. */
 void cli_erase_progress(void);
+
+
+/* ---- values ---- */
+
+/* Write the target of an option. `source` is what gave the value, for errors: "option '--memory'",
+ * "CKPT_MEMORY". */
+ckpt_code cli_set_option(const cli_option *option, const char *source, const char *value,
+                         ckpt_error *err);
+
+/* ---- words as they are typed ---- */
+
+enum { CLI_NEAR_BYTES = 64 };
+
+/* The option of this name, or NULL. */
+const cli_option *cli_find_option(const cli_option *options, const char *name, size_t size);
+/* The same, also by the beginning of its name; *other: another one that begins so, or NULL. */
+const cli_option *cli_find_abbreviated(const cli_option *options, const char *name, size_t size,
+                                       const cli_option **other);
+const cli_option *cli_find_letter(const cli_option *options, char letter);
+/* The letter of an option, or '\0'. */
+char cli_letter_of(const char *name);
+
+/* Which of the words that are offered was meant; `word` is empty where none is near. */
+typedef struct {
+    const char *text;
+    size_t size;
+    size_t distance;
+    char word[CLI_NEAR_BYTES];
+} cli_near;
+
+void cli_near_begin(cli_near *near, const char *text, size_t size);
+void cli_near_offer(cli_near *near, const char *word, size_t size);
+/* The word of "a|b|c" that was meant; 0: none is near, or `words` is a sentence. */
+int cli_find_near_word(const char *words, const char *text, char out[CLI_NEAR_BYTES]);
 
 #endif

@@ -4,10 +4,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "formats/safetensors.h"
 #include "libckpt/json.h"
+#include "libckpt/machine.h"
 #include "libckpt/text.h"
 #include "listing.h"
 
@@ -107,7 +107,7 @@ ckpt_code listing_command(const char *path, const char *manifest, const cli_comm
     char *kept = NULL;
     const unsigned thread_count = common->thread_count != 0
                                       ? (unsigned)common->thread_count
-                                      : (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+                                      : machine_cores();
     kept_listing listing = { 0 };
     listing_result *results = NULL;
     listing_report report = { path, &listing, NULL, 0 };
