@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "config_forms.h"
+#include "dialect.h"
 #include "format.h"
 #include "maps.h"
 #include "notes.h"
@@ -252,10 +253,12 @@ ckpt_code checkpoint_find_own_map(ckpt_checkpoint *c, ckpt_error *err)
     if ((code = checkpoint_find_family(config, &c->family, err)) != CKPT_OK ||
         (code = leave_family(c, config, err)) != CKPT_OK)
         return code;
-    if (c->options.map_file == NULL)
-        return choose_map(c, c->family != NULL                ? family_name(c->family)
+    if (c->options.map_file == NULL) {
+        code = choose_map(c, c->family != NULL                ? family_name(c->family)
                              : c->format->map_names == NULL ? GENERIC_FAMILY
                                                             : NULL, err);
+        return code == CKPT_OK ? dialect_settle(c, err) : code;
+    }
     if ((code = file_read_named(c->options.map_file, MAP_BYTES_MAX, &text, &size, err)) != CKPT_OK)
         return code;
     code = map_parse(text, size, c->options.map_file, &c->map, err);

@@ -89,6 +89,10 @@ struct ckpt_format {
     /* 1 when what was named looks like this format, by names in its folder: no tree is walked.
      * Cheap; must not fail. */
     int (*detect)(const folder_place *place);
+    /* The number that an argument of the run has, which is stored beside the weights; true is 1.
+     * *is_there is 0 when it is not there or not a number. NULL: the format has none. */
+    ckpt_code (*read_argument)(const ckpt_checkpoint *c, const char *name, uint64_t *out,
+                               int *is_there, ckpt_error *err);
     /* Fill the first group of *out, whose place and options are set. */
     ckpt_code (*open)(ckpt_checkpoint *out, ckpt_error *err);
     /* Name of file i of count, if the files of the source are not kept. NULL with split. */

@@ -256,6 +256,8 @@ typedef struct {
     int interrupted;         /* also a directory that ckpt-delta has changed in part */
     const char *config;      /* config.json of a checkpoint that has none: a path, or the name of a
                                 built-in model ("flash"); or NULL */
+    const char *dialect;     /* of torch_dist, the software that wrote it, where values depend on
+                                it and nothing else tells: "miles", "slime", "bridge"; or NULL */
     uint64_t reserved[CKPT_RESERVED];
 } ckpt_open_options;
 
@@ -378,6 +380,7 @@ typedef struct {
     const char *like;            /* a path: encodings, names and files as there */
     const char *fill_from;       /* a path: tensors missing in the source are taken from there */
     const char *key_style;       /* of torch_dist: "v1", "v2", "stacked", "layers" */
+    const char *layer_keys;      /* of torch_dist: "per-layer", "stacked"; NULL: as the dialect */
     uint64_t file_bytes_max;     /* new files of at most this; 0: the files of the source */
     uint32_t mp;                 /* ranks of the layout mp */
     uint32_t tp;                 /* these are of torch_dist */

@@ -131,3 +131,47 @@ size_t map_score(const ckpt_map *map, const ckpt_catalog *stored)
     }
     return score;
 }
+
+const map_dialect *map_find_dialect(const ckpt_map *map, const char *name)
+{
+    for (size_t i = 0; i < map->dialect_count; i++)
+        if (strcmp(map->dialects[i].name, name) == 0)
+            return &map->dialects[i];
+    return NULL;
+}
+
+/* ---- comparing ---- */
+
+static int same_text(const char *a, const char *b)
+{
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+static int same_piece(const map_piece *a, const map_piece *b)
+{
+    return same_text(a->logical, b->logical) && a->times.value == b->times.value &&
+           a->from.value == b->from.value && a->count.value == b->count.value &&
+           a->of.value == b->of.value;
+}
+
+static int same_rule(const map_rule *a, const map_rule *b)
+{
+    int same = a->kind == b->kind && same_text(a->stored, b->stored) &&
+               a->piece_count == b->piece_count && a->groups.value == b->groups.value &&
+               a->stack_count == b->stack_count && same_text(a->when, b->when);
+
+    for (size_t c = 0; c < a->piece_count && same; c++)
+        same = same_piece(&a->pieces[c], &b->pieces[c]);
+    for (size_t s = 0; s < a->stack_count && same; s++)
+        same = same_text(a->stacks[s], b->stacks[s]);
+    return same;
+}
+
+int map_same_rules(const ckpt_map *a, const ckpt_map *b)
+{
+    int same = a->rule_count == b->rule_count && same_text(a->scale_suffix, b->scale_suffix);
+
+    for (size_t i = 0; i < a->rule_count && same; i++)
+        same = same_rule(&a->rules[i], &b->rules[i]);
+    return same;
+}

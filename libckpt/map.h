@@ -16,6 +16,9 @@
  *   tensor STORED = stack({e}, ...)           one more dimension in front, indexed by {e}; any of
  *                                             the above, or a stack again, whose index is the inner
  *   tensor ... when LOGICAL                   the line is for writing only where that tensor is
+ *   tensor ... if MEMBER = N                  the line counts where config.json has that number;
+ *                                             true is 1, what is absent 0; also != N. MEMBER may be
+ *                                             a number itself, put in by an include
  *   copy   STORED = LOGICAL                   repeats a tensor; must equal it
  *   omit   LOGICAL REASON...                  a tensor that this layout cannot carry
  *   drop   STORED REASON...                   left out, with the reason in the ledger
@@ -36,6 +39,10 @@
  *                                             weights: a number out of config.json (below). Without
  *                                             its members in the config the next line of the name
  *                                             counts, if there is one
+ *   dialect NAME [ARG]                        software that writes this form. With ARG it stores an
+ *                                             argument of this name beside the weights, which other
+ *                                             software with the same keys does not; its value is
+ *                                             that of the config member of the same name
  *   preset NAME AXIS=N [AXIS=N]...            ranks that are known to train: AXIS is tp, pp, ep or
  *                                             etp; first and last: layers of those stages
  *   encode LOGICAL DTYPE                      a weight that this layout keeps in a plain dtype
@@ -104,6 +111,11 @@ typedef struct {
     const char *stacks[MAP_STACKS_MAX];     /* placeholders "{e}", the outer first */
     uint32_t stack_count;
     const char *when;                       /* pattern of a logical tensor, or NULL */
+    struct {
+        const char *member;                 /* of config.json; NULL: no condition */
+        int differs;                        /* 1: its number must be another one */
+        uint64_t number;
+    } condition;
     const char *reason;
 } map_rule;
 
@@ -140,6 +152,11 @@ typedef struct {
     const char *name;
     const char *expression;                 /* config_number.h */
 } map_arg;
+
+typedef struct {
+    const char *name;
+    const char *arg;                        /* by which it is recognised, or NULL */
+} map_dialect;
 
 typedef enum {
     PRESET_TP,
@@ -180,6 +197,8 @@ typedef struct {
     size_t encode_count;
     map_arg *args;                          /* malloc'd */
     size_t arg_count;
+    map_dialect *dialects;                  /* malloc'd */
+    size_t dialect_count;
     map_preset *presets;                    /* malloc'd */
     size_t preset_count;
     map_module *modules;                    /* malloc'd */
@@ -213,8 +232,9 @@ int map_expand(const char *pattern, const map_captures *captures, char out[MAP_N
 /* Give placeholder `key` ("{e}") the value of a number; 0 when it has another. */
 int map_capture_add(map_captures *captures, const char *key, uint64_t number);
 
-/* Work out what the map makes of the config's numbers. CKPT_E_FORMAT when a member that the map has
- * is missing or not a number; `config` may be NULL: all are missing. */
+/* Work out what the map makes of the config's numbers, and leave out the lines whose condition
+ * does not hold. CKPT_E_FORMAT when a member that the map has is missing or not a number; `config`
+ * may be NULL: all are missing. */
 ckpt_code map_bind(ckpt_map *map, const json_value *config, ckpt_error *err);
 
 /* Put a prefix in front of every stored name, as a model inside another one has it. */
@@ -258,6 +278,12 @@ const map_module *map_find_module(const ckpt_map *map, const char *name, map_cap
 
 /* 1 when the map has a line for this logical tensor: the layout can carry it. */
 int map_carries(const ckpt_map *map, const char *name);
+
+/* The dialect of this name, or NULL. */
+const map_dialect *map_find_dialect(const ckpt_map *map, const char *name);
+
+/* 1 when two maps, both bound, read and write every tensor alike. */
+int map_same_rules(const ckpt_map *a, const ckpt_map *b);
 
 /* How many of the stored tensors the map names (scales left out). */
 size_t map_score(const ckpt_map *map, const ckpt_catalog *stored);

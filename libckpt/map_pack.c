@@ -129,9 +129,42 @@ static ckpt_code bind_rule(ckpt_map *map, map_rule *rule, const json_value *conf
     return code;
 }
 
+static ckpt_code check_condition(const map_rule *rule, const json_value *config, int *holds,
+                                 ckpt_error *err)
+{
+    const char *member = rule->condition.member;
+    const json_value *value = member == NULL || config == NULL ? NULL
+                                                               : config_member(config, member);
+    uint64_t number = 0;
+
+    if (member != NULL && !has_member(member))
+        (void)config_expression(NULL, member, &number, NULL);
+    else if (value != NULL && !config_number(value, &number))
+        return ckpt_fail(err, CKPT_E_FORMAT, "config member '%s' is not a number", member);
+    *holds = member == NULL || (number == rule->condition.number) == !rule->condition.differs;
+    return CKPT_OK;
+}
+
+static ckpt_code leave_out_rules(ckpt_map *map, const json_value *config, ckpt_error *err)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < map->rule_count; i++) {
+        int holds = 0;
+        const ckpt_code code = check_condition(&map->rules[i], config, &holds, err);
+
+        if (code != CKPT_OK)
+            return code;
+        if (holds)
+            map->rules[kept++] = map->rules[i];
+    }
+    map->rule_count = kept;
+    return CKPT_OK;
+}
+
 ckpt_code map_bind(ckpt_map *map, const json_value *config, ckpt_error *err)
 {
-    ckpt_code code = CKPT_OK;
+    ckpt_code code = leave_out_rules(map, config, err);
 
     for (size_t i = 0; i < map->rule_count && code == CKPT_OK; i++)
         code = bind_rule(map, &map->rules[i], config, err);

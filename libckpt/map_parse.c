@@ -235,6 +235,32 @@ static ckpt_code parse_when(map_parser *p, map_rule *rule, char *text)
     return keep_pattern(p, when, &rule->when);
 }
 
+/* ... if MEMBER = N, or != N */
+static ckpt_code parse_condition(map_parser *p, map_rule *rule, char *text)
+{
+    char *at = strstr(text, " if ");
+    const char *member;
+    const char *compare;
+    const char *number;
+
+    if (at == NULL)
+        return CKPT_OK;
+    *at = '\0';
+    at += strlen(" if ");
+    member = take_word(&at);
+    compare = take_word(&at);
+    number = take_word(&at);
+    if (number == NULL || *skip_blanks(at) != '\0' || !config_expression_is_valid(member) ||
+        (strcmp(compare, "=") != 0 && strcmp(compare, "!=") != 0) ||
+        number[strspn(number, "0123456789")] != '\0' ||
+        config_expression(NULL, number, &rule->condition.number, NULL) != CKPT_OK)
+        return parse_fail(p, "expected MEMBER = N or MEMBER != N after if:", member);
+    rule->condition.differs = compare[0] == '!';
+    rule->condition.member = arena_strdup(&p->map->memory, member, strlen(member));
+    return rule->condition.member == NULL ? ckpt_fail_memory(p->err, "a map", strlen(member))
+                                          : CKPT_OK;
+}
+
 static void remove_blanks(char *text)
 {
     char *to = text;
@@ -251,14 +277,15 @@ static void *grow(void *items, size_t count, size_t item_bytes)
     return count == MAP_RULES_MAX ? NULL : array_room(items, count, item_bytes, "a map", NULL);
 }
 
-/* STORED = EXPRESSION [when LOGICAL], of which STORED is taken. */
+/* STORED = EXPRESSION [when LOGICAL] [if CONDITION], of which STORED is taken. */
 static ckpt_code parse_packing(map_parser *p, map_rule *rule, char *text)
 {
     ckpt_code code;
 
     if (*text != '=')
         return parse_fail(p, "'=' expected after", rule->stored);
-    if ((code = parse_when(p, rule, text)) != CKPT_OK)
+    if ((code = parse_condition(p, rule, text)) != CKPT_OK ||
+        (code = parse_when(p, rule, text)) != CKPT_OK)
         return code;
     remove_blanks(text);
     if ((code = parse_expression(p, rule, text + 1)) != CKPT_OK)
@@ -444,6 +471,27 @@ static ckpt_code parse_arg(map_parser *p, char *text)
     return CKPT_OK;
 }
 
+static ckpt_code parse_dialect(map_parser *p, char *text)
+{
+    ckpt_map *map = p->map;
+    const char *name = take_word(&text);
+    const char *arg = take_word(&text);
+    map_dialect dialect = { NULL, NULL };
+    map_dialect *dialects;
+    ckpt_code code;
+
+    if (name == NULL || *skip_blanks(text) != '\0')
+        return parse_fail(p, "expected a name and perhaps an argument:", name);
+    if ((code = keep_word(p, name, &dialect.name)) != CKPT_OK ||
+        (arg != NULL && (code = keep_word(p, arg, &dialect.arg)) != CKPT_OK))
+        return code;
+    if ((dialects = grow(map->dialects, map->dialect_count, sizeof *dialects)) == NULL)
+        return parse_fail(p, "too many lines at", name);
+    map->dialects = dialects;
+    dialects[map->dialect_count++] = dialect;
+    return CKPT_OK;
+}
+
 /* AXIS=N */
 static ckpt_code parse_preset_number(map_parser *p, map_preset *preset, const char *word)
 {
@@ -551,6 +599,8 @@ static ckpt_code parse_line(map_parser *p, char *text)
         return parse_encode(p, text);
     if (strcmp(word, "arg") == 0)
         return parse_arg(p, text);
+    if (strcmp(word, "dialect") == 0)
+        return parse_dialect(p, text);
     if (strcmp(word, "preset") == 0)
         return parse_preset(p, text);
     if (strcmp(word, "scale") == 0)
@@ -623,6 +673,7 @@ void map_free(ckpt_map *map)
     free(map->extras);
     free(map->encodes);
     free(map->args);
+    free(map->dialects);
     free(map->presets);
     free(map->modules);
     free(map);

@@ -42,6 +42,8 @@ static const cli_option options[] = {
       "v1, v2: DeepSeek-V4 in the fork that miles runs (default) or in upstream's newer modules; "
       "stacked: one key for all layers, where these are alike (default for Llama and Qwen3); "
       "layers: a key for each (default for others)" },
+    { CLI_CHOICE, "layer-keys", "per-layer|stacked", &opt.words.layer_keys,
+      "a key for each layer, or one for all (default: as the --dialect has them)" },
     { CLI_FLAG, "extra-state", NULL, &opt.convert.sharding.extra_state,
       "add the empty _extra_state entries that upstream Megatron's strict loader requires" },
     { CLI_STRING, "iteration", "release|N", &iteration,
@@ -57,6 +59,7 @@ static const cli_option options[] = {
 static const cli_rule rules[] = {
     { "preset", NULL, "tp|pp|ep|etp|first-stage-layers|last-stage-layers" },
     { "describe", "dry-run", NULL },
+    { "key-style", NULL, "dialect|layer-keys" },
     CONVERT_RULES,
     { NULL, NULL, NULL }
 };

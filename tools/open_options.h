@@ -13,6 +13,9 @@
     { CLI_FLAG, "u8-scales", NULL, &(open).u8_scales, "interpret U8 scales as E8M0 codes" },     \
     { CLI_FLAG, "keep-copies", NULL, &(open).keep_copies,                                        \
       "treat MTP copies of embedding and head as separate tensors" },                            \
+    { CLI_CHOICE, "dialect", "miles|slime|bridge", &(open).dialect,                              \
+      "the software that wrote a torch_dist of DeepSeek-V3.2 or GLM-5, where nothing in it "     \
+      "tells; also whose form of torch_dist is written (default miles)" },                       \
     { CLI_STRING, "map", "FILE", &(open).map_file,                                               \
       "read tensor names by this map instead of the built-in ones" }
 

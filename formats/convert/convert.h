@@ -22,6 +22,7 @@ typedef struct {
     const char *fill_from;           /* or NULL */
     const char *config;              /* of a source that has none; see ckpt_open_options; or NULL */
     const char *names;               /* style, or NULL: as in the source */
+    const char *layer_keys;          /* see convert_words; the dialect is that of `open` */
     int force_names;                 /* allow encodings that a reader of the names misreads */
     const ckpt_format *format;       /* of the target */
     format_sharding sharding;        /* of sharded formats */
@@ -55,6 +56,7 @@ typedef struct {
     const char *experts;
     const char *scale_dtype;         /* "e8m0", "f32" */
     const char *key_style;           /* of torch_dist: "v1", "v2", "stacked", "layers" */
+    const char *layer_keys;          /* of torch_dist: "per-layer", "stacked" */
     const char *quantise;            /* see class_rules.h */
     const char *max_relf;            /* see class_limits_parse */
     const char *nonfinite;           /* "refuse" (the default), "zero" */

@@ -44,6 +44,7 @@ ckpt_code ckpt_convert(const char *source, const char *target, const ckpt_conver
     const ckpt_convert_options *o = options == NULL ? &defaults : options;
     const convert_words words = { .layout = o->layout, .dtype = o->dtype, .experts = o->experts,
                                   .scale_dtype = o->scale_dtype, .key_style = o->key_style,
+                                  .layer_keys = o->layer_keys,
                                   .quantise = o->quantise, .max_relf = o->max_relf };
     convert_options with = { .source = source, .target = target };
     ckpt_conversion *done = calloc(1, sizeof *done);

@@ -4,6 +4,7 @@
 
 #include "libckpt/codes.h"
 #include "convert_plan.h"
+#include "formats/dialect.h"
 #include "formats/hf.h"
 #include "formats/maps.h"
 #include "formats/notes.h"
@@ -68,6 +69,21 @@ static const char *choose_names(const job_plan *plan)
     return plan->source->format->map_names == NULL ? ckpt_names_style(plan->source) : "native";
 }
 
+/* The same where the user says whose form it is to be. */
+static ckpt_code choose_dialect(const job_plan *plan, const char **out, ckpt_error *err)
+{
+    const convert_options *o = &plan->options;
+    const dialect_wanted wanted = { ckpt_family_name(plan->source), o->format,
+                                    checkpoint_config(plan->source), o->open.dialect,
+                                    o->layer_keys };
+
+    *out = choose_names(plan);
+    if (o->names != NULL || o->format->read_argument == NULL ||
+        (wanted.dialect == NULL && wanted.layer_keys == NULL))
+        return CKPT_OK;
+    return dialect_choose(&wanted, out, err);
+}
+
 int convert_keeps_layout(const job_plan *plan)
 {
     const ckpt_format *source = plan->source->format;
@@ -114,13 +130,20 @@ ckpt_code convert_choose_map(job_plan *plan, ckpt_error *err)
 {
     const convert_options *o = &plan->options;
     const char *prefix = plan->source->map->prefix;
+    const char *names;
     ckpt_code code;
 
+    if (o->open.dialect != NULL && o->format->read_argument == NULL &&
+        plan->source->format->read_argument == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--dialect is about torch_dist, which neither '%s' nor "
+                         "the result is: leave it out", o->source);
     if (o->like != NULL)
         return CKPT_OK;
     if (o->open.map_file != NULL && o->names == NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "--map needs --names, the naming style to write");
-    code = checkpoint_find_map(ckpt_family_name(plan->source), choose_names(plan),
+    if ((code = choose_dialect(plan, &names, err)) != CKPT_OK)
+        return code;
+    code = checkpoint_find_map(ckpt_family_name(plan->source), names,
                                checkpoint_config(plan->source), &plan->map, err);
     if (code == CKPT_E_USAGE && o->names == NULL && o->format->map_names != NULL)
         return ckpt_fail(err, code,

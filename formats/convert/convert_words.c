@@ -172,6 +172,7 @@ static ckpt_code check_sharding(const convert_words *w, const convert_options *c
         { "last-stage-layers", s->last_stage_layers },
         { "files", s->per_rank_files != 0 },
         { "key-style", w->key_style != NULL },
+        { "layer-keys", w->layer_keys != NULL },
         { "extra-state", s->extra_state != 0 },
         { "mp", s->mp },
     };
@@ -221,5 +222,6 @@ ckpt_code convert_take_words(const convert_words *words, convert_options *out, c
     if (out->format->weights == CKPT_BF16 &&
         (code = take_plain_layout(words, out, err)) != CKPT_OK)
         return code;
+    out->layer_keys = words->layer_keys;
     return take_key_style(words->key_style, out->format, &out->names, err);
 }

@@ -14,7 +14,8 @@
 enum { TRACKER_BYTES_MAX = 256, PIECE_NAME_BYTES = MAP_NAME_BYTES + 256, RUNS_MAX = 1 << 20 };
 
 const char *const torch_dist_map_names[] = { "torch_dist-v1", "torch_dist-v2", "torch_dist",
-                                             "torch_dist-stacked", "torch_dist-layers", NULL };
+                                             "torch_dist-stacked", "torch_dist-layers",
+                                             "torch_dist-slime", "torch_dist-bridge", NULL };
 static const char tracker_name[] = "latest_checkpointed_iteration.txt";
 
 /* ---- the folder ---- */
@@ -406,6 +407,7 @@ const ckpt_format format_torch_dist = {
     .map_names = torch_dist_map_names,
     .weights = CKPT_BF16,           /* Megatron trains in BF16 */
     .detect = detect,
+    .read_argument = torch_dist_read_argument,
     .open = open_directory,
     .split = torch_dist_split,
     .lay_out = torch_dist_lay_out,

@@ -14,6 +14,7 @@
 enum { BACKEND_BYTES_MAX = 1 << 20 };
 
 static const char common_state[] = "common_state/";
+static const char common_file[] = "common.pt";
 
 /* Report an error in a file that the tensors do not depend on. */
 static ckpt_code refuse_or_note(ckpt_checkpoint *c, const ckpt_error *wrong, ckpt_error *err)
@@ -79,13 +80,14 @@ static ckpt_code check_file(ckpt_checkpoint *c, const char *name, check_fn *chec
                                  : ckpt_fail(err, code, "%s", wrong.text);
 }
 
-static int has_common_state(const dcp_metadata *m)
+/* NULL: there is none. */
+static const dcp_entry *find_common_state(const dcp_metadata *m)
 {
     for (size_t i = 0; i < m->entry_count; i++)
         if (m->entries[i].is_bytes &&
             strncmp(m->entries[i].key, common_state, sizeof common_state - 1) == 0)
-            return 1;
-    return 0;
+            return &m->entries[i];
+    return NULL;
 }
 
 ckpt_code torch_dist_check_beside(ckpt_checkpoint *c, const dcp_metadata *m, ckpt_error *err)
@@ -95,9 +97,9 @@ ckpt_code torch_dist_check_beside(ckpt_checkpoint *c, const dcp_metadata *m, ckp
     ckpt_code code;
 
     if ((code = check_file(c, "metadata.json", check_backend, &has_backend, err)) != CKPT_OK ||
-        (code = check_file(c, "common.pt", check_common, &has_common, err)) != CKPT_OK)
+        (code = check_file(c, common_file, check_common, &has_common, err)) != CKPT_OK)
         return code;
-    if (has_backend && !has_common && !has_common_state(m))
+    if (has_backend && !has_common && find_common_state(m) == NULL)
         code = note_add(&c->notes, err,
                         "no common.pt and no common_state in .metadata: Megatron cannot load this "
                         "checkpoint");
@@ -106,4 +108,62 @@ ckpt_code torch_dist_check_beside(ckpt_checkpoint *c, const dcp_metadata *m, ckp
             "'%s'",
                         m->unused_count, m->unused);
     return code;
+}
+
+/* ---- arguments of the run ---- */
+
+/* The archive of which `chunk` says the place, or with NULL a file of its own; *out stays NULL when
+ * there is none. */
+static ckpt_code read_common(const ckpt_folder *folder, const char *name, const dcp_chunk *chunk,
+                             common_pt **out, ckpt_error *err)
+{
+    ckpt_file *file = NULL;
+    ckpt_code code = folder_open_file(folder, name, &file, err);
+
+    if (code == CKPT_OK)
+        code = chunk == NULL ? common_pt_read(file, 0, file_size(file), out, err)
+                             : common_pt_read(file, chunk->offset, chunk->length, out, err);
+    file_close(file, NULL);
+    return code;
+}
+
+static ckpt_code find_common(const ckpt_checkpoint *c, common_pt **out, ckpt_error *err)
+{
+    const ckpt_folder *folder = c->store->folder;
+    dcp_metadata *m = NULL;
+    const dcp_entry *entry;
+    ckpt_code code;
+
+    *out = NULL;
+    if (folder_has(folder, common_file))
+        return read_common(folder, common_file, NULL, out, err);
+    if ((code = dcp_read(folder, 0, &m, err)) != CKPT_OK)
+        return code;
+    if ((entry = find_common_state(m)) != NULL) {
+        const dcp_chunk *chunk = &m->chunks[entry->first_chunk];
+
+        code = read_common(folder, m->files[chunk->file], chunk, out, err);
+    }
+    dcp_free(m);
+    return code;
+}
+
+ckpt_code torch_dist_read_argument(const ckpt_checkpoint *c, const char *name, uint64_t *out,
+                                   int *is_there, ckpt_error *err)
+{
+    common_pt *common;
+    const common_arg *arg;
+    ckpt_code code = find_common(c, &common, err);
+
+    *is_there = 0;
+    if (code != CKPT_OK || common == NULL)
+        return code;
+    arg = common_pt_find(common, name);
+    if (arg != NULL && (arg->kind == COMMON_BOOL || arg->kind == COMMON_INT) &&
+        arg->integer >= 0) {
+        *out = (uint64_t)arg->integer;
+        *is_there = 1;
+    }
+    common_pt_free(common);
+    return CKPT_OK;
 }

@@ -137,6 +137,13 @@ static void test_texts_that_are_no_maps_are_refused_with_their_line(void **state
         { HEAD "arg a\n", "line 3" },
         { HEAD "arg a b c\n", "line 3" },
         { HEAD "arg a b**c\n", "line 3" },
+        { HEAD "dialect\n", "line 3" },
+        { HEAD "dialect a b c\n", "line 3" },
+        { HEAD "tensor a = b if c\n", "line 3" },
+        { HEAD "tensor a = b if c = d\n", "line 3" },
+        { HEAD "tensor a = b if c < 1\n", "line 3" },
+        { HEAD "tensor a = b if c = 1 d\n", "line 3" },
+        { HEAD "tensor a = b if c = 99999999999999999999\n", "line 3" },
         { HEAD "preset\n", "line 3" },
         { HEAD "preset a dp=2\n", "line 3" },
         { HEAD "preset a tp=2 tp=2\n", "line 3" },
@@ -194,6 +201,98 @@ static void test_packing_that_is_not_one_is_refused_with_its_line(void **state)
 
     (void)state;
     refuse_texts(cases, sizeof cases / sizeof *cases);
+}
+
+/* The logical tensor that `name` is of, by a map that is bound to this config. */
+static void assert_bound(const char *lines, const char *config, const char *name,
+                         const char *logical)
+{
+    char text[512];
+    json_document *document = NULL;
+    ckpt_map *map;
+    const map_rule *rule;
+    map_captures captures;
+
+    snprintf(text, sizeof text, HEAD "%s", lines);
+    assert_int_equal(map_parse(text, strlen(text), "test", &map, NULL), CKPT_OK);
+    assert_int_equal(json_parse(config, strlen(config), "config", &document, NULL), CKPT_OK);
+    assert_int_equal(map_bind(map, json_root(document), NULL), CKPT_OK);
+    rule = map_find_stored(map, name, &captures);
+    if (logical == NULL)
+        assert_null(rule);
+    else
+        assert_string_equal(rule->pieces[0].logical, logical);
+    json_free(document);
+    map_free(map);
+}
+
+static void test_a_condition_chooses_lines_by_the_config(void **state)
+{
+    static const char lines[] = "tensor a = b if on = 0\ntensor a = c when d if on != 0\n"
+                                "tensor e = f if text.on = 2\n";
+
+    (void)state;
+    assert_bound(lines, "{}", "a", "b");
+    assert_bound(lines, "{\"on\": null}", "a", "b");
+    assert_bound(lines, "{\"on\": false}", "a", "b");
+    assert_bound(lines, "{\"on\": true}", "a", "c");
+    assert_bound(lines, "{\"on\": 7}", "a", "c");
+    assert_bound(lines, "{\"on\": 2}", "e", NULL);
+    assert_bound(lines, "{\"text\": {\"on\": 2}}", "e", "f");
+    assert_bound("tensor a = b if 1 = 0\ntensor a = c if 1 != 0\n", "{}", "a", "c");
+    /* A line that does not count needs no other member. */
+    assert_bound("tensor a = interleave(none, b) if on = 1\ntensor a = c\n", "{}", "a", "c");
+}
+
+static void test_a_condition_on_what_is_no_number_is_refused(void **state)
+{
+    static const char text[] = HEAD "tensor a = b if on = 1\n";
+    static const char config[] = "{\"on\": \"yes\"}";
+    json_document *document = NULL;
+    ckpt_error err;
+    ckpt_map *map;
+
+    (void)state;
+    assert_int_equal(map_parse(text, strlen(text), "test", &map, NULL), CKPT_OK);
+    assert_int_equal(json_parse(config, strlen(config), "config", &document, NULL), CKPT_OK);
+    assert_int_equal(map_bind(map, json_root(document), &err), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "'on' is not a number"));
+    json_free(document);
+    map_free(map);
+}
+
+static void test_maps_are_the_same_when_their_lines_are(void **state)
+{
+    static const struct {
+        const char *text;
+        int same;
+    } cases[] = {
+        { "dialect other arg\ntensor a = concat(part(b, 1/2), part(b, 0/2))\n", 1 },
+        { "tensor a = concat(part(b, 1/2), part(b, 0/2))\nshard a tp=0\n", 1 },
+        { "tensor a = concat(part(b, 0/2), part(b, 1/2))\n", 0 },
+        { "tensor a = b\n", 0 },
+        { "tensor a = concat(part(b, 1/2), part(b, 0/2)) when b\n", 0 },
+        { "tensor a = stack({e}, concat(part(b.{e}, 1/2), part(b.{e}, 0/2)))\n", 0 },
+        { "tensor c = concat(part(b, 1/2), part(b, 0/2))\n", 0 },
+        { "", 0 },
+    };
+    char text[256];
+    ckpt_map *first;
+
+    (void)state;
+    snprintf(text, sizeof text, HEAD "dialect own\n%s", strchr(cases[0].text, '\n') + 1);
+    assert_int_equal(map_parse(text, strlen(text), "test", &first, NULL), CKPT_OK);
+    assert_string_equal(map_find_dialect(first, "own")->name, "own");
+    assert_null(map_find_dialect(first, "other"));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ckpt_map *map;
+
+        snprintf(text, sizeof text, HEAD "%s", cases[i].text);
+        assert_int_equal(map_parse(text, strlen(text), "test", &map, NULL), CKPT_OK);
+        assert_int_equal(map_same_rules(first, map), cases[i].same);
+        map_free(map);
+    }
+    map_free(first);
 }
 
 static void test_lines_for_trainers_have_numbers(void **state)
@@ -486,6 +585,9 @@ int main(void)
         cmocka_unit_test(test_the_first_line_that_fits_counts),
         cmocka_unit_test(test_texts_that_are_no_maps_are_refused_with_their_line),
         cmocka_unit_test(test_packing_that_is_not_one_is_refused_with_its_line),
+        cmocka_unit_test(test_a_condition_chooses_lines_by_the_config),
+        cmocka_unit_test(test_a_condition_on_what_is_no_number_is_refused),
+        cmocka_unit_test(test_maps_are_the_same_when_their_lines_are),
         cmocka_unit_test(test_lines_for_trainers_have_numbers),
         cmocka_unit_test(test_lines_for_ranks_say_who_has_what),
         cmocka_unit_test(test_comments_blanks_and_line_ends_do_not_matter),
