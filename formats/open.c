@@ -205,21 +205,13 @@ static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
 /* Stored tensors unchanged: one extent each, or those of their pieces. */
 static ckpt_code make_stored(ckpt_checkpoint *c, ckpt_error *err)
 {
-    const ckpt_catalog *catalog = c->store->catalog;
-    ckpt_code code = CKPT_OK;
+    ckpt_code code;
 
     if (c->store->pieces != NULL)
         return source_stored(c->store, c->store->pieces, &c->stored, err);
-    if ((c->stored_layout = layout_create(catalog, catalog)) == NULL)
-        return ckpt_fail_memory(err, "a layout", ckpt_catalog_count(catalog));
-    for (size_t i = 0; i < ckpt_catalog_count(catalog) && code == CKPT_OK; i++) {
-        const layout_extent e = layout_identity(i, ckpt_catalog_at(catalog, i), CKPT_DATA, i);
-
-        code = layout_add(c->stored_layout, &e, err);
-    }
-    if (code == CKPT_OK)
-        code = layout_seal(c->stored_layout, err);
-    return code == CKPT_OK ? source_stored(c->store, c->stored_layout, &c->stored, err) : code;
+    if ((code = layout_of_stored(c->store->catalog, &c->stored_layout, err)) != CKPT_OK)
+        return code;
+    return source_stored(c->store, c->stored_layout, &c->stored, err);
 }
 
 /* Logical tensors in stored ones, through the keys where there are some. */

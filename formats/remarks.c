@@ -86,7 +86,7 @@ static ckpt_code remark_total(ckpt_checkpoint *c, ckpt_error *err)
     if (code == CKPT_OK)
         code = find_total(&text, &said_bytes, &found, err);
     for (size_t i = 0; i < ckpt_catalog_count(stored); i++)
-        total_bytes += ckpt_part_bytes(ckpt_catalog_at(stored, i), CKPT_DATA);
+        total_bytes += ckpt_tensor_bytes(ckpt_catalog_at(stored, i));
     for (size_t i = 0; i < c->store->file_count; i++)
         file_bytes += c->store->files[i].size_bytes;
     if (code == CKPT_OK && found && said_bytes != total_bytes && said_bytes != file_bytes)

@@ -150,6 +150,13 @@ typedef enum {
     CKPT_NAMES_PACKED            /* X.weight_packed, X.weight_scale, X.weight_global_scale */
 } ckpt_part_names;
 
+/* How the codes and the scales of a tensor lie in files. */
+typedef enum {
+    CKPT_FORM_APART = 0,         /* as tensors of their own; a plain tensor has no scales */
+    CKPT_FORM_MXFP4,             /* in one, by blocks of 32 elements in 17 bytes, as GGUF has it */
+    CKPT_FORM_COUNT
+} ckpt_stored_form;
+
 /*
  * One tensor. rows x cols is the row view: cols = last dimension, rows = product of the others
  * (rank 1: one row; rank 0: 1 x 1). A block-scaled tensor has scale_dtype != CKPT_NONE:
@@ -171,7 +178,9 @@ typedef struct {
     uint32_t block_cols;         /* UINT32_MAX: all of a row */
     uint32_t rank;
     uint32_t file;               /* number of the file that holds it, or its first piece */
-    uint32_t is_linear;          /* of what a family expects: a weight that its quantised forms have
+    uint16_t stored_form;        /* ckpt_stored_form; a stored tensor of blocks has the encoding of
+                                    what they hold, and its shape in elements */
+    uint16_t is_linear;          /* of what a family expects: a weight that its quantised forms have
                                     as codes; no other tensor is ever quantised */
     uint64_t shape[CKPT_RANK_MAX];   /* elements; for packed F4 the logical columns */
     uint64_t offset;             /* of its data in that file; stored tensors only */

@@ -131,6 +131,7 @@ void encoding_set(ckpt_tensor *tensor, encoding_id id, ckpt_dtype scale_dtype)
     tensor->block_cols = scaled[id].block_cols;
     tensor->tensor_scale = scaled[id].tensor_scale;
     tensor->part_names = CKPT_NAMES_OF_MAP;
+    tensor->stored_form = CKPT_FORM_APART;
 }
 
 int encoding_is(const ckpt_tensor *tensor, encoding_id id)

@@ -5,6 +5,7 @@
 
 #include "array.h"
 #include "size.h"
+#include "stored_form.h"
 
 ckpt_layout *layout_create(const ckpt_catalog *logical, const ckpt_catalog *stored)
 {
@@ -66,24 +67,49 @@ static int range_fits(uint64_t begin, uint64_t count, uint64_t limit)
     return count <= limit && begin <= limit - count;
 }
 
+static ckpt_code fail_fit(const ckpt_layout *layout, const layout_extent *e, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s' does not fit in stored tensor '%s'",
+                     ckpt_catalog_at(layout->logical, e->logical)->name,
+                     ckpt_catalog_at(layout->stored, e->stored)->name);
+}
+
+/* Interleaved blocks hold this part of the tensor, and the rectangle is whole blocks of them. */
+static int is_in_blocks(const ckpt_tensor *logical, const ckpt_tensor *stored,
+                        const layout_extent *e)
+{
+    const uint64_t elements = stored_form_of(stored)->elements;
+    const uint64_t step = e->part == CKPT_DATA ? elements : elements / stored->block_cols;
+
+    return !e->column && e->part != CKPT_TENSOR_SCALE && catalog_same_encoding(logical, stored) &&
+           range_fits(e->stored_row, e->row_count, ckpt_part_rows(stored, (ckpt_part)e->part)) &&
+           range_fits(e->stored_col, e->col_count, ckpt_part_cols(stored, (ckpt_part)e->part)) &&
+           e->col % step == 0 && e->col_count % step == 0 && e->stored_col % step == 0;
+}
+
+static int is_in_elements(const ckpt_tensor *stored, const layout_extent *e, uint32_t bits)
+{
+    const uint64_t cols = e->column ? 1 : ckpt_part_row_bytes(stored, CKPT_DATA) * 8 / bits;
+    const uint64_t rows = e->column ? ckpt_tensor_cols(stored) : ckpt_tensor_rows(stored);
+
+    return range_fits(e->stored_row, e->row_count, rows) &&
+           range_fits(e->stored_col, e->col_count, cols) && e->col * bits % 8 == 0 &&
+           e->stored_col * bits % 8 == 0;
+}
+
 static ckpt_code check_bounds(const ckpt_layout *layout, const layout_extent *e, ckpt_error *err)
 {
     const ckpt_tensor *logical = ckpt_catalog_at(layout->logical, e->logical);
     const ckpt_tensor *stored = ckpt_catalog_at(layout->stored, e->stored);
     const ckpt_part part = (ckpt_part)e->part;
-    const uint32_t bits = ckpt_dtype_bits(catalog_part_dtype(logical, part));
-    const uint64_t stored_cols =
-        e->column ? 1 : ckpt_part_row_bytes(stored, CKPT_DATA) * 8 / bits;
-    const uint64_t stored_rows = e->column ? ckpt_tensor_cols(stored) : ckpt_tensor_rows(stored);
 
     if (range_fits(e->row, e->row_count, ckpt_part_rows(logical, part)) &&
         range_fits(e->col, e->col_count, ckpt_part_cols(logical, part)) &&
-        range_fits(e->stored_row, e->row_count, stored_rows) &&
-        range_fits(e->stored_col, e->col_count, stored_cols) &&
-        e->col * bits % 8 == 0 && e->stored_col * bits % 8 == 0)
+        (stored->stored_form != CKPT_FORM_APART
+             ? is_in_blocks(logical, stored, e)
+             : is_in_elements(stored, e, ckpt_dtype_bits(catalog_part_dtype(logical, part)))))
         return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s' does not fit in stored tensor '%s'",
-                     logical->name, stored->name);
+    return fail_fit(layout, e, err);
 }
 
 static int overlap(const layout_extent *a, const layout_extent *b)
@@ -123,6 +149,36 @@ static ckpt_code check_cover(const ckpt_layout *layout, size_t tensor, ckpt_part
     return CKPT_OK;
 }
 
+/*
+ * Whoever reads or writes blocks takes codes and scales together, by the extents of the data.
+ * Blocks have one row, so that extents of both parts are in the same order when each goes with the
+ * other.
+ */
+static ckpt_code check_blocks(const ckpt_layout *layout, size_t tensor, ckpt_error *err)
+{
+    const layout_extent *e;
+    const layout_extent *end;
+    const layout_extent *scale;
+    const layout_extent *scale_end;
+
+    layout_extents(layout, tensor, CKPT_DATA, &e, &end);
+    layout_extents(layout, tensor, CKPT_SCALE, &scale, &scale_end);
+    for (; e < end || scale < scale_end; e += e < end, scale += scale < scale_end) {
+        const layout_extent *either = e < end ? e : scale;
+        const ckpt_tensor *stored = ckpt_catalog_at(layout->stored, either->stored);
+
+        if (stored->stored_form == CKPT_FORM_APART)
+            continue;
+        if (e == end || scale == scale_end || e->stored != scale->stored ||
+            e->copy != scale->copy || e->row != scale->row || e->row_count != scale->row_count ||
+            e->stored_row != scale->stored_row || e->col != scale->col * stored->block_cols ||
+            e->col_count != scale->col_count * stored->block_cols ||
+            e->stored_col != scale->stored_col * stored->block_cols)
+            return fail_fit(layout, either, err);
+    }
+    return CKPT_OK;
+}
+
 /* Of a part of a tensor, in layout->first. */
 static size_t find_key(size_t logical, unsigned part)
 {
@@ -152,6 +208,9 @@ ckpt_code layout_seal(ckpt_layout *layout, ckpt_error *err)
     for (size_t key = 0; key < keys; key++)
         if ((code = check_cover(layout, key / CKPT_PART_COUNT, (ckpt_part)(key % CKPT_PART_COUNT),
                                 err)) != CKPT_OK)
+            return code;
+    for (size_t i = 0; i < ckpt_catalog_count(layout->logical); i++)
+        if ((code = check_blocks(layout, i, err)) != CKPT_OK)
             return code;
     return CKPT_OK;
 }
@@ -257,6 +316,30 @@ layout_extent layout_identity(size_t logical, const ckpt_tensor *tensor, ckpt_pa
     };
 
     return extent;
+}
+
+ckpt_code layout_of_stored(const ckpt_catalog *stored, ckpt_layout **out, ckpt_error *err)
+{
+    ckpt_layout *layout = layout_create(stored, stored);
+    ckpt_code code = CKPT_OK;
+
+    if (layout == NULL)
+        return ckpt_fail_memory(err, "a layout", ckpt_catalog_count(stored));
+    for (size_t i = 0; i < ckpt_catalog_count(stored); i++)
+        for (int part = 0; part < CKPT_PART_COUNT && code == CKPT_OK; part++) {
+            const ckpt_tensor *t = ckpt_catalog_at(stored, i);
+            const layout_extent e = layout_identity(i, t, (ckpt_part)part, i);
+
+            if (catalog_part_dtype(t, (ckpt_part)part) != CKPT_NONE)
+                code = layout_add(layout, &e, err);
+        }
+    if (code == CKPT_OK)
+        code = layout_seal(layout, err);
+    if (code != CKPT_OK)
+        layout_free(layout);
+    else
+        *out = layout;
+    return code;
 }
 
 uint64_t layout_bytes(const ckpt_layout *layout)

@@ -6,7 +6,8 @@
  * lists of extents.
  * Coordinates are elements of the row view (ckpt_tensor_rows x cols) of the part on the logical
  * side, and of the stored tensor seen in the same elements on the other: packed FP4 counts codes,
- * also where it is stored as I8.
+ * also where it is stored as I8. A stored tensor of interleaved blocks (stored_form.h) holds two
+ * parts, and is seen in the elements of each: the extents of data and scales in it go together.
  */
 #ifndef CKPT_LAYOUT_H
 #define CKPT_LAYOUT_H
@@ -42,7 +43,8 @@ ckpt_code layout_add(ckpt_layout *layout, const layout_extent *extent, ckpt_erro
 
 /*
  * Sort and prove: the extents of every part (copies aside) cover it exactly once, every copy lies
- * inside it, and all rectangles lie inside their stored tensors.
+ * inside it, and all rectangles lie inside their stored tensors; those in interleaved blocks are
+ * whole blocks, the scales those of the codes.
  */
 ckpt_code layout_seal(ckpt_layout *layout, ckpt_error *err);
 
@@ -64,5 +66,9 @@ ckpt_code layout_compose(const ckpt_layout *outer, const ckpt_layout *inner, ckp
 /* The whole of `logical`'s part, one to one. */
 layout_extent layout_identity(size_t logical, const ckpt_tensor *tensor, ckpt_part part,
                               size_t stored);
+
+/* The stored tensors as they are: each is a logical one of its own. Sealed; *out is yours to
+ * free. */
+ckpt_code layout_of_stored(const ckpt_catalog *stored, ckpt_layout **out, ckpt_error *err);
 
 #endif

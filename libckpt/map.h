@@ -353,6 +353,8 @@ ckpt_code map_write(const map_write_input *input, ckpt_catalog *stored, ckpt_lay
  *   I8 or U8 [o, i/2], or F4 [o, i], with E8M0 [o, i/32]       FP4, 1 x 32, two codes a byte
  *   the same with E4M3 [o, i/16] and one F32, [] or [1]        NVFP4, 1 x 16
  *
+ * or one stored tensor of interleaved blocks (stored_form.h), which is codes and scales at once.
+ *
  * Scales are of the dtypes of the table, or U8 when the caller says that they are E8M0 codes; a
  * stack of matrices has a stack of grids. Names: those of map_weight_of_scale, and
  *
@@ -398,7 +400,8 @@ int pair_logical_name(const char *stored, char out[MAP_NAME_BYTES]);
  * `map_scale` is the map's suffix. 0: too long, or there is no name for it. */
 int pair_name(const ckpt_tensor *logical, ckpt_part part, const char *map_scale, char *name);
 
-/* The stored tensor of one part of a logical one: the data as it stands on disk, and the scales. */
+/* The stored tensor of one part of a logical one: the data as it stands on disk, and the scales;
+ * where the form is blocks, that of the data holds both, and no other is asked for. */
 ckpt_tensor pair_stored_part(const ckpt_tensor *logical, ckpt_part part);
 
 #endif

@@ -192,6 +192,8 @@ static ckpt_code read_pair(const reader *r, packing *p)
     const uint32_t i = p->stored[CKPT_DATA];
     pair_parts parts = { .data = ckpt_catalog_at(r->stored, i) };
 
+    if (parts.data->stored_form != CKPT_FORM_APART)
+        p->stored[CKPT_SCALE] = i;
     if (r->scale_of[i] != 0) {
         p->stored[CKPT_SCALE] = r->scale_of[i] - 1;
         parts.scale = ckpt_catalog_at(r->stored, p->stored[CKPT_SCALE]);
@@ -260,9 +262,9 @@ static ckpt_code read_copy(reader *r, size_t i)
     const ckpt_tensor *original;
     char name[MAP_NAME_BYTES];
     map_captures captures;
-    layout_extent e;
-    int64_t logical;
     const map_rule *rule;
+    ckpt_code code = CKPT_OK;
+    int64_t logical;
 
     r->in_hand = i + 1;
     if (r->out->fates[i].kind != FATE_NONE)
@@ -273,16 +275,22 @@ static ckpt_code read_copy(reader *r, size_t i)
         return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' is a copy of '%s', which is missing",
                          t->name, name);
     original = ckpt_catalog_at(r->out->logical, (size_t)logical);
-    if (!catalog_same_shape(t, original) || t->dtype != original->dtype || r->scale_of[i] != 0)
+    if (!catalog_same_shape(t, original) || t->dtype != original->dtype || r->scale_of[i] != 0 ||
+        (t->stored_form != CKPT_FORM_APART && !catalog_same_encoding(t, original)))
         return ckpt_fail(r->err, CKPT_E_FORMAT,
                          "tensor '%s' must be a copy of '%s', but has a different shape or "
                          "dtype", t->name,
                          name);
-    e = layout_identity((size_t)logical, original, CKPT_DATA, i);
-    e.copy = 1;
     r->out->fates[i].kind = FATE_COPY;
     r->out->fates[i].logical = (uint32_t)logical;
-    return layout_add(r->out->layout, &e, r->err);
+    for (int part = CKPT_DATA; part <= CKPT_SCALE && code == CKPT_OK; part++) {
+        layout_extent e = layout_identity((size_t)logical, original, (ckpt_part)part, i);
+
+        e.copy = 1;
+        if (part == CKPT_DATA || t->stored_form != CKPT_FORM_APART)
+            code = layout_add(r->out->layout, &e, r->err);
+    }
+    return code;
 }
 
 static ckpt_code read_all(reader *r)

@@ -215,7 +215,9 @@ static ckpt_code make_target(writer *w, size_t i)
     if ((code = catalog_check_shape(&whole, w->err)) != CKPT_OK)
         return code;
     for (int part = 0; part < CKPT_PART_COUNT && code == CKPT_OK; part++)
-        if (catalog_part_dtype(&whole, (ckpt_part)part) != CKPT_NONE)
+        if (part == CKPT_SCALE && whole.stored_form != CKPT_FORM_APART)
+            t->stored[part] = t->stored[CKPT_DATA];
+        else if (catalog_part_dtype(&whole, (ckpt_part)part) != CKPT_NONE)
             code = add_stored(w, i, (ckpt_part)part, &whole);
     return code;
 }
@@ -289,8 +291,13 @@ static ckpt_code add_copies(writer *w, const ckpt_layout *copies)
             continue;
         stored = *ckpt_catalog_at(copies->stored, e.stored);
         e.logical = (uint32_t)logical;
-        e.stored = (uint32_t)ckpt_catalog_count(w->stored);
-        if ((code = catalog_add(w->stored, &stored, w->err)) == CKPT_OK)
+        if (e.part == CKPT_SCALE && stored.stored_form != CKPT_FORM_APART) {
+            e.stored = (uint32_t)ckpt_catalog_find(w->stored, stored.name);   /* with the codes */
+        } else {
+            e.stored = (uint32_t)ckpt_catalog_count(w->stored);
+            code = catalog_add(w->stored, &stored, w->err);
+        }
+        if (code == CKPT_OK)
             code = layout_add(w->layout, &e, w->err);
     }
     return code;

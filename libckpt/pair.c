@@ -7,6 +7,7 @@
 #include "encoding.h"
 #include "scale.h"
 #include "size.h"
+#include "stored_form.h"
 #include "text.h"
 
 /* What stands in place of ".weight" in the names of the parts; NULL: what the map says, or no such
@@ -263,6 +264,14 @@ static ckpt_code take_bare(const ckpt_tensor *weight, const map_read_options *op
                      ckpt_dtype_name(weight->dtype));
 }
 
+/* Blocks have scales of their own. */
+static ckpt_code fail_blocks(const ckpt_tensor *weight, const ckpt_tensor *scale, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_FORMAT, "weight '%s' is stored as %s, which holds its scales, but "
+                     "there is a scale '%s', too", weight->name, stored_form_name(weight),
+                     scale->name);
+}
+
 ckpt_code pair_encoding(const pair_parts *parts, const map_read_options *options,
                         ckpt_tensor *out, ckpt_error *err)
 {
@@ -273,6 +282,8 @@ ckpt_code pair_encoding(const pair_parts *parts, const map_read_options *options
 
     *out = *weight;
     out->stored_dtype = weight->dtype;
+    if (weight->stored_form != CKPT_FORM_APART)
+        return scale == NULL ? CKPT_OK : fail_blocks(weight, scale, err);
     if (scale == NULL)
         return take_bare(weight, options, err);
     if ((code = scale_dtype(scale, options, &out->scale_dtype, err)) != CKPT_OK ||
@@ -295,6 +306,11 @@ static ckpt_tensor stored_data(const ckpt_tensor *logical)
 {
     ckpt_tensor stored = *logical;
 
+    if (logical->stored_form != CKPT_FORM_APART) {
+        stored_form_set(&stored, (ckpt_stored_form)logical->stored_form);
+        stored.stored_dtype = CKPT_NONE;
+        return stored;
+    }
     catalog_set_plain(&stored, logical->dtype);
     stored.stored_dtype = CKPT_NONE;
     if (logical->dtype == CKPT_F4 &&

@@ -24,11 +24,10 @@ static ckpt_code files_put(ckpt_sink *self, const source_range *range, const ckp
                            arena *scratch, ckpt_error *err)
 {
     file_sink *s = (file_sink *)self;
-    const ckpt_code code =
-        store_write_tile(s->options.store, s->options.layout, range, tile, err);
+    const store_tile written = { s->options.layout, range, tile, scratch };
+    const ckpt_code code = store_write_tile(s->options.store, &written, err);
     hash128 sum;
 
-    (void)scratch;
     if (code != CKPT_OK || s->options.journal == NULL)
         return code;
     sum = tile_hash(range, tile);
@@ -36,6 +35,11 @@ static ckpt_code files_put(ckpt_sink *self, const source_range *range, const ckp
     hash128_add(&s->written[range->tensor], sum);
     pthread_mutex_unlock(&s->lock);
     return CKPT_OK;
+}
+
+static uint64_t files_need(const ckpt_sink *self, size_t tensor, uint64_t row_count)
+{
+    return store_write_need(((const file_sink *)self)->options.layout, tensor, row_count);
 }
 
 static ckpt_code files_done(ckpt_sink *self, size_t tensor, ckpt_error *err)
@@ -60,7 +64,7 @@ static ckpt_code files_done(ckpt_sink *self, size_t tensor, ckpt_error *err)
 
 ckpt_code sink_files_create(const file_sink_options *options, ckpt_sink **out, ckpt_error *err)
 {
-    static const sink_ops ops = { files_wants, files_put, NULL, files_done };
+    static const sink_ops ops = { files_wants, files_put, files_need, files_done };
     const size_t count = ckpt_catalog_count(options->layout->logical);
     file_sink *s = calloc(1, sizeof *s);
 
@@ -135,15 +139,18 @@ static ckpt_code verify_put(ckpt_sink *self, const source_range *range, const ck
                             arena *scratch, ckpt_error *err)
 {
     file_sink *s = ((verify_sink *)self)->files;
+    const store_tile found = { s->options.layout, range, tile, scratch };
     const hash128 sum = tile_hash(range, tile);
 
-    (void)scratch;
-    (void)err;
     pthread_mutex_lock(&s->lock);
     hash128_add(&s->written[range->tensor], sum);
     pthread_mutex_unlock(&s->lock);
-    store_found_tile(s->options.store, s->options.layout, range, tile);
-    return CKPT_OK;
+    return store_found_tile(s->options.store, &found, err);
+}
+
+static uint64_t verify_need(const ckpt_sink *self, size_t tensor, uint64_t row_count)
+{
+    return files_need(&((const verify_sink *)self)->files->base, tensor, row_count);
 }
 
 static ckpt_code verify_done(ckpt_sink *self, size_t tensor, ckpt_error *err)
@@ -173,7 +180,7 @@ int sink_files_kept(const ckpt_sink *sink, size_t tensor)
 ckpt_code sink_files_verify(ckpt_sink *sink, journal_record *records,
                             const ckpt_run_options *options, size_t *kept_count, ckpt_error *err)
 {
-    static const sink_ops ops = { verify_wants, verify_put, NULL, verify_done };
+    static const sink_ops ops = { verify_wants, verify_put, verify_need, verify_done };
     static const source_ops lenient_ops = { lenient_read, lenient_need, NULL };
     file_sink *s = (file_sink *)sink;
     verify_sink verify = { { &ops }, s, records, 0 };

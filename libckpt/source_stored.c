@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "store.h"
+#include "store_piece.h"
 
 typedef struct {
     ckpt_source base;
@@ -77,17 +77,22 @@ static ckpt_code take_difference(const stored_source *s, const layout_extent *e,
 static ckpt_code check_copy(const stored_source *s, const layout_extent *e,
                             const store_piece *piece, const tile_part *read, ckpt_error *err)
 {
+    const ckpt_tensor *tensor = ckpt_catalog_at(s->layout->logical, e->logical);
     arena *scratch = read->scratch;
     const uint64_t row_bytes = read->row_bytes;
     const char *original = read->rows + piece->tile_row * row_bytes + piece->tile_col_bytes;
-    const uint64_t width = piece->rect.row_bytes;
+    const uint64_t width =
+        e->col_count * ckpt_dtype_bits(catalog_part_dtype(tensor, piece->part)) / 8;
     const size_t mark = arena_mark(scratch);
     char *copy = arena_alloc(scratch, piece->rect.row_count * width);
+    piece_rows own = { .part = { NULL } };
     ckpt_code code;
 
     if (copy == NULL)
         return ckpt_fail_memory(err, "a copy", piece->rect.row_count * width);
-    code = file_read_rect(s->store->files[piece->file].file, &piece->rect, copy, width, err);
+    own.part[piece->part] = (uint8_t *)copy;
+    own.pitch_bytes[piece->part] = width;
+    code = store_read_piece(s->store, piece, &own, scratch, err);
     for (uint64_t r = 0; code == CKPT_OK && r < piece->rect.row_count; r++)
         if (memcmp(copy + r * width, original + r * row_bytes, width) != 0)
             code = take_difference(s, e, piece,
@@ -98,53 +103,62 @@ static ckpt_code check_copy(const stored_source *s, const layout_extent *e,
     return code;
 }
 
-static ckpt_code read_part(stored_source *s, const source_range *range, ckpt_part part,
-                           arena *scratch, ckpt_tile *tile, ckpt_error *err)
+static ckpt_code make_room(const ckpt_tensor *tensor, const source_range *range, arena *scratch,
+                           ckpt_tile *tile, ckpt_error *err)
 {
-    const ckpt_tensor *tensor = ckpt_catalog_at(s->base.catalog, range->tensor);
-    const uint64_t row_bytes = ckpt_part_row_bytes(tensor, part);
-    const layout_extent *e;
-    const layout_extent *end;
-    uint64_t row;
-    uint64_t row_count;
-    char *out;
+    for (int part = 0; part < CKPT_PART_COUNT; part++) {
+        uint64_t row;
+        uint64_t row_count;
 
-    source_part_rows(tensor, part, range, &row, &row_count);
-    tile->part_bytes[part] = row_count * row_bytes;
-    tile->part[part] = out = arena_alloc(scratch, row_count * row_bytes);
-    if (out == NULL)
-        return ckpt_fail_memory(err, "a tile", row_count * row_bytes);
-    layout_extents(s->layout, range->tensor, part, &e, &end);
-    for (; e < end; e++) {
-        store_piece piece;
-        ckpt_code code;
-        char *at;
-
-        if (!store_locate(s->layout, e, row, row_count, &piece))
+        if ((range->want & 1u << part) == 0 ||
+            catalog_part_dtype(tensor, (ckpt_part)part) == CKPT_NONE)
             continue;
-        at = out + piece.tile_row * row_bytes + piece.tile_col_bytes;
-        if (e->copy)
-            code = check_copy(s, e, &piece, &(tile_part){ out, row_bytes, row, scratch }, err);
-        else
-            code = file_read_rect(s->store->files[piece.file].file, &piece.rect, at, row_bytes,
-                                  err);
-        if (code != CKPT_OK)
-            return code;
+        source_part_rows(tensor, (ckpt_part)part, range, &row, &row_count);
+        tile->part_bytes[part] = row_count * ckpt_part_row_bytes(tensor, (ckpt_part)part);
+        tile->part[part] = arena_alloc(scratch, tile->part_bytes[part]);
+        if (tile->part[part] == NULL)
+            return ckpt_fail_memory(err, "a tile", tile->part_bytes[part]);
     }
     return CKPT_OK;
+}
+
+static ckpt_code read_part(const stored_source *s, const source_range *range, ckpt_part part,
+                           const ckpt_tile *tile, arena *scratch, ckpt_error *err)
+{
+    const ckpt_tensor *tensor = ckpt_catalog_at(s->base.catalog, range->tensor);
+    const int has_both = tile->part[CKPT_DATA] != NULL;
+    tile_part read = { tile->part[part], ckpt_part_row_bytes(tensor, part), 0, scratch };
+    const layout_extent *e;
+    const layout_extent *end;
+    ckpt_code code = CKPT_OK;
+    uint64_t row_count;
+
+    source_part_rows(tensor, part, range, &read.row, &row_count);
+    layout_extents(s->layout, range->tensor, part, &e, &end);
+    for (; e < end && code == CKPT_OK; e++) {
+        store_piece piece;
+        piece_rows to;
+
+        if (!store_locate(s->layout, e, read.row, row_count, &piece) ||
+            (piece.form != NULL && part == CKPT_SCALE && has_both && !e->copy))
+            continue;                  /* scales in blocks came with the codes */
+        to = store_rows_of(tensor, tile, &piece);
+        code = e->copy ? check_copy(s, e, &piece, &read, err)
+                       : store_read_piece(s->store, &piece, &to, scratch, err);
+    }
+    return code;
 }
 
 static ckpt_code stored_read(ckpt_source *self, const source_range *range, arena *scratch,
                              ckpt_tile *tile, ckpt_error *err)
 {
-    stored_source *s = (stored_source *)self;
+    const stored_source *s = (const stored_source *)self;
     const ckpt_tensor *tensor = ckpt_catalog_at(self->catalog, range->tensor);
-    ckpt_code code = CKPT_OK;
+    ckpt_code code = make_room(tensor, range, scratch, tile, err);
 
     for (int part = 0; part < CKPT_PART_COUNT && code == CKPT_OK; part++)
-        if ((range->want & 1u << part) != 0 &&
-            catalog_part_dtype(tensor, (ckpt_part)part) != CKPT_NONE)
-            code = read_part(s, range, (ckpt_part)part, scratch, tile, err);
+        if (tile->part[part] != NULL)
+            code = read_part(s, range, (ckpt_part)part, tile, scratch, err);
     return code;
 }
 
@@ -152,7 +166,7 @@ static uint64_t stored_need(const ckpt_source *self, size_t tensor, uint64_t row
 {
     const stored_source *s = (const stored_source *)self;
     const ckpt_tensor *t = ckpt_catalog_at(self->catalog, tensor);
-    uint64_t total = 0;
+    uint64_t total = store_blocks_need(s->layout, tensor, row_count);
 
     for (int part = 0; part < CKPT_PART_COUNT; part++) {
         const source_range range = { .tensor = tensor, .row_count = row_count };

@@ -1,6 +1,8 @@
 /*
  * store.h: stored tensors in files. A format's reader fills one in from headers; a format's writer
- * lays one out before any data exists.
+ * lays one out before any data exists. Tiles are the same however their tensors are stored: those
+ * of interleaved blocks (stored_form.h) are taken apart on the way in and put together on the way
+ * out.
  */
 #ifndef CKPT_STORE_H
 #define CKPT_STORE_H
@@ -117,25 +119,21 @@ ckpt_code store_keep_copies(ckpt_store *store, size_t tensor_count, ckpt_error *
 ckpt_code source_stored(ckpt_store *store, const ckpt_layout *layout, ckpt_source **out,
                         ckpt_error *err);
 
+/* A tile of a logical tensor on its way into files. */
+typedef struct {
+    const ckpt_layout *layout;
+    const source_range *range;
+    const ckpt_tile *tile;
+    arena *scratch;           /* store_write_need of it */
+} store_tile;
+
+/* Scratch that a tile of this many rows takes. */
+uint64_t store_write_need(const ckpt_layout *layout, size_t tensor, uint64_t row_count);
+/* Write it to every extent that it touches. Thread-safe. */
+ckpt_code store_write_tile(ckpt_store *store, const store_tile *tile, ckpt_error *err);
 /* Tell the watch of a tile that is in the files already; free without a watch. */
-void store_found_tile(ckpt_store *store, const ckpt_layout *layout, const source_range *range,
-                      const ckpt_tile *tile);
+ckpt_code store_found_tile(ckpt_store *store, const store_tile *tile, ckpt_error *err);
 /* Tell it that a tensor will be written again. */
 void store_forget_tensor(ckpt_store *store, const ckpt_layout *layout, size_t tensor);
-
-/* Write a tile of a logical tensor to every extent that it touches. Thread-safe. */
-ckpt_code store_write_tile(ckpt_store *store, const ckpt_layout *layout,
-                           const source_range *range, const ckpt_tile *tile, ckpt_error *err);
-
-/* File position and pitch of the rows of `range` (in rows of the extent's part) in one extent.
- * Returns 0 when they do not meet. *tile_row and *tile_col_bytes: where they lie in the tile. */
-typedef struct {
-    file_rect rect;
-    size_t file;
-    uint64_t tile_row;
-    uint64_t tile_col_bytes;
-} store_piece;
-int store_locate(const ckpt_layout *layout, const layout_extent *extent, uint64_t row,
-                 uint64_t row_count, store_piece *out);
 
 #endif

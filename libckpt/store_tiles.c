@@ -1,88 +1,100 @@
-/* Where tiles lie in files, and writing them there. */
-#include "store.h"
+/* Tiles into files. */
+#include "store_piece.h"
 
-#include "size.h"
-
-int store_locate(const ckpt_layout *layout, const layout_extent *extent, uint64_t row,
-                 uint64_t row_count, store_piece *out)
+uint64_t store_write_need(const ckpt_layout *layout, size_t tensor, uint64_t row_count)
 {
-    const ckpt_tensor *logical = ckpt_catalog_at(layout->logical, extent->logical);
-    const ckpt_tensor *stored = ckpt_catalog_at(layout->stored, extent->stored);
-    const uint32_t bits = ckpt_dtype_bits(catalog_part_dtype(logical, (ckpt_part)extent->part));
-    const uint64_t begin = size_max(row, extent->row);
-    const uint64_t end = size_min(row + row_count, extent->row + extent->row_count);
-    const uint64_t pitch_bytes =
-        extent->column ? bits / 8 : ckpt_part_row_bytes(stored, CKPT_DATA);
-
-    if (begin >= end || extent->col_count == 0)
-        return 0;
-    out->rect.pitch_bytes = pitch_bytes;
-    out->rect.row_bytes = extent->col_count * bits / 8;
-    out->rect.row_count = end - begin;
-    out->rect.offset = stored->offset + (extent->stored_row + (begin - extent->row)) * pitch_bytes +
-                       extent->stored_col * bits / 8;
-    out->file = stored->file;
-    out->tile_row = begin - row;
-    out->tile_col_bytes = extent->col * bits / 8;
-    return 1;
+    return store_blocks_need(layout, tensor, row_count);
 }
 
 typedef struct {
     ckpt_store *store;
-    const ckpt_layout *layout;
+    const store_tile *tile;
     int writes;               /* 0: the bytes are there already */
 } tile_visit;
 
-/* Every run of bytes that a tile has in the files: write it or not, and tell the watch. */
-static ckpt_code visit_tile(const tile_visit *visit, const source_range *range,
-                            const ckpt_tile *tile, ckpt_error *err)
+/* A run of bytes of a tile in the files: write it or not, and tell the watch. */
+static ckpt_code visit_rows(const tile_visit *visit, const store_piece *piece, const void *rows,
+                            uint64_t pitch_bytes, ckpt_error *err)
 {
     ckpt_store *store = visit->store;
-    const ckpt_layout *layout = visit->layout;
-    const ckpt_tensor *tensor = ckpt_catalog_at(layout->logical, range->tensor);
+    ckpt_code code = CKPT_OK;
 
-    for (int part = 0; part < CKPT_PART_COUNT; part++) {
-        const uint64_t row_bytes = ckpt_part_row_bytes(tensor, (ckpt_part)part);
-        const layout_extent *e;
-        const layout_extent *end;
-        uint64_t row;
-        uint64_t row_count;
+    if (visit->writes)
+        code = file_write_rect(store->files[piece->file].file, &piece->rect, rows, pitch_bytes,
+                               err);
+    if (code == CKPT_OK && store->watch != NULL)
+        store->watch->wrote(store->watch, piece->stored, &piece->rect, rows, pitch_bytes);
+    return code;
+}
 
-        if (tile->part[part] == NULL || (part == CKPT_TENSOR_SCALE && range->row > 0))
-            continue;                  /* that one is written with the first tile */
-        source_part_rows(tensor, (ckpt_part)part, range, &row, &row_count);
-        layout_extents(layout, range->tensor, (ckpt_part)part, &e, &end);
-        for (; e < end; e++) {
-            store_piece piece;
-            const char *rows;
-            ckpt_code code;
+/* Blocks are made of codes and scales together. A tile that lacks either was not read: there are
+ * no bytes to tell of. */
+static ckpt_code visit_blocks(const tile_visit *visit, const store_piece *piece,
+                              const piece_rows *rows, ckpt_error *err)
+{
+    arena *scratch = visit->tile->scratch;
+    const size_t mark = arena_mark(scratch);
+    const uint64_t bytes = piece->rect.row_count * piece->rect.row_bytes;
+    void *blocks;
+    ckpt_code code;
 
-            if (!store_locate(layout, e, row, row_count, &piece))
-                continue;
-            rows = (const char *)tile->part[part] + piece.tile_row * row_bytes +
-                   piece.tile_col_bytes;
-            if (visit->writes &&
-                (code = file_write_rect(store->files[piece.file].file, &piece.rect, rows, row_bytes,
-                                        err)) != CKPT_OK)
-                return code;
-            if (store->watch != NULL)
-                store->watch->wrote(store->watch, e->stored, &piece.rect, rows, row_bytes);
-        }
+    if (rows->part[CKPT_DATA] == NULL || rows->part[CKPT_SCALE] == NULL)
+        return CKPT_OK;
+    if ((blocks = arena_alloc(scratch, bytes)) == NULL)
+        return ckpt_fail_memory(err, "a tile", bytes);
+    store_join_blocks(piece, rows, blocks);
+    code = visit_rows(visit, piece, blocks, piece->rect.row_bytes, err);
+    arena_rewind(scratch, mark);
+    return code;
+}
+
+static ckpt_code visit_part(const tile_visit *visit, ckpt_part part, ckpt_error *err)
+{
+    const store_tile *tile = visit->tile;
+    const ckpt_tensor *tensor = ckpt_catalog_at(tile->layout->logical, tile->range->tensor);
+    const layout_extent *e;
+    const layout_extent *end;
+    ckpt_code code = CKPT_OK;
+    uint64_t row;
+    uint64_t row_count;
+
+    source_part_rows(tensor, part, tile->range, &row, &row_count);
+    layout_extents(tile->layout, tile->range->tensor, part, &e, &end);
+    for (; e < end && code == CKPT_OK; e++) {
+        store_piece piece;
+        piece_rows rows;
+
+        if (!store_locate(tile->layout, e, row, row_count, &piece) ||
+            (piece.form != NULL && part == CKPT_SCALE))      /* they went with the codes */
+            continue;
+        rows = store_rows_of(tensor, tile->tile, &piece);
+        code = piece.form != NULL ? visit_blocks(visit, &piece, &rows, err)
+                                  : visit_rows(visit, &piece, rows.part[part],
+                                               rows.pitch_bytes[part], err);
     }
-    return CKPT_OK;
+    return code;
 }
 
-ckpt_code store_write_tile(ckpt_store *store, const ckpt_layout *layout,
-                           const source_range *range, const ckpt_tile *tile, ckpt_error *err)
+/* Every run of bytes that a tile has in the files. */
+static ckpt_code visit_tile(const tile_visit *visit, ckpt_error *err)
 {
-    return visit_tile(&(tile_visit){ store, layout, 1 }, range, tile, err);
+    ckpt_code code = CKPT_OK;
+
+    for (int part = 0; part < CKPT_PART_COUNT && code == CKPT_OK; part++)
+        if (visit->tile->tile->part[part] != NULL &&
+            source_has_part(visit->tile->range, (ckpt_part)part))
+            code = visit_part(visit, (ckpt_part)part, err);
+    return code;
 }
 
-void store_found_tile(ckpt_store *store, const ckpt_layout *layout, const source_range *range,
-                      const ckpt_tile *tile)
+ckpt_code store_write_tile(ckpt_store *store, const store_tile *tile, ckpt_error *err)
 {
-    if (store->watch != NULL)
-        visit_tile(&(tile_visit){ store, layout, 0 }, range, tile, NULL);
+    return visit_tile(&(tile_visit){ store, tile, 1 }, err);
+}
+
+ckpt_code store_found_tile(ckpt_store *store, const store_tile *tile, ckpt_error *err)
+{
+    return store->watch == NULL ? CKPT_OK : visit_tile(&(tile_visit){ store, tile, 0 }, err);
 }
 
 void store_forget_tensor(ckpt_store *store, const ckpt_layout *layout, size_t tensor)

@@ -6,6 +6,7 @@
 
 #include "encoding.h"
 #include "size.h"
+#include "stored_form.h"
 
 uint64_t ckpt_tensor_rows(const ckpt_tensor *tensor)
 {
@@ -117,6 +118,9 @@ static ckpt_code check_encoding(const ckpt_tensor *t, ckpt_error *err)
     char encoding[64];
     char shape[256];
 
+    if (problem == NULL && t->stored_form != CKPT_FORM_APART &&
+        !stored_form_fits((ckpt_stored_form)t->stored_form, t))
+        problem = "its stored form has other codes, scales or whole blocks";
     if (problem == NULL)
         return CKPT_OK;
     ckpt_tensor_encoding(t, encoding, sizeof encoding);
@@ -178,6 +182,7 @@ void catalog_set_plain(ckpt_tensor *tensor, ckpt_dtype dtype)
     tensor->tensor_scale = CKPT_TENSOR_SCALE_NONE;
     tensor->has_tensor_scale_vector = 0;
     tensor->part_names = CKPT_NAMES_OF_MAP;
+    tensor->stored_form = CKPT_FORM_APART;
     tensor->block_rows = 0;
     tensor->block_cols = 0;
 }

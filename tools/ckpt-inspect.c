@@ -12,6 +12,7 @@
 #include "formats/ids.h"
 #include "libckpt/config_number.h"
 #include "libckpt/config_words.h"
+#include "libckpt/stored_form.h"
 #include "libckpt/text.h"
 #include "verify/json_line.h"
 #include "verify/statistics_put.h"
@@ -126,7 +127,7 @@ static void make_label(const ckpt_tensor *t, char out[LABEL_BYTES])
     if (opt.logical)
         ckpt_tensor_encoding(t, out, LABEL_BYTES);
     else
-        snprintf(out, LABEL_BYTES, "%s", ckpt_dtype_name(t->dtype));
+        snprintf(out, LABEL_BYTES, "%s", stored_form_name(t));
 }
 
 /* ---- totals ---- */

@@ -36,7 +36,7 @@ static void count_stored(const ckpt_checkpoint *checkpoint, check_result *out)
     out->tensor_count = ckpt_catalog_count(ckpt_source_catalog(ckpt_logical(checkpoint)));
     out->stored_count = ckpt_catalog_count(stored);
     for (size_t i = 0; i < out->stored_count; i++)
-        out->stored_bytes += ckpt_part_bytes(ckpt_catalog_at(stored, i), CKPT_DATA);
+        out->stored_bytes += ckpt_tensor_bytes(ckpt_catalog_at(stored, i));
     while (ckpt_file_name(checkpoint, (uint32_t)out->file_count) != NULL)
         out->file_count++;
 }

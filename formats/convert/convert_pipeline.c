@@ -95,16 +95,27 @@ ckpt_run_options pipeline_run_options(const job_plan *plan)
     return copy;
 }
 
+/* The sink that there will be, for what it needs. */
+typedef struct {
+    ckpt_sink base;
+    const job_plan *plan;
+} planned_sink;
+
+static uint64_t planned_need(const ckpt_sink *self, size_t tensor, uint64_t row_count)
+{
+    return store_write_need(((const planned_sink *)self)->plan->layout, tensor, row_count);
+}
+
 ckpt_code pipeline_tile_bytes(const job_plan *plan, uint64_t *out, ckpt_error *err)
 {
-    static const sink_ops nothing = { NULL, NULL, NULL, NULL };
-    const ckpt_sink sink = { &nothing };
+    static const sink_ops ops = { NULL, NULL, planned_need, NULL };
+    const planned_sink sink = { { &ops }, plan };
     convert_pipeline p = { .tap = NULL };
     job_result digests = { .digest = NULL };
     const ckpt_code code = pipeline_make(plan, NULL, &digests, &p, err);
 
     if (code == CKPT_OK)
-        *out = copy_tile_need(p.written, &sink);
+        *out = copy_tile_need(p.written, &sink.base);
     pipeline_free(&p);
     job_result_release(&digests);
     return code;

@@ -40,18 +40,8 @@ int delta_input_needs_stored(const delta_input *in)
 
 static ckpt_code make_own_layout(delta_model *m, ckpt_error *err)
 {
-    ckpt_code code = CKPT_OK;
+    const ckpt_code code = layout_of_stored(m->in.stored, &m->own_layout, err);
 
-    if ((m->own_layout = layout_create(m->in.stored, m->in.stored)) == NULL)
-        return ckpt_fail_memory(err, "a layout", ckpt_catalog_count(m->in.stored));
-    for (size_t i = 0; i < ckpt_catalog_count(m->in.stored) && code == CKPT_OK; i++) {
-        const layout_extent e =
-            layout_identity(i, ckpt_catalog_at(m->in.stored, i), CKPT_DATA, i);
-
-        code = layout_add(m->own_layout, &e, err);
-    }
-    if (code == CKPT_OK)
-        code = layout_seal(m->own_layout, err);
     m->layout = m->own_layout;
     return code;
 }

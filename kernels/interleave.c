@@ -1,0 +1,96 @@
+/* Interleaved blocks, taken apart and put together. */
+#include "interleave.h"
+
+#include <string.h>
+
+/* The low nibbles of eight bytes as four: those of bytes 2j and 2j + 1 become byte j. */
+static uint32_t pack_nibbles(uint64_t bytes)
+{
+    uint64_t x = bytes & UINT64_C(0x0f0f0f0f0f0f0f0f);
+
+    x = (x | x >> 4) & UINT64_C(0x00ff00ff00ff00ff);
+    x = (x | x >> 8) & UINT64_C(0x0000ffff0000ffff);
+    return (uint32_t)(x | x >> 16);
+}
+
+/* The inverse: nibbles in the low halves of eight bytes. */
+static uint64_t spread_nibbles(uint32_t packed)
+{
+    uint64_t x = packed;
+
+    x = (x | x << 16) & UINT64_C(0x0000ffff0000ffff);
+    x = (x | x << 8) & UINT64_C(0x00ff00ff00ff00ff);
+    return (x | x << 4) & UINT64_C(0x0f0f0f0f0f0f0f0f);
+}
+
+/* Both halves of a group: eight of its bytes are four of each half of the row's. */
+static void split_halves(const uint8_t *group, uint32_t group_bytes, uint8_t *codes)
+{
+    for (uint32_t i = 0; i < group_bytes; i += 8) {
+        uint64_t word;
+        uint32_t first;
+        uint32_t second;
+
+        memcpy(&word, group + i, sizeof word);
+        first = pack_nibbles(word);
+        second = pack_nibbles(word >> 4);
+        memcpy(codes + i / 2, &first, sizeof first);
+        memcpy(codes + group_bytes / 2 + i / 2, &second, sizeof second);
+    }
+}
+
+static void join_halves(const uint8_t *codes, uint32_t group_bytes, uint8_t *group)
+{
+    for (uint32_t i = 0; i < group_bytes; i += 8) {
+        uint32_t first;
+        uint32_t second;
+        uint64_t word;
+
+        memcpy(&first, codes + i / 2, sizeof first);
+        memcpy(&second, codes + group_bytes / 2 + i / 2, sizeof second);
+        word = spread_nibbles(first) | spread_nibbles(second) << 4;
+        memcpy(group + i, &word, sizeof word);
+    }
+}
+
+void interleave_split(const block_shape *shape, const void *blocks, size_t count, void *codes,
+                      void *scales)
+{
+    const uint8_t *from = blocks;
+    uint8_t *code = codes;
+    uint8_t *scale = scales;
+
+    for (size_t i = 0; i < count; i++, from += shape->bytes) {
+        if (scale != NULL) {
+            memcpy(scale, from + shape->scale_offset, shape->scale_bytes);
+            scale += shape->scale_bytes;
+        }
+        if (code == NULL)
+            continue;
+        if (shape->order == CODES_IN_ORDER)
+            memcpy(code, from + shape->code_offset, shape->code_bytes);
+        else
+            for (uint32_t g = 0; g < shape->code_bytes; g += shape->group_bytes)
+                split_halves(from + shape->code_offset + g, shape->group_bytes, code + g);
+        code += shape->code_bytes;
+    }
+}
+
+void interleave_join(const block_shape *shape, const void *codes, const void *scales, size_t count,
+                     void *blocks)
+{
+    const uint8_t *code = codes;
+    const uint8_t *scale = scales;
+    uint8_t *to = blocks;
+
+    for (size_t i = 0; i < count; i++, to += shape->bytes) {
+        memcpy(to + shape->scale_offset, scale, shape->scale_bytes);
+        if (shape->order == CODES_IN_ORDER)
+            memcpy(to + shape->code_offset, code, shape->code_bytes);
+        else
+            for (uint32_t g = 0; g < shape->code_bytes; g += shape->group_bytes)
+                join_halves(code + g, shape->group_bytes, to + shape->code_offset + g);
+        scale += shape->scale_bytes;
+        code += shape->code_bytes;
+    }
+}
