@@ -14,6 +14,7 @@
 #include "libckpt/family.h"
 #include "libckpt/map.h"
 #include "libckpt/store.h"
+#include "libckpt/stored_form.h"
 
 typedef struct ckpt_format ckpt_format;
 
@@ -71,13 +72,22 @@ typedef struct {
     const json_value *config;       /* of the source, or NULL */
 } format_sharding;
 
+/*
+ * What a target is beside its tensors, borrowed for the call. lay_out has all of it but the root,
+ * so that a header can hold config, tokenizer and whatever else readers look for in it; finish has
+ * the root, too. Members that a caller does not know are NULL.
+ */
 typedef struct {
     int with_index;                 /* even if a single file needs none */
-    const json_value *config;       /* of the source, or NULL */
+    const json_value *config;       /* of the source */
+    const char *config_text;        /* config.json as it will be written: encodings of the target */
     const ckpt_map *map;            /* by which it is written; NULL: tensors keep their names */
-    const ckpt_catalog *targets;
+    const ckpt_catalog *targets;    /* logical tensors, in their target encodings */
     const format_sharding *sharding;
-} format_finish;
+    const ckpt_folder *folder;      /* of the source, with the files beside its tensors: */
+    const file_list *files;         /* tokenizer.json, generation_config.json ... */
+    const char *root;               /* value digest of what was written */
+} format_target;
 
 struct ckpt_format {
     const char *name;
@@ -100,13 +110,16 @@ struct ckpt_format {
     /* Cut `keys` (consumed) into pieces of the store and name its files. NULL: keys are pieces. */
     ckpt_code (*split)(ckpt_store *store, ckpt_catalog *keys, const ckpt_map *map,
                        const format_sharding *sharding, ckpt_error *err);
+    /* The form that a block-scaled tensor of the target is stored in (stored_form.h): apart, where
+     * stored_form_fits does not allow another. NULL: all are apart. */
+    ckpt_stored_form (*form)(const ckpt_tensor *logical);
     /* Offsets, headers and sizes of a store whose tensors have file numbers. NULL: read only. */
-    ckpt_code (*lay_out)(ckpt_store *store, ckpt_error *err);
+    ckpt_code (*lay_out)(ckpt_store *store, const format_target *target, ckpt_error *err);
     /* The data of the pieces with owned[piece] has been written to the open files: write the bytes
      * around it. Every process of a job does it for its share. NULL: not needed. */
     ckpt_code (*seal)(ckpt_store *store, const uint8_t *owned, ckpt_error *err);
     /* All data has been written to the open files: write the index or metadata. */
-    ckpt_code (*finish)(ckpt_store *store, const format_finish *info, ckpt_error *err);
+    ckpt_code (*finish)(ckpt_store *store, const format_target *target, ckpt_error *err);
 };
 
 /* ckpt_open of what is named in a folder of any kind. Consumes *place, also on failure. */

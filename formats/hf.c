@@ -499,7 +499,7 @@ static void put_index(json_writer *w, const ckpt_store *store, const ckpt_tensor
     json_put_object_end(w);
 }
 
-static ckpt_code finish_directory(ckpt_store *store, const format_finish *info, ckpt_error *err)
+static ckpt_code finish_directory(ckpt_store *store, const format_target *target, ckpt_error *err)
 {
     enum { INDEX_INDENT = 2 };
     const size_t count = ckpt_catalog_count(store->catalog);
@@ -522,7 +522,7 @@ static ckpt_code finish_directory(ckpt_store *store, const format_finish *info, 
     put_index(&w, store, order);
     if (!json_writer_end(&w) || fputc('\n', stream) == EOF || fflush(stream) != 0)
         code = ckpt_fail_memory(err, "the index", count);
-    else if (info->with_index || store->file_count > 1)
+    else if (target->with_index || store->file_count > 1)
         code = file_write_all(path, text, size, err);
 out:
     if (stream != NULL)

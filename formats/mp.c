@@ -438,10 +438,10 @@ static ckpt_code split(ckpt_store *store, ckpt_catalog *keys, const ckpt_map *ma
     return code == CKPT_OK ? pieces_seal(store, err) : code;
 }
 
-static ckpt_code finish(ckpt_store *store, const format_finish *info, ckpt_error *err)
+static ckpt_code finish(ckpt_store *store, const format_target *target, ckpt_error *err)
 {
     (void)store;
-    (void)info;
+    (void)target;
     (void)err;
     return CKPT_OK;             /* no index */
 }

@@ -15,7 +15,7 @@
 #ifndef CKPT_SAFETENSORS_H
 #define CKPT_SAFETENSORS_H
 
-#include "libckpt/store.h"
+#include "format.h"
 
 #define SAFETENSORS_SUFFIX ".safetensors"
 
@@ -24,7 +24,8 @@ enum { SAFETENSORS_HEADER_MAX = 100 * 1000 * 1000 };
 /* Read the header of file `i` (opened here) and add its tensors to the store's catalog. */
 ckpt_code safetensors_read(ckpt_store *store, uint32_t i, ckpt_error *err);
 
-/* Lay out the tensors of all files: offsets in the catalog, header and size in store->files. */
-ckpt_code safetensors_lay_out(ckpt_store *store, ckpt_error *err);
+/* Lay out the tensors of all files: offsets in the catalog, header and size in store->files. The
+ * target is not asked for anything; it may be NULL. */
+ckpt_code safetensors_lay_out(ckpt_store *store, const format_target *target, ckpt_error *err);
 
 #endif

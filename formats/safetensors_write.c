@@ -56,13 +56,14 @@ static ckpt_code lay_out_file(store_file *f, ckpt_tensor **tensors, size_t count
     return CKPT_OK;
 }
 
-ckpt_code safetensors_lay_out(ckpt_store *store, ckpt_error *err)
+ckpt_code safetensors_lay_out(ckpt_store *store, const format_target *target, ckpt_error *err)
 {
     const size_t count = ckpt_catalog_count(store->catalog);
     ckpt_tensor **order = calloc(count + 1, sizeof *order);
     ckpt_code code = CKPT_OK;
     size_t begin = 0;
 
+    (void)target;
     if (order == NULL)
         return ckpt_fail_memory(err, "the layout of files", count);
     for (size_t i = 0; i < count; i++)

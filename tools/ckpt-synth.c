@@ -227,7 +227,7 @@ static ckpt_code plan(synth_job *job, const char *path, ckpt_error *err)
                           job->store->catalog, &job->layout, err)) != CKPT_OK)
         return code;
     config_number(config_member(json_root(job->config), CONFIG_EXPERT_COUNT), &job->expert_count);
-    code = format_hf.lay_out(job->store, err);
+    code = format_hf.lay_out(job->store, &(format_target){ .with_index = 1 }, err);
     return code == CKPT_OK ? plan_values(job, err) : code;
 }
 
@@ -269,7 +269,7 @@ static ckpt_code run(synth_job *job, const char *path, ckpt_error *err)
     char *directory;
     ckpt_code code;
 
-    const format_finish index = { .with_index = 1 };
+    const format_target index = { .with_index = 1 };
     const output_options output_is = { .path = path, .layout = format_hf.name,
                                        .overwrite = opt.overwrite,
                                        .fingerprint = fingerprint, .restart = opt.restart };

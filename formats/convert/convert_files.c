@@ -162,6 +162,20 @@ static ckpt_code lay_out_pieces(job_plan *plan, const map_write_input *input, ck
     return code;
 }
 
+format_target job_plan_target(const job_plan *plan)
+{
+    return (format_target){
+        .with_index = plan->with_index,
+        .config = plan->source->config == NULL ? NULL : json_root(plan->source->config),
+        .config_text = plan->config_text,
+        .map = plan->map,
+        .targets = plan->targets,
+        .sharding = &plan->options.sharding,
+        .folder = plan->source->place.folder,
+        .files = &plan->source->extras,
+    };
+}
+
 static ckpt_code lay_out_new(job_plan *plan, ckpt_error *err)
 {
     const int same_names = strcmp(plan->map->names, ckpt_names_style(plan->source)) == 0 &&
@@ -173,8 +187,9 @@ static ckpt_code lay_out_new(job_plan *plan, ckpt_error *err)
     const ckpt_code code = plan->options.format->split == NULL
                                ? lay_out_files(plan, &input, err)
                                : lay_out_pieces(plan, &input, err);
+    const format_target target = job_plan_target(plan);
 
-    return code == CKPT_OK ? plan->options.format->lay_out(plan->store, err) : code;
+    return code == CKPT_OK ? plan->options.format->lay_out(plan->store, &target, err) : code;
 }
 
 ckpt_code convert_lay_out(job_plan *plan, ckpt_error *err)

@@ -181,21 +181,16 @@ static ckpt_code carry_file(job_output *output, const char *name, ckpt_error *er
     return code;
 }
 
-ckpt_code job_output_write_index(const job_output *output, ckpt_error *err)
+ckpt_code job_output_write_index(const job_output *output, const char *root, ckpt_error *err)
 {
     const job_plan *plan = output->plan;
-    const format_finish info = {
-        .with_index = plan->with_index,
-        .config = plan->source->config == NULL ? NULL : json_root(plan->source->config),
-        .map = plan->map,
-        .targets = plan->targets,
-        .sharding = &plan->options.sharding,
-    };
+    format_target target = job_plan_target(plan);
     char *to;
     ckpt_code code;
 
+    target.root = root;
     if (plan->like == NULL)
-        return plan->options.format->finish(plan->store, &info, err);
+        return plan->options.format->finish(plan->store, &target, err);
     if (!plan->like->has_index)
         return CKPT_OK;
     to = file_join(plan->store->directory, HF_INDEX_FILE);
@@ -219,7 +214,7 @@ ckpt_code job_output_describe(const job_output *output, const char *directory, c
                             : file_make_parents(path, err);
         free(path);
     }
-    return code == CKPT_OK ? job_output_write_index(output, err) : code;
+    return code == CKPT_OK ? job_output_write_index(output, NULL, err) : code;
 }
 
 ckpt_code job_output_write_others(job_output *output, ckpt_error *err)

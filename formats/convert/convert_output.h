@@ -24,8 +24,8 @@ ckpt_code job_output_sync_spill(void *context, ckpt_error *err);
 
 /* Write the format's bytes around the data of some tensors; NULL: of all. */
 ckpt_code job_output_seal(const job_output *output, const uint8_t *tensors, ckpt_error *err);
-/* Write the files that describe all data: an index, .metadata. */
-ckpt_code job_output_write_index(const job_output *output, ckpt_error *err);
+/* Write the files that describe all data: an index, .metadata. `root`: its digest, or NULL. */
+ckpt_code job_output_write_index(const job_output *output, const char *root, ckpt_error *err);
 /* The same below `directory`, for a plan that is not run. */
 ckpt_code job_output_describe(const job_output *output, const char *directory, ckpt_error *err);
 /* Write config.json and the files copied along. */

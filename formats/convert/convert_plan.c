@@ -332,8 +332,8 @@ static void mix_file(hash128 *sum, const ckpt_folder *folder, const char *name)
     file_close(file, NULL);
 }
 
-/* Names and sizes of the files to write, and options of ranks that appear in a format's own
- * files. */
+/* Names, sizes and headers of the files to write, and options of ranks that appear in a format's
+ * own files. */
 static void mix_target(hash128 *sum, const job_plan *plan)
 {
     const format_sharding *s = &plan->options.sharding;
@@ -345,6 +345,8 @@ static void mix_target(hash128 *sum, const job_plan *plan)
 
         hash128_mix(sum, f->name, strlen(f->name));
         hash128_mix(sum, &f->size_bytes, sizeof f->size_bytes);
+        if (f->header != NULL)
+            hash128_mix(sum, f->header, f->header_bytes);
     }
 }
 
@@ -454,8 +456,9 @@ static ckpt_code fill_plan(job_plan *plan, ckpt_error *err)
         return code;
     if ((plan->store = store_create(plan->options.target)) == NULL)
         return ckpt_fail_memory(err, "a plan", sizeof *plan->store);
-    code = convert_lay_out(plan, err);
-    if (code != CKPT_OK || (code = convert_plan_config(plan, err)) != CKPT_OK ||
+    /* The config first: a format may have it in the headers that it lays out. */
+    if ((code = convert_plan_config(plan, err)) != CKPT_OK ||
+        (code = convert_lay_out(plan, err)) != CKPT_OK ||
         (code = plan_side_data(plan, err)) != CKPT_OK)
         return code;
     if ((code = convert_check_files(plan, err)) != CKPT_OK ||

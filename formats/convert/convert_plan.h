@@ -46,6 +46,9 @@ typedef struct {
 ckpt_code job_plan_make(const convert_options *options, job_plan **out, ckpt_error *err);
 void job_plan_free(job_plan *plan);          /* NULL is fine */
 
+/* What formats are told of the target; borrowed from the plan. */
+format_target job_plan_target(const job_plan *plan);
+
 /* ---- convert_space.c: also called with a complete plan ---- */
 
 /* Space that the result still needs below `directory`, and free space of its file system. */

@@ -309,7 +309,8 @@ static ckpt_code run_steps(convert_job *job, ckpt_error *err)
         result->is_waiting)
         return code;
     if ((code = read_back(plan, result, err)) != CKPT_OK ||
-        (code = job_output_write_index(output, err)) != CKPT_OK ||
+        (code = job_output_write_index(output, result->root[0] == '\0' ? NULL : result->root,
+                                       err)) != CKPT_OK ||
         (code = store_close_files(plan->store, err)) != CKPT_OK)
         return code;
     return job_output_write_others(output, err);

@@ -109,8 +109,18 @@ static void suit_tensor(const job_plan *plan, ckpt_tensor *t)
     }
 }
 
+/* Not the source's form, but that of the target's format. */
+static void suit_form(const ckpt_format *format, ckpt_tensor *t)
+{
+    t->stored_form = CKPT_FORM_APART;
+    if (format->form != NULL && t->scale_dtype != CKPT_NONE)
+        t->stored_form = (uint16_t)format->form(t);
+}
+
 static void suit_layout(job_plan *plan)
 {
+    for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++)
+        suit_form(plan->options.format, catalog_edit(plan->targets, i));
     if (convert_keeps_layout(plan) && plan->map->encode_count == 0)
         return;
     for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++)

@@ -97,7 +97,7 @@ static ckpt_code lay_out(const delta_content *c, const uint32_t *files, uint32_t
         t.shape[0] = c->entries[i].packed_bytes;
         code = catalog_add(store->catalog, &t, err);
     }
-    return code == CKPT_OK ? safetensors_lay_out(store, err) : code;
+    return code == CKPT_OK ? safetensors_lay_out(store, NULL, err) : code;
 }
 
 /* ---- bytes ---- */

@@ -24,10 +24,10 @@ extern const char *const torch_dist_map_names[];
 ckpt_code torch_dist_split(ckpt_store *store, ckpt_catalog *keys, const ckpt_map *map,
                            const format_sharding *sharding, ckpt_error *err);
 /* Positions of the items; begins to watch their checksums. */
-ckpt_code torch_dist_lay_out(ckpt_store *store, ckpt_error *err);
+ckpt_code torch_dist_lay_out(ckpt_store *store, const format_target *target, ckpt_error *err);
 /* Heads and tails of the items, with their checksums. */
 ckpt_code torch_dist_seal(ckpt_store *store, const uint8_t *owned, ckpt_error *err);
 /* The files beside the data. */
-ckpt_code torch_dist_finish(ckpt_store *store, const format_finish *info, ckpt_error *err);
+ckpt_code torch_dist_finish(ckpt_store *store, const format_target *target, ckpt_error *err);
 
 #endif

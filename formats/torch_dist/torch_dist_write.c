@@ -43,13 +43,14 @@ static ckpt_code place_item(store_file *file, const zip_item_plan *plan, uint64_
 }
 
 /* Byte entries follow the tensors of their file, so that they do not move the tensors. */
-ckpt_code torch_dist_lay_out(ckpt_store *store, ckpt_error *err)
+ckpt_code torch_dist_lay_out(ckpt_store *store, const format_target *target, ckpt_error *err)
 {
     const size_t count = ckpt_catalog_count(store->catalog);
     dist_watch *w = torch_dist_watch(store);
     zip_item_plan plan;
     ckpt_code code = CKPT_OK;
 
+    (void)target;
     if ((w->crcs = calloc(count + 1, sizeof *w->crcs)) == NULL)
         return ckpt_fail_memory(err, "checksums", count);
     for (size_t i = 0; i < count && code == CKPT_OK; i++) {
@@ -246,13 +247,13 @@ static ckpt_code fill_extras(const ckpt_store *store, dcp_metadata *m, ckpt_erro
     return code;
 }
 
-static ckpt_code write_metadata(ckpt_store *store, const format_finish *info, ckpt_error *err)
+static ckpt_code write_metadata(ckpt_store *store, const format_target *target, ckpt_error *err)
 {
     const size_t extra_count = torch_dist_watch(store)->extra_count;
     dcp_metadata m = { .entry_count = ckpt_catalog_count(store->keys) + extra_count,
                        .chunk_count = ckpt_catalog_count(store->catalog) + extra_count,
                        .file_count = store->file_count };
-    const size_t folder = strlen(torch_dist_folder(info->sharding)) + 1;
+    const size_t folder = strlen(torch_dist_folder(target->sharding)) + 1;
     char *text = NULL;
     size_t size = 0;
     FILE *stream = open_memstream(&text, &size);
@@ -286,16 +287,16 @@ out:
 }
 
 /* The arguments that loaders and converters read, as the map makes them of config.json. */
-static size_t fill_args(const format_finish *info, common_arg *args, size_t most)
+static size_t fill_args(const format_target *target, common_arg *args, size_t most)
 {
     size_t count = 0;
 
-    for (size_t i = 0; info->map != NULL && i < info->map->arg_count && count < most; i++) {
-        const map_arg *arg = &info->map->args[i];
+    for (size_t i = 0; target->map != NULL && i < target->map->arg_count && count < most; i++) {
+        const map_arg *arg = &target->map->args[i];
         uint64_t number;
 
         if ((count > 0 && strcmp(args[count - 1].name, arg->name) == 0) ||
-            config_expression(info->config, arg->expression, &number, NULL) != CKPT_OK ||
+            config_expression(target->config, arg->expression, &number, NULL) != CKPT_OK ||
             number > INT64_MAX)
             continue;
         args[count].name = arg->name;
@@ -305,10 +306,10 @@ static size_t fill_args(const format_finish *info, common_arg *args, size_t most
     return count;
 }
 
-static ckpt_code write_common(const ckpt_store *store, const format_finish *info, ckpt_error *err)
+static ckpt_code write_common(const ckpt_store *store, const format_target *target, ckpt_error *err)
 {
     enum { ARGS_MAX = 32 };
-    const format_sharding *s = info->sharding;
+    const format_sharding *s = target->sharding;
     common_arg args[ARGS_MAX] = { { .name = "tensor_model_parallel_size", .kind = COMMON_INT,
                                     .integer = s->tp > 0 ? s->tp : 1 },
                                   { .name = "pipeline_model_parallel_size", .kind = COMMON_INT,
@@ -322,7 +323,7 @@ static ckpt_code write_common(const ckpt_store *store, const format_finish *info
     size_t size = 0;
     ckpt_code code;
 
-    common.arg_count += fill_args(info, args + 4, ARGS_MAX - 4);
+    common.arg_count += fill_args(target, args + 4, ARGS_MAX - 4);
     if (s->iteration != NULL && strcmp(s->iteration, "release") != 0)
         common.iteration = strtoll(s->iteration + strlen("iter_"), NULL, 10);
     if ((code = common_pt_write(&common, &bytes, &size, err)) == CKPT_OK)
@@ -331,12 +332,12 @@ static ckpt_code write_common(const ckpt_store *store, const format_finish *info
     return code;
 }
 
-ckpt_code torch_dist_finish(ckpt_store *store, const format_finish *info, ckpt_error *err)
+ckpt_code torch_dist_finish(ckpt_store *store, const format_target *target, ckpt_error *err)
 {
     static const char backend[] = "{\"sharded_backend\": \"torch_dist\", "
                                   "\"sharded_backend_version\": 1, "
                                   "\"common_backend\": \"torch\", \"common_backend_version\": 1}";
-    const char *folder = torch_dist_folder(info->sharding);
+    const char *folder = torch_dist_folder(target->sharding);
     char tracker[64];
     ckpt_code code;
 
@@ -344,10 +345,10 @@ ckpt_code torch_dist_finish(ckpt_store *store, const format_finish *info, ckpt_e
         snprintf(tracker, sizeof tracker, "release");
     else
         snprintf(tracker, sizeof tracker, "%lld", strtoll(folder + strlen("iter_"), NULL, 10));
-    if ((code = write_metadata(store, info, err)) != CKPT_OK ||
+    if ((code = write_metadata(store, target, err)) != CKPT_OK ||
         (code = write_inside(store, "metadata.json", backend, sizeof backend - 1, err)) !=
             CKPT_OK ||
-        (code = write_common(store, info, err)) != CKPT_OK)
+        (code = write_common(store, target, err)) != CKPT_OK)
         return code;
     return write_beside(store, "latest_checkpointed_iteration.txt", tracker,
                         strlen(tracker), err);

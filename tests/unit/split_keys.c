@@ -32,7 +32,7 @@ ckpt_store *split_keys(const split_model *model, const format_sharding *sharding
         assert_int_equal(catalog_add(keys, &t, err), CKPT_OK);
     }
     if ((code = model->format->split(store, keys, map, sharding, err)) == CKPT_OK)
-        code = model->format->lay_out(store, err);
+        code = model->format->lay_out(store, &(format_target){ .map = map }, err);
     map_free(map);
     if (code == CKPT_OK)
         return store;
