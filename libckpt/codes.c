@@ -5,10 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "encoding.h"
 #include "map.h"
 #include "text.h"
-
-enum { NVFP4_GROUP = 16, MX_GROUP = 32 };
 
 /* "weight_scale", "scales", "weight_scale_2", "weight_scale_inv": the last component of a name. */
 static int is_named_scale(const char *name)
@@ -41,6 +40,19 @@ int codes_are_bare(const ckpt_tensor *t)
             text_ends_with(t->name, ".qweight") || text_ends_with(t->name, "_blocks"));
 }
 
+int codes_are_decoded(const ckpt_tensor *tensor)
+{
+    return encoding_of(tensor) != NULL && !codes_are_bare(tensor);
+}
+
+void codes_encoding(const ckpt_tensor *tensor, char *out, size_t out_bytes)
+{
+    if (codes_are_bare(tensor))
+        snprintf(out, out_bytes, "unknown");
+    else
+        ckpt_tensor_encoding(tensor, out, out_bytes);
+}
+
 /* How many stored columns share a scale, where scales have the rows of the codes; or 0. */
 static uint64_t group_of(const ckpt_tensor *codes, const ckpt_tensor *scale)
 {
@@ -61,7 +73,7 @@ static void name_float8(const ckpt_tensor *codes, const ckpt_tensor *scale,
 
     if (scales == 1)
         snprintf(out, CODES_FORM_BYTES, "FP8 with one scale for the tensor");
-    else if (is_e8m0 && group_of(codes, scale) == MX_GROUP)
+    else if (is_e8m0 && group_of(codes, scale) == encoding_at(ENCODING_FP8_1X32)->block_cols)
         snprintf(out, CODES_FORM_BYTES, "MXFP8 (groups of 32)");
     else if (scales == rows && (scale->rank == 1 || ckpt_tensor_cols(scale) == 1))
         snprintf(out, CODES_FORM_BYTES, "FP8 with a scale for each row (channel)");
@@ -76,7 +88,8 @@ static void name_words(const ckpt_tensor *codes, const ckpt_tensor *scale,
     const uint64_t group = group_of(codes, scale) * (codes->dtype == CKPT_F4 ? 1 : 2);
     const int is_byte = codes->dtype != CKPT_I32 && codes->dtype != CKPT_U32;
 
-    if (is_byte && scale->dtype == CKPT_F8_E4M3 && group == NVFP4_GROUP)
+    if (is_byte && scale->dtype == CKPT_F8_E4M3 &&
+        group == encoding_at(ENCODING_NVFP4)->block_cols)
         snprintf(out, CODES_FORM_BYTES, "NVFP4 (groups of 16 with F8_E4M3 scales)");
     else if (text_ends_with(codes->name, "_blocks"))
         snprintf(out, CODES_FORM_BYTES, "MXFP4 in blocks");

@@ -16,6 +16,14 @@ enum { CODES_FORM_BYTES = 96 };
 /* 1 when the tensor, which has no scale of its own, looks like the codes of a quantised weight. */
 int codes_are_bare(const ckpt_tensor *tensor);
 
+/* 1 when the elements of a logical tensor have values here: codes that only a scale would make
+ * values of have none. */
+int codes_are_decoded(const ckpt_tensor *tensor);
+
+/* The encoding of a logical tensor as documents have it: "unknown" for such codes, else that of
+ * ckpt_tensor_encoding. */
+void codes_encoding(const ckpt_tensor *tensor, char *out, size_t out_bytes);
+
 /* What the form of such codes is called, from the names, dtypes and shapes beside them. Returns
  * the tensor that looks like the scale, or NULL. */
 const ckpt_tensor *codes_form(const ckpt_catalog *catalog, const ckpt_tensor *codes,

@@ -10,6 +10,7 @@
 #include "open_options.h"
 #include "formats/format.h"
 #include "formats/ids.h"
+#include "libckpt/codes.h"
 #include "libckpt/config_number.h"
 #include "libckpt/config_words.h"
 #include "libckpt/stored_form.h"
@@ -305,14 +306,19 @@ static ckpt_code put_tensor(json_writer *w, const inspection *in, size_t i, ckpt
     json_line_begin(&line, w);
     json_put_object(&line);
     json_member_string(&line, "name", t->name);
-    json_member_string(&line, opt.logical ? "encoding" : "dtype", label);
+    if (!opt.logical || codes_are_bare(t))
+        json_member_string(&line, "dtype", label);
+    if (opt.logical) {
+        codes_encoding(t, label, sizeof label);
+        json_member_string(&line, "encoding", label);
+    }
     catalog_put_shape(&line, t);
     json_member_u64(&line, "bytes", ckpt_tensor_bytes(t));
     if (!opt.logical)
         json_member_string(&line, "file", ckpt_file_name(in->checkpoint, t->file));
     if (opt.stat) {
         json_put_key(&line, "statistics");
-        if (encoding_of(t) != NULL)
+        if (codes_are_decoded(t))
             statistics_put(&line, &in->statistics.tensors[i], t);
         else
             json_put_null(&line);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "histogram.h"
+#include "libckpt/codes.h"
 #include "libckpt/float_text.h"
 #include "libckpt/memory.h"
 #include "libckpt/size.h"
@@ -76,7 +77,7 @@ void inspect_print_statistics(const ckpt_catalog *catalog, const uint8_t *chosen
         if (!chosen[i])
             continue;
         ckpt_tensor_encoding(t, encoding, sizeof encoding);
-        if (encoding_of(t) == NULL) {
+        if (!codes_are_decoded(t)) {
             printf("%s  %s: has no values that are decoded\n", cli_name(t->name), encoding);
             continue;
         }
@@ -161,7 +162,7 @@ void inspect_print_histograms(const ckpt_catalog *catalog, const uint8_t *chosen
     for (size_t i = 0; i < statistics->count; i++) {
         const ckpt_tensor *t = ckpt_catalog_at(catalog, i);
 
-        if (!chosen[i] || ckpt_tensor_is_int(t) || encoding_of(t) == NULL)
+        if (!chosen[i] || ckpt_tensor_is_int(t) || !codes_are_decoded(t))
             continue;
         is_one_dtype &= dtype == CKPT_NONE || dtype == t->dtype;
         dtype = t->dtype;
@@ -200,6 +201,10 @@ ckpt_code inspect_check_rows(const ckpt_tensor *tensor, const inspect_rows *rows
 {
     const uint64_t have = ckpt_tensor_rows(tensor);
 
+    if (codes_are_bare(tensor))
+        return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s' (%s) holds codes of an encoding that is "
+                         "not known, which stand for no values", tensor->name,
+                         ckpt_dtype_name(tensor->dtype));
     if (encoding_of(tensor) == NULL)
         return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s': dtype %s is not decoded", tensor->name,
                          ckpt_dtype_name(tensor->dtype));

@@ -7,6 +7,7 @@
 #include "file_record.h"
 #include "json_file.h"
 #include "json_line.h"
+#include "libckpt/codes.h"
 #include "libckpt/zfile.h"
 
 /* Ten times the manifest of the largest release. */
@@ -42,7 +43,7 @@ static void put_tensor(json_writer *w, const ckpt_tensor *t, hash128 value)
     char hex[CKPT_DIGEST_HEX];
     json_writer line;
 
-    ckpt_tensor_encoding(t, encoding, sizeof encoding);
+    codes_encoding(t, encoding, sizeof encoding);
     hash128_hex(value, hex);
     json_line_begin(&line, w);
     json_put_object(&line);

@@ -91,8 +91,21 @@ def test_every_stored_tensor_is_a_logical_one(ckpt, form):
     seen = ckpt("ckpt-inspect", "--json", "--logical", path).json
     assert {t["name"]: t["shape"] for t in seen["tensors"]} == \
         {name: list(t.shape) for name, t in tensors.items()}
+    unknown = {t["name"]: t["dtype"] for t in seen["tensors"] if t["encoding"] == "unknown"}
+    assert list(unknown) == ["model.l.proj.weight"]
     assert all(" " not in t["encoding"] for t in seen["tensors"])
+    digested = ckpt("ckpt-verify", "digest", "--json", path).json["tensors"]
+    assert {t["name"]: t["encoding"] for t in digested} == \
+        {t["name"]: t["encoding"] for t in seen["tensors"]}
     assert sum(says in note and "'model.l.proj.weight'" in note for note in seen["notes"]) == 1
+
+
+def test_nobody_shows_values_of_codes(ckpt, form):
+    path, _, _ = form
+    run = ckpt("ckpt-inspect", "--values", "0", "--tensors", "*.proj.weight", path, check=2)
+    assert "'model.l.proj.weight'" in run.err and "encoding that is not known" in run.err
+    seen = ckpt("ckpt-inspect", "--stat", "--json", path).json["tensors"]
+    assert [t["name"] for t in seen if t["statistics"] is None] == ["model.l.proj.weight"]
 
 
 def test_the_digest_is_of_the_codes(ckpt, form):
