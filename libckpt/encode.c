@@ -244,13 +244,13 @@ static uint64_t encode_need(const ckpt_source *self, size_t tensor, uint64_t row
     case KIND_FP4_FP8:
         return need + encode_fp4_to_fp8_need(from, row_count);
     case KIND_FP8:
-        return need + encode_fp8_need(from);
+        return need + encode_fp8_need(from, to);
     case KIND_FP4:
         return need + encode_fp4_need(from);
     case KIND_QUANTISE:
         return need + encode_quantise_need(from, to, v->scales[tensor] >= 0);
     case KIND_COPY:
-        return need + size_max(encode_fp8_need(from), encode_fp4_need(from));
+        return need + size_max(encode_fp8_need(from, to), encode_fp4_need(from));
     default:
         return need + values_need(from);
     }

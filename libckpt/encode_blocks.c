@@ -1,4 +1,5 @@
-/* Any float -> FP8 128x128 or FP4 1x32 blocks, with given scales or by the canonical rules. */
+/* Any float -> FP8 blocks or FP4 groups, with given scales or by the canonical rules. */
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -8,17 +9,29 @@
 
 /* ---- FP8 ---- */
 
-uint64_t encode_fp8_need(const ckpt_tensor *from)
+/* Room for the values of one block. */
+static uint64_t panel_bytes(const ckpt_tensor *to)
 {
-    return values_need(from) + arena_cost((uint64_t)FP8_BLOCK * FP8_BLOCK * sizeof(float));
+    return to->block_rows * size_min(to->block_cols, ckpt_tensor_cols(to)) * sizeof(float);
 }
 
-/* Values of one block, rows FP8_BLOCK apart. */
+uint64_t encode_fp8_need(const ckpt_tensor *from, const ckpt_tensor *to)
+{
+    return values_need(from) + arena_cost(panel_bytes(to));
+}
+
+/* Values of one block, which is smaller at the ends of the tensor. */
 typedef struct {
     const float *panel;
+    uint64_t pitch;
     uint64_t rows;
     uint64_t width;
 } block;
+
+static float value_at(const block *b, uint64_t i)
+{
+    return b->panel[i / b->width * b->pitch + i % b->width];
+}
 
 /*
  * Scales of another checkpoint fit its values. A value far beyond their range has been changed and
@@ -41,24 +54,24 @@ static ckpt_code fail_saturated(const encode_job *job, uint64_t row, uint64_t co
 
 enum { FP8_LIMIT = 464, FP4_LIMIT = 7 };
 
-/* The first element of a block (pitch FP8_BLOCK) that saturates; rows * width when none does. */
-static uint64_t find_saturated(const float *panel, uint64_t rows, uint64_t width, double limit)
+/* The first element of a block that saturates; rows * width when none does. */
+static uint64_t find_saturated(const block *b, double limit)
 {
-    for (uint64_t i = 0; i < rows * width; i++)
-        if (fabs((double)panel[i / width * FP8_BLOCK + i % width]) > limit)
-            return i;
-    return rows * width;
+    uint64_t i = 0;
+
+    while (i < b->rows * b->width && fabs((double)value_at(b, i)) <= limit)
+        i++;
+    return i;
 }
 
 static ckpt_code check_block_fits(const encode_job *job, uint64_t row, uint64_t col,
                                   const block *b, float scale)
 {
-    const uint64_t i = find_saturated(b->panel, b->rows, b->width, (double)scale * FP8_LIMIT);
+    const uint64_t i = find_saturated(b, (double)scale * FP8_LIMIT);
 
     if (i == b->rows * b->width)
         return CKPT_OK;
-    return fail_saturated(job, row + i / b->width, col + i % b->width,
-                          b->panel[i / b->width * FP8_BLOCK + i % b->width],
+    return fail_saturated(job, row + i / b->width, col + i % b->width, value_at(b, i),
                           scale * encoding_of(job->to)->largest);
 }
 
@@ -79,7 +92,7 @@ static encode_result count_lost(const encode_job *job, const block *b, float sca
         for (uint64_t c = 0; c < b->width; c++) {
             uint32_t bits;
 
-            memcpy(&bits, &b->panel[r * FP8_BLOCK + c], sizeof bits);
+            memcpy(&bits, &b->panel[r * b->pitch + c], sizeof bits);
             if (bits >> 16 == back[c])
                 continue;
             if (lost.inexact_count++ == 0)
@@ -89,15 +102,15 @@ static encode_result count_lost(const encode_job *job, const block *b, float sca
     return lost;
 }
 
-/* One block; `panel` holds its values, rows FP8_BLOCK apart. */
 static ckpt_code encode_block(encode_job *job, uint64_t block_row, uint64_t block_col,
                               const block *b)
 {
     const uint64_t cols = ckpt_tensor_cols(job->to);
-    const uint64_t row = block_row * FP8_BLOCK;
-    const uint64_t col = block_col * FP8_BLOCK;
+    const uint64_t row = block_row * job->to->block_rows;
+    const uint64_t col = block_col * job->to->block_cols;
+    const uint64_t first_block = job->range->row / job->to->block_rows;
     const uint64_t place = block_row * ckpt_part_cols(job->to, CKPT_SCALE) + block_col;
-    const float amax = job->kernels->f32_block_amax(b->panel, b->rows, b->width, FP8_BLOCK);
+    const float amax = job->kernels->f32_block_amax(b->panel, b->rows, b->width, b->pitch);
     uint8_t *codes = (uint8_t *)job->out->part[CKPT_DATA] + row * cols + col;
     encode_result result;
     ckpt_code code = CKPT_OK;
@@ -107,14 +120,14 @@ static ckpt_code encode_block(encode_job *job, uint64_t block_row, uint64_t bloc
         return ckpt_fail(job->err, CKPT_E_FORMAT,
                          "tensor '%s', block [%llu, %llu]: a value is NaN or infinite",
                          job->to->name,
-                         (unsigned long long)(job->range->row / FP8_BLOCK + block_row),
+                         (unsigned long long)(first_block + block_row),
                          (unsigned long long)block_col);
     scale = job->given_scales == NULL
                 ? fp8_scale_pow2(amax)
                 : scale_get(job->kernels, job->to->scale_dtype, job->given_scales, place);
     if (!scale_put(job->kernels, job->to->scale_dtype, job->out->part[CKPT_SCALE], place, scale))
-        return encode_fail_scale(job, job->range->row / FP8_BLOCK + block_row, block_col, scale);
-    result = job->kernels->f32_block_to_fp8(b->panel, b->rows, b->width, FP8_BLOCK, scale, codes,
+        return encode_fail_scale(job, first_block + block_row, block_col, scale);
+    result = job->kernels->f32_block_to_fp8(b->panel, b->rows, b->width, b->pitch, scale, codes,
                                             cols);
     if (result.inexact_count > 0 && job->given_scales != NULL && job->from->dtype == CKPT_BF16) {
         const uint64_t rounded = result.inexact_count;
@@ -136,25 +149,29 @@ static ckpt_code encode_block(encode_job *job, uint64_t block_row, uint64_t bloc
 ckpt_code encode_fp8(encode_job *job)
 {
     const uint64_t cols = ckpt_tensor_cols(job->to);
+    const uint64_t block_rows = job->to->block_rows;
+    const uint64_t block_cols = job->to->block_cols;
     const size_t mark = arena_mark(job->scratch);
     values_reader values;
     ckpt_code code;
     float *panel;
 
+    assert(block_cols <= FP8_BLOCK);            /* what the kernels take one scale for */
     if ((code = values_begin(&values, job->from, job->in, job->scratch, job->err)) != CKPT_OK)
         return code;
-    panel = arena_alloc(job->scratch, (size_t)FP8_BLOCK * FP8_BLOCK * sizeof *panel);
+    panel = arena_alloc(job->scratch, panel_bytes(job->to));
     if (panel == NULL)
-        return ckpt_fail_memory(job->err, "a block", FP8_BLOCK);
-    for (uint64_t row = 0; row < job->range->row_count; row += FP8_BLOCK) {
-        const uint64_t rows = size_min(FP8_BLOCK, job->range->row_count - row);
+        return ckpt_fail_memory(job->err, "a block", panel_bytes(job->to));
+    for (uint64_t row = 0; row < job->range->row_count; row += block_rows) {
+        const uint64_t rows = size_min(block_rows, job->range->row_count - row);
 
-        for (uint64_t col = 0; col < cols && code == CKPT_OK; col += FP8_BLOCK) {
+        for (uint64_t col = 0; col < cols && code == CKPT_OK; col += block_cols) {
+            const block b = { panel, size_min(block_cols, cols), rows,
+                              size_min(block_cols, cols - col) };
+
             for (uint64_t r = 0; r < rows; r++)
-                values_f32(&values, row + r, col, size_min(FP8_BLOCK, cols - col),
-                           panel + r * FP8_BLOCK);
-            code = encode_block(job, row / FP8_BLOCK, col / FP8_BLOCK,
-                                &(block){ panel, rows, size_min(FP8_BLOCK, cols - col) });
+                values_f32(&values, row + r, col, b.width, panel + r * b.pitch);
+            code = encode_block(job, row / block_rows, col / block_cols, &b);
         }
     }
     arena_rewind(job->scratch, mark);
@@ -199,9 +216,9 @@ static exceptions_cursor find_exceptions(const encode_job *job, uint64_t first_g
     return cursor;
 }
 
-static int all_zero(const float *values)
+static int all_zero(const float *values, uint64_t count)
 {
-    for (int i = 0; i < FP4_GROUP; i++)
+    for (uint64_t i = 0; i < count; i++)
         if (values[i] != 0)
             return 0;
     return 1;
@@ -213,12 +230,13 @@ static int fits_listed(const encode_job *job, uint8_t scale, const float *values
 {
     uint8_t codes[FP4_GROUP / 2];
 
-    return job->kernels->f32_row_to_fp4(values, &scale, FP4_GROUP, codes).inexact_count == 0;
+    return job->kernels->f32_row_to_fp4(values, &scale, job->to->block_cols, codes)
+               .inexact_count == 0;
 }
 
-static int is_finite(const encode_job *job, const float *values, uint64_t count)
+static float group_amax(const encode_job *job, const float *values)
 {
-    return isfinite(job->kernels->f32_block_amax(values, 1, count, count));
+    return job->kernels->f32_block_amax(values, 1, job->to->block_cols, job->to->block_cols);
 }
 
 /* The scale of one group: an exception, the canonical one, or DeepSeek's for values that are not
@@ -234,8 +252,8 @@ static int group_scale(const encode_job *job, exceptions_cursor *cursor, uint64_
         return fits_listed(job, listed, values) ? listed : SCALE_MISFIT;
     }
     scale = job->kernels->fp4_group_scale_exact(values);
-    if (scale < 0 && job->options->allow_lossy && is_finite(job, values, FP4_GROUP))
-        scale = fp4_scale_code(job->kernels->f32_block_amax(values, 1, FP4_GROUP, FP4_GROUP));
+    if (scale < 0 && job->options->allow_lossy && isfinite(group_amax(job, values)))
+        scale = fp4_scale_code(group_amax(job, values));
     return scale;
 }
 
@@ -252,20 +270,19 @@ static ckpt_code scale_row(encode_job *job, exceptions_cursor *cursor, uint64_t 
     const uint64_t groups = ckpt_part_cols(job->to, CKPT_SCALE);
     const uint64_t first_group = (job->range->row + row) * groups;
 
-    for (uint64_t g = 0; g < groups; g++) {
-        const int scale =
-            group_scale(job, cursor, first_group + g, values + g * FP4_GROUP);
+    for (uint64_t g = 0; g < groups; g++, values += job->to->block_cols) {
+        const int scale = group_scale(job, cursor, first_group + g, values);
 
         if (scale == SCALE_MISFIT)
             return fail_group(job, CKPT_E_FORMAT, row, g,
                               "its stored FP4 scale does not represent its values, which have "
                               "changed");
-        if (scale < 0 && !is_finite(job, values + g * FP4_GROUP, FP4_GROUP))
+        if (scale < 0 && !isfinite(group_amax(job, values)))
             return fail_group(job, CKPT_E_FORMAT, row, g, "a value is NaN or infinite");
         if (scale < 0)
             return fail_group(job, CKPT_E_INEXACT, row, g,
                               "no FP4 scale represents its 32 values");
-        job->stats.zero_groups += (uint64_t)all_zero(values + g * FP4_GROUP);
+        job->stats.zero_groups += (uint64_t)all_zero(values, job->to->block_cols);
         scales[g] = (uint8_t)scale;
     }
     return CKPT_OK;
@@ -275,7 +292,7 @@ static ckpt_code scale_row(encode_job *job, exceptions_cursor *cursor, uint64_t 
 static ckpt_code check_finite(const encode_job *job, uint64_t row, const float *values)
 {
     for (uint64_t g = 0; g < ckpt_part_cols(job->to, CKPT_SCALE); g++)
-        if (!is_finite(job, values + g * FP4_GROUP, FP4_GROUP))
+        if (!isfinite(group_amax(job, values + g * job->to->block_cols)))
             return fail_group(job, CKPT_E_FORMAT, row, g, "a value is NaN or infinite");
     return CKPT_OK;
 }
@@ -287,7 +304,7 @@ static ckpt_code check_row_fits(const encode_job *job, uint64_t row, const float
     for (uint64_t c = 0; c < ckpt_tensor_cols(job->to); c++) {
         float scale;
 
-        job->kernels->e8m0_to_f32(scales + c / FP4_GROUP, &scale, 1);
+        job->kernels->e8m0_to_f32(scales + c / job->to->block_cols, &scale, 1);
         if (!(fabs((double)values[c]) < (double)scale * FP4_LIMIT))
             return fail_saturated(job, row, c, values[c], scale * encoding_of(job->to)->largest);
     }
@@ -304,6 +321,7 @@ ckpt_code encode_fp4(encode_job *job)
     ckpt_code code;
     float *row;
 
+    assert(job->to->block_cols == FP4_GROUP);   /* the kernels know no other */
     if ((code = values_begin(&values, job->from, job->in, job->scratch, job->err)) != CKPT_OK)
         return code;
     row = arena_alloc(job->scratch, cols * sizeof *row);

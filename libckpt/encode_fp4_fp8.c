@@ -1,10 +1,11 @@
 /*
- * FP4 1x32 -> FP8 128x128, by DeepSeek's rule (inference/convert.py): the block's scale is its
+ * FP4 groups -> FP8 blocks, by DeepSeek's rule (inference/convert.py): the block's scale is its
  * largest group scale over 2^6, and each code moves by its group's distance from that. Exact up to
  * a distance of 14 for any code; beyond that it depends on the codes, and lossy ones are refused.
  * No FP8 scale is below 2^-127: there the codes move by more, which is as exact (the reference
  * stores that scale with codes for a smaller one).
  */
+#include <assert.h>
 #include <string.h>
 
 #include "encode_job.h"
@@ -15,15 +16,17 @@ enum {
     SCALE_SHIFT = 6,                                      /* 6 * 2^6 = 384 is the largest code */
     SCALE_NAN = 0xFF,
     /* The canonical scale is at most 2^3 away from the group's own, but never below 2^-127. */
-    CANONICAL_REACH = 3,
-    BLOCK_GROUPS = FP8_BLOCK / FP4_GROUP
+    CANONICAL_REACH = 3
 };
 
+/* A row of blocks of the target, and what is known of it. */
 typedef struct {
+    uint64_t block_rows;
+    uint64_t block_groups;    /* of a row of a block */
     uint64_t groups;          /* of a row */
     uint64_t blocks;          /* of a row */
-    uint8_t *column;          /* by group: largest scale code of the band */
-    uint8_t *largest;         /* by block column: the same, and what distances count from */
+    uint8_t *base;            /* by group: what distances count from, `largest` of its block */
+    uint8_t *largest;         /* by block column: largest scale code of the band */
     uint8_t *distance;        /* by group of the current row */
     uint8_t *masks;           /* by group of the current row */
     uint8_t *is_clamped;      /* by block column: FP8 has no scale that is 2^6 below */
@@ -41,16 +44,18 @@ uint64_t encode_fp4_to_fp8_need(const ckpt_tensor *from, uint64_t row_count)
 
 static ckpt_code allocate_band(const encode_job *job, band *b)
 {
+    b->block_rows = job->to->block_rows;
+    b->block_groups = job->to->block_cols / job->from->block_cols;
     b->groups = ckpt_part_cols(job->from, CKPT_SCALE);
-    b->blocks = size_div_up(b->groups, BLOCK_GROUPS);
-    b->column = arena_alloc(job->scratch, b->groups);
+    b->blocks = size_div_up(b->groups, b->block_groups);
+    b->base = arena_alloc(job->scratch, b->groups);
     b->largest = arena_alloc(job->scratch, b->blocks);
     b->is_clamped = arena_alloc(job->scratch, b->blocks);
     b->distance = arena_alloc(job->scratch, b->groups);
     b->masks = arena_alloc(job->scratch, b->groups);
     b->exceptions = arena_alloc(job->scratch,
                                 job->range->row_count * b->groups * sizeof *b->exceptions);
-    if (b->column == NULL || b->largest == NULL || b->is_clamped == NULL || b->distance == NULL ||
+    if (b->base == NULL || b->largest == NULL || b->is_clamped == NULL || b->distance == NULL ||
         b->masks == NULL || b->exceptions == NULL)
         return ckpt_fail_memory(job->err, "a band of scales", b->groups);
     return CKPT_OK;
@@ -67,14 +72,14 @@ static ckpt_code scale_band(encode_job *job, band *b, uint64_t first, uint64_t r
 {
     const uint8_t *scales = (const uint8_t *)job->in->part[CKPT_SCALE] + first * b->groups;
     uint8_t *out = (uint8_t *)job->out->part[CKPT_SCALE] +
-                   first / FP8_BLOCK * ckpt_part_row_bytes(job->to, CKPT_SCALE);
+                   first / b->block_rows * ckpt_part_row_bytes(job->to, CKPT_SCALE);
 
-    memset(b->column, 0, b->groups);
+    memset(b->base, 0, b->groups);
     memset(b->largest, 0, b->blocks);
     for (uint64_t r = 0; r < rows; r++)
-        keep_larger(b->column, scales + r * b->groups, b->groups);
+        keep_larger(b->base, scales + r * b->groups, b->groups);
     for (uint64_t g = 0; g < b->groups; g++)
-        keep_larger(&b->largest[g / BLOCK_GROUPS], &b->column[g], 1);
+        keep_larger(&b->largest[g / b->block_groups], &b->base[g], 1);
     b->has_low_scales = 0;
     for (uint64_t c = 0; c < b->blocks; c++) {
         float scale;
@@ -85,7 +90,7 @@ static ckpt_code scale_band(encode_job *job, band *b, uint64_t first, uint64_t r
                              "tensor '%s', block [%llu, %llu]: scale byte 0xFF is NaN, which FP8 "
                              "blocks cannot represent",
                              job->to->name,
-                             (unsigned long long)((job->range->row + first) / FP8_BLOCK),
+                             (unsigned long long)((job->range->row + first) / b->block_rows),
                              (unsigned long long)c);
         b->has_low_scales |= b->largest[c] <= FP4_DISTANCE_EXACT + CANONICAL_REACH;
         b->is_clamped[c] = b->largest[c] < SCALE_SHIFT;
@@ -95,6 +100,8 @@ static ckpt_code scale_band(encode_job *job, band *b, uint64_t first, uint64_t r
         job->kernels->e8m0_to_f32(&code, &scale, 1);
         scale_put(job->kernels, job->to->scale_dtype, out, c, scale);
     }
+    for (uint64_t g = 0; g < b->groups; g++)
+        b->base[g] = b->largest[g / b->block_groups];
     return CKPT_OK;
 }
 
@@ -103,8 +110,9 @@ static ckpt_code count_lossy(encode_job *job, const band *b, uint64_t row, uint6
 {
     const uint8_t exact = fp4_exact_mask(b->distance[g]);
     const uint8_t lossy = (uint8_t)(b->masks[g] & ~exact);
+    const uint64_t group_bytes = job->from->block_cols / 2;
     const uint8_t *packed = (const uint8_t *)job->in->part[CKPT_DATA] +
-                            row * ckpt_part_row_bytes(job->from, CKPT_DATA) + g * FP4_GROUP / 2;
+                            row * ckpt_part_row_bytes(job->from, CKPT_DATA) + g * group_bytes;
 
     if (lossy == 0)
         return CKPT_OK;
@@ -113,11 +121,11 @@ static ckpt_code count_lossy(encode_job *job, const band *b, uint64_t row, uint6
                          "tensor '%s', block [%llu, %llu], row %llu, group %llu: code %d at scale "
                          "spread 2^%u is not exact in FP8",
                          job->to->name,
-                         (unsigned long long)((job->range->row + row) / FP8_BLOCK),
-                         (unsigned long long)(g / BLOCK_GROUPS),
+                         (unsigned long long)((job->range->row + row) / b->block_rows),
+                         (unsigned long long)(g / b->block_groups),
                          (unsigned long long)(job->range->row + row), (unsigned long long)g,
                          __builtin_ctz(lossy), b->distance[g]);
-    for (int i = 0; i < FP4_GROUP / 2; i++)
+    for (uint64_t i = 0; i < group_bytes; i++)
         job->stats.inexact += (uint64_t)((lossy >> (packed[i] & 7) & 1) +
                                          (lossy >> (packed[i] >> 4 & 7) & 1));
     return CKPT_OK;
@@ -128,6 +136,7 @@ static int canonical_scale(const encode_job *job, const band *b, uint64_t row, u
 {
     const uint8_t scale = ((const uint8_t *)job->in->part[CKPT_SCALE])[row * b->groups + g];
     const int offset = job->fp4_offsets[b->masks[g]];
+    const uint64_t group = job->from->block_cols;
     float values[FP4_GROUP];
 
     if (offset == FP4_SCALE_LOST)
@@ -136,8 +145,8 @@ static int canonical_scale(const encode_job *job, const band *b, uint64_t row, u
         return scale + offset;
     job->kernels->fp4_row_to_f32((const uint8_t *)job->in->part[CKPT_DATA] +
                                      row * ckpt_part_row_bytes(job->from, CKPT_DATA) +
-                                     g * FP4_GROUP / 2,
-                                 &scale, FP4_GROUP, values);
+                                     g * group / 2,
+                                 &scale, group, values);
     return job->kernels->fp4_group_scale_exact(values);
 }
 
@@ -147,7 +156,7 @@ static ckpt_code note_group(encode_job *job, band *b, uint64_t row, uint64_t g)
     const uint8_t scale = ((const uint8_t *)job->in->part[CKPT_SCALE])[row * b->groups + g];
     ckpt_code code;
 
-    if (b->is_clamped[g / BLOCK_GROUPS] && job->options->match_reference && b->masks[g] > 1)
+    if (b->is_clamped[g / b->block_groups] && job->options->match_reference && b->masks[g] > 1)
         return ckpt_fail(job->err, CKPT_E_FORMAT,
                          "tensor '%s', row %llu, group %llu: its scale 0x%02X is so small that "
                          "--match-reference would change values",
@@ -175,7 +184,7 @@ static ckpt_code convert_row(encode_job *job, band *b, uint64_t row)
 
     job->kernels->fp4_group_masks(packed, b->groups, b->masks);
     for (uint64_t g = 0; g < b->groups; g++) {
-        const unsigned distance = b->largest[g / BLOCK_GROUPS] - (unsigned)scales[g];
+        const unsigned distance = b->base[g] - (unsigned)scales[g];
 
         b->distance[g] = (uint8_t)(distance < FP4_DISTANCE_COUNT ? distance : FP4_DISTANCE_COUNT);
         spread = distance > spread ? distance : spread;
@@ -196,9 +205,10 @@ ckpt_code encode_fp4_to_fp8(encode_job *job)
     band b = { .groups = 0 };
     ckpt_code code = allocate_band(job, &b);
 
+    assert(job->from->block_cols == FP4_GROUP);     /* the kernels know no other */
     for (uint64_t first = 0; first < job->range->row_count && code == CKPT_OK;
-         first += FP8_BLOCK) {
-        const uint64_t rows = size_min(FP8_BLOCK, job->range->row_count - first);
+         first += b.block_rows) {
+        const uint64_t rows = size_min(b.block_rows, job->range->row_count - first);
 
         code = scale_band(job, &b, first, rows);
         for (uint64_t r = first; r < first + rows && code == CKPT_OK; r++)

@@ -36,7 +36,7 @@ ckpt_code encode_quantise(encode_job *job, const quantise_rule *rule, quantise_l
 /* Scratch of each beyond its output. */
 uint64_t encode_plain_need(const ckpt_tensor *from);
 uint64_t encode_fp4_to_fp8_need(const ckpt_tensor *from, uint64_t row_count);
-uint64_t encode_fp8_need(const ckpt_tensor *from);
+uint64_t encode_fp8_need(const ckpt_tensor *from, const ckpt_tensor *to);
 uint64_t encode_fp4_need(const ckpt_tensor *from);
 uint64_t encode_quantise_need(const ckpt_tensor *from, const ckpt_tensor *to, int has_original);
 
