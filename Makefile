@@ -149,7 +149,13 @@ $(BUILD)/obj/%.cu.o: %.cu Makefile
 	$(Q)$(NVCC) $(CUDA_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 
 # The model maps become C text, so that a tool is one file.
-$(BUILD)/maps.c: $(MAPS) $(MAP_PARTS) scripts/embed
+# A map that goes away makes no file newer: the list of them is compared.
+.PHONY: force
+$(BUILD)/maps.list: force
+	@mkdir -p $(@D)
+	$(Q)echo $(MAPS) $(MAP_PARTS) | cmp -s - $@ || echo $(MAPS) $(MAP_PARTS) > $@
+
+$(BUILD)/maps.c: $(BUILD)/maps.list $(MAPS) $(MAP_PARTS) scripts/embed
 	@mkdir -p $(@D)
 	$(SAY) EMBED $@
 	$(Q)scripts/embed $(MAPS) > $@
