@@ -37,6 +37,8 @@ typedef struct {
                 const uint16_t **row_values);
     void (*digest)(struct values_reader *reader, uint64_t row, uint64_t first_unit,
                    void *row_buffer, hash128 *sum);
+    /* Of integers, which have no f32; else NULL. */
+    void (*i64)(const struct values_reader *reader, uint64_t row, int64_t *out);
 } encoding_rows;
 
 /* The block-scaled ones, for those who make them. ENCODING_COUNT: any other. */

@@ -1,6 +1,7 @@
 /* Rows of each encoding, decoded by the kernels. */
 #include "encoding_rows.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "scale.h"
@@ -23,7 +24,7 @@ static const uint8_t *scale_row_at(const values_reader *r, uint64_t row)
 static void f32_digest(values_reader *r, uint64_t row, uint64_t first_unit, void *row_buffer,
                        hash128 *sum)
 {
-    values_f32(r, row, 0, r->cols, row_buffer);
+    r->encoding->rows->f32(r, row, 0, r->cols, row_buffer);
     r->kernels->digest_row_f32(row_buffer, r->cols, first_unit, sum);
 }
 
@@ -68,21 +69,63 @@ static void bf16_digest(values_reader *r, uint64_t row, uint64_t first_unit, voi
     r->kernels->digest_row_bf16(from, r->cols, first_unit, sum);
 }
 
+/* ---- integers ---- */
+
+#define WIDEN(type)                                                                               \
+    do {                                                                                          \
+        for (uint64_t c = 0; c < r->cols; c++) {                                                  \
+            type value;                                                                           \
+            memcpy(&value, from + c * sizeof value, sizeof value);                                \
+            out[c] = (int64_t)value;                                                              \
+        }                                                                                         \
+    } while (0)
+
+static void int_i64(const values_reader *r, uint64_t row, int64_t *out)
+{
+    const uint8_t *from = data_row(r, row);
+
+    switch (r->tensor->dtype) {
+    case CKPT_BOOL:
+    case CKPT_U8:
+        WIDEN(uint8_t);
+        break;
+    case CKPT_I8:
+        WIDEN(int8_t);
+        break;
+    case CKPT_I16:
+        WIDEN(int16_t);
+        break;
+    case CKPT_U16:
+        WIDEN(uint16_t);
+        break;
+    case CKPT_I32:
+        WIDEN(int32_t);
+        break;
+    case CKPT_U32:
+        WIDEN(uint32_t);
+        break;
+    default:                    /* U64 as well: its bits are the value modulo 2^64 */
+        assert(r->tensor->dtype == CKPT_I64 || r->tensor->dtype == CKPT_U64);
+        WIDEN(int64_t);
+        break;
+    }
+}
+
 static void int_digest(values_reader *r, uint64_t row, uint64_t first_unit, void *row_buffer,
                        hash128 *sum)
 {
-    values_i64(r, row, row_buffer);
+    int_i64(r, row, row_buffer);
     r->kernels->digest_row_i64(row_buffer, r->cols, first_unit, sum);
 }
 
-const encoding_rows encoding_rows_e2m1 = { 0, e2m1_f32, NULL, f32_digest };
-const encoding_rows encoding_rows_e4m3 = { 0, e4m3_f32, NULL, f32_digest };
-const encoding_rows encoding_rows_e5m2 = { 0, e5m2_f32, NULL, f32_digest };
-const encoding_rows encoding_rows_e8m0 = { 0, e8m0_f32, NULL, f32_digest };
-const encoding_rows encoding_rows_f16 = { 0, f16_f32, NULL, f32_digest };
-const encoding_rows encoding_rows_bf16 = { 0, bf16_f32, bf16_bf16, bf16_digest };
-const encoding_rows encoding_rows_f32 = { 0, f32_f32, NULL, f32_digest };
-const encoding_rows encoding_rows_int = { 0, NULL, NULL, int_digest };
+const encoding_rows encoding_rows_e2m1 = { 0, e2m1_f32, NULL, f32_digest, NULL };
+const encoding_rows encoding_rows_e4m3 = { 0, e4m3_f32, NULL, f32_digest, NULL };
+const encoding_rows encoding_rows_e5m2 = { 0, e5m2_f32, NULL, f32_digest, NULL };
+const encoding_rows encoding_rows_e8m0 = { 0, e8m0_f32, NULL, f32_digest, NULL };
+const encoding_rows encoding_rows_f16 = { 0, f16_f32, NULL, f32_digest, NULL };
+const encoding_rows encoding_rows_bf16 = { 0, bf16_f32, bf16_bf16, bf16_digest, NULL };
+const encoding_rows encoding_rows_f32 = { 0, f32_f32, NULL, f32_digest, NULL };
+const encoding_rows encoding_rows_int = { 0, NULL, NULL, int_digest, int_i64 };
 
 /* ---- FP4 ---- */
 
@@ -111,7 +154,7 @@ static void fp4_digest(values_reader *r, uint64_t row, uint64_t first_unit, void
     r->kernels->digest_row_fp4(data_row(r, row), scale_row_at(r, row), r->cols, first_unit, sum);
 }
 
-const encoding_rows encoding_rows_fp4 = { 0, fp4_f32, fp4_bf16, fp4_digest };
+const encoding_rows encoding_rows_fp4 = { 0, fp4_f32, fp4_bf16, fp4_digest, NULL };
 
 /* ---- scales as F32 ---- */
 
@@ -165,7 +208,7 @@ static void nvfp4_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t cou
             out[i] /= tensor_scale;
 }
 
-const encoding_rows encoding_rows_nvfp4 = { 1, nvfp4_f32, NULL, f32_digest };
+const encoding_rows encoding_rows_nvfp4 = { 1, nvfp4_f32, NULL, f32_digest, NULL };
 
 /* ---- FP8 ---- */
 
@@ -231,5 +274,6 @@ static void narrow_digest(values_reader *r, uint64_t row, uint64_t first_unit, v
         f32_digest(r, row, first_unit, row_buffer, sum);
 }
 
-const encoding_rows encoding_rows_fp8_narrow = { 1, narrow_f32, narrow_bf16, narrow_digest };
-const encoding_rows encoding_rows_fp8 = { 1, fp8_f32, fp8_bf16, fp8_digest };
+const encoding_rows encoding_rows_fp8_narrow = { 1, narrow_f32, narrow_bf16, narrow_digest,
+                                                 NULL };
+const encoding_rows encoding_rows_fp8 = { 1, fp8_f32, fp8_bf16, fp8_digest, NULL };

@@ -1,7 +1,6 @@
 /* Decoding the rows of a tile, by the table of encodings. */
 #include "values.h"
 
-#include <assert.h>
 #include <string.h>
 
 #include "size.h"
@@ -79,43 +78,7 @@ void values_digest(values_reader *reader, uint64_t row, uint64_t first_unit, voi
     reader->encoding->rows->digest(reader, row, first_unit, row_buffer, sum);
 }
 
-#define WIDEN(type)                                                                               \
-    do {                                                                                          \
-        for (uint64_t c = 0; c < reader->cols; c++) {                                             \
-            type value;                                                                           \
-            memcpy(&value, from + c * sizeof value, sizeof value);                                \
-            out[c] = (int64_t)value;                                                              \
-        }                                                                                         \
-    } while (0)
-
 void values_i64(const values_reader *reader, uint64_t row, int64_t *out)
 {
-    const uint8_t *from =
-        (const uint8_t *)reader->tile->part[CKPT_DATA] + row * reader->row_bytes;
-
-    switch (reader->tensor->dtype) {
-    case CKPT_BOOL:
-    case CKPT_U8:
-        WIDEN(uint8_t);
-        break;
-    case CKPT_I8:
-        WIDEN(int8_t);
-        break;
-    case CKPT_I16:
-        WIDEN(int16_t);
-        break;
-    case CKPT_U16:
-        WIDEN(uint16_t);
-        break;
-    case CKPT_I32:
-        WIDEN(int32_t);
-        break;
-    case CKPT_U32:
-        WIDEN(uint32_t);
-        break;
-    default:                    /* U64 as well: its bits are the value modulo 2^64 */
-        assert(reader->tensor->dtype == CKPT_I64 || reader->tensor->dtype == CKPT_U64);
-        WIDEN(int64_t);
-        break;
-    }
+    reader->encoding->rows->i64(reader, row, out);
 }
