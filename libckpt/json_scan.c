@@ -31,6 +31,7 @@ void json_scan_begin(json_scanner *s, const char *text, size_t size, const char 
     s->at = 0;
     s->depth = 0;
     s->state = STATE_VALUE;
+    s->takes_long_integers = 0;
     s->is_object[0] = 0;
 }
 
@@ -265,7 +266,7 @@ static ckpt_code scan_number(json_scanner *s, json_token *token, ckpt_error *err
     }
     token->is_unsigned = is_integer && s->text[start] != '-';
     if (is_integer)
-        return check_integer(s, start, err);
+        return s->takes_long_integers ? CKPT_OK : check_integer(s, start, err);
     if (s->at - start > JSON_NUMBER_MAX)
         return json_scan_fail(s, start, "number of more than 63 characters", err);
     return CKPT_OK;

@@ -38,6 +38,7 @@ typedef struct {
     size_t at;
     unsigned depth;
     int state;
+    int takes_long_integers; /* 0 after the begin; 1: its reader keeps the digits of a number */
     unsigned char is_object[JSON_DEPTH_MAX + 1];
 } json_scanner;
 

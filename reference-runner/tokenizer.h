@@ -23,17 +23,4 @@ ckpt_code run_text_encode(const run_text *text, const char *bytes, size_t size, 
 ckpt_code run_text_decode(const run_text *text, const int32_t *ids, uint64_t count, char **out,
                           ckpt_error *err);
 
-/* How DeepSeek-V4 is asked. */
-typedef enum {
-    RUN_TEXT_RAW,              /* the text as it is */
-    RUN_TEXT_CHAT,
-    RUN_TEXT_THINK,
-    RUN_TEXT_THINK_MAX
-} run_text_mode;
-
-/* One message of a user after optional instructions (the "system" text), up to where the answer
- * begins. *out is malloc'd. */
-ckpt_code run_text_message(run_text_mode mode, const char *instructions, const char *user,
-                           char **out, ckpt_error *err);
-
 #endif

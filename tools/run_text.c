@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "libckpt/file.h"
+#include "reference-runner/chat.h"
 
 static ckpt_code encode(const run_text_options *options, const run_text *text,
                         run_prompts *prompts, ckpt_error *err)

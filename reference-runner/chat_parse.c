@@ -1,0 +1,243 @@
+/* An answer as a message. What DeepSeek's own parser takes is taken, and nothing else. */
+#include "chat.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "chat_json.h"
+#include "chat_words.h"
+
+/* The rest of the text, and what was read last: up to a stop, or to the end. */
+typedef struct {
+    const char *at;
+    const char *begin;
+    size_t size;
+    const char *stop;          /* one of those that were asked for; NULL: the end */
+} cursor;
+
+/* A part of the text. */
+typedef struct {
+    const char *bytes;
+    size_t size;
+} part;
+
+/* The first of two stops. `second` may be NULL. */
+static const char *read_until(cursor *c, const char *first, const char *second)
+{
+    const char *a = strstr(c->at, first);
+    const char *b = second == NULL ? NULL : strstr(c->at, second);
+    const int is_second = b != NULL && (a == NULL || b < a);
+    const char *found = is_second ? b : a;
+
+    c->begin = c->at;
+    c->size = found == NULL ? strlen(c->at) : (size_t)(found - c->at);
+    c->stop = found == NULL ? NULL : is_second ? second : first;
+    c->at += c->size + (found == NULL ? 0 : strlen(c->stop));
+    return c->stop;
+}
+
+static int is_text(const cursor *c, const char *text)
+{
+    return c->size == strlen(text) && memcmp(c->begin, text, c->size) == 0;
+}
+
+static ckpt_code fail(const char *what, const cursor *c, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_FORMAT, "the answer is not a message: %s, found '%.*s'", what,
+                     (int)(c->size < 60 ? c->size : 60), c->begin);
+}
+
+/* What is between `before` and `after`; a line feed may follow at the end. 0: it is not so. */
+static int take_between(const cursor *c, const char *before, const char *after, part *out)
+{
+    const size_t lead = strlen(before);
+    const size_t tail = strlen(after);
+
+    if (c->size < lead + tail || memcmp(c->begin, before, lead) != 0)
+        return 0;
+    for (size_t end = c->size - tail, tries = 0; tries < 2 && end + 1 > lead; end--, tries++)
+        if (memcmp(c->begin + end, after, tail) == 0 &&
+            (tries == 0 || c->begin[c->size - 1] == '\n')) {
+            *out = (part){ c->begin + lead, end - lead };
+            return 1;
+        }
+    return 0;
+}
+
+/* ---- calls ---- */
+
+typedef struct {
+    cursor c;
+    part names[256];           /* of the parameters of a call */
+    size_t name_count;
+    byte_buffer arguments;
+    byte_buffer calls;         /* JSON, with commas between them */
+} call_reader;
+
+static void put(byte_buffer *out, const char *text)
+{
+    byte_buffer_add(out, text, strlen(text));
+}
+
+/* ` name="N" string="true">VALUE<`: the first quote that what belongs behind it follows ends N. */
+static int split_parameter(const cursor *c, part *name, part *value, int *is_string)
+{
+    static const char begin[] = " name=\"";
+    static const char *const ends[] = { "\" string=\"false\">", "\" string=\"true\">" };
+    part all;
+
+    if (!take_between(c, begin, "<", &all))
+        return 0;
+    for (size_t i = 0; i < all.size; i++)
+        for (int e = 0; e < 2; e++)
+            if (all.size - i >= strlen(ends[e]) &&
+                memcmp(all.bytes + i, ends[e], strlen(ends[e])) == 0) {
+                *name = (part){ all.bytes, i };
+                *value = (part){ all.bytes + i + strlen(ends[e]), all.size - i - strlen(ends[e]) };
+                *is_string = e;
+                return 1;
+            }
+    return 0;
+}
+
+static ckpt_code read_parameter(call_reader *r, ckpt_error *err)
+{
+    part name;
+    part value;
+    int is_string;
+
+    read_until(&r->c, CHAT_PARAMETER_END, NULL);
+    if (!split_parameter(&r->c, &name, &value, &is_string))
+        return fail("expected name=\"...\" string=\"true|false\">...<", &r->c, err);
+    for (size_t i = 0; i < r->name_count; i++)
+        if (r->names[i].size == name.size && memcmp(r->names[i].bytes, name.bytes, name.size) == 0)
+            return fail("expected each parameter once", &r->c, err);
+    if (r->name_count == sizeof r->names / sizeof *r->names)
+        return fail("expected at most 256 parameters", &r->c, err);
+    put(&r->arguments, r->name_count > 0 ? ", " : "");
+    r->names[r->name_count++] = name;
+    chat_put_quoted(name.bytes, name.size, &r->arguments);
+    put(&r->arguments, ": ");
+    if (is_string)
+        chat_put_quoted(value.bytes, value.size, &r->arguments);
+    else
+        byte_buffer_add(&r->arguments, value.bytes, value.size);
+    read_until(&r->c, CHAT_PARAMETER, CHAT_INVOKE_END);
+    return is_text(&r->c, ">\n") ? CKPT_OK
+                                 : fail("expected a line feed after a parameter", &r->c, err);
+}
+
+/* ` name="N">` and a line feed, in front of which there may be any white space. */
+static int take_name(const cursor *c, part *name)
+{
+    cursor rest = *c;
+
+    while (rest.size > 0 && strchr(" \t\n\r\f\v", *rest.begin) != NULL) {
+        rest.begin++;
+        rest.size--;
+    }
+    return take_between(&rest, "name=\"", "\">\n", name);
+}
+
+static ckpt_code read_call(call_reader *r, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+    part name;
+
+    r->name_count = 0;
+    r->arguments.used = 0;
+    read_until(&r->c, CHAT_PARAMETER, CHAT_INVOKE_END);
+    if (!take_name(&r->c, &name))
+        return fail("expected name=\"...\"> of a tool", &r->c, err);
+    put(&r->arguments, "{");
+    while (code == CKPT_OK && r->c.stop != NULL && strcmp(r->c.stop, CHAT_PARAMETER) == 0)
+        code = read_parameter(r, err);
+    put(&r->arguments, "}");
+    if (code != CKPT_OK || r->arguments.failed)
+        return code != CKPT_OK ? code : ckpt_fail_memory(err, "arguments", r->arguments.used);
+    put(&r->calls, r->calls.used > 0 ? ", " : "");
+    put(&r->calls, "{\"type\": \"function\", \"function\": {\"name\": ");
+    chat_put_quoted(name.bytes, name.size, &r->calls);
+    put(&r->calls, ", \"arguments\": ");
+    chat_put_quoted(r->arguments.bytes, r->arguments.used, &r->calls);
+    put(&r->calls, "}}");
+    return CKPT_OK;
+}
+
+static ckpt_code read_calls(call_reader *r, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    while (*r->c.at != '\0' && code == CKPT_OK) {
+        read_until(&r->c, CHAT_INVOKE, CHAT_CALLS_END);
+        if (!is_text(&r->c, ">\n"))
+            return fail("expected a line feed before the next tool call", &r->c, err);
+        if (r->c.stop == NULL)
+            return fail("expected a tool call or the end of the block", &r->c, err);
+        if (strcmp(r->c.stop, CHAT_CALLS_END) == 0)
+            break;
+        code = read_call(r, err);
+    }
+    if (code != CKPT_OK)
+        return code;
+    read_until(&r->c, CHAT_EOS, NULL);
+    return r->c.size == 0 ? CKPT_OK : fail("expected the end after the tool calls", &r->c, err);
+}
+
+/* ---- the message ---- */
+
+/* Words between parts inside of one mean that the answer has another structure. */
+static ckpt_code check_words(const part *p, ckpt_error *err)
+{
+    static const char *const words[] = { CHAT_BOS, CHAT_EOS, CHAT_THINK, CHAT_THINK_END,
+                                         CHAT_DSML };
+
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (memmem(p->bytes, p->size, words[i], strlen(words[i])) != NULL)
+            return ckpt_fail(err, CKPT_E_FORMAT,
+                             "the answer is not a message: '%s' inside of a text", words[i]);
+    return CKPT_OK;
+}
+
+ckpt_code run_chat_parse(run_text_mode mode, const char *text, byte_buffer *out, ckpt_error *err)
+{
+    static const char calls[] = "\n\n" CHAT_CALLS;
+    call_reader *r = calloc(1, sizeof *r);
+    part reasoning = { text, 0 };
+    part content;
+    ckpt_code code = CKPT_OK;
+
+    if (r == NULL)
+        return ckpt_fail_memory(err, "an answer", sizeof *r);
+    r->c.at = text;
+    if (mode == RUN_TEXT_THINK || mode == RUN_TEXT_THINK_MAX) {
+        if (read_until(&r->c, CHAT_THINK_END, calls) == NULL || r->c.stop == calls)
+            code = fail("expected " CHAT_THINK_END " after the reasoning", &r->c, err);
+        reasoning = (part){ r->c.begin, r->c.size };
+    }
+    if (code == CKPT_OK && read_until(&r->c, CHAT_EOS, calls) == NULL)
+        code = fail("expected the end-of-sequence token", &r->c, err);
+    content = (part){ r->c.begin, r->c.size };
+    if (code == CKPT_OK && r->c.stop == calls)
+        code = read_calls(r, err);
+    if (code == CKPT_OK && *r->c.at != '\0')
+        code = ckpt_fail(err, CKPT_E_FORMAT, "the answer is not a message: it goes on after its "
+                         "end");
+    if (code == CKPT_OK && (code = check_words(&reasoning, err)) == CKPT_OK)
+        code = check_words(&content, err);
+    if (code == CKPT_OK) {
+        put(out, "{\"role\": \"assistant\", \"content\": ");
+        chat_put_quoted(content.bytes, content.size, out);
+        put(out, ", \"reasoning_content\": ");
+        chat_put_quoted(reasoning.bytes, reasoning.size, out);
+        put(out, ", \"tool_calls\": [");
+        byte_buffer_add(out, r->calls.bytes, r->calls.used);
+        put(out, "]}");
+        if (out->failed || r->calls.failed)
+            code = ckpt_fail_memory(err, "an answer", strlen(text));
+    }
+    free(r->arguments.bytes);
+    free(r->calls.bytes);
+    free(r);
+    return code;
+}
