@@ -54,6 +54,7 @@ typedef struct {
  * columns. The columns are cut into blocks of `block` (0: one block); each block's sum is formed in
  * F64 and rounded to F32, and the blocks are added in ascending order in F32. Then, unless scale
  * is 0, y = y * scale (rounded after the sum and after the product when `round` is set).
+ * Unless group_rows is 0, every so many weight rows take x from group_step columns further on.
  */
 typedef struct {
     run_rows x;
@@ -62,6 +63,8 @@ typedef struct {
     const run_weight *weight;
     uint64_t weight_row;
     uint64_t weight_row_count;
+    uint64_t group_rows;
+    uint64_t group_step;
     uint32_t block;
     float scale;
     int round;
@@ -323,6 +326,9 @@ typedef struct {
     ckpt_code (*buffer_write)(run_buffer *buffer, uint64_t first, const void *from,
                               uint64_t count, ckpt_error *err);
     ckpt_code (*buffer_read)(const run_buffer *buffer, uint64_t first, void *out, uint64_t count,
+                             ckpt_error *err);
+    /* To a buffer of another backend of the same kind. Returns when it is there. */
+    ckpt_code (*buffer_pass)(const run_buffer *from, run_buffer *to, uint64_t count,
                              ckpt_error *err);
     ckpt_code (*buffer_zero)(run_buffer *buffer, uint64_t first, uint64_t count, ckpt_error *err);
 

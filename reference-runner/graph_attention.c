@@ -349,25 +349,18 @@ static ckpt_code leave(const chunk_job *j, run_rows o, ckpt_error *err)
 {
     const run_config *c = j->m->config;
     const uint64_t ranks = (uint64_t)c->group_count * c->o_rank;
-    const uint64_t group = o.pitch / c->group_count;
     const run_rows z = rows_of(j->m->scratch.z, ranks);
     const run_rows y = rows_of(j->m->scratch.uq, c->dim);
     const run_rows zq = rows_of(j->m->scratch.zq, ranks);
     const run_streams_post post = { .x = j->x, .y = y, .post = j->post, .comb = j->comb,
                                     .row_count = j->row_count, .stream_count = c->stream_count,
                                     .dim = c->dim, .round = j->m->deploy };
-    ckpt_code code = CKPT_OK;
+    const run_linear op = { .x = o, .y = z, .row_count = j->row_count, .weight = j->layer->w.wo_a,
+                            .weight_row_count = ranks, .group_rows = c->o_rank,
+                            .group_step = o.pitch / c->group_count, .round = j->m->deploy };
+    ckpt_code code;
 
-    for (uint32_t g = 0; g < c->group_count && code == CKPT_OK; g++) {
-        run_linear op = { .x = o, .y = z, .row_count = j->row_count, .weight = j->layer->w.wo_a,
-                          .weight_row = (uint64_t)g * c->o_rank, .weight_row_count = c->o_rank,
-                          .round = j->m->deploy };
-
-        op.x.offset += g * group;
-        op.y.offset += (uint64_t)g * c->o_rank;
-        code = OPS(j)->linear(j->m->backend, &op, err);
-    }
-    if (code != CKPT_OK ||
+    if ((code = OPS(j)->linear(j->m->backend, &op, err)) != CKPT_OK ||
         (code = activate_rows(j->m, z, zq, j->row_count, err)) != CKPT_OK ||
         (code = project(j, activated(j->m, z, zq), j->layer->w.wo_b, y, err)) != CKPT_OK ||
         (code = trace_rows(j, "attn.y", y, c->dim, err)) != CKPT_OK)

@@ -235,38 +235,43 @@ ckpt_code layer_load(run_model *model, run_layer *layer, ckpt_error *err)
 
 /* ---- ahead of the layer ---- */
 
-/* The weights of a layer but for experts; 0 when there is no room for one. */
-static int prefetch_layer(run_model *model, const run_layer *layer)
-{
-    uint32_t *at = &model->ahead.at;
+enum { WARM_AT_ONCE = 16 };    /* weights: so that what is needed now does not wait long */
 
-    for (; *at < WEIGHT_ROWS; (*at)++) {
-        const weight_row *row = &weight_rows[*at];
-        char name[TENSOR_NAME_BYTES];
+/* Weight `at` of a layer: those of its table, then three of each expert that has rows by `first`,
+ * of each one if it is NULL. As run_weights_prefetch; 1 also where there is no such weight. */
+static int prefetch_one(run_model *model, const run_layer *layer, uint32_t at,
+                        const uint32_t *first)
+{
+    const uint32_t e = at < WEIGHT_ROWS ? 0 : (at - WEIGHT_ROWS) / 3;
+    char name[TENSOR_NAME_BYTES];
+
+    if (at < WEIGHT_ROWS) {
+        const weight_row *row = &weight_rows[at];
 
         snprintf(name, sizeof name, "%s%s", layer->prefix, row->name);
-        if (has_row(layer, row) && !run_weights_prefetch(model->weights, name, row->kind))
-            return 0;
+        return has_row(layer, row) ? run_weights_prefetch(model->weights, name, row->kind) : 1;
     }
-    return 1;
+    if (first != NULL && first[e + 1] == first[e])
+        return 1;
+    snprintf(name, sizeof name, "%sffn.experts.%u.w%u.weight", layer->prefix, e,
+             (at - WEIGHT_ROWS) % 3 + 1);
+    return run_weights_prefetch(model->weights, name, RUN_MATRIX);
 }
 
-/* Experts that have rows by `first`; all of them when it is NULL. */
-static int prefetch_experts(run_model *model, const run_layer *layer, const uint32_t *first)
+static uint32_t weight_count(const run_model *model)
+{
+    return WEIGHT_ROWS + 3 * model->config->expert_count;
+}
+
+/* From the place of `ahead` up to `end`; 0 when there is no room for one. */
+static int prefetch_to(run_model *model, const run_layer *layer, uint32_t end,
+                       const uint32_t *first)
 {
     uint32_t *at = &model->ahead.at;
 
-    for (; *at < WEIGHT_ROWS + 3 * model->config->expert_count; (*at)++) {
-        const uint32_t e = (*at - WEIGHT_ROWS) / 3;
-        char name[TENSOR_NAME_BYTES];
-
-        if (first != NULL && first[e + 1] == first[e])
-            continue;
-        snprintf(name, sizeof name, "%sffn.experts.%u.w%u.weight", layer->prefix, e,
-                 (*at - WEIGHT_ROWS) % 3 + 1);
-        if (!run_weights_prefetch(model->weights, name, RUN_MATRIX))
+    for (; *at < end; (*at)++)
+        if (!prefetch_one(model, layer, *at, first))
             return 0;
-    }
     return 1;
 }
 
@@ -281,9 +286,33 @@ void layers_prefetch(run_model *model, uint32_t number, const uint32_t *first)
         run_layer layer;
 
         layer_describe(model, ahead->layer, &layer);
-        if (!prefetch_layer(model, &layer) || (known == NULL && !model->takes_all_experts) ||
-            !prefetch_experts(model, &layer, known))
+        if (!prefetch_to(model, &layer, WEIGHT_ROWS, NULL) ||
+            (known == NULL && !model->takes_all_experts) ||
+            !prefetch_to(model, &layer, weight_count(model), known))
             return;
         *ahead = (run_ahead){ ahead->layer + 1, 0 };
+    }
+}
+
+void layers_warm(run_model *model)
+{
+    run_ahead *warm = &model->warm;
+    unsigned begun = 0;
+
+    if (!model->options.keeps_weights || !run_weights_all_fit(model->weights))
+        return;
+    for (; warm->layer < model->layer_end; *warm = (run_ahead){ warm->layer + 1, 0 }) {
+        run_layer layer;
+
+        layer_describe(model, warm->layer, &layer);
+        for (; warm->at < weight_count(model); warm->at++) {
+            const int result = begun < WARM_AT_ONCE
+                                   ? prefetch_one(model, &layer, warm->at, NULL)
+                                   : 0;
+
+            if (result == 0)
+                return;
+            begun += result == WEIGHT_BEGUN;
+        }
     }
 }

@@ -153,6 +153,7 @@ struct run_model {
     float *frequencies[2];             /* plain, YaRN; rope_dim / 2 each */
     rope_table rope[2];
     run_ahead ahead;
+    run_ahead warm;                    /* of what is fetched because it fits */
     int takes_all_experts;             /* so many rows that each expert has some */
     run_layer_time *times;
     run_batch main;
@@ -168,6 +169,15 @@ struct run_model {
     uint64_t layer_bytes;              /* weights of the largest layer, and what goes with it */
 };
 
+/* Rows whose logits are computed together. */
+enum { HEAD_ROWS = 64 };
+
+/* The main layers, and the MTP block if it runs. */
+static inline uint32_t block_count(const run_model *model)
+{
+    return model->config->layer_count + (model->options.mtp ? 1 : 0);
+}
+
 /* graph_load.c */
 ckpt_code layer_check(run_model *model, run_layer *layer, uint64_t *bytes, ckpt_error *err);
 ckpt_code layer_load(run_model *model, run_layer *layer, ckpt_error *err);
@@ -176,6 +186,8 @@ void layer_describe(const run_model *model, uint32_t number, run_layer *out);
  * experts of `number` are known once its rows are routed: `first` as in graph_experts.c, or NULL.
  */
 void layers_prefetch(run_model *model, uint32_t number, const uint32_t *first);
+/* Begin to load a few more of all weights, if they are to be kept and fit. */
+void layers_warm(run_model *model);
 
 /* graph_state.c: buffers and the memory they take. */
 ckpt_code state_create(run_model *model, run_sequence *sequence, ckpt_error *err);

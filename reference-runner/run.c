@@ -7,107 +7,12 @@
 #include "libckpt/size.h"
 #include "trace.h"
 
-enum {
-    CHUNK_MIN = 64,
-    CHUNK_DEVICE = RUN_CHUNK_MAX,      /* taken where it is a small part of the memory */
-    CHUNK_PART = 16,
-    EXPERT_GROUP_MAX = 32,
-    HEAD_ROWS = 64,
-    ROWS_TO_TAKE_ALL = 16      /* of each expert, on average: that one has none is unlikely */
-};
+enum { ROWS_TO_TAKE_ALL = 16 };    /* of each expert, on average: that one has none is unlikely */
 
-/* ---- opening ---- */
-
-/* The largest layer with the experts that it holds at once, and a slice of the head. */
-static ckpt_code check_layers(run_model *m, ckpt_error *err)
+const run_layer_time *run_layer_times(const run_model *model, uint32_t *count)
 {
-    for (uint32_t l = m->layer_begin; l < m->layer_end; l++) {
-        run_layer layer;
-        uint64_t bytes;
-        ckpt_code code;
-
-        layer_describe(m, l, &layer);
-        if ((code = layer_check(m, &layer, &bytes, err)) != CKPT_OK)
-            return code;
-        m->layer_bytes = size_max(m->layer_bytes, bytes);
-    }
-    return CKPT_OK;
-}
-
-static ckpt_code check_head(const run_model *m, const char *prefix, ckpt_error *err)
-{
-    const run_config *c = m->config;
-    const struct {
-        const char *name;
-        uint64_t shape[2];
-    } all[] = {
-        { "hc_head_fn", { c->stream_count, (uint64_t)c->stream_count * c->dim } },
-        { "hc_head_base", { 0, c->stream_count } },
-        { "hc_head_scale", { 0, 1 } },
-        { "norm.weight", { 0, c->dim } },
-    };
-
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        char name[TENSOR_NAME_BYTES];
-        uint64_t bytes;
-        ckpt_code code;
-
-        snprintf(name, sizeof name, "%s%s", prefix, all[i].name);
-        if ((code = run_weights_check(m->weights, name, all[i].shape, &bytes, err)) != CKPT_OK)
-            return code;
-    }
-    return CKPT_OK;
-}
-
-static ckpt_code check_model(run_model *m, ckpt_error *err)
-{
-    const run_config *c = m->config;
-    const uint64_t shape[2] = { c->vocab_size, c->dim };
-    uint64_t bytes;
-    ckpt_code code;
-
-    if (m->options.mtp && c->mtp_count != 1)
-        return ckpt_fail(err, CKPT_E_USAGE, "the model has %u MTP blocks, expected one",
-                         c->mtp_count);
-    if (m->deploy && (c->index_dim & (c->index_dim - 1)) != 0)
-        return ckpt_fail(err, CKPT_E_FORMAT,
-                         "index_head_dim is %u: the deployed indexer needs a power of two",
-                         c->index_dim);
-    if ((code = run_weights_check(m->weights, "embed.weight", shape, &bytes, err)) != CKPT_OK ||
-        (code = run_weights_check(m->weights, "head.weight", shape, &bytes, err)) != CKPT_OK ||
-        (code = check_head(m, "", err)) != CKPT_OK ||
-        (m->options.mtp && (code = check_head(m, "mtp.0.", err)) != CKPT_OK))
-        return code;
-    m->layer_bytes = size_min(run_weights_slice_rows(m->weights, "head.weight"), c->vocab_size) *
-                     (bytes / c->vocab_size + 1);
-    return check_layers(m, err);
-}
-
-/* What run_head takes beside the scratch. */
-static uint64_t head_bytes(const run_model *m)
-{
-    const run_config *c = m->config;
-    const uint64_t slice =
-        size_min(run_weights_slice_rows(m->weights, "head.weight"), c->vocab_size);
-
-    return sizeof(float) * (HEAD_ROWS * ((uint64_t)c->vocab_size + c->dim) + m->chunk * slice);
-}
-
-static uint32_t block_count(const run_model *m)
-{
-    return m->config->layer_count + (m->options.mtp ? 1 : 0);
-}
-
-/* One array for all parts. */
-static ckpt_code times_create(run_model *m, ckpt_error *err)
-{
-    if (!m->options.has_times)
-        return CKPT_OK;
-    if ((m->times = calloc(block_count(m) + 1, sizeof *m->times)) == NULL)
-        return ckpt_fail_memory(err, "times", block_count(m));
-    for (run_model *part = m->next; part != NULL; part = part->next)
-        part->times = m->times;
-    return CKPT_OK;
+    *count = block_count(model);
+    return model->times;
 }
 
 static run_model *last_part(run_model *m)
@@ -117,125 +22,7 @@ static run_model *last_part(run_model *m)
     return m;
 }
 
-const run_layer_time *run_layer_times(const run_model *model, uint32_t *count)
-{
-    *count = block_count(model);
-    return model->times;
-}
-
-/* No result depends on it. */
-static uint32_t default_chunk(const run_config *c, const run_options *options)
-{
-    const uint64_t row_bytes = 4 * sizeof(float) *
-                               size_max((uint64_t)c->head_count * c->head_dim,
-                                        (uint64_t)c->stream_count * c->dim);
-    uint32_t chunk = CHUNK_DEVICE;
-
-    while (chunk > CHUNK_MIN && (options->backend->free_bytes == NULL ||
-                                 chunk * row_bytes > options->memory_bytes / CHUNK_PART))
-        chunk /= 2;
-    return chunk;
-}
-
-/* Part i of a model that is divided over devices: its layers, and what they need. */
-static ckpt_code open_part(ckpt_source *source, const run_config *config,
-                           const run_options *options, unsigned i, run_model **out,
-                           ckpt_error *err)
-{
-    const unsigned parts = options->device_count > 0 ? options->device_count : 1;
-    const unsigned device = options->devices == NULL ? 0 : options->devices[i];
-    run_model *m = calloc(1, sizeof *m);
-    run_weights_options weights = { .source = source, .thread_count = options->thread_count };
-    ckpt_code code;
-
-    if (m == NULL)
-        return ckpt_fail_memory(err, "a model", sizeof *m);
-    m->config = config;
-    m->options = *options;
-    m->layer_begin = (uint32_t)((uint64_t)block_count(m) * i / parts);
-    m->layer_end = (uint32_t)((uint64_t)block_count(m) * (i + 1) / parts);
-    m->deploy = options->profile == RUN_DEPLOY;
-    m->chunk = options->chunk == 0 ? default_chunk(config, options) : options->chunk;
-    m->expert_group = (uint32_t)size_min(EXPERT_GROUP_MAX, config->expert_count);
-    if (m->chunk > RUN_CHUNK_MAX) {
-        code = ckpt_fail(err, CKPT_E_USAGE, "a chunk of %u rows, at most %d", m->chunk,
-                         RUN_CHUNK_MAX);
-        goto out;
-    }
-    if ((code = options->backend->open(options->thread_count, device, &m->backend, err)) != CKPT_OK)
-        goto out;
-    weights.backend = m->backend;
-    if ((code = run_weights_open(&weights, &m->weights, err)) != CKPT_OK ||
-        (code = check_model(m, err)) != CKPT_OK || (code = rope_tables(m, err)) != CKPT_OK ||
-        (code = scratch_create(m, err)) != CKPT_OK)
-        goto out;
-    m->fixed_bytes += head_bytes(m);
-    code = model_limit(m, err);
-out:
-    if (code != CKPT_OK)
-        run_close(m);
-    else
-        *out = m;
-    return code;
-}
-
-ckpt_code run_open(ckpt_source *source, const run_config *config, const run_options *options,
-                   run_model **out, ckpt_error *err)
-{
-    const unsigned parts = options->device_count > 0 ? options->device_count : 1;
-    run_model **last = out;
-    ckpt_code code = CKPT_OK;
-
-    *out = NULL;
-    if (parts > config->layer_count)
-        return ckpt_fail(err, CKPT_E_USAGE, "%u layers cannot be divided over %u devices",
-                         config->layer_count, parts);
-    for (unsigned i = 0; i < parts && code == CKPT_OK; i++)
-        if ((code = open_part(source, config, options, i, last, err)) == CKPT_OK)
-            last = &(*last)->next;
-    if (code == CKPT_OK)
-        code = times_create(*out, err);
-    if (code != CKPT_OK) {
-        run_close(*out);
-        *out = NULL;
-    }
-    return code;
-}
-
-static void close_part(run_model *m)
-{
-    if (m->backend != NULL) {
-        batch_free(m, &m->main);
-        batch_free(m, &m->mtp);
-        scratch_free(m);
-        rope_free(m);
-        run_weights_close(m->weights);
-        m->backend->ops->close(m->backend);
-    }
-    free(m->spans);
-    free(m->mtp_spans);
-    free(m);
-}
-
-void run_close(run_model *model)
-{
-    free(model == NULL ? NULL : model->times);
-    while (model != NULL) {
-        run_model *next = model->next;
-
-        close_part(model);
-        model = next;
-    }
-}
-
-uint64_t run_need_bytes(const run_model *model)
-{
-    uint64_t most = 0;
-
-    for (const run_model *part = model; part != NULL; part = part->next)
-        most = size_max(most, part->fixed_bytes + part->layer_bytes);
-    return most;
-}
+/* ---- sequences ---- */
 
 static ckpt_code create_states(run_model *model, run_sequence *s, ckpt_error *err)
 {
@@ -343,6 +130,8 @@ static ckpt_code run_block(run_model *m, uint32_t number, const run_work *work, 
         (code = block_attention(m, &layer, work, err)) == CKPT_OK)
         code = block_experts(m, &layer, work, err);
     run_weights_release(m->weights, mark);
+    if (code == CKPT_OK && !m->takes_all_experts)
+        layers_warm(m);
     return code == CKPT_OK && m->times != NULL ? take_time(m, number, asked, err) : code;
 }
 
@@ -381,26 +170,12 @@ static ckpt_code embed_all(run_model *m, const run_work *work, ckpt_error *err)
     return code;
 }
 
-/* The hidden state goes on to the part with the next layers, through host memory. */
+/* The hidden state goes on to the part with the next layers. */
 static ckpt_code pass_on(run_model *m, uint64_t row_count, ckpt_error *err)
 {
     const uint64_t width = (uint64_t)m->config->stream_count * m->config->dim;
-    const uint64_t step = size_min(m->chunk, row_count);
-    float *rows = malloc(step * width * sizeof *rows);
-    ckpt_code code = CKPT_OK;
 
-    if (rows == NULL)
-        return ckpt_fail_memory(err, "a hidden state", step * width);
-    for (uint64_t done = 0; done < row_count && code == CKPT_OK; done += step) {
-        const uint64_t count = size_min(step, row_count - done) * width;
-
-        if ((code = m->backend->ops->buffer_read(m->main.x, done * width, rows, count, err)) ==
-            CKPT_OK)
-            code = m->next->backend->ops->buffer_write(m->next->main.x, done * width, rows, count,
-                                                       err);
-    }
-    free(rows);
-    return code;
+    return m->backend->ops->buffer_pass(m->main.x, m->next->main.x, row_count * width, err);
 }
 
 /* The layers of one part. */
@@ -666,26 +441,39 @@ static ckpt_code head_rows(const head_job *j, uint64_t first, uint64_t at, uint6
     return m->backend->ops->norm(m->backend, &norm, err);
 }
 
+/* Whether the logits of `count` rows can stay on the backend until all are there: reading a slice
+ * waits for it. */
+static int head_stays(const run_model *m, uint64_t count)
+{
+    const uint64_t slice = run_weights_slice_rows(m->weights, "head.weight");
+
+    return count * m->config->vocab_size <= m->chunk * size_min(slice, m->config->vocab_size);
+}
+
 /* Slice i of the vocabulary for `count` rows of h. */
 static ckpt_code head_slice(const head_job *j, uint64_t i, uint64_t count, ckpt_error *err)
 {
     run_model *m = j->m;
+    const uint64_t vocab = m->config->vocab_size;
     const uint64_t rows = run_weights_slice_rows(m->weights, "head.weight");
     const uint64_t first = i * rows;
-    const uint64_t width = size_min(rows, m->config->vocab_size - first);
+    const uint64_t width = size_min(rows, vocab - first);
+    const int stays = head_stays(m, count);
     const size_t mark = run_weights_mark(m->weights);
-    run_linear op = { .y = rows_of(m->scratch.logits, width), .weight_row_count = width };
+    run_linear op = { .y = rows_of(m->scratch.logits, stays ? vocab : width),
+                      .weight_row_count = width };
     ckpt_code code = run_weights_slice(m->weights, "head.weight", i, &op.weight, err);
 
+    op.y.offset = stays ? first : 0;
     for (uint64_t done = 0; done < count && code == CKPT_OK; done += m->chunk) {
         op.row_count = size_min(m->chunk, count - done);
         op.x = rows_from(rows_of(j->h, m->config->dim), done);
-        if ((code = m->backend->ops->linear(m->backend, &op, err)) != CKPT_OK ||
+        if ((code = m->backend->ops->linear(m->backend, &op, err)) != CKPT_OK || stays ||
             (code = m->backend->ops->buffer_read(m->scratch.logits, 0, j->slice,
                                                  op.row_count * width, err)) != CKPT_OK)
             break;
         for (uint64_t t = 0; t < op.row_count; t++)
-            memcpy(j->logits + (done + t) * m->config->vocab_size + first, j->slice + t * width,
+            memcpy(j->logits + (done + t) * vocab + first, j->slice + t * width,
                    width * sizeof *j->logits);
     }
     run_weights_release(m->weights, mark);
@@ -725,6 +513,9 @@ static ckpt_code head_group(const head_job *j, uint64_t first, uint64_t count, c
     run_weights_release(j->m->weights, mark);
     for (uint64_t i = 0; i < slices && code == CKPT_OK; i++)
         code = head_slice(j, i, count, err);
+    if (code == CKPT_OK && head_stays(j->m, count))
+        code = j->m->backend->ops->buffer_read(j->m->scratch.logits, 0, j->logits,
+                                               count * c->vocab_size, err);
     for (uint64_t t = 0; j->m->options.trace != NULL && t < count && code == CKPT_OK; t++)
         code = trace_head(j, first + t, t, err);
     for (uint64_t t = 0; t < count && code == CKPT_OK; t++)

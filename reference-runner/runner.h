@@ -1,10 +1,10 @@
 /*
  * runner.h: run a DeepSeek-V4 model from logical tensors, layer by layer.
  *
- * A model holds one layer's weights at a time (more while there is room); sequences hold the state
- * that attention needs. run_forward appends tokens to sequences and leaves the hidden state of
- * these rows in the model, from which logits are taken. What is fed at once, and in what chunks,
- * changes no bit of any result.
+ * A model holds one layer's weights at a time, and keeps them while there is room; sequences hold
+ * the state that attention needs. run_forward appends tokens to sequences and leaves the hidden
+ * state of these rows in the model, from which logits are taken. What is fed at once, and in what
+ * chunks, changes no bit of any result.
  *
  * Profiles. exact: F32 (sums wider), stored weights, no rounding or simulation. deploy: BF16
  * rounding points, E4M3 activations before quantised products, E4M3 KV and E2M1 indexer simulation,
@@ -37,6 +37,7 @@ typedef struct {
     int mtp;                   /* run the MTP block, too */
     run_trace *trace;          /* borrowed; NULL: none */
     int has_times;             /* take the time of each layer */
+    int keeps_weights;         /* many short calls: if all weights fit, fetch them by and by */
     const atomic_int *stop;   /* set: end before the next layer; NULL: never */
 } run_options;
 

@@ -40,6 +40,7 @@ struct run_weights {
     uint64_t used_bytes;
     uint64_t pinned_bytes;
     uint64_t asked_bytes;
+    uint64_t all_bytes;            /* of what was checked: all that will be asked for */
 };
 
 ckpt_code run_weights_open(const run_weights_options *options, run_weights **out, ckpt_error *err)
@@ -123,7 +124,7 @@ static ckpt_code find_tensor(const run_weights *w, const char *name, size_t *out
     return CKPT_OK;
 }
 
-ckpt_code run_weights_check(const run_weights *weights, const char *name, const uint64_t shape[2],
+ckpt_code run_weights_check(run_weights *weights, const char *name, const uint64_t shape[2],
                             uint64_t *out_bytes, ckpt_error *err)
 {
     const uint32_t rank = shape[0] == 0 ? 1 : 2;
@@ -146,7 +147,14 @@ ckpt_code run_weights_check(const run_weights *weights, const char *name, const 
                          text, shape[0], shape[1]);
     }
     *out_bytes = ckpt_part_bytes(t, CKPT_DATA) + ckpt_part_bytes(t, CKPT_SCALE);
+    /* A vector is kept as F32, and every item counts one byte more. */
+    weights->all_bytes += *out_bytes * (rank == 1 ? sizeof(float) : 1) + 1;
     return CKPT_OK;
+}
+
+int run_weights_all_fit(const run_weights *weights)
+{
+    return weights->all_bytes <= weights->options.limit_bytes;
 }
 
 size_t run_weights_mark(const run_weights *weights)
@@ -290,16 +298,9 @@ static uint64_t request_bytes(const weight_request *r)
 /* Tell the backend what is to come, once. */
 static void reserve(run_weights *w)
 {
-    uint64_t total = 0;
-
-    for (size_t i = 0; !w->is_reserved && i < ckpt_catalog_count(w->catalog); i++) {
-        const ckpt_tensor *t = ckpt_catalog_at(w->catalog, i);
-
-        total += ckpt_part_bytes(t, CKPT_DATA) + ckpt_part_bytes(t, CKPT_SCALE);
-    }
     if (!w->is_reserved)
         w->options.backend->ops->weights_reserve(w->options.backend,
-                                                 size_min(total, w->options.limit_bytes));
+                                                 size_min(w->all_bytes, w->options.limit_bytes));
     w->is_reserved = 1;
 }
 
@@ -380,11 +381,11 @@ int run_weights_prefetch(run_weights *weights, const char *name, run_weight_kind
     if (request_tensor(weights, name, kind, &r, &err) != CKPT_OK)
         return 0;
     if (r.item->bytes > 0)
-        return 1;
+        return WEIGHT_HERE;
     if (!make_room(weights, request_bytes(&r)) || begin(&r, &err) != CKPT_OK)
         return 0;
     r.item->is_ahead = 1;
-    return 1;
+    return WEIGHT_BEGUN;
 }
 
 void run_weights_settle(run_weights *weights)

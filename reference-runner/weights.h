@@ -21,16 +21,20 @@ void run_weights_close(run_weights *weights);       /* NULL is fine */
 void run_weights_set_limit(run_weights *weights, uint64_t limit_bytes);
 
 /* Bytes of a tensor as it is kept, or an error: it is missing, or its shape is another one. A
- * vector has rows 0. */
-ckpt_code run_weights_check(const run_weights *weights, const char *name, const uint64_t shape[2],
+ * vector has rows 0. Whatever is asked for later is checked first, once. */
+ckpt_code run_weights_check(run_weights *weights, const char *name, const uint64_t shape[2],
                             uint64_t *out_bytes, ckpt_error *err);
 
 /*
  * Begin to load what will be asked for soon, in that order, as long as it fits beside what is in
  * use or was begun before: 0 when it does not. Its errors show when it is asked for.
  */
+enum { WEIGHT_HERE = 1, WEIGHT_BEGUN = 2 };
 typedef enum { RUN_MATRIX, RUN_VECTOR, RUN_INTS } run_weight_kind;
 int run_weights_prefetch(run_weights *weights, const char *name, run_weight_kind kind);
+
+/* 1: all that was checked can be kept, so that nothing is read twice. */
+int run_weights_all_fit(const run_weights *weights);
 
 /* What was begun and not asked for is no longer due soon. */
 void run_weights_settle(run_weights *weights);

@@ -100,6 +100,12 @@ static ckpt_code buffer_read_cpu(const run_buffer *buffer, uint64_t first, void 
     return CKPT_OK;
 }
 
+static ckpt_code buffer_pass_cpu(const run_buffer *from, run_buffer *to, uint64_t count,
+                                 ckpt_error *err)
+{
+    return buffer_read_cpu(from, 0, to->data, count, err);
+}
+
 static ckpt_code buffer_zero_cpu(run_buffer *buffer, uint64_t first, uint64_t count,
                                  ckpt_error *err)
 {
@@ -204,20 +210,26 @@ static ckpt_code weight_put_cpu(run_weight *weight, uint64_t row, uint64_t row_c
 
 static ckpt_code linear_cpu(run_backend *backend, const run_linear *op, ckpt_error *err)
 {
-    const cpu_linear_job job = {
-        .x = cpu_row(op->x, 0),
-        .y = cpu_row(op->y, 0),
-        .x_pitch = op->x.pitch,
-        .y_pitch = op->y.pitch,
-        .row_count = op->row_count,
-        .weight_row = op->weight_row,
-        .weight_row_count = op->weight_row_count,
-        .block = op->block,
-        .scale = op->scale,
-        .round = op->round,
-    };
+    const uint64_t rows = op->group_rows == 0 ? op->weight_row_count : op->group_rows;
+    ckpt_code code = CKPT_OK;
 
-    return cpu_linear(cpu_of(backend), op->weight, &job, err);
+    for (uint64_t done = 0; done < op->weight_row_count && code == CKPT_OK; done += rows) {
+        const cpu_linear_job job = {
+            .x = cpu_row(op->x, 0) + done / rows * op->group_step,
+            .y = cpu_row(op->y, 0) + done,
+            .x_pitch = op->x.pitch,
+            .y_pitch = op->y.pitch,
+            .row_count = op->row_count,
+            .weight_row = op->weight_row + done,
+            .weight_row_count = size_min(rows, op->weight_row_count - done),
+            .block = op->block,
+            .scale = op->scale,
+            .round = op->round,
+        };
+
+        code = cpu_linear(cpu_of(backend), op->weight, &job, err);
+    }
+    return code;
 }
 
 /* ---- operations on rows, as plain.c has them ---- */
@@ -361,6 +373,7 @@ const run_backend_ops run_backend_cpu = {
     .buffer_free = buffer_free_cpu,
     .buffer_write = buffer_write_cpu,
     .buffer_read = buffer_read_cpu,
+    .buffer_pass = buffer_pass_cpu,
     .buffer_zero = buffer_zero_cpu,
     .weight_create = weight_create_cpu,
     .weight_put = weight_put_cpu,

@@ -331,6 +331,20 @@ static ckpt_code buffer_read_cuda(const run_buffer *buffer, uint64_t first, void
     return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "read from the device", error);
 }
 
+static ckpt_code buffer_pass_cuda(const run_buffer *from, run_buffer *to, uint64_t count,
+                                  ckpt_error *err)
+{
+    cudaError_t error = cudaStreamSynchronize(cuda_use(from->owner)->compute);
+
+    cuda_use(to->owner);
+    if (error == cudaSuccess)
+        error = cudaMemcpyPeerAsync(to->data, to->owner->device, from->data, from->owner->device,
+                                    count * sizeof(float), to->owner->compute);
+    if (error == cudaSuccess)
+        error = cudaStreamSynchronize(to->owner->compute);
+    return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "a copy between devices", error);
+}
+
 extern "C" const run_backend_ops run_backend_cuda = {
     .name = "cuda",
     .open = open_cuda,
@@ -341,6 +355,7 @@ extern "C" const run_backend_ops run_backend_cuda = {
     .buffer_free = buffer_free_cuda,
     .buffer_write = buffer_write_cuda,
     .buffer_read = buffer_read_cuda,
+    .buffer_pass = buffer_pass_cuda,
     .buffer_zero = buffer_zero_cuda,
     .stage_create = stage_create_cuda,
     .stage_wait = stage_wait_cuda,

@@ -1,5 +1,5 @@
 /* The grouped product of experts: entries are pairs of a row and one of its experts. */
-#include "cuda_tile.cuh"
+#include "cuda_few.cuh"
 #include "cuda_fp4.cuh"
 
 #include <stdlib.h>
@@ -36,6 +36,7 @@ struct slab {
     uint32_t item_count;
     uint32_t entry_count;
     uint32_t target_count;
+    uint32_t most_rows;          /* of an item */
 };
 
 struct experts_job {
@@ -65,6 +66,30 @@ __device__ __forceinline__ side_shape shape_of(const experts_job &j, const slab 
     if (SIDE == OUT)
         return { j.dim, j.expert_dim, 1, s.y };
     return { j.expert_dim, j.dim, blockIdx.z == 0 ? 0u : 2u, blockIdx.z == 0 ? s.a : s.b };
+}
+
+/* Items of a few rows each. */
+template <expert_side SIDE, typename W>
+__global__ void __launch_bounds__(TILE_THREADS, 2)
+    experts_few_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
+{
+    extern __shared__ float sums[];
+    const side_shape side = shape_of<SIDE>(j, s);
+    const expert_item *item = &s.items[blockIdx.x];
+    const few_shape shape = { item->count, side.depth, j.block };
+    const uint32_t n = blockIdx.y * few_outputs(j.block) + few_first(j.block);
+    const uint32_t lane = few_lane_row();
+    const uint32_t entry = item->first + lane;
+    const float *x = lane >= item->count ? nullptr
+                     : SIDE == IN        ? j.x.row(s.rows[entry])
+                                         : s.a + (uint64_t)entry * j.expert_dim;
+    const W w = W::at(n + lane < side.outputs ? &item->weights[side.weight] : nullptr, n + lane);
+
+    few_product({ shape, x, sums }, w, [&](uint32_t row, uint32_t column, float sum) {
+        if (n + column < side.outputs)
+            side.y[(uint64_t)(item->first + row) * side.outputs + n + column] =
+                run_round(sum, j.round);
+    });
 }
 
 /* An item may take several blocks along x. */
@@ -326,6 +351,7 @@ void fill_entries(const experts_call &call, experts_cursor *at, slab_lists *l, s
         memcpy(l->rows + s->entry_count, e->rows + at->row, count * sizeof *l->rows);
         memcpy(l->factors + s->entry_count, e->factors + at->row, count * sizeof *l->factors);
         s->entry_count += static_cast<uint32_t>(count);
+        s->most_rows = static_cast<uint32_t>(size_max(s->most_rows, count));
         at->row += count;
     }
 }
@@ -369,6 +395,26 @@ void launch_any(cudaStream_t stream, const experts_job &j, const slab &s)
     experts_kernel<OUT, S, Weights><<<out, TILE_THREADS, 0, stream>>>(j, s);
 }
 
+template <typename W>
+void launch_few(cudaStream_t stream, const experts_job &j, const slab &s)
+{
+    const uint32_t blocks = cuda_grid(j.expert_dim, ACTIVATION_BLOCK);
+    const dim3 in(s.item_count, cuda_grid(j.expert_dim, few_outputs(j.block)), 2);
+    const dim3 out(s.item_count, cuda_grid(j.dim, few_outputs(j.block)), 1);
+
+    experts_few_kernel<IN, W>
+        <<<in, TILE_THREADS, few_memory(j.dim, j.block, s.most_rows), stream>>>(j, s);
+    activate_kernel<<<cuda_grid((uint64_t)s.entry_count * blocks, TILE_WARPS), TILE_THREADS, 0,
+                      stream>>>(j, s);
+    experts_few_kernel<OUT, W>
+        <<<out, TILE_THREADS, few_memory(j.expert_dim, j.block, s.most_rows), stream>>>(j, s);
+}
+
+int takes_few(const experts_job &j, const slab &s)
+{
+    return few_fits(j.dim, j.block, s.most_rows) && few_fits(j.expert_dim, j.block, s.most_rows);
+}
+
 void launch_fp4(cudaStream_t stream, const experts_job &j, const slab &s)
 {
     const dim3 in(s.item_count, cuda_grid(j.expert_dim, FP4_OUTPUTS), 2);
@@ -393,7 +439,7 @@ int is_fp4(const cuda_weight &w)
 }
 
 /* How the weights of a call are read. */
-typedef enum { FORM_ANY, FORM_FLOATS, FORM_BF16, FORM_FP4 } weights_form;
+typedef enum { FORM_ANY, FORM_FLOATS, FORM_BF16, FORM_FP4, FORM_FP8 } weights_form;
 
 /* FP4: where the F16 matrix unit gives the same bits: rows on the E4M3 grid, sums of 32. */
 weights_form form_of(const run_experts *op, const cuda_weight *views)
@@ -402,13 +448,27 @@ weights_form form_of(const run_experts *op, const cuda_weight *views)
               op->expert_dim % FP4_STEP == 0;
     int bf16 = 1;
     int floats = 1;
+    int fp8 = 1;
 
     for (size_t i = 0; i < 3 * op->expert_count; i++) {
         fp4 &= is_fp4(views[i]);
         bf16 &= views[i].dtype == CKPT_BF16 && views[i].by_four;
         floats &= views[i].dtype == CKPT_F32;
+        fp8 &= few_form_of(&views[i]) == FEW_FP8;
     }
-    return fp4 ? FORM_FP4 : bf16 ? FORM_BF16 : floats ? FORM_FLOATS : FORM_ANY;
+    return fp4 ? FORM_FP4 : bf16 ? FORM_BF16 : floats ? FORM_FLOATS : fp8 ? FORM_FP8 : FORM_ANY;
+}
+
+void launch_few_of(cudaStream_t stream, weights_form form, const experts_job &j, const slab &s)
+{
+    if (form == FORM_FLOATS)
+        launch_few<few_float>(stream, j, s);
+    else if (form == FORM_BF16)
+        launch_few<few_bf16>(stream, j, s);
+    else if (form == FORM_FP8)
+        launch_few<few_fp8>(stream, j, s);
+    else
+        launch_few<few_any>(stream, j, s);
 }
 
 void launch_slab(cudaStream_t stream, weights_form form, const experts_job &j, const slab &s)
@@ -417,6 +477,8 @@ void launch_slab(cudaStream_t stream, weights_form form, const experts_job &j, c
 
     if (form == FORM_FP4)
         launch_fp4(stream, j, s);
+    else if (takes_few(j, s))
+        launch_few_of(stream, form, j, s);
     else if (s.entry_count <= s.item_count * tile_small::X)
         launch_any<tile_small, any_weights>(stream, j, s);
     else if (form == FORM_FLOATS)
@@ -488,10 +550,11 @@ ckpt_code await_experts(experts_call &call, ckpt_error *err)
 ckpt_code decode_expert(experts_call &call, ckpt_error *err)
 {
     const uint64_t each = (uint64_t)call.op->dim * call.op->expert_dim;
+    const weights_form form = form_of(call.op, call.views.data());
     ckpt_code code;
 
     if (call.op->expert_count != 1 || call.op->experts->row_count <= tile_large::X ||
-        form_of(call.op, call.views.data()) != FORM_ANY ||
+        (form != FORM_ANY && form != FORM_FP8) ||
         3 * each * sizeof(float) > CUDA_WORK_BYTES)
         return CKPT_OK;
     for (const cuda_weight &w : call.views)

@@ -2,7 +2,7 @@
  * Products with stored weights. Where many rows of x take part, codes are decoded once, before the
  * product: each tile of rows would decode them again.
  */
-#include "cuda_tile.cuh"
+#include "cuda_few.cuh"
 
 #include "kernels/cuda/dequantise.h"
 
@@ -15,10 +15,19 @@ struct linear_job {
     uint64_t row_count;
     uint64_t weight_row;
     uint64_t weight_row_count;
+    uint64_t group_rows;
+    uint64_t group_step;
     uint32_t block;
     float scale;
     int round;
 };
+
+__device__ __forceinline__ float finish(const linear_job &j, float sum)
+{
+    const float value = run_round(sum, j.round);
+
+    return j.scale != 0 ? run_round(value * j.scale, j.round) : value;
+}
 
 template <typename S, typename Weights>
 __global__ void __launch_bounds__(TILE_THREADS, 3)
@@ -35,11 +44,8 @@ __global__ void __launch_bounds__(TILE_THREADS, 3)
                             j.weight_row + n + i);
     };
     const auto out = [&](uint32_t row, uint32_t column, float sum) {
-        const float value = run_round(sum, j.round);
-
         if (t + row < j.row_count && n + column < j.weight_row_count)
-            j.y.row(t + row)[n + column] =
-                j.scale != 0 ? run_round(value * j.scale, j.round) : value;
+            j.y.row(t + row)[n + column] = finish(j, sum);
     };
 
     tile_product<S>(x_at, w_at, j.weight.cols, j.block, memory, out);
@@ -72,6 +78,55 @@ void multiply(cuda_backend *cuda, const linear_job &j)
     else
         launch<tile_large>(cuda->compute, j);
 }
+
+/* ---- few rows ---- */
+
+template <typename W>
+__global__ void __launch_bounds__(TILE_THREADS, 2)
+    few_kernel(const __grid_constant__ linear_job j)
+{
+    extern __shared__ float sums[];
+    const few_shape shape = { static_cast<uint32_t>(j.row_count), j.weight.cols, j.block };
+    const uint64_t n = (uint64_t)blockIdx.x * few_outputs(j.block) + few_first(j.block);
+    const uint32_t lane = few_lane_row();
+    const float *x = lane >= j.row_count ? nullptr
+                     : j.group_rows == 0 ? j.x.row(lane)
+                                         : j.x.row(lane) + n / j.group_rows * j.group_step;
+    const W w = W::at(n + lane < j.weight_row_count ? &j.weight : nullptr, j.weight_row + n + lane);
+
+    few_product({ shape, x, sums }, w, [&](uint32_t row, uint32_t column, float sum) {
+        if (n + column < j.weight_row_count)
+            j.y.row(row)[n + column] = finish(j, sum);
+    });
+}
+
+/* A warp's outputs are of one group. */
+int takes_few(const linear_job &j)
+{
+    return few_fits(j.weight.cols, j.block, j.row_count) && j.group_rows % FEW_OUTPUTS == 0;
+}
+
+void multiply_few(cuda_backend *cuda, const linear_job &j)
+{
+    const uint32_t grid = cuda_grid(j.weight_row_count, few_outputs(j.block));
+    const uint64_t memory = few_memory(j.weight.cols, j.block, j.row_count);
+
+    switch (few_form_of(&j.weight)) {
+    case FEW_FLOATS:
+        few_kernel<few_float><<<grid, TILE_THREADS, memory, cuda->compute>>>(j);
+        break;
+    case FEW_BF16:
+        few_kernel<few_bf16><<<grid, TILE_THREADS, memory, cuda->compute>>>(j);
+        break;
+    case FEW_FP8:
+        few_kernel<few_fp8><<<grid, TILE_THREADS, memory, cuda->compute>>>(j);
+        break;
+    default:
+        few_kernel<few_any><<<grid, TILE_THREADS, memory, cuda->compute>>>(j);
+    }
+}
+
+/* ---- many rows ---- */
 
 /* Some rows of the weight after the other, as the work space allows. */
 ckpt_code multiply_decoded(cuda_backend *cuda, const linear_job &whole, ckpt_error *err)
@@ -142,20 +197,41 @@ ckpt_code cuda_decode(cuda_backend *cuda, const cuda_decode_job *job, ckpt_error
                : cuda_fail(err, "decoded weights", static_cast<cudaError_t>(error));
 }
 
+/* Each group of weight rows by itself. */
+static ckpt_code multiply_groups(cuda_backend *cuda, const linear_job &whole, ckpt_error *err)
+{
+    const uint64_t rows = whole.group_rows == 0 ? whole.weight_row_count : whole.group_rows;
+    linear_job j = whole;
+    ckpt_code code = CKPT_OK;
+
+    for (uint64_t done = 0; done < whole.weight_row_count && code == CKPT_OK; done += rows) {
+        j.weight_row = whole.weight_row + done;
+        j.weight_row_count = size_min(rows, whole.weight_row_count - done);
+        j.x.data = whole.x.data + done / rows * whole.group_step;
+        j.y.data = whole.y.data + done;
+        if (j.row_count <= tile_large::X || !cuda_can_decode(&j.weight, j.weight_row))
+            multiply(cuda, j);
+        else
+            code = multiply_decoded(cuda, j, err);
+    }
+    return code;
+}
+
 ckpt_code linear_cuda(run_backend *backend, const run_linear *op, ckpt_error *err)
 {
     cuda_backend *cuda = cuda_of(backend);
     const linear_job j = { cuda_view(op->x), cuda_view(op->y), op->weight->view,
                            op->row_count,    op->weight_row,   op->weight_row_count,
-                           op->block,        op->scale,        op->round };
+                           op->group_rows,   op->group_step,   op->block,
+                           op->scale,        op->round };
     ckpt_code code;
 
     if ((code = cuda_check_block(op->block, err)) != CKPT_OK ||
         (code = cuda_await(cuda, op->weight, err)) != CKPT_OK || op->row_count == 0)
         return code;
-    if (op->row_count <= tile_large::X || !cuda_can_decode(&j.weight, j.weight_row))
-        multiply(cuda, j);
-    else if ((code = multiply_decoded(cuda, j, err)) != CKPT_OK)
+    if (takes_few(j))
+        multiply_few(cuda, j);
+    else if ((code = multiply_groups(cuda, j, err)) != CKPT_OK)
         return code;
     return cuda_launched("linear", err);
 }

@@ -1,4 +1,5 @@
-/* A model that is divided over several backends computes what it does on one. */
+/* A model that is divided over several backends computes what it does on one, and weights that fit
+ * are read once. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +10,7 @@
 #include <cmocka.h>
 
 #include "formats/format.h"
+#include "libckpt/source.h"
 #include "reference-runner/runner.h"
 
 enum { PROMPT = 40, MORE = 3, VOCAB = 512 };
@@ -117,10 +119,81 @@ static void test_more_parts_than_layers_are_refused(void **state)
     assert_null(model);
 }
 
+/* ---- weights that fit ---- */
+
+/* Counts what is read, but for rows of the embedding. */
+typedef struct {
+    ckpt_source base;
+    ckpt_source *inner;
+    uint64_t read_count;       /* by the one thread that reads */
+} counting;
+
+static ckpt_code counting_read(ckpt_source *self, const source_range *range, arena *scratch,
+                               ckpt_tile *tile, ckpt_error *err)
+{
+    counting *c = (counting *)self;
+    const char *name = ckpt_catalog_at(self->catalog, range->tensor)->name;
+
+    c->read_count += strcmp(name, "embed.weight") != 0;
+    return source_read_tile(c->inner, range, scratch, tile, err);
+}
+
+static uint64_t counting_need(const ckpt_source *self, size_t tensor, uint64_t row_count)
+{
+    return source_need(((const counting *)self)->inner, tensor, row_count);
+}
+
+enum { WARM_TOKENS = 24, KEPT_TOKENS = 8 };
+
+/* Reads after the first tokens, when all weights have had their turn: what was begun before a row
+ * of the embedding is read is done by then, because one thread reads it all. */
+static uint64_t reads_of_tokens(const golden *g, uint64_t memory_bytes, float *logits)
+{
+    static const source_ops ops = { .read = counting_read, .need = counting_need };
+    ckpt_source *inner = ckpt_logical(g->checkpoint);
+    counting source = { .base = { &ops, inner->catalog }, .inner = inner };
+    const run_options options = { .backend = run_backend_find("cpu"), .profile = RUN_DEPLOY,
+                                  .thread_count = 1,
+                                  .memory_bytes = memory_bytes, .keeps_weights = 1 };
+    const uint64_t row = 0;
+    const run_logits_request request = { &row, 1, take, logits };
+    run_sequence *sequence;
+    run_model *model;
+    uint64_t before = 0;
+    ckpt_error err;
+
+    assert_int_equal(run_open(&source.base, &g->config, &options, &model, &err), CKPT_OK);
+    assert_int_equal(run_sequence_create(model, WARM_TOKENS + KEPT_TOKENS, 0, &sequence, &err),
+                     CKPT_OK);
+    for (uint32_t i = 0; i < WARM_TOKENS + KEPT_TOKENS; i++) {
+        const uint32_t token = i * 37 % g->config.vocab_size;
+        const run_segment segment = { sequence, &token, 1 };
+
+        assert_int_equal(run_forward(model, &segment, 1, &err), CKPT_OK);
+        assert_int_equal(run_logits(model, &request, &err), CKPT_OK);
+        if (i + 1 == WARM_TOKENS)
+            before = source.read_count;
+    }
+    run_sequence_free(model, sequence);
+    run_close(model);
+    return source.read_count - before;
+}
+
+static void test_weights_that_fit_are_read_once(void **state)
+{
+    static float kept[VOCAB];
+    static float streamed[VOCAB];
+
+    assert_int_equal(reads_of_tokens(*state, 256u << 20, kept), 0);
+    assert_true(reads_of_tokens(*state, 8u << 20, streamed) > 0);
+    assert_memory_equal(kept, streamed, sizeof kept);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_any_number_of_parts_gives_the_same_bits),
+        cmocka_unit_test(test_weights_that_fit_are_read_once),
         cmocka_unit_test(test_more_parts_than_layers_are_refused),
     };
 

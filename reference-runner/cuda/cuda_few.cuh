@@ -1,0 +1,272 @@
+/*
+ * cuda_few.cuh: products of a few rows of x, as when tokens are generated one after the other.
+ *
+ * Here the time is that of reading the weights. A warp takes eight outputs and hands their codes
+ * from memory to the F64 matrix unit, without a tile in between that all threads wait for; what it
+ * will need next is on its way meanwhile. The sums are those of cuda_tile.cuh: ascending, a block
+ * of columns at a time. Sums of blocks do not depend on each other, so the warps of a group divide
+ * the blocks, and the F32 sums are added in their order at the end. Without blocks a sum is one
+ * chain, and a warp does it all.
+ */
+#ifndef RUN_CUDA_FEW_CUH
+#define RUN_CUDA_FEW_CUH
+
+#include "cuda_tile.cuh"
+
+constexpr uint32_t FEW_ROWS = 8;
+constexpr uint32_t FEW_OUTPUTS = 8;      /* of a warp */
+constexpr uint32_t FEW_STEPS = 16;       /* of the matrix unit, 8 columns each, between two loads */
+constexpr uint32_t FEW_COLUMNS = 8 * FEW_STEPS;
+constexpr uint32_t FEW_MEMORY_MAX = 48 << 10;
+
+/* Codes of a row as they are stored, and their values. A row that is not there is zeros; so is the
+ * code 0 of every format. */
+struct few_float {
+    const float *row;
+
+    static __device__ __forceinline__ few_float at(const cuda_weight *w, uint64_t n)
+    {
+        return { w == nullptr ? nullptr
+                              : reinterpret_cast<const float *>(w->data + n * w->row_bytes) };
+    }
+    __device__ __forceinline__ uint32_t load(uint64_t k) const
+    {
+        return row == nullptr ? 0 : __float_as_uint(row[k]);
+    }
+    __device__ __forceinline__ float scale(uint64_t) const
+    {
+        return 1;
+    }
+    static __device__ __forceinline__ float value(uint32_t code, float)
+    {
+        return __uint_as_float(code);
+    }
+};
+
+struct few_bf16 {
+    const uint16_t *row;
+
+    static __device__ __forceinline__ few_bf16 at(const cuda_weight *w, uint64_t n)
+    {
+        return { w == nullptr ? nullptr
+                              : reinterpret_cast<const uint16_t *>(w->data + n * w->row_bytes) };
+    }
+    __device__ __forceinline__ uint32_t load(uint64_t k) const
+    {
+        return row == nullptr ? 0 : row[k];
+    }
+    __device__ __forceinline__ float scale(uint64_t) const
+    {
+        return 1;
+    }
+    static __device__ __forceinline__ float value(uint32_t code, float)
+    {
+        return cuda_bf16(code);
+    }
+};
+
+/* E4M3 whose scales belong to a multiple of FEW_COLUMNS columns. */
+struct few_fp8 {
+    const cuda_weight *weight;
+    uint64_t row;
+
+    static __device__ __forceinline__ few_fp8 at(const cuda_weight *w, uint64_t n)
+    {
+        return { w, n };
+    }
+    __device__ __forceinline__ uint32_t load(uint64_t k) const
+    {
+        return weight == nullptr ? 0 : weight->data[row * weight->row_bytes + k];
+    }
+    __device__ __forceinline__ float scale(uint64_t k) const
+    {
+        return weight == nullptr ? 0 : weight_scale(*weight, row, k);
+    }
+    static __device__ __forceinline__ float value(uint32_t code, float scale)
+    {
+        return cuda_product(cuda_e4m3(code), scale);
+    }
+};
+
+struct few_any {
+    const cuda_weight *weight;
+    uint64_t row;
+
+    static __device__ __forceinline__ few_any at(const cuda_weight *w, uint64_t n)
+    {
+        return { w, n };
+    }
+    __device__ __forceinline__ uint32_t load(uint64_t k) const
+    {
+        return weight == nullptr ? 0 : __float_as_uint(weight_value(*weight, row, k));
+    }
+    __device__ __forceinline__ float scale(uint64_t) const
+    {
+        return 1;
+    }
+    static __device__ __forceinline__ float value(uint32_t code, float)
+    {
+        return __uint_as_float(code);
+    }
+};
+
+/* How the codes of a weight are read. */
+typedef enum { FEW_ANY, FEW_FLOATS, FEW_BF16, FEW_FP8 } few_form;
+
+static inline few_form few_form_of(const cuda_weight *w)
+{
+    if (w->scale_dtype == CKPT_NONE)
+        return w->dtype == CKPT_F32 ? FEW_FLOATS : w->dtype == CKPT_BF16 ? FEW_BF16 : FEW_ANY;
+    return w->dtype == CKPT_F8_E4M3 && w->block_cols % FEW_COLUMNS == 0 ? FEW_FP8 : FEW_ANY;
+}
+
+/* Memory of a group of warps for the sums of blocks; 0: it needs none. */
+static inline uint64_t few_memory(uint64_t depth, uint32_t block, uint64_t rows)
+{
+    return block == 0 ? 0 : size_div_up(depth, block) * rows * FEW_OUTPUTS * sizeof(float);
+}
+
+/* Whether products can be made here. */
+static inline int few_fits(uint64_t depth, uint32_t block, uint64_t rows)
+{
+    return rows <= FEW_ROWS && (block == 0 || block == 32 || block == FEW_COLUMNS) &&
+           few_memory(depth, block, rows) <= FEW_MEMORY_MAX;
+}
+
+/* Outputs of a block of threads: its warps divide either outputs or blocks of columns. */
+static inline __host__ __device__ uint32_t few_outputs(uint32_t block)
+{
+    return block == 0 ? FEW_OUTPUTS * TILE_WARPS : FEW_OUTPUTS;
+}
+
+/* The first output of this warp, counted from the first of its block of threads. */
+static __device__ __forceinline__ uint32_t few_first(uint32_t block)
+{
+    return block == 0 ? threadIdx.x / 32 * FEW_OUTPUTS : 0;
+}
+
+/* The row of x and the output whose values this lane loads. */
+static __device__ __forceinline__ uint32_t few_lane_row()
+{
+    return threadIdx.x % 32 / 4;
+}
+
+struct few_shape {
+    uint32_t row_count;
+    uint32_t depth;
+    uint32_t block;
+};
+
+/* A product as a lane sees it. */
+struct few_lane {
+    few_shape f;
+    const float *x;              /* this lane's row, or NULL */
+    float *sums;                 /* few_memory */
+};
+
+struct few_codes {
+    uint32_t v[FEW_STEPS][2];
+    float scale;
+};
+
+template <typename W>
+static __device__ __forceinline__ void few_load(const W &w, uint64_t k, uint64_t end,
+                                                few_codes &to)
+{
+    const uint64_t mine = k + threadIdx.x % 4;
+
+    to.scale = w.scale(k);
+#pragma unroll
+    for (uint32_t s = 0; s < FEW_STEPS; s++)
+#pragma unroll
+        for (uint32_t h = 0; h < 2; h++)
+            to.v[s][h] = mine + 8 * s + 4 * h < end ? w.load(mine + 8 * s + 4 * h) : 0;
+}
+
+/* The sum of block `i` of columns is complete: two outputs of this lane's row. */
+static __device__ __forceinline__ void few_put(const few_lane &lane, uint32_t i, double *sum)
+{
+    const few_shape &f = lane.f;
+    const uint32_t row = few_lane_row();
+
+    if (row < f.row_count && (uint64_t)i * f.block < f.depth) {
+        float *at = lane.sums + ((uint64_t)i * f.row_count + row) * FEW_OUTPUTS +
+                    threadIdx.x % 4 * 2;
+
+        at[0] = (float)sum[0];
+        at[1] = (float)sum[1];
+    }
+    sum[0] = sum[1] = sum[2] = sum[3] = 0;
+}
+
+/* FEW_COLUMNS columns from k on. */
+template <typename W>
+static __device__ __forceinline__ void few_multiply(const few_lane &lane, uint64_t k,
+                                                    const few_codes &codes, double *sum)
+{
+    const few_shape &f = lane.f;
+    const float *x = lane.x;
+    const uint64_t mine = k + threadIdx.x % 4;
+    float values[FEW_STEPS][2];
+
+#pragma unroll
+    for (uint32_t s = 0; s < FEW_STEPS; s++)
+#pragma unroll
+        for (uint32_t h = 0; h < 2; h++)
+            values[s][h] = x != nullptr && mine + 8 * s + 4 * h < f.depth
+                               ? x[mine + 8 * s + 4 * h]
+                               : 0;
+#pragma unroll
+    for (uint32_t s = 0; s < FEW_STEPS; s++) {
+        const double a[4] = { values[s][0], 0, values[s][1], 0 };
+        const double b[2] = { W::value(codes.v[s][0], codes.scale),
+                              W::value(codes.v[s][1], codes.scale) };
+
+        tile_multiply(sum, a, b);
+        if (f.block != 0 && 8 * (s + 1) % f.block == 0)
+            few_put(lane, (uint32_t)((k + 8 * s) / f.block), sum);
+    }
+}
+
+/*
+ * out(row, output, value) for the rows of x and this warp's outputs; w: this lane's output. All
+ * threads of the block take part.
+ */
+template <typename W, typename Out>
+static __device__ __forceinline__ void few_product(const few_lane &lane, const W &w,
+                                                   const Out &out)
+{
+    const few_shape &f = lane.f;
+    const uint32_t warps = f.block == 0 ? 1 : TILE_WARPS;
+    const uint64_t step = (uint64_t)warps * FEW_COLUMNS;
+    double sum[4] = {};
+    few_codes ahead = {};
+    uint64_t k = f.block == 0 ? 0 : (uint64_t)(threadIdx.x / 32) * FEW_COLUMNS;
+
+    if (k < f.depth)
+        few_load(w, k, f.depth, ahead);
+    for (; k < f.depth; k += step) {
+        const few_codes codes = ahead;
+
+        if (k + step < f.depth)
+            few_load(w, k + step, f.depth, ahead);
+        few_multiply<W>(lane, k, codes, sum);
+    }
+    if (f.block == 0) {
+        if (few_lane_row() < f.row_count) {
+            out(few_lane_row(), threadIdx.x % 4 * 2, 0.0f + (float)sum[0]);
+            out(few_lane_row(), threadIdx.x % 4 * 2 + 1, 0.0f + (float)sum[1]);
+        }
+        return;
+    }
+    __syncthreads();
+    if (threadIdx.x < f.row_count * FEW_OUTPUTS) {
+        float value = 0;
+
+        for (uint32_t i = 0; (uint64_t)i * f.block < f.depth; i++)
+            value += lane.sums[(uint64_t)i * f.row_count * FEW_OUTPUTS + threadIdx.x];
+        out(threadIdx.x / FEW_OUTPUTS, threadIdx.x % FEW_OUTPUTS, value);
+    }
+}
+
+#endif
