@@ -525,6 +525,46 @@ static void digest_row_fp8(const uint8_t *codes, const float *scale, size_t cols
     hash128_add(sum, digest_decoded_fp8(&kernels_avx2, codes, scale, cols, first_unit));
 }
 
+/* ---- counts ---- */
+
+/* How many of the bytes in `some` are set in a mask. */
+static inline uint64_t count_bytes(__m256i mask, uint32_t some)
+{
+    return (uint64_t)__builtin_popcount((uint32_t)_mm256_movemask_epi8(mask) & some);
+}
+
+/* Two groups at a time: squares are looked up, and vpsadbw adds those of eight bytes. */
+static void fp4_row_counts(const uint8_t *packed, const uint8_t *scale, size_t cols,
+                           fp4_counts *counts)
+{
+    const __m256i squares = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 1, 4, 9, 16, 36, 64, (char)144, 0, 0, 0, 0, 0, 0, 0, 0));
+    const __m256i seven = _mm256_set1_epi8(7);
+    const __m256i zero = _mm256_setzero_si256();
+
+    for (size_t g = 0; g < cols / FP4_GROUP; g += 2) {
+        const size_t count = cols / FP4_GROUP - g < 2 ? 1 : 2;
+        const uint32_t some = count == 2 ? 0xFFFFFFFFu : 0xFFFFu;
+        const uint8_t *from = packed + g * (FP4_GROUP / 2);
+        const __m256i bytes = count == 2
+            ? _mm256_loadu_si256((const __m256i *)from)
+            : _mm256_zextsi128_si256(_mm_loadu_si128((const __m128i *)from));
+        const __m256i low = _mm256_and_si256(bytes, seven);
+        const __m256i high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), seven);
+        uint64_t sums[4];
+
+        _mm256_storeu_si256((__m256i *)sums, _mm256_add_epi64(
+            _mm256_sad_epu8(_mm256_shuffle_epi8(squares, low), zero),
+            _mm256_sad_epu8(_mm256_shuffle_epi8(squares, high), zero)));
+        for (size_t k = 0; k < count; k++)
+            counts->squares[scale[g + k]] += sums[2 * k] + sums[2 * k + 1];
+        counts->zeros += count_bytes(_mm256_cmpeq_epi8(low, zero), some) +
+                         count_bytes(_mm256_cmpeq_epi8(high, zero), some);
+        counts->largest += count_bytes(_mm256_cmpeq_epi8(low, seven), some) +
+                           count_bytes(_mm256_cmpeq_epi8(high, seven), some);
+    }
+}
+
 const ckpt_kernels kernels_avx2 = {
     .name = "avx2",
     .e4m3_to_f32 = e4m3_to_f32_avx2,
@@ -560,6 +600,7 @@ const ckpt_kernels kernels_avx2 = {
     .digest_row_i64 = digest_row_i64_avx2,
     .f32_row_statistics = f32_row_statistics_avx2,
     .f32_row_difference = f32_row_difference_avx2,
+    .fp4_row_counts = fp4_row_counts,
     .hash_bytes = hash_bytes_avx2,
     .hash_begin = hash_begin_avx2,
     .hash_add = hash_add_avx2,

@@ -161,6 +161,9 @@ typedef struct ckpt_kernels {
      * count is below 2^34. */
     void (*f32_row_statistics)(const float *src, size_t count, row_statistics *out);
     void (*f32_row_difference)(const float *a, const float *b, size_t count, row_difference *out);
+    /* Add a row to *counts; cols is a multiple of FP4_GROUP. */
+    void (*fp4_row_counts)(const uint8_t *packed, const uint8_t *scale, size_t cols,
+                           fp4_counts *counts);
 
     /* XXH3 128-bit of raw bytes. */
     hash128 (*hash_bytes)(const void *src, size_t size, uint64_t seed);

@@ -472,6 +472,20 @@ static void digest_row_fp4(const uint8_t *packed, const uint8_t *scale, size_t c
     }
 }
 
+static void fp4_row_counts(const uint8_t *packed, const uint8_t *scale, size_t cols,
+                           fp4_counts *counts)
+{
+    static const uint8_t squares[] = { 0, 1, 4, 9, 16, 36, 64, 144 };
+
+    for (size_t c = 0; c < cols; c++) {
+        const unsigned magnitude = fp4_code(packed, c) & 7;
+
+        counts->zeros += magnitude == 0;
+        counts->largest += magnitude == 7;
+        counts->squares[scale[c / FP4_GROUP]] += squares[magnitude];
+    }
+}
+
 const ckpt_kernels kernels_scalar = {
     .name = "scalar",
     .e4m3_to_f32 = e4m3_to_f32,
@@ -507,6 +521,7 @@ const ckpt_kernels kernels_scalar = {
     .digest_row_i64 = digest_row_i64_scalar,
     .f32_row_statistics = f32_row_statistics_scalar,
     .f32_row_difference = f32_row_difference_scalar,
+    .fp4_row_counts = fp4_row_counts,
     .hash_bytes = hash_bytes_scalar,
     .hash_begin = hash_begin_scalar,
     .hash_add = hash_add_scalar,

@@ -21,6 +21,14 @@ typedef struct {
     double squares;
 } row_statistics;
 
+/* Of rows of FP4 codes with an E8M0 scale for each group of 32. */
+typedef struct {
+    uint64_t zeros;                /* codes 0 and 8 */
+    uint64_t largest;              /* codes 7 and 15 */
+    uint64_t squares[256];         /* by the byte of the scale: sum of the squares of its codes, in
+                                      quarters; the scale itself is not in it */
+} fp4_counts;
+
 /* Of two rows, a and b. Sums are of the pairs that are finite on both sides. */
 typedef struct {
     uint64_t changed;              /* pairs that differ: +0 is -0, and NaN is NaN */

@@ -8,6 +8,7 @@
 #include "libckpt/scale.h"
 #include "libckpt/size.h"
 #include "libckpt/values.h"
+#include "statistics_fp4.h"
 
 enum { SCALES_AT_ONCE = 256 };
 
@@ -58,7 +59,7 @@ uint64_t statistics_need(const ckpt_tensor *tensor)
     return values_need(tensor) + arena_cost(ckpt_tensor_cols(tensor) * sizeof(int64_t));
 }
 
-static void note_zero_row(tensor_statistics *s, uint64_t row)
+void statistics_note_zero_row(tensor_statistics *s, uint64_t row)
 {
     s->zero_rows++;
     s->first_zero_row = size_min(s->first_zero_row, row);
@@ -123,7 +124,7 @@ static void add_floats(tensor_statistics *s, values_reader *values, const source
         sum += row.sum;
         squares += row.squares;
         if (row.zeros == values->cols)
-            note_zero_row(s, range->row + r);
+            statistics_note_zero_row(s, range->row + r);
         if (row.nans + row.infinities > 0)
             note_bad(s, buffer, values->cols, range->row + r);
         if (s->exponents != NULL)
@@ -154,7 +155,7 @@ static void add_ints(tensor_statistics *s, const values_reader *values, const so
         }
         s->zeros += zeros;
         if (zeros == values->cols)
-            note_zero_row(s, range->row + r);
+            statistics_note_zero_row(s, range->row + r);
     }
 }
 
@@ -379,7 +380,8 @@ ckpt_code statistics_put_tile(source_statistics *statistics, const source_range 
     statistics_init(&found);
     found.codes = all->codes == NULL && statistics->totals == NULL ? NULL : codes;
     found.exponents = all->exponents == NULL && statistics->totals == NULL ? NULL : exponents;
-    if ((code = statistics_add(&found, t, range, tile, scratch, err)) != CKPT_OK)
+    if ((!statistics->brief || !statistics_fp4_add(&found, t, range, tile)) &&
+        (code = statistics_add(&found, t, range, tile, scratch, err)) != CKPT_OK)
         return code;
     pthread_mutex_lock(&statistics->lock);
     statistics_merge(all, &found, statistics_code_count(t));
@@ -426,6 +428,8 @@ ckpt_code statistics_begin(const ckpt_catalog *catalog, const statistics_options
     out->catalog = catalog;
     out->wanted = options->wanted;
     out->totals = options->totals;
+    out->brief = options->brief && options->totals == NULL && !options->codes &&
+                 !options->exponents;
     out->count = ckpt_catalog_count(catalog);
     for (size_t i = 0; i < out->count; i++)
         total += counters_of(out, options, i);

@@ -51,6 +51,8 @@ typedef struct {
 } tensor_statistics;
 
 void statistics_init(tensor_statistics *s);
+/* Count a row that is all 0. */
+void statistics_note_zero_row(tensor_statistics *s, uint64_t row);
 
 /* 16 or 256: how many codes the histogram of such a tensor has; 0: its elements are no codes. */
 size_t statistics_code_count(const ckpt_tensor *tensor);
@@ -89,6 +91,8 @@ typedef struct {
     const uint8_t *wanted;         /* by tensor of the catalog; NULL: all */
     int codes;                     /* count codes */
     int exponents;                 /* count exponents, each tensor's own */
+    int brief;                     /* ranges, sums and scales may be left out, where counts, places
+                                      and squares are faster without; not with the above */
 } statistics_options;
 
 /* By tensor of the catalog; those that are not wanted or have no values are as statistics_init
@@ -100,6 +104,7 @@ typedef struct {
     size_t count;
     uint64_t *counters;            /* what their codes and exponents point into */
     uint64_t bytes;                /* that these figures take */
+    int brief;
     statistics_totals *totals;     /* borrowed; or NULL */
     pthread_mutex_t lock;
 } source_statistics;

@@ -58,7 +58,8 @@ ckpt_code value_check_begin(const ckpt_catalog *catalog, const value_check_optio
     static const sink_ops ops = { sink_wants, sink_put, sink_need, NULL };
     const size_t count = ckpt_catalog_count(catalog);
     const statistics_options figures = { .wanted = options->wanted,
-                                         .totals = options->totals ? &out->totals : NULL };
+                                         .totals = options->totals ? &out->totals : NULL,
+                                         .brief = 1 };
     ckpt_code code;
 
     memset(out, 0, sizeof *out);

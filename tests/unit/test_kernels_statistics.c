@@ -141,6 +141,50 @@ static void test_pairs_are_summed_as_defined_by_every_set(void **state)
             }
 }
 
+/* As statistics_rows.h defines it, from the values that the codes stand for. */
+static fp4_counts counts_of(const uint8_t *packed, const uint8_t *scale, size_t cols)
+{
+    fp4_counts counts;
+    float values[MOST];
+
+    memset(&counts, 0, sizeof counts);
+    kernels_find("scalar")->e2m1_to_f32(packed, values, cols);
+    for (size_t c = 0; c < cols; c++) {
+        counts.zeros += values[c] == 0;
+        counts.largest += fabsf(values[c]) == 6;
+        counts.squares[scale[c / 32]] += (uint64_t)(4 * values[c] * values[c]);
+    }
+    return counts;
+}
+
+static void test_fp4_is_counted_as_defined_by_every_set(void **state)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    uint8_t packed[MOST / 2 + 1];
+    uint8_t scale[MOST / 32 + 1];
+
+    (void)state;
+    for (size_t s = 0; s < set_count; s++)
+        for (size_t cols = 0; cols <= 1024; cols += 32)
+            for (unsigned kind = 0; kind < 3; kind++) {
+                fp4_counts expected;
+                fp4_counts got;
+
+                for (size_t i = 0; i < sizeof packed; i++)
+                    packed[i] = kind == 0 ? (uint8_t)random32() : kind == 1 ? 0xFF : 0x80;
+                for (size_t g = 0; g < sizeof scale; g++)
+                    scale[g] = (uint8_t)(random32() % (kind == 0 ? 256 : 2));
+                expected = counts_of(packed + 1, scale + 1, cols);
+                memset(&got, 0, sizeof got);
+                sets[s]->fp4_row_counts(packed + 1, scale + 1, cols, &got);
+                assert_memory_equal(&got, &expected, sizeof got);
+                sets[s]->fp4_row_counts(packed + 1, scale + 1, cols, &got);
+                assert_int_equal(got.zeros, 2 * expected.zeros);
+                assert_int_equal(got.squares[scale[1]], 2 * expected.squares[scale[1]]);
+            }
+}
+
 static void test_extremes_do_not_overflow(void **state)
 {
     const ckpt_kernels *sets[3];
@@ -167,6 +211,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows_are_summed_as_defined_by_every_set),
         cmocka_unit_test(test_pairs_are_summed_as_defined_by_every_set),
+        cmocka_unit_test(test_fp4_is_counted_as_defined_by_every_set),
         cmocka_unit_test(test_extremes_do_not_overflow),
     };
 

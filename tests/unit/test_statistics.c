@@ -117,6 +117,52 @@ static void test_codes_and_scales_are_counted(void **state)
     assert_true(result.tensors[fp4].min == -6 && result.tensors[fp4].max == 1);
 }
 
+/* Brief figures are made another way; what they have must be the same. Sums of squares are then
+ * exact; else those of a row are rounded, where its scales are far apart. `high` is the largest
+ * scale: from 253 on a product may be infinite, and 255 is NaN. */
+static void compare_brief(size_t tensor, uint8_t high)
+{
+    uint8_t *scales = memory_source_part(source, tensor, CKPT_SCALE);
+    tensor_statistics full;
+    tensor_statistics brief;
+
+    for (size_t g = 0; g < 40 * 3; g++)
+        scales[g] = (uint8_t)(g % 7 == 0 ? high : 100 + g % 30);
+    options.codes = options.exponents = options.brief = 0;
+    measure(2);
+    full = result.tensors[tensor];
+    options.brief = 1;
+    measure(2);
+    brief = result.tensors[tensor];
+    assert_int_equal(brief.count, full.count);
+    assert_int_equal(brief.zeros, full.zeros);
+    assert_int_equal(brief.nans, full.nans);
+    assert_int_equal(brief.infinities, full.infinities);
+    assert_int_equal(brief.zero_rows, full.zero_rows);
+    assert_int_equal(brief.first_zero_row, full.first_zero_row);
+    assert_int_equal(brief.bad_row, full.bad_row);
+    assert_int_equal(brief.bad_col, full.bad_col);
+    assert_int_equal(brief.saturated, full.saturated);
+    assert_true(fabs(statistics_rms(&brief) / statistics_rms(&full) - 1) < 1e-14);
+    assert_true(full.zero_rows == (high < 255) && full.saturated > 0);   /* 0 * NaN is NaN */
+    assert_int_equal(full.infinities + full.nans > 0, high > 252);
+}
+
+static void test_brief_figures_are_those_of_the_values(void **state)
+{
+    const size_t i = memory_source_add(source, "x", CKPT_F4, 40, 96);
+    uint8_t *packed = data(i);
+
+    (void)state;
+    for (size_t k = 0; k < 40 * 48; k++)
+        packed[k] = (uint8_t)(k / 48 == 9 ? (k & 1 ? 0x80 : 0x08) : k * 37 + k / 5);
+    compare_brief(i, 130);
+    compare_brief(i, 0);
+    compare_brief(i, 252);
+    compare_brief(i, 253);
+    compare_brief(i, 255);
+}
+
 static void test_integers_have_a_range(void **state)
 {
     static const int64_t values[] = { 4, -9, 0, 7 };
@@ -178,6 +224,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_values_are_counted_and_summed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_zero_rows_have_a_place, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_codes_and_scales_are_counted, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_brief_figures_are_those_of_the_values, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_integers_have_a_range, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_threads_change_no_bit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unwanted_tensors_are_not_read, set_up, tear_down),
