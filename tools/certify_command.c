@@ -152,6 +152,19 @@ static ckpt_code check_places(ckpt_error *err)
     return code;
 }
 
+/* For the record: a release that was read with leniency is another claim. */
+static ckpt_code take_options(certificate_options *out, ckpt_error *err)
+{
+    *out = (certificate_options){ .structure_only = opt.structure_only,
+                                  .lenient = opt.open.lenient,
+                                  .u8_scales = opt.open.u8_scales,
+                                  .keep_copies = opt.open.keep_copies,
+                                  .required = opt.required.items,
+                                  .required_count = opt.required.count };
+    return opt.open.map_file == NULL ? CKPT_OK
+                                     : sha256_file(opt.open.map_file, out->map_sha256, err);
+}
+
 static ckpt_code read_options(certifying *job, ckpt_error *err)
 {
     ckpt_code code;
@@ -173,8 +186,7 @@ static ckpt_code read_options(certifying *job, ckpt_error *err)
     if (code == CKPT_OK && job->policy.text != NULL &&
         (job->c.policy = strdup(job->policy.text)) == NULL)
         code = ckpt_fail_memory(err, "a policy", strlen(job->policy.text));
-    job->c.structure_only = opt.structure_only;
-    return code;
+    return code == CKPT_OK ? take_options(&job->c.options, err) : code;
 }
 
 /* ---- facts ---- */

@@ -126,6 +126,17 @@ typedef struct {
     const char *by;                /* the check that failed; NULL: none, or not applicable */
 } certificate_mutation;
 
+/* What was asked for and changes what is read or must hold, but for the policy. */
+typedef struct {
+    int structure_only;            /* values were not read */
+    int lenient;                   /* as in ckpt_open_options, as are the next two */
+    int u8_scales;
+    int keep_copies;
+    char map_sha256[SHA256_HEX];   /* of the map that was given; "": none was */
+    const char *const *required;   /* borrowed: by --require */
+    size_t required_count;
+} certificate_options;
+
 typedef struct {
     certificate_checkpoint *checkpoints;
     size_t checkpoint_count;
@@ -135,7 +146,7 @@ typedef struct {
     size_t finding_count;
     certificate_mutation *mutations;
     size_t mutation_count;
-    int structure_only;            /* values were not read */
+    certificate_options options;
     char *tensor_file;             /* name of the file with the tensors' digests; NULL: they are in
                                       the certificate */
     char tensor_sha256[SHA256_HEX];    /* of that file */

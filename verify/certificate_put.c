@@ -273,6 +273,17 @@ static ckpt_code put_tensors(json_writer *w, const certificate *c, ckpt_error *e
 
 /* ---- the statement ---- */
 
+static void put_options(json_writer *w, const certificate_options *o)
+{
+    json_member_object(w, "options");
+    json_member_bool(w, "lenient", o->lenient);
+    json_member_bool(w, "u8_scales", o->u8_scales);
+    json_member_bool(w, "keep_copies", o->keep_copies);
+    json_member_string(w, "map_sha256", o->map_sha256[0] == '\0' ? NULL : o->map_sha256);
+    json_member_names(w, "require", o->required, o->required_count);
+    json_put_object_end(w);
+}
+
 static ckpt_code put_predicate(json_writer *w, const certificate *c, ckpt_error *err)
 {
     ckpt_code code;
@@ -288,7 +299,8 @@ static ckpt_code put_predicate(json_writer *w, const certificate *c, ckpt_error 
     json_member_string(w, "version", ckpt_version());
     json_member_string(w, "compiler", __VERSION__);
     json_put_object_end(w);
-    json_member_bool(w, "structure_only", c->structure_only);
+    json_member_bool(w, "structure_only", c->options.structure_only);
+    put_options(w, &c->options);
     json_put_key(w, "policy");
     json_put_raw(w, c->policy == NULL ? "null" : c->policy);
     json_member_array(w, "checkpoints");

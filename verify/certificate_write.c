@@ -166,7 +166,7 @@ static ckpt_code put_integrity(json_writer *w, const void *what, ckpt_error *err
 
 ckpt_code certificate_write_integrity(const char *path, const certificate *c, ckpt_error *err)
 {
-    for (size_t i = 0; i < c->checkpoint_count && !c->structure_only; i++) {
+    for (size_t i = 0; i < c->checkpoint_count && !c->options.structure_only; i++) {
         size_t file = 0;
         const int64_t bytes = find_dcp_folder(&c->checkpoints[i], &file);
         const integrity_job job = { &c->checkpoints[i],

@@ -47,7 +47,7 @@ static void put_head(FILE *out, const html_report *r)
     fprintf(out, "</title><style>%s</style></head>\n<body><main>\n", html_style);
     fprintf(out, "<header class=\"%s\"><p class=\"verdict\">%s%s</p><h1>",
             passes ? "pass" : "fail", passes ? "Pass" : "FAIL",
-            c->structure_only ? ", structure only" : "");
+            c->options.structure_only ? ", structure only" : "");
     for (size_t i = 0; i < c->checkpoint_count; i++) {
         fputs(i == 0 ? "" : i == 1 ? " and " : ", ", out);
         markup_put(out, label_of(r, i));
@@ -232,7 +232,7 @@ static ckpt_code put_differences(FILE *out, const html_report *r, size_t i, ckpt
     fputs("</span> from <span class=\"m\">", out);
     markup_put(out, label_of(r, 0));
     fputs("</span></h2>\n", out);
-    if (r->certificate->structure_only)
+    if (r->certificate->options.structure_only)
         fputs("<p>Values were not read: names and shapes are compared.</p>\n", out);
     if ((code = layer_grid_compare(r->certificate, i, &grid, err)) == CKPT_OK)
         html_put_grid(out, &grid, GRID_DIFFERENCES);

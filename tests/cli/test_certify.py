@@ -138,6 +138,17 @@ def test_bytes_do_not_depend_on_threads_memory_or_place(small, tmp_path):
     assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
 
 
+def test_options_that_change_what_is_certified_are_in_it(small, tmp_path):
+    ref, _ = small
+    options = {"lenient": False, "u8_scales": False, "keep_copies": False, "map_sha256": None,
+               "require": []}
+    certify(tmp_path / "c.json", ref)
+    assert json.loads((tmp_path / "c.json").read_text())["predicate"]["options"] == options
+    certify(tmp_path / "c.json", "--lenient", "--keep-copies", "--require", "tokenizer", ref)
+    assert json.loads((tmp_path / "c.json").read_text())["predicate"]["options"] == {
+        **options, "lenient": True, "keep_copies": True, "require": ["tokenizer"]}
+
+
 def test_a_certificate_inside_the_folder_is_not_a_part_of_it(small):
     ref, _ = small
     certify(ref / "cert.json", ref)
