@@ -21,12 +21,15 @@ typedef struct {
     size_t end;
 } lane;
 
+/* In lanes; the same with a tensor left to one thread; without lanes, threads close together. */
+typedef enum { COPY_IN_LANES, COPY_IN_ORDER, COPY_TOGETHER } copy_order;
+
 /* What the threads share; everything below `lock` is guarded by it. */
 typedef struct {
     ckpt_source *source;
     ckpt_sink *sink;
     const ckpt_run_options *options;
-    int in_order;
+    copy_order order;
     uint64_t tile_bytes;
     uint64_t total_bytes;
     pthread_mutex_t done_lock; /* one call of the sink's tensor_done at a time */
@@ -94,11 +97,13 @@ static void finish_tensor(copy_job *job, size_t tensor)
     pthread_mutex_unlock(&job->lock);
 }
 
-/* Lanes that hold about the same number of bytes each. */
+/* Lanes that hold about the same number of bytes each; of threads that stay together the first one
+ * has all. */
 static void cut_lanes(copy_job *job)
 {
     const size_t count = ckpt_catalog_count(job->source->catalog);
-    const uint64_t share = job->total_bytes / job->lane_count + 1;
+    const uint64_t share = job->order == COPY_TOGETHER ? UINT64_MAX / THREADS_MAX
+                                                       : job->total_bytes / job->lane_count + 1;
     uint64_t bytes = 0;
     size_t i = 0;
 
@@ -119,12 +124,14 @@ static lane *find_lane(copy_job *job, lane *own)
     lane *longest = own;
     size_t left;
 
+    if (job->order == COPY_TOGETHER)
+        return job->lanes->tensor < job->lanes->end ? job->lanes : NULL;
     for (unsigned l = 0; l < job->lane_count; l++)
         if (job->lanes[l].end - job->lanes[l].tensor > longest->end - longest->tensor)
             longest = &job->lanes[l];
     left = longest->end - longest->tensor;
     if (left < 2)                          /* threads share the tiles of a last tensor */
-        return left == 0 || job->in_order ? NULL : longest;
+        return left == 0 || job->order == COPY_IN_ORDER ? NULL : longest;
     own->tensor = longest->end - left / 2;
     own->row = 0;
     own->end = longest->end;
@@ -292,10 +299,11 @@ static ckpt_code run_threads(copy_job *job, ckpt_error *err)
 }
 
 static ckpt_code copy_tensors(ckpt_source *source, ckpt_sink *sink,
-                              const ckpt_run_options *options, int in_order, ckpt_error *err)
+                              const ckpt_run_options *options, copy_order order,
+                              ckpt_error *err)
 {
     const size_t count = ckpt_catalog_count(source->catalog);
-    copy_job job = { .source = source, .sink = sink, .options = options, .in_order = in_order };
+    copy_job job = { .source = source, .sink = sink, .options = options, .order = order };
     ckpt_code code;
 
     if ((code = options_check_reserved(options->reserved, CKPT_RESERVED - 1, err)) != CKPT_OK)
@@ -398,11 +406,17 @@ ckpt_code ckpt_digest_source(ckpt_source *source, const ckpt_run_options *option
 ckpt_code ckpt_copy(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options *options,
                     ckpt_error *err)
 {
-    return copy_tensors(source, sink, options, 0, err);
+    return copy_tensors(source, sink, options, COPY_IN_LANES, err);
 }
 
 ckpt_code ckpt_copy_in_order(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options *options,
                              ckpt_error *err)
 {
-    return copy_tensors(source, sink, options, 1, err);
+    return copy_tensors(source, sink, options, COPY_IN_ORDER, err);
+}
+
+ckpt_code ckpt_copy_together(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options *options,
+                             ckpt_error *err)
+{
+    return copy_tensors(source, sink, options, COPY_TOGETHER, err);
 }

@@ -51,6 +51,11 @@ ckpt_code ckpt_copy(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options
 ckpt_code ckpt_copy_in_order(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options *options,
                              ckpt_error *err);
 
+/* The same for a disk that is to give every byte to two readers at once: all threads stay close
+ * together, on the way from the first tensor to the last. */
+ckpt_code ckpt_copy_together(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options *options,
+                             ckpt_error *err);
+
 /* Threads that a loop with these options would run if memory has room for `thread_bytes` each. */
 uint64_t copy_thread_count(const ckpt_run_options *options, uint64_t thread_bytes);
 

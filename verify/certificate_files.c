@@ -1,12 +1,15 @@
 /*
  * Files and their hashes. A SHA-256 goes through a file from its beginning to its end, the tensor
- * loop takes tiles where its threads stand: neither can wait for the other. Both start at the same
- * time at the beginning of the files, and who comes second finds the bytes in the page cache.
+ * loop takes tiles where its threads stand: neither can have the other's bytes. Both start at the
+ * same time at the beginning of the files, and who comes second finds the bytes in the page cache.
+ * Where that cannot hold all of them, no more files are hashed at a time than it can hold, and the
+ * loop, which is the faster one, waits for the hashing: a disk gives every byte once.
  */
 #include "certificate_files.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "libckpt/checkpoint.h"
 #include "libckpt/sink.h"
@@ -117,6 +120,9 @@ ckpt_code certificate_list_files(const ckpt_checkpoint *checkpoint,
 
 /* ---- hashing ---- */
 
+/* How far ahead the tensor loop may be: enough that it seldom waits. */
+#define WINDOW_BYTES ((uint64_t)1 << 30)
+
 static int has_failed(certificate_hashing *h)
 {
     int failed;
@@ -137,13 +143,15 @@ static void fail(certificate_hashing *h, ckpt_code code, const ckpt_error *err)
     pthread_mutex_unlock(&h->lock);
 }
 
-/* Asked between pieces of a file. While the tensor loop runs, it is the one that hears of stops. */
+/* Told of every piece, and asked. While the tensor loop runs, it is the one that hears of stops. */
 static int should_stop(void *context)
 {
     certificate_hashing *h = context;
     int stops;
 
     pthread_mutex_lock(&h->lock);
+    h->hashed_bytes += SHA256_PIECE_BYTES;
+    pthread_cond_broadcast(&h->moved);
     stops = h->code != CKPT_OK ||
             (h->is_alone && h->run.cancel != NULL && h->run.cancel(h->run.context));
     pthread_mutex_unlock(&h->lock);
@@ -181,19 +189,53 @@ static void *hash_files(void *context)
         if ((code = hash_one(h, &h->of->files[i], &err)) != CKPT_OK)
             fail(h, code, &err);
     }
+    pthread_mutex_lock(&h->lock);
+    h->ended_count++;
+    pthread_cond_broadcast(&h->moved);
+    pthread_mutex_unlock(&h->lock);
     return NULL;
+}
+
+void certificate_hashing_keep_pace(certificate_hashing *h, uint64_t bytes)
+{
+    if (h->window_bytes == 0)
+        return;
+    pthread_mutex_lock(&h->lock);
+    h->passed_bytes += bytes;
+    while (h->passed_bytes > h->hashed_bytes + h->window_bytes && h->ended_count < h->thread_count)
+        pthread_cond_wait(&h->moved, &h->lock);
+    pthread_mutex_unlock(&h->lock);
+}
+
+/* Half of the memory is taken for page cache. A file of weights that is being hashed may have been
+ * read to its end by the tensor loop. */
+static uint64_t plan_window(certificate_hashing *h, uint64_t thread_count)
+{
+    const long pages = sysconf(_SC_PHYS_PAGES);
+    const long page_bytes = sysconf(_SC_PAGESIZE);
+    const uint64_t cache = pages < 0 || page_bytes < 0
+                               ? 0 : (uint64_t)pages / 2 * (uint64_t)page_bytes;
+    uint64_t file_count = 0;
+
+    for (size_t i = 0; i < h->of->file_count; i++)
+        file_count += h->of->files[i].role == CERTIFICATE_WEIGHTS;
+    if (h->without_weights || file_count == 0 || h->of->stored_bytes <= cache)
+        return thread_count;
+    h->window_bytes = size_min(WINDOW_BYTES, cache / 4);
+    return size_min(thread_count, size_max(1, (cache - h->window_bytes) /
+                                                  (h->of->stored_bytes / file_count + 1)));
 }
 
 ckpt_code certificate_hashing_begin(certificate_hashing *h, ckpt_error *err)
 {
-    const uint64_t wanted = size_min(copy_thread_count(&h->run, 0), h->of->file_count);
+    const uint64_t wanted = plan_window(h, size_min(copy_thread_count(&h->run, 0),
+                                                    h->of->file_count));
 
     atomic_init(&h->next, 0);
-    h->code = CKPT_OK;
-    h->thread_count = 0;
     if ((h->threads = calloc(wanted + 1, sizeof *h->threads)) == NULL)
         return ckpt_fail_memory(err, "threads", wanted);
     pthread_mutex_init(&h->lock, NULL);
+    pthread_cond_init(&h->moved, NULL);
     while (h->thread_count < wanted &&
            pthread_create(&h->threads[h->thread_count], NULL, hash_files, h) == 0)
         h->thread_count++;         /* fewer do the same work; the end does what is left */
@@ -216,6 +258,7 @@ ckpt_code certificate_hashing_end(certificate_hashing *h, int give_up, ckpt_erro
     for (unsigned i = 0; i < h->thread_count; i++)
         pthread_join(h->threads[i], NULL);
     free(h->threads);
+    pthread_cond_destroy(&h->moved);
     pthread_mutex_destroy(&h->lock);
     code = h->code;
     if (code != CKPT_OK)

@@ -109,6 +109,7 @@ typedef struct {
     ckpt_digest *digest;
     const ckpt_catalog *catalog;
     ckpt_sink *watch;
+    certificate_hashing *hashing;
 } pass_sink;
 
 static ckpt_code pass_put(ckpt_sink *self, const source_range *range, const ckpt_tile *tile,
@@ -119,6 +120,8 @@ static ckpt_code pass_put(ckpt_sink *self, const source_range *range, const ckpt
     ckpt_code code = digest_add(s->digest, range, tile, scratch, err);
 
     arena_rewind(scratch, mark);
+    for (int part = 0; part < CKPT_PART_COUNT; part++)
+        certificate_hashing_keep_pace(s->hashing, tile->part_bytes[part]);
     if (code == CKPT_OK && s->watch != NULL)
         code = s->watch->ops->put(s->watch, range, tile, scratch, err);
     return code;
@@ -142,19 +145,24 @@ static ckpt_code pass_done(ckpt_sink *self, size_t tensor, ckpt_error *err)
 }
 
 static ckpt_code digest_values(ckpt_checkpoint *checkpoint,
-                               const certificate_read_options *options, uint64_t hashing_bytes,
-                               certificate_checkpoint *out, ckpt_error *err)
+                               const certificate_read_options *options,
+                               certificate_hashing *hashing, ckpt_error *err)
 {
+    certificate_checkpoint *out = hashing->of;
     static const sink_ops ops = { NULL, pass_put, pass_need, pass_done };
     ckpt_source *values = options->values == NULL ? ckpt_logical(checkpoint) : options->values;
-    pass_sink sink = { { &ops }, digest_create(out->tensors), out->tensors, options->watch };
+    pass_sink sink = { { &ops }, digest_create(out->tensors), out->tensors, options->watch,
+                       hashing };
     ckpt_run_options run = options->run;
     ckpt_code code;
 
     if ((out->digest = sink.digest) == NULL)
         return ckpt_fail_memory(err, "digests", ckpt_catalog_count(out->tensors));
-    run.fixed_bytes += ckpt_checkpoint_bytes(checkpoint) + hashing_bytes;
-    if ((code = ckpt_copy(values, &sink.base, &run, err)) != CKPT_OK ||
+    run.fixed_bytes += ckpt_checkpoint_bytes(checkpoint) +
+                       hashing->thread_count * (uint64_t)SHA256_PIECE_BYTES;
+    code = hashing->window_bytes == 0 ? ckpt_copy(values, &sink.base, &run, err)
+                                      : ckpt_copy_together(values, &sink.base, &run, err);
+    if (code != CKPT_OK ||
         (code = ckpt_digest_root(out->digest, 0, out->root, err)) != CKPT_OK)
         return code;
     return ckpt_digest_root(out->digest, 1, out->main_root, err);
@@ -177,8 +185,7 @@ ckpt_code certificate_read(ckpt_checkpoint *checkpoint, const certificate_read_o
         (code = certificate_hashing_begin(&hashing, err)) != CKPT_OK)
         return code;
     if (!options->structure_only)
-        code = digest_values(checkpoint, options,
-                             hashing.thread_count * (uint64_t)SHA256_PIECE_BYTES, out, err);
+        code = digest_values(checkpoint, options, &hashing, err);
     hashed = certificate_hashing_end(&hashing, code != CKPT_OK, &ended);
     if (code == CKPT_OK && hashed != CKPT_OK) {
         code = hashed;

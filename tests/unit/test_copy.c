@@ -19,7 +19,10 @@ typedef struct {
     ckpt_sink base;
     pthread_mutex_t lock;
     int skips;
+    int together;
     size_t failing;               /* tensor whose tiles fail, or TENSORS */
+    uint64_t tiles;               /* that came so far */
+    uint64_t most_ahead;          /* tiles before one that came which had not come yet, at most */
     uint64_t rows[TENSORS];
     uint64_t row_sums[TENSORS];   /* of the tiles' first rows: the same tile twice would show */
     unsigned ends[TENSORS];
@@ -30,16 +33,39 @@ static int counting_wants(const ckpt_sink *self, size_t tensor)
     return !((const counting_sink *)self)->skips || tensor % UNWANTED_STEP != 0;
 }
 
+/* Large and small tensors, tensors without rows, the largest last. */
+static uint64_t rows_of(size_t tensor)
+{
+    if (tensor % 7 == 3)
+        return 0;
+    return tensor + 1 == TENSORS ? 1500 : tensor % 4 == 0 ? 700 : 1 + tensor;
+}
+
+/* Of the whole catalog, in its order. */
+static uint64_t tiles_before(const source_range *range)
+{
+    const ckpt_tensor shape = { .dtype = CKPT_BF16, .rank = 2, .shape = { 1500, COLUMNS } };
+    const uint64_t tile_rows = source_tile_rows(&shape);
+    uint64_t count = range->row / tile_rows;
+
+    for (size_t i = 0; i < range->tensor; i++)
+        count += (rows_of(i) + tile_rows - 1) / tile_rows;
+    return count;
+}
+
 static ckpt_code counting_put(ckpt_sink *self, const source_range *range, const ckpt_tile *tile,
                               arena *scratch, ckpt_error *err)
 {
     counting_sink *s = (counting_sink *)self;
+    uint64_t ahead;
 
     (void)tile;
     (void)scratch;
     if (range->tensor == s->failing)
         return ckpt_fail(err, CKPT_E_IO, "no room");
     pthread_mutex_lock(&s->lock);
+    ahead = tiles_before(range) - s->tiles++;
+    s->most_ahead = (int64_t)ahead > (int64_t)s->most_ahead ? ahead : s->most_ahead;
     s->rows[range->tensor] += range->row_count;
     s->row_sums[range->tensor] += range->row;
     pthread_mutex_unlock(&s->lock);
@@ -56,14 +82,6 @@ static ckpt_code counting_done(ckpt_sink *self, size_t tensor, ckpt_error *err)
 }
 
 static const sink_ops counting_ops = { counting_wants, counting_put, NULL, counting_done };
-
-/* Large and small tensors, tensors without rows, the largest last. */
-static uint64_t rows_of(size_t tensor)
-{
-    if (tensor % 7 == 3)
-        return 0;
-    return tensor + 1 == TENSORS ? 1500 : tensor % 4 == 0 ? 700 : 1 + tensor;
-}
 
 static ckpt_catalog *make_catalog(void)
 {
@@ -84,6 +102,8 @@ static ckpt_catalog *make_catalog(void)
 
 static ckpt_code run_copy(counting_sink *sink, unsigned thread_count, ckpt_error *err)
 {
+    ckpt_code (*copy)(ckpt_source *, ckpt_sink *, const ckpt_run_options *, ckpt_error *) =
+        sink->together ? ckpt_copy_together : ckpt_copy;
     const synth_options values = { .seed = 1, .expert_count = 16 };
     const ckpt_run_options options = { .thread_count = thread_count };
     ckpt_catalog *catalog = make_catalog();
@@ -93,7 +113,7 @@ static ckpt_code run_copy(counting_sink *sink, unsigned thread_count, ckpt_error
     sink->base.ops = &counting_ops;
     assert_int_equal(source_synth(catalog, &values, &source, err), CKPT_OK);
     pthread_mutex_init(&sink->lock, NULL);
-    code = ckpt_copy(source, &sink->base, &options, err);
+    code = copy(source, &sink->base, &options, err);
     pthread_mutex_destroy(&sink->lock);
     ckpt_source_free(source);
     catalog_free(catalog);
@@ -121,11 +141,26 @@ static void test_every_tile_comes_once_for_any_thread_count(void **state)
 {
     (void)state;
     for (unsigned threads = 1; threads <= 2 * TENSORS; threads++) {
-        counting_sink sink = { .failing = TENSORS };
+        for (int together = 0; together < 2; together++) {
+            counting_sink sink = { .failing = TENSORS, .together = together };
+            ckpt_error err;
+
+            assert_int_equal(run_copy(&sink, threads, &err), CKPT_OK);
+            check_counts(&sink);
+        }
+    }
+}
+
+/* When a thread comes with a tile, the others have at most one each of those before it. */
+static void test_threads_stay_together(void **state)
+{
+    (void)state;
+    for (unsigned threads = 1; threads <= 6; threads++) {
+        counting_sink sink = { .failing = TENSORS, .together = 1 };
         ckpt_error err;
 
         assert_int_equal(run_copy(&sink, threads, &err), CKPT_OK);
-        check_counts(&sink);
+        assert_true(sink.most_ahead < threads);
     }
 }
 
@@ -158,6 +193,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_tile_comes_once_for_any_thread_count),
+        cmocka_unit_test(test_threads_stay_together),
         cmocka_unit_test(test_unwanted_tensors_are_left_out),
         cmocka_unit_test(test_a_failure_ends_the_copy),
     };
