@@ -504,6 +504,15 @@ def test_files_demands_the_bytes_and_values_do_not(forms, tmp_path):
     certificate("--files", tmp_path / "c.json", source)
 
 
+def test_any_layout_and_encoding_is_checked_by_values(forms, tmp_path):
+    folder, source = forms
+    certify(tmp_path / "c.json", "--threads", 1, source)
+    for form in ("mp", "bf16", "fp8", "dist"):
+        out = certificate("--threads", 3, tmp_path / "c.json", folder / form).out
+        assert f"pass     values  {form}: equal" in out
+        assert ("carries no MTP" in out) == (form == "dist")
+
+
 def flipped_files(paths, seed):
     """Flip a bit somewhere in the files, FLIPS times; it is back before the next."""
     choose = random.Random(seed)

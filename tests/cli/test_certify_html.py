@@ -6,7 +6,9 @@ import shutil
 import subprocess
 
 import html5lib
+import numpy
 import pytest
+import safetensors.numpy
 
 from corrupt.files import Model, Tensor, bf16, link_tree, with_byte
 
@@ -114,6 +116,23 @@ def test_tensors_on_one_side_are_crossed(ckpt, golden_a, tmp_path):
     assert "names and shapes are compared" in text
     text, _ = certify(ckpt, tmp_path, golden_a, golden_a)
     assert "Differences of" not in text
+
+
+def test_logits_are_drawn_with_their_first_difference(ckpt, golden_a, tmp_path):
+    logits = numpy.random.default_rng(1).normal(size=(6, 32)).astype(numpy.float32)
+    moved = logits.copy()
+    moved[2, 3] += numpy.float32(1)
+    args = []
+    for name, values in {"a": logits, "b": moved}.items():
+        safetensors.numpy.save_file({"tokens": numpy.arange(6, dtype=numpy.int32),
+                                     "logits": values}, tmp_path / f"{name}.safetensors")
+        args += ["--logits", tmp_path / f"{name}.safetensors"]
+    text, _ = certify(ckpt, tmp_path, *args, golden_a, golden_a, check=1)
+    tree = parse(text)
+    assert "Logits" in texts(tree, "h3") and "First difference: position 2, token 3:" in text
+    bars = next(e for e in tree.iter(SVG + "svg") if e.get("aria-label") == "KL by position")
+    heights = [float(r.get("height")) for r in bars.iter(SVG + "rect")]
+    assert len(heights) == 6 and max(heights) == heights[2] > min(heights) == heights[0]
 
 
 def test_the_ledger_adds_up(ckpt, golden_a, tmp_path):
