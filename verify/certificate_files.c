@@ -228,8 +228,9 @@ static uint64_t plan_window(certificate_hashing *h, uint64_t thread_count)
 
 ckpt_code certificate_hashing_begin(certificate_hashing *h, ckpt_error *err)
 {
-    const uint64_t wanted = plan_window(h, size_min(copy_thread_count(&h->run, 0),
-                                                    h->of->file_count));
+    /* Pieces of files take no more than a quarter of the memory. */
+    const uint64_t threads = copy_thread_count(&h->run, 4 * (uint64_t)SHA256_PIECE_BYTES);
+    const uint64_t wanted = plan_window(h, size_min(size_max(threads, 1), h->of->file_count));
 
     atomic_init(&h->next, 0);
     if ((h->threads = calloc(wanted + 1, sizeof *h->threads)) == NULL)

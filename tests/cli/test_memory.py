@@ -51,6 +51,17 @@ def test_a_digest_stays_within_its_limit(folder, tmp_path):
     assert done.peak_bytes <= 16 * MIB + SLACK_BYTES
 
 
+def test_a_certificate_stays_within_its_limit(folder, tmp_path):
+    """However many files there are to hash at the same time."""
+    shutil.copytree(folder / "slice", tmp_path / "many")
+    for i in range(THREADS):
+        (tmp_path / "many" / f"{i}.txt").write_bytes(bytes(2 * MIB))
+    done = measure(tmp_path, "ckpt-verify", "certify", "--memory", "16MiB", "--threads", THREADS,
+                   "--out", tmp_path / "c.json", tmp_path / "many")
+    assert done.status == 0, done.err
+    assert done.peak_bytes <= 16 * MIB + SLACK_BYTES
+
+
 def test_synthesis_stays_within_its_limit(folder, tmp_path):
     done = measure(tmp_path, "ckpt-synth", "--memory", "16MiB", "--threads", THREADS,
                    "--config", folder / "config.json", tmp_path / "out")
