@@ -9,12 +9,14 @@
 #include "quantise_rows.h"
 
 #include "isa.h"
+#include "quantise_chunk.h"
 #include "scale_rules.h"
-
-enum {
-    CHUNK = 128,            /* columns whose errors are kept at hand */
-    SUM_LANES = 16
-};
+#ifdef __AVX512VBMI__
+#include "avx512_quantise.h"
+#define HAS_VECTOR_CHUNKS 1
+#else
+#define HAS_VECTOR_CHUNKS 0
+#endif
 
 /* ---- maxima ---- */
 
@@ -45,15 +47,6 @@ void ISA_NAME(f32_group_amax)(const float *src, size_t group_count, size_t group
 }
 
 /* ---- rounding to a small float ---- */
-
-typedef struct {
-    float largest;
-    uint32_t mantissa_bits;
-    uint32_t least;         /* F32 exponent field of the smallest normal number */
-} small_float;
-
-#define SMALL_E4M3 ((small_float){ 448.0f, 3, 121 })
-#define SMALL_E2M1 ((small_float){ 6.0f, 1, 127 })
 
 typedef struct {
     uint32_t code;
@@ -180,13 +173,6 @@ typedef struct {
     _Alignas(64) uint32_t saturated[CHUNK];     /* 1 where it is, for forms that look at each */
 } chunk;
 
-/* What the compiler knows of a call: each combination is a function of its own. */
-typedef struct {
-    small_float small;
-    size_t width;           /* columns of a block, at most CHUNK */
-    int is_nvfp4;           /* a tensor scale; -0 becomes code 0; saturation in every other block */
-} form;
-
 /* Columns of a chunk. */
 typedef struct {
     size_t from;
@@ -245,21 +231,12 @@ uint32_t count_saturated(const float *src, size_t count, float divisor, float la
     return saturated;
 }
 
-/* The call, the row, and what was summed so far. */
-typedef struct {
-    const quantise_input *in;
-    size_t row;
-    double errors[SUM_LANES];
-    double values[SUM_LANES];
-    quantise_sums *sums;
-} progress;
-
 /* Columns of a row; from and count are multiples of the width, but for the row's end. */
 static inline __attribute__((always_inline))
 void quantise_chunk(progress *p, const float *src, span columns, form f, chunk *c)
 {
     for (size_t at = 0; at < columns.count; at += f.width) {
-        const size_t b = (columns.from + at) / (f.width < CHUNK ? f.width : p->in->block_cols);
+        const size_t b = block_at(p->in, columns.from + at, f);
         const size_t n = f.width < CHUNK ? f.width : columns.count;
 
         quantise_run(src, (span){ at, n }, factors_of(p->in, b), f, c);
@@ -322,32 +299,25 @@ static double sum_lanes(double lanes[SUM_LANES])
     return lanes[0];
 }
 
-/* The place of the largest error is looked for only where it is larger than all before. */
 static inline __attribute__((always_inline))
-void note_errors(const chunk *c, size_t count, size_t row, size_t col, quantise_sums *sums)
+void note_errors(const chunk *c, size_t count, progress *p, size_t col, form f)
 {
+    const uint32_t magnitude_bits = f.small.mantissa_bits == 3 ? 0x7F : 7;
     uint32_t largest = 0;
     uint32_t rounded = 0;
-    uint32_t place = CHUNK;
+    uint32_t underflowed = 0;
 
     for (size_t i = 0; i < count; i++) {
         const uint32_t magnitude = f32_bits(c->error[i]) & ~F32_SIGN_BIT;
 
         largest = magnitude > largest ? magnitude : largest;
         rounded += magnitude != 0;
+        underflowed += (magnitude != 0) & ((c->code[i] & magnitude_bits) == 0);
     }
-    sums->rounded += rounded;
-    if (largest <= f32_bits(sums->max_error))
-        return;
-    for (uint32_t i = 0; i < count; i++) {
-        const int is_largest = (f32_bits(c->error[i]) & ~F32_SIGN_BIT) == largest;
-        const uint32_t candidate = is_largest ? i : CHUNK;
-
-        place = candidate < place ? candidate : place;
-    }
-    sums->max_error = f32_from_bits(largest);
-    sums->max_row = row;
-    sums->max_col = col + place;
+    p->sums->rounded += rounded;
+    p->sums->underflowed += underflowed;
+    if (largest > f32_bits(p->sums->max_error))
+        note_place(c->error, count, largest, p, col);
 }
 
 static inline __attribute__((always_inline))
@@ -377,6 +347,12 @@ void quantise_columns(progress *p, size_t col, size_t count, form f, uint8_t *co
     const float *src = p->in->values + p->row * p->in->pitch + col;
     chunk c;
 
+#if HAS_VECTOR_CHUNKS
+    if (count == CHUNK) {
+        quantise_whole_chunk(p, src, col, f, codes);
+        return;
+    }
+#endif
     if (count < padded) {
         memset(c.error + count, 0, (padded - count) * sizeof *c.error);
         memset(c.tail + count, 0, (padded - count) * sizeof *c.tail);
@@ -392,7 +368,9 @@ void quantise_columns(progress *p, size_t col, size_t count, form f, uint8_t *co
     }
     add_squares(c.error, padded, p->errors);
     add_squares(src, padded, p->values);
-    note_errors(&c, count, p->row, col, p->sums);
+    note_errors(&c, count, p, col, f);
+    if (f.is_nvfp4)
+        p->sums->dropped_signs += count_minus_zeros(src, count);
 }
 
 /* Whole chunks have a size that the compiler knows. */

@@ -60,6 +60,8 @@ typedef struct {
 typedef struct {
     uint64_t rounded;       /* elements with y != x */
     uint64_t saturated;     /* elements with fl(|x / divisor|) above the largest code */
+    uint64_t underflowed;   /* elements with x != 0 and code 0 */
+    uint64_t dropped_signs; /* elements with x = -0 and code 0 */
     double error_squares;
     double value_squares;
     float max_error;        /* largest |error|; the first place by rows, meaningless when it is 0 */

@@ -8,8 +8,8 @@
 #include "encode_job.h"
 #include "size.h"
 
-/* 256 KB of values for tall blocks, 64 KB for flat ones. */
-enum { PANEL_COLS = 512, FLAT_COLS = 2048, FLAT_ROWS = 8 };
+/* 256 KB of values for tall blocks, 16 KB for flat ones. */
+enum { PANEL_COLS = 512, FLAT_COLS = 2048, FLAT_ROWS = 2 };
 
 /* Room for the values of a panel, and of the original's. */
 typedef struct {

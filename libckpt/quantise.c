@@ -12,6 +12,9 @@
 
 enum { RUN_BLOCKS = 128 };      /* of 16 or 32 columns */
 
+#define F32_INFINITY 0x7F800000u
+#define F32_TWO_TO_127 0x7F000000u
+
 static const quantise_result done = { QUANTISE_DONE, 0, 0 };
 
 /* Blocks side by side, `rows` high, that are quantised together. */
@@ -50,13 +53,24 @@ static int is_finite(float value)
     return value - value == 0;
 }
 
+/* Bits of magnitudes are ordered as they are, NaN and infinity last. */
+static uint32_t largest_magnitude(const float *values, size_t count)
+{
+    uint32_t largest = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+
+        memcpy(&bits, &values[i], sizeof bits);
+        bits &= 0x7FFFFFFFu;
+        largest = bits > largest ? bits : largest;
+    }
+    return largest;
+}
+
 static int are_finite(const float *values, size_t count)
 {
-    float zeros = 0;
-
-    for (size_t i = 0; i < count; i++)
-        zeros += values[i] - values[i];     /* NaN once a value is not finite */
-    return zeros == 0;
+    return largest_magnitude(values, count) < F32_INFINITY;
 }
 
 static quantise_result fail_not_finite(const quantise_panel *p, const run *r)
@@ -205,10 +219,9 @@ static quantise_result quantise_blocks(const quantise_setup *s, const quantise_p
         s->kernels->quantise_e2m1(&in, codes, t->codes_pitch, &sums);
     else
         s->kernels->quantise_e4m3(&in, codes, t->codes_pitch, &sums);
-    for (size_t b = 0; b < r->block_count; b++)
-        if (amax[b] >= 0x1p127f &&
-            (result = check_products(s, p, r, t, scale)).outcome != QUANTISE_DONE)
-            return result;
+    if (largest_magnitude(amax, r->block_count) >= F32_TWO_TO_127 &&
+        (result = check_products(s, p, r, t, scale)).outcome != QUANTISE_DONE)
+        return result;
     store_scales(s, r, t, &scales);
     quantise_loss_note(loss, &sums, p->first_row + r->row, p->first_col + r->col);
     loss->elements += (uint64_t)r->rows * r->cols;
@@ -256,9 +269,12 @@ static void note_kept(const quantise_panel *p, const run *r, quantise_loss *loss
 /* Blocks of a block row from `first` on that are quantised together: none of them is kept. */
 static size_t run_length(const uint8_t *kept, size_t first, size_t count, size_t most)
 {
+    const size_t left = size_min(count - first, most);
     size_t length = 0;
 
-    while (first + length < count && length < most && (kept == NULL || kept[first + length] == 0))
+    if (kept == NULL)
+        return left;
+    while (length < left && kept[first + length] == 0)
         length++;
     return length;
 }

@@ -19,6 +19,8 @@ void quantise_loss_note(quantise_loss *loss, const quantise_sums *sums, uint64_t
 {
     loss->rounded += sums->rounded;
     loss->saturated += sums->saturated;
+    loss->underflowed += sums->underflowed;
+    loss->dropped_signs += sums->dropped_signs;
     exact_sum_add(&loss->error_squares, sums->error_squares);
     exact_sum_add(&loss->value_squares, sums->value_squares);
     note_max(loss, sums->max_error, row + sums->max_row, col + sums->max_col);
@@ -31,6 +33,8 @@ void quantise_loss_merge(quantise_loss *loss, const quantise_loss *other)
     loss->kept_blocks += other->kept_blocks;
     loss->rounded += other->rounded;
     loss->saturated += other->saturated;
+    loss->underflowed += other->underflowed;
+    loss->dropped_signs += other->dropped_signs;
     exact_sum_merge(&loss->error_squares, &other->error_squares);
     exact_sum_merge(&loss->value_squares, &other->value_squares);
     note_max(loss, other->max_error, other->max_row, other->max_col);

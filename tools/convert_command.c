@@ -229,6 +229,8 @@ static void print_losses(const ckpt_outcome *outcome)
                sum.worst_error);
     if (sum.total.saturated > 0)
         printf("; %" PRIu64 " values are above the largest code", sum.total.saturated);
+    if (sum.total.underflowed > 0)
+        printf("; %" PRIu64 " became 0", sum.total.underflowed);
     putchar('\n');
 }
 

@@ -39,6 +39,8 @@ void losses_put(json_writer *w, const quantise_loss *loss)
     json_member_u64(w, "kept_blocks", loss->kept_blocks);
     json_member_u64(w, "rounded", loss->rounded);
     json_member_u64(w, "saturated", loss->saturated);
+    json_member_u64(w, "underflowed", loss->underflowed);
+    json_member_u64(w, "dropped_signs", loss->dropped_signs);
     json_member_double(w, "max_abs", (double)loss->max_error);
     json_member_double(w, "relative_error", quantise_loss_relative(loss));
     json_member_double(w, "sqnr_db", quantise_loss_sqnr(loss));

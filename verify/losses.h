@@ -26,8 +26,8 @@ void losses_add_up(const ckpt_outcome *outcome, loss_summary *out);
 /*
  * Members of what one loss says: elements, blocks, kept_blocks (they have the original's bytes),
  * rounded (elements that changed), saturated (beyond the largest code before they were rounded),
- * max_abs, relative_error (of x as it was quantised, see quantise_loss_relative), sqnr_db (null:
- * nothing was lost).
+ * underflowed (nonzero before, 0 now), dropped_signs (-0 before, +0 now), max_abs, relative_error
+ * (of x as it was quantised, see quantise_loss_relative), sqnr_db (null: nothing was lost).
  */
 void losses_put(json_writer *w, const quantise_loss *loss);
 

@@ -188,13 +188,16 @@ static void run_hash_bytes(const ckpt_kernels *k)
     data.checksum += k->hash_bytes(data.values, sizeof data.values, 1).low64;
 }
 
-/* A panel by a rule: maxima, scales, codes and the loss. 128 rows of 256 columns. */
+/* A panel by a rule: maxima, scales, codes and the loss. The rows of one block, or long ones. */
 static void run_rule(const ckpt_kernels *k, const char *name)
 {
     const quantise_rule *rule = quantise_rule_find(name);
     const quantise_setup setup = { k, rule, quantise_tensor_scale(rule, 2.0f) };
-    const quantise_panel panel = { .values = data.values, .rows = 128, .cols = 256, .pitch = 256 };
-    const quantise_target target = { data.out, 256, data.out + 2 * COLUMNS, 64,
+    const size_t rows = rule->block_rows > 1 ? rule->block_rows : 16;
+    const size_t cols = COLUMNS / rows;
+    const quantise_panel panel = { .values = data.values, .rows = rows, .cols = cols,
+                                   .pitch = cols };
+    const quantise_target target = { data.out, cols, data.out + 2 * COLUMNS, cols / 16,
                                      rule->scale_dtype };
     static quantise_loss loss;
 

@@ -47,6 +47,7 @@ class Result(ctypes.Structure):
 class Loss(ctypes.Structure):
     _fields_ = [("elements", PLACE), ("blocks", PLACE), ("kept_blocks", PLACE),
                 ("rounded", PLACE), ("saturated", PLACE),
+                ("underflowed", PLACE), ("dropped_signs", PLACE),
                 ("error_squares", ctypes.c_uint64 * 11), ("value_squares", ctypes.c_uint64 * 11),
                 ("max_error", ctypes.c_float), ("max_row", PLACE), ("max_col", PLACE)]
 

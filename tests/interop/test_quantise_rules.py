@@ -291,6 +291,7 @@ def decoded(q, codes, scales, cols):
 def test_the_loss_is_what_numpy_finds(kernels, rule):
     x = np.ascontiguousarray(matrix(384, 1024).float().numpy()[:300, :992])
     x[5, 7] = -0.0
+    x[7:9, ::37] *= 1e-6
     q = Quantiser(rule, kernels)
     q.take_amax(np.abs(x).max())
     result, codes, scales, loss = q.run(x)
@@ -303,6 +304,9 @@ def test_the_loss_is_what_numpy_finds(kernels, rule):
     assert loss.rounded == np.count_nonzero(error)
     largest = np.float32(448 if q.codes_a_byte == 1 else 6)
     assert loss.saturated == np.count_nonzero(np.abs(x / divisor) > largest)
+    assert loss.underflowed == np.count_nonzero((y == 0) & (x != 0)) > 0
+    dropped = np.signbit(x) & (x == 0) & (rule == "nvfp4-modelopt")
+    assert loss.dropped_signs == np.count_nonzero(dropped)
     assert errors == pytest.approx(np.sum(error ** 2), rel=1e-7)
     assert values == pytest.approx(np.sum(x.astype(np.float64) ** 2), rel=1e-12)
     worst = np.abs(error.astype(np.float32))

@@ -96,7 +96,8 @@ static void test_sums_keep_what_doubles_lose(void **state)
 
 static void test_errors_relative_to_values(void **state)
 {
-    const quantise_sums sums = { 1, 0, 4.0, 400.0, 2.0f, 3, 5 };
+    const quantise_sums sums = { .rounded = 1, .error_squares = 4.0, .value_squares = 400.0,
+                                 .max_error = 2.0f, .max_row = 3, .max_col = 5 };
     quantise_loss loss = { .elements = 1 };
     quantise_loss other = { .elements = 1 };
 
@@ -116,7 +117,7 @@ static void test_errors_relative_to_values(void **state)
 /* ---- panels ---- */
 
 /* The panels' edges and gaps between rows stay as they were; clipped blocks; every set alike. */
-static void check_panel(const quantise_rule *rule, size_t rows, size_t cols)
+static void check_panel(const quantise_rule *rule, size_t rows, size_t cols, int least, int most)
 {
     const ckpt_kernels *sets[3];
     const size_t set_count = kernel_sets(sets);
@@ -130,11 +131,12 @@ static void check_panel(const quantise_rule *rule, size_t rows, size_t cols)
     quantise_loss expected_loss;
 
     for (size_t i = 0; i < rows * pitch; i++)
-        values[i] = i % 11 == 0 ? -0.0f : random_float(-12, 3);
+        values[i] = i % 11 == 0 ? -0.0f : random_float(least, most);
     for (size_t s = 0; s < set_count; s++) {
         const size_t codes_size = rows * (code_bytes + 3);
         const size_t size = codes_size + block_rows * (scale_bytes + 3);
-        const quantise_setup setup = { sets[s], rule, quantise_tensor_scale(rule, 16.0f) };
+        const float tensor_scale = quantise_tensor_scale(rule, ldexpf(1, most + 1));
+        const quantise_setup setup = { sets[s], rule, tensor_scale };
         const quantise_panel panel = { .values = values, .rows = rows, .cols = cols,
                                        .pitch = pitch };
         guarded g = guarded_new(size, 1);
@@ -168,10 +170,20 @@ static void test_panels_of_every_size_are_the_same_in_every_set(void **state)
 
         for (size_t cols = 1; cols <= 300 && !rule->from_fp4; cols++)
             if (quantise_rule_fits(rule, cols))
-                check_panel(rule, 1 + cols % 5, cols);
+                check_panel(rule, 1 + cols % 5, cols, -12, 3);
         if (!rule->from_fp4)
-            check_panel(rule, 128, 6144);
+            check_panel(rule, 128, 6144, -12, 3);
     }
+}
+
+/* Scales of every size; quotients of subnormals and far below the smallest code. */
+static void test_panels_of_every_magnitude_are_the_same_in_every_set(void **state)
+{
+    (void)state;
+    for (size_t i = 0; quantise_rule_at(i) != NULL; i++)
+        for (int most = -126; most < 126 && !quantise_rule_at(i)->from_fp4; most++)
+            if (!quantise_rule_at(i)->has_tensor_scale || most > -100)
+                check_panel(quantise_rule_at(i), 3, 256, most < -96 ? -126 : most - 30, most);
 }
 
 /* Blocks in any order give what the whole matrix gives, and kept ones are not touched. */
@@ -254,6 +266,7 @@ int main(void)
         cmocka_unit_test(test_sums_keep_what_doubles_lose),
         cmocka_unit_test(test_errors_relative_to_values),
         cmocka_unit_test(test_panels_of_every_size_are_the_same_in_every_set),
+        cmocka_unit_test(test_panels_of_every_magnitude_are_the_same_in_every_set),
         cmocka_unit_test(test_kept_blocks_are_left_alone),
         cmocka_unit_test(test_the_cast_keeps_every_scale_within_its_window)
     };

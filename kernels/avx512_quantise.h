@@ -1,0 +1,282 @@
+/*
+ * avx512_quantise.h: one whole chunk by AVX-512, for quantise_rows.c. The bits are those of its
+ * loops, which say what is computed; here is how it becomes few instructions.
+ */
+#ifndef CKPT_KERNELS_AVX512_QUANTISE_H
+#define CKPT_KERNELS_AVX512_QUANTISE_H
+
+#include <immintrin.h>
+
+#include "quantise_chunk.h"
+
+/* What vrangeps takes: the smaller or larger magnitude, with the sign of the first or without. */
+enum { RANGE_LEAST = 0x2, RANGE_LARGEST = 0x3, RANGE_LARGEST_MAGNITUDE = 0xB };
+
+/* What the compiler knows of a chunk beyond its form. */
+typedef struct {
+    int divides;            /* some divisor is not a power of two in the midst of F32's range */
+    int clamps;             /* some quotient is above the largest code */
+} chunk_kind;
+
+/* One chunk. */
+typedef struct {
+    const quantise_input *in;
+    const float *src;
+    size_t block;           /* of its first column */
+    form f;
+    chunk_kind kind;
+} chunk_task;
+
+/*
+ * 64 columns on their way. With the sum of some lanes' octave and steps, the lowest byte is the
+ * code but for a constant of the block.
+ */
+typedef struct {
+    __m512i codes;          /* those bytes */
+    __m512i signs;          /* the upper bytes of values or quotients */
+    __mmask64 rounded;
+    __mmask64 saturated;
+    __mmask64 zero;         /* codes of 0, whatever their sign */
+} chunk_codes;
+
+/* What all chunks need. Compilers make constants anew, masks for more than what they are used in;
+ * they cannot do so with what comes out of an asm. */
+typedef struct {
+    __m512i low_bytes;      /* the lowest byte of each lane, the 16 of them four times over */
+    __m512i high_bytes;
+    __mmask64 quarter[4];
+} chunk_constants;
+
+static inline __m512i chunk_set32(uint32_t value)
+{
+    return _mm512_set1_epi32((int)value);
+}
+
+static inline __m512 chunk_f32(__m512i bits)
+{
+    return _mm512_castsi512_ps(bits);
+}
+
+static inline chunk_constants make_chunk_constants(void)
+{
+    const __m128i lanes = _mm_setr_epi8(0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56,
+                                        60);
+    chunk_constants c = { _mm512_broadcast_i32x4(lanes),
+                          _mm512_broadcast_i32x4(_mm_add_epi8(lanes, _mm_set1_epi8(3))),
+                          { ~0ull, 0xFFFFull << 16, 0xFFFFull << 32, 0xFFFFull << 48 } };
+
+    for (int i = 1; i < 4; i++)
+        __asm__("" : "+Yk"(c.quarter[i]));
+    return c;
+}
+
+/*
+ * round_to_small with signs left on: those of the octave and of the sum are the value's. The magic
+ * number 2^shift * octave has no mantissa, so that the lowest byte of the sum counts the steps;
+ * neither product rounds. `least` is the smallest normal number. A divisor 2^k needs no division:
+ * the steps of the quotient's octave times 2^k are those of the value's.
+ */
+static inline __attribute__((always_inline))
+__m512 chunk_round(__m512 q, __m512 least, form f, __m512i *code)
+{
+    const unsigned shift = 23 - f.small.mantissa_bits;
+    const __m512 step = _mm512_set1_ps((float)(1u << shift));
+    const __m512 exponent = chunk_f32(_mm512_and_si512(_mm512_castps_si512(q),
+                                                       chunk_set32(0xFF800000u)));
+    const __m512 octave = _mm512_range_ps(exponent, least, RANGE_LARGEST);
+    const __m512 sum = _mm512_fmadd_ps(octave, step, q);
+
+    *code = _mm512_add_epi32(_mm512_castps_si512(sum),
+                             _mm512_srli_epi32(_mm512_castps_si512(octave), shift));
+    return _mm512_fnmadd_ps(octave, step, sum);
+}
+
+/*
+ * Squares of F32 are exact in F64, so that fusing them with the addition changes no bit. A function
+ * of its own, so that the values come from memory, whatever is still in registers: halves of a
+ * register are widened by three instructions, those in memory by one.
+ */
+static __attribute__((noinline))
+void chunk_add_squares(double lanes[SUM_LANES], const float *values)
+{
+    __m512d a = _mm512_load_pd(lanes);
+    __m512d b = _mm512_load_pd(lanes + 8);
+
+    for (size_t i = 0; i < CHUNK; i += SUM_LANES) {
+        const __m512d low = _mm512_cvtps_pd(_mm256_loadu_ps(values + i));
+        const __m512d high = _mm512_cvtps_pd(_mm256_loadu_ps(values + i + 8));
+
+        a = _mm512_fmadd_pd(low, low, a);
+        b = _mm512_fmadd_pd(high, high, b);
+    }
+    _mm512_store_pd(lanes, a);
+    _mm512_store_pd(lanes + 8, b);
+}
+
+/* What is rounded (the value or its quotient), and between which limits. */
+typedef struct {
+    __m512 q;
+    __m512 least;
+    __m512 largest;
+} chunk_operand;
+
+static inline __attribute__((always_inline))
+chunk_operand chunk_divide(const chunk_task *t, __m512 x, size_t block)
+{
+    const __m512 divisor = _mm512_set1_ps(f32_load(t->in->divisor, block));
+    chunk_operand o = { x, chunk_f32(chunk_set32(t->f.small.least << 23)),
+                        _mm512_set1_ps(t->f.small.largest) };
+
+    if (t->kind.divides) {
+        o.q = _mm512_div_ps(x, divisor);
+    } else {
+        o.least = _mm512_mul_ps(o.least, divisor);
+        o.largest = _mm512_mul_ps(o.largest, divisor);
+    }
+    if (t->f.is_nvfp4)      /* -0 becomes +0, and nothing else changes */
+        o.q = _mm512_add_ps(o.q, _mm512_setzero_ps());
+    return o;
+}
+
+/* 64 columns, `at` the first one. */
+static inline __attribute__((always_inline))
+chunk_codes chunk_step(const chunk_task *t, size_t at, const chunk_constants *constants,
+                       float *error, __m512 *largest)
+{
+    __mmask16 rounded[4];
+    __mmask16 saturated[4];
+    chunk_codes c = { _mm512_setzero_si512(), _mm512_setzero_si512(), 0, 0, 0 };
+
+    for (unsigned v = 0; v < 4; v++) {
+        const size_t block = t->block + (at + v * 16) / t->f.width;
+        const __m512 x = _mm512_loadu_ps(t->src + at + v * 16);
+        const chunk_operand o = chunk_divide(t, x, block);
+        const __m512 q = t->kind.clamps ? _mm512_range_ps(o.q, o.largest, RANGE_LEAST) : o.q;
+        __m512i code;
+        __m512 y = chunk_round(q, o.least, t->f, &code);
+        __m512 e;
+
+        if (t->kind.divides)
+            y = _mm512_mul_ps(y, _mm512_set1_ps(f32_load(t->in->scale, block)));
+        if (t->f.is_nvfp4)
+            y = _mm512_mul_ps(y, _mm512_set1_ps(t->in->tensor_scale));
+        e = _mm512_sub_ps(y, x);
+        _mm512_store_ps(error + at + v * 16, e);
+        *largest = _mm512_range_ps(*largest, e, RANGE_LARGEST_MAGNITUDE);
+        rounded[v] = _mm512_cmp_ps_mask(e, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+        saturated[v] = t->kind.clamps ? _mm512_cmp_ps_mask(q, o.q, _CMP_NEQ_UQ) : 0;
+        if (v == 0) {
+            c.codes = _mm512_permutexvar_epi8(constants->low_bytes, code);
+            c.signs = _mm512_permutexvar_epi8(constants->high_bytes, _mm512_castps_si512(o.q));
+        } else {
+            c.codes = _mm512_mask_permutexvar_epi8(c.codes, constants->quarter[v],
+                                                   constants->low_bytes, code);
+            c.signs = _mm512_mask_permutexvar_epi8(c.signs, constants->quarter[v],
+                                                   constants->high_bytes,
+                                                   _mm512_castps_si512(o.q));
+        }
+    }
+    c.rounded = _mm512_kunpackd(_mm512_kunpackw(rounded[3], rounded[2]),
+                                _mm512_kunpackw(rounded[1], rounded[0]));
+    c.saturated = _mm512_kunpackd(_mm512_kunpackw(saturated[3], saturated[2]),
+                                  _mm512_kunpackw(saturated[1], saturated[0]));
+    return c;
+}
+
+/* The constant that the codes of a block have beyond what they are. */
+static inline __attribute__((always_inline))
+char chunk_surplus(const chunk_task *t, size_t block)
+{
+    const uint32_t power = t->kind.divides ? 127 : f32_bits(t->in->divisor[block]) >> 23;
+
+    return (char)(uint8_t)((t->f.small.least + power - 127) << t->f.small.mantissa_bits);
+}
+
+/* Codes are eight bits with the sign on top, or four, two a byte. */
+static inline __attribute__((always_inline))
+void chunk_store(const chunk_task *t, size_t at, chunk_codes *c, uint8_t *codes)
+{
+    const size_t block = t->block + at / t->f.width;
+    __m512i surplus = _mm512_set1_epi8(chunk_surplus(t, block));
+    __m512i magnitude;
+
+    if (!t->kind.divides && t->f.width == 32)
+        surplus = _mm512_inserti64x4(surplus, _mm256_set1_epi8(chunk_surplus(t, block + 1)), 1);
+    magnitude = _mm512_sub_epi8(c->codes, surplus);
+    c->zero = _mm512_testn_epi8_mask(magnitude, magnitude);
+    if (t->f.small.mantissa_bits == 3) {
+        _mm512_storeu_si512(codes + at, _mm512_ternarylogic_epi32(
+            magnitude, c->signs, _mm512_set1_epi8((char)-128), 0xF8));
+    } else {
+        const __m512i nibble = _mm512_ternarylogic_epi32(
+            magnitude, _mm512_srli_epi16(c->signs, 4), _mm512_set1_epi8(8), 0xF8);
+
+        _mm256_storeu_si256((__m256i *)(codes + at / 2), _mm512_cvtepi16_epi8(
+            _mm512_or_si512(nibble, _mm512_srli_epi16(nibble, 4))));
+    }
+}
+
+/* A code of 0 that is exact is one of 0 or -0, which are rare. */
+static inline __attribute__((always_inline))
+void chunk_count(quantise_sums *sums, const chunk_codes *c, const float *src, form f)
+{
+    sums->rounded += (uint64_t)_mm_popcnt_u64(c->rounded);
+    sums->saturated += (uint64_t)_mm_popcnt_u64(c->saturated);
+    sums->underflowed += (uint64_t)_mm_popcnt_u64(c->zero & c->rounded);
+    if (f.is_nvfp4 && (c->zero & ~c->rounded) != 0)
+        sums->dropped_signs += count_minus_zeros(src, 64);
+}
+
+static inline __attribute__((always_inline))
+void chunk_quantise(progress *p, chunk_task t, chunk_kind kind, size_t col, uint8_t *codes)
+{
+    const chunk_constants constants = make_chunk_constants();
+    __m512 largest = _mm512_setzero_ps();
+    _Alignas(64) float error[CHUNK];
+
+    t.kind = kind;
+    for (size_t at = 0; at < CHUNK; at += 64) {
+        chunk_codes c = chunk_step(&t, at, &constants, error, &largest);
+
+        chunk_store(&t, at, &c, codes);
+        chunk_count(p->sums, &c, t.src + at, t.f);
+    }
+    chunk_add_squares(p->errors, error);
+    chunk_add_squares(p->values, t.src);
+    if (_mm512_cmp_epi32_mask(_mm512_castps_si512(largest),
+                              chunk_set32(f32_bits(p->sums->max_error)), _MM_CMPINT_NLE) != 0)
+        note_place(error, CHUNK, (uint32_t)_mm512_reduce_max_epi32(_mm512_castps_si512(largest)),
+                   p, col);
+}
+
+/* 2^k with every magic number and product of a code finite, and the smallest code's normal. */
+static inline int chunk_is_power(float divisor)
+{
+    const uint32_t bits = f32_bits(divisor);
+
+    return (bits & 0x7FFFFFu) == 0 && bits >= 32u << 23 && bits <= 220u << 23;
+}
+
+/* CHUNK columns of a row from `col` on, a multiple of CHUNK. */
+static inline __attribute__((always_inline))
+void quantise_whole_chunk(progress *p, const float *src, size_t col, form f, uint8_t *codes)
+{
+    const chunk_task t = { p->in, src, block_at(p->in, col, f), f, { 0, 0 } };
+    int divides = 0;
+    int clamps = 0;
+
+    for (size_t i = 0; i < CHUNK / f.width && !f.is_nvfp4; i++) {
+        divides |= !chunk_is_power(p->in->divisor[t.block + i]);
+        clamps |= p->in->peak[t.block + i] > f.small.largest;
+    }
+    if (f.is_nvfp4 || (divides && clamps))
+        chunk_quantise(p, t, (chunk_kind){ 1, 1 }, col, codes);
+    else if (divides)
+        chunk_quantise(p, t, (chunk_kind){ 1, 0 }, col, codes);
+    else if (clamps)
+        chunk_quantise(p, t, (chunk_kind){ 0, 1 }, col, codes);
+    else
+        chunk_quantise(p, t, (chunk_kind){ 0, 0 }, col, codes);
+}
+
+#endif
