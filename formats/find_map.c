@@ -110,15 +110,24 @@ ckpt_code checkpoint_find_preset(const char *name, map_preset *out, ckpt_error *
     return ckpt_fail(err, CKPT_E_USAGE, "--preset '%s': expected one of%s", name, known);
 }
 
+/* Is it a map of this format, which has names of its own? */
+static int names_map(const ckpt_format *format, const ckpt_map *map)
+{
+    for (size_t i = 0; format->map_names != NULL && format->map_names[i] != NULL; i++)
+        if (strcmp(format->map_names[i], map->names) == 0)
+            return 1;
+    return 0;
+}
+
 /* Can the map be used for this format? */
 static int map_suits(const ckpt_checkpoint *c, const ckpt_map *map)
 {
-    if (c->format->map_names == NULL)
-        return map->shard_count == 0;
-    for (size_t i = 0; c->format->map_names[i] != NULL; i++)
-        if (strcmp(c->format->map_names[i], map->names) == 0)
-            return 1;
-    return 0;
+    if (c->format->map_names != NULL)
+        return names_map(c->format, map);
+    for (size_t i = 0; ckpt_formats[i] != NULL; i++)
+        if (names_map(ckpt_formats[i], map))
+            return 0;
+    return 1;
 }
 
 typedef struct {
