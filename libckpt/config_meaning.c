@@ -136,8 +136,7 @@ static int is_flat(const json_value *v)
 
 /* ---- any config ---- */
 
-/* Members that describe how weights are stored, or that no forward pass reads. */
-static int is_ignored(const char *name)
+int config_member_is_aside(const char *name)
 {
     static const char *const words[] = {
         "dtype", "torch_dtype", "expert_dtype", "scale_fmt", "scale_dtype", "architectures",
@@ -206,7 +205,7 @@ static ckpt_code flatten(const json_value *config, config_meaning *out, ckpt_err
                              w.name);
         l->next = json_next(v);
         l->index++;
-        if (json_is_null(v) || is_ignored(w.name))
+        if (json_is_null(v) || config_member_is_aside(w.name))
             continue;
         if (is_flat(v))
             code = add(out, w.name, text_of(v), err);
@@ -309,7 +308,7 @@ static ckpt_code read_v4(const json_value *config, config_meaning *out, ckpt_err
         char number[24];
         uint64_t derived;
 
-        if (is_ignored(n->name))
+        if (config_member_is_aside(n->name))
             continue;
         if (v != NULL && is_flat(v))
             code = add(out, n->name, text_of(v), err);

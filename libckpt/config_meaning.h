@@ -24,6 +24,10 @@ typedef struct {
     size_t count;
 } config_meaning;
 
+/* Members that say how weights are stored, or that no forward pass reads: no part of the meaning.
+ * `name` is the whole path. */
+int config_member_is_aside(const char *name);
+
 /* *out is yours to release, also on failure. */
 ckpt_code config_meaning_read(const json_value *config, config_meaning *out, ckpt_error *err);
 /* The record that config_meaning_put made. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config_members.h"
 #include "libckpt/config_names.h"
 
 typedef enum { FIELD_U32, FIELD_U64, FIELD_REAL } field_kind;
@@ -114,15 +115,14 @@ static ckpt_code read_field(const reading *r, const field *f, run_config *out, c
     return CKPT_OK;
 }
 
-/* The ratio of a layer of this kind; 0 when the kind is not known. */
-static int ratio_of_kind(const reading *r, const char *kind, uint32_t *out)
+/* The ratio of a layer of this kind; 0 when the config does not tell it. */
+static int ratio_of_kind(const reading *r, const json_value *kind, uint32_t *out)
 {
-    uint64_t ratio = 0;
+    uint64_t ratio;
 
-    if (kind == NULL)
+    if (config_layer_ratio(r->root, kind, &ratio, NULL) != CKPT_OK)
         return 0;
-    if (strcmp(kind, "sliding_attention") != 0 &&
-        !json_u64(json_member(json_member(r->root, "compress_rates"), kind), &ratio))
+    if (ratio != 0 && json_member(r->root, "compress_rates") == NULL)
         return 0;
     *out = (uint32_t)ratio;
     return ratio == 0 || ratio == 4 || ratio == 128;
@@ -139,7 +139,7 @@ static ckpt_code read_layer_types(const reading *r, run_config *out, ckpt_error 
                          "'%s': 'layer_types' has %zu entries, expected %u", r->subject,
                          json_is_array(list) ? json_count(list) : 0, out->layer_count);
     for (uint32_t i = 0; i < out->layer_count; i++, v = json_next(v))
-        if (!ratio_of_kind(r, json_string(v), &out->ratios[i]))
+        if (!ratio_of_kind(r, v, &out->ratios[i]))
             return ckpt_fail(err, CKPT_E_FORMAT,
                              "'%s': entry %u of 'layer_types' does not have a ratio of 0, 4 or 128 "
                              "in 'compress_rates'",
@@ -170,56 +170,6 @@ static ckpt_code read_ratios(const reading *r, run_config *out, ckpt_error *err)
                              i);
         out->ratios[i] = (uint32_t)ratio;
     }
-    return CKPT_OK;
-}
-
-/* Fields with one known value: anything else is another model. */
-static ckpt_code check_words(const reading *r, ckpt_error *err)
-{
-    static const struct {
-        const char *name;
-        const char *word;
-    } words[] = {
-        { "scoring_func", "sqrtsoftplus" }, { "score_func", "sqrtsoftplus" },
-        { "hidden_act", "silu" },           { "topk_method", "noaux_tc" },
-        { "rope_scaling.type", "yarn" },    { "rope_scaling.rope_type", "yarn" },
-        { "model_type", "deepseek_v4" },
-    };
-    static const struct {
-        const char *name;
-        double value;
-    } numbers[] = {
-        { "num_key_value_heads", 1 }, { "n_shared_experts", 1 },    { "attention_bias", 0 },
-        { "norm_topk_prob", 1 },      { "tie_word_embeddings", 0 }, { "mlp_bias", 0 },
-        { "rope_scaling.attention_factor", 1 },
-    };
-
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-        const json_value *v = config_find_as(r->root, words[i].name);
-        const char *word = json_string(v);
-
-        if (v != NULL && (word == NULL || strcmp(word, words[i].word) != 0))
-            return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is not \"%s\"", r->subject,
-                             words[i].name, words[i].word);
-    }
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        const json_value *v = config_find_as(r->root, numbers[i].name);
-        double number = 0;
-        int flag = 0;
-
-        if (json_bool(v, &flag))
-            number = flag;
-        else if (v != NULL && !json_number(v, &number))
-            number = -1;
-        if (v != NULL && number != numbers[i].value)
-            return ckpt_fail(err, CKPT_E_FORMAT, "'%s': '%s' is not %g", r->subject,
-                             numbers[i].name, numbers[i].value);
-    }
-    if (json_count(config_find_as(r->root, "dspark_target_layer_ids")) > 0)
-        return ckpt_fail(err, CKPT_E_FORMAT,
-                         "'%s': 'dspark_target_layer_ids' belongs to a later release, whose "
-                         "forward pass is not supported",
-                         r->subject);
     return CKPT_OK;
 }
 
@@ -293,6 +243,12 @@ static ckpt_code check_scaling(const reading *r, const run_config *c, ckpt_error
                                    json_member(parameters, "compress"), err)) != CKPT_OK ||
         (code = check_rope_members(r, "rope_parameters.main", main_table, err)) != CKPT_OK)
         return code;
+    for (const json_value *v = json_is_object(parameters) ? json_first(parameters) : NULL;
+         v != NULL; v = json_next(v))
+        if (!json_is_null(v) && strcmp(json_key(v), "main") != 0 &&
+            strcmp(json_key(v), "compress") != 0)
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s': 'rope_parameters' has '%s', expected main "
+                             "and compress only", r->subject, json_key(v));
     if (main_type != NULL && strcmp(main_type, "default") != 0)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s': 'rope_type' of 'rope_parameters.main' is not "
                          "\"default\"", r->subject);
@@ -411,7 +367,7 @@ ckpt_code run_config_read(const json_value *config, const char *subject, run_con
     memset(out, 0, sizeof *out);
     if (!json_is_object(config))
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not an object", subject);
-    if ((code = check_words(&r, err)) != CKPT_OK ||
+    if ((code = config_members_check(config, subject, err)) != CKPT_OK ||
         (code = read_layer_kinds(&r, err)) != CKPT_OK)
         return code;
     for (size_t i = 0; i < FIELD_COUNT; i++)

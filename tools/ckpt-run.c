@@ -11,6 +11,7 @@
 #include "logits_command.h"
 #include "run_devices.h"
 #include "run_places.h"
+#include "run_settings.h"
 #include "run_text.h"
 #include "formats/format.h"
 #include "libckpt/json.h"
@@ -21,8 +22,6 @@
 #include "reference-runner/runner.h"
 #include "reference-runner/trace.h"
 #include "verify/manifest.h"
-
-enum { TEXT_BYTES = 32, EOS_MAX = 16, CONFIG_FILE_BYTES = 1 << 24 };
 
 static struct {
     cli_common common;
@@ -45,7 +44,7 @@ static struct {
     run_text_options text;
     uint64_t top;
     uint64_t generate_count;
-    uint64_t seed;
+    const char *seed;
     uint64_t feed;
     uint64_t chunk;
     int mtp;
@@ -89,7 +88,7 @@ static const cli_option options[] = {
       "generate N tokens, or up to the config's end-of-sequence token" },
     { CLI_STRING, "temperature", "T", &opt.temperature,
       "sampling temperature; 0: always the best token (default 0)" },
-    { CLI_U64, "seed", "S", &opt.seed, "random seed for sampling (default 0)" },
+    { CLI_STRING, "seed", "S", &opt.seed, "random seed for sampling (default 0)" },
     { CLI_HEADING, NULL, NULL, NULL, "Trace" },
     { CLI_STRING, "trace", "FILE", &opt.trace,
       "write digest and statistics of every point of every layer, one JSON object per line" },
@@ -173,8 +172,7 @@ typedef struct {
 
 typedef struct {
     ckpt_checkpoint *checkpoint;
-    json_document *config_file;    /* of --config */
-    run_config config;
+    run_settings settings;
     run_prompts prompts;
     run_text *text;                /* for --prompt; NULL: not given */
     run_line *lines;
@@ -191,46 +189,16 @@ typedef struct {
     uint64_t *rows;                /* asked for in the current head */
     size_t *row_owners;
     uint64_t *row_positions;
-    uint32_t eos[EOS_MAX];
-    size_t eos_count;
     char root[CKPT_ROOT_HEX];
     const char *root_source;
     double temperature;
+    uint64_t seed;
     char *answer;                  /* to --prompt, in words */
     logits_limits limits;
     logits_comparison against;     /* of --against; no positions: not given */
 } run_job;
 
 /* ---- preparing ---- */
-
-static ckpt_code read_config(run_job *job, const char *path, ckpt_error *err)
-{
-    const json_value *eos;
-    const json_value *root;
-    ckpt_code code;
-
-    if (opt.config != NULL) {
-        code = json_parse_named(opt.config, CONFIG_FILE_BYTES, &job->config_file, err);
-        if (code != CKPT_OK)
-            return code;
-        root = json_root(job->config_file);
-    } else if (job->checkpoint->config != NULL) {
-        root = json_root(job->checkpoint->config);
-    } else {
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no config.json: use --config FILE",
-                         path);
-    }
-    eos = json_member(root, "eos_token_id");
-    for (const json_value *v = json_is_array(eos) ? json_first(eos) : eos;
-         v != NULL && job->eos_count < EOS_MAX; v = json_is_array(eos) ? json_next(v) : NULL) {
-        uint64_t id;
-
-        if (json_u64(v, &id))
-            job->eos[job->eos_count++] = (uint32_t)id;
-    }
-    return run_config_read(root, opt.config != NULL ? opt.config : "config.json", &job->config,
-                           err);
-}
 
 /* The digest in the header: computed, or from the manifest beside the checkpoint. */
 static ckpt_code find_root(run_job *job, ckpt_error *err)
@@ -343,29 +311,30 @@ static ckpt_code open_model(run_job *job, ckpt_error *err)
             "build", opt.backend);
     if ((code = run_devices_choose(&devices, &model, &job->devices, err)) != CKPT_OK)
         return code;
-    return run_open(ckpt_logical(job->checkpoint), &job->config, &model, &job->model, err);
+    return run_open(ckpt_logical(job->checkpoint), &job->settings.config, &model, &job->model,
+                    err);
 }
 
 static ckpt_code open_results(run_job *job, ckpt_error *err)
 {
     const char *metadata[] = {
-        "version", CKPT_VERSION, "config_digest", job->config.digest,
+        "version", CKPT_VERSION, "config_digest", job->settings.config.digest,
         "numerics", opt.numerics, "backend", opt.backend,
         job->root_source == NULL ? NULL : "model_root", job->root,
         "model_root_source", job->root_source, NULL,
     };
     const run_results_options results = {
         .path = opt.out,
-        .vocab_size = job->config.vocab_size,
+        .vocab_size = job->settings.config.vocab_size,
         .top = (uint32_t)opt.top,
         .plans = job->plans,
         .plan_count = job->prompts.count,
         .metadata = metadata,
     };
 
-    if (opt.top > job->config.vocab_size)
+    if (opt.top > job->settings.config.vocab_size)
         return ckpt_fail(err, CKPT_E_USAGE, "--top %" PRIu64 ", but the vocabulary has %u",
-                         opt.top, job->config.vocab_size);
+                         opt.top, job->settings.config.vocab_size);
     return opt.out == NULL ? CKPT_OK : run_results_create(&results, &job->results, err);
 }
 
@@ -374,12 +343,12 @@ static ckpt_code check_prompts(const run_job *job, ckpt_error *err)
 {
     for (size_t i = 0; i < job->prompts.count; i++)
         for (uint64_t t = 0; t < job->prompts.prompts[i].count; t++)
-            if (job->prompts.prompts[i].tokens[t] >= job->config.vocab_size)
+            if (job->prompts.prompts[i].tokens[t] >= job->settings.config.vocab_size)
                 return ckpt_fail(err, CKPT_E_USAGE,
                                  "token %u at position %" PRIu64 " of prompt %zu, but the "
                                  "vocabulary has %u",
                                  job->prompts.prompts[i].tokens[t], t, i,
-                                 job->config.vocab_size);
+                                 job->settings.config.vocab_size);
     return CKPT_OK;
 }
 
@@ -395,6 +364,15 @@ static ckpt_code check_options(run_job *job, ckpt_error *err)
         job->temperature > 1e6)
         return ckpt_fail(err, CKPT_E_USAGE, "--temperature '%s': expected a number from 0 to 1e6",
                          opt.temperature);
+    if (opt.seed != NULL && !cli_parse_u64(opt.seed, &job->seed))
+        return ckpt_fail(err, CKPT_E_USAGE, "--seed '%s': expected a whole number", opt.seed);
+    if (opt.seed != NULL && job->temperature == 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--seed needs a --temperature above 0: at 0 the best "
+                         "token is taken, and nothing is drawn");
+    if (job->temperature > 0 && opt.generate_count == 0 && opt.out != NULL && !opt.common.json &&
+        opt.text.prompt == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--temperature needs --generate or --json: with --out "
+                         "alone no token is drawn");
     if (opt.generate_count > INT32_MAX)
         return ckpt_fail(err, CKPT_E_USAGE, "--generate %" PRIu64 ": expected at most %d",
                          opt.generate_count, INT32_MAX);
@@ -423,7 +401,8 @@ static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
         (code = check_places(path, err)) != CKPT_OK ||
         (opt.against != NULL && (code = logits_check(&other, err)) != CKPT_OK) ||
         (code = ckpt_open(path, &opt.open, &job->checkpoint, err)) != CKPT_OK ||
-        (code = read_config(job, path, err)) != CKPT_OK ||
+        (code = run_settings_read(opt.config, path, job->checkpoint, &job->settings, err)) !=
+            CKPT_OK ||
         (code = opt.tokens != NULL
                     ? run_prompts_read(opt.tokens, &job->prompts, err)
                     : run_text_ask(&opt.text, path, &job->text, &job->prompts, err)) != CKPT_OK ||
@@ -435,19 +414,11 @@ static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
 
 /* ---- running ---- */
 
-static int is_eos(const run_job *job, uint32_t id)
-{
-    for (size_t i = 0; i < job->eos_count; i++)
-        if (job->eos[i] == id)
-            return 1;
-    return 0;
-}
-
 /* A NaN carries no information, and everything computed from it is NaN. */
 static ckpt_code check_logits(const run_job *job, uint64_t i, const float *logits,
                               ckpt_error *err)
 {
-    for (uint32_t v = 0; v < job->config.vocab_size; v++)
+    for (uint32_t v = 0; v < job->settings.config.vocab_size; v++)
         if (isnan(logits[v]))
             return ckpt_fail(err, CKPT_E_FORMAT, "logit %u at position %" PRIu64 " of prompt %zu "
                              "is NaN: the config or a weight is out of range", v,
@@ -461,7 +432,7 @@ static ckpt_code take_logits(void *context, uint64_t i, const float *logits, ckp
     run_job *job = context;
     run_line *line = &job->lines[job->row_owners[i]];
     const uint64_t position = job->row_positions[i];
-    const run_draw draw = { job->temperature, opt.seed, job->row_owners[i], position };
+    const run_draw draw = { job->temperature, job->seed, job->row_owners[i], position };
     ckpt_code code = check_logits(job, i, logits, err);
 
     if (code != CKPT_OK)
@@ -475,10 +446,11 @@ static ckpt_code take_logits(void *context, uint64_t i, const float *logits, ckp
     }
     if (position + 1 < line->prompt->count)
         return code;
-    line->next = run_next_token(logits, job->config.vocab_size, &draw);
+    line->next = run_next_token(logits, job->settings.config.vocab_size, &draw);
     if (line->generated_count < opt.generate_count)
         line->generated[line->generated_count++] = (int32_t)line->next;
-    line->ended = line->generated_count == opt.generate_count || is_eos(job, line->next);
+    line->ended = line->generated_count == opt.generate_count ||
+                  run_settings_is_eos(&job->settings, line->next);
     return code;
 }
 
@@ -623,7 +595,7 @@ static ckpt_code take_answer(run_job *job, ckpt_error *err)
         return CKPT_OK;
     if (opt.generate_count == 0)
         return run_text_decode(job->text, &next, 1, &job->answer, err);
-    count -= is_eos(job, (uint32_t)line->generated[count - 1]) ? 1 : 0;
+    count -= run_settings_is_eos(&job->settings, (uint32_t)line->generated[count - 1]) ? 1 : 0;
     return run_text_decode(job->text, line->generated, count, &job->answer, err);
 }
 
@@ -649,9 +621,11 @@ static void print_json(const run_job *job)
     json_writer_begin(&w, json_write_stdio, stdout, 1);
     json_put_object(&w);
     json_member_string(&w, "numerics", opt.numerics);
-    json_member_string(&w, "config_digest", job->config.digest);
+    json_member_string(&w, "config_digest", job->settings.config.digest);
     json_member_string(&w, "model_root", job->root_source == NULL ? NULL : job->root);
     json_member_u64(&w, "need_bytes", run_need_bytes(job->model));
+    json_member_string(&w, "out", opt.out);
+    json_member_string(&w, "trace", opt.trace);
     json_member_array(&w, "prompts");
     for (size_t i = 0; i < job->prompts.count; i++) {
         const run_line *line = &job->lines[i];
@@ -678,8 +652,10 @@ static void print_json(const run_job *job)
         json_put_object_end(&w);
     }
     json_put_array_end(&w);
+    json_member_names(&w, "notes", (const char *const *)job->settings.notes.names,
+                      job->settings.notes.count);
     if (!opt.common.dry_run)
-        run_put_times(&w, job->model, &job->config);
+        run_put_times(&w, job->model, &job->settings.config);
     if (job->against.position_count > 0) {
         json_put_key(&w, "against");
         logits_put(&w, &job->against, job->limits, NULL);
@@ -697,7 +673,11 @@ static void print_text(const run_job *job)
         cli_size_text(run_need_bytes(job->model), need);
         printf("%u layers, %zu prompts; the largest layer and scratch need %s, plus rows and "
                "state\n",
-               job->config.layer_count, job->prompts.count, need);
+               job->settings.config.layer_count, job->prompts.count, need);
+        if (opt.out != NULL)
+            printf("logits go to '%s', which is not written now\n", cli_name(opt.out));
+        if (opt.trace != NULL)
+            printf("a trace goes to '%s', which is not written now\n", cli_name(opt.trace));
         return;
     }
     if (job->answer != NULL)
@@ -728,6 +708,8 @@ static ckpt_code run(run_job *job, const char *path, ckpt_error *err)
          (code = finish(job, err)) != CKPT_OK || (code = take_answer(job, err)) != CKPT_OK ||
          (code = compare_against(job, err)) != CKPT_OK))
         return code;
+    for (size_t i = 0; i < job->settings.notes.count && !opt.common.quiet; i++)
+        fprintf(stderr, "note: %s\n", cli_name(job->settings.notes.names[i]));
     if (opt.common.json)
         print_json(job);
     else
@@ -763,7 +745,7 @@ static void release(run_job *job)
     free(job->answer);
     run_prompts_free(&job->prompts);
     logits_release(&job->against);
-    json_free(job->config_file);
+    run_settings_release(&job->settings);
     ckpt_close(job->checkpoint);
 }
 

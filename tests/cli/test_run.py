@@ -310,6 +310,21 @@ def test_an_option_that_would_be_ignored_is_refused(ckpt, golden_a, options, nee
     assert f"{options[0].split('=')[0]} needs {needs};" in said
 
 
+@pytest.mark.parametrize("options, says", [
+    (["--temperature", "0", "--seed", "3"], "--temperature above 0"),
+    (["--temperature", "1", "--seed", "x"], "--seed 'x'"),
+    (["--temperature", "1", "--out", "OUT"], "--generate or --json")])
+def test_options_that_would_draw_nothing_are_refused(ckpt, golden_a, tmp_path, options, says):
+    out = tmp_path / "out"
+    said = ckpt("ckpt-run", "--tokens", "-", *[out if w == "OUT" else w for w in options],
+                golden_a, input="1 2 3", check=2).err
+    assert says in said and not list(tmp_path.iterdir())
+    if out.name.upper() in options:
+        drawn = ckpt("ckpt-run", "--tokens", "-", "--temperature", "1", "--json", "--out", out,
+                     golden_a, input="1 2 3").json
+        assert "next" in drawn["prompts"][0] and out.exists()
+
+
 @pytest.mark.parametrize("option", ["--out", "--trace"])
 def test_a_result_never_replaces_what_is_read(ckpt, golden_a, tmp_path, option):
     model = shutil.copytree(golden_a, tmp_path / "model")
@@ -490,6 +505,84 @@ def test_the_inference_form_of_the_config_says_the_same(ckpt, golden_a, tmp_path
     assert [t["layer"] for t in times[0]] == list(range(root["num_hidden_layers"]))
     assert [t["weight_bytes"] for t in times[0]] == [t["weight_bytes"] for t in times[1]]
     assert all(t["seconds"] > 0 and t["weight_bytes"] > 0 for t in times[0])
+
+
+# ---- what a config says and nobody here does ----
+
+def run_with(ckpt, model, folder, config, *options, **how):
+    (folder / "config.json").write_text(json.dumps(config))
+    return ckpt("ckpt-run", "--tokens", "-", "--config", folder / "config.json", *options, model,
+                input="1 2 3", **how)
+
+
+@pytest.mark.parametrize("member, value, neutral", [
+    ("final_logit_softcapping", 30.0, None), ("attn_logit_softcapping", 50, 0.0),
+    ("attention_bias", True, False), ("qkv_bias", True, False), ("n_group", 8, 1),
+    ("first_k_dense_replace", 1, 0), ("logit_scale", 0.0625, 1.0), ("hidden_act", "gelu", "silu"),
+    ("logit_scale", "x", 1)])
+def test_what_changes_the_forward_pass_is_refused_unless_it_does_nothing(
+        ckpt, golden_a, tmp_path, member, value, neutral):
+    config = json.loads((golden_a / "config.json").read_text())
+    said = run_with(ckpt, golden_a, tmp_path, config | {member: value}, check=2).err
+    assert f"'{member}' is not" in said
+    right = ckpt("ckpt-run", "--tokens", "-", golden_a, input="1 2 3")
+    assert run_with(ckpt, golden_a, tmp_path, config | {member: neutral}) == right
+
+
+def test_a_member_that_is_not_known_is_told(ckpt, golden_a, tmp_path):
+    config = json.loads((golden_a / "config.json").read_text())
+    config |= {"novel_gate": True, "novel_block": {"size": 4}, "novel_but_null": None,
+               "transformers_version": "9", "use_cache": False, "torchscript": False,
+               "dim_of_novelty": 3}
+    said = run_with(ckpt, golden_a, tmp_path, config)
+    told = [re.search(r"config.json has '(\w+)', which is not known", line)[1]
+            for line in said.err.splitlines()]
+    assert told == ["novel_gate", "novel_block", "dim_of_novelty"]
+    shown = run_with(ckpt, golden_a, tmp_path, config, "--json", "--quiet")
+    assert shown.err == "" and [f"note: {n}" for n in shown.json["notes"]] == said.err.splitlines()
+
+
+def test_rotation_parameters_outside_of_their_two_tables_are_refused(ckpt, golden_a, tmp_path):
+    config = json.loads((golden_a / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "yarn", "factor": 40}
+    said = run_with(ckpt, golden_a, tmp_path, config, check=2).err
+    assert "'rope_parameters' has 'rope_type'" in said
+
+
+@pytest.mark.parametrize("name", ["flash", "pro"])
+def test_configs_of_releases_run_without_a_note(ckpt, data, tmp_path, name):
+    """As released, and as transformers saves it."""
+    model = tmp_path / "model"
+    ckpt("ckpt-synth", "--config", name, "--layers", 4, "--sparse", model)
+    saved = json.loads((data / "v4-transformers-5.23.json").read_text())["configs"][name]
+    four = {"num_hidden_layers": 4, "layer_types": saved["layer_types"][:4],
+            "mlp_layer_types": saved["mlp_layer_types"][:4]}
+    configs = [json.loads((model / "config.json").read_text()), saved | four]
+    for config in configs:
+        for more in [], ["--json"]:
+            said = run_with(ckpt, model, tmp_path, config, "--dry-run", "--memory", "8GiB", *more)
+            assert said.err == ""
+        assert said.json["notes"] == []
+
+
+def test_the_config_of_mp_shards_runs_without_a_note(ckpt, golden, tmp_path):
+    """In the spelling of DeepSeek's own code."""
+    ckpt("ckpt-shard", "--layout", "mp", "--mp", 2, golden, tmp_path / "mp")
+    path = tmp_path / "mp/inference/config.json"
+    assert "dim" in json.loads(path.read_text())
+    said = ckpt("ckpt-run", "--tokens", "-", "--json", "--config", path, tmp_path / "mp",
+                input="1 2 3")
+    assert said.err == "" and said.json["notes"] == []
+
+
+def test_a_dry_run_names_its_outputs_and_writes_none(ckpt, golden_a, tmp_path):
+    words = ["ckpt-run", "--tokens", "-", "--dry-run", "--out", tmp_path / "o", "--trace",
+             tmp_path / "t", golden_a]
+    said = ckpt(*words, input="1 2 3").out
+    assert f"'{tmp_path / 'o'}', which is not written" in said and f"'{tmp_path / 't'}'" in said
+    shown = ckpt(*words, "--json", input="1 2 3").json
+    assert (shown["out"], shown["trace"]) == (str(tmp_path / "o"), str(tmp_path / "t"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_dry_run_reads_no_weights(ckpt, golden_a, tmp_path):

@@ -1,0 +1,61 @@
+/* The config of a run, and what it says that the run does not do. */
+#include "run_settings.h"
+
+#include <string.h>
+
+#include "formats/notes.h"
+#include "libckpt/json.h"
+#include "reference-runner/config_members.h"
+
+enum { CONFIG_FILE_BYTES = 1 << 24 };
+
+static void take_eos(const json_value *eos, run_settings *out)
+{
+    for (const json_value *v = json_is_array(eos) ? json_first(eos) : eos;
+         v != NULL && out->eos_count < RUN_EOS_MAX; v = json_is_array(eos) ? json_next(v) : NULL) {
+        uint64_t id;
+
+        if (json_u64(v, &id))
+            out->eos[out->eos_count++] = (uint32_t)id;
+    }
+}
+
+ckpt_code run_settings_read(const char *file, const char *path, const ckpt_checkpoint *checkpoint,
+                            run_settings *out, ckpt_error *err)
+{
+    const json_value *root;
+    ckpt_code code;
+
+    memset(out, 0, sizeof *out);
+    if (file != NULL) {
+        if ((code = json_parse_named(file, CONFIG_FILE_BYTES, &out->file, err)) != CKPT_OK)
+            return code;
+        root = json_root(out->file);
+    } else if (checkpoint->config != NULL) {
+        root = json_root(checkpoint->config);
+    } else {
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no config.json: use --config FILE",
+                         path);
+    }
+    take_eos(json_member(root, "eos_token_id"), out);
+    code = run_config_read(root, file != NULL ? file : "config.json", &out->config, err);
+    for (const json_value *v = NULL;
+         code == CKPT_OK && (v = config_members_unknown(root, v)) != NULL;)
+        code = note_add(&out->notes, err, "config.json has '%s', which is not known here: if it "
+                        "changes the forward pass, these logits are not the model's", json_key(v));
+    return code;
+}
+
+void run_settings_release(run_settings *settings)
+{
+    file_list_free(&settings->notes);
+    json_free(settings->file);
+}
+
+int run_settings_is_eos(const run_settings *settings, uint32_t id)
+{
+    for (size_t i = 0; i < settings->eos_count; i++)
+        if (settings->eos[i] == id)
+            return 1;
+    return 0;
+}
