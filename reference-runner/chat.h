@@ -35,8 +35,9 @@ typedef struct {
 ckpt_code run_chat_encode(run_text_mode mode, const run_chat_text *text, char **out,
                           ckpt_error *err);
 
-/* An answer, with the end-of-sequence token's text if it came to that, as a message: appends JSON
- * to `out`. */
-ckpt_code run_chat_parse(run_text_mode mode, const char *text, byte_buffer *out, ckpt_error *err);
+/* An answer as a message: appends JSON to `out`. is_ended: the model said its end-of-sequence
+ * token, whose text is not part of the answer then. */
+ckpt_code run_chat_parse(run_text_mode mode, const char *answer, int is_ended, byte_buffer *out,
+                         ckpt_error *err);
 
 #endif

@@ -199,45 +199,59 @@ static ckpt_code check_words(const part *p, ckpt_error *err)
     return CKPT_OK;
 }
 
-ckpt_code run_chat_parse(run_text_mode mode, const char *text, byte_buffer *out, ckpt_error *err)
+static ckpt_code read_answer(call_reader *r, int thinks, byte_buffer *out, ckpt_error *err)
 {
     static const char calls[] = "\n\n" CHAT_CALLS;
-    call_reader *r = calloc(1, sizeof *r);
-    part reasoning = { text, 0 };
+    part reasoning = { r->c.at, 0 };
     part content;
     ckpt_code code = CKPT_OK;
 
-    if (r == NULL)
-        return ckpt_fail_memory(err, "an answer", sizeof *r);
-    r->c.at = text;
-    if (mode == RUN_TEXT_THINK || mode == RUN_TEXT_THINK_MAX) {
+    if (thinks) {
         if (read_until(&r->c, CHAT_THINK_END, calls) == NULL || r->c.stop == calls)
-            code = fail("expected " CHAT_THINK_END " after the reasoning", &r->c, err);
+            return fail("expected " CHAT_THINK_END " after the reasoning", &r->c, err);
         reasoning = (part){ r->c.begin, r->c.size };
     }
-    if (code == CKPT_OK && read_until(&r->c, CHAT_EOS, calls) == NULL)
-        code = fail("expected the end-of-sequence token", &r->c, err);
+    if (read_until(&r->c, CHAT_EOS, calls) == NULL)
+        return fail("expected the end-of-sequence token", &r->c, err);
     content = (part){ r->c.begin, r->c.size };
-    if (code == CKPT_OK && r->c.stop == calls)
-        code = read_calls(r, err);
-    if (code == CKPT_OK && *r->c.at != '\0')
-        code = ckpt_fail(err, CKPT_E_FORMAT, "the answer is not a message: it goes on after its "
+    if (r->c.stop == calls && (code = read_calls(r, err)) != CKPT_OK)
+        return code;
+    if (*r->c.at != '\0')
+        return ckpt_fail(err, CKPT_E_FORMAT, "the answer is not a message: it goes on after its "
                          "end");
-    if (code == CKPT_OK && (code = check_words(&reasoning, err)) == CKPT_OK)
-        code = check_words(&content, err);
-    if (code == CKPT_OK) {
-        put(out, "{\"role\": \"assistant\", \"content\": ");
-        chat_put_quoted(content.bytes, content.size, out);
-        put(out, ", \"reasoning_content\": ");
-        chat_put_quoted(reasoning.bytes, reasoning.size, out);
-        put(out, ", \"tool_calls\": [");
-        byte_buffer_add(out, r->calls.bytes, r->calls.used);
-        put(out, "]}");
-        if (out->failed || r->calls.failed)
-            code = ckpt_fail_memory(err, "an answer", strlen(text));
+    if ((code = check_words(&reasoning, err)) != CKPT_OK ||
+        (code = check_words(&content, err)) != CKPT_OK)
+        return code;
+    put(out, "{\"role\": \"assistant\", \"content\": ");
+    chat_put_quoted(content.bytes, content.size, out);
+    put(out, ", \"reasoning_content\": ");
+    chat_put_quoted(reasoning.bytes, reasoning.size, out);
+    put(out, ", \"tool_calls\": [");
+    byte_buffer_add(out, r->calls.bytes, r->calls.used);
+    put(out, "]}");
+    return out->failed || r->calls.failed ? ckpt_fail_memory(err, "an answer", out->used)
+                                          : CKPT_OK;
+}
+
+ckpt_code run_chat_parse(run_text_mode mode, const char *answer, int is_ended, byte_buffer *out,
+                         ckpt_error *err)
+{
+    call_reader *r = calloc(1, sizeof *r);
+    byte_buffer text = { 0 };
+    ckpt_code code;
+
+    put(&text, answer);
+    byte_buffer_add(&text, CHAT_EOS, is_ended ? sizeof CHAT_EOS - 1 : 0);
+    byte_buffer_add(&text, "", 1);
+    if (r == NULL || text.failed) {
+        code = ckpt_fail_memory(err, "an answer", text.used);
+    } else {
+        r->c.at = text.bytes;
+        code = read_answer(r, mode == RUN_TEXT_THINK || mode == RUN_TEXT_THINK_MAX, out, err);
+        free(r->arguments.bytes);
+        free(r->calls.bytes);
     }
-    free(r->arguments.bytes);
-    free(r->calls.bytes);
+    free(text.bytes);
     free(r);
     return code;
 }

@@ -17,4 +17,7 @@ typedef struct {
 } run_draw;
 uint32_t run_next_token(const float *logits, uint32_t vocab_size, const run_draw *draw);
 
+/* A NaN carries no information, and everything computed from it is NaN: its place + 1, or 0. */
+uint32_t run_has_nan(const float *logits, uint32_t vocab_size);
+
 #endif

@@ -399,19 +399,23 @@ static ckpt_code read_stdin(char **out, size_t *size, ckpt_error *err)
     return CKPT_OK;
 }
 
+ckpt_code run_input_read(const char *path, char **out, size_t *size, ckpt_error *err)
+{
+    return strcmp(path, "-") == 0 ? read_stdin(out, size, err)
+                                  : file_read_named(path, INPUT_BYTES_MAX, out, size, err);
+}
+
 ckpt_code run_prompts_read(const char *path, run_prompts *out, ckpt_error *err)
 {
-    const int is_stdin = strcmp(path, "-") == 0;
     char *text;
     size_t size;
-    ckpt_code code = is_stdin ? read_stdin(&text, &size, err)
-                              : file_read_named(path, INPUT_BYTES_MAX, &text, &size, err);
+    ckpt_code code = run_input_read(path, &text, &size, err);
 
     memset(out, 0, sizeof *out);
     if (code != CKPT_OK)
         return code;
     if (memory_take(size)) {
-        code = run_prompts_parse(text, size, is_stdin ? "standard input" : path, out, err);
+        code = run_prompts_parse(text, size, run_input_name(path), out, err);
         memory_give(size);
     } else {
         code = ckpt_fail_memory(err, path, size);

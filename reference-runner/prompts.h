@@ -30,6 +30,13 @@ ckpt_code run_prompts_begin(run_prompts *prompts, ckpt_error *err);     /* an em
 ckpt_code run_prompt_add(run_prompt *prompt, uint32_t id, ckpt_error *err);
 void run_prompt_free(run_prompt *prompt);
 
+/* All of a file, or of standard input ("-"). *out is malloc'd, with a NUL after its end. */
+ckpt_code run_input_read(const char *path, char **out, size_t *size, ckpt_error *err);
+static inline const char *run_input_name(const char *path)
+{
+    return path[0] == '-' && path[1] == '\0' ? "standard input" : path;
+}
+
 /* "-": standard input. A file without a prompt and an empty prompt are errors. */
 ckpt_code run_prompts_read(const char *path, run_prompts *out, ckpt_error *err);
 /* The same from memory; `text` has a NUL after its `size` bytes. */

@@ -194,7 +194,7 @@ static ckpt_code open_parts(opening *all, unsigned count, ckpt_error *err)
         else
             open_on_thread(&all[i]);
     for (unsigned i = 0; i < count && code == CKPT_OK; i++)
-        if ((code = all[i].code) != CKPT_OK)
+        if ((code = all[i].code) != CKPT_OK && err != NULL)
             *err = all[i].err;
     return code;
 }

@@ -8,50 +8,22 @@
 #include <unistd.h>
 
 #include "tools/cli/cli.h"
-#include "logits_command.h"
+#include "run_chat.h"
 #include "run_devices.h"
+#include "run_job.h"
 #include "run_places.h"
-#include "run_settings.h"
-#include "run_text.h"
+#include "run_print.h"
 #include "formats/format.h"
 #include "libckpt/json.h"
 #include "libckpt/size.h"
 #include "reference-runner/generate.h"
-#include "reference-runner/prompts.h"
-#include "reference-runner/results.h"
-#include "reference-runner/runner.h"
-#include "reference-runner/trace.h"
 #include "verify/manifest.h"
 
-static struct {
-    cli_common common;
-    ckpt_open_options open;
-    const char *tokens;
-    const char *out;
-    const char *format;
-    const char *positions;
-    const char *numerics;
-    const char *backend;
-    const char *devices;
-    uint64_t device_memory;
-    const char *trace;
-    const char *trace_positions;
-    const char *config;
-    const char *temperature;
-    const char *against;
-    const char *against_tensor;
-    logits_limit_texts limits;
-    run_text_options text;
-    uint64_t top;
-    uint64_t generate_count;
-    const char *seed;
-    uint64_t feed;
-    uint64_t chunk;
-    int mtp;
-    int digest;
-} opt = { .common = CLI_COMMON_DEFAULTS, .numerics = "deploy", .backend = "cpu",
-          .text = RUN_TEXT_DEFAULTS, .positions = "all", .format = "safetensors",
-          .temperature = "0", .feed = UINT64_MAX };
+static run_asked opt = {
+    .common = CLI_COMMON_DEFAULTS, .numerics = "deploy", .backend = "cpu",
+    .text = RUN_TEXT_DEFAULTS, .positions = "all", .format = "safetensors", .temperature = "0",
+    .feed = UINT64_MAX,
+};
 
 static const cli_option options[] = {
     { CLI_HEADING, NULL, NULL, NULL, "Input and output" },
@@ -112,10 +84,16 @@ static const cli_option options[] = {
 
 /* Without these options the dependent one would have no effect. */
 static const cli_rule rules[] = {
-    { "tokens", NULL, "prompt" },
-    { "mode", "prompt", NULL },
-    { "instructions", "prompt", NULL },
-    { "tokenizer", "prompt", NULL },
+    { "tokens", NULL, "prompt|messages|prompts|chat" },
+    { "prompt", NULL, "messages|prompts|chat" },
+    { "messages", NULL, "prompts|chat|instructions" },
+    { "prompts", NULL, "chat" },
+    { "chat", NULL, "out|trace|json|dry-run|parse|feed" },
+    { "mode", "prompt|messages|prompts|chat", NULL },
+    { "instructions", "prompt|prompts|chat", NULL },
+    { "tokenizer", "prompt|messages|prompts|chat", NULL },
+    { "parse", "prompt|messages|prompts", NULL },
+    { "parse", "generate", "out" },
     { "format", "out", NULL },
     { "positions", "out|trace", NULL },
     { "top", "out", NULL },
@@ -132,7 +110,7 @@ static const cli_rule rules[] = {
 static const cli_command command = {
     .name = "ckpt-run",
     .summary = "run a DeepSeek-V4 model and write its logits",
-    .usage = "[OPTIONS] --tokens FILE|--prompt TEXT PATH",
+    .usage = "[OPTIONS] --tokens FILE|--prompt TEXT|--messages FILE|--prompts FILE|--chat PATH",
     .description =
         "Runs the model of the checkpoint PATH, in any layout and encoding, layer by layer: it "
         "needs memory for one layer, and loads the experts that the prompts use group by group. "
@@ -154,49 +132,6 @@ static const cli_command command = {
     .arg_max = 1,
     .checks_more = 1,
 };
-
-/* The state of one prompt. */
-typedef struct {
-    const run_prompt *prompt;
-    run_sequence *sequence;
-    uint64_t *positions;       /* positions whose logits are wanted, ascending */
-    uint64_t position_count;
-    uint64_t done_count;       /* of them */
-    uint64_t mtp_count;        /* of the first of them */
-    uint64_t mtp_done_count;
-    int32_t *generated;        /* opt.generate_count, -1: ended */
-    uint64_t generated_count;
-    uint32_t next;             /* the token to process next */
-    int ended;
-} run_line;
-
-typedef struct {
-    ckpt_checkpoint *checkpoint;
-    run_settings settings;
-    run_prompts prompts;
-    run_text *text;                /* for --prompt; NULL: not given */
-    run_line *lines;
-    run_result_plan *plans;
-    unsigned *devices;
-    run_model *model;
-    run_trace *trace;
-    FILE *trace_file;
-    uint64_t *trace_positions;
-    run_results *results;
-    run_segment *segments;         /* of the current forward */
-    size_t *owners;                /* which line each of them is of */
-    size_t segment_count;
-    uint64_t *rows;                /* asked for in the current head */
-    size_t *row_owners;
-    uint64_t *row_positions;
-    char root[CKPT_ROOT_HEX];
-    const char *root_source;
-    double temperature;
-    uint64_t seed;
-    char *answer;                  /* to --prompt, in words */
-    logits_limits limits;
-    logits_comparison against;     /* of --against; no positions: not given */
-} run_job;
 
 /* ---- preparing ---- */
 
@@ -228,13 +163,13 @@ static ckpt_code find_root(run_job *job, ckpt_error *err)
 
 static ckpt_code plan_lines(run_job *job, ckpt_error *err)
 {
-    const size_t count = job->prompts.count;
+    const size_t count = job->prompts.count;       /* 0: of a conversation */
     uint64_t total = 0;
 
-    job->lines = calloc(count, sizeof *job->lines);
-    job->plans = calloc(count, sizeof *job->plans);
-    job->segments = calloc(count, sizeof *job->segments);
-    job->owners = calloc(count, sizeof *job->owners);
+    job->lines = calloc(count + 1, sizeof *job->lines);
+    job->plans = calloc(count + 1, sizeof *job->plans);
+    job->segments = calloc(count + 1, sizeof *job->segments);
+    job->owners = calloc(count + 1, sizeof *job->owners);
     if (job->lines == NULL || job->plans == NULL || job->segments == NULL || job->owners == NULL)
         return ckpt_fail_memory(err, "prompts", count);
     for (size_t i = 0; i < count; i++) {
@@ -257,9 +192,9 @@ static ckpt_code plan_lines(run_job *job, ckpt_error *err)
                                            line->mtp_count, opt.generate_count };
         total += line->prompt->count;
     }
-    job->rows = malloc((total + count) * sizeof *job->rows);
-    job->row_owners = malloc((total + count) * sizeof *job->row_owners);
-    job->row_positions = malloc((total + count) * sizeof *job->row_positions);
+    job->rows = malloc((total + count + 1) * sizeof *job->rows);
+    job->row_owners = malloc((total + count + 1) * sizeof *job->row_owners);
+    job->row_positions = malloc((total + count + 1) * sizeof *job->row_positions);
     if (job->rows == NULL || job->row_owners == NULL || job->row_positions == NULL)
         return ckpt_fail_memory(err, "rows", total);
     return CKPT_OK;
@@ -300,6 +235,7 @@ static ckpt_code open_model(run_job *job, ckpt_error *err)
         .mtp = opt.mtp,
         .trace = job->trace,
         .has_times = opt.common.json && !opt.common.dry_run,
+        .keeps_weights = opt.generate_count > 1 || opt.text.chat,
         .stop = cli_stop_flag(),
     };
     const run_device_options devices = { opt.devices, opt.device_memory,
@@ -355,11 +291,13 @@ static ckpt_code check_prompts(const run_job *job, ckpt_error *err)
 /* Checks that need no file. */
 static ckpt_code check_options(run_job *job, ckpt_error *err)
 {
+    ckpt_code code;
     char *end;
 
     job->temperature = strtod(opt.temperature, &end);
-    if (opt.tokens == NULL && opt.text.prompt == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "expected --tokens or --prompt");
+    if (opt.tokens == NULL && !run_text_is_asked(&opt.text))
+        return ckpt_fail(err, CKPT_E_USAGE, "expected --tokens, --prompt, --messages, --prompts "
+                         "or --chat");
     if (*end != '\0' || end == opt.temperature || !(job->temperature >= 0) ||
         job->temperature > 1e6)
         return ckpt_fail(err, CKPT_E_USAGE, "--temperature '%s': expected a number from 0 to 1e6",
@@ -370,9 +308,11 @@ static ckpt_code check_options(run_job *job, ckpt_error *err)
         return ckpt_fail(err, CKPT_E_USAGE, "--seed needs a --temperature above 0: at 0 the best "
                          "token is taken, and nothing is drawn");
     if (job->temperature > 0 && opt.generate_count == 0 && opt.out != NULL && !opt.common.json &&
-        opt.text.prompt == NULL)
+        !run_text_is_asked(&opt.text))
         return ckpt_fail(err, CKPT_E_USAGE, "--temperature needs --generate or --json: with --out "
                          "alone no token is drawn");
+    if ((code = run_text_check(&opt.text, err)) != CKPT_OK)
+        return code;
     if (opt.generate_count > INT32_MAX)
         return ckpt_fail(err, CKPT_E_USAGE, "--generate %" PRIu64 ": expected at most %d",
                          opt.generate_count, INT32_MAX);
@@ -386,7 +326,7 @@ static ckpt_code check_places(const char *path, ckpt_error *err)
 {
     const run_places places = { opt.out, opt.trace, path,
                                 { opt.tokens, opt.against, opt.config, opt.text.tokenizer,
-                                  opt.open.map_file } };
+                                  opt.open.map_file, opt.text.messages, opt.text.prompts } };
 
     return run_places_check(&places, err);
 }
@@ -394,6 +334,7 @@ static ckpt_code check_places(const char *path, ckpt_error *err)
 static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
 {
     const logits_input other = { opt.against, opt.against_tensor };
+    const run_text_target words = { &job->text, &job->prompts, &job->words };
     ckpt_code code;
 
     /* A run may take hours: check first that the other file exists. */
@@ -405,7 +346,7 @@ static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
             CKPT_OK ||
         (code = opt.tokens != NULL
                     ? run_prompts_read(opt.tokens, &job->prompts, err)
-                    : run_text_ask(&opt.text, path, &job->text, &job->prompts, err)) != CKPT_OK ||
+                    : run_text_ask(&opt.text, path, &words, err)) != CKPT_OK ||
         (code = check_prompts(job, err)) != CKPT_OK ||
         (code = plan_lines(job, err)) != CKPT_OK || (code = open_trace(job, err)) != CKPT_OK)
         return code;
@@ -414,16 +355,15 @@ static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
 
 /* ---- running ---- */
 
-/* A NaN carries no information, and everything computed from it is NaN. */
 static ckpt_code check_logits(const run_job *job, uint64_t i, const float *logits,
                               ckpt_error *err)
 {
-    for (uint32_t v = 0; v < job->settings.config.vocab_size; v++)
-        if (isnan(logits[v]))
-            return ckpt_fail(err, CKPT_E_FORMAT, "logit %u at position %" PRIu64 " of prompt %zu "
-                             "is NaN: the config or a weight is out of range", v,
-                             job->row_positions[i], job->row_owners[i]);
-    return CKPT_OK;
+    const uint32_t found = run_has_nan(logits, job->settings.config.vocab_size);
+
+    return found == 0 ? CKPT_OK
+                      : ckpt_fail(err, CKPT_E_FORMAT, "logit %u at position %" PRIu64
+                                  " of prompt %zu is NaN: the config or a weight is out of range",
+                                  found - 1, job->row_positions[i], job->row_owners[i]);
 }
 
 /* Handle the logits of one row: store them if wanted, choose the next token if it is needed. */
@@ -542,6 +482,15 @@ static size_t fill_segments(run_job *job)
     return job->segment_count;
 }
 
+/* No prompt takes part in this pass. */
+static int is_generating(const run_job *job)
+{
+    for (size_t s = 0; s < job->segment_count; s++)
+        if (job->segments[s].tokens != &job->lines[job->owners[s]].next)
+            return 0;
+    return 1;
+}
+
 static ckpt_code run_all(run_job *job, ckpt_error *err)
 {
     ckpt_code code;
@@ -555,12 +504,16 @@ static ckpt_code run_all(run_job *job, ckpt_error *err)
         if (code != CKPT_OK)
             return code;
     }
-    while (fill_segments(job) > 0)
+    while (fill_segments(job) > 0) {
+        const double begin = run_now();
+
         if ((code = run_forward(job->model, job->segments, job->segment_count, err)) !=
                 CKPT_OK ||
             (code = take_rows(job, err)) != CKPT_OK ||
             (code = take_mtp_rows(job, err)) != CKPT_OK)
             return code;
+        run_speed_count(&job->speed, is_generating(job), run_now() - begin);
+    }
     return CKPT_OK;
 }
 
@@ -584,21 +537,6 @@ static ckpt_code finish(run_job *job, ckpt_error *err)
                                             : run_results_commit(results, err);
 }
 
-/* The generated tokens without the end-of-sequence token, or the best token after the prompt. */
-static ckpt_code take_answer(run_job *job, ckpt_error *err)
-{
-    const run_line *line = &job->lines[0];
-    const int32_t next = (int32_t)line->next;
-    uint64_t count = line->generated_count;
-
-    if (job->text == NULL)
-        return CKPT_OK;
-    if (opt.generate_count == 0)
-        return run_text_decode(job->text, &next, 1, &job->answer, err);
-    count -= run_settings_is_eos(&job->settings, (uint32_t)line->generated[count - 1]) ? 1 : 0;
-    return run_text_decode(job->text, line->generated, count, &job->answer, err);
-}
-
 static ckpt_code compare_against(run_job *job, ckpt_error *err)
 {
     const logits_input out = { opt.out, NULL };
@@ -612,108 +550,23 @@ static int is_different(const run_job *job)
     return job->against.position_count > 0 && !logits_is_same(&job->against, job->limits);
 }
 
-/* ---- printing ---- */
-
-static void print_json(const run_job *job)
-{
-    json_writer w;
-
-    json_writer_begin(&w, json_write_stdio, stdout, 1);
-    json_put_object(&w);
-    json_member_string(&w, "numerics", opt.numerics);
-    json_member_string(&w, "config_digest", job->settings.config.digest);
-    json_member_string(&w, "model_root", job->root_source == NULL ? NULL : job->root);
-    json_member_u64(&w, "need_bytes", run_need_bytes(job->model));
-    json_member_string(&w, "out", opt.out);
-    json_member_string(&w, "trace", opt.trace);
-    json_member_array(&w, "prompts");
-    for (size_t i = 0; i < job->prompts.count; i++) {
-        const run_line *line = &job->lines[i];
-
-        json_put_object(&w);
-        json_member_u64(&w, "tokens", line->prompt->count);
-        if (job->text != NULL) {
-            json_member_array(&w, "ids");
-            for (uint64_t t = 0; t < line->prompt->count; t++)
-                json_put_u64(&w, line->prompt->tokens[t]);
-            json_put_array_end(&w);
-        }
-        json_member_u64(&w, "positions", line->position_count);
-        if (!opt.common.dry_run) {
-            json_member_u64(&w, "next", opt.generate_count > 0 ? (uint64_t)line->generated[0]
-                                                               : line->next);
-            json_member_array(&w, "generated");
-            for (uint64_t t = 0; t < line->generated_count; t++)
-                json_put_i64(&w, line->generated[t]);
-            json_put_array_end(&w);
-            if (job->answer != NULL)
-                json_member_string(&w, "text", job->answer);
-        }
-        json_put_object_end(&w);
-    }
-    json_put_array_end(&w);
-    json_member_names(&w, "notes", (const char *const *)job->settings.notes.names,
-                      job->settings.notes.count);
-    if (!opt.common.dry_run)
-        run_put_times(&w, job->model, &job->settings.config);
-    if (job->against.position_count > 0) {
-        json_put_key(&w, "against");
-        logits_put(&w, &job->against, job->limits, NULL);
-    }
-    json_put_object_end(&w);
-    json_writer_end(&w);
-    putchar('\n');
-}
-
-static void print_text(const run_job *job)
-{
-    char need[CLI_SIZE_TEXT_BYTES];
-
-    if (opt.common.dry_run) {
-        cli_size_text(run_need_bytes(job->model), need);
-        printf("%u layers, %zu prompts; the largest layer and scratch need %s, plus rows and "
-               "state\n",
-               job->settings.config.layer_count, job->prompts.count, need);
-        if (opt.out != NULL)
-            printf("logits go to '%s', which is not written now\n", cli_name(opt.out));
-        if (opt.trace != NULL)
-            printf("a trace goes to '%s', which is not written now\n", cli_name(opt.trace));
-        return;
-    }
-    if (job->answer != NULL)
-        puts(job->answer);
-    for (size_t i = 0; i < job->prompts.count && job->answer == NULL &&
-         (opt.out == NULL || opt.generate_count > 0); i++) {
-        const run_line *line = &job->lines[i];
-
-        if (opt.generate_count == 0)
-            printf("%u\n", line->next);
-        for (uint64_t t = 0; t < line->generated_count; t++)
-            printf("%" PRId32 "%c", line->generated[t],
-                   t + 1 < line->generated_count ? ' ' : '\n');
-    }
-    if (job->against.position_count > 0)
-        logits_print(&job->against, job->limits, NULL);
-}
-
 static ckpt_code run(run_job *job, const char *path, ckpt_error *err)
 {
     ckpt_code code;
 
+    job->asked = &opt;
     if ((code = prepare(job, path, err)) != CKPT_OK)
         return code;
+    run_print_notes(job);
+    if (opt.text.chat)
+        return run_chat(job, err);
     if (!opt.common.dry_run &&
         ((code = find_root(job, err)) != CKPT_OK ||
          (code = open_results(job, err)) != CKPT_OK || (code = run_all(job, err)) != CKPT_OK ||
-         (code = finish(job, err)) != CKPT_OK || (code = take_answer(job, err)) != CKPT_OK ||
+         (code = finish(job, err)) != CKPT_OK || (code = run_words_answer(job, err)) != CKPT_OK ||
          (code = compare_against(job, err)) != CKPT_OK))
         return code;
-    for (size_t i = 0; i < job->settings.notes.count && !opt.common.quiet; i++)
-        fprintf(stderr, "note: %s\n", cli_name(job->settings.notes.names[i]));
-    if (opt.common.json)
-        print_json(job);
-    else
-        print_text(job);
+    run_print(job);
     return opt.common.dry_run ? CKPT_OK
                               : run_say_written(&opt.common, opt.out, job->prompts.count,
                                                 job->root_source == NULL ? NULL : job->root, err);
@@ -742,7 +595,7 @@ static void release(run_job *job)
     free(job->row_owners);
     free(job->row_positions);
     run_text_free(job->text);
-    free(job->answer);
+    run_words_release(&job->words);
     run_prompts_free(&job->prompts);
     logits_release(&job->against);
     run_settings_release(&job->settings);

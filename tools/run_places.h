@@ -9,7 +9,7 @@ typedef struct {
     const char *out;
     const char *trace;
     const char *model;
-    const char *inputs[5];         /* other files that are read */
+    const char *inputs[7];         /* other files that are read */
 } run_places;
 
 /* Before hours of work, refuse outputs that cannot be written or would replace an input. */

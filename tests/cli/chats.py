@@ -114,3 +114,34 @@ def conversation(number):
     if draw.chance(0.9):
         messages.append(question(draw))
     return messages
+
+
+# ---- a tokenizer ----
+
+BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
+
+
+def letters():
+    """The characters that stand for the bytes 0 to 255 in byte-level vocabularies."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in plain]
+    return {b: chr(b) for b in plain} | {b: chr(256 + i) for i, b in enumerate(rest)}
+
+
+def tokenizer(path, size=512):
+    """A tokenizer.json without merges: a token a byte, the words of prompts, and words to fill it.
+    Bytes that are not ASCII come last."""
+    words = [BOS, EOS, "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>", "｜DSML｜"]
+    first = size - 256
+    words += [f"[word {i}]" for i in range(len(words), first)]
+    vocab = {letter: first + byte for byte, letter in letters().items()}
+    added = [{"id": i, "content": w, "special": w in (BOS, EOS), "normalized": False,
+              "single_word": False, "lstrip": False, "rstrip": False}
+             for i, w in enumerate(words)]
+    path.write_text(json.dumps({
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
+        "normalizer": None, "post_processor": None,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+        "decoder": {"type": "ByteLevel"},
+        "model": {"type": "BPE", "vocab": vocab, "merges": []}}))
+    return path

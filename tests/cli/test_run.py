@@ -302,8 +302,9 @@ def test_bad_options_are_refused(ckpt, golden_a, options, says, tmp_path):
     (["--against", "b"], "--out"), (["--against-tensor", "x"], "--against"),
     (["--max-kl", "0.1"], "--against"), (["--min-top5=1"], "--against"),
     (["--seed", "3"], "--temperature"), (["--trace-positions", "1"], "--trace"),
-    (["--mode", "raw"], "--prompt"), (["--instructions", "x"], "--prompt"),
-    (["--tokenizer", "x"], "--prompt")])
+    (["--mode", "raw"], "--prompt, --messages, --prompts or --chat"),
+    (["--instructions", "x"], "--prompt, --prompts or --chat"),
+    (["--tokenizer", "x"], "--prompt, --messages, --prompts or --chat")])
 def test_an_option_that_would_be_ignored_is_refused(ckpt, golden_a, options, needs):
     """Above all a limit without --against: a gate that cannot fail."""
     said = ckpt("ckpt-run", "--tokens", "-", *options, golden_a, input="1 2 3", check=2).err

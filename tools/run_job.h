@@ -1,0 +1,95 @@
+/* run_job.h: what ckpt-run was asked for, and the state of its work. */
+#ifndef TOOL_RUN_JOB_H
+#define TOOL_RUN_JOB_H
+
+#include "tools/cli/cli.h"
+#include "logits_command.h"
+#include "run_settings.h"
+#include "run_text.h"
+#include "reference-runner/prompts.h"
+#include "reference-runner/results.h"
+#include "reference-runner/runner.h"
+#include "reference-runner/trace.h"
+
+/* The options. */
+typedef struct {
+    cli_common common;
+    ckpt_open_options open;
+    const char *tokens;
+    const char *out;
+    const char *format;
+    const char *positions;
+    const char *numerics;
+    const char *backend;
+    const char *devices;
+    uint64_t device_memory;
+    const char *trace;
+    const char *trace_positions;
+    const char *config;
+    const char *temperature;
+    const char *against;
+    const char *against_tensor;
+    logits_limit_texts limits;
+    run_text_options text;
+    uint64_t top;
+    uint64_t generate_count;
+    const char *seed;
+    uint64_t feed;
+    uint64_t chunk;
+    int mtp;
+    int digest;
+} run_asked;
+
+/* Time spent on prompts, and on tokens that follow one by one. */
+typedef struct {
+    double prompt_seconds;
+    double token_seconds;
+    uint64_t token_count;      /* passes of the latter kind */
+} run_speed;
+
+/* The state of one prompt. */
+typedef struct {
+    const run_prompt *prompt;
+    run_sequence *sequence;
+    uint64_t *positions;       /* positions whose logits are wanted, ascending */
+    uint64_t position_count;
+    uint64_t done_count;       /* of them */
+    uint64_t mtp_count;        /* of the first of them */
+    uint64_t mtp_done_count;
+    int32_t *generated;        /* generate_count, -1: ended */
+    uint64_t generated_count;
+    uint32_t next;             /* the token to process next */
+    int ended;
+} run_line;
+
+typedef struct {
+    const run_asked *asked;
+    ckpt_checkpoint *checkpoint;
+    run_settings settings;
+    run_prompts prompts;
+    run_text *text;                /* NULL: prompts are not text */
+    run_words words;
+    run_line *lines;
+    run_result_plan *plans;
+    unsigned *devices;
+    run_model *model;
+    run_trace *trace;
+    FILE *trace_file;
+    uint64_t *trace_positions;
+    run_results *results;
+    run_segment *segments;         /* of the current forward */
+    size_t *owners;                /* which line each of them is of */
+    size_t segment_count;
+    uint64_t *rows;                /* asked for in the current head */
+    size_t *row_owners;
+    uint64_t *row_positions;
+    char root[CKPT_ROOT_HEX];
+    const char *root_source;
+    double temperature;
+    run_speed speed;
+    uint64_t seed;
+    logits_limits limits;
+    logits_comparison against;     /* of --against; no positions: not given */
+} run_job;
+
+#endif
