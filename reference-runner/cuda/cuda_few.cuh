@@ -164,14 +164,15 @@ struct few_lane {
     float *sums;                 /* few_memory */
 };
 
-struct few_codes {
-    uint32_t v[FEW_STEPS][2];
+struct few_ahead {
+    uint32_t codes[FEW_STEPS][2];
+    float x[FEW_STEPS][2];
     float scale;
 };
 
 template <typename W>
-static __device__ __forceinline__ void few_load(const W &w, uint64_t k, uint64_t end,
-                                                few_codes &to)
+static __device__ __forceinline__ void few_load(const few_lane &lane, const W &w, uint64_t k,
+                                                few_ahead &to)
 {
     const uint64_t mine = k + threadIdx.x % 4;
 
@@ -179,8 +180,12 @@ static __device__ __forceinline__ void few_load(const W &w, uint64_t k, uint64_t
 #pragma unroll
     for (uint32_t s = 0; s < FEW_STEPS; s++)
 #pragma unroll
-        for (uint32_t h = 0; h < 2; h++)
-            to.v[s][h] = mine + 8 * s + 4 * h < end ? w.load(mine + 8 * s + 4 * h) : 0;
+        for (uint32_t h = 0; h < 2; h++) {
+            const uint64_t at = mine + 8 * s + 4 * h;
+
+            to.codes[s][h] = at < lane.f.depth ? w.load(at) : 0;
+            to.x[s][h] = lane.x != nullptr && at < lane.f.depth ? lane.x[at] : 0;
+        }
 }
 
 /* The sum of block `i` of columns is complete: two outputs of this lane's row. */
@@ -202,25 +207,15 @@ static __device__ __forceinline__ void few_put(const few_lane &lane, uint32_t i,
 /* FEW_COLUMNS columns from k on. */
 template <typename W>
 static __device__ __forceinline__ void few_multiply(const few_lane &lane, uint64_t k,
-                                                    const few_codes &codes, double *sum)
+                                                    const few_ahead &now, double *sum)
 {
     const few_shape &f = lane.f;
-    const float *x = lane.x;
-    const uint64_t mine = k + threadIdx.x % 4;
-    float values[FEW_STEPS][2];
 
 #pragma unroll
-    for (uint32_t s = 0; s < FEW_STEPS; s++)
-#pragma unroll
-        for (uint32_t h = 0; h < 2; h++)
-            values[s][h] = x != nullptr && mine + 8 * s + 4 * h < f.depth
-                               ? x[mine + 8 * s + 4 * h]
-                               : 0;
-#pragma unroll
     for (uint32_t s = 0; s < FEW_STEPS; s++) {
-        const double a[4] = { values[s][0], 0, values[s][1], 0 };
-        const double b[2] = { W::value(codes.v[s][0], codes.scale),
-                              W::value(codes.v[s][1], codes.scale) };
+        const double a[4] = { now.x[s][0], 0, now.x[s][1], 0 };
+        const double b[2] = { W::value(now.codes[s][0], now.scale),
+                              W::value(now.codes[s][1], now.scale) };
 
         tile_multiply(sum, a, b);
         if (f.block != 0 && 8 * (s + 1) % f.block == 0)
@@ -240,17 +235,17 @@ static __device__ __forceinline__ void few_product(const few_lane &lane, const W
     const uint32_t warps = f.block == 0 ? 1 : TILE_WARPS;
     const uint64_t step = (uint64_t)warps * FEW_COLUMNS;
     double sum[4] = {};
-    few_codes ahead = {};
+    few_ahead ahead = {};
     uint64_t k = f.block == 0 ? 0 : (uint64_t)(threadIdx.x / 32) * FEW_COLUMNS;
 
     if (k < f.depth)
-        few_load(w, k, f.depth, ahead);
+        few_load(lane, w, k, ahead);
     for (; k < f.depth; k += step) {
-        const few_codes codes = ahead;
+        const few_ahead now = ahead;
 
         if (k + step < f.depth)
-            few_load(w, k + step, f.depth, ahead);
-        few_multiply<W>(lane, k, codes, sum);
+            few_load(lane, w, k + step, ahead);
+        few_multiply<W>(lane, k, now, sum);
     }
     if (f.block == 0) {
         if (few_lane_row() < f.row_count) {
