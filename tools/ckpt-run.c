@@ -119,11 +119,17 @@ static const cli_command command = {
         "\n"
         "Without --out the best token after each prompt, or the generated text, is printed. --json "
         "also reports for each layer its time, the part of it spent waiting for weights, the bytes "
-        "copied to the device and the bytes of weights.",
+        "copied to the device and the bytes of weights; and how long prompts and single tokens "
+        "took.\n"
+        "\n"
+        "--messages and --prompts take text for the model, --chat lines of a terminal. While "
+        "tokens are generated, weights stay in memory or on the devices as far as there is room.",
     .exit_notes = "0  done\n1  differs from --against\n"
                   "2  error; one line on stderr says what failed",
     .examples = "ckpt-run --tokens prompts.json --out logits.safetensors DeepSeek-V4-Flash\n"
                 "echo 0 17 42 | ckpt-run --tokens - --generate 8 DeepSeek-V4-Flash\n"
+                "ckpt-run --messages talk.json --generate 500 --parse DeepSeek-V4-Flash\n"
+                "ckpt-run --chat --temperature 0.6 --backend cuda --devices 0,1 DeepSeek-V4-Flash\n"
                 "ckpt-run --tokens p.npy --out o.safetensors --against golden.safetensors model\n"
                 "ckpt-run --numerics exact --top 64 --tokens p.npy --out top.safetensors model",
     .options = options,

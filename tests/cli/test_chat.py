@@ -8,6 +8,8 @@ import hashlib
 import importlib.util
 import json
 import os
+import pty
+import signal
 
 import pytest
 
@@ -241,6 +243,31 @@ def test_clear_forgets_and_exit_ends(ckpt, golden_a, tokenizer):
     first = talk(ckpt, golden_a, tokenizer, ["hi"], "--generate", "4")
     both = talk(ckpt, golden_a, tokenizer, ["hi", "/clear", "hi", "/exit", "hi"], "--generate", "4")
     assert both == first + first and first.strip()
+
+
+def read_until(terminal, end):
+    out = b""
+    while not out.endswith(end):
+        out += os.read(terminal, 1000)
+    return out
+
+
+@pytest.mark.parametrize("how", ["/exit", "end", "SIGINT"])
+def test_a_terminal_is_asked_and_a_signal_ends_the_loop(build, golden_a, tokenizer, how):
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(build / "bin" / "ckpt-run", ["ckpt-run", "--chat", "--tokenizer", tokenizer,
+                                              "--generate", "3", golden_a])
+    read_until(terminal, b">>> ")
+    os.write(terminal, b"hi\n")
+    assert read_until(terminal, b"\r\n>>> ").count(b"\r\n") == 2
+    if how == "SIGINT":
+        os.kill(pid, signal.SIGINT)
+    else:
+        os.write(terminal, b"/exit\n" if how == "/exit" else b"\x04")
+    status = os.waitpid(pid, 0)[1]
+    os.close(terminal)
+    assert status == (signal.SIGINT if how == "SIGINT" else 0)
 
 
 def test_a_conversation_that_is_too_long_is_refused(ckpt, golden_a, tokenizer, tmp_path):
