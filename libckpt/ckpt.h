@@ -153,7 +153,8 @@ typedef enum {
 /* How the codes and the scales of a tensor lie in files. */
 typedef enum {
     CKPT_FORM_APART = 0,         /* as tensors of their own; a plain tensor has no scales */
-    CKPT_FORM_MXFP4,             /* in one, by blocks of 32 elements in 17 bytes, as GGUF has it */
+    CKPT_FORM_MXFP4,             /* in one, by blocks: 32 elements of F4 in 17 bytes, as in GGUF */
+    CKPT_FORM_Q8_0,              /* the same, 32 elements of I8 in 34 bytes */
     CKPT_FORM_COUNT
 } ckpt_stored_form;
 
@@ -194,7 +195,7 @@ uint64_t ckpt_part_cols(const ckpt_tensor *tensor, ckpt_part part);
 uint64_t ckpt_part_row_bytes(const ckpt_tensor *tensor, ckpt_part part);
 uint64_t ckpt_part_bytes(const ckpt_tensor *tensor, ckpt_part part);
 uint64_t ckpt_tensor_bytes(const ckpt_tensor *tensor);      /* data and scales */
-/* 1 when its values are integers (I8..U64, BOOL), 0 when they are floating point. */
+/* 1 when its values are integers (I8..U64, BOOL without scales), 0 when they are floating point. */
 int ckpt_tensor_is_int(const ckpt_tensor *tensor);
 /* "BF16", "F8_E4M3 128x128 F8_E8M0", "F8_E4M3 1xrow F32", "F4 1x16 F8_E4M3 * F32" (with a scale of
  * the whole tensor; "/" where that divides): into out, NUL-terminated. */

@@ -38,6 +38,10 @@ static const ckpt_encoding scaled[ENCODING_COUNT] = {
                           .rows = &encoding_rows_fp4 },
     [ENCODING_NVFP4] = { NVFP4, .tensor_scale = CKPT_TENSOR_SCALE_FACTOR },
     [ENCODING_NVFP4_DIVIDED] = { NVFP4, .tensor_scale = CKPT_TENSOR_SCALE_DIVISOR },
+    [ENCODING_INT8_32] = { .codes = CKPT_I8, .largest = 128, .block_rows = 1, .block_cols = 32,
+                           .uneven = "its columns are not whole groups of 32",
+                           .scales = BIT(CKPT_F16), .has_zero_scales = 1, .is_in_blocks = 1,
+                           .rows = &encoding_rows_int8 },
 };
 
 #define PLAIN(dtype, functions) [dtype] = { .codes = (dtype), .rows = &(functions) }
@@ -69,6 +73,13 @@ const ckpt_encoding *encoding_at(encoding_id id)
 const ckpt_encoding *encoding_plain(ckpt_dtype dtype)
 {
     return plain[dtype].rows == NULL ? NULL : &plain[dtype];
+}
+
+const ckpt_encoding *encoding_codes(ckpt_dtype dtype)
+{
+    static const ckpt_encoding int8 = { .codes = CKPT_I8, .rows = &encoding_rows_int8_codes };
+
+    return dtype == CKPT_I8 ? &int8 : encoding_plain(dtype);
 }
 
 static encoding_id find(ckpt_dtype codes, uint64_t block_rows, uint64_t block_cols,
@@ -109,7 +120,7 @@ int encoding_has_codes_of(ckpt_dtype dtype)
 {
     int id = 0;
 
-    while (id < ENCODING_COUNT && scaled[id].codes != dtype)
+    while (id < ENCODING_COUNT && (scaled[id].is_in_blocks || scaled[id].codes != dtype))
         id++;
     return id < ENCODING_COUNT;
 }
@@ -119,7 +130,7 @@ int encoding_has_scales_of(ckpt_dtype dtype)
     unsigned all = 0;
 
     for (int id = 0; id < ENCODING_COUNT; id++)
-        all |= scaled[id].scales;
+        all |= scaled[id].is_in_blocks ? 0 : scaled[id].scales;
     return (all & BIT(dtype)) != 0;
 }
 

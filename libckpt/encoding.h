@@ -50,6 +50,7 @@ typedef enum {
     ENCODING_FP4_32,           /* E2M1, a scale for 1 x 32 */
     ENCODING_NVFP4,            /* E2M1, an E4M3 scale for 1 x 16, an F32 factor for the tensor */
     ENCODING_NVFP4_DIVIDED,    /* the same with a divisor for the tensor */
+    ENCODING_INT8_32,          /* I8, an F16 scale for 1 x 32: Q8_0 of GGUF */
     ENCODING_COUNT
 } encoding_id;
 
@@ -63,6 +64,7 @@ typedef struct {
     ckpt_tensor_scale tensor_scale;
     const char *uneven;            /* rows are whole blocks of columns: said of others; or NULL */
     int has_zero_scales;           /* a scale of a block may be 0 */
+    int is_in_blocks;              /* no two tensors have it: it is stored in blocks, or not */
     unsigned scales;               /* bit d: scales may be of dtype d */
     float largest;                 /* magnitude of its codes */
     uint8_t finite_high;           /* the last E8M0 scale under which every product is finite */
@@ -82,12 +84,15 @@ encoding_id encoding_id_of(const ckpt_tensor *tensor);
 
 /* That of plain elements; NULL when they have no values here. */
 const ckpt_encoding *encoding_plain(ckpt_dtype dtype);
+/* That of codes without their scales, as floats. */
+const ckpt_encoding *encoding_codes(ckpt_dtype dtype);
 
 /* That of a tensor; NULL when its elements have no values here (F64, C64, F6, FNUZ), or when codes
  * and scales do not go together. */
 const ckpt_encoding *encoding_of(const ckpt_tensor *tensor);
 
-/* 1 when the codes or the scales of some block-scaled encoding may have this dtype. */
+/* 1 when the codes or the scales of some block-scaled encoding that is stored apart may have this
+ * dtype. */
 int encoding_has_codes_of(ckpt_dtype dtype);
 int encoding_has_scales_of(ckpt_dtype dtype);
 

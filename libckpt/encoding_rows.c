@@ -210,6 +210,35 @@ static void nvfp4_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t cou
 
 const encoding_rows encoding_rows_nvfp4 = { 1, nvfp4_f32, NULL, f32_digest, NULL };
 
+/* ---- INT8 ---- */
+
+static void int8_codes_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count,
+                           float *out)
+{
+    const int8_t *codes = (const int8_t *)data_row(r, row) + col;
+
+    for (uint64_t i = 0; i < count; i++)
+        out[i] = codes[i];
+}
+
+/* Exact: a code has 8 bits, a scale 11. */
+static void int8_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
+{
+    const int8_t *codes = (const int8_t *)data_row(r, row) + col;
+    const uint64_t group = r->encoding->block_cols;
+
+    load_scales(r, row);
+    for (uint64_t c = 0; c < count; c += group) {
+        const float scale = r->scales[(col + c) / group];
+
+        for (uint64_t i = c; i < size_min(c + group, count); i++)
+            out[i] = (float)codes[i] * scale;
+    }
+}
+
+const encoding_rows encoding_rows_int8 = { 1, int8_f32, NULL, f32_digest, NULL };
+const encoding_rows encoding_rows_int8_codes = { 0, int8_codes_f32, NULL, f32_digest, NULL };
+
 /* ---- FP8 ---- */
 
 static void fp8_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)

@@ -15,6 +15,9 @@ void scale_row_f32(const ckpt_kernels *k, ckpt_dtype dtype, const void *scales, 
     case CKPT_F8_E4M3:
         k->e4m3_to_f32(scales, out, count);
         break;
+    case CKPT_F16:
+        k->f16_to_f32(scales, out, count);
+        break;
     case CKPT_BF16:
         k->bf16_to_f32(scales, out, count);
         break;
@@ -35,7 +38,16 @@ float scale_get(const ckpt_kernels *k, ckpt_dtype dtype, const void *scales, uin
 
 float scale_largest(ckpt_dtype dtype)
 {
-    return dtype == CKPT_F8_E4M3 ? 448 : dtype == CKPT_F8_E8M0 ? 0x1p127f : FLT_MAX;
+    switch (dtype) {
+    case CKPT_F8_E8M0:
+        return 0x1p127f;
+    case CKPT_F8_E4M3:
+        return 448;
+    case CKPT_F16:
+        return 65504;
+    default:
+        return FLT_MAX;
+    }
 }
 
 float scale_whole(ckpt_tensor_scale what, float product, float tensor_scale)
@@ -52,7 +64,7 @@ float scale_whole(ckpt_tensor_scale what, float product, float tensor_scale)
 
 int scale_put(const ckpt_kernels *k, ckpt_dtype dtype, uint8_t *row, uint64_t i, float scale)
 {
-    uint16_t bf16;
+    uint16_t half;
     float back;
 
     if (dtype == CKPT_F8_E8M0) {
@@ -70,9 +82,14 @@ int scale_put(const ckpt_kernels *k, ckpt_dtype dtype, uint8_t *row, uint64_t i,
         k->e4m3_to_f32(&row[i], &back, 1);
         return memcmp(&back, &scale, sizeof scale) == 0;
     }
-    k->f32_to_bf16(&scale, &bf16, 1);
-    k->bf16_to_f32(&bf16, &back, 1);
-    memcpy(row + 2 * i, &bf16, sizeof bf16);
+    if (dtype == CKPT_F16) {
+        k->f32_to_f16(&scale, &half, 1);
+        k->f16_to_f32(&half, &back, 1);
+    } else {
+        k->f32_to_bf16(&scale, &half, 1);
+        k->bf16_to_f32(&half, &back, 1);
+    }
+    memcpy(row + 2 * i, &half, sizeof half);
     return memcmp(&back, &scale, sizeof scale) == 0;
 }
 

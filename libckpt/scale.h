@@ -1,4 +1,4 @@
-/* scale.h: the scales of block-scaled tensors, by their dtype: F8_E8M0, F8_E4M3, BF16 or F32. */
+/* scale.h: the scales of block-scaled tensors, by their dtype: E8M0, E4M3, F16, BF16 or F32. */
 #ifndef CKPT_SCALE_H
 #define CKPT_SCALE_H
 

@@ -68,6 +68,8 @@ uint64_t ckpt_tensor_bytes(const ckpt_tensor *tensor)
 
 int ckpt_tensor_is_int(const ckpt_tensor *tensor)
 {
+    if (tensor->scale_dtype != CKPT_NONE)       /* its integers are codes */
+        return 0;
     switch (tensor->dtype) {
     case CKPT_BOOL:
     case CKPT_U8:

@@ -12,7 +12,7 @@ enum { CODES_AT_ONCE = 128 };
 /* A reader of the codes of a scaled tensor as numbers; packed ones come in pairs. */
 static values_reader read_codes(const ckpt_tensor *t, const ckpt_tile *tile)
 {
-    return (values_reader){ .kernels = kernels_get(), .encoding = encoding_plain(t->dtype),
+    return (values_reader){ .kernels = kernels_get(), .encoding = encoding_codes(t->dtype),
                             .tensor = t, .tile = tile, .cols = ckpt_tensor_cols(t),
                             .row_bytes = ckpt_part_row_bytes(t, CKPT_DATA) };
 }

@@ -186,6 +186,24 @@ static ckpt_code check_names(const job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* What is stored in blocks alone stays where such blocks are. */
+static ckpt_code check_forms(const job_plan *plan, ckpt_error *err)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(plan->targets, i);
+        char encoding[64];
+
+        if (t->scale_dtype == CKPT_NONE || t->stored_form != CKPT_FORM_APART ||
+            !encoding_of(t)->is_in_blocks)
+            continue;
+        ckpt_tensor_encoding(t, encoding, sizeof encoding);
+        return ckpt_fail(err, CKPT_E_USAGE,
+                         "tensor '%s' is %s, which layout %s does not have: cast it, as with "
+                         "--dtype bf16", t->name, encoding, plan->options.format->name);
+    }
+    return CKPT_OK;
+}
+
 /* An option that changes nothing here was meant for another conversion. */
 static ckpt_code check_effects(const job_plan *plan, ckpt_error *err)
 {
@@ -307,7 +325,7 @@ static ckpt_code choose_by_policy(job_plan *plan, ckpt_error *err)
         return code;
     suit_layout(plan);
     clear_wo_a(plan);
-    if ((code = check_effects(plan, err)) != CKPT_OK)
+    if ((code = check_forms(plan, err)) != CKPT_OK || (code = check_effects(plan, err)) != CKPT_OK)
         return code;
     return check_names(plan, err);
 }

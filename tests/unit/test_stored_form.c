@@ -4,7 +4,8 @@
  */
 #include "file_faults.h"
 
-#include "formats/maps.h"
+#include <math.h>
+
 #include "libckpt/digest.h"
 #include "libckpt/map.h"
 #include "libckpt/output.h"
@@ -409,6 +410,105 @@ static void test_any_rows_of_either_part_are_read_alone(void **state)
     memory_source_free(from);
 }
 
+/* ---- Q8_0 ---- */
+
+enum { HALVES = 1 << 16, Q8_COLS = 256, Q8_BLOCK = 34 };
+
+static double half_value(unsigned bits)
+{
+    const unsigned exponent = bits >> 10 & 31;
+    const double magnitude =
+        exponent == 0    ? ldexp(bits & 1023, -24)
+        : exponent == 31 ? ((bits & 1023) == 0 ? INFINITY : NAN)
+                         : ldexp(1024 + (bits & 1023), (int)exponent - 25);
+
+    return bits >> 15 != 0 ? -magnitude : magnitude;
+}
+
+/* A row for every scale, with every code in it. */
+static char *make_q8(size_t *size)
+{
+    char *bytes = malloc(HEAD + (size_t)HALVES * Q8_COLS / ELEMENTS * Q8_BLOCK);
+    char *at = bytes + HEAD;
+
+    memset(bytes, 0, HEAD);
+    for (unsigned scale = 0; scale < HALVES; scale++)
+        for (int b = 0; b < Q8_COLS / ELEMENTS; b++) {
+            *at++ = (char)scale;
+            *at++ = (char)(scale >> 8);
+            for (int i = 0; i < ELEMENTS; i++)
+                *at++ = (char)(b * ELEMENTS + i);
+        }
+    *size = (size_t)(at - bytes);
+    return bytes;
+}
+
+/* All codes under all scales, exact; a scale that is no number makes none of them. */
+static void test_every_q8_0_value_is_the_product_of_code_and_scale(void **state)
+{
+    ckpt_catalog *targets = catalog_create();
+    ckpt_tensor t = { .name = "t.weight", .rank = 2, .shape = { HALVES, Q8_COLS } };
+    float *values = malloc((size_t)HALVES * Q8_COLS * sizeof *values);
+    size_t size;
+    char *bytes = make_q8(&size);
+    char encoding[64];
+    reading r;
+
+    (void)state;
+    stored_form_set(&t, CKPT_FORM_Q8_0);
+    assert_int_equal(catalog_add(targets, &t, &err), CKPT_OK);
+    open_bytes(&r, targets, 0, bytes, size);
+    ckpt_tensor_encoding(ckpt_catalog_at(r.source->catalog, 0), encoding, sizeof encoding);
+    assert_string_equal(encoding, "I8 1x32 F16");
+    assert_string_equal(digest_class(ckpt_catalog_at(r.source->catalog, 0)), "float");
+    assert_int_equal(ckpt_source_read_f32(r.source, 0, 0, HALVES, values, &err), CKPT_OK);
+    for (unsigned scale = 0; scale < HALVES; scale++)
+        for (int code = 0; code < Q8_COLS; code++) {
+            const float got = values[(size_t)scale * Q8_COLS + (size_t)code];
+            const double expected = (int8_t)code * half_value(scale);
+
+            if (isnan(expected) ? !isnan(got) : (double)got != expected)
+                fail_msg("code %d x scale 0x%04x: %g, expected %g", code, scale, (double)got,
+                         expected);
+        }
+    close_reading(&r);
+    free(values);
+    free(bytes);
+    catalog_free(targets);
+}
+
+/* Its digest is that of the same values in F32. */
+static void test_the_digest_of_q8_0_is_that_of_its_values(void **state)
+{
+    enum { FEW = 0x4000 };                  /* scales that are finite numbers */
+    const ckpt_tensor plain = { .name = "t.weight", .dtype = CKPT_F32, .rank = 2,
+                                .shape = { FEW, Q8_COLS } };
+    memory_source *expected = memory_source_create();
+    ckpt_catalog *targets = catalog_create();
+    ckpt_tensor t = plain;
+    size_t size;
+    char *bytes = make_q8(&size);
+    char roots[2][CKPT_ROOT_HEX];
+    float *values;
+    reading r;
+
+    (void)state;
+    memory_source_add_tensor(expected, &plain);
+    values = memory_source_part(expected, 0, CKPT_DATA);
+    for (size_t i = 0; i < (size_t)FEW * Q8_COLS; i++)
+        values[i] = (float)((int8_t)(i % Q8_COLS) * half_value((unsigned)(i / Q8_COLS)));
+    take_root(memory_source_base(expected), roots[0]);
+    stored_form_set(&t, CKPT_FORM_Q8_0);
+    assert_int_equal(catalog_add(targets, &t, &err), CKPT_OK);
+    open_bytes(&r, targets, 0, bytes, size);
+    take_root(r.source, roots[1]);
+    assert_string_equal(roots[0], roots[1]);
+    close_reading(&r);
+    free(bytes);
+    catalog_free(targets);
+    memory_source_free(expected);
+}
+
 /* ---- layouts by hand ---- */
 
 /* "left" and "right" are columns of the blocks of "both"; "left" has a copy. */
@@ -618,6 +718,8 @@ int main(void)
         FORM_TEST(test_blocks_in_the_file_are_those_of_the_definition),
         FORM_TEST(test_the_form_changes_no_value_and_the_way_back_no_byte),
         FORM_TEST(test_any_rows_of_either_part_are_read_alone),
+        FORM_TEST(test_every_q8_0_value_is_the_product_of_code_and_scale),
+        FORM_TEST(test_the_digest_of_q8_0_is_that_of_its_values),
         FORM_TEST(test_blocks_are_cut_by_columns),
         FORM_TEST(test_a_copy_in_blocks_that_differs_is_named_with_its_part),
         FORM_TEST(test_extents_in_blocks_are_whole_blocks_with_their_scales),
