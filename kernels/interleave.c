@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+/* Where the shape is known, its numbers become constants. */
+#define INLINED static inline __attribute__((always_inline))
+
 /* The low nibbles of eight bytes as four: those of bytes 2j and 2j + 1 become byte j. */
 static uint32_t pack_nibbles(uint64_t bytes)
 {
@@ -24,7 +27,7 @@ static uint64_t spread_nibbles(uint32_t packed)
 }
 
 /* Both halves of a group: eight of its bytes are four of each half of the row's. */
-static void split_halves(const uint8_t *group, uint32_t group_bytes, uint8_t *codes)
+INLINED void split_halves(const uint8_t *group, uint32_t group_bytes, uint8_t *codes)
 {
     for (uint32_t i = 0; i < group_bytes; i += 8) {
         uint64_t word;
@@ -39,7 +42,7 @@ static void split_halves(const uint8_t *group, uint32_t group_bytes, uint8_t *co
     }
 }
 
-static void join_halves(const uint8_t *codes, uint32_t group_bytes, uint8_t *group)
+INLINED void join_halves(const uint8_t *codes, uint32_t group_bytes, uint8_t *group)
 {
     for (uint32_t i = 0; i < group_bytes; i += 8) {
         uint32_t first;
@@ -53,13 +56,9 @@ static void join_halves(const uint8_t *codes, uint32_t group_bytes, uint8_t *gro
     }
 }
 
-void interleave_split(const block_shape *shape, const void *blocks, size_t count, void *codes,
-                      void *scales)
+INLINED void split_blocks(const block_shape *shape, const uint8_t *from, size_t count,
+                          uint8_t *code, uint8_t *scale)
 {
-    const uint8_t *from = blocks;
-    uint8_t *code = codes;
-    uint8_t *scale = scales;
-
     for (size_t i = 0; i < count; i++, from += shape->bytes) {
         if (scale != NULL) {
             memcpy(scale, from + shape->scale_offset, shape->scale_bytes);
@@ -76,13 +75,9 @@ void interleave_split(const block_shape *shape, const void *blocks, size_t count
     }
 }
 
-void interleave_join(const block_shape *shape, const void *codes, const void *scales, size_t count,
-                     void *blocks)
+INLINED void join_blocks(const block_shape *shape, const uint8_t *code, const uint8_t *scale,
+                         size_t count, uint8_t *to)
 {
-    const uint8_t *code = codes;
-    const uint8_t *scale = scales;
-    uint8_t *to = blocks;
-
     for (size_t i = 0; i < count; i++, to += shape->bytes) {
         memcpy(to + shape->scale_offset, scale, shape->scale_bytes);
         if (shape->order == CODES_IN_ORDER)
@@ -93,4 +88,33 @@ void interleave_join(const block_shape *shape, const void *codes, const void *sc
         scale += shape->scale_bytes;
         code += shape->code_bytes;
     }
+}
+
+const block_shape interleave_mxfp4 = { .bytes = 17, .scale_offset = 0, .scale_bytes = 1,
+                                       .code_offset = 1, .code_bytes = 16, .group_bytes = 16,
+                                       .order = CODES_IN_HALVES };
+const block_shape interleave_q8_0 = { .bytes = 34, .scale_offset = 0, .scale_bytes = 2,
+                                      .code_offset = 2, .code_bytes = 32, .group_bytes = 32,
+                                      .order = CODES_IN_ORDER };
+
+void interleave_split(const block_shape *shape, const void *blocks, size_t count, void *codes,
+                      void *scales)
+{
+    if (shape == &interleave_mxfp4 && codes != NULL && scales != NULL)
+        split_blocks(&interleave_mxfp4, blocks, count, codes, scales);
+    else if (shape == &interleave_q8_0 && codes != NULL && scales != NULL)
+        split_blocks(&interleave_q8_0, blocks, count, codes, scales);
+    else
+        split_blocks(shape, blocks, count, codes, scales);
+}
+
+void interleave_join(const block_shape *shape, const void *codes, const void *scales, size_t count,
+                     void *blocks)
+{
+    if (shape == &interleave_mxfp4)
+        join_blocks(&interleave_mxfp4, codes, scales, count, blocks);
+    else if (shape == &interleave_q8_0)
+        join_blocks(&interleave_q8_0, codes, scales, count, blocks);
+    else
+        join_blocks(shape, codes, scales, count, blocks);
 }

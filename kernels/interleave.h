@@ -27,6 +27,11 @@ typedef struct {
     code_order order;
 } block_shape;
 
+/* Those of GGUF. Of these two the functions below are compiled for their numbers; any other shape
+ * works, more slowly. */
+extern const block_shape interleave_mxfp4;   /* 32 elements of 4 bits, a scale of 8 */
+extern const block_shape interleave_q8_0;    /* 32 elements of 8 bits, a scale of 16 */
+
 /* `count` blocks that follow each other. Codes or scales that are not wanted are NULL. */
 void interleave_split(const block_shape *shape, const void *blocks, size_t count, void *codes,
                       void *scales);

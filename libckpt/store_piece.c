@@ -13,9 +13,9 @@ static void locate_blocks(const ckpt_tensor *stored, const layout_extent *extent
 
     out->form = form;
     out->block = extent->col / step;
-    out->rect.pitch_bytes = ckpt_tensor_cols(stored) / form->elements * form->shape.bytes;
-    out->rect.row_bytes = extent->col_count / step * form->shape.bytes;
-    out->rect.offset = extent->stored_col / step * form->shape.bytes;
+    out->rect.pitch_bytes = ckpt_tensor_cols(stored) / form->elements * form->shape->bytes;
+    out->rect.row_bytes = extent->col_count / step * form->shape->bytes;
+    out->rect.offset = extent->stored_col / step * form->shape->bytes;
 }
 
 static void locate_elements(const ckpt_tensor *stored, const layout_extent *extent, uint32_t bits,
@@ -62,8 +62,8 @@ piece_rows store_rows_of(const ckpt_tensor *tensor, const ckpt_tile *tile,
     uint64_t col_bytes[CKPT_PART_COUNT] = { 0 };
 
     if (piece->form != NULL) {
-        col_bytes[CKPT_DATA] = piece->block * piece->form->shape.code_bytes;
-        col_bytes[CKPT_SCALE] = piece->block * piece->form->shape.scale_bytes;
+        col_bytes[CKPT_DATA] = piece->block * piece->form->shape->code_bytes;
+        col_bytes[CKPT_SCALE] = piece->block * piece->form->shape->scale_bytes;
     }
     col_bytes[piece->part] = piece->tile_col_bytes;
     for (int part = 0; part < CKPT_PART_COUNT; part++) {
@@ -96,8 +96,8 @@ ckpt_code store_read_piece(ckpt_store *store, const store_piece *piece, const pi
         return ckpt_fail_memory(err, "a tile", rect->row_count * rect->row_bytes);
     code = file_read_rect(store->files[piece->file].file, rect, blocks, rect->row_bytes, err);
     for (uint64_t r = 0; r < rect->row_count && code == CKPT_OK; r++)
-        interleave_split(&piece->form->shape, blocks + r * rect->row_bytes,
-                         rect->row_bytes / piece->form->shape.bytes, row_at(to, CKPT_DATA, r),
+        interleave_split(piece->form->shape, blocks + r * rect->row_bytes,
+                         rect->row_bytes / piece->form->shape->bytes, row_at(to, CKPT_DATA, r),
                          row_at(to, CKPT_SCALE, r));
     arena_rewind(scratch, mark);
     return code;
@@ -108,8 +108,8 @@ void store_join_blocks(const store_piece *piece, const piece_rows *from, void *b
     const file_rect *rect = &piece->rect;
 
     for (uint64_t r = 0; r < rect->row_count; r++)
-        interleave_join(&piece->form->shape, row_at(from, CKPT_DATA, r),
-                        row_at(from, CKPT_SCALE, r), rect->row_bytes / piece->form->shape.bytes,
+        interleave_join(piece->form->shape, row_at(from, CKPT_DATA, r),
+                        row_at(from, CKPT_SCALE, r), rect->row_bytes / piece->form->shape->bytes,
                         (uint8_t *)blocks + r * rect->row_bytes);
 }
 

@@ -2,12 +2,8 @@
 #include "stored_form.h"
 
 static const stored_form forms[CKPT_FORM_COUNT] = {
-    [CKPT_FORM_MXFP4] = { "MXFP4", ENCODING_FP4_32, CKPT_F8_E8M0, 32,
-                          { .bytes = 17, .scale_offset = 0, .scale_bytes = 1, .code_offset = 1,
-                            .code_bytes = 16, .group_bytes = 16, .order = CODES_IN_HALVES } },
-    [CKPT_FORM_Q8_0] = { "Q8_0", ENCODING_INT8_32, CKPT_F16, 32,
-                         { .bytes = 34, .scale_offset = 0, .scale_bytes = 2, .code_offset = 2,
-                           .code_bytes = 32, .group_bytes = 32, .order = CODES_IN_ORDER } },
+    [CKPT_FORM_MXFP4] = { "MXFP4", ENCODING_FP4_32, CKPT_F8_E8M0, 32, &interleave_mxfp4 },
+    [CKPT_FORM_Q8_0] = { "Q8_0", ENCODING_INT8_32, CKPT_F16, 32, &interleave_q8_0 },
 };
 
 const stored_form *stored_form_at(ckpt_stored_form form)

@@ -26,7 +26,7 @@ typedef struct {
     encoding_id encoding;
     ckpt_dtype scale_dtype;
     uint32_t elements;         /* of a block: whole groups */
-    block_shape shape;
+    const block_shape *shape;
 } stored_form;
 
 /* NULL for CKPT_FORM_APART. */

@@ -206,7 +206,7 @@ static char *expected_blocks(ckpt_checkpoint *c, size_t *size)
         assert_int_equal(ckpt_source_read(source, i, (ckpt_part)part, 0,
                                           ckpt_part_rows(t, (ckpt_part)part),
                                           part == CKPT_DATA ? codes : scales, &err), CKPT_OK);
-    interleave_join(&stored_form_at(CKPT_FORM_MXFP4)->shape, codes, scales,
+    interleave_join(stored_form_at(CKPT_FORM_MXFP4)->shape, codes, scales,
                     ckpt_part_bytes(t, CKPT_SCALE), blocks);
     free(codes);
     free(scales);

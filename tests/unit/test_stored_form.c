@@ -45,7 +45,7 @@ static void parse_hex(const char *text, uint8_t *out)
 /* Two blocks that the gguf package wrote, of codes 0 to 15 twice and of random ones. */
 static void test_mxfp4_blocks_are_those_of_gguf(void **state)
 {
-    const block_shape *shape = &stored_form_at(CKPT_FORM_MXFP4)->shape;
+    const block_shape *shape = stored_form_at(CKPT_FORM_MXFP4)->shape;
     uint8_t blocks[2 * BLOCK];
     uint8_t codes[32];
     uint8_t scales[2];
@@ -61,6 +61,32 @@ static void test_mxfp4_blocks_are_those_of_gguf(void **state)
     assert_int_equal(scales[1], 0x81);
     interleave_join(shape, codes, scales, 2, joined);
     assert_memory_equal(joined, blocks, sizeof blocks);
+}
+
+/* The two that are compiled for their numbers, against the same numbers at another address. */
+static void test_a_known_shape_gives_the_same_bytes(void **state)
+{
+    (void)state;
+    for (int id = CKPT_FORM_APART + 1; id < CKPT_FORM_COUNT; id++) {
+        const block_shape *known = stored_form_at((ckpt_stored_form)id)->shape;
+        const block_shape other = *known;
+        uint8_t blocks[9 * 34];
+        uint8_t codes[2][9 * 32];
+        uint8_t scales[2][9 * 2];
+        uint8_t joined[2][9 * 34];
+
+        for (size_t i = 0; i < sizeof blocks; i++)
+            blocks[i] = byte_at(i);
+        for (int k = 0; k < 2; k++) {
+            const block_shape *shape = k == 0 ? known : &other;
+
+            interleave_split(shape, blocks, 9, codes[k], scales[k]);
+            interleave_join(shape, codes[k], scales[k], 9, joined[k]);
+            assert_memory_equal(joined[k], blocks, 9 * shape->bytes);
+        }
+        assert_memory_equal(codes[0], codes[1], 9 * known->code_bytes);
+        assert_memory_equal(scales[0], scales[1], 9 * known->scale_bytes);
+    }
 }
 
 /* Other blocks of files: an F16 scale before 32 bytes in order, and four scales before four groups
@@ -113,11 +139,11 @@ static void test_every_form_holds_codes_and_scales_and_nothing_else(void **state
         assert_string_equal(stored_form_name(&t), form->name);
         assert_int_equal(e->block_rows, 1);
         assert_int_equal(form->elements % e->block_cols, 0);
-        assert_int_equal(ckpt_part_row_bytes(&t, CKPT_DATA), form->shape.code_bytes);
-        assert_int_equal(ckpt_part_row_bytes(&t, CKPT_SCALE), form->shape.scale_bytes);
-        assert_int_equal(form->shape.bytes, form->shape.code_bytes + form->shape.scale_bytes);
-        assert_int_equal(form->shape.code_bytes % form->shape.group_bytes, 0);
-        assert_int_equal(form->shape.group_bytes % 8, 0);
+        assert_int_equal(ckpt_part_row_bytes(&t, CKPT_DATA), form->shape->code_bytes);
+        assert_int_equal(ckpt_part_row_bytes(&t, CKPT_SCALE), form->shape->scale_bytes);
+        assert_int_equal(form->shape->bytes, form->shape->code_bytes + form->shape->scale_bytes);
+        assert_int_equal(form->shape->code_bytes % form->shape->group_bytes, 0);
+        assert_int_equal(form->shape->group_bytes % 8, 0);
         t.shape[1]++;
         assert_int_equal(catalog_check_shape(&t, &err), CKPT_E_FORMAT);
     }
@@ -713,6 +739,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         FORM_TEST(test_mxfp4_blocks_are_those_of_gguf),
+        FORM_TEST(test_a_known_shape_gives_the_same_bytes),
         FORM_TEST(test_the_shape_of_a_block_tells_all_of_it),
         FORM_TEST(test_every_form_holds_codes_and_scales_and_nothing_else),
         FORM_TEST(test_blocks_in_the_file_are_those_of_the_definition),
