@@ -7,6 +7,7 @@
 #include "libckpt/digest.h"
 #include "libckpt/encoding.h"
 #include "libckpt/pick.h"
+#include "libckpt/stored_form.h"
 
 delta_input delta_input_of(const ckpt_checkpoint *c)
 {
@@ -160,6 +161,20 @@ int delta_model_has_digest(const delta_model *m)
     return 1;
 }
 
+/* A stream is a part, and blocks hold two. */
+static ckpt_code check_forms(const delta_input *in, ckpt_error *err)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(in->stored); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(in->stored, i);
+
+        if (t->stored_form != CKPT_FORM_APART)
+            return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' of '%s' is stored as %s, whose parts "
+                             "no delta can tell apart: ckpt-shard --layout hf makes a copy that "
+                             "has them", t->name, in->path, stored_form_name(t));
+    }
+    return CKPT_OK;
+}
+
 ckpt_code delta_model_open(const delta_input *in, int is_stored, const delta_model *order,
                            delta_model *out, ckpt_error *err)
 {
@@ -168,6 +183,8 @@ ckpt_code delta_model_open(const delta_input *in, int is_stored, const delta_mod
     ckpt_code code = CKPT_OK;
 
     *out = (delta_model){ .in = *in, .is_stored = is_stored, .layout = in->layout };
+    if ((code = check_forms(in, err)) != CKPT_OK)
+        return code;
     if (is_stored)
         code = make_own_layout(out, err);
     else if (delta_model_has_digest(out)) {

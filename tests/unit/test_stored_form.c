@@ -6,6 +6,7 @@
 
 #include <math.h>
 
+#include "formats/delta/delta_model.h"
 #include "libckpt/digest.h"
 #include "libckpt/map.h"
 #include "libckpt/output.h"
@@ -733,6 +734,21 @@ static void test_blocks_with_a_scale_beside_them_are_refused(void **state)
     catalog_free(stored);
 }
 
+static void test_a_delta_of_blocks_is_refused(void **state)
+{
+    ckpt_store *store = store_create(folder);
+    delta_input in = { .path = "M" };
+    delta_model model;
+
+    (void)state;
+    add_blocks(store, "experts", 64);
+    in.stored = store->catalog;
+    assert_int_equal(delta_model_open(&in, 1, NULL, &model, &err), CKPT_E_USAGE);
+    assert_non_null(strstr(err.text, "tensor 'experts' of 'M' is stored as MXFP4"));
+    delta_model_release(&model);
+    store_free(store);
+}
+
 #define FORM_TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
 int main(void)
@@ -751,6 +767,7 @@ int main(void)
         FORM_TEST(test_a_copy_in_blocks_that_differs_is_named_with_its_part),
         FORM_TEST(test_extents_in_blocks_are_whole_blocks_with_their_scales),
         FORM_TEST(test_blocks_with_a_scale_beside_them_are_refused),
+        FORM_TEST(test_a_delta_of_blocks_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
