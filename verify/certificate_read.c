@@ -86,7 +86,7 @@ static ckpt_code take_opened(ckpt_checkpoint *checkpoint, certificate_checkpoint
     out->tensors = ckpt_source_catalog(ckpt_logical(checkpoint));
     out->stored_count = ckpt_catalog_count(stored);
     for (size_t i = 0; i < out->stored_count; i++)
-        out->stored_bytes += ckpt_part_bytes(ckpt_catalog_at(stored, i), CKPT_DATA);
+        out->stored_bytes += ckpt_tensor_bytes(ckpt_catalog_at(stored, i));
     out->ledger = checkpoint_ledger(checkpoint);
     if ((out->label = label_of(out->path)) == NULL)
         return ckpt_fail_memory(err, "a label", strlen(out->path));
