@@ -599,6 +599,7 @@ const ckpt_kernels kernels_avx2 = {
     .digest_row_fp4 = digest_row_fp4_avx2,
     .digest_row_i64 = digest_row_i64_avx2,
     .f32_row_statistics = f32_row_statistics_avx2,
+    .f32_row_squares = f32_row_squares_avx2,
     .f32_row_difference = f32_row_difference_avx2,
     .fp4_row_counts = fp4_row_counts,
     .hash_bytes = hash_bytes_avx2,

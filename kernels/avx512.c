@@ -290,6 +290,7 @@ const ckpt_kernels kernels_avx512 = {
     .digest_row_fp4 = digest_row_fp4_avx512,
     .digest_row_i64 = digest_row_i64_avx512,
     .f32_row_statistics = f32_row_statistics_avx512,
+    .f32_row_squares = f32_row_squares_avx512,
     .f32_row_difference = f32_row_difference_avx512,
     .fp4_row_counts = fp4_row_counts_avx512,
     .hash_bytes = hash_bytes_avx512,

@@ -51,6 +51,7 @@ QUANTISE_ROWS(avx512);
 /* statistics_rows.c, compiled once per instruction set. */
 #define STATISTICS_ROWS(isa)                                                                       \
     void f32_row_statistics_##isa(const float *src, size_t count, row_statistics *out);            \
+    void f32_row_squares_##isa(const float *src, size_t count, row_statistics *out);               \
     void f32_row_difference_##isa(const float *a, const float *b, size_t count,                    \
                                   row_difference *out)
 STATISTICS_ROWS(scalar);

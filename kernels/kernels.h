@@ -160,6 +160,8 @@ typedef struct ckpt_kernels {
     /* Sums over one row, and over two that are compared; statistics_rows.h says what they are.
      * count is below 2^34. */
     void (*f32_row_statistics)(const float *src, size_t count, row_statistics *out);
+    /* The same without the range and the sum, which are those of no value. */
+    void (*f32_row_squares)(const float *src, size_t count, row_statistics *out);
     void (*f32_row_difference)(const float *a, const float *b, size_t count, row_difference *out);
     /* Add a row to *counts; cols is a multiple of FP4_GROUP. */
     void (*fp4_row_counts)(const uint8_t *packed, const uint8_t *scale, size_t cols,

@@ -520,6 +520,7 @@ const ckpt_kernels kernels_scalar = {
     .digest_row_fp4 = digest_row_fp4,
     .digest_row_i64 = digest_row_i64_scalar,
     .f32_row_statistics = f32_row_statistics_scalar,
+    .f32_row_squares = f32_row_squares_scalar,
     .f32_row_difference = f32_row_difference_scalar,
     .fp4_row_counts = fp4_row_counts,
     .hash_bytes = hash_bytes_scalar,

@@ -89,30 +89,45 @@ typedef struct {
     doubles squares[GROUPS];
 } row_lanes;
 
+/* What of a row is wanted; both are constants where a loop is made. */
+typedef struct {
+    int is_clean;
+    int is_brief;                              /* no range and no sum */
+} row_mode;
+
 static inline __attribute__((always_inline))
-void add_values(row_lanes *s, const float *src, int is_clean)
+void add_range(row_lanes *s, floats x, words is_finite, int is_clean)
+{
+    const floats low = is_clean ? x : choose(is_finite, x, (floats){ 0 } + INFINITY);
+    const floats high = is_clean ? x : choose(is_finite, x, (floats){ 0 } - INFINITY);
+
+    s->min = choose(low < s->min, low, s->min);
+    s->max = choose(high > s->max, high, s->max);
+}
+
+static inline __attribute__((always_inline))
+void add_values(row_lanes *s, const float *src, row_mode mode)
 {
     for (size_t g = 0; g < GROUPS; g++) {
         const floats x = load(src + g * WIDTH);
         const words bits = magnitude(x);
         const words is_finite = bits < INFINITY_BITS;
-        const floats low = is_clean ? x : choose(is_finite, x, (floats){ 0 } + INFINITY);
-        const floats high = is_clean ? x : choose(is_finite, x, (floats){ 0 } - INFINITY);
-        const doubles value = widen(is_clean ? x : (floats)((words)x & is_finite));
+        const doubles value = widen(mode.is_clean ? x : (floats)((words)x & is_finite));
 
         s->zeros += bits == 0;
         s->nonfinite += ~is_finite;
-        if (!is_clean)
+        if (!mode.is_clean)
             s->nans += bits > INFINITY_BITS;
-        s->min = choose(low < s->min, low, s->min);
-        s->max = choose(high > s->max, high, s->max);
-        s->sum[g] += value;
+        if (!mode.is_brief) {
+            add_range(s, x, is_finite, mode.is_clean);
+            s->sum[g] += value;
+        }
         s->squares[g] += value * value;
     }
 }
 
 static inline __attribute__((always_inline))
-void sum_row(row_lanes *s, const float *src, size_t count, int is_clean)
+void sum_row(row_lanes *s, const float *src, size_t count, row_mode mode)
 {
     const size_t whole = count / LANES * LANES;
 
@@ -120,27 +135,39 @@ void sum_row(row_lanes *s, const float *src, size_t count, int is_clean)
     s->min = (floats){ 0 } + INFINITY;
     s->max = (floats){ 0 } - INFINITY;
     for (size_t c = 0; c < whole; c += LANES)
-        add_values(s, src + c, is_clean);
+        add_values(s, src + c, mode);
     if (whole < count) {
         float tail[LANES];
 
         for (size_t l = 0; l < LANES; l++)
             tail[l] = whole + l < count ? src[whole + l] : NAN;
-        add_values(s, tail, 0);                /* the NaN that fill it up are only counted */
+        mode.is_clean = 0;                     /* the NaN that fill it up are only counted */
+        add_values(s, tail, mode);
     }
+}
+
+/* How many NaN fill up the last lanes of a row. */
+static uint64_t filled_lanes(size_t count)
+{
+    return (LANES - count % LANES) % LANES;
+}
+
+static void take_counts(const row_lanes *s, size_t count, row_statistics *out)
+{
+    out->zeros = count_lanes(s->zeros);
+    out->nans = count_lanes(s->nans) - filled_lanes(count);
+    out->infinities = count_lanes(s->nonfinite) - count_lanes(s->nans);
+    out->squares = sum_lanes(s->squares);
 }
 
 void ISA_NAME(f32_row_statistics)(const float *src, size_t count, row_statistics *out)
 {
-    const uint64_t filled = (LANES - count % LANES) % LANES;
     row_lanes s;
 
-    sum_row(&s, src, count, 1);
-    if (count_lanes(s.nonfinite) > filled)
-        sum_row(&s, src, count, 0);
-    out->zeros = count_lanes(s.zeros);
-    out->nans = count_lanes(s.nans) - filled;
-    out->infinities = count_lanes(s.nonfinite) - count_lanes(s.nans);
+    sum_row(&s, src, count, (row_mode){ .is_clean = 1 });
+    if (count_lanes(s.nonfinite) > filled_lanes(count))
+        sum_row(&s, src, count, (row_mode){ .is_clean = 0 });
+    take_counts(&s, count, out);
     out->min = s.min[0];
     out->max = s.max[0];
     for (size_t l = 1; l < WIDTH; l++) {
@@ -150,7 +177,19 @@ void ISA_NAME(f32_row_statistics)(const float *src, size_t count, row_statistics
     out->min += 0.0f;                          /* -0 becomes +0 */
     out->max += 0.0f;
     out->sum = sum_lanes(s.sum);
-    out->squares = sum_lanes(s.squares);
+}
+
+void ISA_NAME(f32_row_squares)(const float *src, size_t count, row_statistics *out)
+{
+    row_lanes s;
+
+    sum_row(&s, src, count, (row_mode){ .is_clean = 1, .is_brief = 1 });
+    if (count_lanes(s.nonfinite) > filled_lanes(count))
+        sum_row(&s, src, count, (row_mode){ .is_brief = 1 });
+    take_counts(&s, count, out);
+    out->min = INFINITY;
+    out->max = -INFINITY;
+    out->sum = 0;
 }
 
 /* ---- two rows ---- */

@@ -115,7 +115,8 @@ static void add_floats(tensor_statistics *s, values_reader *values, const source
         row_statistics row;
 
         values_f32(values, r, 0, values->cols, buffer);
-        values->kernels->f32_row_statistics(buffer, values->cols, &row);
+        (s->is_brief ? values->kernels->f32_row_squares : values->kernels->f32_row_statistics)(
+            buffer, values->cols, &row);
         zeros += row.zeros;
         s->nans += row.nans;
         s->infinities += row.infinities;
@@ -190,6 +191,26 @@ static void count_bytes(const uint8_t *bytes, uint64_t size, uint64_t counts[256
     }
 }
 
+/* Codes of the largest magnitude, without a histogram. */
+static uint64_t count_largest(ckpt_dtype dtype, const uint8_t *codes, uint64_t size)
+{
+    enum { CHUNK = 240 };          /* below 256: sums of a chunk are bytes */
+    const uint8_t largest = dtype == CKPT_F8_E5M2 ? 0x7b : 0x7e;
+    uint64_t count = 0;
+    uint64_t i = 0;
+
+    for (; i + CHUNK <= size; i += CHUNK) {
+        uint8_t found = 0;
+
+        for (int k = 0; k < CHUNK; k++)
+            found = (uint8_t)(found + ((codes[i + (uint64_t)k] & 0x7f) == largest));
+        count += found;
+    }
+    for (; i < size; i++)
+        count += (codes[i] & 0x7f) == largest;
+    return count;
+}
+
 static void add_codes(tensor_statistics *s, const ckpt_tensor *t, const ckpt_tile *tile)
 {
     uint64_t bytes[256];
@@ -198,6 +219,11 @@ static void add_codes(tensor_statistics *s, const ckpt_tensor *t, const ckpt_til
 
     if (code_count == 0)
         return;
+    if (code_count == STATISTICS_CODES && s->is_brief) {
+        s->saturated += count_largest(t->dtype, tile->part[CKPT_DATA],
+                                      tile->part_bytes[CKPT_DATA]);
+        return;
+    }
     count_bytes(tile->part[CKPT_DATA], tile->part_bytes[CKPT_DATA], bytes);
     for (unsigned b = 0; b < 256; b++) {
         codes[code_count == 16 ? b & 15 : b] += bytes[b];
@@ -271,6 +297,8 @@ ckpt_code statistics_add(tensor_statistics *s, const ckpt_tensor *tensor,
     ckpt_code code;
     void *buffer;
 
+    if (s->is_brief && statistics_fp4_add(s, tensor, range, tile))
+        return CKPT_OK;
     if ((code = values_begin(&values, tensor, tile, scratch, err)) != CKPT_OK)
         return code;
     if ((buffer = arena_alloc(scratch, cols * sizeof(int64_t))) == NULL)
@@ -280,7 +308,8 @@ ckpt_code statistics_add(tensor_statistics *s, const ckpt_tensor *tensor,
     } else {
         add_floats(s, &values, range, buffer);
         add_codes(s, tensor, tile);
-        add_scales(&s->scales, tensor, tile);
+        if (!s->is_brief)
+            add_scales(&s->scales, tensor, tile);
     }
     s->count += range->row_count * cols;
     arena_rewind(scratch, mark);
@@ -380,8 +409,8 @@ ckpt_code statistics_put_tile(source_statistics *statistics, const source_range 
     statistics_init(&found);
     found.codes = all->codes == NULL && statistics->totals == NULL ? NULL : codes;
     found.exponents = all->exponents == NULL && statistics->totals == NULL ? NULL : exponents;
-    if ((!statistics->brief || !statistics_fp4_add(&found, t, range, tile)) &&
-        (code = statistics_add(&found, t, range, tile, scratch, err)) != CKPT_OK)
+    found.is_brief = statistics->is_brief;
+    if ((code = statistics_add(&found, t, range, tile, scratch, err)) != CKPT_OK)
         return code;
     pthread_mutex_lock(&statistics->lock);
     statistics_merge(all, &found, statistics_code_count(t));
@@ -428,8 +457,8 @@ ckpt_code statistics_begin(const ckpt_catalog *catalog, const statistics_options
     out->catalog = catalog;
     out->wanted = options->wanted;
     out->totals = options->totals;
-    out->brief = options->brief && options->totals == NULL && !options->codes &&
-                 !options->exponents;
+    out->is_brief = options->brief && options->totals == NULL && !options->codes &&
+                    !options->exponents;
     out->count = ckpt_catalog_count(catalog);
     for (size_t i = 0; i < out->count; i++)
         total += counters_of(out, options, i);

@@ -27,6 +27,7 @@ typedef struct {
 
 /* Begin with statistics_init. Rows count from the tensor's first, in its row view. */
 typedef struct {
+    int is_brief;                  /* as statistics_options has it; set before tiles are added */
     uint64_t count;
     uint64_t zeros;
     uint64_t nans;
@@ -104,7 +105,7 @@ typedef struct {
     size_t count;
     uint64_t *counters;            /* what their codes and exponents point into */
     uint64_t bytes;                /* that these figures take */
-    int brief;
+    int is_brief;
     statistics_totals *totals;     /* borrowed; or NULL */
     pthread_mutex_t lock;
 } source_statistics;

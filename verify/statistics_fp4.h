@@ -1,5 +1,5 @@
 /*
- * statistics_fp4.h: what statistics.h calls brief figures, of FP4 in groups of 32 with E8M0 scales,
+ * statistics_fp4.h: what statistics.h calls brief, of FP4 in groups of 32 with E8M0 scales,
  * without decoding it: the squares of a group are a whole number times a power of two.
  */
 #ifndef CKPT_STATISTICS_FP4_H

@@ -95,6 +95,11 @@ static void check_row(const ckpt_kernels *k, size_t count)
     assert_memory_equal(&got.min, &expected.min, sizeof got.min);
     assert_memory_equal(&got.max, &expected.max, sizeof got.max);
     assert_true(got.sum == expected.sum && got.squares == expected.squares);
+    k->f32_row_squares(a, count, &got);
+    assert_int_equal(got.zeros, expected.zeros);
+    assert_int_equal(got.nans, expected.nans);
+    assert_int_equal(got.infinities, expected.infinities);
+    assert_true(got.squares == expected.squares && got.sum == 0 && got.min > got.max);
 }
 
 static void check_pair(const ckpt_kernels *k, size_t count)

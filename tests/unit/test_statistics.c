@@ -122,11 +122,12 @@ static void test_codes_and_scales_are_counted(void **state)
  * scale: from 253 on a product may be infinite, and 255 is NaN. */
 static void compare_brief(size_t tensor, uint8_t high)
 {
+    const ckpt_tensor *t = ckpt_catalog_at(memory_source_catalog(source), tensor);
     uint8_t *scales = memory_source_part(source, tensor, CKPT_SCALE);
     tensor_statistics full;
     tensor_statistics brief;
 
-    for (size_t g = 0; g < 40 * 3; g++)
+    for (size_t g = 0; g < ckpt_part_bytes(t, CKPT_SCALE); g++)
         scales[g] = (uint8_t)(g % 7 == 0 ? high : 100 + g % 30);
     options.codes = options.exponents = options.brief = 0;
     measure(2);
@@ -146,6 +147,18 @@ static void compare_brief(size_t tensor, uint8_t high)
     assert_true(fabs(statistics_rms(&brief) / statistics_rms(&full) - 1) < 1e-14);
     assert_true(full.zero_rows == (high < 255) && full.saturated > 0);   /* 0 * NaN is NaN */
     assert_int_equal(full.infinities + full.nans > 0, high > 252);
+}
+
+static void test_brief_figures_of_fp8_are_those_of_the_values(void **state)
+{
+    const size_t i = memory_source_add(source, "x", CKPT_F8_E4M3, 256, 384);
+    uint8_t *codes = data(i);
+
+    (void)state;
+    for (size_t k = 0; k < 256 * 384; k++)
+        codes[k] = (uint8_t)(k / 384 == 9 ? 0x80 : (k * 37 + k / 5) % 127);
+    compare_brief(i, 130);
+    compare_brief(i, 255);
 }
 
 static void test_brief_figures_are_those_of_the_values(void **state)
@@ -225,6 +238,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_zero_rows_have_a_place, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_codes_and_scales_are_counted, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_brief_figures_are_those_of_the_values, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_brief_figures_of_fp8_are_those_of_the_values, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_integers_have_a_range, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_threads_change_no_bit, set_up, tear_down),
