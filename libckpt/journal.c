@@ -1,4 +1,4 @@
-/* The journal of a copy. */
+/* Reading and appending the lines of a journal; the other journals of its folder. */
 #include "journal.h"
 
 #include <dirent.h>
@@ -27,8 +27,8 @@ struct ckpt_journal {
     size_t tensor_count;
     journal_record *records;
     uint64_t side_bytes;
-    size_t file_count;         /* that it names */
-    uint64_t source_times;     /* of the last run; 0: there was none that said */
+    size_t file_count;         /* "file" lines */
+    uint64_t source_times;     /* of the last "source" line; 0: none yet */
     int source_changed;
     int is_finished;
     int is_refused;
@@ -40,7 +40,7 @@ static unsigned line_check(const char *text, size_t size)
     return (unsigned)kernels_get()->hash_bytes(text, size, 0).low64;
 }
 
-/* The rest of the line behind its body is the check, to the letter. */
+/* 1 when what follows the first `body` bytes of the line is exactly their check. */
 static int is_checked(const char *line, int body)
 {
     char check[16];
@@ -78,7 +78,7 @@ static int read_side(ckpt_journal *j, const char *line)
     return 1;
 }
 
-/* `again`: a process that had finished was started once more, to do again what it finds damaged. */
+/* The last of these lines counts: "again" takes back an earlier "finished" or "refused". */
 static int read_state(ckpt_journal *j, const char *line)
 {
     static const char *const words[] = { finished, again, refused };
@@ -106,7 +106,7 @@ static int read_source(ckpt_journal *j, const char *line)
     return 1;
 }
 
-/* A file that the run makes; its name in *name, *length. */
+/* A "file" line; *name points into it and is *length bytes long. */
 static int read_file_name(const char *line, const char **name, int *length)
 {
     static const char word[] = "file ";
@@ -120,7 +120,7 @@ static int read_file_name(const char *line, const char **name, int *length)
     return 1;
 }
 
-/* One line without its newline; 0 when it is torn or not ours. */
+/* One line without its newline; 0 when it was written in part, or its check is wrong. */
 static int read_line(ckpt_journal *j, const char *line, size_t size)
 {
     char copy[NAME_BYTES_MAX];
@@ -139,7 +139,7 @@ static int read_line(ckpt_journal *j, const char *line, size_t size)
     return 1;
 }
 
-/* `path` is that of the other journal. */
+/* `path`: the journal of the other job. */
 static ckpt_code fail_foreign(const ckpt_journal *j, const char *path, ckpt_error *err)
 {
     return ckpt_fail(err, CKPT_E_USAGE,
@@ -150,7 +150,7 @@ static ckpt_code fail_foreign(const ckpt_journal *j, const char *path, ckpt_erro
                      strrchr(path, '/') + 1);
 }
 
-/* *good_bytes: how much of the text was understood; 0: not even the first line was whole. */
+/* *good_bytes: up to the end of the last valid line; 0 when the first line is not complete. */
 static ckpt_code read_lines(ckpt_journal *j, const char *header, const char *text, size_t size,
                             size_t *good_bytes, ckpt_error *err)
 {
@@ -188,7 +188,7 @@ static ckpt_code write_text(ckpt_journal *j, const char *text, size_t size, ckpt
     return CKPT_OK;
 }
 
-/* `used` bytes of text, then its check and a newline. */
+/* Add the check and a newline to the `used` bytes of the line, and append it. */
 static ckpt_code append_line(ckpt_journal *j, char line[LINE_BYTES_MAX], int used, ckpt_error *err)
 {
     used += snprintf(line + used, LINE_BYTES_MAX - (size_t)used, " %08x\n",
@@ -203,14 +203,14 @@ static ckpt_code append_word(ckpt_journal *j, const char *word, ckpt_error *err)
     return append_line(j, line, snprintf(line, sizeof line, "%s", word), err);
 }
 
-/* ---- whose folder it is ---- */
+/* ---- the journals of a folder ---- */
 
 static int is_journal_name(const char *name)
 {
     return strncmp(name, journal_name, strlen(journal_name)) == 0;
 }
 
-/* 1 when the folder holds more than journals; -1, with errno set, when one cannot tell. */
+/* 1 when the folder holds other files than journals; -1 with errno set when reading it failed. */
 static int has_files(DIR *folder)
 {
     const struct dirent *entry;
@@ -225,7 +225,7 @@ static int has_files(DIR *folder)
 
 typedef ckpt_code (*journal_visitor)(const char *path, void *context, ckpt_error *err);
 
-/* Call `visit` for every journal of the open folder, and what goes with them. */
+/* Call `visit` for every file of the open folder whose name begins as a journal's. */
 static ckpt_code visit_open(DIR *folder, const char *directory, journal_visitor visit,
                             void *context, ckpt_error *err)
 {
@@ -250,7 +250,7 @@ static ckpt_code visit_open(DIR *folder, const char *directory, journal_visitor 
     return code;
 }
 
-/* The same of a folder by its path; may_lack: one that is not there has none. */
+/* The same by path. may_lack: a folder that does not exist has no journals. */
 static ckpt_code visit_journals(const char *directory, int may_lack, journal_visitor visit,
                                 void *context, ckpt_error *err)
 {
@@ -266,8 +266,9 @@ static ckpt_code visit_journals(const char *directory, int may_lack, journal_vis
     return code;
 }
 
-/* Which job a journal belongs to. One that has no whole first line is being begun, or no journal
- * but what goes with them; one that is gone was taken back. */
+/* Which job a journal belongs to. A file without a complete first line counts for none: its process
+ * is about to write the line, or it is the lock for the commit. So does a file that was removed
+ * since the folder was listed. */
 static ckpt_code look_at(const char *path, const char *header, unsigned *same_count,
                          int *is_other, ckpt_error *err)
 {
@@ -288,11 +289,11 @@ static ckpt_code look_at(const char *path, const char *header, unsigned *same_co
     return code;
 }
 
-/* What a journal that is being opened finds of others: of shares of this job, or of another one. */
+/* The other journals in the folder of one that is being opened. */
 typedef struct {
     const ckpt_journal *own;
     const char *header;
-    unsigned shared_count;
+    unsigned shared_count;     /* of other shares of the same job */
 } surroundings;
 
 static ckpt_code look_beside(const char *path, void *context, ckpt_error *err)
@@ -308,9 +309,9 @@ static ckpt_code look_beside(const char *path, void *context, ckpt_error *err)
 }
 
 /*
- * A folder with files in it but no journal is not ours to write to, nor is one that another command
- * has begun. A journal has its first line before its process makes any file: who looks for files
- * first finds the journal of whoever made them.
+ * Refuse a folder that has files but no journal (somebody else made them), or another job's
+ * journal. Files are looked for before journals: a process writes its journal's first line before it makes
+ * any file, so the journal of the process that made them is there by then.
  */
 static ckpt_code check_folder(const ckpt_journal *j, const char *directory, const char *header,
                               ckpt_error *err)
@@ -335,7 +336,8 @@ static ckpt_code check_folder(const ckpt_journal *j, const char *directory, cons
     return code;
 }
 
-/* The first line. Of two commands that begin at once at least one sees the other's. */
+/* Write the first line. The folder is checked before and after: of two different jobs that begin at
+ * the same time, at least one sees the other's line in its second check, and gives way. */
 static ckpt_code begin(ckpt_journal *j, const char *directory, const char *header,
                        ckpt_error *err)
 {
@@ -344,13 +346,13 @@ static ckpt_code begin(ckpt_journal *j, const char *directory, const char *heade
     if ((code = check_folder(j, directory, header, err)) != CKPT_OK ||
         (code = write_text(j, header, strlen(header), err)) != CKPT_OK ||
         (code = check_folder(j, directory, header, err)) != CKPT_OK) {
-        unlink(j->path);           /* or the next one would take the folder for ours */
+        unlink(j->path);           /* else the next run would take the folder for its own */
         return code;
     }
     return CKPT_OK;
 }
 
-/* The files that the run will make, so that who finds them knows whose they are. */
+/* Record the files that the run will make: --overwrite and --restart remove only these. */
 static ckpt_code append_files(ckpt_journal *j, const file_list *files, ckpt_error *err)
 {
     char *text = NULL;
@@ -362,7 +364,7 @@ static ckpt_code append_files(ckpt_journal *j, const file_list *files, ckpt_erro
         char line[NAME_BYTES_MAX];
         const int used = snprintf(line, sizeof line, "file %s", files->names[i]);
 
-        if (used > 0 && (size_t)used + 16 < sizeof line)      /* longer: no path that opens */
+        if (used > 0 && (size_t)used + 16 < sizeof line)      /* longer paths cannot be opened */
             fprintf(stream, "%s %08x\n", line, line_check(line, (size_t)used));
     }
     if (stream == NULL || fclose(stream) != 0)
@@ -373,7 +375,8 @@ static ckpt_code append_files(ckpt_journal *j, const file_list *files, ckpt_erro
     return code;
 }
 
-/* A change that was seen once stays one: tensors of before may still be believed. */
+/* Record the times of the inputs. Once they have changed, source_changed stays set for all later
+ * runs: tensors that were copied before the change are still in the output. */
 static ckpt_code append_source(ckpt_journal *j, uint64_t times, ckpt_error *err)
 {
     char line[LINE_BYTES_MAX];
@@ -393,7 +396,7 @@ static void make_header(hash128 fingerprint, char header[LINE_BYTES_MAX])
     snprintf(header, LINE_BYTES_MAX, "%s%s\n", journal_magic, hex);
 }
 
-/* Read what is there. *size: all of it; *good_bytes: what was understood. */
+/* *size: bytes of the file; *good_bytes: see read_lines. */
 static ckpt_code read_file(ckpt_journal *j, const char *header, size_t *size, size_t *good_bytes,
                            ckpt_error *err)
 {
@@ -406,7 +409,7 @@ static ckpt_code read_file(ckpt_journal *j, const char *header, size_t *size, si
     return code;
 }
 
-/* Read what is there and cut what was not understood, so that appending starts on a whole line. */
+/* Read the journal and cut off an incomplete or damaged end: appending must begin a new line. */
 static ckpt_code load(ckpt_journal *j, const journal_options *options, ckpt_error *err)
 {
     char header[LINE_BYTES_MAX];
@@ -431,7 +434,7 @@ static ckpt_code load(ckpt_journal *j, const journal_options *options, ckpt_erro
     return j->is_finished || j->is_refused ? append_word(j, again, err) : CKPT_OK;
 }
 
-/* Does a process have it open? One that is gone by now has not. */
+/* Whether a process has the journal open. One that was removed since the listing is not locked. */
 static ckpt_code look_for_lock(const char *path, int *is_locked, ckpt_error *err)
 {
     int fd;
@@ -482,7 +485,7 @@ ckpt_code journal_remove_all(const char *directory, ckpt_error *err)
 
 /* ---- the files of a run ---- */
 
-/* The names in the text of one journal, as far as it is whole. */
+/* The names in the valid "file" lines of one journal. */
 static ckpt_code take_names(const char *text, size_t size, file_list *out, ckpt_error *err)
 {
     const char *const end = text + size;
@@ -525,7 +528,7 @@ ckpt_code journal_list_files(const char *directory, file_list *out, ckpt_error *
     return visit_journals(directory, 0, list_one, out, err);
 }
 
-/* A journal that is not open; NULL when there is no memory. */
+/* A journal that is not opened yet; NULL when memory is exhausted. */
 static ckpt_journal *journal_create(const journal_options *options, unsigned share)
 {
     ckpt_journal *j = calloc(1, sizeof *j);
@@ -579,7 +582,7 @@ void journal_close(ckpt_journal *journal)
     if (journal == NULL)
         return;
     if (journal->fd >= 0)
-        close(journal->fd);        /* nothing depends on it: what it says is verified */
+        close(journal->fd);        /* a lost line costs a repeated copy, nothing else */
     free(journal->path);
     free(journal->records);
     free(journal);
@@ -641,7 +644,7 @@ ckpt_code journal_refuse(ckpt_journal *journal, ckpt_error *err)
     return append_word(journal, refused, err);
 }
 
-/* The journal of one share, as it is now. */
+/* Read the journal of one share; a share that has not begun has none. */
 static ckpt_code collect_share(const journal_options *options, ckpt_journal *j,
                               journal_record *records, ckpt_error *err)
 {

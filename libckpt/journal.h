@@ -1,21 +1,21 @@
 /*
- * journal.h: the record of the record of what a killed run had finished. DIRECTORY/.ckpt-journal,
- * text:
+ * journal.h: which tensors a conversion has finished, so that a killed one can resume.
+ * DIRECTORY/.ckpt-journal is text:
  *
  *   ckpt-journal 1 FINGERPRINT                      of the command, its sources and its targets
  *   done TENSOR VALUE-DIGEST BYTES-HASH CHECK       one line per finished tensor
  *   file NAME CHECK                                 one line per file that the run makes
- *   source TIMES CHECK                              when its inputs were changed last
- *   side BYTES CHECK                                of a file beside it (journal_append_side)
- *   finished CHECK                                  nothing is left to do
- *   again CHECK                                     its process was started once more
+ *   source TIMES CHECK                              hash of the inputs' times of last change
+ *   side BYTES CHECK                                length of a side file (journal_append_side)
+ *   finished CHECK                                  this process has nothing left to do
+ *   again CHECK                                     it was started again after one of these states
  *   refused CHECK                                   the input or the options forbid the job
  *
  * Processes that share a job have a journal each, .ckpt-journal.PART-of-COUNT; the one that finds
  * all of them finished commits.
  *
- * A line that is torn or whose check is wrong is ignored. What the lines say is verified against
- * the written bytes before it is believed, so they need no fsync.
+ * Reading stops at the first line that is incomplete or whose check is wrong. A resumed run
+ * compares every "done" line with the bytes on disk, so lines need no fsync.
  */
 #ifndef CKPT_JOURNAL_H
 #define CKPT_JOURNAL_H
@@ -37,19 +37,19 @@ typedef struct {
     size_t tensor_count;
     unsigned share;             /* 1 .. share_count */
     unsigned share_count;       /* 0 or 1: one process does it all */
-    const file_list *files;    /* that the run makes, relative to the directory; or NULL */
-    int keep_others;           /* what another job left cannot be discarded */
+    const file_list *files;    /* names the run will make, relative to the directory; or NULL */
+    int keep_others;           /* the caller has no --restart: the error must not advise it */
     uint64_t source_times;     /* see journal_source_changed; 0: not known */
 } journal_options;
 
 /*
- * Open or begin the journal of a directory, and lock it against other processes. A folder with a
- * journal of another fingerprint is refused, and so is one that has files but no journal: it is
- * somebody else's. *out is yours to close.
+ * Open or create the journal of a directory and lock it against other processes. A folder with the
+ * journal of another fingerprint is refused, and so is one that has files but no journal: somebody
+ * else made them. *out is yours to close.
  */
 ckpt_code journal_open(const journal_options *options, ckpt_journal **out, ckpt_error *err);
 
-/* Which jobs have journals in a folder, or in what is no folder: none. */
+/* Which jobs have journals in a folder. A path that is not a folder has none. */
 typedef struct {
     unsigned same_count;       /* with this fingerprint */
     int is_other;
@@ -58,42 +58,42 @@ typedef struct {
 ckpt_code journal_look(const char *directory, hash128 fingerprint, journal_sight *out,
                        ckpt_error *err);
 
-/* Remove all journals of a folder, and the lock: what is in it is complete. */
+/* Remove all journals of a folder, and the lock for the commit, when its content is complete. */
 ckpt_code journal_remove_all(const char *directory, ckpt_error *err);
 
-/* Append the files that the journals of a folder name: those that their runs make, or made. */
+/* Append the names of the "file" lines of all journals of a folder. */
 ckpt_code journal_list_files(const char *directory, file_list *out, ckpt_error *err);
 
-/* Tell the other shares that the job cannot be done. */
+/* Append "refused": the other shares then fail instead of waiting. */
 ckpt_code journal_refuse(ckpt_journal *journal, ckpt_error *err);
 
-/* Nothing is left to do for this journal's process; what it wrote is on disk. */
+/* Append "finished" and sync the journal. Call it when everything the process wrote is on disk. */
 ckpt_code journal_finish(ckpt_journal *journal, ckpt_error *err);
 
 /*
- * Read the journals of all shares into records[tensor_count] (those of other shares are what they
- * say, not what is on disk) and side_bytes[share_count]. *unfinished: how many shares are not
- * finished, or not begun. One that was refused is CKPT_E_USAGE.
+ * Read the journals of all shares into records[tensor_count] (not verified against the disk) and
+ * side_bytes[share_count]. *unfinished: the number of shares without "finished". A refused share is
+ * CKPT_E_USAGE.
  */
 ckpt_code journal_collect(const journal_options *options, journal_record *records,
                           uint64_t *side_bytes, unsigned *unfinished, ckpt_error *err);
 void journal_close(ckpt_journal *journal);      /* NULL is fine */
 
-/* 1 when an earlier run had inputs with other times of their last change. */
+/* 1 when the inputs' times of last change differ from those of an earlier run of the job. */
 int journal_source_changed(const ckpt_journal *journal);
 
-/* What was read when it was opened; by tensor. */
+/* The "done" lines read by journal_open, indexed by tensor. Borrowed. */
 journal_record *journal_records(ckpt_journal *journal);
 
 ckpt_code journal_append(ckpt_journal *journal, size_t tensor, hash128 value, hash128 bytes,
                          ckpt_error *err);
 
-/* A file beside the journal that grows by appending: what the tensors that are done need of it lies
- * in its first side_bytes. The largest that was appended, or read when the journal was opened. */
+/* A side file grows by appending; everything that finished tensors need of it is in its first
+ * side_bytes. journal_side_bytes returns the largest number appended or read so far. */
 ckpt_code journal_append_side(ckpt_journal *journal, uint64_t side_bytes, ckpt_error *err);
 uint64_t journal_side_bytes(const ckpt_journal *journal);
 
-/* What the names of journals (and of the lock for the commit) begin with; they go at the end. */
+/* The prefix of the names of journals and of the lock for the commit. */
 extern const char journal_name[];
 
 #endif
