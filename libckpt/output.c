@@ -20,11 +20,11 @@ static const char replaced_suffix[] = ".ckpt-replaced";
 struct ckpt_output {
     char *path;
     char *partial;
-    char *replaced;          /* where an overwritten PATH is until the new one has its name */
+    char *replaced;          /* name of the old PATH between the two renames of --overwrite */
     int overwrite;
-    const char *layout;      /* of the result, where the caller said it */
-    journal_options shared;  /* .directory is partial */
-    int lock;                /* held for the commit of a shared job, or -1 */
+    const char *layout;      /* of the result; NULL: not given */
+    journal_options shared;  /* its directory is `partial` */
+    int lock;                /* file descriptor of the lock for the commit, or -1 */
     ckpt_code (*named)(void *context, ckpt_error *err);
     void *named_context;
     ckpt_journal *journal;
@@ -48,7 +48,7 @@ static char *with_suffix(const char *path, const char *suffix)
     return text;
 }
 
-/* --overwrite is only advised where it would be obeyed. */
+/* The error advises --overwrite only if --overwrite would replace the path. */
 static ckpt_code fail_exists(const char *path, const char *layout, ckpt_error *err)
 {
     ckpt_error why;
@@ -59,7 +59,7 @@ static ckpt_code fail_exists(const char *path, const char *layout, ckpt_error *e
     return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists; --overwrite replaces it", path);
 }
 
-/* The folder that `path` is in; malloc'd, NULL without memory. */
+/* The parent folder of `path`; malloc'd, NULL when memory is exhausted. */
 static char *folder_of(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -69,7 +69,7 @@ static char *folder_of(const char *path)
     return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
 }
 
-/* A name that a rename can give and take. `path` has no slash at its end. */
+/* Refuse a path that cannot be the target of a rename. `path` has no slash at its end. */
 static ckpt_code check_name(const char *path, ckpt_error *err)
 {
     const char *slash = strrchr(path, '/');
@@ -119,15 +119,16 @@ ckpt_code output_check(const char *path, const char *layout, int overwrite, ckpt
         return code;
     if (overwrite)
         return replaceable_check(path, layout, err);
-    /* Whose journal it is shows when the plan is made: take_back. */
+    /* Whether it is the journal of this command is checked later, by take_back. */
     if ((code = journal_look(path, any, &sight, err)) != CKPT_OK || sight.is_other ||
         sight.same_count > 0)
         return code;
     return fail_exists(path, layout, err);
 }
 
-/* One process at a time looks at PATH.partial and discards it: what the next one sees is new. A
- * file system that cannot lock a folder has no more to offer. */
+/* Lock the parent folder, so that of several processes that may discard PATH.partial, none discards
+ * what another has created meanwhile. -1: the file system cannot lock a folder; then continue
+ * without. */
 static int lock_parent(const char *path)
 {
     char *parent = folder_of(path);
@@ -139,7 +140,7 @@ static int lock_parent(const char *path)
     return fd;
 }
 
-/* What another job left at PATH.partial goes if it may. */
+/* Remove the PATH.partial of another job, if the options allow it. */
 static ckpt_code discard_others(const ckpt_output *o, const output_options *options,
                                 ckpt_error *err)
 {
@@ -162,8 +163,8 @@ static ckpt_code discard_others(const ckpt_output *o, const output_options *opti
 }
 
 /*
- * A run that was killed when its result had the name, but still the journal, goes on as one that
- * was killed just before: under the other name, where all that is there is verified.
+ * A run was killed after the rename and before it removed the journal: rename PATH back to
+ * PATH.partial and resume it there, which verifies what it has.
  */
 static ckpt_code take_back(const ckpt_output *o, hash128 fingerprint, ckpt_error *err)
 {
@@ -176,7 +177,7 @@ static ckpt_code take_back(const ckpt_output *o, hash128 fingerprint, ckpt_error
         return code;
     if (sight.same_count > 0 && !sight.is_other && !sight.is_locked && !file_exists(o->partial)) {
         code = file_rename_durable(o->path, o->partial, err);
-        return file_exists(o->partial) ? CKPT_OK : code;     /* another share may have done it */
+        return file_exists(o->partial) ? CKPT_OK : code;     /* or another share renamed it */
     }
     return o->overwrite ? CKPT_OK : fail_exists(o->path, o->layout, err);
 }
@@ -200,7 +201,7 @@ static int is_within(const char *a, const char *b)
            (a[length] == '\0' || a[length] == '/' || b[length - 1] == '/');
 }
 
-/* What is being written lies beside `to`, and so does what it replaces, until it is removed. */
+/* Refuse an input at (or below) one of the temporary names beside the output. */
 static ckpt_code check_beside(const char *to, const char *from, const char *suffix,
                               ckpt_error *err)
 {
@@ -223,7 +224,7 @@ ckpt_code output_check_apart(const char *path, const char *input, ckpt_error *er
     ckpt_code code = CKPT_OK;
 
     if (to == NULL || from == NULL)
-        code = CKPT_OK;                  /* one of them cannot be there */
+        code = CKPT_OK;                  /* one of them does not exist */
     else if (strcmp(to, from) == 0)
         code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' and '%s' are the same", path, input);
     else if (is_within(to, from))
@@ -239,7 +240,7 @@ ckpt_code output_check_apart(const char *path, const char *input, ckpt_error *er
     return code;
 }
 
-/* 1 when a file below the directory is the one at `path`, by a link perhaps. */
+/* *found: 1 when a file below the directory is the one at `path`, also through links. */
 static ckpt_code find_in_tree(const char *path, const char *directory, int *found,
                               ckpt_error *err)
 {
@@ -278,7 +279,7 @@ ckpt_code output_check_spares(const char *path, const char *input, ckpt_error *e
     return code;
 }
 
-/* What is behind a link would be written to, and only the link would get the name. */
+/* Refuse a link: writing would go to its target, but the rename would move the link. */
 static ckpt_code make_partial(const ckpt_output *o, ckpt_error *err)
 {
     const ckpt_code code = file_make_directory(o->partial, err);
@@ -336,7 +337,7 @@ ckpt_journal *output_journal(ckpt_output *output)
     return output->journal;
 }
 
-/* Wait for the right to commit. A process that dies gives it back. */
+/* Wait for the lock for the commit. The kernel releases it when a process dies. */
 static ckpt_code take_lock(ckpt_output *o, ckpt_error *err)
 {
     char name[64];
@@ -345,7 +346,7 @@ static ckpt_code take_lock(ckpt_output *o, ckpt_error *err)
     snprintf(name, sizeof name, "%s.commit", journal_name);
     code = file_open_below(o->partial, name, O_RDWR | O_CREAT, &o->lock, err);
     if (o->lock < 0 && !file_exists(o->partial))
-        return CKPT_OK;                  /* another process has committed: the folder is gone */
+        return CKPT_OK;                  /* another process has committed and renamed it */
     if (code != CKPT_OK)
         return code;
     while (o->lock >= 0 && flock(o->lock, LOCK_EX) != 0)
@@ -371,14 +372,14 @@ ckpt_code output_join(ckpt_output *output, journal_record *records, uint64_t *si
     return code;
 }
 
-/* PATH.partial becomes PATH. Where that fails, what had the name gets it back. */
+/* Rename PATH.partial to PATH. If that fails after the old PATH was moved away, move it back. */
 static ckpt_code swap_names(const ckpt_output *o, int replace, ckpt_error *err)
 {
     ckpt_code code;
 
     if (!replace)
         return file_rename_durable(o->partial, o->path, err);
-    /* Both may have got other files since the run began. */
+    /* Other files may have been added to either since the run began. */
     if ((code = replaceable_check(o->path, o->layout, err)) != CKPT_OK ||
         (file_exists(o->replaced) &&
          (code = replaceable_check(o->replaced, NULL, err)) != CKPT_OK) ||
@@ -387,7 +388,7 @@ static ckpt_code swap_names(const ckpt_output *o, int replace, ckpt_error *err)
     if ((code = file_rename_durable(o->path, o->replaced, err)) == CKPT_OK)
         code = file_rename_durable(o->partial, o->path, err);
     if (code != CKPT_OK && !file_exists(o->path))
-        file_rename_durable(o->replaced, o->path, NULL);       /* the first failure is told */
+        file_rename_durable(o->replaced, o->path, NULL);       /* err keeps the first failure */
     return code;
 }
 
@@ -409,8 +410,8 @@ static ckpt_code sync_partial(ckpt_output *o, ckpt_error *err)
 }
 
 /*
- * The journal is renamed with the folder and goes last: it is locked, so that no other process can
- * begin to write here, and a rename that fails leaves what it takes to go on.
+ * The journal is renamed with the folder and removed last. It is locked, so no other process can
+ * begin to write here, and if a rename fails a later run can resume.
  */
 ckpt_code output_commit(ckpt_output *output, ckpt_error *err)
 {
@@ -430,7 +431,7 @@ ckpt_code output_commit(ckpt_output *output, ckpt_error *err)
     removed = journal_remove_all(output->path, code == CKPT_OK ? err : NULL);
     if (code == CKPT_OK)
         code = removed;
-    /* Also one that an earlier run left when it was killed between the two renames. */
+    /* This includes one left by an earlier run that was killed between the two renames. */
     if (code == CKPT_OK && output->overwrite && file_exists(output->replaced) &&
         (code = replaceable_check(output->replaced, NULL, err)) == CKPT_OK)
         code = file_remove_tree(output->replaced, err);
@@ -456,7 +457,7 @@ ckpt_code output_discard(ckpt_output *output, ckpt_error *err)
     lock = lock_parent(output->path);
     if (code == CKPT_OK && is_shared)
         code = journal_look(output->partial, output->shared.fingerprint, &sight, err);
-    if (code == CKPT_OK && !sight.is_locked)       /* else a share that still runs will do it */
+    if (code == CKPT_OK && !sight.is_locked)       /* else a running share removes it */
         code = replaceable_discard_partial(output->partial, err);
     if (lock >= 0)
         close(lock);
@@ -464,7 +465,7 @@ ckpt_code output_discard(ckpt_output *output, ckpt_error *err)
     return code;
 }
 
-/* 1 when a share of the job has recorded a tensor. */
+/* *found: 1 when some share of the job has recorded a finished tensor. */
 static ckpt_code find_work(const ckpt_output *o, int *found, ckpt_error *err)
 {
     const size_t count = o->shared.tensor_count;

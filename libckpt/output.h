@@ -1,6 +1,6 @@
 /*
- * output.h: a checkpoint being written. Everything goes to PATH.partial; the rename to PATH comes
- * last. A run that ends early leaves PATH.partial; the same command resumes it.
+ * output.h: a checkpoint being written. Everything is written to PATH.partial, which is renamed to
+ * PATH as the last step. A run that ends early leaves PATH.partial; the same command resumes it.
  */
 #ifndef CKPT_OUTPUT_H
 #define CKPT_OUTPUT_H
@@ -12,21 +12,19 @@
 typedef struct ckpt_output ckpt_output;
 
 /*
- * Refuse early a `path` that cannot become the name of a result: "-", ".", a mount point, in a
- * folder that is not there. What exists is refused, unless it has a journal that a run left in it
- * in its last moment, or `overwrite` is set and it may be replaced by one of `layout`
- * (replaceable_check).
+ * Check before any work that `path` can name the result. Refused: "-", ".", a mount point, a path
+ * in a folder that does not exist. An existing path is refused unless `overwrite` is set and it may
+ * be replaced by a checkpoint of `layout` (replaceable_check), or it still has the journal of a run
+ * that was killed between its rename and its end.
  */
 ckpt_code output_check(const char *path, const char *layout, int overwrite, ckpt_error *err);
 
-/* Refuse a `path` that is an input, lies inside it or contains it: what replaces an input, or grows
- * while it is read, cannot be checked against it. The same for the two names beside `path` that
- * writing it takes. An input may be a file yet to be made: it would be lost with what `path`
- * replaces. */
+/* Refuse a `path` that is the input, lies inside it or contains it: writing would change or replace
+ * the input while it is read. The same for the two temporary names beside `path`. `input` may also
+ * be a file that is not written yet: replacing `path` would remove it. */
 ckpt_code output_check_apart(const char *path, const char *input, ckpt_error *err);
 
-/* Refuse a `path` that is there and is the input or a file of it, by whatever name: a slip of the
- * hand must not cost it. */
+/* Refuse a `path` that exists and is the input or a file of it, also through links. */
 ckpt_code output_check_spares(const char *path, const char *input, ckpt_error *err);
 
 typedef struct {
@@ -34,14 +32,14 @@ typedef struct {
     const char *layout;        /* of the result: what it may replace (replaceable_check); or NULL */
     int overwrite;
     hash128 fingerprint;       /* of the command, its sources and its targets */
-    size_t tensor_count;       /* that the journal keeps track of */
+    size_t tensor_count;       /* in the journal */
     unsigned share;             /* 1 .. share_count: this process's share */
     unsigned share_count;       /* 0 or 1: one process does it all */
-    int restart;               /* discard an unfinished run of another job; overwrite does, too */
-    int keep_others;           /* never: what it has may be the only copy */
-    const file_list *files;    /* that will be made; or NULL */
-    /* Called when PATH has its name, before the journal goes: where it fails or does not come back,
-     * a later run has all that it takes. NULL: nothing is to be done then. */
+    int restart;               /* discard the unfinished run of another job; so does overwrite */
+    int keep_others;           /* never discard it: it may have the only copy of the data */
+    const file_list *files;    /* names of the files that will be made; or NULL */
+    /* Called after the rename to PATH and before the journal is removed; or NULL. If it fails, or
+     * the process dies in it, a later run finds the journal and calls it again. */
     ckpt_code (*named)(void *context, ckpt_error *err);
     void *named_context;
     uint64_t source_times;     /* hash of the times of the last change of the inputs; or 0 */
@@ -49,61 +47,62 @@ typedef struct {
     uint64_t sync_bytes;       /* that it will go over, about */
 } output_options;
 
-/* Make or enter PATH.partial and its journal. A PATH with a journal of the same command becomes
- * PATH.partial again. *out is yours: output_commit or output_close. */
+/* Create PATH.partial and its journal, or open them to resume. A PATH that still has the journal of
+ * the same command is renamed back to PATH.partial. *out is yours: output_commit, output_discard,
+ * output_withdraw or output_close. */
 ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_error *err);
-/* Whose journals lie in PATH.partial. */
+/* Which jobs have journals in PATH.partial. */
 ckpt_code output_look(const char *path, hash128 fingerprint, journal_sight *out, ckpt_error *err);
 const char *output_directory(const ckpt_output *output);      /* "PATH.partial" */
 ckpt_journal *output_journal(ckpt_output *output);
 
 /*
- * This process has done its share of a job that several do; its files are synced. *committer: 1
- * if all others have done theirs: then this one continues with output_commit, holding the lock for
- * it, and records[tensor_count] and side_bytes[share_count] have what the journals know. 0: another
- * one will.
+ * Report that this process has finished its share and synced its files. *committer: 1 when all
+ * shares are finished. This process then holds the lock for the commit, has the journals' content
+ * in records[tensor_count] and side_bytes[share_count], and must call output_commit. 0: another
+ * process will commit.
  */
 ckpt_code output_join(ckpt_output *output, journal_record *records, uint64_t *side_bytes,
                       int *committer, ckpt_error *err);
 
-/* Sync everything, drop the journal, rename. Consumes output, also on failure. */
+/* Sync everything, rename, remove the journal. Consumes output, also on failure. */
 ckpt_code output_commit(ckpt_output *output, ckpt_error *err);
-/* Remove the partial state: nothing of it can be used. While other shares of the job run, they are
- * told, and the last one removes it. Consumes output, also on failure. */
+/* Remove PATH.partial, because nothing in it can be used. If other shares of the job are running,
+ * their journals are marked refused and the last of them removes it. Consumes output, also on
+ * failure. */
 ckpt_code output_discard(ckpt_output *output, ckpt_error *err);
-/* Remove the partial state of a run that wrote nothing, unless it has work of an earlier run or of
- * another share, or another share is running. Consumes output, also on failure. */
+/* Remove PATH.partial of a run that wrote nothing, unless an earlier run or another share has
+ * finished tensors in it, or another share is running. Consumes output, also on failure. */
 ckpt_code output_withdraw(ckpt_output *output, ckpt_error *err);
-/* Leave the partial state as it is; NULL is fine. */
+/* Keep PATH.partial for a later run; NULL is fine. */
 void output_close(ckpt_output *output);
 
-/* Open the store's files for writing, give them their sizes, write their headers. */
+/* Create the store's files, set their sizes and write their headers. */
 ckpt_code output_make_files(ckpt_store *store, ckpt_error *err);
 
 /*
  * A sink that writes tiles through a layout into the store's open files. With a journal it records
- * finished tensors: their value digest (from `digest`, which a tap fills; may be NULL) and the hash
- * of what was written. Borrows everything.
+ * each finished tensor: its value digest (from `digest`, which a tap fills; may be NULL) and the
+ * hash of the bytes written. Borrows everything.
  */
 typedef struct {
     ckpt_store *store;
     const ckpt_layout *layout;
     ckpt_journal *journal;        /* or NULL */
     ckpt_digest *digest;          /* or NULL */
-    const uint8_t *share;         /* by tensor: 1 for what this process does; NULL: everything */
-    /* Called before the journal says that a tensor is done; or NULL. */
+    const uint8_t *share;         /* by tensor: 1 if this process copies it; NULL: all of them */
+    /* Called before a tensor is recorded as done; or NULL. */
     ckpt_code (*before_done)(void *context, ckpt_error *err);
     void *before_done_context;
 } file_sink_options;
 ckpt_code sink_files_create(const file_sink_options *options, ckpt_sink **out, ckpt_error *err);
 void sink_files_free(ckpt_sink *sink);
 
-/* Read back what the journal says is done; what still hashes to the same is skipped from now on,
- * its value digest restored. *kept_count: how many tensors that are. */
+/* Read the tensors that the journal records as done. Those whose bytes still have the recorded hash
+ * are skipped by the copy, and their value digest is restored. *kept_count: their number. */
 ckpt_code sink_files_resume(ckpt_sink *sink, const ckpt_run_options *options, size_t *kept_count,
                             ckpt_error *err);
-/* The same for what other records say, those of other processes. Each tensor that hashes to what
- * its record says is kept. */
+/* The same for the records of other processes' journals (output_join). */
 ckpt_code sink_files_verify(ckpt_sink *sink, journal_record *records,
                             const ckpt_run_options *options, size_t *kept_count, ckpt_error *err);
 /* 1 when the tensor was kept. */
