@@ -148,14 +148,19 @@ $(BUILD)/obj/%.cu.o: %.cu Makefile
 	$(SAY) NVCC $<
 	$(Q)$(NVCC) $(CUDA_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 
-# The model maps become C text, so that a tool is one file.
-# A map that goes away makes no file newer: the list of them is compared.
+# What archives and maps are made of. Removing a file makes no other file newer: the lists are
+# compared.
+$(BUILD)/maps.list: MADE_OF = $(MAPS) $(MAP_PARTS)
+$(BUILD)/libckpt.list: MADE_OF = $(LIB_O)
+$(BUILD)/librunner.list: MADE_OF = $(RUNNER_O)
+$(BUILD)/libtool.list: MADE_OF = $(TOOL_O)
 .PHONY: force
-$(BUILD)/maps.list: force
+$(BUILD)/%.list: force
 	@mkdir -p $(@D)
-	$(Q)echo $(MAPS) $(MAP_PARTS) | cmp -s - $@ || echo $(MAPS) $(MAP_PARTS) > $@
+	@echo '$(MADE_OF)' | cmp -s - $@ || echo '$(MADE_OF)' > $@
 
-$(BUILD)/maps.c: $(BUILD)/maps.list $(MAPS) $(MAP_PARTS) scripts/embed
+# The model maps become C text, so that a tool is one file.
+$(BUILD)/maps.c: $(MAPS) $(MAP_PARTS) scripts/embed $(BUILD)/maps.list
 	@mkdir -p $(@D)
 	$(SAY) EMBED $@
 	$(Q)scripts/embed $(MAPS) > $@
@@ -169,7 +174,7 @@ $(BUILD)/obj/maps.o: $(BUILD)/maps.c formats/maps.h Makefile
 $(BUILD)/libckpt.a: $(LIB_O)
 $(BUILD)/librunner.a: $(RUNNER_O)
 $(BUILD)/libtool.a: $(TOOL_O)
-$(BUILD)/%.a: Makefile
+$(BUILD)/%.a: $(BUILD)/%.list Makefile
 	@mkdir -p $(@D)
 	@rm -f $@
 	$(SAY) AR $@
@@ -177,7 +182,7 @@ $(BUILD)/%.a: Makefile
 
 # No reader of the library reads from a hub: it does not ask for libcurl.
 SO_O := $(filter-out $(BUILD)/obj/libckpt/hub/%,$(LIB_O))
-$(BUILD)/libckpt.so: $(SO_O) libckpt/libckpt.map
+$(BUILD)/libckpt.so: $(SO_O) libckpt/libckpt.map $(BUILD)/libckpt.list
 	$(SAY) LINK $@
 	$(Q)$(CC) -shared -Wl,-soname,libckpt.so.0 -Wl,--version-script,libckpt/libckpt.map \
 	    $(if $(SANITIZE),,-Wl,-z,defs) $(SANITIZE) -o $@ $(SO_O) $(ALL_LIBS)
@@ -185,7 +190,7 @@ $(BUILD)/libckpt.so: $(SO_O) libckpt/libckpt.map
 
 # The archive that is installed: one object, in which only the names of libckpt.map are global. The
 # tools and tests link the one above, which has them all.
-$(BUILD)/install/libckpt.a: $(SO_O) libckpt/libckpt.map Makefile
+$(BUILD)/install/libckpt.a: $(SO_O) libckpt/libckpt.map $(BUILD)/libckpt.list Makefile
 	@mkdir -p $(@D)
 	@rm -f $@
 	$(SAY) AR $@
