@@ -310,8 +310,8 @@ static ckpt_code look_beside(const char *path, void *context, ckpt_error *err)
 
 /*
  * Refuse a folder that has files but no journal (somebody else made them), or another job's
- * journal. Files are looked for before journals: a process writes its journal's first line before it makes
- * any file, so the journal of the process that made them is there by then.
+ * journal. Files are looked for before journals: a process writes its journal's first line before
+ * it makes any file, so the journal of the process that made them is there by then.
  */
 static ckpt_code check_folder(const ckpt_journal *j, const char *directory, const char *header,
                               ckpt_error *err)
