@@ -246,6 +246,22 @@ static ckpt_code read_by_map(ckpt_checkpoint *c, ckpt_error *err)
     return code;
 }
 
+static ckpt_code note_rows_left_out(ckpt_checkpoint *c, ckpt_error *err)
+{
+    const ckpt_catalog *names = store_names(c->store);
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < ckpt_catalog_count(names) && code == CKPT_OK; i++) {
+        const map_fate *fate = &c->reading.fates[i];
+
+        if (fate->rows_left_out > 0)
+            code = note_add(&c->notes, err, "the last %llu rows of '%s' are left out: %s",
+                            (unsigned long long)fate->rows_left_out,
+                            ckpt_catalog_at(names, i)->name, fate->reason);
+    }
+    return code;
+}
+
 /* ---- codes that are not decoded ---- */
 
 typedef struct {
@@ -336,7 +352,9 @@ static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
     if ((code = make_stored(c, err)) != CKPT_OK ||
         (code = checkpoint_find_own_map(c, err)) != CKPT_OK ||
         (code = complete_config(c, err)) != CKPT_OK ||
-        (code = read_by_map(c, err)) != CKPT_OK || (code = note_bare_codes(c, err)) != CKPT_OK ||
+        (code = read_by_map(c, err)) != CKPT_OK ||
+        (code = note_rows_left_out(c, err)) != CKPT_OK ||
+        (code = note_bare_codes(c, err)) != CKPT_OK ||
         (code = checkpoint_remark(c, err)) != CKPT_OK)
         return code;
     if (c->family != NULL && !c->is_partial && (code = check_family(c, err)) != CKPT_OK)

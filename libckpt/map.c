@@ -75,6 +75,17 @@ const map_extra *map_find_extra(const ckpt_map *map, const char *name)
     return NULL;
 }
 
+const map_cut *map_find_cut(const ckpt_map *map, const char *name)
+{
+    for (size_t i = 0; i < map->cut_count; i++) {
+        map_captures captures = { .count = 0 };
+
+        if (map_match(map->cuts[i].stored, name, &captures))
+            return &map->cuts[i];
+    }
+    return NULL;
+}
+
 ckpt_dtype map_find_encode(const ckpt_map *map, const char *name)
 {
     for (size_t i = 0; i < map->encode_count; i++) {
@@ -158,7 +169,7 @@ static int same_rule(const map_rule *a, const map_rule *b)
 {
     int same = a->kind == b->kind && same_text(a->stored, b->stored) &&
                a->piece_count == b->piece_count && a->groups.value == b->groups.value &&
-               a->stack_count == b->stack_count && same_text(a->when, b->when);
+               a->has_cols == b->has_cols && a->stack_count == b->stack_count && same_text(a->when, b->when);
 
     for (size_t c = 0; c < a->piece_count && same; c++)
         same = same_piece(&a->pieces[c], &b->pieces[c]);

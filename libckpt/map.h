@@ -21,6 +21,10 @@
  *                                             a number itself, put in by an include
  *   copy   STORED = LOGICAL                   repeats a tensor; must equal it
  *   omit   LOGICAL REASON...                  a tensor that this layout cannot carry
+ *   cut    STORED ROWS REASON...              of a renamed tensor the first ROWS rows are read;
+ *                                             the rest is left out, with the reason in the ledger.
+ *                                             ROWS is as N below; all rows count where the config
+ *                                             lacks such members
  *   drop   STORED REASON...                   left out, with the reason in the ledger
  *   shard  STORED AXIS=WHERE [AXIS=WHERE]     how parallel ranks divide a stored tensor: AXIS is
  *                                             mp, tp, ep or etp; WHERE a dimension that is cut in
@@ -149,6 +153,12 @@ typedef struct {
 } map_encode;
 
 typedef struct {
+    const char *stored;                     /* pattern */
+    map_number rows;                        /* 0: not known */
+    const char *reason;
+} map_cut;
+
+typedef struct {
     const char *name;
     const char *expression;                 /* config_number.h */
 } map_arg;
@@ -195,6 +205,8 @@ typedef struct {
     size_t extra_count;
     map_encode *encodes;                    /* malloc'd */
     size_t encode_count;
+    map_cut *cuts;                          /* malloc'd */
+    size_t cut_count;
     map_arg *args;                          /* malloc'd */
     size_t arg_count;
     map_dialect *dialects;                  /* malloc'd */
@@ -258,6 +270,9 @@ map_stage_kind map_find_stage(const ckpt_map *map, const char *name, uint64_t *l
 /* The byte entry that strict loaders want beside a stored tensor; NULL: none. */
 const map_extra *map_find_extra(const ckpt_map *map, const char *name);
 
+/* Which rows of a stored tensor are read; NULL: all. */
+const map_cut *map_find_cut(const ckpt_map *map, const char *name);
+
 /* The plain dtype that this layout keeps a logical tensor in, or CKPT_NONE. */
 ckpt_dtype map_find_encode(const ckpt_map *map, const char *name);
 
@@ -312,7 +327,8 @@ typedef enum { FATE_NONE, FATE_USED, FATE_SCALE, FATE_COPY, FATE_DROPPED } map_f
 typedef struct {
     map_fate_kind kind;
     uint32_t logical;        /* first logical tensor that it holds; FATE_DROPPED: none */
-    const char *reason;      /* FATE_DROPPED; borrowed from the map or static */
+    const char *reason;      /* of what is left out; borrowed from the map or static */
+    uint64_t rows_left_out;  /* FATE_USED: at its end */
 } map_fate;
 
 /* How many stored tensors have each fate. */

@@ -170,6 +170,10 @@ ckpt_code map_bind(ckpt_map *map, const json_value *config, ckpt_error *err)
         code = bind_rule(map, &map->rules[i], config, err);
     for (size_t i = 0; i < map->shard_count && code == CKPT_OK; i++)
         code = bind_shift(&map->memory, config, &map->shards[i].stored, err);
+    for (size_t i = 0; i < map->cut_count; i++)
+        if (config_expression(config, map->cuts[i].rows.text, &map->cuts[i].rows.value, NULL) !=
+            CKPT_OK)
+            map->cuts[i].rows.value = 0;
     for (size_t i = 0; i < map->stage_count && code == CKPT_OK; i++)
         code = bind_shift(&map->memory, config, &map->stages[i].stored, err);
     for (size_t i = 0; i < map->extra_count && code == CKPT_OK; i++)

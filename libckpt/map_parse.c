@@ -422,6 +422,29 @@ static ckpt_code parse_extra(map_parser *p, char *text)
     return CKPT_OK;
 }
 
+/* STORED ROWS REASON... */
+static ckpt_code parse_cut(map_parser *p, char *text)
+{
+    ckpt_map *map = p->map;
+    map_cut cut = { .stored = NULL };
+    map_cut *cuts;
+    ckpt_code code;
+
+    if ((code = keep_pattern(p, take_word(&text), &cut.stored)) != CKPT_OK ||
+        (code = parse_number(p, take_word(&text), &cut.rows)) != CKPT_OK)
+        return code;
+    text = skip_blanks(text);
+    if (*text == '\0')
+        return parse_fail(p, "a reason is missing for", cut.stored);
+    if ((cut.reason = arena_strdup(&map->memory, text, strlen(text))) == NULL)
+        return ckpt_fail_memory(p->err, "a map", strlen(text));
+    if ((cuts = grow(map->cuts, map->cut_count, sizeof *cuts)) == NULL)
+        return parse_fail(p, "too many lines at", cut.stored);
+    map->cuts = cuts;
+    cuts[map->cut_count++] = cut;
+    return CKPT_OK;
+}
+
 static ckpt_code parse_encode(map_parser *p, char *text)
 {
     ckpt_map *map = p->map;
@@ -595,6 +618,8 @@ static ckpt_code parse_line(map_parser *p, char *text)
         return parse_stage(p, text);
     if (strcmp(word, "extra") == 0)
         return parse_extra(p, text);
+    if (strcmp(word, "cut") == 0)
+        return parse_cut(p, text);
     if (strcmp(word, "encode") == 0)
         return parse_encode(p, text);
     if (strcmp(word, "arg") == 0)
@@ -673,6 +698,7 @@ void map_free(ckpt_map *map)
     free(map->extras);
     free(map->encodes);
     free(map->args);
+    free(map->cuts);
     free(map->dialects);
     free(map->presets);
     free(map->modules);

@@ -205,6 +205,25 @@ static ckpt_code read_pair(const reader *r, packing *p)
     return pair_encoding(&parts, r->options, &p->whole, r->err);
 }
 
+/* What is beyond the rows that count is not read. */
+static ckpt_code cut_rows(reader *r, packing *p)
+{
+    const ckpt_tensor *stored = ckpt_catalog_at(r->stored, p->stored[CKPT_DATA]);
+    const map_cut *cut = map_find_cut(r->map, stored->name);
+    map_fate *fate = &r->out->fates[p->stored[CKPT_DATA]];
+
+    if (cut == NULL || cut->rows.value == 0 || p->whole.rank < 2 ||
+        p->whole.shape[0] <= cut->rows.value)
+        return CKPT_OK;            /* too few: not the shape that the family has */
+    if (p->rule->stack_count > 0 || !map_rule_is_plain(p->rule))
+        return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' is packed, and rows of such cannot be "
+                         "left out", stored->name);
+    fate->rows_left_out = p->whole.shape[0] - cut->rows.value;
+    fate->reason = cut->reason;
+    p->whole.shape[0] = cut->rows.value;
+    return CKPT_OK;
+}
+
 /* The line of the map for a name; without one, where that may be, the name as it is. NULL: an error
  * that is told. */
 static const map_rule *find_rule(const reader *r, const char *name, map_captures *captures)
@@ -250,7 +269,8 @@ static ckpt_code read_tensor(reader *r, size_t i)
     }
     if (p.rule->kind == MAP_COPY)
         return CKPT_OK;        /* when all originals are there */
-    if ((code = read_pair(r, &p)) != CKPT_OK || (code = measure(r, &p)) != CKPT_OK)
+    if ((code = read_pair(r, &p)) != CKPT_OK || (code = cut_rows(r, &p)) != CKPT_OK ||
+        (code = measure(r, &p)) != CKPT_OK)
         return code;
     return unpack(r, &p);
 }

@@ -108,6 +108,10 @@ static void put_fate(json_writer *w, const ckpt_outcome *o, const map_fate *fate
     json_member_string(w, "fate", words[fate->kind].word);
     json_member_string(w, words[fate->kind].key, fate->kind == FATE_DROPPED ? fate->reason
                        : ckpt_catalog_at(o->source_logical, fate->logical)->name);
+    if (fate->rows_left_out > 0) {
+        json_member_u64(w, "rows_left_out", fate->rows_left_out);
+        json_member_string(w, "reason", fate->reason);
+    }
 }
 
 static void put_stored(json_writer *w, const ckpt_outcome *o)

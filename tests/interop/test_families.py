@@ -230,6 +230,41 @@ def test_what_torch_saves_is_read(ckpt, model, tmp_path):
     ckpt("ckpt-verify", "compare", source, tmp_path / "plain")
 
 
+def pad(tensors, rows):
+    """Both ends of the vocabulary with more rows, as trainers have them for their ranks."""
+    ends = "embedding.word_embeddings.weight", "output_layer.weight"
+    return {key: torch.cat([t, torch.randn(rows, t.shape[1]).bfloat16()]) if key in ends else t
+            for key, t in tensors.items()}
+
+
+def test_padding_of_the_vocabulary_is_left_out_and_told(ckpt, model, tmp_path):
+    config, source = model
+    keys = megatron_keys(config, load(source))
+    blocks = ["--main"] if config.get("num_nextn_predict_layers") else []
+    save_dist(tmp_path / "dist", config, pad(keys, 16))
+    ckpt("ckpt-verify", "compare", *blocks, source, tmp_path / "dist")
+    said = ckpt("ckpt-inspect", tmp_path / "dist").out
+    assert "the last 16 rows of 'embedding.word_embeddings.weight' are left out: padding" in said
+    out = ckpt("ckpt-shard", "--layout", "hf", "--report", tmp_path / "report.json",
+               tmp_path / "dist", tmp_path / "back")
+    assert "the last 16 rows" in out.out + out.err
+    fates = {t["name"]: t for t in json.loads((tmp_path / "report.json").read_text())[
+        "source_tensors"]}
+    assert fates["embedding.word_embeddings.weight"]["rows_left_out"] == 16
+    assert "rows_left_out" not in fates["decoder.final_layernorm.weight"]
+    name = "model.embed_tokens.weight"
+    assert torch.equal(load(tmp_path / "back")[name], load(source)[name])
+
+
+def test_a_vocabulary_that_is_too_short_is_refused(ckpt, model, tmp_path):
+    config, source = model
+    keys = megatron_keys(config, load(source))
+    name = "embedding.word_embeddings.weight"
+    save_dist(tmp_path / "dist", config, {**keys, name: keys[name][:-1].clone()})
+    error = ckpt("ckpt-verify", "digest", tmp_path / "dist", check=2).err
+    assert "'embed_tokens.weight'" in error and "47" in error and "48" in error
+
+
 def test_query_groups_are_not_cut(ckpt, model, tmp_path):
     config, source = model
     if "kv_lora_rank" in config:

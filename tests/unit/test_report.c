@@ -98,11 +98,11 @@ static json_document *write_and_read(const ckpt_outcome *outcome, const char *na
 }
 
 static const map_fate fates[] = {
-    { FATE_USED, 0, NULL },
-    { FATE_SCALE, 0, NULL },
-    { FATE_COPY, 1, NULL },
-    { FATE_DROPPED, 0, "computed anew" },
-    { FATE_USED, 1, NULL },
+    { FATE_USED, 0, NULL, 0 },
+    { FATE_SCALE, 0, NULL, 0 },
+    { FATE_COPY, 1, NULL, 0 },
+    { FATE_DROPPED, 0, "computed anew", 0 },
+    { FATE_USED, 1, "padding", 3 },
 };
 static const encode_stats stats[] = {
     { .spread = 3, .inexact = 2, .exceptions = 1 },
@@ -157,6 +157,9 @@ static void test_every_stored_tensor_has_its_fate(void **state)
     assert_member(item(d, "source_tensors", 2), "of", "embed");
     assert_member(item(d, "source_tensors", 3), "fate", "dropped");
     assert_member(item(d, "source_tensors", 3), "reason", "computed anew");
+    assert_null(json_member(item(d, "source_tensors", 0), "rows_left_out"));
+    assert_int_equal(number(item(d, "source_tensors", 4), "rows_left_out"), 3);
+    assert_member(item(d, "source_tensors", 4), "reason", "padding");
     assert_int_equal(number(totals, "stored_tensors"), 5);
     assert_int_equal(number(totals, "used") + number(totals, "scales") +
                      number(totals, "copies") + number(totals, "dropped"), 5);
