@@ -401,6 +401,7 @@ typedef struct {
     uint32_t last_stage_layers;
     int per_rank_files;
     int extra_state;
+    int mtp;                     /* also next-token blocks, where the layout has keys for them */
     int force_names;
     int many_files;
     int match_reference;

@@ -21,6 +21,11 @@ const char *map_find_omit(const ckpt_map *map, const char *name)
     return find_reason(map, MAP_OMIT, name);
 }
 
+const char *map_find_spare(const ckpt_map *map, const char *name)
+{
+    return find_reason(map, MAP_SPARE, name);
+}
+
 const char *map_find_plain(const ckpt_map *map, const char *name)
 {
     return find_reason(map, MAP_PLAIN, name);
@@ -169,7 +174,8 @@ static int same_rule(const map_rule *a, const map_rule *b)
 {
     int same = a->kind == b->kind && same_text(a->stored, b->stored) &&
                a->piece_count == b->piece_count && a->groups.value == b->groups.value &&
-               a->has_cols == b->has_cols && a->stack_count == b->stack_count && same_text(a->when, b->when);
+               a->has_cols == b->has_cols && a->stack_count == b->stack_count &&
+               same_text(a->when, b->when);
 
     for (size_t c = 0; c < a->piece_count && same; c++)
         same = same_piece(&a->pieces[c], &b->pieces[c]);

@@ -21,6 +21,7 @@
  *                                             a number itself, put in by an include
  *   copy   STORED = LOGICAL                   repeats a tensor; must equal it
  *   omit   LOGICAL REASON...                  a tensor that this layout cannot carry
+ *   spare  LOGICAL REASON...                  one that it can, and that is written only on demand
  *   cut    STORED ROWS REASON...              of a renamed tensor the first ROWS rows are read;
  *                                             the rest is left out, with the reason in the ledger.
  *                                             ROWS is as N below; all rows count where the config
@@ -89,7 +90,7 @@ enum {
     MAP_NAME_BYTES = 1024
 };
 
-typedef enum { MAP_TENSOR, MAP_COPY, MAP_DROP, MAP_OMIT, MAP_PLAIN } map_kind;
+typedef enum { MAP_TENSOR, MAP_COPY, MAP_DROP, MAP_OMIT, MAP_SPARE, MAP_PLAIN } map_kind;
 
 typedef struct {
     const char *text;
@@ -106,8 +107,8 @@ typedef struct {
 
 typedef struct {
     map_kind kind;
-    const char *stored;                     /* patterns; MAP_OMIT and MAP_PLAIN have only
-                                               pieces[0].logical */
+    const char *stored;                     /* patterns; MAP_OMIT, MAP_SPARE and MAP_PLAIN
+                                               have only pieces[0].logical */
     map_piece pieces[MAP_PIECES_MAX];
     size_t piece_count;
     int has_cols;                           /* pieces stand side by side, not one below another */
@@ -282,6 +283,8 @@ int map_capture_number(const map_captures *captures, const char *key, uint64_t *
 
 /* Why this layout leaves out a logical tensor, or NULL. Borrowed from the map. */
 const char *map_find_omit(const ckpt_map *map, const char *name);
+/* Why it is written only on demand, or NULL. */
+const char *map_find_spare(const ckpt_map *map, const char *name);
 
 /* Why a reader of these names misreads this logical tensor when it is quantised; NULL: it does
  * not. */

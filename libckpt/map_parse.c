@@ -307,12 +307,12 @@ static ckpt_code parse_rule(map_parser *p, map_kind kind, char *text)
     if ((code = keep_pattern(p, take_word(&text), &rule.stored)) != CKPT_OK)
         return code;
     text = skip_blanks(text);
-    if (kind == MAP_OMIT || kind == MAP_PLAIN) {
+    if (kind == MAP_OMIT || kind == MAP_SPARE || kind == MAP_PLAIN) {
         rule.pieces[rule.piece_count] = whole_piece;
         rule.pieces[rule.piece_count++].logical = rule.stored;
         rule.stored = "";                  /* fits no name */
     }
-    if (kind == MAP_DROP || kind == MAP_OMIT || kind == MAP_PLAIN) {
+    if (kind != MAP_TENSOR && kind != MAP_COPY) {
         rule.reason = arena_strdup(&map->memory, text, strlen(text));
         if (*text == '\0' || rule.reason == NULL)
             return parse_fail(p, "a reason is missing for", text);
@@ -608,6 +608,8 @@ static ckpt_code parse_line(map_parser *p, char *text)
         return parse_rule(p, MAP_DROP, text);
     if (strcmp(word, "omit") == 0)
         return parse_rule(p, MAP_OMIT, text);
+    if (strcmp(word, "spare") == 0)
+        return parse_rule(p, MAP_SPARE, text);
     if (strcmp(word, "plain") == 0)
         return parse_rule(p, MAP_PLAIN, text);
     if (strcmp(word, "module") == 0)

@@ -44,6 +44,8 @@ static const cli_option options[] = {
       "layers: a key for each (default for others)" },
     { CLI_CHOICE, "layer-keys", "per-layer|stacked", &opt.words.layer_keys,
       "a key for each layer, or one for all (default: as the --dialect has them)" },
+    { CLI_FLAG, "mtp", NULL, &opt.convert.mtp,
+      "also write next-token blocks, of families whose torch_dist has keys for them" },
     { CLI_FLAG, "extra-state", NULL, &opt.convert.sharding.extra_state,
       "add the empty _extra_state entries that upstream Megatron's strict loader requires" },
     { CLI_STRING, "iteration", "release|N", &iteration,
@@ -75,7 +77,8 @@ static const cli_command command = {
         "directory (hf), model{rank}-mp{N}.safetensors for DeepSeek's own code (mp), or a Megatron "
         "checkpoint (torch_dist). Weights are re-encoded in the same pass if requested; neither "
         "GPU nor Python is needed. In layout mp, wo_a is always BF16, as the reference code "
-        "requires. torch_dist holds BF16 and has no MTP block: restore it with --fill-from.",
+        "requires. torch_dist holds BF16 and, without --mtp, no next-token block: restore it with "
+        "--fill-from.",
     .examples = "ckpt-shard --layout mp --mp 8 DeepSeek-V4-Flash Flash-mp8\n"
                 "ckpt-shard --layout torch_dist DeepSeek-V4-Flash DeepSeek-V4-Flash_torch_dist\n"
                 "ckpt-shard --layout hf --like DeepSeek-V4-Flash --fill-from DeepSeek-V4-Flash "

@@ -23,6 +23,7 @@ typedef struct {
     const char *config;              /* of a source that has none; see ckpt_open_options; or NULL */
     const char *names;               /* style, or NULL: as in the source */
     const char *layer_keys;          /* see convert_words; the dialect is that of `open` */
+    int mtp;                         /* next-token blocks go to layouts that have them on demand */
     int force_names;                 /* allow encodings that a reader of the names misreads */
     const ckpt_format *format;       /* of the target */
     format_sharding sharding;        /* of sharded formats */

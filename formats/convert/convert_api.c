@@ -13,6 +13,7 @@ static void take_options(const ckpt_convert_options *from, convert_options *out)
 {
     out->open = from->open;
     out->names = from->names;
+    out->mtp = from->mtp;
     out->force_names = from->force_names;
     out->like = from->like;
     out->fill_from = from->fill_from;

@@ -93,11 +93,14 @@ static void add_input(inputs *in, const char **origins, const ckpt_checkpoint *f
     origins[in->count++] = origin;
 }
 
-/* The target's layout cannot store it: the map has the reason, which the report repeats. */
+/* The target's layout cannot store it, or only on demand: the map has the reason, which the report
+ * repeats. */
 static int omits(job_plan *plan, const char *name)
 {
     const char *reason = map_find_omit(plan->map, name);
 
+    if (reason == NULL && !plan->options.mtp)
+        reason = map_find_spare(plan->map, name);
     if (reason == NULL)
         return 0;
     plan->drops[plan->drop_count].name = name;
@@ -207,6 +210,22 @@ static ckpt_code check_filled(const job_plan *plan, ckpt_error *err)
     return code;
 }
 
+/* --mtp that writes nothing more was meant for another model, or another layout. */
+static ckpt_code check_spare(const job_plan *plan, ckpt_error *err)
+{
+    const ckpt_catalog *picked = plan->picked->catalog;
+
+    for (size_t i = 0; i < ckpt_catalog_count(picked); i++)
+        if (map_find_spare(plan->map, ckpt_catalog_at(picked, i)->name) != NULL)
+            return CKPT_OK;
+    for (size_t i = 0; i < plan->map->rule_count; i++)
+        if (plan->map->rules[i].kind == MAP_SPARE)
+            return ckpt_fail(err, CKPT_E_USAGE, "--mtp: '%s' has no next-token block: leave it "
+                             "out", plan->options.source);
+    return ckpt_fail(err, CKPT_E_USAGE, "--mtp: %s of family %s carries no next-token block: leave "
+                     "it out", plan->options.format->name, plan->map->family);
+}
+
 static ckpt_code pick_inputs(job_plan *plan, ckpt_error *err)
 {
     const size_t most = ckpt_catalog_count(plan->source->reading.logical) +
@@ -226,6 +245,8 @@ static ckpt_code pick_inputs(job_plan *plan, ckpt_error *err)
         code = source_pick(in.entries, in.count, &plan->picked, err);
     if (code == CKPT_OK)
         code = check_filled(plan, err);
+    if (code == CKPT_OK && plan->options.mtp)
+        code = check_spare(plan, err);
     free(in.entries);
     return code;
 }

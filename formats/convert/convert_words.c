@@ -173,6 +173,7 @@ static ckpt_code check_sharding(const convert_words *w, const convert_options *c
         { "files", s->per_rank_files != 0 },
         { "key-style", w->key_style != NULL },
         { "layer-keys", w->layer_keys != NULL },
+        { "mtp", c->mtp != 0 },
         { "extra-state", s->extra_state != 0 },
         { "mp", s->mp },
     };

@@ -165,6 +165,28 @@ def test_a_checkpoint_goes_to_torch_dist_and_back(ckpt, model, tmp_path):
     ckpt("ckpt-verify", "compare", *(["--main"] if blocks else []), source, tmp_path / "dist")
 
 
+def test_next_token_blocks_go_along_on_demand(ckpt, model, tmp_path):
+    config, source = model
+    if not config.get("num_nextn_predict_layers"):
+        error = ckpt("ckpt-shard", "--layout", "torch_dist", "--mtp", source, tmp_path / "dist",
+                     check=2).err
+        assert "--mtp: " in error and not (tmp_path / "dist").exists()
+        return
+    ckpt("ckpt-shard", "--layout", "torch_dist", "--mtp", "--pp", "3", source, tmp_path / "dist")
+    tensors = load(source)
+    want = {**megatron_keys(config, tensors), **block_keys(config, tensors)}
+    state = {key: torch.zeros_like(tensor) for key, tensor in want.items()}
+    folder = tmp_path / "dist" / "release"
+    assert set(dcp.FileSystemReader(folder).read_metadata().state_dict_metadata) == set(want)
+    dcp.load(state, checkpoint_id=folder)
+    for key, tensor in want.items():
+        assert torch.equal(state[key].view(torch.int16), tensor.view(torch.int16)), key
+    ckpt("ckpt-verify", "compare", source, tmp_path / "dist")
+    ckpt("ckpt-shard", "--layout", "hf", "--like", source, tmp_path / "dist", tmp_path / "back")
+    for path in source.glob("*.safetensors"):
+        assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
+
+
 @pytest.mark.parametrize("options", [(), ("--tp", "1"), ("--files", "rank", "--ep", "2")])
 def test_torch_reads_what_megatron_would_have_packed(ckpt, model, tmp_path, options):
     config, source = model

@@ -39,11 +39,11 @@ MODELS = {
 
 
 @functools.cache
-def listing(model):
-    """{key: (shape, {ranks: boxes})} of what is written: no next-token blocks."""
+def listing(model, with_blocks):
+    """{key: (shape, {ranks: boxes})}; next-token blocks are written on demand."""
     keys = json.loads((ROOT / "tests/data/mcore-keys.json").read_text())[model]["keys"]
     return {key: (entry["shape"], dict(zip((1, 2), entry["chunks"].values(), strict=True)))
-            for key, entry in keys.items() if not key.startswith("mtp.")}
+            for key, entry in keys.items() if with_blocks or not key.startswith("mtp.")}
 
 
 def check_boxes(key, chunks, boxes):
@@ -80,13 +80,16 @@ CASES = [(model, *ranks) for model in MODELS for ranks in itertools.product((1, 
 @pytest.mark.parametrize("model, tp, pp, ep, etp", CASES)
 def test_keys_shapes_and_boxes_are_megatrons(ckpt, sources, tmp_path, model, tp, pp, ep, etp):
     ranks = ["--tp", tp, "--pp", pp]
+    with_blocks = "num_nextn_predict_layers" in MODELS[model][0] and pp == 2
     if has_experts(model):
         ranks += ["--ep", ep, "--etp", etp]
+    if with_blocks:
+        ranks += ["--mtp"]
     ckpt("ckpt-shard", "--layout", "torch_dist", "--files", "rank", *MODELS[model][1], *ranks,
          sources(model), tmp_path / "dist")
     metadata = dcp.FileSystemReader(tmp_path / "dist/release").read_metadata()
     stored = metadata.state_dict_metadata
-    want = listing(model)
+    want = listing(model, with_blocks)
     assert {key for key in stored if ".layers.2." not in key} == set(want)
     for key, (shape, boxes) in want.items():
         assert list(stored[key].size) == shape, key
