@@ -41,9 +41,9 @@
  *   extra  STORED empty|none                  beside X.weight strict loaders of Megatron want the
  *                                             bytes X._extra_state: an empty tensor, or None
  *   arg    NAME EXPR                          an argument of the trainer that is stored beside the
- *                                             weights: a number out of config.json (below). Without
- *                                             its members in the config the next line of the name
- *                                             counts, if there is one
+ *                                             weights: a number out of config.json (below), or
+ *                                             none. Without its members in the config the next line
+ *                                             of the name counts, if there is one
  *   dialect NAME [ARG]                        software that writes this form. With ARG it stores an
  *                                             argument of this name beside the weights, which other
  *                                             software with the same keys does not; its value is
@@ -161,7 +161,7 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    const char *expression;                 /* config_number.h */
+    const char *expression;                 /* config_number.h; NULL: none */
 } map_arg;
 
 typedef struct {

@@ -482,13 +482,17 @@ static ckpt_code parse_arg(map_parser *p, char *text)
 
     if (name == NULL || expression == NULL || *skip_blanks(text) != '\0')
         return parse_fail(p, "expected a name and an expression:", name);
-    if (!config_expression_is_valid(expression))
+    if (strcmp(expression, "none") == 0)
+        expression = NULL;
+    else if (!config_expression_is_valid(expression))
         return parse_fail(p, "not an expression:", expression);
     if ((args = grow(map->args, map->arg_count, sizeof *args)) == NULL)
         return parse_fail(p, "too many lines at", name);
     map->args = args;
+    args[map->arg_count].expression = NULL;
     if ((code = keep_word(p, name, &args[map->arg_count].name)) != CKPT_OK ||
-        (code = keep_word(p, expression, &args[map->arg_count].expression)) != CKPT_OK)
+        (expression != NULL &&
+         (code = keep_word(p, expression, &args[map->arg_count].expression)) != CKPT_OK))
         return code;
     map->arg_count++;
     return CKPT_OK;

@@ -293,14 +293,16 @@ static size_t fill_args(const format_target *target, common_arg *args, size_t mo
 
     for (size_t i = 0; target->map != NULL && i < target->map->arg_count && count < most; i++) {
         const map_arg *arg = &target->map->args[i];
-        uint64_t number;
+        const int is_none = arg->expression == NULL;
+        uint64_t number = 0;
 
         if ((count > 0 && strcmp(args[count - 1].name, arg->name) == 0) ||
-            config_expression(target->config, arg->expression, &number, NULL) != CKPT_OK ||
+            (!is_none &&
+             config_expression(target->config, arg->expression, &number, NULL) != CKPT_OK) ||
             number > INT64_MAX)
             continue;
         args[count].name = arg->name;
-        args[count].kind = COMMON_INT;
+        args[count].kind = is_none ? COMMON_NONE : COMMON_INT;
         args[count++].integer = (int64_t)number;
     }
     return count;

@@ -230,6 +230,24 @@ def test_layers_have_one_key_or_one_each(ckpt, model, tmp_path, style):
     ckpt("ckpt-verify", "compare", *blocks, source, tmp_path / "dist")
 
 
+def test_converters_find_their_arguments(ckpt, model, tmp_path):
+    """What the converters of miles and slime read from common.pt, whatever the model."""
+    config, source = model
+    ckpt("ckpt-shard", "--layout", "torch_dist", source, tmp_path / "dist")
+    common = torch.load(tmp_path / "dist/release/common.pt", weights_only=False)
+    args = vars(common["args"])
+    heads = config["num_attention_heads"]
+    experts = config.get("n_routed_experts", config.get("num_experts",
+                                                        config.get("num_local_experts")))
+    want = {"num_layers": config["num_hidden_layers"], "vocab_size": config["vocab_size"],
+            "hidden_size": config["hidden_size"], "num_attention_heads": heads,
+            "num_query_groups": config.get("num_key_value_heads", heads),
+            "kv_channels": config.get("head_dim", config["hidden_size"] // heads),
+            "q_lora_rank": config.get("q_lora_rank")}
+    assert {name: args[name] for name in want} == want
+    assert args.get("num_experts") == experts
+
+
 def save_dist(folder, config, tensors):
     """A torch_dist checkpoint as a trainer would have saved it."""
     dcp.save(tensors, checkpoint_id=folder / "release", no_dist=True)

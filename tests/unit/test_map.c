@@ -302,14 +302,16 @@ static void test_maps_are_the_same_when_their_lines_are(void **state)
 static void test_lines_for_trainers_have_numbers(void **state)
 {
     ckpt_map *map = parse(HEAD "arg num_experts experts|num_experts\narg kv d\narg kv D/H\n"
-                               "preset small tp=2 pp=3 first=1\nstage s.{x*} stacked\n");
+                               "arg kv none\npreset small tp=2 pp=3 first=1\n"
+                               "stage s.{x*} stacked\n");
     uint64_t layer = 7;
 
     (void)state;
-    assert_int_equal(map->arg_count, 3);
+    assert_int_equal(map->arg_count, 4);
     assert_string_equal(map->args[0].name, "num_experts");
     assert_string_equal(map->args[0].expression, "experts|num_experts");
     assert_string_equal(map->args[2].expression, "D/H");
+    assert_null(map->args[3].expression);
     assert_int_equal(map->preset_count, 1);
     assert_string_equal(map->presets[0].name, "small");
     assert_int_equal(map->presets[0].numbers[PRESET_TP], 2);

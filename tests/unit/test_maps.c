@@ -4,10 +4,12 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+#include "libckpt/config_names.h"
 #include "libckpt/family.h"
 #include "libckpt/json.h"
 #include "libckpt/map.h"
@@ -96,12 +98,58 @@ static void test_every_config_is_of_the_family_in_its_name(void **state)
     assert_true(seen > 0);
 }
 
+/* The words of a line: its key, then the paths of config.json, then perhaps "=" and a value. */
+static void check_key(const char *key, char *rest)
+{
+    const config_name *n = config_names;
+    char *fallback = strstr(rest, " = ");
+
+    while (n->name != NULL && (n->inference == NULL || strcmp(n->inference, key) != 0))
+        n++;
+    if (n->name == NULL) {
+        assert_string_equal(key, "compress_ratios");       /* a list has no place among them */
+        return;
+    }
+    assert_memory_equal(rest, n->name, strlen(n->name));
+    assert_true(rest[strlen(n->name)] == '\0' || rest[strlen(n->name)] == ' ');
+    if (fallback != NULL)
+        assert_true(n->fallback != NULL &&
+                    strtod(fallback + 3, NULL) == strtod(n->fallback, NULL));
+}
+
+/* The text from which inference/config.json is made, and the table by which it is read. */
+static void test_keys_of_the_inference_code_are_what_is_read(void **state)
+{
+    const ckpt_builtin_map *keys = maps_find("deepseek_v4.inference.keys");
+    const char *line;
+    int seen = 0;
+
+    (void)state;
+    assert_non_null(keys);
+    for (line = keys->text; *line != '\0'; line += strcspn(line, "\n"), line += *line == '\n') {
+        char text[256];
+        size_t length;
+
+        snprintf(text, sizeof text, "%.*s", (int)strcspn(line, "\n"), line);
+        length = strcspn(text, " ");
+        if (text[0] == '#' || text[length] == '\0')
+            continue;
+        text[length] = '\0';
+        check_key(text, text + length + 1 + strspn(text + length + 1, " "));
+        seen++;
+    }
+    for (const config_name *n = config_names; n->name != NULL; n++)
+        seen -= n->inference != NULL && strcmp(n->inference, "max_seq_len") != 0;
+    assert_int_equal(seen, 1);                 /* compress_ratios */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_family_parses_and_has_its_name),
         cmocka_unit_test(test_every_map_parses_and_has_its_name),
         cmocka_unit_test(test_every_config_is_of_the_family_in_its_name),
+        cmocka_unit_test(test_keys_of_the_inference_code_are_what_is_read),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
