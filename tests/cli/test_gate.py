@@ -64,6 +64,12 @@ def test_one_line_fetches_certifies_and_keeps(shell, candidate):
         ["SHA256SUMS", "certificate.json", "junit.xml", "summary.md"]
 
 
+def test_the_page_is_kept_where_it_is_asked_for(shell, candidate):
+    shell(f"{GATE} out {ID} {candidate}", GATE_HTML="1")
+    page = (shell.work / "out" / "report.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and "<title>pass: o--m</title>" in page
+
+
 def test_a_change_after_the_download_fails_against_the_listing(shell):
     shell(f"{GATE} out {ID}")
     config = shell.work / "ckpt-downloads" / "o--m" / "config.json"
