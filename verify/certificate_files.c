@@ -2,8 +2,8 @@
  * Files and their hashes. A SHA-256 goes through a file from its beginning to its end, the tensor
  * loop takes tiles where its threads stand: neither can have the other's bytes. Both start at the
  * same time at the beginning of the files, and who comes second finds the bytes in the page cache.
- * Where that cannot hold all of them, no more files are hashed at a time than it can hold, and the
- * loop, which is the faster one, waits for the hashing: a disk gives every byte once.
+ * Where that cannot hold all of them, no more files are hashed at a time than it can hold, and who
+ * is ahead waits: a disk gives every byte once.
  */
 #include "certificate_files.h"
 
@@ -140,6 +140,7 @@ static void fail(certificate_hashing *h, ckpt_code code, const ckpt_error *err)
         h->code = code;
         h->error = *err;
     }
+    pthread_cond_broadcast(&h->moved);
     pthread_mutex_unlock(&h->lock);
 }
 
@@ -152,6 +153,9 @@ static int should_stop(void *context)
     pthread_mutex_lock(&h->lock);
     h->hashed_bytes += SHA256_PIECE_BYTES;
     pthread_cond_broadcast(&h->moved);
+    while (h->window_bytes > 0 && h->hashed_bytes > h->passed_bytes + h->lead_bytes &&
+           !h->is_alone && h->code == CKPT_OK)
+        pthread_cond_wait(&h->moved, &h->lock);
     stops = h->code != CKPT_OK ||
             (h->is_alone && h->run.cancel != NULL && h->run.cancel(h->run.context));
     pthread_mutex_unlock(&h->lock);
@@ -202,13 +206,14 @@ void certificate_hashing_keep_pace(certificate_hashing *h, uint64_t bytes)
         return;
     pthread_mutex_lock(&h->lock);
     h->passed_bytes += bytes;
+    pthread_cond_broadcast(&h->moved);
     while (h->passed_bytes > h->hashed_bytes + h->window_bytes && h->ended_count < h->thread_count)
         pthread_cond_wait(&h->moved, &h->lock);
     pthread_mutex_unlock(&h->lock);
 }
 
-/* Half of the memory is taken for page cache. A file of weights that is being hashed may have been
- * read to its end by the tensor loop. */
+/* Half of the memory is taken for page cache. The threads hash as many files side by side, while
+ * the loop is in the first of them. */
 static uint64_t plan_window(certificate_hashing *h, uint64_t thread_count)
 {
     const long pages = sysconf(_SC_PHYS_PAGES);
@@ -216,14 +221,17 @@ static uint64_t plan_window(certificate_hashing *h, uint64_t thread_count)
     const uint64_t cache = pages < 0 || page_bytes < 0
                                ? 0 : (uint64_t)pages / 2 * (uint64_t)page_bytes;
     uint64_t file_count = 0;
+    uint64_t file_bytes;
 
     for (size_t i = 0; i < h->of->file_count; i++)
         file_count += h->of->files[i].role == CERTIFICATE_WEIGHTS;
     if (h->without_weights || file_count == 0 || h->of->stored_bytes <= cache)
         return thread_count;
     h->window_bytes = size_min(WINDOW_BYTES, cache / 4);
-    return size_min(thread_count, size_max(1, (cache - h->window_bytes) /
-                                                  (h->of->stored_bytes / file_count + 1)));
+    file_bytes = h->of->stored_bytes / file_count + 1;
+    thread_count = size_min(thread_count, size_max(1, (cache - h->window_bytes) / file_bytes));
+    h->lead_bytes = (thread_count - 1) * file_bytes + h->window_bytes;
+    return thread_count;
 }
 
 ckpt_code certificate_hashing_begin(certificate_hashing *h, ckpt_error *err)
@@ -254,6 +262,7 @@ ckpt_code certificate_hashing_end(certificate_hashing *h, int give_up, ckpt_erro
     }
     pthread_mutex_lock(&h->lock);
     h->is_alone = 1;
+    pthread_cond_broadcast(&h->moved);
     pthread_mutex_unlock(&h->lock);
     hash_files(h);
     for (unsigned i = 0; i < h->thread_count; i++)

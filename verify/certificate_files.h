@@ -25,6 +25,7 @@ typedef struct {
     ckpt_run_options run;
     atomic_size_t next;
     uint64_t window_bytes;         /* see certificate_hashing_keep_pace; 0: nobody keeps pace */
+    uint64_t lead_bytes;           /* with it: how far ahead of the other the hashing may be */
     pthread_mutex_t lock;          /* of what follows */
     pthread_cond_t moved;
     uint64_t hashed_bytes;         /* in whole pieces */
@@ -37,11 +38,12 @@ typedef struct {
     unsigned thread_count;
 } certificate_hashing;
 
-/* Begin: of, path, without_weights and run are set, all else is zero; a window that is set stays.
- * The threads work until certificate_hashing_end. */
+/* Begin: of, path, without_weights and run are set, all else is zero; a window and a lead that are
+ * set stay. The threads work until certificate_hashing_end. */
 ckpt_code certificate_hashing_begin(certificate_hashing *h, ckpt_error *err);
 /* Another reader of the same weights took `bytes` more. Wait while it is more than a window ahead
- * of the hashing, which would no longer find in the page cache what that reader left there. */
+ * of the hashing, which would no longer find in the page cache what that reader left there. The
+ * hashing waits for the other reader in the same way, until certificate_hashing_end is called. */
 void certificate_hashing_keep_pace(certificate_hashing *h, uint64_t bytes);
 /* Wait. With `give_up` the threads stop at the next piece. */
 ckpt_code certificate_hashing_end(certificate_hashing *h, int give_up, ckpt_error *err);

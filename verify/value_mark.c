@@ -62,8 +62,10 @@ void value_mark_merge(value_mark *mark, const value_mark *other)
 static void count_scales(const ckpt_tensor *t, const uint8_t *row, uint64_t cols,
                          uint64_t *counters)
 {
+    const ckpt_kernels *kernels = kernels_get();
+
     for (uint64_t c = 0; c < cols; c++) {
-        const float scale = scale_get(kernels_get(), t->scale_dtype, row, c);
+        const float scale = scale_get(kernels, t->scale_dtype, row, c);
         uint32_t bits;
 
         memcpy(&bits, &scale, sizeof bits);
@@ -77,6 +79,7 @@ static void look_at_scales(value_mark *mark, const value_tile *tile)
     const uint64_t cols = ckpt_part_cols(t, CKPT_SCALE);
     const uint64_t row_bytes = ckpt_part_row_bytes(t, CKPT_SCALE);
     const uint8_t *row = tile->tile->part[CKPT_SCALE];
+    const ckpt_kernels *kernels = kernels_get();
     uint64_t first;
     uint64_t rows;
 
@@ -87,7 +90,7 @@ static void look_at_scales(value_mark *mark, const value_tile *tile)
         if (t->scale_dtype == CKPT_F8_E8M0 && scale_e8m0_within(row, cols, 1, SCALE_NAN - 1))
             continue;
         for (uint64_t c = 0; c < cols; c++) {
-            const float scale = scale_get(kernels_get(), t->scale_dtype, row, c);
+            const float scale = scale_get(kernels, t->scale_dtype, row, c);
 
             if (!isfinite(scale))
                 note(&mark->scale_nan, first + r, c, 0);
