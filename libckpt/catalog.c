@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "array.h"
+#include "text.h"
 
 ckpt_catalog *catalog_create(void)
 {
@@ -81,4 +82,12 @@ int64_t ckpt_catalog_find(const ckpt_catalog *catalog, const char *name)
     uint64_t i;
 
     return table_find(&catalog->names, name, &i) ? (int64_t)i : CKPT_NOT_FOUND;
+}
+
+int catalog_has_match(const ckpt_catalog *catalog, const char *glob)
+{
+    for (size_t i = 0; i < catalog->count; i++)
+        if (text_matches_any(catalog->tensors[i].name, &glob, 1))
+            return 1;
+    return 0;
 }

@@ -24,6 +24,9 @@ void catalog_free(ckpt_catalog *catalog);
  */
 ckpt_code catalog_add(ckpt_catalog *catalog, const ckpt_tensor *tensor, ckpt_error *err);
 
+/* 1 when a tensor's name matches the shell pattern, see text_matches_any. */
+int catalog_has_match(const ckpt_catalog *catalog, const char *glob);
+
 /* Change a tensor in place (not its name). */
 ckpt_tensor *catalog_edit(ckpt_catalog *catalog, size_t i);
 

@@ -81,6 +81,35 @@ double class_limits_find(const class_limits *limits, const char *name)
     return class == WEIGHT_CLASS_COUNT ? INFINITY : limits->most[class];
 }
 
+/* "rest" is what a word that stands alone is called, too, and may be left without a tensor. */
+static const char *find_idle(const ckpt_catalog *catalog,
+                             const uint8_t is_named[WEIGHT_CLASS_COUNT],
+                             const uint8_t is_asked[WEIGHT_CLASS_COUNT])
+{
+    uint8_t is_used[WEIGHT_CLASS_COUNT + 1] = { 0 };
+
+    for (size_t i = 0; i < ckpt_catalog_count(catalog); i++)
+        is_used[find_named(ckpt_catalog_at(catalog, i)->name, is_named)] = 1;
+    for (int class = 0; class < WEIGHT_REST; class++)
+        if (is_asked[class] && !is_used[class])
+            return class_names[class];
+    return NULL;
+}
+
+const char *class_rules_idle(const class_rules *rules, const ckpt_catalog *catalog)
+{
+    uint8_t is_asked[WEIGHT_CLASS_COUNT];
+
+    for (int class = 0; class < WEIGHT_CLASS_COUNT; class++)
+        is_asked[class] = rules->is_asked[class] && rules->rules[class] != NULL;
+    return find_idle(catalog, rules->is_named, is_asked);
+}
+
+const char *class_limits_idle(const class_limits *limits, const ckpt_catalog *catalog)
+{
+    return find_idle(catalog, limits->is_named, limits->is_named);
+}
+
 /* ---- words ---- */
 
 /* What releases have. "nvfp4-exact" of weights that are not FP4 is nvfp4: see plan_quantise. */
@@ -209,10 +238,12 @@ ckpt_code class_rules_parse(const char *text, class_rules *out, ckpt_error *err)
             preset.scale_dtype = presets[i].scale_dtype;
             code = take_rules(presets[i].rules, &preset, err);
         }
+    if (code == CKPT_OK && (preset.preset == NULL || text[length] == ','))
+        code = take_rules(preset.preset == NULL ? text : text + length + 1, out, err);
+    memcpy(out->is_asked, out->is_named, sizeof out->is_asked);
     if (code != CKPT_OK || preset.preset == NULL)
-        return code == CKPT_OK ? take_rules(text, out, err) : code;
-    if (text[length] == ',' && (code = take_rules(text + length + 1, out, err)) != CKPT_OK)
         return code;
+    memcpy(preset.is_asked, out->is_asked, sizeof preset.is_asked);
     for (int class = 0; class < WEIGHT_CLASS_COUNT; class++)
         if (out->is_named[class]) {
             preset.rules[class] = out->rules[class];

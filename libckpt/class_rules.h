@@ -11,7 +11,7 @@
 #ifndef CKPT_CLASS_RULES_H
 #define CKPT_CLASS_RULES_H
 
-#include "error.h"
+#include "catalog.h"
 #include "quantise.h"
 
 /* Of a weight, by its canonical name: tensor_class.h. */
@@ -33,6 +33,7 @@ typedef struct {
     const char *preset;                              /* its name, or NULL */
     const quantise_rule *rules[WEIGHT_CLASS_COUNT];  /* NULL: keep */
     uint8_t is_named[WEIGHT_CLASS_COUNT];
+    uint8_t is_asked[WEIGHT_CLASS_COUNT];            /* named by itself, not by the preset */
     ckpt_dtype scale_dtype;                          /* of FP8; CKPT_NONE: open */
 } class_rules;
 
@@ -41,6 +42,9 @@ ckpt_code class_rules_parse(const char *text, class_rules *out, ckpt_error *err)
 
 /* The rule for a weight; NULL: it stays as it is. */
 const quantise_rule *class_rules_find(const class_rules *rules, const char *name);
+
+/* A class with a rule of its own to which no tensor of the catalog belongs, or NULL. */
+const char *class_rules_idle(const class_rules *rules, const ckpt_catalog *catalog);
 
 /* ---- limits of what may be lost ---- */
 
@@ -55,5 +59,8 @@ ckpt_code class_limits_parse(const char *text, class_limits *out, ckpt_error *er
 
 /* INFINITY: none. */
 double class_limits_find(const class_limits *limits, const char *name);
+
+/* As class_rules_idle: a limit that nothing can exceed. */
+const char *class_limits_idle(const class_limits *limits, const ckpt_catalog *catalog);
 
 #endif

@@ -44,6 +44,25 @@ static int is_weight(const ckpt_tensor *t, const ckpt_catalog *official,
     return !policy->is_family_known && policy->only_count > 0 && t->rank >= 2 && is_plain_float(t);
 }
 
+/* A pattern, or a class with a rule of its own, that is about no tensor at all. */
+static ckpt_code check_words(const ckpt_catalog *from, const quantise_policy *policy,
+                             ckpt_error *err)
+{
+    const char *idle = class_rules_idle(&policy->rules, from);
+
+    for (size_t p = 0; p < policy->only_count + policy->skip_count; p++) {
+        const int is_only = p < policy->only_count;
+        const char *glob = is_only ? policy->only[p] : policy->skip[p - policy->only_count];
+
+        if (!catalog_has_match(from, glob))
+            return ckpt_fail(err, CKPT_E_USAGE, "--%s '%s' matches no tensor",
+                             is_only ? "only" : "skip", glob);
+    }
+    return idle == NULL ? CKPT_OK
+                        : ckpt_fail(err, CKPT_E_USAGE, "--quantize names the class %s, but no "
+                                    "tensor is of it: leave it out", idle);
+}
+
 /* A pattern of --only that selects nothing that is quantised. */
 static ckpt_code check_patterns(const ckpt_catalog *from, const ckpt_catalog *official,
                                 const quantise_policy *policy, ckpt_error *err)
@@ -60,8 +79,6 @@ static ckpt_code check_patterns(const ckpt_catalog *from, const ckpt_catalog *of
             found = is_weight(t, official, policy);
             other = other == NULL ? t : other;
         }
-        if (!found && other == NULL)
-            return ckpt_fail(err, CKPT_E_USAGE, "--only '%s' matches no tensor", policy->only[p]);
         if (!found)
             return ckpt_fail(err, CKPT_E_USAGE, "--only '%s' matches '%s' (%s), which is never "
                              "quantised, and no weight", policy->only[p], other->name,
@@ -199,7 +216,8 @@ ckpt_code plan_quantise(const ckpt_catalog *from, const ckpt_catalog *official,
 
     if (targets == NULL)
         return ckpt_fail_memory(err, "a plan", ckpt_catalog_count(from));
-    if ((code = check_scales(policy, err)) == CKPT_OK)
+    if ((code = check_scales(policy, err)) == CKPT_OK &&
+        (code = check_words(from, policy, err)) == CKPT_OK)
         code = check_patterns(from, official, &settled, err);
     for (size_t i = 0; i < ckpt_catalog_count(from) && code == CKPT_OK; i++) {
         ckpt_tensor t = *ckpt_catalog_at(from, i);
@@ -236,8 +254,12 @@ ckpt_code plan_quantise_like(const ckpt_catalog *from, const ckpt_catalog *targe
                              const quantise_policy *policy, const quantise_rule **rules,
                              ckpt_error *err)
 {
+    ckpt_code code = check_words(from, policy, err);
+    size_t quantised = 0;
     char text[64];
 
+    if (code != CKPT_OK)
+        return code;
     for (size_t i = 0; i < ckpt_catalog_count(from); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(from, i);
         const ckpt_tensor *to = ckpt_catalog_at(targets, i);
@@ -246,13 +268,14 @@ ckpt_code plan_quantise_like(const ckpt_catalog *from, const ckpt_catalog *targe
         if (!is_plain_float(t) || to->scale_dtype == CKPT_NONE || !is_selected(policy, t->name))
             continue;
         rules[i] = class_rules_find(&policy->rules, t->name);
+        quantised += rules[i] != NULL;
         if (rules[i] == NULL || makes(rules[i], to))
             continue;
         ckpt_tensor_encoding(to, text, sizeof text);
         return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is %s in the model to follow, which %s "
                          "does not make", to->name, text, rules[i]->name);
     }
-    return CKPT_OK;
+    return quantised > 0 ? CKPT_OK : fail_nothing(from, 1, err);
 }
 
 void plan_rounding(const ckpt_catalog *from, const ckpt_catalog *targets, int is_canonical,

@@ -56,7 +56,8 @@ static const cli_option options[] = {
     { CLI_CHOICE, "repo-type", "model|dataset|space", &opt.type, "(default model)" },
     { CLI_CHOICE, "type", "model|dataset|space", &opt.type, "the same" },
     { CLI_LIST, "include", "GLOB", &opt.include,
-      "only files that match GLOB; * also matches /; may be repeated" },
+      "only files that match GLOB; * also matches /; may be repeated; one that matches no file is "
+      "mentioned" },
     { CLI_LIST, "exclude", "GLOB", &opt.exclude, "skip files that match GLOB; may be repeated" },
     { CLI_HEADING, NULL, NULL, NULL, "Where to" },
     { CLI_STRING, "local-dir", "D", &opt.local_dir, "write plain files into the folder D" },
@@ -178,9 +179,9 @@ typedef struct {
     hub_listing listing;
     place *where;
     download *d;
+    say_unmatched unmatched;
     char **then;                 /* the command after --then; or NULL */
-    int then_status;             /* exit status of a converter that ran beside the
-                                  * download */
+    int then_status;             /* exit status of a converter that ran beside the download */
 } session;
 
 static ckpt_code fail_usage(ckpt_error *err, const char *what)
@@ -239,12 +240,16 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
                               opt.local_dir == NULL))
         return fail_usage(err, "'--delete-source' needs '--local-dir' and '--then "
                           "ckpt-convert' or '--then ckpt-shard'");
+    if (s->name.path[0] != '\0' &&
+        (args->count > 1 || opt.include.count > 0 || opt.exclude.count > 0))
+        return fail_usage(err, "a path in REPO chooses the files, and excludes FILEs, "
+                          "'--include' and '--exclude'");
     if (args->count > 1 && (opt.include.count > 0 || opt.exclude.count > 0))
         return fail_usage(err, "FILEs and '--include'/'--exclude' exclude each other");
     if (opt.connection_count < 1 || opt.connection_count > 64 || opt.worker_count < 1 ||
         opt.worker_count > 64)
         return fail_usage(err, "'--connections' and '--max-workers': expected 1 to 64");
-    if (opt.rate != NULL && !cli_parse_size(opt.rate, &rate_bytes))
+    if (opt.rate != NULL && (!cli_parse_size(opt.rate, &rate_bytes) || rate_bytes == 0))
         return fail_usage(err, "'--limit-rate': expected bytes per second like 500k, 50M or "
                           "1.5GiB");
     o->repo = s->name.repo;
@@ -309,6 +314,18 @@ static ckpt_code list_online(session *s, ckpt_error *err)
     return hub_listing_check(s->h->options.repo, &s->listing, opt.skip_unsafe, err);
 }
 
+/* A pattern may be meant for many repositories, but also be misspelled: it is mentioned. */
+static void find_unmatched(session *s)
+{
+    say_unmatched *u = &s->unmatched;
+
+    u->count = hub_unmatched(&s->listing, &opt.include, u->items);
+    u->count += hub_unmatched(&s->listing, &opt.exclude, u->items + u->count);
+    for (size_t i = 0; i < u->count && !opt.common.quiet; i++)
+        fprintf(stderr, "note: no file of '%s' matches '%s'\n", s->name.repo,
+                cli_name(u->items[i]));
+}
+
 static ckpt_code list_files(session *s, const cli_args *args, ckpt_error *err)
 {
     const int is_modelscope = opt.hub != NULL && strcmp(opt.hub, "hf") != 0;
@@ -322,7 +339,9 @@ static ckpt_code list_files(session *s, const cli_args *args, ckpt_error *err)
                          &s->h, err)) != CKPT_OK ||
         (code = opt.download.is_offline ? list_offline(s, err) : list_online(s, err)) != CKPT_OK)
         return code;
-    return hub_select(s->h, &s->listing, &selection, err);
+    if ((code = hub_select(s->h, &s->listing, &selection, err)) == CKPT_OK)
+        find_unmatched(s);
+    return code;
 }
 
 static ckpt_code check_space(session *s, const download_plan *plan, ckpt_error *err)
@@ -491,7 +510,7 @@ static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)
                         "nothing from it", opt.local_dir);
     if (opt.clean && !opt.common.dry_run)
         place_orphans(s->where, 1);
-    about = (say_subject){ &s->listing, s->where, opt.download.force };
+    about = (say_subject){ &s->listing, s->where, opt.download.force, &s->unmatched };
     plan = say_make_plan(&about);
     if (opt.common.dry_run) {
         say_plan(&about, &plan, opt.common.json);
@@ -547,7 +566,7 @@ int main(int argc, char **argv)
         reason = HUB_OTHER;
     if (opt.common.json && !(opt.common.dry_run && code == CKPT_OK))
         say_json(&(say_outcome){ s.h, &s.listing, s.where, s.d, reason,
-                                 code == CKPT_OK ? NULL : err.text });
+                                 code == CKPT_OK ? NULL : err.text, &s.unmatched });
     else if (code == CKPT_OK && !opt.common.dry_run && then == argc)
         printf("%s\n", place_path(s.where));
     if (code == CKPT_OK && !opt.common.dry_run)

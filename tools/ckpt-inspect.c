@@ -454,6 +454,15 @@ static ckpt_code print_all(const inspection *in, ckpt_error *err)
     return opt.values == NULL ? CKPT_OK : print_rows(in, err);
 }
 
+static ckpt_code check_globs(const inspection *in, const char *path, ckpt_error *err)
+{
+    for (size_t i = 0; i < opt.globs.count; i++)
+        if (!catalog_has_match(in->catalog, opt.globs.items[i]))
+            return ckpt_fail(err, CKPT_E_USAGE, "--tensors '%s' matches no tensor of '%s'",
+                             opt.globs.items[i], path);
+    return CKPT_OK;
+}
+
 static ckpt_code inspect(const char *path, int *status, ckpt_error *err)
 {
     static inspection in;
@@ -482,10 +491,8 @@ static ckpt_code inspect(const char *path, int *status, ckpt_error *err)
         goto out;
     }
     count_tensors(&in);
-    if (opt.globs.count > 0 && in.all.tensor_count == 0)
-        code = ckpt_fail(err, CKPT_E_USAGE, "no tensor of '%s' matches '%s'", path,
-                         opt.globs.items[0]);
-    else if ((code = read_values(&in, err)) == CKPT_OK)
+    if ((code = check_globs(&in, path, err)) == CKPT_OK &&
+        (code = read_values(&in, err)) == CKPT_OK)
         code = print_all(&in, err);
 out:
     statistics_release(&in.statistics);

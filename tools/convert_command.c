@@ -35,7 +35,8 @@ static void take_options(convert_command *o, const cli_args *args, cli_meter *me
 
 /* ---- --dry-run ---- */
 
-static void print_plan_json(const convert_job *job, const convert_summary *plan)
+static void print_plan_json(const convert_command *o, const convert_job *job,
+                            const convert_summary *plan)
 {
     json_writer w;
 
@@ -52,6 +53,8 @@ static void print_plan_json(const convert_job *job, const convert_summary *plan)
     json_member_u64(&w, "tile_bytes_per_thread", plan->tile_bytes);
     json_member_u64(&w, "keys", plan->key_count);
     json_member_u64(&w, "pieces", plan->piece_count);
+    json_member_string(&w, "report", o->report);
+    json_member_string(&w, "manifest", o->manifest);
     json_member_names(&w, "notes", plan->notes, plan->note_count);
     json_member_array(&w, "files");
     for (size_t i = 0; i < plan->file_count; i++) {
@@ -144,7 +147,8 @@ static void print_room(const convert_summary *plan)
     printf("space: %s needed, %s free\n", need, available);
 }
 
-static void print_plan(const convert_job *job, const convert_summary *plan)
+static void print_plan(const convert_command *o, const convert_job *job,
+                       const convert_summary *plan)
 {
     char in[CLI_SIZE_TEXT_BYTES];
     char out[CLI_SIZE_TEXT_BYTES];
@@ -170,22 +174,11 @@ static void print_plan(const convert_job *job, const convert_summary *plan)
 
         printf("%16" PRIu64 "  %s\n", size_bytes, cli_name(name));
     }
+    if (o->report != NULL)
+        printf("a report goes to '%s', which is not written now\n", cli_name(o->report));
+    if (o->manifest != NULL)
+        printf("a manifest goes to '%s', which is not written now\n", cli_name(o->manifest));
     print_notes(plan->notes, plan->note_count);
-}
-
-static ckpt_code dry_run(const convert_command *o, convert_job *job, ckpt_error *err)
-{
-    convert_summary plan;
-    ckpt_code code;
-
-    if (o->describe != NULL && (code = convert_describe(job, o->describe, err)) != CKPT_OK)
-        return code;
-    convert_summarise(job, &plan);
-    if (o->common.json)
-        print_plan_json(job, &plan);
-    else
-        print_plan(job, &plan);
-    return CKPT_OK;
 }
 
 /* ---- the run ---- */
@@ -388,6 +381,23 @@ static ckpt_code check_places(const convert_command *o, ckpt_error *err)
         o->report == NULL || o->manifest == NULL)
         return code;
     return output_check_apart(o->report, o->manifest, err);
+}
+
+static ckpt_code dry_run(const convert_command *o, convert_job *job, ckpt_error *err)
+{
+    convert_summary plan;
+    ckpt_code code;
+
+    if ((code = check_places(o, err)) != CKPT_OK)
+        return code;
+    if (o->describe != NULL && (code = convert_describe(job, o->describe, err)) != CKPT_OK)
+        return code;
+    convert_summarise(job, &plan);
+    if (o->common.json)
+        print_plan_json(o, job, &plan);
+    else
+        print_plan(o, job, &plan);
+    return CKPT_OK;
 }
 
 /* Printed even with --quiet: a script must not continue as if DST existed. */

@@ -280,20 +280,41 @@ static ckpt_code find_tensor_scales(compare_sink *s, const size_t *order,
     return code;
 }
 
-/* A comparison of nothing is not one that found no difference. */
-static ckpt_code check_compared(const compare_options *options, const ckpt_comparison *out,
-                                size_t a_count, size_t b_count, ckpt_error *err)
+/* Does the rule make a tensor whose values are compared? */
+static int has_rule(const compare_sink *s, const quantise_rule *rule)
 {
-    if (out->compared > 0 && (options->rule_count == 0 || out->by_rule_count > 0))
-        return CKPT_OK;
+    for (size_t i = 0; i < ckpt_catalog_count(s->a->catalog); i++)
+        if (s->states[i].match != NOT_COMPARED &&
+            compare_rule_makes(rule, ckpt_catalog_at(s->b->catalog, (size_t)s->states[i].match)))
+            return 1;
+    return 0;
+}
+
+/* A comparison of nothing is not one that found no difference, nor is one that leaves a part of
+ * what was asked for without a word. */
+static ckpt_code check_compared(const compare_sink *s, const ckpt_comparison *out,
+                                ckpt_error *err)
+{
+    const compare_options *options = s->options;
+
+    for (size_t i = 0; i < options->glob_count; i++)
+        if (!catalog_has_match(s->a->catalog, options->globs[i]) &&
+            !catalog_has_match(s->b->catalog, options->globs[i]))
+            return ckpt_fail(err, CKPT_E_USAGE, "no tensor of either checkpoint matches '%s'",
+                             options->globs[i]);
+    for (size_t i = 0; i < options->rule_count && out->compared > 0; i++)
+        if (!has_rule(s, options->rules[i]))
+            return ckpt_fail(err, CKPT_E_USAGE, "no tensor that is compared has in the second "
+                             "checkpoint the encoding that rule '%s' makes",
+                             options->rules[i]->name);
     if (out->compared > 0)
-        return ckpt_fail(err, CKPT_E_USAGE, "no tensor of the second checkpoint has the encoding "
-                         "that rule '%s' makes", options->rules[0]->name);
+        return CKPT_OK;
     if (options->glob_count > 0)
         return ckpt_fail(err, CKPT_E_USAGE, "nothing to compare: no tensor that both checkpoints "
                          "have matches '%s'", options->globs[0]);
     return ckpt_fail(err, CKPT_E_USAGE, "nothing to compare: the checkpoints (%zu and %zu tensors) "
-                     "have no tensor name in common", a_count, b_count);
+                     "have no tensor name in common", ckpt_catalog_count(s->a->catalog),
+                     ckpt_catalog_count(s->b->catalog));
 }
 
 ckpt_code compare_sources(ckpt_source *a, ckpt_source *b, const compare_options *options,
@@ -317,7 +338,7 @@ ckpt_code compare_sources(ckpt_source *a, ckpt_source *b, const compare_options 
     }
     match_tensors(&sink, options, a_order, out);
     find_missing_in_a(&sink, options, b_order, out);
-    if ((code = check_compared(options, out, a_count, b_count, err)) != CKPT_OK)
+    if ((code = check_compared(&sink, out, err)) != CKPT_OK)
         goto out;
     copy.fixed_bytes += a_count * (sizeof *sink.states + sizeof *out->differing +
                                    (options->measure ? sizeof *out->measured : 0));

@@ -333,7 +333,12 @@ static ckpt_code choose_by_policy(job_plan *plan, ckpt_error *err)
 ckpt_code convert_choose_targets(job_plan *plan, ckpt_error *err)
 {
     const size_t count = ckpt_catalog_count(plan->picked->catalog);
+    const char *idle = class_limits_idle(&plan->options.max_relf, plan->picked->catalog);
     ckpt_code code;
+
+    if (idle != NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--max-relf limits the class %s, but no tensor is of "
+                         "it: leave it out", idle);
 
     if ((plan->rules = calloc(count + 1, sizeof *plan->rules)) == NULL)
         return ckpt_fail_memory(err, "rules", count);

@@ -241,3 +241,11 @@ def test_our_own_export_is_by_its_rules(ckpt, golden_a, tmp_path):
     doc = json.loads(ckpt("ckpt-verify", "compare", "--json", "--up-to-rule", "fp4",
                           "--up-to-rule", "fp8-ue8m0", tmp_path / "a", golden_a).out)
     assert doc["by_rule"]["tensors"] == doc["other_encodings"] and doc["by_rule"]["wrong"] == 0
+
+
+def test_a_rule_that_makes_no_tensor_of_b_is_told_beside_one_that_does(ckpt, tmp_path):
+    folder = pair(tmp_path, "fp8-b128-ue8m0")
+    compare(ckpt, folder, "fp8-b128-ue8m0", check=0)
+    said = ckpt("ckpt-verify", "compare", "--up-to-rule", "fp8-b128-ue8m0", "--up-to-rule",
+                "fp4-b32-floor", folder / "a", folder / "b", check=2)
+    assert "'fp4-b32-floor' makes" in said.err

@@ -276,6 +276,12 @@ def test_options_that_make_no_sense_are_refused(ckpt, golden_a, options):
     ckpt("ckpt-verify", "compare", *options, golden_a, golden_a, check=2)
 
 
+def test_a_glob_that_matches_nothing_on_either_side_is_told(ckpt, golden_a):
+    said = ckpt("ckpt-verify", "compare", "--tensors", "norm.weight", "--tensors", "nrm*",
+                golden_a, golden_a, check=2)
+    assert "matches 'nrm*'" in said.err and said.out == ""
+
+
 def test_equal_checkpoints_have_no_distance(ckpt, golden):
     doc = ckpt("ckpt-verify", "compare", "--stat", "--json", golden, golden).json
     assert doc["total"]["relative_error"] == 0 and doc["total"]["cosine"] == 1

@@ -157,6 +157,20 @@ def test_a_dry_run_makes_nothing(tiny, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_dry_run_names_reports_and_writes_none(tiny, tmp_path):
+    """It says where they would go, and refuses places that would be refused."""
+    words = ["ckpt-convert", "--dry-run", "--dtype", "bf16", "--report", tmp_path / "r",
+             "--manifest", tmp_path / "m", tiny, tmp_path / "out"]
+    said = run_tool(*words).out
+    assert f"'{tmp_path / 'r'}', which is not written" in said and f"'{tmp_path / 'm'}'" in said
+    plan = run_tool(*words, "--json").json
+    assert (plan["report"], plan["manifest"]) == (str(tmp_path / "r"), str(tmp_path / "m"))
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "r").write_text("a letter")
+    assert "not a report" in run_tool(*words, check=2).err
+    assert os.listdir(tmp_path) == ["r"]
+
+
 def test_a_dry_run_reads_no_tensor_data(tiny, tmp_path, fault):
     """Headers and configs are read at the front; whatever lies behind them is not."""
     run_tool("ckpt-convert", "--dry-run", "--dtype", "bf16", tiny, tmp_path / "out",

@@ -102,6 +102,29 @@ def test_options_that_leave_each_other_nothing_to_do_are_refused(hub, download, 
     assert failed.json["reason"] == "usage" and words[-1] in failed.err and hub.log == []
 
 
+def test_a_path_in_the_name_of_the_repository_takes_no_other_files(ckpt, hub, download):
+    for more in ["f.bin"], ["--include", "*"], ["--exclude", "x"]:
+        failed = ckpt("ckpt-download", f"hf://{ID}/dir", *more, "--json", check=2,
+                      env=download.env)
+        assert failed.json["reason"] == "usage" and hub.log == []
+
+
+def test_a_pattern_that_matches_no_file_is_mentioned(ckpt, hub, download):
+    words = [ID, "--local-dir", download.folder, "--include", "*", "--include", "*.gguf",
+             "--exclude", "original/*"]
+    said = ckpt("ckpt-download", *words, env=download.env)
+    assert said.err.splitlines() == [f"note: no file of '{ID}' matches '*.gguf'",
+                                     f"note: no file of '{ID}' matches 'original/*'"]
+    download.assert_right()
+    for more in [], ["--dry-run"]:
+        shown = ckpt("ckpt-download", *words, "--json", "--quiet", *more, env=download.env)
+        assert shown.json["unmatched"] == ["*.gguf", "original/*"] and shown.err == ""
+
+
+def test_a_rate_of_nothing_is_refused(hub, download):
+    assert "--limit-rate" in download("--limit-rate", "0", check=2).err and hub.log == []
+
+
 # ---- --prune-extra ----
 
 def test_pruning_removes_what_is_not_listed_and_nothing_else(download, hub, tmp_path):

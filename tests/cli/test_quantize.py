@@ -1,5 +1,6 @@
 """--quantize: named rules, classes and presets; what they lose is told, and can be a gate."""
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -285,6 +286,34 @@ def test_only_and_skip(ckpt, moved, tmp_path):
         err = ckpt("ckpt-convert", "--quantize", "fp8-ue8m0", "--only", pattern, moved,
                    tmp_path / "no", check=2).err
         assert why in err
+
+
+@pytest.mark.parametrize("options,said", [
+    (["fp8-ue8m0", "--only", "layers.1.*", "--only", "lyers.2.*"], "--only 'lyers.2.*' matches no"),
+    (["fp8-ue8m0", "--skip", "*.shared_expert.*"], "--skip '*.shared_expert.*' matches no"),
+    (["v4-release,mtp=fp8-f32"], "names the class mtp, but"),
+    (["fp8-ue8m0", "--max-relf", "1,mtp-experts=0.1"], "limits the class mtp-experts, but"),
+])
+@pytest.mark.parametrize("like", [False, True])
+def test_a_word_about_no_tensor_is_refused(ckpt, moved, golden_a, tmp_path, options, said, like):
+    """Here nothing is of MTP: a limit for it could not fail, and a pattern has a misprint."""
+    plain = Model(moved)
+    plain.config["num_nextn_predict_layers"] = 0
+    plain.config["compress_ratios"] = plain.config["compress_ratios"][:-1]
+    for name in [n for n in plain.names() if n.startswith("mtp.")]:
+        del plain[name]
+    path = plain.write(tmp_path / "in")
+    if like:
+        options = [*options, "--like", shutil.copytree(path, tmp_path / "like")]
+    err = ckpt("ckpt-convert", "--quantize", *options, path, tmp_path / "out", check=2).err
+    assert said in err and not list(tmp_path.glob("out*"))
+    if like:                                 # plain, as the source
+        err = ckpt("ckpt-convert", "--quantize", "fp8-ue8m0", *options[-2:], path,
+                   tmp_path / "out", check=2).err
+        assert "changes nothing" in err
+    else:                                    # what is to stay as it is need not be there
+        ckpt("ckpt-convert", "--quantize", "fp8-ue8m0,mtp=keep", "--only", "layers.1.*", path,
+             tmp_path / "out")
 
 
 def test_wo_a_can_stay_plain(ckpt, moved, golden_a, tmp_path):

@@ -99,9 +99,10 @@ typedef struct {
     { CLI_MEMORY, "memory", "SIZE", &(common).memory_bytes,                                    \
       "hard limit on buffers of this process, as 500M, 1.5G, 4GiB or 50% (default: "           \
       "CKPT_MEMORY, else 1GiB)" }
-#define CLI_COMMON(common)   \
-    CLI_COMMON_READ(common), \
-    { CLI_FLAG, "dry-run", NULL, &(common).dry_run, "print the plan, read no tensor data" }
+#define CLI_COMMON(common)                                                       \
+    CLI_COMMON_READ(common),                                                     \
+    { CLI_FLAG, "dry-run", NULL, &(common).dry_run,                              \
+      "print the plan; read no tensor data and write nothing, no reports either" }
 
 /* What to say to a word that others understand; an option has its dashes. */
 typedef struct {

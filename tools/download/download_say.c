@@ -87,6 +87,7 @@ static void plan_json(const say_subject *about, const download_plan *plan)
     json_put_object(&w);
     json_member_string(&w, "commit", listing->commit[0] == '\0' ? NULL : listing->commit);
     put_plan(&w, plan);
+    json_member_names(&w, "unmatched", about->unmatched->items, about->unmatched->count);
     json_member_array(&w, "files");
     for (size_t i = 0; i < listing->count; i++) {
         const hub_file *file = &listing->files[i];
@@ -258,6 +259,7 @@ void say_json(const say_outcome *o)
     json_member_string(&w, "path", o->where == NULL ? NULL : place_path(o->where));
     if (o->d != NULL)
         put_stats(&w, download_get_stats(o->d));
+    json_member_names(&w, "unmatched", o->unmatched->items, o->unmatched->count);
     put_files(&w, o->d);
     json_put_object_end(&w);
     json_writer_end(&w);

@@ -16,11 +16,18 @@ typedef struct {
     uint64_t orphan_bytes;
 } download_plan;
 
+/* Patterns of --include and --exclude that match no file. */
+typedef struct {
+    const char *items[2 * CLI_LIST_MAX];
+    size_t count;
+} say_unmatched;
+
 /* What the plan is about; force: all is fetched again, whatever is there. */
 typedef struct {
     const hub_listing *listing;
     const place *where;
     int force;
+    const say_unmatched *unmatched;
 } say_subject;
 
 download_plan say_make_plan(const say_subject *about);
@@ -44,6 +51,7 @@ typedef struct {
     const download *d;
     hub_reason reason;
     const char *error;
+    const say_unmatched *unmatched;
 } say_outcome;
 void say_json(const say_outcome *o);
 

@@ -96,3 +96,18 @@ ckpt_code hub_select(hub *h, hub_listing *listing, const hub_selection *selectio
                         h->options.repo);
     return code;
 }
+
+size_t hub_unmatched(const hub_listing *listing, const cli_list *patterns, const char **out)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < patterns->count; i++) {
+        size_t f = 0;
+
+        while (f < listing->count && !hub_glob(patterns->items[i], listing->files[f].path))
+            f++;
+        if (f == listing->count)
+            out[count++] = patterns->items[i];
+    }
+    return count;
+}

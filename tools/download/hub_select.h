@@ -23,5 +23,7 @@ typedef struct {
 } hub_selection;
 ckpt_code hub_select(hub *h, hub_listing *listing, const hub_selection *selection,
                      ckpt_error *err);
+/* Patterns that match no file of the listing, into `out` (CLI_LIST_MAX); returns their number. */
+size_t hub_unmatched(const hub_listing *listing, const cli_list *patterns, const char **out);
 
 #endif
