@@ -256,29 +256,80 @@ def test_a_result_that_rotted_is_made_again_from_files_that_come_again(download,
     assert [e for e in hub.log if FIRST in e["target"] and e["is_data"]]
 
 
-def test_an_interrupt_ends_both_with_one_line(download, hub, results):
+def state_of(pid):
+    """R, S, T (stopped) ... of a process; Z also of one that is gone."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z"
+
+
+def converter_of(process, state="RSD"):
+    """The process that ckpt-download has started, once it is in one of these states."""
+    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    found = []
+    wait_for(lambda: found.extend(p for p in children.read_text().split() if state_of(p) in state)
+             or found)
+    return int(found[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_both_with_one_line(download, hub, results, number):
     options, target = then(download)
     process = started_slowly(download, options)
     wait_for(lambda: target.with_suffix(".partial").exists())
-    status, _, err = download.stop(process, signal.SIGINT)
-    assert status == -signal.SIGINT and err.count("\n") == 1 and "interrupted" in err
+    converter = converter_of(process)
+    status, _, err = download.stop(process, number)
+    assert status == -number and err.count("\n") == 1 and "interrupted" in err
+    assert state_of(converter) == "Z"
     hub.connection_rate = None
     download(*options)
     assert_done(download, target, results(CASES[0]))
 
 
-def test_a_converter_that_dies_is_told_of_and_the_next_run_goes_on(download, hub, results):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_converter_that_a_signal_ends_is_told_of_and_the_next_run_goes_on(download, hub, results,
+                                                                            number):
+    """By the download if it was killed; else by the converter, whose line is the only one."""
     options, target = then(download)
     process = started_slowly(download, options)
     wait_for(lambda: target.with_suffix(".partial").exists())
-    child = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(child[0]), signal.SIGKILL)
+    os.kill(converter_of(process), number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 2 and "killed by signal 9" in err and err.count("\n") == 1
-    assert '"reason": "other"' in out
+    assert process.returncode == 2 and err.count("\n") == 1 and '"reason": "other"' in out
+    assert "run the same command again" in err
+    if number == signal.SIGKILL:
+        assert err.startswith("ckpt-download: ") and "killed by signal 9" in err
+    else:
+        assert err.startswith("ckpt-convert: interrupted")
     hub.connection_rate = None
     download(*options)
     assert_done(download, target, results(CASES[0]))
+
+
+def test_a_converter_whose_download_died_at_once_never_starts(download, hub, results, fault,
+                                                              tmp_path):
+    """Killed between the fork and the request to die with its parent: the child must see that."""
+    script = tmp_path / "bin/ckpt-convert"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\n[ "$1" = --check-options ] || echo "$1" >>"{tmp_path}/started"\n'
+                      f'exec "{BUILD}/bin/ckpt-convert" "$@"\n')
+    script.chmod(0o755)
+    target = tmp_path / "R"
+    options = ("--delete-source", "--then", script, "--dtype", "bf16", download.folder, target)
+    plain, download.env = download.env, {**download.env, **fault.env("prctl:stop:1")}
+    process = download.start(*options)
+    converter = converter_of(process, "T")
+    download.env = plain
+    process.kill()
+    process.wait()                           # its pipes are still open in the other
+    assert state_of(converter) == "T" and fault.injected
+    os.kill(converter, signal.SIGCONT)
+    wait_for(lambda: state_of(converter) == "Z")
+    assert not (tmp_path / "started").exists() and not target.with_suffix(".partial").exists()
+    download(*options)                       # it has left no lock behind
+    assert_done(download, target, results(CASES[0]))
+    assert (tmp_path / "started").read_text() == "--feed\n"
 
 
 def converter_failure(download, options):

@@ -20,9 +20,9 @@ class NoMemory:
     def __init__(self, log):
         self.log = log
 
-    def env(self, number):
+    def env(self, number, least=0):
         return {"LD_PRELOAD": str(BUILD / "tests" / "no_memory.so"), "CKPT_NO_MEMORY": str(number),
-                "CKPT_NO_MEMORY_LOG": str(self.log)}
+                "CKPT_NO_MEMORY_LEAST": str(least), "CKPT_NO_MEMORY_LOG": str(self.log)}
 
     def numbers(self, seed):
         """Of allocations to fail, after a run in which none did."""
@@ -82,3 +82,31 @@ def test_any_allocation_of_a_download_may_fail(ckpt, no_memory, tmp_path):
             if done.status != 0:
                 again()                      # what arrived is used, or fetched once more
             again.assert_right()
+
+
+def test_the_first_allocation_of_a_converter_may_fail(no_memory, golden_a, tmp_path):
+    """That of its command line, before there is anything that could tell of it."""
+    failed = run_tool("ckpt-convert", "--dtype", "bf16", golden_a, tmp_path / "out", check=2,
+                      env=no_memory.env(1))
+    assert "memory" in failed.err and not (tmp_path / "out").exists()
+
+
+def test_any_large_allocation_of_a_download_may_fail(ckpt, no_memory, tmp_path):
+    """Above all the buffers of threads that hash."""
+    large = 64 << 10
+    with Hub([one(2 * MIB)]) as hub:
+        (tmp_path / "first").mkdir()
+        Client(ckpt, hub, tmp_path / "first")(**no_memory.env(0, large))
+        count = int(no_memory.log.read_text())
+        assert 0 < count < 100
+        failed = 0
+        for number in range(1, count + 1):
+            folder = tmp_path / f"at{number}"
+            folder.mkdir()
+            download = Client(ckpt, hub, folder)
+            done = download(check=(0, 2), **no_memory.env(number, large))
+            failed += done.status == 2
+            if done.status != 0:
+                download()
+            download.assert_right()
+        assert failed > 0

@@ -1,5 +1,6 @@
 /*
- * fault.c: an LD_PRELOAD library that makes the file system fail on purpose.
+ * fault.c: an LD_PRELOAD library that makes the file system fail on purpose, and a few calls of
+ * libraries.
  *
  * CKPT_FAULT is a comma-separated list of rules:
  *     pwrite:ENOSPC:40        the 40th matching call fails; later ones work
@@ -14,6 +15,8 @@
  * its own name: pread covers pread and preadv, pwrite covers pwrite and pwritev, copy is
  * copy_file_range), fsync (also fdatasync), ftruncate (also fallocate), rename, open, close, mmap.
  * A close that fails closes. stdio writes past this library: the tools write data without it.
+ * About no file: prctl, poll (curl_multi_poll, out of memory), append (curl_slist_append), digest
+ * (EVP_DigestInit_ex).
  * CKPT_FAULT_PATH: only files whose path contains this text. Standard streams are never touched.
  * CKPT_FAULT_LOG: append one line for each injected fault to this file, so that a test can see
  * that its fault happened.
@@ -29,6 +32,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -67,7 +71,7 @@ static const struct {
 
 static const char *const CALLS[] = {
     "read", "pread", "readv", "write", "pwrite", "writev", "copy", "fsync", "ftruncate",
-    "fallocate", "rename", "open", "close", "mmap",
+    "fallocate", "rename", "open", "close", "mmap", "prctl", "poll", "append", "digest",
 };
 
 /* A wrong rule must not look like a program that survived its fault. */
@@ -434,4 +438,48 @@ EXPORT void *mmap(void *address, size_t size, int protection, int flags, int fd,
     if (fd >= 0 && fd_fails(fd, "mmap", NULL))
         return MAP_FAILED;
     return REAL(mmap)(address, size, protection, flags, fd, offset);
+}
+
+/* ---- what is about no file ---- */
+
+static int call_fails(const char *call)
+{
+    pthread_once(&once, read_rules);
+    return rule_count > 0 && fails(call, NULL);
+}
+
+EXPORT int prctl(int option, ...)
+{
+    unsigned long words[4];
+    va_list rest;
+
+    va_start(rest, option);
+    for (size_t i = 0; i < 4; i++)
+        words[i] = va_arg(rest, unsigned long);
+    va_end(rest);
+    return call_fails("prctl") ? -1
+                               : REAL(prctl)(option, words[0], words[1], words[2], words[3]);
+}
+
+/* As the libraries declare them, but for the types of what is only passed on. */
+extern int curl_multi_poll(void *multi, void *more, unsigned more_count, int wait_ms, int *ready);
+extern void *curl_slist_append(void *list, const char *text);
+extern int EVP_DigestInit_ex(void *context, const void *kind, void *engine);
+
+EXPORT int curl_multi_poll(void *multi, void *more, unsigned more_count, int wait_ms, int *ready)
+{
+    enum { OUT_OF_MEMORY = 3 };      /* CURLM_OUT_OF_MEMORY */
+
+    return call_fails("poll") ? OUT_OF_MEMORY
+                              : REAL(curl_multi_poll)(multi, more, more_count, wait_ms, ready);
+}
+
+EXPORT void *curl_slist_append(void *list, const char *text)
+{
+    return call_fails("append") ? NULL : REAL(curl_slist_append)(list, text);
+}
+
+EXPORT int EVP_DigestInit_ex(void *context, const void *kind, void *engine)
+{
+    return call_fails("digest") ? 0 : REAL(EVP_DigestInit_ex)(context, kind, engine);
 }

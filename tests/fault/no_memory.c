@@ -5,6 +5,7 @@
  * whichever thread, returns NULL with ENOMEM. 0, or more than there are: none does. Calls from
  * libraries work: glibc's fts_open and OpenSSL's start are known to crash without memory. So do
  * those before main: the CUDA runtime, which is linked into the program, crashes there without.
+ * CKPT_NO_MEMORY_LEAST=BYTES: smaller allocations work, and are not counted.
  * CKPT_NO_MEMORY_LOG: at its end the process writes to this file how many allocations there were.
  *
  * Not for builds with a sanitizer, which has an allocator of its own.
@@ -29,16 +30,17 @@ extern void *__libc_realloc(void *old, size_t size);
 
 static atomic_ulong seen;
 static unsigned long fails_at;
+static size_t least_bytes;
 static int is_given;
 static atomic_int counts;
 static uintptr_t code_begin;         /* of the program */
 static uintptr_t code_end;
 
-static int fails(const void *caller)
+static int fails(const void *caller, size_t size)
 {
     const uintptr_t at = (uintptr_t)caller;
 
-    if (!counts || at < code_begin || at >= code_end || ++seen != fails_at)
+    if (!counts || size < least_bytes || at < code_begin || at >= code_end || ++seen != fails_at)
         return 0;
     errno = ENOMEM;
     return 1;
@@ -46,17 +48,17 @@ static int fails(const void *caller)
 
 void *malloc(size_t size)
 {
-    return fails(__builtin_return_address(0)) ? NULL : __libc_malloc(size);
+    return fails(__builtin_return_address(0), size) ? NULL : __libc_malloc(size);
 }
 
 void *calloc(size_t count, size_t size)
 {
-    return fails(__builtin_return_address(0)) ? NULL : __libc_calloc(count, size);
+    return fails(__builtin_return_address(0), count * size) ? NULL : __libc_calloc(count, size);
 }
 
 void *realloc(void *old, size_t size)
 {
-    return fails(__builtin_return_address(0)) ? NULL : __libc_realloc(old, size);
+    return fails(__builtin_return_address(0), size) ? NULL : __libc_realloc(old, size);
 }
 
 /* The first object is the program. */
@@ -78,9 +80,11 @@ static int take_program(struct dl_phdr_info *info, size_t size, void *context)
 __attribute__((constructor)) static void begin(void)
 {
     const char *text = getenv("CKPT_NO_MEMORY");
+    const char *least = getenv("CKPT_NO_MEMORY_LEAST");
 
     if (text == NULL)
         return;
+    least_bytes = least == NULL ? 0 : strtoul(least, NULL, 10);
     fails_at = strtoul(text, NULL, 10);
     is_given = 1;
     dl_iterate_phdr(take_program, NULL);

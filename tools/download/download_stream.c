@@ -426,6 +426,10 @@ static ckpt_code end_converter(stream *s, int *status, ckpt_error *err)
     close(s->converter.fd);
     if (!s->is_gone)
         return CKPT_OK;
+    if (WIFSIGNALED(how) && (WTERMSIG(how) == SIGINT || WTERMSIG(how) == SIGTERM)) {
+        *status = CLI_FAILED;        /* it has printed that itself: see cli_finish */
+        return CKPT_OK;
+    }
     if (WIFSIGNALED(how))
         return hub_fail(HUB_OTHER, err, "'%s' was killed by signal %d; run the same command again "
                         "to resume", s->o->words[0], WTERMSIG(how));
