@@ -51,8 +51,8 @@ static const cli_option options[] = {
     { CLI_STRING, "iteration", "release|N", &iteration,
       "name of the iteration folder (default release)" },
     { CLI_STRING, "describe", "DIR", &opt.describe,
-      "with --dry-run: write .metadata and the other small files into DIR, so that other programs "
-      "can inspect them before the data exists" },
+      "with --dry-run: write .metadata and the other small files into DIR, a new folder, so that "
+      "other programs can inspect them before the data exists" },
     CONVERT_OPTIONS(opt),
     CLI_COMMON(opt.common),
     CLI_OPTIONS_END,

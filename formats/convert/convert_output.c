@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "config_rewrite.h"
 #include "formats/hf.h"
@@ -203,9 +204,14 @@ ckpt_code job_output_write_index(const job_output *output, const char *root, ckp
 ckpt_code job_output_describe(const job_output *output, const char *directory, ckpt_error *err)
 {
     ckpt_store *store = output->plan->store;
+    file_list written = { NULL, 0 };
     ckpt_code code;
 
-    if ((code = move_store(store, directory, err)) != CKPT_OK)
+    if (file_exists(directory))
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists: --describe writes into a new "
+                         "folder", directory);
+    if ((code = output_check_apart(directory, output->plan->options.source, err)) != CKPT_OK ||
+        (code = move_store(store, directory, err)) != CKPT_OK)
         return code;
     for (size_t i = 0; i < store->file_count && code == CKPT_OK; i++) {
         char *path = file_join(directory, store->files[i].name);
@@ -214,7 +220,16 @@ ckpt_code job_output_describe(const job_output *output, const char *directory, c
                             : file_make_parents(path, err);
         free(path);
     }
-    return code == CKPT_OK ? job_output_write_index(output, NULL, err) : code;
+    if (code == CKPT_OK)
+        code = job_output_write_index(output, NULL, err);
+    if (code == CKPT_OK && (code = file_list_tree(directory, &written, err)) == CKPT_OK &&
+        written.count == 0) {
+        code = ckpt_fail(err, CKPT_E_USAGE, "--describe has nothing to write: layout %s has no "
+                         "small files here", output->plan->options.format->name);
+        rmdir(directory);
+    }
+    file_list_free(&written);
+    return code;
 }
 
 ckpt_code job_output_write_others(job_output *output, ckpt_error *err)

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from corrupt.files import file_bytes, read_file
+from corrupt.files import all_files, file_bytes, read_file
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +183,31 @@ def test_an_unknown_tensor_is_refused(ckpt, copy):
     for rank in (0, 1):
         change(copy / f"model{rank}-mp2.safetensors", edit)
     refuse(ckpt, copy, "'layers.0.attn.surprise'")
+
+
+# ---- --describe ----
+
+def test_a_description_goes_into_a_new_folder_only(ckpt, golden_a, tmp_path):
+    """It has the names of a checkpoint's own files, which a dry run must not cost anybody."""
+    dist = tmp_path / "dist"
+    ckpt("ckpt-shard", "--layout", "torch_dist", golden_a, dist)
+    before = all_files(dist)
+    (tmp_path / "empty").mkdir()
+    words = ["ckpt-shard", "--layout", "torch_dist", "--tp", "2", "--dry-run", "--describe"]
+    for place, why in ((dist, "already exists"), (tmp_path / "empty", "already exists"),
+                       (dist / "new", "inside the input")):
+        source = dist if place.parent == dist else golden_a
+        assert why in ckpt(*words, place, source, tmp_path / "out", check=2).err
+    assert all_files(dist) == before and not list((tmp_path / "empty").iterdir())
+    ckpt(*words, tmp_path / "new", golden_a, tmp_path / "out")
+    assert (tmp_path / "new/release/.metadata").exists()
+
+
+def test_a_description_of_nothing_is_refused(ckpt, golden_a, tmp_path):
+    said = ckpt("ckpt-shard", "--layout", "mp", "--mp", "2", "--dry-run", "--describe",
+                tmp_path / "plan", golden_a, tmp_path / "out", check=2)
+    assert "layout mp has no small files" in said.err and said.out == ""
+    assert not list(tmp_path.iterdir())
 
 
 # ---- options ----
