@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "certify_places.h"
 #include "formats/format.h"
 #include "inspect_loader.h"
 #include "libckpt/signature.h"
@@ -132,24 +133,20 @@ static ckpt_code find_date(int64_t *out, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Everything that will be written; a refusal must not come after hours. */
-static ckpt_code check_places(ckpt_error *err)
+static ckpt_code check_places(const certifying *job, ckpt_error *err)
 {
-    const char *const places[] = { opt.out, opt.html, opt.junit, opt.summary, opt.sums,
-                                   opt.integrity, opt.cyclonedx };
-    const size_t count = sizeof places / sizeof *places;
-    ckpt_code code = CKPT_OK;
+    const certify_places places = {
+        .outputs = { [PLACE_CERTIFICATE] = opt.out, [PLACE_HTML] = opt.html,
+                     [PLACE_JUNIT] = opt.junit, [PLACE_SUMMARY] = opt.summary,
+                     [PLACE_SUMS] = opt.sums, [PLACE_INTEGRITY] = opt.integrity,
+                     [PLACE_CYCLONEDX] = opt.cyclonedx },
+        .models = job->paths, .model_count = job->count,
+        .policy = opt.policy, .key = opt.key, .logits = &opt.logits,
+    };
 
     if (opt.out == NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "certify needs --out FILE");
-    for (size_t i = 0; i < count && code == CKPT_OK; i++)
-        for (size_t k = 0; k < i && places[i] != NULL; k++)
-            if (places[k] != NULL && strcmp(places[i], places[k]) == 0)
-                return ckpt_fail(err, CKPT_E_USAGE, "'%s' is named for two outputs", places[i]);
-    for (size_t i = 0; i < count && code == CKPT_OK; i++)
-        if (places[i] != NULL)
-            code = file_check_place(places[i], err);
-    return code;
+    return certify_places_check(&places, err);
 }
 
 /* For the record: a release that was read with leniency is another claim. */
@@ -170,8 +167,8 @@ static ckpt_code read_options(certifying *job, ckpt_error *err)
     ckpt_code code;
 
     policy_init(&job->policy);
-    if ((code = check_places(err)) != CKPT_OK || (code = find_date(&job->c.made_at, err)) !=
-            CKPT_OK ||
+    if ((code = check_places(job, err)) != CKPT_OK ||
+        (code = find_date(&job->c.made_at, err)) != CKPT_OK ||
         (opt.policy != NULL &&
          (code = policy_read(opt.policy, &job->policy, err)) != CKPT_OK) ||
         (opt.key != NULL && (code = signature_read_private(opt.key, &job->key, err)) != CKPT_OK))

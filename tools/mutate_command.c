@@ -162,6 +162,9 @@ ckpt_code mutate_run(const cli_args *args, int *status, ckpt_error *err)
     uint8_t *wanted = NULL;
     ckpt_code code;
 
+    if (opt.list && args->count > 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--list prints what there is, and takes no PATH: got "
+                         "'%s'", args->items[0]);
     if (opt.list) {
         print_list();
         return CKPT_OK;

@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 
 from conftest import DATA, RELEASE, run_tool
+from corrupt.files import all_files
 
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
 ROOTS = {"golden-a": "cc556e3e991d7856f8e68505f775672a6c3f969b7ed0a33a33fa047d0928ce76",
@@ -642,3 +643,47 @@ def test_hostile_names_stay_on_their_line(small, tmp_path):
     assert "<script>" not in (tmp_path / "s.md").read_text()
     assert subprocess.run(["sha256sum", "--quiet", "-c", tmp_path / "sums"],
                           cwd=copy).returncode == 0
+
+
+# ---- where it writes ----
+
+@pytest.mark.parametrize("option", ["--out", "--html", "--junit", "--summary", "--sha256sums",
+                                    "--cyclonedx"])
+def test_no_output_replaces_what_is_read(golden_a, tmp_path, option):
+    """Weights, config, a tokenizer that it only hashes; policy, key; also by another name."""
+    model = shutil.copytree(golden_a, tmp_path / "model")
+    (model / "README.md").write_text("about")
+    policy, key = tmp_path / "policy.json", tmp_path / "key.pem"
+    policy.write_text("{}")
+    key.write_bytes(b"key")
+    (tmp_path / "second.md").hardlink_to(model / "README.md")
+    before = all_files(tmp_path)
+    for place in (model / "config.json", next(model.glob("*.safetensors")), model / "README.md",
+                  tmp_path / "second.md", policy, key):
+        out = [] if option == "--out" else ["--out", tmp_path / "c.json"]
+        failed = run_tool("ckpt-verify", "certify", *out, option, place, "--policy", policy,
+                          "--sign", key, model, check=2)
+        assert f"'{place}' is a file of the input" in failed.err
+    assert all_files(tmp_path) == before
+
+
+def test_an_earlier_certificate_beside_the_weights_is_replaced(golden_a, tmp_path):
+    model = shutil.copytree(golden_a, tmp_path / "model")
+    outputs = {"--out": "c.json", "--html": "c.html", "--junit": "c.xml", "--summary": "c.md",
+               "--sha256sums": "SUMS", "--cyclonedx": "bom.json"}
+    words = [w for option, name in outputs.items() for w in (option, model / name)]
+    run_tool("ckpt-verify", "certify", *words, model, env=EPOCH)
+    first = {name: (model / name).read_bytes() for name in outputs.values()}
+    run_tool("ckpt-verify", "certify", *words, model, env=EPOCH)
+    assert {name: (model / name).read_bytes() for name in first} == first
+    failed = run_tool("ckpt-verify", "certify", "--out", model / "c.html", model, check=2)
+    assert "is a file of the input" in failed.err        # that is a page, not a certificate
+
+
+def test_an_output_named_twice_is_refused_by_any_name(golden_a, tmp_path):
+    (tmp_path / "a").write_text("")
+    (tmp_path / "b").hardlink_to(tmp_path / "a")
+    for other in "a", "b":
+        failed = run_tool("ckpt-verify", "certify", "--out", tmp_path / "a", "--html",
+                          tmp_path / other, golden_a, check=2)
+        assert "named for two outputs" in failed.err

@@ -117,7 +117,8 @@ def test_nothing_tested_is_no_pass(ckpt, golden_a):
 
 
 @pytest.mark.parametrize("options,word", [(["--kind", "nothing", "x"], "'nothing'"), ([], "PATH"),
-                                          (["--list", "--kind", "set_nan"], "--list")])
+                                          (["--list", "--kind", "set_nan"], "--list"),
+                                          (["--list", "x"], "takes no PATH")])
 def test_bad_requests_are_refused(ckpt, options, word):
     assert word in ckpt("ckpt-verify", "mutate", *options, check=2).err
 
