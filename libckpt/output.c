@@ -49,10 +49,13 @@ static char *with_suffix(const char *path, const char *suffix)
 }
 
 /* The error advises --overwrite only if --overwrite would replace the path. */
-static ckpt_code fail_exists(const char *path, const char *layout, ckpt_error *err)
+static ckpt_code fail_exists(const char *path, const char *layout, int overwrite, ckpt_error *err)
 {
     ckpt_error why;
 
+    if (overwrite == OUTPUT_NEVER_REPLACES)
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists: move it away or choose another "
+                         "name", path);
     if (replaceable_check(path, layout, &why) != CKPT_OK)
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists and does not contain only a "
                          "checkpoint: choose another name", path);
@@ -117,13 +120,13 @@ ckpt_code output_check(const char *path, const char *layout, int overwrite, ckpt
     free(bare);
     if (code != CKPT_OK || !file_exists(path))
         return code;
-    if (overwrite)
+    if (overwrite > 0)
         return replaceable_check(path, layout, err);
     /* Whether it is the journal of this command is checked later, by take_back. */
     if ((code = journal_look(path, any, &sight, err)) != CKPT_OK || sight.is_other ||
         sight.same_count > 0)
         return code;
-    return fail_exists(path, layout, err);
+    return fail_exists(path, layout, overwrite, err);
 }
 
 /* Lock the parent folder, so that of several processes that may discard PATH.partial, none discards
@@ -148,7 +151,7 @@ static ckpt_code discard_others(const ckpt_output *o, const output_options *opti
     ckpt_code code;
     int lock;
 
-    if (options->keep_others || !(options->restart || options->overwrite))
+    if (options->keep_others || !(options->restart || options->overwrite > 0))
         return CKPT_OK;
     if ((code = journal_look(o->partial, options->fingerprint, &sight, err)) != CKPT_OK ||
         !sight.is_other)
@@ -179,7 +182,7 @@ static ckpt_code take_back(const ckpt_output *o, hash128 fingerprint, ckpt_error
         code = file_rename_durable(o->path, o->partial, err);
         return file_exists(o->partial) ? CKPT_OK : code;     /* or another share renamed it */
     }
-    return o->overwrite ? CKPT_OK : fail_exists(o->path, o->layout, err);
+    return o->overwrite > 0 ? CKPT_OK : fail_exists(o->path, o->layout, o->overwrite, err);
 }
 
 ckpt_code output_look(const char *path, hash128 fingerprint, journal_sight *out, ckpt_error *err)
@@ -415,7 +418,7 @@ static ckpt_code sync_partial(ckpt_output *o, ckpt_error *err)
  */
 ckpt_code output_commit(ckpt_output *output, ckpt_error *err)
 {
-    const int replace = output->overwrite && file_exists(output->path);
+    const int replace = output->overwrite > 0 && file_exists(output->path);
     ckpt_code code;
     ckpt_code removed;
 
@@ -432,7 +435,7 @@ ckpt_code output_commit(ckpt_output *output, ckpt_error *err)
     if (code == CKPT_OK)
         code = removed;
     /* This includes one left by an earlier run that was killed between the two renames. */
-    if (code == CKPT_OK && output->overwrite && file_exists(output->replaced) &&
+    if (code == CKPT_OK && output->overwrite > 0 && file_exists(output->replaced) &&
         (code = replaceable_check(output->replaced, NULL, err)) == CKPT_OK)
         code = file_remove_tree(output->replaced, err);
 out:

@@ -11,9 +11,12 @@
 
 typedef struct ckpt_output ckpt_output;
 
+/* As `overwrite`: the command has no such option, so none is advised. */
+enum { OUTPUT_NEVER_REPLACES = -1 };
+
 /*
  * Check before any work that `path` can name the result. Refused: "-", ".", a mount point, a path
- * in a folder that does not exist. An existing path is refused unless `overwrite` is set and it may
+ * in a folder that does not exist. An existing path is refused unless `overwrite` is 1 and it may
  * be replaced by a checkpoint of `layout` (replaceable_check), or it still has the journal of a run
  * that was killed between its rename and its end.
  */

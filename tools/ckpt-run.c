@@ -171,6 +171,7 @@ static ckpt_code plan_lines(run_job *job, ckpt_error *err)
 {
     const size_t count = job->prompts.count;       /* 0: of a conversation */
     uint64_t total = 0;
+    uint64_t mtp_total = 0;
 
     job->lines = calloc(count + 1, sizeof *job->lines);
     job->plans = calloc(count + 1, sizeof *job->plans);
@@ -197,7 +198,11 @@ static ckpt_code plan_lines(run_job *job, ckpt_error *err)
                                            line->positions, line->position_count,
                                            line->mtp_count, opt.generate_count };
         total += line->prompt->count;
+        mtp_total += line->mtp_count;
     }
+    if (opt.mtp && opt.trace == NULL && count > 0 && mtp_total == 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--mtp needs a position before the last of a prompt: "
+                         "the MTP block also takes the token after it");
     job->rows = malloc((total + count + 1) * sizeof *job->rows);
     job->row_owners = malloc((total + count + 1) * sizeof *job->row_owners);
     job->row_positions = malloc((total + count + 1) * sizeof *job->row_positions);
@@ -274,15 +279,15 @@ static ckpt_code open_results(run_job *job, ckpt_error *err)
         .metadata = metadata,
     };
 
-    if (opt.top > job->settings.config.vocab_size)
-        return ckpt_fail(err, CKPT_E_USAGE, "--top %" PRIu64 ", but the vocabulary has %u",
-                         opt.top, job->settings.config.vocab_size);
     return opt.out == NULL ? CKPT_OK : run_results_create(&results, &job->results, err);
 }
 
-/* Check all ids before anything runs. */
+/* Check what depends on the vocabulary before anything runs. */
 static ckpt_code check_prompts(const run_job *job, ckpt_error *err)
 {
+    if (opt.top > job->settings.config.vocab_size)
+        return ckpt_fail(err, CKPT_E_USAGE, "--top %" PRIu64 ", but the vocabulary has %u",
+                         opt.top, job->settings.config.vocab_size);
     for (size_t i = 0; i < job->prompts.count; i++)
         for (uint64_t t = 0; t < job->prompts.prompts[i].count; t++)
             if (job->prompts.prompts[i].tokens[t] >= job->settings.config.vocab_size)

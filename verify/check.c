@@ -56,6 +56,10 @@ static ckpt_code read_manifest(const ckpt_checkpoint *checkpoint, const check_op
     for (size_t i = 0; i < 2 && folder != NULL && name == NULL; i++)
         if (folder_has(folder, names[i]))
             name = names[i];
+    if (name == NULL && (options->main_only || options->weights_only))
+        return ckpt_fail(err, CKPT_E_USAGE, "--%s leaves out a part of the comparison with a "
+                         "manifest, but '%s' has none: leave it out, or use --manifest FILE",
+                         options->main_only ? "main" : "weights-only", options->path);
     if (name == NULL && (options->files_are_right || options->values))
         return CKPT_OK;
     if (name == NULL)

@@ -73,11 +73,12 @@ static ckpt_code begin_target(apply_job *job, ckpt_error *err)
         .fingerprint = fingerprint(job),
         .tensor_count = ckpt_catalog_count(job->views.result->catalog),
         .restart = o->restart,
+        .overwrite = OUTPUT_NEVER_REPLACES,
         .files = &job->names,
     };
     ckpt_code code;
 
-    if ((code = output_check(o->target, "hf", 0, err)) != CKPT_OK ||
+    if ((code = output_check(o->target, "hf", OUTPUT_NEVER_REPLACES, err)) != CKPT_OK ||
         (code = output_check_apart(o->target, job->chain.base, err)) != CKPT_OK)
         return code;
     for (size_t i = 0; i < job->chain.count; i++)

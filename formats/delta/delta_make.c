@@ -187,7 +187,8 @@ static ckpt_code begin_output(make_job *job, file_list *names, ckpt_error *err)
     const uint64_t numbers[] = { o->diff.encoding, o->diff.checksum, (uint64_t)o->diff.level,
                                  o->file_bytes_max };
     output_options options = { .path = o->target, .fingerprint = job->from->fingerprint,
-                               .restart = o->restart, .files = names };
+                               .restart = o->restart, .files = names,
+                               .overwrite = OUTPUT_NEVER_REPLACES };
     ckpt_code code = file_list_add(names, DELTA_SIDE_FILE, err);
 
     hash128_mix(&options.fingerprint, numbers, sizeof numbers);
@@ -364,7 +365,7 @@ static ckpt_code make_with(const delta_make_options *o, make_inputs *in, delta_m
                            .carry_context = in, .names = &in->names };
     ckpt_code code;
 
-    if ((code = output_check(o->target, "hf", 0, err)) != CKPT_OK ||
+    if ((code = output_check(o->target, "hf", OUTPUT_NEVER_REPLACES, err)) != CKPT_OK ||
         (code = open_inputs(o, in, err)) != CKPT_OK ||
         (code = output_check_apart(o->target, o->before, err)) != CKPT_OK ||
         (code = output_check_apart(o->target, o->after, err)) != CKPT_OK ||

@@ -85,7 +85,7 @@ static ckpt_code check_apart(const rework_job *job, ckpt_error *err)
     const char *target = job->options->make.target;
     ckpt_code code;
 
-    if ((code = output_check(target, NULL, 0, err)) != CKPT_OK)
+    if ((code = output_check(target, NULL, OUTPUT_NEVER_REPLACES, err)) != CKPT_OK)
         return code;
     code = output_check_apart(target, job->chain.base, err);
     for (size_t i = 0; i < job->chain.count && code == CKPT_OK; i++)

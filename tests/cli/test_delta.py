@@ -159,6 +159,17 @@ def test_measuring_keeps_nothing(ckpt, steps, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_result_that_is_there_is_not_replaced_and_no_option_says_so(ckpt, steps, deltas,
+                                                                        tmp_path):
+    (tmp_path / "there").mkdir()
+    delta = deltas / "weight_v000001"
+    for words in (["diff", steps[0], steps[1]], ["apply", steps[0], delta],
+                  ["squash", steps[0], delta], ["reverse", steps[0], delta]):
+        said = ckpt("ckpt-delta", *words, tmp_path / "there", check=2).err
+        assert "already exists: move it away" in said and "--overwrite" not in said
+    assert not list((tmp_path / "there").iterdir())
+
+
 def test_nothing_changed_is_an_empty_delta(ckpt, golden_a, tmp_path):
     delta = tmp_path / "weight_v000001"
     ckpt("ckpt-delta", "diff", golden_a, golden_a, delta)

@@ -291,9 +291,10 @@ def test_bad_tokens_are_refused(ckpt, golden_a, tokens, says):
     (["--memory", "1MiB"], "memory"), (["--config", "/nowhere"], "/nowhere")])
 def test_bad_options_are_refused(ckpt, golden_a, options, says, tmp_path):
     out = tmp_path / "out"
-    said = ckpt("ckpt-run", "--tokens", "-", "--out", out, *options, golden_a, input="1 2 3",
-                check=2).err
-    assert says in said and not list(tmp_path.iterdir())
+    for more in [], ["--dry-run"]:
+        said = ckpt("ckpt-run", "--tokens", "-", "--out", out, *more, *options, golden_a,
+                    input="1 2 3", check=2).err
+        assert says in said and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("options, needs", [
@@ -324,6 +325,14 @@ def test_options_that_would_draw_nothing_are_refused(ckpt, golden_a, tmp_path, o
         drawn = ckpt("ckpt-run", "--tokens", "-", "--temperature", "1", "--json", "--out", out,
                      golden_a, input="1 2 3").json
         assert "next" in drawn["prompts"][0] and out.exists()
+
+
+def test_mtp_of_last_positions_alone_is_refused(ckpt, golden_a, tmp_path):
+    """It takes the token after a position, too: nothing of it would be written."""
+    for tokens, more in ("1 2 3", ["--positions", "last"]), ("1", []):
+        said = ckpt("ckpt-run", "--tokens", "-", "--mtp", "--out", tmp_path / "o", *more, golden_a,
+                    input=tokens, check=2).err
+        assert "--mtp needs a position before the last" in said and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("option", ["--out", "--trace"])

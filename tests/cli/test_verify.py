@@ -372,6 +372,15 @@ def test_tensors_without_elements_are_not_the_same(ckpt, tmp_path):
                                         check=2).err
 
 
+@pytest.mark.parametrize("option", ["--main", "--weights-only"])
+def test_what_leaves_out_a_part_of_no_comparison_is_refused(ckpt, golden_a, tmp_path, option):
+    said = ckpt("ckpt-verify", "check", "--values", option, golden_a, check=2)
+    assert f"{option} leaves out a part" in said.err and said.out == ""
+    manifest = tmp_path / "m.json"
+    manifest.write_text(ckpt("ckpt-verify", "digest", "--json", golden_a).out)
+    ckpt("ckpt-verify", "check", "--values", option, "--manifest", manifest, golden_a)
+
+
 def test_nothing_in_common_is_not_the_same(ckpt, golden, tmp_path):
     c = Model()
     c.files["model.safetensors"] = {"a": Tensor("BF16", [2], bytes(4))}
