@@ -200,6 +200,14 @@ static int is_converter(const char *command_path)
 /* Options that need another, or leave nothing for it to do. */
 static ckpt_code check_combinations(int is_modelscope, ckpt_error *err)
 {
+    const char *folder = opt.local_dir != NULL ? opt.local_dir : opt.cache_dir;
+
+    if (folder != NULL && (folder[0] == '\0' || strcmp(folder, "-") == 0))
+        return fail_usage(err, "'--local-dir' and '--cache-dir' take a folder (./- for one of the "
+                          "name -)");
+    if (hub_is_offline() && (opt.download.force || opt.hf_refs || opt.download.adopt))
+        return fail_usage(err, "'--force-download', '--hf-refs' and '--adopt-partials' need the "
+                          "hub, but HF_HUB_OFFLINE is set");
     if (opt.local_dir != NULL && opt.cache_dir != NULL)
         return fail_usage(err, "'--local-dir' and '--cache-dir' exclude each other");
     if (is_modelscope && opt.local_dir == NULL)
@@ -490,6 +498,7 @@ static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)
                             .dry_run = opt.common.dry_run, .hf_refs = opt.hf_refs,
                             .trust_metadata = opt.trust_metadata,
                             .allocate = !opt.no_space_check && !opt.delete_source };
+    place_pruned pruned = { .count = 0 };
     say_subject about;
     download_plan plan;
     ckpt_code code;
@@ -503,18 +512,18 @@ static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)
         return code;
     where.h = s->h;
     where.cache_dir = s->cache;
-    if ((code = place_open(&where, &s->where, err)) != CKPT_OK)
+    if ((opt.prune_extra && (code = place_check_prune(opt.local_dir, err)) != CKPT_OK) ||
+        (code = place_open(&where, &s->where, err)) != CKPT_OK)
         return code;
-    if (opt.prune_extra && !opt.common.dry_run && !place_was_download(s->where))
-        return hub_fail(HUB_USAGE, err, "'%s' was not made by a download: --prune-extra deletes "
-                        "nothing from it", opt.local_dir);
     if (opt.clean && !opt.common.dry_run)
         place_orphans(s->where, 1);
-    about = (say_subject){ &s->listing, s->where, opt.download.force, &s->unmatched };
+    about = (say_subject){ &s->listing, s->where, opt.download.force, &s->unmatched, &pruned };
     plan = say_make_plan(&about);
     if (opt.common.dry_run) {
-        say_plan(&about, &plan, opt.common.json);
-        return CKPT_OK;
+        if (!opt.prune_extra || (code = place_prune(s->where, &pruned, err)) == CKPT_OK)
+            say_plan(&about, &plan, opt.common.json);
+        file_list_free(&pruned.names);
+        return code;
     }
     if ((code = check_space(s, &plan, err)) != CKPT_OK)
         return code;

@@ -122,6 +122,26 @@ def test_a_pattern_that_matches_no_file_is_mentioned(ckpt, hub, download):
         assert shown.json["unmatched"] == ["*.gguf", "original/*"] and shown.err == ""
 
 
+@pytest.mark.parametrize("option", ["--force-download", "--hf-refs", "--adopt-partials"])
+def test_options_that_need_the_hub_are_refused_without(hub, download, option):
+    """Above all --force-download, which called files missing that are there."""
+    download()
+    hub.reset()
+    failed = download(option, check=2, HF_HUB_OFFLINE="1")
+    assert failed.json["reason"] == "usage" and option in failed.err and hub.log == []
+    download.assert_right()
+
+
+@pytest.mark.parametrize("option", ["--local-dir", "--cache-dir"])
+@pytest.mark.parametrize("value", ["", "-"])
+def test_a_folder_needs_a_name(hub, download, tmp_path, option, value):
+    """An empty variable of a script must not mean the current folder."""
+    failed = subprocess.run([BUILD / "bin/ckpt-download", ID, option, value], cwd=tmp_path,
+                            env=download.env, capture_output=True, text=True)
+    assert failed.returncode == 2 and "take a folder" in failed.stderr
+    assert hub.log == [] and not list(tmp_path.iterdir())
+
+
 def test_a_rate_of_nothing_is_refused(hub, download):
     assert "--limit-rate" in download("--limit-rate", "0", check=2).err and hub.log == []
 
@@ -151,8 +171,34 @@ def test_pruning_removes_what_is_not_listed_and_nothing_else(download, hub, tmp_
 def test_a_folder_that_was_no_download_is_not_pruned(download):
     download.folder.mkdir()
     (download.folder / "thesis.tex").write_text("x")
-    assert download("--prune-extra", check=2).json["reason"] == "usage"
-    assert download.visible == ["thesis.tex"]
+    for more in [], ["--dry-run"]:
+        assert download("--prune-extra", *more, check=2).json["reason"] == "usage"
+        assert [p.name for p in download.folder.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_new_folder_has_nothing_to_prune(download, is_there):
+    if is_there:
+        download.folder.mkdir()
+    download("--prune-extra")
+    download.assert_right()
+
+
+def test_a_dry_run_names_what_would_be_deleted(ckpt, download):
+    assert download("--prune-extra", "--dry-run").json["delete"] == []
+    download()
+    (download.folder / "old").mkdir()
+    (download.folder / "old/model.bin").write_text("x")
+    (download.folder / "extra.txt").write_text("x")
+    plan = download("--prune-extra", "--dry-run")
+    assert sorted(plan.json["delete"]) == ["extra.txt", "old/model.bin"]
+    said = ckpt("ckpt-download", ID, "--local-dir", download.folder, "--prune-extra", "--dry-run",
+                env=download.env).out
+    assert "delete      old/model.bin\n" in said and "delete      extra.txt\n" in said
+    assert (download.folder / "old/model.bin").exists()
+    assert download("--dry-run").json["delete"] == []
+    download("--prune-extra")
+    download.assert_right()
 
 
 def test_a_home_with_the_cache_in_it_is_no_download(download):

@@ -122,20 +122,6 @@ static int take_lock(int fd)
     return 0;
 }
 
-/* Only files of downloads count: every home folder has a .cache/huggingface, which holds the
- * cache. */
-static ckpt_code find_download(place *p, ckpt_error *err)
-{
-    struct stat listing;
-    struct stat records;
-    ckpt_code code;
-
-    if ((code = tree_stat(p->root_fd, PLACE_SIDE "/listing.json", &listing, err)) == CKPT_OK &&
-        (code = tree_stat(p->root_fd, ".cache/huggingface/download", &records, err)) == CKPT_OK)
-        p->was_download = listing.st_mode != 0 || records.st_mode != 0;
-    return code;
-}
-
 static ckpt_code open_side(place *p, ckpt_error *err)
 {
     const char *name = p->is_cache ? "ckpt" : PLACE_SIDE;
@@ -147,8 +133,7 @@ static ckpt_code open_side(place *p, ckpt_error *err)
     if ((code = tree_stat(p->root_fd, name, &status, err)) != CKPT_OK ||
         (p->options.dry_run && status.st_mode == 0))
         return code;
-    if ((code = find_download(p, err)) != CKPT_OK ||
-        (code = tree_open_folder(p->root_fd, name, &p->side_fd, err)) != CKPT_OK ||
+    if ((code = tree_open_folder(p->root_fd, name, &p->side_fd, err)) != CKPT_OK ||
         p->options.dry_run)
         return code;
     if ((code = tree_open_file(p->side_fd, "lock", O_RDWR | O_CREAT, &p->lock_fd, err)) != CKPT_OK)

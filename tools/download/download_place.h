@@ -23,6 +23,7 @@
 #define CKPT_DOWNLOAD_PLACE_H
 
 #include "download_partial.h"
+#include "libckpt/file.h"
 
 #define PLACE_SIDE ".cache/huggingface/ckpt"
 
@@ -87,12 +88,15 @@ partial_place place_partial(const place *p, const hub_file *file);
 ckpt_code place_remove(const place *p, const hub_file *file, ckpt_error *err);
 /* Keep the folder's lock across exec. */
 void place_pass_lock(const place *p);
-/* 1 if the folder was made by a download before this run. */
-int place_was_download(const place *p);
-/* Remove files that the hub does not list; .cache and .git are left alone. */
+/* Refuse a folder from which nothing may be deleted: it has files, and no download made it. For
+ * before place_open. */
+ckpt_code place_check_prune(const char *local_dir, ckpt_error *err);
+/* Remove files that the hub does not list; .cache and .git are left alone. In a dry run they are
+ * only named. */
 typedef struct {
     size_t count;
     uint64_t bytes;
+    file_list names;             /* in a dry run; yours to free, also after a failure */
 } place_pruned;
 ckpt_code place_prune(const place *p, place_pruned *out, ckpt_error *err);
 /* Use an unfinished file of an old Python client as the partial, if there is none. */

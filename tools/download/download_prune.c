@@ -39,14 +39,16 @@ static ckpt_code prune_entry(const place *p, FTS *tree, FTSENT *entry, place_pru
     if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR || entry->fts_info == FTS_NS)
         return hub_fail_disk(entry->fts_errno, err, "cannot stat '%s'", path);
     if (entry->fts_info == FTS_DP) {
-        rmdir(entry->fts_path);
+        if (!p->options.dry_run)
+            rmdir(entry->fts_path);
         return CKPT_OK;
     }
     if (hub_listing_find(p->options.listing, path) != NULL)
         return CKPT_OK;
     out->count++;
     out->bytes += entry->fts_statp == NULL ? 0 : (uint64_t)entry->fts_statp->st_size;
-    return tree_remove(p->root_fd, path, err);
+    return p->options.dry_run ? file_list_add(&out->names, path, err)
+                              : tree_remove(p->root_fd, path, err);
 }
 
 ckpt_code place_prune(const place *p, place_pruned *out, ckpt_error *err)
@@ -56,6 +58,8 @@ ckpt_code place_prune(const place *p, place_pruned *out, ckpt_error *err)
     ckpt_code code = CKPT_OK;
 
     memset(out, 0, sizeof *out);
+    if (p->root_fd < 0)          /* a dry run, and the folder does not exist */
+        return CKPT_OK;
     if ((tree = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL)) == NULL)
         return hub_fail_disk(errno, err, "cannot list '%s'", p->root);
     for (FTSENT *e = fts_read(tree); e != NULL && code == CKPT_OK; e = fts_read(tree))
@@ -64,6 +68,48 @@ ckpt_code place_prune(const place *p, place_pruned *out, ckpt_error *err)
         code = hub_fail_disk(errno, err, "cannot list '%s'", p->root);
     fts_close(tree);
     return code;
+}
+
+/* Only files of downloads count: every home folder has a .cache/huggingface, which holds the
+ * cache. */
+static ckpt_code look_for_download(int root, int *found, ckpt_error *err)
+{
+    struct stat listing;
+    struct stat records;
+    ckpt_code code;
+
+    if ((code = tree_stat(root, PLACE_SIDE "/listing.json", &listing, err)) == CKPT_OK &&
+        (code = tree_stat(root, ".cache/huggingface/download", &records, err)) == CKPT_OK)
+        *found = listing.st_mode != 0 || records.st_mode != 0;
+    return code;
+}
+
+static int is_empty(const char *path)
+{
+    DIR *folder = opendir(path);
+    const struct dirent *entry;
+    int count = 0;
+
+    while (folder != NULL && (entry = readdir(folder)) != NULL)
+        count += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    if (folder != NULL)
+        closedir(folder);
+    return folder != NULL && count == 0;
+}
+
+ckpt_code place_check_prune(const char *local_dir, ckpt_error *err)
+{
+    const int root = open(local_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int may = root < 0 || is_empty(local_dir);     /* what is there and cannot be opened is told
+                                                    * by place_open */
+    ckpt_code code = may ? CKPT_OK : look_for_download(root, &may, err);
+
+    if (root >= 0)
+        close(root);
+    return code != CKPT_OK || may
+               ? code
+               : hub_fail(HUB_USAGE, err, "'%s' was not made by a download: --prune-extra deletes "
+                          "nothing from it", local_dir);
 }
 
 /* ---- unfinished files of the Python client ---- */

@@ -15,11 +15,6 @@ const char *place_path(const place *p)
     return p->shown;
 }
 
-int place_was_download(const place *p)
-{
-    return p->was_download;
-}
-
 int place_root_fd(const place *p)
 {
     return p->root_fd;

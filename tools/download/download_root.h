@@ -21,7 +21,6 @@ struct place {
     place_options options;
     int is_cache;
     int is_hf;
-    int was_download;            /* before this run */
     int root_fd;
     int side_fd;                 /* -1: not there (dry run) */
     int lock_fd;

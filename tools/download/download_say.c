@@ -88,6 +88,8 @@ static void plan_json(const say_subject *about, const download_plan *plan)
     json_member_string(&w, "commit", listing->commit[0] == '\0' ? NULL : listing->commit);
     put_plan(&w, plan);
     json_member_names(&w, "unmatched", about->unmatched->items, about->unmatched->count);
+    json_member_names(&w, "delete", (const char *const *)about->pruned->names.names,
+                      about->pruned->names.count);
     json_member_array(&w, "files");
     for (size_t i = 0; i < listing->count; i++) {
         const hub_file *file = &listing->files[i];
@@ -124,6 +126,8 @@ void say_plan(const say_subject *about, const download_plan *plan, int as_json)
         if (listing->files[i].is_selected)
             printf("%16" PRIu64 "  %-10s  %s\n", listing->files[i].size_bytes,
                    look_name(look(about, &listing->files[i]).state), listing->files[i].path);
+    for (size_t i = 0; i < about->pruned->names.count; i++)
+        printf("%16s  %-10s  %s\n", "", "delete", cli_name(about->pruned->names.names[i]));
     cli_size_text(plan->fetch_bytes, fetch);
     cli_size_text(plan->reuse_bytes, reuse);
     cli_size_text(plan->total_bytes, total);

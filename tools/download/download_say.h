@@ -28,6 +28,7 @@ typedef struct {
     const place *where;
     int force;
     const say_unmatched *unmatched;
+    const place_pruned *pruned;      /* what would be deleted */
 } say_subject;
 
 download_plan say_make_plan(const say_subject *about);
