@@ -108,13 +108,12 @@ static ckpt_code look_for_argument(const ckpt_checkpoint *c, const map_dialect *
                                    int *is_there, ckpt_error *err)
 {
     const json_value *config = c->config == NULL ? NULL : json_root(c->config);
-    const char *given = c->options.dialect;
     uint64_t configured = 0;
     uint64_t told;
     ckpt_code code;
 
     *is_there = 0;
-    if (dialect->arg == NULL || (given != NULL && strcmp(given, dialect->name) != 0))
+    if (dialect->arg == NULL)
         return CKPT_OK;
     code = c->format->read_argument(c, dialect->arg, &told, is_there, err);
     if (code != CKPT_OK || !*is_there)
@@ -128,11 +127,12 @@ static ckpt_code look_for_argument(const ckpt_checkpoint *c, const map_dialect *
                      (unsigned long long)told, (unsigned long long)configured);
 }
 
-/* The dialect that is given, else the one that an argument tells; else NULL. */
+/* The dialect that an argument tells, else the one that is given, which may be meant for another
+ * checkpoint, or for what is written; else NULL. */
 static ckpt_code find_told(const ckpt_checkpoint *c, const rivals *r, const char **out,
                            ckpt_error *err)
 {
-    *out = c->options.dialect;
+    *out = NULL;
     for (size_t i = 0; i < r->count; i++)
         for (size_t d = 0; d < r->maps[i]->dialect_count; d++) {
             int is_there;
@@ -144,6 +144,8 @@ static ckpt_code find_told(const ckpt_checkpoint *c, const rivals *r, const char
             if (is_there && *out == NULL)
                 *out = r->maps[i]->dialects[d].name;
         }
+    if (*out == NULL)
+        *out = c->options.dialect;
     return CKPT_OK;
 }
 

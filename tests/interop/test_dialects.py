@@ -117,6 +117,12 @@ def test_miles_is_known_by_its_argument_and_slime_must_be_told(ckpt, source, tmp
     assert TWO in digest(ckpt, tmp_path / "slime", check=2).err
     error = ckpt("ckpt-shard", "--layout", "hf", tmp_path / "slime", tmp_path / "no", check=2).err
     assert TWO in error and "--dialect" in error and not (tmp_path / "no").exists()
+    # What is known by itself is read as it is, whatever the other one is.
+    ckpt("ckpt-verify", "compare", "--dialect", "slime", tmp_path / "slime", tmp_path / "miles")
+    ckpt("ckpt-verify", "compare", "--dialect", "slime", tmp_path / "bridge", tmp_path / "slime")
+    ckpt("ckpt-shard", "--layout", "torch_dist", "--dialect", "slime", tmp_path / "miles",
+         tmp_path / "again")
+    assert digest(ckpt, "--dialect", "slime", tmp_path / "again").out.split()[0] == root
     # A wrong word is a wrong model, and it is the user's.
     assert digest(ckpt, "--dialect", "miles", tmp_path / "slime").out.split()[0] != root
     assert "does not have the keys" in digest(ckpt, "--dialect", "bridge", tmp_path / "slime",
