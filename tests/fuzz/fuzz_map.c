@@ -78,9 +78,11 @@ static void look_up(const ckpt_map *map, const ckpt_catalog *stored)
         map_find_extra(map, name);
         map_find_encode(map, name);
         map_find_omit(map, name);
+        map_find_spare(map, name);
+        map_find_cut(map, name);
         map_carries(map, name);
     }
-    if (map_score(map, stored) > ckpt_catalog_count(stored))
+    if (map_score(map, stored) > ckpt_catalog_count(stored) || !map_same_rules(map, map))
         abort();
 }
 
