@@ -14,6 +14,7 @@
  *     those are new (pair.c)
  *   tests: test_encoding.c goes over the table by itself; codes x scales against NumPy as in
  *     tests/interop/test_nvfp4.py
+ *   a line of stored_form.c where files have it in interleaved blocks
  * Reading, digests, comparison, casts to BF16 and F32 and copies follow from these.
  */
 #ifndef CKPT_ENCODING_H
