@@ -21,7 +21,8 @@ int byte_buffer_add(byte_buffer *buffer, const void *bytes, size_t size)
         buffer->bytes = grown;
         buffer->capacity = capacity;
     }
-    memcpy(buffer->bytes + buffer->used, bytes, size);
+    if (size > 0)                  /* empty text may be NULL, which memcpy does not take */
+        memcpy(buffer->bytes + buffer->used, bytes, size);
     buffer->used += size;
     return 0;
 }
