@@ -270,6 +270,42 @@ def test_what_torch_saves_is_read(ckpt, model, tmp_path):
     ckpt("ckpt-verify", "compare", source, tmp_path / "plain")
 
 
+def cast(tensors, scale_first):
+    """BF16 of FP8 in blocks of 128 x 128: the product rounded once, or the scale before it, too, as
+    slime does."""
+    def block(name, t):
+        scale = tensors[name + "_scale_inv"]
+        wide = scale.repeat_interleave(128, 0).repeat_interleave(128, 1)[:t.shape[0], :t.shape[1]]
+        return (t.float() * (wide.bfloat16().float() if scale_first else wide)).bfloat16()
+    return {name: block(name, t) if name + "_scale_inv" in tensors else t
+            for name, t in tensors.items() if not name.endswith("_scale_inv")}
+
+
+@pytest.mark.parametrize("form", ["bf16", "bf16-slime"])
+def test_nothing_but_the_cast_of_free_scales_has_changed(ckpt, tmp_path, form):
+    """Of torch_dist made from FP8 whose scales are no powers of two, by us and by slime."""
+    config = CONFIGS["deepseek-v3"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ckpt("ckpt-synth", "--config", tmp_path / "config.json", tmp_path / "fp8")
+    for path in (tmp_path / "fp8").glob("*.safetensors"):
+        free = {name: t * (1 + torch.rand(t.shape)) if name.endswith("_scale_inv") else t
+                for name, t in safetensors_torch.load_file(path).items()}
+        safetensors_torch.save_file(free, path)
+    tensors = cast(load(tmp_path / "fp8"), form == "bf16-slime")
+    save_dist(tmp_path / "dist", config, megatron_keys(config, tensors))
+    command = "ckpt-verify", "compare", "--main", tmp_path / "fp8", tmp_path / "dist"
+    ckpt(*command, check=1)
+    ckpt(*command, "--as", form)
+    ckpt(*command, "--as", "bf16" if form == "bf16-slime" else "bf16-slime", check=1)
+    if form == "bf16":
+        error = ckpt("ckpt-shard", "--layout", "torch_dist", tmp_path / "fp8", tmp_path / "no",
+                     check=2).err
+        assert "not exact in BF16" in error
+        ckpt("ckpt-shard", "--layout", "torch_dist", "--allow-lossy", tmp_path / "fp8",
+             tmp_path / "ours")
+        ckpt("ckpt-verify", "compare", "--main", tmp_path / "ours", tmp_path / "dist")
+
+
 def pad(tensors, rows):
     """Both ends of the vocabulary with more rows, as trainers have them for their ranks."""
     ends = "embedding.word_embeddings.weight", "output_layer.weight"
