@@ -37,6 +37,28 @@ def test_a_family_has_the_tensors_that_transformers_saves(ckpt, tmp_path, model)
     assert got == {name: shape for name, (_, shape) in saved.items()}
 
 
+@pytest.mark.parametrize("members", [
+    {"indexer_types": ["full", "shared", "full"]}, {"index_topk_freq": 2},
+    {"index_topk_freq": 3, "index_skip_topk_offset": 1},
+    {"index_topk_freq": 2, "index_skip_topk_offset": 0}])
+def test_layers_that_share_an_indexer_have_none(ckpt, tmp_path, members):
+    """Which they are is in config.json, as a list or as a schedule."""
+    transformers = pytest.importorskip("transformers")
+    listing = LISTING["glm_moe_dsa"]
+    config = {key: value for key, value in listing["config"].items() if key != "indexer_types"}
+    config |= members
+    kinds = transformers.GlmMoeDsaConfig(**config).indexer_types
+    assert "shared" in kinds
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ckpt("ckpt-synth", "--config", tmp_path / "config.json", tmp_path / "model")
+    without = tuple(f"model.layers.{i}.self_attn.indexer." for i, kind in enumerate(kinds)
+                    if kind == "shared")
+    assert set(shapes(tmp_path / "model")) == {name for name in listing["saved"]
+                                               if not name.startswith(without)}
+    ckpt("ckpt-shard", "--layout", "torch_dist", tmp_path / "model", tmp_path / "dist")
+    ckpt("ckpt-verify", "compare", tmp_path / "model", tmp_path / "dist")
+
+
 @pytest.mark.parametrize("model", sorted(set(LISTING) - set(MODELS)))
 def test_what_has_no_family_is_refused_by_those_that_need_one(ckpt, tmp_path, model):
     (tmp_path / "config.json").write_text(json.dumps(LISTING[model]["config"]))
