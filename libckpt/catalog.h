@@ -48,7 +48,8 @@ int catalog_same_shape(const ckpt_tensor *a, const ckpt_tensor *b);
 /* Make it plain elements of `dtype`, without scales. */
 void catalog_set_plain(ckpt_tensor *tensor, ckpt_dtype dtype);
 
-/* CKPT_OK when `got` has the shape and class (float or integer) of `expected`; `where` ("" or
+/* CKPT_OK when `got` has the shape and class (float or integer) of `expected`, or is of codes that
+ * are not decoded; `where` ("" or
  * " of 'PATH'") is added to the name in the complaint. */
 ckpt_code catalog_check_same(const ckpt_tensor *got, const ckpt_tensor *expected,
                              const char *where, ckpt_error *err);

@@ -175,6 +175,8 @@ typedef struct {
     uint8_t tensor_scale;        /* ckpt_tensor_scale */
     uint8_t has_tensor_scale_vector;   /* that is stored as [1], not [] */
     uint8_t part_names;          /* ckpt_part_names; logical tensors only */
+    uint8_t is_numbers;          /* its file tells codes from numbers, and these are numbers,
+                                    whatever the name looks like */
     uint32_t block_rows;         /* 0 when plain */
     uint32_t block_cols;         /* UINT32_MAX: all of a row */
     uint32_t rank;
@@ -185,6 +187,8 @@ typedef struct {
                                     as codes; no other tensor is ever quantised */
     uint64_t shape[CKPT_RANK_MAX];   /* elements; for packed F4 the logical columns */
     uint64_t offset;             /* of its data in that file; stored tensors only */
+    const char *codes_name;      /* "Q4_K": blocks of codes that are not decoded, a U8 tensor whose
+                                    last dimension is the bytes of a row; a static text, or NULL */
 } ckpt_tensor;
 
 uint64_t ckpt_tensor_rows(const ckpt_tensor *tensor);

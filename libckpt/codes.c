@@ -30,12 +30,14 @@ static int is_word(ckpt_dtype dtype)
 
 int codes_are_bare(const ckpt_tensor *t)
 {
+    if (t->codes_name != NULL)
+        return 1;
     if (t->scale_dtype != CKPT_NONE || is_named_scale(t->name))
         return 0;
     if (is_float8(t->dtype) || t->dtype == CKPT_F4 || t->dtype == CKPT_F6_E2M3 ||
         t->dtype == CKPT_F6_E3M2)
         return 1;
-    return is_word(t->dtype) &&
+    return is_word(t->dtype) && !t->is_numbers &&
            (text_ends_with(t->name, ".weight") || text_ends_with(t->name, "weight_packed") ||
             text_ends_with(t->name, ".qweight") || text_ends_with(t->name, "_blocks"));
 }
@@ -106,9 +108,12 @@ static void name_words(const ckpt_tensor *codes, const ckpt_tensor *scale,
 const ckpt_tensor *codes_form(const ckpt_catalog *catalog, const ckpt_tensor *codes,
                               char out[CODES_FORM_BYTES])
 {
-    const ckpt_tensor *scale = pair_find_scale(catalog, codes->name);
+    const ckpt_tensor *scale =
+        codes->codes_name != NULL ? NULL : pair_find_scale(catalog, codes->name);
 
-    if (scale == NULL)
+    if (codes->codes_name != NULL)
+        snprintf(out, CODES_FORM_BYTES, "blocks of %s", codes->codes_name);
+    else if (scale == NULL)
         snprintf(out, CODES_FORM_BYTES, "%s without a scale", ckpt_dtype_name(codes->dtype));
     else if (is_float8(codes->dtype))
         name_float8(codes, scale, out);

@@ -284,6 +284,8 @@ ckpt_code pair_encoding(const pair_parts *parts, const map_read_options *options
     out->stored_dtype = weight->dtype;
     if (weight->stored_form != CKPT_FORM_APART)
         return scale == NULL ? CKPT_OK : fail_blocks(weight, scale, err);
+    if (weight->codes_name != NULL)
+        return CKPT_OK;                    /* scales and all */
     if (scale == NULL)
         return take_bare(weight, options, err);
     if ((code = scale_dtype(scale, options, &out->scale_dtype, err)) != CKPT_OK ||

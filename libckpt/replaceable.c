@@ -34,6 +34,8 @@ static const known_name known_names[] = {
     { "model-#-of-#.safetensors", 1, 0, "hf" },
     { "model#-mp#.safetensors", 1, 0, "mp" },
     { "model.safetensors.index.json", 1, 0, "hf" },
+    { "model.gguf", 1, 0, "gguf" },
+    { "model-#-of-#.gguf", 1, 0, "gguf" },
     { MANIFEST_FILE, 1, 0, NULL },
     { "ckpt-delta.json", 1, 0, NULL },
     { "fp4_scales.zst", 1, 0, NULL },

@@ -31,6 +31,8 @@ int stored_form_fits(ckpt_stored_form form, const ckpt_tensor *tensor)
 
 const char *stored_form_name(const ckpt_tensor *tensor)
 {
+    if (tensor->codes_name != NULL)
+        return tensor->codes_name;
     return tensor->stored_form == CKPT_FORM_APART ? ckpt_dtype_name(tensor->dtype)
                                                   : forms[tensor->stored_form].name;
 }

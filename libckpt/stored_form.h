@@ -40,7 +40,8 @@ void stored_form_set(ckpt_tensor *tensor, ckpt_stored_form form);
  * rows of whole blocks. */
 int stored_form_fits(ckpt_stored_form form, const ckpt_tensor *tensor);
 
-/* "MXFP4", or the name of the dtype: what a stored tensor is called in lists. */
+/* What a stored tensor is called in lists: "MXFP4", the name of codes that are not decoded, or that
+ * of the dtype. */
 const char *stored_form_name(const ckpt_tensor *tensor);
 
 #endif
