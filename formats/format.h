@@ -42,6 +42,7 @@ struct ckpt_checkpoint {
     file_list extras;               /* other files, relative: tokenizer, code, cards */
     file_list unread;               /* weight files not listed in the index, or in a sub-folder */
     file_list notes;                /* deviations that were accepted, one line each */
+    int has_made_config;            /* the config is made of what the weight files tell */
     int has_index;                  /* files are listed by an index */
     int is_partial;                 /* one file of many: may be incomplete */
     int has_no_mtp;                 /* the config has MTP blocks, the files have none */
@@ -87,6 +88,8 @@ typedef struct {
     const ckpt_folder *folder;      /* of the source, with the files beside its tensors: */
     const file_list *files;         /* tokenizer.json, generation_config.json ... */
     const char *root;               /* value digest of what was written */
+    int will_have_root;             /* when lay_out is called */
+    int without_tokenizer;          /* it was asked for */
 } format_target;
 
 struct ckpt_format {
@@ -107,9 +110,14 @@ struct ckpt_format {
     ckpt_code (*open)(ckpt_checkpoint *out, ckpt_error *err);
     /* Name of file i of count, if the files of the source are not kept. NULL with split. */
     void (*file_name)(size_t i, size_t count, char out[FORMAT_NAME_BYTES]);
+    /* Files are filled with whole blocks of the model up to this size, unless another is asked for;
+     * 0: the source's files are kept. */
+    uint64_t file_bytes;
     /* Cut `keys` (consumed) into pieces of the store and name its files. NULL: keys are pieces. */
     ckpt_code (*split)(ckpt_store *store, ckpt_catalog *keys, const ckpt_map *map,
                        const format_sharding *sharding, ckpt_error *err);
+    int checks_ids;                 /* a table of expert ids with others is refused: its readers
+                                       do not look */
     /* The form that a block-scaled tensor of the target is stored in (stored_form.h): apart, where
      * stored_form_fits does not allow another. NULL: all are apart. */
     ckpt_stored_form (*form)(const ckpt_tensor *logical);

@@ -2,6 +2,7 @@
  * beyond its experts. */
 #include "ids.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,7 +13,7 @@
 #include "libckpt/text.h"
 #include "libckpt/values.h"
 
-enum { BAND_BYTES = 1 << 20, ROW_BYTES_MAX = 1 << 24 };
+enum { BAND_BYTES = 1 << 20, ROW_BYTES_MAX = 1 << 24, IDS_TEXT_BYTES = MAP_NAME_BYTES + 256 };
 
 typedef struct {
     ckpt_source *source;
@@ -59,7 +60,9 @@ static ckpt_code look_at_band(id_look *look, uint64_t row, uint64_t row_count, c
     return CKPT_OK;
 }
 
-static ckpt_code look_at(ckpt_checkpoint *c, size_t i, uint64_t expert_count, ckpt_error *err)
+/* What is wrong with a table goes to `out`, which stays "" where nothing is. */
+static ckpt_code look_at(const ckpt_checkpoint *c, size_t i, uint64_t expert_count,
+                         char out[IDS_TEXT_BYTES], ckpt_error *err)
 {
     const ckpt_tensor *t = ckpt_catalog_at(c->reading.logical, i);
     const uint64_t rows = ckpt_tensor_rows(t);
@@ -68,8 +71,10 @@ static ckpt_code look_at(ckpt_checkpoint *c, size_t i, uint64_t expert_count, ck
     id_look look = { .source = c->logical, .tensor = i, .expert_count = expert_count };
     ckpt_code code = CKPT_OK;
 
-    if (row_bytes == 0 || row_bytes > ROW_BYTES_MAX)
-        return note_add(&c->notes, err, "the ids of tensor '%s' were not checked", t->name);
+    if (row_bytes == 0 || row_bytes > ROW_BYTES_MAX) {
+        snprintf(out, IDS_TEXT_BYTES, "the ids of tensor '%s' were not checked", t->name);
+        return CKPT_OK;
+    }
     look.buffer = malloc(band * row_bytes);
     look.ids = malloc(ckpt_tensor_cols(t) * sizeof *look.ids);
     if (look.buffer == NULL || look.ids == NULL)
@@ -78,17 +83,18 @@ static ckpt_code look_at(ckpt_checkpoint *c, size_t i, uint64_t expert_count, ck
         code = look_at_band(&look, row, size_min(band, rows - row), err);
     free(look.buffer);
     free(look.ids);
-    if (code != CKPT_OK || look.bad_count == 0)
-        return code;
-    return note_add(&c->notes, err,
-                    "tensor '%s' has %llu ids outside of 0 .. %lld, the first is %lld in row %llu, "
-                    "column %llu",
-                    t->name, (unsigned long long)look.bad_count, (long long)expert_count - 1,
-                    (long long)look.value, (unsigned long long)look.row,
-                    (unsigned long long)look.col);
+    if (code == CKPT_OK && look.bad_count > 0)
+        snprintf(out, IDS_TEXT_BYTES,
+                 "tensor '%s' has %llu ids outside of 0 .. %lld, the first is %lld in row %llu, "
+                 "column %llu",
+                 t->name, (unsigned long long)look.bad_count, (long long)expert_count - 1,
+                 (long long)look.value, (unsigned long long)look.row,
+                 (unsigned long long)look.col);
+    return code;
 }
 
-ckpt_code checkpoint_note_ids(ckpt_checkpoint *c, ckpt_error *err)
+/* `notes`: where to add what is wrong; NULL: it is an error. */
+static ckpt_code look_at_all(const ckpt_checkpoint *c, file_list *notes, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
     uint64_t expert_count;
@@ -98,9 +104,24 @@ ckpt_code checkpoint_note_ids(ckpt_checkpoint *c, ckpt_error *err)
         return CKPT_OK;
     for (size_t i = 0; i < ckpt_catalog_count(c->reading.logical) && code == CKPT_OK; i++) {
         const ckpt_tensor *t = ckpt_catalog_at(c->reading.logical, i);
+        char text[IDS_TEXT_BYTES] = "";
 
-        if (text_ends_with(t->name, ".tid2eid") && ckpt_tensor_is_int(t))
-            code = look_at(c, i, expert_count, err);
+        if (!text_ends_with(t->name, ".tid2eid") || !ckpt_tensor_is_int(t))
+            continue;
+        code = look_at(c, i, expert_count, text, err);
+        if (code == CKPT_OK && text[0] != '\0')
+            code = notes != NULL ? note_add(notes, err, "%s", text)
+                                 : ckpt_fail(err, CKPT_E_FORMAT, "%s", text);
     }
     return code;
+}
+
+ckpt_code checkpoint_note_ids(ckpt_checkpoint *c, ckpt_error *err)
+{
+    return look_at_all(c, &c->notes, err);
+}
+
+ckpt_code checkpoint_check_ids(const ckpt_checkpoint *c, ckpt_error *err)
+{
+    return look_at_all(c, NULL, err);
 }

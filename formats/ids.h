@@ -8,4 +8,8 @@
  * experts. Does nothing without a family and a config. */
 ckpt_code checkpoint_note_ids(ckpt_checkpoint *c, ckpt_error *err);
 
+/* The same, but such a table is an error: for layouts whose readers would go beyond their
+ * experts. */
+ckpt_code checkpoint_check_ids(const ckpt_checkpoint *c, ckpt_error *err);
+
 #endif

@@ -22,7 +22,7 @@ static struct {
 static const cli_option options[] = {
     { CLI_HEADING, NULL, NULL, NULL, "Layout" },
     { CLI_STRING, "layout", "LAYOUT", &opt.words.layout,
-      "hf, mp or torch_dist: layout of DST (required)" },
+      "hf, mp, torch_dist or gguf: layout of DST (required)" },
     { CLI_COUNT, "mp", "N", &ranks.mp, "model-parallel ranks of the layout mp" },
     { CLI_HEADING, NULL, NULL, NULL, "torch_dist" },
     { CLI_COUNT, "tp", "N", &ranks.tp,
@@ -53,6 +53,9 @@ static const cli_option options[] = {
     { CLI_STRING, "describe", "DIR", &opt.describe,
       "with --dry-run: write .metadata and the other small files into DIR, a new folder, so that "
       "other programs can inspect them before the data exists" },
+    { CLI_HEADING, NULL, NULL, NULL, "GGUF" },
+    { CLI_FLAG, "without-tokenizer", NULL, &opt.convert.without_tokenizer,
+      "write files without a vocabulary where SRC has no tokenizer.json" },
     CONVERT_OPTIONS(opt),
     CLI_COMMON(opt.common),
     CLI_OPTIONS_END,
@@ -74,13 +77,17 @@ static const cli_command command = {
     .usage = "[OPTIONS] --layout LAYOUT SRC DST",
     .description =
         "Reads the checkpoint SRC in any layout and writes DST in another: a Hugging Face "
-        "directory (hf), model{rank}-mp{N}.safetensors for DeepSeek's own code (mp), or a Megatron "
-        "checkpoint (torch_dist). Weights are re-encoded in the same pass if requested; neither "
-        "GPU nor Python is needed. In layout mp, wo_a is always BF16, as the reference code "
-        "requires. torch_dist holds BF16 and, without --mtp, no next-token block: restore it with "
-        "--fill-from.",
+        "directory (hf), model{rank}-mp{N}.safetensors for DeepSeek's own code (mp), a Megatron "
+        "checkpoint (torch_dist), or GGUF files for llama.cpp (gguf). Weights are re-encoded in "
+        "the same pass if requested; neither GPU nor Python is needed. In layout mp, wo_a is "
+        "always BF16, as the reference code requires. torch_dist holds BF16 and, without --mtp, no "
+        "next-token block: restore it with --fill-from. In GGUF, FP4 experts keep their codes and "
+        "scales (MXFP4), other weights are BF16 and what element-wise operations take is F32: the "
+        "same values, or a refusal. The first file has the value digest in its key "
+        "ckpt.value_root.",
     .examples = "ckpt-shard --layout mp --mp 8 DeepSeek-V4-Flash Flash-mp8\n"
                 "ckpt-shard --layout torch_dist DeepSeek-V4-Flash DeepSeek-V4-Flash_torch_dist\n"
+                "ckpt-shard --layout gguf DeepSeek-V4-Flash DeepSeek-V4-Flash-GGUF\n"
                 "ckpt-shard --layout hf --like DeepSeek-V4-Flash --fill-from DeepSeek-V4-Flash "
                 "trained again",
     .options = options,

@@ -42,6 +42,7 @@ typedef struct {
     int verify;                      /* read the result back and compare digests */
     int overwrite;
     int no_space_check;
+    int without_tokenizer;           /* of a format whose header holds one */
     int many_files;                  /* allow file_bytes_max to give more than 1,000 files */
     int restart;                     /* discard an unfinished run with other options */
     unsigned share;                   /* 1 .. share_count: the share of this process */

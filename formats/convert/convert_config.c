@@ -7,6 +7,7 @@
 #include "formats/config_forms.h"
 #include "formats/hf.h"
 #include "inference_config.h"
+#include "libckpt/config_meaning.h"
 #include "formats/mp.h"
 #include "formats/notes.h"
 
@@ -148,10 +149,40 @@ static ckpt_code plan_inference(job_plan *plan, ckpt_error *err)
     return code;
 }
 
+/* Where a config that is made of other things yields to a real one, and says something else. */
+static ckpt_code note_made_config(job_plan *plan, ckpt_error *err)
+{
+    config_meaning made = { NULL, 0 };
+    config_meaning like = { NULL, 0 };
+    config_comparison found = { .count = 0 };
+    ckpt_code code;
+
+    if ((code = config_meaning_read(json_root(plan->source->config), &made, err)) == CKPT_OK &&
+        (code = config_meaning_read(json_root(plan->like->config), &like, err)) == CKPT_OK &&
+        (code = config_meaning_compare(&made, &like, &found, err)) == CKPT_OK) {
+        for (size_t i = 0; i < found.count && code == CKPT_OK; i++)
+            if (found.differing[i].a != NULL)
+                code = note_add(&plan->notes, err, "config.json is that of --like: it has '%s' %s, "
+                                "the source %s", found.differing[i].name,
+                                found.differing[i].b == NULL ? "not at all" : found.differing[i].b,
+                                found.differing[i].a);
+        config_comparison_release(&found);
+    }
+    config_meaning_release(&made);
+    config_meaning_release(&like);
+    return code;
+}
+
 static ckpt_code plan_text(job_plan *plan, ckpt_error *err)
 {
     const char *text = plan->source->config_text;
+    ckpt_code code;
 
+    if (plan->like != NULL && plan->like->config_text != NULL && plan->source->has_made_config) {
+        if ((code = note_made_config(plan, err)) != CKPT_OK)
+            return code;
+        text = NULL;
+    }
     if (plan->like != NULL && plan->like->config_text != NULL)
         return config_rewrite_like(text != NULL ? text : plan->like->config_text,
                                    plan->like->config_text, &plan->config_text, err);

@@ -25,6 +25,13 @@ static ckpt_code keep_files(job_plan *plan, ckpt_error *err)
     return code;
 }
 
+/* Files are filled up to this size; 0: as in the source. */
+static uint64_t find_limit(const job_plan *plan)
+{
+    return plan->options.file_bytes_max != 0 ? plan->options.file_bytes_max
+                                             : plan->options.format->file_bytes;
+}
+
 /* Assign new file numbers: a new file where the source (and its file) changes, or one is full. */
 static uint32_t number_files(job_plan *plan)
 {
@@ -96,12 +103,16 @@ static ckpt_code add_numbered_files(job_plan *plan, ckpt_error *err)
 {
     uint32_t count = 0;
 
-    if (plan->options.file_bytes_max == 0)
+    if (find_limit(plan) == 0)
         count = number_officially(plan);
     if (count == 0) {
         ckpt_code code;
 
-        count = number_files(plan);
+        if (plan->options.format->file_bytes == 0)
+            count = number_files(plan);
+        else if ((code = convert_number_blocks(plan->targets, find_limit(plan), &count, err)) !=
+                 CKPT_OK)
+            return code;
         if ((code = check_limit(plan, count, err)) != CKPT_OK)
             return code;
     }
@@ -122,8 +133,7 @@ static void place_copies(job_plan *plan)
 
 static ckpt_code lay_out_files(job_plan *plan, const map_write_input *input, ckpt_error *err)
 {
-    const int anew =
-        plan->fill != NULL || plan->options.file_bytes_max != 0 || !convert_keeps_layout(plan);
+    const int anew = plan->fill != NULL || find_limit(plan) != 0 || !convert_keeps_layout(plan);
     ckpt_code code = anew ? add_numbered_files(plan, err) : keep_files(plan, err);
 
     if (code == CKPT_OK && anew)
@@ -173,6 +183,8 @@ format_target job_plan_target(const job_plan *plan)
         .sharding = &plan->options.sharding,
         .folder = plan->source->place.folder,
         .files = &plan->source->extras,
+        .will_have_root = !plan->options.no_digest,
+        .without_tokenizer = plan->options.without_tokenizer,
     };
 }
 

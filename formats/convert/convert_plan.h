@@ -92,6 +92,11 @@ ckpt_code convert_plan_config(job_plan *plan, ckpt_error *err);
 ckpt_code convert_lay_out(job_plan *plan, ckpt_error *err);
 ckpt_code convert_lay_out_like(job_plan *plan, ckpt_error *err);
 
+/* Assign file numbers so that blocks of the model ("layers.3.", "mtp.0.") stay whole and files are
+ * filled up to the limit with them. */
+ckpt_code convert_number_blocks(ckpt_catalog *targets, uint64_t limit, uint32_t *file_count,
+                                ckpt_error *err);
+
 /* `__metadata__` of target files that are not those of the source. */
 ckpt_code convert_keep_metadata(job_plan *plan, ckpt_error *err);
 

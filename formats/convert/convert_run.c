@@ -5,6 +5,7 @@
 
 #include "convert_feed_copy.h"
 #include "convert_private.h"
+#include "formats/ids.h"
 #include "libckpt/options.h"
 
 /* ---- phases ---- */
@@ -301,6 +302,9 @@ static ckpt_code run_steps(convert_job *job, ckpt_error *err)
     ckpt_code code;
 
     if ((code = look_for_result(job, err)) != CKPT_OK || result->is_there)
+        return code;
+    if (plan->options.format->checks_ids && plan->options.feed == NULL &&
+        (code = checkpoint_check_ids(plan->source, err)) != CKPT_OK)
         return code;
     if ((code = job_output_begin(output, err)) != CKPT_OK ||
         (code = check_room(plan, output, err)) != CKPT_OK ||

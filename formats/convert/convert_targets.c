@@ -330,12 +330,28 @@ static ckpt_code choose_by_policy(job_plan *plan, ckpt_error *err)
     return check_names(plan, err);
 }
 
+/* Codes that are not decoded mean something only where they come from. */
+static ckpt_code check_codes(const job_plan *plan, ckpt_error *err)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(plan->picked->catalog); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(plan->picked->catalog, i);
+
+        if (t->codes_name != NULL && !convert_keeps_layout(plan))
+            return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is %s, which is not decoded: only "
+                             "layout %s can hold it", t->name, t->codes_name,
+                             plan->source->format->name);
+    }
+    return CKPT_OK;
+}
+
 ckpt_code convert_choose_targets(job_plan *plan, ckpt_error *err)
 {
     const size_t count = ckpt_catalog_count(plan->picked->catalog);
     const char *idle = class_limits_idle(&plan->options.max_relf, plan->picked->catalog);
-    ckpt_code code;
+    ckpt_code code = check_codes(plan, err);
 
+    if (code != CKPT_OK)
+        return code;
     if (idle != NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "--max-relf limits the class %s, but no tensor is of "
                          "it: leave it out", idle);

@@ -207,9 +207,12 @@ ckpt_code convert_take_words(const convert_words *words, convert_options *out, c
     if (out->names != NULL && out->format->map_names != NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "--names only applies to --layout hf: %s has fixed "
                          "names", layout);
-    if (out->file_bytes_max != 0 && out->format->map_names != NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--max-shard-size only applies to --layout hf: the "
-                         "ranks decide the files of %s", layout);
+    if (out->file_bytes_max != 0 && out->format->split != NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--max-shard-size only applies to --layout hf and "
+                         "gguf: the ranks decide the files of %s", layout);
+    if (out->without_tokenizer && out->format->file_bytes == 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--without-tokenizer needs --layout gguf, got %s",
+                         layout);
     if ((code = check_sharding(words, out, err)) != CKPT_OK ||
         (code = take_encodings(words, out->format, &out->policy, err)) != CKPT_OK ||
         (code = take_rules(words, out, err)) != CKPT_OK)

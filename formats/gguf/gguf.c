@@ -7,6 +7,7 @@
 #include "formats/notes.h"
 #include "gguf_config.h"
 #include "gguf_split.h"
+#include "gguf_write.h"
 #include "libckpt/text.h"
 
 static const char *const map_names[] = { "gguf", NULL };
@@ -149,7 +150,7 @@ static ckpt_code check_total(const gguf_reader *r)
                ? CKPT_OK : fail_split(r, &r->first, key, r->tensor_count);
 }
 
-/* Blocks of codes count as bytes: the last dimension is a row's. */
+/* Blocks of codes that are not decoded count as bytes: the last dimension is a row's. */
 static ckpt_code add_tensor(const gguf_reader *r, const gguf_info *info, uint32_t file)
 {
     const ckpt_catalog *catalog = r->out->store->catalog;
@@ -159,8 +160,12 @@ static ckpt_code add_tensor(const gguf_reader *r, const gguf_info *info, uint32_
 
     for (uint32_t d = 0; d < t.rank; d++)
         t.shape[t.rank - 1 - d] = info->ne[d];
-    if (t.dtype == CKPT_NONE) {
+    t.is_numbers = t.dtype != CKPT_NONE;
+    if (info->type->form != CKPT_FORM_APART) {
+        stored_form_set(&t, info->type->form);
+    } else if (t.dtype == CKPT_NONE) {
         t.dtype = CKPT_U8;
+        t.codes_name = info->type->name;
         t.shape[t.rank - 1] = info->ne[0] / info->type->block_values * info->type->block_bytes;
     }
     if (other >= 0)
@@ -221,6 +226,7 @@ static ckpt_code take_config(gguf_reader *r)
     if (missing[0] != '\0')
         return note_add(&out->notes, r->err, "key '%s' is missing, so tensors keep their names; "
                         "--config tells what the keys do not", missing);
+    out->has_made_config = out->config_text != NULL;
     if (out->config_text == NULL)
         return CKPT_OK;
     return json_parse(out->config_text, strlen(out->config_text), out->place.path, &out->config,
@@ -279,4 +285,10 @@ const ckpt_format format_gguf = {
     .map_names = map_names,
     .detect = detect,
     .open = open_model,
+    .file_name = gguf_file_name,
+    .file_bytes = 48 * UINT64_C(1000000000),     /* hubs take 50 GB */
+    .checks_ids = 1,
+    .form = gguf_form,
+    .lay_out = gguf_lay_out,
+    .finish = gguf_finish,
 };

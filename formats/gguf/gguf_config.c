@@ -55,7 +55,7 @@ static void put_f32(json_writer *w, uint64_t bits)
 
     memcpy(&value, &low, sizeof value);
     float_text(value, text);
-    json_put_raw(w, text);
+    json_put_double(w, strtod(text, NULL));      /* of the fewest digits, not of all of the F32 */
 }
 
 static int is_finite_f32(uint64_t bits)
@@ -196,6 +196,8 @@ static ckpt_code put_line(config_maker *m, size_t i, size_t prefix)
     const gguf_line *line = &m->keys->lines[i];
     char member[GGUF_WORD_BYTES];
 
+    if (line->kind == GGUF_LINE_TEXT)
+        return CKPT_OK;                    /* tells nothing of the model */
     gguf_line_member(line, member);
     for (size_t j = 0; j < m->keys->count; j++) {
         char other[GGUF_WORD_BYTES];
@@ -229,7 +231,8 @@ static ckpt_code put_object(config_maker *m, size_t i, size_t prefix)
     for (size_t j = i; j < m->keys->count && code == CKPT_OK; j++)
         if (strncmp(m->keys->lines[j].member, first, prefix) == 0)
             code = put_line(m, j, prefix);
-    json_put_object_end(&m->w);
+    if (code == CKPT_OK)
+        json_put_object_end(&m->w);
     return code;
 }
 
@@ -240,7 +243,8 @@ static size_t prefix_of(const gguf_line *line)
     const char *dot;
 
     gguf_line_member(line, member);
-    dot = line->kind == GGUF_LINE_MEMBER ? NULL : strchr(member, '.');
+    dot = line->kind == GGUF_LINE_MEMBER || line->kind == GGUF_LINE_TEXT ? NULL
+                                                                         : strchr(member, '.');
     return dot == NULL ? 0 : (size_t)(dot - member) + 1;
 }
 
@@ -254,7 +258,8 @@ static ckpt_code put_all(config_maker *m)
 
         code = prefix == 0 ? put_line(m, i, 0) : put_object(m, i, prefix);
     }
-    json_put_object_end(&m->w);
+    if (code == CKPT_OK)
+        json_put_object_end(&m->w);
     return code;
 }
 

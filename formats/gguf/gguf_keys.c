@@ -11,7 +11,8 @@
 #define KEYS_SUFFIX ".gguf.keys"
 
 static const char *const kinds[GGUF_LINE_KIND_COUNT] = {
-    [GGUF_LINE_MEMBER] = "member", [GGUF_LINE_U32] = "u32",
+    [GGUF_LINE_MEMBER] = "member", [GGUF_LINE_TEXT] = "text",
+    [GGUF_LINE_U32] = "u32",
     [GGUF_LINE_F32] = "f32",       [GGUF_LINE_BOOL] = "bool",
     [GGUF_LINE_STRING] = "string", [GGUF_LINE_LAYERS] = "layers",
     [GGUF_LINE_DRAFTERS] = "drafters", [GGUF_LINE_RATIOS] = "ratios",
@@ -50,6 +51,7 @@ static int take_rest(const char **at, char out[GGUF_WORD_BYTES])
 /* The key that a line names, with the arch in front. */
 static int take_key(const gguf_keys *keys, const char **at, gguf_line *line)
 {
+    const int is_whole = line->kind == GGUF_LINE_EXPERTS || line->kind == GGUF_LINE_TEXT;
     char word[GGUF_WORD_BYTES];
     const char *mark;
 
@@ -61,9 +63,8 @@ static int take_key(const gguf_keys *keys, const char **at, gguf_line *line)
     line->may_lack = mark != NULL;
     if (mark != NULL)
         word[mark - word] = '\0';
-    return snprintf(line->key, sizeof line->key, "%s%s%s",
-                    line->kind == GGUF_LINE_EXPERTS ? "" : keys->arch,
-                    line->kind == GGUF_LINE_EXPERTS ? "" : ".", word) < (int)sizeof line->key;
+    return snprintf(line->key, sizeof line->key, "%s%s%s", is_whole ? "" : keys->arch,
+                    is_whole ? "" : ".", word) < (int)sizeof line->key;
 }
 
 /* 0: the line is wrong. */

@@ -6,6 +6,7 @@
  *
  *   arch     NAME                    general.architecture, and the beginning of its keys
  *   member   MEMBER JSON             in a config made of keys
+ *   text     KEY TEXT                a string that files of the family have; the whole key
  *   u32, f32, bool, string  KEY[?] MEMBER [= TENSOR:D]
  *                                    one value; with ? a file may lack it, and so it may with a
  *                                    tensor whose ne[D] it is
@@ -23,9 +24,9 @@
 #include "libckpt/error.h"
 
 typedef enum {
-    GGUF_LINE_MEMBER, GGUF_LINE_U32, GGUF_LINE_F32, GGUF_LINE_BOOL, GGUF_LINE_STRING,
-    GGUF_LINE_LAYERS, GGUF_LINE_DRAFTERS, GGUF_LINE_RATIOS, GGUF_LINE_BLOCKS, GGUF_LINE_WORD,
-    GGUF_LINE_EXPERTS, GGUF_LINE_KIND_COUNT
+    GGUF_LINE_MEMBER, GGUF_LINE_TEXT, GGUF_LINE_U32, GGUF_LINE_F32, GGUF_LINE_BOOL,
+    GGUF_LINE_STRING, GGUF_LINE_LAYERS, GGUF_LINE_DRAFTERS, GGUF_LINE_RATIOS, GGUF_LINE_BLOCKS,
+    GGUF_LINE_WORD, GGUF_LINE_EXPERTS, GGUF_LINE_KIND_COUNT
 } gguf_line_kind;
 
 enum { GGUF_WORD_BYTES = 256, GGUF_LINES_MAX = 128 };

@@ -62,3 +62,69 @@ def model(keys=(), tensors=(), alignment=32, **options):
         infos.append(info(name, ne, kind, len(data)))
         data += content + bytes(-len(content) % alignment)
     return pack(keys, infos, data, alignment=alignment, **options)
+
+
+class Parsed:
+    """A file taken apart: keys as (name, bytes), tensors as (name, ne, type, bytes)."""
+
+    def __init__(self, path):
+        self.data, self.at = path.read_bytes(), 4
+        self.version, tensors, keys = self.take("<IQQ")
+        self.keys = [self.read_key() for _ in range(keys)]
+        infos = [self.read_info() for _ in range(tensors)]
+        self.data_offset = self.at + -self.at % 32
+        kinds = {number: name for name, (number, _, _) in TYPES.items()}
+        self.tensors = []
+        for name, ne, number, offset in infos:
+            begin = self.data_offset + offset
+            size = size_of(kinds[number], ne)
+            self.tensors.append((name, ne, kinds[number], self.data[begin:begin + size]))
+
+    def take(self, form):
+        found = struct.unpack_from(form, self.data, self.at)
+        self.at += struct.calcsize(form)
+        return found
+
+    def read_text(self):
+        size, = self.take("<Q")
+        self.at += size
+        return self.data[self.at - size:self.at].decode()
+
+    def read_value(self, kind):
+        if kind == KINDS["string"]:
+            return self.read_text()
+        if kind != KINDS["array"]:
+            return self.take("<" + CODES[next(k for k in KINDS if KINDS[k] == kind)])[0]
+        element, count = self.take("<IQ")
+        return [self.read_value(element) for _ in range(count)]
+
+    def read_key(self):
+        begin = self.at
+        name = self.read_text()
+        value_of_key = self.read_value(self.take("<I")[0])
+        return name, value_of_key, self.data[begin:self.at]
+
+    def read_info(self):
+        name = self.read_text()
+        rank, = self.take("<I")
+        ne = list(self.take(f"<{rank}Q"))
+        return name, ne, *self.take("<IQ")
+
+    @property
+    def values(self):
+        """{key: value}"""
+        return {name: content for name, content, _ in self.keys}
+
+    def without(self, *names):
+        """The same model without some keys."""
+        self.keys = [k for k in self.keys if k[0] not in names]
+        return self
+
+    def renamed(self, rename):
+        """The same model with other names of tensors; None: a tensor is left out."""
+        self.tensors = [(rename(t[0]), *t[1:]) for t in self.tensors if rename(t[0]) is not None]
+        return self
+
+    def write(self, path):
+        path.write_bytes(model([raw for _, _, raw in self.keys], self.tensors))
+        return path

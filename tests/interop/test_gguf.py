@@ -10,6 +10,7 @@ import numpy
 import pytest
 
 from conftest import ROOT
+from interop.gguf_names import BEYOND, KEYS, loader_tensors, native_parts, wanted_type
 
 CLIENT = ROOT / ".venv" / "clients" / "gguf" / "bin" / "python"
 WORKER = ROOT / "tests" / "interop" / "gguf_worker.py"
@@ -36,7 +37,8 @@ def expected(folder):
     return json.loads((folder / "expected.json").read_text())
 
 
-PLAIN = {"F32", "F16", "BF16", "I32"}
+# Listed by name alone, as bytes.
+CODES = {"NVFP4"}
 
 
 @pytest.mark.parametrize("name", ["golden.gguf", "split-00001-of-00003.gguf",
@@ -44,18 +46,18 @@ PLAIN = {"F32", "F16", "BF16", "I32"}
 def test_golden_tensors_are_listed(ckpt, folder, expected, name):
     """Shapes are those of everywhere else: the number of columns last."""
     found = ckpt("ckpt-inspect", "--json", folder / name).json["tensors"]
-    assert [(t["name"], t["bytes"]) for t in found] == \
-        [(t["name"], t["bytes"]) for t in expected["tensors"]]
+    assert [(t["name"], t["dtype"], t["bytes"]) for t in found] == \
+        [(t["name"], t["type"], t["bytes"]) for t in expected["tensors"]]
     for got, want in zip(found, expected["tensors"]):
-        if want["type"] in PLAIN:
-            assert (got["dtype"], got["shape"]) == (want["type"], want["ne"][::-1])
+        if want["type"] not in CODES:
+            assert got["shape"] == want["ne"][::-1]
 
 
 @needs_client
 def test_golden_values_are_those_of_the_package(ckpt, folder, expected, tmp_path):
     _, _, values = by_package(folder / "golden.gguf", tmp_path)
     for t in expected["tensors"]:
-        if t["type"] not in PLAIN - {"I32"}:
+        if t["type"] in CODES:
             continue
         rows = int(numpy.prod(t["ne"][1:]))
         found = ckpt("ckpt-inspect", "--json", "--values", f"0-{rows - 1}", "--tensors", t["name"],
@@ -68,3 +70,63 @@ def test_golden_values_are_those_of_the_package(ckpt, folder, expected, tmp_path
 
 def test_split_and_whole_have_one_digest(digest, folder):
     assert digest(folder / "golden.gguf") == digest(folder / "split-00002-of-00003.gguf")
+
+
+# ---- ours, read by the package ----
+
+@pytest.fixture(scope="module")
+def ours(ckpt, golden, tmp_path_factory):
+    """(the checkpoint, its config, keys, tensors and values of its GGUF file by the package)"""
+    folder = tmp_path_factory.mktemp("ours")
+    ckpt("ckpt-shard", "--layout", "gguf", "--without-tokenizer", golden, folder / "gguf")
+    return (golden, json.loads((golden / "config.json").read_text()),
+            *by_package(folder / "gguf" / "model.gguf", folder))
+
+
+@needs_client
+def test_tensors_are_those_that_the_loader_asks_for(ours):
+    """Its own checks, as a table: names, types that its operations take, shapes."""
+    _, config, _, tensors, _ = ours
+    wanted = loader_tensors(config, 1)
+    more = {n for n in tensors if n.split(".", 2)[-1] in BEYOND}
+    assert set(tensors) - more == set(wanted)
+    for name, ne in wanted.items():
+        assert tensors[name]["ne"] == ne, name
+        assert tensors[name]["type"] == wanted_type(name), name
+
+
+@needs_client
+def test_keys_are_those_that_the_loader_asks_for(ours):
+    _, config, keys, tensors, _ = ours
+    arch = keys["general.architecture"]["value"]
+    blocks = keys[f"{arch}.block_count"]["value"]
+    assert arch == "deepseek4" and blocks == config["num_hidden_layers"] + 1
+    assert not [k for k in KEYS if f"{arch}.{k}" not in keys and k not in keys]
+    assert keys[f"{arch}.expert_gating_func"]["value"] == 4          # sqrtsoftplus
+    assert len(keys[f"{arch}.attention.compress_ratios"]["value"]) >= blocks
+    assert len(keys[f"{arch}.swiglu_clamp_exp"]["value"]) == blocks
+    assert {keys[f"{arch}.{k}"]["types"][0] for k in KEYS if k.endswith(("count", "length"))} == \
+        {"UINT32"}
+    assert f"blk.{config['num_hidden_layers']}.nextn.eh_proj.weight" in tensors
+
+
+@needs_client
+def test_values_are_those_of_the_release(ours):
+    """Every tensor, by torch's casts of the release's codes: in its role, in its order."""
+    from interop.v4_values import native_values
+    path, config, _, tensors, values = ours
+    native = native_values(path)
+    used = set()
+    for name in tensors:
+        parts, joined = native_parts(name, config)
+        used.update(parts)
+        found = [native[p].float().numpy() if native[p].is_floating_point()
+                 else native[p].numpy() for p in parts]
+        want = found[0] if joined is None else (
+            numpy.stack(found) if joined == 0 else numpy.concatenate(found, axis=1))
+        assert list(want.shape)[::-1] == tensors[name]["ne"], name
+        got = values[name].reshape(want.shape)
+        assert numpy.array_equal(got, want), name
+        if tensors[name]["type"] != "MXFP4":       # for which the package's table has no -0
+            assert (numpy.signbit(got) == numpy.signbit(want)).all(), name
+    assert used == set(native)
