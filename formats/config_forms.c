@@ -10,6 +10,21 @@
 #include "libckpt/json.h"
 #include "libckpt/size.h"
 
+static int says(const json_value *quantised, const char *key, const char *word)
+{
+    const char *text = json_string(json_member(quantised, key));
+
+    return text != NULL && strcmp(text, word) == 0;
+}
+
+/* NVFP4 experts beside FP8, as Model-Optimizer writes them for servers of DeepSeek-V4. */
+static int has_known_experts(const json_value *quantised)
+{
+    return says(quantised, "moe_quant_algo", "NVFP4") &&
+           (json_member(quantised, "quant_algo") == NULL ||
+            says(quantised, "quant_algo", "MIXED_PRECISION"));
+}
+
 void config_find_method(const json_value *config, char out[CONFIG_METHOD_BYTES])
 {
     static const char *const algorithms[] = { "quant_algo", "moe_quant_algo" };
@@ -19,7 +34,8 @@ void config_find_method(const json_value *config, char out[CONFIG_METHOD_BYTES])
     out[0] = '\0';
     if (quantised == NULL && json_is_object(config_member(config, "compression_config")))
         method = "compressed-tensors";
-    for (size_t i = 0; i < sizeof algorithms / sizeof *algorithms; i++)
+    for (size_t i = 0; i < sizeof algorithms / sizeof *algorithms && !has_known_experts(quantised);
+         i++)
         if (json_string(json_member(quantised, algorithms[i])) != NULL)
             method = json_string(json_member(quantised, algorithms[i]));
     if (method != NULL && strcmp(method, "fp8") != 0 && strcmp(method, "deepseek_v4_fp8") != 0)

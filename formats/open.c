@@ -62,7 +62,8 @@ static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, c
     out->bare_codes = is_strict           ? BARE_CODES_NONE
                       : scheme.is_decoded ? BARE_CODES_UNFIT
                                           : BARE_CODES_ALL;
-    out->encodings = (official == 0 ? scheme.encodings : official) | 1u << ENCODING_FP4_32;
+    out->encodings = (official == 0 ? scheme.encodings : official) | 1u << ENCODING_FP4_32 |
+                     (scheme.encodings & 1u << ENCODING_NVFP4);
     if (official != 0 &&
         (scheme.has_odd_block || (scheme.encodings != 0 && !(scheme.encodings & official))))
         return ckpt_fail(err, CKPT_E_FORMAT,

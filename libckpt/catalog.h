@@ -38,6 +38,12 @@ uint64_t catalog_bytes(const ckpt_catalog *catalog);
  * After this the ckpt_part_* functions cannot overflow, and no kernel leaves its row. */
 ckpt_code catalog_check_shape(const ckpt_tensor *tensor, ckpt_error *err);
 
+/* 1 for parts that are one number for the whole tensor. */
+static inline int catalog_is_of_whole(ckpt_part part)
+{
+    return part == CKPT_TENSOR_SCALE || part == CKPT_INPUT_SCALE;
+}
+
 /* The dtype of one part as a tile holds it; CKPT_NONE: the tensor has no such part. */
 ckpt_dtype catalog_part_dtype(const ckpt_tensor *tensor, ckpt_part part);
 

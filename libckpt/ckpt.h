@@ -128,12 +128,14 @@ uint32_t ckpt_dtype_bits(ckpt_dtype dtype);
 enum { CKPT_RANK_MAX = 8 };
 
 /* The byte arrays of a tensor. A plain tensor has only data; a block-scaled one has the scales of
- * its blocks and, where tensor_scale says so, one F32 for the whole tensor. */
+ * its blocks and, where tensor_scale says so, one F32 for the whole tensor. Beside that may be one
+ * F32 that is not about its values: the scale of activations that servers multiply by it. */
 typedef enum {
     CKPT_DATA = 0,
     CKPT_SCALE = 1,
     CKPT_TENSOR_SCALE = 2,
-    CKPT_PART_COUNT = 3
+    CKPT_INPUT_SCALE = 3,
+    CKPT_PART_COUNT = 4
 } ckpt_part;
 
 /* What the scale of the whole tensor does to the products of codes and block scales. */
@@ -146,8 +148,9 @@ typedef enum {
 /* How the parts of a weight are named in files. */
 typedef enum {
     CKPT_NAMES_OF_MAP = 0,       /* X.weight, and the scale as the map of the names has it */
-    CKPT_NAMES_MODELOPT,         /* X.weight, X.weight_scale, X.weight_scale_2 */
-    CKPT_NAMES_PACKED            /* X.weight_packed, X.weight_scale, X.weight_global_scale */
+    CKPT_NAMES_MODELOPT,         /* X.weight, X.weight_scale, X.weight_scale_2, X.input_scale */
+    CKPT_NAMES_PACKED            /* X.weight_packed, X.weight_scale, X.weight_global_scale,
+                                    X.input_global_scale */
 } ckpt_part_names;
 
 /* How the codes and the scales of a tensor lie in files. */
@@ -183,8 +186,10 @@ typedef struct {
     uint32_t file;               /* number of the file that holds it, or its first piece */
     uint16_t stored_form;        /* ckpt_stored_form; a stored tensor of blocks has the encoding of
                                     what they hold, and its shape in elements */
-    uint16_t is_linear;          /* of what a family expects: a weight that its quantised forms have
+    uint8_t is_linear;           /* of what a family expects: a weight that its quantised forms have
                                     as codes; no other tensor is ever quantised */
+    uint8_t has_input_scale;     /* beside a scale of the tensor */
+    uint8_t has_input_scale_vector;    /* that is stored as [1], not [] */
     uint64_t shape[CKPT_RANK_MAX];   /* elements; for packed F4 the logical columns */
     uint64_t offset;             /* of its data in that file; stored tensors only */
     const char *codes_name;      /* "Q4_K": blocks of codes that are not decoded, a U8 tensor whose

@@ -179,11 +179,14 @@ static int take_tile(copy_job *job, lane *own, source_range *range)
     return found;
 }
 
-/* What a tile adds to the bytes that are done: the scale of the tensor is in all of its tiles. */
+/* What a tile adds to the bytes that are done. */
 static uint64_t tile_bytes(const source_range *range, const ckpt_tile *tile)
 {
-    return tile->part_bytes[CKPT_DATA] + tile->part_bytes[CKPT_SCALE] +
-           (range->row == 0 ? tile->part_bytes[CKPT_TENSOR_SCALE] : 0);
+    uint64_t bytes = 0;
+
+    for (int part = 0; part < CKPT_PART_COUNT; part++)
+        bytes += source_has_part(range, (ckpt_part)part) ? tile->part_bytes[part] : 0;
+    return bytes;
 }
 
 static void account_tile(copy_job *job, const source_range *range, const ckpt_tile *tile)

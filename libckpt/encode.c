@@ -7,9 +7,10 @@
 
 #include "encode_job.h"
 #include "size.h"
+#include "whole_maxima.h"
 
 typedef enum {
-    KIND_COPY, KIND_SCALES, KIND_PLAIN, KIND_FP4_FP8, KIND_FP8, KIND_FP4, KIND_QUANTISE
+    KIND_COPY, KIND_SCALES, KIND_PLAIN, KIND_FP4_FP8, KIND_FP8, KIND_FP4, KIND_QUANTISE, KIND_NVFP4
 } kind;
 
 typedef struct {
@@ -21,6 +22,7 @@ typedef struct {
     int64_t *scales;           /* tensor of options.scales that gives the grid, or -1 */
     encode_stats *stats;
     quantise_loss *losses;     /* with options.rules, else NULL */
+    whole_maxima *maxima;      /* with options.whole, else NULL */
     pthread_mutex_t lock;
 } encode_view;
 
@@ -83,7 +85,7 @@ static ckpt_code plan_tensor(encode_view *v, size_t i, ckpt_error *err)
         found = KIND_COPY;
     }
     if (rule_of(v, i) != NULL)
-        found = KIND_QUANTISE;
+        found = rule_of(v, i)->from_fp4 ? KIND_NVFP4 : KIND_QUANTISE;
     if (found >= 0) {
         v->kinds[i] = (uint8_t)found;
         return CKPT_OK;
@@ -114,9 +116,13 @@ static ckpt_code allocate_out(const ckpt_tensor *to, const source_range *range, 
     return CKPT_OK;
 }
 
-static ckpt_code convert(encode_job *job, kind k)
+static ckpt_code convert(encode_job *job, kind k, const quantise_rule *rule, quantise_loss *loss)
 {
     switch (k) {
+    case KIND_QUANTISE:
+        return encode_quantise(job, rule, loss);
+    case KIND_NVFP4:
+        return encode_nvfp4(job, loss);
     case KIND_SCALES:
         return encode_scales(job);
     case KIND_PLAIN:
@@ -128,6 +134,21 @@ static ckpt_code convert(encode_job *job, kind k)
     default:
         return encode_fp4(job);
     }
+}
+
+/* The scale of activations is the source's, or the one that all get. */
+static ckpt_code put_input_scale(const encode_job *job)
+{
+    void **to = &job->out->part[CKPT_INPUT_SCALE];
+    const void *from = job->in->part[CKPT_INPUT_SCALE];
+
+    if (!job->to->has_input_scale)
+        return CKPT_OK;
+    if (*to == NULL && (*to = arena_alloc(job->scratch, sizeof(float))) == NULL)
+        return ckpt_fail_memory(job->err, "a scale", sizeof(float));
+    job->out->part_bytes[CKPT_INPUT_SCALE] = sizeof(float);
+    memmove(*to, from != NULL ? from : &job->options->input_scale, sizeof(float));
+    return CKPT_OK;
 }
 
 /*
@@ -148,7 +169,7 @@ static ckpt_code follow_scales(const encode_job *job)
     if (memcmp(job->given_scales, job->in->part[CKPT_SCALE], job->in->part_bytes[CKPT_SCALE]) == 0)
         *job->out = *job->in;
     else if ((code = allocate_out(job->to, job->range, job->scratch, job->out, &why)) == CKPT_OK &&
-             (code = convert(&attempt, k)) == CKPT_OK)
+             (code = convert(&attempt, k, NULL, NULL)) == CKPT_OK)
         code = values_check(job->to, job->range, job->out, &why);
     if (code != CKPT_E_INEXACT && code != CKPT_E_FORMAT)
         return code == CKPT_OK ? code : ckpt_fail(job->err, code, "%s", why.text);
@@ -213,47 +234,61 @@ static ckpt_code encode_read(ckpt_source *self, const source_range *range, arena
         return follow_scales(&job);
     if (k == KIND_COPY) {
         *tile = in;
-        return CKPT_OK;
+        return put_input_scale(&job);
     }
-    if ((code = allocate_out(job.to, range, scratch, tile, err)) != CKPT_OK ||
-        (code = k == KIND_QUANTISE ? encode_quantise(&job, rule_of(v, range->tensor), &loss)
-                                   : convert(&job, k)) != CKPT_OK ||
+    if ((v->maxima != NULL && (code = whole_maxima_get(v->maxima, range->tensor, scratch,
+                                                       &job.whole_maximum, err)) != CKPT_OK) ||
+        (code = allocate_out(job.to, range, scratch, tile, err)) != CKPT_OK ||
+        (code = convert(&job, k, rule_of(v, range->tensor), &loss)) != CKPT_OK ||
+        (code = put_input_scale(&job)) != CKPT_OK ||
         (code = values_check(job.to, range, tile, err)) != CKPT_OK)
         return code;
     add_stats(v, range->tensor, &job.stats, &loss);
     return CKPT_OK;
 }
 
+/* What a conversion takes beyond its input and output. */
+static uint64_t kind_need(const encode_view *v, size_t tensor, uint64_t row_count)
+{
+    const ckpt_tensor *from = ckpt_catalog_at(v->from->catalog, tensor);
+    const ckpt_tensor *to = ckpt_catalog_at(v->base.catalog, tensor);
+
+    switch ((kind)v->kinds[tensor]) {
+    case KIND_PLAIN:
+        return encode_plain_need(from);
+    case KIND_FP4_FP8:
+        return encode_fp4_to_fp8_need(from, row_count);
+    case KIND_FP8:
+        return encode_fp8_need(from, to);
+    case KIND_FP4:
+        return encode_fp4_need(from);
+    case KIND_QUANTISE:
+        return encode_quantise_need(from, to, v->scales[tensor] >= 0);
+    case KIND_NVFP4:
+        return encode_nvfp4_need(from);
+    case KIND_COPY:
+        return size_max(encode_fp8_need(from, to), encode_fp4_need(from));
+    default:
+        return values_need(from);
+    }
+}
+
 static uint64_t encode_need(const ckpt_source *self, size_t tensor, uint64_t row_count)
 {
     const encode_view *v = (const encode_view *)self;
-    const ckpt_tensor *from = ckpt_catalog_at(v->from->catalog, tensor);
     const ckpt_tensor *to = ckpt_catalog_at(self->catalog, tensor);
     uint64_t need = source_need(v->from, tensor, row_count);
+    uint64_t rest = 0;
 
-    if (v->kinds[tensor] == KIND_COPY && v->scales[tensor] < 0)
-        return need;
-    need += arena_cost(row_count * ckpt_part_row_bytes(to, CKPT_DATA));
-    need += arena_cost(row_count * ckpt_part_row_bytes(to, CKPT_SCALE));
-    need += arena_cost(ckpt_part_row_bytes(to, CKPT_TENSOR_SCALE));
     if (v->scales[tensor] >= 0)
         need += source_need(v->options.scales, (size_t)v->scales[tensor], row_count);
-    switch ((kind)v->kinds[tensor]) {
-    case KIND_PLAIN:
-        return need + encode_plain_need(from);
-    case KIND_FP4_FP8:
-        return need + encode_fp4_to_fp8_need(from, row_count);
-    case KIND_FP8:
-        return need + encode_fp8_need(from, to);
-    case KIND_FP4:
-        return need + encode_fp4_need(from);
-    case KIND_QUANTISE:
-        return need + encode_quantise_need(from, to, v->scales[tensor] >= 0);
-    case KIND_COPY:
-        return need + size_max(encode_fp8_need(from, to), encode_fp4_need(from));
-    default:
-        return need + values_need(from);
-    }
+    if (v->kinds[tensor] == KIND_COPY && v->scales[tensor] < 0)
+        return need + arena_cost(sizeof(float));
+    for (int part = 0; part < CKPT_PART_COUNT; part++)
+        rest += arena_cost((catalog_is_of_whole((ckpt_part)part) ? 1 : row_count) *
+                           ckpt_part_row_bytes(to, (ckpt_part)part));
+    rest += kind_need(v, tensor, row_count);
+    return need + (v->maxima == NULL ? rest : size_max(rest, whole_maxima_need(v->maxima, tensor)));
 }
 
 static void encode_free(ckpt_source *self)
@@ -265,7 +300,29 @@ static void encode_free(ckpt_source *self)
     free(v->scales);
     free(v->stats);
     free(v->losses);
+    whole_maxima_free(v->maxima);
     free(v);
+}
+
+static ckpt_code make_maxima(encode_view *v, ckpt_error *err)
+{
+    const size_t count = ckpt_catalog_count(v->base.catalog);
+    maximum_kind *kinds = calloc(count + 1, sizeof *kinds);
+    ckpt_code code;
+
+    if (kinds == NULL)
+        return ckpt_fail_memory(err, "a view", count);
+    for (size_t i = 0; i < count; i++) {
+        const quantise_rule *rule = rule_of(v, i);
+
+        if (rule != NULL && rule->from_fp4)
+            kinds[i] = MAXIMUM_SCALE;
+        else if (rule != NULL && rule->has_tensor_scale)
+            kinds[i] = v->options.quantise_f32 ? MAXIMUM_EXACT_VALUE : MAXIMUM_VALUE;
+    }
+    code = whole_maxima_create(v->options.whole, kinds, &v->maxima, err);
+    free(kinds);
+    return code;
 }
 
 ckpt_code source_encode(ckpt_source *from, const ckpt_catalog *targets,
@@ -295,6 +352,8 @@ ckpt_code source_encode(ckpt_source *from, const ckpt_catalog *targets,
         code = ckpt_fail_memory(err, "a view", count);
     else
         code = kernels_require(err);
+    if (code == CKPT_OK && options->rules != NULL && options->whole != NULL)
+        code = make_maxima(v, err);
     for (size_t i = 0; i < count && code == CKPT_OK; i++)
         code = plan_tensor(v, i, err);
     if (code != CKPT_OK)

@@ -9,6 +9,7 @@
  *   FP4 -> FP8                            DeepSeek's rule: block scale = largest group scale / 64
  *   any float -> FP8 or FP4 blocks        with given scales (`--like`), else by the canonical rule
  *   plain -> plain of the same class      cast
+ *   FP4 -> NVFP4, with a rule           codes stay, scales are divided in two levels, or refused
  *   plain float -> blocks, with a rule    quantise (quantise.h): rounds; given an original, blocks
  *                                         whose values did not change get its bytes
  * A value that does not survive is an error that names tensor, row and column or block, code and
@@ -47,6 +48,10 @@ typedef struct {
     ckpt_source *scales;           /* scale grids to use, by tensor name and encoding; or NULL.
                                       With a rule: the original, of which blocks are kept */
     const quantise_rule *const *rules;                /* by tensor, NULL: no rule; or NULL */
+    ckpt_source *whole;                               /* `from` without taps: read once more for
+                                                         what a rule asks of whole tensors; NULL:
+                                                         no rule does */
+    float input_scale;                                /* of NVFP4 that had none */
     int sticky_scale;              /* see quantise_panel */
     int zero_nonfinite;            /* NaN and infinity become 0 where a rule quantises them */
     int quantise_f32;              /* F32 is not rounded to BF16 before a rule takes it */

@@ -14,6 +14,7 @@ typedef struct {
     const source_range *range;
     const ckpt_tile *in;
     const uint8_t *given_scales;    /* rows of the target's scale grid, or NULL */
+    uint32_t whole_maximum;         /* of the tensor, where its rule asks (whole_maxima.h) */
     const ckpt_tile *original;      /* the target's tensor in another checkpoint, or NULL */
     ckpt_tile *out;                 /* parts are allocated */
     arena *scratch;
@@ -33,11 +34,15 @@ ckpt_code encode_fp4(encode_job *job);
 /* By a rule; *loss is what that lost. */
 ckpt_code encode_quantise(encode_job *job, const quantise_rule *rule, quantise_loss *loss);
 
+/* FP4 to NVFP4, exactly. */
+ckpt_code encode_nvfp4(encode_job *job, quantise_loss *loss);
+
 /* Scratch of each beyond its output. */
 uint64_t encode_plain_need(const ckpt_tensor *from);
 uint64_t encode_fp4_to_fp8_need(const ckpt_tensor *from, uint64_t row_count);
 uint64_t encode_fp8_need(const ckpt_tensor *from, const ckpt_tensor *to);
 uint64_t encode_fp4_need(const ckpt_tensor *from);
+uint64_t encode_nvfp4_need(const ckpt_tensor *from);
 uint64_t encode_quantise_need(const ckpt_tensor *from, const ckpt_tensor *to, int has_original);
 
 /* The sentences for values that do not survive: those that would be rounded, which may be allowed,

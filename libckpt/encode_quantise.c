@@ -48,6 +48,8 @@ typedef struct {
     panel_size size;
     values_reader values;
     values_reader original;    /* with job->original */
+    int is_rescaled;           /* the original's scale of the tensor has gone: none of its blocks is
+                                  kept */
     float *panel;
     float *other;              /* the original's values */
     uint8_t *kept;
@@ -73,6 +75,28 @@ static ckpt_code begin(work *w)
     if (w->panel == NULL || w->other == NULL || w->kept == NULL || w->narrow == NULL)
         return ckpt_fail_memory(job->err, "a panel", 2 * values);
     return CKPT_OK;
+}
+
+/*
+ * The scale of the tensor. An original's stays while the largest value fits under it: else every
+ * block would change.
+ */
+static void choose_tensor_scale(work *w)
+{
+    const encode_job *job = w->job;
+    float largest;
+    float old = 0;
+
+    if (!w->rule->has_tensor_scale)
+        return;
+    memcpy(&largest, &job->whole_maximum, sizeof largest);
+    if (job->original != NULL && job->original->part[CKPT_TENSOR_SCALE] != NULL)
+        memcpy(&old, job->original->part[CKPT_TENSOR_SCALE], sizeof old);
+    w->is_rescaled = job->original != NULL && !(old > 0 && largest <= 2688.0f * old);
+    w->setup.tensor_scale = job->original != NULL && !w->is_rescaled
+                                ? old
+                                : quantise_tensor_scale(w->rule, largest);
+    memcpy(job->out->part[CKPT_TENSOR_SCALE], &w->setup.tensor_scale, sizeof(float));
 }
 
 /* ---- values ---- */
@@ -199,7 +223,7 @@ static ckpt_code quantise_panel_at(work *w, uint64_t row, uint64_t col)
     quantise_result result;
 
     fill_panel(w, &p);
-    if (job->original != NULL) {
+    if (job->original != NULL && !w->is_rescaled) {
         quantise_find_kept(&w->setup, &p, w->other, w->kept);
         copy_kept(w, &p, &codes, &scales);
         p.kept = w->kept;
@@ -229,6 +253,7 @@ ckpt_code encode_quantise(encode_job *job, const quantise_rule *rule, quantise_l
     const size_t mark = arena_mark(job->scratch);
     ckpt_code code = begin(&w);
 
+    choose_tensor_scale(&w);
     for (uint64_t row = 0; row < job->range->row_count && code == CKPT_OK; row += w.size.rows)
         for (uint64_t col = 0; col < ckpt_tensor_cols(job->to) && code == CKPT_OK;
              col += w.size.cols)

@@ -143,6 +143,8 @@ void encoding_set(ckpt_tensor *tensor, encoding_id id, ckpt_dtype scale_dtype)
     tensor->tensor_scale = scaled[id].tensor_scale;
     tensor->part_names = CKPT_NAMES_OF_MAP;
     tensor->stored_form = CKPT_FORM_APART;
+    if (tensor->tensor_scale == CKPT_TENSOR_SCALE_NONE)
+        tensor->has_input_scale = 0;
 }
 
 int encoding_is(const ckpt_tensor *tensor, encoding_id id)

@@ -461,7 +461,7 @@ static void set_encoding(expander *x, ckpt_tensor *tensor)
     const family_encoding *encoding = &x->line->encoding;
     const encoding_id fp8 = x->family->fp8 == ENCODING_COUNT ? ENCODING_FP8_128 : x->family->fp8;
 
-    tensor->is_linear = (uint16_t)encoding->is_linear;
+    tensor->is_linear = (uint8_t)encoding->is_linear;
     if (encoding->dtype != CKPT_NONE) {
         tensor->dtype = encoding->dtype;
     } else if (encoding->scaled == ENCODING_FP4_32 && !x->experts_fp8) {

@@ -81,7 +81,7 @@ static int is_in_blocks(const ckpt_tensor *logical, const ckpt_tensor *stored,
     const uint64_t elements = stored_form_of(stored)->elements;
     const uint64_t step = e->part == CKPT_DATA ? elements : elements / stored->block_cols;
 
-    return !e->column && e->part != CKPT_TENSOR_SCALE && catalog_same_encoding(logical, stored) &&
+    return !e->column && !catalog_is_of_whole(e->part) && catalog_same_encoding(logical, stored) &&
            range_fits(e->stored_row, e->row_count, ckpt_part_rows(stored, (ckpt_part)e->part)) &&
            range_fits(e->stored_col, e->col_count, ckpt_part_cols(stored, (ckpt_part)e->part)) &&
            e->col % step == 0 && e->col_count % step == 0 && e->stored_col % step == 0;

@@ -381,6 +381,9 @@ ckpt_code map_write(const map_write_input *input, ckpt_catalog *stored, ckpt_lay
  *                                                            factor
  *   X.weight_packed  X.weight_scale   X.weight_global_scale  compressed-tensors; a divisor. It is
  *                                                            X.weight among logical tensors
+ *
+ * With the last goes X.input_scale (compressed-tensors: X.input_global_scale), one F32 where it is
+ * there. Servers want it; it is of activations and in no digest.
  */
 
 /* The stored tensors of a pair. */
@@ -388,6 +391,7 @@ typedef struct {
     const ckpt_tensor *data;
     const ckpt_tensor *scale;         /* NULL: none */
     const ckpt_tensor *tensor_scale;  /* NULL: none */
+    const ckpt_tensor *input_scale;   /* NULL: none; one F32 */
 } pair_parts;
 
 /*
@@ -404,6 +408,9 @@ int64_t pair_find_weight(const ckpt_catalog *stored, const char *name,
 /* The scale of the whole tensor that goes with `weight` and the scale `scale`, by their names;
  * itself where `scale` is that one. */
 int64_t pair_find_tensor_scale(const ckpt_catalog *stored, const char *weight, const char *scale);
+
+/* The scale of activations that goes with such a scale of the whole tensor: one F32. */
+int64_t pair_find_input_scale(const ckpt_catalog *stored, const char *tensor_scale);
 
 /* The scale of codes that are called so, by every convention in use, paired by us or not; NULL:
  * none. */

@@ -15,6 +15,7 @@ typedef struct {
     map_reading *out;
     uint32_t *scale_of;      /* by stored tensor: 1 + its scale, or 0 */
     uint32_t *tensor_scale_of;
+    uint32_t *input_scale_of;
     size_t in_hand;          /* 1 + a stored tensor, or 0 */
     ckpt_error *err;
 } reader;
@@ -33,6 +34,20 @@ static const ckpt_tensor *tensor_at(const ckpt_catalog *catalog, int64_t i)
     return i < 0 ? NULL : ckpt_catalog_at(catalog, (size_t)i);
 }
 
+/* The scale of the whole tensor, and the one of activations that goes with it. */
+static void take_of_whole(reader *r, size_t weight, size_t scale)
+{
+    const int64_t input =
+        pair_find_input_scale(r->stored, ckpt_catalog_at(r->stored, scale)->name);
+
+    r->tensor_scale_of[weight] = (uint32_t)scale + 1;
+    r->out->fates[scale].kind = FATE_SCALE;
+    if (input < 0)
+        return;
+    r->input_scale_of[weight] = (uint32_t)input + 1;
+    r->out->fates[input].kind = FATE_SCALE;
+}
+
 /* Give every weight its scale; a scale without a weight is an orphan. */
 static ckpt_code find_scales(reader *r)
 {
@@ -49,8 +64,8 @@ static ckpt_code find_scales(reader *r)
         if ((w < 0 && !map_weight_of_scale(t->name, weight)) || whole == (int64_t)i)
             continue;
         if (r->options->bare_codes != BARE_CODES_NONE &&
-            (w < 0 || !is_pair(r, &(pair_parts){ tensor_at(r->stored, w), t,
-                                                 tensor_at(r->stored, whole) })))
+            (w < 0 || !is_pair(r, &(pair_parts){ .data = tensor_at(r->stored, w), .scale = t,
+                                                 .tensor_scale = tensor_at(r->stored, whole) })))
             continue;
         if (w >= 0 && r->scale_of[w] != 0)
             return ckpt_fail(r->err, CKPT_E_FORMAT, "weight '%s' has two scales: '%s' and '%s'",
@@ -60,8 +75,7 @@ static ckpt_code find_scales(reader *r)
             r->scale_of[w] = (uint32_t)i + 1;
             fate->kind = FATE_SCALE;
             if (whole >= 0) {
-                r->tensor_scale_of[w] = (uint32_t)whole + 1;
-                r->out->fates[whole].kind = FATE_SCALE;
+                take_of_whole(r, (size_t)w, (size_t)whole);
             }
         } else if (r->options->lenient) {
             fate->kind = FATE_DROPPED;
@@ -202,6 +216,10 @@ static ckpt_code read_pair(const reader *r, packing *p)
         p->stored[CKPT_TENSOR_SCALE] = r->tensor_scale_of[i] - 1;
         parts.tensor_scale = ckpt_catalog_at(r->stored, p->stored[CKPT_TENSOR_SCALE]);
     }
+    if (r->input_scale_of[i] != 0) {
+        p->stored[CKPT_INPUT_SCALE] = r->input_scale_of[i] - 1;
+        parts.input_scale = ckpt_catalog_at(r->stored, p->stored[CKPT_INPUT_SCALE]);
+    }
     return pair_encoding(&parts, r->options, &p->whole, r->err);
 }
 
@@ -339,13 +357,15 @@ ckpt_code map_read(const ckpt_map *map, const ckpt_catalog *stored,
     out->fates = calloc(count + 1, sizeof *out->fates);
     r.scale_of = calloc(count + 1, sizeof *r.scale_of);
     r.tensor_scale_of = calloc(count + 1, sizeof *r.tensor_scale_of);
+    r.input_scale_of = calloc(count + 1, sizeof *r.input_scale_of);
     if (out->layout == NULL || out->fates == NULL || r.scale_of == NULL ||
-        r.tensor_scale_of == NULL)
+        r.tensor_scale_of == NULL || r.input_scale_of == NULL)
         code = ckpt_fail_memory(err, "the logical catalog", count);
     else
         code = read_all(&r);
     free(r.scale_of);
     free(r.tensor_scale_of);
+    free(r.input_scale_of);
     if (code != CKPT_OK) {
         map_reading_release(out);
         out->failed = r.in_hand;

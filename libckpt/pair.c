@@ -17,12 +17,13 @@ static const struct {
     const char *scale;
     const char *tensor_scale;
     ckpt_tensor_scale what;          /* the last one is */
+    const char *input_scale;
 } spellings[] = {
-    [CKPT_NAMES_OF_MAP] = { ".weight", NULL, NULL, CKPT_TENSOR_SCALE_NONE },
+    [CKPT_NAMES_OF_MAP] = { ".weight", NULL, NULL, CKPT_TENSOR_SCALE_NONE, NULL },
     [CKPT_NAMES_MODELOPT] = { ".weight", ".weight_scale", ".weight_scale_2",
-                              CKPT_TENSOR_SCALE_FACTOR },
+                              CKPT_TENSOR_SCALE_FACTOR, ".input_scale" },
     [CKPT_NAMES_PACKED] = { ".weight_packed", ".weight_scale", ".weight_global_scale",
-                            CKPT_TENSOR_SCALE_DIVISOR },
+                            CKPT_TENSOR_SCALE_DIVISOR, ".input_global_scale" },
 };
 
 enum { SPELLING_COUNT = sizeof spellings / sizeof *spellings };
@@ -111,6 +112,12 @@ int64_t pair_find_weight(const ckpt_catalog *stored, const char *name, char weig
     return CKPT_NOT_FOUND;
 }
 
+/* As [] or [1]. */
+static int is_one_f32(const ckpt_tensor *t)
+{
+    return t->dtype == CKPT_F32 && t->rank <= 1 && ckpt_tensor_cols(t) == 1;
+}
+
 int64_t pair_find_tensor_scale(const ckpt_catalog *stored, const char *weight, const char *scale)
 {
     char name[MAP_NAME_BYTES];
@@ -122,6 +129,21 @@ int64_t pair_find_tensor_scale(const ckpt_catalog *stored, const char *weight, c
              text_ends_with(scale, spellings[s].tensor_scale)) &&
             respell(weight, spellings[s].data, spellings[s].tensor_scale, name) &&
             (found = ckpt_catalog_find(stored, name)) >= 0)
+            return found;
+    return CKPT_NOT_FOUND;
+}
+
+int64_t pair_find_input_scale(const ckpt_catalog *stored, const char *tensor_scale)
+{
+    char name[MAP_NAME_BYTES];
+    int64_t found;
+
+    for (int s = 0; s < SPELLING_COUNT; s++)
+        if (spellings[s].tensor_scale != NULL &&
+            text_ends_with(tensor_scale, spellings[s].tensor_scale) &&
+            respell(tensor_scale, spellings[s].tensor_scale, spellings[s].input_scale, name) &&
+            (found = ckpt_catalog_find(stored, name)) >= 0 &&
+            is_one_f32(ckpt_catalog_at(stored, (size_t)found)))
             return found;
     return CKPT_NOT_FOUND;
 }
@@ -144,7 +166,8 @@ int pair_name(const ckpt_tensor *t, ckpt_part part, const char *map_scale, char 
     const char *weight = spellings[CKPT_NAMES_OF_MAP].data;
     const char *end = part == CKPT_DATA    ? spellings[t->part_names].data
                       : part == CKPT_SCALE ? spellings[t->part_names].scale
-                                           : spellings[t->part_names].tensor_scale;
+                      : part == CKPT_TENSOR_SCALE ? spellings[t->part_names].tensor_scale
+                                                  : spellings[t->part_names].input_scale;
     char whole[MAP_NAME_BYTES];
 
     snprintf(whole, sizeof whole, "%s", name);
@@ -195,7 +218,7 @@ static ckpt_code scale_dtype(const ckpt_tensor *scale, const map_read_options *o
                      "F32 or BF16", scale->name, ckpt_dtype_name(scale->dtype));
 }
 
-/* One F32, as [] or [1]. */
+/* One F32. */
 static ckpt_code take_tensor_scale(const ckpt_tensor *scale, ckpt_tensor *out, ckpt_error *err)
 {
     char shape[256];
@@ -203,7 +226,7 @@ static ckpt_code take_tensor_scale(const ckpt_tensor *scale, ckpt_tensor *out, c
     if (scale == NULL)
         return CKPT_OK;
     out->has_tensor_scale_vector = scale->rank == 1;
-    if (scale->dtype == CKPT_F32 && scale->rank <= 1 && ckpt_tensor_cols(scale) == 1)
+    if (is_one_f32(scale))
         return CKPT_OK;
     catalog_shape_text(scale, shape, sizeof shape);
     return ckpt_fail(err, CKPT_E_FORMAT, "scale '%s' is %s %s, expected one F32 for the tensor",
@@ -294,6 +317,8 @@ ckpt_code pair_encoding(const pair_parts *parts, const map_read_options *options
     if (options->bare_codes != BARE_CODES_NONE && scale->dtype != out->scale_dtype)
         out->stored_scale_dtype = scale->dtype;
     out->has_scale_vector = scale->rank == 1;
+    out->has_input_scale = parts->input_scale != NULL;
+    out->has_input_scale_vector = parts->input_scale != NULL && parts->input_scale->rank == 1;
     if (weight->rank < 2 ||
         (is_byte(weight) && !size_mul(weight->shape[weight->rank - 1], 2,
                                       &out->shape[weight->rank - 1])))
@@ -352,7 +377,8 @@ ckpt_tensor pair_stored_part(const ckpt_tensor *logical, ckpt_part part)
         return stored_scale(logical);
     catalog_set_plain(&stored, CKPT_F32);
     stored.stored_dtype = CKPT_NONE;
-    stored.rank = logical->has_tensor_scale_vector != 0;
+    stored.rank = part == CKPT_TENSOR_SCALE ? logical->has_tensor_scale_vector
+                                            : logical->has_input_scale_vector;
     stored.shape[0] = 1;
     return stored;
 }

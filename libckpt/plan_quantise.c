@@ -6,7 +6,23 @@
 
 encoding_id plan_rule_encoding(const quantise_rule *rule)
 {
+    if (rule->has_tensor_scale || rule->from_fp4)
+        return ENCODING_NVFP4;
     return encoding_find(rule->codes, rule->block_rows, rule->block_cols);
+}
+
+/* The exact cast takes FP4; of values it is the rule that rounds them. */
+static const quantise_rule *rule_for(const ckpt_tensor *t, const quantise_rule *rule)
+{
+    return rule != NULL && rule->from_fp4 && t->scale_dtype == CKPT_NONE
+               ? quantise_rule_find("nvfp4-modelopt")
+               : rule;
+}
+
+/* 1 when the rule takes the codes that the tensor has, and not values. */
+static int takes_codes(const quantise_rule *rule, const ckpt_tensor *t)
+{
+    return rule != NULL && rule->from_fp4 && encoding_is(t, ENCODING_FP4_32);
 }
 
 static int is_plain_float(const ckpt_tensor *t)
@@ -125,6 +141,20 @@ static ckpt_dtype choose_scale(const quantise_rule *rule, const ckpt_tensor *off
                                                                : rule->scale_dtype;
 }
 
+/* The dtypes and names by which servers know it. */
+static void store_as_read(ckpt_tensor *t, encoding_id id)
+{
+    t->stored_dtype = t->dtype == CKPT_F4 ? CKPT_I8 : t->dtype;
+    if (id == ENCODING_FP8_1X32)        /* SGLang's parameter is U8: it would cast E8M0 by value */
+        t->stored_scale_dtype = CKPT_U8;
+    if (id == ENCODING_FP8_ROW || id == ENCODING_NVFP4)
+        t->part_names = CKPT_NAMES_MODELOPT;
+    if (id != ENCODING_NVFP4)
+        return;
+    t->stored_dtype = CKPT_U8;
+    t->has_input_scale = 1;
+}
+
 static ckpt_code plan_weight(ckpt_tensor *t, const ckpt_tensor *official,
                              const quantise_policy *policy, const quantise_rule **rule,
                              ckpt_error *err)
@@ -134,19 +164,18 @@ static ckpt_code plan_weight(ckpt_tensor *t, const ckpt_tensor *official,
     const ckpt_dtype scale = choose_scale(*rule, official, policy);
 
     if (encoding_is(t, id)) {
-        encoding_set(t, id, scale);
+        t->scale_dtype = scale;
         *rule = NULL;
         return CKPT_OK;
     }
-    if (t->scale_dtype != CKPT_NONE)
+    if (t->scale_dtype != CKPT_NONE && !takes_codes(*rule, t))
         return fail_quantised(t, *rule, err);
-    if (!is_plain_float(t))
+    if (t->scale_dtype == CKPT_NONE && !is_plain_float(t))
         return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is %s, which is not quantised",
                          t->name, ckpt_dtype_name(t->dtype));
+    *rule = rule_for(t, *rule);
     encoding_set(t, id, scale);
-    t->stored_dtype = (*rule)->codes == CKPT_F4 ? CKPT_I8 : (*rule)->codes;
-    if (id == ENCODING_FP8_1X32)        /* SGLang's parameter is U8: it would cast E8M0 by value */
-        t->stored_scale_dtype = CKPT_U8;
+    store_as_read(t, id);
     return check_rule(&from, t, *rule, err);
 }
 
@@ -265,9 +294,12 @@ ckpt_code plan_quantise_like(const ckpt_catalog *from, const ckpt_catalog *targe
         const ckpt_tensor *to = ckpt_catalog_at(targets, i);
 
         rules[i] = NULL;
-        if (!is_plain_float(t) || to->scale_dtype == CKPT_NONE || !is_selected(policy, t->name))
+        if (to->scale_dtype == CKPT_NONE || !is_selected(policy, t->name))
             continue;
         rules[i] = class_rules_find(&policy->rules, t->name);
+        if (!is_plain_float(t) && !(takes_codes(rules[i], t) && makes(rules[i], to)))
+            rules[i] = NULL;
+        rules[i] = rule_for(t, rules[i]);
         quantised += rules[i] != NULL;
         if (rules[i] == NULL || makes(rules[i], to))
             continue;

@@ -55,7 +55,7 @@ void source_part_rows(const ckpt_tensor *tensor, ckpt_part part, const source_ra
     *row_count = range->row_count;
     if (part == CKPT_SCALE)
         source_scale_rows(tensor, range, row, row_count);
-    if (part == CKPT_TENSOR_SCALE) {
+    if (catalog_is_of_whole(part)) {
         *row = 0;
         *row_count = 1;
     }

@@ -2,7 +2,7 @@
  * source.h: what a source is made of, for those who write one (views, formats, generators).
  *
  * A tile is a band of whole rows of one tensor: its data and, if block-scaled, the rows of the
- * scale grid that cover it; every tile has the scale of the whole tensor, where there is one. Tiles
+ * scale grid that cover it; every tile has what there is of the whole tensor, once each. Tiles
  * start at multiples of SOURCE_BAND_ROWS, so that no FP8 block is cut; they end there too or at the
  * tensor's end. Buffers come from the caller's scratch arena and live until it is rewound. A read
  * allocates nothing else.
@@ -58,15 +58,15 @@ uint64_t source_tile_rows(const ckpt_tensor *tensor);
 /* Rows [*row, *row + *row_count) of the scale grid that cover a range of data rows. */
 void source_scale_rows(const ckpt_tensor *tensor, const source_range *range, uint64_t *row,
                        uint64_t *row_count);
-/* The same of any part; those of the data are the range's own, and the scale of the whole tensor is
- * one row that every range has. */
+/* The same of any part; those of the data are the range's own, and what there is of the whole
+ * tensor is one row that every range has. */
 void source_part_rows(const ckpt_tensor *tensor, ckpt_part part, const source_range *range,
                       uint64_t *row, uint64_t *row_count);
-/* 1 when the tile of this range is the one that counts for the part: the scale of a whole tensor
- * comes with every tile, and counts once. For those who go through the bytes of a part. */
+/* 1 when the tile of this range is the one that counts for the part: what there is of a whole
+ * tensor comes with every tile, and counts once. For those who go through the bytes of a part. */
 static inline int source_has_part(const source_range *range, ckpt_part part)
 {
-    return part != CKPT_TENSOR_SCALE || range->row == 0;
+    return !catalog_is_of_whole(part) || range->row == 0;
 }
 
 #endif

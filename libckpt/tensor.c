@@ -25,6 +25,8 @@ ckpt_dtype catalog_part_dtype(const ckpt_tensor *tensor, ckpt_part part)
 {
     if (part == CKPT_TENSOR_SCALE)
         return tensor->tensor_scale == CKPT_TENSOR_SCALE_NONE ? CKPT_NONE : CKPT_F32;
+    if (part == CKPT_INPUT_SCALE)
+        return tensor->has_input_scale ? CKPT_F32 : CKPT_NONE;
     return part == CKPT_DATA ? tensor->dtype : tensor->scale_dtype;
 }
 
@@ -34,7 +36,7 @@ uint64_t ckpt_part_rows(const ckpt_tensor *tensor, ckpt_part part)
         return ckpt_tensor_rows(tensor);
     if (catalog_part_dtype(tensor, part) == CKPT_NONE)
         return 0;
-    if (part == CKPT_TENSOR_SCALE)
+    if (catalog_is_of_whole(part))
         return 1;
     return size_div_up(ckpt_tensor_rows(tensor), tensor->block_rows);
 }
@@ -45,7 +47,7 @@ uint64_t ckpt_part_cols(const ckpt_tensor *tensor, ckpt_part part)
         return ckpt_tensor_cols(tensor);
     if (catalog_part_dtype(tensor, part) == CKPT_NONE)
         return 0;
-    if (part == CKPT_TENSOR_SCALE)
+    if (catalog_is_of_whole(part))
         return 1;
     return size_div_up(ckpt_tensor_cols(tensor), tensor->block_cols);
 }
@@ -62,8 +64,11 @@ uint64_t ckpt_part_bytes(const ckpt_tensor *tensor, ckpt_part part)
 
 uint64_t ckpt_tensor_bytes(const ckpt_tensor *tensor)
 {
-    return ckpt_part_bytes(tensor, CKPT_DATA) + ckpt_part_bytes(tensor, CKPT_SCALE) +
-           ckpt_part_bytes(tensor, CKPT_TENSOR_SCALE);
+    uint64_t bytes = 0;
+
+    for (int part = 0; part < CKPT_PART_COUNT; part++)
+        bytes += ckpt_part_bytes(tensor, (ckpt_part)part);
+    return bytes;
 }
 
 int ckpt_tensor_is_int(const ckpt_tensor *tensor)
@@ -123,6 +128,8 @@ void catalog_set_plain(ckpt_tensor *tensor, ckpt_dtype dtype)
     tensor->has_scale_vector = 0;
     tensor->tensor_scale = CKPT_TENSOR_SCALE_NONE;
     tensor->has_tensor_scale_vector = 0;
+    tensor->has_input_scale = 0;
+    tensor->has_input_scale_vector = 0;
     tensor->part_names = CKPT_NAMES_OF_MAP;
     tensor->stored_form = CKPT_FORM_APART;
     tensor->block_rows = 0;

@@ -1,6 +1,7 @@
 /* The table of names. */
 #include "tensor_class.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "map.h"
@@ -65,6 +66,22 @@ const char *tensor_expert_number(const char *name, size_t *digits)
             return number;
     }
     return NULL;
+}
+
+int tensor_fused_partner(const char *name, char *out, size_t out_bytes)
+{
+    static const char *const pairs[][2] = { { ".w1.", ".w3." }, { ".gate_proj.", ".up_proj." } };
+
+    for (size_t i = 0; i < 2 * sizeof pairs / sizeof *pairs; i++) {
+        const char *word = pairs[i / 2][i % 2];
+        const char *other = pairs[i / 2][1 - i % 2];
+        const char *at = strstr(name, word);
+
+        if (at != NULL && strchr(at + strlen(word), '.') == NULL)
+            return (size_t)snprintf(out, out_bytes, "%.*s%s%s", (int)(at - name), name, other,
+                                    at + strlen(word)) < out_bytes;
+    }
+    return 0;
 }
 
 tensor_class tensor_class_of(const char *name)

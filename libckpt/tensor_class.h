@@ -32,4 +32,8 @@ tensor_class tensor_class_of(const char *name);
  * NULL: it is not of an expert. */
 const char *tensor_expert_number(const char *name, size_t *digits);
 
+/* The weight that servers put into one matrix with this one, w3 beside w1 and up_proj beside
+ * gate_proj, so that both need one scale for the tensor: 1 and its name, or 0. */
+int tensor_fused_partner(const char *name, char *out, size_t out_bytes);
+
 #endif

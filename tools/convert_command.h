@@ -28,10 +28,10 @@ typedef struct {
 /* What is rounded, by which rules, and what that may lose. */
 #define QUANTISE_OPTIONS(o)                                                                      \
     { CLI_STRING, "quantize", "RULE[,CLASS=RULE...]", &(o).words.quantise,                       \
-      "round plain weights by named rules: fp8-f32, fp8-ue8m0, fp4, mxfp4, mxfp8 "               \
-      "or a longer name, of classes experts, shared, attention, mtp, "               \
-      "mtp-experts, rest; or what a release has: v4-release, v4-vllm-fp8, v3-release. What "     \
-      "that lost is told" },                                                                     \
+      "round plain weights by named rules: fp8-f32, fp8-ue8m0, fp8-channel, fp4, mxfp4, mxfp8, " \
+      "nvfp4, nvfp4-exact (FP4 to NVFP4, or refused) or a longer name, of classes experts, "     \
+      "shared, attention, mtp, mtp-experts, rest; or what a release has: v4-release, "           \
+      "v4-vllm-fp8, v4-nvfp4, v3-release. What that lost is told" },                             \
     { CLI_STRING, "quantise", "RULE[,CLASS=RULE...]", &(o).words.quantise,                       \
       "the same" },                                                                              \
     { CLI_LIST, "only", "PATTERN", &(o).only,                                                    \
@@ -43,6 +43,8 @@ typedef struct {
     { CLI_FLAG, "sticky-scale", NULL, &(o).convert.sticky_scale,                                 \
       "with --like: blocks that changed keep their old scale where it is at most one power "     \
       "of two from the rule's, so that other values keep their codes" },                         \
+    { CLI_STRING, "input-scale", "X", &(o).words.input_scale,                                    \
+      "scale of activations beside NVFP4 weights, as a calibration found it (default 1)" },      \
     { CLI_CHOICE, "nonfinite", "refuse|zero", &(o).words.nonfinite,                              \
       "NaN and infinity in what is quantised (default refuse)" },                                \
     { CLI_FLAG, "from-f32", NULL, &(o).convert.quantise_f32,                                     \

@@ -285,7 +285,7 @@ ckpt_code compare_rows(const compare_pair *pair, compare_found *found,
         return code;
     if (catalog_same_encoding(pair->a, pair->b)) {
         for (int part = 0; part < CKPT_PART_COUNT; part++)
-            if (part != CKPT_TENSOR_SCALE || pair->a_range->row == 0)   /* all tiles have it */
+            if (source_has_part(pair->a_range, (ckpt_part)part))
                 compare_bytes(pair->a, (ckpt_part)part, pair->a_tile, pair->b_tile, found);
         with.same_bytes = found->byte_count == 0 && same_tensor_scale(pair);
     }

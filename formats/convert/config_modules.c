@@ -32,6 +32,7 @@ int config_is_weight(const config_change *change, size_t i)
 
 typedef struct {
     const config_change *change;
+    encoding_id id;           /* modules without it are listed; ENCODING_COUNT: plain ones */
     file_list names;
     size_t *weights;          /* by name: index of one of its weights in the targets */
     table index;              /* name -> index in names */
@@ -49,6 +50,11 @@ static ckpt_code fail_divided(const config_change *change, const char *module, s
                      other->name, ckpt_dtype_name(other->dtype), module);
 }
 
+static int is_listed(const modules *m, const ckpt_tensor *t)
+{
+    return m->id == ENCODING_COUNT ? t->scale_dtype == CKPT_NONE : !encoding_is(t, m->id);
+}
+
 /* Names repeat, because the experts of a layer are one module. */
 static ckpt_code add_module(modules *m, const char *name, size_t weight, ckpt_error *err)
 {
@@ -59,7 +65,7 @@ static ckpt_code add_module(modules *m, const char *name, size_t weight, ckpt_er
     if (table_find(&m->index, name, &place)) {
         const ckpt_tensor *first = ckpt_catalog_at(m->change->targets, m->weights[place]);
 
-        return (first->scale_dtype == CKPT_NONE) == (t->scale_dtype == CKPT_NONE)
+        return is_listed(m, first) == is_listed(m, t)
                    ? CKPT_OK
                    : fail_divided(m->change, name, m->weights[place], weight, err);
     }
@@ -72,8 +78,7 @@ static ckpt_code add_module(modules *m, const char *name, size_t weight, ckpt_er
     return CKPT_OK;
 }
 
-/* X for X.weight; the experts of a layer together. */
-static int plain_module(const char *weight, char out[MAP_NAME_BYTES])
+int config_module_of(const char *weight, char out[MAP_NAME_BYTES])
 {
     static const char ending[] = ".weight";
     size_t length = strlen(weight);
@@ -104,7 +109,7 @@ static ckpt_code add_weight(modules *m, size_t i, ckpt_error *err)
     for (size_t n = 0; module != NULL && n < module->name_count && code == CKPT_OK; n++)
         if (map_expand(module->names[n], &captures, name))
             code = add_module(m, name, i, err);
-    if (module == NULL && plain_module(weight, name))
+    if (module == NULL && config_module_of(weight, name))
         code = add_module(m, name, i, err);
     return code;
 }
@@ -134,7 +139,7 @@ static int is_plain(const modules *m, const char *name)
         (strncmp(name, prefix, sizeof prefix - 1) != 0 ||
          !table_find(&m->index, name + sizeof prefix - 1, &place)))
         return -1;
-    return ckpt_catalog_at(m->change->targets, m->weights[place])->scale_dtype == CKPT_NONE;
+    return is_listed(m, ckpt_catalog_at(m->change->targets, m->weights[place]));
 }
 
 /* ---- the list ---- */
@@ -233,13 +238,28 @@ ckpt_code config_list_modules(const config_change *change, char **text, ckpt_err
 {
     static const char first[] = "ignored_layers";
     static const char usual[] = "modules_to_not_convert";
-    modules m = { .change = change };
+    modules m = { .change = change, .id = ENCODING_COUNT };
     ckpt_code code;
 
     table_init(&m.index);
     if ((code = find_modules(&m, err)) == CKPT_OK &&
         (code = rewrite_key(&m, text, first, 0, err)) == CKPT_OK)
         code = rewrite_key(&m, text, usual, !has_member(*text, first), err);
+    file_list_free(&m.names);
+    free(m.weights);
+    table_release(&m.index);
+    return code;
+}
+
+ckpt_code config_list_others(const config_change *change, encoding_id id, char **text,
+                             ckpt_error *err)
+{
+    modules m = { .change = change, .id = id };
+    ckpt_code code;
+
+    table_init(&m.index);
+    if ((code = find_modules(&m, err)) == CKPT_OK)
+        code = rewrite_key(&m, text, "ignore", 1, err);
     file_list_free(&m.names);
     free(m.weights);
     table_release(&m.index);

@@ -3,6 +3,7 @@
 #define CKPT_CONFIG_PRIVATE_H
 
 #include "config_rewrite.h"
+#include "libckpt/encoding.h"
 
 /* 1 if target tensor `i` is a weight that is quantised in the target, the source or the official
  * release. */
@@ -16,5 +17,19 @@ ckpt_code config_update(char **text, const char *key, const char *value, ckpt_er
 /* Correct the list of unquantised modules in *text, a quantization_config. Refuses what no list
  * can express. */
 ckpt_code config_list_modules(const config_change *change, char **text, ckpt_error *err);
+/* Set its member "ignore" to the modules of weights that do not have this encoding, for schemes
+ * that have one. */
+ckpt_code config_list_others(const config_change *change, encoding_id id, char **text,
+                             ckpt_error *err);
+
+/* X for X.weight; the experts of a layer together. 0: the name is too long. */
+int config_module_of(const char *weight, char out[MAP_NAME_BYTES]);
+
+/* 1 when a rule makes weights of this encoding. */
+int config_makes(const config_change *change, encoding_id id);
+
+/* Members of *quantization for NVFP4 weights that rules made; none of them where there are no such
+ * weights. */
+ckpt_code config_tell_nvfp4(const config_change *change, char **quantization, ckpt_error *err);
 
 #endif

@@ -69,45 +69,66 @@ static ckpt_code check_experts(const config_change *change, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* 1 when a weight was made MXFP8. */
-static int has_mxfp8(const config_change *change)
+/* The form of a scheme that has but one for all weights; ENCODING_COUNT: none has to. */
+static encoding_id find_form(const config_change *change)
 {
-    for (size_t i = 0; change->rules != NULL && i < ckpt_catalog_count(change->targets); i++)
-        if (change->rules[i] != NULL && encoding_is(ckpt_catalog_at(change->targets, i),
-                                                    ENCODING_FP8_1X32))
-            return 1;
-    return 0;
+    if (config_makes(change, ENCODING_FP8_1X32))
+        return ENCODING_FP8_1X32;
+    if (config_makes(change, ENCODING_FP8_ROW))
+        return ENCODING_FP8_ROW;
+    return config_makes(change, ENCODING_NVFP4) && !change->has_expert_dtype ? ENCODING_NVFP4
+                                                                             : ENCODING_COUNT;
 }
 
 /* The quantization_config for a checkpoint without one; NULL: out of memory. */
-static char *new_quantization(int is_mxfp8)
+static char *new_quantization(encoding_id form)
 {
-    const ckpt_encoding *fp8 = encoding_at(is_mxfp8 ? ENCODING_FP8_1X32 : ENCODING_FP8_128);
+    const ckpt_encoding *fp8 = encoding_at(form == ENCODING_FP8_1X32 ? form : ENCODING_FP8_128);
     char *text = NULL;
 
+    if (form == ENCODING_NVFP4)
+        return strdup("{\"quant_method\": \"modelopt\", \"quant_algo\": \"NVFP4\"}");
+    if (form == ENCODING_FP8_ROW)
+        return strdup("{\"quant_method\": \"compressed-tensors\", \"format\": "
+                      "\"float-quantized\", \"quantization_status\": \"compressed\", "
+                      "\"config_groups\": {\"group_0\": {\"targets\": [\"Linear\"], "
+                      "\"weights\": {\"type\": \"float\", \"num_bits\": 8, \"strategy\": "
+                      "\"channel\", \"symmetric\": true, \"dynamic\": false}, "
+                      "\"input_activations\": {\"type\": \"float\", \"num_bits\": 8, "
+                      "\"strategy\": \"token\", \"symmetric\": true, \"dynamic\": true}}}}");
     if (asprintf(&text,
                  "{\"activation_scheme\": \"dynamic\", \"fmt\": \"e4m3\", "
                  "\"quant_method\": \"%s\", \"scale_fmt\": \"ue8m0\", "
-                 "\"weight_block_size\": [%u, %u]}", is_mxfp8 ? "mxfp8" : "fp8",
+                 "\"weight_block_size\": [%u, %u]}", form == ENCODING_FP8_1X32 ? "mxfp8" : "fp8",
                  fp8->block_rows, fp8->block_cols) < 0)
         return NULL;
     return text;
 }
 
+/* Some schemes have one form for all weights. */
+static ckpt_code check_form(const config_change *change, encoding_id form, ckpt_error *err)
+{
+    char text[64];
+
+    for (size_t i = 0; i < ckpt_catalog_count(change->targets); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(change->targets, i);
+
+        if (t->scale_dtype == CKPT_NONE || encoding_is(t, form))
+            continue;
+        ckpt_tensor_encoding(t, text, sizeof text);
+        return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' would be %s, not what others are, but "
+                         "quantization_config has one form for all", t->name, text);
+    }
+    return CKPT_OK;
+}
+
 /* Weights that become FP8 have blocks of 128 x 128; the config has one weight_block_size. */
-static ckpt_code check_block(const config_change *change, const json_value *config, int is_mxfp8,
+static ckpt_code check_block(const config_change *change, const json_value *config,
                              ckpt_error *err)
 {
     const config_scheme scheme = config_read_scheme(config, NULL);
 
-    for (size_t i = 0; is_mxfp8 && i < ckpt_catalog_count(change->targets); i++) {
-        const ckpt_tensor *t = ckpt_catalog_at(change->targets, i);
-
-        if (t->scale_dtype != CKPT_NONE && !encoding_is(t, ENCODING_FP8_1X32))
-            return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' would not be MXFP8 as others are, "
-                             "but quantization_config has one form for all", t->name);
-    }
-    if (is_mxfp8 || scheme.encodings == 0 || (scheme.encodings >> ENCODING_FP8_128 & 1) != 0)
+    if (scheme.encodings == 0 || (scheme.encodings >> ENCODING_FP8_128 & 1) != 0)
         return CKPT_OK;
     for (size_t i = 0; i < ckpt_catalog_count(change->targets); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(change->targets, i);
@@ -118,6 +139,15 @@ static ckpt_code check_block(const config_change *change, const json_value *conf
                              "of config.json has another weight_block_size", t->name);
     }
     return CKPT_OK;
+}
+
+/* The weights that a scheme leaves alone, in its words. */
+static ckpt_code list_modules(const config_change *change, encoding_id form, char **quantization,
+                              ckpt_error *err)
+{
+    if (form == ENCODING_FP8_ROW)
+        return config_list_others(change, form, quantization, err);
+    return form == ENCODING_NVFP4 ? CKPT_OK : config_list_modules(change, quantization, err);
 }
 
 /* The names of all rules that were used, as JSON text; NULL in *out: none was. Free *out, also
@@ -175,19 +205,21 @@ static ckpt_code rewrite_quantization(const config_change *change, char **text, 
 {
     static const char key[] = "quantization_config";
     json_document *document = NULL;
-    const int is_mxfp8 = has_mxfp8(change);
+    const encoding_id form = find_form(change);
     char *now = NULL;
     ckpt_code code;
 
     if ((code = json_parse(*text, strlen(*text), "config.json", &document, err)) != CKPT_OK)
         return code;
-    if (!is_mxfp8 && json_is_object(json_member(json_root(document), key)))
+    if (form == ENCODING_COUNT && json_is_object(json_member(json_root(document), key)))
         code = json_member_text(*text, key, &now, err);
-    else if ((now = new_quantization(is_mxfp8)) == NULL)
+    else if ((now = new_quantization(form)) == NULL)
         code = ckpt_fail_memory(err, "config.json", strlen(*text));
     if (code == CKPT_OK &&
-        (code = check_block(change, json_root(document), is_mxfp8, err)) == CKPT_OK &&
-        (code = config_list_modules(change, &now, err)) == CKPT_OK &&
+        (code = form == ENCODING_COUNT ? check_block(change, json_root(document), err)
+                                       : check_form(change, form, err)) == CKPT_OK &&
+        (code = list_modules(change, form, &now, err)) == CKPT_OK &&
+        (code = config_tell_nvfp4(change, &now, err)) == CKPT_OK &&
         (code = tell_rules(change, &now, err)) == CKPT_OK)
         code = config_update(text, key, now, err);
     json_free(document);

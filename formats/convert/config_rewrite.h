@@ -9,6 +9,8 @@
  *                             the modules of the weights that are BF16
  *
  *   MXFP8 weights             quantization_config: mxfp8, ue8m0, [1, 32], dynamic, and no other FP8
+ *   FP8 by rows               quantization_config: compressed-tensors, channel, and no other FP8
+ *   NVFP4 weights             quantization_config: modelopt; beside FP8: moe_quant_algo of experts
  *   quantised by a rule       ckpt_rule in quantization_config, which loaders ignore, names it; no
  *                             scale_fmt where its FP8 scales are no powers of two
  *
@@ -39,6 +41,10 @@ typedef struct {
  * express. */
 ckpt_code config_rewrite(const char *text, const config_change *change, char **out,
                          ckpt_error *err);
+
+/* Model-Optimizer's file beside the config that config_rewrite made; NULL in *out: none is due. */
+ckpt_code config_modelopt_text(const char *config, const config_change *change, char **out,
+                               ckpt_error *err);
 
 /* Refuse encodings that inference/config.json of DeepSeek's own code cannot express; weights with
  * a plain dtype in `plain`, the map of the layout, are exempt. */

@@ -34,6 +34,7 @@ typedef struct {
     int sticky_scale;                /* with like and quantise; see quantise_panel */
     int zero_nonfinite;              /* NaN and infinity become 0 where they are quantised */
     int quantise_f32;                /* F32 is not rounded to BF16 before */
+    float input_scale;               /* of NVFP4 weights that have none */
     int plain_wo_a;                  /* attn.wo_a is BF16 whatever else is said */
     uint64_t file_bytes_max;         /* fill files up to this size; 0: as in the source */
     int match_reference;
@@ -63,6 +64,7 @@ typedef struct {
     const char *max_relf;            /* see class_limits_parse */
     const char *nonfinite;           /* "refuse" (the default), "zero" */
     const char *wo_a;                /* "bf16", "keep" (the default) */
+    const char *input_scale;         /* a number above 0; 1 is the default */
 } convert_words;
 
 enum { CONVERT_RANKS_MAX = 65536 };

@@ -79,6 +79,8 @@ static ckpt_code rewrite_config(job_plan *plan, const char *text, ckpt_error *er
     change.modules = native;
     if (code == CKPT_OK && (code = check_config(plan, &change, err)) == CKPT_OK && text != NULL)
         code = config_rewrite(text, &change, &plan->config_text, err);
+    if (code == CKPT_OK && plan->config_text != NULL && plan->options.format == &format_hf)
+        code = config_modelopt_text(plan->config_text, &change, &plan->modelopt_text, err);
     map_free(native);
     return code;
 }
@@ -199,7 +201,8 @@ static ckpt_code note_recoded(job_plan *plan, ckpt_error *err)
         plan->is_recoded = !catalog_same_encoding(ckpt_catalog_at(plan->picked->catalog, i),
                                                   ckpt_catalog_at(plan->targets, i));
     for (size_t i = 0; i < carried->count && code == CKPT_OK; i++)
-        if (!convert_carries(plan, carried->names[i]))
+        if (!convert_carries(plan, carried->names[i]) &&
+            !(plan->modelopt_text != NULL && strcmp(carried->names[i], CONFIG_MODELOPT_FILE) == 0))
             code = note_add(&plan->notes, err, "%s tells of the encodings of the source, which "
                             "change: left out", carried->names[i]);
     return code;
@@ -209,9 +212,8 @@ ckpt_code convert_plan_config(job_plan *plan, ckpt_error *err)
 {
     ckpt_code code = note_scales(plan, err);
 
-    if (code == CKPT_OK)
+    if (code == CKPT_OK && (code = plan_text(plan, err)) == CKPT_OK &&
+        (code = plan_inference(plan, err)) == CKPT_OK)
         code = note_recoded(plan, err);
-    if (code == CKPT_OK && (code = plan_text(plan, err)) == CKPT_OK)
-        code = plan_inference(plan, err);
     return code;
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "config_rewrite.h"
+#include "formats/config_scheme.h"
 #include "formats/hf.h"
 #include "libckpt/json.h"
 
@@ -243,6 +244,9 @@ ckpt_code job_output_write_others(job_output *output, ckpt_error *err)
         return code;
     if (plan->inference_text != NULL &&
         (code = write_text(output, CONFIG_INFERENCE_FILE, plan->inference_text, err)) != CKPT_OK)
+        return code;
+    if (plan->modelopt_text != NULL &&
+        (code = write_text(output, CONFIG_MODELOPT_FILE, plan->modelopt_text, err)) != CKPT_OK)
         return code;
     for (size_t i = 0; i < extras->count && code == CKPT_OK; i++)
         if (convert_carries(plan, extras->names[i]))

@@ -52,6 +52,19 @@ static ckpt_code check_files_apart(const convert_options *o, const ckpt_checkpoi
     return code;
 }
 
+/* A tensor and its partner are read twice, and both have to be there. */
+static ckpt_code check_whole(const job_plan *plan, ckpt_error *err)
+{
+    const convert_feed *feed = plan->options.feed;
+
+    for (size_t i = 0; feed != NULL && plan->rules != NULL && i < ckpt_catalog_count(plan->targets);
+         i++)
+        if (plan->rules[i] != NULL && plan_rule_encoding(plan->rules[i]) == ENCODING_NVFP4)
+            return ckpt_fail(err, CKPT_E_USAGE, "--feed cannot be used with --quantize %s, which "
+                             "reads tensors twice: download first", plan->rules[i]->name);
+    return CKPT_OK;
+}
+
 /* Refuse options that are incompatible with a source that arrives file by file. */
 static ckpt_code check_feed(const job_plan *plan, ckpt_error *err)
 {
@@ -375,12 +388,14 @@ static void take_fingerprint(job_plan *plan)
 {
     /* Options that decide what is refused: a refusal removes the output. */
     const convert_options *o = &plan->options;
+    const float input_scale = o->input_scale;
     const int flags[] = { o->match_reference, o->allow_lossy, o->open.lenient, o->no_digest,
                           plan->side != NULL, o->sticky_scale, o->zero_nonfinite,
                           o->quantise_f32 };
 
     hash128_mix(&plan->fingerprint, CKPT_VERSION, sizeof CKPT_VERSION);
     hash128_mix(&plan->fingerprint, flags, sizeof flags);
+    hash128_mix(&plan->fingerprint, &input_scale, sizeof input_scale);
     mix_checkpoint(&plan->fingerprint, plan->source);
     if (plan->config_text != NULL)
         hash128_mix(&plan->fingerprint, plan->config_text, strlen(plan->config_text));
@@ -472,6 +487,7 @@ static ckpt_code fill_plan(job_plan *plan, ckpt_error *err)
         (code = convert_check_method(plan, err)) != CKPT_OK ||
         (code = pick_inputs(plan, err)) != CKPT_OK ||
         (code = convert_choose_targets(plan, err)) != CKPT_OK ||
+        (code = check_whole(plan, err)) != CKPT_OK ||
         (code = check_digests(plan, err)) != CKPT_OK ||
         (code = convert_take_notes(plan, err)) != CKPT_OK)
         return code;
@@ -522,6 +538,7 @@ void job_plan_free(job_plan *plan)
     side_data_free(plan->side);
     free(plan->config_text);
     free(plan->inference_text);
+    free(plan->modelopt_text);
     file_list_free(&plan->notes);
     ckpt_close(plan->source);
     ckpt_close(plan->like);

@@ -28,6 +28,7 @@ typedef struct {
     ckpt_layout *layout;
     char *config_text;               /* of the target, or NULL */
     char *inference_text;            /* CONFIG_INFERENCE_FILE, derived from it; or NULL */
+    char *modelopt_text;             /* CONFIG_MODELOPT_FILE, likewise */
     side_data *side;                 /* of the source, or NULL */
     int writes_side_data;            /* FP4 -> FP8 */
     int is_recoded;                  /* some tensor changes its encoding */

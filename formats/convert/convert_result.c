@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "config_rewrite.h"
+#include "formats/config_scheme.h"
 #include "libckpt/digest.h"
 
 static uint64_t store_bytes(const ckpt_store *store)
@@ -46,6 +47,8 @@ static const char *file_action(const job_plan *plan, const char *name)
 {
     if (strcmp(name, CONFIG_INFERENCE_FILE) == 0)
         return plan->inference_text != NULL ? "written" : plan->like != NULL ? "copied" : "edited";
+    if (strcmp(name, CONFIG_MODELOPT_FILE) == 0 && plan->modelopt_text != NULL)
+        return "written";
     return strcmp(name, "config.json") == 0 ? "edited" : "copied";
 }
 

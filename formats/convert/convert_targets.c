@@ -101,7 +101,7 @@ static void suit_tensor(const job_plan *plan, ckpt_tensor *t)
 
     if (plain != CKPT_NONE) {
         catalog_set_plain(t, plain);
-    } else if (t->dtype == CKPT_F4 && t->scale_dtype != CKPT_NONE) {
+    } else if (encoding_is(t, ENCODING_FP4_32)) {
         t->stored_dtype = sharded ? CKPT_F4 : CKPT_I8;
     } else if (!sharded && official != NULL && ckpt_tensor_is_int(t)) {
         t->dtype = official->dtype;
@@ -299,6 +299,21 @@ static ckpt_code check_blocks(const job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* Codes, two scales and a third one beside them are words of Hugging Face files alone. */
+static ckpt_code check_layout(const job_plan *plan, ckpt_error *err)
+{
+    for (size_t i = 0; plan->options.format != &format_hf && i < ckpt_catalog_count(plan->targets);
+         i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(plan->targets, i);
+
+        if (t->tensor_scale != CKPT_TENSOR_SCALE_NONE)
+            return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is NVFP4, which layout %s cannot "
+                             "hold: --layout hf, or another encoding", t->name,
+                             plan->options.format->name);
+    }
+    return CKPT_OK;
+}
+
 static ckpt_code choose_by_policy(job_plan *plan, ckpt_error *err)
 {
     const ckpt_catalog *from = plan->picked->catalog;
@@ -325,7 +340,8 @@ static ckpt_code choose_by_policy(job_plan *plan, ckpt_error *err)
         return code;
     suit_layout(plan);
     clear_wo_a(plan);
-    if ((code = check_forms(plan, err)) != CKPT_OK || (code = check_effects(plan, err)) != CKPT_OK)
+    if ((code = check_forms(plan, err)) != CKPT_OK ||
+        (code = check_layout(plan, err)) != CKPT_OK || (code = check_effects(plan, err)) != CKPT_OK)
         return code;
     return check_names(plan, err);
 }

@@ -1,5 +1,7 @@
 /* Options given as text: layout and encodings, and which options apply to which layout. */
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "convert_private.h"
@@ -74,11 +76,24 @@ static ckpt_code check_encodings(const class_rules *rules, ckpt_error *err)
         const quantise_rule *rule = rules->rules[class];
         const encoding_id id = rule == NULL ? ENCODING_FP8_128 : plan_rule_encoding(rule);
 
-        if (id != ENCODING_FP8_128 && id != ENCODING_FP8_1X32 && id != ENCODING_FP4_32)
+        if (id != ENCODING_FP8_128 && id != ENCODING_FP8_1X32 && id != ENCODING_FP4_32 &&
+            id != ENCODING_NVFP4 && id != ENCODING_FP8_ROW)
             return ckpt_fail(err, CKPT_E_USAGE, "--quantize %s: no config.json is written for it",
                              rule->name);
     }
     return CKPT_OK;
+}
+
+/* The scale of activations of NVFP4 weights: what a calibration found, or 1. */
+static ckpt_code take_input_scale(const convert_words *w, convert_options *out, ckpt_error *err)
+{
+    const char *text = w->input_scale == NULL ? "1" : w->input_scale;
+    char *end;
+
+    out->input_scale = strtof(text, &end);
+    if (end != text && *end == '\0' && out->input_scale > 0 && isfinite(out->input_scale))
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_USAGE, "--input-scale '%s': expected a number above 0", text);
 }
 
 /* Rounding by rule, and what goes with it. */
@@ -99,6 +114,8 @@ static ckpt_code take_rules(const convert_words *w, convert_options *out, ckpt_e
     if (w->max_relf != NULL &&
         (code = class_limits_parse(w->max_relf, &out->max_relf, err)) != CKPT_OK)
         return code;
+    if ((code = take_input_scale(w, out, err)) != CKPT_OK)
+        return code;
     rules->is_given = w->quantise != NULL;
     if (w->quantise == NULL) {
         if (rules->only_count > 0 || rules->skip_count > 0)
@@ -108,6 +125,9 @@ static ckpt_code take_rules(const convert_words *w, convert_options *out, ckpt_e
              out->quantise_f32) && !out->allow_lossy)
             return ckpt_fail(err, CKPT_E_USAGE, "--max-relf, --sticky-scale, --nonfinite and "
                              "--from-f32 are about rounding: give --quantize RULE");
+        if (w->input_scale != NULL)
+            return ckpt_fail(err, CKPT_E_USAGE, "--input-scale is about NVFP4 weights: give "
+                             "--quantize nvfp4");
         return CKPT_OK;
     }
     if (policy->dtype != PLAN_KEEP || policy->experts != PLAN_KEEP)

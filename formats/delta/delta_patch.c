@@ -246,7 +246,8 @@ static ckpt_code patch_part(patch_view *v, const source_range *range, ckpt_part 
 
     /* It comes with every tile, and changes with the first. */
     if (!source_has_part(range, part)) {
-        memcpy(tile->part[part], &v->tensor_scales[range->tensor], sizeof *v->tensor_scales);
+        if (part == CKPT_TENSOR_SCALE)
+            memcpy(tile->part[part], &v->tensor_scales[range->tensor], sizeof *v->tensor_scales);
         return CKPT_OK;
     }
     if (range->row == 0) {

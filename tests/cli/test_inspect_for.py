@@ -182,13 +182,10 @@ TABLE = {
                     {"vllm": "quant-method (family)", "sglang": "mxfp8-scales (family)",
                      "transformers": "quant-method (family)"}),
     # ---- NVFP4 experts ----
-    "nvfp4": (nvfp4(), {"vllm": "(family)", "sglang": "(family)",
-                        "transformers": "nvfp4 (family)"}),
+    "nvfp4": (nvfp4(), {"transformers": "nvfp4"}),
     "nvfp4 without input scales": (nvfp4(".input_scale"), {
-        "vllm": "input-scale (family)", "sglang": "input-scale (family)",
-        "transformers": "nvfp4 (family)"}),
-    "nvfp4, not mixed": (nvfp4(quant_algo=None), {
-        "vllm": "(family)", "sglang": "nvfp4 (family)", "transformers": "nvfp4 (family)"}),
+        "vllm": "input-scale", "sglang": "input-scale", "transformers": "nvfp4"}),
+    "nvfp4, not mixed": (nvfp4(quant_algo=None), {"sglang": "nvfp4", "transformers": "nvfp4"}),
     # ---- folders ----
     "mp": (shard("--layout", "mp", "--mp", "1"), dict.fromkeys(LOADERS[:3], "layout")),
     "torch_dist": (shard("--layout", "torch_dist"),

@@ -70,8 +70,7 @@ static void fill_tile(odd_tile *o, ckpt_dtype dtype, ckpt_dtype scale_dtype)
         else
             memcpy(o->scales + 4 * i, &one, sizeof one);
     }
-    o->tile.part[CKPT_DATA] = o->codes;
-    o->tile.part[CKPT_SCALE] = o->scales;
+    o->tile = (ckpt_tile){ .part = { o->codes, o->scales } };
 }
 
 static void set_scale(odd_tile *o, float scale)
