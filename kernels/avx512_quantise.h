@@ -9,6 +9,58 @@
 
 #include "quantise_chunk.h"
 
+/* ---- maxima ---- */
+
+/* Of each four elements of a and of b two maxima, side by side: a's, b's, a's, b's. */
+static inline __m512i fold_maxima(__m512i a, __m512i b)
+{
+    return _mm512_max_epu32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+}
+
+/* Bits of the magnitudes of 16 or 32 elements, 16 lanes that are still to be compared. */
+static inline __m512i group_lanes(const float *src, size_t group)
+{
+    const __m512i magnitude = _mm512_set1_epi32(0x7FFFFFFF);
+    const __m512i first = _mm512_and_si512(_mm512_loadu_si512(src), magnitude);
+
+    return group == 16 ? first
+                       : _mm512_max_epu32(first, _mm512_and_si512(_mm512_loadu_si512(src + 16),
+                                                                  magnitude));
+}
+
+/*
+ * Four groups a register and step: two folds inside of 128-bit lanes leave lane l of each with its
+ * part of the four, and those of four registers are then brought together.
+ */
+static inline __attribute__((always_inline))
+void groups16_amax(const float *src, size_t group, float *amax)
+{
+    __m512i four[4];
+    __m512i ab;
+    __m512i cd;
+    __m512i all;
+    __mmask16 odd;
+
+    for (size_t r = 0; r < 4; r++) {
+        const float *from = src + r * 4 * group;
+
+        four[r] = fold_maxima(fold_maxima(group_lanes(from, group),
+                                          group_lanes(from + 2 * group, group)),
+                              fold_maxima(group_lanes(from + group, group),
+                                          group_lanes(from + 3 * group, group)));
+    }
+    ab = _mm512_max_epu32(_mm512_shuffle_i32x4(four[0], four[1], 0x88),
+                          _mm512_shuffle_i32x4(four[0], four[1], 0xDD));
+    cd = _mm512_max_epu32(_mm512_shuffle_i32x4(four[2], four[3], 0x88),
+                          _mm512_shuffle_i32x4(four[2], four[3], 0xDD));
+    all = _mm512_max_epu32(_mm512_shuffle_i32x4(ab, cd, 0x88),
+                           _mm512_shuffle_i32x4(ab, cd, 0xDD));
+    odd = _mm512_cmpgt_epu32_mask(all, _mm512_set1_epi32(F32_INF_BITS));
+    _mm512_storeu_si512(amax, _mm512_mask_mov_epi32(all, odd, _mm512_set1_epi32(F32_NAN_BITS)));
+}
+
+/* ---- codes ---- */
+
 /* What vrangeps takes: the smaller or larger magnitude, with the sign of the first or without. */
 enum { RANGE_LEAST = 0x2, RANGE_LARGEST = 0x3, RANGE_LARGEST_MAGNITUDE = 0xB };
 

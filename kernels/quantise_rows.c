@@ -38,6 +38,16 @@ void group_amax(const float *src, size_t group_count, size_t group, float *amax)
 /* A group that is known at compile time becomes a few registers. */
 void ISA_NAME(f32_group_amax)(const float *src, size_t group_count, size_t group, float *amax)
 {
+#if HAS_VECTOR_CHUNKS
+    for (; (group == 16 || group == 32) && group_count >= 16; group_count -= 16) {
+        if (group == 16)
+            groups16_amax(src, 16, amax);
+        else
+            groups16_amax(src, 32, amax);
+        src += 16 * group;
+        amax += 16;
+    }
+#endif
     if (group == 16)
         group_amax(src, group_count, 16, amax);
     else if (group == 32)

@@ -12,9 +12,6 @@
 
 enum { RUN_BLOCKS = 128 };      /* of 16 or 32 columns */
 
-#define F32_INFINITY 0x7F800000u
-#define F32_TWO_TO_127 0x7F000000u
-
 static const quantise_result done = { QUANTISE_DONE, 0, 0 };
 
 /* Blocks side by side, `rows` high, that are quantised together. */
@@ -53,24 +50,9 @@ static int is_finite(float value)
     return value - value == 0;
 }
 
-/* Bits of magnitudes are ordered as they are, NaN and infinity last. */
-static uint32_t largest_magnitude(const float *values, size_t count)
+static int are_finite(const quantise_setup *s, const float *values, size_t count)
 {
-    uint32_t largest = 0;
-
-    for (size_t i = 0; i < count; i++) {
-        uint32_t bits;
-
-        memcpy(&bits, &values[i], sizeof bits);
-        bits &= 0x7FFFFFFFu;
-        largest = bits > largest ? bits : largest;
-    }
-    return largest;
-}
-
-static int are_finite(const float *values, size_t count)
-{
-    return largest_magnitude(values, count) < F32_INFINITY;
+    return is_finite(s->kernels->f32_block_amax(values, 1, count, count));
 }
 
 static quantise_result fail_not_finite(const quantise_panel *p, const run *r)
@@ -166,12 +148,13 @@ static quantise_result make_scales(const quantise_setup *s, const quantise_panel
 {
     const size_t width = block_width(s->rule, p);
 
-    if (!are_finite(amax, r->block_count))
+    if (!are_finite(s, amax, r->block_count))
         return fail_not_finite(p, r);
     s->kernels->amax_to_scale(s->rule->scales, amax, r->block_count, s->tensor_scale, scales);
     if (p->sticky != NULL && s->rule->scale_dtype == CKPT_F8_E8M0)
         keep_sticky(s, p, r, amax, scales);
-    if (are_finite(scales->peak, r->block_count) && are_finite(scales->scale, r->block_count))
+    if (are_finite(s, scales->peak, r->block_count) &&
+        are_finite(s, scales->scale, r->block_count))
         return done;
     for (size_t b = 0; b < r->block_count; b++) {
         if (!(scales->divisor[b] > 0))
@@ -219,7 +202,7 @@ static quantise_result quantise_blocks(const quantise_setup *s, const quantise_p
         s->kernels->quantise_e2m1(&in, codes, t->codes_pitch, &sums);
     else
         s->kernels->quantise_e4m3(&in, codes, t->codes_pitch, &sums);
-    if (largest_magnitude(amax, r->block_count) >= F32_TWO_TO_127 &&
+    if (s->kernels->f32_block_amax(amax, 1, r->block_count, r->block_count) >= 0x1p127f &&
         (result = check_products(s, p, r, t, scale)).outcome != QUANTISE_DONE)
         return result;
     store_scales(s, r, t, &scales);
