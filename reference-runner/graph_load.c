@@ -279,6 +279,8 @@ void layers_prefetch(run_model *model, uint32_t number, const uint32_t *first)
 {
     run_ahead *ahead = &model->ahead;
 
+    if (model->warm.layer == model->layer_end && run_weights_all_fit(model->weights))
+        return;                  /* all have been begun, and stay */
     if (ahead->layer < number)
         *ahead = (run_ahead){ number, 0 };
     while (ahead->layer < model->layer_end && ahead->layer <= number + 1) {

@@ -159,6 +159,7 @@ struct run_model {
     run_batch main;
     run_batch mtp;
     run_scratch scratch;
+    run_buffer *head_rows;             /* normed rows, HEAD_ROWS of dim; NULL: none yet */
     run_span *spans;                   /* of the last call; tokens are gone */
     run_span *mtp_spans;
     size_t mtp_span_count;

@@ -209,6 +209,7 @@ static ckpt_code prepare_part(run_model *m, uint64_t row_count, ckpt_error *err)
     m->ahead = (run_ahead){ m->layer_begin, 0 };
     m->takes_all_experts = row_count * m->config->active_count >=
                            (uint64_t)m->config->expert_count * ROWS_TO_TAKE_ALL;
+    run_weights_expect(m->weights, !m->takes_all_experts);
     if (code == CKPT_OK)
         layers_prefetch(m, m->layer_begin, NULL);
     return code;
@@ -530,17 +531,20 @@ static ckpt_code run_head(head_job *j, ckpt_error *err)
     const uint64_t vocab = m->config->vocab_size;
     const uint64_t slice = size_min(run_weights_slice_rows(m->weights, "head.weight"), vocab);
     const uint64_t group = size_min(HEAD_ROWS, j->request->row_count);
-    ckpt_code code = m->backend->ops->buffer_create(m->backend, group * m->config->dim, &j->h, err);
+    ckpt_code code = CKPT_OK;
 
+    if (m->head_rows == NULL)
+        code = m->backend->ops->buffer_create(m->backend, HEAD_ROWS * (uint64_t)m->config->dim,
+                                              &m->head_rows, err);
     if (code != CKPT_OK)
         return code;
+    j->h = m->head_rows;
     j->logits = malloc(group * vocab * sizeof *j->logits);
     j->slice = malloc(m->chunk * slice * sizeof *j->slice);
     if (j->logits == NULL || j->slice == NULL)
         code = ckpt_fail_memory(err, "logits", group * vocab * sizeof *j->logits);
     for (uint64_t i = 0; i < j->request->row_count && code == CKPT_OK; i += group)
         code = head_group(j, i, size_min(group, j->request->row_count - i), err);
-    m->backend->ops->buffer_free(m->backend, j->h);
     free(j->logits);
     free(j->slice);
     return code;

@@ -235,6 +235,7 @@ static void close_part(run_model *m)
         batch_free(m, &m->main);
         batch_free(m, &m->mtp);
         scratch_free(m);
+        m->backend->ops->buffer_free(m->backend, m->head_rows);
         rope_free(m);
         run_weights_close(m->weights);
         m->backend->ops->close(m->backend);

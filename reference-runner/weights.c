@@ -112,6 +112,11 @@ void run_weights_set_limit(run_weights *weights, uint64_t limit_bytes)
     weights->options.limit_bytes = limit_bytes;
 }
 
+void run_weights_expect(run_weights *weights, int is_few)
+{
+    load_team_expect(weights->team, is_few);
+}
+
 static ckpt_code find_tensor(const run_weights *w, const char *name, size_t *out,
                              ckpt_error *err)
 {

@@ -19,6 +19,8 @@ typedef struct {
 ckpt_code run_weights_open(const run_weights_options *options, run_weights **out, ckpt_error *err);
 void run_weights_close(run_weights *weights);       /* NULL is fine */
 void run_weights_set_limit(run_weights *weights, uint64_t limit_bytes);
+/* Whether few weights are wanted at once from now on: then several threads read each of them. */
+void run_weights_expect(run_weights *weights, int is_few);
 
 /* Bytes of a tensor as it is kept, or an error: it is missing, or its shape is another one. A
  * vector has rows 0. Whatever is asked for later is checked first, once. */

@@ -9,8 +9,9 @@
 #include "libckpt/size.h"
 #include "libckpt/values.h"
 
-/* Large enough that a device copies it at full speed, small enough to have many on their way. */
-enum { LOAD_TILE_BYTES = 1 << 22, STAGES = 2 };
+/* Large enough that a device copies it at full speed, small enough to have many on their way; where
+ * only a few weights are wanted at once, small enough that all threads read them. */
+enum { LOAD_TILE_BYTES = 1 << 22, LOAD_FEW_BYTES = 1 << 20, STAGES = 2 };
 
 struct load_task {
     load_task *next;
@@ -29,6 +30,7 @@ struct load_task {
 struct load_team {
     load_options options;
     uint64_t stage_bytes;
+    uint64_t tile_bytes;       /* of tasks that begin now */
     pthread_mutex_t lock;
     pthread_cond_t wanted;
     pthread_cond_t done;
@@ -192,11 +194,11 @@ static ckpt_code load_tile(const load_task *task, uint64_t i, run_stage *stage, 
 
 /* ---- the team ---- */
 
-static uint64_t tile_rows_of(const ckpt_tensor *t)
+static uint64_t tile_rows_of(const ckpt_tensor *t, uint64_t tile_bytes)
 {
     const uint64_t row_bytes = size_max(ckpt_part_row_bytes(t, CKPT_DATA), 1);
 
-    return size_max(LOAD_TILE_BYTES / row_bytes / SOURCE_BAND_ROWS * SOURCE_BAND_ROWS,
+    return size_max(tile_bytes / row_bytes / SOURCE_BAND_ROWS * SOURCE_BAND_ROWS,
                     SOURCE_BAND_ROWS);
 }
 
@@ -208,7 +210,7 @@ static uint64_t largest_tile(const load_options *o)
 
     for (size_t i = 0; i < ckpt_catalog_count(catalog); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(catalog, i);
-        const uint64_t rows = size_min(tile_rows_of(t), ckpt_tensor_rows(t));
+        const uint64_t rows = size_min(tile_rows_of(t, LOAD_TILE_BYTES), ckpt_tensor_rows(t));
 
         most = size_max(most, source_need(o->source, i, rows) + values_need(t) +
                                   arena_cost(ckpt_tensor_cols(t) * sizeof(int64_t)));
@@ -284,6 +286,7 @@ ckpt_code load_team_open(const load_options *options, load_team **out, ckpt_erro
         return ckpt_fail_memory(err, "reading threads", sizeof *team);
     team->options = *options;
     team->stage_bytes = largest_tile(options);
+    team->tile_bytes = LOAD_TILE_BYTES;
     team->last = &team->first;
     pthread_mutex_init(&team->lock, NULL);
     pthread_cond_init(&team->wanted, NULL);
@@ -319,6 +322,11 @@ void load_team_close(load_team *team)
 
 /* ---- loads ---- */
 
+void load_team_expect(load_team *team, int is_few)
+{
+    team->tile_bytes = is_few ? LOAD_FEW_BYTES : LOAD_TILE_BYTES;
+}
+
 /* A tile for each band that has rows. */
 static ckpt_code find_bands(load_task *task, ckpt_error *err)
 {
@@ -349,7 +357,8 @@ ckpt_code load_begin(load_team *team, const load_job *job, load_task **out, ckpt
         return ckpt_fail_memory(err, "a tensor", sizeof *task);
     task->team = team;
     task->job = *job;
-    task->tile_rows = tile_rows_of(ckpt_catalog_at(team->options.source->catalog, job->tensor));
+    task->tile_rows = tile_rows_of(ckpt_catalog_at(team->options.source->catalog, job->tensor),
+                                   team->tile_bytes);
     if (job->rows != NULL)
         code = find_bands(task, err);
     else

@@ -40,6 +40,9 @@ typedef struct {
 ckpt_code load_team_open(const load_options *options, load_team **out, ckpt_error *err);
 void load_team_close(load_team *team);         /* all loads have ended; NULL is fine */
 
+/* Whether few weights are wanted at once from now on. From the thread that begins loads. */
+void load_team_expect(load_team *team, int is_few);
+
 ckpt_code load_begin(load_team *team, const load_job *job, load_task **out, ckpt_error *err);
 /* Waits; frees the task. */
 ckpt_code load_end(load_task *task, ckpt_error *err);
