@@ -78,6 +78,7 @@ typedef struct {
     unsigned depth;
     int failed;
     int pending_key;
+    const char *schema;                         /* the first member of the document; NULL: none */
     unsigned char filled[JSON_DEPTH_MAX + 1];   /* has this level an entry yet */
 } json_writer;
 

@@ -111,8 +111,13 @@ static void close_container(json_writer *w, const char *bracket, unsigned char k
 
 void json_put_object(json_writer *w)
 {
+    const char *schema = w->schema;
+
     if (!w->failed)
         open_container(w, "{", LEVEL_OBJECT);
+    w->schema = NULL;
+    if (schema != NULL)
+        json_member_string(w, "schema", schema);
 }
 
 void json_put_object_end(json_writer *w)

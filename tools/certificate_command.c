@@ -102,7 +102,7 @@ static void print_json(const checking *job, int is_same)
 {
     json_writer w;
 
-    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    cli_json_begin(&w, "ckpt-certificate-check/1");
     json_put_object(&w);
     json_member_bool(&w, "same", is_same);
     json_member_string(&w, "verdict", job->document.verdict);
@@ -112,7 +112,7 @@ static void print_json(const checking *job, int is_same)
     json_member_string(&w, "note", job->document.note);
     certificate_put_results(&w, &job->c);
     json_put_object_end(&w);
-    putchar('\n');
+    cli_json_end(&w);
 }
 
 static ckpt_code run(checking *job, int *status, ckpt_error *err)

@@ -494,7 +494,7 @@ static void print_json(const certifying *job)
 {
     json_writer w;
 
-    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    cli_json_begin(&w, "ckpt-certify/1");
     json_put_object(&w);
     json_member_bool(&w, "same", certificate_passes(&job->c));
     json_member_string(&w, "verdict", certificate_passes(&job->c) ? "pass" : "fail");
@@ -502,7 +502,7 @@ static void print_json(const certifying *job)
                                        ? NULL : job->c.checkpoints[0].root);
     certificate_put_results(&w, &job->c);
     json_put_object_end(&w);
-    putchar('\n');
+    cli_json_end(&w);
 }
 
 static void print_result(const certifying *job)

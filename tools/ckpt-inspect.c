@@ -28,6 +28,9 @@ static struct {
     int summary;
     int stat;
     int histogram;
+    int names_only;
+    int null;
+    int jsonl;
     const char *values;
     const char *loader;
 } opt = { .common = CLI_COMMON_DEFAULTS };
@@ -38,6 +41,10 @@ static const cli_option options[] = {
     { CLI_FLAG, "logical", NULL, &opt.logical,
       "canonical tensors: native names, full shapes, weights with their scales" },
     { CLI_FLAG, "summary", NULL, &opt.summary, "totals only, no list of tensors" },
+    { CLI_FLAG, "names-only", NULL, &opt.names_only, "the names of the tensors, one in a line" },
+    { CLI_FLAG, "null", NULL, &opt.null,
+      "with --names-only: a byte 0 behind every name, for xargs -0" },
+    { CLI_FLAG, "jsonl", NULL, &opt.jsonl, "one JSON object in a line for every tensor" },
     { CLI_CHOICE, "for", "vllm|sglang|transformers|megatron", &opt.loader,
       "will this program load it, and why not: config.json, names, encodings and scales by the "
       "rules of its source; no list of tensors" },
@@ -54,7 +61,10 @@ static const cli_option options[] = {
 };
 
 static const cli_rule rules[] = {
-    { "for", NULL, "stat|values|summary|tensors|logical" },
+    { "for", NULL, "stat|values|summary|tensors|logical|names-only|jsonl" },
+    { "names-only", NULL, "json|jsonl|stat|values|summary" },
+    { "null", "names-only", NULL },
+    { "jsonl", NULL, "json|summary|histogram" },
     { "stat", NULL, "summary" },
     { "histogram", "stat", NULL },
     { "values", "tensors", "summary" },
@@ -85,6 +95,7 @@ static const cli_command command = {
     .examples = "ckpt-inspect DeepSeek-V4-Flash\n"
                 "ckpt-inspect --for vllm DeepSeek-V4-Flash\n"
                 "ckpt-inspect --logical --tensors 'layers.3.attn.*' DeepSeek-V4-Flash\n"
+                "ckpt-inspect --names-only DeepSeek-V4-Flash | grep norm\n"
                 "ckpt-inspect --json DeepSeek-V4-Flash | jq .totals\n"
                 "ckpt-inspect --stat --histogram --tensors 'layers.3.attn.*' DeepSeek-V4-Flash\n"
                 "ckpt-inspect --values 0-3 --tensors layers.3.attn.wq_a.weight DeepSeek-V4-Flash",
@@ -293,43 +304,83 @@ static void print_text(const inspection *in)
         printf("note      %s\n", c->notes.names[i]);
 }
 
+/* For other programs: raw, where every name has its own end. */
+static void print_tensor_names(const inspection *in)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(in->catalog); i++) {
+        const char *name = ckpt_catalog_at(in->catalog, i)->name;
+
+        if (in->chosen[i])
+            printf("%s%c", opt.null ? name : cli_name(name), opt.null ? '\0' : '\n');
+    }
+}
+
 /* ---- JSON ---- */
 
-static ckpt_code put_tensor(json_writer *w, const inspection *in, size_t i, ckpt_error *err)
+/* One object; `line` is compact. */
+static ckpt_code put_tensor(json_writer *line, const inspection *in, size_t i,
+                            ckpt_error *err)
 {
     const ckpt_tensor *t = ckpt_catalog_at(in->catalog, i);
     ckpt_code code = CKPT_OK;
     char label[LABEL_BYTES];
-    json_writer line;
 
     make_label(t, label);
-    json_line_begin(&line, w);
-    json_put_object(&line);
-    json_member_string(&line, "name", t->name);
+    json_put_object(line);
+    json_member_string(line, "name", t->name);
     if (!opt.logical || codes_are_bare(t))
-        json_member_string(&line, "dtype", label);
+        json_member_string(line, "dtype", label);
     if (opt.logical) {
         codes_encoding(t, label, sizeof label);
-        json_member_string(&line, "encoding", label);
+        json_member_string(line, "encoding", label);
     }
-    catalog_put_shape(&line, t);
-    json_member_u64(&line, "bytes", ckpt_tensor_bytes(t));
+    catalog_put_shape(line, t);
+    json_member_u64(line, "bytes", ckpt_tensor_bytes(t));
     if (!opt.logical)
-        json_member_string(&line, "file", ckpt_file_name(in->checkpoint, t->file));
+        json_member_string(line, "file", ckpt_file_name(in->checkpoint, t->file));
     if (opt.stat) {
-        json_put_key(&line, "statistics");
+        json_put_key(line, "statistics");
         if (codes_are_decoded(t))
-            statistics_put(&line, &in->statistics.tensors[i], t);
+            statistics_put(line, &in->statistics.tensors[i], t);
         else
-            json_put_null(&line);
+            json_put_null(line);
     }
     if (opt.values != NULL) {
-        json_member_array(&line, "values");
-        code = inspect_put_rows(in->source, i, &in->rows, &line, err);
-        json_put_array_end(&line);
+        json_member_array(line, "values");
+        code = inspect_put_rows(in->source, i, &in->rows, line, err);
+        json_put_array_end(line);
     }
-    json_put_object_end(&line);
-    json_line_end(&line, w);
+    json_put_object_end(line);
+    return code;
+}
+
+static ckpt_code put_tensors(json_writer *w, const inspection *in, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+    json_writer line;
+
+    for (size_t i = 0; i < ckpt_catalog_count(in->catalog) && code == CKPT_OK; i++) {
+        if (!in->chosen[i])
+            continue;
+        json_line_begin(&line, w);
+        code = put_tensor(&line, in, i, err);
+        json_line_end(&line, w);
+    }
+    return code;
+}
+
+static ckpt_code print_lines(const inspection *in, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+    json_writer w;
+
+    for (size_t i = 0; i < ckpt_catalog_count(in->catalog) && code == CKPT_OK; i++) {
+        if (!in->chosen[i])
+            continue;
+        cli_json_line(&w, "ckpt-inspect-tensor/1");
+        code = put_tensor(&w, in, i, err);
+        cli_json_end(&w);
+    }
     return code;
 }
 
@@ -387,9 +438,7 @@ static ckpt_code put_all(json_writer *w, const inspection *in, ckpt_error *err)
         json_put_null(w);
     if (!opt.summary) {
         json_member_array(w, "tensors");
-        for (size_t i = 0; i < ckpt_catalog_count(in->catalog) && code == CKPT_OK; i++)
-            if (in->chosen[i])
-                code = put_tensor(w, in, i, err);
+        code = put_tensors(w, in, err);
         json_put_array_end(w);
     }
     json_put_object_end(w);
@@ -444,10 +493,16 @@ static ckpt_code print_all(const inspection *in, ckpt_error *err)
     ckpt_code code = CKPT_OK;
 
     if (opt.common.json) {
-        json_writer_begin(&w, json_write_stdio, stdout, 1);
+        cli_json_begin(&w, "ckpt-inspect/1");
         code = put_all(&w, in, err);
-        putchar('\n');
+        cli_json_end(&w);
         return code;
+    }
+    if (opt.jsonl)
+        return print_lines(in, err);
+    if (opt.names_only) {
+        print_tensor_names(in);
+        return CKPT_OK;
     }
     if (opt.stat || opt.values == NULL)
         print_text(in);

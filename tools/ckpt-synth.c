@@ -314,14 +314,20 @@ static void print_plan(const synth_job *job)
 {
     const uint64_t payload_bytes = find_payload_bytes(job);
     const uint64_t header_bytes = find_header_bytes(job);
+    json_writer w;
 
-    if (opt.common.json)
-        printf("{\"tensors\": %zu, \"files\": %zu, \"payload_bytes\": %llu, "
-               "\"header_bytes\": %llu}\n",
-               ckpt_catalog_count(job->store->catalog), job->store->file_count,
-               (unsigned long long)payload_bytes, (unsigned long long)header_bytes);
-    else
-        printf("%zu tensors in %zu files: %llu bytes, and %llu of headers\n",
+    if (opt.common.json) {
+        cli_json_begin(&w, "ckpt-synth/1");
+        json_put_object(&w);
+        json_member_u64(&w, "tensors", ckpt_catalog_count(job->store->catalog));
+        json_member_u64(&w, "files", job->store->file_count);
+        json_member_u64(&w, "payload_bytes", payload_bytes);
+        json_member_u64(&w, "header_bytes", header_bytes);
+        json_put_object_end(&w);
+        cli_json_end(&w);
+        return;
+    }
+    printf("%zu tensors in %zu files: %llu bytes, and %llu of headers\n",
                ckpt_catalog_count(job->store->catalog), job->store->file_count,
                (unsigned long long)payload_bytes, (unsigned long long)header_bytes);
 }

@@ -7,6 +7,7 @@
 #include "tools/download/listing_command.h"
 #include "certify_command.h"
 #include "difference_print.h"
+#include "digest_command.h"
 #include "logits_command.h"
 #include "mutate_command.h"
 #include "open_options.h"
@@ -31,7 +32,6 @@ static struct {
     const char *trace_a;
     const char *trace_b;
     logits_limit_texts limits;
-    int tensors;
     int main_only;
     int structure_only;
     int values;
@@ -47,29 +47,6 @@ static struct {
 } opt = { .common = CLI_COMMON_DEFAULTS, .tolerance = -1 };
 
 #define MAIN_OPTION { CLI_FLAG, "main", NULL, &opt.main_only, "ignore the tensors mtp.*" }
-
-static const cli_option digest_options[] = {
-    { CLI_FLAG, "tensors", NULL, &opt.tensors, "also print the digest of every tensor" },
-    CLI_READ_OPTIONS(opt.open, opt.common)
-};
-
-static const cli_command digest_command = {
-    .name = "digest",
-    .summary = "print the value digest of a checkpoint",
-    .usage = "[OPTIONS] PATH",
-    .description =
-        "The value digest is the same in every layout and in every lossless encoding. Prints "
-        "\"DIGEST  PATH\", like sha256sum, then the same for all tensors except mtp.*, marked "
-        "(main). --tensors adds \"DIGEST  NAME\" lines, sorted by name. --json prints a manifest "
-        "for `ckpt-verify check --manifest`. If the input may not be a complete model, for example "
-        "one shard of several, notes are printed on stderr and in the manifest.",
-    .exit_notes = "0  done\n2  error; one line on stderr says what failed",
-    .examples = "ckpt-verify digest DeepSeek-V4-Flash\n"
-                "ckpt-verify digest --json DeepSeek-V4-Flash > flash.json",
-    .options = digest_options,
-    .arg_min = 1,
-    .arg_max = 1,
-};
 
 static const cli_option check_options_table[] = {
     { CLI_STRING, "manifest", "FILE", &opt.manifest,
@@ -260,11 +237,6 @@ static ckpt_run_options copy_with(cli_meter *meter, uint64_t fixed_bytes)
     return copy;
 }
 
-static void begin_json(json_writer *w)
-{
-    json_writer_begin(w, json_write_stdio, stdout, 1);
-}
-
 /* Print how many lines of a list are omitted; 1 if line `i` exceeds the limit. */
 static int is_cut(size_t i, size_t count, const char *what)
 {
@@ -278,82 +250,6 @@ static void print_names(const char *what, const char *const *names, size_t count
 {
     for (size_t i = 0; i < count && !is_cut(i, count, what); i++)
         printf("%s  %s\n", what, cli_name(names[i]));
-}
-
-/* ---- digest ---- */
-
-static ckpt_code print_digest(const char *path, const manifest_info *info, ckpt_error *err)
-{
-    char root[CKPT_ROOT_HEX];
-    char main_root[CKPT_ROOT_HEX];
-    size_t *order;
-    ckpt_code code;
-
-    if ((code = ckpt_digest_root(info->digest, 0, root, err)) != CKPT_OK ||
-        (code = ckpt_digest_root(info->digest, 1, main_root, err)) != CKPT_OK)
-        return code;
-    printf("%s  %s\n%s  %s (main)\n", root, path, main_root, path);
-    if (!opt.tensors)
-        return CKPT_OK;
-    if ((order = manifest_order(info->catalog)) == NULL)
-        return ckpt_fail_memory(err, "a list", ckpt_catalog_count(info->catalog));
-    for (size_t i = 0; i < ckpt_catalog_count(info->catalog); i++) {
-        char hex[CKPT_DIGEST_HEX];
-
-        ckpt_digest_tensor(info->digest, order[i], hex);
-        printf("%s  %s\n", hex, cli_name(ckpt_catalog_at(info->catalog, order[i])->name));
-    }
-    free(order);
-    return CKPT_OK;
-}
-
-/* Standard output is for the digests alone. */
-static void print_digest_notes(const file_list *notes)
-{
-    for (size_t i = 0; i < notes->count && !opt.common.quiet; i++)
-        fprintf(stderr, "note: %s\n", cli_name(notes->names[i]));
-}
-
-static ckpt_code digest(const char *path, ckpt_error *err)
-{
-    ckpt_checkpoint *c = NULL;
-    ckpt_digest *sums = NULL;
-    manifest_info info = { .digest = NULL };
-    certificate_checkpoint beside = { .files = NULL };
-    ckpt_run_options copy;
-    static cli_meter meter;      /* static, because cli_fail erases its line */
-    json_writer w;
-    ckpt_code code;
-
-    if ((code = ckpt_open(path, &opt.open, &c, err)) != CKPT_OK)
-        return code;
-    if ((code = checkpoint_note_ids(c, err)) != CKPT_OK)
-        goto out;
-    copy = copy_with(&meter, ckpt_checkpoint_bytes(c));
-    if ((code = ckpt_digest_source(c->logical, &copy, &sums, err)) != CKPT_OK)
-        goto out;
-    cli_meter_end(&meter);
-    info.catalog = c->logical->catalog;
-    info.digest = sums;
-    info.layout = ckpt_layout_name(c);
-    info.family = ckpt_family_name(c);
-    info.config = c->config == NULL ? NULL : json_root(c->config);
-    info.notes = &c->notes;
-    if (opt.common.json) {
-        if ((code = certificate_read_companions(checkpoint_folder(c), &beside, err)) != CKPT_OK)
-            goto out;
-        info.companions = &beside;
-        begin_json(&w);
-        code = manifest_put(&w, &info, err);
-        putchar('\n');
-    } else if ((code = print_digest(path, &info, err)) == CKPT_OK) {
-        print_digest_notes(&c->notes);
-    }
-out:
-    certificate_checkpoint_release(&beside);
-    ckpt_digest_free(sums);
-    ckpt_close(c);
-    return code;
 }
 
 /* ---- check ---- */
@@ -487,9 +383,9 @@ static ckpt_code check(const char *path, int *status, ckpt_error *err)
     if (code == CKPT_OK && result.companion_note != NULL)
         code = note_add(&c->notes, err, "%s", result.companion_note);
     if (opt.common.json) {
-        begin_json(&w);
+        cli_json_begin(&w, "ckpt-check/1");
         check_put(&w, &result, &c->notes);
-        putchar('\n');
+        cli_json_end(&w);
     } else {
         print_check(path, &result, &c->notes);
     }
@@ -632,7 +528,7 @@ static ckpt_code put_comparison(const ckpt_comparison *result, int is_within, ck
             printf("%s the tolerance of %g\n", is_within ? "within" : "NOT within", opt.tolerance);
         return put_statistics(NULL, result, err);
     }
-    begin_json(&w);
+    cli_json_begin(&w, "ckpt-compare/1");
     json_put_object(&w);
     compare_put_members(&w, result);
     json_member_string(&w, "as", opt.as);
@@ -642,7 +538,7 @@ static ckpt_code put_comparison(const ckpt_comparison *result, int is_within, ck
     }
     code = put_statistics(&w, result, err);
     json_put_object_end(&w);
-    putchar('\n');
+    cli_json_end(&w);
     return code;
 }
 
@@ -697,9 +593,9 @@ static ckpt_code logits(const char *a_path, const char *b_path, int *status, ckp
         (code = logits_compare(&a, &b, &result, err)) != CKPT_OK)
         return code;
     if (opt.common.json) {
-        begin_json(&w);
+        cli_json_begin(&w, "ckpt-logits/1");
         logits_put(&w, &result, limits, with_traces ? &trace : NULL);
-        putchar('\n');
+        cli_json_end(&w);
     } else {
         logits_print(&result, limits, with_traces ? &trace : NULL);
     }
@@ -719,7 +615,7 @@ int main(int argc, char **argv)
         return cli_finish(status);
     status = CLI_DONE;
     if (args.command == &digest_command)
-        code = digest(args.items[0], &err);
+        code = digest_run(&args, &status, &err);
     else if (args.command == &check_command)
         code = check(args.items[0], &status, &err);
     else if (args.command == &compare_command)

@@ -40,7 +40,7 @@ static void print_plan_json(const convert_command *o, const convert_job *job,
 {
     json_writer w;
 
-    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    cli_json_begin(&w, "ckpt-plan/1");
     json_put_object(&w);
     json_member_u64(&w, "in_bytes", plan->in_bytes);
     json_member_u64(&w, "out_bytes", plan->out_bytes);
@@ -84,8 +84,7 @@ static void print_plan_json(const convert_command *o, const convert_job *job,
     }
     json_put_array_end(&w);
     json_put_object_end(&w);
-    json_writer_end(&w);
-    putchar('\n');
+    cli_json_end(&w);
 }
 
 static void print_notes(const char *const *notes, size_t count)
@@ -231,7 +230,7 @@ static void print_result(const ckpt_outcome *outcome)
 {
     json_writer w;
 
-    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    cli_json_begin(&w, "ckpt-convert/1");
     json_put_object(&w);
     json_member_string(&w, "target", outcome->target.path);
     json_member_string(&w, "root", outcome->root);
@@ -251,8 +250,7 @@ static void print_result(const ckpt_outcome *outcome)
     json_member_u64(&w, "out_bytes", outcome->target.total_bytes);
     json_member_double(&w, "seconds", outcome->seconds);
     json_put_object_end(&w);
-    json_writer_end(&w);
-    putchar('\n');
+    cli_json_end(&w);
 }
 
 static ckpt_code write_manifest(const convert_command *o, const convert_job *job,
@@ -347,7 +345,8 @@ static ckpt_code check_earlier(const char *path, ckpt_error *err)
     if (code != CKPT_OK || size == 0 || memcmp(begin, zstd, sizeof zstd - 1) == 0)
         return code;
     member += strspn(member, " \n");
-    if (begin[0] == '{' && (strncmp(member, "\"root\"", 6) == 0 ||
+    if (begin[0] == '{' && (strncmp(member, "\"schema\": \"ckpt-", 16) == 0 ||
+                            strncmp(member, "\"root\"", 6) == 0 ||
                             strncmp(member, "\"version\"", 9) == 0))
         return CKPT_OK;
     return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists and is not a report or manifest: move "
@@ -415,15 +414,14 @@ static void print_share(const convert_command *o, const convert_job *job)
                is_waiting ? "" : " exists");
         return;
     }
-    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    cli_json_begin(&w, "ckpt-share/1");
     json_put_object(&w);
     json_member_bool(&w, "waiting", is_waiting);
     json_member_u64(&w, "part", c->share);
     json_member_u64(&w, "parts", c->share_count);
     json_member_string(&w, "target", c->target);
     json_put_object_end(&w);
-    json_writer_end(&w);
-    putchar('\n');
+    cli_json_end(&w);
 }
 
 /* Reports on the result must be written before the result is renamed into place. */

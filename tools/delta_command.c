@@ -19,19 +19,6 @@ static double seconds_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-static void begin_json(json_writer *w)
-{
-    json_writer_begin(w, json_write_stdio, stdout, 1);
-    json_put_object(w);
-}
-
-static void end_json(json_writer *w)
-{
-    json_put_object_end(w);
-    json_writer_end(w);
-    putchar('\n');
-}
-
 static void put_roots(json_writer *w, const char *key, const delta_roots *roots)
 {
     json_member_object(w, key);
@@ -110,8 +97,8 @@ static void print_made(const delta_command *o, const delta_made *made, const cha
     char rate[CLI_SIZE_TEXT_BYTES];
 
     if (o->common.json) {
-        begin_json(&w);
-        json_member_string(&w, "schema", "ckpt-delta-diff/1");
+        cli_json_begin(&w, "ckpt-delta-diff/1");
+        json_put_object(&w);
         json_member_string(&w, "target", o->measure ? NULL : target);
         json_member_string(&w, "version", made->version);
         put_roots(&w, "base", &made->before);
@@ -120,7 +107,8 @@ static void print_made(const delta_command *o, const delta_made *made, const cha
         json_member_u64(&w, "carried_files", made->carried_count);
         json_member_names(&w, "notes", (const char *const *)made->notes.names, made->notes.count);
         json_member_double(&w, "seconds", seconds);
-        end_json(&w);
+        json_put_object_end(&w);
+        cli_json_end(&w);
         return;
     }
     if (o->common.quiet)
@@ -238,8 +226,8 @@ static void print_applied(const delta_command *o, const delta_outcome *out, cons
     char rate[CLI_SIZE_TEXT_BYTES];
 
     if (o->common.json) {
-        begin_json(&w);
-        json_member_string(&w, "schema", "ckpt-delta-apply/1");
+        cli_json_begin(&w, "ckpt-delta-apply/1");
+        json_put_object(&w);
         json_member_string(&w, "target", target);
         json_member_string(&w, "version", out->version);
         put_roots(&w, "base", &out->base);
@@ -251,7 +239,8 @@ static void print_applied(const delta_command *o, const delta_outcome *out, cons
         json_member_u64(&w, "packed_bytes", out->packed_bytes);
         json_member_names(&w, "notes", (const char *const *)out->notes.names, out->notes.count);
         json_member_double(&w, "seconds", seconds);
-        end_json(&w);
+        json_put_object_end(&w);
+        cli_json_end(&w);
         return;
     }
     if (o->common.quiet)
@@ -351,8 +340,8 @@ static void print_delta_json(const ckpt_delta *d, const delta_summary *sum)
 {
     json_writer w;
 
-    begin_json(&w);
-    json_member_string(&w, "schema", "ckpt-delta-inspect/1");
+    cli_json_begin(&w, "ckpt-delta-inspect/1");
+    json_put_object(&w);
     json_member_string(&w, "version", d->version);
     json_member_string(&w, "base_version", d->base_version);
     json_member_string(&w, "encoding", delta_encoding_name(d->encoding));
@@ -369,7 +358,8 @@ static void print_delta_json(const ckpt_delta *d, const delta_summary *sum)
     for (size_t i = 0; i < d->count; i++)
         put_delta_tensor(&w, &d->tensors[i]);
     json_put_array_end(&w);
-    end_json(&w);
+    json_put_object_end(&w);
+    cli_json_end(&w);
 }
 
 static void print_delta(const delta_command *o, const ckpt_delta *d, const delta_summary *sum)

@@ -62,9 +62,9 @@ ckpt_code inspect_for(const ckpt_checkpoint *c, const char *loader, int as_json,
         return code;
     *status = verdict.loads ? CLI_DONE : CLI_DIFFERENT;
     if (as_json) {
-        json_writer_begin(&w, json_write_stdio, stdout, 1);
+        cli_json_begin(&w, "ckpt-loader/1");
         loader_put(&w, &verdict);
-        putchar('\n');
+        cli_json_end(&w);
     } else {
         print_verdict(checkpoint_path(c), &verdict);
         for (size_t i = 0; i < c->notes.count; i++)

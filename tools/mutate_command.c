@@ -110,7 +110,7 @@ static ckpt_code test(ckpt_checkpoint *c, certificate *record, self_test_options
     ckpt_code code;
 
     if (opt.common.json) {
-        json_writer_begin(&w, json_write_stdio, stdout, 1);
+        cli_json_begin(&w, "ckpt-mutate/1");
         json_put_object(&w);
         json_member_string(&w, "root", record->checkpoints[0].root);
         json_member_array(&w, "mutations");
@@ -136,7 +136,7 @@ static ckpt_code test(ckpt_checkpoint *c, certificate *record, self_test_options
     json_member_u64(&w, "applicable", self_test_applicable(record));
     json_member_u64(&w, "missed", self_test_missed(record));
     json_put_object_end(&w);
-    putchar('\n');
+    cli_json_end(&w);
     return code;
 }
 

@@ -130,7 +130,7 @@ static void print_json(const run_job *job)
 {
     json_writer w;
 
-    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    cli_json_begin(&w, "ckpt-run/1");
     json_put_object(&w);
     json_member_string(&w, "numerics", job->asked->numerics);
     json_member_string(&w, "config_digest", job->settings.config.digest);
@@ -153,8 +153,7 @@ static void print_json(const run_job *job)
         logits_put(&w, &job->against, job->limits, NULL);
     }
     json_put_object_end(&w);
-    json_writer_end(&w);
-    putchar('\n');
+    cli_json_end(&w);
 }
 
 static void print_tokens(const run_job *job, const run_line *line)

@@ -84,6 +84,7 @@ ckpt_code manifest_put(json_writer *w, const manifest_info *info, ckpt_error *er
          (code = config_meaning_read(info->config, &config, err)) != CKPT_OK))
         goto out;
     json_put_object(w);
+    json_member_string(w, "schema", MANIFEST_SCHEMA);
     json_member_string(w, "root", root);
     json_member_string(w, "main", main_root);
     json_member_string(w, "family", info->family);

@@ -2,9 +2,10 @@
  * manifest.h: the value digests of a checkpoint as a JSON document: printed by `ckpt-verify digest
  * --json`, left beside the output by a conversion, read by `ckpt-verify check`.
  *
- *   {"root": HEX64, "main": HEX64, "family": F, "layout": L, "config": {...}|null,
- *    "companions": [...], "files": [NAME, ...], "notes": [TEXT, ...], "tensors": [
- *    {"name": N, "class": "float"|"int", "shape": [..], "value": HEX32, "encoding": E}, ...]}
+ *   {"schema": "ckpt-manifest/1", "root": HEX64, "main": HEX64, "family": F, "layout": L,
+ *    "config": {...}|null, "companions": [...], "files": [NAME, ...], "notes": [TEXT, ...],
+ *    "tensors": [{"name": N, "class": "float"|"int", "shape": [..], "value": HEX32,
+ *                 "encoding": E}, ...]}
  *
  * Tensors are sorted by name, in byte order, as the root is. `files` is present if a conversion
  * wrote the manifest: the files it wrote beside it, which may be replaced together. `notes` is
@@ -18,6 +19,8 @@
 
 #include "certificate.h"
 #include "libckpt/replaceable.h"
+
+#define MANIFEST_SCHEMA "ckpt-manifest/1"
 
 typedef struct {
     const ckpt_catalog *catalog;   /* logical tensors with their encodings */

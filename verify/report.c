@@ -204,6 +204,7 @@ static void put_lists(json_writer *w, const ckpt_outcome *o)
 void report_put(json_writer *w, const ckpt_outcome *o)
 {
     json_put_object(w);
+    json_member_string(w, "schema", "ckpt-report/1");
     json_member_string(w, "version", o->version);
     json_member_names(w, "command", o->words, o->word_count);
     json_member_string(w, "family", o->family);

@@ -64,8 +64,8 @@ def test_the_digest_does_not_depend_on_threads_and_memory(ckpt, golden, options)
 
 def test_the_roots_follow_from_the_tensors_of_the_document(ckpt, golden):
     out = ckpt("ckpt-verify", "digest", "--json", golden).json
-    assert set(out) == {"root", "main", "family", "layout", "config", "companions", "notes",
-                        "tensors"}
+    assert set(out) == {"schema", "root", "main", "family", "layout", "config", "companions",
+                        "notes", "tensors"}
     names = [t["name"] for t in out["tensors"]]
     assert names == sorted(names, key=str.encode)
     for key, tensors in [("root", out["tensors"]),

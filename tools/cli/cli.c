@@ -92,6 +92,7 @@ static ckpt_code set_given(cli_line *line, const cli_option *option, const char 
     }
     assert(option - line->command->options < CLI_OPTIONS_MAX);
     line->given[option - line->command->options] = 1;
+    cli_wants_json |= strcmp(option->name, "json") == 0 || strcmp(option->name, "jsonl") == 0;
     snprintf(source, sizeof source, "option '--%s'", option->name);
     return cli_set_option(option, source, value, err);
 }
@@ -335,6 +336,15 @@ static void limit_memory(const cli_command *command)
             ckpt_set_memory_limit(*(const uint64_t *)option->target);
 }
 
+/* An error before the option is to be told as the option says, too. */
+static int is_json_wanted(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--json") == 0 || strcmp(argv[i], "--jsonl") == 0)
+            return 1;
+    return 0;
+}
+
 int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
 {
     const cli_command *parent = NULL;
@@ -346,6 +356,7 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
     hold_standard_streams();
     ignore_signals();
     cli_program_name = command->name;
+    cli_wants_json = is_json_wanted(argc, argv);
     args->checks_places = argc > 1 && strcmp(argv[1], CLI_CHECK_PLACES) == 0;
     args->is_check = args->checks_places ||
                      (argc > 1 && strcmp(argv[1], CLI_CHECK_OPTIONS) == 0);

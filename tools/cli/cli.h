@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 
 #include "libckpt/ckpt.h"
+#include "libckpt/json.h"
 
 enum { CLI_DONE = 0, CLI_DIFFERENT = 1, CLI_FAILED = 2, CLI_GO = -1 };
 enum { CLI_LIST_MAX = 64, CLI_OPTIONS_MAX = 128, CLI_ANY_ARGS = 1 << 20, CLI_SIZE_TEXT_BYTES = 16,
@@ -170,8 +171,16 @@ void cli_print_help(const cli_command *parent, const cli_command *command, cli_h
 
 /* ---- output ---- */
 
-/* Print "ckpt-x: text" on stderr. Returns the exit status: 1 for CKPT_E_DIFFERENT, else 2. */
+/* Print "ckpt-x: text" on stderr and, with --json, {"error": text} on stdout, unless a document was
+ * begun there. Returns the exit status: 1 for CKPT_E_DIFFERENT, else 2. */
 int cli_fail(const ckpt_error *err);
+
+/* Begin a JSON document on standard output, an object with the member `schema` first. Closed by
+ * cli_json_end. */
+void cli_json_begin(json_writer *w, const char *schema);
+void cli_json_end(json_writer *w);
+/* The same for --jsonl: one object in a line. */
+void cli_json_line(json_writer *w, const char *schema);
 
 /*
  * The last call of main: flush standard output. Returns `status`, or 2 when not all of the output

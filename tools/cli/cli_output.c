@@ -13,12 +13,52 @@
 #include "libckpt/error.h"
 
 const char *cli_program_name = "ckpt";
+int cli_wants_json;
 int cli_pipe_is_ignored;
+static int has_document;            /* one was begun on standard output */
 static atomic_int stop_signal;      /* 0: none received; any thread may run the handler */
+
+void cli_json_begin(json_writer *w, const char *schema)
+{
+    has_document = 1;
+    json_writer_begin(w, json_write_stdio, stdout, 1);
+    w->schema = schema;
+}
+
+void cli_json_line(json_writer *w, const char *schema)
+{
+    has_document = 1;
+    json_writer_begin(w, json_write_stdio, stdout, 0);
+    w->schema = schema;
+}
+
+void cli_json_end(json_writer *w)
+{
+    json_writer_end(w);
+    putchar('\n');
+}
+
+/* A program that reads JSON need not read stderr as well. */
+static void put_error(const ckpt_error *err)
+{
+    static const char *const reasons[] = { "fine", "format", "io", "usage", "memory", "inexact",
+                                           "interrupted", "different" };
+    json_writer w;
+
+    if (!cli_wants_json || has_document)
+        return;
+    cli_json_begin(&w, "ckpt-error/1");
+    json_put_object(&w);
+    json_member_string(&w, "error", err->text);
+    json_member_string(&w, "reason", reasons[err->code]);
+    json_put_object_end(&w);
+    cli_json_end(&w);
+}
 
 int cli_fail(const ckpt_error *err)
 {
     cli_erase_progress();
+    put_error(err);
     fprintf(stderr, "%s: %s\n", cli_program_name, err->text);
     return err->code == CKPT_E_DIFFERENT ? CLI_DIFFERENT : CLI_FAILED;
 }

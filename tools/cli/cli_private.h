@@ -5,6 +5,7 @@
 #include "cli.h"
 
 extern const char *cli_program_name;   /* set by cli_parse */
+extern int cli_wants_json;             /* --json or --jsonl was given */
 extern int cli_pipe_is_ignored;        /* SIGPIPE was ignored when the process started */
 
 /* Once, when the options were read: SIGUSR1 is answered from now on. */

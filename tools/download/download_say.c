@@ -83,7 +83,7 @@ static void plan_json(const say_subject *about, const download_plan *plan)
     const hub_listing *listing = about->listing;
     json_writer w;
 
-    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    cli_json_begin(&w, "ckpt-download-plan/1");
     json_put_object(&w);
     json_member_string(&w, "commit", listing->commit[0] == '\0' ? NULL : listing->commit);
     put_plan(&w, plan);
@@ -106,8 +106,7 @@ static void plan_json(const say_subject *about, const download_plan *plan)
     }
     json_put_array_end(&w);
     json_put_object_end(&w);
-    json_writer_end(&w);
-    putchar('\n');
+    cli_json_end(&w);
 }
 
 void say_plan(const say_subject *about, const download_plan *plan, int as_json)
@@ -247,7 +246,7 @@ void say_json(const say_outcome *o)
 {
     json_writer w;
 
-    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    cli_json_begin(&w, "ckpt-download/1");
     json_put_object(&w);
     json_member_string(&w, "reason", hub_reason_name(o->reason));
     json_member_string(&w, "error", o->error);
@@ -266,6 +265,5 @@ void say_json(const say_outcome *o)
     json_member_names(&w, "unmatched", o->unmatched->items, o->unmatched->count);
     put_files(&w, o->d);
     json_put_object_end(&w);
-    json_writer_end(&w);
-    putchar('\n');
+    cli_json_end(&w);
 }

@@ -31,7 +31,7 @@ static void put_json(const listing_report *r)
     const kept_listing *listing = r->listing;
     json_writer w;
 
-    json_writer_begin(&w, json_write_stdio, stdout, 1);
+    cli_json_begin(&w, "ckpt-check-files/1");
     json_put_object(&w);
     json_member_string(&w, "checked", "files");
     json_member_bool(&w, "same", r->wrong_count == 0);
@@ -57,8 +57,7 @@ static void put_json(const listing_report *r)
     }
     json_put_array_end(&w);
     json_put_object_end(&w);
-    json_writer_end(&w);
-    putchar('\n');
+    cli_json_end(&w);
 }
 
 static void print_text(const listing_report *r)

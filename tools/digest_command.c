@@ -1,0 +1,296 @@
+/* ckpt-verify digest: as sha256sum, for the values of checkpoints. */
+#include "digest_command.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "digest_list.h"
+#include "open_options.h"
+#include "formats/format.h"
+#include "formats/ids.h"
+#include "libckpt/error.h"
+#include "libckpt/file.h"
+#include "verify/certificate_read.h"
+#include "verify/manifest.h"
+
+static struct {
+    cli_common common;
+    ckpt_open_options open;
+    const char *check;
+    int tensors;
+    int jsonl;
+} opt = { .common = CLI_COMMON_DEFAULTS };
+
+static const cli_option options[] = {
+    { CLI_STRING, "check", "LIST", &opt.check,
+      "read digests and paths from LIST (- is standard input), as they were printed, and check "
+      "them" },
+    { CLI_FLAG, "tensors", NULL, &opt.tensors, "also print the digest of every tensor" },
+    { CLI_FLAG, "jsonl", NULL, &opt.jsonl, "print one JSON object in a line for each PATH" },
+    CLI_READ_OPTIONS(opt.open, opt.common)
+};
+
+static const cli_rule rules[] = {
+    { "check", NULL, "tensors|jsonl" },
+    { "jsonl", NULL, "json|tensors" },
+    { NULL, NULL, NULL }
+};
+
+const cli_command digest_command = {
+    .name = "digest",
+    .summary = "print the value digests of checkpoints",
+    .usage = "[OPTIONS] PATH... | --check LIST",
+    .description =
+        "The value digest is the same in every layout and in every lossless encoding. Prints "
+        "\"DIGEST  PATH\", like sha256sum, then the same for all tensors except mtp.*, marked "
+        "(main). --tensors adds \"DIGEST  NAME\" lines, sorted by name. --json prints a manifest "
+        "for `ckpt-verify check --manifest`; of several PATHs, a list of them. If the input may "
+        "not be a complete model, for example one shard of several, notes are printed on stderr "
+        "and in the manifest.\n"
+        "\n"
+        "--check prints \"PATH: OK\" or \"PATH: FAILED\" for every line of LIST. Paths are "
+        "relative to the working directory.",
+    .exit_notes = "0  done; with --check: all digests are as in LIST\n1  with --check: some are "
+                  "not\n2  error; one line on stderr says what failed",
+    .examples = "ckpt-verify digest DeepSeek-V4-Flash\n"
+                "ckpt-verify digest --json DeepSeek-V4-Flash > flash.json\n"
+                "ckpt-verify digest Flash Flash-BF16 > roots; ckpt-verify digest -c roots",
+    .options = options,
+    .rules = rules,
+    .arg_min = 0,
+    .arg_max = CLI_ANY_ARGS,
+};
+
+/* ---- one checkpoint ---- */
+
+typedef struct {
+    ckpt_checkpoint *checkpoint;
+    ckpt_digest *digest;
+    char root[CKPT_ROOT_HEX];
+    char main_root[CKPT_ROOT_HEX];
+} digested;
+
+static void release(digested *d)
+{
+    ckpt_digest_free(d->digest);
+    ckpt_close(d->checkpoint);
+    memset(d, 0, sizeof *d);
+}
+
+/* To be released also on failure. */
+static ckpt_code read_digest(const char *path, digested *out, ckpt_error *err)
+{
+    static cli_meter meter;      /* static, because cli_fail erases its line */
+    ckpt_run_options run;
+    ckpt_code code;
+
+    memset(out, 0, sizeof *out);
+    if ((code = ckpt_open(path, &opt.open, &out->checkpoint, err)) != CKPT_OK ||
+        (code = checkpoint_note_ids(out->checkpoint, err)) != CKPT_OK)
+        return code;
+    run = cli_run_options(&opt.common, &meter);
+    run.fixed_bytes = ckpt_checkpoint_bytes(out->checkpoint);
+    if ((code = ckpt_digest_source(out->checkpoint->logical, &run, &out->digest, err)) != CKPT_OK ||
+        (code = ckpt_digest_root(out->digest, 0, out->root, err)) != CKPT_OK)
+        return code;
+    cli_meter_end(&meter);
+    return ckpt_digest_root(out->digest, 1, out->main_root, err);
+}
+
+/* ---- text ---- */
+
+static ckpt_code print_tensors(const digested *d, ckpt_error *err)
+{
+    const ckpt_catalog *catalog = d->checkpoint->logical->catalog;
+    size_t *order = manifest_order(catalog);
+
+    if (order == NULL)
+        return ckpt_fail_memory(err, "a list", ckpt_catalog_count(catalog));
+    for (size_t i = 0; i < ckpt_catalog_count(catalog); i++) {
+        char hex[CKPT_DIGEST_HEX];
+
+        ckpt_digest_tensor(d->digest, order[i], hex);
+        printf("%s  %s\n", hex, cli_name(ckpt_catalog_at(catalog, order[i])->name));
+    }
+    free(order);
+    return CKPT_OK;
+}
+
+static ckpt_code print_text(const char *path, const digested *d, ckpt_error *err)
+{
+    const file_list *notes = &d->checkpoint->notes;
+    ckpt_code code = CKPT_OK;
+
+    printf("%s  %s\n%s  %s (main)\n", d->root, path, d->main_root, path);
+    if (opt.tensors)
+        code = print_tensors(d, err);
+    /* Standard output is for the digests alone. */
+    for (size_t i = 0; i < notes->count && code == CKPT_OK && !opt.common.quiet; i++)
+        fprintf(stderr, "note: %s\n", cli_name(notes->names[i]));
+    return code;
+}
+
+/* ---- JSON ---- */
+
+static ckpt_code put_manifest(json_writer *w, const digested *d, ckpt_error *err)
+{
+    ckpt_checkpoint *c = d->checkpoint;
+    certificate_checkpoint beside = { .files = NULL };
+    const manifest_info info = {
+        .catalog = c->logical->catalog,
+        .digest = d->digest,
+        .layout = ckpt_layout_name(c),
+        .family = ckpt_family_name(c),
+        .config = c->config == NULL ? NULL : json_root(c->config),
+        .companions = &beside,
+        .notes = &c->notes,
+    };
+    ckpt_code code = certificate_read_companions(checkpoint_folder(c), &beside, err);
+
+    if (code == CKPT_OK)
+        code = manifest_put(w, &info, err);
+    certificate_checkpoint_release(&beside);
+    return code;
+}
+
+static void print_line(const char *path, const digested *d)
+{
+    const ckpt_checkpoint *c = d->checkpoint;
+    json_writer w;
+
+    cli_json_line(&w, "ckpt-digest/1");
+    json_put_object(&w);
+    json_member_string(&w, "path", path);
+    json_member_string(&w, "root", d->root);
+    json_member_string(&w, "main", d->main_root);
+    json_member_string(&w, "family", ckpt_family_name(c));
+    json_member_string(&w, "layout", ckpt_layout_name(c));
+    json_member_u64(&w, "tensor_count", ckpt_catalog_count(c->logical->catalog));
+    json_member_names(&w, "notes", (const char *const *)c->notes.names, c->notes.count);
+    json_put_object_end(&w);
+    cli_json_end(&w);
+}
+
+/* `w` is the list that the manifest goes into; NULL: it is the document. */
+static ckpt_code print_json(const digested *d, json_writer *w, ckpt_error *err)
+{
+    json_writer alone;
+    ckpt_code code;
+
+    if (w != NULL)
+        return put_manifest(w, d, err);
+    cli_json_begin(&alone, NULL);
+    code = put_manifest(&alone, d, err);
+    cli_json_end(&alone);
+    return code;
+}
+
+/* ---- the command ---- */
+
+static ckpt_code print_all(const cli_args *args, ckpt_error *err)
+{
+    const int is_list = opt.common.json && args->count > 1;
+    ckpt_code code = CKPT_OK;
+    digested d;
+    json_writer w;
+
+    for (unsigned i = 0; i < args->count && code == CKPT_OK; i++) {
+        if ((code = read_digest(args->items[i], &d, err)) == CKPT_OK && is_list && i == 0) {
+            cli_json_begin(&w, "ckpt-digests/1");
+            json_put_object(&w);
+            json_member_array(&w, "checkpoints");
+        }
+        if (code == CKPT_OK && opt.common.json)
+            code = print_json(&d, is_list ? &w : NULL, err);
+        else if (code == CKPT_OK && opt.jsonl)
+            print_line(args->items[i], &d);
+        else if (code == CKPT_OK)
+            code = print_text(args->items[i], &d, err);
+        release(&d);
+    }
+    if (is_list && code == CKPT_OK) {
+        json_put_array_end(&w);
+        json_put_object_end(&w);
+        cli_json_end(&w);
+    }
+    return code;
+}
+
+/* What is known of the path that was read last: its two lines stand together in a list. */
+typedef struct {
+    const char *path;
+    digested digested;
+    ckpt_code code;
+} last_read;
+
+static ckpt_code check_entry(const digest_entry *entry, last_read *last, digest_tally *tally,
+                             json_writer *w)
+{
+    const char *got;
+    ckpt_error err;
+    int is_same;
+
+    if (last->path == NULL || strcmp(last->path, entry->path) != 0) {
+        release(&last->digested);
+        last->path = entry->path;
+        last->code = read_digest(entry->path, &last->digested, &err);
+        if (last->code == CKPT_E_INTERRUPTED || last->code == CKPT_E_MEMORY) {
+            tally->first = err;
+            return last->code;
+        }
+        if (last->code != CKPT_OK && tally->unread_count++ == 0)
+            tally->first = err;
+    }
+    got = last->code != CKPT_OK ? NULL
+          : entry->is_main      ? last->digested.main_root
+                                : last->digested.root;
+    is_same = got != NULL && strcmp(got, entry->root) == 0;
+    tally->different_count += got != NULL && !is_same;
+    digest_list_tell(entry, got, w);
+    return CKPT_OK;
+}
+
+static ckpt_code check_list(int *status, ckpt_error *err)
+{
+    last_read last = { .path = NULL };
+    digest_tally tally = { .unread_count = 0 };
+    digest_list list;
+    json_writer w;
+    ckpt_code code = digest_list_read(opt.check, &list, err);
+
+    if (code == CKPT_OK && opt.common.json) {
+        cli_json_begin(&w, "ckpt-digest-check/1");
+        json_put_object(&w);
+        json_member_array(&w, "checkpoints");
+    }
+    for (size_t i = 0; i < list.count && code == CKPT_OK; i++) {
+        code = check_entry(&list.entries[i], &last, &tally, opt.common.json ? &w : NULL);
+        if (code != CKPT_OK)
+            *err = tally.first;
+    }
+    release(&last.digested);
+    if (code == CKPT_OK && opt.common.json) {
+        json_put_array_end(&w);
+        json_member_bool(&w, "same", tally.different_count + tally.unread_count == 0);
+        json_put_object_end(&w);
+        cli_json_end(&w);
+    }
+    digest_list_release(&list);
+    *status = tally.different_count > 0 ? CLI_DIFFERENT : CLI_DONE;
+    if (code != CKPT_OK || tally.unread_count == 0)
+        return code;
+    return ckpt_fail(err, CKPT_E_IO, "%zu of the checkpoints in '%s' could not be read; the first: "
+                     "%s", tally.unread_count, opt.check, tally.first.text);
+}
+
+ckpt_code digest_run(const cli_args *args, int *status, ckpt_error *err)
+{
+    if (opt.check != NULL && args->count > 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--check LIST takes the paths from LIST: leave out "
+                         "'%s'", args->items[0]);
+    if (opt.check == NULL && args->count == 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "too few arguments: expected PATH, or --check LIST; "
+                         "see --help");
+    return opt.check != NULL ? check_list(status, err) : print_all(args, err);
+}

@@ -1,0 +1,104 @@
+/* Reads lists of digests. */
+#include "digest_list.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/cli/cli.h"
+#include "libckpt/error.h"
+#include "libckpt/file.h"
+
+enum { HEX_COUNT = CKPT_ROOT_HEX - 1, LIST_BYTES_MAX = 64 << 20 };
+
+static const char main_mark[] = " (main)";
+
+/* "HEX  PATH" or, as sha256sum has it for binary files, "HEX *PATH". Cuts the line. */
+static int parse_line(char *line, digest_entry *out)
+{
+    const size_t mark = sizeof main_mark - 1;
+    char *path = line + HEX_COUNT + 2;
+    size_t length;
+
+    if (strspn(line, "0123456789abcdef") != HEX_COUNT || line[HEX_COUNT] != ' ' ||
+        (line[HEX_COUNT + 1] != ' ' && line[HEX_COUNT + 1] != '*') || *path == '\0')
+        return 0;
+    memcpy(out->root, line, HEX_COUNT);
+    out->root[HEX_COUNT] = '\0';
+    length = strlen(path);
+    out->is_main = length > mark && strcmp(path + length - mark, main_mark) == 0;
+    if (out->is_main)
+        path[length - mark] = '\0';
+    out->path = path;
+    return 1;
+}
+
+static size_t count_lines(const char *text)
+{
+    size_t count = 1;
+
+    for (; *text != '\0'; text++)
+        count += *text == '\n';
+    return count;
+}
+
+ckpt_code digest_list_read(const char *path, digest_list *out, ckpt_error *err)
+{
+    size_t number = 0;
+    size_t size;
+    char *line;
+    char *next;
+    ckpt_code code;
+
+    memset(out, 0, sizeof *out);
+    code = file_read_named(strcmp(path, "-") == 0 ? "/dev/stdin" : path, LIST_BYTES_MAX,
+                           &out->text, &size, err);
+    if (code != CKPT_OK)
+        return code;
+    if (strlen(out->text) != size)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not a list of digests: it has a byte 0",
+                         path);
+    out->entries = calloc(count_lines(out->text), sizeof *out->entries);
+    if (out->entries == NULL)
+        return ckpt_fail_memory(err, "a list", size);
+    for (line = out->text; line != NULL; line = next) {
+        number++;
+        if ((next = strchr(line, '\n')) != NULL)
+            *next++ = '\0';
+        if (*line == '\0')
+            continue;
+        if (!parse_line(line, &out->entries[out->count]))
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s', line %zu: expected a root of %d hex "
+                             "digits, two blanks and a path, as `ckpt-verify digest` prints "
+                             "without --tensors", path, number, HEX_COUNT);
+        out->count++;
+    }
+    return out->count > 0 ? CKPT_OK
+                          : ckpt_fail(err, CKPT_E_FORMAT, "'%s' has no digests: nothing to check",
+                                      path);
+}
+
+void digest_list_release(digest_list *list)
+{
+    free(list->entries);
+    free(list->text);
+    memset(list, 0, sizeof *list);
+}
+
+void digest_list_tell(const digest_entry *entry, const char *got, json_writer *w)
+{
+    const int is_same = got != NULL && strcmp(got, entry->root) == 0;
+
+    if (w == NULL) {
+        printf("%s%s: %s\n", cli_name(entry->path), entry->is_main ? main_mark : "",
+               got == NULL ? "FAILED open or read" : is_same ? "OK" : "FAILED");
+        return;
+    }
+    json_put_object(w);
+    json_member_string(w, "path", entry->path);
+    json_member_bool(w, "is_main", entry->is_main);
+    json_member_string(w, "expected", entry->root);
+    json_member_string(w, "got", got);
+    json_member_bool(w, "same", is_same);
+    json_put_object_end(w);
+}
