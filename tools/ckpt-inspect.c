@@ -391,7 +391,7 @@ static void put_total(json_writer *w, const inspect_total *total, const char *la
     json_put_key(w, label);
     json_line_begin(&line, w);
     json_put_object(&line);
-    json_member_u64(&line, "tensors", total->tensor_count);
+    json_member_u64(&line, "tensor_count", total->tensor_count);
     json_member_u64(&line, "elements", total->element_count);
     json_member_u64(&line, "bytes", total->total_bytes);
     json_put_object_end(&line);

@@ -319,8 +319,8 @@ static void print_plan(const synth_job *job)
     if (opt.common.json) {
         cli_json_begin(&w, "ckpt-synth/1");
         json_put_object(&w);
-        json_member_u64(&w, "tensors", ckpt_catalog_count(job->store->catalog));
-        json_member_u64(&w, "files", job->store->file_count);
+        json_member_u64(&w, "tensor_count", ckpt_catalog_count(job->store->catalog));
+        json_member_u64(&w, "file_count", job->store->file_count);
         json_member_u64(&w, "payload_bytes", payload_bytes);
         json_member_u64(&w, "header_bytes", header_bytes);
         json_put_object_end(&w);

@@ -240,7 +240,7 @@ static void print_result(const ckpt_outcome *outcome)
     json_member_u64(&w, "rounded", outcome->rounded);
     json_member_bool(&w, "rounded_in_this_run_only", outcome->has_others);
     json_member_u64(&w, "changed_tensors", outcome->changed_count);
-    json_member_u64(&w, "tensors", ckpt_catalog_count(outcome->target_logical));
+    json_member_u64(&w, "tensor_count", ckpt_catalog_count(outcome->target_logical));
     json_member_u64(&w, "kept", outcome->kept_count);
     json_member_u64(&w, "repaired", outcome->repaired_count);
     json_member_u64(&w, "left_out", outcome->drop_count);
@@ -417,8 +417,8 @@ static void print_share(const convert_command *o, const convert_job *job)
     cli_json_begin(&w, "ckpt-share/1");
     json_put_object(&w);
     json_member_bool(&w, "waiting", is_waiting);
-    json_member_u64(&w, "part", c->share);
-    json_member_u64(&w, "parts", c->share_count);
+    json_member_u64(&w, "share", c->share);
+    json_member_u64(&w, "share_count", c->share_count);
     json_member_string(&w, "target", c->target);
     json_put_object_end(&w);
     cli_json_end(&w);

@@ -65,7 +65,7 @@ static void put_class(json_writer *w, const delta_class *c)
 {
     json_put_object(w);
     json_member_string(w, "class", c->name);
-    json_member_u64(w, "tensors", c->tensor_count);
+    json_member_u64(w, "tensor_count", c->tensor_count);
     json_member_u64(w, "changed_tensors", c->changed_count);
     json_member_u64(w, "bytes", c->bytes);
     json_member_u64(w, "elements", c->elements);
@@ -232,7 +232,7 @@ static void print_applied(const delta_command *o, const delta_outcome *out, cons
         json_member_string(&w, "version", out->version);
         put_roots(&w, "base", &out->base);
         put_roots(&w, "result", &out->result);
-        json_member_u64(&w, "tensors", out->tensor_count);
+        json_member_u64(&w, "tensor_count", out->tensor_count);
         json_member_u64(&w, "changed_tensors", out->changed_count);
         json_member_u64(&w, "kept", out->kept_count);
         json_member_u64(&w, "bytes", out->bytes);

@@ -350,10 +350,10 @@ void check_put(json_writer *w, const check_result *r, const file_list *notes)
     json_member_string(w, "expected_main", has_manifest ? r->manifest.main_root : NULL);
     json_member_string(w, "family", r->family);
     json_member_string(w, "layout", r->layout);
-    json_member_u64(w, "tensors", r->tensor_count);
-    json_member_u64(w, "stored_tensors", r->stored_count);
+    json_member_u64(w, "tensor_count", r->tensor_count);
+    json_member_u64(w, "stored_tensor_count", r->stored_count);
     json_member_u64(w, "stored_bytes", r->stored_bytes);
-    json_member_u64(w, "files", r->file_count);
+    json_member_u64(w, "file_count", r->file_count);
     json_member_u64(w, "checksums", r->sums.checked_count);
     json_member_u64(w, "without_checksum", r->sums.absent_count);
     json_member_names(w, "notes", (const char *const *)notes->names, notes->count);

@@ -142,7 +142,7 @@ void compare_put_members(json_writer *w, const ckpt_comparison *c)
     companions_put(w, &c->companions);
     if (c->by_rule_count > 0) {
         json_member_object(w, "by_rule");
-        json_member_u64(w, "tensors", c->by_rule_count);
+        json_member_u64(w, "tensor_count", c->by_rule_count);
         json_member_u64(w, "made", c->blocks.made);
         json_member_u64(w, "kept", c->blocks.kept);
         json_member_u64(w, "wrong", c->blocks.wrong);

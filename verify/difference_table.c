@@ -194,7 +194,7 @@ static void put_entry(json_writer *w, const difference_entry *e)
     json_line_begin(&line, w);
     json_put_object(&line);
     json_member_string(&line, "name", e->name);
-    json_member_u64(&line, "tensors", e->tensor_count);
+    json_member_u64(&line, "tensor_count", e->tensor_count);
     put_figures(&line, &e->statistics, e->is_int);
     if (e->tensor_count == 1 && e->statistics.max_error > 0) {
         json_member_u64(&line, "row", e->statistics.max_row);

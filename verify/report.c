@@ -72,7 +72,7 @@ static void put_side(json_writer *w, const char *key, const outcome_side *side)
     json_member_string(w, "path", side->path);
     json_member_string(w, "layout", side->layout);
     json_member_string(w, "names", side->names);
-    json_member_u64(w, "files", side->file_count);
+    json_member_u64(w, "file_count", side->file_count);
     json_member_u64(w, "bytes", side->total_bytes);
     json_put_object_end(w);
 }
@@ -82,7 +82,7 @@ static void put_totals(json_writer *w, const ckpt_outcome *o)
     const report_totals totals = add_up(o);
 
     json_member_object(w, "totals");
-    json_member_u64(w, "stored_tensors", ckpt_catalog_count(o->stored));
+    json_member_u64(w, "stored_tensor_count", ckpt_catalog_count(o->stored));
     ledger_put(w, &totals.ledger);
     json_member_u64(w, "target_tensors", ckpt_catalog_count(o->target_logical));
     json_member_u64(w, "re_encoded", totals.re_encoded);

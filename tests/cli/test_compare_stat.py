@@ -130,7 +130,7 @@ def test_groups_sum_up_their_tensors(ckpt, pair):
     doc = ckpt("ckpt-verify", "compare", "--stat", "--group", "kind", "--json", folder / "a",
                folder / "b", check=1).json
     said = {g["name"]: g for g in doc["groups"]}
-    assert {n: g["tensors"] for n, g in said.items()} == {"layers.*.a.weight": 3,
+    assert {n: g["tensor_count"] for n, g in said.items()} == {"layers.*.a.weight": 3,
                                                           "embed.weight": 1, "ids": 1}
     together = [np.concatenate([s[n].ravel() for n in SHAPES if n.startswith("layers")])
                 for s in (a, b)]

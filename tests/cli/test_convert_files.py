@@ -298,7 +298,7 @@ def test_the_report_accounts_for_every_stored_tensor(ckpt, golden, tmp_path):
         else:
             assert (t["fate"], t["as"]) == ("used", t["name"])
     totals = report["totals"]
-    assert totals["used"] + totals["scales"] == totals["stored_tensors"] == len(stored)
+    assert totals["used"] + totals["scales"] == totals["stored_tensor_count"] == len(stored)
     assert totals["dropped"] == totals["copies"] == totals["inexact"] == 0
     assert totals["re_encoded"] == sum(h["dtype"] in ("I8", "F8_E4M3")
                                        for _, h in stored.values())

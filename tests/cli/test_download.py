@@ -47,7 +47,7 @@ def test_a_file_that_was_touched_is_hashed_and_one_that_was_changed_is_fetched(d
     data[1000] ^= 1
     damaged.write_bytes(data)
     hub.reset()
-    status = {f["path"]: f["status"] for f in download().json["files"]}
+    status = {f["name"]: f["status"] for f in download().json["files"]}
     assert status["big.bin"] == "kept" and status["dir/mid.bin"] == "downloaded"
     assert hub.payload == len(data)
     download.assert_right()
@@ -72,7 +72,7 @@ def test_the_side_file_has_what_an_offline_check_needs(download, hub):
     listing = json.loads((download.folder / SIDE / "listing.json").read_text())
     assert (listing["version"], listing["hub"], listing["commit"]) == \
         (1, "hf", hub.repos[ID].commit)
-    by_path = {f["path"]: f for f in listing["files"]}
+    by_path = {f["name"]: f for f in listing["files"]}
     for entry in hub.repos[ID].files:
         assert by_path[entry.path] == {
             "path": entry.path, "size": entry.size, "hash": entry.etag,

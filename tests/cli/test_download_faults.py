@@ -368,7 +368,7 @@ def test_one_bad_file_does_not_stop_the_others_but_the_status_tells(ckpt, tmp_pa
         hub.fault("wrong", path="bad.bin", port="cdn", count=99, at=7)
         failed = download(check=1)
         assert download.visible == ["good.bin"]
-        assert {f["path"]: f["status"] for f in failed.json["files"]} == \
+        assert {f["name"]: f["status"] for f in failed.json["files"]} == \
             {"bad.bin": "failed", "good.bin": "downloaded"}
         hub.reset()
         download()

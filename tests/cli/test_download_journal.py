@@ -140,7 +140,7 @@ def test_a_file_whose_place_is_taken_leaves_the_others_alone(download, hub, make
     kind = os.lstat(download.folder / "config.json").st_mode
     failed = download(check=2)
     assert failed.json["reason"] == "other" and "1 of 6 files failed" in failed.err
-    states = {f["path"]: (f["status"], f.get("reason")) for f in failed.json["files"]}
+    states = {f["name"]: (f["status"], f.get("reason")) for f in failed.json["files"]}
     assert states.pop("config.json") == ("failed", "other")
     assert set(states.values()) == {("downloaded", None)}
     assert os.lstat(download.folder / "config.json").st_mode == kind
@@ -150,7 +150,7 @@ def test_force_does_not_fetch_what_its_place_will_not_take(download, hub):
     hub.repos[ID] = mixed()
     make_folder(download.folder / "big.bin")
     failed = download("--force-download", check=2)
-    assert [f["path"] for f in failed.json["files"] if f["status"] == "failed"] == ["big.bin"]
+    assert [f["name"] for f in failed.json["files"] if f["status"] == "failed"] == ["big.bin"]
     assert hub.payload < hub.repos[ID].find("big.bin").size and len(download.visible) == 5
 
 
@@ -213,7 +213,7 @@ def test_a_bad_block_under_one_file_leaves_the_others_alone(download, hub, fault
     big = hub.repos[ID].files[0]
     failed = download(check=2, **fault.env("pwrite:EIO:1+", part_of(big)))
     assert fault.injected and failed.json["reason"] == "disk"
-    assert [f["path"] for f in failed.json["files"] if f["status"] == "failed"] == [big.path]
+    assert [f["name"] for f in failed.json["files"] if f["status"] == "failed"] == [big.path]
     assert len(download.visible) == len(hub.repos[ID].files) - 1
     download()
     download.assert_right()

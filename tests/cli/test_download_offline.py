@@ -66,7 +66,7 @@ def test_offline_hashes_what_was_touched(download, hub):
     hub.reset()
     failed = download(check=1, **OFFLINE)
     assert failed.json["reason"] == "integrity" and "big.bin" in failed.err
-    status = {f["path"]: f["status"] for f in failed.json["files"]}
+    status = {f["name"]: f["status"] for f in failed.json["files"]}
     assert status["dir/mid.bin"] == "kept" and status["big.bin"] == "failed"
     assert hub.log == [] and (download.folder / "big.bin").exists()
 
@@ -129,7 +129,7 @@ def test_a_checkpoint_is_looked_into_after_its_files(ckpt, tmp_path):
         download = Client(ckpt, hub, tmp_path)
         download()
     result = check(ckpt, download.folder, 0)
-    assert (result["checked"], result["same"]) == ("files", True) and result["tensors"] > 10
+    assert (result["checked"], result["same"]) == ("files", True) and result["tensor_count"] > 10
     text = ckpt("ckpt-verify", "check", download.folder).out
     assert "as 'hf' listed them" in text and "structure is right" in text
     shard = next(download.folder.glob("*.safetensors"))

@@ -27,7 +27,7 @@ def theirs(download, hub):
 
 
 def status_of(result):
-    return {f["path"]: f["status"] for f in result.json["files"]}
+    return {f["name"]: f["status"] for f in result.json["files"]}
 
 
 def damage(path):

@@ -119,7 +119,7 @@ def test_a_part_that_waits_says_so_in_any_case(ckpt, golden_a, tmp_path):
         return ckpt("ckpt-convert", "--part", f"{i}/3", *words, golden_a, tmp_path / "out")
     assert "share 1 of 3 is done" in part(1, "--quiet").out
     said = part(2, "--quiet", "--json").json
-    assert said["waiting"] is True and (said["part"], said["parts"]) == (2, 3)
+    assert said["waiting"] is True and (said["share"], said["share_count"]) == (2, 3)
     assert said["target"] == str(tmp_path / "out")
     assert "waiting" not in part(3, "--json").json
 

@@ -62,7 +62,7 @@ def test_ours_finds_what_theirs_did_not_see(hf, hub, download):
     assert hub.faults[0]["taken"] == 1
     hub.reset()
     result = download().json
-    assert {f["path"] for f in result["files"] if f["status"] == "downloaded"} == {"dir/mid.bin"}
+    assert {f["name"] for f in result["files"] if f["status"] == "downloaded"} == {"dir/mid.bin"}
     assert hub.payload == 3 * MIB
     download.assert_right()
 

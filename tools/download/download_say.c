@@ -97,8 +97,8 @@ static void plan_json(const say_subject *about, const download_plan *plan)
         if (!file->is_selected)
             continue;
         json_put_object(&w);
-        json_member_string(&w, "path", file->path);
-        json_member_u64(&w, "size", file->size_bytes);
+        json_member_string(&w, "name", file->path);
+        json_member_u64(&w, "bytes", file->size_bytes);
         json_member_string(&w, "hash", file->hash);
         json_member_string(&w, "xet_hash", file->xet_hash);
         json_member_string(&w, "action", look_name(look(about, file).state));
@@ -218,8 +218,8 @@ static void put_files(json_writer *w, const download *d)
         const download_status s = download_at(d, i);
 
         json_put_object(w);
-        json_member_string(w, "path", s.file->path);
-        json_member_u64(w, "size", s.file->size_bytes);
+        json_member_string(w, "name", s.file->path);
+        json_member_u64(w, "bytes", s.file->size_bytes);
         json_member_string(w, "algorithm", hub_algorithm_name(s.file->algorithm));
         json_member_string(w, "hash", s.file->hash);
         json_member_string(w, "status", states[s.state]);
