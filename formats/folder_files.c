@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "format.h"
+#include "given_config.h"
 #include "hf.h"
-#include "maps.h"
 
 /* Parse a file of the folder, if it is there; its text is kept in *bytes unless that is NULL. */
 static ckpt_code read_document(const ckpt_checkpoint *c, const char *name, char **bytes,
@@ -30,21 +30,10 @@ static ckpt_code read_document(const ckpt_checkpoint *c, const char *name, char 
     return code;
 }
 
-/* The text of a built-in model's config, or of a file. */
-static ckpt_code read_given_config(const char *given, char **out, ckpt_error *err)
-{
-    const ckpt_builtin_map *builtin = maps_find_config(given);
-    size_t size;
-
-    if (builtin == NULL)
-        return file_read_named(given, CONFIG_BYTES_MAX, out, &size, err);
-    *out = strndup(builtin->text, builtin->text_bytes);
-    return *out == NULL ? ckpt_fail_memory(err, "a config", builtin->text_bytes) : CKPT_OK;
-}
-
 ckpt_code checkpoint_take_config(ckpt_checkpoint *out, ckpt_error *err)
 {
     const char *given = out->options.config;
+    size_t size;
     ckpt_code code;
 
     if (given == NULL)
@@ -52,8 +41,8 @@ ckpt_code checkpoint_take_config(ckpt_checkpoint *out, ckpt_error *err)
     if (out->config != NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' has a config.json: leave out --config",
                          out->place.path);
-    if ((code = read_given_config(given, &out->config_text, err)) != CKPT_OK ||
-        (code = json_parse(out->config_text, strlen(out->config_text), given, &out->config,
+    if ((code = given_config_read(given, &out->config_text, &size, err)) != CKPT_OK ||
+        (code = json_parse(out->config_text, size, given, &out->config,
                            err)) != CKPT_OK)
         return code;
     return json_is_object(json_root(out->config))

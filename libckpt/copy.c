@@ -254,9 +254,10 @@ ckpt_code copy_check_memory(uint64_t tile_bytes, const ckpt_run_options *options
     if (copy_memory_left(options) >= tile_bytes)
         return CKPT_OK;
     return ckpt_fail(err, CKPT_E_MEMORY,
-                     "the memory limit of %llu bytes is too small: catalogs take %llu, one tile "
-                     "takes %llu",
+                     "the memory limit of %llu bytes is too small: at least %llu are needed, for "
+                     "catalogs %llu and one tile %llu",
                      (unsigned long long)memory_limit(options),
+                     (unsigned long long)(options->fixed_bytes + tile_bytes),
                      (unsigned long long)options->fixed_bytes,
                      (unsigned long long)tile_bytes);
 }

@@ -130,7 +130,7 @@ ckpt_code file_read_all(const char *path, uint64_t max_bytes, char **out, size_t
 ckpt_code file_read_named(const char *path, uint64_t max_bytes, char **out, size_t *size,
                           ckpt_error *err)
 {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(strcmp(path, "-") == 0 ? "/dev/stdin" : path, O_RDONLY | O_CLOEXEC);
     whole_text text = { NULL, 0, 0, 1 };
 
     *out = NULL;

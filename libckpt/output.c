@@ -72,6 +72,15 @@ static char *folder_of(const char *path)
     return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
 }
 
+/* "s3://bucket/x", "host:/x", "user@host:x": where other programs copy to. */
+static int is_remote(const char *path)
+{
+    const size_t size = strcspn(path, ":/");
+
+    return size > 0 && path[size] == ':' &&
+           (path[size + 1] == '/' || memchr(path, '@', size) != NULL);
+}
+
 /* Refuse a path that cannot be the target of a rename. `path` has no slash at its end. */
 static ckpt_code check_name(const char *path, ckpt_error *err)
 {
@@ -90,6 +99,9 @@ static ckpt_code check_name(const char *path, ckpt_error *err)
     else if (name[0] == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
         code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s': expected the name of a new "
                          "folder", path);
+    else if (stat(parent, &around) != 0 && is_remote(path))
+        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': only local folders can be written; "
+                         "copy the result with rsync or the like", path);
     else if (stat(parent, &around) != 0)
         code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': '%s': %s", path, parent,
                          strerror(errno));

@@ -168,7 +168,8 @@ static const cli_command reverse_command = {
 };
 
 static const cli_option inspect_options[] = {
-    { CLI_FLAG, "tensors", NULL, &opt.tensors, "print every tensor, too" },
+    { CLI_LIST, "tensors", "GLOB", &opt.globs,
+      "also print tensors whose names match, as in '*.experts.7.*' or '*'; may be repeated" },
     CLI_COMMON_READ(opt.common),
     CLI_OPTIONS_END
 };

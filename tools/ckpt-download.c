@@ -137,10 +137,10 @@ static const cli_command command = {
     .summary = "download a model from a hub and verify it",
     .usage = "[OPTIONS] REPO [FILE...] [--then COMMAND...]",
     .description =
-        "REPO is OWNER/NAME or hf://OWNER/NAME[@REV][/PATH]. FILEs are names or patterns; one "
-        "that ends in / is a folder. Every file is hashed while it arrives and is renamed into "
-        "place only when its hash matches the hub's. A killed run resumes. ckpt-download and `hf "
-        "download` can continue each other's work.\n"
+        "REPO is OWNER/NAME[@REV], hf://OWNER/NAME[@REV][/PATH] or the address of its page. "
+        "FILEs are names or patterns; one that ends in / is a folder. Every file is hashed while "
+        "it arrives and is renamed into place only when its hash matches the hub's. A killed run "
+        "resumes. ckpt-download and `hf download` can continue each other's work.\n"
         "\n"
         "--delete-source is for disks that cannot hold both source and result: all headers are "
         "fetched first, the conversion is planned from them, and then a few files at a time are "

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "tools/cli/cli.h"
+#include "formats/given_config.h"
 #include "formats/hf.h"
 #include "formats/maps.h"
 #include "libckpt/config_number.h"
@@ -84,22 +85,16 @@ typedef struct {
 /* Read the config that --config names. Refuses a DST that would replace it. */
 static ckpt_code read_config(synth_job *job, const char *path, ckpt_error *err)
 {
-    const ckpt_builtin_map *builtin;
     size_t size = 0;
     ckpt_code code = CKPT_OK;
 
     if (opt.config == NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "--config is missing: expected FILE, flash, pro, "
                          "tiny, v41-flash, v3, v3.2 or kimi-k2");
-    builtin = maps_find_config(opt.config);
-    if (builtin == NULL) {
-        if ((code = output_check_apart(path, opt.config, err)) == CKPT_OK)
-            code = file_read_named(opt.config, CONFIG_BYTES_MAX, &job->text, &size, err);
-    } else if ((job->text = strndup(builtin->text, builtin->text_bytes)) == NULL) {
-        code = ckpt_fail_memory(err, "a config", builtin->text_bytes);
-    } else {
-        size = builtin->text_bytes;
-    }
+    if (!given_config_is_builtin(opt.config))
+        code = output_check_apart(path, opt.config, err);
+    if (code == CKPT_OK)
+        code = given_config_read(opt.config, &job->text, &size, err);
     return code == CKPT_OK ? json_parse(job->text, size, opt.config, &job->config, err) : code;
 }
 

@@ -359,7 +359,7 @@ static ckpt_code check_place(const convert_options *o, const char *path, ckpt_er
     const char *inputs[CONVERT_INPUTS];
     ckpt_code code;
 
-    if (path == NULL)
+    if (path == NULL || strcmp(path, "-") == 0)
         return CKPT_OK;
     if ((code = output_check_apart(o->target, path, err)) != CKPT_OK)
         return code;
@@ -377,7 +377,8 @@ static ckpt_code check_places(const convert_command *o, ckpt_error *err)
 
     if ((code = check_place(&o->convert, o->report, err)) != CKPT_OK ||
         (code = check_place(&o->convert, o->manifest, err)) != CKPT_OK ||
-        o->report == NULL || o->manifest == NULL)
+        o->report == NULL || o->manifest == NULL || strcmp(o->report, "-") == 0 ||
+        strcmp(o->manifest, "-") == 0)
         return code;
     return output_check_apart(o->report, o->manifest, err);
 }
@@ -438,6 +439,11 @@ static ckpt_code write_proof(const convert_command *o, const convert_job *job,
     return code == CKPT_OK && o->report != NULL ? report_write(o->report, outcome, err) : code;
 }
 
+static int is_stdout(const char *path)
+{
+    return path != NULL && strcmp(path, "-") == 0;
+}
+
 static ckpt_code run(const convert_command *o, convert_job *job, const char *const *words,
                      ckpt_error *err)
 {
@@ -461,7 +467,7 @@ static ckpt_code run(const convert_command *o, convert_job *job, const char *con
         return code;
     if (o->common.json)
         print_result(&outcome);
-    else if (!o->common.quiet)
+    else if (!o->common.quiet && !is_stdout(o->report) && !is_stdout(o->manifest))
         print_remarks(o, &outcome);
     fflush(stdout);                    /* the closing line is the last one */
     cli_say_written(&o->common,
@@ -486,6 +492,9 @@ static ckpt_code take_share_option(convert_command *o, ckpt_error *err)
 /* Options that contradict each other. */
 static ckpt_code check_words(const convert_command *o, ckpt_error *err)
 {
+    if (is_stdout(o->report) + is_stdout(o->manifest) + o->common.json > 1)
+        return ckpt_fail(err, CKPT_E_USAGE, "only one of --json, --report - and --manifest - can "
+                         "have standard output");
     if (o->manifest != NULL && (o->convert.no_digest || o->no_manifest))
         return ckpt_fail(err, CKPT_E_USAGE, "--manifest needs digests and cannot be used with %s",
                          o->convert.no_digest ? "--no-digest" : "--no-manifest");

@@ -107,7 +107,8 @@ typedef struct {
     CLI_OPEN_OPTIONS((o).convert.open),                                                          \
     { CLI_HEADING, NULL, NULL, NULL, "Proof" },                                                  \
     { CLI_STRING, "report", "FILE", &(o).report,                                                 \
-      "write the fate of every tensor to FILE, as JSON (compressed if FILE ends in .zst)" },     \
+      "write the fate of every tensor to FILE, as JSON (compressed if FILE ends in .zst; - is "   \
+      "standard output)" },                                                                      \
     { CLI_STRING, "manifest", "FILE", &(o).manifest,                                             \
       "write the value digests to FILE (default: DST/ckpt-manifest.json; with --like no "        \
       "manifest)" },                                                                             \

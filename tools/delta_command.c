@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "libckpt/json.h"
+#include "libckpt/text.h"
 
 #define FILE_BYTES_DEFAULT (UINT64_C(4) << 30)
 
@@ -383,8 +384,10 @@ static void print_delta(const delta_command *o, const ckpt_delta *d, const delta
     for (size_t i = 0; i < d->file_count; i++)
         printf("%s  %s\n", d->files[i].carried == NULL ? "removes" : "carries",
                cli_name(d->files[i].name));
-    for (size_t i = 0; o->tensors && i < d->count; i++)
-        printf("%12" PRIu64 "  %10" PRIu64 "  %s\n", d->tensors[i].frame.packed_bytes,
+    for (size_t i = 0; i < d->count; i++)
+        if (o->globs.count > 0 &&
+            text_matches_any(d->tensors[i].name, o->globs.items, o->globs.count))
+            printf("%12" PRIu64 "  %10" PRIu64 "  %s\n", d->tensors[i].frame.packed_bytes,
                d->tensors[i].changed_elements, cli_name(d->tensors[i].name));
 }
 

@@ -22,7 +22,7 @@ typedef struct {
     int restart;
     int in_place;
     int measure;
-    int tensors;
+    cli_list globs;
 } delta_command;
 
 /* Each returns the exit status. `target` NULL: only verify. */

@@ -10,7 +10,7 @@
 #include "formats/format.h"
 #include "formats/ids.h"
 #include "libckpt/error.h"
-#include "libckpt/file.h"
+#include "libckpt/text.h"
 #include "verify/certificate_read.h"
 #include "verify/manifest.h"
 
@@ -18,7 +18,7 @@ static struct {
     cli_common common;
     ckpt_open_options open;
     const char *check;
-    int tensors;
+    cli_list globs;
     int jsonl;
 } opt = { .common = CLI_COMMON_DEFAULTS };
 
@@ -26,7 +26,9 @@ static const cli_option options[] = {
     { CLI_STRING, "check", "LIST", &opt.check,
       "read digests and paths from LIST (- is standard input), as they were printed, and check "
       "them" },
-    { CLI_FLAG, "tensors", NULL, &opt.tensors, "also print the digest of every tensor" },
+    { CLI_LIST, "tensors", "GLOB", &opt.globs,
+      "also print the digests of tensors whose names match, as in '*.experts.7.*' or '*'; may be "
+      "repeated" },
     { CLI_FLAG, "jsonl", NULL, &opt.jsonl, "print one JSON object in a line for each PATH" },
     CLI_READ_OPTIONS(opt.open, opt.common)
 };
@@ -44,10 +46,10 @@ const cli_command digest_command = {
     .description =
         "The value digest is the same in every layout and in every lossless encoding. Prints "
         "\"DIGEST  PATH\", like sha256sum, then the same for all tensors except mtp.*, marked "
-        "(main). --tensors adds \"DIGEST  NAME\" lines, sorted by name. --json prints a manifest "
-        "for `ckpt-verify check --manifest`; of several PATHs, a list of them. If the input may "
-        "not be a complete model, for example one shard of several, notes are printed on stderr "
-        "and in the manifest.\n"
+        "(main). --tensors GLOB adds \"DIGEST  NAME\" lines, sorted by name. --json prints a "
+        "manifest for `ckpt-verify check --manifest`; of several PATHs, a list of them. If "
+        "the input may not be a complete model, for example one shard of several, notes are "
+        "printed on stderr and in the manifest.\n"
         "\n"
         "--check prints \"PATH: OK\" or \"PATH: FAILED\" for every line of LIST. Paths are "
         "relative to the working directory.",
@@ -100,21 +102,28 @@ static ckpt_code read_digest(const char *path, digested *out, ckpt_error *err)
 
 /* ---- text ---- */
 
-static ckpt_code print_tensors(const digested *d, ckpt_error *err)
+static ckpt_code print_tensors(const char *path, const digested *d, ckpt_error *err)
 {
     const ckpt_catalog *catalog = d->checkpoint->logical->catalog;
     size_t *order = manifest_order(catalog);
+    size_t count = 0;
 
     if (order == NULL)
         return ckpt_fail_memory(err, "a list", ckpt_catalog_count(catalog));
     for (size_t i = 0; i < ckpt_catalog_count(catalog); i++) {
+        const char *name = ckpt_catalog_at(catalog, order[i])->name;
         char hex[CKPT_DIGEST_HEX];
 
+        if (!text_matches_any(name, opt.globs.items, opt.globs.count))
+            continue;
         ckpt_digest_tensor(d->digest, order[i], hex);
-        printf("%s  %s\n", hex, cli_name(ckpt_catalog_at(catalog, order[i])->name));
+        printf("%s  %s\n", hex, cli_name(name));
+        count++;
     }
     free(order);
-    return CKPT_OK;
+    return count > 0 ? CKPT_OK
+                     : ckpt_fail(err, CKPT_E_USAGE, "--tensors '%s' matches no tensor of '%s'",
+                                 opt.globs.items[0], path);
 }
 
 static ckpt_code print_text(const char *path, const digested *d, ckpt_error *err)
@@ -123,8 +132,8 @@ static ckpt_code print_text(const char *path, const digested *d, ckpt_error *err
     ckpt_code code = CKPT_OK;
 
     printf("%s  %s\n%s  %s (main)\n", d->root, path, d->main_root, path);
-    if (opt.tensors)
-        code = print_tensors(d, err);
+    if (opt.globs.count > 0)
+        code = print_tensors(path, d, err);
     /* Standard output is for the digests alone. */
     for (size_t i = 0; i < notes->count && code == CKPT_OK && !opt.common.quiet; i++)
         fprintf(stderr, "note: %s\n", cli_name(notes->names[i]));

@@ -51,8 +51,7 @@ ckpt_code digest_list_read(const char *path, digest_list *out, ckpt_error *err)
     ckpt_code code;
 
     memset(out, 0, sizeof *out);
-    code = file_read_named(strcmp(path, "-") == 0 ? "/dev/stdin" : path, LIST_BYTES_MAX,
-                           &out->text, &size, err);
+    code = file_read_named(path, LIST_BYTES_MAX, &out->text, &size, err);
     if (code != CKPT_OK)
         return code;
     if (strlen(out->text) != size)

@@ -90,7 +90,10 @@ static ckpt_code take_metadata(ckpt_delta *d, const char *path, const json_value
     const char *sums = json_string(json_member(metadata, "checksum_format"));
     ckpt_code code;
 
-    if (encoding == NULL || !delta_encoding_find(encoding, &d->encoding))
+    if (encoding == NULL)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is the index of a checkpoint, not of a delta: "
+                         "expected the member delta_encoding in its metadata", path);
+    if (!delta_encoding_find(encoding, &d->encoding))
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s': delta_encoding '%s' is not known, expected xor "
                          "or overwrite", path, encoding == NULL ? "" : encoding);
     if (packing == NULL || strcmp(packing, "zstd") != 0)

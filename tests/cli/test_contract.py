@@ -79,7 +79,8 @@ def test_what_is_not_understood_is_refused(commands, args):
 
 def test_too_many_arguments_are_refused(commands, tiny):
     for tool, words in commands:
-        run_tool(tool, *words, *[tiny] * 9, check=2)
+        if words != ["digest"]:             # of any number of checkpoints
+            run_tool(tool, *words, *[tiny] * 9, check=2)
 
 
 def test_a_path_that_does_not_exist_is_named(tiny, tmp_path):

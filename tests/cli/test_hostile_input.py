@@ -249,7 +249,7 @@ def test_inspect_shows_names_on_one_line(ckpt, odd_names):
 
 
 def test_verify_shows_names_on_one_line(ckpt, odd_names, tmp_path):
-    assert not controls(ckpt("ckpt-verify", "digest", "--tensors", odd_names).out)
+    assert not controls(ckpt("ckpt-verify", "digest", "--tensors", "*", odd_names).out)
     (odd_names / "a\nb.safetensors").rename(tmp_path / "x.safetensors")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/x.safetensors").write_bytes(file_bytes({NAME: bf16([2], 0x4000)}, None))

@@ -211,6 +211,7 @@ def test_every_document_is_in_the_table_and_the_table_in_a_document(table, model
     assert known - table.seen == {
         # these take copies that differ, a tokenizer, tensors without use, a run that was killed
         ("@difference", "side"), ("@difference", "file"), ("@prompt", "ids"), ("@prompt", "text"),
+        ("@prompt", "prompt"), ("@prompt", "message"),
         ("@source_tensor", "reason"), ("@target_tensor", "kept")}
 
 

@@ -75,10 +75,11 @@ def test_a_limit_that_is_too_small_is_refused_with_what_is_needed(folder, tmp_pa
     result = run_tool(*command, "--memory", "100kB", check=2)
     assert "memory limit of 100000 bytes is too small" in result.err
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
-    catalogs, tile = (int(word.strip(",")) for word in result.err.split() if
-                      word.strip(",\n").isdigit() and word != "100000")
-    run_tool(*command, "--memory", catalogs + tile - 1, check=2)
-    run_tool(*command, "--memory", catalogs + tile)
+    need, catalogs, tile = (int(word.strip(",")) for word in result.err.split() if
+                            word.strip(",\n").isdigit() and word != "100000")
+    assert need == catalogs + tile
+    run_tool(*command, "--memory", need - 1, check=2)
+    run_tool(*command, "--memory", need)
 
 
 def test_a_dry_run_says_what_is_needed(folder, tmp_path):

@@ -160,7 +160,7 @@ static void test_every_stored_tensor_has_its_fate(void **state)
     assert_null(json_member(item(d, "source_tensors", 0), "rows_left_out"));
     assert_int_equal(number(item(d, "source_tensors", 4), "rows_left_out"), 3);
     assert_member(item(d, "source_tensors", 4), "reason", "padding");
-    assert_int_equal(number(totals, "stored_tensors"), 5);
+    assert_int_equal(number(totals, "stored_tensor_count"), 5);
     assert_int_equal(number(totals, "used") + number(totals, "scales") +
                      number(totals, "copies") + number(totals, "dropped"), 5);
     json_free(d);

@@ -53,15 +53,24 @@ typedef struct {
 
 /* ---- options ---- */
 
+/* What to say to a word that others understand; NULL: nothing. */
+static const char *find_hint(const cli_command *command, const char *word, size_t size)
+{
+    for (const cli_hint *h = command->hints; h != NULL && h->word != NULL; h++)
+        if (strlen(h->word) == size && memcmp(h->word, word, size) == 0)
+            return h->hint;
+    return NULL;
+}
+
 /* What an option that nobody knows was meant to be. */
 static ckpt_code fail_unknown(const cli_line *line, const char *text, ckpt_error *err)
 {
     const size_t size = strcspn(text, "=");
+    const char *hint = find_hint(line->command, text, size);
     cli_near near;
 
-    for (const cli_hint *h = line->command->hints; h != NULL && h->word != NULL; h++)
-        if (strlen(h->word) == size && memcmp(h->word, text, size) == 0)
-            return ckpt_fail(err, CKPT_E_USAGE, "unknown option '%s': %s", text, h->hint);
+    if (hint != NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "unknown option '%s': %s", text, hint);
     cli_near_begin(&near, text + 2, size < 3 ? 0 : size - 2);
     for (const cli_option *o = line->command->options; o != NULL && o->kind != CLI_END; o++)
         if (o->kind != CLI_HEADING)
@@ -124,6 +133,9 @@ static ckpt_code take_option(cli_line *line, ckpt_error *err)
     const cli_option *other;
     const cli_option *option = cli_find_abbreviated(line->command->options, name, size, &other);
 
+    /* --force means something else to those who type it than --force-names, of which it is short */
+    if (find_hint(line->command, text, size + 2) != NULL)
+        return fail_unknown(line, text, err);
     if (other != NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "option '%s' is ambiguous: --%s or --%s; see --help",
                          text, other->name, option->name);
@@ -254,12 +266,12 @@ static int fail_command(const cli_command *top, const char *word)
 {
     ckpt_error err;
     cli_near near;
+    const char *hint = find_hint(top, word, strlen(word));
 
-    for (const cli_hint *h = top->hints; h != NULL && h->word != NULL; h++)
-        if (strcmp(h->word, word) == 0) {
-            ckpt_fail(&err, CKPT_E_USAGE, "unknown command '%s': %s", word, h->hint);
-            return cli_fail(&err);
-        }
+    if (hint != NULL) {
+        ckpt_fail(&err, CKPT_E_USAGE, "unknown command '%s': %s", word, hint);
+        return cli_fail(&err);
+    }
     cli_near_begin(&near, word, strlen(word));
     for (const cli_command *const *sub = top->subcommands; *sub != NULL; sub++)
         cli_near_offer(&near, (*sub)->name, strlen((*sub)->name));

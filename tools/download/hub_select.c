@@ -12,29 +12,12 @@ static int copy_text(char *to, size_t room, const char *from, size_t size)
     return 1;
 }
 
-const char *hub_parse_name(const char *text, hub_name *out)
+/* The repository at the beginning of `text`, then "@REVISION" and "/PATH" if they are there. */
+static const char *parse_parts(const char *text, hub_name *out)
 {
-    static const struct {
-        const char *prefix;
-        const char *type;
-    } types[] = { { "models/", "model" }, { "datasets/", "dataset" }, { "spaces/", "space" } };
-    const char *end;
-    int is_address;
+    const char *end = strchr(text, '/');
 
-    memset(out, 0, sizeof *out);
-    is_address = strncmp(text, "hf://", 5) == 0;
-    if (!is_address)
-        return copy_text(out->repo, sizeof out->repo, text, strlen(text))
-                   ? hub_repo_complaint(out->repo) : "the name is too long";
-    text += 5;
-    for (size_t i = 0; i < 3; i++)
-        if (strncmp(text, types[i].prefix, strlen(types[i].prefix)) == 0) {
-            text += strlen(types[i].prefix);
-            out->type = types[i].type;
-            break;
-        }
-    end = strchr(text, '/');
-    end = end == NULL ? text + strlen(text) : end + 1 + strcspn(end + 1, "@/");
+    end = end == NULL ? text + strcspn(text, "@") : end + 1 + strcspn(end + 1, "@/");
     if (!copy_text(out->repo, sizeof out->repo, text, (size_t)(end - text)))
         return "the name is too long";
     if (*end == '@') {
@@ -47,6 +30,62 @@ const char *hub_parse_name(const char *text, hub_name *out)
     if (*end == '/' && !copy_text(out->path, sizeof out->path, end + 1, strlen(end + 1)))
         return "the path is too long";
     return hub_repo_complaint(out->repo);
+}
+
+/* What a browser shows: https://huggingface.co/OWNER/NAME[/tree/REVISION[/PATH]]. */
+static const char *parse_page(const char *text, hub_name *out)
+{
+    static const char *const views[] = { "tree/", "blob/", "resolve/" };
+    char path[sizeof out->path];
+    const char *complaint;
+
+    complaint = parse_parts(text, out);
+    memcpy(path, out->path, sizeof path);
+    path[strcspn(path, "?#")] = '\0';
+    out->path[0] = '\0';
+    for (size_t i = 0; i < 3; i++) {
+        const size_t skipped = strlen(views[i]);
+        const size_t size =
+            strncmp(path, views[i], skipped) == 0 ? strcspn(path + skipped, "/") : 0;
+
+        if (size == 0)
+            continue;
+        copy_text(out->revision, sizeof out->revision, path + skipped, size);
+        if (path[skipped + size] == '/')
+            copy_text(out->path, sizeof out->path, path + skipped + size + 1,
+                      strlen(path + skipped + size + 1));
+    }
+    return complaint;
+}
+
+const char *hub_parse_name(const char *text, hub_name *out)
+{
+    static const struct {
+        const char *prefix;
+        const char *type;
+    } types[] = { { "models/", "model" }, { "datasets/", "dataset" }, { "spaces/", "space" } };
+    static const char *const pages[] = { "https://huggingface.co/", "https://hf.co/" };
+    const char *page = NULL;
+
+    memset(out, 0, sizeof *out);
+    for (size_t i = 0; i < 2; i++)
+        if (strncmp(text, pages[i], strlen(pages[i])) == 0)
+            page = text + strlen(pages[i]);
+    if (page == NULL && strstr(text, "://") != NULL && strncmp(text, "hf://", 5) != 0)
+        return "expected OWNER/NAME; another hub is chosen by --hub or --endpoint";
+    if (page == NULL && strncmp(text, "hf://", 5) != 0) {
+        const char *complaint = parse_parts(text, out);
+
+        return complaint != NULL || out->path[0] == '\0' ? complaint : hub_repo_complaint(text);
+    }
+    text = page != NULL ? page : text + 5;
+    for (size_t i = 0; i < 3; i++)
+        if (strncmp(text, types[i].prefix, strlen(types[i].prefix)) == 0) {
+            text += strlen(types[i].prefix);
+            out->type = types[i].type;
+            break;
+        }
+    return page != NULL ? parse_page(text, out) : parse_parts(text, out);
 }
 
 static int any_matches(const cli_list *list, const char *path)

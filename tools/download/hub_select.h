@@ -5,7 +5,8 @@
 #include "tools/cli/cli.h"
 #include "libckpt/hub/hub.h"
 
-/* Parses "owner/name" or "hf://[models/|datasets/|spaces/]owner/name[@revision][/path]". */
+/* Parses "owner/name[@revision]", "hf://[models/|datasets/|spaces/]owner/name[@revision][/path]" or
+ * the address of its page on huggingface.co. */
 typedef struct {
     char repo[256];
     char revision[256];          /* "" when it has none */

@@ -1,0 +1,284 @@
+"""Wrong invocations of a trial: each is refused in one line that says what it is and what to do.
+
+Paths are relative to a folder with: `tiny`, a checkpoint; `bf16`, the same in BF16; `dist`, a
+torch_dist; `precious`, a folder of somebody's; files of other programs; `absent` is not there.
+"""
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import zipfile
+
+import pytest
+
+from conftest import BUILD, run_tool
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trial")
+    run_tool("ckpt-synth", "--config", "tiny", "--layers", "2", folder / "tiny")
+    run_tool("ckpt-convert", "--dtype", "bf16", folder / "tiny", folder / "bf16")
+    run_tool("ckpt-shard", "--layout", "torch_dist", folder / "tiny", folder / "dist")
+    shutil.copytree(folder / "tiny", folder / "missing")
+    shutil.copytree(folder / "dist", folder / "bare")
+    for name in (folder / "bare").rglob("config.json"):
+        name.unlink()
+    for name in sorted((folder / "missing").glob("model-*"))[2:4]:
+        name.unlink()
+    (folder / "precious" / "sub").mkdir(parents=True)
+    (folder / "precious" / "thesis").write_text("years")
+    (folder / "lfs.safetensors").write_text(LFS)
+    (folder / "x.gguf").write_bytes(b"GGUF\3\0\0\0")
+    (folder / "torch").mkdir()
+    for name in "a.pt", "torch/pytorch_model.bin":
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            archive.writestr("archive/data.pkl", b"x")
+    for name, file, text in (("config", "config.json", '{"model_type": "x"}'),
+                             ("diffusers", "model_index.json", "{}")):
+        (folder / name).mkdir()
+        (folder / name / file).write_text(text)
+    (folder / "cache" / "models--a--b" / "snapshots" / ("0123" * 10)).mkdir(parents=True)
+    (folder / "cache" / "models--a--b" / "refs").mkdir()
+    (folder / "cache" / "models--a--b" / "refs" / "main").write_text("0123" * 10)
+    (folder / "broken").symlink_to("nowhere")
+    (folder / "p.json").write_text("[[1, 2, 3]]")
+    (folder / "map.txt").write_text("nonsense\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def before(place):
+    return tree(place)
+
+
+def tree(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+# what is said: all of these texts
+TRIAL = """
+ckpt-convert --overwrite tiny precious | 'thesis' in it does not belong to a checkpoint
+ckpt-convert --dtype bf16 absent tiny | 'absent' does not exist
+ckpt-convert tiny tiny | are the same
+ckpt-convert --overwrite tiny tiny | are the same
+ckpt-convert --overwrite tiny . | would replace 'tiny'
+ckpt-convert tiny tiny/out | is inside the input
+ckpt-run --tokens p.json --max-kl 0.1 tiny | --max-kl needs --against
+ckpt-run --tokens p.json --format jsonl tiny | --format needs --out
+ckpt-run --tokens p.json --top 0 --out x.safetensors tiny | '--top' | at least 1
+ckpt-run --tokens p.json --out precious tiny | cannot write 'precious' | got a directory
+ckpt-run --tokens p.json --out - tiny | --out - | standard output is not supported
+ckpt-run tiny | expected --tokens, --prompt
+ckpt-run --tokens p.json --prompt hi tiny | --prompt
+ckpt-run --prompt hi tiny | 'tiny' has no tokenizer.json | --tokenizer FILE
+ckpt-run --tokens absent tiny | 'absent'
+ckpt-run --tokens p.json --device cpu tiny | ambiguous | --devices or --device-memory
+ckpt-verify check tiny | has no manifest | --manifest FILE
+ckpt-verify check --manifest absent tiny | 'absent'
+ckpt-verify check --structure-only --manifest absent tiny | exclude each other
+ckpt-convert tiny - | cannot be written to standard output
+ckpt-convert --report - --manifest - tiny out | only one of --json, --report - and --manifest -
+ckpt-convert --report /dev/stdout tiny out | cannot write '/dev/stdout'
+ckpt-convert --report absent/r.json tiny out | 'absent' is not a directory
+ckpt-convert --report tiny/config.json tiny out | is a file of the input
+ckpt-convert --like absent bf16 out | 'absent' does not exist
+ckpt-convert --like tiny --dtype bf16 bf16 out | --like
+ckpt-convert --manifest m.json --no-digest tiny out | --manifest needs digests
+ckpt-convert --part auto tiny out | no rank and size in the environment
+ckpt-convert --part 3/2 tiny out | --part 3/2: I must be 1 to N
+ckpt-convert --part 0/2 tiny out | --part 0/2: I must be 1 to N
+ckpt-convert --part 0 tiny out | --part '0': expected I/N or auto
+ckpt-convert tiny absent/out | cannot write 'absent/out' | 'absent'
+ckpt-convert tiny s3://bucket/x | only local folders can be written
+ckpt-convert tiny host:/x | only local folders can be written
+ckpt-convert tiny me@host:x/y | only local folders can be written
+ckpt-convert '' out | ''
+ckpt-convert tiny '' | the output path is empty
+ckpt-convert | too few arguments: expected '[OPTIONS] SRC DST', got 0
+ckpt-convert tiny | too few arguments: expected '[OPTIONS] SRC DST', got 1
+ckpt-convert tiny out more | too many arguments
+ckpt-convert --dtpye bf16 tiny out | unknown option '--dtpye'; did you mean '--dtype'?
+ckpt-convert --dtype bf61 tiny out | got 'bf61'; did you mean 'bf16'?
+ckpt-convert --dtype int8 tiny out | expected bf16|f32|fp8|keep, got 'int8'
+ckpt-convert --dtype | '--dtype' needs a value: bf16|f32|fp8|keep
+ckpt-convert --dtype= tiny out | got ''
+ckpt-convert --json=yes tiny out | takes no value
+ckpt-convert --max_shard_size 5G tiny out | did you mean '--max-shard-size'?
+ckpt-convert --max-shard-size 5X tiny out | like 4096, 500M, 1.5G or 4GiB, got '5X'
+ckpt-convert --max-shard-size 0 tiny out | got '0'
+ckpt-convert --max-shard-size 50% tiny out | got '50%'
+ckpt-convert --memory 150% tiny out | like 50%, got '150%'
+ckpt-convert --memory -1 tiny out | got '-1'
+ckpt-convert --memory 1 tiny out | the memory limit of 1 bytes is too small: at least
+ckpt-verify digest --memory 1k tiny | the memory limit of 1000 bytes is too small: at least
+ckpt-convert --threads many tiny out | expected a whole number, got 'many'
+ckpt-convert --threads 99999 tiny out | at most 1024, got '99999'
+ckpt-convert --thread 2 --memory 1X tiny out | got '1X'
+ckpt-convert --force tiny out | unknown option '--force': use --overwrite
+ckpt-convert --resume tiny out | run the same command again: it resumes
+ckpt-convert --output-dir out tiny | use --out
+ckpt-convert -f tiny out | unknown option '-f': use --overwrite
+ckpt-convert -x tiny out | unknown option '-x'; see --help
+ckpt-convert -j tiny out | got 'tiny'
+ckpt-convert --no tiny out | option '--no' is ambiguous: --nonfinite or --no-space-check
+ckpt-convert --names huggingface tiny out | 'deepseek_v4' | 'huggingface' | native
+ckpt-convert --names transformers tiny out | transformers
+ckpt-convert --quantize fp9 bf16 out | 'fp9'
+ckpt-convert --config absent bare out | --config 'absent': there is no such file | flash
+ckpt-convert --config tiny tiny out | 'tiny' has a config.json: leave out --config
+ckpt-convert --fill-from absent dist out | 'absent' does not exist
+ckpt-convert missing out | names 5 files, of which 2 do not exist
+ckpt-inspect missing | of which 2 do not exist; the first is 'model-
+ckpt-shard --layout mp tiny out | --layout mp needs --mp N
+ckpt-shard --layout hf --mp 2 tiny out | --mp only applies to --layout mp
+ckpt-shard --layout mp --mp 3 tiny out | cannot be divided by --mp 3, legal values are: 1 2 4 8
+ckpt-shard --layout mp --mp 0 tiny out | at least 1, got '0'
+ckpt-shard --layout bogus tiny out | --layout bogus: expected one of torch_dist mp hf
+ckpt-shard tiny out | --layout is missing: expected one of torch_dist mp hf
+ckpt-shard --layout torch_dist --tp 3 tiny out | by --tp 3, legal values are: 1 2 4 8
+ckpt-shard --layout torch_dist --preset flash tiny out | expected one of flash-convert flash-h200
+ckpt-shard --layout torch_dist --preset flash-h200 --tp 2 tiny out | --preset and --tp exclude
+ckpt-shard --layout torch_dist --preset flash-h200 tiny out | are: none; choose other
+ckpt-shard --layout hf --iteration 5 tiny out | --iteration needs --layout torch_dist, got hf
+ckpt-shard --layout torch_dist --iteration x tiny out | expected release or a number
+ckpt-shard --describe d --layout torch_dist tiny out | --describe needs --dry-run
+ckpt-inspect lfs.safetensors | is a Git LFS pointer | git lfs pull
+ckpt-inspect torch | 'pytorch_model.bin' is a PyTorch file
+ckpt-inspect a.pt | is a torch.save archive
+ckpt-inspect config | has a config.json but no weights: download them with ckpt-download
+ckpt-inspect diffusers | is a diffusers pipeline
+ckpt-inspect cache/models--a--b | use a snapshot, 'snapshots/0123
+ckpt-inspect tiny/model.safetensors.index.json | is the index of a checkpoint
+ckpt-inspect dist/release/__0_0.distcp | is one data file of a torch_dist
+ckpt-inspect dist/latest_checkpointed_iteration.txt | is the tracker file
+ckpt-inspect precious | is not a checkpoint
+ckpt-inspect broken | is a link to 'nowhere', which does not exist
+ckpt-inspect absent | 'absent' does not exist
+ckpt-inspect deepseek-ai/DeepSeek-V4-Flash | ckpt-download deepseek-ai/DeepSeek-V4-Flash
+ckpt-inspect hf://a/b | only local files are supported: download it with ckpt-download a/b
+ckpt-inspect https://huggingface.co/a/b | download it with ckpt-download a/b
+ckpt-inspect --tensors nope tiny | --tensors 'nope' matches no tensor of 'tiny'
+ckpt-inspect --values 5 tiny | --values needs --tensors
+ckpt-inspect --values x --tensors norm.weight tiny | expected a row, as in 5
+ckpt-inspect --values 5000 --tensors norm.weight tiny | there is no row 5000
+ckpt-inspect --histogram tiny | --histogram needs --stat
+ckpt-inspect --for tensorrt tiny | expected vllm|sglang|transformers|megatron
+ckpt-inspect --for vlmm tiny | did you mean 'vllm'?
+ckpt-inspect --names-only --json tiny | exclude each other
+ckpt-inspect -0 tiny | --null needs --names-only
+ckpt-inspect --map map.txt tiny | 'map.txt'
+ckpt-inspect tiny bf16 | too many arguments
+ckpt-verify | expected a command: digest|check|compare
+ckpt-verify diff tiny bf16 | unknown command 'diff': it is called compare
+ckpt-verify comprae tiny bf16 | did you mean 'compare'?
+ckpt-verify cert tiny | command 'cert' is ambiguous: certify or certificate
+ckpt-verify frobnicate | expected digest|check|compare
+ckpt-verify compare tiny | too few arguments: expected '[OPTIONS] A B', got 1
+ckpt-verify compare tiny absent | 'absent' does not exist
+ckpt-verify compare --sort error tiny bf16 | --sort needs --stat
+ckpt-verify compare --tolerance -1 tiny bf16 | a number of 0 or more, got '-1'
+ckpt-verify compare --tensors nope tiny bf16 | 'nope'
+ckpt-verify digest | expected PATH, or --check LIST
+ckpt-verify digest --tensors nope tiny | --tensors 'nope' matches no tensor of 'tiny'
+ckpt-verify digest -c p.json | 'p.json', line 1: expected a root
+ckpt-verify digest -c absent | 'absent'
+ckpt-verify logits p.json p.json | 'p.json'
+ckpt-verify logits --max-kl x a b | --max-kl 'x': expected a number of 0 or more
+ckpt-verify certify tiny | --out
+ckpt-verify certificate p.json tiny | 'p.json'
+ckpt-synth tiny2 | --config is missing: expected FILE, flash, pro
+ckpt-synth --config v4-flash tiny2 | --config 'v4-flash': there is no such file | flash pro tiny
+ckpt-synth --config config/config.json tiny2 | unknown model family
+ckpt-synth --config tiny tiny | 'tiny' already exists; --overwrite replaces it
+ckpt-synth --config tiny precious | already exists and does not contain only a checkpoint
+ckpt-synth --config tiny --layers 99 tiny2 | --layers 99: the config has only 5
+ckpt-synth --config tiny --sparse --seed 1 tiny2 | --sparse and --seed exclude each other
+ckpt-delta | expected a command: diff|apply
+ckpt-delta create tiny bf16 d | it is called diff
+ckpt-delta diff tiny bf16 | too few arguments
+ckpt-delta apply tiny absent out | 'absent'
+ckpt-delta apply --in-place --out out tiny absent | exclude each other
+ckpt-delta inspect tiny | is the index of a checkpoint, not of a delta
+ckpt-download | too few arguments
+ckpt-download a/b/c | 'a/b/c' is not a repository
+ckpt-download ftp://host/x | 'ftp://host/x' is not a repository | --hub or --endpoint
+ckpt-download a/b --resume-download | downloads always resume
+ckpt-download a/b --local-dir-use-symlinks False | never links
+ckpt-download a/b --limit-rate fast | '--limit-rate': expected bytes per second like 500k, 50M
+ckpt-download a/b --local-dir D --cache-dir C | exclude each other
+ckpt-download a/b --hub modelscope | needs '--local-dir'
+ckpt-download a/b --hub ollama | expected hf|modelscope|ms, got 'ollama'
+ckpt-download a/b --local-dir D --then | '--then' needs a command
+ckpt-download a/b --local-dir D --then nosuchcommand | 'nosuchcommand' was not found
+ckpt-download a/b --delete-source --local-dir D | '--delete-source' needs
+ckpt-download a/b --connections 99 | expected 1 to 64
+"""
+
+
+def cases():
+    for line in TRIAL.strip().splitlines():
+        words, *said = line.split(" | ")
+        yield pytest.param([w.strip("'") for w in words.split(" ")], said, id=words)
+
+
+@pytest.mark.parametrize("words, said", cases())
+def test_a_wrong_invocation_is_refused_clearly(place, before, words, said):
+    """One line, status 2 (run_tool looks), no advice that destroys, and nothing is left behind."""
+    err = run_tool(*words, cwd=place, check=2).err
+    assert all(text in err for text in said), err
+    assert len(err) < 400 and "errno" not in err
+    assert tree(place) == before, words
+
+
+def test_the_advice_for_swapped_arguments_is_not_to_overwrite(place, before):
+    """DST is there, SRC is not: what was meant is the other way round."""
+    err = run_tool("ckpt-convert", "absent", "tiny", cwd=place, check=2).err
+    assert "--overwrite" not in err
+
+
+def test_a_download_names_a_command_that_will_fail_before_the_first_byte(place, before):
+    for tail, said in ((["ckpt-convert", "--dtpye", "bf16", "D", "E"], "did you mean '--dtype'?"),
+                       (["ckpt-convert", "D"], "too few arguments"),
+                       (["ckpt-verify", "diff", "D", "E"], "it is called compare"),
+                       (["ckpt-convert", "D", "tiny"], "already exists")):
+        env = {"PATH": f"{BUILD / 'bin'}:{os.environ['PATH']}", "HF_ENDPOINT": "http://127.0.0.1:9"}
+        err = run_tool("ckpt-download", "a/b", "--local-dir", "D", "--then", *tail, cwd=place,
+                       env=env, check=2).err
+        assert said in err, err
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize("text, repo, revision", [
+    ("a/b@rev", "a/b", "rev"), ("https://huggingface.co/a/b", "a/b", "main"),
+    ("https://huggingface.co/a/b/tree/v1?x=y", "a/b", "v1"), ("https://hf.co/a/b", "a/b", "main"),
+    ("hf://a/b@rev", "a/b", "rev"), ("https://huggingface.co/datasets/a/b", "a/b", "main")])
+def test_the_address_of_a_page_is_a_repository(place, text, repo, revision):
+    """What is asked for is told, though nobody answers at this endpoint."""
+    env = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
+    said = run_tool("ckpt-download", text, "--local-dir", "D", "--json", cwd=place, env=env,
+                    check=2)
+    assert (said.json["repo"], said.json["revision"]) == (repo, revision), said.err
+    assert said.json["type"] == ("dataset" if "datasets" in text else "model")
+
+
+def test_what_is_silent_is_told(place, tmp_path):
+    """One shard of several; one file of several ranks; a report on standard output."""
+    shard = sorted((place / "tiny").glob("model-*"))[1]
+    done = run_tool("ckpt-convert", "--dtype", "bf16", shard, tmp_path / "one")
+    assert "this is file 2 of" in done.out and "1 note" in done.err
+    report = run_tool("ckpt-convert", "--report", "-", place / "tiny", tmp_path / "two")
+    assert json.loads(report.out)["schema"] == "ckpt-report/1"
+    manifest = run_tool("ckpt-convert", "--manifest", "-", place / "tiny", tmp_path / "three").out
+    assert run_tool("ckpt-verify", "check", "--manifest", "-", place / "tiny", input=manifest)
+    assert not pathlib.Path("-").exists()
+
+
+def test_a_shell_loop_over_files_reads_the_names(place):
+    script = '"$0" --names-only -0 tiny | xargs -0 -n1 echo | head -3 | wc -l'
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", script, BUILD / "bin" / "ckpt-inspect"],
+                          cwd=place, capture_output=True, text=True)
+    assert done.stdout == "3\n"
