@@ -199,7 +199,7 @@ static ckpt_code check_forms(const job_plan *plan, ckpt_error *err)
         ckpt_tensor_encoding(t, encoding, sizeof encoding);
         return ckpt_fail(err, CKPT_E_USAGE,
                          "tensor '%s' is %s, which layout %s does not have: cast it, as with "
-                         "--dtype bf16", t->name, encoding, plan->options.format->name);
+                         "--dtype f32", t->name, encoding, plan->options.format->name);
     }
     return CKPT_OK;
 }
