@@ -9,21 +9,23 @@ as a distributed checkpoint (DCP), which its own converter then turns into one f
 import importlib.util
 import pathlib
 import sys
-import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from bench_convert import Bench, Result, bytes_of, parse, print_row, remove, run   # noqa: E402
+from bench_convert import (Result, bytes_of, in_a_slice, parse, print_row, remove,  # noqa: E402
+                           run)
 
 CASES = [("HF -> mp4", "fp4", ("--layout", "mp", "--mp", "4")),
          ("mp4 -> mp2", "mp4", ("--layout", "mp", "--mp", "2")),
          ("HF -> torch_dist", "fp4", ("--layout", "torch_dist")),
-         ("torch_dist -> HF", "dist", ("--layout", "hf"))]
+         ("torch_dist -> HF", "dist", ("--layout", "hf")),
+         ("HF -> GGUF", "fp4", ("--layout", "gguf", "--without-tokenizer")),
+         ("GGUF -> HF", "gguf", ("--layout", "hf"))]
 TORCH = {"HF -> torch_dist": "save", "torch_dist -> HF": "load"}
-KEPT = {"HF -> mp4": "mp4", "HF -> torch_dist": "dist"}
+KEPT = {"HF -> mp4": "mp4", "HF -> torch_dist": "dist", "HF -> GGUF": "gguf"}
 
 
 def data_files(folder):
-    return sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".distcp"))
+    return sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".distcp", ".gguf"))
 
 
 def measure(bench, title, source, options):
@@ -75,17 +77,13 @@ def measure_torch(bench, title, moved, ours):
           f"{scale * result.cpu / ours.cpu:.0f} times by CPU seconds", flush=True)
 
 
-def main():
-    args = parse()
-    with tempfile.TemporaryDirectory(prefix="ckpt-bench-", dir=args.dir) as work:
-        bench = Bench(args, pathlib.Path(work))
-        bench.make_slice()
-        print(f"{args.threads} threads, best of {args.rounds} rounds")
-        print(f"  {'':24}{'seconds':>8}{'cpu s':>8}{'GB/s':>8}{'peak MiB':>9}"
-              f"{'ratio':>7}{'cpu':>7}")
-        for title, source, options in CASES:
-            measure(bench, title, source, options)
+def run_all(bench):
+    bench.make_slice()
+    print(f"{bench.args.threads} threads, best of {bench.args.rounds} rounds")
+    print(f"  {'':24}{'seconds':>8}{'cpu s':>8}{'GB/s':>8}{'peak MiB':>9}{'ratio':>7}{'cpu':>7}")
+    for title, source, options in CASES:
+        measure(bench, title, source, options)
 
 
 if __name__ == "__main__":
-    main()
+    in_a_slice(parse(__doc__), run_all)
