@@ -57,6 +57,16 @@ static ckpt_code make_map(const ckpt_builtin_map *text, const json_value *config
     return code;
 }
 
+const char *checkpoint_layout_of_names(const char *names)
+{
+    for (size_t i = 0; ckpt_formats[i] != NULL; i++)
+        for (size_t k = 0; ckpt_formats[i]->map_names != NULL &&
+             ckpt_formats[i]->map_names[k] != NULL; k++)
+            if (strcmp(ckpt_formats[i]->map_names[k], names) == 0)
+                return ckpt_formats[i]->name;
+    return NULL;
+}
+
 ckpt_code checkpoint_find_map(const char *family, const char *names, const json_value *config,
                               ckpt_map **out, ckpt_error *err)
 {
@@ -71,10 +81,13 @@ ckpt_code checkpoint_find_map(const char *family, const char *names, const json_
         const char *name = ckpt_builtin_maps[i].name;
         const size_t used = strlen(known);
 
-        if (is_map_of(name, family))
-            snprintf(known + used, sizeof known - used, " %.*s",
-                     (int)(strlen(name) - strlen(family) - strlen("..map")),
-                     name + strlen(family) + 1);
+        if (!is_map_of(name, family))
+            continue;
+        snprintf(wanted, sizeof wanted, "%.*s",
+                 (int)(strlen(name) - strlen(family) - strlen("..map")),
+                 name + strlen(family) + 1);
+        if (checkpoint_layout_of_names(wanted) == NULL)
+            snprintf(known + used, sizeof known - used, " %.60s", wanted);
     }
     return ckpt_fail(err, CKPT_E_USAGE, "family '%s' has no naming style '%s', expected one of:%s",
                      family, names, known);

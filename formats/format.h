@@ -169,6 +169,9 @@ config_scheme checkpoint_scheme(const ckpt_checkpoint *c);
  * out->name is not set. */
 ckpt_code checkpoint_find_preset(const char *name, map_preset *out, ckpt_error *err);
 
+/* The layout that has names of this style; NULL: they are those of folders. */
+const char *checkpoint_layout_of_names(const char *names);
+
 /* The map of `family` for the naming style `names` ("native"), with the numbers of `config` (NULL:
  * without), or an error that lists the known styles. */
 ckpt_code checkpoint_find_map(const char *family, const char *names, const json_value *config,

@@ -323,7 +323,9 @@ ckpt_code file_check_place(const char *path, ckpt_error *err)
 
     if (parent == NULL)
         return ckpt_fail_memory(err, "a path", strlen(path) + 1);
-    if (strcmp(path, "-") == 0)
+    if (path[0] == '\0')
+        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '': expected the name of a file");
+    else if (strcmp(path, "-") == 0)
         code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '-': expected a file (use './-' for a "
                          "file of this name; standard output is not supported)");
     else if (lstat(path, &status) == 0 && !S_ISREG(status.st_mode))

@@ -141,7 +141,8 @@ static ckpt_code check_places(const certifying *job, ckpt_error *err)
                      [PLACE_SUMS] = opt.sums, [PLACE_INTEGRITY] = opt.integrity,
                      [PLACE_CYCLONEDX] = opt.cyclonedx },
         .models = job->paths, .model_count = job->count,
-        .policy = opt.policy, .key = opt.key, .logits = &opt.logits,
+        .policy = opt.policy, .key = opt.key, .map = opt.open.map_file,
+        .logits = &opt.logits,
     };
 
     if (opt.out == NULL)

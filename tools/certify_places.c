@@ -59,7 +59,7 @@ static ckpt_code is_earlier(certify_output output, const char *path, int *out, c
 static ckpt_code check_spares(const certify_places *p, certify_output output, ckpt_error *err)
 {
     const char *path = p->outputs[output];
-    const char *inputs[] = { p->policy, p->key };
+    const char *inputs[] = { p->policy, p->key, p->map };
     int is_replaceable = 0;
     ckpt_code code = CKPT_OK;
 

@@ -16,6 +16,7 @@ typedef struct {
     size_t model_count;
     const char *policy;
     const char *key;
+    const char *map;
     const cli_list *logits;
 } certify_places;
 

@@ -1,5 +1,4 @@
 /* ckpt-run: run a model from any layout and write its logits. */
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -228,9 +227,9 @@ static ckpt_code open_trace(run_job *job, ckpt_error *err)
         return code;
     if (opt.common.dry_run)
         return CKPT_OK;
-    if ((job->trace_file = fopen(opt.trace, "w")) == NULL)
-        return ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", opt.trace, strerror(errno));
-    trace.context = job->trace_file;
+    if ((code = run_trace_file_open(opt.trace, &job->trace_file, err)) != CKPT_OK)
+        return code;
+    trace.context = job->trace_file.stream;
     trace.positions = job->trace_positions;
     trace.position_count = (size_t)count;
     return run_trace_create(&trace, &job->trace, err);
@@ -361,7 +360,8 @@ static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
         (code = check_prompts(job, err)) != CKPT_OK ||
         (code = plan_lines(job, err)) != CKPT_OK || (code = open_trace(job, err)) != CKPT_OK)
         return code;
-    return open_model(job, err);
+    code = open_model(job, err);
+    return code == CKPT_OK ? run_trace_file_begin(&job->trace_file, err) : code;
 }
 
 /* ---- running ---- */
@@ -535,12 +535,9 @@ static ckpt_code finish(run_job *job, ckpt_error *err)
 
     for (size_t i = 0; i < job->prompts.count && results != NULL && code == CKPT_OK; i++)
         code = run_results_put_generated(results, i, job->lines[i].generated, err);
-    if (code == CKPT_OK && job->trace != NULL) {
-        code = run_trace_finish(job->trace, err);
-        if (fclose(job->trace_file) != 0 && code == CKPT_OK)
-            code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s'", opt.trace);
-        job->trace_file = NULL;
-    }
+    if (code == CKPT_OK && job->trace != NULL &&
+        (code = run_trace_finish(job->trace, err)) == CKPT_OK)
+        code = run_trace_file_close(&job->trace_file, err);
     if (code != CKPT_OK || results == NULL)
         return code;
     job->results = NULL;
@@ -595,8 +592,7 @@ static void release(run_job *job)
     free(job->devices);
     run_results_abort(job->results);
     run_trace_free(job->trace);
-    if (job->trace_file != NULL)
-        fclose(job->trace_file);
+    run_trace_file_abort(&job->trace_file);
     free(job->trace_positions);
     free(job->lines);
     free(job->plans);

@@ -5,6 +5,7 @@
 #include "tools/cli/cli.h"
 #include "logits_command.h"
 #include "run_settings.h"
+#include "run_trace_file.h"
 #include "run_text.h"
 #include "reference-runner/prompts.h"
 #include "reference-runner/results.h"
@@ -74,7 +75,7 @@ typedef struct {
     unsigned *devices;
     run_model *model;
     run_trace *trace;
-    FILE *trace_file;
+    run_trace_file trace_file;
     uint64_t *trace_positions;
     run_results *results;
     run_segment *segments;         /* of the current forward */

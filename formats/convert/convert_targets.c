@@ -140,6 +140,7 @@ ckpt_code convert_choose_map(job_plan *plan, ckpt_error *err)
 {
     const convert_options *o = &plan->options;
     const char *prefix = plan->source->map->prefix;
+    const char *layout = o->names == NULL ? NULL : checkpoint_layout_of_names(o->names);
     const char *names;
     ckpt_code code;
 
@@ -147,6 +148,9 @@ ckpt_code convert_choose_map(job_plan *plan, ckpt_error *err)
         plan->source->format->read_argument == NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "--dialect is about torch_dist, which neither '%s' nor "
                          "the result is: leave it out", o->source);
+    if (layout != NULL && o->format->map_names == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--names %s: no reader of folders knows these names, "
+                         "they are those of ckpt-shard --layout %s", o->names, layout);
     if (o->like != NULL)
         return CKPT_OK;
     if (o->open.map_file != NULL && o->names == NULL)
@@ -155,6 +159,10 @@ ckpt_code convert_choose_map(job_plan *plan, ckpt_error *err)
         return code;
     code = checkpoint_find_map(ckpt_family_name(plan->source), names,
                                checkpoint_config(plan->source), &plan->map, err);
+    if (code == CKPT_E_USAGE && o->names != NULL && o->format->map_names != NULL)
+        return ckpt_fail(err, code, "--key-style %s is not one of the family %s",
+                         strchr(o->names, '-') == NULL ? o->names : strchr(o->names, '-') + 1,
+                         ckpt_family_name(plan->source));
     if (code == CKPT_E_USAGE && o->names == NULL && o->format->map_names != NULL)
         return ckpt_fail(err, code,
                          "'%s' is a %s checkpoint: layout %s is not supported for "

@@ -654,15 +654,17 @@ def test_no_output_replaces_what_is_read(golden_a, tmp_path, option):
     model = shutil.copytree(golden_a, tmp_path / "model")
     (model / "README.md").write_text("about")
     policy, key = tmp_path / "policy.json", tmp_path / "key.pem"
+    naming = tmp_path / "names.map"
     policy.write_text("{}")
     key.write_bytes(b"key")
+    naming.write_text("map deepseek_v4 mine")
     (tmp_path / "second.md").hardlink_to(model / "README.md")
     before = all_files(tmp_path)
     for place in (model / "config.json", next(model.glob("*.safetensors")), model / "README.md",
-                  tmp_path / "second.md", policy, key):
+                  tmp_path / "second.md", policy, key, naming):
         out = [] if option == "--out" else ["--out", tmp_path / "c.json"]
         failed = run_tool("ckpt-verify", "certify", *out, option, place, "--policy", policy,
-                          "--sign", key, model, check=2)
+                          "--sign", key, "--map", naming, model, check=2)
         assert f"'{place}' is a file of the input" in failed.err
     assert all_files(tmp_path) == before
 
@@ -678,6 +680,13 @@ def test_an_earlier_certificate_beside_the_weights_is_replaced(golden_a, tmp_pat
     assert {name: (model / name).read_bytes() for name in first} == first
     failed = run_tool("ckpt-verify", "certify", "--out", model / "c.html", model, check=2)
     assert "is a file of the input" in failed.err        # that is a page, not a certificate
+
+
+def test_an_output_needs_a_name(golden_a, tmp_path):
+    for option in "--out", "--html":
+        out = [] if option == "--out" else ["--out", tmp_path / "c"]
+        failed = run_tool("ckpt-verify", "certify", *out, option, "", golden_a, check=2)
+        assert "expected the name of a file" in failed.err and not list(tmp_path.iterdir())
 
 
 def test_an_output_named_twice_is_refused_by_any_name(golden_a, tmp_path):

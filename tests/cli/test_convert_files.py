@@ -562,7 +562,9 @@ def test_a_target_inside_a_missing_folder_is_an_error(ckpt, golden_a, tmp_path):
 
 def test_a_plan_that_contradicts_itself_is_refused(ckpt, golden_a, tmp_path):
     for options in (["--like", golden_a, "--dtype", "bf16"], ["--like", golden_a, "--names",
-                    "sglang"], ["--names", "klingon"], ["--dtype", "fp4"], ["--experts", "mxfp8"],
+                    "sglang"], ["--names", "klingon"], ["--names", "mp"],
+                    ["--names", "torch_dist-v1"], ["--report", ""], ["--manifest", ""],
+                    ["--dtype", "fp4"], ["--experts", "mxfp8"],
                     ["--like", golden_a, "--max-shard-size", "1GB"]):
         ckpt("ckpt-convert", *options, golden_a, tmp_path / "out", check=2)
         assert list(tmp_path.iterdir()) == [], options

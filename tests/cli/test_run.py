@@ -351,6 +351,7 @@ def test_a_result_never_replaces_what_is_read(ckpt, golden_a, tmp_path, option):
 
 @pytest.mark.parametrize("options, says", [
     (["--out", "."], "directory"), (["--out", "-"], "standard output"),
+    (["--out", ""], "name of a file"), (["--trace", ""], "name of a file"),
     (["--trace", "-"], "standard output"), (["--out", "no/such"], "no"),
     (["--out", "/dev/null"], "device"), (["--out", "x", "--trace", "x"], "same")])
 def test_a_place_that_cannot_take_the_result_is_refused_at_once(ckpt, golden_a, tmp_path, options,
@@ -372,6 +373,21 @@ def test_a_result_replaces_the_old_one_only_when_it_is_whole(ckpt, golden_a, tmp
     assert fault.injected and out.read_text() == "old" and os.listdir(out.parent) == ["out"]
     ckpt(*run, input="1 2 3")
     assert out.read_text(errors="replace") != "old" and os.listdir(out.parent) == ["out"]
+
+
+def test_a_refusal_costs_no_earlier_trace_and_leaves_no_new_one(ckpt, golden_a, tmp_path):
+    """What the weights lack shows late."""
+    model = next(golden_a.glob("model-00001-*"))
+    (tmp_path / "old").write_text("hours of work\n")
+    for name in "old", "new":
+        said = ckpt("ckpt-run", "--tokens", "-", "--config", golden_a / "config.json", "--trace",
+                    tmp_path / name, model, input="1 2 3", check=2).err
+        assert "no tensor" in said
+    assert (tmp_path / "old").read_text() == "hours of work\n"
+    assert not (tmp_path / "new").exists()
+    ckpt("ckpt-run", "--tokens", "-", "--trace", tmp_path / "old", golden_a, input="1 2 3")
+    ckpt("ckpt-run", "--tokens", "-", "--trace", tmp_path / "new", golden_a, input="1 2 3")
+    assert (tmp_path / "old").read_text() == (tmp_path / "new").read_text() != ""
 
 
 def test_a_run_is_stopped_between_layers_and_leaves_nothing(ckpt, build, golden_a, tmp_path,
