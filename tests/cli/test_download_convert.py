@@ -332,6 +332,22 @@ def test_a_converter_whose_download_died_at_once_never_starts(download, hub, res
     assert (tmp_path / "started").read_text() == "--feed\n"
 
 
+def test_a_converter_that_does_not_say_whether_it_would_run_is_not_waited_for(download, hub,
+                                                                              tmp_path):
+    """Its options are checked at the start; a signal ends that, too."""
+    script = tmp_path / "bin/ckpt-convert"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\necho $$ >"{tmp_path}/new"\nmv "{tmp_path}/new" '
+                      f'"{tmp_path}/asked"\nexec sleep 1000\n')
+    script.chmod(0o755)
+    process = download.start("--then", script, download.folder, tmp_path / "R")
+    wait_for((tmp_path / "asked").exists)
+    status, out, err = download.stop(process, signal.SIGTERM)
+    assert status == -signal.SIGTERM and err.count("\n") == 1 and "interrupted" in err
+    assert '"reason": "interrupted"' in out and hub.log == []
+    assert state_of(int((tmp_path / "asked").read_text())) == "Z"
+
+
 def converter_failure(download, options):
     """The one line is the converter's, whose name it starts with."""
     words = map(str, download.words(*options))

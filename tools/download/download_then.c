@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,16 +77,17 @@ static void become(char **words, int errors)
     _exit(CANNOT_RUN);
 }
 
-/* Read all of its error output; `line` receives the beginning. */
+/* Read all of its error output, unless a signal stops us; `line` receives the beginning. */
 static void read_line(int fd, char line[CKPT_ERROR_BYTES])
 {
+    const atomic_int *stop = cli_stop_flag();
     char rest[256];
     size_t used = 0;
     ssize_t got;
 
     while ((got = used + 1 < CKPT_ERROR_BYTES ? read(fd, line + used, CKPT_ERROR_BYTES - 1 - used)
                                               : read(fd, rest, sizeof rest)) > 0 ||
-           (got < 0 && errno == EINTR))
+           (got < 0 && errno == EINTR && *stop == 0))
         if (got > 0 && used + 1 < CKPT_ERROR_BYTES)
             used += (size_t)got;
     line[used] = '\0';
@@ -107,12 +109,16 @@ static ckpt_code ask(char **words, ckpt_error *err)
     close(ends[1]);
     if (pid > 0) {
         read_line(ends[0], line);
+        if (*cli_stop_flag() != 0)
+            kill(pid, SIGKILL);
         while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
             ;
     }
     close(ends[0]);
     if (pid < 0)
         return hub_fail(HUB_OTHER, err, "cannot start '%s': %s", words[0], strerror(errno));
+    if (*cli_stop_flag() != 0)
+        return hub_fail_interrupted(err);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return CKPT_OK;
     return hub_fail(HUB_USAGE, err, "--then '%s' would fail: %s", words[0],
