@@ -181,6 +181,9 @@ static ckpt_code read_options(certifying *job, ckpt_error *err)
                          "checkpoints, got %zu", job->count, opt.logits.count);
     if (code == CKPT_OK && opt.logits.count == 1)
         code = ckpt_fail(err, CKPT_E_USAGE, "--logits needs a candidate to compare with");
+    if (code == CKPT_OK && opt.logits.count == 0 && policy_limits_logits(&job->policy))
+        code = ckpt_fail(err, CKPT_E_USAGE, "'%s' limits logits: give --logits, without which its "
+                         "limits cannot fail", opt.policy);
     if (code == CKPT_OK && job->policy.text != NULL &&
         (job->c.policy = strdup(job->policy.text)) == NULL)
         code = ckpt_fail_memory(err, "a policy", strlen(job->policy.text));

@@ -105,6 +105,14 @@ static ckpt_code read_limits(const json_value *limits, const char *path, certifi
     return CKPT_OK;
 }
 
+int policy_limits_logits(const certificate_policy *policy)
+{
+    for (size_t i = 0; i < LOGITS_MEASURE_COUNT; i++)
+        if (!isnan(policy->limits[i]))
+            return 1;
+    return 0;
+}
+
 static ckpt_code read_required(const json_value *list, const char *path, certificate_policy *p,
                                ckpt_error *err)
 {

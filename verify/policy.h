@@ -51,6 +51,9 @@ void policy_release(certificate_policy *policy);
 ckpt_code policy_require(certificate_policy *policy, const char *what, ckpt_error *err);
 int policy_is_required(const certificate_policy *policy, const char *what);
 
+/* Does it say how far logits may be apart? */
+int policy_limits_logits(const certificate_policy *policy);
+
 /* Does a finding of this kind make its check fail? is_default: it does without a policy. */
 int policy_finding_fails(const certificate_policy *policy, const char *kind, int is_default);
 

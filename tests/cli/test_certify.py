@@ -414,6 +414,10 @@ def test_nothing_to_check_is_not_a_pass(small, tmp_path):
     assert "--structure-only" in certificate(tmp_path / "s.json", copy, check=2).err
     assert "candidate to compare" in certify(tmp_path / "c.json", "--logits", "x", ref,
                                              check=2).err
+    limits = policy(tmp_path, logits={"max-kl": 1e-6})
+    assert "limits logits: give --logits" in certify(tmp_path / "c.json", "--policy", limits, ref,
+                                                     copy, check=2).err
+    assert not (tmp_path / "c.json").exists()
 
 
 # ---- signatures ----
