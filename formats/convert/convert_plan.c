@@ -106,14 +106,22 @@ static void add_input(inputs *in, const char **origins, const ckpt_checkpoint *f
     origins[in->count++] = origin;
 }
 
-/* The target's layout cannot store it, or only on demand: the map has the reason, which the report
- * repeats. */
+/* Why the target's layout does not store it, or only on demand; NULL: it does. */
+static const char *find_reason(const job_plan *plan, const char *name)
+{
+    const char *reason;
+
+    if (plan->like != NULL)
+        return NULL;
+    reason = map_find_omit(plan->map, name);
+    return reason == NULL && !plan->options.mtp ? map_find_spare(plan->map, name) : reason;
+}
+
+/* The report repeats the reason. */
 static int omits(job_plan *plan, const char *name)
 {
-    const char *reason = map_find_omit(plan->map, name);
+    const char *reason = find_reason(plan, name);
 
-    if (reason == NULL && !plan->options.mtp)
-        reason = map_find_spare(plan->map, name);
     if (reason == NULL)
         return 0;
     plan->drops[plan->drop_count].name = name;
@@ -200,7 +208,8 @@ static ckpt_code check_filling(const job_plan *plan, const ckpt_tensor *t, ckpt_
     return catalog_check_same(t, ckpt_catalog_at(source->official, (size_t)o), where, err);
 }
 
-/* Source and --fill-from together must have all tensors that the source's config requires. */
+/* Source and --fill-from together must have all tensors that the source's config requires, and the
+ * layout stores. */
 static ckpt_code check_filled(const job_plan *plan, ckpt_error *err)
 {
     const ckpt_catalog *official = plan->source->official;
@@ -215,7 +224,7 @@ static ckpt_code check_filled(const job_plan *plan, ckpt_error *err)
     for (size_t i = 0; i < ckpt_catalog_count(official) && code == CKPT_OK; i++) {
         const char *name = ckpt_catalog_at(official, i)->name;
 
-        if (ckpt_catalog_find(picked, name) < 0)
+        if (ckpt_catalog_find(picked, name) < 0 && find_reason(plan, name) == NULL)
             code = ckpt_fail(err, CKPT_E_USAGE,
                              "neither '%s' nor '%s' has tensor '%s', which config.json requires",
                              plan->options.source, plan->options.fill_from, name);

@@ -296,6 +296,23 @@ def test_fill_from_and_like_give_the_original(ckpt, golden, tmp_path):
     assert all_files(tmp_path / "out") == all_files(golden)
 
 
+def test_fill_from_need_not_have_what_the_layout_leaves_out(ckpt, digest, golden, tmp_path):
+    """torch_dist has no MTP block, which config.json requires."""
+    model = Model(golden)
+    del model["layers.0.attn_norm.weight"]
+    path = model.write(tmp_path / "part")
+    done = ckpt("ckpt-shard", "--layout", "torch_dist", "--fill-from", golden, path,
+                tmp_path / "out")
+    assert "1 tensors come from" in done.out
+    main = ckpt("ckpt-verify", "digest", "--json", golden).json["main"]
+    assert digest(tmp_path / "out") == main
+    del model["layers.1.attn_norm.weight"]
+    both = model.write(tmp_path / "less")
+    err = ckpt("ckpt-shard", "--layout", "torch_dist", "--fill-from", path, both,
+               tmp_path / "no", check=2).err
+    assert "has tensor 'layers.0.attn_norm.weight', which config.json requires" in err
+
+
 def test_fill_from_never_replaces(ckpt, golden, tmp_path):
     model = Model(golden)
     name = "layers.0.attn_norm.weight"
