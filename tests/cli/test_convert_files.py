@@ -482,10 +482,14 @@ def test_a_target_without_a_name_of_its_own_is_refused_at_once(ckpt, golden_a, t
     assert [p.name for p in tmp_path.rglob("*")] == ["in"]
 
 
-@pytest.mark.parametrize("option", ["--report", "--manifest"])
-def test_a_report_named_as_standard_output_is_refused(ckpt, golden_a, tmp_path, option):
-    assert "'-'" in ckpt("ckpt-convert", option, "-", golden_a, "out", check=2, cwd=tmp_path).err
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("option, schema", [("--report", "ckpt-report/1"),
+                                            ("--manifest", "ckpt-manifest/1")])
+def test_a_report_goes_to_standard_output_alone(ckpt, golden_a, tmp_path, option, schema):
+    """No remarks beside it, no file of this name, and no second document."""
+    done = ckpt("ckpt-convert", option, "-", golden_a, "out", cwd=tmp_path)
+    assert done.json["schema"] == schema and os.listdir(tmp_path) == ["out"]
+    assert "can have standard output" in ckpt("ckpt-convert", option, "-", "--json", golden_a,
+                                              "out2", check=2, cwd=tmp_path).err
 
 
 @pytest.mark.parametrize("option", ["--report", "--manifest"])
