@@ -157,8 +157,8 @@ static void weight_free_cpu(run_backend *backend, run_weight *weight)
     (void)backend;
     if (weight == NULL)
         return;
-    free(weight->tile.part[CKPT_DATA]);
-    free(weight->tile.part[CKPT_SCALE]);
+    for (int part = 0; part < CKPT_PART_COUNT; part++)
+        free(weight->tile.part[part]);
     free(weight);
 }
 
