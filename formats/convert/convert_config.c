@@ -1,4 +1,5 @@
 /* The target of a conversion: config.json, and refusal of what it cannot express. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,19 @@ static int drops_scheme(const job_plan *plan)
     return has_codes;
 }
 
+/* 1 if config.json says that weights are NVFP4, but none is. */
+static int lacks_nvfp4(const job_plan *plan)
+{
+    const ckpt_catalog *logical = plan->source->reading.logical;
+
+    if (!(checkpoint_scheme(plan->source).encodings & 1u << ENCODING_NVFP4))
+        return 0;
+    for (size_t i = 0; i < ckpt_catalog_count(logical); i++)
+        if (encoding_is(ckpt_catalog_at(logical, i), ENCODING_NVFP4))
+            return 0;
+    return 1;
+}
+
 ckpt_code convert_check_method(const job_plan *plan, ckpt_error *err)
 {
     const plan_policy *policy = &plan->options.policy;
@@ -42,6 +56,8 @@ ckpt_code convert_check_method(const job_plan *plan, ckpt_error *err)
          policy->scale_dtype == CKPT_NONE))
         return CKPT_OK;
     config_find_method(json_root(plan->source->config), method);
+    if (method[0] == '\0' && lacks_nvfp4(plan))
+        snprintf(method, sizeof method, "NVFP4");
     if (method[0] == '\0' || drops_scheme(plan))
         return CKPT_OK;
     return ckpt_fail(err, CKPT_E_USAGE,
