@@ -439,7 +439,7 @@ int is_fp4(const cuda_weight &w)
 }
 
 /* How the weights of a call are read. */
-typedef enum { FORM_ANY, FORM_FLOATS, FORM_BF16, FORM_FP4, FORM_FP8 } weights_form;
+typedef enum { FORM_ANY, FORM_FLOATS, FORM_BF16, FORM_FP4, FORM_FP8, FORM_EXACT } weights_form;
 
 /* FP4: where the F16 matrix unit gives the same bits: rows on the E4M3 grid, sums of 32. */
 weights_form form_of(const run_experts *op, const cuda_weight *views)
@@ -449,14 +449,19 @@ weights_form form_of(const run_experts *op, const cuda_weight *views)
     int bf16 = 1;
     int floats = 1;
     int fp8 = 1;
+    int exact = 1;
+    const int on_grid = op->round && op->block == FEW_COLUMNS && op->dim % 4 == 0 &&
+                        op->expert_dim % 4 == 0;
 
     for (size_t i = 0; i < 3 * op->expert_count; i++) {
         fp4 &= is_fp4(views[i]);
         bf16 &= views[i].dtype == CKPT_BF16 && views[i].by_four;
         floats &= views[i].dtype == CKPT_F32;
-        fp8 &= few_form_of(&views[i]) == FEW_FP8;
+        fp8 &= few_form_of(&views[i], 0) == FEW_FP8;
+        exact &= few_form_of(&views[i], on_grid) == FEW_EXACT;
     }
-    return fp4 ? FORM_FP4 : bf16 ? FORM_BF16 : floats ? FORM_FLOATS : fp8 ? FORM_FP8 : FORM_ANY;
+    return fp4 ? FORM_FP4 : bf16 ? FORM_BF16 : floats ? FORM_FLOATS : exact ? FORM_EXACT
+           : fp8 ? FORM_FP8 : FORM_ANY;
 }
 
 void launch_few_of(cudaStream_t stream, weights_form form, const experts_job &j, const slab &s)
@@ -465,6 +470,8 @@ void launch_few_of(cudaStream_t stream, weights_form form, const experts_job &j,
         launch_few<few_float>(stream, j, s);
     else if (form == FORM_BF16)
         launch_few<few_bf16>(stream, j, s);
+    else if (form == FORM_EXACT)
+        launch_few<few_exact>(stream, j, s);
     else if (form == FORM_FP8)
         launch_few<few_fp8>(stream, j, s);
     else
@@ -554,7 +561,7 @@ ckpt_code decode_expert(experts_call &call, ckpt_error *err)
     ckpt_code code;
 
     if (call.op->expert_count != 1 || call.op->experts->row_count <= tile_large::X ||
-        (form != FORM_ANY && form != FORM_FP8) ||
+        (form != FORM_ANY && form != FORM_FP8 && form != FORM_EXACT) ||
         3 * each * sizeof(float) > CUDA_WORK_BYTES)
         return CKPT_OK;
     for (const cuda_weight &w : call.views)

@@ -88,6 +88,19 @@ struct few_fp8 {
     }
 };
 
+/* E4M3 with power-of-two scales of 128 columns, where rows of x lie on the E4M3 grid: either side's
+ * values are integers below 2^18 of one unit in such a block, and sums of 128 products round
+ * nothing in F64. So their order is free, and a lane takes 16 columns side by side at once. */
+struct few_exact {
+    const cuda_weight *weight;
+    uint64_t row;
+
+    static __device__ __forceinline__ few_exact at(const cuda_weight *w, uint64_t n)
+    {
+        return { w, n };
+    }
+};
+
 struct few_any {
     const cuda_weight *weight;
     uint64_t row;
@@ -111,13 +124,19 @@ struct few_any {
 };
 
 /* How the codes of a weight are read. */
-typedef enum { FEW_ANY, FEW_FLOATS, FEW_BF16, FEW_FP8 } few_form;
+typedef enum { FEW_ANY, FEW_FLOATS, FEW_BF16, FEW_FP8, FEW_EXACT } few_form;
 
-static inline few_form few_form_of(const cuda_weight *w)
+/* on_grid: the rows of x are, in blocks of 128 columns, and so are the sums. */
+static inline few_form few_form_of(const cuda_weight *w, int on_grid)
 {
     if (w->scale_dtype == CKPT_NONE)
         return w->dtype == CKPT_F32 ? FEW_FLOATS : w->dtype == CKPT_BF16 ? FEW_BF16 : FEW_ANY;
-    return w->dtype == CKPT_F8_E4M3 && w->block_cols % FEW_COLUMNS == 0 ? FEW_FP8 : FEW_ANY;
+    if (w->dtype != CKPT_F8_E4M3 || w->block_cols % FEW_COLUMNS != 0)
+        return FEW_ANY;
+    return on_grid && w->scale_dtype == CKPT_F8_E8M0 && w->cols % FEW_COLUMNS == 0 &&
+                   reinterpret_cast<uintptr_t>(w->data) % 16 == 0 && w->row_bytes % 16 == 0
+               ? FEW_EXACT
+               : FEW_FP8;
 }
 
 /* Memory of a group of warps for the sums of blocks; 0: it needs none. */
@@ -164,7 +183,7 @@ struct few_lane {
     float *sums;                 /* few_memory */
 };
 
-struct few_ahead {
+template <typename W> struct few_ahead {
     uint32_t codes[FEW_STEPS][2];
     float x[FEW_STEPS][2];
     float scale;
@@ -172,7 +191,7 @@ struct few_ahead {
 
 template <typename W>
 static __device__ __forceinline__ void few_load(const few_lane &lane, const W &w, uint64_t k,
-                                                few_ahead &to)
+                                                few_ahead<W> &to)
 {
     const uint64_t mine = k + threadIdx.x % 4;
 
@@ -186,6 +205,33 @@ static __device__ __forceinline__ void few_load(const few_lane &lane, const W &w
             to.codes[s][h] = at < lane.f.depth ? w.load(at) : 0;
             to.x[s][h] = lane.x != nullptr && at < lane.f.depth ? lane.x[at] : 0;
         }
+}
+
+/* Columns 64 * i + 16 * (lane % 4) on. */
+template <> struct few_ahead<few_exact> {
+    uint4 codes[2];
+    float4 x[2][4];
+    float scale;
+};
+
+static __device__ __forceinline__ void few_load(const few_lane &lane, const few_exact &w,
+                                                uint64_t k, few_ahead<few_exact> &to)
+{
+    const uint64_t mine = k + threadIdx.x % 4 * 16;
+
+    to.scale = w.weight == nullptr ? 0 : weight_scale(*w.weight, w.row, k);
+#pragma unroll
+    for (uint32_t i = 0; i < 2; i++) {
+        to.codes[i] = w.weight == nullptr
+                          ? make_uint4(0, 0, 0, 0)
+                          : *reinterpret_cast<const uint4 *>(
+                                w.weight->data + w.row * w.weight->row_bytes + mine + 64 * i);
+#pragma unroll
+        for (uint32_t j = 0; j < 4; j++)
+            to.x[i][j] = lane.x == nullptr
+                             ? make_float4(0, 0, 0, 0)
+                             : *reinterpret_cast<const float4 *>(lane.x + mine + 64 * i + 4 * j);
+    }
 }
 
 /* The sum of block `i` of columns is complete: two outputs of this lane's row. */
@@ -207,7 +253,7 @@ static __device__ __forceinline__ void few_put(const few_lane &lane, uint32_t i,
 /* FEW_COLUMNS columns from k on. */
 template <typename W>
 static __device__ __forceinline__ void few_multiply(const few_lane &lane, uint64_t k,
-                                                    const few_ahead &now, double *sum)
+                                                    const few_ahead<W> &now, double *sum)
 {
     const few_shape &f = lane.f;
 
@@ -223,6 +269,30 @@ static __device__ __forceinline__ void few_multiply(const few_lane &lane, uint64
     }
 }
 
+static __device__ __forceinline__ void few_multiply(const few_lane &lane, uint64_t k,
+                                                    const few_ahead<few_exact> &now, double *sum)
+{
+#pragma unroll
+    for (uint32_t i = 0; i < 2; i++) {
+        const uint32_t words[4] = { now.codes[i].x, now.codes[i].y, now.codes[i].z,
+                                    now.codes[i].w };
+
+#pragma unroll
+        for (uint32_t s = 0; s < 8; s++) {
+            const float4 four = now.x[i][s / 2];
+            const uint32_t two = words[s / 2] >> (16 * (s % 2));
+            const double a[4] = { s % 2 == 0 ? four.x : four.z, 0, s % 2 == 0 ? four.y : four.w,
+                                  0 };
+            const double b[2] = { cuda_e4m3_top(two << 24), cuda_e4m3_top(two << 16) };
+
+            tile_multiply(sum, a, b);
+        }
+    }
+    sum[0] *= (double)now.scale;
+    sum[1] *= (double)now.scale;
+    few_put(lane, (uint32_t)(k / FEW_COLUMNS), sum);
+}
+
 /*
  * out(row, output, value) for the rows of x and this warp's outputs; w: this lane's output. All
  * threads of the block take part.
@@ -235,17 +305,17 @@ static __device__ __forceinline__ void few_product(const few_lane &lane, const W
     const uint32_t warps = f.block == 0 ? 1 : TILE_WARPS;
     const uint64_t step = (uint64_t)warps * FEW_COLUMNS;
     double sum[4] = {};
-    few_ahead ahead = {};
+    few_ahead<W> ahead = {};
     uint64_t k = f.block == 0 ? 0 : (uint64_t)(threadIdx.x / 32) * FEW_COLUMNS;
 
     if (k < f.depth)
         few_load(lane, w, k, ahead);
     for (; k < f.depth; k += step) {
-        const few_ahead now = ahead;
+        const few_ahead<W> now = ahead;
 
         if (k + step < f.depth)
             few_load(lane, w, k + step, ahead);
-        few_multiply<W>(lane, k, now, sum);
+        few_multiply(lane, k, now, sum);
     }
     if (f.block == 0) {
         if (few_lane_row() < f.row_count) {

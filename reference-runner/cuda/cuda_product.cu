@@ -106,12 +106,22 @@ int takes_few(const linear_job &j)
     return few_fits(j.weight.cols, j.block, j.row_count) && j.group_rows % FEW_OUTPUTS == 0;
 }
 
+int is_on_grid(const linear_job &j)
+{
+    return j.round && j.block == FEW_COLUMNS && j.x.pitch % 4 == 0 &&
+           reinterpret_cast<uintptr_t>(j.x.data) % 16 == 0;
+}
+
 void multiply_few(cuda_backend *cuda, const linear_job &j)
 {
     const uint32_t grid = cuda_grid(j.weight_row_count, few_outputs(j.block));
     const uint64_t memory = few_memory(j.weight.cols, j.block, j.row_count);
 
-    switch (few_form_of(&j.weight)) {
+    /* Where sums are cut and rounded, rows of x were put on the grid. */
+    switch (few_form_of(&j.weight, is_on_grid(j))) {
+    case FEW_EXACT:
+        few_kernel<few_exact><<<grid, TILE_THREADS, memory, cuda->compute>>>(j);
+        break;
     case FEW_FLOATS:
         few_kernel<few_float><<<grid, TILE_THREADS, memory, cuda->compute>>>(j);
         break;

@@ -8,7 +8,7 @@ namespace {
 constexpr uint32_t THREADS = 256;
 constexpr uint32_t WARP = 32;
 constexpr uint32_t ALL = 0xFFFFFFFFu;
-constexpr uint32_t STREAMS_MAX = 8;
+constexpr uint32_t STREAMS_MAX = 8;      /* its square is two elements a lane */
 
 constexpr uint32_t LANES = 256;          /* of square_sum in plain.c */
 
@@ -211,61 +211,102 @@ struct streams_view {
     const float *base;
 };
 
-/* Divide each line of `count` elements, `step` apart, by its sum plus eps. */
-__device__ void normalise_lines(float *c, uint32_t count, uint32_t line, uint32_t step, float eps)
-{
-    for (uint32_t i = 0; i < count; i++) {
-        float sum = 0;
+/* A matrix of at most 2 * WARP elements in a warp: a lane has the elements lane and lane + WARP. */
+struct warp_matrix {
+    float v[2];
+};
 
-        for (uint32_t j = 0; j < count; j++)
-            sum += c[i * line + j * step];
-        for (uint32_t j = 0; j < count; j++)
-            c[i * line + j * step] /= sum + eps;
-    }
+__device__ __forceinline__ float matrix_at(const warp_matrix &c, uint32_t i)
+{
+    const float low = __shfl_sync(ALL, c.v[0], i % WARP);
+    const float high = __shfl_sync(ALL, c.v[1], i % WARP);
+
+    return i < WARP ? low : high;
 }
 
-__device__ void sinkhorn(float *c, const run_streams *op)
+/* The first element of the row or column that element i lies in, and the step to the next one. */
+struct matrix_line {
+    uint32_t first;
+    uint32_t step;
+};
+
+__device__ __forceinline__ matrix_line line_of(uint32_t i, uint32_t count, int is_row)
+{
+    i = i < count * count ? i : 0;
+    if (is_row)
+        return { i / count * count, 1 };
+    return { i % count, count };
+}
+
+/* Divide each row or column by its sum plus eps. */
+__device__ void normalise_lines(warp_matrix &c, uint32_t count, int is_row, float eps)
+{
+    float sums[2];
+
+    for (uint32_t k = 0; k < 2; k++) {
+        const matrix_line line = line_of(threadIdx.x + k * WARP, count, is_row);
+
+        sums[k] = 0;
+        for (uint32_t j = 0; j < count; j++)
+            sums[k] += matrix_at(c, line.first + j * line.step);
+    }
+    for (uint32_t k = 0; k < 2; k++)
+        c.v[k] /= sums[k] + eps;
+}
+
+/* One warp. Every element goes through the steps that it would alone. */
+__device__ void sinkhorn(warp_matrix &c, const run_streams *op)
 {
     const uint32_t count = op->stream_count;
+    float max[2];
 
-    for (uint32_t i = 0; i < count; i++) {
-        float max = c[i * count];
+    for (uint32_t k = 0; k < 2; k++) {
+        const matrix_line line = line_of(threadIdx.x + k * WARP, count, 1);
 
-        for (uint32_t o = 1; o < count; o++)
-            max = c[i * count + o] > max ? c[i * count + o] : max;
-        for (uint32_t o = 0; o < count; o++)
-            c[i * count + o] = run_expf(c[i * count + o] - max);
+        max[k] = matrix_at(c, line.first);
+        for (uint32_t o = 1; o < count; o++) {
+            const float other = matrix_at(c, line.first + o);
+
+            max[k] = other > max[k] ? other : max[k];
+        }
     }
-    normalise_lines(c, count, count, 1, 0);
-    for (uint32_t i = 0; i < count * count; i++)
-        c[i] += op->hc_eps;
-    normalise_lines(c, count, 1, count, op->hc_eps);
+    for (uint32_t k = 0; k < 2; k++)
+        c.v[k] = run_expf(c.v[k] - max[k]);
+    normalise_lines(c, count, 1, 0);
+    for (uint32_t k = 0; k < 2; k++)
+        c.v[k] += op->hc_eps;
+    normalise_lines(c, count, 0, op->hc_eps);
     for (uint32_t n = 1; n < op->iters; n++) {
-        normalise_lines(c, count, count, 1, op->hc_eps);
-        normalise_lines(c, count, 1, count, op->hc_eps);
+        normalise_lines(c, count, 1, op->hc_eps);
+        normalise_lines(c, count, 0, op->hc_eps);
     }
 }
 
-/* The mixing weights of one row, by one thread. */
+/* The mixing weights of one row, by one warp. */
 __device__ void mix_weights(const streams_view *v, const run_streams *op, uint64_t t, float rho,
                             float *pre)
 {
     const uint32_t count = op->stream_count;
+    const uint32_t n = threadIdx.x;
     const float *mix = v->mix.row(t);
-    float comb[STREAMS_MAX * STREAMS_MAX];
+    warp_matrix comb;
 
-    for (uint32_t n = 0; n < count; n++)
+    if (n < count)
         pre[n] = run_sigmoid(mix[n] * rho * v->scale[0] + v->base[n]) + op->hc_eps;
     if (v->post.data == nullptr)
         return;
-    for (uint32_t n = 0; n < count; n++)
+    if (n < count)
         v->post.row(t)[n] =
             2 * run_sigmoid(mix[count + n] * rho * v->scale[1] + v->base[count + n]);
-    for (uint32_t i = 0; i < count * count; i++)
-        comb[i] = mix[2 * count + i] * rho * v->scale[2] + v->base[2 * count + i];
+    for (uint32_t k = 0; k < 2; k++) {
+        const uint32_t i = n + k * WARP < count * count ? n + k * WARP : 0;
+
+        comb.v[k] = mix[2 * count + i] * rho * v->scale[2] + v->base[2 * count + i];
+    }
     sinkhorn(comb, op);
-    for (uint32_t i = 0; i < count * count; i++)
-        v->comb.row(t)[i] = comb[i];
+    for (uint32_t k = 0; k < 2; k++)
+        if (n + k * WARP < count * count)
+            v->comb.row(t)[n + k * WARP] = comb.v[k];
 }
 
 /* One block a row. Without post it is the head's form. */
@@ -281,8 +322,7 @@ __global__ void streams_kernel(streams_view v, run_streams op)
     if (threadIdx.x < WARP) {
         const float rho = 1.0f / sqrtf((float)(squares / (double)count) + op.norm_eps);
 
-        if (threadIdx.x == 0)
-            mix_weights(&v, &op, t, rho, pre);
+        mix_weights(&v, &op, t, rho, pre);
     }
     __syncthreads();
     for (uint32_t j = threadIdx.x; j < op.dim; j += THREADS) {
