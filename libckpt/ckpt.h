@@ -2,8 +2,8 @@
  * ckpt.h: open, read, digest, compare and convert model checkpoints. The public interface of
  * libckpt.
  *
- * Everything is a source: a catalog of tensors and `read rows`. A view is a source made of
- * sources.
+ * A source is a catalog of tensors and a way to read their rows. Checkpoints are read through
+ * sources; a view is a source that computes its rows from other sources.
  *
  * Functions return ckpt_code and fill *err (one line: what failed, 'subject', expected, got).
  * `const T *` results are borrowed from the argument. Sizes in bytes end in _bytes.
@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 #define CKPT_VERSION "0.1.0"
-/* The version of the library that runs; CKPT_VERSION is that of this header. */
+/* The version of the linked library; CKPT_VERSION is the version of this header. */
 const char *ckpt_version(void);
 
 /* ---- errors ---- */
@@ -41,12 +41,12 @@ enum { CKPT_ERROR_BYTES = 1024 };
 typedef struct {
     ckpt_code code;
     char text[CKPT_ERROR_BYTES];   /* one line, no newline, control characters escaped */
-    int detail;                    /* set by who made the error: why, in more detail; 0: none */
+    int detail;                    /* a more precise reason, set by some functions; 0: none */
 } ckpt_error;
 
 /*
  * Fill *err (which may be NULL) and return `code`: `return ckpt_fail(err, CKPT_E_IO, "...")`.
- * For functions of your own that the library calls. The text becomes one line that fits.
+ * Use it in callbacks. Control characters are escaped and a text that is too long is shortened.
  */
 #ifdef __GNUC__
 __attribute__((format(printf, 3, 4)))
@@ -56,9 +56,9 @@ ckpt_code ckpt_fail(ckpt_error *err, ckpt_code code, const char *format, ...);
 /* ---- memory ---- */
 
 /*
- * What this process may hold of what it reads: headers, indexes, catalogs, layouts. Input that
- * would take more is refused (CKPT_E_MEMORY, with what is needed). 0, the default: no limit. Set
- * it before anything is opened; buffers for tensor data have limits of their own, such as
+ * Limit of the memory in which this process holds headers, indexes, catalogs and layouts. Input
+ * that needs more is refused (CKPT_E_MEMORY; the text says how much it needs). 0, the default: no
+ * limit. Set it before anything is opened. Buffers for tensor data have separate limits, such as
  * memory_bytes below.
  */
 void ckpt_set_memory_limit(uint64_t bytes);
@@ -66,27 +66,27 @@ void ckpt_set_memory_limit(uint64_t bytes);
 /* ---- options ---- */
 
 /*
- * Structs of options are used with all members zero that are not set: `= { .thread_count = 4 }`.
- * They keep their size: later versions put new members where `reserved` is. A library that finds
- * one there that it does not know refuses it (CKPT_E_USAGE). Where a function takes a pointer to
- * options, NULL means all zero. Strings in them are borrowed for the call.
+ * Members of an options struct that you do not set must be zero: `= { .thread_count = 4 }`. The
+ * size of these structs never changes: later versions put new members where `reserved` is, and an
+ * older library refuses a non-zero `reserved` (CKPT_E_USAGE). NULL in place of a pointer to options
+ * means all zero. Strings in options are borrowed for the call.
  */
 enum { CKPT_RESERVED = 8 };
 
-/* How everything that goes over the data of tensors is run. Results never depend on it. */
+/* For all functions that read tensor data. Results never depend on these options. */
 typedef struct {
-    unsigned thread_count;   /* 0: one per core. Fewer run when memory_bytes has no room for more */
+    unsigned thread_count;   /* 0: one per core. Fewer run if memory_bytes is too small for all */
     uint64_t memory_bytes;   /* for everything; 0: 1 GiB. Refused if it cannot hold one tile */
-    uint64_t fixed_bytes;    /* of it, what the caller holds already; see ckpt_checkpoint_bytes */
-    /* Called after every tile, from one thread at a time, but not always the same. Or NULL. */
+    uint64_t fixed_bytes;    /* part of it that the caller already uses: ckpt_checkpoint_bytes */
+    /* Called after every tile. Calls never overlap, but may come from different threads. Or NULL.*/
     void (*progress)(void *context, uint64_t done_bytes, uint64_t total_bytes);
-    /* Asked before every tile, in the same way: not 0 ends the run with CKPT_E_INTERRUPTED. Or
-     * NULL. None of these functions may call the library. */
+    /* Called before every tile, in the same way. A result other than 0 ends the run with
+     * CKPT_E_INTERRUPTED. Or NULL. None of these functions may call the library. */
     int (*cancel)(void *context);
-    void *context;           /* of all three functions */
+    void *context;           /* passed to all three functions */
     /* Called when a phase of the work begins ("reading", "converting", "verifying", "syncing"). The
-     * counts of progress begin again at 0; later_bytes: what the phases after this one will go
-     * over, as far as is known. Or NULL. */
+     * counts of progress then restart at 0. later_bytes: how many bytes the phases after this one
+     * will process, as far as is known. Or NULL. */
     void (*phase)(void *context, const char *name, uint64_t later_bytes);
     uint64_t reserved[CKPT_RESERVED - 1];
 } ckpt_run_options;
@@ -127,9 +127,10 @@ uint32_t ckpt_dtype_bits(ckpt_dtype dtype);
 
 enum { CKPT_RANK_MAX = 8 };
 
-/* The byte arrays of a tensor. A plain tensor has only data; a block-scaled one has the scales of
- * its blocks and, where tensor_scale says so, one F32 for the whole tensor. Beside that may be one
- * F32 that is not about its values: the scale of activations that servers multiply by it. */
+/* The byte arrays of a tensor. A plain tensor has only data. A block-scaled tensor also has the
+ * scales of its blocks and, if its member tensor_scale says so, one F32 scale for the whole tensor.
+ * It may have an input scale too: one F32 that inference servers apply to the activations that are
+ * multiplied by this weight. It does not affect the weight's values. */
 typedef enum {
     CKPT_DATA = 0,
     CKPT_SCALE = 1,
@@ -138,7 +139,7 @@ typedef enum {
     CKPT_PART_COUNT = 4
 } ckpt_part;
 
-/* What the scale of the whole tensor does to the products of codes and block scales. */
+/* How the scale of the whole tensor is applied to the products of codes and block scales. */
 typedef enum {
     CKPT_TENSOR_SCALE_NONE = 0,
     CKPT_TENSOR_SCALE_FACTOR,    /* multiplies them */
@@ -147,58 +148,59 @@ typedef enum {
 
 /* How the parts of a weight are named in files. */
 typedef enum {
-    CKPT_NAMES_OF_MAP = 0,       /* X.weight, and the scale as the map of the names has it */
+    CKPT_NAMES_OF_MAP = 0,       /* X.weight, and the suffix of the scale that the map defines */
     CKPT_NAMES_MODELOPT,         /* X.weight, X.weight_scale, X.weight_scale_2, X.input_scale */
     CKPT_NAMES_PACKED            /* X.weight_packed, X.weight_scale, X.weight_global_scale,
                                     X.input_global_scale */
 } ckpt_part_names;
 
-/* How the codes and the scales of a tensor lie in files. */
+/* How the codes and the scales of a tensor are stored in files. */
 typedef enum {
-    CKPT_FORM_APART = 0,         /* as tensors of their own; a plain tensor has no scales */
-    CKPT_FORM_MXFP4,             /* in one, by blocks: 32 elements of F4 in 17 bytes, as in GGUF */
-    CKPT_FORM_Q8_0,              /* the same, 32 elements of I8 in 34 bytes */
+    CKPT_FORM_APART = 0,         /* as separate tensors; a plain tensor has no scales */
+    CKPT_FORM_MXFP4,             /* one tensor of blocks: 32 elements of F4 in 17 bytes, as GGUF */
+    CKPT_FORM_Q8_0,              /* one tensor of blocks: 32 elements of I8 in 34 bytes */
     CKPT_FORM_COUNT
 } ckpt_stored_form;
 
 /*
- * One tensor. rows x cols is the row view: cols = last dimension, rows = product of the others
+ * One tensor. Its row view is rows x cols: cols = last dimension, rows = product of the others
  * (rank 1: one row; rank 0: 1 x 1). A block-scaled tensor has scale_dtype != CKPT_NONE:
- * value = code * scale[row / block_rows][col / block_cols], the scale grid rounded up; with a
- * tensor_scale that product, rounded to F32, is then multiplied or divided by it.
+ * value = code * scale[row / block_rows][col / block_cols]; the scale grid has
+ * ceil(rows / block_rows) x ceil(cols / block_cols) scales. With a tensor_scale that product,
+ * rounded to F32, is then multiplied or divided by it.
  */
 typedef struct {
     const char *name;
     ckpt_dtype dtype;            /* elements; the codes of a block-scaled tensor */
-    ckpt_dtype stored_dtype;     /* of a logical tensor: the word on disk, such as I8 for F4; of a
-                                    stored one that is dtype */
+    ckpt_dtype stored_dtype;     /* logical tensors: the dtype in the file, such as I8 for F4;
+                                    stored tensors: the same as dtype */
     ckpt_dtype scale_dtype;      /* CKPT_NONE: plain */
-    ckpt_dtype stored_scale_dtype;   /* as stored_dtype, such as U8 for E8M0; NONE: scale_dtype */
+    ckpt_dtype stored_scale_dtype;   /* in the file, such as U8 for E8M0; NONE: scale_dtype */
     uint8_t has_scale_vector;    /* scales of rows are stored as [rows], not [rows, 1] */
     uint8_t tensor_scale;        /* ckpt_tensor_scale */
-    uint8_t has_tensor_scale_vector;   /* that is stored as [1], not [] */
+    uint8_t has_tensor_scale_vector;   /* the tensor scale is stored as [1], not [] */
     uint8_t part_names;          /* ckpt_part_names; logical tensors only */
-    uint8_t is_numbers;          /* its file tells codes from numbers, and these are numbers,
-                                    whatever the name looks like */
+    uint8_t is_numbers;          /* the file format distinguishes codes from numbers, and says that
+                                    these are numbers: names are not used to guess */
     uint32_t block_rows;         /* 0 when plain */
     uint32_t block_cols;         /* UINT32_MAX: all of a row */
     uint32_t rank;
-    uint32_t file;               /* number of the file that holds it, or its first piece */
-    uint16_t stored_form;        /* ckpt_stored_form; a stored tensor of blocks has the encoding of
-                                    what they hold, and its shape in elements */
-    uint8_t is_linear;           /* of what a family expects: a weight that its quantised forms have
-                                    as codes; no other tensor is ever quantised */
-    uint8_t has_input_scale;     /* beside a scale of the tensor */
-    uint8_t has_input_scale_vector;    /* that is stored as [1], not [] */
-    uint64_t shape[CKPT_RANK_MAX];   /* elements; for packed F4 the logical columns */
-    uint64_t offset;             /* of its data in that file; stored tensors only */
-    const char *codes_name;      /* "Q4_K": blocks of codes that are not decoded, a U8 tensor whose
-                                    last dimension is the bytes of a row; a static text, or NULL */
+    uint32_t file;               /* number of the file that contains it, or its first piece */
+    uint16_t stored_form;        /* ckpt_stored_form; a stored tensor of interleaved blocks has the
+                                    encoding of their content, and its shape counts elements */
+    uint8_t is_linear;           /* in the catalog of a family: a weight that quantised checkpoints
+                                    of the family store as codes; no other is ever quantised */
+    uint8_t has_input_scale;     /* only with a tensor_scale */
+    uint8_t has_input_scale_vector;    /* the input scale is stored as [1], not [] */
+    uint64_t shape[CKPT_RANK_MAX];   /* elements; F4 counts codes, not bytes */
+    uint64_t offset;             /* of its data in that file, in bytes; stored tensors only */
+    const char *codes_name;      /* "Q4_K": blocks of codes that are not decoded. The tensor is then
+                                    U8 and its last dimension the bytes of a row. Static; or NULL */
 } ckpt_tensor;
 
 uint64_t ckpt_tensor_rows(const ckpt_tensor *tensor);
 uint64_t ckpt_tensor_cols(const ckpt_tensor *tensor);
-/* Rows, columns and bytes of one part's own row view (the scale grid for CKPT_SCALE). */
+/* Rows, columns and bytes of the row view of one part (for CKPT_SCALE, of the scale grid). */
 uint64_t ckpt_part_rows(const ckpt_tensor *tensor, ckpt_part part);
 uint64_t ckpt_part_cols(const ckpt_tensor *tensor, ckpt_part part);
 uint64_t ckpt_part_row_bytes(const ckpt_tensor *tensor, ckpt_part part);
@@ -206,8 +208,8 @@ uint64_t ckpt_part_bytes(const ckpt_tensor *tensor, ckpt_part part);
 uint64_t ckpt_tensor_bytes(const ckpt_tensor *tensor);      /* data and scales */
 /* 1 when its values are integers (I8..U64, BOOL without scales), 0 when they are floating point. */
 int ckpt_tensor_is_int(const ckpt_tensor *tensor);
-/* "BF16", "F8_E4M3 128x128 F8_E8M0", "F8_E4M3 1xrow F32", "F4 1x16 F8_E4M3 * F32" (with a scale of
- * the whole tensor; "/" where that divides): into out, NUL-terminated. */
+/* Write "BF16", "F8_E4M3 128x128 F8_E8M0", "F8_E4M3 1xrow F32" or "F4 1x16 F8_E4M3 * F32" (with a
+ * tensor scale; "/" if it is a divisor) into out, NUL-terminated. */
 void ckpt_tensor_encoding(const ckpt_tensor *tensor, char *out, size_t out_bytes);
 
 typedef struct ckpt_catalog ckpt_catalog;
@@ -226,39 +228,41 @@ const ckpt_catalog *ckpt_source_catalog(const ckpt_source *source);
 
 /*
  * Read rows [row, row + row_count) of one part of a tensor into out, packed: exactly
- * row_count * ckpt_part_row_bytes bytes. Scale rows count in the scale grid. Views compute data
- * and scale together, in whole blocks of rows. Allocates scratch for one tile (about 1 MiB, or 128
- * rows) at every call. Rows that do not exist are CKPT_E_USAGE.
+ * row_count * ckpt_part_row_bytes bytes. For CKPT_SCALE, rows are rows of the scale grid. Views
+ * compute data and scale together, in whole blocks of rows, so that few large reads are cheaper
+ * than many small ones. Every call allocates scratch for one tile (about 1 MiB, or 128 rows). Rows
+ * that do not exist are CKPT_E_USAGE.
  */
 ckpt_code ckpt_source_read(ckpt_source *source, size_t tensor, ckpt_part part, uint64_t row,
                            uint64_t row_count, void *out, ckpt_error *err);
 
 /*
- * Rows [row, row + row_count) as their values, row_count * ckpt_tensor_cols floats: codes times
- * scales, as one F32 product, -0 and NaN as they are. Integer tensors are CKPT_E_USAGE, F64, C64
- * and dtypes that are not decoded CKPT_E_FORMAT, and so is a product that overflows, in any row of
- * the tiles that are read.
+ * Read the values of rows [row, row + row_count): row_count * ckpt_tensor_cols floats. A value is
+ * the F32 product of code and scale; -0 and NaN are kept. Integer tensors are CKPT_E_USAGE. F64,
+ * C64 and dtypes that are not decoded are CKPT_E_FORMAT. So is a product that overflows in any row
+ * of the tiles that are read, also outside the rows asked for.
  */
 ckpt_code ckpt_source_read_f32(ckpt_source *source, size_t tensor, uint64_t row,
                                uint64_t row_count, float *out, ckpt_error *err);
 
-/* A source of your own: what it holds is described by tensors, its rows come from functions. */
+/* The functions of a custom source. */
 typedef struct {
-    /* As ckpt_source_read. Called from many threads at once; rows exist, none is empty. */
+    /* As ckpt_source_read. Called from many threads at once, with rows that exist, and never for
+     * rows of no bytes. */
     ckpt_code (*read)(void *context, size_t tensor, ckpt_part part, uint64_t row,
                       uint64_t row_count, void *out, ckpt_error *err);
-    void (*free)(void *context);     /* by ckpt_source_free; or NULL */
+    void (*free)(void *context);     /* called by ckpt_source_free; or NULL */
     void *context;
     uint64_t reserved[CKPT_RESERVED];
 } ckpt_source_functions;
 
-/* Of a tensor, name, dtype, rank and shape are used, and scale_dtype, the block and tensor_scale
- * where it is block-scaled; all of it is copied. *out is yours to free; on failure the context
- * stays yours. */
+/* Make a source of `count` tensors whose rows come from functions. The members name, dtype, rank
+ * and shape of a tensor are used, and for block-scaled ones scale_dtype, block_rows, block_cols and
+ * tensor_scale. All are copied. *out is yours to free; on failure functions->free is not called. */
 ckpt_code ckpt_source_create(const ckpt_tensor *tensors, size_t count,
                              const ckpt_source_functions *functions, ckpt_source **out,
                              ckpt_error *err);
-/* Only of a source that is yours, not of one that a checkpoint lent. NULL is fine. */
+/* Only for sources that you created, not for those borrowed from a checkpoint. NULL is fine. */
 void ckpt_source_free(ckpt_source *source);
 
 /* ---- checkpoints ---- */
@@ -269,14 +273,15 @@ typedef struct {
     int lenient;             /* report stale index entries, orphan scales and unknown tensors
                                 instead of refusing them */
     int u8_scales;           /* interpret U8 scales as E8M0 codes */
-    int keep_copies;         /* copies that differ from their originals become tensors */
+    int keep_copies;         /* list copies that differ from their originals as tensors */
     const char *map_file;    /* a map to use instead of the built-in ones, or NULL */
     int incomplete;          /* tensors that the config requires may be missing */
-    int interrupted;         /* also a directory that ckpt-delta has changed in part */
+    int interrupted;         /* accept a directory in which ckpt-delta was interrupted */
     const char *config;      /* config.json of a checkpoint that has none: a path, or the name of a
                                 built-in model ("flash"); or NULL */
-    const char *dialect;     /* of torch_dist, the software that wrote it, where values depend on
-                                it and nothing else tells: "miles", "slime", "bridge"; or NULL */
+    const char *dialect;     /* the software that wrote a torch_dist checkpoint ("miles", "slime",
+                                "bridge"), if values depend on it and it cannot be detected; or
+                                NULL */
     uint64_t reserved[CKPT_RESERVED];
 } ckpt_open_options;
 
@@ -289,18 +294,18 @@ ckpt_code ckpt_open(const char *path, const ckpt_open_options *options, ckpt_che
                     ckpt_error *err);
 void ckpt_close(ckpt_checkpoint *checkpoint);   /* NULL is fine */
 
-/* The tensors as stored, names and shapes of the files. Borrowed. */
+/* The tensors as stored, with the names and shapes that the files have. Borrowed. */
 ckpt_source *ckpt_stored(const ckpt_checkpoint *checkpoint);
 /* The logical checkpoint: canonical names, full shapes, weights paired with their scales. */
 ckpt_source *ckpt_logical(const ckpt_checkpoint *checkpoint);
 const char *ckpt_layout_name(const ckpt_checkpoint *checkpoint);   /* "hf", "safetensors" ... */
 const char *ckpt_family_name(const ckpt_checkpoint *checkpoint);   /* "deepseek_v4", "generic" */
 const char *ckpt_names_style(const ckpt_checkpoint *checkpoint);   /* "native", "sglang", ... */
-/* File `i` of the stored tensors, relative to the path that was opened. NULL past the last. */
+/* The name of file `i` (ckpt_tensor.file), relative to the opened path. NULL past the last. */
 const char *ckpt_file_name(const ckpt_checkpoint *checkpoint, uint32_t i);
-/* Note `i` on deviations accepted when opening. NULL past the last. */
+/* Note `i`, a sentence on a deviation that was accepted when opening. NULL past the last. */
 const char *ckpt_note(const ckpt_checkpoint *checkpoint, size_t i);
-/* Memory that an open checkpoint holds, for fixed_bytes. */
+/* Bytes of memory that an open checkpoint uses, for fixed_bytes. */
 uint64_t ckpt_checkpoint_bytes(const ckpt_checkpoint *checkpoint);
 
 /* ---- digests ---- */
@@ -323,7 +328,7 @@ ckpt_code ckpt_digest_root(const ckpt_digest *digest, int main_only, char out[CK
 /* ---- comparison ---- */
 
 typedef struct {
-    ckpt_run_options run;    /* fixed_bytes: beside the two checkpoints, which are counted */
+    ckpt_run_options run;    /* fixed_bytes: without the two checkpoints, which are added */
     int main_only;           /* leave out mtp.* */
     int bits;                /* encodings and stored bytes must be the same, too */
     int weights_only;        /* do not compare config.json and the tokenizer */
@@ -333,24 +338,25 @@ typedef struct {
 typedef enum {
     CKPT_DIFFERENT_VALUES,   /* elements differ */
     CKPT_DIFFERENT_SHAPE,
-    CKPT_DIFFERENT_CLASS,    /* float here, int there */
-    CKPT_DIFFERENT_COPY,     /* the same values, but copies on one side differ, e.g. of its ranks */
+    CKPT_DIFFERENT_CLASS,    /* floating point on one side, integer on the other */
+    CKPT_DIFFERENT_COPY,     /* equal values, but on one side a copy (of another rank, say) differs
+                                from its original */
     CKPT_DIFFERENT_ENCODING, /* with bits: equal values in different encodings */
     CKPT_DIFFERENT_BITS      /* with bits: equal values, other codes or scales */
 } ckpt_difference_kind;
 
 /* One tensor that differs. */
 typedef struct {
-    const ckpt_tensor *a;    /* of the catalogs that were compared */
+    const ckpt_tensor *a;    /* borrowed from the catalogs that were compared */
     const ckpt_tensor *b;
     ckpt_difference_kind kind;
-    uint64_t row;            /* of the first difference, in rows; VALUES, BITS, COPY */
+    uint64_t row;            /* position of the first difference; VALUES, BITS, COPY */
     uint64_t col;
-    uint64_t count;          /* VALUES: elements; BITS: bytes */
+    uint64_t count;          /* VALUES: elements that differ; BITS: bytes */
     int64_t a_value;         /* VALUES: integer, or bits of the F32 */
     int64_t b_value;
-    const char *file;        /* COPY: of the copy; row and col are of its part */
-    int side;                /* COPY: of a (0) or b (1) */
+    const char *file;        /* COPY: the file with the copy; row and col are within its part */
+    int side;                /* COPY: the side that has it, a (0) or b (1) */
 } ckpt_difference;
 
 const char *ckpt_difference_name(ckpt_difference_kind kind);        /* "values", "shape" ... */
@@ -365,9 +371,9 @@ typedef struct ckpt_comparison ckpt_comparison;
 
 /*
  * Compare the logical tensors of two checkpoints by name and value, whatever their layouts and
- * encodings: -0 is +0, all NaN are alike. CKPT_OK means that they were compared, not that they are
- * equal. Checkpoints without a common tensor name are CKPT_E_USAGE. *out is yours to free, and
- * borrows both checkpoints.
+ * encodings: -0 equals +0, and all NaN are equal. CKPT_OK means that they were compared, not that
+ * they are equal. Checkpoints without a common tensor name are CKPT_E_USAGE. *out is yours to free,
+ * and borrows both checkpoints.
  */
 ckpt_code ckpt_compare(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
                        const ckpt_compare_options *options, ckpt_comparison **out,
@@ -378,31 +384,32 @@ void ckpt_comparison_free(ckpt_comparison *comparison);     /* NULL is fine */
 int ckpt_comparison_is_same(const ckpt_comparison *comparison);
 /* How many tensors have the same name on both sides. */
 size_t ckpt_comparison_compared(const ckpt_comparison *comparison);
-/* Tensor `i` of those that differ, of those missing in a (0) or b (1), and member `i` of the config
- * that differs; sorted by name, NULL past the last. Borrowed. */
+/* Tensor `i` that differs; the name of tensor `i` that is missing in a (0) or b (1); the name of
+ * member `i` of config.json that differs. Each list is sorted by name; NULL past the last.
+ * Borrowed. */
 const ckpt_difference *ckpt_comparison_difference(const ckpt_comparison *comparison, size_t i);
 const char *ckpt_comparison_missing(const ckpt_comparison *comparison, int side, size_t i);
 const char *ckpt_comparison_config(const ckpt_comparison *comparison, size_t i);
 
 /* ---- conversion ---- */
 
-/* As the options of ckpt-convert and ckpt-shard, whose help explains them; errors name them as
- * those do (--mp). NULL or 0: not given. */
+/* The options of ckpt-convert and ckpt-shard; the help of these programs explains them. Errors name
+ * them as the programs do (--mp). NULL or 0: not given. */
 typedef struct {
     ckpt_run_options run;
-    ckpt_open_options open;      /* of the source, `like` and `fill_from` */
+    ckpt_open_options open;      /* for the source, `like` and `fill_from` */
     const char *layout;          /* "hf" (the default), "mp", "torch_dist" */
-    const char *dtype;           /* of quantised weights: "bf16", "f32", "fp8", "keep" (default) */
-    const char *experts;         /* of routed experts, also "fp4"; default: as dtype */
-    const char *scale_dtype;     /* of FP8: "e8m0", "f32" */
-    const char *names;           /* "native", "sglang", "transformers"; default: as the source's */
-    const char *like;            /* a path: encodings, names and files as there */
-    const char *fill_from;       /* a path: tensors missing in the source are taken from there */
-    const char *key_style;       /* of torch_dist: "v1", "v2", "stacked", "layers" */
-    const char *layer_keys;      /* of torch_dist: "per-layer", "stacked"; NULL: as the dialect */
-    uint64_t file_bytes_max;     /* new files of at most this; 0: the files of the source */
-    uint32_t mp;                 /* ranks of the layout mp */
-    uint32_t tp;                 /* these are of torch_dist */
+    const char *dtype;           /* for quantised weights: "bf16", "f32", "fp8", "keep" (default) */
+    const char *experts;         /* for routed experts, also "fp4"; default: the value of dtype */
+    const char *scale_dtype;     /* for FP8: "e8m0", "f32" */
+    const char *names;           /* "native", "sglang", "transformers"; default: those of source */
+    const char *like;            /* a checkpoint whose encodings, names and files are used */
+    const char *fill_from;       /* a checkpoint that supplies tensors missing in the source */
+    const char *key_style;       /* torch_dist: "v1", "v2", "stacked", "layers" */
+    const char *layer_keys;      /* torch_dist: "per-layer", "stacked"; NULL: as the dialect has */
+    uint64_t file_bytes_max;     /* most bytes of a new file; 0: the grouping of the source */
+    uint32_t mp;                 /* layout mp: number of ranks */
+    uint32_t tp;                 /* from here to mtp: layout torch_dist */
     uint32_t pp;
     uint32_t ep;
     uint32_t etp;
@@ -410,13 +417,13 @@ typedef struct {
     uint32_t last_stage_layers;
     int per_rank_files;
     int extra_state;
-    int mtp;                     /* also next-token blocks, where the layout has keys for them */
+    int mtp;                     /* also next-token blocks, if the layout has keys for them */
     int force_names;
     int many_files;
     int match_reference;
     int allow_lossy;             /* round values that are not exact, instead of CKPT_E_INEXACT */
-    const char *quantise;        /* rules by which weights are rounded: "fp8-ue8m0,experts=fp4" */
-    const char *max_relf;        /* most that a tensor may lose by that: "0.03,experts=0.15" */
+    const char *quantise;        /* quantising rules: "fp8-ue8m0,experts=fp4" */
+    const char *max_relf;        /* limits of a tensor's relative error: "0.03,experts=0.15" */
     int no_digest;
     int verify;                  /* read the result back and verify it before it appears */
     int overwrite;               /* replace `target` if it contains nothing but a checkpoint */
@@ -428,21 +435,22 @@ typedef struct {
 typedef struct ckpt_conversion ckpt_conversion;
 
 /*
- * Convert the checkpoint `source` into `target`, which appears whole or not at all. A run that was
- * cancelled or killed has left TARGET.partial: the same call resumes it. Writes what ckpt-convert
- * and ckpt-shard do, but for ckpt-manifest.json. *out is yours to free; `out` may be NULL.
+ * Convert the checkpoint `source` into `target`, which appears whole or not at all. A run that is
+ * cancelled or killed leaves TARGET.partial; the same call resumes it. The files are those that
+ * ckpt-convert and ckpt-shard write, without ckpt-manifest.json. *out is yours to free; `out` may
+ * be NULL.
  */
 ckpt_code ckpt_convert(const char *source, const char *target, const ckpt_convert_options *options,
                        ckpt_conversion **out, ckpt_error *err);
 void ckpt_conversion_free(ckpt_conversion *conversion);     /* NULL is fine */
-/* Root of the value digests of the result, and of the source, which differs after rounding. NULL
- * with no_digest. Borrowed. */
+/* Root of the value digests of the result, and that of the source, which differs if values were
+ * rounded. NULL with no_digest. Borrowed. */
 const char *ckpt_conversion_root(const ckpt_conversion *conversion);
 const char *ckpt_conversion_source_root(const ckpt_conversion *conversion);
-size_t ckpt_conversion_tensors(const ckpt_conversion *conversion);      /* logical ones */
-/* Values that were rounded in this run; with allow_lossy only. */
+size_t ckpt_conversion_tensors(const ckpt_conversion *conversion);  /* number of logical tensors */
+/* How many values this run rounded; only with allow_lossy. */
 uint64_t ckpt_conversion_rounded(const ckpt_conversion *conversion);
-/* Note `i` on the conversion. NULL past the last. */
+/* Note `i`, a sentence on what was unusual about the conversion. NULL past the last. */
 const char *ckpt_conversion_note(const ckpt_conversion *conversion, size_t i);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
 /*
- * file.h: files and directories; positions are explicit and every result is checked.
+ * file.h: files and directories. There is no current position: every transfer has an offset.
  *
  * Reads and writes continue after short counts and EINTR. Errors name the path.
  */
@@ -11,51 +11,53 @@
 typedef struct ckpt_file ckpt_file;
 
 /*
- * Open a file that was found in a folder: a named pipe, a device, a socket or a directory in its
- * place is refused at once, as reading it might never end. `flags` as of open(2). *fd is yours to
- * close. The functions below open with it, but for file_read_named.
+ * Open a regular file, with the flags of open(2). A named pipe, device, socket or directory is
+ * refused at once, because reading it might never end. *fd is yours to close. All functions below
+ * open files in this way, except file_read_named.
  */
 ckpt_code file_open_fd(const char *path, int flags, int *fd, ckpt_error *err);
 
 /* Open for reading. *out is yours to close. */
 ckpt_code file_open(const char *path, ckpt_file **out, ckpt_error *err);
 /*
- * Open for reading and writing; made if absent, never truncated. What is written must land below
- * `directory` and nowhere else: a link in its place or on the way there is refused, and so is a
- * file that has a second name.
+ * Open directory/name for reading and writing; created if absent, never truncated. To make sure
+ * that nothing outside of `directory` is written, a symbolic link in any component of the name is
+ * refused, and so is a file with more than one hard link.
  */
 ckpt_code file_open_rw(const char *directory, const char *name, ckpt_file **out, ckpt_error *err);
-/* The same as a descriptor. */
+/* The same with the flags of open(2); returns a descriptor. */
 ckpt_code file_open_below(const char *directory, const char *name, int flags, int *fd,
                           ckpt_error *err);
-/* The same for a file that must not be there; a link with its name is not followed. */
+/* Create a file for reading and writing. A path that exists, also as a link, is an error. */
 ckpt_code file_open_new(const char *path, ckpt_file **out, ckpt_error *err);
-/* Closes, also on failure; NULL is fine. Check the result for files that were written. */
+/* Closes, also on failure; NULL is fine. For files that were written, check the result: a late
+ * write error may show here. */
 ckpt_code file_close(ckpt_file *f, ckpt_error *err);
 
 /*
- * What a file was when it was opened, beside its size. A file with another version has other bytes;
- * these two are compared, and mean nothing else. Locally they are its times of modification and of
- * change.
+ * Detects that a file was changed after it was opened. The values mean nothing by themselves; they
+ * are only compared. For local files version is the time of modification and touch that of the last
+ * status change.
  */
 typedef struct {
-    uint64_t version;
-    uint64_t touch;             /* another one when only its mode or names were changed, too */
+    uint64_t version;           /* differs if the bytes were changed */
+    uint64_t touch;             /* differs also if only the mode, owner or links were changed */
     int64_t modified_ns;        /* since 1970; 0: not known */
 } file_identity;
 
-const char *file_path(const ckpt_file *f);            /* what errors call it */
+const char *file_path(const ckpt_file *f);            /* its name in errors */
 uint64_t file_size(const ckpt_file *f);               /* when it was opened */
 const file_identity *file_identity_of(const ckpt_file *f);
 
 /*
- * CKPT_E_FORMAT when the file at this path is another one now, or has another size or time.
- * *is_touched (may be NULL) becomes 1 when only its time of change is another: its mode or names
- * were changed, or its bytes and then its time put back. What was read tells.
+ * CKPT_E_FORMAT if the path now leads to another file, or its size or version differ. *is_touched
+ * (may be NULL) becomes 1 if only `touch` differs: its mode or links were changed, or its bytes
+ * were changed and its modification time was set back. Only reading the file again can tell which.
  */
 ckpt_code file_check_unchanged(const ckpt_file *f, int *is_touched, ckpt_error *err);
 
-/* A rectangle of a file: row_count pieces of row_bytes, pitch_bytes apart from `offset` on. */
+/* A rectangle of a file: row_count runs of row_bytes, the first at `offset`, each pitch_bytes after
+ * the one before. */
 typedef struct {
     uint64_t offset;
     uint64_t row_bytes;
@@ -65,7 +67,7 @@ typedef struct {
 
 /*
  * Read exactly `size` bytes at `offset` into `out`.
- * A file that ends early is CKPT_E_FORMAT: some header promised more. Thread-safe.
+ * A file that ends early is CKPT_E_FORMAT, because sizes come from headers. Thread-safe.
  */
 ckpt_code file_read_at(const ckpt_file *f, uint64_t offset, void *out, size_t size,
                        ckpt_error *err);
@@ -81,81 +83,82 @@ ckpt_code file_write_rect(ckpt_file *f, const file_rect *rect, const void *data,
 ckpt_code file_set_size(ckpt_file *f, uint64_t size, ckpt_error *err);
 ckpt_code file_sync(ckpt_file *f, ckpt_error *err);
 
-/* Whole files. *out is malloc'd, NUL-terminated, yours to free; larger than max_bytes, or than
- * memory.h has room for: error. */
+/* Read a whole file. *out is malloc'd, NUL-terminated, yours to free. A file of more than max_bytes
+ * or of more than the memory limit (memory.h) allows is an error. */
 ckpt_code file_read_all(const char *path, uint64_t max_bytes, char **out, size_t *size,
                         ckpt_error *err);
-/* The same for a path that the user gave for this file: a pipe is fine, too. */
+/* The same for a path given by the user, which may be a pipe. */
 ckpt_code file_read_named(const char *path, uint64_t max_bytes, char **out, size_t *size,
                           ckpt_error *err);
 /*
- * Every file that replaces another begins beside it, under a hidden name that nobody else has
- * (".NAME.1f2e3d4c.tmp"; file_path tells), and takes its name when it is whole. Both ends consume
- * f, also on failure, which leaves what was there.
+ * Replace a file atomically: begin creates a temporary file beside it with a unique hidden name
+ * (".NAME.1f2e3d4c.tmp", see file_path), commit syncs it and renames it to `path`. Commit and abort
+ * consume f, also on failure; after a failure the old file is unchanged.
  */
 ckpt_code file_begin_replacing(const char *path, ckpt_file **out, ckpt_error *err);
 ckpt_code file_commit_replacing(ckpt_file *f, const char *path, ckpt_error *err);
 void file_abort_replacing(ckpt_file *f);                               /* NULL is fine */
-/* All of it at once. */
+/* Replace `path` by a file with these bytes, or by a copy of `from`. */
 ckpt_code file_write_all(const char *path, const void *data, size_t size, ckpt_error *err);
 ckpt_code file_copy(const char *from, const char *to, ckpt_error *err);
 
-/* Anything at all, also a dangling link; 0 only when it is known to be absent. */
+/* 1 if there is anything at `path`, also a dangling link, or if that cannot be determined. */
 int file_exists(const char *path);
-/* Refuse what cannot be looked at, and a folder that may not be listed or entered. What is absent
- * is fine here. */
+/* Refuse a path that cannot be examined, and a folder without permission to list and enter it. An
+ * absent path is CKPT_OK. */
 ckpt_code file_check_reachable(const char *path, ckpt_error *err);
 int file_is_directory(const char *path);
 ckpt_code file_make_directory(const char *path, ckpt_error *err);      /* fine if it is there */
-ckpt_code file_make_parents(const char *path, ckpt_error *err);        /* of a file in a tree */
-/* The same of a name below a directory; a link on the way is refused. */
+ckpt_code file_make_parents(const char *path, ckpt_error *err);        /* all folders above it */
+/* The same for directory/name: the folders below `directory`. A link among them is refused. */
 ckpt_code file_make_parents_below(const char *directory, const char *name, ckpt_error *err);
 ckpt_code file_remove(const char *path, ckpt_error *err);              /* fine if absent */
 ckpt_code file_remove_tree(const char *path, ckpt_error *err);         /* fine if absent */
-/* Directories that hold nothing but directories, `path` too; fine if absent or not empty. */
+/* Remove `path` and all folders below it that contain no files. Absent: CKPT_OK. */
 ckpt_code file_remove_empty(const char *path, ckpt_error *err);
-/* What a killed run left behind of files that replace others: ".*.tmp", at any depth. */
+/* Remove the temporary files of file_begin_replacing that a killed run left behind, ".*.tmp", at
+ * any depth. */
 ckpt_code file_remove_temporaries(const char *directory, ckpt_error *err);
 ckpt_code file_sync_tree(const char *path, ckpt_error *err);           /* files and directories */
-/* The same; `synced` is called after every file, with the bytes that are in it. */
+/* The same; calls `synced` after every file, with its size. */
 ckpt_code file_sync_tree_told(const char *path, void (*synced)(void *context, uint64_t bytes),
                               void *context, ckpt_error *err);
-ckpt_code file_sync_parent(const char *path, ckpt_error *err);         /* that it has its name */
+ckpt_code file_sync_parent(const char *path, ckpt_error *err);         /* makes its name durable */
 /* Rename and make it durable: syncs the parent directory. The target must not exist. */
 ckpt_code file_rename_durable(const char *from, const char *to, ckpt_error *err);
-/* The same, over the file that is there, if any. */
+/* The same, but replaces an existing target. */
 ckpt_code file_replace_durable(const char *from, const char *to, ckpt_error *err);
 
-/* 1 when both are there and one file, by whatever names. */
+/* 1 if both paths lead to the same existing file. */
 int file_is_same(const char *a, const char *b);
 
-/* Refuse early what could not or must not be replaced late: `path` is there and no regular file
- * (/dev/null, say), or its parent is no directory or takes no files. */
+/* Check before any work that a file can be written at `path`. Refused: a path that exists and is
+ * not a regular file (such as /dev/null), and a parent that is not a writable directory. */
 ckpt_code file_check_place(const char *path, ckpt_error *err);
 
-/* The absolute path without links, but for the last component, which need not exist: what a rename
- * to `path` would replace. malloc'd, yours to free; NULL when the parent cannot be found. */
+/* The absolute path that a rename to `path` would replace: links are resolved in all components but
+ * the last, which need not exist. malloc'd, yours to free; NULL when the parent is not found. */
 char *file_rename_target(const char *path);
 
 /* "dir/name", malloc'd, yours to free; NULL when there is no memory. */
 char *file_join(const char *directory, const char *name);
 
 /*
- * Relative paths of all below `directory` but folders, links followed, sorted by bytes.
- * Hidden names (a leading dot) are left out unless they are .metadata. *names and each entry are
- * malloc'd: free with file_list_free. Depth is bounded; a cycle of links and a link to nothing are
- * errors.
+ * The relative paths of all entries below `directory` that are not folders, sorted by bytes. Links
+ * are followed. Hidden names (a leading dot) are left out, except ".metadata". Free the list with
+ * file_list_free. Depth is bounded; a cycle of links and a dangling link are errors.
  */
 typedef struct {
     char **names;
     size_t count;
 } file_list;
 ckpt_code file_list_tree(const char *directory, file_list *out, ckpt_error *err);
-/* The same of everything that is no directory, hidden names and links too; links not followed. */
+/* The same with hidden names, and with links as entries that are not followed. */
 ckpt_code file_list_everything(const char *directory, file_list *out, ckpt_error *err);
-/* Append a copy of `name`. Only this adds names, and none are taken out: memory.h counts them. */
+/* Append a copy of `name`. Lists must grow by this function alone and never shrink, because
+ * memory.h counts them and file_list_free returns the same amount. */
 ckpt_code file_list_add(file_list *list, const char *name, ckpt_error *err);
-int file_list_has(const file_list *list, const char *name);    /* by a search */
+int file_list_has(const file_list *list, const char *name);    /* linear search */
 void file_list_free(file_list *list);
 
 #endif

@@ -1,9 +1,9 @@
 /*
- * folder.h: a folder that checkpoints are read from: what is in it, and its files.
+ * folder.h: a folder that checkpoints are read from: listing it and opening its files.
  *
- * A table of operations, so that formats know names inside a folder and never a path. A local
- * folder (folder_local.c) is the first kind. Names are relative and may lead into folders below,
- * with '/'. Nothing here writes to the folder. Thread-safe.
+ * Formats use names inside a folder, never paths, so that a folder need not be on a local disk.
+ * Each kind of folder is a table of operations; folder_local.c is the local kind. Names are
+ * relative and may contain '/'. Nothing here writes to the folder. Thread-safe.
  */
 #ifndef CKPT_FOLDER_H
 #define CKPT_FOLDER_H
@@ -12,47 +12,47 @@
 
 typedef struct ckpt_folder ckpt_folder;
 
-/* Told of a name; 1: seen enough. */
+/* Called with each name; 1 stops the listing. */
 typedef int folder_visit_fn(void *context, const char *name);
 
-/* A new kind of folder: a struct that begins with a ckpt_folder, this table, and a function that
- * opens one. */
+/* To add a kind of folder, write a struct that begins with a ckpt_folder, this table, and a
+ * function that opens one. */
 typedef struct {
-    /* What is in the folder itself, hidden names and folders too, in any order. */
+    /* Visit the entries of the folder itself, with hidden names and folders, in any order. */
     ckpt_code (*list)(const ckpt_folder *f, folder_visit_fn *visit, void *context,
                       ckpt_error *err);
     /* As file_list_tree. */
     ckpt_code (*list_tree)(const ckpt_folder *f, file_list *out, ckpt_error *err);
-    /* 0 only for a name that is known to be absent. */
+    /* 0: the name is absent. 1: it exists, or that cannot be determined. */
     int (*has)(const ckpt_folder *f, const char *name);
-    /* Open for reading; a device, a pipe or a folder is refused. */
+    /* Open a regular file for reading; anything else is refused. */
     ckpt_code (*open)(const ckpt_folder *f, const char *name, ckpt_file **out, ckpt_error *err);
     /* As file_read_all. */
     ckpt_code (*read_all)(const ckpt_folder *f, const char *name, uint64_t max_bytes, char **out,
                           size_t *size, ckpt_error *err);
     /* As file_copy, to a local path. */
     ckpt_code (*copy)(const ckpt_folder *f, const char *name, const char *to, ckpt_error *err);
-    /* The folder `name` below; its absence need not be noticed here. */
+    /* Open the sub-folder `name`. It need not be checked here that it exists. */
     ckpt_code (*enter)(const ckpt_folder *f, const char *name, ckpt_folder **out,
                        ckpt_error *err);
     void (*close)(ckpt_folder *f);
 } folder_ops;
 
-/* Every kind of folder begins with one. */
+/* First member of every kind of folder. */
 struct ckpt_folder {
     const folder_ops *ops;
-    const char *path;               /* what errors call it; it lives as long as the folder */
+    const char *path;               /* its name in errors; lives as long as the folder */
 };
 
-/* What a user names: a folder, or a file in one. */
+/* A path given by the user: a folder, or a file in one. */
 typedef struct {
     char *path;                     /* as it was given; malloc'd */
-    ckpt_folder *folder;
-    char *name;                     /* of the file; malloc'd; NULL: the folder itself */
+    ckpt_folder *folder;            /* the folder, or the one that contains the file */
+    char *name;                     /* of the file; malloc'd; NULL: the path is the folder */
 } folder_place;
 
-/* A local path; what is absent or cannot be looked at is taken for a file. Release it, also after a
- * failure. */
+/* Open the folder of a local path. A path that is absent or cannot be examined counts as a file.
+ * Call folder_place_release, also after a failure. */
 ckpt_code folder_open_place(const char *path, folder_place *out, ckpt_error *err);
 void folder_place_release(folder_place *place);
 
@@ -61,10 +61,10 @@ ckpt_code folder_open_local(const char *path, ckpt_folder **out, ckpt_error *err
 void folder_close(ckpt_folder *f);                              /* NULL is fine */
 
 const char *folder_path(const ckpt_folder *f);
-/* What errors call a file of the folder; malloc'd, NULL when there is no memory. */
+/* The name in errors of a file of the folder; malloc'd, NULL when there is no memory. */
 char *folder_path_of(const ckpt_folder *f, const char *name);
 
-/* The operations, see the table. */
+/* These call the operations of the table above. */
 ckpt_code folder_list(const ckpt_folder *f, folder_visit_fn *visit, void *context,
                       ckpt_error *err);
 ckpt_code folder_list_tree(const ckpt_folder *f, file_list *out, ckpt_error *err);
@@ -75,18 +75,18 @@ ckpt_code folder_copy(const ckpt_folder *f, const char *name, const char *to, ck
 ckpt_code folder_enter(const ckpt_folder *f, const char *name, ckpt_folder **out,
                        ckpt_error *err);
 
-/* A whole file: its bytes, NUL-terminated, and what errors call it. */
+/* A whole file: its name in errors and its bytes, NUL-terminated. */
 typedef struct {
     char *path;
     char *bytes;
     size_t size;
 } folder_text;
-/* Release it, also after a failure. */
+/* Call folder_text_release, also after a failure. */
 ckpt_code folder_read_all(const ckpt_folder *f, const char *name, uint64_t max_bytes,
                           folder_text *out, ckpt_error *err);
 void folder_text_release(folder_text *text);
 
-/* 1 in *found when a name in the folder itself is wanted, hidden ones aside. Stops at the first. */
+/* *found = 1 if is_wanted accepts a name in the folder itself, without hidden names. */
 ckpt_code folder_find_name(const ckpt_folder *f, int (*is_wanted)(const char *name), int *found,
                            ckpt_error *err);
 

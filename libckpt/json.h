@@ -1,11 +1,12 @@
 /*
- * json.h: strict JSON in, streamed JSON out.
+ * json.h: a strict JSON parser and a streaming JSON writer.
  *
- * Reading refuses what other readers let pass: duplicate keys, trailing bytes, invalid UTF-8,
+ * The parser refuses what others accept: duplicate keys, trailing bytes, invalid UTF-8,
  * control characters in strings, embedded NUL, lone surrogates, numbers outside the JSON grammar,
  * integers of magnitude above 2^53 (they would be rounded), other numbers beyond a double or of
  * more than 63 characters, nesting deeper than JSON_DEPTH_MAX. Errors name the subject and the
- * byte. A tree is counted before it is built, and refused where memory.h has no room for it.
+ * byte. The size of a tree is computed before it is built; one that exceeds the memory limit
+ * (memory.h) is refused.
  */
 #ifndef CKPT_JSON_H
 #define CKPT_JSON_H
@@ -25,18 +26,18 @@ ckpt_code json_parse(const char *text, size_t size, const char *subject, json_do
                      ckpt_error *err);
 ckpt_code json_parse_file(const char *path, uint64_t max_bytes, json_document **out,
                           ckpt_error *err);
-/* The same for a path that the user gave for this file: a pipe is fine, too. */
+/* The same for a path given by the user, which may be a pipe. */
 ckpt_code json_parse_named(const char *path, uint64_t max_bytes, json_document **out,
                            ckpt_error *err);
 void json_free(json_document *document);
 
 const json_value *json_root(const json_document *document);
 
-/* Kinds. A NULL value is of no kind. */
+/* The kind of a value. All return 0 for NULL. */
 int json_is_object(const json_value *value);
 int json_is_array(const json_value *value);
 int json_is_null(const json_value *value);
-/* NULL / 0 when the value is of another kind. */
+/* These return NULL or 0 if the value is of another kind. */
 const char *json_string(const json_value *value);
 int json_u64(const json_value *value, uint64_t *out);      /* non-negative integer literal */
 int json_number(const json_value *value, double *out);
@@ -48,28 +49,29 @@ const json_value *json_next(const json_value *value);
 const char *json_key(const json_value *value);
 size_t json_count(const json_value *value);
 
-/* Member of an object by exact key, linear; NULL when absent. For config files, not indexes. */
+/* Member of an object by exact key; NULL when absent. A linear search: not for objects with many
+ * members. */
 const json_value *json_member(const json_value *object, const char *key);
 
-/* 1 when two values are equal: objects without regard to order, numbers by value (1 is 1.0). */
+/* 1 when two values are equal. Order of members is ignored; numbers compare by value (1 is 1.0). */
 int json_equal(const json_value *a, const json_value *b);
 
 /*
- * Edit the text of an object without touching the rest of it: the top-level member `key` gets
- * `value` (JSON text), is added as the last one, or is removed when value is NULL. White space and
- * all other members stay as they are. `text` must have passed json_parse. *out is malloc'd,
- * NUL-terminated, yours to free.
+ * Edit one member in the text of an object: the top-level member `key` gets `value` (JSON text), or
+ * is added as the last one, or is removed when value is NULL. White space and all other members are
+ * kept. `text` must have passed json_parse. *out is malloc'd, NUL-terminated, yours to free.
  */
 ckpt_code json_edit(const char *text, const char *key, const char *value, char **out,
                     ckpt_error *err);
-/* JSON text of the top-level member `key` as it stands in `text`; *out malloc'd, or NULL when
- * there is none. */
+/* The JSON text of the top-level member `key`, unchanged. *out is malloc'd, or NULL when there is
+ * no such member. */
 ckpt_code json_member_text(const char *text, const char *key, char **out, ckpt_error *err);
 
 /* ---- writing ---- */
 
-/* Streams a document; commas, quotes and escapes are its business. Errors stick: look at
- * json_writer_end. `indent` 0 is compact. `write` gets the bytes; non-zero means failure. */
+/* Streams a document and adds commas, quotes and escapes. `write` gets the bytes; it returns
+ * non-zero on failure. A failure is kept until json_writer_end, which returns 0 then. `indent`:
+ * blanks per level; 0: compact. */
 typedef int json_write_fn(void *context, const char *bytes, size_t size);
 typedef struct {
     json_write_fn *write;
@@ -78,8 +80,8 @@ typedef struct {
     unsigned depth;
     int failed;
     int pending_key;
-    const char *schema;                         /* the first member of the document; NULL: none */
-    unsigned char filled[JSON_DEPTH_MAX + 1];   /* has this level an entry yet */
+    const char *schema;                         /* value of a first member "schema", or NULL */
+    unsigned char filled[JSON_DEPTH_MAX + 1];   /* by level: whether it has an entry */
 } json_writer;
 
 void json_writer_begin(json_writer *w, json_write_fn *write, void *context, unsigned indent);

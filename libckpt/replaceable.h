@@ -1,26 +1,26 @@
 /*
- * replaceable.h: what may be lost. A folder may be replaced when it holds nothing but a checkpoint:
- * every file in it is listed by ckpt's manifest or journals, named by the index beside it, or one
- * of the names that checkpoints of the layout consist of.
+ * replaceable.h: which paths --overwrite may replace. A folder may be replaced if it contains
+ * nothing but a checkpoint: every file in it is listed by ckpt's manifest or journals, is listed by
+ * the checkpoint's index, or has one of the names that checkpoints of the layout consist of.
  */
 #ifndef CKPT_REPLACEABLE_H
 #define CKPT_REPLACEABLE_H
 
 #include "file.h"
 
-/* Left beside a result by a conversion; its member `files` lists what the conversion wrote. */
+/* Written by a conversion into its result; the member `files` lists the files that it wrote. */
 #define MANIFEST_FILE "ckpt-manifest.json"
 
-/* Refuse unless what is at `path` is a checkpoint and nothing else, or an empty folder, or a link
- * (which alone would go). The first file that is none of it is named. `layout`: of what comes in
- * its place ("hf", "mp", "torch_dist"): a checkpoint of another one must have been written by ckpt;
- * NULL: any may go. */
+/* Refuse `path` unless it is a folder with a checkpoint and nothing else, an empty folder, or a
+ * link (replacing removes the link, not its target). The error names the first file that is not
+ * part of the checkpoint. `layout` is that of the new checkpoint ("hf", "mp", "torch_dist"): an old
+ * one of another layout may be replaced only if ckpt wrote it. NULL: any layout may be replaced. */
 ckpt_code replaceable_check(const char *path, const char *layout, ckpt_error *err);
 
 /*
- * Remove a folder that is being written, or what is left of it: first what its journals make ours,
- * then the journals. Refused, with nothing removed, while a process has one of them open. What has
- * no journal at all is not ours.
+ * Remove an unfinished output folder: first the files that its journals list, then the journals.
+ * Refused, with nothing removed, while a process has one of the journals open, or if the folder has
+ * no journal: then ckpt did not make it.
  */
 ckpt_code replaceable_discard_partial(const char *directory, ckpt_error *err);
 

@@ -1,11 +1,11 @@
 /*
- * source.h: what a source is made of, for those who write one (views, formats, generators).
+ * source.h: the interface that every kind of source implements (views, formats, generators).
  *
  * A tile is a band of whole rows of one tensor: its data and, if block-scaled, the rows of the
- * scale grid that cover it; every tile has what there is of the whole tensor, once each. Tiles
- * start at multiples of SOURCE_BAND_ROWS, so that no FP8 block is cut; they end there too or at the
- * tensor's end. Buffers come from the caller's scratch arena and live until it is rewound. A read
- * allocates nothing else.
+ * scale grid that cover it. The parts that are one number for the whole tensor (tensor scale, input
+ * scale) come with every tile. Tiles start and end at multiples of SOURCE_BAND_ROWS, or end at the
+ * tensor's end, so that no FP8 block is cut. Buffers come from the caller's scratch arena and live
+ * until it is rewound. A read allocates nothing else.
  */
 #ifndef CKPT_SOURCE_H
 #define CKPT_SOURCE_H
@@ -36,12 +36,12 @@ typedef struct {
 typedef struct {
     ckpt_code (*read)(ckpt_source *self, const source_range *range, arena *scratch,
                       ckpt_tile *tile, ckpt_error *err);
-    /* The most scratch that a read of this many rows takes (sum of arena_cost). */
+    /* Bytes of scratch that a read of this many rows takes at most (sum of arena_cost). */
     uint64_t (*need)(const ckpt_source *self, size_t tensor, uint64_t row_count);
     void (*free)(ckpt_source *self);
 } source_ops;
 
-/* First member of every source. Views borrow what they stand on: free the view first. */
+/* First member of every source. Views borrow their sources: free the view first. */
 struct ckpt_source {
     const source_ops *ops;
     const ckpt_catalog *catalog;
@@ -51,19 +51,19 @@ ckpt_code source_read_tile(ckpt_source *source, const source_range *range, arena
                            ckpt_tile *tile, ckpt_error *err);
 uint64_t source_need(const ckpt_source *source, size_t tensor, uint64_t row_count);
 
-/* Rows of one tile of this tensor: a function of its shape alone, so that results that are kept by
- * tile (the journal) do not depend on threads or memory. A multiple of SOURCE_BAND_ROWS. */
+/* Rows of one tile of this tensor, a multiple of SOURCE_BAND_ROWS. Depends on the shape alone, so
+ * that hashes of tiles in the journal stay valid with other threads or another memory limit. */
 uint64_t source_tile_rows(const ckpt_tensor *tensor);
 
-/* Rows [*row, *row + *row_count) of the scale grid that cover a range of data rows. */
+/* The rows [*row, *row + *row_count) of the scale grid that cover a range of data rows. */
 void source_scale_rows(const ckpt_tensor *tensor, const source_range *range, uint64_t *row,
                        uint64_t *row_count);
-/* The same of any part; those of the data are the range's own, and what there is of the whole
- * tensor is one row that every range has. */
+/* The same for any part. For the data it is the range itself; for a part that is one number for the
+ * whole tensor it is row 0. */
 void source_part_rows(const ckpt_tensor *tensor, ckpt_part part, const source_range *range,
                       uint64_t *row, uint64_t *row_count);
-/* 1 when the tile of this range is the one that counts for the part: what there is of a whole
- * tensor comes with every tile, and counts once. For those who go through the bytes of a part. */
+/* 1 if the bytes of this part in the tile of this range are to be counted, hashed or written. A
+ * part that is one number for the whole tensor comes with every tile, but counts in the first. */
 static inline int source_has_part(const source_range *range, ckpt_part part)
 {
     return !catalog_is_of_whole(part) || range->row == 0;
