@@ -1,9 +1,9 @@
-/* Looking up what a map says of a name. */
+/* Looks up the lines of a map for a name. */
 #include "map.h"
 
 #include <string.h>
 
-/* The reason of the first line of this kind that is about a logical tensor. */
+/* The reason of the first line of this kind that matches a logical tensor. */
 static const char *find_reason(const ckpt_map *map, map_kind kind, const char *name)
 {
     for (size_t i = 0; i < map->rule_count; i++) {

@@ -1,78 +1,81 @@
 /*
- * map.h: how a naming style of a family names and packs its tensors; text, read both ways.
+ * map.h: maps say how one naming style of a family names and packs its tensors. The same text
+ * serves for reading and for writing.
  *
- * Lines, in words separated by blanks, # comments:
+ * One statement a line, words separated by blanks, comments after #:
  *
  *   map    deepseek_v4 sglang                 family and style
- *   scale  .weight_scale_inv                  suffix written for the scale of X.weight: this,
- *                                             .weight_scale or .scale, which reading knows
+ *   scale  .weight_scale_inv                  suffix to write for the scale of X.weight: this one,
+ *                                             .weight_scale or .scale. Reading accepts all three
  *   tensor STORED = LOGICAL                   rename
  *   tensor STORED = concat(PIECE, PIECE)      rows of the first, then of the second ...
- *   tensor STORED = cols(PIECE, PIECE)        columns of the first, then of the second ..., as many
- *                                             of each
- *   tensor STORED = interleave(N, PIECE, ...) the same for each of N groups: the first group of
- *                                             each piece, then the second ...
+ *   tensor STORED = cols(PIECE, PIECE)        columns of the first, then of the second ...; all
+ *                                             pieces have the same number of columns
+ *   tensor STORED = interleave(N, PIECE, ...) every piece is divided into N groups of rows: the
+ *                                             first group of each piece, then the second ...
  *   tensor STORED = part(LOGICAL, 0/3)        the first of three equal parts of its rows
- *   tensor STORED = stack({e}, ...)           one more dimension in front, indexed by {e}; any of
- *                                             the above, or a stack again, whose index is the inner
- *   tensor ... when LOGICAL                   the line is for writing only where that tensor is
- *   tensor ... if MEMBER = N                  the line counts where config.json has that number;
- *                                             true is 1, what is absent 0; also != N. MEMBER may be
- *                                             a number itself, put in by an include
- *   copy   STORED = LOGICAL                   repeats a tensor; must equal it
- *   omit   LOGICAL REASON...                  a tensor that this layout cannot carry
- *   spare  LOGICAL REASON...                  one that it can, and that is written only on demand
- *   cut    STORED ROWS REASON...              of a renamed tensor the first ROWS rows are read;
- *                                             the rest is left out, with the reason in the ledger.
- *                                             ROWS is as N below; all rows count where the config
- *                                             lacks such members
- *   drop   STORED REASON...                   left out, with the reason in the ledger
- *   shard  STORED AXIS=WHERE [AXIS=WHERE]     how parallel ranks divide a stored tensor: AXIS is
- *                                             mp, tp, ep or etp; WHERE a dimension that is cut in
- *                                             equal parts, or {e}: ranks own runs of the index.
- *                                             halves=2: the dimension is cut in each of two halves.
- *                                             groups=KEY: as many groups as config.json says under
- *                                             KEY make up the dimension, and none of them is cut.
- *                                             Without a line every rank holds the whole
- *   stage  STORED first|{l}|stacked           the pipeline stage that holds it: the first, or that
- *                                             of layer {l}; stacked: its first dimension is the
- *                                             layer, and every stage has its own. Without a line it
- *                                             is the last
- *   extra  STORED empty|none                  beside X.weight strict loaders of Megatron want the
- *                                             bytes X._extra_state: an empty tensor, or None
- *   arg    NAME EXPR                          an argument of the trainer that is stored beside the
- *                                             weights: a number out of config.json (below), or
- *                                             none. Without its members in the config the next line
- *                                             of the name counts, if there is one
- *   dialect NAME [ARG]                        software that writes this form. With ARG it stores an
- *                                             argument of this name beside the weights, which other
- *                                             software with the same keys does not; its value is
- *                                             that of the config member of the same name
- *   preset NAME AXIS=N [AXIS=N]...            ranks that are known to train: AXIS is tp, pp, ep or
- *                                             etp; first and last: layers of those stages
- *   encode LOGICAL DTYPE                      a weight that this layout keeps in a plain dtype
- *   plain  LOGICAL REASON...                  a weight that a reader of these names misreads when
- *                                             it is quantised
- *   module LOGICAL NAME...                    what servers call the module of a weight, for the
- *                                             list of those that are not quantised; captures as
- *                                             in LOGICAL. Without a line it is X for X.weight
+ *   tensor STORED = stack({e}, ...)           adds a first dimension with index {e} to any of the
+ *                                             above or to another stack, whose index is the inner
+ *   tensor ... when LOGICAL                   use the line for writing only if the checkpoint has
+ *                                             that tensor
+ *   tensor ... if MEMBER = N                  use the line only if config.json has that number;
+ *                                             true is 1, an absent member is 0. Also != N. MEMBER
+ *                                             may be a number, inserted by an include
+ *   copy   STORED = LOGICAL                   a replica of a tensor; must equal it
+ *   omit   LOGICAL REASON...                  a tensor that this layout cannot contain
+ *   spare  LOGICAL REASON...                  a tensor that is written only on demand
+ *   cut    STORED ROWS REASON...              read only the first ROWS rows of a renamed tensor;
+ *                                             the ledger gives the reason for the others. ROWS is
+ *                                             like N below; if the config lacks its members, all
+ *                                             rows are read
+ *   drop   STORED REASON...                   do not read it; the ledger gives the reason
+ *   shard  STORED AXIS=WHERE [AXIS=WHERE]     how parallel ranks divide a stored tensor. AXIS is
+ *                                             mp, tp, ep or etp; WHERE is the dimension to cut in
+ *                                             equal parts, or {e}: each rank has a range of the
+ *                                             index. halves=2: both halves of the dimension are cut
+ *                                             separately. groups=KEY: the dimension consists of
+ *                                             config[KEY] groups, and no cut may divide a group.
+ *                                             Without a line every rank has the whole tensor
+ *   stage  STORED first|{l}|stacked           the pipeline stage that has it: the first, or that of
+ *                                             layer {l}; stacked: the first dimension is the layer,
+ *                                             and every stage has its range. Without a line it is
+ *                                             the last stage
+ *   extra  STORED empty|none                  strict loaders of Megatron expect an entry of bytes
+ *                                             X._extra_state with X.weight: an empty tensor or None
+ *   arg    NAME EXPR                          an argument of the trainer that is stored with the
+ *                                             weights: a number from config.json (see below), or
+ *                                             none. If the config lacks a member of EXPR, the next
+ *                                             line with this NAME is used, if there is one
+ *   dialect NAME [ARG]                        software that writes this form. It is recognised by
+ *                                             the argument ARG, which it alone stores with the
+ *                                             weights; the value of ARG is the config member of the
+ *                                             same name
+ *   preset NAME AXIS=N [AXIS=N]...            numbers of ranks that are known to train: AXIS is tp,
+ *                                             pp, ep or etp; first, last: layers in those stages
+ *   encode LOGICAL DTYPE                      a weight that this layout stores in a plain dtype
+ *   plain  LOGICAL REASON...                  a weight that must not be quantised, because readers
+ *                                             of these names would misread it
+ *   module LOGICAL NAME...                    the names that servers use for the module of a
+ *                                             weight, for the list of modules that are not
+ *                                             quantised; placeholders as in LOGICAL. Without a line
+ *                                             it is X for X.weight
  *
- * A PIECE is LOGICAL, LOGICAL:N or part(...):N. Rows are steps of the first dimension. Pieces have
- * rows in proportion to their N (1 when it is not given): concat(a:3, b) gives a three rows for one
- * of b. part(LOGICAL, FROM, COUNT, OF) is COUNT of OF equal parts from part FROM on, and 0/3 is
- * 0, 1, 3; of a piece with N it is taken of each of its N blocks in a group. All parts of a tensor
- * make it, on one line or on several. So queries, keys and values by query group are
- * interleave(GROUPS, q:HEADS/GROUPS, k, v), and heads whose halves are swapped are
- * interleave(HEADS, part(q, 1/2), part(q, 0/2)).
+ * A PIECE is LOGICAL, LOGICAL:N or part(...):N. Rows are steps of the first dimension. N is the
+ * relative number of rows of a piece (default 1): in concat(a:3, b), a has three times the rows of
+ * b. part(LOGICAL, FROM, COUNT, OF) divides the rows into OF equal parts and takes COUNT of them,
+ * the first of which is FROM; 0/3 is short for 0, 1, 3. A part with :N is taken from each of the N
+ * blocks that the piece has in a group. The parts on all lines together must be the whole tensor.
+ * Examples: queries, keys and values by query group are interleave(GROUPS, q:HEADS/GROUPS, k, v);
+ * heads with swapped halves are interleave(HEADS, part(q, 1/2), part(q, 0/2)).
  *
- * N, GROUPS and the like are chains of + - * / over numbers and members of config.json, worked out
- * from left to right ("num_attention_heads/num_key_value_heads"; libckpt/config_number.h). A map
- * that has members must be given the config (map_bind) before tensors are read or written by it.
+ * N, GROUPS and so on are chains of + - * / over numbers and members of config.json, evaluated from
+ * left to right ("num_attention_heads/num_key_value_heads"; libckpt/config_number.h). A map with
+ * such members must be given the config (map_bind) before it is used to read or write tensors.
  *
- * Names are patterns: {l} stands for one run of characters other than '.', up to the next '.' or
- * the end; {x*} for the rest of the name, which is empty only where it is all of it; {m+KEY} for
- * the number {m} plus a member of the config, so that layers after the last can have names of
- * their own. The first line that matches counts. A tensor `X.weight` is paired with a scale
+ * Names are patterns: {l} matches one run of characters other than '.', up to the next '.' or the
+ * end; {x*} matches the rest of the name, which may be empty only if {x*} is the whole pattern;
+ * {m+KEY} is the number {m} plus a member of the config, for blocks that are stored as layers after
+ * the last one. The first line that matches is used. A tensor `X.weight` is paired with a scale
  * `X.scale` or `X.weight_scale_inv`, any other `X` with `X_scale_inv`.
  */
 #ifndef CKPT_MAP_H
@@ -94,13 +97,13 @@ typedef enum { MAP_TENSOR, MAP_COPY, MAP_DROP, MAP_OMIT, MAP_SPARE, MAP_PLAIN } 
 
 typedef struct {
     const char *text;
-    uint64_t value;                         /* 0: has members, and map_bind has not been called */
+    uint64_t value;                         /* 0: needs the config, and map_bind was not called */
 } map_number;
 
 typedef struct {
     const char *logical;                    /* pattern */
-    map_number times;                       /* blocks of it in each group */
-    map_number from;                        /* of each block: parts [from, from + count) of `of` */
+    map_number times;                       /* its N: blocks of it in each group */
+    map_number from;                        /* takes parts [from, from + count) of `of` per block */
     map_number count;
     map_number of;
 } map_piece;
@@ -111,14 +114,14 @@ typedef struct {
                                                have only pieces[0].logical */
     map_piece pieces[MAP_PIECES_MAX];
     size_t piece_count;
-    int has_cols;                           /* pieces stand side by side, not one below another */
+    int has_cols;                           /* cols(...): pieces are side by side */
     map_number groups;
     const char *stacks[MAP_STACKS_MAX];     /* placeholders "{e}", the outer first */
     uint32_t stack_count;
     const char *when;                       /* pattern of a logical tensor, or NULL */
     struct {
         const char *member;                 /* of config.json; NULL: no condition */
-        int differs;                        /* 1: its number must be another one */
+        int differs;                        /* 1: != instead of = */
         uint64_t number;
     } condition;
     const char *reason;
@@ -131,21 +134,21 @@ typedef struct {
     struct {
         int cut;                            /* 1: the axis divides this tensor */
         uint32_t dimension;
-        const char *index;                  /* "{e}": by index instead of dimension, or NULL */
+        const char *index;                  /* "{e}": ranks divide this index; NULL: `dimension` */
     } axes[MAP_AXIS_COUNT];
-    uint32_t halves;                        /* 1, or 2: gate and up are cut each on their own */
+    uint32_t halves;                        /* 2: the halves (gate and up) are cut separately */
     const char *groups;                     /* path in config.json, or NULL */
 } map_shard;
 
 typedef struct {
     const char *stored;                     /* pattern */
     const char *layer;                      /* placeholder "{l}"; NULL: the first stage */
-    int is_stacked;                         /* the stages of all layers */
+    int is_stacked;                         /* every stage has the rows of its layers */
 } map_stage;
 
 typedef struct {
     const char *stored;                     /* pattern */
-    int is_none;                            /* None, not an empty tensor */
+    int is_none;                            /* 1: Python's None; 0: an empty tensor */
 } map_extra;
 
 typedef struct {
@@ -166,7 +169,7 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    const char *arg;                        /* by which it is recognised, or NULL */
+    const char *arg;                        /* argument that it alone stores, or NULL */
 } map_dialect;
 
 typedef enum {
@@ -195,7 +198,7 @@ typedef struct {
     const char *family;
     const char *names;
     const char *scale_suffix;
-    const char *prefix;                     /* that was put in front of stored names, or NULL */
+    const char *prefix;                     /* set by map_add_prefix, or NULL */
     map_rule *rules;                        /* malloc'd */
     size_t rule_count;
     map_shard *shards;                      /* malloc'd */
@@ -230,36 +233,36 @@ typedef struct {
     struct {
         const char *key;        /* "l" of "{l}": borrowed from the pattern */
         size_t key_bytes;
-        const char *value;      /* borrowed from the name; NULL: in `number` */
+        const char *value;      /* borrowed from the name; NULL: use `number` */
         size_t value_bytes;
         char number[24];
     } items[MAP_CAPTURES_MAX];
 } map_captures;
 
-/* 1 when the whole name fits the pattern; captures are added to *captures. A placeholder that was
- * captured before must have the same value again. */
+/* 1 when the pattern matches the whole name; captures are added to *captures. A placeholder that is
+ * captured already must have the same value. */
 int map_match(const char *pattern, const char *name, map_captures *captures);
-/* 1 when the pattern, filled in, fits in MAP_NAME_BYTES. */
+/* Replace the placeholders of a pattern by their captures. 0: the result is too long. */
 int map_expand(const char *pattern, const map_captures *captures, char out[MAP_NAME_BYTES]);
 
-/* Give placeholder `key` ("{e}") the value of a number; 0 when it has another. */
+/* Set placeholder `key` ("{e}") to a number; 0 when it has another value already. */
 int map_capture_add(map_captures *captures, const char *key, uint64_t number);
 
-/* Work out what the map makes of the config's numbers, and leave out the lines whose condition
- * does not hold. CKPT_E_FORMAT when a member that the map has is missing or not a number; `config`
- * may be NULL: all are missing. */
+/* Evaluate all numbers of the map with this config, and remove the lines whose condition does not
+ * hold. CKPT_E_FORMAT when a member that the map uses, other than in `cut` lines, is missing or not
+ * a number. `config` may be NULL, as if all members were missing. */
 ckpt_code map_bind(ckpt_map *map, const json_value *config, ckpt_error *err);
 
-/* Put a prefix in front of every stored name, as a model inside another one has it. */
+/* Add a prefix to every stored name, for a model that is part of another one. */
 ckpt_code map_add_prefix(ckpt_map *map, const char *prefix, ckpt_error *err);
 
-/* Rule that names a stored tensor, or NULL. */
+/* The rule for a stored tensor, or NULL. */
 const map_rule *map_find_stored(const ckpt_map *map, const char *name, map_captures *captures);
 
-/* How ranks divide a stored tensor (a scale is divided as its weight); NULL: not at all. */
+/* How ranks divide a stored tensor (a scale like its weight); NULL: every rank has all of it. */
 const map_shard *map_find_shard(const ckpt_map *map, const char *name, map_captures *captures);
 
-/* The stage of a stored tensor; *layer is set for MAP_STAGE_LAYER. */
+/* The pipeline stage of a stored tensor; *layer is set for MAP_STAGE_LAYER. */
 typedef enum {
     MAP_STAGE_FIRST,
     MAP_STAGE_LAYER,
@@ -268,70 +271,68 @@ typedef enum {
 } map_stage_kind;
 map_stage_kind map_find_stage(const ckpt_map *map, const char *name, uint64_t *layer);
 
-/* The byte entry that strict loaders want beside a stored tensor; NULL: none. */
+/* The `extra` line of a stored tensor, or NULL. */
 const map_extra *map_find_extra(const ckpt_map *map, const char *name);
 
-/* Which rows of a stored tensor are read; NULL: all. */
+/* The `cut` line of a stored tensor; NULL: all rows are read. */
 const map_cut *map_find_cut(const ckpt_map *map, const char *name);
 
-/* The plain dtype that this layout keeps a logical tensor in, or CKPT_NONE. */
+/* The plain dtype in which this layout stores a logical tensor; CKPT_NONE: its own encoding. */
 ckpt_dtype map_find_encode(const ckpt_map *map, const char *name);
 
-/* The number that placeholder `key` ("{e}") was captured as; 0 when it is none, or not spelt as
- * numbers are. */
+/* The number that placeholder `key` ("{e}") was captured as. 0: not captured, or not a decimal
+ * number without leading zeros. */
 int map_capture_number(const map_captures *captures, const char *key, uint64_t *out);
 
-/* Why this layout leaves out a logical tensor, or NULL. Borrowed from the map. */
+/* The reason of the `omit` line of a logical tensor, or NULL. Borrowed from the map. */
 const char *map_find_omit(const ckpt_map *map, const char *name);
-/* Why it is written only on demand, or NULL. */
+/* The reason of its `spare` line, or NULL. */
 const char *map_find_spare(const ckpt_map *map, const char *name);
 
-/* Why a reader of these names misreads this logical tensor when it is quantised; NULL: it does
- * not. */
+/* The reason of its `plain` line; NULL: it may be quantised. */
 const char *map_find_plain(const ckpt_map *map, const char *name);
 
-/* What servers call the module of a logical tensor; NULL: nothing special. Fill in the names with
- * map_expand. */
+/* The `module` line of a logical tensor, or NULL. Pass its names to map_expand with *captures. */
 const map_module *map_find_module(const ckpt_map *map, const char *name, map_captures *captures);
 
-/* 1 when the map has a line for this logical tensor: the layout can carry it. */
+/* 1 when the map can write this logical tensor. */
 int map_carries(const ckpt_map *map, const char *name);
 
-/* The dialect of this name, or NULL. */
+/* The dialect called `name`, or NULL. */
 const map_dialect *map_find_dialect(const ckpt_map *map, const char *name);
 
-/* 1 when two maps, both bound, read and write every tensor alike. */
+/* 1 when two maps, both bound, read and write every tensor in the same way. */
 int map_same_rules(const ckpt_map *a, const ckpt_map *b);
 
-/* How many of the stored tensors the map names (scales left out). */
+/* The number of stored tensors, without scales, for which the map has a line. */
 size_t map_score(const ckpt_map *map, const ckpt_catalog *stored);
 
-/* If `name` has the form of a scale that a map may write, the name of the weight it would belong
- * to (1). */
+/* 1 and the name of its weight, if `name` has the form of a scale that a map may write; else 0. */
 int map_weight_of_scale(const char *name, char weight[MAP_NAME_BYTES]);
 
 /* ---- reading: stored tensors -> logical ones ---- */
 
-/* What codes and scales are that do not fit as a pair: an error where a family says that they
- * must, else two plain tensors; all are, where the config tells of a scheme that is not ours. */
+/* When codes and scales become two plain tensors instead of a pair. NONE: never, codes and scales
+ * that do not fit are an error (the family says that they must). UNFIT: if they do not fit. ALL:
+ * always, because the config names a quantisation scheme that is not supported. */
 typedef enum { BARE_CODES_NONE, BARE_CODES_UNFIT, BARE_CODES_ALL } map_bare_codes;
 
 typedef struct {
     int lenient;             /* unknown tensors keep their names; orphan scales are dropped;
                                 quantised weights without a scale stay as they are */
     int u8_scales;           /* U8 scales are E8M0 codes */
-    int keep_copies;         /* copies become tensors of their own */
+    int keep_copies;         /* copies become separate logical tensors */
     map_bare_codes bare_codes;
-    unsigned encodings;      /* bit e: weights may be of encoding e, if its grid fits */
+    unsigned encodings;      /* bit e: weights may have encoding e, if the scale grid fits */
 } map_read_options;
 
 typedef enum { FATE_NONE, FATE_USED, FATE_SCALE, FATE_COPY, FATE_DROPPED } map_fate_kind;
 
 typedef struct {
     map_fate_kind kind;
-    uint32_t logical;        /* first logical tensor that it holds; FATE_DROPPED: none */
-    const char *reason;      /* of what is left out; borrowed from the map or static */
-    uint64_t rows_left_out;  /* FATE_USED: at its end */
+    uint32_t logical;        /* the first logical tensor in it; not set with FATE_DROPPED */
+    const char *reason;      /* why it is left out; borrowed from the map or static */
+    uint64_t rows_left_out;  /* FATE_USED: rows at its end that are not read */
 } map_fate;
 
 /* How many stored tensors have each fate. */
@@ -343,11 +344,12 @@ map_ledger map_ledger_of(const map_fate *fates, size_t count);
 typedef struct {
     ckpt_catalog *logical;
     ckpt_layout *layout;
-    map_fate *fates;         /* by stored tensor: nothing is silent */
-    size_t failed;           /* after a failure: 1 + the stored tensor that it is about; or 0 */
+    map_fate *fates;         /* indexed by stored tensor: each is accounted for */
+    size_t failed;           /* after a failure: 1 + the stored tensor that caused it; or 0 */
 } map_reading;
 
-/* On failure *out is released, but for `failed`. The map and the stored catalog must outlive it. */
+/* On failure *out is released, but `failed` stays valid. The map and the stored catalog must
+ * outlive *out. */
 ckpt_code map_read(const ckpt_map *map, const ckpt_catalog *stored,
                    const map_read_options *options, map_reading *out, ckpt_error *err);
 void map_reading_release(map_reading *reading);
@@ -356,12 +358,12 @@ void map_reading_release(map_reading *reading);
 
 typedef struct {
     const ckpt_map *map;
-    const ckpt_catalog *logical;   /* .file: where each goes; a packed tensor goes with its first */
+    const ckpt_catalog *logical;   /* .file: its file; packed tensors go to that of the first */
     const ckpt_layout *copies;     /* its copy extents are written too; or NULL */
 } map_write_input;
 
-/* Fill `stored` (empty) with the tensors that the map makes of the logical ones. Every target must
- * be filled exactly once. *out is yours to free. */
+/* Fill `stored` (empty) with the stored tensors that the map makes of the logical ones. An error
+ * unless every piece of each is filled exactly once. *out is yours to free. */
 ckpt_code map_write(const map_write_input *input, ckpt_catalog *stored, ckpt_layout **out,
                     ckpt_error *err);
 
@@ -382,8 +384,8 @@ ckpt_code map_write(const map_write_input *input, ckpt_catalog *stored, ckpt_lay
  *   X.weight_packed  X.weight_scale   X.weight_global_scale  compressed-tensors; a divisor. It is
  *                                                            X.weight among logical tensors
  *
- * With the last goes X.input_scale (compressed-tensors: X.input_global_scale), one F32 where it is
- * there. Servers want it; it is of activations and in no digest.
+ * A weight with a tensor scale may also have X.input_scale (compressed-tensors:
+ * X.input_global_scale), one F32. Servers scale activations by it; digests do not contain it.
  */
 
 /* The stored tensors of a pair. */
@@ -395,39 +397,40 @@ typedef struct {
 } pair_parts;
 
 /*
- * What stored tensors are together: fills dtype, stored_dtype, scale dtype, block, scale of the
- * tensor, names and logical shape of *out. Wrong shapes are an error that names both.
+ * Derive the encoding and logical shape from the stored tensors: fills dtype, stored_dtype, scale
+ * dtype, block, tensor scale, part names and shape of *out. If the shapes do not fit, the error
+ * gives both.
  */
 ckpt_code pair_encoding(const pair_parts *parts, const map_read_options *options,
                         ckpt_tensor *out, ckpt_error *err);
 
-/* The weight that `name` is a scale of, by its name; CKPT_NOT_FOUND when it has not the form of a
- * scale or no such weight is there. */
+/* The weight that `name` is a scale of, by the names alone; CKPT_NOT_FOUND when `name` does not
+ * have the form of a scale, or there is no such weight. */
 int64_t pair_find_weight(const ckpt_catalog *stored, const char *name,
                          char weight[MAP_NAME_BYTES]);
-/* The scale of the whole tensor that goes with `weight` and the scale `scale`, by their names;
- * itself where `scale` is that one. */
+/* The tensor scale that belongs to `weight` and its scale `scale`, by the names alone. If `scale`
+ * is a tensor scale, it is the result. */
 int64_t pair_find_tensor_scale(const ckpt_catalog *stored, const char *weight, const char *scale);
 
-/* The scale of activations that goes with such a scale of the whole tensor: one F32. */
+/* The input scale that belongs to a tensor scale: one F32. */
 int64_t pair_find_input_scale(const ckpt_catalog *stored, const char *tensor_scale);
 
-/* The scale of codes that are called so, by every convention in use, paired by us or not; NULL:
- * none. */
+/* The scale of the codes called `codes`, by every naming convention in use, also those that are
+ * never paired here; NULL: none. */
 const ckpt_tensor *pair_find_scale(const ckpt_catalog *stored, const char *codes);
-/* 1 when `name` has the form of a scale that is read. */
+/* 1 when `name` has the form of a scale that can be paired. */
 int pair_is_scale_name(const char *name);
-/* The suffix by which a map's `scale` line would call it so, as in X.weight_scale; NULL: none. */
+/* The suffix of a `scale` line that would write this name, as in X.weight_scale; NULL: none. */
 const char *pair_scale_suffix(const char *scale);
 
-/* X.weight for the data of a pair that is stored as X.weight_packed (1); 0: any other. */
+/* 1 and X.weight in `out` if `stored` is X.weight_packed; else 0. */
 int pair_logical_name(const char *stored, char out[MAP_NAME_BYTES]);
-/* The stored name of one part; `name`, of MAP_NAME_BYTES, holds what the map calls the weight.
- * `map_scale` is the map's suffix. 0: too long, or there is no name for it. */
+/* Replace `name` (MAP_NAME_BYTES), the map's name of the weight, by the stored name of one part.
+ * `map_scale` is the map's scale suffix. 0: it is too long, or the part has no name. */
 int pair_name(const ckpt_tensor *logical, ckpt_part part, const char *map_scale, char *name);
 
-/* The stored tensor of one part of a logical one: the data as it stands on disk, and the scales;
- * where the form is blocks, that of the data holds both, and no other is asked for. */
+/* The stored tensor for one part of a logical one. In a form of interleaved blocks, that of the
+ * data contains both codes and scales; do not ask for the scales then. */
 ckpt_tensor pair_stored_part(const ckpt_tensor *logical, ckpt_part part);
 
 #endif

@@ -1,4 +1,4 @@
-/* Where the rows of a piece are, and the numbers that say so. */
+/* Evaluates the numbers of rules, and computes the extents of pieces. */
 #include "map_pack.h"
 
 #include <stdio.h>
@@ -7,14 +7,14 @@
 #include "config_number.h"
 #include "size.h"
 
-/* Extents of one piece in one entry: a layout holds all of them. */
+/* Limit of the extents of one piece in one entry, because a layout keeps all in memory. */
 enum { RUNS_MAX = 1 << 16 };
 
 /* ---- the numbers of a config ---- */
 
 typedef struct {
     const json_value *config;
-    int numbers_alone;         /* leave what has members of a config */
+    int numbers_alone;         /* skip expressions with members of a config */
 } binding;
 
 /* 1 when the text names a member of a config. */
@@ -70,7 +70,7 @@ ckpt_code map_rule_bind_numbers(map_rule *rule, ckpt_error *err)
     return bind_numbers(rule, &(binding){ NULL, 1 }, err);
 }
 
-/* Add to out[*used] what stands at *pattern: a placeholder with its shift, or a character. */
+/* Append to out[*used] the placeholder or character at *pattern, with its shift evaluated. */
 static ckpt_code bind_step(const json_value *config, const char **pattern,
                            char out[MAP_NAME_BYTES], size_t *used, ckpt_error *err)
 {
@@ -86,7 +86,7 @@ static ckpt_code bind_step(const json_value *config, const char **pattern,
     if (plus == NULL) {
         written = (size_t)snprintf(out + *used, MAP_NAME_BYTES - *used, "%.*s", (int)length, at);
     } else {
-        memcpy(text, plus + 1, length - 2 - (size_t)(plus - at));     /* the parser has seen it */
+        memcpy(text, plus + 1, length - 2 - (size_t)(plus - at));  /* parser checked the length */
         if ((code = config_expression(config, text, &shift, err)) != CKPT_OK)
             return code;
         written = (size_t)snprintf(out + *used, MAP_NAME_BYTES - *used, "%.*s%llu}",
@@ -200,10 +200,10 @@ int map_rule_is_plain(const map_rule *rule)
            rule->pieces[0].times.value == 1 && rule->pieces[0].of.value == 1;
 }
 
-/* Units of a group that are before piece c in an entry; of all pieces, its size. */
+/* Units of a group before piece c; with c == piece_count, the units of a group. */
 static int units_before(const map_rule *rule, size_t c, uint64_t *units)
 {
-    *units = rule->has_cols ? 1 : 0;   /* side by side: all pieces have the rows of the entry */
+    *units = rule->has_cols ? 1 : 0;   /* cols: every piece has all rows of the entry */
     if (rule->has_cols)
         return 1;
     for (size_t i = 0; i < c; i++) {
@@ -282,7 +282,7 @@ int map_blocks_are_whole(const map_packed *packed)
     const uint64_t rows = packed->tensor->block_rows;
     const uint64_t part = piece->count.value == piece->of.value ? piece->times.value : 1;
 
-    if (packed->tensor->tensor_scale != CKPT_TENSOR_SCALE_NONE)    /* each has one of its own */
+    if (packed->tensor->tensor_scale != CKPT_TENSOR_SCALE_NONE)    /* one per stored tensor */
         return map_rule_is_plain(packed->rule) && packed->rule->stack_count == 0;
     if (packed->rule->has_cols)
         return packed->tensor->scale_dtype == CKPT_NONE ||
@@ -295,7 +295,7 @@ int map_blocks_are_whole(const map_packed *packed)
            piece->of.value * part * packed->unit % rows == 0;
 }
 
-/* Rows of one part that `size` steps of the first dimension are. */
+/* Rows of one part in `size` steps of the first dimension. */
 static uint64_t part_rows(const ckpt_tensor *t, ckpt_part part, uint64_t size)
 {
     if (t->rank == 2 && part == CKPT_SCALE)
@@ -303,7 +303,7 @@ static uint64_t part_rows(const ckpt_tensor *t, ckpt_part part, uint64_t size)
     return t->shape[0] == 0 ? 0 : size * (ckpt_part_rows(t, part) / t->shape[0]);
 }
 
-/* One run of `size` steps, from `from` of the logical tensor to `to` of the entry. */
+/* Add one run: run[2] steps, from step run[0] of the logical tensor to step run[1] of the entry. */
 static ckpt_code add_run(ckpt_layout *layout, const map_packed *packed, ckpt_part part,
                          const uint64_t run[3], ckpt_error *err)
 {
@@ -327,7 +327,7 @@ static ckpt_code add_run(ckpt_layout *layout, const map_packed *packed, ckpt_par
     return layout_add(layout, &e, err);
 }
 
-/* All of a piece beside the others. */
+/* Add a piece of cols(...) as one extent. */
 static ckpt_code add_side(ckpt_layout *layout, const map_packed *packed, ckpt_part part,
                           ckpt_error *err)
 {
@@ -338,8 +338,8 @@ static ckpt_code add_side(ckpt_layout *layout, const map_packed *packed, ckpt_pa
     return layout_add(layout, &e, err);
 }
 
-/* The runs of a piece: whole blocks follow each other in a group, and all groups of the only piece
- * follow each other. */
+/* Add the runs of a piece. The blocks of a whole piece are adjacent in a group, so that they are
+ * one run; blocks of a part are one run each. */
 static ckpt_code add_runs(ckpt_layout *layout, const map_packed *packed, ckpt_part part,
                           ckpt_error *err)
 {

@@ -23,7 +23,7 @@ static ckpt_code parse_fail(const map_parser *p, const char *what, const char *w
                      what, word == NULL ? "" : word);
 }
 
-/* {m+KEY}: a name, and what is added to the number. */
+/* {m+KEY}: a name and an expression. */
 static int shift_is_valid(const char *open, const char *close)
 {
     const char *plus = memchr(open, '+', (size_t)(close - open));
@@ -39,7 +39,8 @@ static int shift_is_valid(const char *open, const char *close)
     return config_expression_is_valid(text);
 }
 
-/* Placeholders are closed, not empty, not nested; {x*} stands at the end; after {x} comes '.'. */
+/* Placeholders must be closed, not empty and not nested. {x*} must be last, and {x} be followed by
+ * '.' or the end, so that a name can match in one way only. */
 static int pattern_is_valid(const char *pattern)
 {
     if (*pattern == '\0')
@@ -104,11 +105,10 @@ static int take_call(char **text, const char *name)
     return 1;
 }
 
-/* All of a logical tensor, once. */
+/* A piece that is a whole logical tensor. */
 static const map_piece whole_piece = { NULL, { "1", 1 }, { "0", 0 }, { "1", 1 }, { "1", 1 } };
 
-/* Cut the first argument off *text, up to a comma that stands in no parentheses; NULL behind the
- * last. */
+/* Cut the first argument off *text, up to a comma outside of parentheses; NULL after the last. */
 static char *take_argument(char **text)
 {
     char *argument = *text;
@@ -128,7 +128,7 @@ static ckpt_code parse_number(map_parser *p, const char *text, map_number *out)
 {
     if (text == NULL || !config_expression_is_valid(text))
         return parse_fail(p, "not a number or a member of the config:", text);
-    out->value = 0;                    /* until it is bound */
+    out->value = 0;                    /* not evaluated yet */
     out->text = arena_strdup(&p->map->memory, text, strlen(text));
     return out->text == NULL ? ckpt_fail_memory(p->err, "a map", strlen(text)) : CKPT_OK;
 }
@@ -155,7 +155,7 @@ static ckpt_code parse_part(map_parser *p, map_piece *piece, char *text)
     return keep_pattern(p, (char *)name, &piece->logical);
 }
 
-/* LOGICAL or part(...), then perhaps :N. */
+/* LOGICAL or part(...), with an optional :N. */
 static ckpt_code parse_piece(map_parser *p, map_rule *rule, char *text)
 {
     map_piece *piece = &rule->pieces[rule->piece_count];
@@ -271,13 +271,13 @@ static void remove_blanks(char *text)
     *to = '\0';
 }
 
-/* Room for one more behind `count` items; NULL when there are too many, or no memory. */
+/* Make room for one more item after `count`; NULL when there are too many, or no memory. */
 static void *grow(void *items, size_t count, size_t item_bytes)
 {
     return count == MAP_RULES_MAX ? NULL : array_room(items, count, item_bytes, "a map", NULL);
 }
 
-/* STORED = EXPRESSION [when LOGICAL] [if CONDITION], of which STORED is taken. */
+/* `= EXPRESSION [when LOGICAL] [if CONDITION]`, after STORED. */
 static ckpt_code parse_packing(map_parser *p, map_rule *rule, char *text)
 {
     ckpt_code code;
@@ -310,7 +310,7 @@ static ckpt_code parse_rule(map_parser *p, map_kind kind, char *text)
     if (kind == MAP_OMIT || kind == MAP_SPARE || kind == MAP_PLAIN) {
         rule.pieces[rule.piece_count] = whole_piece;
         rule.pieces[rule.piece_count++].logical = rule.stored;
-        rule.stored = "";                  /* fits no name */
+        rule.stored = "";                  /* matches no name */
     }
     if (kind != MAP_TENSOR && kind != MAP_COPY) {
         rule.reason = arena_strdup(&map->memory, text, strlen(text));
@@ -586,7 +586,7 @@ static ckpt_code parse_module(map_parser *p, char *text)
     return CKPT_OK;
 }
 
-/* What is written with this suffix is paired with its weight when it is read. */
+/* 1 when reading would pair a scale with this suffix with its weight. */
 static int is_read_back(const char *suffix)
 {
     char name[MAP_NAME_BYTES];

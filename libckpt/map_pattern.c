@@ -1,4 +1,4 @@
-/* Patterns of names: what fits them, and how they are filled in. */
+/* Patterns of names: matching, and replacing placeholders. */
 #include "map.h"
 
 #include <errno.h>
@@ -6,17 +6,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A placeholder, taken apart: {key}, {key+shift}, or {key*}, whose star is of the key. */
+/* A parsed placeholder: {key}, {key+shift}, or {key*}, whose star is part of the key. */
 typedef struct {
     const char *key;
     size_t key_bytes;
     int is_rest;                   /* {x*} */
-    int is_shifted;                /* {m+61}, or {m+KEY} of a map without its config */
+    int is_shifted;                /* {m+61}, or {m+KEY} before map_bind */
     uint64_t shift;
-    const char *end;               /* behind the brace */
+    const char *end;               /* after the closing brace */
 } placeholder;
 
-/* Digits as numbers are spelt, with no zero in front: one spelling a number. */
+/* A decimal number without leading zeros, so that each number has one spelling. */
 static int read_number(const char *text, size_t length, uint64_t *out)
 {
     char digits[24];
@@ -31,7 +31,8 @@ static int read_number(const char *text, size_t length, uint64_t *out)
     return *end == '\0' && digits[0] >= '0' && digits[0] <= '9' && errno == 0;
 }
 
-/* `pattern` stands at a brace. 0 when its shift is not a number (yet): it fits no name then. */
+/* `pattern` points to a brace. 0 when the shift is not a number yet (before map_bind): the pattern
+ * then matches no name. */
 static int read_placeholder(const char *pattern, placeholder *out)
 {
     const char *close = strchr(pattern, '}');
@@ -56,7 +57,7 @@ static const char *captured(const map_captures *captures, size_t i)
                                             : captures->items[i].number;
 }
 
-/* Its place, or `count` when it was not captured. */
+/* The index of a key, or `count` when it is not captured. */
 static size_t find_capture(const map_captures *captures, const char *key, size_t key_bytes)
 {
     size_t i = 0;
@@ -86,7 +87,7 @@ static int add_capture(map_captures *captures, const char *key, size_t key_bytes
     return 1;
 }
 
-/* The same for a number, whose digits the captures keep. */
+/* The same for a number; its digits are stored in the captures. */
 static int add_number(map_captures *captures, const char *key, size_t key_bytes, uint64_t number)
 {
     char digits[sizeof captures->items[0].number];
@@ -175,7 +176,7 @@ static int append(char out[MAP_NAME_BYTES], size_t *used, const char *text, size
     return 1;
 }
 
-/* A placeholder, filled in. */
+/* Append the value of a placeholder. */
 static int append_capture(const placeholder *p, const map_captures *captures,
                           char out[MAP_NAME_BYTES], size_t *used)
 {

@@ -13,14 +13,14 @@ typedef struct {
     const ckpt_catalog *stored;
     const map_read_options *options;
     map_reading *out;
-    uint32_t *scale_of;      /* by stored tensor: 1 + its scale, or 0 */
+    uint32_t *scale_of;      /* indexed by stored tensor: 1 + its scale, or 0 */
     uint32_t *tensor_scale_of;
     uint32_t *input_scale_of;
-    size_t in_hand;          /* 1 + a stored tensor, or 0 */
+    size_t in_hand;          /* 1 + the stored tensor being read, for errors; or 0 */
     ckpt_error *err;
 } reader;
 
-/* Are they a weight and its scales of a kind that is decoded? */
+/* 1 when these are a weight and scales of an encoding that is decoded. */
 static int is_pair(const reader *r, const pair_parts *parts)
 {
     ckpt_tensor logical;
@@ -34,7 +34,7 @@ static const ckpt_tensor *tensor_at(const ckpt_catalog *catalog, int64_t i)
     return i < 0 ? NULL : ckpt_catalog_at(catalog, (size_t)i);
 }
 
-/* The scale of the whole tensor, and the one of activations that goes with it. */
+/* Record `scale` as the weight's tensor scale, and find the input scale that belongs to it. */
 static void take_of_whole(reader *r, size_t weight, size_t scale)
 {
     const int64_t input =
@@ -84,7 +84,7 @@ static ckpt_code find_scales(reader *r)
                    strstr(t->name, "_scale_inv") != NULL) {
             return ckpt_fail(r->err, CKPT_E_FORMAT, "scale '%s' has no weight '%s'", t->name,
                              weight);
-        }       /* else: a plain parameter that happens to be called scale */
+        }       /* else a plain parameter whose name ends like that of a scale */
     }
     return CKPT_OK;
 }
@@ -128,7 +128,7 @@ static ckpt_code measure(const reader *r, packing *p)
                : fail_packing(r, p);
 }
 
-/* The logical tensor of a piece: a new one, or one that another part has made. */
+/* The logical tensor of a piece: a new one, or the one that an earlier part of it has added. */
 static ckpt_code find_logical(const reader *r, const packing *p, size_t c,
                               const ckpt_tensor *piece, size_t *out)
 {
@@ -148,7 +148,7 @@ static ckpt_code find_logical(const reader *r, const packing *p, size_t c,
                : fail_packing(r, p);
 }
 
-/* Piece c of an entry: its shape, and the extents of its parts. */
+/* Add piece c of an entry: compute its shape, find its logical tensor and add the extents. */
 static ckpt_code add_piece(reader *r, const packing *p, size_t c, uint64_t entry)
 {
     const uint32_t stacked = p->rule->stack_count;
@@ -200,7 +200,7 @@ static ckpt_code unpack(reader *r, packing *p)
     return code;
 }
 
-/* What a stored tensor is together with its scales. */
+/* Derive the encoding of a stored tensor with its scales. */
 static ckpt_code read_pair(const reader *r, packing *p)
 {
     const uint32_t i = p->stored[CKPT_DATA];
@@ -223,7 +223,7 @@ static ckpt_code read_pair(const reader *r, packing *p)
     return pair_encoding(&parts, r->options, &p->whole, r->err);
 }
 
-/* What is beyond the rows that count is not read. */
+/* Apply a `cut` line: leave out the rows after those that it names. */
 static ckpt_code cut_rows(reader *r, packing *p)
 {
     const ckpt_tensor *stored = ckpt_catalog_at(r->stored, p->stored[CKPT_DATA]);
@@ -232,7 +232,7 @@ static ckpt_code cut_rows(reader *r, packing *p)
 
     if (cut == NULL || cut->rows.value == 0 || p->whole.rank < 2 ||
         p->whole.shape[0] <= cut->rows.value)
-        return CKPT_OK;            /* too few: not the shape that the family has */
+        return CKPT_OK;            /* too few rows are found by the family's check of shapes */
     if (p->rule->stack_count > 0 || !map_rule_is_plain(p->rule))
         return ckpt_fail(r->err, CKPT_E_FORMAT, "tensor '%s' is packed, and rows of such cannot be "
                          "left out", stored->name);
@@ -242,8 +242,8 @@ static ckpt_code cut_rows(reader *r, packing *p)
     return CKPT_OK;
 }
 
-/* The line of the map for a name; without one, where that may be, the name as it is. NULL: an error
- * that is told. */
+/* The map's rule for a name. Without one, and for copies that are kept, a rule that keeps the name.
+ * NULL: the name is an error, and r->err is set. */
 static const map_rule *find_rule(const reader *r, const char *name, map_captures *captures)
 {
     static const map_rule unknown = { .kind = MAP_TENSOR, .stored = "{x*}", .piece_count = 1,
@@ -286,14 +286,14 @@ static ckpt_code read_tensor(reader *r, size_t i)
         return CKPT_OK;
     }
     if (p.rule->kind == MAP_COPY)
-        return CKPT_OK;        /* when all originals are there */
+        return CKPT_OK;        /* read_copy follows when all originals are known */
     if ((code = read_pair(r, &p)) != CKPT_OK || (code = cut_rows(r, &p)) != CKPT_OK ||
         (code = measure(r, &p)) != CKPT_OK)
         return code;
     return unpack(r, &p);
 }
 
-/* A copy has the shape and encoding of its original, part by part. */
+/* Add the extents of a copy, which must have the shape and encoding of its original. */
 static ckpt_code read_copy(reader *r, size_t i)
 {
     const ckpt_tensor *t = ckpt_catalog_at(r->stored, i);

@@ -8,23 +8,23 @@
 #include "array.h"
 #include "size.h"
 
-/* Where a logical tensor goes, or a part of it: a piece of one entry of a target. */
+/* The piece of a target that a logical tensor, or a part of it, fills. */
 typedef struct {
     const map_rule *rule;
     uint32_t tensor;         /* in the logical catalog */
     uint32_t piece;
     uint32_t target;         /* in writer.targets */
-    uint64_t steps[MAP_STACKS_MAX];     /* of the stack indexes */
+    uint64_t steps[MAP_STACKS_MAX];     /* values of the stack indexes */
 } placement;
 
-/* A stored tensor to be: the placement that came first, and how many there are. */
+/* A stored tensor to be written: its first placement, and the number of its placements. */
 typedef struct {
     size_t first;
     uint64_t filled;
-    uint64_t counts[MAP_STACKS_MAX];    /* steps of each stack index */
-    uint64_t unit;           /* of its entries, see map_pack.h */
+    uint64_t counts[MAP_STACKS_MAX];    /* sizes of the stack dimensions */
+    uint64_t unit;           /* rows of a unit, see map_pack.h */
     uint32_t stored[CKPT_PART_COUNT];
-    uint8_t *seen;           /* by entry and piece */
+    uint8_t *seen;           /* 1 when filled; indexed by entry and piece */
 } target;
 
 typedef struct {
@@ -36,11 +36,11 @@ typedef struct {
     size_t placement_count;
     target *targets;
     size_t target_count;
-    ckpt_catalog *names;     /* of the targets, to find them by name */
+    ckpt_catalog *names;     /* finds a target by its name */
     ckpt_error *err;
 } writer;
 
-/* Can piece c of a line be the logical tensor? Its steps, and its captures. */
+/* 1 when piece c of a rule matches the logical tensor; sets *place and *captures. */
 static int fits(const map_rule *rule, size_t c, const char *name, placement *place,
                 map_captures *captures)
 {
@@ -56,7 +56,7 @@ static int fits(const map_rule *rule, size_t c, const char *name, placement *pla
     return 1;
 }
 
-/* Is the tensor there that the line asks for? */
+/* 1 when the tensor of the rule's `when` exists, or it has none. */
 static int when_holds(const writer *w, const map_rule *rule, const map_captures *captures)
 {
     char name[MAP_NAME_BYTES];
@@ -114,7 +114,8 @@ static ckpt_code add_placement(writer *w, placement *place, const char *name)
     return CKPT_OK;
 }
 
-/* The first line that fits a tensor counts; of a tensor in parts, all lines that take one. */
+/* Place a tensor by the first rule that matches it, or, if that takes a part of the tensor, by all
+ * rules that take parts of it. */
 static ckpt_code place_tensor(writer *w, size_t i)
 {
     const char *tensor = ckpt_catalog_at(w->logical, i)->name;
@@ -162,7 +163,7 @@ static ckpt_code add_stored(writer *w, size_t i, ckpt_part part, const ckpt_tens
     return catalog_add(w->stored, &stored, w->err);
 }
 
-/* The unit that the target of a placement has by its tensor. */
+/* Compute the rows of a unit of a target from the logical tensor of one placement. */
 static ckpt_code measure(const writer *w, const placement *place, uint64_t *unit)
 {
     const ckpt_tensor *t = ckpt_catalog_at(w->logical, place->tensor);
@@ -222,7 +223,7 @@ static ckpt_code make_target(writer *w, size_t i)
     return code;
 }
 
-/* Does it hold parts of tensors, as others do? */
+/* 1 when the target contains a part of a tensor, of which other targets contain the rest. */
 static int is_cut(const writer *w, const target *t)
 {
     const placement *first = &w->placements[t->first];
@@ -230,7 +231,8 @@ static int is_cut(const writer *w, const target *t)
     return map_piece_is_part(first->rule, first->piece);
 }
 
-/* Those that are parts of a tensor go last: so their places in files have always been. */
+/* Targets that contain parts of tensors are made last. The order decides where tensors are in
+ * files, and output bytes must stay the same between versions. */
 static ckpt_code make_targets(writer *w)
 {
     ckpt_code code = CKPT_OK;
@@ -242,7 +244,7 @@ static ckpt_code make_targets(writer *w)
     return code;
 }
 
-/* Do two pieces go together in one stored tensor? */
+/* 1 when two pieces can be in one stored tensor: same encoding, same dimensions but the first. */
 static int same_kind(const ckpt_tensor *a, const ckpt_tensor *b)
 {
     return catalog_same_encoding(a, b) && a->rank == b->rank &&
