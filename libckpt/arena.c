@@ -1,4 +1,4 @@
-/* arena.c: memory that is given back all at once. */
+/* arena.c: memory that is allocated in many pieces and freed all at once. */
 #include "arena.h"
 
 #include <stdlib.h>
@@ -12,7 +12,7 @@ enum { ARENA_ALIGN = 64, ARENA_ALIGN_SMALL = 8 };
 static const size_t ARENA_BLOCK_MIN = (size_t)1 << 20;
 static const size_t ARENA_BLOCK_MAX = (size_t)8 << 20;    /* larger only for a larger request */
 
-/* Stands in the first ARENA_ALIGN bytes of its block, so that what follows is aligned. */
+/* Occupies the first ARENA_ALIGN bytes of its block, so that the rest is aligned. */
 struct arena_block {
     arena_block *next;
     size_t size_bytes;
@@ -25,7 +25,7 @@ static size_t align_of(size_t size_bytes)
     return size_bytes >= ARENA_ALIGN ? ARENA_ALIGN : ARENA_ALIGN_SMALL;
 }
 
-/* A block of `size_bytes` rounded up to whole alignments; NULL when there is none. */
+/* Allocate size_bytes, rounded up to a multiple of the alignment; NULL when there is no memory. */
 static unsigned char *block_alloc(size_t size_bytes, size_t *rounded_bytes)
 {
     if (size_bytes > SIZE_MAX - ARENA_ALIGN)
@@ -50,7 +50,7 @@ int arena_init_fixed(arena *a, size_t size_bytes)
     a->base = block_alloc(size_bytes, &rounded_bytes);
     if (a->base == NULL)
         return 0;
-    a->size_bytes = size_bytes;     /* what was asked for, so that limits are exact */
+    a->size_bytes = size_bytes;     /* not rounded up, so that limits are exact */
     a->total_bytes = rounded_bytes;
     return 1;
 }
@@ -109,7 +109,7 @@ static int grow(arena *a, size_t size_bytes)
     return 1;
 }
 
-/* Position of an allocation in the block in use; 0 when it does not fit. */
+/* Compute the position of an allocation in the block in use; 0 when it does not fit. */
 static int place(const arena *a, size_t size_bytes, size_t *start)
 {
     const size_t align = align_of(size_bytes);

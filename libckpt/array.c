@@ -1,4 +1,4 @@
-/* Arrays that grow: the capacity is FIRST_CAPACITY, doubled each time that it is full. */
+/* Growing arrays. The capacity is FIRST_CAPACITY, and is doubled when the array is full. */
 #include "array.h"
 
 #include <assert.h>
@@ -9,8 +9,8 @@
 
 enum { FIRST_CAPACITY = 64 };
 
-/* No capacity is kept: a full array is one whose count is a capacity. One that was full with more
- * items, and lost some, is cut to twice what it has. */
+/* The array is full if its count is one of the capacities. An array that had more items before may
+ * be larger than that: then realloc makes it smaller, to twice the count. */
 static int is_full(size_t count)
 {
     return count >= FIRST_CAPACITY && (count & (count - 1)) == 0;

@@ -11,7 +11,7 @@ static const uint32_t initial[8] = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff
 static const unsigned char permutation[16] = { 2, 6, 3, 10, 7, 0, 4, 13,
                                                1, 11, 12, 5, 9, 14, 15, 8 };
 
-/* What a compression takes: its output is a chaining value, or with ROOT the hash. */
+/* The input of a compression. The output is a chaining value or, with the flag ROOT, the hash. */
 typedef struct {
     uint32_t chain[8];
     unsigned char block[BLAKE3_BLOCK_BYTES];
@@ -25,7 +25,7 @@ static uint32_t rotate(uint32_t x, unsigned n)
     return x >> n | x << (32 - n);
 }
 
-/* v[at[0..3]] is a column or a diagonal of the state. */
+/* Mix one column or diagonal of the state, v[at[0..3]]. */
 static inline void mix(uint32_t v[16], const unsigned char at[4], uint32_t x, uint32_t y)
 {
     uint32_t a = v[at[0]];
@@ -85,7 +85,8 @@ static void put_words(const uint32_t words[8], unsigned char out[BLAKE3_OUT_BYTE
         out[i] = (unsigned char)(words[i / 4] >> 8 * (i % 4));
 }
 
-/* The last block of the chunk at hand, not compressed yet: it may be the root. */
+/* The last block of the current chunk. It is not compressed before more input arrives, because the
+ * last block of all input needs the flag ROOT. */
 static node last_block(const blake3 *h)
 {
     node n = { .counter = h->chunk, .block_bytes = h->block_used, .flags = CHUNK_END };
@@ -138,7 +139,7 @@ static void end_chunk(blake3 *h)
     begin_chunk(h, complete);
 }
 
-/* The block at hand is full and more bytes follow. */
+/* The current block is full and more bytes follow: compress it. */
 static void end_block(blake3 *h)
 {
     node n;

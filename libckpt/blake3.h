@@ -1,6 +1,6 @@
 /*
- * blake3.h: BLAKE3, 256-bit output, no key: what some weight deltas are checked with. Portable C
- * after the specification (github.com/BLAKE3-team/BLAKE3-specs, sections 2.1 to 2.6).
+ * blake3.h: BLAKE3 with 256 bits of output and no key, a checksum used by some weight deltas.
+ * Portable C after the specification (github.com/BLAKE3-team/BLAKE3-specs, sections 2.1 to 2.6).
  */
 #ifndef CKPT_BLAKE3_H
 #define CKPT_BLAKE3_H
@@ -10,11 +10,11 @@
 
 enum { BLAKE3_OUT_BYTES = 32, BLAKE3_BLOCK_BYTES = 64, BLAKE3_DEPTH_MAX = 54 };
 
-/* Bytes may come in pieces of any size. No memory but this. */
+/* The state of a hash. Input may be added in pieces of any size; nothing is allocated. */
 typedef struct {
-    uint32_t chain[8];                  /* of the chunk at hand */
-    uint64_t chunk;                     /* its number */
-    unsigned block_count;               /* blocks of it that were compressed */
+    uint32_t chain[8];                  /* chaining value of the current chunk */
+    uint64_t chunk;                     /* number of the current chunk */
+    unsigned block_count;               /* blocks of the chunk that were compressed */
     unsigned block_used;                /* bytes in `block` */
     unsigned char block[BLAKE3_BLOCK_BYTES];
     uint32_t stack[BLAKE3_DEPTH_MAX][8];    /* subtrees that wait for their right sibling */

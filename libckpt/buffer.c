@@ -1,4 +1,4 @@
-/* Bytes that grow. */
+/* A growing buffer. */
 #include "buffer.h"
 
 #include <stdlib.h>
@@ -21,7 +21,7 @@ int byte_buffer_add(byte_buffer *buffer, const void *bytes, size_t size)
         buffer->bytes = grown;
         buffer->capacity = capacity;
     }
-    if (size > 0)                  /* empty text may be NULL, which memcpy does not take */
+    if (size > 0)                  /* an empty text may be NULL, which is invalid for memcpy */
         memcpy(buffer->bytes + buffer->used, bytes, size);
     buffer->used += size;
     return 0;

@@ -1,18 +1,18 @@
-/* buffer.h: bytes that grow: what streamed writers write into before a file has its size. */
+/* buffer.h: a growing buffer, for output whose size is not known before it is complete. */
 #ifndef CKPT_BUFFER_H
 #define CKPT_BUFFER_H
 
 #include <stddef.h>
 
-/* Begin with zeros; bytes are malloc'd, the owner's to free. */
+/* Initialise with zeros. `bytes` is malloc'd, yours to free. */
 typedef struct {
     char *bytes;
     size_t used;
     size_t capacity;
-    int failed;              /* there was no memory once: what is there is not all */
+    int failed;              /* an allocation failed: the content is incomplete */
 } byte_buffer;
 
-/* Append; non-zero, and nothing is appended, when there is no memory or was none before. */
+/* Append. Non-zero, with nothing appended, when this or an earlier allocation failed. */
 int byte_buffer_add(byte_buffer *buffer, const void *bytes, size_t size);
 
 /* The same as a json_write_fn; context is the byte_buffer. */

@@ -1,6 +1,6 @@
 /*
- * checkpoint.h: what rooms beside formats/ need of an open checkpoint, and ckpt.h does not give.
- * Everything is borrowed. Defined where the struct is (formats/open.c).
+ * checkpoint.h: accessors of an open checkpoint that are not public, for the rooms beside formats/.
+ * All results are borrowed. Defined in formats/open.c, which defines the struct.
  */
 #ifndef CKPT_CHECKPOINT_H
 #define CKPT_CHECKPOINT_H
@@ -11,7 +11,7 @@
 #include "store.h"
 
 const char *checkpoint_path(const ckpt_checkpoint *checkpoint);       /* as it was given */
-/* The folder that was named, or NULL for one file. */
+/* The opened folder, or NULL if a single file was opened. */
 const ckpt_folder *checkpoint_folder(const ckpt_checkpoint *checkpoint);
 ckpt_store *checkpoint_store(const ckpt_checkpoint *checkpoint);
 const json_value *checkpoint_config(const ckpt_checkpoint *checkpoint);   /* NULL: there is none */

@@ -1,6 +1,6 @@
 /*
- * checksum.h: a checksum of bytes that come in pieces, as lower-case hex digits: the three that
- * weight deltas name.
+ * checksum.h: the three kinds of checksums that weight deltas use, computed piece by piece, as
+ * lower-case hex digits.
  *
  *   xxh3-128   32 digits, the canonical form, seed 0     blake3   64     adler32   8 (weak)
  */
@@ -16,9 +16,9 @@ enum { CHECKSUM_HEX = 65 };                         /* of the longest, with the 
 
 /* "xxh3-128" ... */
 const char *checksum_name(checksum_kind kind);
-/* 0 when no kind has this name. */
+/* Find a kind by its name; 0: there is none. */
 int checksum_find(const char *name, checksum_kind *out);
-/* 1 when `text` looks like one of this kind: as many digits, no upper case. */
+/* 1 when `text` can be a checksum of this kind: the right number of lower-case hex digits. */
 int checksum_is_text(checksum_kind kind, const char *text);
 
 typedef struct {

@@ -1,4 +1,4 @@
-/* Classes of weights, and rules for them. */
+/* Parses and looks up the quantising rules of classes of weights. */
 #include "class_rules.h"
 
 #include <math.h>
@@ -46,7 +46,7 @@ const char *weight_class_name(weight_class class)
     return class_names[class];
 }
 
-/* The class whose word is the one about this weight; WEIGHT_CLASS_COUNT: none is named. */
+/* The named class that decides for this weight; WEIGHT_CLASS_COUNT: none is named. */
 static int find_named(const char *name, const uint8_t is_named[WEIGHT_CLASS_COUNT])
 {
     static const weight_class orders[][4] = {
@@ -81,7 +81,7 @@ double class_limits_find(const class_limits *limits, const char *name)
     return class == WEIGHT_CLASS_COUNT ? INFINITY : limits->most[class];
 }
 
-/* "rest" is what a word that stands alone is called, too, and may be left without a tensor. */
+/* "rest" may have no tensors: a rule without a class is stored as "rest", too. */
 static const char *find_idle(const ckpt_catalog *catalog,
                              const uint8_t is_named[WEIGHT_CLASS_COUNT],
                              const uint8_t is_asked[WEIGHT_CLASS_COUNT])
@@ -112,7 +112,7 @@ const char *class_limits_idle(const class_limits *limits, const ckpt_catalog *ca
 
 /* ---- words ---- */
 
-/* What releases have. "nvfp4-exact" of weights that are not FP4 is nvfp4: see plan_quantise. */
+/* The rules of releases. Weights that are not FP4 get nvfp4, not nvfp4-exact: plan_quantise. */
 static const struct {
     const char *name;
     const char *rules;
@@ -137,11 +137,11 @@ static const char *find_nearest(const char *word)
     return nearest;
 }
 
-/* "CLASS=WORD" or "WORD" of a comma-separated list; what `set` makes of it goes to `out`. */
+/* How to parse a comma-separated list of "CLASS=WORD" and "WORD": `set` stores a word in `out`. */
 typedef struct {
     const char *option;            /* "--quantize" */
     ckpt_code (*set)(void *out, weight_class class, const char *word, ckpt_error *err);
-    uint8_t *is_named;             /* by class */
+    uint8_t *is_named;             /* indexed by class */
     void *out;
 } item_list;
 

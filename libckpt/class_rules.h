@@ -1,12 +1,12 @@
 /*
- * class_rules.h: which quantising rule each class of weights gets, and how that is spelled.
+ * class_rules.h: the quantising rule of each class of weights, parsed from an option.
  *
  *   RULE[,CLASS=RULE...]    RULE: a name of quantise.h, or "keep": as in the source
- *   PRESET[,CLASS=RULE...]  what a release has, changed for some classes
+ *   PRESET[,CLASS=RULE...]  the rules of a release, changed for some classes
  *
- * A class that is not named takes the rule that stands alone, which is "rest". mtp-experts that are
- * not named are mtp if that is, else experts; other weights of mtp.* that are not named are what
- * they are outside of it.
+ * A class that is not named gets the RULE without a class, which is that of the class "rest". If
+ * mtp-experts is not named, it gets the rule of mtp if that is named, else that of experts. If mtp
+ * is not named, the other weights of mtp.* get the rule that they would have outside of mtp.*.
  */
 #ifndef CKPT_CLASS_RULES_H
 #define CKPT_CLASS_RULES_H
@@ -14,7 +14,7 @@
 #include "catalog.h"
 #include "quantise.h"
 
-/* Of a weight, by its canonical name: tensor_class.h. */
+/* The class of a weight, by its canonical name: tensor_class.h. */
 typedef enum {
     WEIGHT_EXPERTS,              /* routed */
     WEIGHT_SHARED,               /* shared experts */
@@ -33,20 +33,20 @@ typedef struct {
     const char *preset;                              /* its name, or NULL */
     const quantise_rule *rules[WEIGHT_CLASS_COUNT];  /* NULL: keep */
     uint8_t is_named[WEIGHT_CLASS_COUNT];
-    uint8_t is_asked[WEIGHT_CLASS_COUNT];            /* named by itself, not by the preset */
-    ckpt_dtype scale_dtype;                          /* of FP8; CKPT_NONE: open */
+    uint8_t is_asked[WEIGHT_CLASS_COUNT];            /* named by the user, not by the preset */
+    ckpt_dtype scale_dtype;                          /* of FP8; CKPT_NONE: not specified */
 } class_rules;
 
-/* The error names the nearest rule, or the classes. */
+/* Parse such a text. For a misspelt word, the error names the nearest rule, or the classes. */
 ckpt_code class_rules_parse(const char *text, class_rules *out, ckpt_error *err);
 
-/* The rule for a weight; NULL: it stays as it is. */
+/* The rule for a weight; NULL: it is not quantised. */
 const quantise_rule *class_rules_find(const class_rules *rules, const char *name);
 
-/* A class with a rule of its own to which no tensor of the catalog belongs, or NULL. */
+/* The name of a class that the user named, but that has no tensor in the catalog; or NULL. */
 const char *class_rules_idle(const class_rules *rules, const ckpt_catalog *catalog);
 
-/* ---- limits of what may be lost ---- */
+/* ---- limits of the error ---- */
 
 typedef struct {
     int is_given;
@@ -54,13 +54,13 @@ typedef struct {
     uint8_t is_named[WEIGHT_CLASS_COUNT];
 } class_limits;
 
-/* "X[,CLASS=X...]", numbers of 0 and more; one that stands alone is of all that are not named. */
+/* Parse "X[,CLASS=X...]", numbers of 0 or more. An X without a class is for all others. */
 ckpt_code class_limits_parse(const char *text, class_limits *out, ckpt_error *err);
 
-/* INFINITY: none. */
+/* The limit for a weight; INFINITY: none. */
 double class_limits_find(const class_limits *limits, const char *name);
 
-/* As class_rules_idle: a limit that nothing can exceed. */
+/* Like class_rules_idle: a class with a limit, but without tensors. */
 const char *class_limits_idle(const class_limits *limits, const ckpt_catalog *catalog);
 
 #endif

@@ -55,7 +55,7 @@ void codes_encoding(const ckpt_tensor *tensor, char *out, size_t out_bytes)
         ckpt_tensor_encoding(tensor, out, out_bytes);
 }
 
-/* How many stored columns share a scale, where scales have the rows of the codes; or 0. */
+/* The number of stored columns per scale, if the scales have as many rows as the codes; else 0. */
 static uint64_t group_of(const ckpt_tensor *codes, const ckpt_tensor *scale)
 {
     const uint64_t cols = ckpt_tensor_cols(codes);
@@ -83,7 +83,7 @@ static void name_float8(const ckpt_tensor *codes, const ckpt_tensor *scale,
         snprintf(out, CODES_FORM_BYTES, "FP8 with scales of another form");
 }
 
-/* Description of codes: two of FP4 in a byte, one of INT8, eight of INT4 in 32 bits. */
+/* Describe the codes: FP4 has two per byte, INT8 one, INT4 eight per 32 bits. */
 static void name_words(const ckpt_tensor *codes, const ckpt_tensor *scale,
                        char out[CODES_FORM_BYTES])
 {

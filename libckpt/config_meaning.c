@@ -10,7 +10,7 @@
 #include "config_words.h"
 
 enum { NAME_BYTES = 512, LAYERS_MAX = 4096,
-       MEMBERS_MAX = 10000 };            /* they are searched one by one */
+       MEMBERS_MAX = 10000 };            /* because they are searched linearly */
 
 static const char v4_type[] = "\"" CONFIG_TYPE_V4 "\"";
 
@@ -90,14 +90,14 @@ static void put_scalar(json_writer *w, const json_value *v)
     else if (json_bool(v, &flag))
         json_put_bool(w, flag);
     else if (json_number(v, &number) && is_whole(number))
-        json_put_i64(w, (int64_t)number);          /* 1.0 is 1 */
+        json_put_i64(w, (int64_t)number);          /* write 1.0 as 1 */
     else if (json_number(v, &number))
         json_put_double(w, number);
     else
         json_put_null(w);
 }
 
-/* A scalar, or a list of scalars; malloc'd, NULL without memory. */
+/* The JSON text of a scalar or a list of scalars; malloc'd, NULL without memory. */
 static char *text_of(const json_value *v)
 {
     char *text = NULL;
@@ -157,7 +157,7 @@ int config_member_is_aside(const char *name)
            strcmp(last, "quantization_config") == 0;
 }
 
-/* An object or list on the way down, and where its own name ends in the name of the next. */
+/* An object or list on the path to the current member, and the length of its name in the path. */
 typedef struct {
     const json_value *next;
     size_t index;
@@ -224,8 +224,8 @@ static int is_v4(const json_value *config)
     return config_is_inference(config) || (type != NULL && strcmp(type, CONFIG_TYPE_V4) == 0);
 }
 
-/* The ratios of the layers, then those of the MTP blocks, which transformers' form does not keep:
- * there they are 0. */
+/* Add the ratios of the layers, then those of the MTP blocks. The spelling of transformers has no
+ * ratios of MTP blocks; they are 0 then. */
 static ckpt_code add_ratios(const json_value *config, config_meaning *out, ckpt_error *err)
 {
     const json_value *list = json_member(config, "compress_ratios");
@@ -261,7 +261,8 @@ static ckpt_code add_ratios(const json_value *config, config_meaning *out, ckpt_
     return add(out, "compress_ratios", text, err);
 }
 
-/* What transformers' form says in other words, where `name` is absent; 0: it does not. */
+/* Derive member `name`, which is absent, from other members of transformers' spelling; 0: that is
+ * not possible. */
 static int derive(const json_value *config, const char *name, uint64_t *out)
 {
     const json_value *kinds = json_member(config, "mlp_layer_types");
@@ -283,8 +284,8 @@ static int derive(const json_value *config, const char *name, uint64_t *out)
     return 1;
 }
 
-/* In which of the spellings a config is. What the table does not know has one name in each of them,
- * so that only configs of the same spelling show by it that one lacks something. */
+/* The spelling of a config. A member that is not in the table may have another name in each
+ * spelling: only between configs of the same spelling does an absent one count as a difference. */
 static const char spelling[] = "@spelling";
 
 static const char *spelling_of(const json_value *config)
@@ -322,7 +323,7 @@ static ckpt_code read_v4(const json_value *config, config_meaning *out, ckpt_err
     return code == CKPT_OK ? add_ratios(config, out, err) : code;
 }
 
-/* Members whose meaning add_ratios and derive take, or the table under another name. */
+/* Members that add_ratios and derive read, or that the table has under another name. */
 static int is_spelled_otherwise(const char *name, const char *text)
 {
     static const char *const names[] = {
@@ -343,10 +344,10 @@ static int is_spelled_otherwise(const char *name, const char *text)
             return 1;
     }
     return strcmp(name, "rope_parameters.main.rope_type") == 0 &&
-           strcmp(text, "\"default\"") == 0;       /* what the releases do without a word */
+           strcmp(text, "\"default\"") == 0;       /* the default of the releases */
 }
 
-/* The table has it, under its name in the inference code. */
+/* 1 when the table has it under its name in DeepSeek's inference code. */
 static int is_inference_name(const char *name)
 {
     for (const config_name *n = config_names; n->name != NULL; n++)
@@ -357,7 +358,7 @@ static int is_inference_name(const char *name)
 
 static const char scaling[] = "rope_scaling.";
 
-/* Members that the table does not know, of releases to come. */
+/* Add members that are not in the table, such as those of future releases. */
 static ckpt_code read_rest(const json_value *config, config_meaning *out, ckpt_error *err)
 {
     static const char saved[] = "rope_parameters.compress.";
@@ -429,7 +430,7 @@ static int same_text(const char *a, const char *b)
            (a_end != a && b_end != b && *a_end == '\0' && *b_end == '\0' && x == y);
 }
 
-/* Do the two have another spelling, or one that is not known, as in records of earlier versions? */
+/* 1 when the two differ in spelling, or one is unknown, as in records of earlier versions. */
 static int is_spelled_alike(const config_meaning *a, const config_meaning *b)
 {
     const config_member *x = find(a, spelling);
@@ -438,14 +439,14 @@ static int is_spelled_alike(const config_meaning *a, const config_meaning *b)
     return x != NULL && y != NULL && strcmp(x->text, y->text) == 0;
 }
 
-/* A member that all spellings have a name for, or that any config would have. */
+/* 1 for a member that every spelling can express. */
 static int is_in_all(const char *name)
 {
     return config_name_find(name) != NULL || strcmp(name, "compress_ratios") == 0 ||
            strncmp(name, scaling, sizeof scaling - 1) == 0;
 }
 
-/* Where only one has a member: a difference, or what cannot be compared. */
+/* Add a member that only one side has: as a difference, or as one that cannot be compared. */
 static void add_lone(config_comparison *out, config_difference d, int may_lack)
 {
     if (may_lack && !is_in_all(d.name))

@@ -1,13 +1,13 @@
 /*
- * config_meaning.h: the members of a config.json that affect the forward pass, under one set of
- * names, so that configs can be compared and recorded in any spelling.
+ * config_meaning.h: the members of a config.json that affect the forward pass, with one name for
+ * each, so that configs in different spellings can be compared and recorded.
  *
- * A DeepSeek-V4 config is read in the spelling of the releases, of transformers 5 and of DeepSeek's
- * own code; members that are absent stand with what loaders take for them, and those that no table
- * knows under their own names. Of any other config all
- * members count, by the path through its objects ("text_config.rope_theta"), but for those that say
- * how weights are stored (dtype, quantization_config, expert_dtype) or that no forward pass reads
- * (transformers_version, use_cache, token ids ...).
+ * A DeepSeek-V4 config may have the spelling of the releases, of transformers 5 or of DeepSeek's
+ * own code. An absent member gets the default that loaders use; a member that is not in the table
+ * keeps its own name. Of any other config all members are taken, named by their path
+ * ("text_config.rope_theta"), except those that say how weights are stored (dtype, expert_dtype,
+ * quantization_config) and those that no forward pass reads (transformers_version, use_cache, token
+ * ids ...).
  */
 #ifndef CKPT_CONFIG_MEANING_H
 #define CKPT_CONFIG_MEANING_H
@@ -24,22 +24,22 @@ typedef struct {
     size_t count;
 } config_meaning;
 
-/* Members that say how weights are stored, or that no forward pass reads: no part of the meaning.
- * `name` is the whole path. */
+/* 1 for members that say how weights are stored, or that no forward pass reads. They are not part
+ * of the meaning. `name` is the whole path. */
 int config_member_is_aside(const char *name);
 
 /* *out is yours to release, also on failure. */
 ckpt_code config_meaning_read(const json_value *config, config_meaning *out, ckpt_error *err);
-/* The record that config_meaning_put made. */
+/* Read the object that config_meaning_put wrote. */
 ckpt_code config_meaning_read_record(const json_value *record, config_meaning *out,
                                      ckpt_error *err);
-/* As one object of `w`. */
+/* Write the members as one JSON object. */
 void config_meaning_put(json_writer *w, const config_meaning *meaning);
 void config_meaning_release(config_meaning *meaning);
 
-/* A member that differs; NULL: that side does not have it. */
+/* A member that differs. The text of a side that lacks it is NULL. */
 typedef struct {
-    const char *name;              /* borrowed from what was compared, as are the texts */
+    const char *name;              /* name and texts are borrowed from the compared meanings */
     const char *a;
     const char *b;
 } config_difference;
@@ -48,8 +48,8 @@ typedef struct {
     config_difference *differing;
     size_t count;
     size_t compared;               /* members that both have */
-    const char **lone;             /* not compared: what only one has, and the other's spelling may
-                                      have no name for */
+    const char **lone;             /* not compared: members of one side that the spelling of the
+                                      other side may be unable to express */
     size_t lone_count;
 } config_comparison;
 

@@ -1,4 +1,4 @@
-/* One table of names, and where they are found. */
+/* The table of names of a DeepSeek-V4 config, and the look-up of members. */
 #include "config_names.h"
 
 #include <string.h>
@@ -49,7 +49,7 @@ const config_name config_names[] = {
     { NULL, NULL, NULL }
 };
 
-/* Where transformers has put a member since its version 5. */
+/* The place of a member in transformers since version 5. */
 static const struct {
     const char *name;
     const char *path[3];
@@ -120,7 +120,7 @@ ckpt_code config_layer_ratio(const json_value *config, const json_value *kind, u
 {
     static const struct {
         const char *kind;
-        const char *scalar;        /* an older spelling, which goes before the table */
+        const char *scalar;        /* an older spelling, which takes precedence */
         uint64_t usual;
     } kinds[] = {
         { "compressed_sparse_attention", "compress_rate_csa", 4 },

@@ -1,7 +1,7 @@
 /*
- * config_names.h: the spellings of a DeepSeek-V4 config. Every member goes by the name that the
- * releases' config.json has for it ("rope_scaling.factor" for a member of an object); DeepSeek's
- * own code has other names in inference/config.json, and transformers 5 has moved some.
+ * config_names.h: the spellings of a DeepSeek-V4 config. A member is called by its name in the
+ * releases' config.json ("rope_scaling.factor" for a member of an object). DeepSeek's own code uses
+ * other names in inference/config.json, and transformers 5 has moved some members.
  */
 #ifndef CKPT_CONFIG_NAMES_H
 #define CKPT_CONFIG_NAMES_H
@@ -10,25 +10,24 @@
 
 typedef struct {
     const char *name;
-    const char *inference;         /* the spelling of inference/config.json; NULL: has none */
-    const char *fallback;          /* JSON of what stands for an absent one; NULL: required */
+    const char *inference;         /* its name in inference/config.json; NULL: none */
+    const char *fallback;          /* default as JSON; NULL: the member is required */
 } config_name;
 
-/* All members that change what the forward pass computes, but for layer kinds. Ends with a NULL
- * name. */
+/* All members that affect the forward pass, except the kinds of layers. Ends with a NULL name. */
 extern const config_name config_names[];
 
 const config_name *config_name_find(const char *name);         /* NULL: not one of them */
 int config_is_inference(const json_value *config);             /* the spelling of DeepSeek's code */
-/* The member in whatever spelling `config` has; NULL when it is absent or null. */
+/* The value of the member in any spelling; NULL when it is absent or null. */
 const json_value *config_find(const json_value *config, const char *name);
 /*
  * The compression ratio of a layer: `kind` is an element of transformers' `layer_types`, whose
- * numbers are elsewhere. The window has none, whatever compress_rates says: 0.
+ * ratios are in `compress_rates`. Layers with window attention have ratio 0, whatever that says.
  */
 ckpt_code config_layer_ratio(const json_value *config, const json_value *kind, uint64_t *out,
                              ckpt_error *err);
-/* `name` is of a release, also where transformers has put it; the spelling is not looked at. */
+/* The value of a member by its name in the releases, or at its place in transformers 5. */
 const json_value *config_find_as(const json_value *config, const char *name);
 
 #endif

@@ -1,4 +1,4 @@
-/* Paths into a config, and arithmetic over what is found there. */
+/* Looks up members of a config by path, and evaluates expressions over them. */
 #include "config_number.h"
 
 #include <string.h>
@@ -104,7 +104,7 @@ static int is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
-/* Bytes of the number or path that `text` begins with; 0: neither. */
+/* The length of the number or path at the begin of `text`; 0: neither. */
 static size_t operand_length(const char *text)
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789";

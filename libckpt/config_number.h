@@ -1,34 +1,33 @@
 /*
- * config_number.h: members of a config.json by path, and numbers made of them.
+ * config_number.h: members of a config.json by path, and expressions over them.
  *
  * A path is a member's name, or names joined by dots for members of objects, as in
  * "rope_scaling.factor". Paths joined by bars are spellings of one member, as in
- * "num_experts|num_local_experts": the first that is there counts. Members that are null are taken
- * for absent. What is not at the root is looked for in the part that describes the language model
- * of a model inside another: text_config, language_config or llm_config.
+ * "num_experts|num_local_experts": the first one that is present is used. A member that is null
+ * counts as absent. A path that is not found at the root is looked up in text_config,
+ * language_config and llm_config, where multimodal models describe their language model.
  */
 #ifndef CKPT_CONFIG_NUMBER_H
 #define CKPT_CONFIG_NUMBER_H
 
 #include "json.h"
 
-/* NULL when it is nowhere, or null. */
+/* The member at a path; NULL when it is absent or null. */
 const json_value *config_member(const json_value *config, const char *path);
 
-/* A whole number of zero or more, true (1) or false (0). */
+/* The value of a non-negative integer, of true (1) or of false (0). */
 int config_number(const json_value *value, uint64_t *out);
 
 /*
- * Bring in the next operand of a chain that is worked out from left to right: `op` is one of
- * + - * / and % (remainder). NULL when done, else what is wrong with the result, as in "is over 64
- * bits".
+ * Apply one operation of a chain that is evaluated from left to right: `op` is one of + - * / and %
+ * (remainder). Returns NULL, or what is wrong with the result, as in "is over 64 bits".
  */
 const char *config_number_step(char op, uint64_t operand, uint64_t *value);
 
 /* 1 for a chain of + - * / % over numbers and paths, without blanks: "hidden_size/2". */
 int config_expression_is_valid(const char *text);
 
-/* Its value. `config` may be NULL when the chain has numbers alone. */
+/* Evaluate a chain. `config` may be NULL if the chain consists of numbers only. */
 ckpt_code config_expression(const json_value *config, const char *text, uint64_t *out,
                             ckpt_error *err);
 

@@ -1,7 +1,6 @@
 /*
- * config_words.h: members of a config.json that code asks for by name whatever the family is, with
- * the spellings that families have for them (config_number.h). What only a family's text asks for
- * stands in that text.
+ * config_words.h: members of a config.json that code reads for every family, with all their
+ * spellings (config_number.h). Members that only one family's text reads are named in that text.
  */
 #ifndef CKPT_CONFIG_WORDS_H
 #define CKPT_CONFIG_WORDS_H

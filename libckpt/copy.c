@@ -11,9 +11,10 @@
 enum { DEFAULT_MEMORY_BYTES = 1 << 30, THREADS_MAX = 1024 };
 
 /*
- * Tensors [tensor, end) of the catalog, the first of them from `row` on. Files serve one writer at
- * a time, and neighbours in a catalog share a file, so every thread has a lane of its own: it works
- * far from the others. Who is done takes over half of the longest lane that is left.
+ * A range of work: tensors [tensor, end) of the catalog, the first of them from `row` on. Every
+ * thread has its own lane. Neighbours in a catalog are mostly in the same file, and a file is
+ * written by one thread at a time (the file system locks it), so threads work far apart. A thread
+ * whose lane is empty takes the second half of the longest remaining one.
  */
 typedef struct {
     size_t tensor;
@@ -21,10 +22,11 @@ typedef struct {
     size_t end;
 } lane;
 
-/* In lanes; the same with a tensor left to one thread; without lanes, threads close together. */
+/* COPY_IN_ORDER: in lanes, but a tensor is never shared by threads. COPY_TOGETHER: all threads take
+ * tiles from one lane. */
 typedef enum { COPY_IN_LANES, COPY_IN_ORDER, COPY_TOGETHER } copy_order;
 
-/* What the threads share; everything below `lock` is guarded by it. */
+/* Shared by the threads; `lock` guards the members below it. */
 typedef struct {
     ckpt_source *source;
     ckpt_sink *sink;
@@ -37,13 +39,13 @@ typedef struct {
     lane *lanes;               /* one per thread */
     unsigned lane_count;
     unsigned lanes_taken;
-    uint64_t *rows_left;       /* by tensor */
+    uint64_t *rows_left;       /* indexed by tensor */
     uint64_t done_bytes;
     ckpt_code code;            /* of the first failure */
     ckpt_error error;
 } copy_job;
 
-/* Rows to copy: a tensor without columns has none, however many rows its shape says. */
+/* Rows to copy. A tensor without columns has no data, whatever its number of rows. */
 static uint64_t copied_rows(const ckpt_tensor *t)
 {
     return ckpt_tensor_cols(t) == 0 ? 0 : ckpt_tensor_rows(t);
@@ -97,8 +99,7 @@ static void finish_tensor(copy_job *job, size_t tensor)
     pthread_mutex_unlock(&job->lock);
 }
 
-/* Lanes that hold about the same number of bytes each; of threads that stay together the first one
- * has all. */
+/* Divide the catalog into lanes of about equal bytes. COPY_TOGETHER uses the first lane only. */
 static void cut_lanes(copy_job *job)
 {
     const size_t count = ckpt_catalog_count(job->source->catalog);
@@ -130,7 +131,7 @@ static lane *find_lane(copy_job *job, lane *own)
         if (job->lanes[l].end - job->lanes[l].tensor > longest->end - longest->tensor)
             longest = &job->lanes[l];
     left = longest->end - longest->tensor;
-    if (left < 2)                          /* threads share the tiles of a last tensor */
+    if (left < 2)                          /* one tensor left: threads share its tiles */
         return left == 0 || job->order == COPY_IN_ORDER ? NULL : longest;
     own->tensor = longest->end - left / 2;
     own->row = 0;
@@ -160,7 +161,7 @@ static int take_from(copy_job *job, lane *from, source_range *range)
     return 0;
 }
 
-/* The next tile to do, from the thread's own lane if it can be; 0 when there is none. */
+/* The next tile, from the thread's own lane unless that is empty; 0 when there is none. */
 static int take_tile(copy_job *job, lane *own, source_range *range)
 {
     lane *from = own;
@@ -179,7 +180,7 @@ static int take_tile(copy_job *job, lane *own, source_range *range)
     return found;
 }
 
-/* What a tile adds to the bytes that are done. */
+/* Bytes of progress for a tile. */
 static uint64_t tile_bytes(const source_range *range, const ckpt_tile *tile)
 {
     uint64_t bytes = 0;
@@ -272,7 +273,7 @@ uint64_t copy_thread_count(const ckpt_run_options *o, uint64_t thread_bytes)
     return threads;
 }
 
-/* How many threads the limit leaves room for. */
+/* The number of threads for which the memory limit has room. */
 static ckpt_code plan_threads(const copy_job *job, unsigned *out, ckpt_error *err)
 {
     const ckpt_code code = copy_check_memory(job->tile_bytes, job->options, err);
@@ -330,7 +331,7 @@ static ckpt_code copy_tensors(ckpt_source *source, ckpt_sink *sink,
     cut_lanes(&job);
     pthread_mutex_init(&job.lock, NULL);
     pthread_mutex_init(&job.done_lock, NULL);
-    for (size_t i = 0; i < count; i++)         /* those without rows have no last tile */
+    for (size_t i = 0; i < count; i++)         /* tensors without rows have no last tile */
         if (job.rows_left[i] == 0 && is_wanted(sink, i) && job.code == CKPT_OK)
             finish_tensor(&job, i);
     code = run_threads(&job, err);
@@ -365,7 +366,7 @@ ckpt_code sink_put_nothing(ckpt_sink *self, const source_range *range, const ckp
     return CKPT_OK;
 }
 
-/* ---- digesting a source is copying it into a sink that digests ---- */
+/* ---- digesting a source: copy it into a sink that computes digests ---- */
 
 typedef struct {
     ckpt_sink base;

@@ -1,9 +1,9 @@
-/* CRC-32, of bytes and of pieces. The only file that knows libdeflate. */
+/* CRC-32 of bytes, and combining CRCs. The only file that uses libdeflate. */
 #include "crc32.h"
 
 #include <libdeflate.h>
 
-/* x^0 is the top bit: the CRC's polynomial is kept reflected, as zip does. */
+/* x^0 is the top bit: polynomials are reflected, as in zip files. */
 static const uint32_t POLYNOMIAL = UINT32_C(0xedb88320);
 static const uint32_t X_TO_THE_8 = UINT32_C(1) << (31 - 8);
 
@@ -30,8 +30,8 @@ static uint32_t multiply(uint32_t a, uint32_t b)
     return product;
 }
 
-/* n more bytes multiply the remainder by x^(8n); the initial and final inversions of the two CRCs
- * cancel, so that this is all there is to combining them. */
+/* Appending n bytes multiplies the remainder by x^(8n). The initial and final inversions of the two
+ * CRCs cancel, so that nothing else is needed to combine them. */
 uint32_t crc32_shift(uint32_t crc, uint64_t bytes_after)
 {
     uint32_t power = X_TO_THE_8;

@@ -13,20 +13,20 @@
 enum { LISTING_BYTES_MAX = 512 << 20 };
 
 typedef struct {
-    file_list found;         /* everything in the folder that is no folder */
-    file_list listed;        /* what its manifest, index and journals name; sorted */
-    const char *wanted;      /* the layout of what comes in its place; NULL: any */
-    char layout[16];         /* that a conversion wrote with its manifest; "": none did */
+    file_list found;         /* all files in the folder, at any depth */
+    file_list listed;        /* files listed by its manifest, index and journals; sorted */
+    const char *wanted;      /* the layout of the new checkpoint; NULL: any */
+    char layout[16];         /* the layout that its manifest says ckpt wrote; "": no manifest */
 } folder;
 
 /* ---- names ---- */
 
-/* What a name says; `is_proof`: nobody has such a file but who has a checkpoint. */
+/* Names of files that checkpoints consist of. */
 typedef struct {
-    const char *pattern;     /* '#' stands for a number; one that ends in '/' for all below it */
-    int is_proof;
-    int is_iteration;        /* also in the folder of an iteration */
-    const char *layout;      /* the only one that has it; NULL: any may */
+    const char *pattern;     /* '#' matches a number; a final '/' matches everything below it */
+    int is_proof;            /* 1: only checkpoints have such a file */
+    int is_iteration;        /* 1: also found in the folder of an iteration */
+    const char *layout;      /* the only layout with this file; NULL: any */
 } known_name;
 
 static const known_name known_names[] = {
@@ -60,8 +60,8 @@ static const known_name known_names[] = {
     { ".gitattributes", 0, 0, NULL },
     { "README.md", 0, 0, NULL },
     { "LICENSE", 0, 0, NULL },
-    { ".cache/huggingface/ckpt/", 0, 0, NULL },       /* what a download keeps; the user's cache */
-    { ".cache/huggingface/download/", 0, 0, NULL },   /* may lie beside it */
+    { ".cache/huggingface/ckpt/", 0, 0, NULL },       /* records of downloads by ckpt and by */
+    { ".cache/huggingface/download/", 0, 0, NULL },   /* huggingface_hub, but no other caches */
     { ".cache/huggingface/trees/", 0, 0, NULL },
     { ".cache/huggingface/.gitignore", 0, 0, NULL },
     { ".cache/huggingface/CACHEDIR.TAG", 0, 0, NULL },
@@ -95,7 +95,8 @@ static int matches(const char *pattern, const char *name)
     return *name == '\0' || pattern[-1] == '/';
 }
 
-/* A Megatron checkpoint has its files in a folder of the iteration; 0: `name` is in none. */
+/* Megatron checkpoints have their files in a folder named after the iteration. Returns the length
+ * of that folder's name; 0: `name` is not in one. */
 static size_t iteration_length(const char *name)
 {
     const char *slash = strchr(name, '/');
@@ -118,7 +119,7 @@ static const known_name *find_known(const char *name)
     return NULL;
 }
 
-/* A second iteration is another checkpoint: the folder is that of a training run. */
+/* Two iterations are two checkpoints: this is the folder of a training run, never replaced. */
 static int is_second_iteration(const char *name, const char **iteration)
 {
     const size_t length = iteration_length(name);
@@ -135,7 +136,7 @@ static int is_journal(const char *name)
     return strncmp(name, journal_name, strlen(journal_name)) == 0;
 }
 
-/* What a killed run leaves of files that it was writing beside the journal. */
+/* 1 for a temporary file, which a killed run may leave behind. */
 static int is_unfinished(const char *name)
 {
     const char *slash = strrchr(name, '/');
@@ -144,7 +145,7 @@ static int is_unfinished(const char *name)
     return last[0] == '.' && (text_ends_with(last, ".tmp") || text_ends_with(last, ".spill"));
 }
 
-/* ---- what the folder's own lists name ---- */
+/* ---- files that the folder's own lists name ---- */
 
 static ckpt_code read_list(const char *directory, const char *name, json_document **out,
                            ckpt_error *err)
@@ -175,7 +176,7 @@ static ckpt_code add_strings(folder *f, const json_value *list, ckpt_error *err)
     for (const json_value *v = json_first(list); v != NULL && code == CKPT_OK; v = json_next(v)) {
         const char *name = json_string(v);
 
-        /* Tensors of one file follow each other, mostly. */
+        /* An index names a file once for each tensor; most duplicates are adjacent. */
         if (name != NULL &&
             (f->listed.count == 0 || strcmp(f->listed.names[f->listed.count - 1], name) != 0))
             code = file_list_add(&f->listed, name, err);
@@ -188,7 +189,7 @@ static int compare_names(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* A conversion lists in its manifest what it wrote of weights; the rest goes with their layout. */
+/* A manifest lists the weight files only; its layout tells which other files ckpt wrote. */
 static void take_layout(folder *f, const json_document *manifest)
 {
     const json_value *root = manifest == NULL ? NULL : json_root(manifest);
@@ -198,7 +199,7 @@ static void take_layout(folder *f, const json_document *manifest)
         snprintf(f->layout, sizeof f->layout, "%s", layout);
 }
 
-/* A list that is no JSON names nothing; one that cannot be read is an error. */
+/* A list that is not JSON lists nothing; one that cannot be read is an error. */
 static ckpt_code take_lists(folder *f, const char *directory, ckpt_error *err)
 {
     static const char *const lists[][2] = {
@@ -229,7 +230,7 @@ static int is_listed(const folder *f, const char *name)
                                           sizeof *f->listed.names, compare_names) != NULL;
 }
 
-/* ---- the answer ---- */
+/* ---- deciding ---- */
 
 static ckpt_code fail_other(const char *path, const char *name, ckpt_error *err)
 {
@@ -238,7 +239,8 @@ static ckpt_code fail_other(const char *path, const char *name, ckpt_error *err)
                      "away or choose another name", path, name);
 }
 
-/* Of a layout that is not written, nobody meant the files to be replaced but those ckpt made. */
+/* A file of another layout than the new checkpoint's may be replaced only if ckpt wrote it:
+ * otherwise the user has probably given the wrong path. */
 static ckpt_code check_layout(const folder *f, const known_name *known, const char *path,
                               const char *name, ckpt_error *err)
 {
@@ -293,7 +295,7 @@ static ckpt_code check_folder(const char *path, const char *layout, int is_parti
     return code;
 }
 
-/* One file of weights alone: its header begins with its length, and a brace. */
+/* A .safetensors file: it begins with the header's length and a brace. */
 static ckpt_code check_file(const char *path, ckpt_error *err)
 {
     enum { LENGTH_BYTES = 8 };
@@ -332,9 +334,9 @@ ckpt_code replaceable_check(const char *path, const char *layout, ckpt_error *er
                      path);
 }
 
-/* ---- what an unfinished run left ---- */
+/* ---- discarding an unfinished run ---- */
 
-/* Remove what is in the folder: the journals, or everything else. */
+/* Remove the journals of a folder, or all other files. */
 static ckpt_code remove_files(const char *directory, const file_list *found, int journals,
                               ckpt_error *err)
 {
@@ -367,7 +369,7 @@ ckpt_code replaceable_discard_partial(const char *directory, ckpt_error *err)
         (code = check_folder(directory, NULL, 1, err)) != CKPT_OK ||
         (code = file_list_everything(directory, &found, err)) != CKPT_OK)
         return code;
-    /* The journals last: a discard that is killed can be done again. */
+    /* The journals go last, so that a discard that is killed can be repeated. */
     if ((code = remove_files(directory, &found, 0, err)) == CKPT_OK &&
         (code = remove_files(directory, &found, 1, err)) == CKPT_OK)
         code = file_remove_empty(directory, err);
