@@ -10,29 +10,29 @@ ckpt_digest *digest_create(const ckpt_catalog *catalog);
 /* Add the rows of one tile. Thread-safe. */
 ckpt_code digest_add(ckpt_digest *digest, const source_range *range, const ckpt_tile *tile,
                      arena *scratch, ckpt_error *err);
-/* Scratch that digest_add takes for a tile of this tensor. */
+/* Bytes of scratch that digest_add takes for a tile of this tensor. */
 uint64_t digest_need(const ckpt_tensor *tensor);
 
 hash128 digest_get(const ckpt_digest *digest, size_t tensor);
 void digest_set(ckpt_digest *digest, size_t tensor, hash128 sum);
 
 /*
- * 1 for mtp.*, the blocks that the digest `main` leaves out: layouts for training lack them. This
- * prefix of logical names is part of what a digest is (README.md), and not a fact of a family: maps
- * give next-token blocks such names, whatever a family calls them.
+ * 1 for mtp.*, the blocks that the digest `main` leaves out, because layouts for training lack
+ * them. This prefix of logical names is part of the definition of the digest (README.md), not
+ * knowledge of a family: maps give next-token blocks such names, whatever a family calls them.
  */
 int digest_is_mtp(const char *name);
-/* The m of mtp.{m}.*; 0: it is not of such a block. */
+/* The number m of mtp.{m}.*; 0: the name is not of such a block. */
 int digest_mtp_block(const char *name, uint64_t *block);
 
-/* "float" or "int", as the root's lines say. */
+/* "float" or "int", as in the lines that the root hashes. */
 const char *digest_class(const ckpt_tensor *tensor);
 
 /* 32 hex digits, most significant first. */
 void hash128_hex(hash128 sum, char out[CKPT_DIGEST_HEX]);
 int hash128_from_hex(const char *hex, hash128 *out);
 
-/* View that passes tiles through and adds them to the digest, whose catalog is `from`'s. */
+/* A view that passes tiles through and adds them to the digest, which must use `from`'s catalog. */
 ckpt_code source_digest_tap(ckpt_source *from, ckpt_digest *digest, ckpt_source **out,
                             ckpt_error *err);
 

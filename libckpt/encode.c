@@ -17,9 +17,9 @@ typedef struct {
     ckpt_source base;
     ckpt_source *from;
     encode_options options;
-    int8_t fp4_offsets[256];   /* fp4_canonical_offset by set of codes */
+    int8_t fp4_offsets[256];   /* fp4_canonical_offset, indexed by set of codes */
     uint8_t *kinds;
-    int64_t *scales;           /* tensor of options.scales that gives the grid, or -1 */
+    int64_t *scales;           /* the tensor of options.scales with the scale grid, or -1 */
     encode_stats *stats;
     quantise_loss *losses;     /* with options.rules, else NULL */
     whole_maxima *maxima;      /* with options.whole, else NULL */
@@ -136,7 +136,7 @@ static ckpt_code convert(encode_job *job, kind k, const quantise_rule *rule, qua
     }
 }
 
-/* The scale of activations is the source's, or the one that all get. */
+/* The input scale is that of the source, or the one given in the options. */
 static ckpt_code put_input_scale(const encode_job *job)
 {
     void **to = &job->out->part[CKPT_INPUT_SCALE];
@@ -152,8 +152,8 @@ static ckpt_code put_input_scale(const encode_job *job)
 }
 
 /*
- * The same encoding, and scales to follow: where they are others than its own, and represent all
- * values of the tile exactly, these are the values that they were made for. Else its own stay.
+ * Source and target have the same encoding, and scales are given. If the given scales represent all
+ * values of the tile exactly, use them: the values were made with them. Else keep the tile's own.
  */
 static ckpt_code follow_scales(const encode_job *job)
 {
@@ -247,7 +247,7 @@ static ckpt_code encode_read(ckpt_source *self, const source_range *range, arena
     return CKPT_OK;
 }
 
-/* What a conversion takes beyond its input and output. */
+/* Bytes of scratch that a conversion needs in addition to its input and output. */
 static uint64_t kind_need(const encode_view *v, size_t tensor, uint64_t row_count)
 {
     const ckpt_tensor *from = ckpt_catalog_at(v->from->catalog, tensor);

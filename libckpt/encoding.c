@@ -7,9 +7,9 @@
 #define BIT(dtype) (1u << (dtype))
 
 /*
- * Products are finite up to 1.75 * 2^8 * 2^(246 - 127) and 1.5 * 2^2 * 2^(252 - 127), which are
- * 1.75 and 1.5 times 2^127. They are exact in BF16, subnormals included, from where the smallest
- * code keeps all its bits.
+ * Products are finite up to 1.75 * 2^8 * 2^(246 - 127) (E4M3) and 1.5 * 2^2 * 2^(252 - 127) (E2M1),
+ * which are 1.75 and 1.5 times 2^127. They are exact in BF16 from the smallest scale under which
+ * the smallest code, subnormals included, keeps all its bits.
  */
 #define E4M3 .codes = CKPT_F8_E4M3, .largest = 448, .finite_high = 246, .exact_low = 9,           \
              .exact_high = 245
@@ -153,8 +153,8 @@ int encoding_is(const ckpt_tensor *tensor, encoding_id id)
 }
 
 /*
- * The kernels rely on it: they take FP4 rows by whole groups, and tiles take blocks by the row
- * view, where those of a stack of matrices must not cross from one matrix into the next.
+ * The kernels rely on this: they process FP4 rows in whole groups. Tiles divide a tensor by its row
+ * view, so that in a stack of matrices no block may extend from one matrix into the next.
  */
 const char *encoding_problem(const ckpt_tensor *t)
 {

@@ -19,7 +19,7 @@ static const uint8_t *scale_row_at(const values_reader *r, uint64_t row)
            row / r->tensor->block_rows * r->scale_row_bytes;
 }
 
-/* ---- by way of F32, for those that have no shorter way ---- */
+/* ---- the digest by way of F32, for encodings without a faster kernel ---- */
 
 static void f32_digest(values_reader *r, uint64_t row, uint64_t first_unit, void *row_buffer,
                        hash128 *sum)
@@ -158,7 +158,7 @@ const encoding_rows encoding_rows_fp4 = { 0, fp4_f32, fp4_bf16, fp4_digest, NULL
 
 /* ---- scales as F32 ---- */
 
-/* A power of two between the two E8M0 codes. */
+/* 1 when a scale is a power of two between two E8M0 codes. */
 static int scale_is_exact(const ckpt_encoding *e, float scale)
 {
     const int code = e8m0_from_f32_exact(scale);
@@ -166,7 +166,7 @@ static int scale_is_exact(const ckpt_encoding *e, float scale)
     return code >= e->exact_low && code <= e->exact_high;
 }
 
-/* Decode the scales of the block row that holds `row`, unless they are at hand. */
+/* Decode the scales of the block row that contains `row`, unless the reader has them already. */
 static void load_scales(values_reader *r, uint64_t row)
 {
     const uint64_t count = ckpt_part_cols(r->tensor, CKPT_SCALE);
@@ -178,15 +178,14 @@ static void load_scales(values_reader *r, uint64_t row)
     r->exact = 1;
     for (uint64_t i = 0; i < count && r->exact; i++)
         r->exact = scale_is_exact(r->encoding, r->scales[i]);
-    if (r->encoding->block_cols == ENCODING_WHOLE_ROW)      /* the kernels want one each 128 */
+    if (r->encoding->block_cols == ENCODING_WHOLE_ROW)      /* kernels need one per 128 columns */
         for (uint64_t i = 1; i < size_div_up(r->cols, FP8_BLOCK); i++)
             r->scales[i] = r->scales[0];
 }
 
 /* ---- NVFP4 ---- */
 
-/* Codes times the scales of their groups, which is exact; then the scale of the tensor, which
- * rounds once. */
+/* First code times group scale, which is exact; then the tensor scale, which rounds once. */
 static void nvfp4_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
 {
     const uint64_t group = r->encoding->block_cols;
@@ -221,7 +220,7 @@ static void int8_codes_f32(values_reader *r, uint64_t row, uint64_t col, uint64_
         out[i] = codes[i];
 }
 
-/* Exact: a code has 8 bits, a scale 11. */
+/* The product is exact in F32: a code has 8 bits, a scale 11. */
 static void int8_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
 {
     const int8_t *codes = (const int8_t *)data_row(r, row) + col;
@@ -265,7 +264,7 @@ static void fp8_digest(values_reader *r, uint64_t row, uint64_t first_unit, void
     r->kernels->digest_row_fp8(data_row(r, row), r->scales, r->cols, first_unit, sum);
 }
 
-/* The kernels take a scale for 128 columns: a narrower block is a row of its own to them. */
+/* The kernels use one scale for 128 columns, so a narrower block is passed to them as a row. */
 static void narrow_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
 {
     const uint8_t *codes = data_row(r, row);

@@ -1,4 +1,4 @@
-/* The parser of family texts: every word is known before a config is looked at. */
+/* The parser of family texts. A text is checked completely before any config is read. */
 #include "family.h"
 
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 
 /* ---- lines ---- */
 
-/* A new line of the given kind, for the caller to fill; pointers to lines move with it. */
+/* Append a line of the given kind, for the caller to fill. Invalidates pointers to lines. */
 static ckpt_code add_line(family_parser *p, family_line_kind kind, family_line **out)
 {
     ckpt_family *f = p->family;
@@ -56,7 +56,7 @@ static ckpt_code parse_detect(family_parser *p)
     return code;
 }
 
-/* blocks fp8:128x128 [f32]: of the fp8 that says none. */
+/* blocks fp8:128x128 [f32] */
 static ckpt_code parse_blocks(family_parser *p)
 {
     ckpt_family *f = p->family;
@@ -118,7 +118,7 @@ static ckpt_code parse_let(family_parser *p)
     return family_take_conditions(p, line);
 }
 
-/* The strings that a list may have, to the end of the line. */
+/* The strings of a list, up to the end of the line. */
 static ckpt_code take_choices(family_parser *p, family_line *line)
 {
     const char *choices[FAMILY_CHOICES_MAX];
@@ -302,7 +302,7 @@ static ckpt_code parse_line(family_parser *p)
 {
     static const struct {
         const char *word;
-        int inside;                    /* may stand in a block or part */
+        int inside;                    /* allowed in a block or part */
         ckpt_code (*parse)(family_parser *p);
     } kinds[] = {
         { "family", 0, parse_family }, { "detect", 0, parse_detect },
@@ -327,7 +327,7 @@ static ckpt_code parse_line(family_parser *p)
     return FAIL(p, "unknown word '%s'", word);
 }
 
-/* What can only be said when all lines are known. */
+/* Checks that need all lines. */
 static ckpt_code check_whole(family_parser *p)
 {
     const ckpt_family *f = p->family;

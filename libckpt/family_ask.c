@@ -1,4 +1,4 @@
-/* What a family text says of itself, of a config and of names. */
+/* Answers questions about a family: does it match a config, which members and names it has. */
 #include "family.h"
 
 #include <string.h>
@@ -98,7 +98,7 @@ int family_asks(const ckpt_family *family, const char *member)
     return 0;
 }
 
-/* Does the name begin with the text, and numbers for its indexes? */
+/* 1 when the name begins with the prefix, with numbers in place of the indexes. */
 static int has_prefix(const family_template *prefix, const char *name)
 {
     for (uint32_t i = 0; i < prefix->piece_count; i++) {

@@ -1,4 +1,4 @@
-/* The expander of family texts: a config's numbers go in, a catalog comes out. */
+/* Expands a family text with the numbers of a config to a catalog of tensors. */
 #include "family.h"
 
 #include <stdio.h>
@@ -10,42 +10,42 @@
 #include "memory.h"
 #include "size.h"
 
-/* Enough for every tensor and as many lines that make none. Smaller where a fuzzer writes the
- * texts, so that it does not spend its time on counting. */
+/* Limit of the steps of an expansion: every tensor, and as many lines that make none. Lower when
+ * fuzzing, where long expansions would take most of the time. */
 #ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
 enum { TENSORS_MAX = 1 << 13, STEPS_MAX = 1 << 15 };
 #else
 enum { TENSORS_MAX = FAMILY_TENSORS_MAX, STEPS_MAX = 2 * FAMILY_TENSORS_MAX };
 #endif
 
-/* How long a symbol keeps its value. */
+/* Where a symbol's value is valid. */
 typedef enum { UNSET = 0, SET_FOR_ALL, SET_FOR_STEP } scope;
 
 typedef struct {
     const ckpt_family *family;
     const json_value *config;
     ckpt_error *err;
-    ckpt_catalog *catalog;             /* NULL: the tensors are counted first */
+    ckpt_catalog *catalog;             /* NULL during the first pass, which only counts */
     uint32_t tensor_count;
     arena memory;                      /* lists */
-    int want_optional;                 /* make the optional tensors, else all others */
+    int want_optional;                 /* 1: only optional tensors; 0: only required ones */
     int experts_fp8;
-    int experts_told;                  /* the config says which */
-    int broken_groups;                 /* counting found FP4 rows that are not whole groups */
+    int experts_told;                  /* the config has the member of experts-told-by */
+    int broken_groups;                 /* the first pass found FP4 rows that are not whole groups */
     ckpt_dtype scale_dtype;
     uint32_t step_count;
-    scope now;                         /* in which variables are set */
-    const family_line *line;           /* being looked at */
+    scope now;                         /* scope of variables that are set now */
+    const family_line *line;           /* the current line, for errors */
     uint32_t file;                     /* of the block, 0-based */
-    char name[FAMILY_NAME_MAX_BYTES];  /* starts with the block's prefix */
+    char name[FAMILY_NAME_MAX_BYTES];  /* begins with the block's prefix */
     uint32_t prefix_bytes;
     scope set[FAMILY_SYMBOLS_MAX];
-    uint64_t value[FAMILY_SYMBOLS_MAX];    /* of a list: how many elements */
+    uint64_t value[FAMILY_SYMBOLS_MAX];    /* lists: number of elements */
     const uint64_t *list[FAMILY_SYMBOLS_MAX];
 } expander;
 
-/* The indexes of a name that its surroundings leave open, counting like the wheels of an
- * odometer: the last one fastest. */
+/* The indexes of a name that the surrounding block has not set. They step through all combinations,
+ * the last one fastest. */
 typedef struct {
     uint32_t count;
     uint32_t symbols[FAMILY_INDEXES_MAX];
@@ -53,13 +53,13 @@ typedef struct {
     uint64_t to[FAMILY_INDEXES_MAX];
 } odometer;
 
-/* The config is wrong: told in its own words. */
+/* Fail because of the config; the error names its members. */
 #define FAIL(x, ...) ckpt_fail((x)->err, CKPT_E_FORMAT, __VA_ARGS__)
 
-/* The text of the family is wrong: told with the line. */
+/* Fail because of the family text; the error has the line number. */
 #define FAIL_TEXT(x, ...) fail_at((x), ckpt_fail((x)->err, CKPT_E_FORMAT, __VA_ARGS__))
 
-/* Put the place in front of the text that was just written. */
+/* Prefix the error text that was just written with its place. */
 static ckpt_code fail_at(expander *x, ckpt_code code)
 {
     if (x->err == NULL)
@@ -82,7 +82,7 @@ static ckpt_code set_symbol(expander *x, uint32_t symbol, uint64_t value)
     return CKPT_OK;
 }
 
-/* The config member that a symbol takes its value from; its own name when there is none. */
+/* The config member from which a symbol gets its value; the symbol's name if there is none. */
 static const char *member_of(const expander *x, const char *name, size_t length)
 {
     const ckpt_family *f = x->family;
@@ -100,7 +100,7 @@ static const char *member_of(const expander *x, const char *name, size_t length)
     return NULL;
 }
 
-/* An expression in the words of the config: "num_attention_heads*head_dim/o_groups". */
+/* Write an expression with the names of config members: "num_attention_heads*head_dim/o_groups". */
 typedef struct {
     char text[256];
 } expr_words;
@@ -188,7 +188,7 @@ static int compare_holds(family_compare compare, uint64_t left, uint64_t right)
     }
 }
 
-/* Where a list has a value; its length when it does not. */
+/* The index of a value in a list; the length of the list when it is absent. */
 static uint64_t list_position(const expander *x, uint32_t list, uint64_t value)
 {
     uint64_t i = 0;
@@ -198,7 +198,7 @@ static uint64_t list_position(const expander *x, uint32_t list, uint64_t value)
     return i;
 }
 
-/* The first condition that does not hold ends the look: those after it may have no value. */
+/* Stop at the first condition that is false: expressions after it may have no value. */
 static ckpt_code conditions_hold(expander *x, int *out)
 {
     const family_line *line = x->line;
@@ -245,7 +245,7 @@ static ckpt_code expand_let(expander *x)
     return set_symbol(x, line->symbol, value);
 }
 
-/* A number, or the number of a word of the line. */
+/* The value of a list element: a number, or the number of a string of the line. */
 static int list_value(const family_line *line, const json_value *v, uint64_t *out)
 {
     const char *text = json_string(v);
@@ -306,7 +306,7 @@ static ckpt_code expand_count(expander *x)
     return set_symbol(x, line->symbol, array == NULL ? 0 : json_count(array));
 }
 
-/* What the config says about encodings, see family.h. */
+/* Read the members of the config that decide about encodings, see family.h. */
 static ckpt_code read_encodings(expander *x)
 {
     const char *key = x->family->expert_member;
@@ -344,7 +344,7 @@ static ckpt_code append(expander *x, uint32_t *used, const char *text, size_t le
     return CKPT_OK;
 }
 
-/* Write a name behind the first `used` bytes of x->name. */
+/* Append a name to the first `used` bytes of x->name. */
 static ckpt_code write_name(expander *x, const family_template *name, uint32_t *used)
 {
     char digits[24];
@@ -404,8 +404,9 @@ static int odometer_has(const odometer *o, uint32_t symbol)
     return 0;
 }
 
-/* Open the indexes of a name that have no value yet; *some is 0 when one of them has no step.
- * They get values only when all ranges are known, so that no range can depend on another step. */
+/* Start the indexes of a name that have no value yet; *some is 0 when one of them has an empty
+ * range. All ranges are computed before an index gets its first value, so that no range can depend
+ * on another index of the same name. */
 static ckpt_code odometer_begin(expander *x, const family_template *name, odometer *o, int *some)
 {
     ckpt_code code;
@@ -435,7 +436,7 @@ static ckpt_code odometer_begin(expander *x, const family_template *name, odomet
     return CKPT_OK;
 }
 
-/* 0 when all steps are done. */
+/* Advance to the next combination of indexes; 0 after the last. */
 static int odometer_step(expander *x, const odometer *o)
 {
     for (uint32_t i = o->count; i-- > 0;) {
@@ -474,7 +475,7 @@ static void set_encoding(expander *x, ckpt_tensor *tensor)
     }
 }
 
-/* One tensor, all indexes given. */
+/* Add one tensor; all indexes have values. */
 static ckpt_code add_tensor(expander *x, const ckpt_tensor *shape)
 {
     ckpt_tensor tensor = *shape;
@@ -485,13 +486,13 @@ static ckpt_code add_tensor(expander *x, const ckpt_tensor *shape)
         return code;
     tensor.name = x->name;
     set_encoding(x, &tensor);
-    if ((code = catalog_check_shape(&tensor, x->err)) != CKPT_OK)      /* the config's doing */
+    if ((code = catalog_check_shape(&tensor, x->err)) != CKPT_OK)      /* due to the config */
         return code;
     code = catalog_add(x->catalog, &tensor, x->err);
     return code == CKPT_E_FORMAT ? fail_at(x, code) : code;
 }
 
-/* A tensor that is counted only. */
+/* The first pass: count one tensor. */
 static ckpt_code look_at_groups(expander *x)
 {
     const family_line *line = x->line;
@@ -547,7 +548,7 @@ static ckpt_code expand_tensor(expander *x)
     return CKPT_OK;
 }
 
-/* Any line but block and use. */
+/* Process any line except block and use. */
 static ckpt_code expand_line(expander *x, const family_line *line)
 {
     int holds;
@@ -578,7 +579,8 @@ static ckpt_code expand_line(expander *x, const family_line *line)
     }
 }
 
-/* The lines of a block, its indexes given; a part that it uses has neither block nor use. */
+/* Process the lines of a block for one step of its indexes. A part has no block and no use, so this
+ * does not recurse. */
 static ckpt_code expand_body(expander *x, const family_line *block)
 {
     const family_line *lines = x->family->lines;
@@ -651,7 +653,7 @@ static ckpt_code expand_all(expander *x)
     return CKPT_OK;
 }
 
-/* A config of a few bytes may ask for millions of tensors: that is found out before one is made. */
+/* The first pass. A small config may describe millions of tensors: count them before allocating. */
 static ckpt_code check_count(expander *from)
 {
     enum { SLOT_BYTES = 24, NAME_BYTES = 40 };

@@ -65,7 +65,7 @@ static ckpt_code parse_term(family_parser *p, const char **text, const char *who
     return CKPT_OK;
 }
 
-/* `text` is one word, or a piece of one that ends in a NUL. */
+/* Parse an expression: `text` is a word or a NUL-terminated piece of one. */
 static ckpt_code parse_expr(family_parser *p, const char *text, family_expr *out)
 {
     family_term terms[FAMILY_TERMS_MAX];

@@ -1,4 +1,4 @@
-/* family_text.h: a family text after parsing; what its parser hands to its expander. */
+/* family_text.h: a parsed family text, as the parser passes it to the expander. */
 #ifndef CKPT_FAMILY_TEXT_H
 #define CKPT_FAMILY_TEXT_H
 
@@ -7,30 +7,30 @@
 
 enum {
     FAMILY_TEXT_MAX_BYTES = 1 << 20,
-    FAMILY_NAME_MAX_BYTES = 256,       /* of a word, and of a tensor's name */
+    FAMILY_NAME_MAX_BYTES = 256,       /* for words and names of tensors */
     FAMILY_WORDS_MAX = 32,
     FAMILY_SYMBOLS_MAX = 128,
     FAMILY_TERMS_MAX = 16,
     FAMILY_PIECES_MAX = 16,
-    FAMILY_INDEXES_MAX = 4,            /* of one name */
+    FAMILY_INDEXES_MAX = 4,            /* in one name */
     FAMILY_CONDITIONS_MAX = 4,
     FAMILY_DETECTS_MAX = 8,
-    FAMILY_CHOICES_MAX = 8             /* of a detect line, and words of a list */
+    FAMILY_CHOICES_MAX = 8             /* strings of a detect line or a list */
 };
 
 typedef enum {
-    SYMBOL_UNKNOWN = 0,                /* used, and defined nowhere so far */
+    SYMBOL_UNKNOWN = 0,                /* used, but not defined yet */
     SYMBOL_VARIABLE,
     SYMBOL_LIST,
     SYMBOL_INDEX
 } family_symbol_kind;
 
-/* One operand and the operation that brings it in ('+' for the first one). */
+/* One operand, and the operator before it ('+' for the first one). */
 typedef struct {
     char op;
-    char is_number;                    /* operand is the number itself, not a symbol */
+    char is_number;                    /* 1: `operand` is a number; 0: a symbol */
     char is_element;                   /* the value is list[operand] */
-    uint32_t list;                     /* symbol */
+    uint32_t list;                     /* symbol, with is_element */
     uint64_t operand;
 } family_term;
 
@@ -66,7 +66,7 @@ typedef struct {
     family_compare compare;
 } family_condition;
 
-/* Literal text, then a number: "layers." {l} ".attn". */
+/* A literal text followed by an index: "layers." {l}. */
 typedef struct {
     const char *literal;
     uint32_t literal_bytes;
@@ -81,8 +81,8 @@ typedef struct {
 typedef struct {
     ckpt_dtype dtype;                  /* plain; CKPT_NONE: scaled */
     encoding_id scaled;
-    int is_usual;                      /* fp8 alone: of the family's blocks */
-    int is_linear;                     /* codes in quantised forms */
+    int is_usual;                      /* `fp8` without a block: that of the blocks line */
+    int is_linear;                     /* see ckpt_tensor.is_linear */
 } family_encoding;
 
 typedef enum {
@@ -100,16 +100,16 @@ typedef enum {
 
 typedef struct {
     family_line_kind kind;
-    uint32_t number;                   /* in the text, 1-based */
-    uint32_t symbol;                   /* what let, list and count set */
+    uint32_t number;                   /* line number in the text, 1-based */
+    uint32_t symbol;                   /* the symbol that let, list, count and position define */
     const char *word;                  /* config member, or the name of a part */
-    int has_default;                   /* of a list: an absent one is empty */
-    uint32_t choice_count;             /* of a list of strings: these, by number */
+    int has_default;                   /* list: an absent member is an empty list */
+    uint32_t choice_count;             /* list: its strings; a string's value is its number */
     const char *const *choices;
-    family_expr value;                 /* of let: the expression or the default; of position: what
-                                          is looked for in `list` */
-    uint32_t list;                     /* symbol, of position */
-    family_template name;              /* of tensors; the prefix of a block */
+    family_expr value;                 /* let: the expression or the default; position: the value
+                                          to find in `list` */
+    uint32_t list;                     /* position: symbol */
+    family_template name;              /* tensor: its name; block: its prefix */
     family_encoding encoding;
     uint32_t rank;
     const family_expr *dims;
@@ -117,14 +117,14 @@ typedef struct {
     family_expr file;
     uint32_t condition_count;
     const family_condition *conditions;
-    uint32_t body_first;               /* block, part, and use: lines [body_first, body_end) */
+    uint32_t body_first;               /* block, part, use: lines [body_first, body_end) */
     uint32_t body_end;
-    int has_optional;                  /* somewhere in the body */
-    int may_lack;                      /* a block: all of it may be missing */
+    int has_optional;                  /* the body has an optional tensor */
+    int may_lack;                      /* block: or-none */
 } family_line;
 
 struct ckpt_family {
-    arena memory;                      /* every pointer below but `lines` */
+    arena memory;                      /* owns all pointers below, except `lines` */
     const char *subject;
     const char *name;
     family_line *lines;                /* malloc'd */
@@ -143,7 +143,7 @@ struct ckpt_family {
     } detects[FAMILY_DETECTS_MAX];
 };
 
-/* The encoding that a word of a text is; 0: none. */
+/* Find the encoding with this word; 0: there is none. */
 int family_encoding_find(const char *word, family_encoding *out);
 
 #endif

@@ -134,8 +134,8 @@ ckpt_code family_find_symbol(family_parser *p, const char *name, size_t length, 
     return symbol->name == NULL ? family_fail_memory(p) : CKPT_OK;
 }
 
-/* Take a name that this line defines. Variables may be used in a part before, and be set on
- * several lines under different conditions; lists and indexes may not. */
+/* Take a name that this line defines. A variable may be used in an earlier part, and may be set on
+ * several lines with different conditions; lists and indexes may not. */
 ckpt_code family_define_symbol(family_parser *p, family_symbol_kind kind, uint32_t *out)
 {
     const char *name;

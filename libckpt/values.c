@@ -5,7 +5,7 @@
 
 #include "size.h"
 
-/* Scales of a row as its kernels take them: as they lie, or one for each 128 columns. */
+/* The number of F32 scales that the kernels need for a row: one per block, or per 128 columns. */
 static uint64_t scale_row_need(const ckpt_tensor *t)
 {
     const ckpt_encoding *e = encoding_of(t);

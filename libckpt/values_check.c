@@ -1,4 +1,4 @@
-/* Products that are no values, and elements in words. */
+/* Refuses products that overflow, and describes elements for errors. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 
 enum { CODES_AT_ONCE = 128 };
 
-/* A reader of the codes of a scaled tensor as numbers; packed ones come in pairs. */
+/* Prepare a reader that decodes codes without their scales. Packed codes must be read in pairs. */
 static values_reader read_codes(const ckpt_tensor *t, const ckpt_tile *tile)
 {
     return (values_reader){ .kernels = kernels_get(), .encoding = encoding_codes(t->dtype),
@@ -68,7 +68,7 @@ void values_text(const ckpt_tensor *tensor, const ckpt_tile *tile, uint64_t row,
     } else if (ckpt_tensor_is_int(tensor) ||
                values_begin(&reader, tensor, tile, NULL, NULL) != CKPT_OK) {
         snprintf(out, VALUES_TEXT_BYTES, "element");
-    } else {                     /* plain elements take no scratch; packed ones come in pairs */
+    } else {                     /* plain elements need no scratch; packed ones are read in pairs */
         values_f32(&reader, row, col - col % 2, size_min(2, reader.cols - (col - col % 2)), value);
         snprintf(out, VALUES_TEXT_BYTES, "%.9g", (double)value[col % 2]);
     }
@@ -76,7 +76,7 @@ void values_text(const ckpt_tensor *tensor, const ckpt_tile *tile, uint64_t row,
 
 /* ---- the check ---- */
 
-/* One tile and the block of it that is looked at. */
+/* A tile and its block that is being checked. */
 typedef struct {
     const ckpt_tensor *tensor;
     const source_range *range;
@@ -101,7 +101,7 @@ static ckpt_code fail_product(const suspect *s, uint64_t row, uint64_t col, ckpt
                      (unsigned long long)col, text);
 }
 
-/* The scales are finite: is the product, although the code is? */
+/* 1 when a finite code times the block's scale, which is finite, overflows. */
 static int is_beyond(const suspect *s, float code)
 {
     return isfinite(code) &&
