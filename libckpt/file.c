@@ -1,4 +1,4 @@
-/* file.c: one open file of any kind: what it was when it was opened, and reading at positions. */
+/* file.c: one open file of any kind: its identity, and transfers of runs and rectangles. */
 #include "file.h"
 
 #include <inttypes.h>
@@ -8,8 +8,8 @@
 #include "file_ops.h"
 #include "size.h"
 
-/* Runs of one transfer, and the gap that is cheaper to read than to jump over: a system call costs
- * about as much as copying this many bytes. */
+/* The runs of one transfer; and the largest gap that is read rather than skipped, because a system
+ * call costs about as much as copying this many bytes. */
 enum { FILE_BATCH = IOV_MAX, FILE_GAP_MAX = 4096 };
 
 const char *file_path(const ckpt_file *f)
@@ -70,7 +70,7 @@ ckpt_code file_read_at(const ckpt_file *f, uint64_t offset, void *out, size_t si
 
 /* ---- rectangles ---- */
 
-/* Last byte of the rectangle in the file and in memory must exist as a number. */
+/* Check that the offset of the last byte does not overflow, in the file and in memory. */
 static ckpt_code check_rect(const ckpt_file *f, const file_rect *rect, size_t memory_pitch_bytes,
                             ckpt_error *err)
 {
@@ -94,7 +94,7 @@ static ckpt_code check_rect(const ckpt_file *f, const file_rect *rect, size_t me
     return file_check_range(f, rect->offset, span, err);
 }
 
-/* The memory of a rectangle. */
+/* The rows of a rectangle in memory. */
 typedef struct {
     unsigned char *start;
     size_t pitch_bytes;
@@ -108,7 +108,7 @@ static void add_run(file_runs *runs, void *memory, size_t size)
     runs->size_bytes += size;
 }
 
-/* Move all runs; leaves none, and the offset behind what was moved. */
+/* Transfer all runs, empty the list, and advance the offset. */
 static ckpt_code move_runs(const file_mover *mover, file_runs *runs, ckpt_error *err)
 {
     const ckpt_code code =
@@ -121,8 +121,8 @@ static ckpt_code move_runs(const file_mover *mover, file_runs *runs, ckpt_error 
 }
 
 /*
- * Rows that lie a gap apart in the file, many to a call. A gap is read into `skipped`; it is
- * never written, so writing needs a gap of 0.
+ * Rows with a small gap between them in the file: transfer many per call. Gaps are read into
+ * `skipped`. A gap must not be written, so that for writing the gap is 0.
  */
 static ckpt_code move_batched(const file_mover *mover, const file_rect *rect,
                               const rect_memory *memory, ckpt_error *err)
@@ -146,7 +146,7 @@ static ckpt_code move_batched(const file_mover *mover, const file_rect *rect,
     return move_runs(mover, &runs, err);
 }
 
-/* Rows too far apart to read what lies between: a call for each. */
+/* Rows with large gaps: one call for each row. */
 static ckpt_code move_rows(const file_mover *mover, const file_rect *rect,
                            const rect_memory *memory, ckpt_error *err)
 {

@@ -1,4 +1,4 @@
-/* file_local.c: files on a local disk: opened, read, written, and looked at again. */
+/* file_local.c: files on a local disk: open, read, write, check whether they were changed. */
 #include "file.h"
 
 #include <assert.h>
@@ -46,7 +46,7 @@ ckpt_code file_open_fd(const char *path, int flags, int *fd, ckpt_error *err)
     ckpt_code code = CKPT_OK;
     struct stat status;
 
-    /* Without O_NONBLOCK a named pipe would hang here. Regular files do not know it. */
+    /* Without O_NONBLOCK, opening a named pipe would hang. Regular files ignore it. */
     *fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0666);
     if (*fd < 0) {
         const int number = errno;
@@ -83,7 +83,7 @@ static file_identity identity_of(const struct stat *status)
                             .modified_ns = modified };
 }
 
-/* Takes the descriptor, also on failure. */
+/* Consumes the descriptor, also on failure. */
 static ckpt_code wrap(const char *path, int fd, ckpt_file **out, ckpt_error *err)
 {
     const size_t path_bytes = strlen(path) + 1;
@@ -127,7 +127,8 @@ ckpt_code file_open(const char *path, ckpt_file **out, ckpt_error *err)
     return open_with(path, O_RDONLY, out, err);
 }
 
-/* Down to the folder that the last component of `name` is in. -1, with errno set, on failure. */
+/* Open the folder that contains the last component of `name`, following no link. -1, with errno
+ * set, on failure. */
 static int open_folder_of(const char *directory, char *name, char **last)
 {
     int folder = open(directory, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -215,7 +216,7 @@ static ckpt_code local_close(ckpt_file *self, ckpt_error *err)
     const local_file *f = local_of(self);
     ckpt_code code = CKPT_OK;
 
-    /* After EINTR the descriptor is gone on Linux, and nothing was lost: not a failure. */
+    /* On Linux the descriptor is closed also after EINTR, and no data is lost: not a failure. */
     if (close(f->fd) != 0 && errno != EINTR)
         code = ckpt_fail(err, CKPT_E_IO, "cannot close '%s': %s", f->path, strerror(errno));
     free(self);
@@ -244,7 +245,7 @@ static ckpt_code local_check_unchanged(const ckpt_file *self, int *is_touched, c
 
 typedef enum { FILE_READ, FILE_WRITE } file_direction;
 
-/* What went wrong when a transfer moved `got` <= 0 bytes with `left_bytes` still to go. */
+/* The error for a transfer that returned `got` <= 0 with `left_bytes` still to transfer. */
 static ckpt_code transfer_failed(const local_file *f, file_direction direction, ssize_t got,
                                  uint64_t left_bytes, ckpt_error *err)
 {
@@ -258,7 +259,7 @@ static ckpt_code transfer_failed(const local_file *f, file_direction direction, 
                      f->path, left_bytes);
 }
 
-/* All of the runs, starting again inside one of them after a short count. */
+/* Transfer all runs; after a short count, continue within the run that was interrupted. */
 static ckpt_code move(const local_file *f, file_runs *runs, file_direction direction,
                       ckpt_error *err)
 {
@@ -309,7 +310,7 @@ static const file_ops local_ops = {
 
 /* ---- writing ---- */
 
-/* struct iovec knows no const: what is written stays as it is. */
+/* struct iovec has no const pointer; writing does not change the data. */
 ckpt_code file_write_at(ckpt_file *f, uint64_t offset, const void *data, size_t size,
                         ckpt_error *err)
 {
@@ -321,7 +322,7 @@ ckpt_code file_write_at(ckpt_file *f, uint64_t offset, const void *data, size_t 
 ckpt_code file_write_rect(ckpt_file *f, const file_rect *rect, const void *data,
                           size_t memory_pitch_bytes, ckpt_error *err)
 {
-    /* What lies between the rows must not be written. */
+    /* Gap 0: bytes between the rows must not be written. */
     const file_mover mover = { f, local_write, 0 };
 
     return file_move_rect(&mover, rect, (void *)(uintptr_t)data, memory_pitch_bytes, err);

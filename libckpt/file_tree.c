@@ -1,4 +1,4 @@
-/* file_tree.c: directories: what is in them, making, removing and syncing them. */
+/* file_tree.c: directories: listing, making, removing and syncing them. */
 #include "file.h"
 
 #include <errno.h>
@@ -14,15 +14,15 @@
 #include "array.h"
 #include "memory.h"
 
-/* What an allocation costs beside its bytes, for memory.h. */
+/* Overhead of an allocation, counted by memory.h. */
 enum { FILE_TREE_DEPTH_MAX = 32, NAME_OVERHEAD_BYTES = 16 };
 
 int file_exists(const char *path)
 {
     struct stat status;
 
-    /* What cannot be examined may exist: it must not be treated as absent, and opening it reports
-     * the reason. */
+    /* A path that cannot be examined may exist, so it must not be treated as absent. Opening it
+     * will report the reason. */
     return lstat(path, &status) == 0 ||
            (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG);
 }
@@ -104,7 +104,7 @@ ckpt_code file_make_parents(const char *path, ckpt_error *err)
         if (slash == parent || slash[-1] == '/')
             continue;
         *slash = '\0';
-        if (!file_is_directory(parent))     /* may be there on a read-only file system */
+        if (!file_is_directory(parent))     /* mkdir may fail on a read-only one that exists */
             code = file_make_directory(parent, err);
         *slash = '/';
     }
@@ -195,7 +195,7 @@ static ckpt_code remove_entry(FTS *tree, FTSENT *entry, void *context, ckpt_erro
 {
     (void)tree;
     (void)context;
-    if (entry->fts_info == FTS_D)       /* comes again as FTS_DP, when it is empty */
+    if (entry->fts_info == FTS_D)       /* visited again as FTS_DP after its entries */
         return CKPT_OK;
     if (entry->fts_info != FTS_DP)
         return file_remove(entry->fts_path, err);
@@ -261,7 +261,7 @@ static ckpt_code sync_path(const char *path, int is_directory, ckpt_error *err)
     do {
         result = fsync(fd);
     } while (result != 0 && errno == EINTR);
-    /* Some network file systems cannot sync a directory and say so: there is nothing to do. */
+    /* Some network file systems do not support fsync of a directory: not a failure. */
     if (result != 0 && !(is_directory && errno == EINVAL))
         code = ckpt_fail(err, CKPT_E_IO, "cannot sync '%s': %s", path, strerror(errno));
     close(fd);
@@ -395,7 +395,7 @@ ckpt_code file_rename_durable(const char *from, const char *to, ckpt_error *err)
 {
     int result = renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
 
-    /* Not every file system can refuse to replace; then look first. */
+    /* Not every file system supports RENAME_NOREPLACE; then check before the rename. */
     if (result != 0 && (errno == EINVAL || errno == ENOSYS)) {
         if (file_exists(to))
             errno = EEXIST;
@@ -464,7 +464,7 @@ static ckpt_code list_entry(FTS *tree, FTSENT *entry, void *context, ckpt_error 
     if (entry->fts_info == FTS_SLNONE)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is a link to a file that does not exist",
                          entry->fts_path);
-    /* A pipe is listed, too: whoever opens it says what it is, and nobody leaves it out unsaid. */
+    /* A pipe is listed, too, so that opening it reports an error instead of ignoring it. */
     if (entry->fts_info == FTS_F || entry->fts_info == FTS_DEFAULT)
         return list_add(context, entry->fts_path, err);
     return CKPT_OK;

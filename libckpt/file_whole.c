@@ -16,7 +16,7 @@
 
 enum { COPY_BUFFER_BYTES = 1 << 20, READ_STEP_BYTES = 1 << 16 };
 
-/* One step of a copy inside the kernel; small enough to be interrupted in good time. */
+/* Bytes of one copy call inside the kernel; small enough that a signal interrupts a copy soon. */
 static const size_t COPY_STEP_BYTES = (size_t)1 << 28;
 
 /* ---- reading ---- */
@@ -25,11 +25,11 @@ typedef struct {
     char *bytes;
     size_t size;
     size_t capacity;
-    int is_named;              /* by the user: may be a pipe, whose writer may never come */
+    int is_named;              /* given by the user: may be a pipe without a writer */
 } whole_text;
 
-/* A signal that interrupts the wait for a pipe is meant as a stop; a writer that never comes, or
- * never ends, must not hold the reader against it. */
+/* A signal during a read from a pipe is a request to stop, and not retried: the pipe's writer may
+ * never come or never end. */
 static ckpt_code fail_named(const char *what, const char *path, ckpt_error *err)
 {
     if (errno == EINTR)
@@ -37,7 +37,7 @@ static ckpt_code fail_named(const char *what, const char *path, ckpt_error *err)
     return ckpt_fail(err, CKPT_E_IO, "cannot %s '%s': %s", what, path, strerror(errno));
 }
 
-/* Read until the end; pipes have no size to trust. One byte stays free for the NUL. */
+/* Read until the end, because the size of a pipe is not known. One byte stays free for the NUL. */
 static ckpt_code read_to_end(int fd, const char *path, uint64_t max_bytes, whole_text *text,
                              ckpt_error *err)
 {
@@ -67,7 +67,7 @@ static ckpt_code read_to_end(int fd, const char *path, uint64_t max_bytes, whole
     }
 }
 
-/* All that `fd` has; closes it. */
+/* Read all of `fd` and close it. */
 static ckpt_code read_whole(int fd, const char *path, uint64_t max_bytes, whole_text *text,
                             ckpt_error *err)
 {
@@ -88,7 +88,7 @@ static ckpt_code read_whole(int fd, const char *path, uint64_t max_bytes, whole_
                          " bytes, got %" PRIu64, path, max_bytes, (uint64_t)status.st_size);
         goto out;
     }
-    /* Room for the size, the NUL, and one byte more to see the end without growing. */
+    /* Room for the content, the NUL, and one more byte to detect the end without growing. */
     text->capacity = (size_t)size_max((uint64_t)status.st_size + 2, READ_STEP_BYTES);
     if (!memory_has(text->capacity) || (text->bytes = malloc(text->capacity)) == NULL) {
         code = ckpt_fail_memory(err, path, text->capacity);
@@ -142,10 +142,10 @@ ckpt_code file_read_named(const char *path, uint64_t max_bytes, char **out, size
 
 /* ---- writing ---- */
 
-/* A hidden name beside `path` that nobody else has; malloc'd. */
+/* A unique hidden name beside `path`; malloc'd. */
 static char *temporary_name(const char *path)
 {
-    enum { NAME_KEPT = 200 };          /* a name of 255 bytes leaves no room for more */
+    enum { NAME_KEPT = 200 };          /* a name has at most 255 bytes with what is added */
     const char *slash = strrchr(path, '/');
     const char *name = slash == NULL ? path : slash + 1;
     char *temporary = NULL;
@@ -187,7 +187,7 @@ ckpt_code file_commit_replacing(ckpt_file *f, const char *path, ckpt_error *err)
         file_close(f, NULL);
     if (code == CKPT_OK)
         code = file_replace_durable(temporary, path, err);
-    if (code != CKPT_OK)               /* the first failure is the one to tell */
+    if (code != CKPT_OK)               /* NULL: keep the error of the first failure */
         file_remove(temporary, NULL);
     free(temporary);
     return code;
@@ -241,7 +241,7 @@ static ckpt_code write_whole(const file_copying *copy, const char *bytes, size_t
     return CKPT_OK;
 }
 
-/* From where both descriptors stand to the end of the source. */
+/* Copy from the current position of both descriptors to the end of the source. */
 static ckpt_code copy_through_memory(file_copying *copy, ckpt_error *err)
 {
     char *buffer = malloc(COPY_BUFFER_BYTES);
@@ -267,9 +267,9 @@ static ckpt_code copy_through_memory(file_copying *copy, ckpt_error *err)
 }
 
 /*
- * Let the kernel copy as much as it can: it may share blocks instead of moving bytes. Whatever
- * stops it (other file systems, old kernels, a full disk), the plain copy goes on from there and
- * finds the true reason.
+ * Let the kernel copy as much as it can: it may share blocks instead of copying bytes. If it fails
+ * (other file system, old kernel, full disk), the plain copy continues from there and reports the
+ * actual reason.
  */
 static void copy_in_kernel(file_copying *copy)
 {
@@ -299,7 +299,7 @@ static ckpt_code copy_open(file_copying *copy, uint64_t *size, ckpt_error *err)
     if (stat(copy->to, &to) == 0 && from.st_dev == to.st_dev && from.st_ino == to.st_ino)
         return ckpt_fail(err, CKPT_E_USAGE, "cannot copy '%s' to '%s': they are the same file",
                          copy->from, copy->to);
-    /* What has the name is replaced, not written to: it may be a link, or have a second name. */
+    /* Replace an existing target instead of writing to it: it may be a link or have other names. */
     if (lstat(copy->to, &to) == 0 && (S_ISREG(to.st_mode) || S_ISLNK(to.st_mode)) &&
         unlink(copy->to) != 0)
         return ckpt_fail(err, CKPT_E_IO, "cannot replace '%s': %s", copy->to, strerror(errno));
@@ -314,7 +314,7 @@ ckpt_code file_copy(const char *from, const char *to, ckpt_error *err)
 {
     file_copying copy = { -1, -1, from, to, 0 };
     struct stat status;
-    int target_is_made = 0;     /* by us, and not a device that only looks like a file */
+    int target_is_made = 0;     /* 1: created here, so remove it after a failure */
     uint64_t size = 0;
     ckpt_code code;
 

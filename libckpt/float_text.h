@@ -4,7 +4,7 @@
 
 enum { FLOAT_TEXT_BYTES = 32 };
 
-/* The fewest digits that read back as the same F32; or NaN, Infinity, -Infinity. */
+/* Write the fewest digits that read back as the same F32; or NaN, Infinity, -Infinity. */
 void float_text(float value, char out[FLOAT_TEXT_BYTES]);
 
 #endif

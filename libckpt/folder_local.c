@@ -1,4 +1,4 @@
-/* folder_local.c: a folder on a local disk. The only place where reading makes paths of names. */
+/* folder_local.c: a folder on a local disk. No other code joins paths to read checkpoints. */
 #include "folder.h"
 
 #include <dirent.h>
@@ -48,7 +48,7 @@ static ckpt_code local_list_tree(const ckpt_folder *f, file_list *out, ckpt_erro
 static int local_has(const ckpt_folder *f, const char *name)
 {
     char *path = file_join(f->path, name);
-    /* Without memory nobody can tell: as file_exists says, it may be there. */
+    /* Without memory it cannot be determined: answer 1, as file_exists does. */
     const int found = name[0] != '\0' && (path == NULL || file_exists(path));
 
     free(path);

@@ -1,8 +1,8 @@
 /*
  * json.c: JSON values as a tree.
  *
- * json_check refuses bad text and counts what the tree will hold; that is asked of memory.h, and
- * the tree is built in one block: nodes first, then the strings.
+ * json_check refuses invalid text and computes the size of the tree. memory.h may refuse that size;
+ * else the tree is built in one block of memory: nodes first, then the strings.
  */
 #include "json.h"
 
@@ -22,20 +22,20 @@ struct json_value {
         json_value *first;         /* child */
         double number;
     } as;
-    uint8_t kind;                  /* json_token_kind of what begins it */
-    uint8_t is_unsigned;           /* keeps what the double forgets */
+    uint8_t kind;                  /* json_token_kind of its first token */
+    uint8_t is_unsigned;           /* number written as an integer without a sign */
 };
 
 struct json_document {
-    uint64_t size_bytes;           /* of it all, as memory.h was told */
+    uint64_t size_bytes;           /* of the block, as counted by memory.h */
     size_t value_count;
-    char *strings;                 /* behind the values: where the next one goes */
+    char *strings;                 /* after the values: where to put the next string */
     json_value values[];           /* the root is the first */
 };
 
 /* ---- building ---- */
 
-/* The containers around the next value, and where it is to be hung up in each. */
+/* The containers around the next value, and where to link it in each. */
 typedef struct {
     json_value **ends[JSON_DEPTH_MAX + 1];
     const char *key;               /* of the next value */
@@ -106,7 +106,7 @@ ckpt_code json_parse(const char *text, size_t size, const char *subject, json_do
     if (!size_mul(census.value_count, sizeof *document->values, &bytes) ||
         !size_add(bytes, sizeof *document + census.string_bytes, &bytes))
         return ckpt_fail_memory(err, subject, UINT64_MAX);
-    /* The text itself counts, too, while both are there. */
+    /* The text is counted, too, because it exists at the same time. */
     if (!memory_take(bytes + size))
         return ckpt_fail_memory(err, subject, bytes);
     memory_give(size);

@@ -1,4 +1,4 @@
-/* json_check.c: what only the whole text can tell: keys that occur twice, numbers out of range. */
+/* json_check.c: checks beyond single tokens: duplicate keys, and numbers out of range. */
 #include "json_scan.h"
 
 #include <math.h>
@@ -10,17 +10,17 @@
 #include "memory.h"
 #include "recognise.h"
 
-/* Objects with fewer members than this are searched; larger ones get a table. */
+/* Objects with fewer members than this are searched linearly; larger ones get a hash table. */
 enum { KEYS_INLINE = 12, KEYS_SLOTS_MIN = 64 };
 
 /*
- * The keys of an object being read, by 128-bit hashes: 16 bytes a key, however long it is. Equal
- * keys have equal hashes, so none that occurs twice is missed. Unequal ones that collide would
- * refuse a good text; whoever does not know the seed cannot choose such keys.
+ * The set of keys of an object being read, as 128-bit hashes: 16 bytes for a key of any length. A
+ * duplicate is never missed, because equal keys have equal hashes. A collision would refuse a valid
+ * text; the seed is random, so that nobody can construct one.
  */
 typedef struct {
     hash128 few[KEYS_INLINE];
-    hash128 *slots;          /* open addressing, all zeros: free; NULL: `few` holds all */
+    hash128 *slots;          /* open addressing, all zeros: free; NULL: all are in `few` */
     size_t slot_count;       /* a power of two, at most two thirds full */
     size_t count;
 } key_set;
@@ -50,7 +50,7 @@ static void key_set_clear(key_set *set)
     set->count = 0;
 }
 
-/* The slot of `key`, or the free one where it belongs. */
+/* The slot of `key`, or the free slot for it. */
 static hash128 *probe(hash128 *slots, size_t slot_count, hash128 key)
 {
     size_t i = (size_t)key.low64 & (slot_count - 1);
@@ -83,7 +83,7 @@ static int key_set_grow(key_set *set)
     return 1;
 }
 
-/* 1: new; 0: there already; -1: no memory. */
+/* Add a key. 1: it is new; 0: it is a duplicate; -1: no memory. */
 static int key_set_add(key_set *set, hash128 key)
 {
     hash128 *slot;
@@ -107,7 +107,7 @@ static int key_set_add(key_set *set, hash128 key)
     return 1;
 }
 
-/* Of the key without its escapes; 0 when there is no memory. */
+/* Hash the key with its escapes decoded; 0 when there is no memory. */
 static int hash_key(const json_checker *c, const json_token *token, hash128 *out)
 {
     const char *text = c->scan.text + token->start + 1;
@@ -192,7 +192,7 @@ ckpt_code json_check(const char *text, size_t size, const char *subject, json_ce
     if (c == NULL)
         return ckpt_fail_memory(err, subject, sizeof *c);
     if (getrandom(&c->seed, sizeof c->seed, GRND_NONBLOCK) != (ssize_t)sizeof c->seed)
-        c->seed = (uint64_t)(uintptr_t)c;      /* early in a boot: better than nothing */
+        c->seed = (uint64_t)(uintptr_t)c;      /* no randomness early in a boot: use an address */
     json_scan_begin(&c->scan, text, size, subject);
     do {
         if ((code = json_scan_next(&c->scan, &token, err)) == CKPT_OK)

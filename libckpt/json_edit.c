@@ -1,8 +1,8 @@
 /*
  * json_edit.c: changing one member of an object's text and nothing else.
  *
- * A config.json goes through a conversion with its layout, its order and its spelling of numbers
- * as the author wrote them; only the spans found here are replaced.
+ * A conversion keeps the white space, the order and the spelling of numbers of a config.json; only
+ * the spans found here are replaced.
  */
 #include "json.h"
 
@@ -12,7 +12,7 @@
 #include "buffer.h"
 #include "json_scan.h"
 
-/* Where a top-level member stands in the text; the ends are exclusive. */
+/* The position of a top-level member in the text; the ends are exclusive. */
 typedef struct {
     size_t key_start;
     size_t key_end;
@@ -20,7 +20,7 @@ typedef struct {
     size_t value_end;
 } member_span;
 
-/* What json_edit has to know about the members of an object. */
+/* Positions in the text of an object that json_edit needs. */
 typedef struct {
     size_t object_start;     /* of the opening bracket */
     size_t count;
@@ -73,7 +73,7 @@ static ckpt_code find_member(const char *text, const char *key, member_search *s
     }
     if (code != CKPT_OK)
         return code;
-    return json_scan_next(&s, &token, err);     /* nothing may stand behind the object */
+    return json_scan_next(&s, &token, err);     /* refuses text after the object */
 }
 
 ckpt_code json_member_text(const char *text, const char *key, char **out, ckpt_error *err)
@@ -102,7 +102,7 @@ static void buffer_key(byte_buffer *buffer, const char *key)
     json_writer w;
 
     json_writer_begin(&w, byte_buffer_write, buffer, 0);
-    json_put_string(&w, key);           /* fails where the buffer does */
+    json_put_string(&w, key);           /* fails only if the buffer does */
 }
 
 static void replace_member(byte_buffer *out, const char *text, const member_search *search,
@@ -113,7 +113,7 @@ static void replace_member(byte_buffer *out, const char *text, const member_sear
     buffer_copy(out, text, search->found.value_end, strlen(text));
 }
 
-/* A comma goes with the member: the one before it, or for the first one the one behind. */
+/* Remove a member and one comma: the one before it or, for the first member, the one after it. */
 static void remove_member(byte_buffer *out, const char *text, const member_search *search)
 {
     size_t start = search->before_end;
@@ -129,7 +129,7 @@ static void remove_member(byte_buffer *out, const char *text, const member_searc
     buffer_copy(out, text, end, strlen(text));
 }
 
-/* A new last member looks like the one before it: same white space, same colon. */
+/* Add a last member, with the same white space as the one before it. */
 static void append_member(byte_buffer *out, const char *text, const member_search *search,
                           const char *key, const char *value)
 {
@@ -155,7 +155,7 @@ static void append_member(byte_buffer *out, const char *text, const member_searc
     buffer_copy(out, text, at, strlen(text));
 }
 
-/* Key and value must be what the edited text may hold. */
+/* Refuse a key or value that would make the edited text invalid. */
 static ckpt_code check_edit(const char *key, const char *value, ckpt_error *err)
 {
     const size_t key_bytes = strlen(key);
@@ -200,7 +200,7 @@ ckpt_code json_edit(const char *text, const char *key, const char *value, char *
         buffer_copy(&buffer, text, 0, strlen(text));
     if (byte_buffer_add(&buffer, "", 1) != 0)
         code = ckpt_fail_memory(err, key, strlen(text));
-    else        /* the value lies one level deeper now */
+    else        /* the value is nested one level deeper in the object */
         code = json_scan_all(buffer.bytes, buffer.used - 1, key, err);
     if (code != CKPT_OK)
         free(buffer.bytes);

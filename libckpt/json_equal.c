@@ -1,4 +1,4 @@
-/* json_equal.c: when two JSON values are the same. */
+/* json_equal.c: compares two JSON values. */
 #include "json.h"
 
 #include <stdlib.h>
@@ -6,13 +6,13 @@
 
 #include "table.h"
 
-/* Objects with fewer members than this are searched; larger ones get a table. */
+/* Objects with fewer members than this are searched linearly; larger ones get a hash table. */
 enum { JSON_TABLE_FROM = 12 };
 
 /* A pair of containers being compared. */
 typedef struct {
     const json_value *a_next;
-    const json_value *b_next;        /* where the partner stands if the order is the same */
+    const json_value *b_next;        /* the partner if both have the same order */
     const json_value *b;
     size_t count;
     int has_table;
@@ -24,7 +24,7 @@ typedef struct {
     equal_level levels[JSON_DEPTH_MAX + 1];
 } equal_walk;
 
-/* Build the table of b's members. Without memory, searching still finds the truth. */
+/* Build the table of b's members. Without memory, linear search is used instead. */
 static void index_members(equal_level *level)
 {
     table_init(&level->members);

@@ -1,4 +1,4 @@
-/* json_scan.c: the JSON grammar (RFC 8259), and what ckpt refuses beyond it. */
+/* json_scan.c: the JSON grammar (RFC 8259), and stricter rules of ckpt. */
 #include "json_scan.h"
 
 #include <assert.h>
@@ -8,12 +8,12 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "plain_bytes looks at words");
 
-/* Of a number with a point or an exponent; no double needs more to be told. */
+/* Longest number with a point or an exponent; 17 digits identify every double. */
 enum { JSON_NUMBER_MAX = 63 };
 
 static const uint64_t JSON_INTEGER_MAX = UINT64_C(1) << 53;
 
-/* What may come next. */
+/* What the grammar allows next. */
 enum {
     STATE_VALUE,
     STATE_VALUE_OR_END,      /* just inside an array */
@@ -41,7 +41,7 @@ ckpt_code json_scan_fail(const json_scanner *s, size_t at, const char *what, ckp
                      at);
 }
 
-/* The byte at the scanner's place, or -1 at the end. */
+/* The byte at the current position, or -1 at the end. */
 static int peek(const json_scanner *s)
 {
     return s->at < s->size ? (unsigned char)s->text[s->at] : -1;
@@ -126,7 +126,7 @@ static size_t plain_bytes(const char *text, size_t at, size_t size)
     return at - start;
 }
 
-/* The four hex digits at `text`; -1 when they are not. */
+/* The value of the four hex digits at `text`; -1 when they are not hex digits. */
 static int32_t hex4(const char *text, size_t left)
 {
     int32_t value = 0;
@@ -148,7 +148,7 @@ static int32_t hex4(const char *text, size_t left)
     return value;
 }
 
-/* The escape at s->at, which is a backslash. */
+/* Read the escape at s->at, which points to a backslash. */
 static ckpt_code scan_escape(json_scanner *s, ckpt_error *err)
 {
     const size_t start = s->at;
@@ -177,7 +177,7 @@ static ckpt_code scan_escape(json_scanner *s, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* The string at s->at, which is a quote. */
+/* Read the string at s->at, which points to a quote. */
 static ckpt_code scan_string(json_scanner *s, ckpt_error *err)
 {
     const size_t start = s->at;
@@ -295,7 +295,7 @@ static ckpt_code scan_open(json_scanner *s, int is_object, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* The closing bracket at s->at, or something else where one could stand. */
+/* Read the closing bracket at s->at, or anything else at a place where one is allowed. */
 static ckpt_code scan_close(json_scanner *s, json_token *token, ckpt_error *err)
 {
     const int is_object = s->is_object[s->depth];
@@ -363,7 +363,7 @@ static ckpt_code scan_value(json_scanner *s, json_token *token, ckpt_error *err)
     }
 }
 
-/* Behind a value: the end of the text, of the container, or a comma and more. */
+/* Read what follows a value: the end of the text, of the container, or a comma. */
 static ckpt_code scan_after_value(json_scanner *s, json_token *token, ckpt_error *err)
 {
     if (s->depth == 0) {
@@ -438,9 +438,9 @@ ckpt_code json_scan_value(json_scanner *s, json_token *value, ckpt_error *err)
     return code;
 }
 
-/* ---- what strings say ---- */
+/* ---- decoding strings ---- */
 
-/* The character that an escape at `text` stands for, as UTF-8; returns the escape's length. */
+/* Decode the escape at `text` to UTF-8; returns the escape's length. */
 static size_t decode_escape(const char *text, char out[4], size_t *out_bytes)
 {
     static const char names[] = "bfnrt";
@@ -518,9 +518,9 @@ double json_token_number(const char *text, const json_token *token)
 
     if (json_token_u64(text, token, &integer))
         return (double)integer;
-    /* A longer one is an integer with zeros before it; JSON has none of these. */
+    /* Longer numbers cannot occur: JSON has no integers with leading zeros. */
     memcpy(copy, text + token->start, token->end - token->start);
-    plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);      /* a program may have set another */
+    plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);      /* not the program's locale */
     number = plain == (locale_t)0 ? strtod(copy, NULL) : strtod_l(copy, NULL, plain);
     if (plain != (locale_t)0)
         freelocale(plain);

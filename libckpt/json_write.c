@@ -1,4 +1,4 @@
-/* json_write.c: JSON out, piece by piece, laid out like Python's json.dump. */
+/* json_write.c: writes JSON piece by piece, with the white space of Python's json.dump. */
 #include "json.h"
 
 #include <assert.h>
@@ -62,7 +62,7 @@ int json_write_stdio(void *context, const char *bytes, size_t size)
 
 /* ---- structure ---- */
 
-/* Comma and line break before an entry of the container in hand. */
+/* Write the comma and line break before an entry of the current container. */
 static void begin_entry(json_writer *w)
 {
     assert(w->depth > 0 || !(w->filled[0] & LEVEL_FILLED));     /* one value is a document */
@@ -98,7 +98,7 @@ static void close_container(json_writer *w, const char *bracket, unsigned char k
 {
     unsigned char filled;
 
-    if (w->failed)          /* perhaps at the depth that did not open */
+    if (w->failed)          /* the container may not have been opened */
         return;
     filled = w->filled[w->depth];
     assert(w->depth > 0 && !w->pending_key && (filled & LEVEL_OBJECT) == kind);
@@ -138,7 +138,7 @@ void json_put_array_end(json_writer *w)
 
 /* ---- strings ---- */
 
-/* What a byte that cannot stand for itself becomes. `out` holds seven bytes. */
+/* Escape a byte that JSON strings cannot contain. `out` has room for seven bytes. */
 static void escape_byte(unsigned char c, char out[7])
 {
     static const char plain[] = "\"\\\b\f\n\r\t";
@@ -146,7 +146,7 @@ static void escape_byte(unsigned char c, char out[7])
     const char *found = c == '\0' ? NULL : strchr(plain, c);
 
     if (c >= 0x80)
-        memcpy(out, "\xef\xbf\xbd", 4);         /* U+FFFD stands for what was no UTF-8 */
+        memcpy(out, "\xef\xbf\xbd", 4);         /* U+FFFD in place of invalid UTF-8 */
     else if (found != NULL)
         snprintf(out, 7, "\\%c", letters[found - plain]);
     else
@@ -253,7 +253,7 @@ static int shortest_digits(double number, char digits[DOUBLE_DIGITS_MAX + 1], in
     return digit_count;
 }
 
-/* Python's repr: always with a point or an exponent, so that it stays a float. */
+/* Like Python's repr: always with a point or an exponent, so that it is read back as a float. */
 static void format_double(double number, char *out, size_t out_bytes)
 {
     const char *sign = signbit(number) ? "-" : "";
@@ -279,7 +279,7 @@ void json_put_double(json_writer *w, double number)
 {
     char text[64];
 
-    if (isnan(number) || isinf(number)) {       /* JSON has no word for either */
+    if (isnan(number) || isinf(number)) {       /* JSON cannot express these */
         json_put_null(w);
         return;
     }

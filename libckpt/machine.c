@@ -11,7 +11,7 @@
 
 enum { PATH_BYTES = 4096, LINE_BYTES = 1024 };
 
-/* The first line of a file, without its end; 0: there is none. */
+/* Read the first line of a file, without its newline; 0: there is none. */
 static int read_line(const char *path, char line[LINE_BYTES])
 {
     FILE *file = fopen(path, "re");
@@ -24,7 +24,7 @@ static int read_line(const char *path, char line[LINE_BYTES])
     return is_read;
 }
 
-/* A limit that one cgroup sets, from the files in `folder`; UINT64_MAX: none. */
+/* Read one limit of a cgroup from the files in `folder`; UINT64_MAX: none. */
 typedef uint64_t read_limit(const char *folder);
 
 static uint64_t limit_of_file(const char *folder, const char *name)
@@ -76,8 +76,8 @@ static uint64_t read_memory_1(const char *folder)
     return limit_of_file(folder, "memory.limit_in_bytes");
 }
 
-/* The least limit from the folder `mount``path` up to `mount`. A container may see a path that is
- * not mounted in it: what it sees is then at the mount itself. */
+/* The least limit of all folders from `mount``path` up to `mount`. In a container the path may not
+ * exist, because its own cgroup is mounted at `mount`: that is read in any case. */
 static uint64_t find_least(const char *mount, const char *path, read_limit *read)
 {
     char folder[PATH_BYTES];
@@ -96,7 +96,7 @@ static uint64_t find_least(const char *mount, const char *path, read_limit *read
     }
 }
 
-/* Is `name` one of "a,b,c"? */
+/* 1 when `name` is in a list "a,b,c". */
 static int has_controller(const char *list, size_t list_size, const char *name)
 {
     const size_t size = strlen(name);
@@ -109,7 +109,7 @@ static int has_controller(const char *list, size_t list_size, const char *name)
 }
 
 typedef struct {
-    const char *controller;        /* of version 1 */
+    const char *controller;        /* cgroup version 1: its name */
     read_limit *one;
     read_limit *two;
 } limit_kind;
@@ -173,7 +173,7 @@ unsigned machine_cores(void)
     uint64_t cores = online > 0 ? (uint64_t)online : 1;
     cpu_set_t allowed;
 
-    /* Fails on machines with more cores than a cpu_set_t holds: the quota still counts there. */
+    /* Fails on machines with more cores than a cpu_set_t can hold; then only the quota is used. */
     if (sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) > 0)
         cores = size_min(cores, (uint64_t)CPU_COUNT(&allowed));
     return (unsigned)size_min(cores, machine_cgroup_cores(""));

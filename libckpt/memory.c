@@ -1,4 +1,4 @@
-/* memory.c: bytes taken and given, by any thread. */
+/* memory.c: counts memory; thread-safe. */
 #include "memory.h"
 
 #include <stdatomic.h>

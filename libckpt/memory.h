@@ -1,29 +1,30 @@
 /*
- * memory.h: the limit on what a process holds of what it reads.
+ * memory.h: counts the memory whose size depends on input, and enforces the limit on it.
  *
- * Input decides how large texts, JSON, catalogs and layouts become. What grows with input asks here
- * before it grows, so that a hostile header is refused and not read. The limit is one for the
- * process, as its memory is. Tiles are not counted: copy.c plans them within the same limit.
+ * Input determines the size of texts, JSON, catalogs and layouts. Code that allocates such memory
+ * asks here first, so that a hostile header is refused before it exhausts memory. There is one
+ * limit for the process. Buffers for tiles are not counted: copy.c plans them within the same
+ * limit.
  */
 #ifndef CKPT_MEMORY_H
 #define CKPT_MEMORY_H
 
 #include "ckpt.h"
 
-/* ckpt_set_memory_limit (ckpt.h) takes less than this for this: what every input takes is no reason
- * to refuse one. */
+/* The least limit: ckpt_set_memory_limit (ckpt.h) raises smaller ones to this, because every input
+ * needs that much. */
 enum { MEMORY_FLOOR_BYTES = 16 << 20 };
 
 /*
- * Ask for `bytes` more before allocating them; give them back when they are freed. 0: that is over
- * the limit, nothing was taken, and the next ckpt_fail_memory of this thread tells that limit.
+ * Call memory_take before allocating `bytes`, and memory_give after freeing them. 0: that would
+ * exceed the limit; nothing was counted, and the next ckpt_fail_memory of this thread reports it.
  */
 int memory_take(uint64_t bytes);
 void memory_give(uint64_t bytes);
-/* Would they fit? For what is freed before long. */
+/* 1 if `bytes` more would be within the limit. For short-lived memory that is not counted. */
 int memory_has(uint64_t bytes);
 
-/* What this thread was refused last, once: 0 when there is nothing to tell. */
+/* Return this thread's last refusal and forget it; 0 when there is none. */
 typedef struct {
     uint64_t limit_bytes;
     uint64_t held_bytes;

@@ -1,4 +1,4 @@
-/* The distance of two names, a row of the usual table at a time. */
+/* Levenshtein's distance, computed with one row of the usual table. */
 #include "nearest.h"
 
 #include <string.h>

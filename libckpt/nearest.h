@@ -2,8 +2,8 @@
 #ifndef CKPT_NEAREST_H
 #define CKPT_NEAREST_H
 
-/* Insertions, deletions and replacements of bytes that make `a` of `b` (Levenshtein's distance).
- * Only the first 63 bytes of each count. */
+/* Levenshtein's distance: the number of insertions, deletions and replacements of bytes that turn
+ * one text into the other. Only the first 63 bytes of each are compared. */
 unsigned name_distance(const char *a, const char *b);
 
 #endif

@@ -1,13 +1,14 @@
-/* options.h: the structs of options in ckpt.h, which grow into members that are reserved. */
+/* options.h: helpers for the options structs of ckpt.h and their reserved members. */
 #ifndef CKPT_OPTIONS_H
 #define CKPT_OPTIONS_H
 
 #include "error.h"
 
-/* Refuse what a caller asks for that was built with a later ckpt.h: it must not be ignored. */
+/* Refuse non-zero reserved members: a caller built with a later ckpt.h asks for something that this
+ * version would silently ignore. */
 ckpt_code options_check_reserved(const uint64_t *reserved, size_t count, ckpt_error *err);
 
-/* Tell the caller which phase begins; see ckpt_run_options. */
+/* Call the caller's `phase` function; see ckpt_run_options. */
 void run_begin_phase(const ckpt_run_options *run, const char *name, uint64_t later_bytes);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * outcome.h: the outcome of a conversion as plain data, for its report.
+ * outcome.h: the result of a conversion as plain data, for its report.
  *
  * Everything is borrowed from the conversion. "Target" tensors are the logical tensors of the
  * output; they are matched with the source's logical tensors by name.
@@ -25,7 +25,7 @@ typedef struct {
     const char *reason;
 } outcome_drop;
 
-/* A file that is no tensor file: copied as it is, edited or written anew. */
+/* A file without tensors: copied unchanged, edited, written or left out. */
 typedef struct {
     const char *name;
     const char *action;                /* "copied", "edited", "written", "left out" */
@@ -41,41 +41,41 @@ typedef struct {
     uint64_t tensor_bytes;             /* of the inputs' tensors, without headers */
     double seconds;
 
-    /* The source as stored: nothing is silent. */
-    const ckpt_catalog *stored;        /* .file counts in file_names */
-    const map_fate *fates;             /* by stored tensor; .logical counts in source_logical */
+    /* The source as stored. Every stored tensor is accounted for. */
+    const ckpt_catalog *stored;        /* .file is an index of file_names */
+    const map_fate *fates;             /* by stored tensor; .logical: an index of source_logical */
     const char *const *file_names;
     size_t file_name_count;
     const ckpt_catalog *source_logical;
     const outcome_drop *drops;         /* logical tensors that are not in the target */
     size_t drop_count;
 
-    /* The target. Arrays are by target tensor. */
+    /* The target. Arrays are indexed by target tensor. */
     const ckpt_catalog *target_logical;
-    const encode_stats *stats;         /* NULL: nothing was encoded anew */
-    const uint8_t *kept;               /* 1: verified from an earlier run, no stats; NULL: none */
+    const encode_stats *stats;         /* NULL: no encoding was changed */
+    const uint8_t *kept;               /* 1: kept from an earlier run, so no stats; NULL: none */
     size_t kept_count;
-    size_t repaired_count;             /* other processes wrote them, the disk lost them, and they
+    size_t repaired_count;             /* tensors of other processes that were wrong on disk and
                                           were written again */
-    int has_others;                    /* another run or process wrote some of the tensors: what it
-                                          rounded is not counted here */
-    const quantise_rule *const *rules; /* NULL: no tensor was quantised; NULL of a tensor: it was
+    int has_others;                    /* another run or process wrote some of the tensors; values
+                                          that it rounded are not counted here */
+    const quantise_rule *const *rules; /* NULL: no tensor was quantised; NULL entry: this tensor was
                                           not */
-    const quantise_loss *losses;       /* with rules: what they lost */
-    uint64_t rounded;                  /* values that were, as far as this run wrote them */
-    size_t changed_count;              /* tensors with other values than the source's */
-    const char *const *origins;        /* path that it came from instead (--fill-from), or NULL for
-                                          the source; NULL: all from the source */
+    const quantise_loss *losses;       /* with rules: the loss of each tensor */
+    uint64_t rounded;                  /* values that this run rounded */
+    size_t changed_count;              /* tensors whose values differ from the source's */
+    const char *const *origins;        /* path of the checkpoint that supplied it (--fill-from);
+                                          NULL entry: the source; NULL: all from the source */
     const ckpt_digest *digest;         /* over target_logical; NULL: --no-digest */
     const char *root;                  /* hex; NULL without a digest */
     const char *main_root;
-    const char *source_root;           /* of what was read: others after rounding */
+    const char *source_root;           /* of the source; differs from root after rounding */
     const char *source_main_root;
-    const char *config;                /* text of config.json; NULL: there is none */
+    const char *config;                /* text of config.json; NULL: none */
 
     const outcome_file *files;         /* of the target, besides its tensor files */
     size_t file_count;
-    const char *const *notes;          /* what was let pass or left out, one line each */
+    const char *const *notes;          /* accepted deviations and omissions, one line each */
     size_t note_count;
 } ckpt_outcome;
 

@@ -1,4 +1,4 @@
-/* pick.h: the view that chooses and orders tensors, from several sources. */
+/* pick.h: a view that selects and orders tensors of several sources. */
 #ifndef CKPT_PICK_H
 #define CKPT_PICK_H
 
@@ -9,7 +9,7 @@ typedef struct {
     size_t tensor;
 } pick_entry;
 
-/* A view with tensor i of `entries` as its tensor i. Names must differ. `entries` is copied. */
+/* Make a view whose tensor i is that of entries[i]. Names must be unique. `entries` is copied. */
 ckpt_code source_pick(const pick_entry *entries, size_t count, ckpt_source **out, ckpt_error *err);
 
 #endif

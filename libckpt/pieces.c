@@ -21,14 +21,14 @@ piece_box pieces_whole(const ckpt_store *store, size_t key)
     return box;
 }
 
-/* Rows that follow each other in both the key and the piece. */
+/* A box as runs of rows that are adjacent in both the key and the piece. */
 typedef struct {
-    uint64_t run_rows;        /* in one run */
+    uint64_t run_rows;        /* rows of one run */
     uint64_t run_count;
-    uint32_t outer_rank;      /* dimensions that the runs step through */
+    uint32_t outer_rank;      /* number of first dimensions whose steps are separate runs */
 } row_runs;
 
-/* The row view runs on through a dimension that the box takes whole. */
+/* Rows are adjacent across a dimension that the box contains completely: it adds no runs. */
 static row_runs find_runs(const ckpt_tensor *key, const piece_box *box)
 {
     row_runs runs = { .run_rows = 1, .run_count = 1 };

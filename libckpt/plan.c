@@ -18,7 +18,7 @@ int plan_is_plain(plan_encoding encoding)
     return encoding == PLAN_BF16 || encoding == PLAN_F32;
 }
 
-/* A scale dtype for FP8: as told, else as it is, else as official, else E8M0. */
+/* The scale dtype for FP8: that of the policy, else of the source, else of the family, else E8M0. */
 static ckpt_dtype fp8_scale(const ckpt_tensor *t, const ckpt_tensor *official,
                             const plan_policy *policy)
 {
@@ -31,7 +31,7 @@ static ckpt_dtype fp8_scale(const ckpt_tensor *t, const ckpt_tensor *official,
     return CKPT_F8_E8M0;
 }
 
-/* FP8 already: its blocks stay. */
+/* Make a tensor FP8. One that is FP8 already keeps its blocks. */
 static void set_fp8(ckpt_tensor *t, ckpt_dtype scale)
 {
     const int is_fp8 = t->dtype == CKPT_F8_E4M3 && t->scale_dtype != CKPT_NONE;
@@ -66,7 +66,7 @@ int plan_is_quantised(const ckpt_tensor *t, const ckpt_tensor *official)
            (official != NULL && official->scale_dtype != CKPT_NONE);
 }
 
-/* The scales that experts of another encoding bring with them; CKPT_NONE when none changes. */
+/* The scale dtype required by experts whose encoding changes; CKPT_NONE when none changes. */
 static ckpt_dtype scale_of_experts(const ckpt_catalog *from, const ckpt_catalog *official,
                                    const plan_policy *policy)
 {
@@ -86,7 +86,7 @@ static ckpt_dtype scale_of_experts(const ckpt_catalog *from, const ckpt_catalog 
     return CKPT_NONE;
 }
 
-/* Apply the policy to one tensor; 1 when it is a weight that the policy is about. */
+/* Apply the policy to one tensor; 1 when the policy applies to it. */
 static int plan_tensor(ckpt_tensor *t, const ckpt_tensor *official, const plan_policy *policy)
 {
     const plan_encoding wanted = plan_is_expert(t->name) ? policy->experts : policy->dtype;
