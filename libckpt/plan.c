@@ -18,7 +18,7 @@ int plan_is_plain(plan_encoding encoding)
     return encoding == PLAN_BF16 || encoding == PLAN_F32;
 }
 
-/* The scale dtype for FP8: that of the policy, else of the source, else of the family, else E8M0. */
+/* The scale dtype for FP8: of the policy, else of the source, else of the family, else E8M0. */
 static ckpt_dtype fp8_scale(const ckpt_tensor *t, const ckpt_tensor *official,
                             const plan_policy *policy)
 {

@@ -1,6 +1,6 @@
 /*
- * quantise.c: one panel by one rule: maxima, scales, codes, for runs of blocks that are small
- * enough to stay in the cache between the three steps.
+ * quantise.c: quantises one panel by one rule: maxima, scales, codes. Works on runs of blocks that
+ * are small enough to stay in the cache between the three steps.
  */
 #include "quantise.h"
 
@@ -14,7 +14,7 @@ enum { RUN_BLOCKS = 128 };      /* of 16 or 32 columns */
 
 static const quantise_result done = { QUANTISE_DONE, 0, 0 };
 
-/* Blocks side by side, `rows` high, that are quantised together. */
+/* Adjacent blocks of a block row, `rows` high, that are quantised together. */
 typedef struct {
     size_t row;                 /* of the panel */
     size_t rows;
@@ -24,7 +24,7 @@ typedef struct {
     size_t cols;
 } run;
 
-/* A block is no wider than the panel: a whole row is one block. */
+/* The width of a block; a block of a whole row is as wide as the panel. */
 static size_t block_width(const quantise_rule *rule, const quantise_panel *p)
 {
     return size_min(rule->block_cols, p->cols);
@@ -69,7 +69,7 @@ static quantise_result fail_not_finite(const quantise_panel *p, const run *r)
     return done;
 }
 
-/* Codes of one row as what they stand for, but for the scales. */
+/* Decode the codes of one row, without their scales. */
 static void decode(const quantise_setup *s, const uint8_t *codes, size_t count, float *out)
 {
     if (s->rule->codes == CKPT_F4)
@@ -79,8 +79,8 @@ static void decode(const quantise_setup *s, const uint8_t *codes, size_t count, 
 }
 
 /*
- * A code rounded up may stand for more than its value. Only blocks with values of 2^127 and more
- * can reach what BF16 rounds to infinity, 2^128 - 2^119.
+ * A code that was rounded up may decode to more than its value. Only blocks with values of 2^127
+ * and more can reach 2^128 - 2^119, which BF16 rounds to infinity.
  */
 static quantise_result check_products(const quantise_setup *s, const quantise_panel *p,
                                       const run *r, const quantise_target *t, const float *scales)
@@ -119,8 +119,8 @@ static void find_maxima(const quantise_setup *s, const quantise_panel *p, const 
 }
 
 /*
- * An original's scale stays where the rule's own is at most one power of two away and its largest
- * code holds the block's maximum: then elements that did not change keep their codes.
+ * Keep an original's scale if the rule's own is at most one power of two away and the block's
+ * maximum does not saturate with it, so that elements that did not change keep their codes.
  */
 static void keep_sticky(const quantise_setup *s, const quantise_panel *p, const run *r,
                         const float *amax, const block_scales *scales)
@@ -213,8 +213,9 @@ static quantise_result quantise_blocks(const quantise_setup *s, const quantise_p
 
 /* ---- kept blocks ---- */
 
-/* What their original has lost: nothing but what BF16 rounds, where its scales are no powers of
- * two. That is not counted as rounded: their bytes are the original's. */
+/* Count the loss of kept blocks: differences between the original's decoded values and the given
+ * ones, which BF16 causes if scales are not powers of two. These do not count as rounded, because
+ * the bytes are the original's. */
 static void note_kept(const quantise_panel *p, const run *r, quantise_loss *loss)
 {
     enum { LANES = 16 };
@@ -249,7 +250,7 @@ static void note_kept(const quantise_panel *p, const run *r, quantise_loss *loss
 
 /* ---- panels ---- */
 
-/* Blocks of a block row from `first` on that are quantised together: none of them is kept. */
+/* The number of blocks from `first` on that are quantised together: up to the next kept block. */
 static size_t run_length(const uint8_t *kept, size_t first, size_t count, size_t most)
 {
     const size_t left = size_min(count - first, most);
@@ -303,7 +304,7 @@ quantise_result quantise_panel_run(const quantise_setup *s, const quantise_panel
 
 /* ---- unchanged blocks ---- */
 
-/* Clear kept[] of the block row where this row of it differs. */
+/* Clear kept[] for the blocks of a block row that differ in this row. */
 static void compare_row(const quantise_setup *s, const quantise_panel *p, size_t row,
                         const float *original, uint8_t *kept)
 {

@@ -1,9 +1,9 @@
 /*
- * quantise.h: the named rules that make codes and scales of values.
+ * quantise.h: named rules that quantise values to codes and scales.
  *
- * A rule's name says all of its bits: block, rounding, scale. Nothing here guesses; the caller
- * names a rule, gives values (rounded to BF16 first, as all exporters do, unless told otherwise)
- * and gets codes, scales and what was lost. Use, for each tensor:
+ * A rule's name determines every bit of the result: block, rounding, scale. The caller names a
+ * rule, gives values (usually rounded to BF16 first, as all exporters do) and gets codes, scales
+ * and the loss. Use, for each tensor:
  *
  *     rule with has_tensor_scale: largest magnitude of the tensor -> quantise_tensor_scale
  *     for panels of whole blocks, in any order, by any thread:
@@ -19,33 +19,34 @@
 
 typedef struct {
     const char *name;
-    const char *short_name;        /* NULL: it has none */
-    ckpt_dtype codes;              /* the encoding that it makes, as encoding_find takes it */
+    const char *short_name;        /* NULL: none */
+    ckpt_dtype codes;              /* the encoding that it makes: arguments of encoding_find */
     uint32_t block_rows;
     uint32_t block_cols;
     ckpt_dtype scale_dtype;        /* of the block scales */
-    scale_rule scales;             /* meaningless with from_fp4 */
-    int powers_of_two;             /* its scales are: F32 holds them too */
-    int has_tensor_scale;          /* which the tensor's maximum makes: it is read twice */
-    int from_fp4;                  /* it takes FP4 codes, not values: see nvfp4_cast_scales */
-    int keeps_exact;               /* groups that are exact in FP4 go first: quantise_keep_exact */
+    scale_rule scales;             /* not used with from_fp4 */
+    int powers_of_two;             /* scales are powers of two, so that they may be stored as F32 */
+    int has_tensor_scale;          /* from the tensor's maximum, so that the tensor is read twice */
+    int from_fp4;                  /* converts FP4 codes, not values: see nvfp4_cast_scales */
+    int keeps_exact;               /* call quantise_keep_exact first, for groups exact in FP4 */
 } quantise_rule;
 
-/* Rule `i`; NULL behind the last. */
+/* Rule `i`; NULL past the last. */
 const quantise_rule *quantise_rule_at(size_t i);
 
-/* By name or short name; NULL when there is no such rule. */
+/* Find a rule by its name or short name; NULL when there is none. */
 const quantise_rule *quantise_rule_find(const char *name);
 
 /* The name or short name that is closest to a misspelt one. */
 const char *quantise_rule_nearest(const char *name);
 
-/* 1 when rows of `cols` values are whole blocks: those of 1 x 16 and 1 x 32 never are padded, 128 x
- * 128 and whole rows need not be. */
+/* 1 when the rule allows rows of `cols` values: blocks of 1 x 16 and 1 x 32 must be whole, blocks
+ * of 128 x 128 and whole rows need not be. */
 int quantise_rule_fits(const quantise_rule *rule, uint64_t cols);
 
-/* The F32 scale of a whole tensor whose largest magnitude is `amax`; 1 of zeros. `w1` and `w3` of
- * one expert must share one: give the larger maximum. 1 where the rule has none. */
+/* The F32 scale of a whole tensor whose largest magnitude is `amax`; 1 if that is 0 or the rule has
+ * no tensor scale. `w1` and `w3` of an expert must share one, because servers fuse them: pass the
+ * larger maximum. */
 float quantise_tensor_scale(const quantise_rule *rule, float amax);
 
 /* ---- panels ---- */
@@ -53,84 +54,86 @@ float quantise_tensor_scale(const quantise_rule *rule, float amax);
 typedef struct {
     const ckpt_kernels *kernels;
     const quantise_rule *rule;     /* not one with from_fp4 */
-    float tensor_scale;            /* from quantise_tensor_scale; or an original's, kept */
+    float tensor_scale;            /* from quantise_tensor_scale, or kept from an original */
 } quantise_setup;
 
 /*
- * Values of some whole blocks: at most block_rows rows where that is more than 1, else any number.
- * The last block row and column may be clipped by the matrix, where the rule allows it.
+ * Values of some whole blocks: at most block_rows rows, or any number if block_rows is 1. Blocks at
+ * the last row and column of the matrix may be smaller, if the rule allows it.
  */
 typedef struct {
-    const float *values;           /* `pitch` elements from row to row */
+    const float *values;           /* rows are `pitch` elements apart */
     size_t rows;
     size_t cols;
     size_t pitch;
-    const uint8_t *kept;           /* of each block, row by row: 1 leaves it alone; or NULL */
-    uint64_t first_row;            /* where in the tensor: for places in faults and losses */
+    const uint8_t *kept;           /* for each block, row by row: 1: do not quantise it; or NULL */
+    uint64_t first_row;            /* row in the tensor, for positions in faults and losses */
     uint64_t first_col;
-    const float *original;         /* values of kept blocks, of the same pitch: what they lack or
-                                      have beyond `values` is a loss, too; NULL: do not count it */
-    const uint8_t *sticky;         /* E8M0 scales of an original's blocks, which stay where the
+    const float *original;         /* values of kept blocks, with the same pitch: their differences
+                                      from `values` count as loss; NULL: do not count them */
+    const uint8_t *sticky;         /* E8M0 scales of an original's blocks, which are kept if the
                                       rule's own scale is at most one power of two away and nothing
-                                      saturates under them; or NULL */
-    size_t sticky_pitch;           /* bytes from block row to block row */
+                                      saturates with them; or NULL */
+    size_t sticky_pitch;           /* bytes between block rows */
 } quantise_panel;
 
-/* Where codes and scales go; pitches in bytes, from row to row and from block row to block row. */
+/* The destination of codes and scales; pitches are bytes between rows and between block rows. */
 typedef struct {
     uint8_t *codes;
     size_t codes_pitch;
     uint8_t *scales;
     size_t scales_pitch;
-    ckpt_dtype scale_dtype;        /* the rule's, or F32 where it makes powers of two */
+    ckpt_dtype scale_dtype;        /* the rule's, or F32 with powers_of_two */
 } quantise_target;
 
 typedef enum {
     QUANTISE_DONE,
     QUANTISE_NOT_FINITE,           /* a value is NaN or infinite */
-    QUANTISE_TOO_LARGE,            /* the code of a value stands for more than BF16 holds, or its
-                                      block has no scale */
-    QUANTISE_TOO_SMALL             /* scale times tensor scale is 0: the tensor's values are below
-                                      what F32 can scale */
+    QUANTISE_TOO_LARGE,            /* the quantised value is beyond the range of BF16, or the block
+                                      has no finite scale */
+    QUANTISE_TOO_SMALL             /* scale times tensor scale underflows to 0: the tensor's values
+                                      are too small for F32 scales */
 } quantise_outcome;
 
 typedef struct {
     quantise_outcome outcome;
-    uint64_t row;                  /* in the tensor, when it is not QUANTISE_DONE: the first such */
-    uint64_t col;                  /* element, or the first of such a block */
+    uint64_t row;                  /* if not QUANTISE_DONE: position in the tensor of the first */
+    uint64_t col;                  /* such element, or of the first element of such a block */
 } quantise_result;
 
-/* Quantise the blocks that are not kept and add to *loss what that lost. When the result is not
- * QUANTISE_DONE, what was written means nothing. Thread-safe. */
+/* Quantise the blocks that are not kept, and add the error to *loss. If the result is not
+ * QUANTISE_DONE, the output is undefined. Thread-safe. */
 quantise_result quantise_panel_run(const quantise_setup *setup, const quantise_panel *panel,
                                    const quantise_target *target, quantise_loss *loss);
 
 /*
- * Set kept[i] to 1 for each block that has in `original` (of the panel's size and pitch) the same
- * values, compared as BF16 codes: -0 is not +0, NaN and infinity equal nothing. To 0 for others.
- * Returns how many are kept. With a tensor scale, they are right only under the original's.
+ * Set kept[i] to 1 for each block whose values equal those in `original` (of the panel's size and
+ * pitch), else to 0. Values are compared as BF16 codes: -0 differs from +0; NaN and infinity differ
+ * from everything. Returns how many are kept. With a tensor scale, kept blocks are valid only if
+ * the original's tensor scale is kept, too.
  */
 uint64_t quantise_find_kept(const quantise_setup *setup, const quantise_panel *panel,
                             const float *original, uint8_t *kept);
 
 /*
- * Encode the blocks that are not kept and have an exact FP4 scale under that (the largest one that
- * leaves the largest code at 3, 4 or 6), and set kept[i] to 1 for each. Returns how many. For rules
- * with keeps_exact.
+ * For rules with keeps_exact: encode the blocks that are not kept and are exact in FP4 with a
+ * canonical scale (the largest with which the largest code is 3, 4 or 6), and set kept[i] to 1 for
+ * each. Returns how many.
  */
 uint64_t quantise_keep_exact(const quantise_setup *setup, const quantise_panel *panel,
                              const quantise_target *target, uint8_t *kept);
 
 /* ---- nvfp4-cast: FP4 1 x 32 to NVFP4 1 x 16, values and codes unchanged ---- */
 
-/* The tensor's scale, 2^(largest - 127 - 8), from the largest E8M0 code of all its groups; 1 when
- * `largest` is 0. Groups of code 255 are not for it. */
+/* The tensor scale, 2^(largest - 127 - 8), from the largest E8M0 code of all groups, not counting
+ * code 255 (NaN); 1 when `largest` is 0. */
 float nvfp4_cast_tensor_scale(uint8_t largest);
 
 /*
- * E4M3 scales of the two halves of each group, from its E8M0 code and the set of magnitudes in it
- * (fp4_group_masks). Returns the first group whose codes are not all 0 and whose scale is more than
- * 17 powers of two below the largest, or is code 0 or 255; `group_count` when there is none.
+ * Compute the E4M3 scales of the two halves of each group from its E8M0 code and the set of
+ * magnitudes in it (fp4_group_masks). Returns the first group that cannot be converted: its codes
+ * are not all 0, and its scale is more than 17 powers of two below the largest, or is code 0 or
+ * 255. `group_count` when there is none.
  */
 size_t nvfp4_cast_scales(const uint8_t *e8m0, const uint8_t *masks, size_t group_count,
                          uint8_t largest, uint8_t *scales);

@@ -3,7 +3,8 @@
 
 #include <math.h>
 
-/* The largest error has the first place among equal ones, whoever found it first. */
+/* Among equal largest errors take the first position, so that the result does not depend on the
+ * order of threads. */
 static void note_max(quantise_loss *loss, float error, uint64_t row, uint64_t col)
 {
     const int earlier = row < loss->max_row || (row == loss->max_row && col < loss->max_col);

@@ -72,7 +72,7 @@ static int is_safetensors(const unsigned char *bytes, size_t size)
     return size >= 10 && bytes[8] == '{' && bytes[5] == 0 && bytes[6] == 0 && bytes[7] == 0;
 }
 
-/* What a server says in place of a file. */
+/* An error page or message of a server in place of the file. */
 static int is_text(const unsigned char *bytes, size_t size)
 {
     for (size_t i = 0; i < size; i++)
@@ -92,7 +92,7 @@ static void folder_of(const char *path, char out[256])
         snprintf(out, 256, "%.*s", slash == path ? 1 : (int)(slash - path), path);
 }
 
-/* A file that belongs to a checkpoint: the folder is what to name. */
+/* A file that belongs to a checkpoint: the user should name its folder. */
 static int recognise_file_name(const char *path, char out[RECOGNISE_BYTES])
 {
     static const struct {
@@ -157,7 +157,7 @@ static int recognise_file(const folder_place *place, char out[RECOGNISE_BYTES])
 
 /* ---- by what is in a folder ---- */
 
-/* What ends in `end`; the first, in the order of bytes. */
+/* The first name, in the order of bytes, that ends in `end`. */
 typedef struct {
     const char *end;
     char name[256];
@@ -181,7 +181,7 @@ static int match_end(void *context, const char *name)
     return 0;
 }
 
-/* 0 when there is none, or it cannot be known. */
+/* 0 when there is none, or that cannot be determined. */
 static int find_name(const ckpt_folder *folder, const char *end, char out[256])
 {
     name_finder finder = { .end = end };
@@ -252,7 +252,7 @@ static int match_below(void *context, const char *name)
     return 0;
 }
 
-/* The first folder in this one that looks like what should have been named. */
+/* The first sub-folder that looks like the checkpoint that the user meant. */
 static int find_below(const ckpt_folder *folder, char out[256])
 {
     below_finder finder = { .root = folder };
@@ -307,7 +307,8 @@ static int recognise_folder(const ckpt_folder *folder, char out[RECOGNISE_BYTES]
     return 1;
 }
 
-/* Nobody reads the file afterwards, and would say why it cannot be: it must be there for sure. */
+/* 1 only if the file certainly exists: nothing opens it afterwards and would report that it does
+ * not. */
 static int is_there(const ckpt_folder *folder, const char *name)
 {
     ckpt_file *file = NULL;
@@ -326,7 +327,7 @@ int recognise_is_adapter(const ckpt_folder *folder)
 
 /* ---- by a path that does not exist ---- */
 
-/* The length of OWNER/NAME at the beginning of a text, up to its end or one of "/@?#"; or 0. */
+/* The length of OWNER/NAME at the begin of a text, up to its end or one of "/@?#"; 0: none. */
 static size_t repository_bytes(const char *text)
 {
     const char *slash = strchr(text, '/');
@@ -350,7 +351,7 @@ static int recognise_url(const char *path, char out[RECOGNISE_BYTES])
     rest += strlen("://");
     host = strncmp(path, "http", 4) == 0 ? strcspn(rest, "/") : 0;
     rest += host + (host > 0 && rest[host] == '/');
-    if (host > 0 && strncmp(rest, "models/", 7) == 0) {        /* as ModelScope has them */
+    if (host > 0 && strncmp(rest, "models/", 7) == 0) {        /* URLs of ModelScope */
         hub = " --hub modelscope";
         rest += strlen("models/");
     }
@@ -377,7 +378,7 @@ static int recognise_missing(const char *path, char out[RECOGNISE_BYTES])
         return 1;
     host = strchr(path, '@');
     host = host == NULL || colon == NULL || host > colon ? path : host + 1;
-    /* One letter is a drive of Windows. */
+    /* A single letter is a Windows drive. */
     if (colon != NULL && colon - host > 1 && strchr(path, '/') > colon &&
         is_word(host, (size_t)(colon - host))) {
         snprintf(out, RECOGNISE_BYTES,
@@ -395,7 +396,7 @@ static int recognise_missing(const char *path, char out[RECOGNISE_BYTES])
     return 1;
 }
 
-/* A link to nothing. */
+/* A dangling link. */
 static int recognise_link(const char *path, char out[RECOGNISE_BYTES])
 {
     char target[256];

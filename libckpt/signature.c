@@ -11,11 +11,11 @@ enum { KEY_BYTES_MAX = 1 << 16 };
 
 struct signature_key {
     EVP_PKEY *key;
-    const EVP_MD *hash;            /* NULL: the scheme has its own */
+    const EVP_MD *hash;            /* NULL: the scheme includes its hash */
     char id[SHA256_HEX];
 };
 
-/* Never ask a terminal: whoever runs us may have none. */
+/* Keys with a password are refused: do not let OpenSSL ask for it on the terminal. */
 static int no_password(char *out, int size, int is_writing, void *context)
 {
     (void)out;
@@ -25,7 +25,7 @@ static int no_password(char *out, int size, int is_writing, void *context)
     return -1;
 }
 
-/* Is it a kind that we sign with? */
+/* 1 when the key is of a kind that is supported. */
 static int find_scheme(signature_key *k)
 {
     char group[64];

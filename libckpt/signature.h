@@ -16,20 +16,21 @@ typedef struct {
     size_t size;
 } signature_value;
 
-/* A private key, to sign with; a path that the user gave: a pipe is fine, too. Other kinds of keys
- * are refused. *out is yours to free. */
+/* Read a private key, to sign with. The path is given by the user and may be a pipe. Other kinds of
+ * keys are refused. *out is yours to free. */
 ckpt_code signature_read_private(const char *path, signature_key **out, ckpt_error *err);
-/* A public key, to verify with. */
+/* Read a public key, to verify with. */
 ckpt_code signature_read_public(const char *path, signature_key **out, ckpt_error *err);
 void signature_key_free(signature_key *key);             /* NULL is fine */
 
-/* SHA-256 over the public key as SubjectPublicKeyInfo in DER, in hex: its name. */
+/* The fingerprint of a key: SHA-256 over the public key as SubjectPublicKeyInfo in DER, in hex. */
 const char *signature_key_id(const signature_key *key);
 
-/* Ed25519 gives 64 bytes, always the same; ECDSA a DER sequence, another one every time. */
+/* Sign. An Ed25519 signature is 64 bytes and deterministic; ECDSA gives a DER sequence that differs
+ * each time. */
 ckpt_code signature_make(const signature_key *key, const void *data, size_t size,
                          signature_value *out, ckpt_error *err);
-/* 1 when it is right. */
+/* 1 when the signature is valid. */
 int signature_is_right(const signature_key *key, const void *data, size_t size,
                        const unsigned char *signature, size_t signature_bytes);
 

@@ -1,4 +1,4 @@
-/* Tiles into files, with a journal of what is finished. */
+/* A sink that writes tiles to files and records finished tensors in a journal. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,8 +9,8 @@ typedef struct {
     ckpt_sink base;
     file_sink_options options;
     pthread_mutex_t lock;
-    hash128 *written;        /* by tensor: sum of tile_hash */
-    uint8_t *kept;           /* by tensor: verified, need not be written again */
+    hash128 *written;        /* indexed by tensor: sum of tile_hash of its tiles */
+    uint8_t *kept;           /* indexed by tensor: 1: correct on disk from an earlier run */
 } file_sink;
 
 static int files_wants(const ckpt_sink *self, size_t tensor)
@@ -95,7 +95,7 @@ void sink_files_free(ckpt_sink *sink)
     free(s);
 }
 
-/* ---- resuming: read back, hash, believe what is the same ---- */
+/* ---- resuming: read back what the journal lists, and keep tensors whose hash is right ---- */
 
 typedef struct {
     ckpt_sink base;
@@ -105,8 +105,8 @@ typedef struct {
 } verify_sink;
 
 /*
- * What was written, as it is. A copy that differs from its original (its bytes never reached the
- * disk) reads as nothing at all, which hashes to something else: the tensor is written again.
+ * Reads a tensor as it was written. If a copy differs from its original (its bytes did not reach
+ * the disk before a crash), the tile is empty: its hash is wrong, and the tensor is written again.
  */
 typedef struct {
     ckpt_source base;

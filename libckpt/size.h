@@ -1,4 +1,4 @@
-/* size.h: arithmetic on sizes that came from a file. Every function says 0 on overflow. */
+/* size.h: arithmetic on sizes from untrusted files. These functions return 0 on overflow. */
 #ifndef CKPT_SIZE_H
 #define CKPT_SIZE_H
 

@@ -1,4 +1,4 @@
-/* What all sources share: tile geometry. */
+/* The geometry of tiles, for all sources. */
 #include "source.h"
 
 #include <assert.h>
@@ -6,7 +6,7 @@
 
 #include "size.h"
 
-enum { TILE_TARGET_BYTES = 1 << 20 };     /* of F32: what stays in a core's caches */
+enum { TILE_TARGET_BYTES = 1 << 20 };     /* of a tile as F32, so that it fits a core's caches */
 
 const ckpt_catalog *ckpt_source_catalog(const ckpt_source *source)
 {

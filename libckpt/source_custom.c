@@ -1,4 +1,4 @@
-/* A source whose rows come from functions of the caller. */
+/* A source whose rows come from the caller's functions. */
 #include "source.h"
 
 #include <stdlib.h>
@@ -67,7 +67,7 @@ static void custom_free(ckpt_source *self)
     free(s);
 }
 
-/* What only a caller outside can get wrong; shapes are the catalog's business. */
+/* Checks for tensors from outside of the library. catalog_add checks shapes. */
 static ckpt_code check_tensor(const ckpt_tensor *t, ckpt_error *err)
 {
     if (t->name == NULL || t->name[0] == '\0')
@@ -103,7 +103,7 @@ ckpt_code ckpt_source_create(const ckpt_tensor *tensors, size_t count,
         if ((code = check_tensor(&tensors[i], err)) == CKPT_OK)
             code = catalog_add(s->catalog, &tensors[i], err);
     if (code != CKPT_OK) {
-        custom_free(&s->base);          /* without functions: the context stays the caller's */
+        custom_free(&s->base);          /* s->functions is not set yet: the context is not freed */
         return code;
     }
     s->functions = *functions;

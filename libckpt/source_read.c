@@ -1,11 +1,11 @@
-/* The convenient reads: any rows of a tensor, as they are or as F32, whatever the tiles are. */
+/* ckpt_source_read and ckpt_source_read_f32: any rows of a tensor, independent of tiles. */
 #include "values.h"
 
 #include <string.h>
 
 #include "size.h"
 
-/* Rows [row, end) of one part of a tensor, and where the next of them goes. */
+/* Rows [row, end) of one part of a tensor, and the destination of the next row. */
 typedef struct {
     const ckpt_tensor *tensor;
     ckpt_part part;
@@ -15,7 +15,7 @@ typedef struct {
     int as_f32;                /* decoded; `part` is CKPT_DATA */
 } wanted_rows;
 
-/* Decode rows [begin, end) of the tensor, which are in the tile. */
+/* Decode rows [begin, end) of the tensor, which the tile contains. */
 static ckpt_code decode_rows(wanted_rows *wanted, const source_range *range, const ckpt_tile *tile,
                              arena *scratch, ckpt_error *err)
 {
@@ -38,7 +38,7 @@ static ckpt_code decode_rows(wanted_rows *wanted, const source_range *range, con
     return CKPT_OK;
 }
 
-/* Copy the wanted rows that are in a tile. */
+/* Copy the wanted rows of a tile. */
 static void copy_rows(wanted_rows *wanted, const source_range *range, const ckpt_tile *tile)
 {
     const uint64_t row_bytes = ckpt_part_row_bytes(wanted->tensor, wanted->part);
@@ -68,7 +68,7 @@ static ckpt_code check_rows(const wanted_rows *wanted, uint64_t row_count, ckpt_
                      (unsigned long long)wanted->row, (unsigned long long)row_count);
 }
 
-/* Go over the tiles that have the wanted rows. */
+/* Read all tiles that contain wanted rows. */
 static ckpt_code read_tiles(ckpt_source *source, size_t tensor, wanted_rows *wanted,
                             ckpt_error *err)
 {

@@ -11,22 +11,22 @@ typedef struct {
     const ckpt_layout *layout;
 } stored_source;
 
-/* The part of a tile that is being read. */
+/* One part of a tile, while it is read. */
 typedef struct {
     char *rows;
     uint64_t row_bytes;
-    uint64_t row;                  /* of the tensor's part, the first of these */
+    uint64_t row;                  /* first row, within the tensor's part */
     arena *scratch;
 } tile_part;
 
-/* A row of a copy that is not that of the original. */
+/* A row of a copy that differs from the original. */
 typedef struct {
-    uint64_t row;                  /* of the tensor's part */
+    uint64_t row;                  /* within the tensor's part */
     const char *original;
     const char *copy;
 } copied_row;
 
-/* Column of the first byte that differs, in elements; *at: its place in the rows. */
+/* The column of the first byte that differs, in elements; *at: the byte's index in the row. */
 static uint64_t find_column(const ckpt_tensor *tensor, const layout_extent *e,
                             const store_piece *piece, const copied_row *row, uint64_t *at)
 {
@@ -36,7 +36,8 @@ static uint64_t find_column(const ckpt_tensor *tensor, const layout_extent *e,
            ckpt_dtype_bits(catalog_part_dtype(tensor, (ckpt_part)e->part));
 }
 
-/* The first in the order of parts, rows and files, whichever thread comes first. */
+/* Keep the first difference in the order of parts, rows and files, so that the result does not
+ * depend on the order of threads. */
 static void note_copy(const stored_source *s, const store_copy *found, size_t tensor)
 {
     store_copy *known = &s->store->copies[tensor];
@@ -73,7 +74,7 @@ static ckpt_code take_difference(const stored_source *s, const layout_extent *e,
                      (unsigned char)row->original[at], (unsigned char)row->copy[at]);
 }
 
-/* Read a copy and compare it with what was read of the original. */
+/* Read a copy and compare it with the original, which has been read. */
 static ckpt_code check_copy(const stored_source *s, const layout_extent *e,
                             const store_piece *piece, const tile_part *read, ckpt_error *err)
 {
@@ -141,7 +142,7 @@ static ckpt_code read_part(const stored_source *s, const source_range *range, ck
 
         if (!store_locate(s->layout, e, read.row, row_count, &piece) ||
             (piece.form != NULL && part == CKPT_SCALE && has_both && !e->copy))
-            continue;                  /* scales in blocks came with the codes */
+            continue;                  /* scales in blocks were read with the codes */
         to = store_rows_of(tensor, tile, &piece);
         code = e->copy ? check_copy(s, e, &piece, &read, err)
                        : store_read_piece(s->store, &piece, &to, scratch, err);

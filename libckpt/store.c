@@ -1,4 +1,4 @@
-/* Stored tensors in files: the list of them, opened and closed. */
+/* The list of stored tensors and of the files that contain them. */
 #include "store.h"
 
 #include <stdlib.h>

@@ -1,9 +1,9 @@
-/* Pieces of tiles in files: where they are, and the way through interleaved blocks. */
+/* Finds pieces of tiles in files, and splits and joins interleaved blocks. */
 #include "store_piece.h"
 
 #include "size.h"
 
-/* In a file of blocks: all of them that hold something of the extent. */
+/* For interleaved blocks: the range of blocks that contain elements of the extent. */
 static void locate_blocks(const ckpt_tensor *stored, const layout_extent *extent,
                           store_piece *out)
 {

@@ -9,10 +9,10 @@ uint64_t store_write_need(const ckpt_layout *layout, size_t tensor, uint64_t row
 typedef struct {
     ckpt_store *store;
     const store_tile *tile;
-    int writes;               /* 0: the bytes are there already */
+    int writes;               /* 0: the bytes are in the files already, only call the watch */
 } tile_visit;
 
-/* A run of bytes of a tile in the files: write it or not, and tell the watch. */
+/* Process one run of bytes of a tile: write it if asked to, and call the watch. */
 static ckpt_code visit_rows(const tile_visit *visit, const store_piece *piece, const void *rows,
                             uint64_t pitch_bytes, ckpt_error *err)
 {
@@ -27,8 +27,8 @@ static ckpt_code visit_rows(const tile_visit *visit, const store_piece *piece, c
     return code;
 }
 
-/* Blocks are made of codes and scales together. A tile that lacks either was not read: there are
- * no bytes to tell of. */
+/* Blocks need codes and scales together. A tile without one of them was not read completely, so
+ * there are no bytes to report. */
 static ckpt_code visit_blocks(const tile_visit *visit, const store_piece *piece,
                               const piece_rows *rows, ckpt_error *err)
 {
@@ -65,7 +65,7 @@ static ckpt_code visit_part(const tile_visit *visit, ckpt_part part, ckpt_error 
         piece_rows rows;
 
         if (!store_locate(tile->layout, e, row, row_count, &piece) ||
-            (piece.form != NULL && part == CKPT_SCALE))      /* they went with the codes */
+            (piece.form != NULL && part == CKPT_SCALE))      /* done together with the codes */
             continue;
         rows = store_rows_of(tensor, tile->tile, &piece);
         code = piece.form != NULL ? visit_blocks(visit, &piece, &rows, err)
@@ -75,7 +75,7 @@ static ckpt_code visit_part(const tile_visit *visit, ckpt_part part, ckpt_error 
     return code;
 }
 
-/* Every run of bytes that a tile has in the files. */
+/* Process every run of bytes that a tile has in the files. */
 static ckpt_code visit_tile(const tile_visit *visit, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;

@@ -1,6 +1,6 @@
 /*
- * Checksums of runs of bytes, through the one tensor loop: a run is a tensor of rows of ROW_BYTES,
- * and what is left behind the last whole row is another of one row.
+ * Checksums of runs of bytes. To use the tensor loop (ckpt_copy), a run is treated as two tensors:
+ * one of rows of ROW_BYTES, and one of a single row for the rest.
  */
 #include "sums.h"
 
@@ -20,7 +20,7 @@ typedef struct {
 typedef struct {
     ckpt_sink base;
     const ckpt_store *store;
-    uint32_t *crcs;                /* by sum: the XOR of what its tiles contribute */
+    uint32_t *crcs;                /* indexed by sum: XOR of the shifted CRCs of its tiles */
 } crc_sink;
 
 /* Tensors 2 i and 2 i + 1 are run i. */
@@ -29,7 +29,7 @@ static const store_sum *sum_of(const ckpt_store *store, size_t tensor)
     return &store->sums[tensor / 2];
 }
 
-/* Where row `row` of the tensor begins in its run. */
+/* The offset of row `row` of the tensor within its run. */
 static uint64_t run_position(const ckpt_store *store, size_t tensor, uint64_t row)
 {
     const uint64_t bytes = sum_of(store, tensor)->size_bytes;

@@ -1,8 +1,8 @@
 /*
- * synth.c: synthetic weights, computed where they are asked for.
+ * synth.c: synthetic weights, computed tile by tile.
  *
  * Every random word is a function of a key (seed and tensor name) and a counter (the position), so
- * tiles need not know of each other. Choices are made in integers. The only float arithmetic is
+ * that tiles are independent. Decisions use integers only. The only float arithmetic is
  * an 18-bit integer times a power of two, which is exact, plus 1 for norms and gains, which is one
  * IEEE addition.
  */
@@ -66,7 +66,7 @@ static uint64_t tensor_key(const synth *s, const ckpt_tensor *tensor, unsigned s
     return random_word(hash, stream);
 }
 
-/* Share `share` of 2^bits in the low bits of a word: takes them off and says if it was hit. */
+/* 1 with probability share / 2^bits; consumes the low bits of a random word. */
 static int chance(uint64_t *word, unsigned bits, uint64_t share)
 {
     const int hit = (*word & ((UINT64_C(1) << bits) - 1)) < share;
@@ -86,14 +86,15 @@ static inline int32_t gaussian(uint64_t word)
 
 /* ---- tables ---- */
 
-/* How often magnitudes 0 .5 1 1.5 2 3 4 6 occur, of 128, beside a largest one of 3, 4 or 6. */
+/* How many of 128 codes have magnitude 0 .5 1 1.5 2 3 4 6, for a largest one of 3, 4 or 6. */
 static const uint8_t fp4_shares[FP4_CLASSES][8] = {
     { 19, 35, 29, 20, 17, 8, 0, 0 },
     { 15, 28, 24, 20, 21, 15, 5, 0 },
     { 11, 22, 20, 18, 22, 19, 14, 2 },
 };
 
-/* Pairs of codes: the first one is evenly drawn, and the second one evenly for each first one. */
+/* Fill a table of pairs of codes. All 256 first codes occur equally often, and with each of them
+ * the second codes are spread evenly. */
 static void fill_fp4(synth *s)
 {
     for (int k = 0; k < FP4_CLASSES; k++) {
@@ -114,7 +115,7 @@ static void fill_fp4(synth *s)
     }
 }
 
-/* The E4M3 code next to `units` x 2^-9; halves go up. */
+/* Round `units` x 2^-9 to an E4M3 code; ties are rounded up. */
 static uint8_t e4m3_code(uint32_t units)
 {
     unsigned shift = 0;
@@ -252,7 +253,7 @@ static void fp8_row(const synth *s, uint64_t key, uint64_t counter, uint64_t col
         out[col] = s->fp8[word & (FP8_TABLE - 1)];
 }
 
-/* Put the largest code of each block in its place. Bands are whole, so blocks are too. */
+/* Set the largest code of each block. Bands consist of whole blocks. */
 static void fp8_force_largest(uint64_t key, const ckpt_tensor *tensor, const source_range *range,
                               uint8_t *out)
 {
@@ -302,7 +303,7 @@ static void fp8_scales(const synth *s, const ckpt_tensor *tensor, uint64_t first
 
 /* ---- floats and ids ---- */
 
-/* What a tensor's values are, by the end of its name; the first that fits. */
+/* The distribution of a tensor's values, by the end of its name; the first match is used. */
 typedef struct {
     const char *suffix;
     float step;               /* sigma is 37837 steps */
@@ -350,7 +351,7 @@ static void bf16_data(const synth *s, const ckpt_tensor *tensor, const source_ra
     }
 }
 
-/* Odd numbers of steps: nearly all of them need more bits than BF16 has. */
+/* Use odd numbers of steps, nearly all of which need more bits than BF16 has. */
 static void f32_data(const synth *s, const ckpt_tensor *tensor, const source_range *range,
                      float *out)
 {
@@ -366,7 +367,7 @@ static void f32_data(const synth *s, const ckpt_tensor *tensor, const source_ran
     }
 }
 
-/* Floyd's sampling: `cols` distinct ids below expert_count, without a table of those taken. */
+/* Floyd's sampling: draws `cols` distinct ids below expert_count without a table of used ids. */
 static void id_row(const synth *s, uint64_t key, uint64_t counter, uint64_t cols, int64_t *out)
 {
     for (uint64_t i = 0; i < cols; i++) {
@@ -432,7 +433,7 @@ static void fill_scales(const synth *s, const ckpt_tensor *tensor, const source_
         fp8_scales(s, tensor, row * cols, row_count * cols, codes);
     if (tensor->scale_dtype != CKPT_F32)
         return;
-    /* Codes of 1..254 are F32 exponents. Widened in place, so from the end. */
+    /* Codes of 1..254 are F32 exponents. Converted in place, so backwards. */
     for (uint64_t i = row_count * cols; i-- > 0;) {
         const uint32_t bits = (uint32_t)codes[i] << 23;
 

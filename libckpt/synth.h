@@ -7,8 +7,8 @@
  *             Gaussian weights (28 / 36.6 / 35.4 %); one group in 10^5 is zero, with scale code 1
  *   FP8       Gaussian codes; the largest of each block, and only that, lies in 0x77..0x7E
  *   scales    powers of two spread over a few steps around a centre, E8M0 codes 115..126
- *   BF16 F32  Gaussian, norms and gains (names in norm.weight, _scale) near 1, the sigma of others
- *             by name; F32 values do not fit BF16
+ *   BF16 F32  Gaussian; norms and gains (names in norm.weight, _scale) are near 1; the sigma of
+ *             others depends on the name. F32 values are not exact in BF16
  *   I64       expert tables [V,K] have K distinct ids below expert_count in each row, K <= 64
  * Weights have a sigma of about 0.02 to 0.04, so that a model made of them runs.
  */

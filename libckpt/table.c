@@ -10,7 +10,7 @@
 
 struct table_slot {
     const char *key;         /* NULL: free */
-    uint64_t hash;           /* kept, so that growing and probing seldom touch keys */
+    uint64_t hash;           /* stored, so that growing and probing rarely read keys */
     uint64_t value;
 };
 
@@ -24,7 +24,7 @@ static uint64_t multiply_fold(uint64_t a, uint64_t b)
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* Eight bytes a step. Whoever does not know the seed cannot choose keys that collide. */
+/* Hash eight bytes per step. Without knowing the seed, nobody can choose keys that collide. */
 static uint64_t hash_key(const char *key, uint64_t seed)
 {
     const uint64_t k0 = UINT64_C(0x9e3779b97f4a7c15);
@@ -44,7 +44,7 @@ static uint64_t hash_key(const char *key, uint64_t seed)
     return multiply_fold(hash ^ (uint64_t)length, k0);
 }
 
-/* The slot that holds `key`, or the free one where it belongs. */
+/* The slot of `key`, or the free slot for it. */
 static struct table_slot *probe(const table *t, const char *key, uint64_t hash)
 {
     const size_t mask = t->slot_count - 1;
@@ -90,7 +90,7 @@ void table_init(table *t)
 {
     memset(t, 0, sizeof *t);
     if (getrandom(&t->seed, sizeof t->seed, GRND_NONBLOCK) != (ssize_t)sizeof t->seed) {
-        struct timespec now = { 0 };    /* early in a boot: something is better than nothing */
+        struct timespec now = { 0 };    /* no randomness early in a boot: use the time */
 
         clock_gettime(CLOCK_MONOTONIC, &now);
         t->seed = multiply_fold((uint64_t)now.tv_nsec ^ (uint64_t)(uintptr_t)t,

@@ -9,16 +9,16 @@ typedef struct {
     struct table_slot *slots;
     size_t slot_count;       /* a power of two, or 0 */
     size_t count;
-    uint64_t seed;           /* random per process: hostile names cannot collide on purpose */
+    uint64_t seed;           /* random, so that nobody can construct colliding names */
 } table;
 
 void table_init(table *t);
 void table_release(table *t);
-uint64_t table_bytes(const table *t);       /* what it holds, counted by memory.h */
+uint64_t table_bytes(const table *t);       /* memory that it uses, as counted by memory.h */
 enum { TABLE_ADDED = 1, TABLE_PRESENT = 0, TABLE_NO_MEMORY = -1 };
 /* Add key -> value unless the key is there already. */
 int table_add(table *t, const char *key, uint64_t value);
-/* All keys, in no order, into an array of t->count. */
+/* Write all keys, in arbitrary order, to an array of t->count. */
 void table_keys(const table *t, const char **out);
 /* 1 and *value when found. */
 int table_find(const table *t, const char *key, uint64_t *value);

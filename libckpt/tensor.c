@@ -73,7 +73,7 @@ uint64_t ckpt_tensor_bytes(const ckpt_tensor *tensor)
 
 int ckpt_tensor_is_int(const ckpt_tensor *tensor)
 {
-    if (tensor->scale_dtype != CKPT_NONE)       /* its integers are codes */
+    if (tensor->scale_dtype != CKPT_NONE)       /* I8 is a dtype of codes here */
         return 0;
     switch (tensor->dtype) {
     case CKPT_BOOL:
@@ -142,7 +142,7 @@ ckpt_code catalog_check_same(const ckpt_tensor *got, const ckpt_tensor *expected
     char expected_shape[256];
     char got_shape[256];
 
-    if (got->codes_name != NULL ||             /* bytes tell nothing of elements */
+    if (got->codes_name != NULL ||             /* the shape counts bytes, not elements */
         (catalog_same_shape(got, expected) &&
          ckpt_tensor_is_int(got) == ckpt_tensor_is_int(expected)))
         return CKPT_OK;

@@ -1,11 +1,11 @@
-/* What a tensor must be before its sizes are formed and its rows decoded. */
+/* Checks a tensor's shape and encoding before its sizes are computed and its rows are decoded. */
 #include "catalog.h"
 
 #include "encoding.h"
 #include "size.h"
 #include "stored_form.h"
 
-/* Every product that the ckpt_part_* functions form, checked once. */
+/* Check once for overflow every product that the ckpt_part_* functions compute. */
 static int part_fits(uint64_t rows, uint64_t cols, uint32_t bits, int *whole_bytes)
 {
     uint64_t row_bits;

@@ -9,7 +9,7 @@
 #define EXPERTS "experts"
 
 typedef enum {
-    NUMBERED,                      /* a component that a number follows */
+    NUMBERED,                      /* a component that is followed by a number */
     COMPONENT,                     /* not the last one */
     ANYWHERE
 } match_kind;

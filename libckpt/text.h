@@ -1,18 +1,18 @@
-/* text.h: small questions about names. */
+/* text.h: small tests of names. */
 #ifndef CKPT_TEXT_H
 #define CKPT_TEXT_H
 
 #include <fnmatch.h>
 #include <string.h>
 
-/* A copy of a text, malloc'd; of NULL it is NULL. 0 without memory. */
+/* Copy a text, malloc'd; a copy of NULL is NULL. 0 when there is no memory. */
 static inline int text_copy(const char *text, char **out)
 {
     *out = text == NULL ? NULL : strdup(text);
     return text == NULL || *out != NULL;
 }
 
-/* 1 when `text` is longer than `suffix` and ends in it. */
+/* 1 when `text` ends in `suffix` and is longer than it. */
 static inline int text_ends_with(const char *text, const char *suffix)
 {
     const size_t length = strlen(text);
@@ -43,9 +43,10 @@ static inline int text_is_below(const char *name)
 }
 
 /*
- * Bytes of the hidden character that `text` begins with, or 0: control characters, and those that
- * turn the direction of writing, make a name look like another. U+0000..1F, U+007F..9F, U+061C,
- * U+200E..F, U+202A..E, U+2066..9, in UTF-8. `text` ends after `size` bytes.
+ * If `text` begins with a hidden character, its length in bytes, else 0. Hidden are characters that
+ * make a name look like another one: control characters and those that change the direction of
+ * writing. U+0000..1F, U+007F..9F, U+061C, U+200E..F, U+202A..E, U+2066..9, in UTF-8. `text` has
+ * `size` bytes.
  */
 static inline size_t text_hidden_bytes(const char *text, size_t size)
 {

@@ -1,4 +1,4 @@
-/* The largest of whole tensors; see whole_maxima.h. */
+/* Maxima of whole tensors; see whole_maxima.h. */
 #include "whole_maxima.h"
 
 #include <math.h>
@@ -11,23 +11,23 @@
 #include "tensor_class.h"
 #include "values.h"
 
-enum { PIECE_COLUMNS = 4096 };      /* of a row that is looked at, as F32 */
+enum { PIECE_COLUMNS = 4096 };      /* columns that are decoded to F32 at a time */
 
-/* What is known of one tensor. */
+/* The state of one tensor. */
 typedef struct {
     maximum_kind kind;
-    size_t partner;                 /* itself: none */
-    uint64_t next_row;              /* the first one that nobody has taken */
+    size_t partner;                 /* the fused weight; itself: none */
+    uint64_t next_row;              /* the first row that no thread has taken */
     uint64_t rows_done;
     uint32_t largest;
 } whole;
 
 struct whole_maxima {
     ckpt_source *from;
-    whole *wholes;                  /* by tensor */
+    whole *wholes;                  /* indexed by tensor */
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    ckpt_code failed;               /* the first failure, which everybody is told */
+    ckpt_code failed;               /* the first failure, returned to all callers */
     ckpt_error failure;
 };
 
@@ -86,7 +86,7 @@ static uint32_t largest_scale(const ckpt_tile *tile)
     return largest;
 }
 
-/* NaN and infinity are refused, or made 0, where they are quantised. */
+/* NaN and infinity are skipped here: quantising refuses them, or replaces them by 0. */
 static uint32_t largest_of(const ckpt_kernels *k, const float *values, size_t count)
 {
     const float all = k->f32_block_amax(values, 1, count, count);
@@ -104,7 +104,7 @@ static uint32_t largest_of(const ckpt_kernels *k, const float *values, size_t co
     return largest;
 }
 
-/* In scratch, of which nothing is given back. */
+/* Uses scratch without rewinding it. */
 static ckpt_code largest_value(const ckpt_tensor *t, const ckpt_tile *tile, arena *scratch,
                                uint32_t *out, ckpt_error *err)
 {
@@ -132,8 +132,8 @@ static ckpt_code largest_value(const ckpt_tensor *t, const ckpt_tile *tile, aren
     return CKPT_OK;
 }
 
-/* Rounding keeps order, so that the largest is rounded, not each. One that rounds to infinity
- * stays: it is refused where it is quantised. */
+/* Rounding is monotonic, so it is enough to round the maximum. One that would round to infinity is
+ * not rounded: quantising refuses it. */
 static uint32_t round_to_bf16(uint32_t bits)
 {
     const ckpt_kernels *k = kernels_get();
@@ -169,7 +169,7 @@ static ckpt_code measure_tile(whole_maxima *m, const source_range *range, arena 
 
 /* ---- one tensor ---- */
 
-/* Take the next tile of the tensor (1), or none is left (0). The lock is held. */
+/* Take the next tile of the tensor; 0: none is left. Called with the lock held. */
 static int take_tile(whole_maxima *m, size_t tensor, source_range *range)
 {
     const ckpt_tensor *t = ckpt_catalog_at(m->from->catalog, tensor);
@@ -186,8 +186,8 @@ static int take_tile(whole_maxima *m, size_t tensor, source_range *range)
     return 1;
 }
 
-/* Read what is left of the tensor, and wait for what others read of it. The lock is held, and given
- * up meanwhile. */
+/* Read the remaining tiles of the tensor and wait for those that other threads read. Called with
+ * the lock held; releases it while reading. */
 static void finish_tensor(whole_maxima *m, size_t tensor, arena *scratch)
 {
     const uint64_t rows = ckpt_tensor_rows(ckpt_catalog_at(m->from->catalog, tensor));
