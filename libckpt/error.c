@@ -1,4 +1,4 @@
-/* error.c: the one line that says what failed. */
+/* error.c: formats the one line of an error. */
 #include "error.h"
 
 #include <errno.h>
@@ -12,12 +12,13 @@
 #include "size.h"
 #include "text.h"
 
-/* What stands for what was cut out, and the fewest bytes that a subject is cut to. */
+/* The text in place of what was cut out, and the least length to which a subject is cut. */
 static const char CUT[] = "...";
 enum { CUT_BYTES = sizeof CUT - 1, SUBJECT_MIN = 32, LINE_BYTES = CKPT_ERROR_BYTES - 1 };
 
-/* Bytes that text[0] takes in an error line: hidden characters would break the line, colour it or
- * turn it round. *hidden: how many bytes of one are left; 0 at the begin of a text. */
+/* Bytes that text[0] needs in an error line. Hidden characters are escaped, because they could
+ * break the line, colour it or reverse its direction. *hidden: how many bytes of the current hidden
+ * character are left; 0 at the begin of a text. */
 static size_t escape(const char *text, size_t size, size_t *hidden, char out[5])
 {
     static const char hex[] = "0123456789abcdef";
@@ -41,7 +42,7 @@ static size_t escape(const char *text, size_t size, size_t *hidden, char out[5])
 
 /* ---- cutting ---- */
 
-/* A character of UTF-8, or one byte of what is none: nothing is cut inside it. */
+/* The length of a UTF-8 character, or 1 for an invalid byte. Texts are cut between these. */
 static size_t character_bytes(const char *text, size_t size)
 {
     size_t length = 1;
@@ -78,7 +79,7 @@ static char *put_escaped(char *out, const char *text, size_t size)
     return out;
 }
 
-/* `text` in at most `most` bytes, without its middle where it is longer. */
+/* Write `text` in at most `most` bytes; if it is longer, its middle is cut out. */
 static char *put_cut(char *out, const char *text, size_t size, size_t most)
 {
     const size_t half = (most - CUT_BYTES) / 2;
@@ -108,7 +109,7 @@ static char *put_cut(char *out, const char *text, size_t size, size_t most)
     return put_escaped(out + CUT_BYTES, text + tail, size - tail);
 }
 
-/* Bytes of the line when nothing between two stops is longer than `most`. */
+/* The length of the line if every piece between two stops is cut to `most` bytes. */
 static size_t line_bytes(const char *raw, const char *stops, size_t most)
 {
     size_t total = 0;
@@ -126,8 +127,8 @@ static size_t line_bytes(const char *raw, const char *stops, size_t most)
 }
 
 /*
- * Subjects stand between quotes. What is long is a subject: the longest lose their middle, and the
- * words around them stay, those at the end of the line, too. This is how long they may be.
+ * The longest length of subjects with which the line fits. Subjects are between quotes, and only
+ * they can be long: they lose their middle, and the words around them stay.
  */
 static size_t subject_bytes(const char *raw, const char *stops)
 {
@@ -147,7 +148,7 @@ static size_t subject_bytes(const char *raw, const char *stops)
 
 void error_line(char text[CKPT_ERROR_BYTES], const char *raw)
 {
-    const int is_hopeless = line_bytes(raw, "'", SUBJECT_MIN) > LINE_BYTES;    /* all quotes */
+    const int is_hopeless = line_bytes(raw, "'", SUBJECT_MIN) > LINE_BYTES; /* too many quotes */
     const char *stops = is_hopeless ? "" : "'";
     const size_t most = subject_bytes(raw, stops);
     char *out = text;
@@ -166,7 +167,7 @@ void error_line(char text[CKPT_ERROR_BYTES], const char *raw)
 
 void error_format(char text[CKPT_ERROR_BYTES], const char *format, va_list args)
 {
-    char some[CKPT_ERROR_BYTES];    /* apart, as the arguments may point into `text` */
+    char some[CKPT_ERROR_BYTES];    /* a copy, because the arguments may point into `text` */
     char *all = NULL;
     va_list again;
     int length;
@@ -176,7 +177,7 @@ void error_format(char text[CKPT_ERROR_BYTES], const char *format, va_list args)
     if (length < 0)
         some[0] = '\0';
     if (length >= (int)sizeof some && vasprintf(&all, format, again) < 0)
-        all = NULL;                    /* no memory: without its end */
+        all = NULL;                    /* no memory: the end of the text is lost */
     va_end(again);
     error_line(text, all != NULL ? all : some);
     free(all);

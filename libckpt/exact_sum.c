@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Add at one limb, and carry as far as it goes. */
+/* Add to one limb and propagate the carry. */
 static void add_limb(exact_sum *sum, int i, uint64_t value)
 {
     for (; value != 0 && i < EXACT_SUM_LIMBS; i++) {
@@ -38,7 +38,8 @@ void exact_sum_merge(exact_sum *sum, const exact_sum *other)
         add_limb(sum, i, other->limb[i]);
 }
 
-/* The 64 bits from the leading one down are cut to 53, so that nothing rounds twice. */
+/* The 64 bits from the leading one on are truncated to 53, so that the conversion to double does
+ * not round. */
 double exact_sum_value(const exact_sum *sum)
 {
     int top = EXACT_SUM_LIMBS - 1;

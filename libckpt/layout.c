@@ -1,4 +1,4 @@
-/* Extents, and the proof that they are total. */
+/* Extents, and the check that they cover every part exactly once. */
 #include "layout.h"
 
 #include <stdlib.h>
@@ -74,7 +74,7 @@ static ckpt_code fail_fit(const ckpt_layout *layout, const layout_extent *e, ckp
                      ckpt_catalog_at(layout->stored, e->stored)->name);
 }
 
-/* Interleaved blocks hold this part of the tensor, and the rectangle is whole blocks of them. */
+/* 1 when interleaved blocks contain this part of the tensor, and the rectangle is whole blocks. */
 static int is_in_blocks(const ckpt_tensor *logical, const ckpt_tensor *stored,
                         const layout_extent *e)
 {
@@ -118,7 +118,8 @@ static int overlap(const layout_extent *a, const layout_extent *b)
            a->col < b->col + b->col_count && b->col < a->col + a->col_count;
 }
 
-/* The extents of one part cover it once when their areas add up and no two overlap. */
+/* The extents of one part cover it exactly once if their areas add up to its area and no two
+ * overlap. */
 static ckpt_code check_cover(const ckpt_layout *layout, size_t tensor, ckpt_part part,
                              ckpt_error *err)
 {
@@ -150,9 +151,9 @@ static ckpt_code check_cover(const ckpt_layout *layout, size_t tensor, ckpt_part
 }
 
 /*
- * Whoever reads or writes blocks takes codes and scales together, by the extents of the data.
- * Blocks have one row, so that extents of both parts are in the same order when each goes with the
- * other.
+ * Blocks are read and written with codes and scales together, by the extents of the data. So each
+ * extent of data needs a matching extent of scales. Blocks have one row, so that matching extents
+ * are in the same order in both parts.
  */
 static ckpt_code check_blocks(const ckpt_layout *layout, size_t tensor, ckpt_error *err)
 {
@@ -179,7 +180,7 @@ static ckpt_code check_blocks(const ckpt_layout *layout, size_t tensor, ckpt_err
     return CKPT_OK;
 }
 
-/* Of a part of a tensor, in layout->first. */
+/* The index of a part of a tensor in layout->first. */
 static size_t find_key(size_t logical, unsigned part)
 {
     return CKPT_PART_COUNT * logical + part;
@@ -224,7 +225,7 @@ void layout_extents(const ckpt_layout *layout, size_t logical, ckpt_part part,
     *end = layout->extents + layout->first[key + 1];
 }
 
-/* The same where the key is a vector that is seen as a column, and its pieces are vectors. */
+/* The same for a key that is a vector used as a column; its pieces are vectors, too. */
 static int meet_column(const layout_extent *outer, const layout_extent *inner, layout_extent *out)
 {
     const uint64_t row = size_max(outer->stored_row, inner->col);
@@ -242,8 +243,9 @@ static int meet_column(const layout_extent *outer, const layout_extent *inner, l
     return 1;
 }
 
-/* Where two rectangles of a key meet: an extent of a logical tensor in a piece. All in elements of
- * the logical part; `to` of them make one of the key (FP4 stored as I8 has two codes in one). */
+/* Intersect two rectangles of a key, which gives an extent of a logical tensor in a piece. All
+ * numbers count elements of the logical part; `to` of them are one element of the key (2 for FP4
+ * stored as I8). */
 static int meet(const layout_extent *outer, const layout_extent *inner, uint64_t to,
                 layout_extent *out)
 {

@@ -1,4 +1,5 @@
-/* Weights and their scales: what a pair of stored tensors means, and how a meaning is stored. */
+/* Weights and their scales: derives the encoding of stored tensors, and the stored tensors of an
+ * encoding. */
 #include "map.h"
 
 #include <stdio.h>
@@ -10,13 +11,13 @@
 #include "stored_form.h"
 #include "text.h"
 
-/* What stands in place of ".weight" in the names of the parts; NULL: what the map says, or no such
- * part. In the order of ckpt_part_names. */
+/* The text in place of ".weight" in the names of the parts; NULL: as the map says, or no such part.
+ * In the order of ckpt_part_names. */
 static const struct {
     const char *data;
     const char *scale;
     const char *tensor_scale;
-    ckpt_tensor_scale what;          /* the last one is */
+    ckpt_tensor_scale what;          /* how the tensor scale is applied */
     const char *input_scale;
 } spellings[] = {
     [CKPT_NAMES_OF_MAP] = { ".weight", NULL, NULL, CKPT_TENSOR_SCALE_NONE, NULL },
@@ -28,9 +29,9 @@ static const struct {
 
 enum { SPELLING_COUNT = sizeof spellings / sizeof *spellings };
 
-/* The names of scales that are in use: an `end` of the weight's name, and what stands in its place
- * in the scale's. `suffix`: what a map calls it, for the scale of X.weight; NULL: such a scale is
- * described (codes.h) and never paired. */
+/* The naming conventions of scales: the scale's name is the weight's, with `end` replaced by
+ * `scale`. `suffix`: the name of the convention in a map's `scale` line; NULL: such scales are only
+ * described (codes.h), never paired. */
 static const struct {
     const char *end;
     const char *scale;
@@ -112,7 +113,7 @@ int64_t pair_find_weight(const ckpt_catalog *stored, const char *name, char weig
     return CKPT_NOT_FOUND;
 }
 
-/* As [] or [1]. */
+/* 1 for one F32 of shape [] or [1]. */
 static int is_one_f32(const ckpt_tensor *t)
 {
     return t->dtype == CKPT_F32 && t->rank <= 1 && ckpt_tensor_cols(t) == 1;
@@ -148,7 +149,7 @@ int64_t pair_find_input_scale(const ckpt_catalog *stored, const char *tensor_sca
     return CKPT_NOT_FOUND;
 }
 
-/* How the parts of a pair are named; the map's own names where its scale has no other spelling. */
+/* The naming convention of the parts of a pair; that of the map if no other one matches. */
 static ckpt_part_names find_names(const pair_parts *parts)
 {
     for (int s = SPELLING_COUNT - 1; s > 0; s--)
@@ -171,7 +172,7 @@ int pair_name(const ckpt_tensor *t, ckpt_part part, const char *map_scale, char 
     char whole[MAP_NAME_BYTES];
 
     snprintf(whole, sizeof whole, "%s", name);
-    if (!text_ends_with(whole, weight))          /* such names have one spelling */
+    if (!text_ends_with(whole, weight))          /* this convention has no other spelling */
         return part == CKPT_DATA ||
                (part == CKPT_SCALE && respell(whole, "", "_scale_inv", name));
     if (end == NULL && part == CKPT_SCALE)
@@ -245,8 +246,8 @@ static ckpt_code fail_shapes(const ckpt_tensor *weight, const ckpt_tensor *scale
                      weight_shape);
 }
 
-/* The first of the encodings that the config allows which fits; *out has the dtypes of codes and
- * scales, and the logical shape. */
+/* Find the first encoding allowed by the config that fits. *out has the dtypes of codes and scales,
+ * and the logical shape. */
 static ckpt_code fit(const pair_parts *parts, ckpt_dtype codes, const map_read_options *options,
                      ckpt_tensor *out, ckpt_error *err)
 {
@@ -287,7 +288,7 @@ static ckpt_code take_bare(const ckpt_tensor *weight, const map_read_options *op
                      ckpt_dtype_name(weight->dtype));
 }
 
-/* Blocks have scales of their own. */
+/* Interleaved blocks contain their scales: refuse additional ones. */
 static ckpt_code fail_blocks(const ckpt_tensor *weight, const ckpt_tensor *scale, ckpt_error *err)
 {
     return ckpt_fail(err, CKPT_E_FORMAT, "weight '%s' is stored as %s, which holds its scales, but "
@@ -308,7 +309,7 @@ ckpt_code pair_encoding(const pair_parts *parts, const map_read_options *options
     if (weight->stored_form != CKPT_FORM_APART)
         return scale == NULL ? CKPT_OK : fail_blocks(weight, scale, err);
     if (weight->codes_name != NULL)
-        return CKPT_OK;                    /* scales and all */
+        return CKPT_OK;                    /* the blocks contain the scales */
     if (scale == NULL)
         return take_bare(weight, options, err);
     if ((code = scale_dtype(scale, options, &out->scale_dtype, err)) != CKPT_OK ||

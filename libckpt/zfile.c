@@ -9,14 +9,14 @@
 #include "memory.h"
 #include "size.h"
 
-/* The level is part of the promise that equal contents are equal files. */
+/* Do not change the level: equal contents must give equal files. */
 enum { LEVEL = 3, PIECE_BYTES = 1 << 16, WINDOW_LOG_MAX = 23 };
 
 struct zfile_writer {
     char *path;
     ckpt_file *file;
-    uint64_t offset;               /* of the file */
-    ZSTD_CCtx *zstd;               /* NULL: plain */
+    uint64_t offset;               /* where to write next in the file */
+    ZSTD_CCtx *zstd;               /* NULL: not compressed */
     char *packed;
     size_t packed_bytes;           /* of the buffer */
     size_t piece_used_bytes;
@@ -81,7 +81,7 @@ static ckpt_code write_bytes(zfile_writer *w, const void *bytes, size_t size)
     return code;
 }
 
-/* Compress the piece at hand; the last one ends the stream. */
+/* Compress the current piece; the last one ends the stream. */
 static ckpt_code flush_zstd(zfile_writer *w, int is_last)
 {
     ZSTD_inBuffer in = { w->piece, w->piece_used_bytes, 0 };
@@ -156,13 +156,13 @@ void zfile_abort(zfile_writer *w)
 
 struct zfile_reader {
     char *subject;
-    ckpt_file *file;               /* NULL: everything is in `in` */
-    uint64_t offset;               /* of the file: what is not in `in` yet */
-    ZSTD_inBuffer in;              /* as it is stored */
-    ZSTD_DCtx *zstd;               /* NULL: plain */
+    ckpt_file *file;               /* NULL: the whole content is in `in` */
+    uint64_t offset;               /* of the first byte of the file that is not in `in` yet */
+    ZSTD_inBuffer in;              /* stored bytes, compressed or not */
+    ZSTD_DCtx *zstd;               /* NULL: not compressed */
     size_t expected;               /* zstd: 0 at the end of a frame */
-    char *text;                    /* for zfile_read_line: what is not taken yet is */
-    size_t text_begin;             /* between these two */
+    char *text;                    /* zfile_read_line: text from text_begin to text_end has not */
+    size_t text_begin;             /* been returned yet */
     size_t text_end;
     size_t text_capacity;
     char piece[PIECE_BYTES];       /* of the file */
@@ -175,7 +175,7 @@ static int begins_like_zstd(const char *data, size_t size)
     return size >= sizeof magic && memcmp(data, magic, sizeof magic) == 0;
 }
 
-/* Have something to unpack in hand, unless there is nothing left. */
+/* Fill `in` if it is empty, unless the file has no more bytes. */
 static ckpt_code refill(zfile_reader *r, ckpt_error *err)
 {
     size_t size;
@@ -191,7 +191,7 @@ static ckpt_code refill(zfile_reader *r, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* The next bytes of the text, as many as are easily had; *got is 0 at its end alone. */
+/* Read the next bytes of the text, as many as are available at once; *got is 0 only at its end. */
 static ckpt_code unpack(zfile_reader *r, char *bytes, size_t room, size_t *got, ckpt_error *err)
 {
     ZSTD_outBuffer out = { bytes, room, 0 };
@@ -220,7 +220,7 @@ static ckpt_code unpack(zfile_reader *r, char *bytes, size_t room, size_t *got, 
     return code;
 }
 
-/* Takes the file, which may be NULL, also on failure. NULL: no memory. */
+/* Consumes the file, which may be NULL, also on failure. NULL: no memory. */
 static zfile_reader *reader_create(const char *subject, ckpt_file *file)
 {
     zfile_reader *r = calloc(1, sizeof *r);
@@ -291,7 +291,8 @@ ckpt_code zfile_open_text(const char *text, size_t size, const char *subject, zf
     return CKPT_OK;
 }
 
-/* Room behind what is not taken yet, for a line of at most ZFILE_LINE_BYTES_MAX. */
+/* Make room after the text that has not been returned. A line of more than ZFILE_LINE_BYTES_MAX is
+ * an error. */
 static ckpt_code make_line_room(zfile_reader *r, ckpt_error *err)
 {
     const size_t held = r->text_end - r->text_begin;
@@ -317,7 +318,7 @@ static ckpt_code make_line_room(zfile_reader *r, ckpt_error *err)
 
 ckpt_code zfile_read_line(zfile_reader *r, const char **line, size_t *size, ckpt_error *err)
 {
-    size_t seen = 0;               /* of the line, without a newline */
+    size_t seen = 0;               /* bytes that were searched for a newline */
     size_t got;
     ckpt_code code;
 
@@ -361,7 +362,7 @@ typedef struct {
     size_t capacity;               /* one byte of it stays free for the NUL */
 } whole_text;
 
-/* Room for a piece more, but never for more than is allowed, and one to see that there is more. */
+/* Make room for one more piece, but for at most one byte more than allowed, to detect an excess. */
 static ckpt_code make_room(const zfile_reader *r, whole_text *text, uint64_t max_bytes,
                            ckpt_error *err)
 {
@@ -379,7 +380,7 @@ static ckpt_code make_room(const zfile_reader *r, whole_text *text, uint64_t max
     return CKPT_OK;
 }
 
-/* On failure what text->bytes holds is of no use, but the caller's to free. */
+/* The caller frees text->bytes, also on failure, when its content is not valid. */
 static ckpt_code unpack_all(zfile_reader *r, uint64_t max_bytes, whole_text *text,
                             ckpt_error *err)
 {
@@ -399,13 +400,13 @@ static ckpt_code unpack_all(zfile_reader *r, uint64_t max_bytes, whole_text *tex
     return CKPT_OK;
 }
 
-/* What packed data may take: what does not compress grows a little. */
+/* The limit for compressed data: data that does not compress becomes slightly larger. */
 static uint64_t packed_max(uint64_t max_bytes)
 {
     return size_min(max_bytes, UINT64_MAX / 2) + PIECE_BYTES;
 }
 
-/* `text` is the packed data first and its contents then, also on failure. */
+/* Replace the compressed data in `text` by its content. The caller frees it, also on failure. */
 static ckpt_code unpack_text(const char *path, uint64_t max_bytes, whole_text *text,
                              ckpt_error *err)
 {

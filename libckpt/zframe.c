@@ -22,7 +22,7 @@ struct zframe_writer {
 struct zframe_reader {
     ZSTD_DCtx *zstd;
     zframe_place place;
-    uint64_t read_bytes;           /* of the place */
+    uint64_t read_bytes;           /* bytes of the range that were read */
     uint64_t content_bytes;
     int is_done;                   /* zstd has seen the end of the frame */
     ZSTD_inBuffer in;
@@ -154,7 +154,7 @@ static ckpt_code fail_frame(const zframe_reader *r, const char *what, ckpt_error
                      file_path(r->place.file), r->place.subject, what);
 }
 
-/* More of the place's bytes for zstd, when it has none left. */
+/* Read more bytes of the range when zstd has consumed all input. */
 static ckpt_code refill(zframe_reader *r, ckpt_error *err)
 {
     const size_t take = (size_t)size_min(r->place.packed_bytes - r->read_bytes, sizeof r->packed);
@@ -185,7 +185,7 @@ ckpt_code zframe_open(zframe_reader *r, const zframe_place *place, ckpt_error *e
     ZSTD_DCtx_reset(r->zstd, ZSTD_reset_session_only);
     if ((code = refill(r, err)) != CKPT_OK)
         return code;
-    /* A skippable frame, which zstd would pass over, is not content. */
+    /* zstd would ignore a skippable frame; refuse it, because it has no content. */
     content = ZSTD_getFrameContentSize(r->packed, r->in.size);
     if (r->in.size < MAGIC_BYTES || memcmp(r->packed, magic, MAGIC_BYTES) != 0 ||
         content == ZSTD_CONTENTSIZE_ERROR)
@@ -199,7 +199,7 @@ uint64_t zframe_content_bytes(const zframe_reader *r)
     return r->content_bytes;
 }
 
-/* As much as there is, up to `size`. */
+/* Read up to `size` bytes. */
 static ckpt_code unpack(zframe_reader *r, void *out, size_t size, size_t *got, ckpt_error *err)
 {
     ZSTD_outBuffer to = { out, size, 0 };
@@ -209,7 +209,7 @@ static ckpt_code unpack(zframe_reader *r, void *out, size_t size, size_t *got, c
         const size_t before = to.pos;
         size_t left;
 
-        /* zstd may hold output although it has taken all input: ask it first. */
+        /* zstd may have buffered output although it has consumed all input: call it first. */
         left = ZSTD_decompressStream(r->zstd, &to, &r->in);
         if (ZSTD_isError(left))
             return fail_frame(r, ZSTD_getErrorName(left), err);

@@ -1,10 +1,9 @@
 /*
- * zframe.h: one zstd frame inside a file: written as its content comes, read as it is asked for,
- * both in bounded memory, both strict.
+ * zframe.h: one zstd frame inside a file, written and read as a stream in bounded memory.
  *
- * Frames that are written say how large their content is, have no checksum of their own and depend
- * on the content alone. On reading, a frame must be exactly what its place in the file holds:
- * nothing before it, nothing behind it, a window of at most ZFRAME_WINDOW_BYTES.
+ * Frames that are written contain the size of their content and no checksum; their bytes depend
+ * only on the content. On reading, the frame must fill its range of the file exactly, with nothing
+ * before or after it, and have a window of at most ZFRAME_WINDOW_BYTES.
  */
 #ifndef CKPT_ZFRAME_H
 #define CKPT_ZFRAME_H
@@ -13,8 +12,8 @@
 
 enum {
     ZFRAME_WINDOW_BYTES = 1 << 23,
-    ZFRAME_WRITER_BYTES = 4 << 20,      /* what a writer holds, at most, at level 1 to 3 */
-    ZFRAME_READER_BYTES = 9 << 20       /* what a reader holds, at most */
+    ZFRAME_WRITER_BYTES = 4 << 20,      /* most memory of a writer at level 1 to 3 */
+    ZFRAME_READER_BYTES = 9 << 20       /* most memory of a reader */
 };
 
 /* ---- writing ---- */
@@ -30,7 +29,7 @@ ckpt_code zframe_begin(zframe_writer *w, ckpt_file *file, uint64_t offset, uint6
                        ckpt_error *err);
 ckpt_code zframe_add(zframe_writer *w, const void *bytes, size_t size, ckpt_error *err);
 ckpt_code zframe_add_zeros(zframe_writer *w, uint64_t size, ckpt_error *err);
-/* All of the content was added. *packed_bytes: what the frame takes in the file. */
+/* End the frame when all of its content was added. *packed_bytes: its size in the file. */
 ckpt_code zframe_end(zframe_writer *w, uint64_t *packed_bytes, ckpt_error *err);
 
 /* ---- reading ---- */
@@ -41,7 +40,7 @@ typedef struct zframe_reader zframe_reader;
 ckpt_code zframe_reader_create(zframe_reader **out, ckpt_error *err);
 void zframe_reader_free(zframe_reader *r);              /* NULL is fine */
 
-/* Where a frame is, and what errors call it; both are borrowed. */
+/* The position of a frame in a file, and its name in errors; file and name are borrowed. */
 typedef struct {
     const ckpt_file *file;
     uint64_t offset;
@@ -50,13 +49,13 @@ typedef struct {
 } zframe_place;
 
 ckpt_code zframe_open(zframe_reader *r, const zframe_place *place, ckpt_error *err);
-/* What the frame says of its content's size; UINT64_MAX: nothing. */
+/* The size of the content that the frame's header gives; UINT64_MAX: none. */
 uint64_t zframe_content_bytes(const zframe_reader *r);
-/* The next `size` bytes of the content; content that ends before is CKPT_E_FORMAT. */
+/* Read the next `size` bytes of the content; content that ends earlier is CKPT_E_FORMAT. */
 ckpt_code zframe_read(zframe_reader *r, void *out, size_t size, ckpt_error *err);
-/* Leave out the next `size` bytes. */
+/* Skip the next `size` bytes. */
 ckpt_code zframe_skip(zframe_reader *r, uint64_t size, ckpt_error *err);
-/* The content ends here, and the place with it: else CKPT_E_FORMAT. */
+/* Check that the content and the range end here: else CKPT_E_FORMAT. */
 ckpt_code zframe_finish(zframe_reader *r, ckpt_error *err);
 
 #endif
