@@ -1,4 +1,4 @@
-/* Three checksums behind one name. */
+/* Dispatches to the three kinds of checksums. */
 #include "checksum.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* The value digest: README.md, "The value digest", is its definition. */
+/* The value digest. README.md, "The value digest", defines it. */
 #include "digest.h"
 
 #include <inttypes.h>

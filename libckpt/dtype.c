@@ -1,4 +1,4 @@
-/* Element types: names and widths, in the order of the safetensors library. */
+/* The names and widths of element types, in the order of ckpt_dtype. */
 #include "ckpt.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-/* Any float -> FP8 blocks or FP4 groups, with given scales or by the canonical rules. */
+/* Encodes any float type as FP8 blocks or FP4 groups, with given scales or by canonical rules. */
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 
 /* ---- FP8 ---- */
 
-/* Room for the values of one block. */
+/* Bytes for the values of one block. */
 static uint64_t panel_bytes(const ckpt_tensor *to)
 {
     return to->block_rows * size_min(to->block_cols, ckpt_tensor_cols(to)) * sizeof(float);
@@ -20,7 +20,7 @@ uint64_t encode_fp8_need(const ckpt_tensor *from, const ckpt_tensor *to)
     return values_need(from) + arena_cost(panel_bytes(to));
 }
 
-/* Values of one block, which is smaller at the ends of the tensor. */
+/* The values of one block, which is smaller at the last row and column of the tensor. */
 typedef struct {
     const float *panel;
     uint64_t pitch;
@@ -34,9 +34,9 @@ static float value_at(const block *b, uint64_t i)
 }
 
 /*
- * Scales of another checkpoint fit its values. A value far beyond their range has been changed and
- * would be clamped, which is not rounding. The limits are where the formats would round up to
- * their next number, if they had one.
+ * Scales taken from another checkpoint fit that checkpoint's values. A value far beyond their range
+ * was changed since, and would be clamped, which is more than rounding. The limit is the midpoint
+ * between the largest number of the format and the next one that it would have with more range.
  */
 static ckpt_code fail_saturated(const encode_job *job, uint64_t row, uint64_t col, float value,
                                 float largest)
@@ -76,10 +76,10 @@ static ckpt_code check_block_fits(const encode_job *job, uint64_t row, uint64_t 
 }
 
 /*
- * Where scales are no powers of two, BF16 has rounded the products, and no code gives a BF16 value
- * exactly. With the scale at hand the code of every value is still known: neighbours differ by 2^-4
- * or more, BF16 rounds by 2^-9. So a code whose product rounds to the value is the one that it came
- * from. Counts the others.
+ * If scales are not powers of two, BF16 has rounded the products, and no code yields a BF16 value
+ * exactly. But with the given scale the original code can still be found: products of neighbouring
+ * codes differ by at least 2^-4 relatively, and BF16 rounds by at most 2^-9. So a code whose
+ * product rounds to the value is the original one. Counts the values for which that does not hold.
  */
 static encode_result count_lost(const encode_job *job, const block *b, float scale,
                                 const uint8_t *codes, uint64_t pitch)
@@ -156,7 +156,7 @@ ckpt_code encode_fp8(encode_job *job)
     ckpt_code code;
     float *panel;
 
-    assert(block_cols <= FP8_BLOCK);            /* what the kernels take one scale for */
+    assert(block_cols <= FP8_BLOCK);            /* the kernels use one scale for that many */
     if ((code = values_begin(&values, job->from, job->in, job->scratch, job->err)) != CKPT_OK)
         return code;
     panel = arena_alloc(job->scratch, panel_bytes(job->to));
@@ -187,7 +187,7 @@ uint64_t encode_fp4_need(const ckpt_tensor *from)
 
 enum { SCALE_MISFIT = -2 };
 
-/* The exceptions that lie in the tile, as a range of the sorted list. */
+/* The exceptions within the tile, as a range of the sorted list. */
 typedef struct {
     const encode_exception *next;
     const encode_exception *end;
@@ -203,7 +203,7 @@ static exceptions_cursor find_exceptions(const encode_job *job, uint64_t first_g
         return cursor;
     cursor.next = given->find(given, job->to->name, &count);
     cursor.end = cursor.next + count;
-    while (count > 0) {                         /* first entry at or after first_group */
+    while (count > 0) {                         /* binary search for first_group */
         const size_t half = count / 2;
 
         if (cursor.next[half].group < first_group) {
@@ -224,8 +224,8 @@ static int all_zero(const float *values, uint64_t count)
     return 1;
 }
 
-/* A listed scale is for values that it represents; others are never forced into it, not even with
- * allow_lossy. */
+/* 1 when a scale listed as an exception represents the values exactly. Else the values have
+ * changed, and the scale is not used, not even with allow_lossy. */
 static int fits_listed(const encode_job *job, uint8_t scale, const float *values)
 {
     uint8_t codes[FP4_GROUP / 2];
@@ -239,8 +239,8 @@ static float group_amax(const encode_job *job, const float *values)
     return job->kernels->f32_block_amax(values, 1, job->to->block_cols, job->to->block_cols);
 }
 
-/* The scale of one group: an exception, the canonical one, or DeepSeek's for values that are not
- * FP4 in any scale (allow_lossy). -1: none. */
+/* The scale of one group: that of an exception; or the canonical one; or, with allow_lossy, that of
+ * DeepSeek's rule for values that are not exact in FP4 with any scale. Negative: there is none. */
 static int group_scale(const encode_job *job, exceptions_cursor *cursor, uint64_t group,
                        const float *values)
 {
@@ -288,7 +288,7 @@ static ckpt_code scale_row(encode_job *job, exceptions_cursor *cursor, uint64_t 
     return CKPT_OK;
 }
 
-/* Rounding may be allowed, but NaN and infinity have no code. */
+/* Refuse NaN and infinity, which have no code, also if rounding is allowed. */
 static ckpt_code check_finite(const encode_job *job, uint64_t row, const float *values)
 {
     for (uint64_t g = 0; g < ckpt_part_cols(job->to, CKPT_SCALE); g++)
@@ -297,7 +297,7 @@ static ckpt_code check_finite(const encode_job *job, uint64_t row, const float *
     return CKPT_OK;
 }
 
-/* The same for a row of groups, with scales that were given. */
+/* The same as check_block_fits for a row of groups. */
 static ckpt_code check_row_fits(const encode_job *job, uint64_t row, const float *values,
                                 const uint8_t *scales)
 {
@@ -321,7 +321,7 @@ ckpt_code encode_fp4(encode_job *job)
     ckpt_code code;
     float *row;
 
-    assert(job->to->block_cols == FP4_GROUP);   /* the kernels know no other */
+    assert(job->to->block_cols == FP4_GROUP);   /* the only size that the kernels support */
     if ((code = values_begin(&values, job->from, job->in, job->scratch, job->err)) != CKPT_OK)
         return code;
     row = arena_alloc(job->scratch, cols * sizeof *row);

@@ -1,9 +1,11 @@
 /*
- * FP4 groups -> FP8 blocks, by DeepSeek's rule (inference/convert.py): the block's scale is its
- * largest group scale over 2^6, and each code moves by its group's distance from that. Exact up to
- * a distance of 14 for any code; beyond that it depends on the codes, and lossy ones are refused.
- * No FP8 scale is below 2^-127: there the codes move by more, which is as exact (the reference
- * stores that scale with codes for a smaller one).
+ * FP4 groups -> FP8 blocks, by DeepSeek's rule (inference/convert.py): the scale of a block is its
+ * largest group scale divided by 2^6. The exponent of each code is lowered by the distance of its
+ * group's scale from the largest. Up to a distance of 14 that is exact for all codes; beyond, it
+ * depends on the code, and codes that would be rounded are refused.
+ * FP8 scales cannot be below 2^-127. If the rule asks for a lower one, 2^-127 is stored and the
+ * codes are lowered by more, which is exact too. (The reference stores 2^-127 as well, but codes
+ * that assume the lower scale.)
  */
 #include <assert.h>
 #include <string.h>
@@ -15,23 +17,24 @@
 enum {
     SCALE_SHIFT = 6,                                      /* 6 * 2^6 = 384 is the largest code */
     SCALE_NAN = 0xFF,
-    /* The canonical scale is at most 2^3 away from the group's own, but never below 2^-127. */
+    /* The canonical scale differs from the group's own by a factor of at most 2^3, but is never
+     * below 2^-127. */
     CANONICAL_REACH = 3
 };
 
-/* A row of blocks of the target, and what is known of it. */
+/* A row of blocks of the target. */
 typedef struct {
     uint64_t block_rows;
-    uint64_t block_groups;    /* of a row of a block */
-    uint64_t groups;          /* of a row */
-    uint64_t blocks;          /* of a row */
-    uint8_t *base;            /* by group: what distances count from, `largest` of its block */
-    uint8_t *largest;         /* by block column: largest scale code of the band */
+    uint64_t block_groups;    /* groups in a row of a block */
+    uint64_t groups;          /* groups in a row */
+    uint64_t blocks;          /* blocks in a row */
+    uint8_t *base;            /* by group: `largest` of its block, from which distances count */
+    uint8_t *largest;         /* by block: largest scale code of the band */
     uint8_t *distance;        /* by group of the current row */
     uint8_t *masks;           /* by group of the current row */
-    uint8_t *is_clamped;      /* by block column: FP8 has no scale that is 2^6 below */
-    int has_low_scales;       /* some may be so low that fp4_offsets do not hold */
-    encode_exception *exceptions;     /* of the tile */
+    uint8_t *is_clamped;      /* by block: the scale over 2^6 would be below 2^-127 */
+    int has_low_scales;       /* fp4_offsets may not be valid for some, because of 2^-127 */
+    encode_exception *exceptions;     /* found in the tile so far */
     size_t exception_count;
 } band;
 
@@ -67,7 +70,8 @@ static void keep_larger(uint8_t *restrict largest, const uint8_t *restrict scale
         largest[i] = scales[i] > largest[i] ? scales[i] : largest[i];
 }
 
-/* Largest group scale of each block of the band that starts at tile row `first`; its FP8 scale. */
+/* Find the largest group scale of each block of the band that begins at tile row `first`, and write
+ * the block's FP8 scale. */
 static ckpt_code scale_band(encode_job *job, band *b, uint64_t first, uint64_t rows)
 {
     const uint8_t *scales = (const uint8_t *)job->in->part[CKPT_SCALE] + first * b->groups;
@@ -105,7 +109,7 @@ static ckpt_code scale_band(encode_job *job, band *b, uint64_t first, uint64_t r
     return CKPT_OK;
 }
 
-/* Codes of one group that its distance does not keep. */
+/* Count the codes of one group that are not exact at its distance, or refuse them. */
 static ckpt_code count_lossy(encode_job *job, const band *b, uint64_t row, uint64_t g)
 {
     const uint8_t exact = fp4_exact_mask(b->distance[g]);
@@ -131,7 +135,7 @@ static ckpt_code count_lossy(encode_job *job, const band *b, uint64_t row, uint6
     return CKPT_OK;
 }
 
-/* The scale that the inverse conversion finds for a group by the canonical rule. */
+/* The scale that the inverse conversion will compute for a group by the canonical rule. */
 static int canonical_scale(const encode_job *job, const band *b, uint64_t row, uint64_t g)
 {
     const uint8_t scale = ((const uint8_t *)job->in->part[CKPT_SCALE])[row * b->groups + g];
@@ -150,7 +154,7 @@ static int canonical_scale(const encode_job *job, const band *b, uint64_t row, u
     return job->kernels->fp4_group_scale_exact(values);
 }
 
-/* Records for the report and the inverse conversion of an exceptional group. */
+/* Record a group for the report, and as an exception if the inverse conversion needs its scale. */
 static ckpt_code note_group(encode_job *job, band *b, uint64_t row, uint64_t g)
 {
     const uint8_t scale = ((const uint8_t *)job->in->part[CKPT_SCALE])[row * b->groups + g];
@@ -205,7 +209,7 @@ ckpt_code encode_fp4_to_fp8(encode_job *job)
     band b = { .groups = 0 };
     ckpt_code code = allocate_band(job, &b);
 
-    assert(job->from->block_cols == FP4_GROUP);     /* the kernels know no other */
+    assert(job->from->block_cols == FP4_GROUP);     /* the only size that the kernels support */
     for (uint64_t first = 0; first < job->range->row_count && code == CKPT_OK;
          first += b.block_rows) {
         const uint64_t rows = size_min(b.block_rows, job->range->row_count - first);

@@ -1,6 +1,7 @@
 /*
- * encode_nvfp4.c: FP4 in groups of 32 to NVFP4 without arithmetic: the codes stay, and the scales
- * are the same powers of two, divided between the tensor and its groups of 16. See quantise.h.
+ * encode_nvfp4.c: converts FP4 in groups of 32 to NVFP4 without rounding: the codes are kept, and
+ * each scale, a power of two, becomes the product of the tensor scale and the scales of its two
+ * groups of 16. See quantise.h.
  */
 #include <string.h>
 

@@ -1,4 +1,4 @@
-/* To plain elements: dequantise and cast; and the checks that all conversions share. */
+/* Conversions to plain elements (dequantise and cast), and checks for all conversions. */
 #include <math.h>
 #include <string.h>
 
@@ -6,7 +6,7 @@
 #include "scale.h"
 #include "size.h"
 
-/* "tensor 'x', row 1, column 2: F32 0.1 is " and what is said of it. */
+/* Fail with "tensor 'x', row 1, column 2: F32 0.1 is " and the given text. */
 static ckpt_code fail_element(const encode_job *job, ckpt_code code, uint64_t row, uint64_t col,
                               const char *what)
 {
@@ -42,9 +42,9 @@ ckpt_code encode_fail_scale(const encode_job *job, uint64_t block_row, uint64_t 
                      ckpt_dtype_name(job->to->scale_dtype));
 }
 
-/* ---- what may come in ---- */
+/* ---- checking the source ---- */
 
-/* Eight codes at a time: adding one to the low seven bits carries into the top for 0x7F alone. */
+/* Tests eight codes at a time: adding 1 to the low seven bits carries into bit 7 only for 0x7F. */
 static int has_nan_code(const uint8_t *codes, uint64_t count)
 {
     const uint64_t low = 0x7F7F7F7F7F7F7F7FULL;
@@ -175,8 +175,8 @@ uint64_t encode_plain_need(const ckpt_tensor *from)
     return values_need(from) + 2 * arena_cost(ckpt_tensor_cols(from) * sizeof(int64_t));
 }
 
-/* Count the elements that differ after a round trip through the narrow type. Rounding may be
- * allowed, but a number that would become an infinity is lost. */
+/* Count the elements that differ after a round trip through the narrow type. A number that would
+ * become an infinity is refused, also if rounding is allowed. */
 static ckpt_code check_row(encode_job *job, uint64_t row, const float *values, const float *back)
 {
     const uint64_t cols = ckpt_tensor_cols(job->to);

@@ -1,6 +1,6 @@
 /*
- * encode_quantise.c: one tile by a named rule, in panels that stay in the cache. With an original,
- * blocks whose values did not change get its bytes.
+ * encode_quantise.c: quantises one tile by a named rule, in panels that fit the cache. With an
+ * original, blocks whose values did not change get the original's bytes.
  */
 #include <math.h>
 #include <string.h>
@@ -8,14 +8,14 @@
 #include "encode_job.h"
 #include "size.h"
 
-/* 256 KB of values for tall blocks, 16 KB for flat ones. */
+/* A panel is 256 KB of values for blocks of 128 rows, 16 KB for blocks of one row. */
 enum { PANEL_COLS = 512, FLAT_COLS = 2048, FLAT_ROWS = 2 };
 
-/* Room for the values of a panel, and of the original's. */
+/* The size of a panel. */
 typedef struct {
-    size_t rows;               /* of a panel, at most */
+    size_t rows;               /* at most */
     size_t cols;
-    size_t block_count;        /* of a panel, at most */
+    size_t block_count;        /* at most */
 } panel_size;
 
 static panel_size find_size(const ckpt_tensor *to)
@@ -48,8 +48,7 @@ typedef struct {
     panel_size size;
     values_reader values;
     values_reader original;    /* with job->original */
-    int is_rescaled;           /* the original's scale of the tensor has gone: none of its blocks is
-                                  kept */
+    int is_rescaled;           /* the original's tensor scale is not kept, so no block is kept */
     float *panel;
     float *other;              /* the original's values */
     uint8_t *kept;
@@ -78,8 +77,8 @@ static ckpt_code begin(work *w)
 }
 
 /*
- * The scale of the tensor. An original's stays while the largest value fits under it: else every
- * block would change.
+ * Choose the tensor scale. Keep the original's if the largest value does not saturate with it,
+ * because another tensor scale changes every block.
  */
 static void choose_tensor_scale(work *w)
 {
@@ -110,8 +109,7 @@ static void clear_odd(work *w, float *values, size_t count)
         }
 }
 
-/* F32 masters are rounded to BF16 first, as every exporter does: what is served is what BF16 code
- * has seen. */
+/* F32 masters are rounded to BF16 first, as every exporter does, unless options->quantise_f32. */
 static void fill_panel(work *w, const quantise_panel *p)
 {
     const ckpt_kernels *k = w->job->kernels;
@@ -158,7 +156,7 @@ static ckpt_code fail(const work *w, const quantise_panel *p, const quantise_res
 
 /* ---- blocks of the original ---- */
 
-/* Rows of one part, from a block on. */
+/* The rows of one part in the output and in the original, from a block on. */
 typedef struct {
     uint8_t *to;
     const uint8_t *from;

@@ -1,4 +1,4 @@
-/* Choosing tensors. */
+/* A view that selects and orders tensors of several sources. */
 #include "pick.h"
 
 #include <stdlib.h>

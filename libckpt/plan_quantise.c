@@ -1,4 +1,4 @@
-/* Encodings by rule. */
+/* Plans which tensors are quantised, and by which rule. */
 #include "plan_quantise.h"
 
 #include "plan.h"
@@ -11,7 +11,7 @@ encoding_id plan_rule_encoding(const quantise_rule *rule)
     return encoding_find(rule->codes, rule->block_rows, rule->block_cols);
 }
 
-/* The exact cast takes FP4; of values it is the rule that rounds them. */
+/* The rule for a tensor. The exact cast needs FP4 codes; plain values get nvfp4-modelopt. */
 static const quantise_rule *rule_for(const ckpt_tensor *t, const quantise_rule *rule)
 {
     return rule != NULL && rule->from_fp4 && t->scale_dtype == CKPT_NONE
@@ -19,7 +19,7 @@ static const quantise_rule *rule_for(const ckpt_tensor *t, const quantise_rule *
                : rule;
 }
 
-/* 1 when the rule takes the codes that the tensor has, and not values. */
+/* 1 when the rule converts the tensor's codes, not its values. */
 static int takes_codes(const quantise_rule *rule, const ckpt_tensor *t)
 {
     return rule != NULL && rule->from_fp4 && encoding_is(t, ENCODING_FP4_32);
@@ -37,7 +37,7 @@ static int is_selected(const quantise_policy *policy, const char *name)
            !text_matches_any(name, policy->skip, policy->skip_count);
 }
 
-/* ---- what is no weight ---- */
+/* ---- which tensors are weights ---- */
 
 int plan_has_quantised(const ckpt_catalog *official)
 {
@@ -47,7 +47,8 @@ int plan_has_quantised(const ckpt_catalog *official)
     return 0;
 }
 
-/* Where nothing else tells, only the user can tell weights from other matrices. */
+/* 1 when a tensor is a weight. If the family is unknown, a matrix is a weight only if the user has
+ * selected it with --only, because nothing else distinguishes weights from other matrices. */
 static int is_weight(const ckpt_tensor *t, const ckpt_catalog *official,
                      const quantise_policy *policy)
 {
@@ -60,7 +61,7 @@ static int is_weight(const ckpt_tensor *t, const ckpt_catalog *official,
     return !policy->is_family_known && policy->only_count > 0 && t->rank >= 2 && is_plain_float(t);
 }
 
-/* A pattern, or a class with a rule of its own, that is about no tensor at all. */
+/* Refuse a pattern, or a class named by the user, that matches no tensor. */
 static ckpt_code check_words(const ckpt_catalog *from, const quantise_policy *policy,
                              ckpt_error *err)
 {
@@ -79,7 +80,7 @@ static ckpt_code check_words(const ckpt_catalog *from, const quantise_policy *po
                                     "tensor is of it: leave it out", idle);
 }
 
-/* A pattern of --only that selects nothing that is quantised. */
+/* Refuse a pattern of --only that matches no weight. */
 static ckpt_code check_patterns(const ckpt_catalog *from, const ckpt_catalog *official,
                                 const quantise_policy *policy, ckpt_error *err)
 {
@@ -105,7 +106,7 @@ static ckpt_code check_patterns(const ckpt_catalog *from, const ckpt_catalog *of
 
 /* ---- one tensor ---- */
 
-/* Why a rule cannot take this tensor. */
+/* Refuse a tensor whose shape the rule does not support. */
 static ckpt_code check_rule(const ckpt_tensor *from, const ckpt_tensor *to,
                             const quantise_rule *rule, ckpt_error *err)
 {
@@ -129,7 +130,7 @@ static ckpt_code fail_quantised(const ckpt_tensor *t, const quantise_rule *rule,
                      t->name, text, rule->name);
 }
 
-/* Scales of FP8 128 x 128; those of other encodings are the rule's. */
+/* The scale dtype. Only for FP8 128 x 128 with power-of-two scales is there a choice. */
 static ckpt_dtype choose_scale(const quantise_rule *rule, const ckpt_tensor *official,
                                const quantise_policy *policy)
 {
@@ -141,11 +142,11 @@ static ckpt_dtype choose_scale(const quantise_rule *rule, const ckpt_tensor *off
                                                                : rule->scale_dtype;
 }
 
-/* The dtypes and names by which servers know it. */
+/* Set the stored dtypes and part names that servers expect. */
 static void store_as_read(ckpt_tensor *t, encoding_id id)
 {
     t->stored_dtype = t->dtype == CKPT_F4 ? CKPT_I8 : t->dtype;
-    if (id == ENCODING_FP8_1X32)        /* SGLang's parameter is U8: it would cast E8M0 by value */
+    if (id == ENCODING_FP8_1X32)        /* SGLang loads it into U8: E8M0 would be cast by value */
         t->stored_scale_dtype = CKPT_U8;
     if (id == ENCODING_FP8_ROW || id == ENCODING_NVFP4)
         t->part_names = CKPT_NAMES_MODELOPT;
@@ -181,7 +182,7 @@ static ckpt_code plan_weight(ckpt_tensor *t, const ckpt_tensor *official,
 
 /* ---- all of them ---- */
 
-/* The dtype of scales that experts bring, where they are quantised. */
+/* The scale dtype required by the experts, if they are quantised; see plan.h. */
 static ckpt_dtype scale_of_experts(const ckpt_catalog *from, const quantise_policy *policy)
 {
     for (size_t i = 0; policy->scales_follow_experts && i < ckpt_catalog_count(from); i++) {
@@ -207,7 +208,7 @@ static quantise_policy settle(const ckpt_catalog *from, const ckpt_catalog *offi
     return settled;
 }
 
-/* --scale-dtype that a rule cannot give. */
+/* Refuse a --scale-dtype that a rule cannot produce. */
 static ckpt_code check_scales(const quantise_policy *policy, ckpt_error *err)
 {
     for (int class = 0; class < WEIGHT_CLASS_COUNT; class++) {
@@ -269,7 +270,7 @@ ckpt_code plan_quantise(const ckpt_catalog *from, const ckpt_catalog *official,
     return code;
 }
 
-/* ---- targets that are given ---- */
+/* ---- given targets ---- */
 
 /* 1 when the rule makes tensors of this encoding. */
 static int makes(const quantise_rule *rule, const ckpt_tensor *to)

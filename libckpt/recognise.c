@@ -11,7 +11,7 @@
 #include "size.h"
 #include "text.h"
 
-/* What hubs allow in a name. */
+/* 1 when hubs allow the text as the name of an owner or a repository. */
 static int is_word(const char *text, size_t size)
 {
     if (size == 0 || size > 96 || !isalnum((unsigned char)text[0]))

@@ -68,7 +68,7 @@ static const known_name known_names[] = {
     { ".mdl", 0, 0, NULL },
     { ".msc", 0, 0, NULL },
     { ".mv", 0, 0, NULL },
-    { "inference/config.json", 0, 0, NULL },     /* DeepSeek's own code, beside its weights */
+    { "inference/config.json", 0, 0, NULL },     /* DeepSeek's code in its releases */
     { "inference/convert.py", 0, 0, NULL },
     { "inference/generate.py", 0, 0, NULL },
     { "inference/kernel.py", 0, 0, NULL },

@@ -93,8 +93,8 @@ int scale_put(const ckpt_kernels *k, ckpt_dtype dtype, uint8_t *row, uint64_t i,
     return memcmp(&back, &scale, sizeof scale) == 0;
 }
 
-/* Eight codes at a time. Adding 0x80 - low to the low seven bits of a code carries into the top
- * unless they are below `low`; the complement must be at least 255 - high in the same way. */
+/* Tests eight codes at a time. Adding 0x80 - low to the low seven bits of a code sets bit 7 unless
+ * they are below `low`. In the same way the complement of a code must be at least 255 - high. */
 int scale_e8m0_within(const uint8_t *codes, uint64_t count, uint8_t low, uint8_t high)
 {
     const uint64_t ones = 0x0101010101010101ULL;

@@ -67,7 +67,7 @@ static void custom_free(ckpt_source *self)
     free(s);
 }
 
-/* Checks for tensors from outside of the library. catalog_add checks shapes. */
+/* Check members that only a caller of the library can set wrongly. catalog_add checks the shape. */
 static ckpt_code check_tensor(const ckpt_tensor *t, ckpt_error *err)
 {
     if (t->name == NULL || t->name[0] == '\0')

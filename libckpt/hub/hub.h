@@ -33,14 +33,15 @@ typedef struct {
     arena memory;
     hub_file *files;             /* sorted by path */
     size_t count;
-    size_t room_count;           /* that files was grown to, where some were left out */
+    size_t room_count;           /* count for which `files` was allocated; larger than `count` if
+                                  * unsafe files were left out */
     uint64_t entry_count;        /* entries sent by the hub, including folders */
     uint64_t text_bytes;         /* of all pages */
     char commit[41];             /* "" where the hub has none */
     uint64_t page_count;
     int is_redacted;             /* some Xet hashes are missing */
-    size_t unsafe_count;         /* left out */
-    const char *unsafe_path;     /* the first of them */
+    size_t unsafe_count;         /* files with unsafe names that were left out */
+    const char *unsafe_path;     /* the first of them; or NULL */
 } hub_listing;
 
 typedef enum { HUB_API, HUB_RESOLVERS, HUB_DATA, HUB_BUCKET_COUNT } hub_bucket;
@@ -70,7 +71,7 @@ typedef struct {
 
 /* Path of the Hugging Face cache; malloc'd. */
 char *hub_cache_folder(void);
-/* The environment disables requests (offline mode). */
+/* 1 when the environment disables requests (offline mode). */
 int hub_is_offline(void);
 
 extern const hub_kind hub_huggingface;
@@ -103,7 +104,7 @@ struct hub {
     double waited_seconds;
     uint64_t request_count;
     int told_wait;
-    uint64_t told_topics[HUB_TOPICS_MAX];    /* of warnings: their hashes */
+    uint64_t told_topics[HUB_TOPICS_MAX];    /* hashes of the warnings that were printed */
     size_t told_count;
     char *other_endpoint;        /* tried if the first does not have the repository; or NULL */
 };
