@@ -121,8 +121,9 @@ void blake3_begin(blake3 *h)
     begin_chunk(h, 0);
 }
 
-/* A chunk is complete and more bytes follow. The trailing zeros of the number of complete chunks
- * say how many complete subtrees end here: each takes the one before it as its left sibling. */
+/* Add a complete chunk to the tree when more bytes follow. The number of trailing zeros in the
+ * count of complete chunks is the number of subtrees that are complete now: each is merged with the
+ * one before it, its left sibling. */
 static void end_chunk(blake3 *h)
 {
     const node last = last_block(h);

@@ -51,7 +51,7 @@ ckpt_code file_open_fd(const char *path, int flags, int *fd, ckpt_error *err)
     if (*fd < 0) {
         const int number = errno;
 
-        /* ENXIO is what sockets, and pipes that nobody reads, have to say. */
+        /* Sockets, and pipes without a reader, give ENXIO. */
         if (number == ENXIO && stat(path, &status) == 0 && !S_ISREG(status.st_mode))
             return ckpt_fail(err, CKPT_E_IO, "cannot open '%s': expected a file, got a %s", path,
                              kind_of(status.st_mode));
@@ -164,7 +164,7 @@ ckpt_code file_open_below(const char *directory, const char *name, int flags, in
     if (folder >= 0)
         *fd = openat(folder, last, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0666);
     number = errno;
-    /* ENXIO is what sockets, and pipes that nobody reads, have to say. */
+    /* Sockets, and pipes without a reader, give ENXIO. */
     if (*fd < 0 && number == ENXIO && fstatat(folder, last, &status, AT_SYMLINK_NOFOLLOW) == 0)
         code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s/%s': expected a file, got a %s",
                          directory, name, kind_of(status.st_mode));

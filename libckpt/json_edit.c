@@ -29,7 +29,7 @@ typedef struct {
     size_t found_index;
     member_span found;
     size_t before_end;       /* end of the value before it */
-    size_t after_start;      /* start of the key behind it; 0 when it is the last */
+    size_t after_start;      /* start of the key after it; 0 when it is the last */
 } member_search;
 
 /* ---- finding ---- */

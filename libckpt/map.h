@@ -2,7 +2,7 @@
  * map.h: maps say how one naming style of a family names and packs its tensors. The same text
  * serves for reading and for writing.
  *
- * One statement a line, words separated by blanks, comments after #:
+ * One statement a line, in words separated by blanks; comments begin with #:
  *
  *   map    deepseek_v4 sglang                 family and style
  *   scale  .weight_scale_inv                  suffix to write for the scale of X.weight: this one,

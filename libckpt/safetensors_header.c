@@ -1,4 +1,4 @@
-/* Length, JSON, blanks. */
+/* Writes the header: length, JSON, and blanks for alignment. */
 #include "safetensors_header.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /*
- * hub.h: a repository on a hub: its listing, the URLs of its files, the meaning of its errors.
+ * hub.h: a repository on a hub: its listing, the URLs of its files, its error replies.
  *
  * A hub is a hub_kind; Hugging Face (hub_hf.c) and ModelScope (hub_modelscope.c) are the two.
  * Everything is listed, checked and pinned before the first file is requested.
@@ -21,7 +21,7 @@ const char *hub_algorithm_name(hub_algorithm algorithm);     /* "sha256", "git-s
 typedef struct {
     const char *path;            /* passed hub_path_complaint */
     const char *hash;            /* of the content, lower-case hex */
-    const char *oid;             /* git name of the entry; NULL where the hub has none */
+    const char *oid;             /* git object id of the entry; NULL if the hub has none */
     const char *xet_hash;        /* or NULL */
     uint64_t size_bytes;
     hub_algorithm algorithm;
@@ -37,7 +37,7 @@ typedef struct {
                                   * unsafe files were left out */
     uint64_t entry_count;        /* entries sent by the hub, including folders */
     uint64_t text_bytes;         /* of all pages */
-    char commit[41];             /* "" where the hub has none */
+    char commit[41];             /* "" if the hub has none */
     uint64_t page_count;
     int is_redacted;             /* some Xet hashes are missing */
     size_t unsafe_count;         /* files with unsafe names that were left out */

@@ -1,4 +1,4 @@
-/* hub_http.c: the only file that knows libcurl. */
+/* hub_http.c: the only file that uses libcurl. */
 #include "hub_http.h"
 
 #include <ctype.h>

@@ -1,9 +1,9 @@
 /*
- * hub_http.h: HTTP requests, many at a time, on one thread. hub_http.c alone knows libcurl.
+ * hub_http.h: HTTP requests, many at a time, on one thread. Only hub_http.c uses libcurl.
  *
  * No redirect is followed, no credential is added and nothing is retried here. Every request
- * calls back three times at most: `head` when the headers are whole, `data` for the body that
- * head accepted, `done` always, once. Callbacks may start other requests in `done` only.
+ * has three callbacks: `head` when the headers are complete, `data` for pieces of a body that
+ * `head` accepted with HTTP_TAKE, and `done` exactly once. Only `done` may start other requests.
  */
 #ifndef CKPT_HUB_HTTP_H
 #define CKPT_HUB_HTTP_H
@@ -37,7 +37,7 @@ typedef enum {
     HTTP_DONE,         /* the reply is complete */
     HTTP_REFUSED,      /* stopped by `head` or `data` */
     HTTP_TOO_LARGE,    /* a kept body is longer than text_bytes_max */
-    HTTP_NO_MEMORY,    /* --memory, or the machine, has no room for a kept body */
+    HTTP_NO_MEMORY,    /* no memory for a kept body, or it would exceed --memory */
     HTTP_BROKEN,       /* connection refused, lost, too slow, ended early: retry */
     HTTP_IMPOSSIBLE    /* proxy, certificates, protocol: do not retry */
 } http_outcome;

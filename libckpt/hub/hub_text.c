@@ -42,7 +42,7 @@ int hub_parse_content_range(const char *text, hub_content_range *out)
            (out->is_empty || out->last < out->total);
 }
 
-/* `value`, up to `end`, is a word or several in quotes: is "next" one of them? */
+/* 1 when "next" is the word in `value`, up to `end`, or one of several words in quotes. */
 static int names_next(const char *value, const char *end)
 {
     static const char ends[] = " \t\"";
@@ -66,7 +66,7 @@ static const char *skip_blanks(const char *at, const char *end)
     return at;
 }
 
-/* One link's parameters: is there rel=next? */
+/* 1 when the parameters of a link contain rel=next. */
 static int is_next(const char *at, const char *end)
 {
     while (at < end) {
@@ -209,8 +209,8 @@ static uint32_t code_point(const char *text)
 }
 
 /*
- * One `[...]` against the character at `path`. *pattern moves behind the bracket. An unclosed one
- * is a plain character, as in Python.
+ * Match one `[...]` against the character at `path`, and advance *pattern past the bracket. An
+ * unclosed bracket is a plain character, as in Python.
  */
 static int match_set(const char **pattern, const char *path)
 {

@@ -59,7 +59,7 @@ int hub_is_loopback(const hub_url *url)
            strcmp(url->host, "localhost") == 0 || strcmp(url->host, "[::1]") == 0;
 }
 
-/* Bytes of `url` up to and with the part that a relative Location replaces from. */
+/* The length of the leading bytes of `url` that are kept when a relative Location is resolved. */
 static size_t base_size(const char *url, const hub_url *parsed, const char *location)
 {
     const size_t origin = (size_t)(parsed->rest - url);
@@ -105,7 +105,7 @@ char *hub_resolve_url(const char *base, const char *location)
     return out;
 }
 
-/* The two sides as URLs, with the scheme of `url` where they have none. */
+/* Both sides of a mapping as URLs, with the scheme of `url` if they have none. */
 static int split_map(const char *url, const char *map, char from[HUB_HOST_BYTES * 2],
                      char to[HUB_HOST_BYTES * 2])
 {
