@@ -1,7 +1,6 @@
 /*
- * avx2.c: the kernels for CPUs with AVX2, FMA, F16C and BMI2, in the same order and with the
- * same ideas as avx512.c. A register holds 8 F32 values or 16 BF16 ones. The scalar code does
- * the tails.
+ * avx2.c: the kernels for CPUs with AVX2, FMA, F16C and BMI2, in the order of avx512.c and with
+ * the same methods. A register holds 8 F32 values or 16 BF16 ones. Scalar code does the tails.
  */
 #if defined(__x86_64__)
 #include "avx2.h"
@@ -9,18 +8,18 @@
 
 /* ---- dequantise ---- */
 
-/* How the 128 columns of one FP8 scale become BF16. */
+/* Constants to decode the up to 128 columns of one FP8 scale to BF16. */
 typedef struct {
-    __m256i rebias;         /* to add to a normal code's bits, shifted to BF16's place */
-    __m256i subnormals;     /* BF16 of the magnitudes 0 .. 7, in both halves */
+    __m256i rebias;         /* added to a normal code's bits after the shift to BF16's position */
+    __m256i subnormals;     /* BF16 of the magnitude codes 0 .. 7, in both 128-bit halves */
     __m256 scale;           /* multiplies the BF16 values unless `exact` */
-    int exact;              /* the scale is already in the two above */
+    int exact;              /* rebias and subnormals already contain the scale */
 } fp8_block;
 
 /*
- * A scale 2^k that keeps every code normal in BF16 is an addition to the exponent; it applies
- * to the E4M3 subnormals too, which are normal in BF16, but not to zero. E4M3 spans
- * 2^-9 .. 1.75 * 2^8, so scale codes 10 .. 246 are safe.
+ * If the scale is 2^k and every product is normal in BF16, multiplying is adding k to the exponent.
+ * That holds for E4M3 subnormals, too, because they are normal in BF16, but not for zero. E4M3
+ * spans 2^-9 .. 1.75 * 2^8, so scale codes 10 .. 246 qualify.
  */
 static inline fp8_block fp8_block_of(float scale)
 {
@@ -40,7 +39,8 @@ static inline fp8_block fp8_block_of(float scale)
     return block;
 }
 
-/* Multiply 16 BF16 values by an F32: even and odd columns are the halves of each lane. */
+/* Multiply 16 BF16 values by an F32: each 32-bit lane has an even column in its low half and an odd
+ * one in its high half. */
 static inline __m256i bf16_words_scaled(__m256i words, __m256 scale)
 {
     const __m256i high = set32(0xFFFF0000u);
@@ -52,8 +52,8 @@ static inline __m256i bf16_words_scaled(__m256i words, __m256 scale)
 }
 
 /*
- * BF16 of 16 codes without NaN. Word m of the subnormals is their bytes 2m and 2m + 1:
- * m * 0x0202 + 0x0100 selects them.
+ * BF16 of 16 codes without NaN. pshufb selects bytes, and word m of `subnormals` is bytes 2m and
+ * 2m + 1: the selector is m * 0x0202 + 0x0100.
  */
 static inline __m256i e4m3_to_bf16_words(__m128i codes, const fp8_block *block)
 {
@@ -71,7 +71,7 @@ static inline __m256i e4m3_to_bf16_words(__m128i codes, const fp8_block *block)
     return block->exact ? words : bf16_words_scaled(words, block->scale);
 }
 
-/* One scale's whole groups of 16 columns; no code is NaN. */
+/* The columns of one scale; `cols` is a multiple of 16, no code is NaN. */
 static inline void fp8_block_to_bf16(const uint8_t *codes, float scale, size_t cols, uint16_t *dst)
 {
     const fp8_block block = fp8_block_of(scale);
@@ -94,8 +94,8 @@ static inline int fp8_block_has_nan(const uint8_t *codes, size_t cols)
 }
 
 /*
- * With a finite scale only NaN codes make NaN. Blocks with them are rare and go to scalar code,
- * as do the columns behind the last whole 16.
+ * With a finite scale only NaN codes give NaN. Blocks with them are rare and go to scalar code, as
+ * do the columns after the last multiple of 16.
  */
 static void fp8_row_to_bf16(const uint8_t *codes, const float *scale, size_t cols, uint16_t *dst)
 {
@@ -112,7 +112,7 @@ static void fp8_row_to_bf16(const uint8_t *codes, const float *scale, size_t col
     }
 }
 
-/* `scale256` is the scale times 2^8, which e4m3_as_f16 leaves out. */
+/* `scale256` is the scale times 2^8, because e4m3_as_f16 returns values times 2^-8. */
 static inline void fp8_block_to_f32(const uint8_t *codes, __m256 scale256, size_t cols, float *dst)
 {
     for (size_t c = 0; c < cols; c += LANES) {
@@ -122,7 +122,7 @@ static inline void fp8_block_to_f32(const uint8_t *codes, __m256 scale256, size_
     }
 }
 
-/* scale * 256 is exact unless it overflows, so folding it in keeps a single rounding. */
+/* scale * 256 is exact unless it overflows, so the product is still rounded only once. */
 static void fp8_row_to_f32(const uint8_t *codes, const float *scale, size_t cols, float *dst)
 {
     for (size_t c = 0; c < cols; c += FP8_BLOCK) {
@@ -148,9 +148,9 @@ static inline __m128i fp4_products(uint8_t scale)
 }
 
 /*
- * The eight products are split into a table of low and one of high bytes, pshufb looks both up,
- * and the bytes are joined again. The quadword swap makes up for the joins' 16-byte halves.
- * NaN has no sign here, so a NaN scale leaves the sign bits out.
+ * The eight products are split into a table of low bytes and one of high bytes; pshufb looks up
+ * both, and unpacking joins the bytes. Unpacking works in 16-byte halves, so quadwords are swapped
+ * first. A NaN must have no sign, so with a NaN scale no sign bits are added.
  */
 static void fp4_row_to_bf16(const uint8_t *packed, const uint8_t *scale, size_t cols,
                             uint16_t *dst)
@@ -189,7 +189,7 @@ static void fp4_row_to_f32(const uint8_t *packed, const uint8_t *scale, size_t c
 
 /* ---- re-encode ---- */
 
-/* For each byte, the bits of its two codes' magnitudes. */
+/* For each byte, a mask with the bits of the magnitudes of its two codes. */
 static inline __m256i fp4_byte_masks(const uint8_t *packed)
 {
     const __m256i bit = _mm256_broadcastsi128_si256(
@@ -202,15 +202,15 @@ static inline __m256i fp4_byte_masks(const uint8_t *packed)
     return _mm256_or_si256(_mm256_shuffle_epi8(bit, low), _mm256_shuffle_epi8(bit, high));
 }
 
-/* Fold each 16-byte group of a and b to eight bytes: a's in the lower half of the lane. */
+/* OR the two halves of each 16-byte group of a and of b; a's result is in the lower eight bytes. */
 static inline __m256 fold_halves(__m256i a, __m256i b)
 {
     return f32_of(_mm256_or_si256(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b)));
 }
 
 /*
- * Eight groups, two in each register. Folding two registers into one at a time ends with one
- * group a lane: lane 4 * g + r is group 2 * r + g.
+ * Eight groups, two in each of four registers. Folding pairs of registers leaves one group in each
+ * 32-bit lane: lane 4 * g + r has group 2 * r + g.
  */
 static inline __m128i fp4_masks8(const uint8_t *packed)
 {
@@ -269,7 +269,7 @@ static uint32_t largest_lane(__m256i lanes)
     return largest;
 }
 
-/* The bits of magnitudes order as the magnitudes do, with NaN on top. */
+/* Compares bits as integers: that is the order of magnitudes, with NaN above every number. */
 static float f32_block_amax(const float *src, size_t rows, size_t cols, size_t pitch)
 {
     const size_t whole = cols / LANES * LANES;
@@ -286,7 +286,7 @@ static float f32_block_amax(const float *src, size_t rows, size_t cols, size_t p
     return f32_from_bits(bits > F32_INF_BITS ? F32_NAN_BITS : bits);
 }
 
-/* Bit i: lane i does not decode to the source bits, or its quotient was NaN. */
+/* Bit i is set if lane i does not decode to the source bits, or its quotient was NaN. */
 static inline unsigned inexact_lanes(__m256 source, __m256 quotient, __m256 magnitude,
                                      __m256 scale)
 {
@@ -307,7 +307,8 @@ static inline void encode_result_note(encode_result *result, unsigned inexact, u
     result->inexact_count += (unsigned)__builtin_popcount(inexact);
 }
 
-/* A power of two divides exactly as its reciprocal multiplies: both round the same real value. */
+/* For a power of two, multiplying by the reciprocal gives the same bits as dividing, and is faster:
+ * both round the same real value. */
 typedef struct {
     __m256 scale;
     __m256 reciprocal;
@@ -330,7 +331,7 @@ static inline __m256 divide(__m256 x, const divisor *d)
     return d->divide ? _mm256_div_ps(x, d->scale) : _mm256_mul_ps(x, d->reciprocal);
 }
 
-/* Eight codes, one a lane; the clamp makes every code finite, NaN aside. */
+/* Eight codes, one a lane. After the clamp only NaN has a code that is not finite. */
 static inline __m256i fp8_quantise(__m256 x, const divisor *d, unsigned *inexact)
 {
     const __m256 q = divide(x, d);
@@ -349,7 +350,7 @@ static inline __m256i fp4_quantise(__m256 x, const divisor *d, unsigned *inexact
     return choose(nan_lanes(q), set32(7), with_sign(r.code, bits_of(q), 28, 8));
 }
 
-/* Add a later part's result, whose index is relative to `index`. */
+/* Add the result of later elements; their indices are relative to `index`. */
 static void encode_result_append(encode_result *result, encode_result part, uint64_t index)
 {
     if (result->inexact_count == 0)
@@ -422,7 +423,7 @@ static inline __m256i f32_canonical(__m256i bits)
                   _mm256_andnot_si256(is_minus_zero, bits));
 }
 
-/* The last, partial register of a unit, zeros behind its `size` bytes. */
+/* Load the last `size` bytes of a unit, fewer than a register, followed by zeros. */
 static inline __m256i load_tail(const void *src, size_t size)
 {
     uint8_t bytes[32] = { 0 };
@@ -431,7 +432,7 @@ static inline __m256i load_tail(const void *src, size_t size)
     return load256(bytes);
 }
 
-/* Copying a unit through the L1 cache costs less than finding out whether it is canonical. */
+/* Always copies the unit: that costs less in the L1 cache than a check whether it is canonical. */
 static void digest_row_bf16(const uint16_t *src, size_t cols, uint64_t first_unit, hash128 *sum)
 {
     _Alignas(32) uint16_t unit[HASH_UNIT_COLUMNS];
@@ -450,7 +451,7 @@ static void digest_row_bf16(const uint16_t *src, size_t cols, uint64_t first_uni
     }
 }
 
-/* Canonical values of `count` <= 1024 elements; true when all are exact in BF16. */
+/* Write the canonical values of `count` <= 1024 elements; returns 1 if all are exact in BF16. */
 static inline int f32_unit_canonical(const float *src, size_t count, uint32_t *unit)
 {
     __m256i seen = _mm256_setzero_si256();
@@ -527,13 +528,13 @@ static void digest_row_fp8(const uint8_t *codes, const float *scale, size_t cols
 
 /* ---- counts ---- */
 
-/* How many of the bytes in `some` are set in a mask. */
+/* The number of bytes set in `mask`, among those whose bits are set in `some`. */
 static inline uint64_t count_bytes(__m256i mask, uint32_t some)
 {
     return (uint64_t)__builtin_popcount((uint32_t)_mm256_movemask_epi8(mask) & some);
 }
 
-/* Two groups at a time: squares are looked up, and vpsadbw adds those of eight bytes. */
+/* Two groups at a time: squares come from a table, and vpsadbw adds eight of them. */
 static void fp4_row_counts(const uint8_t *packed, const uint8_t *scale, size_t cols,
                            fp4_counts *counts)
 {

@@ -120,7 +120,7 @@ static inline __m256i e5m2_encode(__m256 value)
     return with_sign(choose(nan_lanes(value), set32(0x7F), finite), bits_of(value), 24, 0x80);
 }
 
-/* Exponent 255 stays 255: the cap undoes its rounding up. A comparison's true is -1. */
+/* The cap keeps exponent 255 (NaN) from rounding up to 256. True in a comparison is -1. */
 static inline __m256i e8m0_encode(__m256 value)
 {
     const __m256i zero = _mm256_setzero_si256();

@@ -1,11 +1,11 @@
 /*
- * avx2_digest.c: unit hashes of FP4 codes for CPUs with AVX2. A unit is decoded by a table of
- * canonical values, so that nothing has to be looked for in it before it is hashed.
+ * avx2_digest.c: unit hashes of FP4 codes for CPUs with AVX2. A table decodes codes directly to
+ * canonical values, so the unit need not be searched for -0 and NaN before it is hashed.
  */
 #if defined(__x86_64__)
 #include "avx2.h"
 
-/* Whether the table is right for all 32 scales of a unit. */
+/* 1 if all 32 scales of a unit are in the valid range of the table fp4_bf16. */
 static inline int fp4_unit_is_normal(const uint8_t *scale)
 {
     const __m256i most = _mm256_set1_epi8((char)(FP4_BF16_HIGH - FP4_BF16_LOW));
@@ -15,8 +15,8 @@ static inline int fp4_unit_is_normal(const uint8_t *scale)
 }
 
 /*
- * A row of the table is split into low and high bytes, pshufb looks both up, and the bytes are
- * joined again. The quadword swap makes up for the joins' 16-byte halves.
+ * A row of the table is split into low and high bytes; pshufb looks up both, and unpacking joins
+ * them. Unpacking works in 16-byte halves, so quadwords are swapped first.
  */
 static inline void fp4_group_decode(const uint8_t *packed, const uint16_t *row, uint16_t *to)
 {

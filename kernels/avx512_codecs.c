@@ -152,7 +152,7 @@ static inline __m128i e5m2_encode(__m512 value)
     return _mm512_cvtepi32_epi8(with_sign(code, bits_of(value), 24, 0x80));
 }
 
-/* Exponent 255 stays 255: the cap undoes its rounding up. */
+/* The cap keeps exponent 255 (NaN) from rounding up to 256. */
 static inline __m128i e8m0_encode(__m512 value)
 {
     const __m512i bits = bits_of(value);

@@ -1,8 +1,8 @@
 /*
- * banned.h: calls that no file may make. The Makefile includes it in front of every C file.
+ * banned.h: functions that no file may call. The Makefile includes it before every C file.
  *
- * The standard headers come first: they declare what is poisoned after them. Each of these
- * either writes without a bound, hides a parse error, has a hidden state, or takes a `long`.
+ * The standard headers must be included first, because they declare the poisoned names. Each name
+ * writes without a bound, hides a parse error, has hidden state, takes a `long`, or runs a shell.
  */
 #ifndef CKPT_BANNED_H
 #define CKPT_BANNED_H

@@ -1,4 +1,4 @@
-/* XOR of tiles, and what of it is not zero. */
+/* changes.c: XOR of tiles, and counts of the nonzero bytes and elements in it. */
 #include "changes.h"
 
 #include <string.h>
@@ -14,8 +14,8 @@ void bytes_xor(void *into, const void *from, size_t size)
         a[i] = (unsigned char)(a[i] ^ b[i]);
 }
 
-/* Bit 7 of every byte that is not zero: adding 0x7f to seven bits carries into it unless all are
- * zero, and no carry leaves its byte. */
+/* Bit 7 of each byte of the result is set if that byte of `word` is not zero. Adding 0x7f to the
+ * low seven bits carries into bit 7 unless they are all zero, and never into the next byte. */
 static uint64_t mark_bytes(uint64_t word)
 {
     return (((word & REPEAT(0x7f)) + REPEAT(0x7f)) | word) & REPEAT(0x80);
@@ -59,7 +59,7 @@ void difference_add(const void *bytes, size_t size, unsigned element_bits, diffe
             add_word(word, element_bits, count);
     }
     word = 0;
-    memcpy(&word, at, size);         /* the missing bytes are zero, and so are their elements */
+    memcpy(&word, at, size);         /* the bytes past the end stay zero and are not counted */
     if (word != 0)
         add_word(word, element_bits, count);
 }

@@ -1,6 +1,6 @@
 /*
- * dispatch.c: which instruction set runs. The vector sets agree with scalar bit for bit, so the
- * choice can never show in a result.
+ * dispatch.c: chooses the instruction set. All sets return the same bits, so the choice never
+ * changes a result.
  */
 #include <stdlib.h>
 
@@ -37,8 +37,8 @@ static int avx512_usable(void)
 
 typedef enum { LEVEL_UNKNOWN, LEVEL_SCALAR, LEVEL_AVX2, LEVEL_AVX512 } level;
 
-/* The best set of this CPU, asked once: CPUID costs a trap where the machine is virtual. Threads
- * that ask at the same time find the same answer. */
+/* The best set of this CPU. Cached, because CPUID traps in a virtual machine. Threads that race for
+ * the first call store the same value. */
 static level cpu_level(void)
 {
     static _Atomic level known = LEVEL_UNKNOWN;

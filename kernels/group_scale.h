@@ -1,17 +1,18 @@
-/* group_scale.h: the canonical scale of an FP4 group, as the vector sets find it. */
+/* group_scale.h: the canonical scale of an FP4 group, from reductions that vector code makes. */
 #ifndef CKPT_KERNELS_GROUP_SCALE_H
 #define CKPT_KERNELS_GROUP_SCALE_H
 
 #include "internal.h"
 
 /*
- * fp4_group_scale_exact_scalar for normal values, from what is extreme in the group. FP4 holds 1
- * and 3 times powers of two: mantissas of 0 and .5. With E the exponent of the largest magnitude,
- * scales E - 2 and up keep it within 6 units. 2^e has a code at scales up to e + 1, 1.5 * 2^e up to
- * e. So E - 2 fits when any scale does, and makes the largest 4 or 6; only 1.5 * 2^E may do with
- * E - 1, as a 3.
- *   odd: not 0 when a mantissa has other bits set; largest: the largest magnitude
- *   least: exponent, less one if the mantissa is .5, at its lowest over the values that are not 0
+ * fp4_group_scale_exact_scalar for normal values. FP4 magnitudes are 2^e and 1.5 * 2^e, so all
+ * mantissas must be 1 or 1.5. Let E be the exponent of the largest magnitude.
+ *   - The largest must not exceed code 6: the scale is at least E - 2.
+ *   - 2^e has a code with scales up to e + 1, 1.5 * 2^e with scales up to e.
+ * So if any scale fits, E - 2 does, and the largest becomes 4 or 6. Only if the largest is
+ * 1.5 * 2^E can E - 1 fit too, where it becomes 3; the canonical scale is then E - 1.
+ *   odd: not 0 if any mantissa is neither 1 nor 1.5. largest: bits of the largest magnitude.
+ *   least: minimum over the nonzero values of the exponent field, less 1 if the mantissa is 1.5.
  */
 static inline int fp4_group_scale_of(const float *src, uint32_t odd, uint32_t largest,
                                      int32_t least)

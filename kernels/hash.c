@@ -1,7 +1,7 @@
 /*
  * hash.c: XXH3 128-bit. The build compiles this file once per instruction set with
  * -DKERNELS_ISA=scalar|avx2|avx512 and that set's flags, which choose XXH3's vector code.
- * Integers have one canonical form, so their digest is here, hashing in place.
+ * The digest of integers is here, too: they are always canonical, so it hashes them in place.
  */
 #include "internal.h"
 #include "isa.h"
@@ -17,7 +17,7 @@ hash128 ISA_NAME(hash_bytes)(const void *src, size_t size, uint64_t seed)
     return result;
 }
 
-/* XXH3 wants its state at a multiple of 64, which memory of the caller's need not be. */
+/* XXH3 needs its state aligned to 64 bytes; the caller's hash_stream may have any alignment. */
 enum { STATE_ALIGNMENT = 64 };
 _Static_assert(sizeof(XXH3_state_t) + STATE_ALIGNMENT <= HASH_STREAM_BYTES,
                "a hash_stream holds XXH3's state");

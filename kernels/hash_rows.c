@@ -1,6 +1,6 @@
 /*
- * hash_rows.c: the digest of block-scaled rows, decoded unit by unit with the functions of a set.
- * Scalar and AVX2 do all of a row like this, AVX-512 what its unit hashes leave over.
+ * hash_rows.c: the digest of block-scaled rows: decode unit by unit with the functions of a set,
+ * then hash. The vector sets use it for the units that their own unit hashes do not handle.
  */
 #include "internal.h"
 

@@ -1,12 +1,12 @@
-/* Interleaved blocks, taken apart and put together. */
+/* interleave.c: interleaved blocks to rows of codes and scales, and back. */
 #include "interleave.h"
 
 #include <string.h>
 
-/* Where the shape is known, its numbers become constants. */
+/* Inlined into callers with a constant shape, so that its numbers become constants. */
 #define INLINED static inline __attribute__((always_inline))
 
-/* The low nibbles of eight bytes as four: those of bytes 2j and 2j + 1 become byte j. */
+/* Pack the low nibbles of eight bytes into four: bytes 2j and 2j + 1 become byte j. */
 static uint32_t pack_nibbles(uint64_t bytes)
 {
     uint64_t x = bytes & UINT64_C(0x0f0f0f0f0f0f0f0f);
@@ -16,7 +16,7 @@ static uint32_t pack_nibbles(uint64_t bytes)
     return (uint32_t)(x | x >> 16);
 }
 
-/* The inverse: nibbles in the low halves of eight bytes. */
+/* The inverse of pack_nibbles. */
 static uint64_t spread_nibbles(uint32_t packed)
 {
     uint64_t x = packed;
@@ -26,7 +26,8 @@ static uint64_t spread_nibbles(uint32_t packed)
     return (x | x << 4) & UINT64_C(0x0f0f0f0f0f0f0f0f);
 }
 
-/* Both halves of a group: eight of its bytes are four of each half of the row's. */
+/* A group in CODES_IN_HALVES order to row order: the low nibbles of eight bytes become four bytes
+ * of the row's first half, the high nibbles four bytes of its second half. */
 INLINED void split_halves(const uint8_t *group, uint32_t group_bytes, uint8_t *codes)
 {
     for (uint32_t i = 0; i < group_bytes; i += 8) {

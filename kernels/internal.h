@@ -1,5 +1,5 @@
 /*
- * internal.h: what the files of this room share. Nobody outside kernels/ includes it.
+ * internal.h: declarations that the files of this room share. Not for files outside kernels/.
  */
 #ifndef CKPT_KERNELS_INTERNAL_H
 #define CKPT_KERNELS_INTERNAL_H
@@ -59,7 +59,8 @@ STATISTICS_ROWS(avx2);
 STATISTICS_ROWS(avx512);
 #undef STATISTICS_ROWS
 
-/* hash_rows.c: digest_row_fp8 and digest_row_fp4 by means of the other functions of a set. */
+/* hash_rows.c: the sum of the unit hashes of a row of codes: decodes units with the functions of
+ * set `k`, then hashes them. For units that a vector set has no faster way for. */
 hash128 digest_decoded_fp8(const ckpt_kernels *k, const uint8_t *codes, const float *scale,
                            size_t cols, uint64_t first_unit);
 hash128 digest_decoded_fp4(const ckpt_kernels *k, const uint8_t *packed, const uint8_t *scale,
@@ -68,18 +69,18 @@ hash128 digest_decoded_fp4(const ckpt_kernels *k, const uint8_t *packed, const u
 /* rules.c */
 int fp4_group_scale_exact_scalar(const float *src);
 
-/* E2M1 magnitude -> E4M3 code at each distance; the last row serves all larger ones. */
+/* E4M3 code of each E2M1 magnitude at each distance; the last row is for all larger distances. */
 extern const uint8_t fp4_fp8_codes[FP4_DISTANCE_COUNT + 1][8];
 
-/* Canonical BF16 of the E2M1 codes, twice, by E8M0 scale: right from FP4_BF16_LOW to FP4_BF16_HIGH,
- * where all products are normal. */
+/* By E8M0 scale: the BF16 values of the 16 E2M1 codes with -0 as +0, stored twice to fill a 64-byte
+ * register. Valid only for scales from FP4_BF16_LOW to FP4_BF16_HIGH, where products are normal. */
 extern _Alignas(64) const uint16_t fp4_bf16[256][2 * 16];
 
 enum {
     BF16_NAN = 0x7FC0,
     E4M3_NAN = 0x7F,
     E8M0_NAN = 0xFF,
-    /* E8M0 codes of the scales that make every E4M3 code a normal number in BF16, zero aside:
+    /* Range of E8M0 scale codes with which every nonzero E4M3 value is a normal number in BF16:
      * E4M3 spans 2^-9 .. 1.75 * 2^8. */
     FP8_BF16_LOW = 10,
     FP8_BF16_HIGH = 246,
@@ -107,7 +108,7 @@ static inline float f32_from_bits(uint32_t bits)
     return value;
 }
 
-/* 2^-127 is the one E8M0 value that is subnormal in F32: `code << 23` would make it 0. */
+/* 2^-127 (code 0) is the only E8M0 value that is subnormal in F32; `code << 23` would give 0. */
 static inline float e8m0_value(uint8_t code)
 {
     if (code == 0)
@@ -115,7 +116,7 @@ static inline float e8m0_value(uint8_t code)
     return f32_from_bits(code == E8M0_NAN ? F32_NAN_BITS : (uint32_t)code << 23);
 }
 
-/* e8m0_from_f32_exact for the row kernels: a call would cost them their registers. */
+/* e8m0_from_f32_exact, inline: a call in a row kernel would spill its vector registers. */
 static inline int e8m0_exact(float scale)
 {
     const uint32_t bits = f32_bits(scale);

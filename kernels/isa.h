@@ -1,4 +1,5 @@
-/* isa.h: names in the files that the build compiles once per instruction set. */
+/* isa.h: function names for the files that the build compiles once per instruction set.
+ * ISA_NAME(f) is f_scalar, f_avx2 or f_avx512. */
 #ifndef CKPT_KERNELS_ISA_H
 #define CKPT_KERNELS_ISA_H
 

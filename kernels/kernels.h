@@ -1,8 +1,8 @@
 /*
  * kernels.h: pure functions on tiles: element codecs, dequantise, re-encode, quantise, hash.
  *
- * No heap, no I/O, no policy, no global state but the choice of instruction set. Pointers need
- * no alignment. `src` and `dst` never overlap. A count is in elements unless it says bytes.
+ * No heap, no I/O, no policy; the only global state is the choice of instruction set. Pointers need
+ * no alignment. `src` and `dst` must not overlap. Counts are in elements unless they say bytes.
  * scalar.c defines every function; the other instruction sets must return the same bits.
  *
  * Formats (OCP 8-bit and MX specifications):
@@ -23,8 +23,8 @@
 enum {
     FP8_BLOCK = 128,          /* FP8 weights: one scale per 128 x 128 block */
     FP4_GROUP = 32,           /* FP4 weights: one scale per 1 x 32 group */
-    FP4_DISTANCE_EXACT = 14,  /* up to here below its block's scale any code is exact in FP8 */
-    FP4_DISTANCE_COUNT = 20,  /* distances of this and above are all alike: every code becomes 0 */
+    FP4_DISTANCE_EXACT = 14,  /* up to this distance (fp4_row_to_fp8) FP8 holds every code */
+    FP4_DISTANCE_COUNT = 20,  /* from this distance on every code becomes 0 */
     HASH_UNIT_COLUMNS = 1024  /* columns of one digest unit */
 };
 
@@ -34,14 +34,14 @@ typedef struct {
     uint64_t high64;
 } hash128;
 
-/* XXH3 128-bit of bytes that come in pieces: memory of the caller's, which stays where it is from
- * hash_begin to hash_end. */
+/* State of an incremental XXH3 128-bit hash. The caller owns it and must not move it between
+ * hash_begin and the last hash_end. */
 enum { HASH_STREAM_BYTES = 640 };
 typedef struct {
     unsigned char state[HASH_STREAM_BYTES];
 } hash_stream;
 
-/* Outcome of an encoder that was asked for exactness. */
+/* What an encoder with given scales could not keep. */
 typedef struct {
     uint64_t inexact_count;   /* elements whose decoded code differs from the source bits */
     uint64_t first_inexact;   /* row * cols + col of the first one; meaningless when count is 0 */
@@ -50,8 +50,8 @@ typedef struct {
 typedef struct ckpt_kernels {
     const char *name;         /* "scalar", "avx2", "avx512" */
 
-    /* Element codecs, decode: exact. NaN payloads of BF16 survive, those of F16 too but made
-     * quiet; E4M3/E5M2/E8M0 NaNs become the quiet NaN 0x7FC00000 with the sign of the code. */
+    /* Element codecs, decode: exact. BF16 NaNs keep their payload; F16 NaNs do, but become quiet;
+     * E4M3/E5M2/E8M0 NaNs become the quiet NaN 0x7FC00000 with the sign of the code. */
     void (*e4m3_to_f32)(const uint8_t *src, float *dst, size_t count);
     void (*e5m2_to_f32)(const uint8_t *src, float *dst, size_t count);
     void (*e8m0_to_f32)(const uint8_t *src, float *dst, size_t count);
@@ -61,11 +61,11 @@ typedef struct ckpt_kernels {
 
     /* Element codecs, encode: round to nearest even, as torch .to() on a CPU does.
      * bf16: NaN becomes 0x7FC0. f16: NaN keeps its sign and upper payload and becomes quiet.
-     * e4m3: does not saturate, |x| > 464 and NaN become 0x7F | sign (so torch to 2.11; 2.12 and
-     * later saturate at 448: clamp first where both must agree, as the quantisers here do).
-     * e5m2: overflows to infinity, NaN becomes 0x7F | sign.
-     * e8m0: torch's rounding, sign ignored (1.5 and above go up).
-     * e2m1: saturates at 6, sign kept also for zero (hardware cvt); NaN becomes code 7. */
+     * e4m3: does not saturate; |x| > 464 and NaN become 0x7F | sign. torch does the same up to
+     * 2.11 and saturates at 448 from 2.12 on: clamp first if both must agree, as the quantisers
+     * here do. e5m2: overflows to infinity, NaN becomes 0x7F | sign.
+     * e8m0: torch's rounding, sign ignored (a mantissa of 1.5 or more rounds up).
+     * e2m1: saturates at 6, keeps the sign also of zero (as the hardware's cvt); NaN becomes 7. */
     void (*f32_to_bf16)(const float *src, uint16_t *dst, size_t count);
     void (*f32_to_f16)(const float *src, uint16_t *dst, size_t count);
     void (*f32_to_e4m3)(const float *src, uint8_t *dst, size_t count);
@@ -90,41 +90,42 @@ typedef struct ckpt_kernels {
     void (*fp4_group_masks)(const uint8_t *packed, size_t group_count, uint8_t *masks);
 
     /*
-     * FP4 -> FP8, one row: group g lies distance[g] = Emax - E powers of two below the block's
-     * largest scale, and the FP8 scale is 2^(Emax - 127 - 6). Elements round to nearest even onto
-     * E4M3 (exact for distance <= 14, see fp4_exact_mask). Code 8 (-0) becomes 0x80, or 0x00
-     * when `positive_zero` is set, as DeepSeek's table has it. cols is a multiple of 32.
+     * FP4 -> FP8, one row. With E the E8M0 scale code of group g and Emax the largest one of its
+     * FP8 block, distance[g] = Emax - E, and the FP8 scale is 2^(Emax - 127 - 6). Elements round
+     * to nearest even in E4M3 (exact for distance <= 14, see fp4_exact_mask). Code 8 (-0) becomes
+     * 0x80, or 0x00 if `positive_zero` is set, as in DeepSeek's table. cols is a multiple of 32.
      */
     void (*fp4_row_to_fp8)(const uint8_t *packed, const uint8_t *distance, size_t cols,
                            int positive_zero, uint8_t *codes);
 
-    /* Largest magnitude of a rows x cols block (pitch in elements), 0 of an empty one;
+    /* Largest magnitude of a rows x cols block (pitch in elements); 0 if the block is empty,
      * 0x7FC00000 if any element is NaN. */
     float (*f32_block_amax)(const float *src, size_t rows, size_t cols, size_t pitch);
 
     /*
-     * Quantise a block with one given F32 scale: E4M3 of clamp(x / scale, +-448), round to
-     * nearest even, and count the elements for which code * scale is not the source value bit
-     * for bit (-0 included). NaN inputs count as inexact. Pitches are in elements.
+     * Quantise a block with one given F32 scale: E4M3 of clamp(x / scale, +-448), rounded to
+     * nearest even. Counts the elements whose code * scale differs from the source in any bit
+     * (the sign of zero included). NaN inputs count as inexact. Pitches are in elements.
      * A quotient that is NaN becomes code 0x7F (E2M1 below: 7) without a sign.
      */
     encode_result (*f32_block_to_fp8)(const float *src, size_t rows, size_t cols, size_t pitch,
                                       float scale, uint8_t *codes, size_t codes_pitch);
 
-    /* The same for one row of FP4 groups with given E8M0 scales: E2M1 of clamp(x / s, +-6). */
+    /* The same for one row of FP4 groups with given E8M0 scales s: E2M1 of clamp(x / s, +-6). */
     encode_result (*f32_row_to_fp4)(const float *src, const uint8_t *scale, size_t cols,
                                     uint8_t *packed);
 
     /*
-     * Quantise by a named rule, the loss counted; quantise_rows.h says what the structures hold.
+     * Quantise by a named rule and count the loss; quantise_rows.h defines the structures.
      * f32_group_amax: f32_block_amax of each of `group_count` groups of consecutive elements.
-     * amax_to_scale: `count` scales. amax is finite and >= 0; tensor_scale is NVFP4's, > 0.
-     * quantise_*: codes of clamp(fl(x / divisor), +-largest), to nearest even. Divisors are finite
-     * and > 0, values finite. codes_pitch is in bytes.
-     * E4M3: block_cols is 32, and cols a multiple of it, or a multiple of 128, or at least cols.
-     * The sign of a quotient of -0 is kept.
+     * amax_to_scale: `count` scales. amax is finite and >= 0; tensor_scale (> 0) is for NVFP4 only.
+     * quantise_*: codes of clamp(fl(x / divisor), +-largest), to nearest even. Divisors must be
+     * finite and > 0, values finite. codes_pitch is in bytes.
+     * E4M3: block_cols is 32 (cols is then a multiple of 32), a multiple of 128, or >= cols.
+     * A quotient of -0 keeps its sign.
      * E2M1: two codes a byte, low nibble first. cols is a multiple of block_cols, which is 32, or
-     * 16 for NVFP4: there a quotient of -0 becomes code 0, one below 0 that rounds to 0 code 8.
+     * 16 for NVFP4. In NVFP4 a quotient of -0 becomes code 0, and a negative quotient that rounds
+     * to 0 becomes code 8.
      */
     void (*f32_group_amax)(const float *src, size_t group_count, size_t group, float *amax);
     void (*amax_to_scale)(scale_rule rule, const float *amax, size_t count, float tensor_scale,
@@ -135,10 +136,10 @@ typedef struct ckpt_kernels {
                           quantise_sums *sums);
 
     /*
-     * Canonical E8M0 scale of one group of 32 F32 values that are exactly FP4-representable: the
-     * largest power of two that represents all of them with largest magnitude 3, 4 or 6, else the
-     * one with the largest code that fits. Code 0x00, which readers take for 0, only where code 1
-     * does not fit. All zeros: code 1. No scale represents them: -1.
+     * Canonical E8M0 scale of one group of 32 F32 values that are exact in FP4: the largest power
+     * of two with which all of them are exact and the largest has magnitude 3, 4 or 6; if there is
+     * none, the scale that makes the codes largest. Scale code 0x00, which many readers treat as
+     * 0, is returned only if code 1 does not fit. All zeros: code 1. No scale fits all: -1.
      */
     int (*fp4_group_scale_exact)(const float *src);
 
@@ -147,7 +148,7 @@ typedef struct ckpt_kernels {
      * canonical values (-0 is +0, NaN is 0x7FC0 / 0x7FC00000; BF16 codes when all of the unit's
      * elements are exact in BF16, else F32 codes; integers as 8-byte two's complement), XXH3
      * 128-bit with seed first_unit + unit, where first_unit = row * ceil(cols / 1024).
-     * Of codes: the digest of what fp8_row_to_f32 and fp4_row_to_f32 give, with their scales.
+     * fp8 and fp4: the digest of the values that fp8_row_to_f32 and fp4_row_to_f32 return.
      */
     void (*digest_row_bf16)(const uint16_t *src, size_t cols, uint64_t first_unit, hash128 *sum);
     void (*digest_row_f32)(const float *src, size_t cols, uint64_t first_unit, hash128 *sum);
@@ -157,10 +158,9 @@ typedef struct ckpt_kernels {
                            uint64_t first_unit, hash128 *sum);
     void (*digest_row_i64)(const int64_t *src, size_t cols, uint64_t first_unit, hash128 *sum);
 
-    /* Sums over one row, and over two that are compared; statistics_rows.h says what they are.
-     * count is below 2^34. */
+    /* Sums over one row, and over a pair of rows; statistics_rows.h defines them. count < 2^34. */
     void (*f32_row_statistics)(const float *src, size_t count, row_statistics *out);
-    /* The same without the range and the sum, which are those of no value. */
+    /* The same, but min, max and sum are left as for a row without finite values. */
     void (*f32_row_squares)(const float *src, size_t count, row_statistics *out);
     void (*f32_row_difference)(const float *a, const float *b, size_t count, row_difference *out);
     /* Add a row to *counts; cols is a multiple of FP4_GROUP. */
@@ -170,20 +170,21 @@ typedef struct ckpt_kernels {
     /* XXH3 128-bit of raw bytes. */
     hash128 (*hash_bytes)(const void *src, size_t size, uint64_t seed);
 
-    /* The same of bytes that come in pieces, with seed 0. hash_end may be asked in between. */
+    /* The same with seed 0 for data that arrives in several calls. hash_end does not change the
+     * state: it may be called at any time, and hash_add again after it. */
     void (*hash_begin)(hash_stream *stream);
     void (*hash_add)(hash_stream *stream, const void *src, size_t size);
     hash128 (*hash_end)(const hash_stream *stream);
 } ckpt_kernels;
 
-/* The best set this CPU has, or the one that CKPT_KERNELS (scalar|avx2|avx512) forces.
- * NULL when CKPT_KERNELS names an unknown set or one this CPU lacks. Thread-safe. */
+/* The best set that this CPU supports, or the one named in CKPT_KERNELS (scalar|avx2|avx512).
+ * NULL if CKPT_KERNELS names an unknown set or one that this CPU lacks. Thread-safe. */
 const ckpt_kernels *kernels_get(void);
 
-/* One set by name; NULL when unknown or not supported by this CPU or build. */
+/* One set by name; NULL if it is unknown or not supported by this CPU or build. */
 const ckpt_kernels *kernels_find(const char *name);
 
-/* What `sum` was and these bytes after it, for fingerprints: XXH3 seeded with both halves. */
+/* Extend a fingerprint: *sum becomes the hash of `bytes`, seeded with both halves of *sum. */
 static inline void hash128_mix(hash128 *sum, const void *bytes, size_t size)
 {
     *sum = kernels_get()->hash_bytes(bytes, size, sum->low64 ^ sum->high64);
@@ -202,17 +203,17 @@ static inline void hash128_add(hash128 *sum, hash128 term)
 float fp8_scale_pow2(float amax);
 uint8_t fp4_scale_code(float amax);
 
-/* E8M0 code of a positive power of two in 2^-127..2^127; -1 when `scale` is anything else. */
+/* E8M0 code of a positive power of two in 2^-127..2^127; -1 if `scale` is anything else. */
 int e8m0_from_f32_exact(float scale);
 
-/* Codes (bit c = magnitude c) that FP4 -> FP8 keeps exactly at `distance`. */
+/* Magnitudes (bit c = E2M1 magnitude c) that FP4 -> FP8 keeps exactly at `distance`. */
 uint8_t fp4_exact_mask(unsigned distance);
 
 /*
- * The scale offset that FP8 -> FP4 recovers, from the set of magnitudes in a group (bit c of
- * `mask` = E2M1 magnitude c, relative to the true scale): 0 when the canonical rule (the largest
- * scale whose largest code is 3, 4 or 6) finds the true scale; otherwise k such that it finds
- * true * 2^k. An all-zero group returns FP4_SCALE_LOST.
+ * Whether FP8 -> FP4 will recover a group's original scale. `mask` is the set of magnitudes in the
+ * group under that scale (bit c = E2M1 magnitude c). The canonical rule, the largest scale whose
+ * largest code is 3, 4 or 6, finds the original scale times 2^k; returns k, so 0 means recovered.
+ * An all-zero group returns FP4_SCALE_LOST.
  */
 enum { FP4_SCALE_LOST = 127 };
 int fp4_canonical_offset(uint8_t mask);

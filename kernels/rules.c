@@ -1,6 +1,6 @@
 /*
  * rules.c: the arithmetic of scales: DeepSeek's quantiser rules, and what FP4 -> FP8 -> FP4
- * keeps. Called per block or group, so written for clarity, not for speed.
+ * preserves. Called once per block or group, so written for clarity, not for speed.
  */
 #include "scale_rules.h"
 
@@ -41,7 +41,7 @@ uint8_t fp4_exact_mask(unsigned distance)
     return (uint8_t)mask;
 }
 
-/* The code of 0.5 * halves, or -1 when E2M1 lacks it. */
+/* The code of 0.5 * halves, or -1 if E2M1 has no such value. */
 static int fp4_code_of_halves(unsigned halves)
 {
     for (int c = 0; c < 8; c++)
@@ -50,7 +50,7 @@ static int fp4_code_of_halves(unsigned halves)
     return -1;
 }
 
-/* The largest code of a group whose scale grows by 2^k; -1 when some code does not fit. */
+/* The largest code of a group after its scale is multiplied by 2^k; -1 if a value has no code. */
 static int fp4_largest_code_rescaled(uint8_t mask, int k)
 {
     int largest = 0;
@@ -76,7 +76,8 @@ static int fp4_code_is_canonical_max(int code)
     return code == 5 || code == 6 || code == 7;
 }
 
-/* Scaling the codes up by doubling never leaves E2M1 before 4 or 6, so a k >= -3 always fits. */
+/* Doubling all values keeps them in E2M1 until the largest is 4 or 6, which takes at most three
+ * steps. So the search always ends at k = -3 or before. */
 int fp4_canonical_offset(uint8_t mask)
 {
     if ((mask & 0xFEu) == 0)
@@ -87,7 +88,7 @@ int fp4_canonical_offset(uint8_t mask)
     return -3;
 }
 
-/* E2M1 code of a magnitude as a multiple of 2^(scale - 127); -1 when it is none. */
+/* The E2M1 code of magnitude / 2^(scale - 127), or -1 if that is not an E2M1 value. */
 static int fp4_code_exact(float magnitude, int scale)
 {
     static const float values[8] = { 0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f };
@@ -99,7 +100,7 @@ static int fp4_code_exact(float magnitude, int scale)
     return -1;
 }
 
-/* The largest code of the group under one scale; -1 when some value does not fit. */
+/* The largest code of the group under one scale; -1 if a value has no code. */
 static int fp4_largest_code(const float magnitude[FP4_GROUP], int scale)
 {
     int largest = 0;
@@ -115,9 +116,9 @@ static int fp4_largest_code(const float magnitude[FP4_GROUP], int scale)
 }
 
 /*
- * Under a fitting scale the largest value is 0.5 .. 6 units, so the scale is within 2^-2 .. 2^1
- * of its leading power of two: a handful of candidates, tried from the largest down. The last
- * one that fits has the largest code.
+ * The largest value divided by the scale must be in 0.5 .. 6. So the scale is 2^-2 .. 2^1 times
+ * the power of two in the largest value: four candidates, tried from the largest down. The last
+ * one that fits gives the largest code.
  */
 int fp4_group_scale_exact_scalar(const float *src)
 {
@@ -144,7 +145,7 @@ int fp4_group_scale_exact_scalar(const float *src)
 
         if (code < 0)
             continue;
-        if (scale == 0 && found == 1)       /* many readers take byte 0x00 for 0, not 2^-127 */
+        if (scale == 0 && found == 1)       /* many readers treat code 0x00 as 0, not 2^-127 */
             return 1;
         if (fp4_code_is_canonical_max(code))
             return scale;

@@ -1,5 +1,5 @@
 /*
- * scalar.c: the definition of every kernel. Written to be read; the vector sets must return the
+ * scalar.c: the definition of every kernel, written to be read. The vector sets must return the
  * same bits and are tested against this file.
  */
 #include "internal.h"
@@ -39,12 +39,12 @@ static void store_f32(void *base, size_t i, float value)
 }
 
 /* ---- one element ---------------------------------------------------------------------------
- * A small float is its exponent, then `mantissa_bits` bits. Reading it as an integer keeps the
- * order of magnitudes, so rebiasing is an addition, and a carry out of the mantissa while
- * rounding lands on the next exponent, where it belongs.
+ * The magnitude of a small float is its exponent field, then `mantissa_bits` bits. As integers,
+ * magnitudes have the order of their values. So rebiasing is an addition, and a carry out of the
+ * mantissa in rounding correctly increments the exponent.
  */
 
-/* A finite magnitude code. Subnormals are integers times the smallest one, which is exact. */
+/* The value of a finite magnitude code. A subnormal is its code times the smallest one: exact. */
 static float small_to_f32(uint32_t code, unsigned mantissa_bits, unsigned bias)
 {
     const uint32_t rebias = (127 - bias) << 23;
@@ -61,7 +61,7 @@ static uint32_t shift_right_even(uint32_t value, unsigned shift)
     return (value + half - 1 + ((value >> shift) & 1)) >> shift;
 }
 
-/* Round a finite F32 magnitude to nearest even; what overflows carries into larger codes. */
+/* Round a finite F32 magnitude to nearest even; overflow gives codes beyond the format's range. */
 static uint32_t f32_to_small(uint32_t magnitude, unsigned mantissa_bits, unsigned bias)
 {
     const uint32_t exponent = magnitude >> 23;
@@ -164,7 +164,7 @@ static uint8_t e5m2_from_f32(float value)
     return (uint8_t)(sign | f32_to_small(magnitude, 2, 15));
 }
 
-/* torch's rule: up from 1.5, except that below 2^-126 only what exceeds 2^-127 goes up. */
+/* torch's rule: a mantissa of 1.5 or more rounds up; below 2^-126, only values above 2^-127 do. */
 static uint8_t e8m0_from_f32(float value)
 {
     const uint32_t bits = f32_bits(value);
@@ -190,7 +190,7 @@ static unsigned e2m1_from_f32(float value)
     return sign | f32_to_small(magnitude, 1, 1);
 }
 
-/* Which NaN a product is depends on the machine and on operand order, so it is fixed here. */
+/* The bits of a NaN product depend on the machine and the operand order, so fix them. */
 static float f32_product(float a, float b)
 {
     const float product = a * b;
@@ -322,7 +322,8 @@ static void fp4_group_masks(const uint8_t *packed, size_t group_count, uint8_t *
     }
 }
 
-/* From distance 19 on even 6 * 2^(6 - distance) is below half of 2^-9: larger ones are alike. */
+/* From distance 19 on even code 7 is below half of the smallest subnormal, 6 * 2^(6 - distance) <
+ * 2^-10, so larger distances give the same codes. */
 static void fp4_row_to_fp8(const uint8_t *packed, const uint8_t *distance, size_t cols,
                            int positive_zero, uint8_t *codes)
 {
@@ -339,7 +340,7 @@ static void fp4_row_to_fp8(const uint8_t *packed, const uint8_t *distance, size_
 
 /* ---- quantise ---- */
 
-/* NaN is larger than every number here, as its bits are. */
+/* Compares bits as integers: that is the order of magnitudes, with NaN above every number. */
 static float f32_block_amax(const float *src, size_t rows, size_t cols, size_t pitch)
 {
     uint32_t largest = 0;
@@ -353,7 +354,7 @@ static float f32_block_amax(const float *src, size_t rows, size_t cols, size_t p
     return f32_from_bits(largest > F32_INF_BITS ? F32_NAN_BITS : largest);
 }
 
-/* A code is exact when it decodes to the source bits; NaN never is. */
+/* Count an element whose code does not decode to the source bits. NaN is always counted. */
 static void encode_result_note(encode_result *result, float source, float decoded, uint64_t index)
 {
     if (source == source && f32_bits(decoded) == f32_bits(source))
@@ -420,7 +421,7 @@ static void digest_row_bf16(const uint16_t *src, size_t cols, uint64_t first_uni
     }
 }
 
-/* A canonical F32 is exact in BF16 when its low half is zero: NaN and subnormals included. */
+/* A canonical F32 is exact in BF16 if its low 16 bits are zero, also for NaN and subnormals. */
 static void digest_row_f32(const float *src, size_t cols, uint64_t first_unit, hash128 *sum)
 {
     uint32_t canonical[HASH_UNIT_COLUMNS];

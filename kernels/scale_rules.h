@@ -1,7 +1,7 @@
 /*
  * scale_rules.h: the arithmetic of scale_rule (quantise_rows.h), branch-free, so that compilers
- * make vector code of loops over it. Sources: DeepSeek-V4 inference/kernel.py (CEIL with floors on
- * a), OCP Microscaling Formats 1.0 section 6.3 (FLOOR), torchao prototype/mx_formats (RCEIL, EVEN),
+ * vectorise loops over it. Sources: DeepSeek-V4 inference/kernel.py (CEIL with floors on a), OCP
+ * Microscaling Formats 1.0 section 6.3 (FLOOR), torchao prototype/mx_formats (RCEIL, EVEN),
  * NVIDIA Model-Optimizer qtensor/nvfp4_tensor.py (NVFP4), slime tools/convert_hf_to_fp8.py
  * (QUOTIENT), VeOmni deepseek_v4/act_quant.py (PRODUCT).
  */
@@ -19,8 +19,8 @@ static inline float f32_max(float a, float b)
     return a > b ? a : b;
 }
 
-/* CEIL: any mantissa bit rounds the exponent up. Below 2^-126 the powers are 2^-127, which is the
- * upper mantissa bit alone, and 2^-126. */
+/* CEIL: any mantissa bit rounds the exponent up. Subnormals (exponent field 0) round up to 2^-127,
+ * whose bits are 0x400000, or to 2^-126: hence the limit. */
 static inline uint32_t scale_ceil(float v)
 {
     const uint32_t bits = f32_bits(v);
@@ -46,7 +46,8 @@ static inline uint32_t scale_fp4_ceil(float amax)
     return scale_ceil(f32_max(amax, FP4_LEAST) * (1.0f / 6.0f));
 }
 
-/* Torchao adds a quarter of the octave to the bits; what overflows there becomes NaN. */
+/* As torchao: add 0.25 to the mantissa, so that 1.75 and more carry into the exponent; overflow
+ * becomes NaN. */
 static inline uint32_t scale_fp4_even(float amax)
 {
     const uint32_t bits = f32_bits(amax) + 0x200000u;
@@ -54,7 +55,7 @@ static inline uint32_t scale_fp4_even(float amax)
     return bits >= F32_INF_BITS ? E8M0_NAN : scale_floor(bits, 2);
 }
 
-/* A finite E8M0 code as F32; 2^-127 is the upper mantissa bit alone. */
+/* An E8M0 code other than NaN as F32. 2^-127 is subnormal: its bits are 0x400000. */
 static inline float scale_power(uint32_t code)
 {
     return f32_from_bits(code == 0 ? 0x400000u : code << 23);

@@ -1,8 +1,8 @@
 /*
  * statistics_rows.c: sums over rows of values.
  *
- * The build compiles this file once per instruction set, as quantise_rows.c: loops without branches
- * and of fixed order, of which the compiler makes vector code that returns the same bits.
+ * The build compiles this file once per instruction set, like quantise_rows.c. The loops have no
+ * branches and a fixed order, so the compiler can vectorise them without changing any bit.
  */
 #include "statistics_rows.h"
 
@@ -11,12 +11,13 @@
 #include "internal.h"
 #include "isa.h"
 
-/* Vectors that a set has no registers for are passed in memory; all such calls are inlined. */
+/* GCC warns that vectors wider than the set's registers are passed in memory. That does not matter
+ * here: all such calls are inlined. */
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 enum { WIDTH = 4, LANES = 16, GROUPS = LANES / WIDTH };
 
-/* Four lanes. Comparisons of them are masks: all bits or none. */
+/* Vectors of four lanes. A comparison gives a mask: all bits of a lane set, or none. */
 typedef float floats __attribute__((vector_size(16)));
 typedef int32_t words __attribute__((vector_size(16)));
 typedef double doubles __attribute__((vector_size(32)));
@@ -62,7 +63,7 @@ static double sum_lanes(const doubles groups[GROUPS])
     return lanes[0];
 }
 
-/* Each lane has counted down, by the masks. */
+/* True in a mask is -1, so lanes count downwards: the sum of their negatives. */
 static uint64_t count_lanes(words counts)
 {
     uint64_t sum = 0;
@@ -73,8 +74,9 @@ static uint64_t count_lanes(words counts)
 }
 
 /*
- * NaN and infinity are rare. A row is first taken for clean, without masks; if it is not, all of it
- * is done again with them. Sums of a clean row are the same either way.
+ * NaN and infinity are rare. The first pass assumes that a row is clean (has none) and uses no
+ * masks; if it finds one, the whole row is summed again with masks. Both give the same sums for a
+ * clean row.
  */
 
 /* ---- one row ---- */
@@ -89,7 +91,7 @@ typedef struct {
     doubles squares[GROUPS];
 } row_lanes;
 
-/* What of a row is wanted; both are constants where a loop is made. */
+/* Variants of the loop; constants at each call, so that the compiler specialises it. */
 typedef struct {
     int is_clean;
     int is_brief;                              /* no range and no sum */
@@ -141,12 +143,12 @@ void sum_row(row_lanes *s, const float *src, size_t count, row_mode mode)
 
         for (size_t l = 0; l < LANES; l++)
             tail[l] = whole + l < count ? src[whole + l] : NAN;
-        mode.is_clean = 0;                     /* the NaN that fill it up are only counted */
+        mode.is_clean = 0;                     /* the masks keep the filling NaNs out of the sums */
         add_values(s, tail, mode);
     }
 }
 
-/* How many NaN fill up the last lanes of a row. */
+/* The number of NaNs that fill the last lanes of a row. */
 static uint64_t filled_lanes(size_t count)
 {
     return (LANES - count % LANES) % LANES;
@@ -242,7 +244,7 @@ void sum_pairs(pair_lanes *s, const float *a, const float *b, size_t count, int 
     for (size_t c = 0; c < whole; c += LANES)
         add_pairs(s, a + c, b + c, is_clean);
     if (whole < count) {
-        float tails[2][LANES] = { { 0 } };     /* equal where the rows have ended */
+        float tails[2][LANES] = { { 0 } };     /* past the end both are 0: no difference */
 
         memcpy(tails[0], a + whole, (count - whole) * sizeof *a);
         memcpy(tails[1], b + whole, (count - whole) * sizeof *b);

@@ -1,8 +1,9 @@
 /*
- * statistics_rows.h: sums over rows of values, for kernels.h, which includes it.
+ * statistics_rows.h: results of the statistics functions in kernels.h, which includes it.
  *
- * Sums are F64, in an order that does not depend on the width of registers: lane l of 16 takes the
- * columns c with c % 16 = l; then lanes l and l + 8 are added, l and l + 4, l + 2, l + 1.
+ * Sums are F64, in an order that does not depend on the register width, so that all sets return the
+ * same bits: lane l of 16 adds the columns c with c % 16 = l; then lane l + 8 is added to lane l,
+ * then l + 4, l + 2 and l + 1.
  */
 #ifndef CKPT_KERNELS_STATISTICS_ROWS_H
 #define CKPT_KERNELS_STATISTICS_ROWS_H
@@ -10,13 +11,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Of one row; -0 is +0. Ranges and sums are those of the finite values. */
+/* Of one row; -0 counts as +0. min, max and the sums are over the finite values. */
 typedef struct {
     uint64_t zeros;
     uint64_t nans;
     uint64_t infinities;
-    float min;                     /* infinity when there is no finite value */
-    float max;                     /* -infinity then */
+    float min;                     /* infinity if there is no finite value */
+    float max;                     /* -infinity if there is none */
     double sum;
     double squares;
 } row_statistics;
@@ -25,14 +26,14 @@ typedef struct {
 typedef struct {
     uint64_t zeros;                /* codes 0 and 8 */
     uint64_t largest;              /* codes 7 and 15 */
-    uint64_t squares[256];         /* by the byte of the scale: sum of the squares of its codes, in
-                                      quarters; the scale itself is not in it */
+    uint64_t squares[256];         /* by scale code: sum of 4 * magnitude^2 of the E2M1 values,
+                                      without the scale (so it is an integer) */
 } fp4_counts;
 
-/* Of two rows, a and b. Sums are of the pairs that are finite on both sides. */
+/* Of two rows, a and b. Sums are over the pairs in which both values are finite. */
 typedef struct {
-    uint64_t changed;              /* pairs that differ: +0 is -0, and NaN is NaN */
-    uint64_t nonfinite;            /* of them: with NaN or infinity on a side */
+    uint64_t changed;              /* pairs that differ; +0 equals -0, NaN equals NaN */
+    uint64_t nonfinite;            /* changed pairs with a NaN or an infinity */
     double a_squares;
     double b_squares;
     double error_squares;          /* of b - a */

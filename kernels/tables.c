@@ -4,9 +4,10 @@
 #include "internal.h"
 
 /*
- * E4M3 of E2M1 value * 2^(6 - distance), rounded to nearest even; a row is a distance. Down to
- * the normal numbers each row is the one above minus 8, one exponent step. From row 15 on some
- * codes round (fp4_exact_mask tells which), from row 19 on all are zero.
+ * Row: distance; column: E2M1 magnitude code. E4M3 code of value * 2^(6 - distance), rounded to
+ * nearest even. As long as the results are normal numbers, each row is the one above minus 8 (one
+ * step of the exponent). From row 15 on some codes are rounded (see fp4_exact_mask), from row 19
+ * on all are zero.
  */
 const uint8_t fp4_fp8_codes[FP4_DISTANCE_COUNT + 1][8] = {
     { 0x00, 0x60, 0x68, 0x6C, 0x70, 0x74, 0x78, 0x7C },
@@ -32,7 +33,7 @@ const uint8_t fp4_fp8_codes[FP4_DISTANCE_COUNT + 1][8] = {
     { 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00 }
 };
 
-/* BF16 of the codes 0 .. 15 times 2^(scale - 127), as an addition to the exponent; -0 is 0. */
+/* BF16 of the values of codes 0 .. 15 times 2^(scale - 127), by adding to the exponent; -0 as 0. */
 #define FP4_BF16(value, scale) (uint16_t)((value) + ((scale) - 127) * 128)
 #define FP4_VALUES(scale) \
     0, FP4_BF16(0x3F00, scale), FP4_BF16(0x3F80, scale), FP4_BF16(0x3FC0, scale), \
