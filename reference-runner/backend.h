@@ -1,25 +1,25 @@
 /*
  * backend.h: the interface between the layer graph and a compute backend.
  *
- * The graph (graph_*.c) is written once, over this table. A backend has opaque buffers and weights
- * and one function an operation; it knows no model, no layer and no profile: where the profiles
- * differ, the graph sets `round` or leaves an operation out. To add a backend: implement the table,
- * add it to backends.c, and compare each operation with the plain C in plain.h, as the unit tests
- * of the CPU backend do.
+ * The graph (graph_*.c) is written once and calls this table. A backend has opaque buffers and
+ * weights and one function per operation. It knows nothing of models, layers and profiles: where
+ * the profiles differ, the graph sets `round` or leaves out an operation. To add a backend:
+ * implement the table, add it to backends.c, and compare each operation with the plain C in
+ * plain.h, as the unit tests of the CPU backend do.
  *
- * Numbers. A buffer holds 4-byte elements: F32, or I32 where it says so. Where `round` is set the
- * result is rounded to BF16 (nearest even) and kept as F32; the inputs are BF16 values then.
+ * Numbers. A buffer holds 4-byte elements: F32, or I32 where a comment says so. If `round` is set,
+ * the inputs are BF16 values, and the result is rounded to BF16 (nearest even) and kept as F32.
  * A sum over a dimension of the model is formed in F64, in ascending order, and rounded to F32
- * once. Products of F32 are exact in F64, so that a fused multiplication changes nothing, and two
- * backends agree to the last bit or nearly so. A result never depends on how many rows an operation
- * gets, on threads, or on how a weight is encoded.
+ * once. Products of two F32 are exact in F64, so fused multiplication changes no bit, and backends
+ * agree to the last bit or nearly so. A result must not depend on the number of rows of a call, on
+ * threads, or on the encoding of a weight.
  *
- * Weights come in their stored encoding: codes and scales as in a ckpt_tile, a band of rows at a
- * time. The value of an element is that of the digest: the F32 product code x scale.
+ * Weights are passed in their stored encoding: codes and scales as in a ckpt_tile, a band of rows
+ * at a time. The value of an element is the one of the digest: the F32 product code x scale.
  *
- * Rows are rows of a buffer: row i begins at element offset + i * pitch. A ring holds the row of
+ * Row i of a run_rows begins at element offset + i * pitch of its buffer. A ring holds the row of
  * position p at p % capacity. Operations run in the order of the calls; buffer_read waits for them.
- * All but weight_put and stage_* are called from one thread. Functions that can fail return a
+ * Only weight_put and stage_* may be called from several threads. Functions that can fail return a
  * ckpt_code.
  */
 #ifndef RUN_BACKEND_H
@@ -31,7 +31,7 @@ typedef struct run_backend run_backend;
 typedef struct run_buffer run_buffer;
 typedef struct run_weight run_weight;
 
-/* Memory that a device can copy from asynchronously; first member of a backend's own struct. */
+/* Host memory that a device can copy from asynchronously. First member of a backend's struct. */
 typedef struct {
     void *memory;
     uint64_t bytes;
@@ -54,7 +54,8 @@ typedef struct {
  * columns. The columns are cut into blocks of `block` (0: one block); each block's sum is formed in
  * F64 and rounded to F32, and the blocks are added in ascending order in F32. Then, unless scale
  * is 0, y = y * scale (rounded after the sum and after the product when `round` is set).
- * Unless group_rows is 0, every so many weight rows take x from group_step columns further on.
+ * Unless group_rows is 0, the weight rows are in groups of group_rows, and group g reads x from
+ * column g * group_step on (a block-diagonal product).
  */
 typedef struct {
     run_rows x;
@@ -71,7 +72,7 @@ typedef struct {
 } run_linear;
 
 /*
- * y = x through a block quantiser and back, `block` columns with one power-of-two scale
+ * y = x quantised and dequantised. Each block of `block` columns has one power-of-two scale
  * 2^ceil(log2(max(amax, floor) / M)): E4M3 (M 448, floor 1e-4) or E2M1 (M 6, floor 6 * 2^-126).
  * y may be x. The last block of a row may be shorter.
  */
@@ -86,9 +87,9 @@ typedef struct {
 } run_quantise;
 
 /*
- * y = weight * (x / sqrt(mean(x^2) + eps)); weight NULL: 1. y may be x. The mean in F64, rounded to
- * F32; the rest in F32. With `round` and no weight, every step is rounded to BF16 as DeepSeek's
- * code does: a = x^2, m = mean(a), v = m + eps, g = 1/sqrt(v), y = x * g.
+ * y = weight * (x / sqrt(mean(x^2) + eps)); weight NULL: 1. y may be x. The mean is formed in F64
+ * and rounded to F32; the rest is F32. With `round` and no weight, each step is rounded to BF16 as
+ * in DeepSeek's code: a = x^2, m = mean(a), v = m + eps, g = 1/sqrt(v), y = x * g.
  */
 typedef struct {
     run_rows x;
@@ -116,8 +117,9 @@ typedef struct {
     int round;
 } run_rope;
 
-/* x = width^-1/2 * H x for each of the row_count * head_count vectors, H of Sylvester's order,
- * by log2(width) passes of sums and differences in F32, widest distance last. */
+/* x = width^-1/2 * H x for each of the row_count * head_count vectors, with H the Hadamard matrix
+ * in Sylvester's order. Computed by log2(width) passes of sums and differences in F32, with
+ * distances 1, 2, 4 ... */
 typedef struct {
     run_rows x;
     uint64_t row_count;
@@ -137,12 +139,12 @@ typedef struct {
 } run_ring_put;
 
 /*
- * Compressed entries c = entry .. entry + entry_count - 1, one a row of y, `width` columns. With
- * D = width and score rows s, value rows k (rings of width D, or 2D when overlap is set):
+ * Compressed entries c = entry .. entry + entry_count - 1, one per row of y, `width` columns. With
+ * D = width, score rows s and value rows k (rings of width D, or 2D if overlap is set):
  *   plain    slots = positions c*ratio .. c*ratio + ratio - 1, columns [0, D)
  *   overlap  slots = the block before, columns [0, D) (absent for c = 0), then the own block,
  *            columns [D, 2D)
- * y[j] = sum of exp(s_j - max) * k_j / sum of exp(s_j - max), for each column by itself.
+ * y[j] = sum of exp(s_j - max) * k_j / sum of exp(s_j - max) over the slots, column by column.
  */
 typedef struct {
     run_ring k;
@@ -159,15 +161,15 @@ typedef struct {
 /*
  * For each row t, position p = position + t, candidates c < min(V, entry_count), V =
  * (p + 1) / ratio: score[c] = sum over h of max(q[t,h] . keys[c], 0) * weights[t,h]; with `round`
- * the dot product, each product and the sum are rounded to BF16. The min(topk, V) best, higher
- * score first, then lower c, go to chosen[t, 0..topk-1] (I32) in ascending order of c, then -1.
- * gap[t]: (last taken - first left out) / larger magnitude of the two, 0 when equal; infinite when
- * nothing is left out.
+ * the dot product, each product and the sum are rounded to BF16. The min(topk, V) best (higher
+ * score first, ties by lower c) are written to chosen[t, 0..topk-1] (I32) in ascending order of c,
+ * followed by -1. gap[t]: (lowest score taken - highest score left out) / the larger magnitude of
+ * the two; 0 if equal; infinite if nothing is left out.
  */
 typedef struct {
     run_rows q;              /* head_count * width columns */
     run_rows weights;        /* head_count columns */
-    run_rows keys;           /* one row an entry */
+    run_rows keys;           /* one row per entry */
     run_rows chosen;
     run_buffer *gap;
     uint64_t row_count;
@@ -180,12 +182,13 @@ typedef struct {
 } run_select;
 
 /*
- * Attention of each row over L = the window's rows p - window + 1 .. p that exist, ascending, then
- * the compressed entries: those in chosen[t] (ascending, to the first -1), or all c < (p+1) / ratio
- * when chosen.buffer is NULL; none when entries.buffer is NULL. One vector is both key and value:
+ * Attention of each row over the list L: first the window's rows p - window + 1 .. p that exist, in
+ * ascending order, then compressed entries: those in chosen[t] up to the first -1 or, if
+ * chosen.buffer is NULL, all c < (p + 1) / ratio; none if entries.buffer is NULL. A vector is both
+ * key and value:
  *   s_j = (q . L_j) * scale;  M = max_j s_j;  l = sum_j exp(s_j - M) + exp(sink[h] - M)
  *   y = (sum_j P_j * L_j) / l,  P_j = exp(s_j - M), rounded to BF16 with `round`
- * M is max(M, sink[h]) when the sink exceeds M by more than 80.
+ * If sink[h] > M + 80, sink[h] is used for M, so that exp(sink[h] - M) stays finite.
  */
 typedef struct {
     run_rows q;              /* head_count * head_dim columns */
@@ -206,10 +209,14 @@ typedef struct {
 } run_attend;
 
 /*
- * Hyper-connections. x: stream_count * dim columns a row. `mix` holds fn . x, before the factor
- * rho = 1 / sqrt(mean(x^2) + norm_eps). hc_pre: from mix (2N + N*N columns, times rho), scale[3],
- * base -> u = sum_n pre[n] x[n], post[N], comb[N*N]; Sinkhorn as README.md tells.
- * hc_head: mix has N columns, scale[1]; post and comb are not used.
+ * Hyper-connections with N = stream_count. x: N * dim columns per row. `mix` holds fn . x, not yet
+ * multiplied by rho = 1 / sqrt(mean(x^2) + norm_eps).
+ * hc_pre: mix has N + N + N*N columns m0, m1, m2; base has as many, scale has 3 elements.
+ *   pre[n] = sigmoid(m0[n] rho scale[0] + base) + hc_eps;  u = sum_n pre[n] x[n]
+ *   post[n] = 2 sigmoid(m1[n] rho scale[1] + base)
+ *   comb[i, o]: Sinkhorn's normalisation of m2 rho scale[2] + base: a softmax over o, plus hc_eps,
+ *   divided by (its sum over i) + hc_eps; then iters - 1 times the same over o, then over i.
+ * hc_head: u as in hc_pre; mix has N columns, scale 1 element; post and comb are not used.
  */
 typedef struct {
     run_rows x;
@@ -228,7 +235,7 @@ typedef struct {
     int round;
 } run_streams;
 
-/* x[o] = post[o] * y + sum_i comb[i, o] * x[i], i ascending, in place. */
+/* In place: x[o] = post[o] * y + sum_i comb[i, o] * x[i], with i ascending. */
 typedef struct {
     run_rows x;
     run_rows y;
@@ -241,13 +248,13 @@ typedef struct {
 } run_streams_post;
 
 /*
- * g = sqrt(softplus(logits)). ids given (table.buffer): ids = table[t]; else the active_count best
- * of g + bias, higher first, then lower id. weights[i] = g[ids[i]] / (sum of them in this order)
- * * route_scale. gap as in run_select, over g + bias; infinite with a table.
+ * g = sqrt(softplus(logits)). With table.buffer, ids = table[t]; else ids are the active_count best
+ * of g + bias (higher first, ties by lower id). weights[i] = g[ids[i]] / (sum of the chosen g in
+ * this order) * route_scale. gap is as in run_select, over g + bias; infinite with a table.
  */
 typedef struct {
     run_rows logits;         /* expert_count columns */
-    run_rows table;          /* I32, active_count columns; or no buffer */
+    run_rows table;          /* I32, active_count columns; table.buffer may be NULL */
     run_rows ids;            /* I32 */
     run_rows weights;
     run_buffer *gap;
@@ -258,7 +265,7 @@ typedef struct {
     float route_scale;
 } run_route;
 
-/* One expert of a group, and the rows that go to it with their factors (host arrays). */
+/* One expert, the rows routed to it and their factors (arrays in host memory). */
 typedef struct {
     const run_weight *w1;
     const run_weight *w2;
@@ -269,12 +276,12 @@ typedef struct {
 } run_expert;
 
 /*
- * The grouped expert product. For each expert in the order given and each of its rows r:
+ * The products of several experts. For each expert in the order given and each of its rows r:
  *   a = x[r] w1, b = x[r] w3 (rounded), b = clamp(b, -limit, limit), a = min(a, limit) if limit > 0
  *   h = factor * (a / (1 + exp(-a)) * b) (rounded), through the E4M3 quantiser in blocks of 128
  *   when `round` is set;  y[r] += h w2 (the product rounded, the sum in F32)
- * x is what the products take: quantised already where the profile asks for it, and with `round` it
- * lies on the E4M3 grid in blocks of 128. Blocks of the products as in run_linear.
+ * The caller has already quantised x: with `round` its values are on the E4M3 grid in blocks of
+ * 128. `block` is as in run_linear.
  */
 typedef struct {
     run_rows x;
@@ -288,8 +295,8 @@ typedef struct {
     int round;
 } run_experts;
 
-/* y = a + b; b without a buffer: y = a. Row t of a is used for `repeat` consecutive rows of y and b
- * (1: the ordinary sum). y may be a or b. */
+/* y = a + b; y = a if b.buffer is NULL. Row t of a is used for `repeat` consecutive rows of y and b
+ * (1: an ordinary sum). y may be a or b. */
 typedef struct {
     run_rows a;
     run_rows b;
@@ -300,26 +307,26 @@ typedef struct {
     int round;
 } run_add;
 
-/* Timings since the last lap. A backend in host memory has no copies or waits. */
+/* Times since the last lap. A backend in host memory has no copies and no waits. */
 typedef struct {
-    double seconds;          /* until now, when all operations are done */
-    double wait_seconds;     /* of these, operations waited for weights */
-    double copy_seconds;     /* weights were on their way to the device */
+    double seconds;          /* until all operations were done */
+    double wait_seconds;     /* the share of them in which operations waited for weights */
+    double copy_seconds;     /* while weights were being copied to the device */
     uint64_t copy_bytes;
 } run_lap;
 
 typedef struct {
     const char *name;        /* "cpu", "cuda" */
-    /* thread_count 0: one per core. A machine without the device: CKPT_E_USAGE, one line. Each
-     * call opens a separate backend, also on the same device. */
+    /* thread_count 0: one per core. CKPT_E_USAGE if the machine has no such device. Each call opens
+     * a separate backend, also on the same device. */
     ckpt_code (*open)(unsigned thread_count, unsigned device, run_backend **out, ckpt_error *err);
     void (*close)(run_backend *backend);
-    /* Free memory of the device before anything is opened; NULL: it computes in host memory. */
+    /* Free memory of the device, to call before open; NULL: the backend uses host memory. */
     ckpt_code (*free_bytes)(unsigned device, uint64_t *out, ckpt_error *err);
-    /* Waits for all operations. */
+    /* Waits for all operations, then returns the times since the last call. */
     ckpt_code (*lap)(run_backend *backend, run_lap *out, ckpt_error *err);
 
-    /* Zero-filled. Sizes and positions in elements. */
+    /* A new buffer is filled with zeros. Counts and positions are in elements. */
     ckpt_code (*buffer_create)(run_backend *backend, uint64_t count, run_buffer **out,
                                ckpt_error *err);
     void (*buffer_free)(run_backend *backend, run_buffer *buffer);      /* NULL is fine */
@@ -327,23 +334,23 @@ typedef struct {
                               uint64_t count, ckpt_error *err);
     ckpt_code (*buffer_read)(const run_buffer *buffer, uint64_t first, void *out, uint64_t count,
                              ckpt_error *err);
-    /* To a buffer of another backend of the same kind. Returns when it is there. */
+    /* Copy to a buffer of another backend of the same kind. Returns when the copy is complete. */
     ckpt_code (*buffer_pass)(const run_buffer *from, run_buffer *to, uint64_t count,
                              ckpt_error *err);
     ckpt_code (*buffer_zero)(run_buffer *buffer, uint64_t first, uint64_t count, ckpt_error *err);
 
-    /* stage_wait: until all that was put from the stage is away, and its memory can be written. */
+    /* stage_wait: until all weight_put from this stage are copied and its memory can be reused. */
     ckpt_code (*stage_create)(run_backend *backend, uint64_t bytes, run_stage **out,
                               ckpt_error *err);
     ckpt_code (*stage_wait)(run_stage *stage, ckpt_error *err);
     void (*stage_free)(run_backend *backend, run_stage *stage);         /* NULL is fine */
 
-    /* A hint, before the first weight: the most memory that all weights will need together. */
+    /* A hint, before the first weight: the most memory that weights will need at a time. */
     void (*weights_reserve)(run_backend *backend, uint64_t bytes);
-    /* A weight for row_count rows of `tensor` (whole rows of its scale grid); the struct is copied.
-     * weight_put: rows [row, row + row_count) of the weight, a multiple of SOURCE_BAND_ROWS but for
-     * the last; called from several threads at once for different rows. The tile lies in the
-     * stage's memory. */
+    /* weight_create: an empty weight for row_count rows of `tensor` (whole rows of scale blocks);
+     * the struct is copied. weight_put: fill rows [row, row + row_count), a multiple of
+     * SOURCE_BAND_ROWS except at the end, from a tile in the stage's memory; several threads may
+     * call it at once for different rows. */
     ckpt_code (*weight_create)(run_backend *backend, const ckpt_tensor *tensor,
                                uint64_t row_count, run_weight **out, ckpt_error *err);
     ckpt_code (*weight_put)(run_weight *weight, uint64_t row, uint64_t row_count,
@@ -372,7 +379,7 @@ struct run_backend {
     const run_backend_ops *ops;
 };
 
-/* The backend called `name`; NULL when this build has none of that name. */
+/* The backend called `name`; NULL if this build has none of that name. */
 const run_backend_ops *run_backend_find(const char *name);
 
 #endif

@@ -1,13 +1,13 @@
-/* generate.h: the next token from logits. */
+/* generate.h: chooses the next token from logits. */
 #ifndef RUN_GENERATE_H
 #define RUN_GENERATE_H
 
 #include <stdint.h>
 
 /*
- * temperature 0: the largest logit, ties by lower id. Else a draw from softmax(logits /
- * temperature) as argmax(logits / temperature - log(e)), e from Exp(1), its random numbers a
- * function of seed, prompt, position and token id alone.
+ * temperature 0: the largest logit, ties by lower id. Otherwise a draw from softmax(logits /
+ * temperature), computed as argmax(logits / temperature - log(e)) with e from Exp(1) (the Gumbel
+ * trick). The random numbers depend only on seed, prompt, position and token id.
  */
 typedef struct {
     double temperature;
@@ -17,7 +17,7 @@ typedef struct {
 } run_draw;
 uint32_t run_next_token(const float *logits, uint32_t vocab_size, const run_draw *draw);
 
-/* A NaN carries no information, and everything computed from it is NaN: its place + 1, or 0. */
+/* 0 if no logit is NaN, else 1 + the id of the first one. */
 uint32_t run_has_nan(const float *logits, uint32_t vocab_size);
 
 #endif

@@ -5,7 +5,7 @@
 #include "runner.h"
 #include "weights.h"
 
-/* Weights of a block; those that its kind lacks are NULL. */
+/* Weights of a block; NULL for those that its kind does not have. Borrowed from run_weights. */
 typedef struct {
     const run_buffer *attn_norm;
     const run_buffer *ffn_norm;
@@ -47,22 +47,23 @@ enum { LAYER_PREFIX_BYTES = 32, TENSOR_NAME_BYTES = 96 };
 
 typedef struct {
     uint32_t number;                   /* MTP: layer_count */
-    uint32_t ratio;
-    int is_hash;
+    uint32_t ratio;                    /* tokens per compressed entry; 0: no compression */
+    int is_hash;                       /* experts come from the table tid2eid */
     int is_mtp;
     char prefix[LAYER_PREFIX_BYTES];   /* "layers.3." */
     run_layer_weights w;
 } run_layer;
 
-/* Rings and entries of one layer. Ring slots hold the last rows that anything still needs. */
+/* State of one layer of a sequence. Each ring keeps only the last rows that are still needed: the
+ * window, or the inputs of compressed entries that are not complete. */
 typedef struct {
     run_ring kv;
     run_ring k;
     run_ring s;
     run_ring index_k;
     run_ring index_s;
-    run_buffer *entries;               /* head_dim columns */
-    run_buffer *keys;                  /* index_dim columns */
+    run_buffer *entries;               /* compressed entries: head_dim columns */
+    run_buffer *keys;                  /* their keys for the indexer: index_dim columns */
 } run_layer_state;
 
 struct run_sequence {
@@ -70,15 +71,15 @@ struct run_sequence {
     uint64_t max_positions;
     unsigned number;
     run_layer_state *layers;           /* main layers, then the MTP block */
-    run_buffer *held;                  /* MTP: hidden state of the last position */
+    run_buffer *held;                  /* MTP: hidden state of the last position (run_mtp_rows) */
 };
 
-/* Rows that a forward works on at once, and what belongs to all of them. */
+/* Buffers for all rows of a forward call. */
 typedef struct {
     uint64_t capacity;
     run_buffer *x;                     /* streams * dim */
-    run_buffer *n;                     /* dim: normed input of the experts */
-    run_buffer *nq;                    /* the same, quantised */
+    run_buffer *n;                     /* dim: normalised input of the experts */
+    run_buffer *nq;                    /* n quantised */
     run_buffer *y;                     /* dim */
     run_buffer *post;
     run_buffer *comb;
@@ -86,7 +87,7 @@ typedef struct {
     run_buffer *factors;
 } run_batch;
 
-/* Scratch of one chunk. */
+/* Scratch for the rows of one chunk. */
 typedef struct {
     run_buffer *mix;
     run_buffer *u;
@@ -109,7 +110,7 @@ typedef struct {
     run_buffer *logits;                /* one slice of the head */
 } run_scratch;
 
-/* cos and sin of the positions [begin, end), a row each. */
+/* cos and sin of the positions [begin, end), one row per position. */
 typedef struct {
     run_buffer *angles;
     uint64_t capacity;
@@ -120,7 +121,7 @@ typedef struct {
 /* Rows of one sequence in a batch. */
 typedef struct {
     run_sequence *sequence;
-    const uint32_t *tokens;            /* at these rows */
+    const uint32_t *tokens;            /* of these rows; borrowed during the call */
     uint64_t row;
     uint64_t row_count;
     uint64_t position;
@@ -133,7 +134,7 @@ typedef struct {
     run_batch *batch;
 } run_work;
 
-/* The next weight to prefetch: a layer, and a place among its weights. */
+/* The next weight to prefetch: a layer, and an index in the order of its weights. */
 typedef struct {
     uint32_t layer;
     uint32_t at;
@@ -144,30 +145,30 @@ struct run_model {
     run_options options;
     run_backend *backend;
     run_weights *weights;
-    uint32_t layer_begin;              /* the layers of this device */
-    uint32_t layer_end;                /* the MTP block is one of them */
-    run_model *next;                   /* with the layers after these */
+    uint32_t layer_begin;              /* the layers on this device */
+    uint32_t layer_end;                /* the MTP block counts as the last layer */
+    run_model *next;                   /* of the next device, with the layers after these */
     int deploy;
     uint32_t chunk;
-    uint32_t expert_group;             /* experts in memory together */
+    uint32_t expert_group;             /* experts that run in one operation */
     float *frequencies[2];             /* plain, YaRN; rope_dim / 2 each */
     rope_table rope[2];
     run_ahead ahead;
-    run_ahead warm;                    /* of what is fetched because it fits */
-    int takes_all_experts;             /* so many rows that each expert has some */
+    run_ahead warm;                    /* the same for layers_warm */
+    int takes_all_experts;             /* so many rows that each expert probably has some */
     run_layer_time *times;
     run_batch main;
     run_batch mtp;
     run_scratch scratch;
-    run_buffer *head_rows;             /* normed rows, HEAD_ROWS of dim; NULL: none yet */
-    run_span *spans;                   /* of the last call; tokens are gone */
+    run_buffer *head_rows;             /* HEAD_ROWS normalised rows of dim; NULL until needed */
+    run_span *spans;                   /* of the last call; their tokens are no longer valid */
     run_span *mtp_spans;
     size_t mtp_span_count;
     uint64_t fixed_bytes;
     uint64_t state_bytes;
     uint64_t batch_bytes;
-    uint64_t expert_bytes;             /* the largest expert */
-    uint64_t layer_bytes;              /* weights of the largest layer, and what goes with it */
+    uint64_t expert_bytes;             /* of the largest expert */
+    uint64_t layer_bytes;              /* of the largest layer and what must be loaded with it */
 };
 
 /* Rows whose logits are computed together. */
@@ -183,19 +184,19 @@ static inline uint32_t block_count(const run_model *model)
 ckpt_code layer_check(run_model *model, run_layer *layer, uint64_t *bytes, ckpt_error *err);
 ckpt_code layer_load(run_model *model, run_layer *layer, ckpt_error *err);
 void layer_describe(const run_model *model, uint32_t number, run_layer *out);
-/* While layer `number` runs: begin to load what comes next, to the end of the layer after it. The
- * experts of `number` are known once its rows are routed: `first` as in graph_experts.c, or NULL.
- */
+/* While layer `number` runs: start loading the next weights, up to the end of the layer after it.
+ * `first`: NULL, or after the rows of `number` were routed, the first row of each expert as in
+ * graph_experts.c, so that only experts with rows are loaded. */
 void layers_prefetch(run_model *model, uint32_t number, const uint32_t *first);
-/* Begin to load a few more of all weights, if they are to be kept and fit. */
+/* With keeps_weights, if all weights fit in memory: start loading a few that are not loaded yet. */
 void layers_warm(run_model *model);
 
-/* graph_state.c: buffers and the memory they take. */
+/* graph_state.c: buffers, and the accounting of their memory. */
 ckpt_code state_create(run_model *model, run_sequence *sequence, ckpt_error *err);
 void state_free(run_model *model, run_sequence *sequence);
 ckpt_code scratch_create(run_model *model, ckpt_error *err);
 void scratch_free(run_model *model);
-/* Room for row_count rows; also sets what is left for weights. */
+/* Make room for row_count rows; also updates the memory limit of weights. */
 ckpt_code batch_reserve(run_model *model, run_batch *batch, uint64_t row_count, ckpt_error *err);
 void batch_free(run_model *model, run_batch *batch);
 ckpt_code model_limit(run_model *model, ckpt_error *err);
@@ -203,8 +204,8 @@ ckpt_code model_limit(run_model *model, ckpt_error *err);
 /* graph_rope.c */
 ckpt_code rope_tables(run_model *model, ckpt_error *err);
 void rope_free(run_model *model);
-/* cos and sin of position + i * step, row i of *out, from a table of the positions [begin, end) at
- * least: layers that ask for the same ones share it. */
+/* Row i of *out: cos and sin of position + i * step. It is in a table that covers at least the
+ * positions [begin, end); layers that pass the same range share the table. */
 typedef struct {
     uint64_t begin;
     uint64_t end;
@@ -214,7 +215,8 @@ typedef struct {
 } rope_range;
 ckpt_code rope_angles(run_model *model, const rope_range *range, run_rows *out, ckpt_error *err);
 
-/* Where tables begin: the first position of any compressed entry is not before it. */
+/* Tables begin at a multiple of this, so that they contain the first position of every compressed
+ * entry whose last token is in the range: no ratio is larger. */
 enum { ROPE_TABLE_STEP = 128 };
 
 /* graph_attention.c, graph_experts.c: the two halves of a block over all rows. */
@@ -223,7 +225,7 @@ ckpt_code block_attention(run_model *model, const run_layer *layer, const run_wo
 ckpt_code block_experts(run_model *model, const run_layer *layer, const run_work *work,
                         ckpt_error *err);
 
-/* Steps that several places take. */
+/* Steps that both halves and the head use. collapse_streams: fn . x, then hc_pre or hc_head. */
 typedef struct {
     run_rows x;
     uint64_t row_count;
@@ -231,12 +233,12 @@ typedef struct {
     const run_buffer *base;
     const run_buffer *scale;
     run_rows u;
-    run_rows post;                     /* no buffer: the head's form */
+    run_rows post;                     /* post.buffer NULL: hc_head instead of hc_pre */
     run_rows comb;
 } run_collapse;
 ckpt_code collapse_streams(run_model *model, const run_collapse *c, ckpt_error *err);
-/* Put x in the grid of activations into `to`; nothing where the profile has none. What products
- * then take is activated(). */
+/* In the profile deploy, quantise the activations x to E4M3 into `to`; in exact, do nothing.
+ * activated() returns the rows that products must read after it: `to`, or x. */
 ckpt_code activate_rows(run_model *model, run_rows x, run_rows to, uint64_t row_count,
                         ckpt_error *err);
 
@@ -256,7 +258,7 @@ static inline run_rows rows_from(run_rows rows, uint64_t first)
     return rows;
 }
 
-/* Blocks of the reductions in deploy; one block in exact. */
+/* Columns per block of sums and quantisers in deploy. In exact, sums have a single block. */
 enum { LINEAR_BLOCK = 128, EXPERT_BLOCK = 32, KV_BLOCK = 64, INDEX_BLOCK = 32 };
 
 #endif

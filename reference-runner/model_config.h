@@ -1,10 +1,11 @@
 /*
- * model_config.h: a DeepSeek-V4 config under one set of names.
+ * model_config.h: reads the config of a DeepSeek-V4 model, whichever names it uses.
  *
  * Three spellings are read: the root config.json of a release (hidden_size, num_hidden_layers ...),
  * inference/config.json of DeepSeek's own code (dim, n_layers ...), and what transformers 5 writes
- * (layer_types, rope_parameters ... in place of some of the first). All give one run_config and one
- * digest. Members that this forward pass does not support are refused, not ignored.
+ * (layer_types, rope_parameters ... instead of some of the first). The same model gives the same
+ * run_config and digest in each. Members that this forward pass does not support are refused, not
+ * ignored.
  */
 #ifndef RUN_CONFIG_H
 #define RUN_CONFIG_H
@@ -23,7 +24,7 @@ typedef struct {
     uint32_t dim;
     uint32_t layer_count;
     uint32_t mtp_count;
-    uint32_t hash_layer_count;   /* the first layers take experts from a table of token ids */
+    uint32_t hash_layer_count;   /* the first layers choose experts by a table of token ids */
     uint32_t head_count;
     uint32_t head_dim;
     uint32_t rope_dim;           /* the last dimensions of a head */
@@ -40,7 +41,7 @@ typedef struct {
     uint32_t stream_count;       /* hyper-connection streams */
     uint32_t sinkhorn_iters;
     uint64_t max_positions;
-    uint64_t original_length;    /* of YaRN; 0: none */
+    uint64_t original_length;    /* of YaRN; 0: no YaRN */
     double rope_theta;
     double compress_theta;
     double rope_factor;
@@ -51,7 +52,7 @@ typedef struct {
     double hc_eps;
     double norm_eps;
     uint32_t ratios[RUN_LAYERS_MAX];
-    char digest[SHA256_HEX];     /* SHA-256 of all of the above as text */
+    char digest[SHA256_HEX];     /* SHA-256 of all members above as text */
 } run_config;
 
 /* `subject` names the file in errors. */

@@ -1,6 +1,6 @@
 /*
- * number.h: the few functions of one number that the model needs, with the same bits on every
- * machine: only additions, multiplications, divisions and square roots of IEEE 754, in one order.
+ * number.h: the scalar functions that the model needs, with the same bits on every machine: they
+ * use only additions, multiplications, divisions and square roots of IEEE 754, in a fixed order.
  */
 #ifndef RUN_NUMBER_H
 #define RUN_NUMBER_H
@@ -9,13 +9,13 @@
 #include <stdint.h>
 #include <string.h>
 
-/* To BF16, nearest even, kept as F32. */
+/* Round to BF16 (nearest even), returned as F32. */
 static inline float run_bf16(float x)
 {
     uint32_t bits;
 
     memcpy(&bits, &x, sizeof bits);
-    if ((bits & 0x7FFFFFFFu) < 0x7F800000u)     /* infinities and NaNs stay */
+    if ((bits & 0x7FFFFFFFu) < 0x7F800000u)     /* infinities and NaNs are only truncated */
         bits += 0x7FFFu + (bits >> 16 & 1);
     bits &= 0xFFFF0000u;
     memcpy(&x, &bits, sizeof bits);
@@ -27,7 +27,7 @@ static inline float run_round(float x, int round)
     return round ? run_bf16(x) : x;
 }
 
-/* e^x within about 1e-16 relative; 0 below -708, infinite above 709. */
+/* e^x with a relative error of about 1e-16; 0 below -708, infinity above 709. */
 static inline double run_exp(double x)
 {
     static const double inverse[] = { 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800,
@@ -64,8 +64,8 @@ static inline float run_sigmoid(float x)
     return (float)(1.0 / (1.0 + run_exp(-(double)x)));
 }
 
-/* x for x > 20, else log(1 + e^x). log1p of the C library is good to the last bit or two of F64,
- * far below the F32 that is kept. */
+/* x for x > 20, else log(1 + e^x). log1p of C libraries may differ in the last bits of F64, but the
+ * result is rounded to F32, which hides them. */
 static inline float run_softplus(float x)
 {
     return x > 20 ? x : (float)log1p(run_exp((double)x));

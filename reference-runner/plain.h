@@ -1,6 +1,7 @@
 /*
- * plain.h: every operation of backend.h in plain C, for one row. The definition of each number:
- * the CPU backend uses these or equals them bit for bit, other backends are tested against them.
+ * plain.h: every operation of backend.h in plain C, for one row. These functions define the
+ * results: the CPU backend calls them or returns the same bits; other backends are tested against
+ * them.
  */
 #ifndef RUN_PLAIN_H
 #define RUN_PLAIN_H
@@ -9,7 +10,7 @@
 
 enum { RUN_STREAM_LIMIT = 8 };
 
-/* The products in ascending order. */
+/* Sum of a[i] * b[i], in ascending order. */
 double plain_dot(const float *a, const float *b, size_t count);
 /* One output of `linear`: block sums rounded to F32, added in F32. */
 float plain_product(const float *x, const float *w, size_t depth, size_t block);
@@ -20,18 +21,18 @@ void plain_norm(const float *x, const float *weight, float *y, const run_norm *o
 void plain_rope(float *x, const float *angles, const run_rope *op);
 void plain_hadamard(float *x, uint32_t width, int round);
 
-/* One entry from `count` slots; each points at `width` columns. */
+/* One entry from `count` slots; k[i] and s[i] point to `width` columns each. */
 void plain_pool(const float *const *k, const float *const *s, size_t count, float *y,
                 const run_pool *op);
 
-/* The score of one candidate. */
+/* The score of one candidate: q has head_count * width values, weights head_count. */
 float plain_score(const float *q, const float *weights, const float *key, const run_select *op);
-/* The best `wanted` of `count` scores, by score, then by index, into chosen in ascending order;
- * returns the gap. `taken` is scratch of `count` bytes. */
+/* Write the indices of the best `wanted` of `count` scores (ties by lower index) to `chosen` in
+ * ascending order; return the gap (run_select). `taken` is scratch of `count` bytes. */
 float plain_best(const float *scores, size_t count, uint32_t wanted, int32_t *chosen,
                  unsigned char *taken);
 
-/* One head over `count` vectors of L; `scores` is scratch for as many. */
+/* Attention of one head over `count` vectors; `scores` is scratch for `count` values. */
 typedef struct {
     const float *q;
     const float *const *list;
@@ -42,7 +43,7 @@ typedef struct {
 } plain_head;
 void plain_attend(const plain_head *head, const run_attend *op);
 
-/* exp(s - M) for all scores in place, and the denominator. */
+/* Replace each score s by exp(s - M); return the denominator l (run_attend). */
 float plain_softmax(float *scores, size_t count, float sink);
 
 /* One row of run_streams. */
@@ -60,8 +61,8 @@ void plain_hc_head(const plain_streams *row, const run_streams *op);
 void plain_hc_post(float *x, const float *y, const float *post, const float *comb,
                    const run_streams_post *op);
 
-/* One row of run_route. `scores` is scratch of 2 * expert_count. table and bias may be NULL.
- * Returns the gap. */
+/* One row of run_route. `scores` is scratch for 2 * expert_count values. table and bias may be
+ * NULL. plain_route returns the gap. */
 typedef struct {
     const float *logits;
     const int32_t *table;
@@ -72,7 +73,7 @@ typedef struct {
 } plain_token;
 float plain_route(const plain_token *token, const run_route *op);
 
-/* h from a and b, in place in a. */
+/* h of run_experts from a and b, in place in a; not yet quantised. */
 void plain_swiglu(float *a, const float *b, float factor, const run_experts *op);
 
 #endif

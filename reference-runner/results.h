@@ -1,8 +1,8 @@
 /*
- * results.h: logits in a safetensors file, the form of a golden file:
+ * results.h: writes logits to a safetensors file, the format of golden files:
  *
  *   tokens     I32 [T]           the prompt
- *   positions  I32 [P]           whose logits are there, ascending
+ *   positions  I32 [P]           positions with logits, ascending
  *   logits     F32 [P, V]        full rows, or with a top of K:
  *   top_ids    I32 [P, K]        best first, ties by lower id
  *   top_logits F32 [P, K]
@@ -11,9 +11,9 @@
  *   mtp_positions, mtp_logits (or mtp_top_ids ...): the same of the MTP block, which at position p
  *                                predicts token p + 2
  *
- * With several prompts every name ends in ".0", ".1" ... The header's __metadata__ says what made
- * it. Rows are written where they belong as they come, in a file beside it that takes its name, and
- * the place of what was there, when it is complete.
+ * With several prompts every name ends in ".0", ".1" ... The header's __metadata__ records how the
+ * file was made. Rows may arrive in any order: each is written at once to its final offset in a
+ * temporary file, which is renamed to the given path, replacing an existing file, when complete.
  */
 #ifndef RUN_RESULTS_H
 #define RUN_RESULTS_H
@@ -28,7 +28,7 @@ typedef struct {
     uint64_t token_count;
     const uint64_t *positions;
     uint64_t position_count;
-    uint64_t mtp_position_count;   /* of the first ones; 0: none */
+    uint64_t mtp_position_count;   /* how many of the first positions have MTP rows */
     uint64_t generate_count;
 } run_result_plan;
 
@@ -36,14 +36,14 @@ typedef struct {
     const char *path;
     uint32_t vocab_size;
     uint32_t top;                  /* 0: full rows */
-    const run_result_plan *plans;  /* one for each prompt; borrowed until the end */
+    const run_result_plan *plans;  /* one per prompt; borrowed until commit or abort */
     size_t plan_count;
     const char *const *metadata;   /* key, value, key, value ..., NULL */
 } run_results_options;
 
 ckpt_code run_results_create(const run_results_options *options, run_results **out,
                              ckpt_error *err);
-/* The logits of the i-th position of a prompt. */
+/* Write the vocab_size logits of position i of a prompt's plan. */
 ckpt_code run_results_put(run_results *results, size_t prompt, uint64_t i, const float *logits,
                           ckpt_error *err);
 ckpt_code run_results_put_mtp(run_results *results, size_t prompt, uint64_t i,
@@ -57,7 +57,7 @@ ckpt_code run_results_commit(run_results *results, ckpt_error *err);
 ckpt_code run_results_commit_jsonl(run_results *results, ckpt_error *err);
 void run_results_abort(run_results *results);        /* NULL is fine */
 
-/* The `count` best of `vocab_size` logits, ties by lower id, and log(sum(exp)). */
+/* The `count` best of `vocab_size` logits, ties by lower id; and log(sum(exp(logits))). */
 void run_top(const float *logits, uint32_t vocab_size, uint32_t count, int32_t *ids,
              float *values);
 float run_logsumexp(const float *logits, uint32_t vocab_size);

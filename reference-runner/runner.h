@@ -1,14 +1,15 @@
 /*
  * runner.h: run a DeepSeek-V4 model from logical tensors, layer by layer.
  *
- * A model holds one layer's weights at a time, and keeps them while there is room; sequences hold
- * the state that attention needs. run_forward appends tokens to sequences and leaves the hidden
- * state of these rows in the model, from which logits are taken. What is fed at once, and in what
- * chunks, changes no bit of any result.
+ * A model loads the weights of a layer when it runs it, and keeps them while memory lasts.
+ * Sequences hold the state that attention needs. run_forward appends tokens to sequences and leaves
+ * their hidden states in the model; run_logits computes logits from them. How tokens are divided
+ * into calls and chunks changes no bit of any result.
  *
- * Profiles. exact: F32 (sums wider), stored weights, no rounding or simulation. deploy: BF16
- * rounding points, E4M3 activations before quantised products, E4M3 KV and E2M1 indexer simulation,
- * whatever encoding the weights have.
+ * Profiles. exact: F32 with F64 sums, the stored weights, no other rounding. deploy: rounds where
+ * DeepSeek's inference code does: results to BF16, activations to E4M3 before products with
+ * quantised weights, KV to E4M3, indexer inputs to E2M1; the same for every encoding of the
+ * weights.
  */
 #ifndef RUN_RUNNER_H
 #define RUN_RUNNER_H
@@ -31,21 +32,21 @@ typedef struct {
     run_profile profile;
     unsigned thread_count;     /* 0: one per core */
     const unsigned *devices;   /* NULL: the first one; borrowed */
-    unsigned device_count;     /* layers are divided over them, in order */
+    unsigned device_count;     /* layers are divided among them, in order */
     uint64_t memory_bytes;     /* hard limit on buffers, on each device */
-    uint32_t chunk;            /* rows that attention takes at once; 0: as fits the memory */
+    uint32_t chunk;            /* rows that attention processes at once; 0: chosen by memory */
     int mtp;                   /* run the MTP block, too */
     run_trace *trace;          /* borrowed; NULL: none */
-    int has_times;             /* take the time of each layer */
-    int keeps_weights;         /* many short calls: if all weights fit, fetch them by and by */
-    const atomic_int *stop;   /* set: end before the next layer; NULL: never */
+    int has_times;             /* measure the time of each layer */
+    int keeps_weights;         /* for many short calls: if all weights fit, load them gradually */
+    const atomic_int *stop;    /* if set, run_forward ends before its next layer; or NULL */
 } run_options;
 
-/* Checks that every tensor is there with the right shape; reads no data. Borrows source, config. */
+/* Check that every tensor exists with the right shape; reads no data. Borrows source and config. */
 ckpt_code run_open(ckpt_source *source, const run_config *config, const run_options *options,
                    run_model **out, ckpt_error *err);
 void run_close(run_model *model);              /* NULL is fine */
-/* What the largest layer and the scratch need, without rows and state. */
+/* The least memory_bytes: for the largest layer and scratch, without rows and sequences. */
 uint64_t run_need_bytes(const run_model *model);
 
 /* `number` names the sequence in traces. */
@@ -55,28 +56,28 @@ void run_sequence_free(run_model *model, run_sequence *sequence);   /* NULL is f
 uint64_t run_sequence_position(const run_sequence *sequence);       /* tokens so far */
 
 typedef struct {
-    run_sequence *sequence;    /* each at most once in a call */
+    run_sequence *sequence;    /* a sequence may occur only once in a call */
     const uint32_t *tokens;
     uint64_t token_count;
 } run_segment;
 
-/* Rows of the result are those of the segments, one after the other. */
+/* The rows of the result are the tokens of the segments, one segment after the other. */
 ckpt_code run_forward(run_model *model, const run_segment *segments, size_t segment_count,
                       ckpt_error *err);
 
-/* Of one layer, in all calls. A layer's weights may arrive while the one before it runs. */
+/* Totals of one layer over all calls. Its weights may be copied while the layer before it runs. */
 typedef struct {
     run_lap lap;
-    uint64_t weight_bytes;     /* that it asked for, here already or not */
+    uint64_t weight_bytes;     /* of the weights it used, cached ones included */
 } run_layer_time;
-/* layer_count, and the MTP block; NULL without has_times. */
+/* An array of *count: the layers, then the MTP block. NULL without has_times. */
 const run_layer_time *run_layer_times(const run_model *model, uint32_t *count);
 
-/* Gets the logits of one row; vocab_size values. `i` counts the rows asked for. */
+/* Receives the vocab_size logits of row request->rows[i]. */
 typedef ckpt_code run_logits_fn(void *context, uint64_t i, const float *logits, ckpt_error *err);
 
 typedef struct {
-    const uint64_t *rows;      /* of the last run_forward */
+    const uint64_t *rows;      /* numbers of rows of the last run_forward */
     uint64_t row_count;
     run_logits_fn *take;
     void *context;
@@ -84,10 +85,10 @@ typedef struct {
 ckpt_code run_logits(run_model *model, const run_logits_request *request, ckpt_error *err);
 
 /*
- * MTP. Row p of the block joins the hidden state at position p with the embedding of token p + 1
- * and predicts token p + 2; so each forward gives the rows p - 1 of its tokens, the last token's
- * row coming with the next one. position: of the first row of segment i; row: its place in
- * run_mtp_logits.
+ * MTP. Row p of the block combines the hidden state at position p with the embedding of token p + 1
+ * and predicts token p + 2. It needs token p + 1, so the row of a call's last token is computed in
+ * the next call. Returns the number of rows of a segment; *position: position of the first one;
+ * *row: its number in run_mtp_logits.
  */
 uint64_t run_mtp_rows(const run_model *model, size_t segment, uint64_t *row, uint64_t *position);
 ckpt_code run_mtp_logits(run_model *model, const run_logits_request *request, ckpt_error *err);

@@ -1,4 +1,4 @@
-/* Requests, caches and evicts weights. */
+/* weights.c: requests, caches and evicts weights. */
 #include "weights.h"
 
 #include <inttypes.h>
@@ -18,12 +18,12 @@ typedef struct weight_item {
     struct weight_item *older;
     run_weight *weight;
     run_buffer *buffer;
-    float *floats;                 /* of a vector, until it is on the backend */
+    float *floats;                 /* a vector's values, until they are copied to `buffer` */
     int32_t *ints;
-    load_task *task;               /* it is on its way */
-    uint64_t bytes;                /* 0: it is not here */
+    load_task *task;               /* NULL unless it is being loaded */
+    uint64_t bytes;                /* 0: neither loaded nor being loaded */
     unsigned pin_count;
-    int is_ahead;                  /* begun, but not asked for yet */
+    int is_ahead;                  /* prefetched and not requested yet */
 } weight_item;
 
 struct run_weights {
@@ -40,7 +40,7 @@ struct run_weights {
     uint64_t used_bytes;
     uint64_t pinned_bytes;
     uint64_t asked_bytes;
-    uint64_t all_bytes;            /* of what was checked: all that will be asked for */
+    uint64_t all_bytes;            /* of all checked tensors, which are all that are ever used */
 };
 
 ckpt_code run_weights_open(const run_weights_options *options, run_weights **out, ckpt_error *err)
@@ -152,7 +152,7 @@ ckpt_code run_weights_check(run_weights *weights, const char *name, const uint64
                          text, shape[0], shape[1]);
     }
     *out_bytes = ckpt_part_bytes(t, CKPT_DATA) + ckpt_part_bytes(t, CKPT_SCALE);
-    /* A vector is kept as F32, and every item counts one byte more. */
+    /* A vector is kept as F32. Each item counts one byte more (see begin). */
     weights->all_bytes += *out_bytes * (rank == 1 ? sizeof(float) : 1) + 1;
     return CKPT_OK;
 }
@@ -189,7 +189,7 @@ static int fits(const run_weights *w, uint64_t bytes)
     return w->used_bytes + bytes <= w->options.limit_bytes;
 }
 
-/* Forget what was used longest ago. */
+/* Evict the least recently used items until `bytes` fit, except pinned and prefetched ones. */
 static int make_room(run_weights *w, uint64_t bytes)
 {
     weight_item *item = w->oldest;
@@ -204,7 +204,8 @@ static int make_room(run_weights *w, uint64_t bytes)
     return fits(w, bytes);
 }
 
-/* The same, and then what was begun ahead, the last first. */
+/* The same; if that is not enough, also evict prefetched items, the last ones first, because they
+ * are needed latest. */
 static ckpt_code need_room(run_weights *w, uint64_t bytes, ckpt_error *err)
 {
     weight_item *item = make_room(w, bytes) ? NULL : w->newest;
@@ -236,7 +237,7 @@ static ckpt_code pin(run_weights *w, weight_item *item, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Make the item the newest one. */
+/* Move the item to the most recently used end of the list. */
 static void touch(run_weights *w, weight_item *item)
 {
     if (item->bytes > 0)
@@ -259,13 +260,13 @@ static void keep(run_weights *w, weight_item *item, uint64_t bytes)
 
 /* ---- loading ---- */
 
-/* What is asked for: a tensor, or rows of it. */
+/* A request for a tensor or some of its rows. */
 typedef struct {
     run_weights *weights;
     weight_item *item;
     run_weight_kind kind;
     load_job job;
-    int is_new;                  /* it was not here when it was asked for last */
+    int is_new;                  /* it was loaded for this request */
 } weight_request;
 
 static const ckpt_tensor *tensor_of(const weight_request *r)
@@ -300,7 +301,7 @@ static uint64_t request_bytes(const weight_request *r)
     return ckpt_part_bytes(&part, CKPT_DATA) + ckpt_part_bytes(&part, CKPT_SCALE);
 }
 
-/* Tell the backend what is to come, once. */
+/* Before the first load, tell the backend how much memory weights will need. */
 static void reserve(run_weights *w)
 {
     if (!w->is_reserved)
@@ -309,7 +310,8 @@ static void reserve(run_weights *w)
     w->is_reserved = 1;
 }
 
-/* Begin to load it; there is room. */
+/* Start loading; the caller has made room. The item's bytes are one more than its size, so that
+ * they are never 0, which means "not loaded". */
 static ckpt_code begin(weight_request *r, ckpt_error *err)
 {
     run_weights *w = r->weights;
@@ -337,7 +339,7 @@ static ckpt_code begin(weight_request *r, ckpt_error *err)
     return code;
 }
 
-/* A vector goes on to the backend. */
+/* Copy a loaded vector to a buffer of the backend. */
 static ckpt_code send_vector(const weight_request *r, ckpt_error *err)
 {
     run_backend *backend = r->weights->options.backend;
@@ -352,7 +354,7 @@ static ckpt_code send_vector(const weight_request *r, ckpt_error *err)
     return code;
 }
 
-/* Until it is here; pinned. */
+/* Load the item if necessary, wait until it is loaded, and pin it. */
 static ckpt_code get(weight_request *r, ckpt_error *err)
 {
     run_weights *w = r->weights;

@@ -1,4 +1,4 @@
-/* Reads and checks weights on separate threads. */
+/* weights_load.c: reads and checks weights on separate threads. */
 #include "weights_load.h"
 
 #include <inttypes.h>
@@ -9,8 +9,8 @@
 #include "libckpt/size.h"
 #include "libckpt/values.h"
 
-/* Large enough that a device copies it at full speed, small enough to have many on their way; where
- * only a few weights are wanted at once, small enough that all threads read them. */
+/* Tile sizes. LOAD_TILE_BYTES: large enough for copies at full speed, small enough to have many in
+ * flight. LOAD_FEW_BYTES: small enough to divide a few weights among all threads. */
 enum { LOAD_TILE_BYTES = 1 << 22, LOAD_FEW_BYTES = 1 << 20, STAGES = 2 };
 
 struct load_task {
@@ -21,8 +21,8 @@ struct load_task {
     uint64_t tile_count;
     uint64_t begun_count;
     uint64_t done_count;
-    size_t *bands;             /* single rows: where in `rows` the rows of each tile begin */
-    uint64_t error_tile;       /* the first one that failed, so that errors do not vary */
+    size_t *bands;             /* for single rows: index in `rows` of the first row of each tile */
+    uint64_t error_tile;       /* the first failed tile: `err` must not depend on timing */
     ckpt_code code;
     ckpt_error err;
 };
@@ -30,11 +30,11 @@ struct load_task {
 struct load_team {
     load_options options;
     uint64_t stage_bytes;
-    uint64_t tile_bytes;       /* of tasks that begin now */
+    uint64_t tile_bytes;       /* for new tasks */
     pthread_mutex_t lock;
     pthread_cond_t wanted;
     pthread_cond_t done;
-    load_task *first;          /* those with tiles that nobody has taken up */
+    load_task *first;          /* queue of the tasks with tiles that no thread has begun */
     load_task **last;
     pthread_t *threads;
     unsigned thread_count;
@@ -202,7 +202,7 @@ static uint64_t tile_rows_of(const ckpt_tensor *t, uint64_t tile_bytes)
                     SOURCE_BAND_ROWS);
 }
 
-/* What the largest tile of any tensor takes. */
+/* The stage size that the largest tile of any tensor needs. */
 static uint64_t largest_tile(const load_options *o)
 {
     const ckpt_catalog *catalog = o->source->catalog;
@@ -227,7 +227,7 @@ static void record_error(load_task *task, uint64_t tile, ckpt_code code, const c
     task->error_tile = tile;
 }
 
-/* Take up tiles until the team closes; the lock is held but while one is loaded. */
+/* Load tiles until the team closes. Called with the lock held; it is released during each load. */
 static void work_on(load_team *team, run_stage **stages)
 {
     const run_backend_ops *ops = team->options.backend->ops;
@@ -327,7 +327,7 @@ void load_team_expect(load_team *team, int is_few)
     team->tile_bytes = is_few ? LOAD_FEW_BYTES : LOAD_TILE_BYTES;
 }
 
-/* A tile for each band that has rows. */
+/* Divide single rows into tiles: one for each band of the tensor that contains any of them. */
 static ckpt_code find_bands(load_task *task, ckpt_error *err)
 {
     const load_job *job = &task->job;

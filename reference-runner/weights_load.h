@@ -1,9 +1,9 @@
 /*
- * weights_load.h: threads that read tensors, check their values and hand them over.
+ * weights_load.h: threads that read tensors, check their values and pass them to the backend.
  *
  * Loads are processed in the order in which they were started, one tile per thread at a time,
- * while the caller continues. A thread reads into one stage while the other is being copied to the
- * device. A NaN or an infinity is an error that names the tensor and its rows.
+ * while the caller continues. Each thread has two stages: it reads into one while the other is
+ * being copied to the device. A NaN or an infinity is an error that names the tensor and its rows.
  */
 #ifndef RUN_WEIGHTS_LOAD_H
 #define RUN_WEIGHTS_LOAD_H
@@ -18,7 +18,8 @@ typedef struct {
     uint32_t place;
 } load_row;
 
-/* Rows of a tensor, and where they go: one of these. What is pointed at is borrowed to the end. */
+/* Rows of a tensor, and one destination: `weight`, `floats` or `ints`. Pointers are borrowed until
+ * load_end. */
 typedef struct {
     size_t tensor;
     uint64_t row;              /* a multiple of SOURCE_BAND_ROWS */
@@ -26,7 +27,8 @@ typedef struct {
     run_weight *weight;
     float *floats;
     int32_t *ints;
-    /* Single rows, by id, instead of a range: row i to floats + place * columns. */
+    /* If not NULL: single rows, sorted by id, instead of a range. Row `id` is written to
+     * floats + place * columns. */
     const load_row *rows;
     size_t single_count;
 } load_job;
@@ -38,13 +40,14 @@ typedef struct {
 } load_options;
 
 ckpt_code load_team_open(const load_options *options, load_team **out, ckpt_error *err);
-void load_team_close(load_team *team);         /* all loads have ended; NULL is fine */
+void load_team_close(load_team *team);         /* after load_end of all loads; NULL is fine */
 
-/* Whether few weights are wanted at once from now on. From the thread that begins loads. */
+/* A hint: with is_few, later loads use smaller tiles (run_weights_expect). Call it from the thread
+ * that calls load_begin. */
 void load_team_expect(load_team *team, int is_few);
 
 ckpt_code load_begin(load_team *team, const load_job *job, load_task **out, ckpt_error *err);
-/* Waits; frees the task. */
+/* Wait for the load, return its error, free the task. */
 ckpt_code load_end(load_task *task, ckpt_error *err);
 
 #endif
