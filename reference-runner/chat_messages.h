@@ -1,5 +1,5 @@
-/* chat_messages.h: a conversation that was checked, its tool results put into the turns of the
- * user. */
+/* chat_messages.h: reads and checks a conversation, and merges tool results into user turns, as
+ * DeepSeek's encoder does. */
 #ifndef RUN_CHAT_MESSAGES_H
 #define RUN_CHAT_MESSAGES_H
 
@@ -15,20 +15,20 @@ typedef enum {
     CHAT_IS_REMINDER
 } chat_role;
 
-/* Text of the user or a result of a tool. */
+/* One block of a user turn: a text of the user, or the result of a tool. */
 typedef struct {
-    size_t message;            /* the value that holds it; its "content" may be missing */
+    size_t message;            /* the value with its "content", which may be missing */
     int is_result;
 } chat_block;
 
-/* Values of the conversation; 0: none. */
+/* One turn. Members are values of the JSON document; 0: none. */
 typedef struct {
     chat_role role;
-    size_t message;            /* 0: a system message that the list does not have */
+    size_t message;            /* 0: a system turn added for top-level tools or response_format */
     size_t tools;
     size_t response_format;
     size_t task;
-    size_t block;              /* of a user: the first of block_count */
+    size_t block;              /* user turns: the index of the first of block_count blocks */
     size_t block_count;
 } chat_turn;
 
@@ -44,14 +44,14 @@ typedef struct {
 ckpt_code chat_list_read(const run_chat_text *text, chat_list *out, ckpt_error *err);
 void chat_list_release(chat_list *list);
 
-/* The token of a task's name, or NULL: it is none. */
+/* The special token for a task's name, or NULL if there is no such task. */
 const char *chat_task_token(const chat_json *json, size_t task);
 
-/* The arguments of a call: an object, or, without tokens, a text that is no JSON. Release it also
- * after a failure, whose text says what was expected. */
+/* Read the arguments of a tool call: a JSON object. For a text that is not JSON, *out has no
+ * tokens. Release it also after a failure; the error says what was expected. */
 ckpt_code chat_arguments_read(const char *text, chat_json *out, ckpt_error *err);
 
-/* A member of a turn's message, or 0. */
+/* The member `key` of a turn's message, or 0. */
 size_t chat_turn_member(const chat_list *list, const chat_turn *turn, const char *key);
 
 #endif

@@ -1,5 +1,5 @@
-/* chat_words.h: the words between the parts of a prompt. The model was trained with these bytes;
- * U+FF5C and U+2581 are written as they are in UTF-8. */
+/* chat_words.h: the fixed strings of a prompt. The model was trained with exactly these bytes.
+ * The UTF-8 bytes of U+FF5C and U+2581 are written as escapes. */
 #ifndef RUN_CHAT_WORDS_H
 #define RUN_CHAT_WORDS_H
 

@@ -1,4 +1,4 @@
-/* cuda_backend.h: the CUDA backend, in builds that have it (CKPT_CUDA). */
+/* cuda_backend.h: the CUDA backend; only in builds with CKPT_CUDA. */
 #ifndef RUN_CUDA_BACKEND_H
 #define RUN_CUDA_BACKEND_H
 

@@ -1,9 +1,10 @@
 /*
- * tokenizer.h: text to token ids and back, by a tokenizer.json: byte-level BPE.
+ * tokenizer.h: text to token ids and back, with the byte-level BPE of a tokenizer.json.
  *
- * Added tokens are taken out first; what is between them is cut by the file's regular expressions,
- * each piece becomes bytes, and pairs are merged by rank. What a file asks for beyond that (a
- * normalizer, dropout, tokens that strip blanks) is refused by name.
+ * Added tokens are found first. The text between them is split by the file's regular expressions;
+ * each word becomes byte symbols, of which pairs are merged in the order of their ranks. A file
+ * that needs more than that (a normalizer, dropout, tokens that strip blanks) is refused, and the
+ * error names the feature.
  */
 #ifndef RUN_TOKENIZER_H
 #define RUN_TOKENIZER_H
@@ -12,14 +13,14 @@
 
 typedef struct run_text run_text;
 
-/* is_named: the user gave the path for this file, which may be a pipe then. */
+/* is_named: the user named this very file, so that it may be a pipe. */
 ckpt_code run_text_open(const char *path, int is_named, run_text **out, ckpt_error *err);
 void run_text_free(run_text *text);                  /* NULL is fine */
 
-/* UTF-8; out->tokens is malloc'd. No token is added to what the text says. */
+/* `bytes` is UTF-8; out->tokens is malloc'd. Adds no tokens of its own, such as a begin token. */
 ckpt_code run_text_encode(const run_text *text, const char *bytes, size_t size, run_prompt *out,
                           ckpt_error *err);
-/* Valid UTF-8, NUL-terminated; malloc'd. U+FFFD stands for bytes that are no character. */
+/* *out is valid UTF-8, NUL-terminated and malloc'd. U+FFFD replaces bytes that are not UTF-8. */
 ckpt_code run_text_decode(const run_text *text, const int32_t *ids, uint64_t count, char **out,
                           ckpt_error *err);
 

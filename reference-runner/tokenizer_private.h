@@ -1,4 +1,4 @@
-/* tokenizer_private.h: a tokenizer.json as it is used. */
+/* tokenizer_private.h: a tokenizer.json in memory, and the merging of words. */
 #ifndef RUN_TOKENIZER_PRIVATE_H
 #define RUN_TOKENIZER_PRIVATE_H
 
@@ -13,13 +13,13 @@ typedef struct {
     const char *content;       /* borrowed from the document */
     size_t size;
     uint32_t id;
-    int is_normalized;         /* these are looked for after the others */
+    int is_normalized;         /* searched for after all tokens that are not */
 } text_added;
 
 typedef struct {
     uint64_t pair;             /* left id in the upper half */
     uint32_t rank;
-    uint32_t id;               /* what they become */
+    uint32_t id;               /* of the merged token */
 } text_merge;
 
 typedef struct {
@@ -39,7 +39,7 @@ struct run_text {
     uint32_t byte_ids[TEXT_BYTES];
     text_regex *splits[TEXT_SPLITS_MAX];
     size_t split_count;
-    int ignore_merges;         /* a piece that is a token stays one */
+    int ignore_merges;         /* a word that is a token is not built by merges */
 };
 
 /* ---- merging (tokenizer_merge.c) ---- */
@@ -55,18 +55,18 @@ typedef struct {
     uint32_t at;               /* of the left symbol */
 } text_candidate;
 
-/* Begins with zeros; kept from piece to piece. */
+/* Working memory, reused from word to word. Initialise it with zeros. */
 typedef struct {
-    text_symbol *symbols;      /* the first is what the piece begins with */
+    text_symbol *symbols;      /* a list linked by index; the first symbol is at index 0 */
     text_candidate *heap;
     size_t heap_count;
-    size_t capacity;           /* bytes of a piece */
+    size_t capacity;           /* longest word, in bytes, that the arrays have room for */
 } text_merger;
 
-/* Merge what can be merged of a piece of one byte or more. */
+/* Merge the symbols of a word of one byte or more, as far as possible. */
 ckpt_code text_merge_piece(const run_text *text, text_merger *m, const char *bytes, size_t size,
                            ckpt_error *err);
-/* The symbol behind symbol `at` of what is left, or 0 behind the last. */
+/* The index of the symbol after symbol `at`, or 0 after the last one. */
 uint32_t text_merger_next(const text_merger *m, uint32_t at);
 void text_merger_release(text_merger *m);
 
@@ -74,7 +74,7 @@ void text_merger_release(text_merger *m);
 
 /* The character that stands for a byte in a byte-level vocabulary, as UTF-8. */
 void text_byte_name(unsigned byte, char out[4]);
-/* The byte of the character at *at, which moves on; -1: none. */
+/* The byte that the character at *at stands for, or -1 if it stands for none. Advances *at. */
 int text_byte_of(const char **at);
 
 #endif

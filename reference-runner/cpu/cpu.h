@@ -10,13 +10,13 @@ struct run_buffer {
 };
 
 struct run_weight {
-    ckpt_tensor tensor;      /* rank 2, the rows that are held */
+    ckpt_tensor tensor;      /* rank 2; its shape has only the rows of this weight */
     ckpt_tile tile;
 };
 
 /*
- * y[t * y_pitch + n] = plain_product(x + t * x_pitch, w + n * w_pitch), bit for bit, for all t and
- * n. One thread.
+ * y[t * y_pitch + n] = plain_product(x + t * x_pitch, w + n * w_pitch) for t < x_count and
+ * n < w_count, with the same bits. Uses one thread.
  */
 typedef struct {
     const float *x;
@@ -32,8 +32,8 @@ typedef struct {
 } cpu_product;
 
 /*
- * y[h * y_pitch + i] = F32 of the sum over j < count, ascending, of p[h * p_pitch + j] *
- * v[j * v_pitch + i], in F64. One thread.
+ * y[h * y_pitch + i] = the sum over j < count, ascending and in F64, of p[h * p_pitch + j] *
+ * v[j * v_pitch + i], rounded to F32, for h < p_count and i < width. Uses one thread.
  */
 typedef struct {
     const float *p;
@@ -55,13 +55,13 @@ typedef struct {
     void (*mixture)(const cpu_mixture *job);
 } cpu_backend;
 
-/* The fastest versions that this CPU has; all give the same bits. */
+/* Set `product` and `mixture` to the fastest versions for this CPU; all return the same bits. */
 void cpu_choose(cpu_backend *cpu);
-/* The plain one: for machines without vector units, and for the tests. */
+/* The versions in plain C: for CPUs without the vector units, and for the tests. */
 void cpu_product_plain(const cpu_product *job);
 void cpu_mixture_plain(const cpu_mixture *job);
 
-/* x times a stored weight, on all threads. */
+/* run_linear with its pointers resolved: x times a stored weight, on all threads. */
 typedef struct {
     const float *x;
     float *y;
@@ -78,8 +78,8 @@ ckpt_code cpu_linear(const cpu_backend *cpu, const run_weight *weight, const cpu
                      ckpt_error *err);
 
 /*
- * Threads that wait for the next piece of work spin for a while, which costs more than it gives
- * where pieces are small, or the machine has other work. So small ones stay on one thread.
+ * Small operations stay on one thread. OpenMP threads spin while they wait for work, which costs
+ * more than parallel work gains if operations are short or the machine is busy otherwise.
  */
 enum { CPU_WORTH_SHARING = 1 << 21 };
 
