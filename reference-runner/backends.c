@@ -1,4 +1,4 @@
-/* The backends of this build. */
+/* backends.c: the list of the backends in this build. */
 #include <string.h>
 
 #include "backend.h"

@@ -1,7 +1,7 @@
 /*
  * chat_json.h: reads JSON and writes it with the spelling of Python's json.dumps(...,
- * ensure_ascii=False), which the model was trained on. Values keep the source text, so that numbers
- * are written unchanged.
+ * ensure_ascii=False), which the model was trained on. Integers keep their digits whatever their
+ * size, because values are kept as source text.
  *
  * A value is identified by the index of its first token. 0 is the root; where a member or an item
  * is returned, 0 means that there is none.

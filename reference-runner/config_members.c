@@ -1,4 +1,5 @@
-/* Tables of names: the forward pass here is that of DeepSeek-V4, and of nothing else. */
+/* config_members.c: tables of the members of config.json and the values that the forward pass of
+ * DeepSeek-V4 supports. */
 #include "config_members.h"
 
 #include <stdio.h>
@@ -7,7 +8,7 @@
 #include "libckpt/config_meaning.h"
 #include "libckpt/config_names.h"
 
-/* Words with one value: anything else is another model. */
+/* Strings of which only one value is supported. */
 static const struct {
     const char *name;
     const char *word;
@@ -18,8 +19,8 @@ static const struct {
     { "model_type", "deepseek_v4" },
 };
 
-/* Numbers and flags with one value. Those of other families are here because a config that has them
- * wants what they do there; at this value they do nothing. */
+/* Numbers and flags of which only one value is supported. Members of other model families are
+ * listed with the value that turns their effect off. */
 static const struct {
     const char *name;
     double value;
@@ -43,14 +44,14 @@ static const struct {
     { "decoder_sparse_step", 1 },
 };
 
-/* Known by other means: layer kinds, and objects whose own members are looked at one by one. */
+/* Members that other code reads: layer kinds, and objects whose members are checked one by one. */
 static const char *const read_elsewhere[] = {
     "compress_ratios", "layer_types", "compress_rates", "compress_rate_csa", "compress_rate_hca",
     "mlp_layer_types", "partial_rotary_factor", "rope_scaling", "rope_parameters",
     "dspark_target_layer_ids",
 };
 
-/* What transformers and trainers leave in a config.json, and no forward pass reads. */
+/* Members that transformers and trainers write and that do not affect the forward pass. */
 static const char *const harmless[] = {
     "auto_map", "quantization_config", "attn_implementation", "_attn_implementation",
     "_attn_implementation_autoset", "_commit_hash", "unsloth_version", "unsloth_fixed", "id2label",
@@ -108,7 +109,7 @@ ckpt_code config_members_check(const json_value *config, const char *subject, ck
     return CKPT_OK;
 }
 
-/* Is it read under this name, in the spelling of this config? */
+/* 1 if run_config_read reads a member of this name in the spelling that this config uses. */
 static int is_read(const json_value *config, const char *name)
 {
     const int is_inference = config_is_inference(config);

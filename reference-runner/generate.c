@@ -1,9 +1,9 @@
-/* Choosing the next token. */
+/* generate.c: chooses the next token. */
 #include "generate.h"
 
 #include <math.h>
 
-/* splitmix64: a good 64-bit mixture of a counter. */
+/* The output function of splitmix64 (Steele, Lea, Flood 2014): a 64-bit hash. */
 static uint64_t mix(uint64_t x)
 {
     x += UINT64_C(0x9E3779B97F4A7C15);
@@ -22,7 +22,7 @@ uint32_t run_next_token(const float *logits, uint32_t vocab_size, const run_draw
         double value = (double)logits[v];
 
         if (draw->temperature > 0) {
-            /* In (0, 1): 53 bits and a half. */
+            /* In (0, 1): 53 random bits plus a half, so that it is never 0 or 1. */
             const double uniform = ((double)(mix(stream ^ v) >> 11) + 0.5) * 0x1p-53;
 
             value = value / draw->temperature - log(-log(uniform));

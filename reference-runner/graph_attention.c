@@ -1,4 +1,5 @@
-/* The attention half of a block: projections, compressor, indexer, attention, output. */
+/* graph_attention.c: the attention half of a block: projections, compressor, indexer, attention,
+ * output. */
 #include <math.h>
 
 #include "model.h"
@@ -13,16 +14,16 @@ typedef struct {
     run_rows x;                /* hidden state of these rows */
     run_rows post;
     run_rows comb;
-    run_rows a;                /* normed input */
-    run_rows aq;               /* the same for quantised products */
-    run_rows qrq;
+    run_rows a;                /* normalised input */
+    run_rows aq;               /* a as activated(), for products with quantised weights */
+    run_rows qrq;              /* the same of the low-rank queries */
     run_rows angles;           /* of these rows */
     uint64_t position;
     uint64_t row_count;
-    uint64_t span_begin;       /* positions of all chunks of the call */
+    uint64_t span_begin;       /* positions of all chunks of the call, for rope_angles */
     uint64_t span_end;
     unsigned sequence;
-    int selected;              /* the indexer chose */
+    int selected;              /* the indexer chooses the entries */
 } chunk_job;
 
 #define OPS(job) ((job)->m->backend->ops)
@@ -73,7 +74,7 @@ ckpt_code collapse_streams(run_model *model, const run_collapse *c, ckpt_error *
                    : model->backend->ops->hc_pre(model->backend, &op, err);
 }
 
-/* A product with a quantised weight, rounded where the profile does. */
+/* A product with a weight that may be quantised. */
 static ckpt_code project(const chunk_job *j, run_rows x, const run_weight *w, run_rows y,
                          ckpt_error *err)
 {
@@ -107,7 +108,7 @@ static ckpt_code rotate(const chunk_job *j, run_rows x, uint32_t head_dim, int i
     return OPS(j)->rope(j->m->backend, &op, err);
 }
 
-/* The KV cache of the deployed model: E4M3 but for the rotary dimensions. */
+/* In deploy, the KV cache is E4M3, except the rotary dimensions. */
 static ckpt_code simulate_kv(const chunk_job *j, run_rows x, uint64_t row_count, ckpt_error *err)
 {
     const run_config *c = j->m->config;
@@ -118,7 +119,7 @@ static ckpt_code simulate_kv(const chunk_job *j, run_rows x, uint64_t row_count,
     return j->m->deploy ? OPS(j)->quantise(j->m->backend, &op, err) : CKPT_OK;
 }
 
-/* Index vectors of the deployed model: rotated by a Hadamard matrix, E2M1. */
+/* In deploy, index vectors are multiplied by a Hadamard matrix and quantised to E2M1. */
 static ckpt_code simulate_index(const chunk_job *j, run_rows x, uint64_t row_count,
                                 ckpt_error *err)
 {
@@ -161,7 +162,7 @@ typedef struct {
     int is_index;
 } compressor;
 
-/* Scores and values of the chunk's tokens go into the rings. */
+/* Compute values and scores of the chunk's tokens and put them into the rings. */
 static ckpt_code feed(const chunk_job *j, const compressor *p, ckpt_error *err)
 {
     const run_rows k = rows_of(j->m->scratch.k, p->k.width);
@@ -378,7 +379,7 @@ static ckpt_code attention_chunk(chunk_job *j, ckpt_error *err)
     const uint64_t visible = j->layer->ratio == 4 ? (j->position + j->row_count) / 4 : 0;
     ckpt_code code;
 
-    /* While everything visible is chosen anyway, there is nothing to choose. */
+    /* With at most topk visible entries all are chosen: run the indexer only for a trace. */
     j->selected = visible > c->index_topk || (visible > 0 && j->m->options.trace != NULL);
     if ((code = enter(j, err)) != CKPT_OK || (code = compress_index(j, err)) != CKPT_OK ||
         (code = compress_main(j, err)) != CKPT_OK ||

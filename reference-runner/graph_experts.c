@@ -1,4 +1,4 @@
-/* The expert half of a block: routing for all rows, then one expert after the other. */
+/* graph_experts.c: the expert half of a block: routing of all rows, then the experts in order. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,13 +8,13 @@
 #include "libckpt/size.h"
 #include "trace.h"
 
-/* Rows of each expert, in ascending order: those of expert e are rows[first[e] .. first[e+1]). */
+/* The rows of expert e are rows[first[e]] .. rows[first[e + 1] - 1], in ascending order. */
 typedef struct {
     uint32_t *first;           /* expert_count + 1 */
     uint32_t *rows;
     float *factors;
-    int32_t *ids;              /* by row, as routed */
-    float *weights;
+    int32_t *ids;              /* active_count experts of each row, as the backend returned them */
+    float *weights;            /* their factors */
 } routing;
 
 typedef struct {
@@ -44,7 +44,7 @@ static ckpt_code trace_spans(const expert_half *h, const char *point, run_rows r
 
 /* ---- routing ---- */
 
-/* Rows [row, row + count) of the table of ids, for a hash layer. */
+/* For a hash layer: write the expert ids of tokens [first, first + count) to scratch.table. */
 static ckpt_code write_table(const expert_half *h, const run_span *span, uint64_t first,
                              uint64_t count, ckpt_error *err)
 {
@@ -94,7 +94,7 @@ static ckpt_code route_chunk(const expert_half *h, const run_span *span, uint64_
     return run_trace_gaps(h->m->options.trace, h->m->backend, &cut, err);
 }
 
-/* Collapse the streams, norm, route: rows [first, first + count) of a span. */
+/* Collapse the streams, normalise and route rows [first, first + count) of a span. */
 static ckpt_code enter_chunk(const expert_half *h, const run_span *span, uint64_t first,
                              uint64_t count, ckpt_error *err)
 {
@@ -171,7 +171,7 @@ static ckpt_code routing_read(expert_half *h, ckpt_error *err)
         r->first[r->ids[i] + 2]++;
     for (uint32_t e = 0; e < c->expert_count; e++)
         r->first[e + 2] += r->first[e + 1];
-    for (uint64_t i = 0; i < count; i++) {      /* first[e + 1] moves from begin to end of e */
+    for (uint64_t i = 0; i < count; i++) {      /* first[e + 1] grows from e's begin to its end */
         const uint32_t place = r->first[r->ids[i] + 1]++;
 
         r->rows[place] = (uint32_t)(i / c->active_count);
@@ -213,7 +213,7 @@ static ckpt_code multiply(const expert_half *h, const run_expert *experts, size_
     return OPS(h)->experts(h->m->backend, &op, err);
 }
 
-/* Experts that have rows, as many at a time as there is room for, in ascending order. */
+/* Run the experts that have rows in ascending order, as many at a time as memory allows. */
 static ckpt_code run_routed(const expert_half *h, ckpt_error *err)
 {
     const uint32_t group = h->m->expert_group;
@@ -244,7 +244,7 @@ static ckpt_code run_routed(const expert_half *h, ckpt_error *err)
     return code;
 }
 
-/* The shared expert takes every row with factor 1. */
+/* The shared expert processes every row with factor 1. */
 static ckpt_code run_shared(const expert_half *h, ckpt_error *err)
 {
     const run_layer_weights *w = &h->layer->w;
@@ -314,7 +314,7 @@ ckpt_code block_experts(run_model *model, const run_layer *layer, const run_work
     expert_half h = { model, layer, work, { NULL, NULL, NULL, NULL, NULL } };
     ckpt_code code = enter(&h, err);
 
-    layers_prefetch(model, layer->number, NULL);     /* while a device is busy with what came */
+    layers_prefetch(model, layer->number, NULL);     /* while the device works on the queue */
     if (code != CKPT_OK || (code = trace_routing(&h, err)) != CKPT_OK ||
         (code = routing_read(&h, err)) != CKPT_OK ||
         (code = OPS(&h)->buffer_zero(work->batch->y, 0, work->row_count * model->config->dim,

@@ -1,4 +1,5 @@
-/* Which weights a block has, by table: checked at the start, loaded when the block runs. */
+/* graph_load.c: a table of the weights of a block, which are checked when the model is opened and
+ * loaded when the block runs; and prefetching. */
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -184,7 +185,7 @@ ckpt_code layer_check(run_model *model, run_layer *layer, uint64_t *bytes, ckpt_
     return check_experts(model, layer, bytes, err);
 }
 
-/* Ids below the number of experts, and no expert twice for one token. */
+/* Check that ids are below the number of experts and that no token has an expert twice. */
 static ckpt_code check_table(const run_model *model, const char *name, const int32_t *ids,
                              ckpt_error *err)
 {
@@ -233,12 +234,14 @@ ckpt_code layer_load(run_model *model, run_layer *layer, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* ---- ahead of the layer ---- */
+/* ---- prefetching ---- */
 
-enum { WARM_AT_ONCE = 16 };    /* weights: so that what is needed now does not wait long */
+/* Loads run in order, so a weight that is needed now waits for those begun before it: begin few. */
+enum { WARM_AT_ONCE = 16 };
 
-/* Weight `at` of a layer: those of its table, then three of each expert that has rows by `first`,
- * of each one if it is NULL. As run_weights_prefetch; 1 also where there is no such weight. */
+/* Prefetch weight `at` of a layer. The order is: the rows of weight_rows, then the three weights of
+ * each expert. Returns what run_weights_prefetch does, and 1 for a weight that the layer lacks or
+ * whose expert has no rows (`first` as in layers_prefetch). */
 static int prefetch_one(run_model *model, const run_layer *layer, uint32_t at,
                         const uint32_t *first)
 {
@@ -263,7 +266,7 @@ static uint32_t weight_count(const run_model *model)
     return WEIGHT_ROWS + 3 * model->config->expert_count;
 }
 
-/* From the place of `ahead` up to `end`; 0 when there is no room for one. */
+/* Prefetch from model->ahead.at up to `end`; returns 0 if there is no room for the next weight. */
 static int prefetch_to(run_model *model, const run_layer *layer, uint32_t end,
                        const uint32_t *first)
 {
@@ -280,7 +283,7 @@ void layers_prefetch(run_model *model, uint32_t number, const uint32_t *first)
     run_ahead *ahead = &model->ahead;
 
     if (model->warm.layer == model->layer_end && run_weights_all_fit(model->weights))
-        return;                  /* all have been begun, and stay */
+        return;                  /* all weights are loaded or begun, and none will be evicted */
     if (ahead->layer < number)
         *ahead = (run_ahead){ number, 0 };
     while (ahead->layer < model->layer_end && ahead->layer <= number + 1) {

@@ -1,4 +1,4 @@
-/* Rotary angles: the frequencies of the two tables, and cos and sin of positions. */
+/* graph_rope.c: rotary angles: the frequencies of both kinds, and tables of cos and sin. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -6,7 +6,7 @@
 
 enum { ROPE_AHEAD = 64 };
 
-/* The dimension at which a rotation makes `turns` turns over the original length. */
+/* The dimension whose angle makes `turns` full turns over the original length. */
 static double turning_dimension(const run_config *c, double turns)
 {
     const double pi = 3.14159265358979323846;
@@ -15,7 +15,7 @@ static double turning_dimension(const run_config *c, double turns)
            (2 * log(c->compress_theta));
 }
 
-/* YaRN: low frequencies are divided by the factor, high ones stay, a ramp in between. */
+/* YaRN: divide low frequencies by the factor, keep high ones, and use a ramp in between. */
 static void stretch(const run_config *c, float *frequencies)
 {
     const double last = c->rope_dim - 1;
@@ -37,7 +37,7 @@ static void stretch(const run_config *c, float *frequencies)
     }
 }
 
-/* Powers in F64, rounded to F32 once: the same on every machine. */
+/* The powers are computed in F64 and rounded to F32 once, so that all machines agree. */
 ckpt_code rope_tables(run_model *model, ckpt_error *err)
 {
     const run_config *c = model->config;
@@ -69,7 +69,7 @@ static void fill_angles(const run_model *model, int is_yarn, uint64_t position, 
         const float p = (float)(position + t);
 
         for (uint32_t i = 0; i < pairs; i++) {
-            const float angle = p * frequencies[i];   /* rounded to F32, as the model was trained */
+            const float angle = p * frequencies[i];   /* rounded to F32, as in training */
 
             angles[(t * pairs + i) * 2] = (float)cos((double)angle);
             angles[(t * pairs + i) * 2 + 1] = (float)sin((double)angle);
@@ -78,8 +78,9 @@ static void fill_angles(const run_model *model, int is_yarn, uint64_t position, 
 }
 
 /*
- * A table of the positions [begin, end), and some more, so that decoding seldom comes back. Its
- * rows are counted with those of a batch (batch_size), the few more here at the start.
+ * Make the table for the positions [begin, end) and ROPE_AHEAD more, so that generating token by
+ * token seldom needs a new one. Its memory is accounted in batch_size; that of the extra rows, in
+ * rope_tables.
  */
 static ckpt_code make_table(run_model *model, int is_yarn, uint64_t begin, uint64_t end,
                             ckpt_error *err)

@@ -1,4 +1,4 @@
-/* Buffers of the graph, and the memory they take. */
+/* graph_state.c: the buffers of the graph and the accounting of their memory. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +11,7 @@ typedef struct {
     uint64_t count;
 } wanted_buffer;
 
-/* Create all or none; *bytes grows by what they take. */
+/* Create all buffers or none; adds their size to *bytes. */
 static ckpt_code create_all(run_model *model, const wanted_buffer *wanted, size_t count,
                             uint64_t *bytes, ckpt_error *err)
 {
@@ -36,8 +36,8 @@ static ckpt_code create_all(run_model *model, const wanted_buffer *wanted, size_
 /* ---- what is left for weights ---- */
 
 /*
- * The limit covers state, scratch, rows and weights. Reading and decoding take a little more on
- * each thread: a tile and a band of a weight.
+ * The limit covers state, scratch, rows and weights. It does not cover what each thread needs to
+ * read and decode: a tile and a band of a weight.
  */
 ckpt_code model_limit(run_model *model, ckpt_error *err)
 {
@@ -128,7 +128,7 @@ void state_free(run_model *model, run_sequence *sequence)
 
 enum { SCRATCH_COUNT = sizeof(run_scratch) / sizeof(run_buffer *) };
 
-/* In the order of run_scratch: elements of one row. */
+/* The elements per row of each buffer, in the order of run_scratch. */
 static void scratch_widths(const run_config *c, uint64_t widths[SCRATCH_COUNT])
 {
     const uint64_t heads = (uint64_t)c->head_count * c->head_dim;
@@ -156,7 +156,7 @@ ckpt_code scratch_create(run_model *model, ckpt_error *err)
         wanted[i].buffer = (run_buffer **)(void *)&model->scratch + i;
         wanted[i].count = widths[i] * model->chunk;
     }
-    /* The last one: a slice of the head for a chunk of rows. */
+    /* The last one is `logits`: a slice of the vocabulary for each row of a chunk. */
     wanted[SCRATCH_COUNT - 1].count =
         size_min(run_weights_slice_rows(model->weights, "head.weight"),
                  model->config->vocab_size) *

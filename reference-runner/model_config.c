@@ -1,4 +1,4 @@
-/* Reads all spellings of the config and refuses contradictions. */
+/* model_config.c: reads all spellings of the config and refuses contradictions. */
 #include "model_config.h"
 
 #include <math.h>
@@ -12,7 +12,7 @@
 
 typedef enum { FIELD_U32, FIELD_U64, FIELD_REAL } field_kind;
 
-/* A member by the name that a release has for it; config_names.h has its other spellings. */
+/* A member by its name in a release's config.json; config_names.h has the other spellings. */
 typedef struct {
     const char *name;
     field_kind kind;
@@ -63,7 +63,7 @@ typedef struct {
     int is_inference;
     int has_layer_kinds;         /* transformers' `mlp_layer_types` */
     uint32_t hash_layer_count;
-    uint32_t rope_dim;           /* by `partial_rotary_factor`; 0: it does not say */
+    uint32_t rope_dim;           /* from `partial_rotary_factor`; 0: not given */
 } reading;
 
 static const char *spelling(const reading *r, const char *name)
@@ -71,7 +71,7 @@ static const char *spelling(const reading *r, const char *name)
     return r->is_inference ? config_name_find(name)->inference : name;
 }
 
-/* What `layer_types` and its like say, in place of a field that is not there. */
+/* The value that transformers' own members give to a field which its config lacks; or NULL. */
 static const uint32_t *derived_field(const reading *r, const field *f)
 {
     if (f->offset == AT(hash_layer_count) && r->has_layer_kinds)
@@ -115,7 +115,8 @@ static ckpt_code read_field(const reading *r, const field *f, run_config *out, c
     return CKPT_OK;
 }
 
-/* The ratio of a layer of this kind; 0 when the config does not tell it. */
+/* *out: the ratio of a layer of this kind. Returns 0 if the config does not give it or it is not
+ * supported. */
 static int ratio_of_kind(const reading *r, const json_value *kind, uint32_t *out)
 {
     uint64_t ratio;
@@ -128,7 +129,7 @@ static int ratio_of_kind(const reading *r, const json_value *kind, uint32_t *out
     return ratio == 0 || ratio == 4 || ratio == 128;
 }
 
-/* `layer_types`: main layers only; MTP blocks do not compress. */
+/* `layer_types` lists the main layers only; MTP blocks do not compress. */
 static ckpt_code read_layer_types(const reading *r, run_config *out, ckpt_error *err)
 {
     const json_value *list = json_member(r->root, "layer_types");
@@ -173,14 +174,14 @@ static ckpt_code read_ratios(const reading *r, run_config *out, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Numbers outside of these make every logit 0 or NaN, or drown what the weights say. */
+/* Values outside these ranges make every logit 0 or NaN, or independent of the weights. */
 static ckpt_code check_ranges(const reading *r, const run_config *c, ckpt_error *err)
 {
     static const struct {
         size_t offset;
         double least;
         double most;
-        int or_zero;             /* 0 stands for none */
+        int or_zero;             /* 0 is allowed, too: it turns the feature off */
     } ranges[] = {
         { AT(rope_theta), 1.001, 1e15, 0 }, { AT(compress_theta), 1.001, 1e15, 0 },
         { AT(rope_factor), 1, 1e6, 0 },     { AT(beta_fast), 1e-3, 1e6, 0 },
@@ -206,7 +207,7 @@ static ckpt_code check_ranges(const reading *r, const run_config *c, ckpt_error 
     return CKPT_OK;
 }
 
-/* Members of one object that says how angles are stretched. */
+/* Refuse unknown members of an object that defines a scaling of rotary angles. */
 static ckpt_code check_rope_members(const reading *r, const char *where, const json_value *object,
                                     ckpt_error *err)
 {
@@ -228,8 +229,9 @@ static ckpt_code check_rope_members(const reading *r, const char *where, const j
     return CKPT_OK;
 }
 
-/* A scaling that contradicts itself, or says more than is computed here. DeepSeek's own code takes
- * an original length of 0 for no scaling at all; nobody who names a factor elsewhere means that. */
+/* Refuse a scaling that contradicts itself or has unsupported members. In inference/config.json an
+ * original length of 0 means no scaling, as in DeepSeek's code; in other configs with a factor it
+ * is probably a mistake. */
 static ckpt_code check_scaling(const reading *r, const run_config *c, ckpt_error *err)
 {
     const json_value *parameters = json_member(r->root, "rope_parameters");
@@ -329,7 +331,8 @@ static ckpt_code digest_config(run_config *c, ckpt_error *err)
     return code;
 }
 
-/* What transformers' form says in other words: hash layers come first. */
+/* Read the members by which transformers gives rope_dim and the number of hash layers, which must
+ * be the first ones. */
 static ckpt_code read_layer_kinds(reading *r, ckpt_error *err)
 {
     const json_value *kinds = json_member(r->root, "mlp_layer_types");

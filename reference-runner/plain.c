@@ -1,4 +1,4 @@
-/* The operations in plain C: short, slow where that is simpler, and the definition of every bit. */
+/* plain.c: the operations in plain C. They define every bit; simple comes before fast. */
 #include "plain.h"
 
 #include <math.h>
@@ -20,8 +20,8 @@ double plain_dot(const float *a, const float *b, size_t count)
 }
 
 /*
- * The sum of squares of a row: lane i adds the columns i, i + 256, ..., then the lanes meet in
- * halves, lane i taking i + 128, then i + 64, ...: a row alone is not one long chain.
+ * The sum of squares of a row, in an order that allows parallel work on a single row: lane i of 256
+ * adds the columns i, i + 256, ...; then lane i + 128 is added to lane i, then i + 64, and so on.
  */
 static double square_sum(const float *x, size_t count, int is_bf16)
 {
@@ -194,7 +194,7 @@ static float relative_gap(float last, float next)
     return last == next ? 0 : (last - next) / larger;
 }
 
-/* Index of the best score that is not taken. */
+/* The index of the best score that is not taken yet. */
 static size_t next_best(const float *scores, size_t count, const unsigned char *taken)
 {
     size_t best = count;
@@ -369,7 +369,7 @@ void plain_hc_post(float *x, const float *y, const float *post, const float *com
 
 /* ---- experts ---- */
 
-/* Take experts by score; the gap is that of the cut. */
+/* Choose the active_count best experts; returns the gap (run_route). */
 static float route_best(const plain_token *token, float *biased, const run_route *op)
 {
     float last = 0;

@@ -1,4 +1,4 @@
-/* The whole model: embedding, blocks one after the other, head. */
+/* run.c: the whole model: embedding, the blocks in order, head. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +7,8 @@
 #include "libckpt/size.h"
 #include "trace.h"
 
-enum { ROWS_TO_TAKE_ALL = 16 };    /* of each expert, on average: that one has none is unlikely */
+/* Load all experts of a layer ahead if each has so many rows on average. */
+enum { ROWS_TO_TAKE_ALL = 16 };    /* an expert without rows is then unlikely */
 
 const run_layer_time *run_layer_times(const run_model *model, uint32_t *count)
 {
@@ -77,12 +78,12 @@ uint64_t run_sequence_position(const run_sequence *sequence)
 
 /* ---- forward ---- */
 
-/* Embeddings of a span's tokens into its rows of `to`, `copies` times beside each other. */
+/* Write the embedding of each of a span's tokens to its row of `to`, `copies` times in a row. */
 static ckpt_code embed(run_model *m, const run_span *span, run_rows to, uint32_t copies,
                        ckpt_error *err)
 {
     const uint32_t dim = m->config->dim;
-    /* The rows of y are free until the experts. */
+    /* y is not used before the experts, so it serves as scratch. */
     const run_rows single = rows_from(rows_of(m->main.y, dim), span->row);
     float *rows = malloc(((size_t)span->row_count + 1) * dim * sizeof *rows);
     const run_row_list list = { span->tokens, span->row_count, rows };
@@ -170,7 +171,7 @@ static ckpt_code embed_all(run_model *m, const run_work *work, ckpt_error *err)
     return code;
 }
 
-/* The hidden state goes on to the part with the next layers. */
+/* Copy the hidden state to the device with the next layers. */
 static ckpt_code pass_on(run_model *m, uint64_t row_count, ckpt_error *err)
 {
     const uint64_t width = (uint64_t)m->config->stream_count * m->config->dim;
@@ -178,7 +179,7 @@ static ckpt_code pass_on(run_model *m, uint64_t row_count, ckpt_error *err)
     return m->backend->ops->buffer_pass(m->main.x, m->next->main.x, row_count * width, err);
 }
 
-/* The layers of one part. */
+/* Run the layers of one device. */
 static ckpt_code forward(run_model *m, const run_work *work, ckpt_error *err)
 {
     const uint32_t end = (uint32_t)size_min(m->layer_end, m->config->layer_count);
@@ -188,7 +189,7 @@ static ckpt_code forward(run_model *m, const run_work *work, ckpt_error *err)
     if (m->layer_begin == 0)
         code = embed_all(m, work, err);
     if (code == CKPT_OK && m->times != NULL)
-        code = m->backend->ops->lap(m->backend, &before, err);      /* what was done until here */
+        code = m->backend->ops->lap(m->backend, &before, err);      /* discard the time so far */
     for (uint32_t l = m->layer_begin; l < end && code == CKPT_OK; l++)
         code = m->options.stop != NULL && *m->options.stop
                    ? ckpt_fail(err, CKPT_E_INTERRUPTED, "interrupted before layer %u", l)
@@ -201,7 +202,7 @@ static ckpt_code forward(run_model *m, const run_work *work, ckpt_error *err)
     return code;
 }
 
-/* Room for the rows, and the first weights on their way. */
+/* Make room for the rows and start loading the first weights. */
 static ckpt_code prepare_part(run_model *m, uint64_t row_count, ckpt_error *err)
 {
     const ckpt_code code = batch_reserve(m, &m->main, row_count, err);
@@ -272,8 +273,9 @@ static ckpt_code copy_rows(run_model *m, run_rows from, run_rows to, uint64_t co
 }
 
 /*
- * The rows of the MTP block for one span: the held state of the position before it, if there is
- * one, and the span's own but the last, which is held now. Their tokens are the next ones.
+ * The input rows of the MTP block for one span of the main model. A row needs the next token, so
+ * they are the row held back from the last call, if any, and the span's rows except the last, which
+ * is held back now. The tokens of the rows are those one position later.
  */
 static ckpt_code mtp_take(run_model *m, const run_span *main, run_span *span, ckpt_error *err)
 {
@@ -294,8 +296,8 @@ static ckpt_code mtp_take(run_model *m, const run_span *main, run_span *span, ck
     return copy_rows(m, rows_from(x, main->row_count - 1), held, 1, err);
 }
 
-/* x = e_proj(norm(embedding)) + h_proj(norm(x)) for `count` rows from `row` on; the embeddings are
- * in the batch's n. */
+/* x = e_proj(norm(embedding)) + h_proj(norm(x)) for `count` rows from `row` on. The embeddings are
+ * in the buffer n of the batch. */
 static ckpt_code mtp_join(run_model *m, const run_layer *layer, uint64_t row, uint64_t count,
                           ckpt_error *err)
 {
@@ -393,13 +395,13 @@ uint64_t run_mtp_rows(const run_model *model, size_t segment, uint64_t *row, uin
 typedef struct {
     run_model *m;
     const run_batch *batch;
-    const char *prefix;        /* of the norms and the collapse: "" or "mtp.0." */
+    const char *prefix;        /* of the names of the head's tensors: "" or "mtp.0." */
     const run_logits_request *request;
-    const run_span *spans;     /* whose rows these are */
+    const run_span *spans;     /* the spans that the rows belong to */
     const char *points[2];     /* names of h and logits in a trace */
-    run_buffer *h;             /* normed rows of a group */
-    float *logits;             /* vocab_size for each */
-    float *slice;
+    run_buffer *h;             /* normalised rows of a group */
+    float *logits;             /* vocab_size for each of these rows */
+    float *slice;              /* logits of one slice of the vocabulary for a chunk of rows */
 } head_job;
 
 static ckpt_code head_vector(const head_job *j, const char *name, const run_buffer **out,
@@ -411,14 +413,14 @@ static ckpt_code head_vector(const head_job *j, const char *name, const run_buff
     return run_weights_vector(j->m->weights, full, out, err);
 }
 
-/* Collapse and norm rows [first, first + count) of the request into h, from its row `at` on. */
+/* Collapse and normalise rows [first, first + count) of the request into h, from row `at` on. */
 static ckpt_code head_rows(const head_job *j, uint64_t first, uint64_t at, uint64_t count,
                            ckpt_error *err)
 {
     run_model *m = j->m;
     const run_config *c = m->config;
     const uint64_t width = (uint64_t)c->stream_count * c->dim;
-    /* Rows of the request side by side: q is free by now, but may be narrower than the streams. */
+    /* Gather the rows of the request: q is free by now, but may be narrower than the streams. */
     const run_rows from = rows_of(j->batch->x, width);
     const run_rows h = rows_from(rows_of(j->h, c->dim), at);
     run_norm norm = { .x = h, .y = h, .row_count = count, .col_count = c->dim,
@@ -442,8 +444,8 @@ static ckpt_code head_rows(const head_job *j, uint64_t first, uint64_t at, uint6
     return m->backend->ops->norm(m->backend, &norm, err);
 }
 
-/* Whether the logits of `count` rows can stay on the backend until all are there: reading a slice
- * waits for it. */
+/* 1 if the scratch has room for all logits of `count` rows. They are then read once at the end:
+ * reading each slice would wait for it. */
 static int head_stays(const run_model *m, uint64_t count)
 {
     const uint64_t slice = run_weights_slice_rows(m->weights, "head.weight");
@@ -451,7 +453,7 @@ static int head_stays(const run_model *m, uint64_t count)
     return count * m->config->vocab_size <= m->chunk * size_min(slice, m->config->vocab_size);
 }
 
-/* Slice i of the vocabulary for `count` rows of h. */
+/* Compute the logits of slice i of the vocabulary for `count` rows of h. */
 static ckpt_code head_slice(const head_job *j, uint64_t i, uint64_t count, ckpt_error *err)
 {
     run_model *m = j->m;
@@ -481,7 +483,7 @@ static ckpt_code head_slice(const head_job *j, uint64_t i, uint64_t count, ckpt_
     return code;
 }
 
-/* h and logits of row i of the request, row t of its group. */
+/* Trace h and logits of row i of the request, which is row t of its group. */
 static ckpt_code trace_head(const head_job *j, uint64_t i, uint64_t t, ckpt_error *err)
 {
     const run_config *c = j->m->config;

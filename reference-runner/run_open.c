@@ -1,4 +1,4 @@
-/* Opens a model: checks its tensors, and divides its layers over devices. */
+/* run_open.c: opens a model: checks its tensors, divides its layers among devices. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,12 +8,12 @@
 
 enum {
     CHUNK_MIN = 64,
-    CHUNK_DEVICE = RUN_CHUNK_MAX,      /* taken where it is a small part of the memory */
+    CHUNK_DEVICE = RUN_CHUNK_MAX,      /* halved until it takes 1/CHUNK_PART of the memory */
     CHUNK_PART = 16,
     EXPERT_GROUP_MAX = 32
 };
 
-/* The largest layer with the experts that it holds at once, and a slice of the head. */
+/* Check the tensors of all layers. layer_bytes becomes the need of the largest one. */
 static ckpt_code check_layers(run_model *m, ckpt_error *err)
 {
     for (uint32_t l = m->layer_begin; l < m->layer_end; l++) {
@@ -78,7 +78,7 @@ static ckpt_code check_model(run_model *m, ckpt_error *err)
     return check_layers(m, err);
 }
 
-/* What run_head takes beside the scratch. */
+/* The memory that run_head needs in addition to the scratch. */
 static uint64_t head_bytes(const run_model *m)
 {
     const run_config *c = m->config;
@@ -88,7 +88,7 @@ static uint64_t head_bytes(const run_model *m)
     return sizeof(float) * (HEAD_ROWS * ((uint64_t)c->vocab_size + c->dim) + m->chunk * slice);
 }
 
-/* One array for all parts. */
+/* All devices share one array. */
 static ckpt_code times_create(run_model *m, ckpt_error *err)
 {
     if (!m->options.has_times)
@@ -100,7 +100,7 @@ static ckpt_code times_create(run_model *m, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* No result depends on it. */
+/* The chunk affects speed and memory, but no result. */
 static uint32_t default_chunk(const run_config *c, const run_options *options)
 {
     const uint64_t row_bytes = 4 * sizeof(float) *
@@ -114,7 +114,7 @@ static uint32_t default_chunk(const run_config *c, const run_options *options)
     return chunk;
 }
 
-/* Part i of a model that is divided over devices: its layers, and what they need. */
+/* Open the model of device i, with its share of the layers. */
 static ckpt_code open_part(ckpt_source *source, const run_config *config,
                            const run_options *options, unsigned i, run_model **out,
                            ckpt_error *err)
@@ -157,7 +157,7 @@ out:
     return code;
 }
 
-/* One part being opened. */
+/* Arguments and results of a thread that opens the model of one device. */
 typedef struct {
     pthread_t thread;
     ckpt_source *source;
@@ -177,8 +177,8 @@ static void *open_on_thread(void *context)
     return NULL;
 }
 
-/* All at once: a device takes a while to begin. The first error in the order of the parts counts.
- */
+/* Open all devices at the same time, because each takes a while. Returns the error of the first
+ * device that failed, so that it does not depend on timing. */
 static ckpt_code open_parts(opening *all, unsigned count, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;

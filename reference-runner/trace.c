@@ -1,4 +1,4 @@
-/* Statistics of the named points, gathered row by row. */
+/* trace.c: collects statistics of the named points row by row. */
 #include "trace.h"
 
 #include <math.h>
@@ -11,7 +11,7 @@
 /* One line of the output. */
 typedef struct trace_line {
     struct trace_line *next;
-    run_trace_point point;       /* of the first rows; row_count counts all */
+    run_trace_point point;       /* of the first call; row_count is the total so far */
     int is_cut;
     double min;
     double max;
@@ -20,7 +20,7 @@ typedef struct trace_line {
     hash128 digest;
     uint64_t gap_position;
     uint64_t tie_count;
-    float **values;              /* by position asked for; NULL: not seen */
+    float **values;              /* per entry of options.positions; NULL: not seen yet */
 } trace_line;
 
 struct run_trace {
