@@ -1,4 +1,4 @@
-/* The prompt format of DeepSeek-V4's own encoder: no separators between the parts. */
+/* chat_encode.c: the prompt format of DeepSeek-V4's own encoder. */
 #include "chat.h"
 
 #include <stdio.h>
@@ -8,7 +8,7 @@
 #include "chat_messages.h"
 #include "chat_words.h"
 
-/* Part of the model's interface: trained with, so to be given byte by byte. */
+/* The model was trained with this text, so it must be reproduced byte by byte. */
 static const char most_effort[] =
     "Reasoning Effort: Absolute maximum with no shortcuts permitted.\n"
     "You MUST be very thorough in your thinking and comprehensively decompose the problem to "
@@ -72,7 +72,7 @@ typedef struct {
     const chat_list *list;
     byte_buffer out;
     int thinks;
-    int keeps_reasoning;       /* that of earlier turns, too */
+    int keeps_reasoning;       /* of earlier turns, too, not only of those after last_user */
     size_t last_user;          /* the last turn of a user or developer; SIZE_MAX: none */
 } encoder;
 
@@ -81,7 +81,7 @@ static void put(encoder *e, const char *text)
     byte_buffer_add(&e->out, text, strlen(text));
 }
 
-/* A string member of a message; nothing where it is null or not there. */
+/* Write a string member of a message; nothing if it is null or missing. */
 static void put_member(encoder *e, const chat_turn *turn, const char *key)
 {
     const size_t value = chat_turn_member(e->list, turn, key);
@@ -111,7 +111,7 @@ static void put_schemas(encoder *e, const chat_turn *turn)
     }
 }
 
-/* A result in several parts: texts, and the names of what is no text. */
+/* Write a tool result that is a list: its texts, and for other items a note with their type. */
 static void put_result_parts(encoder *e, size_t parts)
 {
     const chat_json *j = &e->list->json;
@@ -165,7 +165,7 @@ static void put_parameter(encoder *e, const chat_json *j, size_t key, int is_fir
     put(e, "<" CHAT_PARAMETER_END ">");
 }
 
-/* A text that is no JSON is the one argument "arguments". */
+/* Write a call's arguments. A text that is not JSON becomes one argument named "arguments". */
 static ckpt_code put_arguments(encoder *e, const char *text, ckpt_error *err)
 {
     chat_json j;
@@ -227,7 +227,7 @@ static ckpt_code put_assistant(encoder *e, size_t i, ckpt_error *err)
     return code;
 }
 
-/* The answer begins here: the task's word, or whether it is thought about. */
+/* Write what precedes an answer: the token of the task, or the start or end of thinking. */
 static void put_beginning(encoder *e, size_t i)
 {
     const chat_turn *turn = &e->list->turns[i];
@@ -295,7 +295,8 @@ static int has_tools(const chat_list *list)
     return 0;
 }
 
-/* Where reasoning is dropped, so is what a developer said before the last question. */
+/* DeepSeek's encoder, when it drops earlier reasoning, also drops developer messages before the
+ * last question. */
 static void drop_developers(chat_list *list)
 {
     const size_t last = find_last_user(list);

@@ -1,4 +1,4 @@
-/* A JSON text as its tokens, in their order. */
+/* chat_json.c: a JSON text as an array of its tokens in their order. */
 #include "chat_json.h"
 
 #include <math.h>
@@ -27,7 +27,7 @@ static size_t token_bytes(const chat_json *j, size_t i)
     return j->tokens[i].token.end - j->tokens[i].token.start;
 }
 
-/* Without escapes; NULL without memory. *size: its bytes. */
+/* The characters of a string without escapes, malloc'd; NULL if out of memory. *size: in bytes. */
 static char *decode(const chat_json *j, size_t i, size_t *size)
 {
     char *text = malloc(token_bytes(j, i));
@@ -244,8 +244,8 @@ static void put_token_quoted(const chat_json *j, size_t i, byte_buffer *out)
     free(text);
 }
 
-/* The fewest digits that read back as the same number; with an exponent below 1e-4 and from 1e16
- * on. */
+/* As Python's repr: the fewest digits that read back as the same number, with an exponent if the
+ * number is below 1e-4 or at least 1e16. */
 static void put_double(double value, byte_buffer *out)
 {
     char text[NUMBER_BYTES];
@@ -264,7 +264,7 @@ static void put_double(double value, byte_buffer *out)
     put(out, text);
 }
 
-/* An integer has its digits, and no sign when it is 0. */
+/* Integers are written with their own digits, except that -0 becomes 0. */
 static void put_number(const chat_json *j, size_t i, byte_buffer *out)
 {
     const json_token *t = &j->tokens[i].token;

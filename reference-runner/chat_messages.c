@@ -1,4 +1,5 @@
-/* Checks a conversation, and joins what the user and the tools say between two answers. */
+/* chat_messages.c: checks a conversation, and joins the messages of the user and the tools between
+ * two answers into one turn. */
 #include "chat_messages.h"
 
 #include <stdio.h>
@@ -75,14 +76,14 @@ static ckpt_code fail_kind(const chat_json *j, const char *path, unsigned kinds,
                      expected, kind_name(found));
 }
 
-/* An object, and how it is named in errors. */
+/* An object and its path for errors, as in messages[2].tool_calls[0]. */
 typedef struct {
     const chat_json *json;
     size_t object;
     char path[PATH_BYTES];
 } place;
 
-/* A member of the object is of one of these kinds. *out may be NULL. */
+/* Check that a member of the object has one of these kinds. *out: its value; out may be NULL. */
 static ckpt_code want(const place *p, const char *key, unsigned kinds, size_t *out,
                       ckpt_error *err)
 {
@@ -104,7 +105,7 @@ static ckpt_code fail_at(const place *p, const char *key, const char *what, ckpt
                      p->path[0] == '\0' ? "" : ".", key, what);
 }
 
-/* Item i of the array p.key. */
+/* Set *out to item i of the array p.key, and to its path. */
 static void enter_item(const place *p, const char *key, size_t i, size_t value, place *out)
 {
     *out = (place){ .json = p->json, .object = value };
@@ -114,8 +115,8 @@ static void enter_item(const place *p, const char *key, size_t i, size_t value, 
 
 /* ---- members of a message ---- */
 
-/* A text that Python's reader may take although ours does not: it is not known what would be made
- * of it. */
+/* 1 if a text that is not JSON here may be JSON to Python's reader, which accepts NaN, lone
+ * surrogates and more. DeepSeek's encoder would then not treat it as plain text. */
 static int is_doubtful(const char *text)
 {
     unsigned brackets = 0;
@@ -193,7 +194,7 @@ static ckpt_code check_call(const place *call, ckpt_error *err)
 
 typedef ckpt_code item_check(const place *item, ckpt_error *err);
 
-/* Each item of the array p.key is an object that passes the check. */
+/* Check that each item of the array p.key is an object that passes `check`. */
 static ckpt_code check_items(const place *p, const char *key, item_check *check, ckpt_error *err)
 {
     ckpt_code code;
@@ -222,7 +223,7 @@ static ckpt_code check_tool(const place *tool, ckpt_error *err)
     return want(tool, "function", ~(unsigned)IS_ABSENT, NULL, err);
 }
 
-/* Of a tool's content: a part that is no text is only named. */
+/* Check an item of a tool's content. Items that are not text need only a type. */
 static ckpt_code check_part(const place *part, ckpt_error *err)
 {
     size_t type;
@@ -255,7 +256,7 @@ static ckpt_code check_content(const place *m, chat_role role, ckpt_error *err)
                : CKPT_OK;
 }
 
-/* What only some roles have would be lost elsewhere. */
+/* Refuse a member that the encoder ignores in messages of this role, so that it is not lost. */
 static ckpt_code check_owner(const place *m, const char *key, int is_allowed, ckpt_error *err)
 {
     const size_t value = chat_member(m->json, m->object, key);
@@ -334,8 +335,8 @@ static chat_turn *add_turn(chat_list *list, const chat_turn *turn, ckpt_error *e
     return &turns[list->turn_count++];
 }
 
-/* What the user says, and what tools gave, are blocks of one turn, up to the next answer. A turn
- * with a task takes results only. */
+/* Add a message of the user or a tool as a block of the current user turn. A new turn begins after
+ * another role, and after a turn with a task, which can take only tool results. */
 static ckpt_code add_block(chat_list *list, chat_turn turn, ckpt_error *err)
 {
     const int is_result = turn.role == CHAT_IS_TOOL;
@@ -379,8 +380,8 @@ static ckpt_code add_message(chat_list *list, const place *m, ckpt_error *err)
 
 typedef struct {
     chat_block block;
-    size_t order;              /* of its call */
-    size_t place;              /* among the results */
+    size_t order;              /* index of its call */
+    size_t place;              /* index among the results, to keep the order of equal ones */
 } ordered;
 
 static int compare_ordered(const void *left, const void *right)
@@ -402,7 +403,7 @@ static size_t call_id(const chat_json *j, size_t call)
     return !chat_is_false(j, id) ? id : !chat_is_false(j, other) ? other : 0;
 }
 
-/* The place of the last call with the identifier of a result; 0 if there is none. */
+/* The index of the last call with this identifier; 0 if there is none. */
 static size_t find_order(const chat_json *j, size_t calls, const char *id)
 {
     size_t order = 0;
@@ -432,7 +433,7 @@ static ckpt_code order_of(const chat_list *list, size_t calls, size_t message, s
     return text.failed ? ckpt_fail_memory(err, "an identifier", 0) : CKPT_OK;
 }
 
-/* Results change places among each other; texts stay where they are. */
+/* Sort the results among their own positions; blocks of text stay where they are. */
 static ckpt_code sort_turn(chat_list *list, const chat_turn *turn, size_t calls, ckpt_error *err)
 {
     chat_block *blocks = list->blocks + turn->block;
@@ -457,7 +458,7 @@ static ckpt_code sort_turn(chat_list *list, const chat_turn *turn, size_t calls,
     return code;
 }
 
-/* The calls of the last answer that has any; without identifiers nothing is sorted. */
+/* Sort the results of each turn by the calls of the last answer before it that has calls. */
 static ckpt_code sort_results(chat_list *list, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
@@ -479,7 +480,7 @@ static ckpt_code sort_results(chat_list *list, ckpt_error *err)
 
 /* ---- the whole ---- */
 
-/* "tools" and "response_format" of the request belong to its system message. */
+/* Move "tools" and "response_format" of the top-level object to the system message. */
 static ckpt_code add_request(chat_list *list, const place *request, ckpt_error *err)
 {
     const chat_json *j = request->json;
@@ -500,7 +501,8 @@ static ckpt_code add_request(chat_list *list, const place *request, ckpt_error *
     return CKPT_OK;
 }
 
-/* An object's tools may need a system message that the list does not begin with. */
+/* 1 if the top-level object has tools or a response format, but its messages do not begin with a
+ * system message, so that one must be added. */
 static int needs_system(const chat_json *j, const place *request, size_t messages)
 {
     const size_t first = chat_first(j, messages);

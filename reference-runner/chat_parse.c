@@ -1,4 +1,5 @@
-/* An answer as a message. What DeepSeek's own parser takes is taken, and nothing else. */
+/* chat_parse.c: converts an answer to a message. Accepts what DeepSeek's own parser accepts, and
+ * nothing else. */
 #include "chat.h"
 
 #include <stdlib.h>
@@ -7,21 +8,21 @@
 #include "chat_json.h"
 #include "chat_words.h"
 
-/* The rest of the text, and what was read last: up to a stop, or to the end. */
+/* A position in the text, and what was read last: the bytes before a stop word or the end. */
 typedef struct {
     const char *at;
     const char *begin;
     size_t size;
-    const char *stop;          /* one of those that were asked for; NULL: the end */
+    const char *stop;          /* the stop word that was found; NULL: the end of the text */
 } cursor;
 
-/* A part of the text. */
+/* A range of the text. */
 typedef struct {
     const char *bytes;
     size_t size;
 } part;
 
-/* The first of two stops. `second` may be NULL. */
+/* Read up to whichever of two stop words comes first, and skip it. `second` may be NULL. */
 static const char *read_until(cursor *c, const char *first, const char *second)
 {
     const char *a = strstr(c->at, first);
@@ -47,7 +48,8 @@ static ckpt_code fail(const char *what, const cursor *c, ckpt_error *err)
                      (int)(c->size < 60 ? c->size : 60), c->begin);
 }
 
-/* What is between `before` and `after`; a line feed may follow at the end. 0: it is not so. */
+/* If the bytes read are `before`, any text, `after` and an optional line feed, set *out to that
+ * text and return 1; else return 0. */
 static int take_between(const cursor *c, const char *before, const char *after, part *out)
 {
     const size_t lead = strlen(before);
@@ -68,10 +70,10 @@ static int take_between(const cursor *c, const char *before, const char *after, 
 
 typedef struct {
     cursor c;
-    part names[256];           /* of the parameters of a call */
+    part names[256];           /* names of the current call's parameters */
     size_t name_count;
     byte_buffer arguments;
-    byte_buffer calls;         /* JSON, with commas between them */
+    byte_buffer calls;         /* the calls so far as JSON, separated by commas */
 } call_reader;
 
 static void put(byte_buffer *out, const char *text)
@@ -79,7 +81,8 @@ static void put(byte_buffer *out, const char *text)
     byte_buffer_add(out, text, strlen(text));
 }
 
-/* ` name="N" string="true">VALUE<`: the first quote that what belongs behind it follows ends N. */
+/* Split ` name="N" string="true">VALUE<`. N may contain quotes: it ends where the first complete
+ * `" string="true">` or `" string="false">` begins. */
 static int split_parameter(const cursor *c, part *name, part *value, int *is_string)
 {
     static const char begin[] = " name=\"";
@@ -127,7 +130,7 @@ static ckpt_code read_parameter(call_reader *r, ckpt_error *err)
                                  : fail("expected a line feed after a parameter", &r->c, err);
 }
 
-/* ` name="N">` and a line feed, in front of which there may be any white space. */
+/* Read `name="N">` and a line feed, after any white space. */
 static int take_name(const cursor *c, part *name)
 {
     cursor rest = *c;
@@ -186,7 +189,8 @@ static ckpt_code read_calls(call_reader *r, ckpt_error *err)
 
 /* ---- the message ---- */
 
-/* Words between parts inside of one mean that the answer has another structure. */
+/* Refuse a text that contains words which separate the sections of an answer: the answer is then
+ * malformed. */
 static ckpt_code check_words(const part *p, ckpt_error *err)
 {
     static const char *const words[] = { CHAT_BOS, CHAT_EOS, CHAT_THINK, CHAT_THINK_END,

@@ -1,4 +1,4 @@
-/* Reads token ids. */
+/* prompts.c: reads token ids in all formats. */
 #include "prompts.h"
 
 #include <errno.h>
@@ -17,7 +17,7 @@ enum { INPUT_BYTES_MAX = 1 << 30, READ_STEP = 1 << 16 };
 
 static const char npy_magic[] = "\x93NUMPY";
 
-/* What is being built: the last prompt grows. */
+/* The prompts read so far; ids are added to the last one. */
 typedef struct {
     run_prompts *out;
     const char *subject;
@@ -77,7 +77,7 @@ static ckpt_code complain(const reader *r, const char *what)
 
 /* ---- text ---- */
 
-/* Of the first line, without the blanks at its end. */
+/* Length of the first line without the blanks at its end; *with_end: including its end. */
 static size_t line_bytes(const char *text, size_t size, size_t *with_end)
 {
     const char *end = memchr(text, '\n', size);
@@ -166,7 +166,7 @@ static ckpt_code read_json_text(const reader *r, const char *text, size_t size)
     return code;
 }
 
-/* One document, or one object a line. */
+/* One document, or one object per line. */
 static ckpt_code read_json(const reader *r, const char *text, size_t size)
 {
     size_t step;
@@ -186,7 +186,7 @@ static ckpt_code read_json(const reader *r, const char *text, size_t size)
 
 /* ---- arrays ---- */
 
-/* Integers of 1 to 8 bytes, row after row. */
+/* A row-major array of integers of 1 to 8 bytes. */
 typedef struct {
     const unsigned char *data;
     uint64_t rows;
@@ -221,12 +221,12 @@ static ckpt_code read_array(const reader *r, const int_array *a)
     return CKPT_OK;
 }
 
-/* The array must fill exactly `size` bytes; rank 1 or 2. */
+/* Check that the array has ids and fills exactly `size` bytes. */
 static ckpt_code check_array(const reader *r, const int_array *a, uint64_t size)
 {
     uint64_t count;
 
-    /* However many rows: a loop over them would not end. */
+    /* A header can claim 2^63 empty rows: do not begin a loop over them. */
     if (a->rows == 0 || a->cols == 0)
         return complain(r, "the array holds no token ids");
     if (!size_mul(a->rows, a->cols, &count) || !size_mul(count, a->item_bytes, &count) ||
@@ -338,7 +338,7 @@ static ckpt_code read_safetensors(const reader *r, const char *text, size_t size
     return code;
 }
 
-/* ---- all forms ---- */
+/* ---- all formats ---- */
 
 ckpt_code run_prompts_parse(const char *text, size_t size, const char *subject, run_prompts *out,
                             ckpt_error *err)

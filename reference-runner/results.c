@@ -1,4 +1,4 @@
-/* Laying out, filling and exporting a file of logits. */
+/* results.c: lays out, fills and exports a file of logits. */
 #include "results.h"
 
 #include <math.h>
@@ -18,7 +18,7 @@ typedef enum {
     PART_MTP_ROWS, PART_MTP_IDS, PART_MTP_SUMS, PART_COUNT
 } result_part;
 
-/* One tensor of the file; rows 0: it is not there. */
+/* One tensor of the file; rows 0: the file does not have it. */
 typedef struct {
     char name[48];
     uint64_t rows;
@@ -30,8 +30,8 @@ typedef struct {
 struct run_results {
     run_results_options options;
     result_tensor *tensors;      /* PART_COUNT for each prompt */
-    ckpt_file *file;             /* a temporary until it replaces options.path */
-    int32_t *ids;                /* scratch: top */
+    ckpt_file *file;             /* temporary; renamed to options.path at the end */
+    int32_t *ids;                /* scratch for options.top ids, and values */
     float *values;
 };
 
@@ -42,7 +42,7 @@ static int is_better(float a, int32_t a_id, float b, int32_t b_id)
     return a > b || (a == b && a_id < b_id);
 }
 
-/* Insertion into a sorted list of at most `count`. */
+/* By insertion into a sorted list of at most `count` entries. */
 void run_top(const float *logits, uint32_t vocab_size, uint32_t count, int32_t *ids,
              float *values)
 {
@@ -133,7 +133,7 @@ static ckpt_tensor tensor_of(const result_tensor *t)
     return tensor;
 }
 
-/* The header into the file; offsets become positions in it. */
+/* Write the header, and change the offsets of tensors from relative to the data to absolute. */
 static ckpt_code write_header(run_results *r, ckpt_error *err)
 {
     const size_t count = r->options.plan_count * PART_COUNT;
@@ -173,7 +173,7 @@ static ckpt_code put_rows(run_results *r, const result_tensor *t, uint64_t row, 
                          data, count * sizeof(float), err);
 }
 
-/* Tokens and positions are known from the start. */
+/* Write tokens and positions, which are known from the start. */
 static ckpt_code write_known(run_results *r, size_t prompt, ckpt_error *err)
 {
     const run_result_plan *p = &r->options.plans[prompt];
@@ -261,7 +261,7 @@ ckpt_code run_results_put_generated(run_results *results, size_t prompt, const i
                     results->options.plans[prompt].generate_count, err);
 }
 
-/* ---- the end ---- */
+/* ---- commit and abort ---- */
 
 static void results_free(run_results *r)
 {
@@ -289,7 +289,7 @@ ckpt_code run_results_commit(run_results *results, ckpt_error *err)
 
 /* ---- JSONL ---- */
 
-/* One row from the file as an array, or as a number where the tensor has rank 1. */
+/* Copy one row from the file to the JSON as an array; a tensor of rank 1 is one row. */
 static ckpt_code export_row(run_results *r, json_writer *w, const result_tensor *t, uint64_t row,
                             ckpt_error *err)
 {
@@ -324,7 +324,7 @@ static ckpt_code export_tensor(run_results *r, json_writer *w, const result_tens
 
     snprintf(name, sizeof name, "%s", t->name);
     if (strchr(name, '.') != NULL)
-        *strchr(name, '.') = '\0';               /* the line says which prompt it is */
+        *strchr(name, '.') = '\0';               /* drop the number of the prompt: see "prompt" */
     json_put_key(w, name);
     if (t->cols == 0)
         return export_row(r, w, t, 0, err);
@@ -347,7 +347,7 @@ static ckpt_code export_prompt(run_results *r, size_t prompt, zfile_writer *out,
         if (part_of(r, prompt, (result_part)i)->rows > 0)
             code = export_tensor(r, &w, part_of(r, prompt, (result_part)i), err);
     json_put_object_end(&w);
-    (void)json_writer_end(&w);                   /* what failed is told by zfile_commit */
+    (void)json_writer_end(&w);                   /* zfile_commit returns a write error */
     zfile_write(out, "\n", 1);
     return code;
 }
@@ -363,6 +363,6 @@ ckpt_code run_results_commit_jsonl(run_results *results, ckpt_error *err)
         code = zfile_commit(out, err);
     else
         zfile_abort(out);
-    run_results_abort(results);                  /* removes the rows it was made from */
+    run_results_abort(results);                  /* removes the temporary safetensors file */
     return code;
 }

@@ -1,4 +1,4 @@
-/* Cutting text into tokens and putting tokens together. */
+/* tokenizer.c: text to tokens and tokens to text. */
 #include "tokenizer.h"
 
 #include <inttypes.h>
@@ -19,9 +19,9 @@ static ckpt_code emit(encoding *e, uint32_t id)
     return run_prompt_add(e->out, id, e->err);
 }
 
-/* ---- one piece ---- */
+/* ---- one word ---- */
 
-/* The token that is the whole piece, in ignore_merges; 0: there is none. */
+/* For ignore_merges: *id becomes the token that is the whole word; returns 0 if there is none. */
 static int find_whole(const run_text *t, const char *bytes, size_t size, uint64_t *id)
 {
     char *name = calloc(2 * size + 4, 1);
@@ -55,9 +55,9 @@ static ckpt_code encode_piece(encoding *e, const char *bytes, size_t size)
 
 /* ---- cutting ---- */
 
-/* Cut by the regular expression `split` and those after it. Its matches and what is between them
- * are pieces on their own: the next one does not look beyond them. The depth is bounded by
- * TEXT_SPLITS_MAX, whatever the text is. */
+/* Split by the regular expression number `split` and those after it. Each match and each gap
+ * between matches is split further on its own. The depth of the recursion is at most
+ * TEXT_SPLITS_MAX for any text. */
 static ckpt_code encode_part(encoding *e, size_t split, const char *bytes, size_t size)
 {
     ckpt_code code = CKPT_OK;
@@ -78,7 +78,7 @@ static ckpt_code encode_part(encoding *e, size_t split, const char *bytes, size_
     return code;
 }
 
-/* The longest added token here; NULL: none. */
+/* The longest added token that `bytes` begins with, or NULL. */
 static const text_added *find_added(const run_text *t, int is_normalized, const char *bytes,
                                     size_t size)
 {
@@ -94,8 +94,8 @@ static const text_added *find_added(const run_text *t, int is_normalized, const 
     return best;
 }
 
-/* Added tokens that are not normalized first, in what is left the others, then the regular
- * expressions. */
+/* Find the added tokens that are not normalized; in the text between them those that are; the rest
+ * is split by the regular expressions. */
 static ckpt_code encode_added(encoding *e, int is_normalized, const char *bytes, size_t size)
 {
     ckpt_code code = CKPT_OK;
@@ -119,7 +119,7 @@ static ckpt_code encode_added(encoding *e, int is_normalized, const char *bytes,
     return code;
 }
 
-/* Length of the UTF-8 character that begins `size` bytes; 0: it is none. */
+/* Length of the UTF-8 character at the start of `size` bytes; 0 if there is no valid one. */
 static size_t character_size(const char *bytes, size_t size)
 {
     const unsigned char *p = (const unsigned char *)bytes;
@@ -154,9 +154,9 @@ ckpt_code run_text_encode(const run_text *text, const char *bytes, size_t size, 
     return code;
 }
 
-/* ---- back ---- */
+/* ---- tokens to text ---- */
 
-/* The bytes of a token; room for its content. Returns how many. */
+/* Write the bytes of a token to `out`, which has room for its content; returns their number. */
 static size_t token_bytes(const text_token *t, char *out)
 {
     const char *at = t->content;
@@ -165,7 +165,7 @@ static size_t token_bytes(const text_token *t, char *out)
 
     while (!t->is_added && *at != '\0' && (byte = text_byte_of(&at)) >= 0)
         out[used++] = (char)byte;
-    if (t->is_added || byte < 0) {                 /* not in bytes: as it is written */
+    if (t->is_added || byte < 0) {                 /* the content is not in byte characters */
         used = strlen(t->content);
         memcpy(out, t->content, used);
     }

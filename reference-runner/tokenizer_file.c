@@ -1,4 +1,4 @@
-/* Reads a tokenizer.json. */
+/* tokenizer_file.c: reads a tokenizer.json. */
 #include "tokenizer.h"
 
 #include <inttypes.h>
@@ -39,7 +39,8 @@ static int is_true(const json_value *v, const char *key)
 
 /* ---- bytes as characters ---- */
 
-/* Printable Latin-1 stands for itself; the others follow from U+0100 on, in order. */
+/* GPT-2's byte-level alphabet: printable Latin-1 characters stand for themselves, the other bytes
+ * get the characters from U+0100 on, in order. */
 static unsigned code_of(unsigned byte)
 {
     unsigned code = 256;
@@ -170,7 +171,7 @@ static int order_merges(const void *a, const void *b)
     return (x->rank > y->rank) - (x->rank < y->rank);
 }
 
-/* "a b", or ["a", "b"]. */
+/* Read one merge: "a b" or ["a", "b"]. */
 static ckpt_code read_merge(run_text *t, const json_value *v, ckpt_error *err)
 {
     const json_value *first = json_is_array(v) ? json_first(v) : NULL;
@@ -258,7 +259,7 @@ static ckpt_code add_split(run_text *t, const char *pattern, ckpt_error *err)
     return code;
 }
 
-/* One of the pre-tokenizers; *is_bytes: it was the byte-level one, the last. */
+/* Read one pre-tokenizer. *is_bytes: it is the byte-level one, which must be the last. */
 static ckpt_code read_split(run_text *t, const json_value *v, int *is_bytes, ckpt_error *err)
 {
     const char *behavior = json_string(json_member(v, "behavior"));

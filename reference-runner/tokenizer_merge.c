@@ -1,8 +1,9 @@
 /*
- * tokenizer_merge.c: byte-pair merges of one piece of text.
+ * tokenizer_merge.c: byte-pair merges of one word.
  *
- * The pair of the lowest rank merges first, of equal ones the leftmost. Symbols are a list, pairs
- * that may merge a heap: a piece of n bytes takes n log n steps, also without a blank in it.
+ * The pair with the lowest rank merges first; of equal ones, the leftmost. Symbols are in a linked
+ * list and candidate pairs in a heap, so n bytes take n log n steps. That matters because a "word"
+ * can be a long text without blanks.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,7 @@
 #include "libckpt/memory.h"
 #include "tokenizer_private.h"
 
-enum { GONE = UINT32_MAX };        /* as an id: merged into the one before; as a link: none */
+enum { GONE = UINT32_MAX };        /* as an id: merged into the previous symbol; as a link: none */
 
 static int order_pair(const void *key, const void *element)
 {
@@ -30,7 +31,7 @@ static const text_merge *find_merge(const run_text *t, const text_symbol *symbol
     return bsearch(&pair, t->merges, t->merge_count, sizeof *t->merges, order_pair);
 }
 
-/* ---- the heap: the first to merge on top ---- */
+/* ---- heap: the next pair to merge is on top ---- */
 
 static int goes_first(text_candidate a, text_candidate b)
 {
@@ -65,7 +66,7 @@ static text_candidate pop(text_merger *m)
     return top;
 }
 
-/* ---- a piece ---- */
+/* ---- a word ---- */
 
 static void push_pair(const run_text *t, text_merger *m, uint32_t at)
 {
@@ -75,8 +76,8 @@ static void push_pair(const run_text *t, text_merger *m, uint32_t at)
         push(m, (text_candidate){ merge, at });
 }
 
-/* Room for a piece. Of its pairs, n - 1 are pushed at first; each of at most n - 1 merges takes
- * one out and pushes two. */
+/* Make room for a word of n bytes. The heap gets n - 1 pairs at first; each of at most n - 1 merges
+ * removes one and adds two, so 2 n entries are enough. */
 static ckpt_code make_room(text_merger *m, size_t size, ckpt_error *err)
 {
     const uint64_t bytes = size * (uint64_t)(sizeof *m->symbols + 2 * sizeof *m->heap);
@@ -94,7 +95,7 @@ static ckpt_code make_room(text_merger *m, size_t size, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Merge the symbol at `at` with the next, which ceases to be. */
+/* Merge the symbol at `at` with the next one, which is removed. */
 static void merge_at(text_symbol *symbols, uint32_t at, uint32_t id)
 {
     const uint32_t next = symbols[at].next;
@@ -122,7 +123,7 @@ ckpt_code text_merge_piece(const run_text *t, text_merger *m, const char *bytes,
     while (m->heap_count > 0) {
         const text_candidate c = pop(m);
 
-        /* A neighbour may have merged since, and the pair with it. */
+        /* Skip a pair that no longer exists, because one of its symbols was merged meanwhile. */
         if (find_merge(t, m->symbols, c.at) != c.merge)
             continue;
         merge_at(m->symbols, c.at, c.merge->id);

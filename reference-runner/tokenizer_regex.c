@@ -1,4 +1,4 @@
-/* Regular expressions through PCRE2. */
+/* tokenizer_regex.c: regular expressions with PCRE2. */
 #include "tokenizer_regex.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -12,7 +12,7 @@ struct text_regex {
     pcre2_match_data *match;
 };
 
-/* Into err, as PCRE2 says it. */
+/* Fail with the message of PCRE2. */
 static ckpt_code complain(const char *what, int number, ckpt_error *err)
 {
     PCRE2_UCHAR message[MESSAGE_BYTES] = "?";
@@ -30,7 +30,7 @@ ckpt_code text_regex_create(const char *pattern, text_regex **out, ckpt_error *e
 
     if (r == NULL)
         return ckpt_fail_memory(err, "a regular expression", sizeof *r);
-    /* \C would cut characters, and the next search begin inside one. */
+    /* \C could end a match inside a character, and the next search would begin there. */
     r->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
                             PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &number, &offset,
                             NULL);
@@ -38,7 +38,7 @@ ckpt_code text_regex_create(const char *pattern, text_regex **out, ckpt_error *e
         free(r);
         return complain(pattern, number, err);
     }
-    (void)pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE);      /* without it, it is only slower */
+    (void)pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE);      /* on failure it is only slower */
     if ((r->match = pcre2_match_data_create_from_pattern(r->code, NULL)) == NULL) {
         text_regex_free(r);
         return ckpt_fail_memory(err, "a regular expression", sizeof *r);
@@ -68,7 +68,7 @@ ckpt_code text_regex_find(const text_regex *regex, const char *text, size_t size
         return CKPT_OK;
     if (number < 0)
         return complain("of the tokenizer", number, err);
-    if (at[0] < from || at[1] <= at[0])          /* \K can do that */
+    if (at[0] < from || at[1] <= at[0])          /* possible with \K */
         return ckpt_fail(err, CKPT_E_FORMAT,
                          "regular expression of the tokenizer: a match ends before it starts");
     match[0] = at[0];

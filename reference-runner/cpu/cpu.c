@@ -1,4 +1,4 @@
-/* cpu.c: the CPU backend: buffers and weights in memory, rows spread over threads with OpenMP. */
+/* cpu.c: the CPU backend: buffers and weights in memory; OpenMP distributes rows over threads. */
 #include "cpu.h"
 
 #include <stdlib.h>
@@ -232,7 +232,7 @@ static ckpt_code linear_cpu(run_backend *backend, const run_linear *op, ckpt_err
     return code;
 }
 
-/* ---- operations on rows, as plain.c has them ---- */
+/* ---- operations on rows: plain.c for each row ---- */
 
 static ckpt_code quantise_cpu(run_backend *backend, const run_quantise *op, ckpt_error *err)
 {

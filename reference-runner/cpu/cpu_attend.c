@@ -1,4 +1,4 @@
-/* Compressor, indexer and attention on the CPU. */
+/* cpu_attend.c: compressor, indexer and attention on the CPU. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,7 +50,7 @@ typedef struct {
     uint64_t *keys;
 } select_scratch;
 
-/* plain_score for the candidates from `first` on, at most CANDIDATES, before `end`; row t. */
+/* plain_score of row t for the candidates [range[0], range[1]), at most CANDIDATES of them. */
 static void score_candidates(const cpu_backend *cpu, const run_select *op, uint64_t t,
                              const uint64_t range[2], const select_scratch *s)
 {
@@ -83,7 +83,7 @@ static void score_candidates(const cpu_backend *cpu, const run_select *op, uint6
     }
 }
 
-/* Larger for better: score first, then the lower index. -0 counts as 0. */
+/* A key that is larger for a better candidate: higher score, then lower index. -0 equals 0. */
 static uint64_t rank_key(float score, uint64_t index)
 {
     const float plus = score + 0.0f;
@@ -110,7 +110,7 @@ static int compare_ids(const void *left, const void *right)
     return a < b ? -1 : a > b;
 }
 
-/* plain_best by sorting. */
+/* plain_best, by sorting keys. */
 static float choose_best(const float *scores, uint64_t count, uint32_t wanted, int32_t *chosen,
                          uint64_t *keys)
 {
@@ -172,7 +172,7 @@ ckpt_code select_cpu(run_backend *backend, const run_select *op, ckpt_error *err
 
 /* ---- attention ---- */
 
-/* Copy the list of row t, vector after vector, into `list`; returns their number. */
+/* Copy the vectors that row t attends to into `list`; returns their number. */
 static size_t gather_list(const run_attend *op, uint64_t t, float *list)
 {
     const uint64_t p = op->position + t;
@@ -201,7 +201,7 @@ static uint64_t list_limit(const run_attend *op)
     return count;
 }
 
-/* plain_attend for heads [head, head + count) of row t. */
+/* plain_attend for one unit of work: up to HEADS_TOGETHER heads of one row. */
 static void attend_heads(const cpu_backend *cpu, const run_attend *op, uint64_t unit,
                          float *list, float *scores)
 {

@@ -1,4 +1,4 @@
-/* Routing and the expert product on the CPU. */
+/* cpu_experts.c: routing and the expert product on the CPU. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,14 +32,14 @@ ckpt_code route_cpu(run_backend *backend, const run_route *op, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* One call, with scratch for some rows of one expert. */
+/* One call, with scratch for ROWS_TOGETHER rows of one expert. */
 typedef struct {
     const cpu_backend *cpu;
     const run_experts *op;
-    float *x;         /* dim */
-    float *a;         /* expert_dim */
+    float *x;         /* dim columns */
+    float *a;         /* expert_dim columns */
     float *b;
-    float *y;         /* dim */
+    float *y;         /* dim columns */
     ckpt_error *err;
 } expert_job;
 
@@ -76,7 +76,7 @@ static void activate(const expert_job *s, const run_expert *e, uint64_t first, u
     }
 }
 
-/* Rows [first, first + count) of one expert. */
+/* Process rows [first, first + count) of the list of one expert. */
 static ckpt_code run_rows_of(const expert_job *s, const run_expert *e, uint64_t first,
                              uint64_t count)
 {

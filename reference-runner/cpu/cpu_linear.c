@@ -1,4 +1,4 @@
-/* cpu_linear.c: rows times a weight, which is decoded a band of rows at a time. */
+/* cpu_linear.c: rows times a weight. The weight is decoded BAND_ROWS rows at a time. */
 #include "cpu.h"
 
 #include "reference-runner/number.h"
@@ -7,7 +7,7 @@
 
 enum { BAND_ROWS = 16, TILE_ROWS_MIN = 32 };
 
-/* One thread's share: its own decoded band of the weight. */
+/* What each thread has for itself: memory for one decoded band of the weight. */
 typedef struct {
     values_reader reader;
     arena scratch;
@@ -24,7 +24,7 @@ static ckpt_code worker_begin(linear_worker *w, const run_weight *weight, ckpt_e
     return values_begin(&w->reader, &weight->tensor, &weight->tile, &w->scratch, err);
 }
 
-/* Rows [band * BAND_ROWS, ...) of the wanted weight rows for x rows [first, first + count). */
+/* Multiply band number `band` of the weight rows by rows [x_range[0], x_range[1]) of x. */
 static void multiply_band(const cpu_backend *cpu, linear_worker *w, const cpu_linear_job *job,
                           uint64_t band, const uint64_t x_range[2])
 {

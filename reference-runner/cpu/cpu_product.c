@@ -1,10 +1,10 @@
 /*
- * The two loops that take the time: products of rows, and mixtures of rows.
+ * cpu_product.c: the two loops that take most of the time: products of rows and mixtures of rows.
  *
- * Every output is one F64 sum in ascending order, as plain.c has it; vectors lie across outputs, so
- * that no sum is ever split. A product of two F32 is exact in F64: a fused multiplication gives the
- * same bits, and this file is compiled so that it may. Tiles only choose which outputs are computed
- * together. The same text is compiled for each instruction set.
+ * Each output is one F64 sum in ascending order, as in plain.c. The lanes of a vector are different
+ * outputs, so no sum is ever split. Products of two F32 are exact in F64, so fused multiplication
+ * gives the same bits, and the compiler flags of this file allow it. Tiling only decides which
+ * outputs are computed together. The same code is compiled for each instruction set.
  */
 #include "cpu.h"
 
@@ -37,16 +37,16 @@ void cpu_mixture_plain(const cpu_mixture *job)
 #if defined(__x86_64__)
 
 #define INLINE static inline __attribute__((always_inline))
-/* Tiles live in registers only when the loops over them are gone. */
+/* The compiler keeps a tile in registers only if the loops over it are fully unrolled. */
 #define UNROLL _Pragma("GCC unroll 12")
 
 enum {
-    LANES = 8,               /* columns of a panel */
+    LANES = 8,               /* rows of w, and so outputs, in a panel */
     TILE_MAX = 4,
-    ROWS_MAX = 12,           /* rows of x that share a step */
+    ROWS_MAX = 12,           /* rows of x in a step */
     HALF_ROWS_MAX = 6,       /* the same with vectors of half the width */
-    PIECE = 256,             /* columns of x and w that are widened at once */
-    PIECE_PITCH = PIECE + 8, /* rows begin in other cache sets */
+    PIECE = 256,             /* columns of x and w that are widened to F64 at once */
+    PIECE_PITCH = PIECE + 8, /* so that rows do not begin in the same cache set */
     BLOCK_ROWS = 48,
     BLOCK_PANELS = 4
 };
@@ -64,7 +64,7 @@ INLINE void load(const float *from, lanes *out)
     *out = __builtin_convertvector(narrow, lanes);
 }
 
-/* By halves: GCC keeps no vector in registers that is wider than the machine's. */
+/* In halves, because GCC does not keep vectors wider than the CPU's registers in registers. */
 INLINE void widen(const floats *from, lanes *out)
 {
     half_floats narrow[2];
@@ -78,14 +78,14 @@ INLINE void widen(const floats *from, lanes *out)
 
 /* ---- products ---- */
 
-/* BLOCK_ROWS x (BLOCK_PANELS * LANES) outputs: their sums, and what they are made of. */
+/* The sums of a block of BLOCK_ROWS x (BLOCK_PANELS * LANES) outputs, and the inputs in F64. */
 typedef struct {
     lanes sum[BLOCK_ROWS][BLOCK_PANELS];
     lanes w[BLOCK_PANELS][PIECE];              /* column k of eight rows */
     double x[ROWS_MAX][PIECE_PITCH];
 } product_memory;
 
-/* Of two rows, what is to be above and below the diagonal: in ones, twos and fours of lanes. */
+/* One step of a transposition: exchange lanes (or groups of 2 or 4) between two rows. */
 #define EXCHANGE(a, b, low, high) \
     do { \
         const floats above = __builtin_shufflevector(a, b, low); \
@@ -96,7 +96,7 @@ typedef struct {
     } while (0)
 #define LIST(...) __VA_ARGS__
 
-/* Eight rows of eight floats become eight columns. */
+/* Transpose an 8 x 8 matrix of floats. */
 INLINE void transpose(floats *v)
 {
     UNROLL
@@ -113,7 +113,7 @@ INLINE void transpose(floats *v)
                  LIST(4, 5, 6, 7, 12, 13, 14, 15));
 }
 
-/* `count` columns of `rows` rows of w, at most LANES; the rows that are missing are zeros. */
+/* Convert `count` columns of `rows` <= LANES rows of w to a panel; missing rows become zeros. */
 INLINE void widen_panel(const float *w, size_t pitch, size_t rows, size_t count, lanes *out)
 {
     size_t k = 0;
@@ -162,7 +162,7 @@ INLINE void step_whole(product_memory *m, size_t row, size_t panel, size_t count
         m->sum[row + (size_t)i][panel] = sum[i];
 }
 
-/* The same in halves of vectors. */
+/* The same with vectors of half the width. */
 INLINE void step_halves(product_memory *m, size_t row, size_t panel, size_t count, const int rows)
 {
     half_lanes sum[HALF_ROWS_MAX][2];
@@ -194,7 +194,8 @@ INLINE void product_step(product_memory *m, size_t row, size_t panel, size_t cou
         step_whole(m, row, panel, count, rows);
 }
 
-/* Columns [k, k + count) of all outputs of the block that begins at row t and column n. */
+/* Add the products of columns [k, k + count) to all sums of the block of outputs that begins at row
+ * t and column n; `at` is { t, n, k }. */
 INLINE void product_piece(const cpu_product *job, product_memory *m, const size_t at[3],
                           size_t count, const int rows)
 {
@@ -224,7 +225,7 @@ INLINE void product_piece(const cpu_product *job, product_memory *m, const size_
     }
 }
 
-/* The outputs of one block, blocks of columns ascending. */
+/* Compute one block of outputs: blocks of columns in ascending order, each sum rounded to F32. */
 INLINE void product_outputs(const cpu_product *job, product_memory *m, size_t t, size_t n,
                             const int rows)
 {
@@ -257,7 +258,7 @@ INLINE void product_body(const cpu_product *job, const int rows)
 
 /* ---- mixtures ---- */
 
-/* `rows` mixtures, columns [i, i + groups * LANES). */
+/* Columns [i, i + groups * LANES) of `rows` mixtures from mixture h on. */
 INLINE void mixture_tile(const cpu_mixture *job, size_t h, size_t i, const int rows,
                          const int groups)
 {
@@ -331,7 +332,7 @@ __attribute__((target("avx2,fma"))) static void mixture_avx2(const cpu_mixture *
 
 void cpu_choose(cpu_backend *cpu)
 {
-    const ckpt_kernels *kernels = kernels_get();    /* so that CKPT_KERNELS holds here, too */
+    const ckpt_kernels *kernels = kernels_get();    /* CKPT_KERNELS chooses here, too */
     const char *name = kernels == NULL ? "scalar" : kernels->name;
 
     cpu->product = cpu_product_plain;

@@ -1,12 +1,12 @@
 /*
- * cuda_few.cuh: products of a few rows of x, as when tokens are generated one after the other.
+ * cuda_few.cuh: products of a few rows of x, as when tokens are generated one by one.
  *
- * Here the time is that of reading the weights. A warp takes eight outputs and hands their codes
- * from memory to the F64 matrix unit, without a tile in between that all threads wait for; what it
- * will need next is on its way meanwhile. The sums are those of cuda_tile.cuh: ascending, a block
- * of columns at a time. Sums of blocks do not depend on each other, so the warps of a group divide
- * the blocks, and the F32 sums are added in their order at the end. Without blocks a sum is one
- * chain, and a warp does it all.
+ * The time is then that of reading the weights. Each warp has eight outputs and passes their codes
+ * directly from device memory to the F64 matrix unit, without a tile in shared memory that all
+ * threads would wait for; it loads the next codes meanwhile. The sums are those of cuda_tile.cuh.
+ * If they are cut into blocks of columns, the warps of a thread block divide these blocks, and the
+ * F32 sums of the blocks are added in their order at the end. Without blocks a sum is one chain of
+ * additions, and one warp computes all of it.
  */
 #ifndef RUN_CUDA_FEW_CUH
 #define RUN_CUDA_FEW_CUH
@@ -14,13 +14,13 @@
 #include "cuda_tile.cuh"
 
 constexpr uint32_t FEW_ROWS = 8;
-constexpr uint32_t FEW_OUTPUTS = 8;      /* of a warp */
-constexpr uint32_t FEW_STEPS = 16;       /* of the matrix unit, 8 columns each, between two loads */
+constexpr uint32_t FEW_OUTPUTS = 8;      /* per warp */
+constexpr uint32_t FEW_STEPS = 16;       /* matrix operations of 8 columns between two loads */
 constexpr uint32_t FEW_COLUMNS = 8 * FEW_STEPS;
 constexpr uint32_t FEW_MEMORY_MAX = 48 << 10;
 
-/* Codes of a row as they are stored, and their values. A row that is not there is zeros; so is the
- * code 0 of every format. */
+/* Readers of a weight row: load() returns a stored code, value() converts it. They return zeros for
+ * a missing row (NULL): code 0 is zero in every encoding. */
 struct few_float {
     const float *row;
 
@@ -65,7 +65,7 @@ struct few_bf16 {
     }
 };
 
-/* E4M3 whose scales belong to a multiple of FEW_COLUMNS columns. */
+/* E4M3 with one scale for a multiple of FEW_COLUMNS columns. */
 struct few_fp8 {
     const cuda_weight *weight;
     uint64_t row;
@@ -88,9 +88,9 @@ struct few_fp8 {
     }
 };
 
-/* E4M3 with power-of-two scales of 128 columns, where rows of x lie on the E4M3 grid: either side's
- * values are integers below 2^18 of one unit in such a block, and sums of 128 products round
- * nothing in F64. So their order is free, and a lane takes 16 columns side by side at once. */
+/* E4M3 with a power-of-two scale for 128 columns, if the rows of x are on the E4M3 grid in the same
+ * blocks. Within a block the values of each side are then integers below 2^18 times one unit, so a
+ * sum of 128 products is exact in F64 in any order. A lane can load 16 adjacent columns at once. */
 struct few_exact {
     const cuda_weight *weight;
     uint64_t row;
@@ -123,10 +123,11 @@ struct few_any {
     }
 };
 
-/* How the codes of a weight are read. */
+/* The readers above. */
 typedef enum { FEW_ANY, FEW_FLOATS, FEW_BF16, FEW_FP8, FEW_EXACT } few_form;
 
-/* on_grid: the rows of x are, in blocks of 128 columns, and so are the sums. */
+/* on_grid: the rows of x are on the E4M3 grid in blocks of 128 columns, and sums have such blocks.
+ */
 static inline few_form few_form_of(const cuda_weight *w, int on_grid)
 {
     if (w->scale_dtype == CKPT_NONE)
@@ -139,32 +140,32 @@ static inline few_form few_form_of(const cuda_weight *w, int on_grid)
                : FEW_FP8;
 }
 
-/* Memory of a group of warps for the sums of blocks; 0: it needs none. */
+/* Bytes of shared memory that a thread block needs for the sums of blocks of columns. */
 static inline uint64_t few_memory(uint64_t depth, uint32_t block, uint64_t rows)
 {
     return block == 0 ? 0 : size_div_up(depth, block) * rows * FEW_OUTPUTS * sizeof(float);
 }
 
-/* Whether products can be made here. */
+/* 1 if few_product supports this shape. */
 static inline int few_fits(uint64_t depth, uint32_t block, uint64_t rows)
 {
     return rows <= FEW_ROWS && (block == 0 || block == 32 || block == FEW_COLUMNS) &&
            few_memory(depth, block, rows) <= FEW_MEMORY_MAX;
 }
 
-/* Outputs of a block of threads: its warps divide either outputs or blocks of columns. */
+/* Outputs of a thread block: its warps divide either outputs or blocks of columns. */
 static inline __host__ __device__ uint32_t few_outputs(uint32_t block)
 {
     return block == 0 ? FEW_OUTPUTS * TILE_WARPS : FEW_OUTPUTS;
 }
 
-/* The first output of this warp, counted from the first of its block of threads. */
+/* The first output of this warp, relative to that of its thread block. */
 static __device__ __forceinline__ uint32_t few_first(uint32_t block)
 {
     return block == 0 ? threadIdx.x / 32 * FEW_OUTPUTS : 0;
 }
 
-/* The row of x and the output whose values this lane loads. */
+/* The number of both the row of x and the output whose values this lane loads. */
 static __device__ __forceinline__ uint32_t few_lane_row()
 {
     return threadIdx.x % 32 / 4;
@@ -176,7 +177,7 @@ struct few_shape {
     uint32_t block;
 };
 
-/* A product as a lane sees it. */
+/* The arguments of a product for one lane. */
 struct few_lane {
     few_shape f;
     const float *x;              /* this lane's row, or NULL */
@@ -207,7 +208,7 @@ static __device__ __forceinline__ void few_load(const few_lane &lane, const W &w
         }
 }
 
-/* Columns 64 * i + 16 * (lane % 4) on. */
+/* Index i: 16 columns from 64 * i + 16 * (lane % 4) on. */
 template <> struct few_ahead<few_exact> {
     uint4 codes[2];
     float4 x[2][4];
@@ -234,7 +235,7 @@ static __device__ __forceinline__ void few_load(const few_lane &lane, const few_
     }
 }
 
-/* The sum of block `i` of columns is complete: two outputs of this lane's row. */
+/* Store the complete sums of block i of columns: two outputs of this lane's row. */
 static __device__ __forceinline__ void few_put(const few_lane &lane, uint32_t i, double *sum)
 {
     const few_shape &f = lane.f;
@@ -250,7 +251,7 @@ static __device__ __forceinline__ void few_put(const few_lane &lane, uint32_t i,
     sum[0] = sum[1] = sum[2] = sum[3] = 0;
 }
 
-/* FEW_COLUMNS columns from k on. */
+/* Add the products of FEW_COLUMNS columns from k on. */
 template <typename W>
 static __device__ __forceinline__ void few_multiply(const few_lane &lane, uint64_t k,
                                                     const few_ahead<W> &now, double *sum)
@@ -294,8 +295,8 @@ static __device__ __forceinline__ void few_multiply(const few_lane &lane, uint64
 }
 
 /*
- * out(row, output, value) for the rows of x and this warp's outputs; w: this lane's output. All
- * threads of the block take part.
+ * Compute a product and call out(row, output, value) for the rows of x and this warp's outputs. w
+ * reads the output of this lane. All threads of the thread block must call it.
  */
 template <typename W, typename Out>
 static __device__ __forceinline__ void few_product(const few_lane &lane, const W &w,

@@ -1,9 +1,9 @@
 /*
- * cuda_private.cuh: what the files of the CUDA backend share.
+ * cuda_private.cuh: declarations that the files of the CUDA backend share.
  *
- * One stream computes, one copies. Whatever a kernel computes, its sums have the order of plain.c:
- * a tile only decides which outputs are computed together, so no result depends on the number of
- * rows, and the CPU backend gives the same bits but for the C library's logarithm.
+ * One stream computes, another one copies. All kernels add in the order of plain.c. A tile only
+ * decides which outputs are computed together, so no result depends on the number of rows, and the
+ * CPU backend returns the same bits, unless log1p differs from that of the C library.
  */
 #ifndef RUN_CUDA_PRIVATE_CUH
 #define RUN_CUDA_PRIVATE_CUH
@@ -20,12 +20,12 @@ extern "C" {
 #include "libckpt/size.h"
 }
 
-/* The functions of number.h are wanted on the device, too. */
+/* Compile the functions of number.h for the device, too. */
 #define inline __host__ __device__ inline
 #include "reference-runner/number.h"
 #undef inline
 
-/* What a kernel sees of a weight. */
+/* A weight as kernels use it: device pointers, and the shape of its scale blocks. */
 struct cuda_weight {
     const uint8_t *data;
     const uint8_t *scale;
@@ -36,21 +36,22 @@ struct cuda_weight {
     uint32_t block_cols;
     int dtype;               /* ckpt_dtype */
     int scale_dtype;
-    int by_four;             /* four columns can be loaded at once */
+    int by_four;             /* alignment allows loads of four columns */
 };
 
 /*
- * Device memory of weights: one region, cut into blocks. Work that reads a weight belongs to an
- * epoch; a free block may be written again once the epoch in which it was last read is over.
+ * Device memory of weights: one region, divided into blocks. The work of the computing stream is
+ * divided into numbered epochs. A freed block may be overwritten when the epoch in which a kernel
+ * last read it is complete.
  */
 struct cuda_block {
-    cuda_block *next;        /* by place */
+    cuda_block *next;        /* in the order of addresses */
     cuda_block *before;
     char *memory;
     uint64_t bytes;
-    uint64_t epoch;          /* of the last work that read it */
+    uint64_t epoch;          /* the last one that read it */
     int is_used;
-    int is_own;              /* an allocation of its own, outside the region */
+    int is_own;              /* a separate allocation, outside the region */
 };
 
 struct run_buffer {
@@ -61,15 +62,15 @@ struct run_buffer {
 
 struct run_weight {
     struct cuda_backend *owner;
-    ckpt_tensor tensor;      /* rank 2, the rows that are held */
+    ckpt_tensor tensor;      /* rank 2; its shape has only the rows of this weight */
     cuda_block *block;
     cuda_weight view;
-    uint64_t missing_rows;   /* not on their way yet; under the owner's copy_lock */
-    cudaEvent_t arrived;     /* on the copying stream */
-    int is_awaited;          /* the computing stream knows of it */
+    uint64_t missing_rows;   /* whose copy is not queued yet; under the owner's copy_lock */
+    cudaEvent_t arrived;     /* on the copying stream, after the last rows */
+    int is_awaited;          /* the computing stream already waits for `arrived` */
 };
 
-/* Pinned memory, and when what was copied from it has left. */
+/* Pinned memory, with events around the copies from it. */
 struct cuda_stage {
     run_stage base;
     struct cuda_backend *owner;
@@ -78,8 +79,8 @@ struct cuda_stage {
     int is_timed;            /* both events were recorded since the last wait */
 };
 
-/* Pinned memory for what the computing stream needs soon. Its kernels fetch it themselves: a copy
- * would stand in line behind those of weights. */
+/* Pinned memory for small data that the computing stream needs soon. A kernel reads it from the
+ * host, because a copy would wait behind queued copies of weights. */
 struct cuda_parcel {
     char *memory;
     uint64_t bytes;
@@ -94,7 +95,7 @@ struct cuda_backend {
     cudaStream_t compute;
     cudaStream_t copy;
     uint32_t processor_count;
-    /* Blocks of weights, by place; `rover` is where the last search ended. */
+    /* Blocks of weights in the order of addresses. `rover` is where the last search ended. */
     cuda_block *blocks;
     cuda_block *rover;
     char *region;
@@ -103,10 +104,10 @@ struct cuda_backend {
     cudaEvent_t epochs[CUDA_EPOCHS];         /* the end of epoch i at i % CUDA_EPOCHS */
     cuda_parcel parcels[CUDA_PARCELS];
     unsigned next_parcel;
-    char *scratch[3];        /* floats of an operation, lists that it reads, decoded weights */
+    char *scratch[3];        /* indexed by CUDA_SCRATCH_* */
     uint64_t scratch_bytes[3];
-    /* What a lap reports. */
-    std::mutex copy_lock;    /* one tile's copies and their events are queued together */
+    std::mutex copy_lock;    /* held while the copies and events of one tile are queued */
+    /* For lap; lap_lock guards copy_seconds and copy_bytes. */
     std::mutex lap_lock;
     double lap_begin;
     double copy_seconds;
@@ -117,11 +118,11 @@ struct cuda_backend {
 
 enum { CUDA_SCRATCH_FLOATS, CUDA_SCRATCH_LISTS, CUDA_SCRATCH_WEIGHTS };
 
-/* The bound of the work space of an operation, and of the weights that it decodes at once, which
- * come on top of buffers and weights. */
+/* Limit of an operation's scratch, and of the weights that it decodes at once. This memory is not
+ * covered by the limit on buffers and weights. */
 enum { CUDA_WORK_BYTES = 1 << 27 };
 
-/* Whatever follows on this thread is meant for the device of `cuda`. */
+/* Select the device of `cuda` for the following CUDA calls of this thread. */
 static inline cuda_backend *cuda_use(cuda_backend *cuda)
 {
     cudaSetDevice(cuda->device);
@@ -133,7 +134,7 @@ static inline cuda_backend *cuda_of(run_backend *backend)
     return cuda_use(reinterpret_cast<cuda_backend *>(backend));
 }
 
-/* Rows as a kernel sees them. */
+/* run_rows with a device pointer. */
 struct cuda_rows {
     float *data;
     uint64_t pitch;
@@ -181,14 +182,14 @@ static inline uint32_t cuda_grid(uint64_t count, uint32_t per_block)
 
 /* cuda.cu */
 ckpt_code cuda_fail(ckpt_error *err, const char *what, cudaError_t error);
-/* After a launch. */
+/* Check for an error of the launch that was just made; `what` names the operation. */
 ckpt_code cuda_launched(const char *what, ckpt_error *err);
-/* cudaMalloc, whose error is not reported again by the next launch. */
+/* cudaMalloc; clears its error, which the check after the next launch would report otherwise. */
 cudaError_t cuda_allocate(uint64_t bytes, char **out);
-/* Scratch of at least `bytes`, its old contents lost. */
+/* Make scratch[which] at least `bytes` large; its content is lost. */
 ckpt_code cuda_scratch(cuda_backend *cuda, int which, uint64_t bytes, ckpt_error *err);
-/* A parcel of so many bytes, to be filled and sent to device memory; both ends are aligned to 16
- * bytes, and the last 16 are sent whole. */
+/* cuda_parcel_take: a parcel of at least `bytes` to fill. cuda_parcel_send: queue its transfer to
+ * device memory at `to`, aligned to 16 bytes; `bytes` is rounded up to a multiple of 16. */
 ckpt_code cuda_parcel_take(cuda_backend *cuda, uint64_t bytes, cuda_parcel **out, ckpt_error *err);
 ckpt_code cuda_parcel_send(cuda_backend *cuda, cuda_parcel *parcel, void *to, uint64_t bytes,
                            ckpt_error *err);
@@ -204,18 +205,18 @@ ckpt_code stage_create_cuda(run_backend *backend, uint64_t bytes, run_stage **ou
                             ckpt_error *err);
 ckpt_code stage_wait_cuda(run_stage *stage, ckpt_error *err);
 void stage_free_cuda(run_backend *backend, run_stage *stage);
-void cuda_free_weights(cuda_backend *cuda);      /* all are gone */
-/* Let the computing stream wait for a weight, and note that it reads it. */
+void cuda_free_weights(cuda_backend *cuda);      /* after weight_free of all weights */
+/* Make the computing stream wait for the copy of a weight, and record that this epoch reads it. */
 ckpt_code cuda_await(cuda_backend *cuda, const run_weight *weight, ckpt_error *err);
-/* What reads weights from here on is of the next epoch. */
+/* End the current epoch: later work belongs to the next one. */
 ckpt_code cuda_next_epoch(cuda_backend *cuda, ckpt_error *err);
 
-/* cuda_product.cu: sums in blocks of so many columns are possible. */
+/* cuda_product.cu: CKPT_E_USAGE unless sums in blocks of `block` columns are supported. */
 ckpt_code cuda_check_block(uint32_t block, ckpt_error *err);
-/* Whether cuda_decode takes the rows from `row` on. */
+/* 1 if cuda_decode supports this weight and a range that begins at `row`. */
 int cuda_can_decode(const cuda_weight *w, uint64_t row);
-/* `row_count` rows of *view, from `row` on, as F32 at `out`; *view becomes what a kernel sees of
- * these. */
+/* Decode rows [row, row + row_count) of *view to F32 at `out`; *view then describes the decoded
+ * rows. */
 typedef struct {
     cuda_weight *view;
     uint64_t row;

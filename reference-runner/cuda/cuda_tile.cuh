@@ -1,12 +1,12 @@
 /*
- * cuda_tile.cuh: tiles of outputs of a product by a block of 128 threads on the F64 matrix unit,
- * with the sums of plain_product. The unit adds its products to an output one after the other,
- * in ascending order, each rounded as a fused multiplication is; products of F32 are exact, so
- * that is plain_dot bit for bit (tests/cuda/test_cuda.cu asks the device). A block's sum is
+ * cuda_tile.cuh: a block of 128 threads computes a tile of outputs of a product on the F64 matrix
+ * unit, with the bits of plain_product. The unit adds products to an output one by one in ascending
+ * order, each as a fused multiply-add. Products of F32 are exact in F64, so the result is plain_dot
+ * bit for bit (tests/cuda/test_cuda.cu checks this on the device). The sum of a block of columns is
  * rounded to F32 and added in F32.
  *
- * Rows and columns past the end are zeros, as are those past the end of a block: a sum that began
- * at +0 never is -0, so that adding +0 changes nothing.
+ * Rows and columns past the end, and past the end of a block, are filled with zeros. That changes
+ * no sum: a sum that begins at +0 is never -0, and adding +0 to anything else has no effect.
  */
 #ifndef RUN_CUDA_TILE_CUH
 #define RUN_CUDA_TILE_CUH
@@ -17,11 +17,11 @@
 
 constexpr uint32_t TILE_THREADS = 128;
 constexpr uint32_t TILE_WARPS = TILE_THREADS / 32;
-constexpr uint32_t TILE_STEP = 16;       /* columns of x and w that are in memory together */
-constexpr uint32_t TILE_PITCH = 20;      /* doubles: rows begin in other banks */
+constexpr uint32_t TILE_STEP = 16;       /* columns of x and w in shared memory at a time */
+constexpr uint32_t TILE_PITCH = 20;      /* in doubles; avoids bank conflicts between rows */
 
-/* `x_warps` warps side by side along the rows of x, the others along those of w; each has
- * 16 * x_parts rows of x and 8 * w_parts of w. */
+/* x_warps warps divide the rows of x, TILE_WARPS / x_warps those of w. Each warp has 16 * x_parts
+ * rows of x and 8 * w_parts rows of w. */
 template <uint32_t x_warps, uint32_t x_parts, uint32_t w_parts> struct tile_shape {
     static constexpr uint32_t X_PARTS = x_parts;
     static constexpr uint32_t W_PARTS = w_parts;
@@ -31,15 +31,16 @@ template <uint32_t x_warps, uint32_t x_parts, uint32_t w_parts> struct tile_shap
 };
 
 typedef tile_shape<2, 2, 4> tile_large;  /* 64 x 64 */
-typedef tile_shape<1, 1, 2> tile_small;  /* 16 x 64: few rows, or few outputs for many blocks */
+typedef tile_shape<1, 1, 2> tile_small;  /* 16 x 64: for few rows, or too few tiles of 64 x 64 */
 
 template <typename S> struct tile_memory {
     double x[2][S::X][TILE_PITCH];
     double w[2][S::W][TILE_PITCH];
 };
 
-/* sum (16 x 8) += a (16 x 8) b (8 x 8). Lane 4 g + t holds a[g], a[g + 8] at columns t, then
- * t + 4; b[t], b[t + 4] of output g; outputs 2 t, 2 t + 1 of rows g, then g + 8. */
+/* sum (16 x 8) += a (16 x 8) * b (8 x 8). The fragments of lane 4 g + t are: a: rows g and g + 8 at
+ * column t, then at t + 4; b: columns t and t + 4 of output g; sum: outputs 2 t and 2 t + 1 of row
+ * g, then of row g + 8. */
 static __device__ __forceinline__ void tile_multiply(double *sum, const double *a, const double *b)
 {
 #if __CUDA_ARCH__ >= 900
@@ -57,7 +58,7 @@ static __device__ __forceinline__ void tile_multiply(double *sum, const double *
 #endif
 }
 
-/* Four columns of a row of floats; no row: zeros. */
+/* Loads four columns of a row of floats; zeros if `row` is NULL. */
 struct float_loader {
     const float *row;
 
@@ -79,7 +80,7 @@ struct float_loader {
     }
 };
 
-/* The same of a row of BF16, whose columns are a multiple of four. */
+/* The same for a row of BF16 whose number of columns is a multiple of four. */
 struct bf16_loader {
     const uint16_t *row;
 
@@ -109,7 +110,7 @@ static __device__ __forceinline__ float weight_scale(const cuda_weight &w, uint6
     return reinterpret_cast<const float *>(scales)[i];
 }
 
-/* One element: the F32 product of code and scale, as values_f32 has it. */
+/* One element: the F32 product of code and scale, as in values_f32. */
 static __device__ float weight_value(const cuda_weight &w, uint64_t row, uint64_t col)
 {
     const uint8_t *data = w.data + row * w.row_bytes;
@@ -136,7 +137,8 @@ static __device__ float weight_value(const cuda_weight &w, uint64_t row, uint64_
     return w.scale_dtype == CKPT_NONE ? value : cuda_product(value, weight_scale(w, row, col));
 }
 
-/* The formats that are large, four columns at once; k is a multiple of 4. */
+/* Four columns at once for the encodings of large weights; k is a multiple of 4. Returns 0 if the
+ * encoding is not one of them. */
 static __device__ __forceinline__ int weight_four(const cuda_weight &w, uint64_t row, uint64_t k,
                                                   float *out)
 {
@@ -323,7 +325,7 @@ static __device__ __forceinline__ void tile_step(const X &x, const W &w, tile_su
     }
 }
 
-/* Give each output that this thread holds to out(row of x, row of w, value). */
+/* Call out(row of x, row of w, value) for each output of this thread. */
 template <typename S, typename T, typename Out>
 static __device__ __forceinline__ void tile_give(const T (&v)[S::X_PARTS][S::W_PARTS][4],
                                                  const Out &out)
@@ -339,8 +341,9 @@ static __device__ __forceinline__ void tile_give(const T (&v)[S::X_PARTS][S::W_P
 }
 
 /*
- * out(row, column, value) for the outputs of a tile; x_at(i) and w_at(i) are loaders of row i of
- * either side. All threads of the block take part. block: a multiple of TILE_STEP, or 0.
+ * Compute a tile and call out(row, column, value) for each output. x_at(i) and w_at(i) return a
+ * loader for row i of each side. All threads of the thread block must call it. block: a multiple of
+ * TILE_STEP, or 0.
  */
 template <typename S, typename XAt, typename WAt, typename Out>
 static __device__ __forceinline__ void tile_product(const XAt &x_at, const WAt &w_at,
@@ -361,7 +364,7 @@ static __device__ __forceinline__ void tile_product(const XAt &x_at, const WAt &
     for (uint32_t i = 0; i < tile_loads<S::W>::COUNT; i++)
         w[i] = w_at(tile_loads<S::W>::row(i));
     tile_load<S>(x, w, 0, min(step, depth), ahead);
-    __syncthreads();             /* the memory may still be read from before */
+    __syncthreads();             /* other threads may still read the memory from a last call */
     for (uint64_t first = 0; first < depth; first += step) {
         const uint64_t end = min(first + step, depth);
         tile_sums<S> sum = {};
@@ -372,7 +375,7 @@ static __device__ __forceinline__ void tile_product(const XAt &x_at, const WAt &
 
             tile_put<S>(m, half, ahead);
             __syncthreads();
-            tile_load<S>(x, w, next, next_end, ahead);     /* on its way while this computes */
+            tile_load<S>(x, w, next, next_end, ahead);     /* overlaps with the products below */
             tile_step<S>([&](uint32_t row, uint32_t at) { return m.x[half][row][at]; },
                          [&](uint32_t row, uint32_t at) { return m.w[half][row][at]; }, sum);
             half ^= 1;
@@ -385,7 +388,7 @@ static __device__ __forceinline__ void tile_product(const XAt &x_at, const WAt &
                 for (uint32_t c = 0; c < 4; c++)
                     acc[i][j][c] += (float)sum.v[i][j][c];
     }
-    __syncthreads();             /* out may put what it gets in this memory's place */
+    __syncthreads();             /* `out` may reuse this shared memory */
     tile_give<S>(acc, out);
 }
 
