@@ -1,5 +1,5 @@
 /*
- * avx2.h: what the AVX2 files share: lanes, the rounding to small floats, FP4 nibbles.
+ * avx2.h: helpers that the AVX2 files share: lanes, rounding to small floats, FP4 nibbles.
  */
 #ifndef CKPT_KERNELS_AVX2_H
 #define CKPT_KERNELS_AVX2_H
@@ -107,7 +107,7 @@ static inline __m256 e2m1_lookup(const uint8_t *packed, __m256 table, __m256i si
                         f32_of(_mm256_and_si256(_mm256_slli_epi32(code, 28), sign)));
 }
 
-/* Round to nearest even in the upper `32 - shift` bits; the lower ones are left as they fall. */
+/* Round to nearest even in the upper `32 - shift` bits; lower bits of the result are garbage. */
 static inline __m256i round_even(__m256i bits, int shift)
 {
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, shift), set32(1));
@@ -115,15 +115,15 @@ static inline __m256i round_even(__m256i bits, int shift)
     return _mm256_add_epi32(_mm256_add_epi32(bits, set32((1u << (shift - 1)) - 1)), odd);
 }
 
-/* What rounding to a small float gives: the code, and the value that it stands for. */
+/* The result of rounding to a small float: the code, and its value. */
 typedef struct {
     __m256i code;
     __m256 value;
 } rounded;
 
 /*
- * A magnitude that is not NaN, rounded to nearest even. Below the smallest normal the target's
- * steps are equally wide, and adding 2^23 steps makes the F32 unit round to them.
+ * Round a magnitude that is not NaN to nearest even. Subnormals of the target are multiples of a
+ * fixed step: adding 2^23 steps makes the F32 addition round to a multiple of it.
  */
 static inline rounded round_small(__m256 magnitude, unsigned mantissa_bits, unsigned bias)
 {
@@ -150,7 +150,7 @@ static inline __m256i with_sign(__m256i code, __m256i bits, int shift, uint32_t 
                                                   set32(sign_bit)));
 }
 
-/* 32 lanes of at most 255 to bytes; the packs work in 16-byte halves, the permute undoes that. */
+/* 32 lanes of at most 255 to bytes. Packs work in 16-byte halves; the permute restores order. */
 static inline __m256i narrow_to_bytes(const __m256i lanes[4])
 {
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
@@ -160,7 +160,7 @@ static inline __m256i narrow_to_bytes(const __m256i lanes[4])
     return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order);
 }
 
-/* 32 codes, one a byte, to 16 bytes: even + 16 * odd. */
+/* Pack 32 codes, one per byte, into 16 bytes: even + 16 * odd. */
 static inline __m128i e2m1_pack(__m256i codes)
 {
     const __m256i pairs = _mm256_maddubs_epi16(codes, set16(0x1001));
@@ -168,7 +168,7 @@ static inline __m128i e2m1_pack(__m256i codes)
     return _mm_packus_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
 }
 
-/* The 32 codes of 16 packed bytes, one a byte. */
+/* Unpack 16 bytes to 32 codes, one per byte. */
 static inline __m256i fp4_unpack(const uint8_t *packed)
 {
     const __m256i wide = _mm256_cvtepu8_epi16(load128(packed));

@@ -1,7 +1,7 @@
 /*
  * avx512.c: the kernels for CPUs with AVX-512 F, BW, VL, DQ, VBMI and VBMI2. A register holds 16
  * F32 values or one FP4 group as BF16. Tails use masked loads and stores, which touch no byte
- * beyond the mask, so there is one body per kernel.
+ * outside the mask, so tails need no separate code.
  */
 #if defined(__x86_64__)
 #include "avx512.h"
@@ -9,7 +9,7 @@
 
 /* ---- re-encode ---- */
 
-/* For each byte, the bits of its two codes' magnitudes. */
+/* For each byte, a mask with the bits of the magnitudes of its two codes. */
 static inline __m512i fp4_byte_masks(const uint8_t *packed)
 {
     const __m512i bit = _mm512_broadcast_i32x4(
@@ -22,15 +22,15 @@ static inline __m512i fp4_byte_masks(const uint8_t *packed)
     return _mm512_or_si512(_mm512_shuffle_epi8(bit, low), _mm512_shuffle_epi8(bit, high));
 }
 
-/* Fold each 16-byte group of a and b to eight bytes: a's in the lower half of the lane. */
+/* OR the two halves of each 16-byte group of a and of b; a's result is in the lower eight bytes. */
 static inline __m512i fold_halves(__m512i a, __m512i b)
 {
     return _mm512_or_si512(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
 }
 
 /*
- * 16 groups, four in each register. Folding two registers into one at a time ends with one
- * group a lane, four registers' groups interleaved: lane 4 * g + r is group 4 * r + g.
+ * 16 groups, four in each of four registers. Folding pairs of registers leaves one group in each
+ * 32-bit lane: lane 4 * g + r has group 4 * r + g.
  */
 static inline __m128i fp4_masks16(const uint8_t *packed)
 {
@@ -61,7 +61,8 @@ static void fp4_group_masks(const uint8_t *packed, size_t group_count, uint8_t *
     }
 }
 
-/* A group's table, in both 16-byte lanes that its 32 codes fill; signs are still to be added. */
+/* The E4M3 codes of a group's magnitudes, repeated for vpshufb: once for positive codes and once
+ * for negative ones (the caller adds the signs), in both 16-byte lanes of the group's 32 codes. */
 static inline __m256i fp4_fp8_table(unsigned distance)
 {
     const uint8_t *row = fp4_fp8_codes[size_min(distance, FP4_DISTANCE_COUNT)];
@@ -69,7 +70,7 @@ static inline __m256i fp4_fp8_table(unsigned distance)
     return _mm256_broadcastq_epi64(_mm_loadu_si64(row));
 }
 
-/* Two groups a register; 32 codes are 16 packed bytes, spread to a nibble a byte. */
+/* Two groups per register: the 32 codes of each are 16 packed bytes, unpacked to one per byte. */
 static void fp4_row_to_fp8(const uint8_t *packed, const uint8_t *distance, size_t cols,
                            int positive_zero, uint8_t *codes)
 {
@@ -126,7 +127,7 @@ static float f32_block_amax(const float *src, size_t rows, size_t cols, size_t p
     return f32_from_bits(bits > F32_INF_BITS ? F32_NAN_BITS : bits);
 }
 
-/* Lanes that do not decode to the source bits, or whose quotient was NaN. */
+/* The lanes that do not decode to the source bits, or whose quotient was NaN. */
 static inline __mmask16 inexact_lanes(__m512 source, __m512 quotient, __m512 magnitude,
                                       __m512 scale)
 {
@@ -146,7 +147,8 @@ static inline void encode_result_note(encode_result *result, unsigned inexact, u
     result->inexact_count += (unsigned)__builtin_popcount(inexact);
 }
 
-/* A power of two divides exactly as its reciprocal multiplies: both round the same real value. */
+/* For a power of two, multiplying by the reciprocal gives the same bits as dividing, and is faster:
+ * both round the same real value. */
 typedef struct {
     __m512 scale;
     __m512 reciprocal;
@@ -164,7 +166,7 @@ static divisor divisor_of(float scale)
     return d;
 }
 
-/* 16 quotients to E4M3; the clamp makes every code finite, NaN aside. */
+/* 16 quotients to E4M3. After the clamp only NaN has a code that is not finite. */
 static inline __m128i fp8_quantise(__m512 x, const divisor *d, __mmask16 *inexact)
 {
     const __m512 q = d->divide ? _mm512_div_ps(x, d->scale) : _mm512_mul_ps(x, d->reciprocal);

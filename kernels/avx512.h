@@ -1,5 +1,5 @@
 /*
- * avx512.h: what the AVX-512 files share: lanes, the rounding to small floats, FP4 nibbles.
+ * avx512.h: helpers that the AVX-512 files share: lanes, rounding to small floats, FP4 nibbles.
  */
 #ifndef CKPT_KERNELS_AVX512_H
 #define CKPT_KERNELS_AVX512_H
@@ -41,7 +41,7 @@ void digest_row_fp4_avx512(const uint8_t *packed, const uint8_t *scale, size_t c
 
 enum { LANES = 16 };    /* F32 values in one register */
 
-/* The first `count` lanes; all of them from 16 on. */
+/* A mask of the first min(count, 16) lanes. */
 static inline __mmask16 first16(size_t count)
 {
     return (__mmask16)_bzhi_u32(0xFFFF, (unsigned)size_min(count, 16));
@@ -100,7 +100,7 @@ static inline __m512 e2m1_values(void)
                           -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f);
 }
 
-/* Eight packed bytes select 16 table entries; vpermps looks at the low four bits of a lane. */
+/* Eight packed bytes select 16 table entries; vpermps uses the low four bits of a lane. */
 static inline __m512 e2m1_lookup(__m128i packed, __m512 table)
 {
     const __m512i bytes = _mm512_cvtepu8_epi64(packed);
@@ -109,7 +109,7 @@ static inline __m512 e2m1_lookup(__m128i packed, __m512 table)
     return _mm512_permutexvar_ps(index, table);
 }
 
-/* Round to nearest even in the upper `32 - shift` bits; the lower ones are left as they fall. */
+/* Round to nearest even in the upper `32 - shift` bits; lower bits of the result are garbage. */
 static inline __m512i round_even(__m512i bits, unsigned shift)
 {
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, shift), set32(1));
@@ -117,15 +117,15 @@ static inline __m512i round_even(__m512i bits, unsigned shift)
     return _mm512_add_epi32(_mm512_add_epi32(bits, set32((1u << (shift - 1)) - 1)), odd);
 }
 
-/* What rounding to a small float gives: the code, and the value that it stands for. */
+/* The result of rounding to a small float: the code, and its value. */
 typedef struct {
     __m512i code;
     __m512 value;
 } rounded;
 
 /*
- * A magnitude that is not NaN, rounded to nearest even. Below the smallest normal the target's
- * steps are equally wide, and adding 2^23 steps makes the F32 unit round to them.
+ * Round a magnitude that is not NaN to nearest even. Subnormals of the target are multiples of a
+ * fixed step: adding 2^23 steps makes the F32 addition round to a multiple of it.
  */
 static inline rounded round_small(__m512 magnitude, unsigned mantissa_bits, unsigned bias)
 {
@@ -151,7 +151,7 @@ static inline __m512i with_sign(__m512i code, __m512i bits, unsigned shift, uint
     return _mm512_ternarylogic_epi32(code, _mm512_srli_epi32(bits, shift), set32(sign_bit), 0xF8);
 }
 
-/* 16 codes, one a lane, to eight bytes. */
+/* Pack 16 codes, one per lane, into eight bytes. */
 static inline __m128i e2m1_pack(__m512i code)
 {
     return _mm512_cvtepi64_epi8(_mm512_or_si512(code, _mm512_srli_epi64(code, 28)));

@@ -1,17 +1,17 @@
 /*
  * avx512_digest.c: unit hashes for CPUs with AVX-512. A whole unit of 1024 columns is 2048 bytes
  * as BF16, and XXH3 of a fixed length is short enough to run in registers: each stripe is decoded
- * from the stored codes straight into the hash, so nothing is written in between. Other units
- * (the end of a row, wide values, rare codes) are decoded first and hashed by hash.c.
+ * from the stored codes and hashed without being written to memory. Other units (the end of a row,
+ * values wider than BF16, rare codes) are decoded first and hashed by hash.c.
  *
  * XXH3 128-bit: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md, "XXH3 algorithm
- * (for large inputs)". The lanes of the secret alternate between + seed and - seed.
+ * (for large inputs)". Even lanes of the secret have the seed added, odd ones subtracted.
  *
- * The bound: XXH3 takes five and a half operations a stripe (xor, shift, multiply, two additions,
- * half a key), and Intel's cores begin two of 512 bits a cycle, so about 90 cycles a unit, of which
- * the multiplies are 32. The codes come on top, on the same two ports: llvm-mca's model of Sapphire
- * Rapids, where vpermi2b is three operations and vpermw two, counts 372 operations for FP4, 186
- * cycles; 480 and 240 for FP8, with the look for NaN. Zen 4 has one each: 118 cycles for FP4.
+ * Limit of speed: XXH3 needs 5.5 operations per stripe (xor, shift, multiply, two additions, half a
+ * key). Intel's cores start two 512-bit operations per cycle, so a unit takes about 90 cycles.
+ * Decoding comes on top and uses the same two ports: llvm-mca's model of Sapphire Rapids, where
+ * vpermi2b is three operations and vpermw two, counts 372 operations or 186 cycles for FP4, 480 or
+ * 240 for FP8 including the check for NaN. On Zen 4 both are one operation: 118 cycles for FP4.
  */
 #if defined(__x86_64__)
 #include "avx512.h"
@@ -29,8 +29,8 @@
 enum {
     UNIT_BYTES = HASH_UNIT_COLUMNS * 2,
     STRIPE_COLUMNS = 32,                /* 64 bytes */
-    BLOCK_PAIRS = (192 - 64) / 8 / 2,   /* of stripes; the secret has 192 bytes */
-    LAST_KEY = 192 - 64 - 7,            /* where in the secret these keys begin */
+    BLOCK_PAIRS = (192 - 64) / 8 / 2,   /* pairs of stripes in a block; the secret has 192 bytes */
+    LAST_KEY = 192 - 64 - 7,            /* offsets in the secret of these keys */
     LOW_KEY = 11,
     HIGH_KEY = 192 - 64 - 11,
     UNIT_SCALES = HASH_UNIT_COLUMNS / FP8_BLOCK
@@ -55,7 +55,7 @@ static const uint64_t secret_words[24] = {
     0xFCA1477D58BE162B, 0xCE31D07AD1B8F88F, 0x280416958F3ACB45, 0x7E404BBBCAFBD7AF
 };
 
-/* Lanes [first, first + 8) of the seeded secret. */
+/* 64-bit lanes [first, first + 8) of the seeded secret. */
 static inline __m512i secret_lanes(unsigned first, __m512i seeds)
 {
     const __m512i lanes = _mm512_loadu_si512(secret_words + first);
@@ -63,10 +63,10 @@ static inline __m512i secret_lanes(unsigned first, __m512i seeds)
     return first % 2 == 0 ? _mm512_add_epi64(lanes, seeds) : _mm512_sub_epi64(lanes, seeds);
 }
 
-/* 64 bytes of the seeded secret from any byte on. */
+/* 64 bytes of the seeded secret from byte `first` on. */
 static inline __m512i secret_bytes(unsigned first, __m512i seeds)
 {
-    /* By a vector: Clang has no inlined constant for an immediate. */
+    /* A vector of shift counts: Clang does not accept `first` as an immediate, though inlined. */
     const __m512i bits = _mm512_set1_epi64(first % 8 * 8);
 
     return _mm512_shrdv_epi64(secret_lanes(first / 8, seeds), secret_lanes(first / 8 + 1, seeds),
@@ -74,9 +74,9 @@ static inline __m512i secret_bytes(unsigned first, __m512i seeds)
 }
 
 /*
- * What a block of stripes adds to the eight sums: the data with neighbouring lanes swapped, and
- * products. Both are sums: the blocks of a unit can be added up side by side, under the same keys,
- * and the swap done once.
+ * What a block of stripes adds to the eight accumulators: products, and the data with neighbouring
+ * lanes swapped. Addition is commutative, so the two blocks of a unit are summed in parallel, using
+ * each key for both, and the lanes are swapped once at the end.
  */
 typedef struct {
     __m512i data;
@@ -90,7 +90,7 @@ static inline void accumulate(block_sums *sums, __m512i stripe, __m512i key)
     sums->data = _mm512_add_epi64(sums->data, stripe);
     sums->products = _mm512_add_epi64(
         sums->products, _mm512_mul_epu32(mixed, _mm512_srli_epi64(mixed, 32)));
-    /* As they come: compilers make trees of long sums, and spill the leaves. */
+    /* Keep this order: compilers turn long sums into trees and spill their leaves to memory. */
     __asm__("" : "+v"(sums->data), "+v"(sums->products));
 }
 
@@ -121,7 +121,7 @@ static inline uint64_t merge(__m512i sums, __m512i key, uint64_t start)
     uint64_t hash = start;
 
     _mm512_store_si512(lane, _mm512_xor_si512(sums, key));
-    /* Through memory: compilers would take the register apart lane by lane. */
+    /* Reload from memory: compilers would extract the register lane by lane, which is slower. */
     __asm__("" : "+m"(lane));
     for (int i = 0; i < 8; i += 2)
         hash += fold(lane[i], lane[i + 1]);
@@ -130,15 +130,15 @@ static inline uint64_t merge(__m512i sums, __m512i key, uint64_t start)
     return hash ^ hash >> 32;
 }
 
-/* Stripes 2 * pair and 2 * pair + 1 of a unit in canonical BF16. */
+/* Stripes 2 * pair and 2 * pair + 1 of a unit, in canonical BF16. */
 typedef struct {
     __m512i first;
     __m512i second;
 } stripe_pair;
 typedef stripe_pair (*stripe_reader)(const void *unit, unsigned pair);
 
-/* XXH3 of 2048 bytes: two blocks of 16 stripes. A scramble lies between them; the last stripe has
- * a key of its own. Inlined with its reader. */
+/* XXH3 of 2048 bytes: two blocks of 16 stripes with a scramble between them. The last stripe has a
+ * separate key. Always inlined, so that the reader is, too. */
 static inline __attribute__((always_inline)) hash128 unit_hash(stripe_reader read,
                                                                const void *unit, uint64_t seed)
 {
@@ -221,8 +221,8 @@ typedef struct {
     __m512i nibbles[4];     /* rows of fp4_nibbles */
 } fp4_unit;
 
-/* Where vpermi2b finds the nibbles of a group among 64 bytes and the same shifted by one nibble;
- * the high byte of a word is not looked at. */
+/* Indices for vpermi2b that select the nibbles of a group from 64 packed bytes and from the same
+ * bytes shifted by one nibble. The lookup that follows ignores the high byte of each word. */
 #define FP4_BYTE(b) b, 0, 64 + (b), 0
 #define FP4_BYTES_4(b) FP4_BYTE(b), FP4_BYTE((b) + 1), FP4_BYTE((b) + 2), FP4_BYTE((b) + 3)
 #define FP4_BYTES_16(b) \
@@ -237,7 +237,7 @@ static inline __m512i fp4_stripe(const fp4_unit *unit, unsigned group)
     const __m512i index = _mm512_permutex2var_epi8(bytes, unit->nibbles[group % 4],
                                                    _mm512_srli_epi16(bytes, 4));
 
-    /* vpermw looks at the low five bits of a word: a row has the codes twice. */
+    /* vpermw uses the low five bits of a word; a row has the values twice, so bit 4 may be set. */
     return _mm512_permutexvar_epi16(index, _mm512_load_si512(fp4_bf16[unit->scale[group]]));
 }
 
@@ -248,8 +248,8 @@ static inline __attribute__((always_inline)) stripe_pair read_fp4(const void *un
     return stripes;
 }
 
-/* Whether all products are normal BF16 numbers, which makes the scale an addition to the exponent:
- * 2^-1 .. 2^2 * 1.5 times 2^(code - 127). */
+/* 1 if all products are normal BF16 numbers, which the table fp4_bf16 requires: 2^-1 .. 2^2 * 1.5
+ * times 2^(code - 127). */
 static inline int fp4_unit_is_normal(const uint8_t *scale)
 {
     const __m256i codes = _mm256_loadu_si256((const __m256i *)scale);
@@ -265,7 +265,7 @@ void digest_row_fp4_avx512(const uint8_t *packed, const uint8_t *scale, size_t c
 
     for (int i = 0; i < 4; i++) {
         unit.nibbles[i] = _mm512_load_si512(fp4_nibbles[i]);
-        /* Kept in registers: as a constant it would be loaded for each stripe. */
+        /* Keep it in a register: the compiler would reload a constant for each stripe. */
         __asm__("" : "+v"(unit.nibbles[i]));
     }
     for (size_t begin = 0; begin < cols; begin += HASH_UNIT_COLUMNS, first_unit++) {
@@ -285,10 +285,10 @@ void digest_row_fp4_avx512(const uint8_t *packed, const uint8_t *scale, size_t c
 
 typedef struct {
     const uint8_t *codes;
-    _Alignas(32) uint32_t exponents[UNIT_SCALES];   /* to add to BF16 codes, in both halves */
+    _Alignas(32) uint32_t exponents[UNIT_SCALES];   /* added to two BF16 values: 16 bits twice */
 } fp8_unit;
 
-/* BF16 codes of the E4M3 magnitudes, as 128 low and 128 high bytes. */
+/* BF16 of the 128 E4M3 magnitude codes: low bytes and high bytes. */
 typedef struct {
     _Alignas(64) uint8_t low[128];
     _Alignas(64) uint8_t high[128];
@@ -298,7 +298,7 @@ typedef struct {
                     0x80, 0x90, 0xA0, 0xB0, 0xC0, 0xD0, 0xE0, 0xF0
 #define FP8_HIGH_ROW(byte) byte, byte, byte, byte, byte, byte, byte, byte, \
                            byte, byte, byte, byte, byte, byte, byte, byte
-/* Codes 1 .. 7 are subnormal in E4M3, not in BF16: 2^-9 and multiples. */
+/* Codes 1 .. 7, subnormal in E4M3, are multiples of 2^-9 and so normal in BF16. */
 static const fp8_tables fp8_bf16 = {
     .low = { 0x00, 0x00, 0x80, 0xC0, 0x00, 0x20, 0x40, 0x60,
              0x80, 0x90, 0xA0, 0xB0, 0xC0, 0xD0, 0xE0, 0xF0,
@@ -310,8 +310,8 @@ static const fp8_tables fp8_bf16 = {
               FP8_HIGH_ROW(0x41), FP8_HIGH_ROW(0x42), FP8_HIGH_ROW(0x43) }
 };
 
-/* vpermi2b looks at the low seven bits, so signs come on top. Unpacking bytes to words keeps
- * inside 128-bit lanes: the codes are put where it will look for them. */
+/* vpermi2b uses the low seven bits of a code, so the signs are added afterwards. Unpacking works
+ * within 128-bit lanes, so the codes are permuted first to come out in order. */
 static inline __attribute__((always_inline)) stripe_pair read_fp8(const void *unit, unsigned pair)
 {
     const fp8_unit *u = unit;
@@ -336,7 +336,8 @@ static inline __attribute__((always_inline)) stripe_pair read_fp8(const void *un
     return stripes;
 }
 
-/* Whether all products are normal BF16 numbers, or zero: no NaN, powers of two as scales. */
+/* 1 if all products are zero or normal BF16 numbers: no NaN codes, and all scales powers of two in
+ * the range. Fills *unit. */
 static __attribute__((noinline)) int fp8_unit_of(const uint8_t *codes, const float *scale,
                                                  fp8_unit *unit)
 {
@@ -389,7 +390,7 @@ static inline __m512i f32_canonical(__m512i bits)
                                  set32(F32_NAN_BITS));
 }
 
-/* Canonical values of `count` <= 1024 elements; returns the OR of all of their bits. */
+/* Write the canonical values of `count` <= 1024 elements; returns the OR of all their bits. */
 static inline uint32_t f32_unit_canonical(const float *src, size_t count, uint32_t *unit)
 {
     __m512i seen = _mm512_setzero_si512();

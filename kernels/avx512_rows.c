@@ -1,21 +1,21 @@
 /*
- * avx512_rows.c: block-scaled rows as BF16 and F32, for CPUs with AVX-512. Tails use masked loads
- * and stores, which touch no byte beyond the mask.
+ * avx512_rows.c: block-scaled rows to BF16 and F32, for CPUs with AVX-512. Tails use masked loads
+ * and stores, which touch no byte outside the mask.
  */
 #if defined(__x86_64__)
 #include "avx512.h"
 
-/* How the 128 columns of one FP8 scale become BF16. */
+/* Constants to decode the up to 128 columns of one FP8 scale to BF16. */
 typedef struct {
-    __m512i rebias;         /* to add to a normal code's bits, shifted to BF16's place */
-    __m512i subnormals;     /* BF16 of the magnitudes 0 .. 7, zeros behind them */
+    __m512i rebias;         /* added to a normal code's bits after the shift to BF16's position */
+    __m512i subnormals;     /* BF16 of the magnitude codes 0 .. 7, followed by zeros */
     __m512 scale;           /* multiplies the BF16 values unless `exact` */
-    int exact;              /* the scale is already in the two above */
+    int exact;              /* rebias and subnormals already contain the scale */
 } fp8_block;
 
 /*
- * A scale 2^k that keeps every code normal in BF16 is an addition to the exponent; it applies
- * to the E4M3 subnormals too, which are normal in BF16, but not to zero.
+ * If the scale is 2^k and every product is normal in BF16, multiplying is adding k to the exponent.
+ * That holds for E4M3 subnormals, too, because they are normal in BF16, but not for zero.
  */
 static inline fp8_block fp8_block_of(float scale)
 {
@@ -33,7 +33,8 @@ static inline fp8_block fp8_block_of(float scale)
     return block;
 }
 
-/* Multiply 32 BF16 values by an F32: even and odd columns are the halves of each lane. */
+/* Multiply 32 BF16 values by an F32: each 32-bit lane has an even column in its low half and an odd
+ * one in its high half. */
 static inline __m512i bf16_words_scaled(__m512i words, __m512 scale)
 {
     const __m512 even = _mm512_mul_ps(f32_of(_mm512_slli_epi32(words, 16)), scale);
@@ -57,7 +58,7 @@ static inline __m512i e4m3_to_bf16_words(__m256i codes, const fp8_block *block)
     return block->exact ? with_signs : bf16_words_scaled(with_signs, block->scale);
 }
 
-/* One scale's columns; no code is NaN. */
+/* The columns of one scale; no code is NaN. */
 static inline void fp8_block_to_bf16(const uint8_t *codes, float scale, size_t cols, uint16_t *dst)
 {
     const fp8_block block = fp8_block_of(scale);
@@ -88,7 +89,7 @@ static inline int fp8_block_has_nan(const uint8_t *codes, size_t cols)
     return found != 0;
 }
 
-/* With a finite scale only NaN codes make NaN. Such blocks are rare: scalar code does them. */
+/* With a finite scale only NaN codes give NaN. Blocks with them are rare and go to scalar code. */
 void fp8_row_to_bf16_avx512(const uint8_t *codes, const float *scale, size_t cols, uint16_t *dst)
 {
     for (size_t c = 0; c < cols; c += FP8_BLOCK) {
@@ -102,7 +103,7 @@ void fp8_row_to_bf16_avx512(const uint8_t *codes, const float *scale, size_t col
     }
 }
 
-/* `scale256` is the scale times 2^8, which e4m3_as_f16 leaves out. */
+/* `scale256` is the scale times 2^8, because e4m3_as_f16 returns values times 2^-8. */
 static inline void fp8_block_to_f32(const uint8_t *codes, __m512 scale256, size_t cols, float *dst)
 {
     size_t c = 0;
@@ -122,7 +123,7 @@ static inline void fp8_block_to_f32(const uint8_t *codes, __m512 scale256, size_
     }
 }
 
-/* scale * 256 is exact unless it overflows, so folding it in keeps a single rounding. */
+/* scale * 256 is exact unless it overflows, so the product is still rounded only once. */
 void fp8_row_to_f32_avx512(const uint8_t *codes, const float *scale, size_t cols, float *dst)
 {
     for (size_t c = 0; c < cols; c += FP8_BLOCK) {
@@ -137,9 +138,10 @@ void fp8_row_to_f32_avx512(const uint8_t *codes, const float *scale, size_t cols
 }
 
 /*
- * The 16 values of a group are multiplied once, then looked up: vpermw reads the low five bits
- * of a word, and both halves of the table are the same. Every product is exact in BF16 (two
- * mantissa bits, 2^-128 and above, infinity, or the quiet NaN), so the top half is the code.
+ * The 16 possible values of a group are multiplied once and then looked up by code: vpermw uses the
+ * low five bits of a word, and both halves of the table are equal. Every product is exact in BF16
+ * (two mantissa bits, at least 2^-128, infinity, or the quiet NaN), so the upper half of its F32
+ * bits is the BF16 value.
  */
 void fp4_row_to_bf16_avx512(const uint8_t *packed, const uint8_t *scale, size_t cols,
                             uint16_t *dst)
@@ -172,7 +174,7 @@ void fp4_row_to_f32_avx512(const uint8_t *packed, const uint8_t *scale, size_t c
     }
 }
 
-/* Four groups at a time: squares are looked up, and vpsadbw adds those of eight bytes. */
+/* Four groups at a time: squares come from a table, and vpsadbw adds eight of them. */
 void fp4_row_counts_avx512(const uint8_t *packed, const uint8_t *scale, size_t cols,
                            fp4_counts *counts)
 {

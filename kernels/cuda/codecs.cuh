@@ -1,6 +1,6 @@
 /*
- * codecs.cuh: the element codecs of scalar.c and the scale rules of rules.c, for the device. The
- * same text compiles for the host, where the tests compare it with scalar.c bit for bit.
+ * codecs.cuh: the element codecs of scalar.c and the scale rules of rules.c for the device. The
+ * same code compiles for the host, where the tests compare it with scalar.c bit for bit.
  */
 #ifndef CKPT_CUDA_CODECS_CUH
 #define CKPT_CUDA_CODECS_CUH
@@ -29,9 +29,9 @@ CUDA_BOTH float cuda_float(uint32_t bits)
 /* ---- decode ---- */
 
 /*
- * A small float's exponent and mantissa in the place of F32's are the value but for a power of two,
- * subnormals included: one exact multiplication. The code is in the top bits of `word`, whatever
- * is below it; E4M3's NaN comes out as 480.
+ * If a small float's exponent and mantissa bits are moved to those of an F32, the result is its
+ * value times a power of two, also for subnormals; one exact multiplication corrects it. The code
+ * is in the top bits of `word`; lower bits are ignored. E4M3's NaN becomes 480.
  */
 CUDA_BOTH float cuda_e4m3_top(uint32_t word)
 {
@@ -69,7 +69,7 @@ CUDA_BOTH float cuda_e2m1(uint32_t code)
     return cuda_e2m1_top(code << 28);
 }
 
-/* 2^-127 is the one E8M0 value that is subnormal in F32. */
+/* 2^-127 (code 0) is the only E8M0 value that is subnormal in F32. */
 CUDA_BOTH float cuda_e8m0(uint32_t code)
 {
     return cuda_float(code == 0 ? 0x00400000u : code == 0xFF ? 0x7FC00000u : code << 23);
@@ -94,7 +94,7 @@ CUDA_BOTH float cuda_bf16(uint32_t code)
     return cuda_float(code << 16);
 }
 
-/* Code times scale, NaN as 0x7FC00000. */
+/* Value of a code times scale; NaN becomes 0x7FC00000. */
 CUDA_BOTH float cuda_product(float code, float scale)
 {
     const float product = code * scale;
@@ -111,7 +111,7 @@ CUDA_BOTH uint32_t cuda_shift_even(uint32_t value, uint32_t shift)
     return (value + half - 1 + ((value >> shift) & 1)) >> shift;
 }
 
-/* A finite magnitude to the nearest code, ties to even; overflow carries into larger codes. */
+/* Round a finite magnitude to nearest even; overflow gives codes beyond the format's range. */
 CUDA_BOTH uint32_t cuda_small(uint32_t magnitude, uint32_t mantissa_bits, uint32_t bias)
 {
     const uint32_t exponent = magnitude >> 23;

@@ -1,10 +1,10 @@
 /*
- * Dequantise at memory bandwidth: a thread takes 8 codes at once, so that BF16 leaves as one
- * 16-byte store and a warp writes 512 bytes in a row, and has several such steps on their way.
- * Nothing is shared between threads, so that the result cannot depend on how the work is cut.
+ * dequantise.cu: dequantise at memory bandwidth. A thread decodes 8 codes per step, so that their
+ * BF16 values are one 16-byte store and a warp writes 512 consecutive bytes; it loads several steps
+ * at once. Threads share nothing, so the result cannot depend on how the work is divided.
  *
- * NaN costs instructions that the others should not pay: where the scale is finite and no code is
- * NaN, no product is, and the hardware's conversion to BF16 gives the bits of scalar.c.
+ * NaN needs extra instructions only where it can occur: if the scale is finite and no code is NaN,
+ * no product is NaN, and the hardware's conversion to BF16 returns the bits of scalar.c.
  */
 #include "dequantise.h"
 
@@ -13,10 +13,10 @@
 namespace {
 
 constexpr uint32_t THREADS = 256;
-constexpr uint32_t STEP = 8;             /* codes of a step */
-constexpr uint32_t STEPS = 4;            /* steps of a thread */
+constexpr uint32_t STEP = 8;             /* codes per step */
+constexpr uint32_t STEPS = 4;            /* steps per thread */
 
-/* Two finite values or infinities to BF16, nearest even. */
+/* Two values to BF16, nearest even. Neither may be NaN. */
 __device__ __forceinline__ uint32_t pair_to_bf16(float low, float high)
 {
     uint32_t pair;
@@ -62,7 +62,7 @@ __device__ __forceinline__ int is_finite(float scale)
     return (cuda_bits(scale) & 0x7F800000u) != 0x7F800000u;
 }
 
-/* Whether one of four E4M3 codes is NaN: only 0x7F carries into the sign's place. */
+/* Not 0 if one of four E4M3 codes is NaN: only the magnitude 0x7F carries into the sign bit. */
 __device__ __forceinline__ uint32_t has_nan(uint32_t codes)
 {
     return ((codes & 0x7F7F7F7Fu) + 0x01010101u) & 0x80808080u;
@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(THREADS) fp8_kernel(const __grid_constant__ cu
             fp8_step<Out>(j.out, base + k * THREADS + threadIdx.x, codes[k], scale[k]);
 }
 
-/* Rows are multiples of a group, so that group i of all is group i of the scales. */
+/* Rows are whole groups, so group i, counted over all rows, has scale i. */
 template <typename Out>
 __global__ void __launch_bounds__(THREADS) fp4_kernel(const __grid_constant__ cuda_dequantise_job j)
 {
