@@ -1,4 +1,4 @@
-/* The CUDA backend: the device, its streams, buffers and work space. */
+/* cuda.cu: the CUDA backend: the device, its streams, buffers and scratch. */
 #include "cuda_private.cuh"
 
 #include <new>
@@ -289,8 +289,8 @@ static ckpt_code buffer_create_cuda(run_backend *backend, uint64_t count, run_bu
     return CKPT_OK;
 }
 
-/* In place and size a multiple of 16 bytes, and not large: a parcel. One float more has room after
- * the end of a buffer. */
+/* 1 if a write can be sent as a parcel: it is not large, and its position and size are multiples of
+ * 16 bytes. At the end of a buffer it may be one float short, because buffers have one more. */
 static int fits_parcel(const run_buffer *buffer, uint64_t first, uint64_t count)
 {
     const int is_whole = count % 4 == 0 || (count % 4 == 3 && first + count == buffer->count);
@@ -299,7 +299,7 @@ static int fits_parcel(const run_buffer *buffer, uint64_t first, uint64_t count)
            reinterpret_cast<uintptr_t>(buffer->data + first) % sizeof(uint4) == 0;
 }
 
-/* The source is pageable: it is copied before the call returns. */
+/* `from` is pageable memory, so cudaMemcpyAsync has copied it when it returns. */
 static ckpt_code buffer_write_cuda(run_buffer *buffer, uint64_t first, const void *from,
                                    uint64_t count, ckpt_error *err)
 {

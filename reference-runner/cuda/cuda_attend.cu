@@ -1,4 +1,4 @@
-/* Compressor, indexer and attention on the device. */
+/* cuda_attend.cu: compressor, indexer and attention on the device. */
 #include "cuda_tile.cuh"
 
 namespace {
@@ -6,7 +6,7 @@ namespace {
 constexpr uint32_t THREADS = 256;
 constexpr uint32_t WARP = 32;
 constexpr uint32_t ALL = 0xFFFFFFFFu;
-constexpr uint32_t TILE = 64;            /* heads, candidates or columns that share a block */
+constexpr uint32_t TILE = 64;            /* heads, candidates or columns per thread block */
 
 typedef tile_large tile;
 
@@ -14,7 +14,7 @@ static_assert(tile::X == TILE && tile::W == TILE, "tiles are square");
 
 /* ---- compressor ---- */
 
-/* One thread a column of an entry. */
+/* One thread per column of an entry. */
 __global__ void pool_kernel(cuda_ring k, cuda_ring s, cuda_rows y, run_pool op)
 {
     const uint64_t unit = (uint64_t)blockIdx.x * THREADS + threadIdx.x;
@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(TILE_THREADS, 3)
         s.scores[blockIdx.y * s.pitch + c + threadIdx.x] = run_round((float)sum, s.round);
 }
 
-/* Larger for better: score first, then the lower index. -0 counts as 0. */
+/* A key that is larger for a better candidate: higher score, then lower index. -0 equals 0. */
 __device__ uint64_t rank_key(float score, uint64_t index)
 {
     uint32_t bits = cuda_bits(score + 0.0f);
@@ -125,7 +125,8 @@ __device__ uint32_t block_sum(uint32_t value, uint32_t *shared)
     return value;
 }
 
-/* The key of rank topk: the largest that topk keys reach. Keys differ, so it is one of them. */
+/* The topk-th largest key: the largest value that topk keys reach, found bit by bit. All keys are
+ * different. */
 __device__ uint64_t cut_key(const float *scores, uint64_t count, uint32_t topk, uint32_t *shared)
 {
     uint64_t cut = 0;
@@ -142,7 +143,7 @@ __device__ uint64_t cut_key(const float *scores, uint64_t count, uint32_t topk, 
     return cut;
 }
 
-/* The best score below the cut. */
+/* The best score whose key is below the cut. */
 __device__ float next_score(const float *scores, uint64_t count, uint64_t cut, uint64_t *best)
 {
     if (threadIdx.x == 0)
@@ -159,7 +160,7 @@ __device__ float next_score(const float *scores, uint64_t count, uint64_t cut, u
     return scores[0xFFFFFFFFu - (uint32_t)*best];
 }
 
-/* Candidates at or above the cut, ascending; returns their number. */
+/* Write the candidates with keys at or above the cut in ascending order; returns their number. */
 __device__ uint32_t write_chosen(const float *scores, uint64_t count, uint64_t cut, int32_t *chosen,
                                  uint32_t *shared)
 {
@@ -185,7 +186,7 @@ __device__ uint32_t write_chosen(const float *scores, uint64_t count, uint64_t c
     return used;
 }
 
-/* One block a row. */
+/* One thread block per row. */
 __global__ void __launch_bounds__(THREADS) choose_kernel(const __grid_constant__ select_job s)
 {
     __shared__ uint32_t shared[THREADS / WARP];
@@ -227,7 +228,8 @@ struct attend_job {
     run_attend op;
 };
 
-/* The list of row t: `window` rows of the ring from `begin` on, then entries. */
+/* The vectors that a row attends to: `window` rows of the ring from position `begin` on, then
+ * entries; `count` in total. */
 struct attend_list {
     uint64_t begin;
     uint64_t window;
@@ -281,7 +283,7 @@ __global__ void __launch_bounds__(TILE_THREADS, 3)
         tile_product<tile>(q_at, v_at, j.op.head_dim, 0, memory, out);
 }
 
-/* plain_softmax of one head by one warp; the scores become P. */
+/* plain_softmax; one warp per head. Replaces the scores by P. */
 __global__ void softmax_kernel(const __grid_constant__ attend_job j, uint64_t units)
 {
     constexpr float SINK_LEAD_MAX = 80;
@@ -309,20 +311,21 @@ __global__ void softmax_kernel(const __grid_constant__ attend_job j, uint64_t un
 
         if (i < count)
             scores[i] = run_round(e, j.op.round);
-        for (uint32_t lane = 0; lane < WARP; lane++)     /* ascending; zeros change nothing */
+        for (uint32_t lane = 0; lane < WARP; lane++)     /* ascending; zeros past the end add 0 */
             sum += __shfl_sync(ALL, wide, lane);
     }
     if (threadIdx.x % WARP == 0)
         j.denominators[unit] = (float)(sum + (double)run_expf(sink - max));
 }
 
-/* P of TILE heads and TILE columns of what it weighs, TILE_STEP places of the list at a time. */
+/* For TILE_STEP vectors of the list: P of TILE heads, and TILE columns of the vectors. */
 struct mix_memory {
     double p[2][TILE][TILE_PITCH];
-    double v[2][TILE_STEP][TILE + 4];        /* rows begin in other banks */
+    double v[2][TILE_STEP][TILE + 4];        /* + 4 avoids bank conflicts */
 };
 
-/* What one thread has loaded for a step: four places of two heads, four columns of two rows. */
+/* What one thread loads for a step: P of four vectors for two heads; four columns of two vectors.
+ */
 struct mix_ahead {
     float p[2][4];
     float v[2][4];
@@ -364,7 +367,7 @@ __device__ __forceinline__ void mix_put(mix_memory &m, uint32_t half, const mix_
     }
 }
 
-/* The sums are those of cpu_mixture: places of the list ascending. */
+/* The sums are those of cpu_mixture, in the order of the list. */
 __global__ void __launch_bounds__(TILE_THREADS, 3) mix_kernel(const __grid_constant__ attend_job j)
 {
     __shared__ mix_memory memory;
@@ -395,7 +398,7 @@ __global__ void __launch_bounds__(TILE_THREADS, 3) mix_kernel(const __grid_const
     });
 }
 
-/* The longest list that the operation can meet. */
+/* The longest list of vectors of any row. */
 uint64_t list_limit(const run_attend *op)
 {
     uint64_t entries = op->entries.buffer == nullptr ? 0
@@ -406,7 +409,7 @@ uint64_t list_limit(const run_attend *op)
     return size_min(op->window, op->position + op->row_count) + entries;
 }
 
-/* Rows of `row_bytes` of scratch that are worked on together. */
+/* The number of rows, with row_bytes of scratch each, that are processed together. */
 uint64_t slab_rows(uint64_t row_count, uint64_t row_bytes)
 {
     return size_max(size_min(size_min(row_count, CUDA_WORK_BYTES / row_bytes), 32768), 1);

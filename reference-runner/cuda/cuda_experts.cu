@@ -1,4 +1,5 @@
-/* The grouped product of experts: entries are pairs of a row and one of its experts. */
+/* cuda_experts.cu: the products of several experts. An entry is a pair of a row and one of its
+ * experts. */
 #include "cuda_few.cuh"
 #include "cuda_fp4.cuh"
 
@@ -14,29 +15,29 @@ constexpr uint32_t ITEM_ROWS = tile_large::X;
 
 static_assert(ITEM_ROWS == FP4_ROWS, "an item is a tile of either kind");
 
-/* Some of the rows of one expert: entries first .. first + count - 1 of the lists. */
+/* Some rows of one expert: entries first .. first + count - 1 of the slab. */
 struct expert_item {
     cuda_weight weights[3];
     uint32_t first;
     uint32_t count;
 };
 
-/* One slab of routed rows: `entries` of them, sorted by expert, on the device. */
+/* A slab: the entries that are processed together, sorted by expert. Device pointers. */
 struct slab {
     const expert_item *items;
-    const uint32_t *rows;        /* of x, by entry */
-    const float *factors;        /* by entry */
+    const uint32_t *rows;        /* row of x of each entry */
+    const float *factors;        /* factor of each entry */
     const uint32_t *targets;     /* the distinct rows */
-    const uint32_t *target_begin;    /* where in `order` each one's entries begin, and the end */
-    const uint32_t *order;       /* entries by row, then in the order of the experts */
+    const uint32_t *target_begin;    /* index in `order` of each target's first entry; the end */
+    const uint32_t *order;       /* entries sorted by row, then in the order of the experts */
     float *a;                    /* entries x expert_dim */
     float *b;
     float *y;                    /* entries x dim */
-    float *scales;               /* of cut rows */
+    float *scales;               /* of cut rows (cuda_fp4.cuh) */
     uint32_t item_count;
     uint32_t entry_count;
     uint32_t target_count;
-    uint32_t most_rows;          /* of an item */
+    uint32_t most_rows;          /* largest `count` of an item */
 };
 
 struct experts_job {
@@ -49,14 +50,14 @@ struct experts_job {
     int round;
 };
 
-/* The two products of an expert: IN gives a and b, blockIdx.z 0 for w1 and 1 for w3; then OUT
- * gives y. */
+/* The two steps of an expert: IN computes a (w1, blockIdx.z 0) and b (w3, blockIdx.z 1); OUT
+ * computes y (w2). */
 typedef enum { IN, OUT } expert_side;
 
 struct side_shape {
     uint32_t outputs;
     uint32_t depth;
-    uint32_t weight;             /* which of an item's */
+    uint32_t weight;             /* index in the item's weights */
     float *y;                    /* entries x outputs */
 };
 
@@ -68,7 +69,7 @@ __device__ __forceinline__ side_shape shape_of(const experts_job &j, const slab 
     return { j.expert_dim, j.dim, blockIdx.z == 0 ? 0u : 2u, blockIdx.z == 0 ? s.a : s.b };
 }
 
-/* Items of a few rows each. */
+/* For items of at most FEW_ROWS rows; one thread block per item and outputs. */
 template <expert_side SIDE, typename W>
 __global__ void __launch_bounds__(TILE_THREADS, 2)
     experts_few_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
@@ -92,7 +93,7 @@ __global__ void __launch_bounds__(TILE_THREADS, 2)
     });
 }
 
-/* An item may take several blocks along x. */
+/* For items of many rows: several thread blocks along blockIdx.x share an item. */
 template <expert_side SIDE, typename S, typename Weights>
 __global__ void __launch_bounds__(TILE_THREADS, 3)
     experts_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
@@ -131,7 +132,7 @@ __device__ __forceinline__ float swiglu(float gate, float up, float factor, cons
     return run_round(factor * (gate * run_sigmoid(gate) * up), j.round);
 }
 
-/* h in place of a; one warp a block of 128 columns, put through the E4M3 grid when `round`. */
+/* Replace a by h, quantised to E4M3 if `round` is set. One warp per block of 128 columns. */
 __global__ void activate_kernel(const __grid_constant__ experts_job j,
                                 const __grid_constant__ slab s)
 {
@@ -172,7 +173,8 @@ __global__ void activate_kernel(const __grid_constant__ experts_job j,
 
 /* ---- FP4 experts, rows on the E4M3 grid ---- */
 
-/* One warp 128 columns of an entry. The cut rows of x take the place of y until that is made. */
+/* Cut rows of x; one warp per 128 columns of an entry. The results are stored in the memory of y,
+ * which is computed later. */
 __global__ void cut_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
 {
     const uint32_t blocks = j.dim / FP4_STEP;
@@ -192,7 +194,7 @@ __global__ void cut_kernel(const __grid_constant__ experts_job j, const __grid_c
         s.scales[unit] = scale;
 }
 
-/* h of 128 columns, cut, in place of a; one warp. */
+/* Replace 128 columns of a by h, cut for fp4_product; one warp. */
 __global__ void activate_cut_kernel(const __grid_constant__ experts_job j,
                                     const __grid_constant__ slab s)
 {
@@ -218,14 +220,15 @@ __global__ void activate_cut_kernel(const __grid_constant__ experts_job j,
 #pragma unroll
     for (uint32_t i = 0; i < 4; i++)
         h[i] = cuda_e4m3(cuda_to_e4m3(h[i] / scale)) * scale;
-    __syncwarp();                /* all of a is read */
+    __syncwarp();                /* all lanes have read a before it is overwritten */
     const float cut_scale = fp4_cut(h, reinterpret_cast<uint8_t *>(s.a + first));
 
     if (threadIdx.x % WARP == 0)
         s.scales[unit] = cut_scale;
 }
 
-/* experts_kernel of cut rows: those of x are in y's place, then h in a's. */
+/* experts_kernel for cut rows: for IN those of x, in the memory of y; for OUT those of h, in the
+ * memory of a. */
 template <expert_side SIDE>
 __global__ void __launch_bounds__(FP4_THREADS, 2)
     fp4_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
@@ -252,7 +255,7 @@ __global__ void __launch_bounds__(FP4_THREADS, 2)
 
 /* ---- slabs ---- */
 
-/* Each row adds what its experts gave, in their order. */
+/* Add the results of its experts to each row, in the order of the experts. */
 __global__ void gather_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
 {
     const uint32_t col = blockIdx.y * TILE_THREADS + threadIdx.x;
@@ -269,7 +272,7 @@ __global__ void gather_kernel(const __grid_constant__ experts_job j, const __gri
     *y = sum;
 }
 
-/* The host's side of a slab: one block of memory, sent whole. */
+/* The lists of a slab in host memory: one allocation, which is sent as a whole. */
 struct slab_lists {
     expert_item *items;
     uint32_t *rows;
@@ -292,7 +295,7 @@ uint64_t lay_out(char *base, uint64_t entries, uint64_t items, slab_lists *out)
     return out->bytes;
 }
 
-/* One call: the three weights of each expert as kernels see them. */
+/* One call; `views` has the three weights of each expert as kernels use them. */
 struct experts_call {
     cuda_backend *cuda;
     const run_experts *op;
@@ -305,7 +308,7 @@ struct experts_cursor {
     uint64_t row;
 };
 
-/* Entries of a slab: as many as there are, or as the bound on work space allows. */
+/* The most entries of a slab: all of the call, or as many as CUDA_WORK_BYTES allows. */
 uint64_t slab_capacity(const run_experts *op)
 {
     const uint64_t entry_bytes = (2 * (uint64_t)op->expert_dim + op->dim) * sizeof(float);
@@ -316,7 +319,7 @@ uint64_t slab_capacity(const run_experts *op)
     return size_min(wanted, size_max(CUDA_WORK_BYTES / entry_bytes, ITEM_ROWS));
 }
 
-/* Floats of a slab's work space. */
+/* The scratch of a slab, in floats. */
 uint64_t slab_floats(const run_experts *op, uint64_t capacity)
 {
     return capacity * (2 * (uint64_t)op->expert_dim + op->dim +
@@ -328,7 +331,7 @@ uint64_t slab_items(const run_experts *op, uint64_t capacity)
     return capacity / ITEM_ROWS + op->expert_count + 1;
 }
 
-/* Take entries from the cursor on. */
+/* Fill the slab with entries from the cursor on, and advance the cursor. */
 void fill_entries(const experts_call &call, experts_cursor *at, slab_lists *l, slab *s)
 {
     const run_experts *op = call.op;
@@ -356,7 +359,7 @@ void fill_entries(const experts_call &call, experts_cursor *at, slab_lists *l, s
     }
 }
 
-/* By row, then by entry. */
+/* Order by row, then by entry. */
 int compare_entries(const void *left, const void *right, void *context)
 {
     const uint32_t *rows = static_cast<const uint32_t *>(context);
@@ -438,10 +441,11 @@ int is_fp4(const cuda_weight &w)
            w.block_cols == FP4_SUM;
 }
 
-/* How the weights of a call are read. */
+/* The kernel for the encoding of the weights of a call. */
 typedef enum { FORM_ANY, FORM_FLOATS, FORM_BF16, FORM_FP4, FORM_FP8, FORM_EXACT } weights_form;
 
-/* FP4: where the F16 matrix unit gives the same bits: rows on the E4M3 grid, sums of 32. */
+/* FORM_FP4 needs rows on the E4M3 grid and sums of 32 columns: only then does the F16 matrix unit
+ * return the same bits. */
 weights_form form_of(const run_experts *op, const cuda_weight *views)
 {
     int fp4 = op->round && op->block == FP4_SUM && op->dim % FP4_STEP == 0 &&
@@ -553,7 +557,8 @@ ckpt_code await_experts(experts_call &call, ckpt_error *err)
     return code;
 }
 
-/* One expert that has many rows: its codes are decoded once, if the work space allows. */
+/* If the call has a single expert with many rows, decode its weights once, if they fit in
+ * CUDA_WORK_BYTES. */
 ckpt_code decode_expert(experts_call &call, ckpt_error *err)
 {
     const uint64_t each = (uint64_t)call.op->dim * call.op->expert_dim;

@@ -140,7 +140,7 @@ static inline few_form few_form_of(const cuda_weight *w, int on_grid)
                : FEW_FP8;
 }
 
-/* Bytes of shared memory that a thread block needs for the sums of blocks of columns. */
+/* Bytes of shared memory that a thread block needs for the sums of blocks of columns, if any. */
 static inline uint64_t few_memory(uint64_t depth, uint32_t block, uint64_t rows)
 {
     return block == 0 ? 0 : size_div_up(depth, block) * rows * FEW_OUTPUTS * sizeof(float);

@@ -1,16 +1,18 @@
 /*
  * cuda_fp4.cuh: products of rows on the E4M3 grid with FP4 weights, in sums of 32 columns, on the
- * F16 matrix unit, bit for bit those of plain_product.
+ * F16 matrix unit, with the bits of plain_product.
  *
- * A row's value is an integer below 2^18 times a power of two, one for each 128 columns. It is cut
- * in two: high * 2^9 + low, |high| <= 448, |low| <= 256. Either times an E2M1 value, 32 of them
- * added up, is an integer below 2^24 of one unit: the F32 sums of the matrix unit round nothing, in
- * whatever order. One fused multiplication joins the two and rounds once, as plain_product rounds
- * the block's F64 sum, a second one scales by a power of two and adds.
+ * A value of such a row is an integer below 2^18 times a power of two that 128 columns share. Split
+ * the integer into high * 2^9 + low, |high| <= 448, |low| <= 256. The sum of 32 products of either
+ * half with E2M1 values is an integer below 2^24 times one unit, so the F32 sums of the matrix unit
+ * are exact in any order. One fused multiply-add combines the sums of both halves and rounds once,
+ * as plain_product rounds the F64 sum of the block; a second one scales it by a power of two and
+ * adds it to the output.
  *
- * Because order is free inside 32 columns, lane t of four takes the columns 8 t .. 8 t + 7 of each
- * weight row, one word of codes, as the pairs (i, i + 4): shifts and masks make F16 pairs of them.
- * "Cut" rows lie in memory in that order: for every 32 columns 64 bytes of high, 64 of low.
+ * Since the order within 32 columns is free, lane t of four takes columns 8 t .. 8 t + 7 of each
+ * weight row, which are one word of codes, as the pairs (i, i + 4), which shifts and masks convert
+ * to F16. "Cut" rows are rows of x split into halves and stored in that order: for every 32 columns
+ * 64 bytes of high, then 64 bytes of low.
  */
 #ifndef RUN_CUDA_FP4_CUH
 #define RUN_CUDA_FP4_CUH
@@ -22,25 +24,26 @@
 #include "kernels/cuda/codecs.cuh"
 
 constexpr uint32_t FP4_THREADS = 256;
-constexpr uint32_t FP4_ROWS = 64;            /* rows of x of a tile */
-constexpr uint32_t FP4_OUTPUTS = 256;        /* weight rows of a tile: 32 a warp */
-constexpr uint32_t FP4_STEP = 128;           /* columns that are in memory together */
+constexpr uint32_t FP4_ROWS = 64;            /* rows of x in a tile */
+constexpr uint32_t FP4_OUTPUTS = 256;        /* weight rows in a tile: 32 per warp */
+constexpr uint32_t FP4_STEP = 128;           /* columns in shared memory at a time */
 constexpr uint32_t FP4_SUM = 32;             /* columns of one sum */
-constexpr uint32_t FP4_CUT_BYTES = 128;      /* of FP4_SUM columns of a cut row */
-constexpr uint32_t FP4_CODE_PITCH = 80;      /* 64 bytes of codes: rows begin in other banks */
-constexpr float FP4_LOW = 512;               /* high counts these */
-/* A code's three bits stand at the lowest bits of F16's exponent: 2^-14 of its value. The integers
- * count 2^-9 of a row's scale. */
+constexpr uint32_t FP4_CUT_BYTES = 128;      /* size of FP4_SUM columns of a cut row */
+constexpr uint32_t FP4_CODE_PITCH = 80;      /* 64 bytes of codes; avoids bank conflicts */
+constexpr float FP4_LOW = 512;               /* the unit of `high` in units of `low` */
+/* fp4_pairs moves a code's exponent and mantissa bits to the lowest exponent bits and the highest
+ * mantissa bit of F16, which gives 2^-14 times its value. The integers count 2^-9 of a row's scale.
+ */
 constexpr float FP4_UNIT = 0x1p14f / 512;
 
 struct fp4_memory {
     uint8_t x[2][FP4_STEP / FP4_SUM][FP4_ROWS][FP4_CUT_BYTES];
     uint8_t codes[2][FP4_OUTPUTS][FP4_CODE_PITCH];
-    uint32_t scales[2][FP4_OUTPUTS];         /* four E8M0 codes */
+    uint32_t scales[2][FP4_OUTPUTS];         /* four E8M0 codes each */
     float x_scales[2][FP4_ROWS];
 };
 
-/* Rows of x are cut rows of `depth` columns, and a scale for each FP4_STEP columns. */
+/* Rows of x that fp4_cut has split into high and low, with one scale for each FP4_STEP columns. */
 struct fp4_rows {
     const uint8_t *cut;
     const float *scales;
@@ -52,8 +55,8 @@ static __device__ __forceinline__ uint64_t fp4_cut_bytes(uint64_t depth)
 }
 
 /*
- * Cut four values, columns 4 * lane + i of 128, of a row on the grid; `to` is where these 128
- * columns go. A whole warp takes part. Returns the scale.
+ * Split 128 columns of a row on the E4M3 grid into high and low, and write them to `to`. A warp
+ * must call it together: this lane passes columns 4 * lane .. 4 * lane + 3. Returns the scale.
  */
 static __device__ __forceinline__ float fp4_cut(const float *four, uint8_t *to)
 {
@@ -80,8 +83,8 @@ static __device__ __forceinline__ float fp4_cut(const float *four, uint8_t *to)
     }
     memcpy(&mine[0], high, sizeof high);
     memcpy(&mine[2], low, sizeof low);
-    /* Even lanes hold columns 0..3 of eight, odd ones 4..7; an even lane writes all eight of high,
-     * the odd one those of low, as the pairs (i, i + 4). */
+    /* Of eight columns, an even lane has 0..3 and the odd lane after it 4..7. They exchange: the
+     * even lane writes all eight `high`, the odd one all eight `low`, as pairs (i, i + 4). */
     const uint32_t odd = lane % 2;
 
     other[0] = __shfl_xor_sync(0xFFFFFFFFu, odd ? mine[0] : mine[2], 1);
@@ -111,19 +114,19 @@ static __device__ __forceinline__ void fp4_copy4(void *to, const void *from)
                  "l"(from));
 }
 
-/* What a tile multiplies: `count` rows of x from `row` on, weight rows from `output` on. */
+/* The inputs of a tile: `count` rows of x from `row` on, weight rows from `output` on. */
 struct fp4_tile {
     fp4_rows x;
     cuda_weight weight;
     uint64_t row;
     uint32_t count;
     uint32_t output;
-    uint32_t output_count;       /* of the weight */
+    uint32_t output_count;       /* rows of the weight */
     uint32_t depth;
 };
 
-/* Columns [k, k + FP4_STEP) on their way to memory. Odd rows of x have low before high, so that two
- * rows meet no bank twice. */
+/* Start copying columns [k, k + FP4_STEP) to shared memory. In odd rows of x, low and high are
+ * swapped, so that reads of two rows have no bank conflicts. */
 static __device__ __forceinline__ void fp4_fetch(const fp4_tile &t, fp4_memory &m, uint32_t half,
                                                  uint32_t k)
 {
@@ -153,7 +156,7 @@ static __device__ __forceinline__ void fp4_fetch(const fp4_tile &t, fp4_memory &
     asm volatile("cp.async.commit_group;");
 }
 
-/* Eight codes to the four pairs (i, i + 4). */
+/* Convert eight codes to F16 (times 2^-14), as the four pairs (i, i + 4). */
 static __device__ __forceinline__ void fp4_pairs(uint32_t codes, uint32_t *pairs)
 {
 #pragma unroll
@@ -164,7 +167,8 @@ static __device__ __forceinline__ void fp4_pairs(uint32_t codes, uint32_t *pairs
     }
 }
 
-/* sum += two pairs of 16 weight rows (a: of row g, a8: of row g + 8) by those of 8 rows of x. */
+/* sum += the products of two pairs of columns: 16 weight rows (a: row g, a8: row g + 8) by 8 rows
+ * of x. */
 static __device__ __forceinline__ void fp4_multiply(float *sum, const uint32_t *a,
                                                     const uint32_t *a8, uint32_t b0, uint32_t b1)
 {
@@ -174,7 +178,7 @@ static __device__ __forceinline__ void fp4_multiply(float *sum, const uint32_t *
         : "r"(a[0]), "r"(a8[0]), "r"(a[1]), "r"(a8[1]), "r"(b0), "r"(b1));
 }
 
-/* The sums over 32 columns: a holds the pairs of rows g, then g + 8. */
+/* The sums over 32 columns; a[0] has the pairs of row g, a[1] those of row g + 8. */
 static __device__ __forceinline__ void fp4_sum(float *sum, const uint32_t (*a)[4], uint4 b)
 {
     sum[0] = sum[1] = sum[2] = sum[3] = 0;
@@ -182,12 +186,12 @@ static __device__ __forceinline__ void fp4_sum(float *sum, const uint32_t (*a)[4
     fp4_multiply(sum, a[0] + 2, a[1] + 2, b.z, b.w);
 }
 
-constexpr uint32_t FP4_WARP_PARTS = 2;                   /* of 16 weight rows */
+constexpr uint32_t FP4_WARP_PARTS = 2;                   /* 16 weight rows each */
 constexpr uint32_t FP4_ROW_PARTS = FP4_ROWS / 8;
 
 typedef float fp4_sums[FP4_WARP_PARTS][FP4_ROW_PARTS][4];
 
-/* One sum of FP4_SUM columns, number `block` of a step, for all outputs of this warp. */
+/* Add sum number `block` of a step (FP4_SUM columns) to all outputs of this warp. */
 static __device__ __forceinline__ void fp4_block(const fp4_tile &t, const fp4_memory &m,
                                                  uint32_t half, uint32_t block, fp4_sums &acc)
 {
@@ -231,7 +235,8 @@ static __device__ __forceinline__ void fp4_block(const fp4_tile &t, const fp4_me
     }
 }
 
-/* out(row of the tile, weight row, value) for all outputs. All threads of the block take part. */
+/* Compute a tile and call out(row of the tile, weight row, value) for all outputs. All threads of
+ * the thread block must call it. */
 template <typename Out>
 static __device__ __forceinline__ void fp4_product(const fp4_tile &t, fp4_memory &m, const Out &out)
 {

@@ -116,6 +116,7 @@ struct cuda_backend {
     unsigned wait_count;
 };
 
+/* Scratch for an operation's intermediate values, for the lists it reads, for decoded weights. */
 enum { CUDA_SCRATCH_FLOATS, CUDA_SCRATCH_LISTS, CUDA_SCRATCH_WEIGHTS };
 
 /* Limit of an operation's scratch, and of the weights that it decodes at once. This memory is not

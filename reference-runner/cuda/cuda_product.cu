@@ -1,6 +1,6 @@
 /*
- * Products with stored weights. Where many rows of x take part, codes are decoded once, before the
- * product: each tile of rows would decode them again.
+ * cuda_product.cu: products with stored weights. With many rows of x, codes are decoded before the
+ * product; otherwise each tile of rows would decode them again.
  */
 #include "cuda_few.cuh"
 
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(TILE_THREADS, 2)
     });
 }
 
-/* A warp's outputs are of one group. */
+/* All outputs of a warp must be in one group of weight rows, since they share the rows of x. */
 int takes_few(const linear_job &j)
 {
     return few_fits(j.weight.cols, j.block, j.row_count) && j.group_rows % FEW_OUTPUTS == 0;
@@ -117,7 +117,7 @@ void multiply_few(cuda_backend *cuda, const linear_job &j)
     const uint32_t grid = cuda_grid(j.weight_row_count, few_outputs(j.block));
     const uint64_t memory = few_memory(j.weight.cols, j.block, j.row_count);
 
-    /* Where sums are cut and rounded, rows of x were put on the grid. */
+    /* In deploy (rounding, sums in blocks) the graph has quantised the rows of x. */
     switch (few_form_of(&j.weight, is_on_grid(j))) {
     case FEW_EXACT:
         few_kernel<few_exact><<<grid, TILE_THREADS, memory, cuda->compute>>>(j);
@@ -138,7 +138,7 @@ void multiply_few(cuda_backend *cuda, const linear_job &j)
 
 /* ---- many rows ---- */
 
-/* Some rows of the weight after the other, as the work space allows. */
+/* Decode and multiply the weight in bands of rows that fit in CUDA_WORK_BYTES. */
 ckpt_code multiply_decoded(cuda_backend *cuda, const linear_job &whole, ckpt_error *err)
 {
     const uint64_t row_bytes = (uint64_t)whole.weight.cols * sizeof(float);
@@ -207,7 +207,7 @@ ckpt_code cuda_decode(cuda_backend *cuda, const cuda_decode_job *job, ckpt_error
                : cuda_fail(err, "decoded weights", static_cast<cudaError_t>(error));
 }
 
-/* Each group of weight rows by itself. */
+/* Multiply each group of weight rows separately. */
 static ckpt_code multiply_groups(cuda_backend *cuda, const linear_job &whole, ckpt_error *err)
 {
     const uint64_t rows = whole.group_rows == 0 ? whole.weight_row_count : whole.group_rows;

@@ -1,4 +1,5 @@
-/* Operations on single rows: norms, quantisers, rotations, hyper-connections, routing. */
+/* cuda_rows.cu: operations on single rows: norms, quantisers, rotations, hyper-connections,
+ * routing. */
 #include "cuda_private.cuh"
 
 #include "kernels/cuda/codecs.cuh"
@@ -8,16 +9,16 @@ namespace {
 constexpr uint32_t THREADS = 256;
 constexpr uint32_t WARP = 32;
 constexpr uint32_t ALL = 0xFFFFFFFFu;
-constexpr uint32_t STREAMS_MAX = 8;      /* its square is two elements a lane */
+constexpr uint32_t STREAMS_MAX = 8;      /* so that a warp_matrix holds its square */
 
-constexpr uint32_t LANES = 256;          /* of square_sum in plain.c */
+constexpr uint32_t LANES = 256;          /* as in square_sum of plain.c */
 
 __device__ __forceinline__ double square_of(float x, int is_bf16)
 {
     return is_bf16 ? (double)run_bf16(x * x) : (double)x * (double)x;
 }
 
-/* The first 32 lanes, one to a thread of a warp, meet; all threads get the sum. */
+/* Add the last 32 lanes of square_sum, one in each thread of a warp; all threads get the sum. */
 __device__ __forceinline__ double meet(double sum)
 {
     for (uint32_t step = WARP / 2; step > 0; step /= 2)
@@ -25,7 +26,7 @@ __device__ __forceinline__ double meet(double sum)
     return sum;
 }
 
-/* square_sum of plain.c by one warp: a thread has the lanes i, i + 32, .... */
+/* square_sum of plain.c by one warp: thread i has the lanes i, i + 32, ... */
 __device__ double square_sum(const float *x, uint64_t count, int is_bf16)
 {
     double lane[LANES / WARP] = { 0 };
@@ -67,7 +68,7 @@ __device__ float mean_square(const float *x, uint64_t count)
     return (float)(square_sum(x, count, 0) / (double)count);
 }
 
-/* One warp a row. */
+/* One warp per row. */
 __global__ void norm_kernel(cuda_rows x, cuda_rows y, const float *weight, run_norm op)
 {
     const uint64_t t = (uint64_t)blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
@@ -96,7 +97,7 @@ __global__ void norm_kernel(cuda_rows x, cuda_rows y, const float *weight, run_n
     }
 }
 
-/* One warp a block of at most 128 columns. */
+/* One warp per block of at most 128 columns. */
 __global__ void quantise_kernel(cuda_rows x, cuda_rows y, run_quantise op)
 {
     const uint64_t blocks = (op.col_count + op.block - 1) / op.block;
@@ -125,7 +126,7 @@ __global__ void quantise_kernel(cuda_rows x, cuda_rows y, run_quantise op)
     }
 }
 
-/* One thread a pair. */
+/* One thread per pair. */
 __global__ void rope_kernel(cuda_rows x, cuda_rows angles, run_rope op)
 {
     const uint64_t pairs = op.rope_dim / 2;
@@ -146,7 +147,7 @@ __global__ void rope_kernel(cuda_rows x, cuda_rows angles, run_rope op)
     pair[1] = run_round(a * s + b * c, op.round);
 }
 
-/* One block of width / 2 threads a vector, a thread a pair in each pass. */
+/* One thread block per vector; in each pass, one of its width / 2 threads per pair. */
 __global__ void hadamard_kernel(cuda_rows x, run_hadamard op, float factor)
 {
     extern __shared__ float values[];
@@ -211,7 +212,8 @@ struct streams_view {
     const float *base;
 };
 
-/* A matrix of at most 2 * WARP elements in a warp: a lane has the elements lane and lane + WARP. */
+/* A matrix of at most 2 * WARP elements held by a warp: each lane has elements lane and
+ * lane + WARP. */
 struct warp_matrix {
     float v[2];
 };
@@ -224,7 +226,7 @@ __device__ __forceinline__ float matrix_at(const warp_matrix &c, uint32_t i)
     return i < WARP ? low : high;
 }
 
-/* The first element of the row or column that element i lies in, and the step to the next one. */
+/* The row or column that contains element i: its first element and the step to the next one. */
 struct matrix_line {
     uint32_t first;
     uint32_t step;
@@ -254,7 +256,7 @@ __device__ void normalise_lines(warp_matrix &c, uint32_t count, int is_row, floa
         c.v[k] /= sums[k] + eps;
 }
 
-/* One warp. Every element goes through the steps that it would alone. */
+/* sinkhorn of plain.c by one warp, with the same operations in the same order for each element. */
 __device__ void sinkhorn(warp_matrix &c, const run_streams *op)
 {
     const uint32_t count = op->stream_count;
@@ -309,7 +311,7 @@ __device__ void mix_weights(const streams_view *v, const run_streams *op, uint64
             v->comb.row(t)[n + k * WARP] = comb.v[k];
 }
 
-/* One block a row. Without post it is the head's form. */
+/* One thread block per row. hc_head if post has no data, else hc_pre. */
 __global__ void streams_kernel(streams_view v, run_streams op)
 {
     __shared__ float pre[STREAMS_MAX];
@@ -360,7 +362,7 @@ __global__ void streams_post_kernel(cuda_rows x, cuda_rows y, cuda_rows post, cu
 
 /* ---- routing ---- */
 
-/* The best of the scores for a whole warp: the higher one, then the lower index. */
+/* The index of the best score (ties: lower index), found by a whole warp. */
 __device__ uint32_t warp_best(const float *scores, uint32_t count)
 {
     uint32_t best = threadIdx.x < count ? threadIdx.x : 0;
@@ -388,7 +390,7 @@ __device__ float relative_gap(float last, float next)
     return last == next ? 0 : (last - next) / fmaxf(fabsf(last), fabsf(next));
 }
 
-/* Take the active_count best into ids; returns the gap of the cut. */
+/* Write the active_count best to ids; returns the gap (run_route). */
 __device__ float route_best(float *biased, int32_t *ids, const run_route *op)
 {
     float last = 0;
@@ -412,7 +414,7 @@ __device__ float route_best(float *biased, int32_t *ids, const run_route *op)
     return INFINITY;
 }
 
-/* One warp a row. */
+/* One warp per row. */
 __global__ void route_kernel(cuda_rows logits, cuda_rows table, cuda_rows ids, cuda_rows weights,
                              const float *bias, float *gap, run_route op)
 {
@@ -491,7 +493,7 @@ ckpt_code hadamard_cuda(run_backend *backend, const run_hadamard *op, ckpt_error
     return cuda_launched("hadamard", err);
 }
 
-/* Rows that others of the same call would overwrite are left out. */
+/* Skips rows that later rows of the same call would overwrite, since threads run in any order. */
 ckpt_code ring_put_cuda(run_backend *backend, const run_ring_put *op, ckpt_error *err)
 {
     const uint64_t first =

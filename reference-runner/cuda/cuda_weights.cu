@@ -1,10 +1,10 @@
 /*
- * Weights on the device.
+ * cuda_weights.cu: weights on the device.
  *
- * They leave from pinned stages, where they were read to, on the copying stream while the computing
- * stream works on what came before. Each is awaited on its own, so that what is fetched ahead holds
- * nothing up. All of them lie in one region; a block that is taken again waits on the device, not
- * here, for the work that read the weight before.
+ * Threads read weights into pinned stages; the copying stream copies them to the device while the
+ * computing stream works. The computing stream waits for each weight separately, so prefetched ones
+ * delay nothing. All weights are in one region. If a block is reused, the copying stream waits for
+ * the kernels that read the previous weight; the host does not.
  */
 #include "cuda_private.cuh"
 
@@ -12,7 +12,7 @@
 
 enum { ALIGNMENT = 256 };
 
-static const uint64_t REGION_SLACK = 1 << 20;    /* for what alignment adds */
+static const uint64_t REGION_SLACK = 1 << 20;    /* for alignment */
 
 /* ---- blocks ---- */
 
@@ -27,7 +27,7 @@ static cuda_block *new_block(char *memory, uint64_t bytes)
     return block;
 }
 
-/* A device that has no such region gives an allocation to each weight. */
+/* If the region cannot be allocated, each weight gets its own allocation. */
 void weights_reserve_cuda(run_backend *backend, uint64_t bytes)
 {
     cuda_backend *cuda = cuda_of(backend);
@@ -50,7 +50,7 @@ void cuda_free_weights(cuda_backend *cuda)
     cudaFree(cuda->region);
 }
 
-/* Join a free block with the free one after it; what read either is waited for. */
+/* Join a free block with the free one after it. The result keeps the later epoch of the two. */
 static void join_next(cuda_backend *cuda, cuda_block *block)
 {
     cuda_block *next = block->next;
@@ -79,7 +79,7 @@ static void give_back(cuda_backend *cuda, cuda_block *block)
         join_next(cuda, block->before);
 }
 
-/* The first `bytes` of a free block; the rest stays free. */
+/* Use the first `bytes` of a free block; the rest becomes another free block. */
 static cuda_block *cut(cuda_block *block, uint64_t bytes)
 {
     if (block->bytes > bytes) {
@@ -99,7 +99,7 @@ static cuda_block *cut(cuda_block *block, uint64_t bytes)
     return block;
 }
 
-/* From where the last search ended, once around. */
+/* Next-fit: search from where the last search ended, once around. */
 static cuda_block *find_block(cuda_backend *cuda, uint64_t bytes)
 {
     cuda_block *block = cuda->rover;
@@ -116,18 +116,18 @@ static cuda_block *find_block(cuda_backend *cuda, uint64_t bytes)
     return nullptr;
 }
 
-/* The copying stream does not write before the work of this epoch is done. */
+/* Make the copying stream wait until the work of this epoch is done. */
 static cudaError_t await_epoch(cuda_backend *cuda, uint64_t epoch)
 {
     if (epoch == 0)
         return cudaSuccess;
-    if (epoch > cuda->epoch) {       /* still going on: it ends here */
+    if (epoch > cuda->epoch) {       /* the current epoch: end it */
         const ckpt_code code = cuda_next_epoch(cuda, nullptr);
 
         if (code != CKPT_OK)
             return cudaErrorUnknown;
     }
-    /* An old one's event has been taken by a later one, which is as good. */
+    /* The event of an old epoch may have been reused for a later one, which ends after it. */
     return cudaStreamWaitEvent(cuda->copy, cuda->epochs[epoch % CUDA_EPOCHS], 0);
 }
 
@@ -163,7 +163,8 @@ ckpt_code cuda_next_epoch(cuda_backend *cuda, ckpt_error *err)
     return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "an epoch", error);
 }
 
-/* A failed load may still be on its way: what the copying stream writes, it writes in order. */
+/* Copies to the block may still be queued after a failed load. That is safe: the copies of the next
+ * weight in this block are queued after them. */
 void weight_free_cuda(run_backend *backend, run_weight *weight)
 {
     if (weight == nullptr)
@@ -228,8 +229,8 @@ static cudaError_t send(cuda_backend *cuda, const uint8_t *to, const void *from,
                            cuda->copy);
 }
 
-/* A whole weight's parts often lie as far apart in the tile as on the device: then one copy is
- * enough, and small ones are slow. */
+/* Small copies are slow, so copy data and scales at once if they are as far apart in the tile as on
+ * the device, which is common for a whole weight. */
 static cudaError_t put_parts(run_weight *w, uint64_t row, uint64_t row_count,
                              const ckpt_tile *tile)
 {
@@ -284,7 +285,7 @@ ckpt_code weight_put_cuda(run_weight *weight, uint64_t row, uint64_t row_count,
     return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "a weight's copy", error);
 }
 
-/* The wait is timed only where there is one. */
+/* Events for timing are recorded only if the stream may have to wait. */
 ckpt_code cuda_await(cuda_backend *cuda, const run_weight *weight, ckpt_error *err)
 {
     run_weight *w = const_cast<run_weight *>(weight);
