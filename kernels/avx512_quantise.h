@@ -1,6 +1,6 @@
 /*
- * avx512_quantise.h: one whole chunk by AVX-512, for quantise_rows.c. The bits are those of its
- * loops, which say what is computed; here is how it becomes few instructions.
+ * avx512_quantise.h: AVX-512 code for one whole chunk, for quantise_rows.c. Returns the same bits
+ * as the loops there, which are easier to read, in fewer instructions.
  */
 #ifndef CKPT_KERNELS_AVX512_QUANTISE_H
 #define CKPT_KERNELS_AVX512_QUANTISE_H
@@ -11,13 +11,13 @@
 
 /* ---- maxima ---- */
 
-/* Of each four elements of a and of b two maxima, side by side: a's, b's, a's, b's. */
+/* In each 128-bit lane, reduce four elements of a and of b to two maxima each: a, b, a, b. */
 static inline __m512i fold_maxima(__m512i a, __m512i b)
 {
     return _mm512_max_epu32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
 }
 
-/* Bits of the magnitudes of 16 or 32 elements, 16 lanes that are still to be compared. */
+/* Reduce the magnitudes of a group of 16 or 32 elements, as bits, to 16 candidates. */
 static inline __m512i group_lanes(const float *src, size_t group)
 {
     const __m512i magnitude = _mm512_set1_epi32(0x7FFFFFFF);
@@ -29,8 +29,9 @@ static inline __m512i group_lanes(const float *src, size_t group)
 }
 
 /*
- * Four groups a register and step: two folds inside of 128-bit lanes leave lane l of each with its
- * part of the four, and those of four registers are then brought together.
+ * The maxima of 16 groups, four groups per register. Two folds within 128-bit lanes leave one
+ * candidate of each of the four groups in every lane; then the lanes of the four registers are
+ * reduced together.
  */
 static inline __attribute__((always_inline))
 void groups16_amax(const float *src, size_t group, float *amax)
@@ -61,12 +62,13 @@ void groups16_amax(const float *src, size_t group, float *amax)
 
 /* ---- codes ---- */
 
-/* What vrangeps takes: the smaller or larger magnitude, with the sign of the first or without. */
+/* Immediates of vrangeps: the smaller or larger magnitude with the sign of the first operand, or
+ * the larger magnitude without a sign. */
 enum { RANGE_LEAST = 0x2, RANGE_LARGEST = 0x3, RANGE_LARGEST_MAGNITUDE = 0xB };
 
-/* What the compiler knows of a chunk beyond its form. */
+/* Further constants for which the compiler specialises. */
 typedef struct {
-    int divides;            /* some divisor is not a power of two in the midst of F32's range */
+    int divides;            /* chunk_is_power is 0 for some divisor */
     int clamps;             /* some quotient is above the largest code */
 } chunk_kind;
 
@@ -74,27 +76,27 @@ typedef struct {
 typedef struct {
     const quantise_input *in;
     const float *src;
-    size_t block;           /* of its first column */
+    size_t block;           /* the block of its first column */
     form f;
     chunk_kind kind;
 } chunk_task;
 
 /*
- * 64 columns on their way. With the sum of some lanes' octave and steps, the lowest byte is the
- * code but for a constant of the block.
+ * Results for 64 columns. chunk_round returns an integer whose lowest byte is the code plus a
+ * constant of the block (chunk_surplus).
  */
 typedef struct {
-    __m512i codes;          /* those bytes */
-    __m512i signs;          /* the upper bytes of values or quotients */
+    __m512i codes;          /* these lowest bytes */
+    __m512i signs;          /* the top bytes of values or quotients, with the sign bits */
     __mmask64 rounded;
     __mmask64 saturated;
-    __mmask64 zero;         /* codes of 0, whatever their sign */
+    __mmask64 zero;         /* codes with magnitude 0 */
 } chunk_codes;
 
-/* What all chunks need. Compilers make constants anew, masks for more than what they are used in;
- * they cannot do so with what comes out of an asm. */
+/* Constants that should stay in registers. Compilers would create constants again for each use, and
+ * masks in wider registers than needed; passing them through an asm prevents that. */
 typedef struct {
-    __m512i low_bytes;      /* the lowest byte of each lane, the 16 of them four times over */
+    __m512i low_bytes;      /* indices of the lowest byte of 16 lanes, repeated four times */
     __m512i high_bytes;
     __mmask64 quarter[4];
 } chunk_constants;
@@ -123,10 +125,10 @@ static inline chunk_constants make_chunk_constants(void)
 }
 
 /*
- * round_to_small with signs left on: those of the octave and of the sum are the value's. The magic
- * number 2^shift * octave has no mantissa, so that the lowest byte of the sum counts the steps;
- * neither product rounds. `least` is the smallest normal number. A divisor 2^k needs no division:
- * the steps of the quotient's octave times 2^k are those of the value's.
+ * round_to_small (quantise_rows.c) without removing the sign: octave and sum have the sign of q.
+ * The magic number octave * 2^shift is a power of two, so the lowest byte of the sum is the number
+ * of steps, and neither product rounds. `least` is the smallest normal number. For a divisor 2^k no
+ * division is needed: q is then the value, and its steps are those of the quotient times 2^k.
  */
 static inline __attribute__((always_inline))
 __m512 chunk_round(__m512 q, __m512 least, form f, __m512i *code)
@@ -144,9 +146,9 @@ __m512 chunk_round(__m512 q, __m512 least, form f, __m512i *code)
 }
 
 /*
- * Squares of F32 are exact in F64, so that fusing them with the addition changes no bit. A function
- * of its own, so that the values come from memory, whatever is still in registers: halves of a
- * register are widened by three instructions, those in memory by one.
+ * Squares of F32 are exact in F64, so fusing them with the addition changes no bit. Not inlined, so
+ * that the values are loaded from memory even if they are in registers: widening half a register
+ * takes three instructions, widening from memory takes one.
  */
 static __attribute__((noinline))
 void chunk_add_squares(double lanes[SUM_LANES], const float *values)
@@ -165,7 +167,7 @@ void chunk_add_squares(double lanes[SUM_LANES], const float *values)
     _mm512_store_pd(lanes + 8, b);
 }
 
-/* What is rounded (the value or its quotient), and between which limits. */
+/* The number to round (the value or its quotient), and the range of the small float in its unit. */
 typedef struct {
     __m512 q;
     __m512 least;
@@ -185,12 +187,12 @@ chunk_operand chunk_divide(const chunk_task *t, __m512 x, size_t block)
         o.least = _mm512_mul_ps(o.least, divisor);
         o.largest = _mm512_mul_ps(o.largest, divisor);
     }
-    if (t->f.is_nvfp4)      /* -0 becomes +0, and nothing else changes */
+    if (t->f.is_nvfp4)      /* turns -0 into +0 and changes nothing else */
         o.q = _mm512_add_ps(o.q, _mm512_setzero_ps());
     return o;
 }
 
-/* 64 columns, `at` the first one. */
+/* Quantise 64 columns from column `at` of the chunk on. */
 static inline __attribute__((always_inline))
 chunk_codes chunk_step(const chunk_task *t, size_t at, const chunk_constants *constants,
                        float *error, __m512 *largest)
@@ -235,7 +237,7 @@ chunk_codes chunk_step(const chunk_task *t, size_t at, const chunk_constants *co
     return c;
 }
 
-/* The constant that the codes of a block have beyond what they are. */
+/* The constant to subtract from chunk_codes.codes in this block. */
 static inline __attribute__((always_inline))
 char chunk_surplus(const chunk_task *t, size_t block)
 {
@@ -244,7 +246,7 @@ char chunk_surplus(const chunk_task *t, size_t block)
     return (char)(uint8_t)((t->f.small.least + power - 127) << t->f.small.mantissa_bits);
 }
 
-/* Codes are eight bits with the sign on top, or four, two a byte. */
+/* Store 64 codes: 8 bits with the sign in the top bit, or 4 bits, two per byte. */
 static inline __attribute__((always_inline))
 void chunk_store(const chunk_task *t, size_t at, chunk_codes *c, uint8_t *codes)
 {
@@ -268,7 +270,7 @@ void chunk_store(const chunk_task *t, size_t at, chunk_codes *c, uint8_t *codes)
     }
 }
 
-/* A code of 0 that is exact is one of 0 or -0, which are rare. */
+/* Only 0 and -0 have code 0 without an error; they are rare, so search for -0 only then. */
 static inline __attribute__((always_inline))
 void chunk_count(quantise_sums *sums, const chunk_codes *c, const float *src, form f)
 {
@@ -301,7 +303,8 @@ void chunk_quantise(progress *p, chunk_task t, chunk_kind kind, size_t col, uint
                    p, col);
 }
 
-/* 2^k with every magic number and product of a code finite, and the smallest code's normal. */
+/* 1 if a divisor is 2^k in a range where all magic numbers and products of codes are finite and
+ * products of the smallest code are normal. */
 static inline int chunk_is_power(float divisor)
 {
     const uint32_t bits = f32_bits(divisor);
@@ -309,7 +312,7 @@ static inline int chunk_is_power(float divisor)
     return (bits & 0x7FFFFFu) == 0 && bits >= 32u << 23 && bits <= 220u << 23;
 }
 
-/* CHUNK columns of a row from `col` on, a multiple of CHUNK. */
+/* Quantise CHUNK columns of a row; `col`, the first one, is a multiple of CHUNK. */
 static inline __attribute__((always_inline))
 void quantise_whole_chunk(progress *p, const float *src, size_t col, form f, uint8_t *codes)
 {

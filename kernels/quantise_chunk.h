@@ -1,6 +1,6 @@
 /*
- * quantise_chunk.h: what quantise_rows.c and its vector versions of one chunk share. A chunk is
- * some columns of a row on their way from values to codes.
+ * quantise_chunk.h: shared by quantise_rows.c and avx512_quantise.h. A chunk is the columns of a
+ * row, at most CHUNK, that are quantised at a time.
  */
 #ifndef CKPT_KERNELS_QUANTISE_CHUNK_H
 #define CKPT_KERNELS_QUANTISE_CHUNK_H
@@ -8,7 +8,7 @@
 #include "internal.h"
 
 enum {
-    CHUNK = 128,            /* columns whose errors are kept at hand */
+    CHUNK = 128,            /* columns whose errors are kept in a buffer */
     SUM_LANES = 16
 };
 
@@ -21,14 +21,14 @@ typedef struct {
 #define SMALL_E4M3 ((small_float){ 448.0f, 3, 121 })
 #define SMALL_E2M1 ((small_float){ 6.0f, 1, 127 })
 
-/* What the compiler knows of a call: each combination is a function of its own. */
+/* The constants of a call: the compiler specialises the code for each combination. */
 typedef struct {
     small_float small;
-    size_t width;           /* columns of a block, at most CHUNK */
-    int is_nvfp4;           /* a tensor scale; -0 becomes code 0; saturation in every other block */
+    size_t width;           /* columns of a block, or CHUNK if it has more */
+    int is_nvfp4;           /* tensor scale; -0 becomes code 0; many blocks have saturated values */
 } form;
 
-/* The call, the row, and what was summed so far. */
+/* The call, the current row, and the sums so far. */
 typedef struct {
     const quantise_input *in;
     size_t row;
@@ -37,7 +37,7 @@ typedef struct {
     quantise_sums *sums;
 } progress;
 
-/* The block of the call's arrays that has column `col`. */
+/* The index in the call's scales of the block that contains column `col`. */
 static inline __attribute__((always_inline))
 size_t block_at(const quantise_input *in, size_t col, form f)
 {
@@ -54,7 +54,7 @@ uint64_t count_minus_zeros(const float *values, size_t count)
     return found;
 }
 
-/* The place of the largest error is looked for only where it is larger than all before. */
+/* Record the place of the largest error of a chunk. Called only if it exceeds all before it. */
 static inline __attribute__((always_inline))
 void note_place(const float *error, size_t count, uint32_t largest, progress *p, size_t col)
 {

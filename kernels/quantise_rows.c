@@ -1,9 +1,9 @@
 /*
- * quantise_rows.c: maxima of groups, scales by rule, codes and what they lost.
+ * quantise_rows.c: maxima of groups, scales by rule, codes and their loss.
  *
  * The build compiles this file once per instruction set with -DKERNELS_ISA=scalar|avx2|avx512 and
- * that set's flags. Loops are branch-free and of fixed order, so that the compiler makes vector
- * code of them which returns the same bits: it may neither reorder F32 arithmetic nor fuse it
+ * that set's flags. Loops have no branches and a fixed order, so the compiler can vectorise them.
+ * All sets return the same bits, because it may neither reorder F32 arithmetic nor fuse it
  * (-ffp-contract=off).
  */
 #include "quantise_rows.h"
@@ -35,7 +35,7 @@ void group_amax(const float *src, size_t group_count, size_t group, float *amax)
     }
 }
 
-/* A group that is known at compile time becomes a few registers. */
+/* Constant group sizes let the compiler keep a group in registers. */
 void ISA_NAME(f32_group_amax)(const float *src, size_t group_count, size_t group, float *amax)
 {
 #if HAS_VECTOR_CHUNKS
@@ -64,10 +64,11 @@ typedef struct {
 } small_rounded;
 
 /*
- * A magnitude's bits, at most f.largest, to nearest even. Adding a power of two whose last mantissa
- * bit is the step of the magnitude's octave makes the F32 unit round to steps; below the smallest
- * normal number steps stay as wide as there. The lower bits of the sum count the steps, and an
- * octave has 2^mantissa_bits of them, so a count that reaches the next octave is its first code.
+ * Round a magnitude (F32 bits, at most f.largest) to nearest even. In one octave the values of the
+ * small float are multiples of a step; below its smallest normal number the step stays the same.
+ * Adding a power of two whose last mantissa bit is that step makes the F32 addition round to a
+ * multiple of it. The low bits of the sum are then the number of steps. An octave has
+ * 2^mantissa_bits steps, so rounding up to the next octave gives that octave's first code.
  */
 static inline small_rounded round_to_small(uint32_t magnitude, small_float f)
 {
@@ -93,7 +94,7 @@ static inline small_rounded round_to_small(uint32_t magnitude, small_float f)
     }                                                                                              \
     break
 
-/* The rules whose divisor is the scale. */
+/* The rules in which the divisor is the scale: all but NVFP4. */
 static void plain_scales(scale_rule rule, const float *restrict amax, size_t count,
                          float *restrict scale)
 {
@@ -119,7 +120,7 @@ static void plain_scales(scale_rule rule, const float *restrict amax, size_t cou
     }
 }
 
-/* An E8M0 code is the exponent field of its power, 0 where that is subnormal. */
+/* The E8M0 code is the exponent field of the scale; for the subnormal 2^-127 that is 0, too. */
 static void power_codes(const float *restrict scale, size_t count, float *restrict divisor,
                         uint8_t *restrict code)
 {
@@ -136,7 +137,7 @@ static void peak_quotients(const float *restrict amax, const float *restrict div
         peak[i] = amax[i] / divisor[i];
 }
 
-/* The comparisons are of bits: of numbers that are not negative they order as the numbers do. */
+/* Compares numbers >= 0 by their bits, which have the same order. */
 static void nvfp4_scales(const float *restrict amax, size_t count, float tensor_scale,
                          const block_scales *out)
 {
@@ -174,13 +175,13 @@ void ISA_NAME(amax_to_scale)(scale_rule rule, const float *amax, size_t count,
 
 /* ---- codes ---- */
 
-/* Some columns of a row on their way. What lies behind their count up to the next 16 is zero. */
+/* Buffers for one chunk. `error` and `tail` are padded with zeros to a multiple of 16. */
 typedef struct {
     _Alignas(64) float error[CHUNK];
-    _Alignas(64) float tail[CHUNK];     /* the values, where they are not whole lanes */
+    _Alignas(64) float tail[CHUNK];     /* copy of the values if they are not a multiple of 16 */
     _Alignas(64) uint32_t code[CHUNK];
-    _Alignas(64) uint8_t byte[CHUNK];   /* the codes, one a byte */
-    _Alignas(64) uint32_t saturated[CHUNK];     /* 1 where it is, for forms that look at each */
+    _Alignas(64) uint8_t byte[CHUNK];   /* the codes, one per byte */
+    _Alignas(64) uint32_t saturated[CHUNK];     /* NVFP4 only: 1 for each saturated element */
 } chunk;
 
 /* Columns of a chunk. */
@@ -203,7 +204,7 @@ static inline factors factors_of(const quantise_input *in, size_t block)
     return f;
 }
 
-/* Columns that share factors, to the same places of the chunk. */
+/* Quantise columns of a single block; results have the same indices in the chunk. */
 static inline __attribute__((always_inline))
 void quantise_run(const float *restrict src, span s, factors b, form f, chunk *restrict c)
 {
@@ -226,8 +227,9 @@ void quantise_run(const float *restrict src, span s, factors b, form f, chunk *r
     }
 }
 
-/* No quotient of a block is above that of its maximum, so few blocks are looked at. The
- * scales of NVFP4 are rounded to nearest, which puts every other maximum above the largest code. */
+/* Called only for blocks whose maximum saturates, which are rare, except in NVFP4: its scales are
+ * rounded to nearest, so about every second maximum is above the largest code, and quantise_run
+ * checks each element instead. */
 static inline __attribute__((always_inline))
 uint32_t count_saturated(const float *src, size_t count, float divisor, float largest)
 {
@@ -241,7 +243,7 @@ uint32_t count_saturated(const float *src, size_t count, float divisor, float la
     return saturated;
 }
 
-/* Columns of a row; from and count are multiples of the width, but for the row's end. */
+/* Quantise columns of a row. from and count are multiples of the width, except at the row's end. */
 static inline __attribute__((always_inline))
 void quantise_chunk(progress *p, const float *src, span columns, form f, chunk *c)
 {
@@ -276,7 +278,7 @@ static inline __attribute__((always_inline)) void add_four(four_f64 *lanes, cons
     *lanes += wide * wide;
 }
 
-/* The square of an F32 is exact in F64: only the additions round. */
+/* Squares of F32 are exact in F64: only the additions round. */
 static inline __attribute__((always_inline))
 void add_squares(const float *values, size_t count, double lanes[SUM_LANES])
 {
@@ -337,7 +339,7 @@ void narrow_codes(const uint32_t *restrict code, size_t count, uint8_t *restrict
         out[i] = (uint8_t)code[i];
 }
 
-/* Low nibble first: a pair of codes is a 16-bit word. */
+/* Pack two codes, read as a 16-bit word, into a byte, low nibble first. */
 static inline __attribute__((always_inline))
 void pack_e2m1(const uint8_t *restrict code, size_t count, uint8_t *restrict out)
 {
@@ -349,7 +351,7 @@ void pack_e2m1(const uint8_t *restrict code, size_t count, uint8_t *restrict out
     }
 }
 
-/* Everything of one chunk; `codes` is where its first code goes. */
+/* Quantise one chunk and add its sums; its first code is written to `codes`. */
 static inline __attribute__((always_inline))
 void quantise_columns(progress *p, size_t col, size_t count, form f, uint8_t *codes)
 {
@@ -383,7 +385,7 @@ void quantise_columns(progress *p, size_t col, size_t count, form f, uint8_t *co
         p->sums->dropped_signs += count_minus_zeros(src, count);
 }
 
-/* Whole chunks have a size that the compiler knows. */
+/* Whole chunks are passed with the constant size CHUNK, for which the compiler specialises. */
 static inline __attribute__((always_inline))
 void quantise_rows(const quantise_input *in, form f, uint8_t *codes, size_t codes_pitch,
                    quantise_sums *sums)

@@ -1,9 +1,8 @@
 /*
- * quantise_rows.h: what the quantisers of kernels.h take and give. kernels.h includes it.
+ * quantise_rows.h: arguments and results of the quantisers in kernels.h, which includes it.
  *
- * A quantiser works in three steps: the largest magnitude of each block, the scale that a rule
- * makes of it, the codes of the elements under that scale. The last step also counts and sums what
- * was lost.
+ * Quantising has three steps: find the largest magnitude of each block, compute the block's scale
+ * from it by a rule, encode the elements with that scale. The last step also measures the loss.
  */
 #ifndef CKPT_KERNELS_QUANTISE_ROWS_H
 #define CKPT_KERNELS_QUANTISE_ROWS_H
@@ -24,38 +23,38 @@ typedef enum {
     SCALE_MXFP8_FLOOR,      /* E8M0: FLOOR(a, 8), OCP MX */
     SCALE_FP4_CEIL,         /* E8M0: CEIL(fl(max(a, 6 * 2^-126) * R6)) */
     SCALE_FP4_FLOOR,        /* E8M0: FLOOR(a, 2), OCP MX */
-    SCALE_FP4_EVEN,         /* E8M0: as FLOOR, a mantissa of 1.75 and more counting as the next
-                               power; 255 (NaN) where that power is beyond F32 */
-    SCALE_NVFP4             /* E4M3 of clamp(fl(a / fl(6 * t)), 2^-9, 448), and of 1 where that
+    SCALE_FP4_EVEN,         /* E8M0: as FLOOR, but a mantissa of 1.75 or more counts as the next
+                               power of two; 255 (NaN) if that power is beyond F32 */
+    SCALE_NVFP4             /* E4M3 of clamp(fl(a / fl(6 * t)), 2^-9, 448), or of 1 if that
                                quotient is 0; t: the tensor's scale */
 } scale_rule;
 
-/* Scales of `count` blocks, in arrays of the caller. */
+/* Scales of `count` blocks. The arrays belong to the caller. */
 typedef struct {
     float *scale;           /* the stored scale as F32 */
-    float *divisor;         /* what elements are divided by: `scale`; NVFP4: fl(scale * t) */
+    float *divisor;         /* elements are divided by it: `scale`; NVFP4: fl(scale * t) */
     float *peak;            /* amax / divisor */
-    uint8_t *code;          /* the stored E8M0 or E4M3 code; without meaning for F32 scales */
+    uint8_t *code;          /* the stored E8M0 or E4M3 code; meaningless for F32 scales */
 } block_scales;
 
-/* Values, `pitch` elements from row to row, and the scales that all their rows share. */
+/* Values, with rows `pitch` elements apart, and scales, which all rows share. */
 typedef struct {
     const float *values;
     size_t rows;
     size_t cols;
     size_t pitch;
-    const float *scale;     /* of each `block_cols` columns */
+    const float *scale;     /* one per block_cols columns; so are divisor and peak */
     const float *divisor;
     const float *peak;
     size_t block_cols;
-    float tensor_scale;     /* NVFP4's */
+    float tensor_scale;     /* NVFP4 only */
 } quantise_input;
 
 /*
  * What quantising lost. With x the value and y = fl(code * scale), for NVFP4
- * fl(fl(code * scale) * tensor_scale), the error is fl(y - x). Sums are F64: lane l of 16 takes the
- * squares of columns c with c % 16 = l, row by row; then lanes l and l + 8 are added, l and l + 4,
- * l + 2, l + 1.
+ * fl(fl(code * scale) * tensor_scale), the error is fl(y - x). Sums are F64: lane l of 16 adds the
+ * squares of the columns c with c % 16 = l, row by row; then lane l + 8 is added to lane l, then
+ * l + 4, l + 2 and l + 1.
  */
 typedef struct {
     uint64_t rounded;       /* elements with y != x */
@@ -64,8 +63,8 @@ typedef struct {
     uint64_t dropped_signs; /* elements with x = -0 and code 0 */
     double error_squares;
     double value_squares;
-    float max_error;        /* largest |error|; the first place by rows, meaningless when it is 0 */
-    uint64_t max_row;
+    float max_error;        /* largest |error| */
+    uint64_t max_row;       /* where it is first, by rows; meaningless if max_error is 0 */
     uint64_t max_col;
 } quantise_sums;
 
