@@ -12,7 +12,7 @@
 #error "the digest hashes little-endian bytes in place"
 #endif
 
-/* One table per instruction set; dispatch.c chooses. */
+/* One table per instruction set; dispatch.c chooses one. */
 extern const ckpt_kernels kernels_scalar;
 extern const ckpt_kernels kernels_avx2;
 extern const ckpt_kernels kernels_avx512;

@@ -128,7 +128,7 @@ typedef struct {
     int round;
 } run_hadamard;
 
-/* ring[position + t] = x[t] + add[(position + t) % add_rows], add NULL: x alone. */
+/* ring[position + t] = x[t] + add[(position + t) % add_rows]; x[t] if add is NULL. */
 typedef struct {
     run_rows x;
     run_ring ring;
@@ -142,8 +142,8 @@ typedef struct {
  * Compressed entries c = entry .. entry + entry_count - 1, one per row of y, `width` columns. With
  * D = width, score rows s and value rows k (rings of width D, or 2D if overlap is set):
  *   plain    slots = positions c*ratio .. c*ratio + ratio - 1, columns [0, D)
- *   overlap  slots = the block before, columns [0, D) (absent for c = 0), then the own block,
- *            columns [D, 2D)
+ *   overlap  slots = the ratio positions before these, columns [0, D) (none for c = 0), then the
+ *            same positions as plain, columns [D, 2D)
  * y[j] = sum of exp(s_j - max) * k_j / sum of exp(s_j - max) over the slots, column by column.
  */
 typedef struct {

@@ -1,11 +1,12 @@
-/* model.h: what the files of the layer graph share. */
+/* model.h: types and functions that the files of the layer graph share. */
 #ifndef RUN_MODEL_H
 #define RUN_MODEL_H
 
 #include "runner.h"
 #include "weights.h"
 
-/* Weights of a block; NULL for those that its kind does not have. Borrowed from run_weights. */
+/* Weights of a block, under names like those of their tensors (weight_rows in graph_load.c). NULL
+ * for those that its kind does not have. Borrowed from run_weights. */
 typedef struct {
     const run_buffer *attn_norm;
     const run_buffer *ffn_norm;
@@ -57,10 +58,10 @@ typedef struct {
 /* State of one layer of a sequence. Each ring keeps only the last rows that are still needed: the
  * window, or the inputs of compressed entries that are not complete. */
 typedef struct {
-    run_ring kv;
-    run_ring k;
+    run_ring kv;                       /* the window */
+    run_ring k;                        /* compressor: values and scores of tokens */
     run_ring s;
-    run_ring index_k;
+    run_ring index_k;                  /* the same for the indexer's keys */
     run_ring index_s;
     run_buffer *entries;               /* compressed entries: head_dim columns */
     run_buffer *keys;                  /* their keys for the indexer: index_dim columns */
@@ -80,34 +81,34 @@ typedef struct {
     run_buffer *x;                     /* streams * dim */
     run_buffer *n;                     /* dim: normalised input of the experts */
     run_buffer *nq;                    /* n quantised */
-    run_buffer *y;                     /* dim */
-    run_buffer *post;
-    run_buffer *comb;
-    run_buffer *ids;                   /* I32 */
-    run_buffer *factors;
+    run_buffer *y;                     /* dim: sum of the experts' outputs */
+    run_buffer *post;                  /* streams, as in run_streams */
+    run_buffer *comb;                  /* streams * streams */
+    run_buffer *ids;                   /* I32, active_count: experts of the row */
+    run_buffer *factors;               /* active_count */
 } run_batch;
 
 /* Scratch for the rows of one chunk. */
 typedef struct {
-    run_buffer *mix;
-    run_buffer *u;
+    run_buffer *mix;                   /* run_streams.mix */
+    run_buffer *u;                     /* input of attention; ..q: the same quantised */
     run_buffer *uq;
-    run_buffer *qr;
+    run_buffer *qr;                    /* low-rank queries */
     run_buffer *qrq;
-    run_buffer *q;
+    run_buffer *q;                     /* queries of all heads */
     run_buffer *kv;
-    run_buffer *o;
-    run_buffer *z;
+    run_buffer *o;                     /* attention's output of all heads */
+    run_buffer *z;                     /* the same after the first output projection */
     run_buffer *zq;
-    run_buffer *k;
+    run_buffer *k;                     /* compressor: values and scores of the chunk's tokens */
     run_buffer *s;
-    run_buffer *iq;
+    run_buffer *iq;                    /* indexer: queries and weights of its heads */
     run_buffer *iw;
-    run_buffer *chosen;                /* I32 */
+    run_buffer *chosen;                /* I32: run_select.chosen */
     run_buffer *gap;
-    run_buffer *gate;
-    run_buffer *table;                 /* I32 */
-    run_buffer *logits;                /* one slice of the head */
+    run_buffer *gate;                  /* logits of the experts */
+    run_buffer *table;                 /* I32: run_route.table */
+    run_buffer *logits;                /* of a slice of the vocabulary */
 } run_scratch;
 
 /* cos and sin of the positions [begin, end), one row per position. */
@@ -151,7 +152,7 @@ struct run_model {
     int deploy;
     uint32_t chunk;
     uint32_t expert_group;             /* experts that run in one operation */
-    float *frequencies[2];             /* plain, YaRN; rope_dim / 2 each */
+    float *frequencies[2];             /* [0] plain, [1] YaRN; rope_dim / 2 values each */
     rope_table rope[2];
     run_ahead ahead;
     run_ahead warm;                    /* the same for layers_warm */

@@ -49,7 +49,7 @@ void run_close(run_model *model);              /* NULL is fine */
 /* The least memory_bytes: for the largest layer and scratch, without rows and sequences. */
 uint64_t run_need_bytes(const run_model *model);
 
-/* `number` names the sequence in traces. */
+/* `number` identifies the sequence in traces. *out is yours: run_sequence_free. */
 ckpt_code run_sequence_create(run_model *model, uint64_t max_positions, unsigned number,
                               run_sequence **out, ckpt_error *err);
 void run_sequence_free(run_model *model, run_sequence *sequence);   /* NULL is fine */

@@ -72,7 +72,7 @@ void text_merger_release(text_merger *m);
 
 /* ---- bytes as characters ---- */
 
-/* The character that stands for a byte in a byte-level vocabulary, as UTF-8. */
+/* Write the character that stands for a byte in a byte-level vocabulary, as UTF-8 with a NUL. */
 void text_byte_name(unsigned byte, char out[4]);
 /* The byte that the character at *at stands for, or -1 if it stands for none. Advances *at. */
 int text_byte_of(const char **at);

@@ -40,7 +40,7 @@ typedef struct {
     int is_int;
 } run_trace_point;
 
-/* Add rows to a point. trace may be NULL. */
+/* Add rows to a point; does nothing if trace is NULL. */
 ckpt_code run_trace_rows(run_trace *trace, const run_backend *backend,
                          const run_trace_point *point, ckpt_error *err);
 /* The same for row_count * cols values in host memory; point->rows is ignored. */

@@ -274,7 +274,7 @@ static const ckpt_tensor *tensor_of(const weight_request *r)
     return ckpt_catalog_at(r->weights->catalog, r->job.tensor);
 }
 
-/* A whole tensor. */
+/* Make a request for a whole tensor. */
 static ckpt_code request_tensor(run_weights *w, const char *name, run_weight_kind kind,
                                 weight_request *out, ckpt_error *err)
 {

@@ -1,4 +1,4 @@
-/* cpu.h: what the files of the CPU backend share. */
+/* cpu.h: types and functions that the files of the CPU backend share. */
 #ifndef RUN_CPU_H
 #define RUN_CPU_H
 

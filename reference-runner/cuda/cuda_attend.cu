@@ -52,7 +52,7 @@ struct select_job {
     cuda_rows keys;
     cuda_rows chosen;
     float *gap;
-    float *scores;           /* rows of `pitch` */
+    float *scores;           /* one row of `pitch` floats per row of the slab */
     uint64_t pitch;
     uint64_t first;          /* row of the slab */
     uint64_t position;
@@ -221,7 +221,7 @@ struct attend_job {
     cuda_rows entries;
     cuda_rows chosen;
     const float *sink;
-    float *scores;           /* rows x heads of `pitch` */
+    float *scores;           /* rows x heads, `pitch` floats each */
     float *denominators;     /* rows x heads */
     uint64_t pitch;
     uint64_t first;          /* row of the slab */
@@ -332,8 +332,8 @@ struct mix_ahead {
 };
 
 struct mix_place {
-    const float *scores;     /* of head 0 of the tile */
-    uint32_t head_count;     /* of the tile */
+    const float *scores;     /* of the first head of the tile */
+    uint32_t head_count;     /* heads in the tile */
     uint32_t column;
 };
 
@@ -452,7 +452,7 @@ ckpt_code select_cuda(run_backend *backend, const run_select *op, ckpt_error *er
 ckpt_code attend_cuda(run_backend *backend, const run_attend *op, ckpt_error *err)
 {
     cuda_backend *cuda = cuda_of(backend);
-    const uint64_t most = size_div_up(list_limit(op), 4) * 4;     /* four are loaded at once */
+    const uint64_t most = size_div_up(list_limit(op), 4) * 4;     /* loads are of four floats */
     const uint64_t heads = op->head_count;
     const uint64_t row_bytes = heads * (most + 1) * sizeof(float);
     const uint64_t rows = slab_rows(op->row_count, row_bytes);

@@ -302,7 +302,7 @@ struct experts_call {
     std::vector<cuda_weight> views;
 };
 
-/* Where the next slab begins. */
+/* The first entry of the next slab: an expert and an index in its rows. */
 struct experts_cursor {
     size_t expert;
     uint64_t row;

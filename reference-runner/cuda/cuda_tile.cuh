@@ -174,7 +174,7 @@ static __device__ __forceinline__ int weight_four(const cuda_weight &w, uint64_t
     return 0;
 }
 
-/* Four columns of a row of a stored weight; no weight: zeros. */
+/* Loads four columns of a row of a stored weight; zeros if `weight` is NULL. */
 struct weight_loader {
     const cuda_weight *weight;
     uint64_t row;
@@ -196,7 +196,8 @@ struct weight_loader {
     }
 };
 
-/* Rows of a weight, by how they are stored; no weight: zeros. */
+/* For each kind of storage: row() returns a loader for a row of the weight, or for zeros if w is
+ * NULL. */
 struct any_weights {
     static __device__ __forceinline__ weight_loader row(const cuda_weight *w, uint64_t row)
     {
@@ -220,7 +221,8 @@ struct bf16_weights {
     }
 };
 
-/* Loads of this thread: four columns of a row each. */
+/* How threads divide the loads of a step: this thread makes COUNT loads of four columns; load i is
+ * from row(i). */
 template <uint32_t rows> struct tile_loads {
     static constexpr uint32_t COUNT = (rows * (TILE_STEP / 4) + TILE_THREADS - 1) / TILE_THREADS;
 
@@ -235,7 +237,8 @@ static __device__ __forceinline__ uint32_t tile_load_column()
     return threadIdx.x % (TILE_STEP / 4) * 4;
 }
 
-/* Odd rows store their halves the other way round: a quarter of a warp meets no bank twice. */
+/* Odd rows store their two halves in the other order in time, not in place, so that a quarter of a
+ * warp has no bank conflicts. */
 static __device__ __forceinline__ void tile_store(double (*to)[TILE_PITCH], uint32_t row,
                                                   const float *four)
 {
@@ -248,7 +251,7 @@ static __device__ __forceinline__ void tile_store(double (*to)[TILE_PITCH], uint
     at[1 - odd] = odd ? low : high;
 }
 
-/* What one thread has loaded for a step. */
+/* What one thread loads for the next step, kept in registers. */
 template <typename S> struct tile_ahead {
     float x[tile_loads<S::X>::COUNT][4];
     float w[tile_loads<S::W>::COUNT][4];
@@ -280,7 +283,7 @@ static __device__ __forceinline__ void tile_put(tile_memory<S> &m, uint32_t half
             tile_store(m.w[half], tile_loads<S::W>::row(i), from.w[i]);
 }
 
-/* The first row of x and of w of this warp, and this lane's place. */
+/* The first row of x of this lane, and the first row of w of this warp. */
 template <typename S> static __device__ __forceinline__ uint32_t tile_x()
 {
     return threadIdx.x / 32 % S::X_WARPS * S::X_PARTS * 16 + threadIdx.x % 32 / 4;
@@ -295,7 +298,7 @@ template <typename S> struct tile_sums {
     double v[S::X_PARTS][S::W_PARTS][4];
 };
 
-/* One step of sums. x(row, k) and w(row, k): rows of the tile, k < TILE_STEP of the step. */
+/* Add the products of one step. x(row, k) and w(row, k) return element k < TILE_STEP of a row. */
 template <typename S, typename X, typename W>
 static __device__ __forceinline__ void tile_step(const X &x, const W &w, tile_sums<S> &sum)
 {
