@@ -170,7 +170,7 @@ static const cli_command command = {
     .hints = hints,
 };
 
-/* What a run holds. */
+/* State of one run. */
 typedef struct {
     hub_name name;
     char *cache;
@@ -197,7 +197,7 @@ static int is_converter(const char *command_path)
     return strcmp(name, "ckpt-convert") == 0 || strcmp(name, "ckpt-shard") == 0;
 }
 
-/* Options that need another, or leave nothing for it to do. */
+/* Refuse options that need another one, or that make another one useless. */
 static ckpt_code check_combinations(int is_modelscope, ckpt_error *err)
 {
     const char *folder = opt.local_dir != NULL ? opt.local_dir : opt.cache_dir;
@@ -506,7 +506,7 @@ static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)
     arena_init(&s->listing.memory);
     s->cache = opt.cache_dir != NULL ? strdup(opt.cache_dir) : hub_cache_folder();
     if ((code = take_options(s, args, err)) != CKPT_OK ||
-        /* Beside the download the converter looks by itself, and may have its result already. */
+        /* With --delete-source the converter checks its output: an earlier run may have made it. */
         (s->then != NULL && (code = then_check(s->then, !opt.delete_source, err)) != CKPT_OK) ||
         (code = list_files(s, args, err)) != CKPT_OK)
         return code;

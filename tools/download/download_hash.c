@@ -45,9 +45,10 @@ ckpt_code hash_begin(hash_job *job, ckpt_error *err)
 /* ---- threads ---- */
 
 /*
- * Hash bytes where they lie in the page cache: they have just arrived, and copying them out of it
- * again costs as much as hashing them. 0: nothing was hashed, they have to be read. A page that
- * cannot be had would end the process at its first use; asked for like this, it is an error here.
+ * Hash bytes through a mapping of the page cache: they have just been received, and copying them
+ * with read() would cost as much as hashing them. 0: nothing was hashed; the caller must read them.
+ * A page that cannot be read would kill the process by SIGBUS at its first use; MADV_POPULATE_READ
+ * reads all pages first and reports the failure instead.
  */
 static int hash_in_place(hash_job *job, size_t size, ckpt_code *code)
 {
@@ -157,7 +158,7 @@ static void queue(hash_pool *pool, hash_job *job)
     pthread_cond_signal(&pool->work);
 }
 
-/* Whether a turn of a thread is worth its start: there is a buffer full to hash, or the rest. */
+/* 1 when enough data is there to wake a thread for it: a full buffer, or the end of the file. */
 static int is_worth_a_turn(const hash_job *job)
 {
     return job->whole_bytes == job->file->size_bytes ||

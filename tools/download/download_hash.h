@@ -2,9 +2,9 @@
  * download_hash.h: threads that hash files while they are received, and rename the good ones into
  * place.
  *
- * A job follows one file: whoever receives says how far it is whole, a thread hashes that far of
- * the partial, where it lies in the page cache. When the whole file is hashed and right, the same
- * thread commits it.
+ * A job hashes one file. The receiver reports how many bytes from the start are complete
+ * (hash_advance), and a thread hashes the partial up to there, from the page cache. When the hash
+ * of the whole file is right, the same thread renames the file into place (place_commit).
  */
 #ifndef CKPT_DOWNLOAD_HASH_H
 #define CKPT_DOWNLOAD_HASH_H

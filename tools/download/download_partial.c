@@ -15,7 +15,8 @@
 
 enum { LINE_BYTES = 256, STATE_BYTES_MAX = 64 << 20, NAME_BYTES = 100 };
 
-/* Spans may come a thousand times a second, and to open the journal is dearer than to write one. */
+/* Interval of owner checks in partial_note. There may be a thousand spans per second, and opening
+ * the journal to check it takes longer than writing a span. */
 static const double CHECK_SECONDS = 0.05;
 
 struct partial {

@@ -68,9 +68,9 @@ int partial_fd(const partial *p);
 const char *partial_name(const partial *p);      /* in the side folder */
 ckpt_code partial_write(partial *p, uint64_t offset, const void *bytes, size_t size,
                         ckpt_error *err);
-/* Journal that [begin, end) was written; fails as partial_check_owner does, which it asks twenty
- * times a second: who took the partial over may give it its name, and then nobody else must write
- * to it. */
+/* Journal that [begin, end) was written. Calls partial_check_owner at most 20 times a second and
+ * fails as it does: a process that took the partial over may rename it into place, and this process
+ * must not write to it any more. */
 ckpt_code partial_note(partial *p, uint64_t begin, uint64_t end, ckpt_error *err);
 /* Make the spans journaled so far survive a power cut. Any thread. */
 ckpt_code partial_sync(partial *p, ckpt_error *err);

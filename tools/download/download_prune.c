@@ -100,8 +100,8 @@ static int is_empty(const char *path)
 ckpt_code place_check_prune(const char *local_dir, ckpt_error *err)
 {
     const int root = open(local_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int may = root < 0 || is_empty(local_dir);     /* what is there and cannot be opened is told
-                                                    * by place_open */
+    int may = root < 0 || is_empty(local_dir);     /* place_open reports a root that cannot be
+                                                    * opened */
     ckpt_code code = may ? CKPT_OK : look_for_download(root, &may, err);
 
     if (root >= 0)

@@ -18,7 +18,7 @@ typedef struct {
 
 /* listing.json of a folder (--local-dir) or of a snapshot in a cache, malloc'd; NULL: none. */
 ckpt_code listing_find(const char *folder, char **out, ckpt_error *err);
-/* It is validated like a hub's reply. *out is yours to release. */
+/* The file is validated like a hub's reply. *out is yours to release. */
 ckpt_code listing_read(const char *path, kept_listing *out, ckpt_error *err);
 void listing_release(kept_listing *listing);
 

@@ -1,4 +1,5 @@
-/* listing_command.h: `ckpt-verify check` of what ckpt-download left: the bytes of its files. */
+/* listing_command.h: `ckpt-verify check` of a folder made by ckpt-download: compares its
+ * files with the stored listing. */
 #ifndef CKPT_LISTING_COMMAND_H
 #define CKPT_LISTING_COMMAND_H
 
