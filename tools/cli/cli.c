@@ -42,18 +42,18 @@ void cli_restore_signals(void)
         signal(SIGXFSZ, SIG_DFL);
 }
 
-/* A command line on its way into a command's targets. */
+/* State of parsing one command line. */
 typedef struct {
     const cli_command *command;
     int argc;
     char **argv;
-    int at;                                  /* argument that is looked at */
+    int at;                                  /* index of the current argument */
     unsigned char given[CLI_OPTIONS_MAX];    /* 1: this row of the table was given */
 } cli_line;
 
 /* ---- options ---- */
 
-/* What to say to a word that others understand; NULL: nothing. */
+/* The hint for this command or option, or NULL. */
 static const char *find_hint(const cli_command *command, const char *word, size_t size)
 {
     for (const cli_hint *h = command->hints; h != NULL && h->word != NULL; h++)
@@ -62,7 +62,7 @@ static const char *find_hint(const cli_command *command, const char *word, size_
     return NULL;
 }
 
-/* What an option that nobody knows was meant to be. */
+/* Fail on an unknown option, with the option that was probably meant. */
 static ckpt_code fail_unknown(const cli_line *line, const char *text, ckpt_error *err)
 {
     const size_t size = strcspn(text, "=");
@@ -83,7 +83,7 @@ static ckpt_code fail_unknown(const cli_line *line, const char *text, ckpt_error
     return ckpt_fail(err, CKPT_E_USAGE, "unknown option '%s'; see --help", text);
 }
 
-/* `value` is NULL where the next argument has it. */
+/* `value` is NULL if the next argument is the value. */
 static ckpt_code set_given(cli_line *line, const cli_option *option, const char *value,
                            ckpt_error *err)
 {
@@ -124,7 +124,7 @@ static ckpt_code take_letters(cli_line *line, ckpt_error *err)
     return code;
 }
 
-/* Take the option at argv[at], and its value where that is the next argument. */
+/* Parse the option at argv[at], and its value if that is the next argument. */
 static ckpt_code take_option(cli_line *line, ckpt_error *err)
 {
     const char *text = line->argv[line->at];
@@ -133,7 +133,7 @@ static ckpt_code take_option(cli_line *line, ckpt_error *err)
     const cli_option *other;
     const cli_option *option = cli_find_abbreviated(line->command->options, name, size, &other);
 
-    /* --force means something else to those who type it than --force-names, of which it is short */
+    /* users who type --force mean --overwrite, although it abbreviates --force-names */
     if (find_hint(line->command, text, size + 2) != NULL)
         return fail_unknown(line, text, err);
     if (other != NULL)
@@ -144,7 +144,7 @@ static ckpt_code take_option(cli_line *line, ckpt_error *err)
                : set_given(line, option, name[size] == '=' ? name + size + 1 : NULL, err);
 }
 
-/* A variable of the environment stands for an option that was not given. */
+/* Environment variables are used for options that were not given. */
 static ckpt_code take_variables(cli_line *line, ckpt_error *err)
 {
     static const struct {
@@ -348,7 +348,7 @@ static void limit_memory(const cli_command *command)
             ckpt_set_memory_limit(*(const uint64_t *)option->target);
 }
 
-/* An error before the option is to be told as the option says, too. */
+/* Look for --json before parsing: an error in an earlier option must be printed as JSON, too. */
 static int is_json_wanted(int argc, char **argv)
 {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)

@@ -105,7 +105,7 @@ typedef struct {
     { CLI_FLAG, "dry-run", NULL, &(common).dry_run,                              \
       "print the plan; read no tensor data and write nothing, no reports either" }
 
-/* What to say to a word that others understand; an option has its dashes. */
+/* A hint for a command or option that only other programs have; options with their dashes. */
 typedef struct {
     const char *word;        /* "diff", "--resume-download" */
     const char *hint;        /* "it is called compare", "downloads always resume" */
@@ -116,11 +116,11 @@ typedef struct cli_command {
     const char *summary;         /* "convert the encoding of a checkpoint" */
     const char *usage;           /* what follows the name: "[OPTIONS] SRC DST" */
     const char *description;     /* paragraphs, an empty line between them; NULL: none */
-    const char *exit_notes;      /* one line a status; NULL: 0 done, 1 different, 2 could not */
+    const char *exit_notes;      /* one line per status; NULL: 0 done, 1 different, 2 failed */
     const char *examples;        /* one line each; NULL: none */
     const cli_option *options;   /* NULL where there are subcommands */
     const cli_rule *rules;       /* ends with a NULL option; NULL: none */
-    int checks_more;             /* with is_check it checks its options and returns */
+    int checks_more;             /* it is also called with is_check: checks its options only */
     const cli_hint *hints;       /* ends with a NULL word; NULL: none */
     const char **last_arg;       /* target of the option that is the last argument; or NULL */
     unsigned arg_min;            /* arguments that are not options */
@@ -203,21 +203,21 @@ void cli_size_text(uint64_t bytes, char out[CLI_SIZE_TEXT_BYTES]);
 void cli_time_text(uint64_t seconds, char out[CLI_TIME_TEXT_BYTES]);
 
 /*
- * Progress of the work: on a terminal one line, redrawn; in a log a line now and then; the state on
- * SIGUSR1. A thread of its own draws, so that it goes on while the work waits for a disk.
+ * Progress: on a terminal one line, redrawn; in a log a line at intervals; the state on SIGUSR1. A
+ * separate thread draws it, so that it is updated while the work waits for a disk.
  */
 typedef struct {
     atomic_uint_least64_t done_bytes;      /* of the phase */
     atomic_uint_least64_t total_bytes;
 } cli_meter;
 
-/* `phase` is what the work begins with: "reading". */
+/* `phase` is the name of the first phase: "reading". */
 void cli_meter_begin(cli_meter *meter, const cli_common *common, const char *phase);
 /* A progress callback; context is the cli_meter. Any thread may call it, as often as it likes. */
 void cli_progress(void *context, uint64_t done_bytes, uint64_t total_bytes);
 /* A phase callback: see ckpt_run_options. `phase` outlives the meter. */
 void cli_progress_phase(void *context, const char *phase, uint64_t later_bytes);
-/* For work that is not counted in bytes: the state, as one line. */
+/* Show this text as the state, for work that is not counted in bytes. */
 void cli_progress_text(const char *text);
 /* Print "ckpt-x: text" on stderr, beside the line. */
 void cli_say(const char *text);
@@ -227,15 +227,15 @@ void cli_meter_end(cli_meter *meter);
 /* What a command has written. */
 typedef struct {
     const char *path;
-    uint64_t tensor_count;     /* 0: not told */
-    const char *detail;        /* what else it is: "48 files"; or NULL */
+    uint64_t tensor_count;     /* 0: not printed */
+    const char *detail;        /* more about it: "48 files"; or NULL */
     uint64_t bytes;
     const char *root;          /* value root; or NULL */
     size_t note_count;
 } cli_written;
 
-/* The closing line of a command that writes, on stderr: what, where, bytes, time and rate. Not with
- * --quiet. */
+/* Print the closing line of a command that writes, on stderr: what, where, bytes, time and rate.
+ * Nothing with --quiet. */
 void cli_say_written(const cli_common *common, const cli_written *what);
 
 /* Settings of a loop over tensors: the common options, progress on `meter` (started here; NULL:

@@ -72,7 +72,7 @@ static size_t least(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* How many letters were left out, put in, exchanged with the next one or mistaken. */
+/* Edit distance: letters omitted, inserted, replaced, or swapped with the next one. */
 static size_t find_distance(const char *a, size_t a_size, const char *b, size_t b_size)
 {
     size_t rows[3][WORD_MAX + 1];

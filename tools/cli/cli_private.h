@@ -8,18 +8,18 @@ extern const char *cli_program_name;   /* set by cli_parse */
 extern int cli_wants_json;             /* --json or --jsonl was given */
 extern int cli_pipe_is_ignored;        /* SIGPIPE was ignored when the process started */
 
-/* Once, when the options were read: SIGUSR1 is answered from now on. */
+/* Called once, after the options were read: SIGUSR1 is answered from now on. */
 void cli_start_clock(void);
-/* Answer a SIGUSR1 that came so late that the thread did not. */
+/* Answer a SIGUSR1 that the drawing thread has not answered yet. */
 void cli_answer_report(void);
-/* Erase the line of the meter, if there is one, for good. */
+/* Erase the line of the meter, if there is one, and stop drawing it. */
 void cli_erase_progress(void);
 
 
 /* ---- values ---- */
 
-/* Write the target of an option. `source` is what gave the value, for errors: "option '--memory'",
- * "CKPT_MEMORY". */
+/* Set the target of an option. `source` says in errors where the value is from: "option
+ * '--memory'", "CKPT_MEMORY". */
 ckpt_code cli_set_option(const cli_option *option, const char *source, const char *value,
                          ckpt_error *err);
 
@@ -36,7 +36,7 @@ const cli_option *cli_find_letter(const cli_option *options, char letter);
 /* The letter of an option, or '\0'. */
 char cli_letter_of(const char *name);
 
-/* Which of the words that are offered was meant; `word` is empty where none is near. */
+/* The offered word with the smallest edit distance to `text`; `word` is empty if none is near. */
 typedef struct {
     const char *text;
     size_t size;

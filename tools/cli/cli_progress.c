@@ -20,8 +20,8 @@ enum { LINE_BYTES = 512, FIELD_BYTES = 80, STACK_BYTES = 256 << 10 };
 static const uint64_t SECOND_NS = 1000000000;
 static const uint64_t REDRAW_NS = 200000000;   /* five updates a second are enough for the eye */
 
-/* What the phase and those before it have done. Guarded by `lock`, which nobody holds while he
- * writes: a stopped terminal must not stop the work. */
+/* Progress of all phases. Guarded by `lock`, which is never held while writing: a stopped terminal
+ * must not stop the work. */
 static struct {
     pthread_mutex_t lock;
     cli_meter *meter;          /* NULL: none */
@@ -29,7 +29,7 @@ static struct {
     uint64_t earlier_bytes;    /* of the phases before */
     uint64_t later_bytes;      /* of those that follow */
     uint64_t phase_begin_ns;
-    char text[LINE_BYTES];     /* instead of all that; empty: none */
+    char text[LINE_BYTES];     /* shown instead of the counts; empty: none */
 } state = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 /* What is on the terminal. Guarded by `lock`, held while writing. */
@@ -84,7 +84,7 @@ static void add_field(char line[LINE_BYTES], size_t room, const char *field)
     memcpy(line + used + gap, field, strlen(field) + 1);
 }
 
-/* The same for a line that is made already: leave out fields at its end. */
+/* Remove fields from the end of a line until it fits. */
 static void cut_fields(char *line, size_t room)
 {
     size_t end = strlen(line);
@@ -100,7 +100,7 @@ static void cut_fields(char *line, size_t room)
     }
 }
 
-/* What an `add_field` of numbers is made from. */
+/* A copy of the state, from which the fields of a line are made. */
 typedef struct {
     const char *phase;
     uint64_t done_bytes;
@@ -113,7 +113,7 @@ typedef struct {
 
 static void add_sizes(char line[LINE_BYTES], size_t room, const sight *s)
 {
-    /* The rate of this phase, once it has one: a disk reads faster than it writes. */
+    /* The rate of this phase, if it is known already: reading is faster than writing. */
     const double rate = s->done_bytes > 0 && s->phase_seconds >= 1
                             ? (double)s->done_bytes / s->phase_seconds
                         : s->seconds > 0 ? (double)s->job_done_bytes / s->seconds
@@ -175,8 +175,8 @@ static void make_line(char line[LINE_BYTES], size_t room)
 /* ---- drawing: all with screen.lock held ---- */
 
 /*
- * The cursor waits at the beginning of the line, and all below it is erased with it: a terminal
- * that is made narrower wraps what it shows, and nothing of that may stay.
+ * The cursor is left at the beginning of the line, and everything below is erased, too: a terminal
+ * that was made narrower has wrapped the line onto further rows.
  */
 static void erase_line(void)
 {
@@ -228,7 +228,7 @@ static void wait_until(uint64_t deadline_ns)
     sem_timedwait(&ticker.wake, &at);
 }
 
-/* Draws what is due, and returns when there is more to draw; 0: when somebody posts. */
+/* Draw what is due. Returns the time of the next drawing; 0: wait until the semaphore is posted. */
 static uint64_t draw_due(void)
 {
     uint64_t next = 0;
@@ -290,7 +290,8 @@ void cli_start_clock(void)
     if (ticker.is_running || sem_init(&ticker.wake, 0, 0) != 0 ||
         pthread_attr_init(&attributes) != 0)
         return;
-    /* Signals are for the threads that work: a wait for a pipe must be interrupted by SIGINT. */
+    /* The new thread blocks all signals: SIGINT must interrupt a working thread that waits for a
+     * pipe. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
