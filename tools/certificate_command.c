@@ -1,4 +1,4 @@
-/* ckpt-verify certificate: is a certificate signed by this key, and is this what it certifies? */
+/* ckpt-verify certificate: checks a certificate's signature, and a checkpoint against it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +49,7 @@ const cli_command certificate_command = {
     .arg_max = 2,
 };
 
-/* What a run holds. */
+/* State of one run. */
 typedef struct {
     const char *file;
     const char *path;              /* or NULL */

@@ -1,4 +1,4 @@
-/* ckpt-verify certify: a certificate of a release, and the gate that it is. */
+/* ckpt-verify certify: checks a release against its reference and writes a certificate. */
 #include "certify_command.h"
 
 #include <stdio.h>
@@ -102,7 +102,7 @@ const cli_command certify_command = {
     .arg_max = 64,
 };
 
-/* What a run holds. */
+/* State of one run. */
 typedef struct {
     char *const *paths;
     size_t count;
@@ -150,7 +150,7 @@ static ckpt_code check_places(const certifying *job, ckpt_error *err)
     return certify_places_check(&places, err);
 }
 
-/* For the record: a release that was read with leniency is another claim. */
+/* Options go into the certificate: a release that was read with --lenient proves less. */
 static ckpt_code take_options(certificate_options *out, ckpt_error *err)
 {
     *out = (certificate_options){ .structure_only = opt.structure_only,
@@ -208,7 +208,7 @@ static ckpt_code take_origin(const kept_listing *listing, certificate_origin *ou
     return CKPT_OK;
 }
 
-/* Is a file what the hub listed? Git's names of small files are made here; LFS's are SHA-256. */
+/* Compare a file with the hub's hash: SHA-256 for LFS files, Git's blob SHA-1 for small ones. */
 static ckpt_code is_listed(const char *folder, const hub_file *listed,
                            const certificate_file *file, int *is_right, ckpt_error *err)
 {
@@ -267,7 +267,7 @@ static ckpt_code judge_listing(certifying *job, size_t i, const kept_listing *li
                                  "not", right, listing->hub, wrong);
 }
 
-/* What a hub listed of the folder, if ckpt-download left a record. */
+/* Compare the files with the hub's listing, if ckpt-download stored one in the folder. */
 static ckpt_code judge_origin(certifying *job, size_t i, ckpt_error *err)
 {
     certificate_checkpoint *m = &job->c.checkpoints[i];
@@ -287,7 +287,7 @@ static ckpt_code judge_origin(certifying *job, size_t i, ckpt_error *err)
     return code;
 }
 
-/* Two checkpoints of one name are told apart by a number. */
+/* Checkpoints with the same label get a number appended. */
 static ckpt_code make_label_unique(certificate *c, size_t i, ckpt_error *err)
 {
     size_t number = 1;
@@ -306,7 +306,7 @@ static ckpt_code make_label_unique(certificate *c, size_t i, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Look at the values in the pass that digests them. */
+/* Set up value checks, which share the pass over the data with the digest. */
 static ckpt_code begin_values(certifying *job, size_t i, certificate_read_options *read,
                               ckpt_error *err)
 {
@@ -373,7 +373,7 @@ static ckpt_code judge_logits(certifying *job, size_t i, ckpt_error *err)
                : code;
 }
 
-/* Faults in the reference: every one that it can host must make a check fail. */
+/* Self-test: every mutation that applies to the reference must make a check fail. */
 static ckpt_code judge_self_test(certifying *job, ckpt_error *err)
 {
     const ckpt_checkpoint *c = job->checkpoints[0];
@@ -399,8 +399,8 @@ static ckpt_code judge_self_test(certifying *job, ckpt_error *err)
                                  job->c.mutation_count - self_test_applicable(&job->c));
 }
 
-/* What config.json says of encodings need not be what the reference's says: it must fit the tensors
- * beside it. */
+/* A candidate may be encoded differently from the reference, so the encodings in its config.json
+ * are compared with its own tensors. */
 static ckpt_code judge_encodings(certifying *job, size_t i, ckpt_error *err)
 {
     const certificate_checkpoint *m = &job->c.checkpoints[i];

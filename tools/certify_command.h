@@ -8,13 +8,13 @@
 extern const cli_command certify_command;
 extern const cli_command certificate_command;
 
-/* The commands with their arguments; *status becomes 1 where a check failed. */
+/* Run a command. *status: set to 1 when a check failed. */
 ckpt_code certify_run(const cli_args *args, int *status, ckpt_error *err);
 ckpt_code certificate_run(const cli_args *args, int *status, ckpt_error *err);
 
-/* Checks and findings, for people. */
+/* Print the checks and findings as text. */
 void certificate_print(const certificate *c);
-/* Does a layout carry config.json and what lies beside it? */
+/* 1 when a layout has config.json and the files beside it (tokenizer, templates). */
 int layout_has_config(const char *layout);
 
 #endif

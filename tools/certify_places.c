@@ -10,7 +10,7 @@
 
 enum { BEGIN_BYTES = 128, SHA256_DIGITS = 64 };
 
-/* The bytes without blanks, so that it does not matter how JSON is laid out. */
+/* Remove blanks, so that differently indented JSON has the same first bytes. */
 static void drop_blanks(char *text)
 {
     char *to = text;

@@ -1,4 +1,4 @@
-/* ckpt-delta: what changed between two checkpoints, as a file that others read, too. */
+/* ckpt-delta: stores what changed between two checkpoints in the format of slime and SGLang. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>

@@ -25,7 +25,7 @@ typedef struct {
     convert_options convert;
 } convert_command;
 
-/* What is rounded, by which rules, and what that may lose. */
+/* Rows of an option table: rounding rules, the tensors they apply to, and limits of the loss. */
 #define QUANTISE_OPTIONS(o)                                                                      \
     { CLI_STRING, "quantize", "RULE[,CLASS=RULE...]", &(o).words.quantise,                       \
       "round plain weights by named rules: fp8-f32, fp8-ue8m0, fp8-channel, fp4, mxfp4, mxfp8, " \

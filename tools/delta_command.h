@@ -25,7 +25,7 @@ typedef struct {
     cli_list globs;
 } delta_command;
 
-/* Each returns the exit status. `target` NULL: only verify. */
+/* Each returns the exit status. With a `target` of NULL the delta is only verified. */
 int delta_command_diff(const delta_command *o, const cli_args *args);
 int delta_command_apply(const delta_command *o, const cli_args *args, const char *target);
 int delta_command_rework(const delta_command *o, const cli_args *args, int is_reverse);

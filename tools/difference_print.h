@@ -1,4 +1,4 @@
-/* difference_print.h: how far tensors are apart, for people. */
+/* difference_print.h: prints how much tensors differ. */
 #ifndef CKPT_DIFFERENCE_PRINT_H
 #define CKPT_DIFFERENCE_PRINT_H
 
@@ -6,7 +6,8 @@
 
 enum { DIFFERENCE_LINES_MAX = 20 };
 
-/* A line for each entry that changed, the first ones; the total; distances of changed elements. */
+/* Print the first DIFFERENCE_LINES_MAX entries that changed, the total, and a histogram of the
+ * distances of changed elements. */
 void difference_print(const difference_table *list, difference_group group);
 
 #endif

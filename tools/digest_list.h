@@ -1,4 +1,4 @@
-/* digest_list.h: digests and paths, line by line, as `ckpt-verify digest` prints them. */
+/* digest_list.h: lists of digests and paths in the format that `ckpt-verify digest` prints. */
 #ifndef CKPT_DIGEST_LIST_H
 #define CKPT_DIGEST_LIST_H
 
@@ -19,20 +19,20 @@ typedef struct {
     size_t count;
 } digest_list;
 
-/* What a check has found. */
+/* Counts of a check. */
 typedef struct {
     size_t different_count;
     size_t unread_count;
     ckpt_error first;          /* why a path could not be read */
 } digest_tally;
 
-/* "-" is standard input. A line that is no digest with a path is refused, by its number; an empty
- * list, too. *out is to be released also on failure. */
+/* Read a list; "-" is standard input. A malformed line is refused with its number, and so is an
+ * empty list. Release *out, also on failure. */
 ckpt_code digest_list_read(const char *path, digest_list *out, ckpt_error *err);
 void digest_list_release(digest_list *list);
 
-/* Print how an entry fared; `got` is NULL where its path could not be read. `w`: the array of a
- * JSON document; NULL: as text. */
+/* Print the verdict on an entry; `got` is its digest now, or NULL if the path could not be read.
+ * `w`: the array of a JSON document; NULL: print text. */
 void digest_list_tell(const digest_entry *entry, const char *got, json_writer *w);
 
 #endif

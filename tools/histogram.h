@@ -6,8 +6,8 @@
 
 enum { HISTOGRAM_WIDTH = 40 };
 
-/* A bar as long as the share of `count` of `most`, at most HISTOGRAM_WIDTH characters; what is
- * there has one at least. Ends the line. */
+/* Print a bar of HISTOGRAM_WIDTH * count / most characters, at least one if count > 0, and end the
+ * line. */
 void histogram_print_bar(uint64_t count, uint64_t most);
 
 #endif

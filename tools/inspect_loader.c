@@ -7,7 +7,7 @@
 #include "tools/cli/cli.h"
 #include "verify/loaders.h"
 
-/* The map that tells modules; other families have none. */
+/* The map that gives the modules of weights; NULL for a family without one. */
 static ckpt_code find_modules(const ckpt_checkpoint *c, ckpt_map **out, ckpt_error *err)
 {
     *out = NULL;
@@ -50,7 +50,7 @@ static void print_verdict(const char *path, const loader_verdict *v)
     }
 }
 
-/* What speaks against loading, in words or as a document. */
+/* Print the verdict as text or JSON. */
 ckpt_code inspect_for(const ckpt_checkpoint *c, const char *loader, int as_json, int *status,
                       ckpt_error *err)
 {
@@ -78,7 +78,7 @@ ckpt_code inspect_judge_config(const ckpt_checkpoint *c, loader_verdict *out, ck
     return judge(c, LOADER_NONE, out, err);
 }
 
-/* Notes where config.json does not say what the files hold. */
+/* Add notes where the encodings in config.json differ from those of the files. */
 ckpt_code inspect_note_config(ckpt_checkpoint *c, ckpt_error *err)
 {
     loader_verdict verdict;

@@ -5,15 +5,15 @@
 #include "formats/format.h"
 #include "verify/loaders.h"
 
-/* Print what speaks against loading it by this loader, which there is. *status becomes
- * CLI_DIFFERENT where something does. */
+/* Print the reasons why `loader` (a known name) will not load it. *status: set to CLI_DIFFERENT if
+ * there are any. */
 ckpt_code inspect_for(const ckpt_checkpoint *c, const char *loader, int as_json, int *status,
                       ckpt_error *err);
 
-/* Notes where config.json does not say what the files hold. */
+/* Add notes where the encodings in config.json differ from those of the files. */
 ckpt_code inspect_note_config(ckpt_checkpoint *c, ckpt_error *err);
 
-/* Does config.json say what the files hold? */
+/* Compare the encodings in config.json with those of the files. */
 ckpt_code inspect_judge_config(const ckpt_checkpoint *c, loader_verdict *out, ckpt_error *err);
 
 #endif

@@ -1,14 +1,15 @@
-/* inspect_values.h: what ckpt-inspect tells of values: statistics, histograms, decoded rows. */
+/* inspect_values.h: prints values for ckpt-inspect: statistics, histograms, decoded rows. */
 #ifndef CKPT_INSPECT_VALUES_H
 #define CKPT_INSPECT_VALUES_H
 
 #include "verify/statistics.h"
 
-/* For people: a line for each tensor that was chosen. */
+/* Print one line of text for each chosen tensor. */
 void inspect_print_statistics(const ckpt_catalog *catalog, const uint8_t *chosen,
                               const source_statistics *statistics);
 
-/* The chosen tensors together: values by power of two, codes where all have the same dtype. */
+/* Print histograms over all chosen tensors: of values by power of two, and of codes if all tensors
+ * have the same dtype. */
 void inspect_print_histograms(const ckpt_catalog *catalog, const uint8_t *chosen,
                               const source_statistics *statistics);
 
@@ -18,14 +19,14 @@ typedef struct {
     uint64_t count;
 } inspect_rows;
 
-/* "5", or "5-8": the last is one of them. 0 when it is neither. */
+/* Parse "5" or "5-8" (8 included). 0: malformed. */
 int inspect_parse_rows(const char *text, inspect_rows *out);
 
 /* Refuses rows that the tensor does not have. */
 ckpt_code inspect_check_rows(const ckpt_tensor *tensor, const inspect_rows *rows,
                              ckpt_error *err);
 
-/* The values of these rows: a line for each, or, with `w`, an array for each as its next values,
+/* Print the values of these rows: one line for each row, or with `w` one JSON array for each, with
  * NaN and infinity as strings. */
 ckpt_code inspect_put_rows(ckpt_source *source, size_t tensor, const inspect_rows *rows,
                            json_writer *w, ckpt_error *err);

@@ -1,9 +1,10 @@
 /*
- * A plain loop: a line in, an answer out.
+ * run_chat.c: a loop that reads a line and prints an answer.
  *
- * Every turn the whole conversation is encoded again, as DeepSeek's encoder has it. As long as that
- * begins with the tokens that were fed before, only the rest is fed; where it does not (reasoning
- * of earlier turns is dropped, or the answer's text has other tokens), a new sequence begins.
+ * The whole conversation is encoded again in each turn, as DeepSeek's encoder does. If the result
+ * begins with the tokens that are in the sequence, only the rest is fed. If it does not, a new
+ * sequence is started: the encoder drops the reasoning of earlier turns, and the text of an answer
+ * may be encoded in other tokens than those generated.
  */
 #include "run_chat.h"
 
@@ -54,7 +55,7 @@ static ckpt_code add_message(chat *c, const char *role, const char *content, ckp
                                : ckpt_fail_memory(err, "a conversation", c->messages.used);
 }
 
-/* What is no message, because it was cut, say, counts as its text. */
+/* An answer that cannot be parsed as a message, e.g. because it was cut, is added as text. */
 static ckpt_code add_answer(chat *c, const char *text, ckpt_error *err)
 {
     const size_t before = c->messages.used;
@@ -112,8 +113,8 @@ static ckpt_code restart(chat *c, uint64_t needed, ckpt_error *err)
     return run_sequence_create(c->job->model, c->capacity, 0, &c->sequence, err);
 }
 
-/* How many tokens of the prompt are in the sequence; 0: it must begin again. The last one is fed
- * in any case. */
+/* How many tokens of the prompt need not be fed again; 0: start a new sequence. The last token is
+ * always fed, because its logits are needed. */
 static uint64_t known_tokens(const chat *c)
 {
     const uint64_t count = c->fed.count;
@@ -151,7 +152,7 @@ static ckpt_code feed(chat *c, const uint32_t *tokens, uint64_t count, ckpt_erro
     return code == CKPT_OK ? run_logits(c->job->model, &request, err) : code;
 }
 
-/* Print what came since. Bytes at the end that are not yet a character wait for the rest. */
+/* Print the new text. Bytes of an incomplete character at its end are kept for the next call. */
 static ckpt_code show(chat *c, int is_last, ckpt_error *err)
 {
     static const char stand_in[] = "\xEF\xBF\xBD";

@@ -4,8 +4,8 @@
 
 #include "run_job.h"
 
-/* Until /exit or the end of standard input. The model is open; its weights and the state of what
- * was said stay where they are between answers. */
+/* Run a conversation until /exit or the end of standard input. The model must be open; its weights
+ * and the state of the conversation stay in memory between answers. */
 ckpt_code run_chat(run_job *job, ckpt_error *err);
 
 #endif

@@ -1,4 +1,4 @@
-/* run_job.h: what ckpt-run was asked for, and the state of its work. */
+/* run_job.h: options and state of a run of ckpt-run. */
 #ifndef TOOL_RUN_JOB_H
 #define TOOL_RUN_JOB_H
 
@@ -41,11 +41,11 @@ typedef struct {
     int digest;
 } run_asked;
 
-/* Time spent on prompts, and on tokens that follow one by one. */
+/* Time spent on prompts, and on generated tokens. */
 typedef struct {
     double prompt_seconds;
     double token_seconds;
-    uint64_t token_count;      /* passes of the latter kind */
+    uint64_t token_count;      /* passes that each add one generated token */
 } run_speed;
 
 /* The state of one prompt. */

@@ -15,7 +15,7 @@ typedef struct {
 /* Before hours of work, refuse outputs that cannot be written or would replace an input. */
 ckpt_code run_places_check(const run_places *places, ckpt_error *err);
 
-/* The closing line: what is at `path` now (NULL: nothing). `root` is the model's, or NULL. */
+/* Print the closing line for the file at `path` (NULL: none). `root` is the model's, or NULL. */
 ckpt_code run_say_written(const cli_common *common, const char *path, size_t prompt_count,
                           const char *root, ckpt_error *err);
 

@@ -1,14 +1,14 @@
-/* run_print.h: answers of ckpt-run in words, and what it prints. */
+/* run_print.h: decodes the answers of ckpt-run and prints its results. */
 #ifndef TOOL_RUN_PRINT_H
 #define TOOL_RUN_PRINT_H
 
 #include "run_job.h"
 
-/* Seconds of a clock that only goes forward. */
+/* Seconds of CLOCK_MONOTONIC. */
 double run_now(void);
 void run_speed_count(run_speed *speed, int is_token, double seconds);
 
-/* The text of each answer, and as a message where that is asked for. */
+/* Decode each answer into text, and with --parse into a message. */
 ckpt_code run_words_answer(run_job *job, ckpt_error *err);
 
 void run_print_notes(const run_job *job);

@@ -1,4 +1,4 @@
-/* run_settings.h: the config.json that ckpt-run follows. */
+/* run_settings.h: the config.json that ckpt-run uses. */
 #ifndef TOOL_RUN_SETTINGS_H
 #define TOOL_RUN_SETTINGS_H
 
@@ -12,7 +12,7 @@ typedef struct {
     run_config config;
     uint32_t eos[RUN_EOS_MAX];     /* end-of-sequence tokens */
     size_t eos_count;
-    file_list notes;               /* members that are not known, see config_members.h */
+    file_list notes;               /* on unknown members, see config_members.h */
 } run_settings;
 
 /* From `file`, or if that is NULL from the checkpoint at `path`. Release *out, also on failure. */

@@ -51,7 +51,7 @@ void run_words_release(run_words *words)
 
 /* ---- one prompt ---- */
 
-/* One more prompt without words. */
+/* Append an empty prompt. */
 static run_exchange *add_exchange(const run_text_target *to, ckpt_error *err)
 {
     run_exchange *all = array_room(to->words->all, to->words->count, sizeof *all, "prompts", err);
@@ -111,8 +111,8 @@ static ckpt_code ask_messages(const run_text_options *options, const run_text_ta
     return code;
 }
 
-/* What is between two line feeds in succession, as DeepSeek's generate.py cuts it. The line feed
- * at the end of the file belongs to no prompt. */
+/* Prompts are separated by two consecutive line feeds, as in DeepSeek's generate.py. The line feed
+ * at the end of the file is not part of a prompt. */
 static ckpt_code ask_prompts(const run_text_options *options, const run_text_target *to,
                              ckpt_error *err)
 {

@@ -40,16 +40,16 @@ typedef struct {
     { CLI_STRING, "tokenizer", "FILE", &(text).tokenizer,                                       \
       "tokenizer for texts (default: tokenizer.json of the checkpoint)" }
 
-/* Is a text asked for, or a conversation? */
+/* 1 when an option gives a text or a conversation. */
 int run_text_is_asked(const run_text_options *options);
 /* Checks that need no file. */
 ckpt_code run_text_check(const run_text_options *options, ckpt_error *err);
 run_text_mode run_text_mode_of(const run_text_options *options);
 
-/* The words of each prompt, and what became of it. */
+/* The text of a prompt and of its answer. */
 typedef struct {
-    char *asked;               /* as it was given; NULL: a conversation */
-    char *prompt;              /* as it is encoded */
+    char *asked;               /* as given by the user; NULL: a conversation */
+    char *prompt;              /* with the prompt format applied */
     char *answer;              /* NULL: none yet */
     char *message;             /* the answer as a message; NULL: not asked for */
 } run_exchange;
@@ -61,8 +61,8 @@ typedef struct {
 
 void run_words_release(run_words *words);
 
-/* Opens the tokenizer, and fills in prompts and their words: none for --chat. All are the caller's
- * to free, also after a failure. */
+/* Open the tokenizer and fill in prompts and words (none for --chat). The caller frees all three,
+ * also after a failure. */
 typedef struct {
     run_text **text;
     run_prompts *prompts;

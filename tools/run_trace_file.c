@@ -1,4 +1,4 @@
-/* Opens the trace without a loss to what is there. */
+/* Opens the trace without truncating an existing file. */
 #include "run_trace_file.h"
 
 #include <errno.h>
