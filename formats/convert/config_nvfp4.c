@@ -1,7 +1,7 @@
 /*
- * Words for NVFP4 weights, as servers read them in files of NVIDIA's Model-Optimizer: members of
- * quantization_config, and the same once more in a file of their own. Where other weights are FP8
- * (experts of DeepSeek-V4 that are NVFP4), the members stand beside those of FP8.
+ * config_nvfp4.c: describes NVFP4 weights as NVIDIA's Model-Optimizer does: members of
+ * quantization_config, repeated in a file of their own. If other weights are FP8 (DeepSeek-V4 with
+ * NVFP4 experts), the members are added to those of FP8.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,7 +87,7 @@ static const char *const keys[] = { "moe_quant_algo", "quant_algo", "group_size"
                                     "kv_cache_quant_algo", "quantized_layers", "ignore",
                                     "config_groups" };
 
-/* No weight is NVFP4 any more. */
+/* Called when no weight is NVFP4 any more. */
 static ckpt_code remove_words(char **quantization, ckpt_error *err)
 {
     char *now = NULL;
@@ -99,7 +99,7 @@ static ckpt_code remove_words(char **quantization, ckpt_error *err)
     return code;
 }
 
-/* Servers of a family that tells experts apart know NVFP4 of those alone. */
+/* Servers of a family with expert_dtype support NVFP4 only for experts. */
 static ckpt_code check_experts(const config_change *change, ckpt_error *err)
 {
     for (size_t i = 0; i < ckpt_catalog_count(change->targets); i++) {

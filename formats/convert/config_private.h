@@ -17,19 +17,19 @@ ckpt_code config_update(char **text, const char *key, const char *value, ckpt_er
 /* Correct the list of unquantised modules in *text, a quantization_config. Refuses what no list
  * can express. */
 ckpt_code config_list_modules(const config_change *change, char **text, ckpt_error *err);
-/* Set its member "ignore" to the modules of weights that do not have this encoding, for schemes
- * that have one. */
+/* Set the member "ignore" of *text to the modules of weights without this encoding, for schemes
+ * with a single encoding. */
 ckpt_code config_list_others(const config_change *change, encoding_id id, char **text,
                              ckpt_error *err);
 
-/* X for X.weight; the experts of a layer together. 0: the name is too long. */
+/* The module of X.weight: X, but one for all experts of a layer. 0: the name is too long. */
 int config_module_of(const char *weight, char out[MAP_NAME_BYTES]);
 
-/* 1 when a rule makes weights of this encoding. */
+/* 1 when a rounding rule produces weights of this encoding. */
 int config_makes(const config_change *change, encoding_id id);
 
-/* Members of *quantization for NVFP4 weights that rules made; none of them where there are no such
- * weights. */
+/* Set the members of *quantization that describe NVFP4 weights produced by rules; remove them if
+ * there are no NVFP4 weights. */
 ckpt_code config_tell_nvfp4(const config_change *change, char **quantization, ckpt_error *err);
 
 #endif

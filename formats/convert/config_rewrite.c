@@ -69,7 +69,7 @@ static ckpt_code check_experts(const config_change *change, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* The form of a scheme that has but one for all weights; ENCODING_COUNT: none has to. */
+/* The encoding of all weights if the scheme allows only one; else ENCODING_COUNT. */
 static encoding_id find_form(const config_change *change)
 {
     if (config_makes(change, ENCODING_FP8_1X32))
@@ -105,7 +105,7 @@ static char *new_quantization(encoding_id form)
     return text;
 }
 
-/* Some schemes have one form for all weights. */
+/* Some schemes allow a single encoding for all weights. */
 static ckpt_code check_form(const config_change *change, encoding_id form, ckpt_error *err)
 {
     char text[64];
@@ -141,7 +141,7 @@ static ckpt_code check_block(const config_change *change, const json_value *conf
     return CKPT_OK;
 }
 
-/* The weights that a scheme leaves alone, in its words. */
+/* List the unquantised modules under the key that the scheme uses. */
 static ckpt_code list_modules(const config_change *change, encoding_id form, char **quantization,
                               ckpt_error *err)
 {
@@ -177,8 +177,8 @@ static ckpt_code name_rules(const config_change *change, char **out, ckpt_error 
     return failed ? ckpt_fail_memory(err, "config.json", text.used) : CKPT_OK;
 }
 
-/* 1 when FP8 has scales that are no powers of two: readers of scale_fmt "ue8m0" would quantise
- * activations by another rule than the weights. */
+/* 1 when FP8 scales are not powers of two: readers of scale_fmt "ue8m0" would quantise activations
+ * by another rule than the weights. */
 static int has_odd_scales(const config_change *change)
 {
     for (size_t i = 0; change->rules != NULL && i < ckpt_catalog_count(change->targets); i++)

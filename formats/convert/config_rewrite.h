@@ -5,14 +5,14 @@
  *   all BF16                  quantization_config and expert_dtype are removed
  *   FP8 or FP4 weights        quantization_config: fp8, e4m3, ue8m0, [128, 128], dynamic
  *   routed experts FP4 / FP8  expert_dtype "fp4" / "fp8", for families that know the key
- *   a mixture              modules_to_not_convert (or ignored_layers, where that is there) lists
- *                             the modules of the weights that are BF16
+ *   a mixture                 modules_to_not_convert (or ignored_layers, if it exists) lists the
+ *                             modules of the weights that are BF16
  *
  *   MXFP8 weights             quantization_config: mxfp8, ue8m0, [1, 32], dynamic, and no other FP8
  *   FP8 by rows               quantization_config: compressed-tensors, channel, and no other FP8
  *   NVFP4 weights             quantization_config: modelopt; beside FP8: moe_quant_algo of experts
- *   quantised by a rule       ckpt_rule in quantization_config, which loaders ignore, names it; no
- *                             scale_fmt where its FP8 scales are no powers of two
+ *   quantised by a rule       ckpt_rule in quantization_config, which loaders ignore, names the
+ *                             rule; no scale_fmt if its FP8 scales are not powers of two
  *
  * If no encoding changes, nothing is edited.
  */
@@ -31,8 +31,8 @@ typedef struct {
     const ckpt_catalog *official;    /* what the family expects, or NULL */
     const ckpt_map *modules;         /* map of the native names, which gives the modules; or NULL */
     int has_expert_dtype;            /* the family knows that key */
-    int lists_matrices;              /* nothing tells which are weights: all that may be are listed
-                                        where they are not quantised */
+    int lists_matrices;              /* it is unknown which tensors are weights: list every matrix
+                                        that is not quantised */
     const quantise_rule *const *rules;   /* by target tensor, NULL: none; NULL: no tensor has one */
     int is_inference;                /* `from` is already in the reference code's layout */
 } config_change;
@@ -42,7 +42,7 @@ typedef struct {
 ckpt_code config_rewrite(const char *text, const config_change *change, char **out,
                          ckpt_error *err);
 
-/* Model-Optimizer's file beside the config that config_rewrite made; NULL in *out: none is due. */
+/* CONFIG_MODELOPT_FILE for the config that config_rewrite made; *out is NULL if none is needed. */
 ckpt_code config_modelopt_text(const char *config, const config_change *change, char **out,
                                ckpt_error *err);
 

@@ -19,8 +19,8 @@ typedef struct {
     uint32_t *block_of;            /* by tensor */
 } block_list;
 
-/* The length of "layers.12." in front of what is in a block; the whole name where it is in none: a
- * block of its own. */
+/* The length of the block's prefix, "layers.12."; the whole name if the tensor is in no block and
+ * is therefore a block by itself. */
 static size_t measure(const char *name)
 {
     const char *dot = strchr(name, '.');
@@ -35,7 +35,7 @@ static int is_in(const model_block *block, const char *name, size_t prefix)
     return block->prefix == prefix && strncmp(block->name, name, prefix) == 0;
 }
 
-/* Add tensor i to its block, which is most often the one of the tensor before. */
+/* Add tensor i to its block, which is usually that of the previous tensor. */
 static ckpt_code add_tensor(block_list *list, const ckpt_tensor *t, size_t i, ckpt_error *err)
 {
     const size_t prefix = measure(t->name);

@@ -101,7 +101,7 @@ static ckpt_code rewrite_config(job_plan *plan, const char *text, ckpt_error *er
     return code;
 }
 
-/* vLLM has E8M0 scales for all weights where experts are FP4. */
+/* With FP4 experts vLLM stores the scales of all weights as E8M0. */
 static ckpt_code note_odd_scales(job_plan *plan, ckpt_error *err)
 {
     const quantise_rule *odd = NULL;
@@ -167,7 +167,7 @@ static ckpt_code plan_inference(job_plan *plan, ckpt_error *err)
     return code;
 }
 
-/* Where a config that is made of other things yields to a real one, and says something else. */
+/* The config of --like replaces one derived from the weight files: note their differences. */
 static ckpt_code note_made_config(job_plan *plan, ckpt_error *err)
 {
     config_meaning made = { NULL, 0 };
@@ -207,7 +207,7 @@ static ckpt_code plan_text(job_plan *plan, ckpt_error *err)
     return plan->like != NULL && text == NULL ? CKPT_OK : rewrite_config(plan, text, err);
 }
 
-/* A second config that tells only of encodings goes with them. */
+/* Files that only describe the source's encodings are not copied if these change: note each. */
 static ckpt_code note_recoded(job_plan *plan, ckpt_error *err)
 {
     const file_list *carried = &plan->source->extras;

@@ -125,11 +125,11 @@ static ckpt_code check_header(const store_file *planned, const ckpt_file *data, 
     return CKPT_OK;
 }
 
-/* From here on the tensors of this file are read from the data. */
+/* Read the tensors of this file from its data from now on. */
 static ckpt_code open_data(feed_run *r, size_t i, ckpt_error *err)
 {
     store_file *planned = &r->plan->source->store->files[i];
-    /* Not in the store's folder: the plan was made from that, which has the headers alone. */
+    /* The store's folder is the headers directory, so use the path of the source. */
     char *path = file_join(r->plan->options.source, planned->name);
     ckpt_file *data = NULL;
     ckpt_code code;

@@ -1,4 +1,4 @@
-/* What quantising lost: measured of every tensor, and held against the limits. */
+/* Measures what quantising lost in each tensor and compares it with the limits. */
 #include <stdlib.h>
 
 #include "convert_private.h"
@@ -19,8 +19,8 @@ static int nowhere_wants(const ckpt_sink *self, size_t tensor)
 }
 
 /*
- * The journal knows the bytes that an earlier run wrote, not what they lost. Quantise these tensors
- * again, to nowhere: without it a resumed run could not be held against a limit.
+ * The journal does not record what tensors of an earlier run lost. Quantise them again without
+ * writing: otherwise a resumed run could not check its limits.
  */
 static ckpt_code measure_kept(const job_plan *plan, job_result *result, ckpt_error *err)
 {

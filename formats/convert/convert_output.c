@@ -44,7 +44,7 @@ static uint64_t source_times(const job_plan *plan)
     return sum;
 }
 
-/* DST was renamed into place: its source may be deleted. `context` is the job_output. */
+/* Report that DST has its name, so the source may be deleted. `context` is the job_output. */
 static ckpt_code tell_named(void *context, ckpt_error *err)
 {
     const convert_options *o = &((const job_output *)context)->plan->options;
@@ -281,7 +281,7 @@ void job_output_withdraw(job_output *output)
 
     output->partial = NULL;
     store_close_files(output->plan->store, NULL);
-    output_withdraw(partial, NULL);            /* why it ends is what is told */
+    output_withdraw(partial, NULL);            /* an earlier error is reported */
 }
 
 void job_output_close(job_output *output)

@@ -97,7 +97,7 @@ ckpt_run_options pipeline_run_options(const job_plan *plan)
     return copy;
 }
 
-/* The sink that there will be, for what it needs. */
+/* A stand-in for the sink, which does not exist yet, with its memory need. */
 typedef struct {
     ckpt_sink base;
     const job_plan *plan;

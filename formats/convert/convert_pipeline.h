@@ -17,16 +17,16 @@ ckpt_code pipeline_make(const job_plan *plan, encode_exception_sink *exceptions,
                         job_result *result, convert_pipeline *out, ckpt_error *err);
 void pipeline_free(convert_pipeline *p);
 
-/* How this plan encodes, but for exceptions_out. */
+/* The encode options of this plan, without exceptions_out. */
 encode_options pipeline_encode_options(const job_plan *plan);
 
-/* May the values of the result differ from the inputs? */
+/* 1 when values of the result may differ from the inputs. */
 int pipeline_may_change(const job_plan *plan);
 
 /* Memory of one thread's tile. */
 ckpt_code pipeline_tile_bytes(const job_plan *plan, uint64_t *out, ckpt_error *err);
 
-/* The options of a loop over this plan's tensors. */
+/* The run options for a loop over this plan's tensors. */
 ckpt_run_options pipeline_run_options(const job_plan *plan);
 
 #endif

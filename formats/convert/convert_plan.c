@@ -106,7 +106,7 @@ static void add_input(inputs *in, const char **origins, const ckpt_checkpoint *f
     origins[in->count++] = origin;
 }
 
-/* Why the target's layout does not store it, or only on demand; NULL: it does. */
+/* Why the target's layout omits this tensor (by default); NULL: it is stored. */
 static const char *find_reason(const job_plan *plan, const char *name)
 {
     const char *reason;
@@ -117,7 +117,7 @@ static const char *find_reason(const job_plan *plan, const char *name)
     return reason == NULL && !plan->options.mtp ? map_find_spare(plan->map, name) : reason;
 }
 
-/* The report repeats the reason. */
+/* 1 when the target omits the tensor; the reason is kept for the report. */
 static int omits(job_plan *plan, const char *name)
 {
     const char *reason = find_reason(plan, name);
@@ -232,7 +232,7 @@ static ckpt_code check_filled(const job_plan *plan, ckpt_error *err)
     return code;
 }
 
-/* --mtp that writes nothing more was meant for another model, or another layout. */
+/* Refuse --mtp if it adds no tensor: it was meant for another model or layout. */
 static ckpt_code check_spare(const job_plan *plan, ckpt_error *err)
 {
     const ckpt_catalog *picked = plan->picked->catalog;
@@ -273,7 +273,7 @@ static ckpt_code pick_inputs(job_plan *plan, ckpt_error *err)
     return code;
 }
 
-/* Refused before a byte is read, with a hint. */
+/* Refuse before reading data, with a hint, what cannot be digested. */
 static ckpt_code check_digests(const job_plan *plan, ckpt_error *err)
 {
     const ckpt_catalog *picked = plan->picked->catalog;
@@ -358,7 +358,7 @@ static void mix_checkpoint(hash128 *sum, const ckpt_checkpoint *c)
 {
     if (c == NULL)
         return;
-    mix_catalog(sum, c->store->catalog);        /* which of several files has a tensor */
+    mix_catalog(sum, c->store->catalog);        /* includes which file has each tensor */
     store_mix_files(c->store, sum);
 }
 

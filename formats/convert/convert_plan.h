@@ -47,7 +47,7 @@ typedef struct {
 ckpt_code job_plan_make(const convert_options *options, job_plan **out, ckpt_error *err);
 void job_plan_free(job_plan *plan);          /* NULL is fine */
 
-/* What formats are told of the target; borrowed from the plan. */
+/* Description of the target for its format; borrowed from the plan. */
 format_target job_plan_target(const job_plan *plan);
 
 /* ---- convert_space.c: also called with a complete plan ---- */
@@ -58,7 +58,7 @@ ckpt_code convert_find_room(const job_plan *plan, const char *directory, convert
 /* The same beside DST, before anything is written. */
 ckpt_code convert_find_planned_room(const job_plan *plan, convert_room *out, ckpt_error *err);
 ckpt_code convert_check_room(const job_plan *plan, const char *directory, ckpt_error *err);
-/* 1 when a file that is copied along with the source goes with this target. */
+/* 1 when this file beside the source's tensors is copied to the target. */
 int convert_carries(const job_plan *plan, const char *name);
 /* FP8 experts that are not converted keep the side data for the inverse conversion. */
 int convert_carries_side_data(const job_plan *plan);

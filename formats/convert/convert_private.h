@@ -22,7 +22,7 @@ ckpt_code convert_find_result(const job_plan *plan, const convert_pipeline *p, i
 
 /* ---- convert_losses.c ---- */
 
-/* What the rules lost, by tensor; refuses more than the limits let pass. Needs result.stats. */
+/* Set result.losses; refuses a tensor that lost more than its limit. Needs result.stats. */
 ckpt_code convert_take_losses(const job_plan *plan, const convert_pipeline *p, job_result *result,
                               ckpt_error *err);
 

@@ -25,7 +25,7 @@ typedef struct {
     int is_refused;                  /* the inputs cannot be converted: leave nothing behind */
     double seconds;
     const char **source_names;       /* of the source's tensor files: for the outcome */
-    outcome_file *other_files;       /* of the target, and of what it omits: for the outcome */
+    outcome_file *other_files;       /* without tensors, written or not copied: for the outcome */
 } job_result;
 
 /* Roots of the inputs, which are also the target's if no value changes. */

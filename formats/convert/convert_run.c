@@ -10,13 +10,13 @@
 
 /* ---- phases ---- */
 
-/* What is read back and synced once the tensors are written. */
+/* Bytes that are read back and synced after the tensors are written. */
 static uint64_t bytes_afterwards(const job_plan *plan)
 {
     return plan->options.verify ? 2 * plan->out_bytes : plan->out_bytes;
 }
 
-/* What earlier runs have not written, as far as their journal knows. */
+/* Bytes of tensors that the journal does not record as written. */
 static uint64_t unwritten_bytes(const job_plan *plan, ckpt_journal *journal)
 {
     const journal_record *records = journal_records(journal);
@@ -187,8 +187,8 @@ static ckpt_code compare_written(const job_plan *plan, const job_result *result,
     return CKPT_OK;
 }
 
-/* Digests of what was written: those taken on the way to the files, where this run wrote all of it
- * and need not compare, else those of the files. */
+/* Find the digests of the written tensors: those computed while writing, if this run wrote all of
+ * them and --verify is not given; else the files are read again. */
 static ckpt_code find_written(const job_plan *plan, job_result *result, ckpt_error *err)
 {
     if (plan->options.verify || result->encoded_digest == NULL || result->kept_count > 0 ||
@@ -282,7 +282,7 @@ static ckpt_code look_for_result(convert_job *job, ckpt_error *err)
     return code;
 }
 
-/* A run refused at the start leaves nothing, but keeps what an earlier one has finished. */
+/* A run that is refused here leaves no output, except what an earlier run has finished. */
 static ckpt_code check_room(const job_plan *plan, job_output *output, ckpt_error *err)
 {
     ckpt_code code;

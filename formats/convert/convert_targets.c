@@ -46,14 +46,15 @@ static const char *find_scale_suffix(const ckpt_checkpoint *from, const char *ow
     return found;
 }
 
-/* The map of the target: told, or the first of the layout that the family has, or as in the source
- * where the layout stays. How a checkpoint of no family divides is not known. */
+/* The naming style of the target. --names decides; a layout with naming styles of its own has the
+ * first one that the family has a map for; Hugging Face files keep the source's style if it is one
+ * of theirs, else it is "native". */
 static const char *choose_names(const job_plan *plan)
 {
     const convert_options *o = &plan->options;
     const char *family = ckpt_family_name(plan->source);
 
-    /* A family whose layers differ has no other form than a key for each. */
+    /* A family with different layers has one key per layer in every style of torch_dist. */
     if (o->names != NULL && strcmp(o->names, "torch_dist-layers") == 0 &&
         !maps_has(family, o->names))
         return "torch_dist";
@@ -69,7 +70,7 @@ static const char *choose_names(const job_plan *plan)
     return plan->source->format->map_names == NULL ? ckpt_names_style(plan->source) : "native";
 }
 
-/* The same where the user says whose form it is to be. */
+/* The naming style if the user gave --dialect or --layer-keys. */
 static ckpt_code choose_dialect(const job_plan *plan, const char **out, ckpt_error *err)
 {
     const convert_options *o = &plan->options;
@@ -91,8 +92,8 @@ int convert_keeps_layout(const job_plan *plan)
     return plan->options.format == (source == &format_safetensors_file ? &format_hf : source);
 }
 
-/* Choices of the layout that the policy leaves open: plain dtypes by its map, the dtype name for
- * FP4, and in HF files the integers of the official form. */
+/* Adapt a tensor to the layout: the plain dtype that its map prescribes, the stored dtype of FP4,
+ * and in HF files the integer dtype of the official release. */
 static void suit_tensor(const job_plan *plan, ckpt_tensor *t)
 {
     const ckpt_tensor *official = plan_find_official(plan->source->official, t);
@@ -109,7 +110,7 @@ static void suit_tensor(const job_plan *plan, ckpt_tensor *t)
     }
 }
 
-/* Not the source's form, but that of the target's format. */
+/* Replace the source's stored form by that of the target's format. */
 static void suit_form(const ckpt_format *format, ckpt_tensor *t)
 {
     t->stored_form = CKPT_FORM_APART;
@@ -194,7 +195,7 @@ static ckpt_code check_names(const job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* What is stored in blocks alone stays where such blocks are. */
+/* Refuse encodings that exist only as interleaved blocks in a layout without these. */
 static ckpt_code check_forms(const job_plan *plan, ckpt_error *err)
 {
     for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++) {
@@ -212,7 +213,7 @@ static ckpt_code check_forms(const job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* An option that changes nothing here was meant for another conversion. */
+/* Refuse options without effect: they were meant for another conversion. */
 static ckpt_code check_effects(const job_plan *plan, ckpt_error *err)
 {
     const convert_options *o = &plan->options;
@@ -236,7 +237,7 @@ static ckpt_code check_effects(const job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Layouts and --wo-a have the last word: what they make plain is not quantised. */
+/* Drop the rules of tensors that the layout or --wo-a makes plain. */
 static ckpt_code settle_rules(job_plan *plan, ckpt_error *err)
 {
     const ckpt_catalog *from = plan->picked->catalog;
@@ -257,7 +258,7 @@ static ckpt_code settle_rules(job_plan *plan, ckpt_error *err)
                                            : CKPT_OK;
 }
 
-/* The BF16 form that SGLang and miles also know. */
+/* With --wo-a bf16: make attn.wo_a BF16, which SGLang and miles also accept. */
 static void clear_wo_a(job_plan *plan)
 {
     for (size_t i = 0; plan->options.plain_wo_a && i < ckpt_catalog_count(plan->targets); i++) {
@@ -290,7 +291,7 @@ static ckpt_code choose_like(job_plan *plan, ckpt_error *err)
                                 : CKPT_OK;
 }
 
-/* A family whose FP8 has certain blocks is read with no others. */
+/* A family that defines its FP8 blocks is not readable with others. */
 static ckpt_code check_blocks(const job_plan *plan, ckpt_error *err)
 {
     const ckpt_family *family = plan->source->family;
@@ -307,7 +308,7 @@ static ckpt_code check_blocks(const job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Codes, two scales and a third one beside them are words of Hugging Face files alone. */
+/* Only Hugging Face files can store NVFP4: codes, block scales, tensor scale, input scale. */
 static ckpt_code check_layout(const job_plan *plan, ckpt_error *err)
 {
     for (size_t i = 0; plan->options.format != &format_hf && i < ckpt_catalog_count(plan->targets);
@@ -354,7 +355,7 @@ static ckpt_code choose_by_policy(job_plan *plan, ckpt_error *err)
     return check_names(plan, err);
 }
 
-/* Codes that are not decoded mean something only where they come from. */
+/* Codes that are not decoded can only be copied, within their layout. */
 static ckpt_code check_codes(const job_plan *plan, ckpt_error *err)
 {
     for (size_t i = 0; i < ckpt_catalog_count(plan->picked->catalog); i++) {

@@ -69,7 +69,7 @@ static ckpt_code take_encodings(const convert_words *w, const ckpt_format *forma
     return CKPT_OK;
 }
 
-/* Rules whose encoding the config.json of a result has words for. */
+/* Refuse rules whose encoding config.json cannot describe. */
 static ckpt_code check_encodings(const class_rules *rules, ckpt_error *err)
 {
     for (int class = 0; class < WEIGHT_CLASS_COUNT; class++) {
@@ -84,7 +84,7 @@ static ckpt_code check_encodings(const class_rules *rules, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* The scale of activations of NVFP4 weights: what a calibration found, or 1. */
+/* The activation scale of NVFP4 weights: from a calibration, or 1. */
 static ckpt_code take_input_scale(const convert_words *w, convert_options *out, ckpt_error *err)
 {
     const char *text = w->input_scale == NULL ? "1" : w->input_scale;
@@ -96,7 +96,7 @@ static ckpt_code take_input_scale(const convert_words *w, convert_options *out, 
     return ckpt_fail(err, CKPT_E_USAGE, "--input-scale '%s': expected a number above 0", text);
 }
 
-/* Rounding by rule, and what goes with it. */
+/* Options of rounding by rule. */
 static ckpt_code take_rules(const convert_words *w, convert_options *out, ckpt_error *err)
 {
     const plan_policy *policy = &out->policy;

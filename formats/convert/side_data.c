@@ -29,7 +29,8 @@ static ckpt_code take_memory(collector *c, uint64_t bytes)
     return CKPT_OK;
 }
 
-/* Room for one item more. The limit is on what is held, not on what it grew through. */
+/* Make room for one more item. The limit counts the allocated items, but not the second copy that
+ * exists while realloc moves them. */
 static ckpt_code reserve(collector *c, void **items, size_t *capacity, size_t count,
                          size_t item_bytes)
 {

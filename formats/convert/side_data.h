@@ -33,12 +33,13 @@ typedef struct {
     const ckpt_catalog *catalog;   /* tensor indexes are its */
     unsigned share;                 /* 1 .. share_count */
     unsigned share_count;           /* 0 or 1: one process does it all; else each has a spill */
-    uint64_t synced_bytes;         /* the last result of side_data_sync, on which others rely */
+    uint64_t synced_bytes;         /* last result of side_data_sync: finished tensors rely on it */
 } side_data_options;
 
 /*
- * Append to (or begin) the spill file in the directory. A damaged record before synced_bytes is an
- * error; one behind it was being written when the machine went down, and the spill is cut there.
+ * Create the spill file in the directory, or open it for appending. A damaged record before
+ * synced_bytes is an error; one after it was being written when the machine stopped, and the spill
+ * is truncated there.
  */
 ckpt_code side_data_begin(const side_data_options *options, side_data_writer **out,
                           ckpt_error *err);
@@ -61,9 +62,9 @@ void side_data_close(side_data_writer *writer);     /* leaves the spill for a la
 
 typedef struct side_data side_data;
 
-/* Read fp4_scales.zst of the folder; *out is NULL when there is none. Refuses what takes more than
- * memory_bytes, unsorted or repeated entries, another number of them than the head says, scales of
- * 255 (NaN). */
+/* Read fp4_scales.zst of the folder; *out is NULL if it does not exist. Refuses a file that needs
+ * more than memory_bytes, unsorted or repeated entries, a number of entries that differs from the
+ * head, and scales of 255 (NaN). */
 ckpt_code side_data_read(const ckpt_folder *folder, uint64_t memory_bytes, side_data **out,
                          ckpt_error *err);
 /* The same from its text. */
@@ -76,8 +77,8 @@ uint64_t side_data_bytes(const side_data *data);
 ckpt_code side_data_check(const side_data *data, const ckpt_catalog *targets, ckpt_error *err);
 /* 1 if it has the digest of the values it was made for. */
 int side_data_has_roots(const side_data *data);
-/* Check that it was made for the values with these roots. A checkpoint without MTP blocks has one
- * root twice, and is compared by that alone. */
+/* Check that it was made for the values with these roots. A checkpoint without MTP blocks has equal
+ * roots; then only the main root is compared. */
 ckpt_code side_data_check_roots(const side_data *data, const char *const roots[2],
                                 ckpt_error *err);
 void side_data_free(side_data *data);               /* NULL is fine */

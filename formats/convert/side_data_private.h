@@ -46,7 +46,7 @@ struct side_data {
     size_t entry_capacity;
 };
 
-/* One exception, in this machine's byte order: a spill does not travel. */
+/* One exception in native byte order: a spill is never moved to another machine. */
 typedef struct {
     uint64_t group;
     uint32_t tensor;
@@ -67,7 +67,7 @@ struct side_data_writer {
 
 typedef ckpt_code spill_visit(void *context, const spill_record *record, ckpt_error *err);
 
-/* All records, which were good when they were written or when the spill was opened. */
+/* Visit all records; they were checked when the spill was opened. */
 ckpt_code side_data_visit_spill(const side_data_writer *w, spill_visit *visit, void *context,
                                 ckpt_error *err);
 

@@ -2,8 +2,8 @@
  * side_data_sort.c: sorts the spill and removes duplicate groups.
  *
  * Memory is bounded, whatever the spill holds: each pass reads all of it and keeps the lowest
- * records after those of the previous pass, as many as fit. Counts precede what they count, so all
- * passes are done twice: to count, then to write.
+ * records after those of the previous pass, as many as fit. In the file, counts precede the lines
+ * that they count, so all passes are done twice: to count, then to write.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,7 +15,7 @@
 #include "libckpt/size.h"
 #include "libckpt/zfile.h"
 
-/* Sorting takes as much again. A few entries are always there: no limit is so small. */
+/* Sorting needs a second copy of the entries. At least ENTRIES_MIN are sorted at a time. */
 enum { ENTRY_COPIES = 2, ENTRIES_MIN = 64 };
 
 typedef struct {
@@ -32,9 +32,9 @@ typedef struct {
     sort_entry *entries;
     size_t entry_count;
     size_t capacity;
-    sort_entry first;              /* the turn wants what is behind this, */
+    sort_entry first;              /* this pass takes entries after this one, */
     int has_first;
-    sort_entry last;               /* and up to this */
+    sort_entry last;               /* up to and including this one */
     int has_last;
     zfile_writer *out;             /* NULL: counting */
     uint32_t writing;              /* 1 + the rank of the tensor whose groups are being written */
@@ -136,7 +136,7 @@ static void take_entries(side_sorter *s)
     }
 }
 
-/* All turns. */
+/* All passes. */
 static ckpt_code sweep(side_sorter *s, ckpt_error *err)
 {
     ckpt_code code;
