@@ -18,7 +18,7 @@ void config_find_method(const json_value *config, char out[CONFIG_METHOD_BYTES])
 /*
  * The config of a DeepSeek-V4 model with the members that its family needs, derived from those of
  * transformers 5 if missing; *out is NULL if none is missing. If both exist they must agree.
- * `drafter_count`: blocks mtp.{m} that the files have, which the new spelling does not tell.
+ * `drafter_count`: number of blocks mtp.{m} in the files, which the new spelling does not state.
  */
 ckpt_code config_complete(const char *text, const json_value *config, uint64_t drafter_count,
                           json_document **out, ckpt_error *err);

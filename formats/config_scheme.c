@@ -22,7 +22,7 @@ static int says_number(const json_value *object, const char *key, uint64_t numbe
     return json_u64(json_member(object, key), &found) && found == number;
 }
 
-/* The groups of compressed-tensors that are decoded, by what they say of weights. */
+/* The encodings of a compressed-tensors group with these `weights`; 0: it is not decoded. */
 static unsigned read_group(const json_value *weights, config_scheme *scheme)
 {
     if (!says(weights, "type", "float"))
@@ -39,7 +39,7 @@ static unsigned read_group(const json_value *weights, config_scheme *scheme)
     return BIT(ENCODING_FP4_32);
 }
 
-/* compressed-tensors: all groups have to be such that are decoded. */
+/* compressed-tensors: the scheme is decoded only if all of its groups are. */
 static void read_groups(const json_value *quantization, config_scheme *scheme)
 {
     const json_value *groups = json_member(quantization, "config_groups");
@@ -71,7 +71,7 @@ static void read_block(const json_value *block, config_scheme *scheme)
         scheme->encodings = BIT(id) | BIT(ENCODING_FP8_1X32);
 }
 
-/* FP8, and what has been put beside it. */
+/* FP8, and other encodings that Model-Optimizer declares beside it. */
 static void read_fp8(const json_value *quantization, config_scheme *scheme)
 {
     const json_value *block = json_member(quantization, "weight_block_size");

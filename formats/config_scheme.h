@@ -1,13 +1,16 @@
 /*
  * config_scheme.h: which encodings config.json allows for quantised weights.
  *
- * The config says the scheme and the shapes must fit it: a block is never found by dividing shapes
- * alone. FP8 has the weight_block_size, else 128 x 128; else 1 x 32 where E8M0 scales have that
- * grid; without a weight_block_size also a scale for each row. Schemes named "mxfp8" are 1 x 32
- * with scales that may be U8. quant_algo or moe_quant_algo "NVFP4" lets FP4 weights be 1 x 16. Of
- * compressed-tensors 8-bit floats by rows ("channel"), 4-bit ones by groups of 16 under a scale of
- * the tensor ("tensor_group") and by groups of 32 ("group") are decoded. FP4 of 1 x 32 needs no
- * word of the config: codes and scales are of dtypes that nothing else has.
+ * The config declares the scheme, and the shapes must fit it: block sizes are never derived from
+ * shapes alone.
+ *
+ *   FP8                  blocks of weight_block_size, else 128 x 128; 1 x 32 if E8M0 scales have
+ *                        that grid; without a weight_block_size also one scale per row
+ *   "mxfp8"              1 x 32, with scales that may be stored as U8
+ *   "NVFP4"              as quant_algo or moe_quant_algo: FP4 weights may be 1 x 16
+ *   compressed-tensors   decoded are 8-bit floats by rows ("channel"), 4-bit floats by groups of 16
+ *                        with a scale of the tensor ("tensor_group"), and by groups of 32 ("group")
+ *   FP4 of 1 x 32        is not declared: no other encoding has these dtypes of codes and scales
  */
 #ifndef CKPT_CONFIG_SCHEME_H
 #define CKPT_CONFIG_SCHEME_H

@@ -1,6 +1,7 @@
 /*
- * dialect.c: maps of one family and layout that differ by the software that writes them. Where the
- * keys alone leave two of them, with other values, an argument of the run or the user decides.
+ * dialect.c: maps of one family and layout that differ by the software that writes them. If the
+ * keys match several maps that read different values, an argument of the training run or the user
+ * decides.
  */
 #include "dialect.h"
 
@@ -20,7 +21,8 @@ int dialect_is_stacked(const ckpt_map *map)
     return 0;
 }
 
-/* Of the family's maps those whose layers have the wanted keys; the dialect's own before others. */
+/* A map must have the wanted layer keys. A map of another dialect is taken only if none of the
+ * wanted dialect has these keys and they were given. */
 ckpt_code dialect_choose(const dialect_wanted *wanted, const char **out, ckpt_error *err)
 {
     const char *of_keys = NULL;
@@ -65,7 +67,7 @@ ckpt_code dialect_choose(const dialect_wanted *wanted, const char **out, ckpt_er
 
 enum { RIVALS_MAX = 8 };
 
-/* Maps of the family that name as many tensors as c->map, itself first. */
+/* Maps of the family that match as many tensors as c->map, which is the first. */
 typedef struct {
     ckpt_map *maps[RIVALS_MAX];
     size_t count;
@@ -102,8 +104,8 @@ static ckpt_code find_rivals(const ckpt_checkpoint *c, rivals *out, ckpt_error *
     return CKPT_OK;
 }
 
-/* *is_there: whether the dialect's argument is beside the weights. Its value must be the config's,
- * by which the map was made. */
+/* *is_there: 1 if the dialect's argument is stored beside the weights. Its value must be equal to
+ * that of the config, from which the map was made. */
 static ckpt_code look_for_argument(const ckpt_checkpoint *c, const map_dialect *dialect,
                                    int *is_there, ckpt_error *err)
 {
@@ -127,8 +129,8 @@ static ckpt_code look_for_argument(const ckpt_checkpoint *c, const map_dialect *
                      (unsigned long long)told, (unsigned long long)configured);
 }
 
-/* The dialect that an argument tells, else the one that is given, which may be meant for another
- * checkpoint, or for what is written; else NULL. */
+/* The dialect that a stored argument implies, else that of --dialect, else NULL. --dialect comes
+ * second because it may be meant for another input or for the output. */
 static ckpt_code find_told(const ckpt_checkpoint *c, const rivals *r, const char **out,
                            ckpt_error *err)
 {
@@ -149,7 +151,7 @@ static ckpt_code find_told(const ckpt_checkpoint *c, const rivals *r, const char
     return CKPT_OK;
 }
 
-/* Rivals that would read other values. */
+/* 1 when the rivals do not all read the same values. */
 static int is_open(const rivals *r)
 {
     for (size_t i = 1; i < r->count; i++)
@@ -173,7 +175,7 @@ static ckpt_code fail_open(const ckpt_checkpoint *c, const rivals *r, ckpt_error
                      "nothing beside them tells which: give --dialect", c->place.path, known);
 }
 
-/* The map of the dialect becomes c->map. */
+/* Make the dialect's map c->map. */
 static ckpt_code take(ckpt_checkpoint *c, rivals *r, const char *dialect, ckpt_error *err)
 {
     for (size_t i = 0; i < r->count; i++)

@@ -1,4 +1,4 @@
-/* divide.h: can a tensor be divided over ranks, and over which numbers of ranks? */
+/* divide.h: checks whether a tensor can be divided over a number of ranks. */
 #ifndef CKPT_DIVIDE_H
 #define CKPT_DIVIDE_H
 

@@ -1,6 +1,6 @@
 /*
- * folder_files.c: what is in a checkpoint's folder beside its tensors: config.json, and the files
- * that a conversion carries along. Formats take it from here.
+ * folder_files.c: reads the files beside the tensors for all formats: config.json, and the list of
+ * files that a conversion copies unchanged.
  */
 #include <string.h>
 

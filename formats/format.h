@@ -33,8 +33,8 @@ enum { CONFIG_BYTES_MAX = 1 << 24 };       /* config.json is small */
 /* An open checkpoint. `open` of a format fills the first group, ckpt_open the rest. */
 struct ckpt_checkpoint {
     const ckpt_format *format;
-    folder_place place;             /* what was named: a folder, or one file in it */
-    ckpt_folder *data_folder;       /* that holds the data, where it is one below; or NULL */
+    folder_place place;             /* the named path: a folder, or one file in it */
+    ckpt_folder *data_folder;       /* the subfolder with the data, or NULL: in `place` */
     ckpt_store *store;              /* files open for reading */
     char *config_text;              /* config.json, or NULL */
     json_document *config;          /* the same, parsed */
@@ -42,7 +42,7 @@ struct ckpt_checkpoint {
     file_list extras;               /* other files, relative: tokenizer, code, cards */
     file_list unread;               /* weight files not listed in the index, or in a sub-folder */
     file_list notes;                /* deviations that were accepted, one line each */
-    int has_made_config;            /* the config is made of what the weight files tell */
+    int has_made_config;            /* the config was derived from the weight files */
     int has_index;                  /* files are listed by an index */
     int is_partial;                 /* one file of many: may be incomplete */
     int has_no_mtp;                 /* the config has MTP blocks, the files have none */
@@ -74,63 +74,63 @@ typedef struct {
 } format_sharding;
 
 /*
- * What a target is beside its tensors, borrowed for the call. lay_out has all of it but the root,
- * so that a header can hold config, tokenizer and whatever else readers look for in it; finish has
- * the root, too. Members that a caller does not know are NULL.
+ * Everything about a target except its tensors, borrowed for the call. For lay_out all of it but
+ * the root is known, so that a header can contain the config and the tokenizer; for finish the root
+ * is known, too. Members that a caller does not have are NULL.
  */
 typedef struct {
     int with_index;                 /* even if a single file needs none */
     const json_value *config;       /* of the source */
     const char *config_text;        /* config.json as it will be written: encodings of the target */
-    const ckpt_map *map;            /* by which it is written; NULL: tensors keep their names */
+    const ckpt_map *map;            /* of the target's names; NULL: tensors keep their names */
     const ckpt_catalog *targets;    /* logical tensors, in their target encodings */
     const format_sharding *sharding;
     const ckpt_folder *folder;      /* of the source, with the files beside its tensors: */
     const file_list *files;         /* tokenizer.json, generation_config.json ... */
-    const char *root;               /* value digest of what was written */
-    int will_have_root;             /* when lay_out is called */
-    int without_tokenizer;          /* it was asked for */
+    const char *root;               /* value digest of the written tensors */
+    int will_have_root;             /* for lay_out: finish will be given a root */
+    int without_tokenizer;          /* the user asked for no tokenizer */
 } format_target;
 
 struct ckpt_format {
     const char *name;
     /* Naming style of the maps for this format: "mp"; NULL: any map without shard lines. */
     const char *const *map_names;
-    /* What all weights of this layout are, as its readers want them; CKPT_NONE: codes, too. */
+    /* The dtype of all weights in this layout; CKPT_NONE: any, also quantised. */
     ckpt_dtype weights;
-    int no_f32;                     /* 1: its readers take no weights in F32 */
-    /* 1 when what was named looks like this format, by names in its folder: no tree is walked.
-     * Cheap; must not fail. */
+    int no_f32;                     /* 1: its readers accept no weights in F32 */
+    /* 1 when `place` looks like this format. Must be cheap and cannot fail: it looks only at names
+     * in the folder itself. */
     int (*detect)(const folder_place *place);
-    /* The number that an argument of the run has, which is stored beside the weights; true is 1.
-     * *is_there is 0 when it is not there or not a number. NULL: the format has none. */
+    /* Read a numeric argument of the training run that is stored beside the weights; true is 1.
+     * *is_there: 0 if it is absent or not a number. NULL: the format stores no arguments. */
     ckpt_code (*read_argument)(const ckpt_checkpoint *c, const char *name, uint64_t *out,
                                int *is_there, ckpt_error *err);
     /* Fill the first group of *out, whose place and options are set. */
     ckpt_code (*open)(ckpt_checkpoint *out, ckpt_error *err);
     /* Name of file i of count, if the files of the source are not kept. NULL with split. */
     void (*file_name)(size_t i, size_t count, char out[FORMAT_NAME_BYTES]);
-    /* Files are filled with whole blocks of the model up to this size, unless another is asked for;
-     * 0: the source's files are kept. */
+    /* Default size up to which files are filled with whole blocks of the model; 0: the target has
+     * the source's files. */
     uint64_t file_bytes;
     /* Cut `keys` (consumed) into pieces of the store and name its files. NULL: keys are pieces. */
     ckpt_code (*split)(ckpt_store *store, ckpt_catalog *keys, const ckpt_map *map,
                        const format_sharding *sharding, ckpt_error *err);
-    int checks_ids;                 /* a table of expert ids with others is refused: its readers
-                                       do not look */
-    /* The form that a block-scaled tensor of the target is stored in (stored_form.h): apart, where
-     * stored_form_fits does not allow another. NULL: all are apart. */
+    int checks_ids;                 /* refuse tables with ids of nonexistent experts: readers of
+                                       this layout do not check them */
+    /* How a block-scaled tensor of the target is stored (stored_form.h); CKPT_FORM_APART if
+     * stored_form_fits allows no other form. NULL: always CKPT_FORM_APART. */
     ckpt_stored_form (*form)(const ckpt_tensor *logical);
     /* Offsets, headers and sizes of a store whose tensors have file numbers. NULL: read only. */
     ckpt_code (*lay_out)(ckpt_store *store, const format_target *target, ckpt_error *err);
-    /* The data of the pieces with owned[piece] has been written to the open files: write the bytes
-     * around it. Every process of a job does it for its share. NULL: not needed. */
+    /* Called when the data of the pieces with owned[piece] is in the open files: write the bytes
+     * around it. Every process of a job calls it for its share. NULL: not needed. */
     ckpt_code (*seal)(ckpt_store *store, const uint8_t *owned, ckpt_error *err);
-    /* All data has been written to the open files: write the index or metadata. */
+    /* Called when all data is in the open files: write the index or metadata. */
     ckpt_code (*finish)(ckpt_store *store, const format_target *target, ckpt_error *err);
 };
 
-/* ckpt_open of what is named in a folder of any kind. Consumes *place, also on failure. */
+/* ckpt_open for a place that is open already. Consumes *place, also on failure. */
 ckpt_code checkpoint_open_place(folder_place *place, const ckpt_open_options *options,
                                 ckpt_checkpoint **out, ckpt_error *err);
 
@@ -146,8 +146,8 @@ typedef enum {
     FILE_UNREAD                     /* weights that the format ignores */
 } file_role;
 
-/* Put the files below the folder into out->extras or out->unread, as `role_of` says; those that a
- * conversion makes anew go nowhere. */
+/* Add the files below the folder to out->extras or out->unread, according to `role_of`. Files that
+ * a conversion generates are in neither list. */
 ckpt_code checkpoint_take_extras(ckpt_checkpoint *out,
                                  file_role (*role_of)(void *context, const char *name),
                                  void *context, ckpt_error *err);
@@ -162,14 +162,14 @@ ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err);
 /* The config that was given with --config, if any, for a format that reads a file alone. */
 ckpt_code checkpoint_take_config(ckpt_checkpoint *out, ckpt_error *err);
 
-/* The quantisation scheme that they describe. */
+/* The quantisation scheme that config.json and CONFIG_MODELOPT_FILE describe. */
 config_scheme checkpoint_scheme(const ckpt_checkpoint *c);
 
-/* The preset of this name, of whatever family, or an error that lists those that are known.
- * out->name is not set. */
+/* Find the preset of this name in all families; the error lists the known ones. out->name is not
+ * set. */
 ckpt_code checkpoint_find_preset(const char *name, map_preset *out, ckpt_error *err);
 
-/* The layout that has names of this style; NULL: they are those of folders. */
+/* The layout that uses this naming style; NULL: a style of Hugging Face folders. */
 const char *checkpoint_layout_of_names(const char *names);
 
 /* The map of `family` for the naming style `names` ("native"), with the numbers of `config` (NULL:

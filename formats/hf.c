@@ -333,7 +333,8 @@ static ckpt_code check_files(const index_reader *r)
                      store->file_count, missing, first);
 }
 
-/* The text, valid JSON; it stays allocated, and charged, until the index is read. */
+/* Read the index and check that it is JSON. The text stays allocated, and charged to the memory
+ * limit, until the index is processed. */
 static ckpt_code read_text(index_reader *r)
 {
     folder_text text;
@@ -353,7 +354,7 @@ static ckpt_code read_text(index_reader *r)
     return json_check(r->text, r->text_bytes, r->path, &census, r->err);
 }
 
-/* What changed between two checkpoints is laid out like one. */
+/* A weight delta has the files of a checkpoint: refuse it with a hint. */
 static ckpt_code refuse_delta(const index_reader *r)
 {
     json_document *index = NULL;

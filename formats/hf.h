@@ -16,7 +16,7 @@
 
 #include "format.h"
 
-/* In a directory whose tensors are being changed in place: some are, others are not yet. */
+/* Exists while the tensors of a directory are changed in place: some may be changed already. */
 #define HF_CHANGE_JOURNAL ".ckpt-delta-journal"
 #define HF_INDEX_FILE "model.safetensors.index.json"
 

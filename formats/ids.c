@@ -22,7 +22,7 @@ typedef struct {
     void *buffer;              /* rows as stored */
     int64_t *ids;              /* one row of numbers */
     uint64_t bad_count;
-    uint64_t row;              /* of the first that is bad */
+    uint64_t row;              /* of the first bad id */
     uint64_t col;
     int64_t value;
 } id_look;
@@ -60,7 +60,7 @@ static ckpt_code look_at_band(id_look *look, uint64_t row, uint64_t row_count, c
     return CKPT_OK;
 }
 
-/* What is wrong with a table goes to `out`, which stays "" where nothing is. */
+/* Describe the first bad id of a table in `out`; "" if there is none. */
 static ckpt_code look_at(const ckpt_checkpoint *c, size_t i, uint64_t expert_count,
                          char out[IDS_TEXT_BYTES], ckpt_error *err)
 {
@@ -93,7 +93,7 @@ static ckpt_code look_at(const ckpt_checkpoint *c, size_t i, uint64_t expert_cou
     return code;
 }
 
-/* `notes`: where to add what is wrong; NULL: it is an error. */
+/* Add a note for each bad table to `notes`; NULL: a bad table is an error. */
 static ckpt_code look_at_all(const ckpt_checkpoint *c, file_list *notes, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;

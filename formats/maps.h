@@ -16,7 +16,7 @@ extern const size_t ckpt_builtin_map_count;
 /* The text with this file name, or NULL. */
 const ckpt_builtin_map *maps_find(const char *name);
 
-/* The config.json of this name, "flash" of deepseek_v4.flash.json, of whatever family; or NULL. */
+/* The config with this name in any family ("flash": deepseek_v4.flash.json), or NULL. */
 const ckpt_builtin_map *maps_find_config(const char *name);
 
 /* 1 when there is a map of the family in these names. */

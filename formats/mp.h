@@ -4,11 +4,11 @@
  *
  *   model{rank}-mp{N}.safetensors     rank 0 .. N-1, one file per rank, no index, no __metadata__
  *
- * A tensor is cut in N equal parts along the dimension that the map's shard line names, belongs to
- * the one rank that owns its expert (expert e of E: rank e / (E / N)), or is repeated by all ranks.
- * Packed FP4 has dtype F4 and its logical shape. A cut of a block-scaled weight lies on a block
- * boundary; N must divide every cut dimension, of weight and scale, the number of experts and that
- * of the groups of the attention's output.
+ * A tensor is cut into N equal slices along the dimension of the map's shard line, or belongs to
+ * the one rank that owns its expert (expert e of E: rank e / (E / N)), or is repeated in all ranks.
+ * Packed FP4 has dtype F4 and its logical shape. Block-scaled weights are cut at block boundaries.
+ * N must divide every cut dimension of weights and scales, the number of experts, and the number of
+ * groups of the attention's output projection.
  */
 #ifndef CKPT_MP_H
 #define CKPT_MP_H

@@ -50,8 +50,8 @@ config_scheme checkpoint_scheme(const ckpt_checkpoint *c)
                               c->modelopt == NULL ? NULL : json_root(c->modelopt));
 }
 
-/* A family with blocks fixes what is quantised, and how. Of anything else the config tells the
- * scheme: codes of one that is not decoded must not be taken for the one that is. */
+/* A family with FP8 blocks defines which tensors are quantised, and how. For other checkpoints the
+ * config declares the scheme: codes of an unsupported scheme must not be decoded by another. */
 static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, ckpt_error *err)
 {
     const config_scheme scheme = checkpoint_scheme(c);
@@ -77,7 +77,7 @@ static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, c
 
 /* ---- completeness ---- */
 
-/* Are all tensors of the blocks missing that the family lets a checkpoint lack? */
+/* Sets has_no_mtp if all tensors of the optional blocks (MTP) are missing. */
 static ckpt_code look_for_blocks(ckpt_checkpoint *c, ckpt_error *err)
 {
     int expected = 0;
@@ -159,7 +159,7 @@ static ckpt_code note_narrow(ckpt_checkpoint *c, ckpt_error *err)
     return code;
 }
 
-/* Every tensor is one of the family, unless it keeps others. */
+/* Every tensor must belong to the family; some families allow others, with a note. */
 static ckpt_code check_members(ckpt_checkpoint *c, const ckpt_catalog *optional, ckpt_error *err)
 {
     ckpt_code code;
@@ -203,7 +203,7 @@ static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
 
 /* ---- the two sources ---- */
 
-/* Stored tensors unchanged: one extent each, or those of their pieces. */
+/* Create the source of stored tensors: one extent each, or the extents of their pieces. */
 static ckpt_code make_stored(ckpt_checkpoint *c, ckpt_error *err)
 {
     ckpt_code code;
@@ -215,7 +215,7 @@ static ckpt_code make_stored(ckpt_checkpoint *c, ckpt_error *err)
     return source_stored(c->store, c->stored_layout, &c->stored, err);
 }
 
-/* Logical tensors in stored ones, through the keys where there are some. */
+/* Create the source of logical tensors, in terms of stored tensors or of pieces of keys. */
 static ckpt_code make_logical(ckpt_checkpoint *c, ckpt_error *err)
 {
     ckpt_code code;

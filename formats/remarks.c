@@ -20,7 +20,7 @@ static ckpt_code remark_part(ckpt_checkpoint *c, ckpt_error *err)
     unsigned number;
     unsigned count;
 
-    if (c->place.name == NULL || c->store->file_count > 1)      /* which are the others, then */
+    if (c->place.name == NULL || c->store->file_count > 1)      /* then the other files are known */
         return CKPT_OK;
     if (sscanf(name, "model%u-mp%u.safetensors", &number, &count) == 2 && count > 1)
         return note_add(&c->notes, err, "this is one rank of %u (mp%u), with slices of some "

@@ -25,7 +25,7 @@ enum { SAFETENSORS_HEADER_MAX = 100 * 1000 * 1000 };
 ckpt_code safetensors_read(ckpt_store *store, uint32_t i, ckpt_error *err);
 
 /* Lay out the tensors of all files: offsets in the catalog, header and size in store->files. The
- * target is not asked for anything; it may be NULL. */
+ * target is not used and may be NULL. */
 ckpt_code safetensors_lay_out(ckpt_store *store, const format_target *target, ckpt_error *err);
 
 #endif
