@@ -15,7 +15,7 @@
  *                                        "compression_format": "zstd",
  *                                        "checksum_format": "xxh3-128"|"blake3"|"adler32"},
  *                                        "weight_map": {NAME: FILE}}
- *     ckpt-delta.json                    ours, which those readers pass over: delta_side.h
+ *     ckpt-delta.json                    ours, ignored by those readers: delta_side.h
  *
  * Content of a frame, for a tensor of n bytes:
  *   xor        n bytes, old ^ new
@@ -32,8 +32,8 @@
 #include "libckpt/zframe.h"
 
 #define DELTA_SIDE_FILE "ckpt-delta.json"
-/* In front of a tensor's name in "__metadata__": its xxh3-128 before the change. Readers of others
- * look for the names of tensors alone. */
+/* Prefix of the members of "__metadata__" with a tensor's xxh3-128 before the change. Other readers
+ * look up tensor names only. */
 #define DELTA_BEFORE_KEY "ckpt.base:"
 
 enum { DELTA_VERSION_BYTES = 64 };
@@ -55,13 +55,13 @@ typedef struct {
     const char *name;
     zframe_place frame;             /* in a file that is open */
     char after[CHECKSUM_HEX];       /* of the kind of the delta */
-    char before[CHECKSUM_HEX];      /* xxh3-128 of the tensor before the change; empty: not told */
-    int has_shape;                  /* these four are told */
+    char before[CHECKSUM_HEX];      /* xxh3-128 before the change; empty: not stored */
+    int has_shape;                  /* the next four are stored */
     ckpt_dtype dtype;               /* as stored */
     uint32_t rank;
     uint64_t shape[CKPT_RANK_MAX];
     uint64_t bytes;                 /* of the tensor */
-    /* What only the side file has; is_told 0: nothing of it. */
+    /* From the side file; valid if is_told. */
     int is_told;
     char after_xxh3[CHECKSUM_HEX];
     uint64_t changed_bytes;
@@ -89,19 +89,20 @@ typedef struct {
     arena memory;                   /* of names */
     delta_roots base;
     delta_roots result;
-    uint64_t element_count;         /* of all tensors of the target layout; 0: not told */
+    uint64_t element_count;         /* of all target tensors; 0: unknown */
     uint64_t total_bytes;
     size_t total_count;
     delta_file *files;
     size_t file_count;
-    int has_files;                  /* it says which other files changed */
+    int has_files;                  /* the delta records which other files changed */
 } ckpt_delta;
 
-/* 1 when what was named is a delta, whole or damaged. */
+/* 1 when `place` is a delta, complete or damaged. */
 int delta_detect(const folder_place *place);
 
 /*
- * Open a delta: bookkeeping and headers, no frames. Index and files must agree in both directions.
+ * Open a delta: reads index and headers, but no frames. Index and files must agree in both
+ * directions.
  * *out is yours to close.
  */
 ckpt_code delta_open(const char *path, ckpt_delta **out, ckpt_error *err);

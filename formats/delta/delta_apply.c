@@ -1,4 +1,4 @@
-/* A base and deltas become a checkpoint. */
+/* Applies deltas to a base and writes a checkpoint. */
 #include "delta_apply.h"
 
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 
 /* ---- the target ---- */
 
-/* The files of the base with their headers, to be filled. */
+/* Create the target's files with the headers of the base. */
 static ckpt_code make_store(apply_job *job, ckpt_error *err)
 {
     const ckpt_store *from = job->views.checkpoint->store;
@@ -36,7 +36,7 @@ static ckpt_code make_store(apply_job *job, ckpt_error *err)
     return code == CKPT_OK ? output_make_files(job->store, err) : code;
 }
 
-/* What the base carries beside its weights, and what the deltas put in its place. */
+/* List the target's other files: those of the base, as replaced or removed by the deltas. */
 static ckpt_code list_names(apply_job *job, ckpt_error *err)
 {
     const ckpt_checkpoint *base = job->views.checkpoint;
@@ -177,7 +177,7 @@ static ckpt_code write_beside(apply_job *job, ckpt_error *err)
 
 /* ---- all of it ---- */
 
-/* What deltas without our side file cannot prove. */
+/* Add notes on what cannot be verified with deltas that have no side file. */
 static ckpt_code note_foreign(apply_job *job, ckpt_error *err)
 {
     for (size_t d = 0; d < job->chain.count; d++)
@@ -250,7 +250,7 @@ static ckpt_code end_job(apply_job *job, ckpt_code code, ckpt_error *err)
     if (job->store != NULL)
         store_close_files(job->store, NULL);
     if (job->is_refused)
-        output_discard(output, NULL);              /* the refusal is what is told */
+        output_discard(output, NULL);              /* an earlier error is reported */
     else
         output_close(output);
     return code;

@@ -1,6 +1,6 @@
 /*
- * delta_apply.h: a checkpoint and deltas made into the checkpoint after them, or only asked whether
- * that would work. One pass over the base: what is checked, digested and written is the same.
+ * delta_apply.h: applies deltas to a checkpoint and writes the result, or only verifies that they
+ * fit. One pass over the base: the bytes that are checked and digested are those that are written.
  */
 #ifndef CKPT_DELTA_APPLY_H
 #define CKPT_DELTA_APPLY_H
@@ -9,9 +9,9 @@
 #include "delta_model.h"
 
 typedef enum {
-    DELTA_CHECK_TOUCHED,        /* the tensors that the deltas change */
-    DELTA_CHECK_FULL,           /* and the root of all */
-    DELTA_CHECK_NONE            /* neither, nor the root of the result */
+    DELTA_CHECK_TOUCHED,        /* check the base's tensors that the deltas change */
+    DELTA_CHECK_FULL,           /* and the root of the whole base */
+    DELTA_CHECK_NONE            /* check neither, nor the root of the result */
 } delta_base_check;
 
 typedef struct {
@@ -21,7 +21,7 @@ typedef struct {
     const char *target;         /* NULL: nothing is written */
     int in_place;               /* the base becomes the result; no target */
     delta_base_check check;
-    int restart;                /* discard what an unfinished run of others left at the target */
+    int restart;                /* discard another command's unfinished output */
     ckpt_open_options open;
     ckpt_run_options run;
 } delta_apply_options;
@@ -31,15 +31,15 @@ typedef struct {
     delta_roots result;
     size_t tensor_count;        /* stored tensors */
     size_t changed_count;
-    size_t kept_count;          /* that an earlier run had written */
+    size_t kept_count;          /* tensors that an earlier run had written */
     uint64_t bytes;             /* of all tensors */
     uint64_t packed_bytes;      /* of the deltas' frames */
     char version[DELTA_VERSION_BYTES];      /* of the last delta; empty: there was none */
     file_list notes;
 } delta_outcome;
 
-/* Release *out, also after a failure. A target appears whole or not at all; a run that was killed
- * goes on when it is called again. */
+/* Release *out, also after a failure. A target appears complete or not at all; the same call
+ * resumes a run that was killed. */
 ckpt_code delta_apply(const delta_apply_options *options, delta_outcome *out, ckpt_error *err);
 void delta_outcome_release(delta_outcome *outcome);
 

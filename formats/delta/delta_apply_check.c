@@ -19,7 +19,7 @@ static ckpt_code result_roots(apply_job *job, ckpt_error *err)
         return delta_digest_roots(job->views.digest, &job->out->result, err);
     if (job->store == NULL || !delta_model_has_digest(&job->views.model))
         return note_add(&job->out->notes, err, "the root of the result is not known");
-    /* Stored tensors that hold several logical ones: only what was written tells. */
+    /* With several logical tensors in a stored one, the root is computed from the written files. */
     if ((code = source_stored(job->store, job->views.checkpoint->layout, &written, err)) ==
             CKPT_OK &&
         (code = ckpt_digest_source(written, &run, &digest, err)) == CKPT_OK)
@@ -29,7 +29,7 @@ static ckpt_code result_roots(apply_job *job, ckpt_error *err)
     return code;
 }
 
-/* The base as a whole: a tensor that no delta touches may be another one. */
+/* Check the root of the base: a tensor that no delta changes may differ from the expected one. */
 static ckpt_code check_base_root(apply_job *job, ckpt_error *err)
 {
     const ckpt_delta *first = job->chain.deltas[0];
@@ -37,7 +37,7 @@ static ckpt_code check_base_root(apply_job *job, ckpt_error *err)
     ckpt_code code;
 
     if (job->out->kept_count > 0)
-        return CKPT_OK;            /* not all of it was read again; the result's root tells */
+        return CKPT_OK;            /* a resumed run does not read all of the base */
     if ((code = delta_model_roots(&job->views.model, &run, &job->out->base, err)) != CKPT_OK)
         return code;
     if (first->base.all[0] == '\0' || job->out->base.all[0] == '\0' ||

@@ -1,4 +1,4 @@
-/* The base becomes the result: what is around the two passes over its pieces. */
+/* Applies deltas in place: the steps before and after the two passes over the base. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,7 +8,7 @@
 
 enum { CARRIED_BYTES_MAX = 1 << 30 };
 
-/* A manifest of the base says nothing of the result. */
+/* Remove the manifests of the base: they do not describe the result. */
 static ckpt_code remove_manifests(const char *directory, ckpt_error *err)
 {
     static const char *const names[] = { "ckpt-manifest.json", "ckpt-manifest.json.zst" };
@@ -24,7 +24,7 @@ static ckpt_code remove_manifests(const char *directory, ckpt_error *err)
     return code;
 }
 
-/* One file beside the weights takes its place whole, or goes. */
+/* Replace one file beside the weights by a rename, or remove it. */
 static ckpt_code put_file(const char *directory, const ckpt_delta *d, const delta_file *f,
                           ckpt_error *err)
 {
@@ -58,7 +58,7 @@ static ckpt_code write_beside(const apply_job *job, ckpt_error *err)
     return code;
 }
 
-/* What an earlier run had begun is proven by what is there now. */
+/* After a resumed run, check the root of the result by reading all of it. */
 static ckpt_code check_result(apply_job *job, ckpt_error *err)
 {
     const ckpt_delta *last = job->chain.deltas[job->chain.count - 1];
@@ -86,7 +86,7 @@ static ckpt_code check_result(apply_job *job, ckpt_error *err)
     return code;
 }
 
-/* All of the base and of what becomes of it, before the first byte is changed. */
+/* Check the base and the result before the first byte is changed. */
 static ckpt_code look(apply_job *job, delta_inplace *in, ckpt_error *err)
 {
     const ckpt_run_options run =
@@ -97,7 +97,7 @@ static ckpt_code look(apply_job *job, delta_inplace *in, ckpt_error *err)
         (code = delta_apply_check_roots(job, err)) == CKPT_OK &&
         (code = delta_apply_check_inputs(job, err)) == CKPT_OK)
         return delta_sectors_complete(&in->sectors, err);
-    delta_sectors_remove(&in->sectors, NULL);         /* the failure is what is told */
+    delta_sectors_remove(&in->sectors, NULL);         /* an earlier error is reported */
     return code;
 }
 

@@ -14,17 +14,17 @@ typedef struct {
     ckpt_store *store;             /* of the target; NULL: nothing is written, or in place */
     ckpt_output *output;
     file_list names;               /* of all files of the target */
-    int is_refused;                /* the inputs do not fit: nothing may be left */
+    int is_refused;                /* the inputs do not fit: leave no output */
 } apply_job;
 
-/* Roots of base and result, as far as they are known, are those that the deltas tell. */
+/* Compare the known roots of base and result with those stored in the deltas. */
 ckpt_code delta_apply_check_roots(apply_job *job, ckpt_error *err);
-/* No input was changed while it was read. */
+/* Check that no input was changed while it was read. */
 ckpt_code delta_apply_check_inputs(const apply_job *job, ckpt_error *err);
-/* A carried file has the bytes that its delta says. */
+/* Check a carried file against the hash in its delta. */
 ckpt_code delta_apply_check_carried(const ckpt_delta *d, const delta_file *f, ckpt_error *err);
 
-/* The base becomes the result. */
+/* Change the base into the result. */
 ckpt_code delta_apply_in_place(apply_job *job, ckpt_error *err);
 
 #endif

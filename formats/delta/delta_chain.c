@@ -90,7 +90,7 @@ static ckpt_code add_versions(const char *path, version_list *list, file_list *o
     return code;
 }
 
-/* A version, or all versions of a folder of them. */
+/* Append a version, or all versions of a folder. */
 static ckpt_code add_path(const char *path, file_list *out, ckpt_error *err)
 {
     version_list list = { NULL, 0, 0 };
@@ -134,7 +134,7 @@ static ckpt_code check_link(const ckpt_delta *before, const ckpt_delta *after, c
                      before->version);
 }
 
-/* A whole version takes the place of everything before it. */
+/* 1 for a complete checkpoint, which replaces everything before it. */
 static int is_whole_version(const char *path)
 {
     folder_place place;

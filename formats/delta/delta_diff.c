@@ -1,5 +1,5 @@
-/* The sink that takes tiles of what is new, reads those of what was beside them, and keeps what is
- * between them. */
+/* A sink that receives tiles of the new tensors, reads the same tiles of the old ones, and writes
+ * their differences as frames. */
 #include "delta_diff.h"
 
 #include <pthread.h>
@@ -13,8 +13,8 @@
 
 enum { BUFFER_CHANGES = 1 << 14, NAME_BYTES = 64 };
 
-/* Changes of one tensor as overwrite has them, before their count is known: positions in one file,
- * values in another. */
+/* Changes of one tensor in encoding overwrite. Their count precedes them in the frame but is not
+ * known yet, so positions and values are kept in two files. */
 typedef struct {
     ckpt_file *positions;
     ckpt_file *values;
@@ -24,7 +24,7 @@ typedef struct {
     unsigned char value_buffer[BUFFER_CHANGES];
 } overwrite_list;
 
-/* One tensor's part on its way. Kept for the next one when it is through. */
+/* State of one part of a tensor while its tiles arrive; reused for another part. */
 typedef struct diff_state {
     struct diff_state *next_free;
     unsigned spool;
@@ -33,8 +33,8 @@ typedef struct diff_state {
     zframe_writer *frame;
     overwrite_list *list;           /* overwrite only */
     uint64_t bytes;                 /* of the part */
-    uint64_t at;                    /* that are through */
-    uint64_t same_bytes;            /* without a change so far: the frame has not begun */
+    uint64_t at;                    /* processed so far */
+    uint64_t same_bytes;            /* unchanged so far; a change begins the frame */
     int is_begun;
     hash_stream before;
     hash_stream after;
@@ -49,7 +49,7 @@ typedef struct {
     delta_changes *out;
     pthread_mutex_t lock;           /* of free_states and the list of spools */
     diff_state *free_states;
-    diff_state **states;    /* by CKPT_PART_COUNT * tensor + part, while one is on its way */
+    diff_state **states;    /* by CKPT_PART_COUNT * tensor + part, while it is processed */
 } diff_sink;
 
 /* ---- states ---- */
@@ -168,7 +168,7 @@ static ckpt_code flush_list(overwrite_list *list, ckpt_error *err)
     return file_write_at(list->values, begin, list->value_buffer, used, err);
 }
 
-/* Bytes of the part from `at` on: where `payload` is not zero, `after` is new. */
+/* Append the positions and new values of bytes whose XOR (`payload`) is not zero. */
 static ckpt_code list_changes(diff_state *s, const unsigned char *payload,
                               const unsigned char *after, uint64_t size, ckpt_error *err)
 {
@@ -239,7 +239,7 @@ static void begin_part(const diff_sink *sink, diff_state *s, uint64_t bytes)
         s->list->count = s->list->used = 0;
 }
 
-/* Add the XOR of a tile to the frame; the frame of a tensor that stays as it is never begins. */
+/* Add the XOR of a tile to the frame. A tensor without changes gets no frame. */
 static ckpt_code add_payload(diff_state *s, const void *payload, uint64_t size, ckpt_error *err)
 {
     ckpt_code code;
@@ -253,7 +253,7 @@ static ckpt_code add_payload(diff_state *s, const void *payload, uint64_t size, 
     return zframe_add(s->frame, payload, size, err);
 }
 
-/* `before` becomes the XOR of both. */
+/* `before` is replaced by the XOR of both. */
 static ckpt_code add_tile(diff_state *s, void *before, const void *after, uint64_t size,
                           unsigned element_bits, ckpt_error *err)
 {
@@ -344,7 +344,7 @@ static uint64_t diff_need(const ckpt_sink *self, size_t tensor, uint64_t row_cou
 
 /* ---- all of it ---- */
 
-/* Positions of the form overwrite have 32 bits; a writer that lets them wrap makes garbage. */
+/* Encoding overwrite has 32-bit positions: refuse tensors for which these would wrap. */
 static ckpt_code check_sizes(const delta_pair *pair, const delta_diff_options *options,
                              ckpt_error *err)
 {

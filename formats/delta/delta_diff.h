@@ -1,6 +1,6 @@
 /*
- * delta_diff.h: what differs between two sources with the same tensors, as frames in spool files:
- * one pass over both, in bounded memory. Frames do not depend on threads.
+ * delta_diff.h: compares two sources with the same tensors and writes the differences as frames to
+ * spool files, in one pass and bounded memory. Frames do not depend on the number of threads.
  */
 #ifndef CKPT_DELTA_DIFF_H
 #define CKPT_DELTA_DIFF_H
@@ -16,7 +16,7 @@ typedef struct {
     int level;                      /* of zstd, 1 .. DELTA_LEVEL_MAX */
 } delta_diff_options;
 
-/* What became of one part of a tensor; all of it is zero where nothing changed. */
+/* The change of one part of a tensor; all zero if nothing changed. */
 typedef struct {
     int is_changed;
     unsigned spool;                 /* number of the file that has the frame */
@@ -24,7 +24,7 @@ typedef struct {
     uint64_t packed_bytes;
     char before[CHECKSUM_HEX];      /* xxh3-128 */
     char after_xxh3[CHECKSUM_HEX];
-    char after[CHECKSUM_HEX];       /* of the kind that was asked for */
+    char after[CHECKSUM_HEX];       /* of the requested kind */
     difference_count count;
 } delta_change;
 
@@ -35,8 +35,8 @@ typedef struct {
 } delta_changes;
 
 /*
- * `before` and `after` have the tensors of `model`, in its order; spool files are made in
- * `directory` under names that end in .tmp. Release *out, also after a failure.
+ * `before` and `after` have the tensors of `model`, in its order. Spool files are created in
+ * `directory`; their names end in .tmp. Release *out, also after a failure.
  */
 typedef struct {
     const delta_model *model;
@@ -48,7 +48,7 @@ ckpt_code delta_diff(const delta_pair *pair, const delta_diff_options *options,
                      const ckpt_run_options *run, delta_changes *out, ckpt_error *err);
 void delta_changes_release(delta_changes *changes);
 
-/* Memory of one thread beside its scratch. */
+/* Memory of one thread, without its scratch. */
 enum { DELTA_DIFF_THREAD_BYTES = ZFRAME_WRITER_BYTES + (1 << 20) };
 
 #endif

@@ -1,4 +1,4 @@
-/* A checkpoint changed where it is. */
+/* The two passes of a change in place. */
 #include "delta_inplace.h"
 
 #include <inttypes.h>
@@ -11,11 +11,11 @@
 #include "libckpt/sink.h"
 #include "libckpt/size.h"
 
-/* The pieces of one stored tensor, as its bytes come by. */
+/* Position in one stored tensor while its bytes arrive. */
 typedef struct {
-    uint64_t at;                    /* bytes of the tensor that are through */
-    uint64_t piece;                 /* the one at hand */
-    uint64_t left;                  /* bytes that it lacks */
+    uint64_t at;                    /* bytes of the tensor processed so far */
+    uint64_t piece;                 /* number of the current piece */
+    uint64_t left;                  /* its bytes that have not arrived */
     uint64_t used;
     unsigned char before[DELTA_SECTOR_BYTES];
     unsigned char after[DELTA_SECTOR_BYTES];
@@ -47,7 +47,7 @@ static ckpt_code check_encodings(const delta_chain *chain, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Names, sizes and headers: what the change leaves as it is. */
+/* Names, sizes and headers, which the change does not modify. */
 static void mix_headers(hash128 *sum, const ckpt_store *store)
 {
     for (size_t i = 0; i < store->file_count; i++) {
@@ -109,7 +109,7 @@ static uint64_t hash_piece(const void *bytes, uint64_t size)
     return kernels_get()->hash_bytes(bytes, size, 0).low64;
 }
 
-/* What is in the file now decides what is done. `after`: the result, or what has to be XORed. */
+/* Change or skip a piece, depending on its content in the file. `after`: the result, or the XOR. */
 static ckpt_code change_piece(piece_sink *s, size_t stored, piece_state *p, ckpt_error *err)
 {
     const ckpt_tensor *t = ckpt_catalog_at(s->model->in.stored, stored);
@@ -229,7 +229,7 @@ static uint64_t piece_need(const ckpt_sink *self, size_t tensor, uint64_t row_co
     return s->before == NULL ? 0 : source_need(s->before, tensor, row_count);
 }
 
-/* Untouched tensors matter to the first pass alone: their digests are in the roots. */
+/* Only the first pass reads unchanged tensors, whose digests are part of the roots. */
 static int piece_wants(const ckpt_sink *self, size_t tensor)
 {
     const piece_sink *s = (const piece_sink *)self;
@@ -274,7 +274,7 @@ ckpt_code delta_inplace_look(delta_inplace *in, delta_views *views, const ckpt_r
     return code == CKPT_OK ? run_pass(&s, views->result, run, err) : code;
 }
 
-/* The bytes of nothing: what a payload alone makes of them is the payload. */
+/* A source of zeros: patching zeros by XOR yields the payload itself. */
 static ckpt_code zero_read(ckpt_source *self, const source_range *range, arena *scratch,
                            ckpt_tile *tile, ckpt_error *err)
 {
@@ -295,7 +295,7 @@ static uint64_t zero_need(const ckpt_source *self, size_t tensor, uint64_t row_c
                       ckpt_part_row_bytes(ckpt_catalog_at(self->catalog, tensor), CKPT_DATA));
 }
 
-/* The files of the checkpoint, open for writing. */
+/* Open the files of the checkpoint for writing. */
 static ckpt_code open_files(const delta_inplace *in, ckpt_store **out, ckpt_error *err)
 {
     const ckpt_store *from = in->checkpoint->store;

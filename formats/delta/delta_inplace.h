@@ -1,10 +1,11 @@
 /*
- * delta_inplace.h: a base that becomes the result itself, for checkpoints too large for two copies.
+ * delta_inplace.h: changes the base into the result, for checkpoints too large for two copies.
  *
- * Two passes. The first reads and checks all that apply does and notes what every touched piece was
- * and will be (delta_sectors.h); nothing is changed before all of it was right and is on the disk.
- * The second goes over the pieces: one that is what it was is changed, one that is what it will be
- * is left, any other one is refused with its place. So XOR can be begun again after a kill.
+ * Two passes. The first checks everything that apply checks, and records a hash of the old and the
+ * new content of each piece that will change (delta_sectors.h). Nothing is changed before this
+ * journal is complete and on the disk. The second pass changes a piece that has its old content,
+ * skips one that has its new content, and refuses any other. So a run that was killed can be
+ * resumed although XOR applied twice would undo the change.
  */
 #ifndef CKPT_DELTA_INPLACE_H
 #define CKPT_DELTA_INPLACE_H
@@ -22,7 +23,7 @@ typedef struct {
     uint8_t *touched;               /* by stored tensor */
 } delta_inplace;
 
-/* What has to be done, and whether an earlier run has begun it. Refuses a chain that mixes
+/* Plan the change, and find out whether an earlier run has begun it. Refuses a chain that mixes
  * encodings. Release *out, also after a failure. */
 ckpt_code delta_inplace_begin(const delta_chain *chain, const ckpt_checkpoint *c,
                               delta_inplace *out, ckpt_error *err);
@@ -31,8 +32,7 @@ void delta_inplace_release(delta_inplace *in);
 /* The first pass. The caller compares roots, then calls delta_sectors_complete. */
 ckpt_code delta_inplace_look(delta_inplace *in, delta_views *views, const ckpt_run_options *run,
                              ckpt_error *err);
-/* The second. What was written is on the disk afterwards. *kept: pieces that were changed
- * already. */
+/* The second pass; syncs what it wrote. *kept: number of pieces that were changed already. */
 ckpt_code delta_inplace_write(delta_inplace *in, const ckpt_run_options *run, uint64_t *kept,
                               ckpt_error *err);
 

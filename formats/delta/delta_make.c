@@ -1,4 +1,4 @@
-/* Two checkpoints become a delta. */
+/* Makes a delta from two checkpoints. */
 #include "delta_make.h"
 
 #include <inttypes.h>
@@ -51,7 +51,7 @@ typedef struct {
     char base_version[DELTA_VERSION_BYTES];
 } make_job;
 
-/* The change of each stored tensor, and sums over all. */
+/* Collect the changes of stored tensors, and sums over all. */
 static ckpt_code take_entries(make_job *job, size_t *count, ckpt_error *err)
 {
     const delta_model *m = job->from->model;
@@ -84,7 +84,7 @@ static ckpt_code take_entries(make_job *job, size_t *count, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* A class that changed nearly everywhere was quantised by another rule, more often than trained. */
+/* Note a class that changed nearly everywhere: it was probably quantised by another rule. */
 static ckpt_code note_drift(make_job *job, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
@@ -117,7 +117,7 @@ static ckpt_code write_delta(make_job *job, size_t count, ckpt_error *err)
     return delta_write(output_directory(job->output), &content, err);
 }
 
-/* The roots of both, where one pass over the tensors gave them; else by one for each. */
+/* Find the roots of both: computed by the pass over the tensors, else by one more pass for each. */
 static ckpt_code take_roots(make_job *job, const ckpt_run_options *run, ckpt_error *err)
 {
     const delta_makings *from = job->from;
@@ -198,7 +198,7 @@ static ckpt_code begin_output(make_job *job, file_list *names, ckpt_error *err)
     return code == CKPT_OK ? output_begin(&options, &job->output, err) : code;
 }
 
-/* The partial state has nothing that another run could use. */
+/* Nothing in the partial output can be used by a later run. */
 static ckpt_code end_output(make_job *job, ckpt_code code, ckpt_error *err)
 {
     ckpt_output *output = job->output;
@@ -260,7 +260,7 @@ static ckpt_code carry_inputs(void *context, const char *directory, delta_carrie
     return delta_carry(&in->before, &in->after, directory, out, err);
 }
 
-/* The same names, dtypes and shapes on disk. */
+/* 1 when stored names, dtypes and shapes are equal. */
 static int have_same_tensors(const ckpt_checkpoint *a, const ckpt_checkpoint *b)
 {
     const ckpt_catalog *left = a->store->catalog;
@@ -283,8 +283,8 @@ static int is_hf(const delta_target *t)
                                      t->checkpoint->format == &format_safetensors_file);
 }
 
-/* Tensors that only one of two Hugging Face directories has, or has otherwise: a delta in the form
- * that others read cannot say so. */
+/* Report a tensor that only one of two Hugging Face directories has, or whose dtype or shape
+ * differs: the delta format cannot express that. */
 static ckpt_code fail_structure(const delta_target *a, const delta_target *b, ckpt_error *err)
 {
     const delta_target *sides[] = { a, b };
@@ -303,7 +303,7 @@ static ckpt_code fail_structure(const delta_target *a, const delta_target *b, ck
     return CKPT_OK;
 }
 
-/* As they are, where both lie on disk in the same way; else through plans of one target layout. */
+/* Use the stored tensors if both inputs have the same ones; else plan both in one target layout. */
 static ckpt_code open_inputs(const delta_make_options *o, make_inputs *in, ckpt_error *err)
 {
     delta_layout layout = o->layout;

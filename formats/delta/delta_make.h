@@ -1,5 +1,5 @@
 /*
- * delta_make.h: from two checkpoints to a delta on disk.
+ * delta_make.h: makes a delta from two checkpoints.
  */
 #ifndef CKPT_DELTA_MAKE_H
 #define CKPT_DELTA_MAKE_H
@@ -12,7 +12,7 @@ typedef struct {
     const char *before;
     const char *after;
     const char *target;
-    int discard;                    /* measure only: what was made is not kept (--dry-run) */
+    int discard;                    /* only measure: the delta is removed at the end (--dry-run) */
     delta_layout layout;
     delta_diff_options diff;
     uint64_t version;               /* 0: that of the target's name, else 1 */
@@ -22,7 +22,7 @@ typedef struct {
     ckpt_run_options run;
 } delta_make_options;
 
-/* What a class of tensors came to: "experts", "attention" ... */
+/* Sums over a class of tensors: "experts", "attention" ... */
 typedef struct {
     const char *name;
     size_t tensor_count;
@@ -60,27 +60,27 @@ typedef struct {
 ckpt_code delta_make(const delta_make_options *options, delta_made *out, ckpt_error *err);
 void delta_made_release(delta_made *made);
 
-/* ---- what reverse shares with it ---- */
+/* ---- shared with delta_rework ---- */
 
-/* Two sources of the same tensors, and what lies beside their weights. */
+/* Two sources of the same tensors, and the files beside their weights. */
 typedef struct {
-    const delta_model *model;       /* whose stored tensors are meant */
-    ckpt_source *before;            /* in its order, as the next one */
+    const delta_model *model;       /* defines the stored tensors */
+    ckpt_source *before;            /* both in the order of the model */
     ckpt_source *after;
-    const ckpt_digest *before_digest;       /* that reading fills; or NULL */
+    const ckpt_digest *before_digest;       /* filled while reading; or NULL */
     const ckpt_digest *after_digest;
-    const delta_target *inputs[2];  /* that are looked at again when all was read; or NULL */
-    /* Other files that differ go below the directory, and into the list; `names` has all that it
-     * may make there. */
+    const delta_target *inputs[2];  /* checked for changes after reading; or NULL */
+    /* Copy other files that differ to the directory and list them; `names` has every name that it
+     * may create. */
     ckpt_code (*carry)(void *context, const char *directory, struct delta_carried *out,
                        ckpt_error *err);
     void *carry_context;
     const file_list *names;
-    const delta_roots *told[2];     /* what the roots must be, where both are known; or NULL */
+    const delta_roots *told[2];     /* expected roots, compared if known; or NULL */
     const char *base_version;       /* NULL: one less than the version */
     hash128 fingerprint;            /* of the inputs */
-    uint64_t fixed_bytes;           /* memory that all of it holds */
-    uint64_t thread_bytes;          /* that the sources take for each thread */
+    uint64_t fixed_bytes;           /* memory held by all of this */
+    uint64_t thread_bytes;          /* memory of the sources per thread */
 } delta_makings;
 
 ckpt_code delta_make_from(const delta_makings *from, const delta_make_options *options,

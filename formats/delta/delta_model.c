@@ -15,7 +15,7 @@ delta_input delta_input_of(const ckpt_checkpoint *c)
                           ckpt_checkpoint_bytes(c) };
 }
 
-/* An extent that is all of a part and all of a stored tensor. */
+/* 1 when the extent covers a whole part and a whole stored tensor. */
 static int is_whole(const ckpt_layout *layout, const layout_extent *e)
 {
     const ckpt_tensor *t = ckpt_catalog_at(layout->logical, e->logical);
@@ -47,7 +47,7 @@ static ckpt_code make_own_layout(delta_model *m, ckpt_error *err)
     return code;
 }
 
-/* Which stored tensors each part is; `at` tells where a tensor of the layout is in the source. */
+/* List the stored tensors of each part; at[i]: index in the source of tensor i of the layout. */
 static ckpt_code list_streams(delta_model *m, const size_t *at, ckpt_error *err)
 {
     const size_t tensors = ckpt_catalog_count(m->tensors->catalog);
@@ -127,7 +127,7 @@ static ckpt_code pick_in_order(delta_model *m, ckpt_source *from, const delta_mo
     return code;
 }
 
-/* Each part has the same names on disk, too. */
+/* Check that each part has the same stored names in both models. */
 static ckpt_code check_streams(const delta_model *m, const delta_model *order, ckpt_error *err)
 {
     const size_t count = CKPT_PART_COUNT * ckpt_catalog_count(order->tensors->catalog);
@@ -161,7 +161,7 @@ int delta_model_has_digest(const delta_model *m)
     return 1;
 }
 
-/* A stream is a part, and blocks hold two. */
+/* Refuse interleaved blocks: they contain two parts, but a stream is one part. */
 static ckpt_code check_forms(const delta_input *in, ckpt_error *err)
 {
     for (size_t i = 0; i < ckpt_catalog_count(in->stored); i++) {

@@ -1,10 +1,9 @@
 /*
- * delta_model.h: a checkpoint as deltas see it: the stored tensors of a Hugging Face layout, each a
- * stream of bytes, read through the logical tensors that they are parts of, so that one pass gives
- * bytes and value roots.
+ * delta_model.h: the stored tensors of a Hugging Face layout as streams of bytes. They are read as
+ * parts of the logical tensors, so that one pass gives both the bytes and the value roots.
  *
- * Where a stored tensor holds several logical ones (stacked experts), or none, the tensors that are
- * read are the stored ones, and the roots take a pass of their own.
+ * If a stored tensor contains several logical ones (stacked experts), or none, the stored tensors
+ * are read instead, and the roots need another pass.
  */
 #ifndef CKPT_DELTA_MODEL_H
 #define CKPT_DELTA_MODEL_H
@@ -13,25 +12,25 @@
 
 enum { DELTA_NO_TENSOR = -1 };
 
-/* What a model is made of; borrowed. */
+/* Input of a model; borrowed. */
 typedef struct {
     const char *path;
     ckpt_source *logical;
-    const ckpt_layout *layout;          /* of the logical tensors in the stored ones */
+    const ckpt_layout *layout;          /* positions of the logical tensors in the stored ones */
     const ckpt_catalog *stored;         /* names, dtypes, shapes */
     ckpt_source *stored_source;         /* NULL: there are no files */
-    uint64_t fixed_bytes;               /* memory that they hold */
+    uint64_t fixed_bytes;               /* memory held by these */
 } delta_input;
 
 typedef struct {
     delta_input in;
-    int is_stored;                      /* the tensors are the stored ones */
+    int is_stored;                      /* `tensors` are the stored ones */
     ckpt_source *tensors;               /* what is read */
-    const ckpt_layout *layout;          /* of these in the stored ones */
-    ckpt_layout *own_layout;            /* of the stored ones in themselves; or NULL */
+    const ckpt_layout *layout;          /* positions of these in the stored ones */
+    ckpt_layout *own_layout;            /* if is_stored, `layout`; else NULL */
     int64_t *first;                     /* by CKPT_PART_COUNT * tensor + part: a stored tensor */
     int64_t *next;                      /* by stored tensor: another one with the same bytes */
-    ckpt_digest *digest;                /* that reading fills; NULL: none, see delta_model_roots */
+    ckpt_digest *digest;                /* filled by reading; NULL: none, see delta_model_roots */
     ckpt_source *tap;
 } delta_model;
 
@@ -47,16 +46,16 @@ ckpt_code delta_model_open(const delta_input *in, int is_stored, const delta_mod
                            delta_model *out, ckpt_error *err);
 void delta_model_release(delta_model *model);
 
-/* Do all tensors have a value digest? */
+/* 1 when all tensors have value digests. */
 int delta_model_has_digest(const delta_model *model);
 
-/* The roots of what was read, all of it; by a pass of its own where it takes one. Empty where
- * values have no digest. */
+/* The roots of the model, after all of it was read; needs another pass if there is no digest. Empty
+ * if some values have no digest. */
 ckpt_code delta_model_roots(const delta_model *model, const ckpt_run_options *run,
                             delta_roots *out, ckpt_error *err);
 ckpt_code delta_digest_roots(const ckpt_digest *digest, delta_roots *out, ckpt_error *err);
 
-/* Memory that it holds beside its input's. */
+/* Memory that it holds, without that of its input. */
 uint64_t delta_model_bytes(const delta_model *model);
 
 #endif

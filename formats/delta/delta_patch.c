@@ -1,4 +1,4 @@
-/* Tensors after a change, as a stream of tiles. */
+/* Applies a delta to tiles while they are read. */
 #include "delta_patch.h"
 
 #include <pthread.h>
@@ -10,16 +10,16 @@
 
 enum { PIECE_BYTES = 1 << 16 };
 
-/* One changed tensor on its way. Kept for the next one when it is through. */
+/* State of one changed tensor while it is read; reused for the next. */
 typedef struct patch_state {
     struct patch_state *next_free;
     const delta_tensor *change;
     uint64_t bytes;                 /* of the tensor */
-    uint64_t at;                    /* bytes that are through */
+    uint64_t at;                    /* bytes read so far */
     zframe_reader *frame;           /* xor: the payload; overwrite: the positions */
     zframe_reader *values;          /* overwrite only */
-    uint64_t left;                  /* overwrite: changes that are not through yet */
-    uint64_t position;              /* of the next one */
+    uint64_t left;                  /* overwrite: changes not applied yet */
+    uint64_t position;              /* of the next change */
     checksum before;
     checksum after;
     char piece[PIECE_BYTES];
@@ -33,8 +33,8 @@ typedef struct {
     delta_patch_options options;
     pthread_mutex_t lock;           /* of free_states */
     patch_state *free_states;
-    patch_state **states;   /* by CKPT_PART_COUNT * tensor + part, while one is on its way */
-    uint32_t *tensor_scales;        /* by tensor: what its CKPT_TENSOR_SCALE became */
+    patch_state **states;   /* by CKPT_PART_COUNT * tensor + part, while it is read */
+    uint32_t *tensor_scales;        /* by tensor: its CKPT_TENSOR_SCALE after the change */
     const delta_tensor **changes;   /* by CKPT_PART_COUNT * tensor + part; NULL: none */
 } patch_view;
 
@@ -109,7 +109,7 @@ static ckpt_code next_position(patch_state *s, int is_first, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* The same frame twice: one reader stands at the positions, the other at the values. */
+/* Open the frame twice: one reader for the positions, one for the values. */
 static ckpt_code open_overwrite(patch_state *s, ckpt_error *err)
 {
     uint64_t size;
@@ -244,7 +244,7 @@ static ckpt_code patch_part(patch_view *v, const source_range *range, ckpt_part 
     patch_state *s = v->states[i];
     ckpt_code code;
 
-    /* It comes with every tile, and changes with the first. */
+    /* The tensor scale is part of every tile; the patch is applied to the first. */
     if (!source_has_part(range, part)) {
         if (part == CKPT_TENSOR_SCALE)
             memcpy(tile->part[part], &v->tensor_scales[range->tensor], sizeof *v->tensor_scales);
@@ -310,7 +310,7 @@ static void patch_free(ckpt_source *self)
 
 /* ---- which tensors ---- */
 
-/* A tensor and its copies change together, and to the same bytes. */
+/* Check that copies of a tensor have the same change. */
 static ckpt_code take_changes(patch_view *v, size_t i, ckpt_error *err)
 {
     const ckpt_catalog *stored = v->model->in.stored;

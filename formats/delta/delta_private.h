@@ -1,4 +1,4 @@
-/* delta_private.h: what the readers of deltas share. */
+/* delta_private.h: private to the readers of deltas. */
 #ifndef CKPT_DELTA_PRIVATE_H
 #define CKPT_DELTA_PRIVATE_H
 

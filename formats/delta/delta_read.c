@@ -63,7 +63,7 @@ int delta_has_weights(const folder_place *place)
     return found;
 }
 
-/* A version is a string, or a number as some readers take it. */
+/* Read a version: a string, or a number, which some readers also accept. */
 static ckpt_code take_version(const char *path, const json_value *metadata, const char *key,
                               char out[DELTA_VERSION_BYTES], ckpt_error *err)
 {
@@ -107,13 +107,13 @@ static ckpt_code take_metadata(ckpt_delta *d, const char *path, const json_value
     return take_version(path, metadata, "base_version", d->base_version, err);
 }
 
-/* A file of the directory itself: readers join the name to its path. */
+/* 1 for a file name without a folder: readers append it to the path of the directory. */
 static int is_file_name(const char *name)
 {
     return name != NULL && name[0] != '\0' && name[0] != '.' && strpbrk(name, "/\\") == NULL;
 }
 
-/* The files that the index names, each once. `files` has its keys from the index. */
+/* Add each file of the index once. The keys of `files` are strings of the index. */
 static ckpt_code add_files(ckpt_delta *d, const char *path, const json_value *map, table *files,
                            ckpt_error *err)
 {
@@ -138,7 +138,7 @@ static ckpt_code add_files(ckpt_delta *d, const char *path, const json_value *ma
     return CKPT_OK;
 }
 
-/* Every name of the index is in its file; as many as there are tensors, so that all are named. */
+/* Check that every name of the index is in its file, and that there are no other tensors. */
 static ckpt_code check_names(const ckpt_delta *d, const char *path, const json_value *map,
                              const table *files, ckpt_error *err)
 {
@@ -165,7 +165,7 @@ static ckpt_code check_names(const ckpt_delta *d, const char *path, const json_v
 
 /* ---- checksums ---- */
 
-/* What a file's __metadata__ says of its tensors. */
+/* Read the checksums in a file's __metadata__. */
 static ckpt_code take_sums(ckpt_delta *d, uint32_t file, ckpt_error *err)
 {
     const store_file *f = &d->store->files[file];

@@ -1,4 +1,4 @@
-/* The base, what the deltas make of it, and a delta between the two. */
+/* Makes a delta between a base and the result of applying deltas to it. */
 #include "delta_rework.h"
 
 #include <stdlib.h>
@@ -17,7 +17,7 @@ typedef struct {
 
 /* ---- other files ---- */
 
-/* The last delta that says something of a file; NULL where an earlier one was looked at already. */
+/* The last change of a file in the chain; NULL if delta `d` is not the first to change it. */
 static const delta_file *find_last(const delta_chain *chain, size_t d, size_t i,
                                    const ckpt_delta **from)
 {
@@ -37,7 +37,7 @@ static const delta_file *find_last(const delta_chain *chain, size_t d, size_t i,
     return found;
 }
 
-/* Of a file that the deltas change: what the last one has, or on the way back what the base has. */
+/* Carry a changed file: the content in the last delta, or that in the base for a reverse delta. */
 static ckpt_code carry_file(const rework_job *job, const ckpt_delta *from, const delta_file *f,
                             const char *directory, delta_carried *out, ckpt_error *err)
 {
@@ -112,7 +112,7 @@ static ckpt_code run_job(rework_job *job, delta_made *out, ckpt_error *err)
         return code;
     first = job->chain.deltas[0];
     last = job->chain.deltas[job->chain.count - 1];
-    /* The patches read the base through its digest: beside them it is read without. */
+    /* The patches read the base through its digest; read it a second time without digesting it. */
     from.before = v->model.is_stored ? v->model.in.stored_source : v->model.in.logical;
     from.after = v->result;
     from.before_digest = v->model.digest;

@@ -1,5 +1,5 @@
 /*
- * delta_rework.h: deltas made from deltas and their base: several as one, or the way back.
+ * delta_rework.h: combines several deltas into one (squash), or makes the reverse delta.
  */
 #ifndef CKPT_DELTA_REWORK_H
 #define CKPT_DELTA_REWORK_H
@@ -12,10 +12,10 @@ typedef struct {
     char *const *deltas;
     size_t delta_count;
     int is_reverse;                 /* from the result of the deltas back to the base */
-    delta_make_options make;        /* but for `before`, `after` and `layout` */
+    delta_make_options make;        /* `before`, `after` and `layout` are not used */
 } delta_rework_options;
 
-/* All is checked as apply does. Release *out, also after a failure. */
+/* Checks everything that delta_apply checks. Release *out, also after a failure. */
 ckpt_code delta_rework(const delta_rework_options *options, delta_made *out, ckpt_error *err);
 
 #endif

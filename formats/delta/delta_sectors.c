@@ -1,4 +1,4 @@
-/* What each piece was and will be. */
+/* Reads and writes the journal of a change in place. */
 #include "delta_sectors.h"
 
 #include <stdlib.h>
@@ -55,7 +55,7 @@ void delta_sectors_release(delta_sectors *s)
     free(s->first);
 }
 
-/* XXH3 of all entries, in pieces. */
+/* XXH3 of all entries, read in chunks. */
 static ckpt_code hash_entries(const delta_sectors *s, uint64_t *out, ckpt_error *err)
 {
     const uint64_t end = HEAD_BYTES + s->piece_count * ENTRY_BYTES;

@@ -40,7 +40,7 @@ static int take_hex(const json_value *object, const char *key, size_t digits, ch
     return 1;
 }
 
-/* Both roots, or null for both: the values have no digest. */
+/* Read both roots; both are null if the values have no digest. */
 static int take_roots(const json_value *object, delta_roots *out)
 {
     if (json_is_null(json_member(object, "root")) && json_is_null(json_member(object, "main")))
@@ -90,7 +90,7 @@ static ckpt_code take_tensor(const side_reader *r, const json_value *v)
     return CKPT_OK;
 }
 
-/* A delta may replace what lies beside the weights, and nothing else. */
+/* 1 for a file that a delta may replace: one beside the weights. */
 static int is_beside(const char *name)
 {
     return text_is_below(name) && !text_ends_with(name, SAFETENSORS_SUFFIX) &&
@@ -123,7 +123,7 @@ static ckpt_code take_carried(const side_reader *r, const json_value *list)
     return CKPT_OK;
 }
 
-/* The data files are those that it was written for. */
+/* Check the hashes of the data files. */
 static ckpt_code check_files(const side_reader *r, const json_value *list)
 {
     ckpt_code code = CKPT_OK;

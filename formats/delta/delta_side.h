@@ -1,5 +1,5 @@
 /*
- * delta_side.h: ckpt-delta.json, what a delta's index cannot say.
+ * delta_side.h: ckpt-delta.json: information that the index of a delta has no place for.
  *
  *   {"schema": "ckpt-delta/1", "writer": VERSION,
  *    "base": {"root": HEX64|null, "main": HEX64|null}, "result": {the same},
@@ -16,11 +16,11 @@
 
 #include "delta.h"
 
-/* Read it into a delta whose tensors are listed, and check that it is about these; nothing when
- * there is none. */
+/* Read it into a delta whose tensors are listed, and check that it describes the same ones. Does
+ * nothing if the file does not exist. */
 ckpt_code delta_side_read(ckpt_delta *delta, ckpt_error *err);
 
-/* What is written of a changed tensor. */
+/* The entry of a changed tensor. */
 typedef struct {
     const ckpt_tensor *tensor;           /* as stored */
     char before[CHECKSUM_HEX];

@@ -1,6 +1,6 @@
 /*
  * delta_skyrl.h: deltas as SkyRL writes them (weight_sync/delta_checkpoint.py of NovaSky-AI/SkyRL):
- * the same frames, another bookkeeping.
+ * the same frames, but a manifest instead of an index.
  *
  *   delta-00000001/
  *     manifest.json      {"version": 1, "base_version": 0, "tensors": [{"name",

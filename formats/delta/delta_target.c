@@ -25,7 +25,7 @@ ckpt_code delta_target_open(const char *path, const ckpt_open_options *open, del
     return CKPT_OK;
 }
 
-/* A conversion to a Hugging Face directory that is planned, and read from, but never written. */
+/* Plan a conversion to a Hugging Face directory; its result is read but never written. */
 ckpt_code delta_target_plan(const char *path, const delta_layout *layout,
                             const ckpt_open_options *open, delta_target *out, ckpt_error *err)
 {

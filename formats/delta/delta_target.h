@@ -1,6 +1,6 @@
 /*
- * delta_target.h: a checkpoint in the layout that a delta is over: as it is, or through the plan of
- * a conversion.
+ * delta_target.h: a checkpoint in the layout of a delta: as it is stored, or as a planned
+ * conversion would write it.
  */
 #ifndef CKPT_DELTA_TARGET_H
 #define CKPT_DELTA_TARGET_H
@@ -10,7 +10,7 @@
 
 /* How the target layout is chosen, as in ckpt-convert. All NULL: no plan. */
 typedef struct {
-    const char *target;             /* where the delta goes: no input may lie there */
+    const char *target;             /* path of the delta, which must not be an input */
     convert_words words;
     const char *names;
     const char *like;
@@ -20,12 +20,12 @@ typedef struct {
 int delta_layout_is_given(const delta_layout *layout);
 
 typedef struct {
-    ckpt_checkpoint *checkpoint;    /* as it is; NULL: there is a plan */
+    ckpt_checkpoint *checkpoint;    /* NULL if there is a plan */
     job_plan *plan;
     convert_pipeline pipeline;
     job_result result;
     delta_input in;
-    const ckpt_checkpoint *source;  /* whichever of the two was opened; borrowed */
+    const ckpt_checkpoint *source;  /* `checkpoint`, or that of the plan; borrowed */
     const char *config;             /* text of config.json in that layout, or NULL; borrowed */
 } delta_target;
 

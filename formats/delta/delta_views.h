@@ -11,22 +11,22 @@ typedef struct {
     delta_model model;
     ckpt_source **patches;      /* by delta */
     size_t patch_count;
-    ckpt_digest *digest;        /* of what comes out; NULL: none */
+    ckpt_digest *digest;        /* of the result; NULL: none */
     ckpt_source *tap;
-    ckpt_source *result;        /* what is read; borrowed from the above */
+    ckpt_source *result;        /* the last view; borrowed from the above */
 } delta_views;
 
-/* Open the chain's base, which has to be a Hugging Face directory; of `patch` all but the delta is
- * taken. Release it, also after a failure. */
+/* Open the chain's base, which must be a Hugging Face directory, and apply the deltas. patch->delta
+ * is ignored. Release *out, also after a failure. */
 ckpt_code delta_views_open(const delta_chain *chain, const ckpt_open_options *open,
                            const delta_patch_options *patch, delta_views *out, ckpt_error *err);
-/* The deltas on tensors of a model that is open already. */
+/* Apply the deltas to a model that is open already. */
 ckpt_code delta_views_stack(const delta_chain *chain, ckpt_source *from,
                             const delta_patch_options *patch, delta_views *v, ckpt_error *err);
 void delta_views_release(delta_views *views);
 
-/* The options of a loop over these views: with the memory that they hold, and that of the threads
- * (thread_bytes each, beside those of the patches). */
+/* Run options for a loop over these views, with the memory of the views and of each thread
+ * (thread_bytes, plus that of the patches). */
 ckpt_run_options delta_views_run(const delta_views *views, const ckpt_run_options *run,
                                  uint64_t thread_bytes);
 

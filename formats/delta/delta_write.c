@@ -1,4 +1,4 @@
-/* Frames into data files, and what tells of them. */
+/* Writes data files from frames, and the index. */
 #include "delta_write.h"
 
 #include <stdio.h>
@@ -22,7 +22,7 @@ static int compare_entries(const void *left, const void *right)
 
 /* ---- which entry goes into which file ---- */
 
-/* Greedily, in the order of names; every entry's file in files[i]. */
+/* Fill files greedily in the order of names; files[i]: number of the file of entry i. */
 static uint32_t divide(const delta_content *c, uint32_t *files)
 {
     uint64_t bytes = 0;
@@ -41,7 +41,7 @@ static uint32_t divide(const delta_content *c, uint32_t *files)
     return count;
 }
 
-/* A member for each tensor of a file: what it becomes, or what it was. */
+/* Put a member for each tensor of a file: its checksum after or before the change. */
 static void put_members(json_writer *w, const delta_content *c, const uint32_t *files,
                         uint32_t file, int is_before)
 {
@@ -56,7 +56,7 @@ static void put_members(json_writer *w, const delta_content *c, const uint32_t *
     }
 }
 
-/* "__metadata__" of a file: what the tensors were, for us, and what they become, for all. */
+/* "__metadata__" of a file: checksums before the change (ours), and after it (for all readers). */
 static ckpt_code put_sums(const delta_content *c, const uint32_t *files, uint32_t file, char **out,
                           ckpt_error *err)
 {
@@ -133,7 +133,7 @@ static ckpt_code copy_frames(const delta_content *c, ckpt_store *store, ckpt_err
     return code;
 }
 
-/* In the form of the writers that are there: ", " and ": " between members. */
+/* Separators as in the JSON of existing writers: ", " and ": ". */
 static void put_pair(byte_buffer *out, const char *separator, const char *key, const char *value)
 {
     json_writer w;

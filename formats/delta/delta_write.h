@@ -1,6 +1,6 @@
 /*
- * delta_write.h: a delta being written: data files from frames that lie in other files, the index
- * last, the side file beside it. Deterministic bytes: tensors by name.
+ * delta_write.h: writes a delta: copies frames from spool files into data files, then writes the
+ * index and the side file. Tensors are sorted by name, so the bytes are deterministic.
  */
 #ifndef CKPT_DELTA_WRITE_H
 #define CKPT_DELTA_WRITE_H
@@ -11,7 +11,7 @@
 typedef struct {
     const ckpt_tensor *tensor;      /* as stored: name, dtype, shape. NULL dtype (CKPT_NONE): only
                                        its name is known, and there is no side file */
-    const ckpt_file *from;          /* that has the frame */
+    const ckpt_file *from;          /* the file with the frame */
     uint64_t offset;
     uint64_t packed_bytes;
     const char *before;             /* xxh3-128; NULL: not known */
@@ -35,11 +35,11 @@ typedef struct {
     size_t total_count;
     uint64_t total_bytes;
     uint64_t element_count;
-    const delta_file *carried;      /* whose files are in the directory already */
+    const delta_file *carried;      /* their files are already in the directory */
     size_t carried_count;
 } delta_content;
 
-/* Write all of it into a directory that is there. */
+/* Write the delta into an existing directory. */
 ckpt_code delta_write(const char *directory, delta_content *content, ckpt_error *err);
 
 #endif
