@@ -102,8 +102,7 @@ int delta_detect(const folder_place *place);
 
 /*
  * Open a delta: reads index and headers, but no frames. Index and files must agree in both
- * directions.
- * *out is yours to close.
+ * directions. *out is yours to close.
  */
 ckpt_code delta_open(const char *path, ckpt_delta **out, ckpt_error *err);
 void delta_close(ckpt_delta *delta);           /* NULL is fine */

@@ -118,7 +118,7 @@ static ckpt_code fail_split(const gguf_reader *r, const gguf_head *head, const c
                      (unsigned long long)expected);
 }
 
-/* The split keys of file i agree with its name. */
+/* Check that the split keys of file i agree with its name. */
 static ckpt_code check_split(const gguf_reader *r, const gguf_head *head, uint32_t i)
 {
     const uint64_t files = r->out->store->file_count;
@@ -139,7 +139,7 @@ static ckpt_code check_split(const gguf_reader *r, const gguf_head *head, uint32
                ? CKPT_OK : fail_split(r, head, "split.no", i);
 }
 
-/* The number of tensors in all files, where one tells it. */
+/* Check the number of tensors in all files, if the key exists. */
 static ckpt_code check_total(const gguf_reader *r)
 {
     static const char key[] = "split.tensors.count";
@@ -150,7 +150,7 @@ static ckpt_code check_total(const gguf_reader *r)
                ? CKPT_OK : fail_split(r, &r->first, key, r->tensor_count);
 }
 
-/* Blocks of codes that are not decoded count as bytes: the last dimension is a row's. */
+/* Add a tensor. Codes that are not decoded are bytes: the last dimension is bytes per row. */
 static ckpt_code add_tensor(const gguf_reader *r, const gguf_info *info, uint32_t file)
 {
     const ckpt_catalog *catalog = r->out->store->catalog;
@@ -211,7 +211,7 @@ static ckpt_code read_file(gguf_reader *r, uint32_t i)
 
 /* ---- the model ---- */
 
-/* What config.json tells, from the keys, unless it is there or was given. */
+/* Derive the config from the keys, unless config.json exists or --config was given. */
 static ckpt_code take_config(gguf_reader *r)
 {
     ckpt_checkpoint *out = r->out;
@@ -244,7 +244,7 @@ static ckpt_code read_model(gguf_reader *r, const char *name)
     return code == CKPT_OK ? take_config(r) : code;
 }
 
-/* A file alone has the config that was given, whatever lies beside it. */
+/* A single file uses --config, and ignores a config.json beside it. */
 static ckpt_code find_model(gguf_reader *r, file_list *files)
 {
     ckpt_checkpoint *out = r->out;

@@ -7,18 +7,18 @@
  *   then         tensors: string name, u32 rank, u64 ne[rank], u32 type, u64 offset
  *   aligned      data of tensors, each aligned; offsets count from here
  *
- * Alignment is that of the key general.alignment, or 32. It is of offsets in the file.
+ * Alignment is the value of the key general.alignment, or 32, and applies to offsets in the file.
  *
- * The order of dimensions: ne[0] counts the columns, the elements that lie side by side. A shape
- * [E, out, in] of everywhere else is ne = (in, out, E) here. Only the words are turned round: the
- * bytes are row-major either way.
+ * Order of dimensions: ne[0] is the number of columns, whose elements are adjacent. The shape
+ * [E, out, in] is ne = (in, out, E). Only the order of the numbers differs: the bytes are row-major
+ * in both cases.
  *
  * A model may be split: STEM-00001-of-00003.gguf and so on, each a whole GGUF file with some of the
  * tensors and the keys split.no (from 0), split.count and split.tensors.count (of all files); the
  * first has the keys of the model.
  *
- * Names and packing are maps (FAMILY.gguf.map); which keys are which members of config.json is a
- * text, too (gguf_keys.h). Without the keys of a known arch tensors keep their names.
+ * Names and packing are described by maps (FAMILY.gguf.map), and the relation of keys to members of
+ * config.json by FAMILY.gguf.keys (gguf_keys.h). If the arch is unknown, tensors keep their names.
  */
 #ifndef CKPT_GGUF_H
 #define CKPT_GGUF_H

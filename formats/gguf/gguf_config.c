@@ -1,4 +1,4 @@
-/* Makes a config.json of keys. */
+/* Derives a config.json from keys. */
 #include "gguf_config.h"
 
 #include <stdio.h>
@@ -55,7 +55,7 @@ static void put_f32(json_writer *w, uint64_t bits)
 
     memcpy(&value, &low, sizeof value);
     float_text(value, text);
-    json_put_double(w, strtod(text, NULL));      /* of the fewest digits, not of all of the F32 */
+    json_put_double(w, strtod(text, NULL));      /* shortest decimal of the F32 */
 }
 
 static int is_finite_f32(uint64_t bits)
@@ -84,7 +84,7 @@ static ckpt_code put_ratios(config_maker *m, const gguf_line *line, const gguf_k
     return CKPT_OK;
 }
 
-/* All blocks have the same value, or one stands for them. */
+/* All blocks must have the same value; it may also be a single number. */
 static ckpt_code put_blocks(config_maker *m, const gguf_line *line, const gguf_key *key)
 {
     uint64_t numbers[BLOCKS_MAX] = { key->number };
@@ -162,7 +162,7 @@ static ckpt_code put_value(config_maker *m, const gguf_line *line, const gguf_ke
 
 /* ---- members ---- */
 
-/* A tensor of experts has the type that the line names. */
+/* 1 when a tensor of experts has this type. */
 static int has_experts_of(const gguf_head *head, const char *type)
 {
     for (size_t i = 0; i < head->info_count; i++)
@@ -172,7 +172,7 @@ static int has_experts_of(const gguf_head *head, const char *type)
     return 0;
 }
 
-/* Has the file what the line needs? */
+/* 1 when the file has the key or tensor of this line. */
 static int is_there(const config_maker *m, const gguf_line *line)
 {
     uint64_t dimension;
@@ -190,14 +190,14 @@ static int is_there(const config_maker *m, const gguf_line *line)
     }
 }
 
-/* Lines of one member: the first that is there counts. */
+/* Put the member of line i, unless an earlier line has put it. */
 static ckpt_code put_line(config_maker *m, size_t i, size_t prefix)
 {
     const gguf_line *line = &m->keys->lines[i];
     char member[GGUF_WORD_BYTES];
 
     if (line->kind == GGUF_LINE_TEXT)
-        return CKPT_OK;                    /* tells nothing of the model */
+        return CKPT_OK;                    /* constant keys have no member */
     gguf_line_member(line, member);
     for (size_t j = 0; j < m->keys->count; j++) {
         char other[GGUF_WORD_BYTES];
@@ -216,7 +216,7 @@ static ckpt_code put_line(config_maker *m, size_t i, size_t prefix)
     return put_value(m, line, gguf_head_find(m->head, line->key));
 }
 
-/* All lines with members "a.b", of which i is the first. */
+/* Put the object "a" with the members of all lines "a.b"; i is the first of these lines. */
 static ckpt_code put_object(config_maker *m, size_t i, size_t prefix)
 {
     const char *first = m->keys->lines[i].member;
@@ -225,7 +225,7 @@ static ckpt_code put_object(config_maker *m, size_t i, size_t prefix)
 
     for (size_t j = 0; j < i; j++)
         if (strncmp(m->keys->lines[j].member, first, prefix) == 0)
-            return CKPT_OK;                /* that one put them all */
+            return CKPT_OK;                /* an earlier line has put the object */
     snprintf(name, sizeof name, "%.*s", (int)prefix - 1, first);
     json_member_object(&m->w, name);
     for (size_t j = i; j < m->keys->count && code == CKPT_OK; j++)
@@ -263,7 +263,7 @@ static ckpt_code put_all(config_maker *m)
     return code;
 }
 
-/* How many blocks there are, of both kinds. */
+/* Count the layers and the MTP blocks. */
 static ckpt_code count_blocks(config_maker *m)
 {
     const gguf_line *layers = gguf_keys_find(m->keys, GGUF_LINE_LAYERS);

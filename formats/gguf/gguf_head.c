@@ -60,7 +60,7 @@ static ckpt_code read_array(head_reader *r, gguf_key *key)
     return code;
 }
 
-/* Long strings (templates, vocabularies in one) are not kept. */
+/* Read a string. Long ones, such as chat templates, are skipped. */
 static ckpt_code read_string(head_reader *r, gguf_key *key)
 {
     char text[GGUF_STRING_BYTES];
@@ -149,7 +149,7 @@ static ckpt_code fail_info(const head_reader *r, const gguf_info *info, const ch
     return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': tensor '%s' %s", path_of(r), info->name, what);
 }
 
-/* Bytes: rows are whole blocks. */
+/* Compute the size in bytes; rows must be whole blocks. */
 static ckpt_code measure(const head_reader *r, gguf_info *info)
 {
     const gguf_type *type = info->type;
@@ -219,7 +219,7 @@ static ckpt_code read_info(head_reader *r)
     return CKPT_OK;
 }
 
-/* From an offset in the data to one in the file. */
+/* Convert the offset from one in the data to one in the file. */
 static ckpt_code place_info(const head_reader *r, gguf_info *info)
 {
     const gguf_head *head = r->head;

@@ -1,22 +1,23 @@
 /*
- * gguf_keys.h: what the keys of a family's GGUF files mean, as text: formats/maps/FAMILY.gguf.keys.
+ * gguf_keys.h: the meaning of the keys in a family's GGUF files: formats/maps/FAMILY.gguf.keys.
  *
- * Lines, in words separated by blanks, # comments. Keys are without the arch that stands in front;
- * MEMBERs are of config.json (libckpt/config_number.h); the first spelling is the one that is made.
+ * Text lines of words separated by blanks; # begins a comment. KEYs are written without the prefix
+ * "ARCH."; a MEMBER is a path in config.json (libckpt/config_number.h), whose first spelling is the
+ * one that is written.
  *
- *   arch     NAME                    general.architecture, and the beginning of its keys
- *   member   MEMBER JSON             in a config made of keys
- *   text     KEY TEXT                a string that files of the family have; the whole key
+ *   arch     NAME                    general.architecture, and the prefix of its keys
+ *   member   MEMBER JSON             constant member of a config derived from keys
+ *   text     KEY TEXT                constant string key; KEY includes its prefix
  *   u32, f32, bool, string  KEY[?] MEMBER [= TENSOR:D]
- *                                    one value; with ? a file may lack it, and so it may with a
- *                                    tensor whose ne[D] it is
- *   layers   KEY MEMBER              blocks, those for next tokens too; the member is without them
- *   drafters KEY MEMBER              blocks for next tokens that are in the file; 0 without the key
- *   ratios   KEY MEMBER              an array with at least one integer for each block; 0 for one
- *                                    that the member does not have
- *   blocks   KEY MEMBER              one F32 for each block, all of them the member
- *   word     KEY MEMBER TEXT=N...    a U32 that stands for a string
- *   experts  TYPE MEMBER TEXT        the member is TEXT when tensors of experts have this type
+ *                                    one value. The key may be missing if it has a ?, or if
+ *                                    ne[D] of TENSOR has the value
+ *   layers   KEY MEMBER              number of blocks with MTP blocks; MEMBER is without these
+ *   drafters KEY MEMBER              number of MTP blocks in the file; 0 without the key
+ *   ratios   KEY MEMBER              an array with at least one integer per block; 0 for blocks
+ *                                    beyond the end of the member
+ *   blocks   KEY MEMBER              one F32 per block, all equal to the member
+ *   word     KEY MEMBER TEXT=N...    a U32 that encodes a string
+ *   experts  TYPE MEMBER TEXT        MEMBER is TEXT if tensors of experts have this type
  */
 #ifndef CKPT_GGUF_KEYS_H
 #define CKPT_GGUF_KEYS_H
@@ -45,18 +46,18 @@ typedef struct {
     size_t count;
 } gguf_keys;
 
-/* The text of a family, or of the one that has this arch. *out is NULL when there is none, else
+/* Parse the text of a family, or of the family with this arch. *out is NULL if there is none, else
  * yours to free. */
 ckpt_code gguf_keys_of_family(const char *family, gguf_keys **out, ckpt_error *err);
 ckpt_code gguf_keys_of_arch(const char *arch, gguf_keys **out, ckpt_error *err);
 
-/* The line of this kind that comes first, or NULL. */
+/* The first line of this kind, or NULL. */
 const gguf_line *gguf_keys_find(const gguf_keys *keys, gguf_line_kind kind);
 
 /* The first spelling of a line's member. */
 void gguf_line_member(const gguf_line *line, char out[GGUF_WORD_BYTES]);
 
-/* Of a word line: the number of `text`, and the text of `number`. 0: it has none. */
+/* Of a word line: the number for `text`, and the text for `number`. 0: not listed. */
 int gguf_line_number(const gguf_line *line, const char *text, uint32_t *number);
 int gguf_line_text(const gguf_line *line, uint64_t number, char out[GGUF_WORD_BYTES]);
 

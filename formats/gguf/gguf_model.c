@@ -16,7 +16,7 @@ typedef struct {
     gguf_put *p;
     const format_target *target;
     uint64_t layers;
-    uint64_t drafters;             /* that the target has */
+    uint64_t drafters;             /* MTP blocks of the target */
     ckpt_error *err;
 } model_writer;
 
@@ -61,7 +61,7 @@ static ckpt_code put_f32(model_writer *m, const gguf_line *line)
     return code;
 }
 
-/* A layer for each block: the member, then 0 for blocks that it does not have. */
+/* One number per block: those of the member, then 0 for further blocks. */
 static ckpt_code put_ratios(model_writer *m, const gguf_line *line)
 {
     const json_value *list = find(m, line);
@@ -161,7 +161,7 @@ static ckpt_code put_line(model_writer *m, const gguf_line *line)
     }
 }
 
-/* How many blocks there are, of both kinds. */
+/* Count the layers and the MTP blocks. */
 static ckpt_code count_blocks(model_writer *m, const gguf_keys *keys)
 {
     const ckpt_catalog *targets = m->target->targets;
@@ -186,7 +186,7 @@ static int has_blocks_of_fp4(const ckpt_catalog *targets)
     return 0;
 }
 
-/* Where the model came from, if its config says so as hubs do: OWNER/NAME. */
+/* Write the model's origin, if the config has a name of the form OWNER/NAME. */
 static void put_origin(model_writer *m)
 {
     const char *name = json_string(json_member(m->target->config, "_name_or_path"));

@@ -1,4 +1,4 @@
-/* gguf_model.h: the keys of a model, from its config.json. */
+/* gguf_model.h: writes the keys of a model from its config.json. */
 #ifndef CKPT_GGUF_MODEL_H
 #define CKPT_GGUF_MODEL_H
 
@@ -7,8 +7,8 @@
 #include "gguf_put.h"
 
 /*
- * Append them all. CKPT_E_USAGE when the config lacks a member, or one has a value that the key
- * cannot hold. Blocks for next tokens count as far as the target has them.
+ * Append all keys. CKPT_E_USAGE if a member of the config is missing or does not fit its key. Only
+ * MTP blocks that the target has are counted.
  */
 ckpt_code gguf_model_put(gguf_put *p, const gguf_keys *keys, const format_target *target,
                          ckpt_error *err);

@@ -1,13 +1,13 @@
-/* gguf_put.h: keys and tensors of a head, into bytes that grow. */
+/* gguf_put.h: serialises the keys and tensor infos of a head into a buffer. */
 #ifndef CKPT_GGUF_PUT_H
 #define CKPT_GGUF_PUT_H
 
 #include "gguf_scan.h"
 #include "libckpt/buffer.h"
 
-/* Keys, one after the other. */
+/* Serialised keys. */
 typedef struct {
-    byte_buffer bytes;             /* its `failed` says that there was no memory */
+    byte_buffer bytes;             /* its `failed` is set when out of memory */
     uint64_t count;
 } gguf_put;
 
@@ -21,7 +21,7 @@ void gguf_put_string(gguf_put *p, const char *key, const char *text);
 void gguf_put_array(gguf_put *p, const char *key, gguf_kind kind, uint64_t count,
                     const byte_buffer *elements);
 
-/* Pieces of elements and of infos. */
+/* Used for array elements and tensor infos. */
 void gguf_put_text(byte_buffer *bytes, const char *text);
 void gguf_put_number(byte_buffer *bytes, uint64_t number, size_t size);
 

@@ -93,8 +93,8 @@ ckpt_code gguf_scan_bytes(gguf_scan *s, void *out, size_t size, const char *what
     return CKPT_OK;
 }
 
-/* What is stepped over inside the window is in the hash, what lies behind it is not: the bytes of
- * long arrays are data of their own. */
+/* Skipped bytes are hashed if they are in the window. The rest of long arrays is not read, and
+ * therefore not hashed. */
 ckpt_code gguf_scan_skip(gguf_scan *s, uint64_t size, const char *what)
 {
     if (size > s->end - s->offset)

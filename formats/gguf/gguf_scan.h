@@ -1,8 +1,8 @@
 /*
- * gguf_scan.h: the head of a GGUF file, value by value.
+ * gguf_scan.h: reads the head of a GGUF file value by value.
  *
- * The head is read in order, through one window, so that its length costs no memory. Every length
- * and count is checked against the bytes that are left before anything is done with it.
+ * The head is read in order through a window of fixed size, so that memory does not depend on its
+ * length. Every length and count is compared with the remaining bytes before it is used.
  */
 #ifndef CKPT_GGUF_SCAN_H
 #define CKPT_GGUF_SCAN_H
@@ -21,14 +21,14 @@ typedef enum {
     GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64, GGUF_KIND_COUNT
 } gguf_kind;
 
-/* Bytes of a value of this kind; 0: strings and arrays, whose length they tell. */
+/* Bytes of a value of this kind; 0: strings and arrays, which store their length. */
 uint32_t gguf_kind_bytes(gguf_kind kind);
 const char *gguf_kind_name(gguf_kind kind);
 
 typedef struct {
     const ckpt_file *file;
     uint64_t offset;               /* of the next byte */
-    uint64_t end;                  /* no byte of the head lies behind it */
+    uint64_t end;                  /* the head must end before this offset */
     uint64_t window;               /* where the window begins */
     size_t window_bytes;
     uint64_t hash;                 /* of the windows before this one */
@@ -43,21 +43,20 @@ ckpt_code gguf_scan_u32(gguf_scan *s, uint32_t *out, const char *what);
 ckpt_code gguf_scan_u64(gguf_scan *s, uint64_t *out, const char *what);
 /* A number of this kind: integers sign-extended, BOOL, the bits of F32 and F64. */
 ckpt_code gguf_scan_number(gguf_scan *s, gguf_kind kind, uint64_t *out, const char *what);
-/* Step over; CKPT_E_FORMAT when the file has fewer. */
+/* Skip bytes; CKPT_E_FORMAT if the file has fewer. */
 ckpt_code gguf_scan_skip(gguf_scan *s, uint64_t size, const char *what);
-/* A string of at most max_bytes - 1 bytes, with a NUL behind it; it may not have one inside, and is
- * UTF-8. */
+/* Read a string of at most max_bytes - 1 bytes and append a NUL. It must be UTF-8 without NUL. */
 ckpt_code gguf_scan_name(gguf_scan *s, char *out, size_t max_bytes, const char *what);
-/* The same of bytes whose length is known; `out` has room for a NUL, too. */
+/* The same for a string whose length was read; `out` has room for size + 1 bytes. */
 ckpt_code gguf_scan_text(gguf_scan *s, char *out, size_t size, const char *what);
-/* The length of a string, of which all bytes are there and come next. */
+/* Read the length of a string; fails if the file ends before its last byte. */
 ckpt_code gguf_scan_length(gguf_scan *s, uint64_t *size, const char *what);
-/* A count of items of at least item_bytes each, which are all there. */
+/* Read a count of items of at least item_bytes each; fails if they do not fit the file. */
 ckpt_code gguf_scan_count(gguf_scan *s, uint64_t item_bytes, uint64_t *out, const char *what);
-/* Step over a string. */
+/* Skip a string. */
 ckpt_code gguf_scan_skip_string(gguf_scan *s, const char *what);
 
-/* The hash of all that was read. */
+/* The hash of the bytes read. */
 uint64_t gguf_scan_hash(const gguf_scan *s);
 
 #endif

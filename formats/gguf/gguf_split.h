@@ -1,4 +1,4 @@
-/* gguf_split.h: the files of a model that is split: STEM-00001-of-00003.gguf. */
+/* gguf_split.h: names of the files of a split model: STEM-00001-of-00003.gguf. */
 #ifndef CKPT_GGUF_SPLIT_H
 #define CKPT_GGUF_SPLIT_H
 
@@ -7,11 +7,11 @@
 
 enum { GGUF_FILES_MAX = 65535, GGUF_PATH_BYTES = 4096 };
 
-/* "STEM-00002-of-00003.gguf": the length of the stem, the number (from 1), and how many there are.
- * 0: another name. */
+/* Parse "STEM-00002-of-00003.gguf" into the length of the stem, the file's number (from 1) and the
+ * number of files. 0: another name. */
 int gguf_split_parse(const char *name, size_t *stem, uint32_t *number, uint32_t *count);
 
-/* The name of file `number`, from 1, beside one with this stem. 0: too long. */
+/* The name of file `number` (from 1) of the model that file `name` belongs to. 0: too long. */
 int gguf_split_name(const char *name, size_t stem, uint32_t number, uint32_t count,
                     char out[GGUF_PATH_BYTES]);
 

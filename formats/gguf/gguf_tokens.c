@@ -1,6 +1,6 @@
 /*
- * Makes keys of a tokenizer's files. tokenizer.json is read token by token: a tree of a hundred
- * thousand strings would be larger than all that is made of it.
+ * gguf_tokens.c: makes keys from a tokenizer's files. tokenizer.json is read token by token: a tree
+ * of its hundred thousand strings would need more memory than the keys.
  */
 #include "gguf_tokens.h"
 
@@ -62,7 +62,7 @@ static ckpt_code add_token(vocabulary *v, uint64_t id, const char *text, int32_t
     return v->tokens[id] != NULL ? CKPT_OK : ckpt_fail_memory(v->err, v->text.path, strlen(text));
 }
 
-/* The members of model.vocab, of which the bracket was read. */
+/* Read the members of model.vocab, after its opening bracket. */
 static ckpt_code read_vocab(vocabulary *v)
 {
     json_token token;
@@ -116,7 +116,7 @@ static ckpt_code read_merges(vocabulary *v)
     return code;
 }
 
-/* {"id": N, "content": TEXT, "special": BOOL, ...}, of which the bracket was read. */
+/* Read {"id": N, "content": TEXT, "special": BOOL, ...}, after its opening bracket. */
 static ckpt_code read_added(vocabulary *v)
 {
     uint64_t id = UINT64_MAX;
@@ -163,7 +163,7 @@ static ckpt_code read_all_added(vocabulary *v)
 
 /* ---- tokenizer.json ---- */
 
-/* The value of `key` in an object; `handler` reads what is in it. */
+/* Read the value of the key that was just read; `handler` reads its items. */
 static ckpt_code enter(vocabulary *v, json_token_kind kind, ckpt_code (*handler)(vocabulary *v))
 {
     json_token token;
@@ -198,7 +198,7 @@ static ckpt_code read_model(vocabulary *v)
     return code != CKPT_OK || has_vocab ? code : fail_text(v, "has no model.vocab");
 }
 
-/* Added tokens come last, wherever they stand: they say what a token of the vocabulary is. */
+/* Added tokens are read last, wherever they are in the file: they set types of known tokens. */
 static ckpt_code read_members(vocabulary *v, const char *wanted, json_token_kind kind,
                               ckpt_code (*handler)(vocabulary *v))
 {
@@ -264,7 +264,7 @@ static void put_tokens(gguf_put *p, const vocabulary *v)
     free(types.bytes);
 }
 
-/* The id of a token that is told by its text, or by an object with its content. */
+/* The id of a token given as its text, or as an object with its content. */
 static int find_id(const vocabulary *v, const json_value *told, uint64_t *id)
 {
     const char *text = json_string(told) != NULL ? json_string(told)
@@ -276,7 +276,7 @@ static int find_id(const vocabulary *v, const json_value *told, uint64_t *id)
     return 0;
 }
 
-/* Special tokens: by tokenizer_config.json, else by the numbers of config.json. */
+/* Put the ids of special tokens: from tokenizer_config.json, else from config.json. */
 static void put_specials(gguf_put *p, const vocabulary *v, const format_target *target,
                          const json_value *told)
 {
@@ -320,7 +320,7 @@ static ckpt_code put_template(gguf_put *p, const format_target *target, const js
     return code;
 }
 
-/* What tokenizer_config.json says, where there is one. */
+/* Put the settings of tokenizer_config.json, if it exists. */
 static ckpt_code put_settings(gguf_put *p, const vocabulary *v, const format_target *target,
                               ckpt_error *err)
 {

@@ -1,4 +1,4 @@
-/* gguf_tokens.h: the keys of a tokenizer, from tokenizer.json and tokenizer_config.json. */
+/* gguf_tokens.h: writes the keys of a tokenizer from tokenizer.json and tokenizer_config.json. */
 #ifndef CKPT_GGUF_TOKENS_H
 #define CKPT_GGUF_TOKENS_H
 
@@ -7,8 +7,8 @@
 
 /*
  * Append vocabulary, types, merges, ids of special tokens and the chat template. The vocabulary has
- * as many tokens as config.json says: [PADn] where the tokenizer has none. CKPT_E_USAGE when the
- * files beside the target's tensors have no tokenizer.json.
+ * the size in config.json; ids without a token become [PADn]. CKPT_E_USAGE if target->files has no
+ * tokenizer.json.
  */
 ckpt_code gguf_tokens_put(gguf_put *p, const format_target *target, ckpt_error *err);
 

@@ -14,13 +14,13 @@ typedef struct {
     uint32_t block_values;
     uint32_t block_bytes;
     ckpt_dtype dtype;              /* of plain elements; CKPT_NONE: blocks of codes */
-    ckpt_stored_form form;         /* of blocks that are decoded; CKPT_FORM_APART: others */
+    ckpt_stored_form form;         /* of blocks that we decode; CKPT_FORM_APART: not decoded */
 } gguf_type;
 
-/* NULL: ggml has no such type, or has given it up. */
+/* The type of this number; NULL: unknown, or removed from ggml. */
 const gguf_type *gguf_type_find(uint32_t id);
 
-/* The type that a stored tensor has in GGUF; NULL: none. */
+/* The GGUF type for a stored tensor; NULL: none. */
 const gguf_type *gguf_type_of(const ckpt_tensor *stored);
 
 #endif

@@ -25,7 +25,7 @@ ckpt_stored_form gguf_form(const ckpt_tensor *logical)
 
 /* ---- the order of tensors ---- */
 
-/* "blk.12." is 1 + 12; what is in no block comes first. */
+/* Sort key: 1 + 12 for "blk.12."; 0 for tensors in no block, which come first. */
 static uint64_t block_of(const char *name)
 {
     unsigned long long block;
@@ -33,7 +33,7 @@ static uint64_t block_of(const char *name)
     return sscanf(name, "blk.%llu.", &block) == 1 ? 1 + (uint64_t)block : 0;
 }
 
-/* By file, block, name: whatever order the source has. */
+/* By file, block, name: independent of the source's order. */
 static int compare_tensors(const void *left, const void *right)
 {
     const ckpt_tensor *const *a = left;
@@ -54,7 +54,7 @@ typedef struct {
     size_t count;
 } file_tensors;
 
-/* Of scaled weights GGUF has those that are blocks. */
+/* Refuse block-scaled weights that are not in interleaved blocks: GGUF has no others. */
 static ckpt_code check_targets(const ckpt_catalog *targets, ckpt_error *err)
 {
     for (size_t i = 0; i < ckpt_catalog_count(targets); i++) {
@@ -69,7 +69,7 @@ static ckpt_code check_targets(const ckpt_catalog *targets, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* ne: the number of columns first. A number is a tensor of one dimension. */
+/* ne begins with the number of columns. A scalar is written with one dimension. */
 static ckpt_code put_info(byte_buffer *bytes, const ckpt_tensor *t, uint64_t offset,
                           ckpt_error *err)
 {
@@ -100,7 +100,7 @@ static uint64_t align(uint64_t offset)
     return size_div_up(offset, GGUF_ALIGNMENT) * GGUF_ALIGNMENT;
 }
 
-/* The head of a file from its keys and tensors, whose offsets are then those in the file. */
+/* Make the head of a file from its keys and tensors, and set the tensors' offsets in the file. */
 static ckpt_code lay_out_file(store_file *f, const gguf_put *keys, const file_tensors *in,
                               ckpt_error *err)
 {
@@ -139,7 +139,7 @@ static ckpt_code lay_out_file(store_file *f, const gguf_put *keys, const file_te
 
 /* ---- keys ---- */
 
-/* Sixty-four digits that become the root once it is known. */
+/* Reserve 64 digits for the root, which is not known yet. */
 static void put_root(gguf_put *p)
 {
     char none[CKPT_ROOT_HEX];

@@ -1,4 +1,4 @@
-/* common_pt.c: reading the options of a run from common.pt or a common_state entry. */
+/* common_pt.c: reads the options of a run from common.pt or a common_state entry. */
 #include "common_pt.h"
 
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 
 enum { OBJECT_BYTES_MAX = 64 << 20, TEXT_MAX = 1 << 20 };
 
-/* What was read: the public part first, so that one pointer stands for both. */
+/* The result. The public part is its first member, so that common_pt_free gets the whole. */
 typedef struct {
     common_pt common;
     arena memory;

@@ -1,7 +1,7 @@
 /*
- * common_pt.h: the options that a Megatron checkpoint stores beside its tensors: common.pt, a
- * torch.save archive of one dict, or (newer) the byte entry "common_state/shard_0_1" that holds a
- * list of that dict:
+ * common_pt.h: the options that a Megatron checkpoint stores beside its tensors. They are a dict in
+ * common.pt, a torch.save archive, or (newer) in a list in the byte entry
+ * "common_state/shard_0_1":
  *
  *   args                 argparse.Namespace: the options of the run
  *   checkpoint_version   3.0
@@ -36,14 +36,14 @@ struct common_arg {
 };
 
 typedef struct {
-    int has_args;                /* read only: `args` was there */
+    int has_args;                /* read only: `args` was present */
     const common_arg *args;
     size_t arg_count;
     int64_t iteration;           /* -1 when absent */
     double checkpoint_version;   /* read only: 0 when absent; written as 3.0 */
 } common_pt;
 
-/* The whole file, the same bytes each time. *out is malloc'd, yours to free. */
+/* Make the file; its bytes are deterministic. *out is malloc'd, yours to free. */
 ckpt_code common_pt_write(const common_pt *common, unsigned char **out, size_t *out_bytes,
                           ckpt_error *err);
 
@@ -57,7 +57,7 @@ ckpt_code common_pt_read(const ckpt_file *file, uint64_t offset, uint64_t length
  * interpreted. */
 ckpt_code common_pt_check(const ckpt_file *file, uint64_t offset, uint64_t length,
                           ckpt_error *err);
-void common_pt_free(common_pt *common);      /* NULL is fine; only for what was read */
+void common_pt_free(common_pt *common);      /* NULL is fine; only for results of common_pt_read */
 
 /* The argument called `name`, or NULL. */
 const common_arg *common_pt_find(const common_pt *common, const char *name);

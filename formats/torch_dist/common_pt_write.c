@@ -1,4 +1,4 @@
-/* common_pt_write.c: common.pt as Megatron's loaders read it. */
+/* common_pt_write.c: writes common.pt for Megatron's loaders. */
 #include "common_pt.h"
 
 #include <stdlib.h>
@@ -80,7 +80,7 @@ static void put_common(pickle_writer *w, const common_pt *common)
     pickle_put_op(w, PICKLE_OP_SETITEMS);
 }
 
-/* The reader's kinds that have no written form, anywhere. */
+/* Refuse the kinds of values that only the reader supports. */
 static ckpt_code check(const common_pt *common, ckpt_error *err)
 {
     for (size_t i = 0; i < common->arg_count; i++) {

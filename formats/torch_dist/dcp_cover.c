@@ -1,11 +1,12 @@
 /*
- * dcp_cover.c: the proof that chunks tile a tensor. They lie inside it and their volumes add up to
- * its own, so it remains to show that no two overlap:
+ * dcp_cover.c: proves that chunks tile a tensor. First it checks that they lie inside it and that
+ * their volumes add up to its volume. Then it shows that no two overlap, by one of two methods:
  *
- *   Grid    the cuts of all chunks divide the tensor into cells; a chunk takes the cells that it
- *           covers. Linear in cells, which are about as many as chunks where programs cut.
- *   Sweep   where the cuts are so irregular that cells explode: sorted by one dimension, each chunk
- *           against those that begin before it ends, up to a limit of comparisons.
+ *   Grid    The cuts of all chunks divide the tensor into cells; each chunk marks the cells that it
+ *           covers, and a cell may be marked once. Linear in the number of cells, which is close to
+ *           that of chunks if the tensor was cut regularly.
+ *   Sweep   Used if irregular cuts would give too many cells. Chunks are sorted by one dimension,
+ *           and each is compared with those that begin before it ends, up to a limit.
  */
 #include "dcp_metadata.h"
 
@@ -21,9 +22,9 @@ static const uint64_t COMPARISONS_MAX = 100 * 1000 * 1000;
 typedef struct {
     const dcp_entry *entry;
     const dcp_chunk *first;          /* the entry's chunks */
-    size_t *boxes;                   /* those that have elements, by number */
+    size_t *boxes;                   /* numbers of the chunks with elements */
     size_t box_count;
-    uint64_t *cuts[CKPT_RANK_MAX];   /* sorted begins and ends, each once */
+    uint64_t *cuts[CKPT_RANK_MAX];   /* begins and ends of boxes, sorted, unique */
     size_t cut_count[CKPT_RANK_MAX];
     unsigned char *taken;            /* by cell */
     ckpt_error *err;
@@ -42,7 +43,7 @@ static ckpt_code fail_box(const cover *c, size_t box, const char *what)
                      text, what);
 }
 
-/* Collect the boxes; check that they are inside and that volumes add up. */
+/* Collect the boxes; check that they lie inside and that their volumes add up. */
 static ckpt_code check_volumes(cover *c)
 {
     const dcp_entry *e = c->entry;
@@ -112,7 +113,7 @@ static size_t find_cut(const cover *c, uint32_t d, uint64_t at)
     return (size_t)(found - c->cuts[d]);
 }
 
-/* Give all cells of a box to it: counts through them like an odometer, last dimension fastest. */
+/* Mark all cells of a box; iterates over them with the last dimension fastest. */
 static ckpt_code mark_box(cover *c, size_t box)
 {
     const dcp_chunk *chunk = &c->first[box];
@@ -201,7 +202,8 @@ static ckpt_code sweep(const cover *c, const sweep_start *starts, uint32_t along
     return CKPT_OK;
 }
 
-/* Along the dimension with most cuts, where fewest chunks stand side by side. */
+/* Sweep along the dimension with the most cuts: there the fewest chunks overlap in that
+ * dimension. */
 static ckpt_code check_sweep(const cover *c)
 {
     sweep_start *starts = malloc(c->box_count * sizeof *starts);

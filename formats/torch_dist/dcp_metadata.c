@@ -1,9 +1,9 @@
 /*
- * dcp_metadata.c: from the values of a `.metadata` pickle to flat arrays.
+ * dcp_metadata.c: converts the values of a `.metadata` pickle to flat arrays.
  *
- * Values may be shared in the pickle, so a small file can look large: whatever is walked more than
- * once is bounded first (chunks by the entries of storage_data, each of which serves one chunk;
- * attributes, ranks and texts by constants).
+ * Values may be shared in the pickle, so a small file can describe very much data. Therefore the
+ * number of items is bounded before they are read: chunks by the entries of storage_data, each of
+ * which belongs to one chunk; attributes, ranks and texts by constants.
  */
 #include "dcp_metadata.h"
 
@@ -84,14 +84,15 @@ static int take_text(reader *r, const pickle_value *v)
     return 1;
 }
 
-/* A state of many attributes could be shared by many objects. */
+/* Find an attribute, or NULL. States with too many attributes are not searched: the search is
+ * linear, and many objects could share one. */
 static const pickle_value *attribute(const pickle_value *object, const char *name)
 {
     return pickle_count(pickle_state(object)) > ATTRIBUTES_MAX ? NULL
                                                                : pickle_attribute(object, name);
 }
 
-/* The class by its last word: modules have moved. */
+/* Compare the class by its last component, because classes were moved between modules. */
 static int is_class(const pickle_value *object, const char *class_name)
 {
     const char *is = pickle_is(object, PICKLE_OBJECT) ? pickle_class(object) : NULL;
@@ -119,7 +120,7 @@ static int take_size(const pickle_value *v, uint32_t *rank, int fixed,
 
 /* ---- storage_data ---- */
 
-/* What a chunk and its storage entry have in common; byte entries have no offsets. */
+/* The key by which a chunk finds its storage entry; byte entries have no offsets. */
 static void place_text(char out[PLACE_BYTES], uint64_t entry, const dcp_entry *e,
                        const uint64_t *offsets)
 {
@@ -221,7 +222,7 @@ static ckpt_code read_storage(reader *r, const dcp_entry *e, const pickle_value 
     return find_file(r, &chunk->file);
 }
 
-/* The chunk after the last one of out->chunks, whose box is set. */
+/* Complete and add the chunk after the last of out->chunks; its box is set already. */
 static ckpt_code add_chunk(reader *r, size_t entry)
 {
     dcp_metadata *m = r->out;
@@ -290,7 +291,7 @@ static ckpt_code read_tensor(reader *r, const pickle_value *tensor, dcp_entry *e
     return CKPT_OK;
 }
 
-/* Everything of entry `i` but its chunks. */
+/* Read entry `i` except its chunks. */
 static ckpt_code read_entry(reader *r, size_t i)
 {
     const pickle_value *value = pickle_item(r->entries, i);
@@ -375,7 +376,7 @@ static ckpt_code read_all(reader *r, const pickle_value *root)
     if ((code = allocate(r, entry_count, sizeof *m->entries, &memory)) != CKPT_OK)
         return code;
     m->entries = memory;
-    /* One more than can be filled: the chunk whose look-up fails. */
+    /* One more than there are storage entries, for the chunk whose look-up fails. */
     if ((code = allocate(r, (uint64_t)storage_count + 1, sizeof *m->chunks, &memory)) != CKPT_OK)
         return code;
     m->chunks = memory;

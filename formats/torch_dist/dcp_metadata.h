@@ -1,6 +1,6 @@
 /*
- * dcp_metadata.h: the `.metadata` pickle of PyTorch's distributed checkpoints (DCP): which keys
- * there are, into which boxes (chunks) they are cut, and which bytes of which file hold a chunk.
+ * dcp_metadata.h: the `.metadata` pickle of PyTorch's distributed checkpoints (DCP): the keys, the
+ * boxes (chunks) into which they are cut, and the file and position of each chunk.
  *
  *   Metadata: state_dict_metadata  {key: TensorStorageMetadata {properties, size, chunks}
  *                                        or BytesStorageMetadata}
@@ -22,7 +22,7 @@ typedef struct {
     const char *key;
     const char *dtype_name;      /* torch's: "bfloat16"; NULL for byte entries and for writing */
     ckpt_dtype dtype;            /* CKPT_NONE: unsupported */
-    uint8_t is_bytes;            /* an opaque item, one chunk without a box */
+    uint8_t is_bytes;            /* a byte entry: one chunk without a box */
     uint32_t rank;
     uint64_t size[CKPT_RANK_MAX];    /* as torch counts: an element of F4 is a byte */
     size_t first_chunk;          /* chunks [first_chunk, first_chunk + chunk_count) */
@@ -46,7 +46,7 @@ typedef struct {
     size_t file_count;
     size_t unused_count;         /* entries of storage_data that no chunk refers to */
     const char *unused;          /* the key of one of them, or NULL */
-    arena memory;                /* keys and paths, where they are its own */
+    arena memory;                /* keys and paths that it owns */
 } dcp_metadata;
 
 /*
@@ -63,17 +63,17 @@ ckpt_code dcp_parse(const void *bytes, size_t size, const dcp_options *options,
 /* The file DCP_FILE of a folder. */
 ckpt_code dcp_read(const ckpt_folder *folder, uint64_t memory_bytes, dcp_metadata **out,
                    ckpt_error *err);
-void dcp_free(dcp_metadata *m);          /* NULL is fine; only for what dcp_read made */
+void dcp_free(dcp_metadata *m);          /* NULL is fine; only for results of dcp_read */
 
 /*
- * Prove that the chunks of entry `i` lie inside the tensor, do not overlap and cover it. Chunks of
- * no elements are fine. Near n log n for chunks as programs cut them.
+ * Prove that the chunks of entry `i` lie inside the tensor, do not overlap and cover it. Chunks
+ * without elements are allowed. About n log n for regularly cut tensors.
  */
 ckpt_code dcp_check_cover(const dcp_metadata *m, size_t i, ckpt_error *err);
 
 /*
  * Write entries, chunks and files as torch and Megatron read them. `write` gets the bytes in
- * pieces; non-zero means failure. Only what is in the three arrays matters.
+ * pieces; non-zero means failure. Only the three arrays are used.
  */
 typedef int dcp_write_fn(void *context, const void *bytes, size_t size);
 ckpt_code dcp_write(const dcp_metadata *m, dcp_write_fn *write, void *context, ckpt_error *err);

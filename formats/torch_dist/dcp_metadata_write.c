@@ -1,7 +1,8 @@
 /*
- * dcp_metadata_write.c: `.metadata` as every torch and Megatron reads it, always the same bytes.
- * planner_data is {} because None breaks torch's own converters, and storage_meta is an object
- * because None breaks the converters of miles and slime; what is optional is left out.
+ * dcp_metadata_write.c: writes `.metadata` for all versions of torch and Megatron,
+ * deterministically. planner_data is {} because None breaks torch's own converters, and
+ * storage_meta is an object because None breaks the converters of miles and slime; optional members
+ * are omitted.
  */
 #include "dcp_metadata.h"
 
@@ -95,7 +96,7 @@ static void put_entry(pickle_writer *w, const dcp_metadata *m, const dcp_entry *
     pickle_put_op(w, PICKLE_OP_NEWOBJ);
 }
 
-/* Where one chunk lies: the index that names it, then file, offset and length. */
+/* The storage entry of one chunk: its MetadataIndex, then file, offset and length. */
 static void put_storage(pickle_writer *w, const dcp_metadata *m, const dcp_entry *e,
                         const dcp_chunk *c)
 {
@@ -120,8 +121,8 @@ static void put_storage(pickle_writer *w, const dcp_metadata *m, const dcp_entry
 }
 
 /*
- * Who saved what where. torch writes a path and a random number, which nothing reads; ours are one
- * fixed text, so that the same checkpoint is the same bytes. `modules` has no default in the class.
+ * torch writes a path and a random id here, which nothing reads. We write a fixed text, so that the
+ * bytes are deterministic. `modules` must be written because it has no default in the class.
  */
 static void put_storage_meta(pickle_writer *w)
 {

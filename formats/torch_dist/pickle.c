@@ -1,6 +1,6 @@
 /*
- * pickle.c: the machine that reads pickles. One table says which opcodes there are and what each
- * does; nothing in it calls, imports or recurses. Every byte of memory is charged to one limit.
+ * pickle.c: interprets pickles. One table has the supported opcodes and their functions; none of
+ * them calls code of the pickle, imports or recurses. Every byte of memory is charged to one limit.
  */
 #include "pickle.h"
 
@@ -15,7 +15,7 @@
 
 enum { NAME_MAX_BYTES = 512, PROTOCOL_MIN = 2, PROTOCOL_MAX = 5, VECTOR_MIN = 64 };
 
-/* An array that grows, outside the arena. */
+/* A growing array outside the arena. */
 typedef struct {
     void *items;
     size_t count;
@@ -25,14 +25,14 @@ typedef struct {
 typedef struct {
     const unsigned char *bytes;
     size_t size;
-    size_t at;                   /* behind the opcode, then behind its argument */
+    size_t at;                   /* position after the opcode, then after its argument */
     size_t op_at;
     const char *subject;
     uint64_t memory_limit;
     uint64_t vector_bytes;
     vector stack;                /* pickle_value */
     vector marks;                /* size_t: stack counts */
-    vector memo;                 /* pickle_value, PICKLE_UNSET where nothing is */
+    vector memo;                 /* pickle_value; PICKLE_UNSET: empty entry */
     uint64_t memo_next;          /* MEMOIZE's number: entries that are set */
     pickle *result;
     int stopped;
@@ -107,7 +107,7 @@ static ckpt_code reserve(machine *m, vector *v, uint64_t count, size_t item_byte
 
 /* ---- the stack ---- */
 
-/* Number of values above the last mark, which an opcode may use. */
+/* Number of values above the last mark: an opcode may use only these. */
 static size_t stack_free(const machine *m)
 {
     const size_t *marks = m->marks.items;
@@ -124,7 +124,7 @@ static ckpt_code push(machine *m, pickle_value value)
     return code;
 }
 
-/* The value `depth` below the top, 0 being the top. Whoever calls has checked stack_free. */
+/* The value `depth` below the top (0: the top). The caller has checked stack_free. */
 static pickle_value *peek(const machine *m, size_t depth)
 {
     return (pickle_value *)m->stack.items + m->stack.count - 1 - depth;
@@ -135,7 +135,7 @@ static ckpt_code need(const machine *m, size_t count)
     return stack_free(m) < count ? fail(m, "the stack is too short") : CKPT_OK;
 }
 
-/* Take the last mark away; *first, *count: the values that were above it, still in place. */
+/* Remove the last mark. *first, *count: the values above it, which stay on the stack. */
 static ckpt_code pop_mark(machine *m, const pickle_value **first, size_t *count)
 {
     *count = stack_free(m);
@@ -357,7 +357,7 @@ static ckpt_code put(machine *m, uint64_t number)
     return CKPT_OK;
 }
 
-/* MEMOIZE has no argument: its number is how many entries there are. */
+/* MEMOIZE has no argument: it uses the number of set entries. */
 static ckpt_code run_put(machine *m)
 {
     const unsigned op = op_of(m);
@@ -469,7 +469,7 @@ static ckpt_code run_tuple(machine *m)
     return push(m, v);
 }
 
-/* Keys that Python cannot hash would not have been written. */
+/* A valid pickle has no dict keys that Python cannot hash. */
 static int is_hashable(const pickle_value *v)
 {
     return v->kind != PICKLE_LIST && v->kind != PICKLE_DICT && v->kind != PICKLE_SET;
@@ -595,8 +595,8 @@ static ckpt_code run_stack_global(machine *m)
     return push_global(m, module, name);
 }
 
-/* What REDUCE and NEWOBJ would call: remembered, with its arguments. The result of calling
- * something that an object stands for is an object as well. */
+/* REDUCE and NEWOBJ: create an object with the callable's name and its arguments, without calling
+ * it. The callable may itself be such an object. */
 static ckpt_code run_object(machine *m)
 {
     const size_t count = op_of(m) == PICKLE_OP_NEWOBJ_EX ? 3 : 2;

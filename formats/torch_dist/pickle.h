@@ -10,8 +10,8 @@
  *   BINPERSID          a persistent id around a value
  *   GLOBAL             a name, "module name", of a class, a function or a dtype alike
  *
- * Values may be shared (the memo), never cyclic: a cycle is refused, and so is nesting deeper than
- * the limit. Time is linear in the input. Errors name the subject, the byte and the opcode.
+ * Values may be shared (the memo). Cycles are refused, and nesting deeper than the limit. Time is
+ * linear in the input. Errors name the subject, the byte and the opcode.
  */
 #ifndef CKPT_PICKLE_H
 #define CKPT_PICKLE_H

@@ -1,4 +1,4 @@
-/* pickle_private.h: how values are kept. A value is 16 bytes; what has items has a node as well. */
+/* pickle_private.h: representation of values: 16 bytes, and a node for values with items. */
 #ifndef CKPT_PICKLE_PRIVATE_H
 #define CKPT_PICKLE_PRIVATE_H
 
@@ -45,7 +45,7 @@ struct pickle {
 /* The node of a value that has one, else NULL. */
 pickle_node *pickle_node_of(const pickle_value *v);
 
-/* What is wrong with a value as a whole: "is cyclic" or "is nested too deeply"; NULL: nothing.
+/* Check a value with everything in it: "is cyclic", "is nested too deeply", or NULL if it is valid.
  * `levels` has depth_max + 1 entries. */
 typedef struct {
     pickle_node *node;

@@ -1,4 +1,4 @@
-/* pickle_value.c: access to values, and the check that walks over all of them. */
+/* pickle_value.c: access to values, and the check for cycles and depth. */
 #include <string.h>
 
 #include "pickle_private.h"

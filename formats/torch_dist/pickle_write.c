@@ -93,7 +93,7 @@ void pickle_put_i64(pickle_writer *w, int64_t number)
     } else {
         for (size_t i = 0; i < sizeof number; i++)
             bytes[2 + i] = (unsigned char)((uint64_t)number >> 8 * i);
-        /* A last byte that only repeats the sign of the one before it goes. */
+        /* Omit a last byte that only repeats the sign of the byte before it. */
         while (bytes[size + 1] == (bytes[size] & 0x80 ? 0xff : 0))
             size--;
         bytes[1] = (unsigned char)size;

@@ -46,8 +46,8 @@ static int is_iteration(const char *name)
     return strcmp(name, "release") == 0 || strncmp(name, "iter_", 5) == 0;
 }
 
-/* The folders of iterations in a root that has no tracker: a copy of one checkpoint without what
- * Megatron writes beside it. */
+/* Iterations in a folder without a tracker: probably a checkpoint copied without Megatron's other
+ * files. */
 typedef struct {
     const ckpt_folder *root;
     size_t count;
@@ -74,7 +74,7 @@ static iteration_finder find_iterations(const ckpt_folder *root)
 {
     iteration_finder finder = { .root = root };
 
-    folder_list(root, count_iteration, &finder, NULL);     /* opening says why it cannot */
+    folder_list(root, count_iteration, &finder, NULL);     /* a later open reports the error */
     return finder;
 }
 
@@ -190,7 +190,7 @@ static ckpt_code attach_strided(dist_reader *r, const piece_box *box, const zip_
 
     span.shape[0] = 1;
     for (uint32_t d = 0; d < item->rank; d++) {
-        count *= item->shape[d];       /* bounded: the elements lie in the storage */
+        count *= item->shape[d];       /* no overflow: the elements are in the storage */
         if (item->shape[d] > 0)
             span.shape[0] += (item->shape[d] - 1) * item->strides[d];
     }
@@ -293,7 +293,7 @@ static int compare_places(const void *left, const void *right)
     return (a->offset > b->offset) - (a->offset < b->offset);
 }
 
-/* No program writes one item for two boxes: the data would be used twice. */
+/* Refuse an item that is used for two boxes: no program writes that. */
 static ckpt_code check_places(const dist_reader *r)
 {
     const dcp_metadata *m = r->metadata;
@@ -362,7 +362,8 @@ static ckpt_code read_pieces(dist_reader *r)
 
 /* ---- opening ---- */
 
-/* Iterations and the tracker; what lies beside them in a checkpoint of ours is carried along. */
+/* Iterations and the tracker belong to the format; other files, which we write beside them, are
+ * carried. */
 static file_role role_beside(void *context, const char *name)
 {
     (void)context;

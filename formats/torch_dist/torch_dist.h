@@ -4,12 +4,13 @@
  *   latest_checkpointed_iteration.txt   "release" or a number; written last
  *   release/  or  iter_0000001/
  *     .metadata                         keys, boxes, files, positions (dcp_metadata.h)
- *     metadata.json                     backend words
+ *     metadata.json                     name and version of the backend
  *     common.pt                         arguments of the run (common_pt.h)
  *     __{rank}_{n}.distcp               items back to back, each a torch.save archive (zip_item.h)
  *
- * A key is a whole tensor; an item holds one box of it. Written: a box never crosses logical
- * tensors, experts are cut by expert and half, matrices along their tensor-parallel dimension.
+ * A key is a whole tensor; an item holds one box of it. When we write, a box never spans several
+ * logical tensors; experts are cut by expert and half, matrices along their tensor-parallel
+ * dimension.
  */
 #ifndef CKPT_TORCH_DIST_H
 #define CKPT_TORCH_DIST_H
@@ -23,11 +24,11 @@ extern const char *const torch_dist_map_names[];
 /* Cut keys into boxes and name the files. */
 ckpt_code torch_dist_split(ckpt_store *store, ckpt_catalog *keys, const ckpt_map *map,
                            const format_sharding *sharding, ckpt_error *err);
-/* Positions of the items; begins to watch their checksums. */
+/* Set the positions of the items, and begin to compute their checksums while data is written. */
 ckpt_code torch_dist_lay_out(ckpt_store *store, const format_target *target, ckpt_error *err);
-/* Heads and tails of the items, with their checksums. */
+/* Write heads and tails of the items, with their checksums. */
 ckpt_code torch_dist_seal(ckpt_store *store, const uint8_t *owned, ckpt_error *err);
-/* The files beside the data. */
+/* Write the files beside the data. */
 ckpt_code torch_dist_finish(ckpt_store *store, const format_target *target, ckpt_error *err);
 
 #endif

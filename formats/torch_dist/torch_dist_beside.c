@@ -64,7 +64,7 @@ static ckpt_code check_common(const ckpt_folder *folder, const char *name, ckpt_
 
 typedef ckpt_code check_fn(const ckpt_folder *folder, const char *name, ckpt_error *err);
 
-/* *found: whether it is there. */
+/* *found: 1 if the file exists. */
 static ckpt_code check_file(ckpt_checkpoint *c, const char *name, check_fn *check, int *found,
                             ckpt_error *err)
 {
@@ -80,7 +80,7 @@ static ckpt_code check_file(ckpt_checkpoint *c, const char *name, check_fn *chec
                                  : ckpt_fail(err, code, "%s", wrong.text);
 }
 
-/* NULL: there is none. */
+/* The common_state entry, or NULL. */
 static const dcp_entry *find_common_state(const dcp_metadata *m)
 {
     for (size_t i = 0; i < m->entry_count; i++)
@@ -112,8 +112,8 @@ ckpt_code torch_dist_check_beside(ckpt_checkpoint *c, const dcp_metadata *m, ckp
 
 /* ---- arguments of the run ---- */
 
-/* The archive of which `chunk` says the place, or with NULL a file of its own; *out stays NULL when
- * there is none. */
+/* Read the archive at the position in `chunk`, or if that is NULL the whole file. *out stays NULL
+ * if the file does not exist. */
 static ckpt_code read_common(const ckpt_folder *folder, const char *name, const dcp_chunk *chunk,
                              common_pt **out, ckpt_error *err)
 {

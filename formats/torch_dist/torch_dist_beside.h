@@ -1,4 +1,4 @@
-/* torch_dist_beside.h: what lies beside the data of a torch_dist checkpoint. */
+/* torch_dist_beside.h: the small files beside the data of a torch_dist checkpoint. */
 #ifndef CKPT_TORCH_DIST_BESIDE_H
 #define CKPT_TORCH_DIST_BESIDE_H
 
@@ -9,7 +9,7 @@
 ckpt_code torch_dist_read_argument(const ckpt_checkpoint *c, const char *name, uint64_t *out,
                                    int *is_there, ckpt_error *err);
 
-/* Check what lies beside .metadata in the store's folder. */
+/* Check the files beside .metadata in the store's folder. */
 ckpt_code torch_dist_check_beside(ckpt_checkpoint *c, const dcp_metadata *m, ckpt_error *err);
 
 #endif

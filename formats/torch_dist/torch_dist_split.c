@@ -10,7 +10,7 @@
 #include "torch_dist_state.h"
 
 enum {
-    DEFAULT_TP_PIECES = 8,        /* so that a rank of any TP up to 8 reads no more than it needs */
+    DEFAULT_TP_PIECES = 8,        /* a rank of any TP up to 8 needs to read only its share */
     DEFAULT_VOCAB_PIECES = 64,
     BOXES_MAX = 4096              /* of one layer in a key: loaders match boxes in quadratic time */
 };
@@ -173,7 +173,7 @@ static uint32_t default_parts(uint64_t size, uint32_t wanted)
     return wanted;
 }
 
-/* The stage that holds a box, or any of the key when there is no box yet; and its layer. */
+/* The stage of a box and its layer; with a box of NULL, that of any box of the key. */
 static map_stage_kind stage_kind(const dist_cutter *c, const piece_box *box, uint64_t *layer)
 {
     const ckpt_tensor *key = ckpt_catalog_at(c->keys, c->key);
@@ -193,7 +193,7 @@ static int is_stacked(const dist_cutter *c)
     return key->rank > 0 && map_find_stage(c->map, key->name, &layer) == MAP_STAGE_STACKED;
 }
 
-/* How many parts an axis makes of its dimension: check_ranks has seen that it can. */
+/* Set the number of slices along the dimension of an axis; check_ranks has checked that it fits. */
 static void cut_axis(dist_cutter *c, map_axis axis)
 {
     const uint32_t d = c->shard->axes[axis].dimension;
@@ -224,7 +224,7 @@ static uint32_t stage_of(const stages *s, uint64_t layer)
     return 1 + (uint32_t)((layer - s->first) / s->middle);
 }
 
-/* The fewest ranks that make whole groups of both kinds: tp, and ep x etp. */
+/* The smallest number of ranks that is a multiple of both group sizes: tp, and ep x etp. */
 static uint32_t ranks_of_stage(const format_sharding *s)
 {
     const uint64_t experts = (uint64_t)at_least_1(s->ep) * at_least_1(s->etp);
@@ -288,8 +288,8 @@ static uint32_t file_of(const dist_cutter *c, const piece_box *box)
 
 /* ---- byte entries ---- */
 
-/* One for the whole, or one for each expert and each layer of a stack, with the first of its
- * boxes. */
+/* Add one byte entry for a key, or one for each expert and layer of a stack, in the file of its
+ * first box. */
 static ckpt_code add_extra(dist_cutter *c, const map_extra *extra, const piece_box *box)
 {
     const ckpt_tensor *key = ckpt_catalog_at(c->keys, c->key);

@@ -7,23 +7,24 @@
 
 #include "formats/format.h"
 
-/* A byte entry KEY._extra_state/shard_INDEX_COUNT, in the file of a piece; whoever writes the piece
- * writes it. Of a stack of layers and of experts, INDEX and COUNT are "3.7" and "48.128". */
+/* A byte entry KEY._extra_state/shard_INDEX_COUNT. It is in the file of a piece and written by the
+ * process that writes the piece. For a stack of layers and experts INDEX and COUNT have two
+ * numbers: "3.7" and "48.128". */
 typedef struct {
     size_t key;
     size_t piece;
     size_t axis_count;
     uint64_t index[2];
     uint64_t count[2];
-    int is_none;                 /* None, not an empty tensor */
+    int is_none;                 /* it holds None, else an empty tensor */
     uint64_t offset;             /* of the item, once laid out */
 } dist_extra;
 
-/* What a store that is being written keeps beside its pieces; it is the store's watch. */
+/* State of a store that is being written; it is the store's watch. */
 typedef struct {
     store_watch base;
     const ckpt_catalog *pieces;
-    uint32_t *crcs;              /* by piece: the XOR of what every run of bytes contributes */
+    uint32_t *crcs;              /* by piece: XOR of the contributions of all runs of bytes */
     dist_extra *extras;
     size_t extra_count;
 } dist_watch;

@@ -70,7 +70,7 @@ ckpt_code torch_dist_lay_out(ckpt_store *store, const format_target *target, ckp
     return code;
 }
 
-/* Everything of an item at `offset` except its payload. */
+/* Write the head and tail of an item at `offset`. */
 static ckpt_code write_ends(const ckpt_store *store, uint32_t file, const zip_item_plan *plan,
                             uint64_t offset, ckpt_error *err)
 {
@@ -139,7 +139,7 @@ static int put_stream(void *context, const void *bytes, size_t size)
     return fwrite(bytes, 1, size, context) != size;
 }
 
-/* Boxes of every key, in the order of the pieces, which is that of the keys. */
+/* Fill in the boxes of all keys. Pieces are in the order of their keys. */
 static ckpt_code fill_metadata(ckpt_store *store, dcp_metadata *m, ckpt_error *err)
 {
     const layout_extent *extents = store->pieces->extents;
@@ -170,7 +170,7 @@ static ckpt_code fill_metadata(ckpt_store *store, dcp_metadata *m, ckpt_error *e
         uint64_t row = extents[e].row;
 
         if (extents[e].stored_row != 0)
-            continue;                      /* the box's first run tells its corner */
+            continue;                      /* the first run gives the corner of the box */
         if (key->rank > 0)
             chunk->offsets[key->rank - 1] = extents[e].col;
         for (uint32_t d = key->rank > 0 ? key->rank - 1 : 0; d > 0; d--) {
@@ -181,7 +181,7 @@ static ckpt_code fill_metadata(ckpt_store *store, dcp_metadata *m, ckpt_error *e
     return code;
 }
 
-/* Number of boxes of each key: pieces stand in the order of their keys. */
+/* Count the boxes of each key; pieces are in the order of their keys. */
 static void count_chunks(const ckpt_store *store, dcp_metadata *m)
 {
     const size_t piece_count = ckpt_catalog_count(store->catalog);
@@ -211,7 +211,7 @@ static int put_axes(const uint64_t *numbers, size_t count, char *out, size_t out
     return used;
 }
 
-/* Behind keys and pieces: the byte entries. The first box of X.weight brings X._extra_state. */
+/* Append the byte entries after keys and pieces: X._extra_state for the first box of X.weight. */
 static ckpt_code fill_extras(const ckpt_store *store, dcp_metadata *m, ckpt_error *err)
 {
     const dist_watch *w = torch_dist_watch(store);
@@ -286,7 +286,7 @@ out:
     return code;
 }
 
-/* The arguments that loaders and converters read, as the map makes them of config.json. */
+/* The arguments that loaders and converters read, derived from config.json by the map. */
 static size_t fill_args(const format_target *target, common_arg *args, size_t most)
 {
     size_t count = 0;

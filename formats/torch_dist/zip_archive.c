@@ -82,7 +82,7 @@ static ckpt_code read_end64(const zip_archive *a, const unsigned char *locator, 
     return CKPT_OK;
 }
 
-/* torch writes no comment, so the end record is the last thing there is. */
+/* torch writes no comment, so the file ends with the end record. */
 static ckpt_code read_end(const zip_archive *a, const unsigned char *tail, size_t tail_bytes,
                           end_record *end, ckpt_error *err)
 {
@@ -168,7 +168,7 @@ static int read_central(const zip_archive *a, size_t at, central *out)
     return out->entry_bytes <= left;
 }
 
-/* Fields that are all ones stand in the zip64 extra field, in this order. 0 when it is damaged. */
+/* Fields that are all ones are stored in the zip64 extra field, in this order. 0: it is damaged. */
 static int read_zip64(const central *c, uint64_t *fields[3])
 {
     const unsigned char *at = c->extra;
@@ -292,7 +292,7 @@ static int is_same_record(const unsigned char *header, const zip_record *record)
                               (size == record->size_bytes || size == LIMIT32));
 }
 
-/* The fields between name and content fill their place exactly: it begins where they say. */
+/* Check that the extra fields fill the space between name and content exactly. */
 static ckpt_code check_extra(const zip_archive *a, uint64_t at, uint64_t size, ckpt_error *err)
 {
     unsigned char field[4];

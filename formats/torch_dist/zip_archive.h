@@ -25,18 +25,19 @@ typedef struct {
     size_t name_bytes;
 } zip_record;
 
-/* Read the directory of the archive at [offset, offset + length). Close it, failed or not. */
+/* Read the directory of the archive at [offset, offset + length). Close it, also after a
+ * failure. */
 ckpt_code zip_archive_open(const ckpt_file *file, uint64_t offset, uint64_t length,
                            zip_archive *out, ckpt_error *err);
 void zip_archive_close(zip_archive *a);
 
 /*
- * Find ROOT/name, where ROOT is the folder of the first record. It must be stored as it is: neither
- * compressed nor encrypted. Two of that name, or none, are an error.
+ * Find ROOT/name, where ROOT is the folder of the first record. It must be neither compressed nor
+ * encrypted. No such record, or more than one, is an error.
  */
 ckpt_code zip_archive_find(const zip_archive *a, const char *name, zip_record *out,
                            ckpt_error *err);
-/* Refuse an archive whose numbers are big-endian; without a record that says so they are not. */
+/* Refuse an archive with big-endian numbers; without a byteorder record they are little-endian. */
 ckpt_code zip_archive_check_order(const zip_archive *a, ckpt_error *err);
 /* Position of the record's content in the file, from its local header, which must agree with the
  * directory. */

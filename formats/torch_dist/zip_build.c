@@ -22,7 +22,7 @@ typedef struct {
 
 static void put(cursor *c, uint64_t number, size_t size)
 {
-    for (size_t i = 0; i < size; i++, number >>= 8)     /* zeros may be wider than a number */
+    for (size_t i = 0; i < size; i++, number >>= 8)     /* runs of zeros may exceed 8 bytes */
         *c->at++ = (unsigned char)number;
 }
 
@@ -50,7 +50,7 @@ static size_t zip64_bytes(const zip_build_record *r)
     return r->size_bytes >= LIMIT32 ? LOCAL_ZIP64_BYTES : 0;
 }
 
-/* What both headers of a record share, up to the length of the extra field. */
+/* The fields common to both headers of a record, up to the length of the extra field. */
 static void put_shared(cursor *c, const zip_build_record *r, size_t extra_bytes)
 {
     put(c, zip64_bytes(r) > 0 ? NEEDED_ZIP64 : NEEDED, 2);

@@ -1,6 +1,6 @@
 /*
- * zip_build.h: the stored zip archives of torch.save, as we write them (zip_item.h has the layout).
- * Records go into a buffer of the caller's; the last one may be only announced.
+ * zip_build.h: builds the stored zip archives of torch.save (zip_item.h has the layout). Records
+ * are written to the caller's buffer; of the last one it may be the header only.
  */
 #ifndef CKPT_ZIP_BUILD_H
 #define CKPT_ZIP_BUILD_H
@@ -29,13 +29,13 @@ typedef struct {
 } zip_builder;
 
 void zip_build_begin(zip_builder *b, const char *root, void *bytes, size_t capacity);
-/* A record with its content, padded so that the content is aligned. */
+/* Add a record, padded so that its content is aligned. */
 void zip_build_record_add(zip_builder *b, const char *name, const void *content, size_t size);
-/* The header of a record whose `size` bytes follow `used`, elsewhere. It must be the last. */
+/* Add the header of the last record; the caller writes its `size` bytes after `used` bytes. */
 void zip_build_record_announce(zip_builder *b, const char *name, uint64_t size);
 /*
- * Central directory and end record. They begin at `position` of the archive and go into `bytes`.
- * Returns their size, 0 when there is no room. *crc_position: of the last record's CRC in them.
+ * Write the central directory and the end record, which begin at `position` of the archive, to
+ * `bytes`. Returns their size; 0: no room. *crc_position: where the last record's CRC is in them.
  */
 size_t zip_build_tail(const zip_builder *b, uint64_t position, unsigned char *bytes,
                       size_t capacity, size_t *crc_position);

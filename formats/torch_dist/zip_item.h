@@ -9,13 +9,13 @@
  *   archive/data/0       the elements  head = everything up to here, then the payload
  *   central directory, end record      tail; zip64 fields only where 32 bits do not suffice
  *
- * Head and tail are known before any element is, except for the CRC-32 of the payload, which stands
- * once in each: write both with zip_item_set_crc done, or patch 4 bytes at the two positions.
+ * Head and tail do not depend on the elements, except for the CRC-32 of the payload, which is once
+ * in each. Either call zip_item_set_crc before writing them, or patch 4 bytes at the two positions.
  *
- * Reading takes what torch writes since 1.6: descriptors, zip64, any record order and root folder,
- * typed and untyped storages, views. Nothing of the payload is read.
+ * Reading accepts what torch writes since 1.6: descriptors, zip64, any record order and root
+ * folder, typed and untyped storages, views. The payload is not read.
  *
- * Shapes count what torch counts: one element of F4 (float4_e2m1fn_x2) is a byte, two codes.
+ * Shapes are those of torch: one element of F4 (float4_e2m1fn_x2) is a byte with two codes.
  */
 #ifndef CKPT_ZIP_ITEM_H
 #define CKPT_ZIP_ITEM_H
@@ -42,7 +42,8 @@ typedef struct {
     uint64_t shape[CKPT_RANK_MAX];
 } zip_item_tensor;
 
-/* Lay out an item that holds one row-major tensor. The CRC is 0 (right for an empty one). */
+/* Lay out an item with one row-major tensor. Its CRC is set to 0, which is right for an empty
+ * one. */
 ckpt_code zip_item_plan_tensor(const zip_item_tensor *tensor, zip_item_plan *out,
                                ckpt_error *err);
 /* The two byte entries of Megatron's _extra_state: [None] and [an empty uint8 tensor]. */
@@ -52,7 +53,7 @@ ckpt_code zip_item_plan_empty(zip_item_plan *out, ckpt_error *err);
 /* Put the payload's CRC-32 into head and tail. */
 void zip_item_set_crc(zip_item_plan *plan, uint32_t crc);
 
-/* torch's name of a dtype ("bfloat16"), NULL when it has none; and back, CKPT_NONE if unknown. */
+/* torch's name of a dtype ("bfloat16"), or NULL; and the dtype of a name, or CKPT_NONE. */
 const char *zip_item_dtype_name(ckpt_dtype dtype);
 ckpt_dtype zip_item_dtype_find(const char *name);
 /* Bytes of one torch element; 0 for a dtype that torch does not have. */
@@ -63,7 +64,7 @@ uint32_t zip_item_element_bytes(ckpt_dtype dtype);
 enum { ZIP_ITEM_DTYPE_NAME = 32 };
 
 typedef struct {
-    ckpt_dtype dtype;            /* CKPT_NONE: none of ours */
+    ckpt_dtype dtype;            /* CKPT_NONE: not supported */
     char dtype_name[ZIP_ITEM_DTYPE_NAME];    /* torch's: "bfloat16" */
     uint32_t rank;
     uint64_t shape[CKPT_RANK_MAX];
@@ -75,7 +76,7 @@ typedef struct {
     uint64_t data_offset;        /* position of the first element in the file */
     uint64_t payload_offset;     /* position of the storage in the file */
     uint64_t payload_bytes;      /* of the storage, which may be larger than the tensor */
-    uint32_t payload_crc;        /* as the archive has it; 0: it has none */
+    uint32_t payload_crc;        /* in the archive; 0: not computed */
 } zip_item;
 
 /*

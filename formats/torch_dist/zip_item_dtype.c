@@ -1,4 +1,4 @@
-/* zip_item_dtype.c: what torch calls the element types. */
+/* zip_item_dtype.c: torch's names of dtypes. */
 #include <string.h>
 
 #include "zip_item_private.h"
@@ -24,7 +24,7 @@ static const zip_item_dtype dtypes[] = {
     { CKPT_F64, "float64", "torch DoubleStorage", 8 },
     { CKPT_I64, "int64", "torch LongStorage", 8 },
     { CKPT_U64, "uint64", NULL, 8 },
-    { CKPT_NONE, "complex128", "torch ComplexDoubleStorage", 16 },    /* read, and none of ours */
+    { CKPT_NONE, "complex128", "torch ComplexDoubleStorage", 16 },    /* not supported */
 };
 
 enum { DTYPE_COUNT = sizeof dtypes / sizeof dtypes[0] };

@@ -1,4 +1,4 @@
-/* zip_item_private.h: what reading and writing torch.save items share. */
+/* zip_item_private.h: shared by the reader and the writer of torch.save items. */
 #ifndef CKPT_ZIP_ITEM_PRIVATE_H
 #define CKPT_ZIP_ITEM_PRIVATE_H
 
@@ -7,11 +7,11 @@
 typedef struct {
     ckpt_dtype dtype;
     const char *name;            /* torch's: "bfloat16" */
-    const char *storage;         /* class of its typed storage; NULL: untyped storage and v3 */
+    const char *storage;         /* class of typed storage; NULL: untyped, tensor_v3 */
     uint32_t element_bytes;
 } zip_item_dtype;
 
-/* NULL when there is none. */
+/* The entry of a dtype, or NULL. */
 const zip_item_dtype *zip_item_dtype_of(ckpt_dtype dtype);
 const zip_item_dtype *zip_item_dtype_named(const char *name);
 const zip_item_dtype *zip_item_dtype_stored(const char *storage);

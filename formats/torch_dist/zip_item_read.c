@@ -1,4 +1,4 @@
-/* zip_item_read.c: which tensor an item holds, and where. Reads all but the payload. */
+/* zip_item_read.c: reads the tensor's description in an item, and its position; not the payload. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +14,7 @@ typedef struct {
     uint64_t offset;
     zip_item *out;
     char record_name[8 + KEY_MAX];   /* "data/0" */
-    uint64_t storage_bytes;          /* as the pickle has it */
+    uint64_t storage_bytes;          /* according to the pickle */
     ckpt_error *err;
 } reader;
 
@@ -24,7 +24,7 @@ static ckpt_code fail(const reader *r, const char *what)
                      (unsigned long long)r->offset, what);
 }
 
-/* A storage key is a number; nothing else goes into a record's name. */
+/* Read a storage key. Only digits are accepted, because it becomes part of a record's name. */
 static int take_key(reader *r, const pickle_value *v)
 {
     size_t length;
@@ -127,7 +127,7 @@ static ckpt_code read_object(reader *r, const unsigned char *bytes, size_t size)
     return code;
 }
 
-/* Every element lies in the storage, whatever the strides; packed strides are noticed. */
+/* Check that every element is in the storage, with any strides, and detect row-major strides. */
 static ckpt_code check_bounds(reader *r)
 {
     zip_item *t = r->out;

@@ -1,4 +1,4 @@
-/* zip_item_write.c: head and tail of an item, before its payload exists. */
+/* zip_item_write.c: makes head and tail of an item before its payload exists. */
 #include <string.h>
 
 #include "pickle_write.h"
@@ -24,7 +24,8 @@ static int small_buffer_write(void *context, const void *bytes, size_t size)
     return 0;
 }
 
-/* Elements of the tensor and the strides of its packed rows; a dimension of 0 strides like 1. */
+/* Number of elements and row-major strides; a dimension of 0 counts as 1 in strides, as in
+ * torch. */
 static ckpt_code measure(const zip_item_tensor *t, uint64_t *elements,
                          uint64_t strides[CKPT_RANK_MAX], ckpt_error *err)
 {
@@ -74,7 +75,7 @@ static void put_tensor(pickle_writer *w, const zip_item_tensor *t, uint64_t elem
     pickle_put_op(w, PICKLE_OP_REDUCE);
 }
 
-/* The archive around a pickle and, unless payload_bytes is NULL, one storage. */
+/* Build the archive with a pickle and, unless payload_bytes is NULL, one storage. */
 static ckpt_code lay_out(const small_buffer *object, const uint64_t *payload_bytes,
                          zip_item_plan *out, ckpt_error *err)
 {
