@@ -34,7 +34,7 @@ static void release_check(certificate_check *check)
     free(check->text);
 }
 
-/* Those that were added own their texts. */
+/* Findings in the certificate own their texts. */
 static void free_text(const char *text)
 {
     free((void *)(uintptr_t)text);
@@ -111,7 +111,7 @@ ckpt_code certificate_add_figure(certificate *c, const char *name, double number
     return CKPT_OK;
 }
 
-/* Are there as many of this check and checkpoint as are kept? They come one after the other. */
+/* 1 when the limit for this check and checkpoint is reached. Its findings are consecutive. */
 static int is_enough(const certificate *c, const certificate_finding *finding)
 {
     const certificate_finding *earlier;

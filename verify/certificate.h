@@ -1,10 +1,10 @@
 /*
- * certificate.h: what is known of a release, as plain data: checkpoints with their files, encodings
- * and digests, checks with verdicts and figures, findings. certificate_read.h fills in the facts of
- * a checkpoint in one pass, certificate_judge.h makes checks of them, certificate_put.h writes the
- * document.
+ * certificate.h: facts about a release as plain data: checkpoints with their files, encodings and
+ * digests; checks with verdicts and figures; findings. certificate_read.h reads the facts of a
+ * checkpoint in one pass, certificate_judge.h derives checks from them, certificate_put.h writes
+ * the document.
  *
- * The first checkpoint is the reference, the others are candidates: what was made from it.
+ * The first checkpoint is the reference; the others are candidates, which were made from it.
  */
 #ifndef CKPT_CERTIFICATE_H
 #define CKPT_CERTIFICATE_H
@@ -23,7 +23,7 @@ typedef enum {
     CERTIFICATE_CONFIG,            /* config.json */
     CERTIFICATE_GENERATION,        /* generation_config.json */
     CERTIFICATE_TOKENIZER,         /* tokenizer.json, tokenizer_config.json, vocab.json ... */
-    CERTIFICATE_TEMPLATE,          /* chat_template.jinja and its like */
+    CERTIFICATE_TEMPLATE,          /* chat_template.jinja and similar files */
     CERTIFICATE_ENCODING,          /* below encoding/: how prompts are written */
     CERTIFICATE_OTHER
 } certificate_role;
@@ -32,19 +32,19 @@ typedef struct {
     char *name;                    /* relative to the checkpoint's folder */
     certificate_role role;
     uint64_t size_bytes;
-    char sha256[SHA256_HEX];       /* "": was not asked for */
+    char sha256[SHA256_HEX];       /* "": not computed */
 } certificate_file;
 
 /* ---- one checkpoint ---- */
 
-/* How many tensors are stored in an encoding, and in how many bytes. */
+/* Number and bytes of the tensors stored in one encoding. */
 typedef struct {
-    char *name;                    /* as ckpt_tensor_encoding says it */
+    char *name;                    /* as from ckpt_tensor_encoding */
     uint64_t tensor_count;
     uint64_t bytes;
 } certificate_encoding;
 
-/* Where it is from, if ckpt-download left a record; members are malloc'd, NULL: not known. */
+/* Origin of a checkpoint, from the record of ckpt-download. Members are malloc'd; NULL: unknown. */
 typedef struct {
     char *hub;
     char *repo;
@@ -52,10 +52,10 @@ typedef struct {
     char *commit;
 } certificate_origin;
 
-/* What is borrowed lives as long as the checkpoint it was read from. */
+/* Borrowed members are valid as long as the checkpoint that was read. */
 typedef struct {
-    char *label;                   /* the last component of its path: what the document calls it */
-    const char *path;              /* borrowed, as it was given */
+    char *label;                   /* its name in the document: the last component of its path */
+    const char *path;              /* borrowed; as given by the user */
     const char *layout;            /* borrowed, as are family and names */
     const char *family;
     const char *names;
@@ -64,22 +64,22 @@ typedef struct {
     size_t file_count;
     certificate_encoding *encodings;   /* sorted by name */
     size_t encoding_count;
-    const ckpt_catalog *tensors;   /* logical ones; borrowed; NULL: a certificate that was read does
-                                      not say */
-    ckpt_digest *digest;           /* over them; owned; NULL: values were not read */
+    const ckpt_catalog *tensors;   /* logical, borrowed; NULL: not recorded in the certificate that
+                                      was read */
+    ckpt_digest *digest;           /* of `tensors`; owned; NULL: values were not read */
     const ckpt_digest *recorded_digest;    /* the same, borrowed from a certificate that was read */
     char root[CKPT_ROOT_HEX];      /* "": values were not read */
     char main_root[CKPT_ROOT_HEX];
-    size_t stored_count;           /* tensors as they are stored */
+    size_t stored_count;           /* number of stored tensors */
     uint64_t stored_bytes;
-    map_ledger ledger;             /* what became of them */
-    int has_place_for_config;      /* its layout carries config.json and what lies beside it */
+    map_ledger ledger;             /* their fates */
+    int has_place_for_config;      /* its layout has config.json and the files beside it */
     int has_config;
-    config_meaning config;         /* of the forward pass */
+    config_meaning config;         /* members that affect the forward pass */
     const json_value *config_json; /* borrowed; NULL: there is none */
     const ckpt_folder *folder;     /* borrowed; NULL: one file */
-    const file_list *notes;        /* borrowed: what opening let pass */
-    const file_list *unlisted;     /* borrowed: files of weights that its index does not name; NULL:
+    const file_list *notes;        /* borrowed: deviations accepted when opening */
+    const file_list *unlisted;     /* borrowed: weight files that are not in its index; NULL:
                                       none */
 } certificate_checkpoint;
 
@@ -88,8 +88,8 @@ typedef struct {
 typedef enum {
     CERTIFICATE_PASS,
     CERTIFICATE_FAIL,
-    CERTIFICATE_NOTE,              /* told, but it does not decide */
-    CERTIFICATE_SKIPPED            /* not made: not asked for, or nothing to make it with */
+    CERTIFICATE_NOTE,              /* reported; does not affect the result */
+    CERTIFICATE_SKIPPED            /* not requested, or its input is missing */
 } certificate_verdict;
 
 typedef struct {
@@ -98,27 +98,27 @@ typedef struct {
 } certificate_figure;
 
 typedef struct {
-    const char *name;              /* "values"; a policy and --require call it so; a literal */
-    size_t checkpoint;             /* which one it is about */
+    const char *name;              /* "values", as in policies and --require; a literal */
+    size_t checkpoint;             /* its index */
     certificate_verdict verdict;
-    char *text;                    /* one line for a person */
+    char *text;                    /* one line of text */
     certificate_figure *figures;
     size_t figure_count;
 } certificate_check;
 
-/* One thing that was found, by a check. */
+/* A finding of a check. */
 typedef struct {
     const char *check;             /* its name; a literal, as is the kind */
     size_t checkpoint;
     const char *kind;              /* "value", "missing", "nan", "zero_rows" */
-    const char *subject;           /* a tensor, a member of a config, a file; of a finding that was
-                                      added, this and the next two are copies */
+    const char *subject;           /* a tensor, a config member or a file. In the certificate this
+                                      and the next two are copies */
     const char *place;             /* "row 7, column 12"; or NULL */
     const char *text;              /* the number: "expected A, got B"; or NULL */
     int fails;                     /* it made its check fail */
 } certificate_finding;
 
-/* What the self-test learned of one mutation. */
+/* Result of the self-test for one mutation. */
 typedef struct {
     const char *name;              /* "swap_experts"; a literal, as is the check */
     int is_applicable;
@@ -126,13 +126,13 @@ typedef struct {
     const char *by;                /* the check that failed; NULL: none, or not applicable */
 } certificate_mutation;
 
-/* What was asked for and changes what is read or must hold, but for the policy. */
+/* Options that affect what is read or required, except the policy. */
 typedef struct {
     int structure_only;            /* values were not read */
     int lenient;                   /* as in ckpt_open_options, as are the next two */
     int u8_scales;
     int keep_copies;
-    char map_sha256[SHA256_HEX];   /* of the map that was given; "": none was */
+    char map_sha256[SHA256_HEX];   /* of --map; "": not given */
     const char *const *required;   /* borrowed: by --require */
     size_t required_count;
 } certificate_options;
@@ -156,11 +156,11 @@ typedef struct {
 
 enum { CERTIFICATE_FINDINGS_MAX = 1000 };
 
-/* All zeros begin a certificate. Frees everything that is not borrowed. */
+/* An empty certificate is all zero. Frees everything that is not borrowed. */
 void certificate_release(certificate *c);
 void certificate_checkpoint_release(certificate_checkpoint *c);
 
-/* Append a checkpoint, zeroed, for certificate_read; NULL without memory. Moves those before. */
+/* Append a zeroed checkpoint for certificate_read; NULL: out of memory. May move earlier ones. */
 certificate_checkpoint *certificate_add_checkpoint(certificate *c, ckpt_error *err);
 
 /* Append a check with the name, checkpoint and verdict of `check`; `format` makes its text. */
@@ -168,8 +168,8 @@ ckpt_code certificate_add_check(certificate *c, const certificate_check *check, 
                                 const char *format, ...) __attribute__((format(printf, 4, 5)));
 /* Add a figure to the check that was added last. */
 ckpt_code certificate_add_figure(certificate *c, const char *name, double number, ckpt_error *err);
-/* Append a copy of a finding. Those above the limit of their check are counted by nobody: the
- * check's own text says how many there are. */
+/* Append a copy of a finding, unless its check has CERTIFICATE_FINDINGS_MAX already. The total is
+ * in the text of the check. */
 ckpt_code certificate_add_finding(certificate *c, const certificate_finding *finding,
                                   ckpt_error *err);
 ckpt_code certificate_add_mutation(certificate *c, const certificate_mutation *mutation,
@@ -181,7 +181,7 @@ const certificate_check *certificate_find_check(const certificate *c, const char
 /* The file of a checkpoint, or NULL. */
 const certificate_file *certificate_find_file(const certificate_checkpoint *c, const char *name);
 
-/* No check failed, and at least one passed. */
+/* 1 when no check failed and at least one passed. */
 int certificate_passes(const certificate *c);
 
 const char *certificate_verdict_name(certificate_verdict verdict);     /* "pass" */

@@ -1,4 +1,4 @@
-/* Certificates read back. */
+/* Reads certificates and checks checkpoints against them. */
 #include "certificate_check.h"
 
 #include <stdlib.h>
@@ -70,7 +70,7 @@ static ckpt_code read_predicate(const char *path, certificate_document *out, ckp
     return CKPT_OK;
 }
 
-/* The manifest beside the certificate, if it is there and the one that was certified. */
+/* Read the manifest beside the certificate, if it exists and has the certified hash. */
 static ckpt_code read_tensor_file(const char *path, const json_value *where,
                                   certificate_document *out, ckpt_error *err)
 {
@@ -194,7 +194,7 @@ static size_t count_same_files(const certificate_checkpoint *a, const certificat
     return same;
 }
 
-/* How well a record fits what was read. */
+/* A score of how well a record fits the checkpoint. */
 static size_t fitness(const certificate_checkpoint *record, const certificate_checkpoint *got,
                       int files)
 {
@@ -242,7 +242,7 @@ static ckpt_code add_file_finding(certificate *c, const char *kind, const certif
     return certificate_add_finding(c, &finding, err);
 }
 
-/* Files that the record has. */
+/* Compare the files of the record with those on the disk. */
 static ckpt_code check_recorded_files(certificate *c, size_t *same, size_t *wrong, ckpt_error *err)
 {
     const certificate_checkpoint *a = &c->checkpoints[0];
@@ -264,7 +264,8 @@ static ckpt_code check_recorded_files(certificate *c, size_t *same, size_t *wron
     return code;
 }
 
-/* Those that it does not have: weights, configs and tokenizers would be read by somebody. */
+/* Files that are not in the record: extra weights, configs and tokenizers may be read by
+ * loaders. */
 static ckpt_code check_extra_files(certificate *c, size_t *wrong, ckpt_error *err)
 {
     const certificate_checkpoint *b = &c->checkpoints[1];

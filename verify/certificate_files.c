@@ -1,9 +1,9 @@
 /*
- * Files and their hashes. A SHA-256 goes through a file from its beginning to its end, the tensor
- * loop takes tiles where its threads stand: neither can have the other's bytes. Both start at the
- * same time at the beginning of the files, and who comes second finds the bytes in the page cache.
- * Where that cannot hold all of them, no more files are hashed at a time than it can hold, and who
- * is ahead waits: a disk gives every byte once.
+ * certificate_files.c: lists and hashes files. SHA-256 needs the bytes of a file in order, but the
+ * tensor loop reads tiles in another order, so the two cannot share a read. Instead both start at
+ * the beginning of the files at the same time, and the second reader of a byte finds it in the page
+ * cache. If the cache cannot hold all files, fewer files are hashed at a time, and the reader that
+ * is ahead waits. So every byte is read from the disk once.
  */
 #include "certificate_files.h"
 
@@ -48,7 +48,7 @@ certificate_role certificate_role_of(const char *name)
 
 /* ---- listing ---- */
 
-/* What stands in `path`, be it the file itself or another name of it. */
+/* 1 when `path` is a file that the options leave out, under this or another name. */
 static int is_left_out(const char *path, const certificate_read_options *options)
 {
     for (size_t i = 0; i < options->left_out_count; i++)
@@ -120,7 +120,7 @@ ckpt_code certificate_list_files(const ckpt_checkpoint *checkpoint,
 
 /* ---- hashing ---- */
 
-/* How far ahead the tensor loop may be: enough that it seldom waits. */
+/* How far ahead the tensor loop may be: large enough that it rarely waits. */
 #define WINDOW_BYTES ((uint64_t)1 << 30)
 
 static int has_failed(certificate_hashing *h)
@@ -144,7 +144,7 @@ static void fail(certificate_hashing *h, ckpt_code code, const ckpt_error *err)
     pthread_mutex_unlock(&h->lock);
 }
 
-/* Told of every piece, and asked. While the tensor loop runs, it is the one that hears of stops. */
+/* Called after every block. While the tensor loop runs, only the loop polls run.cancel. */
 static int should_stop(void *context)
 {
     certificate_hashing *h = context;
@@ -212,8 +212,8 @@ void certificate_hashing_keep_pace(certificate_hashing *h, uint64_t bytes)
     pthread_mutex_unlock(&h->lock);
 }
 
-/* Half of the memory is taken for page cache. The threads hash as many files side by side, while
- * the loop is in the first of them. */
+/* Half of the memory is assumed to be page cache. Each thread hashes another file, while the tensor
+ * loop reads the first of these. */
 static uint64_t plan_window(certificate_hashing *h, uint64_t thread_count)
 {
     const long pages = sysconf(_SC_PHYS_PAGES);
@@ -236,7 +236,7 @@ static uint64_t plan_window(certificate_hashing *h, uint64_t thread_count)
 
 ckpt_code certificate_hashing_begin(certificate_hashing *h, ckpt_error *err)
 {
-    /* Pieces of files take no more than a quarter of the memory. */
+    /* Buffers use at most a quarter of the memory. */
     const uint64_t threads = copy_thread_count(&h->run, 4 * (uint64_t)SHA256_PIECE_BYTES);
     const uint64_t wanted = plan_window(h, size_min(size_max(threads, 1), h->of->file_count));
 
@@ -247,7 +247,7 @@ ckpt_code certificate_hashing_begin(certificate_hashing *h, ckpt_error *err)
     pthread_cond_init(&h->moved, NULL);
     while (h->thread_count < wanted &&
            pthread_create(&h->threads[h->thread_count], NULL, hash_files, h) == 0)
-        h->thread_count++;         /* fewer do the same work; the end does what is left */
+        h->thread_count++;         /* fewer are enough: _end does the rest */
     return CKPT_OK;
 }
 

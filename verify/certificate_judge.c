@@ -1,4 +1,4 @@
-/* Checks made of facts. */
+/* Derives checks from facts. */
 #include "certificate_judge.h"
 
 #include <stdio.h>
@@ -7,16 +7,16 @@
 #include "companions.h"
 #include "digest_compare.h"
 
-/* What the functions below share. */
+/* State of judging one checkpoint. */
 typedef struct {
     certificate *c;
     size_t i;                      /* the checkpoint */
     const certificate_policy *policy;
-    ckpt_code code;                /* of a finding that could not be added */
+    ckpt_code code;                /* error of adding a finding */
     ckpt_error error;
     size_t counts[DIGEST_EXTRA + 1];
-    size_t mtp_missing;            /* of the missing ones: mtp.* */
-    int lacks_mtp;                 /* its layout carries no MTP, and it has none */
+    size_t mtp_missing;            /* missing tensors mtp.* */
+    int lacks_mtp;                 /* its layout stores no MTP blocks, and it has none */
 } judging;
 
 static ckpt_code add_check(judging *j, const char *name, certificate_verdict verdict,
@@ -61,7 +61,7 @@ static const char *difference_name(digest_difference kind)
     return names[kind];
 }
 
-/* Checkpoints for training carry no MTP blocks; one for serving that lost them is not the same. */
+/* Layouts for training store no MTP blocks. In other layouts missing ones are a difference. */
 static int lacks_mtp(const certificate_checkpoint *m)
 {
     for (size_t i = 0; i < ckpt_catalog_count(m->tensors); i++)
@@ -106,7 +106,7 @@ static certificate_verdict values_verdict(const judging *j, int is_main, int is_
     return roots == POLICY_ROOTS_MAIN || j->lacks_mtp ? CERTIFICATE_PASS : CERTIFICATE_FAIL;
 }
 
-/* What became of the values of a candidate, for a person. */
+/* Describe the result of comparing a candidate's values. */
 static void say_values(const judging *j, int is_main, int is_all, char *out, size_t out_bytes)
 {
     const certificate_checkpoint *m = &j->c->checkpoints[j->i];
@@ -126,7 +126,7 @@ static void say_values(const judging *j, int is_main, int is_all, char *out, siz
                  j->counts[DIGEST_SHAPE], j->counts[DIGEST_MISSING], j->counts[DIGEST_EXTRA]);
 }
 
-/* Tensors against those of the reference, by digest; without digests their names and shapes. */
+/* Compare tensors with the reference by digest; without digests by name and shape. */
 static ckpt_code judge_values(judging *j, ckpt_error *err)
 {
     const certificate_checkpoint *a = &j->c->checkpoints[0];
@@ -205,7 +205,7 @@ static ckpt_code judge_config_members(judging *j, const config_comparison *r, ck
     return code;
 }
 
-/* Weights of the same values are another model under another config. */
+/* Equal weights with a different config are a different model. */
 static ckpt_code judge_config(judging *j, ckpt_error *err)
 {
     const certificate_checkpoint *a = &j->c->checkpoints[0];
@@ -326,7 +326,7 @@ static int has_mtp(const certificate_checkpoint *c)
     return 0;
 }
 
-/* Is it there, in checkpoint `i`? What is of the certificate as a whole is of every checkpoint. */
+/* 1 when checkpoint `i` has the required thing; some belong to the certificate as a whole. */
 static int is_there(const certificate *c, size_t i, const char *what)
 {
     const certificate_checkpoint *m = &c->checkpoints[i];

@@ -1,4 +1,4 @@
-/* A certificate for CI systems: JUnit, and Markdown for the page of a job. */
+/* Writes a certificate for CI systems: JUnit, and Markdown for the page of a job. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 
 enum { FINDINGS_SHOWN = 20 };
 
-/* Print to memory, write to a file: whole or not at all. */
+/* Prints a page to memory, so that the file is written completely or not at all. */
 typedef void page_fn(FILE *out, const certificate *c);
 
 static ckpt_code write_page(const char *path, const certificate *c, page_fn *print,
@@ -30,7 +30,7 @@ static ckpt_code write_page(const char *path, const certificate *c, page_fn *pri
     return code;
 }
 
-/* Text that came from files, without what hides or turns it around. */
+/* Bytes of a hidden or direction-changing character, which text from files must not contain. */
 static size_t hidden_bytes(const char *at)
 {
     return text_hidden_bytes(at, strlen(at));
@@ -112,7 +112,7 @@ ckpt_code certificate_write_junit(const char *path, const certificate *c, ckpt_e
 
 /* ---- Markdown ---- */
 
-/* Inside a cell of a table: nothing of Markdown or HTML has a meaning. */
+/* Print text in a table cell, with all of Markdown and HTML escaped. */
 static void print_markdown(FILE *out, const char *text)
 {
     for (const char *at = text; *at != '\0';) {

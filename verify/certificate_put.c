@@ -44,7 +44,7 @@ static void put_root_subject(json_writer *w, const certificate_checkpoint *m)
     json_line_end(&line, w);
 }
 
-/* "LABEL/FILE": two checkpoints may have files of one name. */
+/* "LABEL/FILE", because checkpoints may have files of the same name. */
 static void put_file_subject(json_writer *w, const certificate_checkpoint *m,
                              const certificate_file *f)
 {

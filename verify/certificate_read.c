@@ -11,7 +11,7 @@
 
 /* ---- what opening knows ---- */
 
-/* The last component of a path: where it lies is nobody's business. */
+/* The last component of a path: the rest of it may be private. */
 static char *label_of(const char *path)
 {
     size_t end = strlen(path);
@@ -36,8 +36,7 @@ static int compare_encodings(const void *left, const void *right)
                   ((const certificate_encoding *)right)->name);
 }
 
-/* The entry of an encoding, which is added if it is the first tensor of it. A checkpoint has a
- * handful. */
+/* Find the entry of an encoding, or add it. Linear, as a checkpoint has few encodings. */
 static certificate_encoding *find_encoding(certificate_checkpoint *out, const char *name)
 {
     certificate_encoding *all;
@@ -103,7 +102,7 @@ static ckpt_code take_opened(ckpt_checkpoint *checkpoint, certificate_checkpoint
 
 /* ---- the one pass ---- */
 
-/* Digests every tile, and shows it to the watch. */
+/* A sink that digests every tile and passes it to the watch. */
 typedef struct {
     ckpt_sink base;
     ckpt_digest *digest;

@@ -1,9 +1,9 @@
 /*
- * certificate_values.h: what value_check.h found in a checkpoint, as the check "findings" of its
- * certificate.
+ * certificate_values.h: adds the findings of value_check.h to a certificate, as the check
+ * "findings".
  *
- * NaN, infinities and scales that are not finite fail by default; a policy may say that all
- * findings fail, or none, or all but some kinds.
+ * By default NaN, infinities and scales that are not finite fail; a policy may let all findings
+ * fail, none, or all but some kinds.
  */
 #ifndef CKPT_CERTIFICATE_VALUES_H
 #define CKPT_CERTIFICATE_VALUES_H

@@ -1,4 +1,4 @@
-/* The certificate and its lists as files. */
+/* Writes the certificate and its lists to files. */
 #include "certificate_write.h"
 
 #include <stdio.h>
@@ -86,7 +86,7 @@ ckpt_code certificate_write(const char *path, certificate *c, const signature_ke
 
 /* ---- lists ---- */
 
-/* As sha256sum writes a name with a backslash or a line break: escaped, and the line marked. */
+/* Names with a backslash or a line break are escaped and the line marked, as sha256sum does. */
 static void add_sum_line(byte_buffer *out, const certificate_file *f)
 {
     const int is_odd = strpbrk(f->name, "\\\n\r") != NULL;
@@ -120,7 +120,7 @@ ckpt_code certificate_write_sums(const char *path, const certificate *c, size_t 
     return code;
 }
 
-/* Bytes of the folder that holds .metadata, with its slash; 0: at the top; -1: nowhere. */
+/* Length of the folder with .metadata and its slash; 0: it is at the top; -1: there is none. */
 static int64_t find_dcp_folder(const certificate_checkpoint *m, size_t *file)
 {
     static const char name[] = ".metadata";

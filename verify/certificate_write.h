@@ -1,6 +1,6 @@
 /*
- * certificate_write.h: what `certify` leaves: the certificate, signed or not, the digests of its
- * tensors, and what is known of it in the words of others.
+ * certificate_write.h: the files that `certify` writes: the certificate, optionally signed, the
+ * digests of its tensors, and the same facts in formats of other tools.
  */
 #ifndef CKPT_CERTIFICATE_WRITE_H
 #define CKPT_CERTIFICATE_WRITE_H
@@ -9,8 +9,8 @@
 #include "libckpt/signature.h"
 
 /*
- * Write `path`; with a key a DSSE envelope around it. Tensors that take more than 1 MB are left
- * beside it as a manifest, FILE.tensors.json.zst: c->tensor_file becomes its name.
+ * Write `path`, with a key as a DSSE envelope. A list of tensors over 1 MB is written beside it as
+ * a manifest, FILE.tensors.json.zst; c->tensor_file becomes its name.
  */
 ckpt_code certificate_write(const char *path, certificate *c, const signature_key *key,
                             ckpt_error *err);
@@ -24,8 +24,8 @@ ckpt_code certificate_write_sums(const char *path, const certificate *c, size_t 
 
 /*
  * integrity.json as Megatron-LM verifies it (megatron/core/dist_checkpointing/integrity.py):
- * {"algorithm": "sha256", "files": {NAME: HEX}}, of the files in the folder with .metadata. No such
- * folder in any checkpoint: an error.
+ * {"algorithm": "sha256", "files": {NAME: HEX}}, of the files in the folder with .metadata. Fails
+ * if no checkpoint has such a folder.
  */
 ckpt_code certificate_write_integrity(const char *path, const certificate *c, ckpt_error *err);
 
