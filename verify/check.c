@@ -81,8 +81,8 @@ static void add_difference(check_result *out, check_kind kind, const char *name)
     d->name = name;
 }
 
-/* Loaders that read every file of a folder would read them, those that use the index would not.
- * Sub-folders are ignored by both. */
+/* Unlisted files are differences: some loaders read every file of a folder, others only those of
+ * the index. Both ignore sub-folders. */
 static void find_unlisted(const file_list *unread, check_result *out)
 {
     for (size_t i = 0; unread != NULL && i < unread->count; i++)
@@ -149,7 +149,7 @@ static void find_copies(const ckpt_store *store, const ckpt_catalog *catalog,
     }
 }
 
-/* One pass: digests where there is a manifest, and what values are by themselves where asked. */
+/* One pass: digests if there is a manifest, and value checks if requested. */
 static ckpt_code read_values(const ckpt_checkpoint *checkpoint, const check_options *options,
                              ckpt_digest *digest, check_result *out, ckpt_error *err)
 {
@@ -222,7 +222,7 @@ static ckpt_code check_config(const check_options *options, check_result *out, c
     return CKPT_OK;
 }
 
-/* So are they with another tokenizer. */
+/* The same weights with a different tokenizer are a different model, too. */
 static ckpt_code check_companions(const ckpt_checkpoint *checkpoint, const check_options *options,
                                   check_result *out, ckpt_error *err)
 {

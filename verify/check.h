@@ -1,7 +1,7 @@
 /*
- * check.h: does a checkpoint match its manifest, and do its files match their stored checksums?
- * Opening it has checked its structure already: headers, offsets, index, names, pairs of weights
- * and scales, the family's inventory.
+ * check.h: checks a checkpoint against its manifest, and its files against their stored checksums.
+ * Its structure was already checked when it was opened: headers, offsets, index, names, pairs of
+ * weights and scales, the family's inventory.
  */
 #ifndef CKPT_CHECK_H
 #define CKPT_CHECK_H
@@ -16,19 +16,19 @@
 #include "value_check.h"
 
 typedef struct {
-    const char *path;              /* of the checkpoint, as it was given */
+    const char *path;              /* of the checkpoint, as given by the user */
     const char *manifest;          /* or NULL: the one in `path`, if any */
     int main_only;                 /* leave out mtp.* */
-    int structure_only;            /* no values; else no manifest is an error */
-    int files_are_right;           /* every file matches a hub's listing: no manifest needed */
+    int structure_only;            /* do not read values; else a missing manifest is an error */
+    int files_are_right;           /* all files match a hub's listing: no manifest is needed */
     int weights_only;              /* ignore config.json and the files of companions.h */
     const json_value *config;      /* of the checkpoint; NULL: none */
-    int has_place_for_config;      /* its layout has one: if it is missing, that is a difference
-                                      from a manifest that recorded it */
-    int values;                    /* look for faults in values: no manifest needed */
+    int has_place_for_config;      /* its layout has config.json: a missing one differs from a
+                                      manifest with a record of it */
+    int values;                    /* look for faults in values: no manifest is needed */
     const ckpt_catalog *official;  /* for `values`: what the family expects, or NULL */
     ckpt_store *store;             /* of the checkpoint: checksums, copies that differ */
-    const file_list *unread;       /* weight files that opening skipped; NULL: none matters */
+    const file_list *unread;       /* weight files skipped when opening; NULL: not checked */
     ckpt_run_options copy;
 } check_options;
 
@@ -54,7 +54,7 @@ typedef struct {
 
 typedef struct {
     char *manifest_path;           /* NULL: no values were checked */
-    int files_are_right;           /* as the options say */
+    int files_are_right;           /* copied from the options */
     size_t tensor_count;           /* logical tensors */
     size_t stored_count;
     uint64_t stored_bytes;         /* of their data */
@@ -67,9 +67,9 @@ typedef struct {
     const char *family;
     ckpt_manifest manifest;        /* empty without one */
     config_verdict config;         /* A: as the manifest says */
-    certificate_checkpoint files;  /* beside the weights */
+    certificate_checkpoint files;  /* the files beside the weights */
     companion_comparison companions;   /* A: as the manifest says; empty: none were compared */
-    const char *companion_note;    /* why none were; NULL: they were, or there are none */
+    const char *companion_note;    /* why none were compared; NULL: they were, or there are none */
     int has_values;
     value_findings values;         /* with has_values */
     char root[CKPT_ROOT_HEX];      /* of the checkpoint; "" without a manifest */
@@ -82,7 +82,7 @@ typedef struct {
 ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_options *options,
                            check_result *out, ckpt_error *err);
 void check_release(check_result *result);
-int check_is_same(const check_result *result);    /* nothing differs, no value is at fault */
+int check_is_same(const check_result *result);    /* no difference and no fault in values */
 const char *check_kind_name(check_kind kind);            /* "value", "checksum" */
 
 /* The document, as one value of `w`; `notes`: deviations accepted when opening. */

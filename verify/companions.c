@@ -42,7 +42,7 @@ static ckpt_code add(companion_comparison *out, companion_kind kind, const certi
 
 /* ---- what changed in a file ---- */
 
-/* The object in a file; NULL: it is not one, or cannot be read, and only its bytes are known. */
+/* Parse the JSON object in a file; NULL: it has none or cannot be read, and only bytes count. */
 static json_document *read_object(const certificate_checkpoint *c, const char *name)
 {
     json_document *document = NULL;

@@ -1,7 +1,7 @@
 /*
- * companions.h: the files beside the weights that change what a model says: tokenizer, chat
- * template, prompt encoding, generation_config. Compared by name: by their bytes, then, where those
- * differ and both are JSON objects, by what their members mean.
+ * companions.h: compares the files beside the weights that affect a model's output: tokenizer, chat
+ * template, prompt encoding, generation_config. Files of the same name are compared by bytes; if
+ * these differ and both are JSON objects, by the values of their members.
  */
 #ifndef CKPT_COMPANIONS_H
 #define CKPT_COMPANIONS_H
@@ -10,9 +10,9 @@
 
 typedef enum {
     COMPANION_CHANGED,             /* another content */
-    COMPANION_REWRITTEN,           /* other bytes of the same JSON value */
-    COMPANION_MISSING,             /* A has it only */
-    COMPANION_EXTRA                /* B has it only */
+    COMPANION_REWRITTEN,           /* other bytes, the same JSON value */
+    COMPANION_MISSING,             /* only A has it */
+    COMPANION_EXTRA                /* only B has it */
 } companion_kind;
 
 typedef struct {
@@ -25,17 +25,17 @@ typedef struct {
 typedef struct {
     companion_difference *differing;   /* in the order of the files' names, A's first */
     size_t count;
-    size_t compared[CERTIFICATE_OTHER + 1];    /* files of a role that both have */
+    size_t compared[CERTIFICATE_OTHER + 1];    /* by role: number of files that both have */
 } companion_comparison;
 
-/* Both with files and their hashes. The roles above; config.json is config_meaning.h's business.
- * *out is yours to release, also on failure. */
+/* Compare the files of the roles above; both sides need hashes. config.json is not among them: see
+ * config_meaning.h. *out is yours to release, also on failure. */
 ckpt_code companions_compare(const certificate_checkpoint *a, const certificate_checkpoint *b,
                              companion_comparison *out, ckpt_error *err);
 void companions_release(companion_comparison *comparison);
 
-/* Files that say another thing: tokenizer, template, encoding. What is on one side only, or in
- * generation_config (how a server samples by default), is told and not counted. */
+/* Number of changed tokenizer, template and encoding files. Files on one side only are reported but
+ * not counted, as is generation_config, which only sets a server's default sampling. */
 size_t companions_changed(const companion_comparison *comparison);
 /* As one object of `w`: {"compared": N, "differing": [{"file", "kind", "member"}, ...]}. */
 void companions_put(json_writer *w, const companion_comparison *comparison);

@@ -11,13 +11,13 @@
 
 enum { NOT_COMPARED = -1 };
 
-/* What is known of one tensor of A. */
+/* State of one tensor of A. */
 typedef struct {
     int64_t match;                 /* tensor of B, or NOT_COMPARED */
     compare_found found;
-    difference_statistics *statistics;   /* NULL: not asked for */
-    const quantise_rule *rule;     /* that B must be by; NULL: values are compared */
-    float tensor_scale;            /* of the whole tensor, by that rule */
+    difference_statistics *statistics;   /* NULL: not measured */
+    const quantise_rule *rule;     /* rule that B must follow; NULL: compare values */
+    float tensor_scale;            /* by that rule */
 } compare_state;
 
 typedef struct {
@@ -26,8 +26,8 @@ typedef struct {
     ckpt_source *b;
     const compare_options *options;
     compare_state *states;         /* by tensor of A */
-    compare_blocks blocks;         /* of tensors that are held against a rule */
-    pthread_mutex_t lock;          /* of the states and blocks */
+    compare_blocks blocks;         /* of tensors that are compared by a rule */
+    pthread_mutex_t lock;          /* protects states and blocks */
 } compare_sink;
 
 /* ---- tiles ---- */
@@ -109,7 +109,7 @@ static int is_left_out(const ckpt_tensor *t, const compare_options *options)
             !text_matches_any(t->name, options->globs, options->glob_count));
 }
 
-/* The first of the rules that makes tensors such as this one; NULL: none does. */
+/* The first rule whose encoding this tensor has, or NULL. */
 static const quantise_rule *find_rule(const compare_options *options, const ckpt_tensor *b)
 {
     for (size_t i = 0; i < options->rule_count; i++)
@@ -118,7 +118,7 @@ static const quantise_rule *find_rule(const compare_options *options, const ckpt
     return NULL;
 }
 
-/* Pair the tensors by name; those of one shape and class are compared. `out` has room. */
+/* Pair the tensors by name; those of equal shape and class are compared. `out` has room. */
 static void match_tensors(compare_sink *s, const compare_options *options, const size_t *order,
                           ckpt_comparison *out)
 {
@@ -165,7 +165,7 @@ static void find_missing_in_a(const compare_sink *s, const compare_options *opti
 
 /* ---- the result ---- */
 
-/* Does one side have copies of the tensor that differ? */
+/* 1 when one side has different copies of the tensor. */
 static int find_copy(const compare_sink *s, const size_t tensors[2], ckpt_difference *out)
 {
     for (int side = 0; side < 2; side++) {
@@ -280,7 +280,7 @@ static ckpt_code find_tensor_scales(compare_sink *s, const size_t *order,
     return code;
 }
 
-/* Does the rule make a tensor whose values are compared? */
+/* 1 when a compared tensor of B has the encoding of this rule. */
 static int has_rule(const compare_sink *s, const quantise_rule *rule)
 {
     for (size_t i = 0; i < ckpt_catalog_count(s->a->catalog); i++)
@@ -290,8 +290,8 @@ static int has_rule(const compare_sink *s, const quantise_rule *rule)
     return 0;
 }
 
-/* A comparison of nothing is not one that found no difference, nor is one that leaves a part of
- * what was asked for without a word. */
+/* Refuse a comparison of no tensors, and rules or patterns that match none: it would report that
+ * nothing differs. */
 static ckpt_code check_compared(const compare_sink *s, const ckpt_comparison *out,
                                 ckpt_error *err)
 {

@@ -20,16 +20,16 @@ typedef struct {
     ckpt_compare_options asked;
     const ckpt_store *stores[2];   /* of a and b, with store_keep_copies; NULL: a copy that differs
                                       is an error, not a difference */
-    const char *const *globs;      /* only tensors whose names match one of them; NULL: all */
+    const char *const *globs;      /* compare only tensors whose names match one; NULL: all */
     size_t glob_count;
     compare_form form;
-    int measure;                   /* also say how far values are apart */
-    const quantise_rule *const *rules;   /* tensors of B that one of them makes must be what the
-                                            first such makes of A: see compare_rule.h. NULL: none */
+    int measure;                   /* also measure how much values differ */
+    const quantise_rule *const *rules;   /* a tensor of B in the encoding of a rule must be the
+                                            result of that rule for A (compare_rule.h); or NULL */
     size_t rule_count;
 } compare_options;
 
-/* How far one tensor is from the other. */
+/* Measured difference of two tensors. */
 typedef struct {
     const ckpt_tensor *a;
     const ckpt_tensor *b;
@@ -47,7 +47,7 @@ typedef struct {
 /* Lists are sorted by name. Names are borrowed from the sources' catalogs. */
 struct ckpt_comparison {
     size_t compared;               /* tensors of the same name */
-    uint64_t element_count;        /* whose values were compared */
+    uint64_t element_count;        /* number of elements compared */
     ckpt_difference *differing;
     size_t differing_count;
     const char **missing_in_a;
@@ -56,30 +56,30 @@ struct ckpt_comparison {
     size_t missing_in_b_count;
     const char **re_encoded;       /* equal values, same encoding, different codes or scales */
     size_t re_encoded_count;
-    size_t by_rule_count;          /* tensors that were held against a rule */
-    compare_blocks blocks;         /* of those */
+    size_t by_rule_count;          /* tensors that were compared by a rule */
+    compare_blocks blocks;         /* of these tensors */
     compare_form form;
-    compare_measured *measured;    /* of all whose values were compared, if that was asked for */
+    compare_measured *measured;    /* tensors whose values were compared, with options.measure */
     size_t measured_count;
-    size_t other_encoding_count;   /* compared tensors whose encodings are not the same */
+    size_t other_encoding_count;   /* compared tensors with different encodings */
     config_verdict config;         /* empty until config_verdict_make */
-    certificate_checkpoint files[2];   /* only their files: what `companions` borrows from */
-    companion_comparison companions;   /* tokenizer and the like; empty where not asked for */
+    certificate_checkpoint files[2];   /* only their files, from which `companions` borrows */
+    companion_comparison companions;   /* tokenizer etc.; empty if not requested */
     compare_input inputs[2];
 };
 
-/* Compare all tensors; compare_checkpoints does it with checkpoints, as ckpt_compare does. No
- * tensor of the same name: an error, not a result. *out is yours to release. */
+/* Compare all tensors. Fails if no name is in both sources. *out is yours to release. */
 ckpt_code compare_sources(ckpt_source *a, ckpt_source *b, const compare_options *options,
                           ckpt_comparison *out, ckpt_error *err);
 void compare_release(ckpt_comparison *comparison);
-/* options->stores are filled in here. *out is yours to ckpt_comparison_free. */
+/* The same for checkpoints, with their configs and other files, as in ckpt_compare. options->stores
+ * is filled in here. Free *out with ckpt_comparison_free. */
 ckpt_code compare_checkpoints(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
                               const compare_options *options, ckpt_comparison **out,
                               ckpt_error *err);
 
-/* As ckpt_comparison_is_same, but values may differ as far as difference_is_within lets them. What
- * was compared was measured. */
+/* Like ckpt_comparison_is_same, but values may differ within `tolerance` (difference_is_within).
+ * Needs options.measure. */
 int compare_is_within(const ckpt_comparison *comparison, double tolerance);
 
 /* The document's members. */

@@ -30,7 +30,7 @@ static ckpt_code compare_configs(const ckpt_checkpoint *a, const ckpt_checkpoint
                                               &result->config, err);
 }
 
-/* The tokenizer and other files beside the weights, where both have some. */
+/* Compare the tokenizer and other files beside the weights, if both sides have some. */
 static ckpt_code compare_companions(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
                                     ckpt_comparison *result, ckpt_error *err)
 {

@@ -1,4 +1,4 @@
-/* Two tiles, element by element. */
+/* Compares two tiles element by element. */
 #include "compare_rows.h"
 
 #include <string.h>
@@ -73,8 +73,8 @@ static void compare_row_i64(const int64_t *a, const int64_t *b, uint64_t cols, u
 
 /* ---- stored bytes ---- */
 
-/* Count the bytes of one part that differ. Scale rows and columns are told as those of the first
- * element that they scale. */
+/* Count the bytes of one part that differ. A scale is reported at the position of the first
+ * element that it scales. */
 static void compare_bytes(const ckpt_tensor *t, ckpt_part part, const ckpt_tile *a,
                           const ckpt_tile *b, compare_found *found)
 {
@@ -111,7 +111,7 @@ typedef struct {
     void *row;                     /* room for 64-bit integers: F32, and as many BF16 behind them */
 } compare_side;
 
-/* Bytes of the scales that a form rounds; 0: it leaves them alone. */
+/* Bytes of the scales that a form rounds; 0: it does not round scales. */
 static uint64_t rounded_scale_bytes(const ckpt_tensor *t, uint64_t row_count)
 {
     if (t->scale_dtype != CKPT_F32)
@@ -119,7 +119,7 @@ static uint64_t rounded_scale_bytes(const ckpt_tensor *t, uint64_t row_count)
     return size_div_up(row_count, t->block_rows) * ckpt_part_row_bytes(t, CKPT_SCALE);
 }
 
-/* Give the side scales of its own, rounded to BF16. */
+/* Replace the scales of a side by copies rounded to BF16. */
 static ckpt_code round_scales(compare_side *side, arena *scratch, ckpt_error *err)
 {
     const ckpt_kernels *k = kernels_get();
@@ -155,7 +155,7 @@ static ckpt_code begin_side(compare_side *side, const ckpt_tensor *t, const ckpt
     return side->row != NULL ? CKPT_OK : ckpt_fail_memory(err, "a row", bytes);
 }
 
-/* The row as F32, rounded as the form says. */
+/* The row as F32, rounded according to the form. */
 static const float *read_f32(compare_side *side, uint64_t tile_row)
 {
     const ckpt_kernels *k = kernels_get();
@@ -183,7 +183,8 @@ static void compare_ints(compare_side sides[2], const compare_pair *pair, compar
     }
 }
 
-/* By way of BF16 where both sides have a short way to it, and nobody asks for sums. */
+/* Fast path: compare as BF16 if both sides can be decoded to it directly and nothing is
+ * measured. */
 static int compare_short(compare_side sides[2], uint64_t tile_row, compare_found *found)
 {
     const uint16_t *rows[2];
@@ -208,7 +209,7 @@ static void compare_floats(compare_side sides[2], uint64_t tile_row, compare_fou
                     found);
 }
 
-/* The same with sums. */
+/* Compare and measure rows. */
 static void measure_floats(compare_side sides[2], const compare_pair *pair, compare_found *found,
                            difference_tile *tile)
 {
@@ -265,7 +266,7 @@ uint64_t compare_rows_need(const ckpt_tensor *a, const ckpt_tensor *b, uint64_t 
            2 * arena_cost(ckpt_tensor_cols(a) * sizeof(int64_t));
 }
 
-/* Counted as bytes in the first tile alone, it decides what the values of all others are. */
+/* The tensor scale is counted in the first tile, but must be equal for equal values in any tile. */
 static int same_tensor_scale(const compare_pair *pair)
 {
     const uint64_t bytes = pair->a_tile->part_bytes[CKPT_TENSOR_SCALE];

@@ -1,4 +1,4 @@
-/* Tiles against what a rule makes, block by block. */
+/* Compares tiles with the result of a rule, block by block. */
 #include "compare_rule.h"
 
 #include <string.h>
@@ -17,13 +17,13 @@ int compare_rule_makes(const quantise_rule *rule, const ckpt_tensor *b)
             (b->scale_dtype == CKPT_F32 && rule->powers_of_two));
 }
 
-/* Block rows of a panel: one of tall blocks; some of flat ones, so that calls are few. */
+/* Block rows per panel: one for tall blocks, several for flat ones, to reduce calls. */
 static uint64_t panel_rows(const ckpt_tensor *b)
 {
     return size_max(b->block_rows, 16);
 }
 
-/* Everything of one panel: rows of the tile that are whole block rows. */
+/* State of one panel: rows of the tile that form whole block rows. */
 typedef struct {
     const compare_pair *pair;
     values_reader a_values;
@@ -35,12 +35,12 @@ typedef struct {
     uint64_t block_cols;           /* clipped to the matrix */
     float *a;                      /* rounded to BF16 */
     float *b;
-    uint16_t *rounded;             /* a row */
+    uint16_t *rounded;             /* one row */
     uint8_t *kept;                 /* by block, row by row */
-    uint8_t *codes;                /* what the rule makes */
+    uint8_t *codes;                /* by the rule */
     uint8_t *scales;
-    int other_tensor_scale;        /* B has another one than the rule makes */
-    uint64_t row;                  /* of the tile, the panel's first */
+    int other_tensor_scale;        /* B's differs from that of the rule */
+    uint64_t row;                  /* the panel's first row in the tile */
     uint64_t rows;
 } rule_panel;
 
@@ -131,7 +131,7 @@ typedef struct {
     uint64_t row_end;
     uint64_t col;
     uint64_t col_end;
-    uint64_t scale;                /* byte of its scale, in the panel's grid */
+    uint64_t scale;                /* index of its scale in the panel */
 } block_place;
 
 static uint64_t bytes_of(const rule_panel *p, uint64_t cols)
@@ -169,7 +169,8 @@ static unsigned code_at(const ckpt_tensor *b, const uint8_t *row, uint64_t col)
     return b->dtype == CKPT_F4 ? row[col / 2] >> col % 2 * 4 & 15u : row[col];
 }
 
-/* Elements of a wrong block; the first one by rows is kept, whichever block comes first. */
+/* Add the elements of a wrong block. The first position by rows is kept, for any order of
+ * blocks. */
 static void add_wrong(const rule_panel *p, const block_place *place, compare_found *found)
 {
     const int all = p->other_tensor_scale || !same_scale(p, place);

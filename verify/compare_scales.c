@@ -1,4 +1,4 @@
-/* Scales of whole tensors by rule. */
+/* Computes tensor scales by rule. */
 #include "compare_scales.h"
 
 #include <math.h>
@@ -20,7 +20,7 @@ static float amax_of(const tensor_statistics *s)
     return amax;
 }
 
-/* Length of X in X.w1.weight. */
+/* The length of X in the name X.w1.weight. */
 static size_t parent_length(const char *name)
 {
     size_t length = strlen(name);
@@ -38,7 +38,7 @@ static int are_siblings(const char *one, const char *other)
     return length == parent_length(other) && strncmp(one, other, length) == 0;
 }
 
-/* Is `scale` what the rule makes of this tensor, or of a larger sibling? */
+/* 1 when the rule produces `scale` from this tensor, or from a sibling with a larger maximum. */
 static int is_by_rule(const ckpt_catalog *catalog, const compare_scales *scales, const float *amax,
                       size_t i, float scale)
 {

@@ -1,9 +1,9 @@
 /*
- * compare_scales.h: the scale of a whole tensor that a rule makes (NVFP4), from its largest value.
+ * compare_scales.h: computes the tensor scale that a rule produces (NVFP4) from the largest value.
  *
- * Tensors that a server fuses share one scale, that of the larger maximum: w1 and w3 of an expert.
- * So B's scale is right when the rule makes it of A's tensor, or of a larger one beside it, whose
- * name differs in the component before the last.
+ * Tensors that servers fuse (w1 and w3 of an expert) share a scale, for the larger of their maxima.
+ * So B's scale is right if the rule produces it from A's tensor, or from a sibling with a larger
+ * maximum. The names of siblings differ only in the component before the last.
  */
 #ifndef CKPT_COMPARE_SCALES_H
 #define CKPT_COMPARE_SCALES_H
@@ -11,12 +11,12 @@
 #include "libckpt/quantise.h"
 #include "libckpt/sink.h"
 
-/* A tensor that is held against a rule with a tensor scale. */
+/* A tensor that is compared by a rule with a tensor scale. */
 typedef struct {
-    size_t a;                      /* of A's catalog */
+    size_t a;                      /* index in A's catalog */
     size_t b;
     const quantise_rule *rule;
-    float scale;                   /* out: what it must be */
+    float scale;                   /* out: the expected scale */
 } compare_scale;
 
 typedef struct {

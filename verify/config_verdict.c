@@ -8,7 +8,7 @@
 #include "json_line.h"
 #include "libckpt/error.h"
 
-/* Name what only one side has, where that is no difference: nobody compared it. */
+/* Make a note of members that only one side has and that were therefore not compared. */
 static ckpt_code note_lone(config_verdict *v, ckpt_error *err)
 {
     enum { NAMES_SHOWN = 10 };

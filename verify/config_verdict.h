@@ -1,6 +1,6 @@
 /*
  * config_verdict.h: compares the config members that affect the forward pass
- * (libckpt/config_meaning.h): do two checkpoints with the same weights compute the same?
+ * (libckpt/config_meaning.h): with other values, the same weights are a different model.
  */
 #ifndef CKPT_CONFIG_VERDICT_H
 #define CKPT_CONFIG_VERDICT_H
@@ -11,13 +11,13 @@ typedef struct {
     config_meaning a;
     config_meaning b;
     config_comparison comparison;  /* empty when nothing was compared */
-    const char *note;              /* why nothing was compared, or which members were not; NULL:
-                                      all were, or need not be */
-    char *lone_note;               /* the note, where it was made for this verdict; or NULL */
+    const char *note;              /* why nothing was compared, or which members were not;
+                                      NULL: nothing to report */
+    char *lone_note;               /* owner of `note` if it is malloc'd; or NULL */
     int is_compared;
 } config_verdict;
 
-/* A config that is NULL: the layout has none. *out is yours to release, also on failure. */
+/* Compare two configs; NULL: the layout has none. *out is yours to release, also on failure. */
 ckpt_code config_verdict_make(const json_value *a, const json_value *b, config_verdict *out,
                               ckpt_error *err);
 /* The same with A's members from a manifest; borrowed. */

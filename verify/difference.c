@@ -1,4 +1,4 @@
-/* Sums and distances of pairs of rows. */
+/* Computes sums and distances of pairs of rows. */
 #include "difference.h"
 
 #include <math.h>
@@ -10,7 +10,7 @@
 
 /* ---- units in the last place ---- */
 
-/* Does the dtype of codes and scales keep every value exact in BF16, subnormals aside? */
+/* 1 when every value of this encoding, except subnormal ones, is exact in BF16. */
 static int is_bf16_at_most(const ckpt_tensor *t)
 {
     if (t->scale_dtype != CKPT_NONE)
@@ -23,7 +23,7 @@ ckpt_dtype difference_unit(const ckpt_tensor *a, const ckpt_tensor *b)
     return is_bf16_at_most(a) || is_bf16_at_most(b) ? CKPT_BF16 : CKPT_F32;
 }
 
-/* The place of a finite value among all of its dtype. */
+/* The position of a finite value among all values of its dtype, sorted. */
 static int64_t ordinal(float value, ckpt_dtype unit)
 {
     uint32_t bits;
@@ -43,7 +43,7 @@ static unsigned bucket_of(float a, float b, ckpt_dtype unit)
     return distance == 0 ? 0 : 64 - (unsigned)__builtin_clzll(distance);
 }
 
-/* Look at a row with changes, element by element: distances, and where the largest error is. */
+/* Process a changed row element by element: distances, and the largest error with its position. */
 static void add_changes(difference_tile *t, const float *a, const float *b, uint64_t row,
                         double max_error)
 {

@@ -29,7 +29,7 @@ static char *name_of(const char *name, difference_group group)
 
 /* ---- order ---- */
 
-/* Small is first. A value that is NaN (no cosine) is before all others. */
+/* The sort key: smallest first. NaN (no cosine) comes before all others. */
 static double key_of(const difference_entry *e, difference_order order)
 {
     double key = 0;
@@ -92,7 +92,7 @@ static ckpt_code add_tensor(difference_entry *e, const compare_measured *m,
     return e->name != NULL ? CKPT_OK : ckpt_fail_memory(err, "a table", strlen(m->a->name));
 }
 
-/* Entries of one name, which stand together, become one. */
+/* Merge entries of equal names, which are adjacent. */
 static void join_groups(difference_table *list)
 {
     size_t kept = 0;
@@ -161,7 +161,7 @@ void difference_ulp_text(unsigned bucket, char out[DIFFERENCE_ULP_TEXT_BYTES])
         snprintf(out, DIFFERENCE_ULP_TEXT_BYTES, "%" PRIu64 "-%" PRIu64, low, 2 * low - 1);
 }
 
-/* Those that occur: the least distance of a bucket, and how many there are. */
+/* Put the non-empty buckets: the smallest distance and the count. */
 static void put_ulps(json_writer *w, const char *key, const uint64_t ulps[DIFFERENCE_ULPS])
 {
     json_member_object(w, key);

@@ -1,13 +1,13 @@
 /*
- * difference_table.h: how far tensors are apart, sorted, or summed up by layer or kind; as JSON.
+ * difference_table.h: differences of tensors as a sorted table, optionally summed by layer or kind.
  */
 #ifndef CKPT_DIFFERENCE_TABLE_H
 #define CKPT_DIFFERENCE_TABLE_H
 
 #include "compare.h"
 
-/* Which comes first: the largest, but of cosines the smallest and of names the first. Equal ones
- * are in the order of their names, numbers by value. */
+/* Sort order: largest first, but smallest cosine first and names ascending. Equal entries are
+ * sorted by name, with numbers by value. */
 typedef enum {
     DIFFERENCE_BY_ERROR,           /* relative Frobenius error */
     DIFFERENCE_BY_MAX,             /* largest |b - a| */
@@ -18,32 +18,32 @@ typedef enum {
 
 typedef enum {
     DIFFERENCE_TENSORS,            /* an entry for each tensor */
-    DIFFERENCE_LAYERS,             /* "layers.3", "mtp.0"; tensors of no layer are "rest" */
-    DIFFERENCE_KINDS               /* numbers are left out: "layers.*.attn.wq_a.weight" */
+    DIFFERENCE_LAYERS,             /* "layers.3", "mtp.0"; "rest" for tensors in no layer */
+    DIFFERENCE_KINDS               /* numbers replaced: "layers.*.attn.wq_a.weight" */
 } difference_group;
 
 typedef struct {
     char *name;
     size_t tensor_count;
     int is_int;                    /* integers: no sums */
-    ckpt_dtype unit;               /* of its ulps; CKPT_NONE: its tensors have several, or none */
+    ckpt_dtype unit;               /* of its ulps; CKPT_NONE: none, or mixed units */
     difference_statistics statistics;
 } difference_entry;
 
 typedef struct {
     difference_entry *entries;
     size_t count;
-    difference_statistics total;           /* its ulps are of no unit */
-    uint64_t bf16_ulps[DIFFERENCE_ULPS];   /* of the tensors whose unit that is */
+    difference_statistics total;           /* its ulps mix units */
+    uint64_t bf16_ulps[DIFFERENCE_ULPS];   /* of the tensors with this unit */
     uint64_t f32_ulps[DIFFERENCE_ULPS];
 } difference_table;
 
-/* Of what was measured. *out is yours to release. */
+/* Make the table of measured tensors. *out is yours to release. */
 ckpt_code difference_table_make(const ckpt_comparison *comparison, difference_group group,
                                 difference_order order, difference_table *out, ckpt_error *err);
 void difference_table_release(difference_table *list);
 
-/* "0", "1", "2-3", "4-7": the distances of a bucket, in units. */
+/* The distances of a bucket as text: "0", "1", "2-3", "4-7". */
 enum { DIFFERENCE_ULP_TEXT_BYTES = 48 };
 void difference_ulp_text(unsigned bucket, char out[DIFFERENCE_ULP_TEXT_BYTES]);
 

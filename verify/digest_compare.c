@@ -1,9 +1,9 @@
-/* Tensors by their digests. */
+/* Compares tensors by digest. */
 #include "digest_compare.h"
 
 #include <string.h>
 
-/* A tensor that was expected and the same of the other side, if it is there: 1. */
+/* Compare expected tensor `i` with that of the other side. 1: the other side has it. */
 static int compare_tensor(const digest_side *expected, size_t i, const digest_side *got,
                           digest_difference_fn *tell, void *context)
 {

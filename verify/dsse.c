@@ -37,8 +37,8 @@ static int digit_of(char c)
     return at == NULL ? -1 : (int)(at - base64_digits);
 }
 
-/* One group of four; its bytes, or 0: it is wrong. Bits behind the last byte must be 0, so that
- * there is one spelling of every payload. */
+/* Decode a group of four digits. Returns the number of bytes, or 0 if it is invalid. Unused bits
+ * must be 0, so that a payload has only one encoding. */
 static size_t decode_group(const char *text, int is_last, unsigned char out[3])
 {
     size_t padding = 0;
@@ -133,7 +133,7 @@ int dsse_is_envelope(const json_value *document)
     return json_member(document, "payloadType") != NULL;
 }
 
-/* Is one of the signatures right? */
+/* 1 when one of the signatures is valid. */
 static int has_right(const json_value *signatures, const byte_buffer *text,
                      const signature_key *key)
 {

@@ -3,7 +3,7 @@
  *
  *   {"payloadType": T, "payload": BASE64, "signatures": [{"keyid": K, "sig": BASE64}]}
  *
- * What is signed is "DSSEv1" SP len(T) SP T SP len(payload) SP payload.
+ * The signed bytes are "DSSEv1" SP len(T) SP T SP len(payload) SP payload.
  */
 #ifndef CKPT_DSSE_H
 #define CKPT_DSSE_H
@@ -23,7 +23,7 @@ typedef struct {
     char *payload;                 /* malloc'd, NUL-terminated */
     size_t payload_bytes;
     size_t signature_count;
-    char key_id[SHA256_HEX];       /* what the first signature says of its key; cut; a hint only */
+    char key_id[SHA256_HEX];       /* keyid of the first signature, truncated; only a hint */
 } dsse_content;
 
 /* 1 when a document is an envelope. */

@@ -1,4 +1,4 @@
-/* Files as JSON, there and back. */
+/* Writes and reads lists of files. */
 #include "file_record.h"
 
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /*
- * file_record.h: files with their roles, sizes and hashes as JSON: all of them in a certificate,
- * those beside the weights in a manifest.
+ * file_record.h: a JSON list of files with roles, sizes and hashes. A certificate lists all files,
+ * a manifest those beside the weights.
  *
  *   [{"name": N, "role": R, "size": S, "sha256": HEX64|null}, ...]
  */
@@ -9,10 +9,10 @@
 
 #include "certificate.h"
 
-/* The files of a checkpoint, as one value of `w`. */
+/* Put the files of a checkpoint, as one value of `w`. */
 void file_record_put(json_writer *w, const certificate_checkpoint *c);
 
-/* Such a list, read into out->files, which is empty. `path` is for errors. */
+/* Read such a list into out->files, which must be empty. `path` is for errors. */
 ckpt_code file_record_read(const json_value *files, const char *path, certificate_checkpoint *out,
                            ckpt_error *err);
 
