@@ -1,4 +1,4 @@
-/* Pictures of a report, as SVG without script. */
+/* Draws the charts of a report as SVG. */
 #include <inttypes.h>
 #include <math.h>
 
@@ -22,7 +22,7 @@ static const char *color_of_share(const grid_cell *cell)
                                                              : "h1";
 }
 
-/* By how far a cell is from the median of its row, in powers of two. */
+/* By the distance of a cell from the median of its row, in powers of two. */
 static const char *color_of_spread(const grid_cell *cell)
 {
     static const char *const low[] = { "c0", "l1", "l2", "l3" };
@@ -33,7 +33,7 @@ static const char *color_of_spread(const grid_cell *cell)
     return cell->deviation < 0 ? low[step] : high[step];
 }
 
-/* Every tenth column has its number below; "rest" and others their first letters. */
+/* Label every tenth column with its number, and columns like "rest" with their first letters. */
 static void put_columns(FILE *out, const layer_grid *g)
 {
     for (size_t l = 0; l < g->layer_count; l++) {
@@ -52,7 +52,7 @@ static void put_columns(FILE *out, const layer_grid *g)
     }
 }
 
-/* What is known of a cell: a browser shows it to who points at it. */
+/* Write the details of a cell as its tooltip. */
 static void put_words(FILE *out, const grid_cell *cell, grid_kind kind)
 {
     if (kind == GRID_DIFFERENCES) {

@@ -1,4 +1,4 @@
-/* html_private.h: what the html_*.c files share with each other only. */
+/* html_private.h: private to the html_*.c files. */
 #ifndef CKPT_HTML_PRIVATE_H
 #define CKPT_HTML_PRIVATE_H
 
@@ -9,18 +9,18 @@
 
 extern const char html_style[];
 
-/* What the colours of a grid say. */
+/* What the colours of a grid show. */
 typedef enum {
-    GRID_TENSORS,                  /* which are there */
-    GRID_SPREADS,                  /* how far rms is from that of other layers */
-    GRID_DIFFERENCES               /* how many are not those of the reference */
+    GRID_TENSORS,                  /* which tensors exist */
+    GRID_SPREADS,                  /* distance of the rms from that of other layers */
+    GRID_DIFFERENCES               /* share of tensors that differ from the reference */
 } grid_kind;
 
-/* Layers and kinds as an SVG; the legend below it. */
+/* Write layers and kinds as an SVG with a legend below it. */
 void html_put_grid(FILE *out, const layer_grid *grid, grid_kind kind);
 
-/* A bar for each count from `first` on, of those between the first and the last that is not 0;
- * `name` of bar i is its number plus `offset`. */
+/* A histogram with a bar for each count from the first to the last that is not 0. The label of bar
+ * i is i + offset. */
 typedef struct {
     const char *title;
     const uint64_t *counts;
@@ -30,7 +30,7 @@ typedef struct {
 } html_histogram;
 void html_put_histogram(FILE *out, const html_histogram *histogram);
 
-/* KL by position, and the first difference. */
+/* Draw the KL divergence by position, and the first difference. */
 void html_put_logits(FILE *out, const logits_comparison *logits);
 
 #endif

@@ -1,4 +1,4 @@
-/* The page. */
+/* Writes the page. */
 #include "html_report.h"
 
 #include <inttypes.h>
@@ -130,7 +130,7 @@ static void put_encodings(FILE *out, const certificate_checkpoint *m)
     fputs("</tbody></table>\n", out);
 }
 
-/* Nothing of a checkpoint is silent: what became of every stored tensor. */
+/* List the fates of all stored tensors. */
 static void put_ledger(FILE *out, const map_ledger *ledger)
 {
     fputs("<table><thead><tr><th>Stored tensors</th><th class=\"r\">Number</th></tr></thead><tbody>"
@@ -221,7 +221,7 @@ static int has_values_of_reference(const certificate_checkpoint *all, size_t i)
     return i > 0 && all[i].root[0] != '\0' && strcmp(all[i].root, all[0].root) == 0;
 }
 
-/* Where a candidate is not the reference. */
+/* Draw where a candidate differs from the reference. */
 static ckpt_code put_differences(FILE *out, const html_report *r, size_t i, ckpt_error *err)
 {
     layer_grid grid;
@@ -262,7 +262,7 @@ static ckpt_code put_grid(FILE *out, const html_report *r, size_t i, const value
     return code;
 }
 
-/* Layers, codes and logits of each checkpoint. */
+/* Draw layers, codes and logits of each checkpoint. */
 static ckpt_code put_pictures(FILE *out, const html_report *r, ckpt_error *err)
 {
     for (size_t i = 0; i < r->certificate->checkpoint_count; i++) {

@@ -1,4 +1,4 @@
-/* How a report looks: light and dark, on paper, on a small screen. */
+/* The style sheet of a report: light and dark, printed, on small screens. */
 #include "html_private.h"
 
 const char html_style[] =

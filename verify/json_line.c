@@ -1,4 +1,4 @@
-/* Entries on lines of their own. */
+/* Writes each entry on a separate line. */
 #include "json_line.h"
 
 void json_line_begin(json_writer *line, json_writer *w)

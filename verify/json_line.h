@@ -3,7 +3,7 @@
  * suited for grep and diff.
  *
  *     json_writer line;
- *     json_line_begin(&line, w);       w stands where a value is due
+ *     json_line_begin(&line, w);       w expects a value here
  *     json_put_object(&line); ...
  *     json_line_end(&line, w);
  */

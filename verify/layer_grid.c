@@ -1,4 +1,4 @@
-/* Layers and kinds of a model. */
+/* Groups the tensors of a model by layer and kind. */
 #include "layer_grid.h"
 
 #include <math.h>
@@ -22,7 +22,7 @@ static int compare_names(const void *left, const void *right)
     return is_rest != 0 ? is_rest : natural != 0 ? natural : strcmp(a, b);
 }
 
-/* The name without its layer; numbers are '*'. */
+/* The name without its layer, with numbers replaced by '*'. */
 static void inner_kind(const char *name, char *out)
 {
     const size_t layer = tensor_layer_bytes(name);
@@ -30,7 +30,7 @@ static void inner_kind(const char *name, char *out)
     tensor_kind(name + layer + (layer > 0 && name[layer] == '.'), out);
 }
 
-/* Keep `word` if it is new. */
+/* Add `word` to the list if it is new. */
 static ckpt_code add_word(table *t, char ***words, size_t *count, const char *word,
                           ckpt_error *err)
 {
@@ -50,7 +50,7 @@ static ckpt_code add_word(table *t, char ***words, size_t *count, const char *wo
                                                     : CKPT_OK;
 }
 
-/* The words of a grid while it is made. */
+/* Names of layers and kinds while a grid is made. */
 typedef struct {
     table layers;
     table kinds;
@@ -78,7 +78,7 @@ static ckpt_code collect_catalog(collecting *c, const ckpt_catalog *catalog, ckp
     return code;
 }
 
-/* Rows and columns of the tensors of one or two catalogs (b may be NULL), with room for cells. */
+/* Find rows and columns for one or two catalogs (b may be NULL) and allocate the cells. */
 static ckpt_code collect(const ckpt_catalog *a, const ckpt_catalog *b, layer_grid *out,
                          ckpt_error *err)
 {
@@ -112,7 +112,7 @@ static size_t place_of(char *const *words, size_t count, const char *word)
     return (size_t)(found - words);
 }
 
-/* The cell of a tensor whose name is in the grid; `room` holds a word of it. */
+/* The cell of a tensor; its layer and kind must be in the grid. `room` is scratch for a name. */
 static grid_cell *cell_of(const layer_grid *g, const char *name, char *room)
 {
     size_t layer;
@@ -215,11 +215,11 @@ ckpt_code layer_grid_make(const certificate *c, size_t i, const source_statistic
 
 typedef struct {
     layer_grid *grid;
-    ckpt_code code;                /* of the first tensor that could not be counted */
+    ckpt_code code;                /* the first error of counting */
     ckpt_error error;
 } comparing;
 
-/* The cell of a tensor; NULL without memory. */
+/* Count a tensor in its cell and return the cell; NULL: out of memory. */
 static grid_cell *count_in(comparing *c, const char *name)
 {
     char *room = malloc(tensor_group_bytes(name));

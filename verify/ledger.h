@@ -1,4 +1,4 @@
-/* ledger.h: how many stored tensors have which fate, in documents and for people. */
+/* ledger.h: writes the number of stored tensors by fate, as text and JSON. */
 #ifndef CKPT_LEDGER_H
 #define CKPT_LEDGER_H
 
@@ -7,7 +7,7 @@
 
 enum { LEDGER_LINES = 4 };
 
-/* Line i: its key in documents, what it is for a person, and the number. */
+/* Line i: its JSON key, its text, and the number of tensors. */
 typedef struct {
     const char *key;               /* "scales" */
     const char *text;              /* "scales of a weight" */
@@ -15,7 +15,7 @@ typedef struct {
 } ledger_line;
 ledger_line ledger_line_of(const map_ledger *ledger, size_t i);
 
-/* The lines as members of an object. */
+/* Put the lines as members of an object. */
 void ledger_put(json_writer *w, const map_ledger *ledger);
 
 #endif

@@ -1,4 +1,4 @@
-/* The facts that rules about loaders look at. */
+/* Finds the facts for the rules about loaders. */
 #include "loader_facts.h"
 
 #include <stdio.h>
@@ -34,7 +34,7 @@ weight_form loader_form(const ckpt_tensor *t)
     return t->dtype == CKPT_F4 && t->block_cols == 16 ? FORM_NVFP4 : FORM_OTHER;
 }
 
-/* A weight that the family's release quantises, or that is quantised here. */
+/* 1 for a weight that the family's release quantises, or that is quantised here. */
 static int is_weight(const loader_input *in, const ckpt_tensor *t)
 {
     const int64_t o = in->official == NULL ? CKPT_NOT_FOUND
@@ -75,7 +75,7 @@ static const char *without_model(const char *name)
     return strncmp(name, prefix, sizeof prefix - 1) == 0 ? name + sizeof prefix - 1 : name;
 }
 
-/* The entries by name, "model." in front left out. Lists may be long, and so may models be. */
+/* Index the entries by name, without the prefix "model.": lists and models may be long. */
 static ckpt_code index_list(const json_value *list, table *out, ckpt_error *err)
 {
     for (const json_value *v = json_first(list); v != NULL; v = json_next(v))
@@ -85,7 +85,7 @@ static ckpt_code index_list(const json_value *list, table *out, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Does an entry name this module, or one above it? */
+/* 1 when an entry names this module or a parent of it. */
 static int is_listed(const table *list, const char *module)
 {
     char name[MAP_NAME_BYTES];
@@ -105,8 +105,8 @@ static int is_listed(const table *list, const char *module)
     }
 }
 
-/* Any of the names by which servers call the module: which of them a server asks for is its own
- * business, and ckpt-convert lists them all. */
+/* 1 when the list has any of the names that servers use for the module. Servers look up different
+ * ones; ckpt-convert lists them all. */
 static int weight_is_listed(const loader_facts *f, const table *list, const char *weight)
 {
     map_captures captures = { .count = 0 };

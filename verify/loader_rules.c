@@ -1,4 +1,4 @@
-/* Rules about loaders, as a table. */
+/* The rules about loaders. */
 #include "loader_rules.h"
 
 #include <stdarg.h>
@@ -17,7 +17,7 @@
 
 /* ---- what rules say ---- */
 
-/* The rule holds; its words. Returns 1. */
+/* Set the text of a rule that holds. Returns 1. */
 #ifdef __GNUC__
 __attribute__((format(printf, 2, 3)))
 #endif
@@ -175,7 +175,7 @@ static int has_other_method(rule_call *call)
            say(call, "quant_method is 'mxfp8', which only SGLang has");
 }
 
-/* What is not looked at must not seem to be right. */
+/* A checkpoint that the rules do not cover must not seem to be right. */
 static int is_not_judged(rule_call *call)
 {
     const loader_facts *f = call->facts;
@@ -199,7 +199,7 @@ static int lacks_activation_scheme(rule_call *call)
            say(call, "activation_scheme is not \"dynamic\", as weights in blocks need it");
 }
 
-/* Blocks of FP8 as the files have them. */
+/* The config's weight_block_size differs from the FP8 blocks in the files. */
 static int has_other_block(rule_call *call)
 {
     const loader_facts *f = call->facts;
@@ -248,7 +248,7 @@ static const char *told(const char *expert_dtype)
     return expert_dtype == NULL ? "missing" : expert_dtype;
 }
 
-/* vLLM: missing is "fp4", and the key decides for all scales. */
+/* vLLM: a missing expert_dtype means "fp4", and the key also decides the dtype of all scales. */
 static int has_other_experts_for_vllm(rule_call *call)
 {
     const loader_facts *f = call->facts;
@@ -267,7 +267,8 @@ static int has_other_experts_for_vllm(rule_call *call)
                name_of(fp4));
 }
 
-/* transformers: missing is "fp8". The root's goes into quantization_config, unless that has one. */
+/* transformers: a missing expert_dtype means "fp8". The key inside quantization_config wins over
+ * that at the root. */
 static int has_other_experts_for_transformers(rule_call *call)
 {
     const loader_facts *f = call->facts;
@@ -287,7 +288,7 @@ static int has_other_experts_for_transformers(rule_call *call)
                name_of(fp8));
 }
 
-/* The same without a loader's default: what is said must be so. */
+/* No loader: expert_dtype has no default, but if it exists it must match the files. */
 static int contradicts_experts(rule_call *call)
 {
     const loader_facts *f = call->facts;
@@ -323,7 +324,7 @@ static int has_plain_experts_for_sglang(rule_call *call)
 
 /* ---- scales ---- */
 
-/* F32 scales for E8M0 parameters: right only where all are powers of two. */
+/* The loader copies F32 scales into E8M0 parameters: exact only if all are powers of two. */
 static int has_uneven_scales(rule_call *call, int experts, const char *why)
 {
     weight_group uneven;

@@ -1,4 +1,4 @@
-/* Verdicts: all rules of one loader. */
+/* Checks all rules of one loader. */
 #include "loaders.h"
 
 #include <string.h>

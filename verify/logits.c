@@ -41,8 +41,9 @@ static double log_sum_exp(const logits_row *row)
 }
 
 /*
- * What one token adds to KL(A||B), from log probabilities: p_a * (log p_a - log p_b) - p_a + p_b.
- * The last two sum to zero over all tokens; with them no term is negative, and nothing cancels.
+ * The term of one token in KL(A||B), from log probabilities: p_a * (log p_a - log p_b) - p_a + p_b.
+ * The last two parts sum to zero over all tokens. With them no term is negative, so no precision is
+ * lost by cancellation.
  */
 static double kl_term(double a, double b)
 {
@@ -53,7 +54,8 @@ static double kl_term(double a, double b)
     return exp(a) * (expm1(t) - t);
 }
 
-/* Ids of the best, best first; ties go to the lower id. Returns how many. */
+/* Find the ids of the best logits, best first; of equal ones the lower id first. Returns their
+ * number. */
 static unsigned find_best(const logits_row *row, unsigned count, uint32_t ids[BEST_MAX])
 {
     float values[BEST_MAX];
@@ -114,7 +116,7 @@ static void note_first(comparing *c, const logits_entry *a, const logits_entry *
     d->b = a == NULL ? 0 : b->value;
 }
 
-/* What is summed over a row. */
+/* Sums over a row. */
 typedef struct {
     double a_sum;              /* log(sum(exp)) */
     double b_sum;

@@ -2,13 +2,13 @@
  * logits.h: compares two outputs of ckpt-run, or one with a golden file, position by position.
  *
  * A file is safetensors with tokens I32 [T], positions I32 [P] (absent: the first P) and logits F32
- * or BF16 [P, V]; or, of the K best, top_logits, top_ids [P, K] and logsumexp [P]. Names end in
- * ".0", ".1" ... where there are several prompts. mtp_positions, mtp_logits ... are compared as
+ * or BF16 [P, V]; or, for the K best tokens, top_logits, top_ids [P, K] and logsumexp [P]. With
+ * several prompts names end in ".0", ".1" ... Tensors mtp_positions, mtp_logits ... are compared as
  * well.
  *
- * All sums are in F64. Where only the K best are known, all other tokens count as one: then the KL
- * divergence is a lower bound. Different tokens, positions, shapes or prompts, and empty files,
- * are errors, not differences.
+ * All sums are in F64. If only the K best tokens are known, all others are treated as one: the KL
+ * divergence is then a lower bound. Different tokens, positions, shapes or prompts, and empty
+ * files, are errors, not differences.
  */
 #ifndef CKPT_LOGITS_H
 #define CKPT_LOGITS_H
@@ -46,12 +46,12 @@ typedef struct {
     double abs_sum;
     double logprob_max;
     double logprob_sum;
-    uint64_t value_count;          /* logits that both have */
-    uint64_t different_count;      /* of them, in any bit */
+    uint64_t value_count;          /* logits in both files */
+    uint64_t different_count;      /* of these, logits that differ in any bit */
     uint64_t unmatched_count;      /* ids that are among the K best of A only */
     uint64_t non_finite_count;
     unsigned top1;                 /* 1: the same best token */
-    unsigned top5;                 /* of A's five best, how many are among B's */
+    unsigned top5;                 /* number of A's five best among B's */
 } logits_position;
 
 typedef struct {
@@ -64,7 +64,7 @@ typedef struct {
 typedef struct {
     logits_position *positions;
     size_t position_count;
-    unsigned top_count;            /* 5, or fewer where no more are known */
+    unsigned top_count;            /* 5, or fewer if the files have fewer */
     int is_lower_bound;            /* only the K best were known */
     double measures[LOGITS_MEASURE_COUNT];
     size_t worst;                  /* position with the largest KL */
@@ -72,7 +72,7 @@ typedef struct {
     uint64_t different_count;
     uint64_t unmatched_count;
     uint64_t non_finite_count;
-    int bit_identical;             /* also ids, logsumexp and, where both have some, generated */
+    int bit_identical;             /* includes ids, logsumexp and, if both have them, generated */
     int has_generated;             /* both have generated tokens */
     int is_generated_same;
     logits_difference first;       /* unless the logits are identical */
@@ -83,7 +83,7 @@ typedef struct {
 ckpt_code logits_compare(const logits_input *a, const logits_input *b, logits_comparison *out,
                          ckpt_error *err);
 void logits_release(logits_comparison *comparison);
-/* Can this file be compared? For callers that still have to compute the other one. */
+/* Check that this file can be compared, before hours of work to compute the other one. */
 ckpt_code logits_check(const logits_input *input, ckpt_error *err);
 
 /* Limits by measure; NaN: none. top1 and top5 are lower limits, the others upper ones. */
@@ -98,7 +98,7 @@ int logits_is_same(const logits_comparison *comparison, const logits_limits limi
 
 enum { LOGITS_POINT_BYTES = 32 };
 
-/* A point of a layer. */
+/* A point of a layer in a trace. */
 typedef struct {
     int is_found;
     uint64_t sequence;
@@ -121,7 +121,7 @@ typedef struct {
 
 #define LOGITS_NEAR_TIE 1e-5
 
-/* Two traces of ckpt-run. Different shapes are errors. */
+/* Compare two traces of ckpt-run. Different shapes are errors. */
 ckpt_code logits_compare_traces(const char *a_path, const char *b_path, logits_trace *out,
                                 ckpt_error *err);
 
@@ -131,8 +131,8 @@ ckpt_code logits_compare_traces(const char *a_path, const char *b_path, logits_t
  * `non_finite`, `kl` (`mean`, `p50`, `p99`, `max`, `is_lower_bound`, `worst`), `logits` and
  * `logprobs` (`max_abs`, `mean_abs`), `top1`, `top5`, `generated_same`, `exceeded` (`limit`,
  * `expected`, `got`), `first_difference`, `trace` (`points`, `different`, `first`,
- * `first_selection` with `gap` and `near_tie`), `positions`. Percentiles lie between ranks,
- * linearly. A measure is null where a logit is NaN or infinite.
+ * `first_selection` with `gap` and `near_tie`), `positions`. Percentiles are interpolated
+ * linearly between ranks. A measure is null where a logit is NaN or infinite.
  */
 void logits_put(json_writer *w, const logits_comparison *comparison, const logits_limits limits,
                 const logits_trace *trace);

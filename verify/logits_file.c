@@ -1,4 +1,4 @@
-/* Finding and reading the rows of a file of logits. */
+/* Finds and reads the rows of a file of logits. */
 #include "logits_file.h"
 
 #include <inttypes.h>
@@ -14,7 +14,7 @@ enum { NAME_BYTES = 256, PROMPTS_MAX = 1 << 20 };
 
 static const char top_name[] = "top_logits";
 
-/* "mtp_top_ids.3" of "mtp_", "top_ids", ".3". */
+/* Parts of a tensor name: "mtp_top_ids.3" from "mtp_", "top_ids", ".3". */
 typedef struct {
     char prefix[NAME_BYTES];
     char suffix[16];
@@ -95,7 +95,7 @@ static ckpt_code check_shape(const logits_file *f, size_t tensor, uint64_t rows,
     return CKPT_OK;
 }
 
-/* Top-K rows: ids and sums beside the logits. */
+/* Find the tensors of top-K rows: ids and sums beside the logits. */
 static ckpt_code find_top(const logits_file *f, const naming *n, logits_set *s, ckpt_error *err)
 {
     const int64_t ids = find(f, n, "top_ids");
@@ -187,7 +187,7 @@ static ckpt_code add_set(logits_file *f, const naming *n, const char *base, size
     return find_positions(f, n, s, err);
 }
 
-/* The sets of one name: NAME, or NAME.0, NAME.1 ... */
+/* Add the sets of one name: NAME, or NAME.0, NAME.1 ... */
 static ckpt_code add_sets(logits_file *f, const char *prefix, const char *base, ckpt_error *err)
 {
     naming n = { .suffix = "" };
@@ -272,7 +272,7 @@ static int order_by_id(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-/* Ids of the K best, and the order of ids. */
+/* Read the ids of the K best, and sort the row by id. */
 static ckpt_code take_ids(const logits_file *f, const logits_set *s, uint64_t i, logits_row *row,
                           ckpt_error *err)
 {

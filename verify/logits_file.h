@@ -1,4 +1,5 @@
-/* logits_file.h: a file of logits as sets of rows: one for each prompt, and one for its MTP. */
+/* logits_file.h: reads a file of logits as sets of rows: one for each prompt, and one for its
+ * MTP. */
 #ifndef CKPT_LOGITS_FILE_H
 #define CKPT_LOGITS_FILE_H
 
@@ -8,7 +9,7 @@ typedef struct {
     uint32_t prompt;
     int is_mtp;
     int is_top;                /* only the K best are present */
-    size_t rows;               /* tensors */
+    size_t rows;               /* indexes of tensors, as the next two */
     size_t ids;
     size_t sums;
     uint64_t count;            /* of positions */
@@ -39,13 +40,13 @@ typedef struct {
     float sum;                 /* log(sum(exp)) as stored in the file; only for top-K rows */
 } logits_row;
 
-/* *out is to be released, also on failure. Fails on a file without any position. */
+/* Open a file; fails if it has no positions. Release *out, also on failure. */
 ckpt_code logits_file_open(const logits_input *input, logits_file *out, ckpt_error *err);
 void logits_file_release(logits_file *file);
 
 ckpt_code logits_row_create(const logits_set *set, logits_row *out, ckpt_error *err);
 void logits_row_release(logits_row *row);
-/* Row `i` of a set. */
+/* Read row `i` of a set. */
 ckpt_code logits_row_read(const logits_file *file, const logits_set *set, uint64_t i,
                           logits_row *row, ckpt_error *err);
 

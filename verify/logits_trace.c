@@ -131,7 +131,7 @@ static ckpt_code read_trace(trace_file *f, ckpt_error *err)
     return code;
 }
 
-/* Both are in execution order, so the search starts where the last one ended. */
+/* Both traces are in execution order, so the search starts after the last line found. */
 static const trace_line *find_line(const trace_file *f, const trace_line *like, size_t *from)
 {
     for (size_t n = 0; n < f->count; n++) {

@@ -1,4 +1,4 @@
-/* Sums of losses, in words and JSON. */
+/* Sums losses and writes them as text and JSON. */
 #include "losses.h"
 
 #include <stdio.h>

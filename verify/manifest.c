@@ -219,7 +219,7 @@ static ckpt_code refuse(const json_value *root, const char *path, ckpt_error *er
                      path);
 }
 
-/* What a manifest says beside its tensors: config.json, and the files there. */
+/* Read the members about config.json and the files beside the weights. */
 static ckpt_code read_beside(const json_value *root, const char *path, ckpt_manifest *out,
                              ckpt_error *err)
 {

@@ -5,7 +5,7 @@
 
 #include "libckpt/text.h"
 
-/* Bytes of the UTF-8 sequence that begins here; 0: it is none. */
+/* Length of the UTF-8 sequence that begins here; 0: invalid. */
 static size_t sequence_bytes(const unsigned char *at)
 {
     const size_t bytes = *at < 0x80 ? 1 : *at < 0xC2 ? 0 : *at < 0xE0 ? 2 : *at < 0xF0 ? 3

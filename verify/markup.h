@@ -1,5 +1,5 @@
 /*
- * markup.h: text of a checkpoint inside HTML or XML, as content or as the value of an attribute.
+ * markup.h: escapes text from a checkpoint for HTML and XML, as content or attribute value.
  */
 #ifndef CKPT_MARKUP_H
 #define CKPT_MARKUP_H
