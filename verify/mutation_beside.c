@@ -1,4 +1,4 @@
-/* Mutations of what lies beside the weights: config.json, tokenizer, template. */
+/* Mutations of files beside the weights: config.json, tokenizer, template. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +15,7 @@ static const char no_file[] = "no such file";
 
 /* ---- config.json ---- */
 
-/* Another number as `key`: twice and a bit of what it was, whole where it was whole. */
+/* Change the number of `key`: flip the lowest bit of an integer, double any other number. */
 static ckpt_code change_number(const mutation_input *in, const char *key, mutation *out,
                                ckpt_error *err)
 {
@@ -97,7 +97,7 @@ static ckpt_code drop_file(const mutation_input *in, const char *name, mutation 
     return put_file(out, name, NULL, 0, err);
 }
 
-/* One bit in the middle; of an empty file there is none. */
+/* Flip a bit in the middle of a file; not applicable to an empty one. */
 static ckpt_code change_file(const mutation_input *in, const char *name, mutation *out,
                              ckpt_error *err)
 {

@@ -53,7 +53,7 @@ static ckpt_code edit_one(mutation_maker *m, mutation_fits *fits, mutation_edit 
     return mutation_edit_add(m, &edit, err);
 }
 
-/* Scales that a block shares stand for square blocks, or there are none. */
+/* 1 when blocks are square, or there are no scales. */
 static int is_square(const ckpt_tensor *t)
 {
     return t->rank == 2 && t->shape[0] == t->shape[1] && t->shape[0] > 1 && has_whole_bytes(t) &&
@@ -231,7 +231,7 @@ static int has_tensor_scale(const ckpt_tensor *t)
     return ckpt_part_row_bytes(t, CKPT_TENSOR_SCALE) == sizeof(float);
 }
 
-/* A high bit of the significand: no rounding takes it back. */
+/* A high bit of the significand, which rounding cannot undo. */
 ckpt_code mutate_flip_tensor_scale(mutation_maker *m, ckpt_error *err)
 {
     const int64_t i = mutation_pick(m, has_tensor_scale);
@@ -244,7 +244,7 @@ ckpt_code mutate_flip_tensor_scale(mutation_maker *m, ckpt_error *err)
                                                   .byte = 2, .mask = 0x10 }, err);
 }
 
-/* The first tensor of each kind is already there? */
+/* 1 when no edited tensor is of the same kind. */
 static int is_new_kind(const mutation_maker *m, const ckpt_tensor *t)
 {
     for (size_t e = 0; e < m->changes.edit_count; e++)
@@ -331,7 +331,7 @@ ckpt_code mutate_id_range(mutation_maker *m, ckpt_error *err)
 
 /* ---- neighbours that differ ---- */
 
-/* The first neighbours in a row of a part that are not the same, from the middle row on. */
+/* Find two different neighbours in a row of a part, from the middle row on. */
 static ckpt_code find_neighbours(const mutation_maker *m, size_t tensor, ckpt_part part,
                                  mutation_place *out, ckpt_error *err)
 {
@@ -438,7 +438,7 @@ ckpt_code mutate_scale_up(mutation_maker *m, ckpt_error *err)
 
 /* ---- narrower dtypes ---- */
 
-/* 1 when one of the first rows has a value that BF16 does not. */
+/* Checks whether one of the first rows has a value that is not exact in BF16. */
 static ckpt_code is_inexact(const mutation_maker *m, size_t tensor, int *out, ckpt_error *err)
 {
     const ckpt_tensor *t = at(m, tensor);

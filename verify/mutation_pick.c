@@ -1,4 +1,4 @@
-/* Choosing what to mutate. */
+/* Chooses tensors and places to mutate. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,7 +64,7 @@ int mutation_pick_pair(const mutation_maker *m, mutation_fits *fits, mutation_pa
 
 /* ---- places ---- */
 
-/* Does the lowest bit of element `col` matter? Anything but NaN and infinity of plain floats. */
+/* 1 when changing the lowest bit of element `col` changes its value: not for NaN and infinity. */
 static int is_live(const ckpt_tensor *t, const float *values, uint64_t col)
 {
     return ckpt_tensor_is_int(t) || isfinite(values[col]);
@@ -85,13 +85,13 @@ static void set_scale_place(const ckpt_tensor *t, uint64_t row, uint64_t col, mu
     const uint64_t bytes = ckpt_dtype_bits(t->scale_dtype) / 8;
 
     *out = (mutation_place){ row / t->block_rows, block, block * bytes, 1, 1 };
-    if (bytes == 4) {              /* a step that no rounding of the product takes back */
+    if (bytes == 4) {              /* so large that rounding the product cannot undo it */
         out->byte += 2;
         out->mask = 0x10;
     }
 }
 
-/* The first column of a row that serves, from the middle on. */
+/* Find the first suitable column of a row, from the middle on. */
 static void look_at_row(const ckpt_tensor *t, ckpt_part part, const float *values, uint64_t row,
                         mutation_place *out)
 {

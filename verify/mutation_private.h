@@ -1,10 +1,10 @@
-/* mutation_private.h: what the mutation_*.c files share with each other only. */
+/* mutation_private.h: private to the mutation_*.c files. */
 #ifndef CKPT_MUTATION_PRIVATE_H
 #define CKPT_MUTATION_PRIVATE_H
 
 #include "mutation.h"
 
-/* A mutation of tensors that is being made. */
+/* State of making a mutation of tensors. */
 typedef struct {
     const mutation_input *in;
     const ckpt_catalog *catalog;
@@ -12,7 +12,7 @@ typedef struct {
     mutation_changes changes;
 } mutation_maker;
 
-/* Not applicable, because: a literal. */
+/* Mark the mutation as not applicable; `reason` is a literal. */
 ckpt_code mutation_skip(mutation *out, const char *reason);
 
 ckpt_code mutation_edit_add(mutation_maker *m, const mutation_edit *edit, ckpt_error *err);
@@ -22,20 +22,20 @@ ckpt_code mutation_edit_add(mutation_maker *m, const mutation_edit *edit, ckpt_e
 typedef int mutation_fits(const ckpt_tensor *tensor);
 typedef int mutation_pairs(const ckpt_tensor *a, const ckpt_tensor *b);
 
-/* The smallest tensor that fits; of equal ones the first from the middle of the catalog on.
+/* Choose the smallest tensor that fits; of equal ones the first from the middle of the catalog.
  * CKPT_NOT_FOUND: none. */
 int64_t mutation_pick(const mutation_maker *m, mutation_fits *fits);
-/* Two tensors of one shape and encoding but other values; 0: none. */
+/* Choose two tensors of equal shape and encoding with different values; 0: there are none. */
 int mutation_pick_pair(const mutation_maker *m, mutation_fits *fits, mutation_pairs *pairs,
                        size_t out[2]);
 
-/* A place whose change changes a value: an element that is not NaN, as byte of a row. For scales
- * one whose block has a code that is not 0. *found 0: there is none in the rows looked at. */
+/* Find a byte whose change alters a value: of an element that is not NaN, or of a scale whose block
+ * has a code that is not 0. out->found is 0 if the rows searched have none. */
 typedef struct {
     uint64_t row;                  /* of the part */
     uint64_t col;                  /* of the part, in elements */
-    uint64_t byte;                 /* the lowest of the element, in the row */
-    uint8_t mask;                  /* its lowest bit; of F32 scales a higher one */
+    uint64_t byte;                 /* position in the row of the element's lowest byte */
+    uint8_t mask;                  /* its lowest bit; for F32 scales a higher one */
     int found;
 } mutation_place;
 ckpt_code mutation_find_place(const mutation_maker *m, size_t tensor, ckpt_part part,

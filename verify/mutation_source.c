@@ -1,4 +1,4 @@
-/* Tiles that are changed in passing. */
+/* Changes tiles while they are read. */
 #include "mutation_source.h"
 
 #include <stdlib.h>
@@ -13,22 +13,22 @@ typedef struct {
     ckpt_catalog *catalog;
     mutation_edit *edits;
     size_t edit_count;
-    size_t *sources;               /* by tensor: which of `from` is read */
+    size_t *sources;               /* by tensor: index of the tensor of `from` to read */
     size_t *edit_of;               /* by tensor: edit + 1; 0: none */
 } mutated;
 
-/* One tile on its way through an edit. */
+/* One tile that is being edited. */
 typedef struct {
     const mutated *view;
     const mutation_edit *edit;
-    const ckpt_tensor *tensor;     /* as it is read */
-    const source_range *range;     /* of the tensor that is read */
+    const ckpt_tensor *tensor;     /* the tensor that is read */
+    const source_range *range;     /* of that tensor */
     ckpt_tile *tile;
     arena *scratch;
     ckpt_error *err;
 } passing;
 
-/* Row `row` of a part where the tile has it, else NULL. */
+/* Row `row` of a part if the tile has it, else NULL. */
 static uint8_t *find_row(const passing *p, ckpt_part part, uint64_t row)
 {
     uint64_t first;
@@ -166,7 +166,8 @@ static void edit_zero(const passing *p)
         memset(p->tile->part[CKPT_DATA], 0, p->tile->part_bytes[CKPT_DATA]);
 }
 
-/* By their exponents: the bits from 23 on of F32, from 7 on of BF16, all of E8M0. */
+/* Doubles scales by incrementing their exponents: bits from 23 in F32, from 7 in BF16, all in
+ * E8M0. */
 static void edit_scale_up(const passing *p)
 {
     const uint64_t bytes = ckpt_dtype_bits(p->tensor->scale_dtype) / 8;

@@ -1,4 +1,4 @@
-/* Mutations of tensors: what is exchanged, lost or there twice. */
+/* Mutations of whole tensors: exchanged, removed or duplicated. */
 #include <stdio.h>
 #include <string.h>
 
@@ -17,7 +17,7 @@ static const ckpt_tensor *at(const mutation_maker *m, size_t i)
     return ckpt_catalog_at(m->catalog, i);
 }
 
-/* Tensor a becomes what b was. */
+/* Give tensor a the content of b. */
 static ckpt_code replace(mutation_maker *m, size_t a, size_t b, ckpt_error *err)
 {
     return mutation_edit_add(m, &(mutation_edit){ .kind = EDIT_REPLACE, .tensor = a, .from = b },
@@ -49,7 +49,7 @@ static int is_expert(const ckpt_tensor *t)
     return plan_is_expert(t->name);
 }
 
-/* Bytes of the name up to and with the expert's number. */
+/* Length of the name up to the end of the expert's number. */
 static size_t expert_bytes(const char *name)
 {
     size_t digits;
@@ -65,7 +65,7 @@ static int is_same_expert(const ckpt_tensor *a, const ckpt_tensor *b)
     return bytes > 0 && bytes == expert_bytes(b->name) && memcmp(a->name, b->name, bytes) == 0;
 }
 
-/* The same weight of two experts of one layer. */
+/* 1 for the same weight of two experts of one layer. */
 static int is_sibling(const ckpt_tensor *a, const ckpt_tensor *b)
 {
     size_t digits[2];
@@ -78,7 +78,7 @@ static int is_sibling(const ckpt_tensor *a, const ckpt_tensor *b)
            !is_same_expert(a, b) && strcmp(number[0] + digits[0], number[1] + digits[1]) == 0;
 }
 
-/* All weights of one expert for those of another; `both`: and the other way round. */
+/* Give an expert all weights of another one; `both`: exchange them. */
 static ckpt_code move_expert(mutation_maker *m, int both, ckpt_error *err)
 {
     size_t pair[2];
@@ -176,7 +176,7 @@ ckpt_code mutate_swap_embedding_head(mutation_maker *m, ckpt_error *err)
 
 /* ---- missing, and one too many ---- */
 
-/* Not of next-token blocks: a layout may lack those. */
+/* 1 for a tensor outside the MTP blocks, which a layout may lack. */
 static int is_needed(const ckpt_tensor *t)
 {
     return !digest_is_mtp(t->name);

@@ -1,4 +1,4 @@
-/* Policies, read. */
+/* Reads policies. */
 #include "policy.h"
 
 #include <math.h>
@@ -125,7 +125,7 @@ static ckpt_code read_required(const json_value *list, const char *path, certifi
     return code;
 }
 
-/* Members whose value is one of a few words: their targets are enums in the order of the words. */
+/* Members with a fixed set of words; the enums of their targets are in the order of the words. */
 static int read_word(const json_value *v, certificate_policy *p, const char **expected)
 {
     static const char *const roots[] = { "default", "equal", "main", "any", NULL };

@@ -1,6 +1,6 @@
 /*
- * policy.h: what must hold for a release to pass. Without a policy the default gates; a file says
- * otherwise (JSON; its members are in ckpt-certificate(5)).
+ * policy.h: requirements that a release must fulfil to pass: the defaults, or those of a policy
+ * file (JSON; ckpt-certificate(5) describes its members).
  */
 #ifndef CKPT_POLICY_H
 #define CKPT_POLICY_H
@@ -9,26 +9,26 @@
 #include "logits.h"
 
 typedef enum {
-    POLICY_ROOTS_DEFAULT,          /* equal; equal `main` where a candidate carries no MTP */
+    POLICY_ROOTS_DEFAULT,          /* equal; only `main` if a candidate has no MTP */
     POLICY_ROOTS_EQUAL,
     POLICY_ROOTS_MAIN,
     POLICY_ROOTS_ANY
 } policy_roots;
 
 typedef enum {
-    POLICY_EQUAL,                  /* where both have it; that one lacks it is a note */
-    POLICY_REQUIRED,               /* both have it, and it is equal */
-    POLICY_ANY                     /* a note */
+    POLICY_EQUAL,                  /* equal if both have it; a missing one is a note */
+    POLICY_REQUIRED,               /* both have it, and they are equal */
+    POLICY_ANY                     /* differences are notes */
 } policy_rule;
 
 typedef enum {
-    POLICY_FINDINGS_DEFAULT,       /* those that are wrong in every model fail: NaN, infinity */
+    POLICY_FINDINGS_DEFAULT,       /* those that are wrong in any model fail: NaN, infinity */
     POLICY_FINDINGS_NONE,          /* any finding fails */
     POLICY_FINDINGS_ANY            /* none fails */
 } policy_findings;
 
 typedef struct {
-    char *text;                    /* of the file; NULL: the default gates */
+    char *text;                    /* of the file; NULL: the defaults */
     policy_roots roots;
     policy_rule config;
     policy_rule files[CERTIFICATE_OTHER + 1];      /* by role */
@@ -39,22 +39,22 @@ typedef struct {
     file_list required;            /* see policy_require */
 } certificate_policy;
 
-/* The default gates. */
+/* Set the defaults. */
 void policy_init(certificate_policy *policy);
-/* What a file says, over the default. Unknown members and words are refused. Release it, also on
- * failure. */
+/* Read a file; missing members have their defaults. Unknown members and values are refused. Release
+ * *policy, also on failure. */
 ckpt_code policy_read(const char *path, certificate_policy *policy, ckpt_error *err);
 void policy_release(certificate_policy *policy);
 
-/* Ask for something to be there: config, generation_config, tokenizer, template, encoding (files of
- * every checkpoint), mtp, values, candidate, origin, logits. */
+/* Require config, generation_config, tokenizer, template, encoding (files of every checkpoint),
+ * mtp, values, candidate, origin or logits to be present. */
 ckpt_code policy_require(certificate_policy *policy, const char *what, ckpt_error *err);
 int policy_is_required(const certificate_policy *policy, const char *what);
 
-/* Does it say how far logits may be apart? */
+/* 1 when the policy limits differences of logits. */
 int policy_limits_logits(const certificate_policy *policy);
 
-/* Does a finding of this kind make its check fail? is_default: it does without a policy. */
+/* 1 when a finding of this kind makes its check fail. is_default: it does by default. */
 int policy_finding_fails(const certificate_policy *policy, const char *kind, int is_default);
 
 #endif

@@ -1,4 +1,4 @@
-/* Faults made on purpose, and the checks that find them. */
+/* Makes faults and runs the checks on them. */
 #include "self_test.h"
 
 #include <stdlib.h>
@@ -13,23 +13,23 @@ enum { REFERENCE, CANDIDATE, SIDES };
 
 static const char refused[] = "values";
 
-/* One mutation on trial. */
+/* State of testing one mutation. */
 typedef struct {
     const self_test_options *options;
     const certificate_checkpoint *reference;
     const mutation *made;
-    certificate trial;             /* its checkpoints are borrowed from here and there */
+    certificate trial;             /* its checkpoints are `sides`, partly borrowed */
     certificate_checkpoint sides[SIDES];
-    ckpt_digest *digest;           /* of the candidate, where it has tensors of its own */
+    ckpt_digest *digest;           /* of the candidate, if its tensors are changed */
     config_meaning config;
     certificate_file *files;
     value_findings findings;
-    int is_refused;                /* its values could not be read: nobody takes it for right */
+    int is_refused;                /* its values could not be read: also found */
 } trial;
 
 /* ---- the candidate's record ---- */
 
-/* Digests of what is as it was. */
+/* Copy the digests of untouched tensors. */
 static void keep_digests(trial *t)
 {
     const ckpt_catalog *catalog = ckpt_source_catalog(t->made->source);
@@ -43,7 +43,7 @@ static void keep_digests(trial *t)
     }
 }
 
-/* Digests and findings of what was touched, in one pass. */
+/* Compute digests and findings of touched tensors in one pass. */
 static ckpt_code read_touched(trial *t, ckpt_error *err)
 {
     const value_check_options how = { .official = t->options->official, .run = t->options->run,
@@ -106,7 +106,7 @@ static ckpt_code hash_bytes(const mutation_file *file, char out[SHA256_HEX], ckp
     return code;
 }
 
-/* The candidate's own list of files, with the bytes of one of them changed, or without it. */
+/* Give the candidate its own list of files, with one file changed or removed. */
 static ckpt_code take_file(trial *t, const mutation_file *file, ckpt_error *err)
 {
     certificate_checkpoint *c = &t->sides[CANDIDATE];
@@ -150,7 +150,7 @@ static ckpt_code make_candidate(trial *t, ckpt_error *err)
 
     t->sides[REFERENCE] = *t->reference;
     t->sides[CANDIDATE] = *t->reference;
-    t->sides[CANDIDATE].folder = NULL;     /* its files are not those on the disk */
+    t->sides[CANDIDATE].folder = NULL;     /* its files differ from those on the disk */
     t->trial.checkpoints = t->sides;
     t->trial.checkpoint_count = SIDES;
     if (t->made->source != NULL)
@@ -181,7 +181,7 @@ static int is_named(const certificate *c, const char *tensor)
     return 0;
 }
 
-/* A fault in a tensor is found when the tensor is named; many at once, when each is. */
+/* A fault in a tensor is found if a finding names the tensor; with is_each, every one of them. */
 static int is_told(const trial *t)
 {
     const ckpt_catalog *catalog = t->sides[CANDIDATE].tensors;
@@ -217,8 +217,8 @@ static ckpt_code judge(trial *t, certificate_mutation *out, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Could be that nothing changed: values that are all alike may be exchanged. The digests that did
- * not see it are not asked again; the values are compared. */
+/* A mutation may change nothing, e.g. if it exchanges equal values. This compares the values,
+ * because digests that missed a fault cannot prove that there is none. */
 static ckpt_code is_without_effect(const trial *t, int *out, ckpt_error *err)
 {
     const ckpt_catalog *now = ckpt_source_catalog(t->made->source);

@@ -1,10 +1,10 @@
 /*
- * self_test.h: is the gate able to fail? A candidate that is the reference with one fault is judged
- * as any other by the policy; each kind of fault (mutation.h) that the checkpoint can host must
- * make a check fail.
+ * self_test.h: tests that the checks can fail. For each kind of fault (mutation.h) that is
+ * applicable to the reference, a copy of the reference with that fault is judged by the policy like
+ * any other candidate, and a check must fail.
  *
- * Tensors that a mutation leaves alone keep the digests that they have; the others are read and
- * digested anew, through the same functions as a checkpoint on the disk.
+ * Tensors that a mutation does not touch keep their digests; the others are read and digested by
+ * the same functions as a checkpoint on the disk.
  */
 #ifndef CKPT_SELF_TEST_H
 #define CKPT_SELF_TEST_H
@@ -20,16 +20,16 @@ typedef struct {
     const certificate_policy *policy;
     const uint8_t *wanted;         /* by kind; NULL: all */
     ckpt_run_options run;
-    /* Told of each as it is done; or NULL. */
+    /* Called after each mutation; or NULL. */
     void (*report)(void *context, const mutation *made, const certificate_mutation *result);
     void *context;
 } self_test_options;
 
-/* Append to c->mutations what becomes of each kind. c->checkpoints[0] is the reference, with
- * digests: without them there is nothing to test. */
+/* Append a result for each kind to c->mutations. c->checkpoints[0] is the reference and must have
+ * digests. */
 ckpt_code self_test(certificate *c, const self_test_options *options, ckpt_error *err);
 
-/* Of c->mutations: applicable ones, those of them that no check found. */
+/* Number of applicable mutations in c->mutations, and of those that no check found. */
 size_t self_test_applicable(const certificate *c);
 size_t self_test_missed(const certificate *c);
 
