@@ -65,7 +65,7 @@ void statistics_note_zero_row(tensor_statistics *s, uint64_t row)
     s->first_zero_row = size_min(s->first_zero_row, row);
 }
 
-/* Find the NaN or infinity that the row has, if no earlier row has one. */
+/* Record the first NaN or infinity of the row, unless an earlier row has one. */
 static void note_bad(tensor_statistics *s, const float *values, uint64_t cols, uint64_t row)
 {
     uint64_t c = 0;
@@ -78,7 +78,7 @@ static void note_bad(tensor_statistics *s, const float *values, uint64_t cols, u
     s->bad_col = c;
 }
 
-/* Counters of F32 exponents, four of each, as count_bytes has them. */
+/* Counters of F32 exponents, four for each exponent, as in count_bytes. */
 typedef struct {
     uint64_t lanes[4][STATISTICS_EXPONENTS];
 } exponent_counters;
@@ -93,7 +93,7 @@ static void count_exponents(exponent_counters *counters, const float *values, ui
     }
 }
 
-/* Exponent 0 is that of zeros, too, and the last one that of NaN and infinity. */
+/* Exponent 0 includes zeros, and the last exponent is that of NaN and infinity. */
 static void add_exponents(tensor_statistics *s, const exponent_counters *counters, uint64_t zeros)
 {
     for (int e = 0; e < STATISTICS_EXPONENTS - 1; e++)
@@ -162,7 +162,7 @@ static void add_ints(tensor_statistics *s, const values_reader *values, const so
 
 /* ---- codes and scales ---- */
 
-/* Neighbours are often the same: with four counters of a byte they need not wait for each other. */
+/* Neighbouring bytes are often equal. Four counters per value avoid waiting for the last update. */
 static void count_bytes(const uint8_t *bytes, uint64_t size, uint64_t counts[256])
 {
     uint32_t lanes[4][256];

@@ -1,4 +1,4 @@
-/* Brief figures of FP4. */
+/* Brief statistics of FP4. */
 #include "statistics_fp4.h"
 
 #include <math.h>

@@ -1,14 +1,14 @@
 /*
- * statistics_fp4.h: what statistics.h calls brief, of FP4 in groups of 32 with E8M0 scales,
- * without decoding it: the squares of a group are a whole number times a power of two.
+ * statistics_fp4.h: brief statistics of FP4 in groups of 32 with E8M0 scales, without decoding: the
+ * sum of squares of a group is an integer times a power of two.
  */
 #ifndef CKPT_STATISTICS_FP4_H
 #define CKPT_STATISTICS_FP4_H
 
 #include "statistics.h"
 
-/* Add the brief figures of one tile. 0, and nothing was added: the tensor has another encoding, or
- * a scale under which a product need not be finite. */
+/* Add the brief statistics of one tile. 0: nothing was added, because the tensor has another
+ * encoding or a scale with which products may overflow. */
 int statistics_fp4_add(tensor_statistics *s, const ckpt_tensor *tensor, const source_range *range,
                        const ckpt_tile *tile);
 

@@ -1,4 +1,4 @@
-/* statistics_put.h: statistics as JSON. */
+/* statistics_put.h: writes statistics as JSON. */
 #ifndef CKPT_STATISTICS_PUT_H
 #define CKPT_STATISTICS_PUT_H
 
@@ -11,7 +11,7 @@
  *   of floats: nans, infinities, first_nonfinite [row, column] or null, mean, rms
  *   of block scales: scales {count, min, max, zeros, nans}
  *   of FP8 and FP4: saturated, codes [..]
- *   where counted: exponents {"-7": how many values have 2^-7 <= |x| < 2^-6, ...}; all subnormals
+ *   if counted: exponents {"-7": how many values have 2^-7 <= |x| < 2^-6, ...}; all subnormals
  *   of F32 are "-127"
  */
 void statistics_put(json_writer *w, const tensor_statistics *s, const ckpt_tensor *tensor);

@@ -1,4 +1,4 @@
-/* Values judged by themselves. */
+/* Finds wrong and unusual values. */
 #include "value_check.h"
 
 #include <stdlib.h>
@@ -10,8 +10,8 @@
 #include "libckpt/plan.h"
 #include "value_mark.h"
 
-/* Of codes with the largest magnitude. A scale that fits its block has one code or a few there: one
- * of 16,384 of FP8, one of 32 of FP4, whose step at the end is wide. */
+/* Shares of codes with the largest magnitude that are unusual. With a fitting scale a block has
+ * only one or a few: one of 16,384 in FP8, one of 32 in FP4, whose largest codes are far apart. */
 #define SATURATED_FP8 0.01
 #define SATURATED_FP4 0.20
 
@@ -45,7 +45,7 @@ static ckpt_code sink_put(ckpt_sink *self, const source_range *range, const ckpt
     return CKPT_OK;
 }
 
-/* value_mark_tile takes no more than statistics do: a row. */
+/* value_mark_tile needs no more scratch than statistics: a row. */
 static uint64_t sink_need(const ckpt_sink *self, size_t tensor, uint64_t row_count)
 {
     (void)row_count;
@@ -173,7 +173,7 @@ static ckpt_code judge_statistics(const tensor_statistics *s, const ckpt_tensor 
 
 /* ---- dtypes ---- */
 
-/* Bits of a value's significand, the hidden one included; 0: it is none of a float. */
+/* Bits of the significand including the hidden one; 0: not a float. */
 static unsigned precision(ckpt_dtype dtype)
 {
     switch (dtype) {

@@ -1,10 +1,9 @@
 /*
- * value_check.h: what is wrong or odd with the values of a checkpoint, without another to compare
- * them with.
+ * value_check.h: finds wrong or unusual values in a checkpoint, without a reference.
  *
- * One pass over the tiles gathers statistics, hashes and places; value_check_end judges them.
- * Faults are what no release should have; remarks are told and fail nothing. The result does not
- * depend on the order of tiles or on threads.
+ * One pass over the tiles collects statistics, hashes and positions; value_check_end judges them.
+ * No release should have faults; remarks are only reported. The result does not depend on the order
+ * of tiles or on threads.
  */
 #ifndef CKPT_VALUE_CHECK_H
 #define CKPT_VALUE_CHECK_H
@@ -13,20 +12,20 @@
 #include "statistics.h"
 
 typedef enum {
-    VALUE_NAN,                     /* faults up to VALUE_NARROW */
-    VALUE_INFINITY,                /* also a product of code and scale beyond F32 */
+    VALUE_NAN,                     /* the kinds up to VALUE_NARROW are faults */
+    VALUE_INFINITY,                /* includes products of code and scale beyond F32 */
     VALUE_SCALE_NAN,               /* E8M0 byte 0xFF; F32 scales that are not finite */
-    VALUE_ID_RANGE,                /* a table of expert ids has one of no expert */
+    VALUE_ID_RANGE,                /* a table of expert ids has one of a nonexistent expert */
     VALUE_ID_REPEATED,             /* a token is routed to one expert twice */
     VALUE_ZERO_TENSOR,             /* a matrix is all 0 */
-    VALUE_SAME_EXPERTS,            /* codes and scales are those of another expert's weight */
+    VALUE_SAME_EXPERTS,            /* codes and scales equal those of another expert's weight */
     VALUE_NARROW,                  /* fewer bits of precision than the family's official dtype */
-    VALUE_SCALE_ZERO,              /* remarks: E8M0 byte 0x00 (2^-127), F32 scales that are 0 */
-    VALUE_SCALE_SPREAD,            /* FP4 scales of a 128 x 128 block so far apart that whether FP8
-                                      holds all of its values depends on the codes */
+    VALUE_SCALE_ZERO,              /* from here remarks: E8M0 byte 0x00 (2^-127), F32 scale 0 */
+    VALUE_SCALE_SPREAD,            /* FP4 scales of a 128 x 128 block differ so much that FP8 may
+                                      not hold all of its values exactly */
     VALUE_SATURATED,               /* a large share of codes has the largest magnitude */
     VALUE_ZERO_ROWS,               /* rows that are all 0; a vector that is all 0 */
-    VALUE_OUTLIER,                 /* far from the same tensor of other layers */
+    VALUE_OUTLIER,                 /* rms far from that of the same tensor in other layers */
     VALUE_KIND_COUNT
 } value_kind;
 
@@ -34,7 +33,7 @@ typedef struct {
     value_kind kind;
     const char *name;              /* borrowed from the catalog */
     const char *other;             /* SAME_EXPERTS: that it equals; else NULL */
-    uint64_t row;                  /* of the first; scales: in their grid; UINT64_MAX: no place */
+    uint64_t row;                  /* of the first; scales: in their grid; UINT64_MAX: unknown */
     uint64_t col;
     uint64_t count;                /* how many; NARROW: bits of precision */
     double number;                 /* SATURATED: share; SCALE_SPREAD: largest distance in powers of
@@ -46,7 +45,7 @@ typedef struct {
     value_finding *items;          /* by kind, then by name */
     size_t count;
     size_t fault_count;
-    size_t tensor_count;           /* that were looked at */
+    size_t tensor_count;           /* number of tensors checked */
 } value_findings;
 
 typedef struct {
@@ -59,30 +58,31 @@ typedef struct {
 
 typedef struct value_mark value_mark;
 
-/* What a pass gathers; filled by value_check_begin. */
+/* State of a pass; initialised by value_check_begin. */
 typedef struct {
-    ckpt_sink base;                /* takes the tiles of all tensors that are wanted */
+    ckpt_sink base;                /* receives the tiles of wanted tensors */
     const ckpt_catalog *catalog;
     value_check_options options;
     source_statistics statistics;
     value_mark *marks;             /* by tensor */
-    uint64_t expert_count;         /* 0: not known */
-    uint64_t bytes;                /* that all of this takes */
+    uint64_t expert_count;         /* 0: unknown */
+    uint64_t bytes;                /* memory used by all of this */
     statistics_totals totals;      /* with options.totals */
-    uint64_t scales[STATISTICS_EXPONENTS];     /* with it: scales by the 8 bits of their exponent,
-                                                  of E8M0 their bytes */
+    uint64_t scales[STATISTICS_EXPONENTS];     /* with totals: scales by their 8 exponent bits, for
+                                                  E8M0 by byte */
     pthread_mutex_t lock;
 } value_check;
 
-/* Release it also on failure; it is not to be moved. */
+/* Release *out also on failure; it must not be moved. */
 ckpt_code value_check_begin(const ckpt_catalog *catalog, const value_check_options *options,
                             value_check *out, ckpt_error *err);
 void value_check_release(value_check *check);
-/* check->base got all tiles: judge. *out is yours to release; its names are the catalog's. */
+/* Judge, after check->base received all tiles. *out is yours to release; names are the
+ * catalog's. */
 ckpt_code value_check_end(const value_check *check, value_findings *out, ckpt_error *err);
 void value_findings_release(value_findings *findings);
 
-/* All of it for a source, in one pass. `check` is begun here. */
+/* Check a source in one pass; initialises *check. Release both. */
 ckpt_code value_check_source(ckpt_source *source, const value_check_options *options,
                              value_check *check, value_findings *out, ckpt_error *err);
 
@@ -90,7 +90,7 @@ ckpt_code value_check_source(ckpt_source *source, const value_check_options *opt
 const char *value_kind_name(value_kind kind);
 int value_kind_is_fault(value_kind kind);
 
-/* The finding in words, without the tensor's name. */
+/* Describe the finding in text, without the tensor's name. */
 enum { VALUE_TEXT_BYTES = 512 };
 void value_finding_text(const value_finding *finding, char out[VALUE_TEXT_BYTES]);
 

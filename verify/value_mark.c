@@ -1,4 +1,4 @@
-/* Places of odd scales and ids in one tile. */
+/* Finds unusual scales and ids in one tile. */
 #include "value_mark.h"
 
 #include <math.h>
@@ -110,8 +110,8 @@ static int is_zero_group(const uint8_t *packed)
     return bits == 0;
 }
 
-/* Smallest and largest scale of one block of the band that begins at tile row `first`. Groups of
- * zeros have any scale; NaN is a finding of its own. */
+/* Find the smallest and largest scale of one block of the band that begins at tile row `first`. The
+ * scales of groups of zeros do not matter; NaN is a separate finding. */
 static void look_at_block(value_mark *mark, const value_tile *tile, uint64_t first,
                           uint64_t block)
 {

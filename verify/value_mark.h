@@ -1,10 +1,10 @@
-/* value_mark.h: what the value checks gather of one tensor beside its statistics. */
+/* value_mark.h: data that the value checks collect of one tensor in addition to its statistics. */
 #ifndef CKPT_VALUE_MARK_H
 #define CKPT_VALUE_MARK_H
 
 #include "value_check.h"
 
-/* How many, and where the first is, in rows. Begin with row UINT64_MAX. */
+/* A count, and the first position by rows. Initial row: UINT64_MAX. */
 typedef struct {
     uint64_t count;
     uint64_t row;
@@ -16,7 +16,7 @@ struct value_mark {
     hash128 bytes;                 /* of codes and scales: the sum of the tiles' hashes */
     value_place scale_nan;
     value_place scale_zero;
-    value_place spread;            /* blocks beyond the window */
+    value_place spread;            /* blocks whose scales differ too much */
     value_place id_range;
     value_place id_repeated;
     uint64_t spread_max;           /* of all blocks, in powers of two */
@@ -34,14 +34,14 @@ typedef struct {
     const source_range *range;
     const ckpt_tile *tile;
     uint64_t expert_count;
-    uint64_t *scales;              /* counters by exponent, to be added to; NULL: none */
+    uint64_t *scales;              /* counters by exponent to add to; NULL: none */
 } value_tile;
 
-/* Look at it. Scratch: a row of 64-bit integers. */
+/* Add a tile. Scratch: a row of 64-bit integers. */
 ckpt_code value_mark_tile(value_mark *mark, const value_tile *tile, arena *scratch,
                           ckpt_error *err);
 
-/* Tensors far from their siblings of other layers: one finding each, appended through `add`. */
+/* Find tensors that differ much from the same tensors of other layers; calls `add` for each. */
 typedef ckpt_code value_add(void *context, const value_finding *finding, ckpt_error *err);
 ckpt_code value_find_outliers(const source_statistics *statistics, value_add *add, void *context,
                               ckpt_error *err);

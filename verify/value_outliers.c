@@ -1,7 +1,7 @@
 /*
- * Tensors that are unlike the same tensors of other layers: a robust z-score of log2(rms), that is
- * (x - median) / (1.4826 * median of |x - median|), among all tensors whose names differ in numbers
- * alone. (Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993.)
+ * Finds tensors that differ much from the same tensors of other layers, by a robust z-score of
+ * log2(rms), that is (x - median) / (1.4826 * median of |x - median|), among all tensors whose
+ * names differ only in numbers. (Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993.)
  */
 #include <math.h>
 #include <stdlib.h>
@@ -11,8 +11,8 @@
 #include "tensor_group.h"
 #include "value_mark.h"
 
-/* Siblings that are nearly equal would make any difference a large one: a spread below
- * DEVIATION_MIN (a tenth of a factor of two) counts as that. */
+/* If siblings are nearly equal, any difference would be an outlier. So the spread is at least
+ * DEVIATION_MIN (a tenth of a power of two). */
 #define DEVIATION_MIN 0.1
 #define DEVIATIONS_MAX 10.0
 
@@ -49,7 +49,7 @@ static double median(double *x, size_t count)
 
 typedef struct {
     const ckpt_catalog *catalog;
-    double *room;                  /* for a number of each tensor */
+    double *room;                  /* scratch for one number per tensor */
     value_add *add;
     void *context;
 } judge;
@@ -80,7 +80,7 @@ static ckpt_code judge_group(const judge *j, const sibling *group, size_t count,
     return code;
 }
 
-/* Tensors that have a size to compare. */
+/* Collect the tensors with an rms above 0. */
 static ckpt_code collect(const source_statistics *s, sibling *out, size_t *count, ckpt_error *err)
 {
     for (size_t i = 0; i < s->count; i++) {

@@ -1,4 +1,4 @@
-/* Findings in words and as JSON. */
+/* Writes findings as text and JSON. */
 #include <inttypes.h>
 #include <stdio.h>
 
