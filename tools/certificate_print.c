@@ -1,4 +1,4 @@
-/* Checks of a certificate on standard output. */
+/* Prints the checks of a certificate. */
 #include <stdio.h>
 #include <string.h>
 

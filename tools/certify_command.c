@@ -115,9 +115,9 @@ typedef struct {
     logits_comparison *logits;     /* by candidate, with --logits */
 } certifying;
 
-/* ---- what is asked for ---- */
+/* ---- requests ---- */
 
-/* SOURCE_DATE_EPOCH (reproducible-builds.org), or now. */
+/* The time in SOURCE_DATE_EPOCH (reproducible-builds.org), else now. */
 static ckpt_code find_date(int64_t *out, ckpt_error *err)
 {
     const char *text = getenv("SOURCE_DATE_EPOCH");

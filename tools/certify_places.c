@@ -1,4 +1,4 @@
-/* Outputs of certify, and files that they must not replace. */
+/* Checks the outputs of certify against files that they must not replace. */
 #include "certify_places.h"
 
 #include <string.h>

@@ -180,14 +180,14 @@ static void widen(int *width, size_t size, int most)
         *width = (int)size < most ? (int)size : most;
 }
 
-/* What the line of a tensor says of it. */
+/* Text fields of a tensor's line. */
 typedef struct {
     const ckpt_tensor *tensor;
     char label[LABEL_BYTES];
     char shape[256];
 } inspect_words;
 
-/* The words of tensor `i`; 0: it is not among the chosen ones. */
+/* Make the text of tensor `i`; 0: it is not chosen. */
 static int describe(const inspection *in, size_t i, inspect_words *out)
 {
     if (!in->chosen[i])
@@ -243,7 +243,7 @@ static void print_total(const inspect_total *total, const char *label)
            total->element_count, total->total_bytes, size);
 }
 
-/* One member, in the first of its spellings that the config has; *word goes in front of it. */
+/* Print a member by the first of its spellings that the config has, preceded by *word. */
 static void print_member(const json_value *config, const char *spellings, const char **word)
 {
     char name[MEMBER_BYTES];
@@ -304,7 +304,7 @@ static void print_text(const inspection *in)
         printf("note      %s\n", c->notes.names[i]);
 }
 
-/* For other programs: raw, where every name has its own end. */
+/* Names for other programs. With --null they are not escaped, because NUL ends each. */
 static void print_tensor_names(const inspection *in)
 {
     for (size_t i = 0; i < ckpt_catalog_count(in->catalog); i++) {
@@ -317,7 +317,7 @@ static void print_tensor_names(const inspection *in)
 
 /* ---- JSON ---- */
 
-/* One object; `line` is compact. */
+/* Put a tensor as one object; `line` is compact. */
 static ckpt_code put_tensor(json_writer *line, const inspection *in, size_t i,
                             ckpt_error *err)
 {
@@ -475,7 +475,7 @@ static ckpt_code print_rows(const inspection *in, ckpt_error *err)
     return code;
 }
 
-/* What the options ask of the chosen tensors is looked at before anything is printed. */
+/* Check rows and compute statistics before anything is printed, so that errors come first. */
 static ckpt_code read_values(inspection *in, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;

@@ -110,7 +110,7 @@ static ckpt_code edit(synth_job *job, const char *key, const char *value, ckpt_e
     return CKPT_OK;
 }
 
-/* The list without the omitted layers: the first N entries and those after the last layer. */
+/* Shorten compress_ratios to N layers: keep the first N entries and those after the last layer. */
 static ckpt_code cut_ratios(synth_job *job, uint64_t layers, ckpt_error *err)
 {
     const json_value *list = json_member(json_root(job->config), "compress_ratios");

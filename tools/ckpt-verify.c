@@ -466,7 +466,7 @@ static compare_options make_compare_options(cli_meter *meter)
     return options;
 }
 
-/* Rules by name, into `out`. */
+/* Look up the rules of --up-to-rule. */
 static ckpt_code find_rules(const quantise_rule *out[CLI_LIST_MAX], ckpt_error *err)
 {
     for (size_t i = 0; i < opt.rules.count; i++) {
@@ -492,7 +492,7 @@ static difference_order chosen_order(void)
     return (difference_order)i;
 }
 
-/* What --stat adds, to the text or the document. */
+/* Put the output of --stat into the text or the document. */
 static ckpt_code put_statistics(json_writer *w, const ckpt_comparison *result, ckpt_error *err)
 {
     const difference_group group = opt.group == NULL                  ? DIFFERENCE_TENSORS

@@ -1,4 +1,4 @@
-/* ckpt-delta below its options: runs, and what they print. */
+/* Runs the subcommands of ckpt-delta and prints their results. */
 #include "delta_command.h"
 
 #include <inttypes.h>
@@ -126,7 +126,7 @@ static void print_made(const delta_command *o, const delta_made *made, const cha
            made->after.all[0] == '\0' ? "" : ", root ", made->after.all);
 }
 
-/* The closing line of what was written. */
+/* Print the closing line. */
 static void say_written(const delta_command *o, const char *target, const char *version,
                         const size_t counts[2], const cli_written *rest)
 {

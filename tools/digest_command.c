@@ -1,4 +1,4 @@
-/* ckpt-verify digest: as sha256sum, for the values of checkpoints. */
+/* ckpt-verify digest: like sha256sum, but for the values of checkpoints. */
 #include "digest_command.h"
 
 #include <stdio.h>
@@ -80,7 +80,7 @@ static void release(digested *d)
     memset(d, 0, sizeof *d);
 }
 
-/* To be released also on failure. */
+/* Digest the checkpoint at `path`. Release *out, also on failure. */
 static ckpt_code read_digest(const char *path, digested *out, ckpt_error *err)
 {
     static cli_meter meter;      /* static, because cli_fail erases its line */
@@ -134,7 +134,7 @@ static ckpt_code print_text(const char *path, const digested *d, ckpt_error *err
     printf("%s  %s\n%s  %s (main)\n", d->root, path, d->main_root, path);
     if (opt.globs.count > 0)
         code = print_tensors(path, d, err);
-    /* Standard output is for the digests alone. */
+    /* Notes go to stderr: standard output has only digests. */
     for (size_t i = 0; i < notes->count && code == CKPT_OK && !opt.common.quiet; i++)
         fprintf(stderr, "note: %s\n", cli_name(notes->names[i]));
     return code;
@@ -181,7 +181,7 @@ static void print_line(const char *path, const digested *d)
     cli_json_end(&w);
 }
 
-/* `w` is the list that the manifest goes into; NULL: it is the document. */
+/* Print a manifest into the list `w`, or with NULL as a document by itself. */
 static ckpt_code print_json(const digested *d, json_writer *w, ckpt_error *err)
 {
     json_writer alone;
@@ -226,7 +226,7 @@ static ckpt_code print_all(const cli_args *args, ckpt_error *err)
     return code;
 }
 
-/* What is known of the path that was read last: its two lines stand together in a list. */
+/* The last path that was read. A list has two adjacent lines for a path, which is read once. */
 typedef struct {
     const char *path;
     digested digested;

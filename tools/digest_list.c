@@ -13,7 +13,7 @@ enum { HEX_COUNT = CKPT_ROOT_HEX - 1, LIST_BYTES_MAX = 64 << 20 };
 
 static const char main_mark[] = " (main)";
 
-/* "HEX  PATH" or, as sha256sum has it for binary files, "HEX *PATH". Cuts the line. */
+/* Parse "HEX  PATH" or, as from sha256sum for binary files, "HEX *PATH". Modifies the line. */
 static int parse_line(char *line, digest_entry *out)
 {
     const size_t mark = sizeof main_mark - 1;

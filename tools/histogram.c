@@ -1,4 +1,4 @@
-/* Bars on a terminal. */
+/* Prints bars as text. */
 #include "histogram.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* Values in words, tables and bars. */
+/* Prints values as text, tables and bars. */
 #include "inspect_values.h"
 
 #include <inttypes.h>
@@ -46,7 +46,7 @@ static double percent(uint64_t part, uint64_t whole)
     return whole == 0 ? 0.0 : 100.0 * (double)part / (double)whole;
 }
 
-/* What not every tensor has. */
+/* Print figures that only some tensors have. */
 static void print_extras(const tensor_statistics *s, const ckpt_tensor *t)
 {
     if (s->scales.count > 0 && s->scales.min <= s->scales.max)
@@ -239,7 +239,7 @@ static void put_int(int64_t value, const ckpt_tensor *t, json_writer *w)
         json_put_i64(w, value);
 }
 
-/* One row whose values are at hand: `floats`, or else `ints`. */
+/* Print one row with the values in `floats`, or if that is NULL in `ints`. */
 static void put_row(const ckpt_tensor *t, uint64_t row, const float *floats, const int64_t *ints,
                     json_writer *w)
 {

@@ -1,4 +1,4 @@
-/* Which share of a job this process does. */
+/* Finds the share of a job that this process does. */
 #include "launcher.h"
 
 #include <stdlib.h>

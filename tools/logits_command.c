@@ -1,4 +1,4 @@
-/* Limits from the command line; printing a comparison of logits. */
+/* Parses limits, and prints a comparison of logits. */
 #include "logits_command.h"
 
 #include <inttypes.h>

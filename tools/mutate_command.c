@@ -52,7 +52,7 @@ const cli_command mutate_command = {
     .arg_max = 1,
 };
 
-/* By kind: 1 when it is wanted; *out NULL: all are. */
+/* Find the requested kinds. *out: by kind, 1 if requested; NULL: all are. */
 static ckpt_code choose(uint8_t **out, ckpt_error *err)
 {
     *out = NULL;

@@ -232,7 +232,7 @@ static ckpt_code say(chat *c, const char *line, ckpt_error *err)
     return code;
 }
 
-/* One line without its end; NULL: there is none, or a signal came. */
+/* Read a line without its newline; NULL: end of input, or a signal was received. */
 static char *read_line(char **line, size_t *room)
 {
     ssize_t size;

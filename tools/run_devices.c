@@ -7,7 +7,7 @@
 
 enum { DEVICES_MAX = 64 };
 
-/* Numbers and commas, no number twice. */
+/* Parse device numbers separated by commas; no number may be repeated. */
 static ckpt_code parse_devices(const char *text, unsigned **list, unsigned *count,
                                ckpt_error *err)
 {

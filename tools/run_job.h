@@ -81,7 +81,7 @@ typedef struct {
     run_segment *segments;         /* of the current forward */
     size_t *owners;                /* which line each of them is of */
     size_t segment_count;
-    uint64_t *rows;                /* asked for in the current head */
+    uint64_t *rows;                /* rows requested from the current head */
     size_t *row_owners;
     uint64_t *row_positions;
     char root[CKPT_ROOT_HEX];

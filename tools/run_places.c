@@ -1,4 +1,4 @@
-/* Outputs of ckpt-run, and files that they must not replace. */
+/* Checks the outputs of ckpt-run against files that they must not replace. */
 #include "run_places.h"
 
 #include <stdio.h>

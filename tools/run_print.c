@@ -1,4 +1,4 @@
-/* Answers in words, and what ckpt-run prints. */
+/* Decodes answers and prints results. */
 #include "run_print.h"
 
 #include <inttypes.h>

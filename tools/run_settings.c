@@ -1,4 +1,4 @@
-/* The config of a run, and what it says that the run does not do. */
+/* Reads the config of a run, and notes members that ckpt-run does not know. */
 #include "run_settings.h"
 
 #include <string.h>

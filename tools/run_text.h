@@ -51,7 +51,7 @@ typedef struct {
     char *asked;               /* as given by the user; NULL: a conversation */
     char *prompt;              /* with the prompt format applied */
     char *answer;              /* NULL: none yet */
-    char *message;             /* the answer as a message; NULL: not asked for */
+    char *message;             /* the answer as a message; NULL: not requested */
 } run_exchange;
 
 typedef struct {

@@ -242,7 +242,7 @@ static int fail_usage(const char *format, const char *subject)
     return cli_fail(&err);
 }
 
-/* The subcommand of this name, or the only one that begins so; *other: another one. */
+/* The subcommand with this name or prefix; *other: another one with this prefix, or NULL. */
 static const cli_command *find_subcommand(const cli_command *top, const char *word,
                                           const cli_command **other)
 {

@@ -77,7 +77,7 @@ typedef struct {
 
 #define CLI_COMMON_DEFAULTS \
     { .memory_bytes = UINT64_C(1) << 30, .progress = "auto", .progress_seconds = 30 }
-/* A row for the option that stands for the last argument. */
+/* A row for an option that replaces the last argument. */
 #define CLI_LAST_ARG(target)                                                                   \
     { CLI_STRING, "out", "PATH", &(target), "the same as the last argument" }
 
@@ -118,7 +118,7 @@ typedef struct cli_command {
     const char *description;     /* paragraphs, an empty line between them; NULL: none */
     const char *exit_notes;      /* one line per status; NULL: 0 done, 1 different, 2 failed */
     const char *examples;        /* one line each; NULL: none */
-    const cli_option *options;   /* NULL where there are subcommands */
+    const cli_option *options;   /* NULL with subcommands */
     const cli_rule *rules;       /* ends with a NULL option; NULL: none */
     int checks_more;             /* it is also called with is_check: checks its options only */
     const cli_hint *hints;       /* ends with a NULL word; NULL: none */

@@ -79,7 +79,7 @@ static void end_by_signal(int number)
     raise(number);
 }
 
-/* An earlier write may have failed, and its errno is gone; the pipe still knows. */
+/* The errno of an earlier failed write is lost, but poll still reports a closed pipe. */
 static int reader_is_gone(void)
 {
     struct pollfd output = { STDOUT_FILENO, POLLOUT, 0 };

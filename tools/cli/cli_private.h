@@ -29,7 +29,7 @@ enum { CLI_NEAR_BYTES = 64 };
 
 /* The option of this name, or NULL. */
 const cli_option *cli_find_option(const cli_option *options, const char *name, size_t size);
-/* The same, also by the beginning of its name; *other: another one that begins so, or NULL. */
+/* The same, also by a prefix of its name; *other: another option with this prefix, or NULL. */
 const cli_option *cli_find_abbreviated(const cli_option *options, const char *name, size_t size,
                                        const cli_option **other);
 const cli_option *cli_find_letter(const cli_option *options, char letter);

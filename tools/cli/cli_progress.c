@@ -301,7 +301,7 @@ void cli_start_clock(void)
     pthread_attr_destroy(&attributes);
 }
 
-/* ---- for the work ---- */
+/* ---- called by the working threads ---- */
 
 void cli_meter_begin(cli_meter *meter, const cli_common *common, const char *phase)
 {

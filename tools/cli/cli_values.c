@@ -67,7 +67,7 @@ static uint64_t parse_unit(const char *unit)
     return *unit == '\0' ? factor : 0;
 }
 
-/* The digits behind a point, in units of `unit` bytes, rounded down; from the last to the first. */
+/* The fraction 0.DIGITS of `unit` bytes, rounded down. */
 static uint64_t fraction_bytes(const char *digits, size_t count, uint64_t unit)
 {
     uint64_t bytes = 0;

@@ -10,7 +10,7 @@
 #include "libckpt/memory.h"
 #include "libckpt/size.h"
 
-/* ---- what becomes of a file ---- */
+/* ---- the end of a file ---- */
 
 /* A file that has ended no longer counts as running. */
 static void forget(download *d, const dfile *file)

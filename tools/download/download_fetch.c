@@ -31,7 +31,7 @@ typedef struct {
     int in_use;
     hub_bucket bucket;
     uint64_t range_first;
-    uint64_t range_end;          /* asked for; 0: no range */
+    uint64_t range_end;          /* requested; 0: no range */
     uint64_t skip_bytes;         /* of a body without range: already received */
     uint64_t accept_bytes;       /* of the body, at most */
     uint64_t got_bytes;          /* of the body */
@@ -167,7 +167,7 @@ static http_verdict bad_range(transfer *t, const char *what)
     return verdict;
 }
 
-/* A 206, or a 200 with or without Content-Range: is it what was asked for? */
+/* Check that a 206, or a 200 with or without Content-Range, is what was requested. */
 static http_verdict judge_body(transfer *t, const http_reply *reply)
 {
     const uint64_t total = t->file->want->size_bytes;
