@@ -1,4 +1,4 @@
-/* Interprets the quantization_config of other families, as far as it is decoded. */
+/* Interprets the supported forms of quantization_config. */
 #include "config_scheme.h"
 
 #include <string.h>

@@ -111,7 +111,7 @@ ckpt_code job_output_sync_spill(void *context, ckpt_error *err)
                : code;
 }
 
-/* ---- around the tensors ---- */
+/* ---- bytes around the tensors' data ---- */
 
 ckpt_code job_output_seal(const job_output *output, const uint8_t *tensors, ckpt_error *err)
 {

@@ -16,8 +16,9 @@ void pipeline_free(convert_pipeline *p)
 }
 
 /*
- * May the values of the result differ from the inputs? Yes if rounding is allowed; and with scales
- * that are not powers of two, BF16 values are restored to the products that they were rounded from.
+ * Values of the result may differ from the inputs if rounding is allowed. They also differ if BF16
+ * values are encoded with scales that are not powers of two: the codes restore the products from
+ * which the BF16 values were rounded.
  */
 int pipeline_may_change(const job_plan *plan)
 {

@@ -52,7 +52,8 @@ static ckpt_code check_files_apart(const convert_options *o, const ckpt_checkpoi
     return code;
 }
 
-/* A tensor and its partner are read twice, and both have to be there. */
+/* Refuse NVFP4 with --feed: its rule reads each tensor twice, with a partner that shares the scale,
+ * so all files would have to be present at once. */
 static ckpt_code check_whole(const job_plan *plan, ckpt_error *err)
 {
     const convert_feed *feed = plan->options.feed;
@@ -86,7 +87,7 @@ static ckpt_code open_all(job_plan *plan, ckpt_error *err)
     ckpt_open_options parts = o->open;
     ckpt_code code;
 
-    parts.incomplete |= o->fill_from != NULL;      /* both together are checked: check_filled */
+    parts.incomplete |= o->fill_from != NULL;      /* check_filled checks both inputs together */
     parts.config = o->config;
     if ((code = ckpt_open(o->feed == NULL ? o->source : o->feed->headers_dir, &parts, &plan->source,
                           err)) != CKPT_OK ||
@@ -129,7 +130,7 @@ static int omits(job_plan *plan, const char *name)
     return 1;
 }
 
-/* The source's tensors, then what only --fill-from has. */
+/* Take the source's tensors, then those that only --fill-from has. */
 static void take_all(job_plan *plan, inputs *in)
 {
     const ckpt_catalog *own = plan->source->reading.logical;
@@ -158,7 +159,7 @@ static ckpt_code check_like_shape(const ckpt_tensor *got, const ckpt_tensor *lik
                      got->name, got_shape, like_shape);
 }
 
-/* Exactly the tensors of --like, in its order. */
+/* Take exactly the tensors of --like, in its order. */
 static ckpt_code take_like(job_plan *plan, inputs *in, ckpt_error *err)
 {
     const ckpt_catalog *like = plan->like->reading.logical;
@@ -362,7 +363,7 @@ static void mix_checkpoint(hash128 *sum, const ckpt_checkpoint *c)
     store_mix_files(c->store, sum);
 }
 
-/* Size and time of a file that is read whole; nothing if it does not exist. */
+/* Add size and time of a file that is read completely; nothing if it does not exist. */
 static void mix_file(hash128 *sum, const ckpt_folder *folder, const char *name)
 {
     ckpt_file *file = NULL;
@@ -395,7 +396,8 @@ static void mix_target(hash128 *sum, const job_plan *plan)
 
 static void take_fingerprint(job_plan *plan)
 {
-    /* Options that decide what is refused: a refusal removes the output. */
+    /* These options decide what is refused. A refusal removes the output, so a run with other ones
+     * must not resume it. */
     const convert_options *o = &plan->options;
     const float input_scale = o->input_scale;
     const int flags[] = { o->match_reference, o->allow_lossy, o->open.lenient, o->no_digest,
@@ -476,7 +478,7 @@ ckpt_code convert_check_target(const convert_options *options, ckpt_error *err)
 {
     const ckpt_code code = check_apart(options, err);
 
-    /* Whether an existing DST was made by other shares of this job is found out by comparing it. */
+    /* An existing DST may have been made by other shares of this job: it is compared later. */
     if (code != CKPT_OK || (options->share_count > 1 && file_is_directory(options->target)))
         return code;
     return output_check(options->target, options->format->name, options->overwrite, err);
@@ -502,7 +504,7 @@ static ckpt_code fill_plan(job_plan *plan, ckpt_error *err)
         return code;
     if ((plan->store = store_create(plan->options.target)) == NULL)
         return ckpt_fail_memory(err, "a plan", sizeof *plan->store);
-    /* The config first: a format may have it in the headers that it lays out. */
+    /* The config comes first, because some formats put it into the headers that they lay out. */
     if ((code = convert_plan_config(plan, err)) != CKPT_OK ||
         (code = convert_lay_out(plan, err)) != CKPT_OK ||
         (code = plan_side_data(plan, err)) != CKPT_OK)

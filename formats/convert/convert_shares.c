@@ -15,7 +15,7 @@ static ckpt_code sync_share(job_output *output, ckpt_error *err)
     return code == CKPT_OK && output->spill != NULL ? job_output_sync_spill(output, err) : code;
 }
 
-/* Write everything around the tensors again: it is cheap. */
+/* Write everything except tensor data again, whoever wrote it before: it is cheap. */
 static ckpt_code write_around(const job_output *output, ckpt_error *err)
 {
     const ckpt_store *store = output->plan->store;

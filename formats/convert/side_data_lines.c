@@ -61,7 +61,7 @@ static int read_number(const char *text, size_t size, uint64_t *out)
     return 1;
 }
 
-/* 64 hexadecimal digits or '-' before a blank, at *at, which moves behind the blank. */
+/* Read 64 hexadecimal digits or '-', and a blank, at *at, which is moved past the blank. */
 static int read_root(const char **at, const char *end, char out[CKPT_ROOT_HEX])
 {
     const char *blank = memchr(*at, ' ', (size_t)(end - *at));
@@ -94,7 +94,7 @@ static ckpt_code read_header(line_reader *r)
     return r->visit->head == NULL ? CKPT_OK : r->visit->head(r->visit->context, &r->head);
 }
 
-/* The JSON string `text`, behind the tensor before it. */
+/* Read the JSON string `text`; names must be in ascending order. */
 static ckpt_code read_name(line_reader *r, const char *text, size_t size)
 {
     json_document *document = NULL;

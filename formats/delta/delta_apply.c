@@ -175,7 +175,7 @@ static ckpt_code write_beside(apply_job *job, ckpt_error *err)
     return code;
 }
 
-/* ---- all of it ---- */
+/* ---- the whole job ---- */
 
 /* Add notes on what cannot be verified with deltas that have no side file. */
 static ckpt_code note_foreign(apply_job *job, ckpt_error *err)

@@ -342,7 +342,7 @@ static uint64_t diff_need(const ckpt_sink *self, size_t tensor, uint64_t row_cou
     return source_need(((const diff_sink *)self)->pair->before, tensor, row_count);
 }
 
-/* ---- all of it ---- */
+/* ---- the whole job ---- */
 
 /* Encoding overwrite has 32-bit positions: refuse tensors for which these would wrap. */
 static ckpt_code check_sizes(const delta_pair *pair, const delta_diff_options *options,

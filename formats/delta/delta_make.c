@@ -38,7 +38,7 @@ static uint64_t choose_version(const delta_make_options *o)
     return o->version != 0 ? o->version : named != 0 ? named : 1;
 }
 
-/* ---- what came of it ---- */
+/* ---- results ---- */
 
 typedef struct {
     const delta_makings *from;

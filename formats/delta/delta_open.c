@@ -1,4 +1,4 @@
-/* Open a delta of either form. */
+/* Opens a delta in the format of slime and miles, or of SkyRL. */
 #include <stdlib.h>
 #include <string.h>
 

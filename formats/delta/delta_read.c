@@ -227,7 +227,7 @@ static ckpt_code take_tensors(ckpt_delta *d, ckpt_error *err)
     return code;
 }
 
-/* ---- all of it ---- */
+/* ---- the whole delta ---- */
 
 ckpt_code delta_read_weights(ckpt_delta *d, ckpt_error *err)
 {

@@ -48,7 +48,7 @@ static int take_rest(const char **at, char out[GGUF_WORD_BYTES])
     return 1;
 }
 
-/* The key that a line names, with the arch in front. */
+/* Read the key of a line and add the prefix "ARCH.". */
 static int take_key(const gguf_keys *keys, const char **at, gguf_line *line)
 {
     const int is_whole = line->kind == GGUF_LINE_EXPERTS || line->kind == GGUF_LINE_TEXT;
