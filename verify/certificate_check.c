@@ -231,7 +231,7 @@ static ckpt_code choose_record(const certificate_document *document,
     return CKPT_OK;
 }
 
-/* ---- the very files ---- */
+/* ---- identical files ---- */
 
 static ckpt_code add_file_finding(certificate *c, const char *kind, const certificate_file *f,
                                   int fails, ckpt_error *err)

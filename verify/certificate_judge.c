@@ -316,7 +316,7 @@ ckpt_code certificate_judge(certificate *c, size_t i, const certificate_policy *
     return judge_companions(&j, err);
 }
 
-/* ---- what must be there ---- */
+/* ---- requirements ---- */
 
 static int has_mtp(const certificate_checkpoint *c)
 {

@@ -9,7 +9,7 @@
 #include "libckpt/checkpoint.h"
 #include "libckpt/text.h"
 
-/* ---- what opening knows ---- */
+/* ---- facts from opening ---- */
 
 /* The last component of a path: the rest of it may be private. */
 static char *label_of(const char *path)

@@ -40,7 +40,7 @@ static ckpt_code add(companion_comparison *out, companion_kind kind, const certi
     return CKPT_OK;
 }
 
-/* ---- what changed in a file ---- */
+/* ---- changed members ---- */
 
 /* Parse the JSON object in a file; NULL: it has none or cannot be read, and only bytes count. */
 static json_document *read_object(const certificate_checkpoint *c, const char *name)

@@ -108,7 +108,7 @@ typedef struct {
     compare_form form;
     ckpt_tile tile;
     values_reader values;
-    void *row;                     /* room for 64-bit integers: F32, and as many BF16 behind them */
+    void *row;                     /* scratch: int64, or F32 followed by as many BF16 */
 } compare_side;
 
 /* Bytes of the scales that a form rounds; 0: it does not round scales. */

@@ -86,7 +86,7 @@ static ckpt_code begin_panels(rule_panel *p, arena *scratch, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* ---- what the rule makes ---- */
+/* ---- the result of the rule ---- */
 
 static ckpt_code fail_values(const rule_panel *p, const quantise_result *result, ckpt_error *err)
 {

@@ -147,7 +147,7 @@ void difference_merge(difference_statistics *s, const difference_statistics *oth
         s->ulps[i] += other->ulps[i];
 }
 
-/* ---- what the sums say ---- */
+/* ---- measures ---- */
 
 double difference_relative(const difference_statistics *s)
 {

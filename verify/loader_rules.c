@@ -15,7 +15,7 @@
 #define FILES (1u << LOADER_NONE)
 #define SERVERS (VLLM | SGLANG | TRANSFORMERS)
 
-/* ---- what rules say ---- */
+/* ---- texts ---- */
 
 /* Set the text of a rule that holds. Returns 1. */
 #ifdef __GNUC__

@@ -269,7 +269,7 @@ ckpt_code mutate_flip_every_kind(mutation_maker *m, ckpt_error *err)
     return code;
 }
 
-/* ---- an element gets a value ---- */
+/* ---- setting an element ---- */
 
 static ckpt_code set_element(mutation_maker *m, mutation_edit edit, ckpt_error *err)
 {

@@ -185,7 +185,7 @@ static void edit_scale_up(const passing *p)
     }
 }
 
-/* ---- edits that make a tile anew ---- */
+/* ---- edits that replace a tile ---- */
 
 static ckpt_code edit_narrow(const passing *p)
 {

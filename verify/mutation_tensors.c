@@ -174,7 +174,7 @@ ckpt_code mutate_swap_embedding_head(mutation_maker *m, ckpt_error *err)
     return exchange_pair(m, is_outer_matrix, is_of_same_layer, err);
 }
 
-/* ---- missing, and one too many ---- */
+/* ---- removed and added tensors ---- */
 
 /* 1 for a tensor outside the MTP blocks, which a layout may lack. */
 static int is_needed(const ckpt_tensor *t)

@@ -316,7 +316,7 @@ ckpt_code statistics_add(tensor_statistics *s, const ckpt_tensor *tensor,
     return CKPT_OK;
 }
 
-/* ---- sums of sums ---- */
+/* ---- merging ---- */
 
 static void merge_counters(uint64_t *to, const uint64_t *from, size_t count)
 {
