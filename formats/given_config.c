@@ -1,4 +1,4 @@
-/* Reads what --config names. */
+/* Reads the argument of --config. */
 #include "given_config.h"
 
 #include <stdio.h>

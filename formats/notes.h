@@ -4,7 +4,7 @@
 
 #include "libckpt/file.h"
 
-/* Append a line. A million of them is refused: the input is not a checkpoint. */
+/* Append a line. Fails at a million notes: the input is probably not a checkpoint. */
 ckpt_code note_add(file_list *notes, ckpt_error *err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

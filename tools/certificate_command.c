@@ -56,7 +56,7 @@ typedef struct {
     signature_key *key;
     certificate_document document;
     ckpt_checkpoint *checkpoint;
-    certificate c;                 /* the record, and what was read */
+    certificate c;                 /* checkpoints: the record, and what was read */
 } checking;
 
 static ckpt_code check_path(checking *job, ckpt_error *err)

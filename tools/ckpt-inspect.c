@@ -1,4 +1,4 @@
-/* ckpt-inspect: what a checkpoint contains, from its headers alone. */
+/* ckpt-inspect: prints the contents of a checkpoint, by default from its headers only. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

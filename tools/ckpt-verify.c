@@ -278,7 +278,7 @@ static void print_config_differences(const config_verdict *v, const char *a, con
     }
 }
 
-/* `a` and `b`: what the sides are called. */
+/* `a` and `b`: names of the two sides. */
 static void print_companions(const companion_comparison *c, const char *a, const char *b)
 {
     for (size_t i = 0; i < c->count; i++) {

@@ -34,7 +34,7 @@ static void print_notes(const delta_command *o, const file_list *notes)
         printf("note: %s\n", cli_name(notes->names[i]));
 }
 
-/* ---- the table of what changed ---- */
+/* ---- the table of changes ---- */
 
 static double percent(uint64_t part, uint64_t whole)
 {

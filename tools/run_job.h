@@ -54,7 +54,7 @@ typedef struct {
     run_sequence *sequence;
     uint64_t *positions;       /* positions whose logits are wanted, ascending */
     uint64_t position_count;
-    uint64_t done_count;       /* of them */
+    uint64_t done_count;       /* how many of these were computed */
     uint64_t mtp_count;        /* of the first of them */
     uint64_t mtp_done_count;
     int32_t *generated;        /* generate_count, -1: ended */
@@ -79,7 +79,7 @@ typedef struct {
     uint64_t *trace_positions;
     run_results *results;
     run_segment *segments;         /* of the current forward */
-    size_t *owners;                /* which line each of them is of */
+    size_t *owners;                /* by segment: index of its line */
     size_t segment_count;
     uint64_t *rows;                /* rows requested from the current head */
     size_t *row_owners;

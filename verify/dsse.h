@@ -18,7 +18,7 @@
 ckpt_code dsse_sign(const char *payload, size_t size, const signature_key *key, byte_buffer *out,
                     ckpt_error *err);
 
-/* What an envelope holds. */
+/* The content of an envelope. */
 typedef struct {
     char *payload;                 /* malloc'd, NUL-terminated */
     size_t payload_bytes;

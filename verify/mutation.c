@@ -9,7 +9,7 @@
 
 static const struct {
     const char *name;
-    mutation_function *tensors;    /* one of both */
+    mutation_function *tensors;    /* one of these two is set */
     mutation_beside *beside;
     const char *text;
 } kinds[] = {

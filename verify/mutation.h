@@ -12,7 +12,7 @@
 
 enum { MUTATION_TEXT_BYTES = 256 };
 
-/* What is mutated. All borrowed. */
+/* The input of a mutation. All borrowed. */
 typedef struct {
     ckpt_source *source;           /* logical tensors */
     const ckpt_digest *digest;     /* of these: tensors with equal values are not exchanged */

@@ -7,7 +7,8 @@
 
 /* ---- the last process ---- */
 
-/* Make durable what others rely on when this process reports that it has finished. */
+/* Sync the files of this share: other processes rely on them once it reports that it has
+ * finished. */
 static ckpt_code sync_share(job_output *output, ckpt_error *err)
 {
     const ckpt_code code = store_sync_files(output->plan->store, err);
@@ -105,7 +106,7 @@ out:
 
 /* ---- a share that starts when the whole job is done ---- */
 
-/* Hash what this share would write, as in a journal. */
+/* Hashes the bytes that this share would write, as the journal does. */
 typedef struct {
     ckpt_sink base;
     const uint8_t *share;

@@ -76,7 +76,7 @@ typedef struct {
 } delta_file;
 
 typedef struct {
-    char *path;                     /* as it was given */
+    char *path;                     /* as given by the user */
     folder_place place;
     ckpt_store *store;              /* its data files, open */
     char version[DELTA_VERSION_BYTES];

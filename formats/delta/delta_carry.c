@@ -87,7 +87,7 @@ ckpt_code delta_carried_put(delta_carried *out, const char *directory, const cha
     return code;
 }
 
-/* `text` or, where it is NULL, the file of that name of what is new. */
+/* Carry a file with the content `text`, or with NULL that of the new checkpoint's file. */
 static ckpt_code put_file(carry_job *job, const char *name, const char *text, ckpt_error *err)
 {
     const delta_content_of content = { text, job->after->source->place.folder, name };

@@ -25,7 +25,7 @@ typedef struct {
     ckpt_sink base;
     delta_inplace *in;
     const delta_model *model;
-    ckpt_source *before;            /* first pass: what it was; NULL: second pass */
+    ckpt_source *before;            /* first pass: the base; NULL: second pass */
     ckpt_store *store;              /* second pass: open for writing */
     int is_xor;                     /* second pass: tiles are payloads, not results */
     piece_state **states;           /* by stored tensor */

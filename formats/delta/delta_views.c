@@ -1,4 +1,4 @@
-/* One view on another, from the files to what is written. */
+/* Stacks the views from the files of the base to the result. */
 #include "delta_views.h"
 
 #include <stdlib.h>

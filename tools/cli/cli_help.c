@@ -262,7 +262,7 @@ static void print_bash_words(const cli_command *command)
             printf("--%s ", o->name);
 }
 
-/* What may follow each option that takes a value: a list of words, or readline's default (file
+/* Print completions for each option with a value: a list of words, or readline's default (file
  * names). */
 static void print_bash_values(const cli_command *command)
 {

@@ -1,4 +1,4 @@
-/* cli_progress.c: how far the work is, and what it has written: terminal, log, SIGUSR1. */
+/* cli_progress.c: progress on a terminal, in a log and on SIGUSR1; the closing line. */
 #include "cli.h"
 
 #include <errno.h>
@@ -32,7 +32,7 @@ static struct {
     char text[LINE_BYTES];     /* shown instead of the counts; empty: none */
 } state = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-/* What is on the terminal. Guarded by `lock`, held while writing. */
+/* State of the terminal. Guarded by `lock`, which is held while writing. */
 static struct {
     pthread_mutex_t lock;
     int is_live;               /* one line, redrawn; else a line every period */
@@ -144,7 +144,7 @@ static void add_sizes(char line[LINE_BYTES], size_t room, const sight *s)
     }
 }
 
-/* The state in at most `room` characters; empty: there is none to tell. */
+/* Make a line of at most `room` characters from the state; empty: no state. */
 static void make_line(char line[LINE_BYTES], size_t room)
 {
     const uint64_t now = now_ns();

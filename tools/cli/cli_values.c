@@ -139,7 +139,7 @@ static int is_choice(const char *words, const char *text)
     return 0;
 }
 
-/* `source` is what the value was given by: "option '--memory'", "CKPT_MEMORY". */
+/* `source` says where the value is from: "option '--memory'", "CKPT_MEMORY". */
 static ckpt_code bad_value(const char *source, const char *value, const char *expected,
                            ckpt_error *err)
 {

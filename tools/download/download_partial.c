@@ -62,7 +62,7 @@ static ckpt_code boot_id(char out[40], ckpt_error *err)
     ssize_t got;
 
     snprintf(out, 40, "-");
-    if (fd < 0)                  /* only without /proc is it known that there is none */
+    if (fd < 0)                  /* without /proc there is no ID; other failures are errors */
         return error == ENOENT || error == EACCES ? CKPT_OK
                                                   : hub_fail_disk(error, err, "cannot open '%s'",
                                                                   path);

@@ -32,7 +32,7 @@ static const char *parse_parts(const char *text, hub_name *out)
     return hub_repo_complaint(out->repo);
 }
 
-/* What a browser shows: https://huggingface.co/OWNER/NAME[/tree/REVISION[/PATH]]. */
+/* Parse the address of a page: https://huggingface.co/OWNER/NAME[/tree/REVISION[/PATH]]. */
 static const char *parse_page(const char *text, hub_name *out)
 {
     static const char *const views[] = { "tree/", "blob/", "resolve/" };
