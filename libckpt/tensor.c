@@ -1,5 +1,5 @@
 /* The row view of a tensor, and the sizes that follow from it. */
-#include "catalog.h"
+#include "tensor.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* Checks a tensor's shape and encoding before its sizes are computed and its rows are decoded. */
-#include "catalog.h"
+#include "tensor.h"
 
 #include "encoding.h"
 #include "size.h"

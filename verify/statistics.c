@@ -59,12 +59,6 @@ uint64_t statistics_need(const ckpt_tensor *tensor)
     return values_need(tensor) + arena_cost(ckpt_tensor_cols(tensor) * sizeof(int64_t));
 }
 
-void statistics_note_zero_row(tensor_statistics *s, uint64_t row)
-{
-    s->zero_rows++;
-    s->first_zero_row = size_min(s->first_zero_row, row);
-}
-
 /* Record the first NaN or infinity of the row, unless an earlier row has one. */
 static void note_bad(tensor_statistics *s, const float *values, uint64_t cols, uint64_t row)
 {

@@ -13,6 +13,7 @@
 
 #include "libckpt/exact_sum.h"
 #include "libckpt/sink.h"
+#include "libckpt/size.h"
 
 enum { STATISTICS_CODES = 256, STATISTICS_EXPONENTS = 256 };
 
@@ -52,8 +53,12 @@ typedef struct {
 } tensor_statistics;
 
 void statistics_init(tensor_statistics *s);
-/* Count a row of zeros. */
-void statistics_note_zero_row(tensor_statistics *s, uint64_t row);
+/* Count a row that is all 0. */
+static inline void statistics_note_zero_row(tensor_statistics *s, uint64_t row)
+{
+    s->zero_rows++;
+    s->first_zero_row = size_min(s->first_zero_row, row);
+}
 
 /* Number of codes in the histogram of such a tensor, 16 or 256; 0: its elements are not codes. */
 size_t statistics_code_count(const ckpt_tensor *tensor);

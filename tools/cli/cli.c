@@ -101,7 +101,8 @@ static ckpt_code set_given(cli_line *line, const cli_option *option, const char 
     }
     assert(option - line->command->options < CLI_OPTIONS_MAX);
     line->given[option - line->command->options] = 1;
-    cli_wants_json |= strcmp(option->name, "json") == 0 || strcmp(option->name, "jsonl") == 0;
+    cli_wants_lines |= strcmp(option->name, "jsonl") == 0;
+    cli_wants_json |= cli_wants_lines || strcmp(option->name, "json") == 0;
     snprintf(source, sizeof source, "option '--%s'", option->name);
     return cli_set_option(option, source, value, err);
 }
@@ -348,11 +349,11 @@ static void limit_memory(const cli_command *command)
             ckpt_set_memory_limit(*(const uint64_t *)option->target);
 }
 
-/* Look for --json before parsing: an error in an earlier option must be printed as JSON, too. */
-static int is_json_wanted(int argc, char **argv)
+/* Look for an option before parsing: an error in an earlier one must be printed as JSON, too. */
+static int is_given(const char *option, int argc, char **argv)
 {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
-        if (strcmp(argv[i], "--json") == 0 || strcmp(argv[i], "--jsonl") == 0)
+        if (strcmp(argv[i], option) == 0)
             return 1;
     return 0;
 }
@@ -368,7 +369,8 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
     hold_standard_streams();
     ignore_signals();
     cli_program_name = command->name;
-    cli_wants_json = is_json_wanted(argc, argv);
+    cli_wants_lines = is_given("--jsonl", argc, argv);
+    cli_wants_json = cli_wants_lines || is_given("--json", argc, argv);
     args->checks_places = argc > 1 && strcmp(argv[1], CLI_CHECK_PLACES) == 0;
     args->is_check = args->checks_places ||
                      (argc > 1 && strcmp(argv[1], CLI_CHECK_OPTIONS) == 0);

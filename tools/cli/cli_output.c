@@ -2,7 +2,6 @@
 #include "cli.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,11 +11,10 @@
 #include "cli_private.h"
 #include "libckpt/error.h"
 
-const char *cli_program_name = "ckpt";
 int cli_wants_json;
+int cli_wants_lines;
 int cli_pipe_is_ignored;
 static int has_document;            /* one was begun on standard output */
-static atomic_int stop_signal;      /* 0: none received; any thread may run the handler */
 
 void cli_json_begin(json_writer *w, const char *schema)
 {
@@ -45,9 +43,13 @@ static void put_error(const ckpt_error *err)
                                            "interrupted", "different" };
     json_writer w;
 
-    if (!cli_wants_json || has_document)
+    /* Of lines an error is one more; a document that was begun is the command's to end. */
+    if (cli_wants_lines)
+        cli_json_line(&w, "ckpt-error/1");
+    else if (cli_wants_json && !has_document)
+        cli_json_begin(&w, "ckpt-error/1");
+    else
         return;
-    cli_json_begin(&w, "ckpt-error/1");
     json_put_object(&w);
     json_member_string(&w, "error", err->text);
     json_member_string(&w, "reason", reasons[err->code]);
@@ -61,22 +63,6 @@ int cli_fail(const ckpt_error *err)
     put_error(err);
     fprintf(stderr, "%s: %s\n", cli_program_name, err->text);
     return err->code == CKPT_E_DIFFERENT ? CLI_DIFFERENT : CLI_FAILED;
-}
-
-/*
- * Terminate as a program that never caught the signal: shells then stop the loop or script we are
- * part of, and see 128 + number. Everything is cleaned up and reported by now.
- */
-static void end_by_signal(int number)
-{
-    sigset_t only;
-
-    fflush(NULL);
-    signal(number, SIG_DFL);
-    sigemptyset(&only);
-    sigaddset(&only, number);
-    sigprocmask(SIG_UNBLOCK, &only, NULL);
-    raise(number);
 }
 
 /* The errno of an earlier failed write is lost, but poll still reports a closed pipe. */
@@ -99,89 +85,24 @@ int cli_finish(int status)
     if ((fflush(stdout) != 0 || ferror(stdout)) && errno == 0 && putchar('\n') != EOF)
         fflush(stdout);
     why = errno;
-    if (status == CLI_FAILED && stop_signal != 0)
-        end_by_signal(stop_signal);
+    if (status == CLI_FAILED && cli_stop_signal() != 0)
+        cli_end_by_signal(cli_stop_signal());
     if (status == CLI_FAILED || !ferror(stdout))     /* the reason was already printed */
         return status;
     if (why == 0 && reader_is_gone())
         why = EPIPE;
     if (why == EPIPE && !cli_pipe_is_ignored)        /* the parent ignores SIGPIPE, so a message is
                                                       * needed */
-        end_by_signal(SIGPIPE);
+        cli_end_by_signal(SIGPIPE);
     fprintf(stderr, "%s: cannot write to standard output: %s\n", cli_program_name,
             why != 0 ? strerror(why) : "an earlier write failed");
     return CLI_FAILED;
 }
 
-const char *cli_name(const char *name)
-{
-    static char lines[CLI_NAMES_AT_ONCE][CKPT_ERROR_BYTES];
-    static unsigned next;
-
-    next = (next + 1) % CLI_NAMES_AT_ONCE;
-    error_line(lines[next], name);
-    return lines[next];
-}
-
-void cli_size_text(uint64_t bytes, char out[CLI_SIZE_TEXT_BYTES])
-{
-    static const char *const units[] = { "kB", "MB", "GB", "TB", "PB", "EB" };
-    size_t unit = 0;
-    double size;
-
-    if (bytes < 1000) {
-        snprintf(out, CLI_SIZE_TEXT_BYTES, "%" PRIu64 " B", bytes);
-        return;
-    }
-    for (size = (double)bytes / 1000; size >= 999.95 && unit + 1 < sizeof units / sizeof *units;
-         unit++)
-        size /= 1000;
-    snprintf(out, CLI_SIZE_TEXT_BYTES, size < 9.995 ? "%.2f %s" : "%.1f %s", size, units[unit]);
-}
-
-void cli_time_text(uint64_t seconds, char out[CLI_TIME_TEXT_BYTES])
-{
-    if (seconds < 3600)
-        snprintf(out, CLI_TIME_TEXT_BYTES, "%u:%02u", (unsigned)(seconds / 60),
-                 (unsigned)(seconds % 60));
-    else if (seconds < 360000)
-        snprintf(out, CLI_TIME_TEXT_BYTES, "%u:%02u:%02u", (unsigned)(seconds / 3600),
-                 (unsigned)(seconds / 60 % 60), (unsigned)(seconds % 60));
-    else
-        snprintf(out, CLI_TIME_TEXT_BYTES, "%" PRIu64 " days", seconds / 86400);
-}
-
-static void request_stop(int signal_number)
-{
-    stop_signal = signal_number;
-}
-
-void cli_catch(int number, void (*handler)(int), int flags)
-{
-    struct sigaction action;
-
-    if (sigaction(number, NULL, &action) != 0 || action.sa_handler == SIG_IGN)
-        return;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = handler;
-    action.sa_flags = flags;
-    sigemptyset(&action.sa_mask);
-    sigaction(number, &action, NULL);
-}
-
-atomic_int *cli_stop_flag(void)
-{
-    /* Without SA_RESTART, so that an open that waits for a pipe's other end is interrupted. A
-     * second signal kills. */
-    cli_catch(SIGINT, request_stop, (int)SA_RESETHAND);
-    cli_catch(SIGTERM, request_stop, (int)SA_RESETHAND);
-    return &stop_signal;
-}
-
 static int is_stopped(void *context)
 {
     (void)context;
-    return stop_signal != 0;
+    return cli_stop_signal() != 0;
 }
 
 ckpt_run_options cli_run_options(const cli_common *common, cli_meter *meter)

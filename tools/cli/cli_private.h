@@ -6,6 +6,7 @@
 
 extern const char *cli_program_name;   /* set by cli_parse */
 extern int cli_wants_json;             /* --json or --jsonl was given */
+extern int cli_wants_lines;            /* --jsonl was */
 extern int cli_pipe_is_ignored;        /* SIGPIPE was ignored when the process started */
 
 /* Called once, after the options were read: SIGUSR1 is answered from now on. */
@@ -48,5 +49,11 @@ void cli_near_begin(cli_near *near, const char *text, size_t size);
 void cli_near_offer(cli_near *near, const char *word, size_t size);
 /* The word of "a|b|c" that was meant; 0: none is near, or `words` is a sentence. */
 int cli_find_near_word(const char *words, const char *text, char out[CLI_NEAR_BYTES]);
+
+/* The signal that asked the command to stop; 0: none. */
+int cli_stop_signal(void);
+
+/* Call when everything is cleaned up and reported. */
+void cli_end_by_signal(int number);
 
 #endif
