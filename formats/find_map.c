@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "config_forms.h"
-#include "dialect.h"
 #include "format.h"
 #include "maps.h"
 #include "notes.h"
@@ -243,13 +242,23 @@ ckpt_code checkpoint_need_map(ckpt_checkpoint *c, ckpt_error *err)
     return ckpt_fail(err, CKPT_E_USAGE, "no map for the naming style '%s'", names);
 }
 
-/* A family also defines encodings: weights quantised by another method do not belong to it. */
+config_scheme checkpoint_scheme(const ckpt_checkpoint *c)
+{
+    return config_read_scheme(c->config == NULL ? NULL : json_root(c->config),
+                              c->modelopt == NULL ? NULL : json_root(c->modelopt));
+}
+
+/* A family also defines encodings: weights quantised by another method do not belong to it, unless
+ * its config alone says how they are quantised, and the method is one that is decoded. */
 static ckpt_code leave_family(ckpt_checkpoint *c, const json_value *config, ckpt_error *err)
 {
+    const config_scheme scheme = checkpoint_scheme(c);
     char method[CONFIG_METHOD_BYTES];
     ckpt_code code;
 
     if (c->family == NULL || c->format->map_names != NULL || c->options.map_file != NULL)
+        return CKPT_OK;
+    if (family_fp8(c->family) == 0 && scheme.is_decoded && !scheme.has_others)
         return CKPT_OK;
     config_find_method(config, method);
     if (method[0] == '\0')
@@ -275,12 +284,10 @@ ckpt_code checkpoint_find_own_map(ckpt_checkpoint *c, ckpt_error *err)
     if ((code = checkpoint_find_family(config, &c->family, err)) != CKPT_OK ||
         (code = leave_family(c, config, err)) != CKPT_OK)
         return code;
-    if (c->options.map_file == NULL) {
-        code = choose_map(c, c->family != NULL                ? family_name(c->family)
+    if (c->options.map_file == NULL)
+        return choose_map(c, c->family != NULL                ? family_name(c->family)
                              : c->format->map_names == NULL ? GENERIC_FAMILY
                                                             : NULL, err);
-        return code == CKPT_OK ? dialect_settle(c, err) : code;
-    }
     if ((code = file_read_named(c->options.map_file, MAP_BYTES_MAX, &text, &size, err)) != CKPT_OK)
         return code;
     code = map_parse(text, size, c->options.map_file, &c->map, err);

@@ -5,6 +5,7 @@
 
 #include "libckpt/codes.h"
 #include "config_forms.h"
+#include "dialect.h"
 #include "libckpt/digest.h"
 #include "libckpt/encoding.h"
 #include "format.h"
@@ -43,12 +44,6 @@ static ckpt_code note_unread(ckpt_checkpoint *c, ckpt_error *err)
 }
 
 /* ---- encodings from the config ---- */
-
-config_scheme checkpoint_scheme(const ckpt_checkpoint *c)
-{
-    return config_read_scheme(c->config == NULL ? NULL : json_root(c->config),
-                              c->modelopt == NULL ? NULL : json_root(c->modelopt));
-}
 
 /* A family with FP8 blocks defines which tensors are quantised, and how. For other checkpoints the
  * config declares the scheme: codes of an unsupported scheme must not be decoded by another. */
@@ -352,6 +347,7 @@ static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has no tensors", c->place.path);
     if ((code = make_stored(c, err)) != CKPT_OK ||
         (code = checkpoint_find_own_map(c, err)) != CKPT_OK ||
+        (c->options.map_file == NULL && (code = dialect_settle(c, err)) != CKPT_OK) ||
         (code = complete_config(c, err)) != CKPT_OK ||
         (code = read_by_map(c, err)) != CKPT_OK ||
         (code = note_rows_left_out(c, err)) != CKPT_OK ||

@@ -171,27 +171,27 @@ typedef enum {
  */
 typedef struct {
     const char *name;
-    ckpt_dtype dtype;            /* elements; the codes of a block-scaled tensor */
-    ckpt_dtype stored_dtype;     /* logical tensors: the dtype in the file, such as I8 for F4;
+    ckpt_dtype dtype : 8;        /* elements; the codes of a block-scaled tensor */
+    ckpt_dtype stored_dtype : 8; /* logical tensors: the dtype in the file, such as I8 for F4;
                                     stored tensors: the same as dtype */
-    ckpt_dtype scale_dtype;      /* CKPT_NONE: plain */
-    ckpt_dtype stored_scale_dtype;   /* in the file, such as U8 for E8M0; NONE: scale_dtype */
+    ckpt_dtype scale_dtype : 8;  /* CKPT_NONE: plain */
+    ckpt_dtype stored_scale_dtype : 8;   /* in the file, such as U8 for E8M0; NONE: scale_dtype */
     uint8_t has_scale_vector;    /* scales of rows are stored as [rows], not [rows, 1] */
     uint8_t tensor_scale;        /* ckpt_tensor_scale */
     uint8_t has_tensor_scale_vector;   /* the tensor scale is stored as [1], not [] */
     uint8_t part_names;          /* ckpt_part_names; logical tensors only */
     uint8_t is_numbers;          /* the file format distinguishes codes from numbers, and says that
                                     these are numbers: names are not used to guess */
-    uint32_t block_rows;         /* 0 when plain */
-    uint32_t block_cols;         /* UINT32_MAX: all of a row */
-    uint32_t rank;
-    uint32_t file;               /* number of the file that contains it, or its first piece */
-    uint16_t stored_form;        /* ckpt_stored_form; a stored tensor of interleaved blocks has the
-                                    encoding of their content, and its shape counts elements */
     uint8_t is_linear;           /* in the catalog of a family: a weight that quantised checkpoints
                                     of the family store as codes; no other is ever quantised */
     uint8_t has_input_scale;     /* only with a tensor_scale */
     uint8_t has_input_scale_vector;    /* the input scale is stored as [1], not [] */
+    uint16_t stored_form;        /* ckpt_stored_form; a stored tensor of interleaved blocks has the
+                                    encoding of their content, and its shape counts elements */
+    uint32_t block_rows;         /* 0 when plain */
+    uint32_t block_cols;         /* UINT32_MAX: all of a row */
+    uint32_t rank;
+    uint32_t file;               /* number of the file that contains it, or its first piece */
     uint64_t shape[CKPT_RANK_MAX];   /* elements; F4 counts codes, not bytes */
     uint64_t offset;             /* of its data in that file, in bytes; stored tensors only */
     const char *codes_name;      /* "Q4_K": blocks of codes that are not decoded. The tensor is then

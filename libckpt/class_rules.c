@@ -124,10 +124,17 @@ static const struct {
     { "v3-release", "fp8-f32", CKPT_F32 },
 };
 
+/* A word that a rule begins with was meant as that one: "fp8" is no slip of "fp4". */
 static const char *find_nearest(const char *word)
 {
+    const quantise_rule *rule;
     const char *nearest = quantise_rule_nearest(word);
     unsigned distance = name_distance(nearest, word);
+
+    for (size_t i = 0; word[0] != '\0' && (rule = quantise_rule_at(i)) != NULL; i++)
+        if (strncmp(rule->short_name == NULL ? rule->name : rule->short_name, word,
+                    strlen(word)) == 0)
+            return rule->short_name == NULL ? rule->name : rule->short_name;
 
     for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
         if (name_distance(presets[i].name, word) < distance) {

@@ -6,12 +6,14 @@
  * from the table; an encoding that is not in the table is not decoded.
  *
  * A new encoding is
- *   an id here and a line of the table (encoding.c): codes, block, dtypes of scales, use of a
- *     tensor scale, the largest code, `uneven` if the last block of a row must be whole
+ *   an id here, before the ids of encodings that fit the same tensors but must not be chosen, and
+ *     a line of the table (encoding.c): codes, block, dtypes of scales, use of a tensor scale, the
+ *     largest code, `uneven` if the last block of a row must be whole
  *   its rows (encoding_rows.c): how to decode one to F32; `bf16` and `digest` if there are faster
  *     kernels for these, else NULL and f32_digest
- *   the words of a config that allow it (formats/config_scheme.c), and the names of its parts if
- *     those are new (pair.c)
+ *   the words of a config that allow it (formats/config_scheme.c; any FP8 block of the table is
+ *     found by weight_block_size), and the names of its parts if those are new (pair.c)
+ *   a block that a family may name (family_ask.c), if families with blocks use it
  *   tests: test_encoding.c covers every line of the table; compare codes x scales with NumPy as in
  *     tests/interop/test_nvfp4.py
  *   a line of stored_form.c if files have it in interleaved blocks

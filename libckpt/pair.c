@@ -302,6 +302,7 @@ ckpt_code pair_encoding(const pair_parts *parts, const map_read_options *options
     const ckpt_tensor *weight = parts->data;
     const ckpt_tensor *scale = parts->scale;
     const ckpt_dtype codes = is_byte(weight) ? CKPT_F4 : weight->dtype;
+    ckpt_dtype scales;
     ckpt_code code;
 
     *out = *weight;
@@ -312,9 +313,10 @@ ckpt_code pair_encoding(const pair_parts *parts, const map_read_options *options
         return CKPT_OK;                    /* the blocks contain the scales */
     if (scale == NULL)
         return take_bare(weight, options, err);
-    if ((code = scale_dtype(scale, options, &out->scale_dtype, err)) != CKPT_OK ||
+    if ((code = scale_dtype(scale, options, &scales, err)) != CKPT_OK ||
         (code = take_tensor_scale(parts->tensor_scale, out, err)) != CKPT_OK)
         return code;
+    out->scale_dtype = scales;
     if (options->bare_codes != BARE_CODES_NONE && scale->dtype != out->scale_dtype)
         out->stored_scale_dtype = scale->dtype;
     out->has_scale_vector = scale->rank == 1;

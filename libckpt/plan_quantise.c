@@ -19,6 +19,19 @@ static const quantise_rule *rule_for(const ckpt_tensor *t, const quantise_rule *
                : rule;
 }
 
+/* A preset uses the exact cast for FP4 weights and rounds others. A user who names the exact cast
+ * does not want values rounded. */
+static ckpt_code check_exact(const ckpt_tensor *t, const quantise_policy *policy,
+                             const quantise_rule *rule, ckpt_error *err)
+{
+    if (rule == NULL || !rule->from_fp4 || t->scale_dtype != CKPT_NONE ||
+        policy->rules.preset != NULL)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is %s, but %s takes FP4 weights, which it "
+                     "does not round: nvfp4 rounds", t->name, ckpt_dtype_name(t->dtype),
+                     rule->name);
+}
+
 /* 1 when the rule converts the tensor's codes, not its values. */
 static int takes_codes(const quantise_rule *rule, const ckpt_tensor *t)
 {
@@ -163,6 +176,7 @@ static ckpt_code plan_weight(ckpt_tensor *t, const ckpt_tensor *official,
     const ckpt_tensor from = *t;
     const encoding_id id = plan_rule_encoding(*rule);
     const ckpt_dtype scale = choose_scale(*rule, official, policy);
+    ckpt_code code;
 
     if (encoding_is(t, id)) {
         t->scale_dtype = scale;
@@ -174,6 +188,8 @@ static ckpt_code plan_weight(ckpt_tensor *t, const ckpt_tensor *official,
     if (t->scale_dtype == CKPT_NONE && !is_plain_float(t))
         return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is %s, which is not quantised",
                          t->name, ckpt_dtype_name(t->dtype));
+    if ((code = check_exact(t, policy, *rule, err)) != CKPT_OK)
+        return code;
     *rule = rule_for(t, *rule);
     encoding_set(t, id, scale);
     store_as_read(t, id);
@@ -300,6 +316,8 @@ ckpt_code plan_quantise_like(const ckpt_catalog *from, const ckpt_catalog *targe
         rules[i] = class_rules_find(&policy->rules, t->name);
         if (!is_plain_float(t) && !(takes_codes(rules[i], t) && makes(rules[i], to)))
             rules[i] = NULL;
+        if ((code = check_exact(t, policy, rules[i], err)) != CKPT_OK)
+            return code;
         rules[i] = rule_for(t, rules[i]);
         quantised += rules[i] != NULL;
         if (rules[i] == NULL || makes(rules[i], to))

@@ -46,6 +46,7 @@ static const known_name known_names[] = {
     { "common.pt", 0, 1, "torch_dist" },
     { "config.json", 0, 0, NULL },
     { "generation_config.json", 0, 0, NULL },
+    { "hf_quant_config.json", 0, 0, NULL },
     { "tokenizer.json", 0, 0, NULL },
     { "tokenizer_config.json", 0, 0, NULL },
     { "tokenizer.model", 0, 0, NULL },

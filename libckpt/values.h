@@ -24,7 +24,7 @@ typedef struct values_reader {
     uint64_t row_bytes;
     uint64_t scale_row_bytes;
     uint64_t scale_row;        /* row of the tile's scale grid that is decoded in `scales` */
-    float *scales;             /* one per block of columns; FP8 only */
+    float *scales;             /* one per block of columns; not of FP4 in groups of 32 */
     float tensor_scale;        /* if the encoding has one */
     int exact;                 /* with these scales every value is exact in BF16 */
 } values_reader;

@@ -110,10 +110,8 @@ ckpt_code config_members_check(const json_value *config, const char *subject, ck
 }
 
 /* 1 if run_config_read reads a member of this name in the spelling that this config uses. */
-static int is_read(const json_value *config, const char *name)
+static int is_read(const char *name, int is_inference)
 {
-    const int is_inference = config_is_inference(config);
-
     for (const config_name *n = config_names; n->name != NULL; n++) {
         const char *spelled = is_inference && n->inference != NULL ? n->inference : n->name;
 
@@ -129,11 +127,12 @@ static int is_read(const json_value *config, const char *name)
     return IS_IN(name, read_elsewhere);
 }
 
-const json_value *config_members_unknown(const json_value *config, const json_value *after)
+const json_value *config_members_unknown(const json_value *config, int is_inference,
+                                         const json_value *after)
 {
     const json_value *v = after == NULL ? json_first(config) : json_next(after);
 
-    while (v != NULL && (json_is_null(v) || is_read(config, json_key(v)) ||
+    while (v != NULL && (json_is_null(v) || is_read(json_key(v), is_inference) ||
                          config_member_is_aside(json_key(v)) || IS_IN(json_key(v), harmless)))
         v = json_next(v);
     return v;

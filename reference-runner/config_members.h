@@ -12,7 +12,9 @@
 ckpt_code config_members_check(const json_value *config, const char *subject, ckpt_error *err);
 
 /* The next unknown member after `after` (NULL: the first), or NULL. An unknown member is ignored
- * but may change the forward pass, so callers should report it. */
-const json_value *config_members_unknown(const json_value *config, const json_value *after);
+ * but may change the forward pass, so callers should report it. `is_inference`: what
+ * config_is_inference says of the config, which takes a pass over it. */
+const json_value *config_members_unknown(const json_value *config, int is_inference,
+                                         const json_value *after);
 
 #endif

@@ -201,6 +201,7 @@ static ckpt_code print_all(const cli_args *args, ckpt_error *err)
 {
     const int is_list = opt.common.json && args->count > 1;
     ckpt_code code = CKPT_OK;
+    int is_begun = 0;
     digested d;
     json_writer w;
 
@@ -209,6 +210,7 @@ static ckpt_code print_all(const cli_args *args, ckpt_error *err)
             cli_json_begin(&w, "ckpt-digests/1");
             json_put_object(&w);
             json_member_array(&w, "checkpoints");
+            is_begun = 1;
         }
         if (code == CKPT_OK && opt.common.json)
             code = print_json(&d, is_list ? &w : NULL, err);
@@ -218,8 +220,10 @@ static ckpt_code print_all(const cli_args *args, ckpt_error *err)
             code = print_text(args->items[i], &d, err);
         release(&d);
     }
-    if (is_list && code == CKPT_OK) {
+    if (is_begun) {
         json_put_array_end(&w);
+        if (code != CKPT_OK)
+            json_member_string(&w, "error", err->text);
         json_put_object_end(&w);
         cli_json_end(&w);
     }

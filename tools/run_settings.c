@@ -4,10 +4,11 @@
 #include <string.h>
 
 #include "formats/notes.h"
+#include "libckpt/config_names.h"
 #include "libckpt/json.h"
 #include "reference-runner/config_members.h"
 
-enum { CONFIG_FILE_BYTES = 1 << 24 };
+enum { CONFIG_FILE_BYTES = 1 << 24, UNKNOWN_TOLD = 20 };
 
 static void take_eos(const json_value *eos, run_settings *out)
 {
@@ -18,6 +19,25 @@ static void take_eos(const json_value *eos, run_settings *out)
         if (json_u64(v, &id))
             out->eos[out->eos_count++] = (uint32_t)id;
     }
+}
+
+static ckpt_code note_unknown(const json_value *config, file_list *notes, ckpt_error *err)
+{
+    const int is_inference = config_is_inference(config);
+    const json_value *v = NULL;
+    size_t count = 0;
+    ckpt_code code;
+
+    while ((v = config_members_unknown(config, is_inference, v)) != NULL)
+        if (count++ < UNKNOWN_TOLD &&
+            (code = note_add(notes, err, "config.json has '%s', which is not known here: if it "
+                             "changes the forward pass, these logits are not the model's",
+                             json_key(v))) != CKPT_OK)
+            return code;
+    if (count <= UNKNOWN_TOLD)
+        return CKPT_OK;
+    return note_add(notes, err, "config.json has %zu more members that are not known here",
+                    count - UNKNOWN_TOLD);
 }
 
 ckpt_code run_settings_read(const char *file, const char *path, const ckpt_checkpoint *checkpoint,
@@ -39,11 +59,7 @@ ckpt_code run_settings_read(const char *file, const char *path, const ckpt_check
     }
     take_eos(json_member(root, "eos_token_id"), out);
     code = run_config_read(root, file != NULL ? file : "config.json", &out->config, err);
-    for (const json_value *v = NULL;
-         code == CKPT_OK && (v = config_members_unknown(root, v)) != NULL;)
-        code = note_add(&out->notes, err, "config.json has '%s', which is not known here: if it "
-                        "changes the forward pass, these logits are not the model's", json_key(v));
-    return code;
+    return code == CKPT_OK ? note_unknown(root, &out->notes, err) : code;
 }
 
 void run_settings_release(run_settings *settings)

@@ -8,6 +8,7 @@
 #include "gguf_config.h"
 #include "gguf_split.h"
 #include "gguf_write.h"
+#include "libckpt/config_meaning.h"
 #include "libckpt/text.h"
 
 static const char *const map_names[] = { "gguf", NULL };
@@ -211,6 +212,44 @@ static ckpt_code read_file(gguf_reader *r, uint32_t i)
 
 /* ---- the model ---- */
 
+static ckpt_code compare_configs(gguf_reader *r, const json_value *from_keys)
+{
+    config_meaning keys = { NULL, 0 };
+    config_meaning beside = { NULL, 0 };
+    config_comparison found = { .differing = NULL };
+    ckpt_code code;
+
+    if ((code = config_meaning_read(from_keys, &keys, r->err)) == CKPT_OK &&
+        (code = config_meaning_read(json_root(r->out->config), &beside, r->err)) == CKPT_OK &&
+        (code = config_meaning_compare(&keys, &beside, &found, r->err)) == CKPT_OK &&
+        found.count > 0)
+        code = ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': the keys of the file say that %s is %s, but "
+                         "config.json beside it %s: move one of them away, or give --config",
+                         r->out->place.path, found.differing[0].name,
+                         found.differing[0].a == NULL ? "absent" : found.differing[0].a,
+                         found.differing[0].b == NULL ? "lacks it" : found.differing[0].b);
+    config_comparison_release(&found);
+    config_meaning_release(&keys);
+    config_meaning_release(&beside);
+    return code;
+}
+
+/* Programs that run the file read its keys, not what lies beside it: both must say the same. */
+static ckpt_code check_config(gguf_reader *r)
+{
+    char missing[GGUF_WORD_BYTES];
+    json_document *made = NULL;
+    char *text = NULL;
+    ckpt_code code = gguf_config_make(&r->first, &text, missing, r->err);
+
+    if (code == CKPT_OK && text != NULL && missing[0] == '\0' &&
+        (code = json_parse(text, strlen(text), r->out->place.path, &made, r->err)) == CKPT_OK)
+        code = compare_configs(r, json_root(made));
+    json_free(made);
+    free(text);
+    return code;
+}
+
 /* Derive the config from the keys, unless config.json exists or --config was given. */
 static ckpt_code take_config(gguf_reader *r)
 {
@@ -219,7 +258,7 @@ static ckpt_code take_config(gguf_reader *r)
     ckpt_code code;
 
     if (out->config != NULL)
-        return CKPT_OK;
+        return out->options.config == NULL ? check_config(r) : CKPT_OK;
     code = gguf_config_make(&r->first, &out->config_text, missing, r->err);
     if (code != CKPT_OK)
         return code;

@@ -152,7 +152,7 @@ def test_convert(program, golden_a, tmp_path, ckpt, layout):
 
 def test_a_conversion_is_refused_by_name(program, golden_a, tmp_path):
     assert program("convert", "tar", golden_a, tmp_path / "x", check=2) == \
-        "--layout tar: expected one of torch_dist mp hf\n"
+        "--layout tar: expected one of torch_dist mp hf gguf\n"
     assert not (tmp_path / "x").exists()
 
 

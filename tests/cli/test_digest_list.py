@@ -148,3 +148,18 @@ def test_threads_follow_the_affinity(tmp_path, fault):
         process.wait()
         (tmp_path / "fault.log").unlink()
     assert counts[0] == 2 and counts[1] > counts[0]          # the clock is a thread, too
+
+
+# ---- a path that fails among others ----
+
+def test_a_document_that_was_begun_ends_with_the_error(ckpt, tmp_path):
+    done = ckpt("ckpt-verify", "digest", "--json", A, tmp_path / "nothing", B, check=2)
+    document = json.loads(done.out)
+    assert [c["root"] for c in document["checkpoints"]] and "nothing" in document["error"]
+
+
+def test_an_error_among_json_lines_is_a_line(ckpt, tmp_path):
+    done = ckpt("ckpt-verify", "digest", "--jsonl", A, tmp_path / "nothing", check=2)
+    first, last = [json.loads(line) for line in done.out.splitlines()]
+    assert first["schema"] == "ckpt-digest/1" and last["schema"] == "ckpt-error/1"
+    assert "nothing" in last["error"]

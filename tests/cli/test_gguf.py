@@ -445,3 +445,19 @@ def test_a_requantised_tensor_is_told_by_name(ckpt, made, golden_a, tmp_path):
     found = ckpt("ckpt-verify", "compare", "--json", golden_a, path, check=1).json
     assert [t["name"] for t in found["differing"]] == ["layers.1.attn.wq_b.weight"]
     ckpt("ckpt-verify", "compare", "--tensors", "*experts*", golden_a, path)
+
+
+# ---- keys and config.json ----
+
+def test_keys_that_contradict_config_json_are_refused(ckpt, golden_a, made, tmp_path):
+    """llama.cpp reads the keys alone: a comparison of config.json would not be of that model."""
+    copy = tmp_path / "copy"
+    shutil.copytree(made, copy)
+    data = bytearray((copy / "model.gguf").read_bytes())
+    name = b"deepseek4.attention.sliding_window"
+    at = data.index(name) + len(name) + 4                    # behind the type of the value
+    data[at:at + 4] = struct.pack("<I", 17)
+    (copy / "model.gguf").write_bytes(data)
+    err = ckpt("ckpt-verify", "compare", golden_a, copy, check=2).err
+    assert "sliding_window is 17" in err and "config.json" in err
+    assert ckpt("ckpt-verify", "compare", golden_a, copy / "model.gguf", check=1).out

@@ -36,9 +36,9 @@ def test_totals_add_up(ckpt, golden):
     totals = ckpt("ckpt-inspect", "--json", "--summary", golden).json["totals"]
     for dtype in {d for d, *_ in expected.values()}:
         sizes = [b for d, _, b, _ in expected.values() if d == dtype]
-        assert totals[dtype] == {"tensors": len(sizes), "bytes": sum(sizes),
+        assert totals[dtype] == {"tensor_count": len(sizes), "bytes": sum(sizes),
                                  "elements": sum(sizes) * 8 // BITS[dtype]}
-    for key in "tensors", "bytes", "elements":
+    for key in "tensor_count", "bytes", "elements":
         assert totals["all"][key] == sum(t[key] for d, t in totals.items() if d != "all")
 
 

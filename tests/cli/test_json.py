@@ -118,6 +118,7 @@ def inspected(m, tmp):
 def verified(m, tmp):
     yield run_tool("ckpt-verify", "digest", "--json", m / "a").json
     yield run_tool("ckpt-verify", "digest", "--json", m / "a", m / "b").json
+    yield run_tool("ckpt-verify", "digest", "--json", m / "a", m / "none", check=2).json
     yield from lines(run_tool("ckpt-verify", "digest", "--jsonl", m / "a"))
     roots = run_tool("ckpt-verify", "digest", m / "a").out
     yield run_tool("ckpt-verify", "digest", "--json", "-c", "-", input=roots).json

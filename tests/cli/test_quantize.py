@@ -330,6 +330,7 @@ def test_wo_a_can_stay_plain(ckpt, moved, golden_a, tmp_path):
 
 @pytest.mark.parametrize("options,said", [
     (["--quantize", "fp8-b128-uem0"], "the nearest is 'fp8-b128-ue8m0'"),
+    (["--quantize", "fp8"], "the nearest is 'fp8-f32'"),
     (["--quantize", "v4-relase"], "the nearest is 'v4-release'"),
     (["--quantize", "expert=fp4"], "there is no class 'expert'"),
     (["--quantize", "experts=fp4,experts=mxfp4"], "second word for the class experts"),

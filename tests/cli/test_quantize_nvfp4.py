@@ -33,6 +33,13 @@ def exact(ckpt, golden_a, tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def bf16_experts(ckpt, golden_a, tmp_path_factory):
+    out = tmp_path_factory.mktemp("bf16") / "out"
+    ckpt("ckpt-convert", "--dtype", "bf16", "--experts", "bf16", golden_a, out)
+    return out
+
+
 # ---- exactly, from FP4 ----
 
 def test_experts_become_nvfp4_without_a_change_of_value(ckpt, golden_a, exact):
@@ -285,3 +292,35 @@ def test_layouts_for_training_do_not_take_it(ckpt, golden_a, tmp_path):
     done = ckpt("ckpt-shard", "--layout", "mp", "--mp", "2", "--quantize", "experts=nvfp4-exact",
                 golden_a, tmp_path / "out", check=2)
     assert "NVFP4" in done.err and done.err.count("\n") == 1
+
+
+# ---- what was written is read again ----
+
+QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 128,
+         "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 256, "rms_norm_eps": 1e-6,
+         "rope_theta": 10000, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+         "max_position_embeddings": 1024, "hidden_act": "silu", "attention_bias": False}
+
+
+@pytest.mark.parametrize("rule", ["nvfp4", "fp8-channel", "mxfp8"])
+def test_a_dense_family_stays_itself_when_it_is_quantised(ckpt, tmp_path, rule):
+    (tmp_path / "config.json").write_text(json.dumps(QWEN3))
+    source, out = tmp_path / "source", tmp_path / "out"
+    ckpt("ckpt-synth", "--config", tmp_path / "config.json", source)
+    ckpt("ckpt-convert", "--verify", "--quantize", rule, source, out)
+    checked = ckpt("ckpt-verify", "check", "--json", out).json
+    assert checked["family"] == "qwen3"
+    ckpt("ckpt-verify", "compare", "--up-to-rule", rule, source, out)
+
+
+def test_its_own_output_may_be_replaced(ckpt, bf16_experts, tmp_path):
+    for _ in range(2):
+        ckpt("ckpt-convert", "--overwrite", "--quantize", "v4-nvfp4", bf16_experts,
+             tmp_path / "out")
+
+
+@pytest.mark.parametrize("rules", ["nvfp4-exact", "experts=nvfp4-exact,rest=fp8-ue8m0"])
+def test_the_exact_cast_never_rounds(ckpt, bf16_experts, tmp_path, rules):
+    err = ckpt("ckpt-convert", "--quantize", rules, bf16_experts, tmp_path / "out", check=2).err
+    assert "takes FP4 weights" in err and not (tmp_path / "out").exists()

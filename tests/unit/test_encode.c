@@ -18,10 +18,12 @@ static const float fp4_values[8] = { 0, 0.5f, 1, 1.5f, 2, 3, 4, 6 };
 
 static ckpt_tensor described(ckpt_dtype dtype, ckpt_dtype scale, uint64_t rows, uint64_t cols)
 {
+    const ckpt_dtype stored = dtype == CKPT_F4 ? CKPT_I8 : dtype;
+
     return (ckpt_tensor){
         .name = "t.weight",
         .dtype = dtype,
-        .stored_dtype = dtype == CKPT_F4 ? CKPT_I8 : dtype,
+        .stored_dtype = stored,
         .scale_dtype = scale,
         .block_rows = scale == CKPT_NONE ? 0 : dtype == CKPT_F4 ? 1 : 128,
         .block_cols = scale == CKPT_NONE ? 0 : dtype == CKPT_F4 ? 32 : 128,
