@@ -1,32 +1,29 @@
 /* Lays out safetensors files before their data exists. */
-#include <stdlib.h>
 #include <string.h>
 
+#include "file_order.h"
 #include "safetensors.h"
 #include "libckpt/safetensors_header.h"
 #include "libckpt/size.h"
 
-/* By file, then as the library orders a file: dtype rank descending, then name. */
-static int compare_tensors(const void *left, const void *right)
+/* As the library orders a file: dtype rank descending, then name. */
+static int compare_tensors(const ckpt_tensor *a, const ckpt_tensor *b)
 {
-    const ckpt_tensor *const *a = left;
-    const ckpt_tensor *const *b = right;
-
-    if ((*a)->file != (*b)->file)
-        return (*a)->file < (*b)->file ? -1 : 1;
-    if ((*a)->dtype != (*b)->dtype)
-        return (*a)->dtype > (*b)->dtype ? -1 : 1;
-    return strcmp((*a)->name, (*b)->name);
+    if (a->dtype != b->dtype)
+        return a->dtype > b->dtype ? -1 : 1;
+    return strcmp(a->name, b->name);
 }
 
 /* Header of one file from its tensors in order; sets their offsets from the data's beginning. */
-static ckpt_code lay_out_file(store_file *f, ckpt_tensor **tensors, size_t count,
-                              ckpt_error *err)
+static ckpt_code lay_out_file(ckpt_store *store, size_t file, ckpt_tensor **tensors, size_t count,
+                              const void *context, ckpt_error *err)
 {
+    store_file *f = &store->files[file];
     safetensors_header h;
     uint64_t end = 0;
     ckpt_code code;
 
+    (void)context;
     safetensors_header_begin(&h);
     if (f->metadata != NULL) {
         json_put_key(&h.json, "__metadata__");
@@ -58,25 +55,8 @@ static ckpt_code lay_out_file(store_file *f, ckpt_tensor **tensors, size_t count
 
 ckpt_code safetensors_lay_out(ckpt_store *store, const format_target *target, ckpt_error *err)
 {
-    const size_t count = ckpt_catalog_count(store->catalog);
-    ckpt_tensor **order = calloc(count + 1, sizeof *order);
-    ckpt_code code = CKPT_OK;
-    size_t begin = 0;
+    static const file_order order = { compare_tensors, lay_out_file, NULL };
 
     (void)target;
-    if (order == NULL)
-        return ckpt_fail_memory(err, "the layout of files", count);
-    for (size_t i = 0; i < count; i++)
-        order[i] = catalog_edit(store->catalog, i);
-    qsort(order, count, sizeof *order, compare_tensors);
-    for (size_t f = 0; f < store->file_count && code == CKPT_OK; f++) {
-        size_t end = begin;
-
-        while (end < count && order[end]->file == f)
-            end++;
-        code = lay_out_file(&store->files[f], order + begin, end - begin, err);
-        begin = end;
-    }
-    free(order);
-    return code;
+    return file_order_lay_out(store, &order, err);
 }

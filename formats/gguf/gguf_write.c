@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/file_order.h"
 #include "gguf_head.h"
 #include "gguf_model.h"
 #include "gguf_tokens.h"
@@ -33,18 +34,14 @@ static uint64_t block_of(const char *name)
     return sscanf(name, "blk.%llu.", &block) == 1 ? 1 + (uint64_t)block : 0;
 }
 
-/* By file, block, name: independent of the source's order. */
-static int compare_tensors(const void *left, const void *right)
+/* By block, then name. */
+static int compare_tensors(const ckpt_tensor *a, const ckpt_tensor *b)
 {
-    const ckpt_tensor *const *a = left;
-    const ckpt_tensor *const *b = right;
-    const uint64_t blocks[] = { block_of((*a)->name), block_of((*b)->name) };
+    const uint64_t blocks[] = { block_of(a->name), block_of(b->name) };
 
-    if ((*a)->file != (*b)->file)
-        return (*a)->file < (*b)->file ? -1 : 1;
     if (blocks[0] != blocks[1])
         return blocks[0] < blocks[1] ? -1 : 1;
-    return strcmp((*a)->name, (*b)->name);
+    return strcmp(a->name, b->name);
 }
 
 /* ---- one file ---- */
@@ -177,36 +174,29 @@ static ckpt_code put_keys(gguf_put *p, size_t i, const ckpt_store *store,
     return code;
 }
 
+static ckpt_code lay_out_one(ckpt_store *store, size_t file, ckpt_tensor **tensors, size_t count,
+                             const void *context, ckpt_error *err)
+{
+    gguf_put keys = { .count = 0 };
+    ckpt_code code;
+
+    if ((code = put_keys(&keys, file, store, context, err)) == CKPT_OK)
+        code = lay_out_file(&store->files[file], &keys, &(file_tensors){ tensors, count }, err);
+    free(keys.bytes.bytes);
+    return code;
+}
+
 ckpt_code gguf_lay_out(ckpt_store *store, const format_target *target, ckpt_error *err)
 {
-    const size_t count = ckpt_catalog_count(store->catalog);
-    ckpt_tensor **order = calloc(count + 1, sizeof *order);
-    ckpt_code code = CKPT_OK;
-    size_t begin = 0;
+    const file_order order = { compare_tensors, lay_out_one, target };
+    ckpt_code code;
 
-    if (order == NULL)
-        return ckpt_fail_memory(err, "the layout of files", count);
-    code = check_targets(target->targets, err);
-    if (code == CKPT_OK && store->file_count > UINT16_MAX)
-        code = ckpt_fail(err, CKPT_E_USAGE, "%zu files are too many: use a larger "
+    if ((code = check_targets(target->targets, err)) != CKPT_OK)
+        return code;
+    if (store->file_count > UINT16_MAX)
+        return ckpt_fail(err, CKPT_E_USAGE, "%zu files are too many: use a larger "
                          "--max-shard-size", store->file_count);
-    for (size_t i = 0; i < count; i++)
-        order[i] = catalog_edit(store->catalog, i);
-    qsort(order, count, sizeof *order, compare_tensors);
-    for (size_t f = 0; f < store->file_count && code == CKPT_OK; f++) {
-        gguf_put keys = { .count = 0 };
-        size_t end = begin;
-
-        while (end < count && order[end]->file == f)
-            end++;
-        if ((code = put_keys(&keys, f, store, target, err)) == CKPT_OK)
-            code = lay_out_file(&store->files[f], &keys,
-                                &(file_tensors){ order + begin, end - begin }, err);
-        free(keys.bytes.bytes);
-        begin = end;
-    }
-    free(order);
-    return code;
+    return file_order_lay_out(store, &order, err);
 }
 
 ckpt_code gguf_finish(ckpt_store *store, const format_target *target, ckpt_error *err)
