@@ -241,7 +241,7 @@ def test_a_description_of_nothing_is_refused(ckpt, golden_a, tmp_path):
      ["4 layers", "legal values are: 1\n"]),
     (("--layout", "torch_dist", "--first-stage-layers", "2"), ["4 layers", "--pp 1"]),
     (("--layout", "torch_dist", "--pp", "2", "--first-stage-layers", "5"),
-     ["4 layers", "legal values are: none\n"]),
+     ["4 layers", "legal values are: none;", "choose other stages"]),
     (("--layout", "hf", "--tp", "2"), ["--tp needs --layout torch_dist, got hf"]),
     (("--layout", "mp", "--mp", "2", "--preset", "flash-h200"),
      ["--preset needs --layout torch_dist"]),
