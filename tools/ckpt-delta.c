@@ -7,6 +7,10 @@
 
 static delta_command opt = { .common = CLI_COMMON_DEFAULTS };
 
+#define SPOOL_OPTION                                                                              \
+    { CLI_STRING, "spool", "DIR", &opt.spool,                                                     \
+      "folder with room for a delta that is '-' (default: TMPDIR, else /tmp)" }
+
 #define MAKE_OPTIONS                                                                              \
     CLI_LAST_ARG(opt.last_arg),                                                                   \
     { CLI_CHOICE, "checksum", "xxh3-128|blake3|adler32", &opt.checksum,                           \
@@ -16,6 +20,7 @@ static delta_command opt = { .common = CLI_COMMON_DEFAULTS };
       "number of the version (default: that of DELTA's name, weight_vN, else 1)" },               \
     { CLI_SIZE, "max-shard-size", "SIZE", &opt.file_bytes_max,                                    \
       "data files of at most this size (default 4GiB)" },                                         \
+    SPOOL_OPTION,                                                                                 \
     { CLI_FLAG, "restart", NULL, &opt.restart, "discard an unfinished run with other options" }
 
 static const cli_option diff_options[] = {
@@ -57,10 +62,13 @@ static const cli_command diff_command = {
         "config.json, tokenizer and other files that changed are carried whole. Equal inputs give "
         "equal bytes.\n\n"
         "Where OLD and NEW do not lie on disk in the same way, both are read as ckpt-convert would "
-        "write them: as OLD, or as the options say.",
+        "write them: as OLD, or as the options say.\n\n"
+        "With '-' as DELTA the delta goes to standard output, as a tar archive that apply reads "
+        "as its DELTA '-', through ssh for example.",
     .exit_notes = "0  done\n2  could not; one line on stderr says what failed",
     .examples = "ckpt-delta diff step-100 step-200 deltas/weight_v000001\n"
-                "ckpt-delta diff --like served iter_0000100 iter_0000200 deltas/weight_v000002",
+                "ckpt-delta diff --like served iter_0000100 iter_0000200 deltas/weight_v000002\n"
+                "ckpt-delta diff step-100 step-200 - | ssh host ckpt-delta apply step-100 - next",
     .options = diff_options,
     .rules = layout_rules,
     .arg_min = 3,
@@ -81,6 +89,7 @@ static const cli_option apply_options[] = {
       "change BASE itself, where two copies have no room: all is checked before the first byte; "
       "there is no DST" },
     { CLI_FLAG, "restart", NULL, &opt.restart, "discard an unfinished run of other deltas" },
+    SPOOL_OPTION,
     CLI_READ_OPTIONS(opt.open, opt.common)
 };
 
@@ -101,7 +110,10 @@ static const cli_command apply_command = {
         "command is given again.\n"
         "\n"
         "Deltas of slime, miles and SGLang name only what the changed tensors become: that is "
-        "checked, and what cannot be is told.",
+        "checked, and what cannot be is told.\n"
+        "\n"
+        "DELTA may be '-': the stream of diff on standard input. It is checked as it arrives; "
+        "nothing is applied before all of it is there.",
     .exit_notes = "0  done\n1  the delta does not fit the base, or is applied already\n"
                   "2  could not; one line on stderr says what failed",
     .examples = "ckpt-delta apply DeepSeek-V4-Flash deltas/weight_v000001 Flash-1\n"
@@ -115,6 +127,7 @@ static const cli_command apply_command = {
 
 static const cli_option verify_options[] = {
     CHECK_OPTION,
+    SPOOL_OPTION,
     CLI_READ_OPTIONS(opt.open, opt.common)
 };
 

@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "formats/delta/delta_stream.h"
 #include "libckpt/json.h"
 #include "libckpt/text.h"
 
@@ -26,6 +28,71 @@ static void put_roots(json_writer *w, const char *key, const delta_roots *roots)
     json_member_string(w, "root", roots->all[0] == '\0' ? NULL : roots->all);
     json_member_string(w, "main", roots->main[0] == '\0' ? NULL : roots->main);
     json_put_object_end(w);
+}
+
+/* ---- '-': a delta in a pipe ---- */
+
+static int is_stream(const char *path)
+{
+    return strcmp(path, "-") == 0;
+}
+
+/* Receive the delta that is '-' among items 1 .. count, and put its path in its place. */
+static ckpt_code take_stream(const delta_command *o, const cli_args *args, size_t count,
+                             delta_spool *spool, ckpt_error *err)
+{
+    const ckpt_run_options run = cli_run_options(&o->common, NULL);
+    size_t found = 0;
+    ckpt_code code;
+
+    for (size_t i = 1; i <= count; i++) {
+        if (!is_stream(args->items[i]))
+            continue;
+        if (found > 0)
+            return ckpt_fail(err, CKPT_E_USAGE, "'-' is given twice: standard input has one delta");
+        found = i;
+    }
+    if (found == 0)
+        return CKPT_OK;
+    if ((code = delta_spool_make(o->spool, spool, err)) == CKPT_OK)
+        code = delta_stream_receive(STDIN_FILENO, spool->path, &run, err);
+    args->items[found] = spool->path;
+    return code;
+}
+
+/* Where the delta is made: at `target`, or for '-' in a folder that it is sent from. */
+static ckpt_code take_target(const delta_command *o, const char *target, delta_make_options *out,
+                             delta_spool *spool, ckpt_error *err)
+{
+    static const int output = STDOUT_FILENO;
+    ckpt_code code;
+
+    out->target = target;
+    if (!is_stream(target))
+        return CKPT_OK;
+    if (o->common.json || o->measure)
+        return ckpt_fail(err, CKPT_E_USAGE, "'-' writes the delta to standard output: --json and "
+                         "--measure need another target");
+    if (isatty(STDOUT_FILENO))
+        return ckpt_fail(err, CKPT_E_USAGE, "'-' writes the delta to standard output, which is a "
+                         "terminal: expected a pipe or a file");
+    if ((code = delta_spool_make(o->spool, spool, err)) == CKPT_OK) {
+        out->target = spool->path;
+        out->send_to = &output;
+        out->discard = 1;
+    }
+    return code;
+}
+
+/* With '-' standard output is the delta's. */
+static void say_notes(const delta_command *o, const file_list *notes)
+{
+    for (size_t i = 0; i < notes->count && !o->common.quiet; i++) {
+        char text[CKPT_ERROR_BYTES];
+
+        snprintf(text, sizeof text, "note: %s", cli_name(notes->names[i]));
+        cli_say(text);
+    }
 }
 
 static void print_notes(const delta_command *o, const file_list *notes)
@@ -147,7 +214,10 @@ static void finish_made(const delta_command *o, const delta_made *made, const ch
     const size_t counts[2] = { made->summary.total.changed_count,
                                made->summary.total.tensor_count };
 
-    print_made(o, made, target, seconds);
+    if (is_stream(target))
+        say_notes(o, &made->notes);
+    else
+        print_made(o, made, target, seconds);
     if (!o->measure)
         say_written(o, target, made->version, counts,
                     &(cli_written){ .bytes = made->summary.total.packed_bytes,
@@ -177,19 +247,21 @@ static ckpt_code take_make_options(const delta_command *o, delta_make_options *o
 int delta_command_diff(const delta_command *o, const cli_args *args)
 {
     const double begin = seconds_now();
-    delta_make_options options = { .before = args->items[0], .after = args->items[1],
-                                   .target = args->items[2] };
+    delta_make_options options = { .before = args->items[0], .after = args->items[1] };
     static cli_meter meter;          /* outlives this function: cli_fail erases its line */
     delta_made made = { .carried_count = 0 };
+    delta_spool out = { NULL, NULL };
     ckpt_error err;
     ckpt_code code;
 
     options.run = cli_run_options(&o->common, &meter);
-    if ((code = take_make_options(o, &options, &err)) == CKPT_OK)
+    if ((code = take_make_options(o, &options, &err)) == CKPT_OK &&
+        (code = take_target(o, args->items[2], &options, &out, &err)) == CKPT_OK)
         code = delta_make(&options, &made, &err);
     cli_meter_end(&meter);
     if (code == CKPT_OK)
-        finish_made(o, &made, options.target, seconds_now() - begin);
+        finish_made(o, &made, args->items[2], seconds_now() - begin);
+    delta_spool_release(&out);
     delta_made_release(&made);
     return code == CKPT_OK ? CLI_DONE : cli_fail(&err);
 }
@@ -201,18 +273,24 @@ int delta_command_rework(const delta_command *o, const cli_args *args, int is_re
     const double begin = seconds_now();
     delta_rework_options options = { .base = args->items[0], .deltas = args->items + 1,
                                      .delta_count = args->count - 2, .is_reverse = is_reverse };
+    const char *target = args->items[args->count - 1];
     static cli_meter meter;
     delta_made made = { .carried_count = 0 };
+    delta_spool in = { NULL, NULL };
+    delta_spool out = { NULL, NULL };
     ckpt_error err;
     ckpt_code code;
 
-    options.make.target = args->items[args->count - 1];
     options.make.run = cli_run_options(&o->common, &meter);
-    if ((code = take_make_options(o, &options.make, &err)) == CKPT_OK)
+    if ((code = take_make_options(o, &options.make, &err)) == CKPT_OK &&
+        (code = take_stream(o, args, options.delta_count, &in, &err)) == CKPT_OK &&
+        (code = take_target(o, target, &options.make, &out, &err)) == CKPT_OK)
         code = delta_rework(&options, &made, &err);
     cli_meter_end(&meter);
     if (code == CKPT_OK)
-        finish_made(o, &made, options.make.target, seconds_now() - begin);
+        finish_made(o, &made, target, seconds_now() - begin);
+    delta_spool_release(&in);
+    delta_spool_release(&out);
     delta_made_release(&made);
     return code == CKPT_OK ? CLI_DONE : cli_fail(&err);
 }
@@ -287,18 +365,20 @@ int delta_command_apply(const delta_command *o, const cli_args *args, const char
     };
     static cli_meter meter;
     delta_outcome outcome = { .tensor_count = 0 };
+    delta_spool in = { NULL, NULL };
     ckpt_error err;
     ckpt_code code;
 
     options.run = cli_run_options(&o->common, &meter);
     if (options.delta_count == 0)
         code = ckpt_fail(&err, CKPT_E_USAGE, "expected BASE, DELTA and DST, or --in-place");
-    else
+    else if ((code = take_stream(o, args, options.delta_count, &in, &err)) == CKPT_OK)
         code = delta_apply(&options, &outcome, &err);
     cli_meter_end(&meter);
     if (code == CKPT_OK)
         finish_applied(o, &outcome, o->in_place ? args->items[0] : target, seconds_now() - begin);
     delta_outcome_release(&outcome);
+    delta_spool_release(&in);
     if (code == CKPT_E_INTERRUPTED && target != NULL)
         ckpt_fail(&err, code, "%s; run the same command again to resume", err.text);
     return code == CKPT_OK ? CLI_DONE : cli_fail(&err);

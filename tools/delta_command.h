@@ -16,6 +16,7 @@ typedef struct {
     const char *encoding;
     const char *checksum;
     const char *base_check;
+    const char *spool;                 /* folder for deltas that are '-'; NULL: temporary files */
     uint64_t level;
     uint64_t version;
     uint64_t file_bytes_max;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "delta_side.h"
+#include "delta_stream.h"
 #include "delta_write.h"
 #include "formats/hf.h"
 #include "formats/notes.h"
@@ -178,7 +179,9 @@ static ckpt_code run_job(make_job *job, ckpt_error *err)
     if ((code = from->carry(from->carry_context, directory, &job->carried, err)) != CKPT_OK)
         return code;
     job->out->carried_count = job->carried.count;
-    return write_delta(job, count, err);
+    if ((code = write_delta(job, count, err)) == CKPT_OK && job->options->send_to != NULL)
+        code = delta_stream_send(directory, *job->options->send_to, err);
+    return code;
 }
 
 static ckpt_code begin_output(make_job *job, file_list *names, ckpt_error *err)

@@ -12,7 +12,10 @@ typedef struct {
     const char *before;
     const char *after;
     const char *target;
-    int discard;                    /* only measure: the delta is removed at the end (--dry-run) */
+    int discard;                    /* the delta is removed at the end: it was only measured or
+                                       sent */
+    const int *send_to;             /* a descriptor that gets the delta as a stream
+                                       (delta_stream.h); NULL: none */
     delta_layout layout;
     delta_diff_options diff;
     uint64_t version;               /* 0: that of the target's name, else 1 */
