@@ -13,11 +13,13 @@ static delta_command opt = { .common = CLI_COMMON_DEFAULTS };
 
 #define MAKE_OPTIONS                                                                              \
     CLI_LAST_ARG(opt.last_arg),                                                                   \
+    { CLI_CHOICE, "format", "slime|skyrl", &opt.format,                                           \
+      "whose files: those of slime, miles and SGLang, or of SkyRL (default slime)" },             \
     { CLI_CHOICE, "checksum", "xxh3-128|blake3|adler32", &opt.checksum,                           \
       "of every changed tensor after the change (default xxh3-128)" },                            \
     { CLI_COUNT, "level", "N", &opt.level, "of zstd, 1 to 3 (default 1)" },                       \
     { CLI_COUNT, "delta-version", "N", &opt.version,                                              \
-      "number of the version (default: that of DELTA's name, weight_vN, else 1)" },               \
+      "number of the version (default: that of DELTA's name, weight_vN or delta-N, else 1)" },    \
     { CLI_SIZE, "max-shard-size", "SIZE", &opt.file_bytes_max,                                    \
       "data files of at most this size (default 4GiB)" },                                         \
     SPOOL_OPTION,                                                                                 \

@@ -241,6 +241,12 @@ static ckpt_code take_make_options(const delta_command *o, delta_make_options *o
         delta_encoding_find(o->encoding, &out->diff.encoding);
     if (o->checksum != NULL)
         checksum_find(o->checksum, &out->diff.checksum);
+    if (o->format == NULL || strcmp(o->format, "skyrl") != 0)
+        return CKPT_OK;
+    out->container = DELTA_FOR_SKYRL;
+    if (out->diff.encoding != DELTA_XOR || out->diff.checksum != CHECKSUM_XXH3_128)
+        return ckpt_fail(err, CKPT_E_USAGE, "--format skyrl has the encoding xor and the checksum "
+                         "xxh3-128 only");
     return CKPT_OK;
 }
 

@@ -15,6 +15,7 @@ typedef struct {
     const char *last_arg;              /* --out */
     const char *encoding;
     const char *checksum;
+    const char *format;
     const char *base_check;
     const char *spool;                 /* folder for deltas that are '-'; NULL: temporary files */
     uint64_t level;

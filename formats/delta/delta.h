@@ -40,6 +40,9 @@ enum { DELTA_VERSION_BYTES = 64 };
 
 typedef enum { DELTA_XOR, DELTA_OVERWRITE } delta_encoding;
 
+/* Who the files are for: slime, miles and SGLang, or SkyRL (delta_skyrl.h). */
+typedef enum { DELTA_FOR_SLIME, DELTA_FOR_SKYRL } delta_container;
+
 const char *delta_encoding_name(delta_encoding encoding);
 /* 0 when no encoding has this name. */
 int delta_encoding_find(const char *name, delta_encoding *out);

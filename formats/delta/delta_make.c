@@ -16,17 +16,17 @@
 
 /* ---- the version ---- */
 
-/* The number at the end of "weight_v000012", or 0. */
-static uint64_t version_of_name(const char *path)
+/* The number at the end of "weight_v000012" or "delta-00000012", or 0. */
+static uint64_t version_of_name(const char *path, const char *prefix)
 {
-    const char *at = path == NULL ? NULL : strstr(path, "weight_v");
+    const char *at = path == NULL ? NULL : strstr(path, prefix);
     uint64_t number = 0;
 
-    for (const char *next = at; next != NULL; next = strstr(at + 1, "weight_v"))
+    for (const char *next = at; next != NULL; next = strstr(at + 1, prefix))
         at = next;
     if (at == NULL)
         return 0;
-    at += sizeof "weight_v" - 1;
+    at += strlen(prefix);
     for (; *at >= '0' && *at <= '9' && number < UINT32_MAX; at++)
         number = number * 10 + (uint64_t)(*at - '0');
     return *at == '\0' || *at == '/' ? number : 0;
@@ -34,7 +34,8 @@ static uint64_t version_of_name(const char *path)
 
 static uint64_t choose_version(const delta_make_options *o)
 {
-    const uint64_t named = version_of_name(o->target);
+    const uint64_t named = version_of_name(
+        o->target, o->container == DELTA_FOR_SKYRL ? "delta-" : "weight_v");
 
     return o->version != 0 ? o->version : named != 0 ? named : 1;
 }
@@ -106,7 +107,7 @@ static ckpt_code write_delta(make_job *job, size_t count, ckpt_error *err)
     const delta_make_options *o = job->options;
     delta_content content = {
         .version = job->out->version, .base_version = job->base_version,
-        .encoding = o->diff.encoding, .checksum = o->diff.checksum,
+        .container = o->container, .encoding = o->diff.encoding, .checksum = o->diff.checksum,
         .file_bytes_max = o->file_bytes_max, .entries = job->entries, .count = count,
         .with_side = 1, .base = job->out->before, .result = job->out->after,
         .total_count = job->out->summary.total.tensor_count,
@@ -188,7 +189,7 @@ static ckpt_code begin_output(make_job *job, file_list *names, ckpt_error *err)
 {
     const delta_make_options *o = job->options;
     const uint64_t numbers[] = { o->diff.encoding, o->diff.checksum, (uint64_t)o->diff.level,
-                                 o->file_bytes_max };
+                                 o->file_bytes_max, o->container };
     output_options options = { .path = o->target, .fingerprint = job->from->fingerprint,
                                .restart = o->restart, .files = names,
                                .overwrite = OUTPUT_NEVER_REPLACES };

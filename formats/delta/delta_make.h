@@ -17,6 +17,7 @@ typedef struct {
     const int *send_to;             /* a descriptor that gets the delta as a stream
                                        (delta_stream.h); NULL: none */
     delta_layout layout;
+    delta_container container;
     delta_diff_options diff;
     uint64_t version;               /* 0: that of the target's name, else 1 */
     uint64_t file_bytes_max;

@@ -41,9 +41,8 @@ ckpt_code delta_open(const char *path, ckpt_delta **out, ckpt_error *err)
             code = fail_not_delta(d, err);
         else if ((d->store = store_create_in(d->place.folder)) == NULL)
             code = ckpt_fail_memory(err, "a delta", sizeof *d->store);
-        else if (is_skyrl)
-            code = delta_skyrl_read(d, err);
-        else if ((code = delta_read_weights(d, err)) == CKPT_OK)
+        else if ((code = is_skyrl ? delta_skyrl_read(d, err) : delta_read_weights(d, err)) ==
+                 CKPT_OK)
             code = delta_side_read(d, err);
     }
     if (code != CKPT_OK)

@@ -1,4 +1,4 @@
-/* Deltas of SkyRL. */
+/* Deltas of SkyRL, read and written. */
 #include "delta_skyrl.h"
 
 #include <inttypes.h>
@@ -8,6 +8,7 @@
 
 #include "delta_read.h"
 #include "formats/safetensors.h"
+#include "libckpt/buffer.h"
 #include "libckpt/memory.h"
 #include "libckpt/size.h"
 #include "libckpt/text.h"
@@ -148,5 +149,107 @@ ckpt_code delta_skyrl_read(ckpt_delta *d, ckpt_error *err)
     if (code == CKPT_OK)
         code = take_all(d, json_root(document), err);
     json_free(document);
+    return code;
+}
+
+/* ---- writing ---- */
+
+static const char *dtype_name(ckpt_dtype dtype)
+{
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
+        if (dtypes[i].dtype == dtype)
+            return dtypes[i].name;
+    return NULL;
+}
+
+static int take_number(const char *version, uint64_t *out)
+{
+    enum { DIGITS_MAX = 18 };
+    const size_t digits = strspn(version, "0123456789");
+
+    for (*out = 0; *version >= '0' && *version <= '9'; version++)
+        *out = *out * 10 + (uint64_t)(*version - '0');
+    return digits > 0 && digits <= DIGITS_MAX && *version == '\0';
+}
+
+ckpt_code delta_skyrl_check(const delta_content *c, ckpt_error *err)
+{
+    uint64_t number;
+
+    if (!take_number(c->version, &number) || !take_number(c->base_version, &number))
+        return ckpt_fail(err, CKPT_E_USAGE, "version '%s' on '%s': SkyRL has numbers only",
+                         c->version, c->base_version);
+    for (size_t i = 0; i < c->count; i++) {
+        const ckpt_tensor *t = c->entries[i].tensor;
+
+        if (dtype_name(t->dtype) == NULL)
+            return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is %s, which SkyRL cannot read: use "
+                             "the format of slime", t->name, ckpt_dtype_name(t->dtype));
+    }
+    return CKPT_OK;
+}
+
+static void put_tensor(json_writer *w, const delta_entry *e, const char *file)
+{
+    const ckpt_tensor *t = e->tensor;
+
+    json_put_object(w);
+    json_member_string(w, "name", t->name);
+    json_member_string(w, "dtype", dtype_name(t->dtype));
+    catalog_put_shape(w, t);
+    json_member_u64(w, "uncompressed_num_bytes", ckpt_part_bytes(t, CKPT_DATA));
+    json_member_u64(w, "compressed_num_bytes", e->packed_bytes);
+    json_member_string(w, "payload_file", file);
+    json_member_string(w, "payload_key", t->name);
+    json_member_string(w, "checksum", e->after);
+    json_member_string(w, "checksum_algorithm", checksum_name(CHECKSUM_XXH3_128));
+    json_put_object_end(w);
+}
+
+static void put_manifest(json_writer *w, const delta_content *c, const ckpt_store *store)
+{
+    uint64_t version = 0;
+    uint64_t base = 0;
+    uint64_t bytes = 0;
+    uint64_t packed = 0;
+
+    take_number(c->version, &version);
+    take_number(c->base_version, &base);
+    json_put_object(w);
+    json_member_u64(w, "version", version);
+    json_member_u64(w, "base_version", base);
+    json_member_array(w, "tensors");
+    for (size_t i = 0; i < c->count; i++) {
+        bytes += ckpt_part_bytes(c->entries[i].tensor, CKPT_DATA);
+        packed += c->entries[i].packed_bytes;
+        put_tensor(w, &c->entries[i], store->files[ckpt_catalog_at(store->catalog, i)->file].name);
+    }
+    json_put_array_end(w);
+    json_member_u64(w, "total_uncompressed_num_bytes", bytes);
+    json_member_u64(w, "total_compressed_num_bytes", packed);
+    json_member_array(w, "payload_files");
+    for (size_t i = 0; i < store->file_count; i++)
+        json_put_string(w, store->files[i].name);
+    json_put_array_end(w);
+    json_put_object_end(w);
+}
+
+ckpt_code delta_skyrl_write(const char *directory, const delta_content *c,
+                            const ckpt_store *store, ckpt_error *err)
+{
+    byte_buffer text = { .bytes = NULL };
+    char *path = file_join(directory, DELTA_SKYRL_FILE);
+    json_writer w;
+    ckpt_code code;
+
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(directory));
+    json_writer_begin(&w, byte_buffer_write, &text, 0);
+    put_manifest(&w, c, store);
+    code = !json_writer_end(&w) || text.failed
+               ? ckpt_fail_memory(err, DELTA_SKYRL_FILE, text.used)
+               : file_write_all(path, text.bytes, text.used, err);
+    free(text.bytes);
+    free(path);
     return code;
 }

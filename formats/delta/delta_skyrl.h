@@ -14,7 +14,7 @@
 #ifndef CKPT_DELTA_SKYRL_H
 #define CKPT_DELTA_SKYRL_H
 
-#include "delta.h"
+#include "delta_write.h"
 
 #define DELTA_SKYRL_FILE "manifest.json"
 
@@ -23,5 +23,12 @@ int delta_skyrl_detect(const folder_place *place);
 
 /* Fill a delta whose place and store are set. */
 ckpt_code delta_skyrl_read(ckpt_delta *delta, ckpt_error *err);
+
+/* Refuse what the manifest cannot say: dtypes that SkyRL has no name for, versions that are not
+ * numbers. */
+ckpt_code delta_skyrl_check(const delta_content *content, ckpt_error *err);
+/* Write the manifest of the data files in `store`, whose tensors are the sorted entries. */
+ckpt_code delta_skyrl_write(const char *directory, const delta_content *content,
+                            const ckpt_store *store, ckpt_error *err);
 
 #endif

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "delta_side.h"
+#include "delta_skyrl.h"
 #include "formats/hf.h"
 #include "formats/safetensors.h"
 #include "libckpt/buffer.h"
@@ -83,11 +84,15 @@ static ckpt_code lay_out(const delta_content *c, const uint32_t *files, uint32_t
     ckpt_code code = CKPT_OK;
 
     for (uint32_t f = 0; f < file_count && code == CKPT_OK; f++) {
+        const int is_skyrl = c->container == DELTA_FOR_SKYRL;
         char name[FORMAT_NAME_BYTES];
         uint32_t number;
 
-        snprintf(name, sizeof name, "model-%05u-of-%05u" SAFETENSORS_SUFFIX, f, file_count);
-        if ((code = store_add_file(store, name, &number, err)) == CKPT_OK)
+        if (is_skyrl)
+            snprintf(name, sizeof name, "delta-rank00000-file%06u" SAFETENSORS_SUFFIX, f);
+        else
+            snprintf(name, sizeof name, "model-%05u-of-%05u" SAFETENSORS_SUFFIX, f, file_count);
+        if ((code = store_add_file(store, name, &number, err)) == CKPT_OK && !is_skyrl)
             code = put_sums(c, files, f, &store->files[number].metadata, err);
     }
     for (size_t i = 0; i < c->count && code == CKPT_OK; i++) {
@@ -179,9 +184,11 @@ static ckpt_code write_index(const char *directory, const delta_content *c,
 
 /* ---- the side file ---- */
 
-static ckpt_code list_files(const ckpt_store *store, file_list *out, ckpt_error *err)
+static ckpt_code list_files(const delta_content *c, const ckpt_store *store, file_list *out,
+                            ckpt_error *err)
 {
-    ckpt_code code = file_list_add(out, HF_INDEX_FILE, err);
+    const int is_skyrl = c->container == DELTA_FOR_SKYRL;
+    ckpt_code code = file_list_add(out, is_skyrl ? DELTA_SKYRL_FILE : HF_INDEX_FILE, err);
 
     for (size_t i = 0; i < store->file_count && code == CKPT_OK; i++)
         code = file_list_add(out, store->files[i].name, err);
@@ -212,7 +219,7 @@ static ckpt_code write_side(const char *directory, const delta_content *c,
         tensors[i].changed_bytes = e->changed_bytes;
         tensors[i].changed_elements = e->changed_elements;
     }
-    if ((code = list_files(store, &files, err)) == CKPT_OK)
+    if ((code = list_files(c, store, &files, err)) == CKPT_OK)
         code = delta_side_write(directory, &side, err);
     file_list_free(&files);
     free(tensors);
@@ -231,11 +238,15 @@ ckpt_code delta_write(const char *directory, delta_content *c, ckpt_error *err)
     }
     if (c->count > 0)
         qsort(c->entries, c->count, sizeof *c->entries, compare_entries);
+    if (c->container == DELTA_FOR_SKYRL && (code = delta_skyrl_check(c, err)) != CKPT_OK)
+        goto out;
     if ((code = lay_out(c, files, divide(c, files), store, err)) == CKPT_OK &&
         (code = output_make_files(store, err)) == CKPT_OK &&
         (code = copy_frames(c, store, err)) == CKPT_OK &&
         (code = store_close_files(store, err)) == CKPT_OK &&
-        (code = write_index(directory, c, store, err)) == CKPT_OK && c->with_side)
+        (code = c->container == DELTA_FOR_SKYRL ? delta_skyrl_write(directory, c, store, err)
+                                                : write_index(directory, c, store, err)) ==
+            CKPT_OK && c->with_side)
         code = write_side(directory, c, store, err);
 out:
     store_free(store);

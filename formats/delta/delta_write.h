@@ -24,7 +24,8 @@ typedef struct {
 typedef struct {
     const char *version;
     const char *base_version;
-    delta_encoding encoding;
+    delta_container container;
+    delta_encoding encoding;        /* of DELTA_FOR_SKYRL: xor, and xxh3-128 */
     checksum_kind checksum;
     uint64_t file_bytes_max;
     delta_entry *entries;           /* sorted by name here */

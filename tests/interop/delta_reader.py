@@ -109,6 +109,35 @@ def apply(base, delta, target):
                 out.write(new)
 
 
+SKYRL_DTYPES = {"bfloat16": "BF16", "float32": "F32", "float8_e4m3fn": "F8_E4M3", "int64": "I64",
+                "int8": "I8"}
+
+
+def apply_skyrl(base, delta, target):
+    """SkyRL's way: everything by the manifest, dtype and shape as in the local checkpoint."""
+    shutil.copytree(base, target)
+    manifest = json.loads((delta / "manifest.json").read_text())
+    local = tensors_of(target)
+    shapes = {n: e for path in {p for p, _, _ in local.values()}
+              for n, e in read_header(path)[0].items()}
+    payloads = tensors_of(delta)
+    assert sorted({p[0].name for p in payloads.values()}) == sorted(manifest["payload_files"])
+    for entry in manifest["tensors"]:
+        place = payloads[entry["payload_key"]]
+        assert place[0].name == entry["payload_file"] and place[2] == entry["compressed_num_bytes"]
+        here = shapes[entry["name"]]
+        assert here["shape"] == entry["shape"]
+        assert here["dtype"] == SKYRL_DTYPES[entry["dtype"]]
+        data = decompress(read_tensor(place))
+        assert len(data) == entry["uncompressed_num_bytes"]
+        new = patched(read_tensor(local[entry["name"]]), data, "xor")
+        assert entry["checksum_algorithm"] == "xxh3-128" and xxh3(new) == entry["checksum"]
+        with open(local[entry["name"]][0], "r+b") as out:
+            out.seek(local[entry["name"]][1])
+            out.write(new)
+    return manifest
+
+
 def write(base, new, delta, encoding="xor", checksum="xxh3-128", version=1, change=None):
     """slime's way: one file, whatever differs. `change(name, frame, sum)` may spoil an entry."""
     delta.mkdir(parents=True)

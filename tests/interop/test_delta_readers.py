@@ -28,3 +28,38 @@ def test_our_reader_applies_their_delta(ckpt, pair, tmp_path, encoding, checksum
     delta = delta_reader.write(*pair, tmp_path / "weight_v000001", encoding, checksum)
     ckpt("ckpt-delta", "apply", pair[0], delta, tmp_path / "out")
     assert tree(tmp_path / "out") == tree(pair[1])
+
+
+@pytest.fixture(scope="module")
+def plain(golden_a, tmp_path_factory):
+    """A step that changes no scales: SkyRL has no name for their dtype."""
+    return golden_a, drift(golden_a, tmp_path_factory.mktemp("plain") / "new",
+                           only=lambda name: not name.endswith("scale"))
+
+
+def test_the_reader_of_skyrl_applies_our_delta(ckpt, plain, tmp_path):
+    delta = tmp_path / "delta-00000004"
+    ckpt("ckpt-delta", "diff", "--format", "skyrl", "--max-shard-size", "20kB", *plain, delta)
+    manifest = delta_reader.apply_skyrl(plain[0], delta, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(plain[1])
+    assert (manifest["version"], manifest["base_version"]) == (4, 3)
+    assert len(manifest["payload_files"]) > 1
+
+
+def test_a_delta_for_skyrl_is_applied_and_reversed_with_its_side_file(ckpt, plain, tmp_path):
+    delta, back = tmp_path / "delta-00000001", tmp_path / "delta-00000002"
+    ckpt("ckpt-delta", "diff", "--format", "skyrl", *plain, delta)
+    ckpt("ckpt-delta", "reverse", "--format", "skyrl", plain[0], delta, back)
+    said = ckpt("ckpt-delta", "apply", "--json", "--base-check", "full", plain[1], back,
+                tmp_path / "out").json
+    assert said["notes"] == [] and said["version"] == "000002"
+    assert tree(tmp_path / "out") == tree(plain[0])
+
+
+def test_what_skyrl_cannot_read_is_refused(ckpt, pair, tmp_path):
+    said = ckpt("ckpt-delta", "diff", "--format", "skyrl", *pair, tmp_path / "d", check=2).err
+    assert "is F8_E8M0, which SkyRL cannot read" in said
+    said = ckpt("ckpt-delta", "diff", "--format", "skyrl", "--encoding", "overwrite", *pair,
+                tmp_path / "d", check=2).err
+    assert "--format skyrl has the encoding xor" in said
+    assert list(tmp_path.iterdir()) == []
