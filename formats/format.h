@@ -15,6 +15,7 @@
 #include "libckpt/map.h"
 #include "libckpt/store.h"
 #include "libckpt/stored_form.h"
+#include "libckpt/vocabulary.h"
 
 typedef struct ckpt_format ckpt_format;
 
@@ -43,6 +44,8 @@ struct ckpt_checkpoint {
     file_list unread;               /* weight files not listed in the index, or in a sub-folder */
     file_list notes;                /* deviations that were accepted, one line each */
     int has_made_config;            /* the config was derived from the weight files */
+    int has_vocabulary;             /* the weight files hold a tokenizer */
+    char stored_root[CKPT_ROOT_HEX];    /* the value root that they hold; "": none */
     int has_index;                  /* files are listed by an index */
     int is_partial;                 /* one file of many: may be incomplete */
     int has_no_mtp;                 /* the config has MTP blocks, the files have none */
@@ -108,6 +111,9 @@ struct ckpt_format {
                                int *is_there, ckpt_error *err);
     /* Fill the first group of *out, whose place and options are set. */
     ckpt_code (*open)(ckpt_checkpoint *out, ckpt_error *err);
+    /* Read the tokenizer of a checkpoint with has_vocabulary; *out is yours to release, also on
+     * failure. NULL: the format holds none. */
+    ckpt_code (*read_vocabulary)(const ckpt_checkpoint *c, ckpt_vocabulary *out, ckpt_error *err);
     /* Name of file i of count, if the files of the source are not kept. NULL with split. */
     void (*file_name)(size_t i, size_t count, char out[FORMAT_NAME_BYTES]);
     /* Default size up to which files are filled with whole blocks of the model; 0: the target has

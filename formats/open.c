@@ -14,6 +14,7 @@
 #include "libckpt/options.h"
 #include "libckpt/recognise.h"
 #include "libckpt/size.h"
+#include "tokenizer_files.h"
 #include "libckpt/values.h"
 
 ckpt_code format_add_files(const ckpt_format *format, ckpt_store *store, uint32_t count,
@@ -508,6 +509,32 @@ map_ledger checkpoint_ledger(const ckpt_checkpoint *checkpoint)
 {
     return map_ledger_of(checkpoint->reading.fates,
                          ckpt_catalog_count(store_names(checkpoint->store)));
+}
+
+checkpoint_tokenizer checkpoint_tokenizer_of(const ckpt_checkpoint *c)
+{
+    if (c->has_vocabulary)
+        return TOKENIZER_IN_WEIGHTS;
+    return file_list_has(&c->extras, TOKENIZER_FILE) ? TOKENIZER_IN_FILES : TOKENIZER_NONE;
+}
+
+ckpt_code checkpoint_read_vocabulary(const ckpt_checkpoint *c, ckpt_vocabulary *out,
+                                     ckpt_error *err)
+{
+    const tokenizer_place place = { .folder = c->place.folder, .files = &c->extras,
+                                    .config = checkpoint_config(c) };
+
+    return c->has_vocabulary ? c->format->read_vocabulary(c, out, err)
+                             : tokenizer_files_read(&place, out, err);
+}
+
+/* A map of another family gives tensors other names, and with them another root. */
+const char *checkpoint_stored_root(const ckpt_checkpoint *c)
+{
+    const int is_as_written = c->options.map_file == NULL && !c->options.keep_copies &&
+                              strcmp(c->map->family, GENERIC_FAMILY) != 0;
+
+    return is_as_written && c->stored_root[0] != '\0' ? c->stored_root : NULL;
 }
 
 const char *ckpt_note(const ckpt_checkpoint *checkpoint, size_t i)

@@ -9,6 +9,7 @@
 #include "json.h"
 #include "map.h"
 #include "store.h"
+#include "vocabulary.h"
 
 const char *checkpoint_path(const ckpt_checkpoint *checkpoint);       /* as it was given */
 /* The opened folder, or NULL if a single file was opened. */
@@ -17,5 +18,19 @@ ckpt_store *checkpoint_store(const ckpt_checkpoint *checkpoint);
 const json_value *checkpoint_config(const ckpt_checkpoint *checkpoint);   /* NULL: there is none */
 const file_list *checkpoint_notes(const ckpt_checkpoint *checkpoint);
 map_ledger checkpoint_ledger(const ckpt_checkpoint *checkpoint);      /* of its stored tensors */
+
+/* The key that holds the value root of a GGUF file, in the first file of a model. */
+#define CHECKPOINT_ROOT_KEY "ckpt.value_root"
+
+typedef enum { TOKENIZER_NONE, TOKENIZER_IN_FILES, TOKENIZER_IN_WEIGHTS } checkpoint_tokenizer;
+
+/* Where the tokenizer is that a program would use: keys of a GGUF file go before files. */
+checkpoint_tokenizer checkpoint_tokenizer_of(const ckpt_checkpoint *checkpoint);
+/* Read that tokenizer, unless there is none. *out is yours to release, also on failure. */
+ckpt_code checkpoint_read_vocabulary(const ckpt_checkpoint *checkpoint, ckpt_vocabulary *out,
+                                     ckpt_error *err);
+/* The root that the writer of a GGUF file has put into it, in hex; NULL: none, or the tensors were
+ * not opened under the names that it is of. */
+const char *checkpoint_stored_root(const ckpt_checkpoint *checkpoint);
 
 #endif

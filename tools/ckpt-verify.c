@@ -80,8 +80,9 @@ static const cli_command check_command = {
         "listed, and so are config.json members that affect the forward pass and differ from the "
         "manifest's record, and a missing config.json. So are tokenizer, chat template and prompt "
         "encoding where the manifest has their hashes; what is on one side only, and "
-        "generation_config.json, is noted. A checkpoint without a manifest is refused, "
-        "unless --structure-only or --values is given or a hub listed its files.\n"
+        "generation_config.json, is noted. A GGUF file that ckpt wrote holds its own root, "
+        "which is checked, too. A checkpoint with neither is refused, unless --structure-only or "
+        "--values is given or a hub listed its files.\n"
         "\n"
         "--values looks for faults without a reference: NaN and infinities, scales that are not "
         "finite, expert ids out of range or repeated in a row, matrices that are all 0, experts "
@@ -150,7 +151,8 @@ static const cli_command compare_command = {
         "Members of config.json that affect the forward pass (rope_theta, eps, ratios, top-k ...) "
         "are compared as well, in any spelling; those about encodings are not. So are tokenizer, "
         "chat template and prompt encoding (encoding/) where both have them; what is on one side "
-        "only, and generation_config.json, is noted.\n"
+        "only, and generation_config.json, is noted. The tokenizer in a GGUF file is compared with "
+        "that of the other side: vocabulary, merges, special ids and chat template.\n"
         "\n"
         "--stat tells how far B is from A. Relative error: sqrt(sum (b - a)^2 / sum a^2). Pairs "
         "with NaN or infinity on a side are counted, and are in no sum. Distances are in units of "
@@ -294,6 +296,8 @@ static void print_companions(const companion_comparison *c, const char *a, const
         else
             printf(" is only in %s\n", d->kind == COMPANION_MISSING ? a : b);
     }
+    if (c->note != NULL)
+        printf("note  %s\n", cli_name(c->note));
 }
 
 static void print_findings(const char *path, const value_findings *f)
@@ -312,7 +316,7 @@ static void print_findings(const char *path, const value_findings *f)
 static void print_check(const char *path, const check_result *r, const file_list *notes)
 {
     const size_t other_count = r->unlisted_count + r->sums.wrong_count + r->copy_count +
-                               (size_t)r->config_is_gone;
+                               (size_t)r->config_is_gone + (size_t)r->root_is_other;
     char size[CLI_SIZE_TEXT_BYTES];
 
     cli_size_text(r->stored_bytes, size);
@@ -320,9 +324,12 @@ static void print_check(const char *path, const check_result *r, const file_list
            "family %s\n", path, r->unlisted_count == 0 ? "right" : "NOT right", r->tensor_count,
            r->stored_count, r->file_count, size, r->layout, r->family);
     print_sums(path, &r->sums);
-    if (r->manifest_path == NULL && !r->files_are_right && !r->has_values)
+    if (r->stored_root != NULL)
+        printf("%s: values are %s the key " CHECKPOINT_ROOT_KEY " says, root %s\n", path,
+               r->root_is_other ? "NOT as" : "as", r->root);
+    else if (r->manifest_path == NULL && !r->files_are_right && !r->has_values)
         printf("%s: values were not checked\n", path);
-    else if (r->manifest_path != NULL)
+    if (r->manifest_path != NULL)
         printf("%s: values are %s '%s', root %s\n", path,
                r->differing_count == other_count ? "as in" : "NOT as in", r->manifest_path,
                r->root);
@@ -339,6 +346,8 @@ static void print_check(const char *path, const check_result *r, const file_list
             printf("  in '%s'", cli_name(d->file));
         if (d->expected[0] != '\0')
             printf("  expected %s, got %s", d->expected, d->got);
+        if (d->kind == CHECK_ROOT)
+            printf("  expected %s, got %s", r->stored_root, r->root);
         putchar('\n');
     }
 }

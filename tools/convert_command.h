@@ -27,12 +27,12 @@ typedef struct {
 
 /* Rows of an option table: rounding rules, the tensors they apply to, and limits of the loss. */
 #define QUANTISE_OPTIONS(o)                                                                      \
-    { CLI_STRING, "quantize", "RULE[,CLASS=RULE...]", &(o).words.quantise,                       \
+    { CLI_ONCE, "quantize", "RULE[,CLASS=RULE...]", &(o).words.quantise,                       \
       "round plain weights by named rules: fp8-f32, fp8-ue8m0, fp8-channel, fp4, mxfp4, mxfp8, " \
       "nvfp4, nvfp4-exact (FP4 to NVFP4, or refused) or a longer name, of classes experts, "     \
       "shared, attention, mtp, mtp-experts, rest; or what a release has: v4-release, "           \
       "v4-vllm-fp8, v4-nvfp4, v3-release. What that lost is told" },                             \
-    { CLI_STRING, "quantise", "RULE[,CLASS=RULE...]", &(o).words.quantise,                       \
+    { CLI_ONCE, "quantise", "RULE[,CLASS=RULE...]", &(o).words.quantise,                       \
       "the same" },                                                                              \
     { CLI_LIST, "only", "PATTERN", &(o).only,                                                    \
       "quantise no other tensors than those whose canonical names match; may be repeated" },     \

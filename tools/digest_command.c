@@ -9,6 +9,7 @@
 #include "open_options.h"
 #include "formats/format.h"
 #include "formats/ids.h"
+#include "formats/notes.h"
 #include "libckpt/error.h"
 #include "libckpt/text.h"
 #include "verify/certificate_read.h"
@@ -23,7 +24,7 @@ static struct {
 } opt = { .common = CLI_COMMON_DEFAULTS };
 
 static const cli_option options[] = {
-    { CLI_STRING, "check", "LIST", &opt.check,
+    { CLI_ONCE, "check", "LIST", &opt.check,
       "read digests and paths from LIST (- is standard input), as they were printed, and check "
       "them" },
     { CLI_LIST, "tensors", "GLOB", &opt.globs,
@@ -54,7 +55,8 @@ const cli_command digest_command = {
         "--check prints \"PATH: OK\" or \"PATH: FAILED\" for every line of LIST. Paths are "
         "relative to the working directory.",
     .exit_notes = "0  done; with --check: all digests are as in LIST\n1  with --check: some are "
-                  "not\n2  error; one line on stderr says what failed",
+                  "not; or the root that a GGUF file holds is not that of its values\n2  error; "
+                  "one line on stderr says what failed",
     .examples = "ckpt-verify digest DeepSeek-V4-Flash\n"
                 "ckpt-verify digest --json DeepSeek-V4-Flash > flash.json\n"
                 "ckpt-verify digest Flash Flash-BF16 > roots; ckpt-verify digest -c roots",
@@ -71,6 +73,7 @@ typedef struct {
     ckpt_digest *digest;
     char root[CKPT_ROOT_HEX];
     char main_root[CKPT_ROOT_HEX];
+    int is_other;                  /* the checkpoint holds another root than that of its values */
 } digested;
 
 static void release(digested *d)
@@ -78,6 +81,17 @@ static void release(digested *d)
     ckpt_digest_free(d->digest);
     ckpt_close(d->checkpoint);
     memset(d, 0, sizeof *d);
+}
+
+/* A GGUF file holds the root that its values had when it was written. */
+static ckpt_code check_stored_root(digested *d, ckpt_error *err)
+{
+    const char *stored = checkpoint_stored_root(d->checkpoint);
+
+    d->is_other = stored != NULL && strcmp(stored, d->root) != 0;
+    return d->is_other ? note_add(&d->checkpoint->notes, err, "its key " CHECKPOINT_ROOT_KEY
+                                  " says %s: the values changed since it was written", stored)
+                       : CKPT_OK;
 }
 
 /* Digest the checkpoint at `path`. Release *out, also on failure. */
@@ -97,7 +111,8 @@ static ckpt_code read_digest(const char *path, digested *out, ckpt_error *err)
         (code = ckpt_digest_root(out->digest, 0, out->root, err)) != CKPT_OK)
         return code;
     cli_meter_end(&meter);
-    return ckpt_digest_root(out->digest, 1, out->main_root, err);
+    code = ckpt_digest_root(out->digest, 1, out->main_root, err);
+    return code == CKPT_OK ? check_stored_root(out, err) : code;
 }
 
 /* ---- text ---- */
@@ -197,30 +212,63 @@ static ckpt_code print_json(const digested *d, json_writer *w, ckpt_error *err)
 
 /* ---- the command ---- */
 
-static ckpt_code print_all(const cli_args *args, ckpt_error *err)
+/* Read and print one of several; `w`: into this list of manifests, or NULL. */
+static ckpt_code print_one(const char *path, json_writer *w, int *status, ckpt_error *err)
+{
+    digested d;
+    ckpt_code code = read_digest(path, &d, err);
+
+    if (code == CKPT_OK && d.is_other)
+        *status = CLI_DIFFERENT;
+    if (code == CKPT_OK && opt.common.json)
+        code = print_json(&d, w, err);
+    else if (code == CKPT_OK && opt.jsonl)
+        print_line(path, &d);
+    else if (code == CKPT_OK)
+        code = print_text(path, &d, err);
+    release(&d);
+    return code;
+}
+
+/* 1 when the paths after one that failed are read nevertheless, as sha256sum does. */
+static int goes_on(ckpt_code code)
+{
+    return code == CKPT_E_IO || code == CKPT_E_FORMAT;
+}
+
+static ckpt_code fail_unread(const digest_tally *tally, const char *of, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_IO, "%zu of the checkpoints%s could not be read; the first: %s",
+                     tally->unread_count, of, tally->first.text);
+}
+
+static ckpt_code print_all(const cli_args *args, int *status, ckpt_error *err)
 {
     const int is_list = opt.common.json && args->count > 1;
+    digest_tally tally = { .unread_count = 0 };
     ckpt_code code = CKPT_OK;
-    int is_begun = 0;
-    digested d;
     json_writer w;
 
-    for (unsigned i = 0; i < args->count && code == CKPT_OK; i++) {
-        if ((code = read_digest(args->items[i], &d, err)) == CKPT_OK && is_list && i == 0) {
-            cli_json_begin(&w, "ckpt-digests/1");
-            json_put_object(&w);
-            json_member_array(&w, "checkpoints");
-            is_begun = 1;
-        }
-        if (code == CKPT_OK && opt.common.json)
-            code = print_json(&d, is_list ? &w : NULL, err);
-        else if (code == CKPT_OK && opt.jsonl)
-            print_line(args->items[i], &d);
-        else if (code == CKPT_OK)
-            code = print_text(args->items[i], &d, err);
-        release(&d);
+    if (args->count == 1)
+        return print_one(args->items[0], NULL, status, err);
+    if (is_list) {
+        cli_json_begin(&w, "ckpt-digests/1");
+        json_put_object(&w);
+        json_member_array(&w, "checkpoints");
     }
-    if (is_begun) {
+    for (unsigned i = 0; i < args->count && code == CKPT_OK; i++) {
+        code = print_one(args->items[i], is_list ? &w : NULL, status, err);
+        if (goes_on(code)) {
+            if (tally.unread_count++ == 0)
+                tally.first = *err;
+            code = CKPT_OK;
+        }
+    }
+    if (code == CKPT_OK && tally.unread_count == 1)
+        code = ckpt_fail(err, CKPT_E_IO, "%s", tally.first.text);
+    else if (code == CKPT_OK && tally.unread_count > 1)
+        code = fail_unread(&tally, "", err);
+    if (is_list) {
         json_put_array_end(&w);
         if (code != CKPT_OK)
             json_member_string(&w, "error", err->text);
@@ -270,6 +318,7 @@ static ckpt_code check_list(int *status, ckpt_error *err)
     digest_tally tally = { .unread_count = 0 };
     digest_list list;
     json_writer w;
+    char of[256];
     ckpt_code code = digest_list_read(opt.check, &list, err);
 
     if (code == CKPT_OK && opt.common.json) {
@@ -293,8 +342,8 @@ static ckpt_code check_list(int *status, ckpt_error *err)
     *status = tally.different_count > 0 ? CLI_DIFFERENT : CLI_DONE;
     if (code != CKPT_OK || tally.unread_count == 0)
         return code;
-    return ckpt_fail(err, CKPT_E_IO, "%zu of the checkpoints in '%s' could not be read; the first: "
-                     "%s", tally.unread_count, opt.check, tally.first.text);
+    snprintf(of, sizeof of, " in '%.200s'", opt.check);
+    return fail_unread(&tally, of, err);
 }
 
 ckpt_code digest_run(const cli_args *args, int *status, ckpt_error *err)
@@ -305,5 +354,5 @@ ckpt_code digest_run(const cli_args *args, int *status, ckpt_error *err)
     if (opt.check == NULL && args->count == 0)
         return ckpt_fail(err, CKPT_E_USAGE, "too few arguments: expected PATH, or --check LIST; "
                          "see --help");
-    return opt.check != NULL ? check_list(status, err) : print_all(args, err);
+    return opt.check != NULL ? check_list(status, err) : print_all(args, status, err);
 }

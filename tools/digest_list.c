@@ -13,24 +13,52 @@ enum { HEX_COUNT = CKPT_ROOT_HEX - 1, LIST_BYTES_MAX = 64 << 20 };
 
 static const char main_mark[] = " (main)";
 
-/* Parse "HEX  PATH" or, as from sha256sum for binary files, "HEX *PATH". Modifies the line. */
+/* Parse "HEX  PATH" or, as from sha256sum for binary files, "HEX *PATH". */
 static int parse_line(char *line, digest_entry *out)
 {
-    const size_t mark = sizeof main_mark - 1;
     char *path = line + HEX_COUNT + 2;
-    size_t length;
 
     if (strspn(line, "0123456789abcdef") != HEX_COUNT || line[HEX_COUNT] != ' ' ||
         (line[HEX_COUNT + 1] != ' ' && line[HEX_COUNT + 1] != '*') || *path == '\0')
         return 0;
     memcpy(out->root, line, HEX_COUNT);
     out->root[HEX_COUNT] = '\0';
-    length = strlen(path);
-    out->is_main = length > mark && strcmp(path + length - mark, main_mark) == 0;
-    if (out->is_main)
-        path[length - mark] = '\0';
     out->path = path;
     return 1;
+}
+
+/* 1 when `path` is `other` and the mark. */
+static int is_marked(const char *path, const char *other)
+{
+    const size_t length = strlen(other);
+
+    return strncmp(path, other, length) == 0 && strcmp(path + length, main_mark) == 0;
+}
+
+/*
+ * Which lines are of main: a name may itself end in the mark. Beside the line of the same
+ * checkpoint, which digest prints before it, there is no doubt; a line alone is of main unless a
+ * checkpoint of the whole name exists.
+ */
+static void find_marks(digest_list *list)
+{
+    const size_t mark = sizeof main_mark - 1;
+
+    for (size_t i = 0; i < list->count; i++) {
+        digest_entry *e = &list->entries[i];
+        const digest_entry *before = i > 0 ? e - 1 : NULL;
+        const size_t length = strlen(e->path);
+
+        if (length <= mark || strcmp(e->path + length - mark, main_mark) != 0)
+            continue;
+        if (before != NULL && !before->is_main && is_marked(e->path, before->path))
+            e->is_main = 1;
+        else
+            e->is_main = !(i + 1 < list->count && is_marked(e[1].path, e->path)) &&
+                         !file_exists(e->path);
+        if (e->is_main)
+            e->path[length - mark] = '\0';
+    }
 }
 
 static size_t count_lines(const char *text)
@@ -72,6 +100,7 @@ ckpt_code digest_list_read(const char *path, digest_list *out, ckpt_error *err)
                              "without --tensors", path, number, HEX_COUNT);
         out->count++;
     }
+    find_marks(out);
     return out->count > 0 ? CKPT_OK
                           : ckpt_fail(err, CKPT_E_FORMAT, "'%s' has no digests: nothing to check",
                                       path);

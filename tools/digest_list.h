@@ -9,8 +9,8 @@
 
 typedef struct {
     char root[CKPT_ROOT_HEX];
-    const char *path;
-    int is_main;               /* the line ends in " (main)" */
+    char *path;                /* in the text of the list */
+    int is_main;               /* the line is of main: its " (main)" is cut off */
 } digest_entry;
 
 typedef struct {

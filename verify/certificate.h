@@ -78,6 +78,7 @@ typedef struct {
     config_meaning config;         /* members that affect the forward pass */
     const json_value *config_json; /* borrowed; NULL: there is none */
     const ckpt_folder *folder;     /* borrowed; NULL: one file */
+    const ckpt_checkpoint *opened; /* borrowed; NULL: these are facts from a document */
     const file_list *notes;        /* borrowed: deviations accepted when opening */
     const file_list *unlisted;     /* borrowed: weight files that are not in its index; NULL:
                                       none */

@@ -6,6 +6,7 @@
 
 #include "companions.h"
 #include "digest_compare.h"
+#include "libckpt/checkpoint.h"
 
 /* State of judging one checkpoint. */
 typedef struct {
@@ -33,6 +34,9 @@ static ckpt_code judge_structure(judging *j, ckpt_error *err)
 {
     const certificate_checkpoint *m = &j->c->checkpoints[j->i];
     const size_t unlisted = m->unlisted == NULL ? 0 : m->unlisted->count;
+    const char *stored_root = m->opened == NULL ? NULL : checkpoint_stored_root(m->opened);
+    const int root_is_other = stored_root != NULL && m->root[0] != '\0' &&
+                              strcmp(stored_root, m->root) != 0;
     char text[256];
     ckpt_code code = CKPT_OK;
 
@@ -43,12 +47,20 @@ static ckpt_code judge_structure(judging *j, ckpt_error *err)
 
         code = certificate_add_finding(j->c, &f, err);
     }
+    if (root_is_other && code == CKPT_OK)
+        code = certificate_add_finding(j->c, &(certificate_finding){
+            .check = "structure", .checkpoint = j->i, .kind = "root",
+            .subject = CHECKPOINT_ROOT_KEY, .text = "the values changed after it was written",
+            .fails = 1 }, err);
     snprintf(text, sizeof text, "%zu tensors, stored as %zu in %s, family %s%s",
              ckpt_catalog_count(m->tensors), m->stored_count, m->layout, m->family,
-             unlisted == 0 ? "" : "; files of weights that its index does not name");
+             unlisted > 0    ? "; files of weights that its index does not name"
+             : root_is_other ? "; it holds another root than that of its values"
+                             : "");
     if (code == CKPT_OK)
-        code = add_check(j, "structure", unlisted == 0 ? CERTIFICATE_PASS : CERTIFICATE_FAIL, text,
-                         err);
+        code = add_check(j, "structure",
+                         unlisted == 0 && !root_is_other ? CERTIFICATE_PASS : CERTIFICATE_FAIL,
+                         text, err);
     return code;
 }
 
@@ -345,7 +357,9 @@ static int is_there(const certificate *c, size_t i, const char *what)
         return m->has_config;
     for (int role = CERTIFICATE_GENERATION; role <= CERTIFICATE_ENCODING; role++)
         if (strcmp(what, certificate_role_name((certificate_role)role)) == 0)
-            return count_role(m, (certificate_role)role) > 0;
+            return count_role(m, (certificate_role)role) > 0 ||
+                   (role == CERTIFICATE_TOKENIZER && m->opened != NULL &&
+                    checkpoint_tokenizer_of(m->opened) == TOKENIZER_IN_WEIGHTS);
     return 0;
 }
 

@@ -77,6 +77,7 @@ static ckpt_code take_opened(ckpt_checkpoint *checkpoint, certificate_checkpoint
     const json_value *config = checkpoint_config(checkpoint);
 
     out->path = checkpoint_path(checkpoint);
+    out->opened = checkpoint;
     out->layout = ckpt_layout_name(checkpoint);
     out->family = ckpt_family_name(checkpoint);
     out->names = ckpt_names_style(checkpoint);

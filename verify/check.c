@@ -20,6 +20,7 @@ const char *check_kind_name(check_kind kind)
         [CHECK_COPY] = "copy",
         [CHECK_CHECKSUM] = "checksum",
         [CHECK_CONFIG] = "config",
+        [CHECK_ROOT] = "root",
     };
 
     return names[kind];
@@ -41,6 +42,13 @@ static void count_stored(const ckpt_checkpoint *checkpoint, check_result *out)
         out->file_count++;
 }
 
+/* 1 when the checkpoint holds a root that its values must have. */
+static int is_checked_by_itself(const ckpt_checkpoint *checkpoint, const check_options *options)
+{
+    return !options->structure_only && !options->files_are_right &&
+           checkpoint_stored_root(checkpoint) != NULL;
+}
+
 /* The manifest to use: the one given, else the one in the checkpoint. */
 static ckpt_code read_manifest(const ckpt_checkpoint *checkpoint, const check_options *options,
                                check_result *out, ckpt_error *err)
@@ -60,7 +68,8 @@ static ckpt_code read_manifest(const ckpt_checkpoint *checkpoint, const check_op
         return ckpt_fail(err, CKPT_E_USAGE, "--%s leaves out a part of the comparison with a "
                          "manifest, but '%s' has none: leave it out, or use --manifest FILE",
                          options->main_only ? "main" : "weights-only", options->path);
-    if (name == NULL && (options->files_are_right || options->values))
+    if (name == NULL && (options->files_are_right || options->values ||
+                         is_checked_by_itself(checkpoint, options)))
         return CKPT_OK;
     if (name == NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no manifest to check values against: use "
@@ -123,15 +132,27 @@ static ckpt_code check_values(const ckpt_digest *digest, const ckpt_catalog *cat
 {
     const digest_side expected = { out->manifest.catalog, out->manifest.digest };
     const digest_side got = { catalog, digest };
+
+    if (digest_compare(&expected, &got, options->main_only, take_difference, out) == 0)
+        return ckpt_fail(err, CKPT_E_USAGE,
+                         "nothing to check: '%s' does not list any tensor of '%s'",
+                         out->manifest_path, options->path);
+    return CKPT_OK;
+}
+
+/* Compute the roots, and compare the one that the checkpoint itself holds. */
+static ckpt_code check_roots(const ckpt_checkpoint *checkpoint, const ckpt_digest *digest,
+                             check_result *out, ckpt_error *err)
+{
     ckpt_code code;
 
     if ((code = ckpt_digest_root(digest, 0, out->root, err)) != CKPT_OK ||
         (code = ckpt_digest_root(digest, 1, out->main_root, err)) != CKPT_OK)
         return code;
-    if (digest_compare(&expected, &got, options->main_only, take_difference, out) == 0)
-        return ckpt_fail(err, CKPT_E_USAGE,
-                         "nothing to check: '%s' does not list any tensor of '%s'",
-                         out->manifest_path, options->path);
+    out->stored_root = checkpoint_stored_root(checkpoint);
+    out->root_is_other = out->stored_root != NULL && strcmp(out->stored_root, out->root) != 0;
+    if (out->root_is_other)
+        add_difference(out, CHECK_ROOT, CHECKPOINT_ROOT_KEY);
     return CKPT_OK;
 }
 
@@ -179,12 +200,14 @@ static ckpt_code digest_alone(const ckpt_checkpoint *checkpoint, const check_opt
 {
     ckpt_run_options copy = options->copy;
 
-    copy.fixed_bytes += catalog_bytes(out->manifest.catalog);
+    if (out->manifest_path != NULL)
+        copy.fixed_bytes += catalog_bytes(out->manifest.catalog);
     return ckpt_digest_source(ckpt_logical(checkpoint), &copy, digest, err);
 }
 
-/* Digest the checkpoint and compare it with the manifest that was found. */
-static ckpt_code check_manifest(const ckpt_checkpoint *checkpoint, const check_options *options,
+/* Digest the checkpoint and compare it with the root that it holds, and with the manifest, if one
+ * was found. */
+static ckpt_code check_digests(const ckpt_checkpoint *checkpoint, const check_options *options,
                                 check_result *out, ckpt_error *err)
 {
     const ckpt_catalog *catalog = ckpt_source_catalog(ckpt_logical(checkpoint));
@@ -199,8 +222,10 @@ static ckpt_code check_manifest(const ckpt_checkpoint *checkpoint, const check_o
         code = ckpt_fail_memory(err, "digests", out->tensor_count);
     else
         code = read_values(checkpoint, options, digest, out, err);
-    if (code == CKPT_OK &&
-        (code = check_values(digest, catalog, options, out, err)) == CKPT_OK)
+    if (code == CKPT_OK && (code = check_roots(checkpoint, digest, out, err)) == CKPT_OK &&
+        out->manifest_path != NULL)
+        code = check_values(digest, catalog, options, out, err);
+    if (code == CKPT_OK)
         find_copies(options->store, catalog, options, out);
     ckpt_digest_free(digest);
     return code;
@@ -228,8 +253,12 @@ static ckpt_code check_companions(const ckpt_checkpoint *checkpoint, const check
 {
     ckpt_code code;
 
-    if (!options->has_place_for_config)
+    if (!options->has_place_for_config) {
+        if (checkpoint_tokenizer_of(checkpoint) == TOKENIZER_IN_WEIGHTS)
+            out->companion_note = "the tokenizer was not compared: it is in the weight files, and "
+                "a manifest records files beside them";
         return CKPT_OK;
+    }
     code = certificate_read_companions(checkpoint_folder(checkpoint), &out->files, err);
     if (code != CKPT_OK)
         return code;
@@ -266,7 +295,7 @@ ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_option
     if ((code = read_manifest(checkpoint, options, out, err)) != CKPT_OK ||
         (code = sums_check(options->store, &options->copy, &out->sums, err)) != CKPT_OK)
         goto out;
-    most = 1 + 2 * out->tensor_count + out->sums.wrong_count +
+    most = 2 + 2 * out->tensor_count + out->sums.wrong_count +
            (options->unread == NULL ? 0 : options->unread->count);
     if (out->manifest_path != NULL)
         most += ckpt_catalog_count(out->manifest.catalog);
@@ -276,8 +305,8 @@ ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_option
     }
     find_unlisted(options->unread, out);
     find_damaged(options->store, out);
-    if (out->manifest_path != NULL)
-        code = check_manifest(checkpoint, options, out, err);
+    if (out->manifest_path != NULL || is_checked_by_itself(checkpoint, options))
+        code = check_digests(checkpoint, options, out, err);
     else if (options->values)
         code = read_values(checkpoint, options, NULL, out, err);
     if (code == CKPT_OK && out->manifest_path != NULL && !options->weights_only &&
@@ -332,22 +361,24 @@ static void put_difference(json_writer *w, const check_difference *d)
 void check_put(json_writer *w, const check_result *r, const file_list *notes)
 {
     const int has_manifest = r->manifest_path != NULL;
+    const int has_root = r->root[0] != '\0';
 
     json_put_object(w);
-    json_member_string(w, "checked", has_manifest          ? "values"
+    json_member_string(w, "checked", has_manifest || r->stored_root != NULL ? "values"
                                      : r->files_are_right ? "files"
                                      : r->has_values      ? "values alone"
                                                           : "structure");
     json_put_key(w, "same");
-    if (has_manifest || r->files_are_right || !check_is_same(r))
+    if (has_manifest || r->stored_root != NULL || r->files_are_right || !check_is_same(r))
         json_put_bool(w, check_is_same(r));
     else
         json_put_null(w);
     json_member_string(w, "manifest", r->manifest_path);
-    json_member_string(w, "root", has_manifest ? r->root : NULL);
-    json_member_string(w, "main", has_manifest ? r->main_root : NULL);
+    json_member_string(w, "root", has_root ? r->root : NULL);
+    json_member_string(w, "main", has_root ? r->main_root : NULL);
     json_member_string(w, "expected_root", has_manifest ? r->manifest.root : NULL);
     json_member_string(w, "expected_main", has_manifest ? r->manifest.main_root : NULL);
+    json_member_string(w, "stored_root", r->stored_root);
     json_member_string(w, "family", r->family);
     json_member_string(w, "layout", r->layout);
     json_member_u64(w, "tensor_count", r->tensor_count);

@@ -40,13 +40,14 @@ typedef enum {
     CHECK_UNLISTED,                /* a weight file that is not in the index */
     CHECK_COPY,                    /* copies of a tensor, e.g. from several ranks, differ */
     CHECK_CHECKSUM,                /* the CRC-32 of a stored tensor is wrong */
-    CHECK_CONFIG                   /* config.json is missing, but the manifest has a record of it */
+    CHECK_CONFIG,                  /* config.json is missing, but the manifest has a record of it */
+    CHECK_ROOT                     /* the root that a GGUF file holds is not that of its values */
 } check_kind;
 
 typedef struct {
     check_kind kind;
     const char *name;              /* borrowed from the checkpoint or from the result's manifest;
-                                      CHECK_UNLISTED, CHECK_CONFIG: of the file */
+                                      CHECK_UNLISTED, CHECK_CONFIG: of the file; CHECK_ROOT: key */
     const char *file;              /* CHECK_CHECKSUM, CHECK_COPY: where; else NULL */
     char expected[CKPT_DIGEST_HEX];    /* CHECK_VALUE, CHECK_CHECKSUM */
     char got[CKPT_DIGEST_HEX];
@@ -62,6 +63,9 @@ typedef struct {
     size_t unlisted_count;         /* files: also in `differing` */
     size_t copy_count;             /* CHECK_COPY in `differing` */
     int config_is_gone;            /* CHECK_CONFIG in `differing` */
+    int root_is_other;             /* CHECK_ROOT in `differing` */
+    const char *stored_root;       /* borrowed from the checkpoint, which holds it; NULL: none, or
+                                      no values were digested */
     sums_result sums;              /* the wrong ones are also in `differing` */
     const char *layout;            /* borrowed from the checkpoint */
     const char *family;
@@ -72,7 +76,7 @@ typedef struct {
     const char *companion_note;    /* why none were compared; NULL: they were, or there are none */
     int has_values;
     value_findings values;         /* with has_values */
-    char root[CKPT_ROOT_HEX];      /* of the checkpoint; "" without a manifest */
+    char root[CKPT_ROOT_HEX];      /* of the checkpoint; "": no values were digested */
     char main_root[CKPT_ROOT_HEX];
     check_difference *differing;   /* sorted by name */
     size_t differing_count;

@@ -1,11 +1,15 @@
 /* Files beside the weights, compared. */
 #include "companions.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "json_line.h"
 #include "libckpt/array.h"
+#include "libckpt/checkpoint.h"
+#include "tokenizer_compare.h"
 
 /* Ten times the largest tokenizer.json. */
 enum { COMPANION_BYTES_MAX = 256 << 20 };
@@ -23,8 +27,8 @@ int companion_is_role(certificate_role role)
            role == CERTIFICATE_TEMPLATE || role == CERTIFICATE_ENCODING;
 }
 
-static ckpt_code add(companion_comparison *out, companion_kind kind, const certificate_file *file,
-                     const char *member, ckpt_error *err)
+ckpt_code companions_add(companion_comparison *out, const companion_difference *d,
+                         const char *member, ckpt_error *err)
 {
     companion_difference *all = array_room(out->differing, out->count, sizeof *all, "differences",
                                            err);
@@ -32,12 +36,34 @@ static ckpt_code add(companion_comparison *out, companion_kind kind, const certi
     if (all == NULL)
         return CKPT_E_MEMORY;
     out->differing = all;
-    all[out->count] = (companion_difference){ .kind = kind, .role = file->role,
-                                              .file = file->name };
+    all[out->count] = *d;
     if (member != NULL && (all[out->count].member = strdup(member)) == NULL)
         return ckpt_fail_memory(err, "a name", strlen(member));
     out->count++;
     return CKPT_OK;
+}
+
+ckpt_code companions_note(companion_comparison *out, ckpt_error *err, const char *format, ...)
+{
+    va_list args;
+    int length;
+
+    free(out->note);
+    va_start(args, format);
+    length = vasprintf(&out->note, format, args);
+    va_end(args);
+    if (length >= 0)
+        return CKPT_OK;
+    out->note = NULL;
+    return ckpt_fail_memory(err, "a note", strlen(format));
+}
+
+static ckpt_code add(companion_comparison *out, companion_kind kind, const certificate_file *file,
+                     const char *member, ckpt_error *err)
+{
+    const companion_difference d = { .kind = kind, .role = file->role, .file = file->name };
+
+    return companions_add(out, &d, member, err);
 }
 
 /* ---- changed members ---- */
@@ -79,6 +105,13 @@ static ckpt_code name_members(const json_value *a, const json_value *b,
     return code;
 }
 
+/* 1 when the keys of a GGUF file stand for files of this role. */
+static int is_in_keys(const certificate_checkpoint *c, certificate_role role)
+{
+    return c->opened != NULL && checkpoint_tokenizer_of(c->opened) == TOKENIZER_IN_WEIGHTS &&
+           (role == CERTIFICATE_TOKENIZER || role == CERTIFICATE_TEMPLATE);
+}
+
 static ckpt_code compare_file(const certificate_checkpoint *a, const certificate_checkpoint *b,
                               const certificate_file *file, companion_comparison *out,
                               ckpt_error *err)
@@ -89,7 +122,8 @@ static ckpt_code compare_file(const certificate_checkpoint *a, const certificate
     ckpt_code code;
 
     if (other == NULL)
-        return add(out, COMPANION_MISSING, file, NULL, err);
+        return is_in_keys(b, file->role) ? CKPT_OK
+                                         : add(out, COMPANION_MISSING, file, NULL, err);
     out->compared[file->role]++;
     if (file->size_bytes == other->size_bytes && strcmp(file->sha256, other->sha256) == 0)
         return CKPT_OK;
@@ -116,10 +150,11 @@ ckpt_code companions_compare(const certificate_checkpoint *a, const certificate_
         if (companion_is_role(a->files[i].role))
             code = compare_file(a, b, &a->files[i], out, err);
     for (size_t i = 0; i < b->file_count && code == CKPT_OK; i++)
-        if (companion_is_role(b->files[i].role) &&
+        if (companion_is_role(b->files[i].role) && !is_in_keys(a, b->files[i].role) &&
             certificate_find_file(a, b->files[i].name) == NULL)
             code = add(out, COMPANION_EXTRA, &b->files[i], NULL, err);
-    return code;
+    return code == CKPT_OK && a->opened != NULL && b->opened != NULL
+               ? tokenizers_compare(a->opened, b->opened, out, err) : code;
 }
 
 void companions_release(companion_comparison *comparison)
@@ -127,6 +162,7 @@ void companions_release(companion_comparison *comparison)
     for (size_t i = 0; i < comparison->count; i++)
         free(comparison->differing[i].member);
     free(comparison->differing);
+    free(comparison->note);
     memset(comparison, 0, sizeof *comparison);
 }
 
@@ -162,5 +198,6 @@ void companions_put(json_writer *w, const companion_comparison *comparison)
         json_line_end(&line, w);
     }
     json_put_array_end(w);
+    json_member_string(w, "note", comparison->note);
     json_put_object_end(w);
 }

@@ -1,7 +1,8 @@
 /*
  * companions.h: compares the files beside the weights that affect a model's output: tokenizer, chat
  * template, prompt encoding, generation_config. Files of the same name are compared by bytes; if
- * these differ and both are JSON objects, by the values of their members.
+ * these differ and both are JSON objects, by the values of their members. A tokenizer in the keys
+ * of a GGUF file is compared with that of the other side, in keys or files.
  */
 #ifndef CKPT_COMPANIONS_H
 #define CKPT_COMPANIONS_H
@@ -18,7 +19,8 @@ typedef enum {
 typedef struct {
     companion_kind kind;
     certificate_role role;
-    const char *file;              /* borrowed from a or b */
+    const char *file;              /* borrowed from a or b; of a tokenizer in the weight files:
+                                      the key that would hold it in a GGUF file */
     char *member;                  /* CHANGED: a top-level member that differs; NULL: the file */
 } companion_difference;
 
@@ -26,6 +28,7 @@ typedef struct {
     companion_difference *differing;   /* in the order of the files' names, A's first */
     size_t count;
     size_t compared[CERTIFICATE_OTHER + 1];    /* by role: number of files that both have */
+    char *note;                    /* what could not be compared, and why; NULL: nothing */
 } companion_comparison;
 
 /* Compare the files of the roles above; both sides need hashes. config.json is not among them: see
@@ -34,10 +37,16 @@ ckpt_code companions_compare(const certificate_checkpoint *a, const certificate_
                              companion_comparison *out, ckpt_error *err);
 void companions_release(companion_comparison *comparison);
 
+/* Append a copy of *d with a copy of `member`; NULL: none. */
+ckpt_code companions_add(companion_comparison *out, const companion_difference *d,
+                         const char *member, ckpt_error *err);
+ckpt_code companions_note(companion_comparison *out, ckpt_error *err, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* Number of changed tokenizer, template and encoding files. Files on one side only are reported but
  * not counted, as is generation_config, which only sets a server's default sampling. */
 size_t companions_changed(const companion_comparison *comparison);
-/* As one object of `w`: {"compared": N, "differing": [{"file", "kind", "member"}, ...]}. */
+/* As one object of `w`: {"compared": N, "differing": [{"file", "kind", "member"}, ...], "note"}. */
 void companions_put(json_writer *w, const companion_comparison *comparison);
 
 const char *companion_kind_name(companion_kind kind);      /* "changed" */

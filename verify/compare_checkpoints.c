@@ -6,6 +6,7 @@
 #include "certificate_read.h"
 #include "libckpt/checkpoint.h"
 #include "libckpt/options.h"
+#include "tokenizer_compare.h"
 
 /* Ranks that disagree count as a difference here, not as an error. */
 static ckpt_code keep_copies(const ckpt_checkpoint *c, ckpt_error *err)
@@ -30,17 +31,22 @@ static ckpt_code compare_configs(const ckpt_checkpoint *a, const ckpt_checkpoint
                                               &result->config, err);
 }
 
-/* Compare the tokenizer and other files beside the weights, if both sides have some. */
+/* Compare the tokenizer and other files beside the weights, if both sides have some. A tokenizer
+ * may also be in the weights; one side alone is reported. */
 static ckpt_code compare_companions(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
                                     ckpt_comparison *result, ckpt_error *err)
 {
     const ckpt_checkpoint *const sides[] = { a, b };
     ckpt_code code = CKPT_OK;
 
-    for (int i = 0; i < 2 && code == CKPT_OK; i++)
+    for (int i = 0; i < 2 && code == CKPT_OK; i++) {
         code = certificate_read_companions(checkpoint_folder(sides[i]), &result->files[i], err);
-    if (code != CKPT_OK || result->files[0].file_count == 0 || result->files[1].file_count == 0)
+        result->files[i].opened = sides[i];
+    }
+    if (code != CKPT_OK)
         return code;
+    if (result->files[0].file_count == 0 || result->files[1].file_count == 0)
+        return tokenizers_compare(a, b, &result->companions, err);
     return companions_compare(&result->files[0], &result->files[1], &result->companions, err);
 }
 

@@ -4,6 +4,7 @@
 #include "convert_plan.h"
 #include "libckpt/digest.h"
 #include "formats/notes.h"
+#include "formats/tokenizer_files.h"
 
 /* Does --fill-from supply a block that the source lacks? */
 static int fills_mtp(const job_plan *plan)
@@ -82,6 +83,16 @@ static ckpt_code take_no_experts(job_plan *plan, ckpt_error *err)
                     "has no effect, and --dtype applies to all weights");
 }
 
+/* A tokenizer in the keys of a GGUF file is not written as files. */
+static ckpt_code take_tokenizer(job_plan *plan, ckpt_error *err)
+{
+    if (!plan->source->has_vocabulary || plan->options.format->read_vocabulary != NULL ||
+        file_list_has(&plan->source->extras, TOKENIZER_FILE))
+        return CKPT_OK;
+    return note_add(&plan->notes, err, "the tokenizer in '%s' is not written: put tokenizer.json "
+                    "and what belongs to it beside the weights", plan->options.source);
+}
+
 ckpt_code convert_take_notes(job_plan *plan, ckpt_error *err)
 {
     const convert_options *o = &plan->options;
@@ -94,7 +105,8 @@ ckpt_code convert_take_notes(job_plan *plan, ckpt_error *err)
          ((code = note_add_all(&plan->notes, &plan->fill->notes, o->fill_from, err)) != CKPT_OK ||
           (code = take_filled(plan, err)) != CKPT_OK)))
         return code;
-    if ((code = take_no_experts(plan, err)) != CKPT_OK)
+    if ((code = take_no_experts(plan, err)) != CKPT_OK ||
+        (code = take_tokenizer(plan, err)) != CKPT_OK)
         return code;
     return take_halves(plan, err);
 }

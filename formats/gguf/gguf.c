@@ -7,6 +7,7 @@
 #include "formats/notes.h"
 #include "gguf_config.h"
 #include "gguf_split.h"
+#include "gguf_tokens.h"
 #include "gguf_write.h"
 #include "libckpt/config_meaning.h"
 #include "libckpt/text.h"
@@ -250,6 +251,29 @@ static ckpt_code check_config(gguf_reader *r)
     return code;
 }
 
+/* What the keys say beside the config: a tokenizer, and the root of the values as they were
+ * written. */
+static void take_stored(gguf_reader *r)
+{
+    const char *root = gguf_head_text(&r->first, CHECKPOINT_ROOT_KEY);
+
+    r->out->has_vocabulary = gguf_head_find(&r->first, VOCABULARY_TOKENS_KEY) != NULL;
+    if (root != NULL && strlen(root) == CKPT_ROOT_HEX - 1)
+        memcpy(r->out->stored_root, root, CKPT_ROOT_HEX);
+}
+
+static ckpt_code read_vocabulary(const ckpt_checkpoint *c, ckpt_vocabulary *out, ckpt_error *err)
+{
+    gguf_head head;
+    ckpt_code code = gguf_head_read(c->store->files[0].file, &head, err);
+
+    vocabulary_init(out);
+    if (code == CKPT_OK)
+        code = gguf_tokens_read(&head, out, err);
+    gguf_head_release(&head);
+    return code;
+}
+
 /* Derive the config from the keys, unless config.json exists or --config was given. */
 static ckpt_code take_config(gguf_reader *r)
 {
@@ -280,6 +304,8 @@ static ckpt_code read_model(gguf_reader *r, const char *name)
         code = read_file(r, i);
     if (code == CKPT_OK)
         code = check_total(r);
+    if (code == CKPT_OK)
+        take_stored(r);
     return code == CKPT_OK ? take_config(r) : code;
 }
 
@@ -324,6 +350,7 @@ const ckpt_format format_gguf = {
     .map_names = map_names,
     .detect = detect,
     .open = open_model,
+    .read_vocabulary = read_vocabulary,
     .file_name = gguf_file_name,
     .file_bytes = 48 * UINT64_C(1000000000),     /* hubs take 50 GB */
     .checks_ids = 1,

@@ -83,6 +83,7 @@ static ckpt_code read_value(head_reader *r, gguf_key *key)
     ckpt_code code;
 
     key->count = 1;
+    key->offset = r->scan.offset;
     if (key->kind == GGUF_ARRAY)
         return read_array(r, key);
     if (key->kind == GGUF_STRING)

@@ -21,7 +21,7 @@ typedef struct {
     uint64_t count;                /* 1, or the elements of an array */
     uint64_t number;               /* see gguf_scan_number */
     const char *text;              /* of a string; NULL: longer than GGUF_STRING_BYTES */
-    uint64_t offset;               /* of the first element of an array */
+    uint64_t offset;               /* of the first element of an array, or of a string's length */
 } gguf_key;
 
 typedef struct {

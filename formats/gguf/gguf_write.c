@@ -143,7 +143,7 @@ static void put_root(gguf_put *p)
 
     memset(none, '0', sizeof none - 1);
     none[sizeof none - 1] = '\0';
-    gguf_put_string(p, GGUF_ROOT_KEY, none);
+    gguf_put_string(p, CHECKPOINT_ROOT_KEY, none);
 }
 
 /* The keys of file i: those of the model are in the first. */
@@ -202,7 +202,7 @@ ckpt_code gguf_lay_out(ckpt_store *store, const format_target *target, ckpt_erro
 ckpt_code gguf_finish(ckpt_store *store, const format_target *target, ckpt_error *err)
 {
     /* Behind magic, version and counts: the key's name, its type, the length of its string. */
-    const uint64_t offset = 24 + 8 + sizeof GGUF_ROOT_KEY - 1 + 4 + 8;
+    const uint64_t offset = 24 + 8 + sizeof CHECKPOINT_ROOT_KEY - 1 + 4 + 8;
 
     if (target->root == NULL)
         return CKPT_OK;

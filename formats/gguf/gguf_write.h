@@ -4,9 +4,6 @@
 
 #include "formats/format.h"
 
-/* The key with the checkpoint's value digest, in the first file. */
-#define GGUF_ROOT_KEY "ckpt.value_root"
-
 /* "model-00002-of-00003.gguf", or "model.gguf" for the only one. i counts from 0. */
 void gguf_file_name(size_t i, size_t count, char out[FORMAT_NAME_BYTES]);
 

@@ -152,14 +152,63 @@ def test_threads_follow_the_affinity(tmp_path, fault):
 
 # ---- a path that fails among others ----
 
-def test_a_document_that_was_begun_ends_with_the_error(ckpt, tmp_path):
-    done = ckpt("ckpt-verify", "digest", "--json", A, tmp_path / "nothing", B, check=2)
-    document = json.loads(done.out)
-    assert [c["root"] for c in document["checkpoints"]] and "nothing" in document["error"]
+def test_paths_after_one_that_fails_are_read(ckpt, roots, tmp_path):
+    gone = tmp_path / "nothing"
+    done = ckpt("ckpt-verify", "digest", A, gone, B, check=2)
+    assert done.out == roots and str(gone) in done.err
+    done = ckpt("ckpt-verify", "digest", gone, A, gone, check=2)
+    assert done.out == "".join(roots.splitlines(keepends=True)[:2])
+    assert "2 of the checkpoints could not be read; the first: " in done.err
+
+
+def test_a_document_of_several_ends_with_the_error(ckpt, tmp_path):
+    for paths, count in (([A, tmp_path / "nothing", B], 2), ([tmp_path / "nothing", A], 1)):
+        done = ckpt("ckpt-verify", "digest", "--json", *paths, check=2)
+        document = json.loads(done.out)
+        assert len(document["checkpoints"]) == count and "nothing" in document["error"]
 
 
 def test_an_error_among_json_lines_is_a_line(ckpt, tmp_path):
-    done = ckpt("ckpt-verify", "digest", "--jsonl", A, tmp_path / "nothing", check=2)
-    first, last = [json.loads(line) for line in done.out.splitlines()]
-    assert first["schema"] == "ckpt-digest/1" and last["schema"] == "ckpt-error/1"
-    assert "nothing" in last["error"]
+    done = ckpt("ckpt-verify", "digest", "--jsonl", A, tmp_path / "nothing", B, check=2)
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [line["schema"] for line in lines] == ["ckpt-digest/1"] * 2 + ["ckpt-error/1"]
+    assert "nothing" in lines[-1]["error"]
+
+
+# ---- names that end as the mark of main does ----
+
+@pytest.fixture
+def named(ckpt, tmp_path):
+    """Checkpoints "x", "x (main)" and "y (main)", and their list."""
+    names = {"x": A, "x (main)": B, "y (main)": A}
+    for name, source in names.items():
+        (tmp_path / name).symlink_to(source)
+    return tmp_path, ckpt("ckpt-verify", "digest", *names, cwd=tmp_path).out
+
+
+def checked(ckpt, folder, text, check=0):
+    return ckpt("ckpt-verify", "digest", "-c", "-", input=text, cwd=folder, check=check).out
+
+
+def test_names_that_end_as_the_mark_are_names(ckpt, named):
+    folder, text = named
+    expected = [line[66:] + ": OK" for line in text.splitlines()]
+    assert checked(ckpt, folder, text).splitlines() == expected and len(expected) == 6
+    assert checked(ckpt, folder, "".join(text.splitlines(keepends=True)[2:])).splitlines() == \
+        expected[2:]
+
+
+def test_a_line_of_main_may_stand_alone(ckpt, named):
+    folder, text = named
+    lines = text.splitlines(keepends=True)
+    (folder / "x (main)").unlink()
+    assert checked(ckpt, folder, lines[1]) == "x (main): OK\n"
+    assert checked(ckpt, folder, lines[4]) == "y (main): OK\n"
+    assert checked(ckpt, folder, lines[5]) == "y (main) (main): OK\n"
+    wrong = ("1" if lines[5][0] == "0" else "0") + lines[5][1:]
+    assert checked(ckpt, folder, wrong, check=1) == "y (main) (main): FAILED\n"
+
+
+def test_two_lists_are_refused(ckpt):
+    err = ckpt("ckpt-verify", "digest", "-c", "one", "--check=two", check=2).err
+    assert "--check is given twice, as 'one' and 'two'" in err

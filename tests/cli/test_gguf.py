@@ -8,7 +8,7 @@ import pytest
 
 from cli.trees import tree
 from corrupt.files import Model, Tensor, bf16, with_byte
-from corrupt.gguf_files import Parsed, key, model
+from corrupt.gguf_files import Parsed, array, key, model
 
 BARE = ["--layout", "gguf", "--without-tokenizer"]
 
@@ -461,3 +461,148 @@ def test_keys_that_contradict_config_json_are_refused(ckpt, golden_a, made, tmp_
     err = ckpt("ckpt-verify", "compare", golden_a, copy, check=2).err
     assert "sliding_window is 17" in err and "config.json" in err
     assert ckpt("ckpt-verify", "compare", golden_a, copy / "model.gguf", check=1).out
+
+
+# ---- a tokenizer in keys, compared ----
+
+SETTINGS = {"bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<｜end▁of▁sentence｜>"}
+
+
+@pytest.fixture(scope="module")
+def spoken(ckpt, golden_a, tmp_path_factory):
+    """golden-a with a tokenizer, and as GGUF with its tokenizer in the keys alone."""
+    folder = tmp_path_factory.mktemp("spoken")
+    path = with_tokenizer(golden_a, folder / "hf", tokenizer(["a b", "ab a"]), SETTINGS,
+                          chat_template__jinja=TEMPLATE)
+    ckpt("ckpt-shard", "--layout", "gguf", path, folder / "gguf")
+    return path, folder / "gguf" / "model.gguf"
+
+
+def companions(ckpt, a, b, check=0):
+    return ckpt("ckpt-verify", "compare", "--json", a, b, check=check).json["companions"]
+
+
+def test_a_tokenizer_in_keys_is_that_of_the_files(ckpt, spoken):
+    path, gguf = spoken
+    for a, b in ((path, gguf), (gguf, path), (gguf, gguf), (path, gguf.parent)):
+        found = companions(ckpt, a, b)
+        assert found["compared"] >= 2 and found["note"] is None
+        assert [d for d in found["differing"] if d["kind"] == "changed"] == []
+
+
+CHANGED_KEYS = {
+    "a token": ("tokenizer.ggml.tokens", "array",
+                lambda v: array("string", [*v[:4], "changed", *v[5:]]), "4"),
+    "a token less": ("tokenizer.ggml.tokens", "array",
+                     lambda v: array("string", [*v[:500], "[PAD500]", *v[501:]]), "500"),
+    "merges in another order": ("tokenizer.ggml.merges", "array",
+                                lambda v: array("string", v[::-1]), "0"),
+    "a merge more": ("tokenizer.ggml.merges", "array",
+                     lambda v: array("string", [*v, "b a"]), "2"),
+    "another end": ("tokenizer.ggml.eos_token_id", "u32", lambda v: v + 1, None),
+    "another template": ("tokenizer.chat_template", "string", lambda v: v + " ", None),
+}
+
+
+@pytest.mark.parametrize("what", CHANGED_KEYS)
+def test_a_changed_key_of_the_tokenizer_is_a_difference(ckpt, spoken, tmp_path, what):
+    name, kind, change, member = CHANGED_KEYS[what]
+    path, gguf = spoken
+    parsed = Parsed(gguf)
+    new = key(name, kind, change(parsed.values[name]))
+    parsed.keys = [k if k[0] != name else (name, None, new) for k in parsed.keys]
+    other = parsed.write(tmp_path / "x.gguf")
+    for a, b in ((path, other), (other, gguf)):
+        assert companions(ckpt, a, b, check=1)["differing"] == [
+            {"file": name, "kind": "changed", "member": member}]
+    ckpt("ckpt-verify", "compare", "--weights-only", path, other)
+    if member is not None:
+        assert f"differ  {name}: member {member}\n" in ckpt("ckpt-verify", "compare", path, other,
+                                                            check=1).out
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_a_tokenizer_on_one_side_is_noted(ckpt, spoken, made, golden_a, side):
+    path, gguf = spoken
+    for told, with_one, without in (("tokenizer.ggml.tokens", gguf, golden_a),
+                                    ("tokenizer.json", path, made / "model.gguf"),
+                                    ("tokenizer.ggml.tokens", gguf, made)):
+        pair = (with_one, without) if side == "a" else (without, with_one)
+        out = ckpt("ckpt-verify", "compare", *pair).out
+        assert out.count(f"note  {told} is only in {side.upper()}\n") == 1
+
+
+def test_a_tokenizer_of_another_kind_is_not_compared_but_noted(ckpt, spoken, golden_a, tmp_path):
+    path = with_tokenizer(golden_a, tmp_path / "in", {"model": {"type": "Unigram", "vocab": []}})
+    found = companions(ckpt, path, spoken[1])
+    assert "not compared" in found["note"] and "form BPE" in found["note"]
+    assert "note  the tokenizers were not compared" in ckpt("ckpt-verify", "compare", path,
+                                                            spoken[1]).out
+
+
+def test_certify_judges_the_tokenizer_in_keys(ckpt, spoken, tmp_path):
+    path, gguf = spoken
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"schema": "ckpt-policy/1", "tokenizer": "required",
+                                  "template": "required"}))
+    words = ["certify", "--json", "--policy", policy, "--require", "tokenizer", path]
+    good = ckpt("ckpt-verify", *words, gguf, "--out", tmp_path / "good.json").json
+    checks = {c["name"]: c["verdict"] for c in good["checks"] if c["checkpoint"] != "hf"}
+    assert (checks["tokenizer"], checks["template"], checks["required"]) == ("pass",) * 3
+    parsed = Parsed(gguf)
+    parsed.keys = [k if k[0] != "tokenizer.ggml.merges" else
+                   (k[0], None, key(k[0], "array", array("string", ["ab a", "a b"])))
+                   for k in parsed.keys]
+    bad = ckpt("ckpt-verify", *words, parsed.write(tmp_path / "x.gguf"), "--out",
+               tmp_path / "bad.json", check=1).json
+    assert [(f["check"], f["subject"], f["place"]) for f in bad["findings"] if f["fails"]] == [
+        ("tokenizer", "tokenizer.ggml.merges", "member 0")]
+
+
+def test_a_tokenizer_that_is_left_behind_is_noted(ckpt, spoken, tmp_path):
+    notes = ckpt("ckpt-shard", "--json", "--layout", "hf", spoken[1], tmp_path / "a").json["notes"]
+    assert sum("tokenizer" in n and "is not written" in n for n in notes) == 1
+    notes = ckpt("ckpt-shard", "--json", "--layout", "hf", spoken[1].parent,
+                 tmp_path / "b").json["notes"]
+    assert not any("tokenizer" in n for n in notes)
+    assert (tmp_path / "b" / "tokenizer.json").exists()
+
+
+# ---- the root that a file holds ----
+
+def test_a_file_is_checked_by_the_root_that_it_holds(ckpt, made, golden_a):
+    found = ckpt("ckpt-verify", "check", "--json", made / "model.gguf").json
+    assert found["same"] and found["checked"] == "values"
+    assert found["stored_root"] == found["root"] == roots(ckpt, golden_a)[0]
+
+
+def changed_values(source, path):
+    """The file with other values, as a program would leave it that knows nothing of its root."""
+    parsed = Parsed(source)
+    name, ne, kind, data = parsed.tensors[0]
+    parsed.tensors[0] = (name, ne, kind, bytes([data[0] ^ 1]) + data[1:])
+    return parsed.write(path)
+
+
+def test_values_that_are_not_of_the_stored_root_are_told(ckpt, made, golden_a, tmp_path):
+    path = changed_values(made / "model.gguf", tmp_path / "model.gguf")
+    found = ckpt("ckpt-verify", "check", "--json", path, check=1).json
+    assert not found["same"] and found["stored_root"] == roots(ckpt, golden_a)[0]
+    assert [(d["name"], d["kind"]) for d in found["differing"]] == [("ckpt.value_root", "root")]
+    out = ckpt("ckpt-verify", "check", path, check=1).out
+    assert f"expected {found['stored_root']}, got {found['root']}" in out
+    ckpt("ckpt-verify", "check", "--structure-only", path)
+    told = ckpt("ckpt-verify", "digest", "--json", path, check=1).json
+    assert told["root"] == found["root"]
+    assert any(f"ckpt.value_root says {found['stored_root']}" in n for n in told["notes"])
+    manifest = tmp_path / "m.json"
+    manifest.write_text(json.dumps(told))
+    found = ckpt("ckpt-verify", "check", "--json", "--manifest", manifest, path, check=1).json
+    assert [d["kind"] for d in found["differing"]] == ["root"]
+
+
+def test_certify_fails_for_another_root_than_the_stored(ckpt, made, tmp_path):
+    path = changed_values(made / "model.gguf", tmp_path / "x.gguf")
+    found = ckpt("ckpt-verify", "certify", "--json", "--out", tmp_path / "c.json", path,
+                 check=1).json
+    assert ("structure", "root") in {(f["check"], f["kind"]) for f in found["findings"]}

@@ -20,6 +20,7 @@ static struct {
     uint64_t count;
     uint64_t ranks;
     const char *last_arg;
+    const char *quantise;
     cli_list includes;
     cli_common common;
 } opt;
@@ -30,6 +31,8 @@ static const cli_option OPTIONS[] = {
     { CLI_U64, "count", "N", &opt.count, "how many (default 1)" },
     { CLI_COUNT, "ranks", "N", &opt.ranks, "how many ranks" },
     CLI_LAST_ARG(opt.last_arg),
+    { CLI_ONCE, "quantize", "RULES", &opt.quantise, "round by these rules" },
+    { CLI_ONCE, "quantise", "RULES", &opt.quantise, "the same as --quantize" },
     { CLI_LIST, "include", "GLOB", &opt.includes, "only these; may be repeated" },
     CLI_COMMON(opt.common),
     CLI_OPTIONS_END
@@ -206,6 +209,14 @@ static void test_the_last_of_a_repeated_option_holds(void **state)
     assert_int_equal(opt.count, 2);
 }
 
+static void test_an_option_that_is_given_once_is_not_given_twice(void **state)
+{
+    (void)state;
+    assert_refused(PARSE("--quantize=x", "--quantise", "y", "a", "b"),
+                   "--quantise is given twice, as 'x' and 'y'");
+    assert_refused(PARSE("--quantize=x", "--quantize=x", "a", "b"), "is given twice");
+}
+
 static void test_unknown_options_are_refused_with_the_one_that_was_meant(void **state)
 {
     (void)state;
@@ -230,6 +241,8 @@ static void test_options_may_be_abbreviated_where_only_one_begins_so(void **stat
     assert_refused(PARSE("--d", "bf16", "a", "b"),
                    "option '--d' is ambiguous: --dtype or --dry-run");
     assert_int_equal(PARSE("--progress", "never", "a", "b"), CLI_GO);   /* --progress-interval */
+    assert_int_equal(PARSE("--quanti", "x", "a", "b"), CLI_GO);         /* two spellings of one */
+    assert_string_equal(opt.quantise, "x");
 }
 
 static void test_letters_stand_for_options(void **state)
@@ -587,6 +600,7 @@ int main(void)
         cmocka_unit_test_setup(test_a_list_collects_in_order, reset),
         cmocka_unit_test_setup(test_a_full_list_refuses_one_more, reset),
         cmocka_unit_test_setup(test_the_last_of_a_repeated_option_holds, reset),
+        cmocka_unit_test_setup(test_an_option_that_is_given_once_is_not_given_twice, reset),
         cmocka_unit_test_setup(test_unknown_options_are_refused_with_the_one_that_was_meant, reset),
         cmocka_unit_test_setup(test_options_may_be_abbreviated_where_only_one_begins_so, reset),
         cmocka_unit_test_setup(test_letters_stand_for_options, reset),

@@ -83,6 +83,17 @@ static ckpt_code fail_unknown(const cli_line *line, const char *text, ckpt_error
     return ckpt_fail(err, CKPT_E_USAGE, "unknown option '%s'; see --help", text);
 }
 
+/* 1 when this option was given before, in any spelling. */
+static int was_given(const cli_line *line, const cli_option *option)
+{
+    const cli_option *o = line->command->options;
+
+    while (o->kind != CLI_END && !(o->target == option->target && line->given[o -
+                                                                 line->command->options]))
+        o++;
+    return o->kind != CLI_END;
+}
+
 /* `value` is NULL if the next argument is the value. */
 static ckpt_code set_given(cli_line *line, const cli_option *option, const char *value,
                            ckpt_error *err)
@@ -99,6 +110,9 @@ static ckpt_code set_given(cli_line *line, const cli_option *option, const char 
                              option->value);
         value = line->argv[++line->at];
     }
+    if (option->kind == CLI_ONCE && was_given(line, option))
+        return ckpt_fail(err, CKPT_E_USAGE, "--%s is given twice, as '%s' and '%s': give one value "
+                         "that has both", option->name, *(const char **)option->target, value);
     assert(option - line->command->options < CLI_OPTIONS_MAX);
     line->given[option - line->command->options] = 1;
     cli_wants_lines |= strcmp(option->name, "jsonl") == 0;

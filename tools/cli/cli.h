@@ -30,6 +30,7 @@ typedef enum {
     CLI_HEADING,   /* starts a group of options in the help; `help` is the title */
     CLI_FLAG,      /* target: int, becomes 1 */
     CLI_STRING,    /* target: const char *, borrowed from argv */
+    CLI_ONCE,      /* the same, but a second value is refused: each adds to the work */
     CLI_SIZE,      /* target: uint64_t, bytes: see cli_parse_size; not 0 */
     CLI_MEMORY,    /* the same, and 50%: of the memory that the process may use */
     CLI_U64,       /* target: uint64_t */
@@ -148,7 +149,8 @@ typedef struct {
  * Read the command line. Returns CLI_GO and fills *args, or the status to exit with: help, version
  * or a one-line error was printed. `--name value`, `--name=value`, `-n value`, `-nvalue`; `--` ends
  * the options; a name may be abbreviated where only one option begins so; if an option is repeated,
- * the last one wins. CKPT_THREADS and CKPT_MEMORY stand for --threads and --memory.
+ * the last one wins, except of CLI_ONCE. CKPT_THREADS and CKPT_MEMORY stand for --threads and
+ * --memory.
  */
 int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args);
 

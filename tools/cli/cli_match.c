@@ -52,6 +52,9 @@ const cli_option *cli_find_abbreviated(const cli_option *options, const char *na
     for (; options != NULL && options->kind != CLI_END; options++) {
         if (options->kind == CLI_HEADING || strncmp(options->name, name, size) != 0)
             continue;
+        if (found != NULL && found->target == options->target && found->kind == options->kind &&
+            found->kind != CLI_FLAG)
+            continue;                      /* another spelling of the same option */
         *other = found;
         found = options;
         if (*other != NULL)

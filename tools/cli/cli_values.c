@@ -201,6 +201,7 @@ ckpt_code cli_set_option(const cli_option *option, const char *source, const cha
         *(int *)option->target = 1;
         return CKPT_OK;
     case CLI_STRING:
+    case CLI_ONCE:
         *(const char **)option->target = value;
         return CKPT_OK;
     case CLI_SIZE:
