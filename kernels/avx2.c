@@ -593,6 +593,7 @@ const ckpt_kernels kernels_avx2 = {
     .amax_to_scale = amax_to_scale_avx2,
     .quantise_e4m3 = quantise_e4m3_avx2,
     .quantise_e2m1 = quantise_e2m1_avx2,
+    .quantise_int8 = quantise_int8_avx2,
     .fp4_group_scale_exact = fp4_group_scale_exact,
     .digest_row_bf16 = digest_row_bf16,
     .digest_row_f32 = digest_row_f32,

@@ -285,6 +285,7 @@ const ckpt_kernels kernels_avx512 = {
     .amax_to_scale = amax_to_scale_avx512,
     .quantise_e4m3 = quantise_e4m3_avx512,
     .quantise_e2m1 = quantise_e2m1_avx512,
+    .quantise_int8 = quantise_int8_avx512,
     .fp4_group_scale_exact = fp4_group_scale_exact,
     .digest_row_bf16 = digest_row_bf16_avx512,
     .digest_row_f32 = digest_row_f32_avx512,

@@ -258,7 +258,7 @@ void chunk_store(const chunk_task *t, size_t at, chunk_codes *c, uint8_t *codes)
         surplus = _mm512_inserti64x4(surplus, _mm256_set1_epi8(chunk_surplus(t, block + 1)), 1);
     magnitude = _mm512_sub_epi8(c->codes, surplus);
     c->zero = _mm512_testn_epi8_mask(magnitude, magnitude);
-    if (t->f.small.mantissa_bits == 3) {
+    if (t->f.kind == CODE_E4M3) {
         _mm512_storeu_si512(codes + at, _mm512_ternarylogic_epi32(
             magnitude, c->signs, _mm512_set1_epi8((char)-128), 0xF8));
     } else {

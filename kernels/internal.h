@@ -42,6 +42,8 @@ void digest_row_i64_avx512(const int64_t *src, size_t cols, uint64_t first_unit,
     void quantise_e4m3_##isa(const quantise_input *in, uint8_t *codes, size_t codes_pitch,         \
                              quantise_sums *sums);                                                 \
     void quantise_e2m1_##isa(const quantise_input *in, uint8_t *codes, size_t codes_pitch,         \
+                             quantise_sums *sums);                                                 \
+    void quantise_int8_##isa(const quantise_input *in, uint8_t *codes, size_t codes_pitch,         \
                              quantise_sums *sums)
 QUANTISE_ROWS(scalar);
 QUANTISE_ROWS(avx2);

@@ -126,6 +126,11 @@ typedef struct ckpt_kernels {
      * E2M1: two codes a byte, low nibble first. cols is a multiple of block_cols, which is 32, or
      * 16 for NVFP4. In NVFP4 a quotient of -0 becomes code 0, and a negative quotient that rounds
      * to 0 becomes code 8.
+     * int8, of Q8_0: codes of fl(x * fl(1 / divisor)) to nearest, halves away from 0, at most 127
+     * in magnitude; nothing counts as saturated, as no block's own maximum is beyond that. cols is
+     * a multiple of block_cols, which is 32. The divisor is not the scale, which is rounded to F16.
+     * A block whose divisor would have no finite inverse has divisor 1 and scale 0, so that its
+     * codes are 0 like those of a block of zeros.
      */
     void (*f32_group_amax)(const float *src, size_t group_count, size_t group, float *amax);
     void (*amax_to_scale)(scale_rule rule, const float *amax, size_t count, float tensor_scale,
@@ -133,6 +138,8 @@ typedef struct ckpt_kernels {
     void (*quantise_e4m3)(const quantise_input *in, uint8_t *codes, size_t codes_pitch,
                           quantise_sums *sums);
     void (*quantise_e2m1)(const quantise_input *in, uint8_t *codes, size_t codes_pitch,
+                          quantise_sums *sums);
+    void (*quantise_int8)(const quantise_input *in, uint8_t *codes, size_t codes_pitch,
                           quantise_sums *sums);
 
     /*

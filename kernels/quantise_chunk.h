@@ -20,10 +20,14 @@ typedef struct {
 
 #define SMALL_E4M3 ((small_float){ 448.0f, 3, 121 })
 #define SMALL_E2M1 ((small_float){ 6.0f, 1, 127 })
+#define SMALL_F16 ((small_float){ 65504.0f, 10, 113 })
+
+typedef enum { CODE_E4M3, CODE_E2M1, CODE_INT8 } code_kind;
 
 /* The constants of a call: the compiler specialises the code for each combination. */
 typedef struct {
-    small_float small;
+    code_kind kind;
+    small_float small;      /* not used for int8 */
     size_t width;           /* columns of a block, or CHUNK if it has more */
     int is_nvfp4;           /* tensor scale; -0 becomes code 0; many blocks have saturated values */
 } form;

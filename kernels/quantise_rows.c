@@ -94,7 +94,7 @@ static inline small_rounded round_to_small(uint32_t magnitude, small_float f)
     }                                                                                              \
     break
 
-/* The rules in which the divisor is the scale: all but NVFP4. */
+/* The rules in which the divisor is the scale: all but NVFP4 and Q8_0. */
 static void plain_scales(scale_rule rule, const float *restrict amax, size_t count,
                          float *restrict scale)
 {
@@ -116,6 +116,7 @@ static void plain_scales(scale_rule rule, const float *restrict amax, size_t cou
     case SCALE_FP4_EVEN:
         FOR_EACH(scale_power(scale_fp4_even(a)));
     case SCALE_NVFP4:
+    case SCALE_Q8_0:
         break;
     }
 }
@@ -161,11 +162,27 @@ static void nvfp4_scales(const float *restrict amax, size_t count, float tensor_
     }
 }
 
+/* As ggml does, which divides by the F32 scale and stores it as F16. */
+static void q8_0_scales(const float *restrict amax, size_t count, float *restrict scale,
+                        float *restrict divisor)
+{
+    for (size_t i = 0; i < count; i++) {
+        const float d = amax[i] / 127.0f;
+        const float near = d < 65536.0f ? d : 65536.0f;
+        const float narrow = round_to_small(f32_bits(near), SMALL_F16).value;
+
+        scale[i] = narrow < 65536.0f ? narrow : f32_from_bits(F32_INF_BITS);
+        divisor[i] = d > 0x1p-128f ? d : 1.0f;
+    }
+}
+
 void ISA_NAME(amax_to_scale)(scale_rule rule, const float *amax, size_t count,
                              float tensor_scale, const block_scales *out)
 {
     if (rule == SCALE_NVFP4) {
         nvfp4_scales(amax, count, tensor_scale, out);
+    } else if (rule == SCALE_Q8_0) {
+        q8_0_scales(amax, count, out->scale, out->divisor);
     } else {
         plain_scales(rule, amax, count, out->scale);
         power_codes(out->scale, count, out->divisor, out->code);
@@ -209,7 +226,7 @@ static inline __attribute__((always_inline))
 void quantise_run(const float *restrict src, span s, factors b, form f, chunk *restrict c)
 {
     const uint32_t largest = f32_bits(f.small.largest);
-    const unsigned sign_shift = f.small.mantissa_bits == 3 ? 24 : 28;
+    const unsigned sign_shift = f.kind == CODE_E4M3 ? 24 : 28;
 
     for (size_t i = s.from; i < s.from + s.count; i++) {
         const float x = f32_load(src, i);
@@ -224,6 +241,52 @@ void quantise_run(const float *restrict src, span s, factors b, form f, chunk *r
         c->error[i] = y - x;
         if (f.is_nvfp4)
             c->saturated[i] = (int32_t)magnitude > (int32_t)largest;
+    }
+}
+
+/*
+ * The same for int8. Halves are rounded away from 0: the F32 quotient is below 2^23, so that its
+ * fraction is exact, while adding a half to the quotient is not.
+ */
+static inline __attribute__((always_inline))
+void quantise_int8_run(const float *restrict src, span s, factors b, chunk *restrict c)
+{
+    const float inverse = 1.0f / b.divisor;
+
+    for (size_t i = s.from; i < s.from + s.count; i++) {
+        const float x = f32_load(src, i);
+        const float q = x * inverse;
+        const float magnitude = f32_from_bits(f32_bits(q) & ~F32_SIGN_BIT);
+        const float limited = magnitude < 127.0f ? magnitude : 127.0f;
+        const int32_t whole = (int32_t)limited;
+        const int32_t rounded = whole + (limited - (float)whole >= 0.5f);
+        const int32_t code = q < 0 ? -rounded : rounded;
+
+        c->code[i] = (uint32_t)code;
+        c->error[i] = (float)code * b.scale - x;
+    }
+}
+
+/* Nonzero values with nonzero codes that a scale of 0, which is rare, makes 0. */
+static inline __attribute__((always_inline))
+uint32_t count_lost(const uint32_t *code, size_t count)
+{
+    uint32_t lost = 0;
+
+    for (size_t i = 0; i < count; i++)
+        lost += code[i] != 0;
+    return lost;
+}
+
+static inline __attribute__((always_inline))
+void quantise_int8_chunk(progress *p, const float *src, span columns, form f, chunk *c)
+{
+    for (size_t at = 0; at < columns.count; at += f.width) {
+        const size_t b = block_at(p->in, columns.from + at, f);
+
+        quantise_int8_run(src, (span){ at, f.width }, factors_of(p->in, b), c);
+        if (p->in->scale[b] == 0)
+            p->sums->underflowed += count_lost(c->code + at, f.width);
     }
 }
 
@@ -314,7 +377,7 @@ static double sum_lanes(double lanes[SUM_LANES])
 static inline __attribute__((always_inline))
 void note_errors(const chunk *c, size_t count, progress *p, size_t col, form f)
 {
-    const uint32_t magnitude_bits = f.small.mantissa_bits == 3 ? 0x7F : 7;
+    const uint32_t magnitude_bits = f.kind == CODE_E2M1 ? 7 : 0x7F;
     uint32_t largest = 0;
     uint32_t rounded = 0;
     uint32_t underflowed = 0;
@@ -360,7 +423,7 @@ void quantise_columns(progress *p, size_t col, size_t count, form f, uint8_t *co
     chunk c;
 
 #if HAS_VECTOR_CHUNKS
-    if (count == CHUNK) {
+    if (count == CHUNK && f.kind != CODE_INT8) {
         quantise_whole_chunk(p, src, col, f, codes);
         return;
     }
@@ -371,17 +434,20 @@ void quantise_columns(progress *p, size_t col, size_t count, form f, uint8_t *co
         memcpy(c.tail, src, count * sizeof *src);
         src = c.tail;
     }
-    quantise_chunk(p, src, (span){ col, count }, f, &c);
-    if (f.small.mantissa_bits == 3) {
-        narrow_codes(c.code, count, codes);
-    } else {
+    if (f.kind == CODE_INT8)
+        quantise_int8_chunk(p, src, (span){ col, count }, f, &c);
+    else
+        quantise_chunk(p, src, (span){ col, count }, f, &c);
+    if (f.kind == CODE_E2M1) {
         narrow_codes(c.code, count, c.byte);
         pack_e2m1(c.byte, count, codes);
+    } else {
+        narrow_codes(c.code, count, codes);
     }
     add_squares(c.error, padded, p->errors);
     add_squares(src, padded, p->values);
     note_errors(&c, count, p, col, f);
-    if (f.is_nvfp4)
+    if (f.is_nvfp4 || f.kind == CODE_INT8)
         p->sums->dropped_signs += count_minus_zeros(src, count);
 }
 
@@ -390,7 +456,7 @@ static inline __attribute__((always_inline))
 void quantise_rows(const quantise_input *in, form f, uint8_t *codes, size_t codes_pitch,
                    quantise_sums *sums)
 {
-    const unsigned codes_a_byte = f.small.mantissa_bits == 3 ? 1 : 2;
+    const unsigned codes_a_byte = f.kind == CODE_E2M1 ? 2 : 1;
     progress p = { .in = in, .sums = sums };
 
     memset(sums, 0, sizeof *sums);
@@ -411,16 +477,22 @@ void ISA_NAME(quantise_e4m3)(const quantise_input *in, uint8_t *codes, size_t co
                              quantise_sums *sums)
 {
     if (in->block_cols == 32)
-        quantise_rows(in, (form){ SMALL_E4M3, 32, 0 }, codes, codes_pitch, sums);
+        quantise_rows(in, (form){ CODE_E4M3, SMALL_E4M3, 32, 0 }, codes, codes_pitch, sums);
     else
-        quantise_rows(in, (form){ SMALL_E4M3, CHUNK, 0 }, codes, codes_pitch, sums);
+        quantise_rows(in, (form){ CODE_E4M3, SMALL_E4M3, CHUNK, 0 }, codes, codes_pitch, sums);
 }
 
 void ISA_NAME(quantise_e2m1)(const quantise_input *in, uint8_t *codes, size_t codes_pitch,
                              quantise_sums *sums)
 {
     if (in->block_cols == 32)
-        quantise_rows(in, (form){ SMALL_E2M1, 32, 0 }, codes, codes_pitch, sums);
+        quantise_rows(in, (form){ CODE_E2M1, SMALL_E2M1, 32, 0 }, codes, codes_pitch, sums);
     else
-        quantise_rows(in, (form){ SMALL_E2M1, 16, 1 }, codes, codes_pitch, sums);
+        quantise_rows(in, (form){ CODE_E2M1, SMALL_E2M1, 16, 1 }, codes, codes_pitch, sums);
+}
+
+void ISA_NAME(quantise_int8)(const quantise_input *in, uint8_t *codes, size_t codes_pitch,
+                             quantise_sums *sums)
+{
+    quantise_rows(in, (form){ .kind = CODE_INT8, .width = 32 }, codes, codes_pitch, sums);
 }

@@ -25,16 +25,18 @@ typedef enum {
     SCALE_FP4_FLOOR,        /* E8M0: FLOOR(a, 2), OCP MX */
     SCALE_FP4_EVEN,         /* E8M0: as FLOOR, but a mantissa of 1.75 or more counts as the next
                                power of two; 255 (NaN) if that power is beyond F32 */
-    SCALE_NVFP4             /* E4M3 of clamp(fl(a / fl(6 * t)), 2^-9, 448), or of 1 if that
+    SCALE_NVFP4,            /* E4M3 of clamp(fl(a / fl(6 * t)), 2^-9, 448), or of 1 if that
                                quotient is 0; t: the tensor's scale */
+    SCALE_Q8_0              /* F16 of fl(a / 127), infinite if that is too large */
 } scale_rule;
 
 /* Scales of `count` blocks. The arrays belong to the caller. */
 typedef struct {
     float *scale;           /* the stored scale as F32 */
-    float *divisor;         /* elements are divided by it: `scale`; NVFP4: fl(scale * t) */
+    float *divisor;         /* elements are divided by it: `scale`; NVFP4: fl(scale * t); Q8_0:
+                               fl(a / 127), or 1 if that is 2^-128 or less */
     float *peak;            /* amax / divisor */
-    uint8_t *code;          /* the stored E8M0 or E4M3 code; meaningless for F32 scales */
+    uint8_t *code;          /* the stored E8M0 or E4M3 code; meaningless for F32 and F16 scales */
 } block_scales;
 
 /* Values, with rows `pitch` elements apart, and scales, which all rows share. */
@@ -59,7 +61,7 @@ typedef struct {
 typedef struct {
     uint64_t rounded;       /* elements with y != x */
     uint64_t saturated;     /* elements with fl(|x / divisor|) above the largest code */
-    uint64_t underflowed;   /* elements with x != 0 and code 0 */
+    uint64_t underflowed;   /* elements with x != 0 and code 0, or, in int8, scale 0 */
     uint64_t dropped_signs; /* elements with x = -0 and code 0 */
     double error_squares;
     double value_squares;

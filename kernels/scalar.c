@@ -514,6 +514,7 @@ const ckpt_kernels kernels_scalar = {
     .amax_to_scale = amax_to_scale_scalar,
     .quantise_e4m3 = quantise_e4m3_scalar,
     .quantise_e2m1 = quantise_e2m1_scalar,
+    .quantise_int8 = quantise_int8_scalar,
     .fp4_group_scale_exact = fp4_group_scale_exact_scalar,
     .digest_row_bf16 = digest_row_bf16,
     .digest_row_f32 = digest_row_f32,

@@ -109,7 +109,8 @@ static void clear_odd(work *w, float *values, size_t count)
         }
 }
 
-/* F32 masters are rounded to BF16 first, as every exporter does, unless options->quantise_f32. */
+/* F32 masters are rounded to BF16 first, as exporters to FP8 and FP4 do, unless the rule's exporter
+ * does not, or options->quantise_f32. */
 static void fill_panel(work *w, const quantise_panel *p)
 {
     const ckpt_kernels *k = w->job->kernels;
@@ -119,7 +120,8 @@ static void fill_panel(work *w, const quantise_panel *p)
         float *values = w->panel + r * p->pitch;
 
         values_f32(&w->values, row + r, p->first_col, p->cols, values);
-        if (w->job->from->dtype == CKPT_F32 && !w->job->options->quantise_f32) {
+        if (w->job->from->dtype == CKPT_F32 && !w->job->options->quantise_f32 &&
+            !w->rule->keeps_f32) {
             k->f32_to_bf16(values, w->narrow, p->cols);
             k->bf16_to_f32(w->narrow, values, p->cols);
         }
@@ -144,6 +146,10 @@ static ckpt_code fail(const work *w, const quantise_panel *p, const quantise_res
                          "value is %s, which no rule quantises; --nonfinite zero makes it 0", name,
                          row, col, isnan(value) ? "NaN" : "infinite");
     case QUANTISE_TOO_LARGE:
+        if (w->rule->scale_dtype == CKPT_F16)
+            return ckpt_fail(w->job->err, CKPT_E_FORMAT, "tensor '%s', row %llu, column %llu: %s "
+                             "needs a scale for the block there that is more than F16 holds", name,
+                             row, col, w->rule->name);
         return ckpt_fail(w->job->err, CKPT_E_FORMAT, "tensor '%s', row %llu, column %llu: %s makes "
                          "of %.9g a code that stands for more than BF16 holds", name, row, col,
                          w->rule->name, (double)value);

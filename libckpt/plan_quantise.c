@@ -32,10 +32,13 @@ static ckpt_code check_exact(const ckpt_tensor *t, const quantise_policy *policy
                      rule->name);
 }
 
-/* 1 when the rule converts the tensor's codes, not its values. */
-static int takes_codes(const quantise_rule *rule, const ckpt_tensor *t)
+/* 1 when the rule takes a quantised tensor: its FP4 codes, or the values of FP8. */
+static int takes_quantised(const quantise_rule *rule, const ckpt_tensor *t)
 {
-    return rule != NULL && rule->from_fp4 && encoding_is(t, ENCODING_FP4_32);
+    if (rule == NULL)
+        return 0;
+    return (rule->from_fp4 && encoding_is(t, ENCODING_FP4_32)) ||
+           (rule->takes_fp8 && t->dtype == CKPT_F8_E4M3 && t->scale_dtype != CKPT_NONE);
 }
 
 static int is_plain_float(const ckpt_tensor *t)
@@ -183,7 +186,7 @@ static ckpt_code plan_weight(ckpt_tensor *t, const ckpt_tensor *official,
         *rule = NULL;
         return CKPT_OK;
     }
-    if (t->scale_dtype != CKPT_NONE && !takes_codes(*rule, t))
+    if (t->scale_dtype != CKPT_NONE && !takes_quantised(*rule, t))
         return fail_quantised(t, *rule, err);
     if (t->scale_dtype == CKPT_NONE && !is_plain_float(t))
         return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is %s, which is not quantised",
@@ -314,7 +317,7 @@ ckpt_code plan_quantise_like(const ckpt_catalog *from, const ckpt_catalog *targe
         if (to->scale_dtype == CKPT_NONE || !is_selected(policy, t->name))
             continue;
         rules[i] = class_rules_find(&policy->rules, t->name);
-        if (!is_plain_float(t) && !(takes_codes(rules[i], t) && makes(rules[i], to)))
+        if (!is_plain_float(t) && !(takes_quantised(rules[i], t) && makes(rules[i], to)))
             rules[i] = NULL;
         if ((code = check_exact(t, policy, rules[i], err)) != CKPT_OK)
             return code;

@@ -69,7 +69,8 @@ static quantise_result fail_not_finite(const quantise_panel *p, const run *r)
     return done;
 }
 
-/* Decode the codes of one row, without their scales. */
+/* Decode the codes of one row, without their scales. Not for int8: its scales are F16, so that no
+ * value is as large as those that are decoded here. */
 static void decode(const quantise_setup *s, const uint8_t *codes, size_t count, float *out)
 {
     if (s->rule->codes == CKPT_F4)
@@ -159,7 +160,7 @@ static quantise_result make_scales(const quantise_setup *s, const quantise_panel
     for (size_t b = 0; b < r->block_count; b++) {
         if (!(scales->divisor[b] > 0))
             return fail_at(QUANTISE_TOO_SMALL, p, r->row, r->col + b * width);
-        if (!is_finite(scales->divisor[b]))
+        if (!is_finite(scales->divisor[b]) || !is_finite(scales->scale[b]))
             return fail_at(QUANTISE_TOO_LARGE, p, r->row, r->col + b * width);
     }
     return done;
@@ -173,8 +174,21 @@ static void store_scales(const quantise_setup *s, const run *r, const quantise_t
 
     if (t->scale_dtype == CKPT_F32)
         memcpy(to, scales->scale, r->block_count * sizeof *scales->scale);
+    else if (t->scale_dtype == CKPT_F16)
+        s->kernels->f32_to_f16(scales->scale, (uint16_t *)(void *)to, r->block_count);
     else
         memcpy(to, scales->code, r->block_count);
+}
+
+static void encode(const quantise_setup *s, const quantise_input *in, uint8_t *codes,
+                   size_t codes_pitch, quantise_sums *sums)
+{
+    if (s->rule->codes == CKPT_F4)
+        s->kernels->quantise_e2m1(in, codes, codes_pitch, sums);
+    else if (s->rule->codes == CKPT_I8)
+        s->kernels->quantise_int8(in, codes, codes_pitch, sums);
+    else
+        s->kernels->quantise_e4m3(in, codes, codes_pitch, sums);
 }
 
 static quantise_result quantise_blocks(const quantise_setup *s, const quantise_panel *p,
@@ -198,10 +212,7 @@ static quantise_result quantise_blocks(const quantise_setup *s, const quantise_p
     find_maxima(s, p, r, amax);
     if ((result = make_scales(s, p, r, amax, &scales)).outcome != QUANTISE_DONE)
         return result;
-    if (s->rule->codes == CKPT_F4)
-        s->kernels->quantise_e2m1(&in, codes, t->codes_pitch, &sums);
-    else
-        s->kernels->quantise_e4m3(&in, codes, t->codes_pitch, &sums);
+    encode(s, &in, codes, t->codes_pitch, &sums);
     if (s->kernels->f32_block_amax(amax, 1, r->block_count, r->block_count) >= 0x1p127f &&
         (result = check_products(s, p, r, t, scale)).outcome != QUANTISE_DONE)
         return result;

@@ -29,6 +29,9 @@ typedef struct {
     int has_tensor_scale;          /* from the tensor's maximum, so that the tensor is read twice */
     int from_fp4;                  /* converts FP4 codes, not values: see nvfp4_cast_scales */
     int keeps_exact;               /* call quantise_keep_exact first, for groups exact in FP4 */
+    int keeps_f32;                 /* F32 values are not rounded to BF16 first */
+    int takes_fp8;                 /* its encoding is for files that have no FP8: it rounds the
+                                      values of FP8 weights, too */
 } quantise_rule;
 
 /* Rule `i`; NULL past the last. */

@@ -12,7 +12,7 @@ typedef struct {
     uint64_t kept_blocks;           /* blocks with the original's bytes */
     uint64_t rounded;               /* elements with y != x */
     uint64_t saturated;
-    uint64_t underflowed;           /* elements with x != 0 and code 0 */
+    uint64_t underflowed;           /* elements with x != 0 and code 0, or a scale of 0 */
     uint64_t dropped_signs;         /* elements with x = -0 and y = +0 */
     exact_sum error_squares;        /* of (y - x)^2 */
     exact_sum value_squares;        /* of x^2 */

@@ -30,6 +30,8 @@ static const quantise_rule rules[] = {
     { "nvfp4-cast", "nvfp4-exact", NVFP4, .from_fp4 = 1 },
     { "fp8-channel", NULL, .codes = CKPT_F8_E4M3, .block_rows = 1,
       .block_cols = ENCODING_WHOLE_ROW, .scale_dtype = CKPT_F32, .scales = SCALE_FP8_QUOTIENT },
+    { "q8_0", NULL, .codes = CKPT_I8, .block_rows = 1, .block_cols = 32, .scale_dtype = CKPT_F16,
+      .scales = SCALE_Q8_0, .keeps_f32 = 1, .takes_fp8 = 1 },
 };
 
 const quantise_rule *quantise_rule_at(size_t i)

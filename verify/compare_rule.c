@@ -33,7 +33,7 @@ typedef struct {
     uint64_t code_row_bytes;
     uint64_t scale_row_bytes;
     uint64_t block_cols;           /* clipped to the matrix */
-    float *a;                      /* rounded to BF16 */
+    float *a;                      /* rounded to BF16, unless the rule keeps F32 */
     float *b;
     uint16_t *rounded;             /* one row */
     uint8_t *kept;                 /* by block, row by row */
@@ -114,8 +114,10 @@ static ckpt_code make_panel(rule_panel *p, ckpt_error *err)
     memset(&loss, 0, sizeof loss);
     for (uint64_t r = 0; r < p->rows; r++) {
         values_f32(&p->a_values, p->row + r, 0, p->cols, p->a + r * p->cols);
-        k->f32_to_bf16(p->a + r * p->cols, p->rounded, p->cols);
-        k->bf16_to_f32(p->rounded, p->a + r * p->cols, p->cols);
+        if (!p->setup.rule->keeps_f32) {
+            k->f32_to_bf16(p->a + r * p->cols, p->rounded, p->cols);
+            k->bf16_to_f32(p->rounded, p->a + r * p->cols, p->cols);
+        }
         values_f32(&p->b_values, p->row + r, 0, p->cols, p->b + r * p->cols);
     }
     quantise_find_kept(&p->setup, &panel, p->b, p->kept);

@@ -2,8 +2,8 @@
  * compare_rule.h: checks that a tensor is the result of a named quantisation rule for another.
  *
  * A block of B is right if its codes and scale are those that the rule produces from A's values
- * (rounded to BF16 first, as exporters do), or if it has exactly A's values, like a block that was
- * kept from an original.
+ * (rounded to BF16 first, as exporters do, unless those of the rule do not), or if it has exactly
+ * A's values, like a block that was kept from an original.
  */
 #ifndef CKPT_COMPARE_RULE_H
 #define CKPT_COMPARE_RULE_H

@@ -100,6 +100,10 @@ static void suit_tensor(const job_plan *plan, ckpt_tensor *t)
     const ckpt_dtype plain = map_find_encode(plan->map, t->name);
     const int sharded = plan->options.format->map_names != NULL;
 
+    /* Interleaved blocks of the source, or asked for, are values that no plain dtype need hold. */
+    if (plain != CKPT_NONE && t->scale_dtype != CKPT_NONE && encoding_of(t)->is_in_blocks &&
+        t->stored_form != CKPT_FORM_APART)
+        return;
     if (plain != CKPT_NONE) {
         catalog_set_plain(t, plain);
     } else if (encoding_is(t, ENCODING_FP4_32)) {

@@ -69,13 +69,20 @@ static ckpt_code take_encodings(const convert_words *w, const ckpt_format *forma
     return CKPT_OK;
 }
 
-/* Refuse rules whose encoding config.json cannot describe. */
-static ckpt_code check_encodings(const class_rules *rules, ckpt_error *err)
+/* Refuse rules whose encoding config.json cannot describe, unless the layout has blocks of its own,
+ * which its files describe. */
+static ckpt_code check_encodings(const class_rules *rules, const ckpt_format *format,
+                                 ckpt_error *err)
 {
     for (int class = 0; class < WEIGHT_CLASS_COUNT; class++) {
         const quantise_rule *rule = rules->rules[class];
         const encoding_id id = rule == NULL ? ENCODING_FP8_128 : plan_rule_encoding(rule);
 
+        if (encoding_at(id)->is_in_blocks && format->form != NULL)
+            continue;
+        if (encoding_at(id)->is_in_blocks)
+            return ckpt_fail(err, CKPT_E_USAGE, "--quantize %s: layout %s does not hold it, only "
+                             "ckpt-shard --layout gguf", rule->name, format->name);
         if (id != ENCODING_FP8_128 && id != ENCODING_FP8_1X32 && id != ENCODING_FP4_32 &&
             id != ENCODING_NVFP4 && id != ENCODING_FP8_ROW)
             return ckpt_fail(err, CKPT_E_USAGE, "--quantize %s: no config.json is written for it",
@@ -134,7 +141,7 @@ static ckpt_code take_rules(const convert_words *w, convert_options *out, ckpt_e
         return ckpt_fail(err, CKPT_E_USAGE, "--quantize decides encodings by class: leave out "
                          "--dtype and --experts");
     code = class_rules_parse(w->quantise, &rules->rules, err);
-    return code == CKPT_OK ? check_encodings(&rules->rules, err) : code;
+    return code == CKPT_OK ? check_encodings(&rules->rules, out->format, err) : code;
 }
 
 /* "v2": the map torch_dist-v2. */

@@ -10,7 +10,9 @@
 #include "libckpt/size.h"
 #include "libckpt/text.h"
 
-enum { QUANTISATION_VERSION = 2, FILE_TYPE_BF16 = 32, FILE_TYPE_MXFP4_MOE = 38, BLOCKS_MAX = 4096 };
+enum { QUANTISATION_VERSION = 2, BLOCKS_MAX = 4096 };
+/* llama.cpp's numbers for what most tensors of a file are. */
+enum { FILE_TYPE_Q8_0 = 7, FILE_TYPE_BF16 = 32, FILE_TYPE_MXFP4_MOE = 38 };
 
 typedef struct {
     gguf_put *p;
@@ -178,12 +180,19 @@ static ckpt_code count_blocks(model_writer *m, const gguf_keys *keys)
     return CKPT_OK;
 }
 
-static int has_blocks_of_fp4(const ckpt_catalog *targets)
+static int has_form(const ckpt_catalog *targets, ckpt_stored_form form)
 {
     for (size_t i = 0; i < ckpt_catalog_count(targets); i++)
-        if (ckpt_catalog_at(targets, i)->stored_form == CKPT_FORM_MXFP4)
+        if (ckpt_catalog_at(targets, i)->stored_form == form)
             return 1;
     return 0;
+}
+
+static uint32_t file_type(const ckpt_catalog *targets)
+{
+    if (has_form(targets, CKPT_FORM_MXFP4))
+        return FILE_TYPE_MXFP4_MOE;
+    return has_form(targets, CKPT_FORM_Q8_0) ? FILE_TYPE_Q8_0 : FILE_TYPE_BF16;
 }
 
 /* Write the model's origin, if the config has a name of the form OWNER/NAME. */
@@ -208,8 +217,7 @@ ckpt_code gguf_model_put(gguf_put *p, const gguf_keys *keys, const format_target
     gguf_put_string(p, "general.architecture", keys->arch);
     gguf_put_string(p, "general.type", "model");
     gguf_put_u32(p, "general.quantization_version", QUANTISATION_VERSION);
-    gguf_put_u32(p, "general.file_type",
-                 has_blocks_of_fp4(target->targets) ? FILE_TYPE_MXFP4_MOE : FILE_TYPE_BF16);
+    gguf_put_u32(p, "general.file_type", file_type(target->targets));
     put_origin(&m);
     for (size_t i = 0; i < keys->count && code == CKPT_OK; i++)
         code = put_line(&m, &keys->lines[i]);

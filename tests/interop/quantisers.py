@@ -21,7 +21,8 @@ class Rule(ctypes.Structure):
                 ("block_cols", ctypes.c_uint32), ("scale_dtype", ctypes.c_int),
                 ("scales", ctypes.c_int), ("powers_of_two", ctypes.c_int),
                 ("has_tensor_scale", ctypes.c_int), ("from_fp4", ctypes.c_int),
-                ("keeps_exact", ctypes.c_int)]
+                ("keeps_exact", ctypes.c_int), ("keeps_f32", ctypes.c_int),
+                ("takes_fp8", ctypes.c_int)]
 
 
 class Setup(ctypes.Structure):
@@ -88,7 +89,8 @@ class Quantiser:
         r = self.rule.contents
         f32 = LIB.quantise_rule_find(b"fp8-b128-f32").contents.scale_dtype
         self.scale_dtype = f32 if f32_scales else r.scale_dtype
-        self.scale_type = np.float32 if self.scale_dtype == f32 else np.uint8
+        f16 = LIB.quantise_rule_find(b"q8_0").contents.scale_dtype
+        self.scale_type = {f32: np.float32, f16: np.float16}.get(self.scale_dtype, np.uint8)
         self.codes_a_byte = 2 if r.codes == LIB.quantise_rule_find(b"fp4").contents.codes else 1
         self.block_rows, self.block_cols = r.block_rows, r.block_cols
         self.tensor_scale = np.float32(1)

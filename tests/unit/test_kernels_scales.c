@@ -156,6 +156,32 @@ static void test_nvfp4_scales_of_every_bf16_maximum(void **state)
     free(amax);
 }
 
+static void test_q8_0_scales_of_every_bf16_maximum(void **state)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    size_t count;
+    float *amax = all_bf16(&count);
+    scales *got = buffer_new(sizeof *got);
+    const block_scales out = { got->scale, got->divisor, got->peak, got->code };
+
+    (void)state;
+    for (size_t s = 0; s < set_count; s++) {
+        sets[s]->amax_to_scale(SCALE_Q8_0, amax, count, 1.0f, &out);
+        for (size_t i = 0; i < count; i++) {
+            const float d = (float)((double)amax[i] / 127.0);
+            const uint32_t f16 = small_nearest(FORMAT_F16, (double)d);
+
+            assert_true(got->divisor[i] == (isinf(1.0f / d) ? 1.0f : d));
+            assert_true(f16 > FORMAT_F16.last ? isinf(got->scale[i])
+                                              : (double)got->scale[i] ==
+                                                    small_value(FORMAT_F16, f16));
+        }
+    }
+    free(got);
+    free(amax);
+}
+
 /* ---- codes ---- */
 
 typedef struct {
@@ -234,6 +260,55 @@ static void test_codes_of_every_bf16_value(void **state)
         }
 }
 
+/* Every quotient in steps of 1/64, both signs and both neighbours of each, so that every half and
+ * what is next to it is there: C's roundf, as ggml calls it. Scales of 1 and, in odd blocks, 0. */
+static void test_int8_codes_are_rounded_away_from_zero(void **state)
+{
+    enum { STEPS = 127 * 64 + 1, COLS = 6 * STEPS / 32 * 32 };
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    float *values = buffer_new(COLS * sizeof *values);
+    float *scale = buffer_new(3 * COLS / 32 * sizeof *scale);
+    int8_t *codes = buffer_new(COLS);
+
+    (void)state;
+    for (size_t i = 0; i < COLS; i++) {
+        const float q = (float)(i / 6) / 64;
+        const float near = i % 3 == 0 ? q : i % 3 == 1 ? nextafterf(q, 0) : nextafterf(q, 200);
+
+        values[i] = i % 6 < 3 ? near : -near;
+    }
+    for (size_t b = 0; b < COLS / 32; b++) {
+        scale[b] = b % 2 == 0;
+        scale[COLS / 32 + b] = 1;
+        scale[2 * COLS / 32 + b] = 127;
+    }
+    for (size_t s = 0; s < set_count; s++) {
+        const quantise_input in = { values, 1, COLS, COLS, scale, scale + COLS / 32,
+                                    scale + 2 * COLS / 32, 32, 1 };
+        quantise_sums sums;
+        uint64_t underflowed = 0;
+        uint64_t rounded = 0;
+
+        sets[s]->quantise_int8(&in, (uint8_t *)codes, COLS, &sums);
+        for (size_t i = 0; i < COLS; i++) {
+            const float expected = fmaxf(fminf(roundf(values[i]), 127), -127);
+
+            if ((float)codes[i] != expected)
+                fail_msg("%s: %a is %d", sets[s]->name, (double)values[i], codes[i]);
+            rounded += expected * scale[i / 32] != values[i];
+            underflowed += values[i] != 0 && expected * scale[i / 32] == 0;
+        }
+        assert_int_equal(sums.saturated, 0);
+        assert_int_equal(sums.rounded, rounded);
+        assert_int_equal(sums.underflowed, underflowed);
+        assert_int_equal(sums.dropped_signs, 2);
+    }
+    free(codes);
+    free(scale);
+    free(values);
+}
+
 static void test_group_maxima(void **state)
 {
     const ckpt_kernels *sets[3];
@@ -261,7 +336,9 @@ int main(void)
         cmocka_unit_test(test_powers_of_every_bf16_maximum),
         cmocka_unit_test(test_f32_scales_of_every_bf16_maximum),
         cmocka_unit_test(test_nvfp4_scales_of_every_bf16_maximum),
+        cmocka_unit_test(test_q8_0_scales_of_every_bf16_maximum),
         cmocka_unit_test(test_codes_of_every_bf16_value),
+        cmocka_unit_test(test_int8_codes_are_rounded_away_from_zero),
         cmocka_unit_test(test_group_maxima)
     };
 

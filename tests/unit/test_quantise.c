@@ -15,7 +15,7 @@ static void test_each_rule_is_found_by_both_names(void **state)
         if (r->short_name != NULL)
             assert_ptr_equal(quantise_rule_find(r->short_name), r);
     }
-    assert_int_equal(count, 12);
+    assert_int_equal(count, 13);
     assert_null(quantise_rule_find("fp8"));
     assert_null(quantise_rule_find(""));
 }
@@ -182,8 +182,39 @@ static void test_panels_of_every_magnitude_are_the_same_in_every_set(void **stat
     (void)state;
     for (size_t i = 0; quantise_rule_at(i) != NULL; i++)
         for (int most = -126; most < 126 && !quantise_rule_at(i)->from_fp4; most++)
-            if (!quantise_rule_at(i)->has_tensor_scale || most > -100)
+            if ((!quantise_rule_at(i)->has_tensor_scale || most > -100) &&
+                (quantise_rule_at(i)->scale_dtype != CKPT_F16 || most < 22))
                 check_panel(quantise_rule_at(i), 3, 256, most < -96 ? -126 : most - 30, most);
+}
+
+/* 65519 * 127 still has a finite F16 scale, 65520 * 127 has not. */
+static void test_scales_beyond_f16_are_refused_with_their_place(void **state)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+
+    (void)state;
+    for (size_t s = 0; s < set_count; s++) {
+        const quantise_setup setup = { sets[s], quantise_rule_find("q8_0"), 1.0f };
+        float values[2 * 64] = { [64 + 40] = -65519.0f * 127.0f };
+        uint8_t codes[2 * 64];
+        uint16_t scales[2 * 2];
+        const quantise_panel panel = { .values = values, .rows = 2, .cols = 64, .pitch = 64,
+                                       .first_row = 7, .first_col = 1024 };
+        const quantise_target target = { codes, 64, (uint8_t *)scales, 4, CKPT_F16 };
+        quantise_loss loss = { 0 };
+        quantise_result result = quantise_panel_run(&setup, &panel, &target, &loss);
+
+        assert_int_equal(result.outcome, QUANTISE_DONE);
+        assert_int_equal(scales[3], 0x7BFF);
+        assert_int_equal((int8_t)codes[64 + 40], -127);
+        assert_int_equal(loss.saturated, 0);
+        values[64 + 40] = -65520.0f * 127.0f;
+        result = quantise_panel_run(&setup, &panel, &target, &loss);
+        assert_int_equal(result.outcome, QUANTISE_TOO_LARGE);
+        assert_int_equal(result.row, 8);
+        assert_int_equal(result.col, 1024 + 32);
+    }
 }
 
 /* Blocks in any order give what the whole matrix gives, and kept ones are not touched. */
@@ -267,6 +298,7 @@ int main(void)
         cmocka_unit_test(test_errors_relative_to_values),
         cmocka_unit_test(test_panels_of_every_size_are_the_same_in_every_set),
         cmocka_unit_test(test_panels_of_every_magnitude_are_the_same_in_every_set),
+        cmocka_unit_test(test_scales_beyond_f16_are_refused_with_their_place),
         cmocka_unit_test(test_kept_blocks_are_left_alone),
         cmocka_unit_test(test_the_cast_keeps_every_scale_within_its_window)
     };
