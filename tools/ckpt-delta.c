@@ -35,20 +35,22 @@ static const cli_option diff_options[] = {
     { CLI_HEADING, NULL, NULL, NULL, "Layout that the delta is over, as of ckpt-convert" },
     { CLI_STRING, "like", "PATH", &opt.layout.like,
       "names, encodings and scales as in PATH (default: as in OLD)" },
-    { CLI_CHOICE, "dtype", "bf16|fp8|keep", &opt.layout.words.dtype,
+    { CLI_CHOICE, "dtype", "bf16|fp8|keep", &opt.rounding.words.dtype,
       "encoding of quantised weights" },
-    { CLI_CHOICE, "experts", "bf16|fp8|fp4|keep", &opt.layout.words.experts,
+    { CLI_CHOICE, "experts", "bf16|fp8|fp4|keep", &opt.rounding.words.experts,
       "encoding of routed experts" },
-    { CLI_CHOICE, "scale-dtype", "e8m0|f32", &opt.layout.words.scale_dtype,
+    { CLI_CHOICE, "scale-dtype", "e8m0|f32", &opt.rounding.words.scale_dtype,
       "scales of FP8 weights" },
     { CLI_STRING, "names", "STYLE", &opt.layout.names, "native, sglang or transformers" },
     { CLI_FLAG, "allow-lossy", NULL, &opt.layout.allow_lossy,
       "round values that do not fit the encoding" },
+    QUANTISE_OPTIONS(opt.rounding),
     CLI_READ_OPTIONS(opt.open, opt.common)
 };
 
 static const cli_rule layout_rules[] = {
     { "like", NULL, "dtype|experts|scale-dtype|names" },
+    { "sticky-scale", "like", NULL },
     { NULL, NULL, NULL }
 };
 
@@ -65,6 +67,8 @@ static const cli_command diff_command = {
         "equal bytes.\n\n"
         "Where OLD and NEW do not lie on disk in the same way, both are read as ckpt-convert would "
         "write them: as OLD, or as the options say.\n\n"
+        "With --quantize NEW is quantised first, and OLD, unless it is quantised already: blocks "
+        "of NEW with the values of OLD (of --like) keep its bytes.\n\n"
         "With '-' as DELTA the delta goes to standard output, as a tar archive that apply reads "
         "as its DELTA '-', through ssh for example.",
     .exit_notes = "0  done\n2  could not; one line on stderr says what failed",

@@ -11,6 +11,7 @@
 #include "formats/delta/delta_stream.h"
 #include "libckpt/json.h"
 #include "libckpt/text.h"
+#include "verify/losses.h"
 
 #define FILE_BYTES_DEFAULT (UINT64_C(4) << 30)
 
@@ -173,6 +174,11 @@ static void print_made(const delta_command *o, const delta_made *made, const cha
         put_roots(&w, "result", &made->after);
         put_summary(&w, &made->summary);
         json_member_u64(&w, "carried_files", made->carried_count);
+        if (made->is_rounded) {
+            json_member_object(&w, "quantised");
+            losses_put(&w, &made->loss);
+            json_put_object_end(&w);
+        }
         json_member_names(&w, "notes", (const char *const *)made->notes.names, made->notes.count);
         json_member_double(&w, "seconds", seconds);
         json_put_object_end(&w);
@@ -182,6 +188,9 @@ static void print_made(const delta_command *o, const delta_made *made, const cha
     if (o->common.quiet)
         return;
     print_summary(&made->summary);
+    if (made->is_rounded)
+        printf("quantised: %" PRIu64 " of %" PRIu64 " elements rounded, relative error %.3g\n",
+               made->loss.rounded, made->loss.elements, quantise_loss_relative(&made->loss));
     print_notes(o, &made->notes);
     if (!o->measure)
         return;
@@ -228,6 +237,13 @@ static void finish_made(const delta_command *o, const delta_made *made, const ch
 static ckpt_code take_make_options(const delta_command *o, delta_make_options *out, ckpt_error *err)
 {
     out->layout = o->layout;
+    out->layout.words = o->rounding.words;
+    out->layout.quantise = (quantise_policy){ .only = o->rounding.only.items,
+                                              .only_count = o->rounding.only.count,
+                                              .skip = o->rounding.skip.items,
+                                              .skip_count = o->rounding.skip.count };
+    out->layout.sticky_scale = o->rounding.convert.sticky_scale;
+    out->layout.quantise_f32 = o->rounding.convert.quantise_f32;
     out->version = o->version;
     out->file_bytes_max = o->file_bytes_max == 0 ? FILE_BYTES_DEFAULT : o->file_bytes_max;
     out->restart = o->restart;

@@ -5,13 +5,15 @@
 #include "formats/delta/delta_apply.h"
 #include "formats/delta/delta_make.h"
 #include "formats/delta/delta_rework.h"
+#include "convert_command.h"
 #include "open_options.h"
 #include "tools/cli/cli.h"
 
 typedef struct {
     cli_common common;
     ckpt_open_options open;
-    delta_layout layout;
+    delta_layout layout;               /* without words, which are in `rounding` */
+    convert_command rounding;          /* options of layout and encoding */
     const char *last_arg;              /* --out */
     const char *encoding;
     const char *checksum;

@@ -26,6 +26,11 @@ int pipeline_may_change(const job_plan *plan);
 /* Memory of one thread's tile. */
 ckpt_code pipeline_tile_bytes(const job_plan *plan, uint64_t *out, ckpt_error *err);
 
+/* Set result.losses after all tensors were read; refuses a tensor that lost more than its limit.
+ * Needs result.stats if there are tensors of an earlier run. */
+ckpt_code convert_take_losses(const job_plan *plan, const convert_pipeline *p, job_result *result,
+                              ckpt_error *err);
+
 /* The run options for a loop over this plan's tensors. */
 ckpt_run_options pipeline_run_options(const job_plan *plan);
 

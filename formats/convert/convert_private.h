@@ -20,10 +20,4 @@ ckpt_code convert_join(convert_job *job, const convert_pipeline *p, ckpt_error *
 ckpt_code convert_find_result(const job_plan *plan, const convert_pipeline *p, int *is_there,
                               ckpt_error *err);
 
-/* ---- convert_losses.c ---- */
-
-/* Set result.losses; refuses a tensor that lost more than its limit. Needs result.stats. */
-ckpt_code convert_take_losses(const job_plan *plan, const convert_pipeline *p, job_result *result,
-                              ckpt_error *err);
-
 #endif

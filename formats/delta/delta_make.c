@@ -109,7 +109,8 @@ static ckpt_code write_delta(make_job *job, size_t count, ckpt_error *err)
         .version = job->out->version, .base_version = job->base_version,
         .container = o->container, .encoding = o->diff.encoding, .checksum = o->diff.checksum,
         .file_bytes_max = o->file_bytes_max, .entries = job->entries, .count = count,
-        .with_side = 1, .base = job->out->before, .result = job->out->after,
+        .with_side = 1, .quantised_by = o->layout.words.quantise,
+        .base = job->out->before, .result = job->out->after,
         .total_count = job->out->summary.total.tensor_count,
         .total_bytes = job->out->summary.total.bytes,
         .element_count = job->out->summary.total.elements,
@@ -123,7 +124,7 @@ static ckpt_code write_delta(make_job *job, size_t count, ckpt_error *err)
 static ckpt_code take_roots(make_job *job, const ckpt_run_options *run, ckpt_error *err)
 {
     const delta_makings *from = job->from;
-    const delta_target *const *inputs = from->inputs;
+    delta_target *const *inputs = from->inputs;
     const ckpt_digest *digests[] = { from->before_digest, from->after_digest };
     delta_roots *roots[] = { &job->out->before, &job->out->after };
     ckpt_code code = CKPT_OK;
@@ -149,7 +150,7 @@ static ckpt_code take_roots(make_job *job, const ckpt_run_options *run, ckpt_err
 
 static ckpt_code check_inputs(const delta_makings *from, ckpt_error *err)
 {
-    const delta_target *const *inputs = from->inputs;
+    delta_target *const *inputs = from->inputs;
     ckpt_code code = CKPT_OK;
     int is_touched = 0;
 
@@ -175,6 +176,9 @@ static ckpt_code run_job(make_job *job, ckpt_error *err)
     if ((code = delta_diff(&pair, &job->options->diff, &run, &job->changes, err)) != CKPT_OK ||
         (code = take_roots(job, &run, err)) != CKPT_OK ||
         (code = take_entries(job, &count, err)) != CKPT_OK ||
+        (from->inputs[1] != NULL &&
+         (code = delta_target_loss(from->inputs[1], &job->out->is_rounded, &job->out->loss,
+                                   err)) != CKPT_OK) ||
         (code = note_drift(job, err)) != CKPT_OK || (code = check_inputs(from, err)) != CKPT_OK)
         return code;
     if ((code = from->carry(from->carry_context, directory, &job->carried, err)) != CKPT_OK)
@@ -307,6 +311,43 @@ static ckpt_code fail_structure(const delta_target *a, const delta_target *b, ck
     return CKPT_OK;
 }
 
+static int is_quantised(const ckpt_checkpoint *c)
+{
+    const ckpt_catalog *logical = c->logical->catalog;
+
+    for (size_t i = 0; i < ckpt_catalog_count(logical); i++)
+        if (ckpt_catalog_at(logical, i)->scale_dtype != CKPT_NONE)
+            return 1;
+    return 0;
+}
+
+/* With rules the new checkpoint is quantised by them, and the old one, too, unless it is quantised
+ * already: then it is read as it is, and blocks that did not change keep its bytes. */
+static ckpt_code open_quantised(const delta_make_options *o, delta_layout *layout, make_inputs *in,
+                                ckpt_error *err)
+{
+    delta_layout old = *layout;
+    ckpt_code code;
+
+    if ((code = delta_target_open(o->before, &o->open, &in->before, err)) != CKPT_OK)
+        return code;
+    if (is_quantised(in->before.checkpoint)) {
+        old.words.quantise = old.words.max_relf = old.words.nonfinite = NULL;
+        old.words.input_scale = NULL;
+        old.quantise = (quantise_policy){ .only = NULL };
+        old.sticky_scale = old.quantise_f32 = 0;
+        if (layout->like == NULL && is_hf(&in->before))
+            layout->like = o->before;
+    }
+    if (old.words.quantise == NULL && is_hf(&in->before) && !delta_layout_is_given(&old))
+        return delta_target_plan(o->after, layout, &o->open, &in->after, err);
+    delta_target_release(&in->before);
+    in->before = (delta_target){ .checkpoint = NULL };
+    if ((code = delta_target_plan(o->before, &old, &o->open, &in->before, err)) != CKPT_OK)
+        return code;
+    return delta_target_plan(o->after, layout, &o->open, &in->after, err);
+}
+
 /* Use the stored tensors if both inputs have the same ones; else plan both in one target layout. */
 static ckpt_code open_inputs(const delta_make_options *o, make_inputs *in, ckpt_error *err)
 {
@@ -314,6 +355,8 @@ static ckpt_code open_inputs(const delta_make_options *o, make_inputs *in, ckpt_
     ckpt_code code;
 
     layout.target = o->target;
+    if (layout.words.quantise != NULL)
+        return open_quantised(o, &layout, in, err);
     if (!delta_layout_is_given(&layout)) {
         if ((code = delta_target_open(o->before, &o->open, &in->before, err)) != CKPT_OK ||
             (code = delta_target_open(o->after, &o->open, &in->after, err)) != CKPT_OK)

@@ -57,6 +57,8 @@ typedef struct {
     delta_roots after;
     char version[DELTA_VERSION_BYTES];
     size_t carried_count;
+    int is_rounded;                 /* by rules; `loss` is what that lost of the new checkpoint */
+    quantise_loss loss;
     file_list notes;
 } delta_made;
 
@@ -73,7 +75,7 @@ typedef struct {
     ckpt_source *after;
     const ckpt_digest *before_digest;       /* filled while reading; or NULL */
     const ckpt_digest *after_digest;
-    const delta_target *inputs[2];  /* checked for changes after reading; or NULL */
+    delta_target *inputs[2];        /* checked for changes after reading; or NULL */
     /* Copy other files that differ to the directory and list them; `names` has every name that it
      * may create. */
     ckpt_code (*carry)(void *context, const char *directory, struct delta_carried *out,

@@ -280,6 +280,8 @@ ckpt_code delta_side_write(const char *directory, const delta_side *side, ckpt_e
     json_put_object(&w);
     json_member_string(&w, "schema", SCHEMA);
     json_member_string(&w, "writer", CKPT_VERSION);
+    if (side->quantised_by != NULL)
+        json_member_string(&w, "quantize", side->quantised_by);
     put_roots(&w, "base", side->base);
     put_roots(&w, "result", side->result);
     json_member_object(&w, "total");

@@ -2,6 +2,7 @@
  * delta_side.h: ckpt-delta.json: information that the index of a delta has no place for.
  *
  *   {"schema": "ckpt-delta/1", "writer": VERSION,
+ *    "quantize": RULES,                                       if rules made the tensors
  *    "base": {"root": HEX64|null, "main": HEX64|null}, "result": {the same},
  *    "total": {"tensors": N, "bytes": N, "elements": N},      of the whole target layout
  *    "files": [{"name": FILE, "sha256": HEX64}],               of this directory, but for this one
@@ -30,6 +31,7 @@ typedef struct {
 } delta_side_tensor;
 
 typedef struct {
+    const char *quantised_by;
     const delta_roots *base;
     const delta_roots *result;
     size_t total_count;

@@ -8,7 +8,8 @@
 int delta_layout_is_given(const delta_layout *layout)
 {
     return layout->words.dtype != NULL || layout->words.experts != NULL ||
-           layout->words.scale_dtype != NULL || layout->names != NULL || layout->like != NULL;
+           layout->words.scale_dtype != NULL || layout->words.quantise != NULL ||
+           layout->names != NULL || layout->like != NULL;
 }
 
 ckpt_code delta_target_open(const char *path, const ckpt_open_options *open, delta_target *out,
@@ -31,7 +32,9 @@ ckpt_code delta_target_plan(const char *path, const delta_layout *layout,
 {
     convert_options options = {
         .source = path, .target = layout->target, .like = layout->like, .names = layout->names,
-        .open = *open, .allow_lossy = layout->allow_lossy, .no_digest = 1, .no_space_check = 1,
+        .open = *open, .allow_lossy = layout->allow_lossy, .quantise = layout->quantise,
+        .sticky_scale = layout->sticky_scale, .quantise_f32 = layout->quantise_f32,
+        .no_digest = 1, .no_space_check = 1,
     };
     ckpt_code code;
 
@@ -44,6 +47,21 @@ ckpt_code delta_target_plan(const char *path, const delta_layout *layout,
                              out->plan->store->catalog, NULL, out->plan->fixed_bytes };
     out->source = out->plan->source;
     out->config = out->plan->config_text;
+    return CKPT_OK;
+}
+
+ckpt_code delta_target_loss(delta_target *t, int *is_there, quantise_loss *out, ckpt_error *err)
+{
+    ckpt_code code;
+
+    *out = (quantise_loss){ .elements = 0 };
+    *is_there = t->plan != NULL && t->plan->rules != NULL;
+    if (!*is_there ||
+        (code = convert_take_losses(t->plan, &t->pipeline, &t->result, err)) != CKPT_OK)
+        return *is_there ? code : CKPT_OK;
+    for (size_t i = 0; i < ckpt_catalog_count(t->plan->targets); i++)
+        if (t->plan->rules[i] != NULL)
+            quantise_loss_merge(out, &t->result.losses[i]);
     return CKPT_OK;
 }
 

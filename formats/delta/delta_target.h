@@ -15,6 +15,9 @@ typedef struct {
     const char *names;
     const char *like;
     int allow_lossy;
+    quantise_policy quantise;       /* its `only` and `skip`; the rules are in `words` */
+    int sticky_scale;               /* with words.quantise; see convert_options */
+    int quantise_f32;
 } delta_layout;
 
 int delta_layout_is_given(const delta_layout *layout);
@@ -35,5 +38,10 @@ ckpt_code delta_target_open(const char *path, const ckpt_open_options *open, del
 ckpt_code delta_target_plan(const char *path, const delta_layout *layout,
                             const ckpt_open_options *open, delta_target *out, ckpt_error *err);
 void delta_target_release(delta_target *target);
+
+/* What rounding by rules lost, after all tensors were read. 0 in *is_there: nothing was rounded.
+ * Refuses a loss above the limits. */
+ckpt_code delta_target_loss(delta_target *target, int *is_there, quantise_loss *out,
+                            ckpt_error *err);
 
 #endif

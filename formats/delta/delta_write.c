@@ -201,6 +201,7 @@ static ckpt_code write_side(const char *directory, const delta_content *c,
     file_list files = { NULL, 0 };
     delta_side_tensor *tensors = calloc(c->count + 1, sizeof *tensors);
     const delta_side side = {
+        .quantised_by = c->quantised_by,
         .base = &c->base, .result = &c->result, .total_count = c->total_count,
         .total_bytes = c->total_bytes, .element_count = c->element_count, .files = &files,
         .carried = c->carried, .carried_count = c->carried_count, .tensors = tensors,

@@ -31,6 +31,7 @@ typedef struct {
     delta_entry *entries;           /* sorted by name here */
     size_t count;
     int with_side;
+    const char *quantised_by;       /* rules that made the tensors; or NULL */
     delta_roots base;
     delta_roots result;
     size_t total_count;

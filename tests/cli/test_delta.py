@@ -152,6 +152,54 @@ def test_two_torch_dists_are_diffed_over_the_layout_that_is_asked_for(ckpt, gold
            {n: read_tensor(p) for n, p in expected.items()}
 
 
+@pytest.fixture(scope="module")
+def trained(ckpt, golden_a, tmp_path_factory):
+    """golden-a in BF16, and a step of training after it."""
+    folder = tmp_path_factory.mktemp("trained")
+    ckpt("ckpt-convert", "--dtype", "bf16", "--experts", "bf16", golden_a, folder / "bf16")
+    return folder / "bf16", drift(
+        folder / "bf16", folder / "next",
+        only=lambda name: not name.startswith("mtp.") and "tid2eid" not in name)
+
+
+@pytest.mark.parametrize("options", [[], ["--sticky-scale"]])
+def test_a_trained_checkpoint_is_quantised_and_diffed_against_the_served_one(
+        ckpt, golden_a, trained, tmp_path, options):
+    """The result is the folder that ckpt-convert would write."""
+    rule = ["--quantize", "v4-release", *options, "--like", golden_a]
+    ckpt("ckpt-convert", *rule, trained[1], tmp_path / "served")
+    said = ckpt("ckpt-delta", "diff", "--json", *rule, golden_a, trained[1], tmp_path / "d").json
+    assert said["quantised"]["rounded"] > 0
+    assert json.loads((tmp_path / "d" / "ckpt-delta.json").read_text())["quantize"] == rule[1]
+    ckpt("ckpt-delta", "apply", golden_a, tmp_path / "d", tmp_path / "out")
+    got, expected = tree(tmp_path / "out"), tree(tmp_path / "served")
+    expected.pop("manifest.json", None)
+    assert {n: h for n, h in got.items() if n.endswith("safetensors")} == \
+           {n: h for n, h in expected.items() if n.endswith("safetensors")}
+
+
+def test_quantising_is_as_the_served_one_without_more_options(ckpt, golden_a, trained, tmp_path):
+    for n, options in enumerate((["--like", golden_a], [])):
+        ckpt("ckpt-delta", "diff", "--quantize", "v4-release", *options, golden_a, trained[1],
+             tmp_path / f"{n}")
+    assert tree(tmp_path / "0") == tree(tmp_path / "1")
+
+
+def test_two_plain_checkpoints_are_quantised_both(ckpt, trained, tmp_path, digest):
+    for n in (0, 1):
+        ckpt("ckpt-convert", "--quantize", "v4-release", trained[n], tmp_path / f"q{n}")
+    ckpt("ckpt-delta", "diff", "--quantize", "v4-release", *trained, tmp_path / "d")
+    ckpt("ckpt-delta", "apply", tmp_path / "q0", tmp_path / "d", tmp_path / "out")
+    assert digest(tmp_path / "out") == digest(tmp_path / "q1")
+
+
+def test_more_loss_than_allowed_is_refused(ckpt, golden_a, trained, tmp_path):
+    said = ckpt("ckpt-delta", "diff", "--quantize", "v4-release", "--max-relf", "1e-6", golden_a,
+                trained[1], tmp_path / "d", check=2).err
+    assert "more than --max-relf" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_measuring_keeps_nothing(ckpt, steps, tmp_path):
     said = ckpt("ckpt-delta", "diff", "--json", "--measure", steps[0], steps[1],
                 tmp_path / "d").json
