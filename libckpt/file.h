@@ -81,6 +81,10 @@ ckpt_code file_write_rect(ckpt_file *f, const file_rect *rect, const void *data,
                           size_t memory_pitch_bytes, ckpt_error *err);
 
 ckpt_code file_set_size(ckpt_file *f, uint64_t size, ckpt_error *err);
+/* Let `to`, a new file, share all blocks of `from`: no bytes are copied, and a later write to one
+ * of them does not change the other. 0: this file system does not share blocks, or they are on two;
+ * then nothing was done. */
+int file_clone(const ckpt_file *from, ckpt_file *to);
 ckpt_code file_sync(ckpt_file *f, ckpt_error *err);
 
 /* Read a whole file. *out is malloc'd, NUL-terminated, yours to free. A file of more than max_bytes

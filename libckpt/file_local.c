@@ -5,8 +5,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -326,6 +328,12 @@ ckpt_code file_write_rect(ckpt_file *f, const file_rect *rect, const void *data,
     const file_mover mover = { f, local_write, 0 };
 
     return file_move_rect(&mover, rect, (void *)(uintptr_t)data, memory_pitch_bytes, err);
+}
+
+int file_clone(const ckpt_file *from, ckpt_file *to)
+{
+    return from->ops == &local_ops &&
+           ioctl(local_of(to)->fd, FICLONE, local_of(from)->fd) == 0;
 }
 
 ckpt_code file_set_size(ckpt_file *f, uint64_t size, ckpt_error *err)

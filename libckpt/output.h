@@ -94,6 +94,8 @@ typedef struct {
     ckpt_journal *journal;        /* or NULL */
     ckpt_digest *digest;          /* or NULL */
     const uint8_t *share;         /* by tensor: 1 if this process copies it; NULL: all of them */
+    const uint8_t *there;         /* by tensor: 1 if the files have its bytes: it is read and
+                                     recorded, but not written; NULL: none */
     /* Called before a tensor is recorded as done; or NULL. */
     ckpt_code (*before_done)(void *context, ckpt_error *err);
     void *before_done_context;

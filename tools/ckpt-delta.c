@@ -11,6 +11,8 @@ static delta_command opt = { .common = CLI_COMMON_DEFAULTS };
     { CLI_STRING, "spool", "DIR", &opt.spool,                                                     \
       "folder with room for a delta that is '-' (default: TMPDIR, else /tmp)" }
 
+#define WRITE_OPTIONS CLI_OPEN_OPTIONS(opt.open), CLI_COMMON(opt.common), CLI_OPTIONS_END
+
 #define MAKE_OPTIONS                                                                              \
     CLI_LAST_ARG(opt.last_arg),                                                                   \
     { CLI_CHOICE, "format", "slime|skyrl", &opt.format,                                           \
@@ -45,12 +47,13 @@ static const cli_option diff_options[] = {
     { CLI_FLAG, "allow-lossy", NULL, &opt.layout.allow_lossy,
       "round values that do not fit the encoding" },
     QUANTISE_OPTIONS(opt.rounding),
-    CLI_READ_OPTIONS(opt.open, opt.common)
+    WRITE_OPTIONS
 };
 
 static const cli_rule layout_rules[] = {
     { "like", NULL, "dtype|experts|scale-dtype|names" },
     { "sticky-scale", "like", NULL },
+    { "measure", NULL, "dry-run" },
     { NULL, NULL, NULL }
 };
 
@@ -95,12 +98,14 @@ static const cli_option apply_options[] = {
       "change BASE itself, where two copies have no room: all is checked before the first byte; "
       "there is no DST" },
     { CLI_FLAG, "restart", NULL, &opt.restart, "discard an unfinished run of other deltas" },
+    { CLI_FLAG, "no-space-check", NULL, &opt.no_space_check,
+      "start even if the disk is too small" },
     SPOOL_OPTION,
-    CLI_READ_OPTIONS(opt.open, opt.common)
+    WRITE_OPTIONS
 };
 
 static const cli_rule apply_rules[] = {
-    { "in-place", NULL, "restart|out" },
+    { "in-place", NULL, "restart|out|no-space-check" },
     { NULL, NULL, NULL }
 };
 
@@ -153,7 +158,7 @@ static const cli_command verify_command = {
 static const cli_option rework_options[] = {
     { CLI_CHOICE, "encoding", "xor|overwrite", &opt.encoding, "of OUT (default xor)" },
     MAKE_OPTIONS,
-    CLI_READ_OPTIONS(opt.open, opt.common)
+    WRITE_OPTIONS
 };
 
 static const cli_command squash_command = {

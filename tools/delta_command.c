@@ -71,6 +71,8 @@ static ckpt_code take_target(const delta_command *o, const char *target, delta_m
     out->target = target;
     if (!is_stream(target))
         return CKPT_OK;
+    if (o->common.dry_run)
+        return CKPT_OK;
     if (o->common.json || o->measure)
         return ckpt_fail(err, CKPT_E_USAGE, "'-' writes the delta to standard output: --json and "
                          "--measure need another target");
@@ -101,6 +103,15 @@ static void print_notes(const delta_command *o, const file_list *notes)
     for (size_t i = 0; i < notes->count && !o->common.quiet; i++)
         printf("note: %s\n", cli_name(notes->names[i]));
 }
+
+/* What a dry run tells. */
+typedef struct {
+    const char *version;
+    size_t tensor_count;
+    uint64_t bytes;
+    const delta_outcome *applied;      /* NULL: a delta would be made */
+    const file_list *notes;
+} delta_plan;
 
 /* ---- the table of changes ---- */
 
@@ -153,6 +164,58 @@ static void put_summary(json_writer *w, const delta_summary *s)
     json_put_array_end(w);
     json_put_key(w, "total");
     put_class(w, &s->total);
+}
+
+/* ---- --dry-run ---- */
+
+static void print_plan_text(const delta_plan *plan)
+{
+    char size[CLI_SIZE_TEXT_BYTES];
+    char need[CLI_SIZE_TEXT_BYTES];
+    char available[CLI_SIZE_TEXT_BYTES] = "?";
+
+    cli_size_text(plan->bytes, size);
+    printf("plan: version %s, %zu tensors, %s", plan->version, plan->tensor_count, size);
+    if (plan->applied != NULL) {
+        cli_size_text(plan->applied->packed_bytes, need);
+        printf("; the deltas change %zu of them, %s", plan->applied->changed_count, need);
+    }
+    if (plan->applied != NULL && plan->applied->room.need_bytes > 0) {
+        cli_size_text(plan->applied->room.need_bytes, need);
+        if (plan->applied->room.free_bytes != UINT64_MAX)
+            cli_size_text(plan->applied->room.free_bytes, available);
+        printf("; space: %s needed at most, %s free", need, available);
+    }
+    printf("\n");
+}
+
+static void print_plan(const delta_command *o, const delta_plan *plan)
+{
+    const delta_outcome *applied = plan->applied;
+    json_writer w;
+
+    if (!o->common.json) {
+        print_plan_text(plan);
+        print_notes(o, plan->notes);
+        return;
+    }
+    cli_json_begin(&w, "ckpt-delta-plan/1");
+    json_put_object(&w);
+    json_member_string(&w, "version", plan->version);
+    json_member_u64(&w, "tensor_count", plan->tensor_count);
+    json_member_u64(&w, "bytes", plan->bytes);
+    if (applied != NULL) {
+        json_member_u64(&w, "changed_tensors", applied->changed_count);
+        json_member_u64(&w, "packed_bytes", applied->packed_bytes);
+    }
+    if (applied != NULL && applied->room.need_bytes > 0) {
+        json_member_u64(&w, "needed_bytes", applied->room.need_bytes);
+        if (applied->room.free_bytes != UINT64_MAX)
+            json_member_u64(&w, "free_bytes", applied->room.free_bytes);
+    }
+    json_member_names(&w, "notes", (const char *const *)plan->notes->names, plan->notes->count);
+    json_put_object_end(&w);
+    cli_json_end(&w);
 }
 
 /* ---- diff ---- */
@@ -223,6 +286,11 @@ static void finish_made(const delta_command *o, const delta_made *made, const ch
     const size_t counts[2] = { made->summary.total.changed_count,
                                made->summary.total.tensor_count };
 
+    if (o->common.dry_run) {
+        print_plan(o, &(delta_plan){ made->version, counts[1], made->summary.total.bytes, NULL,
+                                     &made->notes });
+        return;
+    }
     if (is_stream(target))
         say_notes(o, &made->notes);
     else
@@ -248,6 +316,7 @@ static ckpt_code take_make_options(const delta_command *o, delta_make_options *o
     out->file_bytes_max = o->file_bytes_max == 0 ? FILE_BYTES_DEFAULT : o->file_bytes_max;
     out->restart = o->restart;
     out->discard = o->measure;
+    out->dry_run = o->common.dry_run;
     out->open = o->open;
     out->diff.level = o->level == 0 ? DELTA_LEVEL_DEFAULT : (int)o->level;
     if (o->level > DELTA_LEVEL_MAX)
@@ -361,6 +430,11 @@ static void finish_applied(const delta_command *o, const delta_outcome *out, con
 {
     const size_t counts[2] = { out->changed_count, out->tensor_count };
 
+    if (o->common.dry_run) {
+        print_plan(o, &(delta_plan){ out->version, out->tensor_count, out->bytes, out,
+                                     &out->notes });
+        return;
+    }
     print_applied(o, out, target, seconds);
     if (target != NULL)
         say_written(o, target, out->version, counts,
@@ -383,6 +457,8 @@ int delta_command_apply(const delta_command *o, const cli_args *args, const char
                  : strcmp(check, "none") == 0 ? DELTA_CHECK_NONE
                                               : DELTA_CHECK_TOUCHED,
         .restart = o->restart,
+        .no_space_check = o->no_space_check,
+        .dry_run = o->common.dry_run,
         .open = o->open,
     };
     static cli_meter meter;

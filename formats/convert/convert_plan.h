@@ -52,7 +52,13 @@ format_target job_plan_target(const job_plan *plan);
 
 /* ---- convert_space.c: also called with a complete plan ---- */
 
-/* Space that the result still needs below `directory`, and free space of its file system. */
+/* Space that a store's files still need below `directory`, with `extra_bytes` more, and free space
+ * of its file system. */
+ckpt_code convert_store_room(const ckpt_store *store, uint64_t extra_bytes, const char *directory,
+                             convert_room *out, ckpt_error *err);
+/* The folder in which `target` will be; malloc'd. NULL when it is not found. */
+char *convert_target_folder(const char *target);
+/* The same for all that the result of a plan needs. */
 ckpt_code convert_find_room(const job_plan *plan, const char *directory, convert_room *out,
                             ckpt_error *err);
 /* The same beside DST, before anything is written. */

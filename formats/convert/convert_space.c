@@ -26,15 +26,14 @@ static ckpt_code add_need(const char *directory, const char *name, uint64_t size
     return CKPT_OK;
 }
 
-ckpt_code convert_find_room(const job_plan *plan, const char *directory, convert_room *out,
-                            ckpt_error *err)
+ckpt_code convert_store_room(const ckpt_store *store, uint64_t extra_bytes, const char *directory,
+                             convert_room *out, ckpt_error *err)
 {
-    const ckpt_store *store = plan->store;
     struct statvfs disk;
     struct stat status;
     ckpt_code code = CKPT_OK;
 
-    *out = (convert_room){ plan->extra_bytes, UINT64_MAX, 0 };
+    *out = (convert_room){ extra_bytes, UINT64_MAX, 0 };
     for (size_t i = 0; i < store->file_count && code == CKPT_OK; i++)
         code = add_need(directory, store->files[i].name, store->files[i].size_bytes,
                         &out->need_bytes, err);
@@ -45,15 +44,27 @@ ckpt_code convert_find_room(const job_plan *plan, const char *directory, convert
     return code;
 }
 
-ckpt_code convert_find_planned_room(const job_plan *plan, convert_room *out, ckpt_error *err)
+ckpt_code convert_find_room(const job_plan *plan, const char *directory, convert_room *out,
+                            ckpt_error *err)
 {
-    char *folder = file_rename_target(plan->options.target);
+    return convert_store_room(plan->store, plan->extra_bytes, directory, out, err);
+}
+
+char *convert_target_folder(const char *target)
+{
+    char *folder = file_rename_target(target);
     char *slash = folder == NULL ? NULL : strrchr(folder, '/');
-    ckpt_code code;
 
     if (slash != NULL)
         slash[slash == folder] = '\0';
-    code = convert_find_room(plan, slash == NULL ? "." : folder, out, err);
+    return folder;
+}
+
+ckpt_code convert_find_planned_room(const job_plan *plan, convert_room *out, ckpt_error *err)
+{
+    char *folder = convert_target_folder(plan->options.target);
+    const ckpt_code code = convert_find_room(plan, folder == NULL ? "." : folder, out, err);
+
     free(folder);
     return code;
 }

@@ -5,90 +5,8 @@
 #include <string.h>
 
 #include "delta_apply_private.h"
-#include "delta_make.h"
 #include "formats/hf.h"
 #include "formats/notes.h"
-
-/* ---- the target ---- */
-
-/* Create the target's files with the headers of the base. */
-static ckpt_code make_store(apply_job *job, ckpt_error *err)
-{
-    const ckpt_store *from = job->views.checkpoint->store;
-    ckpt_code code = CKPT_OK;
-
-    if ((job->store = store_create(output_directory(job->output))) == NULL)
-        return ckpt_fail_memory(err, "a target", sizeof *job->store);
-    for (size_t i = 0; i < from->file_count && code == CKPT_OK; i++) {
-        const store_file *f = &from->files[i];
-        store_file *to;
-        uint32_t number;
-
-        if ((code = store_add_file(job->store, f->name, &number, err)) != CKPT_OK)
-            return code;
-        to = &job->store->files[number];
-        to->size_bytes = f->size_bytes;
-        if ((to->header = malloc(f->header_bytes + 1)) == NULL)
-            return ckpt_fail_memory(err, f->name, f->header_bytes);
-        to->header_bytes = f->header_bytes;
-        code = file_read_at(f->file, 0, to->header, f->header_bytes, err);
-    }
-    return code == CKPT_OK ? output_make_files(job->store, err) : code;
-}
-
-/* List the target's other files: those of the base, as replaced or removed by the deltas. */
-static ckpt_code list_names(apply_job *job, ckpt_error *err)
-{
-    const ckpt_checkpoint *base = job->views.checkpoint;
-    ckpt_code code = CKPT_OK;
-
-    for (size_t i = 0; i < base->store->file_count && code == CKPT_OK; i++)
-        code = file_list_add(&job->names, base->store->files[i].name, err);
-    for (size_t i = 0; i < base->extras.count && code == CKPT_OK; i++)
-        code = file_list_add(&job->names, base->extras.names[i], err);
-    for (size_t d = 0; d < job->chain.count; d++)
-        for (size_t i = 0; i < job->chain.deltas[d]->file_count && code == CKPT_OK; i++)
-            code = file_list_add(&job->names, job->chain.deltas[d]->files[i].name, err);
-    return code;
-}
-
-static hash128 fingerprint(const apply_job *job)
-{
-    hash128 sum = { 0, 0 };
-
-    hash128_mix(&sum, "delta apply " CKPT_VERSION, sizeof "delta apply " CKPT_VERSION);
-    store_mix_files(job->views.checkpoint->store, &sum);
-    for (size_t i = 0; i < job->chain.count; i++) {
-        store_mix_files(job->chain.deltas[i]->store, &sum);
-        hash128_mix(&sum, job->chain.deltas[i]->version, strlen(job->chain.deltas[i]->version));
-    }
-    return sum;
-}
-
-static ckpt_code begin_target(apply_job *job, ckpt_error *err)
-{
-    const delta_apply_options *o = job->options;
-    const output_options options = {
-        .path = o->target,
-        .fingerprint = fingerprint(job),
-        .tensor_count = ckpt_catalog_count(job->views.result->catalog),
-        .restart = o->restart,
-        .overwrite = OUTPUT_NEVER_REPLACES,
-        .files = &job->names,
-    };
-    ckpt_code code;
-
-    if ((code = output_check(o->target, "hf", OUTPUT_NEVER_REPLACES, err)) != CKPT_OK ||
-        (code = output_check_apart(o->target, job->chain.base, err)) != CKPT_OK)
-        return code;
-    for (size_t i = 0; i < job->chain.count; i++)
-        if ((code = output_check_apart(o->target, job->chain.deltas[i]->path, err)) != CKPT_OK)
-            return code;
-    if ((code = list_names(job, err)) != CKPT_OK ||
-        (code = output_begin(&options, &job->output, err)) != CKPT_OK)
-        return code;
-    return make_store(job, err);
-}
 
 /* ---- tensors ---- */
 
@@ -109,6 +27,7 @@ static ckpt_code write_tensors(apply_job *job, ckpt_error *err)
         .layout = job->views.model.layout,
         .journal = output_journal(job->output),
         .digest = job->views.digest,
+        .there = job->there,
     };
     ckpt_sink *sink = NULL;
     ckpt_code code;
@@ -222,12 +141,14 @@ static ckpt_code run_job(apply_job *job, ckpt_error *err)
         (code = delta_views_open(&job->chain, &open, &patch, &job->views, err)) != CKPT_OK ||
         (code = take_counts(job, err)) != CKPT_OK)
         return code;
+    if (o->dry_run)
+        return o->target == NULL ? CKPT_OK : delta_apply_find_room(job, err);
     if (o->in_place)
         return delta_apply_in_place(job, err);
     if (o->target == NULL)
         return (code = check_tensors(job, err)) != CKPT_OK ? code
                                                             : delta_apply_check_roots(job, err);
-    if ((code = begin_target(job, err)) != CKPT_OK)
+    if ((code = delta_apply_begin(job, err)) != CKPT_OK)
         return code;
     if ((code = write_tensors(job, err)) == CKPT_OK &&
         (code = delta_apply_check_roots(job, err)) == CKPT_OK)
@@ -267,6 +188,8 @@ ckpt_code delta_apply(const delta_apply_options *options, delta_outcome *out, ck
     delta_views_release(&job.views);
     delta_chain_release(&job.chain);
     file_list_free(&job.names);
+    free(job.shared);
+    free(job.there);
     return code;
 }
 

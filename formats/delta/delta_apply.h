@@ -7,6 +7,7 @@
 
 #include "delta_chain.h"
 #include "delta_model.h"
+#include "formats/convert/convert_feed.h"
 
 typedef enum {
     DELTA_CHECK_TOUCHED,        /* check the base's tensors that the deltas change */
@@ -22,6 +23,8 @@ typedef struct {
     int in_place;               /* the base becomes the result; no target */
     delta_base_check check;
     int restart;                /* discard another command's unfinished output */
+    int no_space_check;
+    int dry_run;                /* read no tensor data, write nothing */
     ckpt_open_options open;
     ckpt_run_options run;
 } delta_apply_options;
@@ -35,6 +38,8 @@ typedef struct {
     uint64_t bytes;             /* of all tensors */
     uint64_t packed_bytes;      /* of the deltas' frames */
     char version[DELTA_VERSION_BYTES];      /* of the last delta; empty: there was none */
+    convert_room room;          /* with dry_run and a target */
+    size_t shared_count;        /* files that began with the blocks of the base's */
     file_list notes;
 } delta_outcome;
 

@@ -14,6 +14,8 @@ typedef struct {
     ckpt_store *store;             /* of the target; NULL: nothing is written, or in place */
     ckpt_output *output;
     file_list names;               /* of all files of the target */
+    uint8_t *shared;               /* by file: it shares blocks with that of the base */
+    uint8_t *there;                /* by tensor of the views: these have all of its bytes */
     int is_refused;                /* the inputs do not fit: leave no output */
 } apply_job;
 
@@ -23,6 +25,18 @@ ckpt_code delta_apply_check_roots(apply_job *job, ckpt_error *err);
 ckpt_code delta_apply_check_inputs(const apply_job *job, ckpt_error *err);
 /* Check a carried file against the hash in its delta. */
 ckpt_code delta_apply_check_carried(const ckpt_delta *d, const delta_file *f, ckpt_error *err);
+
+/* ---- delta_apply_target.c ---- */
+
+/* Refuse a target that is there or is an input; list its files. */
+ckpt_code delta_apply_check_target(apply_job *job, ckpt_error *err);
+/* Create the target's files with the headers of the base, or resume an earlier run. Where the file
+ * system can, new files begin with the blocks of the base's. Checks the free space. */
+ckpt_code delta_apply_begin(apply_job *job, ckpt_error *err);
+/* Space that the target will need, before anything is written. */
+ckpt_code delta_apply_find_room(apply_job *job, ckpt_error *err);
+
+/* ---- delta_apply_inplace.c ---- */
 
 /* Change the base into the result. */
 ckpt_code delta_apply_in_place(apply_job *job, ckpt_error *err);

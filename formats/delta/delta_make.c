@@ -222,6 +222,19 @@ static ckpt_code end_output(make_job *job, ckpt_code code, ckpt_error *err)
     return code;
 }
 
+/* What a dry run knows: how many tensors there are. */
+static void count_tensors(const delta_makings *from, delta_made *out)
+{
+    const ckpt_catalog *stored = from->model->in.stored;
+
+    for (size_t i = 0; i < ckpt_catalog_count(stored); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(stored, i);
+        const delta_class tensor = { .tensor_count = 1, .bytes = ckpt_part_bytes(t, CKPT_DATA) };
+
+        delta_summary_add(&out->summary, delta_class_of(t->name, t->dtype), &tensor);
+    }
+}
+
 ckpt_code delta_make_from(const delta_makings *from, const delta_make_options *options,
                           delta_made *out, ckpt_error *err)
 {
@@ -235,6 +248,10 @@ ckpt_code delta_make_from(const delta_makings *from, const delta_make_options *o
         snprintf(job.base_version, sizeof job.base_version, "%s", from->base_version);
     else
         snprintf(job.base_version, sizeof job.base_version, "%06" PRIu64, version - 1);
+    if (options->dry_run) {
+        count_tensors(from, out);
+        return CKPT_OK;
+    }
     if ((code = begin_output(&job, &names, err)) == CKPT_OK)
         code = run_job(&job, err);
     delta_changes_release(&job.changes);

@@ -14,6 +14,7 @@ typedef struct {
     const char *target;
     int discard;                    /* the delta is removed at the end: it was only measured or
                                        sent */
+    int dry_run;                    /* read no tensor data, write nothing: only counts are filled */
     const int *send_to;             /* a descriptor that gets the delta as a stream
                                        (delta_stream.h); NULL: none */
     delta_layout layout;

@@ -185,6 +185,9 @@ def changed(m, tmp):
     yield run_tool("ckpt-delta", "verify", "--json", m / "a", delta).json
     yield run_tool("ckpt-delta", "apply", "--json", m / "a", delta, tmp / "out").json
     yield run_tool("ckpt-delta", "diff", "--json", "--measure", m / "a", m / "b", tmp / "n").json
+    yield run_tool("ckpt-delta", "diff", "--json", "--quantize", "v4-release", m / "a", m / "bf16",
+                   tmp / "q").json
+    yield run_tool("ckpt-delta", "apply", "--json", "--dry-run", m / "a", delta, tmp / "m").json
 
 
 def downloaded(m, tmp):
