@@ -2,12 +2,13 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from cli.delta_models import drift, edit_config
 from cli.trees import tree
 from conftest import DATA
-from corrupt.files import INDEX
+from corrupt.files import INDEX, Tensor, file_bytes
 from interop.delta_reader import read_tensor, tensors_of, write
 
 GOLDEN = DATA / "delta"
@@ -198,6 +199,46 @@ def test_more_loss_than_allowed_is_refused(ckpt, golden_a, trained, tmp_path):
                 trained[1], tmp_path / "d", check=2).err
     assert "more than --max-relf" in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def nvfp4(ckpt, tmp_path_factory):
+    """An NVFP4 weight of several tiles, and one whose scale of the whole tensor, last codes and
+    activation scale differ."""
+    folder = tmp_path_factory.mktemp("nvfp4")
+    draw = np.random.default_rng(3)
+    values = draw.standard_normal((4096, 256)).astype("<f4").view("<u4") >> 16
+    (folder / "plain").mkdir()
+    (folder / "plain" / "model.safetensors").write_bytes(file_bytes(
+        {"a.weight": Tensor("BF16", [4096, 256], values.astype("<u2").tobytes())}))
+    (folder / "plain" / "config.json").write_text('{"model_type": "other"}')
+    ckpt("ckpt-convert", "--no-manifest", "--quantize", "nvfp4", "--only", "*", folder / "plain",
+         folder / "old")
+    shutil.copytree(folder / "old", folder / "new")
+    for name, (path, offset, size) in tensors_of(folder / "new").items():
+        with open(path, "r+b") as file:
+            file.seek(offset + size - 3)
+            byte = file.read(1)[0]
+            file.seek(offset + size - 3)
+            file.write(bytes([byte ^ 1]))
+    return folder / "old", folder / "new"
+
+
+@pytest.mark.parametrize("encoding", ["xor", "overwrite"])
+def test_a_scale_of_a_whole_tensor_changes_once_in_many_tiles(ckpt, nvfp4, tmp_path, encoding,
+                                                              digest):
+    old, new = nvfp4
+    said = ckpt("ckpt-delta", "diff", "--json", "--encoding", encoding, "--threads", 3, old, new,
+                tmp_path / "d").json
+    assert said["total"]["changed_tensors"] == len(tensors_of(old)) == 4
+    assert said["total"]["changed_bytes"] == 4
+    assert said["result"]["root"] == digest(new)
+    ckpt("ckpt-delta", "apply", old, tmp_path / "d", tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(new)
+    ckpt("ckpt-delta", "reverse", old, tmp_path / "d", tmp_path / "back")
+    shutil.copytree(new, tmp_path / "base")
+    ckpt("ckpt-delta", "apply", "--in-place", tmp_path / "base", tmp_path / "back")
+    assert tree(tmp_path / "base") == tree(old)
 
 
 def test_measuring_keeps_nothing(ckpt, steps, tmp_path):
