@@ -198,18 +198,6 @@ static void put(byte_buffer *out, const char *bytes)
     byte_buffer_add(out, bytes, strlen(bytes));
 }
 
-void chat_put_string(const chat_json *json, size_t value, byte_buffer *out)
-{
-    size_t size;
-    char *text = decode(json, value, &size);
-
-    if (text == NULL)
-        out->failed = 1;
-    else
-        byte_buffer_add(out, text, size);
-    free(text);
-}
-
 void chat_put_quoted(const char *bytes, size_t size, byte_buffer *out)
 {
     static const char escaped[] = "\"\\\b\f\n\r\t";
@@ -232,7 +220,15 @@ void chat_put_quoted(const char *bytes, size_t size, byte_buffer *out)
     put(out, "\"");
 }
 
-static void put_token_quoted(const chat_json *j, size_t i, byte_buffer *out)
+static void put_plain(const char *bytes, size_t size, byte_buffer *out)
+{
+    byte_buffer_add(out, bytes, size);
+}
+
+/* Append the characters of string i as `put_text` writes them. */
+static void put_decoded(const chat_json *j, size_t i,
+                        void (*put_text)(const char *bytes, size_t size, byte_buffer *out),
+                        byte_buffer *out)
 {
     size_t size;
     char *text = decode(j, i, &size);
@@ -240,8 +236,13 @@ static void put_token_quoted(const chat_json *j, size_t i, byte_buffer *out)
     if (text == NULL)
         out->failed = 1;
     else
-        chat_put_quoted(text, size, out);
+        put_text(text, size, out);
     free(text);
+}
+
+void chat_put_string(const chat_json *json, size_t value, byte_buffer *out)
+{
+    put_decoded(json, value, put_plain, out);
 }
 
 /* As Python's repr: the fewest digits that read back as the same number, with an exponent if the
@@ -290,7 +291,7 @@ void chat_put_value(const chat_json *json, size_t value, byte_buffer *out)
         if (t->kind == JSON_SCAN_NUMBER)
             put_number(json, i, out);
         else if (t->kind == JSON_SCAN_STRING || t->kind == JSON_SCAN_KEY)
-            put_token_quoted(json, i, out);
+            put_decoded(json, i, chat_put_quoted, out);
         else
             byte_buffer_add(out, json->text + t->start, t->end - t->start);
         if (t->kind == JSON_SCAN_KEY)

@@ -266,6 +266,31 @@ static ckpt_code check_owner(const place *m, const char *key, int is_allowed, ck
                : fail_at(m, key, "has no place in a message of this role", err);
 }
 
+/* Refuse members that no encoder reads, unless they are empty: a misspelt one would be lost. */
+static ckpt_code check_keys(const place *p, const char *const *known, const char *expected,
+                            ckpt_error *err)
+{
+    const chat_json *j = p->json;
+
+    for (size_t key = chat_first(j, p->object); key > 0; key = chat_next(j, key)) {
+        byte_buffer name = { 0 };
+        ckpt_code code = CKPT_OK;
+        size_t i = 0;
+
+        while (known[i] != NULL && !chat_equals(j, key, known[i]))
+            i++;
+        if (known[i] != NULL || chat_is_false(j, key + 1))
+            continue;
+        chat_put_string(j, key, &name);
+        byte_buffer_add(&name, "", 1);
+        code = name.failed ? ckpt_fail_memory(err, "a name", name.used)
+                           : fail_at(p, name.bytes, expected, err);
+        free(name.bytes);
+        return code;
+    }
+    return CKPT_OK;
+}
+
 static ckpt_code check_task(const place *m, ckpt_error *err)
 {
     size_t task;
@@ -301,6 +326,10 @@ static ckpt_code find_role(const place *m, chat_role *out, ckpt_error *err)
 
 static ckpt_code check_message(const place *m, chat_role role, ckpt_error *err)
 {
+    static const char *const known[] = {
+        "role", "content", "reasoning_content", "tool_call_id", "wo_eos", "task", "tools",
+        "response_format", "tool_calls", "content_blocks", NULL,
+    };
     const unsigned kinds = IS_STRING | IS_NULL | IS_ABSENT;
     const int instructs = role == CHAT_IS_SYSTEM || role == CHAT_IS_DEVELOPER;
     const int answers = role == CHAT_IS_ASSISTANT;
@@ -316,9 +345,11 @@ static ckpt_code check_message(const place *m, chat_role role, ckpt_error *err)
         (code = check_owner(m, "tool_calls", answers, err)) != CKPT_OK ||
         (code = check_owner(m, "reasoning_content", answers, err)) != CKPT_OK ||
         (code = check_owner(m, "content_blocks", 0, err)) != CKPT_OK ||
-        (code = check_items(m, "tools", check_tool, err)) != CKPT_OK)
+        (code = check_items(m, "tools", check_tool, err)) != CKPT_OK ||
+        (code = check_items(m, "tool_calls", check_call, err)) != CKPT_OK)
         return code;
-    return check_items(m, "tool_calls", check_call, err);
+    return check_keys(m, known, "is not read: expected role, content, reasoning_content, "
+                      "tool_calls, tool_call_id, tools, response_format, task or wo_eos", err);
 }
 
 /* ---- turns ---- */
@@ -501,6 +532,20 @@ static ckpt_code add_request(chat_list *list, const place *request, ckpt_error *
     return CKPT_OK;
 }
 
+/* What names a model or a way of delivery says nothing about the prompt. How to sample does matter,
+ * but is said by options. */
+static ckpt_code check_request(const place *request, ckpt_error *err)
+{
+    static const char *const known[] = { "messages", "tools", "response_format", "model", "stream",
+                                         "stream_options", "user", "metadata", NULL };
+    ckpt_code code;
+
+    if ((code = check_items(request, "tools", check_tool, err)) != CKPT_OK)
+        return code;
+    return check_keys(request, known, "is not read: expected messages, tools or response_format; "
+                      "options say how to sample (--temperature, --generate)", err);
+}
+
 /* 1 if the top-level object has tools or a response format, but its messages do not begin with a
  * system message, so that one must be added. */
 static int needs_system(const chat_json *j, const place *request, size_t messages)
@@ -544,7 +589,7 @@ ckpt_code chat_list_read(const run_chat_text *text, chat_list *out, ckpt_error *
         return code;
     is_request = chat_kind(&out->json, 0) == JSON_SCAN_OBJECT;
     if (is_request && ((code = want(&root, "messages", IS_ARRAY, &messages, err)) != CKPT_OK ||
-                       (code = check_items(&root, "tools", check_tool, err)) != CKPT_OK))
+                       (code = check_request(&root, err)) != CKPT_OK))
         return code;
     if (!is_request && chat_kind(&out->json, 0) != JSON_SCAN_ARRAY)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s': expected an array of messages",

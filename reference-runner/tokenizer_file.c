@@ -17,7 +17,16 @@ static const char gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+|
 static ckpt_code unknown(const char *what, const char *got, ckpt_error *err)
 {
     return ckpt_fail(err, CKPT_E_FORMAT, "the tokenizer has %s '%s', which is not supported", what,
-                     got == NULL ? "?" : got);
+                     got);
+}
+
+/* Where an object of some type must be: `got` is its type; NULL: it has none, or is not there. */
+static ckpt_code fail_type(const char *place, const char *expected, const char *got,
+                           ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_FORMAT, "the tokenizer's %s: expected %s, found %s%s%s", place,
+                     expected, got == NULL ? "nothing with a type" : "'", got == NULL ? "" : got,
+                     got == NULL ? "" : "'");
 }
 
 static const char *type_of(const json_value *v)
@@ -219,7 +228,7 @@ static ckpt_code read_model(run_text *t, const json_value *model, ckpt_error *er
     ckpt_code code;
 
     if (!is_type(model, "BPE"))
-        return unknown("the model", type_of(model), err);
+        return fail_type("model", "the type BPE", type_of(model), err);
     for (const char *const *key = none; *key != NULL; key++) {
         const json_value *v = json_member(model, *key);
         const int is_empty = (json_string(v) != NULL && json_string(v)[0] == '\0') ||
@@ -267,7 +276,7 @@ static ckpt_code read_split(run_text *t, const json_value *v, int *is_bytes, ckp
     int use_regex = 1;
 
     if (*is_bytes)
-        return unknown("after ByteLevel the pre-tokenizer", type_of(v), err);
+        return fail_type("pre_tokenizer", "nothing after ByteLevel", type_of(v), err);
     if (is_type(v, "ByteLevel")) {
         *is_bytes = 1;
         if (is_true(v, "add_prefix_space"))
@@ -277,7 +286,8 @@ static ckpt_code read_split(run_text *t, const json_value *v, int *is_bytes, ckp
     }
     if (!is_type(v, "Split") || pattern == NULL || is_true(v, "invert") || behavior == NULL ||
         strcmp(behavior, "Isolated") != 0)
-        return unknown("other than Split by Regex, Isolated, the pre-tokenizer", type_of(v), err);
+        return fail_type("pre_tokenizer", "ByteLevel, or Split with a Regex and the behavior "
+                         "Isolated", type_of(v), err);
     return add_split(t, pattern, err);
 }
 
@@ -291,7 +301,7 @@ static ckpt_code read_splits(run_text *t, const json_value *root, ckpt_error *er
     if (normalizer != NULL && !json_is_null(normalizer) &&
         !(is_type(normalizer, "Sequence") &&
           json_count(json_member(normalizer, "normalizers")) == 0))
-        return unknown("the normalizer", type_of(normalizer), err);
+        return fail_type("normalizer", "none", type_of(normalizer), err);
     if (!is_type(v, "Sequence")) {
         code = read_split(t, v, &is_bytes, err);
     } else {
@@ -300,7 +310,8 @@ static ckpt_code read_splits(run_text *t, const json_value *root, ckpt_error *er
             code = read_split(t, v, &is_bytes, err);
     }
     if (code == CKPT_OK && !is_bytes)
-        return unknown("no ByteLevel pre-tokenizer; the model is", "not byte-level", err);
+        return ckpt_fail(err, CKPT_E_FORMAT, "the tokenizer's pre_tokenizer has no ByteLevel: only "
+                         "byte-level models are supported");
     return code;
 }
 
@@ -320,6 +331,8 @@ ckpt_code run_text_open(const char *path, int is_named, run_text **out, ckpt_err
         if ((code = read_splits(t, root, err)) == CKPT_OK &&
             (code = read_model(t, json_member(root, "model"), err)) == CKPT_OK)
             code = read_added(t, json_member(root, "added_tokens"), err);
+        if (code == CKPT_E_FORMAT && err != NULL)
+            code = ckpt_fail(err, code, "'%s': %s", path, err->text);
     }
     if (code != CKPT_OK)
         run_text_free(t);

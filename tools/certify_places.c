@@ -3,64 +3,48 @@
 
 #include <string.h>
 
+#include "earlier_output.h"
 #include "libckpt/error.h"
 #include "libckpt/file.h"
 #include "libckpt/output.h"
-#include "libckpt/size.h"
 
-enum { BEGIN_BYTES = 128, SHA256_DIGITS = 64 };
+enum { SHA256_DIGITS = 64 };
 
-/* Remove blanks, so that differently indented JSON has the same first bytes. */
-static void drop_blanks(char *text)
+static const struct {
+    const char *what;
+    const char *begins[2];         /* without blanks */
+} kinds[PLACE_COUNT] = {
+    [PLACE_CERTIFICATE] = { "a certificate",
+                            { "{\"_type\":\"https://in-toto.io/", "{\"payloadType\":" } },
+    [PLACE_HTML] = { "a page", { "<!DOCTYPEhtml>", NULL } },
+    [PLACE_JUNIT] = { "a list of tests", { "<?xml", NULL } },
+    [PLACE_SUMMARY] = { "a summary", { "###ckpt-verifycertify:", NULL } },
+    [PLACE_SUMS] = { "a list of sums", { NULL, NULL } },
+    [PLACE_INTEGRITY] = { "a record of integrity", { "{\"algorithm\":", NULL } },
+    [PLACE_CYCLONEDX] = { "a bill of materials", { "{\"bomFormat\":", NULL } },
+};
+
+/* An earlier_is_ours. */
+static int is_earlier(const earlier_begin *begin, const void *context)
 {
-    char *to = text;
+    const certify_output *output = context;
+    earlier_begin bare = *begin;
 
-    for (const char *from = text; *from != '\0'; from++)
-        if (strchr(" \t\r\n", *from) == NULL)
-            *to++ = *from;
-    *to = '\0';
-}
-
-static int begins_as(certify_output output, char *begin)
-{
-    static const char *const words[PLACE_COUNT][2] = {
-        [PLACE_CERTIFICATE] = { "{\"_type\":\"https://in-toto.io/", "{\"payloadType\":" },
-        [PLACE_HTML] = { "<!DOCTYPEhtml>", NULL },
-        [PLACE_JUNIT] = { "<?xml", NULL },
-        [PLACE_SUMMARY] = { "###ckpt-verifycertify:", NULL },
-        [PLACE_INTEGRITY] = { "{\"algorithm\":", NULL },
-        [PLACE_CYCLONEDX] = { "{\"bomFormat\":", NULL },
-    };
-
-    if (output == PLACE_SUMS)
-        return strspn(begin, "0123456789abcdef") == SHA256_DIGITS && begin[SHA256_DIGITS] == ' ';
-    drop_blanks(begin);
+    if (*output == PLACE_SUMS)
+        return strspn(begin->bytes, "0123456789abcdef") == SHA256_DIGITS &&
+               begin->bytes[SHA256_DIGITS] == ' ';
+    earlier_drop_blanks(&bare);
     for (size_t i = 0; i < 2; i++)
-        if (words[output][i] != NULL &&
-            strncmp(begin, words[output][i], strlen(words[output][i])) == 0)
+        if (kinds[*output].begins[i] != NULL && earlier_begins_as(&bare, kinds[*output].begins[i]))
             return 1;
     return 0;
-}
-
-static ckpt_code is_earlier(certify_output output, const char *path, int *out, ckpt_error *err)
-{
-    char begin[BEGIN_BYTES + 1] = "";
-    ckpt_file *file = NULL;
-    ckpt_code code = file_open(path, &file, err);
-
-    if (code != CKPT_OK)
-        return code;
-    code = file_read_at(file, 0, begin, (size_t)size_min(BEGIN_BYTES, file_size(file)), err);
-    file_close(file, NULL);
-    *out = code == CKPT_OK && begins_as(output, begin);
-    return code;
 }
 
 static ckpt_code check_spares(const certify_places *p, certify_output output, ckpt_error *err)
 {
     const char *path = p->outputs[output];
     const char *inputs[] = { p->policy, p->key, p->map };
-    int is_replaceable = 0;
+    ckpt_error why;
     ckpt_code code = CKPT_OK;
 
     if (!file_exists(path))
@@ -70,10 +54,18 @@ static ckpt_code check_spares(const certify_places *p, certify_output output, ck
             code = output_check_spares(path, inputs[i], err);
     for (size_t i = 0; i < p->logits->count && code == CKPT_OK; i++)
         code = output_check_spares(path, p->logits->items[i], err);
-    if (code == CKPT_OK)
-        code = is_earlier(output, path, &is_replaceable, err);
-    for (size_t i = 0; i < p->model_count && code == CKPT_OK && !is_replaceable; i++)
-        code = output_check_spares(path, p->models[i], err);
+    if (code != CKPT_OK ||
+        (code = earlier_output_check(path, kinds[output].what, is_earlier, &output, err)) ==
+            CKPT_OK)
+        return code;
+    for (size_t i = 0; i < p->model_count; i++) {
+        const ckpt_code spares = output_check_spares(path, p->models[i], &why);
+
+        if (spares != CKPT_OK) {           /* says more: what is in the way is an input */
+            *err = why;
+            return spares;
+        }
+    }
     return code;
 }
 

@@ -22,8 +22,8 @@ typedef struct {
 
 /*
  * Called before hours of work: refuse outputs that cannot be written, that are named twice, or that
- * would replace an input. In the folder of a checkpoint an output may only replace an earlier one
- * of the same kind, which is recognised by its first bytes.
+ * would replace an input or any other file than an earlier output of the same kind, which is
+ * recognised by its first bytes.
  */
 ckpt_code certify_places_check(const certify_places *places, ckpt_error *err);
 

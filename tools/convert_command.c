@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "earlier_output.h"
 #include "libckpt/error.h"
 #include "libckpt/folder.h"
 #include "libckpt/json.h"
@@ -324,33 +325,15 @@ static void print_remarks(const convert_command *o, const ckpt_outcome *outcome)
     print_changes_of_values(o, outcome);
 }
 
-/* An existing file is replaced only if it is an earlier report or manifest, recognised by its
- * first member or by its compression. */
-static ckpt_code check_earlier(const char *path, ckpt_error *err)
+/* Reports and manifests are recognised by their first member, also of earlier versions. */
+static int is_document(const earlier_begin *begin, const void *context)
 {
-    static const char zstd[] = "\x28\xb5\x2f\xfd";
-    char begin[64] = "";
-    ckpt_file *file = NULL;
-    const char *member = begin + 1;
-    ckpt_code code = CKPT_OK;
-    size_t size;
+    earlier_begin bare = *begin;
 
-    if (!file_exists(path))
-        return CKPT_OK;
-    if ((code = file_open(path, &file, err)) != CKPT_OK)
-        return code;
-    size = file_size(file) < sizeof begin - 1 ? (size_t)file_size(file) : sizeof begin - 1;
-    code = file_read_at(file, 0, begin, size, err);
-    file_close(file, NULL);
-    if (code != CKPT_OK || size == 0 || memcmp(begin, zstd, sizeof zstd - 1) == 0)
-        return code;
-    member += strspn(member, " \n");
-    if (begin[0] == '{' && (strncmp(member, "\"schema\": \"ckpt-", 16) == 0 ||
-                            strncmp(member, "\"root\"", 6) == 0 ||
-                            strncmp(member, "\"version\"", 9) == 0))
-        return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists and is not a report or manifest: move "
-                     "it away or choose another name", path);
+    (void)context;
+    earlier_drop_blanks(&bare);
+    return earlier_begins_as(&bare, "{\"schema\":\"ckpt-") ||
+           earlier_begins_as(&bare, "{\"root\"") || earlier_begins_as(&bare, "{\"version\"");
 }
 
 /* Refuse outputs that must not be written, before any work is done. */
@@ -368,7 +351,8 @@ static ckpt_code check_place(const convert_options *o, const char *path, ckpt_er
         if (inputs[i] != NULL && (code = output_check_spares(path, inputs[i], err)) != CKPT_OK)
             return code;
     code = file_check_place(path, err);
-    return code == CKPT_OK ? check_earlier(path, err) : code;
+    return code == CKPT_OK
+               ? earlier_output_check(path, "a report or manifest", is_document, NULL, err) : code;
 }
 
 static ckpt_code check_places(const convert_command *o, ckpt_error *err)

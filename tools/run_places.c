@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "earlier_output.h"
 #include "libckpt/error.h"
 #include "libckpt/file.h"
 #include "libckpt/output.h"
@@ -27,18 +28,41 @@ static ckpt_code check_name(const char *option, const char *path, ckpt_error *er
     return CKPT_OK;
 }
 
+/* The header of results.h has the digest of the config among its first members. */
+static int is_result(const earlier_begin *begin, const void *context)
+{
+    enum { LENGTH_BYTES = 8 };
+    static const char metadata[] = "{\"__metadata__\"";
+    const char *header = begin->bytes + LENGTH_BYTES;
+
+    (void)context;
+    return earlier_begins_as(begin, "{\"prompt\"") ||
+           (begin->size > LENGTH_BYTES && strncmp(header, metadata, sizeof metadata - 1) == 0 &&
+            strstr(header, "\"config_digest\"") != NULL);
+}
+
+static int is_trace(const earlier_begin *begin, const void *context)
+{
+    (void)context;
+    return earlier_begins_as(begin, "{\"sequence\"");
+}
+
 ckpt_code run_places_check(const run_places *places, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
 
     if (places->out != NULL && ((code = check_name("out", places->out, err)) != CKPT_OK ||
                                 (code = file_check_place(places->out, err)) != CKPT_OK ||
-                                (code = check_apart(places, places->out, err)) != CKPT_OK))
+                                (code = check_apart(places, places->out, err)) != CKPT_OK ||
+                                (code = earlier_output_check(places->out, "an output", is_result,
+                                                             NULL, err)) != CKPT_OK))
         return code;
     if (places->trace != NULL && places->trace[0] == '\0')
         return ckpt_fail(err, CKPT_E_USAGE, "--trace '': expected the name of a file");
     if (places->trace != NULL && ((code = check_name("trace", places->trace, err)) != CKPT_OK ||
-                                  (code = check_apart(places, places->trace, err)) != CKPT_OK))
+                                  (code = check_apart(places, places->trace, err)) != CKPT_OK ||
+                                  (code = earlier_output_check(places->trace, "a trace", is_trace,
+                                                               NULL, err)) != CKPT_OK))
         return code;
     return places->out != NULL && places->trace != NULL
                ? output_check_apart(places->out, places->trace, err)

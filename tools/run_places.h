@@ -12,7 +12,8 @@ typedef struct {
     const char *inputs[7];         /* other files that are read */
 } run_places;
 
-/* Before hours of work, refuse outputs that cannot be written or would replace an input. */
+/* Before hours of work, refuse outputs that cannot be written or would replace anything but an
+ * earlier output. */
 ckpt_code run_places_check(const run_places *places, ckpt_error *err);
 
 /* Print the closing line for the file at `path` (NULL: none). `root` is the model's, or NULL. */

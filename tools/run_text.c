@@ -6,6 +6,7 @@
 
 #include "libckpt/array.h"
 #include "libckpt/file.h"
+#include "libckpt/json_scan.h"
 
 int run_text_is_asked(const run_text_options *options)
 {
@@ -83,6 +84,10 @@ static ckpt_code add_prompt(const run_text_options *options, const run_text_targ
         return CKPT_E_MEMORY;
     if (memchr(text, '\0', size) != NULL)
         return ckpt_fail(err, CKPT_E_FORMAT, "prompt %zu contains a NUL", to->words->count - 1);
+    for (size_t at = 0, length; at < size; at += length)
+        if ((length = json_utf8_bytes((const unsigned char *)text + at, size - at)) == 0)
+            return ckpt_fail(err, CKPT_E_FORMAT, "prompt %zu is not UTF-8 at its byte %zu",
+                             to->words->count - 1, at);
     if ((e->asked = strndup(text, size)) == NULL)
         return ckpt_fail_memory(err, "a prompt", size);
     code = run_text_message(run_text_mode_of(options), options->instructions, e->asked, &e->prompt,
@@ -111,6 +116,17 @@ static ckpt_code ask_messages(const run_text_options *options, const run_text_ta
     return code;
 }
 
+/* Make lines end in a line feed alone, as Python's text files do. Returns the new size. */
+static size_t drop_carriage_returns(char *text, size_t size)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < size; i++)
+        if (text[i] != '\r' || i + 1 == size || text[i + 1] != '\n')
+            text[kept++] = text[i];
+    return kept;
+}
+
 /* Prompts are separated by two consecutive line feeds, as in DeepSeek's generate.py. The line feed
  * at the end of the file is not part of a prompt. */
 static ckpt_code ask_prompts(const run_text_options *options, const run_text_target *to,
@@ -123,6 +139,7 @@ static ckpt_code ask_prompts(const run_text_options *options, const run_text_tar
 
     if (code != CKPT_OK)
         return code;
+    size = drop_carriage_returns(text, size);
     size -= size > 0 && text[size - 1] == '\n';
     at = text;
     while (code == CKPT_OK && at != NULL) {

@@ -686,6 +686,17 @@ def test_an_earlier_certificate_beside_the_weights_is_replaced(golden_a, tmp_pat
     assert "is a file of the input" in failed.err        # that is a page, not a certificate
 
 
+@pytest.mark.parametrize("option", ["--out", "--html", "--junit", "--summary", "--sha256sums",
+                                    "--cyclonedx"])
+def test_no_output_replaces_a_file_of_another_kind(golden_a, tmp_path, option):
+    (tmp_path / "notes.txt").write_text("hours of work\n")
+    out = [] if option == "--out" else ["--out", tmp_path / "c.json"]
+    failed = run_tool("ckpt-verify", "certify", *out, option, tmp_path / "notes.txt", golden_a,
+                      check=2)
+    assert "already exists and is not" in failed.err
+    assert all_files(tmp_path) == {"notes.txt": b"hours of work\n"}
+
+
 def test_an_output_needs_a_name(golden_a, tmp_path):
     for option in "--out", "--html":
         out = [] if option == "--out" else ["--out", tmp_path / "c"]

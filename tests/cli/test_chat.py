@@ -102,6 +102,7 @@ def test_tools_of_a_request_belong_to_its_system_message(encode):
     request["messages"] = [{"role": "system", "content": "S."}, ask]
     assert encode(request) == encode([system, ask])
     assert encode({"messages": [ask]}) == encode([ask])
+    assert encode({"messages": [{**ask, "name": None, "audio": []}], "n": 0}) == encode([ask])
 
 
 def call(arguments, **members):
@@ -147,6 +148,10 @@ BAD = {
                      "tools": [TOOL]}, "tools: the system message has tools, too"),
     "task": ([{**USER, "task": "dance"}], "messages[0].task: expected action, query"),
     "twice": ('[{"role": "user", "role": "user", "content": ""}]', "key 'role' occurs twice"),
+    "misspelt": ([{"role": "user", "contents": "x"}], "messages[0].contents: is not read: "),
+    "not-read": ([{**USER, "name": "me"}], "messages[0].name: is not read"),
+    "sampling": ({"messages": [USER], "temperature": 0.5}, "temperature: is not read"),
+    "mesages": ({"messages": [USER], "mesages": [USER]}, "mesages: is not read"),
     "infinite": ('[{"role": "system", "response_format": 1e999}]', "beyond a double"),
 }
 
@@ -206,6 +211,22 @@ def test_prompts_are_cut_at_empty_lines(ckpt, golden_a, tokenizer, tmp_path):
     shown = ckpt("ckpt-run", "--prompts", "-", *run, input=(tmp_path / "p").read_text()).out
     assert shown == "".join(f"Prompt: {p}\nCompletion: {a['text']}\n\n"
                             for p, a in zip(["one", "two\nlines", "three"], alone))
+
+
+def test_lines_may_end_as_on_windows(ckpt, golden_a, tokenizer, tmp_path):
+    run = ["--tokenizer", tokenizer, "--dry-run", "--json", golden_a]
+    for text in (b"one\n\ntwo\nlines\n\nthree\n", b"one\n\ntw\ro\n"):
+        (tmp_path / "unix").write_bytes(text)
+        (tmp_path / "windows").write_bytes(text.replace(b"\n", b"\r\n"))
+        unix, windows = [ckpt("ckpt-run", "--prompts", tmp_path / name, *run).json["prompts"]
+                         for name in ("unix", "windows")]
+        assert unix == windows and len(unix) == text.count(b"\n\n") + 1
+
+
+def test_a_prompt_that_is_not_utf8_is_named(ckpt, golden_a, tokenizer, tmp_path):
+    (tmp_path / "p").write_bytes(b"one\n\ntw\xffo\n")
+    assert "prompt 1 is not UTF-8 at its byte 2" in ckpt(
+        "ckpt-run", "--prompts", tmp_path / "p", "--tokenizer", tokenizer, golden_a, check=2).err
 
 
 @pytest.mark.parametrize("text, says", [("", "prompt 0 is empty"), ("a\n\n\n\nb", "prompt 1 is"),

@@ -367,23 +367,42 @@ def test_a_result_replaces_the_old_one_only_when_it_is_whole(ckpt, golden_a, tmp
                                                              form):
     out = tmp_path / "results" / "out"
     out.parent.mkdir()
-    out.write_text("old")
     run = "ckpt-run", "--tokens", "-", "--format", form, "--out", out, golden_a
-    ckpt(*run, input="1 2 3", check=2, env=fault.env("rename:EIO:1", "out"))
-    assert fault.injected and out.read_text() == "old" and os.listdir(out.parent) == ["out"]
     ckpt(*run, input="1 2 3")
-    assert out.read_text(errors="replace") != "old" and os.listdir(out.parent) == ["out"]
+    old = out.read_bytes()
+    ckpt(*run, input="3 2 1", check=2, env=fault.env("rename:EIO:1", "out"))
+    assert fault.injected and out.read_bytes() == old and os.listdir(out.parent) == ["out"]
+    ckpt(*run, input="3 2 1")
+    assert out.read_bytes() != old and os.listdir(out.parent) == ["out"]
+
+
+@pytest.mark.parametrize("option", ["--out", "--trace"])
+def test_a_file_that_was_not_a_result_is_not_replaced(ckpt, golden_a, tmp_path, option):
+    """Another text, other tensors, the other kind of output."""
+    ckpt("ckpt-run", "--tokens", "-", "--out", tmp_path / "--trace", "--trace",
+         tmp_path / "--out", golden_a, input="1 2 3")
+    (tmp_path / "notes.txt").write_text("hours of work\n")
+    shutil.copy(next(golden_a.glob("*.safetensors")), tmp_path / "tensors")
+    for name in ("notes.txt", "tensors", option):
+        before = (tmp_path / name).read_bytes()
+        said = ckpt("ckpt-run", "--tokens", "-", option, tmp_path / name, golden_a, input="1 2 3",
+                    check=2).err
+        assert "already exists and is not" in said and (tmp_path / name).read_bytes() == before
+    (tmp_path / "empty").touch()
+    ckpt("ckpt-run", "--tokens", "-", option, tmp_path / "empty", golden_a, input="1 2 3")
+    assert (tmp_path / "empty").stat().st_size > 0
 
 
 def test_a_refusal_costs_no_earlier_trace_and_leaves_no_new_one(ckpt, golden_a, tmp_path):
     """What the weights lack shows late."""
     model = next(golden_a.glob("model-00001-*"))
-    (tmp_path / "old").write_text("hours of work\n")
+    ckpt("ckpt-run", "--tokens", "-", "--trace", tmp_path / "old", golden_a, input="3 2 1")
+    old = (tmp_path / "old").read_text()
     for name in "old", "new":
         said = ckpt("ckpt-run", "--tokens", "-", "--config", golden_a / "config.json", "--trace",
                     tmp_path / name, model, input="1 2 3", check=2).err
         assert "no tensor" in said
-    assert (tmp_path / "old").read_text() == "hours of work\n"
+    assert (tmp_path / "old").read_text() == old
     assert not (tmp_path / "new").exists()
     ckpt("ckpt-run", "--tokens", "-", "--trace", tmp_path / "old", golden_a, input="1 2 3")
     ckpt("ckpt-run", "--tokens", "-", "--trace", tmp_path / "new", golden_a, input="1 2 3")

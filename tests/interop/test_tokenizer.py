@@ -179,7 +179,9 @@ def test_the_checkpoints_own_tokenizer_is_used(ckpt, tokenizer, model, tmp_path)
     # It would cut characters into bytes.
     (lambda t: t.update(pre_tokenizer={"type": "Split", "pattern": {"Regex": r"\C"},
                                        "behavior": "Isolated", "invert": False}), r"\C"),
-    (lambda t: t.update(pre_tokenizer=None), "pre-tokenizer"),
+    (lambda t: t.update(pre_tokenizer=None),
+     "tokenizer's pre_tokenizer: expected ByteLevel, or Split with a Regex and the behavior "
+     "Isolated, found nothing with a type"),
 ])
 def test_what_is_not_supported_is_refused(ckpt, tokenizer, model, tmp_path, change, says):
     content = json.loads(tokenizer[1].read_text(encoding="utf-8"))
@@ -187,7 +189,7 @@ def test_what_is_not_supported_is_refused(ckpt, tokenizer, model, tmp_path, chan
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(content), encoding="utf-8")
     err = ckpt("ckpt-run", "--tokenizer", path, "--prompt", "x", "--dry-run", model, check=2).err
-    assert says in err
+    assert says in err and f"'{path}': " in err
 
 
 def test_prompts_that_say_nothing_are_refused(ckpt, tokenizer, model):
