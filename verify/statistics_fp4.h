@@ -5,7 +5,8 @@
 #ifndef CKPT_STATISTICS_FP4_H
 #define CKPT_STATISTICS_FP4_H
 
-#include "statistics.h"
+#include "libckpt/sink.h"
+#include "tensor_statistics.h"
 
 /* Add the brief statistics of one tile. 0: nothing was added, because the tensor has another
  * encoding or a scale with which products may overflow. */

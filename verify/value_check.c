@@ -8,6 +8,7 @@
 #include "libckpt/config_number.h"
 #include "libckpt/config_words.h"
 #include "libckpt/plan.h"
+#include "statistics_tile.h"
 #include "value_mark.h"
 
 /* Shares of codes with the largest magnitude that are unusual. With a fitting scale a block has
