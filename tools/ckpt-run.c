@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "libckpt/clock.h"
 #include "tools/cli/cli.h"
 #include "run_chat.h"
 #include "run_devices.h"
@@ -516,14 +517,14 @@ static ckpt_code run_all(run_job *job, ckpt_error *err)
             return code;
     }
     while (fill_segments(job) > 0) {
-        const double begin = run_now();
+        const double begin = clock_seconds();
 
         if ((code = run_forward(job->model, job->segments, job->segment_count, err)) !=
                 CKPT_OK ||
             (code = take_rows(job, err)) != CKPT_OK ||
             (code = take_mtp_rows(job, err)) != CKPT_OK)
             return code;
-        run_speed_count(&job->speed, is_generating(job), run_now() - begin);
+        run_speed_count(&job->speed, is_generating(job), clock_seconds() - begin);
     }
     return CKPT_OK;
 }

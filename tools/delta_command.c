@@ -5,31 +5,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "formats/delta/delta_stream.h"
+#include "libckpt/clock.h"
 #include "libckpt/json.h"
 #include "libckpt/text.h"
 #include "verify/losses.h"
 
 #define FILE_BYTES_DEFAULT (UINT64_C(4) << 30)
-
-static double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-static void put_roots(json_writer *w, const char *key, const delta_roots *roots)
-{
-    json_member_object(w, key);
-    json_member_string(w, "root", roots->all[0] == '\0' ? NULL : roots->all);
-    json_member_string(w, "main", roots->main[0] == '\0' ? NULL : roots->main);
-    json_put_object_end(w);
-}
 
 /* ---- '-': a delta in a pipe ---- */
 
@@ -233,8 +217,8 @@ static void print_made(const delta_command *o, const delta_made *made, const cha
         json_put_object(&w);
         json_member_string(&w, "target", o->measure ? NULL : target);
         json_member_string(&w, "version", made->version);
-        put_roots(&w, "base", &made->before);
-        put_roots(&w, "result", &made->after);
+        delta_roots_put(&w, "base", &made->before);
+        delta_roots_put(&w, "result", &made->after);
         put_summary(&w, &made->summary);
         json_member_u64(&w, "carried_files", made->carried_count);
         if (made->is_rounded) {
@@ -337,7 +321,7 @@ static ckpt_code take_make_options(const delta_command *o, delta_make_options *o
 
 int delta_command_diff(const delta_command *o, const cli_args *args)
 {
-    const double begin = seconds_now();
+    const double begin = clock_seconds();
     delta_make_options options = { .before = args->items[0], .after = args->items[1] };
     static cli_meter meter;          /* outlives this function: cli_fail erases its line */
     delta_made made = { .carried_count = 0 };
@@ -351,7 +335,7 @@ int delta_command_diff(const delta_command *o, const cli_args *args)
         code = delta_make(&options, &made, &err);
     cli_meter_end(&meter);
     if (code == CKPT_OK)
-        finish_made(o, &made, args->items[2], seconds_now() - begin);
+        finish_made(o, &made, args->items[2], clock_seconds() - begin);
     delta_spool_release(&out);
     delta_made_release(&made);
     return code == CKPT_OK ? CLI_DONE : cli_fail(&err);
@@ -361,7 +345,7 @@ int delta_command_diff(const delta_command *o, const cli_args *args)
 
 int delta_command_rework(const delta_command *o, const cli_args *args, int is_reverse)
 {
-    const double begin = seconds_now();
+    const double begin = clock_seconds();
     delta_rework_options options = { .base = args->items[0], .deltas = args->items + 1,
                                      .delta_count = args->count - 2, .is_reverse = is_reverse };
     const char *target = args->items[args->count - 1];
@@ -379,7 +363,7 @@ int delta_command_rework(const delta_command *o, const cli_args *args, int is_re
         code = delta_rework(&options, &made, &err);
     cli_meter_end(&meter);
     if (code == CKPT_OK)
-        finish_made(o, &made, target, seconds_now() - begin);
+        finish_made(o, &made, target, clock_seconds() - begin);
     delta_spool_release(&in);
     delta_spool_release(&out);
     delta_made_release(&made);
@@ -400,8 +384,8 @@ static void print_applied(const delta_command *o, const delta_outcome *out, cons
         json_put_object(&w);
         json_member_string(&w, "target", target);
         json_member_string(&w, "version", out->version);
-        put_roots(&w, "base", &out->base);
-        put_roots(&w, "result", &out->result);
+        delta_roots_put(&w, "base", &out->base);
+        delta_roots_put(&w, "result", &out->result);
         json_member_u64(&w, "tensor_count", out->tensor_count);
         json_member_u64(&w, "changed_tensors", out->changed_count);
         json_member_u64(&w, "kept", out->kept_count);
@@ -445,7 +429,7 @@ static void finish_applied(const delta_command *o, const delta_outcome *out, con
 
 int delta_command_apply(const delta_command *o, const cli_args *args, const char *target)
 {
-    const double begin = seconds_now();
+    const double begin = clock_seconds();
     const char *check = o->base_check == NULL ? "touched" : o->base_check;
     delta_apply_options options = {
         .base = args->items[0],
@@ -474,7 +458,7 @@ int delta_command_apply(const delta_command *o, const cli_args *args, const char
         code = delta_apply(&options, &outcome, &err);
     cli_meter_end(&meter);
     if (code == CKPT_OK)
-        finish_applied(o, &outcome, o->in_place ? args->items[0] : target, seconds_now() - begin);
+        finish_applied(o, &outcome, o->in_place ? args->items[0] : target, clock_seconds() - begin);
     delta_outcome_release(&outcome);
     delta_spool_release(&in);
     if (code == CKPT_E_INTERRUPTED && target != NULL)
@@ -526,8 +510,8 @@ static void print_delta_json(const ckpt_delta *d, const delta_summary *sum)
     json_member_string(&w, "encoding", delta_encoding_name(d->encoding));
     json_member_string(&w, "checksum", checksum_name(d->checksum));
     json_member_bool(&w, "side_file", d->has_side);
-    put_roots(&w, "base", &d->base);
-    put_roots(&w, "result", &d->result);
+    delta_roots_put(&w, "base", &d->base);
+    delta_roots_put(&w, "result", &d->result);
     put_summary(&w, sum);
     json_member_array(&w, "carried");
     for (size_t i = 0; i < d->file_count; i++)

@@ -4,18 +4,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "libckpt/clock.h"
 #include "run_devices.h"
 #include "libckpt/json.h"
-
-double run_now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 void run_speed_count(run_speed *speed, int is_token, double seconds)
 {

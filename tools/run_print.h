@@ -4,8 +4,6 @@
 
 #include "run_job.h"
 
-/* Seconds of CLOCK_MONOTONIC. */
-double run_now(void);
 void run_speed_count(run_speed *speed, int is_token, double seconds);
 
 /* Decode each answer into text, and with --parse into a message. */

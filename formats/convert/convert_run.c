@@ -1,11 +1,11 @@
 /* Runs a planned conversion. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "convert_feed_copy.h"
 #include "convert_private.h"
 #include "formats/ids.h"
+#include "libckpt/clock.h"
 #include "libckpt/options.h"
 
 /* ---- phases ---- */
@@ -215,14 +215,6 @@ static ckpt_code read_back(const job_plan *plan, job_result *result, ckpt_error 
 
 /* ---- the run ---- */
 
-static double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
 /* Read the source again and compare the digests. */
 static ckpt_code digest_again(const job_plan *plan, const job_result *result, ckpt_error *err)
 {
@@ -324,10 +316,10 @@ static ckpt_code run_steps(convert_job *job, ckpt_error *err)
 ckpt_code convert_run(convert_job *job, ckpt_error *err)
 {
     const convert_options *o = &job->plan->options;
-    const double begin = seconds_now();
+    const double begin = clock_seconds();
     const ckpt_code code = run_steps(job, err);
 
-    job->result.seconds = seconds_now() - begin;
+    job->result.seconds = clock_seconds() - begin;
     if (code == CKPT_E_INEXACT && !o->allow_lossy && err != NULL &&
         strstr(err->text, "--allow-lossy") == NULL && strstr(err->text, "--max-relf") == NULL)
         ckpt_fail(err, code, "%s; --allow-lossy rounds", err->text);

@@ -53,6 +53,9 @@ typedef struct {
     char main[CKPT_ROOT_HEX];
 } delta_roots;
 
+/* Put them as the member `key`: {"root": ..., "main": ...}, null for one that is not known. */
+void delta_roots_put(json_writer *w, const char *key, const delta_roots *roots);
+
 /* One changed tensor. */
 typedef struct {
     const char *name;

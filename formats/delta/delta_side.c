@@ -200,7 +200,7 @@ ckpt_code delta_side_read(ckpt_delta *delta, ckpt_error *err)
 
 /* ---- writing ---- */
 
-static void put_roots(json_writer *w, const char *key, const delta_roots *roots)
+void delta_roots_put(json_writer *w, const char *key, const delta_roots *roots)
 {
     json_member_object(w, key);
     json_member_string(w, "root", roots->all[0] == '\0' ? NULL : roots->all);
@@ -282,8 +282,8 @@ ckpt_code delta_side_write(const char *directory, const delta_side *side, ckpt_e
     json_member_string(&w, "writer", CKPT_VERSION);
     if (side->quantised_by != NULL)
         json_member_string(&w, "quantize", side->quantised_by);
-    put_roots(&w, "base", side->base);
-    put_roots(&w, "result", side->result);
+    delta_roots_put(&w, "base", side->base);
+    delta_roots_put(&w, "result", side->result);
     json_member_object(&w, "total");
     json_member_u64(&w, "tensors", side->total_count);
     json_member_u64(&w, "bytes", side->total_bytes);

@@ -44,6 +44,7 @@ typedef struct {
     size_t tensor_count;
 } delta_side;
 
+/* Hash the files and write DELTA_SIDE_FILE into `directory`. */
 ckpt_code delta_side_write(const char *directory, const delta_side *side, ckpt_error *err);
 
 #endif

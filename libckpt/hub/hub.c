@@ -6,16 +6,9 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "libckpt/clock.h"
 #include "libckpt/error.h"
 #include "libckpt/size.h"
-
-double hub_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 static void make_trace_id(char out[40])
 {
@@ -219,6 +212,7 @@ int hub_note_limits(hub *h, hub_bucket bucket, const http_reply *reply)
     uint64_t quota = 0;
     uint64_t seconds = 0;
     double until;
+    double now;
 
     if (warning != NULL && bucket != HUB_DATA)
         tell_warning(h, warning);
@@ -240,9 +234,10 @@ int hub_note_limits(hub *h, hub_bucket bucket, const http_reply *reply)
     /* One second more than requested, because both clocks count full seconds. Many requests may be
      * answered with 429 at once; their common wait is counted once, as only the time beyond the
      * known wait is added. */
-    until = hub_now() + (double)size_min(seconds, 86400) + 1;
+    now = clock_seconds();
+    until = now + (double)size_min(seconds, 86400) + 1;
     if (until > pace->not_before) {
-        h->waited_seconds += until - (pace->not_before > hub_now() ? pace->not_before : hub_now());
+        h->waited_seconds += until - (pace->not_before > now ? pace->not_before : now);
         pace->not_before = until;
     }
     if (!h->told_wait && !h->options.is_quiet)
@@ -255,7 +250,7 @@ int hub_note_limits(hub *h, hub_bucket bucket, const http_reply *reply)
 double hub_delay(hub *h, hub_bucket bucket)
 {
     hub_pace *pace = &h->paces[bucket];
-    const double now = hub_now();
+    const double now = clock_seconds();
 
     if (now < pace->not_before)
         return pace->not_before - now;

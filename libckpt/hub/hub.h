@@ -155,11 +155,12 @@ double hub_delay(hub *h, hub_bucket bucket);
 ckpt_code hub_check_waiting(hub *h, ckpt_error *err);
 /* Seconds before try number `failures` + 1: none after the first. */
 double hub_backoff(unsigned failures);
-double hub_now(void);                  /* monotonic seconds */
 
 /* ---- listing ---- */
 
 void hub_listing_release(hub_listing *listing);
+/* Fail because the hub's reply is not a listing: `what` says why. */
+ckpt_code hub_fail_listing(const hub *h, const char *what, ckpt_error *err);
 /* Count a page with its entries and bytes before it is used: a listing that never ends is
  * refused. */
 ckpt_code hub_listing_count_page(hub_listing *listing, size_t entry_count, size_t text_bytes,

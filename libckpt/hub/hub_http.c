@@ -4,8 +4,8 @@
 #include <ctype.h>
 #include <curl/curl.h>
 #include <strings.h>
-#include <time.h>
 
+#include "libckpt/clock.h"
 #include "libckpt/memory.h"
 
 enum {
@@ -50,14 +50,6 @@ struct http_client {
     const char *ca_folder;
 };
 
-static double now_seconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
 static const char *first_set(const char *const *names)
 {
     for (; *names != NULL; names++) {
@@ -94,7 +86,7 @@ ckpt_code http_open(const http_options *options, http_client **out, ckpt_error *
     /* libcurl reads all proxy variables except this one in capitals. */
     if (proxy != NULL)
         setenv("http_proxy", proxy, 0);
-    client->budget_time = now_seconds();
+    client->budget_time = clock_seconds();
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK ||
         (client->multi = curl_multi_init()) == NULL) {
         free(client);
@@ -259,7 +251,7 @@ void http_limit(http_client *client, uint64_t rate_bytes)
 static int within_rate(http_client *client, size_t size)
 {
     const double rate = (double)client->options.rate_bytes;
-    const double now = now_seconds();
+    const double now = clock_seconds();
 
     if (client->options.rate_bytes == 0)
         return 1;

@@ -3,6 +3,7 @@
 #include <strings.h>
 
 #include "hub.h"
+#include "libckpt/clock.h"
 #include "libckpt/json.h"
 
 enum { TRIES_MAX = 8, HOPS_MAX = 10, PAGE_BYTES_MAX = 256 << 20 };
@@ -182,10 +183,10 @@ static void page_done(void *context, const http_result *result)
 /* Wait `seconds`, or until the run is stopped. */
 static ckpt_code pause_for(hub *h, double seconds, ckpt_error *err)
 {
-    const double until = hub_now() + seconds;
+    const double until = clock_seconds() + seconds;
     ckpt_code code = hub_check_waiting(h, err);
 
-    while (code == CKPT_OK && hub_now() < until) {
+    while (code == CKPT_OK && clock_seconds() < until) {
         if (*h->options.stop)
             return hub_fail_interrupted(err);
         code = http_poll(h->http, 50, err);
@@ -254,7 +255,7 @@ ckpt_code hub_get_page(hub *h, const char *url, hub_page *out, ckpt_error *err)
         }
         if (!p.wants_retry)
             break;
-        if (h->paces[HUB_API].not_before <= hub_now())       /* waiting does not count as a
+        if (h->paces[HUB_API].not_before <= clock_seconds())       /* waiting does not count as a
                                                               * failure */
             failures++;
         if (failures >= TRIES_MAX)

@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "libckpt/clock.h"
 #include "reference-runner/number.h"
 #include "reference-runner/plain.h"
 #include "libckpt/machine.h"
@@ -12,14 +12,6 @@
 #include "libckpt/values.h"
 
 enum { STAGE_ALIGN = 64 };
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static ckpt_code open_cpu(unsigned thread_count, unsigned device, run_backend **out,
                           ckpt_error *err)
@@ -36,7 +28,7 @@ static ckpt_code open_cpu(unsigned thread_count, unsigned device, run_backend **
     cpu->base.ops = &run_backend_cpu;
     cpu->thread_count = thread_count > 0 ? (int)thread_count : (int)machine_cores();
     cpu_choose(cpu);
-    cpu->lap_begin = now();
+    cpu->lap_begin = clock_seconds();
     *out = &cpu->base;
     return CKPT_OK;
 }
@@ -44,7 +36,7 @@ static ckpt_code open_cpu(unsigned thread_count, unsigned device, run_backend **
 static ckpt_code lap_cpu(run_backend *backend, run_lap *out, ckpt_error *err)
 {
     cpu_backend *cpu = (cpu_backend *)(void *)backend;
-    const double time = now();
+    const double time = clock_seconds();
 
     (void)err;
     *out = (run_lap){ .seconds = time - cpu->lap_begin };

@@ -4,9 +4,9 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "download_run.h"
+#include "libckpt/clock.h"
 #include "libckpt/memory.h"
 #include "libckpt/size.h"
 
@@ -75,7 +75,7 @@ static void on_bad_range(download *d, dfile *file, const ckpt_error *err)
     enum { STRIKES_MAX = 3 };
 
     if (++file->strikes < STRIKES_MAX) {
-        file->not_before = hub_now() + hub_backoff(file->strikes);
+        file->not_before = clock_seconds() + hub_backoff(file->strikes);
     } else if (!file->is_single) {
         file->strikes = 0;
         go_single(d, file);
@@ -348,7 +348,7 @@ static int has_room(download *d, const dfile *file)
     static const double CHECK_SECONDS = 1;
     static const double WAIT_SECONDS = 600;
     enum { SLACK_BYTES = 16 << 20 };
-    const double now = hub_now();
+    const double now = clock_seconds();
     const place *where = d->env.options.where;
     uint64_t free_bytes;
 
@@ -476,7 +476,7 @@ static int start_one(download *d, dfile *file, int may_split)
 
 static void start_requests(download *d, int may_split)
 {
-    const double now = hub_now();
+    const double now = clock_seconds();
 
     for (size_t i = 0; i < d->running_count && fetch_count(d->fetch) < pace_limit(d); i++) {
         dfile *file = d->running[i];
@@ -508,7 +508,7 @@ static void check_silence(download *d)
         dfile *file = d->running[i];
 
         if ((file->state == DOWNLOAD_ACTIVE || file->state == DOWNLOAD_RESOLVING) &&
-            hub_now() - file->last_byte > most) {
+            clock_seconds() - file->last_byte > most) {
             hub_fail(HUB_NETWORK, &err, "received no data of '%s' for 15 minutes",
                      file->want->path);
             fail_file(d, file, &err);
@@ -519,7 +519,7 @@ static void check_silence(download *d)
 
 ckpt_code download_run(download *d, download_progress *progress, void *context, ckpt_error *err)
 {
-    const double begin = hub_now();
+    const double begin = clock_seconds();
     ckpt_code code = CKPT_OK;
 
     while (d->env.stats.ended_count < d->count && code == CKPT_OK) {
@@ -538,7 +538,7 @@ ckpt_code download_run(download *d, download_progress *progress, void *context, 
         check_silence(d);
         if ((code = hub_check_waiting(d->env.options.h, err)) == CKPT_OK)
             code = http_poll(d->env.options.h->http, 100, err);
-        d->env.stats.seconds = hub_now() - begin;
+        d->env.stats.seconds = clock_seconds() - begin;
         progress(context, d);
         if (code == CKPT_OK && *d->env.options.h->options.stop)
             code = hub_fail_interrupted(err);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "libckpt/clock.h"
 #include "libckpt/size.h"
 
 enum {
@@ -424,7 +425,7 @@ static ckpt_code send_request(transfer *t, ckpt_error *err)
     t->is_accepted = t->write_failed = 0;
     t->refusal = FETCH_AGAIN;
     t->err.code = CKPT_OK;
-    t->begin = hub_now();
+    t->begin = clock_seconds();
     t->got_bytes = t->new_bytes = t->skip_bytes = t->accept_bytes = 0;
     h->request_count++;
     return http_start(h->http, &request, &t->http, err);
@@ -486,7 +487,7 @@ unsigned fetch_count(const fetcher *f)
 /* Estimated remaining seconds of a transfer. */
 static double time_left(const transfer *t)
 {
-    const double age = hub_now() - t->begin;
+    const double age = clock_seconds() - t->begin;
 
     if (t->got_bytes == 0)
         return age;

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "libckpt/clock.h"
 #include "libckpt/size.h"
 
 enum {
@@ -223,7 +224,7 @@ static ckpt_code begin_partial(dfile *file, ckpt_error *err)
     stats->reused_bytes += file_present_bytes(file);
     stats->done_bytes += file_present_bytes(file);
     file->state = DOWNLOAD_ACTIVE;
-    file->last_byte = hub_now();
+    file->last_byte = clock_seconds();
     file_advance(file);
     return CKPT_OK;
 }
@@ -265,7 +266,7 @@ ckpt_code file_begin(dfile *file, ckpt_error *err)
         if (file->state != DOWNLOAD_LOCKED && !options->h->options.is_quiet)
             fprintf(stderr, "waiting: another process is downloading '%s'\n", file->want->path);
         file->state = DOWNLOAD_LOCKED;
-        file->not_before = hub_now() + 1;
+        file->not_before = clock_seconds() + 1;
         return CKPT_OK;
     }
     return begin_partial(file, err);
@@ -299,7 +300,7 @@ ckpt_code file_write(dfile *file, segment *s, const void *bytes, size_t size, ck
     if (code != CKPT_OK)
         return code;
     s->at += size;
-    file->last_byte = hub_now();
+    file->last_byte = clock_seconds();
     file->env->stats.done_bytes += size;
     a->progress_bytes += size;
     if (a->progress_bytes >= PROGRESS_BYTES)
@@ -395,11 +396,11 @@ void file_set_problem(dfile *file, const char *text)
  */
 ckpt_code file_count_failure(dfile *file, ckpt_error *err)
 {
-    if (hub_now() < file->not_before)
+    if (clock_seconds() < file->not_before)
         return CKPT_OK;
     file->active->progress_bytes = 0;
     if (++file->failures < FAILURES_MAX) {
-        file->not_before = hub_now() + hub_backoff(file->failures);
+        file->not_before = clock_seconds() + hub_backoff(file->failures);
         return CKPT_OK;
     }
     return hub_fail(HUB_NETWORK, err, "gave up '%s' after %d tries without progress%s%s",

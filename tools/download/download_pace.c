@@ -14,6 +14,7 @@
  * number repeatedly.
  */
 #include "download_run.h"
+#include "libckpt/clock.h"
 
 static const double PACE_SECONDS = 1;
 static const double HOLD_SECONDS = 30;
@@ -60,12 +61,12 @@ static void judge(download *d, double rate, double before)
     else
         moved = 0;
     if (!moved)
-        d->hold_until = hub_now() + HOLD_SECONDS;
+        d->hold_until = clock_seconds() + HOLD_SECONDS;
 }
 
 void pace_update(download *d)
 {
-    const double now = hub_now();
+    const double now = clock_seconds();
     const double before = d->last_rate;
 
     if (d->limit < 1) {
@@ -93,7 +94,7 @@ void pace_update(download *d)
 
 void pace_slow_down(download *d)
 {
-    const double now = hub_now();
+    const double now = clock_seconds();
 
     if (d->env.options.is_fixed || now < d->hold_until)
         return;

@@ -11,6 +11,7 @@
 
 #include "download_tree.h"
 #include "libckpt/array.h"
+#include "libckpt/clock.h"
 #include "libckpt/size.h"
 
 enum { LINE_BYTES = 256, STATE_BYTES_MAX = 64 << 20, NAME_BYTES = 100 };
@@ -571,10 +572,10 @@ ckpt_code partial_note(partial *p, uint64_t begin, uint64_t end, ckpt_error *err
 
     if (p->state_fd < 0 || begin == end)
         return CKPT_OK;
-    if (hub_now() - p->checked_time >= CHECK_SECONDS) {
+    if (clock_seconds() - p->checked_time >= CHECK_SECONDS) {
         if ((code = partial_check_owner(p, err)) != CKPT_OK)
             return code;
-        p->checked_time = hub_now();
+        p->checked_time = clock_seconds();
     }
     return append_span(p, begin, end, err);
 }

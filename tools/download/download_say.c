@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libckpt/clock.h"
 #include "libckpt/json.h"
 
 /* ---- the plan ---- */
@@ -144,7 +145,7 @@ void say_meter_begin(say_meter *meter, const cli_common *common)
 
     if (disabled != NULL && *disabled == '1' && strcmp(with.progress, "auto") == 0)
         with.progress = "never";
-    meter->begin = hub_now();
+    meter->begin = clock_seconds();
     cli_meter_begin(&meter->meter, &with, "downloading");
 }
 
@@ -168,7 +169,7 @@ void say_progress(void *context, const download *d)
 {
     const say_meter *meter = context;
     const download_stats *s = download_get_stats(d);
-    const double seconds = hub_now() - meter->begin;
+    const double seconds = clock_seconds() - meter->begin;
     const double rate = seconds > 0 ? (double)s->fetched_bytes / seconds : 0;
     const uint64_t left_bytes = s->total_bytes > s->done_bytes ? s->total_bytes - s->done_bytes : 0;
     const char *word = "";
