@@ -126,11 +126,6 @@ static ckpt_code note_file(index_reader *r, const char *name, const char *file)
     return CKPT_OK;
 }
 
-static int compare_strings(const void *left, const void *right)
-{
-    return strcmp(*(const char *const *)left, *(const char *const *)right);
-}
-
 /* The files that the index names, sorted, so that their numbers do not depend on its order. */
 static ckpt_code add_files(index_reader *r)
 {
@@ -147,7 +142,7 @@ static ckpt_code add_files(index_reader *r)
     table_keys(&r->files, names);
     table_release(&r->files);
     table_init(&r->files);
-    qsort(names, count, sizeof *names, compare_strings);
+    qsort(names, count, sizeof *names, text_order);
     for (size_t i = 0; i < count && code == CKPT_OK; i++) {
         uint32_t number;
 

@@ -13,6 +13,7 @@
 
 #include "array.h"
 #include "memory.h"
+#include "text.h"
 
 /* Overhead of an allocation, counted by memory.h. */
 enum { FILE_TREE_DEPTH_MAX = 32, NAME_OVERHEAD_BYTES = 16 };
@@ -470,11 +471,6 @@ static ckpt_code list_entry(FTS *tree, FTSENT *entry, void *context, ckpt_error 
     return CKPT_OK;
 }
 
-static int compare_names(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 static ckpt_code list_any(FTS *tree, FTSENT *entry, void *context, ckpt_error *err)
 {
     (void)tree;
@@ -494,7 +490,7 @@ static ckpt_code list(const char *directory, int fts_options, visit_fn *visit, f
     if (code != CKPT_OK)
         file_list_free(out);
     else if (out->count > 1)
-        qsort(out->names, out->count, sizeof *out->names, compare_names);
+        qsort(out->names, out->count, sizeof *out->names, text_order);
     return code;
 }
 

@@ -205,7 +205,7 @@ static ckpt_code append_word(ckpt_journal *j, const char *word, ckpt_error *err)
 
 /* ---- the journals of a folder ---- */
 
-static int is_journal_name(const char *name)
+int journal_is_name(const char *name)
 {
     return strncmp(name, journal_name, strlen(journal_name)) == 0;
 }
@@ -218,7 +218,7 @@ static int has_files(DIR *folder)
 
     errno = 0;
     while ((entry = readdir(folder)) != NULL)
-        found |= !is_journal_name(entry->d_name) && strcmp(entry->d_name, ".") != 0 &&
+        found |= !journal_is_name(entry->d_name) && strcmp(entry->d_name, ".") != 0 &&
                  strcmp(entry->d_name, "..") != 0;
     return errno != 0 ? -1 : found;
 }
@@ -240,7 +240,7 @@ static ckpt_code visit_open(DIR *folder, const char *directory, journal_visitor 
             return errno == 0 ? CKPT_OK
                               : ckpt_fail(err, CKPT_E_IO, "cannot list '%s': %s", directory,
                                           strerror(errno));
-        if (!is_journal_name(entry->d_name))
+        if (!journal_is_name(entry->d_name))
             continue;
         if ((path = file_join(directory, entry->d_name)) == NULL)
             return ckpt_fail_memory(err, "a path", strlen(directory));

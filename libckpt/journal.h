@@ -85,6 +85,8 @@ int journal_source_changed(const ckpt_journal *journal);
 /* The "done" lines read by journal_open, indexed by tensor. Borrowed. */
 journal_record *journal_records(ckpt_journal *journal);
 
+/* Record that a tensor is written: the sum of its value digest, and that of the hashes of the bytes
+ * that were written, by which the next run proves them. */
 ckpt_code journal_append(ckpt_journal *journal, size_t tensor, hash128 value, hash128 bytes,
                          ckpt_error *err);
 
@@ -95,5 +97,7 @@ uint64_t journal_side_bytes(const ckpt_journal *journal);
 
 /* The prefix of the names of journals and of the lock for the commit. */
 extern const char journal_name[];
+/* 1 for the name of a journal, of a side file of one, or of that lock. */
+int journal_is_name(const char *name);
 
 #endif

@@ -132,11 +132,6 @@ static int is_second_iteration(const char *name, const char **iteration)
     return strncmp(name, *iteration, length + 1) != 0;
 }
 
-static int is_journal(const char *name)
-{
-    return strncmp(name, journal_name, strlen(journal_name)) == 0;
-}
-
 /* 1 for a temporary file, which a killed run may leave behind. */
 static int is_unfinished(const char *name)
 {
@@ -185,11 +180,6 @@ static ckpt_code add_strings(folder *f, const json_value *list, ckpt_error *err)
     return code;
 }
 
-static int compare_names(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 /* A manifest lists the weight files only; its layout tells which other files ckpt wrote. */
 static void take_layout(folder *f, const json_document *manifest)
 {
@@ -221,14 +211,14 @@ static ckpt_code take_lists(folder *f, const char *directory, ckpt_error *err)
         json_free(document);
     }
     if (f->listed.count > 1)
-        qsort(f->listed.names, f->listed.count, sizeof *f->listed.names, compare_names);
+        qsort(f->listed.names, f->listed.count, sizeof *f->listed.names, text_order);
     return code;
 }
 
 static int is_listed(const folder *f, const char *name)
 {
     return f->listed.count > 0 && bsearch(&name, f->listed.names, f->listed.count,
-                                          sizeof *f->listed.names, compare_names) != NULL;
+                                          sizeof *f->listed.names, text_order) != NULL;
 }
 
 /* ---- deciding ---- */
@@ -271,7 +261,7 @@ static ckpt_code check_files(const folder *f, const char *path, int is_partial, 
             is_proven = 1;
             continue;
         }
-        if (is_journal(name) || (is_partial && is_unfinished(name)))
+        if (journal_is_name(name) || (is_partial && is_unfinished(name)))
             continue;
         if (known == NULL)
             return fail_other(path, name, err);
@@ -346,7 +336,7 @@ static ckpt_code remove_files(const char *directory, const file_list *found, int
     for (size_t i = 0; i < found->count && code == CKPT_OK; i++) {
         char *path;
 
-        if (is_journal(found->names[i]) != journals)
+        if (journal_is_name(found->names[i]) != journals)
             continue;
         if ((path = file_join(directory, found->names[i])) == NULL)
             return ckpt_fail_memory(err, "a path", strlen(directory));

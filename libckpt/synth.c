@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "encoding.h"
+#include "mix.h"
 #include "size.h"
 
 enum {
@@ -40,18 +41,11 @@ typedef struct {
 
 /* ---- random words ---- */
 
-static uint64_t multiply_fold(uint64_t a, uint64_t b)
-{
-    const unsigned __int128 product = (unsigned __int128)a * b;
-
-    return (uint64_t)product ^ (uint64_t)(product >> 64);
-}
-
 static inline uint64_t random_word(uint64_t key, uint64_t counter)
 {
     const uint64_t state = key + counter * UINT64_C(0xa0761d6478bd642f);
 
-    return multiply_fold(state, state ^ UINT64_C(0xe7037ed1a0b428db));
+    return mix_words(state, state ^ UINT64_C(0xe7037ed1a0b428db));
 }
 
 /* FNV-1a of the name, then mixed with the seed and the stream. */
@@ -61,7 +55,7 @@ static uint64_t tensor_key(const synth *s, const ckpt_tensor *tensor, unsigned s
 
     for (const char *c = tensor->name; *c != '\0'; c++)
         hash = (hash ^ (unsigned char)*c) * UINT64_C(0x100000001b3);
-    hash = multiply_fold(hash ^ UINT64_C(0x8ebc6af09c88c6e3),
+    hash = mix_words(hash ^ UINT64_C(0x8ebc6af09c88c6e3),
                          s->options.seed ^ UINT64_C(0x589965cc75374cc3));
     return random_word(hash, stream);
 }

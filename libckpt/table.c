@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "memory.h"
+#include "mix.h"
 
 struct table_slot {
     const char *key;         /* NULL: free */
@@ -15,14 +16,6 @@ struct table_slot {
 };
 
 static const size_t TABLE_SLOTS_MIN = 16;
-
-/* The whole 128-bit product folded into 64 bits. */
-static uint64_t multiply_fold(uint64_t a, uint64_t b)
-{
-    const unsigned __int128 product = (unsigned __int128)a * b;
-
-    return (uint64_t)product ^ (uint64_t)(product >> 64);
-}
 
 /* Hash eight bytes per step. Without knowing the seed, nobody can choose keys that collide. */
 static uint64_t hash_key(const char *key, uint64_t seed)
@@ -36,12 +29,12 @@ static uint64_t hash_key(const char *key, uint64_t seed)
 
     for (i = 0; i + sizeof word <= length; i += sizeof word) {
         memcpy(&word, key + i, sizeof word);
-        hash = multiply_fold(hash ^ word, seed ^ k1);
+        hash = mix_words(hash ^ word, seed ^ k1);
     }
     word = 0;
     memcpy(&word, key + i, length - i);
-    hash = multiply_fold(hash ^ word, seed ^ k1);
-    return multiply_fold(hash ^ (uint64_t)length, k0);
+    hash = mix_words(hash ^ word, seed ^ k1);
+    return mix_words(hash ^ (uint64_t)length, k0);
 }
 
 /* The slot of `key`, or the free slot for it. */
@@ -93,7 +86,7 @@ void table_init(table *t)
         struct timespec now = { 0 };    /* no randomness early in a boot: use the time */
 
         clock_gettime(CLOCK_MONOTONIC, &now);
-        t->seed = multiply_fold((uint64_t)now.tv_nsec ^ (uint64_t)(uintptr_t)t,
+        t->seed = mix_words((uint64_t)now.tv_nsec ^ (uint64_t)(uintptr_t)t,
                                 UINT64_C(0x9e3779b97f4a7c15));
     }
 }

@@ -12,6 +12,12 @@ static inline int text_copy(const char *text, char **out)
     return text == NULL || *out != NULL;
 }
 
+/* The order of two texts by bytes, for qsort and bsearch over an array of them. */
+static inline int text_order(const void *left, const void *right)
+{
+    return strcmp(*(const char *const *)left, *(const char *const *)right);
+}
+
 /* 1 when `text` ends in `suffix` and is longer than it. */
 static inline int text_ends_with(const char *text, const char *suffix)
 {

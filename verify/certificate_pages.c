@@ -7,28 +7,9 @@
 #include "certificate_write.h"
 #include "libckpt/text.h"
 #include "markup.h"
+#include "text_file.h"
 
 enum { FINDINGS_SHOWN = 20 };
-
-/* Prints a page to memory, so that the file is written completely or not at all. */
-typedef void page_fn(FILE *out, const certificate *c);
-
-static ckpt_code write_page(const char *path, const certificate *c, page_fn *print,
-                            ckpt_error *err)
-{
-    char *text = NULL;
-    size_t size = 0;
-    FILE *out = open_memstream(&text, &size);
-    ckpt_code code;
-
-    if (out == NULL)
-        return ckpt_fail_memory(err, "a page", 0);
-    print(out, c);
-    code = fclose(out) != 0 ? ckpt_fail_memory(err, "a page", size)
-                            : file_write_all(path, text, size, err);
-    free(text);
-    return code;
-}
 
 /* Bytes of a hidden or direction-changing character, which text from files must not contain. */
 static size_t hidden_bytes(const char *at)
@@ -96,18 +77,22 @@ static void print_suite(FILE *out, const certificate *c, size_t i)
     fputs("  </testsuite>\n", out);
 }
 
-static void print_junit(FILE *out, const certificate *c)
+static ckpt_code print_junit(FILE *out, const void *what, ckpt_error *err)
 {
+    const certificate *c = what;
+
+    (void)err;
     fputs("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"ckpt-verify certify\">\n",
           out);
     for (size_t i = 0; i < c->checkpoint_count; i++)
         print_suite(out, c, i);
     fputs("</testsuites>\n", out);
+    return CKPT_OK;
 }
 
 ckpt_code certificate_write_junit(const char *path, const certificate *c, ckpt_error *err)
 {
-    return write_page(path, c, print_junit, err);
+    return text_file_write(path, print_junit, c, err);
 }
 
 /* ---- Markdown ---- */
@@ -158,8 +143,11 @@ static void print_findings(FILE *out, const certificate *c)
                 c->finding_count - FINDINGS_SHOWN);
 }
 
-static void print_summary(FILE *out, const certificate *c)
+static ckpt_code print_summary(FILE *out, const void *what, ckpt_error *err)
 {
+    const certificate *c = what;
+
+    (void)err;
     fprintf(out, "### ckpt-verify certify: %s\n\n", certificate_passes(c) ? "pass" : "FAIL");
     fputs("| checkpoint | layout | tensors | root |\n|---|---|---|---|\n", out);
     for (size_t i = 0; i < c->checkpoint_count; i++) {
@@ -182,9 +170,10 @@ static void print_summary(FILE *out, const certificate *c)
         fputs(" |\n", out);
     }
     print_findings(out, c);
+    return CKPT_OK;
 }
 
 ckpt_code certificate_write_summary(const char *path, const certificate *c, ckpt_error *err)
 {
-    return write_page(path, c, print_summary, err);
+    return text_file_write(path, print_summary, c, err);
 }

@@ -8,8 +8,8 @@
 #include "certificate_put.h"
 #include "html_private.h"
 #include "ledger.h"
-#include "libckpt/file.h"
 #include "markup.h"
+#include "text_file.h"
 
 enum { FINDINGS_SHOWN = 200, FILES_SHOWN = 1000 };
 
@@ -328,8 +328,9 @@ static void put_commands(FILE *out, const html_report *r)
     fputs("</pre>\n", out);
 }
 
-static ckpt_code put_page(FILE *out, const html_report *r, ckpt_error *err)
+static ckpt_code print_page(FILE *out, const void *what, ckpt_error *err)
 {
+    const html_report *r = what;
     const certificate *c = r->certificate;
     ckpt_code code;
 
@@ -349,18 +350,5 @@ static ckpt_code put_page(FILE *out, const html_report *r, ckpt_error *err)
 
 ckpt_code html_report_write(const char *path, const html_report *report, ckpt_error *err)
 {
-    char *text = NULL;
-    size_t size = 0;
-    FILE *out = open_memstream(&text, &size);
-    ckpt_code code;
-
-    if (out == NULL)
-        return ckpt_fail_memory(err, "a page", 0);
-    code = put_page(out, report, err);
-    if (fclose(out) != 0 && code == CKPT_OK)
-        code = ckpt_fail_memory(err, "a page", size);
-    if (code == CKPT_OK)
-        code = file_write_all(path, text, size, err);
-    free(text);
-    return code;
+    return text_file_write(path, print_page, report, err);
 }

@@ -8,6 +8,7 @@
 #include "digest_compare.h"
 #include "libckpt/array.h"
 #include "libckpt/table.h"
+#include "median.h"
 #include "tensor_group.h"
 
 static const char rest[] = "rest";
@@ -166,18 +167,11 @@ static ckpt_code fill(const certificate *c, size_t i, const source_statistics *s
     return code;
 }
 
-static int compare_doubles(const void *left, const void *right)
-{
-    const double a = *(const double *)left;
-    const double b = *(const double *)right;
-
-    return (a > b) - (a < b);
-}
-
 /* log2(rms) of a row's cells against their median. */
 static void judge_row(grid_cell *row, size_t count, double *room)
 {
     size_t known = 0;
+    double middle;
 
     for (size_t i = 0; i < count; i++) {
         row[i].deviation = row[i].value_count == 0 || row[i].squares == 0
@@ -186,10 +180,11 @@ static void judge_row(grid_cell *row, size_t count, double *room)
         if (!isnan(row[i].deviation))
             room[known++] = row[i].deviation;
     }
-    if (known > 0)
-        qsort(room, known, sizeof *room, compare_doubles);
-    for (size_t i = 0; i < count && known > 0; i++)
-        row[i].deviation -= (room[(known - 1) / 2] + room[known / 2]) / 2;
+    if (known == 0)
+        return;
+    middle = median(room, known);
+    for (size_t i = 0; i < count; i++)
+        row[i].deviation -= middle;
 }
 
 ckpt_code layer_grid_make(const certificate *c, size_t i, const source_statistics *statistics,

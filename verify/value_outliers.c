@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "libckpt/size.h"
+#include "median.h"
 #include "tensor_group.h"
 #include "value_mark.h"
 
@@ -31,20 +32,6 @@ static int compare_kinds(const void *left, const void *right)
     const int order = strcmp(a->kind, b->kind);
 
     return order != 0 ? order : (a->tensor > b->tensor) - (a->tensor < b->tensor);
-}
-
-static int compare_doubles(const void *left, const void *right)
-{
-    const double a = *(const double *)left;
-    const double b = *(const double *)right;
-
-    return (a > b) - (a < b);
-}
-
-static double median(double *x, size_t count)
-{
-    qsort(x, count, sizeof *x, compare_doubles);
-    return count % 2 == 1 ? x[count / 2] : (x[count / 2 - 1] + x[count / 2]) / 2;
 }
 
 typedef struct {

@@ -13,6 +13,7 @@
 #include "libckpt/json.h"
 #include "formats/notes.h"
 #include "libckpt/table.h"
+#include "libckpt/text.h"
 
 typedef struct {
     json_document *first;          /* metadata of the first file, or NULL */
@@ -117,18 +118,13 @@ static ckpt_code take_common(common_metadata *m, int is_carried, char **out, ckp
     return code;
 }
 
-static int compare_keys(const void *left, const void *right)
-{
-    return strcmp(*(char *const *)left, *(char *const *)right);
-}
-
 static ckpt_code note_dropped(job_plan *plan, file_list *dropped, int is_carried,
                               ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
 
     if (dropped->count > 1)
-        qsort(dropped->names, dropped->count, sizeof *dropped->names, compare_keys);
+        qsort(dropped->names, dropped->count, sizeof *dropped->names, text_order);
     for (size_t i = 0; i < dropped->count && code == CKPT_OK; i++)
         if (i == 0 || strcmp(dropped->names[i], dropped->names[i - 1]) != 0)
             code = note_add(&plan->notes, err, "__metadata__ '%s' is dropped: %s",

@@ -266,22 +266,24 @@ ckpt_code job_output_commit(job_output *output, ckpt_error *err)
     return output_commit(partial, err);
 }
 
-void job_output_discard(job_output *output)
+/* Close its files and give up the partial output. */
+static ckpt_output *take_partial(job_output *output)
 {
     ckpt_output *partial = output->partial;
 
     output->partial = NULL;
     store_close_files(output->plan->store, NULL);
-    output_discard(partial, NULL);             /* report the refusal, not an error of the cleanup */
+    return partial;
+}
+
+void job_output_discard(job_output *output)
+{
+    output_discard(take_partial(output), NULL);     /* the refusal is reported, not this error */
 }
 
 void job_output_withdraw(job_output *output)
 {
-    ckpt_output *partial = output->partial;
-
-    output->partial = NULL;
-    store_close_files(output->plan->store, NULL);
-    output_withdraw(partial, NULL);            /* an earlier error is reported */
+    output_withdraw(take_partial(output), NULL);       /* an earlier error is reported */
 }
 
 void job_output_close(job_output *output)

@@ -119,11 +119,6 @@ static const char *plural(const hub *h)
                                                      : "spaces";
 }
 
-static ckpt_code bad_listing(hub *h, const char *what, ckpt_error *err)
-{
-    return hub_fail(HUB_OTHER, err, "bad listing of '%s': %s", h->options.repo, what);
-}
-
 static ckpt_code resolve_revision(hub *h, char commit[41], ckpt_error *err)
 {
     char *revision = hub_encode(h->options.revision, 0);
@@ -144,7 +139,7 @@ static ckpt_code resolve_revision(hub *h, char commit[41], ckpt_error *err)
         goto out;
     sha = json_string(json_member(json_root(document), "sha"));
     if (sha == NULL || !hub_is_hex(sha, 40))
-        code = bad_listing(h, "it has no commit", err);
+        code = hub_fail_listing(h, "it has no commit", err);
     else
         snprintf(commit, 41, "%s", sha);
 out:
@@ -164,7 +159,7 @@ static ckpt_code take_entry(hub *h, const json_value *entry, hub_listing *out, c
     uint64_t lfs_bytes;
 
     if (type == NULL)
-        return bad_listing(h, "an entry has no type", err);
+        return hub_fail_listing(h, "an entry has no type", err);
     if (strcmp(type, "file") != 0)
         return CKPT_OK;
     file.path = json_string(json_member(entry, "path"));
@@ -177,13 +172,13 @@ static ckpt_code take_entry(hub *h, const json_value *entry, hub_listing *out, c
     file.hash = file.oid;
     if (file.path == NULL || file.oid == NULL ||
         !json_u64(json_member(entry, "size"), &file.size_bytes))
-        return bad_listing(h, "an entry lacks path, size or oid", err);
+        return hub_fail_listing(h, "an entry lacks path, size or oid", err);
     if (json_is_object(lfs)) {
         file.algorithm = HUB_SHA256;
         file.hash = json_string(json_member(lfs, "oid"));
         if (file.hash == NULL || !json_u64(json_member(lfs, "size"), &lfs_bytes) ||
             lfs_bytes != file.size_bytes)
-            return bad_listing(h, "an entry has contradictory sizes or hashes", err);
+            return hub_fail_listing(h, "an entry has contradictory sizes or hashes", err);
     }
     return hub_listing_add(out, &file, err);
 }
@@ -198,9 +193,9 @@ static ckpt_code take_page(hub *h, hub_page *page, hub_listing *out, ckpt_error 
         return code;
     root = json_root(document);
     if (!json_is_array(root))
-        code = bad_listing(h, "expected an array", err);
+        code = hub_fail_listing(h, "expected an array", err);
     else if (json_first(root) == NULL && page->next != NULL)
-        code = bad_listing(h, "an empty page announces another one", err);
+        code = hub_fail_listing(h, "an empty page announces another one", err);
     else
         code = hub_listing_count_page(out, json_count(root), page->text_bytes, err);
     for (const json_value *v = json_first(root); v != NULL && code == CKPT_OK; v = json_next(v))
@@ -227,7 +222,7 @@ static ckpt_code read_pages(hub *h, char *url, hub_listing *out, ckpt_error *err
         seen = more;
         for (size_t i = 0; i < seen_count && code == CKPT_OK; i++)
             if (seen[i] == hash)
-                code = bad_listing(h, "a page is repeated", err);
+                code = hub_fail_listing(h, "a page is repeated", err);
         seen[seen_count++] = hash;
         if (code == CKPT_OK && (code = hub_get_page(h, url, &page, err)) == CKPT_OK)
             code = take_page(h, &page, out, err);

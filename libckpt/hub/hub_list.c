@@ -14,6 +14,11 @@ const char *hub_algorithm_name(hub_algorithm algorithm)
     return algorithm == HUB_SHA256 ? "sha256" : "git-sha1";
 }
 
+ckpt_code hub_fail_listing(const hub *h, const char *what, ckpt_error *err)
+{
+    return hub_fail(HUB_OTHER, err, "bad listing of '%s': %s", h->options.repo, what);
+}
+
 void hub_listing_release(hub_listing *listing)
 {
     arena_release(&listing->memory);

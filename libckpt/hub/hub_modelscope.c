@@ -46,25 +46,20 @@ static ckpt_code configure(hub *h, ckpt_error *err)
     return CKPT_OK;
 }
 
-static ckpt_code bad_listing(hub *h, const char *what, ckpt_error *err)
-{
-    return hub_fail(HUB_OTHER, err, "bad listing of '%s': %s", h->options.repo, what);
-}
-
 static ckpt_code take_entry(hub *h, const json_value *entry, hub_listing *out, ckpt_error *err)
 {
     const char *type = json_string(json_member(entry, "Type"));
     hub_file file = { .algorithm = HUB_SHA256, .is_selected = 1 };
 
     if (type == NULL)
-        return bad_listing(h, "an entry has no Type", err);
+        return hub_fail_listing(h, "an entry has no Type", err);
     if (strcmp(type, "blob") != 0)
         return CKPT_OK;
     file.path = json_string(json_member(entry, "Path"));
     file.hash = json_string(json_member(entry, "Sha256"));
     if (file.path == NULL || file.hash == NULL ||
         !json_u64(json_member(entry, "Size"), &file.size_bytes))
-        return bad_listing(h, "an entry lacks Path, Size or Sha256", err);
+        return hub_fail_listing(h, "an entry lacks Path, Size or Sha256", err);
     return hub_listing_add(out, &file, err);
 }
 
@@ -107,7 +102,7 @@ static ckpt_code take_page(hub *h, const char *url, hub_listing *out, size_t *en
     if (json_is_object(data))
         data = json_member(data, "Files");
     if (!json_is_array(data))
-        code = bad_listing(h, "it lacks Files", err);
+        code = hub_fail_listing(h, "it lacks Files", err);
     else
         code = hub_listing_count_page(out, json_count(data), page.text_bytes, err);
     for (const json_value *v = json_first(data); v != NULL && code == CKPT_OK; v = json_next(v)) {

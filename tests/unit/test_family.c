@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "family_text.h"
 #include "formats/maps.h"
 #include "libckpt/file.h"
 
@@ -27,21 +28,11 @@ static char *read_text(const char *path, size_t *size)
     return text;
 }
 
-static ckpt_family *parse_text(const char *text, size_t size)
-{
-    ckpt_family *family;
-    ckpt_error err;
-
-    if (family_parse(text, size, "text", &family, &err) != CKPT_OK)
-        fail_msg("%s", err.text);
-    return family;
-}
-
 static ckpt_family *deepseek(void)
 {
     const ckpt_builtin_map *text = maps_find("deepseek_v4.family");
     char *copy = strndup(text->text, text->text_bytes);
-    ckpt_family *family = parse_text(copy, text->text_bytes);
+    ckpt_family *family = family_of_text(copy, text->text_bytes);
 
     free(copy);      /* the family must not point into it */
     return family;
@@ -559,22 +550,6 @@ static void test_wrong_texts_are_refused_with_their_line(void **state)
     }
 }
 
-static void assert_expand_fails(const char *text, const char *config, const char *message)
-{
-    ckpt_family *family = parse_text(text, strlen(text));
-    json_document *document;
-    ckpt_catalog *catalog;
-    ckpt_error err;
-
-    if (json_parse(config, strlen(config), "config", &document, &err) != CKPT_OK)
-        fail_msg("%s", err.text);
-    assert_int_equal(family_expand(family, json_root(document), &catalog, &err), CKPT_E_FORMAT);
-    if (strstr(err.text, message) == NULL)
-        fail_msg("got %s, expected %s", err.text, message);
-    json_free(document);
-    family_free(family);
-}
-
 static void test_every_cut_of_the_text_is_refused_or_read(void **state)
 {
     const ckpt_builtin_map *text = maps_find("deepseek_v4.family");
@@ -656,7 +631,7 @@ static void test_conditions_stop_at_the_first_that_fails(void **state)
     static const char text[] = HEAD "list r n\ncount c n\n"
                                     "tensor a f32 1 file 1 if c > 5 and r[5] = 1\n"
                                     "tensor b f32 1 file 1 if c <= 5 and c != 4 and r[0] >= 7\n";
-    ckpt_family *family = parse_text(text, sizeof text - 1);
+    ckpt_family *family = family_of_text(text, sizeof text - 1);
     json_document *config;
     ckpt_catalog *catalog;
     ckpt_error err;
@@ -675,7 +650,7 @@ static void test_expressions_go_from_left_to_right(void **state)
 {
     static const char text[] = HEAD "let a n 3 # a comment\nlist r m\n"
                                     "tensor x f32 2+a*a-1/2,r[a] file 1\n";
-    ckpt_family *family = parse_text(text, sizeof text - 1);
+    ckpt_family *family = family_of_text(text, sizeof text - 1);
     json_document *config;
     ckpt_catalog *catalog;
     ckpt_error err;

@@ -8,40 +8,15 @@
 
 #include <cmocka.h>
 
+#include "family_text.h"
 #include "libckpt/encoding.h"
 
 #define HEAD "family f\ndetect t x\n"
 
-static ckpt_family *parse_text(const char *text, size_t size)
-{
-    ckpt_family *family;
-    ckpt_error err;
-
-    if (family_parse(text, size, "text", &family, &err) != CKPT_OK)
-        fail_msg("%s", err.text);
-    return family;
-}
-
-static void assert_expand_fails(const char *text, const char *config, const char *message)
-{
-    ckpt_family *family = parse_text(text, strlen(text));
-    json_document *document;
-    ckpt_catalog *catalog;
-    ckpt_error err;
-
-    if (json_parse(config, strlen(config), "config", &document, &err) != CKPT_OK)
-        fail_msg("%s", err.text);
-    assert_int_equal(family_expand(family, json_root(document), &catalog, &err), CKPT_E_FORMAT);
-    if (strstr(err.text, message) == NULL)
-        fail_msg("got %s, expected %s", err.text, message);
-    json_free(document);
-    family_free(family);
-}
-
 /* The tensors of a text and a config, in order, as "name shape encoding" lines. */
 static void assert_tensors(const char *text, const char *config, const char *expected)
 {
-    ckpt_family *family = parse_text(text, strlen(text));
+    ckpt_family *family = family_of_text(text, strlen(text));
     json_document *document;
     ckpt_catalog *catalog;
     char all[1024] = "";
@@ -129,7 +104,7 @@ static void test_fp8_has_the_blocks_of_its_word_or_of_the_family(void **state)
 /* What an expanded text says of the one tensor that it has. */
 static ckpt_tensor only_tensor(const char *text)
 {
-    ckpt_family *family = parse_text(text, strlen(text));
+    ckpt_family *family = family_of_text(text, strlen(text));
     json_document *document;
     ckpt_catalog *catalog;
     ckpt_tensor tensor;
@@ -171,7 +146,7 @@ static void test_detect_lines_ask_for_values_or_members(void **state)
         { "{\"type\": \"a\", \"size\": null}", 0 },
         { "{\"size\": 1}", 0 },
     };
-    ckpt_family *family = parse_text(text, strlen(text));
+    ckpt_family *family = family_of_text(text, strlen(text));
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -194,7 +169,7 @@ static void test_families_say_what_they_are_asked(void **state)
                                      "tensor b fp8:1x32 1,1 file 1\ntensor c fp4 1,1 file 1\n";
     static const char facts[] = HEAD "blocks fp8:32x32\nexperts-told-by expert_dtype\n"
                                      "others keep\n";
-    ckpt_family *family = parse_text(text, strlen(text));
+    ckpt_family *family = family_of_text(text, strlen(text));
 
     (void)state;
     assert_true(family_asks(family, "ratios"));
@@ -206,10 +181,10 @@ static void test_families_say_what_they_are_asked(void **state)
     assert_int_equal(family_fp8(family), 0);
     assert_null(family_expert_member(family));
     family_free(family);
-    family = parse_text(mixed, strlen(mixed));
+    family = family_of_text(mixed, strlen(mixed));
     assert_int_equal(family_fp8(family), 1u << ENCODING_FP8_32 | 1u << ENCODING_FP8_1X32);
     family_free(family);
-    family = parse_text(facts, strlen(facts));
+    family = family_of_text(facts, strlen(facts));
     assert_int_equal(family_fp8(family), 1u << ENCODING_FP8_32);
     assert_string_equal(family_expert_member(family), "expert_dtype");
     assert_true(family_keeps_others(family));
