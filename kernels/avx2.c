@@ -298,15 +298,6 @@ static inline unsigned inexact_lanes(__m256 source, __m256 quotient, __m256 magn
            ^ 0xFFu;
 }
 
-static inline void encode_result_note(encode_result *result, unsigned inexact, uint64_t index)
-{
-    if (inexact == 0)
-        return;
-    if (result->inexact_count == 0)
-        result->first_inexact = index + (unsigned)__builtin_ctz(inexact);
-    result->inexact_count += (unsigned)__builtin_popcount(inexact);
-}
-
 /* For a power of two, multiplying by the reciprocal gives the same bits as dividing, and is faster:
  * both round the same real value. */
 typedef struct {
@@ -376,7 +367,7 @@ static encode_result f32_block_to_fp8(const float *src, size_t rows, size_t cols
                                                    _mm256_extracti128_si256(lanes, 1));
 
             _mm_storeu_si64(to + c, _mm_packus_epi16(words, words));
-            encode_result_note(&result, inexact, r * cols + c);
+            encode_result_note_lanes(&result, inexact, r * cols + c);
         }
         encode_result_append(&result, kernels_scalar.f32_block_to_fp8(
             from + c, 1, cols - c, pitch, scale, to + c, codes_pitch), r * cols + c);
@@ -397,7 +388,7 @@ static encode_result f32_row_to_fp4(const float *src, const uint8_t *scale, size
             unsigned inexact;
 
             codes[k] = fp4_quantise(_mm256_loadu_ps(src + c + k * LANES), &d, &inexact);
-            encode_result_note(&result, inexact, c + k * LANES);
+            encode_result_note_lanes(&result, inexact, c + k * LANES);
         }
         _mm_storeu_si128((__m128i *)(packed + c / 2), e2m1_pack(narrow_to_bytes(codes)));
     }

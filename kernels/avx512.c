@@ -138,15 +138,6 @@ static inline __mmask16 inexact_lanes(__m512 source, __m512 quotient, __m512 mag
     return _mm512_cmpneq_epi32_mask(bits_of(decoded), bits_of(source)) | nan_lanes(quotient);
 }
 
-static inline void encode_result_note(encode_result *result, unsigned inexact, uint64_t index)
-{
-    if (inexact == 0)
-        return;
-    if (result->inexact_count == 0)
-        result->first_inexact = index + (unsigned)__builtin_ctz(inexact);
-    result->inexact_count += (unsigned)__builtin_popcount(inexact);
-}
-
 /* For a power of two, multiplying by the reciprocal gives the same bits as dividing, and is faster:
  * both round the same real value. */
 typedef struct {
@@ -193,14 +184,14 @@ static encode_result f32_block_to_fp8(const float *src, size_t rows, size_t cols
         for (; c + LANES <= cols; c += LANES) {
             _mm_storeu_si128((__m128i *)(to + c),
                              fp8_quantise(_mm512_loadu_ps(from + c), &d, &inexact));
-            encode_result_note(&result, inexact, r * cols + c);
+            encode_result_note_lanes(&result, inexact, r * cols + c);
         }
         if (c < cols) {
             const __mmask16 m = first16(cols - c);
 
             _mm_mask_storeu_epi8(to + c, m,
                                  fp8_quantise(_mm512_maskz_loadu_ps(m, from + c), &d, &inexact));
-            encode_result_note(&result, inexact & m, r * cols + c);
+            encode_result_note_lanes(&result, inexact & m, r * cols + c);
         }
     }
     return result;
@@ -233,7 +224,7 @@ static encode_result f32_row_to_fp4(const float *src, const uint8_t *scale, size
         __mmask16 inexact;
 
         _mm_storeu_si64(packed + c / 2, fp4_quantise(_mm512_loadu_ps(src + c), &d, &inexact));
-        encode_result_note(&result, inexact, c);
+        encode_result_note_lanes(&result, inexact, c);
     }
     return result;
 }

@@ -144,6 +144,16 @@ static inline float f32_load(const float *src, size_t i)
     return value;
 }
 
+/* Note the lanes of `inexact`, a bit for each element from `index` on. */
+static inline void encode_result_note_lanes(encode_result *result, unsigned inexact, uint64_t index)
+{
+    if (inexact == 0)
+        return;
+    if (result->inexact_count == 0)
+        result->first_inexact = index + (unsigned)__builtin_ctz(inexact);
+    result->inexact_count += (unsigned)__builtin_popcount(inexact);
+}
+
 static inline size_t size_min(size_t a, size_t b)
 {
     return a < b ? a : b;

@@ -21,17 +21,22 @@ constexpr uint32_t FEW_MEMORY_MAX = 48 << 10;
 
 /* Readers of a weight row: load() returns a stored code, value() converts it. They return zeros for
  * a missing row (NULL): code 0 is zero in every encoding. */
-struct few_float {
-    const float *row;
+template <typename T> struct few_plain {
+    const T *row;
 
-    static __device__ __forceinline__ few_float at(const cuda_weight *w, uint64_t n)
+    static __device__ __forceinline__ few_plain at(const cuda_weight *w, uint64_t n)
     {
         return { w == nullptr ? nullptr
-                              : reinterpret_cast<const float *>(w->data + n * w->row_bytes) };
+                              : reinterpret_cast<const T *>(w->data + n * w->row_bytes) };
     }
     __device__ __forceinline__ uint32_t load(uint64_t k) const
     {
-        return row == nullptr ? 0 : __float_as_uint(row[k]);
+        if (row == nullptr)
+            return 0;
+        if constexpr (sizeof(T) == sizeof(float))
+            return __float_as_uint(row[k]);
+        else
+            return row[k];
     }
     __device__ __forceinline__ float scale(uint64_t) const
     {
@@ -39,31 +44,12 @@ struct few_float {
     }
     static __device__ __forceinline__ float value(uint32_t code, float)
     {
-        return __uint_as_float(code);
+        return sizeof(T) == sizeof(float) ? __uint_as_float(code) : cuda_bf16(code);
     }
 };
 
-struct few_bf16 {
-    const uint16_t *row;
-
-    static __device__ __forceinline__ few_bf16 at(const cuda_weight *w, uint64_t n)
-    {
-        return { w == nullptr ? nullptr
-                              : reinterpret_cast<const uint16_t *>(w->data + n * w->row_bytes) };
-    }
-    __device__ __forceinline__ uint32_t load(uint64_t k) const
-    {
-        return row == nullptr ? 0 : row[k];
-    }
-    __device__ __forceinline__ float scale(uint64_t) const
-    {
-        return 1;
-    }
-    static __device__ __forceinline__ float value(uint32_t code, float)
-    {
-        return cuda_bf16(code);
-    }
-};
+using few_float = few_plain<float>;
+using few_bf16 = few_plain<uint16_t>;
 
 /* E4M3 with one scale for a multiple of FEW_COLUMNS columns. */
 struct few_fp8 {
