@@ -1,4 +1,4 @@
-/* Normalises the spellings of config.json. */
+/* Derives the members that transformers 5 spells otherwise. */
 #include "config_forms.h"
 
 #include <stdio.h>
@@ -6,43 +6,8 @@
 #include <string.h>
 
 #include "libckpt/config_names.h"
-#include "libckpt/config_number.h"
 #include "libckpt/json.h"
 #include "libckpt/size.h"
-
-static int says(const json_value *quantised, const char *key, const char *word)
-{
-    const char *text = json_string(json_member(quantised, key));
-
-    return text != NULL && strcmp(text, word) == 0;
-}
-
-/* NVFP4 experts beside FP8, as Model-Optimizer writes them for servers of DeepSeek-V4. */
-static int has_known_experts(const json_value *quantised)
-{
-    return says(quantised, "moe_quant_algo", "NVFP4") &&
-           (json_member(quantised, "quant_algo") == NULL ||
-            says(quantised, "quant_algo", "MIXED_PRECISION"));
-}
-
-void config_find_method(const json_value *config, char out[CONFIG_METHOD_BYTES])
-{
-    static const char *const algorithms[] = { "quant_algo", "moe_quant_algo" };
-    const json_value *quantised = config_member(config, "quantization_config");
-    const char *method = json_string(json_member(quantised, "quant_method"));
-
-    out[0] = '\0';
-    if (quantised == NULL && json_is_object(config_member(config, "compression_config")))
-        method = "compressed-tensors";
-    for (size_t i = 0; i < sizeof algorithms / sizeof *algorithms && !has_known_experts(quantised);
-         i++)
-        if (json_string(json_member(quantised, algorithms[i])) != NULL)
-            method = json_string(json_member(quantised, algorithms[i]));
-    if (method != NULL && strcmp(method, "fp8") != 0 && strcmp(method, "deepseek_v4_fp8") != 0)
-        snprintf(out, CONFIG_METHOD_BYTES, "%s", method);
-}
-
-/* ---- what transformers 5 writes for DeepSeek-V4 ---- */
 
 enum { LAYERS_MAX = 1 << 16 };
 
@@ -114,27 +79,18 @@ static ckpt_code check_ratios(const forms *f, const json_value *ratios)
     return CKPT_OK;
 }
 
-/* Number of leading layers that route by token id. */
 static ckpt_code put_hash_layers(forms *f)
 {
-    const json_value *kinds = json_member(f->config, "mlp_layer_types");
-    uint64_t count = 0;
-    int others = 0;
+    const json_value *wrong;
+    uint64_t count;
 
-    if (!json_is_array(kinds))
+    if (!config_hash_layers(f->config, &count, &wrong))
         return CKPT_OK;
-    for (const json_value *v = json_first(kinds); v != NULL; v = json_next(v)) {
-        const char *kind = json_string(v);
-        const int is_hash = kind != NULL && strcmp(kind, "hash_moe") == 0;
-
-        if ((!is_hash && (kind == NULL || strcmp(kind, "moe") != 0)) || (is_hash && others))
-            return ckpt_fail(f->err, CKPT_E_FORMAT,
-                             "config member 'mlp_layer_types' has '%s': expected \"hash_moe\" for "
-                             "the first layers, then \"moe\"",
-                             kind == NULL ? "a non-string" : kind);
-        others |= !is_hash;
-        count += (uint64_t)is_hash;
-    }
+    if (wrong != NULL)
+        return ckpt_fail(f->err, CKPT_E_FORMAT,
+                         "config member 'mlp_layer_types' has '%s': expected \"hash_moe\" for "
+                         "the first layers, then \"moe\"",
+                         json_string(wrong) == NULL ? "a non-string" : json_string(wrong));
     json_member_u64(&f->writer, "num_hash_layers", count);
     return CKPT_OK;
 }

@@ -10,11 +10,6 @@
 
 #include "libckpt/json.h"
 
-/* The quantisation method if its encoding is not decoded: "gptq". "" if it is decoded or there is
- * none. */
-enum { CONFIG_METHOD_BYTES = 64 };
-void config_find_method(const json_value *config, char out[CONFIG_METHOD_BYTES]);
-
 /*
  * The config of a DeepSeek-V4 model with the members that its family needs, derived from those of
  * transformers 5 if missing; *out is NULL if none is missing. If both exist they must agree.

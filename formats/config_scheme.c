@@ -1,6 +1,7 @@
 /* Interprets the supported forms of quantization_config. */
 #include "config_scheme.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "libckpt/config_number.h"
@@ -8,11 +9,41 @@
 
 #define BIT(id) (1u << (id))
 
+/* Schemes with one encoding for all weights, told by the quant_method of transformers or by the
+ * quant_algo of Model-Optimizer. */
+static const struct {
+    const char *method;            /* NULL: any */
+    const char *algorithm;
+    unsigned encodings;
+    int has_u8_scales;
+} uniform[] = {
+    { "mxfp8", NULL, BIT(ENCODING_FP8_1X32), 1 },
+    { NULL, "MXFP8", BIT(ENCODING_FP8_1X32), 1 },
+    { NULL, "NVFP4", BIT(ENCODING_NVFP4), 0 },
+    { "fbgemm_fp8", NULL, BIT(ENCODING_FP8_ROW), 0 },
+};
+
+/* Weights of the groups of compressed-tensors; all are of type "float". */
+static const struct {
+    uint64_t bits;
+    const char *strategy;
+    uint64_t group_size;           /* 0: any */
+    encoding_id id;
+    int has_u8_scales;
+} groups[] = {
+    { 8, "channel", 0, ENCODING_FP8_ROW, 0 },
+    { 4, "tensor_group", 16, ENCODING_NVFP4_DIVIDED, 0 },
+    { 4, "group", 32, ENCODING_FP4_32, 1 },
+};
+
+static int is_word(const char *text, const char *word)
+{
+    return text != NULL && strcmp(text, word) == 0;
+}
+
 static int says(const json_value *object, const char *key, const char *word)
 {
-    const char *text = json_string(json_member(object, key));
-
-    return text != NULL && strcmp(text, word) == 0;
+    return is_word(json_string(json_member(object, key)), word);
 }
 
 static int says_number(const json_value *object, const char *key, uint64_t number)
@@ -22,30 +53,36 @@ static int says_number(const json_value *object, const char *key, uint64_t numbe
     return json_u64(json_member(object, key), &found) && found == number;
 }
 
+/* NVFP4 experts beside FP8, as Model-Optimizer writes them for servers of DeepSeek-V4. */
+static int has_known_experts(const json_value *quantization)
+{
+    return says(quantization, "moe_quant_algo", "NVFP4") &&
+           (json_member(quantization, "quant_algo") == NULL ||
+            says(quantization, "quant_algo", "MIXED_PRECISION"));
+}
+
 /* The encodings of a compressed-tensors group with these `weights`; 0: it is not decoded. */
 static unsigned read_group(const json_value *weights, config_scheme *scheme)
 {
-    if (!says(weights, "type", "float"))
-        return 0;
-    if (says_number(weights, "num_bits", 8) && says(weights, "strategy", "channel"))
-        return BIT(ENCODING_FP8_ROW);
-    if (!says_number(weights, "num_bits", 4))
-        return 0;
-    if (says(weights, "strategy", "tensor_group") && says_number(weights, "group_size", 16))
-        return BIT(ENCODING_NVFP4_DIVIDED);
-    if (!says(weights, "strategy", "group") || !says_number(weights, "group_size", 32))
-        return 0;
-    scheme->has_u8_scales = 1;
-    return BIT(ENCODING_FP4_32);
+    for (size_t i = 0; i < sizeof groups / sizeof *groups && says(weights, "type", "float"); i++) {
+        if (!says_number(weights, "num_bits", groups[i].bits) ||
+            !says(weights, "strategy", groups[i].strategy) ||
+            (groups[i].group_size > 0 &&
+             !says_number(weights, "group_size", groups[i].group_size)))
+            continue;
+        scheme->has_u8_scales |= groups[i].has_u8_scales;
+        return BIT(groups[i].id);
+    }
+    return 0;
 }
 
 /* compressed-tensors: the scheme is decoded only if all of its groups are. */
 static void read_groups(const json_value *quantization, config_scheme *scheme)
 {
-    const json_value *groups = json_member(quantization, "config_groups");
+    const json_value *list = json_member(quantization, "config_groups");
     unsigned all = 0;
 
-    for (const json_value *group = json_is_object(groups) ? json_first(groups) : NULL;
+    for (const json_value *group = json_is_object(list) ? json_first(list) : NULL;
          group != NULL; group = json_next(group)) {
         const unsigned one = read_group(json_member(group, "weights"), scheme);
 
@@ -75,21 +112,33 @@ static void read_block(const json_value *block, config_scheme *scheme)
 static void read_fp8(const json_value *quantization, config_scheme *scheme)
 {
     const json_value *block = json_member(quantization, "weight_block_size");
-    const json_value *all = json_member(quantization, "quant_algo");
-    const json_value *experts = json_member(quantization, "moe_quant_algo");
-    const int has_nvfp4 = says(quantization, "moe_quant_algo", "NVFP4");
 
     scheme->is_decoded = 1;
-    scheme->has_others =
-        (all != NULL && !(has_nvfp4 && says(quantization, "quant_algo", "MIXED_PRECISION"))) ||
-        (experts != NULL && !has_nvfp4);
+    scheme->has_others = !has_known_experts(quantization) &&
+                         (json_member(quantization, "quant_algo") != NULL ||
+                          json_member(quantization, "moe_quant_algo") != NULL);
     if (json_is_array(block))
         read_block(block, scheme);
     else
         scheme->encodings =
             BIT(ENCODING_FP8_128) | BIT(ENCODING_FP8_1X32) | BIT(ENCODING_FP8_ROW);
-    if (has_nvfp4)
+    if (says(quantization, "moe_quant_algo", "NVFP4"))
         scheme->encodings |= BIT(ENCODING_NVFP4);
+}
+
+/* 0: it is not one of them. */
+static int read_uniform(const char *method, const char *algorithm, config_scheme *scheme)
+{
+    for (size_t i = 0; i < sizeof uniform / sizeof *uniform; i++) {
+        if (uniform[i].method != NULL ? !is_word(method, uniform[i].method)
+                                      : !is_word(algorithm, uniform[i].algorithm))
+            continue;
+        scheme->is_decoded = 1;
+        scheme->has_u8_scales |= uniform[i].has_u8_scales;
+        scheme->encodings = uniform[i].encodings;
+        return 1;
+    }
+    return 0;
 }
 
 config_scheme config_read_scheme(const json_value *config, const json_value *modelopt)
@@ -102,23 +151,30 @@ config_scheme config_read_scheme(const json_value *config, const json_value *mod
 
     if (quantization == NULL)
         quantization = json_member(modelopt, "quantization");
-    if ((method != NULL && strcmp(method, "mxfp8") == 0) ||
-        says(quantization, "quant_algo", "MXFP8")) {
-        scheme.is_decoded = 1;
-        scheme.has_u8_scales = 1;
-        scheme.encodings = BIT(ENCODING_FP8_1X32);
-    } else if (says(quantization, "quant_algo", "NVFP4")) {
-        scheme.is_decoded = 1;
-        scheme.encodings = BIT(ENCODING_NVFP4);
-    } else if (method == NULL || strcmp(method, "fp8") == 0) {
+    if (read_uniform(method, json_string(json_member(quantization, "quant_algo")), &scheme))
+        return scheme;
+    if (method == NULL || strcmp(method, "fp8") == 0)
         read_fp8(quantization, &scheme);
-    } else if (strcmp(method, "fbgemm_fp8") == 0) {
-        scheme.is_decoded = 1;
-        scheme.encodings = BIT(ENCODING_FP8_ROW);
-    } else if (strcmp(method, "compressed-tensors") == 0) {
+    else if (strcmp(method, "compressed-tensors") == 0)
         read_groups(quantization, &scheme);
-    } else if (json_is_array(block)) {
+    else if (json_is_array(block))
         read_block(block, &scheme);
-    }
     return scheme;
+}
+
+void config_find_method(const json_value *config, char out[CONFIG_METHOD_BYTES])
+{
+    static const char *const algorithms[] = { "quant_algo", "moe_quant_algo" };
+    const json_value *quantization = config_member(config, "quantization_config");
+    const char *method = json_string(json_member(quantization, "quant_method"));
+
+    out[0] = '\0';
+    if (quantization == NULL && json_is_object(config_member(config, "compression_config")))
+        method = "compressed-tensors";
+    for (size_t i = 0;
+         i < sizeof algorithms / sizeof *algorithms && !has_known_experts(quantization); i++)
+        if (json_string(json_member(quantization, algorithms[i])) != NULL)
+            method = json_string(json_member(quantization, algorithms[i]));
+    if (method != NULL && strcmp(method, "fp8") != 0 && strcmp(method, "deepseek_v4_fp8") != 0)
+        snprintf(out, CONFIG_METHOD_BYTES, "%s", method);
 }

@@ -31,4 +31,9 @@ typedef struct {
 /* For the config.json of a generic model and CONFIG_MODELOPT_FILE; NULL: none. */
 config_scheme config_read_scheme(const json_value *config, const json_value *modelopt);
 
+/* The quantisation method if its encoding is not decoded: "gptq". "" if it is decoded or there is
+ * none. */
+enum { CONFIG_METHOD_BYTES = 64 };
+void config_find_method(const json_value *config, char out[CONFIG_METHOD_BYTES]);
+
 #endif

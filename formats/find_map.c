@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "config_forms.h"
 #include "format.h"
 #include "maps.h"
 #include "notes.h"

@@ -265,23 +265,12 @@ static ckpt_code add_ratios(const json_value *config, config_meaning *out, ckpt_
  * not possible. */
 static int derive(const json_value *config, const char *name, uint64_t *out)
 {
-    const json_value *kinds = json_member(config, "mlp_layer_types");
-    double head_dim;
-    double factor;
+    const json_value *wrong;
 
-    *out = 0;
-    if (strcmp(name, "num_hash_layers") == 0) {
-        for (const json_value *v = json_first(kinds); v != NULL; v = json_next(v))
-            *out += json_string(v) != NULL && strcmp(json_string(v), "hash_moe") == 0;
-        return json_is_array(kinds);
-    }
-    if (strcmp(name, "qk_rope_head_dim") != 0 ||
-        !json_number(config_find(config, "head_dim"), &head_dim) ||
-        !json_number(json_member(config, "partial_rotary_factor"), &factor) ||
-        !(head_dim * factor >= 0) || head_dim * factor > INT32_MAX)
-        return 0;
-    *out = (uint64_t)(head_dim * factor);
-    return 1;
+    if (strcmp(name, "num_hash_layers") == 0)
+        return config_hash_layers(config, out, &wrong);
+    *out = strcmp(name, "qk_rope_head_dim") == 0 ? config_rope_dim(config) : 0;
+    return *out != 0;
 }
 
 /* The spelling of a config. A member that is not in the table may have another name in each

@@ -55,6 +55,11 @@ static const json_value *find_member(const json_value *config, const char *paths
     return found;
 }
 
+const json_value *config_member_here(const json_value *config, const char *path)
+{
+    return walk(config, path, strlen(path));
+}
+
 const json_value *config_member(const json_value *config, const char *path)
 {
     return find_member(config, path, strlen(path));

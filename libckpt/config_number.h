@@ -14,6 +14,8 @@
 
 /* The member at a path; NULL when it is absent or null. */
 const json_value *config_member(const json_value *config, const char *path);
+/* The same for a path without bars, at the root only. */
+const json_value *config_member_here(const json_value *config, const char *path);
 
 /* The value of a non-negative integer, of true (1) or of false (0). */
 int config_number(const json_value *value, uint64_t *out);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "map.h"
+#include "text.h"
 
 #define EXPERTS "experts"
 
@@ -66,6 +67,11 @@ const char *tensor_expert_number(const char *name, size_t *digits)
             return number;
     }
     return NULL;
+}
+
+int tensor_is_wo_a(const char *name)
+{
+    return text_ends_with(name, ".attn.wo_a.weight");
 }
 
 int tensor_fused_partner(const char *name, char *out, size_t out_bytes)

@@ -9,6 +9,7 @@
 
 #include "config_members.h"
 #include "libckpt/config_names.h"
+#include "libckpt/size.h"
 
 typedef enum { FIELD_U32, FIELD_U64, FIELD_REAL } field_kind;
 
@@ -331,33 +332,20 @@ static ckpt_code digest_config(run_config *c, ckpt_error *err)
     return code;
 }
 
-/* Read the members by which transformers gives rope_dim and the number of hash layers, which must
- * be the first ones. */
+/* Read the members by which transformers gives rope_dim and the number of hash layers. */
 static ckpt_code read_layer_kinds(reading *r, ckpt_error *err)
 {
-    const json_value *kinds = json_member(r->root, "mlp_layer_types");
-    uint64_t head_dim = 0;
-    double factor = 0;
-    uint32_t i = 0;
+    const json_value *wrong;
+    uint64_t count;
 
-    if (json_u64(json_member(r->root, "head_dim"), &head_dim) && head_dim <= INT32_MAX &&
-        json_number(json_member(r->root, "partial_rotary_factor"), &factor) && factor > 0 &&
-        factor <= 1)
-        r->rope_dim = (uint32_t)((double)head_dim * factor);
-    r->has_layer_kinds = json_is_array(kinds);
-    for (const json_value *v = json_first(kinds); r->has_layer_kinds && v != NULL;
-         v = json_next(v), i++) {
-        const char *kind = json_string(v);
-        const int is_hash = kind != NULL && strcmp(kind, "hash_moe") == 0;
-
-        if ((!is_hash && (kind == NULL || strcmp(kind, "moe") != 0)) ||
-            (is_hash && r->hash_layer_count != i))
-            return ckpt_fail(err, CKPT_E_FORMAT,
-                             "'%s': entry %u of 'mlp_layer_types': expected hash_moe for the first "
-                             "layers, then moe",
-                             r->subject, i);
-        r->hash_layer_count += (uint32_t)is_hash;
-    }
+    r->rope_dim = config_rope_dim(r->root);
+    r->has_layer_kinds = config_hash_layers(r->root, &count, &wrong);
+    if (wrong != NULL)
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s': 'mlp_layer_types' has '%s': expected hash_moe for the first "
+                         "layers, then moe", r->subject,
+                         json_string(wrong) == NULL ? "a non-string" : json_string(wrong));
+    r->hash_layer_count = (uint32_t)size_min(count, UINT32_MAX);
     return CKPT_OK;
 }
 

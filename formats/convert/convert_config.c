@@ -5,7 +5,6 @@
 
 #include "config_rewrite.h"
 #include "convert_plan.h"
-#include "formats/config_forms.h"
 #include "formats/hf.h"
 #include "inference_config.h"
 #include "libckpt/config_meaning.h"

@@ -8,6 +8,7 @@
 #include "formats/hf.h"
 #include "formats/maps.h"
 #include "formats/notes.h"
+#include "libckpt/tensor_class.h"
 #include "libckpt/text.h"
 
 static ckpt_code copy_catalog(const ckpt_catalog *from, ckpt_catalog **out, ckpt_error *err)
@@ -268,7 +269,7 @@ static void clear_wo_a(job_plan *plan)
     for (size_t i = 0; plan->options.plain_wo_a && i < ckpt_catalog_count(plan->targets); i++) {
         ckpt_tensor *t = catalog_edit(plan->targets, i);
 
-        if (t->scale_dtype != CKPT_NONE && text_ends_with(t->name, ".attn.wo_a.weight"))
+        if (t->scale_dtype != CKPT_NONE && tensor_is_wo_a(t->name))
             catalog_set_plain(t, CKPT_BF16);
     }
 }

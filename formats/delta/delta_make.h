@@ -90,6 +90,7 @@ typedef struct {
     uint64_t thread_bytes;          /* memory of the sources per thread */
 } delta_makings;
 
+/* Write the delta of these makings. *out is yours to release, as after delta_make. */
 ckpt_code delta_make_from(const delta_makings *from, const delta_make_options *options,
                           delta_made *out, ckpt_error *err);
 

@@ -29,9 +29,11 @@ typedef struct {
     size_t extra_count;
 } dist_watch;
 
+/* Attach the state to a store that is to be written, which owns it. torch_dist_watch: borrowed. */
 ckpt_code torch_dist_watch_begin(ckpt_store *store, ckpt_error *err);
 dist_watch *torch_dist_watch(const ckpt_store *store);
 
+/* The folder of an iteration below the checkpoint: "release" or that of --iteration. */
 const char *torch_dist_folder(const format_sharding *sharding);
 
 #endif

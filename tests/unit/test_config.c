@@ -1,5 +1,5 @@
 /* test_config.c: config.json says what the tensors are, and keeps the bytes that do not change. */
-#include "formats/config_forms.h"
+#include "formats/config_scheme.h"
 #include "formats/convert/config_rewrite.h"
 
 #include <setjmp.h>

@@ -111,7 +111,14 @@ static void check_key(const char *key, char *rest)
         return;
     }
     assert_memory_equal(rest, n->name, strlen(n->name));
-    assert_true(rest[strlen(n->name)] == '\0' || rest[strlen(n->name)] == ' ');
+    rest += strlen(n->name);
+    if (n->moved == NULL) {
+        assert_true(*rest == '\0' || rest == fallback);
+    } else {
+        assert_int_equal(*rest++, ' ');
+        assert_memory_equal(rest, n->moved, strlen(n->moved));
+        assert_true(rest[strlen(n->moved)] == '\0' || rest + strlen(n->moved) == fallback);
+    }
     if (fallback != NULL)
         assert_true(n->fallback != NULL &&
                     strtod(fallback + 3, NULL) == strtod(n->fallback, NULL));
