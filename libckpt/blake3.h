@@ -21,6 +21,7 @@ typedef struct {
     unsigned stack_count;
 } blake3;
 
+/* blake3_end leaves the state as it was: more input may follow. */
 void blake3_begin(blake3 *h);
 void blake3_add(blake3 *h, const void *bytes, size_t size);
 void blake3_end(const blake3 *h, unsigned char out[BLAKE3_OUT_BYTES]);

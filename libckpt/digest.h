@@ -13,6 +13,7 @@ ckpt_code digest_add(ckpt_digest *digest, const source_range *range, const ckpt_
 /* Bytes of scratch that digest_add takes for a tile of this tensor. */
 uint64_t digest_need(const ckpt_tensor *tensor);
 
+/* The sum of a tensor's unit hashes, and one that is known from an earlier run. */
 hash128 digest_get(const ckpt_digest *digest, size_t tensor);
 void digest_set(ckpt_digest *digest, size_t tensor, hash128 sum);
 

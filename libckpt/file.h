@@ -80,6 +80,7 @@ ckpt_code file_read_rect(const ckpt_file *f, const file_rect *rect, void *out,
 ckpt_code file_write_rect(ckpt_file *f, const file_rect *rect, const void *data,
                           size_t memory_pitch_bytes, ckpt_error *err);
 
+/* Truncate or extend, with zeros. file_sync: the data is durable, but not yet the name. */
 ckpt_code file_set_size(ckpt_file *f, uint64_t size, ckpt_error *err);
 /* Let `to`, a new file, share all blocks of `from`: no bytes are copied, and a later write to one
  * of them does not change the other. 0: this file system does not share blocks, or they are on two;

@@ -596,60 +596,78 @@ static int is_read_back(const char *suffix)
            map_weight_of_scale(name, weight) && strcmp(weight, "x.weight") == 0;
 }
 
-static ckpt_code parse_line(map_parser *p, char *text)
+/* Take the next word, if there is one; no earlier line may have given it. */
+static ckpt_code take_once(map_parser *p, char **text, const char **out)
 {
-    ckpt_map *map = p->map;
-    char *word = take_word(&text);
-    const char **single = NULL;
+    const char *word = take_word(text);
 
     if (word == NULL)
         return CKPT_OK;
-    if (strcmp(word, "tensor") == 0)
-        return parse_rule(p, MAP_TENSOR, text);
-    if (strcmp(word, "copy") == 0)
-        return parse_rule(p, MAP_COPY, text);
-    if (strcmp(word, "drop") == 0)
-        return parse_rule(p, MAP_DROP, text);
-    if (strcmp(word, "omit") == 0)
-        return parse_rule(p, MAP_OMIT, text);
-    if (strcmp(word, "spare") == 0)
-        return parse_rule(p, MAP_SPARE, text);
-    if (strcmp(word, "plain") == 0)
-        return parse_rule(p, MAP_PLAIN, text);
-    if (strcmp(word, "module") == 0)
-        return parse_module(p, text);
-    if (strcmp(word, "shard") == 0)
-        return parse_shard(p, text);
-    if (strcmp(word, "stage") == 0)
-        return parse_stage(p, text);
-    if (strcmp(word, "extra") == 0)
-        return parse_extra(p, text);
-    if (strcmp(word, "cut") == 0)
-        return parse_cut(p, text);
-    if (strcmp(word, "encode") == 0)
-        return parse_encode(p, text);
-    if (strcmp(word, "arg") == 0)
-        return parse_arg(p, text);
-    if (strcmp(word, "dialect") == 0)
-        return parse_dialect(p, text);
-    if (strcmp(word, "preset") == 0)
-        return parse_preset(p, text);
-    if (strcmp(word, "scale") == 0)
-        single = &map->scale_suffix;
-    else if (strcmp(word, "map") == 0)
-        single = &map->family;
-    else
-        return parse_fail(p, "unknown word", word);
-    while ((word = take_word(&text)) != NULL) {
-        if (single == NULL || *single != NULL)
-            return parse_fail(p, "unexpected", word);
-        if ((*single = arena_strdup(&map->memory, word, strlen(word))) == NULL)
-            return ckpt_fail_memory(p->err, "a map", strlen(word));
-        single = single == &map->family ? &map->names : NULL;
-    }
-    if (map->scale_suffix != NULL && !is_read_back(map->scale_suffix))
-        return parse_fail(p, "no weight is found by a scale with the suffix", map->scale_suffix);
-    return CKPT_OK;
+    if (*out != NULL)
+        return parse_fail(p, "unexpected", word);
+    *out = arena_strdup(&p->map->memory, word, strlen(word));
+    return *out == NULL ? ckpt_fail_memory(p->err, "a map", strlen(word)) : CKPT_OK;
+}
+
+static ckpt_code expect_end(const map_parser *p, char *text)
+{
+    const char *word = take_word(&text);
+
+    return word == NULL ? CKPT_OK : parse_fail(p, "unexpected", word);
+}
+
+static ckpt_code parse_map(map_parser *p, char *text)
+{
+    ckpt_code code;
+
+    if ((code = take_once(p, &text, &p->map->family)) != CKPT_OK ||
+        (code = take_once(p, &text, &p->map->names)) != CKPT_OK)
+        return code;
+    return expect_end(p, text);
+}
+
+static ckpt_code parse_scale(map_parser *p, char *text)
+{
+    const char **suffix = &p->map->scale_suffix;
+    ckpt_code code;
+
+    if ((code = take_once(p, &text, suffix)) != CKPT_OK ||
+        (code = expect_end(p, text)) != CKPT_OK)
+        return code;
+    return *suffix == NULL || is_read_back(*suffix)
+               ? CKPT_OK
+               : parse_fail(p, "no weight is found by a scale with the suffix", *suffix);
+}
+
+static ckpt_code parse_line(map_parser *p, char *text)
+{
+    static const struct {
+        const char *word;
+        map_kind kind;
+    } rules[] = {
+        { "tensor", MAP_TENSOR }, { "copy", MAP_COPY },   { "drop", MAP_DROP },
+        { "omit", MAP_OMIT },     { "spare", MAP_SPARE }, { "plain", MAP_PLAIN },
+    };
+    static const struct {
+        const char *word;
+        ckpt_code (*parse)(map_parser *p, char *text);
+    } others[] = {
+        { "map", parse_map },         { "scale", parse_scale },   { "module", parse_module },
+        { "shard", parse_shard },     { "stage", parse_stage },   { "extra", parse_extra },
+        { "cut", parse_cut },         { "encode", parse_encode }, { "arg", parse_arg },
+        { "dialect", parse_dialect }, { "preset", parse_preset },
+    };
+    const char *word = take_word(&text);
+
+    if (word == NULL)
+        return CKPT_OK;
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
+        if (strcmp(rules[i].word, word) == 0)
+            return parse_rule(p, rules[i].kind, text);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (strcmp(others[i].word, word) == 0)
+            return others[i].parse(p, text);
+    return parse_fail(p, "unknown word", word);
 }
 
 static ckpt_code parse_lines(map_parser *p, const char *text, size_t size)

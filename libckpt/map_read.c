@@ -48,13 +48,28 @@ static void take_of_whole(reader *r, size_t weight, size_t scale)
     r->out->fates[input].kind = FATE_SCALE;
 }
 
+/* A tensor whose name is that of the scale of `weight`, which does not exist. */
+static ckpt_code take_lone_scale(reader *r, const ckpt_tensor *t, const char *weight,
+                                 map_fate *fate)
+{
+    if (r->options->lenient) {
+        fate->kind = FATE_DROPPED;
+        fate->reason = "scale without a weight";
+        return CKPT_OK;
+    }
+    if (t->dtype == CKPT_F8_E8M0 || t->dtype == CKPT_U8 ||
+        text_ends_with(t->name, r->map->scale_suffix) || strstr(t->name, "_scale_inv") != NULL)
+        return ckpt_fail(r->err, CKPT_E_FORMAT, "scale '%s' has no weight '%s'", t->name, weight);
+    return CKPT_OK;            /* a plain parameter whose name ends like that of a scale */
+}
+
 /* Give every weight its scale; a scale without a weight is an orphan. */
 static ckpt_code find_scales(reader *r)
 {
-    for (size_t i = 0; i < ckpt_catalog_count(r->stored); i++) {
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < ckpt_catalog_count(r->stored) && code == CKPT_OK; i++) {
         const ckpt_tensor *t = ckpt_catalog_at(r->stored, i);
-        const int byte_scale = t->dtype == CKPT_F8_E8M0 || t->dtype == CKPT_U8;
-        map_fate *fate = &r->out->fates[i];
         char weight[MAP_NAME_BYTES];
         const int64_t w = pair_find_weight(r->stored, t->name, weight);
         const int64_t whole =
@@ -67,26 +82,20 @@ static ckpt_code find_scales(reader *r)
             (w < 0 || !is_pair(r, &(pair_parts){ .data = tensor_at(r->stored, w), .scale = t,
                                                  .tensor_scale = tensor_at(r->stored, whole) })))
             continue;
-        if (w >= 0 && r->scale_of[w] != 0)
+        if (w < 0) {
+            code = take_lone_scale(r, t, weight, &r->out->fates[i]);
+            continue;
+        }
+        if (r->scale_of[w] != 0)
             return ckpt_fail(r->err, CKPT_E_FORMAT, "weight '%s' has two scales: '%s' and '%s'",
                              weight, ckpt_catalog_at(r->stored, r->scale_of[w] - 1)->name,
                              t->name);
-        if (w >= 0) {
-            r->scale_of[w] = (uint32_t)i + 1;
-            fate->kind = FATE_SCALE;
-            if (whole >= 0) {
-                take_of_whole(r, (size_t)w, (size_t)whole);
-            }
-        } else if (r->options->lenient) {
-            fate->kind = FATE_DROPPED;
-            fate->reason = "scale without a weight";
-        } else if (byte_scale || text_ends_with(t->name, r->map->scale_suffix) ||
-                   strstr(t->name, "_scale_inv") != NULL) {
-            return ckpt_fail(r->err, CKPT_E_FORMAT, "scale '%s' has no weight '%s'", t->name,
-                             weight);
-        }       /* else a plain parameter whose name ends like that of a scale */
+        r->scale_of[w] = (uint32_t)i + 1;
+        r->out->fates[i].kind = FATE_SCALE;
+        if (whole >= 0)
+            take_of_whole(r, (size_t)w, (size_t)whole);
     }
-    return CKPT_OK;
+    return code;
 }
 
 typedef struct {

@@ -47,6 +47,8 @@ struct ckpt_source {
     const ckpt_catalog *catalog;
 };
 
+/* Read one tile; thread-safe if each thread has its own scratch, which holds the tile's buffers and
+ * of which a read takes source_need bytes at most. */
 ckpt_code source_read_tile(ckpt_source *source, const source_range *range, arena *scratch,
                            ckpt_tile *tile, ckpt_error *err);
 uint64_t source_need(const ckpt_source *source, size_t tensor, uint64_t row_count);
