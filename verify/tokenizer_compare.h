@@ -5,7 +5,7 @@
 #ifndef CKPT_TOKENIZER_COMPARE_H
 #define CKPT_TOKENIZER_COMPARE_H
 
-#include "companions.h"
+#include "companion_differences.h"
 
 /* Add to *out: differences in vocabulary, merges, special ids, flags and chat template, of what
  * both sides say; a tokenizer on one side only; or a note why they cannot be compared. */
