@@ -12,6 +12,7 @@
 #include "notes.h"
 #include "remarks.h"
 #include "libckpt/options.h"
+#include "libckpt/packed.h"
 #include "libckpt/recognise.h"
 #include "libckpt/size.h"
 #include "tokenizer_files.h"
@@ -548,7 +549,8 @@ uint64_t ckpt_checkpoint_bytes(const ckpt_checkpoint *c)
 
     if (c == NULL)
         return 0;
-    return catalog_bytes(c->store->catalog) + catalog_bytes(c->reading.logical) +
+    return packed_bytes(c->place.folder) + catalog_bytes(c->store->catalog) +
+           catalog_bytes(c->reading.logical) +
            layout_bytes(c->reading.layout) +
            layout_bytes(c->store->pieces != NULL ? c->layout : c->stored_layout) +
            layout_bytes(c->store->pieces) +

@@ -51,8 +51,9 @@ typedef struct {
     char *name;                     /* of the file; malloc'd; NULL: the path is the folder */
 } folder_place;
 
-/* Open the folder of a local path. A path that is absent or cannot be examined counts as a file.
- * Call folder_place_release, also after a failure. */
+/* Open the folder of a local path, which may be a packed checkpoint (packed.h). A path that is
+ * absent or cannot be examined counts as a file. Call folder_place_release, also after a
+ * failure. */
 ckpt_code folder_open_place(const char *path, folder_place *out, ckpt_error *err);
 void folder_place_release(folder_place *place);
 

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "packed.h"
+
 typedef struct {
     ckpt_folder base;
     char path[];
@@ -137,6 +139,8 @@ ckpt_code folder_open_place(const char *path, folder_place *out, ckpt_error *err
         return fail_path(path, err);
     if (file_is_directory(path))
         return folder_open_local(path, &out->folder, err);
+    if (packed_detect(path))
+        return packed_open(path, &out->folder, err);
     directory = slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
     out->name = strdup(slash == NULL ? path : slash + 1);
     code = directory == NULL || out->name == NULL

@@ -29,6 +29,8 @@ static delta_command opt = { .common = CLI_COMMON_DEFAULTS };
 
 static const cli_option diff_options[] = {
     { CLI_HEADING, NULL, NULL, NULL, "Delta" },
+    { CLI_CHOICE, "base", "none", &opt.base,
+      "none: there is no OLD; NEW, of any layout, is packed into one file (--level 1 to 19)" },
     { CLI_CHOICE, "encoding", "xor|overwrite", &opt.encoding,
       "xor: smaller. overwrite: positions and new bytes, may be applied twice (default xor)" },
     MAKE_OPTIONS,
@@ -50,7 +52,12 @@ static const cli_option diff_options[] = {
     WRITE_OPTIONS
 };
 
+#define PACK_EXCLUDES                                                                              \
+    "format|encoding|checksum|delta-version|max-shard-size|measure|like|dtype|experts|"           \
+    "scale-dtype|names|allow-lossy|quantize|spool|restart"
+
 static const cli_rule layout_rules[] = {
+    { "base", NULL, PACK_EXCLUDES },
     { "like", NULL, "dtype|experts|scale-dtype|names" },
     { "sticky-scale", "like", NULL },
     { "measure", NULL, "dry-run" },
@@ -60,7 +67,7 @@ static const cli_rule layout_rules[] = {
 static const cli_command diff_command = {
     .name = "diff",
     .summary = "write what changed from OLD to NEW",
-    .usage = "[OPTIONS] OLD NEW DELTA",
+    .usage = "[OPTIONS] OLD NEW DELTA | --base none NEW PACKED",
     .description =
         "OLD and NEW are checkpoints of one model in any layout. DELTA becomes a directory as "
         "slime and miles write it and SGLang reads it: per changed tensor the XOR of old and new "
@@ -73,14 +80,18 @@ static const cli_command diff_command = {
         "With --quantize NEW is quantised first, and OLD, unless it is quantised already: blocks "
         "of NEW with the values of OLD (of --like) keep its bytes.\n\n"
         "With '-' as DELTA the delta goes to standard output, as a tar archive that apply reads "
-        "as its DELTA '-', through ssh for example.",
+        "as its DELTA '-', through ssh for example.\n\n"
+        "With --base none the delta is against nothing: PACKED is one compressed file with all "
+        "files of NEW, every part of it with a checksum. All commands read it like the folder; "
+        "ckpt-packed(5) describes it.",
     .exit_notes = "0  done\n2  could not; one line on stderr says what failed",
     .examples = "ckpt-delta diff step-100 step-200 deltas/weight_v000001\n"
                 "ckpt-delta diff --like served iter_0000100 iter_0000200 deltas/weight_v000002\n"
-                "ckpt-delta diff step-100 step-200 - | ssh host ckpt-delta apply step-100 - next",
+                "ckpt-delta diff step-100 step-200 - | ssh host ckpt-delta apply step-100 - next\n"
+                "ckpt-delta diff --base none DeepSeek-V4-Flash Flash.ckpt",
     .options = diff_options,
     .rules = layout_rules,
-    .arg_min = 3,
+    .arg_min = 2,
     .arg_max = 3,
     .last_arg = &opt.last_arg,
 };
@@ -93,6 +104,8 @@ static const cli_command diff_command = {
 
 static const cli_option apply_options[] = {
     CLI_LAST_ARG(opt.last_arg),
+    { CLI_CHOICE, "base", "none", &opt.base,
+      "none: there is no BASE; DELTA is a packed checkpoint, whose files are written to DST" },
     CHECK_OPTION,
     { CLI_FLAG, "in-place", NULL, &opt.in_place,
       "change BASE itself, where two copies have no room: all is checked before the first byte; "
@@ -105,6 +118,7 @@ static const cli_option apply_options[] = {
 };
 
 static const cli_rule apply_rules[] = {
+    { "base", NULL, "base-check|in-place|no-space-check|spool" },
     { "in-place", NULL, "restart|out|no-space-check" },
     { NULL, NULL, NULL }
 };
@@ -112,7 +126,7 @@ static const cli_rule apply_rules[] = {
 static const cli_command apply_command = {
     .name = "apply",
     .summary = "make the checkpoint DST from BASE and deltas",
-    .usage = "[OPTIONS] BASE DELTA... DST | --in-place BASE DELTA...",
+    .usage = "[OPTIONS] BASE DELTA... DST | --in-place BASE DELTA... | --base none PACKED DST",
     .description =
         "DELTA is a version, or a folder of them (weight_v000001, ...), which are applied in "
         "order; each must follow the one before it. Every changed tensor is checked before and "
@@ -242,6 +256,8 @@ int main(int argc, char **argv)
         return cli_finish(status);
     if (args.is_check)
         status = CLI_DONE;
+    else if (opt.base != NULL)
+        status = delta_command_pack(&opt, &args, args.command == &diff_command);
     else if (args.command == &diff_command)
         status = delta_command_diff(&opt, &args);
     else if (args.command == &apply_command)

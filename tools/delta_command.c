@@ -329,6 +329,10 @@ int delta_command_diff(const delta_command *o, const cli_args *args)
     ckpt_error err;
     ckpt_code code;
 
+    if (args->count != 3) {
+        ckpt_fail(&err, CKPT_E_USAGE, "expected OLD, NEW and DELTA, or --base none");
+        return cli_fail(&err);
+    }
     options.run = cli_run_options(&o->common, &meter);
     if ((code = take_make_options(o, &options, &err)) == CKPT_OK &&
         (code = take_target(o, args->items[2], &options, &out, &err)) == CKPT_OK)

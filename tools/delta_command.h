@@ -17,6 +17,7 @@ typedef struct {
     const char *last_arg;              /* --out */
     const char *encoding;
     const char *checksum;
+    const char *base;                  /* "none": pack or unpack a whole checkpoint */
     const char *format;
     const char *base_check;
     const char *spool;                 /* folder for deltas that are '-'; NULL: temporary files */
@@ -34,6 +35,7 @@ typedef struct {
 int delta_command_diff(const delta_command *o, const cli_args *args);
 int delta_command_apply(const delta_command *o, const cli_args *args, const char *target);
 int delta_command_rework(const delta_command *o, const cli_args *args, int is_reverse);
+int delta_command_pack(const delta_command *o, const cli_args *args, int is_packing);
 int delta_command_inspect(const delta_command *o, const cli_args *args);
 
 #endif

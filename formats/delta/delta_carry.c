@@ -98,11 +98,12 @@ static ckpt_code put_file(carry_job *job, const char *name, const char *text, ck
 static ckpt_code hash_in(const ckpt_checkpoint *c, const char *name, char hex[SHA256_HEX],
                          ckpt_error *err)
 {
-    char *path = folder_path_of(c->place.folder, name);
-    const ckpt_code code =
-        path == NULL ? ckpt_fail_memory(err, "a path", strlen(name)) : sha256_file(path, hex, err);
+    ckpt_file *file = NULL;
+    ckpt_code code = folder_open_file(c->place.folder, name, &file, err);
 
-    free(path);
+    if (code == CKPT_OK)
+        code = sha256_of(file, NULL, NULL, hex, err);
+    file_close(file, NULL);
     return code;
 }
 

@@ -1,0 +1,348 @@
+/* Packs checkpoints, and unpacks them. */
+#include "delta_pack.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "delta_model.h"
+#include "libckpt/array.h"
+#include "libckpt/digest.h"
+#include "libckpt/options.h"
+#include "libckpt/output.h"
+#include "libckpt/packed.h"
+#include "libckpt/size.h"
+
+/* A run of another kind that is smaller goes with the bytes before it. */
+enum { RUN_BYTES_MIN = 1 << 15 };
+
+/* ---- the bytes of one file, by kind ---- */
+
+typedef struct {
+    packed_run *runs;
+    size_t count;
+} run_list;
+
+typedef struct {
+    uint64_t offset;
+    uint64_t bytes;
+    planes_kind kind;
+} span;
+
+static planes_kind kind_of(const ckpt_tensor *t)
+{
+    if (t->stored_form != CKPT_FORM_APART)
+        return PLANES_NONE;
+    switch (t->dtype) {
+    case CKPT_BF16: return PLANES_BF16;
+    case CKPT_F32:  return PLANES_F32;
+    case CKPT_F16:
+    case CKPT_I16:  return PLANES_2;
+    case CKPT_I32:  return PLANES_4;
+    case CKPT_F64:
+    case CKPT_I64:  return PLANES_8;
+    default:        return PLANES_NONE;
+    }
+}
+
+/* A run ends where its planes would not line up with the elements behind it. */
+static ckpt_code add_run(run_list *list, uint64_t bytes, planes_kind kind, ckpt_error *err)
+{
+    enum { WIDTH_MAX = 8 };
+    packed_run *last = list->count == 0 ? NULL : &list->runs[list->count - 1];
+    packed_run *more;
+
+    if (bytes == 0)
+        return CKPT_OK;
+    if (last != NULL && (bytes < RUN_BYTES_MIN ||
+                         (last->kind == kind && last->bytes % WIDTH_MAX == 0))) {
+        last->bytes += bytes;
+        return CKPT_OK;
+    }
+    if ((more = array_room(list->runs, list->count, sizeof *more, "a list of bytes", err)) == NULL)
+        return CKPT_E_MEMORY;
+    list->runs = more;
+    more[list->count++] = (packed_run){ bytes, kind };
+    return CKPT_OK;
+}
+
+static int compare_spans(const void *left, const void *right)
+{
+    const span *a = left;
+    const span *b = right;
+
+    return (a->offset > b->offset) - (a->offset < b->offset);
+}
+
+/* Runs of a file of `size` bytes with these tensors; what is between them is of no kind. */
+static ckpt_code make_runs(span *spans, size_t count, uint64_t size, run_list *out, ckpt_error *err)
+{
+    uint64_t at = 0;
+    ckpt_code code = CKPT_OK;
+
+    if (count > 0)
+        qsort(spans, count, sizeof *spans, compare_spans);
+    for (size_t i = 0; i < count && code == CKPT_OK; i++) {
+        if (spans[i].offset < at || spans[i].bytes > size - spans[i].offset)
+            continue;                       /* bytes that two tensors share: already in a run */
+        if ((code = add_run(out, spans[i].offset - at, PLANES_NONE, err)) == CKPT_OK)
+            code = add_run(out, spans[i].bytes, spans[i].kind, err);
+        at = spans[i].offset + spans[i].bytes;
+    }
+    return code == CKPT_OK ? add_run(out, size - at, PLANES_NONE, err) : code;
+}
+
+/* ---- packing ---- */
+
+typedef struct {
+    const pack_options *options;
+    pack_outcome *out;
+    ckpt_checkpoint *checkpoint;
+    file_list names;
+    span *spans;                    /* of all tensors, by file */
+    size_t *first;                  /* by file of the store, and the end */
+    ckpt_file *to;
+    packed_writer *writer;
+} pack_job;
+
+/* The tensors of each file, in one list. */
+static ckpt_code list_spans(pack_job *job, ckpt_error *err)
+{
+    const ckpt_store *store = job->checkpoint->store;
+    const size_t count = ckpt_catalog_count(store->catalog);
+
+    job->spans = calloc(count + 1, sizeof *job->spans);
+    job->first = calloc(store->file_count + 2, sizeof *job->first);
+    if (job->spans == NULL || job->first == NULL)
+        return ckpt_fail_memory(err, "a list of tensors", count);
+    for (size_t i = 0; i < count; i++)
+        job->first[ckpt_catalog_at(store->catalog, i)->file + 2]++;
+    for (size_t f = 2; f < store->file_count + 2; f++)
+        job->first[f] += job->first[f - 1];
+    for (size_t i = 0; i < count; i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(store->catalog, i);
+
+        job->spans[job->first[t->file + 1]++] = (span){ t->offset, ckpt_tensor_bytes(t),
+                                                        kind_of(t) };
+    }
+    return CKPT_OK;
+}
+
+/* The file of the store that has this name in the checkpoint's folder; file_count: none. */
+static size_t find_file(const ckpt_checkpoint *c, const char *name)
+{
+    const char *root = folder_path(c->place.folder);
+    const char *data = folder_path(c->store->folder);
+    const size_t root_bytes = strlen(root);
+    const char *prefix = strncmp(root, data, root_bytes) == 0 ? data + root_bytes : "";
+    size_t i;
+
+    prefix += prefix[0] == '/';
+    if (prefix[0] != '\0' && strncmp(name, prefix, strlen(prefix)) == 0)
+        name += strlen(prefix) + (name[strlen(prefix)] == '/');
+    for (i = 0; i < c->store->file_count; i++)
+        if (strcmp(c->store->files[i].name, name) == 0)
+            break;
+    return i;
+}
+
+static ckpt_code add_file(pack_job *job, const char *name, ckpt_error *err)
+{
+    const ckpt_checkpoint *c = job->checkpoint;
+    const size_t f = find_file(c, name);
+    const int has_tensors = f < c->store->file_count;
+    const size_t begin = has_tensors ? job->first[f] : 0;
+    run_list runs = { NULL, 0 };
+    ckpt_file *file = NULL;
+    ckpt_code code;
+
+    if ((code = folder_open_file(c->place.folder, name, &file, err)) == CKPT_OK) {
+        job->out->bytes += file_size(file);
+        job->out->file_count++;
+        code = make_runs(job->spans + begin, has_tensors ? job->first[f + 1] - begin : 0,
+                         file_size(file), &runs, err);
+    }
+    file_close(file, NULL);
+    if (code == CKPT_OK && !job->options->dry_run)
+        code = packed_writer_add(job->writer, c->place.folder, name, runs.runs, runs.count, err);
+    free(runs.runs);
+    return code;
+}
+
+/* All files of the folder, or the one that was named. */
+static ckpt_code list_names(pack_job *job, ckpt_error *err)
+{
+    const folder_place *place = &job->checkpoint->place;
+
+    return place->name != NULL ? file_list_add(&job->names, place->name, err)
+                               : folder_list_tree(place->folder, &job->names, err);
+}
+
+/* Read all of the packed file, as any reader will: chunks are compared with their hashes. */
+static ckpt_code read_back(pack_job *job, ckpt_error *err)
+{
+    ckpt_run_options run = job->options->run;
+    ckpt_checkpoint *packed = NULL;
+    ckpt_digest *digest = NULL;
+    ckpt_code code = ckpt_open(file_path(job->to), &job->options->open, &packed, err);
+
+    if (code == CKPT_OK) {
+        const delta_model model = { .in = delta_input_of(packed) };
+
+        run.fixed_bytes += ckpt_checkpoint_bytes(job->checkpoint) + ckpt_checkpoint_bytes(packed);
+        run_begin_phase(&run, "verifying", 0);
+        if (delta_model_has_digest(&model) &&
+            (code = ckpt_digest_source(packed->logical, &run, &digest, err)) == CKPT_OK)
+            code = delta_digest_roots(digest, &job->out->roots, err);
+    }
+    ckpt_digest_free(digest);
+    ckpt_close(packed);
+    return code;
+}
+
+static ckpt_code write_packed(pack_job *job, ckpt_error *err)
+{
+    ckpt_run_options run = job->options->run;
+    delta_roots *roots = &job->out->roots;
+    int is_touched = 0;
+    ckpt_code code;
+
+    run.fixed_bytes += ckpt_checkpoint_bytes(job->checkpoint);
+    if ((code = packed_writer_run(job->writer, &run, err)) != CKPT_OK ||
+        (code = packed_writer_seal(job->writer, "", "", &job->out->packed_bytes, err)) !=
+            CKPT_OK ||
+        (code = read_back(job, err)) != CKPT_OK ||
+        (code = packed_writer_seal(job->writer, roots->all, roots->main, &job->out->packed_bytes,
+                                   err)) != CKPT_OK)
+        return code;
+    return store_check_unchanged(job->checkpoint->store, &is_touched, err);
+}
+
+static ckpt_code check_target(const pack_options *o, ckpt_error *err)
+{
+    ckpt_code code;
+
+    if (file_exists(o->target))
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists: move it away or choose another "
+                         "name", o->target);
+    if ((code = file_check_place(o->target, err)) != CKPT_OK)
+        return code;
+    return output_check_apart(o->target, o->source, err);
+}
+
+static ckpt_code pack(pack_job *job, ckpt_error *err)
+{
+    const pack_options *o = job->options;
+    ckpt_code code;
+
+    if ((code = check_target(o, err)) != CKPT_OK ||
+        (code = ckpt_open(o->source, &o->open, &job->checkpoint, err)) != CKPT_OK ||
+        (code = list_names(job, err)) != CKPT_OK || (code = list_spans(job, err)) != CKPT_OK)
+        return code;
+    if (!o->dry_run && ((code = file_begin_replacing(o->target, &job->to, err)) != CKPT_OK ||
+                        (code = packed_writer_create(job->to, o->level, &job->writer, err)) !=
+                            CKPT_OK))
+        return code;
+    for (size_t i = 0; i < job->names.count && code == CKPT_OK; i++)
+        code = add_file(job, job->names.names[i], err);
+    return code != CKPT_OK || o->dry_run ? code : write_packed(job, err);
+}
+
+ckpt_code delta_pack(const pack_options *options, pack_outcome *out, ckpt_error *err)
+{
+    pack_job job = { .options = options, .out = out };
+    ckpt_code code;
+
+    *out = (pack_outcome){ .file_count = 0 };
+    code = pack(&job, err);
+    packed_writer_free(job.writer);
+    if (code == CKPT_OK && job.to != NULL)
+        code = file_commit_replacing(job.to, options->target, err);
+    else
+        file_abort_replacing(job.to);
+    ckpt_close(job.checkpoint);
+    file_list_free(&job.names);
+    free(job.spans);
+    free(job.first);
+    return code;
+}
+
+/* ---- unpacking ---- */
+
+static ckpt_code copy_files(const folder_place *place, const file_list *names,
+                            const char *directory, const pack_options *o, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < names->count && code == CKPT_OK; i++) {
+        char *to = file_join(directory, names->names[i]);
+
+        if (to == NULL)
+            return ckpt_fail_memory(err, "a path", strlen(directory));
+        if (o->run.cancel != NULL && o->run.cancel(o->run.context))
+            code = ckpt_fail(err, CKPT_E_INTERRUPTED, "interrupted");
+        else if ((code = file_make_parents_below(directory, names->names[i], err)) == CKPT_OK)
+            code = folder_copy(place->folder, names->names[i], to, err);
+        free(to);
+    }
+    return code;
+}
+
+static ckpt_code count_files(const folder_place *place, file_list *names, pack_outcome *out,
+                             ckpt_error *err)
+{
+    ckpt_code code = folder_list_tree(place->folder, names, err);
+
+    out->file_count = names->count;
+    for (size_t i = 0; i < names->count && code == CKPT_OK; i++) {
+        ckpt_file *file = NULL;
+
+        if ((code = folder_open_file(place->folder, names->names[i], &file, err)) == CKPT_OK)
+            out->bytes += file_size(file);
+        file_close(file, NULL);
+    }
+    return code;
+}
+
+static ckpt_code unpack(const pack_options *o, const folder_place *place, file_list *names,
+                        pack_outcome *out, ckpt_error *err)
+{
+    output_options target = { .path = o->target, .restart = o->restart, .files = names,
+                              .overwrite = OUTPUT_NEVER_REPLACES };
+    const char *root = packed_root(place->folder);
+    ckpt_output *output = NULL;
+    ckpt_code code;
+
+    hash128_mix(&target.fingerprint, "unpack " CKPT_VERSION, sizeof "unpack " CKPT_VERSION);
+    hash128_mix(&target.fingerprint, o->source, strlen(o->source));
+    if ((code = output_check(o->target, NULL, OUTPUT_NEVER_REPLACES, err)) != CKPT_OK ||
+        (code = output_check_apart(o->target, o->source, err)) != CKPT_OK ||
+        (code = count_files(place, names, out, err)) != CKPT_OK || o->dry_run ||
+        (code = output_begin(&target, &output, err)) != CKPT_OK)
+        return code;
+    if (root != NULL && strlen(root) < sizeof out->roots.all)
+        memcpy(out->roots.all, root, strlen(root) + 1);
+    if ((code = copy_files(place, names, output_directory(output), o, err)) == CKPT_OK)
+        return output_commit(output, err);
+    if (code == CKPT_E_INTERRUPTED)
+        output_close(output);
+    else
+        output_discard(output, NULL);
+    return code;
+}
+
+ckpt_code delta_unpack(const pack_options *options, pack_outcome *out, ckpt_error *err)
+{
+    folder_place place = { NULL, NULL, NULL };
+    file_list names = { NULL, 0 };
+    ckpt_code code;
+
+    *out = (pack_outcome){ .file_count = 0 };
+    if (!packed_detect(options->source))
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' is not a packed checkpoint (ckpt-delta diff "
+                         "--base none makes one)", options->source);
+    if ((code = folder_open_place(options->source, &place, err)) == CKPT_OK)
+        code = unpack(options, &place, &names, out, err);
+    file_list_free(&names);
+    folder_place_release(&place);
+    return code;
+}

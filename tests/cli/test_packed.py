@@ -1,0 +1,255 @@
+"""Packed checkpoints: one file, the same bytes, read by every command like the folder."""
+import json
+import shutil
+import signal
+import struct
+import subprocess
+
+import pytest
+
+from cli.delta_models import drift, edit_config
+from cli.trees import tree
+
+FOOTER = 48
+
+
+def pack(ckpt, source, target, *options):
+    return ckpt("ckpt-delta", "diff", "--base", "none", *options, source, target)
+
+
+def unpack(ckpt, source, target):
+    return ckpt("ckpt-delta", "apply", "--base", "none", source, target)
+
+
+@pytest.fixture(scope="module")
+def packed(ckpt, golden_a, tmp_path_factory):
+    target = tmp_path_factory.mktemp("packed") / "a.ckpt"
+    pack(ckpt, golden_a, target)
+    return target
+
+
+def index_of(path):
+    """(position of the index, its JSON, [(bytes, packed bytes, kind)] of the chunks)."""
+    data = path.read_bytes()
+    offset, size = struct.unpack("<QQ", data[-FOOTER + 8:-FOOTER + 24])
+    body = data[offset + 8:offset + size]
+    text_bytes, count = struct.unpack("<QQ", body[:16])
+    records = [struct.unpack("<IIIIQQ", body[16 + text_bytes + 32 * i:][:32]) for i in range(count)]
+    return offset, json.loads(body[16:16 + text_bytes]), [r[:3] for r in records]
+
+
+def test_the_files_come_back(ckpt, golden, tmp_path, digest):
+    said = pack(ckpt, golden, tmp_path / "p.ckpt", "--json").json
+    assert said["root"] == digest(golden) == digest(tmp_path / "p.ckpt")
+    assert said["packed_bytes"] == (tmp_path / "p.ckpt").stat().st_size < said["bytes"]
+    unpack(ckpt, tmp_path / "p.ckpt", tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(golden)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "p.ckpt"]
+
+
+@pytest.mark.parametrize("layout", [["mp", "--mp", 2], ["torch_dist", "--tp", 2],
+                                    ["gguf", "--without-tokenizer"]])
+def test_other_layouts_come_back(ckpt, golden_a, tmp_path, digest, layout):
+    ckpt("ckpt-shard", "--layout", *layout, golden_a, tmp_path / "in")
+    pack(ckpt, tmp_path / "in", tmp_path / "p.ckpt")
+    assert digest(tmp_path / "p.ckpt") == digest(tmp_path / "in")
+    said = ckpt("ckpt-inspect", "--json", tmp_path / "p.ckpt").json
+    assert said["layout"] == layout[0]
+    unpack(ckpt, tmp_path / "p.ckpt", tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(tmp_path / "in")
+
+
+def test_one_file_is_packed_alone(ckpt, golden_a, tmp_path, digest):
+    source = golden_a / "model-00001-of-00005.safetensors"
+    pack(ckpt, source, tmp_path / "p.ckpt")
+    assert digest(tmp_path / "p.ckpt") == digest(source)
+    unpack(ckpt, tmp_path / "p.ckpt", tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [source.name]
+    assert (tmp_path / "out" / source.name).read_bytes() == source.read_bytes()
+
+
+def test_bytes_do_not_depend_on_threads(ckpt, golden_a, packed, tmp_path):
+    for threads in (1, 5):
+        pack(ckpt, golden_a, tmp_path / f"{threads}", "--threads", threads)
+        assert (tmp_path / f"{threads}").read_bytes() == packed.read_bytes()
+
+
+def test_a_level_is_smaller_or_equal(ckpt, golden_a, packed, tmp_path):
+    pack(ckpt, golden_a, tmp_path / "p.ckpt", "--level", 9)
+    assert tmp_path.joinpath("p.ckpt").stat().st_size <= packed.stat().st_size
+    assert "expected 1 to 19" in ckpt("ckpt-delta", "diff", "--base", "none", "--level", 20,
+                                      golden_a, tmp_path / "q", check=2).err
+
+
+def test_zstd_reads_all_of_its_frames(packed):
+    if shutil.which("zstd") is None:
+        pytest.skip("there is no zstd command here")
+    subprocess.run(["zstd", "-t", "-q", packed], check=True)
+
+
+def test_chunks_are_small_and_divided_by_dtype(packed):
+    _, text, chunks = index_of(packed)
+    assert text["schema"] == "ckpt-packed/1"
+    assert all(0 < c[0] <= 4 << 20 for c in chunks)
+    assert {c[2] for c in chunks} >= {0, 4, 5}             # as they are, BF16, F32
+    assert sum(f["chunks"] for f in text["files"]) == len(chunks)
+
+
+# ---- as a source ----
+
+def test_converting_it_is_converting_the_folder(ckpt, golden_a, packed, tmp_path):
+    for name, source in (("a", golden_a), ("b", packed)):
+        ckpt("ckpt-convert", "--no-manifest", "--dtype", "bf16", "--experts", "bf16", source,
+             tmp_path / name)
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_it_is_compared_and_checked(ckpt, golden_a, packed):
+    assert ckpt("ckpt-verify", "compare", "--json", golden_a, packed).json["same"] is True
+    assert ckpt("ckpt-verify", "compare", "--json", packed, golden_a).json["same"] is True
+
+
+def test_the_model_runs_from_it(ckpt, golden_a, packed, tmp_path):
+    tokens = tmp_path / "tokens.txt"
+    tokens.write_text("1 2 3 4\n")
+    logits = []
+    for n, source in enumerate((golden_a, packed)):
+        ckpt("ckpt-run", "--tokens", tokens, "--out", tmp_path / f"{n}.safetensors", source)
+        logits.append((tmp_path / f"{n}.safetensors").read_bytes())
+    assert logits[0] == logits[1]
+
+
+def test_deltas_between_packed_checkpoints(ckpt, golden_a, packed, tmp_path):
+    new = drift(golden_a, tmp_path / "new")
+    edit_config(new, rope_theta=9)
+    pack(ckpt, new, tmp_path / "new.ckpt")
+    ckpt("ckpt-delta", "diff", golden_a, new, tmp_path / "a")
+    ckpt("ckpt-delta", "diff", packed, tmp_path / "new.ckpt", tmp_path / "b")
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    ckpt("ckpt-delta", "apply", packed, tmp_path / "a", tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(new)
+
+
+def test_it_is_read_in_little_memory(ckpt, packed, golden_a, digest):
+    said = ckpt("ckpt-verify", "digest", "--json", "--memory", "32MiB", "--threads", 4, packed)
+    assert said.json["root"] == digest(golden_a)
+
+
+# ---- what is refused ----
+
+def test_a_result_that_is_there_is_not_replaced(ckpt, golden_a, packed, tmp_path):
+    (tmp_path / "there").write_text("x")
+    said = ckpt("ckpt-delta", "diff", "--base", "none", golden_a, tmp_path / "there", check=2).err
+    assert "already exists" in said
+    (tmp_path / "out").mkdir()
+    said = ckpt("ckpt-delta", "apply", "--base", "none", packed, tmp_path / "out", check=2).err
+    assert "already exists" in said
+    said = ckpt("ckpt-delta", "apply", "--base", "none", golden_a, tmp_path / "new", check=2).err
+    assert "is not a packed checkpoint" in said
+
+
+def test_a_dry_run_writes_nothing(ckpt, golden_a, packed, tmp_path):
+    ckpt("ckpt-delta", "diff", "--base", "none", "--dry-run", golden_a, tmp_path / "p")
+    ckpt("ckpt-delta", "apply", "--base", "none", "--dry-run", packed, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_of_other_deltas_are_refused(ckpt, golden_a, tmp_path):
+    for option in (["--encoding", "xor"], ["--like", golden_a], ["--measure"]):
+        ckpt("ckpt-delta", "diff", "--base", "none", *option, golden_a, tmp_path / "p", check=2)
+    said = ckpt("ckpt-delta", "diff", golden_a, tmp_path / "p", check=2).err
+    assert "--base none" in said
+
+
+@pytest.mark.parametrize("place", [0, 10, 30, 5000, -1, -20, -45, -60, -200])
+def test_a_changed_byte_is_found(ckpt, packed, tmp_path, place):
+    data = bytearray(packed.read_bytes())
+    data[place] ^= 0x10
+    bad = tmp_path / "bad.ckpt"
+    bad.write_bytes(data)
+    ckpt("ckpt-verify", "digest", bad, check=2)
+    ckpt("ckpt-delta", "apply", "--base", "none", bad, tmp_path / "out", check=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.ckpt"]
+
+
+def test_every_byte_of_a_chunk_is_checked(ckpt, packed, tmp_path):
+    """Wherever a frame is changed; those of a frame's own header, too."""
+    data = packed.read_bytes()
+    offset, _, _ = index_of(packed)
+    for place in range(24, offset, offset // 40):
+        bad = bytearray(data)
+        bad[place] ^= 1
+        (tmp_path / "bad.ckpt").write_bytes(bad)
+        said = ckpt("ckpt-delta", "apply", "--base", "none", tmp_path / "bad.ckpt",
+                    tmp_path / "out", check=2).err
+        assert "is damaged: the frame at byte" in said
+
+
+def test_a_file_that_is_cut_is_refused(ckpt, packed, tmp_path):
+    data = packed.read_bytes()
+    for size in (24, 71, 72, 1000, len(data) // 2, len(data) - 48, len(data) - 1):
+        (tmp_path / "cut.ckpt").write_bytes(data[:size])
+        said = ckpt("ckpt-inspect", tmp_path / "cut.ckpt", check=2).err
+        assert "not a complete packed checkpoint" in said, size
+
+
+def with_index(packed, change):
+    """The packed file with another JSON text, sealed again by a true hash."""
+    from interop.value_digest import xxhash
+    data = packed.read_bytes()
+    offset, size = struct.unpack("<QQ", data[-FOOTER + 8:-FOOTER + 24])
+    body = data[offset + 8:offset + size]
+    text_bytes, count = struct.unpack("<QQ", body[:16])
+    text = json.loads(body[16:16 + text_bytes])
+    change(text)
+    raw = json.dumps(text).encode()
+    body = struct.pack("<QQ", len(raw), count) + raw + body[16 + text_bytes:]
+    frame = data[offset:offset + 4] + struct.pack("<I", len(body)) + body
+    h = xxhash.XXH3_128bits_withSeed(frame, len(frame), 0)
+    return data[:offset] + frame + data[-FOOTER:-FOOTER + 8] + struct.pack(
+        "<QQQQ", offset, len(frame), h.low, h.high) + data[-8:]
+
+
+HOSTILE = {
+    "a path": lambda t: t["files"][0].update(name="../config.json"),
+    "an absolute path": lambda t: t["files"][0].update(name="/config.json"),
+    "a name twice": lambda t: t["files"][1].update(name=t["files"][0]["name"]),
+    "too many chunks": lambda t: t["files"][-1].update(chunks=1 << 40),
+    "fewer chunks": lambda t: t["files"].pop(),
+    "a hidden path": lambda t: t["files"][0].update(name="../.metadata"),
+    "another size": lambda t: t["files"][0].update(bytes=t["files"][0]["bytes"] + 1),
+    "another schema": lambda t: t.update(schema="ckpt-packed/2"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_indexes_are_refused(ckpt, packed, tmp_path, name):
+    (tmp_path / "bad.ckpt").write_bytes(with_index(packed, HOSTILE[name]))
+    said = ckpt("ckpt-delta", "apply", "--base", "none", tmp_path / "bad.ckpt", tmp_path / "out",
+                check=2).err
+    assert "ckpt-packed/" in said
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.ckpt"]
+
+
+def test_the_index_that_is_not_changed_is_accepted(ckpt, packed, golden_a, tmp_path, digest):
+    (tmp_path / "same.ckpt").write_bytes(with_index(packed, lambda t: None))
+    assert digest(tmp_path / "same.ckpt") == digest(golden_a)
+
+
+def test_a_failed_write_leaves_nothing(ckpt, fault, golden_a, tmp_path):
+    (tmp_path / "out").mkdir()
+    ckpt("ckpt-delta", "diff", "--base", "none", golden_a, tmp_path / "out" / "p.ckpt", check=2,
+         env=fault.env("write:ENOSPC:4", tmp_path / "out"))
+    assert fault.injected
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_killed_unpack_goes_on(ckpt, fault, packed, golden_a, tmp_path):
+    target = tmp_path / "run" / "out"
+    target.parent.mkdir()
+    ckpt("ckpt-delta", "apply", "--base", "none", packed, target, check=-signal.SIGKILL,
+         env=fault.env("write:kill:6", target.parent))
+    assert fault.injected
+    unpack(ckpt, packed, target)
+    assert tree(target) == tree(golden_a)
+    assert [p.name for p in target.parent.iterdir()] == ["out"]
