@@ -24,6 +24,9 @@ static const cli_option options[] = {
     { CLI_STRING, "layout", "LAYOUT", &opt.words.layout,
       "hf, mp, torch_dist or gguf: layout of DST (required)" },
     { CLI_COUNT, "mp", "N", &ranks.mp, "model-parallel ranks of the layout mp" },
+    { CLI_FLAG, "mtp", NULL, &opt.convert.mtp,
+      "also write next-token blocks into gguf, which llama.cpp refuses beside the layers, and into "
+      "torch_dist, of families with keys for them" },
     { CLI_HEADING, NULL, NULL, NULL, "torch_dist" },
     { CLI_COUNT, "tp", "N", &ranks.tp,
       "tensor parallelism (default: boxes that suit any TP up to 8)" },
@@ -44,8 +47,6 @@ static const cli_option options[] = {
       "layers: a key for each (default for others)" },
     { CLI_CHOICE, "layer-keys", "per-layer|stacked", &opt.words.layer_keys,
       "a key for each layer, or one for all (default: as the --dialect has them)" },
-    { CLI_FLAG, "mtp", NULL, &opt.convert.mtp,
-      "also write next-token blocks, of families whose torch_dist has keys for them" },
     { CLI_FLAG, "extra-state", NULL, &opt.convert.sharding.extra_state,
       "add the empty _extra_state entries that upstream Megatron's strict loader requires" },
     { CLI_STRING, "iteration", "release|N", &iteration,
@@ -80,11 +81,11 @@ static const cli_command command = {
         "directory (hf), model{rank}-mp{N}.safetensors for DeepSeek's own code (mp), a Megatron "
         "checkpoint (torch_dist), or GGUF files for llama.cpp (gguf). Weights are re-encoded in "
         "the same pass if requested; neither GPU nor Python is needed. In layout mp, wo_a is "
-        "always BF16, as the reference code requires. torch_dist holds BF16 and, without --mtp, no "
-        "next-token block: restore it with --fill-from. In GGUF, FP4 experts keep their codes and "
-        "scales (MXFP4), other weights are BF16 and what element-wise operations take is F32: the "
-        "same values, or a refusal. The first file has the value digest in its key "
-        "ckpt.value_root.",
+        "always BF16, as the reference code requires. torch_dist holds BF16. Without --mtp neither "
+        "it nor GGUF has a next-token block: restore it with --fill-from. In GGUF, FP4 experts "
+        "keep their codes and scales (MXFP4), other weights are BF16 and what element-wise "
+        "operations take is F32: the same values, or a refusal. The first file has the value "
+        "digest in its key ckpt.value_root.",
     .examples = "ckpt-shard --layout mp --mp 8 DeepSeek-V4-Flash Flash-mp8\n"
                 "ckpt-shard --layout torch_dist DeepSeek-V4-Flash DeepSeek-V4-Flash_torch_dist\n"
                 "ckpt-shard --layout gguf DeepSeek-V4-Flash DeepSeek-V4-Flash-GGUF\n"

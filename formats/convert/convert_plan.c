@@ -268,7 +268,7 @@ static ckpt_code pick_inputs(job_plan *plan, ckpt_error *err)
         code = source_pick(in.entries, in.count, &plan->picked, err);
     if (code == CKPT_OK)
         code = check_filled(plan, err);
-    if (code == CKPT_OK && plan->options.mtp)
+    if (code == CKPT_OK && plan->options.mtp && plan->like == NULL)
         code = check_spare(plan, err);
     free(in.entries);
     return code;

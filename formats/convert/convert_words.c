@@ -200,7 +200,6 @@ static ckpt_code check_sharding(const convert_words *w, const convert_options *c
         { "files", s->per_rank_files != 0 },
         { "key-style", w->key_style != NULL },
         { "layer-keys", w->layer_keys != NULL },
-        { "mtp", c->mtp != 0 },
         { "extra-state", s->extra_state != 0 },
         { "mp", s->mp },
     };
@@ -214,6 +213,10 @@ static ckpt_code check_sharding(const convert_words *w, const convert_options *c
         if (given[i].number != 0 && strcmp(c->format->name, "torch_dist") != 0)
             return ckpt_fail(err, CKPT_E_USAGE, "--%s needs --layout torch_dist, got %s",
                              given[i].name, c->format->name);
+    if (c->mtp && strcmp(c->format->name, "torch_dist") != 0 &&
+        strcmp(c->format->name, "gguf") != 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--mtp needs --layout torch_dist or gguf, got %s",
+                         c->format->name);
     return CKPT_OK;
 }
 

@@ -241,7 +241,8 @@ static ckpt_code check_config(gguf_reader *r)
     char missing[GGUF_WORD_BYTES];
     json_document *made = NULL;
     char *text = NULL;
-    ckpt_code code = gguf_config_make(&r->first, &text, missing, r->err);
+    ckpt_code code = gguf_config_make(&r->first, json_root(r->out->config), &text, missing,
+                                      r->err);
 
     if (code == CKPT_OK && text != NULL && missing[0] == '\0' &&
         (code = json_parse(text, strlen(text), r->out->place.path, &made, r->err)) == CKPT_OK)
@@ -283,7 +284,7 @@ static ckpt_code take_config(gguf_reader *r)
 
     if (out->config != NULL)
         return out->options.config == NULL ? check_config(r) : CKPT_OK;
-    code = gguf_config_make(&r->first, &out->config_text, missing, r->err);
+    code = gguf_config_make(&r->first, NULL, &out->config_text, missing, r->err);
     if (code != CKPT_OK)
         return code;
     if (missing[0] != '\0')

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "libckpt/buffer.h"
+#include "libckpt/config_number.h"
 #include "libckpt/float_text.h"
 #include "libckpt/json.h"
 #include "libckpt/size.h"
@@ -16,9 +17,11 @@ typedef struct {
     const gguf_head *head;
     const gguf_keys *keys;
     json_writer w;
+    const json_value *beside;      /* config.json beside the file, or NULL */
     const gguf_line *missing;      /* or NULL */
     uint64_t layers;
     uint64_t drafters;
+    uint64_t blocks;               /* in the file, of both kinds */
     int written[GGUF_LINES_MAX];
     ckpt_error *err;
 } config_maker;
@@ -66,10 +69,10 @@ static int is_finite_f32(uint64_t bits)
 static ckpt_code put_ratios(config_maker *m, const gguf_line *line, const gguf_key *key)
 {
     const uint64_t count = m->layers + m->drafters;
-    uint64_t numbers[BLOCKS_MAX];
+    uint64_t numbers[BLOCKS_MAX] = { 0 };
     ckpt_code code;
 
-    if (!key->is_array || key->count < count || key->count > BLOCKS_MAX ||
+    if (!key->is_array || key->count < m->blocks || key->count > BLOCKS_MAX ||
         key->kind == GGUF_F32 || key->kind == GGUF_F64 || key->kind == GGUF_BOOL)
         return fail_key(m, line, "is not an array with an integer for each block");
     if ((code = gguf_head_numbers(m->head, key, numbers, m->err)) != CKPT_OK)
@@ -275,12 +278,26 @@ static ckpt_code count_blocks(config_maker *m)
     }
     if (!gguf_head_u64(m->head, layers->key, &m->layers) || m->layers > BLOCKS_MAX)
         return fail_key(m, layers, "is not a number of blocks");
+    m->blocks = m->layers;
     if (drafters == NULL || gguf_head_find(m->head, drafters->key) == NULL)
         return CKPT_OK;
     if (!gguf_head_u64(m->head, drafters->key, &m->drafters) || m->drafters > m->layers)
         return fail_key(m, drafters, "is not a number of blocks");
     m->layers -= m->drafters;
     return CKPT_OK;
+}
+
+/* A file may leave out the model's MTP blocks, which the config beside it counts: their number is
+ * that of the config then, and they compress nothing. */
+static void count_spare_blocks(config_maker *m)
+{
+    const gguf_line *drafters = gguf_keys_find(m->keys, GGUF_LINE_DRAFTERS);
+    uint64_t count;
+
+    if (m->beside != NULL && drafters != NULL && m->drafters == 0 &&
+        config_number(config_member(m->beside, drafters->member), &count) &&
+        count <= BLOCKS_MAX - m->layers)
+        m->drafters = count;
 }
 
 static ckpt_code make(config_maker *m, char **out)
@@ -290,6 +307,7 @@ static ckpt_code make(config_maker *m, char **out)
 
     if (code != CKPT_OK || m->missing != NULL)
         return code;
+    count_spare_blocks(m);
     json_writer_begin(&m->w, byte_buffer_write, &text, 2);
     code = put_all(m);
     if (code == CKPT_OK && (!json_writer_end(&m->w) || byte_buffer_write(&text, "\n", 2) != 0))
@@ -301,11 +319,11 @@ static ckpt_code make(config_maker *m, char **out)
     return code;
 }
 
-ckpt_code gguf_config_make(const gguf_head *head, char **out, char missing[GGUF_WORD_BYTES],
-                           ckpt_error *err)
+ckpt_code gguf_config_make(const gguf_head *head, const json_value *beside, char **out,
+                           char missing[GGUF_WORD_BYTES], ckpt_error *err)
 {
     const char *arch = gguf_head_text(head, "general.architecture");
-    config_maker m = { .head = head, .err = err };
+    config_maker m = { .head = head, .beside = beside, .err = err };
     gguf_keys *keys = NULL;
     ckpt_code code;
 

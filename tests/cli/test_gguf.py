@@ -10,7 +10,7 @@ from cli.trees import tree
 from corrupt.files import Model, Tensor, bf16, with_byte
 from corrupt.gguf_files import Parsed, array, key, model
 
-BARE = ["--layout", "gguf", "--without-tokenizer"]
+BARE = ["--layout", "gguf", "--without-tokenizer", "--mtp"]
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,8 @@ def test_without_next_token_blocks_only_main_is_the_same(ckpt, golden_a, tmp_pat
             del copy[name]
 
     path = edited(golden_a, tmp_path, drop)
-    ckpt("ckpt-shard", *BARE, path, tmp_path / "out")
+    assert "no next-token block" in ckpt("ckpt-shard", *BARE, path, tmp_path / "out", check=2).err
+    ckpt("ckpt-shard", *BARE[:-1], path, tmp_path / "out")
     values = Parsed(tmp_path / "out" / "model.gguf").values
     assert values["deepseek4.block_count"] == 4
     assert values["deepseek4.nextn_predict_layers"] == 0
@@ -167,13 +168,40 @@ def test_without_next_token_blocks_only_main_is_the_same(ckpt, golden_a, tmp_pat
     assert tree(tmp_path / "back") == tree(golden_a)
 
 
+def test_next_token_blocks_are_left_out_unless_asked_for(ckpt, golden_a, tmp_path):
+    """llama.cpp refuses a file with more tensors than it asks for, as their head would be."""
+    done = ckpt("ckpt-shard", *BARE[:-1], golden_a, tmp_path / "out")
+    assert "left out: 77 tensors" in done.out and "--mtp writes it" in done.out
+    values = Parsed(tmp_path / "out" / "model.gguf").values
+    assert values["deepseek4.block_count"] == 4
+    assert values["deepseek4.nextn_predict_layers"] == 0
+    for path in (tmp_path / "out", tmp_path / "out" / "model.gguf"):
+        assert roots(ckpt, path)[1] == roots(ckpt, golden_a)[1]
+        ckpt("ckpt-verify", "compare", "--main", "--weights-only", golden_a, path)
+    ckpt("ckpt-verify", "compare", "--main", golden_a, tmp_path / "out")
+    ckpt("ckpt-shard", "--layout", "hf", "--like", golden_a, "--fill-from", golden_a,
+         tmp_path / "out", tmp_path / "back")
+    assert tree(tmp_path / "back") == tree(golden_a)
+
+
+def test_a_config_beside_it_may_count_no_other_layers(ckpt, golden_a, tmp_path):
+    """Blocks that the file leaves out are no contradiction, others are."""
+    ckpt("ckpt-shard", *BARE[:-1], golden_a, tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    for member, value in (("num_hidden_layers", 5), ("compress_ratios", [0, 4, 128, 4, 4])):
+        (tmp_path / "out" / "config.json").write_text(json.dumps({**config, member: value}))
+        err = ckpt("ckpt-verify", "digest", tmp_path / "out", check=2).err
+        assert "the keys of the file say" in err and member in err
+
+
 def test_the_full_model_has_the_tensors_and_bytes_of_the_sheet(ckpt, tmp_path):
     ckpt("ckpt-synth", "--config", "flash", "--sparse", tmp_path / "flash")
-    plan = ckpt("ckpt-shard", *BARE, "--dry-run", "--json", tmp_path / "flash",
-                tmp_path / "out").json
-    headers = plan["out_bytes"] - 165_623_768_704
-    assert plan["keys"] == 1359 and 0 < headers < 200_000
-    assert all(f["bytes"] < 50e9 for f in plan["files"])
+    for options, count, size in ((BARE, 1359, 165_623_768_704),
+                                 (BARE[:-1], 1328, 161_864_271_936)):
+        plan = ckpt("ckpt-shard", *options, "--dry-run", "--json", tmp_path / "flash",
+                    tmp_path / "out").json
+        assert plan["keys"] == count and 0 < plan["out_bytes"] - size < 200_000
+        assert all(f["bytes"] < 50e9 for f in plan["files"])
 
 
 # ---- tokenizer ----
@@ -207,7 +235,7 @@ def test_the_tokenizer_is_in_the_header(ckpt, golden_a, tmp_path, merges):
                 "eos_token": "<｜end▁of▁sentence｜>", "pad_token": "<think>"}
     path = with_tokenizer(golden_a, tmp_path / "in", tokenizer(merges), settings,
                           chat_template__jinja=TEMPLATE)
-    ckpt("ckpt-shard", "--layout", "gguf", path, tmp_path / "out")
+    ckpt("ckpt-shard", "--layout", "gguf", "--mtp", path, tmp_path / "out")
     values = Parsed(tmp_path / "out" / "model.gguf").values
     tokens, types = values["tokenizer.ggml.tokens"], values["tokenizer.ggml.token_type"]
     assert len(tokens) == len(types) == 512
@@ -474,7 +502,7 @@ def spoken(ckpt, golden_a, tmp_path_factory):
     folder = tmp_path_factory.mktemp("spoken")
     path = with_tokenizer(golden_a, folder / "hf", tokenizer(["a b", "ab a"]), SETTINGS,
                           chat_template__jinja=TEMPLATE)
-    ckpt("ckpt-shard", "--layout", "gguf", path, folder / "gguf")
+    ckpt("ckpt-shard", "--layout", "gguf", "--mtp", path, folder / "gguf")
     return path, folder / "gguf" / "model.gguf"
 
 

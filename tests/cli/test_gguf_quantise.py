@@ -5,7 +5,7 @@ import pytest
 from corrupt.files import Model, Tensor
 from corrupt.gguf_files import Parsed
 
-BARE = ["--layout", "gguf", "--without-tokenizer"]
+BARE = ["--layout", "gguf", "--without-tokenizer", "--mtp"]
 DENSE = [*BARE, "--quantize", "q8_0,experts=keep"]
 NAME = "blk.1.attn_q_b.weight"
 NATIVE = "layers.1.attn.wq_b.weight"

@@ -1,24 +1,32 @@
 """DeepSeek-V4 in GGUF by llama.cpp's own words, not by the maps that the tools use.
 
-Names and shapes: `load_arch_tensors` of src/models/deepseek4.cpp (ggml-org/llama.cpp, 2026), whose
-create_tensor calls are repeated here in their order, with ne as they ask for it. Keys: its
-`load_arch_hparams`, and what llama-model.cpp asks of every arch. Values: conversion/deepseek.py.
+Names and shapes: `load_arch_tensors` of src/models/deepseek4.cpp (ggml-org/llama.cpp, as of
+2026-10 in llama-cpp-python 0.3.36), whose create_tensor calls are repeated here in their order,
+with ne as they ask for it; `done_getting_tensors` of src/llama-model-loader.cpp, which refuses a
+file with any other tensor. Keys: its `load_arch_hparams`, and what llama-model.cpp asks of every
+arch; a key of another type than that of the member it is read into is refused, too. Values:
+conversion/deepseek.py.
 """
 import re
 
 # What element-wise operations take: ggml has them for F32 alone. Products and look-ups take BF16.
 F32 = re.compile(r"norm|hc_|sinks|_ape|exp_probs_b")
 
-KEYS = """general.architecture context_length embedding_length block_count attention.head_count
-attention.head_count_kv attention.key_length attention.value_length
-attention.layer_norm_rms_epsilon attention.q_lora_rank attention.output_lora_rank
-attention.output_group_count attention.sliding_window attention.compress_ratios
-attention.compress_rope_freq_base attention.indexer.head_count attention.indexer.key_length
-attention.indexer.top_k rope.dimension_count rope.freq_base rope.scaling.type rope.scaling.factor
-rope.scaling.original_context_length rope.scaling.yarn_beta_fast rope.scaling.yarn_beta_slow
-expert_count expert_used_count expert_shared_count expert_feed_forward_length expert_weights_scale
-expert_weights_norm expert_gating_func swiglu_clamp_exp hash_layer_count hyper_connection.count
-hyper_connection.sinkhorn_iterations hyper_connection.epsilon nextn_predict_layers""".split()
+# By the type that the loader asks for; of arrays that of the elements.
+KEYS = {"STRING": """general.architecture rope.scaling.type""",
+        "UINT32": """context_length embedding_length block_count attention.head_count
+attention.head_count_kv attention.key_length attention.value_length attention.q_lora_rank
+attention.output_lora_rank attention.output_group_count attention.sliding_window
+attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k
+rope.dimension_count rope.scaling.original_context_length expert_count expert_used_count
+expert_shared_count expert_feed_forward_length expert_gating_func hash_layer_count
+hyper_connection.count hyper_connection.sinkhorn_iterations nextn_predict_layers""",
+        "FLOAT32": """attention.layer_norm_rms_epsilon attention.compress_rope_freq_base
+rope.freq_base rope.scaling.factor rope.scaling.yarn_beta_fast rope.scaling.yarn_beta_slow
+expert_weights_scale hyper_connection.epsilon""",
+        "BOOL": "expert_weights_norm"}
+KEYS = {name: kind for kind, names in KEYS.items() for name in names.split()}
+ARRAYS = {"attention.compress_ratios": {"INT32", "UINT32"}, "swiglu_clamp_exp": {"FLOAT32"}}
 
 
 def block(config, ratio, is_hash):
@@ -75,7 +83,7 @@ def loader_tensors(config, drafters):
     return found
 
 
-# What the file has beyond that: of the next-token block's head, by the converter.
+# What a file with next-token blocks has beyond that, so that the loader refuses it.
 BEYOND = {"nextn.hc_head_fn.weight", "nextn.hc_head_base.weight", "nextn.hc_head_scale.weight"}
 
 

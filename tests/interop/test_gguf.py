@@ -10,7 +10,7 @@ import numpy
 import pytest
 
 from conftest import ROOT
-from interop.gguf_names import BEYOND, KEYS, loader_tensors, native_parts, wanted_type
+from interop.gguf_names import ARRAYS, BEYOND, KEYS, loader_tensors, native_parts, wanted_type
 
 CLIENT = ROOT / ".venv" / "clients" / "gguf" / "bin" / "python"
 WORKER = ROOT / "tests" / "interop" / "gguf_worker.py"
@@ -74,22 +74,25 @@ def test_split_and_whole_have_one_digest(digest, folder):
 
 # ---- ours, read by the package ----
 
-@pytest.fixture(scope="module")
-def ours(ckpt, golden, tmp_path_factory):
-    """(the checkpoint, its config, keys, tensors and values of its GGUF file by the package)"""
+@pytest.fixture(scope="module", params=[0, 1])
+def ours(ckpt, golden, request, tmp_path_factory):
+    """(the checkpoint, its config, the number of next-token blocks in its GGUF file, keys, tensors
+    and values of that by the package)"""
     folder = tmp_path_factory.mktemp("ours")
-    ckpt("ckpt-shard", "--layout", "gguf", "--without-tokenizer", golden, folder / "gguf")
-    return (golden, json.loads((golden / "config.json").read_text()),
+    ckpt("ckpt-shard", "--layout", "gguf", "--without-tokenizer", *["--mtp"][:request.param],
+         golden, folder / "gguf")
+    return (golden, json.loads((golden / "config.json").read_text()), request.param,
             *by_package(folder / "gguf" / "model.gguf", folder))
 
 
 @needs_client
 def test_tensors_are_those_that_the_loader_asks_for(ours):
-    """Its own checks, as a table: names, types that its operations take, shapes."""
-    _, config, _, tensors, _ = ours
-    wanted = loader_tensors(config, 1)
+    """Its own checks, as a table: names, types that its operations take, shapes, and no others
+    than these, unless next-token blocks were asked for, whose head it does not know."""
+    _, config, drafters, _, tensors, _ = ours
+    wanted = loader_tensors(config, drafters)
     more = {n for n in tensors if n.split(".", 2)[-1] in BEYOND}
-    assert set(tensors) - more == set(wanted)
+    assert set(tensors) - more == set(wanted) and len(more) == 3 * drafters
     for name, ne in wanted.items():
         assert tensors[name]["ne"] == ne, name
         assert tensors[name]["type"] == wanted_type(name), name
@@ -97,25 +100,28 @@ def test_tensors_are_those_that_the_loader_asks_for(ours):
 
 @needs_client
 def test_keys_are_those_that_the_loader_asks_for(ours):
-    _, config, keys, tensors, _ = ours
+    _, config, drafters, keys, tensors, _ = ours
     arch = keys["general.architecture"]["value"]
     blocks = keys[f"{arch}.block_count"]["value"]
-    assert arch == "deepseek4" and blocks == config["num_hidden_layers"] + 1
-    assert not [k for k in KEYS if f"{arch}.{k}" not in keys and k not in keys]
-    assert keys[f"{arch}.expert_gating_func"]["value"] == 4          # sqrtsoftplus
-    assert len(keys[f"{arch}.attention.compress_ratios"]["value"]) >= blocks
-    assert len(keys[f"{arch}.swiglu_clamp_exp"]["value"]) == blocks
-    assert {keys[f"{arch}.{k}"]["types"][0] for k in KEYS if k.endswith(("count", "length"))} == \
-        {"UINT32"}
-    assert f"blk.{config['num_hidden_layers']}.nextn.eh_proj.weight" in tensors
+    found = {k.removeprefix(f"{arch}."): keys[k] for k in keys}
+    assert arch == "deepseek4" and blocks == config["num_hidden_layers"] + drafters
+    assert found["nextn_predict_layers"]["value"] == drafters
+    assert {k: found[k]["types"] for k in KEYS} == {k: [kind] for k, kind in KEYS.items()}
+    for k, kinds in ARRAYS.items():
+        assert found[k]["types"][0] == "ARRAY" and set(found[k]["types"][1:]) <= kinds
+    assert found["expert_gating_func"]["value"] == 4          # sqrtsoftplus
+    assert len(found["attention.compress_ratios"]["value"]) >= blocks
+    assert len(found["swiglu_clamp_exp"]["value"]) == blocks
+    assert (f"blk.{config['num_hidden_layers']}.nextn.eh_proj.weight" in tensors) == (drafters > 0)
 
 
 @needs_client
 def test_values_are_those_of_the_release(ours):
     """Every tensor, by torch's casts of the release's codes: in its role, in its order."""
     from interop.v4_values import native_values
-    path, config, _, tensors, values = ours
-    native = native_values(path)
+    path, config, drafters, _, tensors, values = ours
+    native = {n: v for n, v in native_values(path).items()
+              if drafters or not n.startswith("mtp.")}
     used = set()
     for name in tensors:
         parts, joined = native_parts(name, config)

@@ -64,7 +64,7 @@ def test_a_million_values_become_the_bytes_of_the_package(tmp_path, kernels):
 def test_a_file_of_others_is_up_to_the_rule(ckpt, golden, tmp_path):
     """Dense weights as upstream's converter has them: our own file has the same bytes, and the
     comparison tells one code that is not as the rule makes it."""
-    bare = ["--layout", "gguf", "--without-tokenizer"]
+    bare = ["--layout", "gguf", "--without-tokenizer", "--mtp"]
     ckpt("ckpt-shard", *bare, golden, tmp_path / "plain")
     ckpt("ckpt-shard", *bare, "--quantize", "q8_0,experts=keep", golden, tmp_path / "ours")
     plain = Parsed(tmp_path / "plain" / "model.gguf")
