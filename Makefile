@@ -126,6 +126,7 @@ $(call objects,$(AVX512_C)): ALL_CFLAGS += $(AVX512_FLAGS)
 # Reading must keep up with a device; -O2 leaves the check for NaN a byte at a time.
 $(BUILD)/obj/reference-runner/weights_load.o: ALL_CFLAGS += -O3
 $(BUILD)/obj/libckpt/encoding_rows.o: ALL_CFLAGS += -O3
+$(BUILD)/obj/verify/value_mark.o: ALL_CFLAGS += -O3
 # Its products are exact, so that fusing them changes no bit.
 $(BUILD)/obj/reference-runner/cpu/cpu_product.o: ALL_CFLAGS += -ffp-contract=fast
 $(BUILD)/obj/reference-runner/%.o: ALL_CFLAGS += $(OPENMP) $(if $(CUDA_CU),-DCKPT_CUDA)

@@ -174,33 +174,42 @@ void fp4_row_to_f32_avx512(const uint8_t *packed, const uint8_t *scale, size_t c
     }
 }
 
-/* Four groups at a time: squares come from a table, and vpsadbw adds eight of them. */
-void fp4_row_counts_avx512(const uint8_t *packed, const uint8_t *scale, size_t cols,
-                           fp4_counts *counts)
+/* Up to four groups: squares come from a table, and vpsadbw adds eight of them. A `count` of 4 is a
+ * constant at the call, for which the compiler removes the loop. */
+static inline __attribute__((always_inline))
+void count_groups(const uint8_t *packed, const uint8_t *scale, size_t count, fp4_counts *counts)
 {
     const __m512i squares = _mm512_broadcast_i32x4(
         _mm_setr_epi8(0, 1, 4, 9, 16, 36, 64, (char)144, 0, 0, 0, 0, 0, 0, 0, 0));
     const __m512i seven = _mm512_set1_epi8(7);
     const __m512i zero = _mm512_setzero_si512();
+    const __mmask64 some = ~(__mmask64)0 >> (64 - count * (FP4_GROUP / 2));
+    const __m512i bytes = _mm512_maskz_loadu_epi8(some, packed);
+    const __m512i low = _mm512_and_si512(bytes, seven);
+    const __m512i high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), seven);
+    _Alignas(64) uint64_t sums[8];             /* GCC 13 with ASan aligns the store by itself */
 
-    for (size_t g = 0; g < cols / FP4_GROUP; g += 4) {
-        const size_t count = cols / FP4_GROUP - g < 4 ? cols / FP4_GROUP - g : 4;
-        const __mmask64 some = ~(__mmask64)0 >> (64 - count * (FP4_GROUP / 2));
-        const __m512i bytes = _mm512_maskz_loadu_epi8(some, packed + g * (FP4_GROUP / 2));
-        const __m512i low = _mm512_and_si512(bytes, seven);
-        const __m512i high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), seven);
-        uint64_t sums[8];
+    _mm512_storeu_si512(sums, _mm512_add_epi64(
+        _mm512_sad_epu8(_mm512_shuffle_epi8(squares, low), zero),
+        _mm512_sad_epu8(_mm512_shuffle_epi8(squares, high), zero)));
+    for (size_t k = 0; k < count; k++)
+        counts->squares[scale[k]] += sums[2 * k] + sums[2 * k + 1];
+    counts->zeros += (uint64_t)_mm_popcnt_u64(_mm512_testn_epi8_mask(low, low) & some) +
+                     (uint64_t)_mm_popcnt_u64(_mm512_testn_epi8_mask(high, high) & some);
+    counts->largest += (uint64_t)_mm_popcnt_u64(_mm512_cmpeq_epi8_mask(low, seven)) +
+                       (uint64_t)_mm_popcnt_u64(_mm512_cmpeq_epi8_mask(high, seven));
+}
 
-        _mm512_storeu_si512(sums, _mm512_add_epi64(
-            _mm512_sad_epu8(_mm512_shuffle_epi8(squares, low), zero),
-            _mm512_sad_epu8(_mm512_shuffle_epi8(squares, high), zero)));
-        for (size_t k = 0; k < count; k++)
-            counts->squares[scale[g + k]] += sums[2 * k] + sums[2 * k + 1];
-        counts->zeros += (uint64_t)_mm_popcnt_u64(_mm512_testn_epi8_mask(low, low) & some) +
-                         (uint64_t)_mm_popcnt_u64(_mm512_testn_epi8_mask(high, high) & some);
-        counts->largest += (uint64_t)_mm_popcnt_u64(_mm512_cmpeq_epi8_mask(low, seven)) +
-                           (uint64_t)_mm_popcnt_u64(_mm512_cmpeq_epi8_mask(high, seven));
-    }
+void fp4_row_counts_avx512(const uint8_t *packed, const uint8_t *scale, size_t cols,
+                           fp4_counts *counts)
+{
+    const size_t groups = cols / FP4_GROUP;
+    size_t g = 0;
+
+    for (; g + 4 <= groups; g += 4)
+        count_groups(packed + g * (FP4_GROUP / 2), scale + g, 4, counts);
+    if (g < groups)
+        count_groups(packed + g * (FP4_GROUP / 2), scale + g, groups - g, counts);
 }
 
 #endif

@@ -11,17 +11,28 @@
 #include "internal.h"
 #include "isa.h"
 
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
+
 /* GCC warns that vectors wider than the set's registers are passed in memory. That does not matter
  * here: all such calls are inlined. */
 #pragma GCC diagnostic ignored "-Wpsabi"
 
-enum { WIDTH = 4, LANES = 16, GROUPS = LANES / WIDTH };
+#ifdef __AVX512F__
+#define WIDTH 8
+#else
+#define WIDTH 4
+#endif
 
-/* Vectors of four lanes. A comparison gives a mask: all bits of a lane set, or none. */
-typedef float floats __attribute__((vector_size(16)));
-typedef int32_t words __attribute__((vector_size(16)));
-typedef double doubles __attribute__((vector_size(32)));
-typedef int64_t masks __attribute__((vector_size(32)));
+enum { LANES = 16, GROUPS = LANES / WIDTH };
+
+/* Vectors of WIDTH lanes; lane l of a group g is lane g * WIDTH + l of 16, whatever the width. A
+ * comparison gives a mask: all bits of a lane set, or none. */
+typedef float floats __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t words __attribute__((vector_size(4 * WIDTH)));
+typedef double doubles __attribute__((vector_size(8 * WIDTH)));
+typedef int64_t masks __attribute__((vector_size(8 * WIDTH)));
 
 #define INFINITY_BITS 0x7f800000
 
@@ -40,10 +51,17 @@ words magnitude(floats x)
     return (words)x & 0x7fffffff;              /* of NaN: above INFINITY_BITS */
 }
 
+/* GCC 12 compiles __builtin_convertvector to two conversions of halves. */
 static inline __attribute__((always_inline))
 doubles widen(floats x)
 {
+#if defined(__AVX512F__)
+    return (doubles)_mm512_cvtps_pd((__m256)x);
+#elif defined(__AVX__)
+    return (doubles)_mm256_cvtps_pd((__m128)x);
+#else
     return __builtin_convertvector(x, doubles);
+#endif
 }
 
 static inline __attribute__((always_inline))
@@ -117,7 +135,8 @@ void add_values(row_lanes *s, const float *src, row_mode mode)
         const doubles value = widen(mode.is_clean ? x : (floats)((words)x & is_finite));
 
         s->zeros += bits == 0;
-        s->nonfinite += ~is_finite;
+        if (!mode.is_clean || !mode.is_brief)  /* else the sum of squares tells, see below */
+            s->nonfinite += ~is_finite;
         if (!mode.is_clean)
             s->nans += bits > INFINITY_BITS;
         if (!mode.is_brief) {
@@ -185,8 +204,9 @@ void ISA_NAME(f32_row_squares)(const float *src, size_t count, row_statistics *o
 {
     row_lanes s;
 
+    /* Squares of finite F32 values and their sums are finite in F64. */
     sum_row(&s, src, count, (row_mode){ .is_clean = 1, .is_brief = 1 });
-    if (count_lanes(s.nonfinite) > filled_lanes(count))
+    if (!isfinite(sum_lanes(s.squares)) || count_lanes(s.nonfinite) > filled_lanes(count))
         sum_row(&s, src, count, (row_mode){ .is_brief = 1 });
     take_counts(&s, count, out);
     out->min = INFINITY;

@@ -64,6 +64,11 @@ static void count_scales(const ckpt_tensor *t, const uint8_t *row, uint64_t cols
 {
     const ckpt_kernels *kernels = kernels_get();
 
+    if (t->scale_dtype == CKPT_F8_E8M0) {      /* the byte is the exponent, also as F32 */
+        for (uint64_t c = 0; c < cols; c++)
+            counters[row[c]]++;
+        return;
+    }
     for (uint64_t c = 0; c < cols; c++) {
         const float scale = scale_get(kernels, t->scale_dtype, row, c);
         uint32_t bits;
@@ -140,13 +145,64 @@ static void look_at_block(value_mark *mark, const value_tile *tile, uint64_t fir
         note(&mark->spread, (tile->range->row + first) / BLOCK_ROWS, block, high - low);
 }
 
-static void look_at_spread(value_mark *mark, const value_tile *tile)
-{
-    const uint64_t blocks = size_div_up(ckpt_part_cols(tile->tensor, CKPT_SCALE), BLOCK_GROUPS);
+enum { BOUND_GROUPS = 64 };
 
-    for (uint64_t r = 0; r < tile->range->row_count; r += BLOCK_ROWS)
-        for (uint64_t b = 0; b < blocks; b++)
-            look_at_block(mark, tile, r, b);
+typedef struct {
+    uint8_t low[BOUND_GROUPS];
+    uint8_t end[BOUND_GROUPS];     /* the largest scale plus 1; 0: all are NaN */
+} scale_bounds;
+
+/* Bounds of the scales in BOUND_GROUPS columns of a band, those of zero groups included: what
+ * look_at_block finds in a block lies within them. The fixed number of columns and arrays that
+ * nothing else points to let the compiler vectorise this. */
+static void find_bounds(const uint8_t *scales, uint64_t rows, uint64_t row_bytes,
+                        scale_bounds *out)
+{
+    uint8_t low[BOUND_GROUPS];
+    uint8_t end[BOUND_GROUPS] = { 0 };
+
+    memset(low, SCALE_NAN, sizeof low);
+    for (uint64_t r = 0; r < rows; r++, scales += row_bytes)
+        for (int g = 0; g < BOUND_GROUPS; g++) {
+            const uint8_t next = (uint8_t)(scales[g] + 1);       /* of NaN: 0 */
+
+            low[g] = scales[g] < low[g] ? scales[g] : low[g];
+            end[g] = next > end[g] ? next : end[g];
+        }
+    memcpy(out->low, low, sizeof low);
+    memcpy(out->end, end, sizeof end);
+}
+
+/* 1 when the block may have a larger spread than those before, or one that is noted. */
+static int may_matter(const value_mark *mark, const scale_bounds *bounds, uint64_t block)
+{
+    uint8_t low = SCALE_NAN;
+    uint8_t end = 0;
+
+    for (uint64_t g = block * BLOCK_GROUPS; g < (block + 1) * BLOCK_GROUPS; g++) {
+        low = bounds->low[g] < low ? bounds->low[g] : low;
+        end = bounds->end[g] > end ? bounds->end[g] : end;
+    }
+    return end > low && ((uint64_t)(end - 1 - low) > mark->spread_max ||
+                         end - 1 - low > FP4_DISTANCE_EXACT);
+}
+
+static void look_at_band(value_mark *mark, const value_tile *tile, uint64_t first)
+{
+    const uint64_t groups = ckpt_part_cols(tile->tensor, CKPT_SCALE);
+    const uint64_t rows = size_min(BLOCK_ROWS, tile->range->row_count - first);
+    const uint8_t *scales = tile->tile->part[CKPT_SCALE];
+    const uint64_t bounded = groups / BOUND_GROUPS * BOUND_GROUPS;
+    scale_bounds bounds;
+
+    for (uint64_t g = 0; g < bounded; g += BOUND_GROUPS) {
+        find_bounds(scales + first * groups + g, rows, groups, &bounds);
+        for (uint64_t b = 0; b < BOUND_GROUPS / BLOCK_GROUPS; b++)
+            if (may_matter(mark, &bounds, b))
+                look_at_block(mark, tile, first, g / BLOCK_GROUPS + b);
+    }
+    for (uint64_t b = bounded / BLOCK_GROUPS; b < size_div_up(groups, BLOCK_GROUPS); b++)
+        look_at_block(mark, tile, first, b);
 }
 
 /* ---- ids ---- */
@@ -201,6 +257,7 @@ ckpt_code value_mark_tile(value_mark *mark, const value_tile *tile, arena *scrat
     if (t->scale_dtype != CKPT_NONE)
         look_at_scales(mark, tile);
     if (encoding_is(t, ENCODING_FP4_32) && t->scale_dtype == CKPT_F8_E8M0)
-        look_at_spread(mark, tile);
+        for (uint64_t r = 0; r < tile->range->row_count; r += BLOCK_ROWS)
+            look_at_band(mark, tile, r);
     return value_is_id_table(t) ? look_at_table(mark, tile, scratch, err) : CKPT_OK;
 }
