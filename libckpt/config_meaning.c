@@ -39,7 +39,7 @@ static ckpt_code add(config_meaning *m, const char *name, char *text, ckpt_error
     return CKPT_OK;
 }
 
-static const config_member *find(const config_meaning *m, const char *name)
+const config_member *config_meaning_find(const config_meaning *m, const char *name)
 {
     for (size_t i = 0; i < m->count; i++)
         if (strcmp(m->members[i].name, name) == 0)
@@ -273,10 +273,6 @@ static int derive(const json_value *config, const char *name, uint64_t *out)
     return *out != 0;
 }
 
-/* The spelling of a config. A member that is not in the table may have another name in each
- * spelling: only between configs of the same spelling does an absent one count as a difference. */
-static const char spelling[] = "@spelling";
-
 static const char *spelling_of(const json_value *config)
 {
     if (config_is_inference(config))
@@ -292,7 +288,7 @@ static ckpt_code read_v4(const json_value *config, config_meaning *out, ckpt_err
     ckpt_code code = add(out, CONFIG_MODEL_TYPE, strdup(v4_type), err);
 
     if (code == CKPT_OK)
-        code = add(out, spelling, strdup(spelling_of(config)), err);
+        code = add(out, CONFIG_SPELLING, strdup(spelling_of(config)), err);
     for (const config_name *n = config_names; n->name != NULL && code == CKPT_OK; n++) {
         const json_value *v = config_find(config, n->name);
         char number[24];
@@ -366,11 +362,18 @@ static ckpt_code read_rest(const json_value *config, config_meaning *out, ckpt_e
         }
         if (is_inference && is_inference_name(name))
             continue;
-        if (find(out, name) == NULL && !is_spelled_otherwise(name, text))
+        if (config_meaning_find(out, name) == NULL && !is_spelled_otherwise(name, text))
             code = add(out, name, strdup(text), err);
     }
     config_meaning_release(&all);
     return code;
+}
+
+int config_meaning_is_v4(const config_meaning *m)
+{
+    const config_member *type = config_meaning_find(m, CONFIG_MODEL_TYPE);
+
+    return type != NULL && strcmp(type->text, v4_type) == 0;
 }
 
 ckpt_code config_meaning_read(const json_value *config, config_meaning *out, ckpt_error *err)
@@ -397,88 +400,4 @@ ckpt_code config_meaning_read_record(const json_value *record, config_meaning *o
                           : ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not a plain value",
                                       json_key(v));
     return code;
-}
-
-/* ---- comparing ---- */
-
-static int is_record_of_v4(const config_meaning *m)
-{
-    const config_member *type = find(m, CONFIG_MODEL_TYPE);
-
-    return type != NULL && strcmp(type->text, v4_type) == 0;
-}
-
-static int same_text(const char *a, const char *b)
-{
-    char *a_end;
-    char *b_end;
-    const double x = strtod(a, &a_end);
-    const double y = strtod(b, &b_end);
-
-    return strcmp(a, b) == 0 ||
-           (a_end != a && b_end != b && *a_end == '\0' && *b_end == '\0' && x == y);
-}
-
-/* 1 when the two differ in spelling, or one is unknown, as in records of earlier versions. */
-static int is_spelled_alike(const config_meaning *a, const config_meaning *b)
-{
-    const config_member *x = find(a, spelling);
-    const config_member *y = find(b, spelling);
-
-    return x != NULL && y != NULL && strcmp(x->text, y->text) == 0;
-}
-
-/* 1 for a member that every spelling can express. */
-static int is_in_all(const char *name)
-{
-    return config_name_find(name) != NULL || strcmp(name, "compress_ratios") == 0 ||
-           strncmp(name, scaling, sizeof scaling - 1) == 0;
-}
-
-/* Add a member that only one side has: as a difference, or as one that cannot be compared. */
-static void add_lone(config_comparison *out, config_difference d, int may_lack)
-{
-    if (may_lack && !is_in_all(d.name))
-        out->lone[out->lone_count++] = d.name;
-    else
-        out->differing[out->count++] = d;
-}
-
-ckpt_code config_meaning_compare(const config_meaning *a, const config_meaning *b,
-                                 config_comparison *out, ckpt_error *err)
-{
-    const size_t most = a->count + b->count + 1;
-    const int may_lack = is_record_of_v4(a) && is_record_of_v4(b) && !is_spelled_alike(a, b);
-
-    memset(out, 0, sizeof *out);
-    out->differing = calloc(most, sizeof *out->differing);
-    out->lone = calloc(most, sizeof *out->lone);
-    if (out->differing == NULL || out->lone == NULL)
-        return ckpt_fail_memory(err, "a comparison", most);
-    for (size_t i = 0; i < a->count; i++) {
-        const config_member *x = &a->members[i];
-        const config_member *y = find(b, x->name);
-
-        if (strcmp(x->name, spelling) == 0)
-            continue;
-        out->compared += y != NULL;
-        if (y == NULL)
-            add_lone(out, (config_difference){ x->name, x->text, NULL }, may_lack);
-        else if (!same_text(x->text, y->text))
-            out->differing[out->count++] = (config_difference){ x->name, x->text, y->text };
-    }
-    for (size_t i = 0; i < b->count; i++) {
-        const config_member *y = &b->members[i];
-
-        if (strcmp(y->name, spelling) != 0 && find(a, y->name) == NULL)
-            add_lone(out, (config_difference){ y->name, NULL, y->text }, may_lack);
-    }
-    return CKPT_OK;
-}
-
-void config_comparison_release(config_comparison *comparison)
-{
-    free(comparison->differing);
-    free(comparison->lone);
-    memset(comparison, 0, sizeof *comparison);
 }

@@ -28,6 +28,10 @@ typedef struct {
  * of the meaning. `name` is the whole path. */
 int config_member_is_aside(const char *name);
 
+/* Member of the meaning of a DeepSeek-V4 config: the spelling that it was read from. A member that
+ * is not in the table may have another name in each spelling. */
+#define CONFIG_SPELLING "@spelling"
+
 /* *out is yours to release, also on failure. */
 ckpt_code config_meaning_read(const json_value *config, config_meaning *out, ckpt_error *err);
 /* Read the object that config_meaning_put wrote. */
@@ -37,25 +41,9 @@ ckpt_code config_meaning_read_record(const json_value *record, config_meaning *o
 void config_meaning_put(json_writer *w, const config_meaning *meaning);
 void config_meaning_release(config_meaning *meaning);
 
-/* A member that differs. The text of a side that lacks it is NULL. */
-typedef struct {
-    const char *name;              /* name and texts are borrowed from the compared meanings */
-    const char *a;
-    const char *b;
-} config_difference;
-
-typedef struct {
-    config_difference *differing;
-    size_t count;
-    size_t compared;               /* members that both have */
-    const char **lone;             /* not compared: members of one side that the spelling of the
-                                      other side may be unable to express */
-    size_t lone_count;
-} config_comparison;
-
-/* *out is yours to release. Numbers are compared by value. */
-ckpt_code config_meaning_compare(const config_meaning *a, const config_meaning *b,
-                                 config_comparison *out, ckpt_error *err);
-void config_comparison_release(config_comparison *comparison);
+/* Linear search; NULL: it has no such member. */
+const config_member *config_meaning_find(const config_meaning *meaning, const char *name);
+/* 1 when `meaning` is that of a DeepSeek-V4 config. */
+int config_meaning_is_v4(const config_meaning *meaning);
 
 #endif

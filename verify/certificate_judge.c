@@ -7,6 +7,7 @@
 #include "companions.h"
 #include "digest_compare.h"
 #include "libckpt/checkpoint.h"
+#include "libckpt/config_compare.h"
 
 /* State of judging one checkpoint. */
 typedef struct {

@@ -5,7 +5,7 @@
 #ifndef CKPT_CONFIG_VERDICT_H
 #define CKPT_CONFIG_VERDICT_H
 
-#include "libckpt/config_meaning.h"
+#include "libckpt/config_compare.h"
 
 typedef struct {
     config_meaning a;

@@ -7,7 +7,7 @@
 #include "convert_plan.h"
 #include "formats/hf.h"
 #include "inference_config.h"
-#include "libckpt/config_meaning.h"
+#include "libckpt/config_compare.h"
 #include "formats/mp.h"
 #include "formats/notes.h"
 

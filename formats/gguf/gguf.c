@@ -9,7 +9,7 @@
 #include "gguf_split.h"
 #include "gguf_tokens.h"
 #include "gguf_write.h"
-#include "libckpt/config_meaning.h"
+#include "libckpt/config_compare.h"
 #include "libckpt/text.h"
 
 static const char *const map_names[] = { "gguf", NULL };

@@ -1,5 +1,5 @@
 /* What a config says of the forward pass, whatever its spelling. */
-#include "libckpt/config_meaning.h"
+#include "libckpt/config_compare.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
