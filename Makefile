@@ -12,6 +12,7 @@ PKG_CONFIG ?= pkg-config
 CLANG ?= clang-14
 CLANG_FORMAT ?= clang-format-14
 PREFIX ?= /usr/local
+LIBDIR ?= lib
 DESTDIR ?=
 FUZZ_SECONDS ?= 60
 SANITIZE ?=
@@ -307,10 +308,10 @@ bench: all $(BENCHES)  ## measure speed against cp and the peers that are instal
 
 .PHONY: install uninstall clean format
 install: all  ## into DESTDIR/PREFIX: tools, libraries, header, man pages, bash completion
-	scripts/install $(BUILD) '$(PREFIX)' '$(DESTDIR)' $(VERSION)
+	LIBDIR='$(LIBDIR)' scripts/install $(BUILD) '$(PREFIX)' '$(DESTDIR)' $(VERSION)
 
 uninstall:  ## remove what install put there
-	scripts/install --remove '$(PREFIX)' '$(DESTDIR)'
+	LIBDIR='$(LIBDIR)' scripts/install --remove '$(PREFIX)' '$(DESTDIR)'
 
 clean:  ## remove everything that was built
 	rm -rf build build-asan build-tsan build-fuzz

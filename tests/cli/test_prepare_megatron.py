@@ -51,7 +51,8 @@ def log(tmp_path):
 def test_help_names_every_option_and_stage(prepare):
     said = prepare("--help").stdout
     for word in ("--model-name", "--model-org", "--model-dir", "--model-local-dir", "--num-nodes",
-                 "--hf-checkpoint", "--hosts", "--stages", "--force", "--dry-run", "download",
+                 "--hf-checkpoint", "--hosts", "--stages", "--force", "--dry-run", "--data-dir",
+                 "--datasets", "MILES_SCRIPT_DATA_DIR", "download", "datasets",
                  "verify", "fp8", "bf16", "torch_dist", "copy", "MILES_SCRIPT_MODEL_DIR"):
         assert word in said
     # Every step of the launcher, and which of them has something to do all the same.
@@ -65,12 +66,15 @@ def test_help_names_every_option_and_stage(prepare):
 def test_dry_run_prints_the_commands_and_does_nothing(prepare, tmp_path):
     models, disk = tmp_path / "models", tmp_path / "disk"
     said = prepare("--dry-run", "--model-name", "DeepSeek-V4-Flash-0731", "--model-dir", models,
-                   "--model-local-dir", disk, "--hosts", "n1,n2").stdout
+                   "--model-local-dir", disk, "--data-dir", tmp_path / "data", "--hosts",
+                   "n1,n2").stdout
     bin = BUILD / "bin"
     name = models / "DeepSeek-V4-Flash-0731"
     commands = [line[2:] for line in said.splitlines() if line.startswith("+ ")]
     assert [c for c in commands if c.startswith(str(bin))] == [
         f"{bin}/ckpt-download deepseek-ai/DeepSeek-V4-Flash-0731 --local-dir {name}",
+        *(f"{bin}/ckpt-download --repo-type dataset zhuzilin/{data} --local-dir "
+          f"{tmp_path}/data/{data}" for data in ("dapo-math-17k", "aime-2024")),
         f"{bin}/ckpt-verify digest --json {name} > "
         f"{models}/.prepared/DeepSeek-V4-Flash-0731.digest",
         f"{bin}/ckpt-convert --experts fp8 --verify {name} {name}-FP8",
@@ -82,6 +86,7 @@ def test_dry_run_prints_the_commands_and_does_nothing(prepare, tmp_path):
                 < commands.index(f"rsync -a --exclude /{TRACKER} {name}{folder}/ {host}:{local}/") \
                 < commands.index(f"rsync -a {name}{folder}/ {host}:{local}/")
     assert not models.exists() and not disk.exists() and log(tmp_path) == []
+    assert not (tmp_path / "data").exists()
 
 
 def test_variables_are_those_of_the_launcher(prepare, tmp_path):
@@ -141,15 +146,72 @@ def test_full_train_finds_its_bf16(prepare, ckpt, digest, golden_a, tmp_path, na
     assert "ckpt-shard" in said and "--dtype bf16" not in said, "it is large: only on request"
 
 
-def test_a_missing_rsync_is_told_at_the_beginning(prepare, golden_a, tmp_path):
-    for stub in (tmp_path / "stubs").iterdir():
-        stub.unlink()
+@pytest.mark.parametrize("missing, options", [
+    ("rsync", ()), ("rsync", ("--hosts", "n1")), ("ssh", ("--hosts", "n1,n2")),
+    ("srun", ("--num-nodes", "2"))])
+def test_a_missing_program_is_told_at_the_beginning(prepare, golden_a, tmp_path, missing, options):
+    (tmp_path / "stubs" / missing).unlink()
     for tool in "dirname", "cat", "bash", "env", "mkdir", "basename":
         (tmp_path / "stubs" / tool).symlink_to(shutil.which(tool))
     failed = prepare("--model-name", "Tiny-V4", "--model-dir", tmp_path / "models",
-                     "--model-local-dir", tmp_path / "disk", "--hf-checkpoint", golden_a,
+                     "--model-local-dir", tmp_path / "disk", "--hf-checkpoint", golden_a, *options,
                      PATH=str(tmp_path / "stubs"), check=2)
-    assert "rsync" in failed.stderr and not (tmp_path / "models").exists()
+    assert failed.stderr == (f"prepare-megatron: the stage copy needs {missing}, which is not "
+                             "installed\n")
+    assert not (tmp_path / "models").exists()
+
+
+def test_missing_tools_are_told_at_the_beginning(prepare, golden_a, tmp_path):
+    failed = prepare("--model-name", "Tiny-V4", "--model-dir", tmp_path / "models",
+                     "--hf-checkpoint", golden_a, BIN=str(tmp_path / "nowhere"), check=2)
+    assert f"the stage verify needs {tmp_path}/nowhere/ckpt-verify" in failed.stderr
+    assert not (tmp_path / "models").exists()
+
+
+def test_datasets_lie_where_the_launcher_looks(prepare, tmp_path):
+    """One folder for each, under the name without the organisation; each is fetched once."""
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    (fake / "ckpt-download").write_text(
+        '#!/bin/bash\necho "$*" >> "$LOG"\n[ "$3" != my/broken ] || exit 2\nmkdir -p "${@: -1}"\n')
+    (fake / "ckpt-download").chmod(0o755)
+    data = tmp_path / "data"
+    options = ("--stages", "datasets")
+    prepare(*options, MILES_SCRIPT_DATA_DIR=str(data), BIN=str(fake))
+    assert log(tmp_path) == [f"--repo-type dataset zhuzilin/{name} --local-dir {data}/{name}"
+                             for name in ("dapo-math-17k", "aime-2024")]
+    said = prepare(*options, "--data-dir", data, "--datasets", "zhuzilin/aime-2024,my/own",
+                   BIN=str(fake)).stdout
+    assert "# datasets: zhuzilin/aime-2024: done already" in said
+    assert log(tmp_path)[2:] == [f"--repo-type dataset my/own --local-dir {data}/own"]
+    prepare(*options, "--data-dir", data, "--datasets", "my/broken", BIN=str(fake), check=2)
+    assert not (data / ".prepared" / "broken.download").exists()
+
+
+def test_datasets_need_a_network_only_when_asked_for(prepare):
+    """Who brings a model may be without one."""
+    assert "dataset" not in prepare("--dry-run", "--hf-checkpoint", "/m").stdout
+    for more in ("--data-dir", "/d"), ("--stages", "datasets"):
+        assert "--repo-type dataset" in prepare("--dry-run", "--hf-checkpoint", "/m", *more).stdout
+    assert "/root/datasets/aime-2024" in prepare("--dry-run").stdout
+
+
+def test_it_runs_from_where_it_is_installed(tmp_path):
+    """`make install` puts it beside the tools, with a man page."""
+    version = subprocess.run([BUILD / "bin/ckpt-verify", "--version"], text=True, check=True,
+                             capture_output=True).stdout.split()[1]
+    subprocess.run([ROOT / "scripts/install", BUILD, "/opt", tmp_path, version], check=True)
+    script = tmp_path / "opt/bin/prepare-megatron"
+    clean = {k: v for k, v in os.environ.items() if k != "BIN"}
+    said = subprocess.run([script, "--dry-run"], text=True, check=True, capture_output=True,
+                          env=clean).stdout
+    assert f"+ {tmp_path}/opt/bin/ckpt-shard " in said
+    page = tmp_path / "opt/share/man/man1/prepare-megatron.1"
+    shown = subprocess.run(["man", "-l", page], text=True, check=True, capture_output=True,
+                           env={**clean, "MANWIDTH": "120"})
+    assert "--data-dir DIR" in shown.stdout and shown.stderr == ""
+    subprocess.run([ROOT / "scripts/install", "--remove", "/opt", tmp_path], check=True)
+    assert [p for p in tmp_path.rglob("*") if not p.is_dir()] == []
 
 
 def test_a_half_made_torch_dist_is_not_taken_for_whole(prepare, golden_a, tmp_path):
@@ -176,6 +238,7 @@ def test_a_stage_that_fails_stops_the_chain(prepare, tmp_path):
 
 @pytest.mark.parametrize("options", [("--num-nodes", "0"), ("--num-nodes", "many"),
                                      ("--model-name", "a/b"), ("--stages", "train"),
-                                     ("--model-dir",), ("--frobnicate", "1")])
+                                     ("--model-dir",), ("--datasets", "own"),
+                                     ("--frobnicate", "1")])
 def test_nonsense_is_refused(prepare, options):
     assert prepare(*options, check=2).stderr.startswith("prepare-megatron: ")
