@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <curl/curl.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "libckpt/clock.h"
 #include "libckpt/memory.h"
@@ -61,6 +62,30 @@ static const char *first_set(const char *const *names)
     return NULL;
 }
 
+/*
+ * The certificates of this system, if they are not where libcurl was built to look for them; NULL
+ * lets libcurl look there. A program that runs on every distribution finds them on each.
+ */
+static const char *certificates_elsewhere(void)
+{
+    static const char *const files[] = {
+        "/etc/ssl/certs/ca-certificates.crt",                   /* Debian, Arch, Gentoo */
+        "/etc/pki/tls/certs/ca-bundle.crt",                     /* Fedora, Red Hat */
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",    /* the same, newer */
+        "/etc/ssl/ca-bundle.pem",                               /* SUSE */
+        "/etc/ssl/cert.pem"                                     /* Alpine */
+    };
+    const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
+
+    if (info->age < CURLVERSION_SEVENTH || info->cainfo == NULL || info->capath != NULL ||
+        access(info->cainfo, R_OK) == 0)
+        return NULL;
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
+        if (access(files[i], R_OK) == 0)
+            return files[i];
+    return NULL;
+}
+
 const char *http_library(void)
 {
     static char text[64];
@@ -83,6 +108,8 @@ ckpt_code http_open(const http_options *options, http_client **out, ckpt_error *
     client->options = *options;
     client->ca_file = first_set(ca_files);
     client->ca_folder = first_set(ca_folders);
+    if (client->ca_file == NULL && client->ca_folder == NULL)
+        client->ca_file = certificates_elsewhere();
     /* libcurl reads all proxy variables except this one in capitals. */
     if (proxy != NULL)
         setenv("http_proxy", proxy, 0);
