@@ -13,6 +13,7 @@ CLANG ?= clang-14
 CLANG_FORMAT ?= clang-format-14
 PREFIX ?= /usr/local
 LIBDIR ?= lib
+export LIBDIR
 DESTDIR ?=
 FUZZ_SECONDS ?= 60
 SANITIZE ?=
@@ -308,13 +309,29 @@ bench: all $(BENCHES)  ## measure speed against cp and the peers that are instal
 
 .PHONY: install uninstall clean format
 install: all  ## into DESTDIR/PREFIX: tools, libraries, header, man pages, bash completion
-	LIBDIR='$(LIBDIR)' scripts/install $(BUILD) '$(PREFIX)' '$(DESTDIR)' $(VERSION)
+	scripts/install $(BUILD) '$(PREFIX)' '$(DESTDIR)' $(VERSION)
 
 uninstall:  ## remove what install put there
-	LIBDIR='$(LIBDIR)' scripts/install --remove '$(PREFIX)' '$(DESTDIR)'
+	scripts/install --remove '$(PREFIX)' '$(DESTDIR)'
 
 clean:  ## remove everything that was built
 	rm -rf build build-asan build-tsan build-fuzz
+
+# The dist targets link again what `all` compiled, without CUDA.
+.PHONY: dist wheel deb portable
+DIST_BUILD := $(BUILD)$(if $(CUDA_CU),/no-cuda)
+portable:
+	+$(MAKE) NVCC=none BUILD=$(DIST_BUILD) all
+	scripts/packaging/portable $(DIST_BUILD)
+
+dist: portable  ## BUILD/dist/*.tar.xz: the tools for every Linux with glibc 2.17 or newer
+	scripts/packaging/dist $(DIST_BUILD) $(VERSION) $(BUILD)/dist
+
+wheel: portable  ## BUILD/dist/*.whl: the tools and the Python module ckpt_tools, for pip
+	scripts/packaging/wheel $(DIST_BUILD) $(VERSION) $(BUILD)/dist
+
+deb: all  ## BUILD/dist/*.deb: packages for the Debian on which they are made
+	scripts/packaging/deb $(BUILD) $(VERSION)
 
 format:  ## clang-format the files that differ from the last commit
 	git diff --name-only --diff-filter=d HEAD -- '*.[ch]' | xargs -r $(CLANG_FORMAT) -i

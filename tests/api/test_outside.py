@@ -11,7 +11,7 @@ import pytest
 
 from cli.trees import tree
 from corrupt.files import Model
-from interop import numpy_codes
+from interop.numpy_codes import decoded
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -95,22 +95,6 @@ def test_histogram(program, golden_a, name):
     exponents = np.where((values == 0) | (exponents <= -30), -999, exponents)
     expected = dict(zip(*map(np.ndarray.tolist, np.unique(exponents, return_counts=True))))
     assert {int(b): int(n) for b, n in (line.split("\t") for line in lines)} == expected
-
-
-def decoded(model, name):
-    """The values of a weight of the official layout, by NumPy."""
-    weight = model[name]
-    codes = np.frombuffer(weight.data, np.uint8)
-    rows = weight.shape[0]
-    if weight.dtype == "BF16":
-        return (codes.view("<u2").astype("<u4") << 16).view("<f4").reshape(rows, -1)
-    scale = numpy_codes.e8m0(np.frombuffer(model[name[:-6] + "scale"].data, np.uint8))
-    if weight.dtype == "F8_E4M3":
-        values = numpy_codes.e4m3(codes).reshape(rows, -1)
-        scale = scale.reshape((rows + 127) // 128, -1).repeat(128, 0)[:rows]
-        return values * scale.repeat(128, 1)[:, :values.shape[1]]
-    values = numpy_codes.e2m1(np.stack([codes & 15, codes >> 4], -1)).reshape(rows, -1)
-    return values * scale.reshape(rows, -1).repeat(32, 1)
 
 
 def test_digest_with_progress(program, golden_a):
