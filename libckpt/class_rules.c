@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "digest.h"
 #include "nearest.h"
@@ -101,7 +102,10 @@ const char *class_rules_idle(const class_rules *rules, const ckpt_catalog *catal
     uint8_t is_asked[WEIGHT_CLASS_COUNT];
 
     for (int class = 0; class < WEIGHT_CLASS_COUNT; class++)
-        is_asked[class] = rules->is_asked[class] && rules->rules[class] != NULL;
+        is_asked[class] = rules->rules[class] != NULL &&
+                          (rules->is_asked[class] ||
+                           (class == WEIGHT_EXPERTS && rules->preset != NULL &&
+                            rules->is_named[class]));
     return find_idle(catalog, rules->is_named, is_asked);
 }
 
@@ -124,17 +128,22 @@ static const struct {
     { "v3-release", "fp8-f32", CKPT_F32 },
 };
 
-/* A word that a rule begins with was meant as that one: "fp8" is no slip of "fp4". */
+/* 1 for words that other programs have for "leave it as it is". */
+static int means_keep(const char *word)
+{
+    static const char *const words[] = { "none", "no", "off", "skip", "false", "bf16", "copy" };
+
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (strcasecmp(words[i], word) == 0)
+            return 1;
+    return 0;
+}
+
 static const char *find_nearest(const char *word)
 {
-    const quantise_rule *rule;
     const char *nearest = quantise_rule_nearest(word);
-    unsigned distance = name_distance(nearest, word);
-
-    for (size_t i = 0; word[0] != '\0' && (rule = quantise_rule_at(i)) != NULL; i++)
-        if (strncmp(rule->short_name == NULL ? rule->name : rule->short_name, word,
-                    strlen(word)) == 0)
-            return rule->short_name == NULL ? rule->name : rule->short_name;
+    unsigned distance = strncmp(nearest, word, strlen(word)) == 0 ? 0
+                                                                  : name_distance(nearest, word);
 
     for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
         if (name_distance(presets[i].name, word) < distance) {
@@ -203,6 +212,9 @@ static ckpt_code set_rule(void *out, weight_class class, const char *word, ckpt_
 {
     const quantise_rule *rule = quantise_rule_find(word);
 
+    if (rule == NULL && means_keep(word))
+        return ckpt_fail(err, CKPT_E_USAGE, "--quantize: there is no rule '%s'; keep leaves "
+                         "weights as they are", word);
     if (rule == NULL && strcmp(word, "keep") != 0)
         return ckpt_fail(err, CKPT_E_USAGE, "--quantize: there is no rule '%s'; the nearest is "
                          "'%s'", word, find_nearest(word));

@@ -43,7 +43,8 @@ ckpt_code class_rules_parse(const char *text, class_rules *out, ckpt_error *err)
 /* The rule for a weight; NULL: it is not quantised. */
 const quantise_rule *class_rules_find(const class_rules *rules, const char *name);
 
-/* The name of a class that the user named, but that has no tensor in the catalog; or NULL. */
+/* The name of a class that the user named, but that has no tensor in the catalog; or NULL. A preset
+ * that has a rule for experts names them. */
 const char *class_rules_idle(const class_rules *rules, const ckpt_catalog *catalog);
 
 /* ---- limits of the error ---- */

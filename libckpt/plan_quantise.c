@@ -91,9 +91,13 @@ static ckpt_code check_words(const ckpt_catalog *from, const quantise_policy *po
             return ckpt_fail(err, CKPT_E_USAGE, "--%s '%s' matches no tensor",
                              is_only ? "only" : "skip", glob);
     }
-    return idle == NULL ? CKPT_OK
-                        : ckpt_fail(err, CKPT_E_USAGE, "--quantize names the class %s, but no "
-                                    "tensor is of it: leave it out", idle);
+    if (idle == NULL)
+        return CKPT_OK;
+    if (policy->rules.preset != NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--quantize %s names the class %s, but no tensor is of "
+                         "it: name rules instead, such as fp8-ue8m0", policy->rules.preset, idle);
+    return ckpt_fail(err, CKPT_E_USAGE, "--quantize names the class %s, but no tensor is of it: "
+                     "leave it out", idle);
 }
 
 /* Refuse a pattern of --only that matches no weight. */
@@ -241,8 +245,12 @@ static ckpt_code check_scales(const quantise_policy *policy, ckpt_error *err)
     return CKPT_OK;
 }
 
-static ckpt_code fail_nothing(const ckpt_catalog *from, int is_family_known, ckpt_error *err)
+static ckpt_code fail_nothing(const ckpt_catalog *from, int is_family_known, size_t left_out,
+                              ckpt_error *err)
 {
+    if (left_out > 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--quantize changes nothing: --only and --skip leave "
+                         "out all weights of its classes, %zu", left_out);
     for (size_t i = 0; i < ckpt_catalog_count(from); i++)
         if (ckpt_catalog_at(from, i)->scale_dtype != CKPT_NONE)
             return ckpt_fail(err, CKPT_E_USAGE, "--quantize changes nothing: what it is about is "
@@ -262,6 +270,7 @@ ckpt_code plan_quantise(const ckpt_catalog *from, const ckpt_catalog *official,
     ckpt_catalog *targets = catalog_create();
     ckpt_code code = CKPT_OK;
     size_t quantised = 0;
+    size_t left_out = 0;
 
     if (targets == NULL)
         return ckpt_fail_memory(err, "a plan", ckpt_catalog_count(from));
@@ -272,8 +281,12 @@ ckpt_code plan_quantise(const ckpt_catalog *from, const ckpt_catalog *official,
         ckpt_tensor t = *ckpt_catalog_at(from, i);
 
         rules[i] = NULL;
-        if (is_weight(&t, official, &settled) && is_selected(policy, t.name))
+        if (is_weight(&t, official, &settled))
             rules[i] = class_rules_find(&policy->rules, t.name);
+        if (rules[i] != NULL && !is_selected(policy, t.name)) {
+            rules[i] = NULL;
+            left_out++;
+        }
         if (rules[i] != NULL)
             code = plan_weight(&t, plan_find_official(official, &t), &settled, &rules[i], err);
         quantised += rules[i] != NULL;
@@ -281,7 +294,7 @@ ckpt_code plan_quantise(const ckpt_catalog *from, const ckpt_catalog *official,
             code = catalog_add(targets, &t, err);
     }
     if (code == CKPT_OK && quantised == 0)
-        code = fail_nothing(from, settled.is_family_known, err);
+        code = fail_nothing(from, settled.is_family_known, left_out, err);
     if (code != CKPT_OK)
         catalog_free(targets);
     else
@@ -329,7 +342,7 @@ ckpt_code plan_quantise_like(const ckpt_catalog *from, const ckpt_catalog *targe
         return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is %s in the model to follow, which %s "
                          "does not make", to->name, text, rules[i]->name);
     }
-    return quantised > 0 ? CKPT_OK : fail_nothing(from, 1, err);
+    return quantised > 0 ? CKPT_OK : fail_nothing(from, 1, 0, err);
 }
 
 void plan_rounding(const ckpt_catalog *from, const ckpt_catalog *targets, int is_canonical,

@@ -40,7 +40,8 @@ const quantise_rule *quantise_rule_at(size_t i);
 /* Find a rule by its name or short name; NULL when there is none. */
 const quantise_rule *quantise_rule_find(const char *name);
 
-/* The name or short name that is closest to a misspelt one. */
+/* The name or short name that is closest to a misspelt one. One that begins with the word was
+ * meant: "fp8" is no slip of "fp4". */
 const char *quantise_rule_nearest(const char *name);
 
 /* 1 when the rule allows rows of `cols` values: blocks of 1 x 16 and 1 x 32 must be whole, blocks

@@ -67,6 +67,12 @@ const char *quantise_rule_nearest(const char *name)
     unsigned distance = UINT_MAX;
     const quantise_rule *rule;
 
+    for (size_t i = 0; name[0] != '\0' && (rule = quantise_rule_at(i)) != NULL; i++) {
+        const char *usual = rule->short_name == NULL ? rule->name : rule->short_name;
+
+        if (strncmp(usual, name, strlen(name)) == 0)
+            return usual;
+    }
     for (size_t i = 0; (rule = quantise_rule_at(i)) != NULL; i++) {
         note_nearer(rule->name, name, &nearest, &distance);
         note_nearer(rule->short_name, name, &nearest, &distance);

@@ -13,6 +13,7 @@
 #include "libckpt/codes.h"
 #include "libckpt/config_number.h"
 #include "libckpt/config_words.h"
+#include "libckpt/memory.h"
 #include "libckpt/stored_form.h"
 #include "libckpt/text.h"
 #include "verify/json_line.h"
@@ -518,6 +519,17 @@ static ckpt_code check_globs(const inspection *in, const char *path, ckpt_error 
     return CKPT_OK;
 }
 
+/* Limits below MEMORY_FLOOR_BYTES are raised for opening; a checkpoint must fit the one given. */
+static ckpt_code check_memory(const ckpt_checkpoint *c, ckpt_error *err)
+{
+    const uint64_t need = ckpt_checkpoint_bytes(c);
+
+    if (opt.common.memory_bytes >= MEMORY_FLOOR_BYTES || need <= opt.common.memory_bytes)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_MEMORY, "the memory limit of %" PRIu64 " bytes is too small: at "
+                     "least %" PRIu64 " are needed, for catalogs", opt.common.memory_bytes, need);
+}
+
 static ckpt_code inspect(const char *path, int *status, ckpt_error *err)
 {
     static inspection in;
@@ -530,6 +542,8 @@ static ckpt_code inspect(const char *path, int *status, ckpt_error *err)
                          "and the last, as in 0-3", opt.values);
     if ((code = ckpt_open(path, &opt.open, &c, err)) != CKPT_OK ||
         (code = checkpoint_note_ids(c, err)) != CKPT_OK)
+        goto out;
+    if ((code = check_memory(c, err)) != CKPT_OK)
         goto out;
     if (opt.loader != NULL) {
         code = inspect_for(c, opt.loader, opt.common.json, status, err);

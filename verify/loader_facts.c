@@ -12,6 +12,7 @@
 #include "libckpt/plan.h"
 #include "libckpt/table.h"
 #include "libckpt/text.h"
+#include "whole_scale.h"
 
 static void add_to(weight_group *group, const ckpt_tensor *t)
 {
@@ -210,5 +211,53 @@ ckpt_code loader_count_uneven(const loader_facts *facts, int experts, weight_gro
         if (t->scale_dtype == CKPT_F32 && !plan_is_expert(t->name) == !experts)
             code = count_uneven(facts->in.source, i, out, err);
     }
+    return code;
+}
+
+/* ---- scales of whole tensors ---- */
+
+static ckpt_code read_whole(ckpt_source *source, size_t tensor, ckpt_part part, float *out,
+                            ckpt_error *err)
+{
+    return ckpt_source_read(source, tensor, part, 0, 1, out, err);
+}
+
+static ckpt_code look_at_whole(const loader_facts *f, size_t tensor, loader_whole_scales *out,
+                               ckpt_error *err)
+{
+    const ckpt_tensor *t = ckpt_catalog_at(f->in.logical, tensor);
+    char partner[WHOLE_SCALE_NAME_BYTES];
+    float whole;
+    float input = 1;
+    float other;
+    int64_t i;
+    ckpt_code code = read_whole(f->in.source, tensor, CKPT_TENSOR_SCALE, &whole, err);
+
+    if (code == CKPT_OK && t->has_input_scale)
+        code = read_whole(f->in.source, tensor, CKPT_INPUT_SCALE, &input, err);
+    if (code != CKPT_OK)
+        return code;
+    if (!whole_scale_is_fit(whole) || !whole_scale_is_fit(input))
+        add_to(&out->unfit, t);
+    if (!whole_scale_partner(t->name, partner) ||
+        (i = ckpt_catalog_find(f->in.logical, partner)) < 0 ||
+        ckpt_catalog_at(f->in.logical, (size_t)i)->tensor_scale != t->tensor_scale)
+        return CKPT_OK;
+    code = read_whole(f->in.source, (size_t)i, CKPT_TENSOR_SCALE, &other, err);
+    if (code == CKPT_OK && other != whole)
+        add_to(&out->unequal, t);
+    return code;
+}
+
+ckpt_code loader_look_at_whole_scales(const loader_facts *facts, loader_whole_scales *out,
+                                      ckpt_error *err)
+{
+    const ckpt_catalog *catalog = facts->in.logical;
+    ckpt_code code = CKPT_OK;
+
+    memset(out, 0, sizeof *out);
+    for (size_t i = 0; i < ckpt_catalog_count(catalog) && code == CKPT_OK; i++)
+        if (ckpt_catalog_at(catalog, i)->tensor_scale != CKPT_TENSOR_SCALE_NONE)
+            code = look_at_whole(facts, i, out, err);
     return code;
 }

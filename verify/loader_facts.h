@@ -64,6 +64,16 @@ ckpt_code loader_facts_find(const loader_input *in, loader_facts *out, ckpt_erro
 /* The form of a weight. */
 weight_form loader_form(const ckpt_tensor *tensor);
 
+/* Weights whose scale of the whole tensor, or of their activations, is not a finite number above 0;
+ * and pairs that servers join, but whose scales of the whole tensor differ. */
+typedef struct {
+    weight_group unfit;
+    weight_group unequal;
+} loader_whole_scales;
+
+ckpt_code loader_look_at_whole_scales(const loader_facts *facts, loader_whole_scales *out,
+                                      ckpt_error *err);
+
 /* Count scales that are not powers of two, of experts or of the other weights, and find a weight
  * with one. Only weights with F32 scales are read. */
 ckpt_code loader_count_uneven(const loader_facts *facts, int experts, weight_group *out,

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "libckpt/codes.h"
 #include "libckpt/config_number.h"
 #include "libckpt/encoding.h"
 
@@ -420,6 +421,51 @@ static int lacks_input_scales(rule_call *call)
                f->input_scales, f->tensor_scales);
 }
 
+/* Servers multiply and divide by these scales, and give w1 and w3 one of theirs. */
+static int has_wrong_whole_scales(rule_call *call)
+{
+    loader_whole_scales found;
+
+    if (call->code != CKPT_OK ||
+        (call->code = loader_look_at_whole_scales(call->facts, &found, call->err)) != CKPT_OK)
+        return 0;
+    if (found.unfit.count > 0)
+        return say(call, "%zu weights have a scale of the whole tensor, or an input_scale, that is "
+                   "not a finite number above 0; the first is '%s'", found.unfit.count,
+                   name_of(&found.unfit));
+    return found.unequal.count > 0 &&
+           say(call, "%zu pairs of weights have different scales of the whole tensor, and it joins "
+               "the two under one; the first is of '%s'", found.unequal.count,
+               name_of(&found.unequal));
+}
+
+/* ---- forms that are read of experts alone, or not at all ---- */
+
+static int has_fp4_outside_experts(rule_call *call)
+{
+    const loader_facts *f = call->facts;
+    const weight_group *fp4 = &f->dense[FORM_FP4];
+    const weight_group *group = fp4->count > 0 ? fp4 : &f->dense[FORM_NVFP4];
+
+    return f->is_v4 && group->count > 0 &&
+           say(call, "%zu weights outside of the routed experts are FP4, which it reads of experts "
+               "alone; the first is '%s'", group->count, name_of(group));
+}
+
+/* Codes whose scales do not fit the blocks that the config declares were not decoded. */
+static int has_unfit_scales(rule_call *call)
+{
+    const loader_facts *f = call->facts;
+    const weight_group *dense = &f->dense[FORM_OTHER];
+    const weight_group *group = dense->count > 0 ? dense : &f->experts[FORM_OTHER];
+
+    return is_known_method(f) && json_is_array(json_member(f->quantization, "weight_block_size")) &&
+           group->count > 0 && group->first->dtype == CKPT_F8_E4M3 &&
+           codes_are_bare(group->first) &&
+           say(call, "%zu weights are FP8 without scales for the blocks of weight_block_size; the "
+               "first is '%s'", dense->count + f->experts[FORM_OTHER].count, name_of(group));
+}
+
 /* ---- Megatron ---- */
 
 static int is_quantised_for_megatron(rule_call *call)
@@ -498,6 +544,12 @@ const loader_rule loader_rules[] = {
       "layers/quantization/modelopt_quant.py#HybridFp8NvFp4Config; " HF_FP8 "#FP8Experts" },
     { "input-scale", VLLM | SGLANG, 0, lacks_input_scales,
       VLLM_V4 "quant_config.py; " SGLANG_SRT "layers/quantization/modelopt_quant.py" },
+    { "whole-scales", VLLM | SGLANG, 0, has_wrong_whole_scales,
+      "vllm/model_executor/layers/quantization/modelopt.py#w13_weight_scale_2" },
+    { "fp4-alone", SERVERS, 0, has_fp4_outside_experts, VLLM_V4 "quant_config.py#expert_dtype" },
+    { "unfit-scales", SERVERS | FILES, 0, has_unfit_scales,
+      "vllm/model_executor/layers/quantization/fp8.py#from_config; " SGLANG_SRT
+      "layers/quantization/fp8.py#from_config; " HF_FP8 },
     { "dtype", MEGATRON, 0, is_quantised_for_megatron,
       "megatron/core/dist_checkpointing/strategies/torch.py" },
     { "family", SERVERS | MEGATRON, 1, has_no_family, NULL },

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "libckpt/error.h"
+#include "value_check.h"
 
 #define POLICY_SCHEMA "ckpt-policy/1"
 
@@ -125,6 +126,26 @@ static ckpt_code read_required(const json_value *list, const char *path, certifi
     return code;
 }
 
+/* Only the findings of values can be allowed; a misspelt kind would allow nothing. */
+static ckpt_code read_allowed(const json_value *list, const char *path, certificate_policy *p,
+                              ckpt_error *err)
+{
+    ckpt_code code = read_names(list, path, &p->allowed, err);
+
+    for (size_t i = 0; i < p->allowed.count && code == CKPT_OK; i++) {
+        int kind = 0;
+
+        while (kind < VALUE_KIND_COUNT &&
+               strcmp(value_kind_name((value_kind)kind), p->allowed.names[i]) != 0)
+            kind++;
+        if (kind == VALUE_KIND_COUNT)
+            code = ckpt_fail(err, CKPT_E_FORMAT, "policy '%s': 'findings_allowed' has '%s', which "
+                             "is no kind of finding: nan, infinity, scale_nan ...", path,
+                             p->allowed.names[i]);
+    }
+    return code;
+}
+
 /* Members with a fixed set of words; the enums of their targets are in the order of the words. */
 static int read_word(const json_value *v, certificate_policy *p, const char **expected)
 {
@@ -175,7 +196,7 @@ static ckpt_code read_member(const json_value *v, const char *path, certificate_
     if (strcmp(json_key(v), "config_except") == 0)
         return read_names(v, path, &p->config_except, err);
     if (strcmp(json_key(v), "findings_allowed") == 0)
-        return read_names(v, path, &p->allowed, err);
+        return read_allowed(v, path, p, err);
     if (strcmp(json_key(v), "logits") == 0)
         return read_limits(v, path, p, err);
     if (strcmp(json_key(v), "require") == 0)

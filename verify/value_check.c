@@ -10,6 +10,7 @@
 #include "libckpt/plan.h"
 #include "statistics_tile.h"
 #include "value_mark.h"
+#include "whole_scale.h"
 
 /* Shares of codes with the largest magnitude that are unusual. With a fitting scale a block has
  * only one or a few: one of 16,384 in FP8, one of 32 in FP4, whose largest codes are far apart. */
@@ -172,6 +173,53 @@ static ckpt_code judge_statistics(const tensor_statistics *s, const ckpt_tensor 
     return judge_zeros(s, t, list, err);
 }
 
+/* ---- scales of whole tensors ---- */
+
+static ckpt_code judge_whole_scales(const value_mark *m, const ckpt_tensor *t,
+                                    value_findings *list, ckpt_error *err)
+{
+    const struct {
+        int is_there;
+        const char *of;
+        float scale;
+    } scales[] = {
+        { t->tensor_scale != CKPT_TENSOR_SCALE_NONE, "the whole tensor", m->whole_scale },
+        { t->has_input_scale, "its activations", m->input_scale },
+    };
+    const value_place place = { 1, UINT64_MAX, 0, 0 };
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < sizeof scales / sizeof *scales && code == CKPT_OK; i++) {
+        value_finding f = of(t, VALUE_WHOLE_SCALE, (double)scales[i].scale);
+
+        f.other = scales[i].of;
+        if (scales[i].is_there && !whole_scale_is_fit(scales[i].scale))
+            code = add_place(list, f, &place, err);
+    }
+    return code;
+}
+
+/* Servers give both weights of a gate the scale of one. */
+static ckpt_code judge_pair(const value_check *check, size_t tensor, value_findings *list,
+                            ckpt_error *err)
+{
+    const ckpt_tensor *t = ckpt_catalog_at(check->catalog, tensor);
+    const value_place place = { 1, UINT64_MAX, 0, 0 };
+    char partner[WHOLE_SCALE_NAME_BYTES];
+    int64_t other;
+    value_finding f;
+
+    if (t->tensor_scale == CKPT_TENSOR_SCALE_NONE || !whole_scale_partner(t->name, partner) ||
+        (other = ckpt_catalog_find(check->catalog, partner)) < 0 ||
+        !statistics_wants(&check->statistics, (size_t)other) ||
+        ckpt_catalog_at(check->catalog, (size_t)other)->tensor_scale != t->tensor_scale ||
+        check->marks[other].whole_scale == check->marks[tensor].whole_scale)
+        return CKPT_OK;
+    f = of(t, VALUE_UNEQUAL_PAIR, (double)check->marks[tensor].whole_scale);
+    f.other = ckpt_catalog_at(check->catalog, (size_t)other)->name;
+    return add_place(list, f, &place, err);
+}
+
 /* ---- dtypes ---- */
 
 /* Bits of the significand including the hidden one; 0: not a float. */
@@ -282,7 +330,9 @@ ckpt_code value_check_end(const value_check *check, value_findings *out, ckpt_er
             continue;
         out->tensor_count++;
         if ((code = judge_statistics(&check->statistics.tensors[i], t, out, err)) == CKPT_OK &&
-            (code = judge_marks(&check->marks[i], t, out, err)) == CKPT_OK)
+            (code = judge_marks(&check->marks[i], t, out, err)) == CKPT_OK &&
+            (code = judge_whole_scales(&check->marks[i], t, out, err)) == CKPT_OK &&
+            (code = judge_pair(check, i, out, err)) == CKPT_OK)
             code = judge_dtype(check->options.official, t, out, err);
     }
     if (code == CKPT_OK && (code = find_same_experts(check, out, err)) == CKPT_OK)

@@ -19,10 +19,14 @@ typedef enum {
     VALUE_ID_REPEATED,             /* a token is routed to one expert twice */
     VALUE_ZERO_TENSOR,             /* a matrix is all 0 */
     VALUE_SAME_EXPERTS,            /* codes and scales equal those of another expert's weight */
+    VALUE_WHOLE_SCALE,             /* the scale of a whole tensor, or that of its activations, is
+                                      not a finite number above 0 */
     VALUE_NARROW,                  /* fewer bits of precision than the family's official dtype */
     VALUE_SCALE_ZERO,              /* from here remarks: E8M0 byte 0x00 (2^-127), F32 scale 0 */
     VALUE_SCALE_SPREAD,            /* FP4 scales of a 128 x 128 block differ so much that FP8 may
                                       not hold all of its values exactly */
+    VALUE_UNEQUAL_PAIR,            /* the weights of a gate, which servers join, have different
+                                      scales of the whole tensor */
     VALUE_SATURATED,               /* a large share of codes has the largest magnitude */
     VALUE_ZERO_ROWS,               /* rows that are all 0; a vector that is all 0 */
     VALUE_OUTLIER,                 /* rms far from that of the same tensor in other layers */
@@ -32,12 +36,14 @@ typedef enum {
 typedef struct {
     value_kind kind;
     const char *name;              /* borrowed from the catalog */
-    const char *other;             /* SAME_EXPERTS: that it equals; else NULL */
+    const char *other;             /* SAME_EXPERTS: that it equals; UNEQUAL_PAIR: the other of the
+                                      pair; WHOLE_SCALE: what the scale is of; else NULL */
     uint64_t row;                  /* of the first; scales: in their grid; UINT64_MAX: unknown */
     uint64_t col;
     uint64_t count;                /* how many; NARROW: bits of precision */
     double number;                 /* SATURATED: share; SCALE_SPREAD: largest distance in powers of
-                                      two; ID_RANGE, ID_REPEATED: the first; OUTLIER: robust z-score
+                                      two; ID_RANGE, ID_REPEATED: the first; WHOLE_SCALE: the scale;
+                                      UNEQUAL_PAIR: that of this one; OUTLIER: robust z-score
                                       of log2(rms); else 0 */
 } value_finding;
 

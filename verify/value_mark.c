@@ -55,6 +55,8 @@ void value_mark_merge(value_mark *mark, const value_mark *other)
     place_merge(&mark->id_range, &other->id_range);
     place_merge(&mark->id_repeated, &other->id_repeated);
     mark->spread_max = size_max(mark->spread_max, other->spread_max);
+    mark->whole_scale = other->whole_scale;        /* the same in every tile */
+    mark->input_scale = other->input_scale;
 }
 
 /* ---- scales ---- */
@@ -248,12 +250,20 @@ static ckpt_code look_at_table(value_mark *mark, const value_tile *tile, arena *
     return CKPT_OK;
 }
 
+static void take_whole(const ckpt_tile *tile, ckpt_part part, float *out)
+{
+    if (tile->part[part] != NULL)
+        memcpy(out, tile->part[part], sizeof *out);
+}
+
 ckpt_code value_mark_tile(value_mark *mark, const value_tile *tile, arena *scratch,
                           ckpt_error *err)
 {
     const ckpt_tensor *t = tile->tensor;
 
     mark->bytes = tile_hash(tile->range, tile->tile);
+    take_whole(tile->tile, CKPT_TENSOR_SCALE, &mark->whole_scale);
+    take_whole(tile->tile, CKPT_INPUT_SCALE, &mark->input_scale);
     if (t->scale_dtype != CKPT_NONE)
         look_at_scales(mark, tile);
     if (encoding_is(t, ENCODING_FP4_32) && t->scale_dtype == CKPT_F8_E8M0)

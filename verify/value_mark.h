@@ -20,6 +20,8 @@ struct value_mark {
     value_place id_range;
     value_place id_repeated;
     uint64_t spread_max;           /* of all blocks, in powers of two */
+    float whole_scale;             /* of the tensor; 0 without */
+    float input_scale;
 };
 
 void value_mark_init(value_mark *mark);

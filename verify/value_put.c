@@ -15,9 +15,11 @@ const char *value_kind_name(value_kind kind)
         [VALUE_ID_REPEATED] = "id_repeated",
         [VALUE_ZERO_TENSOR] = "zero_tensor",
         [VALUE_SAME_EXPERTS] = "same_experts",
+        [VALUE_WHOLE_SCALE] = "whole_scale",
         [VALUE_NARROW] = "narrow_dtype",
         [VALUE_SCALE_ZERO] = "scale_zero",
         [VALUE_SCALE_SPREAD] = "scale_spread",
+        [VALUE_UNEQUAL_PAIR] = "unequal_pair",
         [VALUE_SATURATED] = "saturated",
         [VALUE_ZERO_ROWS] = "zero_rows",
         [VALUE_OUTLIER] = "outlier",
@@ -66,6 +68,14 @@ void value_finding_text(const value_finding *f, char out[VALUE_TEXT_BYTES])
                  "scales of %" PRIu64 " blocks of 128 x 128 are up to 2^%.0f apart: FP8 may not "
                  "hold them; first in block row %" PRIu64 " column %" PRIu64,
                  f->count, f->number, f->row, f->col);
+        break;
+    case VALUE_WHOLE_SCALE:
+        snprintf(out, VALUE_TEXT_BYTES, "the scale of %s is %g, expected a finite number above 0",
+                 f->other, f->number);
+        break;
+    case VALUE_UNEQUAL_PAIR:
+        snprintf(out, VALUE_TEXT_BYTES, "its scale of the whole tensor is %.9g, that of '%s' is "
+                 "another: servers join the two under one", f->number, f->other);
         break;
     case VALUE_SATURATED:
         snprintf(out, VALUE_TEXT_BYTES, "%" PRIu64 " codes (%.2f %%) have the largest magnitude",

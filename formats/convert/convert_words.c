@@ -100,7 +100,17 @@ static ckpt_code take_input_scale(const convert_words *w, convert_options *out, 
     out->input_scale = strtof(text, &end);
     if (end != text && *end == '\0' && out->input_scale > 0 && isfinite(out->input_scale))
         return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_USAGE, "--input-scale '%s': expected a number above 0", text);
+    return ckpt_fail(err, CKPT_E_USAGE, "--input-scale '%s': expected a number above 0 that "
+                     "F32 can hold", text);
+}
+
+static int makes_nvfp4(const class_rules *rules)
+{
+    for (int class = 0; class < WEIGHT_CLASS_COUNT; class++)
+        if (rules->rules[class] != NULL &&
+            plan_rule_encoding(rules->rules[class]) == ENCODING_NVFP4)
+            return 1;
+    return 0;
 }
 
 /* Options of rounding by rule. */
@@ -141,6 +151,9 @@ static ckpt_code take_rules(const convert_words *w, convert_options *out, ckpt_e
         return ckpt_fail(err, CKPT_E_USAGE, "--quantize decides encodings by class: leave out "
                          "--dtype and --experts");
     code = class_rules_parse(w->quantise, &rules->rules, err);
+    if (code == CKPT_OK && w->input_scale != NULL && !makes_nvfp4(&rules->rules))
+        return ckpt_fail(err, CKPT_E_USAGE, "--input-scale is about NVFP4 weights, and --quantize "
+                         "%s makes none", w->quantise);
     return code == CKPT_OK ? check_encodings(&rules->rules, out->format, err) : code;
 }
 

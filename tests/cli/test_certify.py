@@ -371,7 +371,9 @@ def test_a_policy_may_let_members_of_the_config_differ(small, tmp_path):
 @pytest.mark.parametrize("members, said", [
     ({"rots": "equal"}, "'rots'"), ({"roots": "sometimes"}, "default, equal, main or any"),
     ({"schema": "other/1"}, "ckpt-policy/1"), ({"logits": {"max-kl": "x"}}, "max-kl"),
-    ({"require": ["luck"]}, "'luck'"), ({"config_except": "rope_theta"}, "a list of names")])
+    ({"require": ["luck"]}, "'luck'"), ({"config_except": "rope_theta"}, "a list of names"),
+    ({"config_except": ["rope_tetha"]}, "'rope_tetha', a member that no config.json has"),
+    ({"findings_allowed": ["nan", "infinty"]}, "has 'infinty', which is no kind")])
 def test_a_policy_with_an_unknown_word_is_refused(members, said, small, tmp_path):
     result = certify(tmp_path / "c.json", "--policy", policy(tmp_path, **members), small[0],
                      check=2)

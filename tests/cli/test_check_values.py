@@ -79,6 +79,39 @@ def test_every_fault_is_named_with_its_place(ckpt, golden_a, tmp_path):
     assert "first at row 9 column 2" in out
 
 
+@pytest.fixture(scope="module")
+def nvfp4(ckpt, golden_a, tmp_path_factory):
+    path = tmp_path_factory.mktemp("nvfp4") / "model"
+    ckpt("ckpt-convert", "--quantize", "v4-nvfp4", "--no-manifest", golden_a, path)
+    return path
+
+
+@pytest.mark.parametrize("ending, value, of", [
+    ("input_scale", 0.0, "its activations"), ("input_scale", -1.0, "its activations"),
+    ("input_scale", float("nan"), "its activations"), ("input_scale", float("inf"), "its activ"),
+    ("weight_scale_2", -0.5, "the whole tensor")])
+def test_a_scale_of_a_whole_tensor_that_is_not_above_0_is_a_fault(ckpt, nvfp4, tmp_path, ending,
+                                                                  value, of):
+    model = Model(nvfp4)
+    name = EXPERT.replace(".w1.weight", ".w2.weight")
+    model[name.replace("weight", ending)] = Tensor("F32", [], struct.pack("<f", value))
+    doc, found = check(ckpt, model.write(tmp_path / "m"), 1)
+    assert [kind for kind in found if kind[0] != "outlier"] == [("whole_scale", name)]
+    assert doc["faults"] == 1
+    assert f"the scale of {of}" in found["whole_scale", name]["text"]
+
+
+def test_a_gate_whose_weights_have_two_scales_is_a_remark(ckpt, nvfp4, tmp_path):
+    assert check(ckpt, nvfp4, 0)[1] == {}
+    model = Model(nvfp4)
+    name = EXPERT.replace("weight", "weight_scale_2")
+    value, = struct.unpack("<f", model[name].data)
+    model[name] = Tensor("F32", model[name].shape, struct.pack("<f", value * 2))
+    doc, found = check(ckpt, model.write(tmp_path / "m"), 0)
+    assert doc["faults"] == 0
+    assert found["unequal_pair", EXPERT]["other"] == EXPERT.replace("w1", "w3")
+
+
 def test_an_outlier_is_a_remark(ckpt, golden_a, tmp_path):
     model = Model(golden_a)
     name = FP8.replace(".weight", ".scale")

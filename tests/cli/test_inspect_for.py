@@ -4,6 +4,7 @@ The rules and where they were read stand in verify/loader_rules.c. scripts/vllm-
 itself, tests/interop/test_loaders_transformers.py transformers.
 """
 import json
+import math
 import re
 import struct
 
@@ -96,8 +97,23 @@ def mxfp8(scale):
                                                                    b"\x7f" * 64)})
 
 
-def nvfp4(*dropped, **told):
-    """Routed experts as Model-Optimizer writes them: the same codes under two levels of scales."""
+def fp4_everywhere(ckpt, golden, out):
+    ckpt("ckpt-convert", "--dtype", "bf16", golden, out.with_name("plain"))
+    ckpt("ckpt-convert", "--quantize", "fp4-b32-deepseek", out.with_name("plain"), out)
+
+
+def wrong_grid(shape):
+    """FP8 in blocks of 128 x 128, whose scales are of other blocks."""
+    config = {"model_type": "x", "architectures": ["X"], QUANT: STALE}
+    return generic(config, {
+        "model.q_proj.weight": Tensor("F8_E4M3", [256, 256], bytes(65536)),
+        "model.q_proj.weight_scale_inv": Tensor("F32", shape, struct.pack("<f", 1) *
+                                                shape[0] * shape[1])})
+
+
+def nvfp4(*dropped, scales=(), **told):
+    """Routed experts as Model-Optimizer writes them: the same codes under two levels of scales.
+    `scales`: those that are others, by name."""
     def change(model):
         for name in model.names():
             weight = model[name]
@@ -112,6 +128,8 @@ def nvfp4(*dropped, **told):
             for ending, value in (".weight_scale_2", 1 / 64), (".input_scale", 1.0):
                 if ending not in dropped:
                     model[stem + ending] = Tensor("F32", [], struct.pack("<f", value))
+        for name, value in dict(scales).items():
+            model[name] = Tensor("F32", [], struct.pack("<f", value))
         model.config[QUANT].update({"moe_quant_algo": "NVFP4", "quant_algo": "MIXED_PRECISION",
                                     "group_size": 16} | told)
         model.config[QUANT] = {k: v for k, v in model.config[QUANT].items() if v is not None}
@@ -121,6 +139,8 @@ def nvfp4(*dropped, **told):
 BF16 = ("--dtype", "bf16")
 FP8 = ("--experts", "fp8")
 QUANT = "quantization_config"
+EXPERT = "layers.1.ffn.experts.3."
+WHOLE = {"vllm": "whole-scales", "sglang": "whole-scales", "transformers": "nvfp4"}
 STALE = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
 # name: how it is made; for each loader the rules that speak against it, and notes in brackets.
 TABLE = {
@@ -186,6 +206,15 @@ TABLE = {
     "nvfp4 without input scales": (nvfp4(".input_scale"), {
         "vllm": "input-scale", "sglang": "input-scale", "transformers": "nvfp4"}),
     "nvfp4, not mixed": (nvfp4(quant_algo=None), {"sglang": "nvfp4", "transformers": "nvfp4"}),
+    "nvfp4, an input scale of 0": (nvfp4(scales={EXPERT + "w2.input_scale": 0.0}), WHOLE),
+    "nvfp4, an input scale of NaN": (nvfp4(scales={EXPERT + "w1.input_scale": math.nan}), WHOLE),
+    "nvfp4, a scale below 0": (nvfp4(scales={EXPERT + "w2.weight_scale_2": -1.0}), WHOLE),
+    "nvfp4, a pair with two scales": (nvfp4(scales={EXPERT + "w3.weight_scale_2": 1 / 32}), WHOLE),
+    # ---- forms that are not read ----
+    "fp4 everywhere": (fp4_everywhere,
+                       dict.fromkeys(LOADERS[:3], "fp4-alone") | {"megatron": "layout dtype"}),
+    "a grid of other blocks": (wrong_grid([3, 3]), dict.fromkeys(LOADERS[:3],
+                                                                 "unfit-scales (family)")),
     # ---- folders ----
     "mp": (shard("--layout", "mp", "--mp", "1"), dict.fromkeys(LOADERS[:3], "layout")),
     "torch_dist": (shard("--layout", "torch_dist"),

@@ -314,6 +314,16 @@ def test_a_dense_family_stays_itself_when_it_is_quantised(ckpt, tmp_path, rule):
     ckpt("ckpt-verify", "compare", "--up-to-rule", rule, source, out)
 
 
+@pytest.mark.parametrize("words", [["--quantize", "v4-nvfp4"], ["--quantize", "v4-release"],
+                                   ["--quantize", "v4-nvfp4", "--input-scale", "2"]])
+def test_a_preset_for_experts_is_refused_where_there_are_none(ckpt, tmp_path, words):
+    (tmp_path / "config.json").write_text(json.dumps(QWEN3))
+    ckpt("ckpt-synth", "--config", tmp_path / "config.json", tmp_path / "source")
+    err = ckpt("ckpt-convert", *words, tmp_path / "source", tmp_path / "out", check=2).err
+    assert f"--quantize {words[1]} names the class experts, but no tensor is of it" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_its_own_output_may_be_replaced(ckpt, bf16_experts, tmp_path):
     for _ in range(2):
         ckpt("ckpt-convert", "--overwrite", "--quantize", "v4-nvfp4", bf16_experts,

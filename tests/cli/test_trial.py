@@ -115,6 +115,7 @@ ckpt-convert --memory 150% tiny out | like 50%, got '150%'
 ckpt-convert --memory -1 tiny out | got '-1'
 ckpt-convert --memory 1 tiny out | the memory limit of 1 bytes is too small: at least
 ckpt-verify digest --memory 1k tiny | the memory limit of 1000 bytes is too small: at least
+ckpt-inspect --memory 1 tiny | the memory limit of 1 bytes is too small: at least
 ckpt-convert --threads many tiny out | expected a whole number, got 'many'
 ckpt-convert --threads 99999 tiny out | at most 1024, got '99999'
 ckpt-convert --thread 2 --memory 1X tiny out | got '1X'

@@ -27,6 +27,7 @@ static void test_a_misspelt_rule_has_a_nearest_one(void **state)
     assert_string_equal(quantise_rule_nearest("fp8-b128-ue8m"), "fp8-b128-ue8m0");
     assert_string_equal(quantise_rule_nearest("mxpf4"), "mxfp4");
     assert_string_equal(quantise_rule_nearest("FP4"), "fp4");
+    assert_string_equal(quantise_rule_nearest("fp8"), "fp8-f32");         /* no slip of fp4 */
 }
 
 static void test_distances_of_names(void **state)
