@@ -23,6 +23,7 @@
 #include "folder.h"
 #include "kernels/kernels.h"
 #include "planes.h"
+#include "zblock.h"
 
 #define PACKED_SCHEMA "ckpt-packed/1"
 
@@ -66,6 +67,7 @@ typedef struct packed_writer packed_writer;
 typedef struct {
     uint64_t bytes;
     planes_kind kind;
+    zblock_content content;
 } packed_run;
 
 /* Writes to an empty file, which is borrowed. `level` of zstd: 1 to PACKED_LEVEL_MAX. *out is yours

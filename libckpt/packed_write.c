@@ -18,6 +18,7 @@
 typedef struct {
     size_t file;
     uint64_t position;              /* in its file */
+    zblock_content content;
     packed_chunk chunk;
 } planned_chunk;
 
@@ -66,8 +67,8 @@ void packed_writer_free(packed_writer *w)
 
 /* ---- the plan ---- */
 
-static ckpt_code add_chunk(packed_writer *w, uint64_t position, uint64_t bytes, planes_kind kind,
-                           ckpt_error *err)
+static ckpt_code add_chunk(packed_writer *w, uint64_t position, uint64_t bytes,
+                           const packed_run *run, ckpt_error *err)
 {
     planned_chunk *more = array_room(w->chunks, w->chunk_count, sizeof *more, "a list of chunks",
                                      err);
@@ -76,7 +77,8 @@ static ckpt_code add_chunk(packed_writer *w, uint64_t position, uint64_t bytes, 
         return CKPT_E_MEMORY;
     w->chunks = more;
     more[w->chunk_count++] = (planned_chunk){
-        w->file_count - 1, position, { .bytes = (uint32_t)bytes, .kind = kind } };
+        w->file_count - 1, position, run->content,
+        { .bytes = (uint32_t)bytes, .kind = run->kind } };
     w->files[w->file_count - 1].chunk_count++;
     w->total_bytes += bytes;
     return CKPT_OK;
@@ -100,7 +102,7 @@ ckpt_code packed_writer_add(packed_writer *w, const ckpt_folder *folder, const c
         for (uint64_t left = runs[i].bytes; left > 0 && code == CKPT_OK;) {
             const uint64_t take = size_min(left, PACKED_CHUNK_BYTES);
 
-            code = add_chunk(w, position, take, runs[i].kind, err);
+            code = add_chunk(w, position, take, &runs[i], err);
             position += take;
             left -= take;
         }
@@ -172,7 +174,7 @@ static ckpt_code pack_chunk(const packing *job, packer *p, planned_chunk *c, ckp
         planes_split(c->chunk.kind, p->bytes, p->planes, bytes);
         from = p->planes;
     }
-    if ((packed = zblock_pack(p->packer, from, bytes, p->packed)) == 0)
+    if ((packed = zblock_pack(p->packer, c->content, from, bytes, p->packed)) == 0)
         return ckpt_fail(err, CKPT_E_IO, "cannot compress into '%s'", file_path(job->w->to));
     c->chunk.packed_bytes = (uint32_t)packed;
     return CKPT_OK;

@@ -24,9 +24,21 @@ typedef struct {
 
 typedef struct {
     uint64_t offset;
-    uint64_t bytes;
-    planes_kind kind;
+    packed_run run;
 } span;
+
+/* Tables of numbers repeat themselves; weights do not. */
+static zblock_content content_of(const ckpt_tensor *t)
+{
+    switch (t->dtype) {
+    case CKPT_I16:
+    case CKPT_I32:
+    case CKPT_I64:
+    case CKPT_F64:
+    case CKPT_BOOL: return ZBLOCK_ANY;
+    default:        return ZBLOCK_WEIGHTS;
+    }
+}
 
 static planes_kind kind_of(const ckpt_tensor *t)
 {
@@ -45,23 +57,24 @@ static planes_kind kind_of(const ckpt_tensor *t)
 }
 
 /* A run ends where its planes would not line up with the elements behind it. */
-static ckpt_code add_run(run_list *list, uint64_t bytes, planes_kind kind, ckpt_error *err)
+static ckpt_code add_run(run_list *list, packed_run run, ckpt_error *err)
 {
     enum { WIDTH_MAX = 8 };
     packed_run *last = list->count == 0 ? NULL : &list->runs[list->count - 1];
     packed_run *more;
 
-    if (bytes == 0)
+    if (run.bytes == 0)
         return CKPT_OK;
-    if (last != NULL && (bytes < RUN_BYTES_MIN ||
-                         (last->kind == kind && last->bytes % WIDTH_MAX == 0))) {
-        last->bytes += bytes;
+    if (last != NULL && (run.bytes < RUN_BYTES_MIN ||
+                         (last->kind == run.kind && last->content == run.content &&
+                          last->bytes % WIDTH_MAX == 0))) {
+        last->bytes += run.bytes;
         return CKPT_OK;
     }
     if ((more = array_room(list->runs, list->count, sizeof *more, "a list of bytes", err)) == NULL)
         return CKPT_E_MEMORY;
     list->runs = more;
-    more[list->count++] = (packed_run){ bytes, kind };
+    more[list->count++] = run;
     return CKPT_OK;
 }
 
@@ -82,13 +95,16 @@ static ckpt_code make_runs(span *spans, size_t count, uint64_t size, run_list *o
     if (count > 0)
         qsort(spans, count, sizeof *spans, compare_spans);
     for (size_t i = 0; i < count && code == CKPT_OK; i++) {
-        if (spans[i].offset < at || spans[i].bytes > size - spans[i].offset)
+        const packed_run gap = { spans[i].offset - at, PLANES_NONE, ZBLOCK_ANY };
+
+        if (spans[i].offset < at || spans[i].run.bytes > size - spans[i].offset)
             continue;                       /* bytes that two tensors share: already in a run */
-        if ((code = add_run(out, spans[i].offset - at, PLANES_NONE, err)) == CKPT_OK)
-            code = add_run(out, spans[i].bytes, spans[i].kind, err);
-        at = spans[i].offset + spans[i].bytes;
+        if ((code = add_run(out, gap, err)) == CKPT_OK)
+            code = add_run(out, spans[i].run, err);
+        at = spans[i].offset + spans[i].run.bytes;
     }
-    return code == CKPT_OK ? add_run(out, size - at, PLANES_NONE, err) : code;
+    return code == CKPT_OK
+               ? add_run(out, (packed_run){ size - at, PLANES_NONE, ZBLOCK_ANY }, err) : code;
 }
 
 /* ---- packing ---- */
@@ -121,8 +137,8 @@ static ckpt_code list_spans(pack_job *job, ckpt_error *err)
     for (size_t i = 0; i < count; i++) {
         const ckpt_tensor *t = ckpt_catalog_at(store->catalog, i);
 
-        job->spans[job->first[t->file + 1]++] = (span){ t->offset, ckpt_tensor_bytes(t),
-                                                        kind_of(t) };
+        job->spans[job->first[t->file + 1]++] = (span){
+            t->offset, { ckpt_tensor_bytes(t), kind_of(t), content_of(t) } };
     }
     return CKPT_OK;
 }
