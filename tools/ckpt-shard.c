@@ -57,6 +57,9 @@ static const cli_option options[] = {
     { CLI_HEADING, NULL, NULL, NULL, "GGUF" },
     { CLI_FLAG, "without-tokenizer", NULL, &opt.convert.without_tokenizer,
       "write files without a vocabulary where SRC has no tokenizer.json" },
+    { CLI_CHOICE, "gguf-dialect", "llama.cpp|ds4", &opt.words.gguf_dialect,
+      "the program to write for (default llama.cpp); ds4 is refused, with the types that it wants "
+      "and ckpt does not write; files of both are read" },
     CONVERT_OPTIONS(opt),
     CLI_COMMON(opt.common),
     CLI_OPTIONS_END,

@@ -59,6 +59,7 @@ typedef struct {
     const char *experts;
     const char *scale_dtype;         /* "e8m0", "f32" */
     const char *key_style;           /* of torch_dist: "v1", "v2", "stacked", "layers" */
+    const char *gguf_dialect;        /* "llama.cpp", "ds4" */
     const char *layer_keys;          /* of torch_dist: "per-layer", "stacked" */
     const char *quantise;            /* see class_rules.h */
     const char *max_relf;            /* see class_limits_parse */

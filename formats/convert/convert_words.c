@@ -233,6 +233,20 @@ static ckpt_code check_sharding(const convert_words *w, const convert_options *c
     return CKPT_OK;
 }
 
+/* Of the programs that read GGUF files of this family, ds4 fixes the type of every tensor. */
+static ckpt_code check_gguf_dialect(const char *dialect, const ckpt_format *format,
+                                    ckpt_error *err)
+{
+    if (dialect != NULL && strcmp(format->name, "gguf") != 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "--gguf-dialect needs --layout gguf, got %s",
+                         format->name);
+    if (dialect == NULL || strcmp(dialect, "ds4") != 0)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_USAGE, "--gguf-dialect ds4: ds4 loads routed experts as IQ2_XXS, "
+                     "Q2_K or Q4_K alone, not as MXFP4, and no rule of --quantize makes these "
+                     "types: use ds4's own quantiser on SRC");
+}
+
 ckpt_code convert_take_words(const convert_words *words, convert_options *out, ckpt_error *err)
 {
     const char *layout = words->layout == NULL ? "hf" : words->layout;
@@ -256,7 +270,8 @@ ckpt_code convert_take_words(const convert_words *words, convert_options *out, c
     if (out->without_tokenizer && out->format->file_bytes == 0)
         return ckpt_fail(err, CKPT_E_USAGE, "--without-tokenizer needs --layout gguf, got %s",
                          layout);
-    if ((code = check_sharding(words, out, err)) != CKPT_OK ||
+    if ((code = check_gguf_dialect(words->gguf_dialect, out->format, err)) != CKPT_OK ||
+        (code = check_sharding(words, out, err)) != CKPT_OK ||
         (code = take_encodings(words, out->format, &out->policy, err)) != CKPT_OK ||
         (code = take_rules(words, out, err)) != CKPT_OK)
         return code;

@@ -362,6 +362,21 @@ def test_options_of_other_layouts_are_refused(ckpt, golden_a, tmp_path):
 
 # ---- dialects ----
 
+def test_the_dialect_of_llama_cpp_is_the_default(ckpt, made, golden_a, tmp_path):
+    ckpt("ckpt-shard", *BARE, "--gguf-dialect", "llama.cpp", golden_a, tmp_path / "out")
+    assert (tmp_path / "out" / "model.gguf").read_bytes() == (made / "model.gguf").read_bytes()
+
+
+def test_what_ds4_wants_is_refused_by_name(ckpt, golden_a, tmp_path):
+    err = refused(ckpt, golden_a, tmp_path, "--gguf-dialect", "ds4")
+    assert "ds4 loads routed experts as IQ2_XXS, Q2_K or Q4_K alone" in err
+    err = refused(ckpt, golden_a, tmp_path, "--gguf-dialect", "ollama")
+    assert "llama.cpp" in err and "ds4" in err
+    err = ckpt("ckpt-shard", "--layout", "hf", "--gguf-dialect", "llama.cpp", golden_a,
+               tmp_path / "out", check=2).err
+    assert "--gguf-dialect needs --layout gguf" in err and list(tmp_path.iterdir()) == []
+
+
 def test_names_without_endings_are_read(ckpt, made, golden_a, tmp_path):
     bare = Parsed(made / "model.gguf").renamed(
         lambda n: n.removesuffix(".weight").removesuffix(".bias")).write(tmp_path / "x.gguf")
