@@ -97,6 +97,9 @@ const block_shape interleave_mxfp4 = { .bytes = 17, .scale_offset = 0, .scale_by
 const block_shape interleave_q8_0 = { .bytes = 34, .scale_offset = 0, .scale_bytes = 2,
                                       .code_offset = 2, .code_bytes = 32, .group_bytes = 32,
                                       .order = CODES_IN_ORDER };
+const block_shape interleave_nvfp4 = { .bytes = 36, .scale_offset = 0, .scale_bytes = 4,
+                                       .code_offset = 4, .code_bytes = 32, .group_bytes = 8,
+                                       .order = CODES_IN_HALVES };
 
 void interleave_split(const block_shape *shape, const void *blocks, size_t count, void *codes,
                       void *scales)
@@ -105,6 +108,8 @@ void interleave_split(const block_shape *shape, const void *blocks, size_t count
         split_blocks(&interleave_mxfp4, blocks, count, codes, scales);
     else if (shape == &interleave_q8_0 && codes != NULL && scales != NULL)
         split_blocks(&interleave_q8_0, blocks, count, codes, scales);
+    else if (shape == &interleave_nvfp4 && codes != NULL && scales != NULL)
+        split_blocks(&interleave_nvfp4, blocks, count, codes, scales);
     else
         split_blocks(shape, blocks, count, codes, scales);
 }
@@ -116,6 +121,8 @@ void interleave_join(const block_shape *shape, const void *codes, const void *sc
         join_blocks(&interleave_mxfp4, codes, scales, count, blocks);
     else if (shape == &interleave_q8_0)
         join_blocks(&interleave_q8_0, codes, scales, count, blocks);
+    else if (shape == &interleave_nvfp4)
+        join_blocks(&interleave_nvfp4, codes, scales, count, blocks);
     else
         join_blocks(shape, codes, scales, count, blocks);
 }

@@ -26,10 +26,11 @@ typedef struct {
     code_order order;
 } block_shape;
 
-/* The shapes of GGUF. The functions below have specialised code for these two; others work, but
- * more slowly. */
+/* The shapes of GGUF. The functions below have specialised code for these; others work, but more
+ * slowly. */
 extern const block_shape interleave_mxfp4;   /* 32 elements of 4 bits, a scale of 8 */
 extern const block_shape interleave_q8_0;    /* 32 elements of 8 bits, a scale of 16 */
+extern const block_shape interleave_nvfp4;   /* 64 elements of 4 bits, a scale of 8 for each 16 */
 
 /* `count` consecutive blocks. `codes` or `scales` may be NULL if not wanted. */
 void interleave_split(const block_shape *shape, const void *blocks, size_t count, void *codes,

@@ -159,6 +159,7 @@ typedef enum {
     CKPT_FORM_APART = 0,         /* as separate tensors; a plain tensor has no scales */
     CKPT_FORM_MXFP4,             /* one tensor of blocks: 32 elements of F4 in 17 bytes, as GGUF */
     CKPT_FORM_Q8_0,              /* one tensor of blocks: 32 elements of I8 in 34 bytes */
+    CKPT_FORM_NVFP4,             /* one tensor of blocks: 64 elements of F4 in 36 bytes */
     CKPT_FORM_COUNT
 } ckpt_stored_form;
 

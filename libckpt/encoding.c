@@ -42,6 +42,8 @@ static const ckpt_encoding scaled[ENCODING_COUNT] = {
                            .uneven = "its columns are not whole groups of 32",
                            .scales = BIT(CKPT_F16), .has_zero_scales = 1, .is_in_blocks = 1,
                            .rows = &encoding_rows_int8 },
+    [ENCODING_FP4_16] = { E2M1_GROUPS(16), .scales = BIT(CKPT_F8_E4M3), .has_zero_scales = 1,
+                          .is_in_blocks = 1, .rows = &encoding_rows_fp4_16 },
 };
 
 #define PLAIN(dtype, functions) [dtype] = { .codes = (dtype), .rows = &(functions) }

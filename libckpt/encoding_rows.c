@@ -2,6 +2,7 @@
 #include "encoding_rows.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 #include "scale.h"
@@ -185,13 +186,12 @@ static void load_scales(values_reader *r, uint64_t row)
 
 /* ---- NVFP4 ---- */
 
-/* First code times group scale, which is exact; then the tensor scale, which rounds once. */
-static void nvfp4_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
+/* Codes times the scales of their groups, which is exact. */
+static void fp4_groups_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count,
+                           float *out)
 {
     const uint64_t group = r->encoding->block_cols;
-    const float tensor_scale = r->tensor_scale;
 
-    load_scales(r, row);
     r->kernels->e2m1_to_f32(data_row(r, row) + col / 2, out, count);
     for (uint64_t c = 0; c < count; c += group) {
         const float scale = r->scales[(col + c) / group];
@@ -199,6 +199,15 @@ static void nvfp4_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t cou
         for (uint64_t i = c; i < size_min(c + group, count); i++)
             out[i] *= scale;
     }
+}
+
+/* The tensor scale comes last; it rounds once. */
+static void nvfp4_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
+{
+    const float tensor_scale = r->tensor_scale;
+
+    load_scales(r, row);
+    fp4_groups_f32(r, row, col, count, out);
     if (r->encoding->tensor_scale == CKPT_TENSOR_SCALE_FACTOR)
         for (uint64_t i = 0; i < count; i++)
             out[i] *= tensor_scale;
@@ -208,6 +217,19 @@ static void nvfp4_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t cou
 }
 
 const encoding_rows encoding_rows_nvfp4 = { 1, nvfp4_f32, NULL, f32_digest, NULL };
+
+/* ggml ignores the sign of a scale, and takes the code of NaN for 0. */
+static void fp4_16_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
+{
+    const int is_new = r->scale_row != row;
+
+    load_scales(r, row);
+    for (uint64_t i = 0; is_new && i < ckpt_part_cols(r->tensor, CKPT_SCALE); i++)
+        r->scales[i] = isnan(r->scales[i]) ? 0 : fabsf(r->scales[i]);
+    fp4_groups_f32(r, row, col, count, out);
+}
+
+const encoding_rows encoding_rows_fp4_16 = { 1, fp4_16_f32, NULL, f32_digest, NULL };
 
 /* ---- INT8 ---- */
 

@@ -8,6 +8,7 @@ extern const encoding_rows encoding_rows_fp8;        /* E4M3, a scale for 128 co
 extern const encoding_rows encoding_rows_fp8_narrow; /* E4M3, a scale for narrower blocks */
 extern const encoding_rows encoding_rows_fp4;        /* E2M1, E8M0 scales of groups */
 extern const encoding_rows encoding_rows_nvfp4;      /* E2M1, E4M3 scales and a tensor scale */
+extern const encoding_rows encoding_rows_fp4_16;     /* E2M1, E4M3 scales as ggml reads them */
 extern const encoding_rows encoding_rows_int8;       /* I8, scales of groups */
 extern const encoding_rows encoding_rows_int8_codes; /* I8 without scales */
 extern const encoding_rows encoding_rows_e2m1;       /* these and below: plain elements */

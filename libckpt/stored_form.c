@@ -4,6 +4,7 @@
 static const stored_form forms[CKPT_FORM_COUNT] = {
     [CKPT_FORM_MXFP4] = { "MXFP4", ENCODING_FP4_32, CKPT_F8_E8M0, 32, &interleave_mxfp4 },
     [CKPT_FORM_Q8_0] = { "Q8_0", ENCODING_INT8_32, CKPT_F16, 32, &interleave_q8_0 },
+    [CKPT_FORM_NVFP4] = { "NVFP4", ENCODING_FP4_16, CKPT_F8_E4M3, 64, &interleave_nvfp4 },
 };
 
 const stored_form *stored_form_at(ckpt_stored_form form)

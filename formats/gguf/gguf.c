@@ -10,6 +10,7 @@
 #include "gguf_tokens.h"
 #include "gguf_write.h"
 #include "libckpt/config_compare.h"
+#include "libckpt/map.h"
 #include "libckpt/text.h"
 
 static const char *const map_names[] = { "gguf", NULL };
@@ -152,7 +153,28 @@ static ckpt_code check_total(const gguf_reader *r)
                ? CKPT_OK : fail_split(r, &r->first, key, r->tensor_count);
 }
 
-/* Add a tensor. Codes that are not decoded are bytes: the last dimension is bytes per row. */
+/* Make a tensor one of codes that are not decoded: its last dimension is bytes per row. */
+static void set_codes(ckpt_tensor *t, const gguf_type *type)
+{
+    uint64_t *cols = &t->shape[t->rank - 1];
+
+    catalog_set_plain(t, CKPT_U8);
+    t->codes_name = type->name;
+    *cols = *cols / type->block_values * type->block_bytes;
+}
+
+/* Blocks of NVFP4 are not the values where a scale of the whole tensor, which llama.cpp multiplies
+ * products by, is beside them. */
+static void keep_scaled_codes(ckpt_catalog *stored)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(stored); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(stored, i);
+
+        if (t->stored_form == CKPT_FORM_NVFP4 && pair_find_scale(stored, t->name) != NULL)
+            set_codes(catalog_edit(stored, i), gguf_type_of(t));
+    }
+}
+
 static ckpt_code add_tensor(const gguf_reader *r, const gguf_info *info, uint32_t file)
 {
     const ckpt_catalog *catalog = r->out->store->catalog;
@@ -163,13 +185,10 @@ static ckpt_code add_tensor(const gguf_reader *r, const gguf_info *info, uint32_
     for (uint32_t d = 0; d < t.rank; d++)
         t.shape[t.rank - 1 - d] = info->ne[d];
     t.is_numbers = t.dtype != CKPT_NONE;
-    if (info->type->form != CKPT_FORM_APART) {
+    if (info->type->form != CKPT_FORM_APART)
         stored_form_set(&t, info->type->form);
-    } else if (t.dtype == CKPT_NONE) {
-        t.dtype = CKPT_U8;
-        t.codes_name = info->type->name;
-        t.shape[t.rank - 1] = info->ne[0] / info->type->block_values * info->type->block_bytes;
-    }
+    else if (t.dtype == CKPT_NONE)
+        set_codes(&t, info->type);
     if (other >= 0)
         return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': tensor '%s' is there twice%s%s",
                          r->out->place.path, info->name,
@@ -303,6 +322,8 @@ static ckpt_code read_model(gguf_reader *r, const char *name)
 
     for (uint32_t i = 0; i < r->out->store->file_count && code == CKPT_OK; i++)
         code = read_file(r, i);
+    if (code == CKPT_OK)
+        keep_scaled_codes(r->out->store->catalog);
     if (code == CKPT_OK)
         code = check_total(r);
     if (code == CKPT_OK)

@@ -43,7 +43,7 @@ static const gguf_type types[] = {
     { 34, "TQ1_0", QK_K, 54, CODES },
     { 35, "TQ2_0", QK_K, 66, CODES },
     { 39, "MXFP4", 32, 17, BLOCKS(CKPT_FORM_MXFP4) },
-    { 40, "NVFP4", 64, 36, CODES },
+    { 40, "NVFP4", 64, 36, BLOCKS(CKPT_FORM_NVFP4) },
     { 41, "Q1_0", 128, 18, CODES },
 };
 

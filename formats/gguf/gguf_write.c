@@ -22,8 +22,9 @@ void gguf_file_name(size_t i, size_t count, char out[FORMAT_NAME_BYTES])
 ckpt_stored_form gguf_form(const ckpt_tensor *logical)
 {
     return stored_form_fits(CKPT_FORM_MXFP4, logical) ? CKPT_FORM_MXFP4
-           : stored_form_fits(CKPT_FORM_Q8_0, logical) ? CKPT_FORM_Q8_0
-                                                       : CKPT_FORM_APART;
+           : stored_form_fits(CKPT_FORM_Q8_0, logical)  ? CKPT_FORM_Q8_0
+           : stored_form_fits(CKPT_FORM_NVFP4, logical) ? CKPT_FORM_NVFP4
+                                                        : CKPT_FORM_APART;
 }
 
 /* ---- the order of tensors ---- */

@@ -476,6 +476,48 @@ def test_q8_0_is_decoded_and_its_loss_is_told(ckpt, made, golden_a, tmp_path):
     assert 0.001 < loss < 0.02 and abs(told - loss) < 1e-6 * loss
 
 
+def nvfp4_values(data, cols):
+    """By ggml's definition: four scales without sign, 0x7F as 0, then four groups in halves."""
+    magnitudes = numpy.array([0, .5, 1, 1.5, 2, 3, 4, 6])
+    blocks = numpy.frombuffer(data, "u1").reshape(-1, 36)
+    e, m = (blocks[:, :4] & 0x7F) >> 3, blocks[:, :4] & 7
+    scales = numpy.where(e == 0, m / 512, (1 + m / 8) * 2.0 ** (e.astype(int) - 7))
+    scales[(blocks[:, :4] & 0x7F) == 0x7F] = 0
+    groups = blocks[:, 4:].reshape(-1, 4, 8)
+    codes = numpy.concatenate([groups & 15, groups >> 4], axis=2)
+    values = magnitudes[codes & 7] * numpy.where(codes & 8, -1, 1) * scales[:, :, None]
+    return values.reshape(-1, cols).astype("f4")
+
+
+def test_nvfp4_is_decoded_as_ggml_does(ckpt, tmp_path):
+    """Every scale byte, with the sign that ggml ignores and the code that it takes for 0."""
+    codes = numpy.random.default_rng(3).integers(0, 256, (64, 32)).astype("u1")
+    scales = numpy.arange(256, dtype="u1").reshape(64, 4)
+    data = numpy.concatenate([scales, codes], axis=1).tobytes()
+    (tmp_path / "x.gguf").write_bytes(model([], [("a.weight", [128, 32], "NVFP4", data)]))
+    found = ckpt("ckpt-inspect", "--json", "--values", "0-31", "--tensors", "a.weight",
+                 tmp_path / "x.gguf").json
+    assert [t["shape"] for t in found["tensors"]] == [[32, 128]]
+    assert numpy.array_equal(numpy.array(found["tensors"][0]["values"], "f4"),
+                             nvfp4_values(data, 128))
+    values = nvfp4_values(data, 128).tobytes()
+    (tmp_path / "y.gguf").write_bytes(model([], [("a.weight", [128, 32], "F32", values)]))
+    ckpt("ckpt-verify", "compare", tmp_path / "x.gguf", tmp_path / "y.gguf")
+
+
+@pytest.mark.parametrize("name", ["a.scale", "b.scale"])
+def test_nvfp4_with_a_scale_of_the_tensor_stays_codes(ckpt, tmp_path, name):
+    """Its values are products with that scale, which is of a.weight, not of another tensor."""
+    (tmp_path / "x.gguf").write_bytes(model([], [
+        ("a.weight", [64, 2], "NVFP4", bytes(72)), (name, [1], "F32", bytes(4))]))
+    found = ckpt("ckpt-inspect", "--json", tmp_path / "x.gguf").json
+    is_codes = name == "a.scale"
+    assert [(t["dtype"], t["shape"]) for t in found["tensors"]] == \
+        [("NVFP4", [2, 36 if is_codes else 64]), ("F32", [1])]
+    assert any("blocks of NVFP4" in n for n in found["notes"]) == is_codes
+    ckpt("ckpt-verify", "digest", tmp_path / "x.gguf")
+
+
 def test_a_requantised_tensor_is_told_by_name(ckpt, made, golden_a, tmp_path):
     """Most published files: experts as released, dense weights rounded to something else."""
     parsed = Parsed(made / "model.gguf")
