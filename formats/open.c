@@ -374,7 +374,8 @@ static ckpt_code fail_unread(const folder_place *place, ckpt_error *err)
         return ckpt_fail(err, code, "'%s' does not exist", place->path);
     return ckpt_fail(err, code,
                      "'%s' is not a checkpoint: expected safetensors (a directory, a file or "
-                     "model-parallel shards), a torch_dist directory or GGUF files",
+                     "model-parallel shards), a torch_dist directory, GGUF files or a packed "
+                     "checkpoint",
                      place->path);
 }
 

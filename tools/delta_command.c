@@ -330,7 +330,8 @@ int delta_command_diff(const delta_command *o, const cli_args *args)
     ckpt_code code;
 
     if (args->count != 3) {
-        ckpt_fail(&err, CKPT_E_USAGE, "expected OLD, NEW and DELTA, or --base none");
+        ckpt_fail(&err, CKPT_E_USAGE, "%s arguments: expected OLD NEW DELTA, or --base none NEW "
+                  "PACKED", args->count < 3 ? "too few" : "too many");
         return cli_fail(&err);
     }
     options.run = cli_run_options(&o->common, &meter);
