@@ -87,6 +87,14 @@ static ckpt_code add_files(common_metadata *m, const ckpt_checkpoint *from, ckpt
     return code;
 }
 
+/* 1 for "format": "pt", which says that a safetensors file is of torch, and nothing about what a
+ * file of another layout holds. */
+static int is_format_pt(const json_value *v)
+{
+    return strcmp(json_key(v), "format") == 0 && json_string(v) != NULL &&
+           strcmp(json_string(v), "pt") == 0;
+}
+
 /* The common members as JSON text; NULL if none. Other members are added to dropped. */
 static ckpt_code take_common(common_metadata *m, int is_carried, char **out, ckpt_error *err)
 {
@@ -101,6 +109,8 @@ static ckpt_code take_common(common_metadata *m, int is_carried, char **out, ckp
     for (size_t i = 0; i < m->index.count && code == CKPT_OK; i++) {
         const json_value *v = m->members[i];
 
+        if (!is_carried && is_format_pt(v))
+            continue;
         if (m->said_by[i] < m->file_count || !is_carried) {
             code = file_list_add(&m->dropped, json_key(v), err);
             continue;

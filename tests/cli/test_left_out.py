@@ -145,10 +145,11 @@ def test_files_that_stay_keep_what_they_say(ckpt, with_metadata, tmp_path):
 
 
 def test_a_layout_without_metadata_drops_it(ckpt, with_metadata, tmp_path):
-    source = with_metadata(lambda i: {"format": "pt"})
+    """It is told, except of the format: that is of the old files."""
+    source = with_metadata(lambda i: {"format": "pt", "by": "us"})
     done = ckpt("ckpt-shard", "--json", "--layout", "mp", "--mp", 2, source, tmp_path / "out").json
     assert all(m is None for m in metadata_of(tmp_path / "out").values())
-    assert done["notes"] == ["__metadata__ 'format' is dropped: the layout cannot store it"]
+    assert done["notes"] == ["__metadata__ 'by' is dropped: the layout cannot store it"]
 
 
 # ---- dtypes without a value digest ----

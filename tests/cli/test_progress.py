@@ -170,6 +170,17 @@ def test_every_phase_has_its_name(tiny, tmp_path):
         ["reading", "converting", "verifying", "syncing"] and " wrote " in said[-1]
 
 
+@pytest.mark.parametrize("words", [["ckpt-verify", "digest"], ["ckpt-inspect", "--stat"],
+                                   ["ckpt-verify", "check", "--values"]])
+def test_commands_that_only_read_say_so(tiny, words):
+    assert run_tool(*words, "-v", tiny).err == f"{words[0]}: reading\n"
+    assert run_tool(*words, "-v", "-q", tiny).err == ""
+
+
+def test_a_comparison_says_that_it_reads(tiny):
+    assert run_tool("ckpt-verify", "compare", "-v", tiny, tiny).err == "ckpt-verify: reading\n"
+
+
 @pytest.mark.parametrize("words, said", [(["--quiet"], ""), (["--progress", "never"], "wrote")])
 def test_quiet_and_never_draw_nothing(tiny, tmp_path, fault, words, said):
     """Through 400 ms of work: five lines a second would be drawn."""

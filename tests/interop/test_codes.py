@@ -40,9 +40,9 @@ FORMS = {
     "per tensor under our name": (codes(E4M3, 256, 256),
                                   {"weight_scale_inv": scales(torch.float32)},
                                   "FP8 with one scale for the tensor", {"quant_method": "fp8"}),
-    "blocks of 64": (codes(E4M3, 128, 256), {"weight_scale_inv": scales(torch.float32, 2, 4)},
+    "blocks of 60": (codes(E4M3, 120, 240), {"weight_scale_inv": scales(torch.float32, 2, 4)},
                      "FP8 with scales of another form",
-                     {"quant_method": "fp8", "weight_block_size": [64, 64]}),
+                     {"quant_method": "fp8", "weight_block_size": [60, 60]}),
     "blocks of 100 whose grid would fit 128": (
         codes(E4M3, 200, 200), {"weight_scale_inv": scales(torch.float32, 2, 2)},
         "FP8 with scales of another form",

@@ -40,6 +40,7 @@ static struct {
     uint64_t next_ns;
     int drawn;
     int is_verbose;
+    const char *said;          /* the phase that --verbose named last */
 } screen = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static struct {
@@ -303,6 +304,15 @@ void cli_start_clock(void)
 
 /* ---- called by the working threads ---- */
 
+/* With --verbose: name a phase when it begins. */
+static void say_phase(const char *phase)
+{
+    if (!screen.is_verbose || (screen.said != NULL && strcmp(screen.said, phase) == 0))
+        return;
+    screen.said = phase;
+    cli_say(phase);
+}
+
 void cli_meter_begin(cli_meter *meter, const cli_common *common, const char *phase)
 {
     const int is_terminal = isatty(STDERR_FILENO);
@@ -319,13 +329,14 @@ void cli_meter_begin(cli_meter *meter, const cli_common *common, const char *pha
     state.text[0] = '\0';
     pthread_mutex_unlock(&state.lock);
     pthread_mutex_lock(&screen.lock);
-    screen.is_verbose = common->verbose;
+    screen.is_verbose = common->verbose && !common->quiet;
     screen.is_live = is_terminal || strcmp(common->progress, "always") == 0;
     screen.period_ns = !is_shown        ? 0
                        : screen.is_live ? REDRAW_NS
                                         : common->progress_seconds * SECOND_NS;
     screen.next_ns = now_ns() + screen.period_ns;
     pthread_mutex_unlock(&screen.lock);
+    say_phase(phase);
     if (ticker.is_running)
         sem_post(&ticker.wake);
 }
@@ -359,8 +370,7 @@ void cli_progress_phase(void *context, const char *phase, uint64_t later_bytes)
     state.phase = phase;
     state.later_bytes = later_bytes;
     pthread_mutex_unlock(&state.lock);
-    if (screen.is_verbose)
-        cli_say(phase);
+    say_phase(phase);
 }
 
 void cli_say(const char *text)
