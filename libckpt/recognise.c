@@ -144,12 +144,21 @@ int recognise_head(const ckpt_file *file, char out[RECOGNISE_BYTES])
     return what != NULL;
 }
 
+static int recognise_empty(const ckpt_file *file, char out[RECOGNISE_BYTES])
+{
+    if (file_size(file) > 0)
+        return 0;
+    snprintf(out, RECOGNISE_BYTES, "is empty: what wrote it did not finish");
+    return 1;
+}
+
 static int recognise_file(const folder_place *place, char out[RECOGNISE_BYTES])
 {
     ckpt_file *file = NULL;
     const int found =
         folder_open_file(place->folder, place->name, &file, NULL) == CKPT_OK &&
-        (recognise_file_name(place->path, out) || recognise_head(file, out));
+        (recognise_empty(file, out) || recognise_file_name(place->path, out) ||
+         recognise_head(file, out));
 
     file_close(file, NULL);
     return found;

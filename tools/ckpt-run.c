@@ -186,7 +186,7 @@ static ckpt_code plan_lines(run_job *job, ckpt_error *err)
         line->prompt = &job->prompts.prompts[i];
         if ((code = run_positions_parse(opt.positions, line->prompt->count, &line->positions,
                                         &line->position_count, err)) != CKPT_OK)
-            return code;
+            return ckpt_fail(err, code, "--positions: %s", err->text);
         line->generated = malloc((opt.generate_count + 1) * sizeof *line->generated);
         if (line->generated == NULL)
             return ckpt_fail_memory(err, "generated tokens", opt.generate_count);
@@ -225,7 +225,7 @@ static ckpt_code open_trace(run_job *job, ckpt_error *err)
     if (opt.trace_positions != NULL &&
         (code = run_positions_parse(opt.trace_positions, longest, &job->trace_positions, &count,
                                     err)) != CKPT_OK)
-        return code;
+        return ckpt_fail(err, code, "--trace-positions: %s", err->text);
     if (opt.common.dry_run)
         return CKPT_OK;
     if ((code = run_trace_file_open(opt.trace, &job->trace_file, err)) != CKPT_OK)

@@ -215,7 +215,11 @@ ckpt_code policy_read(const char *path, certificate_policy *policy, ckpt_error *
         (code = json_parse(policy->text, size, path, &document, err)) != CKPT_OK)
         return code;
     schema = json_string(json_member(json_root(document), "schema"));
-    if (schema == NULL || strcmp(schema, POLICY_SCHEMA) != 0)
+    if (!json_is_object(json_root(document)) ||
+        json_member(json_root(document), "schema") == NULL)
+        code = ckpt_fail(err, CKPT_E_FORMAT, "policy '%s' has no member \"schema\": "
+                         "\"" POLICY_SCHEMA "\"", path);
+    else if (schema == NULL || strcmp(schema, POLICY_SCHEMA) != 0)
         code = bad(path, "schema", "\"" POLICY_SCHEMA "\"", err);
     for (const json_value *v = json_first(json_root(document)); v != NULL && code == CKPT_OK;
          v = json_next(v))

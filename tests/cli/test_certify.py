@@ -349,6 +349,12 @@ def policy(folder, **members):
     return path
 
 
+def test_a_policy_needs_a_schema(small, tmp_path):
+    (tmp_path / "policy.json").write_text("{}")
+    result = certify(tmp_path / "c.json", "--policy", tmp_path / "policy.json", small[0], check=2)
+    assert 'has no member "schema"' in result.err
+
+
 def test_a_policy_may_forbid_that_mtp_is_gone(forms, tmp_path):
     folder, source = forms
     result = certify(tmp_path / "c.json", "--policy", policy(tmp_path, roots="equal"), source,
@@ -370,7 +376,7 @@ def test_a_policy_may_let_members_of_the_config_differ(small, tmp_path):
 
 @pytest.mark.parametrize("members, said", [
     ({"rots": "equal"}, "'rots'"), ({"roots": "sometimes"}, "default, equal, main or any"),
-    ({"schema": "other/1"}, "ckpt-policy/1"), ({"logits": {"max-kl": "x"}}, "max-kl"),
+    ({"schema": "other/1"}, "'schema' is wrong"), ({"logits": {"max-kl": "x"}}, "max-kl"),
     ({"require": ["luck"]}, "'luck'"), ({"config_except": "rope_theta"}, "a list of names"),
     ({"config_except": ["rope_tetha"]}, "'rope_tetha', a member that no config.json has"),
     ({"findings_allowed": ["nan", "infinty"]}, "has 'infinty', which is no kind")])

@@ -35,6 +35,7 @@ FILES = {
     "page.safetensors": (b"<!DOCTYPE html>" + bytes(32), "web page", "download"),
     "x.safetensors": (b'{"error":"Entry not found"}', "is text", "starts with '{\"error\":\"Entry"),
     "y.safetensors": (b"Access to model o/n is restricted.\nLog in.", "download", "restricted.'"),
+    "empty": (b"", "is empty", "did not finish"),
     "2c5a8d": (file_bytes({"a": bf16([2])}), "looks like a safetensors file", "'.safetensors'"),
 }
 

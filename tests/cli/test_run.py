@@ -285,7 +285,8 @@ def test_bad_tokens_are_refused(ckpt, golden_a, tokens, says):
 
 
 @pytest.mark.parametrize("options, says", [
-    (["--positions", "3"], "position 3"), (["--positions", "2,1"], "ascending"),
+    (["--positions", "3"], "--positions: position 3"),
+    (["--positions", "2,1"], "--positions: '2,1': expected a list of ascending"),
     (["--positions", "x"], "list"), (["--temperature", "-1"], "temperature"),
     (["--chunk", "5000"], "4096"), (["--top", "513"], "513"), (["--feed", "0"], "feed"),
     (["--memory", "1MiB"], "memory"), (["--config", "/nowhere"], "/nowhere")])
