@@ -139,6 +139,12 @@ static int means_keep(const char *word)
     return 0;
 }
 
+const char *class_rules_preset_at(size_t i)
+{
+    return i < sizeof presets / sizeof *presets ? presets[i].name : NULL;
+}
+
+/* A word that a rule begins with was meant as that one: "fp8" is no slip of "fp4". */
 static const char *find_nearest(const char *word)
 {
     const char *nearest = quantise_rule_nearest(word);

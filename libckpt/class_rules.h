@@ -37,6 +37,9 @@ typedef struct {
     ckpt_dtype scale_dtype;                          /* of FP8; CKPT_NONE: not specified */
 } class_rules;
 
+/* The name of PRESET `i`; NULL behind the last. */
+const char *class_rules_preset_at(size_t i);
+
 /* Parse such a text. For a misspelt word, the error names the nearest rule, or the classes. */
 ckpt_code class_rules_parse(const char *text, class_rules *out, ckpt_error *err);
 

@@ -74,6 +74,8 @@ static const cli_rule rules[] = {
     { NULL, NULL, NULL }
 };
 
+static const cli_words words[] = { { "require", policy_requirement_at }, { NULL, NULL } };
+
 const cli_command certify_command = {
     .name = "certify",
     .summary = "check a release, and write a certificate of it",
@@ -98,6 +100,7 @@ const cli_command certify_command = {
                 "ckpt-verify certify --out cert.json --require tokenizer --junit c.xml Flash",
     .options = options,
     .rules = rules,
+    .words = words,
     .arg_min = 1,
     .arg_max = 64,
 };

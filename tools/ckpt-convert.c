@@ -17,6 +17,8 @@ static const cli_rule rules[] = {
 
 static const cli_hint hints[] = { CONVERT_HINTS };
 
+static const cli_words words[] = { CONVERT_WORDS, { NULL, NULL } };
+
 static const cli_command command = {
     .name = "ckpt-convert",
     .summary = "change the encoding, names or files of a checkpoint, exactly",
@@ -45,6 +47,10 @@ static const cli_command command = {
     .checks_more = 1,
     .hints = hints,
     .last_arg = &opt.last_arg,
+    .words = words,
+    .environment = launcher_variables,
+    .files = convert_files,
+    .see_also = "ckpt-shard(1) ckpt-verify(1) ckpt-manifest(5) ckpt-json(5) ckpt-digest(7)",
 };
 
 int main(int argc, char **argv)

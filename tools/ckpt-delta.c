@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "delta_command.h"
+#include "option_words.h"
 
 static delta_command opt = { .common = CLI_COMMON_DEFAULTS };
 
@@ -64,6 +65,8 @@ static const cli_rule layout_rules[] = {
     { NULL, NULL, NULL }
 };
 
+static const cli_words layout_words[] = { { "names", word_of_names }, { NULL, NULL } };
+
 static const cli_command diff_command = {
     .name = "diff",
     .summary = "write what changed from OLD to NEW",
@@ -91,6 +94,7 @@ static const cli_command diff_command = {
                 "ckpt-delta diff --base none DeepSeek-V4-Flash Flash.ckpt",
     .options = diff_options,
     .rules = layout_rules,
+    .words = layout_words,
     .arg_min = 2,
     .arg_max = 3,
     .last_arg = &opt.last_arg,
@@ -239,12 +243,23 @@ static const cli_hint hints[] = {
     { NULL, NULL }
 };
 
+static const cli_topic known_files[] = {
+    { "DELTA/ckpt-delta.json", "Value digests of OLD and NEW, what every tensor was before, "
+      "SHA-256 of the files. Deltas of other programs have none." },
+    { "DELTA/model.safetensors.index.json", "Encoding, checksum and version, as SGLang reads "
+      "them." },
+    { "DST.partial", "An unfinished result. The same command resumes it, --restart discards it." },
+    { NULL, NULL }
+};
+
 static const cli_command command = {
     .name = "ckpt-delta",
     .summary = "what changed between two checkpoints: write it, apply it, prove it",
     .usage = "diff|apply|verify|squash|reverse|inspect [OPTIONS] ...",
     .subcommands = subcommands,
     .hints = hints,
+    .files = known_files,
+    .see_also = "ckpt-convert(1) ckpt-verify(1) ckpt-json(5) ckpt-digest(7)",
 };
 
 int main(int argc, char **argv)

@@ -60,9 +60,9 @@ static const cli_option options[] = {
       "mentioned" },
     { CLI_LIST, "exclude", "GLOB", &opt.exclude, "skip files that match GLOB; may be repeated" },
     { CLI_HEADING, NULL, NULL, NULL, "Where to" },
-    { CLI_STRING, "local-dir", "D", &opt.local_dir, "write plain files into the folder D" },
-    { CLI_STRING, "cache-dir", "C", &opt.cache_dir,
-      "use the Hugging Face cache C (default: from HF_HUB_CACHE or HF_HOME)" },
+    { CLI_STRING, "local-dir", "DIR", &opt.local_dir, "write plain files into the folder DIR" },
+    { CLI_STRING, "cache-dir", "DIR", &opt.cache_dir,
+      "use the Hugging Face cache in DIR (default: from HF_HUB_CACHE or HF_HOME)" },
     { CLI_FLAG, "force-download", NULL, &opt.download.force, "fetch everything again" },
     { CLI_FLAG, "verify", NULL, &opt.download.verify,
       "hash existing files even if they are recorded as verified" },
@@ -132,6 +132,31 @@ static const cli_hint hints[] = {
     { NULL, NULL }
 };
 
+static const cli_topic environment[] = {
+    { "HF_TOKEN, HUGGING_FACE_HUB_TOKEN, HF_TOKEN_PATH", "The token of Hugging Face, or the file "
+      "that has it. HF_HUB_DISABLE_IMPLICIT_TOKEN=1: the stored token is not used." },
+    { "HF_HOME, HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, XDG_CACHE_HOME", "Where the cache is." },
+    { "HF_ENDPOINT", "The hub, instead of https://huggingface.co." },
+    { "HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE", "1: the network is not used." },
+    { "HF_HUB_DISABLE_SYMLINKS, HF_HUB_DISABLE_PROGRESS_BARS", "As for `hf download`." },
+    { "MODELSCOPE_API_TOKEN, MODELSCOPE_ENDPOINT, MODELSCOPE_DOMAIN, MODELSCOPE_PREFER_AI_SITE",
+      "The same of ModelScope." },
+    { "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY", "Proxies, also in lower case." },
+    { "SSL_CERT_FILE, SSL_CERT_DIR, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE",
+      "Certificates of authorities to trust." },
+    { NULL, NULL }
+};
+
+static const cli_topic known_files[] = {
+    { "DIR/.cache/huggingface/download, DIR/.cache/huggingface/trees", "What is known of each "
+      "file, and the hub's listing, as `hf download` also reads them." },
+    { "DIR/.cache/huggingface/ckpt", "Partials and their journals: removed when the files are "
+      "there, or by --clean." },
+    { "~/.cache/huggingface/hub", "The cache, where no --local-dir is given." },
+    { "~/.cache/huggingface/token", "The stored token, of `hf auth login`." },
+    { NULL, NULL }
+};
+
 static const cli_command command = {
     .name = "ckpt-download",
     .summary = "download a model from a hub and verify it",
@@ -168,6 +193,9 @@ static const cli_command command = {
     .arg_min = 1,
     .arg_max = CLI_ANY_ARGS,
     .hints = hints,
+    .environment = environment,
+    .files = known_files,
+    .see_also = "ckpt-convert(1) ckpt-verify(1) ckpt-json(5)",
 };
 
 /* State of one run. */

@@ -72,6 +72,12 @@ static const cli_rule rules[] = {
     { NULL, NULL, NULL }
 };
 
+static const cli_topic known_files[] = {
+    { "PATH/config.json", "Says the family and the encodings; compared with the tensors." },
+    { "PATH/*.safetensors.index.json", "Says which file has which tensor." },
+    { NULL, NULL }
+};
+
 static const cli_command command = {
     .name = "ckpt-inspect",
     .summary = "list what a checkpoint contains",
@@ -104,6 +110,8 @@ static const cli_command command = {
     .rules = rules,
     .arg_min = 1,
     .arg_max = 1,
+    .files = known_files,
+    .see_also = "ckpt-verify(1) ckpt-json(5)",
 };
 
 /* One line of the totals: all tensors of one dtype or encoding. */

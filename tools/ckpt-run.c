@@ -107,6 +107,18 @@ static const cli_rule rules[] = {
     { NULL, NULL, NULL }
 };
 
+static const cli_topic environment[] = {
+    { "OMP_WAIT_POLICY", "passive unless it is set: threads that wait use no CPU time." },
+    { "CUDA_VISIBLE_DEVICES", "With --backend cuda: the devices that --devices counts." },
+    { NULL, NULL }
+};
+
+static const cli_topic known_files[] = {
+    { "PATH/config.json", "The model; --config names another file." },
+    { "PATH/tokenizer.json", "For texts; --tokenizer names another file." },
+    { NULL, NULL }
+};
+
 static const cli_command command = {
     .name = "ckpt-run",
     .summary = "run a DeepSeek-V4 model and write its logits",
@@ -137,6 +149,9 @@ static const cli_command command = {
     .arg_min = 1,
     .arg_max = 1,
     .checks_more = 1,
+    .environment = environment,
+    .files = known_files,
+    .see_also = "ckpt-verify(1) ckpt-json(5)",
 };
 
 /* ---- preparing ---- */

@@ -75,6 +75,10 @@ static const cli_rule rules[] = {
 
 static const cli_hint hints[] = { CONVERT_HINTS };
 
+static const cli_words words[] = {
+    { "layout", word_of_layout }, { "preset", word_of_preset }, CONVERT_WORDS, { NULL, NULL }
+};
+
 static const cli_command command = {
     .name = "ckpt-shard",
     .summary = "convert any checkpoint layout to any other in one pass",
@@ -101,6 +105,10 @@ static const cli_command command = {
     .checks_more = 1,
     .hints = hints,
     .last_arg = &opt.last_arg,
+    .words = words,
+    .environment = launcher_variables,
+    .files = convert_files,
+    .see_also = "ckpt-convert(1) ckpt-verify(1) ckpt-manifest(5) ckpt-json(5) ckpt-digest(7)",
 };
 
 /* The name of a given option that only applies to torch_dist, or NULL. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "tools/cli/cli.h"
+#include "option_words.h"
 #include "formats/given_config.h"
 #include "formats/hf.h"
 #include "formats/maps.h"
@@ -48,6 +49,13 @@ static const cli_rule rules[] = {
     { NULL, NULL, NULL }
 };
 
+static const cli_words words[] = { { "config", word_of_config }, { NULL, NULL } };
+
+static const cli_topic known_files[] = {
+    { "DST.partial", "An unfinished output. The same command resumes it, --restart discards it." },
+    { NULL, NULL }
+};
+
 static const cli_command command = {
     .name = "ckpt-synth",
     .summary = "write an official-layout checkpoint with synthetic values",
@@ -65,6 +73,9 @@ static const cli_command command = {
     .arg_min = 1,
     .arg_max = 1,
     .last_arg = &opt.last_arg,
+    .words = words,
+    .files = known_files,
+    .see_also = "ckpt-inspect(1)",
 };
 
 typedef struct {

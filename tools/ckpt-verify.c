@@ -10,6 +10,7 @@
 #include "digest_command.h"
 #include "logits_command.h"
 #include "mutate_command.h"
+#include "option_words.h"
 #include "open_options.h"
 #include "formats/format.h"
 #include "formats/hf.h"
@@ -140,6 +141,8 @@ static const cli_rule compare_rules[] = {
     { NULL, NULL, NULL }
 };
 
+static const cli_words compare_words[] = { { "up-to-rule", word_of_rule }, { NULL, NULL } };
+
 static const cli_command compare_command = {
     .name = "compare",
     .summary = "compare two checkpoints, value by value",
@@ -165,6 +168,7 @@ static const cli_command compare_command = {
                 "ckpt-verify compare --stat --group layer Base Trained\n"
                 "ckpt-verify compare --as bf16 DeepSeek-V3 V3-BF16",
     .options = compare_options_table,
+    .words = compare_words,
     .rules = compare_rules,
     .arg_min = 2,
     .arg_max = 2,
@@ -222,12 +226,30 @@ static const cli_hint hints[] = {
     { "fuzz", "it is called mutate" }, { NULL, NULL }
 };
 
+static const cli_topic environment[] = {
+    { "SOURCE_DATE_EPOCH", "The date that certify writes into a certificate, in seconds since "
+      "1970-01-01; for results that can be reproduced byte by byte." },
+    { NULL, NULL }
+};
+
+static const cli_topic known_files[] = {
+    { "PATH/ckpt-manifest.json", "What check compares with; see ckpt-manifest(5). "
+      "ckpt-manifest.json.zst is read, too." },
+    { "PATH/.cache/huggingface", "The hub's listing, as ckpt-download left it; check and certify "
+      "hash the files against it." },
+    { "FILE.tensors.json.zst", "Digests of tensors that certify leaves beside a certificate." },
+    { NULL, NULL }
+};
+
 static const cli_command command = {
     .name = "ckpt-verify",
     .summary = "prove that checkpoints hold the same values",
     .usage = "digest|check|compare|logits|certify|certificate|mutate [OPTIONS] ...",
     .subcommands = subcommands,
     .hints = hints,
+    .environment = environment,
+    .files = known_files,
+    .see_also = "sha256sum(1) ckpt-certificate(5) ckpt-manifest(5) ckpt-json(5) ckpt-digest(7)",
 };
 
 /* ---- common to the subcommands ---- */

@@ -16,6 +16,15 @@
 #include "verify/manifest.h"
 #include "verify/report.h"
 
+const cli_topic convert_files[] = {
+    { "DST.partial", "The unfinished output, with its journal .ckpt-journal. The same command "
+      "resumes it, --restart discards it." },
+    { "DST/ckpt-manifest.json", "Value digests of what was written; see ckpt-manifest(5)." },
+    { "DST/fp4_scales.zst", "Written by FP4 -> FP8: the scales of FP4, from which --experts fp4 "
+      "and --like restore the original bytes." },
+    { NULL, NULL }
+};
+
 static void take_options(convert_command *o, const cli_args *args, cli_meter *meter)
 {
     convert_options *c = &o->convert;

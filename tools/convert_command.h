@@ -6,7 +6,9 @@
 
 #include "tools/cli/cli.h"
 #include "tools/download/feed.h"
+#include "launcher.h"
 #include "open_options.h"
+#include "option_words.h"
 #include "formats/convert/convert.h"
 
 typedef struct {
@@ -131,6 +133,14 @@ typedef struct {
 
 /* Rows of a table of rules, for the same options. */
 #define CONVERT_RULES { "many-files", "max-shard-size", NULL }
+
+/* Entries of cli_command.words. */
+#define CONVERT_WORDS                                                                            \
+    { "quantize", word_of_rule }, { "quantise", word_of_rule }, { "names", word_of_names },      \
+    { "config", word_of_config }
+
+/* For the man pages. */
+extern const cli_topic convert_files[];
 
 /* Parse the command line, plan, and run or print the plan. `finish_options` may be NULL; else it is
  * called between parsing and planning. Returns the exit status. */

@@ -24,8 +24,8 @@ static struct {
 } opt = { .common = CLI_COMMON_DEFAULTS };
 
 static const cli_option options[] = {
-    { CLI_ONCE, "check", "LIST", &opt.check,
-      "read digests and paths from LIST (- is standard input), as they were printed, and check "
+    { CLI_ONCE, "check", "FILE", &opt.check,
+      "read digests and paths from FILE (- is standard input), as they were printed, and check "
       "them" },
     { CLI_LIST, "tensors", "GLOB", &opt.globs,
       "also print the digests of tensors whose names match, as in '*.experts.7.*' or '*'; may be "
@@ -43,7 +43,7 @@ static const cli_rule rules[] = {
 const cli_command digest_command = {
     .name = "digest",
     .summary = "print the value digests of checkpoints",
-    .usage = "[OPTIONS] PATH... | --check LIST",
+    .usage = "[OPTIONS] PATH... | --check FILE",
     .description =
         "The value digest is the same in every layout and in every lossless encoding. Prints "
         "\"DIGEST  PATH\", like sha256sum, then the same for all tensors except mtp.*, marked "

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/cli/cli.h"
 #include "libckpt/error.h"
 
 enum { SHARES_MAX = 65536 };
@@ -20,6 +19,14 @@ static int env_number(const char *name, uint64_t *out)
 
     return text != NULL && cli_parse_u64(text, out);
 }
+
+const cli_topic launcher_variables[] = {
+    { "SLURM_PROCID, SLURM_STEP_NUM_TASKS", "Rank and size of the job inside a step of srun: each "
+      "process does its share." },
+    { "OMPI_COMM_WORLD_RANK, OMPI_COMM_WORLD_SIZE, PMI_RANK, PMI_SIZE", "The same inside mpirun." },
+    { "RANK, WORLD_SIZE", "The same, only with --part auto." },
+    { NULL, NULL }
+};
 
 /* Rank and size set by a launcher; 0: no launcher. */
 static int find_launcher(int with_common_names, share *out)

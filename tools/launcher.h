@@ -5,6 +5,10 @@
 #define CKPT_LAUNCHER_H
 
 #include "libckpt/ckpt.h"
+#include "tools/cli/cli.h"
+
+/* These variables, for man pages. */
+extern const cli_topic launcher_variables[];
 
 /*
  * `text` is the argument of --part: "I/N", "auto", or NULL. Without it, only variables are used

@@ -32,6 +32,13 @@ static const cli_rule rules[] = {
     { NULL, NULL, NULL }
 };
 
+static const char *word_of_mutation(size_t i)
+{
+    return i < mutation_count() ? mutation_name(i) : NULL;
+}
+
+static const cli_words words[] = { { "kind", word_of_mutation }, { NULL, NULL } };
+
 const cli_command mutate_command = {
     .name = "mutate",
     .summary = "test that the checks find faults",
@@ -48,6 +55,7 @@ const cli_command mutate_command = {
                 "ckpt-verify mutate --kind swap_experts --kind flip_bit_fp4 DeepSeek-V4-Flash",
     .options = options,
     .rules = rules,
+    .words = words,
     .arg_min = 0,
     .arg_max = 1,
 };

@@ -43,6 +43,11 @@ static int find_word(const char *const *words, const char *word)
     return -1;
 }
 
+const char *policy_requirement_at(size_t i)
+{
+    return i < sizeof requirements / sizeof *requirements ? requirements[i] : NULL;
+}
+
 ckpt_code policy_require(certificate_policy *policy, const char *what, ckpt_error *err)
 {
     if (find_word(requirements, what) < 0)

@@ -46,6 +46,8 @@ void policy_init(certificate_policy *policy);
 ckpt_code policy_read(const char *path, certificate_policy *policy, ckpt_error *err);
 void policy_release(certificate_policy *policy);
 
+/* What can be required, word `i`; NULL behind the last. */
+const char *policy_requirement_at(size_t i);
 /* Require config, generation_config, tokenizer, template, encoding (files of every checkpoint),
  * mtp, values, candidate, origin or logits to be present. */
 ckpt_code policy_require(certificate_policy *policy, const char *what, ckpt_error *err);

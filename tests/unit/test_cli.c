@@ -46,6 +46,17 @@ static const cli_rule RULES[] = {
 
 static const cli_hint HINTS[] = { { "--force", "use --like" }, { NULL, NULL } };
 
+static const char *word_of_sample(size_t i)
+{
+    static const char *const words[] = { "first", "second", NULL };
+
+    return words[i];
+}
+
+static const cli_words WORDS[] = { { "like", word_of_sample }, { NULL, NULL } };
+static const cli_topic ENVIRONMENT[] = { { "SAMPLE_HOME", "Where it is." }, { NULL, NULL } };
+static const cli_topic FILES[] = { { "DST.partial", "Unfinished." }, { NULL, NULL } };
+
 static const cli_command COMMAND = {
     .name = "ckpt-sample",
     .summary = "turn one thing into another",
@@ -58,6 +69,10 @@ static const cli_command COMMAND = {
     .arg_max = 2,
     .hints = HINTS,
     .last_arg = &opt.last_arg,
+    .words = WORDS,
+    .environment = ENVIRONMENT,
+    .files = FILES,
+    .see_also = "sha256sum(1)",
 };
 
 static const cli_command OTHER = {
@@ -454,12 +469,43 @@ static void test_man_page_escapes_troff(void **state)
     assert_non_null(strstr(output[0], "\\fB\\-\\-dry\\-run\\fR"));
 }
 
-static void test_bash_completion_offers_the_words_of_a_choice(void **state)
+static void test_man_page_has_environment_files_and_other_pages(void **state)
+{
+    (void)state;
+    assert_int_equal(PARSE("--help=man"), CLI_DONE);
+    assert_non_null(strstr(output[0], "\n.SH ENVIRONMENT\n.TP\n.B CKPT_THREADS\n"));
+    assert_non_null(strstr(output[0], "\n.B SAMPLE_HOME\nWhere it is.\n.SH FILES\n"));
+    assert_non_null(strstr(output[0], "\n.SH SEE ALSO\n.BR sha256sum (1),\n.BR ckpt (7)\n"));
+}
+
+static void test_man_page_prints_equal_groups_of_options_once(void **state)
+{
+    const char *first;
+
+    (void)state;
+    assert_int_equal(PARSE_TOP("--help=man"), CLI_DONE);
+    first = strstr(output[0], "\\-\\-threads\\fR");
+    assert_non_null(first);
+    assert_null(strstr(first + 1, "\\-\\-threads\\fR"));
+    assert_non_null(strstr(first, ".SS Common options\nThe same as of\n.BR ckpt-sample .\n"));
+}
+
+static void test_completions_offer_the_words_of_a_choice_and_of_a_table(void **state)
 {
     (void)state;
     assert_int_equal(PARSE("--help=bash"), CLI_DONE);
-    assert_non_null(strstr(output[0], "--dtype) COMPREPLY=($(compgen -W 'bf16 fp8 keep'"));
+    assert_non_null(strstr(output[0], ":--dtype) COMPREPLY=($(compgen -W 'bf16 fp8 keep'"));
+    assert_non_null(strstr(output[0], ":--like) COMPREPLY=($(compgen -W 'first second'"));
     assert_non_null(strstr(output[0], "complete -o default -F _ckpt_sample ckpt-sample"));
+    assert_int_equal(PARSE("--help=zsh"), CLI_DONE);
+    assert_int_equal(strncmp(output[0], "#compdef ckpt-sample\n", 21), 0);
+    assert_non_null(strstr(output[0], "--dtype='[element type of plain weights]:dtype:(bf16 fp8 "
+                                      "keep)'"));
+    assert_non_null(strstr(output[0], "'*'--include='[only these]:include: '"));
+    assert_int_equal(PARSE("--help=fish"), CLI_DONE);
+    assert_non_null(strstr(output[0], "complete -c ckpt-sample -l like -x -a 'first second' -d "
+                                      "'imitate the encodings of PATH'\n"));
+    assert_non_null(strstr(output[0], " -s j -l threads -x -d 'worker threads'\n"));
 }
 
 static void test_version(void **state)
@@ -621,7 +667,10 @@ int main(void)
         cmocka_unit_test_setup(test_human_sizes_have_decimal_units, reset),
         cmocka_unit_test_setup(test_help_names_every_option, reset),
         cmocka_unit_test_setup(test_man_page_escapes_troff, reset),
-        cmocka_unit_test_setup(test_bash_completion_offers_the_words_of_a_choice, reset),
+        cmocka_unit_test_setup(test_man_page_has_environment_files_and_other_pages, reset),
+        cmocka_unit_test_setup(test_man_page_prints_equal_groups_of_options_once, reset),
+        cmocka_unit_test_setup(test_completions_offer_the_words_of_a_choice_and_of_a_table,
+                               reset),
         cmocka_unit_test_setup(test_version, reset),
         cmocka_unit_test_setup(test_subcommands_are_chosen_by_the_first_word, reset),
         cmocka_unit_test_setup(test_lost_output_is_not_success, reset),

@@ -236,16 +236,21 @@ static ckpt_code check_rules(const cli_line *line, ckpt_error *err)
 /* Handle --help[=FORM] and --version. CLI_GO: `arg` is neither. */
 static int answer(const cli_command *parent, const cli_command *command, const char *arg)
 {
-    if (strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0)
-        cli_print_help(parent, command, CLI_HELP_TEXT);
-    else if (strcmp(arg, "--help=man") == 0)
-        cli_print_help(parent, command, CLI_HELP_MAN);
-    else if (strcmp(arg, "--help=bash") == 0)
-        cli_print_help(parent, command, CLI_HELP_BASH);
-    else if (strcmp(arg, "--version") == 0 || strcmp(arg, "-V") == 0)
-        printf("%s %s\n", cli_program_name, CKPT_VERSION);
-    else
+    static const struct {
+        const char *arg;
+        cli_help_form form;
+    } forms[] = { { "--help", CLI_HELP_TEXT },      { "-h", CLI_HELP_TEXT },
+                  { "--help=man", CLI_HELP_MAN },   { "--help=bash", CLI_HELP_BASH },
+                  { "--help=zsh", CLI_HELP_ZSH },   { "--help=fish", CLI_HELP_FISH } };
+
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+        if (strcmp(arg, forms[i].arg) == 0) {
+            cli_print_help(parent, command, forms[i].form);
+            return CLI_DONE;
+        }
+    if (strcmp(arg, "--version") != 0 && strcmp(arg, "-V") != 0)
         return CLI_GO;
+    printf("%s %s\n", cli_program_name, CKPT_VERSION);
     return CLI_DONE;
 }
 

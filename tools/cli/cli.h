@@ -1,6 +1,6 @@
 /*
- * cli.h: common to all commands: one option table for parsing, help, man page and bash completion;
- * errors; progress; signals; a checked standard output.
+ * cli.h: common to all commands: one option table for parsing, help, man page and completion
+ * scripts; errors; progress; signals; a checked standard output.
  *
  *     int main(int argc, char **argv)
  *     {
@@ -112,6 +112,21 @@ typedef struct {
     const char *hint;        /* "it is called compare", "downloads always resume" */
 } cli_hint;
 
+/* The words that an option takes, where its kind does not list them: offered by completion. */
+typedef struct {
+    const char *option;
+    const char *(*word)(size_t i);   /* NULL behind the last one */
+} cli_words;
+
+/* An environment variable or a file, and what it is for: printed in the man page. */
+typedef struct {
+    const char *name;
+    const char *text;
+} cli_topic;
+
+/* The date of the generated man pages: that of the release, or of the last change of an option. */
+#define CLI_PAGE_DATE "2026-11-29"
+
 typedef struct cli_command {
     const char *name;            /* "ckpt-convert"; for a subcommand: "digest" */
     const char *summary;         /* "convert the encoding of a checkpoint" */
@@ -127,6 +142,10 @@ typedef struct cli_command {
     unsigned arg_min;            /* arguments that are not options */
     unsigned arg_max;            /* CLI_ANY_ARGS: no limit */
     const struct cli_command *const *subcommands;   /* ends with NULL; or NULL */
+    const cli_words *words;      /* ends with a NULL option; NULL: none */
+    const cli_topic *environment;   /* ends with a NULL name; NULL: none but CKPT_THREADS ... */
+    const cli_topic *files;         /* the same */
+    const char *see_also;        /* pages beside ckpt(7): "sha256sum(1) ckpt-digest(7)"; or NULL */
 } cli_command;
 
 typedef struct {
@@ -166,7 +185,9 @@ int cli_parse_number(const char *text, double *out);
 
 /* ---- help, from the same table ---- */
 
-typedef enum { CLI_HELP_TEXT, CLI_HELP_MAN, CLI_HELP_BASH } cli_help_form;
+typedef enum {
+    CLI_HELP_TEXT, CLI_HELP_MAN, CLI_HELP_BASH, CLI_HELP_ZSH, CLI_HELP_FISH
+} cli_help_form;
 
 /* `parent` is the command above a subcommand, or NULL. */
 void cli_print_help(const cli_command *parent, const cli_command *command, cli_help_form form);

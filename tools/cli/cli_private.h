@@ -50,6 +50,25 @@ void cli_near_offer(cli_near *near, const char *word, size_t size);
 /* The word of "a|b|c" that was meant; 0: none is near, or `words` is a sentence. */
 int cli_find_near_word(const char *words, const char *text, char out[CLI_NEAR_BYTES]);
 
+/* ---- help ---- */
+
+enum { CLI_FULL_NAME_BYTES = 128 };
+
+extern const char cli_default_exit_notes[];
+
+/* Options of the table, then --help and --version; NULL behind the last. */
+const cli_option *cli_option_first(const cli_command *command);
+const cli_option *cli_option_next(const cli_option *option);
+/* "ckpt-verify digest" */
+void cli_full_name(const cli_command *parent, const cli_command *command, char *out,
+                   size_t out_bytes);
+void cli_print_man(const cli_command *parent, const cli_command *command);
+void cli_print_bash(const cli_command *command);
+void cli_print_zsh(const cli_command *command);
+void cli_print_fish(const cli_command *command);
+
+/* ---- signals ---- */
+
 /* The signal that asked the command to stop; 0: none. */
 int cli_stop_signal(void);
 
