@@ -307,8 +307,11 @@ bench: all $(BENCHES)  ## measure speed against cp and the peers that are instal
 
 # ---- installing ----
 
-.PHONY: install uninstall clean format
-install: all  ## into DESTDIR/PREFIX: tools, libraries, header, man pages, bash completion
+.PHONY: doc install uninstall clean format
+doc: all  ## the man pages as HTML, in build/doc; needs mandoc
+	@scripts/doc $(BUILD) $(VERSION)
+
+install: all  ## into DESTDIR/PREFIX: tools, libraries, header, man pages, completion
 	scripts/install $(BUILD) '$(PREFIX)' '$(DESTDIR)' $(VERSION)
 
 uninstall:  ## remove what install put there

@@ -315,7 +315,7 @@ enum { CKPT_DIGEST_HEX = 33, CKPT_ROOT_HEX = 65 };   /* with the NUL */
 
 typedef struct ckpt_digest ckpt_digest;
 
-/* Value digest of every tensor of `source` (README.md, "The value digest"). *out is yours to free;
+/* Value digest of every tensor of `source` (ckpt-digest(7)). *out is yours to free;
  * it borrows the source's catalog. */
 ckpt_code ckpt_digest_source(ckpt_source *source, const ckpt_run_options *options,
                              ckpt_digest **out, ckpt_error *err);

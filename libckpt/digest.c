@@ -1,4 +1,4 @@
-/* The value digest. README.md, "The value digest", defines it. */
+/* The value digest. ckpt-digest(7) defines it. */
 #include "digest.h"
 
 #include <inttypes.h>

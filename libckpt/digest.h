@@ -19,7 +19,7 @@ void digest_set(ckpt_digest *digest, size_t tensor, hash128 sum);
 
 /*
  * 1 for mtp.*, the blocks that the digest `main` leaves out, because layouts for training lack
- * them. This prefix of logical names is part of the definition of the digest (README.md), not
+ * them. This prefix of logical names is part of the definition of the digest (ckpt-digest(7)), not
  * knowledge of a family: maps give next-token blocks such names, whatever a family calls them.
  */
 int digest_is_mtp(const char *name);

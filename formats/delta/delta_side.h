@@ -10,7 +10,7 @@
  *    "tensors": [{"name", "dtype", "shape", "bytes", "before", "after": xxh3-128,
  *                 "changed_bytes", "changed_elements"}]}
  *
- * Roots are value roots (README.md of the project). The file's own SHA-256 is the delta's identity.
+ * Roots are value roots (ckpt-digest(7)). The file's own SHA-256 is the delta's identity.
  */
 #ifndef CKPT_DELTA_SIDE_H
 #define CKPT_DELTA_SIDE_H

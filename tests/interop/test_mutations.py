@@ -2,7 +2,7 @@
 say is what NumPy says, also where the bytes change and the values do not.
 
 Nothing here uses the tools to find an element or its value: files are taken apart by their formats,
-and values computed by the definitions in README.md."""
+and values computed by the definitions in ckpt-digest(7)."""
 import dataclasses
 import hashlib
 import io
@@ -73,7 +73,7 @@ def canonical(bits):
 
 
 def digest_of(values):
-    """32 hex digits, as README.md defines them."""
+    """32 hex digits, as ckpt-digest(7) defines them."""
     per_row = -(-values.shape[1] // 1024)
     total = 0
     for row, row_values in enumerate(values):

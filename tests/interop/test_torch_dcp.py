@@ -232,7 +232,7 @@ def compare_all(ckpt, folder, tensors, tmp_path):
 
 
 def test_the_golden_digest_is_pythons(ckpt, golden, written, expected):
-    """The re-implementation agrees with the pinned digests, too: README.md is enough."""
+    """The re-implementation agrees with the pinned digests, too: ckpt-digest(7) is enough."""
     from interop.v4_values import native_values
     values = {n: t for n, t in native_values(golden).items() if not n.startswith("mtp.")}
     assert python_digest(values)[0] == ckpt("ckpt-verify", "digest", "--json",

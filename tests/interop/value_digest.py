@@ -1,4 +1,4 @@
-"""The value digest as README.md defines it, in Python: none of the tools' code, but libxxhash."""
+"""The value digest as ckpt-digest(7) defines it, in Python: no code of the tools, but libxxhash."""
 import ctypes
 import hashlib
 
