@@ -1,7 +1,6 @@
 /* A tokenizer as data. */
 #include "vocabulary.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "array.h"
@@ -19,25 +18,26 @@ void vocabulary_init(ckpt_vocabulary *v)
 void vocabulary_release(ckpt_vocabulary *v)
 {
     arena_release(&v->memory);
-    free(v->tokens);
-    free(v->types);
-    free(v->merges);
+    array_free_counted(v->tokens, v->count, sizeof *v->tokens);
+    array_free_counted(v->types, v->type_count, sizeof *v->types);
+    array_free_counted(v->merges, v->merge_count, sizeof *v->merges);
     vocabulary_init(v);
 }
 
 static ckpt_code grow(ckpt_vocabulary *v, ckpt_error *err)
 {
-    const char **tokens = array_room(v->tokens, v->count, sizeof *tokens, "a vocabulary", err);
-    int32_t *types;
+    static const char what[] = "a vocabulary";
+    int32_t *types = array_room_counted(v->types, v->type_count, sizeof *types, what, err);
+    const char **tokens;
 
-    if (tokens == NULL)
-        return CKPT_E_MEMORY;
-    v->tokens = tokens;
-    if ((types = array_room(v->types, v->count, sizeof *types, "a vocabulary", err)) == NULL)
+    if (types == NULL)
         return CKPT_E_MEMORY;
     v->types = types;
-    tokens[v->count] = NULL;
-    types[v->count++] = TOKEN_UNUSED;
+    types[v->type_count++] = TOKEN_UNUSED;
+    if ((tokens = array_room_counted(v->tokens, v->count, sizeof *tokens, what, err)) == NULL)
+        return CKPT_E_MEMORY;
+    v->tokens = tokens;
+    tokens[v->count++] = NULL;
     return CKPT_OK;
 }
 
@@ -65,7 +65,8 @@ ckpt_code vocabulary_set(ckpt_vocabulary *v, uint64_t id, const char *text, int3
 
 ckpt_code vocabulary_add_merge(ckpt_vocabulary *v, const char *text, ckpt_error *err)
 {
-    const char **merges = array_room(v->merges, v->merge_count, sizeof *merges, "merges", err);
+    const char **merges = array_room_counted(v->merges, v->merge_count, sizeof *merges, "merges",
+                                             err);
 
     if (merges == NULL)
         return CKPT_E_MEMORY;

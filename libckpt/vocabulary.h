@@ -18,11 +18,13 @@ enum { VOCABULARY_MAX = 1 << 24, VOCABULARY_BYTES_MAX = 1 << 28 };
 typedef enum { SPECIAL_BOS, SPECIAL_EOS, SPECIAL_PAD, SPECIAL_COUNT } vocabulary_special;
 typedef enum { FLAG_ADD_BOS, FLAG_ADD_EOS, FLAG_COUNT } vocabulary_flag;
 
+/* Its memory is counted by memory.h. */
 typedef struct {
     arena memory;                  /* of all texts */
     const char **tokens;           /* by id; NULL: no token has this id */
     int32_t *types;                /* by id */
     uint64_t count;                /* of ids */
+    uint64_t type_count;           /* the same, except after a failure */
     const char **merges;           /* "a b", the first with the best rank */
     uint64_t merge_count;          /* 0: it says none */
     int64_t specials[SPECIAL_COUNT];   /* ids; -1: it does not say */

@@ -7,6 +7,7 @@
 
 #include "formats/tokenizer_files.h"
 #include "libckpt/config_number.h"
+#include "libckpt/memory.h"
 
 enum { GAP_BYTES = 32 };
 
@@ -101,7 +102,7 @@ static ckpt_code read_text(token_reader *r, const char *key)
         return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': a string of '%s' has %llu bytes",
                          file_path(r->head->file), key, (unsigned long long)size);
     if (size >= r->word_bytes) {
-        char *word = realloc(r->word, (size_t)size + 1);
+        char *word = memory_has(size + 1) ? realloc(r->word, (size_t)size + 1) : NULL;
 
         if (word == NULL)
             return ckpt_fail_memory(r->err, key, size);
@@ -131,7 +132,8 @@ static ckpt_code read_types(token_reader *r, uint64_t count, uint64_t **out)
     *out = NULL;
     if (key == NULL || !key->is_array || key->kind == GGUF_STRING || key->count != count)
         return CKPT_OK;
-    if ((*out = calloc((size_t)count + 1, sizeof **out)) == NULL)
+    if (!memory_has((count + 1) * sizeof **out) ||
+        (*out = calloc((size_t)count + 1, sizeof **out)) == NULL)
         return ckpt_fail_memory(r->err, VOCABULARY_TYPES_KEY, count);
     return gguf_head_numbers(r->head, key, *out, r->err);
 }

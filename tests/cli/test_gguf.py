@@ -625,6 +625,17 @@ def test_a_tokenizer_of_another_kind_is_not_compared_but_noted(ckpt, spoken, gol
                                                             spoken[1]).out
 
 
+def test_a_vocabulary_keeps_the_limit_of_memory(ckpt, spoken, tmp_path):
+    parsed = Parsed(spoken[1])
+    many = struct.pack("<IQ", 8, 1 << 21) + struct.pack("<Q1s", 1, b"x") * (1 << 21)
+    parsed.keys = [k if k[0] != "tokenizer.ggml.tokens" else (k[0], None, key(k[0], "array", many))
+                   for k in parsed.keys]
+    path = parsed.write(tmp_path / "x.gguf")
+    words = ["ckpt-verify", "compare", "--tensors", "*norm*"]
+    assert "memory" in ckpt(*words, "--memory", "24MiB", spoken[0], path, check=2).err
+    ckpt(*words, "--memory", "200MiB", spoken[0], path, check=1)
+
+
 def test_certify_judges_the_tokenizer_in_keys(ckpt, spoken, tmp_path):
     path, gguf = spoken
     policy = tmp_path / "policy.json"
