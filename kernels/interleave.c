@@ -26,10 +26,39 @@ static uint64_t spread_nibbles(uint32_t packed)
     return (x | x << 4) & UINT64_C(0x0f0f0f0f0f0f0f0f);
 }
 
+/* A group of 16 bytes is processed at once; any x86-64 has instructions for these shuffles. */
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
+
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (bytes16){ __VA_ARGS__ })
+#endif
+
+/* Bytes of either half become nibbles of the row. */
+INLINED void split_halves_of_16(const uint8_t *group, uint8_t *codes)
+{
+    bytes16 joined;
+    bytes16 low;
+    bytes16 high;
+    bytes16 row;
+
+    memcpy(&joined, group, sizeof joined);
+    low = joined & 0x0f;
+    high = joined >> 4;
+    row = SHUFFLE(low, high, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) |
+          SHUFFLE(low, high, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31) << 4;
+    memcpy(codes, &row, sizeof row);
+}
+
 /* A group in CODES_IN_HALVES order to row order: the low nibbles of eight bytes become four bytes
  * of the row's first half, the high nibbles four bytes of its second half. */
 INLINED void split_halves(const uint8_t *group, uint32_t group_bytes, uint8_t *codes)
 {
+    if (group_bytes == 16) {
+        split_halves_of_16(group, codes);
+        return;
+    }
     for (uint32_t i = 0; i < group_bytes; i += 8) {
         uint64_t word;
         uint32_t first;
@@ -43,8 +72,28 @@ INLINED void split_halves(const uint8_t *group, uint32_t group_bytes, uint8_t *c
     }
 }
 
+/* Nibbles of each half of the row become bytes. */
+INLINED void join_halves_of_16(const uint8_t *codes, uint8_t *group)
+{
+    bytes16 row;
+    bytes16 low;
+    bytes16 high;
+    bytes16 joined;
+
+    memcpy(&row, codes, sizeof row);
+    low = row & 0x0f;
+    high = row >> 4;
+    joined = SHUFFLE(low, high, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23) |
+             SHUFFLE(low, high, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31) << 4;
+    memcpy(group, &joined, sizeof joined);
+}
+
 INLINED void join_halves(const uint8_t *codes, uint32_t group_bytes, uint8_t *group)
 {
+    if (group_bytes == 16) {
+        join_halves_of_16(codes, group);
+        return;
+    }
     for (uint32_t i = 0; i < group_bytes; i += 8) {
         uint32_t first;
         uint32_t second;
