@@ -111,29 +111,6 @@ static http_verdict refuse(transfer *t, const char *what)
     return HTTP_REFUSE;
 }
 
-/* The hub's headers for the file must match its listing. */
-static const char *hub_contradiction(const transfer *t, const http_reply *reply)
-{
-    const char *commit = http_header(reply, "X-Repo-Commit");
-    const char *listed = t->f->env->options.listing->commit;
-    const char *linked = http_header(reply, "X-Linked-Etag");
-    const char *size = http_header(reply, "X-Linked-Size");
-    char etag[100];
-    char expected[24];
-
-    if (commit != NULL && *listed != '\0' && strcmp(commit, listed) != 0)
-        return "the hub serves a different commit than it listed";
-    if (linked != NULL) {
-        hub_etag(linked, etag, sizeof etag);
-        if (strcmp(etag, t->file->want->hash) != 0)
-            return "listing and resolve disagree about the hash";
-    }
-    snprintf(expected, sizeof expected, "%" PRIu64, t->file->want->size_bytes);
-    if (size != NULL && strcmp(size, expected) != 0)
-        return "listing and resolve disagree about the size";
-    return NULL;
-}
-
 static int is_hub(const transfer *t)
 {
     return hub_same_origin(t->url, hub_of(t)->endpoint);
@@ -171,47 +148,29 @@ static http_verdict bad_range(transfer *t, const char *what)
 /* Check that a 206, or a 200 with or without Content-Range, is what was requested. */
 static http_verdict judge_body(transfer *t, const http_reply *reply)
 {
-    const uint64_t total = t->file->want->size_bytes;
-    const char *text = http_header(reply, "Content-Range");
-    const char *encoding = http_header(reply, "Content-Encoding");
-    const char *type = http_header(reply, "Content-Type");
-    const char *length = http_header(reply, "Content-Length");
-    uint64_t length_bytes = length == NULL ? 0 : strtoull(length, NULL, 10);
-    hub_content_range range = { 0 };
+    const hub_ask ask = { t->range_first, t->range_end, t->file->want->size_bytes };
+    const char *complaint = NULL;
+    hub_body body;
 
-    if (encoding != NULL && strcasecmp(encoding, "identity") != 0)
-        return bad_range(t, "it is compressed, which was not requested");
-    if (type != NULL && strncasecmp(type, "multipart/byteranges", 20) == 0)
-        return bad_range(t, "it is multipart, expected a single range");
-    if (text == NULL) {
-        if (http_status(reply) == 206)
-            return bad_range(t, "status 206 without Content-Range");
-        if (length != NULL && length_bytes > total)
-            return bad_range(t, "it is longer than the file");
-        if (t->range_end != 0 && (t->range_first != 0 || t->range_end != total)) {
-            t->refusal = FETCH_NO_RANGE;
-            return HTTP_REFUSE;
-        }
-        return take_from(t, 0, total);
+    switch (hub_judge_body(reply, &ask, &body, &complaint)) {
+    case HUB_BODY_GOOD:
+        return take_from(t, body.first, body.size_bytes);
+    case HUB_BODY_IS_WHOLE:
+        t->refusal = FETCH_NO_RANGE;
+        return HTTP_REFUSE;
+    default:
+        return bad_range(t, complaint);
     }
-    if (!hub_parse_content_range(text, &range) || range.is_empty)
-        return bad_range(t, "malformed Content-Range");
-    if (range.first != (t->range_end != 0 ? t->range_first : 0) ||
-        (t->range_end != 0 && range.last >= t->range_end))
-        return bad_range(t, "its Content-Range is not the requested one");
-    if ((range.has_total && range.total != total) || range.last >= total ||
-        (!range.has_total && range.last + 1 != t->range_end))
-        return bad_range(t, "its Content-Range is of a file of a different size");
-    if (length != NULL && length_bytes != range.last - range.first + 1)
-        return bad_range(t, "Content-Length and Content-Range disagree");
-    return take_from(t, range.first, range.last - range.first + 1);
 }
 
 static http_verdict on_head(void *context, const http_reply *reply)
 {
     transfer *t = context;
     const unsigned status = http_status(reply);
-    const char *wrong = status < 400 && is_hub(t) ? hub_contradiction(t, reply) : NULL;
+    const char *wrong =
+        status < 400 && is_hub(t)
+            ? hub_contradiction(t->f->env->options.listing, t->file->want, reply)
+            : NULL;
 
     if (wrong != NULL)
         return refuse(t, wrong);

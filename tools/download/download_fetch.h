@@ -7,6 +7,7 @@
 #define CKPT_DOWNLOAD_FETCH_H
 
 #include "download_files.h"
+#include "libckpt/hub/hub_reply.h"
 
 enum { CONNECTIONS_MAX = 64 };
 

@@ -2,19 +2,9 @@
 #ifndef CKPT_HUB_SELECT_H
 #define CKPT_HUB_SELECT_H
 
-#include "tools/cli/cli.h"
 #include "libckpt/hub/hub.h"
-
-/* Parses "owner/name[@revision]", "hf://[models/|datasets/|spaces/]owner/name[@revision][/path]" or
- * the address of its page on huggingface.co. */
-typedef struct {
-    char repo[256];
-    char revision[256];          /* "" when it has none */
-    char path[1024];
-    const char *type;            /* NULL when it has none */
-} hub_name;
-/* NULL, or what is wrong with it. */
-const char *hub_parse_name(const char *text, hub_name *out);
+#include "libckpt/hub/hub_name.h"
+#include "tools/cli/cli.h"
 
 typedef struct {
     char *const *names;          /* files on the command line */
