@@ -183,8 +183,8 @@ $(BUILD)/%.a: $(BUILD)/%.list Makefile
 	$(SAY) AR $@
 	$(Q)$(AR) rcs $@ $(filter %.o,$^)
 
-# No reader of the library reads from a hub: it does not ask for libcurl.
-SO_O := $(filter-out $(BUILD)/obj/libckpt/hub/%,$(LIB_O))
+# The library reads local files alone: it does not ask for libcurl.
+SO_O := $(filter-out $(BUILD)/obj/libckpt/hub/% $(BUILD)/obj/libckpt/remote/%,$(LIB_O))
 $(BUILD)/libckpt.so: $(SO_O) libckpt/libckpt.map $(BUILD)/libckpt.list
 	$(SAY) LINK $@
 	$(Q)$(CC) -shared -Wl,-soname,libckpt.so.0 -Wl,--version-script,libckpt/libckpt.map \

@@ -417,11 +417,15 @@ ckpt_code ckpt_open(const char *path, const ckpt_open_options *options, ckpt_che
     if ((code = kernels_require(err)) != CKPT_OK)
         return code;
     if (options != NULL &&
-        (code = options_check_reserved(options->reserved, CKPT_RESERVED, err)) != CKPT_OK)
+        (code = options_check_reserved(options->reserved, CKPT_RESERVED - 1, err)) != CKPT_OK)
         return code;
-    if ((code = file_check_reachable(path, err)) != CKPT_OK)
+    if (options != NULL && options->places != NULL && options->places->knows(path))
+        code = options->places->open(options->places, path, &place, err);
+    else if ((code = file_check_reachable(path, err)) != CKPT_OK)
         return code;
-    if ((code = folder_open_place(path, &place, err)) == CKPT_OK)
+    else
+        code = folder_open_place(path, &place, err);
+    if (code == CKPT_OK)
         return checkpoint_open_place(&place, options, out, err);
     folder_place_release(&place);
     return code;
@@ -556,6 +560,6 @@ uint64_t ckpt_checkpoint_bytes(const ckpt_checkpoint *c)
            layout_bytes(c->store->pieces != NULL ? c->layout : c->stored_layout) +
            layout_bytes(c->store->pieces) +
            ckpt_catalog_count(c->store->catalog) * PER_TENSOR_BYTES +
-           c->store->sum_count * sizeof *c->store->sums +
+           c->store->sum_count * sizeof *c->store->sums + c->place.folder->held_bytes +
            (c->official == NULL ? 0 : catalog_bytes(c->official));
 }

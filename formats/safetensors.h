@@ -16,8 +16,7 @@
 #define CKPT_SAFETENSORS_H
 
 #include "format.h"
-
-#define SAFETENSORS_SUFFIX ".safetensors"
+#include "libckpt/safetensors_header.h"
 
 enum { SAFETENSORS_HEADER_MAX = 100 * 1000 * 1000 };
 

@@ -283,7 +283,8 @@ typedef struct {
     const char *dialect;     /* the software that wrote a torch_dist checkpoint ("miles", "slime",
                                 "bridge"), if values depend on it and it cannot be detected; or
                                 NULL */
-    uint64_t reserved[CKPT_RESERVED];
+    const struct ckpt_places *places;    /* not part of this interface: NULL */
+    uint64_t reserved[CKPT_RESERVED - 1];
 } ckpt_open_options;
 
 /*

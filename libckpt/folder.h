@@ -42,6 +42,7 @@ typedef struct {
 struct ckpt_folder {
     const folder_ops *ops;
     const char *path;               /* its name in errors; lives as long as the folder */
+    uint64_t held_bytes;            /* of memory, while it is open */
 };
 
 /* A path given by the user: a folder, or a file in one. */
@@ -50,6 +51,13 @@ typedef struct {
     ckpt_folder *folder;            /* the folder, or the one that contains the file */
     char *name;                     /* of the file; malloc'd; NULL: the path is the folder */
 } folder_place;
+
+/* Opens what is named otherwise than by a local path. Thread-safe. */
+struct ckpt_places {
+    int (*knows)(const char *path);     /* 1: `open` is for this path */
+    ckpt_code (*open)(const struct ckpt_places *self, const char *path, folder_place *out,
+                      ckpt_error *err);
+};
 
 /* Open the folder of a local path, which may be a packed checkpoint (packed.h). A path that is
  * absent or cannot be examined counts as a file. Call folder_place_release, also after a

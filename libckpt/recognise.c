@@ -367,12 +367,11 @@ static int recognise_url(const char *path, char out[RECOGNISE_BYTES])
     size = strncmp(path, "hf:", 3) == 0 || host > 0 ? repository_bytes(rest) : 0;
     if (size > 0 && strncmp(rest, "datasets/", 9) != 0 && strncmp(rest, "spaces/", 7) != 0)
         snprintf(out, RECOGNISE_BYTES,
-                 "is a URL, but only local files are supported: download it with ckpt-download%s "
-                 "%.*s",
-                 hub, (int)size, rest);
+                 "is a URL, and this command reads local files only: download it with "
+                 "ckpt-download%s %.*s", hub, (int)size, rest);
     else
-        snprintf(out, RECOGNISE_BYTES, "is a URL, but only local files are supported: download it "
-            "first");
+        snprintf(out, RECOGNISE_BYTES, "is a URL that this command does not read: download it "
+                 "first");
     return 1;
 }
 

@@ -11,6 +11,8 @@
 #include "buffer.h"
 #include "catalog.h"
 
+#define SAFETENSORS_SUFFIX ".safetensors"
+
 enum { SAFETENSORS_LENGTH_BYTES = 8 };
 
 typedef struct {

@@ -1,6 +1,7 @@
 /* ckpt-convert: change the encoding, names or files of a checkpoint, exactly. */
 #include "convert_command.h"
 #include "formats/hf.h"
+#include "remote_places.h"
 
 static convert_command opt = { .common = CLI_COMMON_DEFAULTS,  };
 
@@ -36,7 +37,8 @@ static const cli_command command = {
         "(Base), E8M0 scales with FP4 experts. vLLM derives the dtype of all scales from "
         "expert_dtype in config.json and misreads any other. BF16 weights beside quantised ones "
         "are listed in modules_to_not_convert; encodings that config.json cannot express are "
-        "refused.",
+        "refused."
+        "\n\n" REMOTE_HELP("SRC, --like and --fill-from"),
     .examples = "ckpt-convert --dtype bf16 DeepSeek-V4-Flash Flash-BF16\n"
                 "ckpt-convert --experts fp8 DeepSeek-V4-Flash Flash-FP8\n"
                 "ckpt-convert --like DeepSeek-V4-Flash Flash-BF16 Flash-again",

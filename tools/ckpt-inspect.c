@@ -8,6 +8,7 @@
 #include "inspect_loader.h"
 #include "inspect_values.h"
 #include "open_options.h"
+#include "remote_places.h"
 #include "formats/format.h"
 #include "formats/ids.h"
 #include "libckpt/codes.h"
@@ -95,7 +96,8 @@ static const cli_command command = {
         "--stat and --values read data: of all tensors, or of those that --tensors chooses. Values "
         "are code times scale, as one F32 product, and -0 is +0. NaN and infinities are counted, "
         "and are in no other figure. A code is saturated when it has the largest magnitude of its "
-        "dtype.",
+        "dtype."
+        "\n\n" REMOTE_HELP("PATH"),
     .exit_notes = "0  done; with --for: no rule speaks against loading\n"
                   "1  with --for: it will not load\n"
                   "2  error; one line on stderr says what failed",
@@ -548,6 +550,7 @@ static ckpt_code inspect(const char *path, int *status, ckpt_error *err)
     if (opt.values != NULL && !inspect_parse_rows(opt.values, &in.rows))
         return ckpt_fail(err, CKPT_E_USAGE, "--values '%s': expected a row, as in 5, or the first "
                          "and the last, as in 0-3", opt.values);
+    opt.open.places = remote_places(&opt.common);
     if ((code = ckpt_open(path, &opt.open, &c, err)) != CKPT_OK ||
         (code = checkpoint_note_ids(c, err)) != CKPT_OK)
         goto out;

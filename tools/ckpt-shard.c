@@ -4,6 +4,7 @@
 
 #include "convert_command.h"
 #include "libckpt/error.h"
+#include "remote_places.h"
 
 static convert_command opt = { .common = CLI_COMMON_DEFAULTS };
 static const char *preset;
@@ -92,7 +93,8 @@ static const cli_command command = {
         "it nor GGUF has a next-token block: restore it with --fill-from. In GGUF, FP4 experts "
         "keep their codes and scales (MXFP4), other weights are BF16 and what element-wise "
         "operations take is F32: the same values, or a refusal. The first file has the value "
-        "digest in its key ckpt.value_root.",
+        "digest in its key ckpt.value_root."
+        "\n\n" REMOTE_HELP("SRC, --like and --fill-from"),
     .examples = "ckpt-shard --layout mp --mp 8 DeepSeek-V4-Flash Flash-mp8\n"
                 "ckpt-shard --layout torch_dist DeepSeek-V4-Flash DeepSeek-V4-Flash_torch_dist\n"
                 "ckpt-shard --layout gguf DeepSeek-V4-Flash DeepSeek-V4-Flash-GGUF\n"

@@ -8,6 +8,7 @@
 #include "certify_command.h"
 #include "difference_print.h"
 #include "digest_command.h"
+#include "remote_places.h"
 #include "logits_command.h"
 #include "mutate_command.h"
 #include "option_words.h"
@@ -95,7 +96,8 @@ static const cli_command check_command = {
         "\n"
         "A folder made by ckpt-download is first compared with the hub's listing: every file is "
         "hashed, whatever was recorded about it, without contacting the hub. Missing or different "
-        "files are listed and end the check.",
+        "files are listed and end the check."
+        "\n\n" REMOTE_HELP("PATH"),
     .examples = "ckpt-verify check Flash-FP8\n"
                 "ckpt-verify check --manifest flash.json Flash-BF16\n"
                 "ckpt-verify check --values Trained",
@@ -160,7 +162,8 @@ static const cli_command compare_command = {
         "\n"
         "--stat tells how far B is from A. Relative error: sqrt(sum (b - a)^2 / sum a^2). Pairs "
         "with NaN or infinity on a side are counted, and are in no sum. Distances are in units of "
-        "the last place of BF16, or of F32 where both sides hold more than BF16 does.",
+        "the last place of BF16, or of F32 where both sides hold more than BF16 does."
+        "\n\n" REMOTE_HELP("A and B"),
     .exit_notes = "0  the same, or within --tolerance\n1  different\n"
                   "2  error; one line on stderr says what failed",
     .examples = "ckpt-verify compare DeepSeek-V4-Flash Flash-BF16\n"
@@ -646,6 +649,7 @@ int main(int argc, char **argv)
     if (status != CLI_GO)
         return cli_finish(status);
     status = CLI_DONE;
+    opt.open.places = remote_places(&opt.common);
     if (args.command == &digest_command)
         code = digest_run(&args, &status, &err);
     else if (args.command == &check_command)

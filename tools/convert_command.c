@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "earlier_output.h"
+#include "remote_places.h"
 #include "libckpt/error.h"
 #include "libckpt/folder.h"
 #include "libckpt/json.h"
@@ -33,6 +34,7 @@ static void take_options(convert_command *o, const cli_args *args, cli_meter *me
     c->quantise.only_count = o->only.count;
     c->quantise.skip = o->skip.items;
     c->quantise.skip_count = o->skip.count;
+    c->open.places = remote_places(&o->common);
     c->source = args->items[0];
     c->target = args->items[1];
     /* With --feed, ckpt-download draws the progress line. */

@@ -7,6 +7,7 @@
 
 #include "digest_list.h"
 #include "open_options.h"
+#include "remote_places.h"
 #include "formats/format.h"
 #include "formats/ids.h"
 #include "formats/notes.h"
@@ -51,6 +52,7 @@ const cli_command digest_command = {
         "manifest for `ckpt-verify check --manifest`; of several PATHs, a list of them. If "
         "the input may not be a complete model, for example one shard of several, notes are "
         "printed on stderr and in the manifest.\n"
+        "\n" REMOTE_HELP("PATH") "\n"
         "\n"
         "--check prints \"PATH: OK\" or \"PATH: FAILED\" for every line of LIST. Paths are "
         "relative to the working directory.",
@@ -102,6 +104,7 @@ static ckpt_code read_digest(const char *path, digested *out, ckpt_error *err)
     ckpt_code code;
 
     memset(out, 0, sizeof *out);
+    opt.open.places = remote_places(&opt.common);
     if ((code = ckpt_open(path, &opt.open, &out->checkpoint, err)) != CKPT_OK ||
         (code = checkpoint_note_ids(out->checkpoint, err)) != CKPT_OK)
         return code;

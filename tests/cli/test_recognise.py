@@ -124,22 +124,30 @@ def test_of_two_snapshots_the_one_of_main_is_told(ckpt, tmp_path):
 @pytest.mark.parametrize("path, says", [
     ("deepseek-ai/DeepSeek-V4-Flash", "ckpt-download deepseek-ai/DeepSeek-V4-Flash"),
     ("deepseek-ai/DeepSeek-V4-Flash@main", "ckpt-download deepseek-ai/DeepSeek-V4-Flash"),
-    ("hf://deepseek-ai/DeepSeek-V4", "ckpt-download deepseek-ai/DeepSeek-V4"),
-    ("https://huggingface.co/deepseek-ai/DeepSeek-V4/tree/main",
-     "ckpt-download deepseek-ai/DeepSeek-V4"),
-    ("https://modelscope.cn/models/deepseek-ai/DeepSeek-V4",
-     "ckpt-download --hub modelscope deepseek-ai/DeepSeek-V4"),
-    ("https://huggingface.co/datasets/o/n", "download it first"),
     ("deepseek-ai/DeepSeek-V4/", "ckpt-download deepseek-ai/DeepSeek-V4"),
     ("me@node7:/data/model", "on other machines"),
     ("C:/data/model", "'C:/data/model' does not exist\n"),
-    ("s3://bucket/model", "only local files are supported"),
+    ("s3://bucket/model", "is a URL that this command does not read: download it first"),
     ("node7:/data/model", "on other machines"),
     ("missing", "does not exist"),
 ])
 def test_what_is_not_on_this_machine_is_told(ckpt, tmp_path, path, says):
     err = ckpt("ckpt-inspect", path, check=2, cwd=tmp_path).err
     assert f"'{path}'" in err and says in err
+
+
+@pytest.mark.parametrize("path, says", [
+    ("hf://deepseek-ai/DeepSeek-V4", "ckpt-download deepseek-ai/DeepSeek-V4"),
+    ("https://huggingface.co/deepseek-ai/DeepSeek-V4/tree/main",
+     "ckpt-download deepseek-ai/DeepSeek-V4"),
+    ("https://modelscope.cn/models/deepseek-ai/DeepSeek-V4",
+     "ckpt-download --hub modelscope deepseek-ai/DeepSeek-V4"),
+    ("https://huggingface.co/datasets/o/n", "download it first"),
+    ("ms://o/n", "download it first"),
+])
+def test_a_url_is_told_by_commands_that_read_local_files(ckpt, tmp_path, path, says):
+    err = ckpt("ckpt-run", path, "--prompt", "x", check=2, cwd=tmp_path).err
+    assert f"'{path}' is a URL" in err and says in err
 
 
 def test_a_path_in_a_folder_that_is_there_is_no_repository(ckpt, tmp_path):

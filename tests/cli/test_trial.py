@@ -160,8 +160,10 @@ ckpt-inspect precious | is not a checkpoint
 ckpt-inspect broken | is a link to 'nowhere', which does not exist
 ckpt-inspect absent | 'absent' does not exist
 ckpt-inspect deepseek-ai/DeepSeek-V4-Flash | ckpt-download deepseek-ai/DeepSeek-V4-Flash
-ckpt-inspect hf://a/b | only local files are supported: download it with ckpt-download a/b
-ckpt-inspect https://huggingface.co/a/b | download it with ckpt-download a/b
+ckpt-run hf://a/b --prompt x | local files only: download it with ckpt-download a/b
+ckpt-run https://huggingface.co/a/b --prompt x | download it with ckpt-download a/b
+ckpt-inspect hf:// | cannot read 'hf://': 
+ckpt-inspect http://192.0.2.1/a | plain http is only used on this machine: expected https
 ckpt-inspect --tensors nope tiny | --tensors 'nope' matches no tensor of 'tiny'
 ckpt-inspect --values 5 tiny | --values needs --tensors
 ckpt-inspect --values x --tensors norm.weight tiny | expected a row, as in 5

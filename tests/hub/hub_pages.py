@@ -190,6 +190,21 @@ def resolve_cache(hub, request, kind, id, revision, path):
                  fault)
 
 
+# ---- a web server ----
+
+def web(hub, request, id, path):
+    """A file of the repo, as a server without any API gives it."""
+    repo = hub.repos.get(id)
+    entry = repo and repo.find(path)
+    if entry is None:
+        hub.reply(request, 404, "<html>no such file</html>")
+        return
+    fault = faults.take(hub, request, path)
+    if not fault or not faults.before(hub, request, entry, fault):
+        hub.send(request, entry, [(k, v.format(etag=entry.etag)) for k, v in hub.web_headers],
+                 fault)
+
+
 # ---- ModelScope ----
 
 def envelope(hub, request, data, code=200, status=200):
@@ -250,6 +265,7 @@ PAGES = [
     (rf"/api/resolve-cache/{KIND}/{ID}/(?P<revision>[0-9a-f]+)/(?P<path>.+)", resolve_cache),
     (rf"/(?:(?P<kind>datasets|spaces)/)?{ID}/resolve/(?P<revision>refs/pr/\d+|[^/]+)/(?P<path>.+)",
      resolve),
+    (rf"/web/{ID}/(?P<path>.+)", web),
     (rf"/api/v1/{KIND}/{ID}/repo/(?P<what>files|tree)", ms_files),
     (rf"/api/v1/models/{ID}/revisions", ms_revisions),
     (rf"/api/v1/{KIND}/{ID}/repo", ms_file),

@@ -312,7 +312,7 @@ static ckpt_folder *folder_at(memory_tree *tree, const char *path)
 
     memcpy(f->path, path, path_bytes);
     f->tree = tree;
-    f->base = (ckpt_folder){ &folder_table, f->path };
+    f->base = (ckpt_folder){ .ops = &folder_table, .path = f->path };
     return &f->base;
 }
 
