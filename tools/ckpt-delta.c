@@ -85,8 +85,8 @@ static const cli_command diff_command = {
         "With '-' as DELTA the delta goes to standard output, as a tar archive that apply reads "
         "as its DELTA '-', through ssh for example.\n\n"
         "With --base none the delta is against nothing: PACKED is one compressed file with all "
-        "files of NEW, every part of it with a checksum. All commands read it like the folder; "
-        "ckpt-packed(5) describes it.",
+        "files of NEW but hidden ones, every part of it with a checksum. All commands read it like "
+        "the folder; ckpt-packed(5) describes it.",
     .exit_notes = "0  done\n2  could not; one line on stderr says what failed",
     .examples = "ckpt-delta diff step-100 step-200 deltas/weight_v000001\n"
                 "ckpt-delta diff --like served iter_0000100 iter_0000200 deltas/weight_v000002\n"

@@ -7,6 +7,7 @@
 #include "delta_apply_private.h"
 #include "formats/hf.h"
 #include "formats/notes.h"
+#include "libckpt/packed.h"
 
 /* ---- tensors ---- */
 
@@ -143,6 +144,9 @@ static ckpt_code run_job(apply_job *job, ckpt_error *err)
         return code;
     if (o->dry_run)
         return o->target == NULL ? CKPT_OK : delta_apply_find_room(job, err);
+    if (o->in_place && packed_bytes(job->views.checkpoint->place.folder) > 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a packed checkpoint, which cannot be changed "
+                         "in place: apply to a new DST", o->base);
     if (o->in_place)
         return delta_apply_in_place(job, err);
     if (o->target == NULL)

@@ -7,6 +7,7 @@
 #include "delta_skyrl.h"
 #include "formats/hf.h"
 #include "libckpt/memory.h"
+#include "libckpt/packed.h"
 #include "libckpt/values.h"
 
 /* A folder with an index is never SkyRL's, whatever else is in it. */
@@ -36,8 +37,13 @@ ckpt_code delta_open(const char *path, ckpt_delta **out, ckpt_error *err)
     else if ((code = kernels_require(err)) == CKPT_OK &&
              (code = folder_open_place(path, &d->place, err)) == CKPT_OK) {
         const int is_skyrl = delta_skyrl_detect(&d->place);
+        const int has_index =
+            d->place.name == NULL && folder_has(d->place.folder, HF_INDEX_FILE);
 
-        if (!is_skyrl && (d->place.name != NULL || !folder_has(d->place.folder, HF_INDEX_FILE)))
+        if (packed_bytes(d->place.folder) > 0)
+            code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' is a packed checkpoint, not a delta: "
+                             "ckpt-inspect lists it, apply --base none unpacks it", path);
+        else if (!is_skyrl && !has_index)
             code = fail_not_delta(d, err);
         else if ((d->store = store_create_in(d->place.folder)) == NULL)
             code = ckpt_fail_memory(err, "a delta", sizeof *d->store);

@@ -284,6 +284,21 @@ def test_squash_does_what_the_deltas_do(ckpt, steps, deltas, tmp_path, encoding)
     assert tree(tmp_path / "out") == tree(steps[2])
 
 
+def test_squash_of_five_does_what_five_do(ckpt, golden_a, tmp_path):
+    """Of some tensors only, which change again and again."""
+    last = golden_a
+    (tmp_path / "deltas").mkdir()
+    for n in range(1, 6):
+        new = drift(last, tmp_path / f"step{n}", share=0.02, seed=n,
+                    only=lambda name: "layers.0." in name and "experts" not in name)
+        ckpt("ckpt-delta", "diff", last, new, tmp_path / "deltas" / f"weight_v{n:06d}")
+        last = new
+    ckpt("ckpt-delta", "squash", golden_a, tmp_path / "deltas", tmp_path / "all")
+    for delta, out in (("deltas", "five"), ("all", "one")):
+        ckpt("ckpt-delta", "apply", golden_a, tmp_path / delta, tmp_path / out)
+    assert tree(tmp_path / "five") == tree(tmp_path / "one") == tree(last)
+
+
 def test_squash_is_the_diff_of_the_ends(ckpt, steps, deltas, tmp_path):
     ckpt("ckpt-delta", "squash", steps[0], deltas, tmp_path / "a")
     ckpt("ckpt-delta", "diff", steps[0], steps[2], tmp_path / "b")

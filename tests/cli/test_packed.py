@@ -148,6 +148,15 @@ def test_a_result_that_is_there_is_not_replaced(ckpt, golden_a, packed, tmp_path
     assert "is not a packed checkpoint" in said
 
 
+def test_it_is_not_changed_in_place_and_is_no_delta(ckpt, golden_a, packed, tmp_path):
+    new = drift(golden_a, tmp_path / "new", only=lambda name: "norm" in name)
+    ckpt("ckpt-delta", "diff", golden_a, new, tmp_path / "d")
+    before = packed.read_bytes()
+    said = ckpt("ckpt-delta", "apply", "--in-place", packed, tmp_path / "d", check=2).err
+    assert "cannot be changed" in said and packed.read_bytes() == before
+    assert "is a packed checkpoint" in ckpt("ckpt-delta", "inspect", packed, check=2).err
+
+
 def test_a_dry_run_writes_nothing(ckpt, golden_a, packed, tmp_path):
     ckpt("ckpt-delta", "diff", "--base", "none", "--dry-run", golden_a, tmp_path / "p")
     ckpt("ckpt-delta", "apply", "--base", "none", "--dry-run", packed, tmp_path / "out")
