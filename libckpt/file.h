@@ -157,6 +157,7 @@ typedef struct {
     char **names;
     size_t count;
 } file_list;
+enum { FILE_TREE_DEPTH_MAX = 32 };      /* parts of a name */
 ckpt_code file_list_tree(const char *directory, file_list *out, ckpt_error *err);
 /* The same with hidden names, and with links as entries that are not followed. */
 ckpt_code file_list_everything(const char *directory, file_list *out, ckpt_error *err);

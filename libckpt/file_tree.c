@@ -16,7 +16,7 @@
 #include "text.h"
 
 /* Overhead of an allocation, counted by memory.h. */
-enum { FILE_TREE_DEPTH_MAX = 32, NAME_OVERHEAD_BYTES = 16 };
+enum { NAME_OVERHEAD_BYTES = 16 };
 
 int file_exists(const char *path)
 {

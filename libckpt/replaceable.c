@@ -38,6 +38,7 @@ static const known_name known_names[] = {
     { "model-#-of-#.gguf", 1, 0, "gguf" },
     { MANIFEST_FILE, 1, 0, NULL },
     { "ckpt-delta.json", 1, 0, NULL },
+    { "delta-rank#-file#.safetensors", 0, 0, NULL },  /* a delta of SkyRL */
     { "fp4_scales.zst", 1, 0, NULL },
     { "__#_#.distcp", 1, 1, "torch_dist" },
     { ".metadata", 1, 1, "torch_dist" },

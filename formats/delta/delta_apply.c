@@ -137,10 +137,15 @@ static ckpt_code run_job(apply_job *job, ckpt_error *err)
     ckpt_code code;
 
     open.interrupted = o->in_place;
+    if (o->in_place && packed_detect(o->base))
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a packed checkpoint, which cannot be changed "
+                         "in place: give DST, or unpack it first (ckpt-delta apply --base none)",
+                         o->base);
     if ((code = delta_chain_open(o->base, o->deltas, o->delta_count, &job->chain, err)) !=
             CKPT_OK ||
         (code = delta_views_open(&job->chain, &open, &patch, &job->views, err)) != CKPT_OK ||
-        (code = take_counts(job, err)) != CKPT_OK)
+        (code = take_counts(job, err)) != CKPT_OK ||
+        (code = delta_apply_check_files(job, err)) != CKPT_OK)
         return code;
     if (o->dry_run)
         return o->target == NULL ? CKPT_OK : delta_apply_find_room(job, err);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "delta_apply_private.h"
+#include "delta_names.h"
 #include "formats/notes.h"
 #include "libckpt/sha256.h"
 
@@ -42,7 +43,7 @@ static ckpt_code check_base_root(apply_job *job, ckpt_error *err)
         return code;
     if (first->base.all[0] == '\0' || job->out->base.all[0] == '\0' ||
         strcmp(first->base.all, job->out->base.all) == 0)
-        return CKPT_OK;
+        return delta_roots_check_main(first->path, "base", &first->base, &job->out->base, err);
     return ckpt_fail(err, CKPT_E_DIFFERENT, "'%s' was not made from '%s': the tensors that it "
                      "changes are right, others are not: expected root %s, got %s", first->path,
                      job->chain.base, first->base.all, job->out->base.all);
@@ -70,7 +71,7 @@ ckpt_code delta_apply_check_roots(apply_job *job, ckpt_error *err)
         return CKPT_OK;
     if (job->out->result.all[0] == '\0' ||
         strcmp(last->result.all, job->out->result.all) == 0)
-        return CKPT_OK;
+        return delta_roots_check_main(last->path, "result", &last->result, &job->out->result, err);
     return ckpt_fail(err, CKPT_E_DIFFERENT, "the result is not what '%s' makes: expected root %s, "
                      "got %s: '%s' differs in a tensor that the deltas do not change", last->path,
                      last->result.all, job->out->result.all, job->chain.base);
@@ -90,6 +91,22 @@ ckpt_code delta_apply_check_carried(const ckpt_delta *d, const delta_file *f, ck
         code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' is damaged: expected SHA-256 %s, got %s", path,
                          f->sha256, got);
     free(path);
+    return code;
+}
+
+ckpt_code delta_apply_check_files(const apply_job *job, ckpt_error *err)
+{
+    const char *const base = folder_path(job->views.checkpoint->place.folder);
+    const char *const target = job->options->in_place ? base : job->options->target;
+    ckpt_code code = delta_names_check_base(&job->chain, job->views.checkpoint, target, err);
+
+    for (size_t d = 0; d < job->chain.count && !job->options->dry_run; d++) {
+        const ckpt_delta *delta = job->chain.deltas[d];
+
+        for (size_t i = 0; i < delta->file_count && code == CKPT_OK; i++)
+            if (delta->files[i].carried != NULL)
+                code = delta_apply_check_carried(delta, &delta->files[i], err);
+    }
     return code;
 }
 

@@ -81,6 +81,8 @@ static ckpt_code check_result(apply_job *job, ckpt_error *err)
         code = ckpt_fail(err, CKPT_E_DIFFERENT, "'%s' is not what '%s' makes: expected root %s, "
                          "got %s", job->chain.base, last->path, last->result.all,
                          job->out->result.all);
+    if (code == CKPT_OK && job->options->check != DELTA_CHECK_NONE)
+        code = delta_roots_check_main(last->path, "result", &last->result, &job->out->result, err);
     ckpt_digest_free(digest);
     ckpt_close(c);
     return code;

@@ -23,6 +23,8 @@ typedef struct {
 ckpt_code delta_apply_check_roots(apply_job *job, ckpt_error *err);
 /* Check that no input was changed while it was read. */
 ckpt_code delta_apply_check_inputs(const apply_job *job, ckpt_error *err);
+/* Check all files beside the weights before anything is written: their names, and their content. */
+ckpt_code delta_apply_check_files(const apply_job *job, ckpt_error *err);
 /* Check a carried file against the hash in its delta. */
 ckpt_code delta_apply_check_carried(const ckpt_delta *d, const delta_file *f, ckpt_error *err);
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "delta_names.h"
 #include "formats/hf.h"
 #include "libckpt/sha256.h"
 
@@ -76,7 +77,8 @@ ckpt_code delta_carried_put(delta_carried *out, const char *directory, const cha
 
     if (to == NULL)
         code = ckpt_fail_memory(err, "a path", strlen(name));
-    else if ((code = file_make_parents_below(directory, carried, err)) == CKPT_OK)
+    else if ((code = delta_name_check(directory, carried, err)) == CKPT_OK &&
+             (code = file_make_parents_below(directory, carried, err)) == CKPT_OK)
         code = content->text != NULL
                    ? file_write_all(to, content->text, strlen(content->text), err)
                    : folder_copy(content->folder, content->name, to, err);

@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "delta_names.h"
 #include "delta_side.h"
+#include "delta_skyrl.h"
 #include "delta_stream.h"
 #include "delta_write.h"
 #include "formats/hf.h"
@@ -201,6 +203,8 @@ static ckpt_code begin_output(make_job *job, file_list *names, ckpt_error *err)
 
     hash128_mix(&options.fingerprint, numbers, sizeof numbers);
     hash128_mix(&options.fingerprint, job->out->version, strlen(job->out->version));
+    if (code == CKPT_OK && o->container == DELTA_FOR_SKYRL)
+        code = file_list_add(names, DELTA_SKYRL_FILE, err);
     for (size_t i = 0; i < job->from->names->count && code == CKPT_OK; i++)
         code = file_list_add(names, job->from->names->names[i], err);
     return code == CKPT_OK ? output_begin(&options, &job->output, err) : code;
@@ -412,6 +416,15 @@ static ckpt_code open_models(make_inputs *in, ckpt_error *err)
     return delta_model_open(&in->after.in, is_stored, &in->before_model, &in->after_model, err);
 }
 
+/* A base that is planned is another folder than the old checkpoint's. */
+static ckpt_code check_names(const make_inputs *in, ckpt_error *err)
+{
+    if (in->before.plan != NULL)
+        return CKPT_OK;
+    return delta_names_check_lists(in->after.in.path, &in->after.source->extras,
+                                   in->before.in.path, &in->before.source->extras, err);
+}
+
 static hash128 inputs_fingerprint(const make_inputs *in)
 {
     hash128 sum = { 0, 0 };
@@ -433,7 +446,7 @@ static ckpt_code make_with(const delta_make_options *o, make_inputs *in, delta_m
         (code = open_inputs(o, in, err)) != CKPT_OK ||
         (code = output_check_apart(o->target, o->before, err)) != CKPT_OK ||
         (code = output_check_apart(o->target, o->after, err)) != CKPT_OK ||
-        (code = open_models(in, err)) != CKPT_OK ||
+        (code = check_names(in, err)) != CKPT_OK || (code = open_models(in, err)) != CKPT_OK ||
         (code = delta_carry_names(&in->after, &in->names, err)) != CKPT_OK)
         return code;
     from.model = &in->before_model;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "delta_names.h"
 #include "delta_views.h"
 #include "formats/hf.h"
 #include "libckpt/output.h"
@@ -108,6 +109,7 @@ static ckpt_code run_job(rework_job *job, delta_made *out, ckpt_error *err)
             CKPT_OK ||
         (code = check_apart(job, err)) != CKPT_OK ||
         (code = delta_views_open(&job->chain, &o->make.open, &patch, v, err)) != CKPT_OK ||
+        (code = delta_names_check_base(&job->chain, v->checkpoint, NULL, err)) != CKPT_OK ||
         (code = list_names(job, err)) != CKPT_OK)
         return code;
     first = job->chain.deltas[0];

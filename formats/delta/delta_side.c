@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/hf.h"
-#include "formats/safetensors.h"
+#include "delta_names.h"
 #include "libckpt/buffer.h"
 #include "libckpt/sha256.h"
 #include "libckpt/size.h"
@@ -90,13 +89,6 @@ static ckpt_code take_tensor(const side_reader *r, const json_value *v)
     return CKPT_OK;
 }
 
-/* 1 for a file that a delta may replace: one beside the weights. */
-static int is_beside(const char *name)
-{
-    return text_is_below(name) && !text_ends_with(name, SAFETENSORS_SUFFIX) &&
-           strcmp(name, HF_INDEX_FILE) != 0;
-}
-
 static ckpt_code take_carried(const side_reader *r, const json_value *list)
 {
     ckpt_delta *d = r->delta;
@@ -109,7 +101,7 @@ static ckpt_code take_carried(const side_reader *r, const json_value *list)
         const json_value *as = json_member(v, "as");
         const char *carried = json_string(as);
 
-        if (name == NULL || !is_beside(name) ||
+        if (name == NULL || !delta_name_is_beside(name) ||
             (carried == NULL ? !json_is_null(as)
                              : !text_is_below(carried) || !take_hex(v, "sha256", 64, f->sha256)))
             return bad(r, "file", name == NULL ? "" : name);
@@ -120,7 +112,7 @@ static ckpt_code take_carried(const side_reader *r, const json_value *list)
             return ckpt_fail_memory(r->err, r->path, strlen(name));
     }
     d->has_files = 1;
-    return CKPT_OK;
+    return delta_names_check(d, r->err);
 }
 
 /* Check the hashes of the data files. */
@@ -206,6 +198,16 @@ void delta_roots_put(json_writer *w, const char *key, const delta_roots *roots)
     json_member_string(w, "root", roots->all[0] == '\0' ? NULL : roots->all);
     json_member_string(w, "main", roots->main[0] == '\0' ? NULL : roots->main);
     json_put_object_end(w);
+}
+
+ckpt_code delta_roots_check_main(const char *path, const char *whose, const delta_roots *told,
+                                 const delta_roots *got, ckpt_error *err)
+{
+    if (told->all[0] == '\0' || strcmp(told->all, got->all) != 0 ||
+        strcmp(told->main, got->main) == 0)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_FORMAT, "'%s' tells a wrong main root of its %s: expected %s, got "
+                     "%s", path, whose, got->main, told->main);
 }
 
 static ckpt_code put_files(json_writer *w, const char *directory, const file_list *files,

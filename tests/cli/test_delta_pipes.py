@@ -22,6 +22,15 @@ def steps(golden_a, tmp_path_factory):
     return golden_a, new
 
 
+@pytest.fixture(scope="module")
+def trained(ckpt, golden_a, tmp_path_factory):
+    """Two steps without quantised weights, which SkyRL cannot read."""
+    folder = tmp_path_factory.mktemp("trained")
+    ckpt("ckpt-convert", "--no-manifest", "--dtype", "bf16", "--experts", "bf16", golden_a,
+         folder / "old")
+    return folder / "old", drift(folder / "old", folder / "new")
+
+
 def stream_of(*args):
     """What the command writes to standard output."""
     done = subprocess.run([BUILD / "bin" / "ckpt-delta", *map(str, args)], capture_output=True,
@@ -191,3 +200,16 @@ def test_what_cannot_go_with_a_stream_is_refused(ckpt, steps):
         assert "standard output" in said
     said = ckpt("ckpt-delta", "verify", steps[0], "-", "-", input=b"", check=2).err
     assert "standard input has one delta" in said
+
+
+def test_a_delta_for_skyrl_goes_through_a_pipe_and_is_measured(ckpt, trained, tmp_path):
+    """Its data files have other names, and nothing of them is left."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    sent = stream_of("diff", "--spool", spool, "--format", "skyrl", *trained, "-")
+    assert "manifest.json" in {m.name for m, _ in members_of(sent)}
+    assert list(spool.iterdir()) == []
+    ckpt("ckpt-delta", "apply", trained[0], "-", tmp_path / "out", input=sent)
+    assert tree(tmp_path / "out") == tree(trained[1])
+    ckpt("ckpt-delta", "diff", "--measure", "--format", "skyrl", *trained, tmp_path / "d")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "spool"]
