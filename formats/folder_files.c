@@ -71,6 +71,27 @@ int checkpoint_is_carried(const char *name)
     return 1;
 }
 
+void checkpoint_mix_file(const ckpt_folder *folder, const char *name, hash128 *sum)
+{
+    ckpt_file *file = NULL;
+
+    hash128_mix(sum, name, strlen(name) + 1);
+    if (folder_open_file(folder, name, &file, NULL) == CKPT_OK) {
+        const uint64_t numbers[] = { file_size(file), file_identity_of(file)->version };
+
+        hash128_mix(sum, numbers, sizeof numbers);
+    }
+    file_close(file, NULL);
+}
+
+void checkpoint_mix_beside(const ckpt_checkpoint *c, hash128 *sum)
+{
+    if (c->config_text != NULL)
+        hash128_mix(sum, c->config_text, strlen(c->config_text));
+    for (size_t i = 0; i < c->extras.count; i++)
+        checkpoint_mix_file(c->place.folder, c->extras.names[i], sum);
+}
+
 ckpt_code checkpoint_take_extras(ckpt_checkpoint *out,
                                  file_role (*role_of)(void *context, const char *name),
                                  void *context, ckpt_error *err)

@@ -162,6 +162,12 @@ ckpt_code checkpoint_take_extras(ckpt_checkpoint *out,
  * ckpt. Weights are handled by the format. */
 int checkpoint_is_carried(const char *name);
 
+/* Add config.json, and name, size and version of every file in `extras`, to the fingerprint of a
+ * run that carries them: a resumed run must not keep what the source no longer has. */
+void checkpoint_mix_beside(const ckpt_checkpoint *c, hash128 *sum);
+/* The same for one file of a folder; one that cannot be opened differs from all that can. */
+void checkpoint_mix_file(const ckpt_folder *folder, const char *name, hash128 *sum);
+
 /* Parse config.json and CONFIG_MODELOPT_FILE of the folder into *out, if they are there. */
 ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err);
 

@@ -90,31 +90,6 @@ static char *full_name(const packed_folder *f, const char *name)
     return full;
 }
 
-/* The number of the first entry whose name is not below `name`. */
-static size_t find_place(const packed_index *x, const char *name)
-{
-    size_t low = 0;
-    size_t high = x->entry_count;
-
-    while (low < high) {
-        const size_t middle = low + (high - low) / 2;
-
-        if (strcmp(x->entries[middle].name, name) < 0)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
-
-/* NULL: no such file. */
-static const packed_entry *find_entry(const packed_index *x, const char *name)
-{
-    const size_t i = find_place(x, name);
-
-    return i < x->entry_count && strcmp(x->entries[i].name, name) == 0 ? &x->entries[i] : NULL;
-}
-
 static int begins_with(const char *name, const char *prefix)
 {
     return strncmp(name, prefix, strlen(prefix)) == 0;
@@ -130,7 +105,7 @@ static ckpt_code list(const ckpt_folder *self, folder_visit_fn *visit, void *con
     char *last = NULL;
     int is_over = 0;
 
-    for (size_t i = find_place(x, f->prefix);
+    for (size_t i = packed_index_place(x, f->prefix);
          i < x->entry_count && begins_with(x->entries[i].name, f->prefix) && !is_over; i++) {
         const char *name = x->entries[i].name + skip;
         char *part = strndup(name, strcspn(name, "/"));
@@ -155,8 +130,8 @@ static ckpt_code list_tree(const ckpt_folder *self, file_list *out, ckpt_error *
     ckpt_code code = CKPT_OK;
 
     *out = (file_list){ NULL, 0 };
-    for (size_t i = find_place(x, f->prefix); i < x->entry_count && code == CKPT_OK &&
-                                              begins_with(x->entries[i].name, f->prefix); i++)
+    for (size_t i = packed_index_place(x, f->prefix);
+         i < x->entry_count && code == CKPT_OK && begins_with(x->entries[i].name, f->prefix); i++)
         code = file_list_add(out, x->entries[i].name + strlen(f->prefix), err);
     return code;
 }
@@ -168,12 +143,12 @@ static int has(const ckpt_folder *self, const char *name)
     char *full = full_name(f, name);
     int found = 1;                  /* without memory it cannot be determined */
 
-    if (full != NULL && (found = name[0] != '\0' && find_entry(x, full) != NULL) == 0 &&
+    if (full != NULL && (found = name[0] != '\0' && packed_index_find(x, full) != NULL) == 0 &&
         name[0] != '\0') {
         size_t i;
 
         memcpy(full + strlen(full), "/", 2);
-        i = find_place(x, full);
+        i = packed_index_place(x, full);
         found = i < x->entry_count && begins_with(x->entries[i].name, full);
     }
     free(full);
@@ -185,7 +160,7 @@ static ckpt_code open_named(const ckpt_folder *self, const char *name, ckpt_file
 {
     const packed_folder *f = (const packed_folder *)self;
     char *full = full_name(f, name);
-    const packed_entry *entry = full == NULL ? NULL : find_entry(f->index, full);
+    const packed_entry *entry = full == NULL ? NULL : packed_index_find(f->index, full);
     const int has_memory = full != NULL;
 
     free(full);
@@ -349,4 +324,10 @@ const char *packed_root(const ckpt_folder *folder)
 {
     return folder == NULL || folder->ops != &packed_ops
                ? NULL : ((const packed_folder *)folder)->index->root;
+}
+
+hash128 packed_hash(const ckpt_folder *folder)
+{
+    return folder == NULL || folder->ops != &packed_ops
+               ? (hash128){ 0, 0 } : ((const packed_folder *)folder)->index->hash;
 }

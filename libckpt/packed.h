@@ -15,7 +15,8 @@
  *             high half of XXH3 128-bit of its bytes, "ckptpak1"
  *
  * JSON: {"schema": "ckpt-packed/1", "writer": VERSION, "root": HEX64|null, "main": HEX64|null,
- * "files": [{"name": NAME, "bytes": N, "chunks": N}]}, sorted by name; the roots are value roots.
+ * "files": [{"name": NAME, "bytes": N, "chunks": N}]}, sorted by name; the roots are value roots,
+ * in lower case. No name has control characters, and none is a folder of another.
  */
 #ifndef CKPT_PACKED_H
 #define CKPT_PACKED_H
@@ -56,8 +57,11 @@ int packed_detect(const char *path);
 ckpt_code packed_open(const char *path, ckpt_folder **out, ckpt_error *err);
 /* Memory that a folder of this kind holds for chunks; 0 for other kinds. */
 uint64_t packed_bytes(const ckpt_folder *folder);
-/* The value root in its index; NULL: it has none, or the folder is of another kind. */
+/* The value root that its index tells, 64 hex digits, which nobody has compared with the values;
+ * NULL: it has none, or the folder is of another kind. */
 const char *packed_root(const ckpt_folder *folder);
+/* A hash that differs where any byte of the files, or a name, does; zero for other kinds. */
+hash128 packed_hash(const ckpt_folder *folder);
 
 /* ---- writing ---- */
 
@@ -79,7 +83,8 @@ ckpt_code packed_writer_add(packed_writer *w, const ckpt_folder *folder, const c
                             const packed_run *runs, size_t run_count, ckpt_error *err);
 /* Compress all files, with the threads of the options. The bytes do not depend on their number. */
 ckpt_code packed_writer_run(packed_writer *w, const ckpt_run_options *run, ckpt_error *err);
-/* Write the index behind the chunks; may be called again with other roots ("": not known). */
+/* Write the index behind the chunks; may be called again with other roots ("": not known). Fails if
+ * one of the files was changed since it was added. */
 ckpt_code packed_writer_seal(packed_writer *w, const char *root, const char *main,
                              uint64_t *total_bytes, ckpt_error *err);
 

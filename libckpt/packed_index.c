@@ -86,7 +86,7 @@ static ckpt_code take_file(packed_index *x, const json_value *v, uint64_t *chunk
     e->name = json_string(json_member(v, "name"));
     e->first_chunk = *chunk;
     if (e->name == NULL || strcmp(before, e->name) >= 0 ||
-        !is_name(e->name) ||
+        !is_name(e->name) || !text_is_plain(e->name) ||
         !json_u64(json_member(v, "bytes"), &e->bytes) ||
         !json_u64(json_member(v, "chunks"), &e->chunk_count) ||
         e->chunk_count > x->chunk_count - *chunk)
@@ -100,25 +100,86 @@ static ckpt_code take_file(packed_index *x, const json_value *v, uint64_t *chunk
     return position == e->bytes ? CKPT_OK : bad(x, "list of files", err);
 }
 
+size_t packed_index_place(const packed_index *x, const char *name)
+{
+    size_t low = 0;
+    size_t high = x->entry_count;
+
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+
+        if (strcmp(x->entries[middle].name, name) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+const packed_entry *packed_index_find(const packed_index *x, const char *name)
+{
+    const size_t i = packed_index_place(x, name);
+
+    return i < x->entry_count && strcmp(x->entries[i].name, name) == 0 ? &x->entries[i] : NULL;
+}
+
+/* A file that is also a folder of others cannot be written. */
+static ckpt_code check_folders(const packed_index *x, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < x->entry_count && code == CKPT_OK; i++) {
+        char *folder = strdup(x->entries[i].name);
+
+        if (folder == NULL)
+            return ckpt_fail_memory(err, x->entries[i].name, strlen(x->entries[i].name));
+        for (char *slash; code == CKPT_OK && (slash = strrchr(folder, '/')) != NULL;) {
+            *slash = '\0';
+            if (packed_index_find(x, folder) != NULL)
+                code = bad(x, "list of files", err);
+        }
+        free(folder);
+    }
+    return code;
+}
+
+/* A root is null or 64 hex digits in lower case. *out: NULL for null. */
+static ckpt_code take_root(const packed_index *x, const char *name, const char **out,
+                           ckpt_error *err)
+{
+    const json_value *v = json_member(json_root(x->document), name);
+    const char *text = json_string(v);
+
+    *out = text;
+    if (v == NULL || json_is_null(v))
+        return CKPT_OK;
+    return text != NULL && strlen(text) == CKPT_ROOT_HEX - 1 &&
+                   strspn(text, "0123456789abcdef") == CKPT_ROOT_HEX - 1
+               ? CKPT_OK : bad(x, "value root", err);
+}
+
 static ckpt_code take_files(packed_index *x, ckpt_error *err)
 {
     const json_value *root = json_root(x->document);
     const json_value *files = json_member(root, "files");
     const char *schema = json_string(json_member(root, "schema"));
+    const char *main_root;
     uint64_t chunk = 0;
-    ckpt_code code = CKPT_OK;
+    ckpt_code code;
 
     if (schema == NULL || strcmp(schema, PACKED_SCHEMA) != 0)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s': schema '%s' is not known, expected '"
                          PACKED_SCHEMA "'", file_path(x->file), schema == NULL ? "" : schema);
-    x->root = json_string(json_member(root, "root"));
+    if ((code = take_root(x, "root", &x->root, err)) != CKPT_OK ||
+        (code = take_root(x, "main", &main_root, err)) != CKPT_OK)
+        return code;
     if ((x->entries = calloc(json_count(files) + 1, sizeof *x->entries)) == NULL)
         return ckpt_fail_memory(err, file_path(x->file), json_count(files));
     for (const json_value *v = json_first(files); v != NULL && code == CKPT_OK; v = json_next(v))
         code = take_file(x, v, &chunk, err);
     if (code == CKPT_OK && chunk != x->chunk_count)
         code = bad(x, "list of files", err);
-    return code;
+    return code == CKPT_OK ? check_folders(x, err) : code;
 }
 
 /* ---- the whole index ---- */
@@ -163,7 +224,6 @@ static ckpt_code read_index(packed_index *x, ckpt_error *err)
     unsigned char *frame;
     uint64_t offset;
     uint64_t bytes;
-    hash128 hash;
     ckpt_code code;
 
     if (size < PACKED_HEAD_BYTES + PACKED_FOOTER_BYTES)
@@ -180,8 +240,8 @@ static ckpt_code read_index(packed_index *x, ckpt_error *err)
     if (!memory_has(bytes) || (frame = malloc((size_t)bytes)) == NULL)
         return ckpt_fail_memory(err, file_path(x->file), bytes);
     if ((code = file_read_at(x->file, offset, frame, (size_t)bytes, err)) == CKPT_OK) {
-        hash = kernels_get()->hash_bytes(frame, (size_t)bytes, 0);
-        code = hash.low64 == u64_at(footer + 24) && hash.high64 == u64_at(footer + 32)
+        x->hash = kernels_get()->hash_bytes(frame, (size_t)bytes, 0);
+        code = x->hash.low64 == u64_at(footer + 24) && x->hash.high64 == u64_at(footer + 32)
                    ? take_body(x, frame, offset, bytes, err)
                    : bad(x, "index", err);
     }

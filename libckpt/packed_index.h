@@ -18,7 +18,8 @@ typedef struct packed_cache packed_cache;
 typedef struct {
     ckpt_file *file;
     json_document *document;
-    const char *root;               /* in the document; or NULL */
+    const char *root;               /* in the document: 64 hex digits; or NULL */
+    hash128 hash;                   /* of the index frame, which has the hashes of all chunks */
     packed_entry *entries;          /* sorted by name */
     size_t entry_count;
     packed_chunk *chunks;
@@ -35,6 +36,11 @@ typedef struct {
 ckpt_code packed_index_open(const char *path, packed_index **out, ckpt_error *err);
 packed_index *packed_index_share(packed_index *index);
 void packed_index_release(packed_index *index);         /* NULL is fine */
+
+/* The number of the first entry whose name is not below `name`. */
+size_t packed_index_place(const packed_index *index, const char *name);
+/* The entry of that name; NULL: there is none. */
+const packed_entry *packed_index_find(const packed_index *index, const char *name);
 
 /* Copy bytes of a file: those from `position` on. Thread-safe. */
 ckpt_code packed_index_read(packed_index *index, const packed_entry *entry, uint64_t position,

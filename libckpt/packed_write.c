@@ -12,6 +12,7 @@
 #include "options.h"
 #include "sink.h"
 #include "size.h"
+#include "text.h"
 #include "zblock.h"
 
 /* A chunk to be written. */
@@ -94,6 +95,9 @@ ckpt_code packed_writer_add(packed_writer *w, const ckpt_folder *folder, const c
     if (more == NULL)
         return CKPT_E_MEMORY;
     w->files = more;
+    if (!text_is_plain(name))
+        return ckpt_fail(err, CKPT_E_USAGE, "file name '%s' has control or bidirectional "
+                         "characters: rename the file", name);
     more[w->file_count] = (planned_file){ strdup(name), NULL, 0 };
     if (more[w->file_count++].name == NULL)
         return ckpt_fail_memory(err, name, strlen(name));
@@ -368,13 +372,25 @@ static ckpt_code write_head(packed_writer *w, ckpt_error *err)
     return code;
 }
 
+/* A file that changes while it is read would be packed in part old and in part new. */
+static ckpt_code check_unchanged(const packed_writer *w, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < w->file_count && code == CKPT_OK; i++)
+        code = file_check_unchanged(w->files[i].file, NULL, err);
+    return code;
+}
+
 ckpt_code packed_writer_seal(packed_writer *w, const char *root, const char *main,
                              uint64_t *total_bytes, ckpt_error *err)
 {
     byte_buffer json = { .bytes = NULL };
     byte_buffer index = { .bytes = NULL };
-    ckpt_code code;
+    ckpt_code code = check_unchanged(w, err);
 
+    if (code != CKPT_OK)
+        return code;
     if (!put_json(w, root, main, &json) || json.failed || !put_index(w, &json, &index))
         code = ckpt_fail_memory(err, "the index of a packed checkpoint", w->chunk_count);
     else if ((code = write_head(w, err)) == CKPT_OK &&

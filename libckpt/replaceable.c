@@ -8,6 +8,7 @@
 
 #include "journal.h"
 #include "json.h"
+#include "packed.h"
 #include "text.h"
 
 enum { LISTING_BYTES_MAX = 512 << 20 };
@@ -294,9 +295,12 @@ static ckpt_code check_file(const char *path, ckpt_error *err)
     unsigned char begin[LENGTH_BYTES + 1] = { 0 };
     uint64_t header_bytes = 0;
     ckpt_file *file;
-    ckpt_code code = file_open(path, &file, err);
+    ckpt_code code;
 
-    if (code != CKPT_OK)
+    if (packed_detect(path))
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a packed checkpoint, which is not replaced: "
+                         "move it away or choose another name", path);
+    if ((code = file_open(path, &file, err)) != CKPT_OK)
         return code;
     if (file_size(file) > sizeof begin)
         code = file_read_at(file, 0, begin, sizeof begin, err);

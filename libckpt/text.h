@@ -69,4 +69,13 @@ static inline size_t text_hidden_bytes(const char *text, size_t size)
     return p[0] == 0xe2 && p[1] == 0x81 && p[2] >= 0xa6 && p[2] <= 0xa9 ? 3 : 0;
 }
 
+/* 1 for a text without hidden characters. */
+static inline int text_is_plain(const char *text)
+{
+    for (size_t left = strlen(text); left > 0; left--, text++)
+        if (text_hidden_bytes(text, left) > 0)
+            return 0;
+    return 1;
+}
+
 #endif

@@ -9,12 +9,14 @@
 #ifndef RUN_TOKENIZER_H
 #define RUN_TOKENIZER_H
 
+#include "libckpt/folder.h"
 #include "prompts.h"
 
 typedef struct run_text run_text;
 
-/* is_named: the user named this very file, so that it may be a pipe. */
-ckpt_code run_text_open(const char *path, int is_named, run_text **out, ckpt_error *err);
+/* Open a file of a folder; folder NULL: the one that the user named, which may be a pipe. */
+ckpt_code run_text_open(const ckpt_folder *folder, const char *name, run_text **out,
+                        ckpt_error *err);
 void run_text_free(run_text *text);                  /* NULL is fine */
 
 /* `bytes` is UTF-8; out->tokens is malloc'd. Adds no tokens of its own, such as a begin token. */

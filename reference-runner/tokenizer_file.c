@@ -315,7 +315,20 @@ static ckpt_code read_splits(run_text *t, const json_value *root, ckpt_error *er
     return code;
 }
 
-ckpt_code run_text_open(const char *path, int is_named, run_text **out, ckpt_error *err)
+static ckpt_code read_document(const ckpt_folder *folder, const char *name,
+                               json_document **out, ckpt_error *err)
+{
+    folder_text text;
+    ckpt_code code = folder_read_all(folder, name, FILE_BYTES_MAX, &text, err);
+
+    if (code == CKPT_OK)
+        code = json_parse(text.bytes, text.size, text.path, out, err);
+    folder_text_release(&text);
+    return code;
+}
+
+ckpt_code run_text_open(const ckpt_folder *folder, const char *name, run_text **out,
+                        ckpt_error *err)
 {
     run_text *t = calloc(1, sizeof *t);
     const json_value *root;
@@ -324,15 +337,16 @@ ckpt_code run_text_open(const char *path, int is_named, run_text **out, ckpt_err
     if (t == NULL)
         return ckpt_fail_memory(err, "a tokenizer", sizeof *t);
     table_init(&t->vocab);
-    code = is_named ? json_parse_named(path, FILE_BYTES_MAX, &t->document, err)
-                    : json_parse_file(path, FILE_BYTES_MAX, &t->document, err);
+    code = folder == NULL ? json_parse_named(name, FILE_BYTES_MAX, &t->document, err)
+                          : read_document(folder, name, &t->document, err);
     if (code == CKPT_OK) {
         root = json_root(t->document);
         if ((code = read_splits(t, root, err)) == CKPT_OK &&
             (code = read_model(t, json_member(root, "model"), err)) == CKPT_OK)
             code = read_added(t, json_member(root, "added_tokens"), err);
         if (code == CKPT_E_FORMAT && err != NULL)
-            code = ckpt_fail(err, code, "'%s': %s", path, err->text);
+            code = ckpt_fail(err, code, "'%s%s%s': %s", folder == NULL ? "" : folder_path(folder),
+                             folder == NULL ? "" : "/", name, err->text);
     }
     if (code != CKPT_OK)
         run_text_free(t);

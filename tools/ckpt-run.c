@@ -372,7 +372,7 @@ static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
             CKPT_OK ||
         (code = opt.tokens != NULL
                     ? run_prompts_read(opt.tokens, &job->prompts, err)
-                    : run_text_ask(&opt.text, path, &words, err)) != CKPT_OK ||
+                    : run_text_ask(&opt.text, job->checkpoint, &words, err)) != CKPT_OK ||
         (code = check_prompts(job, err)) != CKPT_OK ||
         (code = plan_lines(job, err)) != CKPT_OK || (code = open_trace(job, err)) != CKPT_OK)
         return code;

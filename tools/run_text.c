@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "libckpt/array.h"
-#include "libckpt/file.h"
+#include "libckpt/checkpoint.h"
 #include "libckpt/json_scan.h"
 
 int run_text_is_asked(const run_text_options *options)
@@ -173,21 +173,18 @@ static ckpt_code ask(const run_text_options *options, const run_text_target *to,
     return code;
 }
 
-ckpt_code run_text_ask(const run_text_options *options, const char *checkpoint,
+ckpt_code run_text_ask(const run_text_options *options, const ckpt_checkpoint *checkpoint,
                        const run_text_target *target, ckpt_error *err)
 {
-    char *path = options->tokenizer != NULL ? strdup(options->tokenizer)
-                                            : file_join(checkpoint, "tokenizer.json");
+    static const char name[] = "tokenizer.json";
+    const ckpt_folder *folder = checkpoint_folder(checkpoint);
+    const char *named = options->tokenizer;
     ckpt_code code;
 
-    if (path == NULL)
-        return ckpt_fail_memory(err, "a path", strlen(checkpoint));
-    if (options->tokenizer == NULL && !file_exists(path))
-        code = ckpt_fail(err, CKPT_E_USAGE, "'%s' has no tokenizer.json: use --tokenizer FILE",
-                         checkpoint);
-    else if ((code = run_text_open(path, options->tokenizer != NULL, target->text, err)) ==
-             CKPT_OK)
-        code = ask(options, target, err);
-    free(path);
-    return code;
+    if (named == NULL && (folder == NULL || !folder_has(folder, name)))
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no tokenizer.json: use --tokenizer FILE",
+                         checkpoint_path(checkpoint));
+    code = run_text_open(named == NULL ? folder : NULL, named == NULL ? name : named,
+                         target->text, err);
+    return code == CKPT_OK ? ask(options, target, err) : code;
 }

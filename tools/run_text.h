@@ -68,7 +68,7 @@ typedef struct {
     run_prompts *prompts;
     run_words *words;
 } run_text_target;
-ckpt_code run_text_ask(const run_text_options *options, const char *checkpoint,
+ckpt_code run_text_ask(const run_text_options *options, const ckpt_checkpoint *checkpoint,
                        const run_text_target *target, ckpt_error *err);
 
 #endif

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "convert_pipeline.h"
+#include "formats/hf.h"
 #include "formats/notes.h"
 #include "formats/safetensors.h"
 #include "libckpt/pick.h"
@@ -363,19 +364,6 @@ static void mix_checkpoint(hash128 *sum, const ckpt_checkpoint *c)
     store_mix_files(c->store, sum);
 }
 
-/* Add size and time of a file that is read completely; nothing if it does not exist. */
-static void mix_file(hash128 *sum, const ckpt_folder *folder, const char *name)
-{
-    ckpt_file *file = NULL;
-
-    if (folder_open_file(folder, name, &file, NULL) == CKPT_OK) {
-        const uint64_t numbers[] = { file_size(file), file_identity_of(file)->version };
-
-        hash128_mix(sum, numbers, sizeof numbers);
-    }
-    file_close(file, NULL);
-}
-
 /* Names, sizes and headers of the files to write, and options of ranks that appear in a format's
  * own files. */
 static void mix_target(hash128 *sum, const job_plan *plan)
@@ -408,11 +396,14 @@ static void take_fingerprint(job_plan *plan)
     hash128_mix(&plan->fingerprint, flags, sizeof flags);
     hash128_mix(&plan->fingerprint, &input_scale, sizeof input_scale);
     mix_checkpoint(&plan->fingerprint, plan->source);
+    checkpoint_mix_beside(plan->source, &plan->fingerprint);
     if (plan->config_text != NULL)
         hash128_mix(&plan->fingerprint, plan->config_text, strlen(plan->config_text));
-    if (plan->side != NULL)
-        mix_file(&plan->fingerprint, plan->source->place.folder, SIDE_DATA_FILE);
+    if (plan->side != NULL || convert_carries_side_data(plan))
+        checkpoint_mix_file(plan->source->place.folder, SIDE_DATA_FILE, &plan->fingerprint);
     mix_checkpoint(&plan->fingerprint, plan->like);
+    if (plan->like != NULL && plan->like->has_index)
+        checkpoint_mix_file(plan->like->store->folder, HF_INDEX_FILE, &plan->fingerprint);
     mix_checkpoint(&plan->fingerprint, plan->fill);
     hash128_mix(&plan->fingerprint, &plan->options.share_count, sizeof plan->options.share_count);
     mix_catalog(&plan->fingerprint, plan->targets);

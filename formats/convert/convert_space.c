@@ -82,19 +82,11 @@ ckpt_code convert_check_room(const job_plan *plan, const char *directory, ckpt_e
                      (unsigned long long)room.free_bytes);
 }
 
-static int is_plain(const char *name)
-{
-    for (size_t left = strlen(name); left > 0; left--)
-        if (text_hidden_bytes(name + strlen(name) - left, left) > 0)
-            return 0;
-    return 1;
-}
-
 static ckpt_code check_name(const char *name, ckpt_error *err)
 {
-    return is_plain(name) ? CKPT_OK
-                          : ckpt_fail(err, CKPT_E_USAGE, "file name '%s' has control or "
-                                      "bidirectional characters: rename the file", name);
+    return text_is_plain(name) ? CKPT_OK
+                               : ckpt_fail(err, CKPT_E_USAGE, "file name '%s' has control or "
+                                           "bidirectional characters: rename the file", name);
 }
 
 /* Report a file that cannot be copied now, not when all else is written. */

@@ -118,6 +118,9 @@ int delta_detect(const folder_place *place);
 ckpt_code delta_open(const char *path, ckpt_delta **out, ckpt_error *err);
 void delta_close(ckpt_delta *delta);           /* NULL is fine */
 
+/* Add its data files and the files that it carries to the fingerprint of a run. */
+void delta_mix(const ckpt_delta *delta, hash128 *sum);
+
 /* Compressed bytes of all frames. */
 uint64_t delta_packed_bytes(const ckpt_delta *delta);
 

@@ -75,8 +75,9 @@ static hash128 fingerprint(const apply_job *job)
 
     hash128_mix(&sum, "delta apply " CKPT_VERSION, sizeof "delta apply " CKPT_VERSION);
     store_mix_files(job->views.checkpoint->store, &sum);
+    checkpoint_mix_beside(job->views.checkpoint, &sum);
     for (size_t i = 0; i < job->chain.count; i++) {
-        store_mix_files(job->chain.deltas[i]->store, &sum);
+        delta_mix(job->chain.deltas[i], &sum);
         hash128_mix(&sum, job->chain.deltas[i]->version, strlen(job->chain.deltas[i]->version));
     }
     return sum;

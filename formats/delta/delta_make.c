@@ -431,7 +431,9 @@ static hash128 inputs_fingerprint(const make_inputs *in)
 
     hash128_mix(&sum, "delta diff " CKPT_VERSION, sizeof "delta diff " CKPT_VERSION);
     store_mix_files(in->before.source->store, &sum);
+    checkpoint_mix_beside(in->before.source, &sum);
     store_mix_files(in->after.source->store, &sum);
+    checkpoint_mix_beside(in->after.source, &sum);
     return sum;
 }
 

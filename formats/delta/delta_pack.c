@@ -324,19 +324,17 @@ static ckpt_code unpack(const pack_options *o, const folder_place *place, file_l
 {
     output_options target = { .path = o->target, .restart = o->restart, .files = names,
                               .overwrite = OUTPUT_NEVER_REPLACES };
-    const char *root = packed_root(place->folder);
+    const hash128 content = packed_hash(place->folder);
     ckpt_output *output = NULL;
     ckpt_code code;
 
     hash128_mix(&target.fingerprint, "unpack " CKPT_VERSION, sizeof "unpack " CKPT_VERSION);
-    hash128_mix(&target.fingerprint, o->source, strlen(o->source));
+    hash128_mix(&target.fingerprint, &content, sizeof content);
     if ((code = output_check(o->target, NULL, OUTPUT_NEVER_REPLACES, err)) != CKPT_OK ||
         (code = output_check_apart(o->target, o->source, err)) != CKPT_OK ||
         (code = count_files(place, names, out, err)) != CKPT_OK || o->dry_run ||
         (code = output_begin(&target, &output, err)) != CKPT_OK)
         return code;
-    if (root != NULL && strlen(root) < sizeof out->roots.all)
-        memcpy(out->roots.all, root, strlen(root) + 1);
     if ((code = copy_files(place, names, output_directory(output), o, err)) == CKPT_OK)
         return output_commit(output, err);
     if (code == CKPT_E_INTERRUPTED)

@@ -257,6 +257,19 @@ out:
     return code;
 }
 
+void delta_mix(const ckpt_delta *delta, hash128 *sum)
+{
+    store_mix_files(delta->store, sum);
+    for (size_t i = 0; i < delta->file_count; i++) {
+        const delta_file *f = &delta->files[i];
+        const int is_carried = f->carried != NULL;
+
+        hash128_mix(sum, f->name, strlen(f->name) + 1);
+        hash128_mix(sum, &is_carried, sizeof is_carried);
+        hash128_mix(sum, f->sha256, strlen(f->sha256));
+    }
+}
+
 uint64_t delta_packed_bytes(const ckpt_delta *delta)
 {
     uint64_t total = 0;

@@ -129,8 +129,9 @@ static ckpt_code run_job(rework_job *job, delta_made *out, ckpt_error *err)
                                 last->version, from.fingerprint, 0, 0 };
     }
     store_mix_files(v->checkpoint->store, &from.fingerprint);
+    checkpoint_mix_beside(v->checkpoint, &from.fingerprint);
     for (size_t i = 0; i < job->chain.count; i++)
-        store_mix_files(job->chain.deltas[i]->store, &from.fingerprint);
+        delta_mix(job->chain.deltas[i], &from.fingerprint);
     hash128_mix(&from.fingerprint, &o->is_reverse, sizeof o->is_reverse);
     from.fixed_bytes = v->model.in.fixed_bytes + delta_model_bytes(&v->model);
     from.thread_bytes = v->patch_count * (uint64_t)DELTA_PATCH_THREAD_BYTES;

@@ -7,8 +7,9 @@ import subprocess
 
 import pytest
 
+from cli import chats
 from cli.delta_models import drift, edit_config
-from cli.trees import tree
+from cli.trees import start_tool, tree, wait_until_stopped
 
 FOOTER = 48
 
@@ -228,6 +229,15 @@ HOSTILE = {
     "a hidden path": lambda t: t["files"][0].update(name="../.metadata"),
     "another size": lambda t: t["files"][0].update(bytes=t["files"][0]["bytes"] + 1),
     "another schema": lambda t: t.update(schema="ckpt-packed/2"),
+    "a root that is none": lambda t: t.update(root="\x1b[31mhi\nline2"),
+    "a root in capitals": lambda t: t.update(root="F" * 64),
+    "a root that is a number": lambda t: t.update(root=1),
+    "a main root that is short": lambda t: t.update(main="0" * 63),
+    "a name with control characters": lambda t: t["files"][-1].update(name="z\x1b[31m"),
+    "a file that is a folder": lambda t: t["files"][-1].update(
+        name=t["files"][-2]["name"] + "/x"),
+    "a file that is a folder far away": lambda t: t["files"][-1].update(
+        name=t["files"][0]["name"] + "/x") or t["files"].insert(1, t["files"].pop()),
 }
 
 
@@ -262,3 +272,63 @@ def test_a_killed_unpack_goes_on(ckpt, fault, packed, golden_a, tmp_path):
     unpack(ckpt, packed, target)
     assert tree(target) == tree(golden_a)
     assert [p.name for p in target.parent.iterdir()] == ["out"]
+
+
+def test_a_killed_unpack_of_other_content_is_refused(ckpt, fault, packed, golden_a, tmp_path):
+    """Also under the same name: the files of two checkpoints must not meet in one folder."""
+    source = shutil.copy(packed, tmp_path / "p.ckpt")
+    target = tmp_path / "run" / "out"
+    target.parent.mkdir()
+    command = "ckpt-delta", "apply", "--base", "none", source, target
+    ckpt(*command, check=-signal.SIGKILL, env=fault.env("write:kill:6", target.parent))
+    source.unlink()
+    pack(ckpt, golden_a / "model-00001-of-00005.safetensors", source)
+    assert "its source has changed" in ckpt(*command, check=2).err
+    assert not target.exists()
+    ckpt(*command, "--restart")
+    assert [p.name for p in target.iterdir()] == ["model-00001-of-00005.safetensors"]
+
+
+def test_a_file_that_changes_while_it_is_packed_is_refused(golden_a, fault, tmp_path):
+    copy = shutil.copytree(golden_a, tmp_path / "in")
+    (copy / "card.md").write_text("old\n" * 1000)
+    process = start_tool("ckpt-delta", "diff", "--base", "none", copy, tmp_path / "p.ckpt",
+                         env=fault.env("write:stop:3", "p.ckpt"))
+    assert wait_until_stopped(process)
+    (copy / "card.md").write_text("new\n" * 2000)
+    process.send_signal(signal.SIGCONT)
+    _, said = process.communicate()
+    assert process.returncode == 2 and "card.md" in said and fault.injected
+    assert not (tmp_path / "p.ckpt").exists()
+
+
+def test_a_name_that_cannot_be_shown_is_not_packed(ckpt, golden_a, tmp_path):
+    copy = shutil.copytree(golden_a, tmp_path / "in")
+    (copy / "z\x1b[31m").write_text("x")
+    assert "rename the file" in ckpt("ckpt-delta", "diff", "--base", "none", copy,
+                                     tmp_path / "p.ckpt", check=2).err
+    assert not (tmp_path / "p.ckpt").exists()
+
+
+def test_it_is_not_overwritten_by_a_folder(ckpt, golden_a, packed, tmp_path):
+    target = shutil.copy(packed, tmp_path / "p.ckpt")
+    said = ckpt("ckpt-convert", "--dtype", "bf16", "--experts", "bf16", "--overwrite", golden_a,
+                target, check=2).err
+    assert "is a packed checkpoint, which is not replaced" in said
+    assert target.read_bytes() == packed.read_bytes()
+
+
+def test_unpacking_tells_no_root_that_it_did_not_compute(ckpt, packed, tmp_path):
+    (tmp_path / "p.ckpt").write_bytes(with_index(packed, lambda t: t.update(root="f" * 64)))
+    said = ckpt("ckpt-delta", "apply", "--base", "none", "--json", tmp_path / "p.ckpt",
+                tmp_path / "out")
+    assert said.json["root"] is None and "ffff" not in said.out + said.err
+
+
+def test_the_tokenizer_in_it_is_used(ckpt, golden_a, tmp_path):
+    copy = shutil.copytree(golden_a, tmp_path / "in")
+    chats.tokenizer(copy / "tokenizer.json")
+    pack(ckpt, copy, tmp_path / "p.ckpt")
+    ask = "ckpt-run", "--prompt=x", "--dry-run", "--json"
+    told = [ckpt(*ask, path).json for path in (copy, tmp_path / "p.ckpt")]
+    assert told[0]["prompts"] == told[1]["prompts"]

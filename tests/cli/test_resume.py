@@ -2,6 +2,7 @@
 import fcntl
 import json
 import os
+import pathlib
 import random
 import re
 import shutil
@@ -357,6 +358,23 @@ def test_a_changed_file_beside_the_source_is_refused(source, ckpt, tmp_path, fau
     change(fp8 / name)
     assert "its source has changed" in job.run(target, check=2).err
     assert not target.exists()
+
+
+@pytest.mark.parametrize("change", [pathlib.Path.unlink, change_time,
+                                    lambda path: path.rename(path.with_name("b.jinja"))])
+def test_carried_files_are_of_one_source(source, tmp_path, fault, change):
+    """What the source no longer has must not stay in the result of the next run."""
+    copy = shutil.copytree(source, tmp_path / "tiny")
+    (copy / "a.jinja").write_text("{{ a }}")
+    job = Job(tmp_path, "ckpt-convert", "--experts", "fp8", copy)
+    target = job.new_target()
+    assert kill_at(job, target, fault, 60)
+    change(copy / "a.jinja")
+    assert "its source has changed" in job.run(target, check=2).err
+    assert not target.exists()
+    job.run(target, "--restart")
+    assert (target / "a.jinja").exists() == (copy / "a.jinja").exists()
+    assert (target / "b.jinja").exists() == (copy / "b.jinja").exists()
 
 
 def test_a_source_that_changes_meanwhile_is_noticed(source, tmp_path, fault):

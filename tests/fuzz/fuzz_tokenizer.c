@@ -46,7 +46,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const int fd = make_file(data, json_bytes, path);
     run_text *text;
 
-    if (run_text_open(path, 0, &text, NULL) == CKPT_OK) {
+    if (run_text_open(NULL, path, &text, NULL) == CKPT_OK) {
         check(text, sample, sizeof sample - 1);
         if (end != NULL)
             check(text, (const char *)end + 1, size - json_bytes - 1);
