@@ -35,6 +35,35 @@ static int is_in_all(const char *name)
            strncmp(name, scaling, sizeof scaling - 1) == 0;
 }
 
+/* The bytes of a list up to the end of its first entries: 5 for 2 entries of "[1,23,4]". */
+static size_t begin_bytes(const char *list, uint64_t entries)
+{
+    size_t i = 0;
+
+    while (list[i] != '\0' && list[i] != ']' && (list[i] != ',' || --entries > 0))
+        i++;
+    return i;
+}
+
+/* 1 when the values of a member that both have are the same. layers: as many entries of
+ * compress_ratios are compared; 0: all. */
+static int is_same(const config_member *x, const config_member *y, uint64_t layers)
+{
+    if (layers > 0 && strcmp(x->name, "compress_ratios") == 0) {
+        const size_t bytes = begin_bytes(x->text, layers);
+
+        return bytes == begin_bytes(y->text, layers) && strncmp(x->text, y->text, bytes) == 0;
+    }
+    return same_text(x->text, y->text);
+}
+
+/* 1 for members that are not compared. */
+static int is_left_out(const char *name, int main_only)
+{
+    return strcmp(name, CONFIG_SPELLING) == 0 ||
+           (main_only && strcmp(name, "num_nextn_predict_layers") == 0);
+}
+
 /* Add a member that only one side has: as a difference, or as one that cannot be compared. */
 static void add_lone(config_comparison *out, config_difference d, int may_lack)
 {
@@ -44,12 +73,15 @@ static void add_lone(config_comparison *out, config_difference d, int may_lack)
         out->differing[out->count++] = d;
 }
 
-ckpt_code config_meaning_compare(const config_meaning *a, const config_meaning *b,
+ckpt_code config_meaning_compare(const config_meaning *a, const config_meaning *b, int main_only,
                                  config_comparison *out, ckpt_error *err)
 {
     const size_t most = a->count + b->count + 1;
     const int may_lack =
         config_meaning_is_v4(a) && config_meaning_is_v4(b) && !is_spelled_alike(a, b);
+    const config_member *layer_count = config_meaning_find(a, "num_hidden_layers");
+    const uint64_t layers =
+        main_only && layer_count != NULL ? strtoull(layer_count->text, NULL, 10) : 0;
 
     memset(out, 0, sizeof *out);
     out->differing = calloc(most, sizeof *out->differing);
@@ -60,18 +92,18 @@ ckpt_code config_meaning_compare(const config_meaning *a, const config_meaning *
         const config_member *x = &a->members[i];
         const config_member *y = config_meaning_find(b, x->name);
 
-        if (strcmp(x->name, CONFIG_SPELLING) == 0)
+        if (is_left_out(x->name, main_only))
             continue;
         out->compared += y != NULL;
         if (y == NULL)
             add_lone(out, (config_difference){ x->name, x->text, NULL }, may_lack);
-        else if (!same_text(x->text, y->text))
+        else if (!is_same(x, y, layers))
             out->differing[out->count++] = (config_difference){ x->name, x->text, y->text };
     }
     for (size_t i = 0; i < b->count; i++) {
         const config_member *y = &b->members[i];
 
-        if (strcmp(y->name, CONFIG_SPELLING) != 0 && config_meaning_find(a, y->name) == NULL)
+        if (!is_left_out(y->name, main_only) && config_meaning_find(a, y->name) == NULL)
             add_lone(out, (config_difference){ y->name, NULL, y->text }, may_lack);
     }
     return CKPT_OK;

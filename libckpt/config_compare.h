@@ -23,8 +23,10 @@ typedef struct {
     size_t lone_count;
 } config_comparison;
 
-/* *out is yours to release. Numbers are compared by value. */
-ckpt_code config_meaning_compare(const config_meaning *a, const config_meaning *b,
+/* *out is yours to release. Numbers are compared by value. main_only: without what a config says of
+ * next-token blocks (mtp.*), which a layout without them has in another form: their number, and the
+ * entries of compress_ratios after those of the layers. */
+ckpt_code config_meaning_compare(const config_meaning *a, const config_meaning *b, int main_only,
                                  config_comparison *out, ckpt_error *err);
 void config_comparison_release(config_comparison *comparison);
 

@@ -223,6 +223,7 @@ static ckpt_code judge_config(judging *j, ckpt_error *err)
 {
     const certificate_checkpoint *a = &j->c->checkpoints[0];
     const certificate_checkpoint *b = &j->c->checkpoints[j->i];
+    const int main_only = j->lacks_mtp || j->policy->roots == POLICY_ROOTS_MAIN;
     config_comparison comparison;
     ckpt_code code;
 
@@ -237,7 +238,8 @@ static ckpt_code judge_config(judging *j, ckpt_error *err)
                                          : "not compared: the reference carries no config.json",
                          err);
     }
-    if ((code = config_meaning_compare(&a->config, &b->config, &comparison, err)) == CKPT_OK)
+    if ((code = config_meaning_compare(&a->config, &b->config, main_only, &comparison, err)) ==
+        CKPT_OK)
         code = judge_config_members(j, &comparison, err);
     config_comparison_release(&comparison);
     return code;

@@ -241,8 +241,8 @@ static ckpt_code check_config(const check_options *options, check_result *out, c
         return CKPT_OK;
     }
     if (out->manifest.has_config)
-        return config_verdict_make_recorded(&out->manifest.config, options->config, &out->config,
-                                            err);
+        return config_verdict_make_recorded(&out->manifest.config, options->config,
+                                            options->main_only, &out->config, err);
     out->config.note = "config.json was not compared: the manifest has no record of it";
     return CKPT_OK;
 }

@@ -17,7 +17,8 @@ static ckpt_code keep_copies(const ckpt_checkpoint *c, ckpt_error *err)
 
 /* Compare the configs unless excluded; describe the inputs in the result. */
 static ckpt_code compare_configs(const ckpt_checkpoint *a, const ckpt_checkpoint *b,
-                                 int weights_only, ckpt_comparison *result, ckpt_error *err)
+                                 const ckpt_compare_options *asked, ckpt_comparison *result,
+                                 ckpt_error *err)
 {
     const ckpt_checkpoint *const sides[] = { a, b };
 
@@ -26,9 +27,9 @@ static ckpt_code compare_configs(const ckpt_checkpoint *a, const ckpt_checkpoint
                                              ckpt_layout_name(sides[i]),
                                              ckpt_family_name(sides[i]),
                                              checkpoint_notes(sides[i]) };
-    return weights_only ? CKPT_OK
-                        : config_verdict_make(checkpoint_config(a), checkpoint_config(b),
-                                              &result->config, err);
+    return asked->weights_only ? CKPT_OK
+                               : config_verdict_make(checkpoint_config(a), checkpoint_config(b),
+                                                     asked->main_only, &result->config, err);
 }
 
 /* Compare the tokenizer and other files beside the weights, if both sides have some. A tokenizer
@@ -65,7 +66,7 @@ ckpt_code compare_checkpoints(const ckpt_checkpoint *a, const ckpt_checkpoint *b
     with.asked.run.fixed_bytes += ckpt_checkpoint_bytes(a) + ckpt_checkpoint_bytes(b);
     if ((code = keep_copies(a, err)) != CKPT_OK || (code = keep_copies(b, err)) != CKPT_OK ||
         (code = compare_sources(ckpt_logical(a), ckpt_logical(b), &with, result, err)) != CKPT_OK ||
-        (code = compare_configs(a, b, with.asked.weights_only, result, err)) != CKPT_OK ||
+        (code = compare_configs(a, b, &with.asked, result, err)) != CKPT_OK ||
         (!with.asked.weights_only &&
          (code = compare_companions(a, b, result, err)) != CKPT_OK))
         ckpt_comparison_free(result);

@@ -32,9 +32,10 @@ static ckpt_code note_lone(config_verdict *v, ckpt_error *err)
     return CKPT_OK;
 }
 
-static ckpt_code compare(const config_meaning *a, config_verdict *out, ckpt_error *err)
+static ckpt_code compare(const config_meaning *a, int main_only, config_verdict *out,
+                         ckpt_error *err)
 {
-    ckpt_code code = config_meaning_compare(a, &out->b, &out->comparison, err);
+    ckpt_code code = config_meaning_compare(a, &out->b, main_only, &out->comparison, err);
 
     if (code == CKPT_OK)
         code = note_lone(out, err);
@@ -42,7 +43,7 @@ static ckpt_code compare(const config_meaning *a, config_verdict *out, ckpt_erro
     return code;
 }
 
-ckpt_code config_verdict_make_recorded(const config_meaning *a, const json_value *b,
+ckpt_code config_verdict_make_recorded(const config_meaning *a, const json_value *b, int main_only,
                                        config_verdict *out, ckpt_error *err)
 {
     ckpt_code code;
@@ -57,12 +58,12 @@ ckpt_code config_verdict_make_recorded(const config_meaning *a, const json_value
         return CKPT_OK;
     }
     if ((code = config_meaning_read(b, &out->b, err)) == CKPT_OK)
-        code = compare(a, out, err);
+        code = compare(a, main_only, out, err);
     return code;
 }
 
-ckpt_code config_verdict_make(const json_value *a, const json_value *b, config_verdict *out,
-                              ckpt_error *err)
+ckpt_code config_verdict_make(const json_value *a, const json_value *b, int main_only,
+                              config_verdict *out, ckpt_error *err)
 {
     ckpt_code code;
 
@@ -75,7 +76,7 @@ ckpt_code config_verdict_make(const json_value *a, const json_value *b, config_v
     }
     if ((code = config_meaning_read(a, &out->a, err)) == CKPT_OK &&
         (code = config_meaning_read(b, &out->b, err)) == CKPT_OK)
-        code = compare(&out->a, out, err);
+        code = compare(&out->a, main_only, out, err);
     return code;
 }
 

@@ -17,11 +17,12 @@ typedef struct {
     int is_compared;
 } config_verdict;
 
-/* Compare two configs; NULL: the layout has none. *out is yours to release, also on failure. */
-ckpt_code config_verdict_make(const json_value *a, const json_value *b, config_verdict *out,
-                              ckpt_error *err);
+/* Compare two configs; NULL: the layout has none. main_only: see config_compare.h. *out is yours to
+ * release, also on failure. */
+ckpt_code config_verdict_make(const json_value *a, const json_value *b, int main_only,
+                              config_verdict *out, ckpt_error *err);
 /* The same with A's members from a manifest; borrowed. */
-ckpt_code config_verdict_make_recorded(const config_meaning *a, const json_value *b,
+ckpt_code config_verdict_make_recorded(const config_meaning *a, const json_value *b, int main_only,
                                        config_verdict *out, ckpt_error *err);
 void config_verdict_release(config_verdict *verdict);
 

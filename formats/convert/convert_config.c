@@ -176,7 +176,7 @@ static ckpt_code note_made_config(job_plan *plan, ckpt_error *err)
 
     if ((code = config_meaning_read(json_root(plan->source->config), &made, err)) == CKPT_OK &&
         (code = config_meaning_read(json_root(plan->like->config), &like, err)) == CKPT_OK &&
-        (code = config_meaning_compare(&made, &like, &found, err)) == CKPT_OK) {
+        (code = config_meaning_compare(&made, &like, 0, &found, err)) == CKPT_OK) {
         for (size_t i = 0; i < found.count && code == CKPT_OK; i++)
             if (found.differing[i].a != NULL)
                 code = note_add(&plan->notes, err, "config.json is that of --like: it has '%s' %s, "

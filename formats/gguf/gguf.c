@@ -241,7 +241,7 @@ static ckpt_code compare_configs(gguf_reader *r, const json_value *from_keys)
 
     if ((code = config_meaning_read(from_keys, &keys, r->err)) == CKPT_OK &&
         (code = config_meaning_read(json_root(r->out->config), &beside, r->err)) == CKPT_OK &&
-        (code = config_meaning_compare(&keys, &beside, &found, r->err)) == CKPT_OK &&
+        (code = config_meaning_compare(&keys, &beside, 0, &found, r->err)) == CKPT_OK &&
         found.count > 0)
         code = ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': the keys of the file say that %s is %s, but "
                          "config.json beside it %s: move one of them away, or give --config",

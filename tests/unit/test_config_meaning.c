@@ -38,8 +38,36 @@ static size_t count_differences(const char *a, const char *b)
     release(NULL);
     read_text(a, &meanings[0]);
     read_text(b, &meanings[1]);
-    assert_int_equal(config_meaning_compare(&meanings[0], &meanings[1], &found, &err), CKPT_OK);
+    assert_int_equal(config_meaning_compare(&meanings[0], &meanings[1], 0, &found, &err), CKPT_OK);
     return found.count;
+}
+
+/* What a config says of next-token blocks, as GGUF without them has it. */
+static void test_without_next_token_blocks(void **state)
+{
+    static const char layers[] = "{\"model_type\":\"deepseek_v4\",\"num_hidden_layers\":3,"
+        "\"num_nextn_predict_layers\":%d,\"compress_ratios\":%s}";
+    static const struct {
+        const char *ratios;
+        size_t differing;              /* with main_only */
+    } others[] = {
+        { "[0,4,128]", 0 }, { "[0,4,128,0]", 0 }, { "[0,4,128,4]", 0 }, { "[0,4]", 1 },
+        { "[0,4,12]", 1 }, { "[0,128,4]", 1 }, { "[]", 1 },
+    };
+    char whole[256];
+
+    (void)state;
+    snprintf(whole, sizeof whole, layers, 1, "[0,4,128,0]");
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        char other[256];
+
+        snprintf(other, sizeof other, layers, 0, others[i].ratios);
+        assert_true(count_differences(whole, other) >= 1);
+        config_comparison_release(&found);
+        assert_int_equal(config_meaning_compare(&meanings[0], &meanings[1], 1, &found, &err),
+                         CKPT_OK);
+        assert_int_equal(found.count, others[i].differing);
+    }
 }
 
 /* The saved configs say the same as the released ones: nothing of it was made here. */
@@ -62,7 +90,7 @@ static void test_what_transformers_saves_means_what_was_released(void **state)
         assert_int_equal(config_meaning_read(json_root(released), &meanings[0], &err), CKPT_OK);
         assert_int_equal(config_meaning_read(config, &meanings[1], &err), CKPT_OK);
         json_free(released);
-        assert_int_equal(config_meaning_compare(&meanings[0], &meanings[1], &found, &err),
+        assert_int_equal(config_meaning_compare(&meanings[0], &meanings[1], 0, &found, &err),
                          CKPT_OK);
         if (found.count > 0)
             fail_msg("%s: %s: %s, %s", models[i], found.differing[0].name, found.differing[0].a,
@@ -173,7 +201,7 @@ static void test_a_record_reads_back_as_it_was(void **state)
     assert_int_equal(config_meaning_read_record(json_root(document), &meanings[1], &err), CKPT_OK);
     json_free(document);
     free(text);
-    assert_int_equal(config_meaning_compare(&meanings[0], &meanings[1], &found, &err), CKPT_OK);
+    assert_int_equal(config_meaning_compare(&meanings[0], &meanings[1], 0, &found, &err), CKPT_OK);
     assert_int_equal(found.count, 0);
     assert_int_equal(found.compared, meanings[0].count - 1);     /* but the name of the spelling */
 }
@@ -208,6 +236,7 @@ static void test_hostile_configs_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(test_without_next_token_blocks),
         TEST(test_what_transformers_saves_means_what_was_released),
         TEST(test_kinds_of_layers_are_compared_with_ratios),
         TEST(test_the_spelling_of_the_inference_code_is_read),
