@@ -85,15 +85,24 @@ static void release(digested *d)
     memset(d, 0, sizeof *d);
 }
 
+#define OTHER_ROOT                                                                                \
+    "its key " CHECKPOINT_ROOT_KEY " says %s: the values changed since it was written"
+
 /* A GGUF file holds the root that its values had when it was written. */
 static ckpt_code check_stored_root(digested *d, ckpt_error *err)
 {
     const char *stored = checkpoint_stored_root(d->checkpoint);
 
     d->is_other = stored != NULL && strcmp(stored, d->root) != 0;
-    return d->is_other ? note_add(&d->checkpoint->notes, err, "its key " CHECKPOINT_ROOT_KEY
-                                  " says %s: the values changed since it was written", stored)
-                       : CKPT_OK;
+    return d->is_other ? note_add(&d->checkpoint->notes, err, OTHER_ROOT, stored) : CKPT_OK;
+}
+
+/* Why the status is 1 although nothing is printed that differs. Also with --quiet. */
+static void tell_other_root(const char *path, const digested *d)
+{
+    if (d->is_other)
+        fprintf(stderr, "ckpt-verify: '%s': " OTHER_ROOT "\n", cli_name(path),
+                checkpoint_stored_root(d->checkpoint));
 }
 
 /* Digest the checkpoint at `path`. Release *out, also on failure. */
@@ -155,6 +164,8 @@ static ckpt_code print_text(const char *path, const digested *d, ckpt_error *err
     /* Notes go to stderr: standard output has only digests. */
     for (size_t i = 0; i < notes->count && code == CKPT_OK && !opt.common.quiet; i++)
         fprintf(stderr, "note: %s\n", cli_name(notes->names[i]));
+    if (opt.common.quiet)
+        tell_other_root(path, d);
     return code;
 }
 
@@ -305,13 +316,15 @@ static ckpt_code check_entry(const digest_entry *entry, last_read *last, digest_
         }
         if (last->code != CKPT_OK && tally->unread_count++ == 0)
             tally->first = err;
+        if (last->code == CKPT_OK)
+            tell_other_root(entry->path, &last->digested);
     }
     got = last->code != CKPT_OK ? NULL
           : entry->is_main      ? last->digested.main_root
                                 : last->digested.root;
-    is_same = got != NULL && strcmp(got, entry->root) == 0;
+    is_same = got != NULL && strcmp(got, entry->root) == 0 && !last->digested.is_other;
     tally->different_count += got != NULL && !is_same;
-    digest_list_tell(entry, got, w);
+    digest_list_tell(entry, got, is_same, w);
     return CKPT_OK;
 }
 

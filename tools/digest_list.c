@@ -113,10 +113,8 @@ void digest_list_release(digest_list *list)
     memset(list, 0, sizeof *list);
 }
 
-void digest_list_tell(const digest_entry *entry, const char *got, json_writer *w)
+void digest_list_tell(const digest_entry *entry, const char *got, int is_same, json_writer *w)
 {
-    const int is_same = got != NULL && strcmp(got, entry->root) == 0;
-
     if (w == NULL) {
         printf("%s%s: %s\n", cli_name(entry->path), entry->is_main ? main_mark : "",
                got == NULL ? "FAILED open or read" : is_same ? "OK" : "FAILED");

@@ -31,8 +31,8 @@ typedef struct {
 ckpt_code digest_list_read(const char *path, digest_list *out, ckpt_error *err);
 void digest_list_release(digest_list *list);
 
-/* Print the verdict on an entry; `got` is its digest now, or NULL if the path could not be read.
- * `w`: the array of a JSON document; NULL: print text. */
-void digest_list_tell(const digest_entry *entry, const char *got, json_writer *w);
+/* Print the verdict on an entry, `is_same`; `got` is its digest now, or NULL if the path could not
+ * be read. `w`: the array of a JSON document; NULL: print text. */
+void digest_list_tell(const digest_entry *entry, const char *got, int is_same, json_writer *w);
 
 #endif

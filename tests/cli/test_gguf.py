@@ -177,8 +177,7 @@ def test_next_token_blocks_are_left_out_unless_asked_for(ckpt, golden_a, tmp_pat
     assert values["deepseek4.nextn_predict_layers"] == 0
     for path in (tmp_path / "out", tmp_path / "out" / "model.gguf"):
         assert roots(ckpt, path)[1] == roots(ckpt, golden_a)[1]
-        ckpt("ckpt-verify", "compare", "--main", "--weights-only", golden_a, path)
-    ckpt("ckpt-verify", "compare", "--main", golden_a, tmp_path / "out")
+        ckpt("ckpt-verify", "compare", "--main", golden_a, path)
     ckpt("ckpt-shard", "--layout", "hf", "--like", golden_a, "--fill-from", golden_a,
          tmp_path / "out", tmp_path / "back")
     assert tree(tmp_path / "back") == tree(golden_a)
@@ -664,6 +663,21 @@ def test_a_tokenizer_that_is_left_behind_is_noted(ckpt, spoken, tmp_path):
     assert (tmp_path / "b" / "tokenizer.json").exists()
 
 
+# ---- without next-token blocks ----
+
+def test_a_file_alone_is_compared_without_what_configs_say_of_next_token_blocks(
+        ckpt, golden_a, tmp_path):
+    without = tmp_path / "without"
+    ckpt("ckpt-shard", *BARE[:-1], golden_a, without)
+    ckpt("ckpt-verify", "compare", "--main", golden_a, without / "model.gguf")
+    done = ckpt("ckpt-verify", "compare", golden_a, without / "model.gguf", check=1)
+    assert "num_nextn_predict_layers" in done.out
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"schema": "ckpt-policy/1", "roots": "main"}))
+    ckpt("ckpt-verify", "certify", "--policy", policy, "--out", tmp_path / "c.json", golden_a,
+         without / "model.gguf")
+
+
 # ---- the root that a file holds ----
 
 def test_a_file_is_checked_by_the_root_that_it_holds(ckpt, made, golden_a):
@@ -691,6 +705,12 @@ def test_values_that_are_not_of_the_stored_root_are_told(ckpt, made, golden_a, t
     told = ckpt("ckpt-verify", "digest", "--json", path, check=1).json
     assert told["root"] == found["root"]
     assert any(f"ckpt.value_root says {found['stored_root']}" in n for n in told["notes"])
+    assert f"'{path}': its key ckpt.value_root says" in \
+        ckpt("ckpt-verify", "digest", "--quiet", path, check=1).err
+    listed = tmp_path / "list"
+    listed.write_text(ckpt("ckpt-verify", "digest", path, check=1).out)
+    done = ckpt("ckpt-verify", "digest", "-c", listed, check=1)
+    assert done.out.count(": FAILED") == 2 and "ckpt.value_root says" in done.err
     manifest = tmp_path / "m.json"
     manifest.write_text(json.dumps(told))
     found = ckpt("ckpt-verify", "check", "--json", "--manifest", manifest, path, check=1).json
