@@ -54,9 +54,9 @@ const cli_command digest_command = {
         "printed on stderr and in the manifest.\n"
         "\n" REMOTE_HELP("PATH") "\n"
         "\n"
-        "--check prints \"PATH: OK\" or \"PATH: FAILED\" for every line of LIST. Paths are "
+        "--check prints \"PATH: OK\" or \"PATH: FAILED\" for every line of FILE. Paths are "
         "relative to the working directory.",
-    .exit_notes = "0  done; with --check: all digests are as in LIST\n1  with --check: some are "
+    .exit_notes = "0  done; with --check: all digests are as in FILE\n1  with --check: some are "
                   "not; or the root that a GGUF file holds is not that of its values\n2  error; "
                   "one line on stderr says what failed",
     .examples = "ckpt-verify digest DeepSeek-V4-Flash\n"
@@ -365,10 +365,10 @@ static ckpt_code check_list(int *status, ckpt_error *err)
 ckpt_code digest_run(const cli_args *args, int *status, ckpt_error *err)
 {
     if (opt.check != NULL && args->count > 0)
-        return ckpt_fail(err, CKPT_E_USAGE, "--check LIST takes the paths from LIST: leave out "
+        return ckpt_fail(err, CKPT_E_USAGE, "--check FILE takes the paths from FILE: leave out "
                          "'%s'", args->items[0]);
     if (opt.check == NULL && args->count == 0)
-        return ckpt_fail(err, CKPT_E_USAGE, "too few arguments: expected PATH, or --check LIST; "
+        return ckpt_fail(err, CKPT_E_USAGE, "too few arguments: expected PATH, or --check FILE; "
                          "see --help");
     return opt.check != NULL ? check_list(status, err) : print_all(args, status, err);
 }

@@ -232,7 +232,7 @@ def test_the_man_page_has_every_document_and_member(table):
     page = subprocess.run([ROOT / "scripts" / "json-man", "1.2.3"], check=True, text=True,
                           capture_output=True).stdout
     plain = re.sub(r"\\f.", "", page).replace("\\-", "-")
-    assert ".TH ckpt-json 5" in plain and "ckpt 1.2.3" in plain and "\t" not in plain
+    assert ".TH CKPT-JSON 5" in plain and "ckpt 1.2.3" in plain and "\t" not in plain
     for document in table.documents:
         assert f".SS {document}\n" in plain
     for members in (table.documents | table.groups).values():

@@ -185,7 +185,7 @@ ckpt-verify compare tiny absent | 'absent' does not exist
 ckpt-verify compare --sort error tiny bf16 | --sort needs --stat
 ckpt-verify compare --tolerance -1 tiny bf16 | a number of 0 or more, got '-1'
 ckpt-verify compare --tensors nope tiny bf16 | 'nope'
-ckpt-verify digest | expected PATH, or --check LIST
+ckpt-verify digest | expected PATH, or --check FILE
 ckpt-verify digest --tensors nope tiny | --tensors 'nope' matches no tensor of 'tiny'
 ckpt-verify digest -c p.json | 'p.json', line 1: expected a root
 ckpt-verify digest -c absent | 'absent'
