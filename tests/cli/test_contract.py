@@ -26,7 +26,7 @@ def tiny(tmp_path_factory):
 
 def subcommands(tool):
     """Words of the usage line: "ckpt-verify digest|check|compare ..."."""
-    usage = re.search(rf"^Usage: {tool} ([a-z|-]+)(?= )", run_tool(tool, "--help").out, re.M)
+    usage = re.search(rf"^Usage: {tool} ([a-z|-]+)(?=\s)", run_tool(tool, "--help").out, re.M)
     return usage.group(1).split("|") if usage else []
 
 

@@ -113,10 +113,13 @@ static void print_option(const cli_option *option)
 
 static void print_text(const cli_command *parent, const cli_command *command)
 {
-    char name[128];
+    char name[CLI_FULL_NAME_BYTES];
+    size_t column;
 
     cli_full_name(parent, command, name, sizeof name);
-    printf("%s: %s\n\nUsage: %s %s\n", name, command->summary, name, command->usage);
+    printf("%s: %s\n\n", name, command->summary);
+    column = (size_t)printf("Usage: %s ", name);
+    print_wrapped(command->usage, strlen(command->usage), column, column);
     if (command->description != NULL) {
         putchar('\n');
         print_paragraphs(command->description);
