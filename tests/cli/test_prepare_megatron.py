@@ -200,7 +200,8 @@ def test_it_runs_from_where_it_is_installed(tmp_path):
     """`make install` puts it beside the tools, with a man page."""
     version = subprocess.run([BUILD / "bin/ckpt-verify", "--version"], text=True, check=True,
                              capture_output=True).stdout.split()[1]
-    subprocess.run([ROOT / "scripts/install", BUILD, "/opt", tmp_path, version], check=True)
+    subprocess.run([ROOT / "scripts/install", BUILD, "/opt", tmp_path, version], check=True,
+                   env={**os.environ, "LIBDIR": "lib64"})
     script = tmp_path / "opt/bin/prepare-megatron"
     clean = {k: v for k, v in os.environ.items() if k != "BIN"}
     said = subprocess.run([script, "--dry-run"], text=True, check=True, capture_output=True,
@@ -210,7 +211,9 @@ def test_it_runs_from_where_it_is_installed(tmp_path):
     shown = subprocess.run(["man", "-l", page], text=True, check=True, capture_output=True,
                            env={**clean, "MANWIDTH": "120"})
     assert "--data-dir DIR" in shown.stdout and shown.stderr == ""
-    subprocess.run([ROOT / "scripts/install", "--remove", "/opt", tmp_path], check=True)
+    assert not (tmp_path / "opt/lib").exists()
+    subprocess.run([ROOT / "scripts/install", "--remove", "/opt", tmp_path], check=True,
+                   env={**os.environ, "LIBDIR": "lib64"})
     assert [p for p in tmp_path.rglob("*") if not p.is_dir()] == []
 
 
