@@ -122,7 +122,7 @@ static const cli_option apply_options[] = {
 };
 
 static const cli_rule apply_rules[] = {
-    { "base", NULL, "base-check|in-place|no-space-check|spool" },
+    { "base", NULL, "base-check|in-place|spool" },
     { "in-place", NULL, "restart|out|no-space-check" },
     { NULL, NULL, NULL }
 };

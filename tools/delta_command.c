@@ -55,12 +55,10 @@ static ckpt_code take_target(const delta_command *o, const char *target, delta_m
     out->target = target;
     if (!is_stream(target))
         return CKPT_OK;
-    if (o->common.dry_run)
-        return CKPT_OK;
-    if (o->common.json || o->measure)
+    if (!o->common.dry_run && (o->common.json || o->measure))
         return ckpt_fail(err, CKPT_E_USAGE, "'-' writes the delta to standard output: --json and "
                          "--measure need another target");
-    if (isatty(STDOUT_FILENO))
+    if (!o->common.dry_run && isatty(STDOUT_FILENO))
         return ckpt_fail(err, CKPT_E_USAGE, "'-' writes the delta to standard output, which is a "
                          "terminal: expected a pipe or a file");
     if ((code = delta_spool_make(o->spool, spool, err)) == CKPT_OK) {
@@ -341,6 +339,8 @@ int delta_command_diff(const delta_command *o, const cli_args *args)
     cli_meter_end(&meter);
     if (code == CKPT_OK)
         finish_made(o, &made, args->items[2], clock_seconds() - begin);
+    else
+        delta_spool_hide(&out, err.text);
     delta_spool_release(&out);
     delta_made_release(&made);
     return code == CKPT_OK ? CLI_DONE : cli_fail(&err);
@@ -369,6 +369,10 @@ int delta_command_rework(const delta_command *o, const cli_args *args, int is_re
     cli_meter_end(&meter);
     if (code == CKPT_OK)
         finish_made(o, &made, target, clock_seconds() - begin);
+    if (code != CKPT_OK) {
+        delta_spool_hide(&in, err.text);
+        delta_spool_hide(&out, err.text);
+    }
     delta_spool_release(&in);
     delta_spool_release(&out);
     delta_made_release(&made);
@@ -451,6 +455,7 @@ int delta_command_apply(const delta_command *o, const cli_args *args, const char
         .open = o->open,
     };
     static cli_meter meter;
+    int is_begun = 0;                        /* nothing is kept of a stream that did not end */
     delta_outcome outcome = { .tensor_count = 0 };
     delta_spool in = { NULL, NULL };
     ckpt_error err;
@@ -459,14 +464,18 @@ int delta_command_apply(const delta_command *o, const cli_args *args, const char
     options.run = cli_run_options(&o->common, &meter);
     if (options.delta_count == 0)
         code = ckpt_fail(&err, CKPT_E_USAGE, "expected BASE, DELTA and DST, or --in-place");
-    else if ((code = take_stream(o, args, options.delta_count, &in, &err)) == CKPT_OK)
+    else if ((code = take_stream(o, args, options.delta_count, &in, &err)) == CKPT_OK) {
+        is_begun = 1;
         code = delta_apply(&options, &outcome, &err);
+    }
     cli_meter_end(&meter);
     if (code == CKPT_OK)
         finish_applied(o, &outcome, o->in_place ? args->items[0] : target, clock_seconds() - begin);
     delta_outcome_release(&outcome);
+    if (code != CKPT_OK)
+        delta_spool_hide(&in, err.text);
     delta_spool_release(&in);
-    if (code == CKPT_E_INTERRUPTED && target != NULL)
+    if (code == CKPT_E_INTERRUPTED && target != NULL && is_begun)
         ckpt_fail(&err, code, "%s; run the same command again to resume", err.text);
     return code == CKPT_OK ? CLI_DONE : cli_fail(&err);
 }

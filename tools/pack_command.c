@@ -53,6 +53,7 @@ int delta_command_pack(const delta_command *o, const cli_args *args, int is_pack
     pack_options options = { .source = args->items[0], .target = args->items[1],
                              .level = o->level == 0 ? PACK_LEVEL_DEFAULT : (int)o->level,
                              .dry_run = o->common.dry_run, .restart = o->restart,
+                             .no_space_check = o->no_space_check,
                              .open = o->open };
     struct timespec begin;
     struct timespec end;

@@ -56,6 +56,9 @@ format_target job_plan_target(const job_plan *plan);
  * of its file system. */
 ckpt_code convert_store_room(const ckpt_store *store, uint64_t extra_bytes, const char *directory,
                              convert_room *out, ckpt_error *err);
+/* Refuse a room that is too small. `advice` ends the message, or is "". */
+ckpt_code convert_require_room(const convert_room *room, const char *target, const char *advice,
+                               ckpt_error *err);
 /* The folder in which `target` will be; malloc'd. NULL when it is not found. */
 char *convert_target_folder(const char *target);
 /* The same for all that the result of a plan needs. */

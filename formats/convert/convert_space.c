@@ -69,17 +69,23 @@ ckpt_code convert_find_planned_room(const job_plan *plan, convert_room *out, ckp
     return code;
 }
 
+ckpt_code convert_require_room(const convert_room *room, const char *target, const char *advice,
+                               ckpt_error *err)
+{
+    if (room->free_bytes >= room->need_bytes)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_IO, "not enough disk space for '%s': needs %llu more bytes, the "
+                     "file system has %llu free; --no-space-check starts anyway%s", target,
+                     (unsigned long long)room->need_bytes, (unsigned long long)room->free_bytes,
+                     advice);
+}
+
 ckpt_code convert_check_room(const job_plan *plan, const char *directory, ckpt_error *err)
 {
     convert_room room;
     const ckpt_code code = convert_find_room(plan, directory, &room, err);
 
-    if (code != CKPT_OK || room.free_bytes >= room.need_bytes)
-        return code;
-    return ckpt_fail(err, CKPT_E_IO, "not enough disk space for '%s': needs %llu more bytes, the "
-                     "file system has %llu free; --no-space-check starts anyway",
-                     plan->options.target, (unsigned long long)room.need_bytes,
-                     (unsigned long long)room.free_bytes);
+    return code == CKPT_OK ? convert_require_room(&room, plan->options.target, "", err) : code;
 }
 
 static ckpt_code check_name(const char *name, ckpt_error *err)

@@ -174,10 +174,8 @@ static ckpt_code check_room(apply_job *job, uint64_t rewritten_bytes, ckpt_error
     if (code != CKPT_OK || room.free_bytes >= room.need_bytes)
         return code;
     job->is_refused = 1;
-    return ckpt_fail(err, CKPT_E_IO, "not enough disk space for '%s': needs %llu more bytes, the "
-                     "file system has %llu free; --no-space-check starts anyway, --in-place needs "
-                     "no second copy", job->options->target, (unsigned long long)room.need_bytes,
-                     (unsigned long long)room.free_bytes);
+    return convert_require_room(&room, job->options->target, ", --in-place needs no second copy",
+                                err);
 }
 
 ckpt_code delta_apply_begin(apply_job *job, ckpt_error *err)

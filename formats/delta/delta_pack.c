@@ -1,10 +1,15 @@
 /* Packs checkpoints, and unpacks them. */
 #include "delta_pack.h"
 
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include "delta_model.h"
+#include "formats/convert/convert_plan.h"
 #include "libckpt/array.h"
 #include "libckpt/digest.h"
 #include "libckpt/options.h"
@@ -116,7 +121,8 @@ typedef struct {
     file_list names;
     span *spans;                    /* of all tensors, by file */
     size_t *first;                  /* by file of the store, and the end */
-    ckpt_file *to;
+    ckpt_file *to;                  /* PACKED.partial */
+    int lock;                       /* of it; -1: not open */
     packed_writer *writer;
 } pack_job;
 
@@ -245,6 +251,64 @@ static ckpt_code check_target(const pack_options *o, ckpt_error *err)
     return output_check_apart(o->target, o->source, err);
 }
 
+/* What a run that was killed has left at `path`: a packed file, or one whose head was not written
+ * yet. */
+static ckpt_code check_leftover(const char *path, const ckpt_file *file, ckpt_error *err)
+{
+    uint64_t head = 0;
+    ckpt_code code = CKPT_OK;
+
+    if (file_size(file) >= sizeof head)
+        code = file_read_at(file, 0, &head, sizeof head, err);
+    if (code != CKPT_OK || packed_detect(path) ||
+        (head == 0 && (file_size(file) == 0 || file_size(file) >= sizeof head)))
+        return code;
+    return ckpt_fail(err, CKPT_E_USAGE, "'%s' is in the way: expected what a killed run leaves; "
+                     "move it away", path);
+}
+
+/* Open PACKED.partial, which a killed run may have left; the lock tells it from one that runs. */
+static ckpt_code open_partial(pack_job *job, char *partial, ckpt_error *err)
+{
+    char *slash = strrchr(partial, '/');
+    const size_t folder_bytes = slash == NULL ? 0 : size_max(1, (size_t)(slash - partial));
+    char *folder = slash == NULL ? strdup(".") : strndup(partial, folder_bytes);
+    const char *name = slash == NULL ? partial : slash + 1;
+    ckpt_code code;
+
+    if (folder == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(partial));
+    if ((code = file_open_below(folder, name, O_RDWR | O_CREAT, &job->lock, err)) == CKPT_OK &&
+        flock(job->lock, LOCK_EX | LOCK_NB) != 0)
+        code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s': another process is writing it",
+                         partial);
+    if (code == CKPT_OK && (code = file_open_rw(folder, name, &job->to, err)) == CKPT_OK) {
+        if ((code = check_leftover(partial, job->to, err)) == CKPT_OK) {
+            code = file_set_size(job->to, 0, err);
+        } else {
+            file_close(job->to, NULL);              /* not ours: it stays */
+            job->to = NULL;
+        }
+    }
+    free(folder);
+    return code;
+}
+
+static ckpt_code begin_packed(pack_job *job, ckpt_error *err)
+{
+    char *partial = NULL;
+    ckpt_code code;
+
+    if (asprintf(&partial, "%s.partial", job->options->target) < 0)
+        return ckpt_fail_memory(err, "a path", strlen(job->options->target));
+    /* Another run may have ended since the target was looked for. */
+    if ((code = open_partial(job, partial, err)) == CKPT_OK &&
+        (code = check_target(job->options, err)) == CKPT_OK)
+        code = packed_writer_create(job->to, job->options->level, &job->writer, err);
+    free(partial);
+    return code;
+}
+
 static ckpt_code pack(pack_job *job, ckpt_error *err)
 {
     const pack_options *o = job->options;
@@ -254,9 +318,7 @@ static ckpt_code pack(pack_job *job, ckpt_error *err)
         (code = ckpt_open(o->source, &o->open, &job->checkpoint, err)) != CKPT_OK ||
         (code = list_names(job, err)) != CKPT_OK || (code = list_spans(job, err)) != CKPT_OK)
         return code;
-    if (!o->dry_run && ((code = file_begin_replacing(o->target, &job->to, err)) != CKPT_OK ||
-                        (code = packed_writer_create(job->to, o->level, &job->writer, err)) !=
-                            CKPT_OK))
+    if (!o->dry_run && (code = begin_packed(job, err)) != CKPT_OK)
         return code;
     for (size_t i = 0; i < job->names.count && code == CKPT_OK; i++)
         code = add_file(job, job->names.names[i], err);
@@ -265,7 +327,7 @@ static ckpt_code pack(pack_job *job, ckpt_error *err)
 
 ckpt_code delta_pack(const pack_options *options, pack_outcome *out, ckpt_error *err)
 {
-    pack_job job = { .options = options, .out = out };
+    pack_job job = { .options = options, .out = out, .lock = -1 };
     ckpt_code code;
 
     *out = (pack_outcome){ .file_count = 0 };
@@ -275,6 +337,8 @@ ckpt_code delta_pack(const pack_options *options, pack_outcome *out, ckpt_error 
         code = file_commit_replacing(job.to, options->target, err);
     else
         file_abort_replacing(job.to);
+    if (job.lock >= 0)
+        close(job.lock);
     ckpt_close(job.checkpoint);
     file_list_free(&job.names);
     free(job.spans);
@@ -300,6 +364,31 @@ static ckpt_code copy_files(const folder_place *place, const file_list *names,
             code = folder_copy(place->folder, names->names[i], to, err);
         free(to);
     }
+    return code;
+}
+
+/* Space for the files, less what an earlier run has written. */
+static ckpt_code check_room(const folder_place *place, const file_list *names,
+                            const char *directory, const pack_options *o, ckpt_error *err)
+{
+    ckpt_store *store = store_create(directory);
+    convert_room room;
+    ckpt_code code = CKPT_OK;
+
+    if (store == NULL)
+        return ckpt_fail_memory(err, "a list of files", names->count);
+    for (size_t i = 0; i < names->count && code == CKPT_OK; i++) {
+        ckpt_file *file = NULL;
+        uint32_t number;
+
+        if ((code = folder_open_file(place->folder, names->names[i], &file, err)) == CKPT_OK &&
+            (code = store_add_file(store, names->names[i], &number, err)) == CKPT_OK)
+            store->files[number].size_bytes = file_size(file);
+        file_close(file, NULL);
+    }
+    if (code == CKPT_OK && (code = convert_store_room(store, 0, directory, &room, err)) == CKPT_OK)
+        code = convert_require_room(&room, o->target, "", err);
+    store_free(store);
     return code;
 }
 
@@ -335,7 +424,10 @@ static ckpt_code unpack(const pack_options *o, const folder_place *place, file_l
         (code = count_files(place, names, out, err)) != CKPT_OK || o->dry_run ||
         (code = output_begin(&target, &output, err)) != CKPT_OK)
         return code;
-    if ((code = copy_files(place, names, output_directory(output), o, err)) == CKPT_OK)
+    if (!o->no_space_check)
+        code = check_room(place, names, output_directory(output), o, err);
+    if (code == CKPT_OK &&
+        (code = copy_files(place, names, output_directory(output), o, err)) == CKPT_OK)
         return output_commit(output, err);
     if (code == CKPT_E_INTERRUPTED)
         output_close(output);

@@ -15,6 +15,7 @@ typedef struct {
     int level;                      /* of zstd, 1 .. PACKED_LEVEL_MAX; packing only */
     int dry_run;                    /* write nothing */
     int restart;                    /* unpacking: discard an unfinished run of another source */
+    int no_space_check;             /* unpacking: start even if the disk is too small */
     ckpt_open_options open;
     ckpt_run_options run;
 } pack_options;

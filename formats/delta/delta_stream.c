@@ -504,6 +504,18 @@ ckpt_code delta_spool_make(const char *where, delta_spool *out, ckpt_error *err)
     return CKPT_OK;
 }
 
+void delta_spool_hide(const delta_spool *spool, char *text)
+{
+    const size_t length = spool->path == NULL ? 0 : strlen(spool->path);
+
+    if (length == 0)
+        return;
+    while ((text = strstr(text, spool->path)) != NULL) {
+        *text++ = '-';
+        memmove(text, text + length - 1, strlen(text + length - 1) + 1);
+    }
+}
+
 void delta_spool_release(delta_spool *spool)
 {
     if (spool->folder != NULL)

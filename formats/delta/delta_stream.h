@@ -35,6 +35,8 @@ typedef struct {
 /* Make one in the folder `where`; NULL: in $TMPDIR, else in /tmp. Release it, also after a
  * failure. */
 ckpt_code delta_spool_make(const char *where, delta_spool *out, ckpt_error *err);
+/* Replace the path in a message by '-', as the user gave it. */
+void delta_spool_hide(const delta_spool *spool, char *text);
 /* Removes the folder. */
 void delta_spool_release(delta_spool *spool);
 

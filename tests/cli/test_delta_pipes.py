@@ -189,9 +189,23 @@ def test_an_interrupt_while_the_sender_is_silent_ends_the_run(steps, stream, tmp
         while not list(tmp_path.glob(".ckpt-delta-*")):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert b"interrupted" in process.stderr.read()
+        said = process.stderr.read()
+        assert b"interrupted" in said and b"resume" not in said
     assert process.returncode == -signal.SIGINT
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_with_a_stream_says_the_plan(ckpt, steps, tmp_path):
+    (tmp_path / "spool").mkdir()
+    said = ckpt("ckpt-delta", "diff", "--dry-run", "--spool", tmp_path / "spool", *steps, "-").out
+    assert said.startswith("plan: version 000001")
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_errors_call_a_stream_as_it_was_given(ckpt, steps, stream, tmp_path):
+    said = ckpt("ckpt-delta", "apply", "--spool", tmp_path, steps[1], "-", tmp_path / "out",
+                input=stream, check=1).err
+    assert "'-'" in said and ".ckpt-delta-" not in said
 
 
 def test_what_cannot_go_with_a_stream_is_refused(ckpt, steps):

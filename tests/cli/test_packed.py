@@ -1,4 +1,5 @@
 """Packed checkpoints: one file, the same bytes, read by every command like the folder."""
+import fcntl
 import json
 import shutil
 import signal
@@ -332,3 +333,45 @@ def test_the_tokenizer_in_it_is_used(ckpt, golden_a, tmp_path):
     ask = "ckpt-run", "--prompt=x", "--dry-run", "--json"
     told = [ckpt(*ask, path).json for path in (copy, tmp_path / "p.ckpt")]
     assert told[0]["prompts"] == told[1]["prompts"]
+
+
+# ---- the disk ----
+
+def test_a_disk_too_small_for_the_files_is_refused_before_any_is_written(ckpt, packed, small_disk):
+    disk = small_disk(8)
+    words = ["ckpt-delta", "apply", "--base", "none"]
+    said = ckpt(*words, packed, disk / "out", check=2).err
+    assert "not enough disk space" in said and "--no-space-check" in said
+    assert list(disk.iterdir()) == []
+    said = ckpt(*words, "--no-space-check", packed, disk / "out", check=2).err
+    assert "No space left" in said
+
+
+def test_what_a_killed_run_leaves_is_used_by_the_next(ckpt, fault, golden_a, packed, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    target = folder / "p.ckpt"
+    for n in (1, 5):
+        ckpt("ckpt-delta", "diff", "--base", "none", golden_a, target, check=-signal.SIGKILL,
+             env=fault.env(f"write:kill:{n}", folder / "p.ckpt.partial"))
+        assert fault.injected
+        assert [p.name for p in folder.iterdir()] == ["p.ckpt.partial"]
+    pack(ckpt, golden_a, target)
+    assert [p.name for p in folder.iterdir()] == ["p.ckpt"]
+    assert target.read_bytes() == packed.read_bytes()
+
+
+def test_a_file_of_the_user_in_the_way_is_kept(ckpt, golden_a, tmp_path):
+    mine = tmp_path / "p.ckpt.partial"
+    mine.write_text("of the user")
+    said = ckpt("ckpt-delta", "diff", "--base", "none", golden_a, tmp_path / "p.ckpt", check=2).err
+    assert "is in the way" in said
+    assert mine.read_text() == "of the user" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_two_runs_do_not_write_one_file(ckpt, golden_a, tmp_path):
+    with open(tmp_path / "p.ckpt.partial", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        said = ckpt("ckpt-delta", "diff", "--base", "none", golden_a, tmp_path / "p.ckpt",
+                    check=2).err
+        assert "another process is writing it" in said
