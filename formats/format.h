@@ -46,6 +46,7 @@ struct ckpt_checkpoint {
     int has_made_config;            /* the config was derived from the weight files */
     int has_vocabulary;             /* the weight files hold a tokenizer */
     char stored_root[CKPT_ROOT_HEX];    /* the value root that they hold; "": none */
+    const char *root_key;           /* the key that holds it; NULL: CHECKPOINT_ROOT_KEY */
     int has_index;                  /* files are listed by an index */
     int is_partial;                 /* one file of many: may be incomplete */
     int has_no_mtp;                 /* the config has MTP blocks, the files have none */
@@ -157,6 +158,9 @@ typedef enum {
 ckpt_code checkpoint_take_extras(ckpt_checkpoint *out,
                                  file_role (*role_of)(void *context, const char *name),
                                  void *context, ckpt_error *err);
+
+/* 1 when tensors are opened under the names and with the values that their files tell. */
+int checkpoint_is_plain(const ckpt_open_options *options);
 
 /* 1 for a file that a conversion copies unchanged: not one that it generates or that belongs to
  * ckpt. Weights are handled by the format. */

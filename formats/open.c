@@ -379,6 +379,17 @@ static ckpt_code fail_unread(const folder_place *place, ckpt_error *err)
                      place->path);
 }
 
+/* Roots that the files themselves hold go before that of the packed file that they are in. */
+static void take_packed_root(ckpt_checkpoint *c)
+{
+    const char *root = packed_root(c->place.folder);
+
+    if (c->stored_root[0] != '\0' || root == NULL)
+        return;
+    memcpy(c->stored_root, root, sizeof c->stored_root);
+    c->root_key = PACKED_ROOT_KEY;
+}
+
 ckpt_code checkpoint_open_place(folder_place *place, const ckpt_open_options *options,
                                 ckpt_checkpoint **out, ckpt_error *err)
 {
@@ -401,11 +412,13 @@ ckpt_code checkpoint_open_place(folder_place *place, const ckpt_open_options *op
     memset(place, 0, sizeof *place);
     if (options != NULL)
         c->options = *options;
-    if ((code = open_with(c, err)) == CKPT_OK)
-        *out = c;
-    else
+    if ((code = open_with(c, err)) != CKPT_OK) {
         ckpt_close(c);
-    return code;
+        return code;
+    }
+    take_packed_root(c);
+    *out = c;
+    return CKPT_OK;
 }
 
 ckpt_code ckpt_open(const char *path, const ckpt_open_options *options, ckpt_checkpoint **out,
@@ -534,13 +547,23 @@ ckpt_code checkpoint_read_vocabulary(const ckpt_checkpoint *c, ckpt_vocabulary *
                              : tokenizer_files_read(&place, out, err);
 }
 
+int checkpoint_is_plain(const ckpt_open_options *o)
+{
+    return o->map_file == NULL && !o->keep_copies && !o->u8_scales && o->dialect == NULL;
+}
+
 /* A map of another family gives tensors other names, and with them another root. */
 const char *checkpoint_stored_root(const ckpt_checkpoint *c)
 {
-    const int is_as_written = c->options.map_file == NULL && !c->options.keep_copies &&
+    const int is_as_written = checkpoint_is_plain(&c->options) &&
                               strcmp(c->map->family, GENERIC_FAMILY) != 0;
 
     return is_as_written && c->stored_root[0] != '\0' ? c->stored_root : NULL;
+}
+
+const char *checkpoint_root_key(const ckpt_checkpoint *c)
+{
+    return c->root_key == NULL ? CHECKPOINT_ROOT_KEY : c->root_key;
 }
 
 const char *ckpt_note(const ckpt_checkpoint *checkpoint, size_t i)

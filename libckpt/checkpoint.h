@@ -29,8 +29,10 @@ checkpoint_tokenizer checkpoint_tokenizer_of(const ckpt_checkpoint *checkpoint);
 /* Read that tokenizer, unless there is none. *out is yours to release, also on failure. */
 ckpt_code checkpoint_read_vocabulary(const ckpt_checkpoint *checkpoint, ckpt_vocabulary *out,
                                      ckpt_error *err);
-/* The root that the writer of a GGUF file has put into it, in hex; NULL: none, or the tensors were
- * not opened under the names that it is of. */
+/* The root that the writer of a GGUF file or a packed checkpoint has put into it, in hex; NULL:
+ * none, or the tensors were not opened under the names and with the values that it is of. */
 const char *checkpoint_stored_root(const ckpt_checkpoint *checkpoint);
+/* The name of the key that holds it. */
+const char *checkpoint_root_key(const ckpt_checkpoint *checkpoint);
 
 #endif

@@ -27,6 +27,7 @@
 #include "zblock.h"
 
 #define PACKED_SCHEMA "ckpt-packed/1"
+#define PACKED_ROOT_KEY "root"
 
 enum {
     PACKED_CHUNK_MAX = 4 << 20,

@@ -170,7 +170,7 @@ static ckpt_code take_files(packed_index *x, ckpt_error *err)
     if (schema == NULL || strcmp(schema, PACKED_SCHEMA) != 0)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s': schema '%s' is not known, expected '"
                          PACKED_SCHEMA "'", file_path(x->file), schema == NULL ? "" : schema);
-    if ((code = take_root(x, "root", &x->root, err)) != CKPT_OK ||
+    if ((code = take_root(x, PACKED_ROOT_KEY, &x->root, err)) != CKPT_OK ||
         (code = take_root(x, "main", &main_root, err)) != CKPT_OK)
         return code;
     if ((x->entries = calloc(json_count(files) + 1, sizeof *x->entries)) == NULL)

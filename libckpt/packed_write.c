@@ -305,7 +305,7 @@ static int put_json(const packed_writer *w, const char *root, const char *main, 
     json_put_object(&j);
     json_member_string(&j, "schema", PACKED_SCHEMA);
     json_member_string(&j, "writer", CKPT_VERSION);
-    json_member_string(&j, "root", root[0] == '\0' ? NULL : root);
+    json_member_string(&j, PACKED_ROOT_KEY, root[0] == '\0' ? NULL : root);
     json_member_string(&j, "main", main[0] == '\0' ? NULL : main);
     json_member_array(&j, "files");
     for (size_t i = 0; i < w->file_count; i++) {

@@ -9,6 +9,7 @@
 #include "certify_places.h"
 #include "formats/format.h"
 #include "inspect_loader.h"
+#include "libckpt/packed.h"
 #include "libckpt/signature.h"
 #include "libckpt/text.h"
 #include "open_options.h"
@@ -585,6 +586,18 @@ static ckpt_code check_exceptions(const certifying *job, ckpt_error *err)
     return code;
 }
 
+/* The files in a packed one are no files to sha256sum. */
+static ckpt_code check_sums(const certifying *job, ckpt_error *err)
+{
+    const char *path = job->paths[job->count - 1];
+
+    return opt.sums != NULL && packed_detect(path)
+               ? ckpt_fail(err, CKPT_E_USAGE, "--sha256sums: '%s' is a packed checkpoint, in which "
+                           "sha256sum finds no files: unpack it first, or run sha256sum on it",
+                           path)
+               : CKPT_OK;
+}
+
 static ckpt_code run(certifying *job, cli_meter *meter, int *status, ckpt_error *err)
 {
     ckpt_code code;
@@ -593,7 +606,7 @@ static ckpt_code run(certifying *job, cli_meter *meter, int *status, ckpt_error 
         return code;
     for (size_t i = 0; i < job->count && code == CKPT_OK; i++)
         code = ckpt_open(job->paths[i], &opt.open, &job->checkpoints[i], err);
-    if (code == CKPT_OK)
+    if (code == CKPT_OK && (code = check_sums(job, err)) == CKPT_OK)
         code = check_exceptions(job, err);
     for (size_t i = 0; i < job->count && code == CKPT_OK; i++)
         code = read_checkpoint(job, i, meter, err);

@@ -351,8 +351,8 @@ static void print_check(const char *path, const check_result *r, const file_list
            r->stored_count, r->file_count, size, r->layout, r->family);
     print_sums(path, &r->sums);
     if (r->stored_root != NULL)
-        printf("%s: values are %s the key " CHECKPOINT_ROOT_KEY " says, root %s\n", path,
-               r->root_is_other ? "NOT as" : "as", r->root);
+        printf("%s: values are %s the key %s says, root %s\n", path,
+               r->root_is_other ? "NOT as" : "as", r->root_key, r->root);
     else if (r->manifest_path == NULL && !r->files_are_right && !r->has_values)
         printf("%s: values were not checked\n", path);
     if (r->manifest_path != NULL)

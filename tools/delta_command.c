@@ -80,7 +80,7 @@ static void say_notes(const delta_command *o, const file_list *notes)
     }
 }
 
-static void print_notes(const delta_command *o, const file_list *notes)
+void delta_command_print_notes(const delta_command *o, const file_list *notes)
 {
     for (size_t i = 0; i < notes->count && !o->common.quiet; i++)
         printf("note: %s\n", cli_name(notes->names[i]));
@@ -178,7 +178,7 @@ static void print_plan(const delta_command *o, const delta_plan *plan)
 
     if (!o->common.json) {
         print_plan_text(plan);
-        print_notes(o, plan->notes);
+        delta_command_print_notes(o, plan->notes);
         return;
     }
     cli_json_begin(&w, "ckpt-delta-plan/1");
@@ -236,7 +236,7 @@ static void print_made(const delta_command *o, const delta_made *made, const cha
     if (made->is_rounded)
         printf("quantised: %" PRIu64 " of %" PRIu64 " elements rounded, relative error %.3g\n",
                made->loss.rounded, made->loss.elements, quantise_loss_relative(&made->loss));
-    print_notes(o, &made->notes);
+    delta_command_print_notes(o, &made->notes);
     if (!o->measure)
         return;
     cli_size_text(total->packed_bytes, packed);
@@ -408,7 +408,7 @@ static void print_applied(const delta_command *o, const delta_outcome *out, cons
     }
     if (o->common.quiet)
         return;
-    print_notes(o, &out->notes);
+    delta_command_print_notes(o, &out->notes);
     if (target != NULL)
         return;
     cli_size_text(out->bytes, size);

@@ -36,6 +36,8 @@ int delta_command_diff(const delta_command *o, const cli_args *args);
 int delta_command_apply(const delta_command *o, const cli_args *args, const char *target);
 int delta_command_rework(const delta_command *o, const cli_args *args, int is_reverse);
 int delta_command_pack(const delta_command *o, const cli_args *args, int is_packing);
+/* On stdout, unless the options forbid it. */
+void delta_command_print_notes(const delta_command *o, const file_list *notes);
 int delta_command_inspect(const delta_command *o, const cli_args *args);
 
 #endif

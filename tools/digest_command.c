@@ -85,16 +85,17 @@ static void release(digested *d)
     memset(d, 0, sizeof *d);
 }
 
-#define OTHER_ROOT                                                                                \
-    "its key " CHECKPOINT_ROOT_KEY " says %s: the values changed since it was written"
+#define OTHER_ROOT "its key %s says %s: the values changed since it was written"
 
-/* A GGUF file holds the root that its values had when it was written. */
+/* A GGUF file or a packed checkpoint holds the root that its values had when it was written. */
 static ckpt_code check_stored_root(digested *d, ckpt_error *err)
 {
     const char *stored = checkpoint_stored_root(d->checkpoint);
 
     d->is_other = stored != NULL && strcmp(stored, d->root) != 0;
-    return d->is_other ? note_add(&d->checkpoint->notes, err, OTHER_ROOT, stored) : CKPT_OK;
+    return d->is_other ? note_add(&d->checkpoint->notes, err, OTHER_ROOT,
+                                  checkpoint_root_key(d->checkpoint), stored)
+                       : CKPT_OK;
 }
 
 /* Why the status is 1 although nothing is printed that differs. Also with --quiet. */
@@ -102,7 +103,7 @@ static void tell_other_root(const char *path, const digested *d)
 {
     if (d->is_other)
         fprintf(stderr, "ckpt-verify: '%s': " OTHER_ROOT "\n", cli_name(path),
-                checkpoint_stored_root(d->checkpoint));
+                checkpoint_root_key(d->checkpoint), checkpoint_stored_root(d->checkpoint));
 }
 
 /* Digest the checkpoint at `path`. Release *out, also on failure. */

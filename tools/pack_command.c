@@ -19,6 +19,7 @@ static void print_packed(const delta_command *o, const char *target, const pack_
     json_member_u64(&w, "bytes", out->bytes);
     json_member_u64(&w, "packed_bytes", out->packed_bytes);
     json_member_string(&w, "root", out->roots.all[0] == '\0' ? NULL : out->roots.all);
+    json_member_names(&w, "notes", (const char *const *)out->notes.names, out->notes.count);
     json_member_double(&w, "seconds", seconds);
     json_put_object_end(&w);
     cli_json_end(&w);
@@ -44,7 +45,8 @@ static void say_packed(const delta_command *o, const char *target, const pack_ou
         snprintf(detail, sizeof detail, "%zu files,", out->file_count);
     cli_say_written(&o->common, &(cli_written){
         .path = target, .detail = detail, .bytes = is_packing ? out->packed_bytes : out->bytes,
-        .root = out->roots.all[0] == '\0' ? NULL : out->roots.all });
+        .root = out->roots.all[0] == '\0' ? NULL : out->roots.all,
+        .note_count = out->notes.count });
 }
 
 int delta_command_pack(const delta_command *o, const cli_args *args, int is_packing)
@@ -73,11 +75,16 @@ int delta_command_pack(const delta_command *o, const cli_args *args, int is_pack
         code = is_packing ? delta_pack(&options, &out, &err) : delta_unpack(&options, &out, &err);
     clock_gettime(CLOCK_MONOTONIC, &end);
     cli_meter_end(&meter);
-    if (code != CKPT_OK)
+    if (code != CKPT_OK) {
+        file_list_free(&out.notes);
         return cli_fail(&err);
+    }
     if (o->common.json)
         print_packed(o, options.target, &out, (double)(end.tv_sec - begin.tv_sec) +
                                                   (double)(end.tv_nsec - begin.tv_nsec) * 1e-9);
+    else
+        delta_command_print_notes(o, &out.notes);
     say_packed(o, options.target, &out, is_packing);
+    file_list_free(&out.notes);
     return CLI_DONE;
 }

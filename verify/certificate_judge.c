@@ -51,7 +51,8 @@ static ckpt_code judge_structure(judging *j, ckpt_error *err)
     if (root_is_other && code == CKPT_OK)
         code = certificate_add_finding(j->c, &(certificate_finding){
             .check = "structure", .checkpoint = j->i, .kind = "root",
-            .subject = CHECKPOINT_ROOT_KEY, .text = "the values changed after it was written",
+            .subject = checkpoint_root_key(m->opened),
+            .text = "the values changed after it was written",
             .fails = 1 }, err);
     snprintf(text, sizeof text, "%zu tensors, stored as %zu in %s, family %s%s",
              ckpt_catalog_count(m->tensors), m->stored_count, m->layout, m->family,

@@ -150,9 +150,10 @@ static ckpt_code check_roots(const ckpt_checkpoint *checkpoint, const ckpt_diges
         (code = ckpt_digest_root(digest, 1, out->main_root, err)) != CKPT_OK)
         return code;
     out->stored_root = checkpoint_stored_root(checkpoint);
+    out->root_key = checkpoint_root_key(checkpoint);
     out->root_is_other = out->stored_root != NULL && strcmp(out->stored_root, out->root) != 0;
     if (out->root_is_other)
-        add_difference(out, CHECK_ROOT, CHECKPOINT_ROOT_KEY);
+        add_difference(out, CHECK_ROOT, out->root_key);
     return CKPT_OK;
 }
 

@@ -66,6 +66,7 @@ typedef struct {
     int root_is_other;             /* CHECK_ROOT in `differing` */
     const char *stored_root;       /* borrowed from the checkpoint, which holds it; NULL: none, or
                                       no values were digested */
+    const char *root_key;          /* the key that holds it */
     sums_result sums;              /* the wrong ones are also in `differing` */
     const char *layout;            /* borrowed from the checkpoint */
     const char *family;

@@ -10,6 +10,7 @@
 
 #include "delta_model.h"
 #include "formats/convert/convert_plan.h"
+#include "formats/notes.h"
 #include "libckpt/array.h"
 #include "libckpt/digest.h"
 #include "libckpt/options.h"
@@ -199,6 +200,43 @@ static ckpt_code list_names(pack_job *job, ckpt_error *err)
                                : folder_list_tree(place->folder, &job->names, err);
 }
 
+/* 1 for a name that file_list_tree leaves out. */
+static int is_hidden(const char *name)
+{
+    const char *last = strrchr(name, '/');
+
+    last = last == NULL ? name : last + 1;
+    for (const char *at = name; at < last; at = strchr(at, '/') + 1)
+        if (at[0] == '.')
+            return 1;
+    return last[0] == '.' && strcmp(last, ".metadata") != 0;
+}
+
+/* As in every copy of a checkpoint, hidden files are left out; but a packed file may be all that
+ * is kept, so it is told. */
+static ckpt_code note_left_out(pack_job *job, ckpt_error *err)
+{
+    const folder_place *place = &job->checkpoint->place;
+    const char *first = NULL;
+    file_list all = { NULL, 0 };
+    size_t count = 0;
+    ckpt_code code;
+
+    if (place->name != NULL || !file_is_directory(place->path))
+        return CKPT_OK;
+    code = file_list_everything(place->path, &all, err);
+    for (size_t i = 0; i < all.count && code == CKPT_OK; i++)
+        if (is_hidden(all.names[i])) {
+            first = first == NULL ? all.names[i] : first;
+            count++;
+        }
+    if (count > 0)
+        code = note_add(&job->out->notes, err, "hidden files are left out: %zu, the first is '%s'",
+                        count, first);
+    file_list_free(&all);
+    return code;
+}
+
 /* Read all of the packed file, as any reader will: chunks are compared with their hashes. */
 static ckpt_code read_back(pack_job *job, ckpt_error *err)
 {
@@ -224,7 +262,9 @@ static ckpt_code read_back(pack_job *job, ckpt_error *err)
 static ckpt_code write_packed(pack_job *job, ckpt_error *err)
 {
     ckpt_run_options run = job->options->run;
-    delta_roots *roots = &job->out->roots;
+    /* Another root is of names or values that only these options make. */
+    const int is_plain = checkpoint_is_plain(&job->options->open);
+    const delta_roots *roots = &job->out->roots;
     int is_touched = 0;
     ckpt_code code;
 
@@ -233,7 +273,8 @@ static ckpt_code write_packed(pack_job *job, ckpt_error *err)
         (code = packed_writer_seal(job->writer, "", "", &job->out->packed_bytes, err)) !=
             CKPT_OK ||
         (code = read_back(job, err)) != CKPT_OK ||
-        (code = packed_writer_seal(job->writer, roots->all, roots->main, &job->out->packed_bytes,
+        (code = packed_writer_seal(job->writer, is_plain ? roots->all : "",
+                                   is_plain ? roots->main : "", &job->out->packed_bytes,
                                    err)) != CKPT_OK)
         return code;
     return store_check_unchanged(job->checkpoint->store, &is_touched, err);
@@ -316,6 +357,7 @@ static ckpt_code pack(pack_job *job, ckpt_error *err)
 
     if ((code = check_target(o, err)) != CKPT_OK ||
         (code = ckpt_open(o->source, &o->open, &job->checkpoint, err)) != CKPT_OK ||
+        (code = note_left_out(job, err)) != CKPT_OK ||
         (code = list_names(job, err)) != CKPT_OK || (code = list_spans(job, err)) != CKPT_OK)
         return code;
     if (!o->dry_run && (code = begin_packed(job, err)) != CKPT_OK)

@@ -24,7 +24,8 @@ typedef struct {
     size_t file_count;
     uint64_t bytes;                 /* of the files */
     uint64_t packed_bytes;          /* of the packed file */
-    delta_roots roots;              /* empty: some values have no digest */
+    delta_roots roots;              /* empty: some values have no digest, or unpacking */
+    file_list notes;                /* owned: file_list_free, also after a failure */
 } pack_outcome;
 
 /*

@@ -319,6 +319,40 @@ def test_it_is_not_overwritten_by_a_folder(ckpt, golden_a, packed, tmp_path):
     assert target.read_bytes() == packed.read_bytes()
 
 
+def test_a_root_that_is_not_of_the_values_is_told(ckpt, packed, golden_a, tmp_path, digest):
+    found = ckpt("ckpt-verify", "check", "--json", packed).json
+    assert found["same"] and found["stored_root"] == found["root"] == digest(golden_a)
+    path = tmp_path / "p.ckpt"
+    path.write_bytes(with_index(packed, lambda t: t.update(root="f" * 64)))
+    found = ckpt("ckpt-verify", "check", "--json", path, check=1).json
+    assert [(d["name"], d["kind"]) for d in found["differing"]] == [("root", "root")]
+    assert "NOT as the key root says" in ckpt("ckpt-verify", "check", path, check=1).out
+    told = ckpt("ckpt-verify", "digest", "--json", path, check=1).json
+    assert told["root"] == digest(golden_a) and "its key root says ffff" in told["notes"][0]
+    ckpt("ckpt-verify", "certify", "--out", tmp_path / "c.json", path, check=1)
+    assert "the values changed after it was written" in (tmp_path / "c.json").read_text()
+
+
+def test_there_are_no_sums_for_its_files(ckpt, packed, tmp_path):
+    said = ckpt("ckpt-verify", "certify", "--out", tmp_path / "c.json", "--sha256sums",
+                tmp_path / "sums", packed, check=2).err
+    assert "is a packed checkpoint" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hidden_files_are_left_out_and_told(ckpt, golden_a, packed, tmp_path):
+    copy = shutil.copytree(golden_a, tmp_path / "in")
+    (copy / ".git" / "objects").mkdir(parents=True)
+    (copy / ".git" / "objects" / "1").write_text("x")
+    (copy / ".gitattributes").write_text("x")
+    (copy / "empty").mkdir()
+    note = "hidden files are left out: 2, the first is '.git/objects/1'"
+    assert pack(ckpt, copy, tmp_path / "p.ckpt", "--json").json["notes"] == [note]
+    assert (tmp_path / "p.ckpt").read_bytes() == packed.read_bytes()
+    assert note in pack(ckpt, copy, tmp_path / "q.ckpt").out
+    assert pack(ckpt, golden_a, tmp_path / "r.ckpt", "--json").json["notes"] == []
+
+
 def test_unpacking_tells_no_root_that_it_did_not_compute(ckpt, packed, tmp_path):
     (tmp_path / "p.ckpt").write_bytes(with_index(packed, lambda t: t.update(root="f" * 64)))
     said = ckpt("ckpt-delta", "apply", "--base", "none", "--json", tmp_path / "p.ckpt",
