@@ -25,6 +25,8 @@ static const char *parse_parts(const char *text, hub_name *out)
     if (*end == '@') {
         const size_t size = strcspn(end + 1, "/");
 
+        if (size == 0)
+            return "the revision is empty";
         if (!copy_text(out->revision, sizeof out->revision, end + 1, size))
             return "the revision is too long";
         end += 1 + size;
@@ -34,30 +36,52 @@ static const char *parse_parts(const char *text, hub_name *out)
     return hub_repo_complaint(out->repo);
 }
 
-/* Parse the address of a page: https://huggingface.co/OWNER/NAME[/tree/REVISION[/PATH]]. */
-static const char *parse_page(const char *text, hub_name *out)
+/* The revision and the path of a page, whose name ends in VIEW/REVISION[/PATH]. */
+static const char *parse_view(const char *page, hub_name *out)
 {
-    static const char *const views[] = { "tree/", "blob/", "resolve/" };
-    char path[sizeof out->path];
-    const char *complaint;
+    static const char *const views[] = { "tree/", "blob/", "resolve/", "raw/", "commit/",
+                                         "file/view/" };
 
-    complaint = parse_parts(text, out);
-    memcpy(path, out->path, sizeof path);
-    path[strcspn(path, "?#")] = '\0';
-    out->path[0] = '\0';
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof views / sizeof *views; i++) {
         const size_t skipped = strlen(views[i]);
-        const size_t size =
-            strncmp(path, views[i], skipped) == 0 ? strcspn(path + skipped, "/") : 0;
+        const char *revision = page + skipped;
+        const size_t size = strncmp(page, views[i], skipped) == 0 ? strcspn(revision, "/") : 0;
 
         if (size == 0)
             continue;
-        copy_text(out->revision, sizeof out->revision, path + skipped, size);
-        if (path[skipped + size] == '/')
-            copy_text(out->path, sizeof out->path, path + skipped + size + 1,
-                      strlen(path + skipped + size + 1));
+        if (!copy_text(out->revision, sizeof out->revision, revision, size))
+            return "the revision is too long";
+        if (revision[size] == '/')
+            copy_text(out->path, sizeof out->path, revision + size + 1,
+                      strlen(revision + size + 1));
+        return NULL;
     }
-    return complaint;
+    return "expected the page of a repository, of its files (/tree/REVISION) or of one of them "
+           "(/blob/REVISION/PATH)";
+}
+
+/* Parse the address of a page: https://huggingface.co/OWNER/NAME[/tree/REVISION[/PATH]]. What is
+ * not understood is refused, as it may name another version than that of the main branch. */
+static const char *parse_page(const char *text, hub_name *out)
+{
+    char page[sizeof out->path];
+    const char *complaint = parse_parts(text, out);
+    const char *query;
+    size_t size;
+
+    if (complaint != NULL)
+        return complaint;
+    out->path[strcspn(out->path, "#")] = '\0';
+    size = strcspn(out->path, "?");
+    query = out->path + size;
+    if (strstr(query, "evision=") != NULL)
+        return "expected the revision in the path (/tree/REVISION)";
+    while (size > 0 && out->path[size - 1] == '/')
+        size--;
+    copy_text(page, sizeof page, out->path, size);
+    out->path[0] = '\0';
+    return page[0] == '\0' || strcmp(page, "files") == 0 || strcmp(page, "summary") == 0
+               ? NULL : parse_view(page, out);
 }
 
 /* The type before the name, if there is one; returns what follows. */
