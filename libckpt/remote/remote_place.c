@@ -155,7 +155,7 @@ static ckpt_code make_session(const remote_options *options, const char *url, re
         (code = take_options(s, url, name, &with, err)) != CKPT_OK ||
         (code = hub_open(name->kind, &with, &s->h, err)) != CKPT_OK ||
         (code = s->h->kind->list(s->h, &s->listing, err)) != CKPT_OK ||
-        (code = hub_listing_check(s->texts[0], &s->listing, 1, err)) != CKPT_OK ||
+        (code = hub_listing_check(s->texts[0], &s->listing, 0, err)) != CKPT_OK ||
         (code = remote_cache_open(&s->cache, options->memory_bytes, err)) != CKPT_OK)
         return code;
     return remote_network_open(s, err);

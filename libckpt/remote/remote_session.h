@@ -19,7 +19,7 @@ enum {
     REMOTE_HEADS_AHEAD = 32,     /* files whose headers are fetched before they are asked for */
     REMOTE_AHEAD_BLOCKS = 64,    /* before a reader that goes on and on, at most */
     REMOTE_STREAMS = 4,          /* readers at different places of a file that are told apart */
-    REMOTE_ORIGINS = 4,
+    REMOTE_ORIGINS = 8,
     REMOTE_CONNECTIONS = 16,
     REMOTE_VERSION_BYTES = 128
 };
@@ -31,7 +31,8 @@ typedef struct {
     uint64_t used_at;
 } remote_stream;
 
-/* Which version of a file a server has: its ETag, else its Last-Modified. It never changes. */
+/* Which version of a file a server has: its ETag, else its Last-Modified. It never changes. The
+ * hosts of a hub have ETags of their own; a web server, wherever it redirects to, has one. */
 typedef struct {
     char origin[HUB_HOST_BYTES];
     char version[REMOTE_VERSION_BYTES];

@@ -18,7 +18,8 @@ enum {
     TRIES_MAX = 6,               /* without a new block */
     STRANGE_TRIES = 3,           /* how many of them a reply that makes no sense costs */
     REFRESHES_MAX = 3,
-    HOPS_MAX = 10
+    HOPS_MAX = 10,
+    MUCH_BYTES = 64 << 10        /* so many new bytes are progress, however the transfer ended */
 };
 
 static int is_at_hub(const remote_transfer *t)
@@ -57,12 +58,13 @@ static http_verdict refuse_change(remote_transfer *t, const char *what, const ch
 static remote_origin *origin_of(const remote_transfer *t)
 {
     remote_entry *entry = t->entry;
-    char name[HUB_HOST_BYTES];
+    char name[HUB_HOST_BYTES] = "";
     hub_url url;
 
     if (!hub_parse_url(t->url, &url))
         return NULL;
-    snprintf(name, sizeof name, "%.*s:%u", (int)sizeof name - 8, url.host, url.port);
+    if (!t->s->is_plain)         /* the bytes of a web server are of one version, at any host */
+        snprintf(name, sizeof name, "%.*s:%u", (int)sizeof name - 8, url.host, url.port);
     for (unsigned i = 0; i < entry->origin_count; i++)
         if (strcmp(entry->origins[i].origin, name) == 0)
             return &entry->origins[i];
@@ -72,8 +74,9 @@ static remote_origin *origin_of(const remote_transfer *t)
     return &entry->origins[entry->origin_count++];
 }
 
-/* The version that the server gave first, which becomes that of the file if there was none. */
-static void known_version(remote_transfer *t, const char *version, char out[REMOTE_VERSION_BYTES])
+/* The version that the server gave first, which becomes that of the file if there was none, in
+ * `out`. 0: there are too many servers. */
+static int known_version(remote_transfer *t, const char *version, char out[REMOTE_VERSION_BYTES])
 {
     remote_origin *origin;
 
@@ -81,8 +84,10 @@ static void known_version(remote_transfer *t, const char *version, char out[REMO
     origin = origin_of(t);
     if (origin != NULL && origin->version[0] == '\0')
         snprintf(origin->version, sizeof origin->version, "%s", version);
-    snprintf(out, REMOTE_VERSION_BYTES, "%s", origin != NULL ? origin->version : version);
+    if (origin != NULL)
+        memcpy(out, origin->version, REMOTE_VERSION_BYTES);
     pthread_mutex_unlock(&t->s->lock);
+    return origin != NULL;
 }
 
 /* One server must always give the same ETag for a file. HTTP_TAKE if it does. */
@@ -99,8 +104,12 @@ static http_verdict judge_version(remote_transfer *t, const http_reply *reply)
     }
     if (version == NULL)
         return HTTP_TAKE;
-    known_version(t, version, known);
-    if (strncmp(known, version, sizeof known - 1) != 0)
+    if (strlen(version) >= sizeof known)
+        return refuse_reply(t, TRANSFER_FATAL, "its ETag is too long");
+    if (!known_version(t, version, known))
+        return refuse_reply(t, TRANSFER_FATAL, "the file came from too many servers to tell "
+                            "whether it was changed; download it first");
+    if (strcmp(known, version) != 0)
         return refuse_change(t, etag != NULL ? "ETag" : "Last-Modified", known, version);
     return HTTP_TAKE;
 }
@@ -114,6 +123,20 @@ static void learn_size(remote_transfer *t, uint64_t total_bytes)
     pthread_mutex_unlock(&t->s->lock);
 }
 
+/* What is wrong with the length of a reply that claims to have the whole file: a page that asks
+ * for a login, or tells an error, is none. Nobody hashes the bytes later. */
+static const char *length_complaint(const remote_transfer *t, const http_reply *reply)
+{
+    const char *length = http_header(reply, "Content-Length");
+
+    if (http_header(reply, "Content-Range") != NULL || !t->entry->is_known)
+        return NULL;
+    if (length == NULL)
+        return "it does not say how long it is";
+    return strtoull(length, NULL, 10) == t->entry->file.size_bytes
+               ? NULL : "it is not as long as the file";
+}
+
 static http_verdict judge_body(remote_transfer *t, const http_reply *reply)
 {
     const hub_ask ask = { t->at, t->end, t->entry->is_known ? t->entry->file.size_bytes
@@ -122,7 +145,9 @@ static http_verdict judge_body(remote_transfer *t, const http_reply *reply)
     hub_body body = { .first = 0 };
     const hub_body_verdict verdict = hub_judge_body(reply, &ask, &body, &complaint);
 
-    if (verdict == HUB_BODY_BAD)
+    if (verdict != HUB_BODY_BAD)
+        complaint = length_complaint(t, reply);
+    if (complaint != NULL)
         return refuse_reply(t, TRANSFER_STRANGE, complaint);
     if (verdict == HUB_BODY_IS_WHOLE && t->at != 0) {
         ckpt_fail(&t->err, CKPT_E_IO, "'%s': its server ignores ranges: it sends the whole file "
@@ -267,7 +292,8 @@ static void try_again(remote_transfer *t, unsigned tries, const ckpt_error *err)
 
     if (t->new_bytes >= REMOTE_BLOCK_BYTES)
         entry->failure_count = 0;
-    entry->failure_count += tries;
+    if (entry->not_before <= clock_seconds())    /* else it failed together with another one */
+        entry->failure_count += tries;
     if (entry->failure_count >= TRIES_MAX) {
         fail_file(t, err);
         return;
@@ -397,7 +423,7 @@ static void on_unfinished(remote_transfer *t, const http_result *result)
     if (result->outcome == HTTP_IMPOSSIBLE)
         fail_file(t, &err);
     else
-        try_again(t, t->new_bytes == 0, &err);
+        try_again(t, t->new_bytes < MUCH_BYTES, &err);
 }
 
 static void on_done(void *context, const http_result *result)

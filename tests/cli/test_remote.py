@@ -72,7 +72,9 @@ def test_a_checkpoint_is_inspected_by_url(ckpt, hub, env, tmp_path, way):
 
 @pytest.mark.parametrize("name", [
     f"hf://{ID}", f"hf://{ID}@main", f"hf://models/{ID}/", f"https://huggingface.co/{ID}/tree/main",
-    f"ms://{ID}@master", f"https://modelscope.cn/models/{ID}/files", f"hf://{ID}@COMMIT"])
+    f"ms://{ID}@master", f"https://modelscope.cn/models/{ID}/files", f"hf://{ID}@COMMIT",
+    f"https://huggingface.co/{ID}/commit/COMMIT", f"https://hf.co/{ID}/raw/COMMIT/?x=y",
+    f"https://modelscope.cn/models/{ID}/file/view/master"])
 def test_every_name_of_a_repository_is_understood(digest, hub, env, expected, name):
     name = name.replace("COMMIT", hub.repos[ID].commit)
     assert digest(name, env=env) == expected
@@ -192,6 +194,7 @@ def test_headers_are_fetched_at_the_same_time(ckpt, hub, env):
 # ---- what goes wrong on the way ----
 
 BODY = "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
+LOGIN = "<html>please log in</html>"
 FAULTS = [
     {"kind": "status", "status": 403, "body": BODY, "port": "cdn", "count": 2},
     {"kind": "status", "status": 403, "body": BODY, "port": "cdn", "min_first": MIB},
@@ -209,6 +212,8 @@ FAULTS = [
     {"kind": "multipart", "port": "cdn"},
     {"kind": "200range", "port": "cdn", "count": 5},
     {"kind": "close", "port": "cdn", "count": 2},
+    {"kind": "status", "status": 200, "body": LOGIN, "port": "cdn"},
+    {"kind": "status", "status": 200, "body": LOGIN, "port": "cdn", "min_first": 1},
 ]
 
 
@@ -237,6 +242,7 @@ def test_addresses_that_expire_are_asked_for_again(digest, hub, env, expected):
     ({"kind": "gzip", "port": "cdn"}, "it is compressed"),
     ({"kind": "416", "port": "cdn", "total": 5}, "was changed while it was being read"),
     ({"kind": "status", "status": 500, "body": "down", "port": "cdn"}, "answers 500: down"),
+    ({"kind": "status", "status": 200, "body": LOGIN, "port": "cdn"}, "not as long as the file"),
 ], ids=lambda f: f["kind"] if isinstance(f, dict) else "")
 def test_what_does_not_pass_is_refused(ckpt, hub, env, fault, says):
     hub.fault(**{"path": SHARD, "count": 999, **fault})
@@ -250,6 +256,66 @@ def test_a_change_at_a_web_server_is_refused(ckpt, hub, env, min_first):
     hub.fault("etag", path=SHARD, min_first=min_first, count=1 if min_first == 0 else 999)
     done = ckpt("ckpt-verify", "digest", urls(hub)[2], check=2, env=env)
     assert f"{SHARD}' was changed while it was being read: expected ETag" in done.err
+
+
+def test_a_page_in_place_of_a_file_is_no_part_of_it(ckpt, hub, env, tmp_path):
+    entry = Entry("tokenizer.json", 5011, 5)
+    hub.repos[ID] = Repo(ID, entries(GOLDEN) + [entry])
+    hub.fault("status", status=200, body=LOGIN, path=entry.path, port="cdn")
+    ckpt("ckpt-convert", "--dtype", "keep", f"hf://{ID}", tmp_path / "out", env=env)
+    assert (tmp_path / "out" / entry.path).read_bytes() == entry.content.bytes()
+
+
+def test_a_server_that_always_closes_after_a_byte_is_given_up(ckpt, hub, env):
+    hub.fault("drop", path=SHARD, port="cdn", after=1, count=60, orderly=True)
+    done = ckpt("ckpt-verify", "digest", f"hf://{ID}", check=2, env=env)
+    assert f"cannot read 'hf://{ID}/{SHARD}'" in done.err
+    assert hub.faults[0]["taken"] < 60
+
+
+@pytest.mark.parametrize("second", ["a", "b"])
+def test_a_web_server_has_one_version_at_all_hosts(ckpt, digest, hub, env, tmp_path, second):
+    """It redirects to one host, and in the middle of the file to another one."""
+    name = "model.safetensors"
+    content = tensor_file(1000, 8 * MIB)
+    versions = {"a": Entry(name, data=content), "b": Entry(name, data=content[::-1])}
+
+    def data(request):
+        if request.port == "cdn" and (request.range() or (0, 0))[0] >= 2 * MIB:
+            hub.faults[0]["to"] = "{cdn2}/f"
+            hub.reply(request, 403, "expired")
+        else:
+            version = "a" if request.port == "cdn" else second
+            hub.send(request, versions[version], [("ETag", f'"{version}"')])
+
+    hub.data = data
+    hub.repos[ID] = Repo(ID, [versions["a"]])
+    hub.fault("redirect", path=name, to="{cdn}/f", count=999)
+    url = f"{urls(hub)[2]}/{name}"
+    if second == "a":
+        (tmp_path / name).write_bytes(versions["a"].content.bytes())
+        assert digest(url, env=env) == digest(tmp_path / name)
+    else:
+        done = ckpt("ckpt-verify", "digest", url, check=2, env=env)
+        assert "was changed while it was being read: expected ETag" in done.err
+    assert hub.faults[0]["to"] == "{cdn2}/f"
+
+
+def test_a_version_too_long_to_keep_is_refused(ckpt, hub, env):
+    hub.web_headers = [("ETag", '"' + "x" * 140 + '"')]
+    done = ckpt("ckpt-verify", "digest", urls(hub)[2], check=2, env=env)
+    assert "its ETag is too long" in done.err
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "../evil.json", "a\x01b.json"])
+@pytest.mark.parametrize("way", range(2), ids=["hf", "ms"])
+def test_a_listing_with_unsafe_names_is_refused(ckpt, hub, env, tmp_path, way, name):
+    more = [Entry("tokenizer.json", 20, 5, "git"), Entry(name, 10, 6, "git")]
+    hub.repos[ID] = Repo(ID, entries(GOLDEN) + more)
+    done = ckpt("ckpt-convert", "--dtype", "keep", address(hub, way), tmp_path / "out", check=2,
+                env=env)
+    assert "the listing of" in done.err and "unsafe name" in done.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_change_at_modelscope_is_noticed_at_the_end(ckpt, hub, env, tmp_path):
@@ -324,6 +390,13 @@ def test_a_token_goes_to_the_hub_alone(ckpt, digest, hub, env, expected):
 @pytest.mark.parametrize("path, says", [
     (f"hf://{ID}/nowhere", "has no file or folder 'nowhere'"),
     ("hf://o/other", "'o/other'"),
+    (f"https://huggingface.co/{ID}/commit/{'1' * 40}", "1" * 40),
+    (f"https://huggingface.co/{ID}/raw/{'1' * 40}/config.json", "1" * 40),
+    (f"https://huggingface.co/{ID}/discussions/3", "expected the page of a repository"),
+    (f"https://huggingface.co/{ID}/nowhere/sub", "expected the page of a repository"),
+    (f"https://huggingface.co/{ID}/tree/{'x' * 300}", "the revision is too long"),
+    (f"https://modelscope.cn/models/{ID}/files?revision=v2", "expected the revision in the path"),
+    (f"hf://{ID}@", "the revision is empty"), (f"ms://{ID}@/config.json", "revision is empty"),
     ("hf://o", "'o' not found"), ("hf://", "cannot read 'hf://'"),
     ("http://192.0.2.1/x", "expected https"),
     ("https://u:p@host/x", "without a user name"),
