@@ -509,6 +509,11 @@ const ckpt_folder *checkpoint_folder(const ckpt_checkpoint *checkpoint)
     return checkpoint->place.name == NULL ? checkpoint->place.folder : NULL;
 }
 
+ckpt_code checkpoint_check_unchanged(const ckpt_checkpoint *checkpoint, ckpt_error *err)
+{
+    return folder_check_unchanged(checkpoint->place.folder, err);
+}
+
 ckpt_store *checkpoint_store(const ckpt_checkpoint *checkpoint)
 {
     return checkpoint->store;

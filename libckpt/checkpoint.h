@@ -14,6 +14,9 @@
 const char *checkpoint_path(const ckpt_checkpoint *checkpoint);       /* as it was given */
 /* The opened folder, or NULL if a single file was opened. */
 const ckpt_folder *checkpoint_folder(const ckpt_checkpoint *checkpoint);
+/* folder_check_unchanged of its folder. Every command that may read a URL calls it after its last
+ * read. */
+ckpt_code checkpoint_check_unchanged(const ckpt_checkpoint *checkpoint, ckpt_error *err);
 ckpt_store *checkpoint_store(const ckpt_checkpoint *checkpoint);
 const json_value *checkpoint_config(const ckpt_checkpoint *checkpoint);   /* NULL: there is none */
 const file_list *checkpoint_notes(const ckpt_checkpoint *checkpoint);

@@ -56,6 +56,11 @@ ckpt_code folder_copy(const ckpt_folder *f, const char *name, const char *to, ck
     return f->ops->copy(f, name, to, err);
 }
 
+ckpt_code folder_check_unchanged(const ckpt_folder *f, ckpt_error *err)
+{
+    return f->ops->check_unchanged == NULL ? CKPT_OK : f->ops->check_unchanged(f, err);
+}
+
 ckpt_code folder_enter(const ckpt_folder *f, const char *name, ckpt_folder **out,
                        ckpt_error *err)
 {

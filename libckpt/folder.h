@@ -36,6 +36,8 @@ typedef struct {
     ckpt_code (*enter)(const ckpt_folder *f, const char *name, ckpt_folder **out,
                        ckpt_error *err);
     void (*close)(ckpt_folder *f);
+    /* As folder_check_unchanged; NULL: there is nothing to ask. */
+    ckpt_code (*check_unchanged)(const ckpt_folder *f, ckpt_error *err);
 } folder_ops;
 
 /* First member of every kind of folder. */
@@ -81,6 +83,12 @@ int folder_has(const ckpt_folder *f, const char *name);
 ckpt_code folder_open_file(const ckpt_folder *f, const char *name, ckpt_file **out,
                            ckpt_error *err);
 ckpt_code folder_copy(const ckpt_folder *f, const char *name, const char *to, ckpt_error *err);
+/*
+ * For folders that are not on a local disk: CKPT_E_FORMAT if any file that was opened in it, also
+ * one that is closed by now, is no longer as it was. Call it after the last read, before the result
+ * is shown. Always CKPT_OK for local folders, whose open files file_check_unchanged looks at.
+ */
+ckpt_code folder_check_unchanged(const ckpt_folder *f, ckpt_error *err);
 ckpt_code folder_enter(const ckpt_folder *f, const char *name, ckpt_folder **out,
                        ckpt_error *err);
 

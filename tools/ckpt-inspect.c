@@ -501,8 +501,10 @@ static ckpt_code read_values(inspection *in, ckpt_error *err)
 static ckpt_code print_all(const inspection *in, ckpt_error *err)
 {
     json_writer w;
-    ckpt_code code = CKPT_OK;
+    ckpt_code code = checkpoint_check_unchanged(in->checkpoint, err);
 
+    if (code != CKPT_OK)
+        return code;
     if (opt.common.json) {
         cli_json_begin(&w, "ckpt-inspect/1");
         code = put_all(&w, in, err);
@@ -574,6 +576,8 @@ static ckpt_code inspect(const char *path, int *status, ckpt_error *err)
     if ((code = check_globs(&in, path, err)) == CKPT_OK &&
         (code = read_values(&in, err)) == CKPT_OK)
         code = print_all(&in, err);
+    if (code == CKPT_OK && opt.values != NULL)       /* they were read while they were printed */
+        code = checkpoint_check_unchanged(c, err);
 out:
     statistics_release(&in.statistics);
     free(in.chosen);

@@ -124,8 +124,10 @@ static ckpt_code read_digest(const char *path, digested *out, ckpt_error *err)
         (code = ckpt_digest_root(out->digest, 0, out->root, err)) != CKPT_OK)
         return code;
     cli_meter_end(&meter);
-    code = ckpt_digest_root(out->digest, 1, out->main_root, err);
-    return code == CKPT_OK ? check_stored_root(out, err) : code;
+    if ((code = ckpt_digest_root(out->digest, 1, out->main_root, err)) != CKPT_OK ||
+        (code = checkpoint_check_unchanged(out->checkpoint, err)) != CKPT_OK)
+        return code;
+    return check_stored_root(out, err);
 }
 
 /* ---- text ---- */
@@ -187,6 +189,8 @@ static ckpt_code put_manifest(json_writer *w, const digested *d, ckpt_error *err
     };
     ckpt_code code = certificate_read_companions(checkpoint_folder(c), &beside, err);
 
+    if (code == CKPT_OK && beside.file_count > 0)
+        code = checkpoint_check_unchanged(c, err);
     if (code == CKPT_OK)
         code = manifest_put(w, &info, err);
     certificate_checkpoint_release(&beside);

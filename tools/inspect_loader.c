@@ -58,7 +58,8 @@ ckpt_code inspect_for(const ckpt_checkpoint *c, const char *loader, int as_json,
     json_writer w;
     ckpt_code code;
 
-    if ((code = judge(c, loader_find(loader), &verdict, err)) != CKPT_OK)
+    if ((code = judge(c, loader_find(loader), &verdict, err)) != CKPT_OK ||
+        (code = checkpoint_check_unchanged(c, err)) != CKPT_OK)
         return code;
     *status = verdict.loads ? CLI_DONE : CLI_DIFFERENT;
     if (as_json) {

@@ -193,7 +193,7 @@ ckpt_code certificate_read(ckpt_checkpoint *checkpoint, const certificate_read_o
     }
     if (code == CKPT_OK)
         code = store_check_unchanged(checkpoint_store(checkpoint), &touched, err);
-    return code;
+    return code == CKPT_OK ? checkpoint_check_unchanged(checkpoint, err) : code;
 }
 
 ckpt_code certificate_read_companions(const ckpt_folder *folder, certificate_checkpoint *out,

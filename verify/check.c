@@ -313,6 +313,8 @@ ckpt_code check_checkpoint(const ckpt_checkpoint *checkpoint, const check_option
     if (code == CKPT_OK && out->manifest_path != NULL && !options->weights_only &&
         (code = check_config(options, out, err)) == CKPT_OK)
         code = check_companions(checkpoint, options, out, err);
+    if (code == CKPT_OK)
+        code = checkpoint_check_unchanged(checkpoint, err);
     qsort(out->differing, out->differing_count, sizeof *out->differing, compare_differences);
 out:
     if (code != CKPT_OK)

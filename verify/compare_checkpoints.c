@@ -68,7 +68,9 @@ ckpt_code compare_checkpoints(const ckpt_checkpoint *a, const ckpt_checkpoint *b
         (code = compare_sources(ckpt_logical(a), ckpt_logical(b), &with, result, err)) != CKPT_OK ||
         (code = compare_configs(a, b, &with.asked, result, err)) != CKPT_OK ||
         (!with.asked.weights_only &&
-         (code = compare_companions(a, b, result, err)) != CKPT_OK))
+         (code = compare_companions(a, b, result, err)) != CKPT_OK) ||
+        (code = checkpoint_check_unchanged(a, err)) != CKPT_OK ||
+        (code = checkpoint_check_unchanged(b, err)) != CKPT_OK)
         ckpt_comparison_free(result);
     else
         *out = result;

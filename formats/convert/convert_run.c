@@ -258,6 +258,20 @@ static ckpt_code check_unchanged(const job_plan *plan, job_result *result,
     return code;
 }
 
+/* The files of inputs by URL that no store has, config.json, the index and those that are carried
+ * along, are read until the end. */
+static ckpt_code check_folders(const job_plan *plan, job_result *result, ckpt_error *err)
+{
+    const ckpt_checkpoint *inputs[] = { plan->source, plan->like, plan->fill };
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs && code == CKPT_OK; i++)
+        if (inputs[i] != NULL)
+            code = checkpoint_check_unchanged(inputs[i], err);
+    result->is_refused |= code == CKPT_E_FORMAT;
+    return code;
+}
+
 /* A share that starts late or again may find the complete result. */
 static ckpt_code look_for_result(convert_job *job, ckpt_error *err)
 {
@@ -307,9 +321,10 @@ static ckpt_code run_steps(convert_job *job, ckpt_error *err)
     if ((code = read_back(plan, result, err)) != CKPT_OK ||
         (code = job_output_write_index(output, result->root[0] == '\0' ? NULL : result->root,
                                        err)) != CKPT_OK ||
-        (code = store_close_files(plan->store, err)) != CKPT_OK)
+        (code = store_close_files(plan->store, err)) != CKPT_OK ||
+        (code = job_output_write_others(output, err)) != CKPT_OK)
         return code;
-    return job_output_write_others(output, err);
+    return check_folders(plan, result, err);
 }
 
 /* If the source is deleted file by file, the converted data is all that is left of it. */

@@ -1,4 +1,4 @@
-/* remote_check.c: whether a remote file is still as it was when it was opened. */
+/* remote_check.c: whether remote files are still as they were when they were opened. */
 #include "remote_check.h"
 
 #include <string.h>
@@ -25,7 +25,7 @@ static ckpt_code list_again(const remote_session *s, hub_listing *out, ckpt_erro
     return code;
 }
 
-/* Mark the files that are not listed as they were. */
+/* Mark the files that are not listed as they were. Called with the lock held. */
 static void compare_listings(remote_session *s, const hub_listing *now)
 {
     for (size_t i = 0; i < s->entry_count; i++) {
@@ -38,46 +38,122 @@ static void compare_listings(remote_session *s, const hub_listing *now)
     }
 }
 
+static ckpt_code compare_again(remote_session *s, ckpt_error *err)
+{
+    hub_listing now;
+    const ckpt_code code = list_again(s, &now, err);
+
+    pthread_mutex_lock(&s->lock);
+    if (code == CKPT_OK)
+        compare_listings(s, &now);
+    pthread_mutex_unlock(&s->lock);
+    hub_listing_release(&now);
+    return code;
+}
+
+/* What the comparison says of a file. Asking twice needs another one. */
+static ckpt_code take_comparison(remote_session *s, remote_entry *entry, ckpt_error *err)
+{
+    int is_outdated;
+
+    pthread_mutex_lock(&s->lock);
+    is_outdated = entry->is_outdated;
+    entry->is_compared = 0;
+    pthread_mutex_unlock(&s->lock);
+    return is_outdated ? fail_changed(entry, err) : CKPT_OK;
+}
+
 /* One listing serves a check of every file: a file that is checked again asks for another. */
 static ckpt_code check_by_listing(remote_session *s, remote_entry *entry, ckpt_error *err)
 {
-    hub_listing now;
-    ckpt_code code = CKPT_OK;
+    ckpt_code code;
+    int is_compared;
 
-    if (!entry->is_compared) {
-        if ((code = list_again(s, &now, err)) == CKPT_OK)
-            compare_listings(s, &now);
-        hub_listing_release(&now);
-    }
-    entry->is_compared = 0;
-    return code == CKPT_OK && entry->is_outdated ? fail_changed(entry, err) : code;
+    pthread_mutex_lock(&s->lock);
+    is_compared = entry->is_compared;
+    pthread_mutex_unlock(&s->lock);
+    if (!is_compared && (code = compare_again(s, err)) != CKPT_OK)
+        return code;
+    return take_comparison(s, entry, err);
 }
 
 /* ---- servers without listings ---- */
 
-/* A request for one byte: its headers are compared with those before. */
-static ckpt_code check_by_probe(remote_session *s, remote_entry *entry, ckpt_error *err)
+/* A request for one byte: its headers are compared with those before. Called with the lock held. */
+static void want_probe(remote_session *s, remote_entry *entry)
 {
-    const ckpt_error *failure = NULL;
-    uint64_t count;
-
-    pthread_mutex_lock(&s->lock);
-    count = entry->probe_count;
+    /* No byte of an empty file can be asked for. */
+    if (entry->file.size_bytes == 0)
+        return;
     entry->probe = PROBE_WANTED;
     remote_network_wake(s);
-    while (entry->probe_count == count && entry->failure == NULL && s->failure.code == CKPT_OK)
+}
+
+/* Called with the lock held. */
+static ckpt_code await_probe(remote_session *s, const remote_entry *entry, ckpt_error *err)
+{
+    const ckpt_error *failure;
+
+    while (entry->probe != PROBE_NONE && entry->failure == NULL && s->failure.code == CKPT_OK)
         pthread_cond_wait(&s->changed, &s->lock);
     failure = entry->failure != NULL ? entry->failure : &s->failure;
     if (err != NULL && failure->code != CKPT_OK)
         *err = *failure;
-    pthread_mutex_unlock(&s->lock);
+    if (failure->code == CKPT_OK && entry->is_absent)
+        return fail_changed(entry, err);
     return failure->code;
+}
+
+static ckpt_code check_by_probe(remote_session *s, remote_entry *entry, ckpt_error *err)
+{
+    ckpt_code code;
+
+    pthread_mutex_lock(&s->lock);
+    want_probe(s, entry);
+    code = await_probe(s, entry, err);
+    pthread_mutex_unlock(&s->lock);
+    return code;
 }
 
 ckpt_code remote_check(remote_session *s, remote_entry *entry, ckpt_error *err)
 {
-    /* Nothing of a commit ever changes; and no byte of an empty file can be asked for. */
-    if (s->listing.commit[0] != '\0' || entry->file.size_bytes == 0)
+    /* Nothing of a commit ever changes. */
+    if (s->listing.commit[0] != '\0')
         return CKPT_OK;
     return s->is_plain ? check_by_probe(s, entry, err) : check_by_listing(s, entry, err);
+}
+
+/* ---- all files ---- */
+
+/* All files are asked for at the same time, before the first answer is awaited. */
+static ckpt_code probe_all(remote_session *s, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; i < s->entry_count; i++)
+        if (s->entries[i]->is_opened)
+            want_probe(s, s->entries[i]);
+    for (size_t i = 0; i < s->entry_count && code == CKPT_OK; i++)
+        if (s->entries[i]->is_opened)
+            code = await_probe(s, s->entries[i], err);
+    pthread_mutex_unlock(&s->lock);
+    return code;
+}
+
+ckpt_code remote_check_all(remote_session *s, ckpt_error *err)
+{
+    ckpt_code code;
+
+    if (s->listing.commit[0] != '\0')
+        return CKPT_OK;
+    if (s->is_plain)
+        return probe_all(s, err);
+    if ((code = compare_again(s, err)) != CKPT_OK)
+        return code;
+    /* No reader adds entries any more. */
+    for (size_t i = 0; i < s->entry_count && code == CKPT_OK; i++)
+        if (s->entries[i]->is_opened)
+            code = take_comparison(s, s->entries[i], err);
+    return code;
 }

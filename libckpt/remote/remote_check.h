@@ -1,4 +1,4 @@
-/* remote_check.h: whether a remote file is still as it was when it was opened. */
+/* remote_check.h: whether remote files are still as they were when they were opened. */
 #ifndef CKPT_REMOTE_CHECK_H
 #define CKPT_REMOTE_CHECK_H
 
@@ -7,5 +7,7 @@
 /* CKPT_E_FORMAT if it is not. Files of a commit cannot change; ModelScope's are listed again, and
  * web servers are asked again. */
 ckpt_code remote_check(remote_session *s, remote_entry *entry, ckpt_error *err);
+/* The same for every file that was opened. Call it when nothing more is read. */
+ckpt_code remote_check_all(remote_session *s, ckpt_error *err);
 
 #endif

@@ -79,6 +79,7 @@ ckpt_code remote_file_open(remote_session *s, remote_entry *entry, ckpt_file **o
         return ckpt_fail_memory(err, "an open file", sizeof *f);
     pthread_mutex_lock(&s->lock);
     version = version_of(entry);
+    entry->is_opened = 1;
     pthread_mutex_unlock(&s->lock);
     remote_session_hold(s);
     f->session = s;

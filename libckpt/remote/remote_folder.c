@@ -11,7 +11,9 @@
 #include <string.h>
 
 #include "libckpt/memory.h"
+#include "libckpt/sha256.h"
 #include "libckpt/size.h"
+#include "remote_check.h"
 #include "remote_file.h"
 
 enum { COPY_BYTES = 1 << 20 };
@@ -175,8 +177,9 @@ static int remote_has(const ckpt_folder *self, const char *name)
     return find(f, name, &entry, NULL) != CKPT_OK || entry != NULL || has_folder(f, name);
 }
 
-static ckpt_code remote_open_file(const ckpt_folder *self, const char *name, ckpt_file **out,
-                                  ckpt_error *err)
+/* Open a file; *listed, unless NULL: what the hub says of it. */
+static ckpt_code open_listed(const ckpt_folder *self, const char *name, ckpt_file **out,
+                             const hub_file **listed, ckpt_error *err)
 {
     const remote_folder *f = remote_of(self);
     remote_entry *entry = NULL;
@@ -187,7 +190,56 @@ static ckpt_code remote_open_file(const ckpt_folder *self, const char *name, ckp
         return code;
     if (entry == NULL)
         return ckpt_fail(err, CKPT_E_IO, "'%s/%s' does not exist", self->path, name);
+    if (listed != NULL)
+        *listed = &entry->file;
     return remote_file_open(f->session, entry, out, err);
+}
+
+static ckpt_code remote_open_file(const ckpt_folder *self, const char *name, ckpt_file **out,
+                                  ckpt_error *err)
+{
+    return open_listed(self, name, out, NULL, err);
+}
+
+/* ---- whole files ---- */
+
+/* Their bytes must have the hash that the hub lists. *out = NULL: a web server lists none. */
+static ckpt_code begin_hash(const hub_file *listed, sha256 **out, ckpt_error *err)
+{
+    *out = NULL;
+    if (listed->hash == NULL)
+        return CKPT_OK;
+    return listed->algorithm == HUB_SHA256 ? sha256_begin(out, err)
+                                           : git_blob_begin(listed->size_bytes, out, err);
+}
+
+/* Consumes the hash. */
+static ckpt_code check_hash(const hub_file *listed, sha256 *hash, const char *path,
+                            ckpt_error *err)
+{
+    char got[SHA256_HEX];
+    ckpt_code code;
+
+    if (hash == NULL || (code = sha256_end(hash, got, err)) != CKPT_OK)
+        return hash == NULL ? CKPT_OK : code;
+    if (strcmp(got, listed->hash) == 0)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not the file that its hub lists: expected %s %s, "
+                     "got %s", path, hub_algorithm_name(listed->algorithm), listed->hash, got);
+}
+
+static ckpt_code check_bytes(const hub_file *listed, const void *bytes, const char *path,
+                             ckpt_error *err)
+{
+    sha256 *hash;
+    ckpt_code code = begin_hash(listed, &hash, err);
+
+    if (code == CKPT_OK && hash != NULL)
+        code = sha256_add(hash, bytes, (size_t)listed->size_bytes, err);
+    if (code == CKPT_OK)
+        return check_hash(listed, hash, path, err);
+    sha256_abort(hash);
+    return code;
 }
 
 static ckpt_code remote_read_all(const ckpt_folder *self, const char *name, uint64_t max_bytes,
@@ -195,8 +247,9 @@ static ckpt_code remote_read_all(const ckpt_folder *self, const char *name, uint
 {
     ckpt_file *file = NULL;
     char *bytes = NULL;
+    const hub_file *listed = NULL;
     uint64_t total;
-    ckpt_code code = remote_open_file(self, name, &file, err);
+    ckpt_code code = open_listed(self, name, &file, &listed, err);
 
     if (code != CKPT_OK)
         return code;
@@ -207,8 +260,8 @@ static ckpt_code remote_read_all(const ckpt_folder *self, const char *name, uint
                          (unsigned long long)total);
     else if (!memory_has(total + 1) || (bytes = malloc(total + 1)) == NULL)
         code = ckpt_fail_memory(err, file_path(file), total + 1);
-    else
-        code = file_read_at(file, 0, bytes, (size_t)total, err);
+    else if ((code = file_read_at(file, 0, bytes, (size_t)total, err)) == CKPT_OK)
+        code = check_bytes(listed, bytes, file_path(file), err);
     file_close(file, NULL);
     if (code != CKPT_OK) {
         free(bytes);
@@ -220,7 +273,8 @@ static ckpt_code remote_read_all(const ckpt_folder *self, const char *name, uint
     return CKPT_OK;
 }
 
-static ckpt_code copy_bytes(const ckpt_file *from, ckpt_file *to, ckpt_error *err)
+/* Also adds the bytes to the hash, unless that is NULL. */
+static ckpt_code copy_bytes(const ckpt_file *from, ckpt_file *to, sha256 *hash, ckpt_error *err)
 {
     const uint64_t total = file_size(from);
     char *buffer = malloc(COPY_BYTES);
@@ -233,8 +287,22 @@ static ckpt_code copy_bytes(const ckpt_file *from, ckpt_file *to, ckpt_error *er
 
         if ((code = file_read_at(from, at, buffer, size, err)) == CKPT_OK)
             code = file_write_at(to, at, buffer, size, err);
+        if (code == CKPT_OK && hash != NULL)
+            code = sha256_add(hash, buffer, size, err);
     }
     free(buffer);
+    return code;
+}
+
+static ckpt_code copy_checked(const ckpt_file *from, ckpt_file *to, const hub_file *listed,
+                              ckpt_error *err)
+{
+    sha256 *hash;
+    ckpt_code code = begin_hash(listed, &hash, err);
+
+    if (code == CKPT_OK && (code = copy_bytes(from, to, hash, err)) == CKPT_OK)
+        return check_hash(listed, hash, file_path(from), err);
+    sha256_abort(hash);
     return code;
 }
 
@@ -243,14 +311,15 @@ static ckpt_code remote_copy(const ckpt_folder *self, const char *name, const ch
 {
     ckpt_file *from = NULL;
     ckpt_file *file = NULL;
+    const hub_file *listed = NULL;
     ckpt_code code;
 
-    if ((code = remote_open_file(self, name, &from, err)) != CKPT_OK ||
+    if ((code = open_listed(self, name, &from, &listed, err)) != CKPT_OK ||
         (code = file_begin_replacing(to, &file, err)) != CKPT_OK) {
         file_close(from, NULL);
         return code;
     }
-    code = copy_bytes(from, file, err);
+    code = copy_checked(from, file, listed, err);
     file_close(from, NULL);
     if (code == CKPT_OK)
         return file_commit_replacing(file, to, err);
@@ -270,6 +339,11 @@ static ckpt_code remote_enter(const ckpt_folder *self, const char *name, ckpt_fo
 
     free(path);
     return code;
+}
+
+static ckpt_code remote_check_opened(const ckpt_folder *self, ckpt_error *err)
+{
+    return remote_check_all(remote_of(self)->session, err);
 }
 
 static void remote_close(ckpt_folder *self)
@@ -292,6 +366,7 @@ static const folder_ops remote_ops = {
     .copy = remote_copy,
     .enter = remote_enter,
     .close = remote_close,
+    .check_unchanged = remote_check_opened,
 };
 
 ckpt_code remote_folder_open(remote_session *s, const char *path, ckpt_folder **out,

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "libckpt/json.h"
+#include "libckpt/memory.h"
 #include "libckpt/text.h"
 
 #define INDEX_FILE "model.safetensors.index.json"
@@ -84,7 +85,7 @@ static ckpt_code read_index(remote_session *s, remote_entry *entry, ckpt_error *
     if (size > INDEX_BYTES_MAX)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is too large: expected at most %d bytes, got "
                          "%llu", entry->path, INDEX_BYTES_MAX, (unsigned long long)size);
-    if ((text = malloc(size + 1)) == NULL)
+    if (!memory_has(size + 1) || (text = malloc(size + 1)) == NULL)
         return ckpt_fail_memory(err, entry->path, size);
     if ((code = remote_session_read(s, entry, &range, text, err)) == CKPT_OK)
         code = json_parse(text, (size_t)size, entry->path, &index, err);
@@ -93,6 +94,17 @@ static ckpt_code read_index(remote_session *s, remote_entry *entry, ckpt_error *
         code = expect_listed(s, json_member(json_root(index), "weight_map"), err);
     json_free(index);
     return code;
+}
+
+static ckpt_code look_for_file(remote_session *s, const char *file, ckpt_error *err)
+{
+    remote_entry *entry = NULL;
+    const ckpt_code code = remote_session_find(s, file, &entry, err);
+
+    if (code != CKPT_OK || entry != NULL)
+        return code;
+    return ckpt_fail(err, CKPT_E_IO, "'%s/%s' does not exist: its server has no such file",
+                     s->root, file);
 }
 
 ckpt_code remote_plain_look(remote_session *s, const char *file, ckpt_error *err)
@@ -107,7 +119,7 @@ ckpt_code remote_plain_look(remote_session *s, const char *file, ckpt_error *err
     ckpt_code code = CKPT_OK;
 
     if (file[0] != '\0')
-        return CKPT_OK;
+        return look_for_file(s, file, err);
     for (size_t i = 0; i < sizeof names / sizeof *names && code == CKPT_OK; i++)
         code = remote_session_expect(s, names[i], err);
     for (size_t i = 0; i < sizeof names / sizeof *names && code == CKPT_OK; i++) {

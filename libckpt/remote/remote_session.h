@@ -47,6 +47,7 @@ typedef struct {
     int is_known;                /* its size is */
     int is_absent;
     int head_was_asked;
+    int is_opened;               /* as a file; others were at most looked for, or read ahead */
     int is_compared;             /* with a later listing, and not asked about since */
     int is_outdated;             /* that listing has it otherwise */
     remote_stream streams[REMOTE_STREAMS];

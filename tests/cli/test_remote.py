@@ -329,6 +329,85 @@ def test_a_change_at_modelscope_is_noticed_at_the_end(ckpt, hub, env, tmp_path):
     assert not target.exists()
 
 
+READERS = {
+    "digest": ("ckpt-verify", "digest", "URL"),
+    "manifest": ("ckpt-verify", "digest", "--json", "URL"),
+    "list": ("ckpt-verify", "digest", "-c", "LIST"),
+    "compare": ("ckpt-verify", "compare", GOLDEN, "URL"),
+    "bits": ("ckpt-verify", "compare", "--bits", "URL", GOLDEN),
+    "check": ("ckpt-verify", "check", "--manifest", "MANIFEST", "URL"),
+    "inspect": ("ckpt-inspect", "URL"),
+    "stat": ("ckpt-inspect", "--stat", "URL"),
+    "values": ("ckpt-inspect", "--tensors", "embed.weight", "--values", "0", "URL"),
+    "for": ("ckpt-inspect", "--for", "vllm", "URL"),
+    "convert": ("ckpt-convert", "--dtype", "keep", "URL", "OUT"),
+}
+
+
+@pytest.fixture(params=READERS)
+def read_changed(ckpt, expected, env, tmp_path, request):
+    """Run a command whose source changes when all of it was read; it must be refused."""
+    def read(url, name):
+        (tmp_path / "list").write_text(f"{expected.split()[0]}  {url}\n")
+        manifest = tmp_path / "manifest.json"
+        manifest.write_text(ckpt("ckpt-verify", "digest", "--json", GOLDEN).out)
+        words = {"URL": url, "OUT": tmp_path / "out", "LIST": tmp_path / "list",
+                 "MANIFEST": manifest}
+        done = ckpt(*(words.get(w, w) for w in READERS[request.param]), env=env, check=2)
+        assert f"{name}' was changed while it was being read" in done.err
+        assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+        if request.param in ("digest", "compare", "bits", "check", "inspect", "stat", "for"):
+            assert done.out == ""
+    return read
+
+
+@pytest.mark.parametrize("name", [SHARD, "config.json"])
+def test_a_later_listing_that_differs_is_refused(read_changed, hub, name):
+    count = itertools.count()
+    hub.repos[ID].find(name).listed = lambda: {"Sha256": "0" * 64} if next(count) else {}
+    read_changed(f"ms://{ID}", name)
+
+
+@pytest.mark.parametrize("name", [SHARD])
+def test_another_version_at_the_end_is_refused(read_changed, hub, name):
+    send = hub.send
+    hub.send = lambda request, entry, headers, fault=None: send(
+        request, entry, [("ETag", '"new"')] if entry.path == name and request.range() == (0, 0)
+        else headers, fault)
+    read_changed(urls(hub)[2], name)
+
+
+def test_a_carried_file_that_changes_is_refused(ckpt, hub, env, tmp_path):
+    count = itertools.count()
+    hub.repos[ID].files.append(Entry("tokenizer.json", data=b'{"version": "1.0"}', kind="git",
+                               listed=lambda: {"Sha256": "0" * 64} if next(count) else {}))
+    done = ckpt("ckpt-convert", "--dtype", "keep", f"ms://{ID}", tmp_path / "out", check=2, env=env)
+    assert "tokenizer.json' was changed while it was being read" in done.err
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
+@pytest.mark.parametrize("way", range(2), ids=["hf", "ms"])
+def test_a_whole_file_must_have_its_listed_hash(ckpt, hub, env, tmp_path, way, name):
+    """Its server has another file of this size and tells no version; a copy is read by pieces, of
+    which only the later ones differ."""
+    filler = b'{"a": "' + bytes(b"x" * (2 * MIB)) + b'"}'
+    hub.repos[ID] = Repo(ID, [e for e in entries(GOLDEN) if e.path != name] + [
+        Entry(name, data=filler, kind="lfs", shape="cdn")])
+    other = Entry(name, data=filler.replace(b"x", b"y"))
+    send = hub.send
+
+    def send_another(request, entry, headers, fault=None):
+        begin = MIB if name == "tokenizer.json" else 0
+        is_late = entry.path == name and (request.range() or (0, 0))[0] >= begin
+        send(request, other if is_late else entry, [h for h in headers if h[0] != "ETag"], fault)
+    hub.send = send_another
+    done = ckpt("ckpt-convert", "--dtype", "keep", urls(hub)[way], tmp_path / "out", check=2,
+                env=env)
+    assert f"{name}' is not the file that its hub lists: expected sha256" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_web_server_without_versions_is_refused(ckpt, hub, env):
     hub.web_headers = []
     assert "neither ETag nor Last-Modified" in ckpt("ckpt-inspect", urls(hub)[2], check=2,
@@ -413,6 +492,11 @@ def test_a_web_folder_without_checkpoint_is_told(ckpt, hub, env):
     assert "is not a checkpoint" in done.err
 
 
+def test_a_missing_web_file_is_told(ckpt, hub, env):
+    done = ckpt("ckpt-inspect", f"{urls(hub)[2]}/nope.safetensors", check=2, env=env)
+    assert "/nope.safetensors' does not exist" in done.err and "local" not in done.err
+
+
 def test_nothing_is_asked_for_offline(ckpt, hub, env):
     done = ckpt("ckpt-inspect", f"hf://{ID}", check=2, env={**env, "HF_HUB_OFFLINE": "1"})
     assert "HF_HUB_OFFLINE is set" in done.err and hub.log == []
@@ -432,3 +516,14 @@ def test_reading_by_url_stays_within_its_limit(hub, env, tmp_path, memory):
                    env=env)
     assert done.status == 0, done.err
     assert done.peak_bytes <= (memory + 64) * MIB
+
+
+@pytest.mark.skipif(INSTRUMENTED, reason="a sanitizer's memory is not the tool's")
+def test_an_index_by_url_is_within_the_limit(hub, env, tmp_path):
+    name = "model.safetensors.index.json"
+    index = (GOLDEN / name).read_bytes() + bytes(b" " * (120 * MIB))
+    hub.repos[ID] = Repo(ID, [Entry(name, data=index) if e.path == name else e
+                              for e in entries(GOLDEN)])
+    done = measure(tmp_path, "ckpt-inspect", "--memory", "32MiB", urls(hub)[2], env=env)
+    assert done.status == 2 and "memory limit" in done.err, done.err
+    assert done.peak_bytes <= 64 * MIB

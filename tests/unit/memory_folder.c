@@ -303,7 +303,7 @@ static void close_folder(ckpt_folder *f)
 }
 
 static const folder_ops folder_table = { list,     list_tree, has,   open_one,
-                                         read_all, copy,      enter, close_folder };
+                                         read_all, copy,      enter, close_folder, NULL };
 
 static ckpt_folder *folder_at(memory_tree *tree, const char *path)
 {
