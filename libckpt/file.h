@@ -53,6 +53,7 @@ const file_identity *file_identity_of(const ckpt_file *f);
  * CKPT_E_FORMAT if the path now leads to another file, or its size or version differ. *is_touched
  * (may be NULL) becomes 1 if only `touch` differs: its mode or links were changed, or its bytes
  * were changed and its modification time was set back. Only reading the file again can tell which.
+ * Always CKPT_OK for files that are not on a local disk: folder_check_unchanged asks for those.
  */
 ckpt_code file_check_unchanged(const ckpt_file *f, int *is_touched, ckpt_error *err);
 

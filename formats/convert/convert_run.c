@@ -258,8 +258,8 @@ static ckpt_code check_unchanged(const job_plan *plan, job_result *result,
     return code;
 }
 
-/* The files of inputs by URL that no store has, config.json, the index and those that are carried
- * along, are read until the end. */
+/* Inputs by URL, with config.json, the index and what is carried along, which is read until the
+ * end. */
 static ckpt_code check_folders(const job_plan *plan, job_result *result, ckpt_error *err)
 {
     const ckpt_checkpoint *inputs[] = { plan->source, plan->like, plan->fill };
@@ -315,9 +315,10 @@ static ckpt_code run_steps(convert_job *job, ckpt_error *err)
     if ((code = job_output_begin(output, err)) != CKPT_OK ||
         (code = check_room(plan, output, err)) != CKPT_OK ||
         (code = run_pipeline(job, err)) != CKPT_OK ||
-        (code = check_unchanged(plan, result, output_journal(output->partial), err)) != CKPT_OK ||
-        result->is_waiting)
+        (code = check_unchanged(plan, result, output_journal(output->partial), err)) != CKPT_OK)
         return code;
+    if (result->is_waiting)
+        return check_folders(plan, result, err);
     if ((code = read_back(plan, result, err)) != CKPT_OK ||
         (code = job_output_write_index(output, result->root[0] == '\0' ? NULL : result->root,
                                        err)) != CKPT_OK ||

@@ -25,56 +25,27 @@ static ckpt_code list_again(const remote_session *s, hub_listing *out, ckpt_erro
     return code;
 }
 
-/* Mark the files that are not listed as they were. Called with the lock held. */
-static void compare_listings(remote_session *s, const hub_listing *now)
+/* 1 when the file is listed as it was. */
+static int is_listed_alike(const remote_entry *entry, const hub_listing *now)
 {
-    for (size_t i = 0; i < s->entry_count; i++) {
-        remote_entry *entry = s->entries[i];
-        const hub_file *listed = hub_listing_find(now, entry->file.path);
+    const hub_file *listed = hub_listing_find(now, entry->file.path);
 
-        entry->is_outdated = listed == NULL || listed->size_bytes != entry->file.size_bytes ||
-                             strcmp(listed->hash, entry->file.hash) != 0;
-        entry->is_compared = 1;
-    }
+    return listed != NULL && listed->size_bytes == entry->file.size_bytes &&
+           strcmp(listed->hash, entry->file.hash) == 0;
 }
 
-static ckpt_code compare_again(remote_session *s, ckpt_error *err)
+static ckpt_code compare_listings(remote_session *s, ckpt_error *err)
 {
     hub_listing now;
-    const ckpt_code code = list_again(s, &now, err);
+    ckpt_code code = list_again(s, &now, err);
 
     pthread_mutex_lock(&s->lock);
-    if (code == CKPT_OK)
-        compare_listings(s, &now);
+    for (size_t i = 0; i < s->entry_count && code == CKPT_OK; i++)
+        if (s->entries[i]->is_opened && !is_listed_alike(s->entries[i], &now))
+            code = fail_changed(s->entries[i], err);
     pthread_mutex_unlock(&s->lock);
     hub_listing_release(&now);
     return code;
-}
-
-/* What the comparison says of a file. Asking twice needs another one. */
-static ckpt_code take_comparison(remote_session *s, remote_entry *entry, ckpt_error *err)
-{
-    int is_outdated;
-
-    pthread_mutex_lock(&s->lock);
-    is_outdated = entry->is_outdated;
-    entry->is_compared = 0;
-    pthread_mutex_unlock(&s->lock);
-    return is_outdated ? fail_changed(entry, err) : CKPT_OK;
-}
-
-/* One listing serves a check of every file: a file that is checked again asks for another. */
-static ckpt_code check_by_listing(remote_session *s, remote_entry *entry, ckpt_error *err)
-{
-    ckpt_code code;
-    int is_compared;
-
-    pthread_mutex_lock(&s->lock);
-    is_compared = entry->is_compared;
-    pthread_mutex_unlock(&s->lock);
-    if (!is_compared && (code = compare_again(s, err)) != CKPT_OK)
-        return code;
-    return take_comparison(s, entry, err);
 }
 
 /* ---- servers without listings ---- */
@@ -104,27 +75,6 @@ static ckpt_code await_probe(remote_session *s, const remote_entry *entry, ckpt_
     return failure->code;
 }
 
-static ckpt_code check_by_probe(remote_session *s, remote_entry *entry, ckpt_error *err)
-{
-    ckpt_code code;
-
-    pthread_mutex_lock(&s->lock);
-    want_probe(s, entry);
-    code = await_probe(s, entry, err);
-    pthread_mutex_unlock(&s->lock);
-    return code;
-}
-
-ckpt_code remote_check(remote_session *s, remote_entry *entry, ckpt_error *err)
-{
-    /* Nothing of a commit ever changes. */
-    if (s->listing.commit[0] != '\0')
-        return CKPT_OK;
-    return s->is_plain ? check_by_probe(s, entry, err) : check_by_listing(s, entry, err);
-}
-
-/* ---- all files ---- */
-
 /* All files are asked for at the same time, before the first answer is awaited. */
 static ckpt_code probe_all(remote_session *s, ckpt_error *err)
 {
@@ -143,17 +93,7 @@ static ckpt_code probe_all(remote_session *s, ckpt_error *err)
 
 ckpt_code remote_check_all(remote_session *s, ckpt_error *err)
 {
-    ckpt_code code;
-
     if (s->listing.commit[0] != '\0')
         return CKPT_OK;
-    if (s->is_plain)
-        return probe_all(s, err);
-    if ((code = compare_again(s, err)) != CKPT_OK)
-        return code;
-    /* No reader adds entries any more. */
-    for (size_t i = 0; i < s->entry_count && code == CKPT_OK; i++)
-        if (s->entries[i]->is_opened)
-            code = take_comparison(s, s->entries[i], err);
-    return code;
+    return s->is_plain ? probe_all(s, err) : compare_listings(s, err);
 }

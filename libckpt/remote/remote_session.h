@@ -48,8 +48,6 @@ typedef struct {
     int is_absent;
     int head_was_asked;
     int is_opened;               /* as a file; others were at most looked for, or read ahead */
-    int is_compared;             /* with a later listing, and not asked about since */
-    int is_outdated;             /* that listing has it otherwise */
     remote_stream streams[REMOTE_STREAMS];
     remote_probe probe;
     uint64_t probe_count;        /* that have ended */

@@ -77,7 +77,7 @@ class TensorStruct(ctypes.Structure):
 class OpenOptions(ctypes.Structure):
     _fields_ = [("lenient", c_int), ("u8_scales", c_int), ("keep_copies", c_int),
                 ("map_file", c_char_p), ("incomplete", c_int), ("interrupted", c_int),
-                ("config", c_char_p), ("dialect", c_char_p), ("places", ctypes.c_void_p),
+                ("config", c_char_p), ("dialect", c_char_p), ("places", c_void_p),
                 ("reserved", c_uint64 * 7)]
 
 
