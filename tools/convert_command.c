@@ -12,6 +12,7 @@
 #include "libckpt/folder.h"
 #include "libckpt/json.h"
 #include "launcher.h"
+#include "time_guess.h"
 #include "verify/certificate_read.h"
 #include "verify/losses.h"
 #include "verify/manifest.h"
@@ -47,9 +48,24 @@ static void take_options(convert_command *o, const cli_args *args, cli_meter *me
 
 /* ---- --dry-run ---- */
 
+static time_guess guess_time(const convert_command *o, const convert_summary *plan)
+{
+    const convert_options *c = &o->convert;
+    const uint64_t share_count = c->share_count > 1 ? c->share_count : 1;
+    const uint64_t out_bytes = plan->out_bytes / share_count;
+
+    return time_guess_make(&(time_plan){
+        .paths = &c->source,
+        .path_count = c->feed == NULL,
+        .work = TIME_COPY,
+        .read_bytes = plan->in_bytes / share_count + (c->verify ? out_bytes : 0),
+        .write_bytes = out_bytes }, &o->common);
+}
+
 static void print_plan_json(const convert_command *o, const convert_job *job,
                             const convert_summary *plan)
 {
+    const time_guess guess = guess_time(o, plan);
     json_writer w;
 
     cli_json_begin(&w, "ckpt-plan/1");
@@ -63,6 +79,7 @@ static void print_plan_json(const convert_command *o, const convert_job *job,
     }
     json_member_u64(&w, "fixed_memory_bytes", plan->fixed_bytes);
     json_member_u64(&w, "tile_bytes_per_thread", plan->tile_bytes);
+    time_guess_put(&w, &guess);
     json_member_u64(&w, "keys", plan->key_count);
     json_member_u64(&w, "pieces", plan->piece_count);
     json_member_string(&w, "report", o->report);
@@ -161,6 +178,7 @@ static void print_room(const convert_summary *plan)
 static void print_plan(const convert_command *o, const convert_job *job,
                        const convert_summary *plan)
 {
+    const time_guess guess = guess_time(o, plan);
     char in[CLI_SIZE_TEXT_BYTES];
     char out[CLI_SIZE_TEXT_BYTES];
     char fixed[CLI_SIZE_TEXT_BYTES];
@@ -179,6 +197,7 @@ static void print_plan(const convert_command *o, const convert_job *job,
     print_changes(plan);
     print_room(plan);
     printf("memory: %s for catalogs, %s for each thread\n", fixed, tile);
+    time_guess_print(&guess);
     for (size_t i = 0; i < plan->file_count; i++) {
         uint64_t size_bytes;
         const char *name = convert_file(job, i, &size_bytes);

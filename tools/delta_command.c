@@ -11,6 +11,7 @@
 #include "libckpt/clock.h"
 #include "libckpt/json.h"
 #include "libckpt/text.h"
+#include "time_guess.h"
 #include "verify/losses.h"
 
 #define FILE_BYTES_DEFAULT (UINT64_C(4) << 30)
@@ -93,6 +94,7 @@ typedef struct {
     uint64_t bytes;
     const delta_outcome *applied;      /* NULL: a delta would be made */
     const file_list *notes;
+    const char *input;                 /* a sample of which tells how fast disks are */
 } delta_plan;
 
 /* ---- the table of changes ---- */
@@ -150,6 +152,19 @@ static void put_summary(json_writer *w, const delta_summary *s)
 
 /* ---- --dry-run ---- */
 
+/* A delta is made of two checkpoints of this size; how large it will be is not known. Applied, it
+ * is read with one, and another is written. */
+static time_guess guess_time(const delta_command *o, const delta_plan *plan)
+{
+    const delta_outcome *applied = plan->applied;
+    const uint64_t one_bytes = plan->bytes;
+
+    return time_guess_make(&(time_plan){
+        .paths = &plan->input, .path_count = 1, .work = TIME_COPY,
+        .read_bytes = applied == NULL ? 2 * one_bytes : one_bytes + applied->packed_bytes,
+        .write_bytes = applied == NULL ? 0 : applied->room.need_bytes }, &o->common);
+}
+
 static void print_plan_text(const delta_plan *plan)
 {
     char size[CLI_SIZE_TEXT_BYTES];
@@ -174,10 +189,12 @@ static void print_plan_text(const delta_plan *plan)
 static void print_plan(const delta_command *o, const delta_plan *plan)
 {
     const delta_outcome *applied = plan->applied;
+    const time_guess guess = guess_time(o, plan);
     json_writer w;
 
     if (!o->common.json) {
         print_plan_text(plan);
+        time_guess_print(&guess);
         delta_command_print_notes(o, plan->notes);
         return;
     }
@@ -186,6 +203,7 @@ static void print_plan(const delta_command *o, const delta_plan *plan)
     json_member_string(&w, "version", plan->version);
     json_member_u64(&w, "tensor_count", plan->tensor_count);
     json_member_u64(&w, "bytes", plan->bytes);
+    time_guess_put(&w, &guess);
     if (applied != NULL) {
         json_member_u64(&w, "changed_tensors", applied->changed_count);
         json_member_u64(&w, "packed_bytes", applied->packed_bytes);
@@ -262,15 +280,16 @@ static void say_written(const delta_command *o, const char *target, const char *
     cli_say_written(&o->common, &what);
 }
 
-static void finish_made(const delta_command *o, const delta_made *made, const char *target,
+static void finish_made(const delta_command *o, const delta_made *made, const cli_args *args,
                         double seconds)
 {
+    const char *target = args->items[args->count - 1];
     const size_t counts[2] = { made->summary.total.changed_count,
                                made->summary.total.tensor_count };
 
     if (o->common.dry_run) {
         print_plan(o, &(delta_plan){ made->version, counts[1], made->summary.total.bytes, NULL,
-                                     &made->notes });
+                                     &made->notes, args->items[0] });
         return;
     }
     if (is_stream(target))
@@ -338,7 +357,7 @@ int delta_command_diff(const delta_command *o, const cli_args *args)
         code = delta_make(&options, &made, &err);
     cli_meter_end(&meter);
     if (code == CKPT_OK)
-        finish_made(o, &made, args->items[2], clock_seconds() - begin);
+        finish_made(o, &made, args, clock_seconds() - begin);
     else
         delta_spool_hide(&out, err.text);
     delta_spool_release(&out);
@@ -368,7 +387,7 @@ int delta_command_rework(const delta_command *o, const cli_args *args, int is_re
         code = delta_rework(&options, &made, &err);
     cli_meter_end(&meter);
     if (code == CKPT_OK)
-        finish_made(o, &made, target, clock_seconds() - begin);
+        finish_made(o, &made, args, clock_seconds() - begin);
     if (code != CKPT_OK) {
         delta_spool_hide(&in, err.text);
         delta_spool_hide(&out, err.text);
@@ -418,14 +437,14 @@ static void print_applied(const delta_command *o, const delta_outcome *out, cons
            out->result.all[0] == '\0' ? "" : ", root ", out->result.all);
 }
 
-static void finish_applied(const delta_command *o, const delta_outcome *out, const char *target,
-                           double seconds)
+static void finish_applied(const delta_command *o, const delta_outcome *out, const char *base,
+                           const char *target, double seconds)
 {
     const size_t counts[2] = { out->changed_count, out->tensor_count };
 
     if (o->common.dry_run) {
         print_plan(o, &(delta_plan){ out->version, out->tensor_count, out->bytes, out,
-                                     &out->notes });
+                                     &out->notes, base });
         return;
     }
     print_applied(o, out, target, seconds);
@@ -470,7 +489,8 @@ int delta_command_apply(const delta_command *o, const cli_args *args, const char
     }
     cli_meter_end(&meter);
     if (code == CKPT_OK)
-        finish_applied(o, &outcome, o->in_place ? args->items[0] : target, clock_seconds() - begin);
+        finish_applied(o, &outcome, args->items[0], o->in_place ? args->items[0] : target,
+                       clock_seconds() - begin);
     delta_outcome_release(&outcome);
     if (code != CKPT_OK)
         delta_spool_hide(&in, err.text);

@@ -172,11 +172,32 @@ def test_a_dry_run_names_reports_and_writes_none(tiny, tmp_path):
     assert os.listdir(tmp_path) == ["r"]
 
 
-def test_a_dry_run_reads_no_tensor_data(tiny, tmp_path, fault):
-    """Headers and configs are read at the front; whatever lies behind them is not."""
-    run_tool("ckpt-convert", "--dry-run", "--dtype", "bf16", tiny, tmp_path / "out",
-             env=fault.env("pread:EIO:4+", "model-00003"))
-    assert fault.injected == []
+def test_a_dry_run_plans_without_tensor_data(tiny, tmp_path, fault):
+    """Headers and configs are read at the front. Behind them a sample tells how fast the disk is,
+    and a disk that cannot read it changes nothing of the plan."""
+    shard = sorted(tiny.glob("model-*.safetensors"))[2]
+    words = ["ckpt-convert", "--dry-run", "--json", "--no-space-check", shard, tmp_path / "out"]
+    plan = run_tool(*words).json
+    assert 0 < plan["time_guess"]["sample_bytes"] <= shard.stat().st_size
+    blind = run_tool(*words, env=fault.env("pread:EIO:4+", "model-00003")).json
+    assert fault.injected
+    guess = blind["time_guess"]
+    assert guess["sample_bytes"] == guess["sample_bytes_per_second"] == 0 < guess["seconds"]
+    for each in plan, blind:
+        del each["time_guess"], each["free_bytes"]
+    assert plan == blind
+
+
+def test_the_sample_of_a_dry_run_is_small(tmp_path):
+    """By the system's count of what a process has read."""
+    run_tool("ckpt-synth", "--config", "flash", "--layers", 1, "--sparse", tmp_path / "m")
+    done = subprocess.run(["bash", "-c", '"$@"; grep rchar /proc/$$/io', "bash",
+                           BUILD / "bin" / "ckpt-convert", "--dry-run", tmp_path / "m",
+                           tmp_path / "out"], check=True, capture_output=True, text=True)
+    assert re.search(r"^time: about \d+:\d\d, a guess from .* a sample of [\d.]+ MB was read at",
+                     done.stdout, re.MULTILINE), done.stdout
+    size = sum(p.stat().st_size for p in (tmp_path / "m").iterdir())
+    assert int(re.search(r"rchar: (\d+)", done.stdout)[1]) < 48 << 20 < size / 50
 
 
 # ---- readers that go away, disks that are full ----

@@ -188,7 +188,9 @@ def changed(m, tmp):
     yield run_tool("ckpt-delta", "diff", "--json", "--quantize", "v4-release", m / "a", m / "bf16",
                    tmp / "q").json
     yield run_tool("ckpt-delta", "apply", "--json", "--dry-run", m / "a", delta, tmp / "m").json
-    yield run_tool("ckpt-delta", "diff", "--json", "--base", "none", m / "a", tmp / "p").json
+    for more in ["--dry-run"], []:
+        yield run_tool("ckpt-delta", "diff", "--json", "--base", "none", *more, m / "a",
+                       tmp / "p").json
 
 
 def downloaded(m, tmp):

@@ -104,7 +104,8 @@ typedef struct {
 #define CLI_COMMON(common)                                                       \
     CLI_COMMON_READ(common),                                                     \
     { CLI_FLAG, "dry-run", NULL, &(common).dry_run,                              \
-      "print the plan; read no tensor data and write nothing, no reports either" }
+      "print the plan and write nothing, no reports either; of tensor data at most a sample of " \
+      "32 MiB is read, from which the time is guessed" }
 
 /* A hint for a command or option that only other programs have; options with their dashes. */
 typedef struct {
