@@ -62,6 +62,20 @@ def test_a_certificate_stays_within_its_limit(folder, tmp_path):
     assert done.peak_bytes <= 16 * MIB + SLACK_BYTES
 
 
+def test_a_carried_file_of_any_size_is_replaced_in_place(folder, tmp_path):
+    """It is copied in pieces: no file beside the weights is too large for --in-place."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(folder / "slice", old)
+    shutil.copytree(old, new)
+    (new / "tokenizer.model").write_bytes(bytes(96 * MIB) + b"end")
+    run_tool("ckpt-delta", "diff", old, new, tmp_path / "delta")
+    done = measure(tmp_path, "ckpt-delta", "apply", "--in-place", "--memory", "32MiB", old,
+                   tmp_path / "delta")
+    assert done.status == 0, done.err
+    assert (old / "tokenizer.model").read_bytes() == (new / "tokenizer.model").read_bytes()
+    assert done.peak_bytes <= 32 * MIB + SLACK_BYTES
+
+
 def test_synthesis_stays_within_its_limit(folder, tmp_path):
     done = measure(tmp_path, "ckpt-synth", "--memory", "16MiB", "--threads", THREADS,
                    "--config", folder / "config.json", tmp_path / "out")
