@@ -26,8 +26,6 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BUILD = (ROOT / os.environ.get("CKPT_BUILD", "build")).resolve()
 CONFIG = ROOT / "formats" / "maps" / "deepseek_v4.flash.json"
 CHUNK_BYTES = 256 << 10     # of the parallel copy: larger ones fall out of the L2 cache
-# What a slice needs for each byte of it: FP8 input and BF16 output at the same time, and slack.
-ROOM_FACTOR = 6
 CASES = [("FP4 -> FP8", "fp4", "fp8"), ("FP4 -> BF16", "fp4", "bf16"),
          ("FP8 -> BF16", "fp8", "bf16")]
 
@@ -81,6 +79,9 @@ def print_row(name, moved_bytes, result, bar=None):
 
 
 class Bench:
+    # What a slice needs for each byte of it: FP8 input and BF16 output at the same time, and slack.
+    ROOM_FACTOR = 6
+
     def __init__(self, args, work):
         self.args = args
         self.work = work
@@ -197,14 +198,16 @@ class Bench:
             self.convert(title, self.work / source, target)
 
 
-def parse(text):
+def parse(text, **defaults):
     parser = argparse.ArgumentParser(description=text.split("\n")[0])
     parser.add_argument("--dir", default="/dev/shm", help="where files are made (/dev/shm)")
-    parser.add_argument("--layers", type=int, default=4, help="layers of the slice (4)")
-    parser.add_argument("--experts", type=int, default=20, help="experts of a layer (20)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each contender (3)")
+    for name, count, what in (("layers", 4, "layers of the slice"),
+                              ("experts", 20, "experts of a layer"),
+                              ("rounds", 3, "rounds of each contender")):
+        parser.add_argument(f"--{name}", type=int, default=count, help=f"{what} (%(default)s)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)),
                         help="threads (one per core)")
+    parser.set_defaults(**defaults)
     return parser.parse_args()
 
 
@@ -213,9 +216,10 @@ def in_a_slice(args, work_on, make=Bench):
     # 3 x 4096 x 2048 codes of half a byte and a scale for 32 of them; attention beside it.
     slice_bytes = args.layers * (args.experts * 13_400_000 + 150_000_000)
     room = shutil.disk_usage(args.dir).free
-    if room < ROOM_FACTOR * slice_bytes:
+    if room < make.ROOM_FACTOR * slice_bytes:
         print(f"{args.dir} has room for {room / 1e9:.1f} GB, and the slice needs "
-              f"{ROOM_FACTOR * slice_bytes / 1e9:.1f} GB: choose fewer --experts or another --dir")
+              f"{make.ROOM_FACTOR * slice_bytes / 1e9:.1f} GB: choose fewer --experts or another "
+              "--dir")
         return
     with tempfile.TemporaryDirectory(prefix="ckpt-bench-", dir=args.dir) as work:
         work_on(make(args, pathlib.Path(work)))
