@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "certify_command.h"
+#include "certify_deltas.h"
 #include "formats/format.h"
 #include "open_options.h"
 #include "verify/certificate_check.h"
@@ -37,6 +38,9 @@ const cli_command certificate_command = {
         "that carries no MTP may lack mtp.*. The tensors that differ are named. No network is "
         "used. A certificate whose verdict is fail is refused.\n"
         "\n"
+        "PATH may also be a delta that the certificate covers, whose files must be those that were "
+        "certified, or the result of one.\n"
+        "\n"
         "Without --key whoever wrote FILE is believed. Without --key and PATH there is nothing to "
         "check.",
     .exit_notes = "0  it is as the certificate says\n"
@@ -59,6 +63,29 @@ typedef struct {
     certificate c;                 /* checkpoints: the record, and what was read */
 } checking;
 
+static ckpt_code check_delta(checking *job, const certificate_read_options *read, ckpt_error *err)
+{
+    certificate_delta_roots roots;
+    const ckpt_code code =
+        certify_read_delta(job->path, read, &job->c.checkpoints[1], &roots, err);
+
+    return code == CKPT_OK ? certificate_check_delta(&job->document, &job->c, &roots, err) : code;
+}
+
+static ckpt_code check_checkpoint(checking *job, const certificate_read_options *read,
+                                  ckpt_error *err)
+{
+    certificate_checkpoint *m = &job->c.checkpoints[1];
+    ckpt_code code;
+
+    if ((code = ckpt_open(job->path, &opt.open, &job->checkpoint, err)) != CKPT_OK ||
+        (code = certificate_read(job->checkpoint, read, m, err)) != CKPT_OK)
+        return code;
+    m->has_place_for_config = layout_has_config(m->layout);
+    m->unlisted = opt.open.lenient ? NULL : &job->checkpoint->unread;
+    return certificate_check_record(&job->document, &job->c, opt.files, err);
+}
+
 static ckpt_code check_path(checking *job, ckpt_error *err)
 {
     static cli_meter meter;      /* outlives this function: cli_fail erases its line */
@@ -67,21 +94,15 @@ static ckpt_code check_path(checking *job, ckpt_error *err)
     const certificate_read_options read = { .run = cli_run_options(&opt.common, &meter),
                                             .values_only = !opt.files, .left_out = left_out,
                                             .left_out_count = 2 };
-    certificate_checkpoint *m;
     ckpt_code code = CKPT_E_MEMORY;
 
     if (certificate_add_checkpoint(&job->c, err) != NULL &&
-        certificate_add_checkpoint(&job->c, err) != NULL &&
-        (code = ckpt_open(job->path, &opt.open, &job->checkpoint, err)) == CKPT_OK)
-        code = certificate_read(job->checkpoint, &read, &job->c.checkpoints[1], err);
-    free(tensors);
-    if (code != CKPT_OK)
-        return code;
+        certificate_add_checkpoint(&job->c, err) != NULL)
+        code = certify_is_delta(job->path) ? check_delta(job, &read, err)
+                                           : check_checkpoint(job, &read, err);
     cli_meter_end(&meter);
-    m = &job->c.checkpoints[1];
-    m->has_place_for_config = layout_has_config(m->layout);
-    m->unlisted = opt.open.lenient ? NULL : &job->checkpoint->unread;
-    return certificate_check_record(&job->document, &job->c, opt.files, err);
+    free(tensors);
+    return code;
 }
 
 static void print_text(const checking *job)

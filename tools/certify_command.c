@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "certify_deltas.h"
 #include "certify_places.h"
 #include "formats/format.h"
 #include "inspect_loader.h"
@@ -34,6 +35,7 @@ static struct {
     const char *sums;
     const char *integrity;
     const char *cyclonedx;
+    cli_list deltas;
     cli_list required;
     cli_list logits;
     int structure_only;
@@ -44,6 +46,9 @@ static const cli_option options[] = {
     { CLI_STRING, "out", "FILE", &opt.out, "the certificate to write" },
     { CLI_STRING, "sign", "KEY", &opt.key,
       "sign it with this private key: PEM, Ed25519 or EC on P-256" },
+    { CLI_LIST, "delta", "DELTA", &opt.deltas,
+      "also certify this delta on REF, or a folder of them: its files, and the values that it "
+      "leads from and to; may be repeated, each follows the one before it" },
     { CLI_HEADING, NULL, NULL, NULL, "What must hold" },
     { CLI_STRING, "policy", "FILE", &opt.policy, "other gates than the default ones; see "
       "ckpt-certificate(5)" },
@@ -71,7 +76,7 @@ static const cli_option options[] = {
 };
 
 static const cli_rule rules[] = {
-    { "structure-only", NULL, "sha256sums|integrity|self-test" },
+    { "structure-only", NULL, "sha256sums|integrity|self-test|delta" },
     { NULL, NULL, NULL }
 };
 
@@ -90,6 +95,10 @@ const cli_command certify_command = {
         "must be those that the hub listed. The values of every checkpoint are also judged by "
         "themselves, as `check --values` does: NaN, infinities and scales that are not finite "
         "fail, the rest is told, unless the policy says otherwise.\n"
+        "\n"
+        "A delta of --delta must lead from REF, which is read once more for it, to the values that "
+        "it says. The certificate then has the SHA-256 of its files and both value digests; the "
+        "delta, and what it makes, are checked against it as any copy is.\n"
         "\n"
         "The certificate is an in-toto Statement (ckpt-certificate(5)); with --sign in a DSSE "
         "envelope. Digests of tensors that take more than 1 MB are left beside it, in "
@@ -110,6 +119,7 @@ const cli_command certify_command = {
 typedef struct {
     char *const *paths;
     size_t count;
+    char **inputs;                 /* the paths, then those of the deltas; borrowed ones */
     ckpt_checkpoint **checkpoints;
     certificate c;
     certificate_policy policy;
@@ -144,7 +154,7 @@ static ckpt_code check_places(const certifying *job, ckpt_error *err)
                      [PLACE_JUNIT] = opt.junit, [PLACE_SUMMARY] = opt.summary,
                      [PLACE_SUMS] = opt.sums, [PLACE_INTEGRITY] = opt.integrity,
                      [PLACE_CYCLONEDX] = opt.cyclonedx },
-        .models = job->paths, .model_count = job->count,
+        .models = job->inputs, .model_count = job->count + opt.deltas.count,
         .policy = opt.policy, .key = opt.key, .map = opt.open.map_file,
         .logits = &opt.logits,
     };
@@ -329,39 +339,70 @@ static ckpt_code begin_values(certifying *job, size_t i, certificate_read_option
     return CKPT_OK;
 }
 
-static ckpt_code read_checkpoint(certifying *job, size_t i, cli_meter *meter, ckpt_error *err)
+/* The files that this run writes; they may lie beside what is certified. NULL: not written. */
+typedef struct {
+    char *tensors;
+    const char *paths[9];
+    size_t count;
+} written_files;
+
+static void list_written(written_files *out)
 {
-    char *tensors = certificate_tensor_path(opt.out);
-    const char *const written[] = { opt.out, tensors == NULL ? opt.out : tensors,
-                                    opt.html == NULL ? opt.out : opt.html,
-                                    opt.junit == NULL ? opt.out : opt.junit,
-                                    opt.summary == NULL ? opt.out : opt.summary,
-                                    opt.sums == NULL ? opt.out : opt.sums,
-                                    opt.integrity == NULL ? opt.out : opt.integrity,
-                                    opt.cyclonedx == NULL ? opt.out : opt.cyclonedx };
+    const char *const all[] = { opt.out, out->tensors = certificate_tensor_path(opt.out), opt.html,
+                                opt.junit, opt.summary, opt.sums, opt.integrity, opt.cyclonedx };
+
+    out->count = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i] != NULL)
+            out->paths[out->count++] = all[i];
+}
+
+static ckpt_code read_checkpoint(certifying *job, size_t i, const written_files *written,
+                                 cli_meter *meter, ckpt_error *err)
+{
     certificate_read_options read = { .run = cli_run_options(&opt.common, meter),
-                                      .structure_only = opt.structure_only, .left_out = written,
-                                      .left_out_count = sizeof written / sizeof *written };
+                                      .structure_only = opt.structure_only,
+                                      .left_out = written->paths,
+                                      .left_out_count = written->count };
     const ckpt_checkpoint *opened = job->checkpoints[i];
     certificate_checkpoint *m = certificate_add_checkpoint(&job->c, err);
     ckpt_code code;
 
-    if (m == NULL) {
-        free(tensors);
+    if (m == NULL)
         return CKPT_E_MEMORY;
-    }
     for (size_t k = 0; k < job->count; k++)
         read.run.fixed_bytes += k == i ? 0 : ckpt_checkpoint_bytes(job->checkpoints[k]);
     if ((code = begin_values(job, i, &read, err)) == CKPT_OK &&
         (code = certificate_read(job->checkpoints[i], &read, m, err)) == CKPT_OK &&
         read.watch != NULL)
         code = value_check_end(&job->values[i], &job->findings[i], err);
-    free(tensors);
     if (code != CKPT_OK)
         return code;
     m->has_place_for_config = layout_has_config(m->layout);
     m->unlisted = opt.open.lenient ? NULL : &opened->unread;
     return make_label_unique(&job->c, i, err);
+}
+
+/* Read all checkpoints, then the deltas, which are applied to the first without writing. */
+static ckpt_code read_all(certifying *job, cli_meter *meter, ckpt_error *err)
+{
+    written_files written;
+    certificate_read_options read = { .run = cli_run_options(&opt.common, meter) };
+    const certify_deltas_options deltas = { job->inputs + job->count, opt.deltas.count,
+                                            job->paths[0], &opt.open, &read };
+    ckpt_code code = CKPT_OK;
+
+    list_written(&written);
+    for (size_t i = 0; i < job->count && code == CKPT_OK; i++)
+        code = read_checkpoint(job, i, &written, meter, err);
+    for (size_t i = 0; i < job->count; i++)
+        read.run.fixed_bytes += ckpt_checkpoint_bytes(job->checkpoints[i]) + job->values[i].bytes;
+    read.left_out = written.paths;
+    read.left_out_count = written.count;
+    if (code == CKPT_OK)
+        code = certify_deltas(&deltas, &job->c, err);
+    free(written.tensors);
+    return code;
 }
 
 /* ---- checks ---- */
@@ -608,9 +649,7 @@ static ckpt_code run(certifying *job, cli_meter *meter, int *status, ckpt_error 
         code = ckpt_open(job->paths[i], &opt.open, &job->checkpoints[i], err);
     if (code == CKPT_OK && (code = check_sums(job, err)) == CKPT_OK)
         code = check_exceptions(job, err);
-    for (size_t i = 0; i < job->count && code == CKPT_OK; i++)
-        code = read_checkpoint(job, i, meter, err);
-    if (code != CKPT_OK)
+    if (code != CKPT_OK || (code = read_all(job, meter, err)) != CKPT_OK)
         return code;
     cli_meter_end(meter);
     if ((code = judge(job, err)) != CKPT_OK || (code = write_results(job, err)) != CKPT_OK)
@@ -624,12 +663,15 @@ static ckpt_code run(certifying *job, cli_meter *meter, int *status, ckpt_error 
 static ckpt_code make_room(certifying *job, ckpt_error *err)
 {
     job->checkpoints = calloc(job->count + 1, sizeof(ckpt_checkpoint *));
+    job->inputs = calloc(job->count + opt.deltas.count + 1, sizeof *job->inputs);
     job->values = calloc(job->count + 1, sizeof *job->values);
     job->findings = calloc(job->count + 1, sizeof *job->findings);
     job->logits = calloc(job->count + 1, sizeof *job->logits);
-    if (job->checkpoints == NULL || job->values == NULL || job->findings == NULL ||
-        job->logits == NULL)
+    if (job->inputs == NULL || job->checkpoints == NULL || job->values == NULL ||
+        job->findings == NULL || job->logits == NULL)
         return ckpt_fail_memory(err, "checkpoints", job->count);
+    memcpy(job->inputs, job->paths, job->count * sizeof *job->inputs);
+    memcpy(job->inputs + job->count, opt.deltas.items, opt.deltas.count * sizeof *job->inputs);
     return CKPT_OK;
 }
 
@@ -642,6 +684,7 @@ static void release(certifying *job)
         logits_release(&job->logits[i]);
         ckpt_close(job->checkpoints[i]);
     }
+    free(job->inputs);
     free(job->checkpoints);
     free(job->values);
     free(job->findings);

@@ -51,11 +51,16 @@ void certificate_release(certificate *c)
 {
     for (size_t i = 0; i < c->checkpoint_count; i++)
         certificate_checkpoint_release(&c->checkpoints[i]);
+    for (size_t i = 0; i < c->delta_count; i++) {
+        certificate_checkpoint_release(&c->deltas[i].own);
+        certificate_checkpoint_release(&c->deltas[i].result);
+    }
     for (size_t i = 0; i < c->check_count; i++)
         release_check(&c->checks[i]);
     for (size_t i = 0; i < c->finding_count; i++)
         release_finding(&c->findings[i]);
     free(c->checkpoints);
+    free(c->deltas);
     free(c->checks);
     free(c->findings);
     free(c->mutations);
@@ -76,6 +81,17 @@ certificate_checkpoint *certificate_add_checkpoint(certificate *c, ckpt_error *e
     c->checkpoints = all;
     memset(&all[c->checkpoint_count], 0, sizeof *all);
     return &all[c->checkpoint_count++];
+}
+
+certificate_delta *certificate_add_delta(certificate *c, ckpt_error *err)
+{
+    certificate_delta *all = array_room(c->deltas, c->delta_count, sizeof *all, "deltas", err);
+
+    if (all == NULL)
+        return NULL;
+    c->deltas = all;
+    memset(&all[c->delta_count], 0, sizeof *all);
+    return &all[c->delta_count++];
 }
 
 ckpt_code certificate_add_check(certificate *c, const certificate_check *check, ckpt_error *err,

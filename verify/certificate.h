@@ -84,6 +84,24 @@ typedef struct {
                                       none */
 } certificate_checkpoint;
 
+/* ---- deltas ---- */
+
+enum { CERTIFICATE_VERSION_BYTES = 64 };
+
+/* A delta on the reference, or on the result of the delta before it. */
+typedef struct {
+    certificate_checkpoint own;    /* its label, path, and files with hashes; no tensors */
+    char version[CERTIFICATE_VERSION_BYTES];
+    char base_version[CERTIFICATE_VERSION_BYTES];
+    const char *encoding;          /* a literal, as is the checksum's name */
+    const char *checksum;
+    size_t changed_count;          /* tensors */
+    char base_root[CKPT_ROOT_HEX]; /* "": not known */
+    char base_main[CKPT_ROOT_HEX];
+    certificate_checkpoint result; /* what it makes: label, roots, config, files beside the weights;
+                                      layout and family are the reference's */
+} certificate_delta;
+
 /* ---- checks and findings ---- */
 
 typedef enum {
@@ -141,6 +159,8 @@ typedef struct {
 typedef struct {
     certificate_checkpoint *checkpoints;
     size_t checkpoint_count;
+    certificate_delta *deltas;     /* in the order of the chain */
+    size_t delta_count;
     certificate_check *checks;
     size_t check_count;
     certificate_finding *findings; /* at most CERTIFICATE_FINDINGS_MAX of a check and checkpoint */
@@ -163,6 +183,9 @@ void certificate_checkpoint_release(certificate_checkpoint *c);
 
 /* Append a zeroed checkpoint for certificate_read; NULL: out of memory. May move earlier ones. */
 certificate_checkpoint *certificate_add_checkpoint(certificate *c, ckpt_error *err);
+
+/* Append a zeroed delta; NULL: out of memory. May move earlier ones. */
+certificate_delta *certificate_add_delta(certificate *c, ckpt_error *err);
 
 /* Append a check with the name, checkpoint and verdict of `check`; `format` makes its text. */
 ckpt_code certificate_add_check(certificate *c, const certificate_check *check, ckpt_error *err,

@@ -67,6 +67,8 @@ static ckpt_code read_predicate(const char *path, certificate_document *out, ckp
     if (out->verdict == NULL || out->made_at == NULL || !json_is_array(out->checkpoints) ||
         out->count == 0)
         return bad(path, "a verdict, a date and checkpoints", err);
+    out->deltas = json_member(predicate, "deltas");
+    out->delta_count = json_is_array(out->deltas) ? json_count(out->deltas) : 0;
     return CKPT_OK;
 }
 
@@ -143,17 +145,27 @@ void certificate_close(certificate_document *document)
 
 /* ---- records ---- */
 
+static const json_value *element(const json_value *list, size_t i)
+{
+    const json_value *v = json_first(list);
+
+    for (size_t k = 0; k < i; k++)
+        v = json_next(v);
+    return v;
+}
+
 ckpt_code certificate_recorded(const certificate_document *document, size_t i,
                                certificate_checkpoint *out, ckpt_error *err)
 {
-    const json_value *v = json_first(document->checkpoints);
+    const json_value *v = i < document->count
+                              ? element(document->checkpoints, i)
+                              : json_member(element(document->deltas, i - document->count),
+                                            "result");
     const json_value *config;
     const char *root;
     const char *main_root;
     const char *label;
 
-    for (size_t k = 0; k < i; k++)
-        v = json_next(v);
     root = json_string(json_member(v, "root"));
     main_root = json_string(json_member(v, "main"));
     label = json_string(json_member(v, "label"));
@@ -209,10 +221,11 @@ static ckpt_code choose_record(const certificate_document *document,
                                const certificate_checkpoint *got, int files, size_t *out,
                                ckpt_error *err)
 {
+    const size_t count = document->count + (files ? 0 : document->delta_count);
     size_t best = 0;
 
     *out = 0;
-    for (size_t i = 0; i < document->count; i++) {
+    for (size_t i = 0; i < count; i++) {
         certificate_checkpoint record;
         size_t fits;
         ckpt_code code;
@@ -316,4 +329,83 @@ ckpt_code certificate_check_record(const certificate_document *document, certifi
         code = check_files(c, err);
     policy_release(&policy);
     return code;
+}
+
+/* ---- deltas ---- */
+
+/* Read label and files of recorded delta `i`. */
+static ckpt_code recorded_delta(const certificate_document *document, size_t i,
+                                certificate_checkpoint *out, ckpt_error *err)
+{
+    const json_value *v = element(document->deltas, i);
+    const char *label = json_string(json_member(v, "label"));
+
+    if (label == NULL)
+        return ckpt_fail(err, CKPT_E_FORMAT, "a certificate's delta needs a label");
+    if ((out->label = strdup(label)) == NULL)
+        return ckpt_fail_memory(err, "a label", strlen(label));
+    out->path = out->label;
+    return file_record_read(json_member(v, "files"), out->label, out, err);
+}
+
+/* Which recorded delta has most of the files. */
+static ckpt_code choose_delta(const certificate_document *document,
+                              const certificate_checkpoint *got, size_t *out, ckpt_error *err)
+{
+    size_t best = 0;
+
+    *out = 0;
+    for (size_t i = 0; i < document->delta_count; i++) {
+        certificate_checkpoint record;
+        size_t same;
+        ckpt_code code;
+
+        memset(&record, 0, sizeof record);
+        code = recorded_delta(document, i, &record, err);
+        same = code == CKPT_OK ? count_same_files(&record, got) : 0;
+        certificate_checkpoint_release(&record);
+        if (code != CKPT_OK)
+            return code;
+        if (same > best) {
+            best = same;
+            *out = i;
+        }
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code check_delta_root(certificate *c, const char *what, const json_value *recorded,
+                                  const char *got, ckpt_error *err)
+{
+    const char *expected = json_string(json_member(recorded, "root"));
+    certificate_check check = { .name = "delta", .checkpoint = 1, .verdict = CERTIFICATE_PASS };
+
+    if (expected == NULL || got[0] == '\0')
+        return CKPT_OK;
+    if (strcmp(expected, got) == 0)
+        return certificate_add_check(c, &check, err, "%s has root %s", what, got);
+    check.verdict = CERTIFICATE_FAIL;
+    return certificate_add_check(c, &check, err, "%s: expected root %s, got %s", what, expected,
+                                 got);
+}
+
+ckpt_code certificate_check_delta(const certificate_document *document, certificate *c,
+                                  const certificate_delta_roots *roots, ckpt_error *err)
+{
+    const json_value *v;
+    size_t i;
+    ckpt_code code;
+
+    if (document->delta_count == 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a delta, and the certificate covers none "
+                         "(ckpt-verify certify --delta)", c->checkpoints[1].path);
+    if ((code = choose_delta(document, &c->checkpoints[1], &i, err)) != CKPT_OK ||
+        (code = recorded_delta(document, i, &c->checkpoints[0], err)) != CKPT_OK)
+        return code;
+    v = element(document->deltas, i);
+    if ((code = check_files(c, err)) != CKPT_OK ||
+        (code = check_delta_root(c, "its base", json_member(v, "base"), roots->base, err)) !=
+            CKPT_OK)
+        return code;
+    return check_delta_root(c, "its result", json_member(v, "result"), roots->result, err);
 }

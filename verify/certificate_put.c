@@ -44,6 +44,24 @@ static void put_root_subject(json_writer *w, const certificate_checkpoint *m)
     json_line_end(&line, w);
 }
 
+/* A delta by what it leads from and to. */
+static void put_delta_subject(json_writer *w, const certificate_delta *d)
+{
+    json_writer line;
+
+    if (d->base_root[0] == '\0' || d->result.root[0] == '\0')
+        return;
+    json_line_begin(&line, w);
+    json_put_object(&line);
+    json_member_string(&line, "name", d->own.label);
+    json_member_object(&line, "digest");
+    json_member_string(&line, "ckptBaseRoot", d->base_root);
+    json_member_string(&line, "ckptRoot", d->result.root);
+    json_put_object_end(&line);
+    json_put_object_end(&line);
+    json_line_end(&line, w);
+}
+
 /* "LABEL/FILE", because checkpoints may have files of the same name. */
 static void put_file_subject(json_writer *w, const certificate_checkpoint *m,
                              const certificate_file *f)
@@ -78,6 +96,11 @@ static void put_subjects(json_writer *w, const certificate *c)
         put_root_subject(w, &c->checkpoints[i]);
         for (size_t f = 0; f < c->checkpoints[i].file_count; f++)
             put_file_subject(w, &c->checkpoints[i], &c->checkpoints[i].files[f]);
+    }
+    for (size_t i = 0; i < c->delta_count; i++) {
+        put_delta_subject(w, &c->deltas[i]);
+        for (size_t f = 0; f < c->deltas[i].own.file_count; f++)
+            put_file_subject(w, &c->deltas[i].own, &c->deltas[i].own.files[f]);
     }
     json_put_array_end(w);
 }
@@ -145,6 +168,61 @@ static void put_checkpoint(json_writer *w, const certificate *c, size_t i)
     file_record_put(w, m);
     json_member_names(w, "notes", (const char *const *)m->notes->names, m->notes->count);
     json_put_object_end(w);
+}
+
+/* ---- deltas ---- */
+
+static const char *known(const char *root)
+{
+    return root[0] == '\0' ? NULL : root;
+}
+
+/* What a delta makes, with the members of a checkpoint that a copy of it is compared with. */
+static void put_result(json_writer *w, const certificate_checkpoint *m)
+{
+    json_member_object(w, "result");
+    json_member_string(w, "label", m->label);
+    json_member_string(w, "layout", m->layout);
+    json_member_string(w, "family", m->family);
+    json_member_string(w, "root", known(m->root));
+    json_member_string(w, "main", known(m->main_root));
+    json_put_key(w, "config");
+    if (m->has_config)
+        config_meaning_put(w, &m->config);
+    else
+        json_put_null(w);
+    json_put_key(w, "files");
+    file_record_put(w, m);
+    json_put_object_end(w);
+}
+
+static void put_delta(json_writer *w, const certificate_delta *d)
+{
+    json_put_object(w);
+    json_member_string(w, "label", d->own.label);
+    json_member_string(w, "version", d->version);
+    json_member_string(w, "base_version", d->base_version);
+    json_member_string(w, "encoding", d->encoding);
+    json_member_string(w, "checksum", d->checksum);
+    json_member_u64(w, "changed_tensors", d->changed_count);
+    json_member_object(w, "base");
+    json_member_string(w, "root", known(d->base_root));
+    json_member_string(w, "main", known(d->base_main));
+    json_put_object_end(w);
+    put_result(w, &d->result);
+    json_put_key(w, "files");
+    file_record_put(w, &d->own);
+    json_put_object_end(w);
+}
+
+static void put_deltas(json_writer *w, const certificate *c)
+{
+    if (c->delta_count == 0)
+        return;
+    json_member_array(w, "deltas");
+    for (size_t i = 0; i < c->delta_count; i++)
+        put_delta(w, &c->deltas[i]);
+    json_put_array_end(w);
 }
 
 /* ---- checks ---- */
@@ -307,6 +385,7 @@ static ckpt_code put_predicate(json_writer *w, const certificate *c, ckpt_error 
     for (size_t i = 0; i < c->checkpoint_count; i++)
         put_checkpoint(w, c, i);
     json_put_array_end(w);
+    put_deltas(w, c);
     certificate_put_results(w, c);
     put_self_test(w, c);
     code = put_tensors(w, c, err);

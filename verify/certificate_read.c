@@ -219,3 +219,21 @@ ckpt_code certificate_read_companions(const ckpt_folder *folder, certificate_che
     code = certificate_hashing_begin(&hashing, err);
     return code == CKPT_OK ? certificate_hashing_end(&hashing, 0, err) : code;
 }
+
+ckpt_code certificate_read_folder(const char *path, const ckpt_folder *folder,
+                                  const certificate_read_options *options,
+                                  certificate_checkpoint *out, ckpt_error *err)
+{
+    certificate_hashing hashing = { .of = out, .run = options->run, .path = path };
+    ckpt_code code;
+
+    out->path = path;
+    if ((out->label = label_of(path)) == NULL)
+        return ckpt_fail_memory(err, "a label", strlen(path));
+    out->folder = folder;
+    if ((code = certificate_list_folder(folder, options, out, err)) == CKPT_OK &&
+        (code = certificate_hashing_begin(&hashing, err)) == CKPT_OK)
+        code = certificate_hashing_end(&hashing, 0, err);
+    out->folder = NULL;
+    return code;
+}

@@ -32,6 +32,11 @@ ckpt_code certificate_read(ckpt_checkpoint *checkpoint, const certificate_read_o
 ckpt_code certificate_read_companions(const ckpt_folder *folder, certificate_checkpoint *out,
                                       ckpt_error *err);
 
+/* Fill in label, path and the files of a folder that is not a checkpoint, with hashes of all. */
+ckpt_code certificate_read_folder(const char *path, const ckpt_folder *folder,
+                                  const certificate_read_options *options,
+                                  certificate_checkpoint *out, ckpt_error *err);
+
 /* The role of a file, from its name in the folder. */
 certificate_role certificate_role_of(const char *name);
 
