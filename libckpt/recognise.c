@@ -41,6 +41,10 @@ static const struct {
     { "\200\005", 2, "is a Python pickle, which is not supported: save it as safetensors" },
     { "\211HDF\r\n", 6, "is an HDF5 file, which is not supported: save it as safetensors" },
     { "\223NUMPY", 6, "is a NumPy array, not a checkpoint" },
+    { "{\n \"_type\": \"https://in-toto", 27, "is a certificate, not a checkpoint: ckpt-verify "
+        "certificate checks with it" },
+    { "{\"schema\":\"ckpt-", 16, "is a JSON document of ckpt, not a checkpoint" },
+    { "{\n \"schema\": \"ckpt-", 19, "is a JSON document of ckpt, not a checkpoint" },
     { "\037\213", 2, "is compressed with gzip: decompress it first" },
     { "\050\265\057\375", 4, "is compressed with zstd: decompress it first" },
     { "<!DOCTYPE", 9, "is a web page instead of the file: the download failed" },
@@ -375,6 +379,26 @@ static int recognise_url(const char *path, char out[RECOGNISE_BYTES])
     return 1;
 }
 
+/* An address whose "https://" or whose "//" was forgotten. */
+static int recognise_address(const char *path, char out[RECOGNISE_BYTES])
+{
+    static const char *const sites[] = { "huggingface.co/", "hf.co/", "www.modelscope.cn/",
+                                         "modelscope.cn/", "modelscope.ai/" };
+
+    if ((strncmp(path, "hf:", 3) == 0 || strncmp(path, "ms:", 3) == 0) &&
+        repository_bytes(path + 3 + strspn(path + 3, "/")) > 0) {
+        snprintf(out, RECOGNISE_BYTES, "does not exist; did you mean '%.2s://%.300s'?", path,
+                 path + 3 + strspn(path + 3, "/"));
+        return 1;
+    }
+    for (size_t i = 0; i < sizeof sites / sizeof *sites; i++)
+        if (strncmp(path, sites[i], strlen(sites[i])) == 0) {
+            snprintf(out, RECOGNISE_BYTES, "does not exist; did you mean 'https://%.300s'?", path);
+            return 1;
+        }
+    return 0;
+}
+
 static int recognise_missing(const char *path, char out[RECOGNISE_BYTES])
 {
     const char *colon = strchr(path, ':');
@@ -382,7 +406,7 @@ static int recognise_missing(const char *path, char out[RECOGNISE_BYTES])
     char owner[256];
     size_t size;
 
-    if (recognise_url(path, out))
+    if (recognise_url(path, out) || recognise_address(path, out))
         return 1;
     host = strchr(path, '@');
     host = host == NULL || colon == NULL || host > colon ? path : host + 1;

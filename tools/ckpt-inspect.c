@@ -73,6 +73,13 @@ static const cli_rule rules[] = {
     { NULL, NULL, NULL }
 };
 
+static const cli_hint hints[] = {
+    { "--revision", "put it behind the name: hf://OWNER/NAME@REVISION" },
+    { "--layers", "use --tensors 'layers.0.*'" }, { "--layer", "use --tensors 'layers.0.*'" },
+    { "--filter", "use --tensors GLOB" }, { "--keys", "use --names-only" },
+    { "--stats", "use --stat" }, { NULL, NULL }
+};
+
 static const cli_topic known_files[] = {
     { "PATH/config.json", "Says the family and the encodings; compared with the tensors." },
     { "PATH/*.safetensors.index.json", "Says which file has which tensor." },
@@ -110,6 +117,7 @@ static const cli_command command = {
                 "ckpt-inspect --values 0-3 --tensors layers.3.attn.wq_a.weight DeepSeek-V4-Flash",
     .options = options,
     .rules = rules,
+    .hints = hints,
     .arg_min = 1,
     .arg_max = 1,
     .files = known_files,

@@ -107,6 +107,13 @@ static const cli_rule rules[] = {
     { NULL, NULL, NULL }
 };
 
+static const cli_hint hints[] = {
+    { "--max-tokens", "use --generate" }, { "--max-new-tokens", "use --generate" },
+    { "-n", "use --generate" }, { "--gpu", "use --backend cuda" },
+    { "--cuda", "use --backend cuda" }, { "--model", "give its path as the last argument" },
+    { "-m", "give its path as the last argument" }, { "-p", "use --prompt" }, { NULL, NULL }
+};
+
 static const cli_topic environment[] = {
     { "OMP_WAIT_POLICY", "passive unless it is set: threads that wait use no CPU time." },
     { "CUDA_VISIBLE_DEVICES", "With --backend cuda: the devices that --devices counts." },
@@ -146,6 +153,7 @@ static const cli_command command = {
                 "ckpt-run --numerics exact --top 64 --tokens p.npy --out top.safetensors model",
     .options = options,
     .rules = rules,
+    .hints = hints,
     .arg_min = 1,
     .arg_max = 1,
     .checks_more = 1,
@@ -363,6 +371,11 @@ static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
     const run_text_target words = { &job->text, &job->prompts, &job->words };
     ckpt_code code;
 
+    if (opt.tokens != NULL && opt.tokens[strspn(opt.tokens, "0123456789, ")] == '\0' &&
+        !file_exists(opt.tokens))
+        return ckpt_fail(err, CKPT_E_USAGE, "--tokens '%s': expected a file with token ids, or - "
+                         "for standard input, as in echo 1 2 3 | ckpt-run --tokens - PATH",
+                         opt.tokens);
     /* A run may take hours: check first that the other file exists. */
     if ((code = check_options(job, err)) != CKPT_OK ||
         (code = check_places(path, err)) != CKPT_OK ||

@@ -224,7 +224,8 @@ static const cli_command *const subcommands[] = {
 static const cli_hint hints[] = {
     { "diff", "it is called compare" }, { "cmp", "it is called compare" },
     { "hash", "it is called digest" }, { "sum", "it is called digest" },
-    { "root", "it is called digest" }, { "verify", "it is called check" },
+    { "root", "it is called digest" }, { "sha256", "it is called digest" },
+    { "checksum", "it is called digest" }, { "verify", "it is called check" },
     { "validate", "it is called check" }, { "sign", "it is called certify" },
     { "fuzz", "it is called mutate" }, { NULL, NULL }
 };

@@ -129,7 +129,17 @@ typedef struct {
     { "--fp4", "use --experts fp4" }, { "--torch-dtype", "use --dtype" },                        \
     { "--output", "use --out" }, { "--dst", "use --out" }, { "--output-dir", "use --out" },      \
     { "--lossy", "use --allow-lossy, or --quantize RULE" },                                      \
-    { "--workers", "use --threads" }, { "--jobs", "use --threads" }, { NULL, NULL }
+    { "--workers", "use --threads" }, { "--jobs", "use --threads" },                             \
+    { "--to", "use --dtype, or --layout of ckpt-shard" },                                        \
+    { "--format", "use --layout of ckpt-shard" }, { "-t", "use --dtype, or -j for threads" },    \
+    { "--gpu", "conversions need none" }, { "--device", "conversions need none" },               \
+    { "--cuda", "conversions need none" },                                                       \
+    { "--compress", "ckpt-delta diff --base none SRC DST packs a checkpoint" },                  \
+    { "bfloat16", "it is called bf16" }, { "float32", "it is called f32" },                      \
+    { "float16", "use bf16 or f32" }, { "fp16", "use bf16 or f32" }, { "f16", "use bf16 or f32" }, \
+    { "fp32", "it is called f32" }, { "nvfp4", "use --quantize nvfp4" },                         \
+    { "mxfp4", "use --quantize mxfp4" }, { "mxfp8", "use --quantize mxfp8" },                    \
+    { "q8_0", "use ckpt-shard --layout gguf --quantize q8_0" }, { NULL, NULL }
 
 /* Rows of a table of rules, for the same options. */
 #define CONVERT_RULES { "many-files", "max-shard-size", NULL }

@@ -46,7 +46,8 @@ ckpt_code run_devices_choose(const run_device_options *options, run_options *mod
 
     model->memory_bytes = options->host_bytes;
     if (backend->free_bytes == NULL && (options->device_bytes > 0 || options->devices != NULL))
-        return ckpt_fail(err, CKPT_E_USAGE, "%s, but the backend is '%s'",
+        return ckpt_fail(err, CKPT_E_USAGE, "%s needs a backend with devices, as --backend cuda: "
+                         "this one is '%s'",
                          options->devices != NULL ? "--devices" : "--device-memory",
                          backend->name);
     if (backend->free_bytes == NULL)

@@ -85,8 +85,11 @@ static const char *parse_url(const char *text, remote_name *out)
         out->endpoint = strdup(endpoint);
     if (page != NULL)
         return hub_parse_page(page, &out->name);
-    if (strncmp(text, "ms://", 5) == 0)
-        return hub_parse_parts(text + 5, &out->name);
+    if (strncmp(text, "ms://", 5) == 0) {
+        complaint = hub_parse_parts(text + 5, &out->name);
+        return complaint == NULL && strchr(out->name.repo, '/') == NULL
+                   ? "expected ms://OWNER/NAME" : complaint;
+    }
     out->kind = &hub_huggingface;
     complaint = hub_parse_name(text, &out->name);
     if (complaint == NULL || strncmp(text, "http", 4) != 0 || out->name.repo[0] != '\0')

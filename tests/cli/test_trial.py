@@ -1,7 +1,9 @@
-"""Wrong invocations of a trial: each is refused in one line that says what it is and what to do.
+"""Wrong invocations of two trials: each is refused in one line that says what it is and what to do.
 
 Paths are relative to a folder with: `tiny`, a checkpoint; `bf16`, the same in BF16; `dist`, a
-torch_dist; `precious`, a folder of somebody's; files of other programs; `absent` is not there.
+torch_dist; `g.gguf`, `p.ckpt`, GGUF and packed; `tiny5`, other values, and `d5`, the delta to it;
+`cert.json`, a certificate; `precious`, a folder of somebody's; files of other programs; `absent` is
+not there.
 """
 import json
 import os
@@ -23,6 +25,15 @@ def place(tmp_path_factory):
     run_tool("ckpt-synth", "--config", "tiny", "--layers", "2", folder / "tiny")
     run_tool("ckpt-convert", "--dtype", "bf16", folder / "tiny", folder / "bf16")
     run_tool("ckpt-shard", "--layout", "torch_dist", folder / "tiny", folder / "dist")
+    run_tool("ckpt-shard", "--layout", "gguf", "--without-tokenizer", folder / "tiny",
+             folder / "g.gguf")
+    run_tool("ckpt-synth", "--config", "tiny", "--layers", "2", "--seed", 5, folder / "tiny5")
+    run_tool("ckpt-delta", "diff", folder / "tiny", folder / "tiny5", folder / "d5")
+    run_tool("ckpt-delta", "diff", "--base", "none", folder / "tiny", folder / "p.ckpt")
+    for words in (["genpkey", "-algorithm", "ed25519", "-out", folder / "key.pem"],
+                  ["pkey", "-in", folder / "key.pem", "-pubout", "-out", folder / "pub.pem"]):
+        subprocess.run(["openssl", *words], check=True)
+    run_tool("ckpt-verify", "certify", "--out", folder / "cert.json", folder / "tiny")
     shutil.copytree(folder / "tiny", folder / "missing")
     shutil.copytree(folder / "dist", folder / "bare")
     for name in (folder / "bare").rglob("config.json"):
@@ -219,6 +230,72 @@ ckpt-download a/b --local-dir D --then | '--then' needs a command
 ckpt-download a/b --local-dir D --then nosuchcommand | 'nosuchcommand' was not found
 ckpt-download a/b --delete-source --local-dir D | '--delete-source' needs
 ckpt-download a/b --connections 99 | expected 1 to 64
+"""
+
+# of a second trial, the same
+TRIAL += """\
+ckpt-convert --dtype bfloat16 tiny out | got 'bfloat16': it is called bf16
+ckpt-convert --dtype float16 tiny out | got 'float16': use bf16 or f32
+ckpt-convert --dtype q8_0 tiny out | ckpt-shard --layout gguf --quantize q8_0
+ckpt-convert --experts nvfp4 tiny out | use --quantize nvfp4
+ckpt-convert --compress tiny out | ckpt-delta diff --base none
+ckpt-convert --gpu tiny out | '--gpu': conversions need none
+ckpt-convert --to bf16 tiny out | use --dtype
+ckpt-convert hf:a/b out | did you mean 'hf://a/b'?
+ckpt-convert huggingface.co/a/b out | did you mean 'https://huggingface.co/a/b'?
+ckpt-convert https://me:secret@host/x out | without a user name
+ckpt-convert https://host/x?download=true out | without '?' and '#'
+ckpt-convert ftp://host/x out | download it first
+ckpt-convert tiny hf://me/mine | only local folders can be written
+ckpt-convert --quantize v4-relese bf16 out | the nearest is 'v4-release'
+ckpt-convert --quantize q8_0 bf16 out | only ckpt-shard --layout gguf
+ckpt-convert --quantize fp8-f32 --quantize fp4 bf16 out | is given twice
+ckpt-convert --quantize fp8-f32,expert=fp4 bf16 out | there is no class 'expert'; expected experts
+ckpt-convert --quantize v4-release tiny out | is quantised already, such as 'layers.0.attn.wkv
+ckpt-convert --quantize v4-release --dtype bf16 bf16 out | leave out --dtype and --experts
+ckpt-convert --only layers.9.* --quantize v4-release bf16 out | 'layers.9.*' matches no tensor
+ckpt-convert --max-relf 0.1 bf16 out | give --quantize RULE
+ckpt-convert --max-relf 2% --quantize v4-release bf16 out | '2%' is not a number of 0 or more
+ckpt-convert --sticky-scale --quantize v4-release bf16 out | --like: give it
+ckpt-shard --format gguf tiny out | use --layout
+ckpt-shard --layout safetensors tiny out | expected one of torch_dist mp hf gguf
+ckpt-shard --layout gguf tiny out | no tokenizer.json | --without-tokenizer
+ckpt-shard --layout gguf --mp 2 tiny out | --mp only applies to --layout mp
+ckpt-shard --layout hf --gguf-dialect ds4 tiny out | needs --layout gguf, got hf
+ckpt-shard --layout hf g.gguf g.gguf | are the same
+ckpt-shard --layout torch_dist --pp 3 tiny out | legal values are: 1 2
+ckpt-inspect ms://x | expected ms://OWNER/NAME
+ckpt-inspect --revision main hf://a/b | hf://OWNER/NAME@REVISION
+ckpt-inspect --layers 3 tiny | use --tensors 'layers.0.*'
+ckpt-inspect s3://bucket/model | is a URL that this command does not read: download it first
+ckpt-inspect cert.json | is a certificate, not a checkpoint
+ckpt-inspect bf16/ckpt-manifest.json | is a JSON document of ckpt, not a checkpoint
+ckpt-run --max-tokens 10 --tokens p.json tiny | use --generate
+ckpt-run --tokens 1,2,3 tiny | expected a file with token ids, or - for standard input
+ckpt-run --devices 0 --tokens p.json tiny | --devices needs a backend with devices
+ckpt-run --tokens p.json --model tiny | give its path as the last argument
+ckpt-run --messages p.json tiny | use --tokenizer FILE
+ckpt-verify sha256 tiny | it is called digest
+ckpt-verify compare --top 5 tiny bf16 | unknown option '--top'; see --help
+ckpt-verify compare --group expert tiny bf16 | expected layer|kind, got 'expert'
+ckpt-verify certify --sign pub.pem --out c.json tiny | is not a private key
+ckpt-verify certify --out tiny tiny | expected a file, got a directory
+ckpt-verify certify --policy p.json --out c.json tiny | "schema": "ckpt-policy/1"
+ckpt-verify certificate cert.json | give --key PUB, PATH or both
+ckpt-verify certificate cert.json tiny --key key.pem | is not a public key | openssl pkey -pubout
+ckpt-verify check --manifest cert.json tiny | is a certificate, not a manifest
+ckpt-verify logits tiny bf16 | 'tiny' has no tensor 'logits'
+ckpt-delta apply d5 tiny out | 'tiny' is a whole checkpoint, not a delta
+ckpt-delta apply tiny d5 | expected BASE, DELTA and DST, or --in-place
+ckpt-delta apply tiny d5 tiny | 'tiny' already exists
+ckpt-delta apply --base none tiny out | is not a packed checkpoint
+ckpt-delta inspect p.ckpt | is a packed checkpoint, not a delta: ckpt-inspect lists it
+ckpt-delta diff --level 99 tiny tiny5 out | expected 1 to 3
+ckpt-delta diff --base tiny tiny5 out | expected none, got 'tiny'
+ckpt-delta diff tiny dist out | 'mtp.0.attn.attn_sink' of 'tiny' is not in 'dist'
+ckpt-delta diff hf://a/b tiny out | download it with ckpt-download a/b
+ckpt-download a/b --repo-type models --local-dir D | did you mean 'model'?
+ckpt-synth --config flash --size 1G x | unknown option '--size'
 """
 
 

@@ -53,7 +53,7 @@ typedef struct {
 
 /* ---- options ---- */
 
-/* The hint for this command or option, or NULL. */
+/* The hint for this command, option or value, or NULL. */
 static const char *find_hint(const cli_command *command, const char *word, size_t size)
 {
     for (const cli_hint *h = command->hints; h != NULL && h->word != NULL; h++)
@@ -98,6 +98,8 @@ static int was_given(const cli_line *line, const cli_option *option)
 static ckpt_code set_given(cli_line *line, const cli_option *option, const char *value,
                            ckpt_error *err)
 {
+    const char *hint;
+    ckpt_code code;
     char source[64];
 
     if (option->kind == CLI_FLAG && value != NULL)
@@ -118,7 +120,12 @@ static ckpt_code set_given(cli_line *line, const cli_option *option, const char 
     cli_wants_lines |= strcmp(option->name, "jsonl") == 0;
     cli_wants_json |= cli_wants_lines || strcmp(option->name, "json") == 0;
     snprintf(source, sizeof source, "option '--%s'", option->name);
-    return cli_set_option(option, source, value, err);
+    code = cli_set_option(option, source, value, err);
+    if (code != CKPT_OK && option->kind == CLI_CHOICE &&
+        (hint = find_hint(line->command, value, strlen(value))) != NULL)
+        return ckpt_fail(err, code, "bad value for %s: expected %s, got '%s': %s", source,
+                         option->value, value, hint);
+    return code;
 }
 
 /* "-q", "-qv", "-j4", "-j 4" */

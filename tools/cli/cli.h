@@ -107,9 +107,10 @@ typedef struct {
       "print the plan and write nothing, no reports either; of tensor data at most a sample of " \
       "32 MiB is read, from which the time is guessed" }
 
-/* A hint for a command or option that only other programs have; options with their dashes. */
+/* A hint for a command, an option or one of the words of an option that only other programs have;
+ * options with their dashes. */
 typedef struct {
-    const char *word;        /* "diff", "--resume-download" */
+    const char *word;        /* "diff", "--resume-download", "bfloat16" */
     const char *hint;        /* "it is called compare", "downloads always resume" */
 } cli_hint;
 

@@ -102,7 +102,7 @@ void cli_near_begin(cli_near *near, const char *text, size_t size)
 {
     near->text = text;
     near->size = size;
-    near->distance = size < 3 ? 2 : size / 3 + 2;      /* nothing farther is offered */
+    near->distance = size / 3 + (size < 3 ? 2 : 1);      /* nothing so far is offered */
     near->word[0] = '\0';
 }
 
