@@ -35,6 +35,9 @@ static const cli_option diff_options[] = {
     { CLI_CHOICE, "encoding", "xor|overwrite", &opt.encoding,
       "xor: smaller. overwrite: positions and new bytes, may be applied twice (default xor)" },
     MAKE_OPTIONS,
+    { CLI_FLAG, "structural", NULL, &opt.structural,
+      "NEW may have other tensors than OLD, or others of a name; only ckpt-delta reads such a "
+      "delta, which has the files of NEW" },
     { CLI_FLAG, "measure", NULL, &opt.measure,
       "say what changed and how large the delta is, but keep nothing" },
     { CLI_HEADING, NULL, NULL, NULL, "Layout that the delta is over, as of ckpt-convert" },
@@ -54,14 +57,15 @@ static const cli_option diff_options[] = {
 };
 
 #define PACK_EXCLUDES                                                                              \
-    "format|encoding|checksum|delta-version|max-shard-size|measure|like|dtype|experts|"           \
-    "scale-dtype|names|allow-lossy|quantize|spool|restart"
+    "format|encoding|checksum|delta-version|max-shard-size|measure|structural|like|dtype|"        \
+    "experts|scale-dtype|names|allow-lossy|quantize|spool|restart"
 
 static const cli_rule layout_rules[] = {
     { "base", NULL, PACK_EXCLUDES },
     { "like", NULL, "dtype|experts|scale-dtype|names" },
     { "sticky-scale", "like", NULL },
     { "measure", NULL, "dry-run" },
+    { "structural", NULL, "like|dtype|experts|scale-dtype|names|quantize" },
     { NULL, NULL, NULL }
 };
 

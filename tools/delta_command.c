@@ -316,6 +316,7 @@ static ckpt_code take_make_options(const delta_command *o, delta_make_options *o
     out->version = o->version;
     out->file_bytes_max = o->file_bytes_max == 0 ? FILE_BYTES_DEFAULT : o->file_bytes_max;
     out->restart = o->restart;
+    out->structural = o->structural;
     out->discard = o->measure;
     out->dry_run = o->common.dry_run;
     out->open = o->open;
@@ -547,6 +548,8 @@ static void print_delta_json(const ckpt_delta *d, const delta_summary *sum)
     delta_roots_put(&w, "base", &d->base);
     delta_roots_put(&w, "result", &d->result);
     put_summary(&w, sum);
+    json_member_names(&w, "added", (const char *const *)d->added.names, d->added.count);
+    json_member_names(&w, "removed", (const char *const *)d->removed.names, d->removed.count);
     json_member_array(&w, "carried");
     for (size_t i = 0; i < d->file_count; i++)
         json_put_string(&w, d->files[i].name);
@@ -577,6 +580,10 @@ static void print_delta(const delta_command *o, const ckpt_delta *d, const delta
         printf("%zu tensors change; no ckpt-delta.json: roots, dtypes and counts are not known\n",
                d->count);
     print_summary(sum);
+    for (size_t i = 0; i < d->added.count; i++)
+        printf("adds tensor  %s\n", cli_name(d->added.names[i]));
+    for (size_t i = 0; i < d->removed.count; i++)
+        printf("removes tensor  %s\n", cli_name(d->removed.names[i]));
     for (size_t i = 0; i < d->file_count; i++)
         printf("%s  %s\n", d->files[i].carried == NULL ? "removes" : "carries",
                cli_name(d->files[i].name));

@@ -27,6 +27,7 @@ typedef struct {
     int restart;
     int in_place;
     int measure;
+    int structural;
     int no_space_check;
     cli_list globs;
 } delta_command;

@@ -106,6 +106,12 @@ typedef struct {
     delta_file *files;
     size_t file_count;
     int has_files;                  /* the delta records which other files changed */
+    int is_structural;              /* its result has other tensors: delta_structure.h */
+    struct delta_weights *weights;  /* then: all files of weights of the result */
+    size_t weights_count;
+    const char *result_index;       /* its index, in the delta; NULL: it has none */
+    file_list added;                /* tensors */
+    file_list removed;
 } ckpt_delta;
 
 /* 1 when `place` is a delta, complete or damaged. */

@@ -147,6 +147,10 @@ static ckpt_code run_job(apply_job *job, ckpt_error *err)
         (code = take_counts(job, err)) != CKPT_OK ||
         (code = delta_apply_check_files(job, err)) != CKPT_OK)
         return code;
+    if (o->in_place && job->views.real != NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' adds or removes tensors, for which its base "
+                         "cannot be changed in place: apply to a new DST",
+                         job->chain.deltas[0]->path);
     if (o->dry_run)
         return o->target == NULL ? CKPT_OK : delta_apply_find_room(job, err);
     if (o->in_place && packed_bytes(job->views.checkpoint->place.folder) > 0)

@@ -30,6 +30,16 @@ static ckpt_code result_roots(apply_job *job, ckpt_error *err)
     return code;
 }
 
+/* The base was read in the shape of the result, without the tensors that this lacks: the root of
+ * all of it takes another pass. */
+static ckpt_code real_roots(apply_job *job, const ckpt_run_options *run, ckpt_error *err)
+{
+    const delta_input in = delta_input_of(job->views.real);
+    const delta_model all = { .in = in, .is_stored = 1 };
+
+    return delta_model_roots(&all, run, &job->out->base, err);
+}
+
 /* Check the root of the base: a tensor that no delta changes may differ from the expected one. */
 static ckpt_code check_base_root(apply_job *job, ckpt_error *err)
 {
@@ -39,7 +49,11 @@ static ckpt_code check_base_root(apply_job *job, ckpt_error *err)
 
     if (job->out->kept_count > 0)
         return CKPT_OK;            /* a resumed run does not read all of the base */
-    if ((code = delta_model_roots(&job->views.model, &run, &job->out->base, err)) != CKPT_OK)
+    if (job->views.real != NULL)
+        code = real_roots(job, &run, err);
+    else
+        code = delta_model_roots(&job->views.model, &run, &job->out->base, err);
+    if (code != CKPT_OK)
         return code;
     if (first->base.all[0] == '\0' || job->out->base.all[0] == '\0' ||
         strcmp(first->base.all, job->out->base.all) == 0)
@@ -59,7 +73,8 @@ ckpt_code delta_apply_check_roots(apply_job *job, ckpt_error *err)
                    ? code
                    : note_add(&job->out->notes, err, "neither the base nor the root of the result "
                               "was compared with what the deltas say");
-    if ((job->options->check == DELTA_CHECK_FULL || job->views.model.digest != NULL) &&
+    if ((job->options->check == DELTA_CHECK_FULL ||
+         (job->views.model.digest != NULL && job->views.real == NULL)) &&
         (code = check_base_root(job, err)) != CKPT_OK)
         return code;
     if (job->options->check == DELTA_CHECK_FULL && job->chain.deltas[0]->base.all[0] == '\0')
@@ -96,9 +111,10 @@ ckpt_code delta_apply_check_carried(const ckpt_delta *d, const delta_file *f, ck
 
 ckpt_code delta_apply_check_files(const apply_job *job, ckpt_error *err)
 {
-    const char *const base = folder_path(job->views.checkpoint->place.folder);
+    const ckpt_checkpoint *real = delta_views_base(&job->views);
+    const char *const base = folder_path(real->place.folder);
     const char *const target = job->options->in_place ? base : job->options->target;
-    ckpt_code code = delta_names_check_base(&job->chain, job->views.checkpoint, target, err);
+    ckpt_code code = delta_names_check_base(&job->chain, real, target, err);
 
     for (size_t d = 0; d < job->chain.count && !job->options->dry_run; d++) {
         const ckpt_delta *delta = job->chain.deltas[d];
@@ -113,7 +129,8 @@ ckpt_code delta_apply_check_files(const apply_job *job, ckpt_error *err)
 ckpt_code delta_apply_check_inputs(const apply_job *job, ckpt_error *err)
 {
     int is_touched = 0;
-    ckpt_code code = store_check_unchanged(job->views.checkpoint->store, &is_touched, err);
+    ckpt_code code =
+        store_check_unchanged(delta_views_base(&job->views)->store, &is_touched, err);
 
     for (size_t i = 0; i < job->chain.count && code == CKPT_OK; i++)
         code = store_check_unchanged(job->chain.deltas[i]->store, &is_touched, err);

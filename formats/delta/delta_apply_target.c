@@ -74,8 +74,8 @@ static hash128 fingerprint(const apply_job *job)
     hash128 sum = { 0, 0 };
 
     hash128_mix(&sum, "delta apply " CKPT_VERSION, sizeof "delta apply " CKPT_VERSION);
-    store_mix_files(job->views.checkpoint->store, &sum);
-    checkpoint_mix_beside(job->views.checkpoint, &sum);
+    store_mix_files(delta_views_base(&job->views)->store, &sum);
+    checkpoint_mix_beside(delta_views_base(&job->views), &sum);
     for (size_t i = 0; i < job->chain.count; i++) {
         delta_mix(job->chain.deltas[i], &sum);
         hash128_mix(&sum, job->chain.deltas[i]->version, strlen(job->chain.deltas[i]->version));

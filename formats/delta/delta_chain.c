@@ -163,6 +163,10 @@ static ckpt_code open_all(delta_chain *chain, ckpt_error *err)
         return ckpt_fail_memory(err, "a chain of deltas", chain->paths.count);
     for (size_t i = begin; i < chain->paths.count && code == CKPT_OK; i++) {
         code = delta_open(chain->paths.names[i], &chain->deltas[chain->count], err);
+        if (code == CKPT_OK && chain->count > 0 && chain->deltas[chain->count]->is_structural)
+            code = ckpt_fail(err, CKPT_E_USAGE, "'%s' adds or removes tensors: it must be the "
+                             "first delta; apply those before it on their own",
+                             chain->paths.names[i]);
         if (code == CKPT_OK && chain->count > 0)
             code = check_link(chain->deltas[chain->count - 1], chain->deltas[chain->count], err);
         chain->count += chain->deltas[chain->count] != NULL;

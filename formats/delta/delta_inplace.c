@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "delta_make.h"
+#include "delta_zeros.h"
 #include "kernels/changes.h"
 #include "libckpt/sink.h"
 #include "libckpt/size.h"
@@ -274,27 +275,6 @@ ckpt_code delta_inplace_look(delta_inplace *in, delta_views *views, const ckpt_r
     return code == CKPT_OK ? run_pass(&s, views->result, run, err) : code;
 }
 
-/* A source of zeros: patching zeros by XOR yields the payload itself. */
-static ckpt_code zero_read(ckpt_source *self, const source_range *range, arena *scratch,
-                           ckpt_tile *tile, ckpt_error *err)
-{
-    const uint64_t size =
-        range->row_count *
-        ckpt_part_row_bytes(ckpt_catalog_at(self->catalog, range->tensor), CKPT_DATA);
-
-    tile->part_bytes[CKPT_DATA] = size;
-    if ((tile->part[CKPT_DATA] = arena_alloc(scratch, size)) == NULL)
-        return ckpt_fail_memory(err, "a tile", size);
-    memset(tile->part[CKPT_DATA], 0, size);
-    return CKPT_OK;
-}
-
-static uint64_t zero_need(const ckpt_source *self, size_t tensor, uint64_t row_count)
-{
-    return arena_cost(row_count *
-                      ckpt_part_row_bytes(ckpt_catalog_at(self->catalog, tensor), CKPT_DATA));
-}
-
 /* Open the files of the checkpoint for writing. */
 static ckpt_code open_files(const delta_inplace *in, ckpt_store **out, ckpt_error *err)
 {
@@ -316,8 +296,7 @@ static ckpt_code open_files(const delta_inplace *in, ckpt_store **out, ckpt_erro
 static ckpt_code write_with(delta_inplace *in, delta_views *v, const ckpt_run_options *run,
                             uint64_t *kept, ckpt_error *err)
 {
-    static const source_ops zero_ops = { zero_read, zero_need, NULL };
-    ckpt_source zeros = { &zero_ops, in->checkpoint->store->catalog };
+    ckpt_source zeros = delta_zeros(in->checkpoint->store->catalog);     /* ^ payload: itself */
     const delta_input input = delta_input_of(in->checkpoint);
     piece_sink s = { .in = in, .model = &v->model,
                      .is_xor = in->chain->deltas[0]->encoding == DELTA_XOR };

@@ -10,6 +10,7 @@
 #include "delta_side.h"
 #include "delta_skyrl.h"
 #include "delta_stream.h"
+#include "delta_structure.h"
 #include "delta_write.h"
 #include "formats/hf.h"
 #include "formats/notes.h"
@@ -91,8 +92,13 @@ static ckpt_code take_entries(make_job *job, size_t *count, ckpt_error *err)
 /* Note a class that changed nearly everywhere: it was probably quantised by another rule. */
 static ckpt_code note_drift(make_job *job, ckpt_error *err)
 {
+    const delta_structure *s = job->from->structure;
     ckpt_code code = CKPT_OK;
 
+    if (s != NULL)                 /* all elements of an added tensor count as changed */
+        return note_add(&job->out->notes, err, "%zu tensors are added and %zu removed, or have "
+                        "another dtype or shape: only ckpt-delta applies this",
+                        s->shape->added.count, s->shape->removed.count);
     for (unsigned i = 0; i < DELTA_CLASSES && code == CKPT_OK; i++) {
         const delta_class *c = &job->out->summary.classes[i];
 
@@ -117,6 +123,7 @@ static ckpt_code write_delta(make_job *job, size_t count, ckpt_error *err)
         .total_bytes = job->out->summary.total.bytes,
         .element_count = job->out->summary.total.elements,
         .carried = job->carried.files, .carried_count = job->carried.count,
+        .structure = job->from->structure,
     };
 
     return delta_write(output_directory(job->output), &content, err);
@@ -132,7 +139,9 @@ static ckpt_code take_roots(make_job *job, const ckpt_run_options *run, ckpt_err
     ckpt_code code = CKPT_OK;
 
     for (int i = 0; i < 2 && code == CKPT_OK; i++) {
-        if (digests[i] != NULL) {
+        if (from->roots_are_told) {
+            *roots[i] = *from->told[i];
+        } else if (digests[i] != NULL) {
             code = delta_digest_roots(digests[i], roots[i], err);
         } else if (inputs[i] != NULL) {
             const delta_model all = { .in = inputs[i]->in, .is_stored = 1 };
@@ -186,6 +195,9 @@ static ckpt_code run_job(make_job *job, ckpt_error *err)
     if ((code = from->carry(from->carry_context, directory, &job->carried, err)) != CKPT_OK)
         return code;
     job->out->carried_count = job->carried.count;
+    if (from->structure != NULL &&
+        (code = delta_structure_write(from->structure, directory, err)) != CKPT_OK)
+        return code;
     if ((code = write_delta(job, count, err)) == CKPT_OK && job->options->send_to != NULL)
         code = delta_stream_send(directory, *job->options->send_to, err);
     return code;
@@ -207,7 +219,20 @@ static ckpt_code begin_output(make_job *job, file_list *names, ckpt_error *err)
         code = file_list_add(names, DELTA_SKYRL_FILE, err);
     for (size_t i = 0; i < job->from->names->count && code == CKPT_OK; i++)
         code = file_list_add(names, job->from->names->names[i], err);
+    if (code == CKPT_OK && job->from->structure != NULL)
+        code = delta_structure_names(job->from->structure, names, err);
     return code == CKPT_OK ? output_begin(&options, &job->output, err) : code;
+}
+
+/* The plain form has no word for added and removed tensors, and its readers do not know ours. */
+static ckpt_code check_structure(const delta_makings *from, const delta_make_options *o,
+                                 ckpt_error *err)
+{
+    if (from->structure == NULL ||
+        (o->container == DELTA_FOR_SLIME && o->diff.encoding == DELTA_XOR))
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_USAGE, "a delta that adds or removes tensors has the format slime "
+                     "and the encoding xor only");
 }
 
 /* Nothing in the partial output can be used by a later run. */
@@ -252,6 +277,8 @@ ckpt_code delta_make_from(const delta_makings *from, const delta_make_options *o
         snprintf(job.base_version, sizeof job.base_version, "%s", from->base_version);
     else
         snprintf(job.base_version, sizeof job.base_version, "%06" PRIu64, version - 1);
+    if ((code = check_structure(from, options, err)) != CKPT_OK)
+        return code;
     if (options->dry_run) {
         count_tensors(from, out);
         return CKPT_OK;
@@ -279,6 +306,10 @@ typedef struct {
     delta_model before_model;
     delta_model after_model;
     file_list names;
+    int has_shape;                  /* `before` lacks tensors, or has more, or others */
+    delta_shape shape;              /* then: that of `after`, and `before` in it */
+    ckpt_checkpoint *shaped;
+    delta_structure structure;
 } make_inputs;
 
 static ckpt_code carry_inputs(void *context, const char *directory, delta_carried *out,
@@ -325,7 +356,8 @@ static ckpt_code fail_structure(const delta_target *a, const delta_target *b, ck
         for (size_t n = 0; n < ckpt_catalog_count(have); n++)
             if (ckpt_catalog_find(other, ckpt_catalog_at(have, n)->name) < 0)
                 return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is in '%s' and not in '%s': a "
-                                 "delta has no way to %s a tensor",
+                                 "delta that other programs read cannot %s a tensor "
+                                 "(--structural writes one of ckpt's own)",
                                  ckpt_catalog_at(have, n)->name, sides[i]->in.path,
                                  sides[1 - i]->in.path, i == 0 ? "remove" : "add");
     }
@@ -369,6 +401,23 @@ static ckpt_code open_quantised(const delta_make_options *o, delta_layout *layou
     return delta_target_plan(o->after, layout, &o->open, &in->after, err);
 }
 
+/* Open OLD with the files and tensors of NEW. */
+static ckpt_code open_shaped(const delta_make_options *o, make_inputs *in, ckpt_error *err)
+{
+    const ckpt_checkpoint *before = in->before.checkpoint;
+    const ckpt_checkpoint *after = in->after.checkpoint;
+    ckpt_code code;
+
+    if (before->format != &format_hf || after->format != &format_hf)
+        return ckpt_fail(err, CKPT_E_USAGE, "--structural: expected two Hugging Face directories, "
+                         "'%s' is a single file",
+                         before->format != &format_hf ? o->before : o->after);
+    in->structure = (delta_structure){ &in->shape, before };
+    if ((code = delta_shape_take(&in->shape, after, err)) != CKPT_OK)
+        return code;
+    return delta_shape_open(&in->shape, before, &o->open, &in->shaped, err);
+}
+
 /* Use the stored tensors if both inputs have the same ones; else plan both in one target layout. */
 static ckpt_code open_inputs(const delta_make_options *o, make_inputs *in, ckpt_error *err)
 {
@@ -382,10 +431,14 @@ static ckpt_code open_inputs(const delta_make_options *o, make_inputs *in, ckpt_
         if ((code = delta_target_open(o->before, &o->open, &in->before, err)) != CKPT_OK ||
             (code = delta_target_open(o->after, &o->open, &in->after, err)) != CKPT_OK)
             return code;
-        if (is_hf(&in->before) && is_hf(&in->after) &&
+        in->has_shape = o->structural && is_hf(&in->before) && is_hf(&in->after) &&
+                        !have_same_tensors(in->before.checkpoint, in->after.checkpoint);
+        if (is_hf(&in->before) && is_hf(&in->after) && !in->has_shape &&
             (have_same_tensors(in->before.checkpoint, in->after.checkpoint) ||
              (code = fail_structure(&in->before, &in->after, err)) != CKPT_OK))
             return code;
+        if (in->has_shape)
+            return open_shaped(o, in, err);
         delta_target_release(&in->after);
         in->after = (delta_target){ .checkpoint = NULL };
         if (is_hf(&in->before)) {
@@ -402,16 +455,16 @@ static ckpt_code open_inputs(const delta_make_options *o, make_inputs *in, ckpt_
 
 static ckpt_code open_models(make_inputs *in, ckpt_error *err)
 {
+    const delta_input before = in->has_shape ? delta_input_of(in->shaped) : in->before.in;
     const int is_stored =
-        delta_input_needs_stored(&in->before.in) || delta_input_needs_stored(&in->after.in);
+        delta_input_needs_stored(&before) || delta_input_needs_stored(&in->after.in);
     ckpt_code code;
 
-    if (is_stored && (in->before.in.stored_source == NULL || in->after.in.stored_source == NULL))
+    if (is_stored && (before.stored_source == NULL || in->after.in.stored_source == NULL))
         return ckpt_fail(err, CKPT_E_USAGE, "the target layout packs several tensors into one, "
                          "which a delta cannot be streamed over: convert both first, or choose "
                          "other --names");
-    if ((code = delta_model_open(&in->before.in, is_stored, NULL, &in->before_model, err)) !=
-        CKPT_OK)
+    if ((code = delta_model_open(&before, is_stored, NULL, &in->before_model, err)) != CKPT_OK)
         return code;
     return delta_model_open(&in->after.in, is_stored, &in->before_model, &in->after_model, err);
 }
@@ -454,10 +507,15 @@ static ckpt_code make_with(const delta_make_options *o, make_inputs *in, delta_m
     from.model = &in->before_model;
     from.before = in->before_model.tensors;
     from.after = in->after_model.tensors;
-    from.before_digest = in->before_model.digest;
+    if (in->has_shape)
+        from.structure = &in->structure;     /* the root of `before` takes a pass of its own */
+    else
+        from.before_digest = in->before_model.digest;
     from.after_digest = in->after_model.digest;
     from.fingerprint = inputs_fingerprint(in);
     from.fixed_bytes = in->before.in.fixed_bytes + in->after.in.fixed_bytes +
+                       (in->has_shape ? ckpt_checkpoint_bytes(in->shaped) + in->shape.held_bytes
+                                      : 0) +
                        delta_model_bytes(&in->before_model) + delta_model_bytes(&in->after_model);
     return delta_make_from(&from, o, out, err);
 }
@@ -471,6 +529,8 @@ ckpt_code delta_make(const delta_make_options *options, delta_made *out, ckpt_er
     code = make_with(options, &in, out, err);
     delta_model_release(&in.after_model);
     delta_model_release(&in.before_model);
+    ckpt_close(in.shaped);
+    delta_shape_release(&in.shape);
     delta_target_release(&in.after);
     delta_target_release(&in.before);
     file_list_free(&in.names);

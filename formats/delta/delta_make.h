@@ -23,6 +23,7 @@ typedef struct {
     uint64_t version;               /* 0: that of the target's name, else 1 */
     uint64_t file_bytes_max;
     int restart;
+    int structural;                 /* tensors may be added or removed, or change dtype or shape */
     ckpt_open_options open;
     ckpt_run_options run;
 } delta_make_options;
@@ -88,6 +89,8 @@ typedef struct {
     hash128 fingerprint;            /* of the inputs */
     uint64_t fixed_bytes;           /* memory held by all of this */
     uint64_t thread_bytes;          /* memory of the sources per thread */
+    const struct delta_structure *structure;     /* tensors are added or removed; or NULL */
+    int roots_are_told;             /* those of `told` were proven already */
 } delta_makings;
 
 /* Write the delta of these makings. *out is yours to release, as after delta_make. */

@@ -50,6 +50,9 @@ ckpt_code delta_open(const char *path, ckpt_delta **out, ckpt_error *err)
         else if ((code = is_skyrl ? delta_skyrl_read(d, err) : delta_read_weights(d, err)) ==
                  CKPT_OK)
             code = delta_side_read(d, err);
+        if (code == CKPT_OK && d->is_structural && !d->has_side)
+            code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' adds or removes tensors, and has no %s, "
+                             "which says which", path, DELTA_SIDE_FILE);
     }
     if (code != CKPT_OK)
         delta_close(d);
@@ -67,6 +70,9 @@ void delta_close(ckpt_delta *d)
     arena_release(&d->memory);
     free(d->tensors);
     free(d->files);
+    free(d->weights);
+    file_list_free(&d->added);
+    file_list_free(&d->removed);
     free(d->path);
     free(d);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "delta_private.h"
+#include "delta_structure.h"
 #include "formats/hf.h"
 #include "formats/safetensors.h"
 #include "libckpt/memory.h"
@@ -93,9 +94,10 @@ static ckpt_code take_metadata(ckpt_delta *d, const char *path, const json_value
     if (encoding == NULL)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is the index of a checkpoint, not of a delta: "
                          "expected the member delta_encoding in its metadata", path);
-    if (!delta_encoding_find(encoding, &d->encoding))
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s': delta_encoding '%s' is not known, expected xor "
-                         "or overwrite", path, encoding == NULL ? "" : encoding);
+    d->is_structural = strcmp(encoding, "xor" DELTA_STRUCTURAL_SUFFIX) == 0;
+    if (!delta_encoding_find(d->is_structural ? "xor" : encoding, &d->encoding))
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s': delta_encoding '%s' is not known, expected "
+                         "xor, overwrite or xor" DELTA_STRUCTURAL_SUFFIX, path, encoding);
     if (packing == NULL || strcmp(packing, "zstd") != 0)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s': compression_format '%s' is not known, expected "
                          "zstd", path, packing == NULL ? "" : packing);

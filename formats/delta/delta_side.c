@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "delta_names.h"
+#include "delta_structure.h"
 #include "libckpt/buffer.h"
 #include "libckpt/sha256.h"
 #include "libckpt/size.h"
@@ -166,7 +167,8 @@ static ckpt_code take_side(const side_reader *r, const json_value *root)
         if (!d->tensors[i].is_told)
             return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s' does not tell of tensor '%s'", r->path,
                              d->tensors[i].name);
-    if ((code = take_carried(r, json_member(root, "carried"))) != CKPT_OK)
+    if ((code = take_carried(r, json_member(root, "carried"))) != CKPT_OK ||
+        (code = delta_structure_read(d, json_member(root, "structure"), r->err)) != CKPT_OK)
         return code;
     return check_files(r, json_member(root, "files"));
 }
@@ -293,6 +295,8 @@ ckpt_code delta_side_write(const char *directory, const delta_side *side, ckpt_e
     json_put_object_end(&w);
     code = put_files(&w, directory, side->files, err);
     put_carried(&w, side);
+    if (side->structure != NULL)
+        delta_structure_put(&w, side->structure);
     put_tensors(&w, side);
     json_put_object_end(&w);
     byte_buffer_add(&text, "\n", 1);

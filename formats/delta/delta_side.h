@@ -7,6 +7,8 @@
  *    "total": {"tensors": N, "bytes": N, "elements": N},      of the whole target layout
  *    "files": [{"name": FILE, "sha256": HEX64}],               of this directory, but for this one
  *    "carried": [{"name": FILE, "as": FILE|null, "sha256": HEX64}],   other files that changed
+ *    "structure": {...},                                      if it adds or removes tensors:
+ *                                                             delta_structure.h
  *    "tensors": [{"name", "dtype", "shape", "bytes", "before", "after": xxh3-128,
  *                 "changed_bytes", "changed_elements"}]}
  *
@@ -42,6 +44,7 @@ typedef struct {
     size_t carried_count;
     const delta_side_tensor *tensors;
     size_t tensor_count;
+    const struct delta_structure *structure;     /* or NULL */
 } delta_side;
 
 /* Hash the files and write DELTA_SIDE_FILE into `directory`. */

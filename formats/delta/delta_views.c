@@ -4,9 +4,26 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "delta_structure.h"
 #include "formats/hf.h"
 #include "libckpt/digest.h"
 #include "libckpt/sink.h"
+
+/* Give the base the tensors of the first delta's result, of which some are zeros until it is
+ * applied. */
+static ckpt_code shape_base(const delta_chain *chain, const ckpt_open_options *open,
+                            delta_views *v, ckpt_error *err)
+{
+    const ckpt_delta *first = chain->deltas[0];
+    ckpt_code code;
+
+    v->real = v->checkpoint;
+    v->checkpoint = NULL;
+    if ((code = delta_structure_shape(first, v->real, &v->shape, err)) != CKPT_OK ||
+        (code = delta_shape_open(&v->shape, v->real, open, &v->checkpoint, err)) != CKPT_OK)
+        return code;
+    return delta_structure_check(first, &v->shape, v->real, err);
+}
 
 static ckpt_code open_base(const delta_chain *chain, const ckpt_open_options *open,
                            delta_views *v, ckpt_error *err)
@@ -19,7 +36,12 @@ static ckpt_code open_base(const delta_chain *chain, const ckpt_open_options *op
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' has the layout %s: deltas are applied to a "
                          "Hugging Face directory (ckpt-convert makes one)", chain->base,
                          ckpt_layout_name(v->checkpoint));
-    return CKPT_OK;
+    return chain->deltas[0]->is_structural ? shape_base(chain, open, v, err) : CKPT_OK;
+}
+
+const ckpt_checkpoint *delta_views_base(const delta_views *v)
+{
+    return v->real == NULL ? v->checkpoint : v->real;
 }
 
 ckpt_code delta_views_stack(const delta_chain *chain, ckpt_source *from,
@@ -74,6 +96,8 @@ void delta_views_release(delta_views *v)
     free(v->patches);
     delta_model_release(&v->model);
     ckpt_close(v->checkpoint);
+    delta_shape_release(&v->shape);
+    ckpt_close(v->real);
 }
 
 ckpt_run_options delta_views_run(const delta_views *v, const ckpt_run_options *run,
@@ -83,6 +107,8 @@ ckpt_run_options delta_views_run(const delta_views *v, const ckpt_run_options *r
     const uint64_t each = thread_bytes + v->patch_count * (uint64_t)DELTA_PATCH_THREAD_BYTES;
 
     with.fixed_bytes += v->model.in.fixed_bytes + delta_model_bytes(&v->model);
+    if (v->real != NULL)
+        with.fixed_bytes += ckpt_checkpoint_bytes(v->real) + v->shape.held_bytes;
     if (each > 0) {
         with.thread_count = (unsigned)copy_thread_count(&with, each);
         with.thread_count += with.thread_count == 0;

@@ -5,9 +5,13 @@
 #include "delta_chain.h"
 #include "delta_model.h"
 #include "delta_patch.h"
+#include "delta_shape.h"
 
 typedef struct {
-    ckpt_checkpoint *checkpoint;
+    ckpt_checkpoint *checkpoint;        /* the base; of a structural delta in the shape of its
+                                           result */
+    ckpt_checkpoint *real;              /* then: the base itself; else NULL */
+    delta_shape shape;
     delta_model model;
     ckpt_source **patches;      /* by delta */
     size_t patch_count;
@@ -23,6 +27,8 @@ ckpt_code delta_views_open(const delta_chain *chain, const ckpt_open_options *op
 /* Apply the deltas to a model that is open already. */
 ckpt_code delta_views_stack(const delta_chain *chain, ckpt_source *from,
                             const delta_patch_options *patch, delta_views *v, ckpt_error *err);
+/* The base as it is. */
+const ckpt_checkpoint *delta_views_base(const delta_views *views);
 void delta_views_release(delta_views *views);
 
 /* Run options for a loop over these views, with the memory of the views and of each thread

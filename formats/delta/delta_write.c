@@ -7,6 +7,7 @@
 
 #include "delta_side.h"
 #include "delta_skyrl.h"
+#include "delta_structure.h"
 #include "formats/hf.h"
 #include "formats/safetensors.h"
 #include "libckpt/buffer.h"
@@ -165,7 +166,9 @@ static ckpt_code write_index(const char *directory, const delta_content *c,
     byte_buffer_add(&text, begin, sizeof begin - 1);
     put_pair(&text, "", "version", c->version);
     put_pair(&text, ", ", "base_version", c->base_version);
-    put_pair(&text, ", ", "delta_encoding", delta_encoding_name(c->encoding));
+    put_pair(&text, ", ", "delta_encoding", c->structure != NULL
+                                                ? "xor" DELTA_STRUCTURAL_SUFFIX
+                                                : delta_encoding_name(c->encoding));
     put_pair(&text, ", ", "compression_format", "zstd");
     put_pair(&text, ", ", "checksum_format", checksum_name(c->checksum));
     byte_buffer_add(&text, middle, sizeof middle - 1);
@@ -192,6 +195,8 @@ static ckpt_code list_files(const delta_content *c, const ckpt_store *store, fil
 
     for (size_t i = 0; i < store->file_count && code == CKPT_OK; i++)
         code = file_list_add(out, store->files[i].name, err);
+    if (code == CKPT_OK && c->structure != NULL)
+        code = delta_structure_names(c->structure, out, err);
     return code;
 }
 
@@ -205,7 +210,7 @@ static ckpt_code write_side(const char *directory, const delta_content *c,
         .base = &c->base, .result = &c->result, .total_count = c->total_count,
         .total_bytes = c->total_bytes, .element_count = c->element_count, .files = &files,
         .carried = c->carried, .carried_count = c->carried_count, .tensors = tensors,
-        .tensor_count = c->count,
+        .tensor_count = c->count, .structure = c->structure,
     };
     ckpt_code code;
 
