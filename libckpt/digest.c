@@ -173,28 +173,55 @@ static ckpt_code add_line(const ckpt_digest *digest, const ckpt_tensor *t, sha25
     return sha256_add(hash, "\n", 1, err);
 }
 
-ckpt_code ckpt_digest_root(const ckpt_digest *digest, int main_only, char out[CKPT_ROOT_HEX],
-                           ckpt_error *err)
+/* The root of `count` tensors, which are brought into the order of their names. */
+static ckpt_code root_of(const ckpt_digest *digest, const ckpt_tensor **tensors, size_t count,
+                         char out[CKPT_ROOT_HEX], ckpt_error *err)
 {
-    const size_t count = ckpt_catalog_count(digest->catalog);
-    const ckpt_tensor **order = calloc(count + 1, sizeof *order);
     sha256 *hash = NULL;
     ckpt_code code;
 
-    if (order == NULL)
-        return ckpt_fail_memory(err, "the root digest", count);
-    for (size_t i = 0; i < count; i++)
-        order[i] = ckpt_catalog_at(digest->catalog, i);
-    qsort(order, count, sizeof *order, compare_names);
+    qsort(tensors, count, sizeof *tensors, compare_names);
     code = sha256_begin(&hash, err);
     for (size_t i = 0; i < count && code == CKPT_OK; i++)
-        if (!main_only || !digest_is_mtp(order[i]->name))
-            code = add_line(digest, order[i], hash, err);
+        code = add_line(digest, tensors[i], hash, err);
     if (code == CKPT_OK)
         code = sha256_end(hash, out, err);
     else
         sha256_abort(hash);
-    free(order);
+    return code;
+}
+
+ckpt_code digest_root_of(const ckpt_digest *digest, const uint8_t *included,
+                         char out[CKPT_ROOT_HEX], ckpt_error *err)
+{
+    const size_t count = ckpt_catalog_count(digest->catalog);
+    const ckpt_tensor **tensors = calloc(count + 1, sizeof *tensors);
+    size_t used = 0;
+    ckpt_code code;
+
+    if (tensors == NULL)
+        return ckpt_fail_memory(err, "the root digest", count);
+    for (size_t i = 0; i < count; i++)
+        if (included[i])
+            tensors[used++] = ckpt_catalog_at(digest->catalog, i);
+    code = root_of(digest, tensors, used, out, err);
+    free(tensors);
+    return code;
+}
+
+ckpt_code ckpt_digest_root(const ckpt_digest *digest, int main_only, char out[CKPT_ROOT_HEX],
+                           ckpt_error *err)
+{
+    const size_t count = ckpt_catalog_count(digest->catalog);
+    uint8_t *included = calloc(count + 1, 1);
+    ckpt_code code;
+
+    if (included == NULL)
+        return ckpt_fail_memory(err, "the root digest", count);
+    for (size_t i = 0; i < count; i++)
+        included[i] = !main_only || !digest_is_mtp(ckpt_catalog_at(digest->catalog, i)->name);
+    code = digest_root_of(digest, included, out, err);
+    free(included);
     return code;
 }
 

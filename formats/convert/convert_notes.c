@@ -106,7 +106,8 @@ ckpt_code convert_take_notes(job_plan *plan, ckpt_error *err)
           (code = take_filled(plan, err)) != CKPT_OK)))
         return code;
     if ((code = take_no_experts(plan, err)) != CKPT_OK ||
-        (code = take_tokenizer(plan, err)) != CKPT_OK)
+        (code = take_tokenizer(plan, err)) != CKPT_OK ||
+        (code = convert_note_root(plan, err)) != CKPT_OK)
         return code;
     return take_halves(plan, err);
 }

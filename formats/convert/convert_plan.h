@@ -82,6 +82,9 @@ ckpt_code convert_check_files(job_plan *plan, ckpt_error *err);
 /* Notes on the inputs and on choices made. */
 ckpt_code convert_take_notes(job_plan *plan, ckpt_error *err);
 
+/* A note if the root that the source holds cannot be compared. (convert_root.c) */
+ckpt_code convert_note_root(job_plan *plan, ckpt_error *err);
+
 /* Names of the target; called before its tensors are picked, since a layout may omit some. */
 ckpt_code convert_choose_map(job_plan *plan, ckpt_error *err);
 

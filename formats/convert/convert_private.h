@@ -11,6 +11,11 @@ struct convert_job {
     job_result result;
 };
 
+/* ---- convert_root.c ---- */
+
+/* Fail if the source holds another root than that of the values that were read. */
+ckpt_code convert_check_root(const job_plan *plan, job_result *result, ckpt_error *err);
+
 /* ---- convert_shares.c ---- */
 
 /* This share is done. The last process verifies what the others wrote and continues; for the

@@ -136,6 +136,7 @@ static ckpt_code run_pipeline(convert_job *job, ckpt_error *err)
         (code = job_output_seal(output, plan->share, err)) == CKPT_OK &&
         (code = convert_join(job, &p, err)) == CKPT_OK && !result->is_waiting &&
         (code = job_result_take_roots(result, err)) == CKPT_OK &&
+        (code = convert_check_root(plan, result, err)) == CKPT_OK &&
         (code = check_side_data(plan, result, err)) == CKPT_OK)
         code = finish_side_data(plan, result, output, err);
     pipeline_free(&p);

@@ -717,6 +717,41 @@ def test_values_that_are_not_of_the_stored_root_are_told(ckpt, made, golden_a, t
     assert [d["kind"] for d in found["differing"]] == ["root"]
 
 
+@pytest.mark.parametrize("command", [["ckpt-convert", "--dtype", "bf16", "--experts", "bf16"],
+                                     ["ckpt-shard", "--layout", "hf"], ["ckpt-shard", *BARE]])
+def test_values_that_are_not_of_the_stored_root_are_not_converted(ckpt, made, tmp_path, command):
+    """Or the result would hold a root of its own, that of the damaged values."""
+    path = changed_values(made / "model.gguf", tmp_path / "x.gguf")
+    stored, now = roots(ckpt, made)[0], tmp_path / "now"
+    err = ckpt(*command, path, tmp_path / "out", check=2).err
+    assert f"'{path}': its key ckpt.value_root says {stored}, but its values have the root " in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.gguf"]
+    ckpt(*command, "--dry-run", path, now)
+    ckpt(*command, "--no-digest", path, now)
+    other = ckpt("ckpt-verify", "digest", "--json", now, check=None).json["root"]
+    assert f"have the root {other}: they changed" in err
+
+
+def test_the_stored_root_is_compared_without_what_fills(ckpt, golden_a, tmp_path):
+    """It is of the file's own tensors, not of those that --fill-from adds."""
+    without = tmp_path / "without"
+    ckpt("ckpt-shard", *BARE[:-1], golden_a, without)
+    fill = ["ckpt-shard", "--layout", "hf", "--like", golden_a, "--fill-from", golden_a]
+    ckpt(*fill, without, tmp_path / "back")
+    assert tree(tmp_path / "back") == tree(golden_a)
+    changed_values(without / "model.gguf", without / "model.gguf")
+    assert "ckpt.value_root says" in ckpt(*fill, "--allow-lossy", without, tmp_path / "out",
+                                          check=2).err
+
+
+def test_a_stored_root_of_more_tensors_is_noted(ckpt, made, tmp_path):
+    """It counts the next-token block, which torch_dist leaves out."""
+    path = changed_values(made / "model.gguf", tmp_path / "x.gguf")
+    notes = ckpt("ckpt-shard", "--json", "--layout", "torch_dist", path,
+                 tmp_path / "out").json["notes"]
+    assert any("ckpt.value_root" in n and "is not compared: it counts" in n for n in notes)
+
+
 def test_certify_fails_for_another_root_than_the_stored(ckpt, made, tmp_path):
     path = changed_values(made / "model.gguf", tmp_path / "x.gguf")
     found = ckpt("ckpt-verify", "certify", "--json", "--out", tmp_path / "c.json", path,
