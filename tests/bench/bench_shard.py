@@ -18,7 +18,7 @@ CASES = [("HF -> mp4", "fp4", ("--layout", "mp", "--mp", "4")),
          ("mp4 -> mp2", "mp4", ("--layout", "mp", "--mp", "2")),
          ("HF -> torch_dist", "fp4", ("--layout", "torch_dist")),
          ("torch_dist -> HF", "dist", ("--layout", "hf")),
-         ("HF -> GGUF", "fp4", ("--layout", "gguf", "--without-tokenizer", "--mtp")),
+         ("HF -> GGUF", "fp4", ("--layout", "gguf", "--without-tokenizer")),
          ("GGUF -> HF", "gguf", ("--layout", "hf"))]
 TORCH = {"HF -> torch_dist": "save", "torch_dist -> HF": "load"}
 KEPT = {"HF -> mp4": "mp4", "HF -> torch_dist": "dist", "HF -> GGUF": "gguf"}
