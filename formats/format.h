@@ -58,7 +58,7 @@ struct ckpt_checkpoint {
     map_reading reading;            /* logical tensors in the store's names (keys or pieces) */
     ckpt_layout *layout;            /* logical tensors in pieces; owned only with store->pieces */
     ckpt_layout *stored_layout;     /* stored tensors as they are; NULL with store->pieces */
-    ckpt_source *stored;
+    ckpt_source *stored;            /* NULL: given up */
     ckpt_source *logical;
 };
 
@@ -140,6 +140,11 @@ struct ckpt_format {
 /* ckpt_open for a place that is open already. Consumes *place, also on failure. */
 ckpt_code checkpoint_open_place(folder_place *place, const ckpt_open_options *options,
                                 ckpt_checkpoint **out, ckpt_error *err);
+
+/* Free what a conversion does not need: the source of stored tensors, which ckpt_stored returns;
+ * once the target is planned, the tensors that the family expects. */
+void checkpoint_give_up_stored(ckpt_checkpoint *c);
+void checkpoint_give_up_official(ckpt_checkpoint *c);
 
 extern const ckpt_format *const ckpt_formats[];      /* NULL-terminated, in order of detection */
 

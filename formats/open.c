@@ -469,6 +469,20 @@ void ckpt_close(ckpt_checkpoint *checkpoint)
     free(checkpoint);
 }
 
+void checkpoint_give_up_stored(ckpt_checkpoint *c)
+{
+    ckpt_source_free(c->stored);
+    layout_free(c->stored_layout);
+    c->stored = NULL;
+    c->stored_layout = NULL;
+}
+
+void checkpoint_give_up_official(ckpt_checkpoint *c)
+{
+    catalog_free(c->official);
+    c->official = NULL;
+}
+
 ckpt_source *ckpt_stored(const ckpt_checkpoint *checkpoint)
 {
     return checkpoint->stored;

@@ -77,18 +77,18 @@ void arena_release(arena *a)
     arena_init(a);
 }
 
-/* A new block for at least `size_bytes`; the rest of the old one stays unused. */
+/* A new block for at least `size_bytes`; the rest of the old one stays unused. Blocks grow with the
+ * arena, by a quarter of it, so that little of a large one is unused at the end. */
 static int grow(arena *a, size_t size_bytes)
 {
-    size_t wanted = ARENA_BLOCK_MIN;
+    size_t wanted = (size_t)size_min(size_max(a->total_bytes / 4, ARENA_BLOCK_MIN),
+                                     ARENA_BLOCK_MAX);
     size_t rounded_bytes;
     arena_block *block;
 
     if (size_bytes > SIZE_MAX - ARENA_ALIGN)
         return 0;
     size_bytes += ARENA_ALIGN;
-    if (a->blocks != NULL && a->blocks->size_bytes >= ARENA_BLOCK_MIN)
-        wanted = (size_t)size_min(a->blocks->size_bytes, ARENA_BLOCK_MAX / 2) * 2;
     if (wanted < size_bytes)
         wanted = size_bytes;
     rounded_bytes = (wanted + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;

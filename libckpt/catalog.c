@@ -18,6 +18,15 @@ ckpt_catalog *catalog_create(void)
     return catalog;
 }
 
+ckpt_catalog *catalog_create_borrowing(void)
+{
+    ckpt_catalog *catalog = catalog_create();
+
+    if (catalog != NULL)
+        catalog->borrows_names = 1;
+    return catalog;
+}
+
 void catalog_free(ckpt_catalog *catalog)
 {
     if (catalog == NULL)
@@ -41,7 +50,8 @@ ckpt_code catalog_add(ckpt_catalog *catalog, const ckpt_tensor *tensor, ckpt_err
     if (tensors == NULL)
         return CKPT_E_MEMORY;
     catalog->tensors = tensors;
-    copy.name = arena_strdup(&catalog->memory, tensor->name, strlen(tensor->name));
+    if (!catalog->borrows_names)
+        copy.name = arena_strdup(&catalog->memory, tensor->name, strlen(tensor->name));
     if (copy.name == NULL)
         return ckpt_fail_memory(err, "a tensor name", strlen(tensor->name));
     switch (table_add(&catalog->names, copy.name, catalog->count)) {

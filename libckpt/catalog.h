@@ -13,15 +13,19 @@ struct ckpt_catalog {
     table names;
     ckpt_tensor *tensors;     /* malloc'd */
     size_t count;
+    int borrows_names;        /* from another catalog */
 };
 
 /* NULL when there is no memory. Free with catalog_free (NULL is fine). */
 ckpt_catalog *catalog_create(void);
+/* The same, but names are not copied: those of its tensors must stay where they are as long as the
+ * catalog is used. */
+ckpt_catalog *catalog_create_borrowing(void);
 void catalog_free(ckpt_catalog *catalog);
 
 /*
- * Append a copy of *tensor; its name is copied too. Refuses a name that is there already, a rank
- * over CKPT_RANK_MAX and what catalog_check_shape refuses.
+ * Append a copy of *tensor; its name is copied too, unless the catalog borrows names. Refuses a
+ * name that is there already, a rank over CKPT_RANK_MAX and what catalog_check_shape refuses.
  */
 ckpt_code catalog_add(ckpt_catalog *catalog, const ckpt_tensor *tensor, ckpt_error *err);
 

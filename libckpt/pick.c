@@ -45,7 +45,7 @@ ckpt_code source_pick(const pick_entry *entries, size_t count, ckpt_source **out
     if (v == NULL)
         return ckpt_fail_memory(err, "a view", sizeof *v);
     v->base.ops = &ops;
-    v->catalog = catalog_create();
+    v->catalog = catalog_create_borrowing();
     v->base.catalog = v->catalog;
     v->entries = calloc(count + 1, sizeof *v->entries);
     if (v->catalog == NULL || v->entries == NULL) {

@@ -106,7 +106,7 @@ static int plan_tensor(ckpt_tensor *t, const ckpt_tensor *official, const plan_p
 ckpt_code plan_targets(const ckpt_catalog *from, const ckpt_catalog *official,
                        const plan_policy *policy, ckpt_catalog **out, ckpt_error *err)
 {
-    ckpt_catalog *targets = catalog_create();
+    ckpt_catalog *targets = catalog_create_borrowing();
     plan_policy settled = *policy;
     ckpt_code code = CKPT_OK;
     size_t planned = 0;

@@ -37,7 +37,7 @@ int plan_is_quantised(const ckpt_tensor *tensor, const ckpt_tensor *official);
 
 /* Make a catalog of the tensors of `from` with the encodings of the policy. `official` is the
  * family's catalog, or NULL. Fails if the policy asks for FP8 or FP4 but applies to no tensor. *out
- * is yours to free. */
+ * is yours to free, before `from`, whose names it borrows. */
 ckpt_code plan_targets(const ckpt_catalog *from, const ckpt_catalog *official,
                        const plan_policy *policy, ckpt_catalog **out, ckpt_error *err);
 

@@ -267,7 +267,7 @@ ckpt_code plan_quantise(const ckpt_catalog *from, const ckpt_catalog *official,
                         ckpt_catalog **out, ckpt_error *err)
 {
     const quantise_policy settled = settle(from, official, policy);
-    ckpt_catalog *targets = catalog_create();
+    ckpt_catalog *targets = catalog_create_borrowing();
     ckpt_code code = CKPT_OK;
     size_t quantised = 0;
     size_t left_out = 0;

@@ -30,7 +30,7 @@ encoding_id plan_rule_encoding(const quantise_rule *rule);
 /*
  * Make a catalog of the tensors of `from` with the encodings of the policy, and set rules[i] to the
  * rule of each, NULL for those that are not quantised. `official` is the family's catalog, or NULL.
- * *out is yours to free.
+ * *out is yours to free, before `from`, whose names it borrows.
  */
 ckpt_code plan_quantise(const ckpt_catalog *from, const ckpt_catalog *official,
                         const quantise_policy *policy, const quantise_rule **rules,

@@ -94,10 +94,17 @@ static ckpt_code open_all(job_plan *plan, ckpt_error *err)
                           err)) != CKPT_OK ||
         (o->feed != NULL && (code = check_feed(plan, err)) != CKPT_OK))
         return code;
+    checkpoint_give_up_stored(plan->source);
     parts.config = NULL;
     if (o->like != NULL && (code = ckpt_open(o->like, &o->open, &plan->like, err)) != CKPT_OK)
         return code;
-    return o->fill_from == NULL ? CKPT_OK : ckpt_open(o->fill_from, &parts, &plan->fill, err);
+    if (o->like != NULL)
+        checkpoint_give_up_stored(plan->like);
+    if (o->fill_from == NULL)
+        return CKPT_OK;
+    if ((code = ckpt_open(o->fill_from, &parts, &plan->fill, err)) == CKPT_OK)
+        checkpoint_give_up_stored(plan->fill);
+    return code;
 }
 
 static void add_input(inputs *in, const char **origins, const ckpt_checkpoint *from, size_t i,
@@ -504,6 +511,7 @@ static ckpt_code fill_plan(job_plan *plan, ckpt_error *err)
         (code = take_share(plan, err)) != CKPT_OK)
         return code;
     take_fingerprint(plan);
+    checkpoint_give_up_official(plan->source);
     count_bytes(plan);
     return check_memory(plan, err);
 }

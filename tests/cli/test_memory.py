@@ -44,6 +44,15 @@ def test_a_conversion_stays_within_its_limit(folder, tmp_path, memory, options):
     assert done.peak_bytes <= limit + SLACK_BYTES
 
 
+def test_all_of_flash_is_planned_as_gguf_in_64_mib(tmp_path):
+    """69187 stored tensors: the catalogs are most of it, and one thread's tile is the rest."""
+    run_tool("ckpt-synth", "--config", "flash", "--sparse", tmp_path / "flash")
+    done = measure(tmp_path, "ckpt-shard", "--layout", "gguf", "--without-tokenizer", "--dry-run",
+                   "--memory", "64MiB", tmp_path / "flash", tmp_path / "out")
+    assert done.status == 0, done.err
+    assert done.peak_bytes <= 64 * MIB + SLACK_BYTES
+
+
 def test_a_digest_stays_within_its_limit(folder, tmp_path):
     done = measure(tmp_path, "ckpt-verify", "digest", "--memory", "16MiB", "--threads", THREADS,
                    folder / "slice")

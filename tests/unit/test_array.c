@@ -1,6 +1,7 @@
 /* test_array.c: arrays that grow an item at a time. */
 #include "libckpt/array.h"
 
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -33,17 +34,34 @@ static void test_items_stay_while_the_array_grows(void **state)
     free(items);
 }
 
-static void test_the_capacity_doubles_and_is_what_array_bytes_says(void **state)
+static void test_the_capacity_doubles_in_four_steps_and_is_what_array_bytes_says(void **state)
 {
     size_t capacity = 64;
+    size_t doubled = 128;
 
     (void)state;
     assert_int_equal(array_bytes(0, 24), 0);
     for (size_t count = 1; count < 5000; count++) {
         if (count > capacity)
-            capacity *= 2;
+            capacity += doubled / 8;
+        if (capacity == doubled)
+            doubled *= 2;
         assert_int_equal(array_bytes(count, 24), capacity * 24);
     }
+}
+
+/* malloc_usable_size is at least what was asked for. */
+static void test_an_array_has_the_room_that_array_bytes_says(void **state)
+{
+    uint64_t *items = NULL;
+
+    (void)state;
+    for (size_t count = 0; count < 3000; count++) {
+        items = room(items, count, sizeof *items);
+        items[count] = count;
+        assert_true(malloc_usable_size(items) >= array_bytes(count + 1, sizeof *items));
+    }
+    free(items);
 }
 
 static void test_an_array_with_room_stays_where_it_is(void **state)
@@ -86,10 +104,10 @@ static void refuse(size_t count, size_t item_bytes)
 static void test_sizes_that_overflow_are_refused_and_the_items_stay(void **state)
 {
     (void)state;
-    refuse((size_t)1 << 63, 1);                /* twice the count */
-    refuse((size_t)1 << 60, 8);                /* its product with the item: 2^64 */
-    refuse((size_t)1 << 62, 3);                /* 2^63 * 3: 2^63 after wrapping */
-    refuse(64, SIZE_MAX / 128 + 1);
+    refuse((size_t)7 << 61, 1);                /* the next capacity: 2^64 */
+    refuse((size_t)7 << 58, 8);                /* its product with the item: 2^61 * 8 */
+    refuse((size_t)1 << 62, 4);                /* 5 * 2^60 * 4: 2^62 after wrapping */
+    refuse(64, SIZE_MAX / 80 + 1);
     assert_null(array_room(NULL, 0, SIZE_MAX / 64 + 1, "items", NULL));
 }
 
@@ -97,7 +115,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_items_stay_while_the_array_grows),
-        cmocka_unit_test(test_the_capacity_doubles_and_is_what_array_bytes_says),
+        cmocka_unit_test(test_the_capacity_doubles_in_four_steps_and_is_what_array_bytes_says),
+        cmocka_unit_test(test_an_array_has_the_room_that_array_bytes_says),
         cmocka_unit_test(test_an_array_with_room_stays_where_it_is),
         cmocka_unit_test(test_an_array_that_lost_items_has_room_again),
         cmocka_unit_test(test_sizes_that_overflow_are_refused_and_the_items_stay),

@@ -221,6 +221,25 @@ static void test_integers_are_integers_unless_they_are_codes(void **state)
     assert_false(ckpt_tensor_is_int(&t));
 }
 
+static void test_names_are_copied_or_borrowed(void **state)
+{
+    const char name[] = "model.t";
+    const ckpt_tensor t = plain(name, CKPT_F32, 2, 2);
+    ckpt_catalog *own = catalog_create();
+    ckpt_catalog *borrowing = catalog_create_borrowing();
+    ckpt_error err;
+
+    (void)state;
+    assert_int_equal(catalog_add(own, &t, &err), CKPT_OK);
+    assert_int_equal(catalog_add(borrowing, &t, &err), CKPT_OK);
+    assert_ptr_not_equal(ckpt_catalog_at(own, 0)->name, name);
+    assert_ptr_equal(ckpt_catalog_at(borrowing, 0)->name, name);
+    assert_int_equal(ckpt_catalog_find(borrowing, "model.t"), 0);
+    assert_true(catalog_bytes(borrowing) < catalog_bytes(own));
+    catalog_free(own);
+    catalog_free(borrowing);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -234,6 +253,7 @@ int main(void)
         cmocka_unit_test(test_shapes_that_cannot_have_their_encoding_are_refused),
         cmocka_unit_test(test_encodings_that_nothing_decodes_are_refused),
         cmocka_unit_test(test_integers_are_integers_unless_they_are_codes),
+        cmocka_unit_test(test_names_are_copied_or_borrowed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
