@@ -23,17 +23,19 @@ static const struct {
     { "fbgemm_fp8", NULL, BIT(ENCODING_FP8_ROW), 0 },
 };
 
-/* Weights of the groups of compressed-tensors; all are of type "float". */
+/* Weights of the groups of compressed-tensors. */
 static const struct {
+    const char *type;
     uint64_t bits;
     const char *strategy;
     uint64_t group_size;           /* 0: any */
     encoding_id id;
     int has_u8_scales;
 } groups[] = {
-    { 8, "channel", 0, ENCODING_FP8_ROW, 0 },
-    { 4, "tensor_group", 16, ENCODING_NVFP4_DIVIDED, 0 },
-    { 4, "group", 32, ENCODING_FP4_32, 1 },
+    { "float", 8, "channel", 0, ENCODING_FP8_ROW, 0 },
+    { "float", 4, "tensor_group", 16, ENCODING_NVFP4_DIVIDED, 0 },
+    { "float", 4, "group", 32, ENCODING_FP4_32, 1 },
+    { "int", 4, "group", 32, ENCODING_INT4_32, 0 },
 };
 
 static int is_word(const char *text, const char *word)
@@ -61,11 +63,33 @@ static int has_known_experts(const json_value *quantization)
             says(quantization, "quant_algo", "MIXED_PRECISION"));
 }
 
-/* The encodings of a compressed-tensors group with these `weights`; 0: it is not decoded. */
-static unsigned read_group(const json_value *weights, config_scheme *scheme)
+/* Integers are decoded if they are symmetric, in the order of columns and packed in words. */
+static int has_plain_integers(const json_value *quantization, const json_value *group)
 {
-    for (size_t i = 0; i < sizeof groups / sizeof *groups && says(weights, "type", "float"); i++) {
-        if (!says_number(weights, "num_bits", groups[i].bits) ||
+    const json_value *weights = json_member(group, "weights");
+    const json_value *format = json_member(group, "format");
+    const json_value *order = json_member(weights, "actorder");
+    int is_symmetric = 0;
+    int is_ordered = 0;
+
+    if (json_string(format) == NULL)
+        format = json_member(quantization, "format");
+    return is_word(json_string(format), "pack-quantized") &&
+           json_bool(json_member(weights, "symmetric"), &is_symmetric) && is_symmetric &&
+           (order == NULL || json_is_null(order) || (json_bool(order, &is_ordered) && !is_ordered));
+}
+
+/* The encodings of a compressed-tensors group; 0: it is not decoded. */
+static unsigned read_group(const json_value *quantization, const json_value *group,
+                           config_scheme *scheme)
+{
+    const json_value *weights = json_member(group, "weights");
+
+    if (says(weights, "type", "int") && !has_plain_integers(quantization, group))
+        return 0;
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
+        if (!says(weights, "type", groups[i].type) ||
+            !says_number(weights, "num_bits", groups[i].bits) ||
             !says(weights, "strategy", groups[i].strategy) ||
             (groups[i].group_size > 0 &&
              !says_number(weights, "group_size", groups[i].group_size)))
@@ -84,7 +108,7 @@ static void read_groups(const json_value *quantization, config_scheme *scheme)
 
     for (const json_value *group = json_is_object(list) ? json_first(list) : NULL;
          group != NULL; group = json_next(group)) {
-        const unsigned one = read_group(json_member(group, "weights"), scheme);
+        const unsigned one = read_group(quantization, group, scheme);
 
         if (one == 0)
             return;

@@ -9,7 +9,8 @@
  *   "mxfp8"              1 x 32, with scales that may be stored as U8
  *   "NVFP4"              as quant_algo or moe_quant_algo: FP4 weights may be 1 x 16
  *   compressed-tensors   decoded are 8-bit floats by rows ("channel"), 4-bit floats by groups of 16
- *                        with a scale of the tensor ("tensor_group"), and by groups of 32 ("group")
+ *                        with a scale of the tensor ("tensor_group"), and by groups of 32
+ *                        ("group"); and symmetric 4-bit integers by groups of 32, packed in words
  *   FP4 of 1 x 32        is not declared: no other encoding has these dtypes of codes and scales
  */
 #ifndef CKPT_CONFIG_SCHEME_H

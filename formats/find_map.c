@@ -247,6 +247,12 @@ config_scheme checkpoint_scheme(const ckpt_checkpoint *c)
                               c->modelopt == NULL ? NULL : json_root(c->modelopt));
 }
 
+int checkpoint_has_int4(const ckpt_checkpoint *c)
+{
+    return c->config != NULL && family_has_int4(c->family, json_root(c->config)) &&
+           checkpoint_scheme(c).encodings == 1u << ENCODING_INT4_32;
+}
+
 /* A family also defines encodings: weights quantised by another method do not belong to it, unless
  * its config alone says how they are quantised, and the method is one that is decoded. */
 static ckpt_code leave_family(ckpt_checkpoint *c, const json_value *config, ckpt_error *err)
@@ -257,7 +263,8 @@ static ckpt_code leave_family(ckpt_checkpoint *c, const json_value *config, ckpt
 
     if (c->family == NULL || c->format->map_names != NULL || c->options.map_file != NULL)
         return CKPT_OK;
-    if (family_fp8(c->family) == 0 && scheme.is_decoded && !scheme.has_others)
+    if ((family_fp8(c->family) == 0 || checkpoint_has_int4(c)) && scheme.is_decoded &&
+        !scheme.has_others)
         return CKPT_OK;
     config_find_method(config, method);
     if (method[0] == '\0')

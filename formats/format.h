@@ -185,6 +185,9 @@ ckpt_code checkpoint_take_config(ckpt_checkpoint *out, ckpt_error *err);
 
 /* The quantisation scheme that config.json and CONFIG_MODELOPT_FILE describe. */
 config_scheme checkpoint_scheme(const ckpt_checkpoint *c);
+/* 1 when c->family says that the experts of this config are INT4, and the config that they are of a
+ * form that is decoded. */
+int checkpoint_has_int4(const ckpt_checkpoint *c);
 
 /* Find the preset of this name in all families; the error lists the known ones. out->name is not
  * set. */

@@ -52,7 +52,9 @@ static ckpt_code note_unread(ckpt_checkpoint *c, ckpt_error *err)
 static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, ckpt_error *err)
 {
     const config_scheme scheme = checkpoint_scheme(c);
-    const unsigned official = c->family == NULL ? 0 : family_fp8(c->family);
+    const unsigned official = c->family == NULL       ? 0
+                              : checkpoint_has_int4(c) ? 1u << ENCODING_INT4_32
+                                                       : family_fp8(c->family);
     const int is_strict = c->family == NULL ? strcmp(c->map->family, GENERIC_FAMILY) != 0
                                             : official != 0;
 

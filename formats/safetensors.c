@@ -65,7 +65,7 @@ static ckpt_code read_dtype(header_reader *r, header_entry *e)
         return fail_entry(r, e->name, "has an unknown dtype with a long name");
     json_token_decode(r->text, &token, word);
     e->tensor.dtype = ckpt_dtype_find(word);
-    if (e->tensor.dtype == CKPT_NONE)
+    if (e->tensor.dtype == CKPT_NONE || e->tensor.dtype == CKPT_I4)     /* files have words */
         return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': tensor '%s' has unknown dtype '%s'",
                          r->path, e->name, word);
     return CKPT_OK;

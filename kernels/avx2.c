@@ -187,6 +187,32 @@ static void fp4_row_to_f32(const uint8_t *packed, const uint8_t *scale, size_t c
     }
 }
 
+/* Products that are not numbers, replaced by the one NaN that all sets return. */
+static inline __m256 one_nan(__m256 product)
+{
+    return _mm256_blendv_ps(product, f32_of(set32(F32_NAN_BITS)),
+                            _mm256_cmp_ps(product, product, _CMP_UNORD_Q));
+}
+
+/* Eight codes are a word, of which each lane takes its own nibble. */
+static void int4_row_to_f32(const uint8_t *packed, const uint16_t *scale, size_t cols, float *dst)
+{
+    const __m256i shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+    const __m256i nibble = set32(15);
+    const __m256i offset = set32(8);
+
+    for (size_t c = 0; c < cols; c += LANES) {
+        const __m256 factor = _mm256_set1_ps(bf16_at(scale, c / INT4_GROUP));
+        __m256i codes;
+        uint32_t word;
+
+        memcpy(&word, packed + c / 2, sizeof word);
+        codes = _mm256_and_si256(_mm256_srlv_epi32(set32(word), shifts), nibble);
+        codes = _mm256_sub_epi32(codes, offset);
+        _mm256_storeu_ps(dst + c, one_nan(_mm256_mul_ps(_mm256_cvtepi32_ps(codes), factor)));
+    }
+}
+
 /* ---- re-encode ---- */
 
 /* For each byte, a mask with the bits of the magnitudes of its two codes. */
@@ -575,6 +601,7 @@ const ckpt_kernels kernels_avx2 = {
     .fp8_row_to_f32 = fp8_row_to_f32,
     .fp4_row_to_bf16 = fp4_row_to_bf16,
     .fp4_row_to_f32 = fp4_row_to_f32,
+    .int4_row_to_f32 = int4_row_to_f32,
     .fp4_group_masks = fp4_group_masks,
     .fp4_row_to_fp8 = fp4_row_to_fp8,
     .f32_block_amax = f32_block_amax,

@@ -28,6 +28,7 @@ void fp8_row_to_f32_avx512(const uint8_t *codes, const float *scale, size_t cols
 void fp4_row_to_bf16_avx512(const uint8_t *packed, const uint8_t *scale, size_t cols,
                             uint16_t *dst);
 void fp4_row_to_f32_avx512(const uint8_t *packed, const uint8_t *scale, size_t cols, float *dst);
+void int4_row_to_f32_avx512(const uint8_t *packed, const uint16_t *scale, size_t cols, float *dst);
 void fp4_row_counts_avx512(const uint8_t *packed, const uint8_t *scale, size_t cols,
                            fp4_counts *counts);
 

@@ -174,6 +174,26 @@ void fp4_row_to_f32_avx512(const uint8_t *packed, const uint8_t *scale, size_t c
     }
 }
 
+/* The 16 products of a group are made once and then looked up by code. */
+void int4_row_to_f32_avx512(const uint8_t *packed, const uint16_t *scale, size_t cols, float *dst)
+{
+    const __m512 values = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+
+    for (size_t g = 0; g < cols / INT4_GROUP; g++) {
+        const __m512 factor = _mm512_set1_ps(bf16_at(scale, g));
+        const __m512 product = _mm512_mul_ps(values, factor);
+        const __m512 table =
+            f32_of(_mm512_mask_mov_epi32(bits_of(product),
+                                         _mm512_cmp_ps_mask(product, product, _CMP_UNORD_Q),
+                                         set32(F32_NAN_BITS)));
+        const uint8_t *from = packed + g * (INT4_GROUP / 2);
+        float *to = dst + g * INT4_GROUP;
+
+        _mm512_storeu_ps(to, e2m1_lookup(_mm_loadu_si64(from), table));
+        _mm512_storeu_ps(to + LANES, e2m1_lookup(_mm_loadu_si64(from + 8), table));
+    }
+}
+
 /* Up to four groups: squares come from a table, and vpsadbw adds eight of them. A `count` of 4 is a
  * constant at the call, for which the compiler removes the loop. */
 static inline __attribute__((always_inline))

@@ -110,6 +110,15 @@ static inline float f32_from_bits(uint32_t bits)
     return value;
 }
 
+/* The i-th of an array of BF16, of any alignment. */
+static inline float bf16_at(const uint16_t *src, size_t i)
+{
+    uint16_t bits;
+
+    memcpy(&bits, (const char *)src + i * sizeof bits, sizeof bits);
+    return f32_from_bits((uint32_t)bits << 16);
+}
+
 /* 2^-127 (code 0) is the only E8M0 value that is subnormal in F32; `code << 23` would give 0. */
 static inline float e8m0_value(uint8_t code)
 {

@@ -10,6 +10,8 @@
  *   E5M2    1/5/2, bias 15, infinities and NaNs as IEEE
  *   E8M0    2^(b-127), b = 0..254; 255 is NaN; no zero, no sign
  *   E2M1    1/2/1, bias 1: 0 .5 1 1.5 2 3 4 6 and negatives; packed two a byte, low nibble first
+ *   INT4    a code of 0..15 is -8..7 (offset binary); packed likewise, so that eight codes are a
+ *           little-endian word of 32 bits, the first in its low bits
  */
 #ifndef CKPT_KERNELS_H
 #define CKPT_KERNELS_H
@@ -23,6 +25,7 @@
 enum {
     FP8_BLOCK = 128,          /* FP8 weights: one scale per 128 x 128 block */
     FP4_GROUP = 32,           /* FP4 weights: one scale per 1 x 32 group */
+    INT4_GROUP = 32,          /* INT4 weights: the same */
     FP4_DISTANCE_EXACT = 14,  /* up to this distance (fp4_row_to_fp8) FP8 holds every code */
     FP4_DISTANCE_COUNT = 20,  /* from this distance on every code becomes 0 */
     HASH_UNIT_COLUMNS = 1024  /* columns of one digest unit */
@@ -84,6 +87,11 @@ typedef struct ckpt_kernels {
     void (*fp4_row_to_bf16)(const uint8_t *packed, const uint8_t *scale, size_t cols,
                             uint16_t *dst);
     void (*fp4_row_to_f32)(const uint8_t *packed, const uint8_t *scale, size_t cols, float *dst);
+
+    /* The same for INT4: (code - 8) * scale[c / 32], where scale is BF16 of any value. Code 8 times
+     * a negative scale is -0. cols is a multiple of 32. */
+    void (*int4_row_to_f32)(const uint8_t *packed, const uint16_t *scale, size_t cols,
+                            float *dst);
 
     /* For each of group_count groups of 32 codes (16 bytes): bit c is set when a code of
      * magnitude c (0..7) occurs in the group. */

@@ -309,6 +309,15 @@ static void fp4_row_to_bf16(const uint8_t *packed, const uint8_t *scale, size_t 
                                         e8m0_value(scale[c / FP4_GROUP])));
 }
 
+static void int4_row_to_f32(const uint8_t *packed, const uint16_t *scale, size_t cols, float *dst)
+{
+    for (size_t c = 0; c < cols; c++) {
+        const float factor = bf16_at(scale, c / INT4_GROUP);
+
+        store_f32(dst, c, f32_product((float)((int)fp4_code(packed, c) - 8), factor));
+    }
+}
+
 /* ---- re-encode ---- */
 
 static void fp4_group_masks(const uint8_t *packed, size_t group_count, uint8_t *masks)
@@ -505,6 +514,7 @@ const ckpt_kernels kernels_scalar = {
     .fp8_row_to_f32 = fp8_row_to_f32,
     .fp4_row_to_bf16 = fp4_row_to_bf16,
     .fp4_row_to_f32 = fp4_row_to_f32,
+    .int4_row_to_f32 = int4_row_to_f32,
     .fp4_group_masks = fp4_group_masks,
     .fp4_row_to_fp8 = fp4_row_to_fp8,
     .f32_block_amax = f32_block_amax,

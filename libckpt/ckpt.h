@@ -118,6 +118,8 @@ typedef enum {
     CKPT_F64,
     CKPT_I64,
     CKPT_U64,
+    CKPT_I4,             /* -8 .. 7, stored plus 8, packed two a byte, low nibble first; of codes
+                            only, which files hold eight in an I32 */
     CKPT_DTYPE_COUNT
 } ckpt_dtype;
 
@@ -129,14 +131,16 @@ enum { CKPT_RANK_MAX = 8 };
 
 /* The byte arrays of a tensor. A plain tensor has only data. A block-scaled tensor also has the
  * scales of its blocks and, if its member tensor_scale says so, one F32 scale for the whole tensor.
- * It may have an input scale too: one F32 that inference servers apply to the activations that are
- * multiplied by this weight. It does not affect the weight's values. */
+ * Two more do not affect the weight's values: an input scale, one F32 that inference servers apply
+ * to the activations that are multiplied by this weight, and its shape, where files store it as
+ * numbers beside packed codes; it must be that of the tensor. */
 typedef enum {
     CKPT_DATA = 0,
     CKPT_SCALE = 1,
     CKPT_TENSOR_SCALE = 2,
     CKPT_INPUT_SCALE = 3,
-    CKPT_PART_COUNT = 4
+    CKPT_SHAPE = 4,
+    CKPT_PART_COUNT = 5
 } ckpt_part;
 
 /* How the scale of the whole tensor is applied to the products of codes and block scales. */
@@ -151,7 +155,7 @@ typedef enum {
     CKPT_NAMES_OF_MAP = 0,       /* X.weight, and the suffix of the scale that the map defines */
     CKPT_NAMES_MODELOPT,         /* X.weight, X.weight_scale, X.weight_scale_2, X.input_scale */
     CKPT_NAMES_PACKED            /* X.weight_packed, X.weight_scale, X.weight_global_scale,
-                                    X.input_global_scale */
+                                    X.weight_shape, X.input_global_scale */
 } ckpt_part_names;
 
 /* How the codes and the scales of a tensor are stored in files. */
@@ -187,6 +191,7 @@ typedef struct {
                                     of the family store as codes; no other is ever quantised */
     uint8_t has_input_scale;     /* only with a tensor_scale */
     uint8_t has_input_scale_vector;    /* the input scale is stored as [1], not [] */
+    uint8_t shape_dtype;         /* ckpt_dtype of the shape's numbers: I32, I64; NONE: not stored */
     uint16_t stored_form;        /* ckpt_stored_form; a stored tensor of interleaved blocks has the
                                     encoding of their content, and its shape counts elements */
     uint32_t block_rows;         /* 0 when plain */

@@ -30,6 +30,7 @@ static const struct {
     [CKPT_F64] = { "F64", 64 },
     [CKPT_I64] = { "I64", 64 },
     [CKPT_U64] = { "U64", 64 },
+    [CKPT_I4] = { "I4", 4 },
 };
 
 const char *ckpt_dtype_name(ckpt_dtype dtype)

@@ -44,6 +44,10 @@ static const ckpt_encoding scaled[ENCODING_COUNT] = {
                            .rows = &encoding_rows_int8 },
     [ENCODING_FP4_16] = { E2M1_GROUPS(16), .scales = BIT(CKPT_F8_E4M3), .has_zero_scales = 1,
                           .is_in_blocks = 1, .rows = &encoding_rows_fp4_16 },
+    [ENCODING_INT4_32] = { .codes = CKPT_I4, .largest = 8, .block_rows = 1, .block_cols = 32,
+                           .uneven = "its columns are not whole groups of 32",
+                           .scales = BIT(CKPT_BF16), .has_zero_scales = 1,
+                           .rows = &encoding_rows_int4 },
 };
 
 #define PLAIN(dtype, functions) [dtype] = { .codes = (dtype), .rows = &(functions) }
@@ -80,8 +84,9 @@ const ckpt_encoding *encoding_plain(ckpt_dtype dtype)
 const ckpt_encoding *encoding_codes(ckpt_dtype dtype)
 {
     static const ckpt_encoding int8 = { .codes = CKPT_I8, .rows = &encoding_rows_int8_codes };
+    static const ckpt_encoding int4 = { .codes = CKPT_I4, .rows = &encoding_rows_int4_codes };
 
-    return dtype == CKPT_I8 ? &int8 : encoding_plain(dtype);
+    return dtype == CKPT_I8 ? &int8 : dtype == CKPT_I4 ? &int4 : encoding_plain(dtype);
 }
 
 static encoding_id find(ckpt_dtype codes, uint64_t block_rows, uint64_t block_cols,
@@ -147,6 +152,8 @@ void encoding_set(ckpt_tensor *tensor, encoding_id id, ckpt_dtype scale_dtype)
     tensor->stored_form = CKPT_FORM_APART;
     if (tensor->tensor_scale == CKPT_TENSOR_SCALE_NONE)
         tensor->has_input_scale = 0;
+    if (tensor->dtype != CKPT_I4)
+        tensor->shape_dtype = CKPT_NONE;
 }
 
 int encoding_is(const ckpt_tensor *tensor, encoding_id id)

@@ -260,6 +260,29 @@ static void int8_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t coun
 const encoding_rows encoding_rows_int8 = { 1, int8_f32, NULL, f32_digest, NULL };
 const encoding_rows encoding_rows_int8_codes = { 0, int8_codes_f32, NULL, f32_digest, NULL };
 
+/* ---- INT4 ---- */
+
+static void int4_codes_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count,
+                           float *out)
+{
+    const uint8_t *packed = data_row(r, row);
+
+    for (uint64_t i = col; i < col + count; i++)
+        *out++ = (float)((packed[i / 2] >> i % 2 * 4 & 15) - 8);
+}
+
+/* The product is exact in F32: a code has 4 bits, a scale 8. In BF16 most are not. */
+static void int4_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
+{
+    const uint64_t scale = col / INT4_GROUP * sizeof(uint16_t);
+
+    r->kernels->int4_row_to_f32(data_row(r, row) + col / 2,
+                                (const void *)(scale_row_at(r, row) + scale), count, out);
+}
+
+const encoding_rows encoding_rows_int4 = { 0, int4_f32, NULL, f32_digest, NULL };
+const encoding_rows encoding_rows_int4_codes = { 0, int4_codes_f32, NULL, f32_digest, NULL };
+
 /* ---- FP8 ---- */
 
 static void fp8_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)

@@ -11,6 +11,8 @@ extern const encoding_rows encoding_rows_nvfp4;      /* E2M1, E4M3 scales and a 
 extern const encoding_rows encoding_rows_fp4_16;     /* E2M1, E4M3 scales as ggml reads them */
 extern const encoding_rows encoding_rows_int8;       /* I8, scales of groups */
 extern const encoding_rows encoding_rows_int8_codes; /* I8 without scales */
+extern const encoding_rows encoding_rows_int4;       /* I4, BF16 scales of groups */
+extern const encoding_rows encoding_rows_int4_codes; /* I4 without scales */
 extern const encoding_rows encoding_rows_e2m1;       /* these and below: plain elements */
 extern const encoding_rows encoding_rows_e4m3;
 extern const encoding_rows encoding_rows_e5m2;

@@ -87,6 +87,18 @@ static ckpt_code parse_experts(family_parser *p)
     return family_expect_end(p);
 }
 
+static ckpt_code parse_int4(family_parser *p)
+{
+    ckpt_code code;
+
+    if (p->family->int4_member != NULL)
+        return FAIL(p, "a second experts-int4-by line");
+    if ((code = family_take_word(p, "a config member", &p->family->int4_member)) != CKPT_OK ||
+        (code = family_take_word(p, "its string", &p->family->int4_word)) != CKPT_OK)
+        return code;
+    return family_expect_end(p);
+}
+
 /* others keep */
 static ckpt_code parse_others(family_parser *p)
 {
@@ -308,6 +320,7 @@ static ckpt_code parse_line(family_parser *p)
         { "family", 0, parse_family }, { "detect", 0, parse_detect },
         { "blocks", 0, parse_blocks }, { "others", 0, parse_others },
         { "experts-told-by", 0, parse_experts },
+        { "experts-int4-by", 0, parse_int4 },
         { "let", 1, parse_let },       { "list", 0, parse_list },
         { "count", 0, parse_count },   { "index", 0, parse_index },
         { "position", 1, parse_position },

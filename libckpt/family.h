@@ -13,6 +13,9 @@
  *                                            config gives it. With f32 the scales are F32
  *   experts-told-by expert_dtype             the config member that says whether fp4 tensors are
  *                                            "fp4" or "fp8"; conversions write it
+ *   experts-int4-by quantization_config.format pack-quantized
+ *                                            where the config member is this string, the weights of
+ *                                            experts are INT4 and no others have codes
  *   others keep                              accept tensors that this text does not list
  *   let    D hidden_size                     D = config member (integer; required)
  *   let    M num_nextn_predict_layers 1      with a default when the member is absent or null
@@ -98,6 +101,9 @@ unsigned family_fp8(const ckpt_family *family);
 
 /* The member of experts-told-by, or NULL. */
 const char *family_expert_member(const ckpt_family *family);
+
+/* 1 when the config says, as experts-int4-by tells, that experts are INT4. */
+int family_has_int4(const ckpt_family *family, const json_value *config);
 
 /* 1 when the text has `others keep`. */
 int family_keeps_others(const ckpt_family *family);

@@ -80,6 +80,15 @@ const char *family_expert_member(const ckpt_family *family)
     return family->expert_member;
 }
 
+int family_has_int4(const ckpt_family *family, const json_value *config)
+{
+    const char *word = family->int4_member == NULL
+                           ? NULL
+                           : json_string(config_member(config, family->int4_member));
+
+    return word != NULL && strcmp(word, family->int4_word) == 0;
+}
+
 int family_keeps_others(const ckpt_family *family)
 {
     return family->keeps_others;

@@ -9,6 +9,7 @@
 #include "encoding.h"
 #include "memory.h"
 #include "size.h"
+#include "tensor_class.h"
 
 /* Limit of the steps of an expansion: every tensor, and as many lines that make none. Lower when
  * fuzzing, where long expansions would take most of the time. */
@@ -30,6 +31,7 @@ typedef struct {
     arena memory;                      /* lists */
     int want_optional;                 /* 1: only optional tensors; 0: only required ones */
     int experts_fp8;
+    int has_int4;
     int experts_told;                  /* the config has the member of experts-told-by */
     int broken_groups;                 /* the first pass found FP4 rows that are not whole groups */
     ckpt_dtype scale_dtype;
@@ -324,6 +326,7 @@ static ckpt_code read_encodings(expander *x)
                          experts == NULL ? "no string" : experts);
     x->experts_told = experts != NULL;
     x->experts_fp8 = x->experts_told ? strcmp(experts, "fp8") == 0 : x->broken_groups;
+    x->has_int4 = family_has_int4(x->family, x->config);
     x->scale_dtype = CKPT_F8_E8M0;
     if (x->family->scale_dtype != CKPT_NONE)
         x->scale_dtype = x->family->scale_dtype;
@@ -457,13 +460,30 @@ static void odometer_end(expander *x, const odometer *o)
 
 /* ---- lines ---- */
 
+/* Weights of a model of which only experts have codes. */
+static void set_int4(ckpt_tensor *tensor)
+{
+    size_t digits;
+
+    if (tensor_expert_number(tensor->name, &digits) == NULL) {
+        tensor->dtype = CKPT_BF16;
+        return;
+    }
+    encoding_set(tensor, ENCODING_INT4_32, CKPT_BF16);
+    tensor->part_names = CKPT_NAMES_PACKED;
+    tensor->shape_dtype = CKPT_I32;
+    tensor->stored_dtype = CKPT_I32;
+}
+
 static void set_encoding(expander *x, ckpt_tensor *tensor)
 {
     const family_encoding *encoding = &x->line->encoding;
     const encoding_id fp8 = x->family->fp8 == ENCODING_COUNT ? ENCODING_FP8_128 : x->family->fp8;
 
     tensor->is_linear = (uint8_t)encoding->is_linear;
-    if (encoding->dtype != CKPT_NONE) {
+    if (x->has_int4 && encoding->is_linear) {
+        set_int4(tensor);
+    } else if (encoding->dtype != CKPT_NONE) {
         tensor->dtype = encoding->dtype;
     } else if (encoding->scaled == ENCODING_FP4_32 && !x->experts_fp8) {
         encoding_set(tensor, ENCODING_FP4_32, CKPT_F8_E8M0);

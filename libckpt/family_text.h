@@ -133,6 +133,8 @@ struct ckpt_family {
     ckpt_dtype scale_dtype;            /* of the blocks line; CKPT_NONE: it has none */
     int keeps_others;
     const char *expert_member;         /* or NULL */
+    const char *int4_member;           /* or NULL */
+    const char *int4_word;             /* the string that it then has */
     uint32_t symbol_count;
     family_symbol symbols[FAMILY_SYMBOLS_MAX];
     uint32_t detect_count;

@@ -373,6 +373,7 @@ ckpt_code map_write(const map_write_input *input, ckpt_catalog *stored, ckpt_lay
  *   F8_E4M3 [o, i] with a grid [ceil(o/r), ceil(i/c)]          FP8, a block r x c of the table
  *   I8 or U8 [o, i/2], or F4 [o, i], with E8M0 [o, i/32]       FP4, 1 x 32, two codes a byte
  *   the same with E4M3 [o, i/16] and one F32, [] or [1]        NVFP4, 1 x 16
+ *   I32 [o, i/8] with BF16 [o, i/32] and I32 or I64 [2]        INT4, 1 x 32, eight codes a word
  *
  * or one stored tensor of interleaved blocks (stored_form.h), which is codes and scales at once.
  *
@@ -383,6 +384,7 @@ ckpt_code map_write(const map_write_input *input, ckpt_catalog *stored, ckpt_lay
  *                                                            factor
  *   X.weight_packed  X.weight_scale   X.weight_global_scale  compressed-tensors; a divisor. It is
  *                                                            X.weight among logical tensors
+ *   the first two with X.weight_shape                        INT4: the numbers o and i
  *
  * A weight with a tensor scale may also have X.input_scale (compressed-tensors:
  * X.input_global_scale), one F32. Servers scale activations by it; digests do not contain it.
@@ -394,6 +396,8 @@ typedef struct {
     const ckpt_tensor *scale;         /* NULL: none */
     const ckpt_tensor *tensor_scale;  /* NULL: none */
     const ckpt_tensor *input_scale;   /* NULL: none; one F32 */
+    const ckpt_tensor *shape;         /* NULL: none */
+    const ckpt_tensor *unknown;       /* NULL; else the weight cannot be decoded without it */
 } pair_parts;
 
 /*
@@ -414,6 +418,11 @@ int64_t pair_find_tensor_scale(const ckpt_catalog *stored, const char *weight, c
 
 /* The input scale that belongs to a tensor scale: one F32. */
 int64_t pair_find_input_scale(const ckpt_catalog *stored, const char *tensor_scale);
+
+/* The tensor that has the shape of a weight whose codes are in words, and one that would change its
+ * values in a way that is not decoded (zero points, an order of groups), by the names alone. */
+int64_t pair_find_shape(const ckpt_catalog *stored, const ckpt_tensor *codes);
+const ckpt_tensor *pair_find_unknown(const ckpt_catalog *stored, const ckpt_tensor *codes);
 
 /* The scale of the codes called `codes`, by every naming convention in use, also those that are
  * never paired here; NULL: none. */

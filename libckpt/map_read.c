@@ -34,6 +34,15 @@ static const ckpt_tensor *tensor_at(const ckpt_catalog *catalog, int64_t i)
     return i < 0 ? NULL : ckpt_catalog_at(catalog, (size_t)i);
 }
 
+/* The stored tensors beside a weight that decide about its values, but for its scale. */
+static void find_parts(const reader *r, size_t weight, int64_t tensor_scale, pair_parts *parts)
+{
+    parts->data = ckpt_catalog_at(r->stored, weight);
+    parts->tensor_scale = tensor_at(r->stored, tensor_scale);
+    parts->shape = tensor_at(r->stored, pair_find_shape(r->stored, parts->data));
+    parts->unknown = pair_find_unknown(r->stored, parts->data);
+}
+
 /* Record `scale` as the weight's tensor scale, and find the input scale that belongs to it. */
 static void take_of_whole(reader *r, size_t weight, size_t scale)
 {
@@ -71,6 +80,7 @@ static ckpt_code find_scales(reader *r)
     for (size_t i = 0; i < ckpt_catalog_count(r->stored) && code == CKPT_OK; i++) {
         const ckpt_tensor *t = ckpt_catalog_at(r->stored, i);
         char weight[MAP_NAME_BYTES];
+        pair_parts parts = { .data = NULL };
         const int64_t w = pair_find_weight(r->stored, t->name, weight);
         const int64_t whole =
             w < 0 ? CKPT_NOT_FOUND : pair_find_tensor_scale(r->stored, weight, t->name);
@@ -78,9 +88,10 @@ static ckpt_code find_scales(reader *r)
         r->in_hand = i + 1;
         if ((w < 0 && !map_weight_of_scale(t->name, weight)) || whole == (int64_t)i)
             continue;
-        if (r->options->bare_codes != BARE_CODES_NONE &&
-            (w < 0 || !is_pair(r, &(pair_parts){ .data = tensor_at(r->stored, w), .scale = t,
-                                                 .tensor_scale = tensor_at(r->stored, whole) })))
+        parts.scale = t;
+        if (w >= 0)
+            find_parts(r, (size_t)w, whole, &parts);
+        if (r->options->bare_codes != BARE_CODES_NONE && (w < 0 || !is_pair(r, &parts)))
             continue;
         if (w < 0) {
             code = take_lone_scale(r, t, weight, &r->out->fates[i]);
@@ -94,6 +105,8 @@ static ckpt_code find_scales(reader *r)
         r->out->fates[i].kind = FATE_SCALE;
         if (whole >= 0)
             take_of_whole(r, (size_t)w, (size_t)whole);
+        if (parts.shape != NULL)
+            r->out->fates[pair_find_shape(r->stored, parts.data)].kind = FATE_SCALE;
     }
     return code;
 }
@@ -213,22 +226,25 @@ static ckpt_code unpack(reader *r, packing *p)
 static ckpt_code read_pair(const reader *r, packing *p)
 {
     const uint32_t i = p->stored[CKPT_DATA];
-    pair_parts parts = { .data = ckpt_catalog_at(r->stored, i) };
+    const int64_t whole = (int64_t)r->tensor_scale_of[i] - 1;
+    pair_parts parts;
 
+    memset(&parts, 0, sizeof parts);
+    find_parts(r, i, whole, &parts);
     if (parts.data->stored_form != CKPT_FORM_APART)
         p->stored[CKPT_SCALE] = i;
     if (r->scale_of[i] != 0) {
         p->stored[CKPT_SCALE] = r->scale_of[i] - 1;
         parts.scale = ckpt_catalog_at(r->stored, p->stored[CKPT_SCALE]);
     }
-    if (r->tensor_scale_of[i] != 0) {
-        p->stored[CKPT_TENSOR_SCALE] = r->tensor_scale_of[i] - 1;
-        parts.tensor_scale = ckpt_catalog_at(r->stored, p->stored[CKPT_TENSOR_SCALE]);
-    }
+    if (whole >= 0)
+        p->stored[CKPT_TENSOR_SCALE] = (uint32_t)whole;
     if (r->input_scale_of[i] != 0) {
         p->stored[CKPT_INPUT_SCALE] = r->input_scale_of[i] - 1;
         parts.input_scale = ckpt_catalog_at(r->stored, p->stored[CKPT_INPUT_SCALE]);
     }
+    if (parts.shape != NULL)
+        p->stored[CKPT_SHAPE] = (uint32_t)pair_find_shape(r->stored, parts.data);
     return pair_encoding(&parts, r->options, &p->whole, r->err);
 }
 

@@ -19,12 +19,13 @@ static const struct {
     const char *tensor_scale;
     ckpt_tensor_scale what;          /* how the tensor scale is applied */
     const char *input_scale;
+    const char *shape;
 } spellings[] = {
-    [CKPT_NAMES_OF_MAP] = { ".weight", NULL, NULL, CKPT_TENSOR_SCALE_NONE, NULL },
+    [CKPT_NAMES_OF_MAP] = { ".weight", NULL, NULL, CKPT_TENSOR_SCALE_NONE, NULL, NULL },
     [CKPT_NAMES_MODELOPT] = { ".weight", ".weight_scale", ".weight_scale_2",
-                              CKPT_TENSOR_SCALE_FACTOR, ".input_scale" },
+                              CKPT_TENSOR_SCALE_FACTOR, ".input_scale", NULL },
     [CKPT_NAMES_PACKED] = { ".weight_packed", ".weight_scale", ".weight_global_scale",
-                            CKPT_TENSOR_SCALE_DIVISOR, ".input_global_scale" },
+                            CKPT_TENSOR_SCALE_DIVISOR, ".input_global_scale", ".weight_shape" },
 };
 
 enum { SPELLING_COUNT = sizeof spellings / sizeof *spellings };
@@ -149,6 +150,36 @@ int64_t pair_find_input_scale(const ckpt_catalog *stored, const char *tensor_sca
     return CKPT_NOT_FOUND;
 }
 
+/* The tensor whose name is that of codes in words with another ending. */
+static int64_t find_beside(const ckpt_catalog *stored, const ckpt_tensor *codes, const char *ending)
+{
+    const char *packed = spellings[CKPT_NAMES_PACKED].data;
+    char name[MAP_NAME_BYTES];
+
+    return codes->dtype == CKPT_I32 && text_ends_with(codes->name, packed) &&
+                   respell(codes->name, packed, ending, name)
+               ? ckpt_catalog_find(stored, name)
+               : CKPT_NOT_FOUND;
+}
+
+int64_t pair_find_shape(const ckpt_catalog *stored, const ckpt_tensor *codes)
+{
+    return find_beside(stored, codes, spellings[CKPT_NAMES_PACKED].shape);
+}
+
+const ckpt_tensor *pair_find_unknown(const ckpt_catalog *stored, const ckpt_tensor *codes)
+{
+    static const char *const endings[] = { ".weight_zero_point", ".weight_g_idx" };
+
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        const int64_t found = find_beside(stored, codes, endings[i]);
+
+        if (found >= 0)
+            return ckpt_catalog_at(stored, (size_t)found);
+    }
+    return NULL;
+}
+
 /* The naming convention of the parts of a pair; that of the map if no other one matches. */
 static ckpt_part_names find_names(const pair_parts *parts)
 {
@@ -168,6 +199,7 @@ int pair_name(const ckpt_tensor *t, ckpt_part part, const char *map_scale, char 
     const char *end = part == CKPT_DATA    ? spellings[t->part_names].data
                       : part == CKPT_SCALE ? spellings[t->part_names].scale
                       : part == CKPT_TENSOR_SCALE ? spellings[t->part_names].tensor_scale
+                      : part == CKPT_SHAPE        ? spellings[t->part_names].shape
                                                   : spellings[t->part_names].input_scale;
     char whole[MAP_NAME_BYTES];
 
@@ -234,6 +266,23 @@ static ckpt_code take_tensor_scale(const ckpt_tensor *scale, ckpt_tensor *out, c
                      scale->name, ckpt_dtype_name(scale->dtype), shape);
 }
 
+/* The numbers of the shape; values_check compares them. */
+static ckpt_code take_shape(const ckpt_tensor *numbers, ckpt_tensor *out, ckpt_error *err)
+{
+    char shape[256];
+
+    if (numbers == NULL)
+        return CKPT_OK;
+    out->shape_dtype = (uint8_t)numbers->dtype;
+    if ((numbers->dtype == CKPT_I32 || numbers->dtype == CKPT_I64) && numbers->rank == 1 &&
+        numbers->shape[0] == out->rank)
+        return CKPT_OK;
+    catalog_shape_text(numbers, shape, sizeof shape);
+    return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is %s %s, expected %u numbers, I32 or I64: the "
+                     "shape of the weight", numbers->name, ckpt_dtype_name(numbers->dtype), shape,
+                     out->rank);
+}
+
 static ckpt_code fail_shapes(const ckpt_tensor *weight, const ckpt_tensor *scale, ckpt_error *err)
 {
     char weight_shape[256];
@@ -272,6 +321,33 @@ static ckpt_code fit(const pair_parts *parts, ckpt_dtype codes, const map_read_o
     return code == CKPT_OK ? fail_shapes(parts->data, parts->scale, err) : code;
 }
 
+/* Stored dtypes of packed codes, and how many are in an element. */
+typedef struct {
+    ckpt_dtype stored;
+    ckpt_dtype codes;
+    uint32_t count;
+} code_word;
+
+/* NULL: a dtype whose elements are single codes. */
+static const code_word *find_word(ckpt_dtype stored)
+{
+    static const code_word words[] = {
+        { CKPT_I8, CKPT_F4, 2 }, { CKPT_U8, CKPT_F4, 2 }, { CKPT_I32, CKPT_I4, 8 },
+    };
+
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (words[i].stored == stored)
+            return &words[i];
+    return NULL;
+}
+
+static ckpt_code fail_unknown(const pair_parts *parts, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_FORMAT, "weight '%s' has '%s' beside it, expected symmetric codes "
+                     "in the order of columns: this form is not decoded", parts->data->name,
+                     parts->unknown->name);
+}
+
 static int is_byte(const ckpt_tensor *t)
 {
     return t->dtype == CKPT_I8 || t->dtype == CKPT_U8;
@@ -301,7 +377,8 @@ ckpt_code pair_encoding(const pair_parts *parts, const map_read_options *options
 {
     const ckpt_tensor *weight = parts->data;
     const ckpt_tensor *scale = parts->scale;
-    const ckpt_dtype codes = is_byte(weight) ? CKPT_F4 : weight->dtype;
+    const code_word *word = find_word(weight->dtype);
+    const ckpt_dtype codes = word == NULL ? weight->dtype : word->codes;
     ckpt_dtype scales;
     ckpt_code code;
 
@@ -313,8 +390,11 @@ ckpt_code pair_encoding(const pair_parts *parts, const map_read_options *options
         return CKPT_OK;                    /* the blocks contain the scales */
     if (scale == NULL)
         return take_bare(weight, options, err);
+    if (parts->unknown != NULL)
+        return fail_unknown(parts, err);
     if ((code = scale_dtype(scale, options, &scales, err)) != CKPT_OK ||
-        (code = take_tensor_scale(parts->tensor_scale, out, err)) != CKPT_OK)
+        (code = take_tensor_scale(parts->tensor_scale, out, err)) != CKPT_OK ||
+        (code = take_shape(parts->shape, out, err)) != CKPT_OK)
         return code;
     out->scale_dtype = scales;
     if (options->bare_codes != BARE_CODES_NONE && scale->dtype != out->scale_dtype)
@@ -323,8 +403,8 @@ ckpt_code pair_encoding(const pair_parts *parts, const map_read_options *options
     out->has_input_scale = parts->input_scale != NULL;
     out->has_input_scale_vector = parts->input_scale != NULL && parts->input_scale->rank == 1;
     if (weight->rank < 2 ||
-        (is_byte(weight) && !size_mul(weight->shape[weight->rank - 1], 2,
-                                      &out->shape[weight->rank - 1])))
+        (word != NULL && !size_mul(weight->shape[weight->rank - 1], word->count,
+                                   &out->shape[weight->rank - 1])))
         return fail_shapes(weight, scale, err);
     if (!encoding_has_codes_of(codes))
         return ckpt_fail(err, CKPT_E_FORMAT, "weight '%s' has a scale, but dtype %s",
@@ -334,6 +414,7 @@ ckpt_code pair_encoding(const pair_parts *parts, const map_read_options *options
 
 static ckpt_tensor stored_data(const ckpt_tensor *logical)
 {
+    const code_word *word = find_word(logical->stored_dtype);
     ckpt_tensor stored = *logical;
 
     if (logical->stored_form != CKPT_FORM_APART) {
@@ -343,10 +424,9 @@ static ckpt_tensor stored_data(const ckpt_tensor *logical)
     }
     catalog_set_plain(&stored, logical->dtype);
     stored.stored_dtype = CKPT_NONE;
-    if (logical->dtype == CKPT_F4 &&
-        (logical->stored_dtype == CKPT_I8 || logical->stored_dtype == CKPT_U8)) {
+    if (word != NULL && word->codes == logical->dtype) {
         stored.dtype = logical->stored_dtype;
-        stored.shape[logical->rank - 1] /= 2;
+        stored.shape[logical->rank - 1] /= word->count;
     }
     return stored;
 }
@@ -378,8 +458,13 @@ ckpt_tensor pair_stored_part(const ckpt_tensor *logical, ckpt_part part)
         return stored_data(logical);
     if (part == CKPT_SCALE)
         return stored_scale(logical);
-    catalog_set_plain(&stored, CKPT_F32);
+    catalog_set_plain(&stored, catalog_part_dtype(logical, part));
     stored.stored_dtype = CKPT_NONE;
+    if (part == CKPT_SHAPE) {
+        stored.rank = 1;
+        stored.shape[0] = logical->rank;
+        return stored;
+    }
     stored.rank = part == CKPT_TENSOR_SCALE ? logical->has_tensor_scale_vector
                                             : logical->has_input_scale_vector;
     stored.shape[0] = 1;

@@ -79,6 +79,10 @@ static ckpt_code check_tensor(const ckpt_tensor *t, ckpt_error *err)
                          "with scales %s for blocks of %u x %u", t->name,
                          ckpt_dtype_name(t->dtype), ckpt_dtype_name(t->scale_dtype),
                          t->block_rows, t->block_cols);
+    if (t->shape_dtype != CKPT_NONE &&
+        (t->dtype != CKPT_I4 || (t->shape_dtype != CKPT_I32 && t->shape_dtype != CKPT_I64)))
+        return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' has a stored shape, expected one of I32 "
+                         "or I64 beside codes of I4", t->name);
     return CKPT_OK;
 }
 

@@ -27,6 +27,8 @@ ckpt_dtype catalog_part_dtype(const ckpt_tensor *tensor, ckpt_part part)
         return tensor->tensor_scale == CKPT_TENSOR_SCALE_NONE ? CKPT_NONE : CKPT_F32;
     if (part == CKPT_INPUT_SCALE)
         return tensor->has_input_scale ? CKPT_F32 : CKPT_NONE;
+    if (part == CKPT_SHAPE)
+        return (ckpt_dtype)tensor->shape_dtype;
     return part == CKPT_DATA ? tensor->dtype : tensor->scale_dtype;
 }
 
@@ -48,7 +50,7 @@ uint64_t ckpt_part_cols(const ckpt_tensor *tensor, ckpt_part part)
     if (catalog_part_dtype(tensor, part) == CKPT_NONE)
         return 0;
     if (catalog_is_of_whole(part))
-        return 1;
+        return part == CKPT_SHAPE ? tensor->rank : 1;
     return size_div_up(ckpt_tensor_cols(tensor), tensor->block_cols);
 }
 
@@ -130,6 +132,7 @@ void catalog_set_plain(ckpt_tensor *tensor, ckpt_dtype dtype)
     tensor->has_tensor_scale_vector = 0;
     tensor->has_input_scale = 0;
     tensor->has_input_scale_vector = 0;
+    tensor->shape_dtype = CKPT_NONE;
     tensor->part_names = CKPT_NAMES_OF_MAP;
     tensor->stored_form = CKPT_FORM_APART;
     tensor->block_rows = 0;

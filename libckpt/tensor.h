@@ -13,10 +13,10 @@
  * or write beyond a row. */
 ckpt_code catalog_check_shape(const ckpt_tensor *tensor, ckpt_error *err);
 
-/* 1 for parts that are one number for the whole tensor: tensor scale and input scale. */
+/* 1 for parts that are one row for the whole tensor: tensor scale, input scale and shape. */
 static inline int catalog_is_of_whole(ckpt_part part)
 {
-    return part == CKPT_TENSOR_SCALE || part == CKPT_INPUT_SCALE;
+    return part == CKPT_TENSOR_SCALE || part == CKPT_INPUT_SCALE || part == CKPT_SHAPE;
 }
 
 /* The dtype of one part in a tile; CKPT_NONE: the tensor has no such part. */

@@ -57,7 +57,7 @@ void values_digest(values_reader *reader, uint64_t row, uint64_t first_unit, voi
  * Refuse a tile in which the product of a finite code and a finite scale is not finite: different
  * codes would become the same value. The error gives row, column, code and scale. Call this before
  * decoding a tile. It is cheap: in a block whose scale cannot overflow, codes are not read. Plain
- * tensors are always CKPT_OK.
+ * tensors are always CKPT_OK. Also refused is a stored shape other than that of the tensor.
  */
 ckpt_code values_check(const ckpt_tensor *tensor, const source_range *range, const ckpt_tile *tile,
                        ckpt_error *err);

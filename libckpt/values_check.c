@@ -7,7 +7,7 @@
 #include "size.h"
 #include "values.h"
 
-enum { CODES_AT_ONCE = 128 };
+enum { CODES_AT_ONCE = 128, SCALES_AT_ONCE = 128 };
 
 /* Prepare a reader that decodes codes without their scales. Packed codes must be read in pairs. */
 static values_reader read_codes(const ckpt_tensor *t, const ckpt_tile *tile)
@@ -125,13 +125,36 @@ static ckpt_code check_products(const suspect *s, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* The stored numbers of the shape; code that goes by them would read other values. */
+static ckpt_code check_shape(const ckpt_tensor *t, const ckpt_tile *tile, ckpt_error *err)
+{
+    const uint8_t *numbers = tile->part[CKPT_SHAPE];
+    const uint32_t bytes = ckpt_dtype_bits((ckpt_dtype)t->shape_dtype) / 8;
+    ckpt_tensor said = *t;
+    char expected[256];
+    char got[256];
+
+    for (uint32_t i = 0; numbers != NULL && i < t->rank; i++) {
+        said.shape[i] = 0;
+        memcpy(&said.shape[i], numbers + (size_t)i * bytes, bytes);     /* little endian */
+    }
+    if (numbers == NULL || catalog_same_shape(&said, t))
+        return CKPT_OK;
+    catalog_shape_text(t, expected, sizeof expected);
+    catalog_shape_text(&said, got, sizeof got);
+    return ckpt_fail(err, CKPT_E_FORMAT, "tensor '%s' has codes of the shape %s, but the numbers "
+                     "of its weight_shape are %s", t->name, expected, got);
+}
+
 ckpt_code values_check(const ckpt_tensor *tensor, const source_range *range, const ckpt_tile *tile,
                        ckpt_error *err)
 {
     const uint64_t cols = ckpt_part_cols(tensor, CKPT_SCALE);
     const ckpt_encoding *e = encoding_of(tensor);
     const ckpt_kernels *k = kernels_get();
+    const uint64_t scale_bits = ckpt_dtype_bits(tensor->scale_dtype);
     suspect s = { .tensor = tensor, .range = range, .tile = tile };
+    float scales[SCALES_AT_ONCE];
     ckpt_code code = CKPT_OK;
     uint64_t first;
     uint64_t rows;
@@ -140,6 +163,8 @@ ckpt_code values_check(const ckpt_tensor *tensor, const source_range *range, con
         return CKPT_OK;
     if (k == NULL)
         return kernels_require(err);
+    if ((code = check_shape(tensor, tile, err)) != CKPT_OK)
+        return code;
     source_scale_rows(tensor, range, &first, &rows);
     s.tensor_scale = tensor_scale_of(tile);
     s.scale = scale_largest(tensor->scale_dtype);
@@ -148,7 +173,11 @@ ckpt_code values_check(const ckpt_tensor *tensor, const source_range *range, con
          scale_e8m0_within(tile->part[CKPT_SCALE], rows * cols, 0, e->finite_high)))
         return CKPT_OK;
     for (uint64_t i = 0; i < rows * cols && code == CKPT_OK; i++) {
-        s.scale = scale_get(k, tensor->scale_dtype, tile->part[CKPT_SCALE], i);
+        if (i % SCALES_AT_ONCE == 0)
+            scale_row_f32(k, tensor->scale_dtype,
+                          (const uint8_t *)tile->part[CKPT_SCALE] + i * scale_bits / 8,
+                          size_min(SCALES_AT_ONCE, rows * cols - i), scales);
+        s.scale = scales[i % SCALES_AT_ONCE];
         if (!isfinite(s.scale) || !is_beyond(&s, e->largest))
             continue;
         s.row = i / cols * tensor->block_rows;

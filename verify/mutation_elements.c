@@ -75,6 +75,17 @@ static int is_fp4(const ckpt_tensor *t)
     return t->dtype == CKPT_F4;
 }
 
+static int has_nibbles(const ckpt_tensor *t)
+{
+    return ckpt_dtype_bits(t->dtype) == 4;
+}
+
+/* The codes of INT4 have no sign bit. */
+static int is_signed_matrix(const ckpt_tensor *t)
+{
+    return is_matrix(t) && t->dtype != CKPT_I4;
+}
+
 static int has_scales(const ckpt_tensor *t)
 {
     return t->scale_dtype != CKPT_NONE;
@@ -102,7 +113,7 @@ ckpt_code mutate_swap_columns(mutation_maker *m, ckpt_error *err)
 
 ckpt_code mutate_negate(mutation_maker *m, ckpt_error *err)
 {
-    return edit_one(m, is_matrix, (mutation_edit){ .kind = EDIT_NEGATE }, err);
+    return edit_one(m, is_signed_matrix, (mutation_edit){ .kind = EDIT_NEGATE }, err);
 }
 
 ckpt_code mutate_zero_row(mutation_maker *m, ckpt_error *err)
@@ -122,7 +133,7 @@ ckpt_code mutate_scale_all_up(mutation_maker *m, ckpt_error *err)
 
 ckpt_code mutate_swap_nibbles(mutation_maker *m, ckpt_error *err)
 {
-    return edit_one(m, is_fp4, (mutation_edit){ .kind = EDIT_SWAP_NIBBLES }, err);
+    return edit_one(m, has_nibbles, (mutation_edit){ .kind = EDIT_SWAP_NIBBLES }, err);
 }
 
 /* ---- one element ---- */
@@ -144,7 +155,7 @@ static int is_wide_float(const ckpt_tensor *t)
 
 static int is_fp8_scaled(const ckpt_tensor *t)
 {
-    return has_scales(t) && !is_fp4(t);
+    return has_scales(t) && !has_nibbles(t);
 }
 
 static int is_fp8(const ckpt_tensor *t)

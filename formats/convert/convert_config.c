@@ -61,8 +61,10 @@ ckpt_code convert_check_method(const job_plan *plan, ckpt_error *err)
         return CKPT_OK;
     return ckpt_fail(err, CKPT_E_USAGE,
                      "'%s' is quantised as '%s' (quantization_config of its config.json), which "
-                     "cannot be converted: only a copy without --dtype, --experts and "
-                     "--scale-dtype is possible", plan->options.source, method);
+                     "cannot be converted%s: only a copy without --dtype, --experts and "
+                     "--scale-dtype is possible%s", plan->options.source, method,
+                     checkpoint_scheme(plan->source).is_decoded ? " to codes" : "",
+                     checkpoint_scheme(plan->source).is_decoded ? ", or --dtype bf16 or f32" : "");
 }
 
 /* mp shards are for the reference code, which reads inference/config.json. */

@@ -27,8 +27,16 @@ static ckpt_code copy_catalog(const ckpt_catalog *from, ckpt_catalog **out, ckpt
     return code;
 }
 
+/* 1 when the i-th stored tensor, which is a scale, belongs to packed codes. */
+static int is_of_packed(const ckpt_checkpoint *from, size_t i)
+{
+    const size_t weight = from->reading.fates[i].logical;
+
+    return ckpt_catalog_at(from->reading.logical, weight)->part_names == CKPT_NAMES_PACKED;
+}
+
 /* The spelling of scale names as in the source: that of the map, unless the source never uses
- * it. */
+ * it. Packed codes have scales of their own spelling, which says nothing of others. */
 static const char *find_scale_suffix(const ckpt_checkpoint *from, const char *own)
 {
     const ckpt_catalog *stored = store_names(from->store);
@@ -37,7 +45,7 @@ static const char *find_scale_suffix(const ckpt_checkpoint *from, const char *ow
     for (size_t i = 0; i < ckpt_catalog_count(stored); i++) {
         const char *name = ckpt_catalog_at(stored, i)->name;
 
-        if (from->reading.fates[i].kind != FATE_SCALE)
+        if (from->reading.fates[i].kind != FATE_SCALE || is_of_packed(from, i))
             continue;
         if (text_ends_with(name, own))
             return own;
@@ -313,16 +321,18 @@ static ckpt_code check_blocks(const job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Only Hugging Face files can store NVFP4: codes, block scales, tensor scale, input scale. */
+/* Only Hugging Face files can store NVFP4 (codes, block scales, tensor scale, input scale) and INT4
+ * (words of codes, scales, shape). */
 static ckpt_code check_layout(const job_plan *plan, ckpt_error *err)
 {
     for (size_t i = 0; plan->options.format != &format_hf && i < ckpt_catalog_count(plan->targets);
          i++) {
         const ckpt_tensor *t = ckpt_catalog_at(plan->targets, i);
 
-        if (t->tensor_scale != CKPT_TENSOR_SCALE_NONE)
-            return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is NVFP4, which layout %s cannot "
+        if (t->tensor_scale != CKPT_TENSOR_SCALE_NONE || encoding_is(t, ENCODING_INT4_32))
+            return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is %s, which layout %s cannot "
                              "hold: --layout hf, or another encoding", t->name,
+                             t->dtype == CKPT_I4 ? "INT4" : "NVFP4",
                              plan->options.format->name);
     }
     return CKPT_OK;

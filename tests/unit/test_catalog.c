@@ -30,7 +30,7 @@ static void test_dtypes_stand_in_the_order_of_the_library(void **state)
     static const char *const names[] = {
         "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0",
         "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64",
-        "F64", "I64", "U64"
+        "F64", "I64", "U64", "I4"
     };
 
     (void)state;

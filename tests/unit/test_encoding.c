@@ -112,7 +112,8 @@ static void test_shapes_that_an_encoding_cannot_have_are_told(void **state)
 static void test_plain_dtypes_without_values_are_not_in_the_table(void **state)
 {
     static const ckpt_dtype none[] = { CKPT_NONE,        CKPT_F6_E2M3,     CKPT_F6_E3M2, CKPT_C64,
-                                       CKPT_F8_E4M3FNUZ, CKPT_F8_E5M2FNUZ, CKPT_F64 };
+                                       CKPT_F8_E4M3FNUZ, CKPT_F8_E5M2FNUZ, CKPT_F64,
+                                       CKPT_I4 };
 
     (void)state;
     for (int dtype = 0; dtype < CKPT_DTYPE_COUNT; dtype++) {

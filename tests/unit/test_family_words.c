@@ -191,9 +191,47 @@ static void test_families_say_what_they_are_asked(void **state)
     family_free(family);
 }
 
+/* The tensors that the text has with a config: a weight of experts, another one, and a norm. */
+static void check_int4(const char *config_text, int has_int4)
+{
+    static const char text[] = HEAD "blocks fp8:128x128\nexperts-int4-by q.format pack-quantized\n"
+                                    "tensor layers.0.ffn.experts.3.w1.weight fp8 2,64 file 1\n"
+                                    "tensor layers.0.attn.wq.weight fp8 2,64 file 1\n"
+                                    "tensor norm.weight f32 64 file 1\n";
+    ckpt_family *family = family_of_text(text, strlen(text));
+    json_document *config;
+    ckpt_catalog *made;
+    const ckpt_tensor *expert;
+
+    assert_int_equal(json_parse(config_text, strlen(config_text), "config", &config, NULL),
+                     CKPT_OK);
+    assert_int_equal(family_has_int4(family, json_root(config)), has_int4);
+    assert_int_equal(family_expand(family, json_root(config), &made, NULL), CKPT_OK);
+    assert_int_equal(ckpt_catalog_count(made), 3);
+    expert = ckpt_catalog_at(made, 0);
+    assert_int_equal(encoding_id_of(expert), has_int4 ? ENCODING_INT4_32 : ENCODING_FP8_128);
+    assert_int_equal(expert->shape_dtype, has_int4 ? CKPT_I32 : CKPT_NONE);
+    assert_int_equal(ckpt_catalog_at(made, 1)->dtype, has_int4 ? CKPT_BF16 : CKPT_F8_E4M3);
+    assert_int_equal(ckpt_catalog_at(made, 2)->dtype, CKPT_F32);
+    catalog_free(made);
+    json_free(config);
+    family_free(family);
+}
+
+static void test_experts_are_int4_where_the_config_says_so(void **state)
+{
+    (void)state;
+    check_int4("{\"model_type\": \"x\", \"q\": {\"format\": \"pack-quantized\"}}", 1);
+    check_int4("{\"model_type\": \"x\", \"text_config\": {\"q\": {\"format\": "
+               "\"pack-quantized\"}}}", 1);
+    check_int4("{\"model_type\": \"x\", \"q\": {\"format\": \"float-quantized\"}}", 0);
+    check_int4("{\"model_type\": \"x\"}", 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_experts_are_int4_where_the_config_says_so),
         cmocka_unit_test(test_members_have_paths_spellings_and_flags),
         cmocka_unit_test(test_lines_count_for_members_of_a_list),
         cmocka_unit_test(test_a_position_says_where_a_list_has_a_value),

@@ -198,6 +198,80 @@ static void test_fp4_rows_are_exact_for_all_codes_scales_and_positions(void **st
     free(packed);
 }
 
+/* Four groups for each BF16 scale: code c of a column is (column + its group) % 16. */
+enum { INT4_ROTATIONS = 4, INT4_GROUPS = 65536 * INT4_ROTATIONS,
+       INT4_COLUMNS = INT4_GROUPS * INT4_GROUP };
+
+static unsigned int4_code(size_t column)
+{
+    return (unsigned)(column % INT4_GROUP + column / INT4_GROUP * 5) % 16;
+}
+
+static double int4_product(size_t column, uint16_t scale)
+{
+    return ((double)int4_code(column) - 8) * (double)float_of((uint32_t)scale << 16);
+}
+
+static void test_int4_rows_are_exact_for_all_codes_and_bf16_scales(void **state)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    uint8_t *packed = buffer_new(INT4_COLUMNS / 2);
+    uint16_t *scale = buffer_new(INT4_GROUPS * sizeof *scale);
+    float *f32 = buffer_new(INT4_COLUMNS * sizeof *f32);
+
+    (void)state;
+    for (size_t g = 0; g < INT4_GROUPS; g++)
+        scale[g] = (uint16_t)(g / INT4_ROTATIONS);
+    for (size_t c = 0; c < INT4_COLUMNS; c += 2)
+        packed[c / 2] = (uint8_t)(int4_code(c) | int4_code(c + 1) << 4);
+    for (size_t s = 0; s < set_count; s++) {
+        sets[s]->int4_row_to_f32(packed, scale, INT4_COLUMNS, f32);
+        for (size_t c = 0; c < INT4_COLUMNS; c++) {
+            const double product = int4_product(c, scale[c / INT4_GROUP]);
+            const uint32_t expected = isnan(product) ? 0x7FC00000u : bits_of((float)product);
+
+            if (bits_of(f32[c]) != expected)
+                fail_msg("%s int4_row_to_f32: column %zu is %08x, not %08x", sets[s]->name, c,
+                         bits_of(f32[c]), expected);
+        }
+    }
+    free(f32);
+    free(scale);
+    free(packed);
+}
+
+static void test_int4_rows_of_any_group_count_stay_inside(void **state)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+
+    (void)state;
+    for (size_t groups = 0; groups < 6; groups++) {
+        const size_t cols = groups * INT4_GROUP;
+        uint8_t packed[6 * INT4_GROUP / 2];
+        uint16_t scale[6];
+        float expected[6 * INT4_GROUP];
+
+        random_fill(packed, sizeof packed);
+        for (size_t g = 0; g < groups; g++)
+            scale[g] = (uint16_t)(0x3C00 + random32() % 256);
+        sets[0]->int4_row_to_f32(packed, scale, cols, expected);
+        for (size_t s = 0; s < set_count; s++) {
+            uint8_t *codes_base;
+            uint8_t *scale_base;
+            const uint8_t *codes = misaligned_copy(packed, cols / 2, 3, &codes_base);
+            const uint8_t *scales = misaligned_copy(scale, groups * 2, 1, &scale_base);
+            guarded out = guarded_new(cols * sizeof(float), 1);
+
+            sets[s]->int4_row_to_f32(codes, (const void *)scales, cols, (void *)out.dst);
+            guarded_check(out, expected, sets[s]->name);
+            free(codes_base);
+            free(scale_base);
+        }
+    }
+}
+
 /* The worked example of the layout document: codes -1 and 3, three below a block of 2^-3. */
 static void test_fp4_example_of_the_layout_document(void **state)
 {
@@ -335,6 +409,8 @@ int main(void)
         cmocka_unit_test(test_a_nan_code_changes_only_its_own_column),
         cmocka_unit_test(test_fp8_rows_of_any_length_stay_inside),
         cmocka_unit_test(test_fp4_rows_are_exact_for_all_codes_scales_and_positions),
+        cmocka_unit_test(test_int4_rows_are_exact_for_all_codes_and_bf16_scales),
+        cmocka_unit_test(test_int4_rows_of_any_group_count_stay_inside),
         cmocka_unit_test(test_fp4_example_of_the_layout_document),
         cmocka_unit_test(test_fp4_to_fp8_rounds_as_defined_at_every_distance),
         cmocka_unit_test(test_group_masks_hold_exactly_the_magnitudes_present),

@@ -110,6 +110,38 @@ static void test_grids_that_do_not_fit_are_refused(void **state)
     }
 }
 
+static void test_eight_int4_codes_are_a_word(void **state)
+{
+    static const map_read_options int4 = { .encodings = 1u << ENCODING_INT4_32 };
+    const ckpt_tensor w = tensor("x.weight_packed", CKPT_I32, 5, 12);
+    const ckpt_tensor s = tensor("x.weight_scale", CKPT_BF16, 5, 3);
+    ckpt_tensor n = { .name = "x.weight_shape", .dtype = CKPT_I64, .rank = 1, .shape = { 2 } };
+    const pair_parts parts = { .data = &w, .scale = &s, .shape = &n };
+    ckpt_tensor stored[3];
+    ckpt_error err;
+    ckpt_tensor t;
+
+    (void)state;
+    assert_int_equal(pair_encoding(&parts, &int4, &t, &err), CKPT_OK);
+    assert_int_equal(t.dtype, CKPT_I4);
+    assert_int_equal(t.shape[0], 5);
+    assert_int_equal(t.shape[1], 96);
+    assert_int_equal(ckpt_part_bytes(&t, CKPT_DATA), 5 * 48);
+    assert_int_equal(ckpt_part_bytes(&t, CKPT_SHAPE), 16);
+    stored[0] = pair_stored_part(&t, CKPT_DATA);
+    stored[1] = pair_stored_part(&t, CKPT_SCALE);
+    stored[2] = pair_stored_part(&t, CKPT_SHAPE);
+    assert_true(catalog_same_shape(&stored[0], &w) && stored[0].dtype == CKPT_I32);
+    assert_true(catalog_same_shape(&stored[1], &s) && stored[1].dtype == CKPT_BF16);
+    assert_true(catalog_same_shape(&stored[2], &n) && stored[2].dtype == CKPT_I64);
+    n.shape[0] = 3;
+    assert_int_equal(pair_encoding(&parts, &int4, &t, &err), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "'x.weight_shape'"));
+    assert_int_equal(pair_encoding(&(pair_parts){ .data = &w, .scale = &s, .unknown = &s }, &int4,
+                                   &t, &err), CKPT_E_FORMAT);
+    assert_non_null(strstr(err.text, "'x.weight_packed'"));
+}
+
 static void test_only_scales_scale(void **state)
 {
     static const uint64_t shapes[4] = { 128, 128, 1, 1 };
@@ -236,6 +268,7 @@ int main(void)
         cmocka_unit_test(test_fp4_groups_in_any_storage),
         cmocka_unit_test(test_what_was_read_is_stored_again),
         cmocka_unit_test(test_grids_that_do_not_fit_are_refused),
+        cmocka_unit_test(test_eight_int4_codes_are_a_word),
         cmocka_unit_test(test_only_scales_scale),
         cmocka_unit_test(test_blocks_of_an_unknown_size_are_not_paired),
         cmocka_unit_test(test_u8_is_a_scale_when_told),

@@ -68,7 +68,7 @@ class TensorStruct(ctypes.Structure):
     _fields_ = [("name", c_char_p)] + [(name, c_uint8) for name in (
         "dtype", "stored_dtype", "scale_dtype", "stored_scale_dtype", "has_scale_vector",
         "tensor_scale", "has_tensor_scale_vector", "part_names", "is_numbers", "is_linear",
-        "has_input_scale", "has_input_scale_vector")] + [
+        "has_input_scale", "has_input_scale_vector", "shape_dtype")] + [
         ("stored_form", c_uint16), ("block_rows", c_uint32), ("block_cols", c_uint32),
         ("rank", c_uint32), ("file", c_uint32), ("shape", c_uint64 * RANK_MAX),
         ("offset", c_uint64), ("codes_name", c_char_p)]
