@@ -25,6 +25,8 @@ enum {
     FP8_CENTRE = 116,         /* E8M0: values of about 0.03 */
     FP8_TABLE = 4096,
     FP8_LARGEST = 0x77,       /* to 0x7E: what ceil(amax / 448) leaves as largest code */
+    INT4_WORDS = 5,           /* as FP4_WORDS */
+    INT4_SCALE = 0x3B80,      /* BF16: 2^-8, to which the mantissa is added */
     FP8_STEP = 56,            /* of the Gaussian sum, in units of 2^-9: sigma is then 65 */
     IDS_MAX = 64              /* columns of an expert table */
 };
@@ -36,6 +38,7 @@ typedef struct {
     ckpt_source base;
     synth_options options;
     uint8_t fp4[FP4_CLASSES][FP4_TABLE];     /* two codes an entry */
+    uint8_t int4[FP4_TABLE];
     uint8_t fp8[FP8_TABLE];
 } synth;
 
@@ -87,8 +90,31 @@ static const uint8_t fp4_shares[FP4_CLASSES][8] = {
     { 11, 22, 20, 18, 22, 19, 14, 2 },
 };
 
+/* How many of 256 codes are -8 .. 7. */
+static const uint8_t int4_shares[16] = { 2, 4, 7, 12, 17, 23, 28, 31, 31, 29, 24, 19, 13, 8, 5, 3 };
+
 /* Fill a table of pairs of codes. All 256 first codes occur equally often, and with each of them
  * the second codes are spread evenly. */
+static void fill_pairs(const uint8_t codes[256], uint8_t pairs[FP4_TABLE])
+{
+    for (unsigned i = 0; i < FP4_TABLE; i++) {
+        const unsigned second = (i & 255) * 37 + (i >> 8) * 16;
+
+        pairs[i] = (uint8_t)(codes[i & 255] | codes[second & 255] << 4);
+    }
+}
+
+static void fill_int4(synth *s)
+{
+    uint8_t codes[256];
+    size_t count = 0;
+
+    for (unsigned code = 0; code < 16; code++)
+        for (unsigned i = 0; i < int4_shares[code]; i++)
+            codes[count++] = (uint8_t)code;
+    fill_pairs(codes, s->int4);
+}
+
 static void fill_fp4(synth *s)
 {
     for (int k = 0; k < FP4_CLASSES; k++) {
@@ -101,11 +127,7 @@ static void fill_fp4(synth *s)
                 codes[count++] = (uint8_t)(code | 8);
             }
         }
-        for (unsigned i = 0; i < FP4_TABLE; i++) {
-            const unsigned second = (i & 255) * 37 + (i >> 8) * 16;
-
-            s->fp4[k][i] = (uint8_t)(codes[i & 255] | codes[second & 255] << 4);
-        }
+        fill_pairs(codes, s->fp4[k]);
     }
 }
 
@@ -179,6 +201,19 @@ static fp4_choice fp4_choose(uint64_t word)
     return c;
 }
 
+/* The 16 bytes of a group of pairs, from four random words. */
+static void fill_group(const uint8_t *pairs, uint64_t key, uint64_t counter, uint8_t *out)
+{
+    for (unsigned i = 0; i < 4; i++, out += 4) {
+        const uint64_t word = random_word(key, counter + i);
+
+        out[0] = pairs[word & (FP4_TABLE - 1)];
+        out[1] = pairs[word >> 16 & (FP4_TABLE - 1)];
+        out[2] = pairs[word >> 32 & (FP4_TABLE - 1)];
+        out[3] = pairs[word >> 48 & (FP4_TABLE - 1)];
+    }
+}
+
 /* The 16 bytes of one group; `counter` is where its random words start. */
 static void fp4_group(const synth *s, uint64_t key, uint64_t counter, uint8_t *out)
 {
@@ -191,14 +226,7 @@ static void fp4_group(const synth *s, uint64_t key, uint64_t counter, uint8_t *o
         memset(out, 0, FP4_GROUP / 2);
         return;
     }
-    for (unsigned i = 1; i < FP4_WORDS; i++, out += 4) {
-        const uint64_t word = random_word(key, counter + i);
-
-        out[0] = pairs[word & (FP4_TABLE - 1)];
-        out[1] = pairs[word >> 16 & (FP4_TABLE - 1)];
-        out[2] = pairs[word >> 32 & (FP4_TABLE - 1)];
-        out[3] = pairs[word >> 48 & (FP4_TABLE - 1)];
-    }
+    fill_group(pairs, key, counter + 1, out);
     *largest = (uint8_t)((*largest & 0xf0u >> shift) |
                          ((unsigned)(choice.class + 5) | choice.sign) << shift);
 }
@@ -226,6 +254,49 @@ static void fp4_scales(const synth *s, const ckpt_tensor *tensor, uint64_t first
 
         out[i] = (uint8_t)(choice.zero ? FP4_SCALE_ZERO : centre + choice.jitter);
     }
+}
+
+/* ---- INT4 ---- */
+
+/* As quantisers leave them: each group has -8 or 7. */
+static void int4_group(const synth *s, uint64_t key, uint64_t counter, uint8_t *out)
+{
+    const uint64_t choice = random_word(key, counter);
+    const unsigned shift = (unsigned)choice % 2 * 4;
+    uint8_t *largest = &out[(choice >> 1) % (INT4_GROUP / 2)];
+
+    fill_group(s->int4, key, counter + 1, out);
+    *largest = (uint8_t)((*largest & 0xf0u >> shift) | (choice >> 8 & 1 ? 15u : 0u) << shift);
+}
+
+static void int4_data(const synth *s, const ckpt_tensor *tensor, const source_range *range,
+                      uint8_t *out)
+{
+    const uint64_t key = tensor_key(s, tensor, STREAM_DATA);
+    const uint64_t groups = ckpt_tensor_cols(tensor) / INT4_GROUP;
+    const uint64_t first = range->row * groups;
+
+    for (uint64_t i = 0; i < range->row_count * groups; i++, out += INT4_GROUP / 2)
+        int4_group(s, key, (first + i) * INT4_WORDS, out);
+}
+
+/* Of 2^-8 to 2^-7, so that values are about 0.02. */
+static void int4_scales(const synth *s, const ckpt_tensor *tensor, uint64_t first, uint64_t count,
+                        uint16_t *out)
+{
+    const uint64_t key = tensor_key(s, tensor, STREAM_BLOCK);
+
+    for (uint64_t i = 0; i < count; i++)
+        out[i] = (uint16_t)(INT4_SCALE + (random_word(key, first + i) >> 40 & 127));
+}
+
+/* The stored numbers of the shape, little endian. */
+static void fill_shape(const ckpt_tensor *tensor, uint8_t *out)
+{
+    const size_t bytes = ckpt_dtype_bits((ckpt_dtype)tensor->shape_dtype) / 8;
+
+    for (uint32_t i = 0; i < tensor->rank; i++)
+        memcpy(out + i * bytes, &tensor->shape[i], bytes);
 }
 
 /* ---- FP8 ---- */
@@ -398,6 +469,9 @@ static void fill_data(const synth *s, const ckpt_tensor *tensor, const source_ra
     case CKPT_F4:
         fp4_data(s, tensor, range, out);
         break;
+    case CKPT_I4:
+        int4_data(s, tensor, range, out);
+        break;
     case CKPT_F8_E4M3:
         fp8_data(s, tensor, range, out);
         break;
@@ -421,7 +495,9 @@ static void fill_scales(const synth *s, const ckpt_tensor *tensor, const source_
     uint64_t row_count;
 
     source_scale_rows(tensor, range, &row, &row_count);
-    if (tensor->dtype == CKPT_F4)
+    if (tensor->dtype == CKPT_I4)
+        int4_scales(s, tensor, row * cols, row_count * cols, out);
+    else if (tensor->dtype == CKPT_F4)
         fp4_scales(s, tensor, row * cols, row_count * cols, codes);
     else
         fp8_scales(s, tensor, row * cols, row_count * cols, codes);
@@ -456,6 +532,8 @@ static ckpt_code synth_read(ckpt_source *self, const source_range *range, arena 
             return ckpt_fail_memory(err, "a tile of synthetic weights", tile->part_bytes[part]);
         if (part == CKPT_DATA)
             fill_data(s, tensor, range, tile->part[part]);
+        else if (part == CKPT_SHAPE)
+            fill_shape(tensor, tile->part[part]);
         else
             fill_scales(s, tensor, range, tile->part[part]);
     }
@@ -467,6 +545,8 @@ static uint64_t synth_need(const ckpt_source *self, size_t tensor, uint64_t row_
     const ckpt_tensor *t = ckpt_catalog_at(self->catalog, tensor);
     uint64_t need = arena_cost(row_count * ckpt_part_row_bytes(t, CKPT_DATA));
 
+    if (t->shape_dtype != CKPT_NONE)
+        need += arena_cost(ckpt_part_row_bytes(t, CKPT_SHAPE));
     if (t->scale_dtype != CKPT_NONE)
         need += arena_cost(size_div_up(row_count, t->block_rows) *
                            ckpt_part_row_bytes(t, CKPT_SCALE));
@@ -485,6 +565,8 @@ static int can_make(const ckpt_tensor *tensor, const synth_options *options)
     switch (tensor->dtype) {
     case CKPT_F4:
         return encoding_is(tensor, ENCODING_FP4_32);
+    case CKPT_I4:
+        return encoding_is(tensor, ENCODING_INT4_32);
     case CKPT_F8_E4M3:
         return tensor->scale_dtype != CKPT_NONE && tensor->scale_dtype != CKPT_BF16 &&
                !encoding_is(tensor, ENCODING_FP8_ROW);
@@ -522,6 +604,7 @@ ckpt_code source_synth(const ckpt_catalog *catalog, const synth_options *options
     s->base.catalog = catalog;
     s->options = *options;
     fill_fp4(s);
+    fill_int4(s);
     fill_fp8(s);
     *out = &s->base;
     return CKPT_OK;

@@ -28,7 +28,7 @@ static struct {
 static const cli_option options[] = {
     { CLI_STRING, "config", "FILE|NAME", &opt.config,
       "a config.json, or a built-in one (required): flash, pro and tiny of DeepSeek-V4; "
-      "v41-flash, v3, v3.2, kimi-k2" },
+      "v41-flash, v3, v3.2, kimi-k2; kimi-int4, a small one with INT4 experts" },
     CLI_LAST_ARG(opt.last_arg),
     { CLI_COUNT, "layers", "N", &opt.layers,
       "write only the first N layers and the MTP blocks (default: all)" },
@@ -101,7 +101,7 @@ static ckpt_code read_config(synth_job *job, const char *path, ckpt_error *err)
 
     if (opt.config == NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "--config is missing: expected FILE, flash, pro, "
-                         "tiny, v41-flash, v3, v3.2 or kimi-k2");
+                         "tiny, v41-flash, v3, v3.2, kimi-k2 or kimi-int4");
     if (!given_config_is_builtin(opt.config))
         code = output_check_apart(path, opt.config, err);
     if (code == CKPT_OK)

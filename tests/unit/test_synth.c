@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include "libckpt/encoding.h"
+
 /* A catalog of one tensor and its source. */
 typedef struct {
     ckpt_catalog *catalog;
@@ -19,6 +21,8 @@ static ckpt_tensor make_tensor(const char *name, ckpt_dtype dtype, uint64_t rows
 {
     ckpt_tensor tensor = { .name = name, .dtype = dtype, .rank = 2, .shape = { rows, cols } };
 
+    if (dtype == CKPT_I4)
+        encoding_set(&tensor, ENCODING_INT4_32, CKPT_BF16);
     if (dtype == CKPT_F4 || dtype == CKPT_F8_E4M3) {
         tensor.scale_dtype = CKPT_F8_E8M0;
         tensor.block_rows = dtype == CKPT_F4 ? 1 : 128;
@@ -482,6 +486,37 @@ static void test_expert_ids_are_distinct_and_in_range(void **state)
 
 /* ---- what is refused ---- */
 
+static void test_int4_groups_reach_an_end_of_the_range(void **state)
+{
+    const ckpt_tensor tensor = make_tensor("layers.0.ffn.experts.0.w1.weight", CKPT_I4, 256, 1024);
+    sample s = open_sample(&tensor, 1);
+    uint8_t *codes = read_part(&s, CKPT_DATA);
+    uint16_t *scales = read_part(&s, CKPT_SCALE);
+    uint64_t seen[16] = { 0 };
+    double sum = 0;
+
+    (void)state;
+    for (size_t g = 0; g < 256 * 32; g++) {
+        int has_end = 0;
+
+        for (size_t i = 0; i < 32; i++) {
+            const unsigned code = codes[g * 16 + i / 2] >> i % 2 * 4 & 15;
+
+            has_end |= code == 0 || code == 15;
+            seen[code]++;
+            sum += (double)code - 8;
+        }
+        assert_true(has_end);
+        assert_true(scales[g] >= 0x3B80 && scales[g] < 0x3C00);
+    }
+    for (int code = 0; code < 16; code++)
+        assert_true(seen[code] > 0);
+    assert_true(sum > -131072 && sum < 131072);       /* a mean within half a step of 0 */
+    free(scales);
+    free(codes);
+    close_sample(&s);
+}
+
 static void test_tensors_without_a_rule_are_refused(void **state)
 {
     ckpt_tensor wrong[] = {
@@ -517,6 +552,7 @@ int main(void)
         cmocka_unit_test(test_f32_values_do_not_fit_bf16),
         cmocka_unit_test(test_a_single_f32_scale_does_not_fit_bf16),
         cmocka_unit_test(test_expert_ids_are_distinct_and_in_range),
+        cmocka_unit_test(test_int4_groups_reach_an_end_of_the_range),
         cmocka_unit_test(test_tensors_without_a_rule_are_refused),
     };
 
