@@ -1,0 +1,195 @@
+"""megatron-core's own GPT models load our torch_dist and compute what transformers does from the
+source, and transformers computes from what we make of their checkpoints what they did.
+
+So keys, shapes, packing of queries, keys and values, order of gate and up, norms and rotary
+dimensions are right in meaning, and not only as a listing. What stands in for a GPU and Transformer
+Engine: megatron_model_worker.py.
+"""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("megatron.core.dist_checkpointing")
+safetensors_torch = pytest.importorskip("safetensors.torch")
+
+HERE = pathlib.Path(__file__).resolve().parent
+COMMON = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 3,
+          "num_attention_heads": 4, "max_position_embeddings": 4096, "rms_norm_eps": 1e-6,
+          "rope_theta": 10000, "hidden_act": "silu", "tie_word_embeddings": False,
+          "dtype": "bfloat16"}
+GROUPS = {**COMMON, "num_key_value_heads": 2, "head_dim": 24}
+EXPERTS = {"moe_intermediate_size": 24, "num_experts_per_tok": 4, "norm_topk_prob": True}
+SHARED = {**EXPERTS, "n_routed_experts": 8, "n_shared_experts": 2, "first_k_dense_replace": 1,
+          "routed_scaling_factor": 2.5, "scoring_func": "sigmoid", "topk_method": "noaux_tc"}
+LATENT = {**COMMON, **SHARED, "model_type": "deepseek_v3", "num_key_value_heads": 4,
+          "n_group": 4, "topk_group": 2, "kv_lora_rank": 16, "qk_nope_head_dim": 16,
+          "qk_rope_head_dim": 8, "v_head_dim": 20,
+          "rope_scaling": {"type": "yarn", "factor": 40, "beta_fast": 32, "beta_slow": 1,
+                           "mscale": 1.0, "mscale_all_dim": 1.0,
+                           "original_max_position_embeddings": 4096}}
+MODELS = {
+    "llama3": {**GROUPS, "model_type": "llama", "max_position_embeddings": 131072,
+               "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                                "high_freq_factor": 4.0,
+                                "original_max_position_embeddings": 8192}},
+    "qwen3_tied": {**GROUPS, "model_type": "qwen3", "tie_word_embeddings": True},
+    "qwen3_moe": {**GROUPS, **EXPERTS, "model_type": "qwen3_moe", "num_experts": 8,
+                  "decoder_sparse_step": 1, "mlp_only_layers": []},
+    "glm4_moe": {**GROUPS, **SHARED, "model_type": "glm4_moe", "n_group": 1, "topk_group": 1,
+                 "attention_bias": True, "use_qk_norm": True, "partial_rotary_factor": 0.5},
+    "deepseek_v3": {**LATENT, "q_lora_rank": 24, "num_nextn_predict_layers": 1},
+    "plain_queries": {**LATENT, "q_lora_rank": None},
+}
+CASES = [("llama3", "stacked"), ("llama3", "per-layer"), ("qwen3_tied", "stacked"),
+         ("qwen3_moe", "stacked"), ("qwen3_moe", "per-layer"), ("glm4_moe", "per-layer"),
+         ("deepseek_v3", "per-layer"), ("plain_queries", "per-layer")]
+PROMPTS = [[5], [1, 2, 3, 4, 5, 60, 7, 1, 95], [(37 * n * n + 11 * n) % 96 for n in range(40)]]
+# Both compute in F32 what sums of up to 96 products and three layers give, in other orders: some
+# roundings of 2**-24 each. The largest difference seen is 2e-6 of the largest logit.
+TOLERANCE = 1e-5
+
+
+class Megatron:
+    """One worker for all tests of a process: to import megatron-core takes seconds."""
+
+    def __init__(self, folder):
+        self.errors = (folder / "stderr").open("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, HERE / "megatron_model_worker.py"], text=True, stderr=self.errors,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+
+    def __call__(self, verb, config, folder, keys, form="te"):
+        """The logits of PROMPTS. form: the layer specs of Transformer Engine, or local ones."""
+        logits = folder.parent / "megatron.logits"
+        request = {"verb": verb, "config": str(config), "folder": str(folder), "form": form,
+                   "per_layer": keys == "per-layer", "prompts": PROMPTS, "logits": str(logits)}
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            self.errors.seek(0)
+            raise AssertionError(self.errors.read()[-4000:])
+        error = json.loads(answer)["error"]
+        assert error is None, error
+        return torch.load(logits)
+
+    def close(self):
+        self.process.stdin.close()
+        assert self.process.wait(60) == 0
+        self.errors.close()
+
+
+@pytest.fixture(scope="module")
+def megatron(tmp_path_factory):
+    worker = Megatron(tmp_path_factory.mktemp("megatron"))
+    yield worker
+    worker.close()
+
+
+@pytest.fixture(scope="module")
+def sources(ckpt, tmp_path_factory):
+    """source(model): the folder of a synthetic checkpoint, and transformers' model of it in F32."""
+    made = {}
+
+    def source(model):
+        if model not in made:
+            folder = tmp_path_factory.mktemp(model)
+            (folder / "config.json").write_text(json.dumps(MODELS[model]))
+            ckpt("ckpt-synth", "--config", folder / "config.json", folder / "model")
+            plain = folder / "plain"
+            plain.mkdir()
+            (plain / "config.json").write_text(json.dumps(MODELS[model]))
+            tensors = {name: t for path in (folder / "model").glob("*.safetensors")
+                       for name, t in safetensors_torch.load_file(path).items()}
+            safetensors_torch.save_file(without_scales(tensors), plain / "model.safetensors")
+            made[model] = folder / "model", of_transformers(plain)
+        return made[model]
+    return source
+
+
+def without_scales(tensors):
+    """FP8 times the scales of its blocks, for which transformers needs a GPU."""
+    for name in [name for name in tensors if name.endswith(".weight_scale_inv")]:
+        weight = name.removesuffix("_scale_inv")
+        scale = tensors.pop(name).repeat_interleave(128, 0).repeat_interleave(128, 1)
+        rows, columns = tensors[weight].shape
+        tensors[weight] = tensors[weight].float() * scale[:rows, :columns]
+    return tensors
+
+
+def of_transformers(folder):
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True)
+    layers = model.config.num_hidden_layers
+    assert not info["missing_keys"]
+    assert all(key.startswith(f"model.layers.{layers}.") for key in info["unexpected_keys"])
+    return model.eval()
+
+
+@torch.no_grad()
+def logits(model):
+    return [model(torch.tensor([prompt])).logits[0] for prompt in PROMPTS]
+
+
+def difference(a, b):
+    """The largest one, as a share of the largest logit."""
+    return max(float((x - y).abs().max() / y.abs().max()) for x, y in zip(a, b, strict=True))
+
+
+def shard(ckpt, source, folder, keys, *options):
+    ckpt("ckpt-shard", "--layout", "torch_dist", "--layer-keys", keys, *options, source, folder)
+    return folder / "release"
+
+
+@pytest.mark.parametrize("model, keys", CASES)
+def test_megatron_computes_from_torch_dist_what_transformers_does(ckpt, megatron, sources, tmp_path,
+                                                                  model, keys):
+    source, judge = sources(model)
+    folder = shard(ckpt, source, tmp_path / "dist", keys, "--extra-state")
+    got = megatron("load", source / "config.json", folder, keys)
+    assert difference(got, logits(judge)) < TOLERANCE
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_two_places_of_a_parameter_give_the_same_logits(sources, model):
+    """Else equal logits would not show that every row is in its place."""
+    _, judge = sources(model)
+    want = logits(judge)
+    for name, tensor in [*judge.named_parameters(), *judge.named_buffers()]:
+        if "inv_freq" in name:
+            continue
+        with torch.no_grad():
+            kept = tensor.clone()
+            tensor.copy_(kept.roll(1, dims=max(tensor.dim() - 2, 0)))
+            assert difference(logits(judge), want) > 10 * TOLERANCE, name
+            tensor.copy_(kept)
+    assert difference(logits(judge), want) == 0
+
+
+@pytest.mark.parametrize("model, keys", CASES)
+@pytest.mark.parametrize("form", ["te", "local"])
+def test_transformers_computes_what_megatron_did_before_saving(ckpt, megatron, tmp_path, model,
+                                                               keys, form):
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    (saved / "config.json").write_text(json.dumps(MODELS[model]))
+    (saved / "latest_checkpointed_iteration.txt").write_text("1")
+    want = megatron("save", saved / "config.json", saved / "iter_0000001", keys, form)
+    ckpt("ckpt-shard", "--layout", "hf", saved, tmp_path / "back")
+    assert difference(logits(of_transformers(tmp_path / "back")), want) < TOLERANCE
+
+
+def test_megatron_refuses_what_is_missing_and_what_is_too_much(ckpt, megatron, sources, tmp_path):
+    source, _ = sources("deepseek_v3")
+    folder = shard(ckpt, source, tmp_path / "less", "per-layer")
+    with pytest.raises(AssertionError, match="input_layernorm._extra_state"):
+        megatron("load", source / "config.json", folder, "per-layer")
+    folder = shard(ckpt, source, tmp_path / "more", "per-layer", "--extra-state", "--mtp")
+    with pytest.raises(AssertionError, match="found in the checkpoint(?s:.*)mtp.*eh_proj"):
+        megatron("load", source / "config.json", folder, "per-layer")
