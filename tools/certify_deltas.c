@@ -234,12 +234,10 @@ static ckpt_code prove(const certify_deltas_options *o, certificate *c, ckpt_err
     if (code == CKPT_OK) {
         take_roots(c, &outcome);
         check.verdict = CERTIFICATE_PASS;
-        code = certificate_add_check(c, &check, err, "%zu delta%s change%s %zu of %zu tensors, and "
-                                     "%s%s", c->delta_count, c->delta_count == 1 ? "" : "s",
-                                     c->delta_count == 1 ? "s" : "", outcome.changed_count,
+        code = certificate_add_check(c, &check, err, "deltas: %zu, which change %zu of %zu tensors; "
+                                     "the result has %s%s", c->delta_count, outcome.changed_count,
                                      outcome.tensor_count,
-                                     outcome.result.all[0] == '\0' ? "the result has no root"
-                                                                   : "make root ",
+                                     outcome.result.all[0] == '\0' ? "no root" : "root ",
                                      outcome.result.all);
     } else if (code == CKPT_E_DIFFERENT) {
         const ckpt_error why = *err;
