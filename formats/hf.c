@@ -432,6 +432,29 @@ static ckpt_code sort_files(ckpt_checkpoint *out, ckpt_error *err)
     return code == CKPT_OK ? finder.code : code;
 }
 
+/* A delta of SkyRL has no index, but a manifest of payloads. */
+static ckpt_code refuse_payloads(const ckpt_checkpoint *out, ckpt_error *err)
+{
+    static const char name[] = "manifest.json";
+    const ckpt_folder *folder = out->place.folder;
+    json_document *manifest = NULL;
+    folder_text text = { .bytes = NULL };
+    int is_delta = 0;
+
+    if (folder_has(folder, name) &&
+        folder_read_all(folder, name, INDEX_BYTES_MAX, &text, NULL) == CKPT_OK &&
+        strstr(text.bytes, "\"payload_files\"") != NULL &&
+        json_parse(text.bytes, text.size, text.path, &manifest, NULL) == CKPT_OK)
+        is_delta = json_is_array(json_member(json_root(manifest), "payload_files")) &&
+                   json_member(json_root(manifest), "base_version") != NULL;
+    json_free(manifest);
+    folder_text_release(&text);
+    return is_delta ? ckpt_fail(err, CKPT_E_FORMAT, "'%s' is a weight delta, not a checkpoint: "
+                                "ckpt-delta inspects it and applies it to its base",
+                                out->place.path)
+                    : CKPT_OK;
+}
+
 static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
 {
     ckpt_code code;
@@ -440,6 +463,8 @@ static ckpt_code open_directory(ckpt_checkpoint *out, ckpt_error *err)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is half changed: ckpt-delta apply --in-place "
                          "was interrupted; run the same command again", out->place.path);
     out->has_index = folder_has(out->place.folder, HF_INDEX_FILE);
+    if (!out->has_index && (code = refuse_payloads(out, err)) != CKPT_OK)
+        return code;
     if ((out->store = store_create_in(out->place.folder)) == NULL)
         return ckpt_fail_memory(err, "a checkpoint", sizeof *out->store);
     if ((code = sort_files(out, err)) != CKPT_OK ||

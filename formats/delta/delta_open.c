@@ -10,6 +10,8 @@
 #include "libckpt/packed.h"
 #include "libckpt/values.h"
 
+enum { MANIFEST_BYTES_MAX = 1 << 28 };
+
 /* A folder with an index is never SkyRL's, whatever else is in it. */
 int delta_detect(const folder_place *place)
 {
@@ -18,8 +20,33 @@ int delta_detect(const folder_place *place)
     return delta_skyrl_detect(place);
 }
 
+/* The protocol of SGLang's gpu_delta, whose frames are for a GPU to unpack; 0: it is not that. */
+static uint64_t gpu_protocol(const ckpt_delta *d)
+{
+    folder_text text = { .bytes = NULL };
+    json_document *manifest = NULL;
+    uint64_t number = 0;
+
+    if (folder_has(d->place.folder, DELTA_SKYRL_FILE) &&
+        folder_read_all(d->place.folder, DELTA_SKYRL_FILE, MANIFEST_BYTES_MAX, &text, NULL) ==
+            CKPT_OK &&
+        json_parse(text.bytes, text.size, text.path, &manifest, NULL) == CKPT_OK &&
+        (json_member(json_root(manifest), "codec") == NULL ||
+         !json_u64(json_member(json_root(manifest), "protocol_version"), &number)))
+        number = 0;
+    json_free(manifest);
+    folder_text_release(&text);
+    return number;
+}
+
 static ckpt_code fail_not_delta(const ckpt_delta *d, ckpt_error *err)
 {
+    const uint64_t protocol = gpu_protocol(d);
+
+    if (protocol != 0)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is a delta of SGLang's gpu_delta, protocol "
+                         "%llu, which is not read: expected weight_v (slime, miles, SGLang) or "
+                         "SkyRL", d->path, (unsigned long long)protocol);
     return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not a delta: expected a directory with '%s' "
                      "whose metadata has delta_encoding", d->path, HF_INDEX_FILE);
 }

@@ -71,6 +71,19 @@ def test_deltas_of_skyrl_are_read(ckpt, tmp_path):
         assert read_tensor(place) == read_tensor((new if name in named else old)[name]), name
 
 
+def test_a_skyrl_delta_is_not_taken_for_a_checkpoint(ckpt):
+    for tool in (["ckpt-inspect"], ["ckpt-verify", "digest"]):
+        said = ckpt(*tool, GOLDEN / "skyrl" / "delta-00000001", check=2).err
+        assert "is a weight delta" in said
+
+
+def test_a_delta_of_another_protocol_is_named(ckpt, tmp_path):
+    manifest = {"protocol_version": 4, "codec": "lz4-zstd", "frame_bytes": 65536, "tensors": []}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    said = ckpt("ckpt-delta", "inspect", tmp_path, check=2).err
+    assert "gpu_delta, protocol 4" in said
+
+
 def test_a_skyrl_delta_for_another_shape_is_refused(ckpt, tmp_path):
     shutil.copytree(GOLDEN / "skyrl" / "delta-00000001", tmp_path / "d")
     manifest = tmp_path / "d" / "manifest.json"
