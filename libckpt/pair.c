@@ -42,6 +42,7 @@ static const struct {
     { "", "_scale", NULL },
     { "", "_scale_inv", ".weight_scale_inv" },
     { ".weight", ".scale", ".scale" },
+    { "", ".scale", NULL },              /* X.weight.scale, of NVFP4 in some GGUF files */
     { "_packed", "_scale", NULL },
     { "_blocks", "_scales", NULL },
     { ".qweight", ".scales", NULL },

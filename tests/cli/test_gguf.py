@@ -504,13 +504,13 @@ def test_nvfp4_is_decoded_as_ggml_does(ckpt, tmp_path):
     ckpt("ckpt-verify", "compare", tmp_path / "x.gguf", tmp_path / "y.gguf")
 
 
-@pytest.mark.parametrize("name", ["a.scale", "b.scale"])
+@pytest.mark.parametrize("name", ["a.scale", "a.weight.scale", "b.scale", "b.weight.scale"])
 def test_nvfp4_with_a_scale_of_the_tensor_stays_codes(ckpt, tmp_path, name):
     """Its values are products with that scale, which is of a.weight, not of another tensor."""
     (tmp_path / "x.gguf").write_bytes(model([], [
         ("a.weight", [64, 2], "NVFP4", bytes(72)), (name, [1], "F32", bytes(4))]))
     found = ckpt("ckpt-inspect", "--json", tmp_path / "x.gguf").json
-    is_codes = name == "a.scale"
+    is_codes = name.startswith("a.")
     assert [(t["dtype"], t["shape"]) for t in found["tensors"]] == \
         [("NVFP4", [2, 36 if is_codes else 64]), ("F32", [1])]
     assert any("blocks of NVFP4" in n for n in found["notes"]) == is_codes
