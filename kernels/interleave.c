@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+#include "interleave_wide.h"
+#include "internal.h"
+
 /* Inlined into callers with a constant shape, so that its numbers become constants. */
 #define INLINED static inline __attribute__((always_inline))
 
@@ -150,11 +153,36 @@ const block_shape interleave_nvfp4 = { .bytes = 36, .scale_offset = 0, .scale_by
                                        .code_offset = 4, .code_bytes = 32, .group_bytes = 8,
                                        .order = CODES_IN_HALVES };
 
+/* Blocks that wider instructions leave are done here. */
+static void split_mxfp4(const uint8_t *blocks, size_t count, uint8_t *codes, uint8_t *scales)
+{
+    size_t done = 0;
+
+#if defined(__x86_64__)
+    if (kernels_get() == &kernels_avx512)
+        done = mxfp4_split_avx512(blocks, count, codes, scales);
+#endif
+    split_blocks(&interleave_mxfp4, blocks + done * interleave_mxfp4.bytes, count - done,
+                 codes + done * interleave_mxfp4.code_bytes, scales + done);
+}
+
+static void join_mxfp4(const uint8_t *codes, const uint8_t *scales, size_t count, uint8_t *blocks)
+{
+    size_t done = 0;
+
+#if defined(__x86_64__)
+    if (kernels_get() == &kernels_avx512)
+        done = mxfp4_join_avx512(codes, scales, count, blocks);
+#endif
+    join_blocks(&interleave_mxfp4, codes + done * interleave_mxfp4.code_bytes, scales + done,
+                count - done, blocks + done * interleave_mxfp4.bytes);
+}
+
 void interleave_split(const block_shape *shape, const void *blocks, size_t count, void *codes,
                       void *scales)
 {
     if (shape == &interleave_mxfp4 && codes != NULL && scales != NULL)
-        split_blocks(&interleave_mxfp4, blocks, count, codes, scales);
+        split_mxfp4(blocks, count, codes, scales);
     else if (shape == &interleave_q8_0 && codes != NULL && scales != NULL)
         split_blocks(&interleave_q8_0, blocks, count, codes, scales);
     else if (shape == &interleave_nvfp4 && codes != NULL && scales != NULL)
@@ -167,7 +195,7 @@ void interleave_join(const block_shape *shape, const void *codes, const void *sc
                      void *blocks)
 {
     if (shape == &interleave_mxfp4)
-        join_blocks(&interleave_mxfp4, codes, scales, count, blocks);
+        join_mxfp4(codes, scales, count, blocks);
     else if (shape == &interleave_q8_0)
         join_blocks(&interleave_q8_0, codes, scales, count, blocks);
     else if (shape == &interleave_nvfp4)

@@ -44,22 +44,25 @@ ckpt_code encode_fail_scale(const encode_job *job, uint64_t block_row, uint64_t 
 
 /* ---- checking the source ---- */
 
-/* Tests eight codes at a time: adding 1 to the low seven bits carries into bit 7 only for 0x7F. */
+/* Tests many codes at a time: adding 1 to the low seven bits carries into bit 7 only for 0x7F. */
 static int has_nan_code(const uint8_t *codes, uint64_t count)
 {
-    const uint64_t low = 0x7F7F7F7F7F7F7F7FULL;
-    uint64_t seen = 0;
+    typedef uint8_t codes16 __attribute__((vector_size(16)));
+    codes16 many = { 0 };
+    uint8_t seen = 0;
     uint64_t i = 0;
 
-    for (; i + 8 <= count; i += 8) {
-        uint64_t word;
+    for (; i + sizeof many <= count; i += sizeof many) {
+        codes16 some;
 
-        memcpy(&word, codes + i, sizeof word);
-        seen |= (word & low) + 0x0101010101010101ULL;
+        memcpy(&some, codes + i, sizeof some);
+        many |= (some & 0x7F) + 1;
     }
+    for (size_t k = 0; k < sizeof many; k++)
+        seen |= many[k];
     for (; i < count; i++)
-        seen |= (uint64_t)((codes[i] & 0x7F) + 1) & 0x80;
-    return (seen & ~low) != 0;
+        seen |= (uint8_t)((codes[i] & 0x7F) + 1);
+    return (seen & 0x80) != 0;
 }
 
 static ckpt_code fail_nan_code(const encode_job *job)

@@ -93,24 +93,23 @@ int scale_put(const ckpt_kernels *k, ckpt_dtype dtype, uint8_t *row, uint64_t i,
     return memcmp(&back, &scale, sizeof scale) == 0;
 }
 
-/* Tests eight codes at a time. Adding 0x80 - low to the low seven bits of a code sets bit 7 unless
- * they are below `low`. In the same way the complement of a code must be at least 255 - high. */
+/* Tests many codes at a time. */
 int scale_e8m0_within(const uint8_t *codes, uint64_t count, uint8_t low, uint8_t high)
 {
-    const uint64_t ones = 0x0101010101010101ULL;
-    const uint64_t seven = 0x7F * ones;
-    const uint64_t add_low = (uint64_t)(0x80 - low) * ones;
-    const uint64_t add_high = (uint64_t)(0x80 - (0xFF - high)) * ones;
-    uint64_t within = ~seven;
+    typedef uint8_t codes16 __attribute__((vector_size(16)));
+    codes16 outside = { 0 };
+    uint8_t seen = 0;
     uint64_t i = 0;
 
-    for (; i + 8 <= count; i += 8) {
-        uint64_t word;
+    for (; i + sizeof outside <= count; i += sizeof outside) {
+        codes16 some;
 
-        memcpy(&word, codes + i, sizeof word);
-        within &= (((word & seven) + add_low) | word) & (((~word & seven) + add_high) | ~word);
+        memcpy(&some, codes + i, sizeof some);
+        outside |= (codes16)((some < low) | (some > high));
     }
+    for (size_t k = 0; k < sizeof outside; k++)
+        seen |= outside[k];
     for (; i < count; i++)
-        within = codes[i] < low || codes[i] > high ? 0 : within;
-    return within == ~seven;
+        seen |= codes[i] < low || codes[i] > high;
+    return seen == 0;
 }
