@@ -11,6 +11,7 @@ import termios
 
 import pytest
 
+from cli.held import FIELDS, Held
 from conftest import BUILD, SANITIZER, run_tool
 
 
@@ -28,9 +29,10 @@ class Screen:
         self.columns = columns
         self.lines = [""]          # logical lines, as long as they like
         self.at = (0, 0)           # logical line, character in it
+        self.wraps = True
 
     def write(self, text):
-        for part in re.findall(r"\x1b\[[0-9;]*[A-Za-z]|[^\x1b]", text):
+        for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x1b]", text):
             line, column = self.at
             if part == "\r":       # of the row on the screen, not of the logical line
                 self.at = (line, column - column % self.columns)
@@ -40,10 +42,13 @@ class Screen:
             elif part == "\x1b[J":
                 self.lines = self.lines[:line + 1]
                 self.lines[line] = self.lines[line][:column]
+            elif part in ("\x1b[?7l", "\x1b[?7h"):
+                self.wraps = part[-1] == "h"
             elif part[0] != "\x1b":
                 now = self.lines[line].ljust(column)
                 self.lines[line] = now[:column] + part + now[column + 1:]
-                self.at = (line, column + 1)
+                if self.wraps or (column + 1) % self.columns != 0:
+                    self.at = (line, column + 1)
             else:
                 raise AssertionError(f"what is {part!r}?")
 
@@ -100,25 +105,9 @@ class Terminal:
         return self.process.wait()
 
 
-class Held:
-    """A run whose 40th write does not come back before it is let go."""
-
-    def __init__(self, fault, path):
-        self.gate = pathlib.Path(f"{path}.gate")
-        self.env = {**fault.env("pwrite:hang:40", f"{path}.partial"),
-                    "CKPT_FAULT_GATE": str(self.gate)}
-
-    def let_go(self):
-        self.gate.touch()
-
-
 @pytest.fixture
 def held(fault, tmp_path):
     return Held(fault, tmp_path / "out")
-
-
-FIELDS = re.compile(r"(reading|converting|verifying|syncing)(  +\d+%(  [\d:]+ left"
-                    r"(  [\d.]+ \w?B of [\d.]+ \wB(  [\d.]+ \w?B/s)?)?)?)?")
 
 
 @pytest.mark.parametrize("columns", [25, 80, 200])

@@ -177,12 +177,13 @@ static void make_line(char line[LINE_BYTES], size_t room)
 
 /*
  * The cursor is left at the beginning of the line, and everything below is erased, too: a terminal
- * that was made narrower has wrapped the line onto further rows.
+ * that was made narrower has wrapped the line onto further rows. The first cell is overwritten, not
+ * erased, because a screen that is erased from its first cell on is kept in the history by tmux.
  */
 static void erase_line(void)
 {
     if (screen.drawn)
-        fputs("\r\033[J", stderr);
+        fputs("\r \033[J\r", stderr);
     screen.drawn = 0;
 }
 
@@ -193,7 +194,9 @@ static void draw_live(void)
     make_line(line, screen_columns() - 1);
     if (line[0] == '\0')
         return;
-    fprintf(stderr, "\r%s\033[J\r", line);
+    /* Without wrapping: a terminal may have become narrower since it was asked, and the cursor
+     * would be left in the last of several rows. */
+    fprintf(stderr, "\033[?7l\r%s\033[J\r\033[?7h", line);
     fflush(stderr);
     screen.drawn = 1;
 }
