@@ -136,12 +136,16 @@ def test_nothing_is_drawn_into_a_pipe(tmux, convert):
 
 
 @pytest.mark.parametrize("columns", [25, 80, 200])
-def test_a_download_leaves_its_last_line_alone(tmux, tmp_path, columns):
+def test_a_download_leaves_its_last_line_alone(tmux, fault, tmp_path, columns):
     """Its block of several lines is erased, too."""
+    gate = tmp_path / "gate"
+    words = ["ckpt-download", ID, "--local-dir", str(tmp_path / "m")]
     with Hub([one(1 << 20)]) as hub:
-        words = ["ckpt-download", ID, "--limit-rate", "500k", "--local-dir", str(tmp_path / "m")]
         terminal = tmux(columns, shlex.join(words) + " > /dev/null",
-                        env=environment(hub, tmp_path / "home"))
+                        env={**environment(hub, tmp_path / "home"), "CKPT_FAULT_GATE": str(gate),
+                             **fault.env("fsync:hang:1", tmp_path / "m")})
         terminal.wait_for(lambda rows: any("%" in row for row in rows))
+        gate.touch()
         lines = terminal.finish()
+    assert fault.injected
     assert len(lines) == 2 and lines[0].startswith("ckpt-download: ") and lines[1] == "END 0", lines
