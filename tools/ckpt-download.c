@@ -547,6 +547,7 @@ static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)
         place_orphans(s->where, 1);
     about = (say_subject){ &s->listing, s->where, opt.download.force, &s->unmatched, &pruned };
     plan = say_make_plan(&about);
+    plan.rate_bytes = s->hub_options.http.rate_bytes;
     if (opt.common.dry_run) {
         if (!opt.prune_extra || (code = place_prune(s->where, &pruned, err)) == CKPT_OK)
             say_plan(&about, &plan, opt.common.json);

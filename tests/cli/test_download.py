@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -107,7 +108,19 @@ def test_a_file_that_is_not_there_is_named(download):
 def test_a_dry_run_touches_nothing(download, hub):
     plan = download("--dry-run").json
     assert plan["fetch_bytes"] == sum(f.size for f in hub.repos[ID].files)
+    assert plan["limit_seconds"] is None
     assert not download.folder.exists() and hub.payload == 0
+
+
+def test_a_dry_run_tells_the_time(download, ckpt):
+    """At the limit, or at a rate that it names: that of the network it cannot know."""
+    plan = download("--dry-run", "--limit-rate", "100k").json
+    assert plan["limit_seconds"] == plan["fetch_bytes"] // 100_000 > 0
+    words = ["ckpt-download", ID, "--local-dir", download.folder, "--dry-run"]
+    said = ckpt(*words, env=download.env).out.splitlines()[-1]
+    assert re.fullmatch(r"time: \d+:\d\d if the network has 1 Gbit/s, which is not measured", said)
+    said = ckpt(*words, "--limit-rate", "100k", env=download.env).out.splitlines()[-1]
+    assert re.fullmatch(r"time: at least \d+:\d\d, by --limit-rate", said)
 
 
 def test_a_plan_to_fetch_all_again_needs_the_room_for_all(ckpt, small_disk):

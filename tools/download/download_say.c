@@ -69,6 +69,11 @@ static void put_plan(json_writer *w, const download_plan *plan)
     else
         json_put_null(w);
     json_member_u64(w, "orphan_bytes", plan->orphan_bytes);
+    json_put_key(w, "limit_seconds");
+    if (plan->rate_bytes > 0)
+        json_put_u64(w, plan->fetch_bytes / plan->rate_bytes);
+    else
+        json_put_null(w);
 }
 
 static const char *look_name(place_state state)
@@ -110,6 +115,20 @@ static void plan_json(const say_subject *about, const download_plan *plan)
     cli_json_end(&w);
 }
 
+/* The rate of the network shows only when it is used. */
+static void print_time(const download_plan *plan)
+{
+    const uint64_t gigabit_bytes = 125000000;
+    const uint64_t rate_bytes = plan->rate_bytes > 0 ? plan->rate_bytes : gigabit_bytes;
+    char time[CLI_TIME_TEXT_BYTES];
+
+    cli_time_text(plan->fetch_bytes / rate_bytes + 1, time);
+    if (plan->rate_bytes > 0)
+        printf("time: at least %s, by --limit-rate\n", time);
+    else if (plan->fetch_bytes > 0)
+        printf("time: %s if the network has 1 Gbit/s, which is not measured\n", time);
+}
+
 void say_plan(const say_subject *about, const download_plan *plan, int as_json)
 {
     const hub_listing *listing = about->listing;
@@ -134,6 +153,7 @@ void say_plan(const say_subject *about, const download_plan *plan, int as_json)
     cli_size_text(plan->free_bytes, available);
     printf("%s to download of %s, %s present from an earlier run; %s free\n", fetch, total, reuse,
            plan->is_free_known ? available : "unknown space");
+    print_time(plan);
 }
 
 /* ---- progress ---- */

@@ -14,6 +14,7 @@ typedef struct {
     uint64_t free_bytes;
     int is_free_known;
     uint64_t orphan_bytes;
+    uint64_t rate_bytes;             /* --limit-rate; 0: no limit. Set by the caller */
 } download_plan;
 
 /* Patterns of --include and --exclude that match no file. */
