@@ -115,6 +115,7 @@ static void read_groups(const json_value *quantization, config_scheme *scheme)
         all |= one;
     }
     scheme->is_decoded = all != 0;
+    scheme->replaces_blocks = (all & BIT(ENCODING_NVFP4_DIVIDED)) != 0;
     scheme->encodings = all;
 }
 
@@ -157,7 +158,7 @@ static int read_uniform(const char *method, const char *algorithm, config_scheme
         if (uniform[i].method != NULL ? !is_word(method, uniform[i].method)
                                       : !is_word(algorithm, uniform[i].algorithm))
             continue;
-        scheme->is_decoded = 1;
+        scheme->is_decoded = scheme->replaces_blocks = 1;
         scheme->has_u8_scales |= uniform[i].has_u8_scales;
         scheme->encodings = uniform[i].encodings;
         return 1;

@@ -23,6 +23,7 @@ typedef struct {
     int has_others;          /* some weights are of another scheme, which is not decoded */
     int has_u8_scales;       /* U8 scales are E8M0 codes */
     int has_odd_block;       /* the weight_block_size is not supported */
+    int replaces_blocks;     /* all weights are MXFP8 or NVFP4, also if a family has FP8 blocks */
     unsigned encodings;      /* as in map_read_options */
 } config_scheme;
 

@@ -267,7 +267,7 @@ static ckpt_code leave_family(ckpt_checkpoint *c, const json_value *config, ckpt
         !scheme.has_others)
         return CKPT_OK;
     config_find_method(config, method);
-    if (method[0] == '\0')
+    if (method[0] == '\0' || scheme.replaces_blocks)
         return CKPT_OK;
     code = note_add(&c->notes, err,
                     "quantised as '%s' (quantization_config of config.json), which is not decoded: "

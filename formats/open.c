@@ -57,13 +57,15 @@ static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, c
                                                        : family_fp8(c->family);
     const int is_strict = c->family == NULL ? strcmp(c->map->family, GENERIC_FAMILY) != 0
                                             : official != 0;
+    /* The config may declare another encoding for all quantised weights of a family. */
+    const int is_other = official != 0 && scheme.replaces_blocks;
 
-    out->bare_codes = is_strict           ? BARE_CODES_NONE
-                      : scheme.is_decoded ? BARE_CODES_UNFIT
-                                          : BARE_CODES_ALL;
-    out->encodings = (official == 0 ? scheme.encodings : official) | 1u << ENCODING_FP4_32 |
-                     (scheme.encodings & 1u << ENCODING_NVFP4);
-    if (official != 0 &&
+    out->bare_codes = is_strict && !is_other ? BARE_CODES_NONE
+                      : scheme.is_decoded    ? BARE_CODES_UNFIT
+                                             : BARE_CODES_ALL;
+    out->encodings = (official == 0 || is_other ? scheme.encodings : official) |
+                     1u << ENCODING_FP4_32 | (scheme.encodings & 1u << ENCODING_NVFP4);
+    if (official != 0 && !is_other &&
         (scheme.has_odd_block || (scheme.encodings != 0 && !(scheme.encodings & official))))
         return ckpt_fail(err, CKPT_E_FORMAT,
                          "'%s': config.json has a weight_block_size other than that of family %s",

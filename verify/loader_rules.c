@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "libckpt/codes.h"
+#include "libckpt/tensor_class.h"
 #include "libckpt/config_number.h"
 #include "libckpt/encoding.h"
 
@@ -136,6 +137,21 @@ static int has_some_fp8_wo_a(rule_call *call)
     return quantised != NULL && plain != NULL &&
            say(call, "'%s' is quantised and '%s' is not: it wants wo_a of all layers alike",
                quantised->name, plain->name);
+}
+
+/* It dequantises wo_a in blocks of 128 x 128 when it loads. */
+static int has_mxfp8_wo_a(rule_call *call)
+{
+    const ckpt_catalog *logical = call->facts->in.logical;
+
+    for (size_t i = 0; i < ckpt_catalog_count(logical); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(logical, i);
+
+        if (tensor_is_wo_a(t->name) && loader_form(t) == FORM_MXFP8)
+            return say(call, "'%s' is MXFP8, but it has wo_a in blocks of 128 x 128 or plain",
+                       t->name);
+    }
+    return 0;
 }
 
 /* ---- quantization_config ---- */
@@ -507,6 +523,7 @@ const loader_rule loader_rules[] = {
     { "wo-a-name", SGLANG, 0, has_fp8_wo_a_in_sglang_names,
       SGLANG_SRT "models/deepseek_v4.py (wo_a.scale)" },
     { "wo-a", SGLANG, 0, has_some_fp8_wo_a, SGLANG_SRT "models/deepseek_v4.py (wo_a.scale)" },
+    { "wo-a-block", SGLANG, 0, has_mxfp8_wo_a, SGLANG_SRT "models/deepseek_v4.py (wo_a.scale)" },
     { "quantization-config", SERVERS | FILES, 0, lacks_quantization_config,
       VLLM_V4 "quant_config.py#override_quantization_method; " SGLANG_SRT
       "layers/quantization/fp8.py#from_config; transformers/quantizers/auto.py" },

@@ -132,7 +132,7 @@ static ckpt_code note_scales(job_plan *plan, ckpt_error *err)
         const ckpt_tensor *t = ckpt_catalog_at(plan->targets, i);
 
         if (plan->options.format == &format_hf && plan_is_expert(t->name) &&
-            t->dtype == CKPT_F8_E4M3 && t->scale_dtype == CKPT_F8_E8M0)
+            encoding_is(t, ENCODING_FP8_128) && t->scale_dtype == CKPT_F8_E8M0)
             return note_add(&plan->notes, err,
                             "FP8 experts with E8M0 scales: vLLM misreads the scales as integers "
                             "(SGLang and transformers read them); --scale-dtype f32 works with all "

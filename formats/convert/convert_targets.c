@@ -7,6 +7,7 @@
 #include "formats/dialect.h"
 #include "formats/hf.h"
 #include "formats/maps.h"
+#include "formats/mp.h"
 #include "formats/notes.h"
 #include "libckpt/tensor_class.h"
 #include "libckpt/text.h"
@@ -282,6 +283,25 @@ static void clear_wo_a(job_plan *plan)
     }
 }
 
+/* The reader of mp shards has FP8 in blocks of 128 x 128. SGLang, the reader of MXFP8, dequantises
+ * attn.wo_a in such blocks or has it plain. */
+static ckpt_code check_mxfp8(const job_plan *plan, ckpt_error *err)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(plan->targets, i);
+
+        if (!encoding_is(t, ENCODING_FP8_1X32))
+            continue;
+        if (plan->options.format == &format_mp)
+            return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is MXFP8, which layout mp cannot "
+                             "hold: --layout hf, or another encoding", t->name);
+        if (plan->options.quantise.is_given && plan->rules[i] != NULL && tensor_is_wo_a(t->name))
+            return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' would be MXFP8, which SGLang does not "
+                             "read of it: --wo-a bf16 leaves it plain", t->name);
+    }
+    return CKPT_OK;
+}
+
 static ckpt_code choose_like(job_plan *plan, ckpt_error *err)
 {
     const convert_options *o = &plan->options;
@@ -304,7 +324,8 @@ static ckpt_code choose_like(job_plan *plan, ckpt_error *err)
                                 : CKPT_OK;
 }
 
-/* A family that defines its FP8 blocks is not readable with others. */
+/* A family that defines its FP8 blocks is not readable with others, but for MXFP8, which
+ * config.json declares. */
 static ckpt_code check_blocks(const job_plan *plan, ckpt_error *err)
 {
     const ckpt_family *family = plan->source->family;
@@ -314,7 +335,7 @@ static ckpt_code check_blocks(const job_plan *plan, ckpt_error *err)
         const quantise_rule *rule = plan->options.quantise.rules.rules[class];
 
         if (rule != NULL && rule->codes == CKPT_F8_E4M3 &&
-            (known >> plan_rule_encoding(rule) & 1) == 0)
+            ((known | 1u << ENCODING_FP8_1X32) >> plan_rule_encoding(rule) & 1) == 0)
             return ckpt_fail(err, CKPT_E_USAGE, "--quantize %s: FP8 of the family %s has other "
                              "blocks", rule->name, family_name(family));
     }
@@ -364,7 +385,8 @@ static ckpt_code choose_by_policy(job_plan *plan, ckpt_error *err)
         return code;
     suit_layout(plan);
     clear_wo_a(plan);
-    if ((code = check_forms(plan, err)) != CKPT_OK ||
+    if ((code = check_mxfp8(plan, err)) != CKPT_OK ||
+        (code = check_forms(plan, err)) != CKPT_OK ||
         (code = check_layout(plan, err)) != CKPT_OK || (code = check_effects(plan, err)) != CKPT_OK)
         return code;
     return check_names(plan, err);

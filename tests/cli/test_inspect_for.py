@@ -76,6 +76,22 @@ def one_plain_wo_a(model):
         "layers.1.attn.wo_a", "layers.1.self_attn.wo_a"]
 
 
+def mxfp8_everywhere(ckpt, golden, out):
+    """DeepSeek-V4 in MXFP8, wo_a too, which --quantize does not make."""
+    ckpt("ckpt-convert", "--dtype", "bf16", golden, out.with_name("plain"))
+    ckpt("ckpt-convert", "--quantize", "mxfp8", "--wo-a", "bf16", out.with_name("plain"),
+         out.with_name("mxfp8"))
+    model = Model(out.with_name("mxfp8"))
+    model.extras.clear()
+    for name in [n for n in model.names() if n.endswith(".wo_a.weight")]:
+        rows, columns = model[name].shape
+        model[name] = Tensor("F8_E4M3", [rows, columns], bytes(rows * columns))
+        model[name.replace(".weight", ".scale")] = Tensor("U8", [rows, columns // 32],
+                                                          b"\x7f" * (rows * columns // 32))
+    del model.config[QUANT]["modules_to_not_convert"]
+    model.write(out)
+
+
 def generic(config, tensors):
     def make(ckpt, golden, out):
         model = Model()
@@ -194,6 +210,8 @@ TABLE = {
     "transformers names": (convert(*BF16, "--names", "transformers"),
                            {"vllm": "names", "sglang": "names (bf16-experts)"}),
     "one plain wo_a": (edited(one_plain_wo_a), {"sglang": "wo-a"}),
+    "mxfp8 wo_a": (mxfp8_everywhere, {"vllm": "quant-method", "sglang": "wo-a-block",
+                                      "transformers": "quant-method"}),
     # ---- scales ----
     "free dense scales": (edited(free_scales), {"vllm": "scales", "transformers": "scales"}),
     "mxfp8, u8": (mxfp8("U8"), {"vllm": "quant-method (family)", "sglang": "(family)",
