@@ -15,7 +15,9 @@
  * threads, or on the encoding of a weight.
  *
  * Weights are passed in their stored encoding: codes and scales as in a ckpt_tile, a band of rows
- * at a time. The value of an element is the one of the digest: the F32 product code x scale.
+ * at a time. The value of an element is the one of the digest: the F32 product code x scale, and in
+ * NVFP4 its F32 product with the scale of the tensor. Encodings that a backend does not take are
+ * decoded to F32 before they are passed (weights_load.h).
  *
  * Row i of a run_rows begins at element offset + i * pitch of its buffer. A ring holds the row of
  * position p at p % capacity. Operations run in the order of the calls; buffer_read waits for them.
@@ -345,6 +347,8 @@ typedef struct {
     ckpt_code (*stage_wait)(run_stage *stage, ckpt_error *err);
     void (*stage_free)(run_backend *backend, run_stage *stage);         /* NULL is fine */
 
+    /* 1: weights of this encoding are taken. All backends take the plain floats. */
+    int (*takes)(const ckpt_tensor *tensor);
     /* A hint, before the first weight: the most memory that weights will need at a time. */
     void (*weights_reserve)(run_backend *backend, uint64_t bytes);
     /* weight_create: an empty weight for row_count rows of `tensor` (whole rows of scale blocks);

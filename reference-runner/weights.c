@@ -135,6 +135,7 @@ ckpt_code run_weights_check(run_weights *weights, const char *name, const uint64
     const uint32_t rank = shape[0] == 0 ? 1 : 2;
     char text[64];
     const ckpt_tensor *t;
+    ckpt_tensor form;
     ckpt_code code;
     size_t i;
 
@@ -151,7 +152,8 @@ ckpt_code run_weights_check(run_weights *weights, const char *name, const uint64
                          "tensor '%s' has shape %s, expected [%" PRIu64 ", %" PRIu64 "]", name,
                          text, shape[0], shape[1]);
     }
-    *out_bytes = ckpt_part_bytes(t, CKPT_DATA) + ckpt_part_bytes(t, CKPT_SCALE);
+    form = load_form(weights->options.backend, t);
+    *out_bytes = ckpt_part_bytes(&form, CKPT_DATA) + ckpt_part_bytes(&form, CKPT_SCALE);
     /* A vector is kept as F32. Each item counts one byte more (see begin). */
     weights->all_bytes += *out_bytes * (rank == 1 ? sizeof(float) : 1) + 1;
     return CKPT_OK;
@@ -291,7 +293,7 @@ static ckpt_code request_tensor(run_weights *w, const char *name, run_weight_kin
 
 static uint64_t request_bytes(const weight_request *r)
 {
-    ckpt_tensor part = *tensor_of(r);
+    ckpt_tensor part = load_form(r->weights->options.backend, tensor_of(r));
 
     if (r->kind != RUN_MATRIX)
         return r->job.row_count * ckpt_tensor_cols(&part) * sizeof(float);
@@ -317,13 +319,13 @@ static ckpt_code begin(weight_request *r, ckpt_error *err)
     run_weights *w = r->weights;
     run_backend *backend = w->options.backend;
     const uint64_t bytes = request_bytes(r);
+    const ckpt_tensor form = load_form(backend, tensor_of(r));
     weight_item *item = r->item;
     ckpt_code code = CKPT_OK;
 
     reserve(w);
     if (r->kind == RUN_MATRIX)
-        code = backend->ops->weight_create(backend, tensor_of(r), r->job.row_count, &item->weight,
-                                           err);
+        code = backend->ops->weight_create(backend, &form, r->job.row_count, &item->weight, err);
     else if (r->kind == RUN_VECTOR && (item->floats = malloc(bytes + 1)) == NULL)
         code = ckpt_fail_memory(err, "a tensor", bytes);
     else if (r->kind == RUN_INTS && (item->ints = malloc(bytes + 1)) == NULL)
@@ -452,11 +454,13 @@ ckpt_code run_weights_ints(run_weights *weights, const char *name, const int32_t
 uint64_t run_weights_slice_rows(const run_weights *weights, const char *name)
 {
     const int64_t i = ckpt_catalog_find(weights->catalog, name);
-    const ckpt_tensor *t = ckpt_catalog_at(weights->catalog, (size_t)i);
-    const uint64_t rows = SLICE_BYTES / size_max(ckpt_part_row_bytes(t, CKPT_DATA), 1);
+    const ckpt_tensor form =
+        load_form(weights->options.backend, ckpt_catalog_at(weights->catalog, (size_t)i));
+    const uint64_t rows =
+        size_max(SLICE_BYTES / size_max(ckpt_part_row_bytes(&form, CKPT_DATA), 1),
+                 ckpt_tensor_rows(&form) / SLICES_MAX);
 
-    return size_max(size_max(rows, ckpt_tensor_rows(t) / SLICES_MAX) / SOURCE_BAND_ROWS + 1, 1) *
-           SOURCE_BAND_ROWS;
+    return (rows / SOURCE_BAND_ROWS + 1) * SOURCE_BAND_ROWS;
 }
 
 ckpt_code run_weights_slice(run_weights *weights, const char *name, uint64_t i,

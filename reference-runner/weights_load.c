@@ -85,6 +85,8 @@ static ckpt_code check_tile(const ckpt_tensor *t, const source_range *range, con
         source_scale_rows(t, range, &row, &scale_rows);
     if (has_not_finite(t->dtype, tile->part[CKPT_DATA],
                        range->row_count * ckpt_part_row_bytes(t, CKPT_DATA)) ||
+        (t->tensor_scale != CKPT_TENSOR_SCALE_NONE &&
+         has_not_finite(CKPT_F32, tile->part[CKPT_TENSOR_SCALE], sizeof(float))) ||
         (scale_rows > 0 && has_not_finite(t->scale_dtype, tile->part[CKPT_SCALE],
                                           scale_rows * ckpt_part_row_bytes(t, CKPT_SCALE))))
         return ckpt_fail(err, CKPT_E_FORMAT,
@@ -137,6 +139,58 @@ static void put_floats(const read_tile *r, values_reader *reader)
                        job->floats + (r->range.row - job->row + i) * reader->cols);
 }
 
+ckpt_tensor load_form(const run_backend *backend, const ckpt_tensor *tensor)
+{
+    ckpt_tensor form = *tensor;
+
+    if (!backend->ops->takes(tensor))
+        catalog_set_plain(&form, CKPT_F32);
+    return form;
+}
+
+/* Bytes of scratch in which a tile is decoded for the backend. */
+static uint64_t form_need(const run_backend *backend, const ckpt_tensor *t, uint64_t row_count)
+{
+    return backend->ops->takes(t) ? 0
+                                  : arena_cost(row_count * ckpt_tensor_cols(t) * sizeof(float));
+}
+
+/* Decode the tile that was read to F32. The result is in the stage, from which devices copy. */
+static ckpt_code decode_tile(const read_tile *r, const ckpt_tensor *t, arena *scratch,
+                             ckpt_tile *out, ckpt_error *err)
+{
+    const uint64_t bytes = r->range.row_count * ckpt_tensor_cols(t) * sizeof(float);
+    float *values = arena_alloc(scratch, bytes);
+    values_reader reader;
+    ckpt_code code;
+
+    if (values == NULL)
+        return ckpt_fail_memory(err, "a decoded tile", bytes);
+    if ((code = values_begin(&reader, t, &r->tile, scratch, err)) != CKPT_OK)
+        return code;
+    for (uint64_t i = 0; i < r->range.row_count; i++)
+        values_f32(&reader, i, 0, reader.cols, values + i * reader.cols);
+    *out = (ckpt_tile){ .part = { [CKPT_DATA] = values }, .part_bytes = { [CKPT_DATA] = bytes } };
+    return CKPT_OK;
+}
+
+static ckpt_code put_weight(const read_tile *r, const ckpt_tensor *t, arena *scratch,
+                            ckpt_error *err)
+{
+    const run_backend_ops *ops = r->task->team->options.backend->ops;
+    const load_job *job = &r->task->job;
+    ckpt_tile decoded;
+    ckpt_code code;
+
+    if (ops->takes(t))
+        return ops->weight_put(job->weight, r->range.row - job->row, r->range.row_count, &r->tile,
+                               r->stage, err);
+    if ((code = decode_tile(r, t, scratch, &decoded, err)) != CKPT_OK)
+        return code;
+    return ops->weight_put(job->weight, r->range.row - job->row, r->range.row_count, &decoded,
+                           r->stage, err);
+}
+
 static ckpt_code put_tile(const read_tile *r, arena *scratch, ckpt_error *err)
 {
     const load_options *o = &r->task->team->options;
@@ -149,8 +203,7 @@ static ckpt_code put_tile(const read_tile *r, arena *scratch, ckpt_error *err)
     if ((code = check_tile(t, &r->range, &r->tile, err)) != CKPT_OK)
         return code;
     if (job->weight != NULL)
-        return o->backend->ops->weight_put(job->weight, r->range.row - job->row,
-                                           r->range.row_count, &r->tile, r->stage, err);
+        return put_weight(r, t, scratch, err);
     if ((code = values_begin(&reader, t, &r->tile, scratch, err)) != CKPT_OK)
         return code;
     if (job->ints == NULL) {
@@ -194,9 +247,11 @@ static ckpt_code load_tile(const load_task *task, uint64_t i, run_stage *stage, 
 
 /* ---- the team ---- */
 
-static uint64_t tile_rows_of(const ckpt_tensor *t, uint64_t tile_bytes)
+static uint64_t tile_rows_of(const run_backend *backend, const ckpt_tensor *t,
+                             uint64_t tile_bytes)
 {
-    const uint64_t row_bytes = size_max(ckpt_part_row_bytes(t, CKPT_DATA), 1);
+    const ckpt_tensor form = load_form(backend, t);
+    const uint64_t row_bytes = size_max(ckpt_part_row_bytes(&form, CKPT_DATA), 1);
 
     return size_max(tile_bytes / row_bytes / SOURCE_BAND_ROWS * SOURCE_BAND_ROWS,
                     SOURCE_BAND_ROWS);
@@ -210,9 +265,11 @@ static uint64_t largest_tile(const load_options *o)
 
     for (size_t i = 0; i < ckpt_catalog_count(catalog); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(catalog, i);
-        const uint64_t rows = size_min(tile_rows_of(t, LOAD_TILE_BYTES), ckpt_tensor_rows(t));
+        const uint64_t rows =
+            size_min(tile_rows_of(o->backend, t, LOAD_TILE_BYTES), ckpt_tensor_rows(t));
 
         most = size_max(most, source_need(o->source, i, rows) + values_need(t) +
+                                  form_need(o->backend, t, rows) +
                                   arena_cost(ckpt_tensor_cols(t) * sizeof(int64_t)));
     }
     return most;
@@ -357,7 +414,8 @@ ckpt_code load_begin(load_team *team, const load_job *job, load_task **out, ckpt
         return ckpt_fail_memory(err, "a tensor", sizeof *task);
     task->team = team;
     task->job = *job;
-    task->tile_rows = tile_rows_of(ckpt_catalog_at(team->options.source->catalog, job->tensor),
+    task->tile_rows = tile_rows_of(team->options.backend,
+                                   ckpt_catalog_at(team->options.source->catalog, job->tensor),
                                    team->tile_bytes);
     if (job->rows != NULL)
         code = find_bands(task, err);

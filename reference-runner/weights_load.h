@@ -4,6 +4,8 @@
  * Loads are processed in the order in which they were started, one tile per thread at a time,
  * while the caller continues. Each thread has two stages: it reads into one while the other is
  * being copied to the device. A NaN or an infinity is an error that names the tensor and its rows.
+ * A weight in an encoding that the backend does not take is decoded to F32 here, by the table of
+ * encodings.
  */
 #ifndef RUN_WEIGHTS_LOAD_H
 #define RUN_WEIGHTS_LOAD_H
@@ -38,6 +40,9 @@ typedef struct {
     run_backend *backend;
     unsigned thread_count;
 } load_options;
+
+/* The encoding in which the backend gets a weight: the stored one, or F32. */
+ckpt_tensor load_form(const run_backend *backend, const ckpt_tensor *tensor);
 
 ckpt_code load_team_open(const load_options *options, load_team **out, ckpt_error *err);
 void load_team_close(load_team *team);         /* after load_end of all loads; NULL is fine */

@@ -138,6 +138,13 @@ static void stage_free_cpu(run_backend *backend, run_stage *stage)
     free(stage);
 }
 
+/* Rows are decoded by the table of encodings, so all that it has are taken. */
+static int takes_cpu(const ckpt_tensor *tensor)
+{
+    (void)tensor;
+    return 1;
+}
+
 static void weights_reserve_cpu(run_backend *backend, uint64_t bytes)
 {
     (void)backend;
@@ -360,6 +367,7 @@ const run_backend_ops run_backend_cpu = {
     .stage_create = stage_create_cpu,
     .stage_wait = stage_wait_cpu,
     .stage_free = stage_free_cpu,
+    .takes = takes_cpu,
     .weights_reserve = weights_reserve_cpu,
     .buffer_create = buffer_create_cpu,
     .buffer_free = buffer_free_cpu,

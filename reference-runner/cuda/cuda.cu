@@ -360,6 +360,7 @@ extern "C" const run_backend_ops run_backend_cuda = {
     .stage_create = stage_create_cuda,
     .stage_wait = stage_wait_cuda,
     .stage_free = stage_free_cuda,
+    .takes = takes_cuda,
     .weights_reserve = weights_reserve_cuda,
     .weight_create = weight_create_cuda,
     .weight_put = weight_put_cuda,

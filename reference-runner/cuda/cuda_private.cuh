@@ -37,6 +37,8 @@ struct cuda_weight {
     int dtype;               /* ckpt_dtype */
     int scale_dtype;
     int by_four;             /* alignment allows loads of four columns */
+    int tensor_scale_use;    /* ckpt_tensor_scale */
+    float tensor_scale;
 };
 
 /*
@@ -196,6 +198,7 @@ ckpt_code cuda_parcel_send(cuda_backend *cuda, cuda_parcel *parcel, void *to, ui
                            ckpt_error *err);
 
 /* cuda_weights.cu */
+int takes_cuda(const ckpt_tensor *tensor);
 void weights_reserve_cuda(run_backend *backend, uint64_t bytes);
 ckpt_code weight_create_cuda(run_backend *backend, const ckpt_tensor *tensor, uint64_t row_count,
                              run_weight **out, ckpt_error *err);

@@ -105,9 +105,20 @@ static __device__ __forceinline__ float weight_scale(const cuda_weight &w, uint6
 
     if (w.scale_dtype == CKPT_F8_E8M0)
         return cuda_e8m0(scales[i]);
+    if (w.scale_dtype == CKPT_F8_E4M3)
+        return cuda_e4m3(scales[i]);
     if (w.scale_dtype == CKPT_BF16)
         return cuda_bf16(reinterpret_cast<const uint16_t *>(scales)[i]);
     return reinterpret_cast<const float *>(scales)[i];
+}
+
+/* Apply the scale of the tensor, if it has one, as in values_f32. */
+static __device__ __forceinline__ float weight_whole(const cuda_weight &w, float value)
+{
+    if (w.tensor_scale_use == CKPT_TENSOR_SCALE_NONE)
+        return value;
+    return w.tensor_scale_use == CKPT_TENSOR_SCALE_FACTOR ? value * w.tensor_scale
+                                                          : value / w.tensor_scale;
 }
 
 /* One element: the F32 product of code and scale, as in values_f32. */
@@ -134,7 +145,9 @@ static __device__ float weight_value(const cuda_weight &w, uint64_t row, uint64_
     default:
         return reinterpret_cast<const float *>(data)[col];
     }
-    return w.scale_dtype == CKPT_NONE ? value : cuda_product(value, weight_scale(w, row, col));
+    return w.scale_dtype == CKPT_NONE
+               ? value
+               : weight_whole(w, cuda_product(value, weight_scale(w, row, col)));
 }
 
 /* Four columns at once for the encodings of large weights; k is a multiple of 4. Returns 0 if the
@@ -150,7 +163,7 @@ static __device__ __forceinline__ int weight_four(const cuda_weight &w, uint64_t
 
 #pragma unroll
         for (uint32_t i = 0; i < 4; i++)
-            out[i] = cuda_product(cuda_e2m1_top(codes << (28 - 4 * i)), scale);
+            out[i] = weight_whole(w, cuda_product(cuda_e2m1_top(codes << (28 - 4 * i)), scale));
         return 1;
     }
     if (w.dtype == CKPT_F8_E4M3 && w.scale_dtype != CKPT_NONE) {

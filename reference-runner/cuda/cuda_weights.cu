@@ -154,6 +154,28 @@ static cudaError_t take_block(cuda_backend *cuda, uint64_t bytes, cuda_block **o
 
 /* ---- weights ---- */
 
+/* The encodings that weight_value of cuda_tile.cuh decodes. NVFP4 of GGUF, whose scales of blocks
+ * are E4M3 without a scale of the tensor, has rules of its own for their signs and NaN. */
+int takes_cuda(const ckpt_tensor *t)
+{
+    const int is_code = t->dtype == CKPT_F4 || t->dtype == CKPT_F8_E4M3;
+
+    switch (t->scale_dtype) {
+    case CKPT_NONE:
+        return is_code || t->dtype == CKPT_F8_E5M2 || t->dtype == CKPT_F8_E8M0 ||
+               t->dtype == CKPT_F16 || t->dtype == CKPT_BF16 || t->dtype == CKPT_F32 ||
+               ckpt_tensor_is_int(t);        /* tables, which are not weights */
+    case CKPT_F8_E8M0:
+    case CKPT_BF16:
+    case CKPT_F32:
+        return is_code;
+    case CKPT_F8_E4M3:
+        return is_code && t->tensor_scale != CKPT_TENSOR_SCALE_NONE;
+    default:
+        return 0;
+    }
+}
+
 ckpt_code cuda_next_epoch(cuda_backend *cuda, ckpt_error *err)
 {
     const cudaError_t error =
@@ -189,6 +211,7 @@ static void set_view(run_weight *w, uint64_t data_bytes)
     w->view.block_cols = static_cast<uint32_t>(size_max(t->block_cols, 1));
     w->view.by_four = w->view.cols % 4 == 0 &&
                       (t->scale_dtype == CKPT_NONE || w->view.block_cols % 4 == 0);
+    w->view.tensor_scale_use = t->tensor_scale;
 }
 
 ckpt_code weight_create_cuda(run_backend *backend, const ckpt_tensor *tensor, uint64_t row_count,
@@ -273,6 +296,8 @@ ckpt_code weight_put_cuda(run_weight *weight, uint64_t row, uint64_t row_count,
             error = cudaEventRecord(s->sent, cuda->copy);
         s->is_timed = error == cudaSuccess;
         weight->missing_rows -= row_count;
+        if (tile->part[CKPT_TENSOR_SCALE] != nullptr)    /* the same in every tile */
+            memcpy(&weight->view.tensor_scale, tile->part[CKPT_TENSOR_SCALE], sizeof(float));
         if (error == cudaSuccess && weight->missing_rows == 0)
             error = cudaEventRecord(weight->arrived, cuda->copy);
     }

@@ -1,5 +1,5 @@
-/* A model that is divided over several backends computes what it does on one, and weights that fit
- * are read once. */
+/* A model that is divided over several backends computes what it does on one; so does one whose
+ * weights are decoded before; and weights that fit are read once. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,6 +11,7 @@
 
 #include "formats/format.h"
 #include "libckpt/source.h"
+#include "reference-runner/backend.h"
 #include "reference-runner/runner.h"
 
 enum { PROMPT = 40, MORE = 3, VOCAB = 512 };
@@ -35,9 +36,10 @@ static ckpt_code take(void *context, uint64_t i, const float *logits, ckpt_error
 }
 
 /* A prompt, then some tokens one by one. */
-static void run_parts(const golden *g, unsigned part_count, result *out)
+static void run_parts(const golden *g, const run_backend_ops *backend, unsigned part_count,
+                      result *out)
 {
-    const run_options options = { .backend = run_backend_find("cpu"), .profile = RUN_DEPLOY,
+    const run_options options = { .backend = backend, .profile = RUN_DEPLOY,
                                   .thread_count = 1, .device_count = part_count,
                                   .memory_bytes = 256u << 20, .mtp = 1, .has_times = 1 };
     uint32_t tokens[PROMPT + MORE];
@@ -99,11 +101,57 @@ static void test_any_number_of_parts_gives_the_same_bits(void **state)
     static result one;
     static result other;
 
-    run_parts(*state, 1, &one);
+    run_parts(*state, run_backend_find("cpu"), 1, &one);
     for (unsigned parts = 2; parts <= 4; parts++) {
-        run_parts(*state, parts, &other);
+        run_parts(*state, run_backend_find("cpu"), parts, &other);
         assert_memory_equal(&one, &other, sizeof one);
     }
+}
+
+/* ---- encodings that a backend does not take ---- */
+
+/* The CPU backend, but that it takes nothing quantised. */
+static run_backend_ops plain_ops;
+static unsigned quantised_count;             /* weights that it got, by one thread */
+static unsigned decoded_count;
+
+static int takes_plain(const ckpt_tensor *tensor)
+{
+    return tensor->scale_dtype == CKPT_NONE;
+}
+
+static ckpt_code open_plain(unsigned thread_count, unsigned device, run_backend **out,
+                            ckpt_error *err)
+{
+    const ckpt_code code = run_backend_find("cpu")->open(thread_count, device, out, err);
+
+    if (code == CKPT_OK)
+        (*out)->ops = &plain_ops;
+    return code;
+}
+
+static ckpt_code create_plain(run_backend *backend, const ckpt_tensor *tensor, uint64_t row_count,
+                              run_weight **out, ckpt_error *err)
+{
+    quantised_count += tensor->scale_dtype != CKPT_NONE;
+    decoded_count += strstr(tensor->name, ".experts.") != NULL && tensor->dtype == CKPT_F32;
+    return run_backend_find("cpu")->weight_create(backend, tensor, row_count, out, err);
+}
+
+static void test_what_a_backend_does_not_take_is_decoded_for_it(void **state)
+{
+    static result one;
+    static result other;
+
+    plain_ops = *run_backend_find("cpu");
+    plain_ops.open = open_plain;
+    plain_ops.takes = takes_plain;
+    plain_ops.weight_create = create_plain;
+    run_parts(*state, run_backend_find("cpu"), 1, &one);
+    run_parts(*state, &plain_ops, 1, &other);
+    assert_memory_equal(&one, &other, sizeof one);
+    assert_int_equal(quantised_count, 0);
+    assert_true(decoded_count > 0);
 }
 
 static void test_more_parts_than_layers_are_refused(void **state)
@@ -193,6 +241,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_any_number_of_parts_gives_the_same_bits),
+        cmocka_unit_test(test_what_a_backend_does_not_take_is_decoded_for_it),
         cmocka_unit_test(test_weights_that_fit_are_read_once),
         cmocka_unit_test(test_more_parts_than_layers_are_refused),
     };
