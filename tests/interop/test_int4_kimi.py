@@ -1,0 +1,100 @@
+"""A Kimi-K2 with INT4 experts: of its family, to BF16 and to torch_dist, against NumPy."""
+import shutil
+
+import numpy as np
+import pytest
+
+from corrupt.files import INDEX, Tensor, file_bytes, read_file, tensor_files
+
+torch = pytest.importorskip("torch")
+value_digest = pytest.importorskip("interop.value_digest")
+from interop.test_int4 import products              # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def kimi(ckpt, tmp_path_factory):
+    out = tmp_path_factory.mktemp("synth") / "kimi-int4"
+    ckpt("ckpt-synth", "--config", "kimi-int4", out)
+    return out
+
+
+def all_tensors(path):
+    return {name: tensor for file in tensor_files(path)
+            for name, tensor in read_file(path / file)[0].items()}
+
+
+def decoded(tensors):
+    """{logical name: torch tensor} of a Kimi-K2, by NumPy."""
+    values = {}
+    for name, t in tensors.items():
+        logical = name.removeprefix("model.")
+        if name.endswith(".weight_packed"):
+            word = np.frombuffer(t.data, "<u4").reshape(t.shape)
+            codes = word[..., None] >> np.arange(0, 32, 4, np.uint32) & 15
+            scale = tensors[name[:-len("packed")] + "scale"]
+            bits = np.frombuffer(scale.data, "<u2").reshape(scale.shape)
+            values[logical[:-len("_packed")]] = torch.from_numpy(
+                products(codes.reshape(len(word), -1), bits)[0])
+        elif not name.endswith((".weight_scale", ".weight_shape")):
+            dtype = {"BF16": torch.bfloat16, "F32": torch.float32}[t.dtype]
+            values[logical] = torch.frombuffer(bytearray(t.data), dtype=dtype).reshape(t.shape)
+    return values
+
+
+def test_a_kimi_k2_with_int4_experts_is_of_its_family(ckpt, kimi):
+    seen = ckpt("ckpt-inspect", "--json", "--logical", kimi).json
+    assert seen["family"] == "deepseek_v3" and not seen["notes"]
+    forms = {t["encoding"] for t in seen["tensors"] if ".mlp.experts." in t["name"]}
+    assert forms == {"I4 1x32 BF16"}
+    assert "I4 1x32 BF16" not in {t["encoding"] for t in seen["tensors"]
+                                  if ".mlp.experts." not in t["name"]}
+    got = ckpt("ckpt-verify", "digest", "--json", kimi).json
+    assert got["root"] == value_digest.digest(decoded(all_tensors(kimi)))[0]
+
+
+def test_a_kimi_k2_goes_to_bf16_and_torch_dist_with_one_root(ckpt, digest, kimi, tmp_path):
+    """Rounded once; then files, layouts and names change, and no value."""
+    ckpt("ckpt-convert", kimi, tmp_path / "copy")
+    assert tensor_files(tmp_path / "copy") == tensor_files(kimi)
+    ckpt("ckpt-convert", "--dtype", "f32", kimi, tmp_path / "f32")
+    assert digest(tmp_path / "f32") == digest(kimi)
+    ckpt("ckpt-convert", "--dtype", "bf16", "--allow-lossy", kimi, tmp_path / "bf16")
+    want = {name: t if t.dtype == torch.float32 and "bias" in name else t.to(torch.bfloat16)
+            for name, t in decoded(all_tensors(kimi)).items()}
+    assert digest(tmp_path / "bf16") == value_digest.digest(want)[0] != digest(kimi)
+    ckpt("ckpt-shard", "--layout", "torch_dist", "--verify", tmp_path / "bf16", tmp_path / "dist")
+    ckpt("ckpt-shard", "--layout", "torch_dist", "--allow-lossy", kimi, tmp_path / "direct")
+    for path in ("dist", "direct"):
+        assert digest(tmp_path / path, "main") == digest(tmp_path / "bf16", "main")
+    ckpt("ckpt-shard", "--layout", "hf", "--like", tmp_path / "bf16", tmp_path / "dist",
+         tmp_path / "back")
+    assert tensor_files(tmp_path / "back") == tensor_files(tmp_path / "bf16")
+
+
+def test_a_family_refuses_a_weight_that_is_not_quite_int4(ckpt, kimi, tmp_path):
+    (file,) = [f for f in tensor_files(kimi)
+               if any(n.endswith("_packed") for n in read_file(kimi / f)[0])][:1]
+    tensors = read_file(kimi / file)[0]
+    packed = next(n for n in tensors if n.endswith("_packed"))
+    module = packed[:-len("weight_packed")]
+    for name, change, words in (
+            ("weight_scale", Tensor("BF16", [64, 1], bytes(128)), "does not fit"),
+            ("weight_shape", Tensor("I32", [1], bytes(4)), "expected 2 numbers"),
+            ("weight_zero_point", Tensor("I32", [8, 4], bytes(128)), "not decoded")):
+        shutil.rmtree(tmp_path / "m", ignore_errors=True)
+        shutil.copytree(kimi, tmp_path / "m")
+        other = {**tensors, module + name: change}
+        (tmp_path / "m" / file).write_bytes(file_bytes(other))
+        (tmp_path / "m" / INDEX).unlink(missing_ok=True)
+        err = ckpt("ckpt-inspect", tmp_path / "m", check=2).err
+        assert module + name in err and words in err, err
+
+
+def test_a_delta_keeps_codes_scales_and_shapes(ckpt, kimi, tmp_path):
+    after = tmp_path / "after"
+    ckpt("ckpt-synth", "--config", "kimi-int4", "--seed", "2", after)
+    ckpt("ckpt-delta", "diff", kimi, after, tmp_path / "delta")
+    ckpt("ckpt-delta", "apply", kimi, tmp_path / "delta", tmp_path / "applied")
+    assert tensor_files(tmp_path / "applied") == tensor_files(after) != tensor_files(kimi)
+    ckpt("ckpt-delta", "diff", "--base", "none", kimi, tmp_path / "packed.ckpt")
+    ckpt("ckpt-verify", "compare", "--bits", kimi, tmp_path / "packed.ckpt")
