@@ -125,8 +125,7 @@ static ckpt_code check_products(const suspect *s, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* The stored numbers of the shape; code that goes by them would read other values. */
-static ckpt_code check_shape(const ckpt_tensor *t, const ckpt_tile *tile, ckpt_error *err)
+ckpt_code values_check_shape(const ckpt_tensor *t, const ckpt_tile *tile, ckpt_error *err)
 {
     const uint8_t *numbers = tile->part[CKPT_SHAPE];
     const uint32_t bytes = ckpt_dtype_bits((ckpt_dtype)t->shape_dtype) / 8;
@@ -163,7 +162,7 @@ ckpt_code values_check(const ckpt_tensor *tensor, const source_range *range, con
         return CKPT_OK;
     if (k == NULL)
         return kernels_require(err);
-    if ((code = check_shape(tensor, tile, err)) != CKPT_OK)
+    if ((code = values_check_shape(tensor, tile, err)) != CKPT_OK)
         return code;
     source_scale_rows(tensor, range, &first, &rows);
     s.tensor_scale = tensor_scale_of(tile);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "libckpt/encoding.h"
+#include "libckpt/values.h"
 #include "statistics_tile.h"
 
 int statistics_wants(const source_statistics *statistics, size_t tensor)
@@ -37,7 +38,8 @@ ckpt_code statistics_put_tile(source_statistics *statistics, const source_range 
     found.codes = all->codes == NULL && statistics->totals == NULL ? NULL : codes;
     found.exponents = all->exponents == NULL && statistics->totals == NULL ? NULL : exponents;
     found.is_brief = statistics->is_brief;
-    if ((code = statistics_add(&found, t, range, tile, scratch, err)) != CKPT_OK)
+    if ((code = values_check_shape(t, tile, err)) != CKPT_OK ||
+        (code = statistics_add(&found, t, range, tile, scratch, err)) != CKPT_OK)
         return code;
     pthread_mutex_lock(&statistics->lock);
     statistics_merge(all, &found, statistics_code_count(t));

@@ -178,7 +178,7 @@ def test_many_tiles_and_units(tool, tmp_path):
 
 
 @pytest.mark.parametrize("where", ["row", "column"])
-@pytest.mark.parametrize("how", ["digest", "compare", "convert", "f32"])
+@pytest.mark.parametrize("how", ["digest", "compare", "convert", "f32", "stat", "values"])
 def test_other_numbers_of_the_shape_are_refused(ckpt, tmp_path, where, how):
     codes, scales = some()
     tensors = stored(codes, scales)
@@ -186,6 +186,8 @@ def test_other_numbers_of_the_shape_are_refused(ckpt, tmp_path, where, how):
     tensors[X + ".weight_shape"].data = np.array(numbers, "<i4").tobytes()
     path, out = write(tmp_path / "in", tensors), tmp_path / "out"
     err = ckpt(*{"digest": ("ckpt-verify", "digest", path),
+                 "stat": ("ckpt-inspect", "--stat", path),
+                 "values": ("ckpt-verify", "check", "--values", path),
                  "compare": ("ckpt-verify", "compare", path, path),
                  "convert": ("ckpt-convert", path, out),
                  "f32": ("ckpt-convert", "--dtype", "f32", path, out)}[how], check=2).err
