@@ -9,6 +9,9 @@ enum { PATH_BYTES = 256 };
 
 static const char operators[] = "+-*/%";
 
+const char *const config_language_parts[CONFIG_LANGUAGE_PARTS] = { "text_config", "language_config",
+                                                                   "llm_config" };
+
 /* ---- members ---- */
 
 static const json_value *walk(const json_value *value, const char *path, size_t length)
@@ -32,11 +35,10 @@ static const json_value *walk(const json_value *value, const char *path, size_t 
 
 static const json_value *find_path(const json_value *config, const char *path, size_t length)
 {
-    static const char *const parts[] = { "text_config", "language_config", "llm_config" };
     const json_value *found = walk(config, path, length);
 
-    for (size_t i = 0; i < sizeof parts / sizeof *parts && found == NULL; i++)
-        found = walk(json_member(config, parts[i]), path, length);
+    for (size_t i = 0; i < CONFIG_LANGUAGE_PARTS && found == NULL; i++)
+        found = walk(json_member(config, config_language_parts[i]), path, length);
     return found;
 }
 

@@ -12,6 +12,10 @@
 
 #include "json.h"
 
+enum { CONFIG_LANGUAGE_PARTS = 3 };
+
+extern const char *const config_language_parts[CONFIG_LANGUAGE_PARTS];
+
 /* The member at a path; NULL when it is absent or null. */
 const json_value *config_member(const json_value *config, const char *path);
 /* The same for a path without bars, at the root only. */

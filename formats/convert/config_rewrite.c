@@ -7,6 +7,7 @@
 
 #include "config_private.h"
 #include "formats/config_scheme.h"
+#include "libckpt/config_number.h"
 #include "libckpt/buffer.h"
 #include "libckpt/encoding.h"
 #include "libckpt/plan.h"
@@ -235,6 +236,24 @@ static const char *expert_dtype(const told_encoding *wanted)
     return wanted->expert_dtype;
 }
 
+/* Remove the scheme, also where multimodal models have it. */
+static ckpt_code drop_quantization(char **text, ckpt_error *err)
+{
+    static const char key[] = "quantization_config";
+    ckpt_code code = config_update(text, key, NULL, err);
+
+    for (size_t i = 0; i < CONFIG_LANGUAGE_PARTS && code == CKPT_OK; i++) {
+        char *part = NULL;
+
+        code = json_member_text(*text, config_language_parts[i], &part, err);
+        if (code == CKPT_OK && part != NULL && part[0] == '{' &&
+            (code = config_update(&part, key, NULL, err)) == CKPT_OK)
+            code = config_update(text, config_language_parts[i], part, err);
+        free(part);
+    }
+    return code;
+}
+
 ckpt_code config_rewrite(const char *text, const config_change *change, char **out,
                          ckpt_error *err)
 {
@@ -249,7 +268,7 @@ ckpt_code config_rewrite(const char *text, const config_change *change, char **o
         return CKPT_OK;
     }
     if (!wanted.is_quantised)
-        code = config_update(&edited, "quantization_config", NULL, err);
+        code = drop_quantization(&edited, err);
     else if ((code = check_experts(change, err)) == CKPT_OK)
         code = rewrite_quantization(change, &edited, err);
     if (code == CKPT_OK && (change->has_expert_dtype || wanted.expert_dtype == NULL))

@@ -1,4 +1,5 @@
 """A Kimi-K2 with INT4 experts: of its family, to BF16 and to torch_dist, against NumPy."""
+import json
 import shutil
 
 import numpy as np
@@ -62,6 +63,7 @@ def test_a_kimi_k2_goes_to_bf16_and_torch_dist_with_one_root(ckpt, digest, kimi,
     want = {name: t if t.dtype == torch.float32 and "bias" in name else t.to(torch.bfloat16)
             for name, t in decoded(all_tensors(kimi)).items()}
     assert digest(tmp_path / "bf16") == value_digest.digest(want)[0] != digest(kimi)
+    ckpt("ckpt-verify", "compare", "--as", "bf16", kimi, tmp_path / "bf16")
     ckpt("ckpt-shard", "--layout", "torch_dist", "--verify", tmp_path / "bf16", tmp_path / "dist")
     ckpt("ckpt-shard", "--layout", "torch_dist", "--allow-lossy", kimi, tmp_path / "direct")
     for path in ("dist", "direct"):
@@ -98,3 +100,20 @@ def test_a_delta_keeps_codes_scales_and_shapes(ckpt, kimi, tmp_path):
     assert tensor_files(tmp_path / "applied") == tensor_files(after) != tensor_files(kimi)
     ckpt("ckpt-delta", "diff", "--base", "none", kimi, tmp_path / "packed.ckpt")
     ckpt("ckpt-verify", "compare", "--bits", kimi, tmp_path / "packed.ckpt")
+
+
+def test_a_kimi_k2_inside_another_model_is_decoded_by_its_config(ckpt, kimi, tmp_path):
+    """As K2.5: the config in text_config, names under language_model, and a tower beside."""
+    path = tmp_path / "k25"
+    path.mkdir()
+    config = {"model_type": "kimi_k25", "text_config": json.loads(
+        (kimi / "config.json").read_text())}
+    (path / "config.json").write_text(json.dumps(config))
+    tensors = {"language_model." + name: t for name, t in all_tensors(kimi).items()}
+    tensors["vision_tower.norm.weight"] = Tensor("BF16", [8], bytes(16))
+    (path / "model.safetensors").write_bytes(file_bytes(tensors))
+    ckpt("ckpt-convert", "--dtype", "bf16", "--allow-lossy", path, tmp_path / "bf16")
+    ckpt("ckpt-verify", "compare", "--as", "bf16", path, tmp_path / "bf16")
+    del config["text_config"]["quantization_config"]
+    assert json.loads((tmp_path / "bf16/config.json").read_text()) == config
+    assert {t.dtype for t in all_tensors(tmp_path / "bf16").values()} == {"BF16", "F32"}
