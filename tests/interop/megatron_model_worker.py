@@ -4,8 +4,9 @@
     {"verb": "save", ...}     the same model with random values, into the folder
 
 config is a config.json of Hugging Face, per_layer whether keys have the numbers of layers. form is
-the layer specs to use, both of megatron-core: "local" or "te", those for Transformer Engine. An
-answer is {"error": text} if that was refused.
+the layer specs to use, both of megatron-core: "local" or "te", those for Transformer Engine. blocks
+is how many next-token blocks follow the layers. An answer is {"error": text} if it was
+refused.
 
 megatron-core takes a GPU for granted, and its specs of form "te" take Transformer Engine for it.
 What stands in:
@@ -169,10 +170,12 @@ def has_qk_norm(hf):
     return hf["model_type"].startswith("qwen3") or hf.get("use_qk_norm", False)
 
 
-def build(config, form, per_layer):
+def build(config, form, per_layer, blocks):
+    """blocks: how many predict the next token, after the layers."""
     with open(config) as file:
         hf = json.load(file)
     mcore = transformer_config(hf, per_layer)
+    mcore.mtp_num_layers = blocks or None
     layers = specs.get_gpt_decoder_block_spec(
         mcore, use_transformer_engine=form == "te", normalization="RMSNorm")
     model = GPTModel(
@@ -180,7 +183,9 @@ def build(config, form, per_layer):
         share_embeddings_and_output_weights=hf.get("tie_word_embeddings", False),
         position_embedding_type="rope", rotary_base=hf["rope_theta"],
         rotary_percent=hf.get("partial_rotary_factor", 1.0),
-        rope_scaling=hf["model_type"] == "llama")
+        rope_scaling=hf["model_type"] == "llama",
+        mtp_block_spec=specs.get_gpt_mtp_block_spec(mcore, layers, form == "te")
+        if blocks else None)
     return model.eval()
 
 
@@ -198,12 +203,22 @@ def randomise(model):
 
 @torch.no_grad()
 def logits(model, prompts):
+    """For each prompt those of the model, and then those of its next-token block, if it has one."""
     results = []
+
+    def keep(_, __, hidden):
+        results.extend(model.output_layer(h)[0][:, 0] for h in hidden.chunk(2))
+    if model.mtp_process:
+        model.mtp.register_forward_hook(keep)
     for prompt in prompts:
         tokens = torch.tensor([prompt])
         places = torch.arange(len(prompt))
         mask = places[None, :] > places[:, None]
-        results.append(model(tokens, places[None], mask[None, None])[0])
+        # With labels the result is a loss, without them there are no next-token blocks.
+        labels = {"labels": tokens} if model.mtp_process else {}
+        result = model(tokens, places[None], mask[None, None], **labels)
+        if not labels:
+            results.append(result[0])
     return results
 
 
@@ -241,7 +256,7 @@ def save(model, folder, per_layer):
 
 
 def answer(request):
-    model = build(request["config"], request["form"], request["per_layer"])
+    model = build(request["config"], request["form"], request["per_layer"], request["blocks"])
     verb = {"load": load, "save": save}[request["verb"]]
     verb(model, request["folder"], request["per_layer"])
     torch.save(logits(model, request["prompts"]), request["logits"])

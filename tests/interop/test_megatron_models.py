@@ -42,13 +42,15 @@ MODELS = {
     "qwen3_moe": {**GROUPS, **EXPERTS, "model_type": "qwen3_moe", "num_experts": 8,
                   "decoder_sparse_step": 1, "mlp_only_layers": []},
     "glm4_moe": {**GROUPS, **SHARED, "model_type": "glm4_moe", "n_group": 1, "topk_group": 1,
-                 "attention_bias": True, "use_qk_norm": True, "partial_rotary_factor": 0.5},
+                 "attention_bias": True, "use_qk_norm": True, "partial_rotary_factor": 0.5,
+                 "num_nextn_predict_layers": 1},
     "deepseek_v3": {**LATENT, "q_lora_rank": 24, "num_nextn_predict_layers": 1},
     "plain_queries": {**LATENT, "q_lora_rank": None},
 }
 CASES = [("llama3", "stacked"), ("llama3", "per-layer"), ("qwen3_tied", "stacked"),
          ("qwen3_moe", "stacked"), ("qwen3_moe", "per-layer"), ("glm4_moe", "per-layer"),
          ("deepseek_v3", "per-layer"), ("plain_queries", "per-layer")]
+NEXT_TOKEN = [model for model in MODELS if "num_nextn_predict_layers" in MODELS[model]]
 PROMPTS = [[5], [1, 2, 3, 4, 5, 60, 7, 1, 95], [(37 * n * n + 11 * n) % 96 for n in range(40)]]
 # Both compute in F32 what sums of up to 96 products and three layers give, in other orders: some
 # roundings of 2**-24 each. The largest difference seen is 2e-6 of the largest logit.
@@ -65,11 +67,12 @@ class Megatron:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
 
-    def __call__(self, verb, config, folder, keys, form="te"):
+    def __call__(self, verb, config, folder, keys, form="te", blocks=0):
         """The logits of PROMPTS. form: the layer specs of Transformer Engine, or local ones."""
         logits = folder.parent / "megatron.logits"
         request = {"verb": verb, "config": str(config), "folder": str(folder), "form": form,
-                   "per_layer": keys == "per-layer", "prompts": PROMPTS, "logits": str(logits)}
+                   "per_layer": keys == "per-layer", "blocks": blocks, "prompts": PROMPTS,
+                   "logits": str(logits)}
         print(json.dumps(request), file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
@@ -105,12 +108,16 @@ def sources(ckpt, tmp_path_factory):
             plain = folder / "plain"
             plain.mkdir()
             (plain / "config.json").write_text(json.dumps(MODELS[model]))
-            tensors = {name: t for path in (folder / "model").glob("*.safetensors")
-                       for name, t in safetensors_torch.load_file(path).items()}
-            safetensors_torch.save_file(without_scales(tensors), plain / "model.safetensors")
+            safetensors_torch.save_file(without_scales(of_files(folder / "model")),
+                                        plain / "model.safetensors")
             made[model] = folder / "model", of_transformers(plain)
         return made[model]
     return source
+
+
+def of_files(folder):
+    return {name: t for path in folder.glob("*.safetensors")
+            for name, t in safetensors_torch.load_file(path).items()}
 
 
 def without_scales(tensors):
@@ -133,8 +140,58 @@ def of_transformers(folder):
 
 
 @torch.no_grad()
-def logits(model):
-    return [model(torch.tensor([prompt])).logits[0] for prompt in PROMPTS]
+def logits(model, prompts=PROMPTS):
+    return [model(torch.tensor([prompt])).logits[0] for prompt in prompts]
+
+
+class NextToken:
+    """A next-token block as DeepSeek describes it, around a layer of transformers.
+
+    transformers leaves the block out. As one more layer of a model it loads the layer inside.
+    """
+
+    def __init__(self, folder):
+        config = json.loads((folder / "config.json").read_text())
+        self.count = config["num_hidden_layers"]
+        more = folder.parent / f"{folder.name}-more"
+        more.mkdir(exist_ok=True)
+        (more / "config.json").write_text(json.dumps(
+            {**config, "num_hidden_layers": self.count + 1}))
+        tensors = of_files(folder)
+        safetensors_torch.save_file(tensors, more / "model.safetensors")
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(more, dtype=torch.float32)
+        self.layers = self.model.eval().model.layers
+        self.parameters = {name: tensors[f"model.layers.{self.count}.{name}.weight"].float()
+                           for name in ("enorm", "hnorm", "eh_proj", "shared_head.norm")}
+
+    def normal(self, x, name):
+        weight = self.parameters[name]
+        return torch.nn.functional.rms_norm(x, weight.shape, weight, COMMON["rms_norm_eps"])
+
+    def after(self, layers, **inputs):
+        """The hidden states after some of the layers, before the last norm."""
+        model = self.model.model
+        model.layers, model.config.num_hidden_layers = layers, len(layers)
+        states = []
+        hook = model.norm.register_forward_pre_hook(lambda _, given: states.append(given[0]))
+        model(use_cache=False, **inputs)
+        hook.remove()
+        return states[0]
+
+    @torch.no_grad()
+    def logits(self, prompts=PROMPTS):
+        model, results = self.model.model, []
+        for prompt in prompts:
+            hidden = model.norm(self.after(self.layers[:self.count],
+                                           input_ids=torch.tensor([prompt])))
+            # Nobody knows the token after the last one: for Megatron it is 0.
+            following = model.embed_tokens(torch.tensor([prompt[1:] + [0]]))
+            both = [self.normal(following, "enorm"), self.normal(hidden, "hnorm")]
+            block = self.after(self.layers[self.count:], inputs_embeds=torch.cat(both, -1)
+                               @ self.parameters["eh_proj"].T)
+            results += [self.model.lm_head(hidden)[0],
+                        self.model.lm_head(self.normal(block, "shared_head.norm"))[0]]
+        return results
 
 
 def difference(a, b):
@@ -156,32 +213,49 @@ def test_megatron_computes_from_torch_dist_what_transformers_does(ckpt, megatron
     assert difference(got, logits(judge)) < TOLERANCE
 
 
+@torch.no_grad()
+def check_that_places_count(tensors, compute):
+    """Equal logits show that every row is in its place only if they differ where one is not."""
+    want = compute()
+    for name, tensor in tensors:
+        kept = tensor.clone()
+        tensor.copy_(kept.roll(1, dims=max(tensor.dim() - 2, 0)))
+        assert difference(compute(), want) > 10 * TOLERANCE, name
+        tensor.copy_(kept)
+    assert difference(compute(), want) == 0
+
+
 @pytest.mark.parametrize("model", MODELS)
-def test_no_two_places_of_a_parameter_give_the_same_logits(sources, model):
-    """Else equal logits would not show that every row is in its place."""
+def test_rows_in_other_places_give_other_logits(sources, model):
     _, judge = sources(model)
-    want = logits(judge)
-    for name, tensor in [*judge.named_parameters(), *judge.named_buffers()]:
-        if "inv_freq" in name:
-            continue
-        with torch.no_grad():
-            kept = tensor.clone()
-            tensor.copy_(kept.roll(1, dims=max(tensor.dim() - 2, 0)))
-            assert difference(logits(judge), want) > 10 * TOLERANCE, name
-            tensor.copy_(kept)
-    assert difference(logits(judge), want) == 0
+    tensors = [*judge.named_parameters(), *judge.named_buffers()]
+    check_that_places_count([(name, t) for name, t in tensors if "inv_freq" not in name],
+                            lambda: logits(judge, PROMPTS[-1:]))
+
+
+@pytest.mark.parametrize("model", NEXT_TOKEN)
+def test_rows_of_a_next_token_block_in_other_places_give_other_logits(sources, model):
+    source, _ = sources(model)
+    block = NextToken(source.parent / "plain")
+    layer = block.layers[block.count]
+    check_that_places_count([*block.parameters.items(), *layer.named_parameters(),
+                             *layer.named_buffers()], lambda: block.logits(PROMPTS[-1:]))
+
+
+def save(megatron, folder, model, keys, **options):
+    """A root as trainers leave it, and the logits of what is in it."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(MODELS[model]))
+    (folder / "latest_checkpointed_iteration.txt").write_text("1")
+    return megatron("save", folder / "config.json", folder / "iter_0000001", keys, **options)
 
 
 @pytest.mark.parametrize("model, keys", CASES)
 @pytest.mark.parametrize("form", ["te", "local"])
 def test_transformers_computes_what_megatron_did_before_saving(ckpt, megatron, tmp_path, model,
                                                                keys, form):
-    saved = tmp_path / "saved"
-    saved.mkdir()
-    (saved / "config.json").write_text(json.dumps(MODELS[model]))
-    (saved / "latest_checkpointed_iteration.txt").write_text("1")
-    want = megatron("save", saved / "config.json", saved / "iter_0000001", keys, form)
-    ckpt("ckpt-shard", "--layout", "hf", saved, tmp_path / "back")
+    want = save(megatron, tmp_path / "saved", model, keys, form=form)
+    ckpt("ckpt-shard", "--layout", "hf", tmp_path / "saved", tmp_path / "back")
     assert difference(logits(of_transformers(tmp_path / "back")), want) < TOLERANCE
 
 
@@ -193,3 +267,15 @@ def test_megatron_refuses_what_is_missing_and_what_is_too_much(ckpt, megatron, s
     folder = shard(ckpt, source, tmp_path / "more", "per-layer", "--extra-state", "--mtp")
     with pytest.raises(AssertionError, match="found in the checkpoint(?s:.*)mtp.*eh_proj"):
         megatron("load", source / "config.json", folder, "per-layer")
+
+
+@pytest.mark.parametrize("model", NEXT_TOKEN)
+def test_a_next_token_block_computes_the_same_there_and_back(ckpt, megatron, sources, tmp_path,
+                                                             model):
+    source, _ = sources(model)
+    folder = shard(ckpt, source, tmp_path / "dist", "per-layer", "--extra-state", "--mtp")
+    got = megatron("load", source / "config.json", folder, "per-layer", blocks=1)
+    assert difference(got, NextToken(source.parent / "plain").logits()) < TOLERANCE
+    want = save(megatron, tmp_path / "saved", model, "per-layer", blocks=1)
+    ckpt("ckpt-shard", "--layout", "hf", tmp_path / "saved", tmp_path / "back")
+    assert difference(NextToken(tmp_path / "back").logits(), want) < TOLERANCE
