@@ -298,6 +298,7 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
     o->host_map_count = opt.host_maps.count;
     o->is_quiet = opt.common.quiet;
     o->wait_seconds_max = opt.wait_seconds;
+    o->wait_option = "--max-wait";
     o->stop = cli_stop_flag();
     o->http = (http_options){ 10, opt.stall_seconds, rate_bytes,
                               (unsigned)opt.connection_count };

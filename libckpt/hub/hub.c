@@ -202,6 +202,28 @@ static int64_t clock_of(const http_reply *reply)
     return seconds != 0 ? seconds : (int64_t)time(NULL);
 }
 
+/*
+ * Tell of the first wait, and of every one that may look like a hang; the many requests that are
+ * refused at the same time wait together. More than a minute is told even to those who want to hear
+ * nothing.
+ */
+static void tell_wait(hub *h, double seconds)
+{
+    static const double LONG_SECONDS = 10;
+    static const double HANG_SECONDS = 60;
+    const double until = clock_seconds() + seconds;
+    const int is_told = h->told_until > 0 &&
+                        (seconds < LONG_SECONDS || until <= h->told_until + LONG_SECONDS);
+
+    if (is_told || h->waited_seconds > (double)h->options.wait_seconds_max ||  /* it is refused */
+        (h->options.is_quiet && seconds <= HANG_SECONDS))
+        return;
+    fprintf(stderr, "'%s' is rate limited, waiting %.0f s%s\n", h->options.repo, seconds,
+            h->token == NULL && h->kind->site_variable[0] != '\0' ? " (a token raises the limit)"
+                                                                  : "");
+    h->told_until = until;
+}
+
 int hub_note_limits(hub *h, hub_bucket bucket, const http_reply *reply)
 {
     const char *text = http_header(reply, "RateLimit");
@@ -240,10 +262,7 @@ int hub_note_limits(hub *h, hub_bucket bucket, const http_reply *reply)
         h->waited_seconds += until - (pace->not_before > now ? pace->not_before : now);
         pace->not_before = until;
     }
-    if (!h->told_wait && !h->options.is_quiet)
-        fprintf(stderr, "rate limited, waiting %u s%s\n", (unsigned)seconds + 1,
-                h->token == NULL ? " (a token raises the limit)" : "");
-    h->told_wait = 1;
+    tell_wait(h, until - now);
     return 1;
 }
 
@@ -264,9 +283,9 @@ ckpt_code hub_check_waiting(hub *h, ckpt_error *err)
     if (h->waited_seconds <= (double)h->options.wait_seconds_max)
         return CKPT_OK;
     return hub_fail(HUB_NETWORK, err,
-                    "'%s' requests a longer wait than --max-wait: expected at most %u s, got %u "
-                    "s", h->options.repo, (unsigned)h->options.wait_seconds_max,
-                    (unsigned)h->waited_seconds);
+                    "'%s' requests a longer wait than %s: expected at most %u s, got %.0f s",
+                    h->options.repo, h->options.wait_option, (unsigned)h->options.wait_seconds_max,
+                    h->waited_seconds);
 }
 
 ckpt_code hub_redirect(const hub *h, const char *url, const http_reply *reply, char **out,

@@ -88,6 +88,7 @@ typedef struct {
     size_t host_map_count;
     int is_quiet;
     uint64_t wait_seconds_max;   /* in total, for rate limits */
+    const char *wait_option;     /* what users call that limit */
     const atomic_int *stop;
     http_options http;
 } hub_options;
@@ -103,7 +104,7 @@ struct hub {
     hub_pace paces[HUB_BUCKET_COUNT];
     double waited_seconds;
     uint64_t request_count;
-    int told_wait;
+    double told_until;           /* end of the last wait that was told; 0: none was */
     uint64_t told_topics[HUB_TOPICS_MAX];    /* hashes of the warnings that were printed */
     size_t told_count;
     char *other_endpoint;        /* tried if the first does not have the repository; or NULL */

@@ -31,16 +31,19 @@ static const char *parse_parts(const char *text, hub_name *out)
             return "the revision is too long";
         end += 1 + size;
     }
-    if (*end == '/' && !copy_text(out->path, sizeof out->path, end + 1, strlen(end + 1)))
+    out->path_bytes = *end == '/' ? strlen(end + 1) : 0;
+    if (*end == '/' && !copy_text(out->path, sizeof out->path, end + 1, out->path_bytes))
         return "the path is too long";
     return hub_repo_complaint(out->repo);
 }
 
-/* The revision and the path of a page, whose name ends in VIEW/REVISION[/PATH]. */
+/* The revision and the path of a page, whose name ends in VIEW/REVISION[/PATH]. The page of a pull
+ * request is that of refs%2Fpr%2FN. */
 static const char *parse_view(const char *page, hub_name *out)
 {
     static const char *const views[] = { "tree/", "blob/", "resolve/", "raw/", "commit/",
                                          "file/view/" };
+    const char *complaint;
 
     for (size_t i = 0; i < sizeof views / sizeof *views; i++) {
         const size_t skipped = strlen(views[i]);
@@ -51,10 +54,15 @@ static const char *parse_view(const char *page, hub_name *out)
             continue;
         if (!copy_text(out->revision, sizeof out->revision, revision, size))
             return "the revision is too long";
-        if (revision[size] == '/')
+        if (revision[size] == '/') {
             copy_text(out->path, sizeof out->path, revision + size + 1,
                       strlen(revision + size + 1));
-        return NULL;
+            out->path_bytes -= (size_t)(revision + size + 1 - page);
+        } else {
+            out->path_bytes = 0;
+        }
+        complaint = hub_decode(out->revision);
+        return complaint != NULL ? complaint : hub_decode(out->path);
     }
     return "expected the page of a repository, of its files (/tree/REVISION) or of one of them "
            "(/blob/REVISION/PATH)";
@@ -80,8 +88,10 @@ static const char *parse_page(const char *text, hub_name *out)
         size--;
     copy_text(page, sizeof page, out->path, size);
     out->path[0] = '\0';
-    return page[0] == '\0' || strcmp(page, "files") == 0 || strcmp(page, "summary") == 0
-               ? NULL : parse_view(page, out);
+    if (page[0] != '\0' && strcmp(page, "files") != 0 && strcmp(page, "summary") != 0)
+        return parse_view(page, out);
+    out->path_bytes = 0;
+    return NULL;
 }
 
 /* The type before the name, if there is one; returns what follows. */

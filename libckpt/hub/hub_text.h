@@ -58,6 +58,11 @@ int hub_is_loopback(const hub_url *url);
 char *hub_resolve_url(const char *base, const char *location);
 /* Percent-encoded, `/` kept where asked; malloc'd. */
 char *hub_encode(const char *text, int keep_slash);
+/* The same of a URL: what is ASCII in it is kept. */
+char *hub_encode_rest(const char *url);
+/* Percent-decode in place. NULL, or what is wrong with the text: a '%' without two hex digits, or a
+ * control character. */
+const char *hub_decode(char *text);
 /* For messages: scheme, host and path; the query is omitted because it may contain a signature. */
 void hub_show_url(const char *url, char *out, size_t out_bytes);
 /* `map` is "A=B", each HOST[:PORT], B also with a scheme: a URL whose host is A, with B instead;

@@ -145,7 +145,25 @@ char *hub_map_host(const char *url, const char *map)
     return asprintf(&out, "%s%s", to, parsed.rest) < 0 ? NULL : out;
 }
 
-char *hub_encode(const char *text, int keep_slash)
+/* Whether a byte stands for itself. */
+typedef int keep_fn(unsigned char c);
+
+static int is_unreserved(unsigned char c)
+{
+    return c < 0x80 && (isalnum(c) || strchr("_.~-", c) != NULL);
+}
+
+static int is_unreserved_or_slash(unsigned char c)
+{
+    return is_unreserved(c) || c == '/';
+}
+
+static int is_ascii(unsigned char c)
+{
+    return c < 0x80;
+}
+
+static char *encode(const char *text, keep_fn *keep)
 {
     static const char hex[] = "0123456789ABCDEF";
     char *out = malloc(3 * strlen(text) + 1);
@@ -156,7 +174,7 @@ char *hub_encode(const char *text, int keep_slash)
     for (; *text != '\0'; text++) {
         const unsigned char c = (unsigned char)*text;
 
-        if ((c < 0x80 && isalnum(c)) || strchr("_.~-", c) != NULL || (keep_slash && c == '/')) {
+        if (keep(c)) {
             *put++ = (char)c;
         } else {
             *put++ = '%';
@@ -166,6 +184,45 @@ char *hub_encode(const char *text, int keep_slash)
     }
     *put = '\0';
     return out;
+}
+
+char *hub_encode(const char *text, int keep_slash)
+{
+    return encode(text, keep_slash ? is_unreserved_or_slash : is_unreserved);
+}
+
+char *hub_encode_rest(const char *url)
+{
+    return encode(url, is_ascii);
+}
+
+static int hex_digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : isxdigit((unsigned char)c) ? (c | 0x20) - 'a' + 10 : -1;
+}
+
+const char *hub_decode(char *text)
+{
+    char *put = text;
+
+    for (const char *at = text; *at != '\0'; at++) {
+        int byte = (unsigned char)*at;
+
+        if (byte == '%') {
+            const int high = hex_digit(at[1]);
+            const int low = high < 0 ? -1 : hex_digit(at[2]);
+
+            if (low < 0)
+                return "expected two hex digits behind each '%' (a '%' itself is written '%25')";
+            byte = high << 4 | low;
+            at += 2;
+        }
+        if (byte < 0x20 || byte == 0x7f)
+            return "it contains a control character";
+        *put++ = (char)byte;
+    }
+    *put = '\0';
+    return NULL;
 }
 
 void hub_show_url(const char *url, char *out, size_t out_bytes)

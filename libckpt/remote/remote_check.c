@@ -1,6 +1,7 @@
 /* remote_check.c: whether remote files are still as they were when they were opened. */
 #include "remote_check.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static ckpt_code fail_changed(const remote_entry *entry, ckpt_error *err)
@@ -91,9 +92,31 @@ static ckpt_code probe_all(remote_session *s, ckpt_error *err)
     return code;
 }
 
+/* Tell that files are taken as missing which may only not be readable for us. */
+static void tell_hidden(remote_session *s)
+{
+    const remote_entry *first = NULL;
+    unsigned count = 0;
+
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = s->entry_count; i-- > 0;)
+        if (s->entries[i]->refusal != NULL) {
+            first = s->entries[i];
+            count++;
+        }
+    if (first != NULL && !s->is_told && !s->options.is_quiet)
+        fprintf(stderr, "note: the server of '%s' answers 403 for files that do not exist: %u that "
+                "were tried are taken as missing, the first is '%s'\n", s->root, count,
+                first->file.path);
+    s->is_told = 1;
+    pthread_mutex_unlock(&s->lock);
+}
+
 ckpt_code remote_check_all(remote_session *s, ckpt_error *err)
 {
     if (s->listing.commit[0] != '\0')
         return CKPT_OK;
+    if (s->hides_absent)
+        tell_hidden(s);
     return s->is_plain ? probe_all(s, err) : compare_listings(s, err);
 }

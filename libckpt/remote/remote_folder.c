@@ -183,13 +183,17 @@ static ckpt_code open_listed(const ckpt_folder *self, const char *name, ckpt_fil
 {
     const remote_folder *f = remote_of(self);
     remote_entry *entry = NULL;
-    ckpt_code code = find(f, name, &entry, err);
+    char *path = path_in(f, name);
+    ckpt_code code;
 
     *out = NULL;
+    if (path == NULL)
+        return fail_path(name, err);
+    if ((code = remote_session_find(f->session, path, &entry, err)) == CKPT_OK && entry == NULL)
+        code = remote_session_fail_absent(f->session, path, err);
+    free(path);
     if (code != CKPT_OK)
         return code;
-    if (entry == NULL)
-        return ckpt_fail(err, CKPT_E_IO, "'%s/%s' does not exist", self->path, name);
     if (listed != NULL)
         *listed = &entry->file;
     return remote_file_open(f->session, entry, out, err);

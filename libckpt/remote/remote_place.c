@@ -49,11 +49,27 @@ static const char *modelscope_page(const char *url, const char **endpoint)
     return NULL;
 }
 
+/* The last part of a web address as the name of a file. */
+static const char *take_file_name(const char *text, hub_name *out)
+{
+    const char *complaint;
+
+    out->path_bytes = strlen(text);
+    if (out->path_bytes >= sizeof out->path)
+        return "its last part is too long";
+    memcpy(out->path, text, out->path_bytes + 1);
+    complaint = hub_decode(out->path);
+    return complaint == NULL && strchr(out->path, '/') != NULL
+               ? "its last part contains '%2F': expected the name of a file" : complaint;
+}
+
 /* A folder of a web server, or a file in one. NULL, or what is wrong with it. */
 static const char *parse_plain(const char *text, remote_name *out)
 {
     const char *slash = strrchr(text, '/');
+    const char *complaint = NULL;
     size_t size = strlen(text);
+    char *folder;
     hub_url url;
 
     if (!hub_parse_url(text, &url))
@@ -63,14 +79,16 @@ static const char *parse_plain(const char *text, remote_name *out)
     if (!url.is_https && !hub_is_loopback(&url))
         return "plain http is only used on this machine: expected https";
     if (url.rest[0] != '\0' && remote_plain_is_weights(slash + 1)) {
-        snprintf(out->name.path, sizeof out->name.path, "%s", slash + 1);
-        if (strlen(slash + 1) >= sizeof out->name.path)
-            return "its last part is too long";
+        complaint = take_file_name(slash + 1, &out->name);
         size = (size_t)(slash - text);
     }
     out->kind = &hub_plain;
-    out->endpoint = strndup(text, size);
-    return NULL;
+    folder = strndup(text, size);
+    out->endpoint = folder == NULL ? NULL : hub_encode_rest(folder);
+    if (complaint == NULL && folder != NULL)
+        complaint = hub_decode(folder);
+    free(folder);
+    return complaint;
 }
 
 static const char *parse_url(const char *text, remote_name *out)
@@ -118,6 +136,7 @@ static ckpt_code take_options(remote_session *s, const char *url, remote_name *n
                           .endpoint = s->texts[2],
                           .is_quiet = s->options.is_quiet,
                           .wait_seconds_max = WAIT_SECONDS_MAX,
+                          .wait_option = "this command allows",
                           .stop = s->options.stop,
                           .http = { CONNECT_SECONDS, STALL_SECONDS, 0, REMOTE_CONNECTIONS } };
     return CKPT_OK;
@@ -127,11 +146,8 @@ static ckpt_code take_options(remote_session *s, const char *url, remote_name *n
 static ckpt_code name_root(remote_session *s, const char *url, const remote_name *name,
                            ckpt_error *err)
 {
-    const size_t path = strlen(name->name.path);
-    size_t size = strlen(url);
+    size_t size = strlen(url) - name->name.path_bytes;
 
-    if (path > 0 && text_ends_with(url, name->name.path))
-        size -= path;
     while (size > 0 && url[size - 1] == '/')
         size--;
     s->root = strndup(url, size);

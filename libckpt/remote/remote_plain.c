@@ -103,8 +103,19 @@ static ckpt_code look_for_file(remote_session *s, const char *file, ckpt_error *
 
     if (code != CKPT_OK || entry != NULL)
         return code;
-    return ckpt_fail(err, CKPT_E_IO, "'%s/%s' does not exist: its server has no such file",
-                     s->root, file);
+    return remote_session_fail_absent(s, file, err);
+}
+
+/* 1 if a file of the server was found. */
+static int has_any(remote_session *s)
+{
+    int found = 0;
+
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; i < s->entry_count; i++)
+        found |= s->entries[i]->is_known && !s->entries[i]->is_absent;
+    pthread_mutex_unlock(&s->lock);
+    return found;
 }
 
 ckpt_code remote_plain_look(remote_session *s, const char *file, ckpt_error *err)
@@ -128,5 +139,8 @@ ckpt_code remote_plain_look(remote_session *s, const char *file, ckpt_error *err
         if ((code = remote_session_find(s, names[i], &entry, err)) == CKPT_OK && i == 0)
             index = entry;
     }
+    if (code == CKPT_OK && s->hides_absent && !has_any(s))
+        return hub_fail(HUB_AUTH, err, "'%s' cannot be read: its server answers 403 for all files "
+                        "of a checkpoint, and for files that do not exist", s->root);
     return code != CKPT_OK || index == NULL ? code : read_index(s, index, err);
 }

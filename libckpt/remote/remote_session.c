@@ -21,6 +21,7 @@ static void free_entry(remote_entry *entry)
     free(entry->own_path);
     free(entry->path);
     free(entry->failure);
+    free(entry->refusal);
     free(entry->url);
     free(entry);
 }
@@ -320,6 +321,28 @@ static ckpt_code try_entry(remote_session *s, remote_entry *entry, ckpt_error *e
     return code;
 }
 
+/*
+ * Stores whose content may not be listed answer 403 for names that do not exist, others only for
+ * files that may not be read. A name that nobody has shows which of them this is. Called with the
+ * lock held.
+ */
+static ckpt_code settle_refusal(remote_session *s, const remote_entry *entry, ckpt_error *err)
+{
+    static const char nowhere[] = "ckpt-no-file-has-this-name";
+    remote_entry *other;
+    ckpt_code code;
+
+    if (entry->refusal == NULL || s->hides_absent)
+        return CKPT_OK;
+    if ((code = get_entry(s, nowhere, &other, err)) != CKPT_OK ||
+        (code = try_entry(s, other, err)) != CKPT_OK)
+        return code;
+    if (other->refusal == NULL)
+        return report(entry->refusal, err);
+    s->hides_absent = 1;
+    return CKPT_OK;
+}
+
 ckpt_code remote_session_find(remote_session *s, const char *path, remote_entry **out,
                               ckpt_error *err)
 {
@@ -327,10 +350,20 @@ ckpt_code remote_session_find(remote_session *s, const char *path, remote_entry 
 
     pthread_mutex_lock(&s->lock);
     if ((code = get_entry(s, path, out, err)) == CKPT_OK && *out != NULL &&
-        (code = try_entry(s, *out, err)) == CKPT_OK && (*out)->is_absent)
+        (code = try_entry(s, *out, err)) == CKPT_OK && (*out)->is_absent) {
+        code = settle_refusal(s, *out, err);
         *out = NULL;
+    }
     pthread_mutex_unlock(&s->lock);
     return code;
+}
+
+ckpt_code remote_session_fail_absent(const remote_session *s, const char *path, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_IO, "'%s/%s' does not exist%s", s->root, path,
+                     s->hides_absent ? ", or may not be read: its server answers 403 in both cases"
+                     : s->is_plain   ? ": its server has no such file"
+                                     : "");
 }
 
 ckpt_code remote_session_expect(remote_session *s, const char *path, ckpt_error *err)

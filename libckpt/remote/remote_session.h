@@ -35,6 +35,7 @@ typedef struct {
  * hosts of a hub have ETags of their own; a web server, wherever it redirects to, has one. */
 typedef struct {
     char origin[HUB_HOST_BYTES];
+    char host[HUB_HOST_BYTES];           /* that told the version */
     char version[REMOTE_VERSION_BYTES];
 } remote_origin;
 
@@ -46,6 +47,7 @@ typedef struct {
     char *path;                  /* its name in errors */
     int is_known;                /* its size is */
     int is_absent;
+    ckpt_error *refusal;         /* a 403, which may mean that it is absent; or NULL */
     int head_was_asked;
     int is_opened;               /* as a file; others were at most looked for, or read ahead */
     remote_stream streams[REMOTE_STREAMS];
@@ -73,6 +75,8 @@ typedef struct {
     hub *h;
     hub_listing listing;         /* of hubs */
     int is_plain;                /* a web server: there is no listing, files are tried */
+    int hides_absent;            /* it answers 403 for files that do not exist */
+    int is_told;                 /* this was told */
     char *root;                  /* its name in errors: the URL without the path in it */
     remote_options options;
     char *texts[4];              /* of options.repo ...; owned */
@@ -93,9 +97,12 @@ void remote_session_hold(remote_session *s);
 void remote_session_drop(remote_session *s);         /* the last one frees it */
 
 /* The file of this path, or NULL if there is none, in *out. Tries it at a server without
- * listing. */
+ * listing. A file that may not be read is an error, unless the server says the same of files that
+ * do not exist. */
 ckpt_code remote_session_find(remote_session *s, const char *path, remote_entry **out,
                               ckpt_error *err);
+/* Fail because remote_session_find found no file of this path. */
+ckpt_code remote_session_fail_absent(const remote_session *s, const char *path, ckpt_error *err);
 /* For servers without listing: try the file without waiting. */
 ckpt_code remote_session_expect(remote_session *s, const char *path, ckpt_error *err);
 /* Read bytes, which are within the file, into `out`. */

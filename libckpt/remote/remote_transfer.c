@@ -46,11 +46,23 @@ static http_verdict refuse_reply(remote_transfer *t, transfer_refusal how, const
     return refuse(t, how);
 }
 
-static http_verdict refuse_change(remote_transfer *t, const char *what, const char *was,
-                                  const char *is)
+/* Another version than `known`. From another host it need not be a change: a web server may
+ * redirect to mirrors, of which each has an ETag of its own. */
+static http_verdict refuse_version(remote_transfer *t, const char *what,
+                                   const remote_origin *known, const char *version)
 {
-    ckpt_fail(&t->err, CKPT_E_FORMAT, "'%s' was changed while it was being read: expected %s '%s', "
-              "got '%s'; run the command again", t->entry->path, what, was, is);
+    hub_url here = { 0 };
+
+    hub_parse_url(t->url, &here);
+    if (strcmp(here.host, known->host) != 0)
+        ckpt_fail(&t->err, CKPT_E_FORMAT, "'%s' comes from servers with different versions of it: "
+                  "expected %s '%s' as from '%s', got '%s' from '%s'; use the address of one of "
+                  "them, or download it first", t->entry->path, what, known->version, known->host,
+                  version, here.host);
+    else
+        ckpt_fail(&t->err, CKPT_E_FORMAT, "'%s' was changed while it was being read: expected %s "
+                  "'%s', got '%s'; run the command again (if that fails, too, the server's mirrors "
+                  "differ: download it first)", t->entry->path, what, known->version, version);
     return refuse(t, TRANSFER_FATAL);
 }
 
@@ -75,17 +87,21 @@ static remote_origin *origin_of(const remote_transfer *t)
 }
 
 /* The version that the server gave first, which becomes that of the file if there was none, in
- * `out`. 0: there are too many servers. */
-static int known_version(remote_transfer *t, const char *version, char out[REMOTE_VERSION_BYTES])
+ * *out. 0: there are too many servers. */
+static int known_version(remote_transfer *t, const char *version, remote_origin *out)
 {
     remote_origin *origin;
+    hub_url here = { 0 };
 
+    hub_parse_url(t->url, &here);
     pthread_mutex_lock(&t->s->lock);
     origin = origin_of(t);
-    if (origin != NULL && origin->version[0] == '\0')
+    if (origin != NULL && origin->version[0] == '\0') {
         snprintf(origin->version, sizeof origin->version, "%s", version);
+        memcpy(origin->host, here.host, sizeof origin->host);
+    }
     if (origin != NULL)
-        memcpy(out, origin->version, REMOTE_VERSION_BYTES);
+        *out = *origin;
     pthread_mutex_unlock(&t->s->lock);
     return origin != NULL;
 }
@@ -95,7 +111,7 @@ static http_verdict judge_version(remote_transfer *t, const http_reply *reply)
 {
     const char *etag = http_header(reply, "ETag");
     const char *version = etag != NULL ? etag : http_header(reply, "Last-Modified");
-    char known[REMOTE_VERSION_BYTES];
+    remote_origin known;
 
     if (version == NULL && t->s->is_plain) {
         ckpt_fail(&t->err, CKPT_E_FORMAT, "'%s': its server sends neither ETag nor Last-Modified, "
@@ -104,13 +120,13 @@ static http_verdict judge_version(remote_transfer *t, const http_reply *reply)
     }
     if (version == NULL)
         return HTTP_TAKE;
-    if (strlen(version) >= sizeof known)
+    if (strlen(version) >= sizeof known.version)
         return refuse_reply(t, TRANSFER_FATAL, "its ETag is too long");
-    if (!known_version(t, version, known))
+    if (!known_version(t, version, &known))
         return refuse_reply(t, TRANSFER_FATAL, "the file came from too many servers to tell "
                             "whether it was changed; download it first");
-    if (strcmp(known, version) != 0)
-        return refuse_change(t, etag != NULL ? "ETag" : "Last-Modified", known, version);
+    if (strcmp(known.version, version) != 0)
+        return refuse_version(t, etag != NULL ? "ETag" : "Last-Modified", &known, version);
     return HTTP_TAKE;
 }
 
@@ -165,13 +181,58 @@ static http_verdict judge_body(remote_transfer *t, const http_reply *reply)
     return HTTP_TAKE;
 }
 
+/* 1 if the header has the hash, or the object id, that the hub lists of the file. */
+static int names_file(const http_reply *reply, const char *header, const hub_file *file)
+{
+    const char *text = http_header(reply, header);
+    char etag[REMOTE_VERSION_BYTES];
+
+    if (text == NULL)
+        return 0;
+    hub_etag(text, etag, sizeof etag);
+    return strcmp(etag, file->hash) == 0 || (file->oid != NULL && strcmp(etag, file->oid) == 0);
+}
+
+/* 1 if the reply has bytes of the file, or leads to another host that has them. */
+static int leads_to_bytes(const remote_transfer *t, const http_reply *reply)
+{
+    const unsigned status = http_status(reply);
+    const char *location = http_header(reply, "Location");
+    char *to = status >= 300 && status < 400 && location != NULL
+                   ? hub_resolve_url(t->url, location) : NULL;
+    const int leads = status == 200 || status == 206 ||
+                      (to != NULL && !hub_same_origin(to, t->s->h->endpoint));
+
+    free(to);
+    return leads;
+}
+
+/*
+ * Nobody hashes a range, so the hub must say of which commit, or of which content, its bytes are:
+ * a mirror that only forwards bytes may have those of another commit. NULL, or a complaint.
+ */
+static const char *hub_complaint(const remote_transfer *t, const http_reply *reply)
+{
+    const hub_file *file = &t->entry->file;
+    const char *wrong;
+
+    if (http_status(reply) >= 400 || t->s->is_plain || !is_at_hub(t))
+        return NULL;
+    if ((wrong = hub_contradiction(&t->s->listing, file, reply)) != NULL)
+        return wrong;
+    if (t->s->listing.commit[0] == '\0' || http_header(reply, "X-Repo-Commit") != NULL ||
+        names_file(reply, "X-Linked-Etag", file) || names_file(reply, "ETag", file) ||
+        !leads_to_bytes(t, reply))
+        return NULL;
+    return "it names neither the commit nor the file's hash (X-Repo-Commit, X-Linked-Etag, ETag), "
+           "so another version would not be noticed: use ckpt-download, which hashes what it gets";
+}
+
 static http_verdict on_head(void *context, const http_reply *reply)
 {
     remote_transfer *t = context;
     const unsigned status = http_status(reply);
-    const char *wrong = status < 400 && !t->s->is_plain && is_at_hub(t)
-                            ? hub_contradiction(&t->s->listing, &t->entry->file, reply)
-                            : NULL;
+    const char *wrong = hub_complaint(t, reply);
 
     if (wrong != NULL)
         return refuse_reply(t, TRANSFER_FATAL, wrong);
@@ -275,6 +336,15 @@ static void fail_file(remote_transfer *t, const ckpt_error *err)
     end_transfer(t);
 }
 
+/* No file can be read: the transfers of others would wait, and nobody would end them. */
+static void fail_all(remote_transfer *t, const ckpt_error *err)
+{
+    pthread_mutex_lock(&t->s->lock);
+    remote_session_fail(t->s, NULL, err);
+    pthread_mutex_unlock(&t->s->lock);
+    end_transfer(t);
+}
+
 /* A probe that has not ended is wanted again. */
 static void repeat_probe(remote_transfer *t)
 {
@@ -354,6 +424,20 @@ static void forget_address(remote_transfer *t, const http_result *result)
     end_transfer(t);
 }
 
+/* Remember the 403 of a file that is tried: whether it means that there is none is found out by
+ * remote_session_find. */
+static void note_refusal(remote_transfer *t, const http_result *result)
+{
+    remote_entry *entry = t->entry;
+
+    pthread_mutex_lock(&t->s->lock);
+    entry->is_absent = 1;
+    if (entry->refusal == NULL && (entry->refusal = malloc(sizeof *entry->refusal)) != NULL)
+        hub_fail(HUB_AUTH, entry->refusal, "'%s': the server answers 403: %.300s", entry->path,
+                 result->text);
+    pthread_mutex_unlock(&t->s->lock);
+}
+
 /* A server without listing does not have the file, or it is empty. 1: that is what the reply
  * says. */
 static int settle_unknown(remote_transfer *t, const http_result *result)
@@ -368,6 +452,8 @@ static int settle_unknown(remote_transfer *t, const http_result *result)
         pthread_mutex_lock(&t->s->lock);
         t->entry->is_absent = 1;
         pthread_mutex_unlock(&t->s->lock);
+    } else if (status == 403 && (is_at_hub(t) || t->entry->refresh_count == REFRESHES_MAX)) {
+        note_refusal(t, result);
     } else if (status == 416 && text != NULL && hub_parse_content_range(text, &range) &&
                range.has_total && range.total == 0) {
         learn_size(t, 0);
@@ -435,7 +521,7 @@ static void on_done(void *context, const http_result *result)
     if (status != 0)
         hub_note_limits(t->s->h, t->bucket, result->reply);
     if (hub_check_waiting(t->s->h, &err) != CKPT_OK) {
-        fail_file(t, &err);
+        fail_all(t, &err);
         return;
     }
     if ((status == 200 || status == 206) && is_at_hub(t))

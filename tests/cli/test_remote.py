@@ -297,8 +297,46 @@ def test_a_web_server_has_one_version_at_all_hosts(ckpt, digest, hub, env, tmp_p
         assert digest(url, env=env) == digest(tmp_path / name)
     else:
         done = ckpt("ckpt-verify", "digest", url, check=2, env=env)
-        assert "was changed while it was being read: expected ETag" in done.err
+        assert f"{name}' comes from servers with different versions of it: expected ETag '\"a\"' " \
+               "as from '127.0.0.2', got '\"b\"' from '127.0.0.1'" in done.err
     assert hub.faults[0]["to"] == "{cdn2}/f"
+
+
+HIDES = {"commit": ["X-Repo-Commit"], "hash": ["X-Linked-Etag", "ETag"],
+         "both": ["X-Repo-Commit", "X-Linked-Etag", "ETag"]}
+
+
+@pytest.mark.parametrize("shape", ["cdn", "hop", "direct"])
+@pytest.mark.parametrize("hides", HIDES)
+def test_a_hub_must_say_of_which_commit_or_content_its_bytes_are(ckpt, digest, hub, env, expected,
+                                                                shape, hides):
+    """A proxy in front of it drops some headers."""
+    for entry in hub.repos[ID].files:
+        entry.shape = shape if entry.kind == "lfs" or shape != "cdn" else "hop"
+    hub.hub.hidden = HIDES[hides]
+    if hides != "both":
+        assert digest(f"hf://{ID}", env=env) == expected
+        return
+    done = ckpt("ckpt-verify", "digest", f"hf://{ID}", check=2, env=env)
+    assert "names neither the commit nor the file's hash" in done.err and done.out == ""
+
+
+@pytest.mark.parametrize("port, path", [("hub", "*/revision/main"), ("hub", SHARD), ("cdn", SHARD)])
+def test_a_wait_of_an_hour_is_refused(ckpt, hub, env, port, path):
+    hub.fault("status", status=429, headers=[["Retry-After", "3600"]], port=port, path=path)
+    done = ckpt("ckpt-inspect", f"hf://{ID}", check=2, env=env)
+    assert done.err.endswith(f"'{ID}' requests a longer wait than this command allows: expected at "
+                             "most 1800 s, got 3601 s\n")
+
+
+@pytest.mark.parametrize("more", [(), ("--quiet",)], ids=["", "quiet"])
+def test_a_wait_of_minutes_is_told(hub, env, more):
+    hub.fault("status", status=429, headers=[["Retry-After", "600"]], port="cdn", path=SHARD)
+    process = start_tool("ckpt-inspect", *more, f"hf://{ID}", env=env)
+    assert process.stderr.readline() == \
+        f"'{ID}' is rate limited, waiting 601 s (a token raises the limit)\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == -signal.SIGINT
 
 
 def test_a_version_too_long_to_keep_is_refused(ckpt, hub, env):
@@ -366,6 +404,28 @@ def test_a_later_listing_that_differs_is_refused(read_changed, hub, name):
     count = itertools.count()
     hub.repos[ID].find(name).listed = lambda: {"Sha256": "0" * 64} if next(count) else {}
     read_changed(f"ms://{ID}", name)
+
+
+@pytest.mark.parametrize("later", [{"Path": "gone"}, {"Size": 5}, {"Path": LAST}],
+                         ids=["vanished", "size", "twice"])
+def test_a_file_that_a_branch_lists_no_more_is_refused(ckpt, hub, env, later):
+    count = itertools.count()
+    hub.repos[ID].find(SHARD).listed = lambda: later if next(count) else {}
+    done = ckpt("ckpt-verify", "digest", f"ms://{ID}@v1", check=2, env=env)
+    name = LAST if later.get("Path") == LAST else SHARD
+    assert re.search(f"({SHARD}|{name})' was changed while it was being read", done.err)
+    wait_for(lambda: not hub.busy)               # it logs a request after its reply
+    asked = [e["target"] for e in hub.log if "/repo/files" in e["target"] or "/repo/tree" in
+             e["target"]]
+    assert len(asked) == 2 and asked[0] == asked[1] and "Revision=v1" in asked[0]
+
+
+def test_a_file_that_only_the_later_listing_has_is_no_change(digest, hub, env, expected):
+    count = itertools.count()
+    hub.repos[ID].files.append(Entry("a.txt", 20, 6, "git", listed=lambda: {
+        "Path": "../a.txt"} if next(count) else {}))
+    assert digest(f"ms://{ID}", env=env) == expected
+    assert next(count) == 2
 
 
 @pytest.mark.parametrize("name", [SHARD])
@@ -490,6 +550,74 @@ def test_what_cannot_be_read_is_told(ckpt, hub, env, path, says):
 def test_a_web_folder_without_checkpoint_is_told(ckpt, hub, env):
     done = ckpt("ckpt-inspect", f"{hub.url}/web/o/none", check=2, env=env)
     assert "is not a checkpoint" in done.err
+
+
+STORE = "answers 403 for files that do not exist"
+
+
+def test_a_store_that_answers_403_for_missing_files_is_read(ckpt, hub, env, tmp_path):
+    hub.web_missing = 403
+    for more in ((), ("--quiet",)):
+        done = ckpt("ckpt-convert", "--dtype", "bf16", "--experts", "bf16", "--no-manifest", *more,
+                    urls(hub)[2], tmp_path / f"there{len(more)}", env=env)
+        assert done.err.count(STORE) == (not more)
+    ckpt("ckpt-convert", "--dtype", "bf16", "--experts", "bf16", "--no-manifest", GOLDEN,
+         tmp_path / "here")
+    assert tree(tmp_path / "there0") == tree(tmp_path / "here") == tree(tmp_path / "there1")
+
+
+@pytest.mark.parametrize("name", ["config.json", SHARD])
+def test_a_file_that_may_not_be_read_is_not_taken_as_missing(ckpt, hub, env, name):
+    hub.fault("status", status=403, body="not for you", path=name, count=99)
+    done = ckpt("ckpt-verify", "digest", urls(hub)[2], check=2, env=env)
+    assert done.err.endswith(f"/{name}': the server answers 403: not for you\n")
+    assert done.out == ""
+
+
+def test_a_missing_shard_of_such_a_store_is_told(ckpt, hub, env):
+    hub.web_missing = 403
+    hub.repos[ID] = Repo(ID, [e for e in entries(GOLDEN) if e.path != SHARD])
+    says = "does not exist, or may not be read: its server answers 403 in both cases"
+    done = ckpt("ckpt-verify", "digest", urls(hub)[2], check=2, env=env)
+    assert f"of which 1 do not exist; the first is '{SHARD}'" in done.err
+    done = ckpt("ckpt-verify", "digest", f"{urls(hub)[2]}/{SHARD}", check=2, env=env)
+    assert f"/{SHARD}' {says}" in done.err
+
+
+def test_a_store_that_refuses_everything_is_told(ckpt, hub, env):
+    hub.web_missing = 403
+    done = ckpt("ckpt-inspect", f"{hub.url}/web/o/none", check=2, env=env)
+    assert "/web/o/none' cannot be read: its server answers 403 for all files" in done.err
+
+
+@pytest.mark.parametrize("folder", ["a%20b/%C3%BC", "a%20b/ü", "a%20b/%c3%bc/"])
+@pytest.mark.parametrize("name", ["my%20model%2B%25.safetensors", ""])
+def test_web_addresses_are_percent_encoded(ckpt, hub, env, tmp_path, folder, name):
+    there = "my model+%.safetensors" if name else "model.safetensors"
+    hub.repos[ID] = Repo(ID, [Entry(f"a b/ü/{there}", data=tensor_file(1000))])
+    (tmp_path / there).write_bytes(tensor_file(1000))
+    url = f"{urls(hub)[2]}/{folder}/{name}"
+    for command in (["ckpt-inspect", "--json"], ["ckpt-verify", "digest", "--json"]):
+        done = ckpt(*command, url, env=env).json
+        here = ckpt(*command, tmp_path / there).json
+        assert done.get("root") == here.get("root")
+        assert done.get("tensors") == here.get("tensors") and not hub.leaks
+
+
+def test_pages_of_hubs_are_percent_encoded(digest, hub, env, expected):
+    hub.repos[ID] = Repo(ID, entries(GOLDEN, "a b/ü/"), revisions={"refs/pr/1": "1" * 40})
+    for name in ("tree/main/a%20b/%C3%BC", "tree/refs%2Fpr%2F1/a%20b/%C3%BC/?x=y"):
+        assert digest(f"https://huggingface.co/{ID}/{name}", env=env) == expected
+    assert any("1" * 40 in e["target"] for e in hub.log)
+
+
+@pytest.mark.parametrize("path, says", [
+    ("x/a%2Fb.safetensors", "contains '%2F'"), ("x/a%zz.safetensors", "two hex digits"),
+    ("x%2/b", "two hex digits"), ("x/a%00b.safetensors", "control character"),
+    ("100%", "two hex digits")])
+def test_web_addresses_that_are_no_paths_are_refused(ckpt, hub, env, path, says):
+    done = ckpt("ckpt-inspect", f"{hub.url}/web/{path}", check=2, env=env)
+    assert says in done.err and hub.log == []
 
 
 def test_a_missing_web_file_is_told(ckpt, hub, env):

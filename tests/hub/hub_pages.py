@@ -197,7 +197,7 @@ def web(hub, request, id, path):
     repo = hub.repos.get(id)
     entry = repo and repo.find(path)
     if entry is None:
-        hub.reply(request, 404, "<html>no such file</html>")
+        hub.reply(request, hub.web_missing, "no such file")
         return
     fault = faults.take(hub, request, path)
     if not fault or not faults.before(hub, request, entry, fault):

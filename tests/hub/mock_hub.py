@@ -100,6 +100,7 @@ class Hub:
         self.token = "hf_test"
         self.hub_headers = []          # of every reply of the hub's own port
         self.web_headers = [("ETag", '"{etag}"')]     # of a server without API
+        self.web_missing = 404         # how that server answers for what it does not have
         self.link_first = None         # a Link header before that of the next page
         self.cdn_name = "cdn"
         self.plain_etag = '"opaque-1"'

@@ -75,7 +75,8 @@ class Connection:
 
     def head(self, request, status, headers):
         request.status = status
-        lines = "".join(f"{k}: {v}\r\n" for k, v in [*headers, *request.extra])
+        lines = "".join(f"{k}: {v}\r\n" for k, v in [*headers, *request.extra]
+                        if k not in self.listener.hidden)
         text = f"HTTP/1.1 {status} X\r\n{lines}\r\n"
         self.sock.sendall(text.encode("latin-1"))
 
@@ -100,6 +101,7 @@ class Listener:
         self.count = 0
         self.port = port
         self.buffer_bytes = None
+        self.hidden = ()               # headers that a proxy in front of it drops
         self.listen()
 
     def listen(self):

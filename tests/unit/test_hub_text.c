@@ -178,6 +178,45 @@ static void test_paths_are_encoded_byte_by_byte(void **state)
     free(out);
 }
 
+static void test_the_rest_of_a_url_is_kept(void **state)
+{
+    char *out = hub_encode_rest("https://h/a%20b/\xc3\xbc?x");
+
+    (void)state;
+    assert_string_equal(out, "https://h/a%20b/%C3%BC?x");
+    free(out);
+}
+
+static void test_all_bytes_are_decoded_but_control_characters(void **state)
+{
+    (void)state;
+    for (unsigned byte = 0; byte < 256; byte++) {
+        char text[8];
+        const char expected[2] = { (char)byte, '\0' };
+
+        snprintf(text, sizeof text, byte % 2 == 0 ? "%%%02X" : "%%%02x", byte);
+        if (byte < 0x20 || byte == 0x7f) {
+            assert_non_null(hub_decode(text));
+            continue;
+        }
+        assert_null(hub_decode(text));
+        assert_string_equal(text, expected);
+    }
+}
+
+static void test_what_is_no_encoding_is_refused(void **state)
+{
+    static const char *const texts[] = { "%", "a%2", "%g0", "%0g", "a%%20", "%-1" };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        char text[8];
+
+        snprintf(text, sizeof text, "%s", texts[i]);
+        assert_non_null(hub_decode(text));
+    }
+}
+
 static void test_signatures_are_not_shown(void **state)
 {
     char out[64];
@@ -255,6 +294,9 @@ int main(void)
         cmocka_unit_test(test_only_addresses_are_loopback),
         cmocka_unit_test(test_a_location_is_resolved_with_its_query),
         cmocka_unit_test(test_paths_are_encoded_byte_by_byte),
+        cmocka_unit_test(test_the_rest_of_a_url_is_kept),
+        cmocka_unit_test(test_all_bytes_are_decoded_but_control_characters),
+        cmocka_unit_test(test_what_is_no_encoding_is_refused),
         cmocka_unit_test(test_signatures_are_not_shown),
         cmocka_unit_test(test_the_expiry_is_the_earliest_that_a_url_names),
         cmocka_unit_test(test_patterns_match_as_pythons),
