@@ -376,7 +376,12 @@ static int has_room(download *d, const dfile *file)
     return 0;
 }
 
-static void start_files(download *d)
+/*
+ * Begin files while there are slots. Of those whose space is reserved only one: until the next turn
+ * the transfers of files that were begun before continue, and what they received is hashed.
+ * 1: there may be more to begin.
+ */
+static int start_files(download *d)
 {
     size_t small_count = 0;
 
@@ -399,7 +404,10 @@ static void start_files(download *d)
         small_count += (size_t)take_small;
         d->running[d->running_count++] = file;
         begin_file(d, file);
+        if (!take_small)
+            return 1;
     }
+    return 0;
 }
 
 /*
@@ -523,11 +531,13 @@ ckpt_code download_run(download *d, download_progress *progress, void *context, 
     ckpt_code code = CKPT_OK;
 
     while (d->env.stats.ended_count < d->count && code == CKPT_OK) {
+        int has_more;
+
         take_hashes(d);
         take_heads(d);
         if (!ask_taker(d))
             break;
-        start_files(d);
+        has_more = start_files(d);
         start_requests(d, 0);
         /* Segments are split only if no other file can use the connection. */
         if (d->next_large == d->small_begin && d->next_small == d->count)
@@ -537,7 +547,7 @@ ckpt_code download_run(download *d, download_progress *progress, void *context, 
         pace_update(d);
         check_silence(d);
         if ((code = hub_check_waiting(d->env.options.h, err)) == CKPT_OK)
-            code = http_poll(d->env.options.h->http, 100, err);
+            code = http_poll(d->env.options.h->http, has_more ? 0 : 100, err);
         d->env.stats.seconds = clock_seconds() - begin;
         progress(context, d);
         if (code == CKPT_OK && *d->env.options.h->options.stop)
