@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "hf.h"
+#include "libckpt/foreign_codes.h"
 #include "libckpt/json_scan.h"
 #include "notes.h"
 #include "libckpt/recognise.h"
@@ -40,6 +41,29 @@ static ckpt_code remark_adapter(ckpt_checkpoint *c, ckpt_error *err)
         return CKPT_OK;
     return note_add(&c->notes, err, "this is a LoRA adapter, not a complete model; merge it into "
                     "its base model first");
+}
+
+/* Another package's codes, which would be taken for the values of a model that ckpt decodes. */
+static ckpt_code remark_quantiser(ckpt_checkpoint *c, ckpt_error *err)
+{
+    const char *name = foreign_codes_name(c->store->catalog);
+
+    if (name == NULL)
+        return CKPT_OK;
+    return note_add(&c->notes, err, "weights are quantised by %s: its tensors are listed, copied, "
+                    "digested and compared as stored, and not decoded", name);
+}
+
+/* Mistral's own form of its releases. Others have no config.json there. */
+static ckpt_code remark_consolidated(ckpt_checkpoint *c, ckpt_error *err)
+{
+    if (c->place.name != NULL || c->store->file_count == 0 ||
+        strncmp(c->store->files[0].name, "consolidated", strlen("consolidated")) != 0 ||
+        !folder_has(c->place.folder, "params.json"))
+        return CKPT_OK;
+    return note_add(&c->notes, err, "this is Mistral's own form (consolidated.safetensors and "
+                    "params.json), whose tensors are read under their own names; servers and other "
+                    "families read the form of Hugging Face");
 }
 
 /* The number `total_size` of the index's `metadata`; *found 0: absent, or not an integer. */
@@ -100,7 +124,9 @@ ckpt_code checkpoint_remark(ckpt_checkpoint *c, ckpt_error *err)
 {
     ckpt_code code;
 
-    if ((code = remark_part(c, err)) != CKPT_OK || (code = remark_adapter(c, err)) != CKPT_OK)
+    if ((code = remark_part(c, err)) != CKPT_OK || (code = remark_adapter(c, err)) != CKPT_OK ||
+        (code = remark_quantiser(c, err)) != CKPT_OK ||
+        (code = remark_consolidated(c, err)) != CKPT_OK)
         return code;
     return remark_total(c, err);
 }

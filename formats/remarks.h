@@ -4,7 +4,8 @@
 
 #include "format.h"
 
-/* Notes for: one file of several, an adapter, an index with a wrong total. Call after the stored
+/* Notes for: one file of several, an adapter, weights quantised by other packages, Mistral's own
+ * form, an index with a wrong total. Call after the stored
  * tensors are listed. */
 ckpt_code checkpoint_remark(ckpt_checkpoint *c, ckpt_error *err);
 

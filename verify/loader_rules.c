@@ -9,6 +9,7 @@
 #include "libckpt/tensor_class.h"
 #include "libckpt/config_number.h"
 #include "libckpt/encoding.h"
+#include "libckpt/foreign_codes.h"
 
 #define VLLM (1u << LOADER_VLLM)
 #define SGLANG (1u << LOADER_SGLANG)
@@ -170,6 +171,7 @@ static int has_stale_quantization_config(rule_call *call)
     const loader_facts *f = call->facts;
 
     return f->quantization != NULL && f->quantised == 0 &&
+           foreign_codes_name(f->in.logical) == NULL &&
            say(call, "config.json has a quantization_config%s%s, but no weight is quantised: "
                "remove it", f->method == NULL ? "" : " of ", f->method == NULL ? "" : f->method);
 }
@@ -197,8 +199,8 @@ static int is_not_judged(rule_call *call)
 {
     const loader_facts *f = call->facts;
 
-    return f->quantised > 0 && f->method != NULL && !is_known_method(f) &&
-           strcmp(f->method, "mxfp8") != 0 &&
+    return (f->quantised > 0 || foreign_codes_name(f->in.logical) != NULL) && f->method != NULL &&
+           !is_known_method(f) && strcmp(f->method, "mxfp8") != 0 &&
            say(call, "quant_method is '%s', whose tensors are not looked at", f->method);
 }
 

@@ -1,9 +1,13 @@
 """What people give for a checkpoint: each is told in one line what it is and what to do."""
 import io
+import json
 import pickle
 import zipfile
 
+import numpy
 import pytest
+import safetensors.numpy
+import torch
 
 from corrupt.files import INDEX, Model, bf16, file_bytes, link_tree
 
@@ -181,6 +185,92 @@ def test_like_and_fill_from_tell_it(ckpt, golden_a, tmp_path):
         err = ckpt("ckpt-convert", option, tmp_path / "m.pt", golden_a, tmp_path / "out",
                    check=2).err
         assert "torch.save pickle" in err
+
+
+# ---- real files of other packages ----
+
+Q = "model.layers.0.self_attn.q_proj"
+
+
+def zeros(dtype, *shape):
+    return numpy.zeros(shape, dtype)
+
+
+def ones(*shape, dtype="float16"):
+    return numpy.ones(shape, dtype)
+
+
+NOT_DECODED = "listed, copied, digested and compared as stored, and not decoded"
+FORMATS = {
+    "gptq": ({"qweight": zeros("int32", 8, 64), "qzeros": zeros("int32", 1, 8),
+              "scales": ones(1, 64), "g_idx": zeros("int32", 64)},
+             {"quant_method": "gptq", "bits": 4, "group_size": 64},
+             f"weights are quantised by GPTQ: its tensors are {NOT_DECODED}"),
+    "awq": ({"qweight": zeros("int32", 64, 8), "qzeros": zeros("int32", 1, 8),
+             "scales": ones(1, 64)},
+            {"quant_method": "awq", "bits": 4, "group_size": 64},
+            f"weights are quantised by AWQ: its tensors are {NOT_DECODED}"),
+    "nf4": ({"weight": zeros("uint8", 2048, 1), "weight.absmax": zeros("uint8", 64),
+             "weight.quant_map": zeros("float32", 16),
+             "weight.quant_state.bitsandbytes__nf4": zeros("uint8", 90)},
+            {"quant_method": "bitsandbytes", "load_in_4bit": True},
+            f"weights are quantised by bitsandbytes, NF4: its tensors are {NOT_DECODED}"),
+    "int8": ({"weight": zeros("int8", 64, 64), "SCB": zeros("float32", 64)},
+             {"quant_method": "bitsandbytes", "load_in_8bit": True},
+             f"weights are quantised by bitsandbytes, LLM.int8: its tensors are {NOT_DECODED}"),
+    "mlx": ({"weight": zeros("uint32", 64, 8), "scales": ones(64, 1), "biases": ones(64, 1)},
+            None, f"weights are quantised by MLX: its tensors are {NOT_DECODED}"),
+    "exl3": ({"trellis": zeros("int16", 4, 4, 48), "suh": ones(64), "svh": ones(64),
+              "mcg": zeros("int32", 1)}, {"quant_method": "exl3", "bits": 3.0},
+             f"weights are quantised by EXL3: its tensors are {NOT_DECODED}"),
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_weights_quantised_by_other_packages_are_told(ckpt, tmp_path, kind):
+    """In the names, dtypes and shapes of the packages, written by safetensors."""
+    tensors, config, says = FORMATS[kind]
+    path = tmp_path / "in"
+    path.mkdir()
+    safetensors.numpy.save_file({f"{Q}.{n}": t for n, t in tensors.items()},
+                                path / "model.safetensors")
+    members = {} if config is None else {"quantization_config": config}
+    (path / "config.json").write_text(json.dumps({"model_type": "llama", **members}))
+    notes = ckpt("ckpt-inspect", "--json", path).json["notes"]
+    assert says in notes and not any("remove it" in n for n in notes)
+    assert f"note: {says}\n" in ckpt("ckpt-verify", "digest", path).err
+    if config is not None:
+        done = ckpt("ckpt-inspect", "--for", "vllm", path, check=(0, 1))
+        assert f"'{config['quant_method']}', whose tensors are not looked at" in done.out
+    ckpt("ckpt-convert", "--dtype", "keep", path, tmp_path / "out")
+    ckpt("ckpt-verify", "compare", "--bits", path, tmp_path / "out")
+
+
+def test_files_of_torch_save_are_told(ckpt, tmp_path):
+    for name, is_new, says in (("pytorch_model.bin", True, "is a torch.save archive"),
+                               ("old.pt", False, "is an old torch.save pickle")):
+        torch.save({"a": torch.zeros(2)}, tmp_path / name, _use_new_zipfile_serialization=is_new)
+        err = ckpt("ckpt-inspect", tmp_path / name, check=2).err
+        assert f"{says}, which is not supported: save it as safetensors" in err
+
+
+def test_the_own_form_of_mistral_is_told(ckpt, tmp_path):
+    safetensors.numpy.save_file({"layers.0.attention.wq.weight": ones(64, 64)},
+                                tmp_path / "consolidated.safetensors")
+    assert not any("Mistral" in n for n in ckpt("ckpt-inspect", "--json", tmp_path).json["notes"])
+    (tmp_path / "params.json").write_text('{"dim": 64}')
+    assert any(n.startswith("this is Mistral's own form")
+               for n in ckpt("ckpt-inspect", "--json", tmp_path).json["notes"])
+
+
+def test_a_lora_adapter_is_told(ckpt, tmp_path):
+    safetensors.numpy.save_file(
+        {f"base_model.model.{Q}.lora_A.weight": ones(4, 64),
+         f"base_model.model.{Q}.lora_B.weight": ones(64, 4)},
+        tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4}')
+    assert "this is a LoRA adapter, not a complete model; merge it into its base model first" in \
+        ckpt("ckpt-inspect", "--json", tmp_path).json["notes"]
 
 
 def test_a_real_checkpoint_is_not_mistaken(ckpt, golden_a, tmp_path):
