@@ -17,15 +17,30 @@ static inline __m512i fold_maxima(__m512i a, __m512i b)
     return _mm512_max_epu32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
 }
 
-/* Reduce the magnitudes of a group of 16 or 32 elements, as bits, to 16 candidates. */
-static inline __m512i group_lanes(const float *src, size_t group)
-{
-    const __m512i magnitude = _mm512_set1_epi32(0x7FFFFFFF);
-    const __m512i first = _mm512_and_si512(_mm512_loadu_si512(src), magnitude);
+/* Constants for which the compiler specialises. */
+typedef struct {
+    size_t group;           /* 16 or 32 elements */
+    int is_half;            /* BF16, not F32 */
+} amax_kind;
 
-    return group == 16 ? first
-                       : _mm512_max_epu32(first, _mm512_and_si512(_mm512_loadu_si512(src + 16),
-                                                                  magnitude));
+/* Reduce the magnitudes of a group, as bits, to 16 candidates. Those of BF16 are in the low half of
+ * a lane; 32 of them are read as 16 pairs, of which the larger one is taken. */
+static inline __attribute__((always_inline))
+__m512i group_lanes(const char *src, amax_kind kind)
+{
+    const __m512i magnitude = _mm512_set1_epi32(kind.is_half ? 0x7FFF : 0x7FFFFFFF);
+    __m512i first;
+    __m512i second;
+
+    if (kind.is_half && kind.group == 16)
+        return _mm512_and_si512(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)src)),
+                                magnitude);
+    first = _mm512_loadu_si512(src);
+    if (kind.group == 16)
+        return _mm512_and_si512(first, magnitude);
+    second = kind.is_half ? _mm512_srli_epi32(first, 16) : _mm512_loadu_si512(src + 64);
+    return _mm512_max_epu32(_mm512_and_si512(first, magnitude),
+                            _mm512_and_si512(second, magnitude));
 }
 
 /*
@@ -34,8 +49,9 @@ static inline __m512i group_lanes(const float *src, size_t group)
  * reduced together.
  */
 static inline __attribute__((always_inline))
-void groups16_amax(const float *src, size_t group, float *amax)
+void groups16_amax(const void *src, amax_kind kind, float *amax)
 {
+    const size_t group_bytes = kind.group * (kind.is_half ? 2 : 4);
     __m512i four[4];
     __m512i ab;
     __m512i cd;
@@ -43,12 +59,12 @@ void groups16_amax(const float *src, size_t group, float *amax)
     __mmask16 odd;
 
     for (size_t r = 0; r < 4; r++) {
-        const float *from = src + r * 4 * group;
+        const char *from = (const char *)src + r * 4 * group_bytes;
 
-        four[r] = fold_maxima(fold_maxima(group_lanes(from, group),
-                                          group_lanes(from + 2 * group, group)),
-                              fold_maxima(group_lanes(from + group, group),
-                                          group_lanes(from + 3 * group, group)));
+        four[r] = fold_maxima(fold_maxima(group_lanes(from, kind),
+                                          group_lanes(from + 2 * group_bytes, kind)),
+                              fold_maxima(group_lanes(from + group_bytes, kind),
+                                          group_lanes(from + 3 * group_bytes, kind)));
     }
     ab = _mm512_max_epu32(_mm512_shuffle_i32x4(four[0], four[1], 0x88),
                           _mm512_shuffle_i32x4(four[0], four[1], 0xDD));
@@ -56,8 +72,25 @@ void groups16_amax(const float *src, size_t group, float *amax)
                           _mm512_shuffle_i32x4(four[2], four[3], 0xDD));
     all = _mm512_max_epu32(_mm512_shuffle_i32x4(ab, cd, 0x88),
                            _mm512_shuffle_i32x4(ab, cd, 0xDD));
+    if (kind.is_half)
+        all = _mm512_slli_epi32(all, 16);
     odd = _mm512_cmpgt_epu32_mask(all, _mm512_set1_epi32(F32_INF_BITS));
     _mm512_storeu_si512(amax, _mm512_mask_mov_epi32(all, odd, _mm512_set1_epi32(F32_NAN_BITS)));
+}
+
+/* The largest magnitude of BF16 values, as bits; cols is a multiple of 32. */
+static inline uint32_t halves_amax(const uint16_t *src, size_t rows, size_t cols, size_t pitch)
+{
+    const __m512i magnitude = _mm512_set1_epi16(0x7FFF);
+    __m512i largest = _mm512_setzero_si512();
+
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < cols; c += 32)
+            largest = _mm512_max_epu16(largest, _mm512_and_si512(
+                _mm512_loadu_si512(src + r * pitch + c), magnitude));
+    largest = _mm512_max_epu32(_mm512_srli_epi32(largest, 16),
+                               _mm512_and_si512(largest, _mm512_set1_epi32(0xFFFF)));
+    return _mm512_reduce_max_epu32(largest);
 }
 
 /* ---- codes ---- */

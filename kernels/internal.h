@@ -37,6 +37,9 @@ void digest_row_i64_avx512(const int64_t *src, size_t cols, uint64_t first_unit,
 /* quantise_rows.c, compiled once per instruction set. */
 #define QUANTISE_ROWS(isa)                                                                         \
     void f32_group_amax_##isa(const float *src, size_t group_count, size_t group, float *amax);    \
+    float bf16_block_amax_##isa(const uint16_t *src, size_t rows, size_t cols, size_t pitch);      \
+    void bf16_group_amax_##isa(const uint16_t *src, size_t group_count, size_t group,              \
+                               float *amax);                                                       \
     void amax_to_scale_##isa(scale_rule rule, const float *amax, size_t count,                     \
                              float tensor_scale, const block_scales *out);                         \
     void quantise_e4m3_##isa(const quantise_input *in, uint8_t *codes, size_t codes_pitch,         \

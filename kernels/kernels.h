@@ -126,6 +126,7 @@ typedef struct ckpt_kernels {
     /*
      * Quantise by a named rule and count the loss; quantise_rows.h defines the structures.
      * f32_group_amax: f32_block_amax of each of `group_count` groups of consecutive elements.
+     * bf16_*_amax: the same of BF16 values.
      * amax_to_scale: `count` scales. amax is finite and >= 0; tensor_scale (> 0) is for NVFP4 only.
      * quantise_*: codes of clamp(fl(x / divisor), +-largest), to nearest even. Divisors must be
      * finite and > 0, values finite. codes_pitch is in bytes.
@@ -141,6 +142,8 @@ typedef struct ckpt_kernels {
      * codes are 0 like those of a block of zeros.
      */
     void (*f32_group_amax)(const float *src, size_t group_count, size_t group, float *amax);
+    float (*bf16_block_amax)(const uint16_t *src, size_t rows, size_t cols, size_t pitch);
+    void (*bf16_group_amax)(const uint16_t *src, size_t group_count, size_t group, float *amax);
     void (*amax_to_scale)(scale_rule rule, const float *amax, size_t count, float tensor_scale,
                           const block_scales *out);
     void (*quantise_e4m3)(const quantise_input *in, uint8_t *codes, size_t codes_pitch,

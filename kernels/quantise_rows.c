@@ -41,9 +41,9 @@ void ISA_NAME(f32_group_amax)(const float *src, size_t group_count, size_t group
 #if HAS_VECTOR_CHUNKS
     for (; (group == 16 || group == 32) && group_count >= 16; group_count -= 16) {
         if (group == 16)
-            groups16_amax(src, 16, amax);
+            groups16_amax(src, (amax_kind){ 16, 0 }, amax);
         else
-            groups16_amax(src, 32, amax);
+            groups16_amax(src, (amax_kind){ 32, 0 }, amax);
         src += 16 * group;
         amax += 16;
     }
@@ -54,6 +54,69 @@ void ISA_NAME(f32_group_amax)(const float *src, size_t group_count, size_t group
         group_amax(src, group_count, 32, amax);
     else
         group_amax(src, group_count, group, amax);
+}
+
+/* The magnitude of a BF16 value, and the largest one as F32. */
+static inline uint32_t half_magnitude(uint16_t code)
+{
+    return code & 0x7FFFu;
+}
+
+static inline float half_amax(uint32_t largest)
+{
+    return f32_from_bits(largest > F32_INF_BITS >> 16 ? F32_NAN_BITS : largest << 16);
+}
+
+float ISA_NAME(bf16_block_amax)(const uint16_t *src, size_t rows, size_t cols, size_t pitch)
+{
+    uint32_t largest = 0;
+
+#if HAS_VECTOR_CHUNKS
+    if (cols % 32 == 0)
+        return half_amax(halves_amax(src, rows, cols, pitch));
+#endif
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < cols; c++) {
+            const uint32_t magnitude = half_magnitude(src[r * pitch + c]);
+
+            largest = magnitude > largest ? magnitude : largest;
+        }
+    return half_amax(largest);
+}
+
+static inline __attribute__((always_inline))
+void half_group_amax(const uint16_t *src, size_t group_count, size_t group, float *amax)
+{
+    for (size_t g = 0; g < group_count; g++) {
+        uint16_t largest = 0;
+
+        for (size_t i = 0; i < group; i++) {
+            const uint16_t magnitude = (uint16_t)half_magnitude(src[g * group + i]);
+
+            largest = magnitude > largest ? magnitude : largest;
+        }
+        amax[g] = half_amax(largest);
+    }
+}
+
+void ISA_NAME(bf16_group_amax)(const uint16_t *src, size_t group_count, size_t group, float *amax)
+{
+#if HAS_VECTOR_CHUNKS
+    for (; (group == 16 || group == 32) && group_count >= 16; group_count -= 16) {
+        if (group == 16)
+            groups16_amax(src, (amax_kind){ 16, 1 }, amax);
+        else
+            groups16_amax(src, (amax_kind){ 32, 1 }, amax);
+        src += 16 * group;
+        amax += 16;
+    }
+#endif
+    if (group == 16)
+        half_group_amax(src, group_count, 16, amax);
+    else if (group == 32)
+        half_group_amax(src, group_count, 32, amax);
+    else
+        half_group_amax(src, group_count, group, amax);
 }
 
 /* ---- rounding to a small float ---- */
@@ -414,12 +477,26 @@ void pack_e2m1(const uint8_t *restrict code, size_t count, uint8_t *restrict out
     }
 }
 
+/* The values of a chunk: in place, or widened into the buffer. */
+static inline __attribute__((always_inline))
+const float *chunk_values(const progress *p, size_t col, size_t count, float *restrict wide)
+{
+    const size_t at = p->row * p->in->pitch + col;
+
+    if (p->in->values != NULL)
+        return p->in->values + at;
+    for (size_t i = 0; i < count; i++)
+        wide[i] = f32_from_bits((uint32_t)p->in->halves[at + i] << 16);
+    return wide;
+}
+
 /* Quantise one chunk and add its sums; its first code is written to `codes`. */
 static inline __attribute__((always_inline))
 void quantise_columns(progress *p, size_t col, size_t count, form f, uint8_t *codes)
 {
     const size_t padded = (count + SUM_LANES - 1) / SUM_LANES * SUM_LANES;
-    const float *src = p->in->values + p->row * p->in->pitch + col;
+    float wide[CHUNK];
+    const float *src = chunk_values(p, col, count, wide);
     chunk c;
 
 #if HAS_VECTOR_CHUNKS

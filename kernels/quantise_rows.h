@@ -50,6 +50,7 @@ typedef struct {
     const float *peak;
     size_t block_cols;
     float tensor_scale;     /* NVFP4 only */
+    const uint16_t *halves; /* the values as BF16, if `values` is NULL */
 } quantise_input;
 
 /*

@@ -41,6 +41,13 @@ uint64_t encode_quantise_need(const ckpt_tensor *from, const ckpt_tensor *to, in
            arena_cost(size.block_count) + arena_cost(size.cols * sizeof(uint16_t));
 }
 
+/* 1 when nothing but the codes' rounding changes the values: they need no panel of F32. */
+static int takes_halves(const encode_job *job, const quantise_rule *rule)
+{
+    return job->from->dtype == CKPT_BF16 && job->from->scale_dtype == CKPT_NONE &&
+           job->original == NULL && !job->options->zero_nonfinite && !rule->keeps_exact;
+}
+
 typedef struct {
     encode_job *job;
     const quantise_rule *rule;
@@ -49,6 +56,7 @@ typedef struct {
     values_reader values;
     values_reader original;    /* with job->original */
     int is_rescaled;           /* the original's tensor scale is not kept, so no block is kept */
+    const uint16_t *halves;    /* the tile's BF16 values, if they are quantised as they are */
     float *panel;
     float *other;              /* the original's values */
     uint8_t *kept;
@@ -134,12 +142,14 @@ static void fill_panel(work *w, const quantise_panel *p)
 
 static ckpt_code fail(const work *w, const quantise_panel *p, const quantise_result *result)
 {
-    const float value = w->panel[(result->row - p->first_row) * p->pitch +
-                                 (result->col - p->first_col)];
+    const size_t at = (result->row - p->first_row) * p->pitch + (result->col - p->first_col);
+    float value = w->panel[at];
     const char *const name = w->job->to->name;
     const unsigned long long row = result->row;
     const unsigned long long col = result->col;
 
+    if (p->halves != NULL)
+        w->job->kernels->bf16_to_f32(p->halves + at, &value, 1);
     switch (result->outcome) {
     case QUANTISE_NOT_FINITE:
         return ckpt_fail(w->job->err, CKPT_E_FORMAT, "tensor '%s', row %llu, column %llu: the "
@@ -226,7 +236,13 @@ static ckpt_code quantise_panel_at(work *w, uint64_t row, uint64_t col)
     };
     quantise_result result;
 
-    fill_panel(w, &p);
+    if (w->halves != NULL) {
+        p.pitch = (size_t)ckpt_tensor_cols(to);
+        p.halves = w->halves + row * p.pitch + col;
+        p.values = NULL;
+    } else {
+        fill_panel(w, &p);
+    }
     if (job->original != NULL && !w->is_rescaled) {
         quantise_find_kept(&w->setup, &p, w->other, w->kept);
         copy_kept(w, &p, &codes, &scales);
@@ -257,6 +273,8 @@ ckpt_code encode_quantise(encode_job *job, const quantise_rule *rule, quantise_l
     const size_t mark = arena_mark(job->scratch);
     ckpt_code code = begin(&w);
 
+    if (takes_halves(job, rule))
+        w.halves = job->in->part[CKPT_DATA];
     choose_tensor_scale(&w);
     for (uint64_t row = 0; row < job->range->row_count && code == CKPT_OK; row += w.size.rows)
         for (uint64_t col = 0; col < ckpt_tensor_cols(job->to) && code == CKPT_OK;

@@ -40,7 +40,23 @@ static quantise_result fail_at(quantise_outcome outcome, const quantise_panel *p
 
 static const float *values_at(const quantise_panel *p, size_t row, size_t col)
 {
-    return p->values + row * p->pitch + col;
+    return p->values == NULL ? NULL : p->values + row * p->pitch + col;
+}
+
+static const uint16_t *halves_at(const quantise_panel *p, size_t row, size_t col)
+{
+    return p->halves == NULL ? NULL : p->halves + row * p->pitch + col;
+}
+
+static float value_at(const quantise_setup *s, const quantise_panel *p, size_t row, size_t col)
+{
+    float value;
+
+    if (p->values != NULL)
+        memcpy(&value, values_at(p, row, col), sizeof value);
+    else
+        s->kernels->bf16_to_f32(halves_at(p, row, col), &value, 1);
+    return value;
 }
 
 /* ---- what is refused ---- */
@@ -55,16 +71,13 @@ static int are_finite(const quantise_setup *s, const float *values, size_t count
     return is_finite(s->kernels->f32_block_amax(values, 1, count, count));
 }
 
-static quantise_result fail_not_finite(const quantise_panel *p, const run *r)
+static quantise_result fail_not_finite(const quantise_setup *s, const quantise_panel *p,
+                                       const run *r)
 {
     for (size_t row = r->row; row < r->row + r->rows; row++)
-        for (size_t col = r->col; col < r->col + r->cols; col++) {
-            float value;
-
-            memcpy(&value, values_at(p, row, col), sizeof value);
-            if (!is_finite(value))
+        for (size_t col = r->col; col < r->col + r->cols; col++)
+            if (!is_finite(value_at(s, p, row, col)))
                 return fail_at(QUANTISE_NOT_FINITE, p, row, col);
-        }
     assert(!"a maximum that is no maximum of its block");
     return done;
 }
@@ -111,12 +124,17 @@ static quantise_result check_products(const quantise_setup *s, const quantise_pa
 
 static void find_maxima(const quantise_setup *s, const quantise_panel *p, const run *r, float *amax)
 {
+    const ckpt_kernels *k = s->kernels;
     const float *values = values_at(p, r->row, r->col);
+    const uint16_t *halves = halves_at(p, r->row, r->col);
 
     if (s->rule->block_cols >= FP8_BLOCK)
-        amax[0] = s->kernels->f32_block_amax(values, r->rows, r->cols, p->pitch);
+        amax[0] = values != NULL ? k->f32_block_amax(values, r->rows, r->cols, p->pitch)
+                                 : k->bf16_block_amax(halves, r->rows, r->cols, p->pitch);
+    else if (values != NULL)
+        k->f32_group_amax(values, r->block_count, s->rule->block_cols, amax);
     else
-        s->kernels->f32_group_amax(values, r->block_count, s->rule->block_cols, amax);
+        k->bf16_group_amax(halves, r->block_count, s->rule->block_cols, amax);
 }
 
 /*
@@ -150,7 +168,7 @@ static quantise_result make_scales(const quantise_setup *s, const quantise_panel
     const size_t width = block_width(s->rule, p);
 
     if (!are_finite(s, amax, r->block_count))
-        return fail_not_finite(p, r);
+        return fail_not_finite(s, p, r);
     s->kernels->amax_to_scale(s->rule->scales, amax, r->block_count, s->tensor_scale, scales);
     if (p->sticky != NULL && s->rule->scale_dtype == CKPT_F8_E8M0)
         keep_sticky(s, p, r, amax, scales);
@@ -202,7 +220,7 @@ static quantise_result quantise_blocks(const quantise_setup *s, const quantise_p
     const block_scales scales = { scale, divisor, peak, code };
     const quantise_input in = {
         values_at(p, r->row, r->col), r->rows, r->cols, p->pitch, scale, divisor, peak,
-        s->rule->block_cols, s->tensor_scale
+        s->rule->block_cols, s->tensor_scale, halves_at(p, r->row, r->col)
     };
     uint8_t *codes = t->codes + r->row * t->codes_pitch +
                      r->col * ckpt_dtype_bits(s->rule->codes) / 8;
@@ -283,6 +301,7 @@ quantise_result quantise_panel_run(const quantise_setup *s, const quantise_panel
     const size_t most = s->rule->block_cols >= FP8_BLOCK ? 1 : RUN_BLOCKS;
 
     assert(!s->rule->from_fp4 && quantise_rule_fits(s->rule, p->cols));
+    assert(p->values != NULL || p->original == NULL);
     assert(height == 1 || p->rows <= height);
     assert(t->scale_dtype == s->rule->scale_dtype ||
            (t->scale_dtype == CKPT_F32 && s->rule->powers_of_two));

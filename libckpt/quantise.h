@@ -79,6 +79,8 @@ typedef struct {
                                       rule's own scale is at most one power of two away and nothing
                                       saturates with them; or NULL */
     size_t sticky_pitch;           /* bytes between block rows */
+    const uint16_t *halves;        /* if `values` is NULL: BF16 values, only for quantise_panel_run
+                                      and without `original` */
 } quantise_panel;
 
 /* The destination of codes and scales; pitches are bytes between rows and between block rows. */

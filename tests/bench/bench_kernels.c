@@ -129,6 +129,11 @@ static void run_f32_block_amax(const ckpt_kernels *k)
     data.checksum += k->f32_block_amax(data.values, 128, 128, 256) > 1.0f;
 }
 
+static void run_bf16_block_amax(const ckpt_kernels *k)
+{
+    data.checksum += k->bf16_block_amax(data.halves, 128, 128, 256) > 1.0f;
+}
+
 static void run_f32_block_to_fp8(const ckpt_kernels *k)
 {
     const encode_result r = k->f32_block_to_fp8(data.values, 128, 128, 256, 0x1p-8f, data.out,
@@ -188,14 +193,14 @@ static void run_hash_bytes(const ckpt_kernels *k)
     data.checksum += k->hash_bytes(data.values, sizeof data.values, 1).low64;
 }
 
-/* A panel by a rule: maxima, scales, codes and the loss. The rows of one block, or long ones. */
+/* A panel of BF16 by a rule: maxima, scales, codes, loss. The rows of one block, or long ones. */
 static void run_rule(const ckpt_kernels *k, const char *name)
 {
     const quantise_rule *rule = quantise_rule_find(name);
     const quantise_setup setup = { k, rule, quantise_tensor_scale(rule, 2.0f) };
     const size_t rows = rule->block_rows > 1 ? rule->block_rows : 16;
     const size_t cols = COLUMNS / rows;
-    const quantise_panel panel = { .values = data.values, .rows = rows, .cols = cols,
+    const quantise_panel panel = { .halves = data.halves, .rows = rows, .cols = cols,
                                    .pitch = cols };
     const quantise_target target = { data.out, cols, data.out + 2 * COLUMNS, cols / 16,
                                      rule->scale_dtype };
@@ -248,6 +253,7 @@ static const bench benches[] = {
     { "fp4_group_masks", run_fp4_group_masks, 0.5 * COLUMNS },
     { "fp4_row_to_fp8", run_fp4_row_to_fp8, 1.5 * COLUMNS },
     { "f32_block_amax", run_f32_block_amax, 4.0 * 128 * 128 },
+    { "bf16_block_amax", run_bf16_block_amax, 2.0 * 128 * 128 },
     { "f32_block_to_fp8", run_f32_block_to_fp8, 5.0 * 128 * 128 },
     { "f32_block_to_fp8 any scale", run_f32_block_to_fp8_any_scale, 5.0 * 128 * 128 },
     { "f32_row_to_fp4", run_f32_row_to_fp4, 4.5 * COLUMNS },
@@ -258,16 +264,16 @@ static const bench benches[] = {
     { "digest_row_fp4", run_digest_row_fp4, 0.5 * COLUMNS },
     { "digest_row_i64", run_digest_row_i64, 2.0 * COLUMNS },
     { "hash_bytes", run_hash_bytes, 4.0 * COLUMNS },
-    { "fp8-b128-f32", run_fp8_b128_f32, 5.0 * COLUMNS },
-    { "fp8-b128-f32-deepseek", run_fp8_b128_f32_deepseek, 5.0 * COLUMNS },
-    { "fp8-b128-ue8m0", run_fp8_b128_ue8m0, 5.0 * COLUMNS },
-    { "fp4-b32-deepseek", run_fp4_b32_deepseek, 4.5 * COLUMNS },
-    { "fp4-b32-floor", run_fp4_b32_floor, 4.5 * COLUMNS },
-    { "fp4-b32-even", run_fp4_b32_even, 4.5 * COLUMNS },
-    { "mxfp8-rceil", run_mxfp8_rceil, 5.0 * COLUMNS },
-    { "mxfp8-floor", run_mxfp8_floor, 5.0 * COLUMNS },
-    { "nvfp4-modelopt", run_nvfp4_modelopt, 4.5 * COLUMNS },
-    { "fp8-channel", run_fp8_channel, 5.0 * COLUMNS }
+    { "fp8-b128-f32", run_fp8_b128_f32, 3.0 * COLUMNS },
+    { "fp8-b128-f32-deepseek", run_fp8_b128_f32_deepseek, 3.0 * COLUMNS },
+    { "fp8-b128-ue8m0", run_fp8_b128_ue8m0, 3.0 * COLUMNS },
+    { "fp4-b32-deepseek", run_fp4_b32_deepseek, 2.5 * COLUMNS },
+    { "fp4-b32-floor", run_fp4_b32_floor, 2.5 * COLUMNS },
+    { "fp4-b32-even", run_fp4_b32_even, 2.5 * COLUMNS },
+    { "mxfp8-rceil", run_mxfp8_rceil, 3.0 * COLUMNS },
+    { "mxfp8-floor", run_mxfp8_floor, 3.0 * COLUMNS },
+    { "nvfp4-modelopt", run_nvfp4_modelopt, 2.5 * COLUMNS },
+    { "fp8-channel", run_fp8_channel, 3.0 * COLUMNS }
 };
 
 static double seconds_now(void)

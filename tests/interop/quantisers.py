@@ -33,7 +33,8 @@ class Setup(ctypes.Structure):
 class Panel(ctypes.Structure):
     _fields_ = [("values", POINTER), ("rows", SIZE), ("cols", SIZE), ("pitch", SIZE),
                 ("kept", POINTER), ("first_row", PLACE), ("first_col", PLACE),
-                ("original", POINTER), ("sticky", POINTER), ("sticky_pitch", SIZE)]
+                ("original", POINTER), ("sticky", POINTER), ("sticky_pitch", SIZE),
+                ("halves", POINTER)]
 
 
 class Target(ctypes.Structure):

@@ -23,6 +23,25 @@ static void check_amax(const float *src, size_t rows, size_t cols, size_t pitch)
     }
 }
 
+/* The same of BF16, against scalar code for the same values as F32. */
+static void check_half_amax(const float *src, size_t rows, size_t cols, size_t pitch)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    uint16_t *halves = buffer_new((rows * pitch + 1) * sizeof *halves);
+    float *values = buffer_new((rows * pitch + 1) * sizeof *values);
+
+    for (size_t i = 0; i < rows * pitch; i++) {
+        halves[i] = (uint16_t)(bits_of(src[i]) >> 16 | (isnan(src[i]) ? 0x40u : 0));
+        values[i] = float_of((uint32_t)halves[i] << 16);
+    }
+    for (size_t s = 0; s < set_count; s++)
+        assert_int_equal(bits_of(sets[s]->bf16_block_amax(halves, rows, cols, pitch)),
+                         bits_of(sets[0]->f32_block_amax(values, rows, cols, pitch)));
+    free(values);
+    free(halves);
+}
+
 static void test_amax_finds_the_largest_magnitude_wherever_it_is(void **state)
 {
     enum { ROWS = 5, PITCH = 80 };
@@ -40,8 +59,12 @@ static void test_amax_finds_the_largest_magnitude_wherever_it_is(void **state)
             check_amax(src, ROWS, cols, PITCH);
             src[at] = float_of(position % 2 == 0 ? 0xFF800001u : 0x7FFFFFFFu);
             check_amax(src, ROWS, cols, PITCH);
+            if (cols % 5 == 0 || cols % 32 == 0)
+                check_half_amax(src, ROWS, cols, PITCH);
             src[at] = position % 2 == 0 ? -INFINITY : INFINITY;
             check_amax(src, ROWS, cols, PITCH);
+            if (cols % 5 == 0 || cols % 32 == 0)
+                check_half_amax(src, ROWS, cols, PITCH);
         }
 }
 
@@ -54,6 +77,9 @@ static void test_amax_of_nothing_is_zero(void **state)
     check_amax(src, 0, 2, 2);
     check_amax(src, 2, 0, 1);
     check_amax(src + 1, 1, 1, 1);
+    check_half_amax(src, 0, 0, 0);
+    check_half_amax(src, 2, 0, 1);
+    check_half_amax(src + 1, 1, 1, 1);
 }
 
 /* ---- references ---- */

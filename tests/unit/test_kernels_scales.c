@@ -214,7 +214,7 @@ static void check_codes(const ckpt_kernels *k, const code_case *c)
     uint8_t *codes = buffer_new(ROWS * COLS);
     const size_t pitch = c->format.mantissa_bits == 3 ? COLS : COLS / 2;
     const quantise_input in = { values, ROWS, COLS, COLS, of_block, of_divisor, peak,
-                                c->block_cols, c->tensor_scale };
+                                c->block_cols, c->tensor_scale, NULL };
     quantise_sums sums;
     uint64_t saturated = 0;
 
@@ -285,7 +285,7 @@ static void test_int8_codes_are_rounded_away_from_zero(void **state)
     }
     for (size_t s = 0; s < set_count; s++) {
         const quantise_input in = { values, 1, COLS, COLS, scale, scale + COLS / 32,
-                                    scale + 2 * COLS / 32, 32, 1 };
+                                    scale + 2 * COLS / 32, 32, 1, NULL };
         quantise_sums sums;
         uint64_t underflowed = 0;
         uint64_t rounded = 0;
@@ -315,6 +315,7 @@ static void test_group_maxima(void **state)
     const size_t set_count = kernel_sets(sets);
     enum { GROUPS = 37 };
     float src[GROUPS * 48];
+    uint16_t halves[GROUPS * 48];
     float amax[GROUPS];
 
     (void)state;
@@ -323,6 +324,16 @@ static void test_group_maxima(void **state)
             for (size_t i = 0; i < COUNT(src); i++)
                 src[i] = i % 37 == 5 ? float_of(0xFF800001u) : random_float(-20, 5);
             sets[s]->f32_group_amax(src, GROUPS, group, amax);
+            for (size_t g = 0; g < GROUPS; g++)
+                assert_int_equal(bits_of(amax[g]),
+                                 bits_of(sets[0]->f32_block_amax(src + g * group, 1, group,
+                                                                 group)));
+            for (size_t i = 0; i < COUNT(src); i++) {
+                halves[i] = (uint16_t)(i % 37 == 5 ? 0xFF81 : i % 41 == 7 ? 0xFF80 :
+                                       bits_of(src[i]) >> 16);
+                src[i] = float_of((uint32_t)halves[i] << 16);
+            }
+            sets[s]->bf16_group_amax(halves, GROUPS, group, amax);
             for (size_t g = 0; g < GROUPS; g++)
                 assert_int_equal(bits_of(amax[g]),
                                  bits_of(sets[0]->f32_block_amax(src + g * group, 1, group,

@@ -188,6 +188,90 @@ static void test_panels_of_every_magnitude_are_the_same_in_every_set(void **stat
                 check_panel(quantise_rule_at(i), 3, 256, most < -96 ? -126 : most - 30, most);
 }
 
+/* A panel of BF16 values, by every set, against scalar code for the same values as F32. */
+static void check_halves(const quantise_rule *rule, size_t rows, size_t cols, int most)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    const size_t pitch = cols + 5;
+    const size_t codes_size = rows * cols;
+    const size_t size = codes_size + rows * cols * sizeof(float);
+    float *values = buffer_new(rows * pitch * sizeof *values);
+    uint16_t *halves = buffer_new(rows * pitch * sizeof *halves);
+    uint8_t *out[2] = { buffer_new(size), buffer_new(size) };
+    quantise_loss loss[2];
+
+    for (size_t i = 0; i < rows * pitch; i++) {
+        const float x = random_float(most - 30, most);
+
+        halves[i] = (uint16_t)(i % 11 == 0 ? 0x8000u : bits_of(x) >> 16);
+        values[i] = float_of((uint32_t)halves[i] << 16);
+    }
+    for (size_t s = 0; s <= set_count; s++) {
+        const quantise_setup setup = { sets[s == 0 ? 0 : s - 1], rule,
+                                       quantise_tensor_scale(rule, ldexpf(1, most + 1)) };
+        const int is_other = s > 0;
+        const quantise_panel panel = { .values = is_other ? NULL : values, .halves = halves,
+                                       .rows = rows, .cols = cols, .pitch = pitch };
+        const quantise_target target = { out[is_other], cols, out[is_other] + codes_size,
+                                         cols * sizeof(float), rule->scale_dtype };
+
+        memset(out[is_other], GUARD_FILL, size);
+        memset(&loss[is_other], 0, sizeof *loss);
+        assert_int_equal(quantise_panel_run(&setup, &panel, &target, &loss[is_other]).outcome,
+                         QUANTISE_DONE);
+        if (memcmp(out[is_other], out[0], size) != 0 ||
+            memcmp(&loss[is_other], &loss[0], sizeof *loss) != 0)
+            fail_msg("%s: %s of %zu x %zu BF16 values differs", setup.kernels->name, rule->name,
+                     rows, cols);
+    }
+    free(out[0]);
+    free(out[1]);
+    free(halves);
+    free(values);
+}
+
+static void test_panels_of_bf16_are_those_of_the_same_values(void **state)
+{
+    (void)state;
+    for (size_t i = 0; quantise_rule_at(i) != NULL; i++) {
+        const quantise_rule *rule = quantise_rule_at(i);
+
+        for (size_t cols = 1; cols <= 300 && !rule->from_fp4; cols++)
+            if (quantise_rule_fits(rule, cols))
+                check_halves(rule, 1 + cols % 5, cols, 3);
+        for (int most = -96; most < 126 && !rule->from_fp4; most += 3)
+            if (rule->scale_dtype != CKPT_F16 || most < 22)
+                check_halves(rule, 3, 256, most);
+        if (!rule->from_fp4)
+            check_halves(rule, 128, 1536, 3);
+    }
+}
+
+static void test_a_bf16_value_that_is_not_finite_is_refused_with_its_place(void **state)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    uint16_t halves[3 * 64] = { [64 + 7] = 0xFF81, [2 * 64 + 5] = 0x7F80 };
+    uint8_t out[3 * 64];
+    uint8_t scales[3 * 64];
+
+    (void)state;
+    for (size_t i = 0; quantise_rule_at(i) != NULL; i++)
+        for (size_t s = 0; s < set_count && !quantise_rule_at(i)->from_fp4; s++) {
+            const quantise_rule *rule = quantise_rule_at(i);
+            const quantise_setup setup = { sets[s], rule, 1.0f };
+            const quantise_panel panel = { .halves = halves, .rows = 3, .cols = 64, .pitch = 64 };
+            const quantise_target target = { out, 64, scales, 64, rule->scale_dtype };
+            quantise_loss loss = { 0 };
+            const quantise_result result = quantise_panel_run(&setup, &panel, &target, &loss);
+
+            assert_int_equal(result.outcome, QUANTISE_NOT_FINITE);
+            assert_int_equal(result.row, 1);
+            assert_int_equal(result.col, 7);
+        }
+}
+
 /* 65519 * 127 still has a finite F16 scale, 65520 * 127 has not. */
 static void test_scales_beyond_f16_are_refused_with_their_place(void **state)
 {
@@ -299,6 +383,8 @@ int main(void)
         cmocka_unit_test(test_errors_relative_to_values),
         cmocka_unit_test(test_panels_of_every_size_are_the_same_in_every_set),
         cmocka_unit_test(test_panels_of_every_magnitude_are_the_same_in_every_set),
+        cmocka_unit_test(test_panels_of_bf16_are_those_of_the_same_values),
+        cmocka_unit_test(test_a_bf16_value_that_is_not_finite_is_refused_with_its_place),
         cmocka_unit_test(test_scales_beyond_f16_are_refused_with_their_place),
         cmocka_unit_test(test_kept_blocks_are_left_alone),
         cmocka_unit_test(test_the_cast_keeps_every_scale_within_its_window)
