@@ -623,6 +623,7 @@ const ckpt_kernels kernels_avx2 = {
     .f32_row_statistics = f32_row_statistics_avx2,
     .f32_row_squares = f32_row_squares_avx2,
     .f32_row_difference = f32_row_difference_avx2,
+    .f32_row_distances = f32_row_distances_avx2,
     .fp4_row_counts = fp4_row_counts,
     .hash_bytes = hash_bytes_avx2,
     .hash_begin = hash_begin_avx2,

@@ -289,6 +289,7 @@ const ckpt_kernels kernels_avx512 = {
     .f32_row_statistics = f32_row_statistics_avx512,
     .f32_row_squares = f32_row_squares_avx512,
     .f32_row_difference = f32_row_difference_avx512,
+    .f32_row_distances = f32_row_distances_avx512,
     .fp4_row_counts = fp4_row_counts_avx512,
     .hash_bytes = hash_bytes_avx512,
     .hash_begin = hash_begin_avx512,

@@ -58,7 +58,9 @@ QUANTISE_ROWS(avx512);
     void f32_row_statistics_##isa(const float *src, size_t count, row_statistics *out);            \
     void f32_row_squares_##isa(const float *src, size_t count, row_statistics *out);               \
     void f32_row_difference_##isa(const float *a, const float *b, size_t count,                    \
-                                  row_difference *out)
+                                  row_difference *out);                                            \
+    void f32_row_distances_##isa(const float *a, const float *b, size_t count, int is_bf16,        \
+                                 uint8_t *bucket)
 STATISTICS_ROWS(scalar);
 STATISTICS_ROWS(avx2);
 STATISTICS_ROWS(avx512);

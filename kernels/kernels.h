@@ -181,6 +181,10 @@ typedef struct ckpt_kernels {
     /* The same, but min, max and sum are left as for a row without finite values. */
     void (*f32_row_squares)(const float *src, size_t count, row_statistics *out);
     void (*f32_row_difference)(const float *a, const float *b, size_t count, row_difference *out);
+    /* The bucket of each pair's distance in units of BF16 (of the values to nearest even) or F32;
+     * ROW_DISTANCE_NONE if the values are equal, or one is not finite. */
+    void (*f32_row_distances)(const float *a, const float *b, size_t count, int is_bf16,
+                              uint8_t *bucket);
     /* Add a row to *counts; cols is a multiple of FP4_GROUP. */
     void (*fp4_row_counts)(const uint8_t *packed, const uint8_t *scale, size_t cols,
                            fp4_counts *counts);

@@ -536,6 +536,7 @@ const ckpt_kernels kernels_scalar = {
     .f32_row_statistics = f32_row_statistics_scalar,
     .f32_row_squares = f32_row_squares_scalar,
     .f32_row_difference = f32_row_difference_scalar,
+    .f32_row_distances = f32_row_distances_scalar,
     .fp4_row_counts = fp4_row_counts,
     .hash_bytes = hash_bytes_scalar,
     .hash_begin = hash_begin_scalar,

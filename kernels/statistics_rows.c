@@ -70,6 +70,44 @@ floats choose(words mask, floats yes, floats no)
     return (floats)(((words)yes & mask) | ((words)no & ~mask));
 }
 
+/* x < y ? x : y and x > y ? x : y, which is what the instructions do. */
+static inline __attribute__((always_inline))
+floats smaller(floats x, floats y)
+{
+#if defined(__AVX512F__)
+    return (floats)_mm256_min_ps((__m256)x, (__m256)y);
+#elif defined(__AVX__)
+    return (floats)_mm_min_ps((__m128)x, (__m128)y);
+#else
+    return choose(x < y, x, y);
+#endif
+}
+
+static inline __attribute__((always_inline))
+floats larger(floats x, floats y)
+{
+#if defined(__AVX512F__)
+    return (floats)_mm256_max_ps((__m256)x, (__m256)y);
+#elif defined(__AVX__)
+    return (floats)_mm_max_ps((__m128)x, (__m128)y);
+#else
+    return choose(x > y, x, y);
+#endif
+}
+
+/* sum + x * y for widened F32: the product is exact, so fusing changes no bit. */
+static inline __attribute__((always_inline))
+doubles add_product(doubles sum, doubles x, doubles y)
+{
+#if defined(__AVX512F__)
+    return (doubles)_mm512_fmadd_pd((__m512d)x, (__m512d)y, (__m512d)sum);
+#elif defined(__FMA__)
+    return (doubles)_mm256_fmadd_pd((__m256d)x, (__m256d)y, (__m256d)sum);
+#else
+    return sum + x * y;
+#endif
+}
+
 static double sum_lanes(const doubles groups[GROUPS])
 {
     double lanes[LANES];
@@ -121,8 +159,8 @@ void add_range(row_lanes *s, floats x, words is_finite, int is_clean)
     const floats low = is_clean ? x : choose(is_finite, x, (floats){ 0 } + INFINITY);
     const floats high = is_clean ? x : choose(is_finite, x, (floats){ 0 } - INFINITY);
 
-    s->min = choose(low < s->min, low, s->min);
-    s->max = choose(high > s->max, high, s->max);
+    s->min = smaller(low, s->min);
+    s->max = larger(high, s->max);
 }
 
 static inline __attribute__((always_inline))
@@ -135,15 +173,15 @@ void add_values(row_lanes *s, const float *src, row_mode mode)
         const doubles value = widen(mode.is_clean ? x : (floats)((words)x & is_finite));
 
         s->zeros += bits == 0;
-        if (!mode.is_clean || !mode.is_brief)  /* else the sum of squares tells, see below */
+        if (!mode.is_clean) {                  /* else the sum of squares tells, see is_clean_row */
             s->nonfinite += ~is_finite;
-        if (!mode.is_clean)
             s->nans += bits > INFINITY_BITS;
+        }
         if (!mode.is_brief) {
             add_range(s, x, is_finite, mode.is_clean);
             s->sum[g] += value;
         }
-        s->squares[g] += value * value;
+        s->squares[g] = add_product(s->squares[g], value, value);
     }
 }
 
@@ -181,12 +219,18 @@ static void take_counts(const row_lanes *s, size_t count, row_statistics *out)
     out->squares = sum_lanes(s->squares);
 }
 
+/* After a pass without masks: squares of finite F32 values and their sums are finite in F64. */
+static int is_clean_row(const row_lanes *s, size_t count)
+{
+    return isfinite(sum_lanes(s->squares)) && count_lanes(s->nonfinite) <= filled_lanes(count);
+}
+
 void ISA_NAME(f32_row_statistics)(const float *src, size_t count, row_statistics *out)
 {
     row_lanes s;
 
     sum_row(&s, src, count, (row_mode){ .is_clean = 1 });
-    if (count_lanes(s.nonfinite) > filled_lanes(count))
+    if (!is_clean_row(&s, count))
         sum_row(&s, src, count, (row_mode){ .is_clean = 0 });
     take_counts(&s, count, out);
     out->min = s.min[0];
@@ -204,9 +248,8 @@ void ISA_NAME(f32_row_squares)(const float *src, size_t count, row_statistics *o
 {
     row_lanes s;
 
-    /* Squares of finite F32 values and their sums are finite in F64. */
     sum_row(&s, src, count, (row_mode){ .is_clean = 1, .is_brief = 1 });
-    if (!isfinite(sum_lanes(s.squares)) || count_lanes(s.nonfinite) > filled_lanes(count))
+    if (!is_clean_row(&s, count))
         sum_row(&s, src, count, (row_mode){ .is_brief = 1 });
     take_counts(&s, count, out);
     out->min = INFINITY;
@@ -247,10 +290,10 @@ void add_pairs(pair_lanes *s, const float *a, const float *b, int is_clean)
         s->unclean += ~both;
         if (!is_clean)
             s->nonfinite += changed & ~both;
-        s->a_squares[g] += x * x;
-        s->b_squares[g] += y * y;
-        s->error_squares[g] += error * error;
-        s->dot[g] += x * y;
+        s->a_squares[g] = add_product(s->a_squares[g], x, x);
+        s->b_squares[g] = add_product(s->b_squares[g], y, y);
+        s->error_squares[g] += error * error;  /* the error may have more bits than F32 */
+        s->dot[g] = add_product(s->dot[g], x, y);
         s->max_error = (doubles)(((masks)amount & is_larger) | ((masks)s->max_error & ~is_larger));
     }
 }
@@ -289,4 +332,81 @@ void ISA_NAME(f32_row_difference)(const float *a, const float *b, size_t count,
     out->b_squares = sum_lanes(s.b_squares);
     out->error_squares = sum_lanes(s.error_squares);
     out->dot = sum_lanes(s.dot);
+}
+
+/* ---- distances ---- */
+
+typedef uint32_t naturals __attribute__((vector_size(4 * WIDTH)));
+typedef uint8_t bytes __attribute__((vector_size(WIDTH)));
+
+static inline __attribute__((always_inline))
+words pick(words mask, words yes, words no)
+{
+    return (yes & mask) | (no & ~mask);
+}
+
+/* 1 + floor(log2(distance)), or 0 for 0; a negative number is one of 2^31 or more. Clearing each
+ * bit whose upper neighbour is set keeps the leading bit, and the conversion to F32 then cannot
+ * round up to the next power of two. */
+static inline __attribute__((always_inline))
+words distance_bucket(words distance)
+{
+    const words leading = distance & ~(words)((naturals)distance >> 1);
+    const words exponent = ((words)__builtin_convertvector(leading, floats) >> 23 & 0xff) - 126;
+
+    return pick(distance < 0, (words){ 0 } + 32, exponent & (exponent > 0));
+}
+
+/* The positions of magnitudes among those of their format. */
+static inline __attribute__((always_inline))
+words positions_of(words bits, int is_bf16)
+{
+    return is_bf16 ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : bits;      /* to nearest even */
+}
+
+static inline __attribute__((always_inline))
+void put_distances(const float *a, const float *b, int is_bf16, uint8_t *out)
+{
+    const floats x = load(a);
+    const floats y = load(b);
+    const words left = magnitude(x);
+    const words right = magnitude(y);
+    const words l = positions_of(left, is_bf16);
+    const words r = positions_of(right, is_bf16);
+    const words apart = pick(l > r, l - r, r - l);
+    const words across = (words)((naturals)l + (naturals)r);
+    const words bucket = distance_bucket(pick(((words)x ^ (words)y) < 0, across, apart));
+    const words is_none = ((words)x == (words)y) | ((left | right) == 0) |
+                          (left >= INFINITY_BITS) | (right >= INFINITY_BITS);
+    const bytes found = __builtin_convertvector(pick(is_none, (words){ 0 } + ROW_DISTANCE_NONE,
+                                                     bucket), bytes);
+
+    memcpy(out, &found, sizeof found);
+}
+
+static inline __attribute__((always_inline))
+void row_distances(const float *a, const float *b, size_t count, int is_bf16, uint8_t *buckets)
+{
+    const size_t whole = count / WIDTH * WIDTH;
+
+    for (size_t c = 0; c < whole; c += WIDTH)
+        put_distances(a + c, b + c, is_bf16, buckets + c);
+    if (whole < count) {
+        float tails[2][WIDTH] = { { 0 } };
+        uint8_t found[WIDTH];
+
+        memcpy(tails[0], a + whole, (count - whole) * sizeof *a);
+        memcpy(tails[1], b + whole, (count - whole) * sizeof *b);
+        put_distances(tails[0], tails[1], is_bf16, found);
+        memcpy(buckets + whole, found, count - whole);
+    }
+}
+
+void ISA_NAME(f32_row_distances)(const float *a, const float *b, size_t count, int is_bf16,
+                                 uint8_t *buckets)
+{
+    if (is_bf16)
+        row_distances(a, b, count, 1, buckets);
+    else
+        row_distances(a, b, count, 0, buckets);
 }

@@ -41,4 +41,8 @@ typedef struct {
     double max_error;              /* largest |b - a| */
 } row_difference;
 
+/* Distances of values are counted in units in the last place: the number of values of a format from
+ * one to the other. Bucket 0: none (less than one), k: 2^(k-1) to 2^k - 1. */
+enum { ROW_DISTANCE_BUCKETS = 33, ROW_DISTANCE_NONE = 33 };
+
 #endif

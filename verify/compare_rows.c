@@ -49,18 +49,38 @@ static void compare_row_bf16(const uint16_t *a, const uint16_t *b, uint64_t cols
     }
 }
 
-static void compare_row_f32(const uint32_t *a, const uint32_t *b, uint64_t cols, uint64_t row,
+/* Remember the first difference of a row, of which there is one. */
+static void find_first_f32(const uint32_t *a, const uint32_t *b, uint64_t row,
+                           compare_found *found)
+{
+    uint64_t c = 0;
+
+    while (canonical_f32(a[c]) == canonical_f32(b[c]))
+        c++;
+    found->row = row;
+    found->col = c;
+    found->a_value = canonical_f32(a[c]);
+    found->b_value = canonical_f32(b[c]);
+}
+
+/* Add the differences of a row. */
+static void add_row_f32(const float *a, const float *b, uint64_t row, uint64_t count,
+                        compare_found *found)
+{
+    if (count > 0 && found->count == 0)
+        find_first_f32((const uint32_t *)a, (const uint32_t *)b, row, found);
+    found->count += count;
+}
+
+static void compare_row_f32(const float *a, const float *b, uint64_t cols, uint64_t row,
                             compare_found *found)
 {
+    row_difference difference;
+
     if (memcmp(a, b, cols * sizeof *a) == 0)
         return;
-    for (uint64_t c = 0; c < cols; c++) {
-        const uint32_t x = canonical_f32(a[c]);
-        const uint32_t y = canonical_f32(b[c]);
-
-        if (x != y)
-            add_difference(found, row, c, x, y);
-    }
+    kernels_get()->f32_row_difference(a, b, cols, &difference);
+    add_row_f32(a, b, row, difference.changed, found);
 }
 
 static void compare_row_i64(const int64_t *a, const int64_t *b, uint64_t cols, uint64_t row,
@@ -205,8 +225,7 @@ static void compare_floats(compare_side sides[2], uint64_t tile_row, compare_fou
         return;
     a = read_f32(&sides[0], tile_row);
     b = read_f32(&sides[1], tile_row);
-    compare_row_f32((const uint32_t *)a, (const uint32_t *)b, sides[0].values.cols, tile_row,
-                    found);
+    compare_row_f32(a, b, sides[0].values.cols, tile_row, found);
 }
 
 /* Compare and measure rows. */
@@ -222,8 +241,7 @@ static void measure_floats(compare_side sides[2], const compare_pair *pair, comp
             continue;
         }
         b = read_f32(&sides[1], r);
-        compare_row_f32((const uint32_t *)a, (const uint32_t *)b, tile->cols, r, found);
-        difference_add_row(tile, a, b, pair->a_range->row + r);
+        add_row_f32(a, b, r, difference_add_row(tile, a, b, pair->a_range->row + r), found);
     }
     difference_end(tile);
 }

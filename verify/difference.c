@@ -7,6 +7,7 @@
 
 #include "kernels/kernels.h"
 #include "libckpt/encoding.h"
+#include "libckpt/size.h"
 
 /* ---- units in the last place ---- */
 
@@ -23,44 +24,42 @@ ckpt_dtype difference_unit(const ckpt_tensor *a, const ckpt_tensor *b)
     return is_bf16_at_most(a) || is_bf16_at_most(b) ? CKPT_BF16 : CKPT_F32;
 }
 
-/* The position of a finite value among all values of its dtype, sorted. */
-static int64_t ordinal(float value, ckpt_dtype unit)
-{
-    uint32_t bits;
-    int64_t place;
+enum { DISTANCES_AT_ONCE = 2048 };
 
-    memcpy(&bits, &value, sizeof bits);
-    place = bits & 0x7fffffff;
-    if (unit == CKPT_BF16)                     /* to nearest even */
-        place = (place + 0x7fff + (place >> 16 & 1)) >> 16;
-    return signbit(value) ? -place : place;
+/* Add to the histogram. Neighbours are often equal: see count_bytes in statistics_tile.c. */
+static void count_buckets(const uint8_t *buckets, size_t count, uint64_t ulps[DIFFERENCE_ULPS])
+{
+    uint32_t lanes[4][ROW_DISTANCE_NONE + 1] = { { 0 } };
+
+    for (size_t i = 0; i < count; i++)
+        lanes[i % 4][buckets[i]]++;
+    for (int k = 0; k < ROW_DISTANCE_BUCKETS; k++)
+        ulps[k] += (uint64_t)lanes[0][k] + lanes[1][k] + lanes[2][k] + lanes[3][k];
 }
 
-static unsigned bucket_of(float a, float b, ckpt_dtype unit)
+static void add_distances(difference_tile *t, const float *a, const float *b)
 {
-    const uint64_t distance = (uint64_t)llabs(ordinal(a, unit) - ordinal(b, unit));
+    uint8_t buckets[DISTANCES_AT_ONCE];
 
-    return distance == 0 ? 0 : 64 - (unsigned)__builtin_clzll(distance);
-}
+    for (uint64_t c = 0; c < t->cols; c += DISTANCES_AT_ONCE) {
+        const size_t count = (size_t)size_min(DISTANCES_AT_ONCE, t->cols - c);
 
-/* Process a changed row element by element: distances, and the largest error with its position. */
-static void add_changes(difference_tile *t, const float *a, const float *b, uint64_t row,
-                        double max_error)
-{
-    difference_statistics *s = t->statistics;
-    int is_new_max = max_error > s->max_error;
-
-    for (uint64_t c = 0; c < t->cols; c++) {
-        if (a[c] == b[c] || !isfinite(a[c]) || !isfinite(b[c]))
-            continue;
-        s->ulps[bucket_of(a[c], b[c], t->unit)]++;
-        if (is_new_max && fabs((double)b[c] - (double)a[c]) == max_error) {
-            s->max_error = max_error;
-            s->max_row = row;
-            s->max_col = c;
-            is_new_max = 0;
-        }
+        kernels_get()->f32_row_distances(a + c, b + c, count, t->unit == CKPT_BF16, buckets);
+        count_buckets(buckets, count, t->statistics->ulps);
     }
+}
+
+/* Record the first place of the largest error of a row. Few rows exceed all before them. */
+static void note_largest(difference_tile *t, const float *a, const float *b, uint64_t row,
+                         double max_error)
+{
+    uint64_t c = 0;
+
+    while (!isfinite(a[c]) || !isfinite(b[c]) || fabs((double)b[c] - (double)a[c]) != max_error)
+        c++;
+    t->statistics->max_error = max_error;
+    t->statistics->max_row = row;
+    t->statistics->max_col = c;
 }
 
 /* ---- rows ---- */
@@ -76,14 +75,17 @@ static void add_sums(difference_tile *t, const row_difference *found)
     t->dot += found->dot;
 }
 
-void difference_add_row(difference_tile *t, const float *a, const float *b, uint64_t row)
+uint64_t difference_add_row(difference_tile *t, const float *a, const float *b, uint64_t row)
 {
     row_difference found;
 
     kernels_get()->f32_row_difference(a, b, t->cols, &found);
     add_sums(t, &found);
     if (found.changed > found.nonfinite)
-        add_changes(t, a, b, row, found.max_error);
+        add_distances(t, a, b);
+    if (found.max_error > t->statistics->max_error)
+        note_largest(t, a, b, row, found.max_error);
+    return found.changed;
 }
 
 void difference_add_same(difference_tile *t, const float *a)

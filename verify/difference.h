@@ -12,11 +12,12 @@
 #ifndef CKPT_DIFFERENCE_H
 #define CKPT_DIFFERENCE_H
 
+#include "kernels/kernels.h"
 #include "libckpt/ckpt.h"
 #include "libckpt/exact_sum.h"
 
 /* Bucket 0 counts distances of 0 (less than one), bucket k those of 2^(k-1) to 2^k - 1. */
-enum { DIFFERENCE_ULPS = 34 };
+enum { DIFFERENCE_ULPS = ROW_DISTANCE_BUCKETS + 1 };
 
 /* All zero: nothing compared yet. */
 typedef struct {
@@ -50,8 +51,9 @@ typedef struct {
 
 /* Set the first three members, zero the others, add rows, then call difference_end. */
 
-/* Add row `row` of the tensors. Rows must be added in ascending order. */
-void difference_add_row(difference_tile *t, const float *a, const float *b, uint64_t row);
+/* Add row `row` of the tensors, and return how many of its pairs differ. Rows must be added in
+ * ascending order. */
+uint64_t difference_add_row(difference_tile *t, const float *a, const float *b, uint64_t row);
 /* Add a row with the same values on both sides. */
 void difference_add_same(difference_tile *t, const float *a);
 /* Add a row of integers, which have counts and a largest error, but no sums and distances. */

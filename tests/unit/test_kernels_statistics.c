@@ -3,6 +3,8 @@
 
 enum { MOST = 1100, LANES = 16 };
 
+#define F32_MINUS 0x80000000u
+
 static float a[MOST];
 static float b[MOST];
 
@@ -190,6 +192,73 @@ static void test_fp4_is_counted_as_defined_by_every_set(void **state)
             }
 }
 
+static int64_t place_of(float value, int is_bf16)
+{
+    int64_t place = bits_of(value) & 0x7fffffff;
+
+    if (is_bf16)
+        place = (place + 0x7fff + (place >> 16 & 1)) >> 16;
+    return signbit(value) ? -place : place;
+}
+
+/* As statistics_rows.h defines it. */
+static unsigned bucket_of(float x, float y, int is_bf16)
+{
+    int64_t distance = llabs(place_of(x, is_bf16) - place_of(y, is_bf16));
+    unsigned bucket = 0;
+
+    if (x == y || !isfinite(x) || !isfinite(y))
+        return ROW_DISTANCE_NONE;
+    for (; distance > 0; distance /= 2)
+        bucket++;
+    return bucket;
+}
+
+/* Random pairs; every power of two, its neighbours and all bits below it, as a distance from 0 and
+ * between two numbers; zeros, signs, the extremes. */
+static void fill_distances(size_t i)
+{
+    const uint32_t power = 1u << i % 31;
+    const uint32_t near = power + (uint32_t)(i / 31 % 3) - 1;
+    const uint32_t start = i / 93 % 2 == 0 ? 0 : random32() & 0x3fffffff;
+    const uint32_t largest = 0x7f7fffff;
+
+    a[i] = float_of((start < largest ? start : largest) | (i / 186 % 2 == 0 ? 0 : F32_MINUS));
+    b[i] = float_of((start + near < largest ? start + near : largest) |
+                    (i / 372 % 2 == 0 ? 0 : F32_MINUS));
+    if (i % 50 == 0)
+        b[i] = a[i];
+    if (i % 50 == 1)
+        a[i] = i % 100 == 1 ? NAN : -INFINITY;
+    if (i % 50 == 2) {
+        a[i] = -0.0f;
+        b[i] = i % 100 == 2 ? 0.0f : float_of(1);
+    }
+}
+
+static void test_distances_are_counted_as_defined_by_every_set(void **state)
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    uint8_t got[MOST];
+
+    (void)state;
+    for (size_t i = 0; i < MOST; i++)
+        fill_distances(i);
+    for (size_t s = 0; s < set_count; s++)
+        for (size_t count = 0; count < MOST; count += count < 70 ? 1 : 97)
+            for (int is_bf16 = 0; is_bf16 < 2; is_bf16++) {
+                memset(got, 0xEE, sizeof got);
+                sets[s]->f32_row_distances(a, b, count, is_bf16, got);
+                for (size_t c = 0; c < count; c++)
+                    if (got[c] != bucket_of(a[c], b[c], is_bf16))
+                        fail_msg("%s: %a and %a are in bucket %u, not %u", sets[s]->name,
+                                 (double)a[c], (double)b[c], got[c],
+                                 bucket_of(a[c], b[c], is_bf16));
+                assert_int_equal(got[count], 0xEE);
+            }
+}
+
 static void test_extremes_do_not_overflow(void **state)
 {
     const ckpt_kernels *sets[3];
@@ -217,6 +286,7 @@ int main(void)
         cmocka_unit_test(test_rows_are_summed_as_defined_by_every_set),
         cmocka_unit_test(test_pairs_are_summed_as_defined_by_every_set),
         cmocka_unit_test(test_fp4_is_counted_as_defined_by_every_set),
+        cmocka_unit_test(test_distances_are_counted_as_defined_by_every_set),
         cmocka_unit_test(test_extremes_do_not_overflow),
     };
 
