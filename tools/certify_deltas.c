@@ -234,8 +234,9 @@ static ckpt_code prove(const certify_deltas_options *o, certificate *c, ckpt_err
     if (code == CKPT_OK) {
         take_roots(c, &outcome);
         check.verdict = CERTIFICATE_PASS;
-        code = certificate_add_check(c, &check, err, "deltas: %zu, which change %zu of %zu tensors; "
-                                     "the result has %s%s", c->delta_count, outcome.changed_count,
+        code = certificate_add_check(c, &check, err, "deltas: %zu, which change %zu of %zu "
+                                     "tensors; the result has %s%s", c->delta_count,
+                                     outcome.changed_count,
                                      outcome.tensor_count,
                                      outcome.result.all[0] == '\0' ? "no root" : "root ",
                                      outcome.result.all);
