@@ -227,7 +227,9 @@ def test_what_passes_is_survived(digest, hub, env, expected, fault):
 
 
 def test_addresses_that_expire_are_asked_for_again(digest, hub, env, expected):
-    hub.revoked = 5                  # the first one of each file
+    for k in range(1, 6):            # once for each file
+        hub.fault("status", path=f"model-0000{k}-of-00005.safetensors", status=403, body=BODY,
+                  port="cdn", count=1)
     assert digest(f"hf://{ID}", env=env) == expected
     assert hub.requests(port="cdn", status=403)
 
