@@ -11,7 +11,7 @@
 #include "markup.h"
 #include "text_file.h"
 
-enum { FINDINGS_SHOWN = 200, FILES_SHOWN = 1000 };
+enum { FINDINGS_SHOWN = 200, NOTES_OPEN = 20, FILES_SHOWN = 1000 };
 
 static void put_cell(FILE *out, const char *css, const char *text)
 {
@@ -85,35 +85,60 @@ static void put_checks(FILE *out, const html_report *r)
     fputs("</tbody></table>\n", out);
 }
 
-static void put_findings(FILE *out, const html_report *r)
+static void put_finding(FILE *out, const html_report *r, const certificate_finding *f)
 {
-    const certificate *c = r->certificate;
+    fputs("<tr>", out);
+    put_cell(out, f->fails ? "fail" : "note", f->fails ? "fails" : "note");
+    fputs("<td>", out);
+    markup_put(out, f->check);
+    fputs(": ", out);
+    markup_put(out, f->kind);
+    fputs("<br><span class=\"dim m\">", out);
+    markup_put(out, label_of(r, f->checkpoint));
+    fputs("</span></td>", out);
+    put_cell(out, "m", f->subject);
+    put_cell(out, "", f->place);
+    put_cell(out, "m", f->text);
+    fputs("</tr>\n", out);
+}
 
-    if (c->finding_count == 0)
-        return;
-    fputs("<h2>Findings</h2>\n<table class=\"w\"><thead><tr><th>Weight</th><th>Kind</th>"
-          "<th>Of</th><th>Place</th><th>Text</th></tr></thead><tbody>\n", out);
-    for (size_t i = 0; i < c->finding_count && i < FINDINGS_SHOWN; i++) {
-        const certificate_finding *f = &c->findings[i];
+/* Write the findings that are folded, or those that are not: what fails, and the first notes. */
+static size_t put_finding_table(FILE *out, const html_report *r, size_t shown, int folded)
+{
+    size_t note_count = 0, count = 0;
 
-        fputs("<tr>", out);
-        put_cell(out, f->fails ? "fail" : "note", f->fails ? "fails" : "note");
-        fputs("<td>", out);
-        markup_put(out, f->check);
-        fputs(": ", out);
-        markup_put(out, f->kind);
-        fputs("<br><span class=\"dim m\">", out);
-        markup_put(out, label_of(r, f->checkpoint));
-        fputs("</span></td>", out);
-        put_cell(out, "m", f->subject);
-        put_cell(out, "", f->place);
-        put_cell(out, "m", f->text);
-        fputs("</tr>\n", out);
+    fputs("<table class=\"w\"><thead><tr><th>Weight</th><th>Kind</th><th>Of</th><th>Place</th>"
+          "<th>Text</th></tr></thead><tbody>\n", out);
+    for (size_t i = 0; i < shown; i++) {
+        const certificate_finding *f = &r->certificate->findings[i];
+        int is_folded = !f->fails && note_count++ >= NOTES_OPEN;
+
+        if (is_folded == folded) {
+            put_finding(out, r, f);
+            count++;
+        }
     }
     fputs("</tbody></table>\n", out);
-    if (c->finding_count > FINDINGS_SHOWN)
-        fprintf(out, "<p>%zu more findings are in the certificate.</p>\n",
-                c->finding_count - FINDINGS_SHOWN);
+    return count;
+}
+
+static void put_findings(FILE *out, const html_report *r)
+{
+    const size_t count = r->certificate->finding_count;
+    const size_t shown = count < FINDINGS_SHOWN ? count : FINDINGS_SHOWN;
+    size_t open;
+
+    if (count == 0)
+        return;
+    fputs("<h2>Findings</h2>\n", out);
+    open = put_finding_table(out, r, shown, 0);
+    if (shown > open) {
+        fprintf(out, "<details><summary>%zu more notes</summary>", shown - open);
+        put_finding_table(out, r, shown, 1);
+        fputs("</details>\n", out);
+    }
+    if (count > shown)
+        fprintf(out, "<p>%zu more findings are in the certificate.</p>\n", count - shown);
 }
 
 static void put_encodings(FILE *out, const certificate_checkpoint *m)

@@ -81,6 +81,21 @@ def test_faults_are_shown(ckpt, golden_a, tmp_path):
     assert len(crossed) == 1 and text.count('class="x"') == 1
 
 
+def test_many_notes_are_folded_and_no_fault_is(ckpt, tmp_path):
+    """All values of a sparse model are zero: a note for each tensor. NaN comes last."""
+    ckpt("ckpt-synth", "--config", "tiny", "--sparse", tmp_path / "zero")
+    model = Model(tmp_path / "zero")
+    name = max(n for n in model.names() if model[n].dtype == "F32")
+    model[name] = model[name].changed(3, 0x7F).changed(2, 0xC0)
+    text, _ = certify(ckpt, tmp_path, model.write(tmp_path / "nan"), check=1)
+    start, fold = text.index("<h2>Findings"), text.index(" more notes</summary>")
+    end = text.index("</details>", fold)
+    assert text[start:fold].count('<td class="note">') == 20
+    assert text[fold:end].count('<td class="note">') == int(text[:fold].rsplit(">", 1)[1]) > 20
+    assert name in text[start:fold] and '<td class="fail">' in text[start:fold]
+    assert '<td class="fail">' not in text[fold:end]
+
+
 def drawn(tree, heading):
     """The texts of the cells in the picture below a heading."""
     elements = list(tree.iter())
