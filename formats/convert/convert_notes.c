@@ -49,6 +49,29 @@ static ckpt_code take_filled(job_plan *plan, ckpt_error *err)
                     plan->options.fill_from, first);
 }
 
+/* What trainers store beside the weights; the reason is that of the maps. The report has the rest
+ * that is left out by name: states of modules and of the run, which have no values to lose. */
+static ckpt_code take_optimizer(job_plan *plan, ckpt_error *err)
+{
+    const map_reading *reading = &plan->source->reading;
+    const ckpt_catalog *stored = store_names(plan->source->store);
+    const char *first = NULL;
+    size_t count = 0;
+
+    for (size_t i = 0; i < ckpt_catalog_count(stored); i++) {
+        if (reading->fates[i].kind != FATE_DROPPED ||
+            strcmp(reading->fates[i].reason, "optimizer state") != 0)
+            continue;
+        count++;
+        if (first == NULL)
+            first = ckpt_catalog_at(stored, i)->name;
+    }
+    if (count == 0)
+        return CKPT_OK;
+    return note_add(&plan->notes, err, "%zu stored tensors are left out: optimizer state, the "
+                    "first is '%s'", count, first);
+}
+
 /* --dtype concerns quantised weights: F16 tensors are not changed. */
 static ckpt_code take_halves(job_plan *plan, ckpt_error *err)
 {
@@ -105,7 +128,8 @@ ckpt_code convert_take_notes(job_plan *plan, ckpt_error *err)
          ((code = note_add_all(&plan->notes, &plan->fill->notes, o->fill_from, err)) != CKPT_OK ||
           (code = take_filled(plan, err)) != CKPT_OK)))
         return code;
-    if ((code = take_no_experts(plan, err)) != CKPT_OK ||
+    if ((code = take_optimizer(plan, err)) != CKPT_OK ||
+        (code = take_no_experts(plan, err)) != CKPT_OK ||
         (code = take_tokenizer(plan, err)) != CKPT_OK ||
         (code = convert_note_root(plan, err)) != CKPT_OK)
         return code;

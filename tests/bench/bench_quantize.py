@@ -20,6 +20,7 @@ RULES = ("fp8-b128-f32", "fp8-b128-f32-deepseek", "fp8-b128-ue8m0", "fp4-b32-dee
 # Not of DeepSeek-V4: the same tensors of no known family.
 OTHERS = ("mxfp8-rceil", "mxfp8-floor", "nvfp4-modelopt", "fp8-channel")
 WEIGHTS = ("layers.*.attn.w*.weight", "layers.*.w[123].weight")
+MOST_MIB = 1024 + 64             # the tools' default limit, and what the process needs beside it
 IN_TORCH = ("fp8-b128-f32-deepseek", "fp8-b128-ue8m0", "fp4-b32-deepseek")
 
 
@@ -69,6 +70,9 @@ class QuantizeBench(Bench):
         print_row("parallel copy", moved, results["copy"])
         print_row("ckpt-convert --no-digest", moved, results["no digests"], results["copy"])
         print_row("ckpt-convert", moved, results["digests"], results["copy"])
+        peak = max(r.peak_bytes for n, r in results.items() if n != "copy") / 2**20
+        print(f"  peak memory {peak:.0f} MiB, {'at most' if peak <= MOST_MIB else 'MORE THAN'} the "
+              f"limit + 64 MiB")
         if rule in IN_TORCH and all(importlib.util.find_spec(m) for m in ("torch", "safetensors")):
             of_torch, torch = self.torch_rule(source, rule)
             print_row("torch, its largest file", of_torch, torch)

@@ -1,5 +1,6 @@
 """torch.distributed.checkpoint reads what we write, and we read what it writes."""
 import io
+import json
 import os
 import pathlib
 import pickle
@@ -17,6 +18,7 @@ pytest.importorskip("safetensors")
 import torch.distributed.checkpoint as dcp                                   # noqa: E402
 from torch.distributed.checkpoint.format_utils import (                          # noqa: E402
     dcp_to_torch_save, torch_save_to_dcp)
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict     # noqa: E402
 
 from interop.v4_values import bits, differing, megatron_values               # noqa: E402
 from interop.value_digest import digest as python_digest                     # noqa: E402
@@ -421,3 +423,45 @@ def test_of_several_iterations_none_is_guessed(ckpt, tmp_path):
         dcp.save({"b": torch.ones(2, 2)}, checkpoint_id=tmp_path / name, no_dist=True)
     err = ckpt("ckpt-inspect", tmp_path, check=2).err
     assert "2 iterations" in err and f"'{tmp_path}/iter_0000011'" in err
+
+
+# ---- what trainers add ----
+
+def module_of(values):
+    """A module whose parameters have these names, as torch_dist keys have them."""
+    root = torch.nn.Module()
+    for name, value in values.items():
+        *path, last = name.split(".")
+        at = root
+        for part in path:
+            if part not in at._modules:
+                at.add_module(part, torch.nn.Module())
+            at = at._modules[part]
+        at.register_parameter(last, torch.nn.Parameter(value.clone().float()))
+    return root
+
+
+def test_optimizer_state_of_torch_is_left_out_and_told(ckpt, digest, expected, golden, written,
+                                                       tmp_path):
+    """AdamW's moments, steps and groups, under the keys that torch itself gives them."""
+    values, _ = expected["v1"]
+    trained = {k: v for k, v in values.items() if v.is_floating_point() and v.numel() > 0}
+    model = module_of(dict(sorted(trained.items(), key=lambda kv: kv[1].numel())[:12]))
+    optimizer = torch.optim.AdamW(model.parameters())
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    state = get_optimizer_state_dict(model, optimizer)
+    dcp.save({**values, "optimizer": state}, checkpoint_id=tmp_path / "dist", no_dist=True)
+    keys = [k for k in read_metadata(tmp_path / "dist").state_dict_metadata if k not in values]
+    assert any(k.endswith(".exp_avg_sq") for k in keys)
+    assert any("param_groups" in k for k in keys)
+    assert all(k.startswith("optimizer.") for k in keys)
+    options = "--config", golden / "config.json", "--report", tmp_path / "report.json"
+    done = ckpt("ckpt-convert", *options, tmp_path / "dist", tmp_path / "out")
+    moments = [k for k in keys if "param_groups" not in k]
+    assert f"note: {len(moments)} stored tensors are left out: optimizer state" in done.out
+    report = json.loads((tmp_path / "report.json").read_text())
+    reasons = [t.get("reason") for t in report["source_tensors"]]
+    assert reasons.count("optimizer state") == len(moments)
+    assert digest(tmp_path / "out") == digest(written["layers-v1"].parent)
