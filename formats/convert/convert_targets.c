@@ -287,6 +287,8 @@ static void clear_wo_a(job_plan *plan)
  * attn.wo_a in such blocks or has it plain. */
 static ckpt_code check_mxfp8(const job_plan *plan, ckpt_error *err)
 {
+    int is_of_family = strcmp(ckpt_family_name(plan->source), GENERIC_FAMILY) != 0;
+
     for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(plan->targets, i);
 
@@ -295,7 +297,8 @@ static ckpt_code check_mxfp8(const job_plan *plan, ckpt_error *err)
         if (plan->options.format == &format_mp)
             return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is MXFP8, which layout mp cannot "
                              "hold: --layout hf, or another encoding", t->name);
-        if (plan->options.quantise.is_given && plan->rules[i] != NULL && tensor_is_wo_a(t->name))
+        if (is_of_family && plan->options.quantise.is_given && plan->rules[i] != NULL &&
+            tensor_is_wo_a(t->name))
             return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' would be MXFP8, which SGLang does not "
                              "read of it: --wo-a bf16 leaves it plain", t->name);
     }

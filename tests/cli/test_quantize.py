@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cli.trees import Job, partial
-from corrupt.files import Model, Tensor, bf16, read_file, read_header, tensor_files
+from corrupt.files import Model, Tensor, bf16, link_tree, read_file, read_header, tensor_files
 from interop.quantisers import DONE, Quantiser
 
 EXPERT = "layers.2.ffn.experts.3.w2.weight"
@@ -357,6 +357,17 @@ def test_wo_a_can_stay_plain(ckpt, moved, golden_a, tmp_path):
 def test_words_that_are_refused(ckpt, plain, tmp_path, options, said):
     assert said in ckpt("ckpt-convert", *options, plain, tmp_path / "out", check=2).err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_rule_of_one_family_s_reader_is_not_for_others(ckpt, plain, tmp_path):
+    """attn.wo_a in MXFP8 is refused for what SGLang makes of it in DeepSeek-V4 alone."""
+    other = tmp_path / "other"
+    link_tree(plain, other)
+    (other / "config.json").unlink()
+    (other / "config.json").write_text('{"model_type": "other"}')
+    ckpt("ckpt-convert", "--quantize", "mxfp8", "--only", "*.attn.w*.weight", other,
+         tmp_path / "out")
+    assert Model(tmp_path / "out")["layers.0.attn.wo_a.weight"].dtype == "F8_E4M3"
 
 
 def test_what_is_quantised_already_is_refused(ckpt, golden_a, tmp_path):
