@@ -508,12 +508,10 @@ static void sum_delta(const ckpt_delta *d, delta_summary *out)
     for (size_t i = 0; i < d->count; i++) {
         const delta_tensor *t = &d->tensors[i];
         delta_class one = { .tensor_count = 1, .changed_count = 1, .bytes = t->bytes,
-                            .changed_bytes = t->changed_bytes,
+                            .elements = t->elements, .changed_bytes = t->changed_bytes,
                             .changed_elements = t->changed_elements,
                             .packed_bytes = t->frame.packed_bytes };
 
-        if (t->is_told)
-            one.elements = t->bytes * 8 / ckpt_dtype_bits(t->dtype);
         delta_summary_add(out, delta_class_of(t->name, t->dtype), &one);
     }
 }
@@ -528,6 +526,7 @@ static void put_delta_tensor(json_writer *w, const delta_tensor *t)
     if (t->is_told) {
         json_member_string(w, "dtype", ckpt_dtype_name(t->dtype));
         json_member_u64(w, "bytes", t->bytes);
+        json_member_u64(w, "elements", t->elements);
         json_member_u64(w, "changed_bytes", t->changed_bytes);
         json_member_u64(w, "changed_elements", t->changed_elements);
     }

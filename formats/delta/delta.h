@@ -75,6 +75,7 @@ typedef struct {
     /* From the side file; valid if is_told. */
     int is_told;
     char after_xxh3[CHECKSUM_HEX];
+    uint64_t elements;              /* values: 4-bit codes stored as U8 or I32 are counted singly */
     uint64_t changed_bytes;
     uint64_t changed_elements;
 } delta_tensor;

@@ -16,6 +16,7 @@
 #include "formats/notes.h"
 #include "libckpt/output.h"
 #include "libckpt/size.h"
+#include "libckpt/tensor.h"
 
 /* ---- the version ---- */
 
@@ -56,6 +57,16 @@ typedef struct {
     char base_version[DELTA_VERSION_BYTES];
 } make_job;
 
+/* Elements of a stored tensor: values, as changes are counted. Stored U8 and I32 may be pairs or
+ * more of 4-bit codes. */
+static uint64_t count_elements(const make_job *job, size_t part, const ckpt_tensor *stored)
+{
+    const ckpt_tensor *t = ckpt_catalog_at(job->from->after->catalog, part / CKPT_PART_COUNT);
+    const ckpt_dtype dtype = catalog_part_dtype(t, (ckpt_part)(part % CKPT_PART_COUNT));
+
+    return ckpt_part_bytes(stored, CKPT_DATA) * 8 / ckpt_dtype_bits(dtype);
+}
+
 /* Collect the changes of stored tensors, and sums over all. */
 static ckpt_code take_entries(make_job *job, size_t *count, ckpt_error *err)
 {
@@ -74,7 +85,7 @@ static ckpt_code take_entries(make_job *job, size_t *count, ckpt_error *err)
             const delta_class tensor = {
                 .tensor_count = 1, .changed_count = c->is_changed != 0,
                 .bytes = ckpt_part_bytes(t, CKPT_DATA),
-                .elements = ckpt_part_rows(t, CKPT_DATA) * ckpt_part_cols(t, CKPT_DATA),
+                .elements = count_elements(job, i, t),
                 .changed_bytes = c->count.byte_count, .changed_elements = c->count.element_count,
                 .packed_bytes = c->packed_bytes,
             };
@@ -83,7 +94,8 @@ static ckpt_code take_entries(make_job *job, size_t *count, ckpt_error *err)
             if (c->is_changed)
                 job->entries[(*count)++] = (delta_entry){
                     t, job->changes.spools[c->spool], c->offset, c->packed_bytes, c->before,
-                    c->after_xxh3, c->after, c->count.byte_count, c->count.element_count };
+                    c->after_xxh3, c->after, tensor.elements, c->count.byte_count,
+                    c->count.element_count };
         }
     }
     return CKPT_OK;

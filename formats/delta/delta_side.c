@@ -62,6 +62,19 @@ static int take_shape(const json_value *shape, delta_tensor *t)
            t->bytes == elements / 8;
 }
 
+/* Values in the tensor. A delta of an older ckpt does not tell them: U8 and I32 are pairs or more
+ * of 4-bit codes where more elements changed than it has of its dtype. */
+static int take_elements(const json_value *told, delta_tensor *t)
+{
+    const uint64_t codes = t->bytes * 2;
+
+    t->elements = t->bytes * 8 / ckpt_dtype_bits(t->dtype);
+    if (told == NULL && t->changed_elements > t->elements)
+        t->elements = codes;
+    return (told == NULL || json_u64(told, &t->elements)) && t->elements <= codes &&
+           t->changed_elements <= t->elements && t->changed_bytes <= t->bytes;
+}
+
 static ckpt_code take_tensor(const side_reader *r, const json_value *v)
 {
     const char *name = json_string(json_member(v, "name"));
@@ -77,7 +90,8 @@ static ckpt_code take_tensor(const side_reader *r, const json_value *v)
         !take_hex(v, "before", CKPT_DIGEST_HEX - 1, t->before) ||
         !take_hex(v, "after", CKPT_DIGEST_HEX - 1, t->after_xxh3) ||
         !json_u64(json_member(v, "changed_bytes"), &t->changed_bytes) ||
-        !json_u64(json_member(v, "changed_elements"), &t->changed_elements))
+        !json_u64(json_member(v, "changed_elements"), &t->changed_elements) ||
+        !take_elements(json_member(v, "elements"), t))
         return bad(r, "tensor", name);
     if (strcmp(t->before, t->after_xxh3) == 0)
         return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': tensor '%s' is the same before and after",
@@ -264,6 +278,7 @@ static void put_tensors(json_writer *w, const delta_side *side)
         json_member_u64(w, "bytes", ckpt_part_bytes(t->tensor, CKPT_DATA));
         json_member_string(w, "before", t->before);
         json_member_string(w, "after", t->after);
+        json_member_u64(w, "elements", t->elements);
         json_member_u64(w, "changed_bytes", t->changed_bytes);
         json_member_u64(w, "changed_elements", t->changed_elements);
         json_put_object_end(w);

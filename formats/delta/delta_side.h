@@ -10,8 +10,9 @@
  *    "structure": {...},                                      if it adds or removes tensors:
  *                                                             delta_structure.h
  *    "tensors": [{"name", "dtype", "shape", "bytes", "before", "after": xxh3-128,
- *                 "changed_bytes", "changed_elements"}]}
+ *                 "elements", "changed_bytes", "changed_elements"}]}
  *
+ * Elements are values: 4-bit codes stored as U8 or I32 are counted singly.
  * Roots are value roots (ckpt-digest(7)). The file's own SHA-256 is the delta's identity.
  */
 #ifndef CKPT_DELTA_SIDE_H
@@ -28,6 +29,7 @@ typedef struct {
     const ckpt_tensor *tensor;           /* as stored */
     char before[CHECKSUM_HEX];
     char after[CHECKSUM_HEX];
+    uint64_t elements;
     uint64_t changed_bytes;
     uint64_t changed_elements;
 } delta_side_tensor;

@@ -222,6 +222,7 @@ static ckpt_code write_side(const char *directory, const delta_content *c,
         tensors[i].tensor = e->tensor;
         snprintf(tensors[i].before, sizeof tensors[i].before, "%s", e->before);
         snprintf(tensors[i].after, sizeof tensors[i].after, "%s", e->after_xxh3);
+        tensors[i].elements = e->elements;
         tensors[i].changed_bytes = e->changed_bytes;
         tensors[i].changed_elements = e->changed_elements;
     }

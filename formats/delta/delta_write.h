@@ -17,6 +17,7 @@ typedef struct {
     const char *before;             /* xxh3-128; NULL: not known */
     const char *after_xxh3;         /* NULL: not known */
     const char *after;
+    uint64_t elements;              /* of values, as in delta_tensor */
     uint64_t changed_bytes;
     uint64_t changed_elements;
 } delta_entry;

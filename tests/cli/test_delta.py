@@ -290,6 +290,60 @@ def test_inspect_tells_classes_and_roots(ckpt, steps, deltas, digest):
     assert "experts" in ckpt("ckpt-delta", "inspect", deltas / "weight_v000001").out
 
 
+def differing_codes(before, after):
+    """Of two byte strings: codes of 4 bits that differ."""
+    bits = np.frombuffer(before, np.uint8) ^ np.frombuffer(after, np.uint8)
+    return np.count_nonzero(bits & 15) + np.count_nonzero(bits >> 4)
+
+
+@pytest.mark.parametrize("config, suffix, codes_in_element",
+                         [("kimi-int4", ".weight_packed", 8), ("tiny", ".w1.weight", 2)])
+def test_codes_of_four_bits_are_counted_singly(ckpt, tmp_path, config, suffix, codes_in_element):
+    """U8 and I32 that contain several: of all elements at most all change."""
+    for seed in ("1", "2"):
+        ckpt("ckpt-synth", "--config", config, "--seed", seed, tmp_path / seed)
+    made = ckpt("ckpt-delta", "diff", "--json", tmp_path / "1", tmp_path / "2",
+                tmp_path / "delta").json
+    said = ckpt("ckpt-delta", "inspect", "--json", tmp_path / "delta").json
+    for c in made["classes"] + [made["total"]] + said["classes"] + [said["total"]]:
+        assert c["changed_elements"] <= c["elements"], c["class"]
+    before, after = (tensors_of(tmp_path / seed) for seed in ("1", "2"))
+    told = {t["name"]: t for t in said["tensors"]}
+    side = json.loads((tmp_path / "delta" / "ckpt-delta.json").read_text())
+    shapes = {t["name"]: np.prod(t["shape"]) for t in side["tensors"]}
+    packed = [name for name in told if ".experts." in name and name.endswith(suffix)]
+    assert packed
+    for name in packed:
+        old, new = read_tensor(before[name]), read_tensor(after[name])
+        assert told[name]["elements"] == 2 * len(old) == codes_in_element * shapes[name]
+        assert told[name]["changed_elements"] == differing_codes(old, new)
+
+
+@pytest.mark.parametrize("members, elements",
+                         [({"elements": None}, 8), ({"elements": 10 ** 9}, None),
+                          ({"changed_elements": 10 ** 9}, None)])
+def test_counts_of_elements_are_told_or_plausible(ckpt, tmp_path, members, elements):
+    """Deltas of before that member have 4-bit codes, too."""
+    ckpt("ckpt-synth", "--config", "kimi-int4", tmp_path / "1")
+    ckpt("ckpt-synth", "--config", "kimi-int4", "--seed", "2", tmp_path / "2")
+    ckpt("ckpt-delta", "diff", tmp_path / "1", tmp_path / "2", tmp_path / "delta")
+    path = tmp_path / "delta" / "ckpt-delta.json"
+    side = json.loads(path.read_text())
+    packed = next(t for t in side["tensors"] if t["name"].endswith(".weight_packed"))
+    for key, value in members.items():
+        packed[key] = value
+        if value is None:
+            del packed[key]
+    path.write_text(json.dumps(side))
+    run = ckpt("ckpt-delta", "inspect", "--json", tmp_path / "delta",
+               check=0 if elements else 2)
+    if elements:
+        told = next(t for t in run.json["tensors"] if t["name"] == packed["name"])
+        assert told["elements"] == elements * np.prod(packed["shape"])
+    else:
+        assert packed["name"] in run.err
+
+
 @pytest.mark.parametrize("encoding", ["xor", "overwrite"])
 def test_squash_does_what_the_deltas_do(ckpt, steps, deltas, tmp_path, encoding):
     ckpt("ckpt-delta", "squash", "--encoding", encoding, steps[0], deltas, tmp_path / "all")
