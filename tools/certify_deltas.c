@@ -206,33 +206,53 @@ static ckpt_code take_delta(const certify_deltas_options *o, const delta_chain *
 
 /* ---- the proof ---- */
 
-/* What the deltas make was computed: it is recorded also where they do not say it themselves. */
-static void take_roots(certificate *c, const delta_outcome *outcome)
+/* What delta `n` leads from and to was computed: it is recorded also where it does not say it. */
+static void take_roots(certificate *c, size_t n, const delta_outcome *outcome)
 {
-    certificate_delta *first = &c->deltas[0];
-    certificate_delta *last = &c->deltas[c->delta_count - 1];
+    certificate_delta *d = &c->deltas[n];
 
-    if (first->base_root[0] == '\0') {
-        memcpy(first->base_root, outcome->base.all, sizeof first->base_root);
-        memcpy(first->base_main, outcome->base.main, sizeof first->base_main);
+    if (n == 0) {
+        memcpy(d->base_root, outcome->base.all, sizeof d->base_root);
+        memcpy(d->base_main, outcome->base.main, sizeof d->base_main);
+    } else {
+        memcpy(d->base_root, c->deltas[n - 1].result.root, sizeof d->base_root);
+        memcpy(d->base_main, c->deltas[n - 1].result.main_root, sizeof d->base_main);
     }
-    if (last->result.root[0] == '\0') {
-        memcpy(last->result.root, outcome->result.all, sizeof last->result.root);
-        memcpy(last->result.main_root, outcome->result.main, sizeof last->result.main_root);
-    }
+    memcpy(d->result.root, outcome->result.all, sizeof d->result.root);
+    memcpy(d->result.main_root, outcome->result.main, sizeof d->result.main_root);
 }
 
-static ckpt_code prove(const certify_deltas_options *o, certificate *c, ckpt_error *err)
+/* Every delta is proven by the chain that ends with it: a whole chain has the right end even where
+ * one delta names a false root and the next repeats it, and that root would be certified. */
+static ckpt_code prove_chain(const certify_deltas_options *o, const delta_chain *chain,
+                             certificate *c, delta_outcome *outcome, ckpt_error *err)
 {
-    const delta_apply_options apply = { .base = o->base, .deltas = o->paths,
-                                        .delta_count = o->count, .open = *o->open,
-                                        .run = o->read->run };
+    char **paths = calloc(chain->count + 1, sizeof *paths);
+    delta_apply_options apply = { .base = o->base, .deltas = paths, .open = *o->open,
+                                  .run = o->read->run };
+    ckpt_code code = CKPT_OK;
+
+    if (paths == NULL)
+        return ckpt_fail_memory(err, "a list of deltas", chain->count);
+    for (size_t n = 0; n < chain->count && code == CKPT_OK; n++) {
+        paths[n] = chain->deltas[n]->path;
+        delta_outcome_release(outcome);
+        apply.delta_count = n + 1;
+        if ((code = delta_apply(&apply, outcome, err)) == CKPT_OK)
+            take_roots(c, n, outcome);
+    }
+    free(paths);
+    return code;
+}
+
+static ckpt_code prove(const certify_deltas_options *o, const delta_chain *chain, certificate *c,
+                       ckpt_error *err)
+{
     certificate_check check = { .name = "delta", .verdict = CERTIFICATE_FAIL };
-    delta_outcome outcome;
-    ckpt_code code = delta_apply(&apply, &outcome, err);
+    delta_outcome outcome = { .tensor_count = 0 };
+    ckpt_code code = prove_chain(o, chain, c, &outcome, err);
 
     if (code == CKPT_OK) {
-        take_roots(c, &outcome);
         check.verdict = CERTIFICATE_PASS;
         code = certificate_add_check(c, &check, err, "deltas: %zu, which change %zu of %zu "
                                      "tensors; the result has %s%s", c->delta_count,
@@ -263,7 +283,7 @@ ckpt_code certify_deltas(const certify_deltas_options *o, certificate *c, ckpt_e
     for (size_t i = 0; i < chain.count && code == CKPT_OK; i++)
         code = take_delta(o, &chain, i, c, err);
     if (code == CKPT_OK)
-        code = prove(o, c, err);
+        code = prove(o, &chain, c, err);
     delta_chain_release(&chain);
     return code;
 }

@@ -106,6 +106,26 @@ def test_a_delta_of_another_base_fails(steps, tmp_path):
     assert json.loads((tmp_path / "c.json").read_text())["predicate"]["verdict"] == "fail"
 
 
+@pytest.mark.parametrize("kind", ["root", "main"])
+def test_a_root_between_two_deltas_is_proven(steps, tmp_path, digest, kind):
+    """Both sides of a link name the root of another model: the end of the chain is right."""
+    models, deltas = steps
+    other = digest(drift(models[2], tmp_path / "other", seed=9))
+    links = []
+    for number, whose in ((1, "result"), (2, "base")):
+        link = tmp_path / f"weight_v00000{number}"
+        shutil.copytree(deltas / link.name, link)
+        side = json.loads((link / "ckpt-delta.json").read_text())
+        side[whose][kind] = other
+        (link / "ckpt-delta.json").write_text(json.dumps(side))
+        links += ["--delta", link]
+    result = certify(tmp_path / "c.json", *links, models[0], check=1 if kind == "root" else 2)
+    if kind == "root":
+        assert verdicts(result.json, "release")["delta"] == "fail"
+    else:
+        assert "wrong main root" in result.err and not (tmp_path / "c.json").exists()
+
+
 def test_roots_of_a_foreign_delta_are_computed(steps, tmp_path, digest):
     """slime's deltas tell none."""
     models, _ = steps
