@@ -264,17 +264,6 @@ static ckpt_code run_pass(piece_sink *s, ckpt_source *from, const ckpt_run_optio
 
 /* ---- the two passes ---- */
 
-ckpt_code delta_inplace_look(delta_inplace *in, delta_views *views, const ckpt_run_options *run,
-                             ckpt_error *err)
-{
-    piece_sink s = { .in = in, .model = &views->model,
-                     .before = views->model.is_stored ? views->model.in.stored_source
-                                                      : views->model.in.logical };
-    const ckpt_code code = delta_sectors_begin(&in->sectors, in->fingerprint, err);
-
-    return code == CKPT_OK ? run_pass(&s, views->result, run, err) : code;
-}
-
 /* Open the files of the checkpoint for writing. */
 static ckpt_code open_files(const delta_inplace *in, ckpt_store **out, ckpt_error *err)
 {
@@ -291,6 +280,21 @@ static ckpt_code open_files(const delta_inplace *in, ckpt_store **out, ckpt_erro
             code = store_open_file(store, i, 1, err);
     }
     return code;
+}
+
+ckpt_code delta_inplace_look(delta_inplace *in, delta_views *views, const ckpt_run_options *run,
+                             ckpt_error *err)
+{
+    piece_sink s = { .in = in, .model = &views->model,
+                     .before = views->model.is_stored ? views->model.in.stored_source
+                                                      : views->model.in.logical };
+    ckpt_store *store = NULL;
+    ckpt_code code = open_files(in, &store, err);   /* a link or read-only: before the journal says
+                                                       that a change has begun */
+    store_free(store);
+    if (code == CKPT_OK)
+        code = delta_sectors_begin(&in->sectors, in->fingerprint, err);
+    return code == CKPT_OK ? run_pass(&s, views->result, run, err) : code;
 }
 
 static ckpt_code write_with(delta_inplace *in, delta_views *v, const ckpt_run_options *run,

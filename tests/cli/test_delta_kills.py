@@ -100,6 +100,21 @@ def test_in_place_changes_nothing_of_a_wrong_base(ckpt, pair, tmp_path):
     assert tree(other) == before
 
 
+def test_links_are_refused_in_place_before_a_change_is_said_to_have_begun(ckpt, pair, tmp_path):
+    old, new, folder = pair
+    base = tmp_path / "base"
+    base.mkdir()
+    for path in old.iterdir():
+        (base / path.name).symlink_to(path)
+    before = tree(old)
+    said = ckpt("ckpt-delta", "apply", "--in-place", base, folder / "xor", check=2).err
+    assert "it is a link" in said
+    assert tree(old) == before and {p.name for p in base.iterdir()} == {p.name for p in
+                                                                        old.iterdir()}
+    ckpt("ckpt-delta", "apply", base, folder / "xor", tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(new)
+
+
 def test_in_place_twice_is_recognised(ckpt, pair, tmp_path):
     old, new, folder = pair
     shutil.copytree(new, tmp_path / "base")
