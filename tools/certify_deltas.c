@@ -232,6 +232,8 @@ static ckpt_code prove_chain(const certify_deltas_options *o, const delta_chain 
                                   .run = o->read->run };
     ckpt_code code = CKPT_OK;
 
+    if (chain->count > 0 && chain->deltas[0]->base.all[0] != '\0')
+        apply.check = DELTA_CHECK_FULL;     /* the root that the certificate will have of it */
     if (paths == NULL)
         return ckpt_fail_memory(err, "a list of deltas", chain->count);
     for (size_t n = 0; n < chain->count && code == CKPT_OK; n++) {

@@ -8,7 +8,7 @@ import pytest
 from cli.delta_models import drift, edit_config
 from cli.test_certify import certificate, certify, keys, verdicts  # noqa: F401
 from conftest import run_tool
-from corrupt.files import INDEX
+from corrupt.files import INDEX, Tensor, file_bytes
 from interop import delta_reader
 
 
@@ -124,6 +124,27 @@ def test_a_root_between_two_deltas_is_proven(steps, tmp_path, digest, kind):
         assert verdicts(result.json, "release")["delta"] == "fail"
     else:
         assert "wrong main root" in result.err and not (tmp_path / "c.json").exists()
+
+
+def test_the_base_of_a_structural_delta_is_proven(ckpt, tmp_path, digest):
+    """Its base has tensors that the pass over the result does not read."""
+    kept = {"kept.weight": Tensor("F32", [2, 2], bytes(16))}
+    for name, own in (("old", "gone.weight"), ("new", "added.weight")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"model_type": "none"}')
+        (tmp_path / name / "model.safetensors").write_bytes(
+            file_bytes({**kept, own: Tensor("F32", [3], bytes(12))}))
+    delta = tmp_path / "weight_v000001"
+    ckpt("ckpt-delta", "diff", "--structural", tmp_path / "old", tmp_path / "new", delta)
+    certify(tmp_path / "c.json", "--delta", delta, tmp_path / "old")
+    recorded = json.loads((tmp_path / "c.json").read_text())["predicate"]["deltas"][0]
+    assert recorded["base"]["root"] == digest(tmp_path / "old")
+    assert recorded["result"]["root"] == digest(tmp_path / "new")
+    side = json.loads((delta / "ckpt-delta.json").read_text())
+    side["base"]["root"] = "0" * 64
+    (delta / "ckpt-delta.json").write_text(json.dumps(side))
+    result = certify(tmp_path / "d.json", "--delta", delta, tmp_path / "old", check=1).json
+    assert verdicts(result, "old")["delta"] == "fail"
 
 
 def test_roots_of_a_foreign_delta_are_computed(steps, tmp_path, digest):
