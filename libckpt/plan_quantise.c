@@ -1,6 +1,8 @@
 /* Plans which tensors are quantised, and by which rule. */
 #include "plan_quantise.h"
 
+#include <stdio.h>
+
 #include "plan.h"
 #include "text.h"
 
@@ -126,13 +128,20 @@ static ckpt_code check_patterns(const ckpt_catalog *from, const ckpt_catalog *of
 
 /* ---- one tensor ---- */
 
-/* Refuse a tensor whose shape the rule does not support. */
+/* Refuse a tensor whose shape the rule does not support. A rule asks for more than its encoding
+ * where files may end a row with a part of a group, but none is made. */
 static ckpt_code check_rule(const ckpt_tensor *from, const ckpt_tensor *to,
                             const quantise_rule *rule, ckpt_error *err)
 {
     const char *problem = encoding_problem(to);
+    char groups[64];
     char text[256];
 
+    if (problem == NULL && !quantise_rule_fits(rule, ckpt_tensor_cols(to))) {
+        snprintf(groups, sizeof groups, "its columns are not whole groups of %u",
+                 (unsigned)rule->block_cols);
+        problem = groups;
+    }
     if (problem == NULL)
         return CKPT_OK;
     catalog_shape_text(from, text, sizeof text);

@@ -11,6 +11,7 @@ int compare_rule_makes(const quantise_rule *rule, const ckpt_tensor *b)
 {
     return b->dtype == rule->codes && b->block_rows == rule->block_rows &&
            b->block_cols == rule->block_cols && !rule->from_fp4 &&
+           quantise_rule_fits(rule, ckpt_tensor_cols(b)) &&
            (b->tensor_scale == CKPT_TENSOR_SCALE_FACTOR) == rule->has_tensor_scale &&
            b->tensor_scale != CKPT_TENSOR_SCALE_DIVISOR &&
            (b->scale_dtype == rule->scale_dtype ||

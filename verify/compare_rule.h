@@ -17,7 +17,7 @@ typedef struct {
     uint64_t wrong;
 } compare_blocks;
 
-/* 1 when the rule produces the encoding of b. */
+/* 1 when the rule produces the encoding of b, for rows as long as its. */
 int compare_rule_makes(const quantise_rule *rule, const ckpt_tensor *b);
 
 /* Scratch bytes for compare_by_rule. */

@@ -235,6 +235,27 @@ def test_rules_that_cannot_be_checked_are_refused(ckpt, tmp_path, options, word)
     assert word in err
 
 
+def test_rows_that_a_rule_does_not_make_are_compared_by_value(ckpt, tmp_path):
+    """Files may end a row of MXFP8 with a part of a group; no rule makes such a row."""
+    one, two = b"\x80\x3f", b"\x00\x40"
+    whole, scale = "m.q_proj.weight", Tensor("U8", [4, 2], b"\x77" * 8)
+    part = (Tensor("", [4, 40], b"\x78" * 160), scale)
+    beside = {whole: Tensor("F8_E4M3", [4, 64], b"\x78" * 256), whole + "_scale_inv": scale}
+    more = {whole: Tensor("BF16", [4, 64], one * 256)}
+    for name, rest in ("alone", [{}, {}]), ("same", [more, beside]), ("other", [more, beside]):
+        (tmp_path / name).mkdir()
+        last = two if name == "other" else one
+        plain(tmp_path / name / "a", FP8, Tensor("BF16", [4, 40], one * 159 + last), rest[0])
+        quantised(tmp_path / name / "b", "mxfp8-rceil", *part, rest[1])
+    err = ckpt("ckpt-verify", "compare", "--up-to-rule", "mxfp8", tmp_path / "alone/a",
+               tmp_path / "alone/b", check=2).err
+    assert "no tensor that is compared" in err
+    for name, differing in ("same", []), ("other", [FP8]):
+        doc = compare(ckpt, tmp_path / name, "mxfp8", check=len(differing))
+        assert doc["by_rule"]["tensor_count"] == 1 and doc["by_rule"]["wrong"] == 0
+        assert [d["name"] for d in doc["differing"]] == differing
+
+
 def test_our_own_export_is_by_its_rules(ckpt, golden_a, tmp_path):
     """FP8 and FP4 in one release: two rules, and blocks that are as they were."""
     ckpt("ckpt-convert", "--dtype", "bf16", golden_a, tmp_path / "a")

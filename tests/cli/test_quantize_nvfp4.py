@@ -269,6 +269,7 @@ def ckpt_logical(tool, path):
     (["--quantize", "nvfp4", "--only", "a.weight"], "whole groups of 16"),
     (["--quantize", "nvpf4", "--only", "*"], "the nearest is 'nvfp4'"),
     (["--quantize", "mxfp4", "--only", "a.weight"], "whole groups of 32"),
+    (["--quantize", "mxfp8", "--only", "a.weight"], "whole groups of 32"),
 ])
 def test_what_cannot_be_is_one_line(ckpt, tmp_path, options, words):
     path = generic(tmp_path, {"a.weight": random_bf16((16, 40), 1, 1)})
