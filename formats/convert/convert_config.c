@@ -7,6 +7,7 @@
 #include "convert_plan.h"
 #include "formats/hf.h"
 #include "inference_config.h"
+#include "libckpt/codes.h"
 #include "libckpt/config_compare.h"
 #include "formats/mp.h"
 #include "formats/notes.h"
@@ -24,7 +25,9 @@ static int drops_scheme(const job_plan *plan)
     for (size_t i = 0; i < ckpt_catalog_count(logical); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(logical, i);
 
-        has_codes |= t->scale_dtype != CKPT_NONE || ckpt_dtype_bits(t->dtype) < 16;
+        /* Codes that are not decoded are refused by name, see codes_check_policy. */
+        has_codes |= t->scale_dtype != CKPT_NONE || ckpt_dtype_bits(t->dtype) < 16 ||
+                     (codes_are_bare(t) && plan_is_plain(policy->experts));
         if (t->scale_dtype != CKPT_NONE && plan_is_expert(t->name) &&
             !plan_is_plain(policy->experts))
             return 0;
@@ -48,7 +51,9 @@ static int lacks_nvfp4(const job_plan *plan)
 ckpt_code convert_check_method(const job_plan *plan, ckpt_error *err)
 {
     const plan_policy *policy = &plan->options.policy;
+    const int is_cast = plan_is_plain(policy->dtype) && plan_is_plain(policy->experts);
     char method[CONFIG_METHOD_BYTES];
+    int may_cast;
 
     if (plan->source->config == NULL ||
         (policy->dtype == PLAN_KEEP && policy->experts == PLAN_KEEP &&
@@ -59,12 +64,12 @@ ckpt_code convert_check_method(const job_plan *plan, ckpt_error *err)
         snprintf(method, sizeof method, "NVFP4");
     if (method[0] == '\0' || drops_scheme(plan))
         return CKPT_OK;
+    may_cast = checkpoint_scheme(plan->source).is_decoded && !is_cast;
     return ckpt_fail(err, CKPT_E_USAGE,
                      "'%s' is quantised as '%s' (quantization_config of its config.json), which "
                      "cannot be converted%s: only a copy without --dtype, --experts and "
                      "--scale-dtype is possible%s", plan->options.source, method,
-                     checkpoint_scheme(plan->source).is_decoded ? " to codes" : "",
-                     checkpoint_scheme(plan->source).is_decoded ? ", or --dtype bf16 or f32" : "");
+                     may_cast ? " to codes" : "", may_cast ? ", or --dtype bf16 or f32" : "");
 }
 
 /* mp shards are for the reference code, which reads inference/config.json. */

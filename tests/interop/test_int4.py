@@ -5,6 +5,7 @@ what is not quite it.
 """
 import json
 import re
+import struct
 
 import numpy as np
 import pytest
@@ -216,6 +217,8 @@ def test_a_scale_that_is_none_is_refused_where_values_are_wanted(ckpt, tmp_path,
 NOT_QUITE = {
     "scales of something else": {"weight_scale": Tensor("BF16", [40, 2], bytes(160))},
     "scales of another dtype": {"weight_scale": Tensor("F16", [40, 3], bytes(240))},
+    "rows of no whole groups": {"weight_packed": Tensor("I32", [40, 9], bytes(1440)),
+                                "weight_shape": Tensor("I32", [2], struct.pack("<2i", 40, 72))},
     "words of another width": {"weight_packed": Tensor("I32", [40, 11], bytes(1760))},
     "words of 64 bits": {"weight_packed": Tensor("I64", [40, 6], bytes(1920))},
     "three numbers": {"weight_shape": Tensor("I32", [3], bytes(12))},
@@ -239,6 +242,7 @@ def test_what_is_not_quite_it_is_not_decoded(ckpt, tmp_path, change):
     assert sorted(t["name"] for t in seen["tensors"]) == sorted(tensors)
     err = ckpt("ckpt-convert", "--dtype", "f32", path, tmp_path / "out", check=2).err
     assert f"'{path}'" in err or f"'{X}.weight_packed'" in err, err
+    assert "or --dtype bf16 or f32" not in err, err               # what was asked for
     ckpt("ckpt-convert", path, tmp_path / "copy")
     assert tensor_files(tmp_path / "copy") == tensor_files(path)
 
