@@ -95,6 +95,11 @@ static void name_words(const ckpt_tensor *codes, const ckpt_tensor *scale,
         snprintf(out, CODES_FORM_BYTES, "NVFP4 (groups of 16 with F8_E4M3 scales)");
     else if (text_ends_with(codes->name, "_blocks"))
         snprintf(out, CODES_FORM_BYTES, "MXFP4 in blocks");
+    else if (codes->dtype != CKPT_I8 && is_byte &&
+             (scale->dtype == CKPT_U8 || scale->dtype == CKPT_F8_E8M0) &&
+             group == encoding_at(ENCODING_FP4_32)->block_cols)
+        snprintf(out, CODES_FORM_BYTES, "MXFP4 (groups of 32 with %s scales)",
+                 ckpt_dtype_name(scale->dtype));
     else if (codes->dtype == CKPT_F4)
         snprintf(out, CODES_FORM_BYTES, "FP4 with scales of another form");
     else if (!is_byte)

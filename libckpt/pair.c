@@ -46,6 +46,7 @@ static const struct {
     { "_packed", "_scale", NULL },
     { "_blocks", "_scales", NULL },
     { ".qweight", ".scales", NULL },
+    { ".weight", ".scales", NULL },      /* MLX */
     { "", "_scales", NULL },
 };
 

@@ -21,6 +21,7 @@ static ckpt_code judge(const ckpt_checkpoint *c, loader_id loader, loader_verdic
                        ckpt_error *err)
 {
     loader_input in = { .config = c->config == NULL ? NULL : json_root(c->config),
+                        .modelopt = c->modelopt == NULL ? NULL : json_root(c->modelopt),
                         .stored = ckpt_source_catalog(ckpt_stored(c)),
                         .logical = ckpt_source_catalog(ckpt_logical(c)),
                         .source = ckpt_logical(c), .official = c->official,

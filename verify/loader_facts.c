@@ -159,6 +159,7 @@ ckpt_code loader_facts_find(const loader_input *in, loader_facts *out, ckpt_erro
         out->is_v4 = strcmp(text_of(in->config, CONFIG_MODEL_TYPE), CONFIG_TYPE_V4) == 0;
     if (in->config != NULL)
         out->quantization = config_member(in->config, "quantization_config");
+    out->modelopt_algorithm = text_of(json_member(in->modelopt, "quantization"), "quant_algo");
     out->method = text_of(out->quantization, "quant_method");
     out->expert_dtype = in->config == NULL ? NULL : text_of(in->config, "expert_dtype");
     out->inner_expert_dtype = text_of(out->quantization, "expert_dtype");

@@ -28,6 +28,7 @@ typedef struct {
 
 typedef struct {
     const json_value *config;      /* config.json; NULL: there is none */
+    const json_value *modelopt;    /* hf_quant_config.json; NULL: there is none */
     const ckpt_catalog *stored;
     const ckpt_catalog *logical;
     ckpt_source *source;           /* of the logical tensors, for rules that read scales */
@@ -44,6 +45,7 @@ typedef struct {
     int is_v4;                     /* model_type is deepseek_v4, also if read as another family */
     const json_value *quantization;   /* quantization_config; NULL: there is none */
     const char *method;            /* its quant_method; NULL: none */
+    const char *modelopt_algorithm;   /* quant_algo of hf_quant_config.json; NULL: none */
     const char *expert_dtype;      /* "fp4", "fp8"; NULL: the key is missing */
     const char *inner_expert_dtype;   /* the same key inside quantization_config */
     const char *scale_fmt;         /* "ue8m0"; NULL: missing */

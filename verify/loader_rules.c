@@ -157,13 +157,36 @@ static int has_mxfp8_wo_a(rule_call *call)
 
 /* ---- quantization_config ---- */
 
+/* Model-Optimizer declares it in a file of its own, which servers read and transformers ignores. */
+static int has_modelopt_file(const rule_call *call)
+{
+    return call->facts->quantization == NULL && call->facts->modelopt_algorithm != NULL &&
+           call->loader != LOADER_TRANSFORMERS;
+}
+
 static int lacks_quantization_config(rule_call *call)
 {
     const loader_facts *f = call->facts;
 
-    return f->in.config != NULL && f->quantization == NULL && f->quantised > 0 &&
+    return !has_modelopt_file(call) && f->in.config != NULL && f->quantization == NULL &&
+           f->quantised > 0 &&
            say(call, "%zu weights are quantised, but config.json has no quantization_config: codes "
                "would be taken for numbers", f->quantised);
+}
+
+/* 1 when weights of the method need not look quantised here: another package's form, or one that is
+ * not known. */
+static int is_not_looked_at(const loader_facts *f)
+{
+    static const char *const seen[] = {
+        "fp8", "deepseek_v4_fp8", "mxfp8", "mxfp4", "fbgemm_fp8", "modelopt", "modelopt_fp4",
+        "compressed-tensors", "gptq", "awq", "bitsandbytes", "exl3"
+    };
+    int is_seen = f->method == NULL;
+
+    for (size_t i = 0; i < sizeof seen / sizeof *seen && !is_seen; i++)
+        is_seen = strcmp(f->method, seen[i]) == 0;
+    return !is_seen || foreign_codes_name(f->in.logical) != NULL;
 }
 
 static int has_stale_quantization_config(rule_call *call)
@@ -171,7 +194,7 @@ static int has_stale_quantization_config(rule_call *call)
     const loader_facts *f = call->facts;
 
     return f->quantization != NULL && f->quantised == 0 &&
-           foreign_codes_name(f->in.logical) == NULL &&
+           !is_not_looked_at(f) &&
            say(call, "config.json has a quantization_config%s%s, but no weight is quantised: "
                "remove it", f->method == NULL ? "" : " of ", f->method == NULL ? "" : f->method);
 }
@@ -199,7 +222,11 @@ static int is_not_judged(rule_call *call)
 {
     const loader_facts *f = call->facts;
 
-    return (f->quantised > 0 || foreign_codes_name(f->in.logical) != NULL) && f->method != NULL &&
+    if (has_modelopt_file(call))
+        return f->quantised > 0 &&
+               say(call, "hf_quant_config.json says %s, whose tensors are not looked at",
+                   f->modelopt_algorithm);
+    return (f->quantised > 0 || is_not_looked_at(f)) && f->method != NULL &&
            !is_known_method(f) && strcmp(f->method, "mxfp8") != 0 &&
            say(call, "quant_method is '%s', whose tensors are not looked at", f->method);
 }

@@ -206,6 +206,10 @@ FORMATS = {
               "scales": ones(1, 64), "g_idx": zeros("int32", 64)},
              {"quant_method": "gptq", "bits": 4, "group_size": 64},
              f"weights are quantised by GPTQ: its tensors are {NOT_DECODED}"),
+    "gptq without groups of rows": (
+        {"qweight": zeros("int32", 8, 64), "qzeros": zeros("int32", 1, 8), "scales": ones(1, 64)},
+        {"quant_method": "gptq", "bits": 4, "group_size": 64, "desc_act": False},
+        f"weights are quantised by GPTQ: its tensors are {NOT_DECODED}"),
     "awq": ({"qweight": zeros("int32", 64, 8), "qzeros": zeros("int32", 1, 8),
              "scales": ones(1, 64)},
             {"quant_method": "awq", "bits": 4, "group_size": 64},
@@ -220,6 +224,11 @@ FORMATS = {
              f"weights are quantised by bitsandbytes, LLM.int8: its tensors are {NOT_DECODED}"),
     "mlx": ({"weight": zeros("uint32", 64, 8), "scales": ones(64, 1), "biases": ones(64, 1)},
             None, f"weights are quantised by MLX: its tensors are {NOT_DECODED}"),
+    "mlx, MXFP4": ({"weight": zeros("uint32", 64, 8), "scales": zeros("uint8", 64, 2)},
+                   None, f"weights are quantised by MLX: its tensors are {NOT_DECODED}"),
+    "hqq": ({"W_q": zeros("uint8", 32, 64), "scale": ones(1, 64), "zero": ones(1, 64)},
+            {"quant_method": "hqq"},
+            f"weights are quantised by HQQ: its tensors are {NOT_DECODED}"),
     "exl3": ({"trellis": zeros("int16", 4, 4, 48), "suh": ones(64), "svh": ones(64),
               "mcg": zeros("int32", 1)}, {"quant_method": "exl3", "bits": 3.0},
              f"weights are quantised by EXL3: its tensors are {NOT_DECODED}"),
@@ -244,6 +253,45 @@ def test_weights_quantised_by_other_packages_are_told(ckpt, tmp_path, kind):
         assert f"'{config['quant_method']}', whose tensors are not looked at" in done.out
     ckpt("ckpt-convert", "--dtype", "keep", path, tmp_path / "out")
     ckpt("ckpt-verify", "compare", "--bits", path, tmp_path / "out")
+
+
+def quantised_folder(path, tensors, config, **files):
+    """A folder with tensors of one weight, and JSON files beside config.json."""
+    path.mkdir()
+    safetensors.numpy.save_file({f"{Q}.{n}": t for n, t in tensors.items()},
+                                path / "model.safetensors")
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], **config}
+    for name, content in {"config": config, **files}.items():
+        (path / f"{name}.json").write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("method", ["aqlm", "of-tomorrow"])
+def test_weights_that_are_not_seen_are_not_called_missing(ckpt, tmp_path, method):
+    """The advice to remove the quantization_config would make such a checkpoint useless."""
+    path = quantised_folder(tmp_path / "in", {"codes": zeros("int16", 8, 8, 1)},
+                            {"quantization_config": {"quant_method": method}})
+    assert not any("remove it" in n for n in ckpt("ckpt-inspect", "--json", path).json["notes"])
+    done = ckpt("ckpt-inspect", "--for", "vllm", path)
+    assert f"quant_method is '{method}', whose tensors are not looked at" in done.out
+
+
+def test_a_config_of_model_optimizer_beside_config_json_is_read(ckpt, tmp_path):
+    """vLLM and SGLang read it, transformers does not; without a quant_algo it declares nothing."""
+    tensors = {"weight": zeros("uint8", 64, 32), "weight_scale": zeros("uint8", 64, 2)}
+    lacks = "config.json has no quantization_config"
+    for algorithm in ("NVFP4", None):
+        path = quantised_folder(tmp_path / str(algorithm), tensors, {},
+                                hf_quant_config={"producer": {"name": "modelopt"},
+                                                 "quantization": {"quant_algo": algorithm}})
+        notes = ckpt("ckpt-inspect", "--json", path).json["notes"]
+        assert any(lacks in n for n in notes) == (algorithm is None)
+        for loader in ("vllm", "sglang", "transformers"):
+            is_read = algorithm is not None and loader != "transformers"
+            done = ckpt("ckpt-inspect", "--for", loader, path, check=0 if is_read else 1)
+            assert (lacks in done.out) == (not is_read)
+            assert ("hf_quant_config.json says NVFP4, whose tensors are not looked at" in
+                    done.out) == is_read
 
 
 def test_files_of_torch_save_are_told(ckpt, tmp_path):
