@@ -320,11 +320,13 @@ uninstall:  ## remove what install put there
 clean:  ## remove everything that was built
 	rm -rf build build-asan build-tsan build-fuzz
 
-# The dist targets link again what `all` compiled, without CUDA.
-.PHONY: dist wheel deb portable
+# Packages have no CUDA: they are made of a build without it, which dist and wheel link again.
+.PHONY: dist wheel deb portable without-cuda
 DIST_BUILD := $(BUILD)$(if $(CUDA_CU),/no-cuda)
-portable:
+without-cuda:
 	+$(MAKE) NVCC=none BUILD=$(DIST_BUILD) all
+
+portable: without-cuda
 	scripts/packaging/portable $(DIST_BUILD)
 
 dist: portable  ## BUILD/dist/*.tar.xz: the tools for every Linux with glibc 2.17 or newer
@@ -333,8 +335,8 @@ dist: portable  ## BUILD/dist/*.tar.xz: the tools for every Linux with glibc 2.1
 wheel: portable  ## BUILD/dist/*.whl: the tools and the Python module ckpt_tools, for pip
 	scripts/packaging/wheel $(DIST_BUILD) $(VERSION) $(BUILD)/dist
 
-deb: all  ## BUILD/dist/*.deb: packages for the Debian on which they are made
-	scripts/packaging/deb $(BUILD) $(VERSION)
+deb: without-cuda  ## BUILD/dist/*.deb: packages for the Debian on which they are made
+	scripts/packaging/deb $(DIST_BUILD) $(VERSION) $(BUILD)/dist
 
 format:  ## clang-format the files that differ from the last commit
 	git diff --name-only --diff-filter=d HEAD -- '*.[ch]' | xargs -r $(CLANG_FORMAT) -i

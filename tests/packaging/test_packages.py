@@ -193,6 +193,14 @@ def test_lintian_has_nothing_to_say(made):
     assert run("lintian", "--allow-root", "--fail-on", "error,warning", *made["deb"]) == ""
 
 
+def test_no_package_has_cuda(made, tarball, tmp_path):
+    """Made where nvcc is, too."""
+    for deb in made["deb"]:
+        run("dpkg-deb", "-x", deb, tmp_path)
+    for bin_folder in tmp_path / "usr/bin", tarball / "bin":
+        assert b"cudart" not in (bin_folder / "ckpt-run").read_bytes()
+
+
 def test_the_packages_install_and_go(made, this_system, golden_a, digest):
     before = files(this_system)
     (this_system / "tmp/debs").mkdir()
