@@ -7,7 +7,7 @@ static convert_command opt = { .common = CLI_COMMON_DEFAULTS,  };
 
 static const cli_option options[] = {
     CONVERT_OPTIONS(opt),
-    CLI_COMMON(opt.common),
+    CLI_COMMON_TIMED(opt.common),
     CLI_OPTIONS_END,
 };
 

@@ -12,7 +12,7 @@ static delta_command opt = { .common = CLI_COMMON_DEFAULTS };
     { CLI_STRING, "spool", "DIR", &opt.spool,                                                     \
       "folder with room for a delta that is '-' (default: TMPDIR, else /tmp)" }
 
-#define WRITE_OPTIONS CLI_OPEN_OPTIONS(opt.open), CLI_COMMON(opt.common), CLI_OPTIONS_END
+#define WRITE_OPTIONS CLI_OPEN_OPTIONS(opt.open), CLI_COMMON_TIMED(opt.common), CLI_OPTIONS_END
 
 #define MAKE_OPTIONS                                                                              \
     CLI_LAST_ARG(opt.last_arg),                                                                   \

@@ -62,7 +62,7 @@ static const cli_option options[] = {
       "the program to write for (default llama.cpp); ds4 is refused, with the types that it wants "
       "and ckpt does not write; files of both are read" },
     CONVERT_OPTIONS(opt),
-    CLI_COMMON(opt.common),
+    CLI_COMMON_TIMED(opt.common),
     CLI_OPTIONS_END,
 };
 

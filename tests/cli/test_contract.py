@@ -200,6 +200,20 @@ def test_the_sample_of_a_dry_run_is_small(tmp_path):
     assert int(re.search(r"rchar: (\d+)", done.stdout)[1]) < 48 << 20 < size / 50
 
 
+@pytest.mark.parametrize("words", [
+    ["ckpt-convert", "SRC", "DST"], ["ckpt-shard", "--layout", "hf", "SRC", "DST"],
+    ["ckpt-delta", "diff", "SRC", "SRC", "DST"], ["ckpt-run", "--tokens", "TOKENS", "SRC"],
+    ["ckpt-synth", "--config", "tiny", "DST"]], ids=lambda words: words[0])
+def test_help_tells_a_sample_where_a_dry_run_takes_one(tiny, tmp_path, words):
+    (tmp_path / "tokens").write_text("1 2 3")
+    places = {"SRC": tiny, "DST": tmp_path / "out", "TOKENS": tmp_path / "tokens"}
+    plan = run_tool(*(places.get(w, w) for w in words), "--dry-run", "--json").json
+    command = words[:2] if words[0] == "ckpt-delta" else words[:1]
+    told = " ".join(run_tool(*command, "--help").out.split())
+    assert "--dry-run print the plan and write nothing" in told
+    assert ("a sample of 32 MiB" in told) == ("time_guess" in plan)
+
+
 # ---- readers that go away, disks that are full ----
 
 SPEAKERS = [["--help"], ["--version"]]

@@ -101,11 +101,16 @@ typedef struct {
     { CLI_MEMORY, "memory", "SIZE", &(common).memory_bytes,                                    \
       "hard limit on buffers of this process, as 500M, 1.5G, 4GiB or 50% (default: "           \
       "CKPT_MEMORY, else 1GiB)" }
-#define CLI_COMMON(common)                                                       \
-    CLI_COMMON_READ(common),                                                     \
-    { CLI_FLAG, "dry-run", NULL, &(common).dry_run,                              \
-      "print the plan and write nothing, no reports either; of tensor data at most a sample of " \
-      "32 MiB is read, from which the time is guessed" }
+#define CLI_DRY_RUN_TEXT "print the plan and write nothing, no reports either"
+#define CLI_COMMON(common)   \
+    CLI_COMMON_READ(common), \
+    { CLI_FLAG, "dry-run", NULL, &(common).dry_run, CLI_DRY_RUN_TEXT }
+/* Of commands whose plan has a time_guess. */
+#define CLI_COMMON_TIMED(common)                                                             \
+    CLI_COMMON_READ(common),                                                                 \
+    { CLI_FLAG, "dry-run", NULL, &(common).dry_run,                                          \
+      CLI_DRY_RUN_TEXT "; of tensor data at most a sample of 32 MiB of a local input is read, " \
+      "from which the time is guessed" }
 
 /* A hint for a command, an option or one of the words of an option that only other programs have;
  * options with their dashes. */
