@@ -197,14 +197,15 @@ ckpt_code layout_seal(ckpt_layout *layout, ckpt_error *err)
             return code;
     if (layout->count > 0)
         qsort(layout->extents, layout->count, sizeof *layout->extents, compare_extents);
-    layout->first = calloc(keys + 1, sizeof *layout->first);
+    /* Numbers of extents are of 32 bits: there are five for each tensor, mostly of no use. */
+    layout->first = layout->count > UINT32_MAX ? NULL : calloc(keys + 1, sizeof *layout->first);
     if (layout->first == NULL)
         return ckpt_fail_memory(err, "the layout", keys);
     for (size_t key = 0; key <= keys; key++) {
         while (next < layout->count &&
                find_key(layout->extents[next].logical, layout->extents[next].part) < key)
             next++;
-        layout->first[key] = next;
+        layout->first[key] = (uint32_t)next;
     }
     for (size_t key = 0; key < keys; key++)
         if ((code = check_cover(layout, key / CKPT_PART_COUNT, (ckpt_part)(key % CKPT_PART_COUNT),

@@ -34,7 +34,7 @@ typedef struct {
     const ckpt_catalog *logical;   /* borrowed */
     layout_extent *extents;        /* sorted by logical, part, copy, row, col once sealed */
     size_t count;
-    size_t *first;                 /* number of the first extent of a part, indexed by
+    uint32_t *first;               /* number of the first extent of a part, indexed by
                                       CKPT_PART_COUNT * logical + part; the last entry is `count` */
 } ckpt_layout;
 
