@@ -120,7 +120,10 @@ def test_a_dry_run_tells_the_time(download, ckpt):
     said = ckpt(*words, env=download.env).out.splitlines()[-1]
     assert re.fullmatch(r"time: \d+:\d\d if the network has 1 Gbit/s, which is not measured", said)
     said = ckpt(*words, "--limit-rate", "100k", env=download.env).out.splitlines()[-1]
-    assert re.fullmatch(r"time: at least \d+:\d\d, by --limit-rate", said)
+    minutes, seconds = re.fullmatch(r"time: at least (\d+):(\d\d), by --limit-rate", said).groups()
+    assert int(minutes) * 60 + int(seconds) == plan["limit_seconds"]
+    download()
+    assert "time:" not in ckpt(*words, "--limit-rate", "100k", env=download.env).out
 
 
 def test_a_plan_to_fetch_all_again_needs_the_room_for_all(ckpt, small_disk):

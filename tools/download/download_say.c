@@ -122,10 +122,12 @@ static void print_time(const download_plan *plan)
     const uint64_t rate_bytes = plan->rate_bytes > 0 ? plan->rate_bytes : gigabit_bytes;
     char time[CLI_TIME_TEXT_BYTES];
 
-    cli_time_text(plan->fetch_bytes / rate_bytes + 1, time);
+    if (plan->fetch_bytes == 0)
+        return;
+    cli_time_text(plan->fetch_bytes / rate_bytes + (plan->rate_bytes == 0), time);
     if (plan->rate_bytes > 0)
         printf("time: at least %s, by --limit-rate\n", time);
-    else if (plan->fetch_bytes > 0)
+    else
         printf("time: %s if the network has 1 Gbit/s, which is not measured\n", time);
 }
 
