@@ -394,6 +394,16 @@ static void take_packed_root(ckpt_checkpoint *c)
     c->root_key = PACKED_ROOT_KEY;
 }
 
+/* The stored root is of the values as they were written. */
+static ckpt_code note_root(ckpt_checkpoint *c, ckpt_error *err)
+{
+    if (c->stored_root[0] == '\0' || checkpoint_is_plain(&c->options))
+        return CKPT_OK;
+    return note_add(&c->notes, err, "the root in the key %s of '%s' is not compared: --map, "
+                    "--keep-copies, --u8-scales and --dialect read other tensors or values",
+                    checkpoint_root_key(c), c->place.path);
+}
+
 ckpt_code checkpoint_open_place(folder_place *place, const ckpt_open_options *options,
                                 ckpt_checkpoint **out, ckpt_error *err)
 {
@@ -421,6 +431,10 @@ ckpt_code checkpoint_open_place(folder_place *place, const ckpt_open_options *op
         return code;
     }
     take_packed_root(c);
+    if ((code = note_root(c, err)) != CKPT_OK) {
+        ckpt_close(c);
+        return code;
+    }
     *out = c;
     return CKPT_OK;
 }

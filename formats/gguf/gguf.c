@@ -273,13 +273,20 @@ static ckpt_code check_config(gguf_reader *r)
 
 /* What the keys say beside the config: a tokenizer, and the root of the values as they were
  * written. */
-static void take_stored(gguf_reader *r)
+static ckpt_code take_stored(gguf_reader *r)
 {
     const char *root = gguf_head_text(&r->first, CHECKPOINT_ROOT_KEY);
+    const size_t digits = root == NULL ? 0 : strspn(root, "0123456789abcdef");
 
     r->out->has_vocabulary = gguf_head_find(&r->first, VOCABULARY_TOKENS_KEY) != NULL;
-    if (root != NULL && strlen(root) == CKPT_ROOT_HEX - 1)
-        memcpy(r->out->stored_root, root, CKPT_ROOT_HEX);
+    if (gguf_head_find(&r->first, CHECKPOINT_ROOT_KEY) == NULL)
+        return CKPT_OK;
+    if (digits != CKPT_ROOT_HEX - 1 || root[digits] != '\0')
+        return note_add(&r->out->notes, r->err, "the key %s of '%s' is not compared: it holds no "
+                        "root, which is a text of %d hexadecimal digits", CHECKPOINT_ROOT_KEY,
+                        r->out->place.path, CKPT_ROOT_HEX - 1);
+    memcpy(r->out->stored_root, root, CKPT_ROOT_HEX);
+    return CKPT_OK;
 }
 
 static ckpt_code read_vocabulary(const ckpt_checkpoint *c, ckpt_vocabulary *out, ckpt_error *err)
@@ -327,7 +334,7 @@ static ckpt_code read_model(gguf_reader *r, const char *name)
     if (code == CKPT_OK)
         code = check_total(r);
     if (code == CKPT_OK)
-        take_stored(r);
+        code = take_stored(r);
     return code == CKPT_OK ? take_config(r) : code;
 }
 

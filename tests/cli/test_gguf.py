@@ -752,6 +752,25 @@ def test_a_stored_root_of_more_tensors_is_noted(ckpt, made, tmp_path):
     assert any("ckpt.value_root" in n and "is not compared: it counts" in n for n in notes)
 
 
+@pytest.mark.parametrize("option", ["--u8-scales", "--keep-copies"])
+def test_a_stored_root_of_other_readings_is_noted(ckpt, made, tmp_path, option):
+    path = changed_values(made / "model.gguf", tmp_path / "x.gguf")
+    done = ckpt("ckpt-shard", "--json", "--layout", "hf", option, path, tmp_path / "out").json
+    assert [n for n in done["notes"] if "ckpt.value_root" in n and "is not compared" in n]
+
+
+@pytest.mark.parametrize("kind, value", [("string", ""), ("string", "ab" * 30), ("u32", 7),
+                                         ("string", "x" * 64), ("string", "0" * 65)])
+def test_a_stored_root_that_is_none_is_noted(ckpt, made, tmp_path, kind, value):
+    parsed = Parsed(changed_values(made / "model.gguf", tmp_path / "x.gguf"))
+    parsed = parsed.without("ckpt.value_root")
+    parsed.keys.append(("ckpt.value_root", value, key("ckpt.value_root", kind, value)))
+    path = parsed.write(tmp_path / "x.gguf")
+    notes = ckpt("ckpt-verify", "digest", "--json", path).json["notes"]
+    assert [n for n in notes if "ckpt.value_root" in n and "holds no root" in n]
+    assert "no manifest" in ckpt("ckpt-verify", "check", path, check=2).err
+
+
 def test_certify_fails_for_another_root_than_the_stored(ckpt, made, tmp_path):
     path = changed_values(made / "model.gguf", tmp_path / "x.gguf")
     found = ckpt("ckpt-verify", "certify", "--json", "--out", tmp_path / "c.json", path,
