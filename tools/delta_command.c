@@ -593,6 +593,22 @@ static void print_delta(const delta_command *o, const ckpt_delta *d, const delta
                d->tensors[i].changed_elements, cli_name(d->tensors[i].name));
 }
 
+/* Every pattern must match a tensor that the delta changes; there may be none at all. */
+static ckpt_code check_globs(const delta_command *o, const ckpt_delta *d, const char *path,
+                             ckpt_error *err)
+{
+    for (size_t g = 0; g < o->globs.count && d->count > 0; g++) {
+        size_t i = 0;
+
+        while (i < d->count && !text_matches_any(d->tensors[i].name, &o->globs.items[g], 1))
+            i++;
+        if (i == d->count)
+            return ckpt_fail(err, CKPT_E_USAGE, "--tensors '%s' matches no tensor that '%s' "
+                             "changes", o->globs.items[g], path);
+    }
+    return CKPT_OK;
+}
+
 int delta_command_inspect(const delta_command *o, const cli_args *args)
 {
     ckpt_delta *d = NULL;
@@ -601,6 +617,10 @@ int delta_command_inspect(const delta_command *o, const cli_args *args)
 
     if (delta_open(args->items[0], &d, &err) != CKPT_OK)
         return cli_fail(&err);
+    if (check_globs(o, d, args->items[0], &err) != CKPT_OK) {
+        delta_close(d);
+        return cli_fail(&err);
+    }
     sum_delta(d, &sum);
     if (o->common.json)
         print_delta_json(d, &sum);

@@ -157,6 +157,10 @@ int hub_retry_after(const char *text, int64_t now, uint64_t *seconds)
 
     if (take_number(&text, seconds))
         return *text == '\0';
+    if (text[0] != '\0' && text[strspn(text, "0123456789")] == '\0') {
+        *seconds = UINT64_MAX;                  /* too large to be a number here */
+        return 1;
+    }
     when = hub_http_date(text);
     *seconds = when > now ? (uint64_t)(when - now) : 0;
     return when != 0;

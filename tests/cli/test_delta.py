@@ -288,6 +288,9 @@ def test_inspect_tells_classes_and_roots(ckpt, steps, deltas, digest):
     total = said["total"]
     assert total["changed_elements"] == sum(t["changed_elements"] for t in said["tensors"])
     assert "experts" in ckpt("ckpt-delta", "inspect", deltas / "weight_v000001").out
+    none = ckpt("ckpt-delta", "inspect", "--tensors", "*", "--tensors", "nosuch*",
+                deltas / "weight_v000001", check=2)
+    assert "--tensors 'nosuch*' matches no tensor that" in none.err and none.out == ""
 
 
 def differing_codes(before, after):

@@ -90,6 +90,9 @@ static void test_retry_after_is_seconds_or_a_date(void **state)
     assert_int_equal(hub_retry_after("Sun, 06 Nov 1994 08:49:37 GMT", 784111999, &seconds), 1);
     assert_int_equal(seconds, 0);
     assert_int_equal(hub_retry_after("soon", 0, &seconds), 0);
+    assert_int_equal(hub_retry_after("", 0, &seconds), 0);
+    assert_int_equal(hub_retry_after("99999999999999999999", 0, &seconds), 1);
+    assert_true(seconds == UINT64_MAX);
 }
 
 static void test_an_etag_loses_its_dress(void **state)
