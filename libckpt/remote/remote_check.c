@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "remote_network.h"
+
 static ckpt_code fail_changed(const remote_entry *entry, ckpt_error *err)
 {
     return ckpt_fail(err, CKPT_E_FORMAT, "'%s' was changed while it was being read", entry->path);

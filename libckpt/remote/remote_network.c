@@ -5,7 +5,7 @@
  * What was asked for first is fetched first, with the queued blocks behind it in the file. While
  * the hub is asked where a file is, no other request for this file starts.
  */
-#include "remote_session.h"
+#include "remote_network.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -107,7 +107,7 @@ static int start_one(remote_session *s, int *is_blocked, ckpt_error *err)
         take_blocks(s, t, block);
     if (remote_transfer_start(t, err) == CKPT_OK)
         return 1;
-    remote_session_fail(s, NULL, err);
+    remote_state_fail(s, NULL, err);
     remote_transfer_release(t);
     return 0;
 }
@@ -136,7 +136,7 @@ void *remote_network_run(void *session)
 
         if (*s->options.stop) {
             ckpt_fail(&err, CKPT_E_INTERRUPTED, "interrupted");
-            remote_session_fail(s, NULL, &err);
+            remote_state_fail(s, NULL, &err);
             break;
         }
         while (start_one(s, &is_blocked, &err))
@@ -145,7 +145,7 @@ void *remote_network_run(void *session)
         code = http_poll(s->h->http, is_blocked ? BLOCKED_MS : IDLE_MS, &err);
         pthread_mutex_lock(&s->lock);
         if (code != CKPT_OK)
-            remote_session_fail(s, NULL, &err);
+            remote_state_fail(s, NULL, &err);
     }
     cancel_all(s);
     pthread_cond_broadcast(&s->changed);

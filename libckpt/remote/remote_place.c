@@ -8,6 +8,7 @@
 #include "libckpt/hub/hub_name.h"
 #include "libckpt/text.h"
 #include "remote_folder.h"
+#include "remote_network.h"
 #include "remote_plain.h"
 
 enum { CONNECT_SECONDS = 10, STALL_SECONDS = 30, WAIT_SECONDS_MAX = 1800 };

@@ -134,7 +134,7 @@ static http_verdict judge_version(remote_transfer *t, const http_reply *reply)
 static void learn_size(remote_transfer *t, uint64_t total_bytes)
 {
     pthread_mutex_lock(&t->s->lock);
-    remote_session_learn(t->s, t->entry, total_bytes);
+    remote_state_learn(t->s, t->entry, total_bytes);
     t->end = size_min(t->end, total_bytes);
     pthread_mutex_unlock(&t->s->lock);
 }
@@ -331,7 +331,7 @@ static void end_transfer(remote_transfer *t)
 static void fail_file(remote_transfer *t, const ckpt_error *err)
 {
     pthread_mutex_lock(&t->s->lock);
-    remote_session_fail(t->s, t->entry, err);
+    remote_state_fail(t->s, t->entry, err);
     pthread_mutex_unlock(&t->s->lock);
     end_transfer(t);
 }
@@ -340,7 +340,7 @@ static void fail_file(remote_transfer *t, const ckpt_error *err)
 static void fail_all(remote_transfer *t, const ckpt_error *err)
 {
     pthread_mutex_lock(&t->s->lock);
-    remote_session_fail(t->s, NULL, err);
+    remote_state_fail(t->s, NULL, err);
     pthread_mutex_unlock(&t->s->lock);
     end_transfer(t);
 }

@@ -6,7 +6,7 @@
 #define CKPT_REMOTE_TRANSFER_H
 
 #include "libckpt/hub/hub_reply.h"
-#include "remote_session.h"
+#include "remote_state.h"
 
 enum { REMOTE_SEGMENT_BLOCKS = 16 };
 
