@@ -332,13 +332,14 @@ def test_a_converter_whose_download_died_at_once_never_starts(download, hub, res
     assert (tmp_path / "started").read_text() == "--feed\n"
 
 
+@pytest.mark.parametrize("says", ["exec sleep", "exec 2>&-; exec sleep"])
 def test_a_converter_that_does_not_say_whether_it_would_run_is_not_waited_for(download, hub,
-                                                                              tmp_path):
-    """Its options are checked at the start; a signal ends that, too."""
+                                                                              tmp_path, says):
+    """Its options are checked at the start; a signal ends that, too, whenever it comes."""
     script = tmp_path / "bin/ckpt-convert"
     script.parent.mkdir()
     script.write_text(f'#!/bin/sh\necho $$ >"{tmp_path}/new"\nmv "{tmp_path}/new" '
-                      f'"{tmp_path}/asked"\nexec sleep 1000\n')
+                      f'"{tmp_path}/asked"\n{says} 1000\n')
     script.chmod(0o755)
     process = download.start("--then", script, download.folder, tmp_path / "R")
     wait_for((tmp_path / "asked").exists)

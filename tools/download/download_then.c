@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,7 @@
 
 #include "tools/cli/cli.h"
 
-enum { CANNOT_RUN = 127 };
+enum { CANNOT_RUN = 127, LOOK_MS = 100 };
 
 static int is_program(const char *path)
 {
@@ -81,17 +82,37 @@ static void become(char **words, int errors)
 static void read_line(int fd, char line[CKPT_ERROR_BYTES])
 {
     const atomic_int *stop = cli_stop_flag();
+    struct pollfd ready = { fd, POLLIN, 0 };
     char rest[256];
     size_t used = 0;
-    ssize_t got;
+    ssize_t got = 1;
 
-    while ((got = used + 1 < CKPT_ERROR_BYTES ? read(fd, line + used, CKPT_ERROR_BYTES - 1 - used)
-                                              : read(fd, rest, sizeof rest)) > 0 ||
-           (got < 0 && errno == EINTR && *stop == 0))
+    /* A signal that comes just before a wait begins does not end it: no wait is long. */
+    while (got != 0 && *stop == 0) {
+        if (poll(&ready, 1, LOOK_MS) <= 0)
+            continue;
+        got = used + 1 < CKPT_ERROR_BYTES ? read(fd, line + used, CKPT_ERROR_BYTES - 1 - used)
+                                          : read(fd, rest, sizeof rest);
+        if (got < 0 && errno != EINTR)
+            got = 0;
         if (got > 0 && used + 1 < CKPT_ERROR_BYTES)
             used += (size_t)got;
+    }
     line[used] = '\0';
     line[strcspn(line, "\n")] = '\0';
+}
+
+/* The status of a child that has closed its error output; a signal that stops us ends it. */
+static int end_of(pid_t pid)
+{
+    int status = 0;
+
+    while (waitpid(pid, &status, WNOHANG) == 0) {
+        if (*cli_stop_flag() != 0)
+            kill(pid, SIGKILL);
+        poll(NULL, 0, 1);
+    }
+    return status;
 }
 
 static ckpt_code ask(char **words, ckpt_error *err)
@@ -109,10 +130,7 @@ static ckpt_code ask(char **words, ckpt_error *err)
     close(ends[1]);
     if (pid > 0) {
         read_line(ends[0], line);
-        if (*cli_stop_flag() != 0)
-            kill(pid, SIGKILL);
-        while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-            ;
+        status = end_of(pid);
     }
     close(ends[0]);
     if (pid < 0)
