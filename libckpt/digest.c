@@ -121,6 +121,12 @@ void ckpt_digest_tensor(const ckpt_digest *digest, size_t tensor, char out[CKPT_
 
 static const char mtp_prefix[] = "mtp.";
 
+int digest_is_root(const char *text)
+{
+    return strspn(text, "0123456789abcdef") == CKPT_ROOT_HEX - 1 &&
+           text[CKPT_ROOT_HEX - 1] == '\0';
+}
+
 int digest_is_mtp(const char *name)
 {
     return strncmp(name, mtp_prefix, sizeof mtp_prefix - 1) == 0;

@@ -26,6 +26,9 @@ int digest_is_mtp(const char *name);
 /* The number m of mtp.{m}.*; 0: the name is not of such a block. */
 int digest_mtp_block(const char *name, uint64_t *block);
 
+/* 1 when the text is a root: CKPT_ROOT_HEX - 1 hexadecimal digits in lower case. */
+int digest_is_root(const char *text);
+
 /* The root of the tensors for which `included` is not 0, by tensor of the digest's catalog. */
 ckpt_code digest_root_of(const ckpt_digest *digest, const uint8_t *included,
                          char out[CKPT_ROOT_HEX], ckpt_error *err);

@@ -107,6 +107,8 @@ void file_abort_replacing(ckpt_file *f);                               /* NULL i
 /* Replace `path` by a file with these bytes, or by a copy of `from`. */
 ckpt_code file_write_all(const char *path, const void *data, size_t size, ckpt_error *err);
 ckpt_code file_copy(const char *from, const char *to, ckpt_error *err);
+/* Replace `path` atomically, as above, by all bytes of an open file of any kind and size. */
+ckpt_code file_replace_from(const ckpt_file *from, const char *path, ckpt_error *err);
 
 /* 1 if there is anything at `path`, also a dangling link, or if that cannot be determined. */
 int file_exists(const char *path);

@@ -216,6 +216,37 @@ ckpt_code file_write_all(const char *path, const void *data, size_t size, ckpt_e
 
 /* ---- copying ---- */
 
+static ckpt_code copy_file(const ckpt_file *from, ckpt_file *to, ckpt_error *err)
+{
+    const uint64_t total = file_size(from);
+    char *buffer = malloc(COPY_BUFFER_BYTES);
+    ckpt_code code = CKPT_OK;
+
+    if (buffer == NULL)
+        return ckpt_fail_memory(err, "a copy buffer", COPY_BUFFER_BYTES);
+    for (uint64_t at = 0; at < total && code == CKPT_OK; at += COPY_BUFFER_BYTES) {
+        const size_t take = (size_t)size_min(total - at, COPY_BUFFER_BYTES);
+
+        if ((code = file_read_at(from, at, buffer, take, err)) == CKPT_OK)
+            code = file_write_at(to, at, buffer, take, err);
+    }
+    free(buffer);
+    return code;
+}
+
+ckpt_code file_replace_from(const ckpt_file *from, const char *path, ckpt_error *err)
+{
+    ckpt_file *f;
+    ckpt_code code;
+
+    if ((code = file_begin_replacing(path, &f, err)) != CKPT_OK)
+        return code;
+    if ((code = copy_file(from, f, err)) == CKPT_OK)
+        return file_commit_replacing(f, path, err);
+    file_abort_replacing(f);
+    return code;
+}
+
 typedef struct {
     int from_fd;
     int to_fd;

@@ -34,13 +34,18 @@ static const ckpt_tensor *tensor_at(const ckpt_catalog *catalog, int64_t i)
     return i < 0 ? NULL : ckpt_catalog_at(catalog, (size_t)i);
 }
 
-/* The stored tensors beside a weight that decide about its values, but for its scale. */
-static void find_parts(const reader *r, size_t weight, int64_t tensor_scale, pair_parts *parts)
+/* The stored tensors beside a weight that decide about its values, but for its scale. Returns the
+ * number of its shape, or CKPT_NOT_FOUND. */
+static int64_t find_parts(const reader *r, size_t weight, int64_t tensor_scale, pair_parts *parts)
 {
-    parts->data = ckpt_catalog_at(r->stored, weight);
+    const ckpt_tensor *data = ckpt_catalog_at(r->stored, weight);
+    const int64_t shape = pair_find_shape(r->stored, data);
+
+    parts->data = data;
     parts->tensor_scale = tensor_at(r->stored, tensor_scale);
-    parts->shape = tensor_at(r->stored, pair_find_shape(r->stored, parts->data));
-    parts->unknown = pair_find_unknown(r->stored, parts->data);
+    parts->shape = tensor_at(r->stored, shape);
+    parts->unknown = pair_find_unknown(r->stored, data);
+    return shape;
 }
 
 /* Record `scale` as the weight's tensor scale, and find the input scale that belongs to it. */
@@ -81,6 +86,7 @@ static ckpt_code find_scales(reader *r)
         const ckpt_tensor *t = ckpt_catalog_at(r->stored, i);
         char weight[MAP_NAME_BYTES];
         pair_parts parts = { .data = NULL };
+        int64_t shape = CKPT_NOT_FOUND;
         const int64_t w = pair_find_weight(r->stored, t->name, weight);
         const int64_t whole =
             w < 0 ? CKPT_NOT_FOUND : pair_find_tensor_scale(r->stored, weight, t->name);
@@ -90,7 +96,7 @@ static ckpt_code find_scales(reader *r)
             continue;
         parts.scale = t;
         if (w >= 0)
-            find_parts(r, (size_t)w, whole, &parts);
+            shape = find_parts(r, (size_t)w, whole, &parts);
         if (r->options->bare_codes != BARE_CODES_NONE && (w < 0 || !is_pair(r, &parts)))
             continue;
         if (w < 0) {
@@ -105,8 +111,8 @@ static ckpt_code find_scales(reader *r)
         r->out->fates[i].kind = FATE_SCALE;
         if (whole >= 0)
             take_of_whole(r, (size_t)w, (size_t)whole);
-        if (parts.shape != NULL)
-            r->out->fates[pair_find_shape(r->stored, parts.data)].kind = FATE_SCALE;
+        if (shape >= 0)
+            r->out->fates[shape].kind = FATE_SCALE;
     }
     return code;
 }
@@ -227,10 +233,9 @@ static ckpt_code read_pair(const reader *r, packing *p)
 {
     const uint32_t i = p->stored[CKPT_DATA];
     const int64_t whole = (int64_t)r->tensor_scale_of[i] - 1;
-    pair_parts parts;
+    pair_parts parts = { .data = NULL };
+    const int64_t shape = find_parts(r, i, whole, &parts);
 
-    memset(&parts, 0, sizeof parts);
-    find_parts(r, i, whole, &parts);
     if (parts.data->stored_form != CKPT_FORM_APART)
         p->stored[CKPT_SCALE] = i;
     if (r->scale_of[i] != 0) {
@@ -243,8 +248,8 @@ static ckpt_code read_pair(const reader *r, packing *p)
         p->stored[CKPT_INPUT_SCALE] = r->input_scale_of[i] - 1;
         parts.input_scale = ckpt_catalog_at(r->stored, p->stored[CKPT_INPUT_SCALE]);
     }
-    if (parts.shape != NULL)
-        p->stored[CKPT_SHAPE] = (uint32_t)pair_find_shape(r->stored, parts.data);
+    if (shape >= 0)
+        p->stored[CKPT_SHAPE] = (uint32_t)shape;
     return pair_encoding(&parts, r->options, &p->whole, r->err);
 }
 

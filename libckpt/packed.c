@@ -201,38 +201,14 @@ static ckpt_code read_named(const ckpt_folder *self, const char *name, uint64_t 
     return code;
 }
 
-static ckpt_code copy_bytes(const ckpt_file *from, ckpt_file *to, ckpt_error *err)
-{
-    char *buffer = malloc(PACKED_CHUNK_BYTES);
-    ckpt_code code = CKPT_OK;
-
-    if (buffer == NULL)
-        return ckpt_fail_memory(err, "a copy buffer", PACKED_CHUNK_BYTES);
-    for (uint64_t at = 0; at < file_size(from) && code == CKPT_OK;) {
-        const size_t take = (size_t)size_min(file_size(from) - at, PACKED_CHUNK_BYTES);
-
-        if ((code = file_read_at(from, at, buffer, take, err)) == CKPT_OK)
-            code = file_write_at(to, at, buffer, take, err);
-        at += take;
-    }
-    free(buffer);
-    return code;
-}
-
 static ckpt_code copy_named(const ckpt_folder *self, const char *name, const char *to,
                             ckpt_error *err)
 {
     ckpt_file *from = NULL;
-    ckpt_file *file = NULL;
-    ckpt_code code;
+    ckpt_code code = open_named(self, name, &from, err);
 
-    if ((code = open_named(self, name, &from, err)) != CKPT_OK)
-        return code;
-    if ((code = file_begin_replacing(to, &file, err)) == CKPT_OK &&
-        (code = copy_bytes(from, file, err)) == CKPT_OK)
-        code = file_commit_replacing(file, to, err);
-    else
-        file_abort_replacing(file);
+    if (code == CKPT_OK)
+        code = file_replace_from(from, to, err);
     file_close(from, NULL);
     return code;
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "digest.h"
 #include "memory.h"
 #include "size.h"
 #include "text.h"
@@ -153,9 +154,7 @@ static ckpt_code take_root(const packed_index *x, const char *name, const char *
     *out = text;
     if (v == NULL || json_is_null(v))
         return CKPT_OK;
-    return text != NULL && strlen(text) == CKPT_ROOT_HEX - 1 &&
-                   strspn(text, "0123456789abcdef") == CKPT_ROOT_HEX - 1
-               ? CKPT_OK : bad(x, "value root", err);
+    return text != NULL && digest_is_root(text) ? CKPT_OK : bad(x, "value root", err);
 }
 
 static ckpt_code take_files(packed_index *x, ckpt_error *err)

@@ -139,6 +139,17 @@ static void put_encodings(json_writer *w, const certificate_checkpoint *m)
     json_put_array_end(w);
 }
 
+static void put_config_and_files(json_writer *w, const certificate_checkpoint *m)
+{
+    json_put_key(w, "config");
+    if (m->has_config)
+        config_meaning_put(w, &m->config);
+    else
+        json_put_null(w);
+    json_put_key(w, "files");
+    file_record_put(w, m);
+}
+
 static void put_checkpoint(json_writer *w, const certificate *c, size_t i)
 {
     const certificate_checkpoint *m = &c->checkpoints[i];
@@ -159,13 +170,7 @@ static void put_checkpoint(json_writer *w, const certificate *c, size_t i)
     ledger_put(w, &m->ledger);
     json_put_object_end(w);
     put_encodings(w, m);
-    json_put_key(w, "config");
-    if (m->has_config)
-        config_meaning_put(w, &m->config);
-    else
-        json_put_null(w);
-    json_put_key(w, "files");
-    file_record_put(w, m);
+    put_config_and_files(w, m);
     json_member_names(w, "notes", (const char *const *)m->notes->names, m->notes->count);
     json_put_object_end(w);
 }
@@ -186,13 +191,7 @@ static void put_result(json_writer *w, const certificate_checkpoint *m)
     json_member_string(w, "family", m->family);
     json_member_string(w, "root", known(m->root));
     json_member_string(w, "main", known(m->main_root));
-    json_put_key(w, "config");
-    if (m->has_config)
-        config_meaning_put(w, &m->config);
-    else
-        json_put_null(w);
-    json_put_key(w, "files");
-    file_record_put(w, m);
+    put_config_and_files(w, m);
     json_put_object_end(w);
 }
 

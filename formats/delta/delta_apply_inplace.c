@@ -5,9 +5,6 @@
 #include "delta_apply_private.h"
 #include "delta_inplace.h"
 #include "formats/notes.h"
-#include "libckpt/size.h"
-
-enum { COPY_BUFFER_BYTES = 1 << 20 };
 
 /* Remove the manifests of the base: they do not describe the result. */
 static ckpt_code remove_manifests(const char *directory, ckpt_error *err)
@@ -25,41 +22,16 @@ static ckpt_code remove_manifests(const char *directory, ckpt_error *err)
     return code;
 }
 
-static ckpt_code copy_bytes(const ckpt_file *from, ckpt_file *to, ckpt_error *err)
-{
-    const uint64_t size = file_size(from);
-    char *buffer = malloc(COPY_BUFFER_BYTES);
-    ckpt_code code = CKPT_OK;
-
-    if (buffer == NULL)
-        return ckpt_fail_memory(err, "a copy buffer", COPY_BUFFER_BYTES);
-    for (uint64_t at = 0; at < size && code == CKPT_OK;) {
-        const size_t take = (size_t)size_min(size - at, COPY_BUFFER_BYTES);
-
-        if ((code = file_read_at(from, at, buffer, take, err)) == CKPT_OK)
-            code = file_write_at(to, at, buffer, take, err);
-        at += take;
-    }
-    free(buffer);
-    return code;
-}
-
 /* Replace a file by the carried one, of any size. It is on the disk before its name changes, and
  * so before the journal, which would bring an interrupted run here again, is removed. */
 static ckpt_code replace_file(const ckpt_delta *d, const char *carried, const char *to,
                               ckpt_error *err)
 {
     ckpt_file *from = NULL;
-    ckpt_file *new = NULL;
-    ckpt_code code;
+    ckpt_code code = folder_open_file(d->place.folder, carried, &from, err);
 
-    if ((code = folder_open_file(d->place.folder, carried, &from, err)) == CKPT_OK &&
-        (code = file_begin_replacing(to, &new, err)) == CKPT_OK) {
-        if ((code = copy_bytes(from, new, err)) == CKPT_OK)
-            code = file_commit_replacing(new, to, err);
-        else
-            file_abort_replacing(new);
-    }
+    if (code == CKPT_OK)
+        code = file_replace_from(from, to, err);
     file_close(from, NULL);
     return code;
 }

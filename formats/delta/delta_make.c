@@ -104,13 +104,13 @@ static ckpt_code take_entries(make_job *job, size_t *count, ckpt_error *err)
 /* Note a class that changed nearly everywhere: it was probably quantised by another rule. */
 static ckpt_code note_drift(make_job *job, ckpt_error *err)
 {
-    const delta_structure *s = job->from->structure;
+    const delta_shape *s = job->from->structure;
     ckpt_code code = CKPT_OK;
 
     if (s != NULL)                 /* all elements of an added tensor count as changed */
         return note_add(&job->out->notes, err, "%zu tensors are added and %zu removed, or have "
                         "another dtype or shape: only ckpt-delta applies this",
-                        s->shape->added.count, s->shape->removed.count);
+                        s->added.count, s->removed.count);
     for (unsigned i = 0; i < DELTA_CLASSES && code == CKPT_OK; i++) {
         const delta_class *c = &job->out->summary.classes[i];
 
@@ -321,7 +321,6 @@ typedef struct {
     int has_shape;                  /* `before` lacks tensors, or has more, or others */
     delta_shape shape;              /* then: that of `after`, and `before` in it */
     ckpt_checkpoint *shaped;
-    delta_structure structure;
 } make_inputs;
 
 static ckpt_code carry_inputs(void *context, const char *directory, delta_carried *out,
@@ -338,14 +337,9 @@ static int have_same_tensors(const ckpt_checkpoint *a, const ckpt_checkpoint *b)
     const ckpt_catalog *left = a->store->catalog;
     const ckpt_catalog *right = b->store->catalog;
 
-    for (size_t i = 0; i < ckpt_catalog_count(left); i++) {
-        const ckpt_tensor *t = ckpt_catalog_at(left, i);
-        const int64_t found = ckpt_catalog_find(right, t->name);
-
-        if (found < 0 || !catalog_same_shape(t, ckpt_catalog_at(right, (size_t)found)) ||
-            t->dtype != ckpt_catalog_at(right, (size_t)found)->dtype)
+    for (size_t i = 0; i < ckpt_catalog_count(left); i++)
+        if (catalog_find_same(right, ckpt_catalog_at(left, i)) < 0)
             return 0;
-    }
     return ckpt_catalog_count(left) == ckpt_catalog_count(right);
 }
 
@@ -424,9 +418,9 @@ static ckpt_code open_shaped(const delta_make_options *o, make_inputs *in, ckpt_
         return ckpt_fail(err, CKPT_E_USAGE, "--structural: expected two Hugging Face directories, "
                          "'%s' is a single file",
                          before->format != &format_hf ? o->before : o->after);
-    in->structure = (delta_structure){ &in->shape, before };
     if ((code = delta_shape_take(&in->shape, after, err)) != CKPT_OK)
         return code;
+    delta_structure_compare(&in->shape, before);
     return delta_shape_open(&in->shape, before, &o->open, &in->shaped, err);
 }
 
@@ -520,7 +514,7 @@ static ckpt_code make_with(const delta_make_options *o, make_inputs *in, delta_m
     from.before = in->before_model.tensors;
     from.after = in->after_model.tensors;
     if (in->has_shape)
-        from.structure = &in->structure;     /* the root of `before` takes a pass of its own */
+        from.structure = &in->shape;     /* the root of `before` takes a pass of its own */
     else
         from.before_digest = in->before_model.digest;
     from.after_digest = in->after_model.digest;

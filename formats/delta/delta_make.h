@@ -89,7 +89,7 @@ typedef struct {
     hash128 fingerprint;            /* of the inputs */
     uint64_t fixed_bytes;           /* memory held by all of this */
     uint64_t thread_bytes;          /* memory of the sources per thread */
-    const struct delta_structure *structure;     /* tensors are added or removed; or NULL */
+    const struct delta_shape *structure;     /* tensors are added or removed; or NULL */
     int roots_are_told;             /* those of `told` were proven already */
 } delta_makings;
 

@@ -27,7 +27,6 @@ typedef struct {
     delta_chain chain;
     delta_views views;
     file_list names;
-    delta_structure structure;
     rework_back back;
 } rework_job;
 
@@ -148,13 +147,10 @@ static ckpt_code pick_result(rework_back *b, ckpt_error *err)
     if (entries == NULL)
         return ckpt_fail_memory(err, "a view", count);
     for (size_t i = 0; i < count; i++) {
-        const ckpt_tensor *t = ckpt_catalog_at(base, i);
-        const int64_t found = ckpt_catalog_find(result, t->name);
-        const ckpt_tensor *have = found < 0 ? NULL : ckpt_catalog_at(result, (size_t)found);
-        const int is_same = have != NULL && have->dtype == t->dtype && catalog_same_shape(have, t);
+        const int64_t found = catalog_find_same(result, ckpt_catalog_at(base, i));
 
-        entries[i] = (pick_entry){ is_same ? b->result.result : &b->zeros,
-                                   is_same ? (size_t)found : i };
+        entries[i] = found < 0 ? (pick_entry){ &b->zeros, i }
+                               : (pick_entry){ b->result.result, (size_t)found };
     }
     code = source_pick(entries, count, &b->from, err);
     free(entries);
@@ -192,7 +188,7 @@ static void release_back(rework_back *b)
 /* With tensors that only one side has. */
 static ckpt_code take_structure(rework_job *job, delta_makings *from, ckpt_error *err)
 {
-    const delta_views *v = &job->views;
+    delta_views *v = &job->views;
     ckpt_code code = job->options->make.dry_run ? CKPT_OK : prove(job, err);
 
     if (code == CKPT_OK && job->options->is_reverse)
@@ -201,10 +197,12 @@ static ckpt_code take_structure(rework_job *job, delta_makings *from, ckpt_error
         return code;
     from->roots_are_told = 1;
     from->before_digest = from->after_digest = NULL;
-    from->structure = &job->structure;
-    job->structure = (delta_structure){ &v->shape, v->real };
-    if (job->options->is_reverse) {
-        job->structure = (delta_structure){ &job->back.shape, v->checkpoint };
+    if (!job->options->is_reverse) {
+        from->structure = &v->shape;
+        delta_structure_compare(&v->shape, v->real);
+    } else {
+        from->structure = &job->back.shape;
+        delta_structure_compare(&job->back.shape, v->checkpoint);
         from->model = &job->back.base;
         from->before = job->back.from;
         from->after = job->back.base.tensors;

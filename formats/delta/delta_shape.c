@@ -368,20 +368,6 @@ ckpt_code delta_shape_take(delta_shape *s, const ckpt_checkpoint *c, ckpt_error 
 
 /* ---- opening it ---- */
 
-static int is_same(const ckpt_tensor *a, const ckpt_tensor *b)
-{
-    return a->dtype == b->dtype && catalog_same_shape(a, b);
-}
-
-/* The tensor of the same name, dtype and shape, or NULL. */
-static const ckpt_tensor *find_same(const ckpt_catalog *catalog, const ckpt_tensor *t)
-{
-    const int64_t i = ckpt_catalog_find(catalog, t->name);
-
-    return i >= 0 && is_same(ckpt_catalog_at(catalog, (size_t)i), t)
-               ? ckpt_catalog_at(catalog, (size_t)i) : NULL;
-}
-
 /* Read the headers, as those of any files. */
 static ckpt_code read_headers(const delta_shape *s, ckpt_store *store, ckpt_error *err)
 {
@@ -431,15 +417,16 @@ static ckpt_code place_tensors(delta_shape *s, const ckpt_store *store, const ck
 
     for (size_t i = 0; i < ckpt_catalog_count(shaped) && code == CKPT_OK; i++) {
         const ckpt_tensor *t = ckpt_catalog_at(shaped, i);
-        const ckpt_tensor *from = find_same(base->catalog, t);
+        const int64_t from = catalog_find_same(base->catalog, t);
 
-        code = from == NULL ? file_list_add(&s->added, t->name, err)
-                            : add_run(&s->files[t->file], t, from, base, err);
+        code = from < 0 ? file_list_add(&s->added, t->name, err)
+                        : add_run(&s->files[t->file], t,
+                                  ckpt_catalog_at(base->catalog, (size_t)from), base, err);
     }
     for (size_t i = 0; i < ckpt_catalog_count(base->catalog) && code == CKPT_OK; i++) {
         const ckpt_tensor *t = ckpt_catalog_at(base->catalog, i);
 
-        if (find_same(shaped, t) == NULL)
+        if (catalog_find_same(shaped, t) < 0)
             code = file_list_add(&s->removed, t->name, err);
     }
     for (size_t i = 0; i < s->file_count; i++)

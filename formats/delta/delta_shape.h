@@ -25,7 +25,7 @@ typedef struct {
     char *header;                   /* its first bytes; malloc'd */
     size_t header_bytes;
     uint64_t bytes;                 /* of the whole file */
-    int is_of_base;                 /* the base has a file of this name and header */
+    int is_of_base;                 /* set by delta_structure_compare */
     shape_run *runs;                /* sorted by offset */
     size_t run_count;
 } shape_file;
@@ -37,7 +37,7 @@ typedef struct {
     char *as;
 } shape_other;
 
-typedef struct {
+typedef struct delta_shape {
     shape_file *files;
     size_t file_count;
     shape_other *others;

@@ -46,7 +46,7 @@ typedef struct {
     size_t carried_count;
     const delta_side_tensor *tensors;
     size_t tensor_count;
-    const struct delta_structure *structure;     /* or NULL */
+    const struct delta_shape *structure;     /* or NULL */
 } delta_side;
 
 /* Hash the files and write DELTA_SIDE_FILE into `directory`. */

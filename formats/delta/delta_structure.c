@@ -44,10 +44,8 @@ static int take_name(ckpt_delta *d, const json_value *v, const char **out)
 
 static int is_weights(const char *name)
 {
-    const size_t size = name == NULL ? 0 : strlen(name);
-    const size_t suffix = sizeof SAFETENSORS_SUFFIX - 1;
-
-    return size > suffix && strcmp(name + size - suffix, SAFETENSORS_SUFFIX) == 0;
+    return name != NULL && strcmp(name, SAFETENSORS_SUFFIX) != 0 &&
+           text_ends_with(name, SAFETENSORS_SUFFIX);
 }
 
 static ckpt_code take_weights(ckpt_delta *d, const json_value *list, ckpt_error *err)
@@ -195,21 +193,27 @@ ckpt_code delta_structure_check(const ckpt_delta *d, const delta_shape *shape,
 /* ---- writing ---- */
 
 /* The base has a file of this name with the same header. */
-static int is_of_base(const delta_structure *s, const shape_file *f)
+static int is_of_base(const ckpt_checkpoint *base, const shape_file *f)
 {
-    for (size_t i = 0; s->base != NULL && i < s->base->store->file_count; i++) {
-        const store_file *b = &s->base->store->files[i];
+    for (size_t i = 0; i < base->store->file_count; i++) {
+        const store_file *b = &base->store->files[i];
         char *header = NULL;
         int is_same;
 
         if (strcmp(b->name, f->name) != 0 || b->header_bytes != f->header_bytes)
             continue;
-        is_same = delta_shape_header(s->base, i, &header, NULL) == CKPT_OK &&
+        is_same = delta_shape_header(base, i, &header, NULL) == CKPT_OK &&
                   memcmp(header, f->header, f->header_bytes) == 0;
         free(header);
         return is_same;
     }
     return 0;
+}
+
+void delta_structure_compare(delta_shape *shape, const ckpt_checkpoint *base)
+{
+    for (size_t i = 0; i < shape->file_count; i++)
+        shape->files[i].is_of_base = is_of_base(base, &shape->files[i]);
 }
 
 static const shape_other *find_index(const delta_shape *shape)
@@ -220,18 +224,18 @@ static const shape_other *find_index(const delta_shape *shape)
     return NULL;
 }
 
-ckpt_code delta_structure_names(const delta_structure *s, file_list *out, ckpt_error *err)
+ckpt_code delta_structure_names(const delta_shape *shape, file_list *out, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
 
-    for (size_t i = 0; i < s->shape->file_count && code == CKPT_OK; i++) {
+    for (size_t i = 0; i < shape->file_count && code == CKPT_OK; i++) {
         char name[HEADER_NAME_BYTES];
 
         header_name(i, name);
-        if (!is_of_base(s, &s->shape->files[i]))
+        if (!shape->files[i].is_of_base)
             code = file_list_add(out, name, err);
     }
-    if (code == CKPT_OK && find_index(s->shape) != NULL)
+    if (code == CKPT_OK && find_index(shape) != NULL)
         code = file_list_add(out, INDEX_NAME, err);
     return code;
 }
@@ -250,18 +254,18 @@ static ckpt_code write_header(const char *directory, const char *name, const sha
     return code;
 }
 
-ckpt_code delta_structure_write(const delta_structure *s, const char *directory, ckpt_error *err)
+ckpt_code delta_structure_write(const delta_shape *shape, const char *directory, ckpt_error *err)
 {
-    const shape_other *index = find_index(s->shape);
+    const shape_other *index = find_index(shape);
     char *path;
     ckpt_code code = CKPT_OK;
 
-    for (size_t i = 0; i < s->shape->file_count && code == CKPT_OK; i++) {
+    for (size_t i = 0; i < shape->file_count && code == CKPT_OK; i++) {
         char name[HEADER_NAME_BYTES];
 
         header_name(i, name);
-        if (!is_of_base(s, &s->shape->files[i]))
-            code = write_header(directory, name, &s->shape->files[i], err);
+        if (!shape->files[i].is_of_base)
+            code = write_header(directory, name, &shape->files[i], err);
     }
     if (code != CKPT_OK || index == NULL)
         return code;
@@ -273,10 +277,8 @@ ckpt_code delta_structure_write(const delta_structure *s, const char *directory,
     return code;
 }
 
-void delta_structure_put(json_writer *w, const delta_structure *s)
+void delta_structure_put(json_writer *w, const delta_shape *shape)
 {
-    const delta_shape *shape = s->shape;
-
     json_member_object(w, "structure");
     json_member_array(w, "weights");
     for (size_t i = 0; i < shape->file_count; i++) {
@@ -286,7 +288,7 @@ void delta_structure_put(json_writer *w, const delta_structure *s)
         json_put_object(w);
         json_member_string(w, "name", shape->files[i].name);
         json_member_u64(w, "bytes", shape->files[i].bytes);
-        json_member_string(w, "header", is_of_base(s, &shape->files[i]) ? NULL : name);
+        json_member_string(w, "header", shape->files[i].is_of_base ? NULL : name);
         json_put_object_end(w);
     }
     json_put_array_end(w);

@@ -35,18 +35,14 @@ ckpt_code delta_structure_shape(const ckpt_delta *delta, const ckpt_checkpoint *
 ckpt_code delta_structure_check(const ckpt_delta *delta, const delta_shape *shape,
                                 const ckpt_checkpoint *base, ckpt_error *err);
 
-/* A shape to be written into a delta. */
-typedef struct delta_structure {
-    const delta_shape *shape;
-    const ckpt_checkpoint *base;    /* what the delta is applied to; NULL: the headers of all files
-                                       are written */
-} delta_structure;
-
+/* Before a shape is written into a delta: note which files have a header that `base`, to which the
+ * delta is applied, has too. Those are not written. */
+void delta_structure_compare(delta_shape *shape, const ckpt_checkpoint *base);
 /* Append the names of the files that the next writes. */
-ckpt_code delta_structure_names(const delta_structure *s, file_list *out, ckpt_error *err);
+ckpt_code delta_structure_names(const delta_shape *shape, file_list *out, ckpt_error *err);
 /* Write headers and index into the delta's directory. */
-ckpt_code delta_structure_write(const delta_structure *s, const char *directory, ckpt_error *err);
+ckpt_code delta_structure_write(const delta_shape *shape, const char *directory, ckpt_error *err);
 /* Put the member of the side file. */
-void delta_structure_put(json_writer *w, const delta_structure *s);
+void delta_structure_put(json_writer *w, const delta_shape *shape);
 
 #endif

@@ -40,7 +40,7 @@ typedef struct {
     uint64_t element_count;
     const delta_file *carried;      /* their files are already in the directory */
     size_t carried_count;
-    const struct delta_structure *structure;     /* the same; NULL: no tensor is added or removed */
+    const struct delta_shape *structure;     /* the same; NULL: no tensor is added or removed */
 } delta_content;
 
 /* Write the delta into an existing directory. */

@@ -10,6 +10,7 @@
 #include "gguf_tokens.h"
 #include "gguf_write.h"
 #include "libckpt/config_compare.h"
+#include "libckpt/digest.h"
 #include "libckpt/map.h"
 #include "libckpt/text.h"
 
@@ -276,12 +277,11 @@ static ckpt_code check_config(gguf_reader *r)
 static ckpt_code take_stored(gguf_reader *r)
 {
     const char *root = gguf_head_text(&r->first, CHECKPOINT_ROOT_KEY);
-    const size_t digits = root == NULL ? 0 : strspn(root, "0123456789abcdef");
 
     r->out->has_vocabulary = gguf_head_find(&r->first, VOCABULARY_TOKENS_KEY) != NULL;
     if (gguf_head_find(&r->first, CHECKPOINT_ROOT_KEY) == NULL)
         return CKPT_OK;
-    if (digits != CKPT_ROOT_HEX - 1 || root[digits] != '\0')
+    if (root == NULL || !digest_is_root(root))
         return note_add(&r->out->notes, r->err, "the key %s of '%s' is not compared: it holds no "
                         "root, which is a text of %d hexadecimal digits", CHECKPOINT_ROOT_KEY,
                         r->out->place.path, CKPT_ROOT_HEX - 1);
