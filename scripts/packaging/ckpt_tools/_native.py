@@ -11,6 +11,7 @@ ERROR_BYTES = 1024
 DIFFERENCE_BYTES = 256
 DIGEST_HEX = 33
 ROOT_HEX = 65
+SIGNAL_SECONDS = 0.1    # within so long a signal's handler runs while a call works
 PROGRESS = ctypes.CFUNCTYPE(None, c_void_p, c_uint64, c_uint64)
 CANCEL = ctypes.CFUNCTYPE(c_int, c_void_p)
 PHASE = ctypes.CFUNCTYPE(None, c_void_p, c_char_p, c_uint64)
@@ -244,21 +245,33 @@ class Run:
 
     def make(self, free, function, *arguments):
         """`make`, on another thread: this one still hears signals. `free` is for what is made."""
+        begin = threading.Lock()        # taken by the work, or by what keeps it from beginning
         done = threading.Event()
         result = []
 
         def work():
+            if not begin.acquire(blocking=False):
+                return
             try:
                 result.append(make(function, *arguments))
             except BaseException as error:
                 result.append(error)
             done.set()
 
-        # Not Thread.join: interrupted, it may take a thread that runs for one that ended.
-        threading.Thread(target=work, name="ckpt").start()
-        while not done.is_set():
+        try:
+            threading.Thread(target=work, name="ckpt").start()
+        except BaseException as error:  # no thread to be had, or a signal while it started
+            self.raised = error
+            if begin.acquire(blocking=False):
+                raise
+        # Not Thread.join: interrupted, it may take a thread that runs for one that ended. And
+        # not one long wait: a signal that another thread takes, or that arrives just before the
+        # wait begins, does not end it, and its handler runs only when this thread does.
+        while True:
             try:
-                done.wait()
+                while not done.wait(SIGNAL_SECONDS):
+                    pass
+                break
             except BaseException as error:
                 self.raised = error
         failed = isinstance(result[0], BaseException)
