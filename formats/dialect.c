@@ -83,7 +83,7 @@ static ckpt_code find_rivals(const ckpt_checkpoint *c, rivals *out, ckpt_error *
 {
     const json_value *config = c->config == NULL ? NULL : json_root(c->config);
     const ckpt_catalog *names = store_names(c->store);
-    const size_t score = map_score(c->map, names);
+    const size_t matched = map_score(c->map, names).matched;
 
     out->maps[0] = c->map;
     out->count = 1;
@@ -96,7 +96,7 @@ static ckpt_code find_rivals(const ckpt_checkpoint *c, rivals *out, ckpt_error *
             continue;
         if ((code = checkpoint_find_map(c->map->family, style, config, &map, err)) != CKPT_OK)
             return code;
-        if (map_score(map, names) == score)
+        if (map_score(map, names).matched == matched)
             out->maps[out->count++] = map;
         else
             map_free(map);

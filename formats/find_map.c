@@ -6,6 +6,7 @@
 #include "format.h"
 #include "maps.h"
 #include "notes.h"
+#include "libckpt/config_number.h"
 #include "libckpt/text.h"
 
 enum { MAP_BYTES_MAX = 1 << 22 };
@@ -144,17 +145,23 @@ static int map_suits(const ckpt_checkpoint *c, const ckpt_map *map)
 typedef struct {
     const char *family;             /* NULL: any */
     const char *prefix;             /* prefix of all names; "": none */
-    size_t best;                    /* number of tensors that c->map matches */
+    map_fit best;                   /* of c->map */
 } map_search;
 
-/* Keep the map if it matches more tensors than the best one so far. */
+/* A line for every name says nothing about names, so it decides only if nothing else does. */
+static int fits_better(map_fit a, map_fit b)
+{
+    return a.matched != b.matched ? a.matched > b.matched : a.named > b.named;
+}
+
+/* Keep the map if it fits better than the best one so far. */
 static ckpt_code try_map(ckpt_checkpoint *c, const ckpt_builtin_map *text, map_search *search,
                          ckpt_error *err)
 {
     const json_value *config = c->config == NULL ? NULL : json_root(c->config);
     ckpt_map *map;
     ckpt_code code = make_map(text, config, &map, err);
-    size_t score;
+    map_fit fit = { 0, 0 };
 
     if (code == CKPT_E_FORMAT && search->family == NULL)
         return CKPT_OK;            /* of a family whose config this is not */
@@ -165,14 +172,15 @@ static ckpt_code try_map(ckpt_checkpoint *c, const ckpt_builtin_map *text, map_s
         map_free(map);
         return code;
     }
-    score = map_suits(c, map) ? map_score(map, store_names(c->store)) : 0;
-    if (!map_suits(c, map) || (c->map != NULL && score <= search->best)) {
+    if (map_suits(c, map))
+        fit = map_score(map, store_names(c->store));
+    if (!map_suits(c, map) || (c->map != NULL && !fits_better(fit, search->best))) {
         map_free(map);
         return CKPT_OK;
     }
     map_free(c->map);
     c->map = map;
-    search->best = score;
+    search->best = fit;
     return CKPT_OK;
 }
 
@@ -278,6 +286,30 @@ static ckpt_code leave_family(ckpt_checkpoint *c, const json_value *config, ckpt
     return code;
 }
 
+/* A model of another kind, around a language model of a family: its tensors keep their names. */
+static ckpt_code note_part(ckpt_checkpoint *c, const json_value *config, ckpt_error *err)
+{
+    const char *type = json_string(config_member_here(config, "model_type"));
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; type != NULL && i < ckpt_builtin_map_count && code == CKPT_OK; i++) {
+        const ckpt_builtin_map *text = &ckpt_builtin_maps[i];
+        ckpt_family *family;
+
+        if (!text_ends_with(text->name, ".family"))
+            continue;
+        code = family_parse(text->text, text->text_bytes, text->name, &family, err);
+        if (code != CKPT_OK)
+            return code;
+        if (family_is_part(family, config))
+            code = note_add(&c->notes, err, "the language model inside is like family %s, but how "
+                            "'%s' names and packs its tensors is not known: they are read as "
+                            "stored", family_name(family), type);
+        family_free(family);
+    }
+    return code;
+}
+
 ckpt_code checkpoint_find_own_map(ckpt_checkpoint *c, ckpt_error *err)
 {
     const json_value *config = c->config == NULL ? NULL : json_root(c->config);
@@ -288,6 +320,7 @@ ckpt_code checkpoint_find_own_map(ckpt_checkpoint *c, ckpt_error *err)
     if (c->map != NULL)
         return CKPT_OK;            /* the format needed it to read the files */
     if ((code = checkpoint_find_family(config, &c->family, err)) != CKPT_OK ||
+        (c->family == NULL && (code = note_part(c, config, err)) != CKPT_OK) ||
         (code = leave_family(c, config, err)) != CKPT_OK)
         return code;
     if (c->options.map_file == NULL)

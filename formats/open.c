@@ -163,24 +163,28 @@ static ckpt_code note_narrow(ckpt_checkpoint *c, ckpt_error *err)
 /* Every tensor must belong to the family; some families allow others, with a note. */
 static ckpt_code check_members(ckpt_checkpoint *c, const ckpt_catalog *optional, ckpt_error *err)
 {
-    ckpt_code code;
+    const char *first = NULL;
+    size_t count = 0;
 
     for (size_t i = 0; i < ckpt_catalog_count(c->reading.logical); i++) {
         const char *name = ckpt_catalog_at(c->reading.logical, i)->name;
 
         if (ckpt_catalog_find(c->official, name) >= 0 || ckpt_catalog_find(optional, name) >= 0)
             continue;
-        if (c->options.lenient || c->options.keep_copies || family_keeps_others(c->family))
-            code = note_add(&c->notes, err, "tensor '%s' does not belong to the family", name);
-        else
-            code = ckpt_fail(err, CKPT_E_FORMAT,
+        if (!c->options.lenient && !c->options.keep_copies && !family_keeps_others(c->family))
+            return ckpt_fail(err, CKPT_E_FORMAT,
                              "unexpected tensor '%s': family '%s' with this config.json does not "
                              "have it",
                              name, family_name(c->family));
-        if (code != CKPT_OK)
-            return code;
+        if (count++ == 0)
+            first = name;
     }
-    return CKPT_OK;
+    if (count > 1)
+        return note_add(&c->notes, err, "%zu tensors do not belong to the family: they are kept as "
+                        "they are; the first is '%s'", count, first);
+    return count == 0 ? CKPT_OK
+                      : note_add(&c->notes, err, "tensor '%s' does not belong to the family",
+                                 first);
 }
 
 static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)

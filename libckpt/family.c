@@ -37,6 +37,19 @@ static ckpt_code parse_family(family_parser *p)
     return family_expect_end(p);
 }
 
+/* Append the words up to the end of the line to a list. */
+static ckpt_code take_words(family_parser *p, const char **list, uint32_t *count)
+{
+    ckpt_code code = CKPT_OK;
+
+    while (code == CKPT_OK && family_peek_word(p) != NULL) {
+        if (*count == FAMILY_CHOICES_MAX)
+            return FAIL(p, "more than %d values", FAMILY_CHOICES_MAX);
+        code = family_take_word(p, "a value", &list[(*count)++]);
+    }
+    return code;
+}
+
 static ckpt_code parse_detect(family_parser *p)
 {
     ckpt_family *f = p->family;
@@ -47,13 +60,27 @@ static ckpt_code parse_detect(family_parser *p)
         return FAIL(p, "more than %d detect lines", FAMILY_DETECTS_MAX);
     if ((code = family_take_word(p, "a config member", &f->detects[i].member)) != CKPT_OK)
         return code;
-    while (code == CKPT_OK && family_peek_word(p) != NULL) {
-        if (f->detects[i].value_count == FAMILY_CHOICES_MAX)
-            return FAIL(p, "more than %d values", FAMILY_CHOICES_MAX);
-        code = family_take_word(p, "its value", &f->detects[i].values[f->detects[i].value_count++]);
-    }
     f->detect_count++;
-    return code;
+    return take_words(p, f->detects[i].values, &f->detects[i].value_count);
+}
+
+static ckpt_code parse_language(family_parser *p)
+{
+    return take_words(p, p->family->language, &p->family->language_count);
+}
+
+static ckpt_code parse_inside(family_parser *p)
+{
+    ckpt_family *f = p->family;
+    const uint32_t i = f->inside_count;
+    ckpt_code code;
+
+    if (i == FAMILY_INSIDES_MAX)
+        return FAIL(p, "more than %d inside lines", FAMILY_INSIDES_MAX);
+    if ((code = family_take_word(p, "a naming style", &f->insides[i].names)) != CKPT_OK)
+        return code;
+    f->inside_count++;
+    return take_words(p, f->insides[i].types, &f->insides[i].type_count);
 }
 
 /* blocks fp8:128x128 [f32] */
@@ -318,6 +345,7 @@ static ckpt_code parse_line(family_parser *p)
         ckpt_code (*parse)(family_parser *p);
     } kinds[] = {
         { "family", 0, parse_family }, { "detect", 0, parse_detect },
+        { "language", 0, parse_language }, { "inside", 0, parse_inside },
         { "blocks", 0, parse_blocks }, { "others", 0, parse_others },
         { "experts-told-by", 0, parse_experts },
         { "experts-int4-by", 0, parse_int4 },

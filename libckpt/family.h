@@ -8,6 +8,11 @@
  *   detect model_type deepseek_v4            the config member must have one of these strings;
  *                                            without strings, it must be present. A config belongs
  *                                            to the family if all detect lines hold
+ *   language qwen3_vl_text                   more values of model_type for a language model that is
+ *                                            described by a part of a config
+ *   inside STYLE kimi_k25 llava              the model_type of models that contain one of the
+ *                                            family, described in their text_config, and the
+ *                                            naming style of their Hugging Face files
  *   blocks fp8:128x128 [f32]                 the block size of `fp8` below, and the only one that
  *                                            checkpoints of the family may have. Without a line the
  *                                            config gives it. With f32 the scales are F32
@@ -79,8 +84,18 @@ void family_free(ckpt_family *family);     /* NULL is fine */
 
 const char *family_name(const ckpt_family *family);
 
-/* 1 when the config belongs to this family (detect lines). */
+/* 1 when the config belongs to this family (detect lines), or to a model of its `inside` lines that
+ * contains one of the family. */
 int family_matches(const ckpt_family *family, const json_value *config);
+
+/* 1 when a part of the config describes a language model of this family, whatever is around it. */
+int family_is_part(const ckpt_family *family, const json_value *config);
+
+#define FAMILY_NATIVE "native"
+
+/* The naming style of Hugging Face files with this config: that of an `inside` line, else native.
+ * Also for NULL as the family. */
+const char *family_names(const ckpt_family *family, const json_value *config);
 
 /*
  * List every required tensor of a checkpoint with this config as a logical tensor: native names,

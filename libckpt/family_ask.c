@@ -6,6 +6,8 @@
 #include "config_number.h"
 #include "family_text.h"
 
+#define MODEL_TYPE "model_type"
+
 int family_encoding_find(const char *word, family_encoding *out)
 {
     static const struct {
@@ -39,22 +41,65 @@ const char *family_name(const ckpt_family *family)
     return family->name;
 }
 
-int family_matches(const ckpt_family *family, const json_value *config)
+static int is_listed(const char *value, const char *const *list, uint32_t count)
+{
+    uint32_t i = 0;
+
+    while (i < count && (value == NULL || strcmp(value, list[i]) != 0))
+        i++;
+    return i < count;
+}
+
+/* Do all detect lines hold? In a part of a config the values of `language` lines count, too. */
+static int is_detected(const ckpt_family *family, const json_value *config, int is_part)
 {
     for (uint32_t i = 0; i < family->detect_count; i++) {
-        const json_value *member = config_member(config, family->detects[i].member);
+        const char *name = family->detects[i].member;
+        const json_value *member = config_member(config, name);
         const char *value = json_string(member);
-        uint32_t v = 0;
 
         if (member != NULL && family->detects[i].value_count == 0)
             continue;
-        while (v < family->detects[i].value_count &&
-               (value == NULL || strcmp(value, family->detects[i].values[v]) != 0))
-            v++;
-        if (v == family->detects[i].value_count)
+        if (!is_listed(value, family->detects[i].values, family->detects[i].value_count) &&
+            !(is_part && strcmp(name, MODEL_TYPE) == 0 &&
+              is_listed(value, family->language, family->language_count)))
             return 0;
     }
     return 1;
+}
+
+int family_is_part(const ckpt_family *family, const json_value *config)
+{
+    for (int i = 0; i < CONFIG_LANGUAGE_PARTS; i++) {
+        const json_value *part = config_member_here(config, config_language_parts[i]);
+
+        if (json_is_object(part) && is_detected(family, part, 1))
+            return 1;
+    }
+    return 0;
+}
+
+/* The naming style of the `inside` line for this config, or NULL. */
+static const char *find_inside(const ckpt_family *family, const json_value *config)
+{
+    const char *type = json_string(config_member_here(config, MODEL_TYPE));
+
+    for (uint32_t i = 0; i < family->inside_count; i++)
+        if (is_listed(type, family->insides[i].types, family->insides[i].type_count))
+            return family_is_part(family, config) ? family->insides[i].names : NULL;
+    return NULL;
+}
+
+int family_matches(const ckpt_family *family, const json_value *config)
+{
+    return is_detected(family, config, 0) || find_inside(family, config) != NULL;
+}
+
+const char *family_names(const ckpt_family *family, const json_value *config)
+{
+    const char *names = family == NULL ? NULL : find_inside(family, config);
+
+    return names == NULL ? FAMILY_NATIVE : names;
 }
 
 unsigned family_fp8(const ckpt_family *family)

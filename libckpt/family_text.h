@@ -15,6 +15,7 @@ enum {
     FAMILY_INDEXES_MAX = 4,            /* in one name */
     FAMILY_CONDITIONS_MAX = 4,
     FAMILY_DETECTS_MAX = 8,
+    FAMILY_INSIDES_MAX = 2,
     FAMILY_CHOICES_MAX = 8             /* strings of a detect line or a list */
 };
 
@@ -143,6 +144,14 @@ struct ckpt_family {
         const char *values[FAMILY_CHOICES_MAX];
         uint32_t value_count;
     } detects[FAMILY_DETECTS_MAX];
+    uint32_t language_count;
+    const char *language[FAMILY_CHOICES_MAX];   /* further model_types of a part of a config */
+    uint32_t inside_count;
+    struct {
+        const char *names;
+        const char *types[FAMILY_CHOICES_MAX];
+        uint32_t type_count;
+    } insides[FAMILY_INSIDES_MAX];
 };
 
 /* Find the encoding with this word; 0: there is none. */

@@ -132,20 +132,23 @@ const map_rule *map_find_stored(const ckpt_map *map, const char *name, map_captu
     return NULL;
 }
 
-size_t map_score(const ckpt_map *map, const ckpt_catalog *stored)
+map_fit map_score(const ckpt_map *map, const ckpt_catalog *stored)
 {
-    size_t score = 0;
+    map_fit fit = { 0, 0 };
 
     for (size_t i = 0; i < ckpt_catalog_count(stored); i++) {
         const char *name = ckpt_catalog_at(stored, i)->name;
         char weight[MAP_NAME_BYTES];
         map_captures captures;
+        const map_rule *rule;
 
         if (pair_find_weight(stored, name, weight) >= 0)
             continue;
-        score += map_find_stored(map, name, &captures) != NULL;
+        rule = map_find_stored(map, name, &captures);
+        fit.matched += rule != NULL;
+        fit.named += rule != NULL && strcmp(rule->stored, "{x*}") != 0;
     }
-    return score;
+    return fit;
 }
 
 const map_dialect *map_find_dialect(const ckpt_map *map, const char *name)

@@ -304,8 +304,13 @@ const map_dialect *map_find_dialect(const ckpt_map *map, const char *name);
 /* 1 when two maps, both bound, read and write every tensor in the same way. */
 int map_same_rules(const ckpt_map *a, const ckpt_map *b);
 
-/* The number of stored tensors, without scales, for which the map has a line. */
-size_t map_score(const ckpt_map *map, const ckpt_catalog *stored);
+/* How well a map fits: the number of stored tensors, without scales, for which it has a line, and
+ * of those the ones whose line does not match every name. */
+typedef struct {
+    size_t matched;
+    size_t named;
+} map_fit;
+map_fit map_score(const ckpt_map *map, const ckpt_catalog *stored);
 
 /* 1 and the name of its weight, if `name` has the form of a scale that a map may write; else 0. */
 int map_weight_of_scale(const char *name, char weight[MAP_NAME_BYTES]);

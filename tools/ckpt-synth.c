@@ -222,8 +222,9 @@ static ckpt_code plan(synth_job *job, const char *path, ckpt_error *err)
         return fail_family(err);
     if ((code = family_expand(job->family, json_root(job->config), &job->logical, err)) != CKPT_OK)
         return code;
-    code = checkpoint_find_map(family_name(job->family), "native", json_root(job->config),
-                               &job->map, err);
+    code = checkpoint_find_map(family_name(job->family),
+                               family_names(job->family, json_root(job->config)),
+                               json_root(job->config), &job->map, err);
     if (code != CKPT_OK)
         return code;
     if ((job->store = store_create(path)) == NULL)

@@ -10,11 +10,13 @@
 /* The map that gives the modules of weights; NULL for a family without one. */
 static ckpt_code find_modules(const ckpt_checkpoint *c, ckpt_map **out, ckpt_error *err)
 {
+    const json_value *config = checkpoint_config(c);
+
     *out = NULL;
     if (c->official == NULL)
         return CKPT_OK;
-    return checkpoint_find_map(ckpt_family_name(c), "native",
-                               c->config == NULL ? NULL : json_root(c->config), out, err);
+    return checkpoint_find_map(ckpt_family_name(c), family_names(c->family, config), config, out,
+                               err);
 }
 
 static ckpt_code judge(const ckpt_checkpoint *c, loader_id loader, loader_verdict *out,

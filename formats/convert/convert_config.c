@@ -96,7 +96,9 @@ static ckpt_code rewrite_config(job_plan *plan, const char *text, ckpt_error *er
     ckpt_code code = CKPT_OK;
 
     if (plan->source->family != NULL)
-        code = checkpoint_find_map(ckpt_family_name(plan->source), "native",
+        code = checkpoint_find_map(ckpt_family_name(plan->source),
+                                   family_names(plan->source->family,
+                                                checkpoint_config(plan->source)),
                                    checkpoint_config(plan->source), &native, err);
     change.modules = native;
     if (code == CKPT_OK && (code = check_config(plan, &change, err)) == CKPT_OK && text != NULL)

@@ -200,6 +200,13 @@ static ckpt_code take_like(job_plan *plan, inputs *in, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* Of what is around a language model, as a vision tower, no family says what it must be. */
+static int is_around(const ckpt_checkpoint *source)
+{
+    return family_keeps_others(source->family) &&
+           strcmp(family_names(source->family, json_root(source->config)), FAMILY_NATIVE) != 0;
+}
+
 /* A tensor of --fill-from must be one that the source's config requires. */
 static ckpt_code check_filling(const job_plan *plan, const ckpt_tensor *t, ckpt_error *err)
 {
@@ -207,7 +214,8 @@ static ckpt_code check_filling(const job_plan *plan, const ckpt_tensor *t, ckpt_
     const int64_t o = ckpt_catalog_find(source->official, t->name);
     char where[256];
 
-    if (o < 0 && family_has_optional(source->family, json_root(source->config), t->name))
+    if (o < 0 && (is_around(source) ||
+                  family_has_optional(source->family, json_root(source->config), t->name)))
         return CKPT_OK;
     if (o < 0)
         return ckpt_fail(err, CKPT_E_USAGE,

@@ -58,7 +58,7 @@ static const char *find_scale_suffix(const ckpt_checkpoint *from, const char *ow
 
 /* The naming style of the target. --names decides; a layout with naming styles of its own has the
  * first one that the family has a map for; Hugging Face files keep the source's style if it is one
- * of theirs, else it is "native". */
+ * of theirs, else that which the config implies. */
 static const char *choose_names(const job_plan *plan)
 {
     const convert_options *o = &plan->options;
@@ -77,7 +77,9 @@ static const char *choose_names(const job_plan *plan)
                 return o->format->map_names[i];
         return o->format->map_names[0];
     }
-    return plan->source->format->map_names == NULL ? ckpt_names_style(plan->source) : "native";
+    return plan->source->format->map_names == NULL
+               ? ckpt_names_style(plan->source)
+               : family_names(plan->source->family, checkpoint_config(plan->source));
 }
 
 /* The naming style if the user gave --dialect or --layer-keys. */

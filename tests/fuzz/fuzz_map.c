@@ -82,7 +82,7 @@ static void look_up(const ckpt_map *map, const ckpt_catalog *stored)
         map_find_cut(map, name);
         map_carries(map, name);
     }
-    if (map_score(map, stored) > ckpt_catalog_count(stored) || !map_same_rules(map, map))
+    if (map_score(map, stored).matched > ckpt_catalog_count(stored) || !map_same_rules(map, map))
         abort();
 }
 

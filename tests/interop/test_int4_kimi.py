@@ -102,16 +102,62 @@ def test_a_delta_keeps_codes_scales_and_shapes(ckpt, kimi, tmp_path):
     ckpt("ckpt-verify", "compare", "--bits", kimi, tmp_path / "packed.ckpt")
 
 
-def test_a_kimi_k2_inside_another_model_is_decoded_by_its_config(ckpt, kimi, tmp_path):
+TOWER = ("vision_tower.encoder.blocks.0.norm0.weight", "mm_projector.proj.0.weight")
+
+
+def inside(kimi, path):
     """As K2.5: the config in text_config, names under language_model, and a tower beside."""
-    path = tmp_path / "k25"
     path.mkdir()
     config = {"model_type": "kimi_k25", "text_config": json.loads(
         (kimi / "config.json").read_text())}
     (path / "config.json").write_text(json.dumps(config))
     tensors = {"language_model." + name: t for name, t in all_tensors(kimi).items()}
-    tensors["vision_tower.norm.weight"] = Tensor("BF16", [8], bytes(16))
+    tensors.update({name: Tensor("BF16", [8], bytes(range(16))) for name in TOWER})
     (path / "model.safetensors").write_bytes(file_bytes(tensors))
+    return config, tensors
+
+
+def test_a_kimi_k25_is_a_kimi_k2_with_a_tower(ckpt, digest, kimi, tmp_path):
+    config, tensors = inside(kimi, tmp_path / "k25")
+    seen = ckpt("ckpt-inspect", "--json", "--logical", tmp_path / "k25").json
+    assert (seen["family"], seen["names"]) == ("deepseek_v3", "language_model")
+    assert seen["notes"] == ["2 tensors do not belong to the family: they are kept as they are; "
+                             f"the first is '{TOWER[1]}'"]
+    forms = {t["encoding"] for t in seen["tensors"] if ".mlp.experts." in t["name"]}
+    assert forms == {"I4 1x32 BF16"}
+    tower = {name: torch.frombuffer(bytearray(tensors[name].data), dtype=torch.bfloat16)
+             for name in TOWER}
+    want = value_digest.digest({**decoded(all_tensors(kimi)), **tower})[0]
+    assert digest(tmp_path / "k25") == want != digest(kimi)
+    ckpt("ckpt-convert", "--names", "native", tmp_path / "k25", tmp_path / "native")
+    assert set(all_tensors(tmp_path / "native")) == {*all_tensors(kimi), *TOWER}
+    ckpt("ckpt-verify", "compare", "--bits", tmp_path / "k25", tmp_path / "native")
+    del tensors["language_model.model.layers.1.mlp.gate.weight"]
+    (tmp_path / "k25/model.safetensors").write_bytes(file_bytes(tensors))
+    err = ckpt("ckpt-inspect", tmp_path / "k25", check=2).err
+    assert "lacks tensor 'layers.1.mlp.gate.weight'" in err
+
+
+def test_a_kimi_k25_goes_to_torch_dist_and_back_without_its_tower(ckpt, digest, kimi, tmp_path):
+    """In torch_dist it is what the Kimi-K2 inside is; the config tells the names of files."""
+    _, tensors = inside(kimi, tmp_path / "k25")
+    for name in ("k25", "kimi"):
+        ckpt("ckpt-shard", "--layout", "torch_dist", "--allow-lossy",
+             kimi if name == "kimi" else tmp_path / name, tmp_path / f"{name}-dist")
+    assert digest(tmp_path / "k25-dist") == digest(tmp_path / "kimi-dist")
+    ckpt("ckpt-shard", "--layout", "hf", tmp_path / "k25-dist", tmp_path / "back")
+    codes = ("_packed", "_scale", "_shape")
+    assert {n for n in all_tensors(tmp_path / "back") if "experts." not in n} == {
+        n for n in tensors if n not in TOWER and not n.endswith(codes) and "experts." not in n}
+    ckpt("ckpt-shard", "--layout", "hf", "--fill-from", tmp_path / "k25", tmp_path / "k25-dist",
+         tmp_path / "filled")
+    assert set(TOWER) <= set(all_tensors(tmp_path / "filled"))
+    ckpt("ckpt-verify", "compare", "--as", "bf16", tmp_path / "k25", tmp_path / "filled")
+
+
+def test_a_kimi_k25_is_cast_and_its_inner_config_says_so(ckpt, kimi, tmp_path):
+    path = tmp_path / "k25"
+    config, _ = inside(kimi, path)
     ckpt("ckpt-convert", "--dtype", "bf16", "--allow-lossy", path, tmp_path / "bf16")
     ckpt("ckpt-verify", "compare", "--as", "bf16", path, tmp_path / "bf16")
     del config["text_config"]["quantization_config"]

@@ -55,6 +55,45 @@ static void test_members_have_paths_spellings_and_flags(void **state)
     assert_tensors(text, "{\"hidden\": 3, \"experts\": 2, \"tie\": false}", "");
 }
 
+/* The names of the family of a text for this config; NULL: it does not belong to it. */
+static const char *names_of(const char *text, const char *config, int *is_part)
+{
+    static char names[64];
+    ckpt_family *family = family_of_text(text, strlen(text));
+    json_document *document;
+    int matches;
+
+    assert_int_equal(json_parse(config, strlen(config), "config", &document, NULL), CKPT_OK);
+    matches = family_matches(family, json_root(document));
+    *is_part = family_is_part(family, json_root(document));
+    snprintf(names, sizeof names, "%s", family_names(family, json_root(document)));
+    json_free(document);
+    family_free(family);
+    return matches ? names : NULL;
+}
+
+static void test_a_family_is_found_inside_known_models_only(void **state)
+{
+    static const char text[] = "family f\ndetect model_type f g\ndetect n\nlanguage f_text\n"
+                               "inside style seer painter\n";
+    int is_part;
+
+    (void)state;
+    assert_string_equal(names_of(text, "{\"model_type\": \"g\", \"n\": 1}", &is_part), "native");
+    assert_false(is_part);
+    assert_null(names_of(text, "{\"model_type\": \"f_text\", \"n\": 1}", &is_part));
+    assert_null(names_of(text, "{\"model_type\": \"seer\", \"n\": 1}", &is_part));
+    assert_string_equal(names_of(text, "{\"model_type\": \"painter\", \"text_config\": "
+                                 "{\"model_type\": \"f_text\", \"n\": 1}}", &is_part), "style");
+    assert_true(is_part);
+    assert_null(names_of(text, "{\"model_type\": \"seer\", \"text_config\": "
+                         "{\"model_type\": \"f\"}}", &is_part));
+    assert_false(is_part);
+    assert_null(names_of(text, "{\"model_type\": \"other\", \"llm_config\": "
+                         "{\"model_type\": \"f\", \"n\": 1}}", &is_part));
+    assert_true(is_part);
+}
+
 static void test_lines_count_for_members_of_a_list(void **state)
 {
     static const char text[] = HEAD "list s sources\nlist o others?\nlist t types full linear\n"
@@ -233,6 +272,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_experts_are_int4_where_the_config_says_so),
         cmocka_unit_test(test_members_have_paths_spellings_and_flags),
+        cmocka_unit_test(test_a_family_is_found_inside_known_models_only),
         cmocka_unit_test(test_lines_count_for_members_of_a_list),
         cmocka_unit_test(test_a_position_says_where_a_list_has_a_value),
         cmocka_unit_test(test_fp8_has_the_blocks_of_its_word_or_of_the_family),
