@@ -26,6 +26,7 @@ static struct {
     uint64_t connection_count;
     uint64_t worker_count;
     const char *rate;
+    uint64_t try_count;
     uint64_t wait_seconds;
     uint64_t stall_seconds;
     int insecure_http;
@@ -43,6 +44,7 @@ static struct {
 } opt = { .common = CLI_COMMON_DEFAULTS,
           .connection_count = 16,
           .worker_count = 8,
+          .try_count = HUB_TRIES,
           .wait_seconds = 1800,
           .stall_seconds = 20 };
 
@@ -102,6 +104,9 @@ static const cli_option options[] = {
     { CLI_U64, "max-workers", "N", &opt.worker_count, "number of files at a time (default 8)" },
     { CLI_STRING, "limit-rate", "SIZE", &opt.rate,
       "bytes per second, e.g. 50M (default: no limit)" },
+    { CLI_U64, "tries", "N", &opt.try_count,
+      "give up after N tries in a row without progress, 1 to 200 (default 8, about a minute); the "
+      "waits between them grow from 1 to 60 seconds" },
     { CLI_U64, "max-wait", "SECONDS", &opt.wait_seconds,
       "maximum total time to wait when rate-limited by the hub (default 1800)" },
     { CLI_U64, "stall-timeout", "SECONDS", &opt.stall_seconds,
@@ -128,6 +133,8 @@ static const cli_hint hints[] = {
     { "-d", "use --local-dir" },
     { "--branch", "use --revision" },
     { "--tag", "use --revision" },
+    { "--retries", "use --tries" },
+    { "--retry", "use --tries" },
     { "--jobs", "use --max-workers or --connections" },
     { NULL, NULL }
 };
@@ -285,6 +292,8 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
     if (opt.connection_count < 1 || opt.connection_count > 64 || opt.worker_count < 1 ||
         opt.worker_count > 64)
         return fail_usage(err, "'--connections' and '--max-workers': expected 1 to 64");
+    if (opt.try_count < 1 || opt.try_count > 200)
+        return fail_usage(err, "'--tries': expected 1 to 200");
     if (opt.rate != NULL && (!cli_parse_size(opt.rate, &rate_bytes) || rate_bytes == 0))
         return fail_usage(err, "'--limit-rate': expected bytes per second like 500k, 50M or "
                           "1.5GiB");
@@ -297,6 +306,7 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
     o->host_maps = opt.host_maps.items;
     o->host_map_count = opt.host_maps.count;
     o->is_quiet = opt.common.quiet;
+    o->tries_max = (unsigned)opt.try_count;
     o->wait_seconds_max = opt.wait_seconds;
     o->wait_option = "--max-wait";
     o->stop = cli_stop_flag();

@@ -74,6 +74,8 @@ char *hub_cache_folder(void);
 /* 1 when the environment disables requests (offline mode). */
 int hub_is_offline(void);
 
+enum { HUB_TRIES = 8 };          /* hub_options.tries_max unless the user says otherwise */
+
 extern const hub_kind hub_huggingface;
 extern const hub_kind hub_modelscope;
 
@@ -87,6 +89,7 @@ typedef struct {
     const char *const *host_maps;    /* hub_map_host, of redirects */
     size_t host_map_count;
     int is_quiet;
+    unsigned tries_max;          /* in a row without progress, then a request or file is given up */
     uint64_t wait_seconds_max;   /* in total, for rate limits */
     const char *wait_option;     /* what users call that limit */
     const atomic_int *stop;

@@ -6,7 +6,7 @@
 #include "libckpt/clock.h"
 #include "libckpt/json.h"
 
-enum { TRIES_MAX = 8, HOPS_MAX = 10, PAGE_BYTES_MAX = 256 << 20 };
+enum { HOPS_MAX = 10, PAGE_BYTES_MAX = 256 << 20 };
 
 void hub_page_release(hub_page *page)
 {
@@ -258,7 +258,7 @@ ckpt_code hub_get_page(hub *h, const char *url, hub_page *out, ckpt_error *err)
         if (h->paces[HUB_API].not_before <= clock_seconds())       /* waiting does not count as a
                                                               * failure */
             failures++;
-        if (failures >= TRIES_MAX)
+        if (failures >= h->options.tries_max)
             break;
         hub_page_release(out);
         if ((code = pause_for(h, hub_backoff(failures), err)) != CKPT_OK)

@@ -136,6 +136,7 @@ static ckpt_code take_options(remote_session *s, const char *url, remote_name *n
                           .revision = s->texts[1],
                           .endpoint = s->texts[2],
                           .is_quiet = s->options.is_quiet,
+                          .tries_max = HUB_TRIES,
                           .wait_seconds_max = WAIT_SECONDS_MAX,
                           .wait_option = "this command allows",
                           .stop = s->options.stop,

@@ -146,6 +146,20 @@ def test_a_rate_of_nothing_is_refused(hub, download):
     assert "--limit-rate" in download("--limit-rate", "0", check=2).err and hub.log == []
 
 
+# ---- --tries ----
+
+@pytest.mark.parametrize("tries", [1, 3])
+def test_a_hub_that_always_fails_is_asked_as_often_as_said(hub, download, tries):
+    hub.fault("status", port="hub", count=10**6, status=503)
+    assert download("--tries", tries, check=2).json["reason"] == "network"
+    assert len(hub.log) == tries
+
+
+@pytest.mark.parametrize("tries", ["0", "201", "x", "-1"])
+def test_a_number_of_tries_out_of_range_is_refused(hub, download, tries):
+    assert "tries" in download("--tries", tries, check=2).err and hub.log == []
+
+
 # ---- --prune-extra ----
 
 def test_pruning_removes_what_is_not_listed_and_nothing_else(download, hub, tmp_path):

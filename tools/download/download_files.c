@@ -15,7 +15,6 @@ enum {
     NOTE_BYTES_MAX = 8 << 20,
     NOTE_COUNT = 16384,
     PROGRESS_BYTES = 1 << 20,    /* this many bytes reset the count of failures */
-    FAILURES_MAX = 8,            /* tries in a row without progress */
     REFRESHES_MAX = 5,
     SHORT_LIFE_SECONDS = 240
 };
@@ -396,16 +395,18 @@ void file_set_problem(dfile *file, const char *text)
  */
 ckpt_code file_count_failure(dfile *file, ckpt_error *err)
 {
+    const unsigned tries_max = file->env->options.h->options.tries_max;
+
     if (clock_seconds() < file->not_before)
         return CKPT_OK;
     file->active->progress_bytes = 0;
-    if (++file->failures < FAILURES_MAX) {
+    if (++file->failures < tries_max) {
         file->not_before = clock_seconds() + hub_backoff(file->failures);
         return CKPT_OK;
     }
-    return hub_fail(HUB_NETWORK, err, "gave up '%s' after %d tries without progress%s%s",
-                    file->want->path, FAILURES_MAX, file->error != NULL ? ": " : "",
-                    file->error != NULL ? file->error : "");
+    return hub_fail(HUB_NETWORK, err, "gave up '%s' after %u %s without progress%s%s",
+                    file->want->path, tries_max, tries_max == 1 ? "try" : "tries",
+                    file->error != NULL ? ": " : "", file->error != NULL ? file->error : "");
 }
 
 ckpt_code file_restart(dfile *file, ckpt_error *err)
