@@ -62,10 +62,14 @@ def main(rank, ranks, store, what, inputs, folders):
     dist.destroy_process_group()
 
 
-if __name__ == "__main__":
+def run(words):
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    verb, count, sources, *paths = sys.argv[1:]
+    verb, count, sources, *paths = words
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         given = int(count), f"{place}/store", verb, sources.split(","), paths
         processes.start_processes(main, given, int(count), start_method="fork")
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

@@ -171,10 +171,14 @@ def main(rank, ranks, store, verb, source, folder, layouts):
     dist.destroy_process_group()
 
 
-if __name__ == "__main__":
+def run(words):
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    verb, count, source, folder, *layouts = sys.argv[1:]
+    verb, count, source, folder, *layouts = words
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         given = int(count), f"{place}/store", verb, source, folder, layouts
         processes.start_processes(main, given, int(count), start_method="fork")
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

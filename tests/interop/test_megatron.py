@@ -1,9 +1,4 @@
 """megatron-core loads what we write into other layouts, strictly, and we read what it saves."""
-import os
-import pathlib
-import subprocess
-import sys
-
 import pytest
 
 from corrupt.files import tensor_files
@@ -13,8 +8,8 @@ pytest.importorskip("safetensors")
 pytest.importorskip("megatron.core.dist_checkpointing")
 
 from interop.v4_values import bits, megatron_values                          # noqa: E402
+from interop.workers import Forks                                            # noqa: E402
 
-HERE = pathlib.Path(__file__).resolve().parent
 # How it was written; then layouts that one process plays, and those that two ranks make up.
 FORMS = {
     "layers-v1": ("v1", (), ["1x1x1x1", "4x1x2x2", "2x2x4x1"], ["2x1x2x1", "1x2x1x1", "1x1x2x1"]),
@@ -64,12 +59,10 @@ def with_extra_state(values, style):
     return {**values, **more}
 
 
-def run_worker(verb, ranks, source, folder, *layouts, timeout=240):
-    done = subprocess.run([sys.executable, HERE / "megatron_worker.py", verb, str(ranks), source,
-                           folder, *layouts], text=True, capture_output=True, timeout=timeout,
-                          env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
+@pytest.fixture(scope="module")
+def run_worker():
+    with Forks("megatron_worker.py") as run:
+        yield run
 
 
 def rank_count(layout):
@@ -78,7 +71,8 @@ def rank_count(layout):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_megatron_loads_every_layout_from_any_other(ckpt, golden, expected, tmp_path, form):
+def test_megatron_loads_every_layout_from_any_other(ckpt, run_worker, golden, expected, tmp_path,
+                                                     form):
     style, options, played, pairs = FORMS[form]
     ckpt("ckpt-shard", "--layout", "torch_dist", *options, golden, tmp_path / "out")
     folder = tmp_path / "out" / "release"
@@ -88,7 +82,7 @@ def test_megatron_loads_every_layout_from_any_other(ckpt, golden, expected, tmp_
     assert out.count(f"{folder}: Layout") == 2 * len(pairs)
 
 
-def test_megatron_misses_a_key_that_is_not_there(ckpt, golden_b, tmp_path):
+def test_megatron_misses_a_key_that_is_not_there(ckpt, run_worker, golden_b, tmp_path):
     """Strict means strict: without it a wrong name would train from noise."""
     values = megatron_values(golden_b, "v1")
     values["decoder.layers.0.self_attention.wq_a.weigth"] = torch.zeros(3)
@@ -101,7 +95,8 @@ def test_megatron_misses_a_key_that_is_not_there(ckpt, golden_b, tmp_path):
 @pytest.mark.parametrize("style, options", [
     ("v1", ()), ("v1", ("--files", "rank", "--tp", "2", "--ep", "4")),
     ("v2", ("--key-style", "v2"))], ids=["v1", "v1-ranks", "v2"])
-def test_strict_loaders_find_their_extra_state(ckpt, golden, digest, tmp_path, style, options):
+def test_strict_loaders_find_their_extra_state(ckpt, run_worker, golden, digest, tmp_path, style,
+                                                options):
     torch.save(with_extra_state(megatron_values(golden, style), style), tmp_path / "all.pt")
     for name, more in (("with", ["--extra-state"]), ("without", [])):
         ckpt("ckpt-shard", "--layout", "torch_dist", *options, *more, golden, tmp_path / name)
@@ -115,7 +110,7 @@ def test_strict_loaders_find_their_extra_state(ckpt, golden, digest, tmp_path, s
     assert digest(tmp_path / "with") == digest(tmp_path / "without")
 
 
-def test_the_worker_sees_one_wrong_bit(ckpt, golden_b, tmp_path):
+def test_the_worker_sees_one_wrong_bit(ckpt, run_worker, golden_b, tmp_path):
     values = megatron_values(golden_b, "v1")
     bits(values["decoder.layers.4.mlp.experts.experts.linear_fc2.weight"])[-1, -1, -1] ^= 1
     torch.save(values, tmp_path / "other.pt")
@@ -126,7 +121,8 @@ def test_the_worker_sees_one_wrong_bit(ckpt, golden_b, tmp_path):
 
 @pytest.mark.parametrize("layout, style", [("1x1x1x1", "v1"), ("2x1x1x2", "v1"),
                                            ("1x2x1x1", "v2")])
-def test_what_megatron_saves_is_read(ckpt, golden, digest, expected, tmp_path, layout, style):
+def test_what_megatron_saves_is_read(ckpt, run_worker, golden, digest, expected, tmp_path, layout,
+                                      style):
     """And becomes the official files again: what a trainer hands back without having trained."""
     saved = tmp_path / "saved"
     inner = saved / "iter_0000005"

@@ -6,10 +6,6 @@ dimensions are right in meaning, and not only as a listing. What stands in for a
 Engine: megatron_model_worker.py.
 """
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
@@ -18,7 +14,8 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("megatron.core.dist_checkpointing")
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
-HERE = pathlib.Path(__file__).resolve().parent
+from interop.workers import HERE, Server                                     # noqa: E402
+
 COMMON = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 3,
           "num_attention_heads": 4, "max_position_embeddings": 4096, "rms_norm_eps": 1e-6,
           "rope_theta": 10000, "hidden_act": "silu", "tie_word_embeddings": False,
@@ -57,42 +54,24 @@ PROMPTS = [[5], [1, 2, 3, 4, 5, 60, 7, 1, 95], [(37 * n * n + 11 * n) % 96 for n
 TOLERANCE = 1e-5
 
 
-class Megatron:
+class Megatron(Server):
     """One worker for all tests of a process: to import megatron-core takes seconds."""
-
-    def __init__(self, folder):
-        self.errors = (folder / "stderr").open("w+")
-        self.process = subprocess.Popen(
-            [sys.executable, HERE / "megatron_model_worker.py"], text=True, stderr=self.errors,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
 
     def __call__(self, verb, config, folder, keys, form="te", blocks=0):
         """The logits of PROMPTS. form: the layer specs of Transformer Engine, or local ones."""
         logits = folder.parent / "megatron.logits"
-        request = {"verb": verb, "config": str(config), "folder": str(folder), "form": form,
-                   "per_layer": keys == "per-layer", "blocks": blocks, "prompts": PROMPTS,
-                   "logits": str(logits)}
-        print(json.dumps(request), file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        if not answer:
-            self.errors.seek(0)
-            raise AssertionError(self.errors.read()[-4000:])
-        error = json.loads(answer)["error"]
+        error = self.ask({
+            "verb": verb, "config": str(config), "folder": str(folder), "form": form,
+            "per_layer": keys == "per-layer", "blocks": blocks, "prompts": PROMPTS,
+            "logits": str(logits)})["error"]
         assert error is None, error
         return torch.load(logits)
 
-    def close(self):
-        self.process.stdin.close()
-        assert self.process.wait(60) == 0
-        self.errors.close()
-
 
 @pytest.fixture(scope="module")
-def megatron(tmp_path_factory):
-    worker = Megatron(tmp_path_factory.mktemp("megatron"))
-    yield worker
-    worker.close()
+def megatron():
+    with Megatron(HERE / "megatron_model_worker.py") as worker:
+        yield worker
 
 
 @pytest.fixture(scope="module")

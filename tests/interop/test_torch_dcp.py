@@ -1,11 +1,7 @@
 """torch.distributed.checkpoint reads what we write, and we read what it writes."""
 import io
 import json
-import os
-import pathlib
 import pickle
-import subprocess
-import sys
 import tarfile
 import zipfile
 
@@ -22,8 +18,8 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict    
 
 from interop.v4_values import bits, differing, megatron_values               # noqa: E402
 from interop.value_digest import digest as python_digest                     # noqa: E402
+from interop.workers import Forks                                            # noqa: E402
 
-HERE = pathlib.Path(__file__).resolve().parent
 FORMS = {
     "layers-v1": ("v1", ()),
     "ranks-v1": ("v1", ("--files", "rank", "--tp", "2", "--ep", "4", "--etp", "2")),
@@ -56,13 +52,10 @@ def written(ckpt, golden, tmp_path_factory):
                                    else "release") for form in FORMS}
 
 
-def run_worker(script, *args, timeout=240):
-    """Several ranks in one process tree; its output when all went well."""
-    done = subprocess.run([sys.executable, HERE / script, *map(str, args)], text=True,
-                          capture_output=True, timeout=timeout,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
+@pytest.fixture(scope="module")
+def run_worker():
+    with Forks("dcp_worker.py") as run:
+        yield run
 
 
 def read_metadata(folder):
@@ -169,22 +162,22 @@ def test_dcp_to_torch_save_gives_every_tensor(expected, written, tmp_path, form)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_dtensors_load_on_any_number_of_ranks(expected, written, ranks):
+def test_dtensors_load_on_any_number_of_ranks(run_worker, expected, written, ranks):
     sources = ",".join(str(expected[FORMS[form][0]][1]) for form in FORMS)
-    out = run_worker("dcp_worker.py", "load", ranks, sources, *written.values())
+    out = run_worker("load", ranks, sources, *written.values())
     for form, folder in written.items():
         count = len(expected[FORMS[form][0]][0])
         assert out.count(f"{folder}: {count} tensors\n") == ranks
 
 
-def test_another_value_would_be_noticed(expected, written, tmp_path):
+def test_another_value_would_be_noticed(run_worker, expected, written, tmp_path):
     """The comparison of the workers can fail."""
     values = dict(expected["v1"][0])
     values["output_layer.weight"] = values["output_layer.weight"].clone()
     bits(values["output_layer.weight"])[-1, -1] ^= 1
     torch.save(values, tmp_path / "other.pt")
     with pytest.raises(AssertionError, match="output_layer.weight"):
-        run_worker("dcp_worker.py", "load", 1, tmp_path / "other.pt", written["layers-v1"])
+        run_worker("load", 1, tmp_path / "other.pt", written["layers-v1"])
 
 
 # ---- what we read ----
@@ -291,10 +284,10 @@ def test_dtypes_without_a_digest_are_refused_by_name(ckpt, tmp_path, dtype):
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_dtensors_cut_in_every_way_are_read(ckpt, tmp_path, ranks):
+def test_dtensors_cut_in_every_way_are_read(ckpt, run_worker, tmp_path, ranks):
     tensors = random_tensors(ranks)
     torch.save(tensors, tmp_path / "tensors.pt")
-    run_worker("dcp_worker.py", "save", ranks, tmp_path / "tensors.pt", tmp_path / "dcp")
+    run_worker("save", ranks, tmp_path / "tensors.pt", tmp_path / "dcp")
     cut = [m for m in read_metadata(tmp_path / "dcp").state_dict_metadata.values()
            if len(m.chunks) > 1]
     assert len(cut) > 5 or ranks == 1
