@@ -194,9 +194,13 @@ static ckpt_code take_item(const item_list *list, const char *item, size_t lengt
     snprintf(word, sizeof word, "%.*s",
              (int)(length - before < WORD_BYTES ? length - before : WORD_BYTES - 1),
              item + before);
+    if (list->is_named[class] && equals == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "%s: '%s' is a second value for all that no class is "
+                         "given for; write CLASS=%s if it is meant for a class", list->option,
+                         word, word);
     if (list->is_named[class])
-        return ckpt_fail(err, CKPT_E_USAGE, "%s: '%s' is a second word for the class %s",
-                         list->option, word, class_names[class]);
+        return ckpt_fail(err, CKPT_E_USAGE, "%s: '%s' is a second value for the class %s; give "
+                         "each class once", list->option, word, class_names[class]);
     list->is_named[class] = 1;
     return list->set(list->out, class, word, err);
 }

@@ -126,6 +126,20 @@ def test_the_line_fits_and_is_erased(tiny, tmp_path, held, columns):
                         "".join(terminal.screen.rows)), terminal.screen.rows
 
 
+def test_percent_and_bytes_are_those_of_the_whole_job(tiny, tmp_path, held):
+    """Of which the phase that is seen is one third."""
+    terminal = Terminal(80, "ckpt-convert", "--verify", "--dtype", "bf16", tiny, tmp_path / "out",
+                        env=held.env)
+    terminal.read_until("converting .* of .*\x1b\\[J\r")
+    percent, done, total = re.search(r"(\d+)%.*  ([\d.]+) MB of ([\d.]+) MB",
+                                     terminal.screen.rows[0]).groups()
+    held.let_go()
+    assert terminal.finish() == 0
+    result = sum(p.stat().st_size for p in (tmp_path / "out").glob("*.safetensors")) / 1e6
+    assert abs(float(total) - 3 * result) < 1, "written, synced and read back"
+    assert abs(int(percent) - 100 * float(done) / float(total)) <= 1
+
+
 @pytest.mark.parametrize("before, after", [(200, 25), (80, 25), (25, 200)])
 def test_a_terminal_that_is_resized_keeps_no_stale_line(tiny, tmp_path, held, before, after):
     terminal = Terminal(before, "ckpt-convert", "--dtype", "bf16", tiny, tmp_path / "out",

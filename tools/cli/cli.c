@@ -45,6 +45,7 @@ void cli_restore_signals(void)
 /* State of parsing one command line. */
 typedef struct {
     const cli_command *command;
+    const cli_command *parent;               /* whose subcommand it is; or NULL */
     int argc;
     char **argv;
     int at;                                  /* index of the current argument */
@@ -62,15 +63,32 @@ static const char *find_hint(const cli_command *command, const char *word, size_
     return NULL;
 }
 
+/* The subcommand that has this option, if the given one, its sister, has not; or NULL. */
+static const cli_command *find_sister(const cli_line *line, const char *name, size_t size)
+{
+    if (line->parent == NULL || size == 0)
+        return NULL;
+    for (const cli_command *const *sub = line->parent->subcommands; *sub != NULL; sub++)
+        for (const cli_option *o = (*sub)->options; o->kind != CLI_END; o++)
+            if (o->kind != CLI_HEADING && strlen(o->name) == size &&
+                memcmp(o->name, name, size) == 0)
+                return *sub;
+    return NULL;
+}
+
 /* Fail on an unknown option, with the option that was probably meant. */
 static ckpt_code fail_unknown(const cli_line *line, const char *text, ckpt_error *err)
 {
     const size_t size = strcspn(text, "=");
     const char *hint = find_hint(line->command, text, size);
+    const cli_command *sister = find_sister(line, text + 2, size < 3 ? 0 : size - 2);
     cli_near near;
 
     if (hint != NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "unknown option '%s': %s", text, hint);
+    if (sister != NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "unknown option '%s': '%s' has it, '%s' does not; see "
+                         "--help", text, sister->name, line->command->name);
     cli_near_begin(&near, text + 2, size < 3 ? 0 : size - 2);
     for (const cli_option *o = line->command->options; o != NULL && o->kind != CLI_END; o++)
         if (o->kind != CLI_HEADING)
@@ -415,6 +433,7 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
     args->items = argv + 1;
     args->count = 0;
     line.command = command;
+    line.parent = parent;
     line.argc = argc;
     line.argv = argv;
     for (line.at = 1; line.at < argc; line.at++) {

@@ -134,8 +134,8 @@ static void add_sizes(char line[LINE_BYTES], size_t room, const sight *s)
         snprintf(field, sizeof field, "%s left", left);
         add_field(line, room, field);
     }
-    cli_size_text(s->done_bytes, done);
-    cli_size_text(s->total_bytes, total);
+    cli_size_text(s->job_done_bytes, done);
+    cli_size_text(s->job_total_bytes, total);
     snprintf(field, sizeof field, "%s of %s", done, total);
     add_field(line, room, field);
     if (rate >= 1) {
