@@ -154,8 +154,9 @@ typedef enum {
 typedef enum {
     CKPT_NAMES_OF_MAP = 0,       /* X.weight, and the suffix of the scale that the map defines */
     CKPT_NAMES_MODELOPT,         /* X.weight, X.weight_scale, X.weight_scale_2, X.input_scale */
-    CKPT_NAMES_PACKED            /* X.weight_packed, X.weight_scale, X.weight_global_scale,
+    CKPT_NAMES_PACKED,           /* X.weight_packed, X.weight_scale, X.weight_global_scale,
                                     X.weight_shape, X.input_global_scale */
+    CKPT_NAMES_BLOCKS            /* X.weight of interleaved blocks, X.scale, X.input_scale */
 } ckpt_part_names;
 
 /* How the codes and the scales of a tensor are stored in files. */

@@ -131,6 +131,29 @@ static ckpt_code check_scales(const encode_job *job)
     return CKPT_OK;
 }
 
+/* Scales with a sign, and NaN, mean something else in blocks of NVFP4 than apart. */
+static ckpt_code check_block_scales(const encode_job *job)
+{
+    const uint64_t cols = ckpt_part_cols(job->from, CKPT_SCALE);
+    const uint8_t *scales = job->in->part[CKPT_SCALE];
+    uint64_t row;
+    uint64_t rows;
+
+    if (job->from->scale_dtype != CKPT_F8_E4M3 || job->to->scale_dtype != CKPT_F8_E4M3 ||
+        (job->from->stored_form == CKPT_FORM_NVFP4) == (job->to->stored_form == CKPT_FORM_NVFP4))
+        return CKPT_OK;
+    for (uint64_t i = 0; i < job->in->part_bytes[CKPT_SCALE]; i++) {
+        if (scales[i] < 0x7F)
+            continue;
+        source_scale_rows(job->from, job->range, &row, &rows);
+        return ckpt_fail(job->err, CKPT_E_FORMAT, "tensor '%s', block [%llu, %llu]: scale byte "
+                         "0x%02X has a sign or is NaN, which blocks of NVFP4 ignore and scales "
+                         "apart do not", job->from->name, (unsigned long long)(row + i / cols),
+                         (unsigned long long)(i % cols), scales[i]);
+    }
+    return CKPT_OK;
+}
+
 ckpt_code encode_check_source(const encode_job *job)
 {
     const int odd_ones_pass = job->options->allow_odd_scales;
@@ -142,6 +165,8 @@ ckpt_code encode_check_source(const encode_job *job)
         return fail_nan_code(job);
     if (!odd_ones_pass && job->from->scale_dtype != CKPT_NONE &&
         ((code = check_tensor_scale(job)) != CKPT_OK || (code = check_scales(job)) != CKPT_OK))
+        return code;
+    if ((code = check_block_scales(job)) != CKPT_OK)
         return code;
     return values_check(job->from, job->range, job->in, job->err);
 }

@@ -54,7 +54,8 @@ typedef enum {
     ENCODING_NVFP4,            /* E2M1, an E4M3 scale for 1 x 16, an F32 factor for the tensor */
     ENCODING_NVFP4_DIVIDED,    /* the same with a divisor for the tensor */
     ENCODING_INT8_32,          /* I8, an F16 scale for 1 x 32: Q8_0 of GGUF */
-    ENCODING_FP4_16,           /* E2M1, an E4M3 scale for 1 x 16 without sign: NVFP4 of GGUF */
+    ENCODING_FP4_16,           /* E2M1, an E4M3 scale for 1 x 16 without sign: NVFP4 of GGUF; with
+                                  a tensor scale beside it, it is ENCODING_NVFP4 */
     ENCODING_INT4_32,          /* I4, a BF16 scale for 1 x 32: of compressed-tensors */
     ENCODING_COUNT
 } encoding_id;

@@ -201,12 +201,25 @@ static void fp4_groups_f32(values_reader *r, uint64_t row, uint64_t col, uint64_
     }
 }
 
+/* As ggml decodes them: it ignores the sign of a scale, and takes the code of NaN for 0. */
+static void load_unsigned_scales(values_reader *r, uint64_t row)
+{
+    const int is_new = r->scale_row != row;
+
+    load_scales(r, row);
+    for (uint64_t i = 0; is_new && i < ckpt_part_cols(r->tensor, CKPT_SCALE); i++)
+        r->scales[i] = isnan(r->scales[i]) ? 0 : fabsf(r->scales[i]);
+}
+
 /* The tensor scale comes last; it rounds once. */
 static void nvfp4_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
 {
     const float tensor_scale = r->tensor_scale;
 
-    load_scales(r, row);
+    if (r->tensor->stored_form == CKPT_FORM_NVFP4)
+        load_unsigned_scales(r, row);
+    else
+        load_scales(r, row);
     fp4_groups_f32(r, row, col, count, out);
     if (r->encoding->tensor_scale == CKPT_TENSOR_SCALE_FACTOR)
         for (uint64_t i = 0; i < count; i++)
@@ -218,14 +231,9 @@ static void nvfp4_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t cou
 
 const encoding_rows encoding_rows_nvfp4 = { 1, nvfp4_f32, NULL, f32_digest, NULL };
 
-/* ggml ignores the sign of a scale, and takes the code of NaN for 0. */
 static void fp4_16_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
 {
-    const int is_new = r->scale_row != row;
-
-    load_scales(r, row);
-    for (uint64_t i = 0; is_new && i < ckpt_part_cols(r->tensor, CKPT_SCALE); i++)
-        r->scales[i] = isnan(r->scales[i]) ? 0 : fabsf(r->scales[i]);
+    load_unsigned_scales(r, row);
     fp4_groups_f32(r, row, col, count, out);
 }
 

@@ -74,6 +74,16 @@ static ckpt_code fail_fit(const ckpt_layout *layout, const layout_extent *e, ckp
                      ckpt_catalog_at(layout->stored, e->stored)->name);
 }
 
+/* 1 when blocks have the codes and scales of the tensor, whose tensor scale is beside them. */
+static int same_blocks(const ckpt_tensor *logical, const ckpt_tensor *stored)
+{
+    ckpt_tensor alone = *logical;
+
+    alone.tensor_scale = CKPT_TENSOR_SCALE_NONE;
+    return stored_form_fits((ckpt_stored_form)stored->stored_form, logical) &&
+           catalog_same_encoding(&alone, stored);
+}
+
 /* 1 when interleaved blocks contain this part of the tensor, and the rectangle is whole blocks. */
 static int is_in_blocks(const ckpt_tensor *logical, const ckpt_tensor *stored,
                         const layout_extent *e)
@@ -81,7 +91,7 @@ static int is_in_blocks(const ckpt_tensor *logical, const ckpt_tensor *stored,
     const uint64_t elements = stored_form_of(stored)->elements;
     const uint64_t step = e->part == CKPT_DATA ? elements : elements / stored->block_cols;
 
-    return !e->column && !catalog_is_of_whole(e->part) && catalog_same_encoding(logical, stored) &&
+    return !e->column && !catalog_is_of_whole(e->part) && same_blocks(logical, stored) &&
            range_fits(e->stored_row, e->row_count, ckpt_part_rows(stored, (ckpt_part)e->part)) &&
            range_fits(e->stored_col, e->col_count, ckpt_part_cols(stored, (ckpt_part)e->part)) &&
            e->col % step == 0 && e->col_count % step == 0 && e->stored_col % step == 0;

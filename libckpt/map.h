@@ -380,7 +380,9 @@ ckpt_code map_write(const map_write_input *input, ckpt_catalog *stored, ckpt_lay
  *   the same with E4M3 [o, i/16] and one F32, [] or [1]        NVFP4, 1 x 16
  *   I32 [o, i/8] with BF16 [o, i/32] and I32 or I64 [2]        INT4, 1 x 32, eight codes a word
  *
- * or one stored tensor of interleaved blocks (stored_form.h), which is codes and scales at once.
+ * or one stored tensor of interleaved blocks (stored_form.h), which is codes and scales at once;
+ * beside blocks of NVFP4 may be F32 scales of the tensor, X.scale or X.weight.scale, [1], or [n] if
+ * the map divides a stack of n matrices.
  *
  * Scales are of the dtypes of the table, or U8 when the caller says that they are E8M0 codes; a
  * stack of matrices has a stack of grids. Names: those of map_weight_of_scale, and

@@ -282,8 +282,10 @@ int map_blocks_are_whole(const map_packed *packed)
     const uint64_t rows = packed->tensor->block_rows;
     const uint64_t part = piece->count.value == piece->of.value ? piece->times.value : 1;
 
-    if (packed->tensor->tensor_scale != CKPT_TENSOR_SCALE_NONE)    /* one per stored tensor */
-        return map_rule_is_plain(packed->rule) && packed->rule->stack_count == 0;
+    /* One per stored tensor; blocks have a vector of them beside them, one per entry. */
+    if (packed->tensor->tensor_scale != CKPT_TENSOR_SCALE_NONE)
+        return map_rule_is_plain(packed->rule) &&
+               (packed->rule->stack_count == 0 || packed->tensor->stored_form != CKPT_FORM_APART);
     if (packed->rule->has_cols)
         return packed->tensor->scale_dtype == CKPT_NONE ||
                ckpt_tensor_cols(packed->tensor) % packed->tensor->block_cols == 0;
@@ -318,6 +320,7 @@ static ckpt_code add_run(ckpt_layout *layout, const map_packed *packed, ckpt_par
         e.col_count = run[2];
     } else if (map_rule_is_plain(packed->rule)) {
         e.stored_row = packed->entry * e.row_count;
+        e.column |= packed->rule->stack_count > 0 && catalog_is_of_whole(part);
     } else {
         map_entry_size(packed->rule, packed->unit, &size);
         e.row = part_rows(t, part, run[0]);

@@ -92,6 +92,9 @@ static ckpt_code find_scales(reader *r)
             w < 0 ? CKPT_NOT_FOUND : pair_find_tensor_scale(r->stored, weight, t->name);
 
         r->in_hand = i + 1;
+        if (whole == (int64_t)i &&
+            ckpt_catalog_at(r->stored, (size_t)w)->stored_form != CKPT_FORM_APART)
+            take_of_whole(r, (size_t)w, i);        /* the scales of blocks are in the blocks */
         if ((w < 0 && !map_weight_of_scale(t->name, weight)) || whole == (int64_t)i)
             continue;
         parts.scale = t;
@@ -253,6 +256,27 @@ static ckpt_code read_pair(const reader *r, packing *p)
     return pair_encoding(&parts, r->options, &p->whole, r->err);
 }
 
+/* Each logical tensor has one tensor scale: a stack of blocks has one for each of its entries. */
+static ckpt_code check_scale_count(const reader *r, const packing *p)
+{
+    const ckpt_tensor *stored = ckpt_catalog_at(r->stored, p->stored[CKPT_DATA]);
+    const ckpt_tensor *scale;
+    uint64_t entries = 1;
+
+    if (stored->stored_form == CKPT_FORM_APART ||
+        p->whole.tensor_scale == CKPT_TENSOR_SCALE_NONE)
+        return CKPT_OK;
+    scale = ckpt_catalog_at(r->stored, p->stored[CKPT_TENSOR_SCALE]);
+    for (uint32_t s = 0; s < p->rule->stack_count && s < p->whole.rank; s++)
+        entries *= p->whole.shape[s];
+    return ckpt_tensor_cols(scale) == entries
+               ? CKPT_OK
+               : ckpt_fail(r->err, CKPT_E_FORMAT, "scale '%s' has %llu elements, but there are "
+                           "%llu tensors in '%s'", scale->name,
+                           (unsigned long long)ckpt_tensor_cols(scale),
+                           (unsigned long long)entries, stored->name);
+}
+
 /* Apply a `cut` line: leave out the rows after those that it names. */
 static ckpt_code cut_rows(reader *r, packing *p)
 {
@@ -317,8 +341,8 @@ static ckpt_code read_tensor(reader *r, size_t i)
     }
     if (p.rule->kind == MAP_COPY)
         return CKPT_OK;        /* read_copy follows when all originals are known */
-    if ((code = read_pair(r, &p)) != CKPT_OK || (code = cut_rows(r, &p)) != CKPT_OK ||
-        (code = measure(r, &p)) != CKPT_OK)
+    if ((code = read_pair(r, &p)) != CKPT_OK || (code = check_scale_count(r, &p)) != CKPT_OK ||
+        (code = cut_rows(r, &p)) != CKPT_OK || (code = measure(r, &p)) != CKPT_OK)
         return code;
     return unpack(r, &p);
 }

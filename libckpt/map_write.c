@@ -247,7 +247,8 @@ static ckpt_code make_targets(writer *w)
 /* 1 when two pieces can be in one stored tensor: same encoding, same dimensions but the first. */
 static int same_kind(const ckpt_tensor *a, const ckpt_tensor *b)
 {
-    return catalog_same_encoding(a, b) && a->rank == b->rank &&
+    return catalog_same_encoding(a, b) && a->has_input_scale == b->has_input_scale &&
+           a->rank == b->rank &&
            (a->rank == 0 ||
             memcmp(a->shape + 1, b->shape + 1, (a->rank - 1) * sizeof a->shape[0]) == 0);
 }

@@ -26,6 +26,13 @@ static const struct {
                               CKPT_TENSOR_SCALE_FACTOR, ".input_scale", NULL },
     [CKPT_NAMES_PACKED] = { ".weight_packed", ".weight_scale", ".weight_global_scale",
                             CKPT_TENSOR_SCALE_DIVISOR, ".input_global_scale", ".weight_shape" },
+    /* The scales of blocks are in the blocks. The names are those of other things elsewhere, so
+     * that they count only beside blocks that allow a tensor scale. */
+    [CKPT_NAMES_BLOCKS] = { ".weight", NULL, ".scale", CKPT_TENSOR_SCALE_FACTOR, ".input_scale",
+                            NULL },
+    /* Only read: these names are added to that of the weight. */
+    [CKPT_NAMES_BLOCKS + 1] = { "", NULL, ".scale", CKPT_TENSOR_SCALE_FACTOR, ".input_scale",
+                                NULL },
 };
 
 enum { SPELLING_COUNT = sizeof spellings / sizeof *spellings };
@@ -75,12 +82,27 @@ const char *pair_scale_suffix(const char *scale)
     return NULL;
 }
 
+/* 1 for a naming convention of weights in interleaved blocks. */
+static int is_of_blocks(int s)
+{
+    return spellings[s].tensor_scale != NULL && spellings[s].scale == NULL;
+}
+
+/* 1 for a weight in interleaved blocks that a tensor scale may be beside. */
+static int may_have_tensor_scale(const ckpt_tensor *weight)
+{
+    const stored_form *form = stored_form_of(weight);
+
+    return form != NULL && form->scaled != ENCODING_COUNT;
+}
+
 int pair_is_scale_name(const char *name)
 {
     char weight[MAP_NAME_BYTES];
 
     for (int s = 0; s < SPELLING_COUNT; s++)
-        if (spellings[s].tensor_scale != NULL && text_ends_with(name, spellings[s].tensor_scale))
+        if (spellings[s].tensor_scale != NULL && !is_of_blocks(s) &&
+            text_ends_with(name, spellings[s].tensor_scale))
             return 1;
     return map_weight_of_scale(name, weight);
 }
@@ -110,25 +132,45 @@ int64_t pair_find_weight(const ckpt_catalog *stored, const char *name, char weig
         for (int e = 0; e < 2; e++)
             if (ends[e] != NULL && text_ends_with(name, ends[e]) &&
                 respell(name, ends[e], spellings[s].data, weight) &&
-                (found = ckpt_catalog_find(stored, weight)) >= 0)
+                (found = ckpt_catalog_find(stored, weight)) >= 0 &&
+                (!is_of_blocks(s) ||
+                 may_have_tensor_scale(ckpt_catalog_at(stored, (size_t)found))))
                 return found;
     }
     return CKPT_NOT_FOUND;
 }
 
-/* 1 for one F32 of shape [] or [1]. */
-static int is_one_f32(const ckpt_tensor *t)
+/* 1 for F32 numbers of shape [] or [n]. */
+static int is_numbers(const ckpt_tensor *t, uint64_t count)
 {
-    return t->dtype == CKPT_F32 && t->rank <= 1 && ckpt_tensor_cols(t) == 1;
+    return t->dtype == CKPT_F32 && t->rank <= 1 && ckpt_tensor_cols(t) == count;
 }
 
-int64_t pair_find_tensor_scale(const ckpt_catalog *stored, const char *weight, const char *scale)
+/* The tensor scale of blocks, under either name. */
+static int64_t find_scale_of_blocks(const ckpt_catalog *stored, const char *weight)
 {
     char name[MAP_NAME_BYTES];
     int64_t found;
 
     for (int s = 0; s < SPELLING_COUNT; s++)
-        if (spellings[s].tensor_scale != NULL && text_ends_with(weight, spellings[s].data) &&
+        if (is_of_blocks(s) && text_ends_with(weight, spellings[s].data) &&
+            respell(weight, spellings[s].data, spellings[s].tensor_scale, name) &&
+            (found = ckpt_catalog_find(stored, name)) >= 0)
+            return found;
+    return CKPT_NOT_FOUND;
+}
+
+int64_t pair_find_tensor_scale(const ckpt_catalog *stored, const char *weight, const char *scale)
+{
+    const int64_t codes = ckpt_catalog_find(stored, weight);
+    char name[MAP_NAME_BYTES];
+    int64_t found;
+
+    if (codes >= 0 && may_have_tensor_scale(ckpt_catalog_at(stored, (size_t)codes)))
+        return find_scale_of_blocks(stored, weight);
+    for (int s = 0; s < SPELLING_COUNT; s++)
+        if (spellings[s].tensor_scale != NULL && !is_of_blocks(s) &&
+            text_ends_with(weight, spellings[s].data) &&
             (text_ends_with(scale, spellings[s].scale) ||
              text_ends_with(scale, spellings[s].tensor_scale)) &&
             respell(weight, spellings[s].data, spellings[s].tensor_scale, name) &&
@@ -139,6 +181,9 @@ int64_t pair_find_tensor_scale(const ckpt_catalog *stored, const char *weight, c
 
 int64_t pair_find_input_scale(const ckpt_catalog *stored, const char *tensor_scale)
 {
+    const int64_t whole = ckpt_catalog_find(stored, tensor_scale);
+    const uint64_t count =
+        whole < 0 ? 1 : ckpt_tensor_cols(ckpt_catalog_at(stored, (size_t)whole));
     char name[MAP_NAME_BYTES];
     int64_t found;
 
@@ -147,7 +192,7 @@ int64_t pair_find_input_scale(const ckpt_catalog *stored, const char *tensor_sca
             text_ends_with(tensor_scale, spellings[s].tensor_scale) &&
             respell(tensor_scale, spellings[s].tensor_scale, spellings[s].input_scale, name) &&
             (found = ckpt_catalog_find(stored, name)) >= 0 &&
-            is_one_f32(ckpt_catalog_at(stored, (size_t)found)))
+            is_numbers(ckpt_catalog_at(stored, (size_t)found), is_of_blocks(s) ? count : 1))
             return found;
     return CKPT_NOT_FOUND;
 }
@@ -186,7 +231,7 @@ const ckpt_tensor *pair_find_unknown(const ckpt_catalog *stored, const ckpt_tens
 static ckpt_part_names find_names(const pair_parts *parts)
 {
     for (int s = SPELLING_COUNT - 1; s > 0; s--)
-        if (text_ends_with(parts->data->name, spellings[s].data) &&
+        if (!is_of_blocks(s) && text_ends_with(parts->data->name, spellings[s].data) &&
             text_ends_with(parts->scale->name, spellings[s].scale) &&
             (parts->tensor_scale != NULL ? text_ends_with(parts->tensor_scale->name,
                                                           spellings[s].tensor_scale)
@@ -220,6 +265,16 @@ int pair_logical_name(const char *stored, char out[MAP_NAME_BYTES])
 
     return text_ends_with(stored, packed) &&
            respell(stored, packed, spellings[CKPT_NAMES_OF_MAP].data, out);
+}
+
+/* Matrices in a stack of them; 1 for a matrix. */
+static uint64_t matrices_of(const ckpt_tensor *t)
+{
+    uint64_t count = 1;
+
+    for (uint32_t i = 0; i + 2 < t->rank; i++)
+        count *= t->shape[i];
+    return count;
 }
 
 /* The scale grid of a matrix, or of each matrix in a stack of them. */
@@ -261,7 +316,7 @@ static ckpt_code take_tensor_scale(const ckpt_tensor *scale, ckpt_tensor *out, c
     if (scale == NULL)
         return CKPT_OK;
     out->has_tensor_scale_vector = scale->rank == 1;
-    if (is_one_f32(scale))
+    if (is_numbers(scale, 1))
         return CKPT_OK;
     catalog_shape_text(scale, shape, sizeof shape);
     return ckpt_fail(err, CKPT_E_FORMAT, "scale '%s' is %s %s, expected one F32 for the tensor",
@@ -374,6 +429,27 @@ static ckpt_code fail_blocks(const ckpt_tensor *weight, const ckpt_tensor *scale
                      scale->name);
 }
 
+/* Blocks with a tensor scale beside them: one, or one for each matrix of a stack. */
+static ckpt_code take_scaled_blocks(const pair_parts *parts, ckpt_tensor *out, ckpt_error *err)
+{
+    const ckpt_tensor *scale = parts->tensor_scale;
+    const uint64_t matrices = matrices_of(out);
+    char shape[256];
+
+    if (!is_numbers(scale, 1) && !is_numbers(scale, matrices)) {
+        catalog_shape_text(scale, shape, sizeof shape);
+        return ckpt_fail(err, CKPT_E_FORMAT, "scale '%s' is %s %s, expected one F32, or %llu for "
+                         "the matrices of '%s'", scale->name, ckpt_dtype_name(scale->dtype), shape,
+                         (unsigned long long)matrices, parts->data->name);
+    }
+    out->tensor_scale = CKPT_TENSOR_SCALE_FACTOR;
+    out->has_tensor_scale_vector = 1;
+    out->has_input_scale = parts->input_scale != NULL;
+    out->has_input_scale_vector = out->has_input_scale;
+    out->part_names = CKPT_NAMES_BLOCKS;
+    return CKPT_OK;
+}
+
 ckpt_code pair_encoding(const pair_parts *parts, const map_read_options *options,
                         ckpt_tensor *out, ckpt_error *err)
 {
@@ -386,8 +462,10 @@ ckpt_code pair_encoding(const pair_parts *parts, const map_read_options *options
 
     *out = *weight;
     out->stored_dtype = weight->dtype;
+    if ((weight->stored_form != CKPT_FORM_APART || weight->codes_name != NULL) && scale != NULL)
+        return fail_blocks(weight, scale, err);
     if (weight->stored_form != CKPT_FORM_APART)
-        return scale == NULL ? CKPT_OK : fail_blocks(weight, scale, err);
+        return parts->tensor_scale == NULL ? CKPT_OK : take_scaled_blocks(parts, out, err);
     if (weight->codes_name != NULL)
         return CKPT_OK;                    /* the blocks contain the scales */
     if (scale == NULL)
@@ -422,6 +500,8 @@ static ckpt_tensor stored_data(const ckpt_tensor *logical)
     if (logical->stored_form != CKPT_FORM_APART) {
         stored_form_set(&stored, (ckpt_stored_form)logical->stored_form);
         stored.stored_dtype = CKPT_NONE;
+        stored.has_tensor_scale_vector = 0;
+        stored.has_input_scale_vector = 0;
         return stored;
     }
     catalog_set_plain(&stored, logical->dtype);
@@ -469,6 +549,6 @@ ckpt_tensor pair_stored_part(const ckpt_tensor *logical, ckpt_part part)
     }
     stored.rank = part == CKPT_TENSOR_SCALE ? logical->has_tensor_scale_vector
                                             : logical->has_input_scale_vector;
-    stored.shape[0] = 1;
+    stored.shape[0] = logical->stored_form == CKPT_FORM_APART ? 1 : matrices_of(logical);
     return stored;
 }

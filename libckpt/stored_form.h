@@ -6,7 +6,8 @@
  * interleaved blocks along the rows: in the store's catalog it has dtype, scale dtype and block of
  * its encoding, a shape that counts elements, and stored_form. Data and scales of a logical tensor
  * have extents in that one tensor; extents of scales count scales. layout_seal checks that they
- * match. Its size is ckpt_tensor_bytes: blocks contain codes and scales and nothing else.
+ * match. Its size is ckpt_tensor_bytes: blocks contain codes and scales and nothing else. A tensor
+ * scale is a separate tensor, [1], or [n] beside a stack of n matrices.
  *
  * A reader makes such a tensor with stored_form_set and adds it to the catalog; a writer returns
  * the form in its format's `form`. No other code handles blocks.
@@ -23,6 +24,7 @@
 typedef struct {
     const char *name;          /* "MXFP4" */
     encoding_id encoding;
+    encoding_id scaled;        /* with a tensor scale beside the blocks; ENCODING_COUNT: none */
     ckpt_dtype scale_dtype;
     uint32_t elements;         /* per block; a multiple of the elements per scale */
     const block_shape *shape;
@@ -35,8 +37,8 @@ const stored_form *stored_form_of(const ckpt_tensor *tensor);
 /* Give a tensor this form and its encoding. */
 void stored_form_set(ckpt_tensor *tensor, ckpt_stored_form form);
 
-/* 1 when such a tensor can be stored in this form: it has the form's encoding, and its rows are
- * whole blocks. */
+/* 1 when such a tensor can be stored in this form: it has the form's encoding, perhaps with a
+ * tensor scale, and its rows are whole blocks. */
 int stored_form_fits(ckpt_stored_form form, const ckpt_tensor *tensor);
 
 /* The type of a stored tensor for lists: "MXFP4", the name of codes that are not decoded, or the

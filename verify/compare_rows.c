@@ -293,6 +293,12 @@ static int same_tensor_scale(const compare_pair *pair)
                                 pair->b_tile->part[CKPT_TENSOR_SCALE], bytes) == 0;
 }
 
+/* Blocks of NVFP4 ignore the sign of a scale, which counts where scales are apart. */
+static int same_reading(const compare_pair *pair)
+{
+    return (pair->a->stored_form == CKPT_FORM_NVFP4) == (pair->b->stored_form == CKPT_FORM_NVFP4);
+}
+
 ckpt_code compare_rows(const compare_pair *pair, compare_found *found,
                        difference_statistics *statistics, arena *scratch, ckpt_error *err)
 {
@@ -306,7 +312,8 @@ ckpt_code compare_rows(const compare_pair *pair, compare_found *found,
         for (int part = 0; part < CKPT_PART_COUNT; part++)
             if (source_has_part(pair->a_range, (ckpt_part)part))
                 compare_bytes(pair->a, (ckpt_part)part, pair->a_tile, pair->b_tile, found);
-        with.same_bytes = found->byte_count == 0 && same_tensor_scale(pair);
+        with.same_bytes = found->byte_count == 0 && same_tensor_scale(pair) &&
+                          same_reading(pair);
     }
     if (with.same_bytes && statistics == NULL)
         return CKPT_OK;                        /* equal bytes are equal values */

@@ -17,9 +17,14 @@
 
 int config_makes(const config_change *change, encoding_id id)
 {
-    for (size_t i = 0; change->rules != NULL && i < ckpt_catalog_count(change->targets); i++)
-        if (change->rules[i] != NULL && encoding_is(ckpt_catalog_at(change->targets, i), id))
+    for (size_t i = 0; i < ckpt_catalog_count(change->targets); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(change->targets, i);
+        const int is_made = change->rules != NULL && change->rules[i] != NULL;
+
+        if ((is_made || (change->is_from_blocks && t->stored_form == CKPT_FORM_APART)) &&
+            encoding_is(t, id))
             return 1;
+    }
     return 0;
 }
 

@@ -25,11 +25,11 @@ ckpt_code config_list_others(const config_change *change, encoding_id id, char *
 /* The module of X.weight: X, but one for all experts of a layer. 0: the name is too long. */
 int config_module_of(const char *weight, char out[MAP_NAME_BYTES]);
 
-/* 1 when a rounding rule produces weights of this encoding. */
+/* 1 when a rounding rule makes weights of this encoding, or blocks of the source become such. */
 int config_makes(const config_change *change, encoding_id id);
 
-/* Set the members of *quantization that describe NVFP4 weights produced by rules; remove them if
- * there are no NVFP4 weights. */
+/* Set the members of *quantization that describe NVFP4 weights, if config_makes tells of such;
+ * remove them if there are no NVFP4 weights. */
 ckpt_code config_tell_nvfp4(const config_change *change, char **quantization, ckpt_error *err);
 
 #endif

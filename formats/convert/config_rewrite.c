@@ -40,7 +40,7 @@ static told_encoding find_encoding(const ckpt_catalog *targets)
 
 static int is_copy(const config_change *change)
 {
-    if (change->from == NULL)
+    if (change->from == NULL || config_makes(change, ENCODING_NVFP4))
         return 0;
     for (size_t i = 0; i < ckpt_catalog_count(change->targets); i++)
         if (!catalog_same_encoding(ckpt_catalog_at(change->from, i),

@@ -34,6 +34,7 @@ typedef struct {
     int lists_matrices;              /* it is unknown which tensors are weights: list every matrix
                                         that is not quantised */
     const quantise_rule *const *rules;   /* by target tensor, NULL: none; NULL: no tensor has one */
+    int is_from_blocks;              /* the source's files describe its blocks themselves */
     int is_inference;                /* `from` is already in the reference code's layout */
 } config_change;
 

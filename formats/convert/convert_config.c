@@ -91,6 +91,7 @@ static ckpt_code rewrite_config(job_plan *plan, const char *text, ckpt_error *er
                             family_expert_member(plan->source->family) != NULL,
         .lists_matrices = plan->rules != NULL && !plan_has_quantised(plan->source->official),
         .rules = plan->rules,
+        .is_from_blocks = plan->source->format->form != NULL,
         .is_inference = plan->source->format == &format_mp,
     };
     ckpt_code code = CKPT_OK;

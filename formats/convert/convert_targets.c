@@ -113,8 +113,8 @@ static void suit_tensor(const job_plan *plan, ckpt_tensor *t)
     const int sharded = plan->options.format->map_names != NULL;
 
     /* Interleaved blocks of the source, or asked for, are values that no plain dtype need hold. */
-    if (plain != CKPT_NONE && t->scale_dtype != CKPT_NONE && encoding_of(t)->is_in_blocks &&
-        t->stored_form != CKPT_FORM_APART)
+    if (plain != CKPT_NONE && t->stored_form != CKPT_FORM_APART &&
+        (encoding_of(t)->is_in_blocks || t->tensor_scale != CKPT_TENSOR_SCALE_NONE))
         return;
     if (plain != CKPT_NONE) {
         catalog_set_plain(t, plain);
@@ -126,12 +126,28 @@ static void suit_tensor(const job_plan *plan, ckpt_tensor *t)
     }
 }
 
+/* The names of a tensor scale, which differ between blocks and separate codes. */
+static void suit_tensor_scale(ckpt_tensor *t, ckpt_stored_form before)
+{
+    const int is_apart = t->stored_form == CKPT_FORM_APART;
+
+    if (t->tensor_scale == CKPT_TENSOR_SCALE_NONE || (is_apart && before == CKPT_FORM_APART))
+        return;
+    t->part_names = is_apart ? CKPT_NAMES_MODELOPT : CKPT_NAMES_BLOCKS;
+    t->stored_dtype = is_apart ? CKPT_U8 : t->dtype;
+    t->has_tensor_scale_vector = !is_apart;
+    t->has_input_scale_vector = !is_apart && t->has_input_scale;
+}
+
 /* Replace the source's stored form by that of the target's format. */
 static void suit_form(const ckpt_format *format, ckpt_tensor *t)
 {
+    const ckpt_stored_form before = (ckpt_stored_form)t->stored_form;
+
     t->stored_form = CKPT_FORM_APART;
     if (format->form != NULL && t->scale_dtype != CKPT_NONE)
         t->stored_form = (uint16_t)format->form(t);
+    suit_tensor_scale(t, before);
 }
 
 static void suit_layout(job_plan *plan)
@@ -347,15 +363,16 @@ static ckpt_code check_blocks(const job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Only Hugging Face files can store NVFP4 (codes, block scales, tensor scale, input scale) and INT4
- * (words of codes, scales, shape). */
+/* Only Hugging Face files can store NVFP4 (codes, block scales, tensor scale, input scale) other
+ * than in blocks, and INT4 (words of codes, scales, shape). */
 static ckpt_code check_layout(const job_plan *plan, ckpt_error *err)
 {
     for (size_t i = 0; plan->options.format != &format_hf && i < ckpt_catalog_count(plan->targets);
          i++) {
         const ckpt_tensor *t = ckpt_catalog_at(plan->targets, i);
 
-        if (t->tensor_scale != CKPT_TENSOR_SCALE_NONE || encoding_is(t, ENCODING_INT4_32))
+        if (t->stored_form == CKPT_FORM_APART &&
+            (t->tensor_scale != CKPT_TENSOR_SCALE_NONE || encoding_is(t, ENCODING_INT4_32)))
             return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is %s, which layout %s cannot "
                              "hold: --layout hf, or another encoding", t->name,
                              t->dtype == CKPT_I4 ? "INT4" : "NVFP4",

@@ -164,14 +164,18 @@ static void set_codes(ckpt_tensor *t, const gguf_type *type)
     *cols = *cols / type->block_values * type->block_bytes;
 }
 
-/* Blocks of NVFP4 are not the values where a scale of the whole tensor, which llama.cpp multiplies
- * products by, is beside them. */
-static void keep_scaled_codes(ckpt_catalog *stored)
+/* Blocks of NVFP4 are multiplied by the scale beside them. A stack of matrices has one for each,
+ * which are values only under names that divide it: those of a family. */
+static void keep_stacked_codes(const ckpt_checkpoint *c)
 {
-    for (size_t i = 0; i < ckpt_catalog_count(stored); i++) {
-        const ckpt_tensor *t = ckpt_catalog_at(stored, i);
+    ckpt_catalog *stored = c->store->catalog;
 
-        if (t->stored_form == CKPT_FORM_NVFP4 && pair_find_scale(stored, t->name) != NULL)
+    for (size_t i = 0; i < ckpt_catalog_count(stored) && c->config == NULL; i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(stored, i);
+        const ckpt_tensor *scale =
+            t->stored_form == CKPT_FORM_NVFP4 ? pair_find_scale(stored, t->name) : NULL;
+
+        if (scale != NULL && ckpt_tensor_cols(scale) != 1)
             set_codes(catalog_edit(stored, i), gguf_type_of(t));
     }
 }
@@ -330,12 +334,14 @@ static ckpt_code read_model(gguf_reader *r, const char *name)
     for (uint32_t i = 0; i < r->out->store->file_count && code == CKPT_OK; i++)
         code = read_file(r, i);
     if (code == CKPT_OK)
-        keep_scaled_codes(r->out->store->catalog);
-    if (code == CKPT_OK)
         code = check_total(r);
     if (code == CKPT_OK)
         code = take_stored(r);
-    return code == CKPT_OK ? take_config(r) : code;
+    if (code == CKPT_OK)
+        code = take_config(r);
+    if (code == CKPT_OK)
+        keep_stacked_codes(r->out);
+    return code;
 }
 
 /* A single file uses --config, and ignores a config.json beside it. */

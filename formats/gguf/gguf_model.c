@@ -12,7 +12,7 @@
 
 enum { QUANTISATION_VERSION = 2, BLOCKS_MAX = 4096 };
 /* llama.cpp's numbers for what most tensors of a file are. */
-enum { FILE_TYPE_Q8_0 = 7, FILE_TYPE_BF16 = 32, FILE_TYPE_MXFP4_MOE = 38 };
+enum { FILE_TYPE_Q8_0 = 7, FILE_TYPE_BF16 = 32, FILE_TYPE_MXFP4_MOE = 38, FILE_TYPE_NVFP4 = 39 };
 
 typedef struct {
     gguf_put *p;
@@ -192,6 +192,8 @@ static uint32_t file_type(const ckpt_catalog *targets)
 {
     if (has_form(targets, CKPT_FORM_MXFP4))
         return FILE_TYPE_MXFP4_MOE;
+    if (has_form(targets, CKPT_FORM_NVFP4))
+        return FILE_TYPE_NVFP4;
     return has_form(targets, CKPT_FORM_Q8_0) ? FILE_TYPE_Q8_0 : FILE_TYPE_BF16;
 }
 

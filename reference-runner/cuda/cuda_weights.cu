@@ -154,8 +154,8 @@ static cudaError_t take_block(cuda_backend *cuda, uint64_t bytes, cuda_block **o
 
 /* ---- weights ---- */
 
-/* The encodings that weight_value of cuda_tile.cuh decodes. NVFP4 of GGUF, whose scales of blocks
- * are E4M3 without a scale of the tensor, has rules of its own for their signs and NaN. */
+/* The encodings that weight_value of cuda_tile.cuh decodes. NVFP4 of GGUF has rules of its own for
+ * signs and NaN of the scales of blocks. */
 int takes_cuda(const ckpt_tensor *t)
 {
     const int is_code = t->dtype == CKPT_F4 || t->dtype == CKPT_F8_E4M3;
@@ -170,7 +170,8 @@ int takes_cuda(const ckpt_tensor *t)
     case CKPT_F32:
         return is_code;
     case CKPT_F8_E4M3:
-        return is_code && t->tensor_scale != CKPT_TENSOR_SCALE_NONE;
+        return is_code && t->tensor_scale != CKPT_TENSOR_SCALE_NONE &&
+               t->stored_form == CKPT_FORM_APART;
     default:
         return 0;
     }

@@ -10,7 +10,9 @@ import numpy
 import pytest
 
 from conftest import ROOT
+from corrupt.files import Model
 from interop.gguf_names import ARRAYS, BEYOND, KEYS, loader_tensors, native_parts, wanted_type
+from interop.numpy_codes import e2m1, e4m3
 
 CLIENT = ROOT / ".venv" / "clients" / "gguf" / "bin" / "python"
 WORKER = ROOT / "tests" / "interop" / "gguf_worker.py"
@@ -130,3 +132,36 @@ def test_values_are_those_of_the_release(ours):
         if tensors[name]["type"] != "MXFP4":       # for which the package's table has no -0
             assert (numpy.signbit(got) == numpy.signbit(want)).all(), name
     assert used == set(native)
+
+
+# ---- NVFP4, whose tensor scale is beside the blocks ----
+
+@needs_client
+def test_nvfp4_times_the_scale_beside_it_is_the_weight(ckpt, golden_a, tmp_path):
+    """The package decodes blocks, llama.cpp multiplies by X.scale: codes x scales by NumPy."""
+    ckpt("ckpt-convert", "--dtype", "bf16", golden_a, tmp_path / "bf16")
+    ckpt("ckpt-convert", "--quantize", "v4-nvfp4", "--only", "*experts*", tmp_path / "bf16",
+         tmp_path / "nvfp4")
+    ckpt("ckpt-shard", "--layout", "gguf", "--without-tokenizer", tmp_path / "nvfp4",
+         tmp_path / "gguf")
+    keys, tensors, values = by_package(tmp_path / "gguf" / "model.gguf", tmp_path)
+    assert keys["general.file_type"]["value"] == 39               # MOSTLY_NVFP4
+    release, seen = Model(tmp_path / "nvfp4"), 0
+    for name, told in tensors.items():
+        if told["type"] != "NVFP4":
+            continue
+        columns, rows, count = told["ne"]
+        block = name.removesuffix(".weight")
+        scales = values[block + ".scale"]
+        assert tensors[block + ".scale"]["ne"] == [count]
+        assert tensors[block + ".input_scale"]["ne"] == [count]
+        for e, native in enumerate(native_parts(name, release.config)[0]):
+            packed = numpy.frombuffer(release[native].data, "u1")
+            codes = e2m1(numpy.stack([packed & 15, packed >> 4], -1)).reshape(rows, columns)
+            grid = e4m3(numpy.frombuffer(release[native + "_scale"].data, "u1"))
+            grid = grid.reshape(rows, columns // 16).repeat(16, axis=1)
+            whole = numpy.frombuffer(release[native + "_scale_2"].data, "<f4")
+            got = values[name].reshape(count, rows, columns)[e] * scales[e]
+            assert numpy.array_equal(got, (codes * grid).astype("f4") * whole), native
+            seen += 1
+    assert seen == 4 * 16 * 3
