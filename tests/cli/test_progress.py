@@ -159,8 +159,7 @@ def test_an_interrupted_run_leaves_its_error_alone(tiny, tmp_path, held):
     terminal = Terminal(80, "ckpt-convert", "--dtype", "bf16", tiny, tmp_path / "out",
                         env=held.env)
     terminal.read_until("converting .*\x1b\\[J\r")
-    terminal.process.send_signal(signal.SIGINT)
-    held.let_go()
+    held.interrupt(terminal.process, signal.SIGINT)
     assert terminal.finish() == -signal.SIGINT
     assert "".join(terminal.screen.rows) == \
         "ckpt-convert: interrupted; run the same command again to resume"
