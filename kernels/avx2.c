@@ -583,6 +583,48 @@ static void fp4_row_counts(const uint8_t *packed, const uint8_t *scale, size_t c
     }
 }
 
+static uint64_t nonzero_marks_32(const uint8_t *src)
+{
+    const __m256i zeros = _mm256_cmpeq_epi8(_mm256_loadu_si256((const __m256i *)src),
+                                            _mm256_setzero_si256());
+
+    return (uint32_t)~_mm256_movemask_epi8(zeros);
+}
+
+static void nonzero_marks(const void *src, size_t size, uint64_t *marks)
+{
+    const uint8_t *bytes = src;
+    const size_t whole = size / 64;
+
+    for (size_t i = 0; i < whole; i++)
+        marks[i] = nonzero_marks_32(bytes + 64 * i) | nonzero_marks_32(bytes + 64 * i + 32) << 32;
+    kernels_scalar.nonzero_marks(bytes + 64 * whole, size % 64, marks + whole);
+}
+
+static void xor_marks(void *into, const void *from, size_t size, unsigned element_bytes,
+                      xor_found *out)
+{
+    uint8_t *a = into;
+    const uint8_t *b = from;
+    const size_t whole = size / 64;
+    xor_found rest = { .byte_count = 0 };
+
+    for (size_t i = 0; i < whole; i++) {
+        for (size_t at = 64 * i; at < 64 * i + 64; at += 32)
+            _mm256_storeu_si256((__m256i *)(a + at), _mm256_xor_si256(
+                _mm256_loadu_si256((const __m256i *)(a + at)),
+                _mm256_loadu_si256((const __m256i *)(b + at))));
+        out->marks[i] = nonzero_marks_32(a + 64 * i) | nonzero_marks_32(a + 64 * i + 32) << 32;
+        rest.byte_count += (uint64_t)_mm_popcnt_u64(out->marks[i]);
+        rest.element_count += (uint64_t)_mm_popcnt_u64(element_marks(out->marks[i],
+                                                                     element_bytes));
+    }
+    rest.marks = out->marks + whole;
+    kernels_scalar.xor_marks(a + 64 * whole, b + 64 * whole, size % 64, element_bytes, &rest);
+    out->byte_count += rest.byte_count;
+    out->element_count += rest.element_count;
+}
+
 const ckpt_kernels kernels_avx2 = {
     .name = "avx2",
     .e4m3_to_f32 = e4m3_to_f32_avx2,
@@ -625,6 +667,8 @@ const ckpt_kernels kernels_avx2 = {
     .f32_row_difference = f32_row_difference_avx2,
     .f32_row_distances = f32_row_distances_avx2,
     .fp4_row_counts = fp4_row_counts,
+    .nonzero_marks = nonzero_marks,
+    .xor_marks = xor_marks,
     .hash_bytes = hash_bytes_avx2,
     .hash_begin = hash_begin_avx2,
     .hash_add = hash_add_avx2,

@@ -249,6 +249,43 @@ static int fp4_group_scale_exact(const float *src)
                               _mm512_reduce_min_epi32(least));
 }
 
+static void nonzero_marks(const void *src, size_t size, uint64_t *marks)
+{
+    const uint8_t *bytes = src;
+    const size_t whole = size / 64;
+
+    for (size_t i = 0; i < whole; i++) {
+        const __m512i word = _mm512_loadu_si512(bytes + 64 * i);
+
+        marks[i] = _mm512_test_epi8_mask(word, word);
+    }
+    kernels_scalar.nonzero_marks(bytes + 64 * whole, size % 64, marks + whole);
+}
+
+static void xor_marks(void *into, const void *from, size_t size, unsigned element_bytes,
+                      xor_found *out)
+{
+    uint8_t *a = into;
+    const uint8_t *b = from;
+    const size_t whole = size / 64;
+    xor_found rest = { .byte_count = 0 };
+
+    for (size_t i = 0; i < whole; i++) {
+        const __m512i word = _mm512_xor_si512(_mm512_loadu_si512(a + 64 * i),
+                                              _mm512_loadu_si512(b + 64 * i));
+
+        _mm512_storeu_si512(a + 64 * i, word);
+        out->marks[i] = _mm512_test_epi8_mask(word, word);
+        rest.byte_count += (uint64_t)_mm_popcnt_u64(out->marks[i]);
+        rest.element_count += (uint64_t)_mm_popcnt_u64(element_marks(out->marks[i],
+                                                                     element_bytes));
+    }
+    rest.marks = out->marks + whole;
+    kernels_scalar.xor_marks(a + 64 * whole, b + 64 * whole, size % 64, element_bytes, &rest);
+    out->byte_count += rest.byte_count;
+    out->element_count += rest.element_count;
+}
+
 const ckpt_kernels kernels_avx512 = {
     .name = "avx512",
     .e4m3_to_f32 = e4m3_to_f32_avx512,
@@ -291,6 +328,8 @@ const ckpt_kernels kernels_avx512 = {
     .f32_row_difference = f32_row_difference_avx512,
     .f32_row_distances = f32_row_distances_avx512,
     .fp4_row_counts = fp4_row_counts_avx512,
+    .nonzero_marks = nonzero_marks,
+    .xor_marks = xor_marks,
     .hash_bytes = hash_bytes_avx512,
     .hash_begin = hash_begin_avx512,
     .hash_add = hash_add_avx512,

@@ -1,6 +1,6 @@
 /*
- * changes.h: XOR of byte arrays and counts of what differs, for weight deltas. Plain C, the same
- * on every instruction set.
+ * changes.h: XOR of byte arrays and counts of what differs, for weight deltas. Plain C but for the
+ * kernel that finds what differs (xor_marks).
  */
 #ifndef CKPT_KERNELS_CHANGES_H
 #define CKPT_KERNELS_CHANGES_H
@@ -17,11 +17,10 @@ typedef struct {
 void bytes_xor(void *into, const void *from, size_t size);
 
 /*
- * `bytes` is the XOR of two arrays of elements. Add to *count the number of nonzero bytes and of
- * nonzero elements of element_bits (4, 8, 16, 32 or 64; other sizes count as bytes). `size` is in
- * bytes and a whole number of elements.
+ * The same; add to *count the number of bytes that differed and of elements of element_bits (4, 8,
+ * 16, 32 or 64; other sizes count as bytes). `size` is in bytes and a whole number of elements.
  */
-void difference_add(const void *bytes, size_t size, unsigned element_bits,
+void difference_xor(void *into, const void *from, size_t size, unsigned element_bits,
                     difference_count *count);
 
 #endif

@@ -99,6 +99,17 @@ enum {
 #define F32_INF_BITS 0x7F800000u
 #define F32_SIGN_BIT 0x80000000u
 
+/* Of marks of bytes, those of elements: that of the first byte is set if any of its bytes is. */
+static inline uint64_t element_marks(uint64_t marks, unsigned element_bytes)
+{
+    static const uint64_t first[] = { 0, UINT64_MAX, 0x5555555555555555, 0, 0x1111111111111111,
+                                      0, 0, 0, 0x0101010101010101 };
+
+    for (unsigned step = 1; step < element_bytes; step *= 2)
+        marks |= marks >> step;
+    return marks & first[element_bytes];
+}
+
 static inline uint32_t f32_bits(float value)
 {
     uint32_t bits;

@@ -50,6 +50,13 @@ typedef struct {
     uint64_t first_inexact;   /* row * cols + col of the first one; meaningless when count is 0 */
 } encode_result;
 
+/* What a XOR found. */
+typedef struct {
+    uint64_t *marks;          /* the caller's; as nonzero_marks */
+    uint64_t byte_count;
+    uint64_t element_count;
+} xor_found;
+
 typedef struct ckpt_kernels {
     const char *name;         /* "scalar", "avx2", "avx512" */
 
@@ -188,6 +195,15 @@ typedef struct ckpt_kernels {
     /* Add a row to *counts; cols is a multiple of FP4_GROUP. */
     void (*fp4_row_counts)(const uint8_t *packed, const uint8_t *scale, size_t cols,
                            fp4_counts *counts);
+
+    /* Which bytes are not zero: bit i % 64 of marks[i / 64] is that of byte i. The bits of the last
+     * of the ceil(size / 64) words past `size` are 0. */
+    void (*nonzero_marks)(const void *src, size_t size, uint64_t *marks);
+
+    /* into[i] ^= from[i]; then the marks of `into`. Adds to *out how many bytes, and how many
+     * elements of element_bytes (1, 2, 4 or 8), are not zero; size is a multiple of that. */
+    void (*xor_marks)(void *into, const void *from, size_t size, unsigned element_bytes,
+                      xor_found *out);
 
     /* XXH3 128-bit of raw bytes. */
     hash128 (*hash_bytes)(const void *src, size_t size, uint64_t seed);

@@ -496,6 +496,36 @@ static void fp4_row_counts(const uint8_t *packed, const uint8_t *scale, size_t c
     }
 }
 
+static void nonzero_marks(const void *src, size_t size, uint64_t *marks)
+{
+    const uint8_t *bytes = src;
+
+    for (size_t i = 0; i < size; i++) {
+        if (i % 64 == 0)
+            marks[i / 64] = 0;
+        marks[i / 64] |= (uint64_t)(bytes[i] != 0) << i % 64;
+    }
+}
+
+static void xor_marks(void *into, const void *from, size_t size, unsigned element_bytes,
+                      xor_found *out)
+{
+    uint8_t *a = into;
+    const uint8_t *b = from;
+
+    for (size_t i = 0; i < size; i++)
+        a[i] = (uint8_t)(a[i] ^ b[i]);
+    nonzero_marks(a, size, out->marks);
+    for (size_t i = 0; i < (size + 63) / 64; i++) {
+        uint64_t elements = element_marks(out->marks[i], element_bytes);
+
+        for (uint64_t bytes = out->marks[i]; bytes != 0; bytes &= bytes - 1)
+            out->byte_count++;
+        for (; elements != 0; elements &= elements - 1)
+            out->element_count++;
+    }
+}
+
 const ckpt_kernels kernels_scalar = {
     .name = "scalar",
     .e4m3_to_f32 = e4m3_to_f32,
@@ -538,6 +568,8 @@ const ckpt_kernels kernels_scalar = {
     .f32_row_difference = f32_row_difference_scalar,
     .f32_row_distances = f32_row_distances_scalar,
     .fp4_row_counts = fp4_row_counts,
+    .nonzero_marks = nonzero_marks,
+    .xor_marks = xor_marks,
     .hash_bytes = hash_bytes_scalar,
     .hash_begin = hash_begin_scalar,
     .hash_add = hash_add_scalar,

@@ -1,22 +1,35 @@
 /* One zstd frame in a file. */
 #include "zframe.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zstd.h>
 
 #include "size.h"
+#include "zsparse.h"
 
 enum { PIECE_BYTES = 1 << 16, WINDOW_LOG_MAX = 23, MAGIC_BYTES = 4 };
 
 _Static_assert(ZFRAME_WINDOW_BYTES == 1 << WINDOW_LOG_MAX, "one limit, said twice");
+
+/* Who packs a frame: that is chosen by the first block that is not all zeros. */
+typedef enum { BY_NOBODY_YET, BY_LIBRARY, BY_ZSPARSE } frame_packer;
 
 struct zframe_writer {
     ZSTD_CCtx *zstd;
     ckpt_file *file;
     uint64_t begin;
     uint64_t offset;
+    uint64_t content_bytes;
+    uint64_t taken_bytes;          /* of the content, not by the library */
+    frame_packer packer;
     char packed[PIECE_BYTES];
+    zsparse *sparse;
+    size_t block_used;
+    size_t blocks_used;
+    unsigned char block[ZSPARSE_BLOCK_BYTES];      /* the content of one that is not complete */
+    unsigned char blocks[PIECE_BYTES + ZSPARSE_PACKED_BYTES];     /* packed, not written yet */
 };
 
 struct zframe_reader {
@@ -36,7 +49,8 @@ ckpt_code zframe_writer_create(int level, zframe_writer **out, ckpt_error *err)
 {
     zframe_writer *w = calloc(1, sizeof *w);
 
-    if (w == NULL || (w->zstd = ZSTD_createCCtx()) == NULL) {
+    if (w == NULL || (w->zstd = ZSTD_createCCtx()) == NULL ||
+        (w->sparse = zsparse_create()) == NULL) {
         zframe_writer_free(w);
         return ckpt_fail_memory(err, "a compressor", sizeof *w);
     }
@@ -55,6 +69,7 @@ void zframe_writer_free(zframe_writer *w)
     if (w == NULL)
         return;
     ZSTD_freeCCtx(w->zstd);
+    zsparse_free(w->sparse);
     free(w);
 }
 
@@ -64,17 +79,26 @@ static ckpt_code fail_packing(const zframe_writer *w, size_t code, ckpt_error *e
                      ZSTD_getErrorName(code));
 }
 
-ckpt_code zframe_begin(zframe_writer *w, ckpt_file *file, uint64_t offset, uint64_t content_bytes,
-                       ckpt_error *err)
+static ckpt_code begin_library(zframe_writer *w, ckpt_error *err)
 {
     size_t code;
 
-    w->file = file;
-    w->begin = offset;
-    w->offset = offset;
+    w->packer = BY_LIBRARY;
     ZSTD_CCtx_reset(w->zstd, ZSTD_reset_session_only);
-    code = ZSTD_CCtx_setPledgedSrcSize(w->zstd, content_bytes);
+    code = ZSTD_CCtx_setPledgedSrcSize(w->zstd, w->content_bytes);
     return ZSTD_isError(code) ? fail_packing(w, code, err) : CKPT_OK;
+}
+
+ckpt_code zframe_begin(zframe_writer *w, ckpt_file *file, uint64_t offset, uint64_t content_bytes,
+                       ckpt_error *err)
+{
+    w->file = file;
+    w->begin = w->offset = offset;
+    w->content_bytes = content_bytes;
+    w->taken_bytes = 0;
+    w->block_used = w->blocks_used = 0;
+    w->packer = BY_NOBODY_YET;
+    return content_bytes > ZSPARSE_BLOCK_BYTES ? CKPT_OK : begin_library(w, err);
 }
 
 static ckpt_code pack(zframe_writer *w, ZSTD_inBuffer *in, ZSTD_EndDirective how, ckpt_error *err)
@@ -95,11 +119,96 @@ static ckpt_code pack(zframe_writer *w, ZSTD_inBuffer *in, ZSTD_EndDirective how
     return CKPT_OK;
 }
 
-ckpt_code zframe_add(zframe_writer *w, const void *bytes, size_t size, ckpt_error *err)
+static ckpt_code pack_by_library(zframe_writer *w, const void *bytes, size_t size,
+                                 ckpt_error *err)
 {
     ZSTD_inBuffer in = { bytes, size, 0 };
 
     return size == 0 ? CKPT_OK : pack(w, &in, ZSTD_e_continue, err);
+}
+
+static ckpt_code write_blocks(zframe_writer *w, ckpt_error *err)
+{
+    const ckpt_code code = file_write_at(w->file, w->offset, w->blocks, w->blocks_used, err);
+
+    w->offset += w->blocks_used;
+    w->blocks_used = 0;
+    return code;
+}
+
+/* The zeros before the first block that is not all zeros. */
+static ckpt_code pack_first_zeros(zframe_writer *w, ckpt_error *err)
+{
+    const uint64_t zero_bytes = w->taken_bytes;
+    ckpt_code code = CKPT_OK;
+
+    if (w->packer == BY_LIBRARY)
+        return zframe_add_zeros(w, zero_bytes, err);
+    for (uint64_t at = 0; at < zero_bytes && code == CKPT_OK; at += ZSPARSE_BLOCK_BYTES) {
+        w->blocks_used += zsparse_pack_zeros(ZSPARSE_BLOCK_BYTES, 0, w->blocks + w->blocks_used);
+        if (w->blocks_used > PIECE_BYTES)
+            code = write_blocks(w, err);
+    }
+    return code;
+}
+
+/* Most of what a delta packs is zeros, for which zsparse is smaller and faster. */
+static ckpt_code choose_packer(zframe_writer *w, size_t nonzero, size_t bytes, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    if (nonzero > bytes / ZSPARSE_SHARE) {
+        code = begin_library(w, err);
+    } else {
+        w->packer = BY_ZSPARSE;
+        w->blocks_used = zsparse_begin(w->content_bytes, w->blocks);
+    }
+    return code == CKPT_OK ? pack_first_zeros(w, err) : code;
+}
+
+/* Pack a whole block, or the last one. */
+static ckpt_code add_block(zframe_writer *w, const unsigned char *block, size_t bytes,
+                           ckpt_error *err)
+{
+    const int is_last = w->taken_bytes + bytes == w->content_bytes;
+    const size_t nonzero = w->packer == BY_NOBODY_YET ? zsparse_count(block, bytes) : 0;
+    ckpt_code code;
+
+    if (w->packer == BY_NOBODY_YET && (nonzero > 0 || is_last) &&
+        (code = choose_packer(w, nonzero, bytes, err)) != CKPT_OK)
+        return code;
+    w->taken_bytes += bytes;
+    if (w->packer == BY_LIBRARY)
+        return pack_by_library(w, block, bytes, err);
+    if (w->packer == BY_ZSPARSE)
+        w->blocks_used += zsparse_pack(w->sparse, block, bytes, is_last,
+                                       w->blocks + w->blocks_used);
+    return w->blocks_used > PIECE_BYTES ? write_blocks(w, err) : CKPT_OK;
+}
+
+ckpt_code zframe_add(zframe_writer *w, const void *bytes, size_t size, ckpt_error *err)
+{
+    const unsigned char *at = bytes;
+    ckpt_code code = CKPT_OK;
+
+    while (size > 0 && code == CKPT_OK && w->packer != BY_LIBRARY) {
+        size_t take = ZSPARSE_BLOCK_BYTES;
+
+        if (w->block_used == 0 && size >= ZSPARSE_BLOCK_BYTES) {
+            code = add_block(w, at, take, err);
+        } else {
+            take = (size_t)size_min(size, ZSPARSE_BLOCK_BYTES - w->block_used);
+            memcpy(w->block + w->block_used, at, take);
+            w->block_used += take;
+            if (w->block_used == ZSPARSE_BLOCK_BYTES) {
+                w->block_used = 0;
+                code = add_block(w, w->block, ZSPARSE_BLOCK_BYTES, err);
+            }
+        }
+        at += take;
+        size -= take;
+    }
+    return code == CKPT_OK ? pack_by_library(w, at, size, err) : code;
 }
 
 ckpt_code zframe_add_zeros(zframe_writer *w, uint64_t size, ckpt_error *err)
@@ -119,8 +228,13 @@ ckpt_code zframe_add_zeros(zframe_writer *w, uint64_t size, ckpt_error *err)
 ckpt_code zframe_end(zframe_writer *w, uint64_t *packed_bytes, ckpt_error *err)
 {
     ZSTD_inBuffer nothing = { NULL, 0, 0 };
-    const ckpt_code code = pack(w, &nothing, ZSTD_e_end, err);
+    ckpt_code code = CKPT_OK;
 
+    if (w->packer != BY_LIBRARY && w->block_used > 0)
+        code = add_block(w, w->block, w->block_used, err);
+    if (code == CKPT_OK)
+        code = w->packer == BY_LIBRARY ? pack(w, &nothing, ZSTD_e_end, err) : write_blocks(w, err);
+    assert(code != CKPT_OK || w->packer == BY_LIBRARY || w->taken_bytes == w->content_bytes);
     *packed_bytes = w->offset - w->begin;
     return code;
 }

@@ -12,7 +12,7 @@
 
 enum {
     ZFRAME_WINDOW_BYTES = 1 << 23,
-    ZFRAME_WRITER_BYTES = 4 << 20,      /* most memory of a writer at level 1 to 3 */
+    ZFRAME_WRITER_BYTES = 5 << 20,      /* most memory of a writer at level 1 to 3 */
     ZFRAME_READER_BYTES = 9 << 20       /* most memory of a reader */
 };
 

@@ -20,7 +20,8 @@ static delta_command opt = { .common = CLI_COMMON_DEFAULTS };
       "whose files: those of slime, miles and SGLang, or of SkyRL (default slime)" },             \
     { CLI_CHOICE, "checksum", "xxh3-128|blake3|adler32", &opt.checksum,                           \
       "of every changed tensor after the change (default xxh3-128)" },                            \
-    { CLI_COUNT, "level", "N", &opt.level, "of zstd, 1 to 3 (default 1)" },                       \
+    { CLI_COUNT, "level", "N", &opt.level,                                                        \
+      "of zstd, where much changes: 1 to 3 (default 1)" },                                        \
     { CLI_COUNT, "delta-version", "N", &opt.version,                                              \
       "number of the version (default: that of DELTA's name, weight_vN or delta-N, else 1)" },    \
     { CLI_SIZE, "max-shard-size", "SIZE", &opt.file_bytes_max,                                    \

@@ -11,7 +11,7 @@
 #include "libckpt/sink.h"
 #include "libckpt/size.h"
 
-enum { BUFFER_CHANGES = 1 << 14, NAME_BYTES = 64 };
+enum { BUFFER_CHANGES = 1 << 14, NAME_BYTES = 64, PIECE_BYTES = 1 << 17 };
 
 /* Changes of one tensor in encoding overwrite. Their count precedes them in the frame but is not
  * known yet, so positions and values are kept in two files. */
@@ -27,12 +27,14 @@ typedef struct {
 /* State of one part of a tensor while its tiles arrive; reused for another part. */
 typedef struct diff_state {
     struct diff_state *next_free;
+    const delta_diff_options *options;
     unsigned spool;
     ckpt_file *file;
     uint64_t used;                  /* of the spool */
     zframe_writer *frame;
     overwrite_list *list;           /* overwrite only */
     uint64_t bytes;                 /* of the part */
+    unsigned element_bits;
     uint64_t at;                    /* processed so far */
     uint64_t same_bytes;            /* unchanged so far; a change begins the frame */
     int is_begun;
@@ -119,6 +121,7 @@ static ckpt_code make_state(diff_sink *sink, diff_state **out, ckpt_error *err)
 
     if (s == NULL)
         return ckpt_fail_memory(err, "a delta's state", sizeof *s);
+    s->options = sink->options;
     pthread_mutex_lock(&sink->lock);
     code = add_spool(sink, s, err);
     pthread_mutex_unlock(&sink->lock);
@@ -224,17 +227,18 @@ static ckpt_code pack_list(diff_state *s, ckpt_error *err)
 
 /* ---- one part, from its first tile to its last ---- */
 
-static void begin_part(const diff_sink *sink, diff_state *s, uint64_t bytes)
+static void begin_part(diff_state *s, const ckpt_tensor *t, ckpt_part part)
 {
-    s->bytes = bytes;
+    s->bytes = ckpt_part_bytes(t, part);
+    s->element_bits = ckpt_dtype_bits(catalog_part_dtype(t, part));
     s->at = 0;
     s->same_bytes = 0;
     s->is_begun = 0;
     s->count = (difference_count){ 0, 0 };
     kernels_get()->hash_begin(&s->before);
     kernels_get()->hash_begin(&s->after);
-    if (sink->options->checksum != CHECKSUM_XXH3_128)
-        checksum_begin(&s->sum, sink->options->checksum);
+    if (s->options->checksum != CHECKSUM_XXH3_128)
+        checksum_begin(&s->sum, s->options->checksum);
     if (s->list != NULL)
         s->list->count = s->list->used = 0;
 }
@@ -253,15 +257,18 @@ static ckpt_code add_payload(diff_state *s, const void *payload, uint64_t size, 
     return zframe_add(s->frame, payload, size, err);
 }
 
-/* `before` is replaced by the XOR of both. */
-static ckpt_code add_tile(diff_state *s, void *before, const void *after, uint64_t size,
-                          unsigned element_bits, ckpt_error *err)
+/* `before` is replaced by the XOR of both. Small enough to stay in a core's cache meanwhile. */
+static ckpt_code add_piece(diff_state *s, void *before, const void *after, size_t size,
+                           ckpt_error *err)
 {
     const uint64_t changed = s->count.byte_count;
     ckpt_code code = CKPT_OK;
 
-    bytes_xor(before, after, size);
-    difference_add(before, size, element_bits, &s->count);
+    kernels_get()->hash_add(&s->before, before, size);
+    kernels_get()->hash_add(&s->after, after, size);
+    if (s->options->checksum != CHECKSUM_XXH3_128)
+        checksum_add(&s->sum, after, size);
+    difference_xor(before, after, size, s->element_bits, &s->count);
     if (s->list != NULL)
         code = s->count.byte_count == changed ? CKPT_OK : list_changes(s, before, after, size, err);
     else if (s->is_begun || s->count.byte_count > changed)
@@ -272,7 +279,7 @@ static ckpt_code add_tile(diff_state *s, void *before, const void *after, uint64
     return code;
 }
 
-static ckpt_code end_part(const diff_sink *sink, diff_state *s, delta_change *out, ckpt_error *err)
+static ckpt_code end_part(diff_state *s, delta_change *out, ckpt_error *err)
 {
     ckpt_code code;
 
@@ -288,7 +295,7 @@ static ckpt_code end_part(const diff_sink *sink, diff_state *s, delta_change *ou
     s->used += out->packed_bytes;
     hash128_hex(kernels_get()->hash_end(&s->before), out->before);
     hash128_hex(kernels_get()->hash_end(&s->after), out->after_xxh3);
-    if (sink->options->checksum == CHECKSUM_XXH3_128)
+    if (s->options->checksum == CHECKSUM_XXH3_128)
         memcpy(out->after, out->after_xxh3, sizeof out->after);
     else
         checksum_end(&s->sum, out->after);
@@ -307,18 +314,17 @@ static ckpt_code put_part(diff_sink *sink, const source_range *range, ckpt_part 
     if (range->row == 0) {
         if (sink->states[i] == NULL && (code = take_state(sink, &sink->states[i], err)) != CKPT_OK)
             return code;
-        begin_part(sink, sink->states[i], ckpt_part_bytes(t, part));
+        begin_part(sink->states[i], t, part);
     }
     s = sink->states[i];
-    kernels_get()->hash_add(&s->before, before->part[part], size);
-    kernels_get()->hash_add(&s->after, after->part[part], size);
-    if (sink->options->checksum != CHECKSUM_XXH3_128)
-        checksum_add(&s->sum, after->part[part], size);
-    code = add_tile(s, before->part[part], after->part[part], size,
-                    ckpt_dtype_bits(catalog_part_dtype(t, part)), err);
-    if (code != CKPT_OK || s->at < s->bytes)
-        return code;
-    code = end_part(sink, s, &sink->out->changes[i], err);
+    for (uint64_t at = 0; at < size; at += PIECE_BYTES)
+        if ((code = add_piece(s, (unsigned char *)before->part[part] + at,
+                              (const unsigned char *)after->part[part] + at,
+                              (size_t)size_min(size - at, PIECE_BYTES), err)) != CKPT_OK)
+            return code;
+    if (s->at < s->bytes)
+        return CKPT_OK;
+    code = end_part(s, &sink->out->changes[i], err);
     sink->states[i] = NULL;
     give_state(sink, s);
     return code;

@@ -1,5 +1,9 @@
 """Weight deltas between our tool and a reader and a writer after those of slime and SGLang."""
+import json
+
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from cli.delta_models import drift
 from cli.trees import tree
@@ -20,6 +24,39 @@ def test_their_reader_applies_our_delta(ckpt, pair, tmp_path, encoding, checksum
     assert len(list(delta.glob("*.safetensors"))) > 1
     delta_reader.apply(pair[0], delta, tmp_path / "out")
     assert tree(tmp_path / "out") == tree(pair[1])
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Tensors of more than a zstd block, of which few elements change, or many, or one."""
+    folder = tmp_path_factory.mktemp("large")
+    draw = np.random.default_rng(3)
+    shares = {"few": 0.01, "tenth": 0.1, "rare": 0.0001, "all": 1, "last": 0}
+    old = {name: draw.integers(0, 1 << 16, (301, 1024), np.uint16) for name in shares}
+    new = {name: x ^ ((draw.random(x.shape) < shares[name]) <<
+                      draw.integers(0, 10, x.shape)).astype(np.uint16) for name, x in old.items()}
+    new["last"][300, 1023] ^= 0x300
+    for name, tensors in (("old", old), ("new", new)):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps({"model_type": "none"}))
+        safetensors.numpy.save_file(tensors, folder / name / "model.safetensors",
+                                    {"format": "pt"})
+    return folder / "old", folder / "new"
+
+
+def test_frames_of_many_blocks_are_theirs_and_small(ckpt, large, tmp_path):
+    ours = tmp_path / "weight_v000001"
+    ckpt("ckpt-delta", "diff", "--threads", 1, *large, ours)
+    delta_reader.apply(large[0], ours, tmp_path / "theirs")
+    ckpt("ckpt-delta", "apply", large[0], ours, tmp_path / "out")
+    assert tree(tmp_path / "theirs") == tree(tmp_path / "out") == tree(large[1])
+    ckpt("ckpt-delta", "diff", "--threads", 3, "--delta-version", 1, *large, tmp_path / "three")
+    assert tree(tmp_path / "three") == tree(ours)
+    theirs = delta_reader.write(*large, tmp_path / "weight_v000002", "xor", "xxh3-128")
+    size, their_size = ({name: place[2] for name, place in delta_reader.tensors_of(d).items()}
+                        for d in (ours, theirs))
+    assert size["few"] < 0.75 * their_size["few"] and size["tenth"] < 0.8 * their_size["tenth"]
+    assert size["all"] == their_size["all"]
 
 
 @pytest.mark.parametrize("encoding", ["xor", "overwrite"])

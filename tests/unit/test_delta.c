@@ -168,11 +168,13 @@ static void test_a_stream_hashes_as_the_whole_does_on_every_set(void **state)
 static void test_differences_are_counted_by_byte_and_element(void **state)
 {
     static const unsigned widths[] = { 4, 8, 16, 32, 64 };
-    unsigned char bytes[88];
+    unsigned char bytes[344];
+    unsigned char before[sizeof bytes];
+    unsigned char after[sizeof bytes];
     uint32_t draw = 7;
 
     (void)state;
-    for (int round = 0; round < 2000; round++) {
+    for (int round = 0; round < 1000; round++) {
         const unsigned bits = widths[round % 5];
         difference_count got = { 0, 0 };
         difference_count expected = { 0, 0 };
@@ -181,6 +183,8 @@ static void test_differences_are_counted_by_byte_and_element(void **state)
             draw = draw * 1664525 + 1013904223;
             bytes[i] = draw >> 30 != 0 ? 0 : (unsigned char)(draw >> 8);
             expected.byte_count += bytes[i] != 0;
+            before[i] = (unsigned char)(draw >> 16);
+            after[i] = before[i] ^ bytes[i];
         }
         for (size_t at = 0; at < sizeof bytes * 8; at += bits) {
             unsigned any = 0;
@@ -191,8 +195,9 @@ static void test_differences_are_counted_by_byte_and_element(void **state)
                 any |= bytes[at / 8 + b];
             expected.element_count += any != 0;
         }
-        difference_add(bytes, 40, bits, &got);
-        difference_add(bytes + 40, sizeof bytes - 40, bits, &got);
+        difference_xor(before, after, 40, bits, &got);
+        difference_xor(before + 40, after + 40, sizeof bytes - 40, bits, &got);
+        assert_memory_equal(before, bytes, sizeof bytes);
         assert_int_equal(got.byte_count, expected.byte_count);
         assert_int_equal(got.element_count, expected.element_count);
     }

@@ -401,6 +401,71 @@ static void test_fp4_rows_of_any_group_count_stay_inside(void **state)
         }
 }
 
+static void test_a_xor_is_marked_and_counted_by_every_set(void **state)
+{
+    enum { MOST = 344 };
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    uint8_t before[MOST];
+    uint8_t after[MOST];
+
+    (void)state;
+    for (size_t size = 0; size <= MOST; size += 8)
+        for (size_t s = 0; s < set_count; s++)
+            for (unsigned width = 1; width <= 8; width *= 2) {
+                guarded got = guarded_new(size, size % 7);
+                guarded marks = guarded_new((size + 63) / 64 * 8, 0);
+                xor_found found = { .marks = (uint64_t *)(void *)marks.dst, .byte_count = 5 };
+                uint64_t expected[(MOST + 63) / 64] = { 0 };
+                uint64_t bytes = 5;
+                uint64_t elements = 0;
+
+                for (size_t i = 0; i < size; i++) {
+                    before[i] = (uint8_t)random32();
+                    after[i] = random32() % 5 == 0 ? (uint8_t)random32() : before[i];
+                    bytes += before[i] != after[i];
+                    expected[i / 64] |= (uint64_t)(before[i] != after[i]) << i % 64;
+                }
+                for (size_t i = 0; i < size; i += width)
+                    elements += memcmp(before + i, after + i, width) != 0;
+                memcpy(got.dst, before, size);
+                sets[s]->xor_marks(got.dst, after, size, width, &found);
+                for (size_t i = 0; i < size; i++)
+                    before[i] ^= after[i];
+                assert_int_equal(found.byte_count, bytes);
+                assert_int_equal(found.element_count, elements);
+                guarded_check(got, before, "xor_marks");
+                guarded_check(marks, expected, "marks of xor_marks");
+            }
+}
+
+static void test_bytes_that_are_not_zero_are_marked(void **state)
+{
+    enum { MOST = 300 };
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    uint8_t bytes[MOST];
+
+    (void)state;
+    for (size_t size = 0; size <= MOST; size++)
+        for (size_t s = 0; s < set_count; s++) {
+            const size_t words = (size + 63) / 64;
+            guarded got = guarded_new(words * 8, size % 3 * 8);
+            uint64_t expected[(MOST + 63) / 64] = { 0 };
+            uint8_t *base;
+            const uint8_t *src;
+
+            for (size_t i = 0; i < size; i++) {
+                bytes[i] = random32() % 3 == 0 ? (uint8_t)(1u << random32() % 8) : 0;
+                expected[i / 64] |= (uint64_t)(bytes[i] != 0) << i % 64;
+            }
+            src = misaligned_copy(bytes, size, size % 5, &base);
+            sets[s]->nonzero_marks(src, size, (uint64_t *)(void *)got.dst);
+            guarded_check(got, expected, "nonzero_marks");
+            free(base);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -414,7 +479,9 @@ int main(void)
         cmocka_unit_test(test_fp4_example_of_the_layout_document),
         cmocka_unit_test(test_fp4_to_fp8_rounds_as_defined_at_every_distance),
         cmocka_unit_test(test_group_masks_hold_exactly_the_magnitudes_present),
-        cmocka_unit_test(test_fp4_rows_of_any_group_count_stay_inside)
+        cmocka_unit_test(test_fp4_rows_of_any_group_count_stay_inside),
+        cmocka_unit_test(test_bytes_that_are_not_zero_are_marked),
+        cmocka_unit_test(test_a_xor_is_marked_and_counted_by_every_set)
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

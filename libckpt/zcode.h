@@ -1,0 +1,81 @@
+/*
+ * zcode.h: the two entropy codes of zstd (RFC 8878, section 4), for writers of blocks: FSE for
+ * small numbers, Huffman for bytes. Encoding only; every buffer is the caller's.
+ */
+#ifndef CKPT_ZCODE_H
+#define CKPT_ZCODE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- bits, which the decoder reads from the last to the first ---- */
+
+typedef struct {
+    unsigned char *at;
+    uint64_t bits;
+    unsigned count;                 /* of `bits`, less than 8 after a flush */
+} zbits;
+
+enum { ZBITS_SLACK_BYTES = 8 };     /* written behind the end */
+
+void zbits_begin(zbits *b, unsigned char *to);
+/* At most 56 bits between two flushes. `value` has no other bits. */
+static inline void zbits_add(zbits *b, uint64_t value, unsigned count)
+{
+    b->bits |= value << b->count;
+    b->count += count;
+}
+void zbits_flush(zbits *b);
+/* Add the mark of the end; the first byte behind. */
+unsigned char *zbits_end(zbits *b);
+
+/* ---- FSE ---- */
+
+enum { ZFSE_LOG_MAX = 9, ZFSE_SYMBOLS_MAX = 53 };
+
+typedef struct {
+    unsigned log;
+    uint16_t next[1 << ZFSE_LOG_MAX];
+    struct {
+        uint32_t bits;              /* with the state, 16 bits up: how many to write */
+        int32_t find;
+    } symbols[ZFSE_SYMBOLS_MAX];
+} zfse;
+
+/* Make the code for numbers that occur so often; at least two of them do. Its description is
+ * written to `to`, which has room for 2 * symbol_count + 8 bytes; returned is the byte behind. */
+unsigned char *zfse_make(zfse *f, const uint32_t *counts, unsigned symbol_count, unsigned log_max,
+                         unsigned char *to);
+/* The state for the last symbol, which is the first to be encoded. */
+unsigned zfse_begin(const zfse *f, unsigned symbol);
+static inline unsigned zfse_add(const zfse *f, unsigned state, unsigned symbol, zbits *b)
+{
+    const unsigned count = (state + f->symbols[symbol].bits) >> 16;
+
+    zbits_add(b, state & ((1u << count) - 1), count);
+    return f->next[(int32_t)(state >> count) + f->symbols[symbol].find];
+}
+static inline void zfse_end(const zfse *f, unsigned state, zbits *b)
+{
+    zbits_add(b, state & ((1u << f->log) - 1), f->log);
+}
+
+/* ---- Huffman ---- */
+
+enum { ZHUFFMAN_BITS_MAX = 11, ZHUFFMAN_TREE_BYTES = 160 };
+
+typedef struct {
+    uint16_t code[256];
+    uint8_t bits[256];              /* 0: the byte does not occur */
+    unsigned last;                  /* byte that occurs */
+} zhuffman;
+
+/* Make the code for bytes that occur so often; at least two of them do. */
+void zhuffman_make(zhuffman *h, const uint32_t counts[256]);
+/* Its description, to ZHUFFMAN_TREE_BYTES; NULL if it has none. */
+unsigned char *zhuffman_describe(const zhuffman *h, unsigned char *to);
+/* One stream of bytes, with ZBITS_SLACK_BYTES of room behind it. */
+unsigned char *zhuffman_add(const zhuffman *h, const unsigned char *bytes, size_t size,
+                            unsigned char *to);
+
+#endif

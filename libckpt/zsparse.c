@@ -1,0 +1,376 @@
+/* zstd blocks in which runs of zeros are the only matches. */
+#include "zsparse.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+#include "zcode.h"
+
+/*
+ * A run of zeros is a literal zero and a match with the byte before it: offset 1. That is the first
+ * of the offsets that a frame begins with and there is no other, so that it always is the "repeated
+ * offset 1", whose code takes no bits at all. Runs that are shorter than RUN_MIN are cheaper as
+ * literals.
+ */
+enum {
+    BLOCK_HEAD_BYTES = 3,
+    RUN_MIN = 8,
+    MATCH_MIN = 3,
+    FEW = RUN_MIN,                  /* bytes that are copied at once */
+    SEQUENCES_MAX = ZSPARSE_BLOCK_BYTES / RUN_MIN + 1,
+    MARKS = ZSPARSE_BLOCK_BYTES / 64,
+    WINDOW_LOG = 17,
+    WINDOW_LOG_MIN = 10
+};
+
+/* Types of blocks, and of literals; modes of the codes of sequences. */
+enum { BLOCK_RAW, BLOCK_RLE, BLOCK_PACKED };
+enum { LITERALS_RAW, LITERALS_RLE, LITERALS_HUFFMAN };
+enum { MODE_RLE = 1, MODE_FSE = 2 };
+
+_Static_assert(ZSPARSE_BLOCK_BYTES + SEQUENCES_MAX * 50 / 8 + 1000 <= ZSPARSE_PACKED_BYTES,
+               "room for literals as they are, and for sequences of at most 50 bits");
+
+typedef struct {
+    uint32_t literals;
+    uint32_t match;                 /* its length less MATCH_MIN */
+    uint8_t literals_code;
+    uint8_t match_code;
+} sequence;
+
+/* One of the two lengths of the sequences: how codes are numbered and told. */
+typedef struct {
+    unsigned mode;
+    unsigned rle_code;
+    unsigned log_max;
+    unsigned code_count;
+    zfse fse;
+    uint32_t counts[ZFSE_SYMBOLS_MAX];
+} length_code;
+
+struct zsparse {
+    uint64_t marks[MARKS];
+    size_t literal_count;
+    size_t sequence_count;
+    length_code literals_code;
+    length_code match_code;
+    zhuffman huffman;
+    uint32_t byte_counts[256];
+    sequence sequences[SEQUENCES_MAX];
+    unsigned char literals[ZSPARSE_BLOCK_BYTES + FEW];
+};
+
+zsparse *zsparse_create(void)
+{
+    return malloc(sizeof(zsparse));
+}
+
+void zsparse_free(zsparse *z)
+{
+    free(z);
+}
+
+static unsigned char *put_number(unsigned char *to, uint64_t value, unsigned bytes)
+{
+    for (unsigned i = 0; i < bytes; i++)
+        to[i] = (unsigned char)(value >> 8 * i);
+    return to + bytes;
+}
+
+/* ---- numbers as codes and extra bits (RFC 8878, 3.1.1.3.2.1.1) ---- */
+
+static unsigned highest_bit(uint32_t value)
+{
+    return 31 - (unsigned)__builtin_clz(value);
+}
+
+/* Codes of small numbers are unlike; large ones are named by their highest bit. */
+static const uint8_t literals_codes[64] = {
+    0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 16, 17, 17, 18, 18,
+    19, 19, 20, 20, 20, 20, 21, 21, 21, 21, 22, 22, 22, 22, 22, 22, 22, 22, 23, 23, 23, 23,
+    23, 23, 23, 23, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24
+};
+static const uint8_t literals_bits[36] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  0,  0,
+                                           0, 0, 0, 0, 1, 1, 1, 1, 2, 2,  3,  3,
+                                           4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 };
+static const uint8_t match_codes[128] = {
+    0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+    22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 32, 33, 33, 34, 34, 35, 35, 36, 36, 36, 36,
+    37, 37, 37, 37, 38, 38, 38, 38, 38, 38, 38, 38, 39, 39, 39, 39, 39, 39, 39, 39, 40, 40,
+    40, 40, 40, 40, 40, 40, 40, 40, 40, 40, 40, 40, 40, 40, 41, 41, 41, 41, 41, 41, 41, 41,
+    41, 41, 41, 41, 41, 41, 41, 41, 42, 42, 42, 42, 42, 42, 42, 42, 42, 42, 42, 42, 42, 42,
+    42, 42, 42, 42, 42, 42, 42, 42, 42, 42, 42, 42, 42, 42, 42, 42, 42, 42
+};
+static const uint8_t match_bits[53] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  0,  0,  0,
+                                        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  0,  0,  0,
+                                        0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3,  3,  4,  4,
+                                        5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 };
+
+static unsigned code_of_literals(uint32_t count)
+{
+    return count < sizeof literals_codes ? literals_codes[count] : highest_bit(count) + 19;
+}
+
+static unsigned code_of_match(uint32_t length)
+{
+    return length < sizeof match_codes ? match_codes[length] : highest_bit(length) + 36;
+}
+
+/* ---- what is in a block ---- */
+
+static void add_literals(zsparse *z, const unsigned char *from, size_t count)
+{
+    memcpy(z->literals + z->literal_count, from, count);
+    z->literal_count += count;
+}
+
+/* The run is behind the literals, so that its zeros can be copied with them. */
+static void add_sequence(zsparse *z, const unsigned char *from, size_t literals, size_t match)
+{
+    sequence *s = &z->sequences[z->sequence_count++];
+
+    if (literals <= FEW) {
+        memcpy(z->literals + z->literal_count, from, FEW);
+        z->literal_count += literals;
+    } else {
+        add_literals(z, from, literals);
+    }
+    *s = (sequence){ .literals = (uint32_t)literals, .match = (uint32_t)match - MATCH_MIN };
+    s->literals_code = (uint8_t)code_of_literals(s->literals);
+    s->match_code = (uint8_t)code_of_match(s->match);
+}
+
+/* Cut a block into literals and runs of zeros. */
+static void take_block(zsparse *z, const unsigned char *block, size_t bytes)
+{
+    size_t begin = 0;               /* of the literals that are not taken yet */
+    size_t next = 0;                /* behind the last byte that is not zero */
+
+    z->literal_count = z->sequence_count = 0;
+    kernels_get()->nonzero_marks(block, bytes, z->marks);
+    for (size_t word = 0; word < (bytes + 63) / 64; word++)
+        for (uint64_t marks = z->marks[word]; marks != 0; marks &= marks - 1) {
+            const size_t at = 64 * word + (size_t)__builtin_ctzll(marks);
+
+            if (at - next >= RUN_MIN) {
+                add_sequence(z, block + begin, next + 1 - begin, at - next - 1);
+                begin = at;
+            }
+            next = at + 1;
+        }
+    if (bytes - next >= RUN_MIN) {
+        add_sequence(z, block + begin, next + 1 - begin, bytes - next - 1);
+        begin = bytes;
+    }
+    add_literals(z, block + begin, bytes - begin);
+}
+
+size_t zsparse_count(const void *block, size_t bytes)
+{
+    const unsigned char *at = block;
+    size_t count = 0;
+
+    for (size_t i = 0; i < bytes; i++)
+        count += at[i] != 0;
+    return count;
+}
+
+/* ---- the section of literals ---- */
+
+static unsigned char *put_literals_head(unsigned char *to, unsigned type, size_t count)
+{
+    if (count < 1 << 5)
+        return put_number(to, type | count << 3, 1);
+    if (count < 1 << 12)
+        return put_number(to, type | 1 << 2 | count << 4, 2);
+    return put_number(to, type | 3 << 2 | count << 4, 3);
+}
+
+static unsigned char *put_plain_literals(const zsparse *z, unsigned char *to)
+{
+    const int is_rle = z->literal_count > 1 &&
+                       z->byte_counts[z->literals[0]] == z->literal_count;
+
+    to = put_literals_head(to, is_rle ? LITERALS_RLE : LITERALS_RAW, z->literal_count);
+    memcpy(to, z->literals, is_rle ? 1 : z->literal_count);
+    return to + (is_rle ? 1 : z->literal_count);
+}
+
+/* One stream of few literals, or four and the sizes of the first three. */
+static unsigned char *put_streams(const zsparse *z, unsigned stream_count, unsigned char *to)
+{
+    const size_t quarter = (z->literal_count + 3) / 4;
+    unsigned char *sizes = to;
+
+    if (stream_count == 1)
+        return zhuffman_add(&z->huffman, z->literals, z->literal_count, to);
+    to += 6;
+    for (size_t i = 0; i < 4; i++) {
+        const size_t count = i < 3 ? quarter : z->literal_count - 3 * quarter;
+        unsigned char *end = zhuffman_add(&z->huffman, z->literals + i * quarter, count, to);
+
+        if (i < 3)
+            put_number(sizes + 2 * i, (uint64_t)(end - to), 2);
+        to = end;
+    }
+    return to;
+}
+
+static unsigned char *put_literals(zsparse *z, unsigned char *to)
+{
+    enum { WORTH_A_TREE = 64, ONE_STREAM_MAX = 255 };
+    const unsigned stream_count = z->literal_count <= ONE_STREAM_MAX ? 1 : 4;
+    const unsigned width = z->literal_count < 1 << 10 ? 10 : z->literal_count < 1 << 14 ? 14 : 18;
+    const unsigned format = stream_count == 1 ? 0 : width == 10 ? 1 : width == 14 ? 2 : 3;
+    const unsigned head_bytes = (4 + 2 * width + 7) / 8;
+    unsigned char *begin = to + head_bytes;
+    unsigned char *end;
+
+    memset(z->byte_counts, 0, sizeof z->byte_counts);
+    for (size_t i = 0; i < z->literal_count; i++)
+        z->byte_counts[z->literals[i]]++;
+    if (z->literal_count < WORTH_A_TREE || z->byte_counts[z->literals[0]] == z->literal_count)
+        return put_plain_literals(z, to);
+    zhuffman_make(&z->huffman, z->byte_counts);
+    if ((end = zhuffman_describe(&z->huffman, begin)) == NULL)
+        return put_plain_literals(z, to);
+    end = put_streams(z, stream_count, end);
+    if ((size_t)(end - begin) >= z->literal_count)
+        return put_plain_literals(z, to);
+    put_number(to, LITERALS_HUFFMAN | format << 2 | (uint64_t)z->literal_count << 4 |
+                   (uint64_t)(end - begin) << (4 + width), head_bytes);
+    return end;
+}
+
+/* ---- the section of sequences ---- */
+
+/* One code, or a table. */
+static unsigned char *put_code(length_code *l, size_t sequence_count, unsigned char *to)
+{
+    unsigned last = l->code_count - 1;
+
+    while (l->counts[last] == 0)
+        last--;
+    l->mode = l->counts[last] == sequence_count ? MODE_RLE : MODE_FSE;
+    l->rle_code = last;
+    if (l->mode == MODE_FSE)
+        return zfse_make(&l->fse, l->counts, last + 1, l->log_max, to);
+    *to = (unsigned char)last;
+    return to + 1;
+}
+
+static unsigned char *put_sequence_count(size_t count, unsigned char *to)
+{
+    enum { TWO_BYTES = 0x80, THREE_BYTES = 0x7F00 };
+    _Static_assert((int)SEQUENCES_MAX < (int)THREE_BYTES, "two bytes hold the count");
+
+    if (count < TWO_BYTES)
+        return put_number(to, count, 1);
+    to[0] = (unsigned char)(TWO_BYTES | count >> 8);
+    to[1] = (unsigned char)count;
+    return to + 2;
+}
+
+/* Encoded from the last to the first, as the decoder reads from the end. */
+static unsigned char *put_bits(const zsparse *z, unsigned char *to)
+{
+    const length_code *literals = &z->literals_code;
+    const length_code *match = &z->match_code;
+    unsigned literals_state = 0;
+    unsigned match_state = 0;
+    zbits b;
+
+    zbits_begin(&b, to);
+    for (size_t i = z->sequence_count; i-- > 0;) {
+        const sequence *s = &z->sequences[i];
+        const unsigned literals_extra = literals_bits[s->literals_code];
+        const unsigned match_extra = match_bits[s->match_code];
+        const int is_last = i == z->sequence_count - 1;
+
+        if (match->mode == MODE_FSE)
+            match_state = is_last ? zfse_begin(&match->fse, s->match_code)
+                                  : zfse_add(&match->fse, match_state, s->match_code, &b);
+        if (literals->mode == MODE_FSE)
+            literals_state = is_last ? zfse_begin(&literals->fse, s->literals_code)
+                                     : zfse_add(&literals->fse, literals_state, s->literals_code,
+                                                &b);
+        zbits_add(&b, s->literals & ((1u << literals_extra) - 1), literals_extra);
+        zbits_add(&b, s->match & ((1u << match_extra) - 1), match_extra);
+        zbits_flush(&b);
+    }
+    if (match->mode == MODE_FSE)
+        zfse_end(&match->fse, match_state, &b);
+    if (literals->mode == MODE_FSE)
+        zfse_end(&literals->fse, literals_state, &b);
+    zbits_flush(&b);
+    return zbits_end(&b);
+}
+
+static unsigned char *put_sequences(zsparse *z, unsigned char *to)
+{
+    enum { LOG_MAX = 9 };
+    length_code *literals = &z->literals_code;
+    length_code *match = &z->match_code;
+    unsigned char *modes;
+
+    to = put_sequence_count(z->sequence_count, to);
+    if (z->sequence_count == 0)
+        return to;
+    literals->log_max = match->log_max = LOG_MAX;
+    literals->code_count = sizeof literals_bits;
+    match->code_count = sizeof match_bits;
+    memset(literals->counts, 0, sizeof literals->counts);
+    memset(match->counts, 0, sizeof match->counts);
+    for (size_t i = 0; i < z->sequence_count; i++) {
+        literals->counts[z->sequences[i].literals_code]++;
+        match->counts[z->sequences[i].match_code]++;
+    }
+    modes = to++;
+    to = put_code(literals, z->sequence_count, to);
+    *to++ = 0;                      /* the code of every offset: the repeated one */
+    to = put_code(match, z->sequence_count, to);
+    *modes = (unsigned char)(literals->mode << 6 | MODE_RLE << 4 | match->mode << 2);
+    return put_bits(z, to);
+}
+
+/* ---- frames ---- */
+
+static unsigned char *put_block_head(unsigned char *to, unsigned type, size_t size, int is_last)
+{
+    return put_number(to, (unsigned)(is_last != 0) | type << 1 | size << 3, BLOCK_HEAD_BYTES);
+}
+
+size_t zsparse_begin(uint64_t content_bytes, unsigned char *to)
+{
+    const int is_long = content_bytes > UINT32_MAX;
+    unsigned char *at = put_number(to, 0xFD2FB528, 4);
+
+    *at++ = (unsigned char)((is_long ? 3 : 2) << 6);
+    *at++ = (WINDOW_LOG - WINDOW_LOG_MIN) << 3;
+    return (size_t)(put_number(at, content_bytes, is_long ? 8 : 4) - to);
+}
+
+size_t zsparse_pack_zeros(size_t bytes, int is_last, unsigned char *to)
+{
+    *put_block_head(to, BLOCK_RLE, bytes, is_last) = 0;
+    return BLOCK_HEAD_BYTES + 1;
+}
+
+size_t zsparse_pack(zsparse *z, const void *block, size_t bytes, int is_last, unsigned char *to)
+{
+    unsigned char *begin = to + BLOCK_HEAD_BYTES;
+    size_t packed;
+
+    take_block(z, block, bytes);
+    if (z->sequence_count == 1 && z->literal_count == 1)
+        return zsparse_pack_zeros(bytes, is_last, to);
+    packed = (size_t)(put_sequences(z, put_literals(z, begin)) - begin);
+    if (packed < bytes) {
+        put_block_head(to, BLOCK_PACKED, packed, is_last);
+        return BLOCK_HEAD_BYTES + packed;
+    }
+    put_block_head(to, BLOCK_RAW, bytes, is_last);
+    memcpy(begin, block, bytes);
+    return BLOCK_HEAD_BYTES + bytes;
+}
