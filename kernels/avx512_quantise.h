@@ -101,14 +101,15 @@ enum { RANGE_LEAST = 0x2, RANGE_LARGEST = 0x3, RANGE_LARGEST_MAGNITUDE = 0xB };
 
 /* Further constants for which the compiler specialises. */
 typedef struct {
-    int divides;            /* chunk_is_power is 0 for some divisor */
+    int is_half;            /* the values are BF16 */
+    int divides;            /* some divisor is not a power of two, see chunk_find_kind */
     int clamps;             /* some quotient is above the largest code */
 } chunk_kind;
 
 /* One chunk. */
 typedef struct {
     const quantise_input *in;
-    const float *src;
+    size_t first;           /* index of its first value */
     size_t block;           /* the block of its first column */
     form f;
     chunk_kind kind;
@@ -125,6 +126,13 @@ typedef struct {
     __mmask64 saturated;
     __mmask64 zero;         /* codes with magnitude 0 */
 } chunk_codes;
+
+/* What a chunk loses, by columns modulo 16. */
+typedef struct {
+    __m512 errors;          /* sums of squares */
+    __m512 values;
+    __m512 largest;         /* magnitude of an error */
+} chunk_loss;
 
 /* Constants that should stay in registers. Compilers would create constants again for each use, and
  * masks in wider registers than needed; passing them through an asm prevents that. */
@@ -178,13 +186,8 @@ __m512 chunk_round(__m512 q, __m512 least, form f, __m512i *code)
     return _mm512_fnmadd_ps(octave, step, sum);
 }
 
-/*
- * Squares of F32 are exact in F64, so fusing them with the addition changes no bit. Not inlined, so
- * that the values are loaded from memory even if they are in registers: widening half a register
- * takes three instructions, widening from memory takes one.
- */
-static __attribute__((noinline))
-void chunk_add_squares(double lanes[SUM_LANES], const float *values)
+/* Squares of F32 are exact in F64, so fusing them with the addition changes no bit. */
+static inline void chunk_add_wide_squares(double lanes[SUM_LANES], const float *values)
 {
     __m512d a = _mm512_load_pd(lanes);
     __m512d b = _mm512_load_pd(lanes + 8);
@@ -198,6 +201,25 @@ void chunk_add_squares(double lanes[SUM_LANES], const float *values)
     }
     _mm512_store_pd(lanes, a);
     _mm512_store_pd(lanes + 8, b);
+}
+
+static inline void chunk_add_sums(double lanes[SUM_LANES], __m512 sums)
+{
+    const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(sums));
+    const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(sums, 1));
+
+    _mm512_store_pd(lanes, _mm512_add_pd(_mm512_load_pd(lanes), low));
+    _mm512_store_pd(lanes + 8, _mm512_add_pd(_mm512_load_pd(lanes + 8), high));
+}
+
+/* Add the squares as F64, of which a chunk is seldom in need. */
+static __attribute__((noinline))
+void chunk_add_wide(progress *p, const float *error, size_t col)
+{
+    float wide[CHUNK];
+
+    chunk_add_wide_squares(p->errors, error);
+    chunk_add_wide_squares(p->values, chunk_values(p, col, CHUNK, wide));
 }
 
 /* The number to round (the value or its quotient), and the range of the small float in its unit. */
@@ -225,10 +247,28 @@ chunk_operand chunk_divide(const chunk_task *t, __m512 x, size_t block)
     return o;
 }
 
+/* 16 values from column `at` of the chunk on. */
+static inline __attribute__((always_inline))
+__m512 chunk_load(const chunk_task *t, size_t at)
+{
+    if (!t->kind.is_half)
+        return _mm512_loadu_ps(t->in->values + t->first + at);
+    return chunk_f32(_mm512_slli_epi32(_mm512_cvtepu16_epi32(
+        _mm256_loadu_si256((const void *)(t->in->halves + t->first + at))), 16));
+}
+
+static inline __attribute__((always_inline))
+void chunk_add_loss(chunk_loss *loss, __m512 x, __m512 error)
+{
+    loss->errors = _mm512_add_ps(loss->errors, _mm512_mul_ps(error, error));
+    loss->values = _mm512_add_ps(loss->values, _mm512_mul_ps(x, x));
+    loss->largest = _mm512_range_ps(loss->largest, error, RANGE_LARGEST_MAGNITUDE);
+}
+
 /* Quantise 64 columns from column `at` of the chunk on. */
 static inline __attribute__((always_inline))
 chunk_codes chunk_step(const chunk_task *t, size_t at, const chunk_constants *constants,
-                       float *error, __m512 *largest)
+                       float *error, chunk_loss *loss)
 {
     __mmask16 rounded[4];
     __mmask16 saturated[4];
@@ -236,7 +276,7 @@ chunk_codes chunk_step(const chunk_task *t, size_t at, const chunk_constants *co
 
     for (unsigned v = 0; v < 4; v++) {
         const size_t block = t->block + (at + v * 16) / t->f.width;
-        const __m512 x = _mm512_loadu_ps(t->src + at + v * 16);
+        const __m512 x = chunk_load(t, at + v * 16);
         const chunk_operand o = chunk_divide(t, x, block);
         const __m512 q = t->kind.clamps ? _mm512_range_ps(o.q, o.largest, RANGE_LEAST) : o.q;
         __m512i code;
@@ -249,7 +289,7 @@ chunk_codes chunk_step(const chunk_task *t, size_t at, const chunk_constants *co
             y = _mm512_mul_ps(y, _mm512_set1_ps(t->in->tensor_scale));
         e = _mm512_sub_ps(y, x);
         _mm512_store_ps(error + at + v * 16, e);
-        *largest = _mm512_range_ps(*largest, e, RANGE_LARGEST_MAGNITUDE);
+        chunk_add_loss(loss, x, e);
         rounded[v] = _mm512_cmp_ps_mask(e, _mm512_setzero_ps(), _CMP_NEQ_UQ);
         saturated[v] = t->kind.clamps ? _mm512_cmp_ps_mask(q, o.q, _CMP_NEQ_UQ) : 0;
         if (v == 0) {
@@ -303,68 +343,101 @@ void chunk_store(const chunk_task *t, size_t at, chunk_codes *c, uint8_t *codes)
     }
 }
 
+static __attribute__((noinline))
+void chunk_count_minus_zeros(progress *p, size_t col)
+{
+    float wide[CHUNK];
+
+    p->sums->dropped_signs += count_minus_zeros(chunk_values(p, col, 64, wide), 64);
+}
+
 /* Only 0 and -0 have code 0 without an error; they are rare, so search for -0 only then. */
 static inline __attribute__((always_inline))
-void chunk_count(quantise_sums *sums, const chunk_codes *c, const float *src, form f)
+void chunk_count(progress *p, const chunk_codes *c, size_t col, form f)
 {
+    quantise_sums *const sums = p->sums;
+
     sums->rounded += (uint64_t)_mm_popcnt_u64(c->rounded);
     sums->saturated += (uint64_t)_mm_popcnt_u64(c->saturated);
     sums->underflowed += (uint64_t)_mm_popcnt_u64(c->zero & c->rounded);
     if (f.is_nvfp4 && (c->zero & ~c->rounded) != 0)
-        sums->dropped_signs += count_minus_zeros(src, 64);
+        chunk_count_minus_zeros(p, col);
 }
 
 static inline __attribute__((always_inline))
 void chunk_quantise(progress *p, chunk_task t, chunk_kind kind, size_t col, uint8_t *codes)
 {
     const chunk_constants constants = make_chunk_constants();
-    __m512 largest = _mm512_setzero_ps();
+    chunk_loss loss = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
     _Alignas(64) float error[CHUNK];
+    __m512i largest;
 
     t.kind = kind;
     for (size_t at = 0; at < CHUNK; at += 64) {
-        chunk_codes c = chunk_step(&t, at, &constants, error, &largest);
+        chunk_codes c = chunk_step(&t, at, &constants, error, &loss);
 
         chunk_store(&t, at, &c, codes);
-        chunk_count(p->sums, &c, t.src + at, t.f);
+        chunk_count(p, &c, col + at, t.f);
     }
-    chunk_add_squares(p->errors, error);
-    chunk_add_squares(p->values, t.src);
-    if (_mm512_cmp_epi32_mask(_mm512_castps_si512(largest),
-                              chunk_set32(f32_bits(p->sums->max_error)), _MM_CMPINT_NLE) != 0)
-        note_place(error, CHUNK, (uint32_t)_mm512_reduce_max_epi32(_mm512_castps_si512(largest)),
-                   p, col);
+    if (p->is_wide) {
+        chunk_add_wide(p, error, col);
+    } else {
+        chunk_add_sums(p->errors, loss.errors);
+        chunk_add_sums(p->values, loss.values);
+    }
+    largest = _mm512_castps_si512(loss.largest);
+    if (_mm512_cmp_epi32_mask(largest, chunk_set32(f32_bits(p->sums->max_error)),
+                              _MM_CMPINT_NLE) != 0)
+        note_place(error, CHUNK, (uint32_t)_mm512_reduce_max_epi32(largest), p, col);
 }
 
-/* 1 if a divisor is 2^k in a range where all magic numbers and products of codes are finite and
- * products of the smallest code are normal. */
-static inline int chunk_is_power(float divisor)
+/*
+ * The kind of a chunk. Divisors that are 2^k need no division, in a range where all magic numbers
+ * and products of codes are finite and products of the smallest code are normal.
+ */
+static inline __attribute__((always_inline))
+chunk_kind chunk_find_kind(const chunk_task *t)
 {
-    const uint32_t bits = f32_bits(divisor);
+    const unsigned count = CHUNK / (unsigned)t->f.width;
+    const __mmask8 all = (__mmask8)((1u << count) - 1);
+    const __m256i divisor = _mm256_maskz_loadu_epi32(all, t->in->divisor + t->block);
+    const __m256 peak = _mm256_maskz_loadu_ps(all, t->in->peak + t->block);
+    const __mmask8 is_power = _mm256_testn_epi32_mask(divisor, _mm256_set1_epi32(0x7FFFFF));
+    const __mmask8 is_safe = _mm256_cmple_epu32_mask(
+        _mm256_sub_epi32(divisor, _mm256_set1_epi32(32 << 23)), _mm256_set1_epi32(188 << 23));
+    const __mmask8 clamps = _mm256_cmp_ps_mask(peak, _mm256_set1_ps(t->f.small.largest),
+                                               _CMP_GT_OQ);
 
-    return (bits & 0x7FFFFFu) == 0 && bits >= 32u << 23 && bits <= 220u << 23;
+    if (t->f.is_nvfp4)
+        return (chunk_kind){ t->in->values == NULL, 1, 1 };
+    return (chunk_kind){ t->in->values == NULL, (is_power & is_safe & all) != all, clamps != 0 };
+}
+
+static inline __attribute__((always_inline))
+void chunk_choose(progress *p, const chunk_task *t, chunk_kind kind, size_t col, uint8_t *codes)
+{
+    if (t->f.is_nvfp4 || (kind.divides && kind.clamps))
+        chunk_quantise(p, *t, (chunk_kind){ kind.is_half, 1, 1 }, col, codes);
+    else if (kind.divides)
+        chunk_quantise(p, *t, (chunk_kind){ kind.is_half, 1, 0 }, col, codes);
+    else if (kind.clamps)
+        chunk_quantise(p, *t, (chunk_kind){ kind.is_half, 0, 1 }, col, codes);
+    else
+        chunk_quantise(p, *t, (chunk_kind){ kind.is_half, 0, 0 }, col, codes);
 }
 
 /* Quantise CHUNK columns of a row; `col`, the first one, is a multiple of CHUNK. */
 static inline __attribute__((always_inline))
-void quantise_whole_chunk(progress *p, const float *src, size_t col, form f, uint8_t *codes)
+void quantise_whole_chunk(progress *p, size_t col, form f, uint8_t *codes)
 {
-    const chunk_task t = { p->in, src, block_at(p->in, col, f), f, { 0, 0 } };
-    int divides = 0;
-    int clamps = 0;
+    const chunk_task t = { .in = p->in, .first = p->row * p->in->pitch + col,
+                           .block = block_at(p->in, col, f), .f = f };
+    const chunk_kind kind = chunk_find_kind(&t);
 
-    for (size_t i = 0; i < CHUNK / f.width && !f.is_nvfp4; i++) {
-        divides |= !chunk_is_power(p->in->divisor[t.block + i]);
-        clamps |= p->in->peak[t.block + i] > f.small.largest;
-    }
-    if (f.is_nvfp4 || (divides && clamps))
-        chunk_quantise(p, t, (chunk_kind){ 1, 1 }, col, codes);
-    else if (divides)
-        chunk_quantise(p, t, (chunk_kind){ 1, 0 }, col, codes);
-    else if (clamps)
-        chunk_quantise(p, t, (chunk_kind){ 0, 1 }, col, codes);
+    if (kind.is_half)
+        chunk_choose(p, &t, (chunk_kind){ 1, kind.divides, kind.clamps }, col, codes);
     else
-        chunk_quantise(p, t, (chunk_kind){ 0, 0 }, col, codes);
+        chunk_choose(p, &t, (chunk_kind){ 0, kind.divides, kind.clamps }, col, codes);
 }
 
 #endif

@@ -36,6 +36,7 @@ typedef struct {
 typedef struct {
     const quantise_input *in;
     size_t row;
+    int is_wide;            /* squares are F64 */
     _Alignas(64) double errors[SUM_LANES];
     _Alignas(64) double values[SUM_LANES];
     quantise_sums *sums;
@@ -46,6 +47,19 @@ static inline __attribute__((always_inline))
 size_t block_at(const quantise_input *in, size_t col, form f)
 {
     return col / (f.width < CHUNK ? f.width : in->block_cols);
+}
+
+/* The values of a chunk: in place, or widened into the buffer. */
+static inline __attribute__((always_inline))
+const float *chunk_values(const progress *p, size_t col, size_t count, float *restrict wide)
+{
+    const size_t at = p->row * p->in->pitch + col;
+
+    if (p->in->values != NULL)
+        return p->in->values + at;
+    for (size_t i = 0; i < count; i++)
+        wide[i] = f32_from_bits((uint32_t)p->in->halves[at + i] << 16);
+    return wide;
 }
 
 static inline __attribute__((always_inline))

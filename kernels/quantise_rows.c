@@ -406,7 +406,7 @@ static inline __attribute__((always_inline)) void add_four(four_f64 *lanes, cons
 
 /* Squares of F32 are exact in F64: only the additions round. */
 static inline __attribute__((always_inline))
-void add_squares(const float *values, size_t count, double lanes[SUM_LANES])
+void add_wide_squares(const float *values, size_t count, double lanes[SUM_LANES])
 {
     four_f64 a;
     four_f64 b;
@@ -427,6 +427,22 @@ void add_squares(const float *values, size_t count, double lanes[SUM_LANES])
     memcpy(lanes + 4, &b, sizeof b);
     memcpy(lanes + 8, &c, sizeof c);
     memcpy(lanes + 12, &d, sizeof d);
+}
+
+static inline __attribute__((always_inline))
+void add_squares(const progress *p, const float *values, size_t count, double lanes[SUM_LANES])
+{
+    float sums[SUM_LANES] = { 0 };
+
+    if (p->is_wide) {
+        add_wide_squares(values, count, lanes);
+        return;
+    }
+    for (size_t i = 0; i < count; i += SUM_LANES)
+        for (size_t l = 0; l < SUM_LANES; l++)
+            sums[l] += f32_load(values, i + l) * f32_load(values, i + l);
+    for (size_t l = 0; l < SUM_LANES; l++)
+        lanes[l] += (double)sums[l];
 }
 
 static double sum_lanes(double lanes[SUM_LANES])
@@ -477,34 +493,22 @@ void pack_e2m1(const uint8_t *restrict code, size_t count, uint8_t *restrict out
     }
 }
 
-/* The values of a chunk: in place, or widened into the buffer. */
-static inline __attribute__((always_inline))
-const float *chunk_values(const progress *p, size_t col, size_t count, float *restrict wide)
-{
-    const size_t at = p->row * p->in->pitch + col;
-
-    if (p->in->values != NULL)
-        return p->in->values + at;
-    for (size_t i = 0; i < count; i++)
-        wide[i] = f32_from_bits((uint32_t)p->in->halves[at + i] << 16);
-    return wide;
-}
-
 /* Quantise one chunk and add its sums; its first code is written to `codes`. */
 static inline __attribute__((always_inline))
 void quantise_columns(progress *p, size_t col, size_t count, form f, uint8_t *codes)
 {
     const size_t padded = (count + SUM_LANES - 1) / SUM_LANES * SUM_LANES;
     float wide[CHUNK];
-    const float *src = chunk_values(p, col, count, wide);
+    const float *src;
     chunk c;
 
 #if HAS_VECTOR_CHUNKS
     if (count == CHUNK && f.kind != CODE_INT8) {
-        quantise_whole_chunk(p, src, col, f, codes);
+        quantise_whole_chunk(p, col, f, codes);
         return;
     }
 #endif
+    src = chunk_values(p, col, count, wide);
     if (count < padded) {
         memset(c.error + count, 0, (padded - count) * sizeof *c.error);
         memset(c.tail + count, 0, (padded - count) * sizeof *c.tail);
@@ -521,11 +525,32 @@ void quantise_columns(progress *p, size_t col, size_t count, form f, uint8_t *co
     } else {
         narrow_codes(c.code, count, codes);
     }
-    add_squares(c.error, padded, p->errors);
-    add_squares(src, padded, p->values);
+    add_squares(p, c.error, padded, p->errors);
+    add_squares(p, src, padded, p->values);
     note_errors(&c, count, p, col, f);
     if (f.is_nvfp4 || f.kind == CODE_INT8)
         p->sums->dropped_signs += count_minus_zeros(src, count);
+}
+
+/* The largest magnitude, but for rounding: amax itself is not passed. */
+static float largest_value(const quantise_input *in)
+{
+    const size_t count = (in->cols + in->block_cols - 1) / in->block_cols;
+    uint32_t largest = 0;
+
+    for (size_t b = 0; b < count; b++) {
+        const uint32_t bits = f32_bits(f32_load(in->peak, b) * f32_load(in->divisor, b));
+
+        largest = bits > largest ? bits : largest;
+    }
+    return f32_from_bits(largest);
+}
+
+/* 1 if sums of squares of numbers up to `largest` need no more than the range of F32: one that
+ * underflows is then too small to count. */
+static int squares_fit(float largest)
+{
+    return largest >= 0x1p-40f && largest <= 0x1p60f;
 }
 
 /* Whole chunks are passed with the constant size CHUNK, for which the compiler specialises. */
@@ -534,10 +559,13 @@ void quantise_rows(const quantise_input *in, form f, uint8_t *codes, size_t code
                    quantise_sums *sums)
 {
     const unsigned codes_a_byte = f.kind == CODE_E2M1 ? 2 : 1;
-    progress p = { .in = in, .sums = sums };
+    int is_wide = !squares_fit(largest_value(in));
+    progress p;
 
+again:
+    p = (progress){ .in = in, .is_wide = is_wide, .sums = sums };
     memset(sums, 0, sizeof *sums);
-    for (p.row = 0; p.row < in->rows; p.row++) {
+    for (; p.row < in->rows; p.row++) {
         uint8_t *to = codes + p.row * codes_pitch;
         size_t col = 0;
 
@@ -545,6 +573,10 @@ void quantise_rows(const quantise_input *in, form f, uint8_t *codes, size_t code
             quantise_columns(&p, col, CHUNK, f, to + col / codes_a_byte);
         if (col < in->cols)
             quantise_columns(&p, col, in->cols - col, f, to + col / codes_a_byte);
+    }
+    if (!is_wide && sums->max_error > 0 && !squares_fit(sums->max_error)) {     /* rare */
+        is_wide = 1;
+        goto again;
     }
     sums->error_squares = sum_lanes(p.errors);
     sums->value_squares = sum_lanes(p.values);

@@ -86,6 +86,20 @@ static uint32_t largest_scale(const ckpt_tile *tile)
     return largest;
 }
 
+/* The largest of BF16 values, which need no decoding if all are finite; if not, returns 0. */
+static int largest_half(const ckpt_tensor *t, const ckpt_tile *tile, uint32_t *out)
+{
+    const size_t count = (size_t)tile->part_bytes[CKPT_DATA] / sizeof(uint16_t);
+    float largest;
+
+    if (t->dtype != CKPT_BF16 || t->scale_dtype != CKPT_NONE)
+        return 0;
+    largest = kernels_get()->bf16_block_amax((const uint16_t *)tile->part[CKPT_DATA], 1, count,
+                                             count);
+    memcpy(out, &largest, sizeof *out);
+    return isfinite(largest);
+}
+
 /* NaN and infinity are skipped here: quantising refuses them, or replaces them by 0. */
 static uint32_t largest_of(const ckpt_kernels *k, const float *values, size_t count)
 {
@@ -151,6 +165,7 @@ static uint32_t round_to_bf16(uint32_t bits)
 static ckpt_code measure_tile(whole_maxima *m, const source_range *range, arena *scratch,
                               uint32_t *out, ckpt_error *err)
 {
+    const ckpt_tensor *t = ckpt_catalog_at(m->from->catalog, range->tensor);
     const maximum_kind kind = m->wholes[range->tensor].kind;
     const size_t mark = arena_mark(scratch);
     ckpt_tile tile;
@@ -158,9 +173,8 @@ static ckpt_code measure_tile(whole_maxima *m, const source_range *range, arena 
 
     if (code == CKPT_OK && kind == MAXIMUM_SCALE)
         *out = largest_scale(&tile);
-    else if (code == CKPT_OK)
-        code = largest_value(ckpt_catalog_at(m->from->catalog, range->tensor), &tile, scratch, out,
-                             err);
+    else if (code == CKPT_OK && !largest_half(t, &tile, out))
+        code = largest_value(t, &tile, scratch, out, err);
     if (code == CKPT_OK && kind == MAXIMUM_VALUE)
         *out = round_to_bf16(*out);
     arena_rewind(scratch, mark);

@@ -18,6 +18,7 @@ safetensors_torch = pytest.importorskip("safetensors.torch")
 
 DATA = quantisers.ROOT / "tests/data/quantise"
 GROUPS = 327_680            # of 32: more than 10^7 values
+SUMS = 5e-7                 # how exact sums of squares are: partial sums are F32
 
 
 @pytest.fixture(scope="module", params=SETS)
@@ -307,11 +308,39 @@ def test_the_loss_is_what_numpy_finds(kernels, rule):
     assert loss.underflowed == np.count_nonzero((y == 0) & (x != 0)) > 0
     dropped = np.signbit(x) & (x == 0) & (rule == "nvfp4-modelopt")
     assert loss.dropped_signs == np.count_nonzero(dropped)
-    assert errors == pytest.approx(np.sum(error ** 2), rel=1e-7)
-    assert values == pytest.approx(np.sum(x.astype(np.float64) ** 2), rel=1e-12)
+    assert errors == pytest.approx(np.sum(error ** 2), rel=SUMS)
+    assert values == pytest.approx(np.sum(x.astype(np.float64) ** 2), rel=SUMS)
     worst = np.abs(error.astype(np.float32))
     assert loss.max_error == worst.max()
     assert worst[loss.max_row, loss.max_col] == worst.max()
+
+
+@pytest.mark.parametrize("exponent", (-100, -70, -39, 58, 61, 80))
+@pytest.mark.parametrize("rule", RULES)
+def test_the_loss_of_small_and_large_values_is_what_numpy_finds(kernels, rule, exponent):
+    """Their squares, or those of their errors, are beyond F32."""
+    x = np.ldexp(matrix(128, 1024).float().numpy(), exponent)
+    q = Quantiser(rule, kernels)
+    q.take_amax(np.abs(x).max())
+    result, codes, scales, loss = q.run(x)
+    error = decoded(q, codes, scales, 1024)[0].astype(np.float64) - x
+    assert result.outcome == DONE
+    assert loss.sums() == pytest.approx([np.sum(error ** 2), np.sum(x.astype(np.float64) ** 2)],
+                                        rel=SUMS)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_small_error_among_exact_values_is_in_the_loss(kernels, rule):
+    x = np.ones((128, 1024), np.float32)
+    x[:, ::128] = 6 if "fp4" in rule else 448
+    x[77, 901] = 1e-25
+    q = Quantiser(rule, kernels)
+    if rule == "nvfp4-modelopt":            # scales are then 2^7
+        q.tensor_scale = np.float32(2.0 ** -7)
+        x[:, ::16] = 6
+    result, _, _, loss = q.run(x)
+    assert result.outcome == DONE and loss.rounded == loss.underflowed == 1
+    assert loss.sums()[0] == pytest.approx(float(np.float32(1e-25)) ** 2, rel=SUMS)
 
 
 @pytest.mark.parametrize("rule", RULES)
